@@ -1,0 +1,31 @@
+//! Every bound in one place, with the relations between them checked at compile time.
+//!
+//! A bound that an operator may want to move is a default here and a key in the configuration.
+
+/// Frames that leave in one vectored send; one `iovec` each.
+pub const FRAMES_PER_SEND: usize = 64;
+/// Reactors in one process: the width of an interest bitmap.
+pub const MAX_CORES: usize = 256;
+
+/// Bytes of one HTTP request head: request line, headers and the blank line.
+pub const HTTP_HEAD_BYTES: usize = 16 * 1024;
+/// Header fields of one HTTP request.
+pub const HTTP_HEADERS: usize = 64;
+/// Bytes of one HTTP request body, by default.
+pub const HTTP_BODY_BYTES: usize = 1024 * 1024;
+/// Requests of one connection that may wait for their answer at once.
+pub const HTTP_PIPELINE: usize = 64;
+
+/// Payload bytes of one WebSocket frame, by default.
+pub const WS_FRAME_BYTES: u64 = 16 * 1024 * 1024;
+/// Payload bytes of one WebSocket message after reassembly, by default.
+pub const WS_MESSAGE_BYTES: u64 = 16 * 1024 * 1024;
+/// Frames of one fragmented WebSocket message.
+pub const WS_FRAGMENTS: u32 = 128 * 1024;
+/// Payload bytes of a control frame (RFC 6455 section 5.5).
+pub const WS_CONTROL_BYTES: usize = 125;
+
+const _: () = assert!(HTTP_HEAD_BYTES < HTTP_BODY_BYTES);
+const _: () = assert!(WS_FRAME_BYTES <= WS_MESSAGE_BYTES);
+const _: () = assert!(FRAMES_PER_SEND <= 1024, "the kernel's UIO_MAXIOV");
+const _: () = assert!(MAX_CORES.is_multiple_of(64));

@@ -1,0 +1,2 @@
+//! The `polycast` command.
+fn main() {}

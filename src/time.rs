@@ -1,0 +1,45 @@
+//! The clock as an argument: nothing above the reactor asks the system what time it is.
+
+/// One reading of the clocks, taken by the reactor once a turn and handed down.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Now {
+    /// Milliseconds on a clock that never goes back, since an arbitrary start.
+    pub ms: u64,
+    /// Seconds since 1970-01-01 UTC, for what peers state in their own clocks.
+    pub unix_s: u64,
+}
+
+impl Now {
+    /// The instant `ms` milliseconds later.
+    pub fn plus_ms(self, ms: u64) -> Deadline {
+        Deadline(self.ms.saturating_add(ms))
+    }
+}
+
+/// An instant on the clock of [`Now::ms`]; `Deadline::NEVER` sorts last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Deadline(pub u64);
+
+impl Deadline {
+    /// A deadline that no clock reaches.
+    pub const NEVER: Deadline = Deadline(u64::MAX);
+
+    /// Whether the instant has come.
+    pub fn due(self, now: Now) -> bool {
+        self.0 <= now.ms
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deadline_is_due_at_its_instant_and_not_before() {
+        let now = Now { ms: 100, unix_s: 0 };
+        let deadline = now.plus_ms(50);
+        assert!(!deadline.due(Now { ms: 149, ..now }));
+        assert!(deadline.due(Now { ms: 150, ..now }));
+        assert!(!Deadline::NEVER.due(Now { ms: u64::MAX - 1, ..now }));
+    }
+}
