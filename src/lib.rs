@@ -13,9 +13,13 @@
 //! | 3 | [`hub`], [`config`] | channels and who hears them; the typed configuration |
 //! | 2 | [`uring`], [`ws`], [`http`], [`codec`], [`crypto`] | the kernel; the wire formats |
 //! | 1 | [`mem`], [`simd`] | frozen frames, slot tables, mailboxes; masking |
-//! | 0 | [`limits`], [`time`] | every bound; our own clock |
+//! | 0 | [`limits`], [`time`], [`stats`] | every bound; our own clock; counters |
 
-#![deny(unsafe_code, unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
+#![deny(
+    unsafe_code,
+    unsafe_op_in_unsafe_fn,
+    clippy::undocumented_unsafe_blocks
+)]
 #![warn(missing_docs, rust_2018_idioms, unreachable_pub)]
 
 pub mod codec;
@@ -32,6 +36,7 @@ pub mod server;
 pub mod session;
 pub mod shard;
 pub mod simd;
+pub mod stats;
 pub mod time;
 pub mod uring;
 pub mod ws;

@@ -1,0 +1,132 @@
+//! What cores say to each other, in two lanes for each pair.
+//!
+//! Requests go *up* to a channel's home, answers and deliveries go *down* from it. Taking mail
+//! from the down lane never causes further mail, so the down lane always drains; the home stops
+//! taking requests while its down lanes are full, an origin stops reading from its connections
+//! while its up lanes are full. Nothing is dropped, and no circle of full lanes can form.
+
+use super::name::{ChannelName, ConnId};
+use crate::mem::{Frozen, Slot};
+use std::collections::VecDeque;
+
+/// One published event, in the bytes that go to its subscribers.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// The frame.
+    pub frame: Frozen,
+    /// The one connection that is not to receive it.
+    pub except: Option<ConnId>,
+}
+
+/// Whom to tell, on the origin core, that an event has its place in the channel's order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ack {
+    /// The connection that asked.
+    pub slot: Slot,
+    /// Which of its requests.
+    pub ticket: u32,
+}
+
+/// To the home of a channel.
+#[derive(Clone, Debug)]
+pub enum Up {
+    /// We have a subscriber: answer under this number, and send us every publish.
+    Interest {
+        /// Returned in the answer.
+        asked: u32,
+        /// The channel.
+        name: ChannelName,
+    },
+    /// We have no subscriber any more.
+    Forget {
+        /// The channel.
+        name: ChannelName,
+    },
+    /// Order this event and deliver it.
+    Publish {
+        /// The channel.
+        name: ChannelName,
+        /// The event.
+        event: Event,
+        /// Whom to tell.
+        ack: Option<Ack>,
+    },
+}
+
+/// From the home of a channel.
+#[derive(Clone, Debug)]
+pub enum Down {
+    /// The interest is noted: publishes follow.
+    Interested {
+        /// The number of the question.
+        asked: u32,
+        /// The channel.
+        name: ChannelName,
+    },
+    /// Deliver this event to your subscribers.
+    Deliver {
+        /// The channel.
+        name: ChannelName,
+        /// The event.
+        event: Event,
+    },
+    /// The event that you sent has its place.
+    Published {
+        /// Whom to tell.
+        ack: Ack,
+    },
+}
+
+/// What one core has to say to the others and has not handed over.
+#[derive(Debug)]
+pub struct Post {
+    lanes: Vec<Lanes>,
+}
+
+/// The unsent mail to one core, oldest first.
+#[derive(Debug, Default)]
+pub struct Lanes {
+    /// Requests to it as a home.
+    pub up: VecDeque<Up>,
+    /// Answers and deliveries to it.
+    pub down: VecDeque<Down>,
+}
+
+impl Post {
+    /// No mail, for `cores` receivers.
+    pub fn new(cores: u16) -> Post {
+        Post {
+            lanes: (0..cores).map(|_| Lanes::default()).collect(),
+        }
+    }
+
+    pub(super) fn up(&mut self, to: u16, message: Up) {
+        self.lanes[to as usize].up.push_back(message);
+    }
+
+    pub(super) fn down(&mut self, to: u16, message: Down) {
+        self.lanes[to as usize].down.push_back(message);
+    }
+
+    /// The mail to core `to`.
+    pub fn to(&mut self, to: u16) -> &mut Lanes {
+        &mut self.lanes[to as usize]
+    }
+
+    /// Whether more than `bound` requests wait for one core: stop reading from connections.
+    pub fn up_is_full(&self, bound: usize) -> bool {
+        self.lanes.iter().any(|lanes| lanes.up.len() > bound)
+    }
+
+    /// Whether more than `bound` deliveries wait for one core: stop taking requests.
+    pub fn down_is_full(&self, bound: usize) -> bool {
+        self.lanes.iter().any(|lanes| lanes.down.len() > bound)
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.lanes
+            .iter()
+            .all(|lanes| lanes.up.is_empty() && lanes.down.is_empty())
+    }
+}

@@ -1,0 +1,104 @@
+//! Who is in what, from both sides, so that joining and leaving take constant time.
+//!
+//! A connection's list names its channels and its place in each; a channel's list names its
+//! connections and, for each, the place in that connection's list. Removing moves the last entry
+//! into the gap and corrects the one word on the other side.
+
+/// One subscriber in a channel's list.
+#[derive(Clone, Copy, Debug)]
+pub struct Subscriber {
+    /// The connection's slot index.
+    pub slot: u32,
+    /// Position of the channel in that connection's list.
+    back: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Membership {
+    channel: u32,
+    /// Position of the connection in the channel's list.
+    at: u32,
+}
+
+/// The lists of all connections of a core.
+#[derive(Default)]
+pub(super) struct Members {
+    of_slot: Vec<Vec<Membership>>,
+}
+
+impl Members {
+    fn list(&self, slot: u32) -> &[Membership] {
+        self.of_slot.get(slot as usize).map_or(&[], Vec::as_slice)
+    }
+
+    pub(super) fn count(&self, slot: u32) -> usize {
+        self.list(slot).len()
+    }
+
+    pub(super) fn position(&self, slot: u32, channel: u32) -> Option<usize> {
+        self.list(slot)
+            .iter()
+            .position(|member| member.channel == channel)
+    }
+
+    pub(super) fn has(&self, slot: u32, channel: u32) -> bool {
+        self.position(slot, channel).is_some()
+    }
+
+    pub(super) fn add(&mut self, slot: u32, channel: u32, subscribers: &mut Vec<Subscriber>) {
+        if slot as usize >= self.of_slot.len() {
+            self.of_slot.resize_with(slot as usize + 1, Vec::new);
+        }
+        let list = &mut self.of_slot[slot as usize];
+        if list.is_empty() {
+            // Most connections hold one subscription or two.
+            list.reserve_exact(1);
+        }
+        subscribers.push(Subscriber {
+            slot,
+            back: list.len() as u32,
+        });
+        list.push(Membership {
+            channel,
+            at: (subscribers.len() - 1) as u32,
+        });
+    }
+
+    /// Removes the membership at `position` of `slot`'s list from both sides, where `subscribers`
+    /// finds the list in a channel. Gives the channel.
+    pub(super) fn remove<C>(
+        &mut self,
+        slot: u32,
+        position: usize,
+        channels: &mut [Option<C>],
+        mut subscribers: impl FnMut(&mut C) -> &mut Vec<Subscriber>,
+    ) -> Option<u32> {
+        let list = self.of_slot.get_mut(slot as usize)?;
+        if position >= list.len() {
+            return None;
+        }
+        let gone = list.swap_remove(position);
+        if let Some(moved) = list.get(position).copied()
+            && let Some(channel) = &mut channels[moved.channel as usize]
+        {
+            subscribers(channel)[moved.at as usize].back = position as u32;
+        }
+        let channel = channels[gone.channel as usize].as_mut()?;
+        let others = subscribers(channel);
+        others.swap_remove(gone.at as usize);
+        if let Some(moved) = others.get(gone.at as usize) {
+            self.of_slot[moved.slot as usize][moved.back as usize].at = gone.at;
+        }
+        if others.capacity() > 64 && others.len() < others.capacity() / 4 {
+            others.shrink_to(others.len() * 2);
+        }
+        Some(gone.channel)
+    }
+
+    /// Frees the list of a connection that is gone.
+    pub(super) fn forget(&mut self, slot: u32) {
+        if let Some(list) = self.of_slot.get_mut(slot as usize) {
+            *list = Vec::new();
+        }
+    }
+}

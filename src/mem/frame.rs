@@ -1,0 +1,89 @@
+//! Frozen frames: the bytes of a broadcast, written once and pointed at by every write queue.
+//!
+//! Two counts, because one is dear: [`Frozen`] crosses cores and counts atomically, [`Handle`]
+//! stays on one core and counts without atomics. A core takes one `Frozen` for an event, wraps it
+//! once, and hands a `Handle` to each of its subscribers.
+
+use std::ops::Deref;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// The bytes of a whole frame that no one will change, shared between cores.
+#[derive(Clone, Debug)]
+pub struct Frozen(Arc<[u8]>);
+
+impl Frozen {
+    /// Copies `bytes` once, into a shared allocation of exactly their size.
+    pub fn new(bytes: &[u8]) -> Frozen {
+        Frozen(Arc::from(bytes))
+    }
+}
+
+impl Deref for Frozen {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// One core's handle to a frozen frame; a clone is one plain addition.
+#[derive(Clone, Debug)]
+pub struct Handle(Rc<Frozen>);
+
+impl Handle {
+    /// Takes this core's one share of `frame`.
+    pub fn new(frame: Frozen) -> Handle {
+        Handle(Rc::new(frame))
+    }
+}
+
+impl Deref for Handle {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        &self.0.0
+    }
+}
+
+/// A run of bytes in a write queue. Moving a segment does not move the bytes.
+#[derive(Debug)]
+pub enum Segment {
+    /// Replies to this peer alone: one or more whole frames or HTTP responses.
+    Own(Vec<u8>),
+    /// A broadcast frame.
+    Shared(Handle),
+}
+
+impl Deref for Segment {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        match self {
+            Segment::Own(bytes) => bytes,
+            Segment::Shared(frame) => frame,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_handle_keeps_the_bytes_where_they_are() {
+        let frozen = Frozen::new(b"frame");
+        let at = frozen.as_ptr();
+        let handles: Vec<Handle> = {
+            let first = Handle::new(frozen.clone());
+            (0..8).map(|_| first.clone()).collect()
+        };
+        drop(frozen);
+        for handle in &handles {
+            assert_eq!(&handle[..], b"frame");
+            assert_eq!(handle.as_ptr(), at);
+        }
+    }
+
+    #[test]
+    fn a_segment_is_three_words_so_that_a_queue_stays_small() {
+        assert_eq!(size_of::<Segment>(), 24);
+    }
+}

@@ -1,0 +1,187 @@
+//! A bounded queue from one core to one other: one producer, one consumer, no lock.
+//!
+//! Invariant: `consumed <= produced <= consumed + capacity`, both counted without wrapping to the
+//! ring's size, so that full and empty are told apart without a spare place.
+
+use std::cell::UnsafeCell;
+use std::mem::MaybeUninit;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// The sending end. Only one thread can have it.
+pub struct Sender<T> {
+    queue: Arc<Queue<T>>,
+    produced: usize,
+    consumed_seen: usize,
+}
+
+/// The receiving end. Only one thread can have it.
+pub struct Receiver<T> {
+    queue: Arc<Queue<T>>,
+    consumed: usize,
+    produced_seen: usize,
+}
+
+/// A queue for at least `capacity` messages (rounded up to a power of two).
+pub fn mailbox<T: Send>(capacity: usize) -> (Sender<T>, Receiver<T>) {
+    let capacity = capacity.max(2).next_power_of_two();
+    let places = (0..capacity)
+        .map(|_| UnsafeCell::new(MaybeUninit::uninit()))
+        .collect();
+    let queue = Arc::new(Queue {
+        produced: Padded(AtomicUsize::new(0)),
+        consumed: Padded(AtomicUsize::new(0)),
+        places,
+    });
+    let sender = Sender {
+        queue: queue.clone(),
+        produced: 0,
+        consumed_seen: 0,
+    };
+    (
+        sender,
+        Receiver {
+            queue,
+            consumed: 0,
+            produced_seen: 0,
+        },
+    )
+}
+
+impl<T> Sender<T> {
+    /// Puts `message` in, or gives it back when the queue is full.
+    pub fn push(&mut self, message: T) -> Result<(), T> {
+        let capacity = self.queue.places.len();
+        if self.produced.wrapping_sub(self.consumed_seen) == capacity {
+            self.consumed_seen = self.queue.consumed.0.load(Ordering::Acquire);
+            if self.produced.wrapping_sub(self.consumed_seen) == capacity {
+                return Err(message);
+            }
+        }
+        let place = &self.queue.places[self.produced & (capacity - 1)];
+        // SAFETY: this place is outside `consumed..produced`, so the receiver does not look at it,
+        // and there is one sender only. The Release store below publishes the write.
+        unsafe { (*place.get()).write(message) };
+        self.produced = self.produced.wrapping_add(1);
+        self.queue
+            .produced
+            .0
+            .store(self.produced, Ordering::Release);
+        Ok(())
+    }
+}
+
+impl<T> Receiver<T> {
+    /// Takes the oldest message out.
+    pub fn pop(&mut self) -> Option<T> {
+        if self.is_empty() {
+            return None;
+        }
+        let place = &self.queue.places[self.consumed & (self.queue.places.len() - 1)];
+        // SAFETY: `consumed < produced` was seen by an Acquire load, so this place was written and
+        // published, and it is read once: `consumed` moves past it below.
+        let message = unsafe { (*place.get()).assume_init_read() };
+        self.consumed = self.consumed.wrapping_add(1);
+        self.queue
+            .consumed
+            .0
+            .store(self.consumed, Ordering::Release);
+        Some(message)
+    }
+
+    /// Whether nothing waits at this moment.
+    pub fn is_empty(&mut self) -> bool {
+        if self.consumed == self.produced_seen {
+            self.produced_seen = self.queue.produced.0.load(Ordering::Acquire);
+        }
+        self.consumed == self.produced_seen
+    }
+}
+
+struct Queue<T> {
+    produced: Padded,
+    consumed: Padded,
+    places: Box<[UnsafeCell<MaybeUninit<T>>]>,
+}
+
+/// A counter alone on its cache lines: the two ends do not slow each other down.
+#[repr(align(128))]
+struct Padded(AtomicUsize);
+
+// SAFETY: the one sender writes only places outside `consumed..produced`, the one receiver reads
+// only places inside, and each hands over with Release/Acquire; messages themselves are `Send`.
+unsafe impl<T: Send> Sync for Queue<T> {}
+// SAFETY: as above; a queue owns the messages in it.
+unsafe impl<T: Send> Send for Queue<T> {}
+
+impl<T> Drop for Queue<T> {
+    fn drop(&mut self) {
+        let produced = *self.produced.0.get_mut();
+        let mut at = *self.consumed.0.get_mut();
+        while at != produced {
+            let place = &mut self.places[at & (self.places.len() - 1)];
+            // SAFETY: both ends are gone, and `consumed..produced` holds written, unread messages.
+            unsafe { place.get_mut().assume_init_drop() };
+            at = at.wrapping_add(1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_mailbox_gives_the_message_back_and_keeps_the_order() {
+        let (mut tx, mut rx) = mailbox(4);
+        for n in 0..4 {
+            assert_eq!(tx.push(n), Ok(()));
+        }
+        assert_eq!(tx.push(4), Err(4));
+        assert_eq!(rx.pop(), Some(0));
+        assert_eq!(tx.push(4), Ok(()));
+        assert_eq!(
+            std::iter::from_fn(|| rx.pop()).collect::<Vec<_>>(),
+            [1, 2, 3, 4]
+        );
+        assert!(rx.is_empty());
+    }
+
+    #[test]
+    fn what_was_never_taken_out_is_dropped_once() {
+        let counted = Arc::new(());
+        let (mut tx, mut rx) = mailbox(8);
+        for _ in 0..6 {
+            assert!(tx.push(counted.clone()).is_ok());
+        }
+        drop(rx.pop());
+        drop(rx);
+        drop(tx);
+        assert_eq!(Arc::strong_count(&counted), 1);
+    }
+
+    #[test]
+    fn a_million_messages_cross_between_two_threads_in_order() {
+        let (mut tx, mut rx) = mailbox(64);
+        const COUNT: u64 = if cfg!(miri) { 1000 } else { 1_000_000 };
+        let sender = std::thread::spawn(move || {
+            for n in 0..COUNT {
+                let mut message = Box::new(n);
+                while let Err(back) = tx.push(message) {
+                    message = back;
+                    std::thread::yield_now();
+                }
+            }
+        });
+        for n in 0..COUNT {
+            let got = loop {
+                match rx.pop() {
+                    Some(got) => break got,
+                    None => std::thread::yield_now(),
+                }
+            };
+            assert_eq!(*got, n);
+        }
+        sender.join().expect("the sender ends");
+    }
+}

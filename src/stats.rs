@@ -1,0 +1,138 @@
+//! What a core counts. One thread writes a core's counters, any thread may read them.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A number that its one owner changes and others may read. No locked instruction is used.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `n`. Only the owning thread may call this.
+    pub fn add(&self, n: u64) {
+        self.0.store(
+            self.0.load(Ordering::Relaxed).wrapping_add(n),
+            Ordering::Relaxed,
+        );
+    }
+
+    /// Takes `n` off. Only the owning thread may call this.
+    pub fn sub(&self, n: u64) {
+        self.0.store(
+            self.0.load(Ordering::Relaxed).wrapping_sub(n),
+            Ordering::Relaxed,
+        );
+    }
+
+    /// The value some moment ago.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// All counters of one core.
+        #[derive(Debug, Default)]
+        #[repr(align(128))]
+        pub struct Counters {
+            $($(#[$doc])* pub $name: Counter,)*
+        }
+
+        impl Counters {
+            /// Every counter's name and value.
+            pub fn list(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($name), self.$name.get()),)*]
+            }
+        }
+    };
+}
+
+counters! {
+    /// Connections open now.
+    connections,
+    /// Connections accepted.
+    accepted,
+    /// Accepts that the kernel ended with a passing error (ECONNABORTED and its like).
+    accept_errors,
+    /// Accepts put off because the process (EMFILE) or the system (ENFILE) had no file left.
+    accept_no_file,
+    /// Turns in which a waiting connection was left in the backlog because all slots were taken.
+    accept_no_slot,
+    /// Connections closed at once: their address had too many open.
+    refused_address,
+    /// Bytes received.
+    received_bytes,
+    /// Bytes sent.
+    sent_bytes,
+    /// Send operations completed.
+    sends,
+    /// Sends that left a rest to be sent again.
+    short_sends,
+    /// Sends that failed because the peer was gone (EPIPE, ECONNRESET).
+    send_peer_gone,
+    /// Sends that failed in another way.
+    send_errors,
+    /// Receives that found no free buffer (ENOBUFS) and were armed again.
+    receive_no_buffer,
+    /// Receives that ended because the peer reset the connection.
+    receive_reset,
+    /// Receives that failed in another way.
+    receive_errors,
+    /// Operations that we cancelled (ECANCELED).
+    cancelled,
+    /// Completions of an operation whose connection was gone.
+    late_completions,
+    /// Times the submission queue was full and had to be handed over in the middle of a turn.
+    submission_full,
+    /// Times the kernel refused more submissions until completions were reaped (EBUSY, EAGAIN).
+    submission_busy,
+    /// Turns in which the completion queue had overflowed into the kernel's list.
+    completion_overflow,
+    /// Reactor turns.
+    turns,
+    /// Wake-ups sent to sleeping cores.
+    wakes_sent,
+    /// Messages for another core that had to wait because its mailbox was full.
+    mail_waited,
+    /// HTTP requests answered.
+    http_requests,
+    /// HTTP requests answered with a status of 400 or more.
+    http_errors,
+    /// Upgrades to WebSocket.
+    upgrades,
+    /// Whole WebSocket messages received.
+    messages_received,
+    /// RFC 6455 violations by peers.
+    violations,
+    /// Frames of broadcasts put into write queues.
+    deliveries,
+    /// Broadcast frames not delivered because a queue was at its bound (policy `drop`).
+    slow_consumer_dropped,
+    /// Connections closed because their queue was at its bound (policy `close`).
+    slow_consumer_closed,
+    /// Events published by clients of this core.
+    published,
+    /// Connections closed by a deadline: head, body, idle, heartbeat, close or send.
+    timed_out,
+    /// Channels of which this core has a subscriber.
+    channels,
+    /// Subscriptions held by connections of this core.
+    subscriptions,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_names_each_counter_with_its_value() {
+        let counters = Counters::default();
+        counters.accepted.add(3);
+        counters.connections.add(3);
+        counters.connections.sub(1);
+        let list = counters.list();
+        assert!(list.contains(&("accepted", 3)));
+        assert!(list.contains(&("connections", 2)));
+        assert!(list.contains(&("slow_consumer_dropped", 0)));
+    }
+}

@@ -1,0 +1,415 @@
+//! The ring of one core.
+
+use super::accept::AcceptPlace;
+use super::buffers::{self, Buffers, Pieces};
+use super::send::{Outgoing, Sent};
+use super::{Done, Op, Tag};
+use crate::mem::{Segment, Slot};
+use crate::stats::Counters;
+use io_uring::squeue::Entry;
+use io_uring::{IoUring, opcode, types};
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How large a ring is made.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Connections: entries of the ring's own file table.
+    pub files: u32,
+    /// Receive buffers, a power of two up to 32768.
+    pub buffers: u16,
+    /// Bytes of each receive buffer.
+    pub buffer_bytes: u32,
+    /// Accepts in flight over all listeners.
+    pub accepts: u32,
+}
+
+/// Submission entries: a turn that prepares more hands them over in several system calls.
+const SUBMISSIONS: u32 = 4096;
+/// Completion entries at most: 1 MiB. A turn can complete a receive and a send per connection.
+const COMPLETIONS_MAX: u32 = 65_536;
+/// Emptied batches kept for reuse.
+const SPARE_BATCHES: usize = 1024;
+
+/// A step of the set-up that the kernel refused.
+#[derive(Debug, thiserror::Error)]
+#[error("io_uring: {step}: {error}")]
+pub struct SetupError {
+    /// What was asked of the kernel.
+    pub step: &'static str,
+    /// What it said.
+    pub error: io::Error,
+}
+
+/// One core's ring with all memory that its operations use.
+pub struct Ring {
+    // Declared first, dropped first: the kernel's side ends before the memory goes.
+    io: IoUring,
+    buffers: Buffers,
+    sends: Vec<Option<Box<Outgoing>>>,
+    spare: Vec<Box<Outgoing>>,
+    places: Vec<Box<AcceptPlace>>,
+    /// Operations for which the submission queue had no room.
+    waiting: VecDeque<Entry>,
+    bundles: bool,
+    /// Accepts and sends whose memory the kernel may touch.
+    in_flight: usize,
+    counters: Arc<Counters>,
+}
+
+impl Ring {
+    /// Makes a ring that only the calling thread may use.
+    pub fn new(settings: Settings, counters: Arc<Counters>) -> Result<Ring, SetupError> {
+        let step = |step| move |error| SetupError { step, error };
+        let completions = (settings.files.saturating_mul(2)).clamp(8192, COMPLETIONS_MAX);
+        let io = build(completions).map_err(step("setting up the ring"))?;
+        let submitter = io.submitter();
+        submitter
+            .register_files_sparse(settings.files)
+            .map_err(step("registering the file table"))?;
+        let buffers = Buffers::new(settings.buffers, settings.buffer_bytes)
+            .map_err(step("mapping receive buffers"))?;
+        buffers
+            .register(&submitter)
+            .map_err(step("registering receive buffers"))?;
+        let bundles = io.params().is_feature_recvsend_bundle();
+        Ok(Ring {
+            io,
+            buffers,
+            sends: Vec::new(),
+            spare: Vec::new(),
+            places: (0..settings.accepts).map(|_| AcceptPlace::new()).collect(),
+            waiting: VecDeque::new(),
+            bundles,
+            in_flight: 0,
+            counters,
+        })
+    }
+
+    /// Bytes of memory that this ring holds whatever the load: queues, file table, buffers.
+    pub fn fixed_bytes(&self) -> usize {
+        let params = self.io.params();
+        let queues = params.sq_entries() as usize * 64 + params.cq_entries() as usize * 16;
+        queues + self.buffers.bytes()
+    }
+
+    /// The descriptor by which other threads reach this ring with a [`Ring::wake`].
+    pub fn descriptor(&self) -> RawFd {
+        self.io.as_raw_fd()
+    }
+
+    /// Accepts one connection from `listener` into direct descriptor `file`, at a free `place`.
+    pub fn accept(&mut self, place: u32, listener: RawFd, file: u32) {
+        if let Some(entry) = self.places[place as usize].entry(listener, file) {
+            self.in_flight += 1;
+            self.push(
+                entry,
+                Tag {
+                    op: Op::Accept,
+                    generation: 0,
+                    index: place,
+                },
+            );
+        }
+    }
+
+    /// The peer's address of the accept that has completed at `place`.
+    pub fn accepted(&mut self, done: &Done) -> SocketAddr {
+        self.places[done.index as usize].peer()
+    }
+
+    /// Takes the accepts at `0..places` back; each completes, most with ECANCELED.
+    pub fn cancel_accepts(&mut self, places: u32) {
+        for place in 0..places {
+            let accept = Tag {
+                op: Op::Accept,
+                generation: 0,
+                index: place,
+            };
+            let entry = opcode::AsyncCancel::new(accept.pack()).build();
+            self.push(
+                entry,
+                Tag {
+                    op: Op::Cancel,
+                    generation: 0,
+                    index: u32::MAX,
+                },
+            );
+        }
+    }
+
+    /// Arms the multishot receive of `slot`.
+    pub fn receive(&mut self, slot: Slot) {
+        let file = types::Fixed(slot.index);
+        let entry = if self.bundles {
+            opcode::RecvMultiBundle::new(file, buffers::GROUP).build()
+        } else {
+            opcode::RecvMulti::new(file, buffers::GROUP).build()
+        };
+        self.push(entry, tag(Op::Receive, slot));
+    }
+
+    /// The bytes of a completed receive; give them back with [`Ring::give_back`].
+    pub fn pieces(&mut self, done: &Done) -> Option<Pieces<'_>> {
+        let first = io_uring::cqueue::buffer_select(done.flags)?;
+        Some(Pieces::new(
+            &mut self.buffers,
+            first,
+            done.result.max(0) as usize,
+        ))
+    }
+
+    /// Returns the buffers of a completed receive to the pool.
+    pub fn give_back(&mut self, done: &Done) {
+        if let Some(first) = io_uring::cqueue::buffer_select(done.flags) {
+            self.buffers.give_back(first, done.result.max(0) as usize);
+        }
+    }
+
+    /// Sends `batch`, 1 to [`crate::limits::FRAMES_PER_SEND`] segments, which is the ring's until
+    /// the completion. A slot has at most one batch in flight.
+    pub fn send(&mut self, slot: Slot, batch: Vec<Segment>) {
+        let index = slot.index as usize;
+        if index >= self.sends.len() {
+            self.sends.resize_with(index + 1, || None);
+        }
+        debug_assert!(self.sends[index].is_none());
+        let mut outgoing = self.spare.pop().unwrap_or_else(Outgoing::new);
+        outgoing.load(batch);
+        let entry = outgoing.entry(types::Fixed(slot.index));
+        self.sends[index] = Some(outgoing);
+        self.in_flight += 1;
+        self.push(entry, tag(Op::Send, slot));
+    }
+
+    /// Settles a completed send. After [`Sent::Short`] call [`Ring::send_rest`] or
+    /// [`Ring::drop_rest`].
+    pub fn sent(&mut self, done: &Done) -> Sent {
+        self.in_flight -= 1;
+        let Some(place) = self.sends.get_mut(done.index as usize) else {
+            return Sent::Failed(0);
+        };
+        let Some(mut outgoing) = place.take() else {
+            return Sent::Failed(0);
+        };
+        let outcome = match done.outcome() {
+            Ok(n) if outgoing.advance(n) => Sent::Whole(n, outgoing.unload()),
+            Ok(n) => {
+                *place = Some(outgoing);
+                return Sent::Short(n);
+            }
+            Err(errno) => {
+                outgoing.unload();
+                Sent::Failed(errno)
+            }
+        };
+        if self.spare.len() < SPARE_BATCHES {
+            self.spare.push(outgoing);
+        }
+        outcome
+    }
+
+    /// Sends what a short send has left.
+    pub fn send_rest(&mut self, slot: Slot) {
+        let Some(Some(outgoing)) = self.sends.get_mut(slot.index as usize) else {
+            return;
+        };
+        let entry = outgoing.entry(types::Fixed(slot.index));
+        self.in_flight += 1;
+        self.push(entry, tag(Op::Send, slot));
+    }
+
+    /// Forgets what a short send has left: the connection is being torn down.
+    pub fn drop_rest(&mut self, slot: Slot) {
+        if let Some(place) = self.sends.get_mut(slot.index as usize) {
+            *place = None;
+        }
+    }
+
+    /// Shuts down our sending side: the peer reads end of file behind all that was sent.
+    pub fn shutdown(&mut self, slot: Slot) {
+        let entry = opcode::Shutdown::new(types::Fixed(slot.index), libc::SHUT_WR).build();
+        self.push(entry, tag(Op::Shutdown, slot));
+    }
+
+    /// Cancels the receive of `slot`; it completes with ECANCELED.
+    pub fn cancel_receive(&mut self, slot: Slot) {
+        let entry = opcode::AsyncCancel::new(tag(Op::Receive, slot).pack()).build();
+        self.push(entry, tag(Op::Cancel, slot));
+    }
+
+    /// Cancels the send of `slot`; it completes in one way or another.
+    pub fn cancel_send(&mut self, slot: Slot) {
+        let entry = opcode::AsyncCancel::new(tag(Op::Send, slot).pack()).build();
+        self.push(entry, tag(Op::Cancel, slot));
+    }
+
+    /// Closes the direct descriptor of `slot`.
+    pub fn close(&mut self, slot: Slot) {
+        let entry = opcode::Close::new(types::Fixed(slot.index)).build();
+        self.push(entry, tag(Op::Close, slot));
+    }
+
+    /// Wakes the thread that waits on the ring with `descriptor`.
+    pub fn wake(&mut self, descriptor: RawFd) {
+        let entry = wake_entry(descriptor);
+        self.push(
+            entry,
+            Tag {
+                op: Op::WakeSent,
+                generation: 0,
+                index: 0,
+            },
+        );
+    }
+
+    fn push(&mut self, entry: Entry, tag: Tag) {
+        let entry = entry.user_data(tag.pack());
+        if !self.waiting.is_empty() {
+            self.waiting.push_back(entry);
+            return;
+        }
+        // SAFETY: each entry's memory belongs to this ring (accept places, batches in flight) and
+        // stays until the completion, or the entry points at none.
+        if unsafe { self.io.submission().push(&entry) }.is_ok() {
+            return;
+        }
+        self.counters.submission_full.add(1);
+        let _ = self.io.submit();
+        // SAFETY: as above.
+        if unsafe { self.io.submission().push(&entry) }.is_err() {
+            // The kernel is busy until completions are reaped. The list is bounded by the
+            // operations that all connections can have in flight.
+            self.waiting.push_back(entry);
+        }
+    }
+
+    fn push_waiting(&mut self) {
+        while let Some(entry) = self.waiting.front() {
+            // SAFETY: as in `push`.
+            if unsafe { self.io.submission().push(entry) }.is_err() {
+                return;
+            }
+            self.waiting.pop_front();
+        }
+    }
+
+    /// Hands all prepared operations over, waits up to `wait` for a completion (not at all when
+    /// it is zero), and reaps every completion into `done`.
+    pub fn turn(&mut self, wait: Duration, done: &mut Vec<Done>) -> io::Result<()> {
+        self.buffers.publish();
+        self.push_waiting();
+        let entered = if wait.is_zero() || !self.waiting.is_empty() {
+            self.io.submit()
+        } else {
+            let timeout = types::Timespec::from(wait);
+            let arguments = types::SubmitArgs::new().timespec(&timeout);
+            self.io.submitter().submit_with_args(1, &arguments)
+        };
+        match entered.map_err(|error| error.raw_os_error().ok_or(error)) {
+            Ok(_) | Err(Ok(libc::ETIME | libc::EINTR)) => {}
+            Err(Ok(libc::EBUSY | libc::EAGAIN)) => self.counters.submission_busy.add(1),
+            Err(Ok(errno)) => return Err(io::Error::from_raw_os_error(errno)),
+            Err(Err(error)) => return Err(error),
+        }
+        if self.io.submission().cq_overflow() {
+            self.counters.completion_overflow.add(1);
+        }
+        for entry in self.io.completion() {
+            if let Some(tag) = Tag::unpack(entry.user_data()) {
+                done.push(Done {
+                    op: tag.op,
+                    index: tag.index,
+                    generation: tag.generation,
+                    result: entry.result(),
+                    flags: entry.flags(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts a completed accept: its place is free again.
+    pub fn accept_settled(&mut self) {
+        self.in_flight -= 1;
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        if self.in_flight > 0 {
+            // Closing a ring ends its operations a little later, not at once.
+            std::mem::forget(std::mem::take(&mut self.sends));
+            std::mem::forget(std::mem::take(&mut self.places));
+        }
+    }
+}
+
+/// A way into sleeping reactors for threads that have no ring: signals, the control side.
+pub struct Waker {
+    io: IoUring,
+}
+
+impl Waker {
+    /// Makes the small ring that carries the wake-ups.
+    pub fn new() -> io::Result<Waker> {
+        Ok(Waker {
+            io: IoUring::new(8)?,
+        })
+    }
+
+    /// Wakes the thread that waits on the ring with `descriptor`.
+    pub fn wake(&mut self, descriptor: RawFd) -> io::Result<()> {
+        let entry = wake_entry(descriptor).user_data(1);
+        // SAFETY: the entry points at no memory.
+        let pushed = unsafe { self.io.submission().push(&entry) };
+        if pushed.is_err() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        self.io.submit_and_wait(1)?;
+        self.io.completion().for_each(drop);
+        Ok(())
+    }
+}
+
+fn wake_entry(descriptor: RawFd) -> Entry {
+    let wake = Tag {
+        op: Op::Wake,
+        generation: 0,
+        index: 0,
+    }
+    .pack();
+    opcode::MsgRingData::new(types::Fd(descriptor), 0, wake, None).build()
+}
+
+fn tag(op: Op, slot: Slot) -> Tag {
+    Tag {
+        op,
+        generation: slot.generation,
+        index: slot.index,
+    }
+}
+
+/// The newest set of features first; a kernel that does not know a flag says EINVAL.
+fn build(completions: u32) -> io::Result<IoUring> {
+    let attempt = |no_array: bool| {
+        let mut builder = IoUring::builder();
+        builder
+            .setup_cqsize(completions)
+            .setup_clamp()
+            .setup_submit_all()
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .setup_taskrun_flag()
+            .dontfork();
+        if no_array {
+            builder.setup_no_sqarray();
+        }
+        builder.build(SUBMISSIONS)
+    };
+    attempt(true).or_else(|_| attempt(false))
+}
