@@ -1,1 +1,3 @@
-//! Under construction.
+//! Payload formats, in and out.
+
+pub mod json;

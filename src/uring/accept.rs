@@ -13,10 +13,10 @@ pub(super) struct AcceptPlace {
 }
 
 impl AcceptPlace {
-    pub(super) fn new() -> Box<AcceptPlace> {
+    pub(super) fn new() -> AcceptPlace {
         // SAFETY: all-zero is a valid sockaddr_storage.
         let address = unsafe { std::mem::zeroed() };
-        Box::new(AcceptPlace { address, len: 0 })
+        AcceptPlace { address, len: 0 }
     }
 
     /// The operation that accepts from `listener` into the direct descriptor `file`.

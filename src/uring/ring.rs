@@ -51,8 +51,9 @@ pub struct Ring {
     io: IoUring,
     buffers: Buffers,
     sends: Vec<Option<Box<Outgoing>>>,
+    #[expect(clippy::vec_box, reason = "a batch moves between the lists while it is idle")]
     spare: Vec<Box<Outgoing>>,
-    places: Vec<Box<AcceptPlace>>,
+    places: Box<[AcceptPlace]>,
     /// Operations for which the submission queue had no room.
     waiting: VecDeque<Entry>,
     bundles: bool,

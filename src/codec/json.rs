@@ -1,0 +1,163 @@
+//! JSON by `simd-json`: parsed in place into a tape whose memory is used again and again.
+
+use simd_json::prelude::*;
+use simd_json::tape;
+use simd_json::{Buffers, Tape};
+
+/// Parser memory of one core.
+pub struct Scratch {
+    buffers: Buffers,
+    tape: Option<Tape<'static>>,
+}
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Scratch { buffers: Buffers::new(4096), tape: None }
+    }
+}
+
+/// The text was not one JSON value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not valid JSON")]
+pub struct Malformed;
+
+/// Buffers that one large document has grown beyond this are not kept.
+const KEPT_TAPE_NODES: usize = 16 * 1024;
+
+impl Scratch {
+    /// Parses `text` in place (strings are unescaped where they stand) and hands the value to
+    /// `read`.
+    pub fn parse<R>(
+        &mut self,
+        text: &mut [u8],
+        read: impl FnOnce(Json<'_, '_>) -> R,
+    ) -> Result<R, Malformed> {
+        let mut tape = self.tape.take().unwrap_or_else(Tape::null).reset();
+        let parsed = simd_json::fill_tape(text, &mut self.buffers, &mut tape);
+        let result = match parsed {
+            Ok(()) if !tape.0.is_empty() => Ok(read(Json(tape.as_value()))),
+            _ => Err(Malformed),
+        };
+        if tape.0.capacity() <= KEPT_TAPE_NODES {
+            self.tape = Some(tape.reset());
+        } else {
+            self.buffers = Buffers::new(4096);
+        }
+        result
+    }
+}
+
+/// A value of a parsed document.
+#[derive(Clone, Copy)]
+pub struct Json<'t, 'i>(tape::Value<'t, 'i>);
+
+impl<'t, 'i> Json<'t, 'i> {
+    /// The member `key` of an object; of several, the last one.
+    pub fn get(&self, key: &str) -> Option<Json<'t, 'i>> {
+        let object = self.0.as_object()?;
+        object.iter().filter(|(name, _)| *name == key).last().map(|(_, value)| Json(value))
+    }
+
+    /// Whether this is an object.
+    pub fn is_object(&self) -> bool {
+        self.0.is_object()
+    }
+
+    /// Whether this is `null`.
+    pub fn is_null(&self) -> bool {
+        self.0.is_null()
+    }
+
+    /// The text of a string.
+    pub fn text(&self) -> Option<&'t str> {
+        self.0.into_string()
+    }
+
+    /// The elements of an array.
+    pub fn elements(&self) -> Option<impl Iterator<Item = Json<'t, 'i>>> {
+        self.0.as_array().map(|array| array.iter().map(Json))
+    }
+
+    /// Appends this value as compact JSON.
+    pub fn push_to(&self, out: &mut Vec<u8>) {
+        // Writing into a vector cannot fail.
+        let _ = self.0.write(out);
+    }
+}
+
+/// Appends `text` as a JSON string, quotes included.
+pub fn push_string(out: &mut Vec<u8>, text: &str) {
+    out.push(b'"');
+    push_content(out, text);
+    out.push(b'"');
+}
+
+/// Appends what stands between the quotes of `text` as a JSON string.
+pub fn push_content(out: &mut Vec<u8>, text: &str) {
+    let bytes = text.as_bytes();
+    let mut plain = 0;
+    for (at, &byte) in bytes.iter().enumerate() {
+        if byte >= 0x20 && byte != b'"' && byte != b'\\' {
+            continue;
+        }
+        out.extend_from_slice(&bytes[plain..at]);
+        plain = at + 1;
+        match byte {
+            b'"' => out.extend_from_slice(b"\\\""),
+            b'\\' => out.extend_from_slice(b"\\\\"),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            _ => {
+                const HEX: &[u8; 16] = b"0123456789abcdef";
+                out.extend_from_slice(b"\\u00");
+                out.push(HEX[usize::from(byte >> 4)]);
+                out.push(HEX[usize::from(byte & 15)]);
+            }
+        }
+    }
+    out.extend_from_slice(&bytes[plain..]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_character_survives_writing_and_parsing() {
+        let text: String = (0..0x250).chain([0x2028, 0x1f600, 0x10ffff]).filter_map(char::from_u32)
+            .collect();
+        let mut json = Vec::new();
+        push_string(&mut json, &text);
+        let mut scratch = Scratch::default();
+        let back = scratch.parse(&mut json, |value| value.text().map(str::to_owned));
+        assert_eq!(back, Ok(Some(text)));
+    }
+
+    #[test]
+    fn a_member_is_found_and_a_repeated_one_is_the_last() {
+        let mut scratch = Scratch::default();
+        let mut text = br#"{"a":1,"b":[2,"x"],"a":{"c":null}}"#.to_vec();
+        let found = scratch.parse(&mut text, |value| {
+            let mut out = Vec::new();
+            value.get("a").map(|a| a.push_to(&mut out));
+            let second = value.get("b").and_then(|b| b.elements()?.nth(1)?.text());
+            assert_eq!(second, Some("x"));
+            assert!(value.get("c").is_none());
+            out
+        });
+        assert_eq!(found, Ok(br#"{"c":null}"#.to_vec()));
+    }
+
+    #[test]
+    fn what_is_not_json_is_an_error_and_the_scratch_goes_on() {
+        let mut scratch = Scratch::default();
+        for bad in ["", " ", "{", "[1,]", "nul", "\"\u{1}\"", "{\"a\" 1}", "1 2", "\u{feff}1"] {
+            let mut text = bad.as_bytes().to_vec();
+            assert_eq!(scratch.parse(&mut text, |_| ()), Err(Malformed), "{bad:?}");
+        }
+        let mut deep = vec![b'['; 200_000];
+        assert_eq!(scratch.parse(&mut deep, |_| ()), Err(Malformed));
+        assert_eq!(scratch.parse(&mut b"[1]".to_vec(), |value| value.is_object()), Ok(false));
+    }
+}
