@@ -1,1 +1,40 @@
-//! Under construction.
+//! Digests, signatures and base64: thin wrappers over libraries, so that the rest of the house
+//! names an algorithm once and never sees a crate's generics.
+
+mod base64;
+mod digest;
+mod hmac;
+
+pub use self::base64::{decode_base64, encode_base64, websocket_accept};
+pub use self::digest::{hex, md5, sha1, sha256};
+pub use self::hmac::{HmacKey, hmac_sha256};
+
+use subtle::ConstantTimeEq;
+
+/// Whether two byte strings are equal, in a time that depends on their lengths only.
+pub fn constant_time_eq(left: &[u8], right: &[u8]) -> bool {
+    left.ct_eq(right).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equality_needs_the_same_length_and_the_same_bytes() {
+        for (left, right, want) in [
+            ("", "", true),
+            ("a", "a", true),
+            ("a", "b", false),
+            ("a", "ab", false),
+            ("ab", "a", false),
+            ("", "a", false),
+        ] {
+            assert_eq!(
+                constant_time_eq(left.as_bytes(), right.as_bytes()),
+                want,
+                "{left} {right}"
+            );
+        }
+    }
+}

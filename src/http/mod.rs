@@ -1,1 +1,18 @@
-//! Under construction.
+//! HTTP/1.1 heads and bodies on the server's side (RFC 9110, RFC 9112), without a socket.
+//!
+//! [`Reader`] turns bytes into requests, [`Response`] turns an answer into bytes, [`query`] takes
+//! a query string apart. Nothing here knows WebSocket beyond the `Upgrade` field.
+
+mod chunked;
+mod error;
+mod framing;
+mod head;
+pub mod query;
+mod reader;
+mod request;
+mod response;
+
+pub use self::error::Error;
+pub use self::reader::{Event, Limits, Phase, Reader};
+pub use self::request::{Headers, Request, Version};
+pub use self::response::{CONTINUE, Connection, Response, push_field, push_number, push_status};

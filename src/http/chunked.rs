@@ -1,0 +1,273 @@
+//! The chunked transfer coding (RFC 9112 section 7.1), decoded byte-exactly at any cut.
+//!
+//! Extensions and trailers are read past and dropped; what they may cost is bounded by the limit
+//! of the head. Line ends are CR LF, never less: a chunk that two programs delimit differently
+//! is a smuggled request.
+
+use super::{Error, Limits};
+
+/// Where the decoder stands in one body.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Chunked {
+    at: At,
+    /// While the size is read: its value so far. While data is read: bytes still to come.
+    size: usize,
+    /// Digits of the size so far.
+    digits: u8,
+    /// Bytes of data announced so far, this chunk's included.
+    total: usize,
+    /// Bytes of extensions and trailers so far.
+    aside: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum At {
+    Size,
+    /// Blanks behind the size: an extension must follow.
+    Blank,
+    Extension,
+    SizeLineFeed,
+    Data,
+    DataReturn,
+    DataLineFeed,
+    /// The first byte of a trailer field or of the blank line.
+    Trailer,
+    TrailerName,
+    TrailerValue,
+    TrailerLineFeed,
+    LastLineFeed,
+    Done,
+}
+
+impl Chunked {
+    pub(super) fn new() -> Chunked {
+        Chunked {
+            at: At::Size,
+            size: 0,
+            digits: 0,
+            total: 0,
+            aside: 0,
+        }
+    }
+
+    /// Decodes from `input` and appends the data to `out`. Gives the bytes taken, which are all
+    /// of them unless the body ended, and whether it ended.
+    pub(super) fn feed(
+        &mut self,
+        limits: &Limits,
+        input: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(usize, bool), Error> {
+        let mut pos = 0;
+        while pos < input.len() && self.at != At::Done {
+            if self.at == At::Data {
+                let take = self.size.min(input.len() - pos);
+                out.extend_from_slice(&input[pos..pos + take]);
+                pos += take;
+                self.size -= take;
+                if self.size == 0 {
+                    self.at = At::DataReturn;
+                }
+            } else {
+                self.at = self.step(limits, input[pos])?;
+                pos += 1;
+            }
+        }
+        Ok((pos, self.at == At::Done))
+    }
+
+    /// One byte outside of the data: the next place.
+    fn step(&mut self, limits: &Limits, byte: u8) -> Result<At, Error> {
+        match (self.at, byte) {
+            (At::Size, _) => self.size(limits, byte),
+            (At::Blank, b' ' | b'\t') => self.aside(limits, At::Blank),
+            (At::Blank, b';') => self.aside(limits, At::Extension),
+            (At::Extension, b'\r') => Ok(At::SizeLineFeed),
+            (At::Extension, _) if is_text(byte) => self.aside(limits, At::Extension),
+            (At::SizeLineFeed, b'\n') => Ok(self.data()),
+            (At::DataReturn, b'\r') => Ok(At::DataLineFeed),
+            (At::DataLineFeed, b'\n') => Ok(At::Size),
+            (At::Trailer, b'\r') => Ok(At::LastLineFeed),
+            (At::TrailerName, b':') => self.aside(limits, At::TrailerValue),
+            (At::Trailer | At::TrailerName, _) if is_token(byte) => {
+                self.aside(limits, At::TrailerName)
+            }
+            (At::TrailerValue, b'\r') => self.aside(limits, At::TrailerLineFeed),
+            (At::TrailerValue, _) if is_text(byte) => self.aside(limits, At::TrailerValue),
+            (At::TrailerLineFeed, b'\n') => self.aside(limits, At::Trailer),
+            (At::LastLineFeed, b'\n') => Ok(At::Done),
+            _ => Err(Error::Chunk),
+        }
+    }
+
+    /// A byte in the place of a size's digit.
+    fn size(&mut self, limits: &Limits, byte: u8) -> Result<At, Error> {
+        let Some(digit) = char::from(byte).to_digit(16) else {
+            return match byte {
+                _ if self.digits == 0 => Err(Error::Chunk),
+                b'\r' => self.announce(limits, At::SizeLineFeed),
+                b';' => self.announce(limits, At::Extension),
+                b' ' | b'\t' => self.announce(limits, At::Blank),
+                _ => Err(Error::Chunk),
+            };
+        };
+        // Sixteen digits are every size there is; more would be zeros in front, or an overflow.
+        if self.digits == 16 {
+            return Err(Error::Chunk);
+        }
+        self.digits += 1;
+        let shifted = self.size.checked_mul(16).ok_or(Error::Chunk)?;
+        self.size = shifted + digit as usize;
+        Ok(At::Size)
+    }
+
+    /// The size is known: does the body still fit?
+    fn announce(&mut self, limits: &Limits, next: At) -> Result<At, Error> {
+        let left = limits
+            .body_bytes
+            .checked_sub(self.total)
+            .ok_or(Error::BodyTooLarge)?;
+        if self.size > left {
+            return Err(Error::BodyTooLarge);
+        }
+        self.total += self.size;
+        Ok(next)
+    }
+
+    /// The size line has ended: data, or the trailers behind the last chunk.
+    fn data(&mut self) -> At {
+        self.digits = 0;
+        if self.size == 0 {
+            At::Trailer
+        } else {
+            At::Data
+        }
+    }
+
+    /// Counts one byte that is dropped.
+    fn aside(&mut self, limits: &Limits, next: At) -> Result<At, Error> {
+        self.aside += 1;
+        if self.aside > limits.head_bytes {
+            Err(Error::HeadTooLarge)
+        } else {
+            Ok(next)
+        }
+    }
+}
+
+/// What a field value or an extension may hold (RFC 9110 section 5.5).
+fn is_text(byte: u8) -> bool {
+    byte == b'\t' || (byte >= b' ' && byte != 0x7f)
+}
+
+/// RFC 9110 section 5.6.2.
+pub(super) fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits {
+        head_bytes: 32,
+        body_bytes: 20,
+    };
+
+    /// The data and the bytes taken, whole and byte by byte.
+    fn check(body: &str, want: Result<(&str, usize), Error>) {
+        let body = body.as_bytes();
+        for step in [1, 2, 3, body.len().max(1)] {
+            let (mut chunked, mut out, mut taken) = (Chunked::new(), Vec::new(), 0);
+            let mut got = Err(Error::Chunk);
+            for piece in body.chunks(step) {
+                got = chunked.feed(&LIMITS, piece, &mut out);
+                match got {
+                    Ok((n, false)) => {
+                        assert_eq!(n, piece.len());
+                        taken += n;
+                    }
+                    Ok((n, true)) => {
+                        taken += n;
+                        break;
+                    }
+                    Err(_) => break,
+                }
+            }
+            let got = got.map(|(_, done)| {
+                assert!(done, "{body:?} is a whole body");
+                (String::from_utf8(out).unwrap(), taken)
+            });
+            let want = want.map(|(data, taken)| (data.to_owned(), taken));
+            assert_eq!(got, want, "{:?} by {step}", String::from_utf8_lossy(body));
+        }
+    }
+
+    #[test]
+    fn s7_1_chunks_extensions_and_trailers() {
+        check("0\r\n\r\n", Ok(("", 5)));
+        check("5\r\nhello\r\n0\r\n\r\nGET", Ok(("hello", 15)));
+        check("1\r\na\r\n02\r\nbc\r\n000\r\n\r\n", Ok(("abc", 21)));
+        check(
+            "A\r\n0123456789\r\na\r\n0123456789\r\n0\r\n\r\n",
+            Ok(("01234567890123456789", 35)),
+        );
+        check("1;a=b\r\nx\r\n0 \t;c\r\n\r\n", Ok(("x", 19)));
+        check("1\r\nx\r\n0\r\nA: b\r\nC:\r\n\r\n", Ok(("x", 21)));
+    }
+
+    #[test]
+    fn s7_1_malformed_chunks() {
+        for body in [
+            "\r\n",
+            ";a\r\n",
+            "g\r\n",
+            "-1\r\n",
+            "+1\r\n",
+            "0x1\r\n",
+            " 1\r\n",
+            "1 \r\nx\r\n",
+            "1 1\r\n",
+            "1\nx\r\n",
+            "1\rx",
+            "1;a\nx",
+            "1;a\0\r\n",
+            "1\r\nxy\r\n",
+            "1\r\nx\n0\r\n",
+            "1\r\nx\r0",
+            "0\r\n\n",
+            "0\r\n: v\r\n",
+            "0\r\nname\r\n",
+            "0\r\nname : v\r\n",
+            "0\r\n folded\r\n",
+            "0\r\nA: b\n\r\n",
+            "0\r\nA: \0\r\n",
+            "00000000000000000\r\n",
+            "10000000000000000\r\n",
+        ] {
+            check(body, Err(Error::Chunk));
+        }
+    }
+
+    #[test]
+    fn bounds_of_data_and_of_what_is_dropped() {
+        let data = "0123456789";
+        check(
+            &format!("14\r\n{data}{data}\r\n0\r\n\r\n"),
+            Ok((&data.repeat(2), 31)),
+        );
+        check("15\r\n", Err(Error::BodyTooLarge));
+        check("ffffffffffffffff\r\n", Err(Error::BodyTooLarge));
+        check(&format!("a\r\n{data}\r\nb\r\n"), Err(Error::BodyTooLarge));
+        // The `;` is not counted, the 32 bytes behind it are.
+        let long = "e".repeat(32);
+        check(&format!("0;{long}\r\n\r\n"), Ok(("", 38)));
+        check(&format!("0;{long}e\r\n\r\n"), Err(Error::HeadTooLarge));
+        let value = "v".repeat(28);
+        check(&format!("0\r\nA:{value}\r\n\r\n"), Ok(("", 37)));
+        check(
+            &format!("0\r\nA:{value}v\r\n\r\n"),
+            Err(Error::HeadTooLarge),
+        );
+    }
+}

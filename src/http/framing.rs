@@ -1,0 +1,86 @@
+//! How long the body is (RFC 9112 section 6.3). Every form that two programs may read in two
+//! ways is refused: that is how requests are smuggled.
+
+use super::{Error, Version};
+
+/// How the body's end is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// So many bytes follow the head.
+    Length(u64),
+    /// Chunks follow, the last one empty.
+    Chunked,
+}
+
+/// The fields that decide the length, as they are met.
+#[derive(Default)]
+pub(super) struct Fields<'a> {
+    length: Option<u64>,
+    /// Whether there is a `Transfer-Encoding`.
+    encoded: bool,
+    /// Whether a coding other than `chunked` was named.
+    foreign: bool,
+    /// How often `chunked` was named.
+    chunked: u32,
+    /// The coding named last.
+    last: &'a [u8],
+}
+
+impl<'a> Fields<'a> {
+    /// A `Content-Length`: one in a request, digits only, nothing that overflows.
+    pub(super) fn content_length(&mut self, value: &[u8]) -> Result<(), Error> {
+        let digits = str::from_utf8(value).ok().filter(|text| is_number(text));
+        let length = digits
+            .and_then(|text| text.parse().ok())
+            .ok_or(Error::ContentLength)?;
+        match self.length.replace(length) {
+            None => Ok(()),
+            Some(_) => Err(Error::ContentLength),
+        }
+    }
+
+    /// A `Transfer-Encoding`, which is a list and may come in several fields.
+    pub(super) fn transfer_encoding(&mut self, value: &'a [u8]) {
+        self.encoded = true;
+        for coding in value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
+            if coding.is_empty() {
+                continue;
+            }
+            if is_chunked(coding) {
+                self.chunked += 1;
+            } else {
+                self.foreign = true;
+            }
+            self.last = coding;
+        }
+    }
+}
+
+/// The framing that the fields add up to.
+pub(super) fn of(fields: &Fields<'_>, version: Version) -> Result<Framing, Error> {
+    if !fields.encoded {
+        return Ok(Framing::Length(fields.length.unwrap_or(0)));
+    }
+    if fields.length.is_some() {
+        return Err(Error::TwoLengths);
+    }
+    if version == Version::Http10 {
+        return Err(Error::TransferEncoding);
+    }
+    match (fields.chunked, fields.foreign) {
+        (1, false) => Ok(Framing::Chunked),
+        // A coding nobody here knows, in a place where it could stand.
+        (0, true) => Err(Error::TransferCoding),
+        (1, true) if is_chunked(fields.last) => Err(Error::TransferCoding),
+        _ => Err(Error::TransferEncoding),
+    }
+}
+
+fn is_chunked(coding: &[u8]) -> bool {
+    coding.eq_ignore_ascii_case(b"chunked")
+}
+
+/// `parse` alone would let a sign through.
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}

@@ -1,0 +1,225 @@
+//! One head, whole: request line and fields through `httparse`, then the rules it leaves to us.
+
+use httparse::Error as Parse;
+
+use super::framing::{self, Framing};
+use super::{Error, Headers, Version};
+
+/// A head whose every rule holds.
+#[derive(Debug)]
+pub(super) struct Head<'a> {
+    pub(super) method: &'a str,
+    pub(super) target: &'a str,
+    pub(super) authority: Option<&'a str>,
+    pub(super) version: Version,
+    pub(super) headers: Headers<'a>,
+    pub(super) framing: Framing,
+    pub(super) keep_alive: bool,
+    /// The client waits for `100 Continue` before it sends the body (RFC 9110 section 10.1.1).
+    pub(super) expects: bool,
+}
+
+/// Parses `bytes`, which end with the blank line of a head and have no bare LF (see [`Lines`]).
+pub(super) fn parse(bytes: &[u8]) -> Result<Head<'_>, Error> {
+    let mut headers = Headers::new();
+    let mut line = None;
+    headers.fill(|fields| {
+        let mut request = httparse::Request::new(fields);
+        let parsed = request
+            .parse(bytes)
+            .map_err(|error| translate(error, bytes))?;
+        if parsed != httparse::Status::Complete(bytes.len()) {
+            return Err(Error::HeaderField);
+        }
+        line = request.method.zip(request.path).zip(request.version);
+        Ok(request.headers.len())
+    })?;
+    let ((method, path), version) = line.ok_or(Error::RequestLine)?;
+    let version = if version == 0 {
+        Version::Http10
+    } else {
+        Version::Http11
+    };
+    let (authority, target) = split_target(path)?;
+    let fields = Fields::collect(&headers, version)?;
+    Ok(Head {
+        method,
+        target,
+        authority,
+        version,
+        framing: framing::of(&fields.framing, version)?,
+        keep_alive: fields.keep_alive(version),
+        expects: fields.expects && version == Version::Http11,
+        headers,
+    })
+}
+
+/// What a head says about its message, gathered in one walk over the fields.
+struct Fields<'a> {
+    framing: framing::Fields<'a>,
+    close: bool,
+    keep: bool,
+    expects: bool,
+}
+
+impl<'a> Fields<'a> {
+    fn collect(headers: &Headers<'a>, version: Version) -> Result<Fields<'a>, Error> {
+        let mut fields = Fields {
+            framing: Default::default(),
+            close: false,
+            keep: false,
+            expects: false,
+        };
+        let mut hosts = 0;
+        for (name, value) in headers.iter() {
+            // The length of the name rules out nearly every field before any text is compared.
+            match name.len() {
+                4 if name.eq_ignore_ascii_case("host") => {
+                    hosts += 1;
+                    if !value.iter().all(|&byte| is_host_byte(byte)) {
+                        return Err(Error::Host);
+                    }
+                }
+                6 if name.eq_ignore_ascii_case("expect") => {
+                    fields.expects |= value.eq_ignore_ascii_case(b"100-continue");
+                }
+                10 if name.eq_ignore_ascii_case("connection") => {
+                    for token in value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
+                        fields.close |= token.eq_ignore_ascii_case(b"close");
+                        fields.keep |= token.eq_ignore_ascii_case(b"keep-alive");
+                    }
+                }
+                14 if name.eq_ignore_ascii_case("content-length") => {
+                    fields.framing.content_length(value)?;
+                }
+                17 if name.eq_ignore_ascii_case("transfer-encoding") => {
+                    fields.framing.transfer_encoding(value);
+                }
+                _ => {}
+            }
+        }
+        // RFC 9112 section 3.2: exactly one on HTTP/1.1; the older version knows none.
+        let wanted = if version == Version::Http11 {
+            1..=1
+        } else {
+            0..=1
+        };
+        if wanted.contains(&hosts) {
+            Ok(fields)
+        } else {
+            Err(Error::Host)
+        }
+    }
+
+    /// RFC 9112 section 9.3.
+    fn keep_alive(&self, version: Version) -> bool {
+        !self.close && (version == Version::Http11 || self.keep)
+    }
+}
+
+/// RFC 9112 section 3.2: authority (of an absolute-form target only) and path with query.
+fn split_target(target: &str) -> Result<(Option<&str>, &str), Error> {
+    if target.contains('#') {
+        return Err(Error::Target);
+    }
+    if target.starts_with('/') {
+        return Ok((None, target));
+    }
+    let (scheme, rest) = target.split_once("://").ok_or(Error::Target)?;
+    if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
+        return Err(Error::Target);
+    }
+    let (authority, path) = match rest.find(['/', '?']) {
+        Some(at) if rest[at..].starts_with('/') => rest.split_at(at),
+        Some(_) => return Err(Error::Target),
+        None => (rest, "/"),
+    };
+    if authority.is_empty() || !authority.bytes().all(is_host_byte) {
+        return Err(Error::Target);
+    }
+    Ok((Some(authority), path))
+}
+
+/// RFC 3986 section 3.2.2, with the port's colon and the brackets of an address; no user.
+fn is_host_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+;=:[]%".contains(&byte)
+}
+
+/// `httparse` calls whatever stands in the place of the version a bad version; only what looks
+/// like one deserves a 505.
+fn translate(error: Parse, bytes: &[u8]) -> Error {
+    match error {
+        Parse::TooManyHeaders => Error::TooManyHeaders,
+        Parse::HeaderName | Parse::HeaderValue => Error::HeaderField,
+        Parse::Version if names_a_version(bytes) => Error::Version,
+        _ => Error::RequestLine,
+    }
+}
+
+fn names_a_version(bytes: &[u8]) -> bool {
+    let line = bytes
+        .split(|&byte| byte == b'\r')
+        .next()
+        .unwrap_or_default();
+    let mut words = line.split(|&byte| byte == b' ');
+    // A blank too many puts the version elsewhere, and is no question of versions.
+    let (_, _, third, fourth) = (words.next(), words.next(), words.next(), words.next());
+    let digits = |major: &u8, minor: &u8| major.is_ascii_digit() && minor.is_ascii_digit();
+    matches!(third, Some([b'H', b'T', b'T', b'P', b'/', major, b'.', minor])
+        if fourth.is_none() && digits(major, minor))
+}
+
+/// Where the search for the end of a head stands: it goes over every byte once, however the
+/// head was cut.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Lines {
+    /// Bytes of the line that has not ended yet.
+    line: usize,
+    /// Whether the last of them is a CR.
+    cr: bool,
+    /// Whether a line has ended.
+    pub(super) any: bool,
+}
+
+/// What the search found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    /// The head ends behind so many of the bytes given.
+    End(usize),
+    /// Nothing but full lines and the beginning of one.
+    More,
+    /// A line that ends in LF alone.
+    BareLineFeed,
+}
+
+impl Lines {
+    /// Goes on with the search over `bytes`, which follow those of the last call.
+    pub(super) fn find(&mut self, bytes: &[u8]) -> Found {
+        let mut rest = bytes;
+        while let Some(at) = find_line_feed(rest) {
+            let cr = if at == 0 {
+                self.cr
+            } else {
+                rest[at - 1] == b'\r'
+            };
+            let line = self.line + at;
+            rest = &rest[at + 1..];
+            (self.line, self.cr) = (0, false);
+            match (cr, line) {
+                (false, _) => return Found::BareLineFeed,
+                (true, 1) => return Found::End(bytes.len() - rest.len()),
+                (true, _) => self.any = true,
+            }
+        }
+        self.line += rest.len();
+        self.cr = rest.last().map_or(self.cr, |&byte| byte == b'\r');
+        Found::More
+    }
+}
+
+/// The place of the first LF. `skip_until` of a slice is the one door to the C library's vector
+/// search that needs neither `unsafe` nor another crate.
+fn find_line_feed(bytes: &[u8]) -> Option<usize> {
+    let read = std::io::BufRead::skip_until(&mut &bytes[..], b'\n').ok()?;
+    read.checked_sub(1).filter(|&at| bytes[at] == b'\n')
+}

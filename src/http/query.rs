@@ -1,0 +1,106 @@
+//! Query strings: `k=v` pairs as sent, and their percent-decoding.
+
+use std::borrow::Cow;
+
+use percent_encoding::percent_decode;
+
+/// What a `+` stands for: forms write a space so, URLs do not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plus {
+    /// A space (`application/x-www-form-urlencoded`).
+    Space,
+    /// Itself (RFC 3986).
+    Plus,
+}
+
+/// The pairs of `query` as sent, in order. A part without `=` has an empty value, empty parts are
+/// left out.
+pub fn pairs(query: &str) -> impl Iterator<Item = (&str, &str)> + Clone {
+    query
+        .split('&')
+        .filter(|part| !part.is_empty())
+        .map(|part| part.split_once('=').unwrap_or((part, "")))
+}
+
+/// The first value of `name` as sent; `name` is compared as sent too.
+pub fn get<'a>(query: &'a str, name: &str) -> Option<&'a str> {
+    pairs(query)
+        .find(|(key, _)| *key == name)
+        .map(|(_, value)| value)
+}
+
+/// Appends the bytes that `text` stands for. A `%` without two digits stands for itself.
+pub fn decode_into(out: &mut Vec<u8>, text: &[u8], plus: Plus) {
+    let is_plain = |&byte: &u8| byte != b'%' && (byte != b'+' || plus == Plus::Plus);
+    if text.iter().all(is_plain) {
+        return out.extend_from_slice(text);
+    }
+    match plus {
+        Plus::Plus => out.extend(percent_decode(text)),
+        // A `+` is looked for before decoding: `%2B` is a plus.
+        Plus::Space => {
+            for (at, word) in text.split(|&byte| byte == b'+').enumerate() {
+                if at > 0 {
+                    out.push(b' ');
+                }
+                out.extend(percent_decode(word));
+            }
+        }
+    }
+}
+
+/// The text that `text` stands for, borrowed if nothing had to change. `None` if it is not UTF-8.
+pub fn decode(text: &str, plus: Plus) -> Option<Cow<'_, str>> {
+    if !text.contains(['%', '+']) {
+        return Some(Cow::Borrowed(text));
+    }
+    let mut out = Vec::with_capacity(text.len());
+    decode_into(&mut out, text.as_bytes(), plus);
+    String::from_utf8(out).ok().map(Cow::Owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pairs_come_as_sent() {
+        let cases: [(&str, &[(&str, &str)]); 6] = [
+            ("", &[]),
+            ("&&", &[]),
+            ("a=1", &[("a", "1")]),
+            (
+                "a=1&b&c=&=d",
+                &[("a", "1"), ("b", ""), ("c", ""), ("", "d")],
+            ),
+            ("a=b=c&a=%26", &[("a", "b=c"), ("a", "%26")]),
+            (
+                "channels[]=a&channels%5B%5D=b",
+                &[("channels[]", "a"), ("channels%5B%5D", "b")],
+            ),
+        ];
+        for (query, want) in cases {
+            assert_eq!(pairs(query).collect::<Vec<_>>(), want, "{query}");
+        }
+        assert_eq!(get("a=1&b=2&b=3", "b"), Some("2"));
+        assert_eq!(get("a=1", "b"), None);
+    }
+
+    #[test]
+    fn percent_decoding() {
+        for (text, plus, want) in [
+            ("", Plus::Space, Some("")),
+            ("plain", Plus::Space, Some("plain")),
+            ("a+b%2Bc", Plus::Space, Some("a b+c")),
+            ("a+b%2Bc", Plus::Plus, Some("a+b+c")),
+            ("%41%7a%C3%ab", Plus::Plus, Some("Azë")),
+            ("%", Plus::Plus, Some("%")),
+            ("%4", Plus::Space, Some("%4")),
+            ("%zz%41", Plus::Space, Some("%zzA")),
+            ("%2541", Plus::Space, Some("%41")),
+            ("%ff", Plus::Space, None),
+        ] {
+            assert_eq!(decode(text, plus).as_deref(), want, "{text}");
+        }
+    }
+}

@@ -1,0 +1,342 @@
+//! Bytes in, requests out, at any cut of the input.
+
+use super::chunked::Chunked;
+use super::framing::Framing;
+use super::head::{self, Found, Head, Lines};
+use super::{Error, Request};
+use crate::limits::{HTTP_BODY_BYTES, HTTP_HEAD_BYTES};
+
+/// How much of a request is read at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of a head: request line, fields and the blank line. Also of all that a chunked
+    /// body has beside data.
+    pub head_bytes: usize,
+    /// Bytes of a body, decoded.
+    pub body_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            head_bytes: HTTP_HEAD_BYTES,
+            body_bytes: HTTP_BODY_BYTES,
+        }
+    }
+}
+
+/// What came of some bytes.
+#[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "lives on the stack for one call; a box is an allocation a request"
+)]
+pub enum Event<'a> {
+    /// Nothing yet; every byte was taken.
+    Need,
+    /// The client holds the body back until it is told to go on (RFC 9110 section 10.1.1): write
+    /// [`super::CONTINUE`], or refuse and close.
+    Continue,
+    /// A whole request.
+    Request(Request<'a>),
+    /// No request: answer with [`Error::respond`] and close.
+    Bad(Error),
+}
+
+/// What a connection is waiting for, so that its owner can set the deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Between requests.
+    Idle,
+    /// Part of a head is in.
+    Head,
+    /// The head is in and part of the body is not.
+    Body,
+    /// A request was refused; nothing more is read.
+    Failed,
+}
+
+/// Reads the requests of one connection.
+///
+/// A request that lies whole in the input is borrowed from there. A cut one is gathered in a
+/// buffer of at most `head_bytes + body_bytes`, which is given back with the first call behind
+/// the request; a reader between requests owns no heap.
+#[derive(Debug, Default)]
+pub struct Reader {
+    state: State,
+    /// The head so far, or the head and the decoded body so far.
+    buffer: Vec<u8>,
+}
+
+#[derive(Debug)]
+enum State {
+    /// `buffer` is empty. Some blank lines have been skipped.
+    Idle { blanks: u8 },
+    /// `buffer` holds a head without its end.
+    Head { blanks: u8, lines: Lines },
+    /// `buffer` holds `head` bytes of head and a body that is whole when `total` bytes are in.
+    Length { head: usize, total: usize },
+    /// `buffer` holds `head` bytes of head and what the decoder let through.
+    Chunked { head: usize, chunks: Chunked },
+    /// `buffer` holds a request that was handed out.
+    Given,
+    /// A request was refused.
+    Failed,
+}
+
+impl Default for State {
+    fn default() -> State {
+        State::Idle { blanks: 0 }
+    }
+}
+
+impl Reader {
+    /// A reader at the beginning of a connection.
+    pub fn new() -> Reader {
+        Reader::default()
+    }
+
+    /// Reads on in `input`: how many bytes of it are done with, and what came of them. Call
+    /// again with the rest until it says [`Event::Need`]. Bytes behind a request stay untaken,
+    /// which may be another request or, behind an upgrade, another protocol.
+    ///
+    /// After [`Event::Bad`] all input is taken and nothing comes of it.
+    pub fn next<'a>(&'a mut self, limits: &Limits, input: &'a mut [u8]) -> (usize, Event<'a>) {
+        match self.state {
+            State::Idle { blanks } => self.open(limits, blanks, input),
+            State::Given => {
+                self.buffer = Vec::new();
+                self.state = State::default();
+                self.open(limits, 0, input)
+            }
+            State::Head { blanks, lines } => self.gather(limits, blanks, lines, input),
+            State::Length { .. } | State::Chunked { .. } => self.body(limits, false, input),
+            State::Failed => (input.len(), Event::Need),
+        }
+    }
+
+    /// What the connection is waiting for.
+    pub fn phase(&self) -> Phase {
+        match self.state {
+            State::Idle { .. } | State::Given => Phase::Idle,
+            State::Head { .. } => Phase::Head,
+            State::Length { .. } | State::Chunked { .. } => Phase::Body,
+            State::Failed => Phase::Failed,
+        }
+    }
+
+    /// Between requests: skips blank lines, then takes a head in place or begins to gather it.
+    fn open<'a>(
+        &'a mut self,
+        limits: &Limits,
+        mut blanks: u8,
+        input: &'a mut [u8],
+    ) -> (usize, Event<'a>) {
+        let mut start = 0;
+        loop {
+            let rest = &input[start..];
+            let window = &rest[..rest.len().min(limits.head_bytes)];
+            let mut lines = Lines::default();
+            match lines.find(window) {
+                Found::End(BLANK) if blanks == MAX_BLANKS => {
+                    return self.fail(input.len(), Error::BlankLines);
+                }
+                Found::End(BLANK) => {
+                    blanks += 1;
+                    start += BLANK;
+                }
+                Found::End(end) => return self.whole(limits, start, end, input),
+                Found::BareLineFeed => return self.fail(input.len(), Error::BareLineFeed),
+                Found::More if window.len() == limits.head_bytes => {
+                    return self.fail(input.len(), too_large(lines));
+                }
+                Found::More if rest.is_empty() => {
+                    self.state = State::Idle { blanks };
+                    return (input.len(), Event::Need);
+                }
+                Found::More => {
+                    self.buffer.extend_from_slice(rest);
+                    self.state = State::Head { blanks, lines };
+                    return (input.len(), Event::Need);
+                }
+            }
+        }
+    }
+
+    /// A whole head stands at `start..start + end` of the input.
+    fn whole<'a>(
+        &'a mut self,
+        limits: &Limits,
+        start: usize,
+        end: usize,
+        input: &'a mut [u8],
+    ) -> (usize, Event<'a>) {
+        let all = input.len();
+        let (bytes, rest) = input[start..].split_at_mut(end);
+        let bytes: &'a [u8] = bytes;
+        let parsed =
+            head::parse(bytes).and_then(|head| Ok((body_state(limits, &head, end)?, head)));
+        let (state, head) = match parsed {
+            Ok(parsed) => parsed,
+            Err(error) => return self.fail(all, error),
+        };
+        if let State::Length { head: _, total } = state
+            && total - end <= rest.len()
+        {
+            self.state = State::default();
+            let body = &mut rest[..total - end];
+            return (start + total, Event::Request(request(head, body)));
+        }
+        self.buffer.extend_from_slice(bytes);
+        self.state = state;
+        let (taken, event) = self.body(limits, head.expects, rest);
+        (start + end + taken, event)
+    }
+
+    /// Goes on with a head that was cut.
+    fn gather<'a>(
+        &'a mut self,
+        limits: &Limits,
+        blanks: u8,
+        mut lines: Lines,
+        input: &'a mut [u8],
+    ) -> (usize, Event<'a>) {
+        let room = limits.head_bytes.saturating_sub(self.buffer.len());
+        let window = &input[..input.len().min(room)];
+        let found = lines.find(window);
+        let end = match found {
+            Found::BareLineFeed => return self.fail(input.len(), Error::BareLineFeed),
+            Found::More if window.len() == room => {
+                return self.fail(input.len(), too_large(lines));
+            }
+            Found::More => {
+                self.buffer.extend_from_slice(input);
+                self.state = State::Head { blanks, lines };
+                return (input.len(), Event::Need);
+            }
+            Found::End(end) => end,
+        };
+        let (bytes, rest) = input.split_at_mut(end);
+        if self.buffer.len() + end == BLANK {
+            if blanks == MAX_BLANKS {
+                return self.fail(end + rest.len(), Error::BlankLines);
+            }
+            self.buffer = Vec::new();
+            let (taken, event) = self.open(limits, blanks + 1, rest);
+            return (end + taken, event);
+        }
+        self.buffer.extend_from_slice(bytes);
+        let size = self.buffer.len();
+        let parsed = head::parse(&self.buffer)
+            .and_then(|head| Ok((body_state(limits, &head, size)?, head.expects)));
+        match parsed {
+            Ok((state, expects)) => {
+                self.state = state;
+                let (taken, event) = self.body(limits, expects, rest);
+                (end + taken, event)
+            }
+            Err(error) => self.fail(end + rest.len(), error),
+        }
+    }
+
+    /// Goes on with a body whose head is in the buffer. `expects` with the first bytes only.
+    fn body<'a>(
+        &'a mut self,
+        limits: &Limits,
+        expects: bool,
+        input: &'a mut [u8],
+    ) -> (usize, Event<'a>) {
+        let fed = match &mut self.state {
+            State::Length { total, .. } => {
+                let take = input.len().min(*total - self.buffer.len());
+                self.buffer.extend_from_slice(&input[..take]);
+                Ok((take, self.buffer.len() == *total))
+            }
+            State::Chunked { chunks, .. } => chunks.feed(limits, input, &mut self.buffer),
+            _ => Ok((input.len(), false)),
+        };
+        match fed {
+            Ok((taken, true)) => (taken, self.give()),
+            // RFC 9110 section 10.1.1: needless once part of the body is here.
+            Ok((taken, false)) if expects && taken == 0 => (taken, Event::Continue),
+            Ok((taken, false)) => (taken, Event::Need),
+            Err(error) => self.fail(input.len(), error),
+        }
+    }
+
+    /// Hands out the request that the buffer holds. Its head is parsed a second time: keeping
+    /// what the first time found would mean a reader that borrows from itself.
+    fn give(&mut self) -> Event<'_> {
+        let size = match self.state {
+            State::Length { head, .. } | State::Chunked { head, .. } => head,
+            _ => 0,
+        };
+        let (bytes, body) = self.buffer.split_at_mut(size);
+        match head::parse(bytes) {
+            Ok(head) => {
+                self.state = State::Given;
+                Event::Request(request(head, body))
+            }
+            Err(error) => {
+                debug_assert!(false, "parsed before: {error}");
+                self.state = State::Failed;
+                Event::Bad(error)
+            }
+        }
+    }
+
+    fn fail(&mut self, taken: usize, error: Error) -> (usize, Event<'_>) {
+        self.buffer = Vec::new();
+        self.state = State::Failed;
+        (taken, Event::Bad(error))
+    }
+}
+
+/// The state behind a head of `size` bytes.
+fn body_state(limits: &Limits, head: &Head<'_>, size: usize) -> Result<State, Error> {
+    match head.framing {
+        Framing::Chunked => Ok(State::Chunked {
+            head: size,
+            chunks: Chunked::new(),
+        }),
+        Framing::Length(length) => {
+            let length = usize::try_from(length).unwrap_or(usize::MAX);
+            if length > limits.body_bytes {
+                return Err(Error::BodyTooLarge);
+            }
+            Ok(State::Length {
+                head: size,
+                total: size + length,
+            })
+        }
+    }
+}
+
+fn request<'a>(head: Head<'a>, body: &'a mut [u8]) -> Request<'a> {
+    Request {
+        method: head.method,
+        target: head.target,
+        version: head.version,
+        headers: head.headers,
+        body,
+        keep_alive: head.keep_alive,
+        authority: head.authority,
+    }
+}
+
+/// A head that fills its limit: the request line alone, or the fields.
+fn too_large(lines: Lines) -> Error {
+    if lines.any {
+        Error::HeadTooLarge
+    } else {
+        Error::TargetTooLong
+    }
+}
+
+/// Bytes of a blank line.
+const BLANK: usize = 2;
+/// Blank lines that are skipped before a request line (RFC 9112 section 2.2 asks for one).
+const MAX_BLANKS: u8 = 2;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,684 @@
+//! Transcripts: every one runs whole, cut in two at every byte, and byte by byte, and must give
+//! the same events each time.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::http::{Connection, Version};
+use crate::limits::HTTP_HEADERS;
+
+/// An event without its borrows.
+#[derive(Clone, Debug, PartialEq)]
+enum Seen {
+    Request {
+        line: String,
+        headers: Vec<(String, Vec<u8>)>,
+        body: Vec<u8>,
+        keep_alive: bool,
+    },
+    Bad(Error),
+}
+
+/// What a transcript comes to: the events, the phase, and the bytes left untaken.
+type Outcome = (Vec<Seen>, Phase, Vec<u8>);
+
+/// Feeds `pieces` and collects what comes of them. Stops behind an upgrade request, like the
+/// session does.
+fn run<'p>(limits: &Limits, pieces: impl IntoIterator<Item = &'p [u8]>) -> Outcome {
+    let (mut reader, mut seen, mut untaken) = (Reader::new(), Vec::new(), Vec::new());
+    let mut upgraded = false;
+    for piece in pieces {
+        let mut input = piece.to_vec();
+        if upgraded {
+            untaken.extend(input);
+            continue;
+        }
+        let mut pos = 0;
+        loop {
+            let rest = input.len() - pos;
+            let (taken, event) = reader.next(limits, &mut input[pos..]);
+            assert!(taken <= rest);
+            pos += taken;
+            match event {
+                Event::Need => {
+                    assert_eq!(pos, input.len(), "need takes everything");
+                    break;
+                }
+                Event::Continue => assert_eq!(pos, input.len(), "no body byte is here"),
+                Event::Bad(error) => {
+                    assert_eq!(pos, input.len(), "nothing follows");
+                    seen.push(Seen::Bad(error));
+                }
+                Event::Request(request) => {
+                    upgraded = request.header("upgrade").is_some();
+                    seen.push(own(&request));
+                    if upgraded {
+                        untaken.extend(&input[pos..]);
+                        break;
+                    }
+                }
+            }
+        }
+    }
+    // What the last request left behind is given back by a call.
+    if !upgraded {
+        reader.next(limits, &mut []);
+    }
+    if reader.phase() == Phase::Idle && !upgraded {
+        assert_eq!(reader.buffer.capacity(), 0, "an idle reader owns no heap");
+    }
+    (seen, reader.phase(), untaken)
+}
+
+fn own(request: &Request<'_>) -> Seen {
+    let version = if request.version == Version::Http10 {
+        "1.0"
+    } else {
+        "1.1"
+    };
+    Seen::Request {
+        line: format!("{} {} {version}", request.method, request.target),
+        headers: request
+            .headers
+            .iter()
+            .map(|(name, value)| (name.into(), value.into()))
+            .collect(),
+        body: request.body.to_vec(),
+        keep_alive: request.keep_alive,
+    }
+}
+
+/// The outcome of `input`, the same at every cut.
+fn outcome(limits: &Limits, input: &[u8]) -> Outcome {
+    let whole = run(limits, [input]);
+    for cut in 0..=input.len() {
+        let (head, tail) = input.split_at(cut);
+        assert_eq!(
+            run(limits, [head, tail]),
+            whole,
+            "cut at {cut} of {}",
+            input.escape_ascii()
+        );
+    }
+    assert_eq!(
+        run(limits, input.chunks(1)),
+        whole,
+        "bytes of {}",
+        input.escape_ascii()
+    );
+    whole
+}
+
+/// One line an event: `POST /path 1.1 [body]`, with ` close` if the connection ends there; or
+/// the status and the error.
+fn check_with(limits: &Limits, input: &str, want: &[&str]) {
+    let (seen, ..) = outcome(limits, input.as_bytes());
+    let got: Vec<String> = seen
+        .iter()
+        .map(|seen| match seen {
+            Seen::Request {
+                line,
+                body,
+                keep_alive,
+                ..
+            } => {
+                let close = if *keep_alive { "" } else { " close" };
+                format!("{line} [{}]{close}", String::from_utf8_lossy(body))
+            }
+            Seen::Bad(error) => format!("{} {error:?}", error.status()),
+        })
+        .collect();
+    assert_eq!(got, want, "{}", input.escape_debug());
+}
+
+fn check(input: &str, want: &[&str]) {
+    check_with(&Limits::default(), input, want);
+}
+
+/// A GET of HTTP/1.1 with a host and these further lines.
+fn get(lines: &str) -> String {
+    format!("GET / HTTP/1.1\r\nHost: h\r\n{lines}\r\n")
+}
+
+/// A POST likewise.
+fn post(rest: &str) -> String {
+    format!("POST /p HTTP/1.1\r\nHost: h\r\n{rest}")
+}
+
+#[test]
+fn whole_requests() {
+    check("", &[]);
+    check(&get(""), &["GET / 1.1 []"]);
+    check("GET /a?b=c HTTP/1.0\r\n\r\n", &["GET /a?b=c 1.0 [] close"]);
+    check(&post("Content-Length: 0\r\n\r\n"), &["POST /p 1.1 []"]);
+    check(
+        &post("Content-Length: 5\r\n\r\nhello"),
+        &["POST /p 1.1 [hello]"],
+    );
+    check(
+        &post("content-length:005 \r\n\r\nhello"),
+        &["POST /p 1.1 [hello]"],
+    );
+    check(&post("Content-Length: 5\r\n\r\nhell"), &[]);
+    check("GET / HTTP/1.1\r\nHost: h\r\n", &[]);
+}
+
+#[test]
+fn s9_3_2_pipelining() {
+    let three = post("Content-Length: 2\r\n\r\nab") + &get("") + &get("Connection: close\r\n");
+    check(
+        &three,
+        &["POST /p 1.1 [ab]", "GET / 1.1 []", "GET / 1.1 [] close"],
+    );
+    let chunked = post("Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\nT: v\r\n\r\n");
+    check(&(chunked + &get("")), &["POST /p 1.1 [x]", "GET / 1.1 []"]);
+}
+
+#[test]
+fn s7_8_what_follows_an_upgrade_stays() {
+    let input = get("Upgrade: websocket\r\n") + "\u{1}frame\r\n\r\n";
+    let (seen, phase, untaken) = outcome(&Limits::default(), input.as_bytes());
+    assert_eq!((seen.len(), phase), (1, Phase::Idle));
+    assert_eq!(untaken, b"\x01frame\r\n\r\n");
+}
+
+#[test]
+fn s2_2_blank_lines_before_a_request() {
+    check(&("\r\n".to_owned() + &get("")), &["GET / 1.1 []"]);
+    check(&("\r\n\r\n".to_owned() + &get("")), &["GET / 1.1 []"]);
+    check(&("\r\n\r\n\r\n".to_owned() + &get("")), &["400 BlankLines"]);
+    let between = get("") + "\r\n\r\n" + &get("") + "\r\n\r\n" + &get("");
+    check(&between, &["GET / 1.1 []"; 3]);
+    check("\n", &["400 BareLineFeed"]);
+    check(&("\r".to_owned() + &get("")), &["400 RequestLine"]);
+}
+
+#[test]
+fn s7_1_chunked_bodies() {
+    let head = post("Transfer-Encoding: chunked\r\n\r\n");
+    check(&(head.clone() + "0\r\n\r\n"), &["POST /p 1.1 []"]);
+    check(
+        &(head.clone() + "3;x=y\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"),
+        &["POST /p 1.1 [abcde]"],
+    );
+    check(&(head.clone() + "3\r\nabcd\r\n"), &["400 Chunk"]);
+    check(&(head.clone() + "10000000000000000\r\n"), &["400 Chunk"]);
+    check(
+        &(head.clone() + "ffffffffffffffff\r\n"),
+        &["413 BodyTooLarge"],
+    );
+    check(&(head + "3\r\nab"), &[]);
+    check(
+        &post("transfer-encoding: ,CHUNKED,\r\n\r\n0\r\n\r\n"),
+        &["POST /p 1.1 []"],
+    );
+}
+
+#[test]
+fn s6_3_lengths_that_smuggle() {
+    for (lines, want) in [
+        (
+            "Content-Length: 1\r\nTransfer-Encoding: chunked\r\n",
+            "400 TwoLengths",
+        ),
+        (
+            "Transfer-Encoding: chunked\r\nContent-Length: 1\r\n",
+            "400 TwoLengths",
+        ),
+        (
+            "Transfer-Encoding: x\r\nContent-Length: 1\r\n",
+            "400 TwoLengths",
+        ),
+        (
+            "Content-Length: 1\r\nContent-Length: 1\r\n",
+            "400 ContentLength",
+        ),
+        (
+            "Content-Length: 1\r\nContent-Length: 2\r\n",
+            "400 ContentLength",
+        ),
+        ("Content-Length: 1, 1\r\n", "400 ContentLength"),
+        ("Content-Length: +1\r\n", "400 ContentLength"),
+        ("Content-Length: -1\r\n", "400 ContentLength"),
+        ("Content-Length: 1 1\r\n", "400 ContentLength"),
+        ("Content-Length: 0x1\r\n", "400 ContentLength"),
+        ("Content-Length: 1.0\r\n", "400 ContentLength"),
+        ("Content-Length:\r\n", "400 ContentLength"),
+        ("Content-Length: \u{661}\r\n", "400 ContentLength"),
+        (
+            "Content-Length: 18446744073709551615\r\n",
+            "413 BodyTooLarge",
+        ),
+        (
+            "Content-Length: 18446744073709551616\r\n",
+            "400 ContentLength",
+        ),
+        (
+            "Transfer-Encoding: chunked, chunked\r\n",
+            "400 TransferEncoding",
+        ),
+        (
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+            "400 TransferEncoding",
+        ),
+        (
+            "Transfer-Encoding: chunked, gzip\r\n",
+            "400 TransferEncoding",
+        ),
+        (
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: gzip\r\n",
+            "400 TransferEncoding",
+        ),
+        ("Transfer-Encoding:\r\n", "400 TransferEncoding"),
+        ("Transfer-Encoding: gzip, chunked\r\n", "501 TransferCoding"),
+        (
+            "Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n",
+            "501 TransferCoding",
+        ),
+        ("Transfer-Encoding: gzip\r\n", "501 TransferCoding"),
+        ("Transfer-Encoding: identity\r\n", "501 TransferCoding"),
+        ("Transfer-Encoding: xchunked\r\n", "501 TransferCoding"),
+        ("Transfer-Encoding: chunked;q=1\r\n", "501 TransferCoding"),
+        ("Transfer-Encoding: \u{b}chunked\r\n", "400 HeaderField"),
+    ] {
+        check(&(post(lines) + "\r\n0\r\n\r\n"), &[want]);
+    }
+    let old = "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
+    check(old, &["400 TransferEncoding"]);
+}
+
+#[test]
+fn s5_malformed_fields() {
+    for line in [
+        "A : b\r\n",
+        "A\t: b\r\n",
+        ": b\r\n",
+        "A\r\n",
+        "A b\r\n",
+        "A: b\r\n c\r\n",
+        "A: b\r\n\tc\r\n",
+        " A: b\r\n",
+        "A: b\0c\r\n",
+        "A: b\u{1}c\r\n",
+        "A: b\u{7f}c\r\n",
+        "A: b\rc\r\n",
+        "A\u{0}: b\r\n",
+        "A(: b\r\n",
+        "\u{e9}: b\r\n",
+    ] {
+        check(&get(line), &["400 HeaderField"]);
+    }
+    check("GET / HTTP/1.1\r\n Host: h\r\n\r\n", &["400 HeaderField"]);
+}
+
+#[test]
+fn s2_2_bare_line_feeds() {
+    check("GET / HTTP/1.1\nHost: h\r\n\r\n", &["400 BareLineFeed"]);
+    check("GET / HTTP/1.1\r\nHost: h\n\r\n", &["400 BareLineFeed"]);
+    check("GET / HTTP/1.1\r\nHost: h\r\n\n", &["400 BareLineFeed"]);
+    check("GET / HTTP/1.1\r\nHost: h\n\n", &["400 BareLineFeed"]);
+}
+
+#[test]
+fn s3_request_lines() {
+    for (line, want) in [
+        ("GET /", "400 RequestLine"),
+        ("GET / ", "400 RequestLine"),
+        ("GET  / HTTP/1.1", "400 RequestLine"),
+        ("GET /  HTTP/1.1", "400 RequestLine"),
+        ("GET / HTTP/1.1 ", "400 RequestLine"),
+        ("GET /\tHTTP/1.1", "400 RequestLine"),
+        ("GET /a b HTTP/1.1", "400 RequestLine"),
+        ("G@T / HTTP/1.1", "400 RequestLine"),
+        (" GET / HTTP/1.1", "400 RequestLine"),
+        ("GET /\u{0} HTTP/1.1", "400 RequestLine"),
+        ("GET / http/1.1", "400 RequestLine"),
+        ("GET / HTTP/11", "400 RequestLine"),
+        ("GET / HTTP/1.10", "400 RequestLine"),
+        ("GET / HTTP/1.2", "505 Version"),
+        ("GET / HTTP/0.9", "505 Version"),
+        ("PRI * HTTP/2.0", "505 Version"),
+        ("OPTIONS * HTTP/1.1", "400 Target"),
+        ("CONNECT h:80 HTTP/1.1", "400 Target"),
+        ("GET a/b HTTP/1.1", "400 Target"),
+        ("GET /a#b HTTP/1.1", "400 Target"),
+        ("GET ftp://h/ HTTP/1.1", "400 Target"),
+        ("GET http:/// HTTP/1.1", "400 Target"),
+        ("GET http://h?a HTTP/1.1", "400 Target"),
+        ("GET http://u@h/ HTTP/1.1", "400 Target"),
+        ("GET http://h/a?b HTTP/1.1", "GET /a?b 1.1 []"),
+        ("GET HTTPS://h:1/?x://y HTTP/1.1", "GET /?x://y 1.1 []"),
+        ("GET http://h HTTP/1.1", "GET / 1.1 []"),
+        ("get //a HTTP/1.1", "get //a 1.1 []"),
+        ("GET /\u{e9}%zz HTTP/1.1", "GET /\u{e9}%zz 1.1 []"),
+    ] {
+        check(&format!("{line}\r\nHost: h\r\n\r\n"), &[want]);
+    }
+}
+
+#[test]
+fn s3_2_host() {
+    for (lines, want) in [
+        ("", "400 Host"),
+        ("Host: a\r\nHost: a\r\n", "400 Host"),
+        ("Host: a\r\nhOST: b\r\n", "400 Host"),
+        ("Host: a, b\r\n", "400 Host"),
+        ("Host: a b\r\n", "400 Host"),
+        ("Host: u@a\r\n", "400 Host"),
+        ("Host: a/b\r\n", "400 Host"),
+        ("Host: \u{e9}\r\n", "400 Host"),
+        ("Host:\r\n", "GET / 1.1 []"),
+        ("Host: [::1]:8080\r\n", "GET / 1.1 []"),
+        ("Host: a-b.example:80\r\n", "GET / 1.1 []"),
+    ] {
+        check(&format!("GET / HTTP/1.1\r\n{lines}\r\n"), &[want]);
+    }
+    check(
+        "GET / HTTP/1.0\r\nHost: a\r\nHost: a\r\n\r\n",
+        &["400 Host"],
+    );
+}
+
+#[test]
+fn s9_3_persistence() {
+    for (version, connection, want) in [
+        ("1.1", "x", "GET / 1.1 []"),
+        ("1.1", "close", "GET / 1.1 [] close"),
+        ("1.1", "Keep-Alive, CLOSE", "GET / 1.1 [] close"),
+        ("1.1", "x\r\nConnection: close", "GET / 1.1 [] close"),
+        ("1.1", "closed", "GET / 1.1 []"),
+        ("1.0", "x", "GET / 1.0 [] close"),
+        ("1.0", "Keep-Alive", "GET / 1.0 []"),
+        ("1.0", "keep-alive, close", "GET / 1.0 [] close"),
+    ] {
+        let input = format!("GET / HTTP/{version}\r\nHost: h\r\nConnection: {connection}\r\n\r\n");
+        check(&input, &[want]);
+    }
+}
+
+#[test]
+fn both_sides_of_the_head_limit() {
+    let head = get("A: b\r\n");
+    let limits = |head_bytes| Limits {
+        head_bytes,
+        body_bytes: 4,
+    };
+    check_with(&limits(head.len()), &head, &["GET / 1.1 []"]);
+    check_with(&limits(head.len() - 1), &head, &["431 HeadTooLarge"]);
+    // Found at the limit, not when the end comes.
+    check_with(&limits(head.len()), &head[..head.len() - 2], &[]);
+    check_with(
+        &limits(head.len() - 2),
+        &head[..head.len() - 2],
+        &["431 HeadTooLarge"],
+    );
+    check_with(&limits(16), "GET / HTTP/1.1\r\n", &["431 HeadTooLarge"]);
+    check_with(&limits(15), "GET / HTTP/1.1\r\n", &["414 TargetTooLong"]);
+    check_with(
+        &limits(15),
+        "GET /aaaaaaaaaaaaaaaaaaaa",
+        &["414 TargetTooLong"],
+    );
+    // Blank lines in front are not part of the head, and the limit is per request.
+    let two = format!("\r\n{head}\r\n\r\n{head}");
+    check_with(&limits(head.len()), &two, &["GET / 1.1 []"; 2]);
+}
+
+#[test]
+fn both_sides_of_the_body_limit() {
+    let limits = Limits {
+        head_bytes: 80,
+        body_bytes: 4,
+    };
+    check_with(
+        &limits,
+        &post("Content-Length: 4\r\n\r\nabcd"),
+        &["POST /p 1.1 [abcd]"],
+    );
+    check_with(
+        &limits,
+        &post("Content-Length: 5\r\n\r\nabcde"),
+        &["413 BodyTooLarge"],
+    );
+    let head = post("Transfer-Encoding: chunked\r\n\r\n");
+    let fits = head.clone() + "2\r\nab\r\n2\r\ncd\r\n0\r\n\r\n";
+    check_with(&limits, &fits, &["POST /p 1.1 [abcd]"]);
+    check_with(&limits, &(head + "2\r\nab\r\n3\r\n"), &["413 BodyTooLarge"]);
+}
+
+#[test]
+fn both_sides_of_the_field_count() {
+    // `Host` is one of them.
+    check(
+        &get(&"A: b\r\n".repeat(HTTP_HEADERS - 1)),
+        &["GET / 1.1 []"],
+    );
+    check(
+        &get(&"A: b\r\n".repeat(HTTP_HEADERS)),
+        &["431 TooManyHeaders"],
+    );
+}
+
+#[test]
+fn nothing_comes_after_a_refusal() {
+    let (seen, phase, _) = outcome(&Limits::default(), b"BAD\r\n\r\nGET / HTTP/1.0\r\n\r\n");
+    assert_eq!(
+        (seen, phase),
+        (vec![Seen::Bad(Error::RequestLine)], Phase::Failed)
+    );
+}
+
+#[test]
+fn s10_1_1_continue_comes_once_and_only_while_the_body_is_away() {
+    let limits = Limits::default();
+    let length = post("Expect: 100-Continue\r\nContent-Length: 2\r\n\r\n");
+    let chunked = post("Expect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n");
+    for (head, body) in [(&length, "ab"), (&chunked, "2\r\nab\r\n0\r\n\r\n")] {
+        for cut in 0..head.len() {
+            let mut reader = Reader::new();
+            let (first, second) = head.as_bytes().split_at(cut);
+            assert!(matches!(
+                reader.next(&limits, &mut first.to_vec()),
+                (_, Event::Need)
+            ));
+            assert!(matches!(
+                reader.next(&limits, &mut second.to_vec()),
+                (_, Event::Continue)
+            ));
+            assert_eq!(reader.phase(), Phase::Body);
+            assert!(matches!(reader.next(&limits, &mut []), (0, Event::Need)));
+            let mut body = body.as_bytes().to_vec();
+            let (taken, event) = reader.next(&limits, &mut body);
+            assert!(matches!(event, Event::Request(request) if request.body == b"ab"));
+            assert_eq!(taken, body.len());
+        }
+    }
+    for (input, what) in [
+        (format!("{length}a"), "part of the body is here"),
+        (post("Content-Length: 2\r\n\r\n"), "not asked for"),
+        (
+            post("Expect: 200-ok\r\nContent-Length: 2\r\n\r\n"),
+            "another expectation",
+        ),
+        (length.replace("1.1", "1.0"), "not in HTTP/1.0"),
+    ] {
+        let mut input = input.into_bytes();
+        assert!(
+            matches!(Reader::new().next(&limits, &mut input), (_, Event::Need)),
+            "{what}"
+        );
+    }
+    check(&post("Expect: 100-continue\r\n\r\n"), &["POST /p 1.1 []"]);
+}
+
+#[test]
+fn phases_name_what_is_awaited() {
+    let limits = Limits::default();
+    let mut reader = Reader::new();
+    for (piece, want) in [
+        ("", Phase::Idle),
+        ("\r\n", Phase::Idle),
+        ("\r", Phase::Head),
+        ("\n", Phase::Idle),
+        ("P", Phase::Head),
+        (
+            "OST / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r",
+            Phase::Head,
+        ),
+        ("\n", Phase::Body),
+        ("a", Phase::Body),
+        ("b", Phase::Idle),
+        ("\n", Phase::Failed),
+        ("GET / HTTP/1.0\r\n\r\n", Phase::Failed),
+    ] {
+        reader.next(&limits, &mut piece.as_bytes().to_vec());
+        assert_eq!(reader.phase(), want, "{piece:?}");
+    }
+}
+
+#[test]
+fn fields_and_accessors() {
+    let mut input =
+        b"GET http://one:1/a/b?c?d HTTP/1.1\r\nHost: two\r\nX-List: a, ,b\r\nx-list:,c \r\n\
+        X-Raw: \xff\r\nX-Empty:\r\nX-Raw: ok\r\n\r\n"
+            .to_vec();
+    let mut reader = Reader::new();
+    let (_, event) = reader.next(&Limits::default(), &mut input);
+    let Event::Request(request) = event else {
+        panic!("{event:?}")
+    };
+    assert_eq!((request.path(), request.query()), ("/a/b", "c?d"));
+    assert_eq!(
+        (request.authority(), request.header("HOST")),
+        (Some("one:1"), Some("two"))
+    );
+    assert_eq!(
+        request.header_values("X-LIST").collect::<Vec<_>>(),
+        ["a, ,b", ",c"]
+    );
+    assert_eq!(
+        request.headers.tokens("x-list").collect::<Vec<_>>(),
+        ["a", "b", "c"]
+    );
+    assert!(request.headers.has_token("x-list", "C") && !request.headers.has_token("x", "c"));
+    assert_eq!(request.header("x-raw"), None, "the first is not text");
+    assert_eq!(request.header_values("x-raw").collect::<Vec<_>>(), ["ok"]);
+    assert_eq!(
+        request.headers.tokens("x-raw").collect::<Vec<_>>(),
+        ["", "ok"]
+    );
+    assert_eq!(
+        (request.header("x-empty"), request.header("x-none")),
+        (Some(""), None)
+    );
+    assert_eq!(
+        (request.headers.len(), request.headers.is_empty()),
+        (6, false)
+    );
+    assert_eq!(request.connection(), Connection::Keep);
+}
+
+#[test]
+fn a_whole_request_is_borrowed_from_the_input() {
+    let mut input = post("Content-Length: 2\r\n\r\nab").into_bytes();
+    let range = input.as_ptr_range();
+    let mut reader = Reader::new();
+    let (_, event) = reader.next(&Limits::default(), &mut input);
+    let Event::Request(request) = event else {
+        panic!("{event:?}")
+    };
+    assert!(range.contains(&request.method.as_ptr()) && range.contains(&request.body.as_ptr()));
+    assert_eq!(reader.buffer.capacity(), 0);
+    assert!(size_of::<Reader>() <= 96, "{}", size_of::<Reader>());
+}
+
+#[test]
+fn a_refusal_is_a_whole_response() {
+    let mut out = Vec::new();
+    Error::BodyTooLarge.respond(&mut out);
+    assert_eq!(
+        String::from_utf8(out).unwrap(),
+        "HTTP/1.1 413 Content Too Large\r\nContent-Type: text/plain; charset=utf-8\r\n\
+         Content-Length: 23\r\nConnection: close\r\n\r\nrequest body too large\n"
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// A pipeline of requests with bodies of every kind, in random pieces.
+    #[test]
+    fn any_split_gives_the_same_events(
+        bodies in prop::collection::vec((0..4u8, prop::collection::vec(any::<u8>(), 0..40)), 1..6),
+        cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..12),
+    ) {
+        let mut input = Vec::new();
+        for (kind, body) in &bodies {
+            push_request(&mut input, *kind, body);
+        }
+        let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(input.len() + 1)).collect();
+        cuts.sort_unstable();
+        let mut pieces = Vec::new();
+        let mut start = 0;
+        for cut in cuts.into_iter().chain([input.len()]) {
+            pieces.push(&input[start..cut]);
+            start = cut;
+        }
+        let whole = run(&Limits::default(), [&input[..]]);
+        prop_assert_eq!(whole.0.len(), bodies.len());
+        prop_assert_eq!(run(&Limits::default(), pieces), whole);
+    }
+
+    /// Bytes that look like requests here and there: no panic, no difference between cuts.
+    #[test]
+    fn noise_is_refused_alike_at_every_cut(
+        words in prop::collection::vec(prop::sample::select(NOISE), 0..20),
+        head_bytes in 2..60usize,
+    ) {
+        let limits = Limits { head_bytes, body_bytes: 8 };
+        outcome(&limits, words.concat().as_bytes());
+    }
+}
+
+const NOISE: &[&str] = &[
+    "GET / HTTP/1.1",
+    "POST /p HTTP/1.0",
+    "\r\n",
+    "\r\n\r\n",
+    "\n",
+    "\r",
+    "Host: h\r\n",
+    "Content-Length: 3\r\n",
+    "Transfer-Encoding: chunked\r\n",
+    "Expect: 100-continue\r\n",
+    "3\r\nabc\r\n",
+    "0\r\n\r\n",
+    "a",
+    ":",
+    " ",
+];
+
+fn push_request(out: &mut Vec<u8>, kind: u8, body: &[u8]) {
+    match kind {
+        0 => return out.extend_from_slice(get("").as_bytes()),
+        1 => out
+            .extend_from_slice(post(&format!("Content-Length: {}\r\n\r\n", body.len())).as_bytes()),
+        2 => out.extend_from_slice(
+            format!(
+                "\r\nPUT / HTTP/1.0\r\nContent-Length: {}\r\n\r\n",
+                body.len()
+            )
+            .as_bytes(),
+        ),
+        _ => {
+            out.extend_from_slice(post("Transfer-Encoding: chunked\r\n\r\n").as_bytes());
+            for chunk in body.chunks(7) {
+                out.extend_from_slice(format!("{:x};e\r\n", chunk.len()).as_bytes());
+                out.extend_from_slice(chunk);
+                out.extend_from_slice(b"\r\n");
+            }
+            return out.extend_from_slice(b"0\r\nT: v\r\n\r\n");
+        }
+    }
+    out.extend_from_slice(body);
+}

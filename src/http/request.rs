@@ -1,0 +1,158 @@
+//! A whole request, borrowed from the bytes it came in.
+
+use super::Connection;
+use crate::limits::HTTP_HEADERS;
+
+/// The protocol versions that are spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Version {
+    /// HTTP/1.0: a connection ends with its request unless `keep-alive` is asked for.
+    Http10,
+    /// HTTP/1.1.
+    Http11,
+}
+
+/// One request. Its head has been checked (see [`super::Error`] for what was), its body is whole
+/// and decoded.
+#[derive(Debug)]
+pub struct Request<'a> {
+    /// The method as sent; methods are case-sensitive.
+    pub method: &'a str,
+    /// Path and query as sent, beginning with `/`. Of an absolute-form target, the part behind
+    /// the authority.
+    pub target: &'a str,
+    /// The version.
+    pub version: Version,
+    /// The header fields.
+    pub headers: Headers<'a>,
+    /// The body, to be parsed in place.
+    pub body: &'a mut [u8],
+    /// Whether the connection may carry another request (RFC 9112 section 9.3).
+    pub keep_alive: bool,
+    /// The authority of an absolute-form target.
+    pub(super) authority: Option<&'a str>,
+}
+
+impl<'a> Request<'a> {
+    /// The target up to the first `?`, as sent.
+    pub fn path(&self) -> &'a str {
+        self.target
+            .split_once('?')
+            .map_or(self.target, |(path, _)| path)
+    }
+
+    /// The target behind the first `?`, as sent; empty if there is none.
+    pub fn query(&self) -> &'a str {
+        self.target.split_once('?').map_or("", |(_, query)| query)
+    }
+
+    /// The first field of that name, whatever its case. `None` if there is none, or if its value
+    /// is not UTF-8.
+    pub fn header(&self, name: &str) -> Option<&'a str> {
+        self.headers
+            .first(name)
+            .and_then(|value| str::from_utf8(value).ok())
+    }
+
+    /// The values of all fields of that name that are UTF-8, in order.
+    pub fn header_values<'s>(&'s self, name: &'s str) -> impl Iterator<Item = &'a str> + 's {
+        self.headers
+            .values(name)
+            .filter_map(|value| str::from_utf8(value).ok())
+    }
+
+    /// Host and port the request is meant for: of an absolute-form target, else of `Host`
+    /// (RFC 9112 section 3.2.2). `None` only on HTTP/1.0.
+    pub fn authority(&self) -> Option<&'a str> {
+        self.authority.or_else(|| self.header("host"))
+    }
+
+    /// What the answer has to say about the connection.
+    pub fn connection(&self) -> Connection {
+        match (self.keep_alive, self.version) {
+            (false, _) => Connection::Close,
+            (true, Version::Http11) => Connection::Keep,
+            (true, Version::Http10) => Connection::KeepHttp10,
+        }
+    }
+}
+
+/// The header fields of a request, in the order of arrival, held without heap.
+#[derive(Clone, Copy)]
+pub struct Headers<'a> {
+    fields: [httparse::Header<'a>; HTTP_HEADERS],
+    len: usize,
+}
+
+impl<'a> Headers<'a> {
+    pub(super) fn new() -> Headers<'a> {
+        Headers {
+            fields: [httparse::EMPTY_HEADER; HTTP_HEADERS],
+            len: 0,
+        }
+    }
+
+    /// Lets `parse` fill the fields, and keeps as many as it says it filled.
+    pub(super) fn fill<E>(
+        &mut self,
+        parse: impl FnOnce(&mut [httparse::Header<'a>]) -> Result<usize, E>,
+    ) -> Result<(), E> {
+        self.len = parse(&mut self.fields)?;
+        debug_assert!(self.len <= HTTP_HEADERS);
+        Ok(())
+    }
+
+    /// How many fields there are.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is no field.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Name and value of every field. Values carry no control characters but tab; they need not
+    /// be UTF-8.
+    pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> + '_ {
+        self.fields[..self.len]
+            .iter()
+            .map(|field| (field.name, field.value.trim_ascii()))
+    }
+
+    /// The values of all fields of that name, whatever its case, in order.
+    pub fn values<'s>(&'s self, name: &'s str) -> impl Iterator<Item = &'a [u8]> + 's {
+        self.iter()
+            .filter(|(field, _)| field.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value)
+    }
+
+    /// The first field of that name.
+    pub fn first(&self, name: &str) -> Option<&'a [u8]> {
+        self.values(name).next()
+    }
+
+    /// The elements of a comma-separated list over all fields of that name (RFC 9110
+    /// section 5.6.1). Empty elements are left out; an element that is not UTF-8 is given as `""`,
+    /// which no list of tokens allows.
+    pub fn tokens<'s>(&'s self, name: &'s str) -> impl Iterator<Item = &'a str> + 's {
+        self.values(name)
+            .flat_map(|value| value.split(|&byte| byte == b','))
+            .map(<[u8]>::trim_ascii)
+            .filter(|element| !element.is_empty())
+            .map(|element| str::from_utf8(element).unwrap_or(""))
+    }
+
+    /// Whether the list of that name has `token`, whatever its case.
+    pub fn has_token(&self, name: &str, token: &str) -> bool {
+        self.tokens(name)
+            .any(|element| element.eq_ignore_ascii_case(token))
+    }
+}
+
+impl std::fmt::Debug for Headers<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let text = |(name, value)| (name, String::from_utf8_lossy(value));
+        f.debug_map().entries(self.iter().map(text)).finish()
+    }
+}
