@@ -1,2 +1,203 @@
-//! The `polycast` command.
-fn main() {}
+//! The `polycast` command: arguments, configuration, run, exit code.
+//!
+//! Exit codes: 0 done, 2 wrong arguments or configuration, 78 a kernel without io_uring; what else
+//! ends the server says its own.
+
+#![deny(unsafe_code)]
+#![warn(rust_2018_idioms, unreachable_pub)]
+
+mod log;
+
+use std::fmt::Display;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::builder::PossibleValuesParser;
+use clap::{Args, Parser, Subcommand};
+use polycast::config::{Config, LogFormat, Overrides};
+use polycast::server;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const EXIT_USAGE: u8 = 2;
+const EXIT_NO_IO_URING: u8 = 78;
+
+const EXAMPLES: &str = "\
+Examples:
+  polycast                                  the demo application on 127.0.0.1:6001
+  polycast --config polycast.toml           what the file says
+  polycast check polycast.toml              whether the file is right, and stop
+  polycast -c polycast.yaml --listen 0.0.0.0:6001 --listen '[::]:6001'
+  polycast --log-level warn,polycast=debug --log-format json
+  polycast doctor                           whether this kernel can run it
+
+Without --config, one application is served, on loopback addresses only:
+  id 1, key app-key, secret app-secret
+
+Exit codes: 0 done; 2 wrong arguments or configuration; 78 this kernel has no usable io_uring.";
+
+/// Publishes an event once and delivers it to every WebSocket subscriber.
+#[derive(Parser)]
+#[command(version, after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: Serve,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve until a signal ends it; this is what happens without a command
+    Serve(Serve),
+    /// Read a configuration, say whether it is right, and stop
+    Check {
+        /// The configuration: .toml, .yaml or .yml
+        file: PathBuf,
+    },
+    /// Say what this kernel offers and whether it is enough
+    Doctor,
+}
+
+#[derive(Args)]
+struct Serve {
+    /// The configuration: .toml, .yaml or .yml. Without it, a demo application is served
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Listen here instead of where the configuration says; may be given several times
+    #[arg(short, long, value_name = "ADDR")]
+    listen: Vec<SocketAddr>,
+    /// Reactors, one thread each; 0 is one for each core
+    #[arg(short, long, value_name = "N")]
+    threads: Option<usize>,
+    /// Do not pin each thread to a core
+    #[arg(long)]
+    no_pin: bool,
+    /// off, error, warn, info, debug, trace, or directives such as warn,polycast=debug
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<String>,
+    /// The shape of a log line
+    #[arg(long, value_name = "FORMAT", value_parser = PossibleValuesParser::new(["text", "json"]))]
+    log_format: Option<String>,
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    match cli.command {
+        None => serve(cli.serve),
+        Some(Command::Serve(arguments)) => serve(arguments),
+        Some(Command::Check { file }) => check(&file),
+        Some(Command::Doctor) => doctor(),
+    }
+}
+
+fn serve(arguments: Serve) -> ExitCode {
+    let config = match &arguments.config {
+        Some(file) => Config::load(file),
+        None => Ok(Config::demo()),
+    };
+    let config = match config.and_then(|config| config.with(arguments.overrides())) {
+        Ok(config) => config,
+        Err(error) => return fail(&error, EXIT_USAGE),
+    };
+    let _flush = log::start(&config.log);
+    if config.is_demo {
+        tracing::warn!("no configuration: serving the demo application, whose secret is public");
+    }
+    match server::run(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error, error.exit_code()),
+    }
+}
+
+fn check(file: &Path) -> ExitCode {
+    match Config::load(file) {
+        Ok(config) => {
+            say(&format!("{}: ok: {}", file.display(), summary(&config)));
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(&error, EXIT_USAGE),
+    }
+}
+
+fn doctor() -> ExitCode {
+    let (report, usable) = server::doctor();
+    say(&report);
+    if usable {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(EXIT_NO_IO_URING)
+    }
+}
+
+impl Serve {
+    fn overrides(self) -> Overrides {
+        Overrides {
+            listen: self.listen,
+            threads: self.threads,
+            no_pin: self.no_pin,
+            log_level: self.log_level,
+            log_format: self.log_format.map(|format| match format.as_str() {
+                "json" => LogFormat::Json,
+                _ => LogFormat::Text,
+            }),
+        }
+    }
+}
+
+fn summary(config: &Config) -> String {
+    let threads = match config.threads {
+        0 => "one thread a core".to_owned(),
+        count => counted(count, "thread"),
+    };
+    format!(
+        "{}, {}, {}, {threads}",
+        counted(config.listeners.len(), "listener"),
+        counted(config.apps.len(), "app"),
+        counted(config.routes.len(), "route"),
+    )
+}
+
+fn counted(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
+/// Help and version go to standard output; anything else is one line on standard error.
+fn usage(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    let text = error.to_string();
+    let told = text.split("\nUsage:").next().unwrap_or_default();
+    let told = told
+        .split("\nFor more information")
+        .next()
+        .unwrap_or_default();
+    let told = told.strip_prefix("error: ").unwrap_or(told);
+    let words = told
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ")
+        .replace(" tip:", "; tip:");
+    fail(
+        &format!("{words}; `polycast --help` says what there is"),
+        EXIT_USAGE,
+    )
+}
+
+/// A closed or full output is no reason to panic, as `println!` would.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{}", text.trim_end());
+}
+
+fn fail(error: &dyn Display, code: u8) -> ExitCode {
+    let _ = writeln!(std::io::stderr(), "polycast: {error}");
+    ExitCode::from(code)
+}

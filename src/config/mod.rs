@@ -1,1 +1,144 @@
-//! Under construction.
+//! File to typed, checked sections; an error names file, line, key and what is accepted.
+//!
+//! ```text
+//! file -> toml | yaml -> tree (places) -> read (variables, types) -> check (ranges, relations)
+//! ```
+//!
+//! There is one schema, the structs of `schema`; the format is chosen by the file's extension.
+//! A [`Config`] that this module hands out is checked: who uses one need not look again.
+
+mod check;
+mod env;
+mod error;
+mod pattern;
+mod read;
+mod schema;
+mod size;
+#[cfg(test)]
+mod tests;
+mod tree;
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+pub use env::Lookup;
+pub use error::{Error, Position, Problem};
+pub use pattern::Pattern;
+pub use schema::{
+    App, AppLimits, Condition, Config, Dialect, DuplicateSubscribe, Endpoint, KeyPair, Limits,
+    Listener, Log, LogFormat, Pusher, Route, Secret, SlowConsumer, Timeouts,
+};
+
+/// What a configuration is written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// TOML 1.1.
+    Toml,
+    /// YAML 1.2.
+    Yaml,
+}
+
+impl Format {
+    /// The format that a file's extension stands for: `.toml`, `.yaml` or `.yml`.
+    pub fn of(path: &Path) -> Option<Format> {
+        match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
+            "toml" => Some(Format::Toml),
+            "yaml" | "yml" => Some(Format::Yaml),
+            _ => None,
+        }
+    }
+}
+
+/// What the command line says instead of the configuration.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    /// Replace all listeners, unless empty.
+    pub listen: Vec<SocketAddr>,
+    /// Replaces `threads`.
+    pub threads: Option<usize>,
+    /// Sets `pin` to false.
+    pub no_pin: bool,
+    /// Replaces `log.level`.
+    pub log_level: Option<String>,
+    /// Replaces `log.format`.
+    pub log_format: Option<LogFormat>,
+}
+
+impl Config {
+    /// Reads and checks a file; variables come from the environment.
+    pub fn load(path: &Path) -> Result<Config, Error> {
+        let name = path.display().to_string();
+        let refuse = |problem| Error::new(problem).named(&name);
+        let format = Format::of(path).ok_or_else(|| refuse(Problem::Extension))?;
+        let text = std::fs::read_to_string(path).map_err(|error| refuse(Problem::Read(error)))?;
+        Config::parse(&text, format, &name)
+    }
+
+    /// Reads and checks a text; variables come from the environment. Errors call it `name`.
+    pub fn parse(text: &str, format: Format, name: &str) -> Result<Config, Error> {
+        Config::parse_with(text, format, name, &|variable| std::env::var(variable).ok())
+    }
+
+    /// Reads and checks a text; variables come from `lookup`. Errors call it `name`.
+    pub fn parse_with(
+        text: &str,
+        format: Format,
+        name: &str,
+        lookup: &Lookup<'_>,
+    ) -> Result<Config, Error> {
+        let parse = || {
+            let tree = match format {
+                Format::Toml => tree::from_toml(text)?,
+                Format::Yaml => tree::from_yaml(text)?,
+            };
+            let config: Config = read::read(&tree, lookup)?;
+            check::check(&config).map_err(|error| {
+                let position = tree.locate(&error.key);
+                error.or_at(position)
+            })?;
+            Ok(config)
+        };
+        parse().map_err(|error: Error| error.named(name))
+    }
+
+    /// What is served without a configuration: app `1`, key `app-key`, secret `app-secret`.
+    ///
+    /// Its secret is public, so it refuses to listen on anything but loopback addresses.
+    pub fn demo() -> Config {
+        let app = App {
+            id: "1".to_owned(),
+            key: "app-key".to_owned(),
+            secret: Secret::new("app-secret"),
+            keys: Vec::new(),
+            name: "demo".to_owned(),
+            dialect: Dialect::default(),
+            enabled: true,
+            require_tls: false,
+            allowed_origins: Vec::new(),
+            check_timestamp: true,
+            duplicate_subscribe: DuplicateSubscribe::default(),
+            limits: AppLimits::default(),
+        };
+        Config {
+            apps: vec![app],
+            is_demo: true,
+            ..Config::default()
+        }
+    }
+
+    /// Applies what the command line says, and checks the outcome.
+    pub fn with(mut self, overrides: Overrides) -> Result<Config, Error> {
+        if !overrides.listen.is_empty() {
+            let listener = |address| Listener { address };
+            self.listeners = overrides.listen.into_iter().map(listener).collect();
+        }
+        self.threads = overrides.threads.unwrap_or(self.threads);
+        self.pin &= !overrides.no_pin;
+        self.log.level = overrides.log_level.unwrap_or(self.log.level);
+        self.log.format = overrides.log_format.unwrap_or(self.log.format);
+        match check::check(&self) {
+            Ok(()) => Ok(self),
+            Err(error) => Err(error.named("command line")),
+        }
+    }
+}

@@ -1,0 +1,386 @@
+//! What types cannot say: ranges, relations between keys, and names that must be unique.
+//!
+//! An error names the path of its key; the caller finds the line.
+
+use std::collections::HashMap;
+use std::ops::RangeInclusive;
+
+use tracing_subscriber::EnvFilter;
+
+use super::error::{Error, Problem};
+use super::schema::{App, Config, Limits, Secret};
+use crate::limits::{MAX_CORES, WS_CONTROL_BYTES};
+
+const HOUR_MS: u64 = 3_600_000;
+const DAY_S: u64 = 86_400;
+const GIB: u64 = 1 << 30;
+
+/// Checks a whole configuration and says the first thing that is wrong.
+pub(super) fn check(config: &Config) -> Result<(), Error> {
+    range("threads", config.threads as u64, 0..=MAX_CORES as u64, "")?;
+    range("drain_s", config.drain_s, 0..=DAY_S, " seconds")?;
+    check_log_level(&config.log.level)?;
+    check_listeners(config)?;
+    check_limits(&config.limits)?;
+    check_timeouts(config)?;
+    check_pusher(config)?;
+    check_routes(config)?;
+    check_apps(config)
+}
+
+/// A bare word that is no level would be taken for a target, and a misspelt level be silent.
+fn check_log_level(level: &str) -> Result<(), Error> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let is_plain = |part: &str| !part.contains(['=', '[']);
+    let is_level = |part: &str| LEVELS.iter().any(|level| level.eq_ignore_ascii_case(part));
+    let misspelt = level
+        .split(',')
+        .map(str::trim)
+        .any(|part| is_plain(part) && !is_level(part));
+    if misspelt || EnvFilter::try_new(level).is_err() {
+        let accepted = "off, error, warn, info, debug, trace, or directives separated by commas \
+                        such as `warn,polycast=debug`";
+        return Err(shape("log.level", level, accepted));
+    }
+    Ok(())
+}
+
+fn check_listeners(config: &Config) -> Result<(), Error> {
+    let mut seen = Unique::default();
+    if config.listeners.is_empty() {
+        return Err(Error::keyed("listeners", Problem::Empty));
+    }
+    for (index, listener) in config.listeners.iter().enumerate() {
+        let key = format!("listeners[{index}].address");
+        let address = listener.address;
+        if config.is_demo && !address.ip().to_canonical().is_loopback() {
+            return Err(Error::keyed(key, Problem::DemoAddress(address)));
+        }
+        if address.port() != 0 {
+            seen.add(&address.to_string(), key)?;
+        }
+    }
+    Ok(())
+}
+
+fn check_limits(limits: &Limits) -> Result<(), Error> {
+    let queue = limits.write_queue_bytes as u64;
+    let (head, body) = (limits.http_head_bytes as u64, limits.http_body_bytes as u64);
+    let buffer = limits.receive_buffer_bytes as u64;
+    let fragments = limits.fragments.into();
+    let control = WS_CONTROL_BYTES as u64;
+    power_of_two(
+        "limits.receive_buffers",
+        limits.receive_buffers,
+        16..=32_768,
+    )?;
+    range(
+        "limits.receive_buffer_bytes",
+        buffer,
+        512..=65_536,
+        " bytes",
+    )?;
+    range("limits.write_queue_bytes", queue, 65_536..=GIB, " bytes")?;
+    power_of_two(
+        "limits.mailbox_messages",
+        limits.mailbox_messages,
+        16..=1 << 20,
+    )?;
+    range(
+        "limits.frame_bytes",
+        limits.frame_bytes,
+        control..=GIB,
+        " bytes",
+    )?;
+    range(
+        "limits.message_bytes",
+        limits.message_bytes,
+        control..=GIB,
+        " bytes",
+    )?;
+    range("limits.fragments", fragments, 1..=1 << 24, "")?;
+    range("limits.http_head_bytes", head, 1024..=65_536, " bytes")?;
+    range("limits.http_body_bytes", body, 1024..=GIB, " bytes")?;
+    let frame = limits.frame_bytes;
+    at_most(
+        "limits.frame_bytes",
+        frame,
+        "limits.message_bytes",
+        limits.message_bytes,
+    )?;
+    at_most(
+        "limits.http_head_bytes",
+        head,
+        "limits.http_body_bytes",
+        body,
+    )
+}
+
+fn check_timeouts(config: &Config) -> Result<(), Error> {
+    let timeouts = &config.timeouts;
+    for (key, milliseconds) in [
+        ("timeouts.head_ms", timeouts.head_ms),
+        ("timeouts.body_ms", timeouts.body_ms),
+        ("timeouts.keep_alive_ms", timeouts.keep_alive_ms),
+        ("timeouts.close_ms", timeouts.close_ms),
+        ("timeouts.send_ms", timeouts.send_ms),
+    ] {
+        range(key, milliseconds, 1..=HOUR_MS, " milliseconds")?;
+    }
+    Ok(())
+}
+
+fn check_pusher(config: &Config) -> Result<(), Error> {
+    let pusher = &config.pusher;
+    range(
+        "pusher.activity_timeout_s",
+        pusher.activity_timeout_s,
+        1..=DAY_S,
+        " seconds",
+    )?;
+    range(
+        "pusher.pong_timeout_s",
+        pusher.pong_timeout_s,
+        1..=DAY_S,
+        " seconds",
+    )?;
+    let prefix = pusher.path_prefix.as_str();
+    let framed = prefix.is_empty() || (prefix.starts_with('/') && !prefix.ends_with('/'));
+    if !framed || !is_path(prefix) {
+        let accepted = "nothing, or a path that begins with `/` and does not end with it";
+        return Err(shape("pusher.path_prefix", prefix, accepted));
+    }
+    Ok(())
+}
+
+fn check_routes(config: &Config) -> Result<(), Error> {
+    if config.routes.is_empty() {
+        return Err(Error::keyed("routes", Problem::Empty));
+    }
+    for (index, route) in config.routes.iter().enumerate() {
+        for (place, condition) in route.when.iter().enumerate() {
+            let path = condition.path.as_str();
+            if !path.starts_with(['/', '*']) || !is_path(path) {
+                let key = format!("routes[{index}].when[{place}].path");
+                let accepted = "a path that begins with `/` or `*`; `*` is any run of characters";
+                return Err(shape(key, path, accepted));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn check_apps(config: &Config) -> Result<(), Error> {
+    if config.apps.is_empty() {
+        return Err(Error::keyed("apps", Problem::Empty));
+    }
+    for (index, app) in config.apps.iter().enumerate() {
+        check_app(app, config).map_err(|error| error.under(&format!("apps[{index}]")))?;
+    }
+    check_names(&config.apps)
+}
+
+fn check_app(app: &App, config: &Config) -> Result<(), Error> {
+    check_name("id", &app.id)?;
+    check_name("key", &app.key)?;
+    check_secret("secret", &app.secret)?;
+    for (index, pair) in app.keys.iter().enumerate() {
+        check_name(&format!("keys[{index}].key"), &pair.key)?;
+        check_secret(&format!("keys[{index}].secret"), &pair.secret)?;
+    }
+    for (index, origin) in app.allowed_origins.iter().enumerate() {
+        check_origin(&format!("allowed_origins[{index}]"), origin.as_str())?;
+    }
+    check_app_limits(app, config)
+}
+
+fn check_app_limits(app: &App, config: &Config) -> Result<(), Error> {
+    let limits = &app.limits;
+    let subscriptions = limits.subscriptions_per_connection as u64;
+    let (channel, event) = (
+        limits.channel_name_length as u64,
+        limits.event_name_length as u64,
+    );
+    let channels = limits.channels_per_trigger as u64;
+    let (event_bytes, message_bytes) = (limits.event_bytes as u64, limits.message_bytes);
+    let control = WS_CONTROL_BYTES as u64;
+    range(
+        "limits.subscriptions_per_connection",
+        subscriptions,
+        1..=1 << 20,
+        "",
+    )?;
+    range("limits.channel_name_length", channel, 1..=1024, " bytes")?;
+    range("limits.event_name_length", event, 1..=1024, " bytes")?;
+    range("limits.channels_per_trigger", channels, 1..=10_000, "")?;
+    range("limits.event_bytes", event_bytes, 1..=GIB, " bytes")?;
+    range(
+        "limits.message_bytes",
+        message_bytes,
+        control..=GIB,
+        " bytes",
+    )?;
+    // A message above the server's own bound would never get as far as this one.
+    let server = config.limits.message_bytes;
+    at_most(
+        "limits.message_bytes",
+        message_bytes,
+        "the server's limits.message_bytes",
+        server,
+    )?;
+    let body = config.limits.http_body_bytes as u64;
+    at_most(
+        "limits.event_bytes",
+        event_bytes,
+        "the server's limits.http_body_bytes",
+        body,
+    )?;
+    // An event grows when it is escaped into a frame, and must not close all who receive it.
+    let half = config.limits.write_queue_bytes as u64 / 2;
+    at_most(
+        "limits.event_bytes",
+        event_bytes,
+        "half of the server's limits.write_queue_bytes",
+        half,
+    )
+}
+
+/// Ids and keys stand in the same places of paths, so no two applications may share one.
+fn check_names(apps: &[App]) -> Result<(), Error> {
+    let mut ids = Unique::default();
+    let mut keys = Unique::default();
+    for (index, app) in apps.iter().enumerate() {
+        ids.add(&app.id, format!("apps[{index}].id"))?;
+        for (place, (key, _)) in app.key_pairs().enumerate() {
+            let path = match place {
+                0 => format!("apps[{index}].key"),
+                further => format!("apps[{index}].keys[{}].key", further - 1),
+            };
+            keys.add(key, path)?;
+        }
+    }
+    for (index, app) in apps.iter().enumerate() {
+        let own = format!("apps[{index}].");
+        if let Some(other) = keys.0.get(&app.id).filter(|other| !other.starts_with(&own)) {
+            let problem = Problem::Duplicate {
+                value: app.id.clone(),
+                other: other.clone(),
+            };
+            return Err(Error::keyed(format!("{own}id"), problem));
+        }
+    }
+    Ok(())
+}
+
+/// Values that must differ, each with the path of its key.
+#[derive(Default)]
+struct Unique(HashMap<String, String>);
+
+impl Unique {
+    fn add(&mut self, value: &str, path: String) -> Result<(), Error> {
+        match self.0.get(value) {
+            Some(other) => {
+                let problem = Problem::Duplicate {
+                    value: value.to_owned(),
+                    other: other.clone(),
+                };
+                Err(Error::keyed(path, problem))
+            }
+            None => {
+                self.0.insert(value.to_owned(), path);
+                Ok(())
+            }
+        }
+    }
+}
+
+fn check_name(key: &str, name: &str) -> Result<(), Error> {
+    let known = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+    if name.is_empty() || !name.bytes().all(known) {
+        return Err(shape(
+            key,
+            name,
+            "one or more of A-Z, a-z, 0-9, `_`, `.` and `-`",
+        ));
+    }
+    Ok(())
+}
+
+fn check_secret(key: &str, secret: &Secret) -> Result<(), Error> {
+    if secret.expose().trim().is_empty() {
+        return Err(Error::keyed(
+            key,
+            Problem::Secret {
+                accepted: "a text that is not empty",
+            },
+        ));
+    }
+    Ok(())
+}
+
+/// A browser sends `scheme://host[:port]` in lower case, or `null`.
+fn check_origin(key: &str, origin: &str) -> Result<(), Error> {
+    let host = origin.split_once("://").map(|(_, host)| host);
+    let whole = host.is_some_and(|host| !host.is_empty() && !host.contains('/'));
+    let spelt = origin
+        .bytes()
+        .all(|byte| byte.is_ascii_graphic() && !byte.is_ascii_uppercase());
+    if !spelt || !(whole || origin == "null" || origin.starts_with('*') && host.is_none()) {
+        let accepted = "an origin in lower case without a path, such as `https://example.com`, \
+                        with `*` for any run of characters";
+        return Err(shape(key, origin, accepted));
+    }
+    Ok(())
+}
+
+fn is_path(text: &str) -> bool {
+    text.bytes()
+        .all(|byte| byte.is_ascii_graphic() && !b"?#".contains(&byte))
+}
+
+fn range(
+    key: &str,
+    found: u64,
+    accepted: RangeInclusive<u64>,
+    unit: &'static str,
+) -> Result<(), Error> {
+    let (min, max) = accepted.into_inner();
+    if (min..=max).contains(&found) {
+        return Ok(());
+    }
+    Err(Error::keyed(
+        key,
+        Problem::Range {
+            found,
+            min,
+            max,
+            unit,
+        },
+    ))
+}
+
+fn power_of_two(key: &str, found: usize, accepted: RangeInclusive<u64>) -> Result<(), Error> {
+    let (min, max) = accepted.into_inner();
+    let found = found as u64;
+    if (min..=max).contains(&found) && found.is_power_of_two() {
+        return Ok(());
+    }
+    Err(Error::keyed(key, Problem::PowerOfTwo { found, min, max }))
+}
+
+fn at_most(key: &str, found: u64, bound: &'static str, max: u64) -> Result<(), Error> {
+    if found <= max {
+        return Ok(());
+    }
+    Err(Error::keyed(key, Problem::Relation { found, bound, max }))
+}
+
+fn shape(key: impl Into<String>, found: &str, accepted: &'static str) -> Error {
+    Error::keyed(
+        key,
+        Problem::Shape {
+            found: found.to_owned(),
+            accepted,
+        },
+    )
+}

@@ -1,0 +1,290 @@
+//! What can be wrong with a configuration, and where.
+
+use std::fmt;
+
+/// A place in a configuration file; both numbers count from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// Line of the file.
+    pub line: usize,
+    /// Column of that line, in characters.
+    pub column: usize,
+}
+
+/// A configuration that is refused: the file, the line, the key, and what is allowed there.
+///
+/// It displays as one line, `file:line:column: key: problem`.
+#[derive(Debug)]
+pub struct Error {
+    /// Name of the file, or of whatever else the settings came from.
+    pub source_name: String,
+    /// Where in the file, when the file was readable that far.
+    pub position: Option<Position>,
+    /// Path of the key, such as `apps[1].key`; empty for the document as a whole.
+    pub key: String,
+    /// What is wrong there.
+    pub problem: Box<Problem>,
+}
+
+/// What is wrong with one key of a configuration.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Problem {
+    /// The file cannot be read.
+    #[error("cannot be read: {0}")]
+    Read(#[source] std::io::Error),
+    /// The file's name does not say its format.
+    #[error("the name must end in .toml, .yaml or .yml, which says what the file is written in")]
+    Extension,
+    /// The text is not TOML, or not YAML.
+    #[error("{0}")]
+    Syntax(String),
+    /// A key that the schema does not have.
+    #[error("unknown key; known here: {}", list(known))]
+    UnknownKey {
+        /// The keys that are known in that place.
+        known: &'static [&'static str],
+    },
+    /// A key without which its section means nothing.
+    #[error("missing, and it has no default")]
+    Missing,
+    /// A value of another type.
+    #[error("expected {expected}, found {found}")]
+    Type {
+        /// What is allowed.
+        expected: String,
+        /// What stands there; never the value itself, which may be a secret.
+        found: String,
+    },
+    /// A word that is none of the accepted ones.
+    #[error("`{found}` is not accepted; accepted: {}", list(accepted))]
+    Word {
+        /// The word in the file.
+        found: String,
+        /// The accepted ones.
+        accepted: &'static [&'static str],
+    },
+    /// A number outside its range.
+    #[error("{found} is out of range; accepted: {min} to {max}{unit}")]
+    Range {
+        /// The number in the file.
+        found: u64,
+        /// The smallest accepted one.
+        min: u64,
+        /// The largest accepted one.
+        max: u64,
+        /// The unit, with a blank in front, or nothing.
+        unit: &'static str,
+    },
+    /// A number that is no power of two, or outside its range.
+    #[error("{found} is not accepted; accepted: powers of two from {min} to {max}")]
+    PowerOfTwo {
+        /// The number in the file.
+        found: u64,
+        /// The smallest accepted one.
+        min: u64,
+        /// The largest accepted one.
+        max: u64,
+    },
+    /// A number that does not fit another one.
+    #[error("{found} is more than {bound}, which is {max}; lower this one or raise that one")]
+    Relation {
+        /// The number in the file.
+        found: u64,
+        /// The key, or the part of it, that bounds this one.
+        bound: &'static str,
+        /// What that bound is.
+        max: u64,
+    },
+    /// A value that another place already has.
+    #[error("`{value}` is already used at {other}; it must be unique")]
+    Duplicate {
+        /// The value.
+        value: String,
+        /// Path of the key that has it.
+        other: String,
+    },
+    /// An empty list where one entry is the least.
+    #[error("at least one entry is needed")]
+    Empty,
+    /// A text of the wrong shape.
+    #[error("`{found}` is not accepted; accepted: {accepted}")]
+    Shape {
+        /// The text in the file.
+        found: String,
+        /// What is allowed, in words.
+        accepted: &'static str,
+    },
+    /// A secret of the wrong shape, which is not shown.
+    #[error("the value (not shown) is not accepted; accepted: {accepted}")]
+    Secret {
+        /// What is allowed, in words.
+        accepted: &'static str,
+    },
+    /// `${NAME}` of a variable that is not set, and without a default.
+    #[error("the environment variable `{0}` is not set; set it, or write ${{{0}:-default}}")]
+    Environment(String),
+    /// A `$` that begins neither `${NAME}` nor `$$`.
+    #[error("`$` must begin ${{NAME}} or ${{NAME:-default}}; a literal `$` is written `$$`")]
+    Dollar,
+    /// The demo application on an address that others can reach.
+    #[error(
+        "{0} is not a loopback address, and without a configuration only the demo application, \
+         whose secret is public, would be served there; write a configuration with your own \
+         [[apps]] and give it with --config FILE"
+    )]
+    DemoAddress(std::net::SocketAddr),
+    /// Anything else that a value's own parser says.
+    #[error("{0}")]
+    Other(String),
+}
+
+impl Error {
+    pub(super) fn new(problem: Problem) -> Error {
+        Error {
+            source_name: String::new(),
+            position: None,
+            key: String::new(),
+            problem: Box::new(problem),
+        }
+    }
+
+    pub(super) fn at(problem: Problem, position: Option<Position>) -> Error {
+        Error {
+            position,
+            ..Error::new(problem)
+        }
+    }
+
+    pub(super) fn keyed(key: impl Into<String>, problem: Problem) -> Error {
+        Error {
+            key: key.into(),
+            ..Error::new(problem)
+        }
+    }
+
+    pub(super) fn named(self, source_name: &str) -> Error {
+        Error {
+            source_name: source_name.to_owned(),
+            ..self
+        }
+    }
+
+    /// Puts a segment in front of the key: `b` under `a` is `a.b`, `[0]` under `a` is `a[0]`.
+    pub(super) fn under(mut self, segment: &str) -> Error {
+        self.key = match self.key.as_str() {
+            "" => segment.to_owned(),
+            key if key.starts_with('[') => format!("{segment}{key}"),
+            key => format!("{segment}.{key}"),
+        };
+        self
+    }
+
+    /// Says where, unless something further in already did.
+    pub(super) fn or_at(mut self, position: Option<Position>) -> Error {
+        self.position = self.position.or(position);
+        self
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.source_name)?;
+        if let Some(at) = self.position {
+            write!(f, ":{}:{}", at.line, at.column)?;
+        }
+        if !self.key.is_empty() {
+            write!(f, ": {}", self.key)?;
+        }
+        write!(f, ": {}", self.problem)
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &*self.problem {
+            Problem::Read(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+/// What `serde` says about a value becomes a typed problem; its place is added on the way up.
+impl serde::de::Error for Error {
+    fn custom<T: fmt::Display>(message: T) -> Error {
+        Error::new(Problem::Other(message.to_string()))
+    }
+
+    fn invalid_type(found: serde::de::Unexpected<'_>, expected: &dyn serde::de::Expected) -> Error {
+        Error::new(Problem::Type {
+            expected: plain(expected),
+            found: describe(found),
+        })
+    }
+
+    fn invalid_value(
+        found: serde::de::Unexpected<'_>,
+        expected: &dyn serde::de::Expected,
+    ) -> Error {
+        use serde::de::Unexpected::{Signed, Unsigned};
+        let found = match found {
+            Unsigned(number) => number.to_string(),
+            Signed(number) => number.to_string(),
+            other => describe(other),
+        };
+        Error::new(Problem::Type {
+            expected: plain(expected),
+            found,
+        })
+    }
+
+    fn unknown_variant(found: &str, accepted: &'static [&'static str]) -> Error {
+        Error::new(Problem::Word {
+            found: found.to_owned(),
+            accepted,
+        })
+    }
+
+    fn unknown_field(found: &str, known: &'static [&'static str]) -> Error {
+        Error::keyed(found, Problem::UnknownKey { known })
+    }
+
+    fn missing_field(field: &'static str) -> Error {
+        Error::keyed(field, Problem::Missing)
+    }
+}
+
+/// What stands in the file, in words; of a text, only that it is one, for it may be a secret.
+fn describe(found: serde::de::Unexpected<'_>) -> String {
+    use serde::de::Unexpected;
+    let words = match found {
+        Unexpected::Bool(_) => "true or false",
+        Unexpected::Unsigned(_) | Unexpected::Signed(_) => "an integer",
+        Unexpected::Float(_) => "a number with a fraction",
+        Unexpected::Str(_) | Unexpected::Char(_) => "a string",
+        Unexpected::Unit | Unexpected::Option => "nothing",
+        Unexpected::Seq => "a list",
+        Unexpected::Map => "a table",
+        Unexpected::Other(words) => words,
+        _ => "something else",
+    };
+    words.to_owned()
+}
+
+/// What `serde` expects, in the words of the file instead of those of Rust.
+fn plain(expected: &dyn serde::de::Expected) -> String {
+    let words = expected.to_string();
+    match words.as_str() {
+        "a boolean" => "true or false".to_owned(),
+        "a string" => "a string, in quotes".to_owned(),
+        "a sequence" => "a list".to_owned(),
+        "u32" => format!("an integer from 0 to {}", u32::MAX),
+        "u64" | "usize" => "an integer, 0 or more".to_owned(),
+        other if other.starts_with("struct ") => "a table".to_owned(),
+        _ => words,
+    }
+}
+
+fn list(words: &[&str]) -> String {
+    words.join(", ")
+}

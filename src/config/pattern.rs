@@ -1,0 +1,104 @@
+//! Texts with `*` in them.
+
+use serde::Deserialize;
+
+/// A text in which each `*` stands for any run of characters, also none, also with `/` in it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Pattern(String);
+
+impl Pattern {
+    /// Wraps a pattern.
+    pub fn new(pattern: impl Into<String>) -> Pattern {
+        Pattern(pattern.into())
+    }
+
+    /// The pattern as it was written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether the whole of `text` matches. Takes at most `pattern x text` steps.
+    pub fn matches(&self, text: &str) -> bool {
+        let Some((head, rest)) = self.0.split_once('*') else {
+            return self.0 == text;
+        };
+        let Some(mut text) = text.strip_prefix(head) else {
+            return false;
+        };
+        let (middle, tail) = rest.rsplit_once('*').unwrap_or(("", rest));
+        for part in middle.split('*') {
+            // The leftmost place is the best one: it leaves the most for what follows.
+            let Some(at) = text.find(part) else {
+                return false;
+            };
+            text = &text[at + part.len()..];
+        }
+        text.ends_with(tail)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The definition, letter by letter.
+    fn naive(pattern: &str, text: &str) -> bool {
+        let mut rest = text.chars();
+        match pattern.chars().next() {
+            None => text.is_empty(),
+            Some('*') => {
+                naive(&pattern[1..], text)
+                    || rest.next().is_some_and(|_| naive(pattern, rest.as_str()))
+            }
+            Some(letter) => {
+                rest.next() == Some(letter) && naive(&pattern[letter.len_utf8()..], rest.as_str())
+            }
+        }
+    }
+
+    fn words(alphabet: &[char], longest: usize) -> Vec<String> {
+        let mut all = vec![String::new()];
+        let mut from = 0;
+        for _ in 0..longest {
+            let until = all.len();
+            for index in from..until {
+                for letter in alphabet {
+                    let longer = format!("{}{letter}", all[index]);
+                    all.push(longer);
+                }
+            }
+            from = until;
+        }
+        all
+    }
+
+    #[test]
+    fn every_short_pattern_matches_as_defined() {
+        let texts = words(&['a', 'é'], 5);
+        for pattern in words(&['a', 'é', '*'], 5) {
+            for text in &texts {
+                let matches = Pattern::new(&*pattern).matches(text);
+                assert_eq!(matches, naive(&pattern, text), "{pattern} {text}");
+            }
+        }
+    }
+
+    #[test]
+    fn paths_and_origins() {
+        for (pattern, text, matches) in [
+            ("/echo", "/echo", true),
+            ("/echo", "/echo/", false),
+            ("/echo*", "/echo/a/b", true),
+            ("https://*.example.com", "https://a.b.example.com", true),
+            ("https://*.example.com", "https://example.com", false),
+            ("https://*.example.com", "https://a.example.com.evil", false),
+            ("*", "", true),
+        ] {
+            assert_eq!(
+                Pattern::new(pattern).matches(text),
+                matches,
+                "{pattern} {text}"
+            );
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! From the tree to typed sections: a `serde` reader that expands variables and keeps places.
+
+use serde::Deserialize;
+use serde::de::value::StrDeserializer;
+use serde::de::{self, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, SeqAccess};
+use serde::de::{Unexpected, Visitor};
+
+use super::env::{Lookup, expand};
+use super::error::Error;
+use super::tree::{Key, Node, Value};
+
+/// Reads `node` as a `T`; an error says the path of its key from here, and its place.
+pub(super) fn read<'de, T: Deserialize<'de>>(node: &Node, lookup: &Lookup<'_>) -> Result<T, Error> {
+    T::deserialize(Reader { node, lookup })
+}
+
+#[derive(Clone, Copy)]
+struct Reader<'a> {
+    node: &'a Node,
+    lookup: &'a Lookup<'a>,
+}
+
+impl Reader<'_> {
+    /// The text with its variables replaced, if this is one.
+    fn text(&self) -> Result<Option<String>, Error> {
+        match &self.node.value {
+            Value::Text(text) => expand(text, self.lookup).map(Some).map_err(Error::new),
+            _ => Ok(None),
+        }
+    }
+
+    fn unexpected(&self) -> Unexpected<'_> {
+        match &self.node.value {
+            Value::Null => Unexpected::Unit,
+            Value::Bool(truth) => Unexpected::Bool(*truth),
+            Value::Int(_) => Unexpected::Signed(0),
+            Value::Float(number) => Unexpected::Float(*number),
+            Value::Text(text) => Unexpected::Str(text),
+            Value::List(_) => Unexpected::Seq,
+            Value::Table(_) => Unexpected::Map,
+        }
+    }
+
+    fn any<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        match &self.node.value {
+            Value::Null => visitor.visit_unit(),
+            Value::Bool(truth) => visitor.visit_bool(*truth),
+            Value::Int(number) => visit_integer(*number, visitor),
+            Value::Float(number) => visitor.visit_f64(*number),
+            Value::Text(text) => {
+                visitor.visit_string(expand(text, self.lookup).map_err(Error::new)?)
+            }
+            Value::List(entries) => visitor.visit_seq(List {
+                reader: self,
+                entries,
+                next: 0,
+            }),
+            Value::Table(entries) => visitor.visit_map(Table {
+                reader: self,
+                entries,
+                value: None,
+            }),
+        }
+    }
+
+    /// A number or truth may be written as a string, so that a variable can give it.
+    fn bool<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        match self.text()?.as_deref() {
+            Some("true") => visitor.visit_bool(true),
+            Some("false") => visitor.visit_bool(false),
+            _ => self.any(visitor),
+        }
+    }
+
+    fn integer<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        match self.text()?.and_then(|text| text.parse().ok()) {
+            Some(number) => visit_integer(number, visitor),
+            None => self.any(visitor),
+        }
+    }
+
+    fn word<'de, V: Visitor<'de>>(
+        self,
+        accepted: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Error> {
+        match self.text()? {
+            Some(word) => {
+                let word: de::value::StringDeserializer<Error> = word.into_deserializer();
+                visitor.visit_enum(word)
+            }
+            None => {
+                let expected = format!("one of {}", accepted.join(", "));
+                Err(de::Error::invalid_type(
+                    self.unexpected(),
+                    &expected.as_str(),
+                ))
+            }
+        }
+    }
+
+    /// A section without any entry is `null` in YAML.
+    fn table<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        match &self.node.value {
+            Value::Null => visitor.visit_map(Table {
+                reader: self,
+                entries: &[],
+                value: None,
+            }),
+            _ => self.any(visitor),
+        }
+    }
+
+    fn list<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        match &self.node.value {
+            Value::Null => visitor.visit_seq(List {
+                reader: self,
+                entries: &[],
+                next: 0,
+            }),
+            _ => self.any(visitor),
+        }
+    }
+}
+
+fn visit_integer<'de, V: Visitor<'de>>(number: i128, visitor: V) -> Result<V::Value, Error> {
+    if let Ok(number) = u64::try_from(number) {
+        visitor.visit_u64(number)
+    } else if let Ok(number) = i64::try_from(number) {
+        visitor.visit_i64(number)
+    } else {
+        Err(de::Error::invalid_value(
+            Unexpected::Other("an integer beyond 64 bits"),
+            &visitor,
+        ))
+    }
+}
+
+/// One method of `Deserializer` for each way to read a value, each putting its place on an error.
+macro_rules! ways {
+    ($($method:ident => $way:ident),* $(,)?) => {$(
+        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+            self.$way(visitor).map_err(|error| error.or_at(self.node.position))
+        }
+    )*};
+}
+
+impl<'de> Deserializer<'de> for Reader<'_> {
+    type Error = Error;
+
+    ways! {
+        deserialize_any => any,
+        deserialize_bool => bool,
+        deserialize_i8 => integer,
+        deserialize_i16 => integer,
+        deserialize_i32 => integer,
+        deserialize_i64 => integer,
+        deserialize_u8 => integer,
+        deserialize_u16 => integer,
+        deserialize_u32 => integer,
+        deserialize_u64 => integer,
+        deserialize_seq => list,
+        deserialize_map => table,
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        _fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Error> {
+        self.deserialize_map(visitor)
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Error> {
+        self.word(variants, visitor)
+            .map_err(|error| error.or_at(self.node.position))
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Error> {
+        visitor.visit_newtype_struct(self)
+    }
+
+    serde::forward_to_deserialize_any! {
+        f32 f64 char str string bytes byte_buf option unit unit_struct tuple tuple_struct
+        identifier ignored_any
+    }
+}
+
+struct List<'a> {
+    reader: Reader<'a>,
+    entries: &'a [Node],
+    next: usize,
+}
+
+impl<'de> SeqAccess<'de> for List<'_> {
+    type Error = Error;
+
+    fn next_element_seed<T: DeserializeSeed<'de>>(
+        &mut self,
+        seed: T,
+    ) -> Result<Option<T::Value>, Error> {
+        let Some(node) = self.entries.get(self.next) else {
+            return Ok(None);
+        };
+        let segment = format!("[{}]", self.next);
+        self.next += 1;
+        seed.deserialize(Reader {
+            node,
+            ..self.reader
+        })
+        .map(Some)
+        .map_err(|error| error.under(&segment))
+    }
+}
+
+struct Table<'a> {
+    reader: Reader<'a>,
+    entries: &'a [(Key, Node)],
+    value: Option<(&'a Key, &'a Node)>,
+}
+
+impl<'de> MapAccess<'de> for Table<'_> {
+    type Error = Error;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(
+        &mut self,
+        seed: K,
+    ) -> Result<Option<K::Value>, Error> {
+        let Some(((key, node), rest)) = self.entries.split_first() else {
+            return Ok(None);
+        };
+        self.entries = rest;
+        self.value = Some((key, node));
+        let name: StrDeserializer<'_, Error> = key.name.as_str().into_deserializer();
+        seed.deserialize(name)
+            .map(Some)
+            .map_err(|error| error.or_at(key.position))
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Error> {
+        let (key, node) = self
+            .value
+            .take()
+            .expect("serde asks for a key before its value");
+        seed.deserialize(Reader {
+            node,
+            ..self.reader
+        })
+        .map_err(|error| error.under(&key.name))
+    }
+}

@@ -1,0 +1,432 @@
+//! The sections of a configuration: every key, its type, its unit and its default.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Deserializer};
+
+use super::pattern::Pattern;
+use super::size;
+use crate::limits;
+
+/// A whole configuration, checked and ready for use.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a table")]
+pub struct Config {
+    /// Reactors, one pinned thread each; 0 is one for each core. At most [`limits::MAX_CORES`].
+    pub threads: usize,
+    /// Whether each reactor is pinned to one core.
+    pub pin: bool,
+    /// How long a stopping server lets connections finish, in seconds.
+    pub drain_s: u64,
+    /// What happens to a connection whose write queue is full.
+    pub slow_consumer: SlowConsumer,
+    /// What is logged, and how.
+    pub log: Log,
+    /// Addresses to listen on; at least one.
+    pub listeners: Vec<Listener>,
+    /// Bounds of the whole server.
+    pub limits: Limits,
+    /// Times after which a connection is given up.
+    pub timeouts: Timeouts,
+    /// The Pusher dialect.
+    pub pusher: Pusher,
+    /// Which endpoint a request reaches; the first that matches. At least one.
+    pub routes: Vec<Route>,
+    /// Applications; at least one.
+    pub apps: Vec<App>,
+    /// Whether this is [`Config::demo`], which only loopback addresses may serve.
+    #[serde(skip)]
+    pub is_demo: bool,
+}
+
+/// Every key at its default. Without any application, which a checked configuration never is.
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            threads: 0,
+            pin: true,
+            drain_s: 10,
+            slow_consumer: SlowConsumer::default(),
+            log: Log::default(),
+            listeners: vec![Listener::default()],
+            limits: Limits::default(),
+            timeouts: Timeouts::default(),
+            pusher: Pusher::default(),
+            routes: Route::defaults(),
+            apps: Vec::new(),
+            is_demo: false,
+        }
+    }
+}
+
+/// What happens to a connection that does not read as fast as it is written to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SlowConsumer {
+    /// It is closed; its client can connect again and knows that it missed something.
+    #[default]
+    Close,
+    /// Messages that do not fit its write queue are dropped.
+    Drop,
+}
+
+/// What is logged, and how; always to standard error.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a table")]
+pub struct Log {
+    /// Directives of `tracing_subscriber::EnvFilter`, such as `info` or `warn,polycast=debug`.
+    pub level: String,
+    /// Lines of text or of JSON.
+    pub format: LogFormat,
+}
+
+impl Default for Log {
+    fn default() -> Log {
+        Log {
+            level: "info".to_owned(),
+            format: LogFormat::default(),
+        }
+    }
+}
+
+/// The shape of a log line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line, for machines.
+    Json,
+}
+
+/// One address to listen on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub struct Listener {
+    /// IPv4 or IPv6 address and port; port 0 lets the kernel choose one.
+    #[serde(deserialize_with = "address")]
+    pub address: SocketAddr,
+}
+
+impl Default for Listener {
+    fn default() -> Listener {
+        Listener {
+            address: SocketAddr::from(([127, 0, 0, 1], 6001)),
+        }
+    }
+}
+
+/// Bounds of the whole server.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a table")]
+pub struct Limits {
+    /// Connections of the process; 0 is what the kernel's file limit gives.
+    pub connections: usize,
+    /// Connections from one peer address; 0 is unlimited.
+    pub connections_per_address: usize,
+    /// Receive buffers of one reactor; a power of two.
+    pub receive_buffers: usize,
+    /// Bytes of one receive buffer.
+    #[serde(deserialize_with = "size::memory")]
+    pub receive_buffer_bytes: usize,
+    /// Bytes that may wait to be written to one connection.
+    #[serde(deserialize_with = "size::memory")]
+    pub write_queue_bytes: usize,
+    /// Messages that one reactor may have under way to another one; a power of two.
+    pub mailbox_messages: usize,
+    /// Payload bytes of one WebSocket frame from a client.
+    #[serde(deserialize_with = "size::wide")]
+    pub frame_bytes: u64,
+    /// Payload bytes of one WebSocket message from a client, after reassembly.
+    #[serde(deserialize_with = "size::wide")]
+    pub message_bytes: u64,
+    /// Frames of one fragmented WebSocket message.
+    pub fragments: u32,
+    /// Bytes of one HTTP request head.
+    #[serde(deserialize_with = "size::memory")]
+    pub http_head_bytes: usize,
+    /// Bytes of one HTTP request body.
+    #[serde(deserialize_with = "size::memory")]
+    pub http_body_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            connections: 0,
+            connections_per_address: 0,
+            receive_buffers: 1024,
+            receive_buffer_bytes: 4096,
+            write_queue_bytes: 1024 * 1024,
+            mailbox_messages: 4096,
+            frame_bytes: limits::WS_FRAME_BYTES,
+            message_bytes: limits::WS_MESSAGE_BYTES,
+            fragments: limits::WS_FRAGMENTS,
+            http_head_bytes: limits::HTTP_HEAD_BYTES,
+            http_body_bytes: limits::HTTP_BODY_BYTES,
+        }
+    }
+}
+
+/// Times after which a connection is given up, all in milliseconds.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a table")]
+pub struct Timeouts {
+    /// From the first byte of a request (or the accept) to the end of its head.
+    pub head_ms: u64,
+    /// From the end of a request's head to the end of its body.
+    pub body_ms: u64,
+    /// Idle time between two requests of one connection.
+    pub keep_alive_ms: u64,
+    /// The WebSocket close handshake, and lingering after an HTTP answer that closes.
+    pub close_ms: u64,
+    /// Time without any progress of a write queue that is not empty.
+    pub send_ms: u64,
+}
+
+impl Default for Timeouts {
+    fn default() -> Timeouts {
+        Timeouts {
+            head_ms: 10_000,
+            body_ms: 30_000,
+            keep_alive_ms: 60_000,
+            close_ms: 5_000,
+            send_ms: 30_000,
+        }
+    }
+}
+
+/// The Pusher dialect.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a table")]
+pub struct Pusher {
+    /// What stands before `/app/...` and `/apps/...`: empty, or a path without `/` at its end.
+    pub path_prefix: String,
+    /// Silence after which client and server ask each other for a sign of life, in seconds.
+    pub activity_timeout_s: u64,
+    /// How long the answer to that may take, in seconds.
+    pub pong_timeout_s: u64,
+    /// Whether a missing or unknown `protocol` is refused (4006 to 4008) instead of taken as 7.
+    pub strict_protocol: bool,
+}
+
+impl Default for Pusher {
+    fn default() -> Pusher {
+        Pusher {
+            path_prefix: String::new(),
+            activity_timeout_s: 120,
+            pong_timeout_s: 30,
+            strict_protocol: false,
+        }
+    }
+}
+
+/// Which requests reach which endpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub struct Route {
+    /// Any of these must hold; an empty list always holds.
+    #[serde(default)]
+    pub when: Vec<Condition>,
+    /// Where such a request goes.
+    pub endpoint: Endpoint,
+}
+
+impl Route {
+    /// `/echo` is echoed, everything else is for the applications.
+    fn defaults() -> Vec<Route> {
+        let echo = Condition {
+            path: Pattern::new("/echo"),
+        };
+        vec![
+            Route {
+                when: vec![echo],
+                endpoint: Endpoint::Echo,
+            },
+            Route {
+                when: Vec::new(),
+                endpoint: Endpoint::Apps,
+            },
+        ]
+    }
+
+    /// Whether a request for `path` (without its query) is this route's.
+    pub fn matches(&self, path: &str) -> bool {
+        self.when.is_empty()
+            || self
+                .when
+                .iter()
+                .any(|condition| condition.path.matches(path))
+    }
+}
+
+/// What must hold of a request.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub struct Condition {
+    /// The request's path without its query.
+    pub path: Pattern,
+}
+
+/// Where a request can go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Endpoint {
+    /// A WebSocket that sends back each message.
+    Echo,
+    /// The applications, by the paths of their dialects.
+    Apps,
+}
+
+/// One application.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub struct App {
+    /// Identifies it in the HTTP API. ASCII letters, digits, `_`, `.` and `-`.
+    pub id: String,
+    /// Identifies it to clients; public. ASCII letters, digits, `_`, `.` and `-`.
+    pub key: String,
+    /// Signs its requests and channels.
+    pub secret: Secret,
+    /// Further pairs that are accepted too, so that a pair can be replaced while clients run.
+    #[serde(default)]
+    pub keys: Vec<KeyPair>,
+    /// For people.
+    #[serde(default)]
+    pub name: String,
+    /// What its clients speak.
+    #[serde(default)]
+    pub dialect: Dialect,
+    /// Whether it accepts connections and requests.
+    #[serde(default = "yes")]
+    pub enabled: bool,
+    /// Whether connections without TLS are refused.
+    #[serde(default)]
+    pub require_tls: bool,
+    /// Origins from which a browser may connect; empty is any.
+    #[serde(default)]
+    pub allowed_origins: Vec<Pattern>,
+    /// Whether a signed request must be at most 600 seconds old.
+    #[serde(default = "yes")]
+    pub check_timestamp: bool,
+    /// The answer to a subscription that the connection already has.
+    #[serde(default)]
+    pub duplicate_subscribe: DuplicateSubscribe,
+    /// Bounds of this application.
+    #[serde(default)]
+    pub limits: AppLimits,
+}
+
+impl App {
+    /// Its pairs of key and secret, the principal one first.
+    pub fn key_pairs(&self) -> impl Iterator<Item = (&str, &Secret)> {
+        let further = self
+            .keys
+            .iter()
+            .map(|pair| (pair.key.as_str(), &pair.secret));
+        std::iter::once((self.key.as_str(), &self.secret)).chain(further)
+    }
+}
+
+/// A key and the secret that belongs to it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub struct KeyPair {
+    /// The public part. ASCII letters, digits, `_`, `.` and `-`.
+    pub key: String,
+    /// The part that signs.
+    pub secret: Secret,
+}
+
+/// A text that must not be logged: its `Debug` does not show it.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a secret.
+    pub fn new(secret: impl Into<String>) -> Secret {
+        Secret(secret.into())
+    }
+
+    /// The secret itself.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(not shown)")
+    }
+}
+
+/// What an application's clients speak.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dialect {
+    /// Pusher Channels, protocol 7.
+    #[default]
+    Pusher,
+}
+
+/// The answer to a subscription that the connection already has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DuplicateSubscribe {
+    /// An error; the subscription stays.
+    #[default]
+    Error,
+    /// The same acknowledgement as for the first one.
+    Ack,
+}
+
+/// Bounds of one application.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a table")]
+pub struct AppLimits {
+    /// Connections; 0 is unlimited.
+    pub connections: usize,
+    /// Channels that one connection may be subscribed to.
+    pub subscriptions_per_connection: usize,
+    /// Bytes of a channel's name.
+    pub channel_name_length: usize,
+    /// Bytes of an event's name.
+    pub event_name_length: usize,
+    /// Channels that one request may publish to.
+    pub channels_per_trigger: usize,
+    /// Bytes of one event's data.
+    #[serde(deserialize_with = "size::memory")]
+    pub event_bytes: usize,
+    /// Bytes of one message from a client.
+    #[serde(deserialize_with = "size::wide")]
+    pub message_bytes: u64,
+}
+
+impl Default for AppLimits {
+    fn default() -> AppLimits {
+        AppLimits {
+            connections: 0,
+            subscriptions_per_connection: 10_000,
+            channel_name_length: 200,
+            event_name_length: 200,
+            channels_per_trigger: 100,
+            event_bytes: 10_240,
+            message_bytes: 65_536,
+        }
+    }
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map_err(|_| {
+        let found = format!("`{text}`");
+        let expected = "an IPv4 or IPv6 address and a port, such as \"127.0.0.1:6001\" or \
+                        \"[::1]:6001\"";
+        serde::de::Error::invalid_value(serde::de::Unexpected::Other(&found), &expected)
+    })
+}

@@ -1,0 +1,263 @@
+//! A parsed document, TOML or YAML, as one tree that knows where each key and value stands.
+//!
+//! Both formats end here, so everything behind (variables, types, checks, errors) exists once.
+
+use std::fmt;
+
+use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use toml::de::{DeTable, DeValue};
+
+use super::error::{Error, Position, Problem};
+
+/// A value and the place where it begins.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) position: Option<Position>,
+    pub(super) value: Value,
+}
+
+/// What a configuration file can hold.
+#[derive(Debug)]
+pub(super) enum Value {
+    Null,
+    Bool(bool),
+    Int(i128),
+    Float(f64),
+    Text(String),
+    List(Vec<Node>),
+    Table(Vec<(Key, Node)>),
+}
+
+/// The key of a table's entry and the place where it begins.
+#[derive(Debug)]
+pub(super) struct Key {
+    pub(super) position: Option<Position>,
+    pub(super) name: String,
+}
+
+impl Node {
+    /// Where `path` (such as `apps[1].key`) stands: its key for an entry of a table, the value for
+    /// an entry of a list. A part that is not in the file leaves the place of what would hold it.
+    pub(super) fn locate(&self, path: &str) -> Option<Position> {
+        let mut node = self;
+        let mut position = None;
+        for segment in path.split(['.', '[']).filter(|segment| !segment.is_empty()) {
+            let entry = match &node.value {
+                Value::List(entries) => segment
+                    .strip_suffix(']')
+                    .and_then(|index| entries.get(index.parse::<usize>().ok()?))
+                    .map(|entry| (entry.position, entry)),
+                Value::Table(entries) => entries
+                    .iter()
+                    .find(|(key, _)| key.name == segment)
+                    .map(|(key, entry)| (key.position, entry)),
+                _ => None,
+            };
+            let Some((place, entry)) = entry else { break };
+            position = place.or(position);
+            node = entry;
+        }
+        position
+    }
+}
+
+/// Reads a TOML document.
+pub(super) fn from_toml(text: &str) -> Result<Node, Error> {
+    let lines = Lines::new(text);
+    match DeTable::parse(text) {
+        Ok(table) => Ok(toml_table(table.get_ref(), None, &lines)),
+        Err(error) => Err(Error::at(
+            Problem::Syntax(one_line(error.message())),
+            error.span().map(|span| lines.position(span.start)),
+        )),
+    }
+}
+
+fn toml_table(table: &DeTable<'_>, position: Option<Position>, lines: &Lines<'_>) -> Node {
+    let entry = |(key, value): (&toml::Spanned<_>, &toml::Spanned<_>)| {
+        let name = AsRef::<str>::as_ref(key.get_ref()).to_owned();
+        let position = Some(lines.position(key.span().start));
+        (Key { position, name }, toml_value(value, lines))
+    };
+    Node {
+        position,
+        value: Value::Table(table.iter().map(entry).collect()),
+    }
+}
+
+fn toml_value(value: &toml::Spanned<DeValue<'_>>, lines: &Lines<'_>) -> Node {
+    let position = Some(lines.position(value.span().start));
+    let value = match value.get_ref() {
+        DeValue::String(text) => Value::Text(text.to_string()),
+        DeValue::Integer(digits) => {
+            Value::Int(i128::from_str_radix(digits.as_str(), digits.radix()).unwrap_or(i128::MAX))
+        }
+        DeValue::Float(digits) => Value::Float(digits.as_str().parse().unwrap_or(f64::NAN)),
+        DeValue::Boolean(truth) => Value::Bool(*truth),
+        DeValue::Datetime(moment) => Value::Text(moment.to_string()),
+        DeValue::Array(entries) => Value::List(
+            entries
+                .iter()
+                .map(|entry| toml_value(entry, lines))
+                .collect(),
+        ),
+        DeValue::Table(table) => return toml_table(table, position, lines),
+    };
+    Node { position, value }
+}
+
+/// Reads a YAML document.
+pub(super) fn from_yaml(text: &str) -> Result<Node, Error> {
+    let options = serde_saphyr::options! {
+        strict_booleans: true,
+        with_snippet: false,
+    };
+    serde_saphyr::from_str_with_options(text, options).map_err(|error| {
+        let position = error.location().and_then(yaml_position);
+        Error::at(
+            Problem::Syntax(one_line(&yaml_message(&error.render()))),
+            position,
+        )
+    })
+}
+
+/// The message without the place that the library appends: the error has it already.
+fn yaml_message(text: &str) -> String {
+    let cut = text.rfind(" at line ").or_else(|| text.rfind(" (line "));
+    text[..cut.unwrap_or(text.len())].to_owned()
+}
+
+fn yaml_position(location: serde_saphyr::Location) -> Option<Position> {
+    let line = usize::try_from(location.line())
+        .ok()
+        .filter(|line| *line > 0)?;
+    Some(Position {
+        line,
+        column: usize::try_from(location.column()).ok()?.max(1),
+    })
+}
+
+impl<'de> Deserialize<'de> for Node {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Node, D::Error> {
+        let spanned = serde_saphyr::Spanned::<Value>::deserialize(deserializer)?;
+        Ok(Node {
+            position: yaml_position(spanned.referenced),
+            value: spanned.value,
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for Key {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Key, D::Error> {
+        let spanned = serde_saphyr::Spanned::<String>::deserialize(deserializer)?;
+        Ok(Key {
+            position: yaml_position(spanned.referenced),
+            name: spanned.value,
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(ValueVisitor)
+    }
+}
+
+struct ValueVisitor;
+
+impl<'de> Visitor<'de> for ValueVisitor {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_none<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, truth: bool) -> Result<Value, E> {
+        Ok(Value::Bool(truth))
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Value, E> {
+        Ok(Value::Int(number.into()))
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Value, E> {
+        Ok(Value::Int(number.into()))
+    }
+
+    fn visit_i128<E>(self, number: i128) -> Result<Value, E> {
+        Ok(Value::Int(number))
+    }
+
+    fn visit_u128<E>(self, number: u128) -> Result<Value, E> {
+        Ok(Value::Int(number.try_into().unwrap_or(i128::MAX)))
+    }
+
+    fn visit_f64<E>(self, number: f64) -> Result<Value, E> {
+        Ok(Value::Float(number))
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Value, E> {
+        Ok(Value::Text(text.to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
+        let mut list = Vec::new();
+        while let Some(entry) = entries.next_element()? {
+            list.push(entry);
+        }
+        Ok(Value::List(list))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
+        let mut table = Vec::new();
+        while let Some(entry) = entries.next_entry()? {
+            table.push(entry);
+        }
+        Ok(Value::Table(table))
+    }
+}
+
+/// Turns byte offsets of a text into lines and columns.
+struct Lines<'a> {
+    text: &'a str,
+    starts: Vec<usize>,
+}
+
+impl<'a> Lines<'a> {
+    fn new(text: &'a str) -> Lines<'a> {
+        let after_breaks = text.match_indices('\n').map(|(offset, _)| offset + 1);
+        Lines {
+            text,
+            starts: std::iter::once(0).chain(after_breaks).collect(),
+        }
+    }
+
+    fn position(&self, offset: usize) -> Position {
+        let line = self.starts.partition_point(|start| *start <= offset);
+        let before = self
+            .text
+            .get(self.starts[line - 1]..offset)
+            .unwrap_or_default();
+        Position {
+            line,
+            column: before.chars().count() + 1,
+        }
+    }
+}
+
+fn one_line(message: &str) -> String {
+    message
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect::<Vec<_>>()
+        .join("; ")
+}
