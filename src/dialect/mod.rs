@@ -1,1 +1,259 @@
-//! Under construction.
+//! What is said inside messages: the vendors' protocols, each a function of its state, a message
+//! and the time.
+//!
+//! A dialect writes to its own peer through [`Context`] and asks for everything else by an
+//! [`Action`]. It has two doors: WebSocket messages, and HTTP requests below its API path.
+
+mod apps;
+pub mod pusher;
+
+pub use apps::{App, Apps, Env};
+
+use crate::codec::json::Scratch;
+use crate::config;
+use crate::http;
+use crate::hub::{ConnId, Event};
+use crate::mem::Frozen;
+use crate::time::Now;
+use crate::ws::{self, frame};
+use std::borrow::Cow;
+
+/// What a dialect asks of the shard.
+#[derive(Debug)]
+pub enum Action {
+    /// Subscribe this connection, which may then hold `most` subscriptions. Answered by
+    /// [`Connection::joined`], at once or later.
+    Join {
+        /// The application's number.
+        app: u32,
+        /// The channel.
+        name: String,
+        /// Subscriptions that the connection may hold.
+        most: usize,
+    },
+    /// End a subscription of this connection. Not answered.
+    Leave {
+        /// The application's number.
+        app: u32,
+        /// The channel.
+        name: String,
+    },
+    /// Publish to all subscribers of a channel. The reply to the HTTP request that asks for it
+    /// waits until the event has its place in the channel's order.
+    Publish {
+        /// The application's number.
+        app: u32,
+        /// The channel.
+        name: String,
+        /// What is published.
+        event: Event,
+    },
+}
+
+/// The answer to a [`Action::Join`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JoinOutcome {
+    /// From now on every publish is heard.
+    Joined,
+    /// The connection had this subscription before.
+    Already,
+    /// The connection holds as many subscriptions as it may.
+    Full,
+}
+
+/// What a dialect works with during one call.
+pub struct Context<'a> {
+    /// The time.
+    pub now: Now,
+    /// The connection.
+    pub conn: ConnId,
+    /// Configuration and applications.
+    pub env: &'a Env,
+    /// Parser memory.
+    pub json: &'a mut Scratch,
+    /// Bytes to this peer; use [`Context::send_text`].
+    pub out: &'a mut Vec<u8>,
+    /// What is asked of the shard.
+    pub actions: &'a mut Vec<Action>,
+    /// Set by [`Context::close`].
+    pub closing: &'a mut Option<Closing>,
+    /// Whether the server is being shut down.
+    pub draining: bool,
+}
+
+/// A close that a dialect wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Closing {
+    /// The close code.
+    pub code: u16,
+    /// Why, in the vendor's words; cut to 123 bytes.
+    pub reason: Cow<'static, str>,
+}
+
+impl Closing {
+    /// A close with a fixed reason.
+    pub const fn new(code: u16, reason: &'static str) -> Closing {
+        Closing { code, reason: Cow::Borrowed(reason) }
+    }
+}
+
+impl Context<'_> {
+    /// Sends one text message to this peer.
+    pub fn send_text(&mut self, text: &[u8]) {
+        frame::push(self.out, ws::Opcode::Text, text, None);
+    }
+
+    /// Closes the connection behind all that was sent to it.
+    pub fn close(&mut self, closing: Closing) {
+        self.closing.get_or_insert(closing);
+    }
+}
+
+/// How a client asked for a WebSocket.
+#[derive(Clone, Copy, Debug)]
+pub struct Opening<'a> {
+    /// The request's path, as received.
+    pub path: &'a str,
+    /// The request's query, as received.
+    pub query: &'a str,
+    /// The `Origin` header.
+    pub origin: Option<&'a str>,
+    /// Whether the connection is encrypted.
+    pub secure: bool,
+}
+
+/// A dialect's answer to an HTTP request.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// The status code.
+    pub status: u16,
+    /// The body, of JSON.
+    pub body: Cow<'static, [u8]>,
+    /// The methods that the path knows, with a 405.
+    pub allow: Option<&'static str>,
+}
+
+/// One vendor's protocol.
+pub trait Dialect: Sized {
+    /// Takes a connection that has just been upgraded. `None` after it was refused by a close.
+    fn open(context: &mut Context<'_>, opening: &Opening<'_>) -> Option<Self>;
+
+    /// Takes one whole message; `payload` is the dialect's to change.
+    fn message(&mut self, context: &mut Context<'_>, kind: ws::Kind, payload: &mut [u8]);
+
+    /// Takes the answer to a [`Action::Join`].
+    fn joined(&mut self, context: &mut Context<'_>, name: &str, outcome: JoinOutcome);
+
+    /// Asks, in the dialect's words, a peer that has not answered a ping for a sign of life.
+    fn nudge(&mut self, context: &mut Context<'_>);
+
+    /// Why the server closes, in the dialect's codes.
+    fn closing(why: Why) -> Closing;
+
+    /// Forgets a connection that is gone.
+    fn gone(&mut self, env: &Env);
+
+    /// The bounds on what the peer sends.
+    fn limits(&self, env: &Env) -> ws::Limits;
+
+    /// Answers an HTTP request for application `app`; `path` is what follows `/apps/{id}`.
+    fn request(
+        context: &mut Context<'_>,
+        app: u32,
+        path: &str,
+        request: &mut http::Request<'_>,
+    ) -> Reply;
+}
+
+/// Reasons of the server for closing a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// The peer gives no sign of life.
+    Silent,
+    /// The server is being shut down.
+    Draining,
+    /// The peer does not read what it is sent.
+    Slow,
+}
+
+/// The dialect table: a new dialect is one folder and one word here.
+macro_rules! table {
+    ($($name:ident in $module:ident),* $(,)?) => {
+        /// A connection's state, in whatever dialect it speaks.
+        pub enum Connection {
+            $(
+                #[doc = concat!("See [`", stringify!($module), "`].")]
+                $name($module::Connection),
+            )*
+        }
+
+        impl Connection {
+            /// Opens a connection in the dialect of the application it asks for.
+            pub fn open(context: &mut Context<'_>, opening: &Opening<'_>) -> Option<Connection> {
+                match context.env.dialect_of(opening.path) {
+                    $(config::Dialect::$name => {
+                        $module::Connection::open(context, opening).map(Connection::$name)
+                    })*
+                }
+            }
+
+            /// See [`Dialect::message`].
+            pub fn message(&mut self, cx: &mut Context<'_>, kind: ws::Kind, payload: &mut [u8]) {
+                match self { $(Connection::$name(it) => it.message(cx, kind, payload),)* }
+            }
+
+            /// See [`Dialect::joined`].
+            pub fn joined(&mut self, cx: &mut Context<'_>, name: &str, outcome: JoinOutcome) {
+                match self { $(Connection::$name(it) => it.joined(cx, name, outcome),)* }
+            }
+
+            /// See [`Dialect::nudge`].
+            pub fn nudge(&mut self, cx: &mut Context<'_>) {
+                match self { $(Connection::$name(it) => it.nudge(cx),)* }
+            }
+
+            /// See [`Dialect::closing`].
+            pub fn closing(&self, why: Why) -> Closing {
+                match self { $(Connection::$name(_) => $module::Connection::closing(why),)* }
+            }
+
+            /// See [`Dialect::gone`].
+            pub fn gone(&mut self, env: &Env) {
+                match self { $(Connection::$name(it) => it.gone(env),)* }
+            }
+
+            /// See [`Dialect::limits`].
+            pub fn limits(&self, env: &Env) -> ws::Limits {
+                match self { $(Connection::$name(it) => it.limits(env),)* }
+            }
+        }
+
+        /// Answers an HTTP request below `/apps/`, in the dialect of the application it names.
+        pub fn request(context: &mut Context<'_>, request: &mut http::Request<'_>) -> Reply {
+            let path = request.path();
+            let Some((app, rest)) = context.env.api_target(path) else {
+                return apps::no_such_target(path);
+            };
+            match context.env.apps.get(app).config.dialect {
+                $(config::Dialect::$name => {
+                    $module::Connection::request(context, app, rest, request)
+                })*
+            }
+        }
+    };
+}
+
+table! { Pusher in pusher }
+
+/// A text frame that is written by `write`, frozen; `scratch` is memory to use again.
+pub fn freeze_text(scratch: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) -> Frozen {
+    const ROOM: usize = frame::HEADER_BYTES;
+    scratch.clear();
+    scratch.extend_from_slice(&[0; ROOM]);
+    write(scratch);
+    let payload = scratch.len() - ROOM;
+    let mut header = [0; ROOM];
+    let len = frame::header(&mut header, true, false, ws::Opcode::Text, payload as u64, None);
+    scratch[ROOM - len..ROOM].copy_from_slice(&header[..len]);
+    Frozen::new(&scratch[ROOM - len..])
+}
