@@ -4,7 +4,7 @@
 //! of the head. Line ends are CR LF, never less: a chunk that two programs delimit differently
 //! is a smuggled request.
 
-use super::{Error, Limits};
+use super::{Error, Limits, is_token_byte};
 
 /// Where the decoder stands in one body.
 #[derive(Clone, Copy, Debug)]
@@ -89,7 +89,7 @@ impl Chunked {
             (At::DataLineFeed, b'\n') => Ok(At::Size),
             (At::Trailer, b'\r') => Ok(At::LastLineFeed),
             (At::TrailerName, b':') => self.aside(limits, At::TrailerValue),
-            (At::Trailer | At::TrailerName, _) if is_token(byte) => {
+            (At::Trailer | At::TrailerName, _) if is_token_byte(byte) => {
                 self.aside(limits, At::TrailerName)
             }
             (At::TrailerValue, b'\r') => self.aside(limits, At::TrailerLineFeed),
@@ -158,11 +158,6 @@ impl Chunked {
 /// What a field value or an extension may hold (RFC 9110 section 5.5).
 fn is_text(byte: u8) -> bool {
     byte == b'\t' || (byte >= b' ' && byte != 0x7f)
-}
-
-/// RFC 9110 section 5.6.2.
-pub(super) fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 #[cfg(test)]

@@ -14,5 +14,5 @@ mod response;
 
 pub use self::error::Error;
 pub use self::reader::{Event, Limits, Phase, Reader};
-pub use self::request::{Headers, Request, Version};
+pub use self::request::{Headers, Request, Version, is_token_byte};
 pub use self::response::{CONTINUE, Connection, Response, push_field, push_number, push_status};

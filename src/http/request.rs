@@ -156,3 +156,8 @@ impl std::fmt::Debug for Headers<'_> {
         f.debug_map().entries(self.iter().map(text)).finish()
     }
 }
+
+/// Whether a token may hold `byte` (RFC 9110 section 5.6.2).
+pub fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}

@@ -1,0 +1,326 @@
+//! Signed requests of the HTTP API: `auth_key`, `auth_timestamp`, `auth_version`, `body_md5` and
+//! `auth_signature` in the query.
+//!
+//! The signature is the HMAC-SHA256, keyed by the secret of `auth_key`, of
+//!
+//! ```text
+//! METHOD \n path \n k=v&k=v
+//! ```
+//!
+//! with all parameters but the signature sorted by name, names in lower case, values not escaped.
+//! Clients differ in what they escape, in what a `+` is to them, and in whether the path has the
+//! configured prefix; each reading is tried in turn, the usual one first, so that a request of the
+//! usual kind costs one HMAC.
+
+use crate::crypto::{HmacKey, constant_time_eq, hex, md5};
+use crate::http::query::{self, Plus};
+
+/// A request to verify.
+#[derive(Clone, Copy, Debug)]
+pub struct Signed<'a> {
+    /// The method as received.
+    pub method: &'a str,
+    /// The path as received.
+    pub path: &'a str,
+    /// The configured path prefix, such as `/ws`, or nothing.
+    pub prefix: &'a str,
+    /// The query as received, without the `?`.
+    pub query: &'a str,
+    /// The body as received: verify before a parser works in place.
+    pub body: &'a [u8],
+}
+
+/// One key of an application.
+#[derive(Clone, Debug)]
+pub struct Key {
+    /// What a client names it by.
+    pub text: Box<str>,
+    /// Its secret, ready for signing.
+    pub secret: HmacKey,
+}
+
+impl Key {
+    /// A key and its secret.
+    pub fn new(text: &str, secret: &str) -> Key {
+        Key {
+            text: text.into(),
+            secret: HmacKey::new(secret.as_bytes()),
+        }
+    }
+}
+
+/// Why a request is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// A parameter that must be unique is given twice.
+    #[error("Parameter {0} given more than once")]
+    Repeated(&'static str),
+    /// `auth_key` is missing or not a key of this application.
+    #[error("Unknown auth_key")]
+    Key,
+    /// `auth_version` is missing or not `1.0`.
+    #[error("Unsupported auth_version: 1.0 is required")]
+    Version,
+    /// `auth_timestamp` is missing or not a number of seconds.
+    #[error("Invalid auth_timestamp: seconds since 1970 are required")]
+    Timestamp,
+    /// `auth_timestamp` is too far from our clock, in seconds since 1970.
+    #[error(
+        "Timestamp expired: Given timestamp ({given}) not within {tolerance}s of server time \
+         ({now})"
+    )]
+    Expired {
+        /// What the client sent.
+        given: u64,
+        /// What our clock says.
+        now: u64,
+        /// How far apart they may be.
+        tolerance: u64,
+    },
+    /// There is a body and no `body_md5`.
+    #[error("body_md5 is required with a body")]
+    BodyMd5Missing,
+    /// `body_md5` is not the MD5 of the body.
+    #[error("body_md5 does not match the body")]
+    BodyMd5,
+    /// `auth_signature` is missing or wrong.
+    #[error("Invalid auth_signature")]
+    Signature,
+}
+
+impl Refused {
+    /// The status of the answer.
+    pub fn status(self) -> u16 {
+        401
+    }
+}
+
+/// Verifies `request` against the current `keys` of its application, at `now_unix_s` seconds
+/// since 1970. `tolerance_s` is how far `auth_timestamp` may be from that; with `None` it may be
+/// anything, which lets a recorded request be sent again for ever.
+///
+/// # Errors
+/// The first of these that does not hold: the key, the version, the time, the body, the signature.
+pub fn verify(
+    request: &Signed<'_>,
+    keys: &[Key],
+    now_unix_s: u64,
+    tolerance_s: Option<u64>,
+) -> Result<(), Refused> {
+    let readings = Reading::all(request.query);
+    let mut form = Form::read(request.query, readings[0])?;
+    let name = form.get(AUTH_KEY);
+    let key = keys
+        .iter()
+        .find(|key| name == Some(key.text.as_bytes()))
+        .ok_or(Refused::Key)?;
+    if form.get(AUTH_VERSION) != Some(b"1.0") {
+        return Err(Refused::Version);
+    }
+    if let Some(tolerance) = tolerance_s {
+        check_time(form.get(AUTH_TIMESTAMP), now_unix_s, tolerance)?;
+    }
+    check_body(form.get(BODY_MD5), request.body)?;
+    for (at, reading) in readings.iter().enumerate() {
+        if at > 0 {
+            form = Form::read(request.query, *reading)?;
+        }
+        if form.is_signed_by(key, request) {
+            return Ok(());
+        }
+    }
+    Err(Refused::Signature)
+}
+
+fn check_time(given: Option<&[u8]>, now: u64, tolerance: u64) -> Result<(), Refused> {
+    let digits = given.filter(|text| text.iter().all(u8::is_ascii_digit));
+    let text = digits.and_then(|text| str::from_utf8(text).ok());
+    let given: u64 = text
+        .and_then(|text| text.parse().ok())
+        .ok_or(Refused::Timestamp)?;
+    if now.abs_diff(given) > tolerance {
+        return Err(Refused::Expired {
+            given,
+            now,
+            tolerance,
+        });
+    }
+    Ok(())
+}
+
+/// A `body_md5` is compared wherever it is given: one SDK sends that of no bytes with a `GET`.
+fn check_body(given: Option<&[u8]>, body: &[u8]) -> Result<(), Refused> {
+    match given {
+        None if body.is_empty() => Ok(()),
+        None => Err(Refused::BodyMd5Missing),
+        Some(given) if given.eq_ignore_ascii_case(&hex::<16, 32>(&md5(body))) => Ok(()),
+        Some(_) => Err(Refused::BodyMd5),
+    }
+}
+
+/// How a client may have come from the values it signed to the query it sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reading {
+    /// Escaped, a space as `+`.
+    Form,
+    /// Escaped, a space as `%20`, and a `+` left alone.
+    Url,
+    /// Not escaped at all.
+    Raw,
+}
+
+impl Reading {
+    /// The readings that differ for this query, the likeliest first.
+    fn all(query: &str) -> &'static [Reading] {
+        match (query.contains('%'), query.contains('+')) {
+            (false, false) => &[Reading::Raw],
+            (true, true) => &[Reading::Form, Reading::Url, Reading::Raw],
+            _ => &[Reading::Form, Reading::Raw],
+        }
+    }
+
+    fn decode_into(self, out: &mut Vec<u8>, text: &str) {
+        match self {
+            Reading::Form => query::decode_into(out, text.as_bytes(), Plus::Space),
+            Reading::Url => query::decode_into(out, text.as_bytes(), Plus::Plus),
+            Reading::Raw => out.extend_from_slice(text.as_bytes()),
+        }
+    }
+}
+
+/// The parameters in one reading.
+struct Form {
+    /// `k=v&k=v` in order of arrival, without the signature.
+    text: Vec<u8>,
+    pairs: Vec<Pair>,
+    signature: Option<Vec<u8>>,
+}
+
+/// Where one parameter lies in the text.
+#[derive(Clone, Copy)]
+struct Pair {
+    start: usize,
+    /// The place of the `=`.
+    middle: usize,
+    end: usize,
+}
+
+impl Form {
+    fn read(query: &str, reading: Reading) -> Result<Form, Refused> {
+        let text = Vec::with_capacity(query.len());
+        let mut form = Form {
+            text,
+            pairs: Vec::with_capacity(USUAL_PAIRS),
+            signature: None,
+        };
+        for (key, value) in query::pairs(query) {
+            let before = form.text.len();
+            if before > 0 {
+                form.text.push(b'&');
+            }
+            let start = form.text.len();
+            reading.decode_into(&mut form.text, key);
+            form.text[start..].make_ascii_lowercase();
+            let middle = form.text.len();
+            form.text.push(b'=');
+            reading.decode_into(&mut form.text, value);
+            let end = form.text.len();
+            if &form.text[start..middle] == AUTH_SIGNATURE.as_bytes() {
+                let signature = form.text[middle + 1..].to_vec();
+                form.text.truncate(before);
+                if form.signature.replace(signature).is_some() {
+                    return Err(Refused::Repeated(AUTH_SIGNATURE));
+                }
+            } else {
+                form.pairs.push(Pair { start, middle, end });
+            }
+        }
+        form.check_unique()?;
+        Ok(form)
+    }
+
+    /// Two of these would be one for us and the other for whoever signed.
+    fn check_unique(&self) -> Result<(), Refused> {
+        for name in [AUTH_KEY, AUTH_TIMESTAMP, AUTH_VERSION, BODY_MD5] {
+            if self.values(name).nth(1).is_some() {
+                return Err(Refused::Repeated(name));
+            }
+        }
+        Ok(())
+    }
+
+    fn get(&self, name: &'static str) -> Option<&[u8]> {
+        self.values(name).next()
+    }
+
+    fn values(&self, name: &'static str) -> impl Iterator<Item = &[u8]> {
+        let named = move |pair: &&Pair| self.name(pair) == name.as_bytes();
+        self.pairs
+            .iter()
+            .filter(named)
+            .map(|pair| &self.text[pair.middle + 1..pair.end])
+    }
+
+    fn name(&self, pair: &Pair) -> &[u8] {
+        &self.text[pair.start..pair.middle]
+    }
+
+    /// Whether the signature is that of this reading, for the path with or without the prefix.
+    fn is_signed_by(&mut self, key: &Key, request: &Signed<'_>) -> bool {
+        self.sort();
+        let Some(signature) = &self.signature else {
+            return false;
+        };
+        let is_signed = |prefix: &str, path: &str| {
+            let [method, prefix, path] = [request.method, prefix, path].map(str::as_bytes);
+            let mac = key
+                .secret
+                .sign(&[method, b"\n", prefix, path, b"\n", &self.text]);
+            constant_time_eq(&hex::<32, 64>(&mac), signature)
+        };
+        if is_signed("", request.path) {
+            return true;
+        }
+        match request.path.strip_prefix(request.prefix) {
+            _ if request.prefix.is_empty() => false,
+            Some(path) => is_signed("", path),
+            None => is_signed(request.prefix, request.path),
+        }
+    }
+
+    /// Puts the text in the order of the names; equal names keep the order of arrival. Clients
+    /// send them in this order as a rule, and then nothing moves.
+    fn sort(&mut self) {
+        if self.pairs.is_sorted_by_key(|pair| self.name(pair)) {
+            return;
+        }
+        let mut pairs = std::mem::take(&mut self.pairs);
+        pairs.sort_by(|left, right| self.name(left).cmp(self.name(right)));
+        let mut text = Vec::with_capacity(self.text.len());
+        for pair in &mut pairs {
+            if !text.is_empty() {
+                text.push(b'&');
+            }
+            let start = text.len();
+            text.extend_from_slice(&self.text[pair.start..pair.end]);
+            let middle = start + (pair.middle - pair.start);
+            *pair = Pair {
+                start,
+                middle,
+                end: text.len(),
+            };
+        }
+        (self.text, self.pairs) = (text, pairs);
+    }
+}
+
+const AUTH_KEY: &str = "auth_key";
+const AUTH_SIGNATURE: &str = "auth_signature";
+const AUTH_TIMESTAMP: &str = "auth_timestamp";
+const AUTH_VERSION: &str = "auth_version";
+const BODY_MD5: &str = "body_md5";
+/// Parameters of a publish, the signature included.
+const USUAL_PAIRS: usize = 8;
+
+#[cfg(test)]
+mod tests;

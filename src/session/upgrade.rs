@@ -1,0 +1,432 @@
+//! The server's side of the opening handshake (RFC 6455 section 4.2).
+
+use crate::crypto::{decode_base64, websocket_accept};
+use crate::http::{Connection, Headers, Request, Response, Version};
+use crate::http::{is_token_byte, push_field, push_status};
+
+/// A handshake that can be accepted.
+#[derive(Debug)]
+pub struct Upgrade<'r> {
+    accept: [u8; 28],
+    headers: &'r Headers<'r>,
+}
+
+impl<'r> Upgrade<'r> {
+    /// The value of `Sec-WebSocket-Accept`.
+    pub fn accept_key(&self) -> &str {
+        // Base64 is ASCII.
+        str::from_utf8(&self.accept).unwrap_or_default()
+    }
+
+    /// The subprotocols that the client offers, in its order of preference: tokens, each once.
+    pub fn protocols(&self) -> impl Iterator<Item = &'r str> {
+        self.headers.tokens(PROTOCOL)
+    }
+
+    /// The values of `Sec-WebSocket-Extensions` as sent, in order; those that are not text are
+    /// left out.
+    pub fn extensions(&self) -> impl Iterator<Item = &'r str> {
+        self.headers
+            .values(EXTENSIONS)
+            .filter_map(|value| str::from_utf8(value).ok())
+    }
+
+    /// Where the page comes from that opens the connection; browsers always say it.
+    pub fn origin(&self) -> Option<&'r str> {
+        self.headers
+            .first("Origin")
+            .and_then(|value| str::from_utf8(value).ok())
+    }
+}
+
+/// Why a handshake is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Section 4.2.1, item 1: the method is GET.
+    #[error("a WebSocket handshake is a GET")]
+    Method,
+    /// Section 4.2.1, item 1: HTTP/1.1 at least.
+    #[error("a WebSocket handshake needs HTTP/1.1")]
+    Version,
+    /// Section 4.2.1, item 3: `Upgrade` names `websocket`.
+    #[error("the Upgrade field must name websocket")]
+    Upgrade,
+    /// Section 4.2.1, item 4: `Connection` names `upgrade`.
+    #[error("the Connection field must name upgrade")]
+    Connection,
+    /// Section 4.2.1, item 6: `Sec-WebSocket-Version` is missing or given twice.
+    #[error("exactly one Sec-WebSocket-Version is required")]
+    NoSocketVersion,
+    /// Section 4.4: another version than 13, the only one there is.
+    #[error("Sec-WebSocket-Version must be 13")]
+    SocketVersion,
+    /// Section 4.2.1, item 5: one key, which is the base64 of 16 bytes.
+    #[error("exactly one Sec-WebSocket-Key of 16 bytes in base64 is required")]
+    Key,
+    /// Section 4.1, item 10: subprotocols are tokens and each is named once.
+    #[error("Sec-WebSocket-Protocol must be a list of different tokens")]
+    Protocols,
+    /// A handshake has no body.
+    #[error("a WebSocket handshake has no body")]
+    Body,
+}
+
+impl Refusal {
+    /// The status of the answer.
+    pub fn status(self) -> u16 {
+        match self {
+            Refusal::Method => 405,
+            Refusal::SocketVersion => 426,
+            _ => 400,
+        }
+    }
+
+    /// Writes the whole answer, one line of text that says what is wrong; the connection closes
+    /// behind it.
+    pub fn respond(self, out: &mut Vec<u8>) {
+        let headers: &[(&str, &str)] = match self {
+            Refusal::Method => &[("Allow", "GET")],
+            // RFC 9110 section 7.8: whoever sends `Upgrade` names it in `Connection` too.
+            Refusal::SocketVersion => &[
+                ("Connection", "Upgrade"),
+                ("Upgrade", "websocket"),
+                (VERSION, "13"),
+            ],
+            _ => &[],
+        };
+        Response::text(self.status(), &format!("{self}\n"))
+            .headers(headers)
+            .connection(Connection::Close)
+            .push(out);
+    }
+}
+
+/// Whether `request` asks for WebSocket at all: its `Upgrade` field names it.
+pub fn wanted(request: &Request<'_>) -> bool {
+    request.headers.has_token("Upgrade", "websocket")
+}
+
+/// Checks the handshake. `Host` was checked with the head (RFC 9112 section 3.2).
+///
+/// # Errors
+/// The first rule of section 4.2.1 that `request` breaks.
+pub fn check<'r>(request: &'r Request<'_>) -> Result<Upgrade<'r>, Refusal> {
+    let headers = &request.headers;
+    if request.method != "GET" {
+        return Err(Refusal::Method);
+    }
+    if request.version < Version::Http11 {
+        return Err(Refusal::Version);
+    }
+    if !wanted(request) {
+        return Err(Refusal::Upgrade);
+    }
+    if !headers.has_token("Connection", "upgrade") {
+        return Err(Refusal::Connection);
+    }
+    match only(headers, VERSION) {
+        Some(b"13") => {}
+        Some(_) => return Err(Refusal::SocketVersion),
+        None => return Err(Refusal::NoSocketVersion),
+    }
+    let key = only(headers, KEY)
+        .filter(|key| is_key(key))
+        .ok_or(Refusal::Key)?;
+    let key = str::from_utf8(key).map_err(|_| Refusal::Key)?;
+    if !are_tokens_once(headers) {
+        return Err(Refusal::Protocols);
+    }
+    if !request.body.is_empty() {
+        return Err(Refusal::Body);
+    }
+    Ok(Upgrade {
+        accept: websocket_accept(key),
+        headers,
+    })
+}
+
+/// Writes the 101 with the subprotocol and the extensions that were chosen (section 4.2.2).
+pub fn accept(
+    out: &mut Vec<u8>,
+    upgrade: &Upgrade<'_>,
+    protocol: Option<&str>,
+    extensions: Option<&str>,
+) {
+    push_status(out, 101);
+    out.extend_from_slice(b"Upgrade: websocket\r\nConnection: Upgrade\r\n");
+    push_field(out, "Sec-WebSocket-Accept", upgrade.accept_key());
+    if let Some(protocol) = protocol {
+        push_field(out, PROTOCOL, protocol);
+    }
+    if let Some(extensions) = extensions {
+        push_field(out, EXTENSIONS, extensions);
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The value of a field that is there exactly once.
+fn only<'a>(headers: &Headers<'a>, name: &str) -> Option<&'a [u8]> {
+    let mut values = headers.values(name);
+    values.next().filter(|_| values.next().is_none())
+}
+
+/// Strict base64 of 16 bytes.
+fn is_key(text: &[u8]) -> bool {
+    let mut key = [0; 16];
+    text.len() == 24 && decode_base64(text, &mut key) == Some(16)
+}
+
+/// Whether the offered subprotocols are tokens (RFC 9110 section 5.6.2), none of them twice.
+fn are_tokens_once(headers: &Headers<'_>) -> bool {
+    let mut seen = [""; MAX_PROTOCOLS];
+    for (at, token) in headers.tokens(PROTOCOL).enumerate() {
+        let is_new = !seen[..at.min(MAX_PROTOCOLS)].contains(&token);
+        let is_token = !token.is_empty() && token.bytes().all(is_token_byte);
+        if at == MAX_PROTOCOLS || !is_new || !is_token {
+            return false;
+        }
+        seen[at] = token;
+    }
+    true
+}
+
+const EXTENSIONS: &str = "Sec-WebSocket-Extensions";
+const KEY: &str = "Sec-WebSocket-Key";
+const PROTOCOL: &str = "Sec-WebSocket-Protocol";
+const VERSION: &str = "Sec-WebSocket-Version";
+/// Subprotocols in one offer: clients name a handful, and each is compared with all before it.
+const MAX_PROTOCOLS: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::{Event, Limits, Reader};
+
+    /// The handshake of RFC 6455 section 1.2.
+    const SAMPLE: &str = "GET /chat HTTP/1.1\r\nHost: server.example.com\r\nUpgrade: websocket\r\n\
+        Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+        Origin: http://example.com\r\nSec-WebSocket-Protocol: chat, superchat\r\n\
+        Sec-WebSocket-Version: 13\r\n\r\n";
+    const KEY_LINE: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+
+    fn with_request<T>(text: &str, run: impl FnOnce(&Request<'_>) -> T) -> T {
+        let (mut reader, mut input) = (Reader::new(), text.as_bytes().to_vec());
+        match reader.next(&Limits::default(), &mut input) {
+            (_, Event::Request(request)) => run(&request),
+            (_, event) => panic!("{event:?} of {text}"),
+        }
+    }
+
+    /// The sample with `from` replaced by `to`.
+    fn check_sample(from: &str, to: &str, want: Option<Refusal>) {
+        assert!(SAMPLE.contains(from), "{from}");
+        let text = SAMPLE.replace(from, to);
+        let got = with_request(&text, |request| check(request).err());
+        assert_eq!(got, want, "{text}");
+    }
+
+    #[test]
+    fn s1_3_sample_handshake() {
+        let out = with_request(SAMPLE, |request| {
+            assert!(wanted(request));
+            let upgrade = check(request).unwrap();
+            assert_eq!(
+                upgrade.protocols().collect::<Vec<_>>(),
+                ["chat", "superchat"]
+            );
+            assert_eq!(upgrade.extensions().count(), 0);
+            assert_eq!(upgrade.origin(), Some("http://example.com"));
+            let mut out = Vec::new();
+            accept(&mut out, &upgrade, Some("chat"), None);
+            out
+        });
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\
+             Sec-WebSocket-Protocol: chat\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn extensions_come_raw_and_the_answer_names_the_chosen_ones() {
+        let offers = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits, x\r\n\
+            sec-websocket-extensions: y\r\n";
+        let text = SAMPLE.replace(KEY_LINE, &format!("{KEY_LINE}{offers}"));
+        with_request(&text, |request| {
+            let upgrade = check(request).unwrap();
+            let got: Vec<_> = upgrade.extensions().collect();
+            assert_eq!(got, ["permessage-deflate; client_max_window_bits, x", "y"]);
+            let mut out = Vec::new();
+            accept(&mut out, &upgrade, None, Some("permessage-deflate"));
+            let out = String::from_utf8(out).unwrap();
+            let end = "=\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n";
+            assert!(out.ends_with(end), "{out}");
+            assert!(!out.contains("Protocol:"), "{out}");
+        });
+    }
+
+    #[test]
+    fn s4_2_1_what_is_accepted() {
+        for (from, to) in [
+            ("Upgrade: websocket", "upgrade: WebSocket"),
+            ("Upgrade: websocket", "Upgrade: h2c, websocket"),
+            ("Connection: Upgrade", "connection: keep-alive, UPGRADE"),
+            (
+                "Connection: Upgrade",
+                "Connection: keep-alive\r\nConnection: upgrade",
+            ),
+            (
+                KEY_LINE,
+                "Sec-WebSocket-Key:   AAAAAAAAAAAAAAAAAAAAAA==  \r\n",
+            ),
+            ("Sec-WebSocket-Protocol: chat, superchat\r\n", ""),
+            ("chat, superchat", ""),
+            ("chat, superchat", ",a,,b.c"),
+            ("chat, superchat", "a, A"),
+            ("Origin: http://example.com\r\n", ""),
+            ("Version: 13\r\n", "Version: 13\r\nContent-Length: 0\r\n"),
+        ] {
+            check_sample(from, to, None);
+        }
+    }
+
+    #[test]
+    fn s4_2_1_what_is_refused() {
+        let twice = format!("{KEY_LINE}{KEY_LINE}");
+        for (from, to, want) in [
+            ("GET", "POST", Refusal::Method),
+            ("GET", "get", Refusal::Method),
+            ("HTTP/1.1", "HTTP/1.0", Refusal::Version),
+            ("Upgrade: websocket\r\n", "", Refusal::Upgrade),
+            (
+                "Upgrade: websocket",
+                "Upgrade: websockets",
+                Refusal::Upgrade,
+            ),
+            (
+                "Upgrade: websocket",
+                "Upgrade: web socket",
+                Refusal::Upgrade,
+            ),
+            ("Connection: Upgrade\r\n", "", Refusal::Connection),
+            (
+                "Connection: Upgrade",
+                "Connection: keep-alive",
+                Refusal::Connection,
+            ),
+            (
+                "Sec-WebSocket-Version: 13\r\n",
+                "",
+                Refusal::NoSocketVersion,
+            ),
+            (
+                "Version: 13",
+                "Version: 13\r\nSec-WebSocket-Version: 13",
+                Refusal::NoSocketVersion,
+            ),
+            ("Version: 13", "Version: 8", Refusal::SocketVersion),
+            ("Version: 13", "Version: 013", Refusal::SocketVersion),
+            ("Version: 13", "Version: 13, 8", Refusal::SocketVersion),
+            ("Version: 13", "Version:", Refusal::SocketVersion),
+            (KEY_LINE, "", Refusal::Key),
+            (KEY_LINE, &twice, Refusal::Key),
+            ("dGhlIHNhbXBsZSBub25jZQ==", "", Refusal::Key),
+            (
+                "dGhlIHNhbXBsZSBub25jZQ==",
+                "dGhlIHNhbXBsZSBub25jZQ",
+                Refusal::Key,
+            ),
+            (
+                "dGhlIHNhbXBsZSBub25jZQ==",
+                "dGhlIHNhbXBsZSBub25j",
+                Refusal::Key,
+            ),
+            (
+                "dGhlIHNhbXBsZSBub25jZQ==",
+                "dGhlIHNhbXBsZSBub25jZQA=",
+                Refusal::Key,
+            ),
+            (
+                "dGhlIHNhbXBsZSBub25jZQ==",
+                "dGhlIHNhbXBsZSBub25jZR==",
+                Refusal::Key,
+            ),
+            (
+                "dGhlIHNhbXBsZSBub25jZQ==",
+                "dGhlIHNhbXBsZSBub25jZQAA",
+                Refusal::Key,
+            ),
+            (
+                "dGhlIHNhbXBsZSBub25jZQ==",
+                "dGhlIHNh XBsZSBub25jZQ==",
+                Refusal::Key,
+            ),
+            ("chat, superchat", "chat, chat", Refusal::Protocols),
+            (
+                "chat, superchat",
+                "chat\r\nSec-WebSocket-Protocol: chat",
+                Refusal::Protocols,
+            ),
+            ("chat, superchat", "chat/1", Refusal::Protocols),
+            ("chat, superchat", "two words", Refusal::Protocols),
+            ("chat, superchat", "é", Refusal::Protocols),
+            (
+                "13\r\n\r\n",
+                "13\r\nContent-Length: 1\r\n\r\nx",
+                Refusal::Body,
+            ),
+        ] {
+            check_sample(from, to, Some(want));
+        }
+    }
+
+    #[test]
+    fn both_sides_of_the_count_of_subprotocols() {
+        let offer = |count| {
+            (0..count)
+                .map(|n| format!("p{n}"))
+                .collect::<Vec<_>>()
+                .join(",")
+        };
+        check_sample("chat, superchat", &offer(MAX_PROTOCOLS), None);
+        let refusal = Some(Refusal::Protocols);
+        check_sample("chat, superchat", &offer(MAX_PROTOCOLS + 1), refusal);
+    }
+
+    #[test]
+    fn a_plain_request_wants_no_upgrade() {
+        with_request("GET / HTTP/1.1\r\nHost: h\r\n\r\n", |request| {
+            assert!(!wanted(request))
+        });
+        let other = "GET / HTTP/1.1\r\nHost: h\r\nUpgrade: h2c\r\n\r\n";
+        with_request(other, |request| assert!(!wanted(request)));
+    }
+
+    #[test]
+    fn refusals_are_whole_responses() {
+        for (refusal, first, more) in [
+            (
+                Refusal::Method,
+                "HTTP/1.1 405 Method Not Allowed",
+                "Allow: GET\r\n",
+            ),
+            (
+                Refusal::SocketVersion,
+                "HTTP/1.1 426 Upgrade Required",
+                "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
+            ),
+            (Refusal::Key, "HTTP/1.1 400 Bad Request", ""),
+        ] {
+            let mut out = Vec::new();
+            refusal.respond(&mut out);
+            let body = format!("{refusal}\n");
+            let want = format!(
+                "{first}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n\
+                 {more}Connection: close\r\n\r\n{body}",
+                body.len()
+            );
+            assert_eq!(String::from_utf8(out).unwrap(), want);
+        }
+    }
+}
