@@ -1,0 +1,201 @@
+//! Closing (RFC 6455 sections 5.5.1, 7.1 and 7.4): codes, payloads and the handshake.
+
+use super::Violation;
+use crate::limits::WS_CONTROL_BYTES;
+
+/// The purpose of the connection is fulfilled.
+pub const NORMAL: u16 = 1000;
+/// The endpoint goes away: a server shuts down, a page is left.
+pub const GOING_AWAY: u16 = 1001;
+/// The peer broke the protocol.
+pub const PROTOCOL: u16 = 1002;
+/// A kind of data that cannot be accepted.
+pub const UNSUPPORTED: u16 = 1003;
+/// Never on the wire: what a close frame without a code means.
+pub const NO_CODE: u16 = 1005;
+/// Never on the wire: the connection ended without a close frame.
+pub const ABNORMAL: u16 = 1006;
+/// Data that does not fit its kind, such as text that is not UTF-8.
+pub const INVALID_DATA: u16 = 1007;
+/// A message that violates a policy.
+pub const POLICY: u16 = 1008;
+/// A message that is too big to be processed.
+pub const TOO_BIG: u16 = 1009;
+/// Something unexpected on our side.
+pub const INTERNAL: u16 = 1011;
+/// The service restarts; come back.
+pub const RESTART: u16 = 1012;
+/// The service is overloaded; come back later.
+pub const TRY_AGAIN: u16 = 1013;
+
+/// Whether `code` may stand in a close frame (section 7.4 and its registry): 1000 to 1003, 1007 to
+/// 1014, and 3000 to 4999. The only rule, for what is read and for what is written.
+pub fn on_the_wire(code: u16) -> bool {
+    matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
+}
+
+/// The payload of a close frame, ready to be written; at most 125 bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Payload {
+    bytes: [u8; WS_CONTROL_BYTES],
+    len: u8,
+}
+
+impl std::ops::Deref for Payload {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
+}
+
+/// Builds the payload of a close frame. A reason of more than 123 bytes is cut at a character
+/// boundary; a code that may not be on the wire gives the empty payload, which means "no code".
+pub fn payload(code: u16, reason: &str) -> Payload {
+    let mut payload = Payload {
+        bytes: [0; WS_CONTROL_BYTES],
+        len: 0,
+    };
+    if !on_the_wire(code) {
+        return payload;
+    }
+    let reason = &reason.as_bytes()[..reason.floor_char_boundary(WS_CONTROL_BYTES - 2)];
+    let end = 2 + reason.len();
+    payload.bytes[..2].copy_from_slice(&code.to_be_bytes());
+    payload.bytes[2..end].copy_from_slice(reason);
+    payload.len = end as u8;
+    payload
+}
+
+/// Reads the payload of a whole close frame: the code and the reason.
+///
+/// # Errors
+/// [`Violation::HalfCloseCode`], [`Violation::CloseCode`] or [`Violation::ReasonNotUtf8`].
+pub fn parse(payload: &[u8]) -> Result<(Option<u16>, &str), Violation> {
+    check_part(payload)?;
+    let Some((code, reason)) = payload.split_first_chunk::<2>() else {
+        return if payload.is_empty() {
+            Ok((None, ""))
+        } else {
+            Err(Violation::HalfCloseCode)
+        };
+    };
+    let reason = std::str::from_utf8(reason).map_err(|_| Violation::ReasonNotUtf8)?;
+    Ok((Some(u16::from_be_bytes(*code)), reason))
+}
+
+/// Checks the first octets of a close payload, of which more may follow.
+///
+/// # Errors
+/// What no further octet can mend.
+pub(super) fn check_part(part: &[u8]) -> Result<(), Violation> {
+    let Some((code, reason)) = part.split_first_chunk::<2>() else {
+        return Ok(());
+    };
+    let code = u16::from_be_bytes(*code);
+    if !on_the_wire(code) {
+        return Err(Violation::CloseCode(code));
+    }
+    match std::str::from_utf8(reason) {
+        Err(e) if e.error_len().is_some() => Err(Violation::ReasonNotUtf8),
+        _ => Ok(()),
+    }
+}
+
+/// The closing handshake (section 7.1): each side sends one close frame and no data after it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Handshake {
+    /// Neither side has closed.
+    #[default]
+    Open,
+    /// Our close frame is out; the peer's is awaited.
+    Sent,
+    /// The peer's close frame is in; ours is owed.
+    Received,
+    /// Both are through: the server ends the TCP connection first (section 7.1.1).
+    Done,
+}
+
+impl Handshake {
+    /// We want to send a close frame: whether it may go out. At most one ever does.
+    #[must_use]
+    pub fn send(&mut self) -> bool {
+        let (next, may) = match self {
+            Handshake::Open => (Handshake::Sent, true),
+            Handshake::Received => (Handshake::Done, true),
+            Handshake::Sent | Handshake::Done => return false,
+        };
+        *self = next;
+        may
+    }
+
+    /// The peer's close frame came: whether we owe it an answer.
+    #[must_use]
+    pub fn receive(&mut self) -> bool {
+        let (next, owed) = match self {
+            Handshake::Open => (Handshake::Received, true),
+            Handshake::Sent => (Handshake::Done, false),
+            Handshake::Received | Handshake::Done => return false,
+        };
+        *self = next;
+        owed
+    }
+
+    /// Whether data frames may still be sent.
+    pub fn may_send_data(self) -> bool {
+        self == Handshake::Open
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_on_the_wire_are_the_registered_ones() {
+        let allowed = (0..=u16::MAX)
+            .filter(|&code| on_the_wire(code))
+            .collect::<Vec<_>>();
+        let want = (1000..=1003)
+            .chain(1007..=1014)
+            .chain(3000..=4999)
+            .collect::<Vec<_>>();
+        assert_eq!(allowed, want);
+    }
+
+    #[test]
+    fn a_payload_that_is_written_can_be_read() {
+        for (code, reason) in [(1000, ""), (1001, "bye"), (4999, "gr\u{fc}\u{df}e")] {
+            assert_eq!(parse(&payload(code, reason)), Ok((Some(code), reason)));
+        }
+    }
+
+    #[test]
+    fn a_long_reason_is_cut_between_characters() {
+        assert_eq!(payload(1000, &"x".repeat(123)).len(), 125);
+        assert_eq!(payload(1000, &"x".repeat(124)).len(), 125);
+        let euros = "\u{20ac}".repeat(60);
+        assert_eq!(payload(1000, &euros).len(), 2 + 41 * 3);
+        let shifted = format!("x{euros}");
+        assert_eq!(payload(1000, &shifted).len(), 2 + 1 + 40 * 3);
+    }
+
+    #[test]
+    fn a_code_that_may_not_be_on_the_wire_is_not_written() {
+        for code in [0, 999, NO_CODE, ABNORMAL, 1015, 2999, 5000, u16::MAX] {
+            assert!(payload(code, "reason").is_empty(), "{code}");
+        }
+    }
+
+    #[test]
+    fn each_side_closes_once() {
+        let mut ours = Handshake::Open;
+        assert!(ours.send() && !ours.may_send_data() && !ours.send());
+        assert!(!ours.receive());
+        assert_eq!(ours, Handshake::Done);
+        let mut theirs = Handshake::Open;
+        assert!(theirs.receive() && !theirs.may_send_data() && !theirs.receive());
+        assert!(theirs.send() && !theirs.send() && !theirs.receive());
+        assert_eq!(theirs, Handshake::Done);
+    }
+}

@@ -1,0 +1,450 @@
+//! The reading half: octets in, events out.
+
+use super::frame::{HEADER_BYTES, Header, Opcode, Rules};
+use super::{Event, Kind, Limits, Role, Violation, close, utf8};
+use crate::simd;
+
+/// What one connection remembers between two pieces of input.
+///
+/// Frames that arrive whole leave nothing behind. What is kept is an unfinished header
+/// (`head[..head_len]`), and in `buf` the message so far: `buf[..start]` of frames before the
+/// current one, `buf[start..]` of the current one, which wants `left` more octets. A control frame
+/// inside a fragmented message borrows the end of the same buffer.
+///
+/// Invariants: `start <= buf.len()`; `head_len > 0` only between frames; `fragments > 0` exactly
+/// while a message is open; an idle reader has an empty `buf` without capacity.
+#[derive(Debug)]
+pub struct Reader {
+    buf: Vec<u8>,
+    start: usize,
+    left: u64,
+    /// The key of the current frame, turned so that its first octet is the next one to be used.
+    key: Option<[u8; 4]>,
+    fragments: u32,
+    head: [u8; HEADER_BYTES],
+    head_len: u8,
+    text: utf8::Validator,
+    stage: Stage,
+    opcode: Opcode,
+    fin: bool,
+    kind: Kind,
+    compressed: bool,
+}
+
+/// Where in the stream a reader stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Before a header, no message open, nothing kept.
+    Idle,
+    /// Before or inside a header.
+    Header,
+    /// Inside a payload.
+    Payload,
+    /// `buf[start..]` was handed out; the next call takes it back.
+    Given,
+    /// After a violation or a close frame.
+    Dead,
+}
+
+/// An event without its borrows.
+enum Found {
+    Need,
+    Frame(Opcode, Place),
+    Violation(Violation),
+}
+
+/// Where the payload of a found frame or message lies.
+enum Place {
+    Input { start: usize, end: usize },
+    Buffer,
+}
+
+impl Default for Reader {
+    fn default() -> Self {
+        Reader::new()
+    }
+}
+
+impl Reader {
+    /// A reader at the start of a connection.
+    pub const fn new() -> Self {
+        Reader {
+            buf: Vec::new(),
+            start: 0,
+            left: 0,
+            key: None,
+            fragments: 0,
+            head: [0; HEADER_BYTES],
+            head_len: 0,
+            text: utf8::Validator::new(),
+            stage: Stage::Idle,
+            opcode: Opcode::Continuation,
+            fin: false,
+            kind: Kind::Binary,
+            compressed: false,
+        }
+    }
+
+    /// Takes octets from the front of `input` and answers how many it took and what they gave.
+    ///
+    /// Call it with what is left of the input until it answers [`Event::Need`], which always takes
+    /// all of it; that last call also releases the buffer of a message that was handed out before.
+    /// After [`Event::Close`] and [`Event::Violation`] the reader takes and ignores everything.
+    #[inline]
+    pub fn next<'a>(
+        &'a mut self,
+        role: Role,
+        limits: &Limits,
+        input: &'a mut [u8],
+    ) -> (usize, Event<'a>) {
+        let whole = if self.stage == Stage::Idle {
+            whole(role, limits, input)
+        } else {
+            None
+        };
+        let Some((kind, start, end)) = whole else {
+            return self.next_of_any(role, limits, input);
+        };
+        let all = input.len();
+        let (head, rest) = input.split_at_mut(start);
+        let payload = &mut rest[..end - start];
+        if role.peer_masks()
+            && let Some(key) = head.last_chunk()
+        {
+            simd::mask(payload, *key, 0);
+        }
+        if kind == Kind::Text && !utf8::valid(payload) {
+            self.die();
+            return (all, Event::Violation(Violation::TextNotUtf8));
+        }
+        (
+            end,
+            Event::Message {
+                kind,
+                compressed: false,
+                payload,
+            },
+        )
+    }
+
+    /// Bytes of heap that the reader holds: the unfinished message, or none.
+    pub fn held_bytes(&self) -> usize {
+        self.buf.capacity()
+    }
+
+    /// Whether a frame or a fragmented message has begun and not ended: what a deadline for slow
+    /// senders asks.
+    pub fn mid_message(&self) -> bool {
+        match self.stage {
+            Stage::Idle | Stage::Dead => false,
+            Stage::Header | Stage::Payload => true,
+            Stage::Given => self.fragments > 0,
+        }
+    }
+
+    #[inline(never)]
+    fn next_of_any<'a>(
+        &'a mut self,
+        role: Role,
+        limits: &Limits,
+        input: &'a mut [u8],
+    ) -> (usize, Event<'a>) {
+        let all = input.len();
+        let (taken, found) = match self.advance(role, limits, input) {
+            Ok(found) => found,
+            Err(violation) => (all, Found::Violation(violation)),
+        };
+        let (opcode, place) = match found {
+            Found::Need => return (taken, Event::Need),
+            Found::Violation(violation) => {
+                self.die();
+                return (all, Event::Violation(violation));
+            }
+            Found::Frame(opcode, place) => (opcode, place),
+        };
+        let payload = match place {
+            Place::Input { start, end } => &mut input[start..end],
+            Place::Buffer => &mut self.buf[self.start..],
+        };
+        match opcode {
+            Opcode::Ping => (taken, Event::Ping(payload)),
+            Opcode::Pong => (taken, Event::Pong(payload)),
+            Opcode::Close => match close::parse(payload) {
+                Ok((code, reason)) => (all, Event::Close { code, reason }),
+                Err(violation) => (all, Event::Violation(violation)),
+            },
+            _ => {
+                let (kind, compressed) = (self.kind, self.compressed);
+                (
+                    taken,
+                    Event::Message {
+                        kind,
+                        compressed,
+                        payload,
+                    },
+                )
+            }
+        }
+    }
+
+    /// Goes through `input` up to the first thing worth telling.
+    fn advance(
+        &mut self,
+        role: Role,
+        limits: &Limits,
+        input: &mut [u8],
+    ) -> Result<(usize, Found), Violation> {
+        self.take_back();
+        if self.stage == Stage::Dead {
+            return Ok((input.len(), Found::Need));
+        }
+        let mut taken = 0;
+        loop {
+            if self.stage != Stage::Payload {
+                let Some((size, header)) = self.header(role, limits, &input[taken..])? else {
+                    return Ok((input.len(), Found::Need));
+                };
+                taken += size;
+                self.begin(&header);
+                if self.is_whole_in(input.len() - taken) {
+                    let end = taken + header.len as usize;
+                    self.in_place(&mut input[taken..end])?;
+                    let place = Place::Input { start: taken, end };
+                    return Ok((end, Found::Frame(self.opcode, place)));
+                }
+            }
+            let part = self.left.min((input.len() - taken) as u64) as usize;
+            self.keep(&mut input[taken..taken + part])?;
+            taken += part;
+            if self.left > 0 {
+                return Ok((taken, Found::Need));
+            }
+            if let Some(opcode) = self.end()? {
+                return Ok((taken, Found::Frame(opcode, Place::Buffer)));
+            }
+        }
+    }
+
+    /// Reads a header, of which the first octets may have come earlier. Answers how many octets of
+    /// `input` belong to it; without an answer all of them were kept.
+    fn header(
+        &mut self,
+        role: Role,
+        limits: &Limits,
+        input: &[u8],
+    ) -> Result<Option<(usize, Header)>, Violation> {
+        let rules = self.rules(role, limits);
+        let had = usize::from(self.head_len);
+        if had == 0 {
+            let found = rules.read(input)?;
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        let more = input.len().min(HEADER_BYTES - had);
+        self.head[had..had + more].copy_from_slice(&input[..more]);
+        self.head_len = (had + more) as u8;
+        let Some((size, header)) = rules.read(&self.head[..had + more])? else {
+            if self.head_len > 0 {
+                self.stage = Stage::Header;
+            }
+            return Ok(None);
+        };
+        self.head_len = 0;
+        Ok(Some((size - had, header)))
+    }
+
+    fn rules(&self, role: Role, limits: &Limits) -> Rules {
+        let room = limits.message_bytes.saturating_sub(self.buf.len() as u64);
+        Rules {
+            role,
+            allow_rsv1: limits.allow_rsv1,
+            open: self.fragments > 0,
+            more: self.fragments < limits.fragments,
+            room: room.min(limits.frame_bytes),
+        }
+    }
+
+    /// Enters the payload that follows `header`.
+    fn begin(&mut self, header: &Header) {
+        self.stage = Stage::Payload;
+        self.start = self.buf.len();
+        self.left = header.len;
+        self.key = header.mask;
+        self.opcode = header.opcode;
+        self.fin = header.fin;
+        if header.opcode.is_control() {
+            return;
+        }
+        self.fragments += 1;
+        if header.opcode != Opcode::Continuation {
+            let text = header.opcode == Opcode::Text;
+            self.kind = if text { Kind::Text } else { Kind::Binary };
+            self.compressed = header.rsv1;
+            self.text = utf8::Validator::new();
+        }
+    }
+
+    /// Whether the frame that just began needs no buffer: it is not a part of a longer message, and
+    /// all of it lies in the `there` octets that are left of the input.
+    fn is_whole_in(&self, there: usize) -> bool {
+        let alone = self.opcode.is_control() || (self.fin && self.opcode != Opcode::Continuation);
+        alone && self.left <= there as u64
+    }
+
+    /// Unmasks and checks such a frame where it lies, and leaves it behind.
+    fn in_place(&mut self, payload: &mut [u8]) -> Result<(), Violation> {
+        if let Some(key) = self.key {
+            simd::mask(payload, key, 0);
+        }
+        self.left = 0;
+        match self.opcode {
+            Opcode::Ping | Opcode::Pong => self.rest(),
+            Opcode::Close => {
+                close::parse(payload)?;
+                self.die();
+            }
+            _ => {
+                if self.checks_text() && !utf8::valid(payload) {
+                    return Err(Violation::TextNotUtf8);
+                }
+                self.fragments = 0;
+                self.rest();
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves a part of the current payload from the input to the buffer, unmasked and checked.
+    fn keep(&mut self, part: &mut [u8]) -> Result<(), Violation> {
+        if let Some(key) = &mut self.key {
+            let phase = simd::mask(part, *key, 0);
+            key.rotate_left(phase);
+        }
+        self.reserve(part.len());
+        self.buf.extend_from_slice(part);
+        self.left -= part.len() as u64;
+        if self.opcode == Opcode::Close {
+            close::check_part(&self.buf[self.start..])
+        } else if !self.opcode.is_control() && self.checks_text() && !self.text.feed(part) {
+            Err(Violation::TextNotUtf8)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Makes room for `part` more octets. It never goes by a declared length alone: the buffer is at
+    /// most double what has arrived, or sixteenfold in the last frame of a message once 64 KiB
+    /// are there. What the last frame declares is an upper bound, so nothing is left over.
+    fn reserve(&mut self, part: usize) {
+        let len = self.buf.len();
+        if self.buf.capacity() - len >= part {
+            return;
+        }
+        let arrived = len + part;
+        let times = if self.fin && arrived >= 64 * 1024 {
+            16
+        } else {
+            2
+        };
+        let wanted = usize::try_from(self.left).unwrap_or(usize::MAX);
+        let most = arrived.saturating_mul(times).max(128) - len;
+        let room = if self.fin { wanted.min(most) } else { most };
+        self.buf.reserve_exact(room.max(part));
+    }
+
+    /// Leaves a payload that went to the buffer. Answers what became complete by it.
+    fn end(&mut self) -> Result<Option<Opcode>, Violation> {
+        match self.opcode {
+            Opcode::Ping | Opcode::Pong => self.stage = Stage::Given,
+            Opcode::Close => {
+                close::parse(&self.buf[self.start..])?;
+                self.stage = Stage::Given;
+                self.fragments = 0;
+            }
+            _ if !self.fin => {
+                self.stage = Stage::Header;
+                return Ok(None);
+            }
+            _ => {
+                if self.checks_text() && !self.text.complete() {
+                    return Err(Violation::TextNotUtf8);
+                }
+                self.start = 0;
+                self.fragments = 0;
+                self.stage = Stage::Given;
+            }
+        }
+        Ok(Some(self.opcode))
+    }
+
+    /// Releases what was handed out by the call before.
+    fn take_back(&mut self) {
+        if self.stage != Stage::Given {
+            return;
+        }
+        self.buf.truncate(self.start);
+        if self.opcode == Opcode::Close {
+            self.die();
+        } else {
+            self.rest();
+        }
+    }
+
+    /// Stands before a header again.
+    fn rest(&mut self) {
+        if self.buf.is_empty() {
+            self.buf = Vec::new();
+        }
+        self.stage = if self.fragments > 0 {
+            Stage::Header
+        } else {
+            Stage::Idle
+        };
+    }
+
+    fn die(&mut self) {
+        self.buf = Vec::new();
+        self.start = 0;
+        self.stage = Stage::Dead;
+    }
+
+    fn checks_text(&self) -> bool {
+        self.kind == Kind::Text && !self.compressed
+    }
+}
+
+/// The hot case: an uncompressed data frame that is a whole message, is all there and has at most
+/// 64 KiB. Answers its kind and where its payload starts and ends. Whatever is unusual or wrong
+/// is left to [`Rules::read`].
+#[inline]
+fn whole(role: Role, limits: &Limits, input: &[u8]) -> Option<(Kind, usize, usize)> {
+    let [first, second, a, b, ..] = *input else {
+        return None;
+    };
+    let kind = match first {
+        0x81 => Kind::Text,
+        0x82 => Kind::Binary,
+        _ => return None,
+    };
+    let key = if role.peer_masks() { 4 } else { 0 };
+    let code = second ^ if role.peer_masks() { 0x80 } else { 0 };
+    let (start, len) = match code {
+        0..=125 => (2 + key, usize::from(code)),
+        126 if a != 0 || b >= 126 => (4 + key, usize::from(u16::from_be_bytes([a, b]))),
+        _ => return None,
+    };
+    let end = start + len;
+    let admitted = len as u64 <= limits.frame_bytes.min(limits.message_bytes);
+    (admitted && limits.fragments > 0 && end <= input.len()).then_some((kind, start, end))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_is_small_because_every_idle_connection_holds_one() {
+        assert!(size_of::<Reader>() <= 96, "{} bytes", size_of::<Reader>());
+    }
+}

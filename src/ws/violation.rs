@@ -1,0 +1,85 @@
+//! What a peer can do wrong, by name.
+
+use super::close;
+
+/// A broken rule of RFC 6455. It fails the connection (section 7.1.7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Violation {
+    /// RSV2 or RSV3 is set, or RSV1 where no extension gives it a meaning (section 5.2).
+    ReservedBits,
+    /// An opcode of 3 to 7 or 11 to 15 (section 5.2).
+    ReservedOpcode,
+    /// A control frame without FIN (section 5.5).
+    FragmentedControl,
+    /// A control frame of more than 125 bytes (section 5.5).
+    LongControl,
+    /// A continuation frame while no message is open (section 5.4).
+    LooseContinuation,
+    /// A text or binary frame while a message is open (section 5.4).
+    InterruptedMessage,
+    /// More frames in one message than the limit admits.
+    TooManyFragments,
+    /// A client's frame without a mask (section 5.1).
+    Unmasked,
+    /// A server's frame with a mask (section 5.1).
+    Masked,
+    /// A length in more octets than it needs (section 5.2).
+    OverlongLength,
+    /// A 64-bit length with its most significant bit set (section 5.2).
+    NegativeLength,
+    /// A frame or message longer than the limit admits.
+    TooBig,
+    /// A text message that is not UTF-8 (section 8.1).
+    TextNotUtf8,
+    /// A close frame with one octet of payload (section 5.5.1).
+    HalfCloseCode,
+    /// A close code that must not be on the wire (section 7.4).
+    CloseCode(u16),
+    /// A close reason that is not UTF-8 (section 5.5.1).
+    ReasonNotUtf8,
+}
+
+impl Violation {
+    /// The code that our close frame carries: 1002, 1007 or 1009 (section 7.4.1).
+    pub fn code(self) -> u16 {
+        self.verdict().0
+    }
+
+    /// A reason for our close frame: ASCII, at most 123 bytes.
+    pub fn reason(self) -> &'static str {
+        self.verdict().1
+    }
+
+    fn verdict(self) -> (u16, &'static str) {
+        use Violation::*;
+        match self {
+            ReservedBits => (close::PROTOCOL, "reserved bit set"),
+            ReservedOpcode => (close::PROTOCOL, "reserved opcode"),
+            FragmentedControl => (close::PROTOCOL, "fragmented control frame"),
+            LongControl => (close::PROTOCOL, "control frame over 125 bytes"),
+            LooseContinuation => (close::PROTOCOL, "continuation without a message"),
+            InterruptedMessage => (close::PROTOCOL, "data frame inside a fragmented message"),
+            TooManyFragments => (close::TOO_BIG, "too many fragments"),
+            Unmasked => (close::PROTOCOL, "frame without a mask"),
+            Masked => (close::PROTOCOL, "masked frame from a server"),
+            OverlongLength => (close::PROTOCOL, "length not in its shortest form"),
+            NegativeLength => (close::PROTOCOL, "top bit of the length set"),
+            TooBig => (close::TOO_BIG, "message too big"),
+            TextNotUtf8 => (close::INVALID_DATA, "text is not UTF-8"),
+            HalfCloseCode => (close::PROTOCOL, "close frame of one byte"),
+            CloseCode(_) => (close::PROTOCOL, "close code not allowed"),
+            ReasonNotUtf8 => (close::INVALID_DATA, "close reason is not UTF-8"),
+        }
+    }
+}
+
+impl std::fmt::Display for Violation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Violation::CloseCode(code) => write!(f, "{}: {code}", self.reason()),
+            _ => f.write_str(self.reason()),
+        }
+    }
+}
+
+impl std::error::Error for Violation {}

@@ -1,0 +1,268 @@
+//! A naive reader of whole streams: it holds everything, looks at one octet at a time and uses the
+//! standard library only. What it says is what any reader must say, however the stream is cut.
+
+use polycast::ws::{Kind, Limits, Reader, Role, Violation, close};
+
+use super::Told;
+
+struct Stream<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl Stream<'_> {
+    /// The next octet, or `None` at the end of the stream.
+    fn octet(&mut self) -> Option<u8> {
+        let octet = *self.bytes.get(self.at)?;
+        self.at += 1;
+        Some(octet)
+    }
+}
+
+struct Head {
+    fin: bool,
+    opcode: u8,
+    rsv1: bool,
+    key: [u8; 4],
+    len: u64,
+}
+
+struct Open {
+    kind: Kind,
+    compressed: bool,
+    payload: Vec<u8>,
+    frames: u32,
+}
+
+/// What the stream says, up to its end or to the first violation.
+pub(super) fn read(role: Role, limits: &Limits, bytes: &[u8]) -> Vec<Told> {
+    let mut told = Vec::new();
+    let mut open = None;
+    let mut stream = Stream { bytes, at: 0 };
+    loop {
+        match frame(role, limits, &mut stream, &mut open) {
+            Err(violation) => told.push(Told::Violation(violation)),
+            Ok(None) => {}
+            Ok(Some(Some(event))) => {
+                let closed = matches!(event, Told::Close(..));
+                told.push(event);
+                if !closed {
+                    continue;
+                }
+            }
+            Ok(Some(None)) => continue,
+        }
+        return told;
+    }
+}
+
+type Parsed<T> = Result<Option<T>, Violation>;
+
+fn frame(
+    role: Role,
+    limits: &Limits,
+    stream: &mut Stream<'_>,
+    open: &mut Option<Open>,
+) -> Parsed<Option<Told>> {
+    let Some(head) = head(role, limits, stream, open)? else {
+        return Ok(None);
+    };
+    if head.opcode >= 8 {
+        return control(&head, stream);
+    }
+    let message = open.get_or_insert_with(|| Open {
+        kind: if head.opcode == 1 {
+            Kind::Text
+        } else {
+            Kind::Binary
+        },
+        compressed: head.rsv1,
+        payload: Vec::new(),
+        frames: 0,
+    });
+    message.frames += 1;
+    let text = message.kind == Kind::Text && !message.compressed;
+    for i in 0..head.len {
+        let Some(octet) = stream.octet() else {
+            return Ok(None);
+        };
+        message.payload.push(octet ^ head.key[i as usize % 4]);
+        let tail = message.payload.len().saturating_sub(300);
+        let tail = (tail..).find(|&i| i == 0 || message.payload[i] & 0xc0 != 0x80);
+        let checked = std::str::from_utf8(&message.payload[tail.unwrap_or(0)..]);
+        if text && checked.is_err_and(|e| e.error_len().is_some()) {
+            return Err(Violation::TextNotUtf8);
+        }
+    }
+    if !head.fin {
+        return Ok(Some(None));
+    }
+    let Some(Open {
+        kind,
+        compressed,
+        payload,
+        ..
+    }) = open.take()
+    else {
+        return Ok(None);
+    };
+    if text && std::str::from_utf8(&payload).is_err() {
+        return Err(Violation::TextNotUtf8);
+    }
+    Ok(Some(Some(Told::Message(kind, compressed, payload))))
+}
+
+fn control(head: &Head, stream: &mut Stream<'_>) -> Parsed<Option<Told>> {
+    let mut payload = Vec::new();
+    for i in 0..head.len as usize {
+        let Some(octet) = stream.octet() else {
+            return Ok(None);
+        };
+        payload.push(octet ^ head.key[i % 4]);
+        if head.opcode == 8 && i >= 1 {
+            let code = u16::from_be_bytes([payload[0], payload[1]]);
+            if !close::on_the_wire(code) {
+                return Err(Violation::CloseCode(code));
+            }
+            let reason = std::str::from_utf8(&payload[2..]);
+            let last = i + 1 == head.len as usize;
+            if reason.is_err_and(|e| last || e.error_len().is_some()) {
+                return Err(Violation::ReasonNotUtf8);
+            }
+        }
+    }
+    Ok(Some(Some(match head.opcode {
+        9 => Told::Ping(payload),
+        10 => Told::Pong(payload),
+        _ if payload.is_empty() => Told::Close(None, String::new()),
+        _ => Told::Close(
+            Some(u16::from_be_bytes([payload[0], payload[1]])),
+            String::from_utf8_lossy(&payload[2..]).into_owned(),
+        ),
+    })))
+}
+
+fn head(role: Role, limits: &Limits, stream: &mut Stream<'_>, open: &Option<Open>) -> Parsed<Head> {
+    let Some(first) = stream.octet() else {
+        return Ok(None);
+    };
+    let (fin, rsv1, opcode) = (first & 0x80 != 0, first & 0x40 != 0, first & 15);
+    let wrong = [
+        (first & 0x30 != 0, Violation::ReservedBits),
+        (matches!(opcode, 3..=7 | 11..=15), Violation::ReservedOpcode),
+        (
+            rsv1 && !(limits.allow_rsv1 && matches!(opcode, 1 | 2)),
+            Violation::ReservedBits,
+        ),
+        (opcode >= 8 && !fin, Violation::FragmentedControl),
+        (opcode == 0 && open.is_none(), Violation::LooseContinuation),
+        (
+            matches!(opcode, 1 | 2) && open.is_some(),
+            Violation::InterruptedMessage,
+        ),
+        (
+            opcode < 8 && open.as_ref().map_or(0, |o| o.frames) >= limits.fragments,
+            Violation::TooManyFragments,
+        ),
+    ];
+    first_of(&wrong)?;
+    let Some(second) = stream.octet() else {
+        return Ok(None);
+    };
+    let (masked, code) = (second & 0x80 != 0, second & 0x7f);
+    first_of(&[
+        (role == Role::Server && !masked, Violation::Unmasked),
+        (role == Role::Client && masked, Violation::Masked),
+        (opcode >= 8 && code > 125, Violation::LongControl),
+        (opcode == 8 && code == 1, Violation::HalfCloseCode),
+    ])?;
+    let used = open.as_ref().map_or(0, |open| open.payload.len() as u64);
+    let room = if opcode >= 8 {
+        125
+    } else {
+        limits.frame_bytes.min(limits.message_bytes - used)
+    };
+    let Some(len) = length(code, room, stream)? else {
+        return Ok(None);
+    };
+    let mut key = [0; 4];
+    for octet in key.iter_mut().filter(|_| masked) {
+        let Some(next) = stream.octet() else {
+            return Ok(None);
+        };
+        *octet = next;
+    }
+    Ok(Some(Head {
+        fin,
+        opcode,
+        rsv1,
+        key,
+        len,
+    }))
+}
+
+fn first_of(wrong: &[(bool, Violation)]) -> Result<(), Violation> {
+    wrong
+        .iter()
+        .find(|(is, _)| *is)
+        .map_or(Ok(()), |(_, violation)| Err(*violation))
+}
+
+/// The length, one octet at a time: too big as soon as zeros behind it would be too big.
+fn length(code: u8, room: u64, stream: &mut Stream<'_>) -> Parsed<u64> {
+    let (octets, least) = match code {
+        126 => (2, 126),
+        127 => (8, 65536),
+        _ => (0, u64::from(code)),
+    };
+    first_of(&[(least > room, Violation::TooBig)])?;
+    let mut len = least * u64::from(octets == 0);
+    for i in 1..=octets {
+        let Some(octet) = stream.octet() else {
+            return Ok(None);
+        };
+        first_of(&[(
+            octets == 8 && i == 1 && octet >= 0x80,
+            Violation::NegativeLength,
+        )])?;
+        len = len * 256 + u64::from(octet);
+        let zeros = len << (8 * (octets - i));
+        let overlong = if octets == 8 {
+            i == 6 && len == 0
+        } else {
+            i == 2 && len < 126
+        };
+        first_of(&[
+            (overlong, Violation::OverlongLength),
+            (zeros > room, Violation::TooBig),
+        ])?;
+    }
+    Ok(Some(len))
+}
+
+/// What the reader says of the stream in the given pieces; it must take every octet.
+pub(super) fn told<'a>(
+    role: Role,
+    limits: &Limits,
+    pieces: impl IntoIterator<Item = &'a [u8]>,
+) -> Vec<Told> {
+    let mut reader = Reader::new();
+    let mut told = Vec::new();
+    for piece in pieces {
+        let mut piece = piece.to_vec();
+        let mut at = 0;
+        loop {
+            let (taken, event) = reader.next(role, limits, &mut piece[at..]);
+            at += taken;
+            match Told::from(event) {
+                Told::Need => break,
+                event => told.push(event),
+            }
+        }
+        assert_eq!(at, piece.len(), "Need must take everything");
+        if !reader.mid_message() {
+            assert_eq!(reader.held_bytes(), 0, "an idle reader owns no heap");
+        }
+    }
+    told
+}
