@@ -303,14 +303,19 @@ fn what_is_neither_toml_nor_yaml() {
     for (text, start) in [
         ("apps: [", "f:1:7: "),
         ("log:\n\tlevel: x", "f:2:"),
-        ("- 1", "f: expected a table, found a list"),
+        ("- 1", "f:1:1: expected a table, found a list"),
         ("pin: true\n---\npin: true", "f:3:1: "),
         ("? [1]\n: 2", "f:1:"),
         ("apps: *none", "f:1:7: "),
         ("x: &a [*a]", "f:1:"),
     ] {
         let error = yaml_error(text);
-        let is_plain = !error.contains(['\n', '(']) && !error.contains("_str");
+        let is_plain = ![
+            "
+", "_str", "Policy",
+        ]
+        .iter()
+        .any(|word| error.contains(word));
         assert!(error.starts_with(start) && is_plain, "{error}");
     }
 }

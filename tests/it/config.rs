@@ -131,7 +131,7 @@ fn related_numbers_must_fit() {
         ),
         (
             "[limits]\nframe_bytes = 1000\nmessage_bytes = 1000",
-            "4:3: apps[0].limits.message_bytes: 65536 is more than the server's limits.message",
+            "4:1: apps[0].limits.message_bytes: 65536 is more than the server's limits.message",
         ),
     ]);
     check_app(&[
@@ -174,7 +174,7 @@ fn log_levels_are_levels_or_directives() {
     check(&[
         ("log.level = 'off'", ""),
         ("log.level = 'DEBUG'", ""),
-        ("log.level = 'warn, polycast=debug'", ""),
+        ("log.level = 'warn,polycast=debug,[span{a,b}]=info'", ""),
         ("log.level = 'polycast[span{field=1}]=trace,error'", ""),
         (
             "log.level = 'debgu'",
