@@ -31,7 +31,7 @@ pub(super) fn check(config: &Config) -> Result<(), Error> {
 /// A bare word that is no level would be taken for a target, and a misspelt level be silent.
 fn check_log_level(level: &str) -> Result<(), Error> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
-    let is_plain = |part: &str| !part.contains(['=', '[', ']']);
+    let is_plain = |part: &str| !part.contains(['=', '[']);
     let is_level = |part: &str| LEVELS.iter().any(|level| level.eq_ignore_ascii_case(part));
     let misspelt = level
         .split(',')

@@ -16,9 +16,9 @@ fn polycast(arguments: &[&str]) -> Output {
     command.output().unwrap()
 }
 
-/// A file for one test, in a folder for this run.
+/// A file for one test; its name is that test's own.
 fn file(name: &str, text: &str) -> String {
-    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(std::process::id().to_string());
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("cli");
     fs::create_dir_all(&folder).unwrap();
     let path = folder.join(name);
     fs::write(&path, text).unwrap();
