@@ -258,7 +258,7 @@ impl serde::de::Error for Error {
 fn describe(found: serde::de::Unexpected<'_>) -> String {
     use serde::de::Unexpected;
     let words = match found {
-        Unexpected::Bool(_) => "true or false",
+        Unexpected::Bool(_) => "a boolean",
         Unexpected::Unsigned(_) | Unexpected::Signed(_) => "an integer",
         Unexpected::Float(_) => "a number with a fraction",
         Unexpected::Str(_) | Unexpected::Char(_) => "a string",

@@ -99,27 +99,32 @@ impl Reader<'_> {
         }
     }
 
-    /// A section without any entry is `null` in YAML.
+    /// A section without any entry is `null` in YAML. A list is refused here, because `serde`
+    /// would take it for the values of a section in order.
     fn table<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        match &self.node.value {
-            Value::Null => visitor.visit_map(Table {
-                reader: self,
-                entries: &[],
-                value: None,
-            }),
-            _ => self.any(visitor),
-        }
+        let entries = match &self.node.value {
+            Value::Table(entries) => entries.as_slice(),
+            Value::Null => &[],
+            _ => return Err(de::Error::invalid_type(self.unexpected(), &visitor)),
+        };
+        visitor.visit_map(Table {
+            reader: self,
+            entries,
+            value: None,
+        })
     }
 
     fn list<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        match &self.node.value {
-            Value::Null => visitor.visit_seq(List {
-                reader: self,
-                entries: &[],
-                next: 0,
-            }),
-            _ => self.any(visitor),
-        }
+        let entries = match &self.node.value {
+            Value::List(entries) => entries.as_slice(),
+            Value::Null => &[],
+            _ => return Err(de::Error::invalid_type(self.unexpected(), &visitor)),
+        };
+        visitor.visit_seq(List {
+            reader: self,
+            entries,
+            next: 0,
+        })
     }
 }
 
@@ -219,7 +224,7 @@ impl<'de> SeqAccess<'de> for List<'_> {
             ..self.reader
         })
         .map(Some)
-        .map_err(|error| error.under(&segment))
+        .map_err(|error| error.or_at(node.position).under(&segment))
     }
 }
 
@@ -256,6 +261,6 @@ impl<'de> MapAccess<'de> for Table<'_> {
             node,
             ..self.reader
         })
-        .map_err(|error| error.under(&key.name))
+        .map_err(|error| error.or_at(node.position).under(&key.name))
     }
 }

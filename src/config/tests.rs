@@ -1,2 +1,362 @@
-#[cfg(test)]
-mod x {}
+//! The schema against its example, and every error by the line that a person reads.
+
+use super::*;
+use toml::{Table, Value};
+
+const EXAMPLE: &str = include_str!("../../polycast.example.toml");
+const APP: &str = "[[apps]]\nid = '1'\nkey = 'k'\nsecret = 's'\n";
+const APP_YAML: &str = "apps:\n  - id: '1'\n    key: k\n    secret: s\n";
+
+fn parse(text: &str, format: Format) -> Result<Config, Error> {
+    let lookup = |name: &str| match name {
+        "THREADS" => Some("3".to_owned()),
+        "YES" => Some("true".to_owned()),
+        "SIZE" => Some("128KiB".to_owned()),
+        "WORD" => Some("drop".to_owned()),
+        "SECRET" => Some("from the environment".to_owned()),
+        _ => None,
+    };
+    Config::parse_with(text, format, "f", &lookup)
+}
+
+fn toml(text: &str) -> Config {
+    parse(text, Format::Toml).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn yaml(text: &str) -> Config {
+    parse(text, Format::Yaml).unwrap_or_else(|error| panic!("{error}\n{text}"))
+}
+
+/// The error of a TOML text; with the smallest application behind it where that can stand.
+fn toml_error(text: &str) -> String {
+    parse(text, Format::Toml).expect_err(text).to_string()
+}
+
+fn yaml_error(text: &str) -> String {
+    parse(text, Format::Yaml).expect_err(text).to_string()
+}
+
+#[test]
+fn the_example_holds_the_defaults() {
+    let smallest = "[[apps]]\nid = '1'\nkey = 'change-this-key'\nsecret = 'change-this-secret'\n";
+    assert_eq!(toml(EXAMPLE), toml(smallest));
+    let Config { apps, .. } = toml(smallest);
+    assert_eq!(
+        toml(smallest),
+        Config {
+            apps,
+            ..Config::default()
+        }
+    );
+}
+
+#[test]
+fn the_example_in_yaml_is_the_same_configuration() {
+    let example: Table = EXAMPLE.parse().unwrap();
+    assert_eq!(
+        yaml(&serde_saphyr::to_string(&example).unwrap()),
+        toml(EXAMPLE)
+    );
+}
+
+/// Every table of a document, by its path; lists by their first entry.
+fn tables(value: &Value, path: &str, out: &mut Vec<String>) {
+    match value {
+        Value::Table(table) => {
+            out.push(path.to_owned());
+            for (key, value) in table {
+                tables(value, &format!("{path}/{key}"), out);
+            }
+        }
+        Value::Array(entries) => {
+            if let Some(first) = entries.first() {
+                tables(first, &format!("{path}/0"), out);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn at<'a>(mut value: &'a mut Value, path: &str) -> &'a mut Table {
+    for segment in path.split('/').filter(|segment| !segment.is_empty()) {
+        value = match segment {
+            "0" => &mut value[0],
+            key => &mut value[key],
+        };
+    }
+    value.as_table_mut().unwrap()
+}
+
+/// The schema says itself which keys it knows, table by table; the example must have them all.
+#[test]
+fn the_example_has_every_key_and_every_table_refuses_others() {
+    let full = EXAMPLE
+        .replace("\nkeys = []", "")
+        .replace("# keys = [{", "keys = [{");
+    let full: Value = Value::Table(full.parse().unwrap());
+    let mut paths = Vec::new();
+    tables(&full, "", &mut paths);
+    assert!(paths.contains(&"/apps/0/keys/0".to_owned()), "{paths:?}");
+    for path in paths {
+        let mut document = full.clone();
+        at(&mut document, &path).insert("no_such_key".to_owned(), Value::Boolean(true));
+        let error = parse(&toml::to_string(&document).unwrap(), Format::Toml).expect_err(&path);
+        let Problem::UnknownKey { known } = *error.problem else {
+            panic!("{path}: {error}")
+        };
+        let mut schema = known.to_vec();
+        let mut example: Vec<_> = at(&mut document, &path)
+            .keys()
+            .map(String::as_str)
+            .collect();
+        example.retain(|key| *key != "no_such_key");
+        schema.sort_unstable();
+        example.sort_unstable();
+        assert_eq!(example, schema, "{path}");
+    }
+}
+
+#[test]
+fn every_key_of_the_example_has_a_comment_above_it() {
+    let mut before = "";
+    for line in EXAMPLE.lines().filter(|line| !line.starts_with('[')) {
+        let is_key = !line.starts_with('#') && line.contains(" = ");
+        let is_explained = before.starts_with('#') || line.starts_with("when") || is_route(line);
+        assert!(!is_key || is_explained, "{line}");
+        before = line;
+    }
+}
+
+fn is_route(line: &str) -> bool {
+    line.starts_with("endpoint")
+}
+
+#[test]
+fn variables_stand_for_strings_numbers_booleans_sizes_and_words() {
+    let text = format!(
+        "threads = '${{THREADS}}'\npin = '${{NONE:-false}}'\nslow_consumer = '${{WORD}}'\n\
+         listeners = [{{ address = '127.0.0.1:${{THREADS}}' }}]\n\
+         limits.write_queue_bytes = '${{SIZE}}'\npusher.strict_protocol = '${{YES}}'\n\
+         {}",
+        APP.replace("'s'", "'${SECRET} $$'")
+    );
+    let config = toml(&text);
+    assert_eq!((config.threads, config.pin), (3, false));
+    assert_eq!(config.slow_consumer, SlowConsumer::Drop);
+    assert_eq!(config.listeners[0].address.port(), 3);
+    assert_eq!(config.limits.write_queue_bytes, 131_072);
+    assert!(config.pusher.strict_protocol);
+    assert_eq!(config.apps[0].secret.expose(), "from the environment $");
+    let config = yaml(&format!("threads: ${{THREADS}}\npin: ${{YES}}\n{APP_YAML}"));
+    assert_eq!((config.threads, config.pin), (3, true));
+}
+
+/// Each case: what stands before the smallest application, then place, key and problem.
+fn check_toml(cases: &[(&str, &str, &str)]) {
+    for (text, place, problem) in cases {
+        let error = toml_error(&format!("{text}\n{APP}"));
+        assert_eq!(error, format!("f:{place}: {problem}"), "{text}");
+    }
+}
+
+#[test]
+fn a_value_of_another_type() {
+    let expected = |found: &str| format!("expected an integer, 0 or more, found {found}");
+    check_toml(&[
+        ("threads = true", "1:11: threads", &expected("a boolean")),
+        ("threads = -1", "1:11: threads", &expected("-1")),
+        ("threads = '-1'", "1:11: threads", &expected("-1")),
+        (
+            "threads = 1.5",
+            "1:11: threads",
+            &expected("a number with a fraction"),
+        ),
+        ("threads = 'x'", "1:11: threads", &expected("a string")),
+        (
+            "threads = 99999999999999999999",
+            "1:11: threads",
+            &expected("an integer beyond 64 bits"),
+        ),
+        (
+            "\n pin = 1",
+            "2:8: pin",
+            "expected true or false, found an integer",
+        ),
+        (
+            "limits = 1",
+            "1:10: limits",
+            "expected a table, found an integer",
+        ),
+        (
+            "limits = []",
+            "1:10: limits",
+            "expected a table, found a list",
+        ),
+        (
+            "listeners = {}",
+            "1:13: listeners",
+            "expected a list, found a table",
+        ),
+        (
+            "routes = [[]]",
+            "1:11: routes[0]",
+            "expected a table, found a list",
+        ),
+        (
+            "log.level = 1",
+            "1:13: log.level",
+            "expected a string, in quotes, found an integer",
+        ),
+        (
+            "slow_consumer = 1",
+            "1:17: slow_consumer",
+            "expected one of close, drop, found an integer",
+        ),
+    ]);
+    let fragments = "expected an integer from 0 to 4294967295, found 4294967296";
+    check_toml(&[(
+        "limits.fragments = 4294967296",
+        "1:20: limits.fragments",
+        fragments,
+    )]);
+}
+
+#[test]
+fn a_word_size_or_address_of_another_shape() {
+    check_toml(&[
+        (
+            "log.format = 'xml'",
+            "1:14: log.format",
+            "`xml` is not accepted; accepted: text, json",
+        ),
+        (
+            "routes = [{ endpoint = 'proxy' }]",
+            "1:24: routes[0].endpoint",
+            "`proxy` is not accepted; accepted: echo, apps",
+        ),
+        (
+            "listeners = [{ address = 'localhost:1' }]",
+            "1:26: listeners[0].address",
+            "expected an IPv4 or IPv6 address and a port, such as \"127.0.0.1:6001\" or \
+             \"[::1]:6001\", found `localhost:1`",
+        ),
+        (
+            "limits.frame_bytes = '4 kilo'",
+            "1:22: limits.frame_bytes",
+            "expected a size: an integer in bytes, or a string with a unit (B, KiB, MiB, GiB, \
+             KB, MB, GB) such as \"64KiB\", found `4 kilo`",
+        ),
+        (
+            "limits.frame_bytes = -4",
+            "1:22: limits.frame_bytes",
+            "expected a size: an integer in bytes, or a string with a unit (B, KiB, MiB, GiB, \
+             KB, MB, GB) such as \"64KiB\", found -4",
+        ),
+        (
+            "threads = '${NONE}'",
+            "1:11: threads",
+            "the environment variable `NONE` is not set; set it, or write ${NONE:-default}",
+        ),
+        (
+            "log.level = 'a$b'",
+            "1:13: log.level",
+            "`$` must begin ${NAME} or ${NAME:-default}; a literal `$` is written `$$`",
+        ),
+    ]);
+}
+
+#[test]
+fn unknown_missing_and_duplicate_keys() {
+    let known = "unknown key; known here: level, format";
+    check_toml(&[
+        ("[log]\n lebel = 1", "2:2: log.lebel", known),
+        ("log = { lebel = 1 }", "1:9: log.lebel", known),
+        (
+            "[[routes]]",
+            "1:1: routes[0].endpoint",
+            "missing, and it has no default",
+        ),
+    ]);
+    assert_eq!(
+        yaml_error("log:\n  lebel: 1"),
+        format!("f:2:3: log.lebel: {known}")
+    );
+    assert_eq!(
+        yaml_error("apps:\n  - id: a\n    key: b"),
+        "f:2:5: apps[0].secret: missing, and it has no default"
+    );
+    assert_eq!(toml_error("pin = true\npin = true"), "f:2:1: duplicate key");
+    assert!(yaml_error("pin: true\npin: true").starts_with("f:2:1: duplicate mapping key"));
+}
+
+#[test]
+fn what_is_neither_toml_nor_yaml() {
+    for (text, start) in [
+        ("é = 1", "f:1:1: "),
+        ("log.level = 'é' x", "f:1:17: "),
+        ("threads = [", "f:1:12: unclosed array"),
+        ("threads = 1\nthreads", "f:2:8: "),
+    ] {
+        let error = toml_error(text);
+        assert!(error.starts_with(start) && !error.contains('\n'), "{error}");
+    }
+    for (text, start) in [
+        ("apps: [", "f:1:7: "),
+        ("log:\n\tlevel: x", "f:2:"),
+        ("- 1", "f:1:1: expected a table, found a list"),
+        ("pin: true\n---\npin: true", "f:3:1: "),
+        ("? [1]\n: 2", "f:1:"),
+        ("apps: *none", "f:1:7: "),
+        ("x: &a [*a]", "f:1:"),
+    ] {
+        let error = yaml_error(text);
+        let is_plain = ![
+            "
+", "_str", "Policy",
+        ]
+        .iter()
+        .any(|word| error.contains(word));
+        assert!(error.starts_with(start) && is_plain, "{error}");
+    }
+}
+
+#[test]
+fn yaml_sections_may_be_empty_and_anchors_work() {
+    assert_eq!(yaml(&format!("limits:\nlog:\n{APP_YAML}")), toml(APP));
+    let text = "apps:\n  - &a { id: '1', key: k, secret: s }\n  - { <<: *a, id: '2', key: l }\n";
+    assert_eq!(yaml(text).apps[1].secret, Secret::new("s"));
+    assert_eq!(yaml_error(""), "f: apps: at least one entry is needed");
+    assert_eq!(
+        yaml_error("apps:"),
+        "f:1:1: apps: at least one entry is needed"
+    );
+}
+
+#[test]
+fn an_alias_bomb_is_an_error_and_not_a_bomb() {
+    let mut text = "a0: &a0 [x, x, x, x, x, x, x, x]\n".to_owned();
+    for level in 1..12 {
+        let aliases = vec![format!("*a{}", level - 1); 8].join(", ");
+        text += &format!("a{level}: &a{level} [{aliases}]\n");
+    }
+    yaml_error(&text);
+    toml_error(&format!("a = {}", "[".repeat(100_000)));
+    yaml_error(&"[".repeat(100_000));
+}
+
+#[test]
+fn a_secret_is_in_no_message() {
+    let config = toml(&APP.replace("'s'", "'hush-hush'"));
+    assert!(!format!("{config:?}").contains("hush-hush"));
+    for text in [
+        APP.replace("'s'", "['hush-hush']"),
+        APP.replace("'s'", "'hush-hush'\nenabled = '${SECRET}'"),
+        APP.replace("'s'", "'hush-hush'\nsecrets = 's'"),
+    ] {
+        let error = toml_error(&text);
+        assert!(
+            !error.contains("hush-hush") && !error.contains("from the env"),
+            "{error}"
+        );
+    }
+}

@@ -114,17 +114,22 @@ pub(super) fn from_yaml(text: &str) -> Result<Node, Error> {
     };
     serde_saphyr::from_str_with_options(text, options).map_err(|error| {
         let position = error.location().and_then(yaml_position);
-        Error::at(
-            Problem::Syntax(one_line(&yaml_message(&error.render()))),
-            position,
-        )
+        Error::at(Problem::Syntax(one_line(&yaml_message(&error))), position)
     })
 }
 
 /// The message without the place that the library appends: the error has it already.
-fn yaml_message(text: &str) -> String {
-    let cut = text.rfind(" at line ").or_else(|| text.rfind(" (line "));
-    text[..cut.unwrap_or(text.len())].to_owned()
+fn yaml_message(error: &serde_saphyr::Error) -> String {
+    let mut text = error.render_with_formatter(&serde_saphyr::UserMessageFormatter);
+    if let Some(at) = error.location() {
+        let place = format!("line {}, column {}", at.line(), at.column());
+        if let Some(cut) = text.rfind(&place) {
+            text.truncate(cut);
+        }
+    }
+    text.trim_end_matches([' ', '('])
+        .trim_end_matches(" at")
+        .to_owned()
 }
 
 fn yaml_position(location: serde_saphyr::Location) -> Option<Position> {

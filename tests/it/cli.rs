@@ -1,0 +1,286 @@
+//! The command as a person meets it: what it prints where, and how it exits.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+const APP: &str = "[[apps]]\nid = '1'\nkey = 'k'\nsecret = 's'\n";
+const APP_YAML: &str = "apps:\n  - id: '1'\n    key: k\n    secret: s\n";
+
+fn polycast(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_polycast"));
+    command
+        .args(arguments)
+        .stdin(Stdio::null())
+        .env_remove("POLYCAST_TEST_UNSET");
+    command.output().unwrap()
+}
+
+/// A file for one test; its name is that test's own.
+fn file(name: &str, text: &str) -> String {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("cli");
+    fs::create_dir_all(&folder).unwrap();
+    let path = folder.join(name);
+    fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+fn stdout(output: &Output) -> &str {
+    str::from_utf8(&output.stdout).unwrap()
+}
+
+/// What a refusal says: one line on standard error, nothing on standard output, exit code 2.
+fn refusal(arguments: &[&str]) -> String {
+    let output = polycast(arguments);
+    let text = String::from_utf8(output.stderr.clone()).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{arguments:?}: {text}");
+    assert_eq!(stdout(&output), "", "{arguments:?}");
+    assert_eq!(text.matches('\n').count(), 1, "{arguments:?}: {text}");
+    assert!(
+        text.starts_with("polycast: ") && text.ends_with('\n'),
+        "{text}"
+    );
+    text
+}
+
+#[test]
+fn help_names_every_command_and_option() {
+    let output = polycast(&["--help"]);
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(output.stderr, b"");
+    for word in [
+        "serve",
+        "check",
+        "doctor",
+        "--config",
+        "--listen",
+        "--threads",
+        "--no-pin",
+        "--log-level",
+        "--log-format",
+        "--version",
+        "Examples:",
+        "Exit codes:",
+        "app-secret",
+    ] {
+        assert!(stdout(&output).contains(word), "{word}");
+    }
+    for command in ["serve", "check", "doctor"] {
+        assert_eq!(
+            polycast(&[command, "--help"]).status.code(),
+            Some(0),
+            "{command}"
+        );
+    }
+}
+
+#[test]
+fn version_is_the_crates() {
+    let output = polycast(&["--version"]);
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(
+        stdout(&output),
+        concat!("polycast ", env!("CARGO_PKG_VERSION"), "\n")
+    );
+}
+
+#[test]
+fn check_sums_up_a_good_file() {
+    let two = "listeners = [{ address = '127.0.0.1:1' }, { address = '[::1]:1' }]\nthreads = 2\n";
+    for (name, text, sum) in [
+        (
+            "good.toml",
+            APP.to_owned(),
+            "1 listener, 1 app, 2 routes, one thread a core",
+        ),
+        (
+            "two.toml",
+            format!("{two}{APP}"),
+            "2 listeners, 1 app, 2 routes, 2 threads",
+        ),
+        (
+            "good.yaml",
+            APP_YAML.to_owned(),
+            "1 listener, 1 app, 2 routes, one thread a core",
+        ),
+        (
+            "good.yml",
+            format!("threads: 1\n{APP_YAML}"),
+            "1 listener, 1 app, 2 routes, 1 thread",
+        ),
+    ] {
+        let path = file(name, &text);
+        let output = polycast(&["check", &path]);
+        assert_eq!(stdout(&output), format!("{path}: ok: {sum}\n"));
+        assert_eq!(output.status.code(), Some(0));
+        assert_eq!(output.stderr, b"");
+    }
+}
+
+#[test]
+fn check_accepts_the_example() {
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/polycast.example.toml");
+    assert_eq!(polycast(&["check", example]).status.code(), Some(0));
+}
+
+#[test]
+fn a_bad_file_is_refused_by_line_key_and_what_is_accepted() {
+    for (name, text, said) in [
+        (
+            "range.toml",
+            format!("\nthreads = 999\n{APP}"),
+            ":2:1: threads: 999 is out of range; accepted: 0 to 256",
+        ),
+        (
+            "range.yaml",
+            format!("{APP_YAML}threads: 999\n"),
+            ":5:1: threads: 999 is out of range; accepted: 0 to 256",
+        ),
+        (
+            "word.toml",
+            format!("slow_consumer = 'wait'\n{APP}"),
+            ":1:17: slow_consumer: `wait` is not accepted; accepted: close, drop",
+        ),
+        (
+            "word.yml",
+            format!("slow_consumer: wait\n{APP_YAML}"),
+            ":1:16: slow_consumer: `wait` is not accepted; accepted: close, drop",
+        ),
+        (
+            "key.toml",
+            format!("log.lebel = 'info'\n{APP}"),
+            ":1:5: log.lebel: unknown key; known here: level, format",
+        ),
+        (
+            "key.yaml",
+            format!("log:\n  lebel: info\n{APP_YAML}"),
+            ":2:3: log.lebel: unknown key; known here: level, format",
+        ),
+        (
+            "type.toml",
+            format!("pin = 'yes'\n{APP}"),
+            ":1:7: pin: expected true or false, found a string",
+        ),
+        ("syntax.toml", "threads = \n".to_owned(), ":1:"),
+        ("syntax.yaml", "threads: [\n".to_owned(), ":1:"),
+        (
+            "variable.toml",
+            format!("threads = '${{POLYCAST_TEST_UNSET}}'\n{APP}"),
+            ":1:11: threads: the environment variable `POLYCAST_TEST_UNSET` is not set",
+        ),
+        (
+            "empty.toml",
+            String::new(),
+            ": apps: at least one entry is needed",
+        ),
+    ] {
+        let path = file(name, &text);
+        for arguments in [
+            &["check", &path][..],
+            &["--config", &path],
+            &["serve", "-c", &path],
+        ] {
+            let error = refusal(arguments);
+            assert!(
+                error.starts_with(&format!("polycast: {path}{said}")),
+                "{error}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    assert!(refusal(&["check", "no/such.toml"]).contains("no/such.toml: cannot be read: No such"));
+    assert!(refusal(&["--config", "no/such.yaml"]).contains("no/such.yaml: cannot be read"));
+    assert!(refusal(&["check", "polycast.conf"]).contains(".toml, .yaml or .yml"));
+    assert!(refusal(&["check", "polycast"]).contains(".toml, .yaml or .yml"));
+}
+
+#[test]
+fn wrong_arguments_are_one_line() {
+    for (arguments, said) in [
+        (
+            &["--lisen", "127.0.0.1:1"][..],
+            "unexpected argument '--lisen' found; tip: a similar argument exists: '--listen'",
+        ),
+        (&["check"], "required arguments were not provided: <FILE>"),
+        (&["frob"], "unrecognized subcommand 'frob'"),
+        (
+            &["--listen", "localhost:1"],
+            "invalid value 'localhost:1' for '--listen <ADDR>'",
+        ),
+        (
+            &["serve", "--threads", "x"],
+            "invalid value 'x' for '--threads <N>'",
+        ),
+        (&["--log-format", "xml"], "[possible values: text, json]"),
+        (
+            &["--log-level", "debgu"],
+            "command line: log.level: `debgu` is not accepted; accepted: off",
+        ),
+        (
+            &["--threads", "257"],
+            "command line: threads: 257 is out of range; accepted: 0 to 256",
+        ),
+    ] {
+        let error = refusal(arguments);
+        assert!(error.contains(said), "{error}");
+    }
+}
+
+#[test]
+fn the_demo_refuses_an_address_that_others_reach() {
+    let error = refusal(&["--listen", "0.0.0.0:0"]);
+    assert!(
+        error.contains("0.0.0.0:0 is not a loopback address"),
+        "{error}"
+    );
+    assert!(error.contains("write a configuration"), "{error}");
+}
+
+#[test]
+fn variables_come_from_the_environment() {
+    let path = file(
+        "environment.toml",
+        &format!("threads = '${{POLYCAST_TEST_N}}'\n{APP}"),
+    );
+    let mut command = Command::new(env!("CARGO_BIN_EXE_polycast"));
+    let output = command
+        .args(["check", &path])
+        .env("POLYCAST_TEST_N", "3")
+        .output()
+        .unwrap();
+    assert!(
+        stdout(&output).ends_with(", 3 threads\n"),
+        "{}",
+        stdout(&output)
+    );
+}
+
+#[test]
+fn a_full_disk_or_closed_output_is_no_panic() {
+    let good = file("output.toml", APP);
+    for (arguments, code) in [(&["check", &good][..], 0), (&["check", "none.toml"], 2)] {
+        let full = || {
+            fs::OpenOptions::new()
+                .write(true)
+                .open("/dev/full")
+                .unwrap()
+        };
+        let mut command = Command::new(env!("CARGO_BIN_EXE_polycast"));
+        command.args(arguments).stdout(full()).stderr(full());
+        assert_eq!(
+            command.status().unwrap().code(),
+            Some(code),
+            "{arguments:?}"
+        );
+        let closed = std::io::pipe().unwrap().1;
+        command.stdout(closed.try_clone().unwrap()).stderr(closed);
+        assert_eq!(
+            command.status().unwrap().code(),
+            Some(code),
+            "{arguments:?}"
+        );
+    }
+}
