@@ -1,1 +1,461 @@
-//! Under construction.
+//! All that one core owns above its ring: sessions, its share of the hub, timers.
+//!
+//! This is the seam: a reactor feeds it from the kernel, a simulator from a script. Bytes and time
+//! come in ([`Shard::open`], [`Shard::receive`], [`Shard::eof`], [`Shard::sent`],
+//! [`Shard::sweep`]); what is to be done comes out of one list ([`Shard::next_listed`]). No call
+//! fails.
+
+use crate::codec::json::Scratch;
+use crate::config::SlowConsumer;
+use crate::dialect::{Action, Env, JoinOutcome, Why};
+use crate::hub::{Ack, ConnId, Down, Event, Hasher, Hub, Joined, Post, Published, Up};
+use crate::mem::{Handle, Segment, Slot, Table};
+use crate::session::{Ending, Session, Step, Surroundings};
+use crate::stats::Counters;
+use crate::time::Now;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// What belongs to all shards of a process.
+#[derive(Clone)]
+pub struct Common {
+    /// Configuration and applications.
+    pub env: Arc<Env>,
+    /// Hashes channel names.
+    pub hasher: Hasher,
+    /// Number of shards.
+    pub cores: u16,
+    /// Messages for one other core that may wait here before this core takes on no more work.
+    pub post_bound: usize,
+}
+
+/// One core's connections and channels.
+pub struct Shard {
+    core: u16,
+    env: Arc<Env>,
+    sessions: Table<Session>,
+    hub: Hub,
+    post: Post,
+    post_bound: usize,
+    json: Scratch,
+    actions: Vec<Action>,
+    listed: Vec<Slot>,
+    /// Sessions that stopped reading because other cores were congested.
+    waiting: Vec<Slot>,
+    counters: Arc<Counters>,
+    drain: Option<Drain>,
+    subscribers: Vec<u32>,
+}
+
+/// Progress of a shutdown: connections are closed in slices, so that their clients do not all
+/// connect elsewhere in the same instant.
+struct Drain {
+    next: u32,
+    slice: u32,
+}
+
+/// Slices into which a drain is cut at most; a sweep does one.
+const DRAIN_SLICES: u32 = 16;
+/// Connections that a slice has at least.
+const DRAIN_SLICE_MIN: u32 = 256;
+
+/// What a reactor has to know of a connection on its list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wants {
+    /// Whether bytes from the peer are wanted.
+    pub read: bool,
+    /// How the connection is to end.
+    pub ending: Ending,
+}
+
+impl Shard {
+    /// The shard of core `core`.
+    pub fn new(core: u16, common: &Common, counters: Arc<Counters>) -> Shard {
+        Shard {
+            core,
+            env: common.env.clone(),
+            sessions: Table::default(),
+            hub: Hub::new(core, common.cores, common.hasher.clone()),
+            post: Post::new(common.cores),
+            post_bound: common.post_bound,
+            json: Scratch::default(),
+            actions: Vec::new(),
+            listed: Vec::new(),
+            waiting: Vec::new(),
+            counters,
+            drain: None,
+            subscribers: Vec::new(),
+        }
+    }
+
+    /// A connection was accepted at `index`, which must be free.
+    pub fn open(&mut self, index: u32, peer: SocketAddr, now: Now) -> Slot {
+        self.counters.connections.add(1);
+        let slot = self.sessions.insert(index, Session::new(peer, now, &self.env));
+        self.list(slot);
+        slot
+    }
+
+    /// Bytes have come from the peer. They are changed in place.
+    pub fn receive(&mut self, slot: Slot, bytes: &mut [u8], now: Now) {
+        self.counters.received_bytes.add(bytes.len() as u64);
+        match self.sessions.get_mut(slot) {
+            Some(session) if session.is_paused() => session.hold(bytes),
+            Some(_) => self.feed(slot, bytes, now),
+            None => {}
+        }
+    }
+
+    fn feed(&mut self, slot: Slot, bytes: &mut [u8], now: Now) {
+        let mut at = 0;
+        loop {
+            let Some((session, mut around)) = self.session(slot, now) else { return };
+            let (taken, step) = session.step(&mut bytes[at..], &mut around);
+            at += taken;
+            if step == Step::Hold {
+                session.hold(&bytes[at..]);
+                self.waiting.push(slot);
+                break;
+            }
+            self.after(slot, now);
+            if step == Step::Need {
+                break;
+            }
+        }
+        self.list(slot);
+    }
+
+    /// The peer has ended its side.
+    pub fn eof(&mut self, slot: Slot, now: Now) {
+        if let Some((session, mut around)) = self.session(slot, now) {
+            session.eof(&mut around);
+            self.after(slot, now);
+            self.list(slot);
+        }
+    }
+
+    /// `n` bytes of the batch have left; `whole` is its emptied list when it is through.
+    pub fn sent(&mut self, slot: Slot, n: usize, whole: Option<Vec<Segment>>, now: Now) {
+        self.counters.sent_bytes.add(n as u64);
+        let Some((session, around)) = self.session(slot, now) else { return };
+        match whole {
+            Some(spare) => session.settled(spare, now),
+            None => session.progressed(now),
+        }
+        if session.may_resume(&around) {
+            self.resume(slot, now);
+        }
+        self.list(slot);
+    }
+
+    /// The connection cannot be sent to any more.
+    pub fn lost(&mut self, slot: Slot) {
+        if let Some(session) = self.sessions.get_mut(slot) {
+            session.lost();
+            self.list(slot);
+        }
+    }
+
+    /// The connection is gone: forgets it and frees its place.
+    pub fn close(&mut self, slot: Slot) {
+        if let Some(mut session) = self.sessions.remove(slot) {
+            session.gone(&self.env);
+            self.leave_all(slot);
+            self.counters.connections.sub(1);
+        }
+    }
+
+    /// Does what time has made due, in every session. Call it a few times a second.
+    pub fn sweep(&mut self, now: Now) {
+        for index in 0..self.sessions.end() {
+            let Some(slot) = self.sessions.slot_at(index) else { continue };
+            let Some((session, mut around)) = self.session(slot, now) else { continue };
+            let before = session.ending();
+            session.sweep(&mut around);
+            if !session.relax() || session.ending() != before {
+                self.after(slot, now);
+                self.list(slot);
+            }
+        }
+        self.drain_slice(now);
+    }
+
+    /// Begins a shutdown: new WebSockets are refused, the present ones are closed over the next
+    /// sweeps.
+    pub fn drain(&mut self) {
+        let slice = self.sessions.end().div_ceil(DRAIN_SLICES).max(DRAIN_SLICE_MIN);
+        self.drain.get_or_insert(Drain { next: 0, slice });
+    }
+
+    fn drain_slice(&mut self, now: Now) {
+        let Some(drain) = &mut self.drain else { return };
+        let end = self.sessions.end();
+        let from = drain.next.min(end);
+        let to = from.saturating_add(drain.slice).min(end);
+        // Over and over, for connections that were accepted meanwhile.
+        drain.next = if to == end { 0 } else { to };
+        for index in from..to {
+            let Some(slot) = self.sessions.slot_at(index) else { continue };
+            self.close_for(slot, Why::Draining, now);
+        }
+    }
+
+    fn close_for(&mut self, slot: Slot, why: Why, now: Now) {
+        if let Some((session, mut around)) = self.session(slot, now) {
+            session.close_for(why, &mut around);
+            self.after(slot, now);
+            self.list(slot);
+        }
+    }
+
+    /// How many connections there are.
+    pub fn len(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Whether there is no connection.
+    pub fn is_empty(&self) -> bool {
+        self.sessions.is_empty()
+    }
+
+    /// Channels that this core knows.
+    pub fn channel_count(&self) -> usize {
+        self.hub.channel_count()
+    }
+
+    // --- what is to be done ---
+
+    /// The next connection with something to write, to read again or to end.
+    pub fn next_listed(&mut self) -> Option<Slot> {
+        let slot = self.listed.pop()?;
+        if let Some(session) = self.sessions.get_mut(slot) {
+            session.listed = false;
+        }
+        Some(slot)
+    }
+
+    /// The next batch for the peer.
+    pub fn take_batch(&mut self, slot: Slot) -> Option<Vec<Segment>> {
+        self.sessions.get_mut(slot)?.take_batch()
+    }
+
+    /// What is wanted for the connection.
+    pub fn wants(&mut self, slot: Slot) -> Option<Wants> {
+        let session = self.sessions.get_mut(slot)?;
+        Some(Wants { read: session.wants_read(), ending: session.ending() })
+    }
+
+    fn list(&mut self, slot: Slot) {
+        if let Some(session) = self.sessions.get_mut(slot)
+            && !session.listed
+        {
+            session.listed = true;
+            self.listed.push(slot);
+        }
+    }
+
+    // --- mail ---
+
+    /// What this core has to say to the others.
+    pub fn post(&mut self) -> &mut Post {
+        &mut self.post
+    }
+
+    /// Whether requests of other cores can be taken now.
+    pub fn takes_requests(&self) -> bool {
+        !self.post.down_is_full(self.post_bound)
+    }
+
+    /// A request from core `from`.
+    pub fn request(&mut self, from: u16, request: Up, now: Now) {
+        if let Some((name, event)) = self.hub.request(from, request, &mut self.post) {
+            self.subscribers.extend(self.hub.subscribers(&name).iter().map(|it| it.slot));
+            self.deliver(&event, now);
+        }
+    }
+
+    /// An answer or a delivery from the home of a channel.
+    pub fn answer(&mut self, answer: Down, now: Now) {
+        match answer {
+            Down::Deliver { name, event } => {
+                self.subscribers.extend(self.hub.subscribers(&name).iter().map(|it| it.slot));
+                self.deliver(&event, now);
+            }
+            Down::Interested { asked, name } => {
+                let told = self.hub.interested(asked, &name).iter().map(|it| it.slot).collect();
+                self.tell_joined(told, name.text(), now);
+            }
+            Down::Published { ack } => self.acked(ack, now),
+        }
+    }
+
+    /// Call after mail was handed over: reading goes on where congestion had stopped it.
+    pub fn mail_moved(&mut self, now: Now) {
+        if self.waiting.is_empty() || self.post.up_is_full(self.post_bound) {
+            return;
+        }
+        for slot in std::mem::take(&mut self.waiting) {
+            let resumes = match self.session(slot, now) {
+                Some((session, around)) => session.may_resume(&around),
+                None => false,
+            };
+            if resumes {
+                self.resume(slot, now);
+            }
+        }
+    }
+
+    fn tell_joined(&mut self, told: Vec<u32>, name: &str, now: Now) {
+        for index in told {
+            let Some(slot) = self.sessions.slot_at(index) else { continue };
+            if let Some((session, mut around)) = self.session(slot, now) {
+                session.joined(name, JoinOutcome::Joined, &mut around);
+                self.after(slot, now);
+                self.list(slot);
+            }
+        }
+    }
+
+    fn acked(&mut self, ack: Ack, now: Now) {
+        let Some((session, mut around)) = self.session(ack.slot, now) else { return };
+        session.acked(ack.ticket);
+        session.settle(&mut around);
+        if session.may_resume(&around) {
+            self.resume(ack.slot, now);
+        }
+        self.list(ack.slot);
+    }
+
+    // --- inside ---
+
+    fn session(&mut self, slot: Slot, now: Now) -> Option<(&mut Session, Surroundings<'_>)> {
+        let session = self.sessions.get_mut(slot)?;
+        let around = Surroundings {
+            now,
+            conn: ConnId { core: self.core, slot },
+            env: &self.env,
+            json: &mut self.json,
+            actions: &mut self.actions,
+            counters: &self.counters,
+            draining: self.drain.is_some(),
+            congested: self.post.up_is_full(self.post_bound),
+        };
+        Some((session, around))
+    }
+
+    fn resume(&mut self, slot: Slot, now: Now) {
+        let Some(session) = self.sessions.get_mut(slot) else { return };
+        let mut held = session.resume();
+        let eof = session.saw_eof();
+        if !held.is_empty() {
+            self.feed(slot, &mut held, now);
+        }
+        if eof {
+            self.eof(slot, now);
+        }
+        self.list(slot);
+    }
+
+    /// Carries out what a session has asked for, and what follows from its state.
+    fn after(&mut self, slot: Slot, now: Now) {
+        while !self.actions.is_empty() {
+            let mut actions = std::mem::take(&mut self.actions);
+            for action in actions.drain(..) {
+                self.act(slot, action, now);
+            }
+            if self.actions.is_empty() {
+                self.actions = actions;
+            }
+        }
+        let Some((session, mut around)) = self.session(slot, now) else { return };
+        session.settle(&mut around);
+        if !session.is_open_socket() && self.hub.subscription_count(slot) > 0 {
+            self.leave_all(slot);
+        }
+    }
+
+    fn act(&mut self, slot: Slot, action: Action, now: Now) {
+        match action {
+            Action::Join { app, name, most } => {
+                let outcome = match self.hub.join(slot, app, &name, most, &mut self.post) {
+                    Joined::Later => return self.counters.subscriptions.add(1),
+                    Joined::Now => {
+                        self.counters.subscriptions.add(1);
+                        JoinOutcome::Joined
+                    }
+                    Joined::Already => JoinOutcome::Already,
+                    Joined::Full => JoinOutcome::Full,
+                };
+                if let Some((session, mut around)) = self.session(slot, now) {
+                    session.joined(&name, outcome, &mut around);
+                }
+            }
+            Action::Leave { app, name } => {
+                if self.hub.leave(slot, app, &name, &mut self.post) {
+                    self.counters.subscriptions.sub(1);
+                }
+            }
+            Action::Publish { app, name, event } => self.publish(slot, app, &name, &event, now),
+        }
+    }
+
+    fn publish(&mut self, slot: Slot, app: u32, name: &str, event: &Event, now: Now) {
+        self.counters.published.add(1);
+        let ticket = self.sessions.get_mut(slot).and_then(|session| session.ticket());
+        let ack = ticket.map(|ticket| Ack { slot, ticket });
+        match self.hub.publish(app, name, event, ack, &mut self.post) {
+            Published::Ordered(at) => {
+                self.subscribers.extend(self.hub.subscribers_at(at).iter().map(|it| it.slot));
+                self.deliver(event, now);
+            }
+            Published::Unheard => {}
+            Published::Sent => {
+                if let (Some(ticket), Some(session)) = (ticket, self.sessions.get_mut(slot)) {
+                    session.await_ack(ticket);
+                }
+            }
+        }
+    }
+
+    /// Puts the event into the queues of `self.subscribers`, and empties that list.
+    fn deliver(&mut self, event: &Event, now: Now) {
+        if self.subscribers.is_empty() {
+            return;
+        }
+        let frame = Handle::new(event.frame.clone());
+        let limits = &self.env.config.limits;
+        let except = event.except.filter(|conn| conn.core == self.core).map(|conn| conn.slot);
+        let mut delivered = 0;
+        let mut slow = Vec::new();
+        for index in self.subscribers.drain(..) {
+            let Some(slot) = self.sessions.slot_at(index) else { continue };
+            if except == Some(slot) {
+                continue;
+            }
+            let Some(session) = self.sessions.at_mut(index) else { continue };
+            match session.deliver(&frame, limits.write_queue_bytes, now.ms) {
+                Ok(()) => delivered += 1,
+                Err(_) => slow.push(slot),
+            }
+            if !session.listed {
+                session.listed = true;
+                self.listed.push(slot);
+            }
+        }
+        self.counters.deliveries.add(delivered);
+        for slot in slow {
+            match self.env.config.slow_consumer {
+                SlowConsumer::Drop => self.counters.slow_consumer_dropped.add(1),
+                SlowConsumer::Close => {
+                    self.counters.slow_consumer_closed.add(1);
+                    self.close_for(slot, Why::Slow, now);
+                }
+            }
+        }
+    }
+
+    fn leave_all(&mut self, slot: Slot) {
+        let left = self.hub.leave_all(slot, &mut self.post);
+        self.counters.subscriptions.sub(left as u64);
+    }
+}

@@ -55,7 +55,7 @@ impl Env {
     pub(super) fn api_target<'p>(&self, path: &'p str) -> Option<(u32, &'p str)> {
         let below = self.strip_prefix(path)?.strip_prefix("/apps/")?;
         let (name, rest) = below.split_at(below.find('/').unwrap_or(below.len()));
-        let name = query::decode(name, Plus::Literal)?;
+        let name = query::decode(name, Plus::Plus)?;
         let app = self.apps.by_id(&name).or_else(|| self.apps.by_key(&name))?;
         Some((app, rest))
     }

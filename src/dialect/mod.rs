@@ -253,7 +253,9 @@ pub fn freeze_text(scratch: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) -> F
     write(scratch);
     let payload = scratch.len() - ROOM;
     let mut header = [0; ROOM];
-    let len = frame::header(&mut header, true, false, ws::Opcode::Text, payload as u64, None);
+    let opcode = ws::Opcode::Text;
+    let len = frame::Header { fin: true, rsv1: false, opcode, mask: None, len: payload as u64 }
+        .write(&mut header);
     scratch[ROOM - len..ROOM].copy_from_slice(&header[..len]);
     Frozen::new(&scratch[ROOM - len..])
 }

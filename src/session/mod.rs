@@ -1,2 +1,400 @@
-//! Under construction.
+//! One connection, as a function of bytes and time: HTTP until the 101, then WebSocket and a
+//! dialect; a write queue; deadlines.
+//!
+//! Nothing here fails: what a peer does wrong becomes an answer in the queue and an [`Ending`].
+
+mod queue;
+mod request;
+mod socket;
 pub mod upgrade;
+
+pub use queue::{Full, Queue};
+
+use crate::codec::json::Scratch;
+use crate::dialect::{Action, Closing, Context, Env, JoinOutcome, Why};
+use crate::hub::ConnId;
+use crate::mem::{Handle, Segment};
+use crate::stats::Counters;
+use crate::time::{Deadline, Now};
+use request::Requests;
+use socket::Socket;
+use std::net::SocketAddr;
+
+/// What a session works with during one call.
+pub struct Surroundings<'a> {
+    /// The time.
+    pub now: Now,
+    /// The connection's name in this process.
+    pub conn: ConnId,
+    /// Configuration and applications.
+    pub env: &'a Env,
+    /// Parser memory.
+    pub json: &'a mut Scratch,
+    /// What is asked of the shard.
+    pub actions: &'a mut Vec<Action>,
+    /// What is counted.
+    pub counters: &'a Counters,
+    /// Whether the server is being shut down.
+    pub draining: bool,
+    /// Whether other cores cannot take more requests from this one.
+    pub congested: bool,
+}
+
+/// How a connection is to end, if it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ending {
+    /// It goes on.
+    #[default]
+    Open,
+    /// What is queued goes out, then our side is shut down; the peer has until a deadline to end
+    /// its side. What it still sends is read and thrown away, so that no reset destroys what is
+    /// on its way to it.
+    Flush,
+    /// At once, whatever is queued.
+    Cut,
+}
+
+/// What came of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// All input was taken.
+    Need,
+    /// Something was done; there may be more in the rest.
+    Again,
+    /// The rest has to wait: reading stops until [`Session::may_resume`].
+    Hold,
+}
+
+/// One connection. See the module's documentation.
+pub struct Session {
+    stage: Stage,
+    queue: Queue,
+    /// Input that waits because reading is paused, and whether it is.
+    held: Vec<u8>,
+    paused: bool,
+    /// The peer has ended its side.
+    eof: bool,
+    ending: Ending,
+    /// Whether the shard's list of work has this session; the shard's to keep.
+    pub listed: bool,
+    deadline: Deadline,
+    peer: SocketAddr,
+}
+
+#[expect(clippy::large_enum_variant, reason = "Socket is the one of which there are many")]
+enum Stage {
+    Http(Box<Requests>),
+    Socket(Socket),
+}
+
+/// What a stage says after a step.
+enum After {
+    Need,
+    Again,
+    Upgraded(Box<Socket>),
+    End(Ending),
+}
+
+impl Session {
+    /// A connection that has just been accepted.
+    pub fn new(peer: SocketAddr, now: Now, env: &Env) -> Session {
+        Session {
+            stage: Stage::Http(Box::default()),
+            queue: Queue::default(),
+            held: Vec::new(),
+            paused: false,
+            eof: false,
+            ending: Ending::Open,
+            listed: false,
+            deadline: now.plus_ms(env.config.timeouts.head_ms),
+            peer,
+        }
+    }
+
+    /// The peer's address.
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// How the connection is to end.
+    pub fn ending(&self) -> Ending {
+        self.ending
+    }
+
+    /// Whether bytes from the peer are wanted now.
+    pub fn wants_read(&self) -> bool {
+        !self.paused && !self.eof
+    }
+
+    /// Whether messages can be delivered to it: a WebSocket on which nobody has closed.
+    pub fn is_open_socket(&self) -> bool {
+        match &self.stage {
+            Stage::Socket(socket) => self.ending == Ending::Open && socket.is_open(),
+            Stage::Http(_) => false,
+        }
+    }
+
+    /// Takes what it can from the front of `input`: at most one message or request.
+    pub fn step(&mut self, input: &mut [u8], around: &mut Surroundings<'_>) -> (usize, Step) {
+        if self.ending != Ending::Open {
+            return (input.len(), Step::Need);
+        }
+        if self.must_hold(around) {
+            self.paused = true;
+            return (0, Step::Hold);
+        }
+        let mut out = self.queue.open_tail();
+        let (taken, after) = match &mut self.stage {
+            Stage::Http(requests) => requests.step(input, &mut out, &mut self.deadline, around),
+            Stage::Socket(socket) => socket.step(input, &mut out, &mut self.deadline, around),
+        };
+        self.queue.close_tail(out, around.now.ms);
+        match after {
+            After::Need => (taken, Step::Need),
+            After::Again => (taken, Step::Again),
+            After::Upgraded(socket) => {
+                let env = around.env;
+                self.deadline = around.now.plus_ms(match socket.is_open() {
+                    true => env.config.pusher.activity_timeout_s * 1000,
+                    false => env.config.timeouts.close_ms,
+                });
+                self.stage = Stage::Socket(*socket);
+                (taken, Step::Again)
+            }
+            After::End(ending) => {
+                self.end(ending, around);
+                (input.len(), Step::Need)
+            }
+        }
+    }
+
+    fn end(&mut self, ending: Ending, around: &Surroundings<'_>) {
+        if self.ending == Ending::Open {
+            self.ending = ending;
+            self.deadline = around.now.plus_ms(around.env.config.timeouts.close_ms);
+        }
+        if ending == Ending::Cut {
+            self.ending = ending;
+        }
+        // What comes from now on is read and thrown away, also if reading was paused.
+        self.paused = false;
+        self.held = Vec::new();
+    }
+
+    fn must_hold(&self, around: &Surroundings<'_>) -> bool {
+        around.congested
+            || self.queue.replies() > around.env.config.limits.write_queue_bytes / 4
+            || matches!(&self.stage, Stage::Http(requests) if requests.is_full())
+    }
+
+    /// Keeps input for later.
+    pub fn hold(&mut self, rest: &[u8]) {
+        self.held.extend_from_slice(rest);
+    }
+
+    /// Whether reading is paused.
+    pub fn is_paused(&self) -> bool {
+        self.paused
+    }
+
+    /// Whether reading is paused without a reason any more.
+    pub fn may_resume(&self, around: &Surroundings<'_>) -> bool {
+        self.paused && !self.must_hold(around)
+    }
+
+    /// Takes the held input out, to be stepped through before anything else is read.
+    pub fn resume(&mut self) -> Vec<u8> {
+        self.paused = false;
+        std::mem::take(&mut self.held)
+    }
+
+    /// The number of the HTTP request in hand, for the acknowledgement of its publishes.
+    pub fn ticket(&self) -> Option<u32> {
+        match &self.stage {
+            Stage::Http(requests) => requests.ticket(),
+            Stage::Socket(_) => None,
+        }
+    }
+
+    /// The reply to request `ticket` has to wait for one more acknowledgement.
+    pub fn await_ack(&mut self, ticket: u32) {
+        if let Stage::Http(requests) = &mut self.stage {
+            requests.await_ack(ticket);
+        }
+    }
+
+    /// One acknowledgement for request `ticket` has come.
+    pub fn acked(&mut self, ticket: u32) {
+        if let Stage::Http(requests) = &mut self.stage {
+            requests.acked(ticket);
+        }
+    }
+
+    /// Queues the replies that wait for nothing any more.
+    pub fn settle(&mut self, around: &mut Surroundings<'_>) {
+        let Stage::Http(requests) = &mut self.stage else { return };
+        if !requests.has_ready_reply() {
+            return;
+        }
+        let mut out = self.queue.open_tail();
+        let last = requests.flush(&mut out);
+        self.queue.close_tail(out, around.now.ms);
+        let done = self.eof && requests.ticket().is_none();
+        if last || done {
+            self.end(Ending::Flush, around);
+        }
+    }
+
+    /// The peer has ended its side.
+    pub fn eof(&mut self, around: &mut Surroundings<'_>) {
+        self.eof = true;
+        if self.paused {
+            return; // Taken up when the held input has been stepped through.
+        }
+        match &self.stage {
+            _ if self.ending != Ending::Open => {}
+            Stage::Socket(_) => self.end(Ending::Cut, around),
+            Stage::Http(requests) if requests.ticket().is_some() => {}
+            Stage::Http(_) => self.end(Ending::Flush, around),
+        }
+    }
+
+    /// Whether the peer has ended its side.
+    pub fn saw_eof(&self) -> bool {
+        self.eof
+    }
+
+    /// Queues a broadcast frame.
+    pub fn deliver(&mut self, frame: &Handle, bound: usize, now_ms: u64) -> Result<(), Full> {
+        self.queue.push(frame, bound, now_ms)
+    }
+
+    /// Tells the dialect what its join came to.
+    pub fn joined(
+        &mut self,
+        name: &str,
+        outcome: JoinOutcome,
+        around: &mut Surroundings<'_>,
+    ) {
+        self.with_socket(around, |socket, out, around| socket.joined(name, outcome, out, around));
+    }
+
+    /// Closes for a reason of the server's.
+    pub fn close_for(&mut self, why: Why, around: &mut Surroundings<'_>) {
+        if why == Why::Slow {
+            self.queue.drop_unsent();
+        }
+        match &self.stage {
+            Stage::Socket(_) => {
+                self.with_socket(around, |socket, out, around| socket.close_for(why, out, around));
+            }
+            Stage::Http(requests) if requests.ticket().is_some() => {}
+            Stage::Http(_) => self.end(Ending::Flush, around),
+        }
+    }
+
+    fn with_socket(
+        &mut self,
+        around: &mut Surroundings<'_>,
+        act: impl FnOnce(&mut Socket, &mut Vec<u8>, &mut Surroundings<'_>) -> After,
+    ) {
+        let Stage::Socket(socket) = &mut self.stage else { return };
+        if self.ending != Ending::Open {
+            return;
+        }
+        let mut out = self.queue.open_tail();
+        let was_open = socket.is_open();
+        let after = act(socket, &mut out, around);
+        if was_open && !socket.is_open() {
+            self.deadline = around.now.plus_ms(around.env.config.timeouts.close_ms);
+        }
+        self.queue.close_tail(out, around.now.ms);
+        if let After::End(ending) = after {
+            self.end(ending, around);
+        }
+    }
+
+    /// Does what is due: heartbeats, and the end of what has taken too long.
+    pub fn sweep(&mut self, around: &mut Surroundings<'_>) {
+        let timeouts = &around.env.config.timeouts;
+        if self.queue.is_stuck(timeouts.send_ms, around.now.ms) {
+            around.counters.timed_out.add(1);
+            return self.end(Ending::Cut, around);
+        }
+        if !self.deadline.due(around.now) {
+            return;
+        }
+        if self.ending != Ending::Open {
+            if !self.queue.is_empty() && !self.queue.is_stuck(timeouts.close_ms, around.now.ms) {
+                self.deadline = around.now.plus_ms(timeouts.close_ms);
+                return;
+            }
+            around.counters.timed_out.add(1);
+            return self.end(Ending::Cut, around);
+        }
+        let mut out = self.queue.open_tail();
+        let after = match &mut self.stage {
+            Stage::Http(requests) => requests.late(&mut out, &mut self.deadline, around),
+            Stage::Socket(socket) => socket.beat(&mut out, &mut self.deadline, around),
+        };
+        self.queue.close_tail(out, around.now.ms);
+        if let After::End(ending) = after {
+            self.end(ending, around);
+        }
+    }
+
+    /// The next batch for the kernel.
+    pub fn take_batch(&mut self) -> Option<Vec<Segment>> {
+        match self.ending {
+            Ending::Cut => None,
+            _ => self.queue.take_batch(),
+        }
+    }
+
+    /// Some bytes have left.
+    pub fn progressed(&mut self, now: Now) {
+        self.queue.progressed(now.ms);
+    }
+
+    /// A batch is through.
+    pub fn settled(&mut self, spare: Vec<Segment>, now: Now) {
+        self.queue.settled(spare, now.ms);
+    }
+
+    /// Whether nothing waits to be sent; if so, memory that an idle connection does not need is
+    /// freed.
+    pub fn relax(&mut self) -> bool {
+        self.queue.relax();
+        self.queue.is_empty()
+    }
+
+    /// Sending has failed: the peer is gone.
+    pub fn lost(&mut self) {
+        self.ending = Ending::Cut;
+    }
+
+    /// Undoes what the connection holds beside its own memory.
+    pub fn gone(&mut self, env: &Env) {
+        if let Stage::Socket(socket) = &mut self.stage {
+            socket.gone(env);
+        }
+    }
+}
+
+/// A dialect's context, over a session's surroundings.
+fn context<'c>(
+    out: &'c mut Vec<u8>,
+    closing: &'c mut Option<Closing>,
+    around: &'c mut Surroundings<'_>,
+) -> Context<'c> {
+    Context {
+        now: around.now,
+        conn: around.conn,
+        env: around.env,
+        json: around.json,
+        out,
+        actions: around.actions,
+        closing,
+        draining: around.draining,
+    }
+}

@@ -21,7 +21,7 @@ pub(super) fn answer(
 ) -> Reply {
     let entry = context.env.apps.get(app);
     if let Err(refused) = verify(context, app, request) {
-        return json_error(refused.status, &refused.message);
+        return json_error(refused.status(), &refused.to_string());
     }
     if !entry.config.enabled {
         return json_error(403, "The application is disabled");

@@ -147,13 +147,13 @@ fn authorised(
 ) -> bool {
     let Some((key, given)) = auth.split_once(':') else { return false };
     let keys = &context.env.apps.get(conn.app).keys;
-    let Some(key) = keys.iter().find(|candidate| candidate.name() == key) else { return false };
+    let Some(key) = keys.iter().find(|candidate| *candidate.text == *key) else { return false };
     let socket = socket_id(context.env, context.conn);
     let mut parts: Vec<&[u8]> = vec![socket.as_bytes(), b":", name.as_bytes()];
     if let Some(data) = channel_data {
         parts.extend([b":".as_slice(), data.as_bytes()]);
     }
-    let expected: [u8; 64] = crypto::hex(&key.hmac().sign(&parts));
+    let expected: [u8; 64] = crypto::hex(&key.secret.sign(&parts));
     crypto::constant_time_eq(&expected, given.as_bytes())
 }
 

@@ -131,6 +131,7 @@ impl Dialect for Connection {
             frame_bytes: most.min(env.config.limits.frame_bytes),
             message_bytes: most,
             fragments: env.config.limits.fragments,
+            allow_rsv1: false,
         }
     }
 

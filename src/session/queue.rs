@@ -1,0 +1,216 @@
+//! One connection's write queue: whole frames in order, bounded, with at most one batch at the
+//! kernel's.
+//!
+//! Two amounts are counted apart. A *broadcast* byte counts against the bound that makes a
+//! consumer slow; a *reply* byte stops us from reading further requests. A peer that asks for much
+//! and reads slowly thus slows itself down, and one that is sent much and reads slowly is given up.
+
+use crate::limits::FRAMES_PER_SEND;
+use crate::mem::{Handle, Segment};
+
+/// A queue at its bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Full;
+
+/// Replies longer than this get a segment of their own instead of being added to the last one.
+const JOIN_BYTES: usize = 16 * 1024;
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub struct Queue {
+    segments: Vec<Segment>,
+    /// Bytes in `segments` and at the kernel's.
+    replies: usize,
+    broadcasts: usize,
+    /// Bytes at the kernel's.
+    sending_replies: usize,
+    sending_broadcasts: usize,
+    sending: bool,
+    /// When the queue began to wait, or last got bytes off.
+    progress_ms: u64,
+}
+
+impl Queue {
+    /// Adds a broadcast frame, unless more than `bound` bytes of such would wait then.
+    pub fn push(&mut self, frame: &Handle, bound: usize, now_ms: u64) -> Result<(), Full> {
+        let broadcasts = self.broadcasts + frame.len();
+        if broadcasts > bound {
+            return Err(Full);
+        }
+        self.waits(now_ms);
+        self.broadcasts = broadcasts;
+        self.segments.push(Segment::Shared(frame.clone()));
+        Ok(())
+    }
+
+    /// Takes the tail out for replies to be added to; give it back with [`Queue::close_tail`].
+    pub fn open_tail(&mut self) -> Vec<u8> {
+        match self.segments.last() {
+            Some(Segment::Own(bytes)) if bytes.len() < JOIN_BYTES => {}
+            _ => return Vec::new(),
+        }
+        match self.segments.pop() {
+            Some(Segment::Own(bytes)) => {
+                self.replies -= bytes.len();
+                bytes
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Puts the tail back.
+    pub fn close_tail(&mut self, bytes: Vec<u8>, now_ms: u64) {
+        if bytes.is_empty() {
+            return;
+        }
+        self.waits(now_ms);
+        self.replies += bytes.len();
+        self.segments.push(Segment::Own(bytes));
+    }
+
+    fn waits(&mut self, now_ms: u64) {
+        if self.is_empty() {
+            self.progress_ms = now_ms;
+        }
+    }
+
+    /// The next batch to send, unless one is at the kernel's or nothing waits.
+    pub fn take_batch(&mut self) -> Option<Vec<Segment>> {
+        if self.sending || self.segments.is_empty() {
+            return None;
+        }
+        let batch: Vec<Segment> = if self.segments.len() <= FRAMES_PER_SEND {
+            std::mem::take(&mut self.segments)
+        } else {
+            self.segments.drain(..FRAMES_PER_SEND).collect()
+        };
+        self.sending = true;
+        for segment in &batch {
+            match segment {
+                Segment::Own(bytes) => self.sending_replies += bytes.len(),
+                Segment::Shared(frame) => self.sending_broadcasts += frame.len(),
+            }
+        }
+        Some(batch)
+    }
+
+    /// Notes that some bytes of the batch have left.
+    pub fn progressed(&mut self, now_ms: u64) {
+        self.progress_ms = now_ms;
+    }
+
+    /// Notes that the batch is through. `spare` is its emptied list.
+    pub fn settled(&mut self, spare: Vec<Segment>, now_ms: u64) {
+        self.replies -= self.sending_replies;
+        self.broadcasts -= self.sending_broadcasts;
+        (self.sending_replies, self.sending_broadcasts) = (0, 0);
+        self.sending = false;
+        self.progress_ms = now_ms;
+        if self.segments.is_empty() && spare.capacity() <= FRAMES_PER_SEND {
+            // Kept only while the connection is busy: see `relax`.
+            self.segments = spare;
+        }
+    }
+
+    /// Frees the memory of a queue in which nothing waits.
+    pub fn relax(&mut self) {
+        if self.segments.is_empty() {
+            self.segments = Vec::new();
+        }
+    }
+
+    /// Throws away what has not been handed to the kernel. What has ends at a frame's end.
+    pub fn drop_unsent(&mut self) {
+        self.segments = Vec::new();
+        self.replies = self.sending_replies;
+        self.broadcasts = self.sending_broadcasts;
+    }
+
+    /// Whether nothing waits, here or at the kernel's.
+    pub fn is_empty(&self) -> bool {
+        self.segments.is_empty() && !self.sending
+    }
+
+    /// Bytes of replies that wait.
+    pub fn replies(&self) -> usize {
+        self.replies
+    }
+
+    /// Whether bytes wait and none has left for `ms`.
+    pub fn is_stuck(&self, ms: u64, now_ms: u64) -> bool {
+        !self.is_empty() && now_ms.saturating_sub(self.progress_ms) >= ms
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mem::Frozen;
+
+    fn frame(len: usize) -> Handle {
+        Handle::new(Frozen::new(&vec![b'f'; len]))
+    }
+
+    #[test]
+    fn broadcasts_are_bounded_and_replies_are_not_counted_against_them() {
+        let mut queue = Queue::default();
+        queue.close_tail(vec![0; 100], 0);
+        assert_eq!(queue.push(&frame(6), 10, 0), Ok(()));
+        assert_eq!(queue.push(&frame(5), 10, 0), Err(Full));
+        assert_eq!(queue.push(&frame(4), 10, 0), Ok(()));
+        assert_eq!(queue.replies(), 100);
+        let batch = queue.take_batch().expect("a batch");
+        assert_eq!(batch.len(), 3);
+        assert!(queue.take_batch().is_none(), "one batch at a time");
+        assert_eq!(queue.push(&frame(1), 10, 0), Err(Full), "unsent bytes count");
+        queue.settled(Vec::new(), 0);
+        assert_eq!(queue.push(&frame(10), 10, 0), Ok(()));
+        assert_eq!(queue.replies(), 0);
+    }
+
+    #[test]
+    fn replies_join_but_do_not_overtake_a_broadcast() {
+        let mut queue = Queue::default();
+        for part in [b"a", b"b"] {
+            let mut tail = queue.open_tail();
+            tail.extend_from_slice(part);
+            queue.close_tail(tail, 0);
+        }
+        assert_eq!(queue.push(&frame(1), 10, 0), Ok(()));
+        let mut tail = queue.open_tail();
+        tail.push(b'c');
+        queue.close_tail(tail, 0);
+        let batch = queue.take_batch().expect("a batch");
+        let bytes: Vec<u8> = batch.iter().flat_map(|segment| segment.to_vec()).collect();
+        assert_eq!(bytes, b"abfc");
+        assert_eq!(queue.replies(), 3);
+    }
+
+    #[test]
+    fn a_batch_has_at_most_as_many_frames_as_one_send_takes() {
+        let mut queue = Queue::default();
+        for _ in 0..FRAMES_PER_SEND + 1 {
+            assert_eq!(queue.push(&frame(1), 1000, 0), Ok(()));
+        }
+        assert_eq!(queue.take_batch().map(|batch| batch.len()), Some(FRAMES_PER_SEND));
+        queue.settled(Vec::new(), 0);
+        assert_eq!(queue.take_batch().map(|batch| batch.len()), Some(1));
+        queue.settled(Vec::new(), 0);
+        assert!(queue.take_batch().is_none());
+        assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn a_queue_is_stuck_when_nothing_leaves_it_for_the_time() {
+        let mut queue = Queue::default();
+        assert!(!queue.is_stuck(0, 100));
+        assert_eq!(queue.push(&frame(1), 10, 1000), Ok(()));
+        assert!(!queue.is_stuck(500, 1499));
+        assert!(queue.is_stuck(500, 1500));
+        let batch = queue.take_batch();
+        queue.progressed(1400);
+        assert!(!queue.is_stuck(500, 1899));
+        assert!(queue.is_stuck(500, 1900));
+        queue.settled(batch.unwrap_or_default(), 1900);
+    }
+}

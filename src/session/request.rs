@@ -1,0 +1,246 @@
+//! The HTTP stage: requests in order, answers in the same order, and the way to a WebSocket.
+
+use super::socket::{Endpoint, Socket};
+use super::{After, Ending, Surroundings, context, upgrade};
+use crate::config;
+use crate::dialect::{self, Connection, Opening, Reply};
+use crate::gateway;
+use crate::http::{self, Event, Phase, Request, Response};
+use crate::limits::HTTP_PIPELINE;
+use crate::time::Deadline;
+use std::collections::VecDeque;
+
+/// The requests of one connection.
+#[derive(Default)]
+pub(super) struct Requests {
+    reader: http::Reader,
+    /// Answers that wait for their turn or for acknowledgements, oldest first.
+    replies: VecDeque<Waiting>,
+    /// The number of the oldest.
+    first: u32,
+}
+
+/// One answer.
+struct Waiting {
+    acks: u32,
+    bytes: Vec<u8>,
+    /// Whether the connection ends behind it.
+    last: bool,
+}
+
+impl Requests {
+    pub(super) fn step(
+        &mut self,
+        input: &mut [u8],
+        out: &mut Vec<u8>,
+        deadline: &mut Deadline,
+        around: &mut Surroundings<'_>,
+    ) -> (usize, After) {
+        if self.replies.back().is_some_and(|reply| reply.last) {
+            return (input.len(), After::Need);
+        }
+        let configured = &around.env.config.limits;
+        let limits = http::Limits {
+            head_bytes: configured.http_head_bytes,
+            body_bytes: configured.http_body_bytes,
+        };
+        let phase = self.reader.phase();
+        let (taken, event) = self.reader.next(&limits, input);
+        let after = match event {
+            Event::Need => After::Need,
+            Event::Continue => {
+                let bytes = http::CONTINUE.to_vec();
+                self.replies.push_back(Waiting { acks: 0, bytes, last: false });
+                After::Again
+            }
+            Event::Request(request) if upgrade::wanted(&request) => {
+                let alone = self.replies.is_empty();
+                return (taken, open(&request, alone, out, around));
+            }
+            Event::Request(mut request) => {
+                let reply = answer(&mut request, around);
+                self.replies.push_back(reply);
+                After::Again
+            }
+            Event::Bad(error) => {
+                around.counters.http_errors.add(1);
+                let mut bytes = Vec::new();
+                error.respond(&mut bytes);
+                self.replies.push_back(Waiting { acks: 0, bytes, last: true });
+                After::Again
+            }
+        };
+        self.arm(phase, deadline, around);
+        (taken, after)
+    }
+
+    /// Moves the deadline when the phase has changed. One request has its time from its first
+    /// byte, however its bytes are spread.
+    fn arm(&self, before: Phase, deadline: &mut Deadline, around: &Surroundings<'_>) {
+        let timeouts = &around.env.config.timeouts;
+        let phase = self.reader.phase();
+        match phase {
+            Phase::Idle => *deadline = around.now.plus_ms(timeouts.keep_alive_ms),
+            Phase::Head if before != Phase::Head => {
+                // The first request has its time from the connection's start.
+                let head = around.now.plus_ms(timeouts.head_ms);
+                *deadline = if self.first == 0 { head.min(*deadline) } else { head };
+            }
+            Phase::Body if before != Phase::Body => {
+                *deadline = around.now.plus_ms(timeouts.body_ms);
+            }
+            Phase::Head | Phase::Body | Phase::Failed => {}
+        }
+    }
+
+    /// The deadline has come.
+    pub(super) fn late(
+        &mut self,
+        out: &mut Vec<u8>,
+        deadline: &mut Deadline,
+        around: &mut Surroundings<'_>,
+    ) -> After {
+        if !self.replies.is_empty() {
+            *deadline = around.now.plus_ms(around.env.config.timeouts.keep_alive_ms);
+            return After::Again;
+        }
+        around.counters.timed_out.add(1);
+        if matches!(self.reader.phase(), Phase::Head | Phase::Body) {
+            around.counters.http_errors.add(1);
+            let text = "the request took too long to arrive\n";
+            Response::text(408, text).connection(http::Connection::Close).push(out);
+        }
+        After::End(Ending::Flush)
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.replies.len() >= HTTP_PIPELINE
+    }
+
+    pub(super) fn ticket(&self) -> Option<u32> {
+        let waiting = self.replies.len() as u32;
+        (waiting > 0).then(|| self.first.wrapping_add(waiting - 1))
+    }
+
+    fn waiting(&mut self, ticket: u32) -> Option<&mut Waiting> {
+        self.replies.get_mut(ticket.wrapping_sub(self.first) as usize)
+    }
+
+    pub(super) fn await_ack(&mut self, ticket: u32) {
+        if let Some(reply) = self.waiting(ticket) {
+            reply.acks += 1;
+        }
+    }
+
+    pub(super) fn acked(&mut self, ticket: u32) {
+        if let Some(reply) = self.waiting(ticket) {
+            reply.acks = reply.acks.saturating_sub(1);
+        }
+    }
+
+    pub(super) fn has_ready_reply(&self) -> bool {
+        self.replies.front().is_some_and(|reply| reply.acks == 0)
+    }
+
+    /// Moves the answers that are ready into `out`; true when the connection ends behind them.
+    pub(super) fn flush(&mut self, out: &mut Vec<u8>) -> bool {
+        while self.has_ready_reply()
+            && let Some(reply) = self.replies.pop_front()
+        {
+            self.first = self.first.wrapping_add(1);
+            out.extend_from_slice(&reply.bytes);
+            if reply.last {
+                return true;
+            }
+        }
+        if self.replies.is_empty() && self.replies.capacity() > 4 {
+            self.replies = VecDeque::new();
+        }
+        false
+    }
+}
+
+fn answer(request: &mut Request<'_>, around: &mut Surroundings<'_>) -> Waiting {
+    let connection = request.connection();
+    let head_only = request.method == "HEAD";
+    let reply = match gateway::route(&around.env.config, request.path()) {
+        Some(config::Endpoint::Apps) => {
+            let (mut out, mut closing) = (Vec::new(), None);
+            dialect::request(&mut context(&mut out, &mut closing, around), request)
+        }
+        Some(config::Endpoint::Echo) => error(426, "a WebSocket is served here"),
+        None => error(404, "nothing is served at this path"),
+    };
+    around.counters.http_requests.add(1);
+    if reply.status >= 400 {
+        around.counters.http_errors.add(1);
+    }
+    let mut bytes = Vec::new();
+    let fields: &[(&str, &str)] = match (reply.status, reply.allow) {
+        (405, Some(allow)) => &[("Allow", allow)],
+        (426, _) => &[("Upgrade", "websocket")],
+        _ => &[],
+    };
+    Response::json(reply.status, &reply.body)
+        .headers(fields)
+        .connection(connection)
+        .head_only(head_only)
+        .push(&mut bytes);
+    Waiting { acks: 0, bytes, last: connection == http::Connection::Close }
+}
+
+fn error(status: u16, message: &str) -> Reply {
+    let body = format!(r#"{{"error":"{message}","code":{status}}}"#).into_bytes();
+    Reply { status, body: body.into(), allow: None }
+}
+
+/// Answers a request for a WebSocket. `alone` says that all earlier requests are answered.
+fn open(
+    request: &Request<'_>,
+    alone: bool,
+    out: &mut Vec<u8>,
+    around: &mut Surroundings<'_>,
+) -> After {
+    let refuse = |out: &mut Vec<u8>, status, text| {
+        Response::text(status, text).connection(http::Connection::Close).push(out);
+        around.counters.http_errors.add(1);
+        After::End(Ending::Flush)
+    };
+    if !alone {
+        return refuse(out, 400, "earlier requests are not answered yet\n");
+    }
+    let accepted = match upgrade::check(request) {
+        Ok(accepted) => accepted,
+        Err(refusal) => {
+            refusal.respond(out);
+            around.counters.http_errors.add(1);
+            return After::End(Ending::Flush);
+        }
+    };
+    let Some(endpoint) = gateway::route(&around.env.config, request.path()) else {
+        return refuse(out, 404, "nothing is served at this path\n");
+    };
+    upgrade::accept(out, &accepted, None, None);
+    around.counters.upgrades.add(1);
+    let mut wanted = None;
+    let endpoint = match endpoint {
+        config::Endpoint::Echo => Endpoint::Echo,
+        config::Endpoint::Apps => {
+            let opening = Opening {
+                path: request.path(),
+                query: request.query(),
+                origin: accepted.origin(),
+                secure: false,
+            };
+            match Connection::open(&mut context(out, &mut wanted, around), &opening) {
+                Some(connection) => Endpoint::Dialect(connection),
+                None => Endpoint::Refused,
+            }
+        }
+    };
+    let mut socket = Socket::new(endpoint, around.now.ms);
+    if let Some(closing) = wanted {
+        socket.close(&closing, out);
+    }
+    After::Upgraded(Box::new(socket))
+}

@@ -1,0 +1,229 @@
+//! The WebSocket stage: messages in and out, the closing handshake, heartbeats.
+
+use super::{After, Ending, Surroundings, context};
+use crate::dialect::{Closing, Connection, Env, JoinOutcome, Why};
+use crate::gateway;
+use crate::time::Deadline;
+use crate::ws::close::{self, Handshake};
+use crate::ws::{self, Event, Opcode, Role, frame};
+
+/// One WebSocket.
+pub(super) struct Socket {
+    reader: ws::Reader,
+    endpoint: Endpoint,
+    /// When the peer was last heard.
+    heard_ms: u64,
+    closing: Handshake,
+    beat: Beat,
+}
+
+/// Who takes the messages.
+pub(super) enum Endpoint {
+    Echo,
+    Dialect(Connection),
+    /// The dialect has refused the connection; its close is on the way.
+    Refused,
+}
+
+/// Signs of life asked for since the peer was last heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Beat {
+    None,
+    /// A ping frame.
+    Ping,
+    /// Then, for a peer that does not answer those, the dialect's own words.
+    Words,
+}
+
+impl Socket {
+    pub(super) fn new(endpoint: Endpoint, now_ms: u64) -> Socket {
+        Socket {
+            reader: ws::Reader::new(),
+            endpoint,
+            heard_ms: now_ms,
+            closing: Handshake::Open,
+            beat: Beat::None,
+        }
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.closing.may_send_data()
+    }
+
+    pub(super) fn step(
+        &mut self,
+        input: &mut [u8],
+        out: &mut Vec<u8>,
+        deadline: &mut Deadline,
+        around: &mut Surroundings<'_>,
+    ) -> (usize, After) {
+        self.heard_ms = around.now.ms;
+        let limits = self.limits(around.env);
+        // After our close frame, what the peer still says is not answered (section 5.5.1).
+        let is_open = self.is_open();
+        let (taken, event) = self.reader.next(Role::Server, &limits, input);
+        let mut wanted = None;
+        let after = match event {
+            Event::Need => After::Need,
+            Event::Message { .. } | Event::Ping(_) | Event::Pong(_) if !is_open => {
+                After::Again
+            }
+            Event::Message { kind, payload, .. } => {
+                around.counters.messages_received.add(1);
+                match &mut self.endpoint {
+                    Endpoint::Echo => gateway::echo(out, kind, payload),
+                    Endpoint::Dialect(it) => {
+                        it.message(&mut context(out, &mut wanted, around), kind, payload);
+                    }
+                    Endpoint::Refused => {}
+                }
+                After::Again
+            }
+            Event::Ping(payload) => {
+                frame::push(out, Opcode::Pong, payload, None);
+                After::Again
+            }
+            Event::Pong(_) => After::Again,
+            Event::Close { code, .. } => {
+                if self.closing.receive() && self.closing.send() {
+                    push_close(out, code, "");
+                }
+                After::End(Ending::Flush)
+            }
+            Event::Violation(violation) => {
+                around.counters.violations.add(1);
+                if self.closing.send() {
+                    push_close(out, Some(violation.code()), violation.reason());
+                }
+                After::End(Ending::Flush)
+            }
+        };
+        if let Some(closing) = wanted {
+            self.close(&closing, out);
+            *deadline = around.now.plus_ms(around.env.config.timeouts.close_ms);
+        }
+        (taken, after)
+    }
+
+    fn limits(&self, env: &Env) -> ws::Limits {
+        match &self.endpoint {
+            Endpoint::Dialect(it) => it.limits(env),
+            Endpoint::Echo | Endpoint::Refused => {
+                let limits = &env.config.limits;
+                ws::Limits {
+                    frame_bytes: limits.frame_bytes,
+                    message_bytes: limits.message_bytes,
+                    fragments: limits.fragments,
+                    allow_rsv1: false,
+                }
+            }
+        }
+    }
+
+    /// Sends our close frame, if none has been sent; the peer's is awaited until the deadline.
+    pub(super) fn close(&mut self, closing: &Closing, out: &mut Vec<u8>) {
+        if self.closing.send() {
+            push_close(out, Some(closing.code), &closing.reason);
+        }
+    }
+
+    pub(super) fn close_for(
+        &mut self,
+        why: Why,
+        out: &mut Vec<u8>,
+        _around: &mut Surroundings<'_>,
+    ) -> After {
+        let closing = match &self.endpoint {
+            Endpoint::Dialect(it) => it.closing(why),
+            Endpoint::Echo | Endpoint::Refused => plain_closing(why),
+        };
+        self.close(&closing, out);
+        match why {
+            // It will not be heard from soon: what is left of the queue goes out, and that is it.
+            Why::Slow | Why::Silent => After::End(Ending::Flush),
+            Why::Draining => After::Again,
+        }
+    }
+
+    pub(super) fn joined(
+        &mut self,
+        name: &str,
+        outcome: JoinOutcome,
+        out: &mut Vec<u8>,
+        around: &mut Surroundings<'_>,
+    ) -> After {
+        let mut wanted = None;
+        if self.is_open()
+            && let Endpoint::Dialect(it) = &mut self.endpoint
+        {
+            it.joined(&mut context(out, &mut wanted, around), name, outcome);
+        }
+        if let Some(closing) = wanted {
+            self.close(&closing, out);
+        }
+        After::Again
+    }
+
+    /// The deadline has come: ask for a sign of life, or give up.
+    pub(super) fn beat(
+        &mut self,
+        out: &mut Vec<u8>,
+        deadline: &mut Deadline,
+        around: &mut Surroundings<'_>,
+    ) -> After {
+        let now = around.now;
+        if !self.is_open() {
+            around.counters.timed_out.add(1);
+            return After::End(Ending::Cut);
+        }
+        let activity_ms = around.env.config.pusher.activity_timeout_s * 1000;
+        let answer_ms = around.env.config.pusher.pong_timeout_s * 1000;
+        let silent_ms = now.ms.saturating_sub(self.heard_ms);
+        if silent_ms < activity_ms {
+            self.beat = Beat::None;
+            *deadline = Deadline(self.heard_ms + activity_ms);
+            return After::Again;
+        }
+        match self.beat {
+            Beat::None => {
+                frame::push(out, Opcode::Ping, b"", None);
+                self.beat = Beat::Ping;
+                *deadline = now.plus_ms(answer_ms / 2);
+            }
+            Beat::Ping => {
+                let mut wanted = None;
+                if let Endpoint::Dialect(it) = &mut self.endpoint {
+                    it.nudge(&mut context(out, &mut wanted, around));
+                }
+                self.beat = Beat::Words;
+                *deadline = now.plus_ms(answer_ms.div_ceil(2));
+            }
+            Beat::Words => {
+                around.counters.timed_out.add(1);
+                return self.close_for(Why::Silent, out, around);
+            }
+        }
+        After::Again
+    }
+
+    pub(super) fn gone(&mut self, env: &Env) {
+        if let Endpoint::Dialect(it) = &mut self.endpoint {
+            it.gone(env);
+        }
+    }
+}
+
+/// The server's reasons in the codes of RFC 6455, for endpoints without a dialect.
+fn plain_closing(why: Why) -> Closing {
+    match why {
+        Why::Silent => Closing::new(close::GOING_AWAY, "no sign of life"),
+        Why::Draining => Closing::new(close::GOING_AWAY, "the server is shutting down"),
+        Why::Slow => Closing::new(close::POLICY, "the client does not read what it is sent"),
+    }
+}
+
+fn push_close(out: &mut Vec<u8>, code: Option<u16>, reason: &str) {
+    // Without a code the payload stays empty.
+    let payload = close::payload(code.unwrap_or(close::NO_CODE), reason);
+    frame::push(out, Opcode::Close, &payload, None);
+}
