@@ -12,7 +12,6 @@ pub(super) struct Head<'a> {
     pub(super) target: &'a str,
     pub(super) authority: Option<&'a str>,
     pub(super) version: Version,
-    pub(super) headers: Headers<'a>,
     pub(super) framing: Framing,
     pub(super) keep_alive: bool,
     /// The client waits for `100 Continue` before it sends the body (RFC 9110 section 10.1.1).
@@ -20,8 +19,10 @@ pub(super) struct Head<'a> {
 }
 
 /// Parses `bytes`, which end with the blank line of a head and have no bare LF (see [`Lines`]).
-pub(super) fn parse(bytes: &[u8]) -> Result<Head<'_>, Error> {
-    let mut headers = Headers::new();
+///
+/// The fields go to `headers`: they are two kilobytes, and each move of them costs as much as the
+/// parsing of a field.
+pub(super) fn parse<'a>(bytes: &'a [u8], headers: &mut Headers<'a>) -> Result<Head<'a>, Error> {
     let mut line = None;
     headers.fill(|fields| {
         let mut request = httparse::Request::new(fields);
@@ -41,7 +42,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Head<'_>, Error> {
         Version::Http11
     };
     let (authority, target) = split_target(path)?;
-    let fields = Fields::collect(&headers, version)?;
+    let fields = Fields::collect(headers, version)?;
     Ok(Head {
         method,
         target,
@@ -50,7 +51,6 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Head<'_>, Error> {
         framing: framing::of(&fields.framing, version)?,
         keep_alive: fields.keep_alive(version),
         expects: fields.expects && version == Version::Http11,
-        headers,
     })
 }
 

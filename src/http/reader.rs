@@ -3,7 +3,7 @@
 use super::chunked::Chunked;
 use super::framing::Framing;
 use super::head::{self, Found, Head, Lines};
-use super::{Error, Request};
+use super::{Error, Headers, Request};
 use crate::limits::{HTTP_BODY_BYTES, HTTP_HEAD_BYTES};
 
 /// How much of a request is read at all.
@@ -102,6 +102,7 @@ impl Reader {
     ///
     /// After [`Event::Bad`] all input is taken and nothing comes of it.
     pub fn next<'a>(&'a mut self, limits: &Limits, input: &'a mut [u8]) -> (usize, Event<'a>) {
+        self.invariants();
         match self.state {
             State::Idle { blanks } => self.open(limits, blanks, input),
             State::Given => {
@@ -174,8 +175,9 @@ impl Reader {
         let all = input.len();
         let (bytes, rest) = input[start..].split_at_mut(end);
         let bytes: &'a [u8] = bytes;
-        let parsed =
-            head::parse(bytes).and_then(|head| Ok((body_state(limits, &head, end)?, head)));
+        let mut headers = Headers::new();
+        let parsed = head::parse(bytes, &mut headers)
+            .and_then(|head| Ok((body_state(limits, &head, end)?, head)));
         let (state, head) = match parsed {
             Ok(parsed) => parsed,
             Err(error) => return self.fail(all, error),
@@ -185,7 +187,7 @@ impl Reader {
         {
             self.state = State::default();
             let body = &mut rest[..total - end];
-            return (start + total, Event::Request(request(head, body)));
+            return (start + total, Event::Request(request(head, headers, body)));
         }
         self.buffer.extend_from_slice(bytes);
         self.state = state;
@@ -227,7 +229,7 @@ impl Reader {
         }
         self.buffer.extend_from_slice(bytes);
         let size = self.buffer.len();
-        let parsed = head::parse(&self.buffer)
+        let parsed = head::parse(&self.buffer, &mut Headers::new())
             .and_then(|head| Ok((body_state(limits, &head, size)?, head.expects)));
         match parsed {
             Ok((state, expects)) => {
@@ -272,10 +274,11 @@ impl Reader {
             _ => 0,
         };
         let (bytes, body) = self.buffer.split_at_mut(size);
-        match head::parse(bytes) {
+        let mut headers = Headers::new();
+        match head::parse(bytes, &mut headers) {
             Ok(head) => {
                 self.state = State::Given;
-                Event::Request(request(head, body))
+                Event::Request(request(head, headers, body))
             }
             Err(error) => {
                 debug_assert!(false, "parsed before: {error}");
@@ -283,6 +286,19 @@ impl Reader {
                 Event::Bad(error)
             }
         }
+    }
+
+    /// What each state says of the buffer. Checked when a call begins: while one ends, its event
+    /// still borrows the reader.
+    fn invariants(&self) {
+        let held = self.buffer.len();
+        debug_assert!(match self.state {
+            State::Idle { .. } | State::Failed => self.buffer.capacity() == 0,
+            State::Head { .. } => held > 0,
+            State::Length { head, total } => head <= held && held < total,
+            State::Chunked { head, .. } => head > 0 && head <= held,
+            State::Given => held > 0,
+        });
     }
 
     fn fail(&mut self, taken: usize, error: Error) -> (usize, Event<'_>) {
@@ -312,12 +328,12 @@ fn body_state(limits: &Limits, head: &Head<'_>, size: usize) -> Result<State, Er
     }
 }
 
-fn request<'a>(head: Head<'a>, body: &'a mut [u8]) -> Request<'a> {
+fn request<'a>(head: Head<'a>, headers: Headers<'a>, body: &'a mut [u8]) -> Request<'a> {
     Request {
         method: head.method,
         target: head.target,
         version: head.version,
-        headers: head.headers,
+        headers,
         body,
         keep_alive: head.keep_alive,
         authority: head.authority,

@@ -292,8 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn s4_2_1_what_is_refused() {
-        let twice = format!("{KEY_LINE}{KEY_LINE}");
+    fn s4_2_1_methods_upgrades_and_versions_that_are_refused() {
         for (from, to, want) in [
             ("GET", "POST", Refusal::Method),
             ("GET", "get", Refusal::Method),
@@ -329,6 +328,15 @@ mod tests {
             ("Version: 13", "Version: 013", Refusal::SocketVersion),
             ("Version: 13", "Version: 13, 8", Refusal::SocketVersion),
             ("Version: 13", "Version:", Refusal::SocketVersion),
+        ] {
+            check_sample(from, to, Some(want));
+        }
+    }
+
+    #[test]
+    fn s4_2_1_keys_protocols_and_bodies_that_are_refused() {
+        let twice = format!("{KEY_LINE}{KEY_LINE}");
+        for (from, to, want) in [
             (KEY_LINE, "", Refusal::Key),
             (KEY_LINE, &twice, Refusal::Key),
             ("dGhlIHNhbXBsZSBub25jZQ==", "", Refusal::Key),

@@ -41,6 +41,14 @@ fn s6_3_lengths_that_smuggle() {
             "Content-Length: 18446744073709551616\r\n",
             "400 ContentLength",
         ),
+    ] {
+        check(&(post(lines) + "\r\n0\r\n\r\n"), &[want]);
+    }
+}
+
+#[test]
+fn s6_1_transfer_codings() {
+    for (lines, want) in [
         (
             "Transfer-Encoding: chunked, chunked\r\n",
             "400 TransferEncoding",
