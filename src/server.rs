@@ -1,25 +1,372 @@
-//! Under construction.
+//! The process: one thread a core, listeners, signals, drain.
 
 use crate::config::Config;
+use crate::dialect::Env;
+use crate::hub::Hasher;
+use crate::reactor::{ACCEPTS_PER_LISTENER, Addresses, Mail, Parts, Peers, Reactor, wire};
+use crate::shard::{Common, Shard};
+use crate::stats::Counters;
+use crate::uring::sys::{self, Clock};
+use crate::uring::{Ring, Settings, SetupError, Waker, probe};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use socket2::Socket;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc;
+use std::sync::{Arc, Barrier};
+use std::thread::JoinHandle;
+
+/// Files beside the connections: listeners, rings, logs.
+const RESERVED_FILES: u64 = 64;
+/// Messages that one lane between two cores has room for at least.
+const LANE_MIN: usize = 64;
 
 /// Why the server stopped, or never started.
 #[derive(Debug, thiserror::Error)]
-#[error("the server is not built yet")]
-pub struct Error;
+pub enum Error {
+    /// io_uring cannot be used; says why and what to do.
+    #[error("{error}; {advice}")]
+    NoIoUring {
+        /// What the kernel said.
+        error: SetupError,
+        /// What to do.
+        advice: String,
+    },
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}: {error}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        error: io::Error,
+    },
+    /// A system call of the set-up or of a running reactor failed.
+    #[error("{0}: {1}")]
+    System(&'static str, io::Error),
+    /// A reactor's thread ended by a panic.
+    #[error("reactor {0} ended unexpectedly")]
+    Panicked(usize),
+}
 
 impl Error {
     /// The exit code of the process.
     pub fn exit_code(&self) -> u8 {
-        1
+        match self {
+            Error::NoIoUring { .. } => 78,
+            Error::Listen { .. } | Error::System(..) | Error::Panicked(_) => 1,
+        }
     }
 }
 
-/// Serves until a signal ends it.
-pub fn run(_config: Config) -> Result<(), Error> {
-    Err(Error)
+/// A running server.
+pub struct Server {
+    addresses: Vec<SocketAddr>,
+    threads: Vec<JoinHandle<io::Result<()>>>,
+    peers: Arc<Peers>,
+    counters: Vec<Arc<Counters>>,
+    connections: u32,
+    fixed_bytes: usize,
+}
+
+impl Server {
+    /// Starts all reactors, and returns when they accept connections.
+    pub fn start(config: Config) -> Result<Server, Error> {
+        let cores = sys::cores();
+        let count = match config.threads {
+            0 => cores.len().min(crate::limits::MAX_CORES),
+            threads => threads,
+        } as u16;
+        let connections = connections_per_reactor(&config, count)?;
+        let mut listeners = Vec::new();
+        let mut addresses = Vec::new();
+        for listener in &config.listeners {
+            let (address, sockets) = listen(listener.address, count)?;
+            addresses.push(address);
+            listeners.push(sockets);
+        }
+        let random = || sys::random_u64().map_err(|e| Error::System("random numbers", e));
+        let (seed, node) = (random()?, random()? as u32);
+        let lane = (config.limits.mailbox_messages / usize::from(count)).max(LANE_MIN);
+        let peers = Arc::new(Peers::new(count));
+        let setup = Arc::new(Setup {
+            settings: Settings {
+                files: connections,
+                buffers: config.limits.receive_buffers as u16,
+                buffer_bytes: config.limits.receive_buffer_bytes as u32,
+                accepts: ACCEPTS_PER_LISTENER * config.listeners.len() as u32,
+            },
+            addresses: Arc::new(Addresses::new(config.limits.connections_per_address)),
+            common: Common {
+                hasher: Hasher::new(seed),
+                cores: count,
+                post_bound: lane,
+                env: Arc::new(Env::new(config, node)),
+            },
+            peers: peers.clone(),
+            barrier: Barrier::new(usize::from(count)),
+            clock: Clock::new(),
+        });
+        let mut server = Server {
+            addresses,
+            threads: Vec::new(),
+            peers: peers.clone(),
+            counters: Vec::new(),
+            connections,
+            fixed_bytes: 0,
+        };
+        let (ready, started) = mpsc::channel();
+        for (core, mail) in wire(&peers, lane).into_iter().enumerate() {
+            let sockets = listeners.iter_mut().filter_map(Vec::pop).collect();
+            let place = setup.common.env.config.pin.then(|| cores[core % cores.len()]);
+            let counters = Arc::new(Counters::default());
+            server.counters.push(counters.clone());
+            let seat = Seat { core: core as u16, place, sockets, mail, counters };
+            let (setup, ready) = (setup.clone(), ready.clone());
+            let thread = std::thread::Builder::new().name(format!("reactor-{core}"));
+            let spawned = thread.spawn(move || sit(seat, &setup, &ready));
+            server.threads.push(spawned.map_err(|e| Error::System("starting a thread", e))?);
+        }
+        drop(ready);
+        for started in started.iter().take(usize::from(count)) {
+            server.fixed_bytes = started.map_err(|error| {
+                let advice = probe::cause(&error).advice();
+                Error::NoIoUring { error, advice }
+            })?;
+        }
+        Ok(server)
+    }
+
+    /// Where it listens, with the ports that the kernel chose.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// A counter's sum over all cores.
+    pub fn count(&self, name: &str) -> u64 {
+        let of_core = |counters: &Arc<Counters>| {
+            counters.list().into_iter().find(|(other, _)| *other == name).map_or(0, |(_, n)| n)
+        };
+        self.counters.iter().map(of_core).sum()
+    }
+
+    /// All counters, summed over all cores.
+    pub fn counts(&self) -> Vec<(&'static str, u64)> {
+        let names = Counters::default().list();
+        names.into_iter().map(|(name, _)| (name, self.count(name))).collect()
+    }
+
+    /// Begins to drain: nothing new is accepted, every connection is closed.
+    pub fn stop(&self) {
+        let mut waker = Waker::new();
+        for core in 0..self.threads.len() as u16 {
+            let peer = self.peers.core(core);
+            peer.stop.store(true, Ordering::SeqCst);
+            // A core that is not woken sees the flag when its sleep ends, within a second.
+            if let Ok(waker) = &mut waker {
+                let _ = waker.wake(peer.ring.load(Ordering::Acquire));
+            }
+        }
+    }
+
+    /// Waits until all reactors have ended.
+    pub fn join(&mut self) -> Result<(), Error> {
+        for (core, thread) in self.threads.drain(..).enumerate() {
+            match thread.join() {
+                Ok(ended) => ended.map_err(|error| Error::System("a reactor", error))?,
+                Err(_) => return Err(Error::Panicked(core)),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if !self.threads.is_empty() {
+            self.stop();
+            let _ = self.join();
+        }
+    }
+}
+
+/// What all reactors are made from.
+struct Setup {
+    settings: Settings,
+    common: Common,
+    addresses: Arc<Addresses>,
+    peers: Arc<Peers>,
+    barrier: Barrier,
+    clock: Clock,
+}
+
+/// What one reactor has for itself.
+struct Seat {
+    core: u16,
+    place: Option<usize>,
+    sockets: Vec<Socket>,
+    mail: Mail,
+    counters: Arc<Counters>,
+}
+
+/// One reactor's thread.
+fn sit(
+    mut seat: Seat,
+    setup: &Setup,
+    ready: &mpsc::Sender<Result<usize, SetupError>>,
+) -> io::Result<()> {
+    if let Some(place) = seat.place
+        && let Err(error) = sys::pin(place)
+    {
+        tracing::warn!(core = seat.core, %error, "cannot be pinned");
+    }
+    let ring = Ring::new(setup.settings, seat.counters.clone());
+    let me = setup.peers.core(seat.core);
+    if let Ok(ring) = &ring {
+        me.ring.store(ring.descriptor(), Ordering::Release);
+    }
+    // Nobody sends to a core that has no ring yet.
+    setup.barrier.wait();
+    let ring = match ring {
+        Ok(ring) => ring,
+        Err(error) => {
+            let _ = ready.send(Err(error));
+            // Nothing will ever be busy here, and the others must not wait for it.
+            seat.mail.all_idle(true);
+            return Ok(());
+        }
+    };
+    let fixed_bytes = ring.fixed_bytes();
+    let shard = Shard::new(seat.core, &setup.common, seat.counters.clone());
+    let reactor = Reactor::new(Parts {
+        ring,
+        shard,
+        listeners: seat.sockets,
+        connections: setup.settings.files,
+        mail: seat.mail,
+        addresses: setup.addresses.clone(),
+        drain_ms: setup.common.env.config.drain_s * 1000,
+        counters: seat.counters,
+        clock: setup.clock,
+    });
+    let _ = ready.send(Ok(fixed_bytes));
+    reactor.run()
+}
+
+/// A ring's file table is bounded by the limit of open files, each ring's for itself.
+fn connections_per_reactor(config: &Config, reactors: u16) -> Result<u32, Error> {
+    let limit = sys::raise_file_limit().map_err(|e| Error::System("the limit of open files", e))?;
+    let most = limit.saturating_sub(RESERVED_FILES).max(RESERVED_FILES) as usize;
+    let wanted = match config.limits.connections {
+        0 => most,
+        // Places that hold an accept in flight are no connections yet.
+        total => total.div_ceil(usize::from(reactors)) + ACCEPTS_PER_LISTENER as usize,
+    };
+    Ok(wanted.min(most) as u32)
+}
+
+/// One socket a reactor on `address`. Another process on the same address is an error, although
+/// sockets that share a port would let it be.
+fn listen(address: SocketAddr, reactors: u16) -> Result<(SocketAddr, Vec<Socket>), Error> {
+    let failed = |error| Error::Listen { address, error };
+    drop(std::net::TcpListener::bind(address).map_err(failed)?);
+    let first = sys::listen(address).map_err(failed)?;
+    let bound = first.local_addr().map_err(failed)?.as_socket().unwrap_or(address);
+    let mut sockets = vec![first];
+    for _ in 1..reactors {
+        sockets.push(sys::listen(bound).map_err(failed)?);
+    }
+    Ok((bound, sockets))
+}
+
+/// Serves until SIGTERM or SIGINT, then drains. A second signal ends the process at once.
+pub fn run(config: Config) -> Result<(), Error> {
+    let mut signals =
+        Signals::new([SIGTERM, SIGINT]).map_err(|e| Error::System("catching signals", e))?;
+    let hello = Greeting::new(&config);
+    let mut server = Server::start(config)?;
+    hello.say(&server);
+    for core in &server.addresses {
+        tracing::info!(address = %core, "listening");
+    }
+    tracing::info!(
+        reactors = server.threads.len(),
+        connections_per_reactor = server.connections,
+        fixed_bytes_per_reactor = server.fixed_bytes,
+        "started"
+    );
+    let (ended, end) = mpsc::channel();
+    let handle = signals.handle();
+    std::thread::spawn(move || {
+        for signal in signals.forever() {
+            if ended.send(signal).is_err() {
+                return;
+            }
+        }
+    });
+    let signal = loop {
+        match end.recv_timeout(std::time::Duration::from_millis(500)) {
+            Ok(signal) => break Some(signal),
+            Err(mpsc::RecvTimeoutError::Disconnected) => break None,
+            Err(mpsc::RecvTimeoutError::Timeout) => {}
+        }
+        if server.threads.iter().any(JoinHandle::is_finished) {
+            break None; // A reactor has failed; `join` says why.
+        }
+    };
+    tracing::info!(?signal, "draining");
+    server.stop();
+    std::thread::spawn(move || {
+        if end.recv().is_ok() {
+            std::process::exit(130);
+        }
+    });
+    let outcome = server.join();
+    handle.close();
+    let counts: Vec<String> = server
+        .counts()
+        .into_iter()
+        .filter(|(_, count)| *count > 0)
+        .map(|(name, count)| format!("{name}={count}"))
+        .collect();
+    tracing::info!(counters = counts.join(" "), "stopped");
+    outcome
+}
+
+/// What the program prints when it serves.
+struct Greeting {
+    demo: Option<(String, String, String)>,
+}
+
+impl Greeting {
+    fn new(config: &Config) -> Greeting {
+        let demo = config.apps.first().filter(|_| config.is_demo);
+        let facts =
+            |app: &crate::config::App| (app.id.clone(), app.key.clone(), app.secret.expose().into());
+        Greeting { demo: demo.map(facts) }
+    }
+
+    fn say(&self, server: &Server) {
+        let mut text = String::new();
+        for address in server.addresses() {
+            text += &format!("polycast listens on http://{address} and ws://{address}\n");
+        }
+        if let (Some((id, key, secret)), Some(address)) = (&self.demo, server.addresses().first()) {
+            text += &format!(
+                "demo application: id {id}, key {key}, secret {secret}\n\
+                 try it: new Pusher('{key}', {{wsHost: '{}', wsPort: {}, forceTLS: false, \
+                 cluster: '', enabledTransports: ['ws']}})\n",
+                address.ip(),
+                address.port()
+            );
+        }
+        // Nobody may be there to read it.
+        let _ = io::stdout().write_all(text.as_bytes());
+    }
 }
 
 /// What this kernel offers, in words, and whether it is enough.
 pub fn doctor() -> (String, bool) {
-    ("nothing is known about this kernel yet".to_owned(), false)
+    probe::report()
 }

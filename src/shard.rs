@@ -234,6 +234,21 @@ impl Shard {
         Some(slot)
     }
 
+    /// Whether anything is on the list.
+    pub fn has_listed(&self) -> bool {
+        !self.listed.is_empty()
+    }
+
+    /// The connection at `index`.
+    pub fn slot_at(&self, index: u32) -> Option<Slot> {
+        self.sessions.slot_at(index)
+    }
+
+    /// The peer's address.
+    pub fn peer(&mut self, slot: Slot) -> Option<SocketAddr> {
+        Some(self.sessions.get_mut(slot)?.peer())
+    }
+
     /// The next batch for the peer.
     pub fn take_batch(&mut self, slot: Slot) -> Option<Vec<Segment>> {
         self.sessions.get_mut(slot)?.take_batch()

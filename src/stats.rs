@@ -23,6 +23,11 @@ impl Counter {
         );
     }
 
+    /// Replaces the value. Only the owning thread may call this.
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Ordering::Relaxed);
+    }
+
     /// The value some moment ago.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)

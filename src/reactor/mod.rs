@@ -1,1 +1,368 @@
-//! Under construction.
+//! The loop of one core: the only place that holds a ring and a shard together.
+//!
+//! A turn hands prepared operations over and reaps every completion, then runs them, takes the
+//! other cores' mail, and at its end flushes each connection once: one vectored send points
+//! straight into the shared frames. Nothing is sent in the middle of a turn.
+
+mod complete;
+mod mail;
+
+pub use mail::{Mail, Peers, wire};
+
+use crate::mem::{FreeList, Slot};
+use crate::session::Ending;
+use crate::shard::Shard;
+use crate::stats::Counters;
+use crate::time::{Deadline, Now};
+use crate::uring::sys::Clock;
+use crate::uring::{Done, Ring};
+use socket2::Socket;
+use std::collections::HashMap;
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// Accepts in flight for each listener.
+pub const ACCEPTS_PER_LISTENER: u32 = 32;
+/// Time between sweeps of deadlines: the grain of every time-out.
+const SWEEP_MS: u64 = 250;
+/// How long an idle core sleeps at most; a lost wake-up costs no more than this.
+const IDLE: Duration = Duration::from_secs(1);
+/// How soon mail that found a full mailbox is tried again.
+const MAIL_RETRY: Duration = Duration::from_millis(1);
+/// How long accepting waits when there was no file left.
+const ACCEPT_RETRY_MS: u64 = 100;
+/// How long the operations of connections that are cut at the end have to come back.
+const LAST_WORDS_MS: u64 = 500;
+
+/// What a reactor is made of.
+pub struct Parts {
+    /// Its ring, made by the thread that runs the reactor.
+    pub ring: Ring,
+    /// Its shard.
+    pub shard: Shard,
+    /// Its listening sockets.
+    pub listeners: Vec<Socket>,
+    /// Connections that it holds at most.
+    pub connections: u32,
+    /// Mail to and from the other cores.
+    pub mail: Mail,
+    /// Connections by address, and how many one may have; 0 is any number.
+    pub addresses: Arc<Addresses>,
+    /// How long a shutdown lets connections finish, in milliseconds.
+    pub drain_ms: u64,
+    /// What it counts.
+    pub counters: Arc<Counters>,
+    /// The clock, whose start all reactors share.
+    pub clock: Clock,
+}
+
+/// Open connections by address, over all cores. Touched when a connection opens or ends, and only
+/// where there is a limit.
+#[derive(Debug, Default)]
+pub struct Addresses {
+    most: usize,
+    open: Mutex<HashMap<IpAddr, usize>>,
+}
+
+impl Addresses {
+    /// At most `most` connections of one address; 0 is any number.
+    pub fn new(most: usize) -> Addresses {
+        Addresses { most, open: Mutex::default() }
+    }
+
+    fn enter(&self, address: IpAddr) -> bool {
+        if self.most == 0 {
+            return true;
+        }
+        let Ok(mut open) = self.open.lock() else { return true };
+        let count = open.entry(address).or_insert(0);
+        let admitted = *count < self.most;
+        *count += usize::from(admitted);
+        admitted
+    }
+
+    fn leave(&self, address: IpAddr) {
+        if self.most == 0 {
+            return;
+        }
+        let Ok(mut open) = self.open.lock() else { return };
+        if let Some(count) = open.get_mut(&address) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&address);
+            }
+        }
+    }
+}
+
+/// The loop's own view of a connection: what is in flight for it.
+#[derive(Clone, Copy, Default)]
+struct Conn {
+    receiving: bool,
+    cancelling: bool,
+    sending: bool,
+    shutting: bool,
+    shut: bool,
+    eof: bool,
+    /// Waits for its operations to come back, then is closed.
+    tearing: bool,
+    /// Counted in `Addresses`.
+    admitted: bool,
+}
+
+/// One place for an accept in flight.
+#[derive(Clone, Copy)]
+struct Place {
+    listener: RawFd,
+    /// The direct descriptor that the next connection gets, taken from the free ones.
+    file: Option<u32>,
+    in_flight: bool,
+}
+
+/// See the module's documentation.
+pub struct Reactor {
+    ring: Ring,
+    shard: Shard,
+    listeners: Vec<Socket>,
+    places: Vec<Place>,
+    /// When accepts that found no file are tried again.
+    accept_again: Deadline,
+    conns: Vec<Conn>,
+    free: FreeList,
+    /// Connections whose operations have changed in this turn.
+    touched: Vec<Slot>,
+    mail: Mail,
+    addresses: Arc<Addresses>,
+    next_sweep: Deadline,
+    stopping: Option<Deadline>,
+    drain_ms: u64,
+    counters: Arc<Counters>,
+    clock: Clock,
+}
+
+impl Reactor {
+    /// Puts a reactor together.
+    pub fn new(parts: Parts) -> Reactor {
+        let mut places = Vec::new();
+        for listener in &parts.listeners {
+            let place = Place { listener: listener.as_raw_fd(), file: None, in_flight: false };
+            places.extend((0..ACCEPTS_PER_LISTENER).map(|_| place));
+        }
+        Reactor {
+            ring: parts.ring,
+            shard: parts.shard,
+            listeners: parts.listeners,
+            places,
+            accept_again: Deadline::NEVER,
+            conns: Vec::new(),
+            free: FreeList::new(parts.connections),
+            touched: Vec::new(),
+            mail: parts.mail,
+            addresses: parts.addresses,
+            next_sweep: Deadline(0),
+            stopping: None,
+            drain_ms: parts.drain_ms,
+            counters: parts.counters,
+            clock: parts.clock,
+        }
+    }
+
+    /// Runs until the server is stopped and drained.
+    pub fn run(mut self) -> io::Result<()> {
+        let mut done: Vec<Done> = Vec::new();
+        self.arm_accepts();
+        loop {
+            let wait = self.park();
+            self.ring.turn(wait, &mut done)?;
+            self.mail.me().parked.store(false, Ordering::Relaxed);
+            self.counters.turns.add(1);
+            let now = self.clock.now();
+            for done in done.drain(..) {
+                self.complete(done, now);
+            }
+            self.take_mail(now);
+            if self.next_sweep.due(now) {
+                self.sweep(now);
+            }
+            self.hand_over_mail(now);
+            self.flush(now);
+            if self.is_over(now) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// How long the next turn may wait. Once this core has said that it sleeps, others wake it.
+    fn park(&mut self) -> Duration {
+        if self.shard.has_listed() || !self.touched.is_empty() {
+            return Duration::ZERO;
+        }
+        let retry = !self.shard.post().is_empty() || !self.shard.takes_requests();
+        self.mail.me().parked.store(true, Ordering::SeqCst);
+        let told = self.stopping.is_none() && self.mail.me().stop.load(Ordering::SeqCst);
+        if told || self.mail.is_waiting(self.shard.takes_requests()) {
+            self.mail.me().parked.store(false, Ordering::Relaxed);
+            return Duration::ZERO;
+        }
+        if retry {
+            return MAIL_RETRY;
+        }
+        let now = self.clock.now();
+        let next = self.next_sweep.min(self.accept_again).0;
+        Duration::from_millis(next.saturating_sub(now.ms)).clamp(MAIL_RETRY, IDLE)
+    }
+
+    fn sweep(&mut self, now: Now) {
+        self.shard.sweep(now);
+        let busy = !self.shard.is_empty() || self.stopping.is_some();
+        self.next_sweep = now.plus_ms(if busy { SWEEP_MS } else { IDLE.as_millis() as u64 });
+        self.counters.channels.set(self.shard.channel_count() as u64);
+        if self.accept_again.due(now) {
+            self.accept_again = Deadline::NEVER;
+            self.arm_accepts();
+        }
+    }
+
+    // --- accepting ---
+
+    fn arm_accepts(&mut self) {
+        if self.stopping.is_some() {
+            return;
+        }
+        for at in 0..self.places.len() {
+            self.arm_accept(at);
+        }
+    }
+
+    fn arm_accept(&mut self, at: usize) {
+        let place = &mut self.places[at];
+        if place.in_flight || self.stopping.is_some() || self.accept_again != Deadline::NEVER {
+            return;
+        }
+        place.file = place.file.or_else(|| self.free.take());
+        let Some(file) = place.file else {
+            self.counters.accept_no_slot.add(1);
+            return;
+        };
+        place.in_flight = true;
+        self.ring.accept(at as u32, place.listener, file);
+    }
+
+    // --- stopping ---
+
+    fn stop(&mut self, now: Now) {
+        if self.stopping.is_some() {
+            return;
+        }
+        self.stopping = Some(now.plus_ms(self.drain_ms));
+        self.ring.cancel_accepts(self.places.len() as u32);
+        self.next_sweep = Deadline(now.ms);
+        self.shard.drain();
+    }
+
+    /// Whether a stopped reactor has nothing left to do: all connections everywhere are through,
+    /// or time is up and what had to be cut is closed.
+    fn is_over(&mut self, now: Now) -> bool {
+        let Some(deadline) = self.stopping else { return false };
+        if self.places.iter().all(|place| !place.in_flight) {
+            // Closed only now: an accept in flight holds the descriptor's number.
+            self.listeners.clear();
+        }
+        let idle = self.shard.is_empty() && self.listeners.is_empty() && self.open_conns() == 0;
+        if self.mail.all_idle(idle) {
+            return true;
+        }
+        if deadline.due(now) {
+            for index in 0..self.conns.len() as u32 {
+                if let Some(slot) = self.shard.slot_at(index) {
+                    self.tear_down(slot);
+                }
+            }
+            return idle || Deadline(deadline.0 + LAST_WORDS_MS).due(now);
+        }
+        false
+    }
+
+    fn open_conns(&self) -> usize {
+        let reserved = self.places.iter().filter(|place| place.file.is_some()).count();
+        self.free.taken() - reserved
+    }
+
+    // --- flushing ---
+
+    fn flush(&mut self, now: Now) {
+        while let Some(slot) = self.shard.next_listed() {
+            self.settle(slot, now);
+        }
+        for slot in std::mem::take(&mut self.touched) {
+            self.settle(slot, now);
+        }
+    }
+
+    /// Prepares whatever the connection needs next.
+    fn settle(&mut self, slot: Slot, _now: Now) {
+        let Some(wants) = self.shard.wants(slot) else { return };
+        let conn = &mut self.conns[slot.index as usize];
+        if conn.tearing {
+            return;
+        }
+        if wants.ending == Ending::Cut {
+            return self.tear_down(slot);
+        }
+        if !conn.sending
+            && let Some(batch) = self.shard.take_batch(slot)
+        {
+            conn.sending = true;
+            self.ring.send(slot, batch);
+        }
+        if wants.ending == Ending::Flush && !conn.sending {
+            if conn.eof {
+                return self.tear_down(slot);
+            }
+            if !conn.shut {
+                conn.shut = true;
+                conn.shutting = true;
+                self.ring.shutdown(slot);
+            }
+        }
+        if wants.read && !conn.receiving && !conn.eof {
+            conn.receiving = true;
+            self.ring.receive(slot);
+        } else if !wants.read && conn.receiving && !conn.cancelling {
+            conn.cancelling = true;
+            self.ring.cancel_receive(slot);
+        }
+    }
+
+    fn tear_down(&mut self, slot: Slot) {
+        let conn = &mut self.conns[slot.index as usize];
+        if conn.tearing {
+            return;
+        }
+        conn.tearing = true;
+        if conn.receiving && !conn.cancelling {
+            self.ring.cancel_receive(slot);
+        }
+        if conn.sending {
+            self.ring.cancel_send(slot);
+        }
+        if conn.admitted
+            && let Some(peer) = self.shard.peer(slot)
+        {
+            self.addresses.leave(peer.ip());
+        }
+        self.shard.close(slot);
+        self.close_when_quiet(slot);
+    }
+
+    fn close_when_quiet(&mut self, slot: Slot) {
+        let conn = self.conns[slot.index as usize];
+        if conn.tearing && !conn.receiving && !conn.sending && !conn.shutting {
+            self.ring.close(slot);
+        }
+    }
+}

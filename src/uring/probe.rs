@@ -1,1 +1,204 @@
-//! What this kernel offers.
+//! What this kernel offers, and if it is not enough, which of the possible causes it is.
+
+use super::ring::{Ring, Settings, SetupError};
+use super::sys;
+use crate::stats::Counters;
+use io_uring::{IoUring, Probe, opcode};
+use std::fmt::Write;
+use std::fs;
+use std::sync::Arc;
+
+/// Oldest kernel with everything that is needed.
+const KERNEL_FLOOR: (u32, u32) = (6, 1);
+
+/// Why io_uring cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The kernel is older than 6.1, or was built without io_uring.
+    OldKernel,
+    /// The setting `kernel.io_uring_disabled` forbids it. Holds the value, 1 or 2.
+    Disabled(u8),
+    /// A seccomp filter of this process forbids it, as container runtimes set up by default.
+    Seccomp,
+    /// Something else, which the error itself names.
+    Other,
+}
+
+impl Cause {
+    /// What a person can do about it.
+    pub fn advice(self) -> String {
+        match self {
+            Cause::OldKernel => "the kernel is too old: 6.1 or newer is needed".to_owned(),
+            Cause::Disabled(value) => format!(
+                "kernel.io_uring_disabled is {value}: allow it with \
+                 `sysctl -w kernel.io_uring_disabled=0`{}",
+                if value == 1 { ", or run in the group kernel.io_uring_group" } else { "" }
+            ),
+            Cause::Seccomp => "a seccomp profile forbids io_uring, as container runtimes do by \
+                default: run with a profile that allows io_uring_setup, io_uring_enter and \
+                io_uring_register"
+                .to_owned(),
+            Cause::Other => "the kernel refused for another reason".to_owned(),
+        }
+    }
+}
+
+/// What the system says of itself, for finding the cause.
+#[derive(Clone, Debug, Default)]
+struct Signs {
+    release: String,
+    /// The value of `kernel.io_uring_disabled`, where the kernel has it.
+    disabled: Option<u8>,
+    /// Whether a seccomp filter is in force for this process.
+    filtered: bool,
+}
+
+impl Signs {
+    fn read() -> Signs {
+        let read = |path| fs::read_to_string(path).unwrap_or_default();
+        let status = read("/proc/self/status");
+        let seccomp = status.lines().find_map(|line| line.strip_prefix("Seccomp:"));
+        Signs {
+            release: read("/proc/sys/kernel/osrelease").trim().to_owned(),
+            disabled: read("/proc/sys/kernel/io_uring_disabled").trim().parse().ok(),
+            filtered: seccomp.is_some_and(|mode| mode.trim() == "2"),
+        }
+    }
+
+    fn kernel(&self) -> Option<(u32, u32)> {
+        let mut numbers = self.release.split(|c: char| !c.is_ascii_digit());
+        Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+    }
+
+    fn cause(&self, errno: i32) -> Cause {
+        let old = self.kernel().is_some_and(|kernel| kernel < KERNEL_FLOOR);
+        match (errno, self.disabled) {
+            (libc::EPERM, Some(value @ (1 | 2))) => Cause::Disabled(value),
+            (libc::EPERM | libc::EACCES | libc::ENOSYS, _) if self.filtered => Cause::Seccomp,
+            (libc::ENOSYS | libc::EINVAL, _) => Cause::OldKernel,
+            _ if old => Cause::OldKernel,
+            _ => Cause::Other,
+        }
+    }
+}
+
+/// Names the cause of a set-up that failed.
+pub fn cause(error: &SetupError) -> Cause {
+    Signs::read().cause(error.error.raw_os_error().unwrap_or(0))
+}
+
+/// One line of the report.
+struct Row {
+    what: &'static str,
+    found: bool,
+    needed: bool,
+    use_of_it: &'static str,
+}
+
+/// Tries the set-up that the server uses. Returns a table for people, and whether the server can
+/// run.
+pub fn report() -> (String, bool) {
+    let signs = Signs::read();
+    let mut text = String::new();
+    let mut line = |name: &str, value: &str| {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{name:<28}{value}");
+    };
+    line("kernel", &format!("{} (6.1 or newer is needed)", signs.release));
+    let disabled = signs.disabled.map_or("not there".to_owned(), |value| value.to_string());
+    line("kernel.io_uring_disabled", &disabled);
+    line("seccomp filter", if signs.filtered { "in force" } else { "none" });
+    let cores = sys::cores();
+    line("cores", &format!("{} {cores:?}", cores.len()));
+    match sys::raise_file_limit() {
+        Ok(limit) => line("open files", &format!("{limit}: connections for each reactor")),
+        Err(error) => line("open files", &error.to_string()),
+    }
+    let settings = Settings { files: 64, buffers: 16, buffer_bytes: 4096, accepts: 1 };
+    let ring = Ring::new(settings, Arc::new(Counters::default()));
+    match &ring {
+        Ok(_) => line("io_uring", "usable"),
+        Err(error) => {
+            line("io_uring", &error.to_string());
+            let cause = signs.cause(error.error.raw_os_error().unwrap_or(0));
+            line("", &cause.advice());
+        }
+    }
+    for row in rows() {
+        let state = match (row.found, row.needed) {
+            (true, _) => "yes",
+            (false, true) => "MISSING",
+            (false, false) => "no",
+        };
+        let _ = writeln!(text, "  {:<26}{state:<9}{}", row.what, row.use_of_it);
+    }
+    let masking: Vec<&str> = crate::simd::versions().iter().map(|(name, _)| *name).collect();
+    let _ = writeln!(text, "{:<28}{}", "masking", masking.join(", "));
+    (text, ring.is_ok())
+}
+
+fn rows() -> Vec<Row> {
+    let Ok(ring) = IoUring::new(8) else { return Vec::new() };
+    let mut probe = Probe::new();
+    let probed = ring.submitter().register_probe(&mut probe).is_ok();
+    let supports = |code: u8| probed && probe.is_supported(code);
+    let setup = |set: fn(&mut io_uring::Builder)| {
+        let mut builder = IoUring::builder();
+        set(&mut builder);
+        builder.build(8).is_ok()
+    };
+    let row = |what, found, needed, use_of_it| Row { what, found, needed, use_of_it };
+    let deferred = setup(|builder| {
+        builder.setup_single_issuer().setup_defer_taskrun();
+    });
+    let no_array = setup(|builder| {
+        builder.setup_no_sqarray();
+    });
+    let params = ring.params();
+    vec![
+        row("accept", supports(opcode::Accept::CODE), true, "into direct descriptors"),
+        row("multishot receive", supports(opcode::SendZc::CODE), true, "6.0"),
+        row("vectored send", supports(opcode::SendMsg::CODE), true, "one for each connection a turn"),
+        row("ring messages", supports(opcode::MsgRingData::CODE), true, "wake sleeping cores"),
+        row("shutdown, close, cancel", supports(opcode::Shutdown::CODE), true, ""),
+        row("deferred task running", deferred, true, "6.1"),
+        row("completions are kept", params.is_feature_nodrop(), true, "when the queue overflows"),
+        row("waiting with a time-out", params.is_feature_ext_arg(), true, "the one timer of a core"),
+        row("receive bundles", params.is_feature_recvsend_bundle(), false, "6.10; used"),
+        row("no submission array", no_array, false, "6.6; used"),
+        row("minimum wait", params.is_feature_min_timeout(), false, "6.12; not used"),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn signs(release: &str, disabled: Option<u8>, filtered: bool) -> Signs {
+        Signs { release: release.to_owned(), disabled, filtered }
+    }
+
+    #[test]
+    fn the_cause_of_a_refusal_is_told_apart() {
+        for (errno, signs, expected) in [
+            (libc::ENOSYS, signs("4.19.0-1-amd64", None, false), Cause::OldKernel),
+            (libc::EINVAL, signs("5.15.0", None, false), Cause::OldKernel),
+            (libc::EPERM, signs("6.8.0", Some(2), false), Cause::Disabled(2)),
+            (libc::EPERM, signs("6.8.0", Some(1), true), Cause::Disabled(1)),
+            (libc::EPERM, signs("6.8.0", Some(0), true), Cause::Seccomp),
+            (libc::ENOSYS, signs("6.8.0", None, true), Cause::Seccomp),
+            (libc::ENOMEM, signs("6.8.0", Some(0), false), Cause::Other),
+            (libc::ENOMEM, signs("5.19.1", None, false), Cause::OldKernel),
+        ] {
+            assert_eq!(signs.cause(errno), expected, "{errno} {signs:?}");
+        }
+    }
+
+    #[test]
+    fn every_cause_says_what_to_do() {
+        for cause in [Cause::OldKernel, Cause::Disabled(1), Cause::Disabled(2), Cause::Seccomp] {
+            assert!(cause.advice().len() > 30);
+        }
+        assert!(Cause::Disabled(1).advice().contains("io_uring_group"));
+    }
+}

@@ -1,0 +1,161 @@
+//! What each completion means, with the failures of each operation beside it.
+
+use super::{ACCEPT_RETRY_MS, Conn, Reactor};
+use crate::mem::Slot;
+use crate::time::Now;
+use crate::uring::{Done, Op, Sent};
+
+impl Reactor {
+    pub(super) fn complete(&mut self, done: Done, now: Now) {
+        match done.op {
+            Op::Accept => self.accepted(&done, now),
+            Op::Receive => self.received(&done, now),
+            Op::Send => self.sent(&done, now),
+            Op::Shutdown => self.shut(&done),
+            Op::Close => self.closed(&done),
+            // A cancellation's own result says nothing that its target's does not.
+            Op::Cancel | Op::Wake | Op::WakeSent => {}
+        }
+    }
+
+    fn accepted(&mut self, done: &Done, now: Now) {
+        self.ring.accept_settled();
+        let at = done.index as usize;
+        self.places[at].in_flight = false;
+        match done.outcome() {
+            Ok(_) => {
+                if let Some(file) = self.places[at].file.take() {
+                    self.opened(file, done, now);
+                }
+            }
+            Err(libc::ECANCELED) => self.counters.cancelled.add(1),
+            Err(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
+                self.counters.accept_no_file.add(1);
+                self.accept_again = now.plus_ms(ACCEPT_RETRY_MS);
+            }
+            // The connection was gone before it was accepted.
+            Err(libc::ECONNABORTED | libc::EPROTO | libc::EINTR | libc::EAGAIN) => {
+                self.counters.accept_errors.add(1);
+            }
+            Err(_) => {
+                self.counters.accept_errors.add(1);
+                self.accept_again = now.plus_ms(ACCEPT_RETRY_MS);
+            }
+        }
+        self.arm_accept(at);
+    }
+
+    fn opened(&mut self, file: u32, done: &Done, now: Now) {
+        let peer = self.ring.accepted(done);
+        if file as usize >= self.conns.len() {
+            self.conns.resize(file as usize + 1, Conn::default());
+        }
+        self.counters.accepted.add(1);
+        let admitted = self.addresses.enter(peer.ip());
+        self.conns[file as usize] = Conn { admitted, ..Conn::default() };
+        let slot = self.shard.open(file, peer, now);
+        if !admitted {
+            self.counters.refused_address.add(1);
+            self.tear_down(slot);
+        }
+        self.next_sweep = self.next_sweep.min(now.plus_ms(super::SWEEP_MS));
+    }
+
+    fn slot(done: &Done) -> Slot {
+        Slot { index: done.index, generation: done.generation }
+    }
+
+    fn received(&mut self, done: &Done, now: Now) {
+        let slot = Self::slot(done);
+        if !done.more() {
+            let conn = &mut self.conns[slot.index as usize];
+            conn.receiving = false;
+            conn.cancelling = false;
+            self.touched.push(slot);
+        }
+        let tearing = self.conns[slot.index as usize].tearing;
+        match done.outcome() {
+            _ if tearing => {
+                self.counters.late_completions.add(1);
+                self.ring.give_back(done);
+            }
+            Ok(0) => {
+                self.ring.give_back(done);
+                self.conns[slot.index as usize].eof = true;
+                self.shard.eof(slot, now);
+            }
+            Ok(_) => {
+                if let Some(mut pieces) = self.ring.pieces(done) {
+                    while let Some(piece) = pieces.next_piece() {
+                        self.shard.receive(slot, piece, now);
+                    }
+                }
+                self.ring.give_back(done);
+            }
+            // Every buffer is with us and comes back in this turn.
+            Err(libc::ENOBUFS) => self.counters.receive_no_buffer.add(1),
+            Err(libc::ECANCELED) => self.counters.cancelled.add(1),
+            Err(libc::ECONNRESET | libc::EPIPE | libc::ETIMEDOUT | libc::EHOSTUNREACH) => {
+                self.counters.receive_reset.add(1);
+                self.shard.lost(slot);
+            }
+            Err(_) => {
+                self.counters.receive_errors.add(1);
+                self.shard.lost(slot);
+            }
+        }
+        self.close_when_quiet_after(slot, tearing && !done.more());
+    }
+
+    fn sent(&mut self, done: &Done, now: Now) {
+        let slot = Self::slot(done);
+        self.counters.sends.add(1);
+        let tearing = self.conns[slot.index as usize].tearing;
+        match self.ring.sent(done) {
+            Sent::Short(n) if !tearing => {
+                self.counters.short_sends.add(1);
+                self.shard.sent(slot, n, None, now);
+                self.ring.send_rest(slot);
+                return;
+            }
+            Sent::Short(_) => self.ring.drop_rest(slot),
+            Sent::Whole(n, spare) => self.shard.sent(slot, n, Some(spare), now),
+            Sent::Failed(errno) => {
+                match errno {
+                    libc::EPIPE | libc::ECONNRESET => self.counters.send_peer_gone.add(1),
+                    libc::ECANCELED => self.counters.cancelled.add(1),
+                    _ => self.counters.send_errors.add(1),
+                }
+                self.shard.lost(slot);
+            }
+        }
+        self.conns[slot.index as usize].sending = false;
+        self.touched.push(slot);
+        self.close_when_quiet_after(slot, tearing);
+    }
+
+    fn shut(&mut self, done: &Done) {
+        let slot = Self::slot(done);
+        let conn = &mut self.conns[slot.index as usize];
+        conn.shutting = false;
+        let tearing = conn.tearing;
+        if done.outcome().is_err() {
+            // ENOTCONN: the peer has reset the connection.
+            self.shard.lost(slot);
+        }
+        self.close_when_quiet_after(slot, tearing);
+    }
+
+    fn close_when_quiet_after(&mut self, slot: Slot, tearing: bool) {
+        if tearing {
+            self.close_when_quiet(slot);
+        }
+    }
+
+    fn closed(&mut self, done: &Done) {
+        self.free.give(done.index);
+        if let Some(at) = self.places.iter().position(|place| !place.in_flight) {
+            self.arm_accept(at);
+        }
+    }
+}

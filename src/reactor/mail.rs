@@ -1,0 +1,187 @@
+//! Mail between cores: two bounded lanes for each ordered pair, and who sleeps.
+
+use super::Reactor;
+use crate::hub::{Down, Up};
+use crate::mem::mailbox::{Receiver, Sender, mailbox};
+use crate::time::Now;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering, fence};
+
+/// Deliveries taken from one core in one turn, so that its mail cannot starve the connections.
+const TAKEN_PER_TURN: usize = 4096;
+
+/// What every thread may know of one core.
+#[derive(Debug)]
+#[repr(align(128))]
+pub struct Peer {
+    /// The core waits in the kernel, or is about to.
+    pub parked: AtomicBool,
+    /// The core is to drain and end.
+    pub stop: AtomicBool,
+    /// The descriptor of its ring; -1 until it has one.
+    pub ring: AtomicI32,
+}
+
+/// All cores of a process.
+#[derive(Debug)]
+pub struct Peers {
+    cores: Vec<Peer>,
+    /// Cores that are being drained and have connections left.
+    busy: AtomicUsize,
+}
+
+impl Peers {
+    /// `count` cores, none of which has a ring yet.
+    pub fn new(count: u16) -> Peers {
+        let peer = |_| Peer {
+            parked: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+            ring: AtomicI32::new(-1),
+        };
+        Peers { cores: (0..count).map(peer).collect(), busy: AtomicUsize::new(count.into()) }
+    }
+
+    /// One core.
+    pub fn core(&self, core: u16) -> &Peer {
+        &self.cores[usize::from(core)]
+    }
+}
+
+struct Lanes {
+    up_to: Sender<Up>,
+    down_to: Sender<Down>,
+    up_from: Receiver<Up>,
+    down_from: Receiver<Down>,
+}
+
+/// One core's ends of all its lanes.
+pub struct Mail {
+    core: u16,
+    peers: Arc<Peers>,
+    /// By the other core; none for this one.
+    lanes: Vec<Option<Lanes>>,
+    /// Whether this core has reported that its drain is over.
+    idle: bool,
+}
+
+/// The lanes between all cores, each for at least `capacity` messages.
+pub fn wire(peers: &Arc<Peers>, capacity: usize) -> Vec<Mail> {
+    let count = peers.cores.len();
+    let mut lanes: Vec<Vec<Option<Lanes>>> =
+        (0..count).map(|_| (0..count).map(|_| None).collect()).collect();
+    for low in 0..count {
+        for high in low + 1..count {
+            let (up_to_high, up_from_low) = mailbox(capacity);
+            let (up_to_low, up_from_high) = mailbox(capacity);
+            let (down_to_high, down_from_low) = mailbox(capacity);
+            let (down_to_low, down_from_high) = mailbox(capacity);
+            lanes[low][high] = Some(Lanes {
+                up_to: up_to_high,
+                down_to: down_to_high,
+                up_from: up_from_high,
+                down_from: down_from_high,
+            });
+            lanes[high][low] = Some(Lanes {
+                up_to: up_to_low,
+                down_to: down_to_low,
+                up_from: up_from_low,
+                down_from: down_from_low,
+            });
+        }
+    }
+    let end = |(core, lanes)| Mail { core: core as u16, peers: peers.clone(), lanes, idle: false };
+    lanes.into_iter().enumerate().map(end).collect()
+}
+
+impl Mail {
+    pub(super) fn me(&self) -> &Peer {
+        self.peers.core(self.core)
+    }
+
+    /// Whether mail waits that can be taken. Call after saying that this core sleeps.
+    pub(super) fn is_waiting(&mut self, takes_requests: bool) -> bool {
+        // Pairs with the fence of a core that puts mail in and then asks whether we sleep.
+        fence(Ordering::SeqCst);
+        self.lanes.iter_mut().flatten().any(|lanes| {
+            !lanes.down_from.is_empty() || takes_requests && !lanes.up_from.is_empty()
+        })
+    }
+
+    /// Notes that this core's drain is over, if it is; says whether every core's is.
+    pub fn all_idle(&mut self, idle: bool) -> bool {
+        if idle && !self.idle {
+            self.idle = true;
+            self.peers.busy.fetch_sub(1, Ordering::AcqRel);
+        }
+        self.peers.busy.load(Ordering::Acquire) == 0
+    }
+}
+
+impl Reactor {
+    /// Takes what the other cores have sent. Deliveries cause no mail and are always taken;
+    /// requests only while what they cause has room.
+    pub(super) fn take_mail(&mut self, now: Now) {
+        if self.mail.me().stop.load(Ordering::Relaxed) && self.stopping.is_none() {
+            self.stop(now);
+        }
+        for from in 0..self.mail.lanes.len() {
+            let Some(lanes) = &mut self.mail.lanes[from] else { continue };
+            for _ in 0..TAKEN_PER_TURN {
+                let Some(answer) = lanes.down_from.pop() else { break };
+                self.shard.answer(answer, now);
+            }
+            for _ in 0..TAKEN_PER_TURN {
+                if !self.shard.takes_requests() {
+                    break;
+                }
+                let Some(request) = lanes.up_from.pop() else { break };
+                self.shard.request(from as u16, request, now);
+            }
+        }
+    }
+
+    /// Hands over what this core has to say, and wakes who sleeps: each at most once a turn.
+    pub(super) fn hand_over_mail(&mut self, now: Now) {
+        for to in 0..self.mail.lanes.len() {
+            let Some(lanes) = &mut self.mail.lanes[to] else { continue };
+            let post = self.shard.post().to(to as u16);
+            if post.up.is_empty() && post.down.is_empty() {
+                continue;
+            }
+            let mut put = 0;
+            while let Some(message) = post.up.pop_front() {
+                if let Err(back) = lanes.up_to.push(message) {
+                    post.up.push_front(back);
+                    break;
+                }
+                put += 1;
+            }
+            while let Some(message) = post.down.pop_front() {
+                if let Err(back) = lanes.down_to.push(message) {
+                    post.down.push_front(back);
+                    break;
+                }
+                put += 1;
+            }
+            let left = post.up.len() + post.down.len();
+            self.counters.mail_waited.add(left as u64);
+            if put > 0 {
+                self.wake(to as u16);
+            }
+        }
+        self.shard.mail_moved(now);
+    }
+
+    fn wake(&mut self, core: u16) {
+        // Pairs with the fence of a core that says it sleeps and then looks for mail.
+        fence(Ordering::SeqCst);
+        let peer = self.mail.peers.core(core);
+        if peer.parked.load(Ordering::Relaxed) && peer.parked.swap(false, Ordering::AcqRel) {
+            let ring = peer.ring.load(Ordering::Acquire);
+            if ring >= 0 {
+                self.counters.wakes_sent.add(1);
+                self.ring.wake(ring);
+            }
+        }
+    }
+}
