@@ -9,17 +9,7 @@ use std::time::Duration;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
-const SIZES: [usize; 9] = [
-    20,
-    64,
-    125,
-    1 << 10,
-    4 << 10,
-    16 << 10,
-    64 << 10,
-    256 << 10,
-    1 << 20,
-];
+const SIZES: [usize; 9] = [20, 64, 125, 1 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20];
 
 /// A client's frame header: six octets up to 125 of payload, then eight, then fourteen.
 fn header(len: usize) -> usize {

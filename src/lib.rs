@@ -15,11 +15,7 @@
 //! | 1 | [`mem`], [`simd`] | frozen frames, slot tables, mailboxes; masking |
 //! | 0 | [`limits`], [`time`], [`stats`] | every bound; our own clock; counters |
 
-#![deny(
-    unsafe_code,
-    unsafe_op_in_unsafe_fn,
-    clippy::undocumented_unsafe_blocks
-)]
+#![deny(unsafe_code, unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
 #![warn(missing_docs, rust_2018_idioms, unreachable_pub)]
 
 pub mod codec;

@@ -117,9 +117,7 @@ mod tests {
     static COUNTING: Mutex<()> = Mutex::new(());
 
     fn lost(lines: usize, out: impl Write + Send + 'static) -> u64 {
-        let _alone = COUNTING
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        let _alone = COUNTING.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let before = LOG_WRITE_ERRORS.load(Ordering::Relaxed);
         let (mut writer, flush) = LossyWriter::spawn(out);
         for _ in 0..lines {

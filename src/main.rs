@@ -129,11 +129,7 @@ fn check(file: &Path) -> ExitCode {
 fn doctor() -> ExitCode {
     let (report, usable) = server::doctor();
     say(&report);
-    if usable {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::from(EXIT_NO_IO_URING)
-    }
+    if usable { ExitCode::SUCCESS } else { ExitCode::from(EXIT_NO_IO_URING) }
 }
 
 impl Serve {
@@ -176,20 +172,10 @@ fn usage(error: &clap::Error) -> ExitCode {
     }
     let text = error.to_string();
     let told = text.split("\nUsage:").next().unwrap_or_default();
-    let told = told
-        .split("\nFor more information")
-        .next()
-        .unwrap_or_default();
+    let told = told.split("\nFor more information").next().unwrap_or_default();
     let told = told.strip_prefix("error: ").unwrap_or(told);
-    let words = told
-        .split_whitespace()
-        .collect::<Vec<_>>()
-        .join(" ")
-        .replace(" tip:", "; tip:");
-    fail(
-        &format!("{words}; `polycast --help` says what there is"),
-        EXIT_USAGE,
-    )
+    let words = told.split_whitespace().collect::<Vec<_>>().join(" ").replace(" tip:", "; tip:");
+    fail(&format!("{words}; `polycast --help` says what there is"), EXIT_USAGE)
 }
 
 /// A closed or full output is no reason to panic, as `println!` would.

@@ -342,8 +342,9 @@ struct Greeting {
 impl Greeting {
     fn new(config: &Config) -> Greeting {
         let demo = config.apps.first().filter(|_| config.is_demo);
-        let facts =
-            |app: &crate::config::App| (app.id.clone(), app.key.clone(), app.secret.expose().into());
+        let facts = |app: &crate::config::App| {
+            (app.id.clone(), app.key.clone(), app.secret.expose().into())
+        };
         Greeting { demo: demo.map(facts) }
     }
 

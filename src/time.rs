@@ -40,9 +40,6 @@ mod tests {
         let deadline = now.plus_ms(50);
         assert!(!deadline.due(Now { ms: 149, ..now }));
         assert!(deadline.due(Now { ms: 150, ..now }));
-        assert!(!Deadline::NEVER.due(Now {
-            ms: u64::MAX - 1,
-            ..now
-        }));
+        assert!(!Deadline::NEVER.due(Now { ms: u64::MAX - 1, ..now }));
     }
 }

@@ -125,8 +125,8 @@ mod tests {
 
     #[test]
     fn every_character_survives_writing_and_parsing() {
-        let text: String = (0..0x250).chain([0x2028, 0x1f600, 0x10ffff]).filter_map(char::from_u32)
-            .collect();
+        let text: String =
+            (0..0x250).chain([0x2028, 0x1f600, 0x10ffff]).filter_map(char::from_u32).collect();
         let mut json = Vec::new();
         push_string(&mut json, &text);
         let mut scratch = Scratch::default();

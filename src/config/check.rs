@@ -33,10 +33,7 @@ fn check_log_level(level: &str) -> Result<(), Error> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     let is_plain = |part: &str| !part.contains(['=', '[']);
     let is_level = |part: &str| LEVELS.iter().any(|level| level.eq_ignore_ascii_case(part));
-    let misspelt = level
-        .split(',')
-        .map(str::trim)
-        .any(|part| is_plain(part) && !is_level(part));
+    let misspelt = level.split(',').map(str::trim).any(|part| is_plain(part) && !is_level(part));
     if misspelt || EnvFilter::try_new(level).is_err() {
         let accepted = "off, error, warn, info, debug, trace, or directives separated by commas \
                         such as `warn,polycast=debug`";
@@ -69,51 +66,18 @@ fn check_limits(limits: &Limits) -> Result<(), Error> {
     let buffer = limits.receive_buffer_bytes as u64;
     let fragments = limits.fragments.into();
     let control = WS_CONTROL_BYTES as u64;
-    power_of_two(
-        "limits.receive_buffers",
-        limits.receive_buffers,
-        16..=32_768,
-    )?;
-    range(
-        "limits.receive_buffer_bytes",
-        buffer,
-        512..=65_536,
-        " bytes",
-    )?;
+    power_of_two("limits.receive_buffers", limits.receive_buffers, 16..=32_768)?;
+    range("limits.receive_buffer_bytes", buffer, 512..=65_536, " bytes")?;
     range("limits.write_queue_bytes", queue, 65_536..=GIB, " bytes")?;
-    power_of_two(
-        "limits.mailbox_messages",
-        limits.mailbox_messages,
-        16..=1 << 20,
-    )?;
-    range(
-        "limits.frame_bytes",
-        limits.frame_bytes,
-        control..=GIB,
-        " bytes",
-    )?;
-    range(
-        "limits.message_bytes",
-        limits.message_bytes,
-        control..=GIB,
-        " bytes",
-    )?;
+    power_of_two("limits.mailbox_messages", limits.mailbox_messages, 16..=1 << 20)?;
+    range("limits.frame_bytes", limits.frame_bytes, control..=GIB, " bytes")?;
+    range("limits.message_bytes", limits.message_bytes, control..=GIB, " bytes")?;
     range("limits.fragments", fragments, 1..=1 << 24, "")?;
     range("limits.http_head_bytes", head, 1024..=65_536, " bytes")?;
     range("limits.http_body_bytes", body, 1024..=GIB, " bytes")?;
     let frame = limits.frame_bytes;
-    at_most(
-        "limits.frame_bytes",
-        frame,
-        "limits.message_bytes",
-        limits.message_bytes,
-    )?;
-    at_most(
-        "limits.http_head_bytes",
-        head,
-        "limits.http_body_bytes",
-        body,
-    )
+    at_most("limits.frame_bytes", frame, "limits.message_bytes", limits.message_bytes)?;
+    at_most("limits.http_head_bytes", head, "limits.http_body_bytes", body)
 }
 
 fn check_timeouts(config: &Config) -> Result<(), Error> {
@@ -132,18 +96,8 @@ fn check_timeouts(config: &Config) -> Result<(), Error> {
 
 fn check_pusher(config: &Config) -> Result<(), Error> {
     let pusher = &config.pusher;
-    range(
-        "pusher.activity_timeout_s",
-        pusher.activity_timeout_s,
-        1..=DAY_S,
-        " seconds",
-    )?;
-    range(
-        "pusher.pong_timeout_s",
-        pusher.pong_timeout_s,
-        1..=DAY_S,
-        " seconds",
-    )?;
+    range("pusher.activity_timeout_s", pusher.activity_timeout_s, 1..=DAY_S, " seconds")?;
+    range("pusher.pong_timeout_s", pusher.pong_timeout_s, 1..=DAY_S, " seconds")?;
     let prefix = pusher.path_prefix.as_str();
     let framed = prefix.is_empty() || (prefix.starts_with('/') && !prefix.ends_with('/'));
     if !framed || !is_path(prefix) {
@@ -197,44 +151,21 @@ fn check_app(app: &App, config: &Config) -> Result<(), Error> {
 fn check_app_limits(app: &App, config: &Config) -> Result<(), Error> {
     let limits = &app.limits;
     let subscriptions = limits.subscriptions_per_connection as u64;
-    let (channel, event) = (
-        limits.channel_name_length as u64,
-        limits.event_name_length as u64,
-    );
+    let (channel, event) = (limits.channel_name_length as u64, limits.event_name_length as u64);
     let channels = limits.channels_per_trigger as u64;
     let (event_bytes, message_bytes) = (limits.event_bytes as u64, limits.message_bytes);
     let control = WS_CONTROL_BYTES as u64;
-    range(
-        "limits.subscriptions_per_connection",
-        subscriptions,
-        1..=1 << 20,
-        "",
-    )?;
+    range("limits.subscriptions_per_connection", subscriptions, 1..=1 << 20, "")?;
     range("limits.channel_name_length", channel, 1..=1024, " bytes")?;
     range("limits.event_name_length", event, 1..=1024, " bytes")?;
     range("limits.channels_per_trigger", channels, 1..=10_000, "")?;
     range("limits.event_bytes", event_bytes, 1..=GIB, " bytes")?;
-    range(
-        "limits.message_bytes",
-        message_bytes,
-        control..=GIB,
-        " bytes",
-    )?;
+    range("limits.message_bytes", message_bytes, control..=GIB, " bytes")?;
     // A message above the server's own bound would never get as far as this one.
     let server = config.limits.message_bytes;
-    at_most(
-        "limits.message_bytes",
-        message_bytes,
-        "the server's limits.message_bytes",
-        server,
-    )?;
+    at_most("limits.message_bytes", message_bytes, "the server's limits.message_bytes", server)?;
     let body = config.limits.http_body_bytes as u64;
-    at_most(
-        "limits.event_bytes",
-        event_bytes,
-        "the server's limits.http_body_bytes",
-        body,
-    )?;
+    at_most("limits.event_bytes", event_bytes, "the server's limits.http_body_bytes", body)?;
     // An event grows when it is escaped into a frame, and must not close all who receive it.
     let half = config.limits.write_queue_bytes as u64 / 2;
     at_most(
@@ -262,10 +193,7 @@ fn check_names(apps: &[App]) -> Result<(), Error> {
     for (index, app) in apps.iter().enumerate() {
         let own = format!("apps[{index}].");
         if let Some(other) = keys.0.get(&app.id).filter(|other| !other.starts_with(&own)) {
-            let problem = Problem::Duplicate {
-                value: app.id.clone(),
-                other: other.clone(),
-            };
+            let problem = Problem::Duplicate { value: app.id.clone(), other: other.clone() };
             return Err(Error::keyed(format!("{own}id"), problem));
         }
     }
@@ -280,10 +208,7 @@ impl Unique {
     fn add(&mut self, value: &str, path: String) -> Result<(), Error> {
         match self.0.get(value) {
             Some(other) => {
-                let problem = Problem::Duplicate {
-                    value: value.to_owned(),
-                    other: other.clone(),
-                };
+                let problem = Problem::Duplicate { value: value.to_owned(), other: other.clone() };
                 Err(Error::keyed(path, problem))
             }
             None => {
@@ -297,23 +222,14 @@ impl Unique {
 fn check_name(key: &str, name: &str) -> Result<(), Error> {
     let known = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
     if name.is_empty() || !name.bytes().all(known) {
-        return Err(shape(
-            key,
-            name,
-            "one or more of A-Z, a-z, 0-9, `_`, `.` and `-`",
-        ));
+        return Err(shape(key, name, "one or more of A-Z, a-z, 0-9, `_`, `.` and `-`"));
     }
     Ok(())
 }
 
 fn check_secret(key: &str, secret: &Secret) -> Result<(), Error> {
     if secret.expose().trim().is_empty() {
-        return Err(Error::keyed(
-            key,
-            Problem::Secret {
-                accepted: "a text that is not empty",
-            },
-        ));
+        return Err(Error::keyed(key, Problem::Secret { accepted: "a text that is not empty" }));
     }
     Ok(())
 }
@@ -322,9 +238,7 @@ fn check_secret(key: &str, secret: &Secret) -> Result<(), Error> {
 fn check_origin(key: &str, origin: &str) -> Result<(), Error> {
     let host = origin.split_once("://").map(|(_, host)| host);
     let whole = host.is_some_and(|host| !host.is_empty() && !host.contains('/'));
-    let spelt = origin
-        .bytes()
-        .all(|byte| byte.is_ascii_graphic() && !byte.is_ascii_uppercase());
+    let spelt = origin.bytes().all(|byte| byte.is_ascii_graphic() && !byte.is_ascii_uppercase());
     if !spelt || !(whole || origin == "null" || origin.starts_with('*') && host.is_none()) {
         let accepted = "an origin in lower case without a path, such as `https://example.com`, \
                         with `*` for any run of characters";
@@ -334,8 +248,7 @@ fn check_origin(key: &str, origin: &str) -> Result<(), Error> {
 }
 
 fn is_path(text: &str) -> bool {
-    text.bytes()
-        .all(|byte| byte.is_ascii_graphic() && !b"?#".contains(&byte))
+    text.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#".contains(&byte))
 }
 
 fn range(
@@ -348,15 +261,7 @@ fn range(
     if (min..=max).contains(&found) {
         return Ok(());
     }
-    Err(Error::keyed(
-        key,
-        Problem::Range {
-            found,
-            min,
-            max,
-            unit,
-        },
-    ))
+    Err(Error::keyed(key, Problem::Range { found, min, max, unit }))
 }
 
 fn power_of_two(key: &str, found: usize, accepted: RangeInclusive<u64>) -> Result<(), Error> {
@@ -376,11 +281,5 @@ fn at_most(key: &str, found: u64, bound: &'static str, max: u64) -> Result<(), E
 }
 
 fn shape(key: impl Into<String>, found: &str, accepted: &'static str) -> Error {
-    Error::keyed(
-        key,
-        Problem::Shape {
-            found: found.to_owned(),
-            accepted,
-        },
-    )
+    Error::keyed(key, Problem::Shape { found: found.to_owned(), accepted })
 }

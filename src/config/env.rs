@@ -20,9 +20,7 @@ pub(super) fn expand(text: &str, lookup: &Lookup<'_>) -> Result<String, Problem>
             rest = tail;
             continue;
         }
-        let inside = after
-            .strip_prefix('{')
-            .and_then(|body| body.split_once('}'));
+        let inside = after.strip_prefix('{').and_then(|body| body.split_once('}'));
         let (body, tail) = inside.ok_or(Problem::Dollar)?;
         out.push_str(&variable(body, lookup)?);
         rest = tail;
@@ -38,9 +36,7 @@ fn variable(body: &str, lookup: &Lookup<'_>) -> Result<String, Problem> {
     };
     let well_formed = !name.is_empty()
         && !name.starts_with(|c: char| c.is_ascii_digit())
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
     if !well_formed {
         return Err(Problem::Dollar);
     }
@@ -91,15 +87,9 @@ mod tests {
 
     #[test]
     fn what_is_refused() {
-        for text in [
-            "$", "$HOST", "${HOST", "${}", "${:-x}", "${A B}", "${1A}", "a$b", "$$$",
-        ] {
+        for text in ["$", "$HOST", "${HOST", "${}", "${:-x}", "${A B}", "${1A}", "a$b", "$$$"] {
             assert!(expanded(text).unwrap_err().contains("`$$`"), "{text}");
         }
-        assert!(
-            expanded("${NONE}")
-                .unwrap_err()
-                .contains("`NONE` is not set")
-        );
+        assert!(expanded("${NONE}").unwrap_err().contains("`NONE` is not set"));
     }
 }

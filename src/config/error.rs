@@ -150,24 +150,15 @@ impl Error {
     }
 
     pub(super) fn at(problem: Problem, position: Option<Position>) -> Error {
-        Error {
-            position,
-            ..Error::new(problem)
-        }
+        Error { position, ..Error::new(problem) }
     }
 
     pub(super) fn keyed(key: impl Into<String>, problem: Problem) -> Error {
-        Error {
-            key: key.into(),
-            ..Error::new(problem)
-        }
+        Error { key: key.into(), ..Error::new(problem) }
     }
 
     pub(super) fn named(self, source_name: &str) -> Error {
-        Error {
-            source_name: source_name.to_owned(),
-            ..self
-        }
+        Error { source_name: source_name.to_owned(), ..self }
     }
 
     /// Puts a segment in front of the key: `b` under `a` is `a.b`, `[0]` under `a` is `a[0]`.
@@ -216,10 +207,7 @@ impl serde::de::Error for Error {
     }
 
     fn invalid_type(found: serde::de::Unexpected<'_>, expected: &dyn serde::de::Expected) -> Error {
-        Error::new(Problem::Type {
-            expected: plain(expected),
-            found: describe(found),
-        })
+        Error::new(Problem::Type { expected: plain(expected), found: describe(found) })
     }
 
     fn invalid_value(
@@ -232,17 +220,11 @@ impl serde::de::Error for Error {
             Signed(number) => number.to_string(),
             other => describe(other),
         };
-        Error::new(Problem::Type {
-            expected: plain(expected),
-            found,
-        })
+        Error::new(Problem::Type { expected: plain(expected), found })
     }
 
     fn unknown_variant(found: &str, accepted: &'static [&'static str]) -> Error {
-        Error::new(Problem::Word {
-            found: found.to_owned(),
-            accepted,
-        })
+        Error::new(Problem::Word { found: found.to_owned(), accepted })
     }
 
     fn unknown_field(found: &str, known: &'static [&'static str]) -> Error {

@@ -119,11 +119,7 @@ impl Config {
             duplicate_subscribe: DuplicateSubscribe::default(),
             limits: AppLimits::default(),
         };
-        Config {
-            apps: vec![app],
-            is_demo: true,
-            ..Config::default()
-        }
+        Config { apps: vec![app], is_demo: true, ..Config::default() }
     }
 
     /// Applies what the command line says, and checks the outcome.

@@ -94,11 +94,7 @@ mod tests {
             ("https://*.example.com", "https://a.example.com.evil", false),
             ("*", "", true),
         ] {
-            assert_eq!(
-                Pattern::new(pattern).matches(text),
-                matches,
-                "{pattern} {text}"
-            );
+            assert_eq!(Pattern::new(pattern).matches(text), matches, "{pattern} {text}");
         }
     }
 }

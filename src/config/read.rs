@@ -50,16 +50,10 @@ impl Reader<'_> {
             Value::Text(text) => {
                 visitor.visit_string(expand(text, self.lookup).map_err(Error::new)?)
             }
-            Value::List(entries) => visitor.visit_seq(List {
-                reader: self,
-                entries,
-                next: 0,
-            }),
-            Value::Table(entries) => visitor.visit_map(Table {
-                reader: self,
-                entries,
-                value: None,
-            }),
+            Value::List(entries) => visitor.visit_seq(List { reader: self, entries, next: 0 }),
+            Value::Table(entries) => {
+                visitor.visit_map(Table { reader: self, entries, value: None })
+            }
         }
     }
 
@@ -91,10 +85,7 @@ impl Reader<'_> {
             }
             None => {
                 let expected = format!("one of {}", accepted.join(", "));
-                Err(de::Error::invalid_type(
-                    self.unexpected(),
-                    &expected.as_str(),
-                ))
+                Err(de::Error::invalid_type(self.unexpected(), &expected.as_str()))
             }
         }
     }
@@ -107,11 +98,7 @@ impl Reader<'_> {
             Value::Null => &[],
             _ => return Err(de::Error::invalid_type(self.unexpected(), &visitor)),
         };
-        visitor.visit_map(Table {
-            reader: self,
-            entries,
-            value: None,
-        })
+        visitor.visit_map(Table { reader: self, entries, value: None })
     }
 
     fn list<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
@@ -120,11 +107,7 @@ impl Reader<'_> {
             Value::Null => &[],
             _ => return Err(de::Error::invalid_type(self.unexpected(), &visitor)),
         };
-        visitor.visit_seq(List {
-            reader: self,
-            entries,
-            next: 0,
-        })
+        visitor.visit_seq(List { reader: self, entries, next: 0 })
     }
 }
 
@@ -134,10 +117,7 @@ fn visit_integer<'de, V: Visitor<'de>>(number: i128, visitor: V) -> Result<V::Va
     } else if let Ok(number) = i64::try_from(number) {
         visitor.visit_i64(number)
     } else {
-        Err(de::Error::invalid_value(
-            Unexpected::Other("an integer beyond 64 bits"),
-            &visitor,
-        ))
+        Err(de::Error::invalid_value(Unexpected::Other("an integer beyond 64 bits"), &visitor))
     }
 }
 
@@ -183,8 +163,7 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         variants: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Error> {
-        self.word(variants, visitor)
-            .map_err(|error| error.or_at(self.node.position))
+        self.word(variants, visitor).map_err(|error| error.or_at(self.node.position))
     }
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(
@@ -219,12 +198,9 @@ impl<'de> SeqAccess<'de> for List<'_> {
         };
         let segment = format!("[{}]", self.next);
         self.next += 1;
-        seed.deserialize(Reader {
-            node,
-            ..self.reader
-        })
-        .map(Some)
-        .map_err(|error| error.or_at(node.position).under(&segment))
+        seed.deserialize(Reader { node, ..self.reader })
+            .map(Some)
+            .map_err(|error| error.or_at(node.position).under(&segment))
     }
 }
 
@@ -247,20 +223,12 @@ impl<'de> MapAccess<'de> for Table<'_> {
         self.entries = rest;
         self.value = Some((key, node));
         let name: StrDeserializer<'_, Error> = key.name.as_str().into_deserializer();
-        seed.deserialize(name)
-            .map(Some)
-            .map_err(|error| error.or_at(key.position))
+        seed.deserialize(name).map(Some).map_err(|error| error.or_at(key.position))
     }
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Error> {
-        let (key, node) = self
-            .value
-            .take()
-            .expect("serde asks for a key before its value");
-        seed.deserialize(Reader {
-            node,
-            ..self.reader
-        })
-        .map_err(|error| error.or_at(node.position).under(&key.name))
+        let (key, node) = self.value.take().expect("serde asks for a key before its value");
+        seed.deserialize(Reader { node, ..self.reader })
+            .map_err(|error| error.or_at(node.position).under(&key.name))
     }
 }

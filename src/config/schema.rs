@@ -82,10 +82,7 @@ pub struct Log {
 
 impl Default for Log {
     fn default() -> Log {
-        Log {
-            level: "info".to_owned(),
-            format: LogFormat::default(),
-        }
+        Log { level: "info".to_owned(), format: LogFormat::default() }
     }
 }
 
@@ -111,9 +108,7 @@ pub struct Listener {
 
 impl Default for Listener {
     fn default() -> Listener {
-        Listener {
-            address: SocketAddr::from(([127, 0, 0, 1], 6001)),
-        }
+        Listener { address: SocketAddr::from(([127, 0, 0, 1], 6001)) }
     }
 }
 
@@ -236,28 +231,16 @@ pub struct Route {
 impl Route {
     /// `/echo` is echoed, everything else is for the applications.
     fn defaults() -> Vec<Route> {
-        let echo = Condition {
-            path: Pattern::new("/echo"),
-        };
+        let echo = Condition { path: Pattern::new("/echo") };
         vec![
-            Route {
-                when: vec![echo],
-                endpoint: Endpoint::Echo,
-            },
-            Route {
-                when: Vec::new(),
-                endpoint: Endpoint::Apps,
-            },
+            Route { when: vec![echo], endpoint: Endpoint::Echo },
+            Route { when: Vec::new(), endpoint: Endpoint::Apps },
         ]
     }
 
     /// Whether a request for `path` (without its query) is this route's.
     pub fn matches(&self, path: &str) -> bool {
-        self.when.is_empty()
-            || self
-                .when
-                .iter()
-                .any(|condition| condition.path.matches(path))
+        self.when.is_empty() || self.when.iter().any(|condition| condition.path.matches(path))
     }
 }
 
@@ -321,10 +304,7 @@ pub struct App {
 impl App {
     /// Its pairs of key and secret, the principal one first.
     pub fn key_pairs(&self) -> impl Iterator<Item = (&str, &Secret)> {
-        let further = self
-            .keys
-            .iter()
-            .map(|pair| (pair.key.as_str(), &pair.secret));
+        let further = self.keys.iter().map(|pair| (pair.key.as_str(), &pair.secret));
         std::iter::once((self.key.as_str(), &self.secret)).chain(further)
     }
 }

@@ -55,19 +55,12 @@ impl Visitor<'_> for SizeVisitor {
 }
 
 fn parse(text: &str) -> Option<u64> {
-    let digits_end = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
+    let digits_end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (digits, unit) = text.split_at(digits_end);
     let unit = unit.trim_start_matches(' ');
     let factor = match unit {
         "" => 1,
-        unit => {
-            UNITS
-                .iter()
-                .find(|(name, _)| name.eq_ignore_ascii_case(unit))?
-                .1
-        }
+        unit => UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit))?.1,
     };
     digits.parse::<u64>().ok()?.checked_mul(factor)
 }

@@ -41,22 +41,13 @@ fn the_example_holds_the_defaults() {
     let smallest = "[[apps]]\nid = '1'\nkey = 'change-this-key'\nsecret = 'change-this-secret'\n";
     assert_eq!(toml(EXAMPLE), toml(smallest));
     let Config { apps, .. } = toml(smallest);
-    assert_eq!(
-        toml(smallest),
-        Config {
-            apps,
-            ..Config::default()
-        }
-    );
+    assert_eq!(toml(smallest), Config { apps, ..Config::default() });
 }
 
 #[test]
 fn the_example_in_yaml_is_the_same_configuration() {
     let example: Table = EXAMPLE.parse().unwrap();
-    assert_eq!(
-        yaml(&serde_saphyr::to_string(&example).unwrap()),
-        toml(EXAMPLE)
-    );
+    assert_eq!(yaml(&serde_saphyr::to_string(&example).unwrap()), toml(EXAMPLE));
 }
 
 /// Every table of a document, by its path; lists by their first entry.
@@ -90,9 +81,7 @@ fn at<'a>(mut value: &'a mut Value, path: &str) -> &'a mut Table {
 /// The schema says itself which keys it knows, table by table; the example must have them all.
 #[test]
 fn the_example_has_every_key_and_every_table_refuses_others() {
-    let full = EXAMPLE
-        .replace("\nkeys = []", "")
-        .replace("# keys = [{", "keys = [{");
+    let full = EXAMPLE.replace("\nkeys = []", "").replace("# keys = [{", "keys = [{");
     let full: Value = Value::Table(full.parse().unwrap());
     let mut paths = Vec::new();
     tables(&full, "", &mut paths);
@@ -101,14 +90,9 @@ fn the_example_has_every_key_and_every_table_refuses_others() {
         let mut document = full.clone();
         at(&mut document, &path).insert("no_such_key".to_owned(), Value::Boolean(true));
         let error = parse(&toml::to_string(&document).unwrap(), Format::Toml).expect_err(&path);
-        let Problem::UnknownKey { known } = *error.problem else {
-            panic!("{path}: {error}")
-        };
+        let Problem::UnknownKey { known } = *error.problem else { panic!("{path}: {error}") };
         let mut schema = known.to_vec();
-        let mut example: Vec<_> = at(&mut document, &path)
-            .keys()
-            .map(String::as_str)
-            .collect();
+        let mut example: Vec<_> = at(&mut document, &path).keys().map(String::as_str).collect();
         example.retain(|key| *key != "no_such_key");
         schema.sort_unstable();
         example.sort_unstable();
@@ -166,47 +150,15 @@ fn a_value_of_another_type() {
         ("threads = true", "1:11: threads", &expected("a boolean")),
         ("threads = -1", "1:11: threads", &expected("-1")),
         ("threads = '-1'", "1:11: threads", &expected("-1")),
-        (
-            "threads = 1.5",
-            "1:11: threads",
-            &expected("a number with a fraction"),
-        ),
+        ("threads = 1.5", "1:11: threads", &expected("a number with a fraction")),
         ("threads = 'x'", "1:11: threads", &expected("a string")),
-        (
-            "threads = 99999999999999999999",
-            "1:11: threads",
-            &expected("an integer beyond 64 bits"),
-        ),
-        (
-            "\n pin = 1",
-            "2:8: pin",
-            "expected true or false, found an integer",
-        ),
-        (
-            "limits = 1",
-            "1:10: limits",
-            "expected a table, found an integer",
-        ),
-        (
-            "limits = []",
-            "1:10: limits",
-            "expected a table, found a list",
-        ),
-        (
-            "listeners = {}",
-            "1:13: listeners",
-            "expected a list, found a table",
-        ),
-        (
-            "routes = [[]]",
-            "1:11: routes[0]",
-            "expected a table, found a list",
-        ),
-        (
-            "log.level = 1",
-            "1:13: log.level",
-            "expected a string, in quotes, found an integer",
-        ),
+        ("threads = 99999999999999999999", "1:11: threads", &expected("an integer beyond 64 bits")),
+        ("\n pin = 1", "2:8: pin", "expected true or false, found an integer"),
+        ("limits = 1", "1:10: limits", "expected a table, found an integer"),
+        ("limits = []", "1:10: limits", "expected a table, found a list"),
+        ("listeners = {}", "1:13: listeners", "expected a list, found a table"),
+        ("routes = [[]]", "1:11: routes[0]", "expected a table, found a list"),
+        ("log.level = 1", "1:13: log.level", "expected a string, in quotes, found an integer"),
         (
             "slow_consumer = 1",
             "1:17: slow_consumer",
@@ -214,21 +166,13 @@ fn a_value_of_another_type() {
         ),
     ]);
     let fragments = "expected an integer from 0 to 4294967295, found 4294967296";
-    check_toml(&[(
-        "limits.fragments = 4294967296",
-        "1:20: limits.fragments",
-        fragments,
-    )]);
+    check_toml(&[("limits.fragments = 4294967296", "1:20: limits.fragments", fragments)]);
 }
 
 #[test]
 fn a_word_size_or_address_of_another_shape() {
     check_toml(&[
-        (
-            "log.format = 'xml'",
-            "1:14: log.format",
-            "`xml` is not accepted; accepted: text, json",
-        ),
+        ("log.format = 'xml'", "1:14: log.format", "`xml` is not accepted; accepted: text, json"),
         (
             "routes = [{ endpoint = 'proxy' }]",
             "1:24: routes[0].endpoint",
@@ -271,16 +215,9 @@ fn unknown_missing_and_duplicate_keys() {
     check_toml(&[
         ("[log]\n lebel = 1", "2:2: log.lebel", known),
         ("log = { lebel = 1 }", "1:9: log.lebel", known),
-        (
-            "[[routes]]",
-            "1:1: routes[0].endpoint",
-            "missing, and it has no default",
-        ),
+        ("[[routes]]", "1:1: routes[0].endpoint", "missing, and it has no default"),
     ]);
-    assert_eq!(
-        yaml_error("log:\n  lebel: 1"),
-        format!("f:2:3: log.lebel: {known}")
-    );
+    assert_eq!(yaml_error("log:\n  lebel: 1"), format!("f:2:3: log.lebel: {known}"));
     assert_eq!(
         yaml_error("apps:\n  - id: a\n    key: b"),
         "f:2:5: apps[0].secret: missing, and it has no default"
@@ -326,10 +263,7 @@ fn yaml_sections_may_be_empty_and_anchors_work() {
     let text = "apps:\n  - &a { id: '1', key: k, secret: s }\n  - { <<: *a, id: '2', key: l }\n";
     assert_eq!(yaml(text).apps[1].secret, Secret::new("s"));
     assert_eq!(yaml_error(""), "f: apps: at least one entry is needed");
-    assert_eq!(
-        yaml_error("apps:"),
-        "f:1:1: apps: at least one entry is needed"
-    );
+    assert_eq!(yaml_error("apps:"), "f:1:1: apps: at least one entry is needed");
 }
 
 #[test]
@@ -354,9 +288,6 @@ fn a_secret_is_in_no_message() {
         APP.replace("'s'", "'hush-hush'\nsecrets = 's'"),
     ] {
         let error = toml_error(&text);
-        assert!(
-            !error.contains("hush-hush") && !error.contains("from the env"),
-            "{error}"
-        );
+        assert!(!error.contains("hush-hush") && !error.contains("from the env"), "{error}");
     }
 }

@@ -79,10 +79,7 @@ fn toml_table(table: &DeTable<'_>, position: Option<Position>, lines: &Lines<'_>
         let position = Some(lines.position(key.span().start));
         (Key { position, name }, toml_value(value, lines))
     };
-    Node {
-        position,
-        value: Value::Table(table.iter().map(entry).collect()),
-    }
+    Node { position, value: Value::Table(table.iter().map(entry).collect()) }
 }
 
 fn toml_value(value: &toml::Spanned<DeValue<'_>>, lines: &Lines<'_>) -> Node {
@@ -95,12 +92,9 @@ fn toml_value(value: &toml::Spanned<DeValue<'_>>, lines: &Lines<'_>) -> Node {
         DeValue::Float(digits) => Value::Float(digits.as_str().parse().unwrap_or(f64::NAN)),
         DeValue::Boolean(truth) => Value::Bool(*truth),
         DeValue::Datetime(moment) => Value::Text(moment.to_string()),
-        DeValue::Array(entries) => Value::List(
-            entries
-                .iter()
-                .map(|entry| toml_value(entry, lines))
-                .collect(),
-        ),
+        DeValue::Array(entries) => {
+            Value::List(entries.iter().map(|entry| toml_value(entry, lines)).collect())
+        }
         DeValue::Table(table) => return toml_table(table, position, lines),
     };
     Node { position, value }
@@ -127,38 +121,25 @@ fn yaml_message(error: &serde_saphyr::Error) -> String {
             text.truncate(cut);
         }
     }
-    text.trim_end_matches([' ', '('])
-        .trim_end_matches(" at")
-        .to_owned()
+    text.trim_end_matches([' ', '(']).trim_end_matches(" at").to_owned()
 }
 
 fn yaml_position(location: serde_saphyr::Location) -> Option<Position> {
-    let line = usize::try_from(location.line())
-        .ok()
-        .filter(|line| *line > 0)?;
-    Some(Position {
-        line,
-        column: usize::try_from(location.column()).ok()?.max(1),
-    })
+    let line = usize::try_from(location.line()).ok().filter(|line| *line > 0)?;
+    Some(Position { line, column: usize::try_from(location.column()).ok()?.max(1) })
 }
 
 impl<'de> Deserialize<'de> for Node {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Node, D::Error> {
         let spanned = serde_saphyr::Spanned::<Value>::deserialize(deserializer)?;
-        Ok(Node {
-            position: yaml_position(spanned.referenced),
-            value: spanned.value,
-        })
+        Ok(Node { position: yaml_position(spanned.referenced), value: spanned.value })
     }
 }
 
 impl<'de> Deserialize<'de> for Key {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Key, D::Error> {
         let spanned = serde_saphyr::Spanned::<String>::deserialize(deserializer)?;
-        Ok(Key {
-            position: yaml_position(spanned.referenced),
-            name: spanned.value,
-        })
+        Ok(Key { position: yaml_position(spanned.referenced), name: spanned.value })
     }
 }
 
@@ -239,30 +220,16 @@ struct Lines<'a> {
 impl<'a> Lines<'a> {
     fn new(text: &'a str) -> Lines<'a> {
         let after_breaks = text.match_indices('\n').map(|(offset, _)| offset + 1);
-        Lines {
-            text,
-            starts: std::iter::once(0).chain(after_breaks).collect(),
-        }
+        Lines { text, starts: std::iter::once(0).chain(after_breaks).collect() }
     }
 
     fn position(&self, offset: usize) -> Position {
         let line = self.starts.partition_point(|start| *start <= offset);
-        let before = self
-            .text
-            .get(self.starts[line - 1]..offset)
-            .unwrap_or_default();
-        Position {
-            line,
-            column: before.chars().count() + 1,
-        }
+        let before = self.text.get(self.starts[line - 1]..offset).unwrap_or_default();
+        Position { line, column: before.chars().count() + 1 }
     }
 }
 
 fn one_line(message: &str) -> String {
-    message
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-        .collect::<Vec<_>>()
-        .join("; ")
+    message.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
 }

@@ -68,11 +68,7 @@ mod tests {
             let ready = HmacKey::new(key);
             for cut in 0..=data.len() {
                 let (head, tail) = data.split_at(cut);
-                assert_eq!(
-                    &hex::<32, 64>(&ready.sign(&[head, tail])),
-                    want,
-                    "cut at {cut}"
-                );
+                assert_eq!(&hex::<32, 64>(&ready.sign(&[head, tail])), want, "cut at {cut}");
             }
         }
     }

@@ -30,11 +30,7 @@ mod tests {
             ("ab", "a", false),
             ("", "a", false),
         ] {
-            assert_eq!(
-                constant_time_eq(left.as_bytes(), right.as_bytes()),
-                want,
-                "{left} {right}"
-            );
+            assert_eq!(constant_time_eq(left.as_bytes(), right.as_bytes()), want, "{left} {right}");
         }
     }
 }

@@ -41,13 +41,7 @@ enum At {
 
 impl Chunked {
     pub(super) fn new() -> Chunked {
-        Chunked {
-            at: At::Size,
-            size: 0,
-            digits: 0,
-            total: 0,
-            aside: 0,
-        }
+        Chunked { at: At::Size, size: 0, digits: 0, total: 0, aside: 0 }
     }
 
     /// Decodes from `input` and appends the data to `out`. Gives the bytes taken, which are all
@@ -123,10 +117,7 @@ impl Chunked {
 
     /// The size is known: does the body still fit?
     fn announce(&mut self, limits: &Limits, next: At) -> Result<At, Error> {
-        let left = limits
-            .body_bytes
-            .checked_sub(self.total)
-            .ok_or(Error::BodyTooLarge)?;
+        let left = limits.body_bytes.checked_sub(self.total).ok_or(Error::BodyTooLarge)?;
         if self.size > left {
             return Err(Error::BodyTooLarge);
         }
@@ -137,21 +128,13 @@ impl Chunked {
     /// The size line has ended: data, or the trailers behind the last chunk.
     fn data(&mut self) -> At {
         self.digits = 0;
-        if self.size == 0 {
-            At::Trailer
-        } else {
-            At::Data
-        }
+        if self.size == 0 { At::Trailer } else { At::Data }
     }
 
     /// Counts one byte that is dropped.
     fn aside(&mut self, limits: &Limits, next: At) -> Result<At, Error> {
         self.aside += 1;
-        if self.aside > limits.head_bytes {
-            Err(Error::HeadTooLarge)
-        } else {
-            Ok(next)
-        }
+        if self.aside > limits.head_bytes { Err(Error::HeadTooLarge) } else { Ok(next) }
     }
 }
 
@@ -164,10 +147,7 @@ fn is_text(byte: u8) -> bool {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits {
-        head_bytes: 32,
-        body_bytes: 20,
-    };
+    const LIMITS: Limits = Limits { head_bytes: 32, body_bytes: 20 };
 
     /// The data and the bytes taken, whole and byte by byte.
     fn check(body: &str, want: Result<(&str, usize), Error>) {
@@ -203,10 +183,7 @@ mod tests {
         check("0\r\n\r\n", Ok(("", 5)));
         check("5\r\nhello\r\n0\r\n\r\nGET", Ok(("hello", 15)));
         check("1\r\na\r\n02\r\nbc\r\n000\r\n\r\n", Ok(("abc", 21)));
-        check(
-            "A\r\n0123456789\r\na\r\n0123456789\r\n0\r\n\r\n",
-            Ok(("01234567890123456789", 35)),
-        );
+        check("A\r\n0123456789\r\na\r\n0123456789\r\n0\r\n\r\n", Ok(("01234567890123456789", 35)));
         check("1;a=b\r\nx\r\n0 \t;c\r\n\r\n", Ok(("x", 19)));
         check("1\r\nx\r\n0\r\nA: b\r\nC:\r\n\r\n", Ok(("x", 21)));
     }
@@ -247,10 +224,7 @@ mod tests {
     #[test]
     fn bounds_of_data_and_of_what_is_dropped() {
         let data = "0123456789";
-        check(
-            &format!("14\r\n{data}{data}\r\n0\r\n\r\n"),
-            Ok((&data.repeat(2), 31)),
-        );
+        check(&format!("14\r\n{data}{data}\r\n0\r\n\r\n"), Ok((&data.repeat(2), 31)));
         check("15\r\n", Err(Error::BodyTooLarge));
         check("ffffffffffffffff\r\n", Err(Error::BodyTooLarge));
         check(&format!("a\r\n{data}\r\nb\r\n"), Err(Error::BodyTooLarge));
@@ -260,9 +234,6 @@ mod tests {
         check(&format!("0;{long}e\r\n\r\n"), Err(Error::HeadTooLarge));
         let value = "v".repeat(28);
         check(&format!("0\r\nA:{value}\r\n\r\n"), Ok(("", 37)));
-        check(
-            &format!("0\r\nA:{value}v\r\n\r\n"),
-            Err(Error::HeadTooLarge),
-        );
+        check(&format!("0\r\nA:{value}v\r\n\r\n"), Err(Error::HeadTooLarge));
     }
 }

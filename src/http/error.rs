@@ -73,8 +73,6 @@ impl Error {
     /// Writes the whole answer, one line of text that says what is wrong; the connection closes
     /// behind it.
     pub fn respond(self, out: &mut Vec<u8>) {
-        Response::text(self.status(), &format!("{self}\n"))
-            .connection(Connection::Close)
-            .push(out);
+        Response::text(self.status(), &format!("{self}\n")).connection(Connection::Close).push(out);
     }
 }

@@ -30,9 +30,7 @@ impl<'a> Fields<'a> {
     /// A `Content-Length`: one in a request, digits only, nothing that overflows.
     pub(super) fn content_length(&mut self, value: &[u8]) -> Result<(), Error> {
         let digits = str::from_utf8(value).ok().filter(|text| is_number(text));
-        let length = digits
-            .and_then(|text| text.parse().ok())
-            .ok_or(Error::ContentLength)?;
+        let length = digits.and_then(|text| text.parse().ok()).ok_or(Error::ContentLength)?;
         match self.length.replace(length) {
             None => Ok(()),
             Some(_) => Err(Error::ContentLength),

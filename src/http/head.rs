@@ -26,9 +26,7 @@ pub(super) fn parse<'a>(bytes: &'a [u8], headers: &mut Headers<'a>) -> Result<He
     let mut line = None;
     headers.fill(|fields| {
         let mut request = httparse::Request::new(fields);
-        let parsed = request
-            .parse(bytes)
-            .map_err(|error| translate(error, bytes))?;
+        let parsed = request.parse(bytes).map_err(|error| translate(error, bytes))?;
         if parsed != httparse::Status::Complete(bytes.len()) {
             return Err(Error::HeaderField);
         }
@@ -36,11 +34,7 @@ pub(super) fn parse<'a>(bytes: &'a [u8], headers: &mut Headers<'a>) -> Result<He
         Ok(request.headers.len())
     })?;
     let ((method, path), version) = line.ok_or(Error::RequestLine)?;
-    let version = if version == 0 {
-        Version::Http10
-    } else {
-        Version::Http11
-    };
+    let version = if version == 0 { Version::Http10 } else { Version::Http11 };
     let (authority, target) = split_target(path)?;
     let fields = Fields::collect(headers, version)?;
     Ok(Head {
@@ -64,12 +58,8 @@ struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     fn collect(headers: &Headers<'a>, version: Version) -> Result<Fields<'a>, Error> {
-        let mut fields = Fields {
-            framing: Default::default(),
-            close: false,
-            keep: false,
-            expects: false,
-        };
+        let mut fields =
+            Fields { framing: Default::default(), close: false, keep: false, expects: false };
         let mut hosts = 0;
         for (name, value) in headers.iter() {
             // The length of the name rules out nearly every field before any text is compared.
@@ -99,16 +89,8 @@ impl<'a> Fields<'a> {
             }
         }
         // RFC 9112 section 3.2: exactly one on HTTP/1.1; the older version knows none.
-        let wanted = if version == Version::Http11 {
-            1..=1
-        } else {
-            0..=1
-        };
-        if wanted.contains(&hosts) {
-            Ok(fields)
-        } else {
-            Err(Error::Host)
-        }
+        let wanted = if version == Version::Http11 { 1..=1 } else { 0..=1 };
+        if wanted.contains(&hosts) { Ok(fields) } else { Err(Error::Host) }
     }
 
     /// RFC 9112 section 9.3.
@@ -157,10 +139,7 @@ fn translate(error: Parse, bytes: &[u8]) -> Error {
 }
 
 fn names_a_version(bytes: &[u8]) -> bool {
-    let line = bytes
-        .split(|&byte| byte == b'\r')
-        .next()
-        .unwrap_or_default();
+    let line = bytes.split(|&byte| byte == b'\r').next().unwrap_or_default();
     let mut words = line.split(|&byte| byte == b' ');
     // A blank too many puts the version elsewhere, and is no question of versions.
     let (_, _, third, fourth) = (words.next(), words.next(), words.next(), words.next());
@@ -197,11 +176,7 @@ impl Lines {
     pub(super) fn find(&mut self, bytes: &[u8]) -> Found {
         let mut rest = bytes;
         while let Some(at) = find_line_feed(rest) {
-            let cr = if at == 0 {
-                self.cr
-            } else {
-                rest[at - 1] == b'\r'
-            };
+            let cr = if at == 0 { self.cr } else { rest[at - 1] == b'\r' };
             let line = self.line + at;
             rest = &rest[at + 1..];
             (self.line, self.cr) = (0, false);

@@ -24,9 +24,7 @@ pub fn pairs(query: &str) -> impl Iterator<Item = (&str, &str)> + Clone {
 
 /// The first value of `name` as sent; `name` is compared as sent too.
 pub fn get<'a>(query: &'a str, name: &str) -> Option<&'a str> {
-    pairs(query)
-        .find(|(key, _)| *key == name)
-        .map(|(_, value)| value)
+    pairs(query).find(|(key, _)| *key == name).map(|(_, value)| value)
 }
 
 /// Appends the bytes that `text` stands for. A `%` without two digits stands for itself.
@@ -69,15 +67,9 @@ mod tests {
             ("", &[]),
             ("&&", &[]),
             ("a=1", &[("a", "1")]),
-            (
-                "a=1&b&c=&=d",
-                &[("a", "1"), ("b", ""), ("c", ""), ("", "d")],
-            ),
+            ("a=1&b&c=&=d", &[("a", "1"), ("b", ""), ("c", ""), ("", "d")]),
             ("a=b=c&a=%26", &[("a", "b=c"), ("a", "%26")]),
-            (
-                "channels[]=a&channels%5B%5D=b",
-                &[("channels[]", "a"), ("channels%5B%5D", "b")],
-            ),
+            ("channels[]=a&channels%5B%5D=b", &[("channels[]", "a"), ("channels%5B%5D", "b")]),
         ];
         for (query, want) in cases {
             assert_eq!(pairs(query).collect::<Vec<_>>(), want, "{query}");

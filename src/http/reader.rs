@@ -18,10 +18,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits {
-            head_bytes: HTTP_HEAD_BYTES,
-            body_bytes: HTTP_BODY_BYTES,
-        }
+        Limits { head_bytes: HTTP_HEAD_BYTES, body_bytes: HTTP_BODY_BYTES }
     }
 }
 
@@ -311,19 +308,13 @@ impl Reader {
 /// The state behind a head of `size` bytes.
 fn body_state(limits: &Limits, head: &Head<'_>, size: usize) -> Result<State, Error> {
     match head.framing {
-        Framing::Chunked => Ok(State::Chunked {
-            head: size,
-            chunks: Chunked::new(),
-        }),
+        Framing::Chunked => Ok(State::Chunked { head: size, chunks: Chunked::new() }),
         Framing::Length(length) => {
             let length = usize::try_from(length).unwrap_or(usize::MAX);
             if length > limits.body_bytes {
                 return Err(Error::BodyTooLarge);
             }
-            Ok(State::Length {
-                head: size,
-                total: size + length,
-            })
+            Ok(State::Length { head: size, total: size + length })
         }
     }
 }
@@ -342,11 +333,7 @@ fn request<'a>(head: Head<'a>, headers: Headers<'a>, body: &'a mut [u8]) -> Requ
 
 /// A head that fills its limit: the request line alone, or the fields.
 fn too_large(lines: Lines) -> Error {
-    if lines.any {
-        Error::HeadTooLarge
-    } else {
-        Error::TargetTooLong
-    }
+    if lines.any { Error::HeadTooLarge } else { Error::TargetTooLong }
 }
 
 /// Bytes of a blank line.

@@ -36,9 +36,7 @@ pub struct Request<'a> {
 impl<'a> Request<'a> {
     /// The target up to the first `?`, as sent.
     pub fn path(&self) -> &'a str {
-        self.target
-            .split_once('?')
-            .map_or(self.target, |(path, _)| path)
+        self.target.split_once('?').map_or(self.target, |(path, _)| path)
     }
 
     /// The target behind the first `?`, as sent; empty if there is none.
@@ -49,16 +47,12 @@ impl<'a> Request<'a> {
     /// The first field of that name, whatever its case. `None` if there is none, or if its value
     /// is not UTF-8.
     pub fn header(&self, name: &str) -> Option<&'a str> {
-        self.headers
-            .first(name)
-            .and_then(|value| str::from_utf8(value).ok())
+        self.headers.first(name).and_then(|value| str::from_utf8(value).ok())
     }
 
     /// The values of all fields of that name that are UTF-8, in order.
     pub fn header_values<'s>(&'s self, name: &'s str) -> impl Iterator<Item = &'a str> + 's {
-        self.headers
-            .values(name)
-            .filter_map(|value| str::from_utf8(value).ok())
+        self.headers.values(name).filter_map(|value| str::from_utf8(value).ok())
     }
 
     /// Host and port the request is meant for: of an absolute-form target, else of `Host`
@@ -86,10 +80,7 @@ pub struct Headers<'a> {
 
 impl<'a> Headers<'a> {
     pub(super) fn new() -> Headers<'a> {
-        Headers {
-            fields: [httparse::EMPTY_HEADER; HTTP_HEADERS],
-            len: 0,
-        }
+        Headers { fields: [httparse::EMPTY_HEADER; HTTP_HEADERS], len: 0 }
     }
 
     /// Lets `parse` fill the fields, and keeps as many as it says it filled.
@@ -115,16 +106,12 @@ impl<'a> Headers<'a> {
     /// Name and value of every field. Values carry no control characters but tab; they need not
     /// be UTF-8.
     pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> + '_ {
-        self.fields[..self.len]
-            .iter()
-            .map(|field| (field.name, field.value.trim_ascii()))
+        self.fields[..self.len].iter().map(|field| (field.name, field.value.trim_ascii()))
     }
 
     /// The values of all fields of that name, whatever its case, in order.
     pub fn values<'s>(&'s self, name: &'s str) -> impl Iterator<Item = &'a [u8]> + 's {
-        self.iter()
-            .filter(|(field, _)| field.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value)
+        self.iter().filter(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }
 
     /// The first field of that name.
@@ -145,8 +132,7 @@ impl<'a> Headers<'a> {
 
     /// Whether the list of that name has `token`, whatever its case.
     pub fn has_token(&self, name: &str, token: &str) -> bool {
-        self.tokens(name)
-            .any(|element| element.eq_ignore_ascii_case(token))
+        self.tokens(name).any(|element| element.eq_ignore_ascii_case(token))
     }
 }
 

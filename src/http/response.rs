@@ -27,14 +27,7 @@ impl<'a> Response<'a> {
     /// A response with this body, or with no body and no `Content-Type` if both are empty.
     pub fn new(status: u16, content_type: &'a str, body: &'a [u8]) -> Response<'a> {
         let connection = Connection::Keep;
-        Response {
-            status,
-            content_type,
-            headers: &[],
-            body,
-            connection,
-            head_only: false,
-        }
+        Response { status, content_type, headers: &[], body, connection, head_only: false }
     }
 
     /// A response with a JSON body.
@@ -201,20 +194,12 @@ mod tests {
              Connection: keep-alive\r\n\r\n{}",
         );
         check(
-            Response::text(405, "no\n")
-                .headers(&[("Allow", "GET")])
-                .connection(Connection::Close),
+            Response::text(405, "no\n").headers(&[("Allow", "GET")]).connection(Connection::Close),
             "HTTP/1.1 405 Method Not Allowed\r\nContent-Type: text/plain; charset=utf-8\r\n\
              Content-Length: 3\r\nAllow: GET\r\nConnection: close\r\n\r\nno\n",
         );
-        check(
-            Response::new(404, "", b""),
-            "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n",
-        );
-        check(
-            Response::new(299, "", b""),
-            "HTTP/1.1 299 \r\nContent-Length: 0\r\n\r\n",
-        );
+        check(Response::new(404, "", b""), "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n");
+        check(Response::new(299, "", b""), "HTTP/1.1 299 \r\nContent-Length: 0\r\n\r\n");
     }
 
     #[test]
@@ -227,14 +212,8 @@ mod tests {
 
     #[test]
     fn s8_6_no_length_where_no_body_can_be() {
-        check(
-            Response::json(204, b"{}"),
-            "HTTP/1.1 204 No Content\r\n\r\n",
-        );
-        check(
-            Response::json(304, b"{}"),
-            "HTTP/1.1 304 Not Modified\r\n\r\n",
-        );
+        check(Response::json(204, b"{}"), "HTTP/1.1 204 No Content\r\n\r\n");
+        check(Response::json(304, b"{}"), "HTTP/1.1 304 Not Modified\r\n\r\n");
     }
 
     #[test]

@@ -95,9 +95,7 @@ pub struct Lanes {
 impl Post {
     /// No mail, for `cores` receivers.
     pub fn new(cores: u16) -> Post {
-        Post {
-            lanes: (0..cores).map(|_| Lanes::default()).collect(),
-        }
+        Post { lanes: (0..cores).map(|_| Lanes::default()).collect() }
     }
 
     pub(super) fn up(&mut self, to: u16, message: Up) {
@@ -125,8 +123,6 @@ impl Post {
 
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
-        self.lanes
-            .iter()
-            .all(|lanes| lanes.up.is_empty() && lanes.down.is_empty())
+        self.lanes.iter().all(|lanes| lanes.up.is_empty() && lanes.down.is_empty())
     }
 }

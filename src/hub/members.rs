@@ -36,9 +36,7 @@ impl Members {
     }
 
     pub(super) fn position(&self, slot: u32, channel: u32) -> Option<usize> {
-        self.list(slot)
-            .iter()
-            .position(|member| member.channel == channel)
+        self.list(slot).iter().position(|member| member.channel == channel)
     }
 
     pub(super) fn has(&self, slot: u32, channel: u32) -> bool {
@@ -54,14 +52,8 @@ impl Members {
             // Most connections hold one subscription or two.
             list.reserve_exact(1);
         }
-        subscribers.push(Subscriber {
-            slot,
-            back: list.len() as u32,
-        });
-        list.push(Membership {
-            channel,
-            at: (subscribers.len() - 1) as u32,
-        });
+        subscribers.push(Subscriber { slot, back: list.len() as u32 });
+        list.push(Membership { channel, at: (subscribers.len() - 1) as u32 });
     }
 
     /// Removes the membership at `position` of `slot`'s list from both sides, where `subscribers`

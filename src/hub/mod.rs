@@ -121,13 +121,7 @@ impl Hub {
         } else if channel.standing == Standing::Unknown {
             self.asked = self.asked.wrapping_add(1);
             channel.standing = Standing::Asked(self.asked);
-            post.up(
-                home,
-                Up::Interest {
-                    asked: self.asked,
-                    name: channel.name.clone(),
-                },
-            );
+            post.up(home, Up::Interest { asked: self.asked, name: channel.name.clone() });
         }
         match channel.standing {
             Standing::Known => Joined::Now,
@@ -162,9 +156,7 @@ impl Hub {
     fn remove_member(&mut self, slot: u32, position: usize, post: &mut Post) {
         let at = self
             .members
-            .remove(slot, position, &mut self.channels, |channel| {
-                &mut channel.subscribers
-            });
+            .remove(slot, position, &mut self.channels, |channel| &mut channel.subscribers);
         let Some(channel) = at.and_then(|at| self.channels[at as usize].as_mut()) else {
             return;
         };
@@ -199,14 +191,7 @@ impl Hub {
         let hash = self.hasher.hash(app, name);
         if self.home_of(hash) != self.core {
             let name = self.hasher.name(app, name);
-            post.up(
-                self.home_of(hash),
-                Up::Publish {
-                    name,
-                    event: event.clone(),
-                    ack,
-                },
-            );
+            post.up(self.home_of(hash), Up::Publish { name, event: event.clone(), ack });
             return Published::Sent;
         }
         match self.find(app, name, hash) {
@@ -224,13 +209,7 @@ impl Hub {
             return;
         };
         for core in channel.interest.iter() {
-            post.down(
-                core,
-                Down::Deliver {
-                    name: channel.name.clone(),
-                    event: event.clone(),
-                },
-            );
+            post.down(core, Down::Deliver { name: channel.name.clone(), event: event.clone() });
         }
     }
 
@@ -340,11 +319,8 @@ impl Hub {
             }
         };
         let channels = &self.channels;
-        let rehash = |&at: &u32| {
-            channels[at as usize]
-                .as_ref()
-                .map_or(0, |channel| channel.name.hash())
-        };
+        let rehash =
+            |&at: &u32| channels[at as usize].as_ref().map_or(0, |channel| channel.name.hash());
         self.index.insert_unique(hash, at, rehash);
         at
     }
@@ -356,10 +332,7 @@ impl Hub {
         if !channel.subscribers.is_empty() || !channel.interest.is_empty() {
             return;
         }
-        if let Ok(entry) = self
-            .index
-            .find_entry(channel.name.hash(), |&other| other == at)
-        {
+        if let Ok(entry) = self.index.find_entry(channel.name.hash(), |&other| other == at) {
             entry.remove();
         }
         self.channels[at as usize] = None;

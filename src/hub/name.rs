@@ -51,12 +51,7 @@ impl Hasher {
     pub fn new(seed: u64) -> Hasher {
         let spread =
             |n: u64| seed.rotate_left(17 * n as u32) ^ n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        Hasher(ahash::RandomState::with_seeds(
-            spread(1),
-            spread(2),
-            spread(3),
-            spread(4),
-        ))
+        Hasher(ahash::RandomState::with_seeds(spread(1), spread(2), spread(3), spread(4)))
     }
 
     pub(super) fn hash(&self, app: u32, name: &str) -> u64 {
@@ -68,11 +63,7 @@ impl Hasher {
 
     /// The channel `name` of `app`.
     pub fn name(&self, app: u32, name: &str) -> ChannelName {
-        ChannelName {
-            hash: self.hash(app, name),
-            app,
-            text: Arc::from(name),
-        }
+        ChannelName { hash: self.hash(app, name), app, text: Arc::from(name) }
     }
 }
 

@@ -12,19 +12,14 @@ struct World {
 }
 
 fn slot(index: u32) -> Slot {
-    Slot {
-        index,
-        generation: 1,
-    }
+    Slot { index, generation: 1 }
 }
 
 impl World {
     fn new(cores: u16) -> World {
         let hasher = Hasher::new(1);
         World {
-            hubs: (0..cores)
-                .map(|core| Hub::new(core, cores, hasher.clone()))
-                .collect(),
+            hubs: (0..cores).map(|core| Hub::new(core, cores, hasher.clone())).collect(),
             posts: (0..cores).map(|_| Post::new(cores)).collect(),
             heard: Vec::new(),
             told: Vec::new(),
@@ -42,10 +37,7 @@ impl World {
     }
 
     fn publish(&mut self, core: u16, name: &str, text: &str) {
-        let event = Event {
-            frame: Frozen::new(text.as_bytes()),
-            except: None,
-        };
+        let event = Event { frame: Frozen::new(text.as_bytes()), except: None };
         let at = core as usize;
         if let Published::Ordered(_) =
             self.hubs[at].publish(0, name, &event, None, &mut self.posts[at])
@@ -75,8 +67,7 @@ impl World {
             match lanes.down.pop_front() {
                 Some(Down::Interested { asked, name }) => {
                     let told = self.hubs[to as usize].interested(asked, &name);
-                    self.told
-                        .extend(told.iter().map(|subscriber| (to, subscriber.slot)));
+                    self.told.extend(told.iter().map(|subscriber| (to, subscriber.slot)));
                 }
                 Some(Down::Deliver { name, event }) => self.hear(to, &name, &event),
                 Some(Down::Published { .. }) | None => {}
@@ -86,12 +77,10 @@ impl World {
 
     fn next_mail(&mut self) -> Option<(u16, u16)> {
         let cores = self.hubs.len() as u16;
-        (0..cores)
-            .flat_map(|from| (0..cores).map(move |to| (from, to)))
-            .find(|&(from, to)| {
-                let lanes = self.posts[from as usize].to(to);
-                !lanes.up.is_empty() || !lanes.down.is_empty()
-            })
+        (0..cores).flat_map(|from| (0..cores).map(move |to| (from, to))).find(|&(from, to)| {
+            let lanes = self.posts[from as usize].to(to);
+            !lanes.up.is_empty() || !lanes.down.is_empty()
+        })
     }
 
     /// A name whose home is `core`.
@@ -119,11 +108,7 @@ fn a_join_at_home_is_done_at_once_and_elsewhere_when_the_home_has_answered() {
     world.heard.clear();
     world.publish(1, &name, "after");
     world.deliver_mail();
-    let mut hearers: Vec<_> = world
-        .heard
-        .iter()
-        .map(|(core, slot, _)| (*core, *slot))
-        .collect();
+    let mut hearers: Vec<_> = world.heard.iter().map(|(core, slot, _)| (*core, *slot)).collect();
     hearers.sort_unstable();
     assert_eq!(hearers, [(0, 1), (1, 1), (1, 2), (1, 3)]);
 }
@@ -156,10 +141,7 @@ fn an_answer_to_an_older_question_subscribes_nobody() {
     assert_eq!(lanes.up.len(), 3);
     let first = lanes.up.pop_front().expect("the first question");
     world.hubs[0].request(1, first, &mut world.posts[0]);
-    let Some(Down::Interested {
-        asked,
-        name: asked_name,
-    }) = world.posts[0].to(1).down.pop_front()
+    let Some(Down::Interested { asked, name: asked_name }) = world.posts[0].to(1).down.pop_front()
     else {
         panic!("the home answers");
     };
@@ -182,10 +164,7 @@ fn nothing_is_left_when_all_have_gone() {
     for core in 0..3 {
         for index in (0..20).rev() {
             let at = core as usize;
-            assert_eq!(
-                world.hubs[at].leave_all(slot(index), &mut world.posts[at]),
-                3
-            );
+            assert_eq!(world.hubs[at].leave_all(slot(index), &mut world.posts[at]), 3);
         }
     }
     world.deliver_mail();

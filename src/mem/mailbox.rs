@@ -25,27 +25,14 @@ pub struct Receiver<T> {
 /// A queue for at least `capacity` messages (rounded up to a power of two).
 pub fn mailbox<T: Send>(capacity: usize) -> (Sender<T>, Receiver<T>) {
     let capacity = capacity.max(2).next_power_of_two();
-    let places = (0..capacity)
-        .map(|_| UnsafeCell::new(MaybeUninit::uninit()))
-        .collect();
+    let places = (0..capacity).map(|_| UnsafeCell::new(MaybeUninit::uninit())).collect();
     let queue = Arc::new(Queue {
         produced: Padded(AtomicUsize::new(0)),
         consumed: Padded(AtomicUsize::new(0)),
         places,
     });
-    let sender = Sender {
-        queue: queue.clone(),
-        produced: 0,
-        consumed_seen: 0,
-    };
-    (
-        sender,
-        Receiver {
-            queue,
-            consumed: 0,
-            produced_seen: 0,
-        },
-    )
+    let sender = Sender { queue: queue.clone(), produced: 0, consumed_seen: 0 };
+    (sender, Receiver { queue, consumed: 0, produced_seen: 0 })
 }
 
 impl<T> Sender<T> {
@@ -63,10 +50,7 @@ impl<T> Sender<T> {
         // and there is one sender only. The Release store below publishes the write.
         unsafe { (*place.get()).write(message) };
         self.produced = self.produced.wrapping_add(1);
-        self.queue
-            .produced
-            .0
-            .store(self.produced, Ordering::Release);
+        self.queue.produced.0.store(self.produced, Ordering::Release);
         Ok(())
     }
 }
@@ -82,10 +66,7 @@ impl<T> Receiver<T> {
         // published, and it is read once: `consumed` moves past it below.
         let message = unsafe { (*place.get()).assume_init_read() };
         self.consumed = self.consumed.wrapping_add(1);
-        self.queue
-            .consumed
-            .0
-            .store(self.consumed, Ordering::Release);
+        self.queue.consumed.0.store(self.consumed, Ordering::Release);
         Some(message)
     }
 
@@ -140,10 +121,7 @@ mod tests {
         assert_eq!(tx.push(4), Err(4));
         assert_eq!(rx.pop(), Some(0));
         assert_eq!(tx.push(4), Ok(()));
-        assert_eq!(
-            std::iter::from_fn(|| rx.pop()).collect::<Vec<_>>(),
-            [1, 2, 3, 4]
-        );
+        assert_eq!(std::iter::from_fn(|| rx.pop()).collect::<Vec<_>>(), [1, 2, 3, 4]);
         assert!(rx.is_empty());
     }
 

@@ -28,10 +28,7 @@ struct Entry<T> {
 
 impl<T> Default for Table<T> {
     fn default() -> Self {
-        Table {
-            entries: Vec::new(),
-            occupied: 0,
-        }
+        Table { entries: Vec::new(), occupied: 0 }
     }
 }
 
@@ -40,20 +37,14 @@ impl<T> Table<T> {
     pub fn insert(&mut self, index: u32, value: T) -> Slot {
         let at = index as usize;
         if at >= self.entries.len() {
-            self.entries.resize_with(at + 1, || Entry {
-                generation: 0,
-                value: None,
-            });
+            self.entries.resize_with(at + 1, || Entry { generation: 0, value: None });
         }
         let entry = &mut self.entries[at];
         debug_assert!(entry.value.is_none(), "slot {index} is taken");
         entry.generation = (entry.generation + 1) & GENERATION_MASK;
         entry.value = Some(Box::new(value));
         self.occupied += 1;
-        Slot {
-            index,
-            generation: entry.generation,
-        }
+        Slot { index, generation: entry.generation }
     }
 
     /// The occupant that `slot` names, if it is still there.
@@ -72,10 +63,7 @@ impl<T> Table<T> {
     /// The full name of whoever is at `index` now.
     pub fn slot_at(&self, index: u32) -> Option<Slot> {
         let entry = self.entries.get(index as usize)?;
-        entry.value.is_some().then_some(Slot {
-            index,
-            generation: entry.generation,
-        })
+        entry.value.is_some().then_some(Slot { index, generation: entry.generation })
     }
 
     /// Takes the occupant out and frees its place.
@@ -116,11 +104,7 @@ pub struct FreeList {
 impl FreeList {
     /// All of `0..limit` is free.
     pub fn new(limit: u32) -> FreeList {
-        FreeList {
-            returned: Vec::new(),
-            fresh: 0,
-            limit,
-        }
+        FreeList { returned: Vec::new(), fresh: 0, limit }
     }
 
     /// Takes a free index, or `None` when all are out.
@@ -169,10 +153,7 @@ mod tests {
     #[test]
     fn a_free_list_ends_at_its_limit_and_reuses_the_last_returned() {
         let mut free = FreeList::new(2);
-        assert_eq!(
-            (free.take(), free.take(), free.take()),
-            (Some(0), Some(1), None)
-        );
+        assert_eq!((free.take(), free.take(), free.take()), (Some(0), Some(1), None));
         free.give(0);
         assert_eq!(free.taken(), 1);
         assert_eq!((free.take(), free.take()), (Some(0), None));

@@ -102,9 +102,10 @@ impl Mail {
     pub(super) fn is_waiting(&mut self, takes_requests: bool) -> bool {
         // Pairs with the fence of a core that puts mail in and then asks whether we sleep.
         fence(Ordering::SeqCst);
-        self.lanes.iter_mut().flatten().any(|lanes| {
-            !lanes.down_from.is_empty() || takes_requests && !lanes.up_from.is_empty()
-        })
+        self.lanes
+            .iter_mut()
+            .flatten()
+            .any(|lanes| !lanes.down_from.is_empty() || takes_requests && !lanes.up_from.is_empty())
     }
 
     /// Notes that this core's drain is over, if it is; says whether every core's is.

@@ -270,12 +270,7 @@ impl Session {
     }
 
     /// Tells the dialect what its join came to.
-    pub fn joined(
-        &mut self,
-        name: &str,
-        outcome: JoinOutcome,
-        around: &mut Surroundings<'_>,
-    ) {
+    pub fn joined(&mut self, name: &str, outcome: JoinOutcome, around: &mut Surroundings<'_>) {
         self.with_socket(around, |socket, out, around| socket.joined(name, outcome, out, around));
     }
 

@@ -65,9 +65,7 @@ impl Socket {
         let mut wanted = None;
         let after = match event {
             Event::Need => After::Need,
-            Event::Message { .. } | Event::Ping(_) | Event::Pong(_) if !is_open => {
-                After::Again
-            }
+            Event::Message { .. } | Event::Ping(_) | Event::Pong(_) if !is_open => After::Again,
             Event::Message { kind, payload, .. } => {
                 around.counters.messages_received.add(1);
                 match &mut self.endpoint {

@@ -26,16 +26,12 @@ impl<'r> Upgrade<'r> {
     /// The values of `Sec-WebSocket-Extensions` as sent, in order; those that are not text are
     /// left out.
     pub fn extensions(&self) -> impl Iterator<Item = &'r str> {
-        self.headers
-            .values(EXTENSIONS)
-            .filter_map(|value| str::from_utf8(value).ok())
+        self.headers.values(EXTENSIONS).filter_map(|value| str::from_utf8(value).ok())
     }
 
     /// Where the page comes from that opens the connection; browsers always say it.
     pub fn origin(&self) -> Option<&'r str> {
-        self.headers
-            .first("Origin")
-            .and_then(|value| str::from_utf8(value).ok())
+        self.headers.first("Origin").and_then(|value| str::from_utf8(value).ok())
     }
 }
 
@@ -87,11 +83,9 @@ impl Refusal {
         let headers: &[(&str, &str)] = match self {
             Refusal::Method => &[("Allow", "GET")],
             // RFC 9110 section 7.8: whoever sends `Upgrade` names it in `Connection` too.
-            Refusal::SocketVersion => &[
-                ("Connection", "Upgrade"),
-                ("Upgrade", "websocket"),
-                (VERSION, "13"),
-            ],
+            Refusal::SocketVersion => {
+                &[("Connection", "Upgrade"), ("Upgrade", "websocket"), (VERSION, "13")]
+            }
             _ => &[],
         };
         Response::text(self.status(), &format!("{self}\n"))
@@ -129,9 +123,7 @@ pub fn check<'r>(request: &'r Request<'_>) -> Result<Upgrade<'r>, Refusal> {
         Some(_) => return Err(Refusal::SocketVersion),
         None => return Err(Refusal::NoSocketVersion),
     }
-    let key = only(headers, KEY)
-        .filter(|key| is_key(key))
-        .ok_or(Refusal::Key)?;
+    let key = only(headers, KEY).filter(|key| is_key(key)).ok_or(Refusal::Key)?;
     let key = str::from_utf8(key).map_err(|_| Refusal::Key)?;
     if !are_tokens_once(headers) {
         return Err(Refusal::Protocols);
@@ -139,10 +131,7 @@ pub fn check<'r>(request: &'r Request<'_>) -> Result<Upgrade<'r>, Refusal> {
     if !request.body.is_empty() {
         return Err(Refusal::Body);
     }
-    Ok(Upgrade {
-        accept: websocket_accept(key),
-        headers,
-    })
+    Ok(Upgrade { accept: websocket_accept(key), headers })
 }
 
 /// Writes the 101 with the subprotocol and the extensions that were chosen (section 4.2.2).
@@ -230,10 +219,7 @@ mod tests {
         let out = with_request(SAMPLE, |request| {
             assert!(wanted(request));
             let upgrade = check(request).unwrap();
-            assert_eq!(
-                upgrade.protocols().collect::<Vec<_>>(),
-                ["chat", "superchat"]
-            );
+            assert_eq!(upgrade.protocols().collect::<Vec<_>>(), ["chat", "superchat"]);
             assert_eq!(upgrade.extensions().count(), 0);
             assert_eq!(upgrade.origin(), Some("http://example.com"));
             let mut out = Vec::new();
@@ -272,14 +258,8 @@ mod tests {
             ("Upgrade: websocket", "upgrade: WebSocket"),
             ("Upgrade: websocket", "Upgrade: h2c, websocket"),
             ("Connection: Upgrade", "connection: keep-alive, UPGRADE"),
-            (
-                "Connection: Upgrade",
-                "Connection: keep-alive\r\nConnection: upgrade",
-            ),
-            (
-                KEY_LINE,
-                "Sec-WebSocket-Key:   AAAAAAAAAAAAAAAAAAAAAA==  \r\n",
-            ),
+            ("Connection: Upgrade", "Connection: keep-alive\r\nConnection: upgrade"),
+            (KEY_LINE, "Sec-WebSocket-Key:   AAAAAAAAAAAAAAAAAAAAAA==  \r\n"),
             ("Sec-WebSocket-Protocol: chat, superchat\r\n", ""),
             ("chat, superchat", ""),
             ("chat, superchat", ",a,,b.c"),
@@ -298,32 +278,12 @@ mod tests {
             ("GET", "get", Refusal::Method),
             ("HTTP/1.1", "HTTP/1.0", Refusal::Version),
             ("Upgrade: websocket\r\n", "", Refusal::Upgrade),
-            (
-                "Upgrade: websocket",
-                "Upgrade: websockets",
-                Refusal::Upgrade,
-            ),
-            (
-                "Upgrade: websocket",
-                "Upgrade: web socket",
-                Refusal::Upgrade,
-            ),
+            ("Upgrade: websocket", "Upgrade: websockets", Refusal::Upgrade),
+            ("Upgrade: websocket", "Upgrade: web socket", Refusal::Upgrade),
             ("Connection: Upgrade\r\n", "", Refusal::Connection),
-            (
-                "Connection: Upgrade",
-                "Connection: keep-alive",
-                Refusal::Connection,
-            ),
-            (
-                "Sec-WebSocket-Version: 13\r\n",
-                "",
-                Refusal::NoSocketVersion,
-            ),
-            (
-                "Version: 13",
-                "Version: 13\r\nSec-WebSocket-Version: 13",
-                Refusal::NoSocketVersion,
-            ),
+            ("Connection: Upgrade", "Connection: keep-alive", Refusal::Connection),
+            ("Sec-WebSocket-Version: 13\r\n", "", Refusal::NoSocketVersion),
+            ("Version: 13", "Version: 13\r\nSec-WebSocket-Version: 13", Refusal::NoSocketVersion),
             ("Version: 13", "Version: 8", Refusal::SocketVersion),
             ("Version: 13", "Version: 013", Refusal::SocketVersion),
             ("Version: 13", "Version: 13, 8", Refusal::SocketVersion),
@@ -340,50 +300,18 @@ mod tests {
             (KEY_LINE, "", Refusal::Key),
             (KEY_LINE, &twice, Refusal::Key),
             ("dGhlIHNhbXBsZSBub25jZQ==", "", Refusal::Key),
-            (
-                "dGhlIHNhbXBsZSBub25jZQ==",
-                "dGhlIHNhbXBsZSBub25jZQ",
-                Refusal::Key,
-            ),
-            (
-                "dGhlIHNhbXBsZSBub25jZQ==",
-                "dGhlIHNhbXBsZSBub25j",
-                Refusal::Key,
-            ),
-            (
-                "dGhlIHNhbXBsZSBub25jZQ==",
-                "dGhlIHNhbXBsZSBub25jZQA=",
-                Refusal::Key,
-            ),
-            (
-                "dGhlIHNhbXBsZSBub25jZQ==",
-                "dGhlIHNhbXBsZSBub25jZR==",
-                Refusal::Key,
-            ),
-            (
-                "dGhlIHNhbXBsZSBub25jZQ==",
-                "dGhlIHNhbXBsZSBub25jZQAA",
-                Refusal::Key,
-            ),
-            (
-                "dGhlIHNhbXBsZSBub25jZQ==",
-                "dGhlIHNh XBsZSBub25jZQ==",
-                Refusal::Key,
-            ),
+            ("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25jZQ", Refusal::Key),
+            ("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25j", Refusal::Key),
+            ("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25jZQA=", Refusal::Key),
+            ("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25jZR==", Refusal::Key),
+            ("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25jZQAA", Refusal::Key),
+            ("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNh XBsZSBub25jZQ==", Refusal::Key),
             ("chat, superchat", "chat, chat", Refusal::Protocols),
-            (
-                "chat, superchat",
-                "chat\r\nSec-WebSocket-Protocol: chat",
-                Refusal::Protocols,
-            ),
+            ("chat, superchat", "chat\r\nSec-WebSocket-Protocol: chat", Refusal::Protocols),
             ("chat, superchat", "chat/1", Refusal::Protocols),
             ("chat, superchat", "two words", Refusal::Protocols),
             ("chat, superchat", "é", Refusal::Protocols),
-            (
-                "13\r\n\r\n",
-                "13\r\nContent-Length: 1\r\n\r\nx",
-                Refusal::Body,
-            ),
+            ("13\r\n\r\n", "13\r\nContent-Length: 1\r\n\r\nx", Refusal::Body),
         ] {
             check_sample(from, to, Some(want));
         }
@@ -391,12 +319,7 @@ mod tests {
 
     #[test]
     fn both_sides_of_the_count_of_subprotocols() {
-        let offer = |count| {
-            (0..count)
-                .map(|n| format!("p{n}"))
-                .collect::<Vec<_>>()
-                .join(",")
-        };
+        let offer = |count| (0..count).map(|n| format!("p{n}")).collect::<Vec<_>>().join(",");
         check_sample("chat, superchat", &offer(MAX_PROTOCOLS), None);
         let refusal = Some(Refusal::Protocols);
         check_sample("chat, superchat", &offer(MAX_PROTOCOLS + 1), refusal);
@@ -404,9 +327,7 @@ mod tests {
 
     #[test]
     fn a_plain_request_wants_no_upgrade() {
-        with_request("GET / HTTP/1.1\r\nHost: h\r\n\r\n", |request| {
-            assert!(!wanted(request))
-        });
+        with_request("GET / HTTP/1.1\r\nHost: h\r\n\r\n", |request| assert!(!wanted(request)));
         let other = "GET / HTTP/1.1\r\nHost: h\r\nUpgrade: h2c\r\n\r\n";
         with_request(other, |request| assert!(!wanted(request)));
     }
@@ -414,11 +335,7 @@ mod tests {
     #[test]
     fn refusals_are_whole_responses() {
         for (refusal, first, more) in [
-            (
-                Refusal::Method,
-                "HTTP/1.1 405 Method Not Allowed",
-                "Allow: GET\r\n",
-            ),
+            (Refusal::Method, "HTTP/1.1 405 Method Not Allowed", "Allow: GET\r\n"),
             (
                 Refusal::SocketVersion,
                 "HTTP/1.1 426 Upgrade Required",

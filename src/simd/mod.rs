@@ -83,14 +83,8 @@ mod tests {
         for (name, version) in versions() {
             let mut got = buf.to_vec();
             let answer = version(&mut got[offset..offset + len], KEY, phase);
-            assert_eq!(
-                answer, next,
-                "{name}: phase after {len} bytes from phase {phase}"
-            );
-            assert!(
-                got == want,
-                "{name}: {len} bytes at {offset}, phase {phase}"
-            );
+            assert_eq!(answer, next, "{name}: phase after {len} bytes from phase {phase}");
+            assert!(got == want, "{name}: {len} bytes at {offset}, phase {phase}");
         }
     }
 
@@ -102,11 +96,7 @@ mod tests {
     fn scalar_is_the_specification_of_section_5_3() {
         let mut hello = *b"Hello";
         assert_eq!(portable::scalar(&mut hello, KEY, 0), 1);
-        assert_eq!(
-            hello,
-            [0x7f, 0x9f, 0x4d, 0x51, 0x58],
-            "the example of section 5.7"
-        );
+        assert_eq!(hello, [0x7f, 0x9f, 0x4d, 0x51, 0x58], "the example of section 5.7");
     }
 
     #[test]
@@ -123,11 +113,7 @@ mod tests {
     fn every_version_equals_scalar_at_every_offset() {
         let buf = bytes(700);
         for offset in 0..64 {
-            for len in (0..=20)
-                .chain(28..=36)
-                .chain(60..=70)
-                .chain([127, 128, 129, 257, 600])
-            {
+            for len in (0..=20).chain(28..=36).chain(60..=70).chain([127, 128, 129, 257, 600]) {
                 check(&buf, offset, len, offset / 16);
             }
         }

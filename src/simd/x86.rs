@@ -247,9 +247,7 @@ unsafe fn many<V: Vector>(buf: &mut [u8], key: u32) {
             at += 4 * V::BYTES;
         }
         while at <= end {
-            V::load_aligned(start.add(at))
-                .xor(middle)
-                .store_aligned(start.add(at));
+            V::load_aligned(start.add(at)).xor(middle).store_aligned(start.add(at));
             at += V::BYTES;
         }
         first.store(start);

@@ -109,11 +109,7 @@ pub struct Pieces<'a> {
 impl<'a> Pieces<'a> {
     pub(super) fn new(buffers: &'a mut Buffers, first: u16, received: usize) -> Pieces<'a> {
         let buffer = first & (buffers.count - 1);
-        Pieces {
-            buffers,
-            buffer,
-            left: received,
-        }
+        Pieces { buffers, buffer, left: received }
     }
 
     /// The next run of bytes, in the order in which they were received.

@@ -69,11 +69,7 @@ impl Tag {
     fn unpack(data: u64) -> Option<Tag> {
         let op = Op::ALL.into_iter().find(|op| *op as u64 == data >> 56)?;
         let generation = (data >> 32) as u32 & crate::mem::slots::GENERATION_MASK;
-        Some(Tag {
-            op,
-            generation,
-            index: data as u32,
-        })
+        Some(Tag { op, generation, index: data as u32 })
     }
 }
 
@@ -111,11 +107,7 @@ mod tests {
     fn a_tag_survives_the_word_that_the_kernel_carries() {
         for op in Op::ALL {
             for (generation, index) in [(0, 0), (1, 7), (0xff_ffff, u32::MAX)] {
-                let tag = Tag {
-                    op,
-                    generation,
-                    index,
-                };
+                let tag = Tag { op, generation, index };
                 assert_eq!(Tag::unpack(tag.pack()), Some(tag));
             }
         }

@@ -74,9 +74,7 @@ impl Ring {
             .map_err(step("registering the file table"))?;
         let buffers = Buffers::new(settings.buffers, settings.buffer_bytes)
             .map_err(step("mapping receive buffers"))?;
-        buffers
-            .register(&submitter)
-            .map_err(step("registering receive buffers"))?;
+        buffers.register(&submitter).map_err(step("registering receive buffers"))?;
         let bundles = io.params().is_feature_recvsend_bundle();
         Ok(Ring {
             io,
@@ -107,14 +105,7 @@ impl Ring {
     pub fn accept(&mut self, place: u32, listener: RawFd, file: u32) {
         if let Some(entry) = self.places[place as usize].entry(listener, file) {
             self.in_flight += 1;
-            self.push(
-                entry,
-                Tag {
-                    op: Op::Accept,
-                    generation: 0,
-                    index: place,
-                },
-            );
+            self.push(entry, Tag { op: Op::Accept, generation: 0, index: place });
         }
     }
 
@@ -126,20 +117,9 @@ impl Ring {
     /// Takes the accepts at `0..places` back; each completes, most with ECANCELED.
     pub fn cancel_accepts(&mut self, places: u32) {
         for place in 0..places {
-            let accept = Tag {
-                op: Op::Accept,
-                generation: 0,
-                index: place,
-            };
+            let accept = Tag { op: Op::Accept, generation: 0, index: place };
             let entry = opcode::AsyncCancel::new(accept.pack()).build();
-            self.push(
-                entry,
-                Tag {
-                    op: Op::Cancel,
-                    generation: 0,
-                    index: u32::MAX,
-                },
-            );
+            self.push(entry, Tag { op: Op::Cancel, generation: 0, index: u32::MAX });
         }
     }
 
@@ -157,11 +137,7 @@ impl Ring {
     /// The bytes of a completed receive; give them back with [`Ring::give_back`].
     pub fn pieces(&mut self, done: &Done) -> Option<Pieces<'_>> {
         let first = io_uring::cqueue::buffer_select(done.flags)?;
-        Some(Pieces::new(
-            &mut self.buffers,
-            first,
-            done.result.max(0) as usize,
-        ))
+        Some(Pieces::new(&mut self.buffers, first, done.result.max(0) as usize))
     }
 
     /// Returns the buffers of a completed receive to the pool.
@@ -258,14 +234,7 @@ impl Ring {
     /// Wakes the thread that waits on the ring with `descriptor`.
     pub fn wake(&mut self, descriptor: RawFd) {
         let entry = wake_entry(descriptor);
-        self.push(
-            entry,
-            Tag {
-                op: Op::WakeSent,
-                generation: 0,
-                index: 0,
-            },
-        );
+        self.push(entry, Tag { op: Op::WakeSent, generation: 0, index: 0 });
     }
 
     fn push(&mut self, entry: Entry, tag: Tag) {
@@ -358,9 +327,7 @@ pub struct Waker {
 impl Waker {
     /// Makes the small ring that carries the wake-ups.
     pub fn new() -> io::Result<Waker> {
-        Ok(Waker {
-            io: IoUring::new(8)?,
-        })
+        Ok(Waker { io: IoUring::new(8)? })
     }
 
     /// Wakes the thread that waits on the ring with `descriptor`.
@@ -378,21 +345,12 @@ impl Waker {
 }
 
 fn wake_entry(descriptor: RawFd) -> Entry {
-    let wake = Tag {
-        op: Op::Wake,
-        generation: 0,
-        index: 0,
-    }
-    .pack();
+    let wake = Tag { op: Op::Wake, generation: 0, index: 0 }.pack();
     opcode::MsgRingData::new(types::Fd(descriptor), 0, wake, None).build()
 }
 
 fn tag(op: Op, slot: Slot) -> Tag {
-    Tag {
-        op,
-        generation: slot.generation,
-        index: slot.index,
-    }
+    Tag { op, generation: slot.generation, index: slot.index }
 }
 
 /// The newest set of features first; a kernel that does not know a flag says EINVAL.

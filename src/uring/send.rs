@@ -30,13 +30,7 @@ impl Outgoing {
     pub(super) fn new() -> Box<Outgoing> {
         // SAFETY: all-zero is a valid msghdr: null pointers and zero lengths.
         let message = unsafe { std::mem::zeroed() };
-        Box::new(Outgoing {
-            segments: Vec::new(),
-            vectors: Vec::new(),
-            message,
-            sent: 0,
-            total: 0,
-        })
+        Box::new(Outgoing { segments: Vec::new(), vectors: Vec::new(), message, sent: 0, total: 0 })
     }
 
     pub(super) fn load(&mut self, segments: Vec<Segment>) {
@@ -69,9 +63,7 @@ impl Outgoing {
         }
         self.message.msg_iov = self.vectors.as_mut_ptr();
         self.message.msg_iovlen = self.vectors.len();
-        opcode::SendMsg::new(file, &raw const self.message)
-            .flags(libc::MSG_NOSIGNAL as u32)
-            .build()
+        opcode::SendMsg::new(file, &raw const self.message).flags(libc::MSG_NOSIGNAL as u32).build()
     }
 
     /// Counts `n` sent bytes; true when the batch is through.

@@ -12,11 +12,7 @@ const BACKLOG: i32 = 4096;
 /// A listening socket that shares its port with those of the other cores. Its options are
 /// inherited by the connections: no delay for small segments, probes against vanished peers.
 pub fn listen(address: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     socket.set_tcp_nodelay(true)?;
@@ -31,19 +27,13 @@ pub fn listen(address: SocketAddr) -> io::Result<Socket> {
 
 /// The limit of open files after raising it as far as the kernel lets this process.
 pub fn raise_file_limit() -> io::Result<u64> {
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is valid for the call to fill.
     if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
         return Err(io::Error::last_os_error());
     }
     if limit.rlim_cur < limit.rlim_max {
-        let wanted = libc::rlimit {
-            rlim_cur: limit.rlim_max,
-            ..limit
-        };
+        let wanted = libc::rlimit { rlim_cur: limit.rlim_max, ..limit };
         // SAFETY: `wanted` is valid for the call to read.
         if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const wanted) } == 0 {
             return Ok(wanted.rlim_cur);
@@ -62,9 +52,7 @@ pub fn cores() -> Vec<usize> {
         return vec![0];
     }
     // SAFETY: `core` is below the set's size.
-    (0..libc::CPU_SETSIZE as usize)
-        .filter(|&core| unsafe { libc::CPU_ISSET(core, &set) })
-        .collect()
+    (0..libc::CPU_SETSIZE as usize).filter(|&core| unsafe { libc::CPU_ISSET(core, &set) }).collect()
 }
 
 /// Keeps the calling thread on `core`.
@@ -102,20 +90,13 @@ pub struct Clock {
 impl Clock {
     /// A clock that starts at zero.
     pub fn new() -> Clock {
-        Clock {
-            start: Instant::now(),
-        }
+        Clock { start: Instant::now() }
     }
 
     /// The time now.
     pub fn now(&self) -> Now {
-        let unix = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or(Duration::ZERO);
-        Now {
-            ms: self.start.elapsed().as_millis() as u64,
-            unix_s: unix.as_secs(),
-        }
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        Now { ms: self.start.elapsed().as_millis() as u64, unix_s: unix.as_secs() }
     }
 }
 

@@ -52,10 +52,7 @@ impl std::ops::Deref for Payload {
 /// Builds the payload of a close frame. A reason of more than 123 bytes is cut at a character
 /// boundary; a code that may not be on the wire gives the empty payload, which means "no code".
 pub fn payload(code: u16, reason: &str) -> Payload {
-    let mut payload = Payload {
-        bytes: [0; WS_CONTROL_BYTES],
-        len: 0,
-    };
+    let mut payload = Payload { bytes: [0; WS_CONTROL_BYTES], len: 0 };
     if !on_the_wire(code) {
         return payload;
     }
@@ -74,11 +71,7 @@ pub fn payload(code: u16, reason: &str) -> Payload {
 pub fn parse(payload: &[u8]) -> Result<(Option<u16>, &str), Violation> {
     check_part(payload)?;
     let Some((code, reason)) = payload.split_first_chunk::<2>() else {
-        return if payload.is_empty() {
-            Ok((None, ""))
-        } else {
-            Err(Violation::HalfCloseCode)
-        };
+        return if payload.is_empty() { Ok((None, "")) } else { Err(Violation::HalfCloseCode) };
     };
     let reason = std::str::from_utf8(reason).map_err(|_| Violation::ReasonNotUtf8)?;
     Ok((Some(u16::from_be_bytes(*code)), reason))
@@ -153,13 +146,8 @@ mod tests {
 
     #[test]
     fn codes_on_the_wire_are_the_registered_ones() {
-        let allowed = (0..=u16::MAX)
-            .filter(|&code| on_the_wire(code))
-            .collect::<Vec<_>>();
-        let want = (1000..=1003)
-            .chain(1007..=1014)
-            .chain(3000..=4999)
-            .collect::<Vec<_>>();
+        let allowed = (0..=u16::MAX).filter(|&code| on_the_wire(code)).collect::<Vec<_>>();
+        let want = (1000..=1003).chain(1007..=1014).chain(3000..=4999).collect::<Vec<_>>();
         assert_eq!(allowed, want);
     }
 

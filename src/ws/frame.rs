@@ -107,13 +107,7 @@ impl Header {
 /// # Panics
 /// If a control frame's payload is over 125 bytes; [`check`] says so beforehand.
 pub fn push(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8], mask: Option<[u8; 4]>) {
-    let header = Header {
-        fin: true,
-        rsv1: false,
-        opcode,
-        mask,
-        len: payload.len() as u64,
-    };
+    let header = Header { fin: true, rsv1: false, opcode, mask, len: payload.len() as u64 };
     push_with(out, &header, payload);
 }
 
@@ -199,16 +193,7 @@ impl Rules {
             None => return Ok(None),
         };
         let size = 2 + width + 4 * usize::from(masked);
-        Ok(Some((
-            size,
-            Header {
-                fin,
-                rsv1,
-                opcode,
-                mask,
-                len,
-            },
-        )))
+        Ok(Some((size, Header { fin, rsv1, opcode, mask, len })))
     }
 
     /// FIN, the reserved bits and the opcode.
@@ -254,9 +239,7 @@ impl Rules {
             _ => (0, 0),
         };
         let missing = 8 * (width - bytes.len()) as u32;
-        let known = bytes
-            .iter()
-            .fold(0, |len, &octet| len << 8 | u64::from(octet));
+        let known = bytes.iter().fold(0, |len, &octet| len << 8 | u64::from(octet));
         let (low, high) = match code {
             126 | 127 if missing == 64 => (0, u64::MAX),
             126 | 127 => (known << missing, known << missing | ((1 << missing) - 1)),

@@ -97,11 +97,7 @@ impl Reader {
         limits: &Limits,
         input: &'a mut [u8],
     ) -> (usize, Event<'a>) {
-        let whole = if self.stage == Stage::Idle {
-            whole(role, limits, input)
-        } else {
-            None
-        };
+        let whole = if self.stage == Stage::Idle { whole(role, limits, input) } else { None };
         let Some((kind, start, end)) = whole else {
             return self.next_of_any(role, limits, input);
         };
@@ -117,14 +113,7 @@ impl Reader {
             self.die();
             return (all, Event::Violation(Violation::TextNotUtf8));
         }
-        (
-            end,
-            Event::Message {
-                kind,
-                compressed: false,
-                payload,
-            },
-        )
+        (end, Event::Message { kind, compressed: false, payload })
     }
 
     /// Bytes of heap that the reader holds: the unfinished message, or none.
@@ -175,14 +164,7 @@ impl Reader {
             },
             _ => {
                 let (kind, compressed) = (self.kind, self.compressed);
-                (
-                    taken,
-                    Event::Message {
-                        kind,
-                        compressed,
-                        payload,
-                    },
-                )
+                (taken, Event::Message { kind, compressed, payload })
             }
         }
     }
@@ -342,11 +324,7 @@ impl Reader {
             return;
         }
         let arrived = len + part;
-        let times = if self.fin && arrived >= 64 * 1024 {
-            16
-        } else {
-            2
-        };
+        let times = if self.fin && arrived >= 64 * 1024 { 16 } else { 2 };
         let wanted = usize::try_from(self.left).unwrap_or(usize::MAX);
         let most = arrived.saturating_mul(times).max(128) - len;
         let room = if self.fin { wanted.min(most) } else { most };
@@ -396,11 +374,7 @@ impl Reader {
         if self.buf.is_empty() {
             self.buf = Vec::new();
         }
-        self.stage = if self.fragments > 0 {
-            Stage::Header
-        } else {
-            Stage::Idle
-        };
+        self.stage = if self.fragments > 0 { Stage::Header } else { Stage::Idle };
     }
 
     fn die(&mut self) {

@@ -18,9 +18,7 @@ fn short_ascii(bytes: &[u8]) -> bool {
         return false;
     }
     let (words, _) = bytes.as_chunks::<8>();
-    let all = words.iter().fold(u64::from_le_bytes(*last), |all, w| {
-        all | u64::from_le_bytes(*w)
-    });
+    let all = words.iter().fold(u64::from_le_bytes(*last), |all, w| all | u64::from_le_bytes(*w));
     all & HIGH == 0
 }
 
@@ -38,11 +36,7 @@ pub struct Validator {
 impl Validator {
     /// A validator at the start of a text.
     pub const fn new() -> Self {
-        Validator {
-            need: 0,
-            low: 0x80,
-            high: 0xbf,
-        }
+        Validator { need: 0, low: 0x80, high: 0xbf }
     }
 
     /// Takes the next piece. `false` if an octet in it cannot belong to UTF-8 at its place; then the
@@ -72,10 +66,7 @@ impl Validator {
     fn step(&mut self, octet: u8) -> bool {
         if self.need > 0 {
             let fits = (self.low..=self.high).contains(&octet);
-            *self = Validator {
-                need: self.need - 1,
-                ..Validator::new()
-            };
+            *self = Validator { need: self.need - 1, ..Validator::new() };
             return fits;
         }
         let (need, low, high) = match octet {
@@ -134,19 +125,11 @@ mod tests {
         assert_eq!(valid(bytes), complete, "{bytes:x?}");
         let mut single = Validator::new();
         let fed = bytes.iter().all(|&octet| single.feed(&[octet]));
-        assert_eq!(
-            (fed, fed && single.complete()),
-            (possible, complete),
-            "{bytes:x?} by octets"
-        );
+        assert_eq!((fed, fed && single.complete()), (possible, complete), "{bytes:x?} by octets");
         for cut in 0..=bytes.len() {
             let mut two = Validator::new();
             let fed = two.feed(&bytes[..cut]) && two.feed(&bytes[cut..]);
-            assert_eq!(
-                (fed, fed && two.complete()),
-                (possible, complete),
-                "{bytes:x?} at {cut}"
-            );
+            assert_eq!((fed, fed && two.complete()), (possible, complete), "{bytes:x?} at {cut}");
         }
     }
 

@@ -9,10 +9,7 @@ const APP_YAML: &str = "apps:\n  - id: '1'\n    key: k\n    secret: s\n";
 
 fn polycast(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_polycast"));
-    command
-        .args(arguments)
-        .stdin(Stdio::null())
-        .env_remove("POLYCAST_TEST_UNSET");
+    command.args(arguments).stdin(Stdio::null()).env_remove("POLYCAST_TEST_UNSET");
     command.output().unwrap()
 }
 
@@ -36,10 +33,7 @@ fn refusal(arguments: &[&str]) -> String {
     assert_eq!(output.status.code(), Some(2), "{arguments:?}: {text}");
     assert_eq!(stdout(&output), "", "{arguments:?}");
     assert_eq!(text.matches('\n').count(), 1, "{arguments:?}: {text}");
-    assert!(
-        text.starts_with("polycast: ") && text.ends_with('\n'),
-        "{text}"
-    );
+    assert!(text.starts_with("polycast: ") && text.ends_with('\n'), "{text}");
     text
 }
 
@@ -66,11 +60,7 @@ fn help_names_every_command_and_option() {
         assert!(stdout(&output).contains(word), "{word}");
     }
     for command in ["serve", "check", "doctor"] {
-        assert_eq!(
-            polycast(&[command, "--help"]).status.code(),
-            Some(0),
-            "{command}"
-        );
+        assert_eq!(polycast(&[command, "--help"]).status.code(), Some(0), "{command}");
     }
 }
 
@@ -78,36 +68,17 @@ fn help_names_every_command_and_option() {
 fn version_is_the_crates() {
     let output = polycast(&["--version"]);
     assert_eq!(output.status.code(), Some(0));
-    assert_eq!(
-        stdout(&output),
-        concat!("polycast ", env!("CARGO_PKG_VERSION"), "\n")
-    );
+    assert_eq!(stdout(&output), concat!("polycast ", env!("CARGO_PKG_VERSION"), "\n"));
 }
 
 #[test]
 fn check_sums_up_a_good_file() {
     let two = "listeners = [{ address = '127.0.0.1:1' }, { address = '[::1]:1' }]\nthreads = 2\n";
     for (name, text, sum) in [
-        (
-            "good.toml",
-            APP.to_owned(),
-            "1 listener, 1 app, 2 routes, one thread a core",
-        ),
-        (
-            "two.toml",
-            format!("{two}{APP}"),
-            "2 listeners, 1 app, 2 routes, 2 threads",
-        ),
-        (
-            "good.yaml",
-            APP_YAML.to_owned(),
-            "1 listener, 1 app, 2 routes, one thread a core",
-        ),
-        (
-            "good.yml",
-            format!("threads: 1\n{APP_YAML}"),
-            "1 listener, 1 app, 2 routes, 1 thread",
-        ),
+        ("good.toml", APP.to_owned(), "1 listener, 1 app, 2 routes, one thread a core"),
+        ("two.toml", format!("{two}{APP}"), "2 listeners, 1 app, 2 routes, 2 threads"),
+        ("good.yaml", APP_YAML.to_owned(), "1 listener, 1 app, 2 routes, one thread a core"),
+        ("good.yml", format!("threads: 1\n{APP_YAML}"), "1 listener, 1 app, 2 routes, 1 thread"),
     ] {
         let path = file(name, &text);
         let output = polycast(&["check", &path]);
@@ -168,23 +139,12 @@ fn a_bad_file_is_refused_by_line_key_and_what_is_accepted() {
             format!("threads = '${{POLYCAST_TEST_UNSET}}'\n{APP}"),
             ":1:11: threads: the environment variable `POLYCAST_TEST_UNSET` is not set",
         ),
-        (
-            "empty.toml",
-            String::new(),
-            ": apps: at least one entry is needed",
-        ),
+        ("empty.toml", String::new(), ": apps: at least one entry is needed"),
     ] {
         let path = file(name, &text);
-        for arguments in [
-            &["check", &path][..],
-            &["--config", &path],
-            &["serve", "-c", &path],
-        ] {
+        for arguments in [&["check", &path][..], &["--config", &path], &["serve", "-c", &path]] {
             let error = refusal(arguments);
-            assert!(
-                error.starts_with(&format!("polycast: {path}{said}")),
-                "{error}"
-            );
+            assert!(error.starts_with(&format!("polycast: {path}{said}")), "{error}");
         }
     }
 }
@@ -206,23 +166,14 @@ fn wrong_arguments_are_one_line() {
         ),
         (&["check"], "required arguments were not provided: <FILE>"),
         (&["frob"], "unrecognized subcommand 'frob'"),
-        (
-            &["--listen", "localhost:1"],
-            "invalid value 'localhost:1' for '--listen <ADDR>'",
-        ),
-        (
-            &["serve", "--threads", "x"],
-            "invalid value 'x' for '--threads <N>'",
-        ),
+        (&["--listen", "localhost:1"], "invalid value 'localhost:1' for '--listen <ADDR>'"),
+        (&["serve", "--threads", "x"], "invalid value 'x' for '--threads <N>'"),
         (&["--log-format", "xml"], "[possible values: text, json]"),
         (
             &["--log-level", "debgu"],
             "command line: log.level: `debgu` is not accepted; accepted: off",
         ),
-        (
-            &["--threads", "257"],
-            "command line: threads: 257 is out of range; accepted: 0 to 256",
-        ),
+        (&["--threads", "257"], "command line: threads: 257 is out of range; accepted: 0 to 256"),
     ] {
         let error = refusal(arguments);
         assert!(error.contains(said), "{error}");
@@ -232,55 +183,28 @@ fn wrong_arguments_are_one_line() {
 #[test]
 fn the_demo_refuses_an_address_that_others_reach() {
     let error = refusal(&["--listen", "0.0.0.0:0"]);
-    assert!(
-        error.contains("0.0.0.0:0 is not a loopback address"),
-        "{error}"
-    );
+    assert!(error.contains("0.0.0.0:0 is not a loopback address"), "{error}");
     assert!(error.contains("write a configuration"), "{error}");
 }
 
 #[test]
 fn variables_come_from_the_environment() {
-    let path = file(
-        "environment.toml",
-        &format!("threads = '${{POLYCAST_TEST_N}}'\n{APP}"),
-    );
+    let path = file("environment.toml", &format!("threads = '${{POLYCAST_TEST_N}}'\n{APP}"));
     let mut command = Command::new(env!("CARGO_BIN_EXE_polycast"));
-    let output = command
-        .args(["check", &path])
-        .env("POLYCAST_TEST_N", "3")
-        .output()
-        .unwrap();
-    assert!(
-        stdout(&output).ends_with(", 3 threads\n"),
-        "{}",
-        stdout(&output)
-    );
+    let output = command.args(["check", &path]).env("POLYCAST_TEST_N", "3").output().unwrap();
+    assert!(stdout(&output).ends_with(", 3 threads\n"), "{}", stdout(&output));
 }
 
 #[test]
 fn a_full_disk_or_closed_output_is_no_panic() {
     let good = file("output.toml", APP);
     for (arguments, code) in [(&["check", &good][..], 0), (&["check", "none.toml"], 2)] {
-        let full = || {
-            fs::OpenOptions::new()
-                .write(true)
-                .open("/dev/full")
-                .unwrap()
-        };
+        let full = || fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_polycast"));
         command.args(arguments).stdout(full()).stderr(full());
-        assert_eq!(
-            command.status().unwrap().code(),
-            Some(code),
-            "{arguments:?}"
-        );
+        assert_eq!(command.status().unwrap().code(), Some(code), "{arguments:?}");
         let closed = std::io::pipe().unwrap().1;
         command.stdout(closed.try_clone().unwrap()).stderr(closed);
-        assert_eq!(
-            command.status().unwrap().code(),
-            Some(code),
-            "{arguments:?}"
-        );
+        assert_eq!(command.status().unwrap().code(), Some(code), "{arguments:?}");
     }
 }

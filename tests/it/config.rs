@@ -27,10 +27,7 @@ fn verify(text: &str, refusal: &str) {
         Ok(_) => assert_eq!(refusal, "", "{text}"),
         Err(error) => {
             assert!(!refusal.is_empty(), "{text}: {error}");
-            assert!(
-                error.starts_with(&format!("f:{refusal}")),
-                "{text}: {error}"
-            );
+            assert!(error.starts_with(&format!("f:{refusal}")), "{text}: {error}");
         }
     }
 }
@@ -39,87 +36,36 @@ fn verify(text: &str, refusal: &str) {
 fn queues_and_buffers_have_ranges() {
     check(&[
         ("threads = 256", ""),
-        (
-            "threads = 257",
-            "1:1: threads: 257 is out of range; accepted: 0 to 256",
-        ),
+        ("threads = 257", "1:1: threads: 257 is out of range; accepted: 0 to 256"),
         ("drain_s = 0", ""),
-        (
-            "drain_s = 86401",
-            "1:1: drain_s: 86401 is out of range; accepted: 0 to 86400 seconds",
-        ),
+        ("drain_s = 86401", "1:1: drain_s: 86401 is out of range; accepted: 0 to 86400 seconds"),
         ("limits.receive_buffers = 16", ""),
         ("limits.receive_buffers = 32768", ""),
-        (
-            "limits.receive_buffers = 1000",
-            "1:8: limits.receive_buffers: 1000 is not accepted",
-        ),
-        (
-            "limits.receive_buffers = 8",
-            "1:8: limits.receive_buffers: 8 is not accepted",
-        ),
-        (
-            "limits.receive_buffers = 65536",
-            "1:8: limits.receive_buffers: 65536 is not",
-        ),
+        ("limits.receive_buffers = 1000", "1:8: limits.receive_buffers: 1000 is not accepted"),
+        ("limits.receive_buffers = 8", "1:8: limits.receive_buffers: 8 is not accepted"),
+        ("limits.receive_buffers = 65536", "1:8: limits.receive_buffers: 65536 is not"),
         ("limits.receive_buffer_bytes = 512", ""),
-        (
-            "limits.receive_buffer_bytes = 511",
-            "1:8: limits.receive_buffer_bytes: 511 is out",
-        ),
+        ("limits.receive_buffer_bytes = 511", "1:8: limits.receive_buffer_bytes: 511 is out"),
         ("limits.receive_buffer_bytes = '64KiB'", ""),
-        (
-            "limits.receive_buffer_bytes = 65537",
-            "1:8: limits.receive_buffer_bytes: 65537",
-        ),
+        ("limits.receive_buffer_bytes = 65537", "1:8: limits.receive_buffer_bytes: 65537"),
         ("limits.write_queue_bytes = 65536", ""),
-        (
-            "limits.write_queue_bytes = '63KiB'",
-            "1:8: limits.write_queue_bytes: 64512 is out",
-        ),
-        (
-            "limits.mailbox_messages = 4095",
-            "1:8: limits.mailbox_messages: 4095 is not",
-        ),
+        ("limits.write_queue_bytes = '63KiB'", "1:8: limits.write_queue_bytes: 64512 is out"),
+        ("limits.mailbox_messages = 4095", "1:8: limits.mailbox_messages: 4095 is not"),
     ]);
 }
 
 #[test]
 fn messages_and_times_have_ranges() {
     check(&[
-        (
-            "limits.fragments = 0",
-            "1:8: limits.fragments: 0 is out of range",
-        ),
-        (
-            "limits.http_head_bytes = 1023",
-            "1:8: limits.http_head_bytes: 1023 is out",
-        ),
-        (
-            "limits.http_head_bytes = 65537",
-            "1:8: limits.http_head_bytes: 65537 is out",
-        ),
-        (
-            "limits.message_bytes = '2GiB'",
-            "1:8: limits.message_bytes: 2147483648 is out",
-        ),
-        (
-            "timeouts.head_ms = 0",
-            "1:10: timeouts.head_ms: 0 is out of range",
-        ),
-        (
-            "timeouts.send_ms = 3600001",
-            "1:10: timeouts.send_ms: 3600001 is out of range",
-        ),
-        (
-            "pusher.activity_timeout_s = 0",
-            "1:8: pusher.activity_timeout_s: 0 is out of range",
-        ),
+        ("limits.fragments = 0", "1:8: limits.fragments: 0 is out of range"),
+        ("limits.http_head_bytes = 1023", "1:8: limits.http_head_bytes: 1023 is out"),
+        ("limits.http_head_bytes = 65537", "1:8: limits.http_head_bytes: 65537 is out"),
+        ("limits.message_bytes = '2GiB'", "1:8: limits.message_bytes: 2147483648 is out"),
+        ("timeouts.head_ms = 0", "1:10: timeouts.head_ms: 0 is out of range"),
+        ("timeouts.send_ms = 3600001", "1:10: timeouts.send_ms: 3600001 is out of range"),
+        ("pusher.activity_timeout_s = 0", "1:8: pusher.activity_timeout_s: 0 is out of range"),
         ("pusher.activity_timeout_s = 86400", ""),
-        (
-            "pusher.pong_timeout_s = 0",
-            "1:8: pusher.pong_timeout_s: 0 is out of range",
-        ),
+        ("pusher.pong_timeout_s = 0", "1:8: pusher.pong_timeout_s: 0 is out of range"),
     ]);
 }
 
@@ -156,18 +102,9 @@ fn related_numbers_must_fit() {
 #[test]
 fn listeners_are_one_or_more_and_differ() {
     check(&[
-        (
-            "listeners = []",
-            "1:1: listeners: at least one entry is needed",
-        ),
-        (
-            "listeners = [{ address = '[::1]:1' }, { address = '0.0.0.0:1' }]",
-            "",
-        ),
-        (
-            "listeners = [{ address = '[::1]:0' }, { address = '[::1]:0' }]",
-            "",
-        ),
+        ("listeners = []", "1:1: listeners: at least one entry is needed"),
+        ("listeners = [{ address = '[::1]:1' }, { address = '0.0.0.0:1' }]", ""),
+        ("listeners = [{ address = '[::1]:0' }, { address = '[::1]:0' }]", ""),
         (
             "[[listeners]]\naddress = '[::1]:1'\n[[listeners]]\naddress = '[::0:1]:1'",
             "4:1: listeners[1].address: `[::1]:1` is already used at listeners[0].address",
@@ -182,14 +119,8 @@ fn log_levels_are_levels_or_directives() {
         ("log.level = 'DEBUG'", ""),
         ("log.level = 'warn,polycast=debug'", ""),
         ("log.level = 'polycast[span{field=1}]=trace,error'", ""),
-        (
-            "log.level = 'debgu'",
-            "1:5: log.level: `debgu` is not accepted; accepted: off, error,",
-        ),
-        (
-            "log.level = 'polycast=loud'",
-            "1:5: log.level: `polycast=loud` is not accepted",
-        ),
+        ("log.level = 'debgu'", "1:5: log.level: `debgu` is not accepted; accepted: off, error,"),
+        ("log.level = 'polycast=loud'", "1:5: log.level: `polycast=loud` is not accepted"),
         ("log.level = ''", "1:5: log.level: `` is not accepted"),
     ]);
 }
@@ -200,28 +131,13 @@ fn paths_begin_with_a_slash() {
         ("pusher.path_prefix = ''", ""),
         ("pusher.path_prefix = '/ws'", ""),
         ("pusher.path_prefix = '/a/b'", ""),
-        (
-            "pusher.path_prefix = '/'",
-            "1:8: pusher.path_prefix: `/` is not accepted",
-        ),
-        (
-            "pusher.path_prefix = 'ws'",
-            "1:8: pusher.path_prefix: `ws` is not accepted",
-        ),
-        (
-            "pusher.path_prefix = '/ws/'",
-            "1:8: pusher.path_prefix: `/ws/` is not accepted",
-        ),
-        (
-            "pusher.path_prefix = '/a?b'",
-            "1:8: pusher.path_prefix: `/a?b` is not accepted",
-        ),
+        ("pusher.path_prefix = '/'", "1:8: pusher.path_prefix: `/` is not accepted"),
+        ("pusher.path_prefix = 'ws'", "1:8: pusher.path_prefix: `ws` is not accepted"),
+        ("pusher.path_prefix = '/ws/'", "1:8: pusher.path_prefix: `/ws/` is not accepted"),
+        ("pusher.path_prefix = '/a?b'", "1:8: pusher.path_prefix: `/a?b` is not accepted"),
         ("routes = []", "1:1: routes: at least one entry is needed"),
         ("routes = [{ endpoint = 'apps' }]", ""),
-        (
-            "routes = [{ when = [{ path = '*' }], endpoint = 'apps' }]",
-            "",
-        ),
+        ("routes = [{ when = [{ path = '*' }], endpoint = 'apps' }]", ""),
         (
             "routes = [{ when = [{ path = '/' }, { path = 'echo' }], endpoint = 'echo' }]",
             "1:39: routes[0].when[1].path: `echo` is not accepted",
@@ -235,44 +151,17 @@ fn names_secrets_and_origins_have_a_shape() {
         format!("[[apps]]\nid = '{id}'\nkey = '{key}'\nsecret = '{secret}'\n")
     };
     verify(&app("A-b_c.9", "A-b_c.9", "any thing"), "");
-    verify(
-        &app("", "k", "s"),
-        "2:1: apps[0].id: `` is not accepted; accepted: one or more of",
-    );
-    verify(
-        &app("1", "a/b", "s"),
-        "3:1: apps[0].key: `a/b` is not accepted",
-    );
+    verify(&app("", "k", "s"), "2:1: apps[0].id: `` is not accepted; accepted: one or more of");
+    verify(&app("1", "a/b", "s"), "3:1: apps[0].key: `a/b` is not accepted");
     verify(&app("1", "é", "s"), "3:1: apps[0].key: `é` is not accepted");
-    verify(
-        &app("1", "k", " "),
-        "4:1: apps[0].secret: the value (not shown) is not accepted",
-    );
+    verify(&app("1", "k", " "), "4:1: apps[0].secret: the value (not shown) is not accepted");
     check_app(&[
-        (
-            "keys = [{ key = 'a b', secret = 's' }]",
-            "5:11: apps[0].keys[0].key: `a b` is not",
-        ),
-        (
-            "keys = [{ key = 'b', secret = '' }]",
-            "5:22: apps[0].keys[0].secret: the value",
-        ),
-        (
-            "allowed_origins = ['https://a.b:1', 'http://*.b', '*', 'null', '*.b']",
-            "",
-        ),
-        (
-            "allowed_origins = ['*', 'a.b']",
-            "5:25: apps[0].allowed_origins[1]: `a.b` is not",
-        ),
-        (
-            "allowed_origins = ['https://a.b/']",
-            "5:20: apps[0].allowed_origins[0]: `https:",
-        ),
-        (
-            "allowed_origins = ['https://A.b']",
-            "5:20: apps[0].allowed_origins[0]: `https:",
-        ),
+        ("keys = [{ key = 'a b', secret = 's' }]", "5:11: apps[0].keys[0].key: `a b` is not"),
+        ("keys = [{ key = 'b', secret = '' }]", "5:22: apps[0].keys[0].secret: the value"),
+        ("allowed_origins = ['https://a.b:1', 'http://*.b', '*', 'null', '*.b']", ""),
+        ("allowed_origins = ['*', 'a.b']", "5:25: apps[0].allowed_origins[1]: `a.b` is not"),
+        ("allowed_origins = ['https://a.b/']", "5:20: apps[0].allowed_origins[0]: `https:"),
+        ("allowed_origins = ['https://A.b']", "5:20: apps[0].allowed_origins[0]: `https:"),
     ]);
 }
 
@@ -280,30 +169,12 @@ fn names_secrets_and_origins_have_a_shape() {
 fn application_numbers_have_ranges() {
     check_app(&[
         ("limits.connections = 0", ""),
-        (
-            "limits.subscriptions_per_connection = 0",
-            "5:8: apps[0].limits.subscriptions_per_con",
-        ),
-        (
-            "limits.channel_name_length = 0",
-            "5:8: apps[0].limits.channel_name_length: 0 is out",
-        ),
-        (
-            "limits.event_name_length = 1025",
-            "5:8: apps[0].limits.event_name_length: 1025 is",
-        ),
-        (
-            "limits.channels_per_trigger = 0",
-            "5:8: apps[0].limits.channels_per_trigger: 0 is",
-        ),
-        (
-            "limits.event_bytes = 0",
-            "5:8: apps[0].limits.event_bytes: 0 is out of range",
-        ),
-        (
-            "limits.message_bytes = 124",
-            "5:8: apps[0].limits.message_bytes: 124 is out of",
-        ),
+        ("limits.subscriptions_per_connection = 0", "5:8: apps[0].limits.subscriptions_per_con"),
+        ("limits.channel_name_length = 0", "5:8: apps[0].limits.channel_name_length: 0 is out"),
+        ("limits.event_name_length = 1025", "5:8: apps[0].limits.event_name_length: 1025 is"),
+        ("limits.channels_per_trigger = 0", "5:8: apps[0].limits.channels_per_trigger: 0 is"),
+        ("limits.event_bytes = 0", "5:8: apps[0].limits.event_bytes: 0 is out of range"),
+        ("limits.message_bytes = 124", "5:8: apps[0].limits.message_bytes: 124 is out of"),
     ]);
 }
 
@@ -312,22 +183,10 @@ fn no_two_applications_share_an_id_or_a_key() {
     let second = |rest: &str| format!("[[apps]]\nsecret = 't'\n{rest}\n");
     check_app(&[
         (&second("id = '2'\nkey = 'l'"), ""),
-        (
-            &second("id = '1'\nkey = 'l'"),
-            "7:1: apps[1].id: `1` is already used at apps[0].id",
-        ),
-        (
-            &second("id = '2'\nkey = 'k'"),
-            "8:1: apps[1].key: `k` is already used at apps[0].key",
-        ),
-        (
-            &second("id = 'k'\nkey = 'l'"),
-            "7:1: apps[1].id: `k` is already used at apps[0].key",
-        ),
-        (
-            &second("id = '2'\nkey = '1'"),
-            "2:1: apps[0].id: `1` is already used at apps[1].key",
-        ),
+        (&second("id = '1'\nkey = 'l'"), "7:1: apps[1].id: `1` is already used at apps[0].id"),
+        (&second("id = '2'\nkey = 'k'"), "8:1: apps[1].key: `k` is already used at apps[0].key"),
+        (&second("id = 'k'\nkey = 'l'"), "7:1: apps[1].id: `k` is already used at apps[0].key"),
+        (&second("id = '2'\nkey = '1'"), "2:1: apps[0].id: `1` is already used at apps[1].key"),
         (&second("id = 'same'\nkey = 'same'"), ""),
         (
             &second("id = '2'\nkey = 'l'\nkeys = [{ key = 'k', secret = 's' }]"),
@@ -343,22 +202,10 @@ fn no_two_applications_share_an_id_or_a_key() {
 #[test]
 fn key_pairs_and_routes_are_in_order() {
     let config = parse(&format!("{APP}keys = [{{ key = 'old', secret = 't' }}]")).unwrap();
-    let pairs = config.apps[0]
-        .key_pairs()
-        .map(|(key, secret)| (key, secret.expose()));
+    let pairs = config.apps[0].key_pairs().map(|(key, secret)| (key, secret.expose()));
     assert_eq!(pairs.collect::<Vec<_>>(), [("k", "s"), ("old", "t")]);
-    let endpoint = |path| {
-        config
-            .routes
-            .iter()
-            .find(|route| route.matches(path))
-            .unwrap()
-            .endpoint
-    };
-    assert_eq!(
-        format!("{:?} {:?}", endpoint("/echo"), endpoint("/app/k")),
-        "Echo Apps"
-    );
+    let endpoint = |path| config.routes.iter().find(|route| route.matches(path)).unwrap().endpoint;
+    assert_eq!(format!("{:?} {:?}", endpoint("/echo"), endpoint("/app/k")), "Echo Apps");
 }
 
 #[test]
@@ -371,55 +218,34 @@ fn the_command_line_replaces_what_the_file_says() {
         log_format: None,
     };
     let config = parse(APP).unwrap().with(overrides).unwrap();
-    let addresses: Vec<_> = config
-        .listeners
-        .iter()
-        .map(|l| l.address.to_string())
-        .collect();
+    let addresses: Vec<_> = config.listeners.iter().map(|l| l.address.to_string()).collect();
     assert_eq!(addresses, ["0.0.0.0:1", "[::]:2"]);
     assert_eq!((config.threads, config.pin), (2, false));
     assert_eq!(config.log.level, "debug");
     let unchanged = parse(APP).unwrap().with(Overrides::default()).unwrap();
     assert_eq!(unchanged, parse(APP).unwrap());
-    let wrong = Overrides {
-        threads: Some(257),
-        ..Overrides::default()
-    };
+    let wrong = Overrides { threads: Some(257), ..Overrides::default() };
     let error = parse(APP).unwrap().with(wrong).unwrap_err().to_string();
-    assert_eq!(
-        error,
-        "command line: threads: 257 is out of range; accepted: 0 to 256"
-    );
+    assert_eq!(error, "command line: threads: 257 is out of range; accepted: 0 to 256");
 }
 
 #[test]
 fn the_demo_is_served_on_loopback_addresses_only() {
     let demo = |address: &str| {
         let listen = vec![address.parse().unwrap()];
-        Config::demo().with(Overrides {
-            listen,
-            ..Overrides::default()
-        })
+        Config::demo().with(Overrides { listen, ..Overrides::default() })
     };
     let config = Config::demo().with(Overrides::default()).unwrap();
     assert!(config.is_demo && !parse(APP).unwrap().is_demo);
     let app = &config.apps[0];
     assert_eq!([&*app.id, &app.key, &app.name], ["1", "app-key", "demo"]);
     assert_eq!(app.secret.expose(), "app-secret");
-    for address in [
-        "127.0.0.1:0",
-        "127.9.9.9:1",
-        "[::1]:1",
-        "[::ffff:127.0.0.1]:1",
-    ] {
+    for address in ["127.0.0.1:0", "127.9.9.9:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
         demo(address).unwrap();
     }
     for address in ["0.0.0.0:1", "[::]:1", "10.0.0.1:1", "[::ffff:10.0.0.1]:1"] {
         let error = demo(address).unwrap_err();
         assert!(matches!(*error.problem, Problem::DemoAddress(_)), "{error}");
-        assert!(
-            error.to_string().contains("write a configuration"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("write a configuration"), "{error}");
     }
 }

@@ -42,10 +42,7 @@ pub struct Key {
 impl Key {
     /// A key and its secret.
     pub fn new(text: &str, secret: &str) -> Key {
-        Key {
-            text: text.into(),
-            secret: HmacKey::new(secret.as_bytes()),
-        }
+        Key { text: text.into(), secret: HmacKey::new(secret.as_bytes()) }
     }
 }
 
@@ -110,10 +107,7 @@ pub fn verify(
     let readings = Reading::all(request.query);
     let mut form = Form::read(request.query, readings[0])?;
     let name = form.get(AUTH_KEY);
-    let key = keys
-        .iter()
-        .find(|key| name == Some(key.text.as_bytes()))
-        .ok_or(Refused::Key)?;
+    let key = keys.iter().find(|key| name == Some(key.text.as_bytes())).ok_or(Refused::Key)?;
     if form.get(AUTH_VERSION) != Some(b"1.0") {
         return Err(Refused::Version);
     }
@@ -135,15 +129,9 @@ pub fn verify(
 fn check_time(given: Option<&[u8]>, now: u64, tolerance: u64) -> Result<(), Refused> {
     let digits = given.filter(|text| text.iter().all(u8::is_ascii_digit));
     let text = digits.and_then(|text| str::from_utf8(text).ok());
-    let given: u64 = text
-        .and_then(|text| text.parse().ok())
-        .ok_or(Refused::Timestamp)?;
+    let given: u64 = text.and_then(|text| text.parse().ok()).ok_or(Refused::Timestamp)?;
     if now.abs_diff(given) > tolerance {
-        return Err(Refused::Expired {
-            given,
-            now,
-            tolerance,
-        });
+        return Err(Refused::Expired { given, now, tolerance });
     }
     Ok(())
 }
@@ -208,11 +196,7 @@ struct Pair {
 impl Form {
     fn read(query: &str, reading: Reading) -> Result<Form, Refused> {
         let text = Vec::with_capacity(query.len());
-        let mut form = Form {
-            text,
-            pairs: Vec::with_capacity(USUAL_PAIRS),
-            signature: None,
-        };
+        let mut form = Form { text, pairs: Vec::with_capacity(USUAL_PAIRS), signature: None };
         for (key, value) in query::pairs(query) {
             let before = form.text.len();
             if before > 0 {
@@ -255,10 +239,7 @@ impl Form {
 
     fn values(&self, name: &'static str) -> impl Iterator<Item = &[u8]> {
         let named = move |pair: &&Pair| self.name(pair) == name.as_bytes();
-        self.pairs
-            .iter()
-            .filter(named)
-            .map(|pair| &self.text[pair.middle + 1..pair.end])
+        self.pairs.iter().filter(named).map(|pair| &self.text[pair.middle + 1..pair.end])
     }
 
     fn name(&self, pair: &Pair) -> &[u8] {
@@ -273,9 +254,7 @@ impl Form {
         };
         let is_signed = |prefix: &str, path: &str| {
             let [method, prefix, path] = [request.method, prefix, path].map(str::as_bytes);
-            let mac = key
-                .secret
-                .sign(&[method, b"\n", prefix, path, b"\n", &self.text]);
+            let mac = key.secret.sign(&[method, b"\n", prefix, path, b"\n", &self.text]);
             constant_time_eq(&hex::<32, 64>(&mac), signature)
         };
         if is_signed("", request.path) {
@@ -304,11 +283,7 @@ impl Form {
             let start = text.len();
             text.extend_from_slice(&self.text[pair.start..pair.end]);
             let middle = start + (pair.middle - pair.start);
-            *pair = Pair {
-                start,
-                middle,
-                end: text.len(),
-            };
+            *pair = Pair { start, middle, end: text.len() };
         }
         (self.text, self.pairs) = (text, pairs);
     }

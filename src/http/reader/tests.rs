@@ -12,12 +12,7 @@ use crate::limits::HTTP_HEADERS;
 /// An event without its borrows.
 #[derive(Clone, Debug, PartialEq)]
 enum Seen {
-    Request {
-        line: String,
-        headers: Vec<(String, Vec<u8>)>,
-        body: Vec<u8>,
-        keep_alive: bool,
-    },
+    Request { line: String, headers: Vec<(String, Vec<u8>)>, body: Vec<u8>, keep_alive: bool },
     Bad(Error),
 }
 
@@ -73,18 +68,10 @@ fn run<'p>(limits: &Limits, pieces: impl IntoIterator<Item = &'p [u8]>) -> Outco
 }
 
 fn own(request: &Request<'_>) -> Seen {
-    let version = if request.version == Version::Http10 {
-        "1.0"
-    } else {
-        "1.1"
-    };
+    let version = if request.version == Version::Http10 { "1.0" } else { "1.1" };
     Seen::Request {
         line: format!("{} {} {version}", request.method, request.target),
-        headers: request
-            .headers
-            .iter()
-            .map(|(name, value)| (name.into(), value.into()))
-            .collect(),
+        headers: request.headers.iter().map(|(name, value)| (name.into(), value.into())).collect(),
         body: request.body.to_vec(),
         keep_alive: request.keep_alive,
     }
@@ -95,19 +82,9 @@ fn outcome(limits: &Limits, input: &[u8]) -> Outcome {
     let whole = run(limits, [input]);
     for cut in 0..=input.len() {
         let (head, tail) = input.split_at(cut);
-        assert_eq!(
-            run(limits, [head, tail]),
-            whole,
-            "cut at {cut} of {}",
-            input.escape_ascii()
-        );
+        assert_eq!(run(limits, [head, tail]), whole, "cut at {cut} of {}", input.escape_ascii());
     }
-    assert_eq!(
-        run(limits, input.chunks(1)),
-        whole,
-        "bytes of {}",
-        input.escape_ascii()
-    );
+    assert_eq!(run(limits, input.chunks(1)), whole, "bytes of {}", input.escape_ascii());
     whole
 }
 
@@ -118,12 +95,7 @@ fn check_with(limits: &Limits, input: &str, want: &[&str]) {
     let got: Vec<String> = seen
         .iter()
         .map(|seen| match seen {
-            Seen::Request {
-                line,
-                body,
-                keep_alive,
-                ..
-            } => {
+            Seen::Request { line, body, keep_alive, .. } => {
                 let close = if *keep_alive { "" } else { " close" };
                 format!("{line} [{}]{close}", String::from_utf8_lossy(body))
             }
@@ -153,14 +125,8 @@ fn whole_requests() {
     check(&get(""), &["GET / 1.1 []"]);
     check("GET /a?b=c HTTP/1.0\r\n\r\n", &["GET /a?b=c 1.0 [] close"]);
     check(&post("Content-Length: 0\r\n\r\n"), &["POST /p 1.1 []"]);
-    check(
-        &post("Content-Length: 5\r\n\r\nhello"),
-        &["POST /p 1.1 [hello]"],
-    );
-    check(
-        &post("content-length:005 \r\n\r\nhello"),
-        &["POST /p 1.1 [hello]"],
-    );
+    check(&post("Content-Length: 5\r\n\r\nhello"), &["POST /p 1.1 [hello]"]);
+    check(&post("content-length:005 \r\n\r\nhello"), &["POST /p 1.1 [hello]"]);
     check(&post("Content-Length: 5\r\n\r\nhell"), &[]);
     check("GET / HTTP/1.1\r\nHost: h\r\n", &[]);
 }
@@ -168,10 +134,7 @@ fn whole_requests() {
 #[test]
 fn s9_3_2_pipelining() {
     let three = post("Content-Length: 2\r\n\r\nab") + &get("") + &get("Connection: close\r\n");
-    check(
-        &three,
-        &["POST /p 1.1 [ab]", "GET / 1.1 []", "GET / 1.1 [] close"],
-    );
+    check(&three, &["POST /p 1.1 [ab]", "GET / 1.1 []", "GET / 1.1 [] close"]);
     let chunked = post("Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\nT: v\r\n\r\n");
     check(&(chunked + &get("")), &["POST /p 1.1 [x]", "GET / 1.1 []"]);
 }
@@ -199,46 +162,26 @@ fn s2_2_blank_lines_before_a_request() {
 fn s7_1_chunked_bodies() {
     let head = post("Transfer-Encoding: chunked\r\n\r\n");
     check(&(head.clone() + "0\r\n\r\n"), &["POST /p 1.1 []"]);
-    check(
-        &(head.clone() + "3;x=y\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"),
-        &["POST /p 1.1 [abcde]"],
-    );
+    check(&(head.clone() + "3;x=y\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"), &["POST /p 1.1 [abcde]"]);
     check(&(head.clone() + "3\r\nabcd\r\n"), &["400 Chunk"]);
     check(&(head.clone() + "10000000000000000\r\n"), &["400 Chunk"]);
-    check(
-        &(head.clone() + "ffffffffffffffff\r\n"),
-        &["413 BodyTooLarge"],
-    );
+    check(&(head.clone() + "ffffffffffffffff\r\n"), &["413 BodyTooLarge"]);
     check(&(head + "3\r\nab"), &[]);
-    check(
-        &post("transfer-encoding: ,CHUNKED,\r\n\r\n0\r\n\r\n"),
-        &["POST /p 1.1 []"],
-    );
+    check(&post("transfer-encoding: ,CHUNKED,\r\n\r\n0\r\n\r\n"), &["POST /p 1.1 []"]);
 }
 
 #[test]
 fn both_sides_of_the_head_limit() {
     let head = get("A: b\r\n");
-    let limits = |head_bytes| Limits {
-        head_bytes,
-        body_bytes: 4,
-    };
+    let limits = |head_bytes| Limits { head_bytes, body_bytes: 4 };
     check_with(&limits(head.len()), &head, &["GET / 1.1 []"]);
     check_with(&limits(head.len() - 1), &head, &["431 HeadTooLarge"]);
     // Found at the limit, not when the end comes.
     check_with(&limits(head.len()), &head[..head.len() - 2], &[]);
-    check_with(
-        &limits(head.len() - 2),
-        &head[..head.len() - 2],
-        &["431 HeadTooLarge"],
-    );
+    check_with(&limits(head.len() - 2), &head[..head.len() - 2], &["431 HeadTooLarge"]);
     check_with(&limits(16), "GET / HTTP/1.1\r\n", &["431 HeadTooLarge"]);
     check_with(&limits(15), "GET / HTTP/1.1\r\n", &["414 TargetTooLong"]);
-    check_with(
-        &limits(15),
-        "GET /aaaaaaaaaaaaaaaaaaaa",
-        &["414 TargetTooLong"],
-    );
+    check_with(&limits(15), "GET /aaaaaaaaaaaaaaaaaaaa", &["414 TargetTooLong"]);
     // Blank lines in front are not part of the head, and the limit is per request.
     let two = format!("\r\n{head}\r\n\r\n{head}");
     check_with(&limits(head.len()), &two, &["GET / 1.1 []"; 2]);
@@ -246,20 +189,9 @@ fn both_sides_of_the_head_limit() {
 
 #[test]
 fn both_sides_of_the_body_limit() {
-    let limits = Limits {
-        head_bytes: 80,
-        body_bytes: 4,
-    };
-    check_with(
-        &limits,
-        &post("Content-Length: 4\r\n\r\nabcd"),
-        &["POST /p 1.1 [abcd]"],
-    );
-    check_with(
-        &limits,
-        &post("Content-Length: 5\r\n\r\nabcde"),
-        &["413 BodyTooLarge"],
-    );
+    let limits = Limits { head_bytes: 80, body_bytes: 4 };
+    check_with(&limits, &post("Content-Length: 4\r\n\r\nabcd"), &["POST /p 1.1 [abcd]"]);
+    check_with(&limits, &post("Content-Length: 5\r\n\r\nabcde"), &["413 BodyTooLarge"]);
     let head = post("Transfer-Encoding: chunked\r\n\r\n");
     let fits = head.clone() + "2\r\nab\r\n2\r\ncd\r\n0\r\n\r\n";
     check_with(&limits, &fits, &["POST /p 1.1 [abcd]"]);
@@ -269,23 +201,14 @@ fn both_sides_of_the_body_limit() {
 #[test]
 fn both_sides_of_the_field_count() {
     // `Host` is one of them.
-    check(
-        &get(&"A: b\r\n".repeat(HTTP_HEADERS - 1)),
-        &["GET / 1.1 []"],
-    );
-    check(
-        &get(&"A: b\r\n".repeat(HTTP_HEADERS)),
-        &["431 TooManyHeaders"],
-    );
+    check(&get(&"A: b\r\n".repeat(HTTP_HEADERS - 1)), &["GET / 1.1 []"]);
+    check(&get(&"A: b\r\n".repeat(HTTP_HEADERS)), &["431 TooManyHeaders"]);
 }
 
 #[test]
 fn nothing_comes_after_a_refusal() {
     let (seen, phase, _) = outcome(&Limits::default(), b"BAD\r\n\r\nGET / HTTP/1.0\r\n\r\n");
-    assert_eq!(
-        (seen, phase),
-        (vec![Seen::Bad(Error::RequestLine)], Phase::Failed)
-    );
+    assert_eq!((seen, phase), (vec![Seen::Bad(Error::RequestLine)], Phase::Failed));
 }
 
 #[test]
@@ -297,14 +220,8 @@ fn s10_1_1_continue_comes_once_and_only_while_the_body_is_away() {
         for cut in 0..head.len() {
             let mut reader = Reader::new();
             let (first, second) = head.as_bytes().split_at(cut);
-            assert!(matches!(
-                reader.next(&limits, &mut first.to_vec()),
-                (_, Event::Need)
-            ));
-            assert!(matches!(
-                reader.next(&limits, &mut second.to_vec()),
-                (_, Event::Continue)
-            ));
+            assert!(matches!(reader.next(&limits, &mut first.to_vec()), (_, Event::Need)));
+            assert!(matches!(reader.next(&limits, &mut second.to_vec()), (_, Event::Continue)));
             assert_eq!(reader.phase(), Phase::Body);
             assert!(matches!(reader.next(&limits, &mut []), (0, Event::Need)));
             let mut body = body.as_bytes().to_vec();
@@ -316,17 +233,11 @@ fn s10_1_1_continue_comes_once_and_only_while_the_body_is_away() {
     for (input, what) in [
         (format!("{length}a"), "part of the body is here"),
         (post("Content-Length: 2\r\n\r\n"), "not asked for"),
-        (
-            post("Expect: 200-ok\r\nContent-Length: 2\r\n\r\n"),
-            "another expectation",
-        ),
+        (post("Expect: 200-ok\r\nContent-Length: 2\r\n\r\n"), "another expectation"),
         (length.replace("1.1", "1.0"), "not in HTTP/1.0"),
     ] {
         let mut input = input.into_bytes();
-        assert!(
-            matches!(Reader::new().next(&limits, &mut input), (_, Event::Need)),
-            "{what}"
-        );
+        assert!(matches!(Reader::new().next(&limits, &mut input), (_, Event::Need)), "{what}");
     }
     check(&post("Expect: 100-continue\r\n\r\n"), &["POST /p 1.1 []"]);
 }
@@ -341,10 +252,7 @@ fn phases_name_what_is_awaited() {
         ("\r", Phase::Head),
         ("\n", Phase::Idle),
         ("P", Phase::Head),
-        (
-            "OST / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r",
-            Phase::Head,
-        ),
+        ("OST / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r", Phase::Head),
         ("\n", Phase::Body),
         ("a", Phase::Body),
         ("b", Phase::Idle),
@@ -364,37 +272,17 @@ fn fields_and_accessors() {
             .to_vec();
     let mut reader = Reader::new();
     let (_, event) = reader.next(&Limits::default(), &mut input);
-    let Event::Request(request) = event else {
-        panic!("{event:?}")
-    };
+    let Event::Request(request) = event else { panic!("{event:?}") };
     assert_eq!((request.path(), request.query()), ("/a/b", "c?d"));
-    assert_eq!(
-        (request.authority(), request.header("HOST")),
-        (Some("one:1"), Some("two"))
-    );
-    assert_eq!(
-        request.header_values("X-LIST").collect::<Vec<_>>(),
-        ["a, ,b", ",c"]
-    );
-    assert_eq!(
-        request.headers.tokens("x-list").collect::<Vec<_>>(),
-        ["a", "b", "c"]
-    );
+    assert_eq!((request.authority(), request.header("HOST")), (Some("one:1"), Some("two")));
+    assert_eq!(request.header_values("X-LIST").collect::<Vec<_>>(), ["a, ,b", ",c"]);
+    assert_eq!(request.headers.tokens("x-list").collect::<Vec<_>>(), ["a", "b", "c"]);
     assert!(request.headers.has_token("x-list", "C") && !request.headers.has_token("x", "c"));
     assert_eq!(request.header("x-raw"), None, "the first is not text");
     assert_eq!(request.header_values("x-raw").collect::<Vec<_>>(), ["ok"]);
-    assert_eq!(
-        request.headers.tokens("x-raw").collect::<Vec<_>>(),
-        ["", "ok"]
-    );
-    assert_eq!(
-        (request.header("x-empty"), request.header("x-none")),
-        (Some(""), None)
-    );
-    assert_eq!(
-        (request.headers.len(), request.headers.is_empty()),
-        (6, false)
-    );
+    assert_eq!(request.headers.tokens("x-raw").collect::<Vec<_>>(), ["", "ok"]);
+    assert_eq!((request.header("x-empty"), request.header("x-none")), (Some(""), None));
+    assert_eq!((request.headers.len(), request.headers.is_empty()), (6, false));
     assert_eq!(request.connection(), Connection::Keep);
 }
 
@@ -404,9 +292,7 @@ fn a_whole_request_is_borrowed_from_the_input() {
     let range = input.as_ptr_range();
     let mut reader = Reader::new();
     let (_, event) = reader.next(&Limits::default(), &mut input);
-    let Event::Request(request) = event else {
-        panic!("{event:?}")
-    };
+    let Event::Request(request) = event else { panic!("{event:?}") };
     assert!(range.contains(&request.method.as_ptr()) && range.contains(&request.body.as_ptr()));
     assert_eq!(reader.buffer.capacity(), 0);
     assert!(size_of::<Reader>() <= 96, "{}", size_of::<Reader>());
@@ -484,11 +370,7 @@ fn push_request(out: &mut Vec<u8>, kind: u8, body: &[u8]) {
         1 => out
             .extend_from_slice(post(&format!("Content-Length: {}\r\n\r\n", body.len())).as_bytes()),
         2 => out.extend_from_slice(
-            format!(
-                "\r\nPUT / HTTP/1.0\r\nContent-Length: {}\r\n\r\n",
-                body.len()
-            )
-            .as_bytes(),
+            format!("\r\nPUT / HTTP/1.0\r\nContent-Length: {}\r\n\r\n", body.len()).as_bytes(),
         ),
         _ => {
             out.extend_from_slice(post("Transfer-Encoding: chunked\r\n\r\n").as_bytes());

@@ -8,10 +8,7 @@ const BODY: &str = r#"{"name":"e","channels":["c"],"data":"{\"a\":1}"}"#;
 const BODY_HASH: &str = "&body_md5=f518eed1ef3e0be56159df91943672af";
 
 fn keys() -> [Key; 2] {
-    [
-        Key::new("key-old", "secret-old"),
-        Key::new("key-3f1c", "secret-9b7e"),
-    ]
+    [Key::new("key-old", "secret-old"), Key::new("key-3f1c", "secret-9b7e")]
 }
 
 /// The signature of `METHOD\npath\nquery`, with the secret of the section's vectors.
@@ -22,26 +19,12 @@ fn sign(text: &str) -> String {
 
 fn run(method: &str, path: &str, query: &str, body: &str) -> Result<(), Refused> {
     let body = body.as_bytes();
-    verify(
-        &Signed {
-            method,
-            path,
-            prefix: "/ws",
-            query,
-            body,
-        },
-        &keys(),
-        NOW,
-        Some(600),
-    )
+    verify(&Signed { method, path, prefix: "/ws", query, body }, &keys(), NOW, Some(600))
 }
 
 /// A GET of `/p` with `query` as sent, of which `text` was signed.
 fn check_get(query: &str, text: &str, want: Result<(), Refused>) {
-    let query = format!(
-        "{query}&auth_signature={}",
-        sign(&format!("GET\n/p\n{text}"))
-    );
+    let query = format!("{query}&auth_signature={}", sign(&format!("GET\n/p\n{text}")));
     assert_eq!(run("GET", "/p", &query, ""), want, "{query}");
 }
 
@@ -74,20 +57,12 @@ fn published_vectors() {
         let signed = format!("{query}&auth_signature={signature}");
         assert_eq!(run(method, path, &signed, body), Ok(()), "{path}");
         for (method, path) in [("PUT", path), (method, "/apps/43/events")] {
-            assert_eq!(
-                run(method, path, &signed, body),
-                Err(Refused::Signature),
-                "{path}"
-            );
+            assert_eq!(run(method, path, &signed, body), Err(Refused::Signature), "{path}");
         }
         // The last digit of the signature.
         let flip = if signed.ends_with('1') { "2" } else { "1" };
         let forged = format!("{}{flip}", &signed[..signed.len() - 1]);
-        assert_eq!(
-            run(method, path, &forged, body),
-            Err(Refused::Signature),
-            "{path}"
-        );
+        assert_eq!(run(method, path, &forged, body), Err(Refused::Signature), "{path}");
     }
 }
 
@@ -98,11 +73,7 @@ fn order_and_case_of_the_parameters_do_not_matter() {
     let turned = "zeta=B&info=A&auth_version=1.0&auth_timestamp=1760000000&auth_key=key-3f1c";
     check_get(turned, &text, Ok(()));
     check_get(&format!("{AUTH}&INFO=A&Zeta=B"), &text, Ok(()));
-    check_get(
-        &format!("{AUTH}&info=a&zeta=B"),
-        &text,
-        Err(Refused::Signature),
-    );
+    check_get(&format!("{AUTH}&info=a&zeta=B"), &text, Err(Refused::Signature));
     let signature = sign(&format!("GET\n/p\n{text}"));
     let first = format!("Auth_Signature={signature}&{text}");
     assert_eq!(run("GET", "/p", &first, ""), Ok(()));
@@ -110,26 +81,14 @@ fn order_and_case_of_the_parameters_do_not_matter() {
     let list = format!("{AUTH}&channels[]=b&channels[]=a");
     check_get(&list, &list, Ok(()));
     check_get(&format!("channels[]=b&{AUTH}&channels[]=a"), &list, Ok(()));
-    check_get(
-        &format!("channels[]=a&{AUTH}&channels[]=b"),
-        &list,
-        Err(Refused::Signature),
-    );
+    check_get(&format!("channels[]=a&{AUTH}&channels[]=b"), &list, Err(Refused::Signature));
 }
 
 #[test]
 fn every_way_of_escaping() {
     for (sent, signed, want) in [
-        (
-            "&info=user_count%2Csubscription_count",
-            "&info=user_count,subscription_count",
-            true,
-        ),
-        (
-            "&info=user_count,subscription_count",
-            "&info=user_count,subscription_count",
-            true,
-        ),
+        ("&info=user_count%2Csubscription_count", "&info=user_count,subscription_count", true),
+        ("&info=user_count,subscription_count", "&info=user_count,subscription_count", true),
         ("&info=a%2Cb", "&info=a%2Cb", true),
         ("&info=a%2cb", "&info=a%2Cb", false),
         ("&q=a+b%2Bc", "&q=a b+c", true),
@@ -143,11 +102,7 @@ fn every_way_of_escaping() {
         ("&q", "&q=", true),
         ("&q=a%2Cb", "&q=a;b", false),
     ] {
-        let want = if want {
-            Ok(())
-        } else {
-            Err(Refused::Signature)
-        };
+        let want = if want { Ok(()) } else { Err(Refused::Signature) };
         check_get(&format!("{AUTH}{sent}"), &format!("{AUTH}{signed}"), want);
     }
     check_get(&AUTH.replace("key-", "key%2D"), AUTH, Ok(()));
@@ -165,54 +120,22 @@ fn the_path_is_signed_with_or_without_the_prefix() {
         ("/channels/a%40b", "/channels/a%40b", true),
         ("/channels/a@b,c=d;e", "/channels/a@b,c=d;e", true),
     ] {
-        let query = format!(
-            "{AUTH}&auth_signature={}",
-            sign(&format!("GET\n{signed}\n{AUTH}"))
-        );
-        let want = if want {
-            Ok(())
-        } else {
-            Err(Refused::Signature)
-        };
-        assert_eq!(
-            run("GET", received, &query, ""),
-            want,
-            "{received} {signed}"
-        );
+        let query = format!("{AUTH}&auth_signature={}", sign(&format!("GET\n{signed}\n{AUTH}")));
+        let want = if want { Ok(()) } else { Err(Refused::Signature) };
+        assert_eq!(run("GET", received, &query, ""), want, "{received} {signed}");
     }
     // Without a prefix there is only the path as received.
-    let query = format!(
-        "{AUTH}&auth_signature={}",
-        sign(&format!("GET\n/p\n{AUTH}"))
-    );
-    let request = Signed {
-        method: "GET",
-        path: "/p",
-        prefix: "",
-        query: &query,
-        body: b"",
-    };
+    let query = format!("{AUTH}&auth_signature={}", sign(&format!("GET\n/p\n{AUTH}")));
+    let request = Signed { method: "GET", path: "/p", prefix: "", query: &query, body: b"" };
     assert_eq!(verify(&request, &keys(), NOW, Some(600)), Ok(()));
-    let request = Signed {
-        path: "/ws/p",
-        ..request
-    };
-    assert_eq!(
-        verify(&request, &keys(), NOW, Some(600)),
-        Err(Refused::Signature)
-    );
+    let request = Signed { path: "/ws/p", ..request };
+    assert_eq!(verify(&request, &keys(), NOW, Some(600)), Err(Refused::Signature));
 }
 
 #[test]
 fn both_sides_of_the_time_window() {
     let at = |given: &str| AUTH.replace("1760000000", given);
-    let expired = |given| {
-        Err(Refused::Expired {
-            given,
-            now: NOW,
-            tolerance: 600,
-        })
-    };
+    let expired = |given| Err(Refused::Expired { given, now: NOW, tolerance: 600 });
     for (given, want) in [
         ("1759999400", Ok(())),
         ("1759999399", expired(NOW - 601)),
@@ -241,17 +164,8 @@ fn both_sides_of_the_time_window() {
 #[test]
 fn without_a_tolerance_any_time_will_do() {
     let text = "auth_key=key-3f1c&auth_timestamp=1&auth_version=1.0";
-    let query = format!(
-        "{text}&auth_signature={}",
-        sign(&format!("GET\n/p\n{text}"))
-    );
-    let request = Signed {
-        method: "GET",
-        path: "/p",
-        prefix: "",
-        query: &query,
-        body: b"",
-    };
+    let query = format!("{text}&auth_signature={}", sign(&format!("GET\n/p\n{text}")));
+    let request = Signed { method: "GET", path: "/p", prefix: "", query: &query, body: b"" };
     assert_eq!(verify(&request, &keys(), NOW, None), Ok(()));
 }
 
@@ -260,12 +174,7 @@ fn body_and_its_digest() {
     let empty = "&body_md5=d41d8cd98f00b204e9800998ecf8427e";
     for (method, digest, body, want) in [
         ("POST", BODY_HASH, BODY, Ok(())),
-        (
-            "POST",
-            "&body_md5=F518EED1EF3E0BE56159DF91943672AF",
-            BODY,
-            Ok(()),
-        ),
+        ("POST", "&body_md5=F518EED1EF3E0BE56159DF91943672AF", BODY, Ok(())),
         ("POST", "", BODY, Err(Refused::BodyMd5Missing)),
         ("POST", BODY_HASH, "{}", Err(Refused::BodyMd5)),
         ("POST", BODY_HASH, "", Err(Refused::BodyMd5)),
@@ -278,11 +187,7 @@ fn body_and_its_digest() {
         let text = format!("{AUTH}{digest}");
         let signature = sign(&format!("{method}\n/p\n{text}"));
         let query = format!("{text}&auth_signature={signature}");
-        assert_eq!(
-            run(method, "/p", &query, body),
-            want,
-            "{method} {digest} {body}"
-        );
+        assert_eq!(run(method, "/p", &query, body), want, "{method} {digest} {body}");
     }
 }
 
@@ -297,31 +202,11 @@ fn keys_and_versions() {
         ("&auth_version=1.0", "", Refused::Version),
         ("version=1.0", "version=1.1", Refused::Version),
         ("version=1.0", "version=1", Refused::Version),
-        (
-            "auth_key",
-            "auth_key=key-3f1c&auth_key",
-            Refused::Repeated("auth_key"),
-        ),
-        (
-            "auth_v",
-            "AUTH_VERSION=1.0&auth_v",
-            Refused::Repeated("auth_version"),
-        ),
-        (
-            "auth_v",
-            "auth_timestamp=1&auth_v",
-            Refused::Repeated("auth_timestamp"),
-        ),
-        (
-            "auth_v",
-            "auth_signature=1&auth_v",
-            Refused::Repeated("auth_signature"),
-        ),
-        (
-            "auth_v",
-            "body_md5=1&body_md5=1&auth_v",
-            Refused::Repeated("body_md5"),
-        ),
+        ("auth_key", "auth_key=key-3f1c&auth_key", Refused::Repeated("auth_key")),
+        ("auth_v", "AUTH_VERSION=1.0&auth_v", Refused::Repeated("auth_version")),
+        ("auth_v", "auth_timestamp=1&auth_v", Refused::Repeated("auth_timestamp")),
+        ("auth_v", "auth_signature=1&auth_v", Refused::Repeated("auth_signature")),
+        ("auth_v", "body_md5=1&body_md5=1&auth_v", Refused::Repeated("body_md5")),
     ] {
         let text = AUTH.replace(from, to);
         check_get(&text, &text, Err(want));
@@ -331,39 +216,25 @@ fn keys_and_versions() {
     assert_eq!(run("GET", "/p", AUTH, ""), Err(Refused::Signature));
     for signature in ["", "00", &"0".repeat(64), &"0".repeat(65)] {
         let query = format!("{AUTH}&auth_signature={signature}");
-        assert_eq!(
-            run("GET", "/p", &query, ""),
-            Err(Refused::Signature),
-            "{query}"
-        );
+        assert_eq!(run("GET", "/p", &query, ""), Err(Refused::Signature), "{query}");
     }
     // The other key with its own secret.
     let text = AUTH.replace("key-3f1c", "key-old");
     let mac = keys()[0].secret.sign(&[b"GET\n/p\n", text.as_bytes()]);
     let mac = String::from_utf8(hex::<32, 64>(&mac).to_vec()).unwrap();
-    assert_eq!(
-        run("GET", "/p", &format!("{text}&auth_signature={mac}"), ""),
-        Ok(())
-    );
+    assert_eq!(run("GET", "/p", &format!("{text}&auth_signature={mac}"), ""), Ok(()));
 }
 
 #[test]
 fn the_first_thing_wrong_is_told() {
     let all_wrong = "auth_timestamp=1&body_md5=1&auth_signature=1";
-    let expired = Refused::Expired {
-        given: 1,
-        now: NOW,
-        tolerance: 600,
-    };
+    let expired = Refused::Expired { given: 1, now: NOW, tolerance: 600 };
     for (more, want) in [
         ("", Refused::Key),
         ("&auth_key=key-3f1c", Refused::Version),
         ("&auth_key=key-3f1c&auth_version=1.0", expired),
     ] {
-        assert_eq!(
-            run("GET", "/p", &format!("{all_wrong}{more}"), ""),
-            Err(want)
-        );
+        assert_eq!(run("GET", "/p", &format!("{all_wrong}{more}"), ""), Err(want));
     }
     let query = format!("{AUTH}&body_md5=1&auth_signature=1");
     assert_eq!(run("GET", "/p", &query, ""), Err(Refused::BodyMd5));
