@@ -140,7 +140,7 @@ mod tests {
         let mut text = br#"{"a":1,"b":[2,"x"],"a":{"c":null}}"#.to_vec();
         let found = scratch.parse(&mut text, |value| {
             let mut out = Vec::new();
-            value.get("a").map(|a| a.push_to(&mut out));
+            value.get("a").expect("there is an a").push_to(&mut out);
             let second = value.get("b").and_then(|b| b.elements()?.nth(1)?.text());
             assert_eq!(second, Some("x"));
             assert!(value.get("c").is_none());

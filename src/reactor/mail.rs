@@ -47,11 +47,16 @@ impl Peers {
     }
 }
 
-struct Lanes {
-    up_to: Sender<Up>,
-    down_to: Sender<Down>,
-    up_from: Receiver<Up>,
-    down_from: Receiver<Down>,
+/// The sending ends of the lanes to one other core.
+struct Outlet {
+    up: Sender<Up>,
+    down: Sender<Down>,
+}
+
+/// The receiving ends of the lanes from one other core.
+struct Inlet {
+    up: Receiver<Up>,
+    down: Receiver<Down>,
 }
 
 /// One core's ends of all its lanes.
@@ -59,38 +64,35 @@ pub struct Mail {
     core: u16,
     peers: Arc<Peers>,
     /// By the other core; none for this one.
-    lanes: Vec<Option<Lanes>>,
+    to: Vec<Option<Outlet>>,
+    from: Vec<Option<Inlet>>,
     /// Whether this core has reported that its drain is over.
     idle: bool,
 }
 
 /// The lanes between all cores, each for at least `capacity` messages.
 pub fn wire(peers: &Arc<Peers>, capacity: usize) -> Vec<Mail> {
-    let count = peers.cores.len();
-    let mut lanes: Vec<Vec<Option<Lanes>>> =
-        (0..count).map(|_| (0..count).map(|_| None).collect()).collect();
-    for low in 0..count {
-        for high in low + 1..count {
-            let (up_to_high, up_from_low) = mailbox(capacity);
-            let (up_to_low, up_from_high) = mailbox(capacity);
-            let (down_to_high, down_from_low) = mailbox(capacity);
-            let (down_to_low, down_from_high) = mailbox(capacity);
-            lanes[low][high] = Some(Lanes {
-                up_to: up_to_high,
-                down_to: down_to_high,
-                up_from: up_from_high,
-                down_from: down_from_high,
-            });
-            lanes[high][low] = Some(Lanes {
-                up_to: up_to_low,
-                down_to: down_to_low,
-                up_from: up_from_low,
-                down_from: down_from_low,
-            });
+    let cores = 0..peers.cores.len();
+    let mail = |core| {
+        let (to, from) = (Vec::new(), Vec::new());
+        Mail { core: core as u16, peers: peers.clone(), to, from, idle: false }
+    };
+    let mut mails: Vec<Mail> = cores.clone().map(mail).collect();
+    for from in cores.clone() {
+        for to in cores.clone() {
+            let (outlet, inlet) = if from == to {
+                (None, None)
+            } else {
+                let (up_in, up_out) = mailbox(capacity);
+                let (down_in, down_out) = mailbox(capacity);
+                let outlet = Outlet { up: up_in, down: down_in };
+                (Some(outlet), Some(Inlet { up: up_out, down: down_out }))
+            };
+            mails[from].to.push(outlet);
+            mails[to].from.push(inlet);
         }
     }
-    let end = |(core, lanes)| Mail { core: core as u16, peers: peers.clone(), lanes, idle: false };
-    lanes.into_iter().enumerate().map(end).collect()
+    mails
 }
 
 impl Mail {
@@ -125,17 +127,17 @@ impl Reactor {
         if self.mail.me().stop.load(Ordering::Relaxed) && self.stopping.is_none() {
             self.stop(now);
         }
-        for from in 0..self.mail.lanes.len() {
-            let Some(lanes) = &mut self.mail.lanes[from] else { continue };
+        for (from, inlet) in self.mail.from.iter_mut().enumerate() {
+            let Some(inlet) = inlet else { continue };
             for _ in 0..TAKEN_PER_TURN {
-                let Some(answer) = lanes.down_from.pop() else { break };
+                let Some(answer) = inlet.down.pop() else { break };
                 self.shard.answer(answer, now);
             }
             for _ in 0..TAKEN_PER_TURN {
                 if !self.shard.takes_requests() {
                     break;
                 }
-                let Some(request) = lanes.up_from.pop() else { break };
+                let Some(request) = inlet.up.pop() else { break };
                 self.shard.request(from as u16, request, now);
             }
         }
@@ -143,22 +145,22 @@ impl Reactor {
 
     /// Hands over what this core has to say, and wakes who sleeps: each at most once a turn.
     pub(super) fn hand_over_mail(&mut self, now: Now) {
-        for to in 0..self.mail.lanes.len() {
-            let Some(lanes) = &mut self.mail.lanes[to] else { continue };
+        for to in 0..self.mail.to.len() {
+            let Some(outlet) = &mut self.mail.to[to] else { continue };
             let post = self.shard.post().to(to as u16);
             if post.up.is_empty() && post.down.is_empty() {
                 continue;
             }
             let mut put = 0;
             while let Some(message) = post.up.pop_front() {
-                if let Err(back) = lanes.up_to.push(message) {
+                if let Err(back) = outlet.up.push(message) {
                     post.up.push_front(back);
                     break;
                 }
                 put += 1;
             }
             while let Some(message) = post.down.pop_front() {
-                if let Err(back) = lanes.down_to.push(message) {
+                if let Err(back) = outlet.down.push(message) {
                     post.down.push_front(back);
                     break;
                 }

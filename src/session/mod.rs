@@ -81,7 +81,6 @@ pub struct Session {
     peer: SocketAddr,
 }
 
-#[expect(clippy::large_enum_variant, reason = "Socket is the one of which there are many")]
 enum Stage {
     Http(Box<Requests>),
     Socket(Socket),

@@ -27,7 +27,7 @@ struct Subscription {
 }
 
 pub(super) fn text(conn: &mut Connection, context: &mut Context<'_>, payload: &mut [u8]) {
-    let Ok(command) = context.json.parse(payload, |message| read(message)) else {
+    let Ok(command) = context.json.parse(payload, read) else {
         return conn.error(context, "Invalid JSON");
     };
     let command = match command {
