@@ -104,10 +104,10 @@ impl Mail {
     pub(super) fn is_waiting(&mut self, takes_requests: bool) -> bool {
         // Pairs with the fence of a core that puts mail in and then asks whether we sleep.
         fence(Ordering::SeqCst);
-        self.lanes
+        self.from
             .iter_mut()
             .flatten()
-            .any(|lanes| !lanes.down_from.is_empty() || takes_requests && !lanes.up_from.is_empty())
+            .any(|inlet| !inlet.down.is_empty() || takes_requests && !inlet.up.is_empty())
     }
 
     /// Notes that this core's drain is over, if it is; says whether every core's is.
