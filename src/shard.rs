@@ -9,10 +9,11 @@ use crate::codec::json::Scratch;
 use crate::config::SlowConsumer;
 use crate::dialect::{Action, Env, JoinOutcome, Why};
 use crate::hub::{Ack, ConnId, Down, Event, Hasher, Hub, Joined, Post, Published, Up};
-use crate::mem::{Handle, Segment, Slot, Table};
-use crate::session::{Ending, Session, Step, Surroundings};
+use crate::mem::{Segment, Slot, Table};
+use crate::session::{Broadcast, Ending, Session, Step, Surroundings};
 use crate::stats::Counters;
 use crate::time::Now;
+use crate::ws::output::Codecs;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -38,9 +39,10 @@ pub struct Shard {
     post: Post,
     post_bound: usize,
     json: Scratch,
+    codecs: Codecs,
     actions: Vec<Action>,
     listed: Vec<Slot>,
-    /// Sessions that stopped reading because other cores were congested.
+    /// Sessions that stopped reading.
     waiting: Vec<Slot>,
     counters: Arc<Counters>,
     drain: Option<Drain>,
@@ -79,6 +81,7 @@ impl Shard {
             post: Post::new(common.cores),
             post_bound: common.post_bound,
             json: Scratch::default(),
+            codecs: Codecs::new(common.env.config.compression.windows_bytes),
             actions: Vec::new(),
             listed: Vec::new(),
             waiting: Vec::new(),
@@ -159,7 +162,7 @@ impl Shard {
     /// The connection is gone: forgets it and frees its place.
     pub fn close(&mut self, slot: Slot) {
         if let Some(mut session) = self.sessions.remove(slot) {
-            session.gone(&self.env);
+            session.gone(&self.env, &mut self.codecs);
             self.leave_all(slot);
             self.counters.connections.sub(1);
         }
@@ -304,18 +307,25 @@ impl Shard {
         }
     }
 
-    /// Call after mail was handed over: reading goes on where congestion had stopped it.
-    pub fn mail_moved(&mut self, now: Now) {
+    /// Whether connections wait that can go on with the next turn.
+    pub fn is_restless(&self) -> bool {
+        !self.waiting.is_empty() && !self.post.up_is_full(self.post_bound)
+    }
+
+    /// Call once a turn, after mail was handed over: reading goes on where congestion or the
+    /// turn's share of work had stopped it.
+    pub fn next_turn(&mut self, now: Now) {
+        self.codecs.new_turn();
         if self.waiting.is_empty() || self.post.up_is_full(self.post_bound) {
             return;
         }
         for slot in std::mem::take(&mut self.waiting) {
-            let resumes = match self.session(slot, now) {
-                Some((session, around)) => session.may_resume(&around),
-                None => false,
-            };
+            let Some((session, around)) = self.session(slot, now) else { continue };
+            let (paused, resumes) = (session.is_paused(), session.may_resume(&around));
             if resumes {
                 self.resume(slot, now);
+            } else if paused && (around.congested || around.codecs.is_spent()) {
+                self.waiting.push(slot);
             }
         }
     }
@@ -350,6 +360,7 @@ impl Shard {
             conn: ConnId { core: self.core, slot },
             env: &self.env,
             json: &mut self.json,
+            codecs: &mut self.codecs,
             actions: &mut self.actions,
             counters: &self.counters,
             draining: self.drain.is_some(),
@@ -437,7 +448,7 @@ impl Shard {
         if self.subscribers.is_empty() {
             return;
         }
-        let frame = Handle::new(event.frame.clone());
+        let mut broadcast = Broadcast::new(event);
         let limits = &self.env.config.limits;
         let except = event.except.filter(|conn| conn.core == self.core).map(|conn| conn.slot);
         let mut delivered = 0;
@@ -448,7 +459,8 @@ impl Shard {
                 continue;
             }
             let Some(session) = self.sessions.at_mut(index) else { continue };
-            match session.deliver(&frame, limits.write_queue_bytes, now.ms) {
+            let bound = limits.write_queue_bytes;
+            match session.deliver(&mut broadcast, &mut self.codecs, bound, now.ms) {
                 Ok(()) => delivered += 1,
                 Err(_) => slow.push(slot),
             }

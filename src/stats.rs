@@ -99,6 +99,9 @@ counters! {
     http_errors,
     /// Upgrades to WebSocket.
     upgrades,
+    /// Connections that agreed on compression without windows of their own, because the memory
+    /// for those was used up.
+    windows_refused,
     /// Whole WebSocket messages received.
     messages_received,
     /// RFC 6455 violations by peers.

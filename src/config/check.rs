@@ -23,6 +23,9 @@ pub(super) fn check(config: &Config) -> Result<(), Error> {
     check_listeners(config)?;
     check_limits(&config.limits)?;
     check_timeouts(config)?;
+    let compression = &config.compression;
+    range("compression.min_bytes", compression.min_bytes as u64, 1..=GIB, " bytes")?;
+    range("compression.windows_bytes", compression.windows_bytes as u64, 0..=64 * GIB, " bytes")?;
     check_pusher(config)?;
     check_routes(config)?;
     check_apps(config)

@@ -28,6 +28,8 @@ pub struct Config {
     pub limits: Limits,
     /// Times after which a connection is given up.
     pub timeouts: Timeouts,
+    /// Compression of WebSocket messages, where a route switches it on.
+    pub compression: CompressionLimits,
     /// The Pusher dialect.
     pub pusher: Pusher,
     /// Which endpoint a request reaches; the first that matches. At least one.
@@ -51,6 +53,7 @@ impl Default for Config {
             listeners: vec![Listener::default()],
             limits: Limits::default(),
             timeouts: Timeouts::default(),
+            compression: CompressionLimits::default(),
             pusher: Pusher::default(),
             routes: Route::defaults(),
             apps: Vec::new(),
@@ -192,6 +195,25 @@ impl Default for Timeouts {
     }
 }
 
+/// Compression of WebSocket messages (RFC 7692), where a route switches it on.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a table")]
+pub struct CompressionLimits {
+    /// Shorter messages are sent plain.
+    #[serde(deserialize_with = "size::memory")]
+    pub min_bytes: usize,
+    /// Memory that the windows of `dedicated` connections may hold on one reactor; beyond it
+    /// connections get `shared`.
+    #[serde(deserialize_with = "size::memory")]
+    pub windows_bytes: usize,
+}
+
+impl Default for CompressionLimits {
+    fn default() -> CompressionLimits {
+        CompressionLimits { min_bytes: 128, windows_bytes: 64 * 1024 * 1024 }
+    }
+}
+
 /// The Pusher dialect.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table")]
@@ -226,22 +248,36 @@ pub struct Route {
     pub when: Vec<Condition>,
     /// Where such a request goes.
     pub endpoint: Endpoint,
+    /// How its WebSocket messages are compressed.
+    #[serde(default)]
+    pub compression: Compression,
 }
 
 impl Route {
     /// `/echo` is echoed, everything else is for the applications.
     fn defaults() -> Vec<Route> {
+        let route = |when, endpoint| Route { when, endpoint, compression: Compression::Off };
         let echo = Condition { path: Pattern::new("/echo") };
-        vec![
-            Route { when: vec![echo], endpoint: Endpoint::Echo },
-            Route { when: Vec::new(), endpoint: Endpoint::Apps },
-        ]
+        vec![route(vec![echo], Endpoint::Echo), route(Vec::new(), Endpoint::Apps)]
     }
 
     /// Whether a request for `path` (without its query) is this route's.
     pub fn matches(&self, path: &str) -> bool {
         self.when.is_empty() || self.when.iter().any(|condition| condition.path.matches(path))
     }
+}
+
+/// How an endpoint compresses the messages of clients that offer `permessage-deflate`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Compression {
+    /// Not at all.
+    #[default]
+    Off,
+    /// Without windows that are kept: a broadcast is compressed once for all.
+    Shared,
+    /// With windows of each connection's own, as far as it agrees.
+    Dedicated,
 }
 
 /// What must hold of a request.

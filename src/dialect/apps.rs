@@ -15,6 +15,8 @@ pub struct Env {
     pub config: Config,
     /// The applications.
     pub apps: Apps,
+    /// Whether any route compresses, so that events carry their compressed forms.
+    pub compresses: bool,
     /// Distinguishes this process from others in ids that clients see.
     pub node: u32,
 }
@@ -23,7 +25,9 @@ impl Env {
     /// Prepares the applications of `config`.
     pub fn new(config: Config, node: u32) -> Env {
         let apps = Apps::new(&config.apps);
-        Env { config, apps, node }
+        let off = |route: &config::Route| route.compression == config::Compression::Off;
+        let compresses = !config.routes.iter().all(off);
+        Env { config, apps, compresses, node }
     }
 
     /// The path below the configured prefix, if it has that prefix.

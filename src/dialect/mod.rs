@@ -15,6 +15,7 @@ use crate::http;
 use crate::hub::{ConnId, Event};
 use crate::mem::Frozen;
 use crate::time::Now;
+use crate::ws::output::Output;
 use crate::ws::{self, frame};
 use std::borrow::Cow;
 
@@ -71,8 +72,8 @@ pub struct Context<'a> {
     pub env: &'a Env,
     /// Parser memory.
     pub json: &'a mut Scratch,
-    /// Bytes to this peer; use [`Context::send_text`].
-    pub out: &'a mut Vec<u8>,
+    /// Messages to this peer; use [`Context::send_text`].
+    pub out: Output<'a>,
     /// What is asked of the shard.
     pub actions: &'a mut Vec<Action>,
     /// Set by [`Context::close`].
@@ -100,7 +101,7 @@ impl Closing {
 impl Context<'_> {
     /// Sends one text message to this peer.
     pub fn send_text(&mut self, text: &[u8]) {
-        frame::push(self.out, ws::Opcode::Text, text, None);
+        self.out.message(ws::Kind::Text, text);
     }
 
     /// Closes the connection behind all that was sent to it.

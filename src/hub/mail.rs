@@ -7,15 +7,34 @@
 
 use super::name::{ChannelName, ConnId};
 use crate::mem::{Frozen, Slot};
+use crate::ws::output::{BITS, Codecs};
 use std::collections::VecDeque;
+use std::sync::{Arc, OnceLock};
 
 /// One published event, in the bytes that go to its subscribers.
 #[derive(Clone, Debug)]
 pub struct Event {
     /// The frame.
     pub frame: Frozen,
+    /// Its compressed forms, where some endpoint compresses.
+    pub squeezed: Option<Arc<Squeezed>>,
     /// The one connection that is not to receive it.
     pub except: Option<ConnId>,
+}
+
+/// The compressed forms of one frame, by the size of the window: each is made by the core that
+/// first needs it, and then shared by all.
+#[derive(Debug, Default)]
+pub struct Squeezed([OnceLock<Option<Frozen>>; BITS]);
+
+impl Event {
+    /// The frame for peers with a window of `bits`, 9 to 15; the plain one where that is shorter.
+    pub fn squeezed(&self, bits: u8, codecs: &mut Codecs) -> &Frozen {
+        let Some(forms) = &self.squeezed else { return &self.frame };
+        let form = &forms.0[usize::from(bits.clamp(9, 15) - 9)];
+        let squeeze = || codecs.squeeze_frame(&self.frame, bits).map(|frame| Frozen::new(&frame));
+        form.get_or_init(squeeze).as_ref().unwrap_or(&self.frame)
+    }
 }
 
 /// Whom to tell, on the origin core, that an event has its place in the channel's order.

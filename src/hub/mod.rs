@@ -13,7 +13,7 @@ mod mail;
 mod members;
 mod name;
 
-pub use mail::{Ack, Down, Event, Post, Up};
+pub use mail::{Ack, Down, Event, Post, Squeezed, Up};
 pub use members::Subscriber;
 pub use name::{ChannelName, ConnId, CoreSet, Hasher};
 

@@ -37,7 +37,7 @@ impl World {
     }
 
     fn publish(&mut self, core: u16, name: &str, text: &str) {
-        let event = Event { frame: Frozen::new(text.as_bytes()), except: None };
+        let event = Event { frame: Frozen::new(text.as_bytes()), squeezed: None, except: None };
         let at = core as usize;
         if let Published::Ordered(_) =
             self.hubs[at].publish(0, name, &event, None, &mut self.posts[at])

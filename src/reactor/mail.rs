@@ -172,7 +172,7 @@ impl Reactor {
                 self.wake(to as u16);
             }
         }
-        self.shard.mail_moved(now);
+        self.shard.next_turn(now);
     }
 
     fn wake(&mut self, core: u16) {

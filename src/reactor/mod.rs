@@ -198,7 +198,7 @@ impl Reactor {
 
     /// How long the next turn may wait. Once this core has said that it sleeps, others wake it.
     fn park(&mut self) -> Duration {
-        if self.shard.has_listed() || !self.touched.is_empty() {
+        if self.shard.has_listed() || self.shard.is_restless() || !self.touched.is_empty() {
             return Duration::ZERO;
         }
         let retry = !self.shard.post().is_empty() || !self.shard.takes_requests();

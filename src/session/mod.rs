@@ -12,10 +12,11 @@ pub use queue::{Full, Queue};
 
 use crate::codec::json::Scratch;
 use crate::dialect::{Action, Closing, Context, Env, JoinOutcome, Why};
-use crate::hub::ConnId;
+use crate::hub::{ConnId, Event};
 use crate::mem::{Handle, Segment};
 use crate::stats::Counters;
 use crate::time::{Deadline, Now};
+use crate::ws::output::{BITS, Channel, Codecs, Output};
 use request::Requests;
 use socket::Socket;
 use std::net::SocketAddr;
@@ -30,6 +31,8 @@ pub struct Surroundings<'a> {
     pub env: &'a Env,
     /// Parser memory.
     pub json: &'a mut Scratch,
+    /// Compressors and decompressors.
+    pub codecs: &'a mut Codecs,
     /// What is asked of the shard.
     pub actions: &'a mut Vec<Action>,
     /// What is counted.
@@ -183,7 +186,10 @@ impl Session {
     fn must_hold(&self, around: &Surroundings<'_>) -> bool {
         around.congested
             || self.queue.replies() > around.env.config.limits.write_queue_bytes / 4
-            || matches!(&self.stage, Stage::Http(requests) if requests.is_full())
+            || match &self.stage {
+                Stage::Http(requests) => requests.is_full(),
+                Stage::Socket(socket) => socket.compresses() && around.codecs.is_spent(),
+            }
     }
 
     /// Keeps input for later.
@@ -263,9 +269,21 @@ impl Session {
         self.eof
     }
 
-    /// Queues a broadcast frame.
-    pub fn deliver(&mut self, frame: &Handle, bound: usize, now_ms: u64) -> Result<(), Full> {
-        self.queue.push(frame, bound, now_ms)
+    /// Queues a broadcast in the form that this peer takes.
+    pub fn deliver(
+        &mut self,
+        broadcast: &mut Broadcast<'_>,
+        codecs: &mut Codecs,
+        bound: usize,
+        now_ms: u64,
+    ) -> Result<(), Full> {
+        match &mut self.stage {
+            Stage::Socket(socket) if socket.compresses() => {
+                let frame = socket.squeezed(broadcast, codecs);
+                self.queue.push(&frame, bound, now_ms)
+            }
+            _ => self.queue.push(&broadcast.plain, bound, now_ms),
+        }
     }
 
     /// Tells the dialect what its join came to.
@@ -368,19 +386,44 @@ impl Session {
     }
 
     /// Undoes what the connection holds beside its own memory.
-    pub fn gone(&mut self, env: &Env) {
+    pub fn gone(&mut self, env: &Env, codecs: &mut Codecs) {
         if let Stage::Socket(socket) = &mut self.stage {
-            socket.gone(env);
+            socket.gone(env, codecs);
         }
+    }
+}
+
+/// One event on one core: its forms, each wrapped once for all connections that take it.
+pub struct Broadcast<'e> {
+    event: &'e Event,
+    plain: Handle,
+    squeezed: [Option<Handle>; BITS],
+}
+
+impl<'e> Broadcast<'e> {
+    /// Takes this core's share of the event.
+    pub fn new(event: &'e Event) -> Broadcast<'e> {
+        let plain = Handle::new(event.frame.clone());
+        Broadcast { event, plain, squeezed: [const { None }; BITS] }
+    }
+
+    fn squeezed(&mut self, bits: u8, codecs: &mut Codecs) -> Handle {
+        let form = &mut self.squeezed[usize::from(bits.clamp(9, 15) - 9)];
+        form.get_or_insert_with(|| Handle::new(self.event.squeezed(bits, codecs).clone())).clone()
     }
 }
 
 /// A dialect's context, over a session's surroundings.
 fn context<'c>(
-    out: &'c mut Vec<u8>,
+    bytes: &'c mut Vec<u8>,
+    channel: Option<&'c mut Channel>,
     closing: &'c mut Option<Closing>,
     around: &'c mut Surroundings<'_>,
 ) -> Context<'c> {
+    let out = match channel {
+        Some(channel) => channel.output(bytes, around.codecs),
+        None => Output::plain(bytes),
+    };
     Context {
         now: around.now,
         conn: around.conn,

@@ -8,6 +8,8 @@ use crate::gateway;
 use crate::http::{self, Event, Phase, Request, Response};
 use crate::limits::HTTP_PIPELINE;
 use crate::time::Deadline;
+use crate::ws::extension::{self, Agreed, Compression};
+use crate::ws::output::Channel;
 use std::collections::VecDeque;
 
 /// The requests of one connection.
@@ -163,10 +165,11 @@ impl Requests {
 fn answer(request: &mut Request<'_>, around: &mut Surroundings<'_>) -> Waiting {
     let connection = request.connection();
     let head_only = request.method == "HEAD";
-    let reply = match gateway::route(&around.env.config, request.path()) {
+    let route = gateway::route(&around.env.config, request.path());
+    let reply = match route.map(|route| route.endpoint) {
         Some(config::Endpoint::Apps) => {
             let (mut out, mut closing) = (Vec::new(), None);
-            dialect::request(&mut context(&mut out, &mut closing, around), request)
+            dialect::request(&mut context(&mut out, None, &mut closing, around), request)
         }
         Some(config::Endpoint::Echo) => error(426, "a WebSocket is served here"),
         None => error(404, "nothing is served at this path"),
@@ -217,13 +220,18 @@ fn open(
             return After::End(Ending::Flush);
         }
     };
-    let Some(endpoint) = gateway::route(&around.env.config, request.path()) else {
+    let Some(route) = gateway::route(&around.env.config, request.path()) else {
         return refuse(out, 404, "nothing is served at this path\n");
     };
-    upgrade::accept(out, &accepted, None, None);
+    let Ok(agreed) = extension::negotiate(accepted.extensions(), compression(route)) else {
+        return refuse(out, 400, "Sec-WebSocket-Extensions is malformed\n");
+    };
+    let mut channel = agreed.and_then(|agreed| compress(agreed, &accepted, around));
+    let answer = channel.as_ref().map(|channel| channel.agreed().answer());
+    upgrade::accept(out, &accepted, None, answer.as_deref());
     around.counters.upgrades.add(1);
     let mut wanted = None;
-    let endpoint = match endpoint {
+    let endpoint = match route.endpoint {
         config::Endpoint::Echo => Endpoint::Echo,
         config::Endpoint::Apps => {
             let opening = Opening {
@@ -232,15 +240,39 @@ fn open(
                 origin: accepted.origin(),
                 secure: false,
             };
-            match Connection::open(&mut context(out, &mut wanted, around), &opening) {
+            let channel = channel.as_deref_mut();
+            match Connection::open(&mut context(out, channel, &mut wanted, around), &opening) {
                 Some(connection) => Endpoint::Dialect(connection),
                 None => Endpoint::Refused,
             }
         }
     };
-    let mut socket = Socket::new(endpoint, around.now.ms);
+    let mut socket = Socket::new(endpoint, channel, around.now.ms);
     if let Some(closing) = wanted {
         socket.close(&closing, out);
     }
     After::Upgraded(Box::new(socket))
+}
+
+fn compression(route: &config::Route) -> Compression {
+    match route.compression {
+        config::Compression::Off => Compression::Off,
+        config::Compression::Shared => Compression::Shared,
+        config::Compression::Dedicated => Compression::Dedicated,
+    }
+}
+
+/// What was agreed on, or less when the core's memory for windows is used up.
+fn compress(
+    agreed: Agreed,
+    accepted: &upgrade::Upgrade<'_>,
+    around: &mut Surroundings<'_>,
+) -> Option<Box<Channel>> {
+    let least = around.env.config.compression.min_bytes;
+    let channel = Channel::new(agreed, least, around.codecs).or_else(|| {
+        around.counters.windows_refused.add(1);
+        let shared = extension::negotiate(accepted.extensions(), Compression::Shared);
+        Channel::new(shared.ok()??, least, around.codecs)
+    });
+    channel.map(Box::new)
 }

@@ -1,16 +1,21 @@
 //! The WebSocket stage: messages in and out, the closing handshake, heartbeats.
 
-use super::{After, Ending, Surroundings, context};
+use super::{After, Broadcast, Ending, Surroundings, context};
 use crate::dialect::{Closing, Connection, Env, JoinOutcome, Why};
 use crate::gateway;
+use crate::mem::{Frozen, Handle};
 use crate::time::Deadline;
 use crate::ws::close::{self, Handshake};
-use crate::ws::{self, Event, Opcode, Role, frame};
+use crate::ws::deflate::InflateError;
+use crate::ws::output::{Channel, Codecs, Output};
+use crate::ws::{self, Event, Kind, Opcode, Role, Violation, frame};
 
 /// One WebSocket.
 pub(super) struct Socket {
     reader: ws::Reader,
     endpoint: Endpoint,
+    /// How messages are compressed, if that was agreed on.
+    channel: Option<Box<Channel>>,
     /// When the peer was last heard.
     heard_ms: u64,
     closing: Handshake,
@@ -36,10 +41,11 @@ enum Beat {
 }
 
 impl Socket {
-    pub(super) fn new(endpoint: Endpoint, now_ms: u64) -> Socket {
+    pub(super) fn new(endpoint: Endpoint, channel: Option<Box<Channel>>, now_ms: u64) -> Socket {
         Socket {
             reader: ws::Reader::new(),
             endpoint,
+            channel,
             heard_ms: now_ms,
             closing: Handshake::Open,
             beat: Beat::None,
@@ -66,16 +72,24 @@ impl Socket {
         let after = match event {
             Event::Need => After::Need,
             Event::Message { .. } | Event::Ping(_) | Event::Pong(_) if !is_open => After::Again,
-            Event::Message { kind, payload, .. } => {
+            Event::Message { kind, compressed, payload } => {
                 around.counters.messages_received.add(1);
-                match &mut self.endpoint {
-                    Endpoint::Echo => gateway::echo(out, kind, payload),
-                    Endpoint::Dialect(it) => {
-                        it.message(&mut context(out, &mut wanted, around), kind, payload);
+                let mut to = Recipient {
+                    endpoint: &mut self.endpoint,
+                    channel: self.channel.as_deref_mut(),
+                    wanted: &mut wanted,
+                };
+                let given = match compressed {
+                    false => {
+                        to.give(kind, payload, out, around);
+                        Ok(())
                     }
-                    Endpoint::Refused => {}
+                    true => to.inflate_and_give(kind, payload, limits.message_bytes, out, around),
+                };
+                match given {
+                    Ok(()) => After::Again,
+                    Err(violation) => self.violated(violation, out, around),
                 }
-                After::Again
             }
             Event::Ping(payload) => {
                 frame::push(out, Opcode::Pong, payload, None);
@@ -88,13 +102,7 @@ impl Socket {
                 }
                 After::End(Ending::Flush)
             }
-            Event::Violation(violation) => {
-                around.counters.violations.add(1);
-                if self.closing.send() {
-                    push_close(out, Some(violation.code()), violation.reason());
-                }
-                After::End(Ending::Flush)
-            }
+            Event::Violation(violation) => self.violated(violation, out, around),
         };
         if let Some(closing) = wanted {
             self.close(&closing, out);
@@ -103,16 +111,56 @@ impl Socket {
         (taken, after)
     }
 
+    fn violated(
+        &mut self,
+        violation: Violation,
+        out: &mut Vec<u8>,
+        around: &Surroundings<'_>,
+    ) -> After {
+        around.counters.violations.add(1);
+        if self.closing.send() {
+            push_close(out, Some(violation.code()), violation.reason());
+        }
+        After::End(Ending::Flush)
+    }
+
+    /// Whether messages may be compressed.
+    pub(super) fn compresses(&self) -> bool {
+        self.channel.is_some()
+    }
+
+    /// A broadcast in the compressed form that was agreed on.
+    pub(super) fn squeezed(
+        &mut self,
+        broadcast: &mut Broadcast<'_>,
+        codecs: &mut Codecs,
+    ) -> Handle {
+        let plain = &broadcast.plain;
+        let Some(channel) = &mut self.channel else { return plain.clone() };
+        if plain.len() < channel.least() {
+            return plain.clone();
+        }
+        if let Some(bits) = channel.shared_bits() {
+            return broadcast.squeezed(bits, codecs);
+        }
+        let Some((opcode, payload)) = frame::split(plain) else { return plain.clone() };
+        let kind = if opcode == Opcode::Text { Kind::Text } else { Kind::Binary };
+        let mut own = Vec::new();
+        channel.output(&mut own, codecs).message(kind, payload);
+        Handle::new(Frozen::new(&own))
+    }
+
     fn limits(&self, env: &Env) -> ws::Limits {
+        let allow_rsv1 = self.compresses();
         match &self.endpoint {
-            Endpoint::Dialect(it) => it.limits(env),
+            Endpoint::Dialect(it) => ws::Limits { allow_rsv1, ..it.limits(env) },
             Endpoint::Echo | Endpoint::Refused => {
                 let limits = &env.config.limits;
                 ws::Limits {
                     frame_bytes: limits.frame_bytes,
                     message_bytes: limits.message_bytes,
                     fragments: limits.fragments,
-                    allow_rsv1: false,
+                    allow_rsv1,
                 }
             }
         }
@@ -154,7 +202,8 @@ impl Socket {
         if self.is_open()
             && let Endpoint::Dialect(it) = &mut self.endpoint
         {
-            it.joined(&mut context(out, &mut wanted, around), name, outcome);
+            let channel = self.channel.as_deref_mut();
+            it.joined(&mut context(out, channel, &mut wanted, around), name, outcome);
         }
         if let Some(closing) = wanted {
             self.close(&closing, out);
@@ -191,7 +240,8 @@ impl Socket {
             Beat::Ping => {
                 let mut wanted = None;
                 if let Endpoint::Dialect(it) = &mut self.endpoint {
-                    it.nudge(&mut context(out, &mut wanted, around));
+                    let channel = self.channel.as_deref_mut();
+                    it.nudge(&mut context(out, channel, &mut wanted, around));
                 }
                 self.beat = Beat::Words;
                 *deadline = now.plus_ms(answer_ms.div_ceil(2));
@@ -204,10 +254,67 @@ impl Socket {
         After::Again
     }
 
-    pub(super) fn gone(&mut self, env: &Env) {
+    pub(super) fn gone(&mut self, env: &Env, codecs: &mut Codecs) {
         if let Endpoint::Dialect(it) = &mut self.endpoint {
             it.gone(env);
         }
+        if let Some(channel) = &self.channel {
+            channel.release(codecs);
+        }
+    }
+}
+
+/// Who takes a message, apart from the reader that lends it.
+struct Recipient<'s> {
+    endpoint: &'s mut Endpoint,
+    channel: Option<&'s mut Channel>,
+    wanted: &'s mut Option<Closing>,
+}
+
+impl Recipient<'_> {
+    fn give(
+        &mut self,
+        kind: Kind,
+        payload: &mut [u8],
+        out: &mut Vec<u8>,
+        around: &mut Surroundings<'_>,
+    ) {
+        let channel = self.channel.as_deref_mut();
+        match self.endpoint {
+            Endpoint::Echo => {
+                let mut to = match channel {
+                    Some(channel) => channel.output(out, around.codecs),
+                    None => Output::plain(out),
+                };
+                gateway::echo(&mut to, kind, payload);
+            }
+            Endpoint::Dialect(it) => {
+                it.message(&mut context(out, channel, self.wanted, around), kind, payload);
+            }
+            Endpoint::Refused => {}
+        }
+    }
+
+    fn inflate_and_give(
+        &mut self,
+        kind: Kind,
+        payload: &[u8],
+        most: u64,
+        out: &mut Vec<u8>,
+        around: &mut Surroundings<'_>,
+    ) -> Result<(), Violation> {
+        let Some(channel) = &mut self.channel else { return Err(Violation::ReservedBits) };
+        let inflated = channel.inflate(payload, most, around.codecs);
+        let mut message = inflated.map_err(|error| match error {
+            InflateError::TooBig => Violation::TooBig,
+            InflateError::Invalid => Violation::NotDeflate,
+        })?;
+        if kind == Kind::Text && !ws::utf8::valid(&message) {
+            return Err(Violation::TextNotUtf8);
+        }
+        self.give(kind, &mut message, out, around);
+        around.codecs.give_back(message);
+        Ok(())
     }
 }
 

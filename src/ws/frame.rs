@@ -140,6 +140,17 @@ pub fn frozen(opcode: Opcode, payload: &[u8]) -> Vec<u8> {
     out
 }
 
+/// Opcode and payload of one whole frame of ours: final and without a mask.
+pub fn split(frame: &[u8]) -> Option<(Opcode, &[u8])> {
+    let (head, rest) = frame.split_first_chunk::<2>()?;
+    let payload = match head[1] {
+        126 => rest.get(2..)?,
+        127 => rest.get(8..)?,
+        _ => rest,
+    };
+    Some((Opcode::from_bits(head[0] & 0x0f)?, payload))
+}
+
 /// Octets of the header of an unmasked frame: 2, 4 or 10.
 pub fn header_len(payload: usize) -> usize {
     match payload {

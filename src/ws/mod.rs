@@ -8,7 +8,10 @@
 //! Time is not known here: who waits how long for an answer is the session's business.
 
 pub mod close;
+pub mod deflate;
+pub mod extension;
 pub mod frame;
+pub mod output;
 mod read;
 pub mod utf8;
 mod violation;

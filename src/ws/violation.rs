@@ -31,6 +31,8 @@ pub enum Violation {
     TooBig,
     /// A text message that is not UTF-8 (section 8.1).
     TextNotUtf8,
+    /// A compressed message that is not a DEFLATE stream (RFC 7692 section 7.2.2).
+    NotDeflate,
     /// A close frame with one octet of payload (section 5.5.1).
     HalfCloseCode,
     /// A close code that must not be on the wire (section 7.4).
@@ -66,6 +68,7 @@ impl Violation {
             NegativeLength => (close::PROTOCOL, "top bit of the length set"),
             TooBig => (close::TOO_BIG, "message too big"),
             TextNotUtf8 => (close::INVALID_DATA, "text is not UTF-8"),
+            NotDeflate => (close::INVALID_DATA, "compressed message is damaged"),
             HalfCloseCode => (close::PROTOCOL, "close frame of one byte"),
             CloseCode(_) => (close::PROTOCOL, "close code not allowed"),
             ReasonNotUtf8 => (close::INVALID_DATA, "close reason is not UTF-8"),

@@ -96,7 +96,8 @@ fn trigger(
     let mut scratch = Vec::with_capacity(64 + data.len() + data.len() / 4);
     for channel in names {
         let frame = freeze_text(&mut scratch, |out| words::push_event(out, name, channel, data));
-        let event = Event { frame, except };
+        let squeezed = env.compresses.then(Default::default);
+        let event = Event { frame, squeezed, except };
         actions.push(Action::Publish { app, name: channel.to_owned(), event });
     }
     Ok(())
