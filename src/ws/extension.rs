@@ -18,14 +18,14 @@ pub enum Compression {
 /// What was agreed on with one peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Agreed {
-    /// Our window is `2^server_bits` bytes, 9 to 15.
-    pub server_bits: u8,
+    /// Our window is `2^our_bits` bytes, 9 to 15.
+    pub our_bits: u8,
     /// Whether we keep our window between messages.
-    pub server_takeover: bool,
+    pub we_keep: bool,
     /// Whether the peer keeps its window between messages. Its size is 15 bits at most, always.
-    pub client_takeover: bool,
+    pub peer_keeps: bool,
     /// Whether the offer named `server_max_window_bits`, so that the answer has to.
-    names_server_bits: bool,
+    names_bits: bool,
 }
 
 /// The value of the field is not a list of extensions: the handshake fails.
@@ -38,17 +38,17 @@ const BITS_MIN: u8 = 9;
 const BITS_MAX: u8 = 15;
 
 impl Agreed {
-    /// The value of the answer's field.
+    /// The value of a server's answer.
     pub fn answer(&self) -> String {
         let mut text = "permessage-deflate".to_owned();
-        if !self.server_takeover {
+        if !self.we_keep {
             text += "; server_no_context_takeover";
         }
-        if !self.client_takeover {
+        if !self.peer_keeps {
             text += "; client_no_context_takeover";
         }
-        if self.names_server_bits {
-            text += &format!("; server_max_window_bits={}", self.server_bits);
+        if self.names_bits {
+            text += &format!("; server_max_window_bits={}", self.our_bits);
         }
         text
     }
@@ -85,6 +85,38 @@ pub fn negotiate<'f>(
     Ok(agreed)
 }
 
+/// What a client offers: our window may be made smaller.
+pub const OFFER: &str = "permessage-deflate; client_max_window_bits";
+
+/// Reads a server's answer to [`OFFER`]; `None` if it declined.
+///
+/// # Errors
+/// [`Malformed`] also for an answer to something that was not offered, or one that cannot be met:
+/// the client fails the connection (RFC 7692 section 7.1).
+pub fn read_answer<'f>(fields: impl Iterator<Item = &'f str>) -> Result<Option<Agreed>, Malformed> {
+    let mut agreed = None;
+    for field in fields {
+        let mut rest = Text(field);
+        rest.skip_space();
+        let answer = offer(&mut rest)?.filter(|answer| !answer.invalid).ok_or(Malformed)?;
+        let our_bits = match answer.client_bits {
+            None => BITS_MAX,
+            Some(Some(bits @ BITS_MIN..=BITS_MAX)) => bits,
+            Some(_) => return Err(Malformed),
+        };
+        let taken = Agreed {
+            our_bits,
+            we_keep: !answer.client_no_takeover,
+            peer_keeps: !answer.server_no_takeover,
+            names_bits: false,
+        };
+        if !rest.0.is_empty() || agreed.replace(taken).is_some() {
+            return Err(Malformed);
+        }
+    }
+    Ok(agreed)
+}
+
 /// The parameters of one offer of `permessage-deflate`.
 #[derive(Clone, Copy, Debug, Default)]
 struct Offer {
@@ -104,10 +136,10 @@ impl Offer {
     fn agree(self, compression: Compression) -> Agreed {
         let keep = compression == Compression::Dedicated;
         Agreed {
-            server_bits: self.server_bits.unwrap_or(BITS_MAX),
-            server_takeover: keep && !self.server_no_takeover,
-            client_takeover: keep && !self.client_no_takeover,
-            names_server_bits: self.server_bits.is_some(),
+            our_bits: self.server_bits.unwrap_or(BITS_MAX),
+            we_keep: keep && !self.server_no_takeover,
+            peer_keeps: keep && !self.client_no_takeover,
+            names_bits: self.server_bits.is_some(),
         }
     }
 
@@ -281,6 +313,31 @@ mod tests {
             assert_eq!(answer(&[offer], Compression::Shared), expect(for_shared), "{offer}");
             assert_eq!(answer(&[offer], Compression::Dedicated), expect(for_dedicated), "{offer}");
             assert_eq!(answer(&[offer], Compression::Off), Ok(None), "{offer}");
+        }
+    }
+
+    #[test]
+    fn a_client_takes_an_answer_that_it_can_meet() {
+        let read = |text: &'static str| read_answer([text].into_iter());
+        let agreed = |our_bits, we_keep, peer_keeps| {
+            Ok(Some(Agreed { our_bits, we_keep, peer_keeps, names_bits: false }))
+        };
+        assert_eq!(read_answer(std::iter::empty()), Ok(None));
+        assert_eq!(read("permessage-deflate"), agreed(15, true, true));
+        assert_eq!(
+            read("permessage-deflate; client_max_window_bits=9; server_no_context_takeover"),
+            agreed(9, true, false)
+        );
+        assert_eq!(read("permessage-deflate; client_no_context_takeover"), agreed(15, false, true));
+        for bad in [
+            "",
+            "foo",
+            "permessage-deflate, permessage-deflate",
+            "permessage-deflate; client_max_window_bits=8",
+            "permessage-deflate; client_max_window_bits",
+            "permessage-deflate; unknown",
+        ] {
+            assert_eq!(read(bad), Err(Malformed), "{bad}");
         }
     }
 

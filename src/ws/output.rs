@@ -5,12 +5,14 @@ use super::extension::Agreed;
 use super::frame::{self, Header, Opcode};
 use super::{Kind, deflate};
 
-/// Where a server writes messages for one peer.
+/// Where messages for one peer are written.
 pub struct Output<'a> {
     /// The bytes so far, whole frames.
     pub bytes: &'a mut Vec<u8>,
     /// How messages are compressed, if they are.
     pub squeeze: Option<Squeeze<'a>>,
+    /// The masking key of the next message: a client's, fresh for each.
+    pub mask: Option<[u8; 4]>,
 }
 
 /// A compressor at work for one peer.
@@ -26,7 +28,7 @@ pub struct Squeeze<'a> {
 impl<'a> Output<'a> {
     /// An output that compresses nothing.
     pub fn plain(bytes: &'a mut Vec<u8>) -> Output<'a> {
-        Output { bytes, squeeze: None }
+        Output { bytes, squeeze: None, mask: None }
     }
 
     /// Writes one message.
@@ -37,11 +39,11 @@ impl<'a> Output<'a> {
         };
         match &mut self.squeeze {
             Some(squeeze) if payload.len() >= squeeze.least => {
-                if !squeeze.push(self.bytes, opcode, payload) {
-                    frame::push(self.bytes, opcode, payload, None);
+                if !squeeze.push(self.bytes, opcode, payload, self.mask) {
+                    frame::push(self.bytes, opcode, payload, self.mask);
                 }
             }
-            _ => frame::push(self.bytes, opcode, payload, None),
+            _ => frame::push(self.bytes, opcode, payload, self.mask),
         }
     }
 }
@@ -49,7 +51,13 @@ impl<'a> Output<'a> {
 impl Squeeze<'_> {
     /// Appends `payload` as one compressed frame; false if the plain one is no longer. A
     /// compressor that keeps its window has no choice any more: what went through it must be sent.
-    fn push(&mut self, out: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) -> bool {
+    fn push(
+        &mut self,
+        out: &mut Vec<u8>,
+        opcode: Opcode,
+        payload: &[u8],
+        mask: Option<[u8; 4]>,
+    ) -> bool {
         self.scratch.clear();
         if self.deflater.deflate(payload, self.scratch).is_none() {
             return false;
@@ -58,7 +66,7 @@ impl Squeeze<'_> {
             return false;
         }
         let len = self.scratch.len() as u64;
-        let header = Header { fin: true, rsv1: true, opcode, mask: None, len };
+        let header = Header { fin: true, rsv1: true, opcode, mask, len };
         frame::push_with(out, &header, self.scratch);
         true
     }
@@ -122,7 +130,7 @@ impl Codecs {
         let (deflater, scratch) = self.deflater(bits);
         let mut out = Vec::new();
         let mut squeeze = Squeeze { deflater, scratch, least: 0 };
-        squeeze.push(&mut out, opcode, payload).then_some(out)
+        squeeze.push(&mut out, opcode, payload, None).then_some(out)
     }
 }
 
@@ -157,7 +165,7 @@ impl Channel {
 
     /// The window for which a broadcast may be compressed once for many, if it may.
     pub fn shared_bits(&self) -> Option<u8> {
-        (!self.agreed.server_takeover).then_some(self.agreed.server_bits)
+        (!self.agreed.we_keep).then_some(self.agreed.our_bits)
     }
 
     /// Messages shorter than this many bytes stay plain.
@@ -168,14 +176,15 @@ impl Channel {
     /// An output that compresses as agreed on.
     pub fn output<'a>(&'a mut self, bytes: &'a mut Vec<u8>, codecs: &'a mut Codecs) -> Output<'a> {
         let least = self.least;
-        let bits = self.agreed.server_bits;
-        let (deflater, scratch) = if self.agreed.server_takeover {
+        let bits = self.agreed.our_bits;
+        let (deflater, scratch) = if self.agreed.we_keep {
             let own = self.deflater.get_or_insert_with(|| Box::new(Deflater::new(bits, true)));
             (&mut **own, &mut codecs.scratch)
         } else {
             codecs.deflater(bits)
         };
-        Output { bytes, squeeze: Some(Squeeze { deflater, scratch, least }) }
+        let squeeze = Some(Squeeze { deflater, scratch, least });
+        Output { bytes, squeeze, mask: None }
     }
 
     /// Decompresses one message of at most `most` bytes. Give the memory back with
@@ -188,7 +197,7 @@ impl Channel {
     ) -> Result<Vec<u8>, InflateError> {
         let mut out = std::mem::take(&mut codecs.inflated);
         let most = usize::try_from(most).unwrap_or(usize::MAX);
-        let inflater = if self.agreed.client_takeover {
+        let inflater = if self.agreed.peer_keeps {
             self.inflater.get_or_insert_with(|| Box::new(Inflater::new(true)))
         } else {
             &mut codecs.inflater
@@ -210,8 +219,8 @@ impl Codecs {
 
 /// Heap bytes of the windows that `agreed` keeps.
 fn bytes(agreed: &Agreed) -> usize {
-    let ours = if agreed.server_takeover { deflater_bytes(agreed.server_bits) } else { 0 };
-    ours + if agreed.client_takeover { deflate::INFLATER_BYTES } else { 0 }
+    let ours = if agreed.we_keep { deflater_bytes(agreed.our_bits) } else { 0 };
+    ours + if agreed.peer_keeps { deflate::INFLATER_BYTES } else { 0 }
 }
 
 #[cfg(test)]

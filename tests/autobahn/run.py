@@ -1,0 +1,263 @@
+#!/usr/bin/env python3
+"""Runs the Autobahn|Testsuite against polycast, as a server and as a client, and judges it.
+
+    tests/autobahn/run.py [--full] [--threads N] [--binary PATH] [SUITE...]
+
+SUITE is one of
+    core      RFC 6455: sections 1 to 7 and 10
+    limits    section 9: large messages and many fragments
+    deflate   RFC 7692: sections 12 and 13; without --full only the messages of up to 8 KiB
+    client    the fuzzing server against our client role, core and the quick part of deflate
+By default all four run, the first three on one reactor and on two.
+
+The suite needs Python 2.7: $PYTHON27, python2.7 in PATH, or one of pyenv's. It is installed into
+target/autobahn at the pinned version. Exit code 0: as expected; 1: a case is not; 77: no Python 2.7.
+
+wstest exits 0 whatever happens, so the verdict is taken from its index.json, and a case that was
+planned and has no result counts as failed.
+"""
+
+import argparse
+import collections
+import json
+import os
+import pathlib
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+TARGET = ROOT / "target" / "autobahn"
+SUITE = "autobahntestsuite==25.10.1"
+VIRTUALENV = "virtualenv==20.21.1"  # the last line that can make environments of Python 2.7
+
+CASES = {
+    "core": ["1.*", "2.*", "3.*", "4.*", "5.*", "6.*", "7.*", "10.*"],
+    "limits": ["9.*"],
+    "deflate": ["12.*", "13.*"],
+}
+# Cases x.y.1 to 6 and 11 of sections 12 and 13: messages of up to 8 KiB.
+DEFLATE_QUICK = ["12.*.[1-6]$", "12.*.11$", "13.*.[1-6]$", "13.*.11$"]
+
+# What a run must give: behaviours and how often. The informational ones say what a server did where
+# the RFC leaves it free.
+EXPECTED = {
+    "core": {"OK": 244, "INFORMATIONAL": 3},
+    "limits": {"OK": 54},
+    "deflate": {"OK": 216},
+    "deflate-quick": {"OK": 84},
+}
+
+CONFIG = """
+[[apps]]
+id = "1"
+key = "autobahn-key"
+secret = "autobahn-secret"
+
+[[routes]]
+when = [{ path = "/echo" }]
+endpoint = "echo"
+compression = "dedicated"
+"""
+
+
+def python27():
+    candidates = [os.environ.get("PYTHON27"), shutil.which("python2.7")]
+    pyenv = pathlib.Path(os.environ.get("PYENV_ROOT", pathlib.Path.home() / ".pyenv"))
+    candidates += sorted(map(str, pyenv.glob("versions/2.7*/bin/python2.7")))
+    for candidate in filter(None, candidates):
+        probe = [candidate, "-c", "import sys; sys.exit(sys.version_info[:2] != (2, 7))"]
+        if subprocess.run(probe, capture_output=True).returncode == 0:
+            return candidate
+    return None
+
+
+def install():
+    """The environment's bin directory, or None where there is no Python 2.7."""
+    venv = TARGET / "venv"
+    stamp = venv / "installed.txt"
+    if stamp.exists() and stamp.read_text() == SUITE:
+        return venv / "bin"
+    interpreter = python27()
+    if interpreter is None:
+        return None
+    TARGET.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(venv, ignore_errors=True)
+    with tempfile.TemporaryDirectory() as tools:
+        subprocess.run([sys.executable, "-m", "venv", tools], check=True)
+        quiet = ["-q", "--disable-pip-version-check"]
+        subprocess.run([f"{tools}/bin/pip", *quiet, "install", VIRTUALENV], check=True)
+        make = [f"{tools}/bin/virtualenv", "-q", "-p", interpreter, str(venv)]
+        subprocess.run(make, check=True)
+    environment = dict(os.environ, PYTHONWARNINGS="ignore", PIP_DISABLE_PIP_VERSION_CHECK="1")
+    constraints = str(HERE / "constraints.txt")
+    pip = [str(venv / "bin" / "pip"), "-q", "install", "-c", constraints, SUITE]
+    subprocess.run(pip, check=True, env=environment, stderr=subprocess.DEVNULL)
+    stamp.write_text(SUITE)
+    return venv / "bin"
+
+
+class Server:
+    """polycast on a port of the kernel's choice."""
+
+    def __init__(self, binary, threads):
+        self.file = tempfile.NamedTemporaryFile("w", suffix=".toml")
+        self.file.write(CONFIG)
+        self.file.flush()
+        arguments = ["--config", self.file.name, "--listen", "127.0.0.1:0"]
+        arguments += ["--threads", str(threads), "--log-level", "warn"]
+        self.process = subprocess.Popen([binary, *arguments], stdout=subprocess.PIPE, text=True)
+        line = self.process.stdout.readline()
+        if "ws://" not in line:
+            sys.exit(f"the server did not start: {line!r}")
+        self.url = "ws://" + line.split("ws://")[1].split()[0] + "/echo"
+
+    def stop(self):
+        self.process.terminate()
+        code = self.process.wait(timeout=30)
+        if code != 0:
+            sys.exit(f"the server ended with exit code {code}")
+
+
+def planned(bin_dir, patterns):
+    """The ids of the cases that the patterns stand for."""
+    script = (
+        "import json, sys; import autobahntestsuite.fuzzing as f;"
+        "s = f.CaseSet(f.CaseSetname, f.CaseBasename, f.Cases, f.CaseCategories,"
+        " f.CaseSubCategories);"
+        "print(json.dumps(s.parseSpecCases({'cases': sys.argv[1:], 'exclude-cases': []})))"
+    )
+    command = [str(bin_dir / "python"), "-c", script, *patterns]
+    environment = dict(os.environ, PYTHONWARNINGS="ignore")
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    return json.loads(done.stdout)
+
+
+def judge(name, out, ids, expected, seconds):
+    """Prints the counts; true when they are the expected ones and every case closed cleanly."""
+    path = out / "index.json"
+    if not path.exists():
+        print(f"autobahn {name}: no result at all, see {out}/wstest.log")
+        return False
+    cases = next(iter(json.loads(path.read_text()).values()), {})
+    counts = collections.Counter(case["behavior"] for case in cases.values())
+    bad = [f"{i}: no result" for i in ids if i not in cases]
+    for case_id, case in cases.items():
+        fine = case["behavior"] in ("OK", "INFORMATIONAL")
+        if not fine or case["behaviorClose"] not in ("OK", "INFORMATIONAL"):
+            bad.append(f"{case_id}: {case['behavior']}, close {case['behaviorClose']}")
+    text = ", ".join(f"{n} {behaviour}" for behaviour, n in sorted(counts.items()))
+    print(f"autobahn {name}: {len(cases)} cases in {seconds:.0f} s: {text}; {len(bad)} failing")
+    for line in bad:
+        print("  " + line)
+    if not bad and dict(counts) != expected:
+        print(f"  expected: {expected}")
+        return False
+    return not bad
+
+
+def run_wstest(bin_dir, mode, spec, out, limit_s):
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "spec.json").write_text(json.dumps(spec))
+    log = open(out / "wstest.log", "w")
+    environment = dict(os.environ, PYTHONWARNINGS="ignore")
+    command = [str(bin_dir / "wstest"), "-m", mode, "-s", "spec.json"]
+    process = subprocess.Popen(command, cwd=out, stdout=log, stderr=log, env=environment)
+    if mode == "fuzzingserver":
+        return process
+    try:
+        process.wait(timeout=limit_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        print(f"autobahn: wstest was ended after {limit_s} s")
+    return process
+
+
+def run_server_suite(bin_dir, binary, suite, threads, full):
+    patterns, key = CASES[suite], suite
+    if suite == "deflate" and not full:
+        patterns, key = DEFLATE_QUICK, "deflate-quick"
+    name = f"{key}, {threads} reactor{'s' if threads > 1 else ''}"
+    out = TARGET / f"{key}-{threads}"
+    shutil.rmtree(out, ignore_errors=True)
+    ids = planned(bin_dir, patterns)
+    server = Server(binary, threads)
+    spec = {
+        "outdir": str(out),
+        "servers": [{"agent": "polycast", "url": server.url, "options": {"version": 18}}],
+        "cases": patterns,
+        "exclude-cases": [],
+        "exclude-agent-cases": {},
+    }
+    start = time.time()
+    run_wstest(bin_dir, "fuzzingclient", spec, out, 3600 if full else 900)
+    server.stop()
+    return judge(name, out, ids, EXPECTED[key], time.time() - start)
+
+
+def run_client_suite(bin_dir, client):
+    patterns = CASES["core"] + DEFLATE_QUICK
+    out = TARGET / "client"
+    shutil.rmtree(out, ignore_errors=True)
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    url = f"ws://127.0.0.1:{port}"
+    spec = {
+        "outdir": str(out),
+        "url": url,
+        "cases": patterns,
+        "exclude-cases": [],
+        "exclude-agent-cases": {},
+        "webport": 0,
+    }
+    start = time.time()
+    server = run_wstest(bin_dir, "fuzzingserver", spec, out, 0)
+    try:
+        for _ in range(100):
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                break
+            except OSError:
+                time.sleep(0.1)
+        subprocess.run([client, f"127.0.0.1:{port}"], timeout=900, check=True)
+    finally:
+        server.terminate()
+        server.wait(timeout=10)
+    expected = collections.Counter(EXPECTED["core"]) + collections.Counter(EXPECTED["deflate-quick"])
+    ids = planned(bin_dir, patterns)
+    return judge("client role", out, ids, dict(expected), time.time() - start)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--full", action="store_true", help="all messages of sections 12 and 13")
+    parser.add_argument("--threads", type=int, action="append", help="reactors (1 and 2)")
+    parser.add_argument("--binary", default=str(ROOT / "target/release/polycast"))
+    parser.add_argument("--client", default=str(ROOT / "target/release/examples/autobahn_client"))
+    parser.add_argument("suites", nargs="*", help="core, limits, deflate, client")
+    arguments = parser.parse_args()
+    unknown = set(arguments.suites) - {*CASES, "client"}
+    if unknown:
+        parser.error(f"no such suite: {', '.join(sorted(unknown))}")
+    bin_dir = install()
+    if bin_dir is None:
+        print("SKIPPED: autobahn needs Python 2.7; set PYTHON27")
+        return 77
+    suites = arguments.suites or [*CASES, "client"]
+    fine = True
+    for suite in suites:
+        if suite == "client":
+            fine &= run_client_suite(bin_dir, arguments.client)
+            continue
+        for threads in arguments.threads or [1, 2]:
+            fine &= run_server_suite(bin_dir, arguments.binary, suite, threads, arguments.full)
+    return 0 if fine else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
