@@ -26,11 +26,23 @@ pub fn mask(buf: &mut [u8], key: [u8; 4], phase: usize) -> usize {
     let next = after(buf, phase);
     let key = turned(key, phase);
     if buf.len() <= SHORT {
-        short(buf, key)
+        short(buf, key);
     } else {
-        long(buf, key)
+        long(buf, key);
     }
     next
+}
+
+/// [`mask`] from phase 0, which also sees whether the payload is plain ASCII while it is in the
+/// registers. It looks only at payloads of up to 64 bytes: `false` means "not ASCII, or not looked".
+#[inline]
+pub fn mask_ascii(buf: &mut [u8], key: [u8; 4]) -> bool {
+    let key = turned(key, 0);
+    if buf.len() <= SHORT {
+        return short(buf, key);
+    }
+    long(buf, key);
+    false
 }
 
 /// Every version that this processor can run, by name; the first is the specification.
@@ -50,7 +62,7 @@ const SHORT: usize = 64;
 use x86::{long, short};
 
 #[cfg(not(target_arch = "x86_64"))]
-use portable::{words as long, words as short};
+use portable::{long, short};
 
 /// The phase behind `buf`.
 #[inline]
@@ -144,6 +156,27 @@ mod tests {
             let phase = mask(head, KEY, 0);
             mask(tail, KEY, phase);
             assert!(got == want, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn ascii_is_seen_in_short_payloads_and_only_there() {
+        for len in 0..100 {
+            for bad in 0..=len {
+                let mut buf = (0..len).map(|i| i as u8 & 0x7f).collect::<Vec<_>>();
+                if let Some(octet) = buf.get_mut(bad) {
+                    *octet |= 0x80;
+                }
+                let plain = buf.clone();
+                mask(&mut buf, KEY, 0);
+                let ascii = mask_ascii(&mut buf, KEY);
+                assert!(buf == plain);
+                assert_eq!(
+                    ascii,
+                    bad == len && len <= SHORT,
+                    "{len} octets, {bad} not ASCII"
+                );
+            }
         }
     }
 

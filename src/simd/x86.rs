@@ -16,15 +16,14 @@ pub(super) fn versions() -> Vec<(&'static str, Mask)> {
     all
 }
 
-/// XORs at most 64 octets with what every x86-64 has.
+/// XORs at most 64 octets with what every x86-64 has. Answers whether all of them are ASCII now.
 #[inline]
-pub(super) fn short(buf: &mut [u8], key: u32) {
+pub(super) fn short(buf: &mut [u8], key: u32) -> bool {
     if buf.len() < 16 {
-        portable::tiny(buf, key);
-    } else {
-        // SAFETY: SSE2 is part of the x86-64 baseline; the buffer holds 16 octets and at most 64.
-        unsafe { few::<__m128i>(buf, key) }
+        return portable::tiny(buf, key);
     }
+    // SAFETY: SSE2 is part of the x86-64 baseline; the buffer holds 16 octets and at most 64.
+    unsafe { _mm_movemask_epi8(few::<__m128i>(buf, key)) == 0 }
 }
 
 /// XORs a buffer of more than 64 octets with the widest vectors there are.
@@ -101,11 +100,12 @@ trait Vector: Copy {
     unsafe fn load_aligned(from: *const u8) -> Self;
     unsafe fn store_aligned(self, to: *mut u8);
     unsafe fn xor(self, other: Self) -> Self;
+    unsafe fn or(self, other: Self) -> Self;
 }
 
 macro_rules! vector {
     ($vector:ty, $bytes:literal, $splat:ident, $load:ident, $store:ident,
-     $load_aligned:ident, $store_aligned:ident, $xor:ident) => {
+     $load_aligned:ident, $store_aligned:ident, $xor:ident, $or:ident) => {
         impl Vector for $vector {
             const BYTES: usize = $bytes;
             #[inline(always)]
@@ -138,6 +138,11 @@ macro_rules! vector {
                 // SAFETY: the caller has the instruction set.
                 unsafe { $xor(self, other) }
             }
+            #[inline(always)]
+            unsafe fn or(self, other: Self) -> Self {
+                // SAFETY: the caller has the instruction set.
+                unsafe { $or(self, other) }
+            }
         }
     };
 }
@@ -150,7 +155,8 @@ vector!(
     _mm_storeu_si128,
     _mm_load_si128,
     _mm_store_si128,
-    _mm_xor_si128
+    _mm_xor_si128,
+    _mm_or_si128
 );
 vector!(
     __m256i,
@@ -160,7 +166,8 @@ vector!(
     _mm256_storeu_si256,
     _mm256_load_si256,
     _mm256_store_si256,
-    _mm256_xor_si256
+    _mm256_xor_si256,
+    _mm256_or_si256
 );
 vector!(
     __m512i,
@@ -170,7 +177,8 @@ vector!(
     _mm512_storeu_si512,
     _mm512_load_si512,
     _mm512_store_si512,
-    _mm512_xor_si512
+    _mm512_xor_si512,
+    _mm512_or_si512
 );
 
 /// XORs a buffer of any length.
@@ -184,7 +192,7 @@ unsafe fn whole<V: Vector>(buf: &mut [u8], key: u32) {
         unsafe { many::<V>(buf, key) }
     } else if buf.len() >= V::BYTES {
         // SAFETY: as above.
-        unsafe { few::<V>(buf, key) }
+        unsafe { few::<V>(buf, key) };
     } else if buf.len() >= 16 {
         short(buf, key);
     } else {
@@ -193,12 +201,12 @@ unsafe fn whole<V: Vector>(buf: &mut [u8], key: u32) {
 }
 
 /// XORs one to four vectors' worth of octets without a loop: all loads come before all stores, so
-/// that they may overlap.
+/// that they may overlap. Answers the disjunction of all octets that were stored.
 ///
 /// # Safety
 /// The caller has the instruction set of `V`; `V::BYTES <= buf.len() <= 4 * V::BYTES`.
 #[inline(always)]
-unsafe fn few<V: Vector>(buf: &mut [u8], key: u32) {
+unsafe fn few<V: Vector>(buf: &mut [u8], key: u32) -> V {
     let len = buf.len();
     debug_assert!((V::BYTES..=4 * V::BYTES).contains(&len));
     let start = buf.as_mut_ptr();
@@ -208,14 +216,17 @@ unsafe fn few<V: Vector>(buf: &mut [u8], key: u32) {
         let end = start.add(len - V::BYTES);
         let (front, back) = (V::splat(key), V::splat(further(key, len)));
         let (first, last) = (V::load(start).xor(front), V::load(end).xor(back));
+        let mut all = first.or(last);
         if len > 2 * V::BYTES {
             let (second, third) = (start.add(V::BYTES), end.sub(V::BYTES));
             let (two, three) = (V::load(second).xor(front), V::load(third).xor(back));
             two.store(second);
             three.store(third);
+            all = all.or(two.or(three));
         }
         first.store(start);
         last.store(end);
+        all
     }
 }
 

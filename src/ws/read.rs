@@ -31,6 +31,10 @@ pub struct Reader {
     compressed: bool,
 }
 
+/// A buffer of at most this size goes on to the next unfinished frame of the same input, so that a
+/// stream whose frames are cut by every input allocates once.
+const SPARE_BYTES: usize = 32 * 1024;
+
 /// Where in the stream a reader stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
@@ -155,7 +159,10 @@ impl Reader {
             Err(violation) => (all, Found::Violation(violation)),
         };
         let (opcode, place) = match found {
-            Found::Need => return (taken, Event::Need),
+            Found::Need => {
+                self.release();
+                return (taken, Event::Need);
+            }
             Found::Violation(violation) => {
                 self.die();
                 return (all, Event::Violation(violation));
@@ -333,9 +340,9 @@ impl Reader {
         }
     }
 
-    /// Makes room for `part` more octets. It never goes by a declared length alone: the buffer is at
-    /// most double what has arrived, or sixteenfold in the last frame of a message once 64 KiB
-    /// are there. What the last frame declares is an upper bound, so nothing is left over.
+    /// Makes room for `part` more octets. It never goes by a declared length alone: the room is for
+    /// double what has arrived, or sixteenfold in the last frame of a message once 64 KiB are
+    /// there. What the last frame declares is an upper bound, so nothing is left over.
     fn reserve(&mut self, part: usize) {
         let len = self.buf.len();
         if self.buf.capacity() - len >= part {
@@ -391,9 +398,10 @@ impl Reader {
         }
     }
 
-    /// Stands before a header again.
+    /// Stands before a header again. A small buffer stays for the frame that the end of this input
+    /// may cut; [`Reader::release`] takes it away if none is.
     fn rest(&mut self) {
-        if self.buf.is_empty() {
+        if self.buf.is_empty() && self.buf.capacity() > SPARE_BYTES {
             self.buf = Vec::new();
         }
         self.stage = if self.fragments > 0 {
@@ -401,6 +409,13 @@ impl Reader {
         } else {
             Stage::Idle
         };
+    }
+
+    /// Gives the buffer back if it holds nothing, at the end of an input.
+    fn release(&mut self) {
+        if self.buf.is_empty() && self.buf.capacity() > 0 {
+            self.buf = Vec::new();
+        }
     }
 
     fn die(&mut self) {
