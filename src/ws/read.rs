@@ -112,12 +112,11 @@ impl Reader {
         let all = input.len();
         let (head, rest) = input.split_at_mut(start);
         let payload = &mut rest[..end - start];
-        if role.peer_masks()
-            && let Some(key) = head.last_chunk()
-        {
-            simd::mask(payload, *key, 0);
-        }
-        if kind == Kind::Text && !utf8::valid(payload) {
+        let ascii = match head.last_chunk() {
+            Some(key) if role.peer_masks() => simd::mask_ascii(payload, *key),
+            _ => false,
+        };
+        if kind == Kind::Text && !ascii && !utf8::valid(payload) {
             self.die();
             return (all, Event::Violation(Violation::TextNotUtf8));
         }

@@ -1,7 +1,6 @@
 //! UTF-8, whole and as it arrives (RFC 6455 section 8.1, RFC 3629).
 
 /// Whether `bytes` is UTF-8 from its first to its last octet.
-#[inline]
 pub fn valid(bytes: &[u8]) -> bool {
     short_ascii(bytes) || simdutf8::basic::from_utf8(bytes).is_ok()
 }
