@@ -233,6 +233,7 @@ impl Reader {
 
     /// Reads a header, of which the first octets may have come earlier. Answers how many octets of
     /// `input` belong to it; without an answer all of them were kept.
+    #[inline]
     fn header(
         &mut self,
         role: Role,
@@ -240,20 +241,30 @@ impl Reader {
         input: &[u8],
     ) -> Result<Option<(usize, Header)>, Violation> {
         let rules = self.rules(role, limits);
-        let had = usize::from(self.head_len);
-        if had == 0 {
-            let found = rules.read(input)?;
-            if found.is_some() {
-                return Ok(found);
-            }
+        if self.head_len == 0
+            && let Some(whole) = rules.read(input)?
+        {
+            return Ok(Some(whole));
         }
+        self.header_in_parts(&rules, input)
+    }
+
+    /// The same for a header that a cut goes through, now or earlier.
+    #[inline(never)]
+    fn header_in_parts(
+        &mut self,
+        rules: &Rules,
+        input: &[u8],
+    ) -> Result<Option<(usize, Header)>, Violation> {
+        if input.is_empty() {
+            return Ok(None);
+        }
+        let had = usize::from(self.head_len);
         let more = input.len().min(HEADER_BYTES - had);
         self.head[had..had + more].copy_from_slice(&input[..more]);
-        self.head_len = (had + more) as u8;
         let Some((size, header)) = rules.read(&self.head[..had + more])? else {
-            if self.head_len > 0 {
-                self.stage = Stage::Header;
-            }
+            self.head_len = (had + more) as u8;
+            self.stage = Stage::Header;
             return Ok(None);
         };
         self.head_len = 0;
