@@ -69,6 +69,14 @@ pub(super) fn long(buf: &mut [u8], key: u32) {
     words(buf, key);
 }
 
+/// What [`super::mask_onto`] does where there are no vectors.
+#[cfg(not(target_arch = "x86_64"))]
+pub(super) fn append(out: &mut Vec<u8>, from: &[u8], key: u32) {
+    let start = out.len();
+    out.extend_from_slice(from);
+    words(&mut out[start..], key);
+}
+
 /// The top bit of every octet.
 const HIGH: u64 = 0x8080_8080_8080_8080;
 

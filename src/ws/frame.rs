@@ -129,10 +129,9 @@ pub fn push_with(out: &mut Vec<u8>, header: &Header, payload: &[u8]) {
     let len = header.write(&mut head);
     out.reserve(len + payload.len());
     out.extend_from_slice(&head[..len]);
-    let start = out.len();
-    out.extend_from_slice(payload);
-    if let Some(key) = header.mask {
-        simd::mask(&mut out[start..], key, 0);
+    match header.mask {
+        Some(key) => _ = simd::mask_onto(out, payload, key, 0),
+        None => out.extend_from_slice(payload),
     }
 }
 

@@ -220,7 +220,7 @@ impl Reader {
                 }
             }
             let part = self.left.min((input.len() - taken) as u64) as usize;
-            self.keep(&mut input[taken..taken + part])?;
+            self.keep(&input[taken..taken + part])?;
             taken += part;
             if self.left > 0 {
                 return Ok((taken, Found::Need));
@@ -333,17 +333,22 @@ impl Reader {
     }
 
     /// Moves a part of the current payload from the input to the buffer, unmasked and checked.
-    fn keep(&mut self, part: &mut [u8]) -> Result<(), Violation> {
-        if let Some(key) = &mut self.key {
-            let phase = simd::mask(part, *key, 0);
-            key.rotate_left(phase);
-        }
+    fn keep(&mut self, part: &[u8]) -> Result<(), Violation> {
         self.reserve(part.len());
-        self.buf.extend_from_slice(part);
+        let from = self.buf.len();
+        if let Some(key) = &mut self.key {
+            let phase = simd::mask_onto(&mut self.buf, part, *key, 0);
+            key.rotate_left(phase);
+        } else {
+            self.buf.extend_from_slice(part);
+        }
         self.left -= part.len() as u64;
         if self.opcode == Opcode::Close {
             close::check_part(&self.buf[self.start..])
-        } else if !self.opcode.is_control() && self.checks_text() && !self.text.feed(part) {
+        } else if !self.opcode.is_control()
+            && self.checks_text()
+            && !self.text.feed(&self.buf[from..])
+        {
             Err(Violation::TextNotUtf8)
         } else {
             Ok(())
