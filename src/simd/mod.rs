@@ -33,8 +33,8 @@ pub fn mask(buf: &mut [u8], key: [u8; 4], phase: usize) -> usize {
     next
 }
 
-/// [`mask`] from phase 0, which also sees whether the payload is plain ASCII while it is in the
-/// registers. It looks only at payloads of up to 64 bytes: `false` means "not ASCII, or not looked".
+/// [`mask`] from phase 0, which also sees whether the payload is plain ASCII while it is in
+/// the registers. It looks only at payloads of up to 64 bytes: `false` is "no" or "not looked".
 #[inline]
 pub fn mask_ascii(buf: &mut [u8], key: [u8; 4]) -> bool {
     let key = turned(key, 0);

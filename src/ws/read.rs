@@ -338,7 +338,9 @@ impl Reader {
         let from = self.buf.len();
         if let Some(key) = &mut self.key {
             let phase = simd::mask_onto(&mut self.buf, part, *key, 0);
-            key.rotate_left(phase);
+            *key = u32::from_le_bytes(*key)
+                .rotate_right(8 * phase as u32)
+                .to_le_bytes();
         } else {
             self.buf.extend_from_slice(part);
         }
