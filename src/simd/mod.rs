@@ -26,11 +26,37 @@ pub fn mask(buf: &mut [u8], key: [u8; 4], phase: usize) -> usize {
     let next = after(buf, phase);
     let key = turned(key, phase);
     if buf.len() <= SHORT {
-        short(buf, key)
+        short(buf, key);
     } else {
-        long(buf, key)
+        long(buf, key);
     }
     next
+}
+
+/// [`mask`] from phase 0, which also sees whether the payload is plain ASCII while it is in
+/// the registers. It looks only at payloads of up to 64 bytes: `false` is "no" or "not looked".
+#[inline]
+pub fn mask_ascii(buf: &mut [u8], key: [u8; 4]) -> bool {
+    let key = turned(key, 0);
+    if buf.len() <= SHORT {
+        return short(buf, key);
+    }
+    long(buf, key);
+    false
+}
+
+/// Appends `from` to `out`, masked like [`mask`] on its way: one pass instead of two.
+#[inline]
+pub fn mask_onto(out: &mut Vec<u8>, from: &[u8], key: [u8; 4], phase: usize) -> usize {
+    let turned = turned(key, phase);
+    if from.len() <= SHORT {
+        let start = out.len();
+        out.extend_from_slice(from);
+        short(&mut out[start..], turned);
+    } else {
+        append(out, from, turned);
+    }
+    after(from, phase)
 }
 
 /// Every version that this processor can run, by name; the first is the specification.
@@ -47,10 +73,10 @@ pub fn versions() -> Vec<(&'static str, Mask)> {
 const SHORT: usize = 64;
 
 #[cfg(target_arch = "x86_64")]
-use x86::{long, short};
+use x86::{append, long, short};
 
 #[cfg(not(target_arch = "x86_64"))]
-use portable::{words as long, words as short};
+use portable::{append, long, short};
 
 /// The phase behind `buf`.
 #[inline]
@@ -130,6 +156,39 @@ mod tests {
             let phase = mask(head, KEY, 0);
             mask(tail, KEY, phase);
             assert!(got == want, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn ascii_is_seen_in_short_payloads_and_only_there() {
+        for len in 0..100 {
+            for bad in 0..=len {
+                let mut buf = (0..len).map(|i| i as u8 & 0x7f).collect::<Vec<_>>();
+                if let Some(octet) = buf.get_mut(bad) {
+                    *octet |= 0x80;
+                }
+                let plain = buf.clone();
+                mask(&mut buf, KEY, 0);
+                let ascii = mask_ascii(&mut buf, KEY);
+                assert!(buf == plain);
+                assert_eq!(ascii, bad == len && len <= SHORT, "{len} octets, {bad} not ASCII");
+            }
+        }
+    }
+
+    #[test]
+    fn appending_equals_masking_at_every_length_and_phase() {
+        let from = bytes(700 + 3);
+        for len in 0..=700 {
+            for phase in 0..4 {
+                let from = &from[phase..phase + len];
+                let mut want = from.to_vec();
+                let next = portable::scalar(&mut want, KEY, phase);
+                let mut got = vec![9; len % 67];
+                assert_eq!(mask_onto(&mut got, from, KEY, phase), next);
+                assert!(got[..len % 67].iter().all(|&octet| octet == 9));
+                assert!(got[len % 67..] == want, "{len} octets, phase {phase}");
+            }
         }
     }
 

@@ -27,9 +27,10 @@ pub(super) fn words(buf: &mut [u8], key: u32) {
     tiny(rest, key);
 }
 
-/// XORs at most 16 octets: two loads that overlap, then two stores.
+/// XORs at most 16 octets: two loads that overlap, then two stores. Answers whether all octets are
+/// ASCII now.
 #[inline]
-pub(super) fn tiny(buf: &mut [u8], key: u32) {
+pub(super) fn tiny(buf: &mut [u8], key: u32) -> bool {
     let len = buf.len();
     debug_assert!(len <= 16);
     if let (Some(&head), Some(&tail)) = (buf.first_chunk::<8>(), buf.last_chunk::<8>()) {
@@ -37,17 +38,47 @@ pub(super) fn tiny(buf: &mut [u8], key: u32) {
         let tail = u64::from_le_bytes(tail) ^ wide(further(key, len));
         buf[..8].copy_from_slice(&head.to_le_bytes());
         buf[len - 8..].copy_from_slice(&tail.to_le_bytes());
+        (head | tail) & HIGH == 0
     } else if let (Some(&head), Some(&tail)) = (buf.first_chunk::<4>(), buf.last_chunk::<4>()) {
         let head = u32::from_le_bytes(head) ^ key;
         let tail = u32::from_le_bytes(tail) ^ further(key, len);
         buf[..4].copy_from_slice(&head.to_le_bytes());
         buf[len - 4..].copy_from_slice(&tail.to_le_bytes());
+        u64::from(head | tail) & HIGH == 0
     } else {
+        let mut all = 0;
         for (octet, key) in buf.iter_mut().zip(key.to_le_bytes()) {
             *octet ^= key;
+            all |= *octet;
         }
+        all < 0x80
     }
 }
+
+/// What [`super::mask`] does with short payloads where there are no vectors.
+#[cfg(not(target_arch = "x86_64"))]
+#[inline]
+pub(super) fn short(buf: &mut [u8], key: u32) -> bool {
+    words(buf, key);
+    buf.is_ascii()
+}
+
+/// What [`super::mask`] does with long payloads where there are no vectors.
+#[cfg(not(target_arch = "x86_64"))]
+pub(super) fn long(buf: &mut [u8], key: u32) {
+    words(buf, key);
+}
+
+/// What [`super::mask_onto`] does where there are no vectors.
+#[cfg(not(target_arch = "x86_64"))]
+pub(super) fn append(out: &mut Vec<u8>, from: &[u8], key: u32) {
+    let start = out.len();
+    out.extend_from_slice(from);
+    words(&mut out[start..], key);
+}
+
+/// The top bit of every octet.
+const HIGH: u64 = 0x8080_8080_8080_8080;
 
 /// The key twice; the same at every distance that is a multiple of four.
 #[inline]

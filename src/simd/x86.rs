@@ -16,28 +16,51 @@ pub(super) fn versions() -> Vec<(&'static str, Mask)> {
     all
 }
 
-/// XORs at most 64 octets with what every x86-64 has.
+/// XORs at most 64 octets with what every x86-64 has. Answers whether all of them are ASCII now.
 #[inline]
-pub(super) fn short(buf: &mut [u8], key: u32) {
+pub(super) fn short(buf: &mut [u8], key: u32) -> bool {
     if buf.len() < 16 {
-        portable::tiny(buf, key);
-    } else {
-        // SAFETY: SSE2 is part of the x86-64 baseline; the buffer holds 16 octets and at most 64.
-        unsafe { few::<__m128i>(buf, key) }
+        return portable::tiny(buf, key);
     }
+    // SAFETY: SSE2 is part of the x86-64 baseline; the buffer holds 16 octets and at most 64.
+    unsafe { _mm_movemask_epi8(few::<__m128i>(Span::within(buf), key)) == 0 }
 }
 
 /// XORs a buffer of more than 64 octets with the widest vectors there are.
 #[inline]
 pub(super) fn long(buf: &mut [u8], key: u32) {
-    if has_avx512() {
-        // SAFETY: the processor was asked one line above.
-        unsafe { with_avx512(buf, key) }
-    } else if has_avx2() {
-        // SAFETY: the processor was asked one line above.
-        unsafe { with_avx2(buf, key) }
-    } else {
-        with_sse2(buf, key);
+    assert!(buf.len() > 64);
+    // SAFETY: the span is the buffer, and its length was just checked.
+    unsafe { widest(Span::within(buf), key) }
+}
+
+/// Appends more than 64 octets, XORed on their way.
+#[inline]
+pub(super) fn append(out: &mut Vec<u8>, from: &[u8], key: u32) {
+    assert!(from.len() > 64);
+    out.reserve(from.len());
+    let to = out.spare_capacity_mut().as_mut_ptr().cast();
+    // SAFETY: the spare capacity holds `from.len()` octets since the call to `reserve`, and all of
+    // them are written before the length says so.
+    unsafe {
+        widest(Span { from: from.as_ptr(), to, len: from.len() }, key);
+        out.set_len(out.len() + from.len());
+    }
+}
+
+/// # Safety
+/// The span is valid and has more than 64 octets.
+#[inline]
+unsafe fn widest(span: Span, key: u32) {
+    // SAFETY: the processor is asked before each call; 64 octets are the widest vector.
+    unsafe {
+        if has_avx512() {
+            with_avx512(span, key);
+        } else if has_avx2() {
+            with_avx2(span, key);
+        } else {
+            with_sse2(span, key);
+        }
     }
 }
 
@@ -53,59 +76,101 @@ fn has_avx2() -> bool {
 }
 
 fn sse2(buf: &mut [u8], key: [u8; 4], phase: usize) -> usize {
-    with_sse2(buf, turned(key, phase));
-    after(buf, phase)
+    // SAFETY: SSE2 is part of the x86-64 baseline.
+    unsafe { version::<__m128i>(buf, key, phase, with_sse2) }
 }
 
 fn avx2(buf: &mut [u8], key: [u8; 4], phase: usize) -> usize {
     assert!(has_avx2());
     // SAFETY: asserted one line above.
-    unsafe { with_avx2(buf, turned(key, phase)) };
-    after(buf, phase)
+    unsafe { version::<__m256i>(buf, key, phase, with_avx2) }
 }
 
 fn avx512(buf: &mut [u8], key: [u8; 4], phase: usize) -> usize {
     assert!(has_avx512());
     // SAFETY: asserted one line above.
-    unsafe { with_avx512(buf, turned(key, phase)) };
+    unsafe { version::<__m512i>(buf, key, phase, with_avx512) }
+}
+
+/// One width alone, for buffers that hold a vector of it.
+///
+/// # Safety
+/// The caller has the instruction set that `run` is compiled for.
+#[inline(always)]
+unsafe fn version<V: Vector>(
+    buf: &mut [u8],
+    key: [u8; 4],
+    phase: usize,
+    run: unsafe fn(Span, u32),
+) -> usize {
+    let key = turned(key, phase);
+    if buf.len() < V::BYTES {
+        short(buf, key);
+    } else {
+        // SAFETY: the span is the buffer, which holds a vector; the rest is the caller's word.
+        unsafe { run(Span::within(buf), key) }
+    }
     after(buf, phase)
 }
 
-fn with_sse2(buf: &mut [u8], key: u32) {
-    // SAFETY: SSE2 is part of the x86-64 baseline.
-    unsafe { whole::<__m128i>(buf, key) }
+/// # Safety
+/// The span is valid and has 16 octets or more.
+unsafe fn with_sse2(span: Span, key: u32) {
+    // SAFETY: SSE2 is part of the x86-64 baseline; the span is the caller's word.
+    unsafe { whole::<__m128i>(span, key) }
 }
 
+/// # Safety
+/// The processor has AVX2; the span is valid and has 32 octets or more.
 #[target_feature(enable = "avx2")]
-fn with_avx2(buf: &mut [u8], key: u32) {
-    // SAFETY: this function is compiled for AVX2, so whoever calls it has it.
-    unsafe { whole::<__m256i>(buf, key) }
+unsafe fn with_avx2(span: Span, key: u32) {
+    // SAFETY: the caller's word.
+    unsafe { whole::<__m256i>(span, key) }
 }
 
+/// # Safety
+/// The processor has AVX-512F; the span is valid and has 64 octets or more.
 #[target_feature(enable = "avx512f")]
-fn with_avx512(buf: &mut [u8], key: u32) {
-    // SAFETY: this function is compiled for AVX-512F, so whoever calls it has it.
-    unsafe { whole::<__m512i>(buf, key) }
+unsafe fn with_avx512(span: Span, key: u32) {
+    // SAFETY: the caller's word.
+    unsafe { whole::<__m512i>(span, key) }
+}
+
+/// Where to read and where to write `len` octets: the same place, or two that do not overlap. It is
+/// valid as long as both may be accessed for that length.
+#[derive(Clone, Copy)]
+struct Span {
+    from: *const u8,
+    to: *mut u8,
+    len: usize,
+}
+
+impl Span {
+    /// A buffer in place.
+    #[inline(always)]
+    fn within(buf: &mut [u8]) -> Span {
+        let to = buf.as_mut_ptr();
+        Span { from: to.cast_const(), to, len: buf.len() }
+    }
 }
 
 /// One width of vector.
 ///
 /// # Safety
-/// The caller of any method has the instruction set of the implementation. `load` and `store`
-/// touch `BYTES` octets at the pointer; the `_aligned` forms want it aligned to `BYTES`.
+/// The caller of any method has the instruction set of the implementation; `load` and `store` touch
+/// `BYTES` octets at any address.
 trait Vector: Copy {
     const BYTES: usize;
     unsafe fn splat(key: u32) -> Self;
     unsafe fn load(from: *const u8) -> Self;
     unsafe fn store(self, to: *mut u8);
-    unsafe fn load_aligned(from: *const u8) -> Self;
-    unsafe fn store_aligned(self, to: *mut u8);
     unsafe fn xor(self, other: Self) -> Self;
+    unsafe fn or(self, other: Self) -> Self;
 }
 
 macro_rules! vector {
     ($vector:ty, $bytes:literal, $splat:ident, $load:ident, $store:ident,
-     $load_aligned:ident, $store_aligned:ident, $xor:ident) => {
+     $xor:ident, $or:ident) => {
         impl Vector for $vector {
             const BYTES: usize = $bytes;
             #[inline(always)]
@@ -124,19 +189,14 @@ macro_rules! vector {
                 unsafe { $store(to.cast(), self) }
             }
             #[inline(always)]
-            unsafe fn load_aligned(from: *const u8) -> Self {
-                // SAFETY: as `load`, and the caller vouches for the alignment.
-                unsafe { $load_aligned(from.cast()) }
-            }
-            #[inline(always)]
-            unsafe fn store_aligned(self, to: *mut u8) {
-                // SAFETY: as `store`, and the caller vouches for the alignment.
-                unsafe { $store_aligned(to.cast(), self) }
-            }
-            #[inline(always)]
             unsafe fn xor(self, other: Self) -> Self {
                 // SAFETY: the caller has the instruction set.
                 unsafe { $xor(self, other) }
+            }
+            #[inline(always)]
+            unsafe fn or(self, other: Self) -> Self {
+                // SAFETY: the caller has the instruction set.
+                unsafe { $or(self, other) }
             }
         }
     };
@@ -148,9 +208,8 @@ vector!(
     _mm_set1_epi32,
     _mm_loadu_si128,
     _mm_storeu_si128,
-    _mm_load_si128,
-    _mm_store_si128,
-    _mm_xor_si128
+    _mm_xor_si128,
+    _mm_or_si128
 );
 vector!(
     __m256i,
@@ -158,9 +217,8 @@ vector!(
     _mm256_set1_epi32,
     _mm256_loadu_si256,
     _mm256_storeu_si256,
-    _mm256_load_si256,
-    _mm256_store_si256,
-    _mm256_xor_si256
+    _mm256_xor_si256,
+    _mm256_or_si256
 );
 vector!(
     __m512i,
@@ -168,89 +226,85 @@ vector!(
     _mm512_set1_epi32,
     _mm512_loadu_si512,
     _mm512_storeu_si512,
-    _mm512_load_si512,
-    _mm512_store_si512,
-    _mm512_xor_si512
+    _mm512_xor_si512,
+    _mm512_or_si512
 );
 
-/// XORs a buffer of any length.
+/// XORs a span of one vector or more.
 ///
 /// # Safety
-/// The caller has the instruction set of `V`.
+/// The caller has the instruction set of `V`; the span is valid, and `V::BYTES <= span.len`.
 #[inline(always)]
-unsafe fn whole<V: Vector>(buf: &mut [u8], key: u32) {
-    if buf.len() > 4 * V::BYTES {
-        // SAFETY: the length was just checked; the instruction set is the caller's word.
-        unsafe { many::<V>(buf, key) }
-    } else if buf.len() >= V::BYTES {
-        // SAFETY: as above.
-        unsafe { few::<V>(buf, key) }
-    } else if buf.len() >= 16 {
-        short(buf, key);
-    } else {
-        portable::tiny(buf, key);
+unsafe fn whole<V: Vector>(span: Span, key: u32) {
+    // SAFETY: the bounds of both are split here; the rest is the caller's word.
+    unsafe {
+        if span.len > 4 * V::BYTES {
+            many::<V>(span, key);
+        } else {
+            few::<V>(span, key);
+        }
     }
 }
 
 /// XORs one to four vectors' worth of octets without a loop: all loads come before all stores, so
-/// that they may overlap.
+/// that they may overlap. Answers the disjunction of all octets that were stored.
 ///
 /// # Safety
-/// The caller has the instruction set of `V`; `V::BYTES <= buf.len() <= 4 * V::BYTES`.
+/// The caller has the instruction set of `V`; the span is valid, and
+/// `V::BYTES <= span.len <= 4 * V::BYTES`.
 #[inline(always)]
-unsafe fn few<V: Vector>(buf: &mut [u8], key: u32) {
-    let len = buf.len();
+unsafe fn few<V: Vector>(Span { from, to, len }: Span, key: u32) -> V {
     debug_assert!((V::BYTES..=4 * V::BYTES).contains(&len));
-    let start = buf.as_mut_ptr();
-    // SAFETY: every pointer is `V::BYTES` or more before the end: the first and last vector lie
+    let end = len.wrapping_sub(V::BYTES);
+    // SAFETY: every place is `V::BYTES` or more before the end: the first and last vector lie
     // inside by the lower bound, the two inner ones are only touched above twice the width.
     unsafe {
-        let end = start.add(len - V::BYTES);
         let (front, back) = (V::splat(key), V::splat(further(key, len)));
-        let (first, last) = (V::load(start).xor(front), V::load(end).xor(back));
+        let first = V::load(from).xor(front);
+        let last = V::load(from.add(end)).xor(back);
+        let mut all = first.or(last);
         if len > 2 * V::BYTES {
-            let (second, third) = (start.add(V::BYTES), end.sub(V::BYTES));
-            let (two, three) = (V::load(second).xor(front), V::load(third).xor(back));
-            two.store(second);
-            three.store(third);
+            let (second, third) = (V::BYTES, end - V::BYTES);
+            let two = V::load(from.add(second)).xor(front);
+            let three = V::load(from.add(third)).xor(back);
+            two.store(to.add(second));
+            three.store(to.add(third));
+            all = all.or(two.or(three));
         }
-        first.store(start);
-        last.store(end);
+        first.store(to);
+        last.store(to.add(end));
+        all
     }
 }
 
-/// XORs more than four vectors' worth: an aligned middle, four vectors a round, under two
-/// unaligned ends.
+/// XORs more than four vectors' worth: a middle whose stores are aligned, four vectors a round,
+/// under two ends that are not.
 ///
 /// # Safety
-/// The caller has the instruction set of `V`; `buf.len() > 4 * V::BYTES`.
+/// The caller has the instruction set of `V`; the span is valid, and `span.len > 4 * V::BYTES`.
 #[inline(always)]
-unsafe fn many<V: Vector>(buf: &mut [u8], key: u32) {
-    let len = buf.len();
+unsafe fn many<V: Vector>(Span { from, to, len }: Span, key: u32) {
     debug_assert!(len > 4 * V::BYTES);
-    let start = buf.as_mut_ptr();
-    let skip = start.align_offset(V::BYTES) % V::BYTES;
+    let skip = to.align_offset(V::BYTES) % V::BYTES;
+    let end = len.wrapping_sub(V::BYTES);
     // SAFETY: `skip < V::BYTES`, and `at` only advances while the vectors that it steps over end
-    // inside the buffer; from `skip` on it is aligned because it advances by whole vectors.
+    // inside the span.
     unsafe {
-        let end = len - V::BYTES;
-        let first = V::load(start).xor(V::splat(key));
-        let last = V::load(start.add(end)).xor(V::splat(further(key, len)));
+        let first = V::load(from).xor(V::splat(key));
+        let last = V::load(from.add(end)).xor(V::splat(further(key, len)));
         let middle = V::splat(further(key, skip));
         let mut at = skip;
         while at + 4 * V::BYTES <= len {
-            let p = start.add(at);
-            for i in 0..4 {
-                let p = p.add(i * V::BYTES);
-                V::load_aligned(p).xor(middle).store_aligned(p);
+            for at in [at, at + V::BYTES, at + 2 * V::BYTES, at + 3 * V::BYTES] {
+                V::load(from.add(at)).xor(middle).store(to.add(at));
             }
             at += 4 * V::BYTES;
         }
         while at <= end {
-            V::load_aligned(start.add(at)).xor(middle).store_aligned(start.add(at));
+            V::load(from.add(at)).xor(middle).store(to.add(at));
             at += V::BYTES;
         }
-        first.store(start);
-        last.store(start.add(end));
+        first.store(to);
+        last.store(to.add(end));
     }
 }

@@ -123,10 +123,9 @@ pub fn push_with(out: &mut Vec<u8>, header: &Header, payload: &[u8]) {
     let len = header.write(&mut head);
     out.reserve(len + payload.len());
     out.extend_from_slice(&head[..len]);
-    let start = out.len();
-    out.extend_from_slice(payload);
-    if let Some(key) = header.mask {
-        simd::mask(&mut out[start..], key, 0);
+    match header.mask {
+        Some(key) => _ = simd::mask_onto(out, payload, key, 0),
+        None => out.extend_from_slice(payload),
     }
 }
 
@@ -179,6 +178,7 @@ impl Rules {
     ///
     /// # Errors
     /// The first octet, in their order, that no further octet can mend.
+    #[inline]
     pub(super) fn read(&self, bytes: &[u8]) -> Result<Option<(usize, Header)>, Violation> {
         let [first, ref rest @ ..] = *bytes else {
             return Ok(None);
@@ -208,6 +208,7 @@ impl Rules {
     }
 
     /// FIN, the reserved bits and the opcode.
+    #[inline]
     fn first(&self, octet: u8) -> Result<(bool, bool, Opcode), Violation> {
         let (fin, rsv1) = (octet & 0x80 != 0, octet & 0x40 != 0);
         if octet & 0x30 != 0 {
@@ -228,6 +229,7 @@ impl Rules {
     }
 
     /// The mask bit, and what the length code says of a control frame.
+    #[inline]
     fn second(&self, opcode: Opcode, masked: bool, code: u8) -> Result<(), Violation> {
         match (self.role.peer_masks(), masked) {
             (true, false) => return Err(Violation::Unmasked),
@@ -243,6 +245,7 @@ impl Rules {
     /// The length, from its code and as many of the extended octets as are there; `None` if some
     /// are missing. The missing ones leave a range, and a range that lies outside what is
     /// allowed is a violation already.
+    #[inline]
     fn length(&self, opcode: Opcode, code: u8, bytes: &[u8]) -> Result<Option<u64>, Violation> {
         let (width, least) = match code {
             126 => (2, 126),

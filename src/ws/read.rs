@@ -31,6 +31,10 @@ pub struct Reader {
     compressed: bool,
 }
 
+/// A buffer of at most this size goes on to the next unfinished frame of the same input, so that a
+/// stream whose frames are cut by every input allocates once.
+const SPARE_BYTES: usize = 32 * 1024;
+
 /// Where in the stream a reader stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
@@ -104,12 +108,11 @@ impl Reader {
         let all = input.len();
         let (head, rest) = input.split_at_mut(start);
         let payload = &mut rest[..end - start];
-        if role.peer_masks()
-            && let Some(key) = head.last_chunk()
-        {
-            simd::mask(payload, *key, 0);
-        }
-        if kind == Kind::Text && !utf8::valid(payload) {
+        let ascii = match head.last_chunk() {
+            Some(key) if role.peer_masks() => simd::mask_ascii(payload, *key),
+            _ => false,
+        };
+        if kind == Kind::Text && !ascii && !utf8::valid(payload) {
             self.die();
             return (all, Event::Violation(Violation::TextNotUtf8));
         }
@@ -144,7 +147,10 @@ impl Reader {
             Err(violation) => (all, Found::Violation(violation)),
         };
         let (opcode, place) = match found {
-            Found::Need => return (taken, Event::Need),
+            Found::Need => {
+                self.release();
+                return (taken, Event::Need);
+            }
             Found::Violation(violation) => {
                 self.die();
                 return (all, Event::Violation(violation));
@@ -196,7 +202,7 @@ impl Reader {
                 }
             }
             let part = self.left.min((input.len() - taken) as u64) as usize;
-            self.keep(&mut input[taken..taken + part])?;
+            self.keep(&input[taken..taken + part])?;
             taken += part;
             if self.left > 0 {
                 return Ok((taken, Found::Need));
@@ -209,6 +215,7 @@ impl Reader {
 
     /// Reads a header, of which the first octets may have come earlier. Answers how many octets of
     /// `input` belong to it; without an answer all of them were kept.
+    #[inline]
     fn header(
         &mut self,
         role: Role,
@@ -216,20 +223,30 @@ impl Reader {
         input: &[u8],
     ) -> Result<Option<(usize, Header)>, Violation> {
         let rules = self.rules(role, limits);
-        let had = usize::from(self.head_len);
-        if had == 0 {
-            let found = rules.read(input)?;
-            if found.is_some() {
-                return Ok(found);
-            }
+        if self.head_len == 0
+            && let Some(whole) = rules.read(input)?
+        {
+            return Ok(Some(whole));
         }
+        self.header_in_parts(&rules, input)
+    }
+
+    /// The same for a header that a cut goes through, now or earlier.
+    #[inline(never)]
+    fn header_in_parts(
+        &mut self,
+        rules: &Rules,
+        input: &[u8],
+    ) -> Result<Option<(usize, Header)>, Violation> {
+        if input.is_empty() {
+            return Ok(None);
+        }
+        let had = usize::from(self.head_len);
         let more = input.len().min(HEADER_BYTES - had);
         self.head[had..had + more].copy_from_slice(&input[..more]);
-        self.head_len = (had + more) as u8;
         let Some((size, header)) = rules.read(&self.head[..had + more])? else {
-            if self.head_len > 0 {
-                self.stage = Stage::Header;
-            }
+            self.head_len = (had + more) as u8;
+            self.stage = Stage::Header;
             return Ok(None);
         };
         self.head_len = 0;
@@ -298,26 +315,31 @@ impl Reader {
     }
 
     /// Moves a part of the current payload from the input to the buffer, unmasked and checked.
-    fn keep(&mut self, part: &mut [u8]) -> Result<(), Violation> {
-        if let Some(key) = &mut self.key {
-            let phase = simd::mask(part, *key, 0);
-            key.rotate_left(phase);
-        }
+    fn keep(&mut self, part: &[u8]) -> Result<(), Violation> {
         self.reserve(part.len());
-        self.buf.extend_from_slice(part);
+        let from = self.buf.len();
+        if let Some(key) = &mut self.key {
+            let phase = simd::mask_onto(&mut self.buf, part, *key, 0);
+            *key = u32::from_le_bytes(*key).rotate_right(8 * phase as u32).to_le_bytes();
+        } else {
+            self.buf.extend_from_slice(part);
+        }
         self.left -= part.len() as u64;
         if self.opcode == Opcode::Close {
             close::check_part(&self.buf[self.start..])
-        } else if !self.opcode.is_control() && self.checks_text() && !self.text.feed(part) {
+        } else if !self.opcode.is_control()
+            && self.checks_text()
+            && !self.text.feed(&self.buf[from..])
+        {
             Err(Violation::TextNotUtf8)
         } else {
             Ok(())
         }
     }
 
-    /// Makes room for `part` more octets. It never goes by a declared length alone: the buffer is at
-    /// most double what has arrived, or sixteenfold in the last frame of a message once 64 KiB
-    /// are there. What the last frame declares is an upper bound, so nothing is left over.
+    /// Makes room for `part` more octets. It never goes by a declared length alone: the room is for
+    /// double what has arrived, or sixteenfold in the last frame of a message once 64 KiB are
+    /// there. What the last frame declares is an upper bound, so nothing is left over.
     fn reserve(&mut self, part: usize) {
         let len = self.buf.len();
         if self.buf.capacity() - len >= part {
@@ -369,12 +391,20 @@ impl Reader {
         }
     }
 
-    /// Stands before a header again.
+    /// Stands before a header again. A small buffer stays for the frame that the end of this input
+    /// may cut; [`Reader::release`] takes it away if none is.
     fn rest(&mut self) {
-        if self.buf.is_empty() {
+        if self.buf.is_empty() && self.buf.capacity() > SPARE_BYTES {
             self.buf = Vec::new();
         }
         self.stage = if self.fragments > 0 { Stage::Header } else { Stage::Idle };
+    }
+
+    /// Gives the buffer back if it holds nothing, at the end of an input.
+    fn release(&mut self) {
+        if self.buf.is_empty() && self.buf.capacity() > 0 {
+            self.buf = Vec::new();
+        }
     }
 
     fn die(&mut self) {

@@ -1,7 +1,6 @@
 //! UTF-8, whole and as it arrives (RFC 6455 section 8.1, RFC 3629).
 
 /// Whether `bytes` is UTF-8 from its first to its last octet.
-#[inline]
 pub fn valid(bytes: &[u8]) -> bool {
     short_ascii(bytes) || simdutf8::basic::from_utf8(bytes).is_ok()
 }
@@ -39,8 +38,8 @@ impl Validator {
         Validator { need: 0, low: 0x80, high: 0xbf }
     }
 
-    /// Takes the next piece. `false` if an octet in it cannot belong to UTF-8 at its place; then the
-    /// text is invalid whatever follows, and the validator is of no further use.
+    /// Takes the next piece. `false` if an octet in it cannot belong to UTF-8 at its place; then
+    /// the text is invalid whatever follows, and the validator is of no further use.
     #[must_use]
     pub fn feed(&mut self, piece: &[u8]) -> bool {
         let mut rest = piece;

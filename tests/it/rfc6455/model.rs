@@ -1,9 +1,10 @@
 //! A naive reader of whole streams: it holds everything, looks at one octet at a time and uses the
 //! standard library only. What it says is what any reader must say, however the stream is cut.
 
-use polycast::ws::{Kind, Limits, Reader, Role, Violation, close};
+use polycast::ws::{Kind, Limits, Opcode, Reader, Role, Violation, close, frame};
+use proptest::prelude::*;
 
-use super::Told;
+use super::{KEY, Told};
 
 struct Stream<'a> {
     bytes: &'a [u8],
@@ -40,7 +41,7 @@ pub(super) fn read(role: Role, limits: &Limits, bytes: &[u8]) -> Vec<Told> {
     let mut open = None;
     let mut stream = Stream { bytes, at: 0 };
     loop {
-        match frame(role, limits, &mut stream, &mut open) {
+        match next(role, limits, &mut stream, &mut open) {
             Err(violation) => told.push(Told::Violation(violation)),
             Ok(None) => {}
             Ok(Some(Some(event))) => {
@@ -58,7 +59,7 @@ pub(super) fn read(role: Role, limits: &Limits, bytes: &[u8]) -> Vec<Told> {
 
 type Parsed<T> = Result<Option<T>, Violation>;
 
-fn frame(
+fn next(
     role: Role,
     limits: &Limits,
     stream: &mut Stream<'_>,
@@ -265,4 +266,60 @@ pub(super) fn told<'a>(
         }
     }
     told
+}
+
+/// A frame that may be anything: mostly fine, sometimes wrong.
+fn any_frame() -> impl Strategy<Value = (u8, Vec<u8>)> {
+    let first = prop_oneof![
+        4 => Just(0x81u8), 4 => Just(0x82), 4 => Just(0x01), 2 => Just(0x02), 6 => Just(0x00),
+        4 => Just(0x80), 3 => Just(0x89), 1 => Just(0x8a), 1 => Just(0x88), 1 => Just(0xc1),
+        1 => any::<u8>(),
+    ];
+    let payload = prop_oneof![
+        4 => "[a-z\u{20ac}\u{1f600}\u{e9}]{0,40}".prop_map(String::into_bytes),
+        2 => "[ -~]{100,300}".prop_map(String::into_bytes),
+        1 => proptest::collection::vec(any::<u8>(), 0..8),
+        1 => (1000u16..1016).prop_map(|code| code.to_be_bytes().to_vec()),
+    ];
+    (first, payload)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_stream_in_any_pieces_says_what_the_model_says(
+        list in proptest::collection::vec(any_frame(), 0..12),
+        damage in proptest::option::weighted(0.3, (any::<prop::sample::Index>(), any::<u8>())),
+        end in proptest::option::weighted(0.3, any::<prop::sample::Index>()),
+        cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..10),
+        server in any::<bool>(),
+        allow_rsv1 in any::<bool>(),
+        message_bytes in prop_oneof![Just(150u64), Just(400), Just(1 << 20)],
+        fragments in prop_oneof![Just(2u32), Just(100)],
+    ) {
+        let (role, mask) = if server { (Role::Server, Some(KEY)) } else { (Role::Client, None) };
+        let limits = Limits { frame_bytes: 1 << 20, message_bytes, fragments, allow_rsv1 };
+        let mut stream = Vec::new();
+        for (first, payload) in &list {
+            let at = stream.len();
+            frame::push(&mut stream, Opcode::Binary, payload, mask);
+            stream[at] = *first;
+        }
+        if let Some((at, octet)) = damage && !stream.is_empty() {
+            let at = at.index(stream.len());
+            stream[at] = octet;
+        }
+        if let Some(end) = end {
+            stream.truncate(end.index(stream.len() + 1));
+        }
+        let want = read(role, &limits, &stream);
+        let mut at = cuts.iter().map(|cut| cut.index(stream.len() + 1)).collect::<Vec<_>>();
+        at.extend([0, stream.len()]);
+        at.sort_unstable();
+        let pieces = at.windows(2).map(|pair| &stream[pair[0]..pair[1]]);
+        prop_assert_eq!(&told(role, &limits, pieces), &want);
+        prop_assert_eq!(&told(role, &limits, [&stream[..]]), &want);
+        prop_assert_eq!(&told(role, &limits, stream.chunks(1)), &want);
+    }
 }
