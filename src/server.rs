@@ -8,7 +8,7 @@ use crate::shard::{Common, Shard};
 use crate::stats::Counters;
 use crate::uring::sys::{self, Clock};
 use crate::uring::{Ring, Settings, SetupError, Waker, probe};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 use socket2::Socket;
 use std::io::{self, Write};
@@ -157,6 +157,13 @@ impl Server {
         names.into_iter().map(|(name, _)| (name, self.count(name))).collect()
     }
 
+    /// Logs every counter that is not zero.
+    fn log_counts(&self, occasion: &str) {
+        let counts = self.counts().into_iter().filter(|(_, count)| *count > 0);
+        let counts: Vec<String> = counts.map(|(name, count)| format!("{name}={count}")).collect();
+        tracing::info!(counters = counts.join(" "), "{occasion}");
+    }
+
     /// Begins to drain: nothing new is accepted, every connection is closed.
     pub fn stop(&self) {
         let mut waker = Waker::new();
@@ -280,10 +287,11 @@ fn listen(address: SocketAddr, reactors: u16) -> Result<(SocketAddr, Vec<Socket>
     Ok((bound, sockets))
 }
 
-/// Serves until SIGTERM or SIGINT, then drains. A second signal ends the process at once.
+/// Serves until SIGTERM or SIGINT, then drains. A second one ends the process at once. SIGUSR1 logs
+/// the counters.
 pub fn run(config: Config) -> Result<(), Error> {
-    let mut signals =
-        Signals::new([SIGTERM, SIGINT]).map_err(|e| Error::System("catching signals", e))?;
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGUSR1])
+        .map_err(|e| Error::System("catching signals", e))?;
     let hello = Greeting::new(&config);
     let mut server = Server::start(config)?;
     hello.say(&server);
@@ -307,6 +315,7 @@ pub fn run(config: Config) -> Result<(), Error> {
     });
     let signal = loop {
         match end.recv_timeout(std::time::Duration::from_millis(500)) {
+            Ok(SIGUSR1) => server.log_counts("counters"),
             Ok(signal) => break Some(signal),
             Err(mpsc::RecvTimeoutError::Disconnected) => break None,
             Err(mpsc::RecvTimeoutError::Timeout) => {}
@@ -318,19 +327,15 @@ pub fn run(config: Config) -> Result<(), Error> {
     tracing::info!(?signal, "draining");
     server.stop();
     std::thread::spawn(move || {
-        if end.recv().is_ok() {
-            std::process::exit(130);
+        while let Ok(signal) = end.recv() {
+            if signal != SIGUSR1 {
+                std::process::exit(130);
+            }
         }
     });
     let outcome = server.join();
     handle.close();
-    let counts: Vec<String> = server
-        .counts()
-        .into_iter()
-        .filter(|(_, count)| *count > 0)
-        .map(|(name, count)| format!("{name}={count}"))
-        .collect();
-    tracing::info!(counters = counts.join(" "), "stopped");
+    server.log_counts("stopped");
     outcome
 }
 
