@@ -315,8 +315,8 @@ impl Reader {
         }
     }
 
-    /// Makes room for `part` more octets. It never goes by a declared length alone: the buffer is at
-    /// most double what has arrived, or sixteenfold in the last frame of a message once 64 KiB
+    /// Makes room for `part` more octets. It never goes by a declared length alone: the buffer is
+    /// at most double what has arrived, or sixteenfold in the last frame of a message once 64 KiB
     /// are there. What the last frame declares is an upper bound, so nothing is left over.
     fn reserve(&mut self, part: usize) {
         let len = self.buf.len();

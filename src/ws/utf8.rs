@@ -39,8 +39,8 @@ impl Validator {
         Validator { need: 0, low: 0x80, high: 0xbf }
     }
 
-    /// Takes the next piece. `false` if an octet in it cannot belong to UTF-8 at its place; then the
-    /// text is invalid whatever follows, and the validator is of no further use.
+    /// Takes the next piece. `false` if an octet in it cannot belong to UTF-8 at its place; then
+    /// the text is invalid whatever follows, and the validator is of no further use.
     #[must_use]
     pub fn feed(&mut self, piece: &[u8]) -> bool {
         let mut rest = piece;
