@@ -1,4 +1,4 @@
-//! polycast: one WebSocket fan-out server for many protocol dialects, on io_uring, a thread per core.
+//! polycast: one WebSocket fan-out server for many protocol dialects, on io_uring, a thread a core.
 //!
 //! The crate is a house of floors. A module uses only modules of a smaller floor number; calls go
 //! down and data comes back up. `ARCHITECTURE.md` is the guided tour, this page is the map.
@@ -9,7 +9,7 @@
 //! | 7 | [`reactor`] | the only place that holds a ring and a shard together |
 //! | 6 | [`shard`] | all that one core owns: sessions, hub, timers |
 //! | 5 | [`session`] | one connection: http, upgrade, ws, dialect; write queue; deadlines |
-//! | 4 | [`dialect`], [`gateway`] | what is said inside messages; which endpoint a request reaches |
+//! | 4 | [`dialect`], [`gateway`] | what is said inside messages; which endpoint a request gets |
 //! | 3 | [`hub`], [`config`] | channels and who hears them; the typed configuration |
 //! | 2 | [`uring`], [`ws`], [`http`], [`codec`], [`crypto`] | the kernel; the wire formats |
 //! | 1 | [`mem`], [`simd`] | frozen frames, slot tables, mailboxes; masking |

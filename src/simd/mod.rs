@@ -1,6 +1,6 @@
 //! Masking (RFC 6455 section 5.3): every payload octet is XORed with one octet of a four-octet key.
 //!
-//! [`scalar`](portable::scalar) is the specification; every other version is tested against it. The
+//! `portable::scalar` is the specification; every other version is tested against it. The
 //! version is chosen in two steps: up to 64 bytes the code is inlined and needs nothing that the
 //! compiler does not already assume, and only above that the processor is asked what it has, so the
 //! payloads that a chat server sees most never pay for the choice.

@@ -2,3 +2,5 @@
 
 mod cli;
 mod config;
+mod house;
+mod rfc6455;

@@ -22,11 +22,9 @@ impl From<Event<'_>> for Told {
     fn from(event: Event<'_>) -> Told {
         match event {
             Event::Need => Told::Need,
-            Event::Message {
-                kind,
-                compressed,
-                payload,
-            } => Told::Message(kind, compressed, payload.to_vec()),
+            Event::Message { kind, compressed, payload } => {
+                Told::Message(kind, compressed, payload.to_vec())
+            }
             Event::Ping(payload) => Told::Ping(payload.to_vec()),
             Event::Pong(payload) => Told::Pong(payload.to_vec()),
             Event::Close { code, reason } => Told::Close(code, reason.to_owned()),
@@ -39,11 +37,7 @@ impl From<Event<'_>> for Told {
 fn check_in(role: Role, limits: &Limits, stream: &[u8], want: &[Told]) {
     assert_eq!(model::read(role, limits, stream), want, "the model");
     assert_eq!(model::told(role, limits, [stream]), want, "whole");
-    assert_eq!(
-        model::told(role, limits, stream.chunks(1)),
-        want,
-        "octet by octet"
-    );
+    assert_eq!(model::told(role, limits, stream.chunks(1)), want, "octet by octet");
     let step = 1 + stream.len() / 2000;
     for cut in (0..=stream.len()).step_by(step) {
         let (a, b) = stream.split_at(cut);
@@ -87,10 +81,7 @@ fn raw(first: u8, payload: &[u8]) -> Vec<u8> {
 
 /// The frames of a client, masked, in a row.
 fn frames(frames: &[(u8, &[u8])]) -> Vec<u8> {
-    frames
-        .iter()
-        .flat_map(|(first, payload)| raw(*first, payload))
-        .collect()
+    frames.iter().flat_map(|(first, payload)| raw(*first, payload)).collect()
 }
 
 #[test]
@@ -102,13 +93,7 @@ fn s5_1_unmasked_client_frame_is_1002() {
 #[test]
 fn s5_1_masked_server_frame_is_1002() {
     let limits = Limits::default();
-    check_at_once_in(
-        Role::Client,
-        &limits,
-        &[0x81, 0x85],
-        Violation::Masked,
-        1002,
-    );
+    check_at_once_in(Role::Client, &limits, &[0x81, 0x85], Violation::Masked, 1002);
 }
 
 #[test]
@@ -130,29 +115,16 @@ fn s5_2_reserved_opcodes_are_1002() {
 fn s5_2_lengths_are_in_their_shortest_form() {
     check_at_once(&[0x82, 0xfe, 0x00, 125], Violation::OverlongLength, 1002);
     check_at_once(&[0x82, 0xfe, 0x00, 0x00], Violation::OverlongLength, 1002);
-    check_at_once(
-        &[0x82, 0xff, 0, 0, 0, 0, 0, 0],
-        Violation::OverlongLength,
-        1002,
-    );
+    check_at_once(&[0x82, 0xff, 0, 0, 0, 0, 0, 0], Violation::OverlongLength, 1002);
     check(&[0x82, 0xff, 0, 0, 0, 0, 0, 1, 0, 0], &[]);
-    for len in [
-        0, 1, 2, 3, 4, 5, 125, 126, 127, 255, 256, 65535, 65536, 65537,
-    ] {
+    for len in [0, 1, 2, 3, 4, 5, 125, 126, 127, 255, 256, 65535, 65536, 65537] {
         let payload = (0..len).map(|i| i as u8).collect::<Vec<_>>();
         let stream = raw(0x82, &payload);
         let want = [binary(&payload)];
-        assert_eq!(
-            model::told(Role::Server, &Limits::default(), [&stream[..]]),
-            want
-        );
+        assert_eq!(model::told(Role::Server, &Limits::default(), [&stream[..]]), want);
         for cut in (0..=16).chain(stream.len().saturating_sub(16)..=stream.len()) {
             let (a, b) = stream.split_at(cut.min(stream.len()));
-            assert_eq!(
-                model::told(Role::Server, &Limits::default(), [a, b]),
-                want,
-                "{len} {cut}"
-            );
+            assert_eq!(model::told(Role::Server, &Limits::default(), [a, b]), want, "{len} {cut}");
         }
     }
 }
@@ -171,13 +143,7 @@ fn s5_3_masking_goes_on_across_cuts() {
 
 #[test]
 fn s5_4_fragments_make_one_message() {
-    let stream = frames(&[
-        (0x01, b"Hel"),
-        (0x00, b""),
-        (0x00, b"l"),
-        (0x80, b"o"),
-        (0x82, b"x"),
-    ]);
+    let stream = frames(&[(0x01, b"Hel"), (0x00, b""), (0x00, b"l"), (0x80, b"o"), (0x82, b"x")]);
     check(&stream, &[text("Hello"), binary(b"x")]);
     check(&frames(&[(0x02, b""), (0x80, b"")]), &[binary(b"")]);
     check(&frames(&[(0x01, b""), (0x80, b"a")]), &[text("a")]);
@@ -194,13 +160,7 @@ fn s5_4_control_frames_come_between_fragments() {
         (0x89, b""),
     ]);
     let ping = |p: &[u8]| Told::Ping(p.to_vec());
-    let want = [
-        ping(b"first"),
-        ping(b"ping"),
-        Told::Pong(vec![]),
-        text("Hello"),
-        ping(b""),
-    ];
+    let want = [ping(b"first"), ping(b"ping"), Told::Pong(vec![]), text("Hello"), ping(b"")];
     check(&stream, &want);
     let empty_so_far = frames(&[(0x01, b""), (0x89, b"ping"), (0x80, b"lo")]);
     check(&empty_so_far, &[ping(b"ping"), text("lo")]);
@@ -225,29 +185,11 @@ fn s5_4_data_inside_a_message_is_1002() {
 
 #[test]
 fn s5_4_too_many_fragments_are_1009() {
-    let limits = Limits {
-        fragments: 3,
-        ..Limits::default()
-    };
+    let limits = Limits { fragments: 3, ..Limits::default() };
     let three = frames(&[(0x02, b"a"), (0x00, b"b"), (0x80, b"c"), (0x82, b"d")]);
-    check_in(
-        Role::Server,
-        &limits,
-        &three,
-        &[binary(b"abc"), binary(b"d")],
-    );
-    let four = [
-        &frames(&[(0x02, b"a"), (0x00, b"b"), (0x00, b"c")])[..],
-        &[0x80],
-    ]
-    .concat();
-    check_at_once_in(
-        Role::Server,
-        &limits,
-        &four,
-        Violation::TooManyFragments,
-        1009,
-    );
+    check_in(Role::Server, &limits, &three, &[binary(b"abc"), binary(b"d")]);
+    let four = [&frames(&[(0x02, b"a"), (0x00, b"b"), (0x00, b"c")])[..], &[0x80]].concat();
+    check_at_once_in(Role::Server, &limits, &four, Violation::TooManyFragments, 1009);
 }
 
 #[test]
@@ -271,14 +213,8 @@ fn s5_5_control_frame_over_125_bytes_is_1002() {
 fn s5_5_1_close_is_read_and_ends_the_stream() {
     let close = |payload: &[u8]| frames(&[(0x88, payload), (0x81, b"late"), (0x83, b"")]);
     check(&close(b""), &[Told::Close(None, String::new())]);
-    check(
-        &close(b"\x03\xe8"),
-        &[Told::Close(Some(1000), String::new())],
-    );
-    check(
-        &close(b"\x03\xe8bye"),
-        &[Told::Close(Some(1000), "bye".into())],
-    );
+    check(&close(b"\x03\xe8"), &[Told::Close(Some(1000), String::new())]);
+    check(&close(b"\x03\xe8bye"), &[Told::Close(Some(1000), "bye".into())]);
     let reason = "r".repeat(123);
     let payload = close::payload(4999, &reason);
     assert_eq!(payload.len(), 125);
@@ -300,16 +236,8 @@ fn s5_5_1_close_reason_is_utf8_or_1007() {
         stream
     };
     check_at_once(&bad(b"\x03\xe8\xff", 3), Violation::ReasonNotUtf8, 1007);
-    check_at_once(
-        &bad(b"\x03\xe8ok\xed\xa0", 100),
-        Violation::ReasonNotUtf8,
-        1007,
-    );
-    check_at_once(
-        &bad(b"\x03\xe8cut\xe2\x82", 7),
-        Violation::ReasonNotUtf8,
-        1007,
-    );
+    check_at_once(&bad(b"\x03\xe8ok\xed\xa0", 100), Violation::ReasonNotUtf8, 1007);
+    check_at_once(&bad(b"\x03\xe8cut\xe2\x82", 7), Violation::ReasonNotUtf8, 1007);
 }
 
 #[test]
@@ -326,27 +254,15 @@ fn s5_7_examples() {
     let limits = Limits::default();
     let single = [0x81, 0x05, 0x48, 0x65, 0x6c, 0x6c, 0x6f];
     check_in(Role::Client, &limits, &single, &[hello()]);
-    let masked = [
-        0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58,
-    ];
+    let masked = [0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58];
     check(&masked, &[hello()]);
     let fragmented = [0x01, 0x03, 0x48, 0x65, 0x6c, 0x80, 0x02, 0x6c, 0x6f];
     check_in(Role::Client, &limits, &fragmented, &[hello()]);
     let ping = [0x89, 0x05, 0x48, 0x65, 0x6c, 0x6c, 0x6f];
-    check_in(
-        Role::Client,
-        &limits,
-        &ping,
-        &[Told::Ping(b"Hello".to_vec())],
-    );
-    let pong = [
-        0x8a, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58,
-    ];
+    check_in(Role::Client, &limits, &ping, &[Told::Ping(b"Hello".to_vec())]);
+    let pong = [0x8a, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58];
     check(&pong, &[Told::Pong(b"Hello".to_vec())]);
-    assert_eq!(
-        &frame::frozen(Opcode::Binary, &[0; 256])[..4],
-        &[0x82, 0x7e, 0x01, 0x00]
-    );
+    assert_eq!(&frame::frozen(Opcode::Binary, &[0; 256])[..4], &[0x82, 0x7e, 0x01, 0x00]);
     let long = frame::frozen(Opcode::Binary, &[0; 65536]);
     assert_eq!(&long[..10], &[0x82, 0x7f, 0, 0, 0, 0, 0, 1, 0, 0]);
 }
@@ -355,10 +271,7 @@ fn s5_7_examples() {
 fn s7_4_close_codes_on_both_sides_of_every_bound() {
     let payload = |code: u16| code.to_be_bytes();
     for code in [1000, 1003, 1007, 1014, 3000, 3999, 4000, 4999] {
-        check(
-            &raw(0x88, &payload(code)),
-            &[Told::Close(Some(code), String::new())],
-        );
+        check(&raw(0x88, &payload(code)), &[Told::Close(Some(code), String::new())]);
     }
     for code in [0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, u16::MAX] {
         check_at_once(&raw(0x88, &payload(code)), Violation::CloseCode(code), 1002);
@@ -388,88 +301,33 @@ fn s8_1_text_that_is_not_utf8_is_1007_at_the_octet() {
 
 #[test]
 fn s8_1_a_code_point_may_be_cut_by_fragments_and_pings() {
-    let stream = frames(&[
-        (0x01, b"\xf0"),
-        (0x89, b"\xff"),
-        (0x00, b"\x9f\x98"),
-        (0x80, b"\x80"),
-    ]);
+    let stream = frames(&[(0x01, b"\xf0"), (0x89, b"\xff"), (0x00, b"\x9f\x98"), (0x80, b"\x80")]);
     check(&stream, &[Told::Ping(vec![0xff]), text("\u{1f600}")]);
     let ends_early = frames(&[(0x01, b"\xf0\x9f"), (0x80, b"\x98")]);
     check_at_once(&ends_early, Violation::TextNotUtf8, 1007);
-    check_at_once(
-        &frames(&[(0x81, b"\xe2\x82")]),
-        Violation::TextNotUtf8,
-        1007,
-    );
-    check(
-        &frames(&[(0x82, b"\xff\xc0"), (0x81, b"")]),
-        &[binary(b"\xff\xc0"), text("")],
-    );
+    check_at_once(&frames(&[(0x81, b"\xe2\x82")]), Violation::TextNotUtf8, 1007);
+    check(&frames(&[(0x82, b"\xff\xc0"), (0x81, b"")]), &[binary(b"\xff\xc0"), text("")]);
 }
 
 #[test]
 fn s10_4_a_frame_over_the_limit_is_1009_at_its_header() {
-    let limits = Limits {
-        frame_bytes: 200,
-        message_bytes: 300,
-        ..Limits::default()
-    };
-    check_in(
-        Role::Server,
-        &limits,
-        &raw(0x82, &[7; 200]),
-        &[binary(&[7; 200])],
-    );
-    check_at_once_in(
-        Role::Server,
-        &limits,
-        &[0x82, 0xfe, 0, 201],
-        Violation::TooBig,
-        1009,
-    );
-    check_at_once_in(
-        Role::Server,
-        &limits,
-        &[0x82, 0xfe, 1],
-        Violation::TooBig,
-        1009,
-    );
-    check_at_once_in(
-        Role::Server,
-        &limits,
-        &[0x82, 0xff],
-        Violation::TooBig,
-        1009,
-    );
+    let limits = Limits { frame_bytes: 200, message_bytes: 300, ..Limits::default() };
+    check_in(Role::Server, &limits, &raw(0x82, &[7; 200]), &[binary(&[7; 200])]);
+    check_at_once_in(Role::Server, &limits, &[0x82, 0xfe, 0, 201], Violation::TooBig, 1009);
+    check_at_once_in(Role::Server, &limits, &[0x82, 0xfe, 1], Violation::TooBig, 1009);
+    check_at_once_in(Role::Server, &limits, &[0x82, 0xff], Violation::TooBig, 1009);
     let gib = [0x82, 0xff, 0, 0, 0, 0, 0x40];
     check_at_once(&gib, Violation::TooBig, 1009);
     check(&[0x82, 0xff, 0, 0, 0, 0, 0x01, 0, 0, 0], &[]);
-    check_at_once(
-        &[0x82, 0xff, 0, 0, 0, 0, 0x01, 0, 0, 1],
-        Violation::TooBig,
-        1009,
-    );
-    let tiny = Limits {
-        frame_bytes: 5,
-        ..limits
-    };
+    check_at_once(&[0x82, 0xff, 0, 0, 0, 0, 0x01, 0, 0, 1], Violation::TooBig, 1009);
+    let tiny = Limits { frame_bytes: 5, ..limits };
     check_at_once_in(Role::Server, &tiny, &[0x82, 0x86], Violation::TooBig, 1009);
-    check_in(
-        Role::Server,
-        &tiny,
-        &raw(0x89, &[1; 9]),
-        &[Told::Ping(vec![1; 9])],
-    );
+    check_in(Role::Server, &tiny, &raw(0x89, &[1; 9]), &[Told::Ping(vec![1; 9])]);
 }
 
 #[test]
 fn s10_4_a_message_over_the_limit_is_1009_at_the_header_that_exceeds_it() {
-    let limits = Limits {
-        frame_bytes: 200,
-        message_bytes: 300,
-        ..Limits::default()
-    };
+    let limits = Limits { frame_bytes: 200, message_bytes: 300, ..Limits::default() };
     let start = raw(0x02, &[7; 200]);
     let full = [&start[..], &raw(0x80, &[7; 100])].concat();
     check_in(Role::Server, &limits, &full, &[binary(&[7; 300])]);
@@ -482,10 +340,7 @@ fn s10_4_a_declared_length_reserves_no_memory() {
     let limits = Limits::default();
     let mut reader = Reader::new();
     let mut header = [0x82, 0xff, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 1, 2, 3, 4];
-    assert_eq!(
-        reader.next(Role::Server, &limits, &mut header),
-        (14, Event::Need)
-    );
+    assert_eq!(reader.next(Role::Server, &limits, &mut header), (14, Event::Need));
     assert_eq!(reader.held_bytes(), 0);
     let mut arrived = 0;
     for piece in [1, 10, 1000, 10_000, 50_000] {
@@ -493,10 +348,7 @@ fn s10_4_a_declared_length_reserves_no_memory() {
         let taken = reader.next(Role::Server, &limits, &mut input);
         assert_eq!(taken, (piece, Event::Need));
         arrived += piece;
-        assert!(
-            reader.held_bytes() <= (2 * arrived).max(128),
-            "{arrived} arrived"
-        );
+        assert!(reader.held_bytes() <= (2 * arrived).max(128), "{arrived} arrived");
     }
 }
 
@@ -511,42 +363,18 @@ fn s10_4_sixteen_mebibytes_in_small_pieces() {
 
 #[test]
 fn rfc7692_6_rsv1_is_for_the_first_frame_of_a_data_message_only() {
-    let limits = Limits {
-        allow_rsv1: true,
-        ..Limits::default()
-    };
+    let limits = Limits { allow_rsv1: true, ..Limits::default() };
     let check = |stream: &[u8], want: &[Told]| check_in(Role::Server, &limits, stream, want);
     let squeezed = |kind, payload: &[u8]| Told::Message(kind, true, payload.to_vec());
-    check(
-        &frames(&[(0xc1, b"\xff\x00")]),
-        &[squeezed(Kind::Text, b"\xff\x00")],
-    );
-    check(
-        &frames(&[(0xc2, b"\xff"), (0x81, b"a")]),
-        &[squeezed(Kind::Binary, b"\xff"), text("a")],
-    );
-    check(
-        &frames(&[(0x41, b"\xff"), (0x80, b"\xfe")]),
-        &[squeezed(Kind::Text, b"\xff\xfe")],
-    );
+    check(&frames(&[(0xc1, b"\xff\x00")]), &[squeezed(Kind::Text, b"\xff\x00")]);
+    check(&frames(&[(0xc2, b"\xff"), (0x81, b"a")]), &[squeezed(Kind::Binary, b"\xff"), text("a")]);
+    check(&frames(&[(0x41, b"\xff"), (0x80, b"\xfe")]), &[squeezed(Kind::Text, b"\xff\xfe")]);
     for first in [0xc9, 0xc8, 0xca, 0xc0, 0xe1] {
         let stream = [first];
-        check_at_once_in(
-            Role::Server,
-            &limits,
-            &stream,
-            Violation::ReservedBits,
-            1002,
-        );
+        check_at_once_in(Role::Server, &limits, &stream, Violation::ReservedBits, 1002);
     }
     let second = [&frames(&[(0x41, b"a")])[..], &[0xc0]].concat();
-    check_at_once_in(
-        Role::Server,
-        &limits,
-        &second,
-        Violation::ReservedBits,
-        1002,
-    );
+    check_at_once_in(Role::Server, &limits, &second, Violation::ReservedBits, 1002);
 }
 
 #[test]
@@ -556,11 +384,8 @@ fn what_is_written_is_read_by_the_other_role() {
         frame::push(&mut out, Opcode::Text, b"text", mask);
         frame::push(&mut out, Opcode::Ping, b"ping", mask);
         frame::push(&mut out, Opcode::Close, &close::payload(1001, "bye"), mask);
-        let want = [
-            text("text"),
-            Told::Ping(b"ping".to_vec()),
-            Told::Close(Some(1001), "bye".into()),
-        ];
+        let want =
+            [text("text"), Told::Ping(b"ping".to_vec()), Told::Close(Some(1001), "bye".into())];
         check_in(role, &Limits::default(), &out, &want);
     }
 }

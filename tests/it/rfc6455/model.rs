@@ -72,11 +72,7 @@ fn next(
         return control(&head, stream);
     }
     let message = open.get_or_insert_with(|| Open {
-        kind: if head.opcode == 1 {
-            Kind::Text
-        } else {
-            Kind::Binary
-        },
+        kind: if head.opcode == 1 { Kind::Text } else { Kind::Binary },
         compressed: head.rsv1,
         payload: Vec::new(),
         frames: 0,
@@ -98,13 +94,7 @@ fn next(
     if !head.fin {
         return Ok(Some(None));
     }
-    let Some(Open {
-        kind,
-        compressed,
-        payload,
-        ..
-    }) = open.take()
-    else {
+    let Some(Open { kind, compressed, payload, .. }) = open.take() else {
         return Ok(None);
     };
     if text && std::str::from_utf8(&payload).is_err() {
@@ -151,16 +141,10 @@ fn head(role: Role, limits: &Limits, stream: &mut Stream<'_>, open: &Option<Open
     let wrong = [
         (first & 0x30 != 0, Violation::ReservedBits),
         (matches!(opcode, 3..=7 | 11..=15), Violation::ReservedOpcode),
-        (
-            rsv1 && !(limits.allow_rsv1 && matches!(opcode, 1 | 2)),
-            Violation::ReservedBits,
-        ),
+        (rsv1 && !(limits.allow_rsv1 && matches!(opcode, 1 | 2)), Violation::ReservedBits),
         (opcode >= 8 && !fin, Violation::FragmentedControl),
         (opcode == 0 && open.is_none(), Violation::LooseContinuation),
-        (
-            matches!(opcode, 1 | 2) && open.is_some(),
-            Violation::InterruptedMessage,
-        ),
+        (matches!(opcode, 1 | 2) && open.is_some(), Violation::InterruptedMessage),
         (
             opcode < 8 && open.as_ref().map_or(0, |o| o.frames) >= limits.fragments,
             Violation::TooManyFragments,
@@ -178,11 +162,7 @@ fn head(role: Role, limits: &Limits, stream: &mut Stream<'_>, open: &Option<Open
         (opcode == 8 && code == 1, Violation::HalfCloseCode),
     ])?;
     let used = open.as_ref().map_or(0, |open| open.payload.len() as u64);
-    let room = if opcode >= 8 {
-        125
-    } else {
-        limits.frame_bytes.min(limits.message_bytes - used)
-    };
+    let room = if opcode >= 8 { 125 } else { limits.frame_bytes.min(limits.message_bytes - used) };
     let Some(len) = length(code, room, stream)? else {
         return Ok(None);
     };
@@ -193,20 +173,11 @@ fn head(role: Role, limits: &Limits, stream: &mut Stream<'_>, open: &Option<Open
         };
         *octet = next;
     }
-    Ok(Some(Head {
-        fin,
-        opcode,
-        rsv1,
-        key,
-        len,
-    }))
+    Ok(Some(Head { fin, opcode, rsv1, key, len }))
 }
 
 fn first_of(wrong: &[(bool, Violation)]) -> Result<(), Violation> {
-    wrong
-        .iter()
-        .find(|(is, _)| *is)
-        .map_or(Ok(()), |(_, violation)| Err(*violation))
+    wrong.iter().find(|(is, _)| *is).map_or(Ok(()), |(_, violation)| Err(*violation))
 }
 
 /// The length, one octet at a time: too big as soon as zeros behind it would be too big.
@@ -222,21 +193,11 @@ fn length(code: u8, room: u64, stream: &mut Stream<'_>) -> Parsed<u64> {
         let Some(octet) = stream.octet() else {
             return Ok(None);
         };
-        first_of(&[(
-            octets == 8 && i == 1 && octet >= 0x80,
-            Violation::NegativeLength,
-        )])?;
+        first_of(&[(octets == 8 && i == 1 && octet >= 0x80, Violation::NegativeLength)])?;
         len = len * 256 + u64::from(octet);
         let zeros = len << (8 * (octets - i));
-        let overlong = if octets == 8 {
-            i == 6 && len == 0
-        } else {
-            i == 2 && len < 126
-        };
-        first_of(&[
-            (overlong, Violation::OverlongLength),
-            (zeros > room, Violation::TooBig),
-        ])?;
+        let overlong = if octets == 8 { i == 6 && len == 0 } else { i == 2 && len < 126 };
+        first_of(&[(overlong, Violation::OverlongLength), (zeros > room, Violation::TooBig)])?;
     }
     Ok(Some(len))
 }

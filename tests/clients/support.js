@@ -1,0 +1,209 @@
+// Starts the built server for one test file, and waits for things with a bound on time.
+
+const assert = require("node:assert/strict")
+const { spawn } = require("node:child_process")
+const { once } = require("node:events")
+const fs = require("node:fs")
+const os = require("node:os")
+const path = require("node:path")
+const { test } = require("node:test")
+const Publisher = require("pusher")
+const Subscriber = require("pusher-js")
+
+const BINARY = process.env.POLYCAST || path.join(__dirname, "../../target/release/polycast")
+const START_MS = 15000
+const STOP_MS = 15000
+const EVENT_MS = 10000
+const TEST_MS = 60000
+const LISTENS = /^polycast listens on http:\/\/(\S+):(\d+) and ws:\/\/\S+$/m
+
+/** The demo application, which a server without a configuration has. */
+const DEMO = { appId: "1", key: "app-key", secret: "app-secret" }
+
+/** Rejects when `promise` takes longer than `ms`. */
+async function within(what, promise, ms = EVENT_MS) {
+  let timer
+  const late = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`${what}: not within ${ms} ms`)), ms)
+  })
+  try {
+    return await Promise.race([promise, late])
+  } finally {
+    clearTimeout(timer)
+  }
+}
+
+class Server {
+  /** Starts a server on a free port. `config` is the text of a configuration; none is the demo. */
+  static async start({ config, threads = 1 } = {}) {
+    const server = new Server()
+    const args = ["--listen", "127.0.0.1:0", "--threads", String(threads), "--no-pin"]
+    if (config !== undefined) {
+      server.folder = fs.mkdtempSync(path.join(os.tmpdir(), "polycast-clients-"))
+      const file = path.join(server.folder, "polycast.toml")
+      fs.writeFileSync(file, config)
+      args.push("--config", file)
+    }
+    server.errors = ""
+    server.child = spawn(BINARY, args, { stdio: ["ignore", "pipe", "pipe"] })
+    server.exited = once(server.child, "exit")
+    server.child.stderr.on("data", (chunk) => (server.errors += chunk))
+    try {
+      await within("the server's first line", server.listening(), START_MS)
+    } catch (error) {
+      server.child.kill("SIGKILL")
+      throw new Error(`${error.message}\n${server.errors}`)
+    }
+    return server
+  }
+
+  listening() {
+    let output = ""
+    return new Promise((resolve, reject) => {
+      this.child.stdout.on("data", (chunk) => {
+        output += chunk
+        const found = LISTENS.exec(output)
+        if (found) {
+          this.host = found[1]
+          this.port = Number(found[2])
+          resolve()
+        }
+      })
+      this.child.on("error", reject)
+      this.child.on("exit", (code) => reject(new Error(`the server ended with ${code}`)))
+    })
+  }
+
+  url(where) {
+    return `ws://${this.host}:${this.port}${where}`
+  }
+
+  /** SIGTERM; the server must drain and exit with 0. */
+  async stop() {
+    this.child.kill("SIGTERM")
+    try {
+      const [code, signal] = await within("the server's end", this.exited, STOP_MS)
+      assert.equal(code, 0, `exit code ${code}, signal ${signal}\n${this.errors}`)
+      assert.doesNotMatch(this.errors, /panicked/)
+    } finally {
+      this.child.kill("SIGKILL")
+      if (this.folder) fs.rmSync(this.folder, { recursive: true })
+    }
+  }
+
+  /** The vendor's client; it is connecting when this returns. */
+  client(options = {}, key = DEMO.key) {
+    return new Subscriber(key, {
+      wsHost: this.host,
+      wsPort: this.port,
+      forceTLS: false,
+      enabledTransports: ["ws"],
+      enableStats: false,
+      cluster: "",
+      ...options,
+    })
+  }
+
+  /** The vendor's client, connected. */
+  async connect(options, key) {
+    const client = this.client(options, key)
+    await state(client, "connected")
+    return client
+  }
+
+  /** The vendor's server library. */
+  publisher(options = {}) {
+    return new Publisher({
+      ...DEMO,
+      host: this.host,
+      port: String(this.port),
+      useTLS: false,
+      timeout: EVENT_MS,
+      ...options,
+    })
+  }
+}
+
+/** Waits until `client` is in the state `wanted`. */
+function state(client, wanted) {
+  const reached = new Promise((resolve) => {
+    const look = () => client.connection.state === wanted && resolve()
+    client.connection.bind("state_change", look)
+    look()
+  })
+  return within(`state ${wanted}`, reached)
+}
+
+/** Waits for the next event `name` of a channel, a connection or any other emitter of the SDK. */
+function next(emitter, name) {
+  const happened = new Promise((resolve) => {
+    const take = (data) => {
+      emitter.unbind(name, take)
+      resolve(data)
+    }
+    emitter.bind(name, take)
+  })
+  return within(`event ${name}`, happened)
+}
+
+/** Subscribes and waits until the server has said yes. */
+async function subscribe(client, name) {
+  const channel = client.subscribe(name)
+  if (!channel.subscribed) await next(channel, "pusher:subscription_succeeded")
+  return channel
+}
+
+/**
+ * Waits until the server has handled all that `client` has sent, and has sent all that was due to
+ * it: the answer to a ping comes behind them.
+ */
+async function settled(client) {
+  const pong = new Promise((resolve) => {
+    const take = (message) => {
+      if (message.event !== "pusher:pong") return
+      client.connection.unbind("message", take)
+      resolve()
+    }
+    client.connection.bind("message", take)
+  })
+  client.connection.send_event("pusher:ping", {})
+  await within("an answer to a ping", pong)
+}
+
+/** All data of `event` that `channel` gets from now on, in order. */
+function collect(channel, event) {
+  const seen = []
+  channel.bind(event, (data) => seen.push(data))
+  return seen
+}
+
+/** Waits until `condition` holds. */
+async function until(what, condition) {
+  const end = Date.now() + EVENT_MS
+  while (!condition()) {
+    assert.ok(Date.now() < end, `${what}: not within ${EVENT_MS} ms`)
+    await new Promise((resolve) => setTimeout(resolve, 5))
+  }
+}
+
+/** A test with a server of its own: `options` are those of `Server.start`. */
+function withServer(name, options, body) {
+  test(name, { timeout: TEST_MS }, async () => {
+    const server = await Server.start(options)
+    const clients = []
+    const connect = server.client.bind(server)
+    server.client = (...args) => {
+      const client = connect(...args)
+      clients.push(client)
+      return client
+    }
+    try {
+      await body(server)
+    } finally {
+      clients.forEach((client) => client.disconnect())
+      await server.stop()
+    }
+  })
+}
+
+module.exports = { DEMO, collect, next, settled, state, subscribe, until, within, withServer }

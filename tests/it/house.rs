@@ -1,0 +1,668 @@
+//! The house rules, checked on the sources: floors, the fence around `unsafe`, and sizes.
+//!
+//! Every rule is a function from source text to complaints. It is run on samples that break it
+//! before it is run on the tree, so that a rule that sees nothing fails.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const FUNCTION_LINES: usize = 70;
+const COLUMNS: usize = 100;
+const FILE_LINES: usize = 600;
+/// With a reason on top.
+const LONG_FILE_LINES: usize = 1000;
+const LONG_FILE_REASON: &str = "//! Long because ";
+const ARCHITECTURE_LINES: usize = 150;
+/// Lines above an unsafe block in which its comment begins.
+const SAFETY_LINES: usize = 5;
+
+/// The only modules that may be unsafe.
+const UNSAFE_MODULES: [&str; 3] = ["mem", "simd", "uring"];
+/// The files of the command and the crate root, which stand on no floor.
+const WITHOUT_FLOOR: [&str; 3] = ["lib", "main", "log"];
+/// What is never left behind.
+const LEFTOVERS: [&str; 4] = ["todo!(", "unimplemented!(", "dbg!(", "#[ignore"];
+
+type Floors = BTreeMap<String, u32>;
+type Rule<'a> = &'a dyn Fn(&Source) -> Vec<String>;
+
+// --- the tree ---
+
+#[test]
+fn modules_use_only_lower_floors() {
+    let floors = floors(&read("src/lib.rs"));
+    assert!(floors.len() > 10, "the table in src/lib.rs was not understood: {floors:?}");
+    check_tree(&["src"], &|source| use_upwards(source, &floors));
+}
+
+#[test]
+fn every_module_has_a_floor_and_is_there() {
+    let floors = floors(&read("src/lib.rs"));
+    let mut modules: Vec<String> = sources(&["src"]).iter().map(Source::module).collect();
+    modules.sort();
+    modules.dedup();
+    modules.retain(|module| !WITHOUT_FLOOR.contains(&module.as_str()));
+    assert_eq!(modules, floors.keys().cloned().collect::<Vec<_>>());
+}
+
+/// A file that nothing declares is not compiled, and no test in it ever runs.
+#[test]
+fn every_file_is_compiled() {
+    let sources = sources(&["src", "tests/it"]);
+    let undeclared = undeclared(&sources);
+    assert!(undeclared.is_empty(), "no `mod` names {undeclared:?}");
+}
+
+#[test]
+fn unsafe_stays_behind_its_fence() {
+    check_tree(&["src"], &unfenced);
+}
+
+#[test]
+fn unsafe_says_why_it_is_sound() {
+    check_tree(&["src"], &unexplained);
+}
+
+#[test]
+fn functions_are_short() {
+    check_tree(&["src"], &long_functions);
+}
+
+#[test]
+fn lines_are_narrow() {
+    check_tree(&["src", "tests", "benches"], &wide_lines);
+}
+
+#[test]
+fn files_are_short() {
+    check_tree(&["src"], &long_file);
+}
+
+#[test]
+fn nothing_is_left_behind() {
+    check_tree(&["src", "tests", "benches"], &leftovers);
+}
+
+#[test]
+fn the_tour_is_short() {
+    let Ok(text) = fs::read_to_string(root().join("ARCHITECTURE.md")) else {
+        return;
+    };
+    let lines = text.lines().count();
+    assert!(lines <= ARCHITECTURE_LINES, "ARCHITECTURE.md has {lines} lines");
+}
+
+// --- the rules ---
+
+/// The floor of each module, from the table in the crate's documentation.
+fn floors(lib: &str) -> Floors {
+    let mut floors = Floors::new();
+    for row in lib.lines().filter_map(|line| line.strip_prefix("//! | ")) {
+        let mut cells = row.split('|').map(str::trim);
+        let Some(Ok(floor)) = cells.next().map(str::parse::<u32>) else {
+            continue;
+        };
+        for name in cells.next().unwrap_or_default().split(',') {
+            floors.insert(name.trim().trim_matches(&['[', ']', '`'][..]).to_owned(), floor);
+        }
+    }
+    floors
+}
+
+fn use_upwards(source: &Source, floors: &Floors) -> Vec<String> {
+    let own = source.module();
+    if WITHOUT_FLOOR.contains(&own.as_str()) {
+        return Vec::new();
+    }
+    let Some(floor) = floors.get(&own) else {
+        return vec![source.at(0, &format!("{own} is not in the table of floors"))];
+    };
+    let mut complaints = Vec::new();
+    for (line, used) in source.root_paths() {
+        let fits = match floors.get(&used) {
+            Some(other) => used == own || other < floor,
+            None => false,
+        };
+        if !fits {
+            complaints.push(source.at(line, &format!("{own} must not use {used}")));
+        }
+    }
+    complaints
+}
+
+/// Files that no module above them declares.
+fn undeclared(sources: &[Source]) -> Vec<&str> {
+    let declares = |source: &Source, name: &str| {
+        let words: Vec<&str> = source.words().map(|(_, word)| word).collect();
+        words.windows(2).any(|pair| pair == ["mod", name])
+    };
+    let is_declared = |path: &str| {
+        let path = path.strip_suffix(".rs").unwrap_or(path);
+        let path = path.strip_suffix("/mod").unwrap_or(path);
+        let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let parents = ["/mod.rs", "/main.rs", "/lib.rs", ".rs"].map(|end| format!("{folder}{end}"));
+        let roots = ["main", "lib"].contains(&name);
+        roots || sources.iter().any(|s| parents.contains(&s.path) && declares(s, name))
+    };
+    sources.iter().map(|source| source.path.as_str()).filter(|path| !is_declared(path)).collect()
+}
+
+fn unfenced(source: &Source) -> Vec<String> {
+    if UNSAFE_MODULES.contains(&source.module().as_str()) {
+        return Vec::new();
+    }
+    let found = source.words().filter(|(_, word)| *word == "unsafe");
+    found.map(|(at, _)| source.at(source.line(at), "unsafe outside of its fence")).collect()
+}
+
+/// A block or impl has a `SAFETY:` comment. A function says `# Safety` in its own documentation,
+/// or its trait does.
+fn unexplained(source: &Source) -> Vec<String> {
+    let mut complaints = Vec::new();
+    for (at, _) in source.words().filter(|(_, word)| *word == "unsafe") {
+        let line = source.line(at);
+        let explained = match source.code[at + "unsafe".len()..].split_whitespace().next() {
+            Some("fn" | "extern" | "trait") => source.states_contract(line),
+            _ => source.says_safety(line),
+        };
+        if !explained {
+            complaints.push(source.at(line, "unsafe without a SAFETY comment"));
+        }
+    }
+    complaints
+}
+
+fn long_functions(source: &Source) -> Vec<String> {
+    let mut complaints = Vec::new();
+    for (at, _) in source.words().filter(|(_, word)| *word == "fn") {
+        let is_type = source.code[at + "fn".len()..].trim_start().starts_with('(');
+        let Some(end) = source.end_of_item(at).filter(|_| !is_type) else {
+            continue;
+        };
+        let lines = source.line(end) - source.line(at) + 1;
+        if lines > FUNCTION_LINES {
+            complaints.push(source.at(source.line(at), &format!("a function of {lines} lines")));
+        }
+    }
+    complaints
+}
+
+/// An address and a raw string cannot be broken, so a line with one may be wide.
+fn wide_lines(source: &Source) -> Vec<String> {
+    let mut complaints = Vec::new();
+    for (number, line) in source.text.lines().enumerate() {
+        let whole = ["https://", "r#\""].iter().any(|part| line.contains(part));
+        let columns = line.chars().count();
+        if columns > COLUMNS && !whole {
+            complaints.push(source.at(number, &format!("{columns} columns")));
+        }
+    }
+    complaints
+}
+
+fn long_file(source: &Source) -> Vec<String> {
+    let most = match source.text.lines().any(|line| line.starts_with(LONG_FILE_REASON)) {
+        true => LONG_FILE_LINES,
+        false => FILE_LINES,
+    };
+    let lines = source.text.lines().count();
+    if lines > most { vec![source.at(0, &format!("{lines} lines"))] } else { Vec::new() }
+}
+
+fn leftovers(source: &Source) -> Vec<String> {
+    let mut complaints = Vec::new();
+    for leftover in LEFTOVERS {
+        for (at, _) in source.code.match_indices(leftover) {
+            complaints.push(source.at(source.line(at), leftover));
+        }
+    }
+    complaints
+}
+
+// --- sources ---
+
+/// One file: its text, and its code with comments, strings and characters blanked out.
+struct Source {
+    path: String,
+    text: String,
+    code: String,
+    /// Where each line begins in `code`, which has the offsets of `text`.
+    starts: Vec<usize>,
+}
+
+impl Source {
+    fn new(path: &str, text: &str) -> Source {
+        let code = blank(text);
+        let ends = code.match_indices('\n').map(|(at, _)| at + 1);
+        let starts = std::iter::once(0).chain(ends).collect();
+        Source { path: path.to_owned(), text: text.to_owned(), code, starts }
+    }
+
+    /// The module of the crate root that the file belongs to.
+    fn module(&self) -> String {
+        let below = self.path.strip_prefix("src/").unwrap_or(&self.path);
+        let name = below.split('/').next().unwrap_or(below);
+        name.strip_suffix(".rs").unwrap_or(name).to_owned()
+    }
+
+    /// Modules between the crate root and the top of this file: 1 for `src/hub/mod.rs`.
+    fn depth(&self) -> usize {
+        let below = self.path.strip_prefix("src/").unwrap_or(&self.path);
+        let parts = below.split('/').count();
+        if below.ends_with("/mod.rs") { parts - 1 } else { parts }
+    }
+
+    fn line(&self, at: usize) -> usize {
+        self.starts.partition_point(|start| *start <= at) - 1
+    }
+
+    /// A complaint about a line, counted from 0.
+    fn at(&self, line: usize, complaint: &str) -> String {
+        format!("{}:{}: {complaint}", self.path, line + 1)
+    }
+
+    /// All identifiers and keywords of the code, with their places.
+    fn words(&self) -> impl Iterator<Item = (usize, &str)> {
+        let is_part = |c: char| c == '_' || c.is_alphanumeric();
+        let mut at = 0;
+        std::iter::from_fn(move || {
+            let start = at + self.code[at..].find(is_part)?;
+            let rest = &self.code[start..];
+            let len = rest.find(|c| !is_part(c)).unwrap_or(rest.len());
+            at = start + len;
+            Some((start, &rest[..len]))
+        })
+    }
+
+    /// What is used from the crate root, by `crate::` or by enough `super::`, and in which line.
+    fn root_paths(&self) -> Vec<(usize, String)> {
+        let mut found = Vec::new();
+        let mut up = 0;
+        for (at, word) in self.words() {
+            let rest = &self.code[at + word.len()..];
+            let Some(tail) = rest.trim_start().strip_prefix("::") else {
+                up = 0;
+                continue;
+            };
+            up = if word == "super" { up + 1 } else { 0 };
+            let to_root = word == "crate" || (up > 0 && up == self.depth() + self.nesting(at));
+            if to_root {
+                let line = self.line(at);
+                found.extend(heads(tail).into_iter().map(|head| (line, head)));
+            }
+        }
+        found
+    }
+
+    /// How many inline modules a place stands in.
+    fn nesting(&self, place: usize) -> usize {
+        let modules = self.words().filter(|(at, word)| *word == "mod" && *at < place);
+        let holds = |at: &usize| self.end_of_item(*at).is_some_and(|end| end > place);
+        modules.filter(|(at, _)| holds(at)).count()
+    }
+
+    /// The place of the brace that closes the item whose keyword is at `at`; `None` without a body.
+    fn end_of_item(&self, at: usize) -> Option<usize> {
+        let mut brackets = 0;
+        let mut braces = 0;
+        for (offset, c) in self.code[at..].char_indices() {
+            match c {
+                '(' | '[' => brackets += 1,
+                ')' | ']' if brackets == 0 => return None,
+                ')' | ']' => brackets -= 1,
+                ';' | '}' if brackets == 0 && braces == 0 => return None,
+                '{' => braces += 1,
+                '}' => {
+                    braces -= 1;
+                    if braces == 0 {
+                        return Some(at + offset);
+                    }
+                }
+                _ => {}
+            }
+        }
+        None
+    }
+
+    fn says_safety(&self, line: usize) -> bool {
+        let above = self.text.lines().take(line + 1).skip(line.saturating_sub(SAFETY_LINES));
+        above.into_iter().any(|line| line.contains("// SAFETY:"))
+    }
+
+    /// Whether the documentation right above a function, or that of its trait, has the section.
+    /// Where a trait is implemented, the contract is the trait's.
+    fn states_contract(&self, line: usize) -> bool {
+        let lines: Vec<&str> = self.text.lines().collect();
+        let indent = |line: &str| line.len() - line.trim_start().len();
+        let documented = |line: usize| {
+            let above = lines[..line].iter().rev().map(|line| line.trim_start());
+            let mut about =
+                above.take_while(|line| line.starts_with("//") || line.starts_with('#'));
+            about.any(|line| line.contains("# Safety") || line.contains("SAFETY:"))
+        };
+        if documented(line) {
+            return true;
+        }
+        let outer =
+            |at: &usize| !lines[*at].trim().is_empty() && indent(lines[*at]) < indent(lines[line]);
+        let Some(outer) = (0..line).rev().find(outer) else {
+            return false;
+        };
+        let header = lines[outer].trim_start();
+        let is_trait = ["trait ", "pub trait ", "pub(super) trait ", "pub(crate) trait "];
+        match is_trait.iter().any(|start| header.starts_with(start)) {
+            true => documented(outer),
+            false => header.starts_with("impl") && header.contains(" for "),
+        }
+    }
+}
+
+/// The first names of a path's end: `a` of `a::b`, and `a`, `c` of `{a::b, c}`.
+fn heads(tail: &str) -> Vec<String> {
+    let tail = tail.trim_start();
+    let name = |text: &str| {
+        let text = text.trim_start();
+        let end = text.find(|c: char| c != '_' && !c.is_alphanumeric()).unwrap_or(text.len());
+        text[..end].to_owned()
+    };
+    let Some(group) = tail.strip_prefix('{') else {
+        return vec![name(tail)];
+    };
+    let mut heads = Vec::new();
+    let mut depth = 0;
+    let mut start = 0;
+    for (at, c) in group.char_indices() {
+        match c {
+            '{' => depth += 1,
+            ',' | '}' if depth == 0 => {
+                heads.push(name(&group[start..at]));
+                start = at + 1;
+                if c == '}' {
+                    break;
+                }
+            }
+            '}' => depth -= 1,
+            _ => {}
+        }
+    }
+    heads.retain(|head| !head.is_empty());
+    heads
+}
+
+/// Puts blanks for every octet of a comment, string or character; lines stay where they are.
+fn blank(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        let inside = inert(rest, out.chars().next_back());
+        let len = if inside > 0 { inside } else { first.len_utf8() };
+        match inside {
+            0 => out.push(first),
+            _ => out.extend(rest[..len].bytes().map(|b| if b == b'\n' { '\n' } else { ' ' })),
+        }
+        rest = &rest[len..];
+    }
+    out
+}
+
+/// The length of the comment or literal that `rest` begins with; 0 if it begins with code.
+fn inert(rest: &str, before: Option<char>) -> usize {
+    let to = |end: Option<usize>| end.unwrap_or(rest.len());
+    if rest.starts_with("//") {
+        return to(rest.find('\n'));
+    }
+    if rest.starts_with("/*") {
+        return block_comment(rest);
+    }
+    let in_word = before.is_some_and(|c| c == '_' || c.is_alphanumeric());
+    if !in_word {
+        let raw = ["r", "br", "cr"].iter().find_map(|prefix| rest.strip_prefix(prefix));
+        let hashes = raw.map_or(0, |raw| raw.len() - raw.trim_start_matches('#').len());
+        if let Some(body) = raw.and_then(|raw| raw[hashes..].strip_prefix('"')) {
+            let end = format!("\"{}", "#".repeat(hashes));
+            let start = rest.len() - body.len();
+            return to(body.find(&end).map(|at| start + at + end.len()));
+        }
+    }
+    match rest.as_bytes()[0] {
+        b'"' => quoted(rest, '"'),
+        b'\'' => {
+            let mut chars = rest[1..].chars();
+            // A lifetime has no quote behind its first character.
+            match (chars.next(), chars.next()) {
+                (Some('\\'), _) | (Some(_), Some('\'')) => quoted(rest, '\''),
+                _ => 0,
+            }
+        }
+        _ => 0,
+    }
+}
+
+fn quoted(rest: &str, quote: char) -> usize {
+    let mut escaped = false;
+    for (at, c) in rest.char_indices().skip(1) {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            _ if c == quote => return at + 1,
+            _ => {}
+        }
+    }
+    rest.len()
+}
+
+fn block_comment(rest: &str) -> usize {
+    let mut depth = 0;
+    let mut at = 0;
+    while at < rest.len() {
+        let tail = &rest.as_bytes()[at..];
+        at += match tail {
+            [b'/', b'*', ..] => {
+                depth += 1;
+                2
+            }
+            [b'*', b'/', ..] => {
+                depth -= 1;
+                2
+            }
+            _ => 1,
+        };
+        if depth == 0 {
+            return at;
+        }
+    }
+    rest.len()
+}
+
+// --- reading ---
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap()
+}
+
+/// All Rust files below `folders`.
+fn sources(folders: &[&str]) -> Vec<Source> {
+    let mut sources = Vec::new();
+    for folder in folders {
+        collect(&root().join(folder), &mut sources);
+    }
+    sources
+}
+
+fn collect(folder: &Path, sources: &mut Vec<Source>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() && !path.ends_with("node_modules") {
+            collect(&path, sources);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let name = path.strip_prefix(root()).unwrap().to_str().unwrap();
+            sources.push(Source::new(name, &fs::read_to_string(&path).unwrap()));
+        }
+    }
+}
+
+fn check_tree(folders: &[&str], rule: Rule<'_>) {
+    let sources = sources(folders);
+    assert!(sources.len() > 30, "only {} files were found", sources.len());
+    let complaints: Vec<String> = sources.iter().flat_map(rule).collect();
+    assert!(complaints.is_empty(), "\n{}\n", complaints.join("\n"));
+}
+
+// --- the rules on samples ---
+
+/// No line.
+const NONE: [usize; 0] = [];
+
+/// Lines about which `rule` complains in a file `path` with this text.
+fn lines_of(rule: Rule<'_>, path: &str, text: &str) -> Vec<usize> {
+    let said = rule(&Source::new(path, text));
+    said.iter().map(|said| said.split(':').nth(1).unwrap().parse().unwrap()).collect()
+}
+
+#[test]
+fn rule_floors() {
+    let table = "//! | floor | module | what |\n//! | --- | --- | --- |\n//! | 2 | [`top`] | a |\n\
+                 //! | 1 | [`left`], [`right`] | b |\n//! | 0 | [`low`] | c |\n";
+    let floors = floors(table);
+    let names: Vec<_> = floors.iter().map(|(name, floor)| (name.as_str(), *floor)).collect();
+    assert_eq!(names, [("left", 1), ("low", 0), ("right", 1), ("top", 2)]);
+    let rule = |source: &Source| use_upwards(source, &floors);
+    for (path, text, expected) in [
+        ("src/left.rs", "use crate::low;\nuse crate::left::x;", &[][..]),
+        ("src/left.rs", "\nuse crate::right::x;", &[2]),
+        ("src/left/mod.rs", "use crate::{low::{self, top}, top, left::right};", &[1]),
+        ("src/left/deep.rs", "use crate::{\n    low,\n    right::{a, b},\n};", &[1]),
+        ("src/left.rs", "fn f() -> crate::top::T {\n    crate::low::f();\n}", &[1]),
+        ("src/left.rs", "pub(in crate::right) fn f() {}", &[1]),
+        ("src/left.rs", "macro_rules! m { () => { $crate::top::f() } }", &[1]),
+        ("src/left.rs", "use super::top;", &[1]),
+        ("src/left/mod.rs", "use super::top;", &[1]),
+        ("src/left/deep.rs", "use super::top;\nuse super::super::low;", &[]),
+        ("src/left/deep.rs", "use super::super::top;", &[1]),
+        ("src/left.rs", "mod tests {\n    use super::top;\n    use super::super::top;\n}", &[3]),
+        ("src/left.rs", "mod tests {\n    use crate::top;\n}", &[2]),
+        ("src/left.rs", "// crate::top\n/// [`crate::top`]\nfn f() { \"crate::top\"; }", &[]),
+        ("src/left.rs", "use crate::unknown;", &[1]),
+        ("src/unknown.rs", "", &[1]),
+        ("src/main.rs", "use crate::top;", &[]),
+    ] {
+        assert_eq!(lines_of(&rule, path, text), expected, "{path}: {text}");
+    }
+}
+
+#[test]
+fn rule_declared() {
+    let files = [
+        ("src/lib.rs", "pub mod a;\nmod b;\n// mod d;"),
+        ("src/main.rs", "mod c;"),
+        ("src/a/mod.rs", "mod x;"),
+        ("src/a/x.rs", ""),
+        ("src/a/y.rs", ""),
+        ("src/b.rs", "mod z;"),
+        ("src/b/z.rs", ""),
+        ("src/c.rs", ""),
+        ("src/d.rs", ""),
+    ];
+    let sources = files.map(|(path, text)| Source::new(path, text));
+    assert_eq!(undeclared(&sources), ["src/a/y.rs", "src/d.rs"]);
+}
+
+#[test]
+fn rule_fence() {
+    let text = "// unsafe\nfn f() { \"unsafe\"; }\nfn g() { unsafe { h() } }\nfn unsafe_not() {}";
+    assert_eq!(lines_of(&unfenced, "src/hub/mod.rs", text), [3]);
+    assert_eq!(lines_of(&unfenced, "src/stats.rs", "unsafe impl Send for T {}"), [1]);
+    for path in ["src/mem/frame.rs", "src/simd.rs", "src/uring/mod.rs"] {
+        assert_eq!(lines_of(&unfenced, path, text), NONE);
+    }
+}
+
+#[test]
+fn rule_safety() {
+    for (text, expected) in [
+        ("fn f() {\n    unsafe { g() }\n}", &[2][..]),
+        ("fn f() {\n    // SAFETY: g is fine.\n    unsafe { g() }\n}", &[]),
+        ("// SAFETY: far.\n\n\n\n\n\nfn f() { unsafe { g() } }", &[7]),
+        ("// SAFETY: near.\n\n\n\n\nfn f() { unsafe { g() } }", &[]),
+        ("unsafe impl Send for T {}", &[1]),
+        ("// SAFETY: it owns all.\nunsafe impl Send for T {}", &[]),
+        ("/// Does.\nunsafe fn f() {}", &[2]),
+        ("/// # Safety\n/// None.\n#[inline]\npub unsafe fn f() {}", &[]),
+        ("/// # Safety\n/// None.\ntrait T {\n    unsafe fn f();\n}", &[]),
+        ("/// Does.\ntrait T {\n    unsafe fn f();\n}", &[3]),
+        ("impl T for U {\n    unsafe fn f() {}\n}", &[]),
+        ("impl U {\n    unsafe fn f() {}\n}", &[2]),
+    ] {
+        assert_eq!(lines_of(&unexplained, "src/mem/x.rs", text), expected, "{text}");
+    }
+}
+
+#[test]
+fn rule_function_length() {
+    let function =
+        |lines: usize| format!("\nfn f(a: [u8; 4]) {{\n{}}}\n", "    g();\n".repeat(lines - 2));
+    assert_eq!(lines_of(&long_functions, "src/x.rs", &function(FUNCTION_LINES)), NONE);
+    assert_eq!(lines_of(&long_functions, "src/x.rs", &function(FUNCTION_LINES + 1)), [2]);
+    let braces = format!("fn f() {{\n    \"}}\"; '}}'; // }}\n{}}}\n", "    g();\n".repeat(100));
+    assert_eq!(lines_of(&long_functions, "src/x.rs", &braces), [1]);
+    let method =
+        format!("impl T {{\n    fn none();\n    fn f<'a>() {{\n{}", "\n".repeat(90) + "}}");
+    assert_eq!(lines_of(&long_functions, "src/x.rs", &method), [3]);
+    let generic = format!("fn f<A, B>(a: A) where A: X, B: Y {{{}}}", "\n".repeat(90));
+    assert_eq!(lines_of(&long_functions, "src/x.rs", &generic), [1]);
+    let declared =
+        format!("trait T {{\n    fn f();\n}}\ntype F = fn(u8);\nmod m {{{}}}", "\n".repeat(90));
+    assert_eq!(lines_of(&long_functions, "src/x.rs", &declared), NONE);
+}
+
+#[test]
+fn rule_columns() {
+    let line = |columns: usize| format!("\n//{}", "\u{e9}".repeat(columns - 2));
+    assert_eq!(lines_of(&wide_lines, "src/x.rs", &line(COLUMNS)), NONE);
+    assert_eq!(lines_of(&wide_lines, "src/x.rs", &line(COLUMNS + 1)), [2]);
+    assert_eq!(lines_of(&wide_lines, "src/x.rs", &format!("{} https://x", line(COLUMNS))), NONE);
+}
+
+#[test]
+fn rule_file_length() {
+    let with = |first: &str, lines: usize| format!("{first}\n{}", "\n".repeat(lines - 1));
+    let reason = "//! Long because of its table.";
+    for (first, lines, expected) in [
+        ("//! Short.", FILE_LINES, &[][..]),
+        ("//! Short.", FILE_LINES + 1, &[1]),
+        (reason, LONG_FILE_LINES, &[]),
+        (reason, LONG_FILE_LINES + 1, &[1]),
+    ] {
+        assert_eq!(
+            lines_of(&long_file, "src/x.rs", &with(first, lines)),
+            expected,
+            "{first} {lines}"
+        );
+    }
+}
+
+#[test]
+fn rule_leftovers() {
+    let text = "// todo!()\nfn f() {\n    todo!();\n    unimplemented!(\"x\");\n    dbg!(1);\n}\n\
+                #[ignore = \"slow\"]\nfn g() { \"dbg!(\"; }";
+    assert_eq!(lines_of(&leftovers, "src/x.rs", text), [3, 4, 5, 7]);
+}
+
+#[test]
+fn blanking_keeps_code_and_places() {
+    for (text, expected) in [
+        ("a // b\nc", "a     \nc"),
+        ("a /* b /* c */\nd */ e", "a             \n     e"),
+        (r#"a("b\"c", 'd')"#, "a(      ,    )"),
+        ("a(r#\"b\"c\"#) br\"d\"", "a(        )      "),
+        ("&'a str, 'b', '\\'', b'{'", "&'a str,    ,     , b   "),
+        ("\"\u{e9}\" x", "     x"),
+    ] {
+        assert_eq!(blank(text), expected, "{text}");
+    }
+}
