@@ -2,3 +2,6 @@
 
 mod cli;
 mod config;
+mod machine;
+mod peer;
+mod transcripts;
