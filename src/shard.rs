@@ -309,13 +309,15 @@ impl Shard {
         if self.waiting.is_empty() || self.post.up_is_full(self.post_bound) {
             return;
         }
+        self.waiting.sort_unstable();
+        self.waiting.dedup();
         for slot in std::mem::take(&mut self.waiting) {
-            let resumes = match self.session(slot, now) {
-                Some((session, around)) => session.may_resume(&around),
-                None => false,
-            };
-            if resumes {
-                self.resume(slot, now);
+            match self.session(slot, now) {
+                Some((session, around)) if session.may_resume(&around) => self.resume(slot, now),
+                // It waits for something of its own; by the time that has come, other cores may
+                // be congested again.
+                Some((session, _)) if session.is_paused() => self.waiting.push(slot),
+                _ => {}
             }
         }
     }
