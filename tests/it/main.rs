@@ -4,4 +4,5 @@ mod cli;
 mod config;
 mod machine;
 mod peer;
+mod sim;
 mod transcripts;
