@@ -82,9 +82,15 @@ impl Machine {
     }
 
     pub(crate) fn eof(&mut self, at: usize) {
+        self.last_words(at, &[]);
+    }
+
+    /// Bytes and the end of the client's side in one turn.
+    pub(crate) fn last_words(&mut self, at: usize, bytes: &[u8]) {
         let wire = &mut self.wires[at];
         let first = !std::mem::replace(&mut wire.eof, true);
         if let (Some(slot), true) = (wire.slot, first) {
+            self.shard.receive(slot, &mut bytes.to_vec(), self.now);
             self.shard.eof(slot, self.now);
             self.settle();
             self.finish(at);

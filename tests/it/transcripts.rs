@@ -145,7 +145,7 @@ impl Stage {
         };
         match sign {
             ">" => {
-                if self.cut != Cut::Glued {
+                if self.cut != Cut::Glued && rest != "EOF" {
                     self.nothing_more()?;
                 }
                 self.says(name, rest)
@@ -189,8 +189,9 @@ impl Stage {
         let (word, rest) = what.split_once(' ').unwrap_or((&what, ""));
         let bytes = match word {
             "EOF" => {
+                let last = self.held.pop_if(|(at, _)| *at == wire);
                 self.flush();
-                self.machine.eof(wire);
+                self.machine.last_words(wire, &last.map(|(_, bytes)| bytes).unwrap_or_default());
                 return Ok(());
             }
             "OPEN" => {
@@ -314,7 +315,7 @@ impl Stage {
                     actor.socket = socket;
                 }
                 if !says(&what, word, rest, &heard) {
-                    return Err(format!("the server has said {heard:.600?}"));
+                    return Err(format!("the server has said {}", short(&heard)));
                 }
                 true
             }
@@ -326,11 +327,16 @@ impl Stage {
         for (name, actor) in &self.names {
             let wire = self.machine.wire(actor.wire);
             if !wire.heard.is_empty() || wire.ear.left() > 0 {
-                return Err(format!("{name} has heard besides: {:.600?}", wire.heard));
+                return Err(format!("{name} has heard besides: {}", short(&wire.heard)));
             }
         }
         Ok(())
     }
+}
+
+/// As much of what was heard as a failure needs.
+fn short(heard: &impl std::fmt::Debug) -> String {
+    format!("{heard:?}").chars().take(600).collect()
 }
 
 /// Whether `heard` is what a line expects.
