@@ -4,5 +4,6 @@ mod cli;
 mod config;
 mod machine;
 mod peer;
+mod replay;
 mod sim;
 mod transcripts;

@@ -27,8 +27,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 /// Seeds of a normal run, and steps of each.
-const SEEDS: u64 = 300;
-const STEPS: u64 = 600;
+const SEEDS: u64 = 200;
+const STEPS: u64 = 400;
 /// Clients that there are at once, at most.
 const CLIENTS: usize = 14;
 /// Turns in which everything comes to rest once nobody disturbs.
