@@ -371,8 +371,7 @@ impl Shard {
 
     fn resume(&mut self, slot: Slot, now: Now) {
         let Some(session) = self.sessions.get_mut(slot) else { return };
-        let mut held = session.resume();
-        let eof = session.saw_eof();
+        let (mut held, eof) = session.resume();
         if !held.is_empty() {
             self.feed(slot, &mut held, now);
         }

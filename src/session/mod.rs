@@ -207,10 +207,11 @@ impl Session {
         self.paused && !self.must_hold(around)
     }
 
-    /// Takes the held input out, to be stepped through before anything else is read.
-    pub fn resume(&mut self) -> Vec<u8> {
+    /// Takes the held input out, to be stepped through before anything else is read, and whether
+    /// the peer ended its side behind that, to be told then.
+    pub fn resume(&mut self) -> (Vec<u8>, bool) {
         self.paused = false;
-        std::mem::take(&mut self.held)
+        (std::mem::take(&mut self.held), std::mem::take(&mut self.eof))
     }
 
     /// The number of the HTTP request in hand, for the acknowledgement of its publishes.
@@ -262,11 +263,6 @@ impl Session {
             Stage::Http(requests) if requests.ticket().is_some() => {}
             Stage::Http(_) => self.end(Ending::Flush, around),
         }
-    }
-
-    /// Whether the peer has ended its side.
-    pub fn saw_eof(&self) -> bool {
-        self.eof
     }
 
     /// Queues a broadcast in the form that this peer takes.

@@ -56,8 +56,15 @@ impl Requests {
                 After::Again
             }
             Event::Request(request) if upgrade::wanted(&request) => {
-                let alone = self.replies.is_empty();
-                return (taken, open(&request, alone, out, around));
+                if self.replies.is_empty() {
+                    return (taken, open(&request, out, around));
+                }
+                around.counters.http_errors.add(1);
+                let mut bytes = Vec::new();
+                let text = "earlier requests are not answered yet\n";
+                Response::text(400, text).connection(http::Connection::Close).push(&mut bytes);
+                self.replies.push_back(Waiting { acks: 0, bytes, last: true });
+                After::Again
             }
             Event::Request(mut request) => {
                 let reply = answer(&mut request, around);
@@ -197,21 +204,13 @@ fn error(status: u16, message: &str) -> Reply {
     Reply { status, body: body.into(), allow: None }
 }
 
-/// Answers a request for a WebSocket. `alone` says that all earlier requests are answered.
-fn open(
-    request: &Request<'_>,
-    alone: bool,
-    out: &mut Vec<u8>,
-    around: &mut Surroundings<'_>,
-) -> After {
+/// Answers a request for a WebSocket, all earlier requests being answered.
+fn open(request: &Request<'_>, out: &mut Vec<u8>, around: &mut Surroundings<'_>) -> After {
     let refuse = |out: &mut Vec<u8>, status, text| {
         Response::text(status, text).connection(http::Connection::Close).push(out);
         around.counters.http_errors.add(1);
         After::End(Ending::Flush)
     };
-    if !alone {
-        return refuse(out, 400, "earlier requests are not answered yet\n");
-    }
     let accepted = match upgrade::check(request) {
         Ok(accepted) => accepted,
         Err(refusal) => {

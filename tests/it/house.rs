@@ -163,6 +163,8 @@ fn unexplained(source: &Source) -> Vec<String> {
     for (at, _) in source.words().filter(|(_, word)| *word == "unsafe") {
         let line = source.line(at);
         let explained = match source.code[at + "unsafe".len()..].split_whitespace().next() {
+            // The type of a pointer to an unsafe function.
+            Some(word) if word.starts_with("fn(") => true,
             Some("fn" | "extern" | "trait") => source.states_contract(line),
             _ => source.says_safety(line),
         };
@@ -597,6 +599,7 @@ fn rule_safety() {
         ("/// Does.\ntrait T {\n    unsafe fn f();\n}", &[3]),
         ("impl T for U {\n    unsafe fn f() {}\n}", &[]),
         ("impl U {\n    unsafe fn f() {}\n}", &[2]),
+        ("fn f(run: unsafe fn(u8)) {}", &[]),
     ] {
         assert_eq!(lines_of(&unexplained, "src/mem/x.rs", text), expected, "{text}");
     }

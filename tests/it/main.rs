@@ -4,3 +4,8 @@ mod cli;
 mod config;
 mod house;
 mod rfc6455;
+mod machine;
+mod peer;
+mod replay;
+mod sim;
+mod transcripts;

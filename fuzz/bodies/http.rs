@@ -1,0 +1,47 @@
+//! A stream of requests says the same however it is cut.
+
+use super::pieces;
+use polycast::http::{Event, Limits, Reader};
+
+pub(crate) fn run(data: &[u8]) {
+    let Some((&[flags, seed], stream)) = data.split_first_chunk::<2>() else { return };
+    let limits = match flags & 1 {
+        0 => Limits::default(),
+        _ => Limits { head_bytes: 128, body_bytes: 64, ..Limits::default() },
+    };
+    let whole = told(&limits, &[stream]);
+    assert_eq!(told(&limits, &pieces(stream, seed)), whole, "in pieces");
+    let single: Vec<&[u8]> = stream.chunks(1).collect();
+    assert_eq!(told(&limits, &single), whole, "octet by octet");
+}
+
+fn told(limits: &Limits, pieces: &[&[u8]]) -> Vec<String> {
+    let mut reader = Reader::new();
+    let mut told = Vec::new();
+    for piece in pieces {
+        let mut bytes = piece.to_vec();
+        let mut at = 0;
+        loop {
+            let (taken, event) = reader.next(limits, &mut bytes[at..]);
+            at += taken;
+            match event {
+                Event::Need => break,
+                // Whether the body was there when it was asked for.
+                Event::Continue => {}
+                Event::Bad(error) => told.push(format!("{error:?}")),
+                Event::Request(request) => told.push(format!(
+                    "{} {} {} {:?} {:?} {:?} {:?}",
+                    request.method,
+                    request.path(),
+                    request.query(),
+                    request.authority(),
+                    request.connection(),
+                    request.headers,
+                    request.body,
+                )),
+            }
+        }
+        assert_eq!(at, bytes.len(), "all is taken when more is needed");
+    }
+    told
+}

@@ -1,0 +1,217 @@
+//! Operations on several hubs, with mail that waits, against a list of who is in what.
+
+use super::Script;
+use polycast::hub::{Ack, Down, Event, Hasher, Hub, Joined, Post, Published, Up};
+use polycast::mem::{Frozen, Slot};
+use std::collections::{BTreeSet, HashMap, VecDeque};
+
+const CORES: u16 = 3;
+const NAMES: [&str; 4] = ["a", "b", "c", "d"];
+const MOST: usize = 3;
+
+/// (core, slot, channel)
+type Member = (u16, u32, usize);
+
+struct World {
+    hubs: Vec<Hub>,
+    posts: Vec<Post>,
+    up: HashMap<(u16, u16), VecDeque<Up>>,
+    down: HashMap<(u16, u16), VecDeque<Down>>,
+    /// Who is in what, as the hub was told.
+    members: BTreeSet<Member>,
+    /// Of these, who was told that he is.
+    joined: BTreeSet<Member>,
+    /// What everybody who is joined has heard since, by the publish's number.
+    heard: HashMap<Member, Vec<u64>>,
+    /// When each publish was acknowledged.
+    acked: BTreeSet<u64>,
+    /// Publishes made while the member was joined, which he is to hear.
+    due: HashMap<Member, Vec<u64>>,
+    publishes: u64,
+}
+
+pub(crate) fn run(data: &[u8]) {
+    let hasher = Hasher::new(1);
+    let mut world = World {
+        hubs: (0..CORES).map(|core| Hub::new(core, CORES, hasher.clone())).collect(),
+        posts: (0..CORES).map(|_| Post::new(CORES)).collect(),
+        up: HashMap::new(),
+        down: HashMap::new(),
+        members: BTreeSet::new(),
+        joined: BTreeSet::new(),
+        heard: HashMap::new(),
+        acked: BTreeSet::new(),
+        due: HashMap::new(),
+        publishes: 0,
+    };
+    let mut script = Script(data);
+    while let (Some(op), Some(who)) = (script.byte(), script.byte()) {
+        let core = u16::from(who) % CORES;
+        let member = (core, u32::from(who >> 2) % 5, usize::from(who >> 6));
+        match op % 8 {
+            0..2 => world.join(member),
+            2 => world.leave(member),
+            3 => world.gone(core, member.1),
+            4 => world.publish(core, member.2),
+            _ => world.mail(core, u16::from(op >> 3) % CORES, usize::from(op >> 6) + 1),
+        }
+    }
+    world.end();
+}
+
+impl World {
+    fn join(&mut self, member: Member) {
+        let (core, slot, channel) = member;
+        let count = self.members.iter().filter(|it| (it.0, it.1) == (core, slot)).count();
+        let at = usize::from(core);
+        let slot = Slot { index: slot, generation: 1 };
+        let got = self.hubs[at].join(slot, 0, NAMES[channel], MOST, &mut self.posts[at]);
+        if self.members.contains(&member) {
+            return assert_eq!(got, Joined::Already);
+        }
+        if count == MOST {
+            return assert_eq!(got, Joined::Full);
+        }
+        self.members.insert(member);
+        match got {
+            Joined::Now => self.told(member),
+            Joined::Later => {}
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn told(&mut self, member: Member) {
+        assert!(self.members.contains(&member), "{member:?} was told after it left");
+        assert!(self.joined.insert(member), "{member:?} was told twice");
+        self.heard.insert(member, Vec::new());
+        self.due.insert(member, Vec::new());
+    }
+
+    fn forget(&mut self, member: Member) {
+        self.members.remove(&member);
+        self.joined.remove(&member);
+        self.heard.remove(&member);
+        self.due.remove(&member);
+    }
+
+    fn leave(&mut self, member: Member) {
+        let at = usize::from(member.0);
+        let slot = Slot { index: member.1, generation: 1 };
+        let left = self.hubs[at].leave(slot, 0, NAMES[member.2], &mut self.posts[at]);
+        assert_eq!(left, self.members.contains(&member));
+        self.forget(member);
+    }
+
+    fn gone(&mut self, core: u16, slot: u32) {
+        let at = usize::from(core);
+        let name = Slot { index: slot, generation: 1 };
+        let left = self.hubs[at].leave_all(name, &mut self.posts[at]);
+        let mine: Vec<Member> =
+            self.members.iter().filter(|it| (it.0, it.1) == (core, slot)).copied().collect();
+        assert_eq!(left, mine.len());
+        mine.into_iter().for_each(|member| self.forget(member));
+    }
+
+    fn publish(&mut self, core: u16, channel: usize) {
+        let number = self.publishes;
+        self.publishes += 1;
+        for (member, due) in &mut self.due {
+            if member.2 == channel {
+                due.push(number);
+            }
+        }
+        let event = Event { frame: Frozen::new(&number.to_le_bytes()), except: None };
+        let ack = Ack { slot: Slot { index: 0, generation: 1 }, ticket: number as u32 };
+        let at = usize::from(core);
+        let post = &mut self.posts[at];
+        match self.hubs[at].publish(0, NAMES[channel], &event, Some(ack), post) {
+            Published::Ordered(place) => {
+                let slots = self.hubs[at].subscribers_at(place).iter().map(|it| it.slot).collect();
+                self.hear(core, slots, channel, &event);
+                self.acked.insert(number);
+            }
+            Published::Unheard => {
+                self.acked.insert(number);
+            }
+            Published::Sent => {}
+        }
+    }
+
+    fn hear(&mut self, core: u16, slots: Vec<u32>, channel: usize, event: &Event) {
+        let number = event.frame.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+        for slot in slots {
+            let member = (core, slot, channel);
+            let heard = self.heard.get_mut(&member);
+            let heard = heard.unwrap_or_else(|| panic!("{member:?} hears and is not joined"));
+            assert!(!heard.contains(&number), "{member:?} hears {number} twice");
+            heard.push(number);
+        }
+    }
+
+    /// Puts mail on its way from `from` to `to` and lets `count` of each lane arrive.
+    fn mail(&mut self, from: u16, to: u16, count: usize) {
+        let lanes = self.posts[usize::from(from)].to(to);
+        self.up.entry((from, to)).or_default().extend(lanes.up.drain(..));
+        self.down.entry((from, to)).or_default().extend(lanes.down.drain(..));
+        let at = usize::from(to);
+        for _ in 0..count {
+            let Some(up) = self.up.entry((from, to)).or_default().pop_front() else { break };
+            if let Some((name, event)) = self.hubs[at].request(from, up, &mut self.posts[at]) {
+                let slots = self.hubs[at].subscribers(&name).iter().map(|it| it.slot).collect();
+                self.hear(to, slots, channel(name.text()), &event);
+            }
+        }
+        for _ in 0..count {
+            match self.down.entry((from, to)).or_default().pop_front() {
+                None => break,
+                Some(Down::Interested { asked, name }) => {
+                    let told: Vec<u32> =
+                        self.hubs[at].interested(asked, &name).iter().map(|it| it.slot).collect();
+                    told.into_iter().for_each(|slot| self.told((to, slot, channel(name.text()))));
+                }
+                Some(Down::Deliver { name, event }) => {
+                    let slots = self.hubs[at].subscribers(&name).iter().map(|it| it.slot).collect();
+                    self.hear(to, slots, channel(name.text()), &event);
+                }
+                Some(Down::Published { ack }) => {
+                    self.acked.insert(ack.ticket.into());
+                }
+            }
+        }
+    }
+
+    fn all_mail(&mut self) {
+        // Up, then down, then what the last of it has caused.
+        for _ in 0..3 {
+            for pair in 0..CORES * CORES {
+                self.mail(pair / CORES, pair % CORES, usize::MAX);
+            }
+        }
+    }
+
+    fn end(mut self) {
+        self.all_mail();
+        assert_eq!(self.members, self.joined, "everybody was told");
+        assert_eq!(self.acked.len() as u64, self.publishes, "every publish has its place");
+        let mut next: HashMap<(usize, u64), u64> = HashMap::new();
+        for (member, heard) in &self.heard {
+            for number in &self.due[member] {
+                assert!(heard.contains(number), "{member:?} has missed {number}");
+            }
+            for pair in heard.windows(2) {
+                let next = *next.entry((member.2, pair[0])).or_insert(pair[1]);
+                assert_eq!(next, pair[1], "{member:?} behind {}", pair[0]);
+            }
+        }
+        for core in 0..CORES {
+            (0..5).for_each(|slot| self.gone(core, slot));
+        }
+        self.all_mail();
+        assert!(self.hubs.iter().all(|hub| hub.channel_count() == 0), "a channel is left");
+        assert!(self.posts.iter().all(Post::is_empty), "mail is left");
+    }
+}
+
+fn channel(name: &str) -> usize {
+    NAMES.iter().position(|it| *it == name).expect("one of the names")
+}

@@ -1,0 +1,44 @@
+//! What each fuzz target does with its bytes. `tests/it/replay.rs` includes these, too, so that
+//! every input in `fuzz/seeds` runs under the ordinary tests.
+
+pub(crate) mod api_body;
+pub(crate) mod config;
+pub(crate) mod frame;
+pub(crate) mod http;
+pub(crate) mod hub;
+pub(crate) mod mask;
+pub(crate) mod pusher_message;
+pub(crate) mod session;
+pub(crate) mod utf8;
+
+/// Operations by the byte.
+pub(crate) struct Script<'a>(pub(crate) &'a [u8]);
+
+impl<'a> Script<'a> {
+    pub(crate) fn byte(&mut self) -> Option<u8> {
+        let (first, rest) = self.0.split_first()?;
+        self.0 = rest;
+        Some(*first)
+    }
+
+    /// At most `most` bytes.
+    pub(crate) fn take(&mut self, most: usize) -> &'a [u8] {
+        let (taken, rest) = self.0.split_at(most.min(self.0.len()));
+        self.0 = rest;
+        taken
+    }
+}
+
+/// `data` whole, and in pieces whose lengths follow from `seed`.
+pub(crate) fn pieces(data: &[u8], seed: u8) -> Vec<&[u8]> {
+    let mut rng = fastrand::Rng::with_seed(seed.into());
+    let most = [1, 2, 7, 64, 4096][rng.usize(0..5)];
+    let mut rest = data;
+    let mut pieces = Vec::new();
+    while !rest.is_empty() {
+        let (piece, after) = rest.split_at(rng.usize(1..=most).min(rest.len()));
+        pieces.push(piece);
+        rest = after;
+    }
+    pieces
+}

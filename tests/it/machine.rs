@@ -1,0 +1,164 @@
+//! One shard on a machine without a kernel: every send leaves whole and at once.
+
+use crate::peer::{APP, Ear, Heard};
+use polycast::config::{Config, Format};
+use polycast::dialect::Env;
+use polycast::hub::Hasher;
+use polycast::mem::Slot;
+use polycast::session::Ending;
+use polycast::shard::{Common, Shard};
+use polycast::stats::Counters;
+use polycast::time::Now;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+/// The wall clock at the start of every test.
+pub(crate) const UNIX_S: u64 = 1_760_000_000;
+/// How often time is swept.
+pub(crate) const SWEEP_MS: u64 = 250;
+
+/// The smallest configuration; `more` is TOML that goes on in the application's table.
+pub(crate) fn config(more: &str) -> Config {
+    let (id, key, secret) = APP;
+    let text = format!("[[apps]]\nid = '{id}'\nkey = '{key}'\nsecret = '{secret}'\n{more}");
+    Config::parse_with(&text, Format::Toml, "test", &|_| None).unwrap_or_else(|it| panic!("{it}"))
+}
+
+/// What the shards of one process share.
+pub(crate) fn common(config: Config, cores: u16, seed: u64, post_bound: usize) -> Common {
+    let env = Arc::new(Env::new(config, 7));
+    Common { env, hasher: Hasher::new(seed), cores, post_bound }
+}
+
+/// See the module's documentation.
+pub(crate) struct Machine {
+    pub(crate) shard: Shard,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) now: Now,
+    next_sweep_ms: u64,
+    wires: Vec<Wire>,
+}
+
+/// One connection, seen from the machine.
+#[derive(Default)]
+pub(crate) struct Wire {
+    slot: Option<Slot>,
+    pub(crate) ear: Ear,
+    pub(crate) heard: Vec<Heard>,
+    /// The peer has ended its side.
+    eof: bool,
+    /// The server has ended its side.
+    pub(crate) shut: bool,
+    /// The connection is gone.
+    pub(crate) gone: bool,
+}
+
+impl Machine {
+    pub(crate) fn new(config: Config) -> Machine {
+        let counters = Arc::new(Counters::default());
+        let shard = Shard::new(0, &common(config, 1, 1, 64), counters.clone());
+        let now = Now { ms: 1_000_000, unix_s: UNIX_S };
+        Machine { shard, counters, now, next_sweep_ms: now.ms, wires: Vec::new() }
+    }
+
+    /// Opens a connection and names it.
+    pub(crate) fn open(&mut self) -> usize {
+        let at = self.wires.len();
+        let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 40_000));
+        let slot = self.shard.open(at as u32, peer, self.now);
+        self.wires.push(Wire { slot: Some(slot), ..Wire::default() });
+        at
+    }
+
+    pub(crate) fn wire(&mut self, at: usize) -> &mut Wire {
+        &mut self.wires[at]
+    }
+
+    pub(crate) fn receive(&mut self, at: usize, bytes: &[u8]) {
+        if let Some(slot) = self.wires[at].slot {
+            self.shard.receive(slot, &mut bytes.to_vec(), self.now);
+            self.settle();
+        }
+    }
+
+    pub(crate) fn eof(&mut self, at: usize) {
+        self.last_words(at, &[]);
+    }
+
+    /// Bytes and the end of the client's side in one turn.
+    pub(crate) fn last_words(&mut self, at: usize, bytes: &[u8]) {
+        let wire = &mut self.wires[at];
+        let first = !std::mem::replace(&mut wire.eof, true);
+        if let (Some(slot), true) = (wire.slot, first) {
+            self.shard.receive(slot, &mut bytes.to_vec(), self.now);
+            self.shard.eof(slot, self.now);
+            self.settle();
+            self.finish(at);
+        }
+    }
+
+    /// Lets time pass in steps of the sweep.
+    pub(crate) fn wait(&mut self, ms: u64) {
+        let end = self.now.ms + ms;
+        while self.now.ms < end {
+            let step = SWEEP_MS.min(end - self.now.ms);
+            self.now.ms += step;
+            self.now.unix_s = UNIX_S + (self.now.ms - 1_000_000) / 1000;
+            if self.now.ms >= self.next_sweep_ms {
+                self.next_sweep_ms = self.now.ms + SWEEP_MS;
+                self.shard.sweep(self.now);
+                self.settle();
+            }
+        }
+    }
+
+    /// Ends every connection; nothing may be left of them.
+    pub(crate) fn end(&mut self) {
+        for at in 0..self.wires.len() {
+            if let Some(slot) = self.wires[at].slot.take() {
+                self.shard.close(slot);
+            }
+        }
+        assert!(self.shard.is_empty() && self.shard.channel_count() == 0, "something is left");
+        let counters = &self.counters;
+        assert_eq!((counters.connections.get(), counters.subscriptions.get()), (0, 0));
+    }
+
+    /// Does what a reactor does at the end of its turn.
+    pub(crate) fn settle(&mut self) {
+        while let Some(slot) = self.shard.next_listed() {
+            let at = slot.index as usize;
+            let Some(wants) = self.shard.wants(slot) else { continue };
+            if wants.ending == Ending::Cut {
+                self.close(at);
+                continue;
+            }
+            if let Some(mut batch) = self.shard.take_batch(slot) {
+                let bytes = batch.iter().flat_map(|segment| segment.to_vec()).collect::<Vec<u8>>();
+                batch.clear();
+                let wire = &mut self.wires[at];
+                assert!(!wire.shut, "bytes behind the end");
+                wire.heard.extend(wire.ear.hear(&bytes));
+                self.shard.sent(slot, bytes.len(), Some(batch), self.now);
+            } else if wants.ending == Ending::Flush {
+                self.wires[at].shut = true;
+                self.finish(at);
+            } else {
+                assert!(wants.read || self.wires[at].eof, "nothing waits and nothing is read");
+            }
+        }
+    }
+
+    fn finish(&mut self, at: usize) {
+        if self.wires[at].shut && self.wires[at].eof {
+            self.close(at);
+        }
+    }
+
+    fn close(&mut self, at: usize) {
+        if let Some(slot) = self.wires[at].slot.take() {
+            self.shard.close(slot);
+            self.wires[at].gone = true;
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! The other end of a connection: what a client says, in bytes, and what it hears, in messages.
+
+use polycast::crypto::{self, HmacKey};
+use polycast::ws::{Event, Kind, Limits, Opcode, Reader, Role, frame};
+
+/// The application that every test here talks to.
+pub(crate) const APP: (&str, &str, &str) = ("1", "app-key", "app-secret");
+
+/// Asks for a WebSocket at `target`; `fields` are further header lines.
+pub(crate) fn handshake(target: &str, fields: &str) -> Vec<u8> {
+    format!(
+        "GET {target} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{fields}\r\n"
+    )
+    .into_bytes()
+}
+
+/// One whole masked frame.
+pub(crate) fn framed(opcode: Opcode, payload: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    frame::push(&mut out, opcode, payload, Some([0x37, 0xfa, 0x21, 0x3d]));
+    out
+}
+
+/// One text message.
+pub(crate) fn text(payload: &str) -> Vec<u8> {
+    framed(Opcode::Text, payload.as_bytes())
+}
+
+/// A request of the HTTP API, signed at `unix_s`.
+pub(crate) fn signed(method: &str, path: &str, body: &[u8], unix_s: u64) -> Vec<u8> {
+    let query = signed_query(method, path, body, unix_s);
+    let length = body.len();
+    let head = format!(
+        "{method} {path}?{query} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n"
+    );
+    [head.as_bytes(), body].concat()
+}
+
+/// The query that signs a request.
+pub(crate) fn signed_query(method: &str, path: &str, body: &[u8], unix_s: u64) -> String {
+    let mut query = format!("auth_key={}&auth_timestamp={unix_s}&auth_version=1.0", APP.1);
+    if !body.is_empty() {
+        query += &format!("&body_md5={}", hex::<16, 32>(&crypto::md5(body)));
+    }
+    let signature = sign(&[method, "\n", path, "\n", &query]);
+    query + "&auth_signature=" + &signature
+}
+
+/// The `auth` of a subscription.
+pub(crate) fn auth(socket_id: &str, channel: &str, channel_data: Option<&str>) -> String {
+    let data = channel_data.map(|data| format!(":{data}")).unwrap_or_default();
+    format!("{}:{}", APP.1, sign(&[socket_id, ":", channel, &data]))
+}
+
+fn sign(parts: &[&str]) -> String {
+    let parts: Vec<&[u8]> = parts.iter().map(|part| part.as_bytes()).collect();
+    hex::<32, 64>(&HmacKey::new(APP.2.as_bytes()).sign(&parts))
+}
+
+fn hex<const BYTES: usize, const TEXT: usize>(bytes: &[u8; BYTES]) -> String {
+    String::from_utf8_lossy(&crypto::hex::<BYTES, TEXT>(bytes)).into_owned()
+}
+
+/// What a client hears.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Heard {
+    Answer {
+        status: u16,
+        head: String,
+        body: String,
+    },
+    Text(String),
+    Binary(Vec<u8>),
+    Ping(Vec<u8>),
+    Pong(Vec<u8>),
+    Close(Option<u16>, String),
+    /// Our own reader says that the server broke the protocol.
+    Broken(String),
+}
+
+/// Makes messages of what arrives: HTTP answers up to a 101, WebSocket from there.
+#[derive(Default)]
+pub(crate) struct Ear {
+    bytes: Vec<u8>,
+    socket: Option<Reader>,
+    /// The next answer is one to HEAD.
+    pub(crate) head_only: bool,
+}
+
+impl Ear {
+    /// Bytes that are no whole message yet.
+    pub(crate) fn left(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Takes what has arrived.
+    pub(crate) fn hear(&mut self, bytes: &[u8]) -> Vec<Heard> {
+        self.bytes.extend_from_slice(bytes);
+        let mut heard = Vec::new();
+        while let Some(next) = self.next() {
+            heard.push(next);
+        }
+        heard
+    }
+
+    fn next(&mut self) -> Option<Heard> {
+        let Some(reader) = &mut self.socket else { return self.answer() };
+        let mut bytes = std::mem::take(&mut self.bytes);
+        let (taken, event) = reader.next(Role::Client, &Limits::default(), &mut bytes);
+        let heard = match event {
+            Event::Need => None,
+            Event::Message { kind: Kind::Text, payload, .. } => {
+                Some(Heard::Text(String::from_utf8_lossy(payload).into_owned()))
+            }
+            Event::Message { payload, .. } => Some(Heard::Binary(payload.to_vec())),
+            Event::Ping(payload) => Some(Heard::Ping(payload.to_vec())),
+            Event::Pong(payload) => Some(Heard::Pong(payload.to_vec())),
+            Event::Close { code, reason } => Some(Heard::Close(code, reason.to_owned())),
+            Event::Violation(violation) => Some(Heard::Broken(violation.to_string())),
+        };
+        self.bytes = bytes.split_off(taken);
+        heard
+    }
+
+    fn answer(&mut self) -> Option<Heard> {
+        let end = self.bytes.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
+        let head = String::from_utf8_lossy(&self.bytes[..end]).into_owned();
+        let Some(status) = head.split(' ').nth(1).and_then(|status| status.parse().ok()) else {
+            self.bytes.clear();
+            return Some(Heard::Broken(head));
+        };
+        let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: "));
+        let length = length.and_then(|length| length.parse().ok()).unwrap_or(0);
+        let length = if self.head_only { 0 } else { length };
+        if self.bytes.len() < end + length {
+            return None;
+        }
+        self.head_only &= status == 100;
+        let body = String::from_utf8_lossy(&self.bytes[end..end + length]).into_owned();
+        self.bytes.drain(..end + length);
+        if status == 101 {
+            self.socket = Some(Reader::new());
+        }
+        Some(Heard::Answer { status, head, body })
+    }
+}

@@ -1,0 +1,489 @@
+//! A whole process in one thread: several shards, their mail, their clients and a clock, all moved
+//! by one seed.
+//!
+//! The simulator is the kernel: it cuts what is sent and received anywhere, stalls, resets, and
+//! lets mail between cores wait, in order within a lane. [`client`] says what a client does and
+//! checks what it hears; this file moves bytes and mail and checks what is left in the end.
+//!
+//! A failure names its seed: `SIM_SEED=n cargo test --test it sim` runs that one again. For a long
+//! run: `SIM_SEEDS=100000 SIM_STEPS=3000 cargo test --release --test it sim`.
+
+mod client;
+mod history;
+
+use crate::machine::{SWEEP_MS, UNIX_S, common, config};
+use client::{Client, Life};
+use fastrand::Rng;
+use history::History;
+use polycast::config::SlowConsumer;
+use polycast::hub::{Down, Up};
+use polycast::mem::{FreeList, Segment, Slot};
+use polycast::session::Ending;
+use polycast::shard::Shard;
+use polycast::stats::Counters;
+use polycast::time::Now;
+use std::collections::VecDeque;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+/// Seeds of a normal run, and steps of each.
+const SEEDS: u64 = 200;
+const STEPS: u64 = 400;
+/// Clients that there are at once, at most.
+const CLIENTS: usize = 14;
+/// Turns in which everything comes to rest once nobody disturbs.
+const REST_TURNS: usize = 20_000;
+/// Milliseconds behind which nobody is there who has ended his side.
+const REST_MS: u64 = 100_000;
+
+#[test]
+fn whatever_happens_nobody_hears_too_much_or_too_little() {
+    let number = |name| std::env::var(name).ok().map(|text| text.parse().expect("a number"));
+    let steps = number("SIM_STEPS").unwrap_or(STEPS);
+    let seeds = match number("SIM_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("SIM_SEEDS").unwrap_or(SEEDS),
+    };
+    let mut heard = 0;
+    for seed in seeds {
+        let run = std::panic::catch_unwind(|| World::new(seed).run(steps));
+        match run {
+            Ok(count) => heard += count,
+            Err(_) => panic!("SIM_SEED={seed} SIM_STEPS={steps} fails, see above"),
+        }
+    }
+    assert!(heard > 0, "no event was heard in any run");
+}
+
+/// One process.
+struct World {
+    rng: Rng,
+    now: Now,
+    next_sweep_ms: u64,
+    cores: Vec<Core>,
+    clients: Vec<Client>,
+    history: History,
+    /// How many messages a lane between cores has room for.
+    capacity: usize,
+    /// Whether the simulator disturbs.
+    rough: bool,
+    opened: u64,
+}
+
+struct Core {
+    shard: Shard,
+    counters: Arc<Counters>,
+    free: FreeList,
+    wires: Vec<Wire>,
+    /// What is under way from each other core.
+    up_from: Vec<VecDeque<Up>>,
+    down_from: Vec<VecDeque<Down>>,
+}
+
+/// One connection as its core sees it.
+#[derive(Default)]
+struct Wire {
+    slot: Option<Slot>,
+    client: usize,
+    batch: Option<Batch>,
+    /// From the client, not yet received.
+    input: VecDeque<u8>,
+    /// The client has ended its side behind the input, and whether that was told.
+    eof: bool,
+    eof_told: bool,
+    /// The server has ended its side.
+    shut: bool,
+    reset: bool,
+    /// Connections that had been given up when this one was opened.
+    timed_out: u64,
+}
+
+/// Segments at the kernel's, some of whose bytes have left.
+struct Batch {
+    segments: Vec<Segment>,
+    bytes: VecDeque<u8>,
+}
+
+impl World {
+    fn new(seed: u64) -> World {
+        let mut rng = Rng::with_seed(seed);
+        let cores = rng.u16(1..=4);
+        let drops = rng.u32(0..4) == 0;
+        // A small write queue, so that slow consumers are found within one run.
+        let mut config = config(
+            "[apps.limits]\nsubscriptions_per_connection = 3\n\
+             [limits]\nwrite_queue_bytes = 65536\n[timeouts]\nsend_ms = 20000\n",
+        );
+        if drops {
+            config.slow_consumer = SlowConsumer::Drop;
+        }
+        let capacity = rng.usize(1..40);
+        let common = common(config, cores, rng.u64(..), rng.usize(1..20));
+        let core = |number| {
+            let counters = Arc::new(Counters::default());
+            Core {
+                shard: Shard::new(number, &common, counters.clone()),
+                counters,
+                free: FreeList::new(CLIENTS as u32),
+                wires: (0..CLIENTS).map(|_| Wire::default()).collect(),
+                up_from: (0..cores).map(|_| VecDeque::new()).collect(),
+                down_from: (0..cores).map(|_| VecDeque::new()).collect(),
+            }
+        };
+        World {
+            cores: (0..cores).map(core).collect(),
+            now: Now { ms: 5000, unix_s: UNIX_S },
+            next_sweep_ms: 5000,
+            clients: Vec::new(),
+            history: History::new(drops),
+            capacity,
+            rough: true,
+            opened: 0,
+            rng,
+        }
+    }
+
+    /// Runs; gives how many events were heard.
+    fn run(mut self, steps: u64) -> u64 {
+        for _ in 0..steps {
+            self.step();
+        }
+        self.rest();
+        for client in &self.clients {
+            self.history.check(client);
+        }
+        self.history.check_order();
+        self.end();
+        self.history.heard()
+    }
+
+    fn step(&mut self) {
+        let at = self.rng.usize(0..CLIENTS);
+        match self.rng.u32(0..100) {
+            0..50 if at < self.clients.len() => self.act(at),
+            0..50 => self.open(),
+            50..90 => {}
+            _ => {
+                let ms = match self.rng.u32(0..30) {
+                    0 => 30_000,
+                    1..5 => 1000,
+                    _ => 20,
+                };
+                self.pass(ms);
+            }
+        }
+        self.turn();
+    }
+
+    /// One turn of one core or several, each with as much of its mail and bytes as chance lets.
+    fn turn(&mut self) {
+        for at in 0..self.cores.len() {
+            if self.rough && self.rng.bool() {
+                continue;
+            }
+            self.receive(at);
+            self.send(at);
+            self.take_mail(at);
+            if self.now.ms >= self.next_sweep_ms {
+                self.cores[at].shard.sweep(self.now);
+            }
+            self.hand_over_mail(at);
+            self.flush(at);
+        }
+        if self.now.ms >= self.next_sweep_ms {
+            self.next_sweep_ms = self.now.ms + SWEEP_MS;
+        }
+    }
+
+    fn pass(&mut self, ms: u64) {
+        self.now.ms += ms;
+        self.now.unix_s = UNIX_S + self.now.ms / 1000;
+    }
+
+    // --- clients ---
+
+    fn open(&mut self) {
+        // A client that is gone makes room for another.
+        let core = self.rng.usize(0..self.cores.len());
+        let Some(index) = self.cores[core].free.take() else { return };
+        let client = Client::new(self.opened, &mut self.rng);
+        self.opened += 1;
+        let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+        let slot = self.cores[core].shard.open(index, peer, self.now);
+        let number = self.clients.len();
+        let timed_out = self.cores[core].counters.timed_out.get();
+        self.cores[core].wires[index as usize] =
+            Wire { slot: Some(slot), client: number, timed_out, ..Wire::default() };
+        self.clients.push(client);
+        self.clients[number].place = (core, index as usize);
+        let said = self.clients[number].begins(&mut self.rng);
+        self.say(number, &said);
+    }
+
+    fn act(&mut self, number: usize) {
+        let client = &mut self.clients[number];
+        if client.life != Life::Open {
+            if client.life == Life::Gone {
+                self.history.check(client);
+                self.replace(number);
+            }
+            return;
+        }
+        let said = client.acts(&mut self.rng, &mut self.history, self.now.unix_s);
+        self.say(number, &said);
+        let (core, index) = self.clients[number].place;
+        let wire = &mut self.cores[core].wires[index];
+        if self.clients[number].life == Life::Ended {
+            wire.eof = true;
+        } else if self.clients[number].life == Life::Reset {
+            wire.reset = true;
+        }
+    }
+
+    /// Takes a client that is gone out of the list.
+    fn replace(&mut self, number: usize) {
+        let last = self.clients.len() - 1;
+        self.clients.swap_remove(number);
+        if number != last {
+            let (core, index) = self.clients[number].place;
+            let wire = &mut self.cores[core].wires[index];
+            if wire.slot.is_some() && wire.client == last {
+                wire.client = number;
+            }
+        }
+    }
+
+    fn say(&mut self, number: usize, bytes: &[u8]) {
+        let (core, index) = self.clients[number].place;
+        let wire = &mut self.cores[core].wires[index];
+        if wire.slot.is_some() && !wire.eof && !wire.reset {
+            wire.input.extend(bytes);
+        }
+    }
+
+    // --- bytes ---
+
+    fn receive(&mut self, at: usize) {
+        for index in 0..self.cores[at].wires.len() {
+            let core = &mut self.cores[at];
+            let wire = &mut core.wires[index];
+            let Some(slot) = wire.slot else { continue };
+            let Some(wants) = core.shard.wants(slot) else { continue };
+            if wire.reset {
+                core.shard.lost(slot);
+                continue;
+            }
+            if !wants.read || self.rough && self.rng.u32(0..4) == 0 {
+                continue;
+            }
+            let most =
+                wire.input.len().min(if self.rough { self.rng.usize(1..4096) } else { 4096 });
+            if most > 0 {
+                let mut piece: Vec<u8> = wire.input.drain(..most).collect();
+                core.shard.receive(slot, &mut piece, self.now);
+            } else if wire.eof && !wire.eof_told {
+                wire.eof_told = true;
+                core.shard.eof(slot, self.now);
+            }
+        }
+    }
+
+    /// Lets bytes of the batches leave.
+    fn send(&mut self, at: usize) {
+        for index in 0..self.cores[at].wires.len() {
+            let core = &mut self.cores[at];
+            let wire = &mut core.wires[index];
+            let (Some(slot), Some(batch)) = (wire.slot, &mut wire.batch) else { continue };
+            let client = &mut self.clients[wire.client];
+            if self.rough && (client.stalls(&mut self.rng) || self.rng.u32(0..3) == 0) {
+                continue;
+            }
+            if wire.reset {
+                continue;
+            }
+            let all = batch.bytes.len();
+            let n = if self.rough && self.rng.bool() { self.rng.usize(1..=all) } else { all };
+            let bytes: Vec<u8> = batch.bytes.drain(..n).collect();
+            let whole = if batch.bytes.is_empty() {
+                let mut segments = std::mem::take(&mut batch.segments);
+                segments.clear();
+                wire.batch = None;
+                Some(segments)
+            } else {
+                None
+            };
+            core.shard.sent(slot, n, whole, self.now);
+            let reply = client.hears(&bytes, &mut self.history);
+            let number = wire.client;
+            self.say(number, &reply);
+        }
+    }
+
+    /// What a reactor does for each connection at the end of its turn.
+    fn flush(&mut self, at: usize) {
+        while let Some(slot) = self.cores[at].shard.next_listed() {
+            self.settle(at, slot);
+        }
+        for index in 0..self.cores[at].wires.len() {
+            if let Some(slot) = self.cores[at].wires[index].slot {
+                self.settle(at, slot);
+            }
+        }
+    }
+
+    fn settle(&mut self, at: usize, slot: Slot) {
+        let core = &mut self.cores[at];
+        let Some(wants) = core.shard.wants(slot) else { return };
+        let wire = &mut core.wires[slot.index as usize];
+        if wants.ending == Ending::Cut {
+            return self.close(at, slot);
+        }
+        if wire.batch.is_none()
+            && let Some(segments) = core.shard.take_batch(slot)
+        {
+            assert!(!wire.shut, "bytes behind the end");
+            let bytes: VecDeque<u8> = segments.iter().flat_map(|it| it.to_vec()).collect();
+            assert!(!bytes.is_empty(), "a batch has bytes");
+            wire.batch = Some(Batch { segments, bytes });
+        }
+        if wants.ending == Ending::Flush && wire.batch.is_none() {
+            if !std::mem::replace(&mut wire.shut, true) {
+                let excused = core.counters.timed_out.get() != wire.timed_out;
+                self.clients[wire.client].sees_end(excused);
+                // A client that sees the end ends its side, too.
+                wire.eof = true;
+            }
+            if wire.eof_told {
+                self.close(at, slot);
+            }
+        }
+    }
+
+    fn close(&mut self, at: usize, slot: Slot) {
+        let core = &mut self.cores[at];
+        core.shard.close(slot);
+        core.free.give(slot.index);
+        let wire = std::mem::take(&mut core.wires[slot.index as usize]);
+        self.clients[wire.client].life = Life::Gone;
+    }
+
+    // --- mail ---
+
+    fn take_mail(&mut self, at: usize) {
+        let cores = self.cores.len();
+        for from in 0..cores {
+            for _ in 0..self.luck() {
+                let core = &mut self.cores[at];
+                let Some(answer) = core.down_from[from].pop_front() else { break };
+                core.shard.answer(answer, self.now);
+            }
+            for _ in 0..self.luck() {
+                let core = &mut self.cores[at];
+                if !core.shard.takes_requests() {
+                    break;
+                }
+                let Some(request) = core.up_from[from].pop_front() else { break };
+                core.shard.request(from as u16, request, self.now);
+            }
+        }
+    }
+
+    /// How many messages of a lane arrive in this turn.
+    fn luck(&mut self) -> usize {
+        match self.rough {
+            true if self.rng.bool() => 0,
+            true => self.rng.usize(0..8),
+            false => usize::MAX,
+        }
+    }
+
+    fn hand_over_mail(&mut self, at: usize) {
+        for to in 0..self.cores.len() {
+            let other = &self.cores[to];
+            let [room_up, room_down] = [other.up_from[at].len(), other.down_from[at].len()]
+                .map(|under_way| self.capacity.saturating_sub(under_way));
+            let lanes = self.cores[at].shard.post().to(to as u16);
+            assert!(to != at || lanes.up.is_empty() && lanes.down.is_empty(), "mail to oneself");
+            let up: Vec<Up> = lanes.up.drain(..room_up.min(lanes.up.len())).collect();
+            let down: Vec<Down> = lanes.down.drain(..room_down.min(lanes.down.len())).collect();
+            self.cores[to].up_from[at].extend(up);
+            self.cores[to].down_from[at].extend(down);
+        }
+        self.cores[at].shard.mail_moved(self.now);
+    }
+
+    // --- the end ---
+
+    /// Lets everything that is under way arrive, with nobody disturbing and no time passing.
+    fn rest(&mut self) {
+        self.rough = false;
+        for _ in 0..REST_TURNS {
+            if self.is_quiet() {
+                return self.clients.iter().for_each(Client::rests);
+            }
+            self.turn();
+        }
+        panic!("no rest: {}", self.busy());
+    }
+
+    /// What keeps the process from coming to rest.
+    fn busy(&mut self) -> String {
+        let mut out = String::new();
+        for (at, core) in self.cores.iter_mut().enumerate() {
+            out += &format!("\ncore {at}: takes requests {}", core.shard.takes_requests());
+            for (from, lane) in core.up_from.iter().enumerate() {
+                out += &format!(
+                    ", {} up and {} down from {from}",
+                    lane.len(),
+                    core.down_from[from].len()
+                );
+            }
+            for wire in &core.wires {
+                let Some(slot) = wire.slot else { continue };
+                let (input, eof, batch) = (wire.input.len(), wire.eof, wire.batch.is_some());
+                let wants = core.shard.wants(slot);
+                out += &format!("\n  {slot:?} {input} bytes, eof {eof}, batch {batch}, {wants:?}");
+            }
+        }
+        out
+    }
+
+    fn is_quiet(&mut self) -> bool {
+        self.cores.iter_mut().all(|core| {
+            let mail = core.up_from.iter().any(|lane| !lane.is_empty())
+                || core.down_from.iter().any(|lane| !lane.is_empty())
+                || !core.shard.post().is_empty();
+            let busy = |wire: &Wire| {
+                wire.batch.is_some()
+                    || !wire.input.is_empty()
+                    || wire.reset
+                    || wire.eof && !wire.eof_told
+            };
+            !mail && !core.wires.iter().any(|wire| wire.slot.is_some() && busy(wire))
+        })
+    }
+
+    /// Everybody leaves; nothing may be left.
+    fn end(&mut self) {
+        for number in 0..self.clients.len() {
+            let (core, index) = self.clients[number].place;
+            if self.clients[number].life != Life::Gone {
+                self.cores[core].wires[index].eof = true;
+            }
+        }
+        let end = self.now.ms + REST_MS;
+        while self.now.ms < end {
+            self.pass(SWEEP_MS * 10);
+            self.turn();
+        }
+        for (at, core) in self.cores.iter_mut().enumerate() {
+            assert!(core.shard.is_empty(), "core {at} has {} sessions", core.shard.len());
+            assert_eq!(core.shard.channel_count(), 0, "channels of core {at}");
+            assert_eq!(core.counters.connections.get(), 0, "connections of core {at}");
+            assert_eq!(core.counters.subscriptions.get(), 0, "subscriptions of core {at}");
+            assert!(core.shard.post().is_empty(), "core {at} has mail");
+            assert!(!core.shard.has_listed(), "core {at} has work");
+            assert!(core.up_from.iter().all(VecDeque::is_empty), "mail to core {at}");
+        }
+    }
+}

@@ -1,0 +1,416 @@
+//! Conformance as data: every file below `tests/transcripts` is one conversation with a shard.
+//!
+//! ```text
+//! # a comment
+//! ! enabled = false              TOML that goes on in the application's table of the configuration
+//! > OPEN /app/app-key            the client asks for a WebSocket; `> OPEN target | Field: value`
+//! > {"event":"pusher:ping"}      a text message; also TEXT, BINARY, PING, PONG with a payload
+//! > CLOSE 1000 bye               a close frame
+//! > BYTES 81 05                  bytes as they are, in hex
+//! > RAW GET / HTTP/1.1\r\n\r\n   bytes as they are, in text
+//! > SIGNED POST /path {...}      a signed request; SIGNED-601 is signed 601 seconds ago
+//! > EOF                          the client ends its side
+//! < 101                          an HTTP answer; `< 200 {"json":1}` compares its body, too
+//! < FIELD Allow: POST            a header line of the last answer
+//! < {"event":"pusher:pong"}      a text message, compared as JSON if it is JSON
+//! < TEXT a literal               also BINARY, PING, PONG; CLOSE code reason
+//! < SHUT                         the server has ended its side
+//! < GONE                         the connection is closed altogether
+//! = 120s                         time passes (s or ms)
+//! = DRAIN                        the server begins to shut down
+//! ```
+//!
+//! A letter before `>` or `<` names one of several connections. `*` in what the server says is any
+//! run of characters. `$socket` is the connection's socket id and `$A.socket` that of another,
+//! `$AUTH(channel)` and `$AUTH(channel|data)` sign a subscription, `$QUERY(method,path,body)` is a
+//! signed query, and `$REPEAT(a,3)` is `aaa`.
+//!
+//! Every transcript runs whole, cut at every byte, byte by byte, and with all that a client says
+//! in a row glued together. What the server says must be the same, nothing more, and in the end
+//! nothing may be left in the shard.
+
+use crate::machine::{Machine, config};
+use crate::peer::{self, Heard};
+use polycast::ws::Opcode;
+use simd_json::OwnedValue;
+use simd_json::prelude::*;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+/// How what a client says reaches the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cut {
+    /// All that is said before an answer is expected, in one piece.
+    Glued,
+    /// Each line in one piece.
+    Lines,
+    /// Each line in two pieces.
+    At(usize),
+    Bytes,
+}
+
+/// Bytes that the cuts of one transcript deliver together: up to here a line is cut at every byte,
+/// above it at as many as there is time for.
+const CUT_BYTES: usize = 700_000;
+
+#[test]
+fn every_transcript_says_the_same_however_it_is_cut() {
+    let only = std::env::var("TRANSCRIPT").unwrap_or_default();
+    let files: Vec<PathBuf> =
+        files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/transcripts"))
+            .into_iter()
+            .filter(|file| file.to_string_lossy().contains(&only))
+            .collect();
+    let mut failures = Vec::new();
+    for file in &files {
+        let text = std::fs::read_to_string(file).expect("a readable file");
+        if let Err(failure) = run_all(&text) {
+            failures.push(format!("{}:{failure}", file.display()));
+        }
+    }
+    assert!(failures.is_empty(), "{} of {}\n{}", failures.len(), files.len(), failures.join("\n"));
+    assert!(!files.is_empty(), "there are transcripts");
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).expect("a folder of transcripts");
+    let mut found = Vec::new();
+    for path in entries.map(|entry| entry.expect("an entry").path()) {
+        match path.is_dir() {
+            true => found.extend(files(&path)),
+            false => found.push(path),
+        }
+    }
+    found.sort();
+    found
+}
+
+fn run_all(text: &str) -> Result<(), String> {
+    let (longest, total) = run(text, Cut::Lines)?;
+    run(text, Cut::Glued)?;
+    run(text, Cut::Bytes)?;
+    for at in (1..longest).step_by(longest * total / CUT_BYTES + 1) {
+        run(text, Cut::At(at))?;
+    }
+    Ok(())
+}
+
+/// Runs one transcript; gives the bytes of its longest line and of all lines.
+fn run(text: &str, cut: Cut) -> Result<(usize, usize), String> {
+    let more: String = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("! "))
+        .map(|it| format!("{it}\n"))
+        .collect();
+    let mut stage = Stage {
+        machine: Machine::new(config(&more)),
+        cut,
+        names: HashMap::new(),
+        held: Vec::new(),
+        longest: 0,
+        total: 0,
+    };
+    for (number, line) in text.lines().enumerate() {
+        stage.line(line).map_err(|it| format!("{}: {cut:?}: {line:.200}\n    {it}", number + 1))?;
+    }
+    stage.flush();
+    stage.nothing_more().map_err(|it| format!("end: {cut:?}: {it}"))?;
+    stage.machine.end();
+    Ok((stage.longest, stage.total))
+}
+
+struct Stage {
+    machine: Machine,
+    cut: Cut,
+    names: HashMap<String, Actor>,
+    /// What clients have said that is not delivered yet, when it is glued.
+    held: Vec<(usize, Vec<u8>)>,
+    longest: usize,
+    total: usize,
+}
+
+#[derive(Clone, Default)]
+struct Actor {
+    wire: usize,
+    socket: String,
+    head: String,
+}
+
+impl Stage {
+    fn line(&mut self, line: &str) -> Result<(), String> {
+        let (name, sign, rest) = match line.find(['>', '<', '=', '#', '!']) {
+            Some(at) if at <= 1 => (&line[..at], &line[at..at + 1], line[at + 1..].trim_start()),
+            _ if line.trim().is_empty() => return Ok(()),
+            _ => return Err("a line begins with > < = # or !".to_owned()),
+        };
+        match sign {
+            ">" => {
+                if self.cut != Cut::Glued && rest != "EOF" {
+                    self.nothing_more()?;
+                }
+                self.says(name, rest)
+            }
+            "<" => {
+                self.flush();
+                self.expects(name, rest)
+            }
+            "=" => {
+                self.flush();
+                self.nothing_more()?;
+                self.passes(rest)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn passes(&mut self, what: &str) -> Result<(), String> {
+        if what == "DRAIN" {
+            self.machine.shard.drain();
+            return Ok(());
+        }
+        let (number, unit) = match what.strip_suffix("ms") {
+            Some(number) => (number, 1),
+            None => (what.trim_end_matches('s'), 1000),
+        };
+        let number: u64 = number.parse().map_err(|_| "not a time".to_owned())?;
+        self.machine.wait(number * unit);
+        Ok(())
+    }
+
+    // --- the client ---
+
+    fn says(&mut self, name: &str, what: &str) -> Result<(), String> {
+        if !self.names.contains_key(name) {
+            let wire = self.machine.open();
+            self.names.insert(name.to_owned(), Actor { wire, ..Actor::default() });
+        }
+        let wire = self.names[name].wire;
+        let what = self.expand(name, what)?;
+        let (word, rest) = what.split_once(' ').unwrap_or((&what, ""));
+        let bytes = match word {
+            "EOF" => {
+                let last = self.held.pop_if(|(at, _)| *at == wire);
+                self.flush();
+                self.machine.last_words(wire, &last.map(|(_, bytes)| bytes).unwrap_or_default());
+                return Ok(());
+            }
+            "OPEN" => {
+                let (target, field) = rest.split_once(" | ").unwrap_or((rest, ""));
+                let field = if field.is_empty() { String::new() } else { format!("{field}\r\n") };
+                peer::handshake(target, &field)
+            }
+            "RAW" => {
+                self.machine.wire(wire).ear.head_only = rest.starts_with("HEAD ");
+                unescape(rest)
+            }
+            "BYTES" => unhex(rest)?,
+            "TEXT" => peer::text(rest),
+            "BINARY" => peer::framed(Opcode::Binary, rest.as_bytes()),
+            "PING" => peer::framed(Opcode::Ping, rest.as_bytes()),
+            "PONG" => peer::framed(Opcode::Pong, rest.as_bytes()),
+            "CLOSE" => {
+                let (code, reason) = rest.split_once(' ').unwrap_or((rest, ""));
+                let code = code.parse::<u16>().map(|code| code.to_be_bytes().to_vec());
+                let payload = [code.unwrap_or_default(), reason.as_bytes().to_vec()].concat();
+                peer::framed(Opcode::Close, &payload)
+            }
+            word if word.starts_with("SIGNED") => self.signed(&word["SIGNED".len()..], rest)?,
+            _ => peer::text(&what),
+        };
+        self.longest = self.longest.max(bytes.len());
+        self.total += bytes.len();
+        match self.held.last_mut() {
+            Some((at, glued)) if *at == wire => glued.extend(bytes),
+            _ => self.held.push((wire, bytes)),
+        }
+        if self.cut != Cut::Glued {
+            self.flush();
+        }
+        Ok(())
+    }
+
+    fn signed(&self, offset: &str, rest: &str) -> Result<Vec<u8>, String> {
+        let offset: i64 = if offset.is_empty() { Ok(0) } else { offset.parse() }
+            .map_err(|_| "not an offset in seconds".to_owned())?;
+        let mut words = rest.splitn(3, ' ');
+        let (method, path) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
+        let body = words.next().unwrap_or("").as_bytes();
+        let unix_s = self.machine.now.unix_s.saturating_add_signed(offset);
+        Ok(peer::signed(method, path, body, unix_s))
+    }
+
+    fn flush(&mut self) {
+        for (wire, bytes) in std::mem::take(&mut self.held) {
+            let piece = match self.cut {
+                Cut::Glued | Cut::Lines => bytes.len(),
+                Cut::Bytes => 1,
+                Cut::At(at) if at < bytes.len() => {
+                    self.machine.receive(wire, &bytes[..at]);
+                    self.machine.receive(wire, &bytes[at..]);
+                    continue;
+                }
+                Cut::At(_) => bytes.len(),
+            };
+            for piece in bytes.chunks(piece.max(1)) {
+                self.machine.receive(wire, piece);
+            }
+        }
+    }
+
+    /// Puts in what a line names with `$`.
+    fn expand(&self, name: &str, line: &str) -> Result<String, String> {
+        let mut line = line.to_owned();
+        while let Some((before, inside, after)) = call(&line, "$REPEAT(") {
+            let (what, times) = inside.rsplit_once(',').ok_or("REPEAT(what,times)")?;
+            let times = times.parse().map_err(|_| "REPEAT(what,times)".to_owned())?;
+            line = format!("{before}{}{after}", what.repeat(times));
+        }
+        for (other, actor) in &self.names {
+            if !other.is_empty() {
+                line = line.replace(&format!("${other}.socket"), &actor.socket);
+            }
+        }
+        let socket = self.names.get(name).map_or("", |actor| actor.socket.as_str());
+        line = line.replace("$socket", socket);
+        while let Some((before, inside, after)) = call(&line, "$AUTH(") {
+            let (channel, data) = match inside.split_once('|') {
+                Some((channel, data)) => (channel, Some(data)),
+                None => (inside, None),
+            };
+            // Behind a backslash the quotes of the data are part of a JSON string.
+            let data = data.map(|data| data.replace("\\\"", "\""));
+            let auth = peer::auth(socket, channel, data.as_deref());
+            line = format!("{before}{auth}{after}");
+        }
+        while let Some((before, inside, after)) = call(&line, "$QUERY(") {
+            let mut parts = inside.splitn(3, ',');
+            let mut part = || parts.next().unwrap_or("");
+            let (method, path, body) = (part(), part(), part());
+            let query = peer::signed_query(method, path, body.as_bytes(), self.machine.now.unix_s);
+            line = format!("{before}{query}{after}");
+        }
+        Ok(line)
+    }
+
+    // --- the server ---
+
+    fn expects(&mut self, name: &str, what: &str) -> Result<(), String> {
+        let what = self.expand(name, what)?;
+        let actor = self.names.get_mut(name).ok_or("no such connection")?;
+        let wire = self.machine.wire(actor.wire);
+        let (word, rest) = what.split_once(' ').unwrap_or((&what, ""));
+        let ok = match word {
+            "SHUT" => wire.shut,
+            "GONE" => wire.gone,
+            "FIELD" => actor.head.lines().any(|line| glob(rest, line)),
+            _ if wire.heard.is_empty() => return Err("the server has said nothing".to_owned()),
+            _ => {
+                let heard = wire.heard.remove(0);
+                if let Heard::Answer { head, .. } = &heard {
+                    actor.head = head.clone();
+                }
+                if let Heard::Text(text) = &heard
+                    && let Some(socket) = socket_of(text)
+                {
+                    actor.socket = socket;
+                }
+                if !says(&what, word, rest, &heard) {
+                    return Err(format!("the server has said {}", short(&heard)));
+                }
+                true
+            }
+        };
+        if ok { Ok(()) } else { Err(format!("it is not so\n{}", actor.head)) }
+    }
+
+    fn nothing_more(&mut self) -> Result<(), String> {
+        for (name, actor) in &self.names {
+            let wire = self.machine.wire(actor.wire);
+            if !wire.heard.is_empty() || wire.ear.left() > 0 {
+                return Err(format!("{name} has heard besides: {}", short(&wire.heard)));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// As much of what was heard as a failure needs.
+fn short(heard: &impl std::fmt::Debug) -> String {
+    format!("{heard:?}").chars().take(600).collect()
+}
+
+/// Whether `heard` is what a line expects.
+fn says(line: &str, word: &str, rest: &str, heard: &Heard) -> bool {
+    let same = |opcode: &str, payload: &[u8]| word == opcode && payload == rest.as_bytes();
+    match heard {
+        Heard::Answer { status, body, .. } => {
+            word == status.to_string() && (rest.is_empty() || same_json(rest, body.trim_end()))
+        }
+        Heard::Text(text) => {
+            let want = if word == "TEXT" { rest } else { line };
+            same_json(want, text)
+        }
+        Heard::Binary(payload) => same("BINARY", payload),
+        Heard::Ping(payload) => same("PING", payload),
+        Heard::Pong(payload) => same("PONG", payload),
+        Heard::Close(code, reason) => {
+            let (want, text) = rest.split_once(' ').unwrap_or((rest, "*"));
+            let code = code.map(|code| code.to_string()).unwrap_or_default();
+            word == "CLOSE" && want == code && glob(text, reason)
+        }
+        Heard::Broken(_) => false,
+    }
+}
+
+fn same_json(want: &str, got: &str) -> bool {
+    let parse = |text: &str| simd_json::to_owned_value(&mut text.as_bytes().to_vec());
+    match (parse(want), parse(got)) {
+        (Ok(want), Ok(got)) => same_value(&want, &got),
+        _ => glob(want, got),
+    }
+}
+
+fn same_value(want: &OwnedValue, got: &OwnedValue) -> bool {
+    if let (Some(want), Some(got)) = (want.as_str(), got.as_str()) {
+        return glob(want, got);
+    }
+    if let (Some(want), Some(got)) = (want.as_object(), got.as_object()) {
+        let same = |key| got.get(key).is_some_and(|value| same_value(&want[key], value));
+        return want.len() == got.len() && want.keys().all(same);
+    }
+    if let (Some(want), Some(got)) = (want.as_array(), got.as_array()) {
+        return want.len() == got.len() && want.iter().zip(got).all(|(a, b)| same_value(a, b));
+    }
+    want == got
+}
+
+/// Whether `text` is `pattern`, in which `*` is any run of characters.
+fn glob(pattern: &str, text: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == text,
+        Some((head, tail)) => text.strip_prefix(head).is_some_and(|rest| {
+            (0..=rest.len()).any(|at| rest.is_char_boundary(at) && glob(tail, &rest[at..]))
+        }),
+    }
+}
+
+fn socket_of(text: &str) -> Option<String> {
+    let rest = text.split_once(r#"{\"socket_id\":\""#)?.1;
+    Some(rest.split_once('\\')?.0.to_owned())
+}
+
+/// The parts of `line` before, inside and behind the parentheses of a call.
+fn call<'l>(line: &'l str, name: &str) -> Option<(&'l str, &'l str, &'l str)> {
+    let (before, rest) = line.split_once(name)?;
+    let (inside, after) = rest.split_once(')')?;
+    Some((before, inside, after))
+}
+
+fn unescape(text: &str) -> Vec<u8> {
+    text.replace("\\r", "\r").replace("\\n", "\n").replace("\\0", "\0").into_bytes()
+}
+
+fn unhex(text: &str) -> Result<Vec<u8>, String> {
+    let byte = |word| u8::from_str_radix(word, 16).map_err(|_| format!("{word} is not hex"));
+    text.split_whitespace().map(byte).collect()
+}
