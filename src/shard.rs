@@ -114,7 +114,7 @@ impl Shard {
             at += taken;
             if step == Step::Hold {
                 session.hold(&bytes[at..]);
-                self.waiting.push(slot);
+                self.go_on(slot, now);
                 break;
             }
             self.after(slot, now);
@@ -137,14 +137,12 @@ impl Shard {
     /// `n` bytes of the batch have left; `whole` is its emptied list when it is through.
     pub fn sent(&mut self, slot: Slot, n: usize, whole: Option<Vec<Segment>>, now: Now) {
         self.counters.sent_bytes.add(n as u64);
-        let Some((session, around)) = self.session(slot, now) else { return };
+        let Some(session) = self.sessions.get_mut(slot) else { return };
         match whole {
             Some(spare) => session.settled(spare, now),
             None => session.progressed(now),
         }
-        if session.may_resume(&around) {
-            self.resume(slot, now);
-        }
+        self.go_on(slot, now);
         self.list(slot);
     }
 
@@ -310,12 +308,10 @@ impl Shard {
             return;
         }
         for slot in std::mem::take(&mut self.waiting) {
-            let resumes = match self.session(slot, now) {
-                Some((session, around)) => session.may_resume(&around),
-                None => false,
-            };
-            if resumes {
-                self.resume(slot, now);
+            if let Some(session) = self.sessions.get_mut(slot) {
+                session.waits = false;
+                // The one before may have filled the lanes again: then this one waits on.
+                self.go_on(slot, now);
             }
         }
     }
@@ -335,9 +331,7 @@ impl Shard {
         let Some((session, mut around)) = self.session(ack.slot, now) else { return };
         session.acked(ack.ticket);
         session.settle(&mut around);
-        if session.may_resume(&around) {
-            self.resume(ack.slot, now);
-        }
+        self.go_on(ack.slot, now);
         self.list(ack.slot);
     }
 
@@ -356,6 +350,18 @@ impl Shard {
             congested: self.post.up_is_full(self.post_bound),
         };
         Some((session, around))
+    }
+
+    /// Goes on reading what was paused, if nothing is against it any more. What congestion holds
+    /// up is taken up again by [`Shard::mail_moved`], all else by what ends the pause.
+    fn go_on(&mut self, slot: Slot, now: Now) {
+        let Some((session, around)) = self.session(slot, now) else { return };
+        if session.may_resume(&around) {
+            self.resume(slot, now);
+        } else if around.congested && session.is_paused() && !session.waits {
+            session.waits = true;
+            self.waiting.push(slot);
+        }
     }
 
     fn resume(&mut self, slot: Slot, now: Now) {

@@ -354,6 +354,42 @@ fn full_mailboxes_slow_publishers_down_and_lose_nothing() {
 }
 
 #[test]
+fn publishers_that_waited_for_acknowledgements_and_for_mailboxes_go_on() {
+    const PUBLISHERS: usize = 16;
+    const COUNT: usize = 300;
+    let mut config = config();
+    config.limits.mailbox_messages = 16;
+    let Some(server) = start(config) else { return };
+    let address = server.addresses()[0];
+    // Many messages to the other core in one step, and many answers that wait for it.
+    let names: Vec<String> = (0..100).map(|n| format!(r#""c{n}""#)).collect();
+    let many = format!(r#"{{"name":"e","channels":[{}],"data":"x"}}"#, names.join(","));
+    let publishers: Vec<_> = (0..PUBLISHERS)
+        .map(|publisher| {
+            let many = many.clone();
+            std::thread::spawn(move || {
+                let mut client = Client::connect(address);
+                let one = |n: usize| match (n + publisher) % 8 {
+                    0 => DEMO.request("POST", EVENTS, &many),
+                    at => publish(&format!("c{at}"), "x"),
+                };
+                let all: Vec<u8> = (0..COUNT).flat_map(one).collect();
+                let mut writer = client.stream.try_clone().unwrap();
+                let sender = std::thread::spawn(move || {
+                    std::io::Write::write_all(&mut writer, &all).unwrap();
+                });
+                for _ in 0..COUNT {
+                    assert_eq!(client.response().status, 200);
+                }
+                sender.join().unwrap();
+            })
+        })
+        .collect();
+    publishers.into_iter().for_each(|publisher| publisher.join().unwrap());
+    assert!(server.count("mail_waited") > 0);
+}
+
+#[test]
 fn few_receive_buffers_are_enough_for_many_busy_clients() {
     let mut config = config();
     config.threads = 1;
