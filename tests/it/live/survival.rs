@@ -234,6 +234,23 @@ fn connections_over_the_limit_wait_until_a_place_is_free() {
 }
 
 #[test]
+fn near_the_limit_every_listener_still_accepts() {
+    let mut config = config();
+    config.threads = 1;
+    config.limits.connections = 4;
+    config.listeners = vec![listener("127.0.0.1:0"), listener("[::1]:0")];
+    let Some(server) = start(config) else { return };
+    for round in 0..10 {
+        let [v4, v6] = [0, 1].map(|at| Client::open(server.addresses()[at], "/echo"));
+        let more = Client::open(server.addresses()[round % 2], "/echo");
+        for mut client in [v4, v6, more] {
+            client.sync();
+        }
+        wait_count(&server, "connections", 0);
+    }
+}
+
+#[test]
 fn one_address_has_so_many_connections_and_not_one_more() {
     let mut config = config();
     config.limits.connections_per_address = 3;
