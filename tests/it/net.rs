@@ -207,6 +207,8 @@ impl Client {
                 n
             }
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => 0,
+            // This process was stopped and goes on.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => self.fill(),
             Err(error) => panic!("reading: {error}; unread: {:?}", self.rest()),
         }
     }
@@ -370,9 +372,8 @@ pub fn subscribe(channel: &str) -> String {
 }
 
 pub fn subscribed(channel: &str) -> String {
-    format!(
-        r#"{{"event":"pusher_internal:subscription_succeeded","channel":"{channel}","data":"{{}}"}}"#
-    )
+    let event = "pusher_internal:subscription_succeeded";
+    format!(r#"{{"event":"{event}","channel":"{channel}","data":"{{}}"}}"#)
 }
 
 /// What a subscriber sees of an event `e`; `data` needs no escapes.

@@ -16,7 +16,10 @@ struct Healthy {
 impl Healthy {
     fn new(address: SocketAddr) -> Healthy {
         let subscriber = Client::subscriber(address, "healthy");
-        Healthy { subscriber, publisher: Client::connect(address), count: 0 }
+        let mut healthy = Healthy { subscriber, publisher: Client::connect(address), count: 0 };
+        // A connection has to say something within the time of a head.
+        healthy.check();
+        healthy
     }
 
     fn check(&mut self) {
