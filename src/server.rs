@@ -267,8 +267,7 @@ fn connections_per_reactor(config: &Config, reactors: u16) -> Result<u32, Error>
     let most = limit.saturating_sub(RESERVED_FILES).max(RESERVED_FILES) as usize;
     let wanted = match config.limits.connections {
         0 => most,
-        // Places that hold an accept in flight are no connections yet.
-        total => total.div_ceil(usize::from(reactors)) + ACCEPTS_PER_LISTENER as usize,
+        total => total.div_ceil(usize::from(reactors)),
     };
     Ok(wanted.min(most) as u32)
 }

@@ -117,7 +117,7 @@ impl Shard {
             at += taken;
             if step == Step::Hold {
                 session.hold(&bytes[at..]);
-                self.waiting.push(slot);
+                self.go_on(slot, now);
                 break;
             }
             self.after(slot, now);
@@ -140,14 +140,12 @@ impl Shard {
     /// `n` bytes of the batch have left; `whole` is its emptied list when it is through.
     pub fn sent(&mut self, slot: Slot, n: usize, whole: Option<Vec<Segment>>, now: Now) {
         self.counters.sent_bytes.add(n as u64);
-        let Some((session, around)) = self.session(slot, now) else { return };
+        let Some(session) = self.sessions.get_mut(slot) else { return };
         match whole {
             Some(spare) => session.settled(spare, now),
             None => session.progressed(now),
         }
-        if session.may_resume(&around) {
-            self.resume(slot, now);
-        }
+        self.go_on(slot, now);
         self.list(slot);
     }
 
@@ -320,12 +318,10 @@ impl Shard {
             return;
         }
         for slot in std::mem::take(&mut self.waiting) {
-            let Some((session, around)) = self.session(slot, now) else { continue };
-            let (paused, resumes) = (session.is_paused(), session.may_resume(&around));
-            if resumes {
-                self.resume(slot, now);
-            } else if paused && (around.congested || around.codecs.is_spent()) {
-                self.waiting.push(slot);
+            if let Some(session) = self.sessions.get_mut(slot) {
+                session.waits = false;
+                // The one before may have filled the lanes again: then this one waits on.
+                self.go_on(slot, now);
             }
         }
     }
@@ -345,9 +341,7 @@ impl Shard {
         let Some((session, mut around)) = self.session(ack.slot, now) else { return };
         session.acked(ack.ticket);
         session.settle(&mut around);
-        if session.may_resume(&around) {
-            self.resume(ack.slot, now);
-        }
+        self.go_on(ack.slot, now);
         self.list(ack.slot);
     }
 
@@ -367,6 +361,22 @@ impl Shard {
             congested: self.post.up_is_full(self.post_bound),
         };
         Some((session, around))
+    }
+
+    /// Goes on reading what was paused, if nothing is against it any more. What congestion or the
+    /// turn's share of work holds up is taken up again by [`Shard::next_turn`], all else by what
+    /// ends the pause.
+    fn go_on(&mut self, slot: Slot, now: Now) {
+        let Some((session, around)) = self.session(slot, now) else { return };
+        if session.may_resume(&around) {
+            self.resume(slot, now);
+        } else if (around.congested || around.codecs.is_spent())
+            && session.is_paused()
+            && !session.waits
+        {
+            session.waits = true;
+            self.waiting.push(slot);
+        }
     }
 
     fn resume(&mut self, slot: Slot, now: Now) {

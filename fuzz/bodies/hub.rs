@@ -120,7 +120,8 @@ impl World {
                 due.push(number);
             }
         }
-        let event = Event { frame: Frozen::new(&number.to_le_bytes()), except: None };
+        let event =
+            Event { frame: Frozen::new(&number.to_le_bytes()), squeezed: None, except: None };
         let ack = Ack { slot: Slot { index: 0, generation: 1 }, ticket: number as u32 };
         let at = usize::from(core);
         let post = &mut self.posts[at];

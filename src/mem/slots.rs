@@ -125,6 +125,11 @@ impl FreeList {
         self.returned.push(index);
     }
 
+    /// How many can still be taken.
+    pub fn left(&self) -> usize {
+        self.limit as usize - self.taken()
+    }
+
     /// How many are out.
     pub fn taken(&self) -> usize {
         self.fresh as usize - self.returned.len()
@@ -155,7 +160,7 @@ mod tests {
         let mut free = FreeList::new(2);
         assert_eq!((free.take(), free.take(), free.take()), (Some(0), Some(1), None));
         free.give(0);
-        assert_eq!(free.taken(), 1);
+        assert_eq!((free.taken(), free.left()), (1, 1));
         assert_eq!((free.take(), free.take()), (Some(0), None));
     }
 }

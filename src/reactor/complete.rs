@@ -154,8 +154,6 @@ impl Reactor {
 
     fn closed(&mut self, done: &Done) {
         self.free.give(done.index);
-        if let Some(at) = self.places.iter().position(|place| !place.in_flight) {
-            self.arm_accept(at);
-        }
+        self.arm_missing_accepts();
     }
 }

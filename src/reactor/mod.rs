@@ -148,9 +148,13 @@ impl Reactor {
     /// Puts a reactor together.
     pub fn new(parts: Parts) -> Reactor {
         let mut places = Vec::new();
-        for listener in &parts.listeners {
-            let place = Place { listener: listener.as_raw_fd(), file: None, in_flight: false };
-            places.extend((0..ACCEPTS_PER_LISTENER).map(|_| place));
+        for _ in 0..ACCEPTS_PER_LISTENER {
+            let place = |listener: &Socket| Place {
+                listener: listener.as_raw_fd(),
+                file: None,
+                in_flight: false,
+            };
+            places.extend(parts.listeners.iter().map(place));
         }
         Reactor {
             ring: parts.ring,
@@ -243,6 +247,14 @@ impl Reactor {
         if place.in_flight || self.stopping.is_some() || self.accept_again != Deadline::NEVER {
             return;
         }
+        let listener = place.listener;
+        let is_armed = |place: &&Place| place.in_flight && place.listener == listener;
+        let armed = self.places.iter().filter(is_armed).count();
+        // An accept in flight holds a descriptor: of the last ones, each listener gets its share.
+        if armed > 0 && armed >= self.free.left() / self.listeners.len().max(1) {
+            return;
+        }
+        let place = &mut self.places[at];
         place.file = place.file.or_else(|| self.free.take());
         let Some(file) = place.file else {
             self.counters.accept_no_slot.add(1);
@@ -250,6 +262,17 @@ impl Reactor {
         };
         place.in_flight = true;
         self.ring.accept(at as u32, place.listener, file);
+    }
+
+    /// Arms one more accept for each listener that lacks one, now that a descriptor is free.
+    fn arm_missing_accepts(&mut self) {
+        for at in 0..self.listeners.len() {
+            let listener = self.listeners[at].as_raw_fd();
+            let is_idle = |place: &Place| !place.in_flight && place.listener == listener;
+            if let Some(at) = self.places.iter().position(is_idle) {
+                self.arm_accept(at);
+            }
+        }
     }
 
     // --- stopping ---

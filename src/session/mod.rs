@@ -80,6 +80,8 @@ pub struct Session {
     ending: Ending,
     /// Whether the shard's list of work has this session; the shard's to keep.
     pub listed: bool,
+    /// Whether the shard's list of those that congestion has paused has it; the shard's to keep.
+    pub waits: bool,
     deadline: Deadline,
     peer: SocketAddr,
 }
@@ -108,6 +110,7 @@ impl Session {
             eof: false,
             ending: Ending::Open,
             listed: false,
+            waits: false,
             deadline: now.plus_ms(env.config.timeouts.head_ms),
             peer,
         }

@@ -64,6 +64,7 @@ impl Socket {
         around: &mut Surroundings<'_>,
     ) -> (usize, After) {
         self.heard_ms = around.now.ms;
+        self.beat = Beat::None;
         let limits = self.limits(around.env);
         // After our close frame, what the peer still says is not answered (section 5.5.1).
         let is_open = self.is_open();

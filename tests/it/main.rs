@@ -3,9 +3,11 @@
 mod cli;
 mod config;
 mod house;
-mod rfc6455;
+mod live;
 mod machine;
+mod net;
 mod peer;
 mod replay;
+mod rfc6455;
 mod sim;
 mod transcripts;

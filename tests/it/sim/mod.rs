@@ -409,7 +409,7 @@ impl World {
             self.cores[to].up_from[at].extend(up);
             self.cores[to].down_from[at].extend(down);
         }
-        self.cores[at].shard.mail_moved(self.now);
+        self.cores[at].shard.next_turn(self.now);
     }
 
     // --- the end ---

@@ -1,0 +1,105 @@
+//! The built program as a process of its own.
+
+use crate::net::*;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Instant;
+
+/// What a test's configuration has in front of its application.
+pub const BASE: &str = "threads = 2\npin = false\nlisteners = [{ address = '127.0.0.1:0' }]\n";
+const APP: &str = "[[apps]]\nid = '1'\nkey = 'app-key'\nsecret = 'app-secret'\n";
+
+/// A process that serves.
+pub struct Process {
+    pub child: Child,
+    pub address: SocketAddr,
+    pub log: PathBuf,
+}
+
+/// The program with a configuration of the test's own, whose name is `name`.
+pub fn command(name: &str, config: &str) -> Command {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("live");
+    fs::create_dir_all(&folder).unwrap();
+    let path = folder.join(format!("{name}.toml"));
+    fs::write(&path, format!("{config}{APP}")).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_polycast"));
+    command.arg("--config").arg(path).stdin(Stdio::null());
+    command
+}
+
+impl Process {
+    /// Starts the program, whose log goes to a file.
+    pub fn start(name: &str, config: &str) -> Process {
+        Process::start_with(name, config, &[])
+    }
+
+    /// As [`Process::start`], with variables in the program's environment.
+    pub fn start_with(name: &str, config: &str, variables: &[(&str, &str)]) -> Process {
+        let log =
+            PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("live").join(format!("{name}.log"));
+        let mut command = command(name, config);
+        command.envs(variables.iter().copied()).stderr(fs::File::create(&log).unwrap());
+        Process::spawn(command, log)
+    }
+
+    /// Starts `command` and reads from its standard output where it listens.
+    pub fn spawn(mut command: Command, log: PathBuf) -> Process {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let address = line.split("ws://").nth(1).and_then(|text| text.trim().parse().ok());
+        let said = || fs::read_to_string(&log).unwrap_or_default();
+        let address = address.unwrap_or_else(|| panic!("{line}{}", said()));
+        Process { child, address, log }
+    }
+
+    pub fn signal(&self, signal: i32) {
+        signal_to(self.child.id(), signal);
+    }
+
+    /// Waits for the end of the process, for a bounded time.
+    pub fn ended(&mut self) -> ExitStatus {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(start.elapsed() < PATIENCE, "the process does not end");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    }
+
+    pub fn logged(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// A number that is logged as `name=number`.
+    pub fn logged_number(&self, name: &str) -> u64 {
+        let text = self.logged();
+        let rest = text.split(&format!("{name}=")).nth(1).unwrap_or_else(|| panic!("{text}"));
+        let digits = rest.split(|c: char| !c.is_ascii_digit()).next().unwrap();
+        digits.parse().unwrap()
+    }
+
+    /// Resident bytes.
+    pub fn resident(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub fn signal_to(process: u32, signal: i32) {
+    // SAFETY: no memory is involved.
+    assert_eq!(unsafe { libc::kill(process as i32, signal) }, 0);
+}

@@ -1,0 +1,123 @@
+//! Ten thousand connections at once.
+
+use super::child::*;
+use crate::net::*;
+use std::time::{Duration, Instant};
+
+const CONNECTIONS: usize = 10_000;
+const EVENTS_EACH: usize = 100;
+/// Connections that are opened before their answers are read.
+const SLICE: usize = 500;
+/// What the program has freed shows in its resident memory only when its allocator gives it back
+/// to the kernel, in small pieces and soon.
+const GIVING_BACK: [(&str, &str); 3] = [
+    ("MIMALLOC_ALLOW_THP", "0"),
+    ("MIMALLOC_PURGE_DELAY", "0"),
+    ("MIMALLOC_GENERIC_COLLECT", "100"),
+];
+/// How long the memory may take to be given back.
+const GIVEN_BACK: Duration = Duration::from_secs(10);
+/// Files of this process beside the connections of this test.
+const OTHER_FILES: u64 = 2500;
+
+fn mib(bytes: u64) -> f64 {
+    bytes as f64 / 1_048_576.0
+}
+
+#[test]
+fn ten_thousand_hear_every_event_once_and_leave_no_memory_behind() {
+    if !has_uring() || !has_files(CONNECTIONS as u64 + OTHER_FILES) {
+        return;
+    }
+    let mut process = Process::start_with("heavy", BASE, &GIVING_BACK);
+    let address = process.address;
+    // The first connections make what is made once.
+    drop((0..8).map(|_| Client::subscriber(address, "warm")).collect::<Vec<_>>());
+    wait("the program says that it has started", || process.logged().contains("started"));
+    let fixed = process.logged_number("fixed_bytes_per_reactor") * 2;
+    let before = process.resident();
+
+    let start = Instant::now();
+    let mut clients = Vec::with_capacity(CONNECTIONS);
+    while clients.len() < CONNECTIONS {
+        let mut hello = handshake(APP_PATH, "").into_bytes();
+        hello.extend(masked(true, TEXT, subscribe("all").as_bytes()));
+        let slice = clients.len();
+        for _ in 0..SLICE {
+            let mut client = Client::connect(address);
+            client.send(&hello);
+            clients.push(client);
+        }
+        for client in &mut clients[slice..] {
+            assert_eq!(client.response().status, 101);
+            client.established();
+            assert_eq!(client.text(), subscribed("all"));
+        }
+    }
+    let connected = start.elapsed();
+    let idle = process.resident();
+
+    let start = Instant::now();
+    let mut publisher = Client::connect(address);
+    for number in 0..EVENTS_EACH {
+        publisher.publish("all", &number.to_string());
+    }
+    let want: Vec<String> = (0..EVENTS_EACH).map(|n| event("all", &n.to_string())).collect();
+    for client in &mut clients {
+        for want in &want {
+            assert_eq!(client.text(), *want);
+        }
+    }
+    let delivered = start.elapsed();
+    clients.iter_mut().for_each(|client| client.send_frame(PING, b"end"));
+    for client in &mut clients {
+        assert_eq!(client.frame().payload, b"end", "an event came twice");
+    }
+    let peak = process.resident();
+    drop((clients, publisher));
+
+    let most = (before + fixed) * 11 / 10;
+    let start = Instant::now();
+    let mut after = process.resident();
+    while after > most && start.elapsed() < GIVEN_BACK {
+        // A little traffic, as there always is: allocators act when they are called.
+        Client::open(address, "/echo").sync();
+        after = process.resident();
+    }
+    println!(
+        "{CONNECTIONS} connections in {connected:.1?}, {} deliveries in {delivered:.1?}; resident: \
+         {:.1} MiB before, {:.1} connected ({} bytes each), {:.1} at the peak, {:.1} after \
+         {:.1?}, at most {:.1} allowed",
+        CONNECTIONS * EVENTS_EACH,
+        mib(before),
+        mib(idle),
+        idle.saturating_sub(before) / CONNECTIONS as u64,
+        mib(peak),
+        mib(after),
+        start.elapsed(),
+        mib(most),
+    );
+    assert!(after <= most, "memory is kept");
+    process.signal(libc::SIGTERM);
+    assert_eq!(process.ended().code(), Some(0));
+    assert_eq!(process.logged_number(" deliveries"), (CONNECTIONS * EVENTS_EACH) as u64);
+    let log = process.logged();
+    assert!(!log.contains(" connections=") && !log.contains("slow_consumer"), "{log}");
+}
+
+/// Whether this process may have so many open files; says SKIPPED where not.
+fn has_files(wanted: u64) -> bool {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is valid for the calls.
+    let raised = unsafe {
+        libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 && {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) == 0
+        }
+    };
+    let enough = raised && limit.rlim_max >= wanted;
+    if !enough {
+        skip(&format!("{wanted} open files are needed, {} are allowed", limit.rlim_max));
+    }
+    enough
+}

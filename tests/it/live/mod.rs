@@ -1,0 +1,10 @@
+//! The whole server on a real ring, over real TCP.
+
+mod basics;
+mod child;
+mod heavy;
+mod order;
+mod process;
+mod pusher;
+mod slow;
+mod survival;

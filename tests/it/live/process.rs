@@ -1,0 +1,170 @@
+//! Signals, outputs and refusals of the built program.
+
+use super::child::*;
+use crate::net::*;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::{env, io};
+
+#[test]
+fn a_full_log_does_not_stop_it() {
+    if !has_uring() {
+        return;
+    }
+    let mut command = command("full", &format!("{BASE}log.level = 'trace'\n"));
+    command.stderr(fs::OpenOptions::new().write(true).open("/dev/full").unwrap());
+    let mut process = Process::spawn(command, PathBuf::new());
+    for _ in 0..50 {
+        let mut client = Client::subscriber(process.address, "c");
+        Client::connect(process.address).publish("c", "x");
+        assert_eq!(client.text(), event("c", "x"));
+    }
+    process.signal(libc::SIGTERM);
+    assert_eq!(process.ended().code(), Some(0));
+}
+
+#[test]
+fn sigterm_drains_and_ends_with_success() {
+    if !has_uring() {
+        return;
+    }
+    let mut process = Process::start("sigterm", &format!("{BASE}drain_s = 15\n"));
+    let mut client = Client::subscriber(process.address, "c");
+    process.signal(libc::SIGTERM);
+    assert_eq!(client.close().0, 4200);
+    client.send_close(4200);
+    client.end();
+    drop(client);
+    assert_eq!(process.ended().code(), Some(0));
+    let log = process.logged();
+    assert!(log.contains("draining") && log.contains("stopped"), "{log}");
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    if !has_uring() {
+        return;
+    }
+    let config = format!("{BASE}drain_s = 600\ntimeouts.close_ms = 600000\n");
+    let mut process = Process::start("second-signal", &config);
+    let mut client = Client::subscriber(process.address, "c");
+    process.signal(libc::SIGTERM);
+    assert_eq!(client.close().0, 4200);
+    assert!(process.child.try_wait().unwrap().is_none(), "it waits for the client's close");
+    process.signal(libc::SIGINT);
+    assert_eq!(process.ended().code(), Some(130));
+}
+
+#[test]
+fn a_second_process_on_the_same_port_is_refused() {
+    if !has_uring() {
+        return;
+    }
+    let process = Process::start("first", BASE);
+    let address = process.address.to_string();
+    let mut command = command("second", &BASE.replace("127.0.0.1:0", &address));
+    let output = command.output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    let clear = format!("polycast: cannot listen on {address}: Address already in use");
+    assert!(said.contains(&clear), "{said}");
+    Client::open(process.address, "/echo").sync();
+}
+
+const SLEEPER: &str = "POLYCAST_TEST_SLEEPER";
+
+/// Not a test: what [`a_stopped_subscriber_is_closed_and_the_others_go_on`] runs as a process.
+#[test]
+fn sleeper() {
+    let Ok(address) = env::var(SLEEPER) else { return };
+    let mut client = Client::connect_narrow(address.parse().unwrap()).upgrade(APP_PATH);
+    client.established();
+    client.subscribe("c");
+    println!("subscribed");
+    client.drained();
+}
+
+#[test]
+fn a_stopped_subscriber_is_closed_and_the_others_go_on() {
+    let mut config = config();
+    config.limits.write_queue_bytes = 64 * 1024;
+    let Some(server) = start(config) else { return };
+    let address = server.addresses()[0];
+    let mut reader = Client::subscriber(address, "c");
+    let mut command = Command::new(env::current_exe().unwrap());
+    command.args(["live::process::sleeper", "--exact", "--nocapture"]);
+    let command = command.env(SLEEPER, address.to_string()).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains("subscribed")));
+    signal_to(child.id(), libc::SIGSTOP);
+    let mut publisher = Client::connect(address);
+    let data = "x".repeat(10_000);
+    for round in 0.. {
+        assert!(round < 5000, "it is never noticed");
+        if server.count("slow_consumer_closed") > 0 {
+            break;
+        }
+        publisher.publish("c", &data);
+        assert!(reader.text() == event("c", &data));
+    }
+    publisher.publish("c", "after");
+    assert_eq!(reader.text(), event("c", "after"));
+    assert_eq!(server.count("slow_consumer_closed"), 1);
+    // Awake again, it reads up to its close and ends.
+    signal_to(child.id(), libc::SIGCONT);
+    assert!(child.wait().unwrap().success());
+    wait_count(&server, "connections", 2);
+}
+
+#[test]
+fn doctor_finds_this_kernel_usable() {
+    if !has_uring() {
+        return;
+    }
+    let output = Command::new(env!("CARGO_BIN_EXE_polycast")).arg("doctor").output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert!(String::from_utf8(output.stdout).unwrap().contains("usable"));
+}
+
+#[test]
+fn a_seccomp_filter_is_named_with_exit_code_78() {
+    for errno in [libc::EPERM, libc::ENOSYS] {
+        let mut doctor = Command::new(env!("CARGO_BIN_EXE_polycast"));
+        doctor.arg("doctor");
+        for mut command in [doctor, command("seccomp", BASE)] {
+            // SAFETY: only system calls between fork and exec.
+            unsafe { command.pre_exec(move || forbid_io_uring(errno)) };
+            let output = command.output().unwrap();
+            let said = [output.stdout, output.stderr].concat();
+            let said = String::from_utf8(said).unwrap();
+            assert_eq!(output.status.code(), Some(78), "{said}");
+            assert!(said.contains("seccomp"), "{said}");
+        }
+    }
+}
+
+/// Installs a filter that answers `io_uring_setup` with `errno`.
+fn forbid_io_uring(errno: i32) -> io::Result<()> {
+    let statement = |code, k| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
+    let load = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
+    let equal = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+    let setup = libc::SYS_io_uring_setup as u32;
+    let refuse = libc::SECCOMP_RET_ERRNO | errno as u32;
+    let mut program = [
+        statement(load, 0),
+        libc::sock_filter { jf: 1, ..statement(equal, setup) },
+        statement(libc::BPF_RET, refuse),
+        statement(libc::BPF_RET, libc::SECCOMP_RET_ALLOW),
+    ];
+    let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+    // SAFETY: the calls read `filter` and `program`, which outlive them.
+    let installed = unsafe {
+        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+            && libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const filter) == 0
+    };
+    if installed { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
