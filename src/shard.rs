@@ -45,6 +45,8 @@ pub struct Shard {
     /// Sessions that stopped reading.
     waiting: Vec<Slot>,
     counters: Arc<Counters>,
+    /// Connections without a whole request so far.
+    fresh: usize,
     drain: Option<Drain>,
     subscribers: Vec<u32>,
 }
@@ -86,6 +88,7 @@ impl Shard {
             listed: Vec::new(),
             waiting: Vec::new(),
             counters,
+            fresh: 0,
             drain: None,
             subscribers: Vec::new(),
         }
@@ -94,7 +97,15 @@ impl Shard {
     /// A connection was accepted at `index`, which must be free.
     pub fn open(&mut self, index: u32, peer: SocketAddr, now: Now) -> Slot {
         self.counters.connections.add(1);
-        let slot = self.sessions.insert(index, Session::new(peer, now, &self.env));
+        let mut session = Session::new(peer, now, &self.env);
+        if self.fresh >= self.env.config.limits.handshakes {
+            self.counters.refused_handshake.add(1);
+            session.lost();
+        } else {
+            session.counted_fresh = true;
+            self.fresh += 1;
+        }
+        let slot = self.sessions.insert(index, session);
         self.list(slot);
         slot
     }
@@ -160,6 +171,7 @@ impl Shard {
     /// The connection is gone: forgets it and frees its place.
     pub fn close(&mut self, slot: Slot) {
         if let Some(mut session) = self.sessions.remove(slot) {
+            self.fresh -= usize::from(session.counted_fresh);
             session.gone(&self.env, &mut self.codecs);
             self.leave_all(slot);
             self.counters.connections.sub(1);
@@ -404,7 +416,11 @@ impl Shard {
         }
         let Some((session, mut around)) = self.session(slot, now) else { return };
         session.settle(&mut around);
-        if !session.is_open_socket() && self.hub.subscription_count(slot) > 0 {
+        let answered = session.counted_fresh && !session.is_fresh();
+        session.counted_fresh &= !answered;
+        let open = session.is_open_socket();
+        self.fresh -= usize::from(answered);
+        if !open && self.hub.subscription_count(slot) > 0 {
             self.leave_all(slot);
         }
     }

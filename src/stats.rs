@@ -59,6 +59,8 @@ counters! {
     accept_no_slot,
     /// Connections closed at once: their address had too many open.
     refused_address,
+    /// Connections closed at once: too many others had not sent a whole request yet.
+    refused_handshake,
     /// Bytes received.
     received_bytes,
     /// Bytes sent.
@@ -106,6 +108,8 @@ counters! {
     messages_received,
     /// RFC 6455 violations by peers.
     violations,
+    /// Clients closed for too many pings, pongs and empty messages in a second.
+    control_floods,
     /// Frames of broadcasts put into write queues.
     deliveries,
     /// Broadcast frames not delivered because a queue was at its bound (policy `drop`).

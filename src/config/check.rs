@@ -69,6 +69,9 @@ fn check_limits(limits: &Limits) -> Result<(), Error> {
     let buffer = limits.receive_buffer_bytes as u64;
     let fragments = limits.fragments.into();
     let control = WS_CONTROL_BYTES as u64;
+    range("limits.handshakes", limits.handshakes as u64, 1..=1 << 20, "")?;
+    let control_frames = limits.control_frames_per_s.into();
+    range("limits.control_frames_per_s", control_frames, 10..=60_000, "")?;
     power_of_two("limits.receive_buffers", limits.receive_buffers, 16..=32_768)?;
     range("limits.receive_buffer_bytes", buffer, 512..=65_536, " bytes")?;
     range("limits.write_queue_bytes", queue, 65_536..=GIB, " bytes")?;

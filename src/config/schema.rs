@@ -123,6 +123,10 @@ pub struct Limits {
     pub connections: usize,
     /// Connections from one peer address; 0 is unlimited.
     pub connections_per_address: usize,
+    /// Connections of one reactor that have not sent a whole request yet.
+    pub handshakes: usize,
+    /// Pings, pongs and empty messages from one client in a second.
+    pub control_frames_per_s: u16,
     /// Receive buffers of one reactor; a power of two.
     pub receive_buffers: usize,
     /// Bytes of one receive buffer.
@@ -154,6 +158,8 @@ impl Default for Limits {
         Limits {
             connections: 0,
             connections_per_address: 0,
+            handshakes: 8192,
+            control_frames_per_s: 200,
             receive_buffers: 1024,
             receive_buffer_bytes: 4096,
             write_queue_bytes: 1024 * 1024,

@@ -80,6 +80,8 @@ pub struct Session {
     ending: Ending,
     /// Whether the shard's list of work has this session; the shard's to keep.
     pub listed: bool,
+    /// Whether the shard counts this session among those without a request; the shard's to keep.
+    pub counted_fresh: bool,
     /// Whether the shard's list of those that congestion has paused has it; the shard's to keep.
     pub waits: bool,
     deadline: Deadline,
@@ -110,6 +112,7 @@ impl Session {
             eof: false,
             ending: Ending::Open,
             listed: false,
+            counted_fresh: false,
             waits: false,
             deadline: now.plus_ms(env.config.timeouts.head_ms),
             peer,
@@ -119,6 +122,14 @@ impl Session {
     /// The peer's address.
     pub fn peer(&self) -> SocketAddr {
         self.peer
+    }
+
+    /// Whether no request has been read to its end yet.
+    pub fn is_fresh(&self) -> bool {
+        match &self.stage {
+            Stage::Http(requests) => requests.is_fresh(),
+            Stage::Socket(_) => false,
+        }
     }
 
     /// How the connection is to end.

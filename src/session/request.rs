@@ -122,6 +122,10 @@ impl Requests {
         After::End(Ending::Flush)
     }
 
+    pub(super) fn is_fresh(&self) -> bool {
+        self.first == 0 && self.replies.is_empty()
+    }
+
     pub(super) fn is_full(&self) -> bool {
         self.replies.len() >= HTTP_PIPELINE
     }

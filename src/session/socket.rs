@@ -20,7 +20,30 @@ pub(super) struct Socket {
     heard_ms: u64,
     closing: Handshake,
     beat: Beat,
+    flood: Flood,
 }
+
+/// Counts what costs a peer next to nothing to send: pings, pongs and empty messages.
+#[derive(Default)]
+struct Flood {
+    /// The low bits of the second in which was counted last.
+    second: u16,
+    frames: u16,
+}
+
+impl Flood {
+    /// Counts one more; true when that is more than a second may bring.
+    fn is_over(&mut self, around: &Surroundings<'_>) -> bool {
+        let second = (around.now.ms / 1000) as u16;
+        if second != self.second {
+            *self = Flood { second, frames: 0 };
+        }
+        self.frames = self.frames.saturating_add(1);
+        self.frames > around.env.config.limits.control_frames_per_s
+    }
+}
+
+const FLOOD: Closing = Closing::new(close::POLICY, "too many control frames");
 
 /// Who takes the messages.
 pub(super) enum Endpoint {
@@ -49,6 +72,7 @@ impl Socket {
             heard_ms: now_ms,
             closing: Handshake::Open,
             beat: Beat::None,
+            flood: Flood::default(),
         }
     }
 
@@ -73,6 +97,13 @@ impl Socket {
         let after = match event {
             Event::Need => After::Need,
             Event::Message { .. } | Event::Ping(_) | Event::Pong(_) if !is_open => After::Again,
+            Event::Message { payload: &mut [], .. } | Event::Ping(_) | Event::Pong(_)
+                if self.flood.is_over(around) =>
+            {
+                around.counters.control_floods.add(1);
+                wanted = Some(FLOOD);
+                After::Again
+            }
             Event::Message { kind, compressed, payload } => {
                 around.counters.messages_received.add(1);
                 let mut to = Recipient {

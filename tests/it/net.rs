@@ -83,6 +83,8 @@ pub fn wait_count(server: &Server, name: &str, value: u64) {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
     pub fin: bool,
+    /// RSV1: the payload is compressed.
+    pub compressed: bool,
     pub opcode: u8,
     pub payload: Vec<u8>,
 }
@@ -232,7 +234,7 @@ impl Client {
     /// The next frame, or `None` at the end.
     pub fn try_frame(&mut self) -> Option<Frame> {
         let head = self.take(2)?;
-        assert_eq!(head[0] & 0x70, 0, "reserved bits");
+        assert_eq!(head[0] & 0x30, 0, "reserved bits");
         assert_eq!(head[1] & 0x80, 0, "a server does not mask");
         let len = match head[1] & 0x7f {
             126 => u64::from(u16::from_be_bytes(self.take(2)?.try_into().unwrap())),
@@ -240,7 +242,8 @@ impl Client {
             len => u64::from(len),
         };
         let payload = self.take(len as usize)?;
-        Some(Frame { fin: head[0] & 0x80 != 0, opcode: head[0] & 0xf, payload })
+        let compressed = head[0] & 0x40 != 0;
+        Some(Frame { fin: head[0] & 0x80 != 0, compressed, opcode: head[0] & 0xf, payload })
     }
 
     pub fn frame(&mut self) -> Frame {
@@ -251,7 +254,7 @@ impl Client {
     pub fn text(&mut self) -> String {
         let frame = self.frame();
         let text = String::from_utf8_lossy(&frame.payload).into_owned();
-        assert_eq!((frame.fin, frame.opcode), (true, TEXT), "{text}");
+        assert_eq!((frame.fin, frame.compressed, frame.opcode), (true, false, TEXT), "{text}");
         text
     }
 

@@ -19,7 +19,7 @@ fn echo_returns_what_it_got_over_both_families() {
         for len in [0, 1, 125, 126, 65_535, 65_536, MIB] {
             let payload = pattern(len);
             client.send_frame(BINARY, &payload);
-            let frame = Frame { fin: true, opcode: BINARY, payload };
+            let frame = Frame { fin: true, compressed: false, opcode: BINARY, payload };
             assert!(client.frame() == frame, "{len} bytes at {address}");
             let text = "é".repeat(len / 2);
             client.send_text(&text);
@@ -35,7 +35,7 @@ fn a_message_of_16_mib_passes_and_one_byte_more_is_1009() {
     let mut client = Client::open(address, "/echo");
     let payload = pattern(16 * MIB);
     client.send_frame(BINARY, &payload);
-    assert!(client.frame() == Frame { fin: true, opcode: BINARY, payload });
+    assert!(client.frame() == Frame { fin: true, compressed: false, opcode: BINARY, payload });
 
     let too_long = 16 * MIB as u64 + 1;
     client.send(&masked_header(true, BINARY, too_long));
@@ -66,7 +66,7 @@ fn control_frames_are_answered_between_fragments() {
     }
     for (opcode, payload) in [(PONG, "a"), (PONG, ""), (TEXT, "one two three")] {
         let payload = payload.as_bytes().to_vec();
-        assert_eq!(client.frame(), Frame { fin: true, opcode, payload });
+        assert_eq!(client.frame(), Frame { fin: true, compressed: false, opcode, payload });
     }
 }
 

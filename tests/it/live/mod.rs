@@ -2,6 +2,7 @@
 
 mod basics;
 mod child;
+mod compress;
 mod heavy;
 mod order;
 mod process;

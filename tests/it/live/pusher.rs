@@ -229,7 +229,10 @@ fn a_silent_peer_is_pinged_asked_and_closed_with_4201() {
     });
     let mut silent = Client::open(address, "/app/app-key");
     assert!(silent.text().ends_with(r#"\"activity_timeout\":1}"}"#));
-    assert_eq!(silent.frame(), Frame { fin: true, opcode: PING, payload: Vec::new() });
+    assert_eq!(
+        silent.frame(),
+        Frame { fin: true, compressed: false, opcode: PING, payload: Vec::new() }
+    );
     assert_eq!(silent.text(), r#"{"event":"pusher:ping","data":{}}"#);
     let reason = "Pong reply not received: ping was sent, but no reply came in time";
     assert_eq!(silent.close(), (4201, reason.to_owned()));

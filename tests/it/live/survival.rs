@@ -424,7 +424,8 @@ fn few_receive_buffers_are_enough_for_many_busy_clients() {
             client.send_frame(BINARY, &payload(at));
         }
         for (at, client) in clients.iter_mut().enumerate() {
-            let frame = Frame { fin: true, opcode: BINARY, payload: payload(at) };
+            let frame =
+                Frame { fin: true, compressed: false, opcode: BINARY, payload: payload(at) };
             assert!(client.frame() == frame, "client {at} in round {round}");
         }
     }
@@ -488,4 +489,54 @@ fn a_dropped_server_ends_at_once_without_time_to_drain() {
     for mut client in clients {
         client.drained();
     }
+}
+
+#[test]
+fn control_frames_are_bounded_in_a_second() {
+    let mut config = quick();
+    config.limits.control_frames_per_s = 50;
+    let Some(server) = start(config) else { return };
+    let address = server.addresses()[0];
+    let mut healthy = Healthy::new(address);
+    let mut client = Client::open(address, "/echo");
+    let pings: Vec<u8> = (0..50).flat_map(|_| masked(true, PING, b"p")).collect();
+    client.send(&pings);
+    for _ in 0..50 {
+        assert_eq!(client.frame().opcode, PONG);
+    }
+    for (opcode, payload) in [(PING, &b"p"[..]), (PONG, b""), (TEXT, b"")] {
+        let mut client = Client::open(address, "/echo");
+        // More than two seconds may bring, wherever they begin.
+        let flood: Vec<u8> = (0..101).flat_map(|_| masked(true, opcode, payload)).collect();
+        client.send(&flood);
+        let close = std::iter::from_fn(|| client.try_frame()).find(|frame| frame.opcode == CLOSE);
+        let close = close.expect("a close");
+        assert_eq!(close.payload[..2], 1008_u16.to_be_bytes());
+        healthy.check();
+    }
+    assert_eq!(server.count("control_floods"), 3);
+}
+
+#[test]
+fn handshakes_in_flight_are_bounded() {
+    let mut config = config();
+    config.threads = 1;
+    config.limits.handshakes = 2;
+    let Some(server) = start(config) else { return };
+    let address = server.addresses()[0];
+    let silent = [Client::connect(address), Client::connect(address)];
+    wait_count(&server, "accepted", 2);
+    let mut refused = Client::connect(address);
+    refused.drained();
+    assert_eq!(server.count("refused_handshake"), 1);
+    // Whoever has finished its handshake makes room.
+    let _sockets = silent.map(|client| client.upgrade("/echo"));
+    let mut third = Client::open(address, "/echo");
+    third.sync();
+    let fourth = Client::connect(address);
+    wait_count(&server, "accepted", 5);
+    drop(fourth);
+    wait_count(&server, "connections", 3);
+    Client::open(address, "/echo").sync();
+    assert_eq!(server.count("refused_handshake"), 1);
 }
