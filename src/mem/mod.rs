@@ -8,3 +8,10 @@ pub mod slots;
 
 pub use frame::{Frozen, Handle, Segment};
 pub use slots::{FreeList, Slot, Table};
+
+/// Gives memory that the calling thread's allocator keeps for reuse back to the system. Worth its
+/// milliseconds when many connections have left.
+pub fn give_back() {
+    // SAFETY: the call has no preconditions; where mimalloc is not the allocator it finds nothing.
+    unsafe { libmimalloc_sys::mi_collect(true) };
+}

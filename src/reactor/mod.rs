@@ -9,7 +9,7 @@ mod mail;
 
 pub use mail::{Mail, Peers, wire};
 
-use crate::mem::{FreeList, Slot};
+use crate::mem::{self, FreeList, Slot};
 use crate::session::Ending;
 use crate::shard::Shard;
 use crate::stats::Counters;
@@ -35,6 +35,8 @@ const IDLE: Duration = Duration::from_secs(1);
 const MAIL_RETRY: Duration = Duration::from_millis(1);
 /// How long accepting waits when there was no file left.
 const ACCEPT_RETRY_MS: u64 = 100;
+/// Connections that are worth giving memory back for when most of them have left.
+const CROWD: usize = 1024;
 /// How long the operations of connections that are cut at the end have to come back.
 const LAST_WORDS_MS: u64 = 500;
 
@@ -137,6 +139,8 @@ pub struct Reactor {
     touched: Vec<Slot>,
     mail: Mail,
     addresses: Arc<Addresses>,
+    /// Most connections since memory was given back to the system.
+    crowd: usize,
     next_sweep: Deadline,
     stopping: Option<Deadline>,
     drain_ms: u64,
@@ -167,6 +171,7 @@ impl Reactor {
             touched: Vec::new(),
             mail: parts.mail,
             addresses: parts.addresses,
+            crowd: 0,
             next_sweep: Deadline(0),
             stopping: None,
             drain_ms: parts.drain_ms,
@@ -222,6 +227,12 @@ impl Reactor {
 
     fn sweep(&mut self, now: Now) {
         self.shard.sweep(now);
+        self.crowd = self.crowd.max(self.shard.len());
+        if self.crowd >= CROWD && self.shard.len() < self.crowd / 8 {
+            self.crowd = self.shard.len();
+            self.ring.drop_spares();
+            mem::give_back();
+        }
         let busy = !self.shard.is_empty() || self.stopping.is_some();
         self.next_sweep = now.plus_ms(if busy { SWEEP_MS } else { IDLE.as_millis() as u64 });
         self.counters.channels.set(self.shard.channel_count() as u64);

@@ -237,6 +237,11 @@ impl Ring {
         self.push(entry, Tag { op: Op::WakeSent, generation: 0, index: 0 });
     }
 
+    /// Frees the memory of batches that are kept for reuse.
+    pub fn drop_spares(&mut self) {
+        self.spare = Vec::new();
+    }
+
     fn push(&mut self, entry: Entry, tag: Tag) {
         let entry = entry.user_data(tag.pack());
         if !self.waiting.is_empty() {

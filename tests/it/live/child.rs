@@ -33,15 +33,10 @@ pub fn command(name: &str, config: &str) -> Command {
 impl Process {
     /// Starts the program, whose log goes to a file.
     pub fn start(name: &str, config: &str) -> Process {
-        Process::start_with(name, config, &[])
-    }
-
-    /// As [`Process::start`], with variables in the program's environment.
-    pub fn start_with(name: &str, config: &str, variables: &[(&str, &str)]) -> Process {
         let log =
             PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("live").join(format!("{name}.log"));
         let mut command = command(name, config);
-        command.envs(variables.iter().copied()).stderr(fs::File::create(&log).unwrap());
+        command.stderr(fs::File::create(&log).unwrap());
         Process::spawn(command, log)
     }
 

@@ -8,13 +8,6 @@ const CONNECTIONS: usize = 10_000;
 const EVENTS_EACH: usize = 100;
 /// Connections that are opened before their answers are read.
 const SLICE: usize = 500;
-/// What the program has freed shows in its resident memory only when its allocator gives it back
-/// to the kernel, in small pieces and soon.
-const GIVING_BACK: [(&str, &str); 3] = [
-    ("MIMALLOC_ALLOW_THP", "0"),
-    ("MIMALLOC_PURGE_DELAY", "0"),
-    ("MIMALLOC_GENERIC_COLLECT", "100"),
-];
 /// How long the memory may take to be given back.
 const GIVEN_BACK: Duration = Duration::from_secs(10);
 /// Files of this process beside the connections of this test.
@@ -29,7 +22,7 @@ fn ten_thousand_hear_every_event_once_and_leave_no_memory_behind() {
     if !has_uring() || !has_files(CONNECTIONS as u64 + OTHER_FILES) {
         return;
     }
-    let mut process = Process::start_with("heavy", BASE, &GIVING_BACK);
+    let mut process = Process::start("heavy", BASE);
     let address = process.address;
     // The first connections make what is made once.
     drop((0..8).map(|_| Client::subscriber(address, "warm")).collect::<Vec<_>>());
