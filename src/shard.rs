@@ -326,6 +326,7 @@ impl Shard {
     /// turn's share of work had stopped it.
     pub fn next_turn(&mut self, now: Now) {
         self.codecs.new_turn();
+        self.post.measure();
         if self.waiting.is_empty() || self.post.up_is_full(self.post_bound) {
             return;
         }

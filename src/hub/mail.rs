@@ -100,6 +100,10 @@ pub enum Down {
 #[derive(Debug)]
 pub struct Post {
     lanes: Vec<Lanes>,
+    /// The longest lane each way, since [`Post::measure`] or longer: asked for every message, and
+    /// there are as many lanes as cores.
+    longest_up: usize,
+    longest_down: usize,
 }
 
 /// The unsent mail to one core, oldest first.
@@ -114,15 +118,20 @@ pub struct Lanes {
 impl Post {
     /// No mail, for `cores` receivers.
     pub fn new(cores: u16) -> Post {
-        Post { lanes: (0..cores).map(|_| Lanes::default()).collect() }
+        let lanes = (0..cores).map(|_| Lanes::default()).collect();
+        Post { lanes, longest_up: 0, longest_down: 0 }
     }
 
     pub(super) fn up(&mut self, to: u16, message: Up) {
-        self.lanes[to as usize].up.push_back(message);
+        let lane = &mut self.lanes[to as usize].up;
+        lane.push_back(message);
+        self.longest_up = self.longest_up.max(lane.len());
     }
 
     pub(super) fn down(&mut self, to: u16, message: Down) {
-        self.lanes[to as usize].down.push_back(message);
+        let lane = &mut self.lanes[to as usize].down;
+        lane.push_back(message);
+        self.longest_down = self.longest_down.max(lane.len());
     }
 
     /// The mail to core `to`.
@@ -130,18 +139,24 @@ impl Post {
         &mut self.lanes[to as usize]
     }
 
+    /// Looks at the lanes anew, after mail was taken out of them.
+    pub fn measure(&mut self) {
+        self.longest_up = self.lanes.iter().map(|lanes| lanes.up.len()).max().unwrap_or(0);
+        self.longest_down = self.lanes.iter().map(|lanes| lanes.down.len()).max().unwrap_or(0);
+    }
+
     /// Whether more than `bound` requests wait for one core: stop reading from connections.
     pub fn up_is_full(&self, bound: usize) -> bool {
-        self.lanes.iter().any(|lanes| lanes.up.len() > bound)
+        self.longest_up > bound
     }
 
     /// Whether more than `bound` deliveries wait for one core: stop taking requests.
     pub fn down_is_full(&self, bound: usize) -> bool {
-        self.lanes.iter().any(|lanes| lanes.down.len() > bound)
+        self.longest_down > bound
     }
 
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
-        self.lanes.iter().all(|lanes| lanes.up.is_empty() && lanes.down.is_empty())
+        self.longest_up == 0 && self.longest_down == 0
     }
 }
