@@ -7,7 +7,7 @@ pub(crate) fn run(data: &[u8]) {
     let Some((&[flags, seed], stream)) = data.split_first_chunk::<2>() else { return };
     let limits = match flags & 1 {
         0 => Limits::default(),
-        _ => Limits { head_bytes: 128, body_bytes: 64, ..Limits::default() },
+        _ => Limits { head_bytes: 128, body_bytes: 64 },
     };
     let whole = told(&limits, &[stream]);
     assert_eq!(told(&limits, &pieces(stream, seed)), whole, "in pieces");
