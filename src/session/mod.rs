@@ -304,7 +304,7 @@ impl Session {
     /// Closes for a reason of the server's.
     pub fn close_for(&mut self, why: Why, around: &mut Surroundings<'_>) {
         if why == Why::Slow {
-            self.queue.drop_unsent();
+            self.queue.drop_broadcasts();
         }
         match &self.stage {
             Stage::Socket(_) => {

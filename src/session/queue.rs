@@ -119,10 +119,11 @@ impl Queue {
         }
     }
 
-    /// Throws away what has not been handed to the kernel. What has ends at a frame's end.
-    pub fn drop_unsent(&mut self) {
-        self.segments = Vec::new();
-        self.replies = self.sending_replies;
+    /// Throws away the broadcasts that have not been handed to the kernel. What has ends at a
+    /// frame's end; replies, among them perhaps the 101, stay.
+    pub fn drop_broadcasts(&mut self) {
+        self.segments.retain(|segment| matches!(segment, Segment::Own(_)));
+        self.segments.shrink_to_fit();
         self.broadcasts = self.sending_broadcasts;
     }
 
@@ -184,6 +185,22 @@ mod tests {
         let bytes: Vec<u8> = batch.iter().flat_map(|segment| segment.to_vec()).collect();
         assert_eq!(bytes, b"abfc");
         assert_eq!(queue.replies(), 3);
+    }
+
+    #[test]
+    fn broadcasts_can_be_dropped_and_replies_stay() {
+        let mut queue = Queue::default();
+        assert_eq!(queue.push(&frame(4), 10, 0), Ok(()));
+        assert_eq!(queue.take_batch().map(|batch| batch.len()), Some(1));
+        queue.close_tail(b"reply".to_vec(), 0);
+        assert_eq!(queue.push(&frame(6), 10, 0), Ok(()));
+        queue.drop_broadcasts();
+        assert_eq!(queue.push(&frame(7), 10, 0), Err(Full), "what the kernel has still counts");
+        assert_eq!(queue.push(&frame(6), 10, 0), Ok(()));
+        queue.settled(Vec::new(), 0);
+        let batch = queue.take_batch().expect("a batch");
+        let bytes: Vec<u8> = batch.iter().flat_map(|segment| segment.to_vec()).collect();
+        assert_eq!(bytes, b"replyffffff");
     }
 
     #[test]
