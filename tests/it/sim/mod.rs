@@ -109,12 +109,11 @@ impl World {
         let mut rng = Rng::with_seed(seed);
         let cores = rng.u16(1..=4);
         let drops = rng.u32(0..4) == 0;
-        // A small write queue, so that slow consumers are found within one run.
+        // A small write queue, so that slow consumers are found within one run. Virtual seconds are
+        // long, and clients ping whenever they want to know where they stand.
         let mut config = config(
-        // Virtual seconds are long, and clients ping whenever they want to know where they stand.
-        config.limits.control_frames_per_s = 60_000;
             "[apps.limits]\nsubscriptions_per_connection = 3\n\
-             [limits]\nwrite_queue_bytes = 65536\n[timeouts]\nsend_ms = 20000\n",
+             [limits]\nwrite_queue_bytes = 65536\ncontrol_frames_per_s = 60000\n[timeouts]\nsend_ms = 20000\n",
         );
         if drops {
             config.slow_consumer = SlowConsumer::Drop;
