@@ -157,6 +157,6 @@ impl Post {
 
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
-        self.longest_up == 0 && self.longest_down == 0
+        self.lanes.iter().all(|lanes| lanes.up.is_empty() && lanes.down.is_empty())
     }
 }
