@@ -1,0 +1,190 @@
+//! The channel map of one core: `cargo bench --bench hub`.
+//!
+//! A time is that of one operation of the bench's name, in a map that already holds what the name
+//! says. The mail between cores is carried by hand.
+
+#[path = "rig/cpu.rs"]
+mod cpu;
+
+use cpu::Cpu;
+use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use polycast::hub::{Event, Hasher, Hub, Joined, Post, Published};
+use polycast::mem::{Frozen, Slot};
+use std::hint::black_box;
+
+const APP: u32 = 0;
+const MOST: usize = 1 << 20;
+
+fn slot(index: u32) -> Slot {
+    Slot { index, generation: 1 }
+}
+
+fn event() -> Event {
+    Event { frame: Frozen::new(&[b'x'; 112]), squeezed: None, except: None }
+}
+
+struct Core {
+    hub: Hub,
+    post: Post,
+}
+
+impl Core {
+    fn new(core: u16, cores: u16) -> Core {
+        Core { hub: Hub::new(core, cores, Hasher::new(7)), post: Post::new(cores) }
+    }
+
+    fn join(&mut self, index: u32, name: &str) -> Joined {
+        self.hub.join(slot(index), APP, name, MOST, &mut self.post)
+    }
+
+    fn leave(&mut self, index: u32, name: &str) -> bool {
+        self.hub.leave(slot(index), APP, name, &mut self.post)
+    }
+}
+
+fn names(count: usize) -> Vec<String> {
+    (0..count).map(|n| format!("room-{n:06}")).collect()
+}
+
+fn joins(c: &mut Criterion<Cpu>) {
+    let mut group = c.benchmark_group("join and leave");
+    for present in [1, 1000] {
+        let mut core = Core::new(0, 1);
+        (0..present).for_each(|index| assert_eq!(core.join(index, "room"), Joined::Now));
+        group.bench_function(BenchmarkId::new("a channel of", present), |b| {
+            b.iter(|| {
+                core.join(black_box(present), "room");
+                core.leave(black_box(present), "room")
+            });
+        });
+    }
+    let mut core = Core::new(0, 1);
+    group.bench_function("a channel of its own", |b| {
+        b.iter(|| {
+            core.join(black_box(1), "room");
+            core.leave(black_box(1), "room")
+        });
+    });
+    group.bench_function("a connection with 100 channels is gone", |b| {
+        let names = names(100);
+        b.iter_batched_ref(
+            || {
+                let mut core = Core::new(0, 1);
+                names.iter().for_each(|name| assert_eq!(core.join(1, name), Joined::Now));
+                core
+            },
+            |core| core.hub.leave_all(slot(1), &mut core.post),
+            BatchSize::SmallInput,
+        );
+    });
+    group.finish();
+}
+
+fn publishes(c: &mut Criterion<Cpu>) {
+    let mut group = c.benchmark_group("publish to");
+    for count in [0, 1, 1000] {
+        let mut core = Core::new(0, 1);
+        (0..count).for_each(|index| assert_eq!(core.join(index, "room"), Joined::Now));
+        let event = event();
+        let mut found: Vec<u32> = Vec::new();
+        group.throughput(Throughput::Elements(u64::from(count).max(1)));
+        group.bench_function(BenchmarkId::from_parameter(count), |b| {
+            b.iter(|| {
+                found.clear();
+                let published =
+                    core.hub.publish(APP, black_box("room"), &event, None, &mut core.post);
+                if let Published::Ordered(at) = published {
+                    found.extend(core.hub.subscribers_at(at).iter().map(|it| it.slot));
+                }
+                found.len()
+            });
+        });
+    }
+    group.finish();
+}
+
+fn many_channels(c: &mut Criterion<Cpu>) {
+    const COUNT: usize = 100_000;
+    let names = names(COUNT);
+    let mut core = Core::new(0, 1);
+    for (index, name) in names.iter().enumerate() {
+        core.join(index as u32, name);
+    }
+    // A stride that visits every name, far from the one before.
+    let mut at = 0;
+    let mut next = || {
+        at = (at + 61_803) % COUNT;
+        (at as u32, &*names[at])
+    };
+    let event = event();
+    let mut group = c.benchmark_group("100000 channels of one");
+    group.bench_function("publish", |b| {
+        b.iter(|| match core.hub.publish(APP, next().1, &event, None, &mut core.post) {
+            Published::Ordered(at) => core.hub.subscribers_at(at).len(),
+            _ => 0,
+        });
+    });
+    group.bench_function("leave and join again", |b| {
+        b.iter(|| {
+            let (index, name) = next();
+            core.leave(index, name);
+            core.join(index, name)
+        });
+    });
+    group.finish();
+}
+
+/// From the origin to the home and from there to the one interested core, which is the origin.
+fn across(c: &mut Criterion<Cpu>) {
+    let mut cores = [Core::new(0, 2), Core::new(1, 2)];
+    // A name that core 1 is the home of.
+    let homes = names(64);
+    let name = homes.iter().find(|name| cores[0].join(1, name) == Joined::Later).cloned();
+    let name = name.unwrap_or_default();
+    let carry = |cores: &mut [Core; 2]| {
+        let [origin, home] = cores;
+        while let Some(request) = origin.post.to(1).up.pop_front() {
+            let ordered = home.hub.request(0, request, &mut home.post);
+            black_box(ordered.map(|(name, _)| home.hub.subscribers(&name).len()));
+        }
+        let mut heard = 0;
+        while let Some(answer) = home.post.to(0).down.pop_front() {
+            use polycast::hub::Down;
+            heard += match answer {
+                Down::Deliver { name, .. } => origin.hub.subscribers(&name).len(),
+                Down::Interested { asked, name } => origin.hub.interested(asked, &name).len(),
+                Down::Published { .. } => 0,
+            };
+        }
+        heard
+    };
+    carry(&mut cores);
+    let event = event();
+    let mut group = c.benchmark_group("across cores");
+    group.bench_function("publish, order, deliver to 1", |b| {
+        b.iter(|| {
+            let Core { hub, post } = &mut cores[0];
+            hub.publish(APP, black_box(&name), &event, None, post);
+            carry(&mut cores)
+        });
+    });
+    group.bench_function("join, told, leave, told", |b| {
+        cores[0].leave(1, &name);
+        carry(&mut cores);
+        b.iter(|| {
+            cores[0].join(1, &name);
+            let heard = carry(&mut cores);
+            cores[0].leave(1, &name);
+            carry(&mut cores);
+            heard
+        });
+    });
+    group.finish();
+}
+
+criterion_group! {
+    name = benches;
+    config = cpu::criterion();
+    targets = joins, publishes, many_channels, across
+}
+criterion_main!(benches);

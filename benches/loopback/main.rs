@@ -1,0 +1,119 @@
+//! The server against its targets, over loopback: `cargo bench --bench loopback -- [row ...]`.
+//!
+//! A server is a child process on the first core, the load is this process on the last. What is
+//! measured is the server's CPU time for each operation, kernel included: it is steadier than
+//! throughput. Each row has its baseline in the same run: a server that does only the system calls
+//! and knows its input. Both are measured in turns; the median of the rounds' ratios counts. A
+//! ratio's spread over the rounds stands behind it.
+//!
+//! `--quick` takes half a minute and is good for a smoke test only. Without `--bench`, which cargo
+//! passes, nothing is measured. Everything stays on 127.0.0.1 and ends by itself.
+
+#[path = "../rig/mod.rs"]
+mod rig;
+
+mod bare;
+mod child;
+mod load;
+mod ring;
+mod rows;
+mod table;
+
+use polycast::uring::sys;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// How long and where.
+pub struct Plan {
+    pub rounds: usize,
+    pub time: Duration,
+    /// Idle connections.
+    pub idle: usize,
+    pub server: usize,
+    pub load: usize,
+}
+
+/// Nothing that is measured here takes longer; an end in any case.
+const MOST: Duration = Duration::from_secs(900);
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if words.first().is_some_and(|word| word == child::FLAG) {
+        return match child::serve(&words[1..]) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&error.to_string()),
+        };
+    }
+    let has = |flag: &str| words.iter().any(|word| word == flag);
+    if !has("--bench") || has("--test") || has("--list") {
+        println!("loopback: measures under `cargo bench` only");
+        return ExitCode::SUCCESS;
+    }
+    let wanted: Vec<&str> =
+        words.iter().filter(|word| !word.starts_with("--")).map(String::as_str).collect();
+    if let Some(unknown) =
+        wanted.iter().find(|word| rows::ROWS.iter().all(|row| row.name != **word))
+    {
+        let names: Vec<&str> = rows::ROWS.iter().map(|row| row.name).collect();
+        return fail(&format!("there is no row `{unknown}`, but {}", names.join(", ")));
+    }
+    let (report, usable) = polycast::server::doctor();
+    if !usable {
+        println!("loopback: SKIPPED, because io_uring cannot be used here\n{report}");
+        return ExitCode::SUCCESS;
+    }
+    std::thread::spawn(|| {
+        std::thread::sleep(MOST);
+        eprintln!("loopback: given up after {MOST:?}");
+        std::process::exit(1);
+    });
+    measure(&plan(has("--quick")), &wanted)
+}
+
+fn plan(quick: bool) -> Plan {
+    let cores = sys::cores();
+    let (server, load) = (cores[0], cores[cores.len() - 1]);
+    if server == load {
+        println!("one core only: server and load share it, and the numbers say little");
+    }
+    if let Err(error) = sys::pin(load) {
+        println!("the load cannot be pinned: {error}");
+    }
+    let time = Duration::from_millis(if quick { 150 } else { 400 });
+    let (rounds, idle) = if quick { (3, 4000) } else { (21, 10_000) };
+    Plan { rounds, time, idle, server, load }
+}
+
+fn measure(plan: &Plan, wanted: &[&str]) -> ExitCode {
+    println!("{}", table::head());
+    let begun = Instant::now();
+    let mut notes = Vec::new();
+    let mut failed = false;
+    for row in rows::ROWS {
+        if !wanted.is_empty() && !wanted.contains(&row.name) {
+            continue;
+        }
+        match (row.run)(plan) {
+            Ok(outcome) => {
+                println!("{}", outcome.line(row));
+                notes.extend(outcome.notes.iter().map(|note| format!("{}: {note}", row.name)));
+            }
+            Err(error) => {
+                failed = true;
+                println!("{:<8} FAILED: {error}", row.name);
+            }
+        }
+    }
+    println!();
+    notes.iter().for_each(|note| println!("{note}"));
+    println!("{} rounds of {:?}, {:.0?} in all", plan.rounds, plan.time, begun.elapsed());
+    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+fn fail(why: &str) -> ExitCode {
+    eprintln!("loopback: {why}");
+    ExitCode::FAILURE
+}

@@ -1,0 +1,83 @@
+//! What a row came to, as text.
+
+use super::Plan;
+use std::io;
+
+/// One row.
+pub struct Row {
+    pub name: &'static str,
+    pub what: &'static str,
+    pub unit: &'static str,
+    pub target: Target,
+    pub run: fn(&Plan) -> io::Result<Outcome>,
+}
+
+/// What a row must reach.
+#[derive(Clone, Copy)]
+pub enum Target {
+    /// At most this much of the baseline.
+    RatioAtMost(f64),
+    /// At least this much of the baseline.
+    RatioAtLeast(f64),
+    /// At most this, whatever the baseline.
+    AtMost(f64),
+    /// There is none: the row explains another.
+    None,
+}
+
+/// What was measured, by round.
+#[derive(Default)]
+pub struct Outcome {
+    pub ours: Vec<f64>,
+    pub base: Vec<f64>,
+    pub notes: Vec<String>,
+}
+
+pub fn head() -> String {
+    format!(
+        "{:<8} {:<52} {:>9} {:>9} {:<6} {:>18} {:>9}  verdict",
+        "row", "", "polycast", "baseline", "", "ratio", "target"
+    )
+}
+
+impl Outcome {
+    pub fn line(&self, row: &Row) -> String {
+        let mut ratios: Vec<f64> = self.ours.iter().zip(&self.base).map(|(a, b)| a / b).collect();
+        ratios.sort_by(f64::total_cmp);
+        let (ours, base, ratio) = (median(&self.ours), median(&self.base), median(&ratios));
+        let (target, met) = match row.target {
+            Target::RatioAtMost(most) => (format!("<= {most}x"), ratio.map(|it| it <= most)),
+            Target::RatioAtLeast(least) => (format!(">= {least}x"), ratio.map(|it| it >= least)),
+            Target::AtMost(most) => (format!("<= {most}"), ours.map(|it| it <= most)),
+            Target::None => (String::new(), None),
+        };
+        let spread = match (ratio, ratios.first(), ratios.last()) {
+            (Some(ratio), Some(low), Some(high)) => format!("{ratio:.3} ({low:.2}-{high:.2})"),
+            _ => String::new(),
+        };
+        let number = |it: Option<f64>| it.map_or(String::new(), |it| format!("{it:.3}"));
+        format!(
+            "{:<8} {:<52} {:>9} {:>9} {:<6} {:>18} {:>9}  {}",
+            row.name,
+            row.what,
+            number(ours),
+            number(base),
+            row.unit,
+            spread,
+            target,
+            met.map_or("", |met| if met { "met" } else { "MISSED" }),
+        )
+        .trim_end()
+        .to_owned()
+    }
+}
+
+pub fn median(values: &[f64]) -> Option<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let upper = *sorted.get(sorted.len() / 2)?;
+    match sorted.len() % 2 {
+        0 => Some((upper + sorted[sorted.len() / 2 - 1]) / 2.0),
+        _ => Some(upper),
+    }
+}

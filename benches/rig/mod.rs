@@ -1,0 +1,180 @@
+//! What the benches say to a server, and a shard to say it to without a kernel.
+
+#![allow(dead_code, reason = "each bench uses a part of this")]
+
+use polycast::config::Config;
+use polycast::crypto::{HmacKey, hex, md5};
+use polycast::dialect::Env;
+use polycast::hub::Hasher;
+use polycast::mem::Slot;
+use polycast::shard::{Common, Shard};
+use polycast::stats::Counters;
+use polycast::time::Now;
+use polycast::ws::{Opcode, frame};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The masking key of every frame.
+const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+
+/// The event name of every publish.
+const EVENT: &str = "tick";
+
+/// Seconds since 1970, which a signed request states.
+pub fn unix_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// A request for a WebSocket at `path`.
+pub fn upgrade(path: &str) -> Vec<u8> {
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    )
+    .into_bytes()
+}
+
+/// The path of the demo application's WebSocket.
+pub const APP_PATH: &str = "/app/app-key?protocol=7&client=bench&version=1";
+
+/// A client's text frame.
+pub fn masked(payload: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    frame::push(&mut out, Opcode::Text, payload, Some(KEY));
+    out
+}
+
+/// A client's subscription to a public channel.
+pub fn subscribe(channel: &str) -> Vec<u8> {
+    masked(format!(r#"{{"event":"pusher:subscribe","data":{{"channel":"{channel}"}}}}"#).as_bytes())
+}
+
+/// A signed request to publish `data`, which needs no escape, on `channel`.
+pub fn publish(channel: &str, data: &str) -> Vec<u8> {
+    let body = format!(r#"{{"name":"{EVENT}","channels":["{channel}"],"data":"{data}"}}"#);
+    let digest = hex::<16, 32>(&md5(body.as_bytes()));
+    let query = format!(
+        "auth_key=app-key&auth_timestamp={}&auth_version=1.0&body_md5={}",
+        unix_s(),
+        String::from_utf8_lossy(&digest),
+    );
+    let text = format!("POST\n/apps/1/events\n{query}");
+    let signature = hex::<32, 64>(&HmacKey::new(b"app-secret").sign(&[text.as_bytes()]));
+    format!(
+        "POST /apps/1/events?{query}&auth_signature={} HTTP/1.1\r\nHost: localhost\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        String::from_utf8_lossy(&signature),
+        body.len(),
+    )
+    .into_bytes()
+}
+
+/// The frame that a subscriber receives for [`publish`].
+pub fn pushed(channel: &str, data: &str) -> Vec<u8> {
+    let text = format!(r#"{{"event":"{EVENT}","channel":"{channel}","data":"{data}"}}"#);
+    frame::frozen(Opcode::Text, text.as_bytes())
+}
+
+/// What is published in the fan-out benches: 64 bytes.
+pub const DATA: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+/// What all shards of one bench share.
+pub fn common(cores: u16) -> Common {
+    let mut config = Config::demo();
+    config.pusher.activity_timeout_s = 86_400;
+    Common { env: Arc::new(Env::new(config, 1)), hasher: Hasher::new(7), cores, post_bound: 4096 }
+}
+
+/// A shard, fed and drained as a reactor does it.
+pub struct Rig {
+    pub shard: Shard,
+    now: Now,
+    cores: u16,
+    opened: u32,
+    input: Vec<u8>,
+}
+
+impl Rig {
+    pub fn new(core: u16, common: &Common) -> Rig {
+        let shard = Shard::new(core, common, Arc::new(Counters::default()));
+        Rig {
+            shard,
+            now: Now { ms: 1, unix_s: unix_s() },
+            cores: common.cores,
+            opened: 0,
+            input: Vec::new(),
+        }
+    }
+
+    pub fn now(&self) -> Now {
+        self.now
+    }
+
+    /// A new connection.
+    pub fn open(&mut self) -> Slot {
+        let peer = SocketAddr::from(([127, 0, 0, 1], 1));
+        let slot = self.shard.open(self.opened, peer, self.now);
+        self.opened += 1;
+        slot
+    }
+
+    /// A new WebSocket at `path`.
+    pub fn socket(&mut self, path: &str) -> Slot {
+        let slot = self.open();
+        self.hear(slot, &upgrade(path));
+        self.drain();
+        slot
+    }
+
+    /// A new WebSocket that is subscribed to `channel`.
+    pub fn subscriber(&mut self, channel: &str) -> Slot {
+        let slot = self.socket(APP_PATH);
+        self.hear(slot, &subscribe(channel));
+        self.drain();
+        slot
+    }
+
+    /// A subscriber comes and goes.
+    pub fn visit(&mut self, channel: &str) {
+        let slot = self.subscriber(channel);
+        self.shard.close(slot);
+        self.opened -= 1;
+    }
+
+    /// Whether this shard orders the publishes of `channel`.
+    pub fn is_home_of(&mut self, channel: &str) -> bool {
+        let slot = self.subscriber(channel);
+        let asked = self.shard.post().is_empty();
+        self.shard.close(slot);
+        self.opened -= 1;
+        for core in 0..self.cores {
+            self.shard.post().to(core).up.clear();
+        }
+        asked
+    }
+
+    /// Bytes come from a peer. They are copied first: the shard changes them in place.
+    pub fn hear(&mut self, slot: Slot, bytes: &[u8]) {
+        self.input.clear();
+        self.input.extend_from_slice(bytes);
+        self.shard.receive(slot, &mut self.input, self.now);
+    }
+
+    /// Takes every batch and reports it sent. Answers how many segments and bytes there were.
+    pub fn drain(&mut self) -> (usize, usize) {
+        let (mut segments, mut total) = (0, 0);
+        while let Some(slot) = self.shard.next_listed() {
+            if self.shard.wants(slot).is_none() {
+                continue;
+            }
+            let Some(mut batch) = self.shard.take_batch(slot) else { continue };
+            let bytes = batch.iter().map(|segment| segment.len()).sum();
+            segments += batch.len();
+            total += bytes;
+            batch.clear();
+            self.shard.sent(slot, bytes, Some(batch), self.now);
+        }
+        (segments, total)
+    }
+}
