@@ -3,14 +3,16 @@
 //!
 //! Sessions are opened and fed as a reactor does it; batches are taken and reported as sent.
 
+#[path = "rig/cpu.rs"]
+mod cpu;
 mod rig;
 
+use cpu::Cpu;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use polycast::hub::{Event, Up};
 use polycast::mem::Frozen;
 use rig::Rig;
 use std::hint::black_box;
-use std::time::Duration;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -27,7 +29,7 @@ fn audience(cores: u16) -> Rig {
 }
 
 /// Publishes in one turn, each a signed HTTP request, to 1000 subscribers; the time of a delivery.
-fn deliveries(c: &mut Criterion) {
+fn deliveries(c: &mut Criterion<Cpu>) {
     let mut group = c.benchmark_group("deliver to 1000 over HTTP, publishes a turn:");
     for depth in [1, 8] {
         let mut rig = audience(1);
@@ -47,7 +49,7 @@ fn deliveries(c: &mut Criterion) {
 }
 
 /// The same without HTTP: the request of another core, whose channel this core orders.
-fn requests(c: &mut Criterion) {
+fn requests(c: &mut Criterion<Cpu>) {
     let mut group = c.benchmark_group("deliver to 1000 by request, publishes a turn:");
     for depth in [1, 8] {
         let mut rig = audience(1);
@@ -69,7 +71,7 @@ fn requests(c: &mut Criterion) {
     group.finish();
 }
 
-fn publish(c: &mut Criterion) {
+fn publish(c: &mut Criterion<Cpu>) {
     const DEPTH: usize = 16;
     let mut rig = Rig::new(0, &rig::common(1));
     let from = rig.open();
@@ -85,7 +87,7 @@ fn publish(c: &mut Criterion) {
     group.finish();
 }
 
-fn echo(c: &mut Criterion) {
+fn echo(c: &mut Criterion<Cpu>) {
     let mut group = c.benchmark_group("echo");
     for size in [20, 512, 16 << 10] {
         let mut rig = Rig::new(0, &rig::common(1));
@@ -112,7 +114,7 @@ fn echo(c: &mut Criterion) {
 }
 
 /// 200 sockets in turn, so that a session is as cold as the loop finds it.
-fn echo_round(c: &mut Criterion) {
+fn echo_round(c: &mut Criterion<Cpu>) {
     const SOCKETS: usize = 200;
     let mut rig = Rig::new(0, &rig::common(1));
     let slots: Vec<_> = (0..SOCKETS).map(|_| rig.socket("/echo")).collect();
@@ -128,7 +130,7 @@ fn echo_round(c: &mut Criterion) {
     group.finish();
 }
 
-fn connections(c: &mut Criterion) {
+fn connections(c: &mut Criterion<Cpu>) {
     let mut group = c.benchmark_group("connection");
     group.bench_function("open, upgrade, subscribe, close", |b| {
         let mut rig = Rig::new(0, &rig::common(1));
@@ -140,10 +142,7 @@ fn connections(c: &mut Criterion) {
 
 criterion_group! {
     name = benches;
-    config = Criterion::default()
-        .warm_up_time(Duration::from_millis(300))
-        .measurement_time(Duration::from_secs(1))
-        .sample_size(30);
+    config = cpu::criterion();
     targets = deliveries, requests, publish, echo, echo_round, connections
 }
 criterion_main!(benches);

@@ -3,11 +3,14 @@
 //! A time is that of one operation of the bench's name, in a map that already holds what the name
 //! says. The mail between cores is carried by hand.
 
+#[path = "rig/cpu.rs"]
+mod cpu;
+
+use cpu::Cpu;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use polycast::hub::{Event, Hasher, Hub, Joined, Post, Published};
 use polycast::mem::{Frozen, Slot};
 use std::hint::black_box;
-use std::time::Duration;
 
 const APP: u32 = 0;
 const MOST: usize = 1 << 20;
@@ -43,7 +46,7 @@ fn names(count: usize) -> Vec<String> {
     (0..count).map(|n| format!("room-{n:06}")).collect()
 }
 
-fn joins(c: &mut Criterion) {
+fn joins(c: &mut Criterion<Cpu>) {
     let mut group = c.benchmark_group("join and leave");
     for present in [1, 1000] {
         let mut core = Core::new(0, 1);
@@ -77,7 +80,7 @@ fn joins(c: &mut Criterion) {
     group.finish();
 }
 
-fn publishes(c: &mut Criterion) {
+fn publishes(c: &mut Criterion<Cpu>) {
     let mut group = c.benchmark_group("publish to");
     for count in [0, 1, 1000] {
         let mut core = Core::new(0, 1);
@@ -100,7 +103,7 @@ fn publishes(c: &mut Criterion) {
     group.finish();
 }
 
-fn many_channels(c: &mut Criterion) {
+fn many_channels(c: &mut Criterion<Cpu>) {
     const COUNT: usize = 100_000;
     let names = names(COUNT);
     let mut core = Core::new(0, 1);
@@ -132,7 +135,7 @@ fn many_channels(c: &mut Criterion) {
 }
 
 /// From the origin to the home and from there to the one interested core, which is the origin.
-fn across(c: &mut Criterion) {
+fn across(c: &mut Criterion<Cpu>) {
     let mut cores = [Core::new(0, 2), Core::new(1, 2)];
     // A name that core 1 is the home of.
     let homes = names(64);
@@ -181,10 +184,7 @@ fn across(c: &mut Criterion) {
 
 criterion_group! {
     name = benches;
-    config = Criterion::default()
-        .warm_up_time(Duration::from_millis(300))
-        .measurement_time(Duration::from_secs(1))
-        .sample_size(30);
+    config = cpu::criterion();
     targets = joins, publishes, many_channels, across
 }
 criterion_main!(benches);

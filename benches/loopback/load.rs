@@ -44,12 +44,14 @@ pub fn ask(
     let mut got = Vec::new();
     let mut piece = [0; 4096];
     while !enough(&got) {
-        match stream.read(&mut piece)? {
-            0 => {
+        match stream.read(&mut piece) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+            Ok(0) => {
                 let text = String::from_utf8_lossy(&got).into_owned();
                 return Err(io::Error::other(format!("the server hung up after {text:?}")));
             }
-            n => got.extend_from_slice(&piece[..n]),
+            Ok(n) => got.extend_from_slice(&piece[..n]),
         }
     }
     Ok(got)
@@ -108,7 +110,8 @@ impl Load {
         for at in 0..self.done.len() {
             let done = self.done[at];
             if done.op == SEND {
-                return Err(io::Error::from_raw_os_error(-done.result));
+                let error = io::Error::from_raw_os_error(-done.result);
+                return Err(io::Error::other(format!("a send: {error}")));
             }
             if let Some(buffer) = done.filled() {
                 self.ring.buffers.give(buffer);

@@ -80,7 +80,10 @@ impl Ring {
             if unsafe { self.io.submission().push(entry) }.is_ok() {
                 return Ok(());
             }
-            self.io.submit()?;
+            match self.io.submit() {
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+                _ => {}
+            }
         }
     }
 
