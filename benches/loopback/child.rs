@@ -110,6 +110,14 @@ fn obey(address: SocketAddr, counts: impl Fn() -> Vec<(&'static str, u64)>) {
     }
 }
 
+/// What a CPU clock says.
+pub fn cpu_of(clock: libc::clockid_t) -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is valid for the call to fill.
+    unsafe { libc::clock_gettime(clock, &raw mut time) };
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
 /// The parent's side of one server.
 pub struct Child {
     process: std::process::Child,
@@ -145,10 +153,7 @@ impl Child {
 
     /// The process's CPU time: its own instructions and the kernel's on its behalf, all threads.
     pub fn cpu(&self) -> Duration {
-        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        // SAFETY: `time` is valid for the call to fill.
-        unsafe { libc::clock_gettime(self.clock, &raw mut time) };
-        Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+        cpu_of(self.clock)
     }
 
     /// The server's counters.

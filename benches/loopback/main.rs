@@ -82,8 +82,8 @@ fn plan(quick: bool) -> Plan {
     if let Err(error) = sys::pin(load) {
         println!("the load cannot be pinned: {error}");
     }
-    let time = Duration::from_millis(if quick { 200 } else { 1500 });
-    let (rounds, idle) = if quick { (3, 4000) } else { (7, 10_000) };
+    let time = Duration::from_millis(if quick { 150 } else { 400 });
+    let (rounds, idle) = if quick { (3, 4000) } else { (21, 10_000) };
     Plan { rounds, time, idle, server, load }
 }
 
