@@ -81,7 +81,8 @@ pub fn serve(words: &[String]) -> io::Result<()> {
         obey(server.addresses()[0], || server.counts());
         std::process::exit(0);
     }
-    let listener = TcpListener::bind("127.0.0.1:0")?;
+    // With the options of polycast's own: without no-delay, answers wait for acknowledgements.
+    let listener = TcpListener::from(sys::listen(SocketAddr::from(([127, 0, 0, 1], 0)))?);
     let address = listener.local_addr()?;
     std::thread::spawn(move || {
         let served = match kind {

@@ -6,8 +6,8 @@
 //! and knows its input. Both are measured in turns; the median of the rounds' ratios counts. A
 //! ratio's spread over the rounds stands behind it.
 //!
-//! `--quick` takes a minute less and is good for a smoke test only. Without `--bench`, which cargo
-//! passes, nothing is measured.
+//! `--quick` takes half a minute and is good for a smoke test only. Without `--bench`, which cargo
+//! passes, nothing is measured. Everything stays on 127.0.0.1 and ends by itself.
 
 #[path = "../rig/mod.rs"]
 mod rig;
