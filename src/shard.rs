@@ -132,11 +132,16 @@ impl Shard {
                 break;
             }
             self.after(slot, now);
-            if step == Step::Need {
+            if step == Step::Need || at == bytes.len() && self.keeps_nothing(slot) {
                 break;
             }
         }
         self.list(slot);
+    }
+
+    /// Whether a further step without input would find nothing to do.
+    fn keeps_nothing(&mut self, slot: Slot) -> bool {
+        self.sessions.get_mut(slot).is_none_or(|session| session.keeps_nothing())
     }
 
     /// The peer has ended its side.

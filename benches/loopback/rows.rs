@@ -219,8 +219,8 @@ fn fan_out(plan: &Plan, depth: usize, kind: fn(usize, usize) -> Kind) -> io::Res
     outcome.notes.push(rates(&samples));
     outcome.notes.push(per(&before, &after, "deliveries", &["turns", "sends", "http_requests"]));
     outcome.notes.push(format!(
-        "polycast's CPU includes the publishes; one that nobody hears costs {alone:.2} us, which is \
-         {:.4} us of each delivery",
+        "polycast's CPU includes the publishes; one that nobody hears costs {alone:.2} us, which \
+         is {:.4} us of each delivery",
         alone / COUNT as f64
     ));
     Ok(outcome)
@@ -299,8 +299,8 @@ fn idle(plan: &Plan, own: bool) -> io::Result<Outcome> {
     Ok(Outcome { ours: vec![each], base: Vec::new(), notes })
 }
 
-/// Deliveries a microsecond of CPU time of shards on `cores`, each with its own channels and no kernel: a
-/// second reactor cannot be measured with a load on a machine of two cores.
+/// Deliveries a microsecond of CPU time, of shards on `cores`, each with its own channels and no
+/// kernel: a second reactor cannot be measured with a load on a machine of two cores.
 fn shards(cores: &[usize], time: Duration) -> io::Result<f64> {
     const SUBSCRIBERS: usize = 100;
     let common = rig::common(cores.len() as u16);
@@ -343,8 +343,8 @@ fn cores(plan: &Plan) -> io::Result<Outcome> {
         outcome.ours.push(shards(&[plan.server, plan.load], plan.time)?);
         outcome.base.push(shards(&[plan.server], plan.time)?);
     }
-    let note = "shards without a kernel, 8 publishes to 100 subscribers a turn, each in its own CPU \
-                time: with a kernel, two cores have no third one for the load";
+    let note = "shards without a kernel, 8 publishes to 100 subscribers a turn, each in its own \
+                CPU time: with a kernel, two cores have no third one for the load";
     outcome.notes.push(note.to_owned());
     Ok(outcome)
 }

@@ -129,8 +129,8 @@ impl Reactor {
                 self.shard.lost(slot);
             }
         }
+        // The shard has listed the connection, so that it is settled in this turn.
         self.conns[slot.index as usize].sending = false;
-        self.touched.push(slot);
         self.close_when_quiet_after(slot, tearing);
     }
 

@@ -206,6 +206,14 @@ impl Session {
             }
     }
 
+    /// Whether nothing that was read is kept: a WebSocket between two messages.
+    pub fn keeps_nothing(&self) -> bool {
+        match &self.stage {
+            Stage::Socket(socket) => socket.keeps_nothing(),
+            Stage::Http(_) => false,
+        }
+    }
+
     /// Keeps input for later.
     pub fn hold(&mut self, rest: &[u8]) {
         self.held.extend_from_slice(rest);

@@ -156,6 +156,11 @@ impl Socket {
         After::End(Ending::Flush)
     }
 
+    /// Whether the reader holds no memory that a further step would release.
+    pub(super) fn keeps_nothing(&self) -> bool {
+        self.reader.held_bytes() == 0
+    }
+
     /// Whether messages may be compressed.
     pub(super) fn compresses(&self) -> bool {
         self.channel.is_some()
