@@ -7,8 +7,11 @@
 
 use crate::codec::json::Scratch;
 use crate::config::SlowConsumer;
-use crate::dialect::{Action, Env, JoinOutcome, Why};
-use crate::hub::{Ack, ConnId, Down, Event, Hasher, Hub, Joined, Post, Published, Up};
+use crate::dialect::{Action, Closing, Env, JoinOutcome, Why};
+use crate::hub::{
+    Ack, Answer, ChannelName, ConnId, Down, Event, Hasher, Hub, Join, Joined, Post, Published,
+    Query, Up,
+};
 use crate::mem::{Segment, Slot, Table};
 use crate::session::{Broadcast, Ending, Session, Step, Surroundings};
 use crate::stats::Counters;
@@ -79,7 +82,12 @@ impl Shard {
             core,
             env: common.env.clone(),
             sessions: Table::default(),
-            hub: Hub::new(core, common.cores, common.hasher.clone()),
+            hub: Hub::new(
+                core,
+                common.cores,
+                common.hasher.clone(),
+                common.env.config.limits.cached_bytes,
+            ),
             post: Post::new(common.cores),
             post_bound: common.post_bound,
             json: Scratch::default(),
@@ -195,6 +203,7 @@ impl Shard {
                 self.list(slot);
             }
         }
+        self.hub.sweep(now.ms);
         self.drain_slice(now);
     }
 
@@ -301,24 +310,39 @@ impl Shard {
 
     /// A request from core `from`.
     pub fn request(&mut self, from: u16, request: Up, now: Now) {
-        if let Some((name, event)) = self.hub.request(from, request, &mut self.post) {
-            self.subscribers.extend(self.hub.subscribers(&name).iter().map(|it| it.slot));
-            self.deliver(&event, now);
+        let published = self.hub.request(from, request, now.ms, &mut self.post);
+        if let Some((name, event)) = published {
+            self.deliver(&name, &event, now);
         }
+        self.deliver_local(now);
     }
 
     /// An answer or a delivery from the home of a channel.
     pub fn answer(&mut self, answer: Down, now: Now) {
         match answer {
-            Down::Deliver { name, event } => {
-                self.subscribers.extend(self.hub.subscribers(&name).iter().map(|it| it.slot));
-                self.deliver(&event, now);
-            }
+            Down::Deliver { name, event } => self.deliver(&name, &event, now),
             Down::Interested { asked, name } => {
-                let told = self.hub.interested(asked, &name).iter().map(|it| it.slot).collect();
-                self.tell_joined(told, name.text(), now);
+                let told = self.hub.interested(asked, &name).iter().map(|it| it.slot);
+                for index in told.collect::<Vec<u32>>() {
+                    if let Some(slot) = self.sessions.slot_at(index) {
+                        self.tell_joined(slot, name.text(), JoinOutcome::Joined(None), now);
+                    }
+                }
             }
-            Down::Published { ack } => self.acked(ack, now),
+            Down::Answer { ack, answer } => self.answered(ack, answer, now),
+            Down::Welcome { asked, slot, name, welcome } => {
+                let granted = welcome.is_ok();
+                if self.hub.welcomed(asked, slot, &name, granted, &mut self.post) {
+                    let outcome = match welcome {
+                        Ok(welcome) => JoinOutcome::Joined(Some(welcome)),
+                        Err(_) => {
+                            self.counters.subscriptions.sub(1);
+                            JoinOutcome::Crowded
+                        }
+                    };
+                    self.tell_joined(slot, name.text(), outcome, now);
+                }
+            }
         }
     }
 
@@ -331,6 +355,8 @@ impl Shard {
     /// turn's share of work had stopped it.
     pub fn next_turn(&mut self, now: Now) {
         self.codecs.new_turn();
+        self.deliver_local(now);
+        self.hub.report_counts(&mut self.post);
         self.post.measure();
         if self.waiting.is_empty() || self.post.up_is_full(self.post_bound) {
             return;
@@ -344,19 +370,17 @@ impl Shard {
         }
     }
 
-    fn tell_joined(&mut self, told: Vec<u32>, name: &str, now: Now) {
-        for index in told {
-            let Some(slot) = self.sessions.slot_at(index) else { continue };
-            if let Some((session, mut around)) = self.session(slot, now) {
-                session.joined(name, JoinOutcome::Joined, &mut around);
-                self.after(slot, now);
-                self.list(slot);
-            }
+    fn tell_joined(&mut self, slot: Slot, name: &str, outcome: JoinOutcome, now: Now) {
+        if let Some((session, mut around)) = self.session(slot, now) {
+            session.joined(name, outcome, &mut around);
+            self.after(slot, now);
+            self.list(slot);
         }
     }
 
-    fn acked(&mut self, ack: Ack, now: Now) {
+    fn answered(&mut self, ack: Ack, answer: Answer, now: Now) {
         let Some((session, mut around)) = self.session(ack.slot, now) else { return };
+        session.answered(ack.ticket, ack.part, answer);
         session.acked(ack.ticket);
         session.settle(&mut around);
         self.go_on(ack.slot, now);
@@ -433,15 +457,19 @@ impl Shard {
 
     fn act(&mut self, slot: Slot, action: Action, now: Now) {
         match action {
-            Action::Join { app, name, most } => {
-                let outcome = match self.hub.join(slot, app, &name, most, &mut self.post) {
+            Action::Join { app, name, most, wish } => {
+                let join = Join { slot, app, name: &name, most, wish };
+                let outcome = match self.hub.join(join, now.ms, &mut self.post) {
                     Joined::Later => return self.counters.subscriptions.add(1),
-                    Joined::Now => {
+                    Joined::Now(welcome) => {
                         self.counters.subscriptions.add(1);
-                        JoinOutcome::Joined
+                        // Those who were there before hear of it before the new one does.
+                        self.deliver_local(now);
+                        JoinOutcome::Joined(welcome)
                     }
                     Joined::Already => JoinOutcome::Already,
                     Joined::Full => JoinOutcome::Full,
+                    Joined::Crowded => JoinOutcome::Crowded,
                 };
                 if let Some((session, mut around)) = self.session(slot, now) {
                     session.joined(&name, outcome, &mut around);
@@ -450,34 +478,83 @@ impl Shard {
             Action::Leave { app, name } => {
                 if self.hub.leave(slot, app, &name, &mut self.post) {
                     self.counters.subscriptions.sub(1);
+                    self.deliver_local(now);
                 }
             }
-            Action::Publish { app, name, event } => self.publish(slot, app, &name, &event, now),
+            Action::Publish { app, name, event, part } => {
+                self.publish(slot, app, &name, &event, part, now);
+            }
+            Action::Say { app, name, event } => {
+                if self.hub.hears(slot, app, &name) {
+                    self.publish(slot, app, &name, &event, 0, now);
+                } else if let Some((session, mut around)) = self.session(slot, now) {
+                    session.not_subscribed(&name, &mut around);
+                }
+            }
+            Action::Ask { query, part } => self.ask(slot, &query, part, now),
         }
     }
 
-    fn publish(&mut self, slot: Slot, app: u32, name: &str, event: &Event, now: Now) {
+    fn publish(&mut self, slot: Slot, app: u32, name: &str, event: &Event, part: u16, now: Now) {
         self.counters.published.add(1);
         let ticket = self.sessions.get_mut(slot).and_then(|session| session.ticket());
-        let ack = ticket.map(|ticket| Ack { slot, ticket });
-        match self.hub.publish(app, name, event, ack, &mut self.post) {
+        let ack = ticket.map(|ticket| Ack { slot, ticket, part });
+        match self.hub.publish(app, name, event, ack, now.ms, &mut self.post) {
             Published::Ordered(at) => {
-                self.subscribers.extend(self.hub.subscribers_at(at).iter().map(|it| it.slot));
-                self.deliver(event, now);
+                let heard = self.hub.subscribers_at(at).iter().filter(|it| it.is_active());
+                self.subscribers.extend(heard.map(|it| it.slot));
+                self.deliver_to_listed(event, now);
             }
             Published::Unheard => {}
             Published::Sent => {
                 if let (Some(ticket), Some(session)) = (ticket, self.sessions.get_mut(slot)) {
                     session.await_ack(ticket);
                 }
+                return;
             }
+        }
+        let Some(ticket) = ticket else { return };
+        if let Some(session) = self.sessions.get_mut(slot)
+            && session.collects_answers(ticket)
+        {
+            let facts = self.hub.facts(&self.hub.name(app, name), now.ms);
+            session.answered(ticket, part, Answer::Channel(facts));
         }
     }
 
+    fn ask(&mut self, slot: Slot, query: &Query, part: u16, now: Now) {
+        let Some(session) = self.sessions.get_mut(slot) else { return };
+        let Some(ticket) = session.ticket() else { return };
+        let ack = Ack { slot, ticket, part };
+        let (ours, others) = self.hub.put(query, ack, now.ms, &mut self.post);
+        for _ in 0..others {
+            session.await_ack(ticket);
+        }
+        if let Some(answer) = ours {
+            session.answered(ticket, part, answer);
+        }
+    }
+
+    /// Delivers what the hub itself had to say to our subscribers.
+    fn deliver_local(&mut self, now: Now) {
+        while let Some((name, event)) = self.hub.next_local() {
+            self.deliver(&name, &event, now);
+        }
+    }
+
+    fn deliver(&mut self, name: &ChannelName, event: &Event, now: Now) {
+        let heard = self.hub.subscribers(name).iter().filter(|it| it.is_active());
+        self.subscribers.extend(heard.map(|it| it.slot));
+        self.deliver_to_listed(event, now);
+    }
+
     /// Puts the event into the queues of `self.subscribers`, and empties that list.
-    fn deliver(&mut self, event: &Event, now: Now) {
+    fn deliver_to_listed(&mut self, event: &Event, now: Now) {
         if self.subscribers.is_empty() {
             return;
+        }
+        if let Some((code, reason)) = event.close {
+            return self.close_listed(&Closing::new(code, reason), now);
         }
         let mut broadcast = Broadcast::new(event);
         let limits = &self.env.config.limits;
@@ -512,8 +589,21 @@ impl Shard {
         }
     }
 
+    /// Closes the connections of `self.subscribers`, and empties that list.
+    fn close_listed(&mut self, closing: &Closing, now: Now) {
+        for index in std::mem::take(&mut self.subscribers) {
+            let Some(slot) = self.sessions.slot_at(index) else { continue };
+            if let Some((session, mut around)) = self.session(slot, now) {
+                session.close_with(closing, &mut around);
+                self.after(slot, now);
+                self.list(slot);
+            }
+        }
+    }
+
     fn leave_all(&mut self, slot: Slot) {
         let left = self.hub.leave_all(slot, &mut self.post);
         self.counters.subscriptions.sub(left as u64);
+        // What others are to hear of it is delivered by whoever has called.
     }
 }

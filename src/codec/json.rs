@@ -74,7 +74,7 @@ impl<'t, 'i> Json<'t, 'i> {
     }
 
     /// The elements of an array.
-    pub fn elements(&self) -> Option<impl Iterator<Item = Json<'t, 'i>>> {
+    pub fn elements(&self) -> Option<impl Iterator<Item = Json<'t, 'i>> + use<'t, 'i>> {
         self.0.as_array().map(|array| array.iter().map(Json))
     }
 

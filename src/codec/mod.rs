@@ -1,3 +1,4 @@
 //! Payload formats, in and out.
 
 pub mod json;
+pub mod raw;

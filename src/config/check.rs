@@ -70,6 +70,7 @@ fn check_limits(limits: &Limits) -> Result<(), Error> {
     let fragments = limits.fragments.into();
     let control = WS_CONTROL_BYTES as u64;
     range("limits.handshakes", limits.handshakes as u64, 1..=1 << 20, "")?;
+    range("limits.cached_bytes", limits.cached_bytes as u64, 0..=64 * GIB, " bytes")?;
     let control_frames = limits.control_frames_per_s.into();
     range("limits.control_frames_per_s", control_frames, 10..=60_000, "")?;
     power_of_two("limits.receive_buffers", limits.receive_buffers, 16..=32_768)?;
@@ -165,6 +166,13 @@ fn check_app_limits(app: &App, config: &Config) -> Result<(), Error> {
     range("limits.channel_name_length", channel, 1..=1024, " bytes")?;
     range("limits.event_name_length", event, 1..=1024, " bytes")?;
     range("limits.channels_per_trigger", channels, 1..=10_000, "")?;
+    range("limits.batch_events", limits.batch_events as u64, 1..=1000, "")?;
+    let member_bytes = limits.presence_member_bytes as u64;
+    range("limits.presence_member_bytes", member_bytes, 1..=1 << 20, " bytes")?;
+    range("limits.user_id_length", limits.user_id_length as u64, 1..=1024, " bytes")?;
+    let client_events = limits.client_events_per_s.into();
+    range("limits.client_events_per_s", client_events, 1..=60_000, "")?;
+    range("limits.cache_ttl_s", limits.cache_ttl_s, 1..=DAY_S, " seconds")?;
     range("limits.event_bytes", event_bytes, 1..=GIB, " bytes")?;
     range("limits.message_bytes", message_bytes, control..=GIB, " bytes")?;
     // A message above the server's own bound would never get as far as this one.

@@ -118,6 +118,8 @@ impl Config {
             allowed_origins: Vec::new(),
             check_timestamp: true,
             duplicate_subscribe: DuplicateSubscribe::default(),
+            client_events: true,
+            terminate_close_code: 4009,
             limits: AppLimits::default(),
         };
         Config { apps: vec![app], is_demo: true, ..Config::default() }

@@ -127,6 +127,9 @@ pub struct Limits {
     pub handshakes: usize,
     /// Pings, pongs and empty messages from one client in a second.
     pub control_frames_per_s: u16,
+    /// Bytes of the last events of cache channels on one reactor; beyond it the oldest go.
+    #[serde(deserialize_with = "size::memory")]
+    pub cached_bytes: usize,
     /// Receive buffers of one reactor; a power of two.
     pub receive_buffers: usize,
     /// Bytes of one receive buffer.
@@ -160,6 +163,7 @@ impl Default for Limits {
             connections_per_address: 0,
             handshakes: 8192,
             control_frames_per_s: 200,
+            cached_bytes: 64 * 1024 * 1024,
             receive_buffers: 1024,
             receive_buffer_bytes: 4096,
             write_queue_bytes: 1024 * 1024,
@@ -338,6 +342,12 @@ pub struct App {
     /// The answer to a subscription that the connection already has.
     #[serde(default)]
     pub duplicate_subscribe: DuplicateSubscribe,
+    /// Whether clients may publish `client-` events.
+    #[serde(default)]
+    pub client_events: bool,
+    /// The code that closes the connections of a user whom the application terminates.
+    #[serde(default = "terminate")]
+    pub terminate_close_code: u16,
     /// Bounds of this application.
     #[serde(default)]
     pub limits: AppLimits,
@@ -423,6 +433,19 @@ pub struct AppLimits {
     /// Bytes of one message from a client.
     #[serde(deserialize_with = "size::wide")]
     pub message_bytes: u64,
+    /// Events in one batch.
+    pub batch_events: usize,
+    /// Users in one presence channel; 0 is unlimited.
+    pub presence_members: usize,
+    /// Bytes of what a presence channel shows of one user.
+    #[serde(deserialize_with = "size::memory")]
+    pub presence_member_bytes: usize,
+    /// Bytes of a user's id.
+    pub user_id_length: usize,
+    /// Events that one client may publish in a second.
+    pub client_events_per_s: u16,
+    /// Seconds for which a cache channel keeps its last event.
+    pub cache_ttl_s: u64,
 }
 
 impl Default for AppLimits {
@@ -435,8 +458,18 @@ impl Default for AppLimits {
             channels_per_trigger: 100,
             event_bytes: 10_240,
             message_bytes: 65_536,
+            batch_events: 10,
+            presence_members: 100,
+            presence_member_bytes: 1024,
+            user_id_length: 128,
+            client_events_per_s: 10,
+            cache_ttl_s: 1800,
         }
     }
+}
+
+fn terminate() -> u16 {
+    4009
 }
 
 fn yes() -> bool {

@@ -12,7 +12,7 @@ pub use apps::{App, Apps, Env};
 use crate::codec::json::Scratch;
 use crate::config;
 use crate::http;
-use crate::hub::{ConnId, Event};
+use crate::hub::{Answer, ConnId, Event, Query, Welcome, Wish};
 use crate::mem::Frozen;
 use crate::time::Now;
 use crate::ws::output::Output;
@@ -31,6 +31,8 @@ pub enum Action {
         name: String,
         /// Subscriptions that the connection may hold.
         most: usize,
+        /// What is asked of the channel's home.
+        wish: Option<Wish>,
     },
     /// End a subscription of this connection. Not answered.
     Leave {
@@ -48,18 +50,39 @@ pub enum Action {
         name: String,
         /// What is published.
         event: Event,
+        /// Which part of the request, for a reply that needs to know what became of it.
+        part: u16,
+    },
+    /// Publish to the other subscribers of a channel, if this connection is one. If it is not, the
+    /// answer is [`Connection::not_subscribed`].
+    Say {
+        /// The application's number.
+        app: u32,
+        /// The channel.
+        name: String,
+        /// What is published.
+        event: Event,
+    },
+    /// Ask the homes of channels. The reply to the HTTP request gets the answers.
+    Ask {
+        /// What is asked.
+        query: Query,
+        /// Which part of the request.
+        part: u16,
     },
 }
 
 /// The answer to a [`Action::Join`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum JoinOutcome {
-    /// From now on every publish is heard.
-    Joined,
+    /// From now on every publish is heard. With what the home answered to the wish.
+    Joined(Option<Welcome>),
     /// The connection had this subscription before.
     Already,
     /// The connection holds as many subscriptions as it may.
     Full,
+    /// The channel has as many members as it may.
+    Crowded,
 }
 
 /// What a dialect works with during one call.
@@ -134,6 +157,17 @@ pub struct Reply {
     pub allow: Option<&'static str>,
 }
 
+/// What becomes of an HTTP request.
+pub enum Answered {
+    /// The reply. It waits for the acknowledgement of what the request has published.
+    Now(Reply),
+    /// The reply follows from the answers, each with the part of the request that it is for.
+    Later(Finish),
+}
+
+/// Makes a reply of answers.
+pub type Finish = Box<dyn FnOnce(Vec<(u16, Answer)>) -> Reply>;
+
 /// One vendor's protocol.
 pub trait Dialect: Sized {
     /// Takes a connection that has just been upgraded. `None` after it was refused by a close.
@@ -144,6 +178,9 @@ pub trait Dialect: Sized {
 
     /// Takes the answer to a [`Action::Join`].
     fn joined(&mut self, context: &mut Context<'_>, name: &str, outcome: JoinOutcome);
+
+    /// Takes the refusal of an [`Action::Say`] on a channel to which it is not subscribed.
+    fn not_subscribed(&mut self, context: &mut Context<'_>, name: &str);
 
     /// Asks, in the dialect's words, a peer that has not answered a ping for a sign of life.
     fn nudge(&mut self, context: &mut Context<'_>);
@@ -163,7 +200,7 @@ pub trait Dialect: Sized {
         app: u32,
         path: &str,
         request: &mut http::Request<'_>,
-    ) -> Reply;
+    ) -> Answered;
 }
 
 /// Reasons of the server for closing a connection.
@@ -208,6 +245,11 @@ macro_rules! table {
                 match self { $(Connection::$name(it) => it.joined(cx, name, outcome),)* }
             }
 
+            /// See [`Dialect::not_subscribed`].
+            pub fn not_subscribed(&mut self, cx: &mut Context<'_>, name: &str) {
+                match self { $(Connection::$name(it) => it.not_subscribed(cx, name),)* }
+            }
+
             /// See [`Dialect::nudge`].
             pub fn nudge(&mut self, cx: &mut Context<'_>) {
                 match self { $(Connection::$name(it) => it.nudge(cx),)* }
@@ -230,10 +272,10 @@ macro_rules! table {
         }
 
         /// Answers an HTTP request below `/apps/`, in the dialect of the application it names.
-        pub fn request(context: &mut Context<'_>, request: &mut http::Request<'_>) -> Reply {
+        pub fn request(context: &mut Context<'_>, request: &mut http::Request<'_>) -> Answered {
             let path = request.path();
             let Some((app, rest)) = context.env.api_target(path) else {
-                return apps::no_such_target(path);
+                return Answered::Now(apps::no_such_target(path));
             };
             match context.env.apps.get(app).config.dialect {
                 $(config::Dialect::$name => {

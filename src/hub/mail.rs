@@ -5,6 +5,7 @@
 //! taking requests while its down lanes are full, an origin stops reading from its connections
 //! while its up lanes are full. Nothing is dropped, and no circle of full lanes can form.
 
+use super::home::{Crowded, Facts, Keep, Users, Welcome, Wish};
 use super::name::{ChannelName, ConnId};
 use crate::mem::{Frozen, Slot};
 use crate::ws::output::{BITS, Codecs};
@@ -12,7 +13,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock};
 
 /// One published event, in the bytes that go to its subscribers.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Event {
     /// The frame.
     pub frame: Frozen,
@@ -20,6 +21,10 @@ pub struct Event {
     pub squeezed: Option<Arc<Squeezed>>,
     /// The one connection that is not to receive it.
     pub except: Option<ConnId>,
+    /// Whether the home is to keep it for who subscribes later.
+    pub keep: Option<Arc<Keep>>,
+    /// Closes the receiving connections with this code and reason in place of a frame.
+    pub close: Option<(u16, &'static str)>,
 }
 
 /// The compressed forms of one frame, by the size of the window: each is made by the core that
@@ -44,6 +49,45 @@ pub struct Ack {
     pub slot: Slot,
     /// Which of its requests.
     pub ticket: u32,
+    /// Which part of that request.
+    pub part: u16,
+}
+
+/// What a core is asked about the channels that it is the home of.
+#[derive(Clone, Debug)]
+pub enum Query {
+    /// All occupied channels of an application whose names begin so.
+    Channels {
+        /// The application's number.
+        app: u32,
+        /// How their names begin.
+        prefix: Box<str>,
+    },
+    /// One channel.
+    Channel {
+        /// The application's number.
+        app: u32,
+        /// The channel.
+        name: Box<str>,
+    },
+    /// The users who are present in one channel.
+    Users {
+        /// The application's number.
+        app: u32,
+        /// The channel.
+        name: Box<str>,
+    },
+}
+
+/// The answer to a [`Query`], or to a publish.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// Names and what is known of them.
+    Channels(Vec<(ChannelName, Facts)>),
+    /// What is known of one channel.
+    Channel(Facts),
+    /// Who is present.
+    Users(Users),
 }
 
 /// To the home of a channel.
@@ -55,6 +99,38 @@ pub enum Up {
         asked: u32,
         /// The channel.
         name: ChannelName,
+    },
+    /// A connection of ours joins with a wish.
+    Join {
+        /// Returned in the answer.
+        asked: u32,
+        /// The connection.
+        slot: Slot,
+        /// The channel.
+        name: ChannelName,
+        /// What it asks for.
+        wish: Wish,
+    },
+    /// A member's connection has left.
+    Leave {
+        /// The connection.
+        slot: Slot,
+        /// The channel.
+        name: ChannelName,
+    },
+    /// We have so many subscribers now.
+    Count {
+        /// The channel.
+        name: ChannelName,
+        /// How many.
+        count: u32,
+    },
+    /// Say what you know.
+    Ask {
+        /// About what.
+        query: Query,
+        /// Whom to tell.
+        ack: Ack,
     },
     /// We have no subscriber any more.
     Forget {
@@ -82,6 +158,17 @@ pub enum Down {
         /// The channel.
         name: ChannelName,
     },
+    /// The connection's wish is granted, or the channel is crowded.
+    Welcome {
+        /// The number of the question.
+        asked: u32,
+        /// The connection.
+        slot: Slot,
+        /// The channel.
+        name: ChannelName,
+        /// What it asked for.
+        welcome: Result<Welcome, Crowded>,
+    },
     /// Deliver this event to your subscribers.
     Deliver {
         /// The channel.
@@ -89,10 +176,12 @@ pub enum Down {
         /// The event.
         event: Event,
     },
-    /// The event that you sent has its place.
-    Published {
+    /// The event that you sent has its place, or what you asked.
+    Answer {
         /// Whom to tell.
         ack: Ack,
+        /// What is known of the channel, or of what was asked.
+        answer: Answer,
     },
 }
 

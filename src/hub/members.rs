@@ -11,6 +11,27 @@ pub struct Subscriber {
     pub slot: u32,
     /// Position of the channel in that connection's list.
     back: u32,
+    /// The number under which the home was asked, 0 when it has answered; and `MEMBER`.
+    state: u32,
+}
+
+/// Marks a subscriber whose leaving is told to the home.
+const MEMBER: u32 = 1 << 31;
+
+impl Subscriber {
+    /// Whether it hears what is published.
+    pub fn is_active(&self) -> bool {
+        self.state & !MEMBER == 0
+    }
+}
+
+/// How a subscription begins.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Start {
+    /// The number of the question to the home that has to be answered first; 0 is none.
+    pub(super) asked: u32,
+    /// Whether the home is told when it ends.
+    pub(super) member: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +64,14 @@ impl Members {
         self.position(slot, channel).is_some()
     }
 
-    pub(super) fn add(&mut self, slot: u32, channel: u32, subscribers: &mut Vec<Subscriber>) {
+    pub(super) fn add(
+        &mut self,
+        slot: u32,
+        channel: u32,
+        subscribers: &mut Vec<Subscriber>,
+        start: Start,
+    ) {
+        let state = start.asked & !MEMBER | if start.member { MEMBER } else { 0 };
         if slot as usize >= self.of_slot.len() {
             self.of_slot.resize_with(slot as usize + 1, Vec::new);
         }
@@ -52,19 +80,19 @@ impl Members {
             // Most connections hold one subscription or two.
             list.reserve_exact(1);
         }
-        subscribers.push(Subscriber { slot, back: list.len() as u32 });
+        subscribers.push(Subscriber { slot, back: list.len() as u32, state });
         list.push(Membership { channel, at: (subscribers.len() - 1) as u32 });
     }
 
     /// Removes the membership at `position` of `slot`'s list from both sides, where `subscribers`
-    /// finds the list in a channel. Gives the channel.
+    /// finds the list in a channel. Gives the channel, and whether its home is to be told.
     pub(super) fn remove<C>(
         &mut self,
         slot: u32,
         position: usize,
         channels: &mut [Option<C>],
         mut subscribers: impl FnMut(&mut C) -> &mut Vec<Subscriber>,
-    ) -> Option<u32> {
+    ) -> Option<(u32, bool)> {
         let list = self.of_slot.get_mut(slot as usize)?;
         if position >= list.len() {
             return None;
@@ -77,14 +105,38 @@ impl Members {
         }
         let channel = channels[gone.channel as usize].as_mut()?;
         let others = subscribers(channel);
-        others.swap_remove(gone.at as usize);
+        let left = others.swap_remove(gone.at as usize);
         if let Some(moved) = others.get(gone.at as usize) {
             self.of_slot[moved.slot as usize][moved.back as usize].at = gone.at;
         }
         if others.capacity() > 64 && others.len() < others.capacity() / 4 {
             others.shrink_to(others.len() * 2);
         }
-        Some(gone.channel)
+        Some((gone.channel, left.state & MEMBER != 0))
+    }
+
+    /// Makes the subscription at `position` of `slot`'s list an active one, if it waits for the
+    /// answer to this question.
+    pub(super) fn activate(
+        &self,
+        slot: u32,
+        position: usize,
+        asked: u32,
+        subscribers: &mut [Subscriber],
+    ) -> bool {
+        let Some(member) = self.list(slot).get(position) else { return false };
+        let Some(subscriber) = subscribers.get_mut(member.at as usize) else { return false };
+        let waits = subscriber.state & !MEMBER == asked;
+        if waits {
+            subscriber.state &= MEMBER;
+        }
+        waits
+    }
+
+    /// Whether the subscription at `position` of `slot`'s list is active.
+    pub(super) fn is_active(&self, slot: u32, position: usize, subscribers: &[Subscriber]) -> bool {
+        let at = self.list(slot).get(position).map(|member| member.at as usize);
+        at.and_then(|at| subscribers.get(at)).is_some_and(Subscriber::is_active)
     }
 
     /// Frees the list of a connection that is gone.

@@ -9,29 +9,51 @@
 //! ([`Joined::Later`]): whoever was told that he is subscribed hears every publish that the home
 //! orders from then on.
 
+mod home;
 mod mail;
 mod members;
 mod name;
 
-pub use mail::{Ack, Down, Event, Post, Squeezed, Up};
+pub use home::{Crowded, Facts, Keep, Member, Users, Welcome, Wish};
+pub use mail::{Ack, Answer, Down, Event, Post, Query, Squeezed, Up};
 pub use members::Subscriber;
 pub use name::{ChannelName, ConnId, CoreSet, Hasher};
 
 use crate::mem::Slot;
 use hashbrown::HashTable;
-use members::Members;
+use home::Home;
+use members::{Members, Start};
+use std::collections::VecDeque;
+use std::sync::Arc;
 
 /// What a join came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Joined {
-    /// Subscribed.
-    Now,
+    /// Subscribed; with what the home had to say, if it was asked.
+    Now(Option<Welcome>),
     /// Subscribed as soon as the home has answered; the answer names the channel.
     Later,
     /// The connection already has this subscription, which is left as it is.
     Already,
     /// The connection holds as many subscriptions as it may.
     Full,
+    /// The channel has as many members as it may.
+    Crowded,
+}
+
+/// One connection that joins one channel.
+#[derive(Clone, Debug)]
+pub struct Join<'n> {
+    /// The connection.
+    pub slot: Slot,
+    /// The application's number.
+    pub app: u32,
+    /// The channel.
+    pub name: &'n str,
+    /// Subscriptions that the connection may hold.
+    pub most: usize,
+    /// What it asks of the home.
+    pub wish: Option<Wish>,
 }
 
 /// One core's share of all channels.
@@ -44,6 +66,14 @@ pub struct Hub {
     free: Vec<u32>,
     members: Members,
     asked: u32,
+    /// Events that came about here and are to be delivered here.
+    local: VecDeque<(ChannelName, Event)>,
+    /// Channels of other homes whose number of subscribers has changed.
+    recount: Vec<u32>,
+    /// Channels with a kept event, the oldest first, and what those hold.
+    keepers: VecDeque<ChannelName>,
+    kept_bytes: usize,
+    kept_most: usize,
 }
 
 struct Channel {
@@ -52,6 +82,11 @@ struct Channel {
     standing: Standing,
     /// Cores with subscribers, this one left out. Kept by the home core only.
     interest: CoreSet,
+    /// What else the home keeps, if there is anything.
+    home: Option<Box<Home>>,
+    /// How many subscribers the home was told of, and whether it is about to be told.
+    reported: u32,
+    recounting: bool,
 }
 
 /// How this core stands with the home of a channel.
@@ -66,8 +101,9 @@ enum Standing {
 }
 
 impl Hub {
-    /// The share of core `core` out of `cores`. All cores of a process share one `hasher`.
-    pub fn new(core: u16, cores: u16, hasher: Hasher) -> Hub {
+    /// The share of core `core` out of `cores`. All cores of a process share one `hasher`. Events
+    /// that are kept may hold `kept_most` bytes.
+    pub fn new(core: u16, cores: u16, hasher: Hasher, kept_most: usize) -> Hub {
         debug_assert!(core < cores);
         Hub {
             core,
@@ -78,6 +114,11 @@ impl Hub {
             free: Vec::new(),
             members: Members::default(),
             asked: 0,
+            local: VecDeque::new(),
+            recount: Vec::new(),
+            keepers: VecDeque::new(),
+            kept_bytes: 0,
+            kept_most,
         }
     }
 
@@ -91,15 +132,16 @@ impl Hub {
         ((hash >> 32) % u64::from(self.cores)) as u16
     }
 
-    /// Subscribes the connection at `slot`, which may hold `most` subscriptions.
-    pub fn join(
-        &mut self,
-        slot: Slot,
-        app: u32,
-        name: &str,
-        most: usize,
-        post: &mut Post,
-    ) -> Joined {
+    fn next_question(&mut self) -> u32 {
+        // 31 bits, never 0.
+        self.asked = (self.asked + 1) & (u32::MAX >> 1);
+        self.asked = self.asked.max(1);
+        self.asked
+    }
+
+    /// Subscribes a connection.
+    pub fn join(&mut self, join: Join<'_>, now_ms: u64, post: &mut Post) -> Joined {
+        let Join { slot, app, name, most, wish } = join;
         let hash = self.hasher.hash(app, name);
         let found = self.find(app, name, hash);
         if let Some(at) = found
@@ -111,34 +153,114 @@ impl Hub {
             return Joined::Full;
         }
         let at = found.unwrap_or_else(|| self.insert(self.hasher.name(app, name)));
-        let home = self.home_of(hash);
-        let Some(channel) = &mut self.channels[at as usize] else {
-            return Joined::Full;
+        match self.home_of(hash) {
+            home if home == self.core => self.join_here(slot, at, wish, now_ms, post),
+            home => self.join_there(slot, at, wish, home, post),
+        }
+    }
+
+    fn join_here(
+        &mut self,
+        slot: Slot,
+        at: u32,
+        wish: Option<Wish>,
+        now_ms: u64,
+        post: &mut Post,
+    ) -> Joined {
+        let conn = ConnId { core: self.core, slot };
+        let member = wish.as_ref().is_some_and(|wish| wish.member.is_some());
+        let welcome = match wish.map(|wish| self.grant(conn, at, wish, now_ms, post)).transpose() {
+            Ok(welcome) => welcome,
+            Err(Crowded) => {
+                self.release_if_empty(at);
+                return Joined::Crowded;
+            }
         };
-        self.members.add(slot.index, at, &mut channel.subscribers);
-        if home == self.core {
+        if let Some(channel) = &mut self.channels[at as usize] {
+            let start = Start { asked: 0, member };
+            self.members.add(slot.index, at, &mut channel.subscribers, start);
+            channel.standing = Standing::Known;
+        }
+        Joined::Now(welcome)
+    }
+
+    fn join_there(
+        &mut self,
+        slot: Slot,
+        at: u32,
+        wish: Option<Wish>,
+        home: u16,
+        post: &mut Post,
+    ) -> Joined {
+        let question = self.next_question();
+        let Some(channel) = &mut self.channels[at as usize] else { return Joined::Full };
+        let name = channel.name.clone();
+        let mut start = Start::default();
+        if let Some(wish) = wish {
+            start = Start { asked: question, member: wish.member.is_some() };
+            post.up(home, Up::Join { asked: question, slot, name, wish });
+            // The home sends publishes from that join on; who has not been welcomed hears none.
             channel.standing = Standing::Known;
         } else if channel.standing == Standing::Unknown {
-            self.asked = self.asked.wrapping_add(1);
-            channel.standing = Standing::Asked(self.asked);
-            post.up(home, Up::Interest { asked: self.asked, name: channel.name.clone() });
+            channel.standing = Standing::Asked(question);
+            post.up(home, Up::Interest { asked: question, name });
         }
-        match channel.standing {
-            Standing::Known => Joined::Now,
-            _ => Joined::Later,
+        self.members.add(slot.index, at, &mut channel.subscribers, start);
+        let active = start.asked == 0 && channel.standing == Standing::Known;
+        self.counts_changed(at);
+        if active { Joined::Now(None) } else { Joined::Later }
+    }
+
+    /// Grants the wish of a joining connection: we are the home.
+    fn grant(
+        &mut self,
+        conn: ConnId,
+        at: u32,
+        wish: Wish,
+        now_ms: u64,
+        post: &mut Post,
+    ) -> Result<Welcome, Crowded> {
+        let Some(channel) = &mut self.channels[at as usize] else { return Err(Crowded) };
+        let home = channel.home.get_or_insert_default();
+        let mut welcome = Welcome::default();
+        let mut news = None;
+        if let Some(member) = wish.member {
+            if home.enter(conn, &member)? {
+                let frame = member.added.clone();
+                news = Some(Event { frame, except: Some(conn), ..Event::default() });
+            }
+            welcome.users = Some(Arc::new(home.users()));
         }
+        if wish.cached {
+            welcome.cached = Some(home.kept(now_ms).map(|event| event.frame.clone()));
+        }
+        if let Some(event) = news {
+            self.announce(at, event, post);
+        }
+        Ok(welcome)
+    }
+
+    /// Orders an event that came about here: for the other cores and for our own subscribers.
+    fn announce(&mut self, at: u32, event: Event, post: &mut Post) {
+        self.fan_out(at, &event, post);
+        if let Some(channel) = &self.channels[at as usize]
+            && !channel.subscribers.is_empty()
+        {
+            self.local.push_back((channel.name.clone(), event));
+        }
+    }
+
+    /// The next event that came about here and is to be delivered to our own subscribers.
+    pub fn next_local(&mut self) -> Option<(ChannelName, Event)> {
+        self.local.pop_front()
     }
 
     /// Ends one subscription; false when there was none.
     pub fn leave(&mut self, slot: Slot, app: u32, name: &str, post: &mut Post) -> bool {
         let hash = self.hasher.hash(app, name);
-        let Some(at) = self.find(app, name, hash) else {
-            return false;
-        };
-        let Some(position) = self.members.position(slot.index, at) else {
-            return false;
-        };
-        self.remove_member(slot.index, position, post);
+        let Some(at) = self.find(app, name, hash) else { return false };
+        let Some(position) = self.members.position(slot.index, at) else { return false };
+        self.remove_member(slot, position, post);
         true
     }
 
@@ -146,46 +268,89 @@ impl Hub {
     pub fn leave_all(&mut self, slot: Slot, post: &mut Post) -> usize {
         let mut left = 0;
         while self.members.count(slot.index) > 0 {
-            self.remove_member(slot.index, self.members.count(slot.index) - 1, post);
+            self.remove_member(slot, self.members.count(slot.index) - 1, post);
             left += 1;
         }
         self.members.forget(slot.index);
         left
     }
 
-    fn remove_member(&mut self, slot: u32, position: usize, post: &mut Post) {
-        let at = self
+    fn remove_member(&mut self, slot: Slot, position: usize, post: &mut Post) {
+        let removed = self
             .members
-            .remove(slot, position, &mut self.channels, |channel| &mut channel.subscribers);
-        let Some(channel) = at.and_then(|at| self.channels[at as usize].as_mut()) else {
-            return;
-        };
-        if !channel.subscribers.is_empty() {
-            return;
+            .remove(slot.index, position, &mut self.channels, |channel| &mut channel.subscribers);
+        let Some((at, member)) = removed else { return };
+        let Some(channel) = &mut self.channels[at as usize] else { return };
+        let name = channel.name.clone();
+        let home = self.home_of(name.hash());
+        if member && home == self.core {
+            self.exit(ConnId { core: self.core, slot }, at, post);
+        } else if member {
+            post.up(home, Up::Leave { slot, name: name.clone() });
         }
-        let hash = channel.name.hash();
+        let Some(channel) = &mut self.channels[at as usize] else { return };
+        if !channel.subscribers.is_empty() {
+            return self.counts_changed(at);
+        }
         if channel.standing != Standing::Unknown {
             channel.standing = Standing::Unknown;
-            let name = channel.name.clone();
-            let home = self.home_of(hash);
+            channel.reported = 0;
             if home != self.core {
                 post.up(home, Up::Forget { name });
             }
         }
-        if let Some(at) = at {
-            self.release_if_empty(at);
+        self.release_if_empty(at);
+    }
+
+    /// A member's connection has left; we are the home.
+    fn exit(&mut self, conn: ConnId, at: u32, post: &mut Post) {
+        let Some(channel) = &mut self.channels[at as usize] else { return };
+        let gone = channel.home.as_mut().and_then(|home| home.exit(conn));
+        if let Some(frame) = gone {
+            self.announce(at, Event { frame, ..Event::default() }, post);
+        }
+    }
+
+    fn counts_changed(&mut self, at: u32) {
+        if let Some(channel) = &mut self.channels[at as usize]
+            && !channel.recounting
+            && self.cores > 1
+        {
+            channel.recounting = true;
+            self.recount.push(at);
+        }
+    }
+
+    /// Tells the homes how many subscribers there are now. Call once a turn.
+    pub fn report_counts(&mut self, post: &mut Post) {
+        for at in std::mem::take(&mut self.recount) {
+            let Some(channel) = self.channels.get_mut(at as usize).and_then(Option::as_mut) else {
+                continue;
+            };
+            channel.recounting = false;
+            let count = channel.subscribers.len() as u32;
+            if count == channel.reported || count == 0 {
+                continue;
+            }
+            channel.reported = count;
+            let name = channel.name.clone();
+            let home = self.home_of(name.hash());
+            if home != self.core {
+                post.up(home, Up::Count { name, count });
+            }
         }
     }
 
     /// Sends `event` on its way to every subscriber of the channel. The home, if it is another
-    /// core, answers with [`Down::Published`] when `ack` is there. A core that is the home of a
-    /// channel that nobody hears allocates nothing.
+    /// core, answers with [`Down::Answer`] when `ack` is there. A core that is the home of a
+    /// channel that nobody hears allocates nothing, unless the event is to be kept.
     pub fn publish(
         &mut self,
         app: u32,
         name: &str,
         event: &Event,
         ack: Option<Ack>,
+        now_ms: u64,
         post: &mut Post,
     ) -> Published {
         let hash = self.hasher.hash(app, name);
@@ -194,60 +359,256 @@ impl Hub {
             post.up(self.home_of(hash), Up::Publish { name, event: event.clone(), ack });
             return Published::Sent;
         }
-        match self.find(app, name, hash) {
+        let found = match self.find(app, name, hash) {
+            None if event.keep.is_some() => Some(self.insert(self.hasher.name(app, name))),
+            found => found,
+        };
+        match found {
             Some(at) => {
-                self.fan_out(at, event, post);
+                self.order(at, event, now_ms, post);
                 Published::Ordered(at)
             }
             None => Published::Unheard,
         }
     }
 
-    /// Gives `event` its place in the channel's order and passes it to the interested cores.
+    /// Gives `event` its place in the channel's order.
+    fn order(&mut self, at: u32, event: &Event, now_ms: u64, post: &mut Post) {
+        if event.keep.is_some() {
+            self.keep(at, event, now_ms);
+        }
+        self.fan_out(at, event, post);
+    }
+
+    fn keep(&mut self, at: u32, event: &Event, now_ms: u64) {
+        let Some(channel) = &mut self.channels[at as usize] else { return };
+        let home = channel.home.get_or_insert_default();
+        if home.kept_bytes() == 0 {
+            self.keepers.push_back(channel.name.clone());
+        }
+        self.kept_bytes = self.kept_bytes.saturating_add_signed(home.keep(event, now_ms));
+        while self.kept_bytes > self.kept_most
+            && let Some(oldest) = self.keepers.pop_front()
+        {
+            self.expire(&oldest, None);
+        }
+    }
+
+    /// Forgets the kept event of a channel if it is due, or at once.
+    fn expire(&mut self, name: &ChannelName, now_ms: Option<u64>) -> bool {
+        let Some(at) = self.find(name.app(), name.text(), name.hash()) else { return true };
+        let Some(channel) = &mut self.channels[at as usize] else { return true };
+        let Some(home) = &mut channel.home else { return true };
+        self.kept_bytes -= home.expire(now_ms);
+        let expired = home.kept_bytes() == 0;
+        if expired {
+            self.release_if_empty(at);
+        }
+        expired
+    }
+
+    /// Forgets kept events whose time has come.
+    pub fn sweep(&mut self, now_ms: u64) {
+        for name in std::mem::take(&mut self.keepers) {
+            if !self.expire(&name, Some(now_ms)) {
+                self.keepers.push_back(name);
+            }
+        }
+    }
+
     fn fan_out(&self, at: u32, event: &Event, post: &mut Post) {
-        let Some(channel) = &self.channels[at as usize] else {
-            return;
-        };
+        let Some(channel) = &self.channels[at as usize] else { return };
         for core in channel.interest.iter() {
             post.down(core, Down::Deliver { name: channel.name.clone(), event: event.clone() });
         }
     }
 
     /// Takes a request from core `from`: we are the home. A publish is returned, for delivery to
-    /// our own subscribers.
+    /// our own subscribers; further events may be in [`Hub::next_local`].
     pub fn request(
         &mut self,
         from: u16,
         request: Up,
+        now_ms: u64,
         post: &mut Post,
     ) -> Option<(ChannelName, Event)> {
         match request {
             Up::Interest { asked, name } => {
-                let found = self.find(name.app(), name.text(), name.hash());
-                let at = found.unwrap_or_else(|| self.insert(name.clone()));
-                if let Some(channel) = &mut self.channels[at as usize] {
-                    channel.interest.insert(from);
-                }
+                self.note_interest(from, &name);
                 post.down(from, Down::Interested { asked, name });
-                None
             }
+            Up::Join { asked, slot, name, wish } => {
+                let at = self.find_or_insert(&name);
+                let conn = ConnId { core: from, slot };
+                let welcome = self.grant(conn, at, wish, now_ms, post);
+                if welcome.is_ok() {
+                    self.note_interest(from, &name);
+                } else {
+                    self.release_if_empty(at);
+                }
+                post.down(from, Down::Welcome { asked, slot, name, welcome });
+            }
+            Up::Leave { slot, name } => {
+                let at = self.find(name.app(), name.text(), name.hash())?;
+                self.exit(ConnId { core: from, slot }, at, post);
+                self.release_if_empty(at);
+            }
+            Up::Count { name, count } => self.note_count(from, &name, count),
             Up::Forget { name } => {
                 let at = self.find(name.app(), name.text(), name.hash())?;
+                self.note_count(from, &name, 0);
                 if let Some(channel) = &mut self.channels[at as usize] {
                     channel.interest.remove(from);
                 }
                 self.release_if_empty(at);
-                None
+            }
+            Up::Ask { query, ack } => {
+                let answer = self.ask(&query, now_ms);
+                post.down(from, Down::Answer { ack, answer });
             }
             Up::Publish { name, event, ack } => {
-                if let Some(at) = self.find(name.app(), name.text(), name.hash()) {
-                    self.fan_out(at, &event, post);
+                let found = match self.find(name.app(), name.text(), name.hash()) {
+                    None if event.keep.is_some() => Some(self.insert(name.clone())),
+                    found => found,
+                };
+                if let Some(at) = found {
+                    self.order(at, &event, now_ms, post);
                 }
                 if let Some(ack) = ack {
-                    post.down(from, Down::Published { ack });
+                    let answer = Answer::Channel(self.facts(&name, now_ms));
+                    post.down(from, Down::Answer { ack, answer });
                 }
-                Some((name, event))
+                return Some((name, event));
             }
+        }
+        None
+    }
+
+    fn find_or_insert(&mut self, name: &ChannelName) -> u32 {
+        let found = self.find(name.app(), name.text(), name.hash());
+        found.unwrap_or_else(|| self.insert(name.clone()))
+    }
+
+    fn note_interest(&mut self, from: u16, name: &ChannelName) {
+        let at = self.find_or_insert(name);
+        if let Some(channel) = &mut self.channels[at as usize] {
+            channel.interest.insert(from);
+        }
+    }
+
+    fn note_count(&mut self, from: u16, name: &ChannelName, count: u32) {
+        let Some(at) = self.find(name.app(), name.text(), name.hash()) else { return };
+        let Some(channel) = &mut self.channels[at as usize] else { return };
+        if count > 0 || channel.home.is_some() {
+            channel.home.get_or_insert_default().set_count(from, count);
+        }
+    }
+
+    /// Puts a question to the cores that can answer it. Gives our own answer, if we can, and how
+    /// many cores will answer by [`Down::Answer`].
+    pub fn put(
+        &self,
+        query: &Query,
+        ack: Ack,
+        now_ms: u64,
+        post: &mut Post,
+    ) -> (Option<Answer>, u32) {
+        let asked: Vec<u16> = match query {
+            Query::Channels { .. } => (0..self.cores).collect(),
+            Query::Channel { app, name } | Query::Users { app, name } => {
+                vec![self.home_of(self.hasher.hash(*app, name))]
+            }
+        };
+        let others = asked.iter().filter(|core| **core != self.core);
+        let mut count = 0;
+        for core in others {
+            post.up(*core, Up::Ask { query: query.clone(), ack });
+            count += 1;
+        }
+        let ours = asked.contains(&self.core).then(|| self.ask(query, now_ms));
+        (ours, count)
+    }
+
+    /// Answers for the channels of which this core is the home.
+    pub fn ask(&self, query: &Query, now_ms: u64) -> Answer {
+        match query {
+            Query::Channels { app, prefix } => {
+                let mut found = Vec::new();
+                for channel in self.channels.iter().flatten() {
+                    let name = &channel.name;
+                    let ours = self.home_of(name.hash()) == self.core;
+                    if !ours || name.app() != *app || !name.text().starts_with(&**prefix) {
+                        continue;
+                    }
+                    let facts = self.facts(name, now_ms);
+                    if facts.subscriptions > 0 {
+                        found.push((name.clone(), facts));
+                    }
+                }
+                Answer::Channels(found)
+            }
+            Query::Channel { app, name } => {
+                Answer::Channel(self.facts(&self.hasher.name(*app, name), now_ms))
+            }
+            Query::Users { app, name } => {
+                let at = self.find(*app, name, self.hasher.hash(*app, name));
+                let channel = at.and_then(|at| self.channels[at as usize].as_ref());
+                let home = channel.and_then(|channel| channel.home.as_ref());
+                Answer::Users(home.map(|home| home.users()).unwrap_or_default())
+            }
+        }
+    }
+
+    /// What this core knows of a channel of which it is the home.
+    pub fn facts(&self, name: &ChannelName, now_ms: u64) -> Facts {
+        let at = self.find(name.app(), name.text(), name.hash());
+        let Some(channel) = at.and_then(|at| self.channels[at as usize].as_ref()) else {
+            return Facts::default();
+        };
+        let home = channel.home.as_ref();
+        Facts {
+            subscriptions: channel.subscribers.len() as u64
+                + home.map_or(0, |home| home.remote_count()),
+            users: home.map_or(0, |home| home.user_count() as u64),
+            kept: home.and_then(|home| home.kept_facts(now_ms)),
+        }
+    }
+
+    /// Takes the home's answer to a connection's wish: true if the connection is subscribed now.
+    /// An answer to an older question changes nothing.
+    pub fn welcomed(
+        &mut self,
+        asked: u32,
+        slot: Slot,
+        name: &ChannelName,
+        granted: bool,
+        post: &mut Post,
+    ) -> bool {
+        let Some(at) = self.find(name.app(), name.text(), name.hash()) else { return false };
+        let Some(position) = self.members.position(slot.index, at) else { return false };
+        let Some(channel) = &mut self.channels[at as usize] else { return false };
+        let subscribers = &mut channel.subscribers;
+        if !self.members.activate(slot.index, position, asked, subscribers) {
+            return false;
+        }
+        if !granted {
+            self.remove_member(slot, position, post);
+        }
+        true
+    }
+
+    /// Whether the connection hears what is published on the channel.
+    pub fn hears(&self, slot: Slot, app: u32, name: &str) -> bool {
+        let at = self.find(app, name, self.hasher.hash(app, name));
+        let channel = at.and_then(|at| self.channels[at as usize].as_ref());
+        match (at, channel) {
+            (Some(at), Some(channel)) if channel.standing == Standing::Known => {
+                let position = self.members.position(slot.index, at);
+                position.is_some_and(|position| {
+                    self.members.is_active(slot.index, position, &channel.subscribers)
+                })
+            }
+            _ => false,
         }
     }
 
@@ -307,6 +668,9 @@ impl Hub {
             subscribers: Vec::new(),
             standing: Standing::Unknown,
             interest: CoreSet::default(),
+            home: None,
+            reported: 0,
+            recounting: false,
         };
         let at = match self.free.pop() {
             Some(at) => {
@@ -329,7 +693,8 @@ impl Hub {
         let Some(channel) = &self.channels[at as usize] else {
             return;
         };
-        if !channel.subscribers.is_empty() || !channel.interest.is_empty() {
+        let kept = channel.home.as_ref().is_some_and(|home| !home.is_empty());
+        if !channel.subscribers.is_empty() || !channel.interest.is_empty() || kept {
             return;
         }
         if let Ok(entry) = self.index.find_entry(channel.name.hash(), |&other| other == at) {
@@ -341,6 +706,7 @@ impl Hub {
             self.index = HashTable::new();
             self.channels = Vec::new();
             self.free = Vec::new();
+            self.recount = Vec::new();
         }
     }
 }

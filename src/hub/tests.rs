@@ -3,12 +3,16 @@
 use super::*;
 use crate::mem::Frozen;
 
+const NOW_MS: u64 = 1000;
+
 struct World {
     hubs: Vec<Hub>,
     posts: Vec<Post>,
     /// (core, slot, text) in the order of delivery.
     heard: Vec<(u16, u32, String)>,
     told: Vec<(u16, u32)>,
+    /// (core, slot, members, cached) of who was welcomed by another core.
+    welcomed: Vec<(u16, u32, Vec<String>, Option<String>)>,
 }
 
 fn slot(index: u32) -> Slot {
@@ -19,28 +23,46 @@ impl World {
     fn new(cores: u16) -> World {
         let hasher = Hasher::new(1);
         World {
-            hubs: (0..cores).map(|core| Hub::new(core, cores, hasher.clone())).collect(),
+            hubs: (0..cores).map(|core| Hub::new(core, cores, hasher.clone(), 1000)).collect(),
             posts: (0..cores).map(|_| Post::new(cores)).collect(),
             heard: Vec::new(),
             told: Vec::new(),
+            welcomed: Vec::new(),
         }
     }
 
     fn join(&mut self, core: u16, index: u32, name: &str) -> Joined {
+        self.join_with(core, index, name, None)
+    }
+
+    fn join_with(&mut self, core: u16, index: u32, name: &str, wish: Option<Wish>) -> Joined {
         let at = core as usize;
-        self.hubs[at].join(slot(index), 0, name, 3, &mut self.posts[at])
+        let join = Join { slot: slot(index), app: 0, name, most: 3, wish };
+        let joined = self.hubs[at].join(join, NOW_MS, &mut self.posts[at]);
+        self.hear_local();
+        joined
+    }
+
+    fn hear_local(&mut self) {
+        for core in 0..self.hubs.len() {
+            while let Some((name, event)) = self.hubs[core].next_local() {
+                self.hear(core as u16, &name, &event);
+            }
+        }
     }
 
     fn leave(&mut self, core: u16, index: u32, name: &str) -> bool {
         let at = core as usize;
-        self.hubs[at].leave(slot(index), 0, name, &mut self.posts[at])
+        let left = self.hubs[at].leave(slot(index), 0, name, &mut self.posts[at]);
+        self.hear_local();
+        left
     }
 
     fn publish(&mut self, core: u16, name: &str, text: &str) {
-        let event = Event { frame: Frozen::new(text.as_bytes()), squeezed: None, except: None };
+        let event = Event { frame: Frozen::new(text.as_bytes()), ..Event::default() };
         let at = core as usize;
         if let Published::Ordered(_) =
-            self.hubs[at].publish(0, name, &event, None, &mut self.posts[at])
+            self.hubs[at].publish(0, name, &event, None, NOW_MS, &mut self.posts[at])
         {
             let name = self.hubs[at].name(0, name);
             self.hear(core, &name, &event);
@@ -49,7 +71,9 @@ impl World {
 
     fn hear(&mut self, core: u16, name: &ChannelName, event: &Event) {
         let text = String::from_utf8_lossy(&event.frame).into_owned();
-        for subscriber in self.hubs[core as usize].subscribers(name) {
+        let subscribers = self.hubs[core as usize].subscribers(name).iter();
+        let except = event.except.filter(|conn| conn.core == core).map(|conn| conn.slot.index);
+        for subscriber in subscribers.filter(|it| it.is_active() && Some(it.slot) != except) {
             self.heard.push((core, subscriber.slot, text.clone()));
         }
     }
@@ -59,9 +83,11 @@ impl World {
             let lanes = self.posts[from as usize].to(to);
             if let Some(up) = lanes.up.pop_front() {
                 let at = to as usize;
-                if let Some((name, event)) = self.hubs[at].request(from, up, &mut self.posts[at]) {
+                let post = &mut self.posts[at];
+                if let Some((name, event)) = self.hubs[at].request(from, up, NOW_MS, post) {
                     self.hear(to, &name, &event);
                 }
+                self.hear_local();
                 continue;
             }
             match lanes.down.pop_front() {
@@ -70,7 +96,15 @@ impl World {
                     self.told.extend(told.iter().map(|subscriber| (to, subscriber.slot)));
                 }
                 Some(Down::Deliver { name, event }) => self.hear(to, &name, &event),
-                Some(Down::Published { .. }) | None => {}
+                Some(Down::Welcome { asked, slot, name, welcome }) => {
+                    let (at, granted) = (to as usize, welcome.is_ok());
+                    let post = &mut self.posts[at];
+                    if self.hubs[at].welcomed(asked, slot, &name, granted, post) {
+                        let (users, cached) = told(welcome.unwrap_or_default());
+                        self.welcomed.push((to, slot.index, users, cached));
+                    }
+                }
+                Some(Down::Answer { .. }) | None => {}
             }
         }
     }
@@ -97,14 +131,14 @@ impl World {
 fn a_join_at_home_is_done_at_once_and_elsewhere_when_the_home_has_answered() {
     let mut world = World::new(2);
     let name = world.name_at(0);
-    assert_eq!(world.join(0, 1, &name), Joined::Now);
-    assert_eq!(world.join(1, 1, &name), Joined::Later);
-    assert_eq!(world.join(1, 2, &name), Joined::Later);
+    assert!(matches!(world.join(0, 1, &name), Joined::Now(None)));
+    assert!(matches!(world.join(1, 1, &name), Joined::Later));
+    assert!(matches!(world.join(1, 2, &name), Joined::Later));
     world.publish(0, &name, "before");
     assert_eq!(world.heard, [(0, 1, "before".to_owned())]);
     world.deliver_mail();
     assert_eq!(world.told, [(1, 1), (1, 2)]);
-    assert_eq!(world.join(1, 3, &name), Joined::Now);
+    assert!(matches!(world.join(1, 3, &name), Joined::Now(None)));
     world.heard.clear();
     world.publish(1, &name, "after");
     world.deliver_mail();
@@ -116,14 +150,14 @@ fn a_join_at_home_is_done_at_once_and_elsewhere_when_the_home_has_answered() {
 #[test]
 fn a_second_join_changes_nothing_and_the_bound_on_subscriptions_holds() {
     let mut world = World::new(1);
-    assert_eq!(world.join(0, 1, "a"), Joined::Now);
-    assert_eq!(world.join(0, 1, "a"), Joined::Already);
-    assert_eq!(world.join(0, 1, "b"), Joined::Now);
-    assert_eq!(world.join(0, 1, "c"), Joined::Now);
-    assert_eq!(world.join(0, 1, "d"), Joined::Full);
+    assert!(matches!(world.join(0, 1, "a"), Joined::Now(None)));
+    assert!(matches!(world.join(0, 1, "a"), Joined::Already));
+    assert!(matches!(world.join(0, 1, "b"), Joined::Now(None)));
+    assert!(matches!(world.join(0, 1, "c"), Joined::Now(None)));
+    assert!(matches!(world.join(0, 1, "d"), Joined::Full));
     assert!(world.leave(0, 1, "a"));
     assert!(!world.leave(0, 1, "a"));
-    assert_eq!(world.join(0, 1, "d"), Joined::Now);
+    assert!(matches!(world.join(0, 1, "d"), Joined::Now(None)));
     world.publish(0, "a", "x");
     assert!(world.heard.is_empty());
 }
@@ -132,15 +166,15 @@ fn a_second_join_changes_nothing_and_the_bound_on_subscriptions_holds() {
 fn an_answer_to_an_older_question_subscribes_nobody() {
     let mut world = World::new(2);
     let name = world.name_at(0);
-    assert_eq!(world.join(1, 1, &name), Joined::Later);
+    assert!(matches!(world.join(1, 1, &name), Joined::Later));
     assert!(world.leave(1, 1, &name));
-    assert_eq!(world.join(1, 1, &name), Joined::Later);
+    assert!(matches!(world.join(1, 1, &name), Joined::Later));
     // The home has seen: interest, forget, interest. A publish between the first answer and the
     // second must not be promised.
     let lanes = world.posts[1].to(0);
     assert_eq!(lanes.up.len(), 3);
     let first = lanes.up.pop_front().expect("the first question");
-    world.hubs[0].request(1, first, &mut world.posts[0]);
+    world.hubs[0].request(1, first, NOW_MS, &mut world.posts[0]);
     let Some(Down::Interested { asked, name: asked_name }) = world.posts[0].to(1).down.pop_front()
     else {
         panic!("the home answers");
@@ -171,4 +205,136 @@ fn nothing_is_left_when_all_have_gone() {
     for hub in &world.hubs {
         assert_eq!(hub.channel_count(), 0);
     }
+}
+
+fn told(welcome: Welcome) -> (Vec<String>, Option<String>) {
+    let users = welcome.users.map(|users| users.iter().map(|(id, _)| id.to_string()).collect());
+    let text = |frame: Frozen| String::from_utf8_lossy(&frame).into_owned();
+    (users.unwrap_or_default(), welcome.cached.flatten().map(text))
+}
+
+fn member(id: &str, most: usize) -> Option<Wish> {
+    let frame = |text: String| Frozen::new(text.as_bytes());
+    let member = Member {
+        id: id.into(),
+        info: None,
+        added: frame(format!("+{id}")),
+        removed: frame(format!("-{id}")),
+        most,
+    };
+    Some(Wish { member: Some(Box::new(member)), cached: false })
+}
+
+#[test]
+fn members_hear_of_each_other_over_cores_and_of_a_user_once() {
+    let mut world = World::new(2);
+    let name = world.name_at(0);
+    let Joined::Now(Some(welcome)) = world.join_with(0, 1, &name, member("ada", 0)) else {
+        panic!("at home, at once");
+    };
+    assert_eq!(told(welcome).0, ["ada"]);
+    assert!(matches!(world.join_with(1, 1, &name, member("bob", 0)), Joined::Later));
+    world.publish(0, &name, "before");
+    world.deliver_mail();
+    assert_eq!(world.welcomed, [(1, 1, vec!["ada".to_owned(), "bob".to_owned()], None)]);
+    // Bob has not heard what came before he was welcomed, nor of himself.
+    assert_eq!(world.heard, [(0, 1, "before".to_owned()), (0, 1, "+bob".to_owned())]);
+    world.heard.clear();
+    world.join_with(0, 2, &name, member("bob", 0));
+    assert!(world.leave(1, 1, &name));
+    world.deliver_mail();
+    assert!(world.heard.is_empty(), "bob is still there: {:?}", world.heard);
+    assert!(world.leave(0, 2, &name));
+    world.deliver_mail();
+    assert_eq!(world.heard, [(0, 1, "-bob".to_owned())]);
+    assert!(world.leave(0, 1, &name));
+    world.deliver_mail();
+    assert!(world.hubs.iter().all(|hub| hub.channel_count() == 0));
+}
+
+#[test]
+fn a_crowded_channel_refuses_here_and_there() {
+    let mut world = World::new(2);
+    let name = world.name_at(0);
+    world.join_with(0, 1, &name, member("ada", 1));
+    assert!(matches!(world.join_with(0, 2, &name, member("bob", 1)), Joined::Crowded));
+    assert!(matches!(world.join_with(1, 3, &name, member("bob", 1)), Joined::Later));
+    world.deliver_mail();
+    assert_eq!(world.hubs[1].channel_count(), 0);
+    assert!(world.heard.is_empty());
+    assert_eq!(world.hubs[0].facts(&world.hubs[0].name(0, &name), NOW_MS).users, 1);
+}
+
+#[test]
+fn a_welcome_that_comes_too_late_subscribes_nobody() {
+    let mut world = World::new(2);
+    let name = world.name_at(0);
+    world.join_with(1, 1, &name, member("ada", 0));
+    assert!(world.leave(1, 1, &name));
+    world.join_with(1, 1, &name, member("ada", 0));
+    world.deliver_mail();
+    assert_eq!(world.welcomed.len(), 1);
+    world.publish(0, &name, "x");
+    world.deliver_mail();
+    assert_eq!(world.heard, [(1, 1, "x".to_owned())]);
+}
+
+#[test]
+fn the_last_event_is_kept_for_its_time_and_within_the_memory() {
+    let mut world = World::new(2);
+    let name = world.name_at(0);
+    let keep = |len: usize| {
+        let data = "d".repeat(len).into();
+        let keep = Keep { ttl_ms: 100, event: "".into(), data };
+        Event { frame: Frozen::new(b"kept"), keep: Some(Arc::new(keep)), ..Event::default() }
+    };
+    let publish = |world: &mut World, name: &str, len| {
+        world.hubs[1].publish(0, name, &keep(len), None, NOW_MS, &mut world.posts[1]);
+        world.deliver_mail();
+    };
+    let wish = || Some(Wish { member: None, cached: true });
+    publish(&mut world, &name, 10);
+    world.join_with(1, 1, &name, wish());
+    world.deliver_mail();
+    assert_eq!(world.welcomed.pop(), Some((1, 1, vec![], Some("kept".to_owned()))));
+    assert!(world.leave(1, 1, &name));
+    world.deliver_mail();
+    assert_eq!(world.hubs[0].channel_count(), 1, "kept without subscribers");
+    world.hubs[0].sweep(NOW_MS + 99);
+    assert_eq!(world.hubs[0].channel_count(), 1);
+    world.hubs[0].sweep(NOW_MS + 100);
+    assert_eq!(world.hubs[0].channel_count(), 0);
+    // Two of these are more than the bound.
+    let other = (0..)
+        .map(|n| format!("other-{n}"))
+        .find(|other| world.hubs[0].home_of(world.hubs[0].hasher.hash(0, other)) == 0);
+    publish(&mut world, &name, 600);
+    publish(&mut world, &other.expect("one of many"), 600);
+    assert_eq!(world.hubs[0].channel_count(), 1, "the older one went");
+}
+
+#[test]
+fn homes_know_the_counts_of_all_cores() {
+    let mut world = World::new(3);
+    let name = world.name_at(0);
+    for core in 0..3 {
+        for index in 0..4 {
+            world.join(core, index, &name);
+        }
+    }
+    let count = |world: &mut World| {
+        for core in 0..3 {
+            world.hubs[core].report_counts(&mut world.posts[core]);
+        }
+        world.deliver_mail();
+        world.hubs[0].facts(&world.hubs[0].name(0, &name), NOW_MS).subscriptions
+    };
+    assert_eq!(count(&mut world), 12);
+    world.leave(1, 0, &name);
+    world.leave(2, 0, &name);
+    assert_eq!(count(&mut world), 10);
+    for index in 1..4 {
+        world.leave(1, index, &name);
+    }
+    assert_eq!(count(&mut world), 7);
 }

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 /// The bytes of a whole frame that no one will change, shared between cores.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Frozen(Arc<[u8]>);
 
 impl Frozen {

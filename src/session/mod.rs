@@ -12,7 +12,7 @@ pub use queue::{Full, Queue};
 
 use crate::codec::json::Scratch;
 use crate::dialect::{Action, Closing, Context, Env, JoinOutcome, Why};
-use crate::hub::{ConnId, Event};
+use crate::hub::{Answer, ConnId, Event};
 use crate::mem::{Handle, Segment};
 use crate::stats::Counters;
 use crate::time::{Deadline, Now};
@@ -258,6 +258,21 @@ impl Session {
         }
     }
 
+    /// One answer to part `part` of request `ticket`.
+    pub fn answered(&mut self, ticket: u32, part: u16, answer: Answer) {
+        if let Stage::Http(requests) = &mut self.stage {
+            requests.answered(ticket, part, answer);
+        }
+    }
+
+    /// Whether the reply to request `ticket` is made of answers.
+    pub fn collects_answers(&self, ticket: u32) -> bool {
+        match &self.stage {
+            Stage::Http(requests) => requests.collects_answers(ticket),
+            Stage::Socket(_) => false,
+        }
+    }
+
     /// Queues the replies that wait for nothing any more.
     pub fn settle(&mut self, around: &mut Surroundings<'_>) {
         let Stage::Http(requests) = &mut self.stage else { return };
@@ -265,7 +280,7 @@ impl Session {
             return;
         }
         let mut out = self.queue.open_tail();
-        let last = requests.flush(&mut out);
+        let last = requests.flush(&mut out, around);
         self.queue.close_tail(out, around.now.ms);
         let done = self.eof && requests.ticket().is_none();
         if last || done {
@@ -307,6 +322,19 @@ impl Session {
     /// Tells the dialect what its join came to.
     pub fn joined(&mut self, name: &str, outcome: JoinOutcome, around: &mut Surroundings<'_>) {
         self.with_socket(around, |socket, out, around| socket.joined(name, outcome, out, around));
+    }
+
+    /// Tells the dialect that it has spoken where it is not subscribed.
+    pub fn not_subscribed(&mut self, name: &str, around: &mut Surroundings<'_>) {
+        self.with_socket(around, |socket, out, around| socket.not_subscribed(name, out, around));
+    }
+
+    /// Closes as the application wants it.
+    pub fn close_with(&mut self, closing: &Closing, around: &mut Surroundings<'_>) {
+        self.with_socket(around, |socket, out, _| {
+            socket.close(closing, out);
+            After::Again
+        });
     }
 
     /// Closes for a reason of the server's.

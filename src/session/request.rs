@@ -3,9 +3,10 @@
 use super::socket::{Endpoint, Socket};
 use super::{After, Ending, Surroundings, context, upgrade};
 use crate::config;
-use crate::dialect::{self, Connection, Opening, Reply};
+use crate::dialect::{self, Answered, Connection, Finish, Opening, Reply};
 use crate::gateway;
 use crate::http::{self, Event, Phase, Request, Response};
+use crate::hub::Answer;
 use crate::limits::HTTP_PIPELINE;
 use crate::time::Deadline;
 use crate::ws::extension::{self, Agreed, Compression};
@@ -22,12 +23,32 @@ pub(super) struct Requests {
     first: u32,
 }
 
-/// One answer.
+/// One reply.
 struct Waiting {
     acks: u32,
-    bytes: Vec<u8>,
+    body: Body,
     /// Whether the connection ends behind it.
     last: bool,
+}
+
+enum Body {
+    /// The whole response.
+    Bytes(Vec<u8>),
+    /// Made of answers, when all are there.
+    Later(Box<Unfinished>),
+}
+
+struct Unfinished {
+    finish: Finish,
+    answers: Vec<(u16, Answer)>,
+    connection: http::Connection,
+    head_only: bool,
+}
+
+impl Waiting {
+    fn bytes(bytes: Vec<u8>, last: bool) -> Waiting {
+        Waiting { acks: 0, body: Body::Bytes(bytes), last }
+    }
 }
 
 impl Requests {
@@ -52,7 +73,7 @@ impl Requests {
             Event::Need => After::Need,
             Event::Continue => {
                 let bytes = http::CONTINUE.to_vec();
-                self.replies.push_back(Waiting { acks: 0, bytes, last: false });
+                self.replies.push_back(Waiting::bytes(bytes, false));
                 After::Again
             }
             Event::Request(request) if upgrade::wanted(&request) => {
@@ -63,7 +84,7 @@ impl Requests {
                 let mut bytes = Vec::new();
                 let text = "earlier requests are not answered yet\n";
                 Response::text(400, text).connection(http::Connection::Close).push(&mut bytes);
-                self.replies.push_back(Waiting { acks: 0, bytes, last: true });
+                self.replies.push_back(Waiting::bytes(bytes, true));
                 After::Again
             }
             Event::Request(mut request) => {
@@ -75,7 +96,7 @@ impl Requests {
                 around.counters.http_errors.add(1);
                 let mut bytes = Vec::new();
                 error.respond(&mut bytes);
-                self.replies.push_back(Waiting { acks: 0, bytes, last: true });
+                self.replies.push_back(Waiting::bytes(bytes, true));
                 After::Again
             }
         };
@@ -151,17 +172,34 @@ impl Requests {
         }
     }
 
+    pub(super) fn answered(&mut self, ticket: u32, part: u16, answer: Answer) {
+        if let Some(Waiting { body: Body::Later(unfinished), .. }) = self.waiting(ticket) {
+            unfinished.answers.push((part, answer));
+        }
+    }
+
+    pub(super) fn collects_answers(&self, ticket: u32) -> bool {
+        let at = ticket.wrapping_sub(self.first) as usize;
+        matches!(self.replies.get(at), Some(Waiting { body: Body::Later(_), .. }))
+    }
+
     pub(super) fn has_ready_reply(&self) -> bool {
         self.replies.front().is_some_and(|reply| reply.acks == 0)
     }
 
     /// Moves the answers that are ready into `out`; true when the connection ends behind them.
-    pub(super) fn flush(&mut self, out: &mut Vec<u8>) -> bool {
+    pub(super) fn flush(&mut self, out: &mut Vec<u8>, around: &Surroundings<'_>) -> bool {
         while self.has_ready_reply()
             && let Some(reply) = self.replies.pop_front()
         {
             self.first = self.first.wrapping_add(1);
-            out.extend_from_slice(&reply.bytes);
+            match reply.body {
+                Body::Bytes(bytes) => out.extend_from_slice(&bytes),
+                Body::Later(it) => {
+                    let reply = (it.finish)(it.answers);
+                    push(&reply, it.connection, it.head_only, out, around);
+                }
+            }
             if reply.last {
                 return true;
             }
@@ -175,21 +213,42 @@ impl Requests {
 
 fn answer(request: &mut Request<'_>, around: &mut Surroundings<'_>) -> Waiting {
     let connection = request.connection();
+    let last = connection == http::Connection::Close;
     let head_only = request.method == "HEAD";
     let route = gateway::route(&around.env.config, request.path());
-    let reply = match route.map(|route| route.endpoint) {
+    let answered = match route.map(|route| route.endpoint) {
         Some(config::Endpoint::Apps) => {
             let (mut out, mut closing) = (Vec::new(), None);
             dialect::request(&mut context(&mut out, None, &mut closing, around), request)
         }
-        Some(config::Endpoint::Echo) => error(426, "a WebSocket is served here"),
-        None => error(404, "nothing is served at this path"),
+        Some(config::Endpoint::Echo) => Answered::Now(error(426, "a WebSocket is served here")),
+        None => Answered::Now(error(404, "nothing is served at this path")),
     };
+    match answered {
+        Answered::Now(reply) => {
+            let mut bytes = Vec::new();
+            push(&reply, connection, head_only, &mut bytes, around);
+            Waiting::bytes(bytes, last)
+        }
+        Answered::Later(finish) => {
+            let unfinished = Unfinished { finish, answers: Vec::new(), connection, head_only };
+            Waiting { acks: 0, body: Body::Later(Box::new(unfinished)), last }
+        }
+    }
+}
+
+/// Writes a reply.
+fn push(
+    reply: &Reply,
+    connection: http::Connection,
+    head_only: bool,
+    out: &mut Vec<u8>,
+    around: &Surroundings<'_>,
+) {
     around.counters.http_requests.add(1);
     if reply.status >= 400 {
         around.counters.http_errors.add(1);
     }
-    let mut bytes = Vec::new();
     let fields: &[(&str, &str)] = match (reply.status, reply.allow) {
         (405, Some(allow)) => &[("Allow", allow)],
         (426, _) => &[("Upgrade", "websocket")],
@@ -199,8 +258,7 @@ fn answer(request: &mut Request<'_>, around: &mut Surroundings<'_>) -> Waiting {
         .headers(fields)
         .connection(connection)
         .head_only(head_only)
-        .push(&mut bytes);
-    Waiting { acks: 0, bytes, last: connection == http::Connection::Close }
+        .push(out);
 }
 
 fn error(status: u16, message: &str) -> Reply {

@@ -1,7 +1,7 @@
 //! The WebSocket stage: messages in and out, the closing handshake, heartbeats.
 
 use super::{After, Broadcast, Ending, Surroundings, context};
-use crate::dialect::{Closing, Connection, Env, JoinOutcome, Why};
+use crate::dialect::{Closing, Connection, Context, Env, JoinOutcome, Why};
 use crate::gateway;
 use crate::mem::{Frozen, Handle};
 use crate::time::Deadline;
@@ -235,12 +235,31 @@ impl Socket {
         out: &mut Vec<u8>,
         around: &mut Surroundings<'_>,
     ) -> After {
+        self.tell(out, around, |it, context| it.joined(context, name, outcome))
+    }
+
+    pub(super) fn not_subscribed(
+        &mut self,
+        name: &str,
+        out: &mut Vec<u8>,
+        around: &mut Surroundings<'_>,
+    ) -> After {
+        self.tell(out, around, |it, context| it.not_subscribed(context, name))
+    }
+
+    /// Tells the dialect something, unless the connection is closing.
+    fn tell(
+        &mut self,
+        out: &mut Vec<u8>,
+        around: &mut Surroundings<'_>,
+        what: impl FnOnce(&mut Connection, &mut Context<'_>),
+    ) -> After {
         let mut wanted = None;
         if self.is_open()
             && let Endpoint::Dialect(it) = &mut self.endpoint
         {
             let channel = self.channel.as_deref_mut();
-            it.joined(&mut context(out, channel, &mut wanted, around), name, outcome);
+            what(it, &mut context(out, channel, &mut wanted, around));
         }
         if let Some(closing) = wanted {
             self.close(&closing, out);

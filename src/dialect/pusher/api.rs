@@ -1,13 +1,16 @@
 //! The HTTP API: <https://pusher.com/docs/channels/library_auth_reference/rest-api/>.
 
-use super::super::{Action, Context, Env, Reply, freeze_text};
+use super::super::{Action, Answered, Context, Env, Reply, freeze_text};
 use super::channel::{self, Kind};
-use super::{json_error, parse_socket_id, signature, words};
-use crate::codec::json::Json;
+use super::reads::{self, Info};
+use super::{batch, codes, json_error, parse_socket_id, signature, words};
+use crate::codec::json::{Json, Malformed, push_string};
 use crate::config;
 use crate::http::Request;
-use crate::hub::{ConnId, Event};
+use crate::http::query::{self, Plus};
+use crate::hub::{Answer, ConnId, Event, Keep};
 use std::borrow::Cow;
+use std::sync::Arc;
 
 /// Seconds that a request's own time may be off.
 const TOLERANCE_S: u64 = 600;
@@ -18,24 +21,66 @@ pub(super) fn answer(
     app: u32,
     path: &str,
     request: &mut Request<'_>,
-) -> Reply {
+) -> Answered {
     let entry = context.env.apps.get(app);
     if let Err(refused) = verify(context, app, request) {
-        return json_error(refused.status(), &refused.to_string());
+        return Answered::Now(json_error(refused.status(), &refused.to_string()));
     }
     if !entry.config.enabled {
-        return json_error(403, "The application is disabled");
+        return Answered::Now(json_error(403, "The application is disabled"));
     }
     if context.draining {
-        return json_error(503, "The server is shutting down");
+        return Answered::Now(json_error(503, "The server is shutting down"));
     }
-    match (path, request.method) {
-        ("/events", "POST") => events(context, app, request.body),
-        ("/events", method) => Reply {
-            allow: Some("POST"),
-            ..json_error(405, &format!("The method {method} is not allowed here, POST is"))
-        },
-        _ => json_error(404, "The API has no such path"),
+    let Some(target) = Target::read(path) else {
+        return Answered::Now(json_error(404, "The API has no such path"));
+    };
+    let method = match target {
+        Target::Channels | Target::Channel(_) | Target::Users(_) => "GET",
+        _ => "POST",
+    };
+    if request.method != method {
+        let message = format!("The method {} is not allowed here", request.method);
+        return Answered::Now(Reply { allow: Some(method), ..json_error(405, &message) });
+    }
+    match target {
+        Target::Events => events(context, app, request.body),
+        Target::Batch => batch::events(context, app, request.body),
+        Target::Channels => reads::channels(context, app, request.query()),
+        Target::Channel(name) => reads::channel(context, app, &name, request.query()),
+        Target::Users(name) => reads::users(context, app, &name),
+        Target::ToUser(user) => to_user(context, app, &user, request.body),
+        Target::Terminate(user) => terminate(context, app, &user),
+    }
+}
+
+/// What a path below the application names.
+enum Target<'p> {
+    Events,
+    Batch,
+    Channels,
+    Channel(Cow<'p, str>),
+    Users(Cow<'p, str>),
+    /// `POST /users/{id}/events`, as Vask has it.
+    ToUser(Cow<'p, str>),
+    Terminate(Cow<'p, str>),
+}
+
+impl<'p> Target<'p> {
+    fn read(path: &'p str) -> Option<Target<'p>> {
+        let name = |text: &'p str| query::decode(text, Plus::Plus).filter(|name| !name.is_empty());
+        let mut parts = path.strip_prefix('/')?.split('/');
+        let target = match (parts.next()?, parts.next(), parts.next()) {
+            ("events", None, _) => Target::Events,
+            ("batch_events", None, _) => Target::Batch,
+            ("channels", None, _) => Target::Channels,
+            ("channels", Some(channel), None) => Target::Channel(name(channel)?),
+            ("channels", Some(channel), Some("users")) => Target::Users(name(channel)?),
+            ("users", Some(user), Some("events")) => Target::ToUser(name(user)?),
+            ("users", Some(user), Some("terminate_connections")) => Target::Terminate(name(user)?),
+            _ => return None,
+        };
+        parts.next().is_none().then_some(target)
     }
 }
 
@@ -56,51 +101,154 @@ fn verify(
     signature::verify(&signed, &entry.keys, context.now.unix_s, tolerance)
 }
 
-/// `POST /apps/{id}/events`: one event to one channel or several.
-fn events(context: &mut Context<'_>, app: u32, body: &mut [u8]) -> Reply {
+/// `POST /events`: one event to one channel or several.
+fn events(context: &mut Context<'_>, app: u32, body: &mut [u8]) -> Answered {
     let env = context.env;
-    let limits = &env.apps.get(app).config.limits;
+    let before = context.actions.len();
     let actions = &mut *context.actions;
-    let before = actions.len();
-    let published = context.json.parse(body, |body| trigger(env, limits, app, body, actions));
-    match published {
-        Ok(Ok(())) => Reply { status: 200, body: Cow::Borrowed(b"{}"), allow: None },
-        Ok(Err((status, message))) => {
-            context.actions.truncate(before);
-            json_error(status, &message)
+    let triggered = context.json.parse(body, |body| {
+        let trigger = Trigger::read(env, app, body)?;
+        let names: Vec<String> = trigger.channels.iter().map(|&name| name.to_owned()).collect();
+        for (part, name) in names.iter().enumerate() {
+            actions.push(trigger.publish(env, app, name, part as u16));
         }
-        Err(_) => json_error(400, "The body is not valid JSON"),
+        Ok((trigger.info, names))
+    });
+    match triggered {
+        Ok(Ok((None, _))) => Answered::Now(empty()),
+        Ok(Ok((Some(info), names))) => {
+            Answered::Later(Box::new(move |answers| trigger_reply(info, &names, &answers)))
+        }
+        refused => Answered::Now(refusal(context, before, refused.map(|it| it.map(drop)))),
     }
 }
 
-type Refusal = (u16, Cow<'static, str>);
+fn empty() -> Reply {
+    Reply { status: 200, body: Cow::Borrowed(b"{}"), allow: None }
+}
 
-fn trigger(
-    env: &Env,
-    limits: &config::AppLimits,
-    app: u32,
-    body: Json<'_, '_>,
-    actions: &mut Vec<Action>,
-) -> Result<(), Refusal> {
-    if !body.is_object() {
-        return Err((400, "The body must be a JSON object".into()));
+/// A request that is refused publishes nothing.
+fn refusal(
+    context: &mut Context<'_>,
+    before: usize,
+    refused: Result<Result<(), Refusal>, Malformed>,
+) -> Reply {
+    context.actions.truncate(before);
+    match refused {
+        Ok(Err((status, message))) => json_error(status, &message),
+        Ok(Ok(())) => empty(),
+        Err(Malformed) => json_error(400, "The body is not valid JSON"),
     }
-    if body.get("info").is_some_and(|info| !info.is_null()) {
-        return Err((400, "This server does not answer info".into()));
+}
+
+fn trigger_reply(info: Info, names: &[String], answers: &[(u16, Answer)]) -> Reply {
+    let mut out = br#"{"channels":{"#.to_vec();
+    for (part, name) in names.iter().enumerate() {
+        if part > 0 {
+            out.push(b',');
+        }
+        push_string(&mut out, name);
+        out.push(b':');
+        let facts = reads::facts_of(answers, part as u16);
+        out.extend_from_slice(&reads::object(info, name, &facts));
     }
-    let name = event_name(body, limits)?;
-    let except = excluded(env, body)?;
-    let mut text = Vec::new();
-    let data = event_data(body, limits, &mut text)?;
-    let names = channel_names(body, limits)?;
-    let mut scratch = Vec::with_capacity(64 + data.len() + data.len() / 4);
-    for channel in names {
-        let frame = freeze_text(&mut scratch, |out| words::push_event(out, name, channel, data));
+    out.extend_from_slice(b"}}");
+    reads::ok(out)
+}
+
+/// `POST /users/{id}/events`: one event to all connections of a user who has signed in.
+fn to_user(context: &mut Context<'_>, app: u32, user: &str, body: &mut [u8]) -> Answered {
+    let env = context.env;
+    let limits = &env.apps.get(app).config.limits;
+    let before = context.actions.len();
+    let actions = &mut *context.actions;
+    let name = format!("{}{user}", channel::USER);
+    let done = context.json.parse(body, |body| {
+        channel::check(&name, limits.channel_name_length).map_err(|text| (400, text.into()))?;
+        let mut text = Vec::new();
+        let event = event_name(body, limits)?;
+        let data = event_data(body, limits, &mut text)?;
+        let trigger = Trigger {
+            event,
+            data: data.into(),
+            except: excluded(env, body)?,
+            channels: Vec::new(),
+            info: None,
+        };
+        actions.push(trigger.publish(env, app, &name, 0));
+        Ok(())
+    });
+    Answered::Now(refusal(context, before, done))
+}
+
+/// `POST /users/{id}/terminate_connections`.
+fn terminate(context: &mut Context<'_>, app: u32, user: &str) -> Answered {
+    let name = format!("{}{user}", channel::USER);
+    let code = context.env.apps.get(app).config.terminate_close_code;
+    let close = Some((code, codes::TERMINATED));
+    let event = Event { close, ..Event::default() };
+    context.actions.push(Action::Publish { app, name, event, part: 0 });
+    Answered::Now(empty())
+}
+
+pub(super) type Refusal = (u16, Cow<'static, str>);
+
+/// One event of a request, checked.
+pub(super) struct Trigger<'t> {
+    event: &'t str,
+    data: Cow<'t, str>,
+    except: Option<ConnId>,
+    /// Each once.
+    pub(super) channels: Vec<&'t str>,
+    pub(super) info: Option<Info>,
+}
+
+impl<'t> Trigger<'t> {
+    pub(super) fn read(env: &Env, app: u32, body: Json<'t, '_>) -> Result<Trigger<'t>, Refusal> {
+        if !body.is_object() {
+            return Err((400, "The body must be a JSON object".into()));
+        }
+        let limits = &env.apps.get(app).config.limits;
+        let mut text = Vec::new();
+        let data = match event_data(body, limits, &mut text)? {
+            _ if body.get("data").and_then(|data| data.text()).is_none() => {
+                Cow::Owned(String::from_utf8(text).unwrap_or_default())
+            }
+            _ => Cow::Borrowed(body.get("data").and_then(|data| data.text()).unwrap_or("")),
+        };
+        let info = match body.get("info").and_then(|info| info.text()) {
+            Some(list) => Some(
+                Info::read(list)
+                    .map_err(|unknown| (400, Cow::Owned(format!("info {unknown} is not known"))))?,
+            ),
+            None => None,
+        };
+        Ok(Trigger {
+            event: event_name(body, limits)?,
+            data,
+            except: excluded(env, body)?,
+            channels: channel_names(body, limits)?,
+            info,
+        })
+    }
+
+    /// The action that publishes it on one channel.
+    pub(super) fn publish(&self, env: &Env, app: u32, name: &str, part: u16) -> Action {
+        let mut scratch = Vec::with_capacity(64 + self.data.len() + self.data.len() / 4);
+        let frame = freeze_text(&mut scratch, |out| {
+            words::push_event(out, self.event, name, &self.data);
+        });
+        let keep = channel::is_cached(name).then(|| {
+            Arc::new(Keep {
+                ttl_ms: env.apps.get(app).config.limits.cache_ttl_s * 1000,
+                event: self.event.into(),
+                data: (*self.data).into(),
+            })
+        });
         let squeezed = env.compresses.then(Default::default);
-        let event = Event { frame, squeezed, except };
-        actions.push(Action::Publish { app, name: channel.to_owned(), event });
+        let event = Event { frame, squeezed, except: self.except, keep, close: None };
+        Action::Publish { app, name: name.to_owned(), event, part }
     }
-    Ok(())
 }
 
 fn event_name<'t>(body: Json<'t, '_>, limits: &config::AppLimits) -> Result<&'t str, Refusal> {

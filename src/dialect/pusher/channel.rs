@@ -9,27 +9,40 @@ pub(super) enum Kind {
     Private,
     /// As private; what is published is opaque to the server.
     Encrypted,
-    /// Presence, cache and user channels.
-    Other,
+    /// As private, and its members know of each other.
+    Presence,
+    /// What is sent to one user who has signed in.
+    User,
 }
 
-/// Longest first; the dash belongs to the prefix, so that `privateer` is public.
-const PREFIXES: [(&str, Kind); 8] = [
-    ("private-encrypted-cache-", Kind::Other),
-    ("private-encrypted-", Kind::Encrypted),
-    ("presence-cache-", Kind::Other),
-    ("private-cache-", Kind::Other),
-    ("presence-", Kind::Other),
-    ("private-", Kind::Private),
-    ("cache-", Kind::Other),
-    ("#server-to-user-", Kind::Other),
+/// How the name of a user's channel begins.
+pub(super) const USER: &str = "#server-to-user-";
+
+/// Kind and whether the last event is kept. Longest first; the dash belongs to the prefix, so that
+/// `privateer` is public.
+const PREFIXES: [(&str, Kind, bool); 8] = [
+    ("private-encrypted-cache-", Kind::Encrypted, true),
+    ("private-encrypted-", Kind::Encrypted, false),
+    ("presence-cache-", Kind::Presence, true),
+    ("private-cache-", Kind::Private, true),
+    ("presence-", Kind::Presence, false),
+    ("private-", Kind::Private, false),
+    ("cache-", Kind::Public, true),
+    (USER, Kind::User, false),
 ];
 
 pub(super) fn kind(name: &str) -> Kind {
-    PREFIXES
-        .iter()
-        .find(|(prefix, _)| name.starts_with(prefix))
-        .map_or(Kind::Public, |(_, kind)| *kind)
+    traits(name).0
+}
+
+/// Whether the channel keeps its last event for those who subscribe later.
+pub(super) fn is_cached(name: &str) -> bool {
+    traits(name).1
+}
+
+fn traits(name: &str) -> (Kind, bool) {
+    let found = PREFIXES.iter().find(|(prefix, ..)| name.starts_with(prefix));
+    found.map_or((Kind::Public, false), |(_, kind, cached)| (*kind, *cached))
 }
 
 /// Why a name cannot be a channel's, if it cannot: its length in bytes or its characters.
@@ -40,7 +53,7 @@ pub(super) fn check(name: &str, most: usize) -> Result<(), String> {
     if name.len() > most {
         return Err(format!("Channel name is longer than {most} characters"));
     }
-    let rest = name.strip_prefix("#server-to-user-").unwrap_or(name);
+    let rest = name.strip_prefix(USER).unwrap_or(name);
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_-=@,.;".contains(&byte);
     match rest.bytes().all(allowed) {
         true => Ok(()),
@@ -55,18 +68,22 @@ mod tests {
     #[test]
     fn the_longest_prefix_decides_and_its_dash_counts() {
         for (name, expected) in [
-            ("news", Kind::Public),
-            ("privateer", Kind::Public),
-            ("presences", Kind::Public),
-            ("cached", Kind::Public),
-            ("private-a", Kind::Private),
-            ("private-encryptedx", Kind::Private),
-            ("private-encrypted-a", Kind::Encrypted),
-            ("private-cache-a", Kind::Other),
-            ("presence-a", Kind::Other),
-            ("cache-a", Kind::Other),
+            ("news", (Kind::Public, false)),
+            ("privateer", (Kind::Public, false)),
+            ("presences", (Kind::Public, false)),
+            ("cached", (Kind::Public, false)),
+            ("private-a", (Kind::Private, false)),
+            ("private-encryptedx", (Kind::Private, false)),
+            ("private-encrypted-a", (Kind::Encrypted, false)),
+            ("private-encrypted-cache-a", (Kind::Encrypted, true)),
+            ("private-cache-a", (Kind::Private, true)),
+            ("presence-a", (Kind::Presence, false)),
+            ("presence-cache-a", (Kind::Presence, true)),
+            ("presence-cachea", (Kind::Presence, false)),
+            ("cache-a", (Kind::Public, true)),
+            ("#server-to-user-a", (Kind::User, false)),
         ] {
-            assert_eq!(kind(name), expected, "{name}");
+            assert_eq!(traits(name), expected, "{name}");
         }
     }
 

@@ -1,10 +1,13 @@
 //! What clients say over the WebSocket.
 
-use super::super::{Action, Context};
+use super::super::{Action, Context, freeze_text};
 use super::channel::{self, Kind};
-use super::{Connection, socket_id, words};
+use super::{Connection, socket_id, users, words};
 use crate::codec::json::{Json, Scratch};
+use crate::codec::raw::Members;
 use crate::crypto;
+use crate::hub::{Event as Published, Wish};
+use memchr::memmem;
 
 /// A client's message, read to the end before anything is done about it.
 enum Command {
@@ -12,6 +15,10 @@ enum Command {
     Pong,
     Subscribe(Subscription),
     Unsubscribe(String),
+    SignIn {
+        auth: String,
+        user_data: String,
+    },
     ClientEvent,
     /// An event that there is no such command for.
     Unsupported(String),
@@ -27,6 +34,8 @@ struct Subscription {
 }
 
 pub(super) fn text(conn: &mut Connection, context: &mut Context<'_>, payload: &mut [u8]) {
+    // Parsing changes the text, and what clients say to each other is passed on as it is.
+    let kept = memmem::find(payload, b"client-").map(|_| payload.to_vec());
     let Ok(command) = context.json.parse(payload, read) else {
         return conn.error(context, "Invalid JSON");
     };
@@ -38,11 +47,9 @@ pub(super) fn text(conn: &mut Connection, context: &mut Context<'_>, payload: &m
         Command::Ping => context.send_text(words::PONG),
         Command::Pong => {}
         Command::Subscribe(subscription) => subscribe(conn, context, subscription),
-        Command::Unsubscribe(name) => context.actions.push(Action::Leave { app: conn.app, name }),
-        Command::ClientEvent => {
-            let message = "The app does not have client messaging enabled.";
-            conn.report(context, &words::error(Some(4301), message));
-        }
+        Command::Unsubscribe(name) => unsubscribe(conn, context, name),
+        Command::SignIn { auth, user_data } => users::sign_in(conn, context, &auth, &user_data),
+        Command::ClientEvent => client_event(conn, context, kept.as_deref().unwrap_or(&[])),
         Command::Unsupported(event) => {
             conn.error(context, &format!("Unsupported event received on socket: {event}"));
         }
@@ -63,6 +70,7 @@ enum Read {
 enum Event {
     Subscribe,
     Unsubscribe,
+    SignIn,
 }
 
 fn read(message: Json<'_, '_>) -> Read {
@@ -74,6 +82,7 @@ fn read(message: Json<'_, '_>) -> Read {
         "pusher:pong" => return Read::Whole(Command::Pong),
         "pusher:subscribe" => Event::Subscribe,
         "pusher:unsubscribe" => Event::Unsubscribe,
+        "pusher:signin" => Event::SignIn,
         name if name.starts_with("client-") => return Read::Whole(Command::ClientEvent),
         name => return Read::Whole(Command::Unsupported(shorten(name))),
     };
@@ -98,18 +107,25 @@ fn fit(event: Event, data: Json<'_, '_>) -> Command {
     if !data.is_object() {
         return Command::Unfit("Message data must be a JSON object");
     }
+    let text = |key| data.get(key).and_then(|value| value.text()).map(str::to_owned);
+    if let Event::SignIn = event {
+        let (auth, user_data) = (text("auth"), text("user_data"));
+        return match (auth, user_data) {
+            (Some(auth), Some(user_data)) => Command::SignIn { auth, user_data },
+            _ => Command::Unfit("Message data must have auth and user_data"),
+        };
+    }
     let Some(channel) = data.get("channel").and_then(|channel| channel.text()) else {
         return Command::Unfit("Message data must name a channel");
     };
     let channel = channel.to_owned();
-    let text = |key| data.get(key).and_then(|value| value.text()).map(str::to_owned);
     match event {
         Event::Subscribe => Command::Subscribe(Subscription {
             channel,
             auth: text("auth").unwrap_or_default(),
             channel_data: text("channel_data"),
         }),
-        Event::Unsubscribe => Command::Unsubscribe(channel),
+        Event::Unsubscribe | Event::SignIn => Command::Unsubscribe(channel),
     }
 }
 
@@ -120,20 +136,46 @@ fn subscribe(conn: &mut Connection, context: &mut Context<'_>, wish: Subscriptio
     if let Err(problem) = channel::check(&name, limits.channel_name_length) {
         return conn.refuse(context, &shorten(&name), words::LIMIT, &problem, 4009);
     }
-    match channel::kind(&name) {
-        Kind::Public => {}
-        Kind::Private | Kind::Encrypted => {
-            if !authorised(conn, context, &name, &wish.auth, wish.channel_data.as_deref()) {
-                let problem = format!("Invalid signature for {name}");
-                return conn.refuse(context, &name, words::AUTH, &problem, 401);
+    let cached = channel::is_cached(&name);
+    let kind = channel::kind(&name);
+    let data = wish.channel_data.as_deref();
+    let wish = match kind {
+        Kind::Public => cached.then_some(Wish { member: None, cached }),
+        Kind::User if !conn.ask_for_user_channel(&name) => {
+            let problem = "Only the user who has signed in may subscribe";
+            return conn.refuse(context, &name, words::AUTH, problem, 401);
+        }
+        Kind::User => None,
+        _ if !authorised(conn, context, &name, &wish.auth, data) => {
+            let problem = format!("Invalid signature for {name}");
+            return conn.refuse(context, &name, words::AUTH, &problem, 401);
+        }
+        Kind::Private | Kind::Encrypted => cached.then_some(Wish { member: None, cached }),
+        Kind::Presence => {
+            let who = match (data, conn.signed_in_identity()) {
+                (Some(data), _) => users::identity(data, limits),
+                (None, Some(identity)) => Ok(identity),
+                (None, None) => Err("Presence channels need channel_data"),
+            };
+            match who {
+                Ok(who) => {
+                    let wish = users::wish(&name, &who, limits, cached);
+                    conn.who().present.insert(name.clone(), who.id);
+                    Some(wish)
+                }
+                Err(problem) => return conn.refuse(context, &name, words::AUTH, problem, 401),
             }
         }
-        Kind::Other => {
-            let problem = "This server has no channels of this kind";
-            return conn.refuse(context, &name, words::UNSUPPORTED, problem, 501);
-        }
+    };
+    context.actions.push(Action::Join { app: conn.app, name, most, wish });
+}
+
+fn unsubscribe(conn: &mut Connection, context: &mut Context<'_>, name: String) {
+    if channel::kind(&name) == Kind::User {
+        return; // Ends with the socket.
     }
-    context.actions.push(Action::Join { app: conn.app, name, most });
+    conn.absent(&name);
+    context.actions.push(Action::Leave { app: conn.app, name });
 }
 
 /// Whether `auth` is `key:signature` over `socket_id:channel[:channel_data]`, whatever the
@@ -145,16 +187,65 @@ fn authorised(
     auth: &str,
     channel_data: Option<&str>,
 ) -> bool {
-    let Some((key, given)) = auth.split_once(':') else { return false };
-    let keys = &context.env.apps.get(conn.app).keys;
-    let Some(key) = keys.iter().find(|candidate| *candidate.text == *key) else { return false };
-    let socket = socket_id(context.env, context.conn);
-    let mut parts: Vec<&[u8]> = vec![socket.as_bytes(), b":", name.as_bytes()];
+    let mut parts: Vec<&[u8]> = vec![b":", name.as_bytes()];
     if let Some(data) = channel_data {
         parts.extend([b":".as_slice(), data.as_bytes()]);
     }
-    let expected: [u8; 64] = crypto::hex(&key.secret.sign(&parts));
-    crypto::constant_time_eq(&expected, given.as_bytes())
+    conn.is_signed(context, auth, &parts)
+}
+
+impl Connection {
+    /// Whether `auth` is `key:signature` over this connection's socket id and `parts`.
+    pub(super) fn is_signed(&self, context: &Context<'_>, auth: &str, parts: &[&[u8]]) -> bool {
+        let Some((key, given)) = auth.split_once(':') else { return false };
+        let keys = &context.env.apps.get(self.app).keys;
+        let Some(key) = keys.iter().find(|candidate| *candidate.text == *key) else { return false };
+        let socket = socket_id(context.env, context.conn);
+        let mut signed: Vec<&[u8]> = vec![socket.as_bytes()];
+        signed.extend_from_slice(parts);
+        let expected: [u8; 64] = crypto::hex(&key.secret.sign(&signed));
+        crypto::constant_time_eq(&expected, given.as_bytes())
+    }
+}
+
+/// A `client-` event: passed on, as it was written, to the other subscribers.
+fn client_event(conn: &mut Connection, context: &mut Context<'_>, text: &[u8]) {
+    let app = &context.env.apps.get(conn.app).config;
+    let refuse = |conn: &mut Connection, context: &mut Context<'_>, message: &str| {
+        conn.report(context, &words::error(Some(4301), message));
+    };
+    if !app.client_events {
+        return refuse(conn, context, "The app does not have client messaging enabled.");
+    }
+    let Some(message) = str::from_utf8(text).ok().and_then(Members::read) else {
+        return conn.error(context, "Message must be a JSON object with an event");
+    };
+    let (Some(event), Some(name)) = (message.text("event"), message.text("channel")) else {
+        return conn.error(context, "Client events must name a channel");
+    };
+    if event.len() > app.limits.event_name_length {
+        return conn.error(context, "Event name is too long");
+    }
+    if !matches!(channel::kind(&name), Kind::Private | Kind::Presence) {
+        let message = "Client events are only allowed on private and presence channels";
+        return conn.error(context, message);
+    }
+    let data = message.raw("data");
+    if data.map_or(0, str::len) > app.limits.event_bytes {
+        return refuse(conn, context, "Client event data is too long");
+    }
+    if !conn.may_say(context.now, app.limits.client_events_per_s) {
+        return refuse(conn, context, "Too many client events in one second");
+    }
+    let user_id = conn.who.as_ref().and_then(|who| who.present.get(&*name)).map(String::as_str);
+    let mut scratch = Vec::with_capacity(64 + text.len());
+    let frame = freeze_text(&mut scratch, |out| {
+        words::push_client_event(out, &event, &name, data, user_id);
+    });
+    let squeezed = context.env.compresses.then(Default::default);
+    let event = Published { frame, squeezed, except: Some(context.conn), ..Published::default() };
+    let name = name.into_owned();
+    context.actions.push(Action::Say { app: conn.app, name, event });
 }
 
 /// At most 200 bytes of a name that a client made up, for an answer that quotes it.

@@ -1,19 +1,24 @@
 //! Pusher Channels, protocol 7: <https://pusher.com/docs/channels/library_auth_reference/pusher-websockets-protocol/>.
 
 mod api;
+mod batch;
 mod channel;
 mod commands;
+mod reads;
 pub mod signature;
+mod users;
 mod words;
 
-use super::{Closing, Context, Dialect, Env, JoinOutcome, Opening, Reply, Why};
+use super::{Answered, Closing, Context, Dialect, Env, JoinOutcome, Opening, Reply, Why};
 use crate::config::DuplicateSubscribe;
 use crate::http;
 use crate::http::query;
-use crate::hub::ConnId;
+use crate::hub::{ConnId, Welcome};
 use crate::mem::Slot;
+use crate::time::Now;
 use crate::ws;
 use std::borrow::Cow;
+use users::Who;
 
 /// Close codes, with the text that goes with each. 4000 to 4099: do not come back; 4100 to 4199:
 /// come back after a while; 4200 to 4299: come back at once.
@@ -33,6 +38,9 @@ mod codes {
     pub(super) const NO_VERSION: Closing = Closing::new(4008, "No protocol version supplied");
     pub(super) const ORIGIN: Closing =
         Closing::new(4009, "Connection is unauthorized: origin not allowed");
+    pub(super) const SIGN_IN: Closing =
+        Closing::new(4009, "Connection is unauthorized: invalid sign-in");
+    pub(super) const TERMINATED: &str = "You got disconnected by the app.";
     pub(super) const TOO_SLOW: Closing =
         Closing::new(4100, "Over capacity: the client does not read what it is sent");
     pub(super) const TOO_MANY_ERRORS: Closing =
@@ -52,10 +60,15 @@ const BINARY_MESSAGES: u8 = 3;
 #[derive(Debug)]
 pub struct Connection {
     app: u32,
-    /// The second in which errors were counted last, and how many.
-    error_second: u32,
+    /// The second (its low bits) in which errors were counted last, and how many.
+    error_second: u16,
     errors: u8,
     binaries: u8,
+    /// Client events in the same way.
+    said_second: u16,
+    said: u16,
+    /// Most clients are nobody in particular.
+    who: Option<Box<Who>>,
 }
 
 impl Dialect for Connection {
@@ -65,7 +78,7 @@ impl Dialect for Connection {
                 let timeout = context.env.config.pusher.activity_timeout_s;
                 let text = words::established(&socket_id(context.env, context.conn), timeout);
                 context.send_text(text.as_bytes());
-                Some(Connection { app, error_second: 0, errors: 0, binaries: 0 })
+                Some(Connection::new(app))
             }
             Err(closing) => {
                 // Clients of older protocols see only the event, newer ones only the code.
@@ -92,21 +105,37 @@ impl Dialect for Connection {
     }
 
     fn joined(&mut self, context: &mut Context<'_>, name: &str, outcome: JoinOutcome) {
-        let app = context.env.apps.get(self.app);
-        let ack = app.config.duplicate_subscribe == DuplicateSubscribe::Ack;
+        if channel::kind(name) == channel::Kind::User {
+            if self.user_channel_joined() {
+                context.send_text(&words::subscribed(name, b"{}"));
+            }
+            return;
+        }
+        let app = &context.env.apps.get(self.app).config;
+        let ack = app.duplicate_subscribe == DuplicateSubscribe::Ack;
         match outcome {
             JoinOutcome::Already if !ack => {
                 self.error(context, &format!("Existing subscription to channel {name}"));
             }
-            JoinOutcome::Joined | JoinOutcome::Already => {
-                context.send_text(&words::subscribed(name));
-            }
+            JoinOutcome::Already => context.send_text(&words::subscribed(name, b"{}")),
+            JoinOutcome::Joined(welcome) => welcome_to(context, name, welcome.unwrap_or_default()),
             JoinOutcome::Full => {
-                let most = app.config.limits.subscriptions_per_connection;
+                let most = app.limits.subscriptions_per_connection;
                 let error = format!("A connection may hold {most} subscriptions");
+                self.absent(name);
+                self.refuse(context, name, words::LIMIT, &error, 4100);
+            }
+            JoinOutcome::Crowded => {
+                let most = app.limits.presence_members;
+                let error = format!("A presence channel may have {most} members");
+                self.absent(name);
                 self.refuse(context, name, words::LIMIT, &error, 4100);
             }
         }
+    }
+
+    fn not_subscribed(&mut self, context: &mut Context<'_>, name: &str) {
+        self.error(context, &format!("No current subscription to channel {name}"));
     }
 
     fn nudge(&mut self, context: &mut Context<'_>) {
@@ -140,12 +169,49 @@ impl Dialect for Connection {
         app: u32,
         path: &str,
         request: &mut http::Request<'_>,
-    ) -> Reply {
+    ) -> Answered {
         api::answer(context, app, path, request)
     }
 }
 
+/// What a new subscriber is told: that it is one, and what the channel has to give.
+fn welcome_to(context: &mut Context<'_>, name: &str, welcome: Welcome) {
+    let data = welcome.users.map_or(b"{}".to_vec(), |users| words::roster(&users));
+    context.send_text(&words::subscribed(name, &data));
+    match welcome.cached {
+        Some(Some(frame)) => {
+            if let Some((_, text)) = ws::frame::split(&frame) {
+                context.send_text(text);
+            }
+        }
+        Some(None) => context.send_text(&words::cache_miss(name)),
+        None => {}
+    }
+}
+
 impl Connection {
+    fn new(app: u32) -> Connection {
+        Connection {
+            app,
+            error_second: 0,
+            errors: 0,
+            binaries: 0,
+            said_second: 0,
+            said: 0,
+            who: None,
+        }
+    }
+
+    /// Counts one more client event; false when there are more than `most` in this second.
+    fn may_say(&mut self, now: Now, most: u16) -> bool {
+        let second = (now.ms / 1000) as u16;
+        if second != self.said_second {
+            (self.said_second, self.said) = (second, 0);
+        }
+        self.said = self.said.saturating_add(1);
+        self.said <= most
+    }
+
     /// Reports an error that does not close the connection, up to a bound in each second.
     fn error(&mut self, context: &mut Context<'_>, message: &str) {
         self.report(context, &words::error(None, message));
@@ -164,7 +230,7 @@ impl Connection {
     }
 
     fn report(&mut self, context: &mut Context<'_>, text: &[u8]) {
-        let second = (context.now.ms / 1000) as u32;
+        let second = (context.now.ms / 1000) as u16;
         if second != self.error_second {
             self.error_second = second;
             self.errors = 0;

@@ -1,6 +1,7 @@
 //! The vendor's words: every message that goes out, as JSON text.
 
 use crate::codec::json::{push_content, push_string};
+use crate::hub::Users;
 
 /// Asks a client for a sign of life.
 pub(super) const PING: &[u8] = br#"{"event":"pusher:ping","data":{}}"#;
@@ -10,7 +11,6 @@ pub(super) const PONG: &[u8] = br#"{"event":"pusher:pong","data":{}}"#;
 /// Kinds of a refused subscription.
 pub(super) const AUTH: &str = "AuthError";
 pub(super) const LIMIT: &str = "LimitReached";
-pub(super) const UNSUPPORTED: &str = "Unsupported";
 
 pub(super) fn established(socket_id: &str, activity_timeout_s: u64) -> String {
     format!(
@@ -30,11 +30,93 @@ pub(super) fn error(code: Option<u16>, message: &str) -> Vec<u8> {
     out
 }
 
-pub(super) fn subscribed(name: &str) -> Vec<u8> {
+/// The acknowledgement of a subscription; `data` is JSON, `{}` but on presence channels.
+pub(super) fn subscribed(name: &str, data: &[u8]) -> Vec<u8> {
     let mut out = br#"{"event":"pusher_internal:subscription_succeeded","channel":"#.to_vec();
     push_string(&mut out, name);
-    out.extend_from_slice(br#","data":"{}"}"#);
+    out.extend_from_slice(br#","data":""#);
+    // What was built of UTF-8 is UTF-8.
+    push_content(&mut out, str::from_utf8(data).unwrap_or("{}"));
+    out.extend_from_slice(br#""}"#);
     out
+}
+
+/// The members of a presence channel, as the data of its acknowledgement.
+pub(super) fn roster(users: &Users) -> Vec<u8> {
+    let mut out = br#"{"presence":{"ids":["#.to_vec();
+    for (at, (id, _)) in users.iter().enumerate() {
+        if at > 0 {
+            out.push(b',');
+        }
+        push_string(&mut out, id);
+    }
+    out.extend_from_slice(br#"],"hash":{"#);
+    for (at, (id, info)) in users.iter().enumerate() {
+        if at > 0 {
+            out.push(b',');
+        }
+        push_string(&mut out, id);
+        out.push(b':');
+        out.extend_from_slice(info.as_deref().unwrap_or("null").as_bytes());
+    }
+    out.extend_from_slice(format!(r#"}},"count":{}}}}}"#, users.len()).as_bytes());
+    out
+}
+
+/// Tells the others of a presence channel that a user has come.
+pub(super) fn push_member_added(out: &mut Vec<u8>, name: &str, id: &str, info: Option<&str>) {
+    let mut data = br#"{"user_id":"#.to_vec();
+    push_string(&mut data, id);
+    data.extend_from_slice(br#","user_info":"#);
+    data.extend_from_slice(info.unwrap_or("null").as_bytes());
+    data.push(b'}');
+    push_event(out, "pusher_internal:member_added", name, str::from_utf8(&data).unwrap_or("{}"));
+}
+
+/// Tells the others of a presence channel that a user has left.
+pub(super) fn push_member_removed(out: &mut Vec<u8>, name: &str, id: &str) {
+    let mut data = br#"{"user_id":"#.to_vec();
+    push_string(&mut data, id);
+    data.push(b'}');
+    push_event(out, "pusher_internal:member_removed", name, str::from_utf8(&data).unwrap_or("{}"));
+}
+
+/// Says that a cache channel has nothing to give.
+pub(super) fn cache_miss(name: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    push_event(&mut out, "pusher:cache_miss", name, "{}");
+    out
+}
+
+/// The acknowledgement of a sign-in.
+pub(super) fn signed_in(user_data: &str) -> Vec<u8> {
+    let mut out = br#"{"event":"pusher:signin_success","data":{"user_data":"#.to_vec();
+    push_string(&mut out, user_data);
+    out.extend_from_slice(b"}}");
+    out
+}
+
+/// An event from a client: `data` is raw JSON, or absent as it was.
+pub(super) fn push_client_event(
+    out: &mut Vec<u8>,
+    event: &str,
+    channel: &str,
+    data: Option<&str>,
+    user_id: Option<&str>,
+) {
+    out.extend_from_slice(br#"{"event":"#);
+    push_string(out, event);
+    out.extend_from_slice(br#","channel":"#);
+    push_string(out, channel);
+    if let Some(data) = data {
+        out.extend_from_slice(br#","data":"#);
+        out.extend_from_slice(data.as_bytes());
+    }
+    if let Some(user_id) = user_id {
+        out.extend_from_slice(br#","user_id":"#);
+        push_string(out, user_id);
+    }
+    out.push(b'}');
 }
 
 pub(super) fn subscription_error(name: &str, kind: &str, error: &str, status: u16) -> Vec<u8> {

@@ -1,0 +1,55 @@
+//! JSON members as they were written, for what is passed on and not understood.
+
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+/// The members of an object: names unescaped, values as they stand in the text. Of a repeated name
+/// the last value counts.
+#[derive(Debug)]
+pub struct Members<'t>(HashMap<Cow<'t, str>, &'t RawValue>);
+
+impl<'t> Members<'t> {
+    /// Reads one object; `None` if `text` is anything else.
+    pub fn read(text: &'t str) -> Option<Members<'t>> {
+        serde_json::from_str(text).ok().map(Members)
+    }
+
+    /// The text of a member's value.
+    pub fn raw(&self, name: &str) -> Option<&'t str> {
+        self.0.get(name).map(|value| value.get())
+    }
+
+    /// A member's value, if it is a string.
+    pub fn text(&self, name: &str) -> Option<Cow<'t, str>> {
+        #[derive(serde::Deserialize)]
+        struct Text<'t>(#[serde(borrow)] Cow<'t, str>);
+        serde_json::from_str(self.raw(name)?).ok().map(|Text(text)| text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_keep_their_writing() {
+        let text =
+            r#"{ "a" : {"z": 1.0e2, "b":[ ]}, "t":"x\n\u00e9", "n": 12345678901234567890123 }"#;
+        let members = Members::read(text).expect("an object");
+        assert_eq!(members.raw("a"), Some(r#"{"z": 1.0e2, "b":[ ]}"#));
+        assert_eq!(members.raw("n"), Some("12345678901234567890123"));
+        assert_eq!(members.text("t").as_deref(), Some("x\né"));
+        assert_eq!(members.text("a"), None);
+        assert_eq!(members.raw("b"), None);
+    }
+
+    #[test]
+    fn what_is_no_object_is_nothing() {
+        for bad in ["", "[]", "1", "{", "{} x", "\"a\"", "null"] {
+            assert!(Members::read(bad).is_none(), "{bad}");
+        }
+        let twice = Members::read(r#"{"a":1,"a":2}"#).expect("an object");
+        assert_eq!(twice.raw("a"), Some("2"));
+    }
+}

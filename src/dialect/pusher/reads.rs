@@ -1,0 +1,212 @@
+//! The reading half of the HTTP API: what is known of channels and their users.
+
+use super::super::{Action, Answered, Context, Reply};
+use super::channel::{self, Kind};
+use super::json_error;
+use crate::codec::json::push_string;
+use crate::http::query::{self, Plus};
+use crate::hub::{Answer, Facts, Query};
+use std::borrow::Cow;
+
+/// Attributes that a request may ask for, in any combination.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Info {
+    pub(super) user_count: bool,
+    pub(super) subscription_count: bool,
+    cache: bool,
+}
+
+impl Info {
+    /// Reads a list such as `user_count,subscription_count`; `Err` names the first unknown one.
+    pub(super) fn read(list: &str) -> Result<Info, String> {
+        let mut info = Info::default();
+        for attribute in list.split(',').map(str::trim).filter(|attribute| !attribute.is_empty()) {
+            match attribute {
+                "user_count" => info.user_count = true,
+                "subscription_count" => info.subscription_count = true,
+                "cache" => info.cache = true,
+                unknown => return Err(unknown.chars().take(50).collect()),
+            }
+        }
+        Ok(info)
+    }
+
+    /// The first attribute that channels of this name do not have.
+    fn inapplicable(self, name: &str) -> Option<&'static str> {
+        let presence = channel::kind(name) == Kind::Presence;
+        match self {
+            Info { user_count: true, .. } if !presence => Some("user_count"),
+            Info { subscription_count: true, .. } if presence => Some("subscription_count"),
+            Info { cache: true, .. } if !channel::is_cached(name) => Some("cache"),
+            _ => None,
+        }
+    }
+
+    /// Appends the attributes that apply, each behind a comma.
+    pub(super) fn push_applicable(self, out: &mut Vec<u8>, name: &str, facts: &Facts) {
+        let presence = channel::kind(name) == Kind::Presence;
+        if self.user_count && presence {
+            out.extend_from_slice(format!(r#","user_count":{}"#, facts.users).as_bytes());
+        }
+        if self.subscription_count && !presence {
+            let count = facts.subscriptions;
+            out.extend_from_slice(format!(r#","subscription_count":{count}"#).as_bytes());
+        }
+        if self.cache && channel::is_cached(name) {
+            push_cache(out, facts);
+        }
+    }
+}
+
+fn push_cache(out: &mut Vec<u8>, facts: &Facts) {
+    let Some((keep, left_ms)) = &facts.kept else {
+        return out.extend_from_slice(br#","cache":null"#);
+    };
+    out.extend_from_slice(br#","cache":{"event":"#);
+    push_string(out, &keep.event);
+    out.extend_from_slice(br#","data":"#);
+    push_string(out, &keep.data);
+    out.extend_from_slice(format!(r#","ttl":{}}}"#, left_ms.div_ceil(1000)).as_bytes());
+}
+
+/// An object of the attributes that apply, without its braces' contents' first comma.
+pub(super) fn object(info: Info, name: &str, facts: &Facts) -> Vec<u8> {
+    let mut members = Vec::new();
+    info.push_applicable(&mut members, name, facts);
+    let mut out = b"{".to_vec();
+    out.extend_from_slice(members.get(1..).unwrap_or(&[]));
+    out.push(b'}');
+    out
+}
+
+pub(super) fn ok(body: Vec<u8>) -> Reply {
+    Reply { status: 200, body: Cow::Owned(body), allow: None }
+}
+
+fn parameter<'q>(text: &'q str, name: &str) -> Cow<'q, str> {
+    let raw = query::get(text, name).unwrap_or("");
+    query::decode(raw, Plus::Space).unwrap_or(Cow::Borrowed(raw))
+}
+
+/// `GET /channels`: the occupied ones.
+pub(super) fn channels(context: &mut Context<'_>, app: u32, query: &str) -> Answered {
+    let prefix = parameter(query, "filter_by_prefix").into_owned();
+    let info = match Info::read(&parameter(query, "info")) {
+        Ok(info) => info,
+        Err(unknown) => return refuse(&format!("info {unknown} is not known")),
+    };
+    if info.user_count && !prefix.starts_with("presence-") {
+        return refuse("user_count needs filter_by_prefix to begin with presence-");
+    }
+    if info.cache {
+        return refuse("info cache is for one channel");
+    }
+    let asked = Query::Channels { app, prefix: prefix.into() };
+    context.actions.push(Action::Ask { query: asked, part: 0 });
+    Answered::Later(Box::new(move |answers| {
+        let mut out = br#"{"channels":{"#.to_vec();
+        let start = out.len();
+        let lists = answers.into_iter().filter_map(|(_, answer)| match answer {
+            Answer::Channels(list) => Some(list),
+            _ => None,
+        });
+        for (name, facts) in lists.flatten() {
+            if channel::kind(name.text()) == Kind::User {
+                continue;
+            }
+            if out.len() > start {
+                out.push(b',');
+            }
+            push_string(&mut out, name.text());
+            out.push(b':');
+            out.extend_from_slice(&object(info, name.text(), &facts));
+        }
+        out.extend_from_slice(b"}}");
+        ok(out)
+    }))
+}
+
+/// `GET /channels/{name}`.
+pub(super) fn channel(context: &mut Context<'_>, app: u32, name: &str, query: &str) -> Answered {
+    let info = match Info::read(&parameter(query, "info")) {
+        Ok(info) => info,
+        Err(unknown) => return refuse(&format!("info {unknown} is not known")),
+    };
+    if let Some(attribute) = info.inapplicable(name) {
+        return refuse(&format!("this channel has no {attribute}"));
+    }
+    let asked = Query::Channel { app, name: name.into() };
+    context.actions.push(Action::Ask { query: asked, part: 0 });
+    let name = name.to_owned();
+    Answered::Later(Box::new(move |answers| {
+        let facts = facts_of(&answers, 0);
+        let mut out = format!(r#"{{"occupied":{}"#, facts.subscriptions > 0).into_bytes();
+        info.push_applicable(&mut out, &name, &facts);
+        out.push(b'}');
+        ok(out)
+    }))
+}
+
+/// The facts among the answers to one part.
+pub(super) fn facts_of(answers: &[(u16, Answer)], part: u16) -> Facts {
+    let found = answers.iter().find_map(|(other, answer)| match answer {
+        Answer::Channel(facts) if *other == part => Some(facts.clone()),
+        _ => None,
+    });
+    found.unwrap_or_default()
+}
+
+/// `GET /channels/{name}/users`.
+pub(super) fn users(context: &mut Context<'_>, app: u32, name: &str) -> Answered {
+    if channel::kind(name) != Kind::Presence {
+        return refuse("only presence channels know their users");
+    }
+    let asked = Query::Users { app, name: name.into() };
+    context.actions.push(Action::Ask { query: asked, part: 0 });
+    Answered::Later(Box::new(move |answers| {
+        let mut out = br#"{"users":["#.to_vec();
+        let users = answers.into_iter().find_map(|(_, answer)| match answer {
+            Answer::Users(users) => Some(users),
+            _ => None,
+        });
+        for (at, (id, _)) in users.unwrap_or_default().iter().enumerate() {
+            if at > 0 {
+                out.push(b',');
+            }
+            out.extend_from_slice(br#"{"id":"#);
+            push_string(&mut out, id);
+            out.push(b'}');
+        }
+        out.extend_from_slice(b"]}");
+        ok(out)
+    }))
+}
+
+pub(super) fn refuse(message: &str) -> Answered {
+    Answered::Now(json_error(400, message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn info_is_read_and_what_does_not_apply_is_known() {
+        let read = |list| Info::read(list);
+        let both = Info { user_count: true, subscription_count: true, cache: false };
+        assert_eq!(read(""), Ok(Info::default()));
+        assert_eq!(read("user_count, subscription_count"), Ok(both));
+        assert_eq!(read("user_count,nonsense"), Err("nonsense".to_owned()));
+        let inapplicable = |list, name| read(list).ok().and_then(|info| info.inapplicable(name));
+        assert_eq!(inapplicable("user_count", "news"), Some("user_count"));
+        assert_eq!(inapplicable("user_count", "presence-a"), None);
+        assert_eq!(inapplicable("subscription_count", "presence-a"), Some("subscription_count"));
+        assert_eq!(inapplicable("subscription_count", "news"), None);
+        assert_eq!(inapplicable("cache", "news"), Some("cache"));
+        assert_eq!(inapplicable("cache", "cache-a"), None);
+        let facts = Facts { subscriptions: 3, users: 2, kept: None };
+        assert_eq!(object(both, "presence-a", &facts), br#"{"user_count":2}"#);
+        assert_eq!(object(both, "news", &facts), br#"{"subscription_count":3}"#);
+        assert_eq!(object(Info::default(), "news", &facts), b"{}");
+    }
+}

@@ -1,0 +1,221 @@
+//! Who a client is: the members of presence channels, and users who sign in.
+
+use super::super::{Action, Context, freeze_text};
+use super::{Connection, channel, codes, words};
+use crate::codec::raw::Members;
+use crate::config::AppLimits;
+use crate::hub::{Member, Wish};
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+/// Who a client is, if it has said so.
+#[derive(Debug, Default)]
+pub(super) struct Who {
+    pub(super) user: Option<User>,
+    /// Its user id in each presence channel.
+    pub(super) present: HashMap<String, String>,
+}
+
+/// A user who has signed in on one connection.
+#[derive(Debug)]
+pub(super) struct User {
+    pub(super) id: String,
+    /// The user's `user_info`, as it was written.
+    info: Option<String>,
+    /// Whether the client has asked for the user's channel, and was told that it has it.
+    asked: bool,
+    told: bool,
+}
+
+/// A user as `channel_data` or a sign-in describes it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Identity {
+    pub(super) id: String,
+    pub(super) info: Option<String>,
+}
+
+/// Reads `channel_data`: `user_id`, a string or a number (whose writing is the id), and
+/// `user_info`, any JSON.
+pub(super) fn identity(data: &str, limits: &AppLimits) -> Result<Identity, &'static str> {
+    const BAD_ID: &str = "channel_data must have a user_id that is a string or a number";
+    if data.len() > limits.presence_member_bytes {
+        return Err("channel_data is too long");
+    }
+    let members = Members::read(data).ok_or("channel_data must be a JSON object")?;
+    let raw = members.raw("user_id").ok_or(BAD_ID)?;
+    let id = match members.text("user_id") {
+        Some(text) => text,
+        None if raw.starts_with(|c: char| c.is_ascii_digit() || c == '-') => Cow::Borrowed(raw),
+        None => return Err(BAD_ID),
+    };
+    if id.is_empty() {
+        return Err(BAD_ID);
+    }
+    if id.len() > limits.user_id_length {
+        return Err("user_id is too long");
+    }
+    let info = members.raw("user_info").map(str::to_owned);
+    Ok(Identity { id: id.into_owned(), info })
+}
+
+/// What the home of presence channel `name` is asked for.
+pub(super) fn wish(name: &str, who: &Identity, limits: &AppLimits, cached: bool) -> Wish {
+    let mut scratch = Vec::new();
+    let info = who.info.as_deref();
+    let added = freeze_text(&mut scratch, |out| words::push_member_added(out, name, &who.id, info));
+    let removed = freeze_text(&mut scratch, |out| words::push_member_removed(out, name, &who.id));
+    let member = Member {
+        id: who.id.as_str().into(),
+        info: info.map(Into::into),
+        added,
+        removed,
+        most: limits.presence_members,
+    };
+    Wish { member: Some(Box::new(member)), cached }
+}
+
+/// A `pusher:signin`.
+pub(super) fn sign_in(
+    conn: &mut Connection,
+    context: &mut Context<'_>,
+    auth: &str,
+    user_data: &str,
+) {
+    let env = context.env;
+    let limits = &env.apps.get(conn.app).config.limits;
+    let signed = [b"::user::".as_slice(), user_data.as_bytes()];
+    let id = match read_user(user_data, limits.user_id_length) {
+        Some(user) if conn.is_signed(context, auth, &signed) => user,
+        _ => {
+            let text = words::error(Some(codes::SIGN_IN.code), &codes::SIGN_IN.reason);
+            context.send_text(&text);
+            return context.close(codes::SIGN_IN);
+        }
+    };
+    let before = conn.who().user.as_ref();
+    if before.is_some_and(|user| user.id != id.id) {
+        return conn.error(context, "Connection is already signed in as another user");
+    }
+    let first = before.is_none();
+    context.send_text(&words::signed_in(user_data));
+    if first {
+        let name = format!("{}{}", channel::USER, id.id);
+        let Identity { id, info } = id;
+        conn.who().user = Some(User { id, info, asked: false, told: false });
+        // One more than the client may have of its own.
+        let most = limits.subscriptions_per_connection + 1;
+        context.actions.push(Action::Join { app: conn.app, name, most, wish: None });
+    }
+}
+
+/// A user's data must have an `id` that is a string, which client libraries insist on, and one that
+/// can stand in a channel's name.
+fn read_user(data: &str, most: usize) -> Option<Identity> {
+    let members = Members::read(data)?;
+    let id = members.text("id")?.into_owned();
+    channel::check(&id, most).ok()?;
+    Some(Identity { id, info: members.raw("user_info").map(str::to_owned) })
+}
+
+impl Connection {
+    pub(super) fn who(&mut self) -> &mut Who {
+        self.who.get_or_insert_default()
+    }
+
+    fn user(&mut self) -> Option<&mut User> {
+        self.who.as_mut()?.user.as_mut()
+    }
+
+    /// The client is not in presence channel `name`.
+    pub(super) fn absent(&mut self, name: &str) {
+        if let Some(who) = &mut self.who {
+            who.present.remove(name);
+        }
+    }
+
+    /// The user who has signed in, as a presence channel shows it.
+    pub(super) fn signed_in_identity(&self) -> Option<Identity> {
+        let user = self.who.as_ref()?.user.as_ref()?;
+        Some(Identity { id: user.id.clone(), info: user.info.clone() })
+    }
+
+    /// A subscription to a user's own channel, which begins with the sign-in: true if it is its
+    /// user's.
+    pub(super) fn ask_for_user_channel(&mut self, name: &str) -> bool {
+        match self.user() {
+            Some(user) if name.strip_prefix(channel::USER) == Some(&*user.id) => {
+                user.asked = true;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The user's channel has been joined or asked for: whether to tell the client, once.
+    pub(super) fn user_channel_joined(&mut self) -> bool {
+        match self.user() {
+            Some(user) => user.asked && !std::mem::replace(&mut user.told, user.asked),
+            None => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(data: &str) -> Result<String, &'static str> {
+        identity(data, &AppLimits::default()).map(|identity| identity.id)
+    }
+
+    #[test]
+    fn a_user_id_is_a_string_or_the_writing_of_a_number() {
+        assert_eq!(id(r#"{"user_id":"ada"}"#).as_deref(), Ok("ada"));
+        assert_eq!(id(r#"{"user_id":10}"#).as_deref(), Ok("10"));
+        assert_eq!(
+            id(r#"{"user_id":12345678901234567890}"#).as_deref(),
+            Ok("12345678901234567890")
+        );
+        assert_eq!(id(r#"{"user_id":-1.5}"#).as_deref(), Ok("-1.5"));
+        for bad in [
+            "",
+            "[]",
+            "{}",
+            r#"{"user_id":""}"#,
+            r#"{"user_id":null}"#,
+            r#"{"user_id":true}"#,
+            r#"{"user_id":{}}"#,
+            r#"{"user_id":[1]}"#,
+        ] {
+            assert!(id(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_bounded_on_both_sides() {
+        let data = |len: usize| format!(r#"{{"user_id":"{}"}}"#, "a".repeat(len));
+        assert!(id(&data(128)).is_ok());
+        assert!(id(&data(129)).is_err());
+        let info = |len: usize| format!(r#"{{"user_id":1,"user_info":"{}"}}"#, "a".repeat(len));
+        let frame = info(0).len();
+        assert!(id(&info(1024 - frame)).is_ok());
+        assert!(id(&info(1025 - frame)).is_err());
+    }
+
+    #[test]
+    fn user_info_keeps_its_writing() {
+        let who = identity(r#"{"user_id":1,"user_info":{"b":1, "a":2.0}}"#, &AppLimits::default());
+        assert_eq!(who.ok().and_then(|who| who.info).as_deref(), Some(r#"{"b":1, "a":2.0}"#));
+    }
+
+    #[test]
+    fn a_user_who_signs_in_has_a_string_for_an_id() {
+        let id = |data| read_user(data, 10).map(|user| user.id);
+        assert_eq!(id(r#"{"id":"ada"}"#).as_deref(), Some("ada"));
+        for bad in
+            [r#"{"id":1}"#, r#"{"id":""}"#, "{}", r#"{"id":"a b"}"#, r#"{"id":"12345678901"}"#]
+        {
+            assert_eq!(id(bad), None, "{bad}");
+        }
+    }
+}

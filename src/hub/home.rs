@@ -1,0 +1,264 @@
+//! What only the home core of a channel keeps: how many subscribers each core has, who is present,
+//! and the last event of a channel that caches.
+
+use super::mail::Event;
+use super::name::ConnId;
+use crate::mem::Frozen;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// A user who joins a channel that knows its members, with the frames that tell the others.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// The user's id in this application.
+    pub id: Arc<str>,
+    /// What the others are shown of the user, in the dialect's format.
+    pub info: Option<Arc<str>>,
+    /// Tells the others that the user has come.
+    pub added: Frozen,
+    /// Tells the others that the user has left.
+    pub removed: Frozen,
+    /// Users that the channel may have; 0 is any number.
+    pub most: usize,
+}
+
+/// What a joining connection asks of the home beside being noted.
+#[derive(Clone, Debug, Default)]
+pub struct Wish {
+    /// Become a member.
+    pub member: Option<Box<Member>>,
+    /// Be given the last event.
+    pub cached: bool,
+}
+
+/// The users of a channel, in the order in which they came: id and info.
+pub type Users = Vec<(Arc<str>, Option<Arc<str>>)>;
+
+/// What the home answers to a [`Wish`].
+#[derive(Clone, Debug, Default)]
+pub struct Welcome {
+    /// All members, the new one included, if it became one.
+    pub users: Option<Arc<Users>>,
+    /// The last event if it was asked for: `Some(None)` if there is none.
+    pub cached: Option<Option<Frozen>>,
+}
+
+/// The channel has as many members as it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Crowded;
+
+/// What an event needs in order to be kept.
+#[derive(Debug)]
+pub struct Keep {
+    /// How long, in milliseconds.
+    pub ttl_ms: u64,
+    /// The event's name, for those who ask.
+    pub event: Box<str>,
+    /// The event's data, for those who ask.
+    pub data: Box<str>,
+}
+
+/// What the home knows of a channel.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// Subscriptions on all cores.
+    pub subscriptions: u64,
+    /// Users present.
+    pub users: u64,
+    /// The kept event and how many milliseconds it has left.
+    pub kept: Option<(Arc<Keep>, u64)>,
+}
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub(super) struct Home {
+    /// Subscribers on other cores.
+    counts: Vec<(u16, u32)>,
+    users: HashMap<Arc<str>, User>,
+    /// Who a connection is.
+    members: HashMap<ConnId, Arc<str>>,
+    came: u64,
+    kept: Option<Kept>,
+}
+
+#[derive(Debug)]
+struct User {
+    /// Counts the users that came before.
+    order: u64,
+    /// Connections, the oldest first; the first one's info is shown.
+    connections: Vec<(ConnId, Option<Arc<str>>)>,
+    removed: Frozen,
+}
+
+#[derive(Debug)]
+struct Kept {
+    event: Event,
+    until_ms: u64,
+}
+
+impl Home {
+    pub(super) fn is_empty(&self) -> bool {
+        self.counts.is_empty() && self.users.is_empty() && self.kept.is_none()
+    }
+
+    /// Sets how many subscribers `core` has.
+    pub(super) fn set_count(&mut self, core: u16, count: u32) {
+        self.counts.retain(|(other, _)| *other != core);
+        if count > 0 {
+            self.counts.push((core, count));
+        }
+    }
+
+    pub(super) fn remote_count(&self) -> u64 {
+        self.counts.iter().map(|(_, count)| u64::from(*count)).sum()
+    }
+
+    pub(super) fn user_count(&self) -> usize {
+        self.users.len()
+    }
+
+    /// Lets a connection in; true if it is its user's first. Present users always get in.
+    pub(super) fn enter(&mut self, conn: ConnId, member: &Member) -> Result<bool, Crowded> {
+        let connection = (conn, member.info.clone());
+        if let Some(user) = self.users.get_mut(&member.id) {
+            user.connections.push(connection);
+            self.members.insert(conn, member.id.clone());
+            return Ok(false);
+        }
+        if member.most > 0 && self.users.len() >= member.most {
+            return Err(Crowded);
+        }
+        let user = User {
+            order: self.came,
+            connections: vec![connection],
+            removed: member.removed.clone(),
+        };
+        self.came += 1;
+        self.users.insert(member.id.clone(), user);
+        self.members.insert(conn, member.id.clone());
+        Ok(true)
+    }
+
+    /// Lets a connection out; the frame to tell the others if it was its user's last.
+    pub(super) fn exit(&mut self, conn: ConnId) -> Option<Frozen> {
+        let id = self.members.remove(&conn)?;
+        let user = self.users.get_mut(&id)?;
+        user.connections.retain(|(other, _)| *other != conn);
+        if !user.connections.is_empty() {
+            return None;
+        }
+        self.users.remove(&id).map(|user| user.removed)
+    }
+
+    /// Everybody who is present.
+    pub(super) fn users(&self) -> Users {
+        let mut users: Vec<_> = self.users.iter().collect();
+        users.sort_unstable_by_key(|(_, user)| user.order);
+        let shown = |user: &User| user.connections.first().and_then(|(_, info)| info.clone());
+        users.into_iter().map(|(id, user)| (id.clone(), shown(user))).collect()
+    }
+
+    /// Keeps an event in place of the one before; says how many bytes more are held now.
+    pub(super) fn keep(&mut self, event: &Event, now_ms: u64) -> isize {
+        let Some(keep) = &event.keep else { return 0 };
+        let until_ms = now_ms.saturating_add(keep.ttl_ms);
+        let before = self.kept_bytes();
+        self.kept = Some(Kept { event: event.clone(), until_ms });
+        self.kept_bytes() as isize - before as isize
+    }
+
+    /// Forgets the kept event if its time has come, or at once; says how many bytes were held.
+    pub(super) fn expire(&mut self, now_ms: Option<u64>) -> usize {
+        let due = |kept: &mut Kept| now_ms.is_none_or(|now_ms| kept.until_ms <= now_ms);
+        let bytes = self.kept_bytes();
+        match self.kept.take_if(due) {
+            Some(_) => bytes,
+            None => 0,
+        }
+    }
+
+    pub(super) fn kept_bytes(&self) -> usize {
+        let bytes = |kept: &Kept| {
+            let keep = kept.event.keep.as_ref().map_or(0, |it| it.event.len() + it.data.len());
+            kept.event.frame.len() + keep
+        };
+        self.kept.as_ref().map_or(0, bytes)
+    }
+
+    pub(super) fn kept(&self, now_ms: u64) -> Option<&Event> {
+        self.kept.as_ref().filter(|kept| kept.until_ms > now_ms).map(|kept| &kept.event)
+    }
+
+    pub(super) fn kept_facts(&self, now_ms: u64) -> Option<(Arc<Keep>, u64)> {
+        let kept = self.kept.as_ref().filter(|kept| kept.until_ms > now_ms)?;
+        Some((kept.event.keep.clone()?, kept.until_ms - now_ms))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mem::Slot;
+
+    fn conn(index: u32) -> ConnId {
+        ConnId { core: 0, slot: Slot { index, generation: 1 } }
+    }
+
+    fn member(id: &str, info: &str, most: usize) -> Member {
+        let frame = |text: String| Frozen::new(text.as_bytes());
+        Member {
+            id: id.into(),
+            info: Some(info.into()),
+            added: frame(format!("+{id}")),
+            removed: frame(format!("-{id}")),
+            most,
+        }
+    }
+
+    fn shown(home: &Home) -> Vec<(String, String)> {
+        let text = |info: Option<Arc<str>>| info.map(|info| info.to_string()).unwrap_or_default();
+        home.users().into_iter().map(|(id, info)| (id.to_string(), text(info))).collect()
+    }
+
+    #[test]
+    fn a_user_comes_with_the_first_connection_and_leaves_with_the_last() {
+        let mut home = Home::default();
+        assert_eq!(home.enter(conn(1), &member("ada", "one", 0)), Ok(true));
+        assert_eq!(home.enter(conn(2), &member("bob", "b", 0)), Ok(true));
+        assert_eq!(home.enter(conn(3), &member("ada", "two", 0)), Ok(false));
+        let pair = |id: &str, info: &str| (id.to_owned(), info.to_owned());
+        assert_eq!(shown(&home), [pair("ada", "one"), pair("bob", "b")]);
+        assert!(home.exit(conn(1)).is_none());
+        assert_eq!(shown(&home), [pair("ada", "two"), pair("bob", "b")]);
+        assert_eq!(home.exit(conn(3)).as_deref(), Some(&b"-ada"[..]));
+        assert!(home.exit(conn(3)).is_none());
+        assert!(home.exit(conn(2)).is_some());
+        assert!(home.is_empty());
+    }
+
+    #[test]
+    fn the_bound_counts_users_and_a_present_one_always_gets_in() {
+        let mut home = Home::default();
+        assert_eq!(home.enter(conn(1), &member("a", "", 2)), Ok(true));
+        assert_eq!(home.enter(conn(2), &member("b", "", 2)), Ok(true));
+        assert_eq!(home.enter(conn(3), &member("c", "", 2)), Err(Crowded));
+        assert_eq!(home.enter(conn(4), &member("a", "", 2)), Ok(false));
+        assert_eq!(home.user_count(), 2);
+    }
+
+    #[test]
+    fn an_event_is_kept_until_its_time() {
+        let mut home = Home::default();
+        let keep = Keep { ttl_ms: 100, event: "e".into(), data: "data".into() };
+        let frame = Frozen::new(b"frame");
+        let event = Event { frame, keep: Some(Arc::new(keep)), ..Event::default() };
+        assert_eq!(home.keep(&event, 1000), 10);
+        assert_eq!(home.keep(&event, 1000), 0);
+        assert!(home.kept(1099).is_some());
+        assert!(home.kept(1100).is_none());
+        assert_eq!(home.kept_facts(1040).map(|(_, left)| left), Some(60));
+        assert_eq!(home.expire(Some(1099)), 0);
+        assert_eq!(home.expire(Some(1100)), 10);
+        assert!(home.is_empty());
+    }
+}
