@@ -60,7 +60,7 @@ fn requests(c: &mut Criterion<Cpu>) {
         group.bench_function(BenchmarkId::from_parameter(depth), |b| {
             b.iter(|| {
                 for _ in 0..depth {
-                    let event = Event { frame: frozen.clone(), squeezed: None, except: None };
+                    let event = Event { frame: frozen.clone(), ..Event::default() };
                     let request = Up::Publish { name: name.clone(), event, ack: None };
                     rig.shard.request(0, request, rig.now());
                 }

@@ -8,19 +8,24 @@ mod cpu;
 
 use cpu::Cpu;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use polycast::hub::{Event, Hasher, Hub, Joined, Post, Published};
+use polycast::hub::{Event, Hasher, Hub, Join, Joined, Post, Published};
 use polycast::mem::{Frozen, Slot};
 use std::hint::black_box;
 
 const APP: u32 = 0;
 const MOST: usize = 1 << 20;
+const NOW_MS: u64 = 1000;
 
 fn slot(index: u32) -> Slot {
     Slot { index, generation: 1 }
 }
 
 fn event() -> Event {
-    Event { frame: Frozen::new(&[b'x'; 112]), squeezed: None, except: None }
+    Event { frame: Frozen::new(&[b'x'; 112]), ..Event::default() }
+}
+
+fn is_now(joined: Joined) -> bool {
+    matches!(joined, Joined::Now(_))
 }
 
 struct Core {
@@ -30,11 +35,12 @@ struct Core {
 
 impl Core {
     fn new(core: u16, cores: u16) -> Core {
-        Core { hub: Hub::new(core, cores, Hasher::new(7)), post: Post::new(cores) }
+        Core { hub: Hub::new(core, cores, Hasher::new(7), 0), post: Post::new(cores) }
     }
 
     fn join(&mut self, index: u32, name: &str) -> Joined {
-        self.hub.join(slot(index), APP, name, MOST, &mut self.post)
+        let join = Join { slot: slot(index), app: APP, name, most: MOST, wish: None };
+        self.hub.join(join, NOW_MS, &mut self.post)
     }
 
     fn leave(&mut self, index: u32, name: &str) -> bool {
@@ -50,7 +56,7 @@ fn joins(c: &mut Criterion<Cpu>) {
     let mut group = c.benchmark_group("join and leave");
     for present in [1, 1000] {
         let mut core = Core::new(0, 1);
-        (0..present).for_each(|index| assert_eq!(core.join(index, "room"), Joined::Now));
+        (0..present).for_each(|index| assert!(is_now(core.join(index, "room"))));
         group.bench_function(BenchmarkId::new("a channel of", present), |b| {
             b.iter(|| {
                 core.join(black_box(present), "room");
@@ -70,7 +76,7 @@ fn joins(c: &mut Criterion<Cpu>) {
         b.iter_batched_ref(
             || {
                 let mut core = Core::new(0, 1);
-                names.iter().for_each(|name| assert_eq!(core.join(1, name), Joined::Now));
+                names.iter().for_each(|name| assert!(is_now(core.join(1, name))));
                 core
             },
             |core| core.hub.leave_all(slot(1), &mut core.post),
@@ -84,7 +90,7 @@ fn publishes(c: &mut Criterion<Cpu>) {
     let mut group = c.benchmark_group("publish to");
     for count in [0, 1, 1000] {
         let mut core = Core::new(0, 1);
-        (0..count).for_each(|index| assert_eq!(core.join(index, "room"), Joined::Now));
+        (0..count).for_each(|index| assert!(is_now(core.join(index, "room"))));
         let event = event();
         let mut found: Vec<u32> = Vec::new();
         group.throughput(Throughput::Elements(u64::from(count).max(1)));
@@ -92,7 +98,7 @@ fn publishes(c: &mut Criterion<Cpu>) {
             b.iter(|| {
                 found.clear();
                 let published =
-                    core.hub.publish(APP, black_box("room"), &event, None, &mut core.post);
+                    core.hub.publish(APP, black_box("room"), &event, None, NOW_MS, &mut core.post);
                 if let Published::Ordered(at) = published {
                     found.extend(core.hub.subscribers_at(at).iter().map(|it| it.slot));
                 }
@@ -119,7 +125,7 @@ fn many_channels(c: &mut Criterion<Cpu>) {
     let event = event();
     let mut group = c.benchmark_group("100000 channels of one");
     group.bench_function("publish", |b| {
-        b.iter(|| match core.hub.publish(APP, next().1, &event, None, &mut core.post) {
+        b.iter(|| match core.hub.publish(APP, next().1, &event, None, NOW_MS, &mut core.post) {
             Published::Ordered(at) => core.hub.subscribers_at(at).len(),
             _ => 0,
         });
@@ -139,12 +145,12 @@ fn across(c: &mut Criterion<Cpu>) {
     let mut cores = [Core::new(0, 2), Core::new(1, 2)];
     // A name that core 1 is the home of.
     let homes = names(64);
-    let name = homes.iter().find(|name| cores[0].join(1, name) == Joined::Later).cloned();
+    let name = homes.iter().find(|name| matches!(cores[0].join(1, name), Joined::Later)).cloned();
     let name = name.unwrap_or_default();
     let carry = |cores: &mut [Core; 2]| {
         let [origin, home] = cores;
         while let Some(request) = origin.post.to(1).up.pop_front() {
-            let ordered = home.hub.request(0, request, &mut home.post);
+            let ordered = home.hub.request(0, request, NOW_MS, &mut home.post);
             black_box(ordered.map(|(name, _)| home.hub.subscribers(&name).len()));
         }
         let mut heard = 0;
@@ -153,7 +159,7 @@ fn across(c: &mut Criterion<Cpu>) {
             heard += match answer {
                 Down::Deliver { name, .. } => origin.hub.subscribers(&name).len(),
                 Down::Interested { asked, name } => origin.hub.interested(asked, &name).len(),
-                Down::Published { .. } => 0,
+                Down::Welcome { .. } | Down::Answer { .. } => 0,
             };
         }
         heard
@@ -164,7 +170,7 @@ fn across(c: &mut Criterion<Cpu>) {
     group.bench_function("publish, order, deliver to 1", |b| {
         b.iter(|| {
             let Core { hub, post } = &mut cores[0];
-            hub.publish(APP, black_box(&name), &event, None, post);
+            hub.publish(APP, black_box(&name), &event, None, NOW_MS, post);
             carry(&mut cores)
         });
     });

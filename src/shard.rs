@@ -5,15 +5,13 @@
 //! [`Shard::sweep`]); what is to be done comes out of one list ([`Shard::next_listed`]). No call
 //! fails.
 
+mod channels;
+
 use crate::codec::json::Scratch;
-use crate::config::SlowConsumer;
-use crate::dialect::{Action, Closing, Env, JoinOutcome, Why};
-use crate::hub::{
-    Ack, Answer, ChannelName, ConnId, Down, Event, Hasher, Hub, Join, Joined, Post, Published,
-    Query, Up,
-};
+use crate::dialect::{Action, Env, JoinOutcome, Why};
+use crate::hub::{Ack, Answer, ConnId, Down, Hasher, Hub, Post, Up};
 use crate::mem::{Segment, Slot, Table};
-use crate::session::{Broadcast, Ending, Session, Step, Surroundings};
+use crate::session::{Ending, Session, Step, Surroundings};
 use crate::stats::Counters;
 use crate::time::Now;
 use crate::ws::output::Codecs;
@@ -452,152 +450,6 @@ impl Shard {
         self.fresh -= usize::from(answered);
         if !open && self.hub.subscription_count(slot) > 0 {
             self.leave_all(slot);
-        }
-    }
-
-    fn act(&mut self, slot: Slot, action: Action, now: Now) {
-        match action {
-            Action::Join { app, name, most, wish } => {
-                let join = Join { slot, app, name: &name, most, wish };
-                let outcome = match self.hub.join(join, now.ms, &mut self.post) {
-                    Joined::Later => return self.counters.subscriptions.add(1),
-                    Joined::Now(welcome) => {
-                        self.counters.subscriptions.add(1);
-                        // Those who were there before hear of it before the new one does.
-                        self.deliver_local(now);
-                        JoinOutcome::Joined(welcome)
-                    }
-                    Joined::Already => JoinOutcome::Already,
-                    Joined::Full => JoinOutcome::Full,
-                    Joined::Crowded => JoinOutcome::Crowded,
-                };
-                if let Some((session, mut around)) = self.session(slot, now) {
-                    session.joined(&name, outcome, &mut around);
-                }
-            }
-            Action::Leave { app, name } => {
-                if self.hub.leave(slot, app, &name, &mut self.post) {
-                    self.counters.subscriptions.sub(1);
-                    self.deliver_local(now);
-                }
-            }
-            Action::Publish { app, name, event, part } => {
-                self.publish(slot, app, &name, &event, part, now);
-            }
-            Action::Say { app, name, event } => {
-                if self.hub.hears(slot, app, &name) {
-                    self.publish(slot, app, &name, &event, 0, now);
-                } else if let Some((session, mut around)) = self.session(slot, now) {
-                    session.not_subscribed(&name, &mut around);
-                }
-            }
-            Action::Ask { query, part } => self.ask(slot, &query, part, now),
-        }
-    }
-
-    fn publish(&mut self, slot: Slot, app: u32, name: &str, event: &Event, part: u16, now: Now) {
-        self.counters.published.add(1);
-        let ticket = self.sessions.get_mut(slot).and_then(|session| session.ticket());
-        let ack = ticket.map(|ticket| Ack { slot, ticket, part });
-        match self.hub.publish(app, name, event, ack, now.ms, &mut self.post) {
-            Published::Ordered(at) => {
-                let heard = self.hub.subscribers_at(at).iter().filter(|it| it.is_active());
-                self.subscribers.extend(heard.map(|it| it.slot));
-                self.deliver_to_listed(event, now);
-            }
-            Published::Unheard => {}
-            Published::Sent => {
-                if let (Some(ticket), Some(session)) = (ticket, self.sessions.get_mut(slot)) {
-                    session.await_ack(ticket);
-                }
-                return;
-            }
-        }
-        let Some(ticket) = ticket else { return };
-        if let Some(session) = self.sessions.get_mut(slot)
-            && session.collects_answers(ticket)
-        {
-            let facts = self.hub.facts(&self.hub.name(app, name), now.ms);
-            session.answered(ticket, part, Answer::Channel(facts));
-        }
-    }
-
-    fn ask(&mut self, slot: Slot, query: &Query, part: u16, now: Now) {
-        let Some(session) = self.sessions.get_mut(slot) else { return };
-        let Some(ticket) = session.ticket() else { return };
-        let ack = Ack { slot, ticket, part };
-        let (ours, others) = self.hub.put(query, ack, now.ms, &mut self.post);
-        for _ in 0..others {
-            session.await_ack(ticket);
-        }
-        if let Some(answer) = ours {
-            session.answered(ticket, part, answer);
-        }
-    }
-
-    /// Delivers what the hub itself had to say to our subscribers.
-    fn deliver_local(&mut self, now: Now) {
-        while let Some((name, event)) = self.hub.next_local() {
-            self.deliver(&name, &event, now);
-        }
-    }
-
-    fn deliver(&mut self, name: &ChannelName, event: &Event, now: Now) {
-        let heard = self.hub.subscribers(name).iter().filter(|it| it.is_active());
-        self.subscribers.extend(heard.map(|it| it.slot));
-        self.deliver_to_listed(event, now);
-    }
-
-    /// Puts the event into the queues of `self.subscribers`, and empties that list.
-    fn deliver_to_listed(&mut self, event: &Event, now: Now) {
-        if self.subscribers.is_empty() {
-            return;
-        }
-        if let Some((code, reason)) = event.close {
-            return self.close_listed(&Closing::new(code, reason), now);
-        }
-        let mut broadcast = Broadcast::new(event);
-        let limits = &self.env.config.limits;
-        let except = event.except.filter(|conn| conn.core == self.core).map(|conn| conn.slot);
-        let mut delivered = 0;
-        let mut slow = Vec::new();
-        for index in self.subscribers.drain(..) {
-            let Some(slot) = self.sessions.slot_at(index) else { continue };
-            if except == Some(slot) {
-                continue;
-            }
-            let Some(session) = self.sessions.at_mut(index) else { continue };
-            let bound = limits.write_queue_bytes;
-            match session.deliver(&mut broadcast, &mut self.codecs, bound, now.ms) {
-                Ok(()) => delivered += 1,
-                Err(_) => slow.push(slot),
-            }
-            if !session.listed {
-                session.listed = true;
-                self.listed.push(slot);
-            }
-        }
-        self.counters.deliveries.add(delivered);
-        for slot in slow {
-            match self.env.config.slow_consumer {
-                SlowConsumer::Drop => self.counters.slow_consumer_dropped.add(1),
-                SlowConsumer::Close => {
-                    self.counters.slow_consumer_closed.add(1);
-                    self.close_for(slot, Why::Slow, now);
-                }
-            }
-        }
-    }
-
-    /// Closes the connections of `self.subscribers`, and empties that list.
-    fn close_listed(&mut self, closing: &Closing, now: Now) {
-        for index in std::mem::take(&mut self.subscribers) {
-            let Some(slot) = self.sessions.slot_at(index) else { continue };
-            if let Some((session, mut around)) = self.session(slot, now) {
-                session.close_with(closing, &mut around);
-                self.after(slot, now);
-                self.list(slot);
-            }
         }
     }
 

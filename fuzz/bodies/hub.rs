@@ -1,13 +1,14 @@
 //! Operations on several hubs, with mail that waits, against a list of who is in what.
 
 use super::Script;
-use polycast::hub::{Ack, Down, Event, Hasher, Hub, Joined, Post, Published, Up};
+use polycast::hub::{Ack, Down, Event, Hasher, Hub, Join, Joined, Post, Published, Up};
 use polycast::mem::{Frozen, Slot};
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
 const CORES: u16 = 3;
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
 const MOST: usize = 3;
+const NOW_MS: u64 = 1000;
 
 /// (core, slot, channel)
 type Member = (u16, u32, usize);
@@ -33,7 +34,7 @@ struct World {
 pub(crate) fn run(data: &[u8]) {
     let hasher = Hasher::new(1);
     let mut world = World {
-        hubs: (0..CORES).map(|core| Hub::new(core, CORES, hasher.clone())).collect(),
+        hubs: (0..CORES).map(|core| Hub::new(core, CORES, hasher.clone(), 0)).collect(),
         posts: (0..CORES).map(|_| Post::new(CORES)).collect(),
         up: HashMap::new(),
         down: HashMap::new(),
@@ -65,16 +66,17 @@ impl World {
         let count = self.members.iter().filter(|it| (it.0, it.1) == (core, slot)).count();
         let at = usize::from(core);
         let slot = Slot { index: slot, generation: 1 };
-        let got = self.hubs[at].join(slot, 0, NAMES[channel], MOST, &mut self.posts[at]);
+        let join = Join { slot, app: 0, name: NAMES[channel], most: MOST, wish: None };
+        let got = self.hubs[at].join(join, NOW_MS, &mut self.posts[at]);
         if self.members.contains(&member) {
-            return assert_eq!(got, Joined::Already);
+            return assert!(matches!(got, Joined::Already));
         }
         if count == MOST {
-            return assert_eq!(got, Joined::Full);
+            return assert!(matches!(got, Joined::Full));
         }
         self.members.insert(member);
         match got {
-            Joined::Now => self.told(member),
+            Joined::Now(None) => self.told(member),
             Joined::Later => {}
             other => panic!("{other:?}"),
         }
@@ -120,12 +122,11 @@ impl World {
                 due.push(number);
             }
         }
-        let event =
-            Event { frame: Frozen::new(&number.to_le_bytes()), squeezed: None, except: None };
-        let ack = Ack { slot: Slot { index: 0, generation: 1 }, ticket: number as u32 };
+        let event = Event { frame: Frozen::new(&number.to_le_bytes()), ..Event::default() };
+        let ack = Ack { slot: Slot { index: 0, generation: 1 }, ticket: number as u32, part: 0 };
         let at = usize::from(core);
         let post = &mut self.posts[at];
-        match self.hubs[at].publish(0, NAMES[channel], &event, Some(ack), post) {
+        match self.hubs[at].publish(0, NAMES[channel], &event, Some(ack), NOW_MS, post) {
             Published::Ordered(place) => {
                 let slots = self.hubs[at].subscribers_at(place).iter().map(|it| it.slot).collect();
                 self.hear(core, slots, channel, &event);
@@ -157,7 +158,9 @@ impl World {
         let at = usize::from(to);
         for _ in 0..count {
             let Some(up) = self.up.entry((from, to)).or_default().pop_front() else { break };
-            if let Some((name, event)) = self.hubs[at].request(from, up, &mut self.posts[at]) {
+            if let Some((name, event)) =
+                self.hubs[at].request(from, up, NOW_MS, &mut self.posts[at])
+            {
                 let slots = self.hubs[at].subscribers(&name).iter().map(|it| it.slot).collect();
                 self.hear(to, slots, channel(name.text()), &event);
             }
@@ -174,7 +177,8 @@ impl World {
                     let slots = self.hubs[at].subscribers(&name).iter().map(|it| it.slot).collect();
                     self.hear(to, slots, channel(name.text()), &event);
                 }
-                Some(Down::Published { ack }) => {
+                Some(Down::Welcome { .. }) => panic!("nobody wished for anything"),
+                Some(Down::Answer { ack, .. }) => {
                     self.acked.insert(ack.ticket.into());
                 }
             }
@@ -182,6 +186,9 @@ impl World {
     }
 
     fn all_mail(&mut self) {
+        for (hub, post) in self.hubs.iter_mut().zip(&mut self.posts) {
+            hub.report_counts(post);
+        }
         // Up, then down, then what the last of it has caused.
         for _ in 0..3 {
             for pair in 0..CORES * CORES {
@@ -192,6 +199,12 @@ impl World {
 
     fn end(mut self) {
         self.all_mail();
+        for (channel, name) in NAMES.iter().enumerate() {
+            let count = self.members.iter().filter(|member| member.2 == channel).count() as u64;
+            let facts = self.hubs.iter().map(|hub| hub.facts(&hub.name(0, name), NOW_MS));
+            let most = facts.map(|facts| facts.subscriptions).max();
+            assert_eq!(most, Some(count), "the home of {name} counts all");
+        }
         assert_eq!(self.members, self.joined, "everybody was told");
         assert_eq!(self.acked.len() as u64, self.publishes, "every publish has its place");
         let mut next: HashMap<(usize, u64), u64> = HashMap::new();

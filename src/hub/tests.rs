@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::mem::Frozen;
+use std::sync::Arc;
 
 const NOW_MS: u64 = 1000;
 
@@ -337,4 +338,43 @@ fn homes_know_the_counts_of_all_cores() {
         world.leave(1, index, &name);
     }
     assert_eq!(count(&mut world), 7);
+}
+
+#[test]
+fn presence_over_two_cores_always_equals_a_naive_model() {
+    const USERS: u32 = 1000;
+    const EACH: u32 = 3;
+    let mut rng = fastrand::Rng::with_seed(4);
+    let mut world = World::new(2);
+    let name = world.name_at(1);
+    // Which connections are in: slot index by (core, user, which).
+    let mut present: std::collections::BTreeSet<(u16, u32)> = Default::default();
+    for step in 0..10_000 {
+        let index = rng.u32(0..USERS * EACH);
+        let core = (index % 2) as u16;
+        let id = format!("user-{}", index / EACH);
+        if present.remove(&(core, index)) {
+            assert!(world.leave(core, index, &name));
+        } else {
+            world.join_with(core, index, &name, member(&id, 0));
+            present.insert((core, index));
+        }
+        if rng.u8(0..4) == 0 {
+            world.deliver_mail();
+        }
+        if step % 500 == 499 {
+            world.deliver_mail();
+            let Answer::Users(users) =
+                world.hubs[1].ask(&Query::Users { app: 0, name: name.as_str().into() }, NOW_MS)
+            else {
+                panic!("users");
+            };
+            let mut found: Vec<String> = users.iter().map(|(id, _)| id.to_string()).collect();
+            found.sort_unstable();
+            let expected: std::collections::BTreeSet<String> =
+                present.iter().map(|(_, index)| format!("user-{}", index / EACH)).collect();
+            assert_eq!(found, expected.into_iter().collect::<Vec<_>>(), "step {step}");
+        }
+        world.heard.clear();
+    }
 }

@@ -119,7 +119,7 @@ fn events(context: &mut Context<'_>, app: u32, body: &mut [u8]) -> Answered {
         Ok(Ok((Some(info), names))) => {
             Answered::Later(Box::new(move |answers| trigger_reply(info, &names, &answers)))
         }
-        refused => Answered::Now(refusal(context, before, refused.map(|it| it.map(drop)))),
+        refused => Answered::Now(settled(context, before, refused.map(|it| it.map(drop)))),
     }
 }
 
@@ -127,18 +127,19 @@ fn empty() -> Reply {
     Reply { status: 200, body: Cow::Borrowed(b"{}"), allow: None }
 }
 
-/// A request that is refused publishes nothing.
-fn refusal(
+/// The reply to a request that needs no answers. One that is refused publishes nothing.
+fn settled(
     context: &mut Context<'_>,
     before: usize,
-    refused: Result<Result<(), Refusal>, Malformed>,
+    done: Result<Result<(), Refusal>, Malformed>,
 ) -> Reply {
-    context.actions.truncate(before);
-    match refused {
+    let refused = match done {
+        Ok(Ok(())) => return empty(),
         Ok(Err((status, message))) => json_error(status, &message),
-        Ok(Ok(())) => empty(),
         Err(Malformed) => json_error(400, "The body is not valid JSON"),
-    }
+    };
+    context.actions.truncate(before);
+    refused
 }
 
 fn trigger_reply(info: Info, names: &[String], answers: &[(u16, Answer)]) -> Reply {
@@ -165,12 +166,9 @@ fn to_user(context: &mut Context<'_>, app: u32, user: &str, body: &mut [u8]) -> 
     let name = format!("{}{user}", channel::USER);
     let done = context.json.parse(body, |body| {
         channel::check(&name, limits.channel_name_length).map_err(|text| (400, text.into()))?;
-        let mut text = Vec::new();
-        let event = event_name(body, limits)?;
-        let data = event_data(body, limits, &mut text)?;
         let trigger = Trigger {
-            event,
-            data: data.into(),
+            event: event_name(body, limits)?,
+            data: event_data(body, limits)?,
             except: excluded(env, body)?,
             channels: Vec::new(),
             info: None,
@@ -178,7 +176,7 @@ fn to_user(context: &mut Context<'_>, app: u32, user: &str, body: &mut [u8]) -> 
         actions.push(trigger.publish(env, app, &name, 0));
         Ok(())
     });
-    Answered::Now(refusal(context, before, done))
+    Answered::Now(settled(context, before, done))
 }
 
 /// `POST /users/{id}/terminate_connections`.
@@ -209,27 +207,18 @@ impl<'t> Trigger<'t> {
             return Err((400, "The body must be a JSON object".into()));
         }
         let limits = &env.apps.get(app).config.limits;
-        let mut text = Vec::new();
-        let data = match event_data(body, limits, &mut text)? {
-            _ if body.get("data").and_then(|data| data.text()).is_none() => {
-                Cow::Owned(String::from_utf8(text).unwrap_or_default())
-            }
-            _ => Cow::Borrowed(body.get("data").and_then(|data| data.text()).unwrap_or("")),
-        };
-        let info = match body.get("info").and_then(|info| info.text()) {
+        let event = event_name(body, limits)?;
+        let except = excluded(env, body)?;
+        let data = event_data(body, limits)?;
+        let info = match body.get("info").filter(|info| !info.is_null()) {
             Some(list) => Some(
-                Info::read(list)
+                Info::read(list.text().unwrap_or("that is not a string"))
                     .map_err(|unknown| (400, Cow::Owned(format!("info {unknown} is not known"))))?,
             ),
             None => None,
         };
-        Ok(Trigger {
-            event: event_name(body, limits)?,
-            data,
-            except: excluded(env, body)?,
-            channels: channel_names(body, limits)?,
-            info,
-        })
+        let channels = channel_names(body, limits)?;
+        Ok(Trigger { event, data, except, channels, info })
     }
 
     /// The action that publishes it on one channel.
@@ -277,24 +266,22 @@ fn excluded(env: &Env, body: Json<'_, '_>) -> Result<Option<ConnId>, Refusal> {
     }
 }
 
-/// The event's data as text: a string's content, or any other value written out once into `text`.
-fn event_data<'t>(
-    body: Json<'t, '_>,
-    limits: &config::AppLimits,
-    text: &'t mut Vec<u8>,
-) -> Result<&'t str, Refusal> {
+/// The event's data as text: a string's content, or any other value written out once.
+fn event_data<'t>(body: Json<'t, '_>, limits: &config::AppLimits) -> Result<Cow<'t, str>, Refusal> {
     let data = body.get("data").ok_or((400, Cow::Borrowed("data is missing")))?;
-    let data = match data.text() {
-        Some(data) => data,
+    let text = match data.text() {
+        Some(text) => Cow::Borrowed(text),
         None => {
-            data.push_to(text);
-            str::from_utf8(text).map_err(|_| (400, Cow::Borrowed("data is not UTF-8")))?
+            let mut written = Vec::new();
+            data.push_to(&mut written);
+            let invalid = |_| (400, Cow::Borrowed("data is not UTF-8"));
+            Cow::Owned(String::from_utf8(written).map_err(invalid)?)
         }
     };
     let most = limits.event_bytes;
-    match data.len() > most {
+    match text.len() > most {
         true => Err((413, format!("data is longer than {most} bytes").into())),
-        false => Ok(data),
+        false => Ok(text),
     }
 }
 

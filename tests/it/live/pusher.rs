@@ -265,7 +265,9 @@ fn a_drain_closes_with_4200_and_waits_for_the_answer() {
 
 #[test]
 fn errors_that_leave_the_connection_open() {
-    let Some(server) = start(config()) else { return };
+    let mut config = config();
+    config.apps[0].client_events = false;
+    let Some(server) = start(config) else { return };
     let address = server.addresses()[0];
     let json = "Invalid JSON";
     let object = "Message must be a JSON object with an event";

@@ -1,0 +1,259 @@
+//! The home's side: the order of a channel's events, its members, its last event, its counts.
+
+use super::Hub;
+use super::home::{Crowded, Facts, Welcome, Wish};
+use super::mail::{Ack, Answer, Down, Event, Post, Query, Up};
+use super::name::{ChannelName, ConnId};
+use std::sync::Arc;
+
+impl Hub {
+    /// Grants the wish of a joining connection: we are the home.
+    pub(super) fn grant(
+        &mut self,
+        conn: ConnId,
+        at: u32,
+        wish: Wish,
+        now_ms: u64,
+        post: &mut Post,
+    ) -> Result<Welcome, Crowded> {
+        let Some(channel) = &mut self.channels[at as usize] else { return Err(Crowded) };
+        let home = channel.home.get_or_insert_default();
+        let mut welcome = Welcome::default();
+        let mut news = None;
+        if let Some(member) = wish.member {
+            if home.enter(conn, &member)? {
+                let frame = member.added.clone();
+                news = Some(Event { frame, except: Some(conn), ..Event::default() });
+            }
+            welcome.users = Some(Arc::new(home.users()));
+        }
+        if wish.cached {
+            welcome.cached = Some(home.kept(now_ms).map(|event| event.frame.clone()));
+        }
+        if let Some(event) = news {
+            self.announce(at, event, post);
+        }
+        Ok(welcome)
+    }
+
+    /// Orders an event that came about here: for the other cores and for our own subscribers.
+    fn announce(&mut self, at: u32, event: Event, post: &mut Post) {
+        self.fan_out(at, &event, post);
+        if let Some(channel) = &self.channels[at as usize]
+            && !channel.subscribers.is_empty()
+        {
+            self.local.push_back((channel.name.clone(), event));
+        }
+    }
+
+    /// A member's connection has left; we are the home.
+    pub(super) fn exit(&mut self, conn: ConnId, at: u32, post: &mut Post) {
+        let Some(channel) = &mut self.channels[at as usize] else { return };
+        let gone = channel.home.as_mut().and_then(|home| home.exit(conn));
+        if let Some(frame) = gone {
+            self.announce(at, Event { frame, ..Event::default() }, post);
+        }
+    }
+
+    /// Gives `event` its place in the channel's order.
+    pub(super) fn order(&mut self, at: u32, event: &Event, now_ms: u64, post: &mut Post) {
+        if event.keep.is_some() {
+            self.keep(at, event, now_ms);
+        }
+        self.fan_out(at, event, post);
+    }
+
+    fn keep(&mut self, at: u32, event: &Event, now_ms: u64) {
+        let Some(channel) = &mut self.channels[at as usize] else { return };
+        let home = channel.home.get_or_insert_default();
+        if home.kept_bytes() == 0 {
+            self.keepers.push_back(channel.name.clone());
+        }
+        self.kept_bytes = self.kept_bytes.saturating_add_signed(home.keep(event, now_ms));
+        while self.kept_bytes > self.kept_most
+            && let Some(oldest) = self.keepers.pop_front()
+        {
+            self.expire(&oldest, None);
+        }
+    }
+
+    /// Forgets the kept event of a channel if it is due, or at once.
+    fn expire(&mut self, name: &ChannelName, now_ms: Option<u64>) -> bool {
+        let Some(at) = self.find(name.app(), name.text(), name.hash()) else { return true };
+        let Some(channel) = &mut self.channels[at as usize] else { return true };
+        let Some(home) = &mut channel.home else { return true };
+        self.kept_bytes -= home.expire(now_ms);
+        let expired = home.kept_bytes() == 0;
+        if expired {
+            self.release_if_empty(at);
+        }
+        expired
+    }
+
+    /// Forgets kept events whose time has come.
+    pub fn sweep(&mut self, now_ms: u64) {
+        for name in std::mem::take(&mut self.keepers) {
+            if !self.expire(&name, Some(now_ms)) {
+                self.keepers.push_back(name);
+            }
+        }
+    }
+
+    fn fan_out(&self, at: u32, event: &Event, post: &mut Post) {
+        let Some(channel) = &self.channels[at as usize] else { return };
+        for core in channel.interest.iter() {
+            post.down(core, Down::Deliver { name: channel.name.clone(), event: event.clone() });
+        }
+    }
+
+    /// Takes a request from core `from`: we are the home. A publish is returned, for delivery to
+    /// our own subscribers; further events may be in [`Hub::next_local`].
+    pub fn request(
+        &mut self,
+        from: u16,
+        request: Up,
+        now_ms: u64,
+        post: &mut Post,
+    ) -> Option<(ChannelName, Event)> {
+        match request {
+            Up::Interest { asked, name } => {
+                self.note_interest(from, &name);
+                post.down(from, Down::Interested { asked, name });
+            }
+            Up::Join { asked, slot, name, wish } => {
+                let at = self.find_or_insert(&name);
+                let conn = ConnId { core: from, slot };
+                let welcome = self.grant(conn, at, wish, now_ms, post);
+                if welcome.is_ok() {
+                    self.note_interest(from, &name);
+                } else {
+                    self.release_if_empty(at);
+                }
+                post.down(from, Down::Welcome { asked, slot, name, welcome });
+            }
+            Up::Leave { slot, name } => {
+                let at = self.find(name.app(), name.text(), name.hash())?;
+                self.exit(ConnId { core: from, slot }, at, post);
+                self.release_if_empty(at);
+            }
+            Up::Count { name, count } => self.note_count(from, &name, count),
+            Up::Forget { name } => {
+                let at = self.find(name.app(), name.text(), name.hash())?;
+                self.note_count(from, &name, 0);
+                if let Some(channel) = &mut self.channels[at as usize] {
+                    channel.interest.remove(from);
+                }
+                self.release_if_empty(at);
+            }
+            Up::Ask { query, ack } => {
+                let answer = self.ask(&query, now_ms);
+                post.down(from, Down::Answer { ack, answer });
+            }
+            Up::Publish { name, event, ack } => {
+                let found = match self.find(name.app(), name.text(), name.hash()) {
+                    None if event.keep.is_some() => Some(self.insert(name.clone())),
+                    found => found,
+                };
+                if let Some(at) = found {
+                    self.order(at, &event, now_ms, post);
+                }
+                if let Some(ack) = ack {
+                    let answer = Answer::Channel(self.facts(&name, now_ms));
+                    post.down(from, Down::Answer { ack, answer });
+                }
+                return Some((name, event));
+            }
+        }
+        None
+    }
+
+    fn find_or_insert(&mut self, name: &ChannelName) -> u32 {
+        let found = self.find(name.app(), name.text(), name.hash());
+        found.unwrap_or_else(|| self.insert(name.clone()))
+    }
+
+    fn note_interest(&mut self, from: u16, name: &ChannelName) {
+        let at = self.find_or_insert(name);
+        if let Some(channel) = &mut self.channels[at as usize] {
+            channel.interest.insert(from);
+        }
+    }
+
+    fn note_count(&mut self, from: u16, name: &ChannelName, count: u32) {
+        let Some(at) = self.find(name.app(), name.text(), name.hash()) else { return };
+        let Some(channel) = &mut self.channels[at as usize] else { return };
+        if count > 0 || channel.home.is_some() {
+            channel.home.get_or_insert_default().set_count(from, count);
+        }
+    }
+
+    /// Puts a question to the cores that can answer it. Gives our own answer, if we can, and how
+    /// many cores will answer by [`Down::Answer`].
+    pub fn put(
+        &self,
+        query: &Query,
+        ack: Ack,
+        now_ms: u64,
+        post: &mut Post,
+    ) -> (Option<Answer>, u32) {
+        let asked: Vec<u16> = match query {
+            Query::Channels { .. } => (0..self.cores).collect(),
+            Query::Channel { app, name } | Query::Users { app, name } => {
+                vec![self.home_of(self.hasher.hash(*app, name))]
+            }
+        };
+        let others = asked.iter().filter(|core| **core != self.core);
+        let mut count = 0;
+        for core in others {
+            post.up(*core, Up::Ask { query: query.clone(), ack });
+            count += 1;
+        }
+        let ours = asked.contains(&self.core).then(|| self.ask(query, now_ms));
+        (ours, count)
+    }
+
+    /// Answers for the channels of which this core is the home.
+    pub fn ask(&self, query: &Query, now_ms: u64) -> Answer {
+        match query {
+            Query::Channels { app, prefix } => {
+                let mut found = Vec::new();
+                for channel in self.channels.iter().flatten() {
+                    let name = &channel.name;
+                    let ours = self.home_of(name.hash()) == self.core;
+                    if !ours || name.app() != *app || !name.text().starts_with(&**prefix) {
+                        continue;
+                    }
+                    let facts = self.facts(name, now_ms);
+                    if facts.subscriptions > 0 {
+                        found.push((name.clone(), facts));
+                    }
+                }
+                Answer::Channels(found)
+            }
+            Query::Channel { app, name } => {
+                Answer::Channel(self.facts(&self.hasher.name(*app, name), now_ms))
+            }
+            Query::Users { app, name } => {
+                let at = self.find(*app, name, self.hasher.hash(*app, name));
+                let channel = at.and_then(|at| self.channels[at as usize].as_ref());
+                let home = channel.and_then(|channel| channel.home.as_ref());
+                Answer::Users(home.map(|home| home.users()).unwrap_or_default())
+            }
+        }
+    }
+
+    /// What this core knows of a channel of which it is the home.
+    pub fn facts(&self, name: &ChannelName, now_ms: u64) -> Facts {
+        let at = self.find(name.app(), name.text(), name.hash());
+        let Some(channel) = at.and_then(|at| self.channels[at as usize].as_ref()) else {
+            return Facts::default();
+        };
+        let home = channel.home.as_ref();
+        Facts {
+            subscriptions: channel.subscribers.len() as u64
+                + home.map_or(0, |home| home.remote_count()),
+            users: home.map_or(0, |home| home.user_count() as u64),
+            kept: home.and_then(|home| home.kept_facts(now_ms)),
+        }
+    }
+}
