@@ -1,8 +1,9 @@
 //! The process: one thread a core, listeners, signals, drain.
 
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::dialect::Env;
 use crate::hub::Hasher;
+use crate::limits::REACTOR_CONNECTIONS;
 use crate::reactor::{ACCEPTS_PER_LISTENER, Addresses, Mail, Parts, Peers, Reactor, wire};
 use crate::shard::{Common, Shard};
 use crate::stats::Counters;
@@ -79,13 +80,7 @@ impl Server {
             threads => threads,
         } as u16;
         let connections = connections_per_reactor(&config, count)?;
-        let mut listeners = Vec::new();
-        let mut addresses = Vec::new();
-        for listener in &config.listeners {
-            let (address, sockets) = listen(listener.address, count)?;
-            addresses.push(address);
-            listeners.push(sockets);
-        }
+        let (addresses, mut listeners) = listen_all(&config.listeners, count)?;
         let random = || sys::random_u64().map_err(|e| Error::System("random numbers", e));
         let (seed, node) = (random()?, random()? as u32);
         let lane = (config.limits.mailbox_messages / usize::from(count)).max(LANE_MIN);
@@ -126,7 +121,14 @@ impl Server {
             let (setup, ready) = (setup.clone(), ready.clone());
             let thread = std::thread::Builder::new().name(format!("reactor-{core}"));
             let spawned = thread.spawn(move || sit(seat, &setup, &ready));
-            server.threads.push(spawned.map_err(|e| Error::System("starting a thread", e))?);
+            match spawned {
+                Ok(thread) => server.threads.push(thread),
+                Err(error) => {
+                    // The others wait for one that will not come, and end with the process.
+                    server.threads.clear();
+                    return Err(Error::System("starting a thread", error));
+                }
+            }
         }
         drop(ready);
         for started in started.iter().take(usize::from(count)) {
@@ -179,13 +181,16 @@ impl Server {
 
     /// Waits until all reactors have ended.
     pub fn join(&mut self) -> Result<(), Error> {
+        // All of them, whatever becomes of one: their clients are to hear of the end.
+        let mut outcome = Ok(());
         for (core, thread) in self.threads.drain(..).enumerate() {
-            match thread.join() {
-                Ok(ended) => ended.map_err(|error| Error::System("a reactor", error))?,
-                Err(_) => return Err(Error::Panicked(core)),
-            }
+            let ended = match thread.join() {
+                Ok(ended) => ended.map_err(|error| Error::System("a reactor", error)),
+                Err(_) => Err(Error::Panicked(core)),
+            };
+            outcome = outcome.and(ended);
         }
-        Ok(())
+        outcome
     }
 }
 
@@ -219,7 +224,7 @@ struct Seat {
 
 /// One reactor's thread.
 fn sit(
-    mut seat: Seat,
+    seat: Seat,
     setup: &Setup,
     ready: &mpsc::Sender<Result<usize, SetupError>>,
 ) -> io::Result<()> {
@@ -240,7 +245,7 @@ fn sit(
         Err(error) => {
             let _ = ready.send(Err(error));
             // Nothing will ever be busy here, and the others must not wait for it.
-            seat.mail.all_idle(true);
+            setup.peers.note_idle(seat.core);
             return Ok(());
         }
     };
@@ -258,7 +263,20 @@ fn sit(
         clock: setup.clock,
     });
     let _ = ready.send(Ok(fixed_bytes));
+    let _idle = IdleAtEnd { peers: &setup.peers, core: seat.core };
     reactor.run()
+}
+
+/// Whatever ends a reactor: the others do not wait for it in a drain.
+struct IdleAtEnd<'s> {
+    peers: &'s Peers,
+    core: u16,
+}
+
+impl Drop for IdleAtEnd<'_> {
+    fn drop(&mut self) {
+        self.peers.note_idle(self.core);
+    }
 }
 
 /// A ring's file table is bounded by the limit of open files, each ring's for itself.
@@ -269,19 +287,41 @@ fn connections_per_reactor(config: &Config, reactors: u16) -> Result<u32, Error>
         0 => most,
         total => total.div_ceil(usize::from(reactors)),
     };
-    Ok(wanted.min(most) as u32)
+    Ok(wanted.min(most).min(REACTOR_CONNECTIONS) as u32)
+}
+
+/// Where it listens, and for each address one socket a reactor.
+type Listening = (Vec<SocketAddr>, Vec<Vec<Socket>>);
+
+fn listen_all(listeners: &[config::Listener], reactors: u16) -> Result<Listening, Error> {
+    let mut listening = Listening::default();
+    for listener in listeners {
+        let address = listener.address;
+        // Beside an IPv4 listener, an IPv6 one keeps to its own family.
+        let same = |other: &config::Listener| {
+            other.address.is_ipv4() && other.address.port() == address.port()
+        };
+        let (bound, sockets) = listen(address, listeners.iter().any(same), reactors)?;
+        listening.0.push(bound);
+        listening.1.push(sockets);
+    }
+    Ok(listening)
 }
 
 /// One socket a reactor on `address`. Another process on the same address is an error, although
 /// sockets that share a port would let it be.
-fn listen(address: SocketAddr, reactors: u16) -> Result<(SocketAddr, Vec<Socket>), Error> {
+fn listen(
+    address: SocketAddr,
+    only_v6: bool,
+    reactors: u16,
+) -> Result<(SocketAddr, Vec<Socket>), Error> {
     let failed = |error| Error::Listen { address, error };
-    drop(std::net::TcpListener::bind(address).map_err(failed)?);
-    let first = sys::listen(address).map_err(failed)?;
+    drop(sys::listen(address, only_v6, false).map_err(failed)?);
+    let first = sys::listen(address, only_v6, true).map_err(failed)?;
     let bound = first.local_addr().map_err(failed)?.as_socket().unwrap_or(address);
     let mut sockets = vec![first];
     for _ in 1..reactors {
-        sockets.push(sys::listen(bound).map_err(failed)?);
+        sockets.push(sys::listen(bound, only_v6, true).map_err(failed)?);
     }
     Ok((bound, sockets))
 }

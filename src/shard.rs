@@ -226,11 +226,14 @@ impl Shard {
     }
 
     fn close_for(&mut self, slot: Slot, why: Why, now: Now) {
+        // What another session has asked for is not this one's.
+        let others = std::mem::take(&mut self.actions);
         if let Some((session, mut around)) = self.session(slot, now) {
             session.close_for(why, &mut around);
             self.after(slot, now);
             self.list(slot);
         }
+        self.actions = others;
     }
 
     /// How many connections there are.
@@ -444,7 +447,8 @@ impl Shard {
         }
         let Some((session, mut around)) = self.session(slot, now) else { return };
         session.settle(&mut around);
-        let answered = session.counted_fresh && !session.is_fresh();
+        let waits = session.is_fresh() && session.ending() == Ending::Open;
+        let answered = session.counted_fresh && !waits;
         session.counted_fresh &= !answered;
         let open = session.is_open_socket();
         self.fresh -= usize::from(answered);

@@ -82,7 +82,8 @@ pub fn serve(words: &[String]) -> io::Result<()> {
         std::process::exit(0);
     }
     // With the options of polycast's own: without no-delay, answers wait for acknowledgements.
-    let listener = TcpListener::from(sys::listen(SocketAddr::from(([127, 0, 0, 1], 0)))?);
+    let listener =
+        TcpListener::from(sys::listen(SocketAddr::from(([127, 0, 0, 1], 0)), false, true)?);
     let address = listener.local_addr()?;
     std::thread::spawn(move || {
         let served = match kind {

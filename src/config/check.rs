@@ -93,6 +93,7 @@ fn check_timeouts(config: &Config) -> Result<(), Error> {
         ("timeouts.head_ms", timeouts.head_ms),
         ("timeouts.body_ms", timeouts.body_ms),
         ("timeouts.keep_alive_ms", timeouts.keep_alive_ms),
+        ("timeouts.message_ms", timeouts.message_ms),
         ("timeouts.close_ms", timeouts.close_ms),
         ("timeouts.send_ms", timeouts.send_ms),
     ] {

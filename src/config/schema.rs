@@ -187,6 +187,8 @@ pub struct Timeouts {
     pub body_ms: u64,
     /// Idle time between two requests of one connection.
     pub keep_alive_ms: u64,
+    /// From the first byte of a WebSocket message to its last.
+    pub message_ms: u64,
     /// The WebSocket close handshake, and lingering after an HTTP answer that closes.
     pub close_ms: u64,
     /// Time without any progress of a write queue that is not empty.
@@ -199,6 +201,7 @@ impl Default for Timeouts {
             head_ms: 10_000,
             body_ms: 30_000,
             keep_alive_ms: 60_000,
+            message_ms: 60_000,
             close_ms: 5_000,
             send_ms: 30_000,
         }

@@ -1,4 +1,5 @@
-//! Who is in what, from both sides, so that joining and leaving take constant time.
+//! Who is in what, from both sides: leaving takes constant time, joining looks through what the
+//! connection is in already.
 //!
 //! A connection's list names its channels and its place in each; a channel's list names its
 //! connections and, for each, the place in that connection's list. Removing moves the last entry

@@ -20,6 +20,8 @@ pub struct Peer {
     pub stop: AtomicBool,
     /// The descriptor of its ring; -1 until it has one.
     pub ring: AtomicI32,
+    /// Its drain is over, or it has ended in another way.
+    idle: AtomicBool,
 }
 
 /// All cores of a process.
@@ -37,8 +39,16 @@ impl Peers {
             parked: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             ring: AtomicI32::new(-1),
+            idle: AtomicBool::new(false),
         };
         Peers { cores: (0..count).map(peer).collect(), busy: AtomicUsize::new(count.into()) }
+    }
+
+    /// Notes that a core has nothing left to drain.
+    pub fn note_idle(&self, core: u16) {
+        if !self.core(core).idle.swap(true, Ordering::AcqRel) {
+            self.busy.fetch_sub(1, Ordering::AcqRel);
+        }
     }
 
     /// One core.
@@ -66,8 +76,6 @@ pub struct Mail {
     /// By the other core; none for this one.
     to: Vec<Option<Outlet>>,
     from: Vec<Option<Inlet>>,
-    /// Whether this core has reported that its drain is over.
-    idle: bool,
 }
 
 /// The lanes between all cores, each for at least `capacity` messages.
@@ -75,7 +83,7 @@ pub fn wire(peers: &Arc<Peers>, capacity: usize) -> Vec<Mail> {
     let cores = 0..peers.cores.len();
     let mail = |core| {
         let (to, from) = (Vec::new(), Vec::new());
-        Mail { core: core as u16, peers: peers.clone(), to, from, idle: false }
+        Mail { core: core as u16, peers: peers.clone(), to, from }
     };
     let mut mails: Vec<Mail> = cores.clone().map(mail).collect();
     for from in cores.clone() {
@@ -111,10 +119,9 @@ impl Mail {
     }
 
     /// Notes that this core's drain is over, if it is; says whether every core's is.
-    pub fn all_idle(&mut self, idle: bool) -> bool {
-        if idle && !self.idle {
-            self.idle = true;
-            self.peers.busy.fetch_sub(1, Ordering::AcqRel);
+    pub(super) fn all_idle(&self, idle: bool) -> bool {
+        if idle {
+            self.peers.note_idle(self.core);
         }
         self.peers.busy.load(Ordering::Acquire) == 0
     }

@@ -19,7 +19,7 @@ use crate::uring::{Done, Ring};
 use socket2::Socket;
 use std::collections::HashMap;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
@@ -81,7 +81,7 @@ impl Addresses {
             return true;
         }
         let Ok(mut open) = self.open.lock() else { return true };
-        let count = open.entry(address).or_insert(0);
+        let count = open.entry(network(address)).or_insert(0);
         let admitted = *count < self.most;
         *count += usize::from(admitted);
         admitted
@@ -92,12 +92,22 @@ impl Addresses {
             return;
         }
         let Ok(mut open) = self.open.lock() else { return };
+        let address = network(address);
         if let Some(count) = open.get_mut(&address) {
             *count -= 1;
             if *count == 0 {
                 open.remove(&address);
             }
         }
+    }
+}
+
+/// An IPv4 address, or the 64-bit network of an IPv6 one: whoever has one address of such a
+/// network has them all.
+fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
     }
 }
 
@@ -197,6 +207,10 @@ impl Reactor {
             if self.next_sweep.due(now) {
                 self.sweep(now);
             }
+            if self.accept_again.due(now) {
+                self.accept_again = Deadline::NEVER;
+                self.arm_accepts();
+            }
             self.hand_over_mail(now);
             self.flush(now);
             if self.is_over(now) {
@@ -236,10 +250,6 @@ impl Reactor {
         let busy = !self.shard.is_empty() || self.stopping.is_some();
         self.next_sweep = now.plus_ms(if busy { SWEEP_MS } else { IDLE.as_millis() as u64 });
         self.counters.channels.set(self.shard.channel_count() as u64);
-        if self.accept_again.due(now) {
-            self.accept_again = Deadline::NEVER;
-            self.arm_accepts();
-        }
     }
 
     // --- accepting ---

@@ -282,7 +282,8 @@ impl Session {
         let mut out = self.queue.open_tail();
         let last = requests.flush(&mut out, around);
         self.queue.close_tail(out, around.now.ms);
-        let done = self.eof && requests.ticket().is_none();
+        // What is held has not been asked for yet.
+        let done = self.eof && !self.paused && requests.ticket().is_none();
         if last || done {
             self.end(Ending::Flush, around);
         }
@@ -312,8 +313,12 @@ impl Session {
     ) -> Result<(), Full> {
         match &mut self.stage {
             Stage::Socket(socket) if socket.compresses() => {
+                // Once it has gone through a window that is kept, it has to be sent.
+                if !self.queue.has_room(broadcast.plain.len(), bound) {
+                    return Err(Full);
+                }
                 let frame = socket.squeezed(broadcast, codecs);
-                self.queue.push(&frame, bound, now_ms)
+                self.queue.push(&frame, usize::MAX, now_ms)
             }
             _ => self.queue.push(&broadcast.plain, bound, now_ms),
         }
@@ -340,7 +345,7 @@ impl Session {
     /// Closes for a reason of the server's.
     pub fn close_for(&mut self, why: Why, around: &mut Surroundings<'_>) {
         if why == Why::Slow {
-            self.queue.drop_broadcasts();
+            self.queue.drop_from_broadcast();
         }
         match &self.stage {
             Stage::Socket(_) => {
@@ -382,7 +387,9 @@ impl Session {
         if !self.deadline.due(around.now) {
             return;
         }
-        if self.ending != Ending::Open {
+        let closing = self.ending != Ending::Open
+            || matches!(&self.stage, Stage::Socket(socket) if !socket.is_open());
+        if closing {
             if !self.queue.is_empty() && !self.queue.is_stuck(timeouts.close_ms, around.now.ms) {
                 self.deadline = around.now.plus_ms(timeouts.close_ms);
                 return;
@@ -390,9 +397,14 @@ impl Session {
             around.counters.timed_out.add(1);
             return self.end(Ending::Cut, around);
         }
+        if self.paused && matches!(self.stage, Stage::Socket(_)) {
+            // Its signs of life are not read; `send_ms` ends it if it does not read, either.
+            self.deadline = around.now.plus_ms(timeouts.send_ms);
+            return;
+        }
         let mut out = self.queue.open_tail();
         let after = match &mut self.stage {
-            Stage::Http(requests) => requests.late(&mut out, &mut self.deadline, around),
+            Stage::Http(requests) => requests.late(&mut out, around),
             Stage::Socket(socket) => socket.beat(&mut out, &mut self.deadline, around),
         };
         self.queue.close_tail(out, around.now.ms);

@@ -119,12 +119,22 @@ impl Queue {
         }
     }
 
-    /// Throws away the broadcasts that have not been handed to the kernel. What has ends at a
-    /// frame's end; replies, among them perhaps the 101, stay.
-    pub fn drop_broadcasts(&mut self) {
-        self.segments.retain(|segment| matches!(segment, Segment::Own(_)));
+    /// Whether a broadcast of `bytes` keeps to the bound.
+    pub fn has_room(&self, bytes: usize, bound: usize) -> bool {
+        self.broadcasts + bytes <= bound
+    }
+
+    /// Throws away the first broadcast that has not been handed to the kernel, and all behind it:
+    /// what is compressed with a kept window cannot be read when something before it is missing.
+    /// Replies before it, among them perhaps the 101, stay.
+    pub fn drop_from_broadcast(&mut self) {
+        let is_shared = |segment: &Segment| matches!(segment, Segment::Shared(_));
+        let end = self.segments.iter().position(is_shared).unwrap_or(self.segments.len());
+        self.segments.truncate(end);
         self.segments.shrink_to_fit();
         self.broadcasts = self.sending_broadcasts;
+        let left: usize = self.segments.iter().map(|segment| segment.len()).sum();
+        self.replies = self.sending_replies + left;
     }
 
     /// Whether nothing waits, here or at the kernel's.
@@ -188,19 +198,21 @@ mod tests {
     }
 
     #[test]
-    fn broadcasts_can_be_dropped_and_replies_stay() {
+    fn what_is_unsent_can_be_dropped_from_the_first_broadcast_on() {
         let mut queue = Queue::default();
         assert_eq!(queue.push(&frame(4), 10, 0), Ok(()));
         assert_eq!(queue.take_batch().map(|batch| batch.len()), Some(1));
-        queue.close_tail(b"reply".to_vec(), 0);
+        queue.close_tail(b"101".to_vec(), 0);
         assert_eq!(queue.push(&frame(6), 10, 0), Ok(()));
-        queue.drop_broadcasts();
-        assert_eq!(queue.push(&frame(7), 10, 0), Err(Full), "what the kernel has still counts");
-        assert_eq!(queue.push(&frame(6), 10, 0), Ok(()));
+        queue.close_tail(b"pong".to_vec(), 0);
+        queue.drop_from_broadcast();
+        assert_eq!(queue.replies(), 3);
+        assert!(!queue.has_room(7, 10), "what the kernel has still counts");
+        assert!(queue.has_room(6, 10));
         queue.settled(Vec::new(), 0);
         let batch = queue.take_batch().expect("a batch");
         let bytes: Vec<u8> = batch.iter().flat_map(|segment| segment.to_vec()).collect();
-        assert_eq!(bytes, b"replyffffff");
+        assert_eq!(bytes, b"101");
     }
 
     #[test]

@@ -110,6 +110,8 @@ impl Requests {
         let timeouts = &around.env.config.timeouts;
         let phase = self.reader.phase();
         match phase {
+            // Blank lines before the first request buy no time.
+            Phase::Idle if self.is_fresh() => {}
             Phase::Idle => *deadline = around.now.plus_ms(timeouts.keep_alive_ms),
             Phase::Head if before != Phase::Head => {
                 // The first request has its time from the connection's start.
@@ -124,17 +126,12 @@ impl Requests {
     }
 
     /// The deadline has come.
-    pub(super) fn late(
-        &mut self,
-        out: &mut Vec<u8>,
-        deadline: &mut Deadline,
-        around: &mut Surroundings<'_>,
-    ) -> After {
-        if !self.replies.is_empty() {
-            *deadline = around.now.plus_ms(around.env.config.timeouts.keep_alive_ms);
-            return After::Again;
-        }
+    pub(super) fn late(&mut self, out: &mut Vec<u8>, around: &mut Surroundings<'_>) -> After {
         around.counters.timed_out.add(1);
+        if !self.replies.is_empty() {
+            // What another core has not acknowledged in this time, it never will.
+            return After::End(Ending::Cut);
+        }
         if matches!(self.reader.phase(), Phase::Head | Phase::Body) {
             around.counters.http_errors.add(1);
             let text = "the request took too long to arrive\n";
@@ -251,7 +248,7 @@ fn push(
     }
     let fields: &[(&str, &str)] = match (reply.status, reply.allow) {
         (405, Some(allow)) => &[("Allow", allow)],
-        (426, _) => &[("Upgrade", "websocket")],
+        (426, _) => &[("Upgrade", "websocket"), ("Connection", "Upgrade")],
         _ => &[],
     };
     Response::json(reply.status, &reply.body)

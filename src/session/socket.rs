@@ -18,6 +18,8 @@ pub(super) struct Socket {
     channel: Option<Box<Channel>>,
     /// When the peer was last heard.
     heard_ms: u64,
+    /// When the message began of which part is in; 0 between messages.
+    begun_ms: u64,
     closing: Handshake,
     beat: Beat,
     flood: Flood,
@@ -43,6 +45,7 @@ impl Flood {
     }
 }
 
+const LATE: Closing = Closing::new(close::POLICY, "the message took too long to arrive");
 const FLOOD: Closing = Closing::new(close::POLICY, "too many control frames");
 
 /// Who takes the messages.
@@ -70,6 +73,7 @@ impl Socket {
             endpoint,
             channel,
             heard_ms: now_ms,
+            begun_ms: 0,
             closing: Handshake::Open,
             beat: Beat::None,
             flood: Flood::default(),
@@ -95,7 +99,10 @@ impl Socket {
         let (taken, event) = self.reader.next(Role::Server, &limits, input);
         let mut wanted = None;
         let after = match event {
-            Event::Need => After::Need,
+            Event::Need => {
+                self.time_message(deadline, around);
+                After::Need
+            }
             Event::Message { .. } | Event::Ping(_) | Event::Pong(_) if !is_open => After::Again,
             Event::Message { payload: &mut [], .. } | Event::Ping(_) | Event::Pong(_)
                 if self.flood.is_over(around) =>
@@ -106,6 +113,7 @@ impl Socket {
             }
             Event::Message { kind, compressed, payload } => {
                 around.counters.messages_received.add(1);
+                self.begun_ms = 0;
                 let mut to = Recipient {
                     endpoint: &mut self.endpoint,
                     channel: self.channel.as_deref_mut(),
@@ -141,6 +149,20 @@ impl Socket {
             *deadline = around.now.plus_ms(around.env.config.timeouts.close_ms);
         }
         (taken, after)
+    }
+
+    /// A message has its time from its first byte, however its bytes are spread.
+    fn time_message(&mut self, deadline: &mut Deadline, around: &Surroundings<'_>) {
+        if !self.reader.mid_message() {
+            self.begun_ms = 0;
+        } else if self.begun_ms == 0 {
+            self.begun_ms = around.now.ms.max(1);
+            *deadline = (*deadline).min(self.message_deadline(around));
+        }
+    }
+
+    fn message_deadline(&self, around: &Surroundings<'_>) -> Deadline {
+        Deadline(self.begun_ms + around.env.config.timeouts.message_ms)
     }
 
     fn violated(
@@ -276,8 +298,14 @@ impl Socket {
     ) -> After {
         let now = around.now;
         if !self.is_open() {
+            // The peer's close frame has not come.
             around.counters.timed_out.add(1);
             return After::End(Ending::Cut);
+        }
+        if self.reader.mid_message() && self.message_deadline(around).due(now) {
+            around.counters.timed_out.add(1);
+            self.close(&LATE, out);
+            return After::End(Ending::Flush);
         }
         let activity_ms = around.env.config.pusher.activity_timeout_s * 1000;
         let answer_ms = around.env.config.pusher.pong_timeout_s * 1000;
@@ -285,6 +313,9 @@ impl Socket {
         if silent_ms < activity_ms {
             self.beat = Beat::None;
             *deadline = Deadline(self.heard_ms + activity_ms);
+            if self.reader.mid_message() {
+                *deadline = (*deadline).min(self.message_deadline(around));
+            }
             return After::Again;
         }
         match self.beat {

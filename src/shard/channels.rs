@@ -145,6 +145,7 @@ impl Shard {
 
     /// Closes the connections of `self.subscribers`, and empties that list.
     fn close_listed(&mut self, closing: &Closing, now: Now) {
+        let others = std::mem::take(&mut self.actions);
         for index in std::mem::take(&mut self.subscribers) {
             let Some(slot) = self.sessions.slot_at(index) else { continue };
             if let Some((session, mut around)) = self.session(slot, now) {
@@ -153,5 +154,6 @@ impl Shard {
                 self.list(slot);
             }
         }
+        self.actions = others;
     }
 }

@@ -11,6 +11,15 @@ use std::sync::Arc;
 /// Oldest kernel with everything that is needed.
 const KERNEL_FLOOR: (u32, u32) = (6, 1);
 
+/// Oldest kernel whose receive bundles are used. Those from 6.10 on may store a shortened length in
+/// the buffer ring, so that a later bundle has a partly filled buffer in its middle.
+const BUNDLES_FLOOR: (u32, u32) = (6, 18);
+
+/// Whether this kernel's receive bundles can be trusted.
+pub(super) fn bundles_are_sound() -> bool {
+    Signs::read().kernel().is_some_and(|kernel| kernel >= BUNDLES_FLOOR)
+}
+
 /// Why io_uring cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
@@ -174,7 +183,12 @@ fn rows() -> Vec<Row> {
             true,
             "the one timer of a core",
         ),
-        row("receive bundles", params.is_feature_recvsend_bundle(), false, "6.10; used"),
+        row(
+            "receive bundles",
+            params.is_feature_recvsend_bundle(),
+            false,
+            "6.10; used from 6.18 on",
+        ),
         row("no submission array", no_array, false, "6.6; used"),
         row("minimum wait", params.is_feature_min_timeout(), false, "6.12; not used"),
     ]

@@ -3,13 +3,14 @@
 use super::accept::AcceptPlace;
 use super::buffers::{self, Buffers, Pieces};
 use super::send::{Outgoing, Sent};
-use super::{Done, Op, Tag};
+use super::{Done, Op, Tag, probe};
 use crate::mem::{Segment, Slot};
 use crate::stats::Counters;
 use io_uring::squeue::Entry;
 use io_uring::{IoUring, opcode, types};
 use std::collections::VecDeque;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
@@ -49,7 +50,7 @@ pub struct SetupError {
 pub struct Ring {
     // Declared first, dropped first: the kernel's side ends before the memory goes.
     io: IoUring,
-    buffers: Buffers,
+    buffers: ManuallyDrop<Buffers>,
     sends: Vec<Option<Box<Outgoing>>>,
     #[expect(clippy::vec_box, reason = "a batch moves between the lists while it is idle")]
     spare: Vec<Box<Outgoing>>,
@@ -57,7 +58,7 @@ pub struct Ring {
     /// Operations for which the submission queue had no room.
     waiting: VecDeque<Entry>,
     bundles: bool,
-    /// Accepts and sends whose memory the kernel may touch.
+    /// Accepts, receives and sends whose memory the kernel may touch.
     in_flight: usize,
     counters: Arc<Counters>,
 }
@@ -75,10 +76,10 @@ impl Ring {
         let buffers = Buffers::new(settings.buffers, settings.buffer_bytes)
             .map_err(step("mapping receive buffers"))?;
         buffers.register(&submitter).map_err(step("registering receive buffers"))?;
-        let bundles = io.params().is_feature_recvsend_bundle();
+        let bundles = io.params().is_feature_recvsend_bundle() && probe::bundles_are_sound();
         Ok(Ring {
             io,
-            buffers,
+            buffers: ManuallyDrop::new(buffers),
             sends: Vec::new(),
             spare: Vec::new(),
             places: (0..settings.accepts).map(|_| AcceptPlace::new()).collect(),
@@ -89,7 +90,8 @@ impl Ring {
         })
     }
 
-    /// Bytes of memory that this ring holds whatever the load: queues, file table, buffers.
+    /// Bytes of memory that this ring holds whatever the load: queues and buffers. The kernel's
+    /// file table comes to some 16 bytes for each connection that there may be.
     pub fn fixed_bytes(&self) -> usize {
         let params = self.io.params();
         let queues = params.sq_entries() as usize * 64 + params.cq_entries() as usize * 16;
@@ -131,6 +133,7 @@ impl Ring {
         } else {
             opcode::RecvMulti::new(file, buffers::GROUP).build()
         };
+        self.in_flight += 1;
         self.push(entry, tag(Op::Receive, slot));
     }
 
@@ -296,6 +299,9 @@ impl Ring {
         }
         for entry in self.io.completion() {
             if let Some(tag) = Tag::unpack(entry.user_data()) {
+                if tag.op == Op::Receive && !io_uring::cqueue::more(entry.flags()) {
+                    self.in_flight -= 1;
+                }
                 done.push(Done {
                     op: tag.op,
                     index: tag.index,
@@ -320,6 +326,9 @@ impl Drop for Ring {
             // Closing a ring ends its operations a little later, not at once.
             std::mem::forget(std::mem::take(&mut self.sends));
             std::mem::forget(std::mem::take(&mut self.places));
+        } else {
+            // SAFETY: nothing is in flight, and the buffers are not used again.
+            unsafe { ManuallyDrop::drop(&mut self.buffers) };
         }
     }
 }

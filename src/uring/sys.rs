@@ -11,14 +11,17 @@ const BACKLOG: i32 = 4096;
 
 /// A listening socket that shares its port with those of the other cores. Its options are
 /// inherited by the connections: no delay for small segments, probes against vanished peers.
-pub fn listen(address: SocketAddr) -> io::Result<Socket> {
+///
+/// An IPv6 socket takes IPv4 connections, too, unless `only_v6` is set. Without `shared` nobody
+/// else may listen there, in this process or another.
+pub fn listen(address: SocketAddr, only_v6: bool, shared: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
+    socket.set_reuse_port(shared)?;
     socket.set_tcp_nodelay(true)?;
     socket.set_keepalive(true)?;
     if address.is_ipv6() {
-        socket.set_only_v6(false)?;
+        socket.set_only_v6(only_v6)?;
     }
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;

@@ -9,8 +9,11 @@ use flate2::{Compress, Compression as Level, Decompress, FlushCompress, FlushDec
 const TAIL: [u8; 4] = [0, 0, 0xff, 0xff];
 /// Speed before size: a fan-out server compresses what others wait for.
 const LEVEL: u32 = 1;
-/// Bytes by which output grows.
+/// Bytes by which output grows at least.
 const BLOCK: usize = 16 * 1024;
+/// Final blocks in one message (section 7.2.3.4): each begins a new stream, which costs more than
+/// its few bytes on the wire.
+const STREAMS: usize = 16;
 
 /// Heap bytes that a compressor with a window of `bits` holds.
 pub const fn deflater_bytes(bits: u8) -> usize {
@@ -110,8 +113,9 @@ impl Inflater {
         if !self.keep_window {
             self.zlib.reset(false);
         }
-        self.run(message, most, out)?;
-        self.run(&TAIL, most, out)
+        let mut streams = 0;
+        self.run(message, most, out, &mut streams)?;
+        self.run(&TAIL, most, out, &mut streams)
     }
 
     fn run(
@@ -119,10 +123,12 @@ impl Inflater {
         mut input: &[u8],
         most: usize,
         out: &mut Vec<u8>,
+        streams: &mut usize,
     ) -> Result<(), InflateError> {
         loop {
             if out.len() == out.capacity() {
-                out.reserve(BLOCK.max(input.len()).min(most.saturating_sub(out.len()) + BLOCK));
+                let left = most.saturating_sub(out.len());
+                out.reserve_exact(BLOCK.max(out.len() / 2).min(left + BLOCK));
             }
             let (taken_before, given_before) = (self.zlib.total_in(), out.len());
             let status = self
@@ -137,6 +143,10 @@ impl Inflater {
             match status {
                 // A final block (section 7.2.3.4): what follows begins a new stream.
                 Status::StreamEnd => {
+                    *streams += 1;
+                    if *streams > STREAMS {
+                        return Err(InflateError::Invalid);
+                    }
                     self.zlib.reset(false);
                     if input.is_empty() {
                         return Ok(());
@@ -222,8 +232,19 @@ mod tests {
         let most = 100_000;
         let result = Inflater::new(false).inflate(&wire, most, &mut out);
         assert_eq!(result, Err(InflateError::TooBig));
-        let bound = most + BLOCK.max(wire.len()) + BLOCK;
+        let bound = most + BLOCK;
         assert!(out.capacity() <= bound, "{} > {bound}", out.capacity());
+    }
+
+    #[test]
+    fn final_blocks_are_few() {
+        let inflate = |blocks: usize| {
+            let message = [0x03, 0x00].repeat(blocks);
+            Inflater::new(false).inflate(&message, 1000, &mut Vec::new())
+        };
+        assert_eq!(inflate(STREAMS), Ok(()));
+        assert_eq!(inflate(STREAMS + 1), Err(InflateError::Invalid));
+        assert_eq!(inflate(1 << 20), Err(InflateError::Invalid));
     }
 
     #[test]

@@ -203,7 +203,7 @@ impl Channel {
             &mut codecs.inflater
         };
         let result = inflater.inflate(message, most, &mut out);
-        codecs.in_turn += out.len();
+        codecs.in_turn += out.len() + message.len();
         result.map(|()| out)
     }
 }

@@ -201,3 +201,42 @@ fn a_turn_has_time_for_others_while_one_client_is_decompressed() {
     }
     heavy.sync();
 }
+
+#[test]
+fn messages_that_are_dropped_do_not_spoil_a_kept_window() {
+    use polycast::config::SlowConsumer;
+    let mut config = compressing(Compression::Dedicated);
+    config.threads = 1;
+    config.slow_consumer = SlowConsumer::Drop;
+    config.limits.write_queue_bytes = 64 * 1024;
+    let Some(server) = start(config) else { return };
+    let address = server.addresses()[0];
+    let mut slow = Client::connect_narrow(address);
+    slow.send(handshake(APP_PATH, OFFER).as_bytes());
+    assert_eq!(slow.response().status, 101);
+    slow.established();
+    slow.subscribe("news");
+    let mut publisher = Client::connect(address);
+    let mut rng = fastrand::Rng::with_seed(1);
+    let mut sent = Vec::new();
+    while server.count("slow_consumer_dropped") < 20 {
+        // Hard to compress, and each like the one before.
+        let noise: String = (0..3000).map(|_| rng.alphanumeric()).collect();
+        for number in 0..5 {
+            let data = format!("{number} {noise}");
+            publisher.publish("news", &data);
+            sent.push(event("news", &data));
+        }
+        assert!(sent.len() < 50_000);
+    }
+    let dropped = server.count("slow_consumer_dropped") as usize;
+    let mut inflater = Inflater::new(true);
+    let mut expected = sent.iter();
+    for _ in 0..sent.len() - dropped {
+        let frame = slow.frame();
+        let mut out = Vec::new();
+        inflater.inflate(&frame.payload, 1 << 20, &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert!(expected.any(|sent| *sent == text), "a message that was never sent: {text:.60}");
+    }
+}

@@ -540,3 +540,74 @@ fn handshakes_in_flight_are_bounded() {
     Client::open(address, "/echo").sync();
     assert_eq!(server.count("refused_handshake"), 1);
 }
+
+#[test]
+fn a_message_that_does_not_end_is_closed_in_its_time() {
+    let mut config = quick();
+    config.timeouts.message_ms = 600;
+    let Some(server) = start(config) else { return };
+    let address = server.addresses()[0];
+    let mut healthy = Healthy::new(address);
+    let mut slow = Client::open(address, "/echo");
+    let frame = masked(true, TEXT, b"a message");
+    let start = Instant::now();
+    // A byte now and then keeps it from looking silent.
+    for byte in &frame[..frame.len() - 1] {
+        slow.stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+        let _ = std::io::Write::write(&mut slow.stream, &[*byte]);
+        let mut one = [0];
+        if matches!(slow.stream.peek(&mut one), Ok(1..)) {
+            break;
+        }
+    }
+    slow.stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let (code, reason) = slow.close();
+    assert_eq!((code, &*reason), (1008, "the message took too long to arrive"));
+    assert!(start.elapsed() >= Duration::from_millis(550), "{:?}", start.elapsed());
+    healthy.check();
+}
+
+#[test]
+fn blank_lines_buy_no_time() {
+    let Some(server) = start(quick()) else { return };
+    let address = server.addresses()[0];
+    let mut client = Client::connect(address);
+    let start = Instant::now();
+    client.send(b"\r\n");
+    client.drained();
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+}
+
+#[test]
+fn who_pipelines_much_and_ends_its_side_gets_every_answer() {
+    let Some(server) = start(config()) else { return };
+    let address = server.addresses()[0];
+    for round in 0..20 {
+        let mut client = Client::connect(address);
+        let requests: Vec<u8> =
+            (0..100).flat_map(|at| publish(&format!("channel-{at}"), "x")).collect();
+        client.send(&requests);
+        client.stream.shutdown(Shutdown::Write).unwrap();
+        for at in 0..100 {
+            assert_eq!(client.response().status, 200, "round {round}, answer {at}");
+        }
+        client.end();
+    }
+    assert_eq!(server.count("published"), 2000);
+}
+
+#[test]
+fn both_families_listen_on_one_port() {
+    let mut config = config();
+    config.listeners = vec![listener("127.0.0.1:0")];
+    let Some(first) = start(config.clone()) else { return };
+    let port = first.addresses()[0].port();
+    drop(first);
+    config.listeners =
+        vec![listener(&format!("0.0.0.0:{port}")), listener(&format!("[::]:{port}"))];
+    config.is_demo = false;
+    let Some(_server) = start(config) else { return };
+    for address in [format!("127.0.0.1:{port}"), format!("[::1]:{port}")] {
+        Client::open(address.parse().unwrap(), "/echo").sync();
+    }
+}

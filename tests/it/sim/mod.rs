@@ -114,7 +114,7 @@ impl World {
         let mut config = config(
             "[apps.limits]\nsubscriptions_per_connection = 3\n\
              [limits]\nwrite_queue_bytes = 65536\ncontrol_frames_per_s = 60000\n\
-             [timeouts]\nsend_ms = 20000\n",
+             [timeouts]\nsend_ms = 20000\nmessage_ms = 3600000\n",
         );
         if drops {
             config.slow_consumer = SlowConsumer::Drop;
