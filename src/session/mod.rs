@@ -19,7 +19,7 @@ use crate::time::{Deadline, Now};
 use crate::ws::output::{BITS, Channel, Codecs, Output};
 use request::Requests;
 use socket::Socket;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// What a session works with during one call.
 pub struct Surroundings<'a> {
@@ -85,7 +85,9 @@ pub struct Session {
     /// Whether the shard's list of those that congestion has paused has it; the shard's to keep.
     pub waits: bool,
     deadline: Deadline,
-    peer: SocketAddr,
+    /// Address and port of the peer, without the padding of a `SocketAddr`.
+    ip: IpAddr,
+    port: u16,
 }
 
 enum Stage {
@@ -115,13 +117,14 @@ impl Session {
             counted_fresh: false,
             waits: false,
             deadline: now.plus_ms(env.config.timeouts.head_ms),
-            peer,
+            ip: peer.ip(),
+            port: peer.port(),
         }
     }
 
     /// The peer's address.
     pub fn peer(&self) -> SocketAddr {
-        self.peer
+        SocketAddr::new(self.ip, self.port)
     }
 
     /// Whether no request has been read to its end yet.
@@ -491,5 +494,15 @@ fn context<'c>(
         actions: around.actions,
         closing,
         draining: around.draining,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_fits_a_size_class_of_the_allocator() {
+        assert!(size_of::<Session>() <= 256, "{} bytes", size_of::<Session>());
     }
 }

@@ -19,12 +19,12 @@ const JOIN_BYTES: usize = 16 * 1024;
 #[derive(Debug, Default)]
 pub struct Queue {
     segments: Vec<Segment>,
-    /// Bytes in `segments` and at the kernel's.
-    replies: usize,
-    broadcasts: usize,
+    /// Bytes in `segments` and at the kernel's. The configuration's bounds keep them below 4 GiB.
+    replies: u32,
+    broadcasts: u32,
     /// Bytes at the kernel's.
-    sending_replies: usize,
-    sending_broadcasts: usize,
+    sending_replies: u32,
+    sending_broadcasts: u32,
     sending: bool,
     /// When the queue began to wait, or last got bytes off.
     progress_ms: u64,
@@ -33,12 +33,11 @@ pub struct Queue {
 impl Queue {
     /// Adds a broadcast frame, unless more than `bound` bytes of such would wait then.
     pub fn push(&mut self, frame: &Handle, bound: usize, now_ms: u64) -> Result<(), Full> {
-        let broadcasts = self.broadcasts + frame.len();
-        if broadcasts > bound {
+        if !self.has_room(frame.len(), bound) {
             return Err(Full);
         }
         self.waits(now_ms);
-        self.broadcasts = broadcasts;
+        self.broadcasts += frame.len() as u32;
         self.segments.push(Segment::Shared(frame.clone()));
         Ok(())
     }
@@ -51,7 +50,7 @@ impl Queue {
         }
         match self.segments.pop() {
             Some(Segment::Own(bytes)) => {
-                self.replies -= bytes.len();
+                self.replies -= bytes.len() as u32;
                 bytes
             }
             _ => Vec::new(),
@@ -64,7 +63,7 @@ impl Queue {
             return;
         }
         self.waits(now_ms);
-        self.replies += bytes.len();
+        self.replies += bytes.len() as u32;
         self.segments.push(Segment::Own(bytes));
     }
 
@@ -87,8 +86,8 @@ impl Queue {
         self.sending = true;
         for segment in &batch {
             match segment {
-                Segment::Own(bytes) => self.sending_replies += bytes.len(),
-                Segment::Shared(frame) => self.sending_broadcasts += frame.len(),
+                Segment::Own(bytes) => self.sending_replies += bytes.len() as u32,
+                Segment::Shared(frame) => self.sending_broadcasts += frame.len() as u32,
             }
         }
         Some(batch)
@@ -121,7 +120,7 @@ impl Queue {
 
     /// Whether a broadcast of `bytes` keeps to the bound.
     pub fn has_room(&self, bytes: usize, bound: usize) -> bool {
-        self.broadcasts + bytes <= bound
+        self.broadcasts as usize + bytes <= bound
     }
 
     /// Throws away the first broadcast that has not been handed to the kernel, and all behind it:
@@ -134,7 +133,7 @@ impl Queue {
         self.segments.shrink_to_fit();
         self.broadcasts = self.sending_broadcasts;
         let left: usize = self.segments.iter().map(|segment| segment.len()).sum();
-        self.replies = self.sending_replies + left;
+        self.replies = self.sending_replies + left as u32;
     }
 
     /// Whether nothing waits, here or at the kernel's.
@@ -144,7 +143,7 @@ impl Queue {
 
     /// Bytes of replies that wait.
     pub fn replies(&self) -> usize {
-        self.replies
+        self.replies as usize
     }
 
     /// Whether bytes wait and none has left for `ms`.
