@@ -98,11 +98,13 @@ fn main() -> ExitCode {
 }
 
 fn serve(arguments: Serve) -> ExitCode {
-    let config = match &arguments.config {
+    let file = arguments.config.clone();
+    let overrides = arguments.overrides();
+    let config = match &file {
         Some(file) => Config::load(file),
         None => Ok(Config::demo()),
     };
-    let config = match config.and_then(|config| config.with(arguments.overrides())) {
+    let config = match config.and_then(|config| config.with(overrides.clone())) {
         Ok(config) => config,
         Err(error) => return fail(&error, EXIT_USAGE),
     };
@@ -110,7 +112,8 @@ fn serve(arguments: Serve) -> ExitCode {
     if config.is_demo {
         tracing::warn!("no configuration: serving the demo application, whose secret is public");
     }
-    match server::run(config) {
+    let source = file.map(|file| server::Source::new(file, overrides, &config));
+    match server::run(config, source) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error, error.exit_code()),
     }

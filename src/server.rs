@@ -1,4 +1,8 @@
-//! The process: one thread a core, listeners, signals, drain.
+//! The process: one thread a core, listeners, signals, reload, drain.
+
+mod reload;
+
+pub use reload::Source;
 
 use crate::config::{self, Config};
 use crate::dialect::Env;
@@ -9,7 +13,7 @@ use crate::shard::{Common, Shard};
 use crate::stats::Counters;
 use crate::uring::sys::{self, Clock};
 use crate::uring::{Ring, Settings, SetupError, Waker, probe};
-use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 use socket2::Socket;
 use std::io::{self, Write};
@@ -18,6 +22,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::sync::{Arc, Barrier};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// Files beside the connections: listeners, rings, logs.
 const RESERVED_FILES: u64 = 64;
@@ -67,6 +72,7 @@ pub struct Server {
     threads: Vec<JoinHandle<io::Result<()>>>,
     peers: Arc<Peers>,
     counters: Vec<Arc<Counters>>,
+    env: Arc<Env>,
     connections: u32,
     fixed_bytes: usize,
 }
@@ -108,6 +114,7 @@ impl Server {
             threads: Vec::new(),
             peers: peers.clone(),
             counters: Vec::new(),
+            env: setup.common.env.clone(),
             connections,
             fixed_bytes: 0,
         };
@@ -157,6 +164,34 @@ impl Server {
     pub fn counts(&self) -> Vec<(&'static str, u64)> {
         let names = Counters::default().list();
         names.into_iter().map(|(name, _)| (name, self.count(name))).collect()
+    }
+
+    /// Takes over a configuration that was read anew, without dropping a connection: applications
+    /// and their limits, routes, time-outs, and bounds of connections to come. Reactors have it
+    /// within a second.
+    pub fn renew(&mut self, config: Config) {
+        self.env = Arc::new(self.env.renewed(config));
+        for core in 0..self.threads.len() as u16 {
+            if let Ok(mut renewed) = self.peers.core(core).renewed.lock() {
+                *renewed = Some(self.env.clone());
+            }
+        }
+    }
+
+    /// Reads the configuration file again, and says what came of it.
+    fn reload(&mut self, source: &Source) {
+        match source.load() {
+            Ok(config) => {
+                let restart = source.needing_restart(&config);
+                if !restart.is_empty() {
+                    let sections = restart.join(", ");
+                    tracing::warn!(sections, "changed, and take effect with a restart");
+                }
+                tracing::info!(apps = config.apps.len(), "configuration reloaded");
+                self.renew(config);
+            }
+            Err(error) => tracing::error!(%error, "configuration not reloaded"),
+        }
     }
 
     /// Logs every counter that is not zero.
@@ -327,9 +362,9 @@ fn listen(
 }
 
 /// Serves until SIGTERM or SIGINT, then drains. A second one ends the process at once. SIGUSR1 logs
-/// the counters.
-pub fn run(config: Config) -> Result<(), Error> {
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGUSR1])
+/// the counters. SIGHUP, or a change of the file, reads the configuration from `source` again.
+pub fn run(config: Config, source: Option<Source>) -> Result<(), Error> {
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGUSR1, SIGHUP])
         .map_err(|e| Error::System("catching signals", e))?;
     let hello = Greeting::new(&config);
     let mut server = Server::start(config)?;
@@ -343,31 +378,21 @@ pub fn run(config: Config) -> Result<(), Error> {
         fixed_bytes_per_reactor = server.fixed_bytes,
         "started"
     );
-    let (ended, end) = mpsc::channel();
+    let (caught, signal) = mpsc::channel();
     let handle = signals.handle();
     std::thread::spawn(move || {
         for signal in signals.forever() {
-            if ended.send(signal).is_err() {
+            if caught.send(signal).is_err() {
                 return;
             }
         }
     });
-    let signal = loop {
-        match end.recv_timeout(std::time::Duration::from_millis(500)) {
-            Ok(SIGUSR1) => server.log_counts("counters"),
-            Ok(signal) => break Some(signal),
-            Err(mpsc::RecvTimeoutError::Disconnected) => break None,
-            Err(mpsc::RecvTimeoutError::Timeout) => {}
-        }
-        if server.threads.iter().any(JoinHandle::is_finished) {
-            break None; // A reactor has failed; `join` says why.
-        }
-    };
-    tracing::info!(?signal, "draining");
+    let ended_by = attend(&mut server, source, &signal);
+    tracing::info!(signal = ended_by, "draining");
     server.stop();
     std::thread::spawn(move || {
-        while let Ok(signal) = end.recv() {
-            if signal != SIGUSR1 {
+        while let Ok(signal) = signal.recv() {
+            if matches!(signal, SIGTERM | SIGINT) {
                 std::process::exit(130);
             }
         }
@@ -376,6 +401,39 @@ pub fn run(config: Config) -> Result<(), Error> {
     handle.close();
     server.log_counts("stopped");
     outcome
+}
+
+/// How often the configuration file and the reactors' threads are looked at.
+const ATTENTION: Duration = Duration::from_millis(500);
+
+/// Waits for the signal that ends the server, or for a reactor that fails, and does what other
+/// signals ask for meanwhile.
+fn attend(
+    server: &mut Server,
+    mut source: Option<Source>,
+    signals: &mpsc::Receiver<i32>,
+) -> Option<i32> {
+    loop {
+        let signal = match signals.recv_timeout(ATTENTION) {
+            Ok(signal @ (SIGTERM | SIGINT)) => return Some(signal),
+            Ok(signal) => Some(signal),
+            Err(mpsc::RecvTimeoutError::Disconnected) => return None,
+            Err(mpsc::RecvTimeoutError::Timeout) => None,
+        };
+        if signal == Some(SIGUSR1) {
+            server.log_counts("counters");
+        }
+        if let Some(source) = &mut source {
+            if source.has_changed() || signal == Some(SIGHUP) {
+                server.reload(source);
+            }
+        } else if signal == Some(SIGHUP) {
+            tracing::warn!("no configuration file to reload");
+        }
+        if server.threads.iter().any(JoinHandle::is_finished) {
+            return None; // A reactor has failed; `join` says why.
+        }
+    }
 }
 
 /// What the program prints when it serves.

@@ -205,6 +205,19 @@ impl Shard {
         self.drain_slice(now);
     }
 
+    /// Takes over a configuration that was read anew.
+    pub fn renew(&mut self, env: Arc<Env>, now: Now) {
+        self.env = env;
+        for index in 0..self.sessions.end() {
+            let Some(slot) = self.sessions.slot_at(index) else { continue };
+            if let Some((session, mut around)) = self.session(slot, now) {
+                session.renewed(&mut around);
+                self.after(slot, now);
+                self.list(slot);
+            }
+        }
+    }
+
     /// Begins a shutdown: new WebSockets are refused, the present ones are closed over the next
     /// sweeps.
     pub fn drain(&mut self) {

@@ -6,6 +6,7 @@ use crate::config::{self, Config};
 use crate::http::query::{self, Plus};
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// What every dialect can look up. Shared by all cores; nothing in it is locked.
@@ -28,6 +29,14 @@ impl Env {
         let off = |route: &config::Route| route.compression == config::Compression::Off;
         let compresses = !config.routes.iter().all(off);
         Env { config, apps, compresses, node }
+    }
+
+    /// The environment after the configuration was read anew. Applications keep their numbers and
+    /// their connections; one that is gone is disabled.
+    pub fn renewed(&self, config: Config) -> Env {
+        let mut env = Env::new(config, self.node);
+        env.apps = self.apps.renewed(&env.config.apps);
+        env
     }
 
     /// The path below the configured prefix, if it has that prefix.
@@ -91,10 +100,16 @@ pub struct App {
     /// Its keys, ready to verify with.
     pub keys: Vec<signature::Key>,
     /// Its connections on all cores. Not touched by messages.
-    connections: AtomicUsize,
+    connections: Arc<AtomicUsize>,
 }
 
 impl App {
+    fn new(config: config::App, connections: Arc<AtomicUsize>) -> App {
+        let keys = config.key_pairs();
+        let keys = keys.map(|(key, secret)| signature::Key::new(key, secret.expose())).collect();
+        App { keys, config, connections }
+    }
+
     /// Counts one more connection, unless the application has as many as it may.
     pub fn admit(&self) -> bool {
         let most = match self.config.limits.connections {
@@ -121,19 +136,40 @@ pub struct Apps {
 
 impl Apps {
     fn new(configs: &[config::App]) -> Apps {
-        let mut apps = Apps { list: Vec::new(), by_key: HashMap::new(), by_id: HashMap::new() };
-        for (number, app) in configs.iter().enumerate() {
+        let list = configs.iter().map(|app| App::new(app.clone(), Arc::default()));
+        Apps::of(list.collect(), configs.len())
+    }
+
+    /// Of `list`, the first `present` applications that are not gone can be named.
+    fn of(list: Vec<App>, present: usize) -> Apps {
+        let mut apps = Apps { list, by_key: HashMap::new(), by_id: HashMap::new() };
+        for (number, app) in apps.list.iter().enumerate() {
             let number = number as u32;
-            let keys = app.key_pairs();
-            apps.by_id.insert(app.id.clone(), number);
-            apps.by_key.extend(app.key_pairs().map(|(key, _)| (key.to_owned(), number)));
-            apps.list.push(App {
-                keys: keys.map(|(key, secret)| signature::Key::new(key, secret.expose())).collect(),
-                config: app.clone(),
-                connections: AtomicUsize::new(0),
-            });
+            if !app.keys.is_empty() {
+                apps.by_id.insert(app.config.id.clone(), number);
+                let keys = app.config.key_pairs();
+                apps.by_key.extend(keys.map(|(key, _)| (key.to_owned(), number)));
+            }
         }
+        debug_assert_eq!(apps.by_id.len(), present);
         apps
+    }
+
+    fn renewed(&self, configs: &[config::App]) -> Apps {
+        let mut list = Vec::new();
+        for old in &self.list {
+            let new = configs.iter().find(|app| app.id == old.config.id);
+            let mut app = App::new(new.unwrap_or(&old.config).clone(), old.connections.clone());
+            if new.is_none() {
+                app.config.enabled = false;
+                app.keys.clear();
+            }
+            list.push(app);
+        }
+        let is_new = |app: &&config::App| self.list.iter().all(|old| old.config.id != app.id);
+        let added = configs.iter().filter(is_new);
+        list.extend(added.map(|app| App::new(app.clone(), Arc::default())));
+        Apps::of(list, configs.len())
     }
 
     /// The application with this number.
@@ -199,5 +235,29 @@ mod tests {
         assert_eq!([app.admit(), app.admit(), app.admit()], [true, true, false]);
         app.release();
         assert!(app.admit());
+    }
+
+    #[test]
+    fn applications_keep_their_numbers_and_counts_when_the_configuration_changes() {
+        let mut config = Config::demo();
+        let mut second = config.apps[0].clone();
+        (second.id, second.key) = ("2".to_owned(), "second".to_owned());
+        config.apps.push(second.clone());
+        config.apps[1].limits.connections = 1;
+        let env = Env::new(config.clone(), 7);
+        assert!(env.apps.get(1).admit());
+        let mut third = second;
+        (third.id, third.key) = ("3".to_owned(), "third".to_owned());
+        config.apps = vec![third, config.apps[1].clone()];
+        let env = env.renewed(config.clone());
+        assert_eq!(env.apps.by_key("app-key"), None);
+        assert!(!env.apps.get(0).config.enabled);
+        assert_eq!((env.apps.by_key("second"), env.apps.by_id("3")), (Some(1), Some(2)));
+        assert!(!env.apps.get(1).admit(), "its connection still counts");
+        // It comes back under its number.
+        config.apps.push(Config::demo().apps.remove(0));
+        let env = env.renewed(config);
+        assert_eq!(env.apps.by_id("1"), Some(0));
+        assert!(env.apps.get(0).config.enabled);
     }
 }

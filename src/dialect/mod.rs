@@ -185,6 +185,9 @@ pub trait Dialect: Sized {
     /// Asks, in the dialect's words, a peer that has not answered a ping for a sign of life.
     fn nudge(&mut self, context: &mut Context<'_>);
 
+    /// The configuration was read anew.
+    fn renewed(&mut self, context: &mut Context<'_>);
+
     /// Why the server closes, in the dialect's codes.
     fn closing(why: Why) -> Closing;
 
@@ -253,6 +256,11 @@ macro_rules! table {
             /// See [`Dialect::nudge`].
             pub fn nudge(&mut self, cx: &mut Context<'_>) {
                 match self { $(Connection::$name(it) => it.nudge(cx),)* }
+            }
+
+            /// See [`Dialect::renewed`].
+            pub fn renewed(&mut self, cx: &mut Context<'_>) {
+                match self { $(Connection::$name(it) => it.renewed(cx),)* }
             }
 
             /// See [`Dialect::closing`].

@@ -1,11 +1,12 @@
 //! Mail between cores: two bounded lanes for each ordered pair, and who sleeps.
 
 use super::Reactor;
+use crate::dialect::Env;
 use crate::hub::{Down, Up};
 use crate::mem::mailbox::{Receiver, Sender, mailbox};
 use crate::time::Now;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering, fence};
+use std::sync::{Arc, Mutex};
 
 /// Deliveries taken from one core in one turn, so that its mail cannot starve the connections.
 const TAKEN_PER_TURN: usize = 4096;
@@ -20,8 +21,17 @@ pub struct Peer {
     pub stop: AtomicBool,
     /// The descriptor of its ring; -1 until it has one.
     pub ring: AtomicI32,
+    /// A configuration that the core has not taken over yet.
+    pub renewed: Mutex<Option<Arc<Env>>>,
     /// Its drain is over, or it has ended in another way.
     idle: AtomicBool,
+}
+
+impl Peer {
+    /// Takes a new configuration, if there is one.
+    pub(super) fn take_renewed(&self) -> Option<Arc<Env>> {
+        self.renewed.try_lock().ok()?.take()
+    }
 }
 
 /// All cores of a process.
@@ -39,6 +49,7 @@ impl Peers {
             parked: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             ring: AtomicI32::new(-1),
+            renewed: Mutex::new(None),
             idle: AtomicBool::new(false),
         };
         Peers { cores: (0..count).map(peer).collect(), busy: AtomicUsize::new(count.into()) }

@@ -240,6 +240,9 @@ impl Reactor {
     }
 
     fn sweep(&mut self, now: Now) {
+        if let Some(env) = self.mail.me().take_renewed() {
+            self.shard.renew(env, now);
+        }
         self.shard.sweep(now);
         self.crowd = self.crowd.max(self.shard.len());
         if self.crowd >= CROWD && self.shard.len() < self.crowd / 8 {

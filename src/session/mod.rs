@@ -337,6 +337,11 @@ impl Session {
         self.with_socket(around, |socket, out, around| socket.not_subscribed(name, out, around));
     }
 
+    /// The configuration was read anew.
+    pub fn renewed(&mut self, around: &mut Surroundings<'_>) {
+        self.with_socket(around, |socket, out, around| socket.renewed(out, around));
+    }
+
     /// Closes as the application wants it.
     pub fn close_with(&mut self, closing: &Closing, around: &mut Surroundings<'_>) {
         self.with_socket(around, |socket, out, _| {

@@ -269,6 +269,10 @@ impl Socket {
         self.tell(out, around, |it, context| it.not_subscribed(context, name))
     }
 
+    pub(super) fn renewed(&mut self, out: &mut Vec<u8>, around: &mut Surroundings<'_>) -> After {
+        self.tell(out, around, |it, context| it.renewed(context))
+    }
+
     /// Tells the dialect something, unless the connection is closing.
     fn tell(
         &mut self,

@@ -142,6 +142,12 @@ impl Dialect for Connection {
         context.send_text(words::PING);
     }
 
+    fn renewed(&mut self, context: &mut Context<'_>) {
+        if !context.env.apps.get(self.app).config.enabled {
+            context.close(codes::APP_DISABLED);
+        }
+    }
+
     fn closing(why: Why) -> Closing {
         match why {
             Why::Silent => codes::SILENT,

@@ -471,3 +471,26 @@ fn every_key_of_an_application_serves_and_signs() {
     }
     check_refused(address, "/app/app-key", "", 4005, "Path not found");
 }
+
+#[test]
+fn a_configuration_that_changes_drops_nobody_but_who_is_disabled() {
+    let config = config();
+    let Some(mut server) = start(config.clone()) else { return };
+    let address = server.addresses()[0];
+    let mut stays = Client::subscriber(address, "news");
+    let mut renewed = config.clone();
+    let mut second = config.apps[0].clone();
+    (second.id, second.key) = ("2".to_owned(), "second".to_owned());
+    renewed.apps.push(second);
+    server.renew(renewed);
+    wait("the new application is served", || {
+        let mut client = Client::open(address, "/app/second?protocol=7");
+        client.text().contains("connection_established")
+    });
+    Client::connect(address).publish("news", "still here");
+    assert_eq!(stays.text(), event("news", "still here"));
+    let mut renewed = config;
+    renewed.apps[0].enabled = false;
+    server.renew(renewed);
+    assert_eq!(stays.close(), (4003, "Application disabled".to_owned()));
+}

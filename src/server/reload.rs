@@ -1,0 +1,67 @@
+//! A configuration file that may change while the server runs.
+
+use crate::config::{Config, Error, Overrides};
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+/// Where the configuration came from.
+#[derive(Debug)]
+pub struct Source {
+    path: PathBuf,
+    overrides: Overrides,
+    /// When the file was changed last, as far as is known.
+    seen: Option<SystemTime>,
+    /// What is in force of the parts that only a restart changes.
+    fixed: Config,
+}
+
+impl Source {
+    /// Watches `path`, from which `config` was read and changed by the command line's `overrides`.
+    pub fn new(path: PathBuf, overrides: Overrides, config: &Config) -> Source {
+        let mut source = Source { path, overrides, seen: None, fixed: config.clone() };
+        source.seen = source.modified();
+        source
+    }
+
+    fn modified(&self) -> Option<SystemTime> {
+        std::fs::metadata(&self.path).and_then(|metadata| metadata.modified()).ok()
+    }
+
+    /// Whether the file has changed since it was read or asked for last.
+    pub fn has_changed(&mut self) -> bool {
+        // A file that is being replaced may be missing for a moment.
+        let Some(modified) = self.modified() else { return false };
+        self.seen.replace(modified) != Some(modified)
+    }
+
+    /// Reads the file again.
+    ///
+    /// # Errors
+    /// As at the start; what is in force stays so.
+    pub fn load(&self) -> Result<Config, Error> {
+        Config::load(&self.path)?.with(self.overrides.clone())
+    }
+
+    /// The names of sections that differ and only take effect with a restart.
+    pub fn needing_restart(&self, config: &Config) -> Vec<&'static str> {
+        let was = &self.fixed;
+        let sizes = |config: &Config| {
+            let limits = &config.limits;
+            let buffers = (limits.receive_buffers, limits.receive_buffer_bytes);
+            let mail = (limits.mailbox_messages, limits.connections_per_address);
+            (limits.connections, buffers, mail, limits.cached_bytes)
+        };
+        let differ = [
+            ("threads", was.threads != config.threads || was.pin != config.pin),
+            ("drain_s", was.drain_s != config.drain_s),
+            ("listeners", was.listeners != config.listeners),
+            ("log", was.log != config.log),
+            ("limits", sizes(was) != sizes(config)),
+            (
+                "compression.windows_bytes",
+                was.compression.windows_bytes != config.compression.windows_bytes,
+            ),
+        ];
+        differ.into_iter().filter_map(|(name, differs)| differs.then_some(name)).collect()
+    }
+}
