@@ -16,7 +16,7 @@ pub(crate) fn run(data: &[u8]) {
     assert_eq!(told(role, &limits, &single), whole, "octet by octet");
 }
 
-fn told(role: Role, limits: &Limits, pieces: &[&[u8]]) -> Vec<String> {
+pub(super) fn told(role: Role, limits: &Limits, pieces: &[&[u8]]) -> Vec<String> {
     let mut reader = Reader::new();
     let mut told = Vec::new();
     for piece in pieces {
