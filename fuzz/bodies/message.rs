@@ -5,14 +5,14 @@ use super::{Script, frame, pieces};
 use polycast::ws::{Event, Kind, Limits, Role, Violation, close};
 
 /// Octets of a stream: more teach nothing.
-const STREAM: usize = 200_000;
+const STREAM: usize = 140_000;
 
 struct Model {
     role: Role,
     limits: Limits,
     open: Option<Open>,
     stream: Vec<u8>,
-    told: Vec<String>,
+    told: Vec<frame::Told>,
 }
 
 struct Open {
@@ -60,7 +60,7 @@ pub(crate) fn run(data: &[u8]) {
         }
         frame.write(&mut model.stream);
         let goes_on = model.frame(&frame).unwrap_or_else(|violation| {
-            model.told.push(format!("{:?}", Event::Violation(violation)));
+            model.told.push(frame::tell(&Event::Violation(violation)));
             false
         });
         if !goes_on {
@@ -84,7 +84,7 @@ fn payload(script: &mut Script<'_>) -> Vec<u8> {
     match script.byte().unwrap_or(0) {
         len @ 0..=199 => script.take(len.into()).to_vec(),
         255 => vec![b'z'; 0x1_0000],
-        long => vec![b'z'; usize::from(long - 200) * 700],
+        long => vec![b'z'; usize::from(long - 200) * 130],
     }
 }
 
@@ -117,11 +117,11 @@ impl Model {
         match frame.first & 15 {
             8 => {
                 let (code, reason) = close::parse(frame.payload)?;
-                self.told.push(format!("{:?}", Event::Close { code, reason }));
+                self.told.push(frame::tell(&Event::Close { code, reason }));
                 return Ok(false);
             }
-            9 => self.told.push(format!("{:?}", Event::Ping(frame.payload))),
-            10 => self.told.push(format!("{:?}", Event::Pong(frame.payload))),
+            9 => self.told.push(frame::tell(&Event::Ping(frame.payload))),
+            10 => self.told.push(frame::tell(&Event::Pong(frame.payload))),
             opcode => self.data(frame, opcode)?,
         }
         Ok(true)
@@ -176,7 +176,7 @@ impl Model {
         }
         if fin && let Some(mut open) = self.open.take() {
             let (kind, compressed, payload) = (open.kind, open.compressed, &mut open.payload[..]);
-            self.told.push(format!("{:?}", Event::Message { kind, compressed, payload }));
+            self.told.push(frame::tell(&Event::Message { kind, compressed, payload }));
         }
         Ok(())
     }

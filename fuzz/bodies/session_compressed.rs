@@ -19,6 +19,8 @@ const OFFERS: [&str; 8] = [
     "permessage-deflate; server_no_context_takeover; client_no_context_takeover",
     "permessage-deflate; unknown",
 ];
+/// More would teach nothing and take long.
+const OPERATIONS: usize = 150;
 const CHANNELS: [&str; 2] = ["a", "b"];
 
 struct World {
@@ -49,7 +51,8 @@ pub(crate) fn run(data: &[u8]) {
     }
     let mut world = World { machine: Machine::new(config), wires: Vec::new() };
     world.open(flags >> 5, true);
-    while let Some(op) = script.byte() {
+    for _ in 0..OPERATIONS {
+        let Some(op) = script.byte() else { break };
         world.operate(op, &mut script);
         let now = world.machine.now;
         world.machine.shard.next_turn(now);
