@@ -5,7 +5,8 @@ use flate2::{Decompress, FlushDecompress, Status};
 use polycast::ws::deflate::{Deflater, Inflater};
 
 /// Bytes of all messages together: more teach nothing.
-const TOTAL: usize = 100_000;
+const TOTAL: usize = 60_000;
+const MESSAGES: usize = 24;
 
 pub(crate) fn run(data: &[u8]) {
     let mut script = Script(data);
@@ -16,7 +17,8 @@ pub(crate) fn run(data: &[u8]) {
     let mut narrow = Decompress::new_with_window_bits(false, bits);
     let mut back = Vec::new();
     let mut total = 0;
-    while let Some(op) = script.byte() {
+    for _ in 0..MESSAGES {
+        let Some(op) = script.byte() else { return };
         let message = message(op, &mut script);
         total += message.len();
         if total > TOTAL {
@@ -47,7 +49,8 @@ fn message(op: u8, script: &mut Script<'_>) -> Vec<u8> {
         2 => {
             let times = usize::from(op & 63) * 37;
             let len = usize::from(script.byte().unwrap_or(0));
-            script.take(len).repeat(times)
+            let part = script.take(len);
+            part.repeat(times.min(TOTAL / part.len().max(1)))
         }
         _ => {
             let mut rng = fastrand::Rng::with_seed(script.byte().unwrap_or(0).into());
@@ -62,7 +65,7 @@ fn message(op: u8, script: &mut Script<'_>) -> Vec<u8> {
 /// Decompresses with little room at a time, so that only the window itself can be referred to.
 fn through(narrow: &mut Decompress, wire: &[u8]) -> Vec<u8> {
     let mut message = Vec::new();
-    let mut room = [0; 16];
+    let mut room = [0; 64];
     for mut input in [wire, &[0, 0, 0xff, 0xff]] {
         loop {
             let (taken, given) = (narrow.total_in(), narrow.total_out());
