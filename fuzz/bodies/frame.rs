@@ -16,7 +16,19 @@ pub(crate) fn run(data: &[u8]) {
     assert_eq!(told(role, &limits, &single), whole, "octet by octet");
 }
 
-fn told(role: Role, limits: &Limits, pieces: &[&[u8]]) -> Vec<String> {
+/// What an event says, and its payload if it is a message.
+pub(super) type Told = (String, Vec<u8>);
+
+pub(super) fn tell(event: &Event<'_>) -> Told {
+    match event {
+        Event::Message { kind, compressed, payload } => {
+            (format!("{kind:?} {compressed}"), payload.to_vec())
+        }
+        event => (format!("{event:?}"), Vec::new()),
+    }
+}
+
+pub(super) fn told(role: Role, limits: &Limits, pieces: &[&[u8]]) -> Vec<Told> {
     let mut reader = Reader::new();
     let mut told = Vec::new();
     for piece in pieces {
@@ -27,7 +39,7 @@ fn told(role: Role, limits: &Limits, pieces: &[&[u8]]) -> Vec<String> {
             at += taken;
             match event {
                 Event::Need => break,
-                event => told.push(format!("{event:?}")),
+                event => told.push(tell(&event)),
             }
         }
         assert_eq!(at, bytes.len(), "all is taken when more is needed");

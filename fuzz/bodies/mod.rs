@@ -2,13 +2,20 @@
 //! every input in `fuzz/seeds` runs under the ordinary tests.
 
 pub(crate) mod api_body;
+pub(crate) mod close;
 pub(crate) mod config;
+pub(crate) mod deflate_roundtrip;
 pub(crate) mod frame;
 pub(crate) mod http;
 pub(crate) mod hub;
+pub(crate) mod inflate;
 pub(crate) mod mask;
+pub(crate) mod message;
+pub(crate) mod negotiate;
 pub(crate) mod pusher_message;
 pub(crate) mod session;
+pub(crate) mod session_compressed;
+pub(crate) mod upgrade;
 pub(crate) mod utf8;
 
 /// Operations by the byte.

@@ -3,10 +3,8 @@
 //! Invariant: `consumed <= produced <= consumed + capacity`, both counted without wrapping to the
 //! ring's size, so that full and empty are told apart without a spare place.
 
-use std::cell::UnsafeCell;
+use super::sync::{Arc, AtomicUsize, Cell, Ordering};
 use std::mem::MaybeUninit;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The sending end. Only one thread can have it.
 pub struct Sender<T> {
@@ -25,7 +23,7 @@ pub struct Receiver<T> {
 /// A queue for at least `capacity` messages (rounded up to a power of two).
 pub fn mailbox<T: Send>(capacity: usize) -> (Sender<T>, Receiver<T>) {
     let capacity = capacity.max(2).next_power_of_two();
-    let places = (0..capacity).map(|_| UnsafeCell::new(MaybeUninit::uninit())).collect();
+    let places = (0..capacity).map(|_| Cell::new(MaybeUninit::uninit())).collect();
     let queue = Arc::new(Queue {
         produced: Padded(AtomicUsize::new(0)),
         consumed: Padded(AtomicUsize::new(0)),
@@ -48,7 +46,7 @@ impl<T> Sender<T> {
         let place = &self.queue.places[self.produced & (capacity - 1)];
         // SAFETY: this place is outside `consumed..produced`, so the receiver does not look at it,
         // and there is one sender only. The Release store below publishes the write.
-        unsafe { (*place.get()).write(message) };
+        place.with_mut(|place| _ = unsafe { (*place).write(message) });
         self.produced = self.produced.wrapping_add(1);
         self.queue.produced.0.store(self.produced, Ordering::Release);
         Ok(())
@@ -64,7 +62,7 @@ impl<T> Receiver<T> {
         let place = &self.queue.places[self.consumed & (self.queue.places.len() - 1)];
         // SAFETY: `consumed < produced` was seen by an Acquire load, so this place was written and
         // published, and it is read once: `consumed` moves past it below.
-        let message = unsafe { (*place.get()).assume_init_read() };
+        let message = place.with_mut(|place| unsafe { (*place).assume_init_read() });
         self.consumed = self.consumed.wrapping_add(1);
         self.queue.consumed.0.store(self.consumed, Ordering::Release);
         Some(message)
@@ -82,7 +80,7 @@ impl<T> Receiver<T> {
 struct Queue<T> {
     produced: Padded,
     consumed: Padded,
-    places: Box<[UnsafeCell<MaybeUninit<T>>]>,
+    places: Box<[Cell<MaybeUninit<T>>]>,
 }
 
 /// A counter alone on its cache lines: the two ends do not slow each other down.
@@ -97,18 +95,19 @@ unsafe impl<T: Send> Send for Queue<T> {}
 
 impl<T> Drop for Queue<T> {
     fn drop(&mut self) {
-        let produced = *self.produced.0.get_mut();
-        let mut at = *self.consumed.0.get_mut();
+        // Relaxed: whoever drops the last reference to the queue is behind both ends.
+        let produced = self.produced.0.load(Ordering::Relaxed);
+        let mut at = self.consumed.0.load(Ordering::Relaxed);
         while at != produced {
-            let place = &mut self.places[at & (self.places.len() - 1)];
+            let place = &self.places[at & (self.places.len() - 1)];
             // SAFETY: both ends are gone, and `consumed..produced` holds written, unread messages.
-            unsafe { place.get_mut().assume_init_drop() };
+            place.with_mut(|place| unsafe { (*place).assume_init_drop() });
             at = at.wrapping_add(1);
         }
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 
@@ -161,5 +160,95 @@ mod tests {
             assert_eq!(*got, n);
         }
         sender.join().expect("the sender ends");
+    }
+}
+
+/// Every order in which the two ends can meet. Messages are boxed, so that one which is read twice
+/// or never dropped is noticed.
+#[cfg(all(test, loom))]
+mod models {
+    use super::super::sync::explore;
+    use super::*;
+    use loom::thread;
+
+    /// A receiver that takes `count` messages, waiting for each.
+    fn take(rx: &mut Receiver<Arc<usize>>, count: usize) -> Vec<usize> {
+        let mut taken = Vec::new();
+        while taken.len() < count {
+            match rx.pop() {
+                Some(message) => taken.push(*message),
+                None => thread::yield_now(),
+            }
+        }
+        taken
+    }
+
+    #[test]
+    fn a_full_mailbox_gives_back_and_an_empty_one_gives_nothing() {
+        explore(|| {
+            let (mut tx, mut rx) = mailbox(2);
+            let sender = thread::spawn(move || {
+                (0..3).filter(|n| tx.push(Arc::new(*n)).is_ok()).collect::<Vec<_>>()
+            });
+            let mut got = Vec::new();
+            got.extend(rx.pop().map(|message| *message));
+            got.extend(rx.pop().map(|message| *message));
+            let sent = sender.join().expect("the sender ends");
+            assert!(sent.len() >= 2 && (sent.len() == 3 || !sent.contains(&2)), "{sent:?}");
+            got.extend(std::iter::from_fn(|| rx.pop()).map(|message| *message));
+            assert_eq!(got, sent);
+            assert!(rx.is_empty());
+        });
+    }
+
+    #[test]
+    fn places_are_used_again_in_order() {
+        explore(|| {
+            let (mut tx, mut rx) = mailbox(2);
+            let sender = thread::spawn(move || {
+                for n in 0..5 {
+                    let mut message = Arc::new(n);
+                    while let Err(back) = tx.push(message) {
+                        message = back;
+                        thread::yield_now();
+                    }
+                }
+            });
+            assert_eq!(take(&mut rx, 5), [0, 1, 2, 3, 4]);
+            assert!(rx.is_empty());
+            sender.join().expect("the sender ends");
+        });
+    }
+
+    #[test]
+    fn what_is_left_is_dropped_once_whoever_ends_last() {
+        explore(|| {
+            let counted = Arc::new(7);
+            let (mut tx, mut rx) = mailbox(2);
+            let inside = counted.clone();
+            let sender = thread::spawn(move || {
+                for _ in 0..3 {
+                    _ = tx.push(inside.clone());
+                }
+            });
+            drop(rx.pop());
+            drop(rx);
+            sender.join().expect("the sender ends");
+            assert_eq!(Arc::strong_count(&counted), 1);
+        });
+    }
+
+    #[test]
+    fn what_was_sent_before_the_sender_ended_arrives() {
+        explore(|| {
+            let (mut tx, mut rx) = mailbox(2);
+            let sender = thread::spawn(move || {
+                assert!(tx.push(Arc::new(0)).is_ok() && tx.push(Arc::new(1)).is_ok());
+            });
+            assert_eq!(take(&mut rx, 1), [0]);
+            sender.join().expect("the sender ends");
+            assert_eq!(take(&mut rx, 1), [1]);
+            assert!(rx.pop().is_none());
+        });
     }
 }

@@ -4,7 +4,9 @@
 
 pub mod frame;
 pub mod mailbox;
+pub mod park;
 pub mod slots;
+mod sync;
 
 pub use frame::{Frozen, Handle, Segment};
 pub use slots::{FreeList, Slot, Table};

@@ -4,8 +4,9 @@ use super::Reactor;
 use crate::dialect::Env;
 use crate::hub::{Down, Up};
 use crate::mem::mailbox::{Receiver, Sender, mailbox};
+use crate::mem::park::Parking;
 use crate::time::Now;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// Deliveries taken from one core in one turn, so that its mail cannot starve the connections.
@@ -15,8 +16,8 @@ const TAKEN_PER_TURN: usize = 4096;
 #[derive(Debug)]
 #[repr(align(128))]
 pub struct Peer {
-    /// The core waits in the kernel, or is about to.
-    pub parked: AtomicBool,
+    /// Whether the core waits in the kernel, or is about to.
+    pub parking: Parking,
     /// The core is to drain and end.
     pub stop: AtomicBool,
     /// The descriptor of its ring; -1 until it has one.
@@ -46,7 +47,7 @@ impl Peers {
     /// `count` cores, none of which has a ring yet.
     pub fn new(count: u16) -> Peers {
         let peer = |_| Peer {
-            parked: AtomicBool::new(false),
+            parking: Parking::new(),
             stop: AtomicBool::new(false),
             ring: AtomicI32::new(-1),
             renewed: Mutex::new(None),
@@ -119,10 +120,8 @@ impl Mail {
         self.peers.core(self.core)
     }
 
-    /// Whether mail waits that can be taken. Call after saying that this core sleeps.
+    /// Whether mail waits that can be taken. Call after [`Parking::announce`].
     pub(super) fn is_waiting(&mut self, takes_requests: bool) -> bool {
-        // Pairs with the fence of a core that puts mail in and then asks whether we sleep.
-        fence(Ordering::SeqCst);
         self.from
             .iter_mut()
             .flatten()
@@ -194,10 +193,8 @@ impl Reactor {
     }
 
     fn wake(&mut self, core: u16) {
-        // Pairs with the fence of a core that says it sleeps and then looks for mail.
-        fence(Ordering::SeqCst);
         let peer = self.mail.peers.core(core);
-        if peer.parked.load(Ordering::Relaxed) && peer.parked.swap(false, Ordering::AcqRel) {
+        if peer.parking.needs_wake() {
             let ring = peer.ring.load(Ordering::Acquire);
             if ring >= 0 {
                 self.counters.wakes_sent.add(1);

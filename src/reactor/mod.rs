@@ -197,7 +197,7 @@ impl Reactor {
         loop {
             let wait = self.park();
             self.ring.turn(wait, &mut done)?;
-            self.mail.me().parked.store(false, Ordering::Relaxed);
+            self.mail.me().parking.retract();
             self.counters.turns.add(1);
             let now = self.clock.now();
             for done in done.drain(..) {
@@ -225,10 +225,10 @@ impl Reactor {
             return Duration::ZERO;
         }
         let retry = !self.shard.post().is_empty() || !self.shard.takes_requests();
-        self.mail.me().parked.store(true, Ordering::SeqCst);
+        self.mail.me().parking.announce();
         let told = self.stopping.is_none() && self.mail.me().stop.load(Ordering::SeqCst);
         if told || self.mail.is_waiting(self.shard.takes_requests()) {
-            self.mail.me().parked.store(false, Ordering::Relaxed);
+            self.mail.me().parking.retract();
             return Duration::ZERO;
         }
         if retry {

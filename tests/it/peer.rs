@@ -1,6 +1,7 @@
 //! The other end of a connection: what a client says, in bytes, and what it hears, in messages.
 
 use polycast::crypto::{self, HmacKey};
+use polycast::ws::deflate::Inflater;
 use polycast::ws::{Event, Kind, Limits, Opcode, Reader, Role, frame};
 
 /// The application that every test here talks to.
@@ -84,6 +85,8 @@ pub(crate) enum Heard {
 pub(crate) struct Ear {
     bytes: Vec<u8>,
     socket: Option<Reader>,
+    /// For what the server compresses, once it has said that it does.
+    inflater: Option<Inflater>,
     /// The next answer is one to HEAD.
     pub(crate) head_only: bool,
 }
@@ -107,9 +110,13 @@ impl Ear {
     fn next(&mut self) -> Option<Heard> {
         let Some(reader) = &mut self.socket else { return self.answer() };
         let mut bytes = std::mem::take(&mut self.bytes);
-        let (taken, event) = reader.next(Role::Client, &Limits::default(), &mut bytes);
+        let limits = Limits { allow_rsv1: self.inflater.is_some(), ..Limits::default() };
+        let (taken, event) = reader.next(Role::Client, &limits, &mut bytes);
         let heard = match event {
             Event::Need => None,
+            Event::Message { kind, compressed: true, payload } => {
+                Some(inflated(self.inflater.as_mut(), kind, payload))
+            }
             Event::Message { kind: Kind::Text, payload, .. } => {
                 Some(Heard::Text(String::from_utf8_lossy(payload).into_owned()))
             }
@@ -141,7 +148,23 @@ impl Ear {
         self.bytes.drain(..end + length);
         if status == 101 {
             self.socket = Some(Reader::new());
+            let keeps = !head.contains("server_no_context_takeover");
+            let compresses = head.contains("Sec-WebSocket-Extensions: permessage-deflate");
+            self.inflater = compresses.then(|| Inflater::new(keeps));
         }
         Some(Heard::Answer { status, head, body })
+    }
+}
+
+fn inflated(inflater: Option<&mut Inflater>, kind: Kind, payload: &[u8]) -> Heard {
+    let mut message = Vec::new();
+    let result = inflater.map(|it| it.inflate(payload, 1 << 24, &mut message));
+    match (result, kind) {
+        (Some(Ok(())), Kind::Binary) => Heard::Binary(message),
+        (Some(Ok(())), Kind::Text) => match String::from_utf8(message) {
+            Ok(text) => Heard::Text(text),
+            Err(error) => Heard::Broken(error.to_string()),
+        },
+        (result, _) => Heard::Broken(format!("{result:?}")),
     }
 }

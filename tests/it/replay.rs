@@ -27,4 +27,7 @@ macro_rules! targets {
     };
 }
 
-targets! { mask frame utf8 http session pusher_message api_body hub config }
+targets! {
+    mask frame message utf8 close negotiate inflate deflate_roundtrip http upgrade session
+    session_compressed pusher_message api_body hub config
+}

@@ -1,0 +1,199 @@
+//! Operations on a shard whose routes compress: each peer understands all that it hears, and an
+//! echo is what was said.
+
+use super::Script;
+use crate::machine::{Machine, config};
+use crate::peer::{Heard, framed, handshake, signed};
+use polycast::config::Compression;
+use polycast::ws::deflate::Deflater;
+use polycast::ws::frame::{Header, push_with};
+use polycast::ws::{Opcode, extension, utf8};
+
+const OFFERS: [&str; 8] = [
+    "",
+    "permessage-deflate",
+    "permessage-deflate; client_max_window_bits",
+    "permessage-deflate; server_no_context_takeover; server_max_window_bits=9",
+    "permessage-deflate; client_no_context_takeover",
+    "permessage-deflate; server_max_window_bits=8, permessage-deflate; server_max_window_bits=12",
+    "permessage-deflate; server_no_context_takeover; client_no_context_takeover",
+    "permessage-deflate; unknown",
+];
+/// More would teach nothing and take long.
+const OPERATIONS: usize = 150;
+const CHANNELS: [&str; 2] = ["a", "b"];
+
+struct World {
+    machine: Machine,
+    wires: Vec<Wire>,
+}
+
+struct Wire {
+    is_echo: bool,
+    /// What it compresses with, once the server has agreed.
+    deflater: Option<Deflater>,
+    /// Messages that are to come back, as long as nothing odd was said.
+    due: Vec<Heard>,
+    is_odd: bool,
+}
+
+pub(crate) fn run(data: &[u8]) {
+    let mut script = Script(data);
+    let Some(flags) = script.byte() else { return };
+    let mut config = config(
+        "[apps.limits]\nmessage_bytes = 2000\n[limits]\nmessage_bytes = 20000\n\
+         frame_bytes = 20000\n[timeouts]\nclose_ms = 2000\n",
+    );
+    config.compression.min_bytes = [1, 40][usize::from(flags & 1)];
+    config.compression.windows_bytes = [0, 400_000, 1 << 26][usize::from(flags >> 1) % 3];
+    for (route, shared) in config.routes.iter_mut().zip([flags & 8, flags & 16]) {
+        route.compression = if shared == 0 { Compression::Dedicated } else { Compression::Shared };
+    }
+    let mut world = World { machine: Machine::new(config), wires: Vec::new() };
+    world.open(flags >> 5, true);
+    for _ in 0..OPERATIONS {
+        let Some(op) = script.byte() else { break };
+        world.operate(op, &mut script);
+        let now = world.machine.now;
+        world.machine.shard.next_turn(now);
+        world.machine.settle();
+    }
+    world.end();
+}
+
+impl World {
+    fn operate(&mut self, op: u8, script: &mut Script<'_>) {
+        let at = usize::from(op >> 4) % self.wires.len();
+        match op & 15 {
+            0 | 1 if self.wires.len() < 5 => self.open(script.byte().unwrap_or(0), op & 1 == 1),
+            2..6 => {
+                let payload = payload(script);
+                let kind = if op & 1 == 0 { Opcode::Text } else { Opcode::Binary };
+                self.say(at, kind, &payload, op & 4 == 0);
+            }
+            6 => {
+                // A compressed message of whatever octets.
+                self.wires[at].is_odd = true;
+                let len = usize::from(script.byte().unwrap_or(0));
+                self.send(at, Opcode::Binary, script.take(len), true);
+            }
+            7 => {
+                self.wires[at].is_odd = true;
+                let len = usize::from(script.byte().unwrap_or(0));
+                self.machine.receive(at, script.take(len));
+            }
+            8..10 => {
+                let verb = ["subscribe", "unsubscribe"][usize::from(op & 15) - 8];
+                let channel = CHANNELS[usize::from(script.byte().unwrap_or(0)) % 2];
+                let data = format!(r#"{{"channel":"{channel}"}}"#);
+                let said = format!(r#"{{"event":"pusher:{verb}","data":{data}}}"#);
+                self.say(at, Opcode::Text, said.as_bytes(), op & 16 == 0);
+            }
+            10..13 => self.publish(script),
+            13 => {
+                self.wires[at].is_odd = true;
+                self.machine.receive(at, &framed(Opcode::Close, &[3, 0xe8]));
+            }
+            14 => self.machine.wait(u64::from(script.byte().unwrap_or(0)) * 20),
+            _ => self.machine.receive(at, &framed(Opcode::Ping, b"?")),
+        }
+    }
+
+    fn open(&mut self, offer: u8, is_echo: bool) {
+        let at = self.machine.open();
+        let offer = OFFERS[usize::from(offer) % OFFERS.len()];
+        let field = match offer {
+            "" => String::new(),
+            offer => format!("Sec-WebSocket-Extensions: {offer}\r\n"),
+        };
+        let target = if is_echo { "/echo" } else { "/app/app-key" };
+        self.machine.receive(at, &handshake(target, &field));
+        let Some(Heard::Answer { status: 101, head, .. }) = self.machine.wire(at).heard.first()
+        else {
+            panic!("{:?}", self.machine.wire(at).heard);
+        };
+        let answer = head.lines().find_map(|it| it.strip_prefix("Sec-WebSocket-Extensions: "));
+        let agreed = extension::read_answer(answer.into_iter()).expect("what was offered");
+        assert_eq!(agreed.is_some(), offer.contains("deflate") && !offer.contains("unknown"));
+        let deflater = agreed.map(|it| Deflater::new(it.our_bits, it.we_keep));
+        self.wires.push(Wire { is_echo, deflater, due: Vec::new(), is_odd: false });
+    }
+
+    /// A message in good order, compressed if that was agreed on and `squeeze` says so.
+    fn say(&mut self, at: usize, kind: Opcode, payload: &[u8], squeeze: bool) {
+        let wire = &mut self.wires[at];
+        if kind == Opcode::Text && !utf8::valid(payload) {
+            wire.is_odd = true;
+        }
+        if wire.is_echo {
+            wire.due.push(match kind {
+                Opcode::Text => Heard::Text(String::from_utf8_lossy(payload).into_owned()),
+                _ => Heard::Binary(payload.to_vec()),
+            });
+        }
+        match &mut wire.deflater {
+            Some(deflater) if squeeze => {
+                let mut wire = Vec::new();
+                assert_eq!(deflater.deflate(payload, &mut wire), Some(()));
+                self.send(at, kind, &wire, true);
+            }
+            _ => self.send(at, kind, payload, false),
+        }
+    }
+
+    /// In two frames, cut in the middle, if there is something to cut.
+    fn send(&mut self, at: usize, opcode: Opcode, payload: &[u8], rsv1: bool) {
+        let (first, second) = payload.split_at(payload.len() / 2);
+        let mask = Some([1, 2, 3, at as u8]);
+        let mut out = Vec::new();
+        let head = Header { fin: false, rsv1, opcode, mask, len: first.len() as u64 };
+        push_with(&mut out, &head, first);
+        let (opcode, len) = (Opcode::Continuation, second.len() as u64);
+        push_with(&mut out, &Header { fin: true, rsv1: false, opcode, mask, len }, second);
+        self.machine.receive(at, &out);
+    }
+
+    /// An event that every subscriber hears in its own form.
+    fn publish(&mut self, script: &mut Script<'_>) {
+        let (letter, count) = (script.byte().unwrap_or(0), script.byte().unwrap_or(0));
+        let data: String = (0..usize::from(count) * 4)
+            .map(|at| char::from(b'a' + (usize::from(letter) * at % 26) as u8))
+            .collect();
+        let body = format!(r#"{{"name":"e","channels":["a","b"],"data":"{data}"}}"#);
+        let now = self.machine.now.unix_s;
+        let publisher = self.machine.open();
+        let request = signed("POST", "/apps/1/events", body.as_bytes(), now);
+        self.machine.receive(publisher, &request);
+        let heard = &self.machine.wire(publisher).heard;
+        assert!(matches!(heard[..], [Heard::Answer { status: 200, .. }]), "{heard:?}");
+        self.machine.eof(publisher);
+        // Its place is taken by a peer of which nothing is expected.
+        let is_odd = true;
+        self.wires.push(Wire { is_echo: false, deflater: None, due: Vec::new(), is_odd });
+    }
+
+    fn end(mut self) {
+        for (at, wire) in self.wires.iter().enumerate() {
+            let seen = self.machine.wire(at);
+            let broken = seen.heard.iter().any(|it| matches!(it, Heard::Broken(_)));
+            assert!(!broken && seen.ear.left() == 0, "{:?}", seen.heard);
+            if wire.is_odd || !wire.is_echo {
+                continue;
+            }
+            let said = |it: &&Heard| matches!(it, Heard::Text(_) | Heard::Binary(_));
+            let heard: Vec<&Heard> = seen.heard.iter().filter(said).collect();
+            if seen.heard.iter().any(|it| matches!(it, Heard::Close(..))) {
+                // A message was too long, or there were too many: up to there it is an echo.
+                assert!(wire.due.iter().zip(&heard).all(|(due, heard)| due == *heard));
+            } else {
+                assert!(wire.due.iter().eq(heard.iter().copied()), "{:?} {heard:?}", wire.due);
+            }
+        }
+        self.machine.end();
+    }
+}
+
+fn payload(script: &mut Script<'_>) -> Vec<u8> {
+    let (times, len) = (script.byte().unwrap_or(0), script.byte().unwrap_or(0));
+    script.take(len.into()).repeat(usize::from(times >> 2))
+}
