@@ -20,6 +20,28 @@ const LISTENS = /^polycast listens on http:\/\/(\S+):(\d+) and ws:\/\/\S+$/m
 /** The demo application, which a server without a configuration has. */
 const DEMO = { appId: "1", key: "app-key", secret: "app-secret" }
 
+/** The demo application behind routes with and without compression; /off and so on echo. */
+const COMPRESSING = `
+[[routes]]
+when = [{ path = "/off" }]
+endpoint = "echo"
+[[routes]]
+when = [{ path = "/shared" }, { path = "/echo" }]
+endpoint = "echo"
+compression = "shared"
+[[routes]]
+when = [{ path = "/dedicated" }]
+endpoint = "echo"
+compression = "dedicated"
+[[routes]]
+endpoint = "apps"
+compression = "shared"
+[[apps]]
+id = "${DEMO.appId}"
+key = "${DEMO.key}"
+secret = "${DEMO.secret}"
+`
+
 /** Rejects when `promise` takes longer than `ms`. */
 async function within(what, promise, ms = EVENT_MS) {
   let timer
@@ -34,10 +56,13 @@ async function within(what, promise, ms = EVENT_MS) {
 }
 
 class Server {
-  /** Starts a server on a free port. `config` is the text of a configuration; none is the demo. */
-  static async start({ config, threads = 1 } = {}) {
+  /**
+   * Starts a server, on a free port unless there is a `port`. `config` is the text of a
+   * configuration; none is the demo.
+   */
+  static async start({ config, threads = 1, port = 0 } = {}) {
     const server = new Server()
-    const args = ["--listen", "127.0.0.1:0", "--threads", String(threads), "--no-pin"]
+    const args = ["--listen", `127.0.0.1:${port}`, "--threads", String(threads), "--no-pin"]
     if (config !== undefined) {
       server.folder = fs.mkdtempSync(path.join(os.tmpdir(), "polycast-clients-"))
       const file = path.join(server.folder, "polycast.toml")
@@ -206,4 +231,16 @@ function withServer(name, options, body) {
   })
 }
 
-module.exports = { DEMO, collect, next, settled, state, subscribe, until, within, withServer }
+module.exports = {
+  COMPRESSING,
+  DEMO,
+  Server,
+  collect,
+  next,
+  settled,
+  state,
+  subscribe,
+  until,
+  within,
+  withServer,
+}

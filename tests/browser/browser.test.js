@@ -1,0 +1,244 @@
+// A page in a real browser: its own WebSocket, and the vendor's browser library.
+
+const assert = require("node:assert/strict")
+const fs = require("node:fs")
+const path = require("node:path")
+const { after, before, test } = require("node:test")
+const { Browser, serve } = require("./chromium")
+const { COMPRESSING, DEMO, Server } = require("../support")
+
+const TEST_MS = 120000
+const LIBRARY = path.join(path.dirname(require.resolve("pusher-js")), "../web/pusher.min.js")
+const PAGE = '<!doctype html><meta charset="utf-8"><title>test</title>'
+
+let browser
+
+before(async () => {
+  browser = await Browser.start()
+}, { timeout: TEST_MS })
+
+after(async () => {
+  await browser?.stop()
+}, { timeout: TEST_MS })
+
+/** A test with a server and a page of its own. `config` is a text, or made from the site. */
+function withPage(name, config, body) {
+  test(name, { timeout: TEST_MS }, async () => {
+    let server
+    const site = await serve({
+      "/": PAGE,
+      "/pusher": `${PAGE}<script src="/pusher.min.js"></script>`,
+      "/pusher.min.js": fs.readFileSync(LIBRARY),
+      // What an application's backend does.
+      "/auth": (form) => JSON.stringify(server.publisher()
+        .authorizeChannel(form.get("socket_id"), form.get("channel_name"))),
+    })
+    let page
+    try {
+      server = await Server.start({ config: typeof config === "function" ? config(site) : config })
+      page = await browser.open(`${site.origin}/pusher`)
+      await page.run(helpers)
+      await body(page, server, (other) => (server = other))
+    } finally {
+      site.stop()
+      // The server ends whatever has become of the page.
+      const [stopped] = await Promise.allSettled([server?.stop(), page?.close()])
+      if (stopped.reason) throw stopped.reason
+    }
+  })
+}
+
+/** Runs in the page: what the tests call there. */
+function helpers() {
+  window.opened = (url) => new Promise((resolve, reject) => {
+    const socket = new WebSocket(url)
+    socket.binaryType = "arraybuffer"
+    socket.onopen = () => resolve(socket)
+    socket.onclose = ({ code, reason }) => reject(new Error(`was closed: ${code} ${reason}`))
+  })
+  window.ended = (socket) => new Promise((resolve) => {
+    socket.onclose = ({ code, reason, wasClean }) => resolve({ code, reason, wasClean })
+  })
+  window.echoed = (socket, data) => new Promise((resolve, reject) => {
+    socket.onmessage = (event) => resolve(event.data)
+    socket.onclose = ({ code, reason }) => reject(new Error(`was closed: ${code} ${reason}`))
+    socket.send(data)
+  })
+  window.equal = (sent, back) => {
+    if (typeof sent === "string") return sent === back
+    if (!(back instanceof ArrayBuffer) || back.byteLength !== sent.length) return false
+    const bytes = new Uint8Array(back)
+    return sent.every((byte, n) => byte === bytes[n])
+  }
+  window.until = async (what, condition, ms = 15000) => {
+    const end = Date.now() + ms
+    while (!condition()) {
+      if (Date.now() > end) throw new Error(`${what}: not within ${ms} ms`)
+      await new Promise((resolve) => setTimeout(resolve, 10))
+    }
+  }
+}
+
+/** Runs in the page: a connected client of the vendor's library, which notes what happens to it. */
+async function connect(key, host, port) {
+  window.seen = []
+  window.states = []
+  window.client = new Pusher(key, {
+    wsHost: host,
+    wsPort: port,
+    forceTLS: false,
+    cluster: "",
+    enabledTransports: ["ws"],
+    channelAuthorization: { endpoint: "/auth", transport: "ajax" },
+  })
+  client.connection.bind("state_change", ({ current }) => states.push(current))
+  await until("the connection", () => client.connection.state === "connected")
+  return client.connection.socket_id
+}
+
+/** Runs in the page. */
+async function subscribe(name) {
+  const channel = client.subscribe(name)
+  channel.bind_global((event, data) => {
+    if (!event.startsWith("pusher:")) seen.push([name, event, data])
+  })
+  await until(`the subscription to ${name}`, () => channel.subscribed)
+}
+
+/** What the page has seen, once there is as much as `count`. */
+function seen(page, count) {
+  return page.run(async (count) => {
+    await until(`${count} events`, () => seen.length >= count)
+    return seen
+  }, count)
+}
+
+for (const compression of ["off", "shared", "dedicated"]) {
+  withPage(`the page's own socket echoes, compression ${compression}`, COMPRESSING, async (page, server) => {
+    const result = await page.run(async (url) => {
+      const socket = await opened(url)
+      const random = (length) => {
+        const bytes = new Uint8Array(length)
+        for (let at = 0; at < length; at += 65536) {
+          crypto.getRandomValues(bytes.subarray(at, Math.min(at + 65536, length)))
+        }
+        return bytes
+      }
+      const messages = ["", new Uint8Array(0), "\u00e9\u4e2d\u{1f600}\u0000".repeat(1000)]
+      for (const length of [1, 125, 126, 127, 128, 65535, 65536, 1 << 20]) {
+        messages.push("t".repeat(length), random(length), new Uint8Array(length))
+      }
+      for (let n = 0; n < 50; n++) messages.push(`{"n":${n},"text":"${"again ".repeat(50)}"}`)
+      const changed = []
+      for (const [n, message] of messages.entries()) {
+        if (!equal(message, await echoed(socket, message))) changed.push(n)
+      }
+      const blob = await echoed(socket, new Blob(["of a ", "blob"]))
+      const back = []
+      socket.onmessage = ({ data }) => back.push(data)
+      for (let n = 0; n < 1000; n++) socket.send(`${n}`.repeat(n % 100 + 1))
+      await until("all echoes", () => back.length >= 1000)
+      const close = ended(socket)
+      socket.close(4999, "d\u00f6ne")
+      return {
+        changed,
+        blob: new TextDecoder().decode(blob),
+        ordered: back.every((data, n) => data === `${n}`.repeat(n % 100 + 1)),
+        extensions: socket.extensions,
+        close: await close,
+      }
+    }, server.url(`/${compression}`))
+    assert.deepEqual(result.changed, [])
+    assert.equal(result.blob, "of a blob")
+    assert.ok(result.ordered)
+    if (compression === "off") assert.equal(result.extensions, "")
+    else assert.match(result.extensions, /^permessage-deflate/)
+    assert.equal(result.close.code, 4999)
+    assert.equal(result.close.wasClean, true)
+  })
+}
+
+const closes = `[limits]\nframe_bytes = 65536\nmessage_bytes = 65536\n${COMPRESSING}`
+
+withPage("the page sees close codes and their reasons", closes, async (page, server) => {
+  const refused = (where) => page.run(async (url) => ended(new WebSocket(url)), server.url(where))
+  assert.deepEqual(await refused("/app/no-such-key?protocol=7"), {
+    code: 4001, reason: "Application does not exist", wasClean: true,
+  })
+  assert.deepEqual(await refused("/elsewhere"), { code: 4005, reason: "Path not found", wasClean: true })
+  for (const where of ["/off", "/shared", "/dedicated"]) {
+    const tooLong = await page.run(async (url) => {
+      const socket = await opened(url)
+      const close = ended(socket)
+      socket.send("x".repeat(65537))
+      return close
+    }, server.url(where))
+    assert.equal(tooLong.code, 1009)
+    for (const code of [1000, 3000, 4000]) {
+      const own = await page.run(async (url, code) => {
+        const socket = await opened(url)
+        const close = ended(socket)
+        socket.close(code, "bye")
+        return close
+      }, server.url(where), code)
+      assert.equal(own.code, code)
+      assert.equal(own.wasClean, true)
+    }
+  }
+})
+
+for (const compression of ["off", "shared", "dedicated"]) {
+  const config = COMPRESSING.replace('"apps"\ncompression = "shared"', `"apps"\ncompression = "${compression}"`)
+  withPage(`the vendor's library in a page, compression ${compression}`, config, async (page, server) => {
+    const id = await page.run(connect, DEMO.key, server.host, server.port)
+    assert.match(id, /^\d+\.\d+$/)
+    await page.run(subscribe, "news")
+    await page.run(subscribe, "private-orders")
+    const publisher = server.publisher()
+    const data = { text: "\u00e9 \u4e2d \u{1f600}", list: [1, null, "x".repeat(5000)] }
+    await publisher.trigger("news", "greeting", { hello: "world" })
+    await publisher.trigger(["news", "private-orders"], "paid", data)
+    await publisher.trigger("news", "paid", "not for this socket", { socket_id: id })
+    await publisher.trigger("private-orders", "end", "")
+    assert.deepEqual(await seen(page, 4), [
+      ["news", "greeting", { hello: "world" }],
+      ["news", "paid", data],
+      ["private-orders", "paid", data],
+      ["private-orders", "end", ""],
+    ])
+    await page.run(() => client.disconnect())
+  })
+}
+
+withPage("a page reconnects after a drain and is subscribed again", COMPRESSING, async (page, server, use) => {
+  await page.run(connect, DEMO.key, server.host, server.port)
+  await page.run(subscribe, "news")
+  await page.run(async (url) => {
+    window.plain = ended(await opened(url))
+  }, server.url("/app/app-key?protocol=7"))
+  await server.stop()
+  const { code, reason } = await page.run(() => window.plain)
+  assert.equal(code, 4200)
+  assert.match(reason, /reconnect/)
+  await page.run(() => until("another try", () => states.includes("connecting")))
+  const next = await Server.start({ config: COMPRESSING, port: server.port })
+  use(next)
+  await page.run(() => until("the connection", () => client.connection.state === "connected"))
+  await page.run(() => until("the subscription", () => client.channel("news").subscribed))
+  await next.publisher().trigger("news", "again", { n: 1 })
+  assert.deepEqual(await seen(page, 1), [["news", "again", { n: 1 }]])
+  assert.ok(!(await page.run(() => states)).includes("disconnected"))
+})
+
+const origins = (allowed) => COMPRESSING + `allowed_origins = ["${allowed}"]\n`
+
+withPage("a page of an allowed origin connects", (site) => origins(site.origin), async (page, server) => {
+  await page.run(connect, DEMO.key, server.host, server.port)
+})
+
+withPage("a page of another origin is refused", origins("https://example.com"), async (page, server) => {
+  const url = server.url("/app/app-key?protocol=7")
+  const { code, reason } = await page.run((url) => ended(new WebSocket(url)), url)
+  assert.equal(code, 4009)
+  assert.match(reason, /origin/)
+})
