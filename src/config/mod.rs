@@ -119,6 +119,7 @@ impl Config {
             check_timestamp: true,
             duplicate_subscribe: DuplicateSubscribe::default(),
             client_events: true,
+            authorise_within_s: 0,
             terminate_close_code: 4009,
             limits: AppLimits::default(),
         };

@@ -348,6 +348,10 @@ pub struct App {
     /// Whether clients may publish `client-` events.
     #[serde(default)]
     pub client_events: bool,
+    /// Seconds in which a connection must sign in or join a private or presence channel; 0 is no
+    /// such duty.
+    #[serde(default)]
+    pub authorise_within_s: u64,
     /// The code that closes the connections of a user whom the application terminates.
     #[serde(default = "terminate")]
     pub terminate_close_code: u16,

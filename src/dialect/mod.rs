@@ -14,7 +14,7 @@ use crate::config;
 use crate::http;
 use crate::hub::{Answer, ConnId, Event, Query, Welcome, Wish};
 use crate::mem::Frozen;
-use crate::time::Now;
+use crate::time::{Deadline, Now};
 use crate::ws::output::Output;
 use crate::ws::{self, frame};
 use std::borrow::Cow;
@@ -188,6 +188,14 @@ pub trait Dialect: Sized {
     /// The configuration was read anew.
     fn renewed(&mut self, context: &mut Context<'_>);
 
+    /// When [`Dialect::late`] is to be called.
+    fn deadline(&self) -> Deadline {
+        Deadline::NEVER
+    }
+
+    /// The deadline has come.
+    fn late(&mut self, _context: &mut Context<'_>) {}
+
     /// Why the server closes, in the dialect's codes.
     fn closing(why: Why) -> Closing;
 
@@ -261,6 +269,16 @@ macro_rules! table {
             /// See [`Dialect::renewed`].
             pub fn renewed(&mut self, cx: &mut Context<'_>) {
                 match self { $(Connection::$name(it) => it.renewed(cx),)* }
+            }
+
+            /// See [`Dialect::deadline`].
+            pub fn deadline(&self) -> Deadline {
+                match self { $(Connection::$name(it) => it.deadline(),)* }
+            }
+
+            /// See [`Dialect::late`].
+            pub fn late(&mut self, cx: &mut Context<'_>) {
+                match self { $(Connection::$name(it) => it.late(cx),)* }
             }
 
             /// See [`Dialect::closing`].

@@ -177,6 +177,7 @@ impl Session {
                     true => env.config.pusher.activity_timeout_s * 1000,
                     false => env.config.timeouts.close_ms,
                 });
+                self.deadline = self.deadline.min(socket.own_deadline());
                 self.stage = Stage::Socket(*socket);
                 (taken, Step::Again)
             }

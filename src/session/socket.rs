@@ -178,6 +178,14 @@ impl Socket {
         After::End(Ending::Flush)
     }
 
+    /// When the dialect has something of its own to do.
+    pub(super) fn own_deadline(&self) -> Deadline {
+        match &self.endpoint {
+            Endpoint::Dialect(it) => it.deadline(),
+            Endpoint::Echo | Endpoint::Refused => Deadline::NEVER,
+        }
+    }
+
     /// Whether the reader holds no memory that a further step would release.
     pub(super) fn keeps_nothing(&self) -> bool {
         self.reader.held_bytes() == 0
@@ -311,12 +319,19 @@ impl Socket {
             self.close(&LATE, out);
             return After::End(Ending::Flush);
         }
+        if self.own_deadline().due(now) {
+            let after = self.tell(out, around, |it, context| it.late(context));
+            if !self.is_open() {
+                *deadline = now.plus_ms(around.env.config.timeouts.close_ms);
+                return after;
+            }
+        }
         let activity_ms = around.env.config.pusher.activity_timeout_s * 1000;
         let answer_ms = around.env.config.pusher.pong_timeout_s * 1000;
         let silent_ms = now.ms.saturating_sub(self.heard_ms);
         if silent_ms < activity_ms {
             self.beat = Beat::None;
-            *deadline = Deadline(self.heard_ms + activity_ms);
+            *deadline = Deadline(self.heard_ms + activity_ms).min(self.own_deadline());
             if self.reader.mid_message() {
                 *deadline = (*deadline).min(self.message_deadline(around));
             }

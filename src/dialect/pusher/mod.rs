@@ -15,7 +15,7 @@ use crate::http;
 use crate::http::query;
 use crate::hub::{ConnId, Welcome};
 use crate::mem::Slot;
-use crate::time::Now;
+use crate::time::{Deadline, Now};
 use crate::ws;
 use std::borrow::Cow;
 use users::Who;
@@ -40,6 +40,10 @@ mod codes {
         Closing::new(4009, "Connection is unauthorized: origin not allowed");
     pub(super) const SIGN_IN: Closing =
         Closing::new(4009, "Connection is unauthorized: invalid sign-in");
+    pub(super) const UNAUTHORISED: Closing = Closing::new(
+        4009,
+        "Connection is unauthorized: it has neither signed in nor joined a private channel in time",
+    );
     pub(super) const TERMINATED: &str = "You got disconnected by the app.";
     pub(super) const TOO_SLOW: Closing =
         Closing::new(4100, "Over capacity: the client does not read what it is sent");
@@ -67,6 +71,8 @@ pub struct Connection {
     /// Client events in the same way.
     said_second: u16,
     said: u16,
+    /// The second by which the client has to authorise itself; 0 when it has or need not.
+    authorise_by_s: u32,
     /// Most clients are nobody in particular.
     who: Option<Box<Who>>,
 }
@@ -78,7 +84,8 @@ impl Dialect for Connection {
                 let timeout = context.env.config.pusher.activity_timeout_s;
                 let text = words::established(&socket_id(context.env, context.conn), timeout);
                 context.send_text(text.as_bytes());
-                Some(Connection::new(app))
+                let within_s = context.env.apps.get(app).config.authorise_within_s;
+                Some(Connection::new(app, within_s, context.now))
             }
             Err(closing) => {
                 // Clients of older protocols see only the event, newer ones only the code.
@@ -113,6 +120,10 @@ impl Dialect for Connection {
         }
         let app = &context.env.apps.get(self.app).config;
         let ack = app.duplicate_subscribe == DuplicateSubscribe::Ack;
+        if channel::kind(name) != channel::Kind::Public && matches!(outcome, JoinOutcome::Joined(_))
+        {
+            self.authorise_by_s = 0;
+        }
         match outcome {
             JoinOutcome::Already if !ack => {
                 self.error(context, &format!("Existing subscription to channel {name}"));
@@ -140,6 +151,18 @@ impl Dialect for Connection {
 
     fn nudge(&mut self, context: &mut Context<'_>) {
         context.send_text(words::PING);
+    }
+
+    fn deadline(&self) -> Deadline {
+        match self.authorise_by_s {
+            0 => Deadline::NEVER,
+            by_s => Deadline(u64::from(by_s) * 1000),
+        }
+    }
+
+    fn late(&mut self, context: &mut Context<'_>) {
+        self.authorise_by_s = 0;
+        context.close(codes::UNAUTHORISED);
     }
 
     fn renewed(&mut self, context: &mut Context<'_>) {
@@ -196,7 +219,8 @@ fn welcome_to(context: &mut Context<'_>, name: &str, welcome: Welcome) {
 }
 
 impl Connection {
-    fn new(app: u32) -> Connection {
+    fn new(app: u32, within_s: u64, now: Now) -> Connection {
+        let by_s = if within_s == 0 { 0 } else { now.ms.div_ceil(1000) + within_s };
         Connection {
             app,
             error_second: 0,
@@ -204,6 +228,7 @@ impl Connection {
             binaries: 0,
             said_second: 0,
             said: 0,
+            authorise_by_s: by_s as u32,
             who: None,
         }
     }

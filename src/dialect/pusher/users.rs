@@ -98,6 +98,7 @@ pub(super) fn sign_in(
     }
     let first = before.is_none();
     context.send_text(&words::signed_in(user_data));
+    conn.authorise_by_s = 0;
     if first {
         let name = format!("{}{}", channel::USER, id.id);
         let Identity { id, info } = id;
