@@ -85,6 +85,7 @@ impl Reactor {
                 self.shard.eof(slot, now);
             }
             Ok(_) => {
+                self.conns[slot.index as usize].fed = true;
                 if let Some(mut pieces) = self.ring.pieces(done) {
                     while let Some(piece) = pieces.next_piece() {
                         self.shard.receive(slot, piece, now);
@@ -93,7 +94,12 @@ impl Reactor {
                 self.ring.give_back(done);
             }
             // Every buffer is with us and comes back in this turn.
-            Err(libc::ENOBUFS) => self.counters.receive_no_buffer.add(1),
+            Err(libc::ENOBUFS) => {
+                self.counters.receive_no_buffer.add(1);
+                if !self.conns[slot.index as usize].fed {
+                    self.starved.push(slot);
+                }
+            }
             Err(libc::ECANCELED) => self.counters.cancelled.add(1),
             Err(libc::ECONNRESET | libc::EPIPE | libc::ETIMEDOUT | libc::EHOSTUNREACH) => {
                 self.counters.receive_reset.add(1);

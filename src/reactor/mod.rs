@@ -115,6 +115,8 @@ fn network(address: IpAddr) -> IpAddr {
 #[derive(Clone, Copy, Default)]
 struct Conn {
     receiving: bool,
+    /// Has got something since its receive was armed.
+    fed: bool,
     cancelling: bool,
     sending: bool,
     shutting: bool,
@@ -147,6 +149,8 @@ pub struct Reactor {
     free: FreeList,
     /// Connections whose operations have changed in this turn.
     touched: Vec<Slot>,
+    /// Connections whose receive found no buffer at all: armed before any other.
+    starved: Vec<Slot>,
     mail: Mail,
     addresses: Arc<Addresses>,
     /// Most connections since memory was given back to the system.
@@ -179,6 +183,7 @@ impl Reactor {
             conns: Vec::new(),
             free: FreeList::new(parts.connections),
             touched: Vec::new(),
+            starved: Vec::new(),
             mail: parts.mail,
             addresses: parts.addresses,
             crowd: 0,
@@ -342,6 +347,9 @@ impl Reactor {
     // --- flushing ---
 
     fn flush(&mut self, now: Now) {
+        for slot in std::mem::take(&mut self.starved) {
+            self.settle(slot, now);
+        }
         while let Some(slot) = self.shard.next_listed() {
             self.settle(slot, now);
         }
@@ -378,6 +386,7 @@ impl Reactor {
         }
         if wants.read && !conn.receiving && !conn.eof {
             conn.receiving = true;
+            conn.fed = false;
             self.ring.receive(slot);
         } else if !wants.read && conn.receiving && !conn.cancelling {
             conn.cancelling = true;

@@ -4,6 +4,7 @@ use crate::net::*;
 use polycast::config::Config;
 use polycast::server::Server;
 use std::net::{Shutdown, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// A client that is served throughout.
@@ -433,6 +434,41 @@ fn few_receive_buffers_are_enough_for_many_busy_clients() {
     println!("{waits} receives found no buffer");
     assert!(waits > 0);
     assert_eq!(server.count("messages_received"), 200 * 20);
+}
+
+/// Flooders that always have more to say than there are buffers have to let others in.
+#[test]
+fn a_connection_that_found_no_buffer_gets_one_before_those_that_had_some() {
+    let mut config = config();
+    config.threads = 1;
+    config.limits.receive_buffers = 16;
+    let Some(server) = start(config) else { return };
+    let address = server.addresses()[0];
+    let mut healthy = Healthy::new(address);
+    let stop = AtomicBool::new(false);
+    let mut worst = Duration::ZERO;
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let mut client = Client::subscriber(address, "flood");
+                let pongs = masked(true, TEXT, br#"{"event":"pusher:pong"}"#).repeat(4096);
+                let began = Instant::now();
+                // Should a check fail, this ends all the same.
+                while !stop.load(Ordering::Relaxed) && began.elapsed().as_secs() < 30 {
+                    client.send(&pongs);
+                }
+            });
+        }
+        wait("receives without a buffer", || server.count("receive_no_buffer") > 100);
+        for _ in 0..20 {
+            let began = Instant::now();
+            healthy.check();
+            worst = worst.max(began.elapsed());
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    println!("a publish and its event took at most {worst:?}");
+    assert!(worst < Duration::from_secs(1), "{worst:?}");
 }
 
 /// A server with clients in all states.
