@@ -22,45 +22,48 @@ pub type Sum = (usize, usize);
 /// No receiver refuses a message of a bench for its size.
 const LIMIT: usize = 16 << 20;
 
-/// `count` masked frames, and how many of their bytes arrive at a time.
+/// `count` masked frames of `payload` octets together, of which `piece` bytes arrive at a time.
 pub struct Input {
     pub bytes: Vec<u8>,
     pub piece: usize,
     pub count: usize,
+    pub payload: usize,
 }
 
 impl Input {
-    /// Frames of `payload` that arrive whole, as many at a time as 64 KiB hold, at least one.
+    /// Frames that arrive whole, as many at a time as 60 KiB hold, at least one.
     pub fn whole(opcode: Opcode, payload: &[u8]) -> Input {
-        let bytes = frames(opcode, payload, (60 << 10) / payload.len());
-        Input { piece: bytes.0.len(), bytes: bytes.0, count: bytes.1 }
+        let all = Input::frames(opcode, payload, (60 << 10) / payload.len());
+        Input { piece: all.bytes.len(), ..all }
     }
 
-    /// The same cut at every 1400 bytes, the payload of a TCP segment.
+    /// Frames cut at every 1400 bytes, the payload of a TCP segment.
     pub fn pieces(opcode: Opcode, payload: &[u8]) -> Input {
-        let bytes = frames(opcode, payload, (64 << 10) / payload.len());
-        Input { piece: 1400, bytes: bytes.0, count: bytes.1 }
+        let all = Input::frames(opcode, payload, (64 << 10) / payload.len());
+        Input { piece: 1400, ..all }
+    }
+
+    fn frames(opcode: Opcode, payload: &[u8], count: usize) -> Input {
+        let count = count.max(1);
+        let mut bytes = Vec::new();
+        for _ in 0..count {
+            frame::push(&mut bytes, opcode, payload, Some(KEY));
+        }
+        Input { bytes, piece: 0, count, payload: count * payload.len() }
     }
 }
 
 const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
-
-fn frames(opcode: Opcode, payload: &[u8], count: usize) -> (Vec<u8>, usize) {
-    let mut out = Vec::new();
-    for _ in 0..count.max(1) {
-        frame::push(&mut out, opcode, payload, Some(KEY));
-    }
-    (out, count.max(1))
-}
 
 /// Takes all of an input once.
 pub trait Receiver {
     fn receive(&mut self) -> Sum;
 }
 
-/// Every receiver, by name.
+/// Every receiver, by name; the first does nothing but receive.
 pub fn all<'a>(input: &'a Input) -> Vec<(&'static str, Box<dyn Receiver + 'a>)> {
     vec![
+        ("copy", Box::new(Copy::new(input))),
         ("polycast", Box::new(Polycast::new(input))),
         ("fastwebsockets", Box::new(FastWebSockets::new(input))),
         ("sockudo-ws", Box::new(Sockudo::new(input))),
@@ -71,6 +74,29 @@ pub fn all<'a>(input: &'a Input) -> Vec<(&'static str, Box<dyn Receiver + 'a>)> 
 
 fn count(sum: &mut Sum, payload: &[u8]) {
     *sum = (sum.0 + 1, sum.1 + black_box(payload).len());
+}
+
+/// The receiving copy alone, which no receiver can be faster than.
+struct Copy<'a> {
+    input: &'a Input,
+    buf: Vec<u8>,
+}
+
+impl<'a> Copy<'a> {
+    fn new(input: &'a Input) -> Self {
+        Copy { input, buf: vec![0; input.piece] }
+    }
+}
+
+impl Receiver for Copy<'_> {
+    fn receive(&mut self) -> Sum {
+        for part in self.input.bytes.chunks(self.input.piece) {
+            let buf = &mut self.buf[..part.len()];
+            buf.copy_from_slice(part);
+            black_box(buf);
+        }
+        (self.input.count, self.input.payload)
+    }
 }
 
 /// The reader of the server, over a receive buffer as a ring hands them out.

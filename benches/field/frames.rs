@@ -47,7 +47,7 @@ fn frames(c: &mut Criterion<Cpu>) {
                 let input = input(opcode, &text(size, wide));
                 group.throughput(Throughput::Elements(input.count as u64));
                 for (name, mut receiver) in all(&input) {
-                    assert_eq!(receiver.receive(), (input.count, input.count * size), "{name}");
+                    assert_eq!(receiver.receive(), (input.count, input.payload), "{name}");
                     group.bench_function(BenchmarkId::new(name, size), |b| {
                         b.iter(|| receiver.receive());
                     });

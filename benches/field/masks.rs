@@ -16,8 +16,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use cpu::Cpu;
 
 const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
-const SIZES: [usize; 8] =
-    [7, 64, 256, 1 << 10, 4 << 10, 16 << 10, 256 << 10, 1 << 20];
+const SIZES: [usize; 8] = [7, 64, 256, 1 << 10, 4 << 10, 16 << 10, 256 << 10, 1 << 20];
 
 /// A masking function: buffer, key.
 type Mask = fn(&mut [u8], [u8; 4]);
