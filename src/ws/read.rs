@@ -345,16 +345,14 @@ impl Reader {
         self.key = simd::turn(self.key, part.len());
         self.left -= part.len() as u64;
         if self.opcode == Opcode::Close {
-            close::check_part(&self.buf[self.start..])
-        } else if !self.opcode.is_control()
-            && self.checks_text()
-            && !(ascii && self.text.complete())
-            && !self.text.feed(&self.buf[from..])
-        {
-            Err(Violation::TextNotUtf8)
-        } else {
-            Ok(())
+            return close::check_part(&self.buf[self.start..]);
         }
+        let text = !self.opcode.is_control() && self.checks_text();
+        let plain = ascii && self.text.complete();
+        if text && !plain && !self.text.feed(&self.buf[from..]) {
+            return Err(Violation::TextNotUtf8);
+        }
+        Ok(())
     }
 
     /// Makes room for `part` more octets. It never goes by a declared length alone: the room is for
