@@ -25,38 +25,36 @@ pub type Mask = fn(&mut [u8], [u8; 4], usize) -> usize;
 pub fn mask(buf: &mut [u8], key: [u8; 4], phase: usize) -> usize {
     let next = after(buf, phase);
     let key = turned(key, phase);
-    if buf.len() <= SHORT {
-        short(buf, key);
-    } else {
-        long(buf, key);
-    }
+    _ = if buf.len() <= SHORT { short(buf, key) } else { long(buf, key) };
     next
 }
 
-/// [`mask`] from phase 0, which also sees whether the payload is plain ASCII while it is in
-/// the registers. It looks only at payloads of up to 64 bytes: `false` is "no" or "not looked".
+/// [`mask`] from phase 0, which also answers whether the payload is plain ASCII: it sees that while
+/// the octets are in the registers.
 #[inline]
 pub fn mask_ascii(buf: &mut [u8], key: [u8; 4]) -> bool {
     let key = turned(key, 0);
-    if buf.len() <= SHORT {
-        return short(buf, key);
-    }
-    long(buf, key);
-    false
+    if buf.len() <= SHORT { short(buf, key) } else { long(buf, key) }
 }
 
-/// Appends `from` to `out`, masked like [`mask`] on its way: one pass instead of two.
+/// Appends `from` to `out`, masked from phase 0 on its way: one pass instead of two. Answers as
+/// [`mask_ascii`].
 #[inline]
-pub fn mask_onto(out: &mut Vec<u8>, from: &[u8], key: [u8; 4], phase: usize) -> usize {
-    let turned = turned(key, phase);
+pub fn mask_onto(out: &mut Vec<u8>, from: &[u8], key: [u8; 4]) -> bool {
+    let key = turned(key, 0);
     if from.len() <= SHORT {
         let start = out.len();
         out.extend_from_slice(from);
-        short(&mut out[start..], turned);
+        short(&mut out[start..], key)
     } else {
-        append(out, from, turned);
+        append(out, from, key)
     }
-    after(from, phase)
+}
+
+/// `key` as it stands `by` octets further on, where the next part of a payload begins.
+#[inline]
+pub fn turn(key: [u8; 4], by: usize) -> [u8; 4] {
+    turned(key, by).to_le_bytes()
 }
 
 /// Every version that this processor can run, by name; the first is the specification.
@@ -160,32 +158,36 @@ mod tests {
     }
 
     #[test]
-    fn ascii_is_seen_in_short_payloads_and_only_there() {
-        for len in 0..100 {
-            for bad in 0..=len {
-                let mut buf = (0..len).map(|i| i as u8 & 0x7f).collect::<Vec<_>>();
-                if let Some(octet) = buf.get_mut(bad) {
+    fn ascii_is_seen_wherever_one_octet_is_not() {
+        for len in (0..150).chain([255, 256, 257, 400, 600, 1023]) {
+            let steps = if len < 100 { 1 } else { 7 };
+            for bad in (0..=len).step_by(steps).chain([len]) {
+                let mut plain = (0..len).map(|i| i as u8 & 0x7f).collect::<Vec<_>>();
+                if let Some(octet) = plain.get_mut(bad) {
                     *octet |= 0x80;
                 }
-                let plain = buf.clone();
-                mask(&mut buf, KEY, 0);
-                let ascii = mask_ascii(&mut buf, KEY);
-                assert!(buf == plain);
-                assert_eq!(ascii, bad == len && len <= SHORT, "{len} octets, {bad} not ASCII");
+                let mut masked = plain.clone();
+                mask(&mut masked, KEY, 0);
+                let mut onto = vec![9; len % 67];
+                let ascii = mask_onto(&mut onto, &masked, KEY);
+                assert_eq!(ascii, bad == len, "{len} octets appended, {bad} not ASCII");
+                assert!(onto[len % 67..] == plain);
+                assert_eq!(mask_ascii(&mut masked, KEY), bad == len, "{len} octets, at {bad}");
+                assert!(masked == plain);
             }
         }
     }
 
     #[test]
-    fn appending_equals_masking_at_every_length_and_phase() {
+    fn appending_equals_masking_at_every_length_and_turn() {
         let from = bytes(700 + 3);
         for len in 0..=700 {
             for phase in 0..4 {
                 let from = &from[phase..phase + len];
                 let mut want = from.to_vec();
-                let next = portable::scalar(&mut want, KEY, phase);
+                portable::scalar(&mut want, KEY, phase);
                 let mut got = vec![9; len % 67];
-                assert_eq!(mask_onto(&mut got, from, KEY, phase), next);
+                mask_onto(&mut got, from, turn(KEY, phase));
                 assert!(got[..len % 67].iter().all(|&octet| octet == 9));
                 assert!(got[len % 67..] == want, "{len} octets, phase {phase}");
             }

@@ -16,15 +16,18 @@ pub(super) fn word(buf: &mut [u8], key: [u8; 4], phase: usize) -> usize {
     after(buf, phase)
 }
 
-/// XORs `buf` with `key` by words of eight octets; the rest by [`tiny`].
+/// XORs `buf` with `key` by words of eight octets; the rest by [`tiny`], and answers as it does.
 #[inline]
-pub(super) fn words(buf: &mut [u8], key: u32) {
+pub(super) fn words(buf: &mut [u8], key: u32) -> bool {
     let wide = wide(key);
     let (chunks, rest) = buf.as_chunks_mut::<8>();
+    let mut all = 0;
     for chunk in chunks {
-        *chunk = (u64::from_le_bytes(*chunk) ^ wide).to_le_bytes();
+        let word = u64::from_le_bytes(*chunk) ^ wide;
+        *chunk = word.to_le_bytes();
+        all |= word;
     }
-    tiny(rest, key);
+    tiny(rest, key) && all & HIGH == 0
 }
 
 /// XORs at most 16 octets: two loads that overlap, then two stores. Answers whether all octets are
@@ -59,22 +62,21 @@ pub(super) fn tiny(buf: &mut [u8], key: u32) -> bool {
 #[cfg(not(target_arch = "x86_64"))]
 #[inline]
 pub(super) fn short(buf: &mut [u8], key: u32) -> bool {
-    words(buf, key);
-    buf.is_ascii()
+    words(buf, key)
 }
 
 /// What [`super::mask`] does with long payloads where there are no vectors.
 #[cfg(not(target_arch = "x86_64"))]
-pub(super) fn long(buf: &mut [u8], key: u32) {
-    words(buf, key);
+pub(super) fn long(buf: &mut [u8], key: u32) -> bool {
+    words(buf, key)
 }
 
 /// What [`super::mask_onto`] does where there are no vectors.
 #[cfg(not(target_arch = "x86_64"))]
-pub(super) fn append(out: &mut Vec<u8>, from: &[u8], key: u32) {
+pub(super) fn append(out: &mut Vec<u8>, from: &[u8], key: u32) -> bool {
     let start = out.len();
     out.extend_from_slice(from);
-    words(&mut out[start..], key);
+    words(&mut out[start..], key)
 }
 
 /// The top bit of every octet.

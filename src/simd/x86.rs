@@ -23,43 +23,44 @@ pub(super) fn short(buf: &mut [u8], key: u32) -> bool {
         return portable::tiny(buf, key);
     }
     // SAFETY: SSE2 is part of the x86-64 baseline; the buffer holds 16 octets and at most 64.
-    unsafe { _mm_movemask_epi8(few::<__m128i>(Span::within(buf), key)) == 0 }
+    unsafe { few::<__m128i>(Span::within(buf), key).ascii() }
 }
 
-/// XORs a buffer of more than 64 octets with the widest vectors there are.
+/// XORs a buffer of more than 64 octets with the widest vectors there are. Answers as [`short`].
 #[inline]
-pub(super) fn long(buf: &mut [u8], key: u32) {
+pub(super) fn long(buf: &mut [u8], key: u32) -> bool {
     assert!(buf.len() > 64);
     // SAFETY: the span is the buffer, and its length was just checked.
     unsafe { widest(Span::within(buf), key) }
 }
 
-/// Appends more than 64 octets, XORed on their way.
+/// Appends more than 64 octets, XORed on their way. Answers as [`short`].
 #[inline]
-pub(super) fn append(out: &mut Vec<u8>, from: &[u8], key: u32) {
+pub(super) fn append(out: &mut Vec<u8>, from: &[u8], key: u32) -> bool {
     assert!(from.len() > 64);
     out.reserve(from.len());
     let to = out.spare_capacity_mut().as_mut_ptr().cast();
     // SAFETY: the spare capacity holds `from.len()` octets since the call to `reserve`, and all of
     // them are written before the length says so.
     unsafe {
-        widest(Span { from: from.as_ptr(), to, len: from.len() }, key);
+        let ascii = widest(Span { from: from.as_ptr(), to, len: from.len() }, key);
         out.set_len(out.len() + from.len());
+        ascii
     }
 }
 
 /// # Safety
 /// The span is valid and has more than 64 octets.
 #[inline]
-unsafe fn widest(span: Span, key: u32) {
+unsafe fn widest(span: Span, key: u32) -> bool {
     // SAFETY: the processor is asked before each call; 64 octets are the widest vector.
     unsafe {
         if has_avx512() {
-            with_avx512(span, key);
+            with_avx512(span, key)
         } else if has_avx2() {
-            with_avx2(span, key);
+            with_avx2(span, key)
         } else {
-            with_sse2(span, key);
+            with_sse2(span, key)
         }
     }
 }
@@ -101,39 +102,39 @@ unsafe fn version<V: Vector>(
     buf: &mut [u8],
     key: [u8; 4],
     phase: usize,
-    run: unsafe fn(Span, u32),
+    run: unsafe fn(Span, u32) -> bool,
 ) -> usize {
     let key = turned(key, phase);
     if buf.len() < V::BYTES {
         short(buf, key);
     } else {
         // SAFETY: the span is the buffer, which holds a vector; the rest is the caller's word.
-        unsafe { run(Span::within(buf), key) }
+        unsafe { run(Span::within(buf), key) };
     }
     after(buf, phase)
 }
 
 /// # Safety
 /// The span is valid and has 16 octets or more.
-unsafe fn with_sse2(span: Span, key: u32) {
+unsafe fn with_sse2(span: Span, key: u32) -> bool {
     // SAFETY: SSE2 is part of the x86-64 baseline; the span is the caller's word.
-    unsafe { whole::<__m128i>(span, key) }
+    unsafe { whole::<__m128i>(span, key).ascii() }
 }
 
 /// # Safety
 /// The processor has AVX2; the span is valid and has 32 octets or more.
 #[target_feature(enable = "avx2")]
-unsafe fn with_avx2(span: Span, key: u32) {
+unsafe fn with_avx2(span: Span, key: u32) -> bool {
     // SAFETY: the caller's word.
-    unsafe { whole::<__m256i>(span, key) }
+    unsafe { whole::<__m256i>(span, key).ascii() }
 }
 
 /// # Safety
 /// The processor has AVX-512F; the span is valid and has 64 octets or more.
 #[target_feature(enable = "avx512f")]
-unsafe fn with_avx512(span: Span, key: u32) {
+unsafe fn with_avx512(span: Span, key: u32) -> bool {
     // SAFETY: the caller's word.
-    unsafe { whole::<__m512i>(span, key) }
+    unsafe { whole::<__m512i>(span, key).ascii() }
 }
 
 /// Where to read and where to write `len` octets: the same place, or two that do not overlap. It is
@@ -166,11 +167,12 @@ trait Vector: Copy {
     unsafe fn store(self, to: *mut u8);
     unsafe fn xor(self, other: Self) -> Self;
     unsafe fn or(self, other: Self) -> Self;
+    unsafe fn ascii(self) -> bool;
 }
 
 macro_rules! vector {
     ($vector:ty, $bytes:literal, $splat:ident, $load:ident, $store:ident,
-     $xor:ident, $or:ident) => {
+     $xor:ident, $or:ident, |$vector_name:ident| $ascii:expr) => {
         impl Vector for $vector {
             const BYTES: usize = $bytes;
             #[inline(always)]
@@ -198,6 +200,12 @@ macro_rules! vector {
                 // SAFETY: the caller has the instruction set.
                 unsafe { $or(self, other) }
             }
+            #[inline(always)]
+            unsafe fn ascii(self) -> bool {
+                let $vector_name = self;
+                // SAFETY: the caller has the instruction set.
+                unsafe { $ascii }
+            }
         }
     };
 }
@@ -209,7 +217,8 @@ vector!(
     _mm_loadu_si128,
     _mm_storeu_si128,
     _mm_xor_si128,
-    _mm_or_si128
+    _mm_or_si128,
+    |all| _mm_movemask_epi8(all) == 0
 );
 vector!(
     __m256i,
@@ -218,7 +227,8 @@ vector!(
     _mm256_loadu_si256,
     _mm256_storeu_si256,
     _mm256_xor_si256,
-    _mm256_or_si256
+    _mm256_or_si256,
+    |all| _mm256_movemask_epi8(all) == 0
 );
 vector!(
     __m512i,
@@ -227,23 +237,18 @@ vector!(
     _mm512_loadu_si512,
     _mm512_storeu_si512,
     _mm512_xor_si512,
-    _mm512_or_si512
+    _mm512_or_si512,
+    |all| _mm512_test_epi32_mask(all, _mm512_set1_epi8(-0x80)) == 0
 );
 
-/// XORs a span of one vector or more.
+/// XORs a span of one vector or more. Answers the disjunction of all octets that were stored.
 ///
 /// # Safety
 /// The caller has the instruction set of `V`; the span is valid, and `V::BYTES <= span.len`.
 #[inline(always)]
-unsafe fn whole<V: Vector>(span: Span, key: u32) {
+unsafe fn whole<V: Vector>(span: Span, key: u32) -> V {
     // SAFETY: the bounds of both are split here; the rest is the caller's word.
-    unsafe {
-        if span.len > 4 * V::BYTES {
-            many::<V>(span, key);
-        } else {
-            few::<V>(span, key);
-        }
-    }
+    unsafe { if span.len > 4 * V::BYTES { many::<V>(span, key) } else { few::<V>(span, key) } }
 }
 
 /// XORs one to four vectors' worth of octets without a loop: all loads come before all stores, so
@@ -278,12 +283,12 @@ unsafe fn few<V: Vector>(Span { from, to, len }: Span, key: u32) -> V {
 }
 
 /// XORs more than four vectors' worth: a middle whose stores are aligned, four vectors a round,
-/// under two ends that are not.
+/// under two ends that are not. Answers as [`few`].
 ///
 /// # Safety
 /// The caller has the instruction set of `V`; the span is valid, and `span.len > 4 * V::BYTES`.
 #[inline(always)]
-unsafe fn many<V: Vector>(Span { from, to, len }: Span, key: u32) {
+unsafe fn many<V: Vector>(Span { from, to, len }: Span, key: u32) -> V {
     debug_assert!(len > 4 * V::BYTES);
     let skip = to.align_offset(V::BYTES) % V::BYTES;
     let end = len.wrapping_sub(V::BYTES);
@@ -293,18 +298,24 @@ unsafe fn many<V: Vector>(Span { from, to, len }: Span, key: u32) {
         let first = V::load(from).xor(V::splat(key));
         let last = V::load(from.add(end)).xor(V::splat(further(key, len)));
         let middle = V::splat(further(key, skip));
+        let mut all = [first, last, first, last];
         let mut at = skip;
         while at + 4 * V::BYTES <= len {
-            for at in [at, at + V::BYTES, at + 2 * V::BYTES, at + 3 * V::BYTES] {
-                V::load(from.add(at)).xor(middle).store(to.add(at));
+            for (i, all) in all.iter_mut().enumerate() {
+                let part = V::load(from.add(at + i * V::BYTES)).xor(middle);
+                part.store(to.add(at + i * V::BYTES));
+                *all = all.or(part);
             }
             at += 4 * V::BYTES;
         }
         while at <= end {
-            V::load(from.add(at)).xor(middle).store(to.add(at));
+            let part = V::load(from.add(at)).xor(middle);
+            part.store(to.add(at));
+            all[0] = all[0].or(part);
             at += V::BYTES;
         }
         first.store(to);
         last.store(to.add(end));
+        all[0].or(all[1]).or(all[2].or(all[3]))
     }
 }

@@ -18,8 +18,9 @@ pub struct Reader {
     buf: Vec<u8>,
     start: usize,
     left: u64,
-    /// The key of the current frame, turned so that its first octet is the next one to be used.
-    key: Option<[u8; 4]>,
+    /// The key of the current frame, turned so that its first octet is the next one to be used;
+    /// zeros if it has none, for masking with them is copying.
+    key: [u8; 4],
     fragments: u32,
     head: [u8; HEADER_BYTES],
     head_len: u8,
@@ -76,7 +77,7 @@ impl Reader {
             buf: Vec::new(),
             start: 0,
             left: 0,
-            key: None,
+            key: [0; 4],
             fragments: 0,
             head: [0; HEADER_BYTES],
             head_len: 0,
@@ -101,22 +102,32 @@ impl Reader {
         limits: &Limits,
         input: &'a mut [u8],
     ) -> (usize, Event<'a>) {
-        let whole = if self.stage == Stage::Idle { whole(role, limits, input) } else { None };
-        let Some((kind, start, end)) = whole else {
+        let all = input.len();
+        if self.stage != Stage::Idle {
+            self.take_back();
+            if self.stage == Stage::Payload && self.left > all as u64 {
+                return (all, self.part(input));
+            }
+            if self.stage != Stage::Idle {
+                return self.next_of_any(role, limits, input);
+            }
+        }
+        let Some((kind, start, len)) = plain(role, limits, input) else {
             return self.next_of_any(role, limits, input);
         };
-        let all = input.len();
         let (head, rest) = input.split_at_mut(start);
-        let payload = &mut rest[..end - start];
-        let ascii = match head.last_chunk() {
-            Some(key) if role.peer_masks() => simd::mask_ascii(payload, *key),
-            _ => false,
-        };
+        let key = head.last_chunk().filter(|_| role.peer_masks());
+        if rest.len() < len {
+            self.begin(&Header::plain(kind, key.copied(), len));
+            return (all, self.part(rest));
+        }
+        let payload = &mut rest[..len];
+        let ascii = key.is_some_and(|key| simd::mask_ascii(payload, *key));
         if kind == Kind::Text && !ascii && !utf8::valid(payload) {
             self.die();
             return (all, Event::Violation(Violation::TextNotUtf8));
         }
-        (end, Event::Message { kind, compressed: false, payload })
+        (start + len, Event::Message { kind, compressed: false, payload })
     }
 
     /// Bytes of heap that the reader holds: the unfinished message, or none.
@@ -131,6 +142,20 @@ impl Reader {
             Stage::Idle | Stage::Dead => false,
             Stage::Header | Stage::Payload => true,
             Stage::Given => self.fragments > 0,
+        }
+    }
+
+    /// A part of the current payload, of which more is to come.
+    #[inline(never)]
+    fn part<'a>(&'a mut self, part: &[u8]) -> Event<'a> {
+        let kept = self.keep(part);
+        self.release();
+        match kept {
+            Ok(()) => Event::Need,
+            Err(violation) => {
+                self.die();
+                Event::Violation(violation)
+            }
         }
     }
 
@@ -182,7 +207,6 @@ impl Reader {
         limits: &Limits,
         input: &mut [u8],
     ) -> Result<(usize, Found), Violation> {
-        self.take_back();
         if self.stage == Stage::Dead {
             return Ok((input.len(), Found::Need));
         }
@@ -215,7 +239,7 @@ impl Reader {
 
     /// Reads a header, of which the first octets may have come earlier. Answers how many octets of
     /// `input` belong to it; without an answer all of them were kept.
-    #[inline]
+    #[inline(always)]
     fn header(
         &mut self,
         role: Role,
@@ -265,11 +289,12 @@ impl Reader {
     }
 
     /// Enters the payload that follows `header`.
+    #[inline]
     fn begin(&mut self, header: &Header) {
         self.stage = Stage::Payload;
         self.start = self.buf.len();
         self.left = header.len;
-        self.key = header.mask;
+        self.key = header.mask.unwrap_or_default();
         self.opcode = header.opcode;
         self.fin = header.fin;
         if header.opcode.is_control() {
@@ -293,9 +318,7 @@ impl Reader {
 
     /// Unmasks and checks such a frame where it lies, and leaves it behind.
     fn in_place(&mut self, payload: &mut [u8]) -> Result<(), Violation> {
-        if let Some(key) = self.key {
-            simd::mask(payload, key, 0);
-        }
+        let ascii = simd::mask_ascii(payload, self.key);
         self.left = 0;
         match self.opcode {
             Opcode::Ping | Opcode::Pong => self.rest(),
@@ -304,7 +327,7 @@ impl Reader {
                 self.die();
             }
             _ => {
-                if self.checks_text() && !utf8::valid(payload) {
+                if self.checks_text() && !ascii && !utf8::valid(payload) {
                     return Err(Violation::TextNotUtf8);
                 }
                 self.fragments = 0;
@@ -318,23 +341,18 @@ impl Reader {
     fn keep(&mut self, part: &[u8]) -> Result<(), Violation> {
         self.reserve(part.len());
         let from = self.buf.len();
-        if let Some(key) = &mut self.key {
-            let phase = simd::mask_onto(&mut self.buf, part, *key, 0);
-            *key = u32::from_le_bytes(*key).rotate_right(8 * phase as u32).to_le_bytes();
-        } else {
-            self.buf.extend_from_slice(part);
-        }
+        let ascii = simd::mask_onto(&mut self.buf, part, self.key);
+        self.key = simd::turn(self.key, part.len());
         self.left -= part.len() as u64;
         if self.opcode == Opcode::Close {
-            close::check_part(&self.buf[self.start..])
-        } else if !self.opcode.is_control()
-            && self.checks_text()
-            && !self.text.feed(&self.buf[from..])
-        {
-            Err(Violation::TextNotUtf8)
-        } else {
-            Ok(())
+            return close::check_part(&self.buf[self.start..]);
         }
+        let text = !self.opcode.is_control() && self.checks_text();
+        let plain = ascii && self.text.complete();
+        if text && !plain && !self.text.feed(&self.buf[from..]) {
+            return Err(Violation::TextNotUtf8);
+        }
+        Ok(())
     }
 
     /// Makes room for `part` more octets. It never goes by a declared length alone: the room is for
@@ -418,11 +436,11 @@ impl Reader {
     }
 }
 
-/// The hot case: an uncompressed data frame that is a whole message, is all there and has at most
-/// 64 KiB. Answers its kind and where its payload starts and ends. Whatever is unusual or wrong
-/// is left to [`Rules::read`].
+/// The hot case: an uncompressed data frame that is a whole message of less than 64 KiB, and whose
+/// header is all there. Answers its kind, where its payload starts and its length. Whatever is
+/// unusual or wrong is left to [`Rules::read`].
 #[inline]
-fn whole(role: Role, limits: &Limits, input: &[u8]) -> Option<(Kind, usize, usize)> {
+fn plain(role: Role, limits: &Limits, input: &[u8]) -> Option<(Kind, usize, usize)> {
     let [first, second, a, b, ..] = *input else {
         return None;
     };
@@ -438,9 +456,8 @@ fn whole(role: Role, limits: &Limits, input: &[u8]) -> Option<(Kind, usize, usiz
         126 if a != 0 || b >= 126 => (4 + key, usize::from(u16::from_be_bytes([a, b]))),
         _ => return None,
     };
-    let end = start + len;
     let admitted = len as u64 <= limits.frame_bytes.min(limits.message_bytes);
-    (admitted && limits.fragments > 0 && end <= input.len()).then_some((kind, start, end))
+    (admitted && limits.fragments > 0 && start <= input.len()).then_some((kind, start, len))
 }
 
 #[cfg(test)]

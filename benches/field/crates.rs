@@ -1,0 +1,330 @@
+//! One receiver for each crate, all fed with the same bytes in the same pieces.
+//!
+//! Every receiver lives as long as a connection: it is made once and keeps its buffers. Receiving a
+//! piece is one copy into the buffer that the crate parses in, for each of them.
+
+use std::future::Future;
+use std::hint::black_box;
+use std::io::{self, Read, Write};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker};
+
+use bytes::BytesMut;
+use polycast::ws::{Event, Limits, Opcode, Reader, Role, frame};
+use sockudo_ws::frame::FrameParser;
+use sockudo_ws::protocol::{Message, Protocol};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tungstenite::protocol::WebSocketConfig;
+
+/// Messages and payload octets.
+pub type Sum = (usize, usize);
+
+/// No receiver refuses a message of a bench for its size.
+const LIMIT: usize = 16 << 20;
+
+/// `count` masked frames of `payload` octets together, of which `piece` bytes arrive at a time.
+pub struct Input {
+    pub bytes: Vec<u8>,
+    pub piece: usize,
+    pub count: usize,
+    pub payload: usize,
+}
+
+impl Input {
+    /// Frames that arrive whole, as many at a time as 60 KiB hold, at least one.
+    pub fn whole(opcode: Opcode, payload: &[u8]) -> Input {
+        let all = Input::frames(opcode, payload, (60 << 10) / payload.len());
+        Input { piece: all.bytes.len(), ..all }
+    }
+
+    /// Frames cut at every 1400 bytes, the payload of a TCP segment.
+    pub fn pieces(opcode: Opcode, payload: &[u8]) -> Input {
+        let all = Input::frames(opcode, payload, (64 << 10) / payload.len());
+        Input { piece: 1400, ..all }
+    }
+
+    fn frames(opcode: Opcode, payload: &[u8], count: usize) -> Input {
+        let count = count.max(1);
+        let mut bytes = Vec::new();
+        for _ in 0..count {
+            frame::push(&mut bytes, opcode, payload, Some(KEY));
+        }
+        Input { bytes, piece: 0, count, payload: count * payload.len() }
+    }
+}
+
+const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+
+/// Takes all of an input once.
+pub trait Receiver {
+    fn receive(&mut self) -> Sum;
+}
+
+/// Every receiver, by name; the first does nothing but receive.
+pub fn all<'a>(input: &'a Input) -> Vec<(&'static str, Box<dyn Receiver + 'a>)> {
+    vec![
+        ("copy", Box::new(Copy::new(input))),
+        ("polycast", Box::new(Polycast::new(input))),
+        ("fastwebsockets", Box::new(FastWebSockets::new(input))),
+        ("sockudo-ws", Box::new(Sockudo::new(input))),
+        ("sockudo-ws parser", Box::new(SockudoParser::new(input))),
+        ("tungstenite", Box::new(Tungstenite::new(input))),
+    ]
+}
+
+fn count(sum: &mut Sum, payload: &[u8]) {
+    *sum = (sum.0 + 1, sum.1 + black_box(payload).len());
+}
+
+/// The receiving copy alone, which no receiver can be faster than.
+struct Copy<'a> {
+    input: &'a Input,
+    buf: Vec<u8>,
+}
+
+impl<'a> Copy<'a> {
+    fn new(input: &'a Input) -> Self {
+        Copy { input, buf: vec![0; input.piece] }
+    }
+}
+
+impl Receiver for Copy<'_> {
+    fn receive(&mut self) -> Sum {
+        for part in self.input.bytes.chunks(self.input.piece) {
+            let buf = &mut self.buf[..part.len()];
+            buf.copy_from_slice(part);
+            black_box(buf);
+        }
+        (self.input.count, self.input.payload)
+    }
+}
+
+/// The reader of the server, over a receive buffer as a ring hands them out.
+struct Polycast<'a> {
+    input: &'a Input,
+    reader: Reader,
+    limits: Limits,
+    buf: Vec<u8>,
+}
+
+impl<'a> Polycast<'a> {
+    fn new(input: &'a Input) -> Self {
+        let limits = Limits::default();
+        Polycast { input, reader: Reader::new(), limits, buf: vec![0; input.piece] }
+    }
+}
+
+impl Receiver for Polycast<'_> {
+    fn receive(&mut self) -> Sum {
+        let mut sum = (0, 0);
+        for part in self.input.bytes.chunks(self.input.piece) {
+            let mut buf = &mut self.buf[..part.len()];
+            buf.copy_from_slice(part);
+            loop {
+                let (taken, event) = self.reader.next(Role::Server, &self.limits, buf);
+                match event {
+                    Event::Message { payload, .. } => count(&mut sum, payload),
+                    Event::Need => break,
+                    other => panic!("{other:?}"),
+                }
+                buf = &mut buf[taken..];
+            }
+        }
+        sum
+    }
+}
+
+/// `WebSocket::read_frame`, the cheapest call that answers unmasked and checked frames.
+struct FastWebSockets<'a> {
+    count: usize,
+    socket: fastwebsockets::WebSocket<Wire<'a>>,
+}
+
+impl<'a> FastWebSockets<'a> {
+    fn new(input: &'a Input) -> Self {
+        let role = fastwebsockets::Role::Server;
+        let socket = fastwebsockets::WebSocket::after_handshake(Wire::new(input), role);
+        FastWebSockets { count: input.count, socket }
+    }
+}
+
+impl Receiver for FastWebSockets<'_> {
+    fn receive(&mut self) -> Sum {
+        at_once(async {
+            let mut sum = (0, 0);
+            for _ in 0..self.count {
+                let frame = self.socket.read_frame().await.expect("a good frame");
+                count(&mut sum, &frame.payload);
+            }
+            sum
+        })
+    }
+}
+
+/// `Protocol::process_into`, which reuses the list of messages.
+struct Sockudo<'a> {
+    input: &'a Input,
+    protocol: Protocol,
+    buf: BytesMut,
+    messages: Vec<Message>,
+}
+
+impl<'a> Sockudo<'a> {
+    fn new(input: &'a Input) -> Self {
+        let protocol = Protocol::new(sockudo_ws::Role::Server, LIMIT, LIMIT);
+        let buf = BytesMut::with_capacity(sockudo_ws::RECV_BUFFER_SIZE);
+        Sockudo { input, protocol, buf, messages: Vec::new() }
+    }
+}
+
+impl Receiver for Sockudo<'_> {
+    fn receive(&mut self) -> Sum {
+        let mut sum = (0, 0);
+        for part in self.input.bytes.chunks(self.input.piece) {
+            self.buf.extend_from_slice(part);
+            self.protocol.process_into(&mut self.buf, &mut self.messages).expect("good frames");
+            for message in self.messages.drain(..) {
+                count(&mut sum, message.as_bytes());
+            }
+        }
+        sum
+    }
+}
+
+/// `FrameParser::parse` and `validate_utf8` alone: no list, no fragments, text checked at its end.
+struct SockudoParser<'a> {
+    input: &'a Input,
+    parser: FrameParser,
+    buf: BytesMut,
+}
+
+impl<'a> SockudoParser<'a> {
+    fn new(input: &'a Input) -> Self {
+        let buf = BytesMut::with_capacity(sockudo_ws::RECV_BUFFER_SIZE);
+        SockudoParser { input, parser: FrameParser::new(LIMIT, true), buf }
+    }
+}
+
+impl Receiver for SockudoParser<'_> {
+    fn receive(&mut self) -> Sum {
+        let mut sum = (0, 0);
+        for part in self.input.bytes.chunks(self.input.piece) {
+            self.buf.extend_from_slice(part);
+            while let Some(frame) = self.parser.parse(&mut self.buf).expect("good frames") {
+                let text = frame.header.opcode == sockudo_ws::OpCode::Text;
+                assert!(!text || sockudo_ws::utf8::validate_utf8(&frame.payload));
+                count(&mut sum, &frame.payload);
+            }
+        }
+        sum
+    }
+}
+
+/// `WebSocket::read` with a read buffer that takes every piece whole.
+struct Tungstenite<'a> {
+    count: usize,
+    socket: tungstenite::WebSocket<Wire<'a>>,
+}
+
+impl<'a> Tungstenite<'a> {
+    fn new(input: &'a Input) -> Self {
+        let size = input.piece.clamp(4 << 10, 128 << 10);
+        let config = Some(WebSocketConfig::default().read_buffer_size(size));
+        let role = tungstenite::protocol::Role::Server;
+        let socket = tungstenite::WebSocket::from_raw_socket(Wire::new(input), role, config);
+        Tungstenite { count: input.count, socket }
+    }
+}
+
+impl Receiver for Tungstenite<'_> {
+    fn receive(&mut self) -> Sum {
+        let mut sum = (0, 0);
+        for _ in 0..self.count {
+            match self.socket.read().expect("a good message") {
+                tungstenite::Message::Text(text) => count(&mut sum, text.as_bytes()),
+                tungstenite::Message::Binary(bytes) => count(&mut sum, &bytes),
+                other => panic!("{other:?}"),
+            }
+        }
+        sum
+    }
+}
+
+/// A socket that has the input to read over and over and always has it ready.
+struct Wire<'a> {
+    input: &'a Input,
+    at: usize,
+}
+
+impl<'a> Wire<'a> {
+    fn new(input: &'a Input) -> Self {
+        Wire { input, at: 0 }
+    }
+
+    /// The next octets, at most `most`.
+    fn next(&mut self, most: usize) -> &'a [u8] {
+        if self.at == self.input.bytes.len() {
+            self.at = 0;
+        }
+        let rest = &self.input.bytes[self.at..];
+        let now = &rest[..rest.len().min(most).min(self.input.piece)];
+        self.at += now.len();
+        now
+    }
+}
+
+impl Read for Wire<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let now = self.next(buf.len());
+        buf[..now.len()].copy_from_slice(now);
+        Ok(now.len())
+    }
+}
+
+impl Write for Wire<'_> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        Ok(buf.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl AsyncRead for Wire<'_> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let now = self.next(buf.remaining());
+        buf.put_slice(now);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Wire<'_> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(buf.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// What a future answers that never waits.
+fn at_once<T>(future: impl Future<Output = T>) -> T {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(answer) => answer,
+        Poll::Pending => panic!("the wire is always ready"),
+    }
+}
