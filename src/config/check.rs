@@ -9,6 +9,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::error::{Error, Problem};
 use super::schema::{App, Config, Limits, Secret};
+use super::webhook;
 use crate::limits::{MAX_CORES, WS_CONTROL_BYTES};
 
 const HOUR_MS: u64 = 3_600_000;
@@ -151,6 +152,9 @@ fn check_app(app: &App, config: &Config) -> Result<(), Error> {
     }
     for (index, origin) in app.allowed_origins.iter().enumerate() {
         check_origin(&format!("allowed_origins[{index}]"), origin.as_str())?;
+    }
+    for (index, hook) in app.webhooks.iter().enumerate() {
+        webhook::check(hook).map_err(|error| error.under(&format!("webhooks[{index}]")))?;
     }
     check_app_limits(app, config)
 }
