@@ -485,7 +485,7 @@ fn the_number_of_many_subscribers_is_told_once_in_a_while() {
     world.hubs[0].sweep(15_000);
     assert_eq!(world.notices(), [What::Count(104)]);
     world.join(0, 201, "a");
-    (100..103).chain([200, 201]).for_each(|index| drop(world.leave(0, index, "a")));
+    (100..103).chain([200, 201]).for_each(|index| assert!(world.leave(0, index, "a")));
     assert_eq!(world.notices(), [What::Count(100)]);
     world.hubs[0].sweep(20_000);
     assert_eq!(world.notices(), []);
