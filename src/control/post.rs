@@ -48,7 +48,9 @@ pub(super) struct Target {
 }
 
 /// A connection that waits for the next request.
-pub(super) type Kept = RefCell<Option<SendRequest<Full<Bytes>>>>;
+pub(super) type Kept = RefCell<Option<Connection>>;
+
+type Connection = SendRequest<Full<Bytes>>;
 
 impl Target {
     /// The endpoint of a checked configuration; `None` if it is none after all.
@@ -97,35 +99,40 @@ impl Target {
         body: Bytes,
         more: [(HeaderName, String); 2],
     ) -> Outcome {
-        match tokio::time::timeout(ATTEMPT, self.attempt(kept, body, more)).await {
-            Ok(outcome) => outcome,
+        let attempt = async {
+            let Some(request) = self.request(&body, &more) else {
+                return Err(io::ErrorKind::InvalidInput.into());
+            };
+            self.attempt(kept, request).await
+        };
+        match tokio::time::timeout(ATTEMPT, attempt).await {
+            Ok(Ok(Some((response, connection)))) => finish(response, connection, kept).await,
+            Ok(Ok(None)) => Outcome::Refused,
+            Ok(Err(error)) => {
+                tracing::debug!(host = self.host, %error, "a webhook is not reached");
+                Outcome::Failed
+            }
             Err(_) => Outcome::Failed,
         }
     }
 
-    async fn attempt(&self, kept: &Kept, body: Bytes, more: [(HeaderName, String); 2]) -> Outcome {
-        let mut sender = kept.borrow_mut().take().filter(|sender| !sender.is_closed());
-        loop {
-            let reused = sender.is_some();
-            let mut connection = match sender.take() {
-                Some(connection) => connection,
-                None => match self.connect().await {
-                    Ok(Some(connection)) => connection,
-                    Ok(None) => return Outcome::Refused,
-                    Err(error) => {
-                        tracing::debug!(host = self.host, %error, "a webhook is not reached");
-                        return Outcome::Failed;
-                    }
-                },
-            };
-            let Some(request) = self.request(&body, &more) else { return Outcome::Failed };
-            match connection.send_request(request).await {
-                Ok(response) => return finish(response, connection, kept).await,
-                // The peer had closed a connection that was kept: that is nobody's failure.
-                Err(_) if reused => continue,
-                Err(_) => return Outcome::Failed,
-            }
+    /// The head of the answer; `None` if the endpoint is where it may not be.
+    async fn attempt(
+        &self,
+        kept: &Kept,
+        request: Request<Full<Bytes>>,
+    ) -> io::Result<Option<(Response<Incoming>, Connection)>> {
+        let reused = kept.borrow_mut().take();
+        if let Some(mut connection) = reused
+            && connection.ready().await.is_ok()
+            && let Ok(response) = connection.send_request(request.clone()).await
+        {
+            return Ok(Some((response, connection)));
         }
+        // There was none, or the peer has closed it since, which is nobody's failure.
+        let Some(mut connection) = self.connect().await? else { return Ok(None) };
+        let response = connection.send_request(request).await.map_err(io::Error::other)?;
+        Ok(Some((response, connection)))
     }
 
     fn request(
@@ -142,20 +149,21 @@ impl Target {
     }
 
     /// Connects to the first address that may be connected to and can be; `None` if none may.
-    async fn connect(&self) -> io::Result<Option<SendRequest<Full<Bytes>>>> {
-        let mut found = false;
+    async fn connect(&self) -> io::Result<Option<Connection>> {
+        let mut addresses = self.resolve().await?;
+        let found = !addresses.is_empty();
+        addresses.retain(|address| self.allow_private || is_public(address.ip()));
+        if found && addresses.is_empty() {
+            return Ok(None);
+        }
         let mut failure = io::Error::from(io::ErrorKind::NotFound);
-        for address in self.resolve().await? {
-            if !self.allow_private && !is_public(address.ip()) {
-                found = true;
-                continue;
-            }
+        for address in addresses {
             match TcpStream::connect(address).await {
                 Ok(stream) => return self.speak(stream).await.map(Some),
-                Err(error) => (failure, found) = (error, false),
+                Err(error) => failure = error,
             }
         }
-        if found { Ok(None) } else { Err(failure) }
+        Err(failure)
     }
 
     async fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
@@ -165,7 +173,7 @@ impl Target {
         Ok(tokio::net::lookup_host((self.host.as_str(), self.port)).await?.collect())
     }
 
-    async fn speak(&self, stream: TcpStream) -> io::Result<SendRequest<Full<Bytes>>> {
+    async fn speak(&self, stream: TcpStream) -> io::Result<Connection> {
         stream.set_nodelay(true)?;
         match &self.tls {
             Some((connector, name)) => {
@@ -177,7 +185,7 @@ impl Target {
     }
 }
 
-async fn handshake<S>(stream: S) -> io::Result<SendRequest<Full<Bytes>>>
+async fn handshake<S>(stream: S) -> io::Result<Connection>
 where
     S: Read + Write + Unpin + 'static,
 {
@@ -190,11 +198,7 @@ where
 }
 
 /// Reads the answer to its end, and keeps the connection if that was possible.
-async fn finish(
-    response: Response<Incoming>,
-    connection: SendRequest<Full<Bytes>>,
-    kept: &Kept,
-) -> Outcome {
+async fn finish(response: Response<Incoming>, connection: Connection, kept: &Kept) -> Outcome {
     let success = response.status().is_success();
     let body = Limited::new(response.into_body(), ANSWER_BYTES).collect();
     let rest = tokio::time::timeout(ATTEMPT / 4, body).await;

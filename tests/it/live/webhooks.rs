@@ -19,6 +19,8 @@ struct Hooked {
     head: String,
     body: String,
     at: Instant,
+    /// The port of the connection that it came by.
+    port: u16,
 }
 
 impl Hooked {
@@ -95,6 +97,7 @@ impl Endpoint {
 fn serve(stream: TcpStream, heard: &Mutex<Vec<Hooked>>, statuses: &[u16]) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     let mut stream = stream;
+    let port = stream.peer_addr().unwrap().port();
     loop {
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {
@@ -103,7 +106,7 @@ fn serve(stream: TcpStream, heard: &Mutex<Vec<Hooked>>, statuses: &[u16]) {
             }
         }
         let line = head.lines().next().unwrap().to_owned();
-        let mut request = Hooked { line, head, body: String::new(), at: Instant::now() };
+        let mut request = Hooked { line, head, body: String::new(), at: Instant::now(), port };
         let length = request.field("content-length").unwrap().parse().unwrap();
         let mut body = vec![0; length];
         reader.read_exact(&mut body).unwrap();
@@ -164,6 +167,7 @@ fn each_event_has_a_signed_request_of_its_own() {
     let heard = endpoint.heard(2);
     let events: Vec<_> = heard.iter().map(Hooked::events).collect();
     assert_eq!(events, [&occupied("presence-a"), added], "in order");
+    assert_eq!(heard[0].port, heard[1].port, "the connection is kept");
     assert_eq!(heard[0].field("x-token"), Some("t"));
     assert_eq!(heard[0].field("host"), Some(endpoint.address.to_string().as_str()));
     let say = r#"{"event":"client-x","channel":"presence-a","data":{"on":true}}"#;
