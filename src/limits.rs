@@ -28,6 +28,15 @@ pub const WS_FRAGMENTS: u32 = 128 * 1024;
 /// Payload bytes of a control frame (RFC 6455 section 5.5).
 pub const WS_CONTROL_BYTES: usize = 125;
 
+/// Bytes of notices of what happened to channels that wait on one core for the control thread.
+pub const NOTICE_BYTES: usize = 4 * 1024 * 1024;
+/// Notices under way from one core to the control thread.
+pub const NOTICE_LANE: usize = 1024;
+/// Up to so many subscribers every change of their number is told.
+pub const COUNT_SMALL: u64 = 100;
+/// How often the number is told of a channel with more.
+pub const COUNT_EVERY_MS: u64 = 5_000;
+
 const _: () = assert!(HTTP_HEAD_BYTES < HTTP_BODY_BYTES);
 const _: () = assert!(WS_FRAME_BYTES <= WS_MESSAGE_BYTES);
 const _: () = assert!(FRAMES_PER_SEND <= 1024, "the kernel's UIO_MAXIOV");

@@ -5,10 +5,11 @@ mod reload;
 pub use reload::Source;
 
 use crate::config::{self, Config};
+use crate::control::Control;
 use crate::dialect::Env;
 use crate::hub::Hasher;
 use crate::limits::REACTOR_CONNECTIONS;
-use crate::reactor::{ACCEPTS_PER_LISTENER, Addresses, Mail, Parts, Peers, Reactor, wire};
+use crate::reactor::{ACCEPTS_PER_LISTENER, Addresses, Mail, Outbox, Parts, Peers, Reactor, wire};
 use crate::shard::{Common, Shard};
 use crate::stats::Counters;
 use crate::uring::sys::{self, Clock};
@@ -20,7 +21,7 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Barrier, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -75,6 +76,10 @@ pub struct Server {
     env: Arc<Env>,
     connections: u32,
     fixed_bytes: usize,
+    control: Option<Control>,
+    drain_ms: u64,
+    /// When the drain began, on the control thread's clock.
+    stopped_ms: OnceLock<u64>,
 }
 
 impl Server {
@@ -117,14 +122,19 @@ impl Server {
             env: setup.common.env.clone(),
             connections,
             fixed_bytes: 0,
+            control: None,
+            drain_ms: setup.common.env.config.drain_s * 1000,
+            stopped_ms: OnceLock::new(),
         };
+        let mut outboxes = server.start_control(&setup.common.env, count)?.into_iter();
         let (ready, started) = mpsc::channel();
         for (core, mail) in wire(&peers, lane).into_iter().enumerate() {
             let sockets = listeners.iter_mut().filter_map(Vec::pop).collect();
             let place = setup.common.env.config.pin.then(|| cores[core % cores.len()]);
             let counters = Arc::new(Counters::default());
             server.counters.push(counters.clone());
-            let seat = Seat { core: core as u16, place, sockets, mail, counters };
+            let outbox = outboxes.next();
+            let seat = Seat { core: core as u16, place, sockets, mail, outbox, counters };
             let (setup, ready) = (setup.clone(), ready.clone());
             let thread = std::thread::Builder::new().name(format!("reactor-{core}"));
             let spawned = thread.spawn(move || sit(seat, &setup, &ready));
@@ -138,13 +148,38 @@ impl Server {
             }
         }
         drop(ready);
-        for started in started.iter().take(usize::from(count)) {
-            server.fixed_bytes = started.map_err(|error| {
+        server.await_start(&started)?;
+        Ok(server)
+    }
+
+    /// Waits until every thread runs, or one has failed to start.
+    fn await_start(
+        &mut self,
+        started: &mpsc::Receiver<Result<usize, SetupError>>,
+    ) -> Result<(), Error> {
+        for started in started.iter().take(self.threads.len()) {
+            self.fixed_bytes = started.map_err(|error| {
                 let advice = probe::cause(&error).advice();
                 Error::NoIoUring { error, advice }
             })?;
         }
-        Ok(server)
+        match &self.control {
+            Some(control) => {
+                control.started().map_err(|e| Error::System("starting the control thread", e))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Starts what waits for the outside world, if there is any; gives the cores' ways to it.
+    fn start_control(&mut self, env: &Arc<Env>, cores: u16) -> Result<Vec<Outbox>, Error> {
+        let counters = Arc::new(Counters::default());
+        let control = Control::start(env, cores, counters.clone())
+            .map_err(|e| Error::System("starting the control thread", e))?;
+        let Some((control, outboxes)) = control else { return Ok(Vec::new()) };
+        self.control = Some(control);
+        self.counters.push(counters);
+        Ok(outboxes)
     }
 
     /// Where it listens, with the ports that the kernel chose.
@@ -203,6 +238,9 @@ impl Server {
 
     /// Begins to drain: nothing new is accepted, every connection is closed.
     pub fn stop(&self) {
+        if let Some(control) = &self.control {
+            self.stopped_ms.get_or_init(|| control.now_ms());
+        }
         let mut waker = Waker::new();
         for core in 0..self.threads.len() as u16 {
             let peer = self.peers.core(core);
@@ -224,6 +262,10 @@ impl Server {
                 Err(_) => Err(Error::Panicked(core)),
             };
             outcome = outcome.and(ended);
+        }
+        if let Some(control) = self.control.take() {
+            let stopped_ms = self.stopped_ms.get().copied().unwrap_or(0);
+            control.finish(stopped_ms + self.drain_ms);
         }
         outcome
     }
@@ -254,6 +296,7 @@ struct Seat {
     place: Option<usize>,
     sockets: Vec<Socket>,
     mail: Mail,
+    outbox: Option<Outbox>,
     counters: Arc<Counters>,
 }
 
@@ -292,6 +335,7 @@ fn sit(
         listeners: seat.sockets,
         connections: setup.settings.files,
         mail: seat.mail,
+        outbox: seat.outbox,
         addresses: setup.addresses.clone(),
         drain_ms: setup.common.env.config.drain_s * 1000,
         counters: seat.counters,

@@ -9,7 +9,7 @@ mod channels;
 
 use crate::codec::json::Scratch;
 use crate::dialect::{Action, Env, JoinOutcome, Why};
-use crate::hub::{Ack, Answer, ConnId, Down, Hasher, Hub, Post, Up};
+use crate::hub::{Ack, Answer, ConnId, Down, Hasher, Hub, Notice, Post, Up};
 use crate::mem::{Segment, Slot, Table};
 use crate::session::{Ending, Session, Step, Surroundings};
 use crate::stats::Counters;
@@ -76,16 +76,14 @@ pub struct Wants {
 impl Shard {
     /// The shard of core `core`.
     pub fn new(core: u16, common: &Common, counters: Arc<Counters>) -> Shard {
+        let kept = common.env.config.limits.cached_bytes;
+        let mut hub = Hub::new(core, common.cores, common.hasher.clone(), kept);
+        hub.watch(common.env.watched.clone());
         Shard {
             core,
             env: common.env.clone(),
             sessions: Table::default(),
-            hub: Hub::new(
-                core,
-                common.cores,
-                common.hasher.clone(),
-                common.env.config.limits.cached_bytes,
-            ),
+            hub,
             post: Post::new(common.cores),
             post_bound: common.post_bound,
             json: Scratch::default(),
@@ -308,6 +306,28 @@ impl Shard {
             session.listed = true;
             self.listed.push(slot);
         }
+    }
+
+    // --- notices ---
+
+    /// The next thing that has happened to a channel and is to be told outside.
+    pub fn next_notice(&mut self) -> Option<Notice> {
+        self.hub.next_notice()
+    }
+
+    /// Takes back a notice that could not be handed over.
+    pub fn keep_notice(&mut self, notice: Notice) {
+        self.hub.keep_notice(notice);
+    }
+
+    /// Whether notices wait to be handed over.
+    pub fn has_notices(&self) -> bool {
+        self.hub.has_notices()
+    }
+
+    /// Notices that found no room since the last call.
+    pub fn lost_notices(&mut self) -> u64 {
+        self.hub.lost_notices()
     }
 
     // --- mail ---

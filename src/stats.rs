@@ -120,6 +120,14 @@ counters! {
     published,
     /// Connections closed by a deadline: head, body, idle, heartbeat, close or send.
     timed_out,
+    /// Requests to webhooks that were answered by a status of success.
+    hooks_sent,
+    /// Requests to webhooks that were not, and are tried again or given up.
+    hooks_failed,
+    /// Events for webhooks that were dropped: a queue at its bound, five minutes in vain, the end.
+    hooks_dropped,
+    /// Requests to webhooks that were not made: the endpoint is at a private address.
+    hooks_refused,
     /// Channels of which this core has a subscriber.
     channels,
     /// Subscriptions held by connections of this core.

@@ -9,6 +9,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::error::{Error, Problem};
 use super::schema::{App, Config, Limits, Secret};
+use super::webhook;
 use crate::limits::{MAX_CORES, WS_CONTROL_BYTES};
 
 const HOUR_MS: u64 = 3_600_000;
@@ -155,6 +156,9 @@ fn check_app(app: &App, config: &Config) -> Result<(), Error> {
     }
     range("authorise_within_s", app.authorise_within_s, 0..=DAY_S, " seconds")?;
     range("terminate_close_code", app.terminate_close_code.into(), 4000..=4299, "")?;
+    for (index, hook) in app.webhooks.iter().enumerate() {
+        webhook::check(hook).map_err(|error| error.under(&format!("webhooks[{index}]")))?;
+    }
     check_app_limits(app, config)
 }
 

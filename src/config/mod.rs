@@ -17,6 +17,7 @@ mod size;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod webhook;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -29,6 +30,7 @@ pub use schema::{
     Endpoint, KeyPair, Limits, Listener, Log, LogFormat, Pusher, Route, Secret, SlowConsumer,
     Timeouts,
 };
+pub use webhook::{HookEvent, Webhook};
 
 /// What a configuration is written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,6 +123,7 @@ impl Config {
             client_events: true,
             authorise_within_s: 0,
             terminate_close_code: 4009,
+            webhooks: Vec::new(),
             limits: AppLimits::default(),
         };
         Config { apps: vec![app], is_demo: true, ..Config::default() }

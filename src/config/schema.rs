@@ -6,6 +6,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::pattern::Pattern;
 use super::size;
+use super::webhook::Webhook;
 use crate::limits;
 
 /// A whole configuration, checked and ready for use.
@@ -355,6 +356,9 @@ pub struct App {
     /// The code that closes the connections of a user whom the application terminates.
     #[serde(default = "terminate")]
     pub terminate_close_code: u16,
+    /// Endpoints that are told what happens to its channels.
+    #[serde(default)]
+    pub webhooks: Vec<Webhook>,
     /// Bounds of this application.
     #[serde(default)]
     pub limits: AppLimits,

@@ -44,6 +44,21 @@ fn the_example_holds_the_defaults() {
     assert_eq!(toml(smallest), Config { apps, ..Config::default() });
 }
 
+/// A webhook stands in the example as a comment, since its URL has no default.
+#[test]
+fn the_webhook_of_the_example_holds_every_default() {
+    let from = EXAMPLE.find("# [[apps.webhooks]]").unwrap();
+    let block = EXAMPLE[from..].lines().take_while(|line| line.starts_with("# "));
+    let text: String = block.map(|line| format!("{}\n", &line[2..])).collect();
+    let config = toml(&format!("{APP}{text}"));
+    assert_eq!(config.apps[0].webhooks, [Webhook::new("https://example.com/hook")]);
+    let error = toml_error(&format!("{APP}{text}no_such_key = 1\n"));
+    let known = error.split("known here: ").nth(1).unwrap();
+    for key in known.split(", ") {
+        assert!(text.contains(&format!("\n{key} = ")), "{key}");
+    }
+}
+
 #[test]
 fn the_example_in_yaml_is_the_same_configuration() {
     let example: Table = EXAMPLE.parse().unwrap();

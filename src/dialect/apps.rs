@@ -1,9 +1,10 @@
 //! The applications, as all cores share them, and how a path names one.
 
 use super::Reply;
-use super::pusher::signature;
+use super::pusher::{hooks, signature};
 use crate::config::{self, Config};
 use crate::http::query::{self, Plus};
+use crate::hub::Kinds;
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,6 +19,8 @@ pub struct Env {
     pub apps: Apps,
     /// Whether any route compresses, so that events carry their compressed forms.
     pub compresses: bool,
+    /// What is to be noticed of channels, by the application's number.
+    pub watched: Arc<[Kinds]>,
     /// Distinguishes this process from others in ids that clients see.
     pub node: u32,
 }
@@ -28,7 +31,11 @@ impl Env {
         let apps = Apps::new(&config.apps);
         let off = |route: &config::Route| route.compression == config::Compression::Off;
         let compresses = !config.routes.iter().all(off);
-        Env { config, apps, compresses, node }
+        let watched = config.apps.iter().map(|app| match app.dialect {
+            config::Dialect::Pusher => hooks::kinds(app),
+        });
+        let watched = watched.collect();
+        Env { config, apps, compresses, watched, node }
     }
 
     /// The environment after the configuration was read anew. Applications keep their numbers and

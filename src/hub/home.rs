@@ -3,6 +3,7 @@
 
 use super::mail::Event;
 use super::name::ConnId;
+use super::notice::Seen;
 use crate::mem::Frozen;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -79,6 +80,7 @@ pub(super) struct Home {
     members: HashMap<ConnId, Arc<str>>,
     came: u64,
     kept: Option<Kept>,
+    pub(super) seen: Seen,
 }
 
 #[derive(Debug)]
@@ -106,6 +108,13 @@ impl Home {
         self.counts.retain(|(other, _)| *other != core);
         if count > 0 {
             self.counts.push((core, count));
+        }
+    }
+
+    /// Notes that `core` has a subscriber, or more.
+    pub(super) fn expect_count(&mut self, core: u16) {
+        if self.counts.iter().all(|(other, _)| *other != core) {
+            self.counts.push((core, 1));
         }
     }
 
@@ -139,15 +148,15 @@ impl Home {
         Ok(true)
     }
 
-    /// Lets a connection out; the frame to tell the others if it was its user's last.
-    pub(super) fn exit(&mut self, conn: ConnId) -> Option<Frozen> {
+    /// Lets a connection out; its user and the frame to tell the others if it was the last one.
+    pub(super) fn exit(&mut self, conn: ConnId) -> Option<(Arc<str>, Frozen)> {
         let id = self.members.remove(&conn)?;
         let user = self.users.get_mut(&id)?;
         user.connections.retain(|(other, _)| *other != conn);
         if !user.connections.is_empty() {
             return None;
         }
-        self.users.remove(&id).map(|user| user.removed)
+        self.users.remove(&id).map(|user| (id, user.removed))
     }
 
     /// Everybody who is present.
@@ -230,7 +239,8 @@ mod tests {
         assert_eq!(shown(&home), [pair("ada", "one"), pair("bob", "b")]);
         assert!(home.exit(conn(1)).is_none());
         assert_eq!(shown(&home), [pair("ada", "two"), pair("bob", "b")]);
-        assert_eq!(home.exit(conn(3)).as_deref(), Some(&b"-ada"[..]));
+        let (id, frame) = home.exit(conn(3)).expect("the last one leaves");
+        assert_eq!((&*id, &*frame), ("ada", &b"-ada"[..]));
         assert!(home.exit(conn(3)).is_none());
         assert!(home.exit(conn(2)).is_some());
         assert!(home.is_empty());

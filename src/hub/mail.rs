@@ -7,6 +7,7 @@
 
 use super::home::{Crowded, Facts, Keep, Users, Welcome, Wish};
 use super::name::{ChannelName, ConnId};
+use super::notice::Said;
 use crate::mem::{Frozen, Slot};
 use crate::ws::output::{BITS, Codecs};
 use std::collections::VecDeque;
@@ -25,6 +26,8 @@ pub struct Event {
     pub keep: Option<Arc<Keep>>,
     /// Closes the receiving connections with this code and reason in place of a frame.
     pub close: Option<(u16, &'static str)>,
+    /// What it is to those outside, if a client has published it and they want to know.
+    pub said: Option<Arc<Said>>,
 }
 
 /// The compressed forms of one frame, by the size of the window: each is made by the core that

@@ -13,17 +13,20 @@ mod home;
 mod mail;
 mod members;
 mod name;
+mod notice;
 mod order;
 
 pub use home::{Crowded, Facts, Keep, Member, Users, Welcome, Wish};
 pub use mail::{Ack, Answer, Down, Event, Post, Query, Squeezed, Up};
 pub use members::Subscriber;
 pub use name::{ChannelName, ConnId, CoreSet, Hasher};
+pub use notice::{Kinds, Notice, Said, What};
 
 use crate::mem::Slot;
 use hashbrown::HashTable;
 use home::Home;
 use members::{Members, Start};
+use notice::Notices;
 use std::collections::VecDeque;
 
 /// What a join came to.
@@ -74,6 +77,7 @@ pub struct Hub {
     keepers: VecDeque<ChannelName>,
     kept_bytes: usize,
     kept_most: usize,
+    notices: Notices,
 }
 
 struct Channel {
@@ -119,6 +123,7 @@ impl Hub {
             keepers: VecDeque::new(),
             kept_bytes: 0,
             kept_most,
+            notices: Notices::default(),
         }
     }
 
@@ -181,6 +186,7 @@ impl Hub {
             self.members.add(slot.index, at, &mut channel.subscribers, start);
             channel.standing = Standing::Known;
         }
+        self.look(at);
         Joined::Now(welcome)
     }
 
@@ -249,6 +255,7 @@ impl Hub {
         } else if member {
             post.up(home, Up::Leave { slot, name: name.clone() });
         }
+        self.look(at);
         let Some(channel) = &mut self.channels[at as usize] else { return };
         if !channel.subscribers.is_empty() {
             return self.counts_changed(at);

@@ -33,6 +33,11 @@ impl ChannelName {
         &self.text
     }
 
+    /// The name, shared.
+    pub fn shared(&self) -> Arc<str> {
+        self.text.clone()
+    }
+
     pub(super) fn hash(&self) -> u64 {
         self.hash
     }

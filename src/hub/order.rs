@@ -20,8 +20,10 @@ impl Hub {
         let home = channel.home.get_or_insert_default();
         let mut welcome = Welcome::default();
         let mut news = None;
+        let mut came = None;
         if let Some(member) = wish.member {
             if home.enter(conn, &member)? {
+                came = Some(member.id.clone());
                 let frame = member.added.clone();
                 news = Some(Event { frame, except: Some(conn), ..Event::default() });
             }
@@ -29,6 +31,13 @@ impl Hub {
         }
         if wish.cached {
             welcome.cached = Some(home.kept(now_ms).map(|event| event.frame.clone()));
+        }
+        self.note_occupied(at);
+        if let Some(user) = came {
+            self.note_came(at, &user);
+        }
+        if matches!(welcome.cached, Some(None)) {
+            self.note_missed(at);
         }
         if let Some(event) = news {
             self.announce(at, event, post);
@@ -50,7 +59,8 @@ impl Hub {
     pub(super) fn exit(&mut self, conn: ConnId, at: u32, post: &mut Post) {
         let Some(channel) = &mut self.channels[at as usize] else { return };
         let gone = channel.home.as_mut().and_then(|home| home.exit(conn));
-        if let Some(frame) = gone {
+        if let Some((user, frame)) = gone {
+            self.note_left(at, &user);
             self.announce(at, Event { frame, ..Event::default() }, post);
         }
     }
@@ -60,12 +70,16 @@ impl Hub {
         if event.keep.is_some() {
             self.keep(at, event, now_ms);
         }
+        if let Some(said) = &event.said {
+            self.note_said(at, said);
+        }
         self.fan_out(at, event, post);
     }
 
     fn keep(&mut self, at: u32, event: &Event, now_ms: u64) {
         let Some(channel) = &mut self.channels[at as usize] else { return };
         let home = channel.home.get_or_insert_default();
+        home.seen.filled();
         if home.kept_bytes() == 0 {
             self.keepers.push_back(channel.name.clone());
         }
@@ -97,6 +111,7 @@ impl Hub {
                 self.keepers.push_back(name);
             }
         }
+        self.sweep_counts(now_ms);
     }
 
     fn fan_out(&self, at: u32, event: &Event, post: &mut Post) {
@@ -136,13 +151,18 @@ impl Hub {
                 self.exit(ConnId { core: from, slot }, at, post);
                 self.release_if_empty(at);
             }
-            Up::Count { name, count } => self.note_count(from, &name, count),
+            Up::Count { name, count } => {
+                self.note_count(from, &name, count);
+                let at = self.find(name.app(), name.text(), name.hash())?;
+                self.look(at);
+            }
             Up::Forget { name } => {
                 let at = self.find(name.app(), name.text(), name.hash())?;
                 self.note_count(from, &name, 0);
                 if let Some(channel) = &mut self.channels[at as usize] {
                     channel.interest.remove(from);
                 }
+                self.look(at);
                 self.release_if_empty(at);
             }
             Up::Ask { query, ack } => {
@@ -176,7 +196,9 @@ impl Hub {
         let at = self.find_or_insert(name);
         if let Some(channel) = &mut self.channels[at as usize] {
             channel.interest.insert(from);
+            channel.home.get_or_insert_default().expect_count(from);
         }
+        self.look(at);
     }
 
     fn note_count(&mut self, from: u16, name: &ChannelName, count: u32) {

@@ -378,3 +378,131 @@ fn presence_over_two_cores_always_equals_a_naive_model() {
         world.heard.clear();
     }
 }
+
+fn watched(cores: u16, kinds: Kinds) -> World {
+    let mut world = World::new(cores);
+    for hub in &mut world.hubs {
+        hub.watch(Arc::from([kinds]));
+    }
+    world
+}
+
+impl World {
+    /// Everything noticed so far, home by home.
+    fn notices(&mut self) -> Vec<What> {
+        for core in 0..self.hubs.len() {
+            self.hubs[core].report_counts(&mut self.posts[core]);
+        }
+        self.deliver_mail();
+        let next = |hub: &mut Hub| hub.next_notice().map(|notice| notice.what);
+        let hubs = self.hubs.iter_mut();
+        hubs.flat_map(|hub| std::iter::from_fn(move || next(hub))).collect()
+    }
+}
+
+#[test]
+fn a_channel_is_occupied_and_vacated_once_over_all_cores() {
+    let mut world = watched(3, Kinds::OCCUPANCY | Kinds::COUNTS);
+    world.join(0, 1, "a");
+    assert_eq!(world.notices(), [What::Occupied, What::Count(1)]);
+    world.join(1, 1, "a");
+    world.join(1, 2, "a");
+    world.join(2, 1, "a");
+    let counts = world.notices();
+    assert_eq!(counts.last(), Some(&What::Count(4)));
+    assert!(counts.iter().all(|what| matches!(what, What::Count(2..=4))), "{counts:?}");
+    world.leave(0, 1, "a");
+    world.leave(1, 1, "a");
+    world.leave(1, 2, "a");
+    let counts = world.notices();
+    assert_eq!(counts.last(), Some(&What::Count(1)));
+    assert!(!counts.contains(&What::Vacated));
+    world.leave(2, 1, "a");
+    assert_eq!(world.notices(), [What::Vacated, What::Count(0)]);
+    assert!(world.hubs.iter().all(|hub| hub.channel_count() == 0));
+}
+
+#[test]
+fn nothing_is_noticed_of_users_channels_or_what_nobody_wants() {
+    let mut world = watched(2, Kinds::OCCUPANCY);
+    world.join(0, 1, "#server-to-user-a");
+    world.leave(0, 1, "#server-to-user-a");
+    assert_eq!(world.notices(), []);
+    let mut world = watched(2, Kinds::NONE);
+    world.join(0, 1, "a");
+    world.leave(0, 1, "a");
+    assert_eq!(world.notices(), []);
+}
+
+#[test]
+fn members_come_and_leave_inside_of_the_channels_life() {
+    let everything = Kinds::OCCUPANCY | Kinds::MEMBERS;
+    for core in [0, 1] {
+        let mut world = watched(2, everything);
+        for index in [1, 2] {
+            world.join_with(core, index, "p", member("ada", 0));
+            world.deliver_mail();
+        }
+        assert_eq!(world.notices(), [What::Occupied, What::Came("ada".into())]);
+        world.leave(core, 1, "p");
+        assert_eq!(world.notices(), []);
+        world.leave(core, 2, "p");
+        assert_eq!(world.notices(), [What::Left("ada".into()), What::Vacated]);
+    }
+}
+
+#[test]
+fn a_miss_is_told_once_until_an_event_is_kept() {
+    for core in [0, 1] {
+        let mut world = watched(2, Kinds::MISSES);
+        let wish = || Some(Wish { member: None, cached: true });
+        world.join_with(core, 1, "c", wish());
+        world.join_with(core, 2, "c", wish());
+        assert_eq!(world.notices(), [What::Missed]);
+        let keep = Keep { ttl_ms: 1, event: "e".into(), data: "d".into() };
+        let event = Event { keep: Some(Arc::new(keep)), ..Event::default() };
+        let at = usize::from(core);
+        world.hubs[at].publish(0, "c", &event, None, NOW_MS, &mut world.posts[at]);
+        world.deliver_mail();
+        world.hubs.iter_mut().for_each(|hub| hub.sweep(NOW_MS + 1));
+        world.join_with(core, 3, "c", wish());
+        assert_eq!(world.notices(), [What::Missed]);
+    }
+}
+
+#[test]
+fn the_number_of_many_subscribers_is_told_once_in_a_while() {
+    let mut world = watched(1, Kinds::COUNTS);
+    (0..100).for_each(|index| drop(world.join(0, index, "a")));
+    assert_eq!(world.notices().len(), 100);
+    (100..103).for_each(|index| drop(world.join(0, index, "a")));
+    assert_eq!(world.notices(), []);
+    world.hubs[0].sweep(10_000);
+    assert_eq!(world.notices(), [What::Count(103)]);
+    world.join(0, 200, "a");
+    world.hubs[0].sweep(14_999);
+    assert_eq!(world.notices(), []);
+    world.hubs[0].sweep(15_000);
+    assert_eq!(world.notices(), [What::Count(104)]);
+    world.join(0, 201, "a");
+    (100..103).chain([200, 201]).for_each(|index| assert!(world.leave(0, index, "a")));
+    assert_eq!(world.notices(), [What::Count(100)]);
+    world.hubs[0].sweep(20_000);
+    assert_eq!(world.notices(), []);
+}
+
+#[test]
+fn notices_beyond_the_bound_are_lost_and_counted() {
+    let mut world = watched(1, Kinds::OCCUPANCY);
+    let rounds = crate::limits::NOTICE_BYTES / size_of::<Notice>();
+    for _ in 0..rounds {
+        world.join(0, 1, "a");
+        world.leave(0, 1, "a");
+    }
+    let lost = world.hubs[0].lost_notices();
+    assert!(lost > 0);
+    assert_eq!(world.notices().len() as u64 + lost, 2 * rounds as u64);
+    assert!(!world.hubs[0].has_notices());
+    world.join(0, 1, "a");
+    assert_eq!(world.notices(), [What::Occupied]);
+}

@@ -6,8 +6,10 @@
 
 mod complete;
 mod mail;
+mod outbox;
 
 pub use mail::{Mail, Peers, wire};
+pub use outbox::{Bell, Outbox};
 
 use crate::mem::{self, FreeList, Slot};
 use crate::session::Ending;
@@ -52,6 +54,8 @@ pub struct Parts {
     pub connections: u32,
     /// Mail to and from the other cores.
     pub mail: Mail,
+    /// The way to the control thread, if there is one.
+    pub outbox: Option<Outbox>,
     /// Connections by address, and how many one may have; 0 is any number.
     pub addresses: Arc<Addresses>,
     /// How long a shutdown lets connections finish, in milliseconds.
@@ -152,6 +156,7 @@ pub struct Reactor {
     /// Connections whose receive found no buffer at all: armed before any other.
     starved: Vec<Slot>,
     mail: Mail,
+    outbox: Option<Outbox>,
     addresses: Arc<Addresses>,
     /// Most connections since memory was given back to the system.
     crowd: usize,
@@ -185,6 +190,7 @@ impl Reactor {
             touched: Vec::new(),
             starved: Vec::new(),
             mail: parts.mail,
+            outbox: parts.outbox,
             addresses: parts.addresses,
             crowd: 0,
             next_sweep: Deadline(0),
@@ -217,8 +223,10 @@ impl Reactor {
                 self.arm_accepts();
             }
             self.hand_over_mail(now);
+            self.hand_over_notices();
             self.flush(now);
             if self.is_over(now) {
+                self.drop_notices();
                 return Ok(());
             }
         }
@@ -229,7 +237,9 @@ impl Reactor {
         if self.shard.has_listed() || self.shard.is_restless() || !self.touched.is_empty() {
             return Duration::ZERO;
         }
-        let retry = !self.shard.post().is_empty() || !self.shard.takes_requests();
+        let retry = !self.shard.post().is_empty()
+            || !self.shard.takes_requests()
+            || self.shard.has_notices();
         self.mail.me().parking.announce();
         let told = self.stopping.is_none() && self.mail.me().stop.load(Ordering::SeqCst);
         if told || self.mail.is_waiting(self.shard.takes_requests()) {
@@ -324,7 +334,9 @@ impl Reactor {
             // Closed only now: an accept in flight holds the descriptor's number.
             self.listeners.clear();
         }
-        let idle = self.shard.is_empty() && self.listeners.is_empty() && self.open_conns() == 0;
+        let told = !self.shard.has_notices();
+        let gone = self.shard.is_empty() && self.open_conns() == 0;
+        let idle = gone && told && self.listeners.is_empty();
         if self.mail.all_idle(idle) {
             return true;
         }

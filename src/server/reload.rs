@@ -1,6 +1,6 @@
 //! A configuration file that may change while the server runs.
 
-use crate::config::{Config, Error, Overrides};
+use crate::config::{App, Config, Error, Overrides};
 use std::path::PathBuf;
 use std::time::SystemTime;
 
@@ -51,12 +51,17 @@ impl Source {
             let mail = (limits.mailbox_messages, limits.connections_per_address);
             (limits.connections, buffers, mail, limits.cached_bytes)
         };
+        let hooks = |config: &Config| {
+            let of_app = |app: &App| (app.id.clone(), app.webhooks.clone());
+            config.apps.iter().map(of_app).collect::<Vec<_>>()
+        };
         let differ = [
             ("threads", was.threads != config.threads || was.pin != config.pin),
             ("drain_s", was.drain_s != config.drain_s),
             ("listeners", was.listeners != config.listeners),
             ("log", was.log != config.log),
             ("limits", sizes(was) != sizes(config)),
+            ("apps.webhooks", hooks(was) != hooks(config)),
             (
                 "compression.windows_bytes",
                 was.compression.windows_bytes != config.compression.windows_bytes,

@@ -249,3 +249,29 @@ fn the_demo_is_served_on_loopback_addresses_only() {
         assert!(error.to_string().contains("write a configuration"), "{error}");
     }
 }
+
+#[test]
+fn webhooks_have_a_target_and_ranges() {
+    let hook = |more: &str| format!("[[apps.webhooks]]\nurl = 'https://a.example/x?y'\n{more}");
+    for (more, refusal) in [
+        ("", ""),
+        ("event_types = ['channel_occupied', 'subscription_count']", ""),
+        ("event_types = ['x']", "7:16: apps[0].webhooks[0].event_types[0]: `x` is not accepted"),
+        ("headers = { X-Token = 'a b' }", ""),
+        ("headers = { Host = 'a' }", "7:13: apps[0].webhooks[0].headers.Host: `Host` is not"),
+        ("headers = { 'a b' = 'a' }", "7:13: apps[0].webhooks[0].headers.a b: `a b` is not"),
+        ("headers = { a = \"\\n\" }", "7:13: apps[0].webhooks[0].headers.a: the value (not"),
+        ("batch_ms = 0", "7:1: apps[0].webhooks[0].batch_ms: 0 is out of range"),
+        ("batch_ms = 60001", "7:1: apps[0].webhooks[0].batch_ms: 60001 is out of range"),
+        ("queue_bytes = '4KiB'", ""),
+        ("queue_bytes = 4095", "7:1: apps[0].webhooks[0].queue_bytes: 4095 is out of range"),
+        ("queue_bytes = '2GiB'", "7:1: apps[0].webhooks[0].queue_bytes: 2147483648 is out"),
+    ] {
+        check_app(&[(&hook(more), refusal)]);
+    }
+    for url in ["", "a.example", "/x", "ftp://a", "https://", "https://u:p@a/", "http://a/#b"] {
+        let text = format!("[[apps.webhooks]]\nurl = '{url}'");
+        check_app(&[(&text, "6:1: apps[0].webhooks[0].url: the value (not shown) is not")]);
+    }
+    check_app(&[("[[apps.webhooks]]\nbatch = true", "5:1: apps[0].webhooks[0].url: missing")]);
+}

@@ -235,7 +235,7 @@ impl<'t> Trigger<'t> {
             })
         });
         let squeezed = env.compresses.then(Default::default);
-        let event = Event { frame, squeezed, except: self.except, keep, close: None };
+        let event = Event { frame, squeezed, except: self.except, keep, ..Event::default() };
         Action::Publish { app, name: name.to_owned(), event, part }
     }
 }

@@ -6,8 +6,9 @@ use super::{Connection, socket_id, users, words};
 use crate::codec::json::{Json, Scratch};
 use crate::codec::raw::Members;
 use crate::crypto;
-use crate::hub::{Event as Published, Wish};
+use crate::hub::{Event as Published, Kinds, Said, Wish};
 use memchr::memmem;
+use std::sync::Arc;
 
 /// A client's message, read to the end before anything is done about it.
 enum Command {
@@ -243,7 +244,16 @@ fn client_event(conn: &mut Connection, context: &mut Context<'_>, text: &[u8]) {
         words::push_client_event(out, &event, &name, data, user_id);
     });
     let squeezed = context.env.compresses.then(Default::default);
-    let event = Published { frame, squeezed, except: Some(context.conn), ..Published::default() };
+    let said = context.env.watched[conn.app as usize].has(Kinds::SAID).then(|| {
+        Arc::new(Said {
+            event: (*event).into(),
+            data: data.map(|raw| message.text("data").map_or(raw.into(), |text| (*text).into())),
+            from: socket_id(context.env, context.conn).into(),
+            user: user_id.map(Into::into),
+        })
+    });
+    let except = Some(context.conn);
+    let event = Published { frame, squeezed, except, said, ..Published::default() };
     let name = name.into_owned();
     context.actions.push(Action::Say { app: conn.app, name, event });
 }

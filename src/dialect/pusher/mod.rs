@@ -4,6 +4,7 @@ mod api;
 mod batch;
 mod channel;
 mod commands;
+pub mod hooks;
 mod reads;
 pub mod signature;
 mod users;

@@ -9,3 +9,4 @@ mod process;
 mod pusher;
 mod slow;
 mod survival;
+mod webhooks;

@@ -1,0 +1,50 @@
+//! A core's way to the control thread: one bounded lane, and a bell for when that thread sleeps.
+
+use super::Reactor;
+use crate::hub::Notice;
+use crate::mem::mailbox::Sender;
+use std::sync::Arc;
+
+/// Wakes the control thread; may be rung at any time, from any thread.
+pub type Bell = Arc<dyn Fn() + Send + Sync>;
+
+/// The sending end of one core's lane.
+pub struct Outbox {
+    lane: Sender<Notice>,
+    bell: Bell,
+}
+
+impl Outbox {
+    /// A lane whose receiver is woken by `bell`.
+    pub fn new(lane: Sender<Notice>, bell: Bell) -> Outbox {
+        Outbox { lane, bell }
+    }
+}
+
+impl Reactor {
+    /// Hands over what the hub has noticed, as far as there is room, and rings at most once. What
+    /// has no room waits in the hub, whose bound drops the rest.
+    pub(super) fn hand_over_notices(&mut self) {
+        let Some(outbox) = &mut self.outbox else { return };
+        self.counters.hooks_dropped.add(self.shard.lost_notices());
+        let mut rung = false;
+        while let Some(notice) = self.shard.next_notice() {
+            rung = true;
+            if let Err(notice) = outbox.lane.push(notice) {
+                self.shard.keep_notice(notice);
+                break;
+            }
+        }
+        if rung {
+            (outbox.bell)();
+        }
+    }
+
+    /// Counts what could not be handed over before the end.
+    pub(super) fn drop_notices(&mut self) {
+        self.hand_over_notices();
+        while self.shard.next_notice().is_some() {
+            self.counters.hooks_dropped.add(1);
+        }
+    }
+}

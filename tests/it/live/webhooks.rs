@@ -1,0 +1,322 @@
+//! Webhooks, as an endpoint on a real socket sees them.
+
+use crate::net::*;
+use polycast::config::{Config, HookEvent, Secret, Webhook};
+use polycast::crypto::{HmacKey, hex};
+use polycast::server::Server;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// How long a leaving waits for a return.
+const HOLD: Duration = Duration::from_secs(3);
+
+/// One request as it came.
+#[derive(Clone, Debug)]
+struct Hooked {
+    line: String,
+    head: String,
+    body: String,
+    at: Instant,
+    /// The port of the connection that it came by.
+    port: u16,
+}
+
+impl Hooked {
+    fn field(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| {
+            let (found, value) = line.split_once(": ")?;
+            found.eq_ignore_ascii_case(name).then_some(value)
+        })
+    }
+
+    /// The JSON of its events, after its signature and everything else that all requests have.
+    fn events(&self) -> &str {
+        assert_eq!(self.line, "POST /hook?a=b HTTP/1.1");
+        assert_eq!(self.field("content-type"), Some("application/json"));
+        assert_eq!(self.field("x-pusher-key"), Some("app-key"));
+        let signature: [u8; 64] = hex(&HmacKey::new(b"app-secret").sign(&[self.body.as_bytes()]));
+        assert_eq!(self.field("x-pusher-signature").map(str::as_bytes), Some(&signature[..]));
+        let (time, events) = self.body.split_once(r#","events":["#).expect("events");
+        let time = time.strip_prefix(r#"{"time_ms":"#).expect("a time");
+        assert!(time.parse::<u64>().expect("a number") > 1_760_000_000_000);
+        events.strip_suffix("]}").expect("the end")
+    }
+}
+
+/// An HTTP server that writes down what it gets.
+struct Endpoint {
+    address: SocketAddr,
+    heard: Arc<Mutex<Vec<Hooked>>>,
+}
+
+impl Endpoint {
+    /// Answers the nth request with the nth status, later ones with 200; 0 is no answer.
+    fn start(statuses: &'static [u16]) -> Endpoint {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let theirs = heard.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let heard = theirs.clone();
+                std::thread::spawn(move || serve(stream.unwrap(), &heard, statuses));
+            }
+        });
+        Endpoint { address, heard }
+    }
+
+    fn hook(&self) -> Webhook {
+        let mut hook = Webhook::new(format!("http://{}/hook?a=b", self.address));
+        hook.allow_private = true;
+        hook
+    }
+
+    fn len(&self) -> usize {
+        self.heard.lock().unwrap().len()
+    }
+
+    /// The first `count` requests, when there are so many.
+    fn heard(&self, count: usize) -> Vec<Hooked> {
+        wait("a webhook's request", || self.len() >= count);
+        let heard = self.heard.lock().unwrap().clone();
+        assert_eq!(heard.len(), count, "{heard:?}");
+        heard
+    }
+
+    /// The events of the first `count` requests, sorted: channels do not wait for each other.
+    fn events(&self, count: usize) -> Vec<String> {
+        let heard = self.heard(count);
+        let mut events: Vec<String> = heard.iter().map(|it| it.events().to_owned()).collect();
+        events.sort();
+        events
+    }
+}
+
+fn serve(stream: TcpStream, heard: &Mutex<Vec<Hooked>>, statuses: &[u16]) {
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let mut stream = stream;
+    let port = stream.peer_addr().unwrap().port();
+    loop {
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            if reader.read_line(&mut head).unwrap_or(0) == 0 {
+                return;
+            }
+        }
+        let line = head.lines().next().unwrap().to_owned();
+        let mut request = Hooked { line, head, body: String::new(), at: Instant::now(), port };
+        let length = request.field("content-length").unwrap().parse().unwrap();
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body).unwrap();
+        request.body = String::from_utf8(body).unwrap();
+        let number = {
+            let mut heard = heard.lock().unwrap();
+            heard.push(request);
+            heard.len() - 1
+        };
+        let status = statuses.get(number).copied().unwrap_or(200);
+        if status == 0 {
+            continue;
+        }
+        let answer =
+            format!("HTTP/1.1 {status} X\r\nLocation: /elsewhere\r\nContent-Length: 2\r\n\r\nok");
+        if stream.write_all(answer.as_bytes()).is_err() {
+            return;
+        }
+    }
+}
+
+fn with_hooks(hooks: Vec<Webhook>) -> Config {
+    let mut config = config();
+    config.apps[0].webhooks = hooks;
+    config
+}
+
+fn start_with(hook: Webhook) -> Option<Server> {
+    start(with_hooks(vec![hook]))
+}
+
+fn occupied(channel: &str) -> String {
+    format!(r#"{{"name":"channel_occupied","channel":"{channel}"}}"#)
+}
+
+fn vacated(channel: &str) -> String {
+    format!(r#"{{"name":"channel_vacated","channel":"{channel}"}}"#)
+}
+
+fn join_presence(client: &mut Client, id: &str, channel: &str, user: &str) {
+    let data = format!(r#"{{"user_id":"{user}"}}"#);
+    let auth = DEMO.auth(&format!("{id}:{channel}:{data}"));
+    let data = data.replace('"', r#"\""#);
+    let text = format!(r#"{{"channel":"{channel}","auth":"{auth}","channel_data":"{data}"}}"#);
+    client.send_text(&format!(r#"{{"event":"pusher:subscribe","data":{text}}}"#));
+    assert!(client.text().contains("subscription_succeeded"));
+}
+
+#[test]
+fn each_event_has_a_signed_request_of_its_own() {
+    let endpoint = Endpoint::start(&[]);
+    let mut hook = endpoint.hook();
+    hook.headers.insert("X-Token".to_owned(), Secret::new("t"));
+    let Some(server) = start_with(hook) else { return };
+    let (mut client, id) = Client::app(server.addresses()[0]);
+    join_presence(&mut client, &id, "presence-a", "ada");
+    let added = r#"{"name":"member_added","channel":"presence-a","user_id":"ada"}"#;
+    let heard = endpoint.heard(2);
+    let events: Vec<_> = heard.iter().map(Hooked::events).collect();
+    assert_eq!(events, [&occupied("presence-a"), added], "in order");
+    assert_eq!(heard[0].port, heard[1].port, "the connection is kept");
+    assert_eq!(heard[0].field("x-token"), Some("t"));
+    assert_eq!(heard[0].field("host"), Some(endpoint.address.to_string().as_str()));
+    let say = r#"{"event":"client-x","channel":"presence-a","data":{"on":true}}"#;
+    client.send_text(say);
+    let said = format!(
+        r#"{{"name":"client_event","channel":"presence-a","event":"client-x","data":"{{\"on\":true}}","socket_id":"{id}","user_id":"ada"}}"#
+    );
+    assert_eq!(endpoint.heard(3)[2].events(), said);
+    client.send_text(&subscribe("cache-a"));
+    assert_eq!(client.text(), subscribed("cache-a"));
+    assert!(client.text().contains("pusher:cache_miss"));
+    let missed = r#"{"name":"cache_miss","channel":"cache-a"}"#.to_owned();
+    assert!(endpoint.events(5).contains(&missed));
+    assert_eq!(endpoint.heard(5)[3].events(), occupied("cache-a"));
+    // A second miss is no news.
+    let mut second = Client::app(server.addresses()[0]).0;
+    second.send_text(&subscribe("cache-a"));
+    assert_eq!(second.text(), subscribed("cache-a"));
+    assert!(second.text().contains("pusher:cache_miss"));
+    second.subscribe("last");
+    assert_eq!(endpoint.heard(6)[5].events(), occupied("last"));
+    assert_eq!(server.count("hooks_dropped"), 0);
+}
+
+#[test]
+fn a_batch_gathers_events_and_filters_leave_others_out() {
+    let (batch, filtered) = (Endpoint::start(&[]), Endpoint::start(&[]));
+    let mut hooks = vec![batch.hook(), filtered.hook()];
+    (hooks[0].batch, hooks[0].batch_ms) = (true, 500);
+    hooks[0].event_types = vec![HookEvent::ChannelOccupied];
+    hooks[1].filter_prefix = "a-".to_owned();
+    hooks[1].filter_suffix = "-z".to_owned();
+    hooks[1].event_types = vec![HookEvent::SubscriptionCount];
+    let Some(server) = start(with_hooks(hooks)) else { return };
+    let mut client = Client::app(server.addresses()[0]).0;
+    for channel in ["a-1-z", "a-2", "3-z"] {
+        client.subscribe(channel);
+    }
+    let heard = batch.heard(1);
+    let mut expected = ["a-1-z", "a-2", "3-z"].map(occupied);
+    expected.sort();
+    let mut events: Vec<_> = heard[0].events().split_inclusive('}').collect();
+    events.iter_mut().for_each(|event| *event = event.trim_start_matches(','));
+    events.sort_unstable();
+    assert_eq!(events, expected);
+    let count = r#"{"name":"subscription_count","channel":"a-1-z","subscription_count":1}"#;
+    assert_eq!(filtered.events(1), [count]);
+}
+
+#[test]
+fn what_fails_is_tried_again_at_the_same_place_with_the_same_body() {
+    // A redirect, an error and no answer at all.
+    let endpoint = Endpoint::start(&[302, 500, 0]);
+    let Some(server) = start_with(endpoint.hook()) else { return };
+    let _client = Client::subscriber(server.addresses()[0], "a");
+    let heard = endpoint.heard(4);
+    for request in &heard {
+        assert_eq!(request.events(), occupied("a"));
+        assert_eq!(request.body, heard[0].body);
+    }
+    let rests: Vec<_> = heard.windows(2).map(|pair| pair[1].at - pair[0].at).collect();
+    assert!(rests[0] >= Duration::from_millis(450), "{rests:?}");
+    assert!(rests[2] >= Duration::from_secs(4), "{rests:?}");
+    wait_count(&server, "hooks_sent", 1);
+    assert_eq!((server.count("hooks_failed"), server.count("hooks_dropped")), (3, 0));
+}
+
+#[test]
+fn a_leaving_is_told_after_its_hold_unless_there_was_a_return() {
+    let endpoint = Endpoint::start(&[]);
+    let Some(server) = start_with(endpoint.hook()) else { return };
+    let mut client = Client::subscriber(server.addresses()[0], "a");
+    assert_eq!(endpoint.events(1), [occupied("a")]);
+    let leave = r#"{"event":"pusher:unsubscribe","data":{"channel":"a"}}"#;
+    client.send_text(leave);
+    client.sync();
+    client.subscribe("a");
+    client.send_text(leave);
+    client.sync();
+    let left = Instant::now();
+    let heard = endpoint.heard(2);
+    assert_eq!(heard[1].events(), vacated("a"));
+    assert!(heard[1].at - left >= HOLD - Duration::from_millis(100));
+}
+
+#[test]
+fn a_private_address_is_refused_unless_it_is_allowed() {
+    let endpoint = Endpoint::start(&[]);
+    for host in ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]"] {
+        let hook = Webhook::new(format!("http://{host}:{}/", endpoint.address.port()));
+        let Some(server) = start_with(hook) else { return };
+        let _client = Client::subscriber(server.addresses()[0], "a");
+        wait_count(&server, "hooks_refused", 1);
+        assert_eq!((server.count("hooks_failed"), server.count("hooks_dropped")), (0, 1));
+    }
+    assert_eq!(endpoint.len(), 0);
+}
+
+#[test]
+fn an_endpoint_without_the_tls_that_its_url_promises_is_a_failure() {
+    let endpoint = Endpoint::start(&[]);
+    let mut hook = Webhook::new(format!("https://{}/", endpoint.address));
+    hook.allow_private = true;
+    let Some(server) = start_with(hook) else { return };
+    let _client = Client::subscriber(server.addresses()[0], "a");
+    wait("a failure", || server.count("hooks_failed") > 0);
+    assert_eq!(endpoint.len(), 0);
+}
+
+#[test]
+fn the_end_of_the_server_delivers_what_waits_and_what_is_held() {
+    let endpoint = Endpoint::start(&[]);
+    let mut batch = endpoint.hook();
+    (batch.batch, batch.batch_ms) = (true, 60_000);
+    let Some(mut server) = start_with(batch) else { return };
+    let mut client = Client::subscriber(server.addresses()[0], "a");
+    client.subscribe("b");
+    let began = Instant::now();
+    server.stop();
+    drop(client);
+    server.join().unwrap();
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    let heard = endpoint.heard.lock().unwrap().clone();
+    let events: String = heard.iter().map(Hooked::events).collect();
+    for event in [occupied("a"), occupied("b"), vacated("a"), vacated("b")] {
+        assert_eq!(events.matches(&event).count(), 1, "{event} in {events}");
+    }
+    assert_eq!(server.count("hooks_dropped"), 0);
+}
+
+#[test]
+fn an_endpoint_that_never_answers_costs_its_own_events_and_nothing_else() {
+    let endpoint = Endpoint::start(&[0; 64]);
+    let mut hook = endpoint.hook();
+    hook.queue_bytes = 4096;
+    let mut config = with_hooks(vec![hook]);
+    config.drain_s = 1;
+    let Some(mut server) = start(config) else { return };
+    let mut client = Client::app(server.addresses()[0]).0;
+    for n in 0..100 {
+        client.subscribe(&format!("channel-{n}"));
+    }
+    wait("dropped events", || server.count("hooks_dropped") > 0);
+    client.sync();
+    drop(client);
+    let began = Instant::now();
+    server.stop();
+    server.join().unwrap();
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    let sent = server.count("hooks_sent");
+    assert_eq!((sent, server.count("hooks_dropped")), (0, 200));
+}
