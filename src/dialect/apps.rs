@@ -4,8 +4,10 @@ use super::Reply;
 use super::pusher::signature;
 use crate::config::{self, Config};
 use crate::http::query::{self, Plus};
+use crate::stats::Counters;
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// What every dialect can look up. Shared by all cores; nothing in it is locked.
@@ -19,6 +21,8 @@ pub struct Env {
     pub compresses: bool,
     /// Distinguishes this process from others in ids that clients see.
     pub node: u32,
+    /// What each core counts, for who asks how the process is.
+    pub counters: Vec<Arc<Counters>>,
 }
 
 impl Env {
@@ -27,7 +31,7 @@ impl Env {
         let apps = Apps::new(&config.apps);
         let off = |route: &config::Route| route.compression == config::Compression::Off;
         let compresses = !config.routes.iter().all(off);
-        Env { config, apps, compresses, node }
+        Env { config, apps, compresses, node, counters: Vec::new() }
     }
 
     /// The path below the configured prefix, if it has that prefix.
@@ -103,6 +107,11 @@ impl App {
         };
         let step = |count: usize| (count < most).then_some(count + 1);
         self.connections.fetch_update(Ordering::Relaxed, Ordering::Relaxed, step).is_ok()
+    }
+
+    /// Its connections now, on all cores.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
     }
 
     /// Counts one connection less.
@@ -198,6 +207,7 @@ mod tests {
         let app = env.apps.get(0);
         assert_eq!([app.admit(), app.admit(), app.admit()], [true, true, false]);
         app.release();
+        assert_eq!(app.connections(), 1);
         assert!(app.admit());
     }
 }
