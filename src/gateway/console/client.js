@@ -188,7 +188,10 @@ export class Client {
     const headers = text === undefined ? {} : { "Content-Type": "application/json" }
     const response = await fetch(`${path}?${query}`, { method, headers, body: text })
     const answer = parsed(await response.text())
-    if (!response.ok) throw new Error(`${answer?.error ?? answer} (${response.status})`)
+    if (!response.ok) {
+      const error = new Error(`${answer?.error ?? answer} (${response.status})`)
+      throw Object.assign(error, { status: response.status })
+    }
     return answer
   }
 
@@ -196,7 +199,7 @@ export class Client {
     return this.request("POST", "/events", {}, { name, channels: [channel], data })
   }
 
-  /** The occupied channels by name, each with how many have subscribed, or how many users it has. */
+  /** The occupied channels by name, each with its count of subscriptions or of users. */
   async occupied() {
     const [all, presence] = await Promise.all([
       this.request("GET", "/channels", { info: "subscription_count" }),

@@ -4,6 +4,7 @@ import { Client, kindOf } from "./client.js"
 import { canSign } from "./sign.js"
 
 const EVENTS_MOST = 200
+const CHANNELS_MOST = 200
 const DATA_MOST = 4000
 const ERRORS_MOST = 3
 const POLL_MS = 2000
@@ -28,6 +29,8 @@ let settings
 let client = null
 /** Channels of the whole application, by name, as the server last told. */
 let occupied = new Map()
+/** What the list of channels was made from. */
+let shown = "[]"
 /** Events that were not shown while paused. */
 let missed = 0
 let total = 0
@@ -143,10 +146,11 @@ function channelLine(name) {
   const line = element(
     "li",
     { className: channel ? "mine" : "" },
-    element("div", { className: "row" },
+    element("div", { className: "channel" },
       element("span", { text: name, className: "name mono", title: name }),
-      kind,
-      element("span", { text: state, className: "count quiet" }),
+      element("span", { className: "row" },
+        kind,
+        element("span", { text: state, className: "count quiet" })),
       button),
   )
   line.dataset.state = channel?.state ?? "foreign"
@@ -158,26 +162,35 @@ function showChannels() {
   const mine = client ? [...client.channels.keys()] : []
   const others = [...occupied.keys()].filter((name) => !mine.includes(name))
   const names = [...mine.sort(), ...others.sort()]
+  // A list that is made anew under the pointer would lose a click.
+  const state = (name) => [name, countOf(name), client?.channels.get(name)]
+  const now = JSON.stringify(names.map(state), (_, it) => (it instanceof Map ? [...it] : it))
+  if (now === shown) return
+  shown = now
   // The keyboard's place survives that the list is made anew.
   const focused = document.activeElement?.dataset?.channel
-  $("channels").replaceChildren(...names.map(channelLine))
-  if (focused) {
-    [...$("channels").querySelectorAll("button")].find((it) => it.dataset.channel === focused)?.focus()
-  }
-  $("names").replaceChildren(...names.map((value) => element("option", { value })))
+  $("channels").replaceChildren(...names.slice(0, CHANNELS_MOST).map(channelLine))
+  const buttons = [...$("channels").querySelectorAll("button")]
+  if (focused) buttons.find((it) => it.dataset.channel === focused)?.focus()
+  const option = (value) => element("option", { value })
+  $("names").replaceChildren(...names.slice(0, CHANNELS_MOST).map(option))
   $("channels-empty").hidden = names.length > 0
-  $("channels-count").textContent = names.length ? String(names.length) : ""
+  const cut = names.length > CHANNELS_MOST ? `${CHANNELS_MOST} of ` : ""
+  $("channels-count").textContent = names.length ? `${cut}${names.length}` : ""
 }
 
 let polling = false
 async function poll() {
   const mine = client
   if (polling || document.hidden || !mine?.socketId || !mine.app.secret || !canSign()) return
+  if (mine.isBlind) return
   polling = true
   try {
     const found = await mine.occupied()
     if (mine === client) occupied = found
   } catch (error) {
+    // Asking the same again would not help.
+    mine.isBlind = error.status >= 400 && error.status < 500
     if (mine === client && mine.socketId) fail(`The list of channels: ${error.message}`)
   } finally {
     polling = false
@@ -191,7 +204,8 @@ function textOf(data) {
   if (data === undefined) return ""
   const text = typeof data === "string" ? data : JSON.stringify(data, null, 1)
   const flat = text.length < 160 ? text.replace(/\s*\n\s*/g, " ") : text
-  return flat.length > DATA_MOST ? `${flat.slice(0, DATA_MOST)} … (${flat.length} characters)` : flat
+  if (flat.length <= DATA_MOST) return flat
+  return `${flat.slice(0, DATA_MOST)} … (${flat.length} characters)`
 }
 
 function showEvent({ event, channel, data, user_id: user }) {
@@ -202,12 +216,13 @@ function showEvent({ event, channel, data, user_id: user }) {
   }
   const now = new Date()
   const time = now.toTimeString().slice(0, 8) + "." + String(now.getMilliseconds()).padStart(3, "0")
+  const origin = [channel, user].filter(Boolean).join(" · ")
   const line = element(
     "li",
     {},
     element("div", { className: "row" },
       element("span", { text: event, className: "name mono" }),
-      element("span", { text: [channel, user].filter(Boolean).join(" · "), className: "quiet mono" }),
+      element("span", { text: origin, className: "quiet mono" }),
       element("time", { text: time, className: "quiet mono", dateTime: now.toISOString() })),
   )
   const text = textOf(data)
@@ -234,7 +249,6 @@ $("clear").onclick = () => {
 $("pause").onclick = () => {
   paused = !paused
   $("pause").setAttribute("aria-pressed", String(paused))
-  $("pause").textContent = paused ? "Go on" : "Pause"
 }
 
 // --- publishing ---

@@ -8,9 +8,10 @@ export const canSign = () => Boolean(globalThis.crypto?.subtle)
 const hex = (bytes) => Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("")
 
 async function hmac(secret, text) {
+  const [raw, data] = [secret, text].map((it) => encoder.encode(it))
   const algorithm = { name: "HMAC", hash: "SHA-256" }
-  const key = await crypto.subtle.importKey("raw", encoder.encode(secret), algorithm, false, ["sign"])
-  return hex(new Uint8Array(await crypto.subtle.sign("HMAC", key, encoder.encode(text))))
+  const key = await crypto.subtle.importKey("raw", raw, algorithm, false, ["sign"])
+  return hex(new Uint8Array(await crypto.subtle.sign("HMAC", key, data)))
 }
 
 /** What a client presents when it subscribes to a private or presence channel. */
