@@ -96,6 +96,10 @@ impl Server {
         let (seed, node) = (random()?, random()? as u32);
         let lane = (config.limits.mailbox_messages / usize::from(count)).max(LANE_MIN);
         let peers = Arc::new(Peers::new(count));
+        let counters: Vec<Arc<Counters>> = (0..count).map(|_| Arc::default()).collect();
+        let mut env = Env::new(config, node);
+        env.counters.clone_from(&counters);
+        let config = &env.config;
         let setup = Arc::new(Setup {
             settings: Settings {
                 files: connections,
@@ -108,7 +112,7 @@ impl Server {
                 hasher: Hasher::new(seed),
                 cores: count,
                 post_bound: lane,
-                env: Arc::new(Env::new(config, node)),
+                env: Arc::new(env),
             },
             peers: peers.clone(),
             barrier: Barrier::new(usize::from(count)),
@@ -118,7 +122,7 @@ impl Server {
             addresses,
             threads: Vec::new(),
             peers: peers.clone(),
-            counters: Vec::new(),
+            counters,
             env: setup.common.env.clone(),
             connections,
             fixed_bytes: 0,
@@ -131,8 +135,7 @@ impl Server {
         for (core, mail) in wire(&peers, lane).into_iter().enumerate() {
             let sockets = listeners.iter_mut().filter_map(Vec::pop).collect();
             let place = setup.common.env.config.pin.then(|| cores[core % cores.len()]);
-            let counters = Arc::new(Counters::default());
-            server.counters.push(counters.clone());
+            let counters = server.counters[core].clone();
             let outbox = outboxes.next();
             let seat = Seat { core: core as u16, place, sockets, mail, outbox, counters };
             let (setup, ready) = (setup.clone(), ready.clone());

@@ -428,6 +428,7 @@ impl Shard {
         let around = Surroundings {
             now,
             conn: ConnId { core: self.core, slot },
+            peer: session.peer(),
             env: &self.env,
             json: &mut self.json,
             codecs: &mut self.codecs,

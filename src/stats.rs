@@ -29,15 +29,19 @@ impl Counter {
 }
 
 macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident,)*) => {
+    ($($(#[doc = $doc:literal])* $name:ident,)*) => {
         /// All counters of one core.
         #[derive(Debug, Default)]
         #[repr(align(128))]
         pub struct Counters {
-            $($(#[$doc])* pub $name: Counter,)*
+            $($(#[doc = $doc])* pub $name: Counter,)*
         }
 
         impl Counters {
+            /// What each counter counts, in the order of [`Counters::list`]; a blank stands before
+            /// each line.
+            pub const HELP: &[&str] = &[$(concat!($($doc),*),)*];
+
             /// Every counter's name and value.
             pub fn list(&self) -> Vec<(&'static str, u64)> {
                 vec![$((stringify!($name), self.$name.get()),)*]
@@ -148,5 +152,9 @@ mod tests {
         assert!(list.contains(&("accepted", 3)));
         assert!(list.contains(&("connections", 2)));
         assert!(list.contains(&("slow_consumer_dropped", 0)));
+        assert_eq!(list.len(), Counters::HELP.len());
+        let at = list.iter().position(|(name, _)| *name == "mail_waited").unwrap();
+        let help = "Messages for another core that had to wait because its mailbox was full.";
+        assert_eq!(Counters::HELP[at].trim(), help);
     }
 }

@@ -15,6 +15,8 @@ use crate::limits::{MAX_CORES, WS_CONTROL_BYTES};
 const HOUR_MS: u64 = 3_600_000;
 const DAY_S: u64 = 86_400;
 const GIB: u64 = 1 << 30;
+/// Characters that cannot be guessed over a network.
+const TOKEN_MIN: usize = 16;
 
 /// Checks a whole configuration and says the first thing that is wrong.
 pub(super) fn check(config: &Config) -> Result<(), Error> {
@@ -28,6 +30,8 @@ pub(super) fn check(config: &Config) -> Result<(), Error> {
     range("compression.min_bytes", compression.min_bytes as u64, 1..=GIB, " bytes")?;
     range("compression.windows_bytes", compression.windows_bytes as u64, 0..=64 * GIB, " bytes")?;
     check_pusher(config)?;
+    check_token("console.token", &config.console.token)?;
+    check_token("metrics.token", &config.metrics.token)?;
     check_routes(config)?;
     check_apps(config)
 }
@@ -251,6 +255,17 @@ fn check_name(key: &str, name: &str) -> Result<(), Error> {
 fn check_secret(key: &str, secret: &Secret) -> Result<(), Error> {
     if secret.expose().trim().is_empty() {
         return Err(Error::keyed(key, Problem::Secret { accepted: "a text that is not empty" }));
+    }
+    Ok(())
+}
+
+/// It stands in a query and in a header, and is all that keeps strangers out.
+fn check_token(key: &str, token: &Secret) -> Result<(), Error> {
+    let token = token.expose();
+    let is_whole = token.bytes().all(|byte| byte.is_ascii_graphic());
+    if !token.is_empty() && (token.len() < TOKEN_MIN || !is_whole) {
+        let accepted = "nothing, or at least 16 visible ASCII characters without blanks";
+        return Err(Error::keyed(key, Problem::Secret { accepted }));
     }
     Ok(())
 }

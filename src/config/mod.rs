@@ -26,9 +26,9 @@ pub use env::Lookup;
 pub use error::{Error, Position, Problem};
 pub use pattern::Pattern;
 pub use schema::{
-    App, AppLimits, Compression, CompressionLimits, Condition, Config, Dialect, DuplicateSubscribe,
-    Endpoint, KeyPair, Limits, Listener, Log, LogFormat, Pusher, Route, Secret, SlowConsumer,
-    Timeouts,
+    App, AppLimits, Compression, CompressionLimits, Condition, Config, Console, Dialect,
+    DuplicateSubscribe, Endpoint, KeyPair, Limits, Listener, Log, LogFormat, Metrics, Pusher,
+    Route, Secret, SlowConsumer, Timeouts,
 };
 pub use webhook::{HookEvent, Webhook};
 

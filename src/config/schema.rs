@@ -33,6 +33,10 @@ pub struct Config {
     pub compression: CompressionLimits,
     /// The Pusher dialect.
     pub pusher: Pusher,
+    /// The page for people.
+    pub console: Console,
+    /// The counters for a monitoring system.
+    pub metrics: Metrics,
     /// Which endpoint a request reaches; the first that matches. At least one.
     pub routes: Vec<Route>,
     /// Applications; at least one.
@@ -56,6 +60,8 @@ impl Default for Config {
             timeouts: Timeouts::default(),
             compression: CompressionLimits::default(),
             pusher: Pusher::default(),
+            console: Console::default(),
+            metrics: Metrics::default(),
             routes: Route::defaults(),
             apps: Vec::new(),
             is_demo: false,
@@ -253,6 +259,34 @@ impl Default for Pusher {
     }
 }
 
+/// The page that shows what goes on and tries things out.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a table")]
+pub struct Console {
+    /// Who has it sees the page. Empty: nobody does, but of [`Config::demo`] everybody.
+    pub token: Secret,
+}
+
+impl Default for Console {
+    fn default() -> Console {
+        Console { token: Secret::new("") }
+    }
+}
+
+/// The counters in the text format of Prometheus.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a table")]
+pub struct Metrics {
+    /// Who has it sees them. Empty: clients on this machine do.
+    pub token: Secret,
+}
+
+impl Default for Metrics {
+    fn default() -> Metrics {
+        Metrics { token: Secret::new("") }
+    }
+}
+
 /// Which requests reach which endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a table")]
@@ -268,11 +302,20 @@ pub struct Route {
 }
 
 impl Route {
-    /// `/echo` is echoed, everything else is for the applications.
+    /// Some paths are for what is not an application, everything else is for those.
     fn defaults() -> Vec<Route> {
-        let route = |when, endpoint| Route { when, endpoint, compression: Compression::Off };
-        let echo = Condition { path: Pattern::new("/echo") };
-        vec![route(vec![echo], Endpoint::Echo), route(Vec::new(), Endpoint::Apps)]
+        let route = |paths: &[&str], endpoint| {
+            let condition = |path: &&str| Condition { path: Pattern::new(*path) };
+            let when = paths.iter().map(condition).collect();
+            Route { when, endpoint, compression: Compression::Off }
+        };
+        vec![
+            route(&["/echo"], Endpoint::Echo),
+            route(&["/", "/console", "/console/*"], Endpoint::Console),
+            route(&["/metrics"], Endpoint::Metrics),
+            route(&["/live", "/ready"], Endpoint::Health),
+            route(&[], Endpoint::Apps),
+        ]
     }
 
     /// Whether a request for `path` (without its query) is this route's.
@@ -308,6 +351,12 @@ pub struct Condition {
 pub enum Endpoint {
     /// A WebSocket that sends back each message.
     Echo,
+    /// The page for people: see [`Console`].
+    Console,
+    /// The counters: see [`Metrics`].
+    Metrics,
+    /// Whether the process runs; of a path that ends in `/ready`, whether it takes more work.
+    Health,
     /// The applications, by the paths of their dialects.
     Apps,
 }

@@ -5,6 +5,7 @@ use super::pusher::{hooks, signature};
 use crate::config::{self, Config};
 use crate::http::query::{self, Plus};
 use crate::hub::Kinds;
+use crate::stats::Counters;
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,6 +24,8 @@ pub struct Env {
     pub watched: Arc<[Kinds]>,
     /// Distinguishes this process from others in ids that clients see.
     pub node: u32,
+    /// What each core counts, for who asks how the process is.
+    pub counters: Vec<Arc<Counters>>,
 }
 
 impl Env {
@@ -35,7 +38,7 @@ impl Env {
             config::Dialect::Pusher => hooks::kinds(app),
         });
         let watched = watched.collect();
-        Env { config, apps, compresses, watched, node }
+        Env { config, apps, compresses, watched, node, counters: Vec::new() }
     }
 
     /// The environment after the configuration was read anew. Applications keep their numbers and
@@ -43,7 +46,15 @@ impl Env {
     pub fn renewed(&self, config: Config) -> Env {
         let mut env = Env::new(config, self.node);
         env.apps = self.apps.renewed(&env.config.apps);
+        env.counters = self.counters.clone();
+        // Webhooks take effect with a restart, and numbers are those of the start.
+        env.watched = self.watched.clone();
         env
+    }
+
+    /// Whether `kinds` are to be noticed of application `app`.
+    pub fn watches(&self, app: u32, kinds: Kinds) -> bool {
+        self.watched.get(app as usize).is_some_and(|watched| watched.has(kinds))
     }
 
     /// The path below the configured prefix, if it has that prefix.
@@ -125,6 +136,11 @@ impl App {
         };
         let step = |count: usize| (count < most).then_some(count + 1);
         self.connections.fetch_update(Ordering::Relaxed, Ordering::Relaxed, step).is_ok()
+    }
+
+    /// Its connections now, on all cores.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
     }
 
     /// Counts one connection less.
@@ -241,6 +257,7 @@ mod tests {
         let app = env.apps.get(0);
         assert_eq!([app.admit(), app.admit(), app.admit()], [true, true, false]);
         app.release();
+        assert_eq!(app.connections(), 1);
         assert!(app.admit());
     }
 

@@ -1,12 +1,28 @@
 //! The front door: which endpoint a request reaches, and the endpoints that speak no dialect.
 
-use crate::config::{Config, Route};
+mod access;
+mod console;
+mod metrics;
+
+use crate::config::{Config, Endpoint, Route};
+use crate::http::Request;
+use crate::stats::Counters;
 use crate::ws::Kind;
 use crate::ws::output::Output;
+use std::borrow::Cow;
+use std::net::IpAddr;
+use std::sync::Arc;
 
 /// The first route that matches `path`.
 pub fn route<'c>(config: &'c Config, path: &str) -> Option<&'c Route> {
     config.routes.iter().find(|route| route.matches(path))
+}
+
+/// The first route that matches `path` and has WebSockets: those pass pages by, so that a client
+/// with a wrong path is told so in the words of its protocol.
+pub fn socket_route<'c>(config: &'c Config, path: &str) -> Option<&'c Route> {
+    let has_sockets = |route: &&Route| matches!(route.endpoint, Endpoint::Echo | Endpoint::Apps);
+    config.routes.iter().filter(has_sockets).find(|route| route.matches(path))
 }
 
 /// The `echo` endpoint: sends each message back as it came.
@@ -14,10 +30,75 @@ pub fn echo(out: &mut Output<'_>, kind: Kind, payload: &[u8]) {
     out.message(kind, payload);
 }
 
+/// What a page is made from, beside the request for it.
+#[derive(Clone, Copy)]
+pub struct Visit<'a> {
+    /// Who asks.
+    pub peer: IpAddr,
+    /// The configuration.
+    pub config: &'a Config,
+    /// What each core counts.
+    pub counters: &'a [Arc<Counters>],
+    /// The connections of the application with this number.
+    pub connections: &'a dyn Fn(usize) -> usize,
+    /// Whether the server is being shut down.
+    pub draining: bool,
+}
+
+/// An answer to a plain request.
+#[derive(Debug)]
+pub struct Page {
+    /// The status code.
+    pub status: u16,
+    /// The type of the body.
+    pub content_type: &'static str,
+    /// Further header fields.
+    pub fields: &'static [(&'static str, &'static str)],
+    /// The body.
+    pub body: Cow<'static, [u8]>,
+}
+
+impl Page {
+    /// A few words that nobody keeps.
+    fn text(status: u16, words: &'static str) -> Page {
+        Page {
+            status,
+            content_type: "text/plain; charset=utf-8",
+            fields: NO_STORE,
+            body: Cow::Borrowed(words.as_bytes()),
+        }
+    }
+}
+
+/// Answers a plain request for an endpoint that has pages. `None` where nothing is served: at an
+/// endpoint without pages, or at one that is switched off.
+pub fn page(endpoint: Endpoint, request: &Request<'_>, visit: &Visit<'_>) -> Option<Page> {
+    let answer = match endpoint {
+        Endpoint::Echo | Endpoint::Apps => return None,
+        Endpoint::Console => console::answer(request, visit)?,
+        Endpoint::Metrics => metrics::answer(request, visit),
+        Endpoint::Health => health(request.path(), visit.draining),
+    };
+    if !matches!(request.method, "GET" | "HEAD") {
+        return Some(Page { fields: ALLOW, ..Page::text(405, "only GET and HEAD\n") });
+    }
+    Some(answer)
+}
+
+/// Whoever asks is answered at all: the process runs.
+fn health(path: &str, draining: bool) -> Page {
+    match draining && path.ends_with("/ready") {
+        false => Page::text(200, "ok\n"),
+        true => Page::text(503, "shutting down\n"),
+    }
+}
+
+const NO_STORE: &[(&str, &str)] = &[("Cache-Control", "no-store")];
+const ALLOW: &[(&str, &str)] = &[("Allow", "GET, HEAD")];
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Endpoint;
 
     #[test]
     fn the_first_route_that_matches_wins() {
@@ -25,7 +106,19 @@ mod tests {
         let endpoint = |config: &Config, path| route(config, path).map(|route| route.endpoint);
         assert_eq!(endpoint(&config, "/echo"), Some(Endpoint::Echo));
         assert_eq!(endpoint(&config, "/echo/x"), Some(Endpoint::Apps));
+        assert_eq!(endpoint(&config, "/ready"), Some(Endpoint::Health));
+        let socket = |config: &Config, path| socket_route(config, path).map(|it| it.endpoint);
+        assert_eq!(socket(&config, "/echo"), Some(Endpoint::Echo));
+        assert_eq!(socket(&config, "/ready"), Some(Endpoint::Apps));
         config.routes.pop();
         assert_eq!(endpoint(&config, "/app/k"), None);
+        assert_eq!(socket(&config, "/ready"), None);
+    }
+
+    #[test]
+    fn only_readiness_ends_before_the_process() {
+        let status = |path, draining| health(path, draining).status;
+        assert_eq!([status("/live", false), status("/live", true)], [200, 200]);
+        assert_eq!([status("/ready", false), status("/ready", true)], [200, 503]);
     }
 }

@@ -27,6 +27,8 @@ pub struct Surroundings<'a> {
     pub now: Now,
     /// The connection's name in this process.
     pub conn: ConnId,
+    /// The address of its other end.
+    pub peer: SocketAddr,
     /// Configuration and applications.
     pub env: &'a Env,
     /// Parser memory.

@@ -212,14 +212,21 @@ fn answer(request: &mut Request<'_>, around: &mut Surroundings<'_>) -> Waiting {
     let connection = request.connection();
     let last = connection == http::Connection::Close;
     let head_only = request.method == "HEAD";
-    let route = gateway::route(&around.env.config, request.path());
-    let answered = match route.map(|route| route.endpoint) {
+    let endpoint = gateway::route(&around.env.config, request.path()).map(|route| route.endpoint);
+    if let Some(page) = endpoint.and_then(|endpoint| page(endpoint, request, around)) {
+        let mut bytes = Vec::new();
+        let response = Response::new(page.status, page.content_type, &page.body);
+        let response = response.headers(page.fields).connection(connection).head_only(head_only);
+        send(page.status, &response, &mut bytes, around);
+        return Waiting::bytes(bytes, last);
+    }
+    let answered = match endpoint {
         Some(config::Endpoint::Apps) => {
             let (mut out, mut closing) = (Vec::new(), None);
             dialect::request(&mut context(&mut out, None, &mut closing, around), request)
         }
         Some(config::Endpoint::Echo) => Answered::Now(error(426, "a WebSocket is served here")),
-        None => Answered::Now(error(404, "nothing is served at this path")),
+        _ => Answered::Now(error(404, "nothing is served at this path")),
     };
     match answered {
         Answered::Now(reply) => {
@@ -234,6 +241,22 @@ fn answer(request: &mut Request<'_>, around: &mut Surroundings<'_>) -> Waiting {
     }
 }
 
+fn page(
+    endpoint: config::Endpoint,
+    request: &Request<'_>,
+    around: &Surroundings<'_>,
+) -> Option<gateway::Page> {
+    let env = around.env;
+    let visit = gateway::Visit {
+        peer: around.peer.ip(),
+        config: &env.config,
+        counters: &env.counters,
+        connections: &|app| env.apps.get(app as u32).connections(),
+        draining: around.draining,
+    };
+    gateway::page(endpoint, request, &visit)
+}
+
 /// Writes a reply.
 fn push(
     reply: &Reply,
@@ -242,20 +265,21 @@ fn push(
     out: &mut Vec<u8>,
     around: &Surroundings<'_>,
 ) {
-    around.counters.http_requests.add(1);
-    if reply.status >= 400 {
-        around.counters.http_errors.add(1);
-    }
     let fields: &[(&str, &str)] = match (reply.status, reply.allow) {
         (405, Some(allow)) => &[("Allow", allow)],
         (426, _) => &[("Upgrade", "websocket"), ("Connection", "Upgrade")],
         _ => &[],
     };
-    Response::json(reply.status, &reply.body)
-        .headers(fields)
-        .connection(connection)
-        .head_only(head_only)
-        .push(out);
+    let response = Response::json(reply.status, &reply.body).headers(fields);
+    send(reply.status, &response.connection(connection).head_only(head_only), out, around);
+}
+
+fn send(status: u16, response: &Response<'_>, out: &mut Vec<u8>, around: &Surroundings<'_>) {
+    around.counters.http_requests.add(1);
+    if status >= 400 {
+        around.counters.http_errors.add(1);
+    }
+    response.push(out);
 }
 
 fn error(status: u16, message: &str) -> Reply {
@@ -278,7 +302,7 @@ fn open(request: &Request<'_>, out: &mut Vec<u8>, around: &mut Surroundings<'_>)
             return After::End(Ending::Flush);
         }
     };
-    let Some(route) = gateway::route(&around.env.config, request.path()) else {
+    let Some(route) = gateway::socket_route(&around.env.config, request.path()) else {
         return refuse(out, 404, "nothing is served at this path\n");
     };
     let Ok(agreed) = extension::negotiate(accepted.extensions(), compression(route)) else {
@@ -291,7 +315,7 @@ fn open(request: &Request<'_>, out: &mut Vec<u8>, around: &mut Surroundings<'_>)
     let mut wanted = None;
     let endpoint = match route.endpoint {
         config::Endpoint::Echo => Endpoint::Echo,
-        config::Endpoint::Apps => {
+        _ => {
             let opening = Opening {
                 path: request.path(),
                 query: request.query(),

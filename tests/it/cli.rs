@@ -75,10 +75,10 @@ fn version_is_the_crates() {
 fn check_sums_up_a_good_file() {
     let two = "listeners = [{ address = '127.0.0.1:1' }, { address = '[::1]:1' }]\nthreads = 2\n";
     for (name, text, sum) in [
-        ("good.toml", APP.to_owned(), "1 listener, 1 app, 2 routes, one thread a core"),
-        ("two.toml", format!("{two}{APP}"), "2 listeners, 1 app, 2 routes, 2 threads"),
-        ("good.yaml", APP_YAML.to_owned(), "1 listener, 1 app, 2 routes, one thread a core"),
-        ("good.yml", format!("threads: 1\n{APP_YAML}"), "1 listener, 1 app, 2 routes, 1 thread"),
+        ("good.toml", APP.to_owned(), "1 listener, 1 app, 5 routes, one thread a core"),
+        ("two.toml", format!("{two}{APP}"), "2 listeners, 1 app, 5 routes, 2 threads"),
+        ("good.yaml", APP_YAML.to_owned(), "1 listener, 1 app, 5 routes, one thread a core"),
+        ("good.yml", format!("threads: 1\n{APP_YAML}"), "1 listener, 1 app, 5 routes, 1 thread"),
     ] {
         let path = file(name, &text);
         let output = polycast(&["check", &path]);

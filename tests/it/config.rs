@@ -166,6 +166,19 @@ fn names_secrets_and_origins_have_a_shape() {
 }
 
 #[test]
+fn tokens_are_long_and_are_not_shown() {
+    let refusal = |place: &str| format!("{place}: the value (not shown) is not accepted; accepted");
+    check(&[
+        ("console.token = ''", ""),
+        ("console.token = 'abcdefghijklmnop'", ""),
+        ("console.token = 'abcdefghijklmno'", &refusal("1:9: console.token")),
+        ("console.token = 'abcdefgh ijklmnop'", &refusal("1:9: console.token")),
+        ("metrics.token = 'abcdefghijklmnop'", ""),
+        ("metrics.token = 'abcdefghijklmnöp'", &refusal("1:9: metrics.token")),
+    ]);
+}
+
+#[test]
 fn application_numbers_have_ranges() {
     check_app(&[
         ("limits.connections = 0", ""),
@@ -206,6 +219,8 @@ fn key_pairs_and_routes_are_in_order() {
     assert_eq!(pairs.collect::<Vec<_>>(), [("k", "s"), ("old", "t")]);
     let endpoint = |path| config.routes.iter().find(|route| route.matches(path)).unwrap().endpoint;
     assert_eq!(format!("{:?} {:?}", endpoint("/echo"), endpoint("/app/k")), "Echo Apps");
+    let own = ["/", "/console", "/console/page.js", "/metrics", "/live", "/ready"].map(endpoint);
+    assert_eq!(format!("{own:?}"), "[Console, Console, Console, Metrics, Health, Health]");
 }
 
 #[test]

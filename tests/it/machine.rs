@@ -56,15 +56,23 @@ pub(crate) struct Wire {
 impl Machine {
     pub(crate) fn new(config: Config) -> Machine {
         let counters = Arc::new(Counters::default());
-        let shard = Shard::new(0, &common(config, 1, 1, 64), counters.clone());
+        let mut common = common(config, 1, 1, 64);
+        let env = Arc::get_mut(&mut common.env).expect("nobody else has it yet");
+        env.counters.push(counters.clone());
+        let shard = Shard::new(0, &common, counters.clone());
         let now = Now { ms: 1_000_000, unix_s: UNIX_S };
         Machine { shard, counters, now, next_sweep_ms: now.ms, wires: Vec::new() }
     }
 
     /// Opens a connection and names it.
     pub(crate) fn open(&mut self) -> usize {
+        self.open_from(Ipv4Addr::LOCALHOST)
+    }
+
+    /// The same from another address.
+    pub(crate) fn open_from(&mut self, peer: Ipv4Addr) -> usize {
         let at = self.wires.len();
-        let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 40_000));
+        let peer = SocketAddr::from((peer, 40_000));
         let slot = self.shard.open(at as u32, peer, self.now);
         self.wires.push(Wire { slot: Some(slot), ..Wire::default() });
         at

@@ -3,6 +3,7 @@
 //! ```text
 //! # a comment
 //! ! enabled = false              TOML that goes on in the application's table of the configuration
+//! ! demo                         the demo configuration instead
 //! > OPEN /app/app-key            the client asks for a WebSocket; `> OPEN target | Field: value`
 //! > {"event":"pusher:ping"}      a text message; also TEXT, BINARY, PING, PONG with a payload
 //! > CLOSE 1000 bye               a close frame
@@ -10,6 +11,7 @@
 //! > RAW GET / HTTP/1.1\r\n\r\n   bytes as they are, in text
 //! > SIGNED POST /path {...}      a signed request; SIGNED-601 is signed 601 seconds ago
 //! > EOF                          the client ends its side
+//! > FROM 192.0.2.1               where the client is; before all else that it says
 //! < 101                          an HTTP answer; `< 200 {"json":1}` compares its body, too
 //! < FIELD Allow: POST            a header line of the last answer
 //! < {"event":"pusher:pong"}      a text message, compared as JSON if it is JSON
@@ -31,10 +33,12 @@
 
 use crate::machine::{Machine, config};
 use crate::peer::{self, Heard};
+use polycast::config::Config;
 use polycast::ws::Opcode;
 use simd_json::OwnedValue;
 use simd_json::prelude::*;
 use std::collections::HashMap;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 /// How what a client says reaches the server.
@@ -103,7 +107,10 @@ fn run(text: &str, cut: Cut) -> Result<(usize, usize), String> {
         .map(|it| format!("{it}\n"))
         .collect();
     let mut stage = Stage {
-        machine: Machine::new(config(&more)),
+        machine: Machine::new(match more.trim() {
+            "demo" => Config::demo(),
+            more => config(more),
+        }),
         cut,
         names: HashMap::new(),
         held: Vec::new(),
@@ -181,13 +188,16 @@ impl Stage {
 
     fn says(&mut self, name: &str, what: &str) -> Result<(), String> {
         if !self.names.contains_key(name) {
-            let wire = self.machine.open();
+            let from =
+                what.strip_prefix("FROM ").map(str::parse).unwrap_or(Ok(Ipv4Addr::LOCALHOST));
+            let wire = self.machine.open_from(from.map_err(|_| "not an address".to_owned())?);
             self.names.insert(name.to_owned(), Actor { wire, ..Actor::default() });
         }
         let wire = self.names[name].wire;
         let what = self.expand(name, what)?;
         let (word, rest) = what.split_once(' ').unwrap_or((&what, ""));
         let bytes = match word {
+            "FROM" => return Ok(()),
             "EOF" => {
                 let last = self.held.pop_if(|(at, _)| *at == wire);
                 self.flush();

@@ -244,7 +244,7 @@ fn client_event(conn: &mut Connection, context: &mut Context<'_>, text: &[u8]) {
         words::push_client_event(out, &event, &name, data, user_id);
     });
     let squeezed = context.env.compresses.then(Default::default);
-    let said = context.env.watched[conn.app as usize].has(Kinds::SAID).then(|| {
+    let said = context.env.watches(conn.app, Kinds::SAID).then(|| {
         Arc::new(Said {
             event: (*event).into(),
             data: data.map(|raw| message.text("data").map_or(raw.into(), |text| (*text).into())),

@@ -1,6 +1,7 @@
 //! Echo, HTTP and the opening handshake.
 
 use crate::net::*;
+use polycast::config::Endpoint;
 use std::net::SocketAddr;
 
 const MIB: usize = 1024 * 1024;
@@ -203,7 +204,7 @@ fn check(address: SocketAddr, request: &str, status: u16) -> Response {
 #[test]
 fn requests_that_lead_nowhere_are_told_why() {
     let mut config = config();
-    config.routes.push(config.routes[1].clone());
+    config.routes.retain(|route| route.endpoint != Endpoint::Console);
     let Some(server) = start(config) else { return };
     let address = server.addresses()[0];
     let plain = |method, path| format!("{method} {path} HTTP/1.1\r\nHost: h\r\n\r\n");
@@ -262,4 +263,24 @@ fn a_handshake_and_its_frames_may_come_byte_by_byte() {
     let mut got = [client.frame().payload, client.frame().payload];
     got.sort_by_key(Vec::len);
     assert_eq!(got, [b"end".to_vec(), subscribed("c").into_bytes()]);
+}
+
+#[test]
+fn any_core_tells_of_all_cores() {
+    let Some(server) = start(config()) else { return };
+    let address = server.addresses()[0];
+    let _open: Vec<Client> = (0..8).map(|_| Client::open(address, APP_PATH)).collect();
+    wait_count(&server, "connections", 8);
+    let response = check(address, "GET /metrics HTTP/1.1\r\nHost: h\r\n\r\n", 200);
+    let value = |series: &str| -> u64 {
+        let found = response.body.lines().find_map(|line| line.strip_prefix(series));
+        let found = found.unwrap_or_else(|| panic!("{series}\n{}", response.body));
+        found.trim().parse().unwrap()
+    };
+    assert_eq!(value("polycast_connections "), 9);
+    let of_core = |core| value(&format!("polycast_core_connections{{core=\"{core}\"}} "));
+    assert_eq!(of_core(0) + of_core(1), 9);
+    assert_eq!(value("polycast_app_connections{app=\"1\"} "), 8);
+    assert_eq!(value("polycast_upgrades_total "), 8);
+    check(address, "GET /ready HTTP/1.1\r\nHost: h\r\n\r\n", 200);
 }

@@ -1,0 +1,90 @@
+//! Who may see what is not for everybody: whoever has a token, or is on this machine.
+
+use crate::config::Secret;
+use crate::crypto::{constant_time_eq, sha256};
+use crate::http::Request;
+use crate::http::query::{self, Plus};
+use std::net::IpAddr;
+
+/// Whether `request` presents `token`, which is not empty: as a bearer, or in its query.
+pub(super) fn presents(request: &Request<'_>, token: &Secret) -> bool {
+    let is_token = |given: &str| {
+        // Of digests, so that not even the length shows in the time that it takes.
+        let [given, token] = [given, token.expose()].map(|text| sha256(&[text.as_bytes()]));
+        constant_time_eq(&given, &token)
+    };
+    let asked = query::get(request.query(), "token").and_then(|it| query::decode(it, Plus::Plus));
+    !token.expose().is_empty()
+        && (request.header("authorization").and_then(bearer).is_some_and(is_token)
+            || asked.is_some_and(|given| is_token(&given)))
+}
+
+/// The credentials of RFC 6750 section 2.1.
+fn bearer(field: &str) -> Option<&str> {
+    let (scheme, token) = field.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim_start_matches(' '))
+}
+
+/// Whether the request comes from this machine, and for this machine: a proxy beside us says for
+/// whom it asks.
+pub(super) fn is_local(request: &Request<'_>, peer: IpAddr) -> bool {
+    const ON_BEHALF: [&str; 4] = ["forwarded", "x-forwarded-for", "x-real-ip", "via"];
+    peer.to_canonical().is_loopback()
+        && ON_BEHALF.iter().all(|name| request.headers.first(name).is_none())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::{Event, Limits, Reader};
+
+    fn with(target: &str, field: &str, check: impl FnOnce(&Request<'_>)) {
+        let mut bytes = format!("GET {target} HTTP/1.1\r\nHost: h\r\n{field}\r\n\r\n").into_bytes();
+        let limits = Limits { head_bytes: 4096, body_bytes: 0 };
+        match Reader::default().next(&limits, &mut bytes).1 {
+            Event::Request(request) => check(&request),
+            _ => panic!("{target} {field}"),
+        }
+    }
+
+    #[test]
+    fn a_token_is_presented_whole_or_not_at_all() {
+        let token = Secret::new("a+b%c-0123456789");
+        for (target, field, expected) in [
+            ("/", "A: b", false),
+            ("/?token=", "A: b", false),
+            ("/?token=a+b%25c-0123456789", "A: b", true),
+            ("/?x=1&token=a%2Bb%25c-0123456789", "A: b", true),
+            ("/?token=a+b%25c-012345678", "A: b", false),
+            ("/?token=a+b%25c-01234567890", "A: b", false),
+            ("/", "Authorization: Bearer a+b%c-0123456789", true),
+            ("/", "authorization: bearer  a+b%c-0123456789", true),
+            ("/", "Authorization: Basic a+b%c-0123456789", false),
+            ("/", "Authorization: a+b%c-0123456789", false),
+            ("/?token=wrong", "Authorization: Bearer a+b%c-0123456789", true),
+        ] {
+            with(target, field, |it| {
+                assert_eq!(presents(it, &token), expected, "{target} {field}")
+            });
+        }
+        with("/?token=", "Authorization: Bearer ", |it| assert!(!presents(it, &Secret::new(""))));
+    }
+
+    #[test]
+    fn who_asks_for_another_is_not_local() {
+        for (peer, field, expected) in [
+            ("127.0.0.1", "A: b", true),
+            ("127.9.9.9", "A: b", true),
+            ("::1", "A: b", true),
+            ("::ffff:127.0.0.1", "A: b", true),
+            ("192.0.2.1", "A: b", false),
+            ("::ffff:192.0.2.1", "A: b", false),
+            ("127.0.0.1", "X-Forwarded-For: 127.0.0.1", false),
+            ("127.0.0.1", "Forwarded: for=192.0.2.1", false),
+        ] {
+            with("/", field, |it| {
+                assert_eq!(is_local(it, peer.parse().unwrap()), expected, "{peer} {field}");
+            });
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! The page for people: files of this folder, and what the page has to know about the server.
+//!
+//! The page is a client like any other. It signs what it asks for by itself, in the demo with the
+//! secret that everybody knows, elsewhere with the one that its user types in; so there is no door
+//! here that an application's own API does not have.
+
+use super::{Page, Visit, access};
+use crate::codec::json::push_string;
+use crate::config::Config;
+use crate::http::Request;
+
+/// `None` where there is no page.
+pub(super) fn answer(request: &Request<'_>, visit: &Visit<'_>) -> Option<Page> {
+    let (config, token) = (visit.config, &visit.config.console.token);
+    let is_open = config.is_demo && token.expose().is_empty();
+    if !is_open && token.expose().is_empty() {
+        return None;
+    }
+    let name = request.path().rsplit('/').next().unwrap_or_default();
+    // The same for everybody, and a browser asks for them without a token.
+    if let Some((_, content_type, text)) = FILES.iter().find(|(file, ..)| *file == name) {
+        return Some(page(content_type, text.as_bytes().into()));
+    }
+    let is_page = matches!(name, "" | "console");
+    if !is_page && name != "settings" {
+        return None;
+    }
+    if !is_open && !access::presents(request, token) {
+        let words = "this page needs the token of the console: /?token=...\n";
+        return Some(Page { fields: CHALLENGE, ..Page::text(401, words) });
+    }
+    Some(match is_page {
+        true => page("text/html; charset=utf-8", PAGE.as_bytes().into()),
+        false => page("application/json", settings(config).into()),
+    })
+}
+
+fn page(content_type: &'static str, body: std::borrow::Cow<'static, [u8]>) -> Page {
+    Page { status: 200, content_type, fields: FIELDS, body }
+}
+
+/// The applications that the page can connect to. Secrets stay here, but the demo's is public.
+fn settings(config: &Config) -> Vec<u8> {
+    let mut out = format!(r#"{{"demo":{},"version":"#, config.is_demo).into_bytes();
+    push_string(&mut out, env!("CARGO_PKG_VERSION"));
+    out.extend_from_slice(br#","prefix":"#);
+    push_string(&mut out, &config.pusher.path_prefix);
+    out.extend_from_slice(br#","apps":["#);
+    for (at, app) in config.apps.iter().filter(|app| app.enabled).enumerate() {
+        if at > 0 {
+            out.push(b',');
+        }
+        let secret = if config.is_demo { app.secret.expose() } else { "" };
+        let members = [("id", &*app.id), ("key", &*app.key), ("name", &*app.name)];
+        out.push(b'{');
+        for (name, text) in members {
+            push_string(&mut out, name);
+            out.push(b':');
+            push_string(&mut out, text);
+            out.push(b',');
+        }
+        out.extend_from_slice(br#""secret":"#);
+        push_string(&mut out, secret);
+        out.push(b'}');
+    }
+    out.extend_from_slice(b"]}");
+    out
+}
+
+const PAGE: &str = include_str!("console/page.html");
+/// Name, type, text.
+const FILES: [(&str, &str, &str); 5] = [
+    ("page.css", "text/css; charset=utf-8", include_str!("console/page.css")),
+    ("page.js", JAVASCRIPT, include_str!("console/page.js")),
+    ("client.js", JAVASCRIPT, include_str!("console/client.js")),
+    ("sign.js", JAVASCRIPT, include_str!("console/sign.js")),
+    ("icon.svg", "image/svg+xml", include_str!("console/icon.svg")),
+];
+const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
+const CHALLENGE: &[(&str, &str)] = &[("WWW-Authenticate", "Bearer"), ("Cache-Control", "no-store")];
+/// Nothing from elsewhere is loaded, nothing in the page is run but its own files, nobody frames
+/// it, and its address, which may hold the token, is told to nobody.
+const FIELDS: &[(&str, &str)] = &[
+    (
+        "Content-Security-Policy",
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
+         connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
+         require-trusted-types-for 'script'; trusted-types 'none'",
+    ),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Referrer-Policy", "no-referrer"),
+    ("Cross-Origin-Opener-Policy", "same-origin"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+    ("Cache-Control", "no-store"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Secret;
+
+    #[test]
+    fn only_the_secret_of_the_demo_leaves() {
+        let mut config = Config::demo();
+        let text = |config: &Config| String::from_utf8(settings(config)).unwrap();
+        let app = |secret| {
+            format!(r#"[{{"id":"1","key":"app-key","name":"demo","secret":"{secret}"}}]}}"#)
+        };
+        assert!(text(&config).starts_with(r#"{"demo":true,"version":"#));
+        assert!(text(&config).ends_with(&app("app-secret")), "{}", text(&config));
+        config.is_demo = false;
+        config.apps[0].secret = Secret::new("hush");
+        assert!(text(&config).ends_with(&app("")), "{}", text(&config));
+        config.apps[0].enabled = false;
+        assert!(text(&config).ends_with(r#""apps":[]}"#));
+    }
+
+    #[test]
+    fn the_page_names_only_files_that_are_there() {
+        let linked = PAGE.split(['"', '\'']).filter(|text| text.starts_with("console/"));
+        let linked: Vec<_> = linked.collect();
+        assert!(linked.len() >= 3, "{linked:?}");
+        for file in linked {
+            assert!(FILES.iter().any(|(name, ..)| format!("console/{name}") == file), "{file}");
+        }
+        for (name, _, text) in FILES.iter().chain([&("page.html", "", PAGE)]) {
+            for word in ["innerHTML", "outerHTML", "document.write", "eval(", "<style", " style="] {
+                assert!(!text.contains(word), "{name}: {word}");
+            }
+            let outside = ["https://", "http://"].map(|it| text.matches(it).count());
+            let allowed = usize::from(text.contains("http://www.w3.org/2000/svg"));
+            assert_eq!(outside, [0, allowed], "{name}");
+        }
+    }
+}

@@ -1,0 +1,305 @@
+// The page: forms and lists around one client. All text from elsewhere goes in by `textContent`.
+
+import { Client, kindOf } from "./client.js"
+import { canSign } from "./sign.js"
+
+const EVENTS_MOST = 200
+const CHANNELS_MOST = 200
+const DATA_MOST = 4000
+const ERRORS_MOST = 3
+const POLL_MS = 2000
+
+const $ = (id) => document.getElementById(id)
+
+/** An element with a class, a text and children. */
+function element(name, { text, className, ...rest } = {}, ...children) {
+  const made = document.createElement(name)
+  if (className) made.className = className
+  if (text !== undefined) made.textContent = text
+  for (const [key, value] of Object.entries(rest)) made[key] = value
+  made.append(...children)
+  return made
+}
+
+const plural = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`
+
+// --- state ---
+
+let settings
+let client = null
+/** Channels of the whole application, by name, as the server last told. */
+let occupied = new Map()
+/** What the list of channels was made from. */
+let shown = "[]"
+/** Events that were not shown while paused. */
+let missed = 0
+let total = 0
+let paused = false
+
+// --- errors ---
+
+function fail(text) {
+  const close = element("button", { text: "Dismiss", type: "button", className: "plain" })
+  const line = element("p", { className: "error" }, element("span", { text }), close)
+  close.onclick = () => line.remove()
+  const same = [...$("errors").children].find((other) => other.firstChild.textContent === text)
+  same?.remove()
+  $("errors").append(line)
+  while ($("errors").children.length > ERRORS_MOST) $("errors").firstChild.remove()
+}
+
+// --- connection ---
+
+function showState(state, detail = "") {
+  $("state").dataset.state = state
+  const words = { waiting: "connecting again soon" }
+  $("state-name").textContent = words[state] ?? state
+  $("state-detail").textContent = detail
+  const off = state === "disconnected"
+  $("connect").textContent = off ? "Connect" : "Disconnect"
+  $("connect").classList.toggle("plain", !off)
+  for (const id of ["apps", "key", "secret"]) $(id).disabled = !off
+}
+
+function connect() {
+  const chosen = settings.apps.find((app) => app.id === $("apps").value)
+  const key = $("key").value.trim()
+  const app = { id: chosen?.key === key ? chosen.id : key, key, secret: $("secret").value }
+  const number = Math.floor(Math.random() * 9000) + 1000
+  const user = { user_id: `console-${number}`, user_info: { name: `Console ${number}` } }
+  const names = client ? [...client.channels.keys()] : []
+  const mine = new Client(app, settings.prefix, user, {
+    state: (state, detail) => {
+      if (client !== mine) return
+      showState(state, detail)
+      if (state === "connected") poll()
+    },
+    message: (message) => client === mine && showEvent(message),
+    error: (text) => client === mine && fail(text),
+    channels: () => client === mine && showChannels(),
+  })
+  client = mine
+  $("errors").replaceChildren()
+  if (app.secret && !canSign()) {
+    fail("This browser signs only on https or on this machine: no private channels, no publishing.")
+  }
+  names.forEach((name) => client.subscribe(name))
+  client.connect()
+}
+
+$("connection").onsubmit = (event) => {
+  event.preventDefault()
+  if (client?.wanted) client.disconnect()
+  else connect()
+}
+
+$("apps").onchange = () => {
+  const app = settings.apps.find((app) => app.id === $("apps").value)
+  $("key").value = app?.key ?? ""
+  $("secret").value = app?.secret ?? ""
+}
+
+// --- channels ---
+
+$("subscribe").onsubmit = (event) => {
+  event.preventDefault()
+  const name = $("channel").value.trim()
+  if (!name) return
+  if (!client?.wanted) connect()
+  client.subscribe(name)
+  $("publish-channel").value = name
+  $("channel").select()
+}
+
+function countOf(name) {
+  const facts = occupied.get(name)
+  if (facts?.user_count !== undefined) return plural(facts.user_count, "user")
+  if (facts?.subscription_count !== undefined) {
+    return plural(facts.subscription_count, "subscription")
+  }
+  return ""
+}
+
+function members(channel) {
+  const list = element("ul", { className: "members", ariaLabel: `Members of ${channel.name}` })
+  for (const [id, info] of channel.members) {
+    const name = typeof info?.name === "string" ? info.name : id
+    const isMe = id === client.user.user_id
+    const text = isMe ? `${name} (you)` : name
+    list.append(element("li", { text, title: id, className: isMe ? "me" : "" }))
+  }
+  return list
+}
+
+function channelLine(name) {
+  const channel = client?.channels.get(name)
+  const button = element("button", {
+    text: channel ? "Unsubscribe" : "Subscribe",
+    type: "button",
+    className: "plain",
+    ariaLabel: `${channel ? "Unsubscribe from" : "Subscribe to"} ${name}`,
+  })
+  button.dataset.channel = name
+  button.onclick = () => (channel ? client.unsubscribe(name) : client?.subscribe(name))
+  const kind = element("span", { text: kindOf(name), className: `kind ${kindOf(name)}` })
+  const state = channel && channel.state !== "subscribed" ? "waiting" : countOf(name)
+  const line = element(
+    "li",
+    { className: channel ? "mine" : "" },
+    element("div", { className: "channel" },
+      element("span", { text: name, className: "name mono", title: name }),
+      element("span", { className: "row" },
+        kind,
+        element("span", { text: state, className: "count quiet" })),
+      button),
+  )
+  line.dataset.state = channel?.state ?? "foreign"
+  if (channel?.members.size) line.append(members(channel))
+  return line
+}
+
+function showChannels() {
+  const mine = client ? [...client.channels.keys()] : []
+  const others = [...occupied.keys()].filter((name) => !mine.includes(name))
+  const names = [...mine.sort(), ...others.sort()]
+  // A list that is made anew under the pointer would lose a click.
+  const state = (name) => [name, countOf(name), client?.channels.get(name)]
+  const now = JSON.stringify(names.map(state), (_, it) => (it instanceof Map ? [...it] : it))
+  if (now === shown) return
+  shown = now
+  // The keyboard's place survives that the list is made anew.
+  const focused = document.activeElement?.dataset?.channel
+  $("channels").replaceChildren(...names.slice(0, CHANNELS_MOST).map(channelLine))
+  const buttons = [...$("channels").querySelectorAll("button")]
+  if (focused) buttons.find((it) => it.dataset.channel === focused)?.focus()
+  const option = (value) => element("option", { value })
+  $("names").replaceChildren(...names.slice(0, CHANNELS_MOST).map(option))
+  $("channels-empty").hidden = names.length > 0
+  const cut = names.length > CHANNELS_MOST ? `${CHANNELS_MOST} of ` : ""
+  $("channels-count").textContent = names.length ? `${cut}${names.length}` : ""
+}
+
+let polling = false
+async function poll() {
+  const mine = client
+  if (polling || document.hidden || !mine?.socketId || !mine.app.secret || !canSign()) return
+  if (mine.isBlind) return
+  polling = true
+  try {
+    const found = await mine.occupied()
+    if (mine === client) occupied = found
+  } catch (error) {
+    // Asking the same again would not help.
+    mine.isBlind = error.status >= 400 && error.status < 500
+    if (mine === client && mine.socketId) fail(`The list of channels: ${error.message}`)
+  } finally {
+    polling = false
+  }
+  if (mine === client) showChannels()
+}
+
+// --- events ---
+
+function textOf(data) {
+  if (data === undefined) return ""
+  const text = typeof data === "string" ? data : JSON.stringify(data, null, 1)
+  const flat = text.length < 160 ? text.replace(/\s*\n\s*/g, " ") : text
+  if (flat.length <= DATA_MOST) return flat
+  return `${flat.slice(0, DATA_MOST)} … (${flat.length} characters)`
+}
+
+function showEvent({ event, channel, data, user_id: user }) {
+  total++
+  if (paused) {
+    missed++
+    return showCount()
+  }
+  const now = new Date()
+  const time = now.toTimeString().slice(0, 8) + "." + String(now.getMilliseconds()).padStart(3, "0")
+  const origin = [channel, user].filter(Boolean).join(" · ")
+  const line = element(
+    "li",
+    {},
+    element("div", { className: "row" },
+      element("span", { text: event, className: "name mono" }),
+      element("span", { text: origin, className: "quiet mono" }),
+      element("time", { text: time, className: "quiet mono", dateTime: now.toISOString() })),
+  )
+  const text = textOf(data)
+  if (text) line.append(element("pre", { text }))
+  $("events").prepend(line)
+  while ($("events").children.length > EVENTS_MOST) $("events").lastChild.remove()
+  showCount()
+}
+
+function showCount() {
+  const shown = $("events").children.length
+  const parts = [total > shown + missed ? `${shown} of ${total}` : shown || ""]
+  if (missed) parts.push(`${missed} not shown`)
+  $("events-count").textContent = parts.filter(Boolean).join(", ")
+  $("events-empty").hidden = shown > 0
+}
+
+$("clear").onclick = () => {
+  $("events").replaceChildren()
+  total = missed = 0
+  showCount()
+}
+
+$("pause").onclick = () => {
+  paused = !paused
+  $("pause").setAttribute("aria-pressed", String(paused))
+}
+
+// --- publishing ---
+
+$("publish").onsubmit = async (event) => {
+  event.preventDefault()
+  $("published").textContent = ""
+  const [channel, name] = [$("publish-channel").value.trim(), $("publish-event").value.trim()]
+  const data = $("publish-data").value
+  if (!client?.wanted) connect()
+  try {
+    if (!client.app.secret) throw new Error("publishing needs the app's secret")
+    if (!canSign()) throw new Error("this browser signs only on https or on this machine")
+    await client.publish(channel, name, data)
+    $("published").textContent = `published at ${new Date().toTimeString().slice(0, 8)}`
+  } catch (error) {
+    fail(`Publish: ${error.message}`)
+  }
+}
+
+$("publish-data").onkeydown = (event) => {
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
+    event.preventDefault()
+    $("publish").requestSubmit()
+  }
+}
+
+// --- start ---
+
+async function start() {
+  // It stays in the address, so that the page can be loaded again.
+  const token = new URLSearchParams(location.search).get("token")
+  const headers = token === null ? {} : { Authorization: `Bearer ${token}` }
+  const response = await fetch(new URL("settings", import.meta.url), { headers })
+  if (!response.ok) throw new Error(`${(await response.text()).trim()} (${response.status})`)
+  settings = await response.json()
+  $("version").textContent = settings.version
+  $("demo").hidden = !settings.demo
+  $("secret-label").hidden = $("secret-note").hidden = settings.demo
+  $("apps-label").hidden = settings.apps.length < 2
+  for (const { id, name } of settings.apps) {
+    $("apps").append(element("option", { value: id, text: name ? `${name} (${id})` : id }))
+  }
+  $("apps").onchange()
+  $("publish-data").value = '{"hello": "world"}'
+  setInterval(poll, POLL_MS)
+  document.onvisibilitychange = poll
+  if (settings.demo) {
+    connect()
+    client.subscribe("news")
+  }
+}
+
+start().catch((error) => fail(`The page cannot start: ${error.message}`))

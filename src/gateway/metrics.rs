@@ -1,0 +1,112 @@
+//! The counters in the text format of Prometheus, version 0.0.4.
+//!
+//! Names are `polycast_` and the counter's own; what only grows ends in `_total`. A counter is the
+//! sum over all cores, unless only the single core tells something.
+
+use super::{NO_STORE, Page, Visit, access};
+use crate::http::Request;
+use crate::stats::Counters;
+use std::fmt::Write;
+use std::sync::Arc;
+
+/// What goes down as well as up.
+const GAUGES: [&str; 3] = ["connections", "channels", "subscriptions"];
+/// What is told for each core: a channel with subscribers on two cores is known to both, and a core
+/// that does all the work is lost in a sum.
+const BY_CORE: [&str; 4] = ["channels", "turns", "wakes_sent", "mail_waited"];
+
+pub(super) fn answer(request: &Request<'_>, visit: &Visit<'_>) -> Page {
+    let token = &visit.config.metrics.token;
+    if token.expose().is_empty() && !access::is_local(request, visit.peer) {
+        return Page::text(403, "metrics are for this machine, unless metrics.token is set\n");
+    }
+    if !token.expose().is_empty() && !access::presents(request, token) {
+        return Page::text(403, "the token of metrics is missing or wrong\n");
+    }
+    let apps = visit.config.apps.iter().enumerate();
+    let apps = apps.map(|(number, app)| (&*app.id, (visit.connections)(number)));
+    Page {
+        status: 200,
+        content_type: "text/plain; version=0.0.4; charset=utf-8",
+        fields: NO_STORE,
+        body: text(visit.counters, apps).into_bytes().into(),
+    }
+}
+
+fn text<'a>(cores: &[Arc<Counters>], apps: impl Iterator<Item = (&'a str, usize)>) -> String {
+    let mut out = Exposition(String::with_capacity(8 * 1024));
+    let name = out.family("build_info", Kind::Gauge, "Which version runs; always 1.");
+    out.sample(&name, &[("version", env!("CARGO_PKG_VERSION"))], 1);
+    let lists: Vec<_> = cores.iter().map(|counters| counters.list()).collect();
+    for (at, (counter, _)) in Counters::default().list().into_iter().enumerate() {
+        let kind = if GAUGES.contains(&counter) { Kind::Gauge } else { Kind::Counter };
+        let name = out.family(counter, kind, Counters::HELP[at]);
+        if BY_CORE.contains(&counter) {
+            for (core, list) in lists.iter().enumerate() {
+                out.sample(&name, &[("core", &core.to_string())], list[at].1);
+            }
+        } else {
+            // One core may count the coming and another the going.
+            let sum = lists.iter().fold(0u64, |sum, list| sum.wrapping_add(list[at].1));
+            out.sample(&name, &[], sum);
+        }
+    }
+    let help = "Connections open now, by the core that has them.";
+    let name = out.family("core_connections", Kind::Gauge, help);
+    for (core, counters) in cores.iter().enumerate() {
+        out.sample(&name, &[("core", &core.to_string())], counters.connections.get());
+    }
+    let help = "Connections open now, by application.";
+    let name = out.family("app_connections", Kind::Gauge, help);
+    for (id, connections) in apps {
+        out.sample(&name, &[("app", id)], connections as u64);
+    }
+    out.0
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Counter,
+    Gauge,
+}
+
+struct Exposition(String);
+
+impl Exposition {
+    /// Begins a family of samples and gives its name.
+    fn family(&mut self, name: &str, kind: Kind, help: &str) -> String {
+        let (end, kind) = match kind {
+            Kind::Counter => ("_total", "counter"),
+            Kind::Gauge => ("", "gauge"),
+        };
+        let name = format!("polycast_{name}{end}");
+        let help = help.trim().replace('\\', "\\\\").replace('\n', "\\n");
+        // Writing to a string cannot fail.
+        let _ = write!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+        name
+    }
+
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: u64) {
+        self.0.push_str(name);
+        for (at, (label, text)) in labels.iter().enumerate() {
+            self.0.push(if at == 0 { '{' } else { ',' });
+            let _ = write!(self.0, "{label}=\"");
+            for c in text.chars() {
+                match c {
+                    '\\' => self.0.push_str("\\\\"),
+                    '"' => self.0.push_str("\\\""),
+                    '\n' => self.0.push_str("\\n"),
+                    c => self.0.push(c),
+                }
+            }
+            self.0.push('"');
+        }
+        if !labels.is_empty() {
+            self.0.push('}');
+        }
+        let _ = writeln!(self.0, " {value}");
+    }
+}
+
+#[cfg(test)]
+mod tests;

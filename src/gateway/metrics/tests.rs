@@ -1,0 +1,147 @@
+//! The text against a reader of its own, which knows the format and the conventions of names.
+
+use super::*;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Every sample by its series, of a text that is right; or what is wrong with it.
+fn read(text: &str) -> Result<BTreeMap<String, f64>, String> {
+    if !text.ends_with('\n') {
+        return Err("the last line does not end".to_owned());
+    }
+    let (mut samples, mut seen) = (BTreeMap::new(), BTreeSet::new());
+    let (mut helped, mut typed) = (String::new(), (String::new(), String::new()));
+    for line in text.lines() {
+        let wrong = |why: &str| Err(format!("{why}: {line}"));
+        if let Some(rest) = line.strip_prefix("# HELP ") {
+            let (name, help) = rest.split_once(' ').ok_or("no help")?;
+            if help.is_empty() || help.trim() != help {
+                return wrong("help");
+            }
+            if !seen.insert(name.to_owned()) {
+                return wrong("a family in two places");
+            }
+            helped = name.to_owned();
+        } else if let Some(rest) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = rest.split_once(' ').ok_or("no type")?;
+            if name != helped || !is_name(name) || name.contains("__") {
+                return wrong("name");
+            }
+            if !["counter", "gauge"].contains(&kind)
+                || name.ends_with("_total") == (kind == "gauge")
+            {
+                return wrong("counters, and only they, end in _total");
+            }
+            typed = (name.to_owned(), kind.to_owned());
+        } else {
+            let (name, labels, value) = sample(line).ok_or(format!("no sample: {line}"))?;
+            if name != typed.0 {
+                return wrong("a sample before its type");
+            }
+            let names: BTreeSet<_> = labels.iter().map(|(name, _)| name).collect();
+            if names.len() != labels.len() || !labels.iter().all(|(name, _)| is_name(name)) {
+                return wrong("labels");
+            }
+            if samples.insert(format!("{name}{labels:?}"), value).is_some() {
+                return wrong("a series twice");
+            }
+        }
+    }
+    Ok(samples)
+}
+
+type Sample = (String, Vec<(String, String)>, f64);
+
+fn sample(line: &str) -> Option<Sample> {
+    let (name, mut rest) = line.split_at(line.find(['{', ' '])?);
+    let mut labels = Vec::new();
+    while let Some(inside) = rest.strip_prefix(['{', ',']) {
+        let (label, text) = inside.split_once("=\"")?;
+        let mut value = String::new();
+        let mut chars = text.char_indices();
+        let end = loop {
+            match chars.next()? {
+                (at, '"') => break at + 1,
+                (_, '\\') => value.push(match chars.next()?.1 {
+                    'n' => '\n',
+                    c @ ('\\' | '"') => c,
+                    _ => return None,
+                }),
+                (_, c) => value.push(c),
+            }
+        };
+        labels.push((label.to_owned(), value));
+        rest = &text[end..];
+    }
+    let rest = if labels.is_empty() { rest } else { rest.strip_prefix('}')? };
+    let value = rest.strip_prefix(' ')?.parse().ok()?;
+    Some((name.to_owned(), labels, value))
+}
+
+fn is_name(name: &str) -> bool {
+    let known = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+    name.bytes().all(known) && name.starts_with(|c: char| c.is_ascii_lowercase())
+}
+
+fn cores(count: usize) -> Vec<Arc<Counters>> {
+    (0..count).map(|_| Arc::default()).collect()
+}
+
+#[test]
+fn the_reader_sees_what_is_wrong() {
+    let family = "# HELP a_total x\n# TYPE a_total counter\n";
+    for text in [
+        "a_total 1\n".to_owned(),
+        format!("{family}b_total 1\n"),
+        format!("{family}a_total 1"),
+        format!("{family}a_total x\n"),
+        format!("{family}a_total 1\na_total 2\n"),
+        format!("{family}a_total{{a=\"1\",a=\"2\"}} 1\n"),
+        format!("{family}a_total{{a=\"1}} 1\n"),
+        format!("{family}a_total{{a=\"\\x\"}} 1\n"),
+        format!("{family}a_total 1\n{family}"),
+        "# HELP a x\n# TYPE a counter\na 1\n".to_owned(),
+        "# HELP a_total x\n# TYPE a_total gauge\na_total 1\n".to_owned(),
+    ] {
+        assert!(read(&text).is_err(), "{text}");
+    }
+    assert_eq!(read(&format!("{family}a_total 1\n")).unwrap().len(), 1);
+}
+
+#[test]
+fn every_counter_is_told_once_and_summed() {
+    let cores = cores(2);
+    for counters in &cores {
+        counters.received_bytes.add(40);
+        counters.turns.add(7);
+    }
+    // One core opens what another one closes.
+    cores[0].subscriptions.add(5);
+    cores[1].subscriptions.sub(2);
+    let told = text(&cores, [("1", 3), ("shop.eu", 0)].into_iter());
+    let samples = read(&told).unwrap_or_else(|wrong| panic!("{wrong}\n{told}"));
+    for (series, value) in [
+        ("polycast_received_bytes_total[]".to_owned(), 80.0),
+        ("polycast_subscriptions[]".to_owned(), 3.0),
+        ("polycast_connections[]".to_owned(), 0.0),
+        (r#"polycast_turns_total[("core", "1")]"#.to_owned(), 7.0),
+        (r#"polycast_core_connections[("core", "0")]"#.to_owned(), 0.0),
+        (r#"polycast_app_connections[("app", "1")]"#.to_owned(), 3.0),
+        (r#"polycast_app_connections[("app", "shop.eu")]"#.to_owned(), 0.0),
+        (format!(r#"polycast_build_info[("version", "{}")]"#, env!("CARGO_PKG_VERSION")), 1.0),
+    ] {
+        assert_eq!(samples.get(&series), Some(&value), "{series}\n{told}");
+    }
+    for (name, _) in cores[0].list() {
+        assert!(told.contains(&format!("# HELP polycast_{name}")), "{name}");
+    }
+    assert!(told.contains("# HELP polycast_accepted_total Connections accepted.\n"), "{told}");
+    assert!(GAUGES.iter().chain(&BY_CORE).all(|it| cores[0].list().iter().any(|x| x.0 == *it)));
+}
+
+#[test]
+fn what_stands_in_a_label_stays_there() {
+    let id = "a\"} 1\npolycast_connections 9\\";
+    let told = text(&cores(1), [(id, 1)].into_iter());
+    let samples = read(&told).unwrap_or_else(|wrong| panic!("{wrong}\n{told}"));
+    assert_eq!(samples.get(&format!("polycast_app_connections[(\"app\", {id:?})]")), Some(&1.0));
+}
