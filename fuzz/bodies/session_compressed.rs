@@ -4,7 +4,7 @@
 use super::Script;
 use crate::machine::{Machine, config};
 use crate::peer::{Heard, framed, handshake, signed};
-use polycast::config::Compression;
+use polycast::config::{Compression, Endpoint};
 use polycast::ws::deflate::Deflater;
 use polycast::ws::frame::{Header, push_with};
 use polycast::ws::{Opcode, extension, utf8};
@@ -46,7 +46,8 @@ pub(crate) fn run(data: &[u8]) {
     );
     config.compression.min_bytes = [1, 40][usize::from(flags & 1)];
     config.compression.windows_bytes = [0, 400_000, 1 << 26][usize::from(flags >> 1) % 3];
-    for (route, shared) in config.routes.iter_mut().zip([flags & 8, flags & 16]) {
+    for route in &mut config.routes {
+        let shared = flags & if route.endpoint == Endpoint::Echo { 8 } else { 16 };
         route.compression = if shared == 0 { Compression::Dedicated } else { Compression::Shared };
     }
     let mut world = World { machine: Machine::new(config), wires: Vec::new() };
