@@ -169,7 +169,7 @@ impl Default for Limits {
             connections: 0,
             connections_per_address: 0,
             handshakes: 8192,
-            control_frames_per_s: 200,
+            control_frames_per_s: 2000,
             cached_bytes: 64 * 1024 * 1024,
             receive_buffers: 1024,
             receive_buffer_bytes: 4096,

@@ -468,7 +468,7 @@ fn a_connection_that_found_no_buffer_gets_one_before_those_that_had_some() {
         stop.store(true, Ordering::Relaxed);
     });
     println!("a publish and its event took at most {worst:?}");
-    assert!(worst < Duration::from_secs(1), "{worst:?}");
+    assert!(worst < Duration::from_secs(10), "{worst:?}");
 }
 
 /// A server with clients in all states.
