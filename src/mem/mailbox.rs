@@ -107,7 +107,7 @@ impl<T> Drop for Queue<T> {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(polycast_loom)))]
 mod tests {
     use super::*;
 
@@ -165,7 +165,7 @@ mod tests {
 
 /// Every order in which the two ends can meet. Messages are boxed, so that one which is read twice
 /// or never dropped is noticed.
-#[cfg(all(test, loom))]
+#[cfg(all(test, polycast_loom))]
 mod models {
     use super::super::sync::explore;
     use super::*;

@@ -47,7 +47,7 @@ impl Parking {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(polycast_loom)))]
 mod tests {
     use super::*;
 
@@ -65,7 +65,7 @@ mod tests {
 }
 
 /// A core that misses its wake-up sleeps for ever here, which loom calls a deadlock.
-#[cfg(all(test, loom))]
+#[cfg(all(test, polycast_loom))]
 mod models {
     use super::super::mailbox::{Receiver, mailbox};
     use super::super::sync::explore;
