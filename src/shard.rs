@@ -8,8 +8,8 @@
 mod channels;
 
 use crate::codec::json::Scratch;
-use crate::dialect::{Action, Env, JoinOutcome, Why};
-use crate::hub::{Ack, Answer, ConnId, Down, Hasher, Hub, Notice, Post, Up};
+use crate::dialect::{self, Action, Env, JoinOutcome, Why};
+use crate::hub::{Ack, Answer, ConnId, Down, Event, Hasher, Hub, Notice, Post, Up, What};
 use crate::mem::{Segment, Slot, Table};
 use crate::session::{Ending, Session, Step, Surroundings};
 use crate::stats::Counters;
@@ -50,6 +50,8 @@ pub struct Shard {
     fresh: usize,
     drain: Option<Drain>,
     subscribers: Vec<u32>,
+    /// A notice that could not be handed over yet.
+    notice: Option<Notice>,
 }
 
 /// Progress of a shutdown: connections are closed in slices, so that their clients do not all
@@ -95,6 +97,7 @@ impl Shard {
             fresh: 0,
             drain: None,
             subscribers: Vec::new(),
+            notice: None,
         }
     }
 
@@ -310,19 +313,30 @@ impl Shard {
 
     // --- notices ---
 
-    /// The next thing that has happened to a channel and is to be told outside.
-    pub fn next_notice(&mut self) -> Option<Notice> {
-        self.hub.next_notice()
+    /// The oldest notice. Of some of them the channel's own subscribers are told, too.
+    pub fn next_notice(&mut self, now: Now) -> Option<Notice> {
+        if let Some(notice) = self.notice.take() {
+            return Some(notice);
+        }
+        let notice = self.hub.next_notice()?;
+        if let What::Count(count) = notice.what
+            && let Some(frame) = dialect::count(&self.env, notice.app, &notice.channel, count)
+        {
+            let squeezed = self.env.compresses.then(Default::default);
+            let event = Event { frame, squeezed, ..Event::default() };
+            self.announce(notice.app, &notice.channel, &event, now);
+        }
+        Some(notice)
     }
 
     /// Takes back a notice that could not be handed over.
     pub fn keep_notice(&mut self, notice: Notice) {
-        self.hub.keep_notice(notice);
+        self.notice = Some(notice);
     }
 
     /// Whether notices wait to be handed over.
     pub fn has_notices(&self) -> bool {
-        self.hub.has_notices()
+        self.notice.is_some() || self.hub.has_notices()
     }
 
     /// Notices that found no room since the last call.

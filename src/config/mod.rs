@@ -121,6 +121,7 @@ impl Config {
             check_timestamp: true,
             duplicate_subscribe: DuplicateSubscribe::default(),
             client_events: true,
+            subscription_count: false,
             authorise_within_s: 0,
             terminate_close_code: 4009,
             webhooks: Vec::new(),

@@ -398,6 +398,9 @@ pub struct App {
     /// Whether clients may publish `client-` events.
     #[serde(default)]
     pub client_events: bool,
+    /// Whether subscribers are told how many they are, on all channels but presence ones.
+    #[serde(default)]
+    pub subscription_count: bool,
     /// Seconds in which a connection must sign in or join a private or presence channel; 0 is no
     /// such duty.
     #[serde(default)]

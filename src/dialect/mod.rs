@@ -205,6 +205,9 @@ pub trait Dialect: Sized {
     /// The bounds on what the peer sends.
     fn limits(&self, env: &Env) -> ws::Limits;
 
+    /// What the subscribers of a channel are told when there are `count` of them, if anything.
+    fn count(env: &Env, app: u32, name: &str, count: u64) -> Option<Frozen>;
+
     /// Answers an HTTP request for application `app`; `path` is what follows `/apps/{id}`.
     fn request(
         context: &mut Context<'_>,
@@ -294,6 +297,13 @@ macro_rules! table {
             /// See [`Dialect::limits`].
             pub fn limits(&self, env: &Env) -> ws::Limits {
                 match self { $(Connection::$name(it) => it.limits(env),)* }
+            }
+        }
+
+        /// See [`Dialect::count`].
+        pub fn count(env: &Env, app: u32, name: &str, count: u64) -> Option<Frozen> {
+            match env.apps.get(app).config.dialect {
+                $(config::Dialect::$name => $module::Connection::count(env, app, name, count),)*
             }
         }
 

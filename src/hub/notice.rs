@@ -165,12 +165,6 @@ impl Hub {
         Some(notice)
     }
 
-    /// Takes back a notice that could not be handed over.
-    pub fn keep_notice(&mut self, notice: Notice) {
-        self.notices.bytes += notice.bytes();
-        self.notices.waiting.push_front(notice);
-    }
-
     /// Whether anything has happened that is not handed over.
     pub fn has_notices(&self) -> bool {
         !self.notices.waiting.is_empty()

@@ -223,10 +223,10 @@ impl Reactor {
                 self.arm_accepts();
             }
             self.hand_over_mail(now);
-            self.hand_over_notices();
+            self.hand_over_notices(now);
             self.flush(now);
             if self.is_over(now) {
-                self.drop_notices();
+                self.drop_notices(now);
                 return Ok(());
             }
         }

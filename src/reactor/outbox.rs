@@ -3,6 +3,7 @@
 use super::Reactor;
 use crate::hub::Notice;
 use crate::mem::mailbox::Sender;
+use crate::time::Now;
 use std::sync::Arc;
 
 /// Wakes the control thread; may be rung at any time, from any thread.
@@ -24,11 +25,15 @@ impl Outbox {
 impl Reactor {
     /// Hands over what the hub has noticed, as far as there is room, and rings at most once. What
     /// has no room waits in the hub, whose bound drops the rest.
-    pub(super) fn hand_over_notices(&mut self) {
-        let Some(outbox) = &mut self.outbox else { return };
+    pub(super) fn hand_over_notices(&mut self, now: Now) {
+        let Some(outbox) = &mut self.outbox else {
+            // Nobody outside wants them; taking them tells those inside.
+            while self.shard.next_notice(now).is_some() {}
+            return;
+        };
         self.counters.hooks_dropped.add(self.shard.lost_notices());
         let mut rung = false;
-        while let Some(notice) = self.shard.next_notice() {
+        while let Some(notice) = self.shard.next_notice(now) {
             rung = true;
             if let Err(notice) = outbox.lane.push(notice) {
                 self.shard.keep_notice(notice);
@@ -41,9 +46,9 @@ impl Reactor {
     }
 
     /// Counts what could not be handed over before the end.
-    pub(super) fn drop_notices(&mut self) {
-        self.hand_over_notices();
-        while self.shard.next_notice().is_some() {
+    pub(super) fn drop_notices(&mut self, now: Now) {
+        self.hand_over_notices(now);
+        while self.shard.next_notice(now).is_some() {
             self.counters.hooks_dropped.add(1);
         }
     }

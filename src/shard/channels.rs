@@ -76,6 +76,16 @@ impl Shard {
         }
     }
 
+    /// Publishes what the server itself has to say on a channel of which this core is the home.
+    pub(super) fn announce(&mut self, app: u32, name: &str, event: &Event, now: Now) {
+        let published = self.hub.publish(app, name, event, None, now.ms, &mut self.post);
+        if let Published::Ordered(at) = published {
+            let heard = self.hub.subscribers_at(at).iter().filter(|it| it.is_active());
+            self.subscribers.extend(heard.map(|it| it.slot));
+            self.deliver_to_listed(event, now);
+        }
+    }
+
     fn ask(&mut self, slot: Slot, query: &Query, part: u16, now: Now) {
         let Some(session) = self.sessions.get_mut(slot) else { return };
         let Some(ticket) = session.ticket() else { return };

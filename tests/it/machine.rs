@@ -134,6 +134,7 @@ impl Machine {
 
     /// Does what a reactor does at the end of its turn.
     pub(crate) fn settle(&mut self) {
+        while self.shard.next_notice(self.now).is_some() {}
         while let Some(slot) = self.shard.next_listed() {
             let at = slot.index as usize;
             let Some(wants) = self.shard.wants(slot) else { continue };

@@ -20,7 +20,7 @@ pub fn kinds(app: &App) -> Kinds {
         (wants(Event::ChannelOccupied) || wants(Event::ChannelVacated), Kinds::OCCUPANCY),
         (wants(Event::MemberAdded) || wants(Event::MemberRemoved), Kinds::MEMBERS),
         (wants(Event::CacheMiss), Kinds::MISSES),
-        (wants(Event::SubscriptionCount), Kinds::COUNTS),
+        (wants(Event::SubscriptionCount) || app.subscription_count, Kinds::COUNTS),
         (wants(Event::ClientEvent), Kinds::SAID),
     ];
     let wanted = kinds.into_iter().filter(|(wanted, _)| *wanted);

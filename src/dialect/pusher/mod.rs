@@ -10,12 +10,14 @@ pub mod signature;
 mod users;
 mod words;
 
-use super::{Answered, Closing, Context, Dialect, Env, JoinOutcome, Opening, Reply, Why};
+use super::{
+    Answered, Closing, Context, Dialect, Env, JoinOutcome, Opening, Reply, Why, freeze_text,
+};
 use crate::config::DuplicateSubscribe;
 use crate::http;
 use crate::http::query;
 use crate::hub::{ConnId, Welcome};
-use crate::mem::Slot;
+use crate::mem::{Frozen, Slot};
 use crate::time::{Deadline, Now};
 use crate::ws;
 use std::borrow::Cow;
@@ -192,6 +194,12 @@ impl Dialect for Connection {
             fragments: env.config.limits.fragments,
             allow_rsv1: false,
         }
+    }
+
+    fn count(env: &Env, app: u32, name: &str, count: u64) -> Option<Frozen> {
+        let wanted = env.apps.get(app).config.subscription_count;
+        let counted = wanted && channel::kind(name) != channel::Kind::Presence;
+        counted.then(|| freeze_text(&mut Vec::new(), |out| words::push_count(out, name, count)))
     }
 
     fn request(

@@ -81,6 +81,12 @@ pub(super) fn push_member_removed(out: &mut Vec<u8>, name: &str, id: &str) {
     push_event(out, "pusher_internal:member_removed", name, str::from_utf8(&data).unwrap_or("{}"));
 }
 
+/// Tells the subscribers of a channel how many they are.
+pub(super) fn push_count(out: &mut Vec<u8>, name: &str, count: u64) {
+    let data = format!(r#"{{"subscription_count":{count}}}"#);
+    push_event(out, "pusher_internal:subscription_count", name, &data);
+}
+
 /// Says that a cache channel has nothing to give.
 pub(super) fn cache_miss(name: &str) -> Vec<u8> {
     let mut out = Vec::new();
