@@ -71,7 +71,9 @@ async function openBrowser(options = {}) {
     ...options,
   })
   browser.setDefaultTimeout(EVENT_MS)
-  browser.on("close", () => fs.rmSync(profile, { recursive: true, force: true, maxRetries: 5 }))
+  // The browser's own processes may still be writing into it.
+  const gone = { recursive: true, force: true, maxRetries: 20, retryDelay: 100 }
+  browser.on("close", () => fs.rmSync(profile, gone))
   return browser
 }
 

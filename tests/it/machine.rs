@@ -127,6 +127,9 @@ impl Machine {
                 self.shard.close(slot);
             }
         }
+        // Cache channels keep their last event for a day at most.
+        self.now.ms += 86_400_000;
+        self.shard.sweep(self.now);
         assert!(self.shard.is_empty() && self.shard.channel_count() == 0, "something is left");
         let counters = &self.counters;
         assert_eq!((counters.connections.get(), counters.subscriptions.get()), (0, 0));
