@@ -51,8 +51,9 @@ impl Source {
             let mail = (limits.mailbox_messages, limits.connections_per_address);
             (limits.connections, buffers, mail, limits.cached_bytes)
         };
-        let hooks = |config: &Config| {
-            let of_app = |app: &App| (app.id.clone(), app.webhooks.clone());
+        // What is noticed of channels is settled when the hubs are made.
+        let noticed = |config: &Config| {
+            let of_app = |app: &App| (app.id.clone(), app.webhooks.clone(), app.subscription_count);
             config.apps.iter().map(of_app).collect::<Vec<_>>()
         };
         let differ = [
@@ -61,12 +62,33 @@ impl Source {
             ("listeners", was.listeners != config.listeners),
             ("log", was.log != config.log),
             ("limits", sizes(was) != sizes(config)),
-            ("apps.webhooks", hooks(was) != hooks(config)),
+            ("apps.webhooks or apps.subscription_count", noticed(was) != noticed(config)),
             (
                 "compression.windows_bytes",
                 was.compression.windows_bytes != config.compression.windows_bytes,
             ),
         ];
         differ.into_iter().filter_map(|(name, differs)| differs.then_some(name)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_takes_a_restart_is_named_and_what_does_not_is_not() {
+        let config = Config::demo();
+        let source = Source::new(PathBuf::from("polycast.toml"), Overrides::default(), &config);
+        assert!(source.needing_restart(&config).is_empty());
+        let mut limits = config.clone();
+        limits.apps[0].limits.event_bytes += 1;
+        limits.timeouts.close_ms += 1;
+        assert!(source.needing_restart(&limits).is_empty());
+        let mut fixed = config;
+        fixed.threads += 1;
+        fixed.apps[0].subscription_count = true;
+        let named = source.needing_restart(&fixed);
+        assert_eq!(named, ["threads", "apps.webhooks or apps.subscription_count"]);
     }
 }
