@@ -361,6 +361,13 @@ pub enum Endpoint {
     Apps,
 }
 
+impl Endpoint {
+    /// Whether WebSockets are served there.
+    pub fn has_sockets(self) -> bool {
+        matches!(self, Endpoint::Echo | Endpoint::Apps)
+    }
+}
+
 /// One application.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a table")]

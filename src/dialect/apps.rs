@@ -74,7 +74,9 @@ impl Env {
         }
     }
 
-    pub(super) fn dialect_of(&self, path: &str) -> config::Dialect {
+    /// What is spoken at an endpoint: at that of the applications, it is the application's word.
+    pub(super) fn spoken(&self, endpoint: config::Endpoint, path: &str) -> config::Dialect {
+        debug_assert_eq!(endpoint, config::Endpoint::Apps);
         match self.app_of_socket(path) {
             Ok(app) => self.apps.get(app).config.dialect,
             Err(_) => config::Dialect::default(),

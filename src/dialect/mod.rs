@@ -136,6 +136,8 @@ impl Context<'_> {
 /// How a client asked for a WebSocket.
 #[derive(Clone, Copy, Debug)]
 pub struct Opening<'a> {
+    /// Where the route leads.
+    pub endpoint: config::Endpoint,
     /// The request's path, as received.
     pub path: &'a str,
     /// The request's query, as received.
@@ -144,6 +146,26 @@ pub struct Opening<'a> {
     pub origin: Option<&'a str>,
     /// Whether the connection is encrypted.
     pub secure: bool,
+    /// The header fields.
+    pub headers: &'a http::Headers<'a>,
+}
+
+/// Why a WebSocket is refused before its handshake is answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// The status code.
+    pub status: u16,
+    /// What is wrong, in words for people.
+    pub text: Cow<'static, str>,
+}
+
+/// How long a peer may be silent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// Silence after which it is asked for a sign of life.
+    pub silence_ms: u64,
+    /// Further silence after which it is given up.
+    pub answer_ms: u64,
 }
 
 /// A dialect's answer to an HTTP request.
@@ -170,6 +192,15 @@ pub type Finish = Box<dyn FnOnce(Vec<(u16, Answer)>) -> Reply>;
 
 /// One vendor's protocol.
 pub trait Dialect: Sized {
+    /// Chooses one of the offered subprotocols (RFC 6455 section 4.2.2), before the handshake is
+    /// answered.
+    ///
+    /// # Errors
+    /// Nothing that is offered will do.
+    fn subprotocol<'a>(_env: &Env, _opening: &Opening<'a>) -> Result<Option<&'a str>, Refused> {
+        Ok(None)
+    }
+
     /// Takes a connection that has just been upgraded. `None` after it was refused by a close.
     fn open(context: &mut Context<'_>, opening: &Opening<'_>) -> Option<Self>;
 
@@ -204,6 +235,15 @@ pub trait Dialect: Sized {
 
     /// The bounds on what the peer sends.
     fn limits(&self, env: &Env) -> ws::Limits;
+
+    /// How long the peer may be silent.
+    fn heartbeat(&self, env: &Env) -> Heartbeat {
+        let pusher = &env.config.pusher;
+        Heartbeat {
+            silence_ms: pusher.activity_timeout_s * 1000,
+            answer_ms: pusher.pong_timeout_s * 1000,
+        }
+    }
 
     /// What the subscribers of a channel are told when there are `count` of them, if anything.
     fn count(env: &Env, app: u32, name: &str, count: u64) -> Option<Frozen>;
@@ -240,9 +280,22 @@ macro_rules! table {
         }
 
         impl Connection {
-            /// Opens a connection in the dialect of the application it asks for.
+            /// See [`Dialect::subprotocol`].
+            ///
+            /// # Errors
+            /// As the dialect has it.
+            pub fn subprotocol<'a>(
+                env: &Env,
+                opening: &Opening<'a>,
+            ) -> Result<Option<&'a str>, Refused> {
+                match env.spoken(opening.endpoint, opening.path) {
+                    $(config::Dialect::$name => $module::Connection::subprotocol(env, opening),)*
+                }
+            }
+
+            /// Opens a connection in the dialect of the endpoint.
             pub fn open(context: &mut Context<'_>, opening: &Opening<'_>) -> Option<Connection> {
-                match context.env.dialect_of(opening.path) {
+                match context.env.spoken(opening.endpoint, opening.path) {
                     $(config::Dialect::$name => {
                         $module::Connection::open(context, opening).map(Connection::$name)
                     })*
@@ -297,6 +350,11 @@ macro_rules! table {
             /// See [`Dialect::limits`].
             pub fn limits(&self, env: &Env) -> ws::Limits {
                 match self { $(Connection::$name(it) => it.limits(env),)* }
+            }
+
+            /// See [`Dialect::heartbeat`].
+            pub fn heartbeat(&self, env: &Env) -> Heartbeat {
+                match self { $(Connection::$name(it) => it.heartbeat(env),)* }
             }
         }
 

@@ -21,7 +21,7 @@ pub fn route<'c>(config: &'c Config, path: &str) -> Option<&'c Route> {
 /// The first route that matches `path` and has WebSockets: those pass pages by, so that a client
 /// with a wrong path is told so in the words of its protocol.
 pub fn socket_route<'c>(config: &'c Config, path: &str) -> Option<&'c Route> {
-    let has_sockets = |route: &&Route| matches!(route.endpoint, Endpoint::Echo | Endpoint::Apps);
+    let has_sockets = |route: &&Route| route.endpoint.has_sockets();
     config.routes.iter().filter(has_sockets).find(|route| route.matches(path))
 }
 

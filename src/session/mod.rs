@@ -176,7 +176,7 @@ impl Session {
             After::Upgraded(socket) => {
                 let env = around.env;
                 self.deadline = around.now.plus_ms(match socket.is_open() {
-                    true => env.config.pusher.activity_timeout_s * 1000,
+                    true => socket.heartbeat(env).silence_ms,
                     false => env.config.timeouts.close_ms,
                 });
                 self.deadline = self.deadline.min(socket.own_deadline());

@@ -289,7 +289,7 @@ fn error(status: u16, message: &str) -> Reply {
 
 /// Answers a request for a WebSocket, all earlier requests being answered.
 fn open(request: &Request<'_>, out: &mut Vec<u8>, around: &mut Surroundings<'_>) -> After {
-    let refuse = |out: &mut Vec<u8>, status, text| {
+    let refuse = |out: &mut Vec<u8>, status, text: &str| {
         Response::text(status, text).connection(http::Connection::Close).push(out);
         around.counters.http_errors.add(1);
         After::End(Ending::Flush)
@@ -308,20 +308,30 @@ fn open(request: &Request<'_>, out: &mut Vec<u8>, around: &mut Surroundings<'_>)
     let Ok(agreed) = extension::negotiate(accepted.extensions(), compression(route)) else {
         return refuse(out, 400, "Sec-WebSocket-Extensions is malformed\n");
     };
+    let opening = Opening {
+        endpoint: route.endpoint,
+        path: request.path(),
+        query: request.query(),
+        origin: accepted.origin(),
+        secure: false,
+        headers: &request.headers,
+    };
+    let chosen = match route.endpoint {
+        config::Endpoint::Echo => Ok(None),
+        _ => Connection::subprotocol(around.env, &opening),
+    };
+    let protocol = match chosen {
+        Ok(protocol) => protocol,
+        Err(refused) => return refuse(out, refused.status, &format!("{}\n", refused.text)),
+    };
     let mut channel = agreed.and_then(|agreed| compress(agreed, &accepted, around));
     let answer = channel.as_ref().map(|channel| channel.agreed().answer());
-    upgrade::accept(out, &accepted, None, answer.as_deref());
+    upgrade::accept(out, &accepted, protocol, answer.as_deref());
     around.counters.upgrades.add(1);
     let mut wanted = None;
     let endpoint = match route.endpoint {
         config::Endpoint::Echo => Endpoint::Echo,
         _ => {
-            let opening = Opening {
-                path: request.path(),
-                query: request.query(),
-                origin: accepted.origin(),
-                secure: false,
-            };
             let channel = channel.as_deref_mut();
             match Connection::open(&mut context(out, channel, &mut wanted, around), &opening) {
                 Some(connection) => Endpoint::Dialect(connection),

@@ -1,7 +1,7 @@
 //! The WebSocket stage: messages in and out, the closing handshake, heartbeats.
 
 use super::{After, Broadcast, Ending, Surroundings, context};
-use crate::dialect::{Closing, Connection, Context, Env, JoinOutcome, Why};
+use crate::dialect::{Closing, Connection, Context, Env, Heartbeat, JoinOutcome, Why};
 use crate::gateway;
 use crate::mem::{Frozen, Handle};
 use crate::time::Deadline;
@@ -233,6 +233,18 @@ impl Socket {
         }
     }
 
+    /// How long the peer may be silent.
+    pub(super) fn heartbeat(&self, env: &Env) -> Heartbeat {
+        match &self.endpoint {
+            Endpoint::Dialect(it) => it.heartbeat(env),
+            Endpoint::Echo | Endpoint::Refused => {
+                let pusher = &env.config.pusher;
+                let (silence_s, answer_s) = (pusher.activity_timeout_s, pusher.pong_timeout_s);
+                Heartbeat { silence_ms: silence_s * 1000, answer_ms: answer_s * 1000 }
+            }
+        }
+    }
+
     /// Sends our close frame, if none has been sent; the peer's is awaited until the deadline.
     pub(super) fn close(&mut self, closing: &Closing, out: &mut Vec<u8>) {
         if self.closing.send() {
@@ -326,12 +338,10 @@ impl Socket {
                 return after;
             }
         }
-        let activity_ms = around.env.config.pusher.activity_timeout_s * 1000;
-        let answer_ms = around.env.config.pusher.pong_timeout_s * 1000;
-        let silent_ms = now.ms.saturating_sub(self.heard_ms);
-        if silent_ms < activity_ms {
+        let Heartbeat { silence_ms, answer_ms } = self.heartbeat(around.env);
+        if now.ms.saturating_sub(self.heard_ms) < silence_ms {
             self.beat = Beat::None;
-            *deadline = Deadline(self.heard_ms + activity_ms).min(self.own_deadline());
+            *deadline = Deadline(self.heard_ms + silence_ms).min(self.own_deadline());
             if self.reader.mid_message() {
                 *deadline = (*deadline).min(self.message_deadline(around));
             }
