@@ -10,6 +10,7 @@
 mod check;
 mod env;
 mod error;
+mod model;
 mod pattern;
 mod read;
 mod schema;
@@ -24,6 +25,7 @@ use std::path::Path;
 
 pub use env::Lookup;
 pub use error::{Error, Position, Problem};
+pub use model::Prepared;
 pub use pattern::Pattern;
 pub use schema::{
     App, AppLimits, Compression, CompressionLimits, Condition, Config, Console, Dialect,
@@ -94,8 +96,9 @@ impl Config {
                 Format::Toml => tree::from_toml(text)?,
                 Format::Yaml => tree::from_yaml(text)?,
             };
-            let config: Config = read::read(&tree, lookup)?;
-            check::check(&config).map_err(|error| {
+            let mut config: Config = read::read(&tree, lookup)?;
+            let checked = check::check(&config).and_then(|()| model::prepare(&mut config));
+            checked.map_err(|error| {
                 let position = tree.locate(&error.key);
                 error.or_at(position)
             })?;

@@ -4,10 +4,12 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Deserializer};
 
+use super::model::Prepared;
 use super::pattern::Pattern;
 use super::size;
 use super::webhook::Webhook;
 use crate::limits;
+use crate::model::spec::{Catalog, Governance};
 
 /// A whole configuration, checked and ready for use.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -37,6 +39,8 @@ pub struct Config {
     pub console: Console,
     /// The counters for a monitoring system.
     pub metrics: Metrics,
+    /// Where the schemas of messages come from.
+    pub catalogs: Vec<Catalog>,
     /// Which endpoint a request reaches; the first that matches. At least one.
     pub routes: Vec<Route>,
     /// Applications; at least one.
@@ -62,6 +66,7 @@ impl Default for Config {
             pusher: Pusher::default(),
             console: Console::default(),
             metrics: Metrics::default(),
+            catalogs: Vec::new(),
             routes: Route::defaults(),
             apps: Vec::new(),
             is_demo: false,
@@ -299,6 +304,12 @@ pub struct Route {
     /// How its WebSocket messages are compressed.
     #[serde(default)]
     pub compression: Compression,
+    /// What its WebSocket messages have to look like.
+    #[serde(default)]
+    pub model: Governance,
+    /// That, ready to use.
+    #[serde(skip)]
+    pub rules: Prepared,
 }
 
 impl Route {
@@ -307,7 +318,9 @@ impl Route {
         let route = |paths: &[&str], endpoint| {
             let condition = |path: &&str| Condition { path: Pattern::new(*path) };
             let when = paths.iter().map(condition).collect();
-            Route { when, endpoint, compression: Compression::Off }
+            let compression = Compression::Off;
+            let (model, rules) = Default::default();
+            Route { when, endpoint, compression, model, rules }
         };
         vec![
             route(&["/echo"], Endpoint::Echo),
