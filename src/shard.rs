@@ -6,6 +6,7 @@
 //! fails.
 
 mod channels;
+mod secure;
 
 use crate::codec::json::Scratch;
 use crate::dialect::{self, Action, Env, JoinOutcome, Why};
@@ -43,6 +44,8 @@ pub struct Shard {
     codecs: Codecs,
     actions: Vec<Action>,
     listed: Vec<Slot>,
+    /// Plaintext on its way through TLS, during one call.
+    plain: Vec<u8>,
     /// Sessions that stopped reading.
     waiting: Vec<Slot>,
     counters: Arc<Counters>,
@@ -92,6 +95,7 @@ impl Shard {
             codecs: Codecs::new(common.env.config.compression.windows_bytes),
             actions: Vec::new(),
             listed: Vec::new(),
+            plain: Vec::new(),
             waiting: Vec::new(),
             counters,
             fresh: 0,
@@ -121,6 +125,7 @@ impl Shard {
     pub fn receive(&mut self, slot: Slot, bytes: &mut [u8], now: Now) {
         self.counters.received_bytes.add(bytes.len() as u64);
         match self.sessions.get_mut(slot) {
+            Some(session) if session.is_secure() => self.receive_secure(slot, bytes, now),
             Some(session) if session.is_paused() => session.hold(bytes),
             Some(_) => self.feed(slot, bytes, now),
             None => {}
@@ -293,7 +298,7 @@ impl Shard {
 
     /// The next batch for the peer.
     pub fn take_batch(&mut self, slot: Slot) -> Option<Vec<Segment>> {
-        self.sessions.get_mut(slot)?.take_batch()
+        self.sessions.get_mut(slot)?.take_batch(&mut self.plain)
     }
 
     /// What is wanted for the connection.
@@ -450,6 +455,8 @@ impl Shard {
             counters: &self.counters,
             draining: self.drain.is_some(),
             congested: self.post.up_is_full(self.post_bound),
+            secure: session.is_secure(),
+            identity: session.identity(),
         };
         Some((session, around))
     }
