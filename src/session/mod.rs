@@ -84,7 +84,7 @@ pub struct Session {
     /// TLS, if the listener speaks it.
     filter: Option<Box<Filter>>,
     /// Input that waits because reading is paused, and whether it is.
-    held: Vec<u8>,
+    held: Box<[u8]>,
     paused: bool,
     /// The peer has ended its side.
     eof: bool,
@@ -121,7 +121,7 @@ impl Session {
             stage: Stage::Http(Box::default()),
             queue: Queue::default(),
             filter: None,
-            held: Vec::new(),
+            held: Box::default(),
             paused: false,
             eof: false,
             ending: Ending::Open,
@@ -214,7 +214,7 @@ impl Session {
         }
         // What comes from now on is read and thrown away, also if reading was paused.
         self.paused = false;
-        self.held = Vec::new();
+        self.held = Box::default();
     }
 
     fn must_hold(&self, around: &Surroundings<'_>) -> bool {
@@ -236,7 +236,9 @@ impl Session {
 
     /// Keeps input for later.
     pub fn hold(&mut self, rest: &[u8]) {
-        self.held.extend_from_slice(rest);
+        let mut held = std::mem::take(&mut self.held).into_vec();
+        held.extend_from_slice(rest);
+        self.held = held.into_boxed_slice();
     }
 
     /// Whether reading is paused.
@@ -253,7 +255,7 @@ impl Session {
     /// the peer ended its side behind that, to be told then.
     pub fn resume(&mut self) -> (Vec<u8>, bool) {
         self.paused = false;
-        (std::mem::take(&mut self.held), std::mem::take(&mut self.eof))
+        (std::mem::take(&mut self.held).into_vec(), std::mem::take(&mut self.eof))
     }
 
     /// The number of the HTTP request in hand, for the acknowledgement of its publishes.
