@@ -162,7 +162,9 @@ impl ResolvesServerCert for ByName {
             None => false,
         };
         let found = self.0.iter().filter(named).find(fits);
-        found.or_else(|| self.0.iter().find(fits)).cloned()
+        let found = found.or_else(|| self.0.iter().find(fits));
+        // With one that does not fit, the handshake fails as one without a common signature.
+        found.or_else(|| self.0.first()).cloned()
     }
 }
 
