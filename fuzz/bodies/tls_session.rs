@@ -1,6 +1,6 @@
 //! A shard behind TLS: arbitrary bytes, and a valid client's records, cut and damaged.
 
-#[path = "../../tests/it/fixtures.rs"]
+#[path = "fixtures.rs"]
 mod fixtures;
 
 use super::Script;

@@ -6,7 +6,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore, version};
 use std::sync::Arc;
 
-const CA: &[u8] = include_bytes!("../fixtures/ca.pem");
+const CA: &[u8] = include_bytes!("../../tests/fixtures/ca.pem");
 
 /// A configuration with one listener, whose certificate is a fixture.
 pub(crate) fn config() -> Config {
