@@ -141,7 +141,7 @@ fn subscribe(conn: &mut Connection, context: &mut Context<'_>, wish: Subscriptio
     let kind = channel::kind(&name);
     let data = wish.channel_data.as_deref();
     let wish = match kind {
-        Kind::Public => cached.then_some(Wish { member: None, cached }),
+        Kind::Public => cached.then_some(Wish { cached, ..Wish::default() }),
         Kind::User if !conn.ask_for_user_channel(&name) => {
             let problem = "Only the user who has signed in may subscribe";
             return conn.refuse(context, &name, words::AUTH, problem, 401);
@@ -151,7 +151,7 @@ fn subscribe(conn: &mut Connection, context: &mut Context<'_>, wish: Subscriptio
             let problem = format!("Invalid signature for {name}");
             return conn.refuse(context, &name, words::AUTH, &problem, 401);
         }
-        Kind::Private | Kind::Encrypted => cached.then_some(Wish { member: None, cached }),
+        Kind::Private | Kind::Encrypted => cached.then_some(Wish { cached, ..Wish::default() }),
         Kind::Presence => {
             let who = match (data, conn.signed_in_identity()) {
                 (Some(data), _) => users::identity(data, limits),

@@ -71,7 +71,7 @@ pub(super) fn wish(name: &str, who: &Identity, limits: &AppLimits, cached: bool)
         removed,
         most: limits.presence_members,
     };
-    Wish { member: Some(Box::new(member)), cached }
+    Wish { member: Some(Box::new(member)), cached, ..Wish::default() }
 }
 
 /// A `pusher:signin`.
