@@ -536,6 +536,29 @@ proptest! {
     }
 
     #[test]
+    fn what_has_gone_wrong_on_the_way_is_read_or_refused(
+        which in 0..5_usize,
+        wrong in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+    ) {
+        let name = ["sub", "rpc", "data", "arrayData", "error"][which];
+        for (format, label) in Format::ALL.into_iter().zip(["json", "bson", "msgpack"]) {
+            let mut bytes = fixture(name, label);
+            for (at, byte) in &wrong {
+                let at = at.index(bytes.len());
+                bytes[at] = *byte;
+            }
+            if let Ok(value) = read(format, &bytes) {
+                prop_assert_eq!(value.check(), Ok(()));
+                for other in Format::ALL {
+                    let back = read(other, &written(other, &value));
+                    let kept = if other == Format::Json { value.clone() } else { plain(&value, other) };
+                    prop_assert_eq!(back, Ok(kept));
+                }
+            }
+        }
+    }
+
+    #[test]
     fn anything_is_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
         for format in Format::ALL {
             if let Ok(value) = read(format, &bytes) {
