@@ -7,9 +7,11 @@
 //! There is one schema, the structs of `schema`; the format is chosen by the file's extension.
 //! A [`Config`] that this module hands out is checked: who uses one need not look again.
 
+mod broadcastt;
 mod check;
 mod env;
 mod error;
+mod model;
 mod pattern;
 mod read;
 mod schema;
@@ -22,8 +24,10 @@ mod webhook;
 use std::net::SocketAddr;
 use std::path::Path;
 
+pub use broadcastt::Broadcastt;
 pub use env::Lookup;
 pub use error::{Error, Position, Problem};
+pub use model::Prepared;
 pub use pattern::Pattern;
 pub use schema::{
     App, AppLimits, Compression, CompressionLimits, Condition, Config, Console, Dialect,
@@ -94,8 +98,9 @@ impl Config {
                 Format::Toml => tree::from_toml(text)?,
                 Format::Yaml => tree::from_yaml(text)?,
             };
-            let config: Config = read::read(&tree, lookup)?;
-            check::check(&config).map_err(|error| {
+            let mut config: Config = read::read(&tree, lookup)?;
+            let checked = check::check(&config).and_then(|()| model::prepare(&mut config));
+            checked.map_err(|error| {
                 let position = tree.locate(&error.key);
                 error.or_at(position)
             })?;
