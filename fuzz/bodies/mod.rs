@@ -17,6 +17,7 @@ pub(crate) mod session;
 pub(crate) mod session_compressed;
 pub(crate) mod upgrade;
 pub(crate) mod utf8;
+mod vendors;
 
 /// Operations by the byte.
 pub(crate) struct Script<'a>(pub(crate) &'a [u8]);
