@@ -5,10 +5,13 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Deserializer};
 
 use super::broadcastt::Broadcastt;
+use super::model::Prepared;
 use super::pattern::Pattern;
 use super::size;
+use super::tls::Tls;
 use super::webhook::Webhook;
 use crate::limits;
+use crate::model::spec::{Catalog, Governance};
 
 /// A whole configuration, checked and ready for use.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -40,6 +43,8 @@ pub struct Config {
     pub console: Console,
     /// The counters for a monitoring system.
     pub metrics: Metrics,
+    /// Where the schemas of messages come from.
+    pub catalogs: Vec<Catalog>,
     /// Which endpoint a request reaches; the first that matches. At least one.
     pub routes: Vec<Route>,
     /// Applications; at least one.
@@ -66,6 +71,7 @@ impl Default for Config {
             broadcastt: Broadcastt::default(),
             console: Console::default(),
             metrics: Metrics::default(),
+            catalogs: Vec::new(),
             routes: Route::defaults(),
             apps: Vec::new(),
             is_demo: false,
@@ -112,17 +118,20 @@ pub enum LogFormat {
 }
 
 /// One address to listen on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a table")]
 pub struct Listener {
     /// IPv4 or IPv6 address and port; port 0 lets the kernel choose one.
     #[serde(deserialize_with = "address")]
     pub address: SocketAddr,
+    /// Encryption, if it has certificates.
+    #[serde(default)]
+    pub tls: Tls,
 }
 
 impl Default for Listener {
     fn default() -> Listener {
-        Listener { address: SocketAddr::from(([127, 0, 0, 1], 6001)) }
+        Listener { address: SocketAddr::from(([127, 0, 0, 1], 6001)), tls: Tls::default() }
     }
 }
 
@@ -192,7 +201,10 @@ impl Default for Limits {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table")]
 pub struct Timeouts {
-    /// From the first byte of a request (or the accept) to the end of its head.
+    /// From the accept to the end of the TLS handshake.
+    pub handshake_ms: u64,
+    /// From the first byte of a request (or the accept, or the TLS handshake) to the end of its
+    /// head.
     pub head_ms: u64,
     /// From the end of a request's head to the end of its body.
     pub body_ms: u64,
@@ -209,6 +221,7 @@ pub struct Timeouts {
 impl Default for Timeouts {
     fn default() -> Timeouts {
         Timeouts {
+            handshake_ms: 10_000,
             head_ms: 10_000,
             body_ms: 30_000,
             keep_alive_ms: 60_000,
@@ -303,6 +316,12 @@ pub struct Route {
     /// How its WebSocket messages are compressed.
     #[serde(default)]
     pub compression: Compression,
+    /// What its WebSocket messages have to look like.
+    #[serde(default)]
+    pub model: Governance,
+    /// That, ready to use.
+    #[serde(skip)]
+    pub rules: Prepared,
 }
 
 impl Route {
@@ -311,7 +330,9 @@ impl Route {
         let route = |paths: &[&str], endpoint| {
             let condition = |path: &&str| Condition { path: Pattern::new(*path) };
             let when = paths.iter().map(condition).collect();
-            Route { when, endpoint, compression: Compression::Off }
+            let compression = Compression::Off;
+            let (model, rules) = Default::default();
+            Route { when, endpoint, compression, model, rules }
         };
         vec![
             route(&["/echo"], Endpoint::Echo),
