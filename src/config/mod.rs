@@ -7,9 +7,11 @@
 //! There is one schema, the structs of `schema`; the format is chosen by the file's extension.
 //! A [`Config`] that this module hands out is checked: who uses one need not look again.
 
+mod broadcastt;
 mod check;
 mod env;
 mod error;
+mod model;
 mod pattern;
 mod read;
 mod schema;
@@ -24,8 +26,10 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 pub use crate::tls::{Mutual, Version as TlsVersion};
+pub use broadcastt::Broadcastt;
 pub use env::Lookup;
 pub use error::{Error, Position, Problem};
+pub use model::Prepared;
 pub use pattern::Pattern;
 pub use schema::{
     App, AppLimits, Compression, CompressionLimits, Condition, Config, Console, Dialect,
@@ -117,7 +121,8 @@ impl Config {
                 Some(folder) => config.prepare(folder),
                 None => Ok(()),
             };
-            let checked = check::check(&config).and_then(|()| prepare(&mut config));
+            let checked = check::check(&config).and_then(|()| model::prepare(&mut config));
+            let checked = checked.and_then(|()| prepare(&mut config));
             checked.map_err(|error| {
                 let position = tree.locate(&error.key);
                 error.or_at(position)

@@ -4,11 +4,14 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Deserializer};
 
+use super::broadcastt::Broadcastt;
+use super::model::Prepared;
 use super::pattern::Pattern;
 use super::size;
 use super::tls::Tls;
 use super::webhook::Webhook;
 use crate::limits;
+use crate::model::spec::{Catalog, Governance};
 
 /// A whole configuration, checked and ready for use.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -34,10 +37,14 @@ pub struct Config {
     pub compression: CompressionLimits,
     /// The Pusher dialect.
     pub pusher: Pusher,
+    /// The Broadcastt dialect.
+    pub broadcastt: Broadcastt,
     /// The page for people.
     pub console: Console,
     /// The counters for a monitoring system.
     pub metrics: Metrics,
+    /// Where the schemas of messages come from.
+    pub catalogs: Vec<Catalog>,
     /// Which endpoint a request reaches; the first that matches. At least one.
     pub routes: Vec<Route>,
     /// Applications; at least one.
@@ -61,8 +68,10 @@ impl Default for Config {
             timeouts: Timeouts::default(),
             compression: CompressionLimits::default(),
             pusher: Pusher::default(),
+            broadcastt: Broadcastt::default(),
             console: Console::default(),
             metrics: Metrics::default(),
+            catalogs: Vec::new(),
             routes: Route::defaults(),
             apps: Vec::new(),
             is_demo: false,
@@ -307,6 +316,12 @@ pub struct Route {
     /// How its WebSocket messages are compressed.
     #[serde(default)]
     pub compression: Compression,
+    /// What its WebSocket messages have to look like.
+    #[serde(default)]
+    pub model: Governance,
+    /// That, ready to use.
+    #[serde(skip)]
+    pub rules: Prepared,
 }
 
 impl Route {
@@ -315,7 +330,9 @@ impl Route {
         let route = |paths: &[&str], endpoint| {
             let condition = |path: &&str| Condition { path: Pattern::new(*path) };
             let when = paths.iter().map(condition).collect();
-            Route { when, endpoint, compression: Compression::Off }
+            let compression = Compression::Off;
+            let (model, rules) = Default::default();
+            Route { when, endpoint, compression, model, rules }
         };
         vec![
             route(&["/echo"], Endpoint::Echo),
@@ -478,6 +495,8 @@ pub enum Dialect {
     /// Pusher Channels, protocol 7.
     #[default]
     Pusher,
+    /// Broadcastt.
+    Broadcastt,
 }
 
 /// The answer to a subscription that the connection already has.
