@@ -12,9 +12,8 @@
 //! | 5 | [`session`] | one connection: http, upgrade, ws, dialect; write queue; deadlines |
 //! | 4 | [`dialect`], [`gateway`] | what is said inside messages; which endpoint a request gets |
 //! | 3 | [`hub`], [`config`] | channels and who hears them; the typed configuration |
-//! | 2 | [`uring`], [`ws`], [`http`], [`codec`], [`crypto`] | the kernel; the wire formats |
+//! | 2 | [`uring`], [`ws`], [`http`], [`codec`], [`crypto`], [`tls`] | the kernel; wire formats |
 //! | 2 | [`model`] | what a message has to look like, by its schema |
-//! | 2 | [`tls`] | between the bytes of a connection and its session |
 //! | 1 | [`mem`], [`simd`] | frozen frames, slot tables, mailboxes; masking |
 //! | 0 | [`limits`], [`time`], [`stats`] | every bound; our own clock; counters |
 

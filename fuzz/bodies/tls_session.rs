@@ -1,13 +1,13 @@
 //! A shard behind TLS: arbitrary bytes, and a valid client's records, cut and damaged.
 
+#[path = "fixtures.rs"]
+mod fixtures;
+
 use super::Script;
 use crate::machine::Machine;
 use crate::peer::{framed, handshake};
-use polycast::config::{Config, Format, Overrides};
 use polycast::ws::Opcode;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, ClientConnection, RootCertStore, version};
+use rustls::{ClientConfig, ClientConnection};
 use std::io::{Read, Write};
 use std::sync::{Arc, OnceLock};
 
@@ -20,7 +20,7 @@ struct Peer {
 impl Peer {
     fn new(version: u8) -> Peer {
         static CONFIGS: OnceLock<[Arc<ClientConfig>; 2]> = OnceLock::new();
-        let configs = CONFIGS.get_or_init(clients);
+        let configs = CONFIGS.get_or_init(fixtures::clients);
         let config = configs[usize::from(version) % 2].clone();
         let name = "localhost".try_into().expect("a name");
         let tls = ClientConnection::new(config, name).expect("a client");
@@ -49,7 +49,7 @@ impl Peer {
 
 pub(crate) fn run(data: &[u8]) {
     let mut script = Script(data);
-    let mut machine = Machine::new(config());
+    let mut machine = Machine::new(fixtures::config());
     let mut peers: Vec<Peer> = Vec::new();
     while let Some(op) = script.byte() {
         if peers.is_empty() || op & 15 == 0 && peers.len() < 4 {
@@ -101,32 +101,4 @@ pub(crate) fn run(data: &[u8]) {
         }
     }
     machine.end();
-}
-
-const CA: &[u8] = include_bytes!("../../tests/fixtures/ca.pem");
-
-/// A configuration with one listener, whose certificate is a fixture.
-fn config() -> Config {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");
-    let folder = folder.replace("/fuzz/tests/", "/tests/");
-    let pair = format!("{{ cert = '{folder}/localhost.pem', key = '{folder}/localhost.key' }}");
-    let text = format!(
-        "[[listeners]]\naddress = '127.0.0.1:0'\ntls.certificates = [{pair}]\n\
-         [[apps]]\nid = '1'\nkey = 'app-key'\nsecret = 'app-secret'\n\
-         [timeouts]\nhandshake_ms = 3000\nhead_ms = 3000\nclose_ms = 2000\n"
-    );
-    let config = Config::parse_with(&text, Format::Toml, "test", &|_| None);
-    config.and_then(|config| config.with(Overrides::default())).expect("a configuration")
-}
-
-/// Clients of TLS 1.2 and of TLS 1.3 that trust the fixtures.
-fn clients() -> [Arc<ClientConfig>; 2] {
-    [&version::TLS12, &version::TLS13].map(|version| {
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(CA).expect("a certificate")).expect("a root");
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider);
-        let builder = builder.with_protocol_versions(&[version]).expect("a version");
-        Arc::new(builder.with_root_certificates(roots).with_no_client_auth())
-    })
 }

@@ -117,12 +117,11 @@ impl Config {
                 Format::Yaml => tree::from_yaml(text)?,
             };
             let mut config: Config = read::read(&tree, lookup)?;
-            let prepare = |config: &mut Config| match folder {
-                Some(folder) => config.prepare(folder),
-                None => Ok(()),
+            let prepare = |config: &mut Config| {
+                model::prepare(config, folder.unwrap_or(Path::new("")))?;
+                folder.map_or(Ok(()), |folder| config.prepare_tls(folder))
             };
-            let checked = check::check(&config).and_then(|()| model::prepare(&mut config));
-            let checked = checked.and_then(|()| prepare(&mut config));
+            let checked = check::check(&config).and_then(|()| prepare(&mut config));
             checked.map_err(|error| {
                 let position = tree.locate(&error.key);
                 error.or_at(position)
@@ -169,7 +168,7 @@ impl Config {
         self.pin &= !overrides.no_pin;
         self.log.level = overrides.log_level.unwrap_or(self.log.level);
         self.log.format = overrides.log_format.unwrap_or(self.log.format);
-        match check::check(&self).and_then(|()| self.prepare(Path::new(""))) {
+        match check::check(&self).and_then(|()| self.prepare_tls(Path::new(""))) {
             Ok(()) => Ok(self),
             Err(error) => Err(error.named("command line")),
         }

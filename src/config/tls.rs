@@ -150,7 +150,7 @@ pub(super) fn check(tls: &Tls) -> Result<(), Error> {
 
 impl Config {
     /// Reads the files that listeners name, below `folder`, unless that was done before.
-    pub(super) fn prepare(&mut self, folder: &Path) -> Result<(), Error> {
+    pub(super) fn prepare_tls(&mut self, folder: &Path) -> Result<(), Error> {
         for (index, listener) in self.listeners.iter_mut().enumerate() {
             let prepared = listener.tls.prepare(folder);
             prepared.map_err(|error| error.under(&format!("listeners[{index}].tls")))?;

@@ -4,6 +4,7 @@
 //! Nothing here fails: what a peer does wrong becomes an answer in the queue and an [`Ending`].
 
 mod queue;
+mod recipient;
 mod request;
 mod secure;
 mod socket;
