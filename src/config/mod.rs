@@ -30,7 +30,7 @@ pub use schema::{
     DuplicateSubscribe, Endpoint, KeyPair, Limits, Listener, Log, LogFormat, Metrics, Pusher,
     Route, Secret, SlowConsumer, Timeouts,
 };
-pub use webhook::{HookEvent, Webhook};
+pub use webhook::{HookEvent, Webhook, authorities};
 
 /// What a configuration is written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -284,6 +284,14 @@ fn webhooks_have_a_target_and_ranges() {
     ] {
         check_app(&[(&hook(more), refusal)]);
     }
+    let here = env!("CARGO_MANIFEST_DIR");
+    for (file, refusal) in [
+        ("", ""),
+        ("/no/such/file", "7:1: apps[0].webhooks[0].ca_file: cannot be read: No such file"),
+        (&format!("{here}/Cargo.toml"), "7:1: apps[0].webhooks[0].ca_file: `/"),
+    ] {
+        check_app(&[(&hook(&format!("ca_file = '{file}'")), refusal)]);
+    }
     for url in ["", "a.example", "/x", "ftp://a", "https://", "https://u:p@a/", "http://a/#b"] {
         let text = format!("[[apps.webhooks]]\nurl = '{url}'");
         check_app(&[(&text, "6:1: apps[0].webhooks[0].url: the value (not shown) is not")]);
