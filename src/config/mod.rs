@@ -11,6 +11,7 @@ mod check;
 mod env;
 mod error;
 mod pattern;
+mod profile;
 mod read;
 mod schema;
 mod size;
@@ -25,6 +26,7 @@ use std::path::Path;
 pub use env::Lookup;
 pub use error::{Error, Position, Problem};
 pub use pattern::Pattern;
+pub use profile::Profile;
 pub use schema::{
     App, AppLimits, Compression, CompressionLimits, Condition, Config, Console, Dialect,
     DuplicateSubscribe, Endpoint, KeyPair, Limits, Listener, Log, LogFormat, Metrics, Pusher,
@@ -90,10 +92,11 @@ impl Config {
         lookup: &Lookup<'_>,
     ) -> Result<Config, Error> {
         let parse = || {
-            let tree = match format {
+            let mut tree = match format {
                 Format::Toml => tree::from_toml(text)?,
                 Format::Yaml => tree::from_yaml(text)?,
             };
+            profile::apply(&mut tree, lookup);
             let config: Config = read::read(&tree, lookup)?;
             check::check(&config).map_err(|error| {
                 let position = tree.locate(&error.key);
@@ -115,6 +118,7 @@ impl Config {
             keys: Vec::new(),
             name: "demo".to_owned(),
             dialect: Dialect::default(),
+            profile: Profile::default(),
             enabled: true,
             require_tls: false,
             allowed_origins: Vec::new(),
@@ -122,6 +126,7 @@ impl Config {
             duplicate_subscribe: DuplicateSubscribe::default(),
             client_events: true,
             subscription_count: false,
+            watchlist: false,
             authorise_within_s: 0,
             terminate_close_code: 4009,
             webhooks: Vec::new(),

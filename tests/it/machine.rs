@@ -137,6 +137,7 @@ impl Machine {
 
     /// Does what a reactor does at the end of its turn.
     pub(crate) fn settle(&mut self) {
+        self.shard.next_turn(self.now);
         while self.shard.next_notice(self.now).is_some() {}
         while let Some(slot) = self.shard.next_listed() {
             let at = slot.index as usize;

@@ -132,7 +132,7 @@ fn fit(event: Event, data: Json<'_, '_>) -> Command {
 
 fn subscribe<V: Vendor>(conn: &mut Connection<V>, context: &mut Context<'_>, wish: Subscription) {
     let limits = &context.env.apps.get(conn.app).config.limits;
-    let most = limits.subscriptions_per_connection;
+    let most = limits.subscriptions_per_connection + conn.hidden();
     let name = wish.channel;
     if let Err(problem) = channel::check(&name, limits.channel_name_length) {
         return conn.refuse(context, &shorten(&name), Refusal::Name(&problem));
