@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Deserializer};
 
+use super::broadcastt::Broadcastt;
 use super::pattern::Pattern;
 use super::profile::Profile;
 use super::size;
@@ -34,6 +35,8 @@ pub struct Config {
     pub compression: CompressionLimits,
     /// The Pusher dialect.
     pub pusher: Pusher,
+    /// The Broadcastt dialect.
+    pub broadcastt: Broadcastt,
     /// The page for people.
     pub console: Console,
     /// The counters for a monitoring system.
@@ -61,6 +64,7 @@ impl Default for Config {
             timeouts: Timeouts::default(),
             compression: CompressionLimits::default(),
             pusher: Pusher::default(),
+            broadcastt: Broadcastt::default(),
             console: Console::default(),
             metrics: Metrics::default(),
             routes: Route::defaults(),
@@ -485,6 +489,8 @@ pub enum Dialect {
     /// Pusher Channels, protocol 7.
     #[default]
     Pusher,
+    /// Broadcastt.
+    Broadcastt,
 }
 
 /// The answer to a subscription that the connection already has.

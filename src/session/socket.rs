@@ -3,7 +3,7 @@
 use super::{After, Broadcast, Ending, Surroundings, context};
 use crate::dialect::{Closing, Connection, Context, Env, Heartbeat, JoinOutcome, Why};
 use crate::gateway;
-use crate::hub::Told;
+use crate::hub::{Answer, Told};
 use crate::mem::{Frozen, Handle};
 use crate::time::Deadline;
 use crate::ws::close::{self, Handshake};
@@ -99,6 +99,7 @@ impl Socket {
         let is_open = self.is_open();
         let (taken, event) = self.reader.next(Role::Server, &limits, input);
         let mut wanted = None;
+        let mut flooded = false;
         let after = match event {
             Event::Need => {
                 self.time_message(deadline, around);
@@ -109,7 +110,7 @@ impl Socket {
                 if self.flood.is_over(around) =>
             {
                 around.counters.control_floods.add(1);
-                wanted = Some(FLOOD);
+                flooded = true;
                 After::Again
             }
             Event::Message { kind, compressed, payload } => {
@@ -145,6 +146,9 @@ impl Socket {
             }
             Event::Violation(violation) => self.violated(violation, out, around),
         };
+        if flooded {
+            wanted = Some(self.parting(FLOOD, out, around));
+        }
         if let Some(closing) = wanted {
             self.close(&closing, out);
             *deadline = around.now.plus_ms(around.env.config.timeouts.close_ms);
@@ -170,12 +174,14 @@ impl Socket {
         &mut self,
         violation: Violation,
         out: &mut Vec<u8>,
-        around: &Surroundings<'_>,
+        around: &mut Surroundings<'_>,
     ) -> After {
         around.counters.violations.add(1);
-        if self.closing.send() {
-            push_close(out, Some(violation.code()), violation.reason());
+        let mut closing = Closing::new(violation.code(), violation.reason());
+        if violation == Violation::TooBig {
+            closing = self.parting(closing, out, around);
         }
+        self.close(&closing, out);
         After::End(Ending::Flush)
     }
 
@@ -257,18 +263,45 @@ impl Socket {
         &mut self,
         why: Why,
         out: &mut Vec<u8>,
-        _around: &mut Surroundings<'_>,
+        around: &mut Surroundings<'_>,
     ) -> After {
         let closing = match &self.endpoint {
             Endpoint::Dialect(it) => it.closing(why),
             Endpoint::Echo | Endpoint::Refused => plain_closing(why),
         };
+        let closing = self.parting(closing, out, around);
         self.close(&closing, out);
         match why {
             // It will not be heard from soon: what is left of the queue goes out, and that is it.
             Why::Slow | Why::Silent => After::End(Ending::Flush),
             Why::Draining => After::Again,
         }
+    }
+
+    /// Has the dialect say what it says before this close, and how it closes.
+    fn parting(
+        &mut self,
+        closing: Closing,
+        out: &mut Vec<u8>,
+        around: &mut Surroundings<'_>,
+    ) -> Closing {
+        match &mut self.endpoint {
+            Endpoint::Dialect(it) if self.closing.may_send_data() => {
+                let channel = self.channel.as_deref_mut();
+                it.parting(&mut context(out, channel, &mut None, around), closing)
+            }
+            _ => closing,
+        }
+    }
+
+    pub(super) fn answered(
+        &mut self,
+        part: u16,
+        answer: Answer,
+        out: &mut Vec<u8>,
+        around: &mut Surroundings<'_>,
+    ) -> After {
+        self.tell(out, around, |it, context| it.answered(context, part, answer))
     }
 
     pub(super) fn joined(

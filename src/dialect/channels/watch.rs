@@ -29,7 +29,7 @@ pub(super) struct Gathering {
 }
 
 /// The users of a watchlist that can be watched, each once, and whether it was too long.
-pub(super) fn read(list: &str, limits: &AppLimits) -> (Vec<String>, bool) {
+pub(super) fn read<V: Vendor>(list: &str, limits: &AppLimits) -> (Vec<String>, bool) {
     let Ok(entries) = serde_json::from_str::<Vec<&RawValue>>(list) else {
         return (Vec::new(), false);
     };
@@ -38,7 +38,7 @@ pub(super) fn read(list: &str, limits: &AppLimits) -> (Vec<String>, bool) {
     for entry in entries.iter().take(most) {
         // What can be no user's id is nobody who could come.
         let Ok(id) = serde_json::from_str::<String>(entry.get()) else { continue };
-        if channel::check(&id, limits.user_id_length).is_ok() && !users.contains(&id) {
+        if channel::check::<V>(&id, limits.user_id_length).is_ok() && !users.contains(&id) {
             users.push(id);
         }
     }
@@ -54,7 +54,7 @@ pub(super) fn begin<V: Vendor>(
     list: Option<&str>,
 ) -> usize {
     let limits = &context.env.apps.get(conn.app).config.limits;
-    let (users, too_long) = list.map_or_else(Default::default, |list| read(list, limits));
+    let (users, too_long) = list.map_or_else(Default::default, |list| read::<V>(list, limits));
     if too_long {
         conn.mistake(context, Mistake::LongWatchlist(limits.watchlist_length));
     }
@@ -138,12 +138,13 @@ impl Gathering {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::pusher::Pusher;
     use super::*;
 
     #[test]
     fn a_watchlist_is_read_up_to_its_bound_and_each_user_once() {
         let limits = AppLimits { watchlist_length: 3, ..AppLimits::default() };
-        let read = |list| read(list, &limits);
+        let read = |list| read::<Pusher>(list, &limits);
         let users = |users: &[&str]| users.iter().map(|&user| user.to_owned()).collect::<Vec<_>>();
         assert_eq!(read(r#"["a","b","c"]"#), (users(&["a", "b", "c"]), false));
         assert_eq!(read(r#"["a","b","c","d"]"#), (users(&["a", "b", "c"]), true));
