@@ -123,7 +123,8 @@ impl Vendor for Broadcastt {
             | Mistake::Unsupported(_)
             | Mistake::Subscribed(_)
             | Mistake::NotSubscribed(_)
-            | Mistake::SignedIn => Response::Ignore,
+            | Mistake::SignedIn
+            | Mistake::LongWatchlist(_) => Response::Ignore,
         }
     }
 
