@@ -201,6 +201,8 @@ impl Apps {
         for old in &self.list {
             let new = configs.iter().find(|app| app.id == old.config.id);
             let mut app = App::new(new.unwrap_or(&old.config).clone(), old.connections.clone());
+            // Its connections go on in what they speak, and hear what is published in that.
+            app.config.dialect = old.config.dialect;
             if new.is_none() {
                 app.config.enabled = false;
                 app.keys.clear();
@@ -340,7 +342,9 @@ mod tests {
         let mut third = second;
         (third.id, third.key) = ("3".to_owned(), "third".to_owned());
         config.apps = vec![third, config.apps[1].clone()];
+        config.apps[1].dialect = config::Dialect::Broadcastt;
         let env = env.renewed(config.clone());
+        assert_eq!(env.apps.get(1).config.dialect, config::Dialect::Pusher);
         assert_eq!(env.apps.by_key("app-key"), None);
         assert!(!env.apps.get(0).config.enabled);
         assert_eq!((env.apps.by_key("second"), env.apps.by_id("3")), (Some(1), Some(2)));
