@@ -99,6 +99,17 @@ counters! {
     wakes_sent,
     /// Messages for another core that had to wait because its mailbox was full.
     mail_waited,
+    /// TLS handshakes completed.
+    tls_handshakes,
+    /// TLS handshakes that went on from an earlier connection's.
+    tls_resumed,
+    /// TLS connections that failed: no handshake in time, nothing that both sides accept, or a
+    /// peer that broke the protocol.
+    tls_failed,
+    /// Connections closed because they spoke plain HTTP where TLS is spoken.
+    tls_plain,
+    /// TLS connections that ended without the last word that keeps others from cutting them.
+    tls_truncated,
     /// HTTP requests answered.
     http_requests,
     /// HTTP requests answered with a status of 400 or more.
@@ -117,6 +128,10 @@ counters! {
     violations,
     /// Clients closed for too many pings, pongs and empty messages in a second.
     control_floods,
+    /// Messages that were not as their route's model wants them.
+    messages_invalid,
+    /// Messages that broke their schema's rules and passed, the model being lenient.
+    messages_lenient,
     /// Frames of broadcasts put into write queues.
     deliveries,
     /// Broadcast frames not delivered because a queue was at its bound (policy `drop`).

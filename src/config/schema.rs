@@ -5,11 +5,15 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Deserializer};
 
 use super::broadcastt::Broadcastt;
+use super::model::Prepared;
 use super::pattern::Pattern;
 use super::profile::Profile;
+use super::pusher::Pusher;
 use super::size;
+use super::tls::Tls;
 use super::webhook::Webhook;
 use crate::limits;
+use crate::model::spec::{Catalog, Governance};
 
 /// A whole configuration, checked and ready for use.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -41,6 +45,8 @@ pub struct Config {
     pub console: Console,
     /// The counters for a monitoring system.
     pub metrics: Metrics,
+    /// Where the schemas of messages come from.
+    pub catalogs: Vec<Catalog>,
     /// Which endpoint a request reaches; the first that matches. At least one.
     pub routes: Vec<Route>,
     /// Applications; at least one.
@@ -67,6 +73,7 @@ impl Default for Config {
             broadcastt: Broadcastt::default(),
             console: Console::default(),
             metrics: Metrics::default(),
+            catalogs: Vec::new(),
             routes: Route::defaults(),
             apps: Vec::new(),
             is_demo: false,
@@ -113,17 +120,20 @@ pub enum LogFormat {
 }
 
 /// One address to listen on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a table")]
 pub struct Listener {
     /// IPv4 or IPv6 address and port; port 0 lets the kernel choose one.
     #[serde(deserialize_with = "address")]
     pub address: SocketAddr,
+    /// Encryption, if it has certificates.
+    #[serde(default)]
+    pub tls: Tls,
 }
 
 impl Default for Listener {
     fn default() -> Listener {
-        Listener { address: SocketAddr::from(([127, 0, 0, 1], 6001)) }
+        Listener { address: SocketAddr::from(([127, 0, 0, 1], 6001)), tls: Tls::default() }
     }
 }
 
@@ -197,7 +207,10 @@ impl Default for Limits {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table")]
 pub struct Timeouts {
-    /// From the first byte of a request (or the accept) to the end of its head.
+    /// From the accept to the end of the TLS handshake.
+    pub handshake_ms: u64,
+    /// From the first byte of a request (or the accept, or the TLS handshake) to the end of its
+    /// head.
     pub head_ms: u64,
     /// From the end of a request's head to the end of its body.
     pub body_ms: u64,
@@ -214,6 +227,7 @@ pub struct Timeouts {
 impl Default for Timeouts {
     fn default() -> Timeouts {
         Timeouts {
+            handshake_ms: 10_000,
             head_ms: 10_000,
             body_ms: 30_000,
             keep_alive_ms: 60_000,
@@ -240,35 +254,6 @@ pub struct CompressionLimits {
 impl Default for CompressionLimits {
     fn default() -> CompressionLimits {
         CompressionLimits { min_bytes: 128, windows_bytes: 64 * 1024 * 1024 }
-    }
-}
-
-/// The Pusher dialect.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields, expecting = "a table")]
-pub struct Pusher {
-    /// What stands before `/app/...` and `/apps/...`: empty, or a path without `/` at its end.
-    pub path_prefix: String,
-    /// Silence after which client and server ask each other for a sign of life, in seconds.
-    pub activity_timeout_s: u64,
-    /// How long the answer to that may take, in seconds.
-    pub pong_timeout_s: u64,
-    /// Silence after which a client is closed that says it speaks a protocol below 5, which has no
-    /// signs of life, in seconds.
-    pub inactivity_timeout_s: u64,
-    /// Whether a missing or unknown `protocol` is refused (4006 to 4008) instead of taken as 7.
-    pub strict_protocol: bool,
-}
-
-impl Default for Pusher {
-    fn default() -> Pusher {
-        Pusher {
-            path_prefix: String::new(),
-            activity_timeout_s: 120,
-            pong_timeout_s: 30,
-            inactivity_timeout_s: 86_400,
-            strict_protocol: false,
-        }
     }
 }
 
@@ -312,6 +297,12 @@ pub struct Route {
     /// How its WebSocket messages are compressed.
     #[serde(default)]
     pub compression: Compression,
+    /// What its WebSocket messages have to look like.
+    #[serde(default)]
+    pub model: Governance,
+    /// That, ready to use.
+    #[serde(skip)]
+    pub rules: Prepared,
 }
 
 impl Route {
@@ -320,7 +311,9 @@ impl Route {
         let route = |paths: &[&str], endpoint| {
             let condition = |path: &&str| Condition { path: Pattern::new(*path) };
             let when = paths.iter().map(condition).collect();
-            Route { when, endpoint, compression: Compression::Off }
+            let compression = Compression::Off;
+            let (model, rules) = Default::default();
+            Route { when, endpoint, compression, model, rules }
         };
         vec![
             route(&["/echo"], Endpoint::Echo),
