@@ -301,6 +301,43 @@ mod tests {
         }
     }
 
+    /// Applications 1 and 2, with these dialects.
+    fn two(first: config::Dialect, second: config::Dialect) -> Env {
+        let mut config = Config::demo();
+        config.apps.push(config.apps[0].clone());
+        (config.apps[1].id, config.apps[1].key) = ("2".to_owned(), "second".to_owned());
+        (config.apps[0].dialect, config.apps[1].dialect) = (first, second);
+        Env::new(config, 0)
+    }
+
+    #[test]
+    fn a_broadcastt_application_has_sockets_at_both_paths_and_an_api_at_its_id() {
+        use config::Dialect::{Broadcastt, Pusher};
+        let endpoint = config::Endpoint::Apps;
+        let (mixed, alone) = (two(Pusher, Broadcastt), two(Broadcastt, Broadcastt));
+        for (path, app, in_mixed, in_alone) in [
+            ("/app/second", Ok(1), Broadcastt, Broadcastt),
+            ("/apps/second", Ok(1), Broadcastt, Broadcastt),
+            ("/apps/second/", Ok(1), Broadcastt, Broadcastt),
+            ("/apps/other", Err(PathError::UnknownApp), Broadcastt, Broadcastt),
+            ("/app/other", Err(PathError::UnknownApp), Pusher, Broadcastt),
+            ("/apps/second/x", Err(PathError::NoSuchPath), Pusher, Broadcastt),
+            ("/apps/", Err(PathError::NoSuchPath), Pusher, Broadcastt),
+        ] {
+            for (env, spoken) in [(&mixed, in_mixed), (&alone, in_alone)] {
+                assert_eq!(env.app_of_socket(path), app, "{path}");
+                assert_eq!(env.spoken(endpoint, path), spoken, "{path}");
+            }
+        }
+        assert_eq!(mixed.app_of_socket("/apps/app-key"), Err(PathError::NoSuchPath));
+        assert_eq!(alone.app_of_socket("/apps/app-key"), Ok(0));
+        let pushers = two(Pusher, Pusher);
+        assert_eq!(pushers.app_of_socket("/apps/other"), Err(PathError::NoSuchPath));
+        assert_eq!(mixed.api_target("/apps/app-key/event"), Some((0, "/event")));
+        assert_eq!(mixed.api_target("/apps/second/event"), None);
+        assert_eq!(mixed.api_target("/apps/2/event"), Some((1, "/event")));
+    }
+
     #[test]
     fn an_api_path_names_an_application_by_id_or_key() {
         let env = env("");

@@ -170,18 +170,6 @@ impl Vendor for Broadcastt {
         words::push_member_removed(out, name, id);
     }
 
-    fn push_count(_out: &mut Vec<u8>, _name: &str, _count: u64) -> bool {
-        false
-    }
-
-    fn cache_miss(_name: &str) -> Vec<u8> {
-        Vec::new()
-    }
-
-    fn signed_in(_user_data: &str) -> Vec<u8> {
-        Vec::new()
-    }
-
     fn push_client_event(
         out: &mut Vec<u8>,
         event: &str,

@@ -418,8 +418,13 @@ fn json_error<V: Vendor>(status: u16, message: &str) -> Reply {
 
 #[cfg(test)]
 mod tests {
+    use super::super::broadcastt::Broadcastt;
     use super::*;
+    use crate::codec::json::Scratch;
     use crate::config::Config;
+    use crate::stats::Counters;
+    use crate::ws::output::Output;
+    use std::sync::Arc;
 
     #[test]
     fn a_socket_id_leads_back_to_its_connection() {
@@ -433,5 +438,38 @@ mod tests {
         for bad in ["", ".", "1", "1.", ".1", "1.2.3", "a.1", "1.-2", "+1.2", "1.2 "] {
             assert_eq!(parse_socket_id(&env, bad), Err(()), "{bad:?}");
         }
+    }
+
+    /// While another core is asked about members, a client may ask again a bounded number of times.
+    #[test]
+    fn questions_about_members_are_bounded() {
+        let counters = Arc::new(Counters::default());
+        let mut env = Env::new(Config::demo(), 0);
+        env.counters.push(counters.clone());
+        let now = Now { ms: 1_000_000, unix_s: 1_760_000_000 };
+        let conn = ConnId { core: 0, slot: Slot { index: 1, generation: 1 } };
+        let (mut json, mut bytes) = (Scratch::default(), Vec::new());
+        let (mut shared, mut actions, mut closing) = (Vec::new(), Vec::new(), None);
+        let mut context = Context {
+            now,
+            conn,
+            env: &env,
+            json: &mut json,
+            out: Output::plain(&mut bytes),
+            shared: &mut shared,
+            actions: &mut actions,
+            closing: &mut closing,
+            draining: false,
+        };
+        let mut client = Connection::<Broadcastt>::new(0, 0, now);
+        for _ in 0..64 {
+            client.joined(&mut context, "presence-a", JoinOutcome::Already);
+        }
+        assert_eq!((context.actions.len(), counters.messages_ignored.get()), (64, 0));
+        client.joined(&mut context, "presence-a", JoinOutcome::Already);
+        assert_eq!((context.actions.len(), counters.messages_ignored.get()), (64, 1));
+        client.answered(&mut context, 1, Answer::Users(Vec::new()));
+        client.joined(&mut context, "presence-a", JoinOutcome::Already);
+        assert_eq!((context.actions.len(), counters.messages_ignored.get()), (65, 1));
     }
 }

@@ -102,7 +102,7 @@ pub(super) fn wish<V: Vendor>(
         removed: removed.into(),
         most: limits.presence_members,
     };
-    Wish { member: Some(Box::new(member)), cached }
+    Wish { member: Some(Box::new(member)), cached, ..Wish::default() }
 }
 
 /// A user who says who he is.

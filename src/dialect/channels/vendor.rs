@@ -106,14 +106,20 @@ pub trait Vendor: Debug + 'static {
     /// Tells the others of a presence channel that a user has left.
     fn push_member_removed(out: &mut Vec<u8>, name: &str, id: &str);
 
-    /// Tells the subscribers of a channel how many they are, if the vendor does.
-    fn push_count(out: &mut Vec<u8>, name: &str, count: u64) -> bool;
+    /// Tells the subscribers of a channel how many they are; whether the vendor does.
+    fn push_count(_out: &mut Vec<u8>, _name: &str, _count: u64) -> bool {
+        false
+    }
 
-    /// Says that a cache channel has nothing to give.
-    fn cache_miss(name: &str) -> Vec<u8>;
+    /// Says that a cache channel has nothing to give, where there are such channels.
+    fn cache_miss(_name: &str) -> Vec<u8> {
+        Vec::new()
+    }
 
-    /// The acknowledgement of a sign-in.
-    fn signed_in(user_data: &str) -> Vec<u8>;
+    /// The acknowledgement of a sign-in, where users sign in.
+    fn signed_in(_user_data: &str) -> Vec<u8> {
+        Vec::new()
+    }
 
     /// Tells a user which users of the watchlist are there now and which are not, if the vendor
     /// does.

@@ -66,7 +66,7 @@ pub(super) fn begin<V: Vendor>(
     let app = conn.app;
     let member = Some(Box::new(member(id)));
     let mut join = |name, member| {
-        let wish = Some(Wish { member, cached: false });
+        let wish = Some(Wish { member, ..Wish::default() });
         context.actions.push(Action::Join { app, name, most, wish });
     };
     join(format!("{WATCHED}{id}"), member);
