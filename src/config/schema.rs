@@ -512,6 +512,8 @@ pub struct AppLimits {
     pub event_name_length: usize,
     /// Channels that one request may publish to.
     pub channels_per_trigger: usize,
+    /// Channels that one answer may list.
+    pub listed_channels: usize,
     /// Bytes of one event's data.
     #[serde(deserialize_with = "size::memory")]
     pub event_bytes: usize,
@@ -543,6 +545,7 @@ impl Default for AppLimits {
             channel_name_length: 200,
             event_name_length: 200,
             channels_per_trigger: 100,
+            listed_channels: 100_000,
             event_bytes: 10_240,
             message_bytes: 65_536,
             batch_events: 10,

@@ -81,6 +81,9 @@ fn messages_and_times_have_ranges() {
         ("limits.watchlist_length = 1000", ""),
         ("limits.watchlist_length = 1001", "5:8: apps[0].limits.watchlist_length: 1001 is out"),
         ("limits.client_events_per_s = 0", ""),
+        ("limits.listed_channels = 0", "5:8: apps[0].limits.listed_channels: 0 is out of range"),
+        ("limits.listed_channels = 1048576", ""),
+        ("limits.listed_channels = 1048577", "5:8: apps[0].limits.listed_channels: 1048577 is"),
         ("limits.client_events_per_s = 60001", "5:8: apps[0].limits.client_events_per_s: 60001"),
     ]);
 }
