@@ -14,6 +14,7 @@ mod error;
 mod model;
 mod pattern;
 mod profile;
+mod pusher;
 mod read;
 mod schema;
 mod size;
@@ -33,13 +34,14 @@ pub use error::{Error, Position, Problem};
 pub use model::Prepared;
 pub use pattern::Pattern;
 pub use profile::Profile;
+pub use pusher::Pusher;
 pub use schema::{
     App, AppLimits, Compression, CompressionLimits, Condition, Config, Console, Dialect,
-    DuplicateSubscribe, Endpoint, KeyPair, Limits, Listener, Log, LogFormat, Metrics, Pusher,
-    Route, Secret, SlowConsumer, Timeouts,
+    DuplicateSubscribe, Endpoint, KeyPair, Limits, Listener, Log, LogFormat, Metrics, Route,
+    Secret, SlowConsumer, Timeouts,
 };
 pub use tls::{Certificate, Tls};
-pub use webhook::{HookEvent, Webhook, authorities};
+pub use webhook::{HookEvent, Webhook};
 
 /// What a configuration is written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,7 +124,9 @@ impl Config {
             let mut config: Config = read::read(&tree, lookup)?;
             let prepare = |config: &mut Config| {
                 model::prepare(config, folder.unwrap_or(Path::new("")))?;
-                folder.map_or(Ok(()), |folder| config.prepare_tls(folder))
+                let Some(folder) = folder else { return Ok(()) };
+                config.prepare_tls(folder)?;
+                webhook::prepare(&mut config.apps, folder)
             };
             let checked = check::check(&config).and_then(|()| prepare(&mut config));
             checked.map_err(|error| {
