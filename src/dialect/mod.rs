@@ -6,6 +6,7 @@
 
 mod apps;
 pub mod pusher;
+pub mod zilliqa;
 
 pub use apps::{App, Apps, Env};
 
