@@ -96,7 +96,7 @@ pub enum Contracts {
     Any,
     /// Those that a node says are contracts.
     Node,
-    /// These.
+    /// These, in ascending order.
     List(Vec<[u8; 20]>),
 }
 
@@ -130,6 +130,7 @@ impl<'de> Visitor<'de> for ContractsVisitor {
             let invalid = || de::Error::invalid_value(de::Unexpected::Str(&text), &self);
             list.push(address.ok_or_else(invalid)?);
         }
+        list.sort_unstable();
         Ok(Contracts::List(list))
     }
 }

@@ -1,8 +1,8 @@
 //! The applications, as all cores share them, and how a path names one.
 
-use super::Reply;
 use super::channels::signature;
 use super::pusher::hooks;
+use super::{Reply, Spoken, zilliqa};
 use crate::config::{self, Config};
 use crate::http::query::{self, Plus};
 use crate::hub::Kinds;
@@ -25,6 +25,8 @@ pub struct Env {
     pub watched: Arc<[Kinds]>,
     /// Distinguishes this process from others in ids that clients see.
     pub node: u32,
+    /// What all cores share of the Zilliqa dialect.
+    pub zilliqa: Arc<zilliqa::Shared>,
     /// What each core counts, for who asks how the process is.
     pub counters: Vec<Arc<Counters>>,
 }
@@ -39,7 +41,8 @@ impl Env {
             config::Dialect::Pusher => hooks::kinds(app),
         });
         let watched = watched.collect();
-        Env { config, apps, compresses, watched, node, counters: Vec::new() }
+        let (zilliqa, counters) = (Arc::default(), Vec::new());
+        Env { config, apps, compresses, watched, node, zilliqa, counters }
     }
 
     /// The environment after the configuration was read anew. Applications keep their numbers and
@@ -48,6 +51,7 @@ impl Env {
         let mut env = Env::new(config, self.node);
         env.apps = self.apps.renewed(&env.config.apps);
         env.counters = self.counters.clone();
+        env.zilliqa = self.zilliqa.clone();
         // Webhooks take effect with a restart, and numbers are those of the start.
         env.watched = self.watched.clone();
         env
@@ -76,11 +80,33 @@ impl Env {
     }
 
     /// What is spoken at an endpoint: at that of the applications, it is the application's word.
-    pub(super) fn spoken(&self, endpoint: config::Endpoint, path: &str) -> config::Dialect {
-        debug_assert_eq!(endpoint, config::Endpoint::Apps);
-        match self.app_of_socket(path) {
-            Ok(app) => self.apps.get(app).config.dialect,
-            Err(_) => config::Dialect::default(),
+    pub(super) fn spoken(&self, endpoint: config::Endpoint, path: &str) -> Spoken {
+        match (endpoint, self.app_of_socket(path)) {
+            (config::Endpoint::Zilliqa, _) => Spoken::Zilliqa,
+            (_, Ok(app)) => self.spoken_by(app),
+            (_, Err(_)) => Spoken::Pusher,
+        }
+    }
+
+    /// What an application speaks; some numbers are those of dialects without applications.
+    pub(super) fn spoken_by(&self, app: u32) -> Spoken {
+        if app == zilliqa::APP {
+            return Spoken::Zilliqa;
+        }
+        match self.apps.get(app).config.dialect {
+            config::Dialect::Pusher => Spoken::Pusher,
+        }
+    }
+
+    /// Whom a request is for, and the rest of its path.
+    pub(super) fn target<'p>(
+        &self,
+        endpoint: config::Endpoint,
+        path: &'p str,
+    ) -> Option<(u32, &'p str)> {
+        match endpoint {
+            config::Endpoint::Zilliqa => Some((zilliqa::APP, path)),
+            _ => self.api_target(path),
         }
     }
 

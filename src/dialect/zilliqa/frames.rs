@@ -2,8 +2,8 @@
 //! between them, cut into frames of a bounded length.
 
 use crate::mem::{Frozen, Handle};
-use crate::ws::frame::{HEADER_BYTES, Header};
 use crate::ws::Opcode;
+use crate::ws::frame::{HEADER_BYTES, Header};
 
 /// Shorter pieces are copied: an entry of its own in a send costs as much.
 const SHARED_LEAST: usize = 4096;
@@ -151,9 +151,9 @@ mod tests {
     fn a_long_piece_is_shared_and_a_short_one_is_copied() {
         let long = Handle::new(Frozen::new(&vec![b'l'; SHARED_LEAST]));
         let short = Handle::new(Frozen::new(&vec![b's'; SHARED_LEAST - 1]));
-        let mut out = Composer::new(3 * SHARED_LEAST);
+        let mut out = Composer::new(3 * SHARED_LEAST - 1);
         out.push(b"a");
-        out.share(&[short.clone()]);
+        out.share(std::slice::from_ref(&short));
         out.share(&[long.clone(), long.clone()]);
         out.push(b"z");
         let handles = out.finish();

@@ -16,7 +16,9 @@ pub use desk::Desk;
 pub use query::{Query, Topic, read};
 pub use shared::{NotTaken, Passage, Question, Shared};
 
-use super::{Action, Answered, Closing, Context, Dialect, Env, Heartbeat, JoinOutcome, Opening, Why};
+use super::{
+    Action, Answered, Closing, Context, Dialect, Env, Heartbeat, JoinOutcome, Opening, Why,
+};
 use crate::config::{Contracts, SlowConsumer};
 use crate::http;
 use crate::hub::Told;
@@ -47,11 +49,15 @@ pub struct Connection {
     /// Notifications that were dropped in a row, and whether the last one was.
     dropped: u16,
     is_behind: bool,
-    events: Watched,
-    payments: Watched,
+    /// Of events and of transactions; most clients have none.
+    watched: Option<Box<[Watched; 2]>>,
     /// Answers from before it hears of epochs; `None` from then on.
-    early: Option<Box<Vec<Box<[u8]>>>>,
+    early: Option<Box<Early>>,
 }
+
+/// Answers that wait. In a box, since hardly any connection has one.
+#[derive(Debug, Default)]
+struct Early(Vec<Box<[u8]>>);
 
 /// The addresses of one topic.
 #[derive(Debug, Default)]
@@ -118,7 +124,7 @@ impl Dialect for Connection {
     }
 
     fn joined(&mut self, context: &mut Context<'_>, _name: &str, _outcome: JoinOutcome) {
-        for text in self.early.take().into_iter().flat_map(|early| *early) {
+        for text in self.early.take().into_iter().flat_map(|early| early.0) {
             context.send_text(&text);
         }
     }
@@ -225,7 +231,9 @@ impl Connection {
             Query::Addresses(Topic::EventLog, mut named) => {
                 match &context.env.config.zilliqa.contracts {
                     Contracts::Any => {}
-                    Contracts::List(list) => named.retain(|(address, _)| list.contains(address)),
+                    Contracts::List(list) => {
+                        named.retain(|(address, _)| list.binary_search(address).is_ok());
+                    }
                     Contracts::Node => {
                         let question = Question::new(context.conn, text, named);
                         let asked = context.env.zilliqa.ask(question);
@@ -251,6 +259,7 @@ impl Connection {
         }
         let most = context.env.config.zilliqa.addresses_per_connection;
         let anew = self.leaving & topic.bit() != 0;
+        self.watched.get_or_insert_default();
         let added = self.watched(topic).is_some_and(|it| it.add(named, anew, most));
         if !added {
             return Err(words::ADDRESSES);
@@ -264,10 +273,11 @@ impl Connection {
     }
 
     fn watched(&mut self, topic: Topic) -> Option<&mut Watched> {
+        let [events, payments] = self.watched.as_deref_mut()?;
         match topic {
             Topic::NewBlock => None,
-            Topic::EventLog => Some(&mut self.events),
-            Topic::TxnLog => Some(&mut self.payments),
+            Topic::EventLog => Some(events),
+            Topic::TxnLog => Some(payments),
         }
     }
 
@@ -278,11 +288,11 @@ impl Connection {
     /// Sends an answer, which is the client's own words where it is no error.
     fn answer(&mut self, context: &mut Context<'_>, text: &[u8]) {
         let Some(early) = &mut self.early else { return context.send_text(text) };
-        if early.iter().map(|it| it.len()).sum::<usize>() + text.len() > EARLY_BYTES {
+        if early.0.iter().map(|it| it.len()).sum::<usize>() + text.len() > EARLY_BYTES {
             let reason = "too much was asked before the subscription stood";
             return context.close(Closing::new(close::POLICY, reason));
         }
-        early.push(text.into());
+        early.0.push(text.into());
     }
 
     fn error(&mut self, context: &mut Context<'_>, text: &str) {
@@ -299,11 +309,15 @@ impl Connection {
         if !std::mem::take(&mut self.is_behind) {
             self.dropped = 0;
         }
+        let (events, payments) = match self.watched.as_deref_mut() {
+            Some([events, payments]) => (events.now.as_mut(), payments.now.as_mut()),
+            None => (None, None),
+        };
         let key = Key {
             topics: self.topics,
             leaving: self.leaving,
-            events: self.events.now.as_mut().map_or(0, |set| desk.events_of(set)),
-            payments: self.payments.now.as_mut().map_or(0, |set| desk.payments_of(set)),
+            events: events.map_or(0, |set| desk.events_of(set)),
+            payments: payments.map_or(0, |set| desk.payments_of(set)),
         };
         if let Some(frames) = desk.notification(key, &context.env.config.zilliqa) {
             context.shared.extend(frames.iter().cloned());
@@ -322,6 +336,3 @@ impl Connection {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -43,7 +43,7 @@ impl Topic {
 
 /// An address as a client has named it: the digits in upper case are noted by their bits, so that
 /// it can be shown as it was written.
-pub type Named = (Address, u64);
+pub(super) type Named = (Address, u64);
 
 /// What a client asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -122,15 +122,15 @@ mod tests {
 
     #[test]
     fn every_query_is_read_with_whatever_else_it_says() {
-        let read = |text| read(text, Deployed);
+        fn read(text: &str) -> Result<Query, &'static str> {
+            super::read(text, Deployed)
+        }
         assert_eq!(read(r#"{"query":"NewBlock"}"#), Ok(Query::NewBlock));
         assert_eq!(read(" {\"x\":[1],\n\"query\" : \"New\\u0042lock\"} "), Ok(Query::NewBlock));
         assert_eq!(read(r#"{"query":"x","query":"NewBlock"}"#), Ok(Query::NewBlock));
         for topic in Topic::ALL {
-            let text = format!(
-                r#"{{"query":"Unsubscribe","type":"{}","addresses":[1]}}"#,
-                topic.name()
-            );
+            let text =
+                format!(r#"{{"query":"Unsubscribe","type":"{}","addresses":[1]}}"#, topic.name());
             assert_eq!(read(&text), Ok(Query::Unsubscribe(topic)));
         }
         let a = address::parse(&A[2..]).expect("an address");
@@ -176,7 +176,8 @@ mod tests {
 
     #[test]
     fn only_a_topic_can_be_unsubscribed() {
-        for bad in ["\"Unsubscribe\"", "\"newblock\"", "1", "null", "{}", "[\"NewBlock\"]", "\"\""] {
+        for bad in ["\"Unsubscribe\"", "\"newblock\"", "1", "null", "{}", "[\"NewBlock\"]", "\"\""]
+        {
             let text = format!(r#"{{"query":"Unsubscribe","type":{bad}}}"#);
             assert_eq!(read(&text, Deployed), Err(words::TYPE), "{bad}");
         }

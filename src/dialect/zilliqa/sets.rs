@@ -10,7 +10,6 @@ use super::query::Named;
 use ahash::RandomState;
 use std::cell::Cell;
 use std::collections::HashMap;
-use std::hash::BuildHasher;
 use std::rc::Rc;
 
 /// Addresses, each with the case of its digits.
