@@ -30,8 +30,8 @@ pub(super) fn check(config: &Config) -> Result<(), Error> {
     range("compression.min_bytes", compression.min_bytes as u64, 1..=GIB, " bytes")?;
     range("compression.windows_bytes", compression.windows_bytes as u64, 0..=64 * GIB, " bytes")?;
     check_pusher(config)?;
-    zilliqa::check(&config.zilliqa, &config.routes).map_err(|error| error.under("zilliqa"))?;
     check_token("zilliqa.publish_token", &config.zilliqa.publish_token)?;
+    zilliqa::check(&config.zilliqa, &config.routes).map_err(|error| error.under("zilliqa"))?;
     check_token("console.token", &config.console.token)?;
     check_token("metrics.token", &config.metrics.token)?;
     check_routes(config)?;

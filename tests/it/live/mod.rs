@@ -10,3 +10,4 @@ mod pusher;
 mod slow;
 mod survival;
 mod webhooks;
+mod zilliqa;
