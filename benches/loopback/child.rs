@@ -22,6 +22,8 @@ pub enum Kind {
     Polycast,
     /// The same without huge pages, which would hide how much of them is used.
     SmallPages,
+    /// The Zilliqa dialect at every path.
+    Zilliqa,
     Echo,
     /// Bytes of a request and of its answer.
     Canned(usize, usize),
@@ -35,6 +37,7 @@ impl Kind {
         let (name, a, b) = match self {
             Kind::Polycast => ("polycast", 0, 0),
             Kind::SmallPages => ("small-pages", 0, 0),
+            Kind::Zilliqa => ("zilliqa", 0, 0),
             Kind::Echo => ("echo", 0, 0),
             Kind::Canned(a, b) => ("canned", a, b),
             Kind::SendMessages(a, b) => ("sendmsg", a, b),
@@ -49,6 +52,7 @@ impl Kind {
         Some(match &**name {
             "polycast" => Kind::Polycast,
             "small-pages" => Kind::SmallPages,
+            "zilliqa" => Kind::Zilliqa,
             "echo" => Kind::Echo,
             "canned" => Kind::Canned(a, b),
             "sendmsg" => Kind::SendMessages(a, b),
@@ -68,8 +72,11 @@ pub fn serve(words: &[String]) -> io::Result<()> {
         // SAFETY: the call takes no pointer.
         unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) };
     }
-    if let Kind::Polycast | Kind::SmallPages = kind {
-        let mut config = Config::demo();
+    if let Kind::Polycast | Kind::SmallPages | Kind::Zilliqa = kind {
+        let mut config = match kind {
+            Kind::Zilliqa => super::blocks::config().map_err(io::Error::other)?,
+            _ => Config::demo(),
+        };
         config.pusher.activity_timeout_s = 86_400;
         let overrides = Overrides {
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
@@ -87,7 +94,7 @@ pub fn serve(words: &[String]) -> io::Result<()> {
     let address = listener.local_addr()?;
     std::thread::spawn(move || {
         let served = match kind {
-            Kind::Polycast | Kind::SmallPages | Kind::Echo => bare::echo(&listener),
+            Kind::Polycast | Kind::SmallPages | Kind::Zilliqa | Kind::Echo => bare::echo(&listener),
             Kind::Canned(request, reply) => bare::canned(&listener, request, reply),
             Kind::SendMessages(count, frame) => bare::send_messages(&listener, count, frame),
             Kind::RingSends(count, frame) => bare::ring_sends(&listener, count, frame),

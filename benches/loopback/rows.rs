@@ -62,6 +62,13 @@ pub const ROWS: &[Row] = &[
         run: |plan| idle(plan, true),
     },
     Row {
+        name: "block",
+        what: "a block's events to 10 000 clients of 100 sets",
+        unit: "us",
+        target: Target::None,
+        run: super::blocks::block,
+    },
+    Row {
         name: "cores",
         what: "deliveries of two shards on two cores, and of one",
         unit: "/us",
@@ -70,10 +77,10 @@ pub const ROWS: &[Row] = &[
     },
 ];
 
-const HANDSHAKE_END: &str = "\r\n\r\n";
+pub(super) const HANDSHAKE_END: &str = "\r\n\r\n";
 const CHANNEL: &str = "news";
 
-fn leak(bytes: Vec<u8>) -> &'static [u8] {
+pub(super) fn leak(bytes: Vec<u8>) -> &'static [u8] {
     Box::leak(bytes.into())
 }
 
@@ -102,7 +109,7 @@ fn interleave(
 }
 
 /// Operations a second and how busy the server was, of both.
-fn rates(samples: &[Sample]) -> String {
+pub(super) fn rates(samples: &[Sample]) -> String {
     let of = |which: usize| {
         let every = || samples.iter().skip(which).step_by(2);
         let wall: f64 = every().map(|it| it.wall.as_secs_f64()).sum();
