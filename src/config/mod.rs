@@ -23,6 +23,7 @@ mod tests;
 mod tls;
 mod tree;
 mod webhook;
+mod zilliqa;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -42,6 +43,7 @@ pub use schema::{
 };
 pub use tls::{Certificate, Tls};
 pub use webhook::{HookEvent, Webhook};
+pub use zilliqa::{Contracts, Zilliqa, ZilliqaErrors, ZilliqaWire};
 
 /// What a configuration is written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

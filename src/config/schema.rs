@@ -12,6 +12,7 @@ use super::pusher::Pusher;
 use super::size;
 use super::tls::Tls;
 use super::webhook::Webhook;
+use super::zilliqa::Zilliqa;
 use crate::limits;
 use crate::model::spec::{Catalog, Governance};
 
@@ -39,6 +40,8 @@ pub struct Config {
     pub compression: CompressionLimits,
     /// The Pusher dialect.
     pub pusher: Pusher,
+    /// The Zilliqa dialect.
+    pub zilliqa: Zilliqa,
     /// The Broadcastt dialect.
     pub broadcastt: Broadcastt,
     /// The page for people.
@@ -70,6 +73,7 @@ impl Default for Config {
             timeouts: Timeouts::default(),
             compression: CompressionLimits::default(),
             pusher: Pusher::default(),
+            zilliqa: Zilliqa::default(),
             broadcastt: Broadcastt::default(),
             console: Console::default(),
             metrics: Metrics::default(),
@@ -366,12 +370,14 @@ pub enum Endpoint {
     Health,
     /// The applications, by the paths of their dialects.
     Apps,
+    /// The Zilliqa dialect: see [`Zilliqa`].
+    Zilliqa,
 }
 
 impl Endpoint {
     /// Whether WebSockets are served there.
     pub fn has_sockets(self) -> bool {
-        matches!(self, Endpoint::Echo | Endpoint::Apps)
+        matches!(self, Endpoint::Echo | Endpoint::Apps | Endpoint::Zilliqa)
     }
 }
 
