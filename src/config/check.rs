@@ -10,6 +10,7 @@ use tracing_subscriber::EnvFilter;
 use super::error::{Error, Problem};
 use super::schema::{App, Config, Limits, Secret};
 use super::webhook;
+use super::zenith;
 use crate::limits::{MAX_CORES, WS_CONTROL_BYTES};
 
 const HOUR_MS: u64 = 3_600_000;
@@ -33,6 +34,10 @@ pub(super) fn check(config: &Config) -> Result<(), Error> {
     check_token("console.token", &config.console.token)?;
     check_token("metrics.token", &config.metrics.token)?;
     check_routes(config)?;
+    if let Some(it) = &config.zenith {
+        let check = zenith::check(it, config.limits.message_bytes);
+        check.map_err(|error| error.under("zenith"))?;
+    }
     check_apps(config)
 }
 
@@ -138,7 +143,7 @@ fn check_routes(config: &Config) -> Result<(), Error> {
 }
 
 fn check_apps(config: &Config) -> Result<(), Error> {
-    if config.apps.is_empty() {
+    if config.apps.is_empty() && config.zenith.is_none() {
         return Err(Error::keyed("apps", Problem::Empty));
     }
     for (index, app) in config.apps.iter().enumerate() {

@@ -18,6 +18,7 @@ mod size;
 mod tests;
 mod tree;
 mod webhook;
+mod zenith;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -31,6 +32,10 @@ pub use schema::{
     Route, Secret, SlowConsumer, Timeouts,
 };
 pub use webhook::{HookEvent, Webhook};
+pub use zenith::{
+    FEED_STATES, OWN_CONTROLLERS, Retain, Zenith, ZenithFeed, ZenithService, ZenithToken,
+    ZenithTopic,
+};
 
 /// What a configuration is written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,7 +99,8 @@ impl Config {
                 Format::Toml => tree::from_toml(text)?,
                 Format::Yaml => tree::from_yaml(text)?,
             };
-            let config: Config = read::read(&tree, lookup)?;
+            let mut config: Config = read::read(&tree, lookup)?;
+            config.complete();
             check::check(&config).map_err(|error| {
                 let position = tree.locate(&error.key);
                 error.or_at(position)

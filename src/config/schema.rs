@@ -7,6 +7,7 @@ use serde::{Deserialize, Deserializer};
 use super::pattern::Pattern;
 use super::size;
 use super::webhook::Webhook;
+use super::zenith::Zenith;
 use crate::limits;
 
 /// A whole configuration, checked and ready for use.
@@ -33,6 +34,8 @@ pub struct Config {
     pub compression: CompressionLimits,
     /// The Pusher dialect.
     pub pusher: Pusher,
+    /// The Zenith dialect, if it is served.
+    pub zenith: Option<Box<Zenith>>,
     /// The page for people.
     pub console: Console,
     /// The counters for a monitoring system.
@@ -60,11 +63,26 @@ impl Default for Config {
             timeouts: Timeouts::default(),
             compression: CompressionLimits::default(),
             pusher: Pusher::default(),
+            zenith: None,
             console: Console::default(),
             metrics: Metrics::default(),
             routes: Route::defaults(),
             apps: Vec::new(),
             is_demo: false,
+        }
+    }
+}
+
+impl Config {
+    /// Where Zenith is configured it has a route, and where it has a route it is configured.
+    pub(super) fn complete(&mut self) {
+        let is_zenith = |route: &Route| route.endpoint == Endpoint::Zenith;
+        match (&self.zenith, self.routes.iter().any(is_zenith)) {
+            (None, true) => self.zenith = Some(Box::default()),
+            (Some(_), false) if !self.routes.is_empty() => {
+                self.routes.insert(0, Route::to(&["/Zenith", "/Zenith/*"], Endpoint::Zenith));
+            }
+            _ => {}
         }
     }
 }
@@ -304,18 +322,20 @@ pub struct Route {
 impl Route {
     /// Some paths are for what is not an application, everything else is for those.
     fn defaults() -> Vec<Route> {
-        let route = |paths: &[&str], endpoint| {
-            let condition = |path: &&str| Condition { path: Pattern::new(*path) };
-            let when = paths.iter().map(condition).collect();
-            Route { when, endpoint, compression: Compression::Off }
-        };
         vec![
-            route(&["/echo"], Endpoint::Echo),
-            route(&["/", "/console", "/console/*"], Endpoint::Console),
-            route(&["/metrics"], Endpoint::Metrics),
-            route(&["/live", "/ready"], Endpoint::Health),
-            route(&[], Endpoint::Apps),
+            Route::to(&["/echo"], Endpoint::Echo),
+            Route::to(&["/", "/console", "/console/*"], Endpoint::Console),
+            Route::to(&["/metrics"], Endpoint::Metrics),
+            Route::to(&["/live", "/ready"], Endpoint::Health),
+            Route::to(&[], Endpoint::Apps),
         ]
+    }
+
+    /// Leads any of these paths to `endpoint`, without compression.
+    fn to(paths: &[&str], endpoint: Endpoint) -> Route {
+        let condition = |path: &&str| Condition { path: Pattern::new(*path) };
+        let when = paths.iter().map(condition).collect();
+        Route { when, endpoint, compression: Compression::Off }
     }
 
     /// Whether a request for `path` (without its query) is this route's.
@@ -359,12 +379,14 @@ pub enum Endpoint {
     Health,
     /// The applications, by the paths of their dialects.
     Apps,
+    /// The Zenith dialect: see [`Zenith`].
+    Zenith,
 }
 
 impl Endpoint {
     /// Whether WebSockets are served there.
     pub fn has_sockets(self) -> bool {
-        matches!(self, Endpoint::Echo | Endpoint::Apps)
+        matches!(self, Endpoint::Echo | Endpoint::Apps | Endpoint::Zenith)
     }
 }
 
