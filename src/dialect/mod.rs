@@ -12,8 +12,8 @@ pub use apps::{App, Apps, Env};
 use crate::codec::json::Scratch;
 use crate::config;
 use crate::http;
-use crate::hub::{Answer, ConnId, Event, Query, Welcome, Wish};
-use crate::mem::Frozen;
+use crate::hub::{Answer, ConnId, Event, Query, Told, Welcome, Wish};
+use crate::mem::{Frozen, Handle};
 use crate::time::{Deadline, Now};
 use crate::ws::output::Output;
 use crate::ws::{self, frame};
@@ -70,6 +70,13 @@ pub enum Action {
         /// Which part of the request.
         part: u16,
     },
+    /// Tell the dialect of one connection something: [`Dialect::told`]. Lost if it is gone.
+    Tell {
+        /// The connection.
+        to: ConnId,
+        /// What it is told.
+        what: Told,
+    },
 }
 
 /// The answer to a [`Action::Join`].
@@ -97,6 +104,8 @@ pub struct Context<'a> {
     pub json: &'a mut Scratch,
     /// Messages to this peer; use [`Context::send_text`].
     pub out: Output<'a>,
+    /// Frames that this peer shares with others; queued behind what this call writes to `out`.
+    pub shared: &'a mut Vec<Handle>,
     /// What is asked of the shard.
     pub actions: &'a mut Vec<Action>,
     /// Set by [`Context::close`].
@@ -213,6 +222,11 @@ pub trait Dialect: Sized {
     /// Takes the refusal of an [`Action::Say`] on a channel to which it is not subscribed.
     fn not_subscribed(&mut self, context: &mut Context<'_>, name: &str);
 
+    /// Takes what a connection, or a publisher to a channel of this one's, has to say to it. What
+    /// it adds to [`Context::shared`] is subject to the bound on what waits for a peer: all of it
+    /// is sent, or none.
+    fn told(&mut self, _context: &mut Context<'_>, _what: &Told) {}
+
     /// Asks, in the dialect's words, a peer that has not answered a ping for a sign of life.
     fn nudge(&mut self, context: &mut Context<'_>);
 
@@ -315,6 +329,11 @@ macro_rules! table {
             /// See [`Dialect::not_subscribed`].
             pub fn not_subscribed(&mut self, cx: &mut Context<'_>, name: &str) {
                 match self { $(Connection::$name(it) => it.not_subscribed(cx, name),)* }
+            }
+
+            /// See [`Dialect::told`].
+            pub fn told(&mut self, cx: &mut Context<'_>, what: &Told) {
+                match self { $(Connection::$name(it) => it.told(cx, what),)* }
             }
 
             /// See [`Dialect::nudge`].

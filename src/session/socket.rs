@@ -3,6 +3,7 @@
 use super::{After, Broadcast, Ending, Surroundings, context};
 use crate::dialect::{Closing, Connection, Context, Env, Heartbeat, JoinOutcome, Why};
 use crate::gateway;
+use crate::hub::Told;
 use crate::mem::{Frozen, Handle};
 use crate::time::Deadline;
 use crate::ws::close::{self, Handshake};
@@ -287,6 +288,15 @@ impl Socket {
         around: &mut Surroundings<'_>,
     ) -> After {
         self.tell(out, around, |it, context| it.not_subscribed(context, name))
+    }
+
+    pub(super) fn told(
+        &mut self,
+        what: &Told,
+        out: &mut Vec<u8>,
+        around: &mut Surroundings<'_>,
+    ) -> After {
+        self.tell(out, around, |it, context| it.told(context, what))
     }
 
     pub(super) fn renewed(&mut self, out: &mut Vec<u8>, around: &mut Surroundings<'_>) -> After {
