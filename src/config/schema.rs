@@ -492,6 +492,9 @@ pub enum Dialect {
     /// Pusher Channels, protocol 7.
     #[default]
     Pusher,
+    /// Zenith, which has no applications: see [`Endpoint::Zenith`].
+    #[serde(skip)]
+    Zenith,
 }
 
 /// The answer to a subscription that the connection already has.

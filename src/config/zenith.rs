@@ -147,6 +147,9 @@ pub struct ZenithTopic {
     /// What a new subscriber is given of what was published before.
     #[serde(default)]
     pub retain: Retain,
+    /// Whether null takes a member out of a picture of mode `merge`, or is its value.
+    #[serde(default)]
+    pub null_deletes: bool,
     /// Whether a subscription is refused as long as nothing was published on the topic.
     #[serde(default)]
     pub strict: bool,
@@ -186,7 +189,7 @@ const CLASSES: [&str; 7] =
 pub const FEED_STATES: [&str; 6] =
     ["Initialising", "Active", "Closed", "Inactive", "Impaired", "Expired"];
 /// Controllers that are the server's own.
-pub const OWN_CONTROLLERS: [&str; 3] = ["Zenith", "Auth", "Backend"];
+pub const OWN_CONTROLLERS: [&str; 2] = ["Zenith", "Auth"];
 
 /// Checks what types cannot say; the keys in errors begin below `zenith`.
 pub(super) fn check(zenith: &Zenith, server_message_bytes: u64) -> Result<(), Error> {
@@ -273,7 +276,7 @@ fn check_topics(topics: &[ZenithTopic]) -> Result<(), Error> {
     for (index, topic) in topics.iter().enumerate() {
         let name = topic.controller.as_str();
         if name.is_empty() || name.contains('\0') || OWN_CONTROLLERS.contains(&name) {
-            let accepted = "a name that is not Zenith, Auth or Backend";
+            let accepted = "a name other than Zenith and Auth";
             return Err(shape(format!("topics[{index}].controller"), name, accepted));
         }
         let kind = topic.kind.as_str();

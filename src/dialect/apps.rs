@@ -2,6 +2,7 @@
 
 use super::Reply;
 use super::pusher::{hooks, signature};
+use super::zenith::{self, Realm};
 use crate::config::{self, Config};
 use crate::http::query::{self, Plus};
 use crate::hub::Kinds;
@@ -26,6 +27,8 @@ pub struct Env {
     pub node: u32,
     /// What each core counts, for who asks how the process is.
     pub counters: Vec<Arc<Counters>>,
+    /// What the Zenith dialect looks up.
+    pub zenith: Realm,
 }
 
 impl Env {
@@ -36,9 +39,11 @@ impl Env {
         let compresses = !config.routes.iter().all(off);
         let watched = config.apps.iter().map(|app| match app.dialect {
             config::Dialect::Pusher => hooks::kinds(app),
+            config::Dialect::Zenith => Kinds::NONE,
         });
         let watched = watched.collect();
-        Env { config, apps, compresses, watched, node, counters: Vec::new() }
+        let zenith = Realm::new(config.zenith.as_deref(), Arc::<zenith::State>::default());
+        Env { config, apps, compresses, watched, node, counters: Vec::new(), zenith }
     }
 
     /// The environment after the configuration was read anew. Applications keep their numbers and
@@ -47,6 +52,7 @@ impl Env {
         let mut env = Env::new(config, self.node);
         env.apps = self.apps.renewed(&env.config.apps);
         env.counters = self.counters.clone();
+        env.zenith = self.zenith.renewed(env.config.zenith.as_deref());
         // Webhooks take effect with a restart, and numbers are those of the start.
         env.watched = self.watched.clone();
         env
@@ -76,6 +82,9 @@ impl Env {
 
     /// What is spoken at an endpoint: at that of the applications, it is the application's word.
     pub(super) fn spoken(&self, endpoint: config::Endpoint, path: &str) -> config::Dialect {
+        if endpoint == config::Endpoint::Zenith {
+            return config::Dialect::Zenith;
+        }
         debug_assert_eq!(endpoint, config::Endpoint::Apps);
         match self.app_of_socket(path) {
             Ok(app) => self.apps.get(app).config.dialect,
@@ -200,6 +209,11 @@ impl Apps {
     /// The application with this number.
     pub fn get(&self, number: u32) -> &App {
         &self.list[number as usize]
+    }
+
+    /// The application with this number, if there is one.
+    pub fn find(&self, number: u32) -> Option<&App> {
+        self.list.get(number as usize)
     }
 
     /// The number of the application with this key.

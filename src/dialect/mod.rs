@@ -6,6 +6,7 @@
 
 mod apps;
 pub mod pusher;
+pub mod zenith;
 
 pub use apps::{App, Apps, Env};
 
@@ -247,6 +248,9 @@ pub trait Dialect: Sized {
     /// Forgets a connection that is gone.
     fn gone(&mut self, env: &Env);
 
+    /// What is left to be done for others when a connection is gone, before it is forgotten.
+    fn farewell(&mut self, _env: &Env, _us: ConnId, _out: &mut Vec<Action>) {}
+
     /// The bounds on what the peer sends.
     fn limits(&self, env: &Env) -> ws::Limits;
 
@@ -366,6 +370,11 @@ macro_rules! table {
                 match self { $(Connection::$name(it) => it.gone(env),)* }
             }
 
+            /// See [`Dialect::farewell`].
+            pub fn farewell(&mut self, env: &Env, us: ConnId, out: &mut Vec<Action>) {
+                match self { $(Connection::$name(it) => it.farewell(env, us, out),)* }
+            }
+
             /// See [`Dialect::limits`].
             pub fn limits(&self, env: &Env) -> ws::Limits {
                 match self { $(Connection::$name(it) => it.limits(env),)* }
@@ -379,7 +388,8 @@ macro_rules! table {
 
         /// See [`Dialect::count`].
         pub fn count(env: &Env, app: u32, name: &str, count: u64) -> Option<Frozen> {
-            match env.apps.get(app).config.dialect {
+            // A dialect that has no applications has a number of its own.
+            match env.apps.find(app)?.config.dialect {
                 $(config::Dialect::$name => $module::Connection::count(env, app, name, count),)*
             }
         }
@@ -399,7 +409,12 @@ macro_rules! table {
     };
 }
 
-table! { Pusher in pusher }
+table! { Pusher in pusher, Zenith in zenith }
+
+/// Answers a plain HTTP request at the endpoint of the Zenith dialect.
+pub fn zenith_request(context: &mut Context<'_>, request: &mut http::Request<'_>) -> Answered {
+    zenith::Connection::request(context, zenith::APP, "", request)
+}
 
 /// A text frame that is written by `write`, frozen; `scratch` is memory to use again.
 pub fn freeze_text(scratch: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) -> Frozen {

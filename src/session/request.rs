@@ -225,6 +225,10 @@ fn answer(request: &mut Request<'_>, around: &mut Surroundings<'_>) -> Waiting {
             let (mut out, mut closing) = (Vec::new(), None);
             dialect::request(&mut context(&mut out, None, &mut closing, around), request)
         }
+        Some(config::Endpoint::Zenith) => {
+            let (mut out, mut closing) = (Vec::new(), None);
+            dialect::zenith_request(&mut context(&mut out, None, &mut closing, around), request)
+        }
         Some(config::Endpoint::Echo) => Answered::Now(error(426, "a WebSocket is served here")),
         _ => Answered::Now(error(404, "nothing is served at this path")),
     };

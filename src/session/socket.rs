@@ -1,9 +1,9 @@
 //! The WebSocket stage: messages in and out, the closing handshake, heartbeats.
 
 use super::{After, Broadcast, Ending, Surroundings, context};
-use crate::dialect::{Closing, Connection, Context, Env, Heartbeat, JoinOutcome, Why};
+use crate::dialect::{Action, Closing, Connection, Context, Env, Heartbeat, JoinOutcome, Why};
 use crate::gateway;
-use crate::hub::Told;
+use crate::hub::{ConnId, Told};
 use crate::mem::{Frozen, Handle};
 use crate::time::Deadline;
 use crate::ws::close::{self, Handshake};
@@ -23,6 +23,8 @@ pub(super) struct Socket {
     begun_ms: u64,
     closing: Handshake,
     beat: Beat,
+    /// When the sign of life that was asked for is missed.
+    missed: Deadline,
     flood: Flood,
 }
 
@@ -77,6 +79,7 @@ impl Socket {
             begun_ms: 0,
             closing: Handshake::Open,
             beat: Beat::None,
+            missed: Deadline::NEVER,
             flood: Flood::default(),
         }
     }
@@ -148,6 +151,8 @@ impl Socket {
         if let Some(closing) = wanted {
             self.close(&closing, out);
             *deadline = around.now.plus_ms(around.env.config.timeouts.close_ms);
+        } else if is_open {
+            *deadline = (*deadline).min(self.own_deadline());
         }
         (taken, after)
     }
@@ -357,11 +362,16 @@ impl Socket {
             }
             return After::Again;
         }
+        if self.beat != Beat::None && !self.missed.due(now) {
+            // The dialect had something to do; the peer still has time.
+            *deadline = self.missed.min(self.own_deadline());
+            return After::Again;
+        }
         match self.beat {
             Beat::None => {
                 frame::push(out, Opcode::Ping, b"", None);
                 self.beat = Beat::Ping;
-                *deadline = now.plus_ms(answer_ms / 2);
+                self.missed = now.plus_ms(answer_ms / 2);
             }
             Beat::Ping => {
                 let mut wanted = None;
@@ -370,14 +380,21 @@ impl Socket {
                     it.nudge(&mut context(out, channel, &mut wanted, around));
                 }
                 self.beat = Beat::Words;
-                *deadline = now.plus_ms(answer_ms.div_ceil(2));
+                self.missed = now.plus_ms(answer_ms.div_ceil(2));
             }
             Beat::Words => {
                 around.counters.timed_out.add(1);
                 return self.close_for(Why::Silent, out, around);
             }
         }
+        *deadline = self.missed.min(self.own_deadline());
         After::Again
+    }
+
+    pub(super) fn farewell(&mut self, env: &Env, us: ConnId, out: &mut Vec<Action>) {
+        if let Endpoint::Dialect(it) = &mut self.endpoint {
+            it.farewell(env, us, out);
+        }
     }
 
     pub(super) fn gone(&mut self, env: &Env, codecs: &mut Codecs) {

@@ -65,6 +65,8 @@ impl ServiceEntry {
 pub(super) struct Rule {
     pub(super) retain: Retain,
     pub(super) strict: bool,
+    /// Whether null takes a member out of a merged picture.
+    pub(super) null_deletes: bool,
     /// Empty if none is needed.
     pub(super) scope: Box<str>,
     /// Whether a back end has to be there.
@@ -151,7 +153,7 @@ impl Realm {
 
     /// Whether a controller is known: configured, or served by a back end now or before.
     pub(super) fn knows(&self, controller: &str) -> bool {
-        config::OWN_CONTROLLERS[..2].contains(&controller)
+        config::OWN_CONTROLLERS.contains(&controller)
             || self.controllers.contains(controller)
             || self.state.serves(controller)
     }
@@ -225,6 +227,7 @@ impl Rule {
         Rule {
             retain: topic.retain,
             strict: topic.strict,
+            null_deletes: topic.null_deletes,
             scope: topic.scope.as_str().into(),
             served: topic.served,
             data: value(&topic.data),
