@@ -28,6 +28,8 @@ pub const WS_FRAGMENTS: u32 = 128 * 1024;
 /// Payload bytes of a control frame (RFC 6455 section 5.5).
 pub const WS_CONTROL_BYTES: usize = 125;
 
+/// Bytes of one channel's picture: what is published there, put together for who subscribes later.
+pub const PICTURE_BYTES: usize = 64 * 1024 * 1024;
 /// Bytes of notices of what happened to channels that wait on one core for the control thread.
 pub const NOTICE_BYTES: usize = 4 * 1024 * 1024;
 /// Notices under way from one core to the control thread.

@@ -215,6 +215,18 @@ impl Envelope {
         write(format, body, Some(self), out)
     }
 
+    /// Whether every format can say it.
+    ///
+    /// # Errors
+    /// As [`Value::check`].
+    pub fn check(&self) -> Result<(), Error> {
+        check_key(&self.key)?;
+        self.members.iter().try_for_each(|(key, value)| {
+            check_key(key)?;
+            value.check()
+        })
+    }
+
     /// Bytes of memory, about.
     pub fn memory(&self) -> usize {
         self.key.len() + self.members.iter().map(member_memory).sum::<usize>()
@@ -334,6 +346,23 @@ impl Value {
     /// Whether it is a number.
     pub fn is_number(&self) -> bool {
         matches!(self, Value::Int(_) | Value::Float(_) | Value::Number(_))
+    }
+
+    /// Whether every format can say it; what [`decode`] gives always can be said.
+    ///
+    /// # Errors
+    /// [`Error::Key`]: a key has U+0000. [`Error::Number`]: there is no such number.
+    pub fn check(&self) -> Result<(), Error> {
+        match self {
+            Value::Float(number) if !number.is_finite() => Err(Error::Number),
+            Value::Number(text) if json::number(text).is_none() => Err(Error::Number),
+            Value::Array(elements) => elements.iter().try_for_each(Value::check),
+            Value::Map(members) => members.iter().try_for_each(|(key, value)| {
+                check_key(key)?;
+                value.check()
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// Whether it is null.

@@ -1,9 +1,12 @@
 //! What only the home core of a channel keeps: how many subscribers each core has, who is present,
 //! and the last event of a channel that caches.
 
+use super::forms::Forms;
 use super::mail::Event;
 use super::name::ConnId;
 use super::notice::Seen;
+use super::picture::Picture;
+use crate::codec::Format;
 use crate::mem::Frozen;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -30,6 +33,8 @@ pub struct Wish {
     pub member: Option<Box<Member>>,
     /// Be given the last event.
     pub cached: bool,
+    /// Be given the picture of the channel, in this format.
+    pub picture: Option<Format>,
 }
 
 /// The users of a channel, in the order in which they came: id and info.
@@ -42,6 +47,9 @@ pub struct Welcome {
     pub users: Option<Arc<Users>>,
     /// The last event if it was asked for: `Some(None)` if there is none.
     pub cached: Option<Option<Frozen>>,
+    /// The picture if it was asked for and there is one, made in the format that was asked for.
+    /// The session queues it before the dialect is told that it has joined.
+    pub picture: Option<Arc<Forms>>,
 }
 
 /// The channel has as many members as it may.
@@ -80,6 +88,7 @@ pub(super) struct Home {
     members: HashMap<ConnId, Arc<str>>,
     came: u64,
     kept: Option<Kept>,
+    pub(super) picture: Option<Picture>,
     pub(super) seen: Seen,
 }
 
@@ -100,7 +109,8 @@ struct Kept {
 
 impl Home {
     pub(super) fn is_empty(&self) -> bool {
-        self.counts.is_empty() && self.users.is_empty() && self.kept.is_none()
+        let keeps = self.kept.is_some() || self.picture.is_some();
+        self.counts.is_empty() && self.users.is_empty() && !keeps
     }
 
     /// Sets how many subscribers `core` has.
