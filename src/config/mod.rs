@@ -10,6 +10,7 @@
 mod check;
 mod env;
 mod error;
+mod model;
 mod pattern;
 mod read;
 mod schema;
@@ -25,6 +26,7 @@ use std::path::Path;
 
 pub use env::Lookup;
 pub use error::{Error, Position, Problem};
+pub use model::Prepared;
 pub use pattern::Pattern;
 pub use schema::{
     App, AppLimits, Compression, CompressionLimits, Condition, Config, Console, Dialect,
@@ -101,7 +103,8 @@ impl Config {
             };
             let mut config: Config = read::read(&tree, lookup)?;
             config.complete();
-            check::check(&config).map_err(|error| {
+            let checked = check::check(&config).and_then(|()| model::prepare(&mut config));
+            checked.map_err(|error| {
                 let position = tree.locate(&error.key);
                 error.or_at(position)
             })?;

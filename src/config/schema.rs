@@ -4,11 +4,13 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Deserializer};
 
+use super::model::Prepared;
 use super::pattern::Pattern;
 use super::size;
 use super::webhook::Webhook;
 use super::zenith::Zenith;
 use crate::limits;
+use crate::model::spec::{Catalog, Governance};
 
 /// A whole configuration, checked and ready for use.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -40,6 +42,8 @@ pub struct Config {
     pub console: Console,
     /// The counters for a monitoring system.
     pub metrics: Metrics,
+    /// Where the schemas of messages come from.
+    pub catalogs: Vec<Catalog>,
     /// Which endpoint a request reaches; the first that matches. At least one.
     pub routes: Vec<Route>,
     /// Applications; at least one.
@@ -66,6 +70,7 @@ impl Default for Config {
             zenith: None,
             console: Console::default(),
             metrics: Metrics::default(),
+            catalogs: Vec::new(),
             routes: Route::defaults(),
             apps: Vec::new(),
             is_demo: false,
@@ -318,6 +323,12 @@ pub struct Route {
     /// How its WebSocket messages are compressed.
     #[serde(default)]
     pub compression: Compression,
+    /// What its WebSocket messages have to look like.
+    #[serde(default)]
+    pub model: Governance,
+    /// That, ready to use.
+    #[serde(skip)]
+    pub rules: Prepared,
 }
 
 impl Route {
@@ -336,7 +347,9 @@ impl Route {
     fn to(paths: &[&str], endpoint: Endpoint) -> Route {
         let condition = |path: &&str| Condition { path: Pattern::new(*path) };
         let when = paths.iter().map(condition).collect();
-        Route { when, endpoint, compression: Compression::Off }
+        let compression = Compression::Off;
+        let (model, rules) = Default::default();
+        Route { when, endpoint, compression, model, rules }
     }
 
     /// Whether a request for `path` (without its query) is this route's.

@@ -343,7 +343,7 @@ fn open(request: &Request<'_>, out: &mut Vec<u8>, around: &mut Surroundings<'_>)
             }
         }
     };
-    let mut socket = Socket::new(endpoint, channel, around.now.ms);
+    let mut socket = Socket::new(endpoint, channel, route.rules.get().cloned(), around.now.ms);
     if let Some(closing) = wanted {
         socket.close(&closing, out);
     }

@@ -7,11 +7,15 @@ use crate::dialect::{Action, Closing, Connection, Context, Env, Heartbeat, JoinO
 use crate::gateway;
 use crate::hub::{ConnId, Told};
 use crate::mem::{Frozen, Handle};
-use crate::time::Deadline;
+use crate::model::spec::OnInvalid;
+use crate::model::{Form, Invalid, Rules};
+use crate::time::{Deadline, Now};
 use crate::ws::close::{self, Handshake};
 use crate::ws::deflate::InflateError;
 use crate::ws::output::{Channel, Codecs, Output};
 use crate::ws::{self, Event, Kind, Opcode, Role, Violation, frame};
+use std::borrow::Cow;
+use std::sync::Arc;
 
 /// One WebSocket.
 pub(super) struct Socket {
@@ -19,15 +23,17 @@ pub(super) struct Socket {
     endpoint: Endpoint,
     /// How messages are compressed, if that was agreed on.
     channel: Option<Box<Channel>>,
-    /// When the peer was last heard.
-    heard_ms: u64,
-    /// When the message began of which part is in; 0 between messages.
-    begun_ms: u64,
+    /// The low bits of when the peer was last heard, in milliseconds.
+    heard: u32,
+    /// Those of when the message began of which part is in; 0 between messages.
+    begun: u32,
     closing: Handshake,
     beat: Beat,
     /// When the sign of life that was asked for is missed.
     missed: Deadline,
     flood: Flood,
+    /// What messages have to look like, if the route says so.
+    rules: Option<Arc<Rules>>,
 }
 
 /// Counts what costs a peer next to nothing to send: pings, pongs and empty messages.
@@ -72,17 +78,23 @@ enum Beat {
 }
 
 impl Socket {
-    pub(super) fn new(endpoint: Endpoint, channel: Option<Box<Channel>>, now_ms: u64) -> Socket {
+    pub(super) fn new(
+        endpoint: Endpoint,
+        channel: Option<Box<Channel>>,
+        rules: Option<Arc<Rules>>,
+        now_ms: u64,
+    ) -> Socket {
         Socket {
             reader: ws::Reader::new(),
             endpoint,
             channel,
-            heard_ms: now_ms,
-            begun_ms: 0,
+            heard: now_ms as u32,
+            begun: 0,
             closing: Handshake::Open,
             beat: Beat::None,
             missed: Deadline::NEVER,
             flood: Flood::default(),
+            rules,
         }
     }
 
@@ -97,7 +109,7 @@ impl Socket {
         deadline: &mut Deadline,
         around: &mut Surroundings<'_>,
     ) -> (usize, After) {
-        self.heard_ms = around.now.ms;
+        self.heard = around.now.ms as u32;
         self.beat = Beat::None;
         let limits = self.limits(around.env);
         // After our close frame, what the peer still says is not answered (section 5.5.1).
@@ -119,10 +131,11 @@ impl Socket {
             }
             Event::Message { kind, compressed, payload } => {
                 around.counters.messages_received.add(1);
-                self.begun_ms = 0;
+                self.begun = 0;
                 let mut to = Recipient {
                     endpoint: &mut self.endpoint,
                     channel: self.channel.as_deref_mut(),
+                    rules: self.rules.as_deref(),
                     wanted: &mut wanted,
                 };
                 let given = match compressed {
@@ -162,15 +175,15 @@ impl Socket {
     /// A message has its time from its first byte, however its bytes are spread.
     fn time_message(&mut self, deadline: &mut Deadline, around: &Surroundings<'_>) {
         if !self.reader.mid_message() {
-            self.begun_ms = 0;
-        } else if self.begun_ms == 0 {
-            self.begun_ms = around.now.ms.max(1);
+            self.begun = 0;
+        } else if self.begun == 0 {
+            self.begun = (around.now.ms as u32).max(1);
             *deadline = (*deadline).min(self.message_deadline(around));
         }
     }
 
     fn message_deadline(&self, around: &Surroundings<'_>) -> Deadline {
-        Deadline(self.begun_ms + around.env.config.timeouts.message_ms)
+        Deadline(full(self.begun, around.now) + around.env.config.timeouts.message_ms)
     }
 
     fn violated(
@@ -360,9 +373,10 @@ impl Socket {
             }
         }
         let Heartbeat { silence_ms, answer_ms } = self.heartbeat(around.env);
-        if now.ms.saturating_sub(self.heard_ms) < silence_ms {
+        let heard_ms = full(self.heard, now);
+        if now.ms.saturating_sub(heard_ms) < silence_ms {
             self.beat = Beat::None;
-            *deadline = Deadline(self.heard_ms + silence_ms).min(self.own_deadline());
+            *deadline = Deadline(heard_ms + silence_ms).min(self.own_deadline());
             if self.reader.mid_message() {
                 *deadline = (*deadline).min(self.message_deadline(around));
             }
@@ -417,10 +431,12 @@ impl Socket {
 struct Recipient<'s> {
     endpoint: &'s mut Endpoint,
     channel: Option<&'s mut Channel>,
+    rules: Option<&'s Rules>,
     wanted: &'s mut Option<Closing>,
 }
 
 impl Recipient<'_> {
+    /// Gives a message to the endpoint, if it is as it has to be.
     fn give(
         &mut self,
         kind: Kind,
@@ -428,16 +444,85 @@ impl Recipient<'_> {
         out: &mut Vec<u8>,
         around: &mut Surroundings<'_>,
     ) {
-        let channel = self.channel.as_deref_mut();
-        match self.endpoint {
-            Endpoint::Echo => {
-                let mut to = match channel {
-                    Some(channel) => channel.output(out, around.codecs),
-                    None => Output::plain(out),
-                };
-                gateway::echo(&mut to, kind, payload);
+        let Some(rules) = self.rules else { return self.give_as_is(kind, payload, out, around) };
+        match rules.receive(form(kind), payload) {
+            Ok(passed) => {
+                around.counters.messages_lenient.add(passed.broken.into());
+                let kind = kind_of(passed.form);
+                match passed.payload {
+                    Cow::Owned(mut message) => self.give_as_is(kind, &mut message, out, around),
+                    Cow::Borrowed(part) => {
+                        // What was taken off stood in front.
+                        let from = payload.len() - part.len();
+                        self.give_as_is(kind, &mut payload[from..], out, around);
+                    }
+                }
             }
+            Err(invalid) => self.refuse(&invalid, out, around),
+        }
+    }
+
+    /// A message is not as it has to be.
+    fn refuse(&mut self, invalid: &Invalid, out: &mut Vec<u8>, around: &mut Surroundings<'_>) {
+        around.counters.messages_invalid.add(1);
+        let code = if invalid.malformed { close::INVALID_DATA } else { close::POLICY };
+        match self.rules.map(Rules::on_invalid) {
+            None | Some(OnInvalid::Drop) => {}
+            Some(OnInvalid::Close) => {
+                let reason = Cow::Owned(invalid.reason.clone());
+                self.wanted.get_or_insert(Closing { code, reason });
+            }
+            Some(OnInvalid::Reply) => {
+                let answer = serde_json::json!({ "error": invalid.reason, "code": code });
+                let answer = answer.to_string();
+                self.output(out, around).message(Kind::Text, answer.as_bytes());
+            }
+        }
+    }
+
+    fn output<'o>(
+        &'o mut self,
+        out: &'o mut Vec<u8>,
+        around: &'o mut Surroundings<'_>,
+    ) -> Output<'o> {
+        match self.channel.as_deref_mut() {
+            Some(channel) => channel.output(out, around.codecs),
+            None => Output::plain(out),
+        }
+    }
+
+    /// Sends back a message, if the way back takes it.
+    fn echo(
+        &mut self,
+        kind: Kind,
+        payload: &[u8],
+        out: &mut Vec<u8>,
+        around: &mut Surroundings<'_>,
+    ) {
+        match self.rules.filter(|rules| rules.govern_sent()) {
+            None => gateway::echo(&mut self.output(out, around), kind, payload),
+            Some(rules) => match rules.send(form(kind), payload) {
+                Ok(passed) => {
+                    around.counters.messages_lenient.add(passed.broken.into());
+                    let kind = kind_of(passed.form);
+                    gateway::echo(&mut self.output(out, around), kind, &passed.payload);
+                }
+                Err(invalid) => self.refuse(&invalid, out, around),
+            },
+        }
+    }
+
+    fn give_as_is(
+        &mut self,
+        kind: Kind,
+        payload: &mut [u8],
+        out: &mut Vec<u8>,
+        around: &mut Surroundings<'_>,
+    ) {
+        match self.endpoint {
+            Endpoint::Echo => self.echo(kind, payload, out, around),
             Endpoint::Dialect(it) => {
+                let channel = self.channel.as_deref_mut();
                 it.message(&mut context(out, channel, self.wanted, around), kind, payload);
             }
             Endpoint::Refused => {}
@@ -467,6 +552,25 @@ impl Recipient<'_> {
     }
 }
 
+fn form(kind: Kind) -> Form {
+    match kind {
+        Kind::Text => Form::Text,
+        Kind::Binary => Form::Binary,
+    }
+}
+
+fn kind_of(form: Form) -> Kind {
+    match form {
+        Form::Text => Kind::Text,
+        Form::Binary => Kind::Binary,
+    }
+}
+
+/// A time of the last 49 days, of which the low bits were kept.
+fn full(low: u32, now: Now) -> u64 {
+    now.ms.saturating_sub((now.ms as u32).wrapping_sub(low).into())
+}
+
 /// The server's reasons in the codes of RFC 6455, for endpoints without a dialect.
 fn plain_closing(why: Why) -> Closing {
     match why {
@@ -480,4 +584,17 @@ fn push_close(out: &mut Vec<u8>, code: Option<u16>, reason: &str) {
     // Without a code the payload stays empty.
     let payload = close::payload(code.unwrap_or(close::NO_CODE), reason);
     frame::push(out, Opcode::Close, &payload, None);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_whole_again_also_when_its_low_bits_have_begun_anew() {
+        for (then, later) in [(0, 0), (5, 7), (u64::from(u32::MAX), 10), (1 << 33, 1 << 31)] {
+            let now = Now { ms: then + later, unix_s: 0 };
+            assert_eq!(full(then as u32, now), then, "{then} {later}");
+        }
+    }
 }
