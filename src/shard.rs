@@ -285,6 +285,11 @@ impl Shard {
         self.sessions.is_empty()
     }
 
+    /// Channels that this core keeps a picture of.
+    pub fn picture_count(&self) -> usize {
+        self.hub.picture_count()
+    }
+
     /// Channels that this core knows.
     pub fn channel_count(&self) -> usize {
         self.hub.channel_count()

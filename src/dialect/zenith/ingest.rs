@@ -43,11 +43,7 @@ fn reply(context: &mut Context<'_>, request: &mut Request<'_>) -> Reply {
     }
 }
 
-fn batch(
-    context: &mut Context<'_>,
-    service: &Arc<ServiceEntry>,
-    containers: Vec<Value>,
-) -> Reply {
+fn batch(context: &mut Context<'_>, service: &Arc<ServiceEntry>, containers: Vec<Value>) -> Reply {
     let most = context.env.zenith.config.batch;
     if containers.len() > most {
         return error(413, &format!("a request may have {most} containers"), None);

@@ -180,8 +180,7 @@ impl Service {
     }
 
     fn ask(&mut self, context: &mut Context<'_>, call: &Call) {
-        let asked =
-            Asked { from: call.from, call: call.call, controller: call.controller.clone() };
+        let asked = Asked { from: call.from, call: call.call, controller: call.controller.clone() };
         if self.asked.len() >= ASKED_MOST {
             return self.answer(context, &asked, Outcome::failed(codes::LIMITED));
         }

@@ -74,9 +74,7 @@ impl State {
         }
         let list = all.entry(controller.into()).or_default();
         // Who comes back takes the place of who has left.
-        list.retain(|it| {
-            it.kind != served.kind || it.conn.is_some() && it.conn != served.conn
-        });
+        list.retain(|it| it.kind != served.kind || it.conn.is_some() && it.conn != served.conn);
         list.push(served);
         true
     }
@@ -133,9 +131,7 @@ impl State {
     pub(super) fn set_feed(&self, name: &str, status: Option<&str>) -> bool {
         let mut feeds = self.feeds.write().unwrap_or_else(PoisonError::into_inner);
         match status {
-            Some(status) => {
-                feeds.insert(name.into(), status.into()).as_deref() != Some(status)
-            }
+            Some(status) => feeds.insert(name.into(), status.into()).as_deref() != Some(status),
             None => feeds.remove(name).is_some(),
         }
     }

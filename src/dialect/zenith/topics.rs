@@ -131,7 +131,10 @@ impl Client {
 
     fn confirm_sub(&self, context: &mut Context<'_>, (controller, topic): (&str, Option<&str>)) {
         let action = Some(words::SUB);
-        self.say(context, &Saying { controller, topic, action, confirm: true, ..Saying::default() });
+        self.say(
+            context,
+            &Saying { controller, topic, action, confirm: true, ..Saying::default() },
+        );
     }
 
     fn drop_topic(&mut self, context: &mut Context<'_>, channel: &str) {

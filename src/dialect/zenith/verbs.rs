@@ -94,9 +94,7 @@ fn topic_order(env: &Env, service: &ServiceEntry, it: Container) -> Result<Order
     let retain = match it.action.as_deref() {
         Some("End") => return Ok(Order::End(name, it.error)),
         Some("Clear") => return Ok(Order::Data(name, Arc::new(Forms::clear()))),
-        Some("Snapshot") => {
-            Retain::Install { mode: mode.unwrap_or(Mode::Replace), heard: false }
-        }
+        Some("Snapshot") => Retain::Install { mode: mode.unwrap_or(Mode::Replace), heard: false },
         _ => mode.map_or(Retain::Nothing, Retain::Update),
     };
     let Some(data) = it.data.filter(|data| !data.is_null()) else {

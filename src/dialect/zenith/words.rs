@@ -142,10 +142,8 @@ impl Saying<'_> {
 
 /// What stands around data on a topic, for whoever is subscribed.
 pub(super) fn envelope(controller: &str, topic: &str) -> Envelope {
-    let members = vec![
-        ("Controller".into(), Value::text(controller)),
-        ("Topic".into(), Value::text(topic)),
-    ];
+    let members =
+        vec![("Controller".into(), Value::text(controller)), ("Topic".into(), Value::text(topic))];
     Envelope { members, key: "Data".into() }
 }
 
@@ -262,7 +260,10 @@ mod tests {
                 Saying { transaction: Some(&seven), data: Some(&data), ..saying },
                 r#""TransactionID":7,"Data":{"Last":10}"#,
             ),
-            (Saying { action: Some(SUB), confirm: true, ..saying }, r#""Action":"Sub","Confirm":true"#),
+            (
+                Saying { action: Some(SUB), confirm: true, ..saying },
+                r#""Action":"Sub","Confirm":true"#,
+            ),
             (Saying { action: Some(UNSUB), ..saying }, r#""Action":"Unsub""#),
         ];
         for (saying, rest) in cases {
