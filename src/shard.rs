@@ -477,7 +477,7 @@ impl Shard {
 
     fn answered(&mut self, ack: Ack, answer: Answer, now: Now) {
         let Some((session, mut around)) = self.session(ack.slot, now) else { return };
-        session.answered(ack.ticket, ack.part, answer);
+        session.answered(ack.ticket, ack.part, answer, &mut around);
         session.acked(ack.ticket);
         session.settle(&mut around);
         self.go_on(ack.slot, now);

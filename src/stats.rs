@@ -110,6 +110,9 @@ counters! {
     windows_refused,
     /// Whole WebSocket messages received.
     messages_received,
+    /// Messages of clients that are not valid, or not allowed, in a dialect that does not answer
+    /// these.
+    messages_ignored,
     /// RFC 6455 violations by peers.
     violations,
     /// Clients closed for too many pings, pongs and empty messages in a second.

@@ -9,8 +9,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::error::{Error, Problem};
 use super::schema::{App, Config, Limits, Secret};
-use super::webhook;
-use super::zenith;
+use super::{broadcastt, webhook, zenith};
 use crate::limits::{MAX_CORES, WS_CONTROL_BYTES};
 
 const HOUR_MS: u64 = 3_600_000;
@@ -31,6 +30,7 @@ pub(super) fn check(config: &Config) -> Result<(), Error> {
     range("compression.min_bytes", compression.min_bytes as u64, 1..=GIB, " bytes")?;
     range("compression.windows_bytes", compression.windows_bytes as u64, 0..=64 * GIB, " bytes")?;
     check_pusher(config)?;
+    broadcastt::check(&config.broadcastt)?;
     check_token("console.token", &config.console.token)?;
     check_token("metrics.token", &config.metrics.token)?;
     check_routes(config)?;
@@ -168,6 +168,7 @@ fn check_app(app: &App, config: &Config) -> Result<(), Error> {
     for (index, hook) in app.webhooks.iter().enumerate() {
         webhook::check(hook).map_err(|error| error.under(&format!("webhooks[{index}]")))?;
     }
+    broadcastt::check_app(app)?;
     check_app_limits(app, config)
 }
 
@@ -292,7 +293,7 @@ fn is_path(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#".contains(&byte))
 }
 
-fn range(
+pub(super) fn range(
     key: &str,
     found: u64,
     accepted: RangeInclusive<u64>,

@@ -7,6 +7,7 @@
 //! There is one schema, the structs of `schema`; the format is chosen by the file's extension.
 //! A [`Config`] that this module hands out is checked: who uses one need not look again.
 
+mod broadcastt;
 mod check;
 mod env;
 mod error;
@@ -24,6 +25,7 @@ mod zenith;
 use std::net::SocketAddr;
 use std::path::Path;
 
+pub use broadcastt::Broadcastt;
 pub use env::Lookup;
 pub use error::{Error, Position, Problem};
 pub use model::Prepared;

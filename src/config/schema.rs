@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Deserializer};
 
+use super::broadcastt::Broadcastt;
 use super::model::Prepared;
 use super::pattern::Pattern;
 use super::size;
@@ -36,6 +37,8 @@ pub struct Config {
     pub compression: CompressionLimits,
     /// The Pusher dialect.
     pub pusher: Pusher,
+    /// The Broadcastt dialect.
+    pub broadcastt: Broadcastt,
     /// The Zenith dialect, if it is served.
     pub zenith: Option<Box<Zenith>>,
     /// The page for people.
@@ -67,6 +70,7 @@ impl Default for Config {
             timeouts: Timeouts::default(),
             compression: CompressionLimits::default(),
             pusher: Pusher::default(),
+            broadcastt: Broadcastt::default(),
             zenith: None,
             console: Console::default(),
             metrics: Metrics::default(),
@@ -506,6 +510,8 @@ pub enum Dialect {
     /// Pusher Channels, protocol 7.
     #[default]
     Pusher,
+    /// Broadcastt.
+    Broadcastt,
     /// Zenith, which has no applications: see [`Endpoint::Zenith`].
     #[serde(skip)]
     Zenith,

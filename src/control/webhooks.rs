@@ -59,7 +59,10 @@ impl Webhooks {
                     most: hook.queue_bytes,
                     batch_ms: hook.batch.then_some(hook.batch_ms),
                     body: match config.dialect {
-                        config::Dialect::Pusher | config::Dialect::Zenith => hooks::body,
+                        // The others have no webhooks.
+                        config::Dialect::Pusher
+                        | config::Dialect::Broadcastt
+                        | config::Dialect::Zenith => hooks::body,
                     },
                 }),
             }));
@@ -84,7 +87,8 @@ impl Webhooks {
     fn tell(&mut self, notice: &Notice, now_ms: u64) {
         let Some(ends) = self.ends.get(notice.app as usize) else { return };
         let event = match self.env.apps.get(notice.app).config.dialect {
-            config::Dialect::Pusher | config::Dialect::Zenith => hooks::event(notice),
+            config::Dialect::Pusher => hooks::event(notice),
+            config::Dialect::Broadcastt | config::Dialect::Zenith => None,
         };
         let Some((kind, event)) = event else { return };
         let channel = self.hasher.hash_one(&notice.channel);

@@ -5,6 +5,7 @@
 //! [`Action`]. It has two doors: WebSocket messages, and HTTP requests below its API path.
 
 mod apps;
+pub mod broadcastt;
 pub mod channels;
 pub mod pusher;
 pub mod zenith;
@@ -66,7 +67,8 @@ pub enum Action {
         /// What is published.
         event: Event,
     },
-    /// Ask the homes of channels. The reply to the HTTP request gets the answers.
+    /// Ask the homes of channels. The reply to the HTTP request gets the answers, and of a
+    /// WebSocket [`Connection::answered`].
     Ask {
         /// What is asked.
         query: Query,
@@ -238,6 +240,15 @@ pub trait Dialect: Sized {
     /// is sent, or none.
     fn told(&mut self, _context: &mut Context<'_>, _what: &Told) {}
 
+    /// Takes an answer to an [`Action::Ask`], with the part that was asked.
+    fn answered(&mut self, _context: &mut Context<'_>, _part: u16, _answer: Answer) {}
+
+    /// The session is about to close for a reason of its own: the dialect may say something before
+    /// that, and close in another way.
+    fn parting(&mut self, _context: &mut Context<'_>, closing: Closing) -> Closing {
+        closing
+    }
+
     /// Asks, in the dialect's words, a peer that has not answered a ping for a sign of life.
     fn nudge(&mut self, context: &mut Context<'_>);
 
@@ -355,6 +366,16 @@ macro_rules! table {
                 match self { $(Connection::$name(it) => it.told(cx, what),)* }
             }
 
+            /// See [`Dialect::answered`].
+            pub fn answered(&mut self, cx: &mut Context<'_>, part: u16, answer: Answer) {
+                match self { $(Connection::$name(it) => it.answered(cx, part, answer),)* }
+            }
+
+            /// See [`Dialect::parting`].
+            pub fn parting(&mut self, cx: &mut Context<'_>, closing: Closing) -> Closing {
+                match self { $(Connection::$name(it) => it.parting(cx, closing),)* }
+            }
+
             /// See [`Dialect::nudge`].
             pub fn nudge(&mut self, cx: &mut Context<'_>) {
                 match self { $(Connection::$name(it) => it.nudge(cx),)* }
@@ -424,7 +445,7 @@ macro_rules! table {
     };
 }
 
-table! { Pusher in pusher, Zenith in zenith }
+table! { Pusher in pusher, Broadcastt in broadcastt, Zenith in zenith }
 
 /// Answers a plain HTTP request at the endpoint of the Zenith dialect.
 pub fn zenith_request(context: &mut Context<'_>, request: &mut http::Request<'_>) -> Answered {

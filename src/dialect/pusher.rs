@@ -5,7 +5,8 @@ mod words;
 
 use super::channels::signature::{self, Rules};
 use super::channels::vendor::{
-    BadEvent, Codes, Kind, Mistake, Refusal, Sayings, Target, USER, Vendor, decoded,
+    BadEvent, Choices, Codes, Kind, Mistake, Refusal, Response, Sayings, Target, USER, Vendor,
+    decoded,
 };
 use super::{Closing, Env, Heartbeat, Opening, channels};
 use crate::config::{self, DuplicateSubscribe};
@@ -66,7 +67,16 @@ impl Vendor for Pusher {
     const OWN_EVENTS: [&'static str; 2] = ["pusher:", "pusher_internal:"];
     const CODES: Codes = CODES;
     const SIGNING: Rules = signature::LENIENT;
-    const BINARY_MESSAGES: u8 = 3;
+    const CHOICES: Choices = Choices {
+        binary_messages: 3,
+        refusals_count: true,
+        refuses_paths_early: false,
+        bare_batch: false,
+        publish_asks: true,
+        counts_presence: false,
+        checks_names: false,
+        foreign_key: 401,
+    };
     const PING: Option<&'static [u8]> = Some(words::PING);
     const PONG: &'static [u8] = words::PONG;
 
@@ -91,12 +101,12 @@ impl Vendor for Pusher {
         refused.then(|| words::error(Some(closing.code), &closing.reason))
     }
 
-    fn mistake(mistake: &Mistake<'_>) -> Option<Vec<u8>> {
+    fn mistake(mistake: &Mistake<'_>) -> Response {
         let code = match mistake {
             Mistake::Event(BadEvent::Off | BadEvent::LongData | BadEvent::TooMany) => Some(4301),
             _ => None,
         };
-        Some(words::error(code, &text_of(mistake)))
+        Response::Say(words::error(code, &text_of(mistake)))
     }
 
     fn subscribed(name: &str, data: &[u8]) -> Vec<u8> {

@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn a_picture_is_a_reply_and_comes_before_what_follows() {
-        let socket = Socket::new(Endpoint::Echo, None, 0);
+        let socket = Socket::new(Endpoint::Echo, None, None, 0);
         let mut session = Session {
             stage: Stage::Socket(socket),
             queue: Queue::default(),

@@ -4,6 +4,7 @@
 //! Nothing here fails: what a peer does wrong becomes an answer in the queue and an [`Ending`].
 
 mod broadcast;
+mod flood;
 mod queue;
 mod request;
 mod socket;
@@ -269,10 +270,19 @@ impl Session {
         }
     }
 
-    /// One answer to part `part` of request `ticket`.
-    pub fn answered(&mut self, ticket: u32, part: u16, answer: Answer) {
-        if let Stage::Http(requests) = &mut self.stage {
-            requests.answered(ticket, part, answer);
+    /// One answer to part `part` of request `ticket`, or of what the dialect asked.
+    pub fn answered(
+        &mut self,
+        ticket: u32,
+        part: u16,
+        answer: Answer,
+        around: &mut Surroundings<'_>,
+    ) {
+        match &mut self.stage {
+            Stage::Http(requests) => requests.answered(ticket, part, answer),
+            Stage::Socket(_) => self.with_socket(around, |socket, out, around| {
+                socket.answered(part, answer, out, around)
+            }),
         }
     }
 

@@ -1,11 +1,12 @@
 //! The WebSocket stage: messages in and out, the closing handshake, heartbeats.
 
 use super::broadcast;
+use super::flood::Flood;
 use super::{After, Ending, Surroundings, context};
 use crate::codec::Format;
 use crate::dialect::{Action, Closing, Connection, Context, Env, Heartbeat, JoinOutcome, Why};
 use crate::gateway;
-use crate::hub::{ConnId, Told};
+use crate::hub::{Answer, ConnId, Told};
 use crate::mem::{Frozen, Handle};
 use crate::model::spec::OnInvalid;
 use crate::model::{Form, Invalid, Rules};
@@ -29,31 +30,11 @@ pub(super) struct Socket {
     begun: u32,
     closing: Handshake,
     beat: Beat,
-    /// When the sign of life that was asked for is missed.
-    missed: Deadline,
+    /// The low bits of when the sign of life that was asked for is missed.
+    missed: u32,
     flood: Flood,
     /// What messages have to look like, if the route says so.
     rules: Option<Arc<Rules>>,
-}
-
-/// Counts what costs a peer next to nothing to send: pings, pongs and empty messages.
-#[derive(Default)]
-struct Flood {
-    /// The low bits of the second in which was counted last.
-    second: u16,
-    frames: u16,
-}
-
-impl Flood {
-    /// Counts one more; true when that is more than a second may bring.
-    fn is_over(&mut self, around: &Surroundings<'_>) -> bool {
-        let second = (around.now.ms / 1000) as u16;
-        if second != self.second {
-            *self = Flood { second, frames: 0 };
-        }
-        self.frames = self.frames.saturating_add(1);
-        self.frames > around.env.config.limits.control_frames_per_s
-    }
 }
 
 const LATE: Closing = Closing::new(close::POLICY, "the message took too long to arrive");
@@ -92,7 +73,7 @@ impl Socket {
             begun: 0,
             closing: Handshake::Open,
             beat: Beat::None,
-            missed: Deadline::NEVER,
+            missed: 0,
             flood: Flood::default(),
             rules,
         }
@@ -116,6 +97,7 @@ impl Socket {
         let is_open = self.is_open();
         let (taken, event) = self.reader.next(Role::Server, &limits, input);
         let mut wanted = None;
+        let mut flooded = false;
         let after = match event {
             Event::Need => {
                 self.time_message(deadline, around);
@@ -126,7 +108,7 @@ impl Socket {
                 if self.flood.is_over(around) =>
             {
                 around.counters.control_floods.add(1);
-                wanted = Some(FLOOD);
+                flooded = true;
                 After::Again
             }
             Event::Message { kind, compressed, payload } => {
@@ -163,6 +145,9 @@ impl Socket {
             }
             Event::Violation(violation) => self.violated(violation, out, around),
         };
+        if flooded {
+            wanted = Some(self.parting(FLOOD, out, around));
+        }
         if let Some(closing) = wanted {
             self.close(&closing, out);
             *deadline = around.now.plus_ms(around.env.config.timeouts.close_ms);
@@ -190,12 +175,14 @@ impl Socket {
         &mut self,
         violation: Violation,
         out: &mut Vec<u8>,
-        around: &Surroundings<'_>,
+        around: &mut Surroundings<'_>,
     ) -> After {
         around.counters.violations.add(1);
-        if self.closing.send() {
-            push_close(out, Some(violation.code()), violation.reason());
+        let mut closing = Closing::new(violation.code(), violation.reason());
+        if violation == Violation::TooBig {
+            closing = self.parting(closing, out, around);
         }
+        self.close(&closing, out);
         After::End(Ending::Flush)
     }
 
@@ -285,18 +272,45 @@ impl Socket {
         &mut self,
         why: Why,
         out: &mut Vec<u8>,
-        _around: &mut Surroundings<'_>,
+        around: &mut Surroundings<'_>,
     ) -> After {
         let closing = match &self.endpoint {
             Endpoint::Dialect(it) => it.closing(why),
             Endpoint::Echo | Endpoint::Refused => plain_closing(why),
         };
+        let closing = self.parting(closing, out, around);
         self.close(&closing, out);
         match why {
             // It will not be heard from soon: what is left of the queue goes out, and that is it.
             Why::Slow | Why::Silent => After::End(Ending::Flush),
             Why::Draining => After::Again,
         }
+    }
+
+    /// Has the dialect say what it says before this close, and how it closes.
+    fn parting(
+        &mut self,
+        closing: Closing,
+        out: &mut Vec<u8>,
+        around: &mut Surroundings<'_>,
+    ) -> Closing {
+        match &mut self.endpoint {
+            Endpoint::Dialect(it) if self.closing.may_send_data() => {
+                let channel = self.channel.as_deref_mut();
+                it.parting(&mut context(out, channel, &mut None, around), closing)
+            }
+            _ => closing,
+        }
+    }
+
+    pub(super) fn answered(
+        &mut self,
+        part: u16,
+        answer: Answer,
+        out: &mut Vec<u8>,
+        around: &mut Surroundings<'_>,
+    ) -> After {
+        self.tell(out, around, |it, context| it.answered(context, part, answer))
     }
 
     pub(super) fn joined(
@@ -386,16 +400,20 @@ impl Socket {
             }
             return After::Again;
         }
-        if self.beat != Beat::None && !self.missed.due(now) {
+        let left = self.missed.wrapping_sub(now.ms as u32) as i32;
+        let answer_ms = match self.beat {
+            Beat::None => answer_ms / 2,
             // The dialect had something to do; the peer still has time.
-            *deadline = self.missed.min(self.own_deadline());
-            return After::Again;
-        }
+            _ if left > 0 => {
+                *deadline = now.plus_ms(left as u64).min(self.own_deadline());
+                return After::Again;
+            }
+            _ => answer_ms.div_ceil(2),
+        };
         match self.beat {
             Beat::None => {
                 frame::push(out, Opcode::Ping, b"", None);
                 self.beat = Beat::Ping;
-                self.missed = now.plus_ms(answer_ms / 2);
             }
             Beat::Ping => {
                 let mut wanted = None;
@@ -404,14 +422,14 @@ impl Socket {
                     it.nudge(&mut context(out, channel, &mut wanted, around));
                 }
                 self.beat = Beat::Words;
-                self.missed = now.plus_ms(answer_ms.div_ceil(2));
             }
             Beat::Words => {
                 around.counters.timed_out.add(1);
                 return self.close_for(Why::Silent, out, around);
             }
         }
-        *deadline = self.missed.min(self.own_deadline());
+        self.missed = (now.ms + answer_ms) as u32;
+        *deadline = now.plus_ms(answer_ms).min(self.own_deadline());
         After::Again
     }
 

@@ -12,20 +12,21 @@ pub mod signature;
 mod users;
 pub mod vendor;
 
+use super::apps::PathError;
 use super::{
-    Answered, Closing, Context, Dialect, Env, Heartbeat, JoinOutcome, Opening, Reply, Why,
+    Answered, Closing, Context, Dialect, Env, Heartbeat, JoinOutcome, Opening, Refused, Reply, Why,
     freeze_text,
 };
 use crate::codec::json::push_content;
 use crate::http;
-use crate::hub::{ConnId, Welcome};
+use crate::hub::{Answer, ConnId, Welcome};
 use crate::mem::{Frozen, Slot};
 use crate::time::{Deadline, Now};
 use crate::ws;
 use std::borrow::Cow;
 use std::marker::PhantomData;
 use users::Who;
-use vendor::{Kind, Mistake, Refusal, Vendor};
+use vendor::{Kind, Mistake, Refusal, Response, Vendor};
 
 /// Answers of error that one connection gets in a second; one more and it is closed.
 const ERRORS_PER_SECOND: u8 = 10;
@@ -49,6 +50,14 @@ pub struct Connection<V> {
 }
 
 impl<V: Vendor> Dialect for Connection<V> {
+    fn subprotocol<'a>(env: &Env, opening: &Opening<'a>) -> Result<Option<&'a str>, Refused> {
+        let nowhere = env.app_of_socket(opening.path) == Err(PathError::NoSuchPath);
+        match nowhere && V::CHOICES.refuses_paths_early {
+            true => Err(Refused { status: 404, text: "nothing is served at this path".into() }),
+            false => Ok(None),
+        }
+    }
+
     fn open(context: &mut Context<'_>, opening: &Opening<'_>) -> Option<Connection<V>> {
         match admit::<V>(context, opening) {
             Ok(app) => {
@@ -69,7 +78,7 @@ impl<V: Vendor> Dialect for Connection<V> {
             ws::Kind::Text => commands::text(self, context, payload),
             ws::Kind::Binary => {
                 self.binaries = self.binaries.saturating_add(1);
-                if self.binaries > V::BINARY_MESSAGES {
+                if self.binaries > V::CHOICES.binary_messages {
                     context.close(Closing::new(1003, "Binary messages are not supported"));
                 } else {
                     self.mistake(context, Mistake::Binary);
@@ -94,8 +103,12 @@ impl<V: Vendor> Dialect for Connection<V> {
             JoinOutcome::Already if !V::again(app) => {
                 self.mistake(context, Mistake::Subscribed(name));
             }
+            JoinOutcome::Already if kind == Kind::Presence => self.ask_roster(context, name),
             JoinOutcome::Already => context.send_text(&V::subscribed(name, b"{}")),
             JoinOutcome::Joined(welcome) => {
+                if kind != Kind::Public && V::infers_channel(context.env) {
+                    self.who().closed.push(name.to_owned());
+                }
                 welcome_to::<V>(context, name, welcome.unwrap_or_default());
             }
             JoinOutcome::Full => {
@@ -113,6 +126,22 @@ impl<V: Vendor> Dialect for Connection<V> {
 
     fn not_subscribed(&mut self, context: &mut Context<'_>, name: &str) {
         self.mistake(context, Mistake::NotSubscribed(name));
+    }
+
+    fn answered(&mut self, context: &mut Context<'_>, part: u16, answer: Answer) {
+        let name = self.who.as_mut().and_then(|who| who.asked.remove(&part));
+        let (Some(name), Answer::Users(users)) = (name, answer) else { return };
+        if self.who().present.contains_key(&name) {
+            context.send_text(&V::subscribed(&name, &V::roster(&users)));
+        }
+    }
+
+    fn parting(&mut self, context: &mut Context<'_>, closing: Closing) -> Closing {
+        let closing = V::translate(closing);
+        if let Some(text) = V::before_close(&closing, false) {
+            context.send_text(&text);
+        }
+        closing
     }
 
     fn nudge(&mut self, context: &mut Context<'_>) {
@@ -238,15 +267,26 @@ impl<V: Vendor> Connection<V> {
 
     /// Answers a mistake that does not close the connection, up to a bound in each second.
     fn mistake(&mut self, context: &mut Context<'_>, mistake: Mistake<'_>) {
-        self.report(context, V::mistake(&mistake));
+        match V::mistake(&mistake) {
+            Response::Say(text) => self.report(context, Some(&text)),
+            Response::Count => {
+                ignored(context);
+                self.report(context, None);
+            }
+            Response::Ignore => ignored(context),
+        }
     }
 
     /// Refuses one subscription.
     fn refuse(&mut self, context: &mut Context<'_>, name: &str, refusal: Refusal<'_>) {
-        self.report(context, Some(V::refused(name, &refusal)));
+        let text = V::refused(name, &refusal);
+        match V::CHOICES.refusals_count {
+            true => self.report(context, Some(&text)),
+            false => context.send_text(&text),
+        }
     }
 
-    fn report(&mut self, context: &mut Context<'_>, text: Option<Vec<u8>>) {
+    fn report(&mut self, context: &mut Context<'_>, text: Option<&[u8]>) {
         let second = (context.now.ms / 1000) as u16;
         if second != self.error_second {
             self.error_second = second;
@@ -256,14 +296,20 @@ impl<V: Vendor> Connection<V> {
         if self.errors > ERRORS_PER_SECOND {
             end::<V>(context, V::CODES.too_many_errors, false);
         } else if let Some(text) = text {
-            context.send_text(&text);
+            context.send_text(text);
         }
+    }
+}
+
+/// Counts a message that nothing is done about.
+fn ignored(context: &Context<'_>) {
+    if let Some(counters) = context.env.counters.get(usize::from(context.conn.core)) {
+        counters.messages_ignored.add(1);
     }
 }
 
 /// The checks on a new connection, the cheapest and least telling first.
 fn admit<V: Vendor>(context: &Context<'_>, opening: &Opening<'_>) -> Result<u32, Closing> {
-    use super::apps::PathError;
     let env = context.env;
     let number = env.app_of_socket(opening.path);
     if number == Err(PathError::NoSuchPath) {

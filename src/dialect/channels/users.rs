@@ -5,9 +5,12 @@ use super::vendor::{Mistake, USER, Vendor};
 use super::{Connection, channel, end};
 use crate::codec::raw::Members;
 use crate::config::AppLimits;
-use crate::hub::{Member, Wish};
+use crate::hub::{Member, Query, Wish};
 use std::borrow::Cow;
 use std::collections::HashMap;
+
+/// Questions about members that one client may have under way.
+const QUESTIONS: usize = 64;
 
 /// Who a client is, if it has said so.
 #[derive(Debug, Default)]
@@ -15,6 +18,11 @@ pub(super) struct Who {
     pub(super) user: Option<User>,
     /// Its user id in each presence channel.
     pub(super) present: HashMap<String, String>,
+    /// The private and presence channels that it is in, where it need not name them.
+    pub(super) closed: Vec<String>,
+    /// Presence channels of which the members are asked, by the number of the question.
+    pub(super) asked: HashMap<u16, String>,
+    questions: u16,
 }
 
 /// A user who has signed in on one connection.
@@ -93,7 +101,7 @@ pub(super) fn sign_in<V: Vendor>(
     let env = context.env;
     let limits = &env.apps.get(conn.app).config.limits;
     let signed = [b"::user::".as_slice(), user_data.as_bytes()];
-    let id = match read_user(user_data, limits.user_id_length) {
+    let id = match read_user::<V>(user_data, limits.user_id_length) {
         Some(user) if conn.is_signed(context, auth, &signed) => user,
         _ => return end::<V>(context, V::CODES.sign_in, true),
     };
@@ -116,10 +124,10 @@ pub(super) fn sign_in<V: Vendor>(
 
 /// A user's data must have an `id` that is a string, which client libraries insist on, and one that
 /// can stand in a channel's name.
-fn read_user(data: &str, most: usize) -> Option<Identity> {
+fn read_user<V: Vendor>(data: &str, most: usize) -> Option<Identity> {
     let members = Members::read(data)?;
     let id = members.text("id")?.into_owned();
-    channel::check(&id, most).ok()?;
+    channel::check::<V>(&id, most).ok()?;
     Some(Identity { id, info: members.raw("user_info").map(str::to_owned) })
 }
 
@@ -136,6 +144,29 @@ impl<V: Vendor> Connection<V> {
     pub(super) fn absent(&mut self, name: &str) {
         if let Some(who) = &mut self.who {
             who.present.remove(name);
+            who.closed.retain(|other| other != name);
+        }
+    }
+
+    /// Asks for the members of a presence channel that the client is in.
+    pub(super) fn ask_roster(&mut self, context: &mut Context<'_>, name: &str) {
+        let app = self.app;
+        let who = self.who();
+        if who.asked.len() >= QUESTIONS {
+            return self.mistake(context, Mistake::Subscribed(name));
+        }
+        who.questions = who.questions.wrapping_add(1);
+        let part = who.questions;
+        who.asked.insert(part, name.to_owned());
+        let query = Query::Users { app, name: name.into() };
+        context.actions.push(Action::Ask { query, part });
+    }
+
+    /// The one private or presence channel that the client is in.
+    pub(super) fn only_channel(&self) -> Option<&str> {
+        match &self.who.as_ref()?.closed[..] {
+            [name] => Some(name),
+            _ => None,
         }
     }
 
@@ -220,7 +251,7 @@ mod tests {
 
     #[test]
     fn a_user_who_signs_in_has_a_string_for_an_id() {
-        let id = |data| read_user(data, 10).map(|user| user.id);
+        let id = |data| read_user::<Pusher>(data, 10).map(|user| user.id);
         assert_eq!(id(r#"{"id":"ada"}"#).as_deref(), Some("ada"));
         for bad in
             [r#"{"id":1}"#, r#"{"id":""}"#, "{}", r#"{"id":"a b"}"#, r#"{"id":"12345678901"}"#]

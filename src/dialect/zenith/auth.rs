@@ -149,9 +149,9 @@ impl Identity {
             .map_or(REST_MOST_S, |end| end.saturating_sub(now.unix_s).min(REST_MOST_S));
         let rest = format!("{:02}:{:02}:{:02}.0", rest / 3600, rest / 60 % 60, rest % 60);
         add("ExpiresIn", Value::text(&rest));
-        let granted =
-            |scope: &&Box<str>| secure || !secure_scopes.iter().any(|it| **it == ***scope);
-        let scopes = person.scopes.iter().filter(granted).map(|scope| Value::text(scope));
+        let granted = |scope: &str| secure || !secure_scopes.iter().any(|it| it == scope);
+        let scopes = person.scopes.iter().filter(|scope| granted(scope));
+        let scopes = scopes.map(|scope| Value::text(scope));
         add("Scope", Value::Array(scopes.collect()));
         Value::Map(members)
     }
