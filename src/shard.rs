@@ -470,7 +470,7 @@ impl Shard {
         around: &mut Surroundings<'_>,
     ) {
         if let JoinOutcome::Joined(Some(Welcome { picture: Some(picture), .. })) = &outcome {
-            session.show(picture, around.codecs, around.now.ms);
+            session.show(picture, around);
         }
         session.joined(name, outcome, around);
     }

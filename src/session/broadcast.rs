@@ -1,9 +1,11 @@
 //! What many peers are given, on its way into one queue: in the format and the compressed form that
 //! the peer takes, each wrapped once on a core.
 
-use super::{Ending, Full, Session, Stage};
+use super::{Ending, Full, Session, Stage, Surroundings};
 use crate::codec::Format;
+use crate::dialect::Why;
 use crate::hub::{Event, Forms, Squeezed};
+use crate::limits::REPLY_BYTES;
 use crate::mem::{Frozen, Handle};
 use crate::ws::output::{BITS, Codecs};
 use std::sync::Arc;
@@ -110,8 +112,9 @@ impl Session {
         }
     }
 
-    /// Queues the picture of a channel as a reply, in the form that this peer takes.
-    pub fn show(&mut self, picture: &Forms, codecs: &mut Codecs, now_ms: u64) {
+    /// Queues the picture of a channel as a reply, in the form that this peer takes. A peer that
+    /// has asked for more of them than may wait is closed, whatever the policy for slow consumers.
+    pub fn show(&mut self, picture: &Forms, around: &mut Surroundings<'_>) {
         let format = self.stage.format();
         let Stage::Socket(socket) = &mut self.stage else { return };
         if self.ending != Ending::Open || !socket.is_open() {
@@ -121,23 +124,31 @@ impl Session {
         if form.plain.is_empty() {
             return;
         }
+        if self.queue.replies() + form.plain.len() > REPLY_BYTES {
+            around.counters.slow_consumer_closed.add(1);
+            return self.close_for(Why::Slow, around);
+        }
         let frame = match socket.compresses() {
-            true => socket.squeezed(&mut form, codecs),
+            true => socket.squeezed(&mut form, around.codecs),
             false => form.plain,
         };
-        self.queue.push_reply(&frame, now_ms);
+        self.queue.push_reply(&frame, around.now.ms);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::Queue;
     use super::super::socket::{Endpoint, Socket};
     use super::*;
+    use crate::codec::json::Scratch;
     use crate::codec::{Envelope, Value};
-    use crate::hub::Retain;
-    use crate::time::Deadline;
-    use std::net::IpAddr;
+    use crate::config::Config;
+    use crate::dialect::{Action, Env};
+    use crate::hub::{ConnId, Retain};
+    use crate::mem::Slot;
+    use crate::stats::Counters;
+    use crate::time::Now;
+    use std::net::SocketAddr;
 
     fn event(compresses: bool) -> Event {
         let envelope = Envelope { members: Vec::new(), key: "Data".into() };
@@ -177,44 +188,94 @@ mod tests {
         assert_eq!(form.plain[0], 0x82);
     }
 
+    /// What a session works with, on a core where nothing else is.
+    struct Core {
+        env: Env,
+        json: Scratch,
+        codecs: Codecs,
+        counters: Counters,
+        shared: Vec<Handle>,
+        actions: Vec<Action>,
+    }
+
+    impl Core {
+        fn new() -> Core {
+            Core {
+                env: Env::new(Config::demo(), 1),
+                json: Scratch::default(),
+                codecs: Codecs::new(0),
+                counters: Counters::default(),
+                shared: Vec::new(),
+                actions: Vec::new(),
+            }
+        }
+
+        fn around(&mut self) -> Surroundings<'_> {
+            Surroundings {
+                now: Now { ms: 1, unix_s: 1 },
+                conn: ConnId { core: 0, slot: Slot { index: 0, generation: 1 } },
+                peer: SocketAddr::from(([127, 0, 0, 1], 1)),
+                env: &self.env,
+                json: &mut self.json,
+                codecs: &mut self.codecs,
+                shared: &mut self.shared,
+                actions: &mut self.actions,
+                counters: &self.counters,
+                draining: false,
+                congested: false,
+            }
+        }
+
+        /// A WebSocket, whose endpoint takes JSON.
+        fn session(&self) -> Session {
+            let peer = SocketAddr::from(([127, 0, 0, 1], 1));
+            let mut session = Session::new(peer, Now { ms: 1, unix_s: 1 }, &self.env);
+            session.stage = Stage::Socket(Socket::new(Endpoint::Echo, None, 0));
+            session
+        }
+    }
+
     #[test]
     fn a_picture_is_a_reply_and_comes_before_what_follows() {
-        let socket = Socket::new(Endpoint::Echo, None, None, 0);
-        let mut session = Session {
-            stage: Stage::Socket(socket),
-            queue: Queue::default(),
-            held: Vec::new(),
-            paused: false,
-            eof: false,
-            ending: Ending::Open,
-            listed: false,
-            counted_fresh: false,
-            waits: false,
-            deadline: Deadline::NEVER,
-            ip: IpAddr::from([127, 0, 0, 1]),
-            port: 1,
-        };
+        let mut core = Core::new();
+        let mut session = core.session();
         let event = event(false);
         let forms = event.forms.as_ref().expect("forms");
-        let mut codecs = Codecs::new(0);
-        session.show(forms, &mut codecs, 0);
+        session.show(forms, &mut core.around());
         let bytes = forms.form(Format::Json).len();
         assert_eq!(session.queue.replies(), bytes);
         assert!(session.queue.has_room(1, 1), "it is no broadcast");
-        let deliver = |session: &mut Session, codecs: &mut Codecs, bound| {
-            session.deliver(&mut Broadcast::new(&event), codecs, bound, 0)
+        let deliver = |session: &mut Session, core: &mut Core, event: &Event, bound| {
+            session.deliver(&mut Broadcast::new(event), &mut core.codecs, bound, 0)
         };
-        assert_eq!(deliver(&mut session, &mut codecs, bytes - 1), Err(Full));
-        assert_eq!(deliver(&mut session, &mut codecs, bytes), Ok(()));
+        assert_eq!(deliver(&mut session, &mut core, &event, bytes - 1), Err(Full));
+        assert_eq!(deliver(&mut session, &mut core, &event, bytes), Ok(()));
         let batch = session.take_batch().expect("a batch");
-        assert_eq!(
-            batch.iter().map(|it| it.as_ptr()).collect::<Vec<_>>(),
-            [forms.form(Format::Json).as_ptr(), forms.form(Format::Json).as_ptr()]
-        );
+        let at = forms.form(Format::Json).as_ptr();
+        assert_eq!(batch.iter().map(|it| it.as_ptr()).collect::<Vec<_>>(), [at, at]);
         // What has no form is not sent.
         let none = Event { forms: Some(Arc::new(Forms::clear())), ..Event::default() };
-        session.show(none.forms.as_ref().expect("forms"), &mut codecs, 0);
-        assert_eq!(session.deliver(&mut Broadcast::new(&none), &mut codecs, 0, 0), Ok(()));
+        session.show(none.forms.as_ref().expect("forms"), &mut core.around());
+        assert_eq!(deliver(&mut session, &mut core, &none, 0), Ok(()));
         assert!(session.queue.take_batch().is_none());
+    }
+
+    #[test]
+    fn pictures_that_wait_are_bounded() {
+        let mut core = Core::new();
+        let mut session = core.session();
+        let event = event(false);
+        let forms = event.forms.as_ref().expect("forms");
+        let bytes = forms.form(Format::Json).len();
+        let most = Handle::new(Frozen::new(&vec![0; 1 << 20]));
+        let rest = Handle::new(Frozen::new(&vec![0; (1 << 20) - bytes]));
+        (1..REPLY_BYTES >> 20).for_each(|_| session.queue.push_reply(&most, 0));
+        session.queue.push_reply(&rest, 0);
+        session.show(forms, &mut core.around());
+        assert_eq!(session.queue.replies(), REPLY_BYTES);
+        assert!(session.is_open_socket());
+        session.show(forms, &mut core.around());
+        assert!(!session.is_open_socket());
+        assert_eq!(core.counters.slow_consumer_closed.get(), 1);
     }
 }

@@ -511,15 +511,19 @@ fn plain(value: &Value, format: Format) -> Value {
     }
 }
 
+/// What a format keeps of a value.
+fn kept(value: &Value, format: Format) -> Value {
+    if format == Format::Json { value.clone() } else { plain(value, format) }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
     #[test]
     fn what_is_written_is_read(value in maps(values())) {
-        prop_assert_eq!(read(Format::Json, &written(Format::Json, &value)), Ok(value.clone()));
-        for format in [Format::Bson, Format::MsgPack] {
+        for format in Format::ALL {
             let back = read(format, &written(format, &value));
-            prop_assert_eq!(back, Ok(plain(&value, format)));
+            prop_assert_eq!(back, Ok(kept(&value, format)));
         }
     }
 
@@ -536,12 +540,33 @@ proptest! {
     }
 
     #[test]
+    fn what_has_gone_wrong_on_the_way_is_read_or_refused(
+        which in 0..5_usize,
+        wrong in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+    ) {
+        let name = ["sub", "rpc", "data", "arrayData", "error"][which];
+        for (format, label) in Format::ALL.into_iter().zip(["json", "bson", "msgpack"]) {
+            let mut bytes = fixture(name, label);
+            for (at, byte) in &wrong {
+                let at = at.index(bytes.len());
+                bytes[at] = *byte;
+            }
+            if let Ok(value) = read(format, &bytes) {
+                prop_assert_eq!(value.check(), Ok(()));
+                for other in Format::ALL {
+                    let back = read(other, &written(other, &value));
+                    prop_assert_eq!(back, Ok(kept(&value, other)));
+                }
+            }
+        }
+    }
+
+    #[test]
     fn anything_is_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
         for format in Format::ALL {
             if let Ok(value) = read(format, &bytes) {
                 let back = read(format, &written(format, &value));
-                let kept = if format == Format::Json { value } else { plain(&value, format) };
-                prop_assert_eq!(back, Ok(kept));
+                prop_assert_eq!(back, Ok(kept(&value, format)));
             }
         }
     }
