@@ -230,7 +230,7 @@ mod tests {
         fn session(&self) -> Session {
             let peer = SocketAddr::from(([127, 0, 0, 1], 1));
             let mut session = Session::new(peer, Now { ms: 1, unix_s: 1 }, &self.env);
-            session.stage = Stage::Socket(Socket::new(Endpoint::Echo, None, 0));
+            session.stage = Stage::Socket(Socket::new(Endpoint::Echo, None, None, 0));
             session
         }
     }

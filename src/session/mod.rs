@@ -6,6 +6,7 @@
 mod broadcast;
 mod flood;
 mod queue;
+mod recipient;
 mod request;
 mod socket;
 pub mod upgrade;

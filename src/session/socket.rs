@@ -2,20 +2,17 @@
 
 use super::broadcast;
 use super::flood::Flood;
+use super::recipient::Recipient;
 use super::{After, Ending, Surroundings, context};
 use crate::codec::Format;
 use crate::dialect::{Action, Closing, Connection, Context, Env, Heartbeat, JoinOutcome, Why};
-use crate::gateway;
 use crate::hub::{Answer, ConnId, Told};
 use crate::mem::{Frozen, Handle};
-use crate::model::spec::OnInvalid;
-use crate::model::{Form, Invalid, Rules};
+use crate::model::Rules;
 use crate::time::{Deadline, Now};
 use crate::ws::close::{self, Handshake};
-use crate::ws::deflate::InflateError;
-use crate::ws::output::{Channel, Codecs, Output};
+use crate::ws::output::{Channel, Codecs};
 use crate::ws::{self, Event, Kind, Opcode, Role, Violation, frame};
-use std::borrow::Cow;
 use std::sync::Arc;
 
 /// One WebSocket.
@@ -30,8 +27,6 @@ pub(super) struct Socket {
     begun: u32,
     closing: Handshake,
     beat: Beat,
-    /// The low bits of when the sign of life that was asked for is missed.
-    missed: u32,
     flood: Flood,
     /// What messages have to look like, if the route says so.
     rules: Option<Arc<Rules>>,
@@ -73,7 +68,6 @@ impl Socket {
             begun: 0,
             closing: Handshake::Open,
             beat: Beat::None,
-            missed: 0,
             flood: Flood::default(),
             rules,
         }
@@ -400,16 +394,17 @@ impl Socket {
             }
             return After::Again;
         }
-        let left = self.missed.wrapping_sub(now.ms as u32) as i32;
-        let answer_ms = match self.beat {
-            Beat::None => answer_ms / 2,
-            // The dialect had something to do; the peer still has time.
-            _ if left > 0 => {
-                *deadline = now.plus_ms(left as u64).min(self.own_deadline());
-                return After::Again;
-            }
-            _ => answer_ms.div_ceil(2),
+        let (asked_ms, answer_ms) = match self.beat {
+            Beat::None => (0, answer_ms / 2),
+            Beat::Ping => (answer_ms / 2, answer_ms.div_ceil(2)),
+            Beat::Words => (answer_ms, 0),
         };
+        let missed = Deadline(heard_ms + silence_ms + asked_ms);
+        if !missed.due(now) {
+            // The dialect had something to do; the peer still has time.
+            *deadline = missed.min(self.own_deadline());
+            return After::Again;
+        }
         match self.beat {
             Beat::None => {
                 frame::push(out, Opcode::Ping, b"", None);
@@ -428,7 +423,6 @@ impl Socket {
                 return self.close_for(Why::Silent, out, around);
             }
         }
-        self.missed = (now.ms + answer_ms) as u32;
         *deadline = now.plus_ms(answer_ms).min(self.own_deadline());
         After::Again
     }
@@ -446,145 +440,6 @@ impl Socket {
         if let Some(channel) = &self.channel {
             channel.release(codecs);
         }
-    }
-}
-
-/// Who takes a message, apart from the reader that lends it.
-struct Recipient<'s> {
-    endpoint: &'s mut Endpoint,
-    channel: Option<&'s mut Channel>,
-    rules: Option<&'s Rules>,
-    wanted: &'s mut Option<Closing>,
-}
-
-impl Recipient<'_> {
-    /// Gives a message to the endpoint, if it is as it has to be.
-    fn give(
-        &mut self,
-        kind: Kind,
-        payload: &mut [u8],
-        out: &mut Vec<u8>,
-        around: &mut Surroundings<'_>,
-    ) {
-        let Some(rules) = self.rules else { return self.give_as_is(kind, payload, out, around) };
-        match rules.receive(form(kind), payload) {
-            Ok(passed) => {
-                around.counters.messages_lenient.add(passed.broken.into());
-                let kind = kind_of(passed.form);
-                match passed.payload {
-                    Cow::Owned(mut message) => self.give_as_is(kind, &mut message, out, around),
-                    Cow::Borrowed(part) => {
-                        // What was taken off stood in front.
-                        let from = payload.len() - part.len();
-                        self.give_as_is(kind, &mut payload[from..], out, around);
-                    }
-                }
-            }
-            Err(invalid) => self.refuse(&invalid, out, around),
-        }
-    }
-
-    /// A message is not as it has to be.
-    fn refuse(&mut self, invalid: &Invalid, out: &mut Vec<u8>, around: &mut Surroundings<'_>) {
-        around.counters.messages_invalid.add(1);
-        let code = if invalid.malformed { close::INVALID_DATA } else { close::POLICY };
-        match self.rules.map(Rules::on_invalid) {
-            None | Some(OnInvalid::Drop) => {}
-            Some(OnInvalid::Close) => {
-                let reason = Cow::Owned(invalid.reason.clone());
-                self.wanted.get_or_insert(Closing { code, reason });
-            }
-            Some(OnInvalid::Reply) => {
-                let answer = serde_json::json!({ "error": invalid.reason, "code": code });
-                let answer = answer.to_string();
-                self.output(out, around).message(Kind::Text, answer.as_bytes());
-            }
-        }
-    }
-
-    fn output<'o>(
-        &'o mut self,
-        out: &'o mut Vec<u8>,
-        around: &'o mut Surroundings<'_>,
-    ) -> Output<'o> {
-        match self.channel.as_deref_mut() {
-            Some(channel) => channel.output(out, around.codecs),
-            None => Output::plain(out),
-        }
-    }
-
-    /// Sends back a message, if the way back takes it.
-    fn echo(
-        &mut self,
-        kind: Kind,
-        payload: &[u8],
-        out: &mut Vec<u8>,
-        around: &mut Surroundings<'_>,
-    ) {
-        match self.rules.filter(|rules| rules.govern_sent()) {
-            None => gateway::echo(&mut self.output(out, around), kind, payload),
-            Some(rules) => match rules.send(form(kind), payload) {
-                Ok(passed) => {
-                    around.counters.messages_lenient.add(passed.broken.into());
-                    let kind = kind_of(passed.form);
-                    gateway::echo(&mut self.output(out, around), kind, &passed.payload);
-                }
-                Err(invalid) => self.refuse(&invalid, out, around),
-            },
-        }
-    }
-
-    fn give_as_is(
-        &mut self,
-        kind: Kind,
-        payload: &mut [u8],
-        out: &mut Vec<u8>,
-        around: &mut Surroundings<'_>,
-    ) {
-        match self.endpoint {
-            Endpoint::Echo => self.echo(kind, payload, out, around),
-            Endpoint::Dialect(it) => {
-                let channel = self.channel.as_deref_mut();
-                it.message(&mut context(out, channel, self.wanted, around), kind, payload);
-            }
-            Endpoint::Refused => {}
-        }
-    }
-
-    fn inflate_and_give(
-        &mut self,
-        kind: Kind,
-        payload: &[u8],
-        most: u64,
-        out: &mut Vec<u8>,
-        around: &mut Surroundings<'_>,
-    ) -> Result<(), Violation> {
-        let Some(channel) = &mut self.channel else { return Err(Violation::ReservedBits) };
-        let inflated = channel.inflate(payload, most, around.codecs);
-        let mut message = inflated.map_err(|error| match error {
-            InflateError::TooBig => Violation::TooBig,
-            InflateError::Invalid => Violation::NotDeflate,
-        })?;
-        if kind == Kind::Text && !ws::utf8::valid(&message) {
-            return Err(Violation::TextNotUtf8);
-        }
-        self.give(kind, &mut message, out, around);
-        around.codecs.give_back(message);
-        Ok(())
-    }
-}
-
-fn form(kind: Kind) -> Form {
-    match kind {
-        Kind::Text => Form::Text,
-        Kind::Binary => Form::Binary,
-    }
-}
-
-fn kind_of(form: Form) -> Kind {
-    match form {
-        Form::Text => Kind::Text,
-        Form::Binary => Kind::Binary,
     }
 }
 
