@@ -82,20 +82,6 @@ impl Default for Config {
     }
 }
 
-impl Config {
-    /// Where Zenith is configured it has a route, and where it has a route it is configured.
-    pub(super) fn complete(&mut self) {
-        let is_zenith = |route: &Route| route.endpoint == Endpoint::Zenith;
-        match (&self.zenith, self.routes.iter().any(is_zenith)) {
-            (None, true) => self.zenith = Some(Box::default()),
-            (Some(_), false) if !self.routes.is_empty() => {
-                self.routes.insert(0, Route::to(&["/Zenith", "/Zenith/*"], Endpoint::Zenith));
-            }
-            _ => {}
-        }
-    }
-}
-
 /// What happens to a connection that does not read as fast as it is written to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -348,7 +334,7 @@ impl Route {
     }
 
     /// Leads any of these paths to `endpoint`, without compression.
-    fn to(paths: &[&str], endpoint: Endpoint) -> Route {
+    pub(super) fn to(paths: &[&str], endpoint: Endpoint) -> Route {
         let condition = |path: &&str| Condition { path: Pattern::new(*path) };
         let when = paths.iter().map(condition).collect();
         let compression = Compression::Off;

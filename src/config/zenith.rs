@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use serde::Deserialize;
 
 use super::error::{Error, Problem};
-use super::schema::Secret;
+use super::schema::{Config, Endpoint, Route, Secret};
 use super::size;
 
 /// The Zenith dialect. Without this section nothing of it is served.
@@ -69,6 +69,20 @@ impl Default for Zenith {
             services: Vec::new(),
             feeds: Vec::new(),
             topics: Vec::new(),
+        }
+    }
+}
+
+impl Config {
+    /// Where Zenith is configured it has a route, and where it has a route it is configured.
+    pub(super) fn complete(&mut self) {
+        let is_zenith = |route: &Route| route.endpoint == Endpoint::Zenith;
+        match (&self.zenith, self.routes.iter().any(is_zenith)) {
+            (None, true) => self.zenith = Some(Box::default()),
+            (Some(_), false) if !self.routes.is_empty() => {
+                self.routes.insert(0, Route::to(&["/Zenith", "/Zenith/*"], Endpoint::Zenith));
+            }
+            _ => {}
         }
     }
 }

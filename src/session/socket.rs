@@ -145,8 +145,6 @@ impl Socket {
         if let Some(closing) = wanted {
             self.close(&closing, out);
             *deadline = around.now.plus_ms(around.env.config.timeouts.close_ms);
-        } else if is_open {
-            *deadline = (*deadline).min(self.own_deadline());
         }
         (taken, after)
     }
