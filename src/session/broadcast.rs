@@ -12,18 +12,18 @@ use std::sync::Arc;
 
 /// One event on one core: its forms, each wrapped once for all connections that take it.
 pub struct Broadcast<'e> {
-    plain: Form<'e>,
+    plain: Wrapped<'e>,
     formed: Option<Box<Formed<'e>>>,
 }
 
 /// An event in several formats.
 struct Formed<'e> {
     forms: &'e Forms,
-    wrapped: [Option<Form<'e>>; Format::ALL.len()],
+    wrapped: [Option<Wrapped<'e>>; Format::ALL.len()],
 }
 
 /// A frame and its compressed forms.
-pub(super) struct Form<'e> {
+pub(super) struct Wrapped<'e> {
     frame: &'e Frozen,
     shared: Option<&'e Squeezed>,
     pub(super) plain: Handle,
@@ -37,24 +37,24 @@ impl<'e> Broadcast<'e> {
             Box::new(Formed { forms, wrapped: [const { None }; Format::ALL.len()] })
         };
         Broadcast {
-            plain: Form::new(&event.frame, event.squeezed.as_deref()),
+            plain: Wrapped::new(&event.frame, event.squeezed.as_deref()),
             formed: event.forms.as_ref().map(formed),
         }
     }
 }
 
 impl<'e> Formed<'e> {
-    fn form(&mut self, format: Format) -> &mut Form<'e> {
+    fn form(&mut self, format: Format) -> &mut Wrapped<'e> {
         let forms = self.forms;
-        let wrap = || Form::new(forms.form(format), forms.squeezed(format));
+        let wrap = || Wrapped::new(forms.form(format), forms.squeezed(format));
         self.wrapped[format.index()].get_or_insert_with(wrap)
     }
 }
 
-impl<'e> Form<'e> {
-    fn new(frame: &'e Frozen, shared: Option<&'e Squeezed>) -> Form<'e> {
+impl<'e> Wrapped<'e> {
+    fn new(frame: &'e Frozen, shared: Option<&'e Squeezed>) -> Wrapped<'e> {
         let plain = Handle::new(frame.clone());
-        Form { frame, shared, plain, squeezed: [const { None }; BITS] }
+        Wrapped { frame, shared, plain, squeezed: [const { None }; BITS] }
     }
 
     /// The form that is compressed for peers with a window of `bits`.
@@ -120,7 +120,7 @@ impl Session {
         if self.ending != Ending::Open || !socket.is_open() {
             return;
         }
-        let mut form = Form::new(picture.form(format), picture.squeezed(format));
+        let mut form = Wrapped::new(picture.form(format), picture.squeezed(format));
         if form.plain.is_empty() {
             return;
         }
@@ -230,7 +230,7 @@ mod tests {
         fn session(&self) -> Session {
             let peer = SocketAddr::from(([127, 0, 0, 1], 1));
             let mut session = Session::new(peer, Now { ms: 1, unix_s: 1 }, &self.env);
-            session.stage = Stage::Socket(Socket::new(Endpoint::Echo, None, 0));
+            session.stage = Stage::Socket(Socket::new(Endpoint::Echo, None, None, 0));
             session
         }
     }

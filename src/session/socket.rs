@@ -1,6 +1,6 @@
 //! The WebSocket stage: messages in and out, the closing handshake, heartbeats.
 
-use super::broadcast::Form;
+use super::broadcast::Wrapped;
 use super::{After, Ending, Surroundings, context};
 use crate::codec::Format;
 use crate::dialect::{Closing, Connection, Context, Env, Heartbeat, JoinOutcome, Why};
@@ -227,7 +227,7 @@ impl Socket {
     }
 
     /// A frame for many in the compressed form that was agreed on.
-    pub(super) fn squeezed(&mut self, form: &mut Form<'_>, codecs: &mut Codecs) -> Handle {
+    pub(super) fn squeezed(&mut self, form: &mut Wrapped<'_>, codecs: &mut Codecs) -> Handle {
         let plain = &form.plain;
         let Some(channel) = &mut self.channel else { return plain.clone() };
         if plain.len() < channel.least() {
