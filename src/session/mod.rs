@@ -175,7 +175,9 @@ impl Session {
             Stage::Http(requests) => requests.step(input, &mut out, &mut self.deadline, around),
             Stage::Socket(socket) => socket.step(input, &mut out, &mut self.deadline, around),
         };
-        if let Stage::Socket(socket) = &self.stage {
+        if let Stage::Socket(socket) = &self.stage
+            && socket.is_open()
+        {
             self.deadline = self.deadline.min(socket.own_deadline());
         }
         self.queue.close_tail(out, around.now.ms);

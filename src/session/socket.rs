@@ -1,6 +1,5 @@
 //! The WebSocket stage: messages in and out, the closing handshake, heartbeats.
 
-use super::broadcast;
 use super::flood::Flood;
 use super::recipient::Recipient;
 use super::{After, Ending, Surroundings, context};
@@ -204,25 +203,9 @@ impl Socket {
         }
     }
 
-    /// A frame for many in the compressed form that was agreed on.
-    pub(super) fn squeezed(
-        &mut self,
-        form: &mut broadcast::Form<'_>,
-        codecs: &mut Codecs,
-    ) -> Handle {
-        let plain = &form.plain;
-        let Some(channel) = &mut self.channel else { return plain.clone() };
-        if plain.len() < channel.least() {
-            return plain.clone();
-        }
-        if let Some(bits) = channel.shared_bits() {
-            return form.squeezed(bits, codecs);
-        }
-        let Some((opcode, payload)) = frame::split(plain) else { return plain.clone() };
-        let kind = if opcode == Opcode::Text { Kind::Text } else { Kind::Binary };
-        let mut own = Vec::new();
-        channel.output(&mut own, codecs).message(kind, payload);
-        Handle::new(Frozen::new(&own))
+    /// How messages are compressed, if that was agreed on.
+    pub(super) fn channel(&mut self) -> Option<&mut Channel> {
+        self.channel.as_deref_mut()
     }
 
     fn limits(&self, env: &Env) -> ws::Limits {
