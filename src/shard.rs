@@ -6,6 +6,7 @@
 //! fails.
 
 mod channels;
+mod secure;
 
 use crate::codec::json::Scratch;
 use crate::dialect::{self, Action, Env, JoinOutcome, Why};
@@ -47,6 +48,8 @@ pub struct Shard {
     farewells: Vec<Action>,
     leavers: Vec<Slot>,
     listed: Vec<Slot>,
+    /// Plaintext on its way through TLS, during one call.
+    plain: Vec<u8>,
     /// Sessions that stopped reading.
     waiting: Vec<Slot>,
     counters: Arc<Counters>,
@@ -99,6 +102,7 @@ impl Shard {
             farewells: Vec::new(),
             leavers: Vec::new(),
             listed: Vec::new(),
+            plain: Vec::new(),
             waiting: Vec::new(),
             counters,
             fresh: 0,
@@ -128,6 +132,7 @@ impl Shard {
     pub fn receive(&mut self, slot: Slot, bytes: &mut [u8], now: Now) {
         self.counters.received_bytes.add(bytes.len() as u64);
         match self.sessions.get_mut(slot) {
+            Some(session) if session.is_secure() => self.receive_secure(slot, bytes, now),
             Some(session) if session.is_paused() => session.hold(bytes),
             Some(_) => self.feed(slot, bytes, now),
             None => {}
@@ -323,7 +328,7 @@ impl Shard {
 
     /// The next batch for the peer.
     pub fn take_batch(&mut self, slot: Slot) -> Option<Vec<Segment>> {
-        self.sessions.get_mut(slot)?.take_batch()
+        self.sessions.get_mut(slot)?.take_batch(&mut self.plain)
     }
 
     /// What is wanted for the connection.
@@ -500,6 +505,8 @@ impl Shard {
             counters: &self.counters,
             draining: self.drain.is_some(),
             congested: self.post.up_is_full(self.post_bound),
+            secure: session.is_secure(),
+            identity: session.identity(),
         };
         Some((session, around))
     }

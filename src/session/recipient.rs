@@ -1,4 +1,4 @@
-//! Who takes a message, after it was looked at.
+//! A whole message on its way to the endpoint: inflated, looked at by the route's models.
 
 use super::socket::Endpoint;
 use super::{Surroundings, context};
@@ -21,8 +21,26 @@ pub(super) struct Recipient<'s> {
 }
 
 impl Recipient<'_> {
+    /// Takes a message; one that is compressed may inflate to `inflated` bytes.
+    pub(super) fn take(
+        &mut self,
+        kind: Kind,
+        payload: &mut [u8],
+        inflated: Option<u64>,
+        out: &mut Vec<u8>,
+        around: &mut Surroundings<'_>,
+    ) -> Result<(), Violation> {
+        match inflated {
+            Some(most) => self.inflate_and_give(kind, payload, most, out, around),
+            None => {
+                self.give(kind, payload, out, around);
+                Ok(())
+            }
+        }
+    }
+
     /// Gives a message to the endpoint, if it is as it has to be.
-    pub(super) fn give(
+    fn give(
         &mut self,
         kind: Kind,
         payload: &mut [u8],
@@ -114,7 +132,7 @@ impl Recipient<'_> {
         }
     }
 
-    pub(super) fn inflate_and_give(
+    fn inflate_and_give(
         &mut self,
         kind: Kind,
         payload: &[u8],

@@ -6,12 +6,11 @@ use super::{After, Ending, Surroundings, context};
 use crate::codec::Format;
 use crate::dialect::{Action, Closing, Connection, Context, Env, Heartbeat, JoinOutcome, Why};
 use crate::hub::{Answer, ConnId, Told};
-use crate::mem::{Frozen, Handle};
 use crate::model::Rules;
 use crate::time::{Deadline, Now};
 use crate::ws::close::{self, Handshake};
 use crate::ws::output::{Channel, Codecs};
-use crate::ws::{self, Event, Kind, Opcode, Role, Violation, frame};
+use crate::ws::{self, Event, Opcode, Role, Violation, frame};
 use std::sync::Arc;
 
 /// One WebSocket.
@@ -113,14 +112,8 @@ impl Socket {
                     rules: self.rules.as_deref(),
                     wanted: &mut wanted,
                 };
-                let given = match compressed {
-                    false => {
-                        to.give(kind, payload, out, around);
-                        Ok(())
-                    }
-                    true => to.inflate_and_give(kind, payload, limits.message_bytes, out, around),
-                };
-                match given {
+                let most = compressed.then_some(limits.message_bytes);
+                match to.take(kind, payload, most, out, around) {
                     Ok(()) => After::Again,
                     Err(violation) => self.violated(violation, out, around),
                 }
