@@ -21,6 +21,8 @@ pub(crate) mod session_compressed;
 pub(crate) mod tls_session;
 pub(crate) mod upgrade;
 pub(crate) mod utf8;
+pub(crate) mod zenith_ingest;
+pub(crate) mod zenith_message;
 
 use polycast::codec::json::Scratch;
 use polycast::codec::{Format, Limits, decode, encode};

@@ -14,3 +14,4 @@ mod sim;
 mod tls;
 mod tls_files;
 mod transcripts;
+mod zenith;
