@@ -6,6 +6,7 @@
 //! fails.
 
 mod channels;
+mod secure;
 
 use crate::codec::json::Scratch;
 use crate::dialect::{self, Action, Env, JoinOutcome, Why};
@@ -44,6 +45,8 @@ pub struct Shard {
     actions: Vec<Action>,
     shared: Vec<Handle>,
     listed: Vec<Slot>,
+    /// Plaintext on its way through TLS, during one call.
+    plain: Vec<u8>,
     /// Sessions that stopped reading.
     waiting: Vec<Slot>,
     counters: Arc<Counters>,
@@ -94,6 +97,7 @@ impl Shard {
             actions: Vec::new(),
             shared: Vec::new(),
             listed: Vec::new(),
+            plain: Vec::new(),
             waiting: Vec::new(),
             counters,
             fresh: 0,
@@ -123,6 +127,7 @@ impl Shard {
     pub fn receive(&mut self, slot: Slot, bytes: &mut [u8], now: Now) {
         self.counters.received_bytes.add(bytes.len() as u64);
         match self.sessions.get_mut(slot) {
+            Some(session) if session.is_secure() => self.receive_secure(slot, bytes, now),
             Some(session) if session.is_paused() => session.hold(bytes),
             Some(_) => self.feed(slot, bytes, now),
             None => {}
@@ -299,7 +304,7 @@ impl Shard {
 
     /// The next batch for the peer.
     pub fn take_batch(&mut self, slot: Slot) -> Option<Vec<Segment>> {
-        self.sessions.get_mut(slot)?.take_batch()
+        self.sessions.get_mut(slot)?.take_batch(&mut self.plain)
     }
 
     /// What is wanted for the connection.
@@ -474,6 +479,8 @@ impl Shard {
             counters: &self.counters,
             draining: self.drain.is_some(),
             congested: self.post.up_is_full(self.post_bound),
+            secure: session.is_secure(),
+            identity: session.identity(),
         };
         Some((session, around))
     }

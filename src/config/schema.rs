@@ -8,6 +8,7 @@ use super::broadcastt::Broadcastt;
 use super::model::Prepared;
 use super::pattern::Pattern;
 use super::size;
+use super::tls::Tls;
 use super::webhook::Webhook;
 use crate::limits;
 use crate::model::spec::{Catalog, Governance};
@@ -117,17 +118,20 @@ pub enum LogFormat {
 }
 
 /// One address to listen on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a table")]
 pub struct Listener {
     /// IPv4 or IPv6 address and port; port 0 lets the kernel choose one.
     #[serde(deserialize_with = "address")]
     pub address: SocketAddr,
+    /// Encryption, if it has certificates.
+    #[serde(default)]
+    pub tls: Tls,
 }
 
 impl Default for Listener {
     fn default() -> Listener {
-        Listener { address: SocketAddr::from(([127, 0, 0, 1], 6001)) }
+        Listener { address: SocketAddr::from(([127, 0, 0, 1], 6001)), tls: Tls::default() }
     }
 }
 
@@ -198,7 +202,10 @@ impl Default for Limits {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table")]
 pub struct Timeouts {
-    /// From the first byte of a request (or the accept) to the end of its head.
+    /// From the accept to the end of the TLS handshake.
+    pub handshake_ms: u64,
+    /// From the first byte of a request (or the accept, or the TLS handshake) to the end of its
+    /// head.
     pub head_ms: u64,
     /// From the end of a request's head to the end of its body.
     pub body_ms: u64,
@@ -215,6 +222,7 @@ pub struct Timeouts {
 impl Default for Timeouts {
     fn default() -> Timeouts {
         Timeouts {
+            handshake_ms: 10_000,
             head_ms: 10_000,
             body_ms: 30_000,
             keep_alive_ms: 60_000,

@@ -238,6 +238,8 @@ mod tests {
                 counters: &self.counters,
                 draining: false,
                 congested: false,
+                secure: false,
+                identity: None,
             }
         }
 
@@ -265,7 +267,7 @@ mod tests {
         };
         assert_eq!(deliver(&mut session, &mut core, &event, bytes - 1), Err(Full));
         assert_eq!(deliver(&mut session, &mut core, &event, bytes), Ok(()));
-        let batch = session.take_batch().expect("a batch");
+        let batch = session.take_batch(&mut Vec::new()).expect("a batch");
         let at = forms.form(Format::Json).as_ptr();
         assert_eq!(batch.iter().map(|it| it.as_ptr()).collect::<Vec<_>>(), [at, at]);
         // What has no form is not sent.

@@ -313,7 +313,7 @@ fn open(request: &Request<'_>, out: &mut Vec<u8>, around: &mut Surroundings<'_>)
         path: request.path(),
         query: request.query(),
         origin: accepted.origin(),
-        secure: false,
+        secure: around.secure,
         headers: &request.headers,
     };
     let chosen = match route.endpoint {
