@@ -21,6 +21,7 @@ pub(crate) mod session_compressed;
 pub(crate) mod tls_session;
 pub(crate) mod upgrade;
 pub(crate) mod utf8;
+mod vendors;
 pub(crate) mod zenith_ingest;
 pub(crate) mod zenith_message;
 

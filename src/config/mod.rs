@@ -13,6 +13,7 @@ mod env;
 mod error;
 mod model;
 mod pattern;
+mod profile;
 mod read;
 mod schema;
 mod size;
@@ -32,13 +33,14 @@ pub use env::Lookup;
 pub use error::{Error, Position, Problem};
 pub use model::Prepared;
 pub use pattern::Pattern;
+pub use profile::Profile;
 pub use schema::{
     App, AppLimits, Compression, CompressionLimits, Condition, Config, Console, Dialect,
     DuplicateSubscribe, Endpoint, KeyPair, Limits, Listener, Log, LogFormat, Metrics, Pusher,
     Route, Secret, SlowConsumer, Timeouts,
 };
 pub use tls::{Certificate, Tls};
-pub use webhook::{HookEvent, Webhook};
+pub use webhook::{HookEvent, Webhook, authorities};
 pub use zenith::{
     FEED_STATES, OWN_CONTROLLERS, Retain, Zenith, ZenithFeed, ZenithService, ZenithToken,
     ZenithTopic,
@@ -117,10 +119,11 @@ impl Config {
         folder: Option<&Path>,
     ) -> Result<Config, Error> {
         let parse = || {
-            let tree = match format {
+            let mut tree = match format {
                 Format::Toml => tree::from_toml(text)?,
                 Format::Yaml => tree::from_yaml(text)?,
             };
+            profile::apply(&mut tree, lookup);
             let mut config: Config = read::read(&tree, lookup)?;
             config.complete();
             let prepare = |config: &mut Config| {
@@ -148,6 +151,7 @@ impl Config {
             keys: Vec::new(),
             name: "demo".to_owned(),
             dialect: Dialect::default(),
+            profile: Profile::default(),
             enabled: true,
             require_tls: false,
             allowed_origins: Vec::new(),
@@ -155,6 +159,7 @@ impl Config {
             duplicate_subscribe: DuplicateSubscribe::default(),
             client_events: true,
             subscription_count: false,
+            watchlist: false,
             authorise_within_s: 0,
             terminate_close_code: 4009,
             webhooks: Vec::new(),

@@ -7,6 +7,7 @@ use serde::{Deserialize, Deserializer};
 use super::broadcastt::Broadcastt;
 use super::model::Prepared;
 use super::pattern::Pattern;
+use super::profile::Profile;
 use super::size;
 use super::tls::Tls;
 use super::webhook::Webhook;
@@ -145,6 +146,9 @@ impl Default for Listener {
 pub struct Limits {
     /// Connections of the process; 0 is what the kernel's file limit gives.
     pub connections: usize,
+    /// WebSockets of applications on the whole process with which it counts as overloaded, and
+    /// sends further ones elsewhere; 0 is never.
+    pub overload_sockets: usize,
     /// Connections from one peer address; 0 is unlimited.
     pub connections_per_address: usize,
     /// Connections of one reactor that have not sent a whole request yet.
@@ -185,6 +189,7 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             connections: 0,
+            overload_sockets: 0,
             connections_per_address: 0,
             handshakes: 8192,
             control_frames_per_s: 2000,
@@ -266,6 +271,9 @@ pub struct Pusher {
     pub activity_timeout_s: u64,
     /// How long the answer to that may take, in seconds.
     pub pong_timeout_s: u64,
+    /// Silence after which a client is closed that says it speaks a protocol below 5, which has no
+    /// signs of life, in seconds.
+    pub inactivity_timeout_s: u64,
     /// Whether a missing or unknown `protocol` is refused (4006 to 4008) instead of taken as 7.
     pub strict_protocol: bool,
 }
@@ -276,6 +284,7 @@ impl Default for Pusher {
             path_prefix: String::new(),
             activity_timeout_s: 120,
             pong_timeout_s: 30,
+            inactivity_timeout_s: 86_400,
             strict_protocol: false,
         }
     }
@@ -421,6 +430,9 @@ pub struct App {
     /// What its clients speak.
     #[serde(default)]
     pub dialect: Dialect,
+    /// Whose defaults hold where this application says nothing itself.
+    #[serde(default)]
+    pub profile: Profile,
     /// Whether it accepts connections and requests.
     #[serde(default = "yes")]
     pub enabled: bool,
@@ -442,6 +454,9 @@ pub struct App {
     /// Whether subscribers are told how many they are, on all channels but presence ones.
     #[serde(default)]
     pub subscription_count: bool,
+    /// Whether users who sign in are told which users of their watchlist come and go.
+    #[serde(default)]
+    pub watchlist: bool,
     /// Seconds in which a connection must sign in or join a private or presence channel; 0 is no
     /// such duty.
     #[serde(default)]
@@ -551,7 +566,9 @@ pub struct AppLimits {
     pub presence_member_bytes: usize,
     /// Bytes of a user's id.
     pub user_id_length: usize,
-    /// Events that one client may publish in a second.
+    /// Users that one user may watch.
+    pub watchlist_length: usize,
+    /// Events that one client may publish in a second; 0 is any number.
     pub client_events_per_s: u16,
     /// Seconds for which a cache channel keeps its last event.
     pub cache_ttl_s: u64,
@@ -571,6 +588,7 @@ impl Default for AppLimits {
             presence_members: 100,
             presence_member_bytes: 1024,
             user_id_length: 128,
+            watchlist_length: 100,
             client_events_per_s: 10,
             cache_ttl_s: 1800,
         }
