@@ -11,6 +11,7 @@ mod broadcastt;
 mod check;
 mod env;
 mod error;
+mod logging;
 mod model;
 mod pattern;
 mod profile;
@@ -31,13 +32,14 @@ pub use crate::tls::{Mutual, Version as TlsVersion};
 pub use broadcastt::Broadcastt;
 pub use env::Lookup;
 pub use error::{Error, Position, Problem};
+pub use logging::{Log, LogFormat};
 pub use model::Prepared;
 pub use pattern::Pattern;
 pub use profile::Profile;
 pub use schema::{
     App, AppLimits, Compression, CompressionLimits, Condition, Config, Console, Dialect,
-    DuplicateSubscribe, Endpoint, KeyPair, Limits, Listener, Log, LogFormat, Metrics, Pusher,
-    Route, Secret, SlowConsumer, Timeouts,
+    DuplicateSubscribe, Endpoint, KeyPair, Limits, Listener, Metrics, Pusher, Route, Secret,
+    SlowConsumer, Timeouts,
 };
 pub use tls::{Certificate, Tls};
 pub use webhook::{HookEvent, Webhook, authorities};
