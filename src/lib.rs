@@ -12,7 +12,7 @@
 //! | 5 | [`session`] | one connection: http, upgrade, ws, dialect; write queue; deadlines |
 //! | 4 | [`dialect`], [`gateway`] | what is said inside messages; which endpoint a request gets |
 //! | 3 | [`hub`], [`config`] | channels and who hears them; the typed configuration |
-//! | 2 | [`uring`], [`ws`], [`http`], [`codec`], [`crypto`] | the kernel; the wire formats |
+//! | 2 | [`uring`], [`ws`], [`http`], [`codec`], [`crypto`], [`jwt`] | the kernel; the wire formats |
 //! | 1 | [`mem`], [`simd`] | frozen frames, slot tables, mailboxes; masking |
 //! | 0 | [`limits`], [`time`], [`stats`] | every bound; our own clock; counters |
 
@@ -27,6 +27,7 @@ pub mod dialect;
 pub mod gateway;
 pub mod http;
 pub mod hub;
+pub mod jwt;
 pub mod limits;
 pub mod mem;
 pub mod reactor;
