@@ -12,7 +12,8 @@
 //! | 5 | [`session`] | one connection: http, upgrade, ws, dialect; write queue; deadlines |
 //! | 4 | [`dialect`], [`gateway`] | what is said inside messages; which endpoint a request gets |
 //! | 3 | [`hub`], [`config`] | channels and who hears them; the typed configuration |
-//! | 2 | [`uring`], [`ws`], [`http`], [`codec`], [`crypto`], [`jwt`] | the kernel; the wire formats |
+//! | 2 | [`uring`], [`ws`], [`http`], [`codec`], [`crypto`] | the kernel; the wire formats |
+//! | 2 | [`jwt`] | which tokens are believed, and for how long |
 //! | 1 | [`mem`], [`simd`] | frozen frames, slot tables, mailboxes; masking |
 //! | 0 | [`limits`], [`time`], [`stats`] | every bound; our own clock; counters |
 

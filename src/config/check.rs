@@ -8,7 +8,9 @@ use std::ops::RangeInclusive;
 use tracing_subscriber::EnvFilter;
 
 use super::error::{Error, Problem};
-use super::schema::{App, Config, Limits, Secret};
+use super::guard;
+use super::route;
+use super::schema::{App, Config, Limits, Listener, Secret};
 use super::webhook;
 use crate::limits::{MAX_CORES, WS_CONTROL_BYTES};
 
@@ -32,7 +34,8 @@ pub(super) fn check(config: &Config) -> Result<(), Error> {
     check_pusher(config)?;
     check_token("console.token", &config.console.token)?;
     check_token("metrics.token", &config.metrics.token)?;
-    check_routes(config)?;
+    check_guards(config)?;
+    route::check(config)?;
     check_apps(config)
 }
 
@@ -51,7 +54,7 @@ fn check_log_level(level: &str) -> Result<(), Error> {
 }
 
 fn check_listeners(config: &Config) -> Result<(), Error> {
-    let mut seen = Unique::default();
+    let (mut seen, mut names) = (Unique::default(), Unique::default());
     if config.listeners.is_empty() {
         return Err(Error::keyed("listeners", Problem::Empty));
     }
@@ -63,6 +66,22 @@ fn check_listeners(config: &Config) -> Result<(), Error> {
         }
         if address.port() != 0 {
             seen.add(&address.to_string(), key)?;
+        }
+        if !listener.name.is_empty() {
+            names.add(&listener.name, format!("listeners[{index}].name"))?;
+        }
+        check_listener(listener).map_err(|error| error.under(&format!("listeners[{index}]")))?;
+    }
+    Ok(())
+}
+
+fn check_listener(listener: &Listener) -> Result<(), Error> {
+    if !listener.name.is_empty() {
+        check_name("name", &listener.name)?;
+    }
+    for (index, origin) in listener.allowed_origins.iter().enumerate() {
+        if origin.as_str() != "same-origin" {
+            check_origin(&format!("allowed_origins[{index}]"), origin.as_str())?;
         }
     }
     Ok(())
@@ -120,19 +139,12 @@ fn check_pusher(config: &Config) -> Result<(), Error> {
     Ok(())
 }
 
-fn check_routes(config: &Config) -> Result<(), Error> {
-    if config.routes.is_empty() {
-        return Err(Error::keyed("routes", Problem::Empty));
-    }
-    for (index, route) in config.routes.iter().enumerate() {
-        for (place, condition) in route.when.iter().enumerate() {
-            let path = condition.path.as_str();
-            if !path.starts_with(['/', '*']) || !is_path(path) {
-                let key = format!("routes[{index}].when[{place}].path");
-                let accepted = "a path that begins with `/` or `*`; `*` is any run of characters";
-                return Err(shape(key, path, accepted));
-            }
-        }
+fn check_guards(config: &Config) -> Result<(), Error> {
+    let mut names = Unique::default();
+    for (index, guard) in config.guards.iter().enumerate() {
+        let key = format!("guards[{index}]");
+        guard::check(guard).map_err(|error| error.under(&key))?;
+        names.add(&guard.name, format!("{key}.name"))?;
     }
     Ok(())
 }

@@ -10,8 +10,10 @@
 mod check;
 mod env;
 mod error;
+mod guard;
 mod pattern;
 mod read;
+mod route;
 mod schema;
 mod size;
 #[cfg(test)]
@@ -24,11 +26,13 @@ use std::path::Path;
 
 pub use env::Lookup;
 pub use error::{Error, Position, Problem};
+pub use guard::{CREDENTIALS, Credentials, Guard, GuardKey};
 pub use pattern::Pattern;
+pub use route::{Asked, Condition};
 pub use schema::{
-    App, AppLimits, Compression, CompressionLimits, Condition, Config, Console, Dialect,
-    DuplicateSubscribe, Endpoint, KeyPair, Limits, Listener, Log, LogFormat, Metrics, Pusher,
-    Route, Secret, SlowConsumer, Timeouts,
+    App, AppLimits, Compression, CompressionLimits, Config, Console, Dialect, DuplicateSubscribe,
+    Endpoint, KeyPair, Limits, Listener, Log, LogFormat, Metrics, Pusher, Route, Secret,
+    SlowConsumer, Timeouts,
 };
 pub use webhook::{HookEvent, Webhook};
 
@@ -133,7 +137,7 @@ impl Config {
     /// Applies what the command line says, and checks the outcome.
     pub fn with(mut self, overrides: Overrides) -> Result<Config, Error> {
         if !overrides.listen.is_empty() {
-            let listener = |address| Listener { address };
+            let listener = |address| Listener { address, ..Listener::default() };
             self.listeners = overrides.listen.into_iter().map(listener).collect();
         }
         self.threads = overrides.threads.unwrap_or(self.threads);

@@ -1,10 +1,13 @@
 //! The sections of a configuration: every key, its type, its unit and its default.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Deserializer};
 
+use super::guard::Guard;
 use super::pattern::Pattern;
+use super::route::{self, Condition};
 use super::size;
 use super::webhook::Webhook;
 use crate::limits;
@@ -37,6 +40,8 @@ pub struct Config {
     pub console: Console,
     /// The counters for a monitoring system.
     pub metrics: Metrics,
+    /// Who may use guarded routes.
+    pub guards: Vec<Guard>,
     /// Which endpoint a request reaches; the first that matches. At least one.
     pub routes: Vec<Route>,
     /// Applications; at least one.
@@ -62,6 +67,7 @@ impl Default for Config {
             pusher: Pusher::default(),
             console: Console::default(),
             metrics: Metrics::default(),
+            guards: Vec::new(),
             routes: Route::defaults(),
             apps: Vec::new(),
             is_demo: false,
@@ -108,17 +114,27 @@ pub enum LogFormat {
 }
 
 /// One address to listen on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a table")]
 pub struct Listener {
     /// IPv4 or IPv6 address and port; port 0 lets the kernel choose one.
     #[serde(deserialize_with = "address")]
     pub address: SocketAddr,
+    /// What routes call it; empty is nothing.
+    #[serde(default)]
+    pub name: String,
+    /// Origins from which browsers may open WebSockets, `same-origin` among them; empty is any.
+    #[serde(default)]
+    pub allowed_origins: Vec<Pattern>,
 }
 
 impl Default for Listener {
     fn default() -> Listener {
-        Listener { address: SocketAddr::from(([127, 0, 0, 1], 6001)) }
+        Listener {
+            address: SocketAddr::from(([127, 0, 0, 1], 6001)),
+            name: String::new(),
+            allowed_origins: Vec::new(),
+        }
     }
 }
 
@@ -294,34 +310,20 @@ pub struct Route {
     /// Any of these must hold; an empty list always holds.
     #[serde(default)]
     pub when: Vec<Condition>,
+    /// Guards, each with the roles that it has to find; all of them must let the request in.
+    #[serde(default)]
+    pub guarded: BTreeMap<String, Vec<String>>,
+    /// Names of the listeners that it is for; empty is all.
+    #[serde(default)]
+    pub listeners: Vec<String>,
     /// Where such a request goes.
     pub endpoint: Endpoint,
+    /// What [`Endpoint::Reject`] answers.
+    #[serde(default = "route::reject")]
+    pub status: u16,
     /// How its WebSocket messages are compressed.
     #[serde(default)]
     pub compression: Compression,
-}
-
-impl Route {
-    /// Some paths are for what is not an application, everything else is for those.
-    fn defaults() -> Vec<Route> {
-        let route = |paths: &[&str], endpoint| {
-            let condition = |path: &&str| Condition { path: Pattern::new(*path) };
-            let when = paths.iter().map(condition).collect();
-            Route { when, endpoint, compression: Compression::Off }
-        };
-        vec![
-            route(&["/echo"], Endpoint::Echo),
-            route(&["/", "/console", "/console/*"], Endpoint::Console),
-            route(&["/metrics"], Endpoint::Metrics),
-            route(&["/live", "/ready"], Endpoint::Health),
-            route(&[], Endpoint::Apps),
-        ]
-    }
-
-    /// Whether a request for `path` (without its query) is this route's.
-    pub fn matches(&self, path: &str) -> bool {
-        self.when.is_empty() || self.when.iter().any(|condition| condition.path.matches(path))
-    }
 }
 
 /// How an endpoint compresses the messages of clients that offer `permessage-deflate`.
@@ -335,14 +337,6 @@ pub enum Compression {
     Shared,
     /// With windows of each connection's own, as far as it agrees.
     Dedicated,
-}
-
-/// What must hold of a request.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "a table")]
-pub struct Condition {
-    /// The request's path without its query.
-    pub path: Pattern,
 }
 
 /// Where a request can go.
@@ -359,12 +353,14 @@ pub enum Endpoint {
     Health,
     /// The applications, by the paths of their dialects.
     Apps,
+    /// Nothing: the answer is the route's `status`.
+    Reject,
 }
 
 impl Endpoint {
-    /// Whether WebSockets are served there.
+    /// Whether WebSockets are answered there.
     pub fn has_sockets(self) -> bool {
-        matches!(self, Endpoint::Echo | Endpoint::Apps)
+        matches!(self, Endpoint::Echo | Endpoint::Apps | Endpoint::Reject)
     }
 }
 
@@ -442,7 +438,7 @@ pub struct KeyPair {
 }
 
 /// A text that must not be logged: its `Debug` does not show it.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
 pub struct Secret(String);
 
 impl Secret {

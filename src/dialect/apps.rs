@@ -5,6 +5,7 @@ use super::pusher::{hooks, signature};
 use crate::config::{self, Config};
 use crate::http::query::{self, Plus};
 use crate::hub::Kinds;
+use crate::jwt::{Guard, Remotes};
 use crate::stats::Counters;
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -18,6 +19,12 @@ pub struct Env {
     pub config: Config,
     /// The applications.
     pub apps: Apps,
+    /// The guards, in the order of the configuration.
+    pub guards: Vec<Guard>,
+    /// Where their keys are fetched from; the same for all configurations of the process.
+    pub remotes: Arc<Remotes>,
+    /// The listeners as they were at the start, each with what the configuration says of it now.
+    pub listeners: Vec<config::Listener>,
     /// Whether any route compresses, so that events carry their compressed forms.
     pub compresses: bool,
     /// What is to be noticed of channels, by the application's number.
@@ -38,7 +45,11 @@ impl Env {
             config::Dialect::Pusher => hooks::kinds(app),
         });
         let watched = watched.collect();
-        Env { config, apps, compresses, watched, node, counters: Vec::new() }
+        let remotes = Arc::new(Remotes::default());
+        let guards = guards(&config, &[], &remotes);
+        let listeners = config.listeners.clone();
+        let counters = Vec::new();
+        Env { config, apps, guards, remotes, listeners, compresses, watched, node, counters }
     }
 
     /// The environment after the configuration was read anew. Applications keep their numbers and
@@ -49,7 +60,20 @@ impl Env {
         env.counters = self.counters.clone();
         // Webhooks take effect with a restart, and numbers are those of the start.
         env.watched = self.watched.clone();
+        env.remotes = self.remotes.clone();
+        env.guards = guards(&env.config, &self.guards, &env.remotes);
+        let now = |old: &config::Listener| {
+            let same = |it: &&config::Listener| it.address == old.address;
+            env.config.listeners.iter().find(same).unwrap_or(old).clone()
+        };
+        env.listeners = self.listeners.iter().map(now).collect();
         env
+    }
+
+    /// The listener with this number.
+    pub fn listener(&self, number: u16) -> &config::Listener {
+        // There is at least one.
+        self.listeners.get(usize::from(number)).unwrap_or(&self.listeners[0])
     }
 
     /// Whether `kinds` are to be noticed of application `app`.
@@ -92,6 +116,28 @@ impl Env {
         let app = self.apps.by_id(&name).or_else(|| self.apps.by_key(&name))?;
         Some((app, rest))
     }
+}
+
+/// The guards of a configuration. Who lives by the tokens of an old one lives by those of its
+/// namesake.
+fn guards(config: &Config, old: &[Guard], remotes: &Remotes) -> Vec<Guard> {
+    let new = config.guards.iter().map(|guard| {
+        let url = guard.url();
+        let (refresh_ms, floor_ms) = (guard.keys_refresh_s * 1000, guard.keys_floor_s * 1000);
+        let remote = || remotes.at(&url, guard.allow_private, refresh_ms, floor_ms);
+        let namesake = old.iter().find(|it| it.name == guard.name);
+        Guard {
+            name: guard.name.clone(),
+            policy: guard.policy(),
+            tenants: namesake.map(|it| it.tenants.clone()).unwrap_or_default(),
+            challenge_s: guard.challenge_s,
+            keys: guard.keys(),
+            remote: (!url.is_empty()).then(remote),
+        }
+    });
+    let new: Vec<Guard> = new.collect();
+    remotes.replace(new.iter().filter_map(|guard| guard.remote.clone()).collect());
+    new
 }
 
 /// Why a path names no application.

@@ -364,7 +364,7 @@ fn what_is_no_token() {
     refused(&signed_text(&deep, "{}", Algorithm::ES256), Flaw::Header);
     // Padding, the other alphabet and bits behind the end make a second text of one token.
     let header = b64(r#"{"alg":"ES256"}"#);
-    assert!(header.len() % 4 == 0 && check(&whole).is_ok());
+    assert!(check(&whole).is_ok());
     refused(&format!("{header}=.{}", whole.split_once('.').unwrap().1), Flaw::Header);
 }
 

@@ -26,8 +26,8 @@ pub struct Queue {
     sending_replies: u32,
     sending_broadcasts: u32,
     sending: bool,
-    /// When the queue began to wait, or last got bytes off.
-    progress_ms: u64,
+    /// When the queue began to wait, or last got bytes off: the low bits, which last for weeks.
+    progress_ms: u32,
 }
 
 impl Queue {
@@ -69,7 +69,7 @@ impl Queue {
 
     fn waits(&mut self, now_ms: u64) {
         if self.is_empty() {
-            self.progress_ms = now_ms;
+            self.progress_ms = now_ms as u32;
         }
     }
 
@@ -95,7 +95,7 @@ impl Queue {
 
     /// Notes that some bytes of the batch have left.
     pub fn progressed(&mut self, now_ms: u64) {
-        self.progress_ms = now_ms;
+        self.progress_ms = now_ms as u32;
     }
 
     /// Notes that the batch is through. `spare` is its emptied list.
@@ -104,7 +104,7 @@ impl Queue {
         self.broadcasts -= self.sending_broadcasts;
         (self.sending_replies, self.sending_broadcasts) = (0, 0);
         self.sending = false;
-        self.progress_ms = now_ms;
+        self.progress_ms = now_ms as u32;
         if self.segments.is_empty() && spare.capacity() <= FRAMES_PER_SEND {
             // Kept only while the connection is busy: see `relax`.
             self.segments = spare;
@@ -148,7 +148,7 @@ impl Queue {
 
     /// Whether bytes wait and none has left for `ms`.
     pub fn is_stuck(&self, ms: u64, now_ms: u64) -> bool {
-        !self.is_empty() && now_ms.saturating_sub(self.progress_ms) >= ms
+        !self.is_empty() && u64::from((now_ms as u32).wrapping_sub(self.progress_ms)) >= ms
     }
 }
 

@@ -3,6 +3,7 @@
 use super::{After, Broadcast, Ending, Surroundings, context};
 use crate::dialect::{Closing, Connection, Context, Env, Heartbeat, JoinOutcome, Why};
 use crate::gateway;
+use crate::jwt::{Lapse, Leases};
 use crate::mem::{Frozen, Handle};
 use crate::time::Deadline;
 use crate::ws::close::{self, Handshake};
@@ -23,6 +24,8 @@ pub(super) struct Socket {
     closing: Handshake,
     beat: Beat,
     flood: Flood,
+    /// How long its tokens let it live, if not for ever.
+    leases: Option<Box<Leases>>,
 }
 
 /// Counts what costs a peer next to nothing to send: pings, pongs and empty messages.
@@ -46,6 +49,7 @@ impl Flood {
 }
 
 const LATE: Closing = Closing::new(close::POLICY, "the message took too long to arrive");
+const EXPIRED: Closing = Closing::new(close::POLICY, "the token has expired");
 const FLOOD: Closing = Closing::new(close::POLICY, "too many control frames");
 
 /// Who takes the messages.
@@ -77,7 +81,18 @@ impl Socket {
             closing: Handshake::Open,
             beat: Beat::None,
             flood: Flood::default(),
+            leases: None,
         }
+    }
+
+    /// The same with its tokens' time.
+    pub(super) fn until(self, leases: Option<Box<Leases>>) -> Socket {
+        Socket { leases, ..self }
+    }
+
+    /// Whether it is open and may have lived long enough.
+    pub(super) fn has_expired(&self, around: &Surroundings<'_>) -> bool {
+        self.is_open() && self.leases.as_ref().is_some_and(|it| it.deadline().due(around.now))
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -178,12 +193,33 @@ impl Socket {
         After::End(Ending::Flush)
     }
 
-    /// When the dialect has something of its own to do.
+    /// When the dialect has something of its own to do, or a token ends.
     pub(super) fn own_deadline(&self) -> Deadline {
+        let leases = self.leases.as_ref().map_or(Deadline::NEVER, |leases| leases.deadline());
+        leases.min(self.dialect_deadline())
+    }
+
+    fn dialect_deadline(&self) -> Deadline {
         match &self.endpoint {
             Endpoint::Dialect(it) => it.deadline(),
             Endpoint::Echo | Endpoint::Refused => Deadline::NEVER,
         }
+    }
+
+    /// Whether a token has ended, and nobody has brought another one.
+    fn lapses(&mut self, around: &Surroundings<'_>) -> bool {
+        if !self.has_expired(around) {
+            return false;
+        }
+        match self.leases.as_mut().map_or(Lapse::None, |leases| leases.look(around.now)) {
+            Lapse::None => return false,
+            Lapse::Challenge => around.counters.guard_challenges.add(1),
+            Lapse::Expired => {
+                around.counters.guard_expired.add(1);
+                return true;
+            }
+        }
+        false
     }
 
     /// Whether the reader holds no memory that a further step would release.
@@ -331,7 +367,12 @@ impl Socket {
             self.close(&LATE, out);
             return After::End(Ending::Flush);
         }
-        if self.own_deadline().due(now) {
+        if self.lapses(around) {
+            self.close(&EXPIRED, out);
+            *deadline = now.plus_ms(around.env.config.timeouts.close_ms);
+            return After::Again;
+        }
+        if self.dialect_deadline().due(now) {
             let after = self.tell(out, around, |it, context| it.late(context));
             if !self.is_open() {
                 *deadline = now.plus_ms(around.env.config.timeouts.close_ms);
@@ -367,6 +408,7 @@ impl Socket {
                 return self.close_for(Why::Silent, out, around);
             }
         }
+        *deadline = (*deadline).min(self.own_deadline());
         After::Again
     }
 

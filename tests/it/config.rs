@@ -1,6 +1,6 @@
 //! What a configuration's values may be; each refusal by the key and the line that it names.
 
-use polycast::config::{Config, Format, Overrides, Problem};
+use polycast::config::{Asked, Config, Format, Overrides, Problem};
 
 const APP: &str = "[[apps]]\nid = '1'\nkey = 'k'\nsecret = 's'\n";
 
@@ -217,7 +217,10 @@ fn key_pairs_and_routes_are_in_order() {
     let config = parse(&format!("{APP}keys = [{{ key = 'old', secret = 't' }}]")).unwrap();
     let pairs = config.apps[0].key_pairs().map(|(key, secret)| (key, secret.expose()));
     assert_eq!(pairs.collect::<Vec<_>>(), [("k", "s"), ("old", "t")]);
-    let endpoint = |path| config.routes.iter().find(|route| route.matches(path)).unwrap().endpoint;
+    let endpoint = |path| {
+        let asked = Asked { path, query: "", authority: None, secure: false, listener: "" };
+        config.routes.iter().find(|route| route.takes(&asked, &[]).is_some()).unwrap().endpoint
+    };
     assert_eq!(format!("{:?} {:?}", endpoint("/echo"), endpoint("/app/k")), "Echo Apps");
     let own = ["/", "/console", "/console/page.js", "/metrics", "/live", "/ready"].map(endpoint);
     assert_eq!(format!("{own:?}"), "[Console, Console, Console, Metrics, Health, Health]");

@@ -29,7 +29,7 @@ pub fn config() -> Config {
 }
 
 pub fn listener(address: &str) -> Listener {
-    Listener { address: address.parse().unwrap() }
+    Listener { address: address.parse().unwrap(), ..Listener::default() }
 }
 
 /// Starts a server in this process; says SKIPPED where io_uring cannot be used.
