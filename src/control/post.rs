@@ -9,7 +9,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::rt::{Read, Write};
-use hyper::{Request, Response, Uri};
+use hyper::{Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use std::cell::RefCell;
 use std::io;
@@ -113,6 +113,34 @@ impl Target {
                 Outcome::Failed
             }
             Err(_) => Outcome::Failed,
+        }
+    }
+
+    /// What is there, by a connection of its own. `None` if it is not to be had in time, or has
+    /// more than `most` bytes.
+    pub(super) async fn get(&self, most: usize) -> Option<Bytes> {
+        let attempt = async {
+            let mut request =
+                Request::get(&self.path).body(Full::default()).map_err(io::Error::other)?;
+            *request.headers_mut() = self.fields.clone();
+            request.headers_mut().remove(header::CONTENT_TYPE);
+            let Some(mut connection) = self.connect().await? else {
+                return Err(io::Error::other("it is at a private address, and not allowed to be"));
+            };
+            let response = connection.send_request(request).await.map_err(io::Error::other)?;
+            if response.status() != StatusCode::OK {
+                return Err(io::Error::other(response.status().to_string()));
+            }
+            let body = Limited::new(response.into_body(), most).collect().await;
+            body.map(|body| body.to_bytes()).map_err(io::Error::other)
+        };
+        match tokio::time::timeout(ATTEMPT, attempt).await {
+            Ok(Ok(text)) => Some(text),
+            Ok(Err(error)) => {
+                tracing::debug!(host = self.host, %error, "nothing is fetched");
+                None
+            }
+            Err(_) => None,
         }
     }
 
