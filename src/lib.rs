@@ -14,6 +14,7 @@
 //! | 3 | [`hub`], [`config`] | channels and who hears them; the typed configuration |
 //! | 2 | [`uring`], [`ws`], [`http`], [`codec`], [`crypto`] | the kernel; the wire formats |
 //! | 2 | [`jwt`] | which tokens are believed, and for how long |
+//! | 2 | [`model`] | what a message has to look like, by its schema |
 //! | 1 | [`mem`], [`simd`] | frozen frames, slot tables, mailboxes; masking |
 //! | 0 | [`limits`], [`time`], [`stats`] | every bound; our own clock; counters |
 
@@ -31,6 +32,7 @@ pub mod hub;
 pub mod jwt;
 pub mod limits;
 pub mod mem;
+pub mod model;
 pub mod reactor;
 pub mod server;
 pub mod session;

@@ -10,7 +10,7 @@ mod channels;
 use crate::codec::json::Scratch;
 use crate::dialect::{self, Action, Env, JoinOutcome, Why};
 use crate::hub::{Ack, Answer, ConnId, Down, Event, Hasher, Hub, Notice, Post, Up, What};
-use crate::mem::{Segment, Slot, Table};
+use crate::mem::{Handle, Segment, Slot, Table};
 use crate::session::{Ending, Session, Step, Surroundings};
 use crate::stats::Counters;
 use crate::time::Now;
@@ -42,6 +42,7 @@ pub struct Shard {
     json: Scratch,
     codecs: Codecs,
     actions: Vec<Action>,
+    shared: Vec<Handle>,
     listed: Vec<Slot>,
     /// Sessions that stopped reading.
     waiting: Vec<Slot>,
@@ -91,6 +92,7 @@ impl Shard {
             json: Scratch::default(),
             codecs: Codecs::new(common.env.config.compression.windows_bytes),
             actions: Vec::new(),
+            shared: Vec::new(),
             listed: Vec::new(),
             waiting: Vec::new(),
             counters,
@@ -363,6 +365,9 @@ impl Shard {
 
     /// A request from core `from`.
     pub fn request(&mut self, from: u16, request: Up, now: Now) {
+        if let Up::Tell { slot, what } = request {
+            return self.tell(slot, &what, now);
+        }
         let published = self.hub.request(from, request, now.ms, &mut self.post);
         if let Some((name, event)) = published {
             self.deliver(&name, &event, now);
@@ -433,7 +438,7 @@ impl Shard {
 
     fn answered(&mut self, ack: Ack, answer: Answer, now: Now) {
         let Some((session, mut around)) = self.session(ack.slot, now) else { return };
-        session.answered(ack.ticket, ack.part, answer);
+        session.answered(ack.ticket, ack.part, answer, &mut around);
         session.acked(ack.ticket);
         session.settle(&mut around);
         self.go_on(ack.slot, now);
@@ -452,6 +457,7 @@ impl Shard {
             env: &self.env,
             json: &mut self.json,
             codecs: &mut self.codecs,
+            shared: &mut self.shared,
             actions: &mut self.actions,
             counters: &self.counters,
             draining: self.drain.is_some(),

@@ -132,10 +132,17 @@ counters! {
     windows_refused,
     /// Whole WebSocket messages received.
     messages_received,
+    /// Messages of clients that are not valid, or not allowed, in a dialect that does not answer
+    /// these.
+    messages_ignored,
     /// RFC 6455 violations by peers.
     violations,
     /// Clients closed for too many pings, pongs and empty messages in a second.
     control_floods,
+    /// Messages that were not as their route's model wants them.
+    messages_invalid,
+    /// Messages that broke their schema's rules and passed, the model being lenient.
+    messages_lenient,
     /// Frames of broadcasts put into write queues.
     deliveries,
     /// Broadcast frames not delivered because a queue was at its bound (policy `drop`).

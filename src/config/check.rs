@@ -8,10 +8,8 @@ use std::ops::RangeInclusive;
 use tracing_subscriber::EnvFilter;
 
 use super::error::{Error, Problem};
-use super::guard;
-use super::route;
 use super::schema::{App, Config, Limits, Listener, Secret};
-use super::webhook;
+use super::{broadcastt, guard, route, webhook};
 use crate::limits::{MAX_CORES, WS_CONTROL_BYTES};
 
 const HOUR_MS: u64 = 3_600_000;
@@ -32,6 +30,7 @@ pub(super) fn check(config: &Config) -> Result<(), Error> {
     range("compression.min_bytes", compression.min_bytes as u64, 1..=GIB, " bytes")?;
     range("compression.windows_bytes", compression.windows_bytes as u64, 0..=64 * GIB, " bytes")?;
     check_pusher(config)?;
+    broadcastt::check(&config.broadcastt)?;
     check_token("console.token", &config.console.token)?;
     check_token("metrics.token", &config.metrics.token)?;
     check_guards(config)?;
@@ -175,6 +174,7 @@ fn check_app(app: &App, config: &Config) -> Result<(), Error> {
     for (index, hook) in app.webhooks.iter().enumerate() {
         webhook::check(hook).map_err(|error| error.under(&format!("webhooks[{index}]")))?;
     }
+    broadcastt::check_app(app)?;
     check_app_limits(app, config)
 }
 
@@ -299,7 +299,7 @@ fn is_path(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#".contains(&byte))
 }
 
-fn range(
+pub(super) fn range(
     key: &str,
     found: u64,
     accepted: RangeInclusive<u64>,

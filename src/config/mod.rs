@@ -7,10 +7,12 @@
 //! There is one schema, the structs of `schema`; the format is chosen by the file's extension.
 //! A [`Config`] that this module hands out is checked: who uses one need not look again.
 
+mod broadcastt;
 mod check;
 mod env;
 mod error;
 mod guard;
+mod model;
 mod pattern;
 mod read;
 mod route;
@@ -24,9 +26,11 @@ mod webhook;
 use std::net::SocketAddr;
 use std::path::Path;
 
+pub use broadcastt::Broadcastt;
 pub use env::Lookup;
 pub use error::{Error, Position, Problem};
 pub use guard::{CREDENTIALS, Credentials, Guard, GuardKey};
+pub use model::Prepared;
 pub use pattern::Pattern;
 pub use route::{Asked, Condition};
 pub use schema::{
@@ -98,8 +102,9 @@ impl Config {
                 Format::Toml => tree::from_toml(text)?,
                 Format::Yaml => tree::from_yaml(text)?,
             };
-            let config: Config = read::read(&tree, lookup)?;
-            check::check(&config).map_err(|error| {
+            let mut config: Config = read::read(&tree, lookup)?;
+            let checked = check::check(&config).and_then(|()| model::prepare(&mut config));
+            checked.map_err(|error| {
                 let position = tree.locate(&error.key);
                 error.or_at(position)
             })?;

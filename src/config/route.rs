@@ -65,6 +65,8 @@ impl Route {
             endpoint,
             status: reject(),
             compression: Compression::Off,
+            model: Default::default(),
+            rules: Default::default(),
         }
     }
 

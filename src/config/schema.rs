@@ -5,12 +5,15 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Deserializer};
 
+use super::broadcastt::Broadcastt;
 use super::guard::Guard;
+use super::model::Prepared;
 use super::pattern::Pattern;
 use super::route::{self, Condition};
 use super::size;
 use super::webhook::Webhook;
 use crate::limits;
+use crate::model::spec::{Catalog, Governance};
 
 /// A whole configuration, checked and ready for use.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -36,12 +39,16 @@ pub struct Config {
     pub compression: CompressionLimits,
     /// The Pusher dialect.
     pub pusher: Pusher,
+    /// The Broadcastt dialect.
+    pub broadcastt: Broadcastt,
     /// The page for people.
     pub console: Console,
     /// The counters for a monitoring system.
     pub metrics: Metrics,
     /// Who may use guarded routes.
     pub guards: Vec<Guard>,
+    /// Where the schemas of messages come from.
+    pub catalogs: Vec<Catalog>,
     /// Which endpoint a request reaches; the first that matches. At least one.
     pub routes: Vec<Route>,
     /// Applications; at least one.
@@ -65,9 +72,11 @@ impl Default for Config {
             timeouts: Timeouts::default(),
             compression: CompressionLimits::default(),
             pusher: Pusher::default(),
+            broadcastt: Broadcastt::default(),
             console: Console::default(),
             metrics: Metrics::default(),
             guards: Vec::new(),
+            catalogs: Vec::new(),
             routes: Route::defaults(),
             apps: Vec::new(),
             is_demo: false,
@@ -324,6 +333,12 @@ pub struct Route {
     /// How its WebSocket messages are compressed.
     #[serde(default)]
     pub compression: Compression,
+    /// What its WebSocket messages have to look like.
+    #[serde(default)]
+    pub model: Governance,
+    /// That, ready to use.
+    #[serde(skip)]
+    pub rules: Prepared,
 }
 
 /// How an endpoint compresses the messages of clients that offer `permessage-deflate`.
@@ -466,6 +481,8 @@ pub enum Dialect {
     /// Pusher Channels, protocol 7.
     #[default]
     Pusher,
+    /// Broadcastt.
+    Broadcastt,
 }
 
 /// The answer to a subscription that the connection already has.

@@ -90,11 +90,10 @@ impl Fetches {
     /// When to look again.
     pub(super) fn deadline_ms(&self) -> u64 {
         let list = self.remotes.list();
-        let due = list.iter().filter_map(|remote| {
-            let state = self.by_url.get(&remote.url);
-            Some(state.map_or(0, |state| state.due_ms(remote)))
-        });
-        due.min().unwrap_or(u64::MAX)
+        let due = |remote: &Arc<Remote>| {
+            self.by_url.get(&remote.url).map_or(0, |state| state.due_ms(remote))
+        };
+        list.iter().map(due).min().unwrap_or(u64::MAX)
     }
 }
 

@@ -127,6 +127,9 @@ impl Control {
     }
 }
 
+/// A URL, and what has come from it.
+type Fetched = (String, Option<Bytes>);
+
 /// What the thread has.
 struct Thread {
     hooks: Webhooks,
@@ -140,7 +143,7 @@ struct Thread {
     kept: Vec<Vec<Rc<Kept>>>,
     outcomes: Rc<RefCell<Vec<(usize, usize, Outcome)>>>,
     /// What has come from the URLs of keys.
-    fetched: Rc<RefCell<Vec<(String, Option<Bytes>)>>>,
+    fetched: Rc<RefCell<Vec<Fetched>>>,
     tls: Option<TlsConnector>,
 }
 

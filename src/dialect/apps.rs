@@ -1,7 +1,8 @@
 //! The applications, as all cores share them, and how a path names one.
 
 use super::Reply;
-use super::pusher::{hooks, signature};
+use super::channels::signature;
+use super::pusher::hooks;
 use crate::config::{self, Config};
 use crate::http::query::{self, Plus};
 use crate::hub::Kinds;
@@ -43,6 +44,7 @@ impl Env {
         let compresses = !config.routes.iter().all(off);
         let watched = config.apps.iter().map(|app| match app.dialect {
             config::Dialect::Pusher => hooks::kinds(app),
+            config::Dialect::Broadcastt => Kinds::NONE,
         });
         let watched = watched.collect();
         let remotes = Arc::new(Remotes::default());
@@ -86,35 +88,49 @@ impl Env {
         path.strip_prefix(&*self.config.pusher.path_prefix)
     }
 
-    /// The application that a WebSocket path `/app/{key}` names.
+    /// The application that a WebSocket path names: `/app/{key}`, and for Broadcastt's clients
+    /// `/apps/{key}` as well.
     pub fn app_of_socket(&self, path: &str) -> Result<u32, PathError> {
-        let key = self.strip_prefix(path).and_then(|path| path.strip_prefix("/app/"));
-        let key = key.map(|key| key.strip_suffix('/').unwrap_or(key));
-        match key {
-            Some(key) if !key.is_empty() && !key.contains('/') => {
-                self.apps.by_key(key).ok_or(PathError::UnknownApp)
-            }
+        if let Some(key) = self.key_below("/app/", path) {
+            return self.apps.by_key(key).ok_or(PathError::UnknownApp);
+        }
+        let Some(key) = self.key_below("/apps/", path) else { return Err(PathError::NoSuchPath) };
+        let speaks = |app: u32| self.apps.get(app).config.dialect == config::Dialect::Broadcastt;
+        match self.apps.by_key(key) {
+            Some(app) if speaks(app) => Ok(app),
+            None if self.apps.has(config::Dialect::Broadcastt) => Err(PathError::UnknownApp),
             _ => Err(PathError::NoSuchPath),
         }
     }
 
-    /// What is spoken at an endpoint: at that of the applications, it is the application's word.
+    fn key_below<'p>(&self, start: &str, path: &'p str) -> Option<&'p str> {
+        let key = self.strip_prefix(path)?.strip_prefix(start)?;
+        let key = key.strip_suffix('/').unwrap_or(key);
+        (!key.is_empty() && !key.contains('/')).then_some(key)
+    }
+
+    /// What is spoken at an endpoint: at that of the applications, it is the application's word;
+    /// who names none hears what all of them speak.
     pub(super) fn spoken(&self, endpoint: config::Endpoint, path: &str) -> config::Dialect {
         debug_assert_eq!(endpoint, config::Endpoint::Apps);
         match self.app_of_socket(path) {
             Ok(app) => self.apps.get(app).config.dialect,
-            Err(_) => config::Dialect::default(),
+            Err(PathError::UnknownApp) if self.key_below("/apps/", path).is_some() => {
+                config::Dialect::Broadcastt
+            }
+            Err(_) => self.apps.common_dialect(),
         }
     }
 
-    /// The application and the rest of an API path `/apps/{id}/...`; the application's key serves
-    /// as well as its id.
+    /// The application and the rest of an API path `/apps/{id}/...`; of a Pusher application the
+    /// key serves as well as the id.
     pub(super) fn api_target<'p>(&self, path: &'p str) -> Option<(u32, &'p str)> {
         let below = self.strip_prefix(path)?.strip_prefix("/apps/")?;
         let (name, rest) = below.split_at(below.find('/').unwrap_or(below.len()));
         let name = query::decode(name, Plus::Plus)?;
-        let app = self.apps.by_id(&name).or_else(|| self.apps.by_key(&name))?;
-        Some((app, rest))
+        let speaks = |app: &u32| self.apps.get(*app).config.dialect == config::Dialect::Pusher;
+        let by_key = || self.apps.by_key(&name).filter(speaks);
+        Some((self.apps.by_id(&name).or_else(by_key)?, rest))
     }
 }
 
@@ -246,6 +262,18 @@ impl Apps {
     /// The application with this number.
     pub fn get(&self, number: u32) -> &App {
         &self.list[number as usize]
+    }
+
+    /// Whether any application speaks `dialect`.
+    fn has(&self, dialect: config::Dialect) -> bool {
+        self.list.iter().any(|app| app.config.dialect == dialect)
+    }
+
+    /// What all applications speak, if they speak the same.
+    fn common_dialect(&self) -> config::Dialect {
+        let mut spoken = self.list.iter().map(|app| app.config.dialect);
+        let first = spoken.next().unwrap_or_default();
+        if spoken.all(|other| other == first) { first } else { config::Dialect::default() }
     }
 
     /// The number of the application with this key.

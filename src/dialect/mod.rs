@@ -5,6 +5,8 @@
 //! [`Action`]. It has two doors: WebSocket messages, and HTTP requests below its API path.
 
 mod apps;
+pub mod broadcastt;
+pub mod channels;
 pub mod pusher;
 
 pub use apps::{App, Apps, Env};
@@ -12,9 +14,9 @@ pub use apps::{App, Apps, Env};
 use crate::codec::json::Scratch;
 use crate::config;
 use crate::http;
-use crate::hub::{Answer, ConnId, Event, Query, Welcome, Wish};
+use crate::hub::{Answer, ConnId, Event, Query, Told, Welcome, Wish};
 use crate::jwt::Claims;
-use crate::mem::Frozen;
+use crate::mem::{Frozen, Handle};
 use crate::time::{Deadline, Now};
 use crate::ws::output::Output;
 use crate::ws::{self, frame};
@@ -64,12 +66,20 @@ pub enum Action {
         /// What is published.
         event: Event,
     },
-    /// Ask the homes of channels. The reply to the HTTP request gets the answers.
+    /// Ask the homes of channels. The reply to the HTTP request gets the answers, and of a
+    /// WebSocket [`Connection::answered`].
     Ask {
         /// What is asked.
         query: Query,
         /// Which part of the request.
         part: u16,
+    },
+    /// Tell the dialect of one connection something: [`Dialect::told`]. Lost if it is gone.
+    Tell {
+        /// The connection.
+        to: ConnId,
+        /// What it is told.
+        what: Told,
     },
 }
 
@@ -98,6 +108,8 @@ pub struct Context<'a> {
     pub json: &'a mut Scratch,
     /// Messages to this peer; use [`Context::send_text`].
     pub out: Output<'a>,
+    /// Frames that this peer shares with others; queued behind what this call writes to `out`.
+    pub shared: &'a mut Vec<Handle>,
     /// What is asked of the shard.
     pub actions: &'a mut Vec<Action>,
     /// Set by [`Context::close`].
@@ -216,6 +228,20 @@ pub trait Dialect: Sized {
     /// Takes the refusal of an [`Action::Say`] on a channel to which it is not subscribed.
     fn not_subscribed(&mut self, context: &mut Context<'_>, name: &str);
 
+    /// Takes what a connection, or a publisher to a channel of this one's, has to say to it. What
+    /// it adds to [`Context::shared`] is subject to the bound on what waits for a peer: all of it
+    /// is sent, or none.
+    fn told(&mut self, _context: &mut Context<'_>, _what: &Told) {}
+
+    /// Takes an answer to an [`Action::Ask`], with the part that was asked.
+    fn answered(&mut self, _context: &mut Context<'_>, _part: u16, _answer: Answer) {}
+
+    /// The session is about to close for a reason of its own: the dialect may say something before
+    /// that, and close in another way.
+    fn parting(&mut self, _context: &mut Context<'_>, closing: Closing) -> Closing {
+        closing
+    }
+
     /// Asks, in the dialect's words, a peer that has not answered a ping for a sign of life.
     fn nudge(&mut self, context: &mut Context<'_>);
 
@@ -320,6 +346,21 @@ macro_rules! table {
                 match self { $(Connection::$name(it) => it.not_subscribed(cx, name),)* }
             }
 
+            /// See [`Dialect::told`].
+            pub fn told(&mut self, cx: &mut Context<'_>, what: &Told) {
+                match self { $(Connection::$name(it) => it.told(cx, what),)* }
+            }
+
+            /// See [`Dialect::answered`].
+            pub fn answered(&mut self, cx: &mut Context<'_>, part: u16, answer: Answer) {
+                match self { $(Connection::$name(it) => it.answered(cx, part, answer),)* }
+            }
+
+            /// See [`Dialect::parting`].
+            pub fn parting(&mut self, cx: &mut Context<'_>, closing: Closing) -> Closing {
+                match self { $(Connection::$name(it) => it.parting(cx, closing),)* }
+            }
+
             /// See [`Dialect::nudge`].
             pub fn nudge(&mut self, cx: &mut Context<'_>) {
                 match self { $(Connection::$name(it) => it.nudge(cx),)* }
@@ -383,7 +424,7 @@ macro_rules! table {
     };
 }
 
-table! { Pusher in pusher }
+table! { Pusher in pusher, Broadcastt in broadcastt }
 
 /// A text frame that is written by `write`, frozen; `scratch` is memory to use again.
 pub fn freeze_text(scratch: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) -> Frozen {

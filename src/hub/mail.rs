@@ -10,6 +10,7 @@ use super::name::{ChannelName, ConnId};
 use super::notice::Said;
 use crate::mem::{Frozen, Slot};
 use crate::ws::output::{BITS, Codecs};
+use std::any::Any;
 use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock};
 
@@ -28,7 +29,12 @@ pub struct Event {
     pub close: Option<(u16, &'static str)>,
     /// What it is to those outside, if a client has published it and they want to know.
     pub said: Option<Arc<Said>>,
+    /// Given to the subscribers' dialects in place of a frame.
+    pub told: Option<Told>,
 }
+
+/// What a dialect says to the dialects of other connections, on any core; they know its type.
+pub type Told = Arc<dyn Any + Send + Sync>;
 
 /// The compressed forms of one frame, by the size of the window: each is made by the core that
 /// first needs it, and then shared by all.
@@ -149,6 +155,13 @@ pub enum Up {
         /// Whom to tell.
         ack: Option<Ack>,
     },
+    /// Give this to the dialect of a connection of yours.
+    Tell {
+        /// The connection.
+        slot: Slot,
+        /// What it is told.
+        what: Told,
+    },
 }
 
 /// From the home of a channel.
@@ -224,6 +237,11 @@ impl Post {
         let lane = &mut self.lanes[to as usize].down;
         lane.push_back(message);
         self.longest_down = self.longest_down.max(lane.len());
+    }
+
+    /// Tells the dialect of a connection on another core something.
+    pub fn tell(&mut self, to: ConnId, what: Told) {
+        self.up(to.core, Up::Tell { slot: to.slot, what });
     }
 
     /// The mail to core `to`.

@@ -17,7 +17,7 @@ mod notice;
 mod order;
 
 pub use home::{Crowded, Facts, Keep, Member, Users, Welcome, Wish};
-pub use mail::{Ack, Answer, Down, Event, Post, Query, Squeezed, Up};
+pub use mail::{Ack, Answer, Down, Event, Post, Query, Squeezed, Told, Up};
 pub use members::Subscriber;
 pub use name::{ChannelName, ConnId, CoreSet, Hasher};
 pub use notice::{Kinds, Notice, Said, What};

@@ -183,6 +183,8 @@ impl Hub {
                 }
                 return Some((name, event));
             }
+            // A matter between connections: the shard's.
+            Up::Tell { .. } => {}
         }
         None
     }

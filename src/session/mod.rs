@@ -12,7 +12,7 @@ pub use queue::{Full, Queue};
 
 use crate::codec::json::Scratch;
 use crate::dialect::{Action, Closing, Context, Env, JoinOutcome, Why};
-use crate::hub::{Answer, ConnId, Event};
+use crate::hub::{Answer, ConnId, Event, Told};
 use crate::mem::{Handle, Segment};
 use crate::stats::Counters;
 use crate::time::{Deadline, Now};
@@ -37,6 +37,8 @@ pub struct Surroundings<'a> {
     pub json: &'a mut Scratch,
     /// Compressors and decompressors.
     pub codecs: &'a mut Codecs,
+    /// Frames that a dialect shares among connections, on their way to the queue.
+    pub shared: &'a mut Vec<Handle>,
     /// What is asked of the shard.
     pub actions: &'a mut Vec<Action>,
     /// What is counted.
@@ -179,6 +181,7 @@ impl Session {
             Stage::Socket(socket) => socket.step(input, &mut out, &mut self.deadline, around),
         };
         self.queue.close_tail(out, around.now.ms);
+        let _ = self.queue.push_all(around.shared, usize::MAX, around.now.ms);
         match after {
             After::Need => (taken, Step::Need),
             After::Again => (taken, Step::Again),
@@ -273,10 +276,19 @@ impl Session {
         }
     }
 
-    /// One answer to part `part` of request `ticket`.
-    pub fn answered(&mut self, ticket: u32, part: u16, answer: Answer) {
-        if let Stage::Http(requests) = &mut self.stage {
-            requests.answered(ticket, part, answer);
+    /// One answer to part `part` of request `ticket`, or of what the dialect asked.
+    pub fn answered(
+        &mut self,
+        ticket: u32,
+        part: u16,
+        answer: Answer,
+        around: &mut Surroundings<'_>,
+    ) {
+        match &mut self.stage {
+            Stage::Http(requests) => requests.answered(ticket, part, answer),
+            Stage::Socket(_) => self.with_socket(around, |socket, out, around| {
+                socket.answered(part, answer, out, around)
+            }),
         }
     }
 
@@ -349,6 +361,19 @@ impl Session {
         self.with_socket(around, |socket, out, around| socket.not_subscribed(name, out, around));
     }
 
+    /// Tells the dialect what somebody has to say to it.
+    ///
+    /// # Errors
+    /// More than `bound` bytes of shared frames would wait; none of them was queued.
+    pub fn told(
+        &mut self,
+        what: &Told,
+        bound: usize,
+        around: &mut Surroundings<'_>,
+    ) -> Result<(), Full> {
+        self.with_socket_bound(around, bound, |socket, out, around| socket.told(what, out, around))
+    }
+
     /// The configuration was read anew.
     pub fn renewed(&mut self, around: &mut Surroundings<'_>) {
         self.with_socket(around, |socket, out, around| socket.renewed(out, around));
@@ -381,9 +406,19 @@ impl Session {
         around: &mut Surroundings<'_>,
         act: impl FnOnce(&mut Socket, &mut Vec<u8>, &mut Surroundings<'_>) -> After,
     ) {
-        let Stage::Socket(socket) = &mut self.stage else { return };
+        // Replies are not bounded: reading stops while they wait.
+        let _ = self.with_socket_bound(around, usize::MAX, act);
+    }
+
+    fn with_socket_bound(
+        &mut self,
+        around: &mut Surroundings<'_>,
+        bound: usize,
+        act: impl FnOnce(&mut Socket, &mut Vec<u8>, &mut Surroundings<'_>) -> After,
+    ) -> Result<(), Full> {
+        let Stage::Socket(socket) = &mut self.stage else { return Ok(()) };
         if self.ending != Ending::Open {
-            return;
+            return Ok(());
         }
         let mut out = self.queue.open_tail();
         let was_open = socket.is_open();
@@ -392,9 +427,11 @@ impl Session {
             self.deadline = around.now.plus_ms(around.env.config.timeouts.close_ms);
         }
         self.queue.close_tail(out, around.now.ms);
+        let queued = self.queue.push_all(around.shared, bound, around.now.ms);
         if let After::End(ending) = after {
             self.end(ending, around);
         }
+        queued
     }
 
     /// Does what is due: heartbeats, and the end of what has taken too long.
@@ -429,6 +466,7 @@ impl Session {
             Stage::Socket(socket) => socket.beat(&mut out, &mut self.deadline, around),
         };
         self.queue.close_tail(out, around.now.ms);
+        let _ = self.queue.push_all(around.shared, usize::MAX, around.now.ms);
         if let After::End(ending) = after {
             self.end(ending, around);
         }
@@ -509,6 +547,7 @@ fn context<'c>(
         env: around.env,
         json: around.json,
         out,
+        shared: around.shared,
         actions: around.actions,
         closing,
         draining: around.draining,

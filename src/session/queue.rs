@@ -42,6 +42,23 @@ impl Queue {
         Ok(())
     }
 
+    /// Moves broadcast frames here, all of them or, if more than `bound` bytes would wait, none;
+    /// `frames` is empty then.
+    pub fn push_all(
+        &mut self,
+        frames: &mut Vec<Handle>,
+        bound: usize,
+        now_ms: u64,
+    ) -> Result<(), Full> {
+        let bytes: usize = frames.iter().map(|frame| frame.len()).sum();
+        let pushed = match bytes > 0 && !self.has_room(bytes, bound) {
+            true => Err(Full),
+            false => frames.iter().try_for_each(|frame| self.push(frame, usize::MAX, now_ms)),
+        };
+        frames.clear();
+        pushed
+    }
+
     /// Takes the tail out for replies to be added to; give it back with [`Queue::close_tail`].
     pub fn open_tail(&mut self) -> Vec<u8> {
         match self.segments.last() {
@@ -176,6 +193,18 @@ mod tests {
         queue.settled(Vec::new(), 0);
         assert_eq!(queue.push(&frame(10), 10, 0), Ok(()));
         assert_eq!(queue.replies(), 0);
+    }
+
+    #[test]
+    fn frames_that_belong_together_are_queued_all_or_none() {
+        let mut queue = Queue::default();
+        let mut frames = vec![frame(6), frame(5)];
+        assert_eq!(queue.push_all(&mut frames, 10, 0), Err(Full));
+        assert!(queue.is_empty() && frames.is_empty());
+        let mut frames = vec![frame(6), frame(4)];
+        assert_eq!(queue.push_all(&mut frames, 10, 0), Ok(()));
+        assert_eq!(queue.push_all(&mut Vec::new(), 1, 0), Ok(()), "nothing always fits");
+        assert_eq!(queue.take_batch().map(|batch| batch.len()), Some(2));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The HTTP stage: requests in order, answers in the same order, and the way to a WebSocket.
 
-use super::socket::{Endpoint, Socket};
+use super::socket::{Endpoint, Socket, Terms};
 use super::{After, Ending, Surroundings, context, upgrade};
 use crate::config;
 use crate::dialect::{self, Answered, Connection, Finish, Opening, Reply};
@@ -403,7 +403,8 @@ fn open(request: &Request<'_>, out: &mut Vec<u8>, around: &mut Surroundings<'_>)
             }
         }
     };
-    let mut socket = Socket::new(endpoint, channel, around.now.ms).until(leases);
+    let rules = route.rules.get().cloned();
+    let mut socket = Socket::new(endpoint, channel, Terms::new(rules, leases), around.now.ms);
     if let Some(closing) = wanted {
         socket.close(&closing, out);
     }

@@ -3,13 +3,18 @@
 use super::{After, Broadcast, Ending, Surroundings, context};
 use crate::dialect::{Closing, Connection, Context, Env, Heartbeat, JoinOutcome, Why};
 use crate::gateway;
+use crate::hub::{Answer, Told};
 use crate::jwt::{Lapse, Leases};
 use crate::mem::{Frozen, Handle};
-use crate::time::Deadline;
+use crate::model::spec::OnInvalid;
+use crate::model::{Form, Invalid, Rules};
+use crate::time::{Deadline, Now};
 use crate::ws::close::{self, Handshake};
 use crate::ws::deflate::InflateError;
 use crate::ws::output::{Channel, Codecs, Output};
 use crate::ws::{self, Event, Kind, Opcode, Role, Violation, frame};
+use std::borrow::Cow;
+use std::sync::Arc;
 
 /// One WebSocket.
 pub(super) struct Socket {
@@ -17,15 +22,34 @@ pub(super) struct Socket {
     endpoint: Endpoint,
     /// How messages are compressed, if that was agreed on.
     channel: Option<Box<Channel>>,
-    /// When the peer was last heard.
-    heard_ms: u64,
-    /// When the message began of which part is in; 0 between messages.
-    begun_ms: u64,
+    /// The low bits of when the peer was last heard, in milliseconds.
+    heard: u32,
+    /// Those of when the message began of which part is in; 0 between messages.
+    begun: u32,
     closing: Handshake,
     beat: Beat,
     flood: Flood,
+    /// What the connection is bound to, if to anything.
+    terms: Option<Box<Terms>>,
+}
+
+/// What a connection is bound to.
+pub(super) struct Terms {
+    /// What messages have to look like, if the route says so.
+    rules: Option<Arc<Rules>>,
     /// How long its tokens let it live, if not for ever.
     leases: Option<Box<Leases>>,
+}
+
+impl Terms {
+    /// These terms; `None` if there are none.
+    pub(super) fn new(
+        rules: Option<Arc<Rules>>,
+        leases: Option<Box<Leases>>,
+    ) -> Option<Box<Terms>> {
+        let any = rules.is_some() || leases.is_some();
+        any.then(|| Box::new(Terms { rules, leases }))
+    }
 }
 
 /// Counts what costs a peer next to nothing to send: pings, pongs and empty messages.
@@ -71,28 +95,28 @@ enum Beat {
 }
 
 impl Socket {
-    pub(super) fn new(endpoint: Endpoint, channel: Option<Box<Channel>>, now_ms: u64) -> Socket {
+    pub(super) fn new(
+        endpoint: Endpoint,
+        channel: Option<Box<Channel>>,
+        terms: Option<Box<Terms>>,
+        now_ms: u64,
+    ) -> Socket {
         Socket {
             reader: ws::Reader::new(),
             endpoint,
             channel,
-            heard_ms: now_ms,
-            begun_ms: 0,
+            heard: now_ms as u32,
+            begun: 0,
             closing: Handshake::Open,
             beat: Beat::None,
             flood: Flood::default(),
-            leases: None,
+            terms,
         }
-    }
-
-    /// The same with its tokens' time.
-    pub(super) fn until(self, leases: Option<Box<Leases>>) -> Socket {
-        Socket { leases, ..self }
     }
 
     /// Whether it is open and may have lived long enough.
     pub(super) fn has_expired(&self, around: &Surroundings<'_>) -> bool {
-        self.is_open() && self.leases.as_ref().is_some_and(|it| it.deadline().due(around.now))
+        self.is_open() && self.lease_deadline().due(around.now)
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -106,13 +130,14 @@ impl Socket {
         deadline: &mut Deadline,
         around: &mut Surroundings<'_>,
     ) -> (usize, After) {
-        self.heard_ms = around.now.ms;
+        self.heard = around.now.ms as u32;
         self.beat = Beat::None;
         let limits = self.limits(around.env);
         // After our close frame, what the peer still says is not answered (section 5.5.1).
         let is_open = self.is_open();
         let (taken, event) = self.reader.next(Role::Server, &limits, input);
         let mut wanted = None;
+        let mut flooded = false;
         let after = match event {
             Event::Need => {
                 self.time_message(deadline, around);
@@ -123,15 +148,16 @@ impl Socket {
                 if self.flood.is_over(around) =>
             {
                 around.counters.control_floods.add(1);
-                wanted = Some(FLOOD);
+                flooded = true;
                 After::Again
             }
             Event::Message { kind, compressed, payload } => {
                 around.counters.messages_received.add(1);
-                self.begun_ms = 0;
+                self.begun = 0;
                 let mut to = Recipient {
                     endpoint: &mut self.endpoint,
                     channel: self.channel.as_deref_mut(),
+                    rules: self.terms.as_ref().and_then(|terms| terms.rules.as_deref()),
                     wanted: &mut wanted,
                 };
                 let given = match compressed {
@@ -159,6 +185,9 @@ impl Socket {
             }
             Event::Violation(violation) => self.violated(violation, out, around),
         };
+        if flooded {
+            wanted = Some(self.parting(FLOOD, out, around));
+        }
         if let Some(closing) = wanted {
             self.close(&closing, out);
             *deadline = around.now.plus_ms(around.env.config.timeouts.close_ms);
@@ -169,34 +198,40 @@ impl Socket {
     /// A message has its time from its first byte, however its bytes are spread.
     fn time_message(&mut self, deadline: &mut Deadline, around: &Surroundings<'_>) {
         if !self.reader.mid_message() {
-            self.begun_ms = 0;
-        } else if self.begun_ms == 0 {
-            self.begun_ms = around.now.ms.max(1);
+            self.begun = 0;
+        } else if self.begun == 0 {
+            self.begun = (around.now.ms as u32).max(1);
             *deadline = (*deadline).min(self.message_deadline(around));
         }
     }
 
     fn message_deadline(&self, around: &Surroundings<'_>) -> Deadline {
-        Deadline(self.begun_ms + around.env.config.timeouts.message_ms)
+        Deadline(full(self.begun, around.now) + around.env.config.timeouts.message_ms)
     }
 
     fn violated(
         &mut self,
         violation: Violation,
         out: &mut Vec<u8>,
-        around: &Surroundings<'_>,
+        around: &mut Surroundings<'_>,
     ) -> After {
         around.counters.violations.add(1);
-        if self.closing.send() {
-            push_close(out, Some(violation.code()), violation.reason());
+        let mut closing = Closing::new(violation.code(), violation.reason());
+        if violation == Violation::TooBig {
+            closing = self.parting(closing, out, around);
         }
+        self.close(&closing, out);
         After::End(Ending::Flush)
     }
 
     /// When the dialect has something of its own to do, or a token ends.
     pub(super) fn own_deadline(&self) -> Deadline {
-        let leases = self.leases.as_ref().map_or(Deadline::NEVER, |leases| leases.deadline());
-        leases.min(self.dialect_deadline())
+        self.lease_deadline().min(self.dialect_deadline())
+    }
+
+    fn lease_deadline(&self) -> Deadline {
+        let leases = self.terms.as_ref().and_then(|terms| terms.leases.as_ref());
+        leases.map_or(Deadline::NEVER, |leases| leases.deadline())
     }
 
     fn dialect_deadline(&self) -> Deadline {
@@ -211,7 +246,8 @@ impl Socket {
         if !self.has_expired(around) {
             return false;
         }
-        match self.leases.as_mut().map_or(Lapse::None, |leases| leases.look(around.now)) {
+        let leases = self.terms.as_mut().and_then(|terms| terms.leases.as_mut());
+        match leases.map_or(Lapse::None, |leases| leases.look(around.now)) {
             Lapse::None => return false,
             Lapse::Challenge => around.counters.guard_challenges.add(1),
             Lapse::Expired => {
@@ -292,18 +328,45 @@ impl Socket {
         &mut self,
         why: Why,
         out: &mut Vec<u8>,
-        _around: &mut Surroundings<'_>,
+        around: &mut Surroundings<'_>,
     ) -> After {
         let closing = match &self.endpoint {
             Endpoint::Dialect(it) => it.closing(why),
             Endpoint::Echo | Endpoint::Refused => plain_closing(why),
         };
+        let closing = self.parting(closing, out, around);
         self.close(&closing, out);
         match why {
             // It will not be heard from soon: what is left of the queue goes out, and that is it.
             Why::Slow | Why::Silent => After::End(Ending::Flush),
             Why::Draining => After::Again,
         }
+    }
+
+    /// Has the dialect say what it says before this close, and how it closes.
+    fn parting(
+        &mut self,
+        closing: Closing,
+        out: &mut Vec<u8>,
+        around: &mut Surroundings<'_>,
+    ) -> Closing {
+        match &mut self.endpoint {
+            Endpoint::Dialect(it) if self.closing.may_send_data() => {
+                let channel = self.channel.as_deref_mut();
+                it.parting(&mut context(out, channel, &mut None, around), closing)
+            }
+            _ => closing,
+        }
+    }
+
+    pub(super) fn answered(
+        &mut self,
+        part: u16,
+        answer: Answer,
+        out: &mut Vec<u8>,
+        around: &mut Surroundings<'_>,
+    ) -> After {
+        self.tell(out, around, |it, context| it.answered(context, part, answer))
     }
 
     pub(super) fn joined(
@@ -323,6 +386,15 @@ impl Socket {
         around: &mut Surroundings<'_>,
     ) -> After {
         self.tell(out, around, |it, context| it.not_subscribed(context, name))
+    }
+
+    pub(super) fn told(
+        &mut self,
+        what: &Told,
+        out: &mut Vec<u8>,
+        around: &mut Surroundings<'_>,
+    ) -> After {
+        self.tell(out, around, |it, context| it.told(context, what))
     }
 
     pub(super) fn renewed(&mut self, out: &mut Vec<u8>, around: &mut Surroundings<'_>) -> After {
@@ -380,9 +452,10 @@ impl Socket {
             }
         }
         let Heartbeat { silence_ms, answer_ms } = self.heartbeat(around.env);
-        if now.ms.saturating_sub(self.heard_ms) < silence_ms {
+        let heard_ms = full(self.heard, now);
+        if now.ms.saturating_sub(heard_ms) < silence_ms {
             self.beat = Beat::None;
-            *deadline = Deadline(self.heard_ms + silence_ms).min(self.own_deadline());
+            *deadline = Deadline(heard_ms + silence_ms).min(self.own_deadline());
             if self.reader.mid_message() {
                 *deadline = (*deadline).min(self.message_deadline(around));
             }
@@ -426,10 +499,12 @@ impl Socket {
 struct Recipient<'s> {
     endpoint: &'s mut Endpoint,
     channel: Option<&'s mut Channel>,
+    rules: Option<&'s Rules>,
     wanted: &'s mut Option<Closing>,
 }
 
 impl Recipient<'_> {
+    /// Gives a message to the endpoint, if it is as it has to be.
     fn give(
         &mut self,
         kind: Kind,
@@ -437,16 +512,85 @@ impl Recipient<'_> {
         out: &mut Vec<u8>,
         around: &mut Surroundings<'_>,
     ) {
-        let channel = self.channel.as_deref_mut();
-        match self.endpoint {
-            Endpoint::Echo => {
-                let mut to = match channel {
-                    Some(channel) => channel.output(out, around.codecs),
-                    None => Output::plain(out),
-                };
-                gateway::echo(&mut to, kind, payload);
+        let Some(rules) = self.rules else { return self.give_as_is(kind, payload, out, around) };
+        match rules.receive(form(kind), payload) {
+            Ok(passed) => {
+                around.counters.messages_lenient.add(passed.broken.into());
+                let kind = kind_of(passed.form);
+                match passed.payload {
+                    Cow::Owned(mut message) => self.give_as_is(kind, &mut message, out, around),
+                    Cow::Borrowed(part) => {
+                        // What was taken off stood in front.
+                        let from = payload.len() - part.len();
+                        self.give_as_is(kind, &mut payload[from..], out, around);
+                    }
+                }
             }
+            Err(invalid) => self.refuse(&invalid, out, around),
+        }
+    }
+
+    /// A message is not as it has to be.
+    fn refuse(&mut self, invalid: &Invalid, out: &mut Vec<u8>, around: &mut Surroundings<'_>) {
+        around.counters.messages_invalid.add(1);
+        let code = if invalid.malformed { close::INVALID_DATA } else { close::POLICY };
+        match self.rules.map(Rules::on_invalid) {
+            None | Some(OnInvalid::Drop) => {}
+            Some(OnInvalid::Close) => {
+                let reason = Cow::Owned(invalid.reason.clone());
+                self.wanted.get_or_insert(Closing { code, reason });
+            }
+            Some(OnInvalid::Reply) => {
+                let answer = serde_json::json!({ "error": invalid.reason, "code": code });
+                let answer = answer.to_string();
+                self.output(out, around).message(Kind::Text, answer.as_bytes());
+            }
+        }
+    }
+
+    fn output<'o>(
+        &'o mut self,
+        out: &'o mut Vec<u8>,
+        around: &'o mut Surroundings<'_>,
+    ) -> Output<'o> {
+        match self.channel.as_deref_mut() {
+            Some(channel) => channel.output(out, around.codecs),
+            None => Output::plain(out),
+        }
+    }
+
+    /// Sends back a message, if the way back takes it.
+    fn echo(
+        &mut self,
+        kind: Kind,
+        payload: &[u8],
+        out: &mut Vec<u8>,
+        around: &mut Surroundings<'_>,
+    ) {
+        match self.rules.filter(|rules| rules.govern_sent()) {
+            None => gateway::echo(&mut self.output(out, around), kind, payload),
+            Some(rules) => match rules.send(form(kind), payload) {
+                Ok(passed) => {
+                    around.counters.messages_lenient.add(passed.broken.into());
+                    let kind = kind_of(passed.form);
+                    gateway::echo(&mut self.output(out, around), kind, &passed.payload);
+                }
+                Err(invalid) => self.refuse(&invalid, out, around),
+            },
+        }
+    }
+
+    fn give_as_is(
+        &mut self,
+        kind: Kind,
+        payload: &mut [u8],
+        out: &mut Vec<u8>,
+        around: &mut Surroundings<'_>,
+    ) {
+        match self.endpoint {
+            Endpoint::Echo => self.echo(kind, payload, out, around),
             Endpoint::Dialect(it) => {
+                let channel = self.channel.as_deref_mut();
                 it.message(&mut context(out, channel, self.wanted, around), kind, payload);
             }
             Endpoint::Refused => {}
@@ -476,6 +620,25 @@ impl Recipient<'_> {
     }
 }
 
+fn form(kind: Kind) -> Form {
+    match kind {
+        Kind::Text => Form::Text,
+        Kind::Binary => Form::Binary,
+    }
+}
+
+fn kind_of(form: Form) -> Kind {
+    match form {
+        Form::Text => Kind::Text,
+        Form::Binary => Kind::Binary,
+    }
+}
+
+/// A time of the last 49 days, of which the low bits were kept.
+fn full(low: u32, now: Now) -> u64 {
+    now.ms.saturating_sub((now.ms as u32).wrapping_sub(low).into())
+}
+
 /// The server's reasons in the codes of RFC 6455, for endpoints without a dialect.
 fn plain_closing(why: Why) -> Closing {
     match why {
@@ -489,4 +652,17 @@ fn push_close(out: &mut Vec<u8>, code: Option<u16>, reason: &str) {
     // Without a code the payload stays empty.
     let payload = close::payload(code.unwrap_or(close::NO_CODE), reason);
     frame::push(out, Opcode::Close, &payload, None);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_whole_again_also_when_its_low_bits_have_begun_anew() {
+        for (then, later) in [(0, 0), (5, 7), (u64::from(u32::MAX), 10), (1 << 33, 1 << 31)] {
+            let now = Now { ms: then + later, unix_s: 0 };
+            assert_eq!(full(then as u32, now), then, "{then} {later}");
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use super::Shard;
 use crate::config::SlowConsumer;
 use crate::dialect::{Action, Closing, JoinOutcome, Why};
-use crate::hub::{Ack, Answer, ChannelName, Event, Join, Joined, Published, Query};
+use crate::hub::{Ack, Answer, ChannelName, ConnId, Event, Join, Joined, Published, Query, Told};
 use crate::mem::Slot;
 use crate::session::Broadcast;
 use crate::time::Now;
@@ -46,6 +46,8 @@ impl Shard {
                 }
             }
             Action::Ask { query, part } => self.ask(slot, &query, part, now),
+            Action::Tell { to, what } if to.core == self.core => self.tell(to.slot, &what, now),
+            Action::Tell { to, what } => self.post.tell(to, what),
         }
     }
 
@@ -68,11 +70,12 @@ impl Shard {
             }
         }
         let Some(ticket) = ticket else { return };
-        if let Some(session) = self.sessions.get_mut(slot)
-            && session.collects_answers(ticket)
-        {
+        let collects = self.sessions.get_mut(slot).is_some_and(|it| it.collects_answers(ticket));
+        if collects {
             let facts = self.hub.facts(&self.hub.name(app, name), now.ms);
-            session.answered(ticket, part, Answer::Channel(facts));
+            if let Some((session, mut around)) = self.session(slot, now) {
+                session.answered(ticket, part, Answer::Channel(facts), &mut around);
+            }
         }
     }
 
@@ -88,14 +91,17 @@ impl Shard {
 
     fn ask(&mut self, slot: Slot, query: &Query, part: u16, now: Now) {
         let Some(session) = self.sessions.get_mut(slot) else { return };
-        let Some(ticket) = session.ticket() else { return };
+        // A WebSocket has no requests, and knows its questions by their part.
+        let ticket = session.ticket().unwrap_or_default();
         let ack = Ack { slot, ticket, part };
         let (ours, others) = self.hub.put(query, ack, now.ms, &mut self.post);
         for _ in 0..others {
             session.await_ack(ticket);
         }
-        if let Some(answer) = ours {
-            session.answered(ticket, part, answer);
+        if let Some(answer) = ours
+            && let Some((session, mut around)) = self.session(slot, now)
+        {
+            session.answered(ticket, part, answer, &mut around);
         }
     }
 
@@ -120,6 +126,9 @@ impl Shard {
         if let Some((code, reason)) = event.close {
             return self.close_listed(&Closing::new(code, reason), now);
         }
+        if let Some(told) = &event.told {
+            return self.tell_listed(told, event.except, now);
+        }
         let mut broadcast = Broadcast::new(event);
         let limits = &self.env.config.limits;
         let except = event.except.filter(|conn| conn.core == self.core).map(|conn| conn.slot);
@@ -143,14 +152,49 @@ impl Shard {
         }
         self.counters.deliveries.add(delivered);
         for slot in slow {
-            match self.env.config.slow_consumer {
-                SlowConsumer::Drop => self.counters.slow_consumer_dropped.add(1),
-                SlowConsumer::Close => {
-                    self.counters.slow_consumer_closed.add(1);
-                    self.close_for(slot, Why::Slow, now);
-                }
+            self.too_slow(slot, now);
+        }
+    }
+
+    fn too_slow(&mut self, slot: Slot, now: Now) {
+        match self.env.config.slow_consumer {
+            SlowConsumer::Drop => self.counters.slow_consumer_dropped.add(1),
+            SlowConsumer::Close => {
+                self.counters.slow_consumer_closed.add(1);
+                self.close_for(slot, Why::Slow, now);
             }
         }
+    }
+
+    /// Gives the dialect of one connection what somebody has to say to it.
+    pub(super) fn tell(&mut self, slot: Slot, what: &Told, now: Now) {
+        // What another session has asked for is not this one's.
+        let others = std::mem::take(&mut self.actions);
+        let bound = self.env.config.limits.write_queue_bytes;
+        if let Some((session, mut around)) = self.session(slot, now) {
+            let told = session.told(what, bound, &mut around);
+            self.after(slot, now);
+            self.list(slot);
+            match told {
+                Ok(()) => self.counters.deliveries.add(1),
+                Err(_) => self.too_slow(slot, now),
+            }
+        }
+        self.actions = others;
+    }
+
+    /// Gives the dialects of `self.subscribers` what they are told, and empties that list.
+    fn tell_listed(&mut self, what: &Told, except: Option<ConnId>, now: Now) {
+        let except = except.filter(|conn| conn.core == self.core).map(|conn| conn.slot);
+        let mut listed = std::mem::take(&mut self.subscribers);
+        for index in listed.drain(..) {
+            let Some(slot) = self.sessions.slot_at(index) else { continue };
+            if except != Some(slot) {
+                self.tell(slot, what, now);
+            }
+        }
+        // What they did may have listed others, for deliveries of its own; those are through.
+        self.subscribers = listed;
     }
 
     /// Closes the connections of `self.subscribers`, and empties that list.

@@ -293,3 +293,37 @@ fn webhooks_have_a_target_and_ranges() {
     }
     check_app(&[("[[apps.webhooks]]\nbatch = true", "5:1: apps[0].webhooks[0].url: missing")]);
 }
+
+#[test]
+fn broadcastt_has_bounds_of_its_own_and_no_webhooks() {
+    check(&[
+        ("broadcastt.activity_timeout_s = 1", ""),
+        ("broadcastt.activity_timeout_s = 0", "1:12: broadcastt.activity_timeout_s: 0 is out of"),
+        ("broadcastt.activity_timeout_s = 86401", "1:12: broadcastt.activity_timeout_s: 86401"),
+        ("broadcastt.pong_timeout_s = 86400", ""),
+        ("broadcastt.pong_timeout_s = 0", "1:12: broadcastt.pong_timeout_s: 0 is out of range"),
+        ("broadcastt.channel_name_length = 1024", ""),
+        ("broadcastt.channel_name_length = 1025", "1:12: broadcastt.channel_name_length: 1025"),
+        ("broadcastt.channel_name_length = 0", "1:12: broadcastt.channel_name_length: 0 is out"),
+        ("broadcastt.batch_events = 1000", ""),
+        ("broadcastt.batch_events = 1001", "1:12: broadcastt.batch_events: 1001 is out of range"),
+        ("broadcastt.batch_events = 0", "1:12: broadcastt.batch_events: 0 is out of range"),
+        ("broadcastt.infer_channel = true", ""),
+    ]);
+    let lacking = "its default: the dialect `broadcastt` has no such thing";
+    check_app(&[
+        ("dialect = 'broadcastt'", ""),
+        ("dialect = 'broadcast'", "5:11: apps[0].dialect: "),
+        ("subscription_count = true", ""),
+        (
+            "dialect = 'broadcastt'\nsubscription_count = true",
+            &format!(
+                "6:1: apps[0].subscription_count: `true` is not accepted; accepted: {lacking}"
+            ),
+        ),
+        (
+            "dialect = 'broadcastt'\nwebhooks = [{ url = 'https://a.example/' }]",
+            "6:1: apps[0].webhooks: ",
+        ),
+    ]);
+}

@@ -115,6 +115,7 @@ impl Machine {
             if self.now.ms >= self.next_sweep_ms {
                 self.next_sweep_ms = self.now.ms + SWEEP_MS;
                 self.shard.sweep(self.now);
+                self.shard.next_turn(self.now);
                 self.settle();
             }
         }

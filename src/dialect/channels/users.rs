@@ -1,12 +1,16 @@
 //! Who a client is: the members of presence channels, and users who sign in.
 
 use super::super::{Action, Context, freeze_text};
-use super::{Connection, channel, codes, words};
+use super::vendor::{Mistake, USER, Vendor};
+use super::{Connection, channel, end};
 use crate::codec::raw::Members;
 use crate::config::AppLimits;
-use crate::hub::{Member, Wish};
+use crate::hub::{Member, Query, Wish};
 use std::borrow::Cow;
 use std::collections::HashMap;
+
+/// Questions about members that one client may have under way.
+const QUESTIONS: usize = 64;
 
 /// Who a client is, if it has said so.
 #[derive(Debug, Default)]
@@ -14,6 +18,11 @@ pub(super) struct Who {
     pub(super) user: Option<User>,
     /// Its user id in each presence channel.
     pub(super) present: HashMap<String, String>,
+    /// The private and presence channels that it is in, where it need not name them.
+    pub(super) closed: Vec<String>,
+    /// Presence channels of which the members are asked, by the number of the question.
+    pub(super) asked: HashMap<u16, String>,
+    questions: u16,
 }
 
 /// A user who has signed in on one connection.
@@ -36,7 +45,10 @@ pub(super) struct Identity {
 
 /// Reads `channel_data`: `user_id`, a string or a number (whose writing is the id), and
 /// `user_info`, any JSON.
-pub(super) fn identity(data: &str, limits: &AppLimits) -> Result<Identity, &'static str> {
+pub(super) fn identity<V: Vendor>(
+    data: &str,
+    limits: &AppLimits,
+) -> Result<Identity, &'static str> {
     const BAD_ID: &str = "channel_data must have a user_id that is a string or a number";
     if data.len() > limits.presence_member_bytes {
         return Err("channel_data is too long");
@@ -55,15 +67,20 @@ pub(super) fn identity(data: &str, limits: &AppLimits) -> Result<Identity, &'sta
         return Err("user_id is too long");
     }
     let info = members.raw("user_info").map(str::to_owned);
-    Ok(Identity { id: id.into_owned(), info })
+    Ok(Identity { id: V::user_id(raw, id).into_owned(), info })
 }
 
 /// What the home of presence channel `name` is asked for.
-pub(super) fn wish(name: &str, who: &Identity, limits: &AppLimits, cached: bool) -> Wish {
+pub(super) fn wish<V: Vendor>(
+    name: &str,
+    who: &Identity,
+    limits: &AppLimits,
+    cached: bool,
+) -> Wish {
     let mut scratch = Vec::new();
     let info = who.info.as_deref();
-    let added = freeze_text(&mut scratch, |out| words::push_member_added(out, name, &who.id, info));
-    let removed = freeze_text(&mut scratch, |out| words::push_member_removed(out, name, &who.id));
+    let added = freeze_text(&mut scratch, |out| V::push_member_added(out, name, &who.id, info));
+    let removed = freeze_text(&mut scratch, |out| V::push_member_removed(out, name, &who.id));
     let member = Member {
         id: who.id.as_str().into(),
         info: info.map(Into::into),
@@ -74,9 +91,9 @@ pub(super) fn wish(name: &str, who: &Identity, limits: &AppLimits, cached: bool)
     Wish { member: Some(Box::new(member)), cached }
 }
 
-/// A `pusher:signin`.
-pub(super) fn sign_in(
-    conn: &mut Connection,
+/// A user who says who he is.
+pub(super) fn sign_in<V: Vendor>(
+    conn: &mut Connection<V>,
     context: &mut Context<'_>,
     auth: &str,
     user_data: &str,
@@ -84,23 +101,19 @@ pub(super) fn sign_in(
     let env = context.env;
     let limits = &env.apps.get(conn.app).config.limits;
     let signed = [b"::user::".as_slice(), user_data.as_bytes()];
-    let id = match read_user(user_data, limits.user_id_length) {
+    let id = match read_user::<V>(user_data, limits.user_id_length) {
         Some(user) if conn.is_signed(context, auth, &signed) => user,
-        _ => {
-            let text = words::error(Some(codes::SIGN_IN.code), &codes::SIGN_IN.reason);
-            context.send_text(&text);
-            return context.close(codes::SIGN_IN);
-        }
+        _ => return end::<V>(context, V::CODES.sign_in, true),
     };
     let before = conn.who().user.as_ref();
     if before.is_some_and(|user| user.id != id.id) {
-        return conn.error(context, "Connection is already signed in as another user");
+        return conn.mistake(context, Mistake::SignedIn);
     }
     let first = before.is_none();
-    context.send_text(&words::signed_in(user_data));
+    context.send_text(&V::signed_in(user_data));
     conn.authorise_by_s = 0;
     if first {
-        let name = format!("{}{}", channel::USER, id.id);
+        let name = format!("{}{}", USER, id.id);
         let Identity { id, info } = id;
         conn.who().user = Some(User { id, info, asked: false, told: false });
         // One more than the client may have of its own.
@@ -111,14 +124,14 @@ pub(super) fn sign_in(
 
 /// A user's data must have an `id` that is a string, which client libraries insist on, and one that
 /// can stand in a channel's name.
-fn read_user(data: &str, most: usize) -> Option<Identity> {
+fn read_user<V: Vendor>(data: &str, most: usize) -> Option<Identity> {
     let members = Members::read(data)?;
     let id = members.text("id")?.into_owned();
-    channel::check(&id, most).ok()?;
+    channel::check::<V>(&id, most).ok()?;
     Some(Identity { id, info: members.raw("user_info").map(str::to_owned) })
 }
 
-impl Connection {
+impl<V: Vendor> Connection<V> {
     pub(super) fn who(&mut self) -> &mut Who {
         self.who.get_or_insert_default()
     }
@@ -131,6 +144,29 @@ impl Connection {
     pub(super) fn absent(&mut self, name: &str) {
         if let Some(who) = &mut self.who {
             who.present.remove(name);
+            who.closed.retain(|other| other != name);
+        }
+    }
+
+    /// Asks for the members of a presence channel that the client is in.
+    pub(super) fn ask_roster(&mut self, context: &mut Context<'_>, name: &str) {
+        let app = self.app;
+        let who = self.who();
+        if who.asked.len() >= QUESTIONS {
+            return self.mistake(context, Mistake::Subscribed(name));
+        }
+        who.questions = who.questions.wrapping_add(1);
+        let part = who.questions;
+        who.asked.insert(part, name.to_owned());
+        let query = Query::Users { app, name: name.into() };
+        context.actions.push(Action::Ask { query, part });
+    }
+
+    /// The one private or presence channel that the client is in.
+    pub(super) fn only_channel(&self) -> Option<&str> {
+        match &self.who.as_ref()?.closed[..] {
+            [name] => Some(name),
+            _ => None,
         }
     }
 
@@ -144,7 +180,7 @@ impl Connection {
     /// user's.
     pub(super) fn ask_for_user_channel(&mut self, name: &str) -> bool {
         match self.user() {
-            Some(user) if name.strip_prefix(channel::USER) == Some(&*user.id) => {
+            Some(user) if name.strip_prefix(USER) == Some(&*user.id) => {
                 user.asked = true;
                 true
             }
@@ -163,10 +199,11 @@ impl Connection {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::pusher::Pusher;
     use super::*;
 
     fn id(data: &str) -> Result<String, &'static str> {
-        identity(data, &AppLimits::default()).map(|identity| identity.id)
+        identity::<Pusher>(data, &AppLimits::default()).map(|identity| identity.id)
     }
 
     #[test]
@@ -205,13 +242,16 @@ mod tests {
 
     #[test]
     fn user_info_keeps_its_writing() {
-        let who = identity(r#"{"user_id":1,"user_info":{"b":1, "a":2.0}}"#, &AppLimits::default());
+        let who = identity::<Pusher>(
+            r#"{"user_id":1,"user_info":{"b":1, "a":2.0}}"#,
+            &AppLimits::default(),
+        );
         assert_eq!(who.ok().and_then(|who| who.info).as_deref(), Some(r#"{"b":1, "a":2.0}"#));
     }
 
     #[test]
     fn a_user_who_signs_in_has_a_string_for_an_id() {
-        let id = |data| read_user(data, 10).map(|user| user.id);
+        let id = |data| read_user::<Pusher>(data, 10).map(|user| user.id);
         assert_eq!(id(r#"{"id":"ada"}"#).as_deref(), Some("ada"));
         for bad in
             [r#"{"id":1}"#, r#"{"id":""}"#, "{}", r#"{"id":"a b"}"#, r#"{"id":"12345678901"}"#]

@@ -1,0 +1,397 @@
+//! The engine of protocols that speak of channels: connections, subscriptions, presence, cache
+//! channels, client events, signatures, and the HTTP API that publishes and reads.
+//!
+//! It knows no vendor: each one is a [`Vendor`] in a folder of its own.
+
+mod api;
+mod batch;
+pub(super) mod channel;
+mod commands;
+mod reads;
+pub mod signature;
+mod users;
+pub mod vendor;
+
+use super::apps::PathError;
+use super::{
+    Answered, Closing, Context, Dialect, Env, Heartbeat, JoinOutcome, Opening, Refused, Reply, Why,
+    freeze_text,
+};
+use crate::codec::json::push_content;
+use crate::http;
+use crate::hub::{Answer, ConnId, Welcome};
+use crate::mem::{Frozen, Slot};
+use crate::time::{Deadline, Now};
+use crate::ws;
+use std::borrow::Cow;
+use std::marker::PhantomData;
+use users::Who;
+use vendor::{Kind, Mistake, Refusal, Response, Vendor};
+
+/// Answers of error that one connection gets in a second; one more and it is closed.
+const ERRORS_PER_SECOND: u8 = 10;
+
+/// One client.
+#[derive(Debug)]
+pub struct Connection<V> {
+    app: u32,
+    /// The second (its low bits) in which errors were counted last, and how many.
+    error_second: u16,
+    errors: u8,
+    binaries: u8,
+    /// Client events in the same way.
+    said_second: u16,
+    said: u16,
+    /// The second by which the client has to authorise itself; 0 when it has or need not.
+    authorise_by_s: u32,
+    /// Most clients are nobody in particular.
+    who: Option<Box<Who>>,
+    vendor: PhantomData<V>,
+}
+
+impl<V: Vendor> Dialect for Connection<V> {
+    fn subprotocol<'a>(env: &Env, opening: &Opening<'a>) -> Result<Option<&'a str>, Refused> {
+        let nowhere = env.app_of_socket(opening.path) == Err(PathError::NoSuchPath);
+        match nowhere && V::CHOICES.refuses_paths_early {
+            true => Err(Refused { status: 404, text: "nothing is served at this path".into() }),
+            false => Ok(None),
+        }
+    }
+
+    fn open(context: &mut Context<'_>, opening: &Opening<'_>) -> Option<Connection<V>> {
+        match admit::<V>(context, opening) {
+            Ok(app) => {
+                let text = V::established(context.env, &socket_id(context.env, context.conn));
+                context.send_text(text.as_bytes());
+                let within_s = context.env.apps.get(app).config.authorise_within_s;
+                Some(Connection::new(app, within_s, context.now))
+            }
+            Err(closing) => {
+                end::<V>(context, closing, true);
+                None
+            }
+        }
+    }
+
+    fn message(&mut self, context: &mut Context<'_>, kind: ws::Kind, payload: &mut [u8]) {
+        match kind {
+            ws::Kind::Text => commands::text(self, context, payload),
+            ws::Kind::Binary => {
+                self.binaries = self.binaries.saturating_add(1);
+                if self.binaries > V::CHOICES.binary_messages {
+                    context.close(Closing::new(1003, "Binary messages are not supported"));
+                } else {
+                    self.mistake(context, Mistake::Binary);
+                }
+            }
+        }
+    }
+
+    fn joined(&mut self, context: &mut Context<'_>, name: &str, outcome: JoinOutcome) {
+        let kind = channel::kind::<V>(name);
+        if kind == Kind::User {
+            if self.user_channel_joined() {
+                context.send_text(&V::subscribed(name, b"{}"));
+            }
+            return;
+        }
+        let app = &context.env.apps.get(self.app).config;
+        if kind != Kind::Public && matches!(outcome, JoinOutcome::Joined(_)) {
+            self.authorise_by_s = 0;
+        }
+        match outcome {
+            JoinOutcome::Already if !V::again(app) => {
+                self.mistake(context, Mistake::Subscribed(name));
+            }
+            JoinOutcome::Already if kind == Kind::Presence => self.ask_roster(context, name),
+            JoinOutcome::Already => context.send_text(&V::subscribed(name, b"{}")),
+            JoinOutcome::Joined(welcome) => {
+                if kind != Kind::Public && V::infers_channel(context.env) {
+                    self.who().closed.push(name.to_owned());
+                }
+                welcome_to::<V>(context, name, welcome.unwrap_or_default());
+            }
+            JoinOutcome::Full => {
+                let most = app.limits.subscriptions_per_connection;
+                self.absent(name);
+                self.refuse(context, name, Refusal::Full(most));
+            }
+            JoinOutcome::Crowded => {
+                let most = app.limits.presence_members;
+                self.absent(name);
+                self.refuse(context, name, Refusal::Crowded(most));
+            }
+        }
+    }
+
+    fn not_subscribed(&mut self, context: &mut Context<'_>, name: &str) {
+        self.mistake(context, Mistake::NotSubscribed(name));
+    }
+
+    fn answered(&mut self, context: &mut Context<'_>, part: u16, answer: Answer) {
+        let name = self.who.as_mut().and_then(|who| who.asked.remove(&part));
+        let (Some(name), Answer::Users(users)) = (name, answer) else { return };
+        if self.who().present.contains_key(&name) {
+            context.send_text(&V::subscribed(&name, &V::roster(&users)));
+        }
+    }
+
+    fn parting(&mut self, context: &mut Context<'_>, closing: Closing) -> Closing {
+        let closing = V::translate(closing);
+        if let Some(text) = V::before_close(&closing, false) {
+            context.send_text(&text);
+        }
+        closing
+    }
+
+    fn nudge(&mut self, context: &mut Context<'_>) {
+        if let Some(ping) = V::PING {
+            context.send_text(ping);
+        }
+    }
+
+    fn deadline(&self) -> Deadline {
+        match self.authorise_by_s {
+            0 => Deadline::NEVER,
+            by_s => Deadline(u64::from(by_s) * 1000),
+        }
+    }
+
+    fn late(&mut self, context: &mut Context<'_>) {
+        self.authorise_by_s = 0;
+        end::<V>(context, V::CODES.unauthorised, false);
+    }
+
+    fn renewed(&mut self, context: &mut Context<'_>) {
+        if !context.env.apps.get(self.app).config.enabled {
+            end::<V>(context, V::CODES.app_disabled, false);
+        }
+    }
+
+    fn closing(why: Why) -> Closing {
+        match why {
+            Why::Silent => V::CODES.silent,
+            Why::Draining => V::CODES.draining,
+            Why::Slow => V::CODES.too_slow,
+        }
+    }
+
+    fn gone(&mut self, env: &Env) {
+        env.apps.get(self.app).release();
+    }
+
+    fn limits(&self, env: &Env) -> ws::Limits {
+        let most = env.apps.get(self.app).config.limits.message_bytes;
+        ws::Limits {
+            frame_bytes: most.min(env.config.limits.frame_bytes),
+            message_bytes: most,
+            fragments: env.config.limits.fragments,
+            allow_rsv1: false,
+        }
+    }
+
+    fn heartbeat(&self, env: &Env) -> Heartbeat {
+        V::heartbeat(env)
+    }
+
+    fn count(env: &Env, app: u32, name: &str, count: u64) -> Option<Frozen> {
+        let wanted = env.apps.get(app).config.subscription_count;
+        if !wanted || channel::kind::<V>(name) == Kind::Presence {
+            return None;
+        }
+        let mut told = false;
+        let frame = freeze_text(&mut Vec::new(), |out| told = V::push_count(out, name, count));
+        told.then_some(frame)
+    }
+
+    fn request(
+        context: &mut Context<'_>,
+        app: u32,
+        path: &str,
+        request: &mut http::Request<'_>,
+    ) -> Answered {
+        api::answer::<V>(context, app, path, request)
+    }
+}
+
+/// What a new subscriber is told: that it is one, and what the channel has to give.
+fn welcome_to<V: Vendor>(context: &mut Context<'_>, name: &str, welcome: Welcome) {
+    let data = welcome.users.map_or(b"{}".to_vec(), |users| V::roster(&users));
+    context.send_text(&V::subscribed(name, &data));
+    match welcome.cached {
+        Some(Some(frame)) => {
+            if let Some((_, text)) = ws::frame::split(&frame) {
+                context.send_text(text);
+            }
+        }
+        Some(None) => context.send_text(&V::cache_miss(name)),
+        None => {}
+    }
+}
+
+/// Closes, with what the vendor says before that.
+fn end<V: Vendor>(context: &mut Context<'_>, closing: Closing, refused: bool) {
+    if context.closing.is_none()
+        && let Some(text) = V::before_close(&closing, refused)
+    {
+        context.send_text(&text);
+    }
+    context.close(closing);
+}
+
+impl<V: Vendor> Connection<V> {
+    fn new(app: u32, within_s: u64, now: Now) -> Connection<V> {
+        let by_s = if within_s == 0 { 0 } else { now.ms.div_ceil(1000) + within_s };
+        Connection {
+            app,
+            error_second: 0,
+            errors: 0,
+            binaries: 0,
+            said_second: 0,
+            said: 0,
+            authorise_by_s: by_s as u32,
+            who: None,
+            vendor: PhantomData,
+        }
+    }
+
+    /// Counts one more client event; false when there are more than `most` in this second.
+    fn may_say(&mut self, now: Now, most: u16) -> bool {
+        let second = (now.ms / 1000) as u16;
+        if second != self.said_second {
+            (self.said_second, self.said) = (second, 0);
+        }
+        self.said = self.said.saturating_add(1);
+        self.said <= most
+    }
+
+    /// Answers a mistake that does not close the connection, up to a bound in each second.
+    fn mistake(&mut self, context: &mut Context<'_>, mistake: Mistake<'_>) {
+        match V::mistake(&mistake) {
+            Response::Say(text) => self.report(context, Some(&text)),
+            Response::Count => {
+                ignored(context);
+                self.report(context, None);
+            }
+            Response::Ignore => ignored(context),
+        }
+    }
+
+    /// Refuses one subscription.
+    fn refuse(&mut self, context: &mut Context<'_>, name: &str, refusal: Refusal<'_>) {
+        let text = V::refused(name, &refusal);
+        match V::CHOICES.refusals_count {
+            true => self.report(context, Some(&text)),
+            false => context.send_text(&text),
+        }
+    }
+
+    fn report(&mut self, context: &mut Context<'_>, text: Option<&[u8]>) {
+        let second = (context.now.ms / 1000) as u16;
+        if second != self.error_second {
+            self.error_second = second;
+            self.errors = 0;
+        }
+        self.errors += 1;
+        if self.errors > ERRORS_PER_SECOND {
+            end::<V>(context, V::CODES.too_many_errors, false);
+        } else if let Some(text) = text {
+            context.send_text(text);
+        }
+    }
+}
+
+/// Counts a message that nothing is done about.
+fn ignored(context: &Context<'_>) {
+    if let Some(counters) = context.env.counters.get(usize::from(context.conn.core)) {
+        counters.messages_ignored.add(1);
+    }
+}
+
+/// The checks on a new connection, the cheapest and least telling first.
+fn admit<V: Vendor>(context: &Context<'_>, opening: &Opening<'_>) -> Result<u32, Closing> {
+    let env = context.env;
+    let number = env.app_of_socket(opening.path);
+    if number == Err(PathError::NoSuchPath) {
+        return Err(V::CODES.no_such_path);
+    }
+    if context.draining {
+        return Err(V::CODES.draining);
+    }
+    let Ok(number) = number else { return Err(V::CODES.unknown_app) };
+    let app = env.apps.get(number);
+    if !app.config.enabled {
+        return Err(V::CODES.app_disabled);
+    }
+    if app.config.require_tls && !opening.secure {
+        return Err(V::CODES.tls_required);
+    }
+    let origins = &app.config.allowed_origins;
+    let origin = opening.origin.unwrap_or("");
+    if !origins.is_empty() && !origins.iter().any(|allowed| allowed.matches(origin)) {
+        return Err(V::CODES.origin);
+    }
+    V::check_opening(env, opening)?;
+    match app.admit() {
+        true => Ok(number),
+        false => Err(V::CODES.over_quota),
+    }
+}
+
+/// The id by which clients and the HTTP API know a connection: `\d+\.\d+`.
+pub fn socket_id(env: &Env, conn: ConnId) -> String {
+    let owner = u64::from(env.node) << 16 | u64::from(conn.core);
+    let place = u64::from(conn.slot.generation) << 32 | u64::from(conn.slot.index);
+    format!("{owner}.{place}")
+}
+
+/// The connection of this process that a socket id names. `Err` if it is not a socket id, `None`
+/// if it is one of elsewhere.
+fn parse_socket_id(env: &Env, text: &str) -> Result<Option<ConnId>, ()> {
+    let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    let (owner, place) = text.split_once('.').ok_or(())?;
+    if !digits(owner) || !digits(place) {
+        return Err(());
+    }
+    let (Ok(owner), Ok(place)) = (owner.parse::<u64>(), place.parse::<u64>()) else {
+        return Ok(None);
+    };
+    let generation = (place >> 32) as u32;
+    let slot = Slot { index: place as u32, generation };
+    Ok((owner >> 16 == u64::from(env.node)).then_some(ConnId { core: owner as u16, slot }))
+}
+
+/// An event with `data`, which subscribers see as a JSON string.
+pub(super) fn push_event(out: &mut Vec<u8>, event: &str, channel: &str, data: &str) {
+    out.extend_from_slice(br#"{"event":""#);
+    push_content(out, event);
+    out.extend_from_slice(br#"","channel":""#);
+    push_content(out, channel);
+    out.extend_from_slice(br#"","data":""#);
+    push_content(out, data);
+    out.extend_from_slice(br#""}"#);
+}
+
+fn json_error<V: Vendor>(status: u16, message: &str) -> Reply {
+    Reply { status, body: Cow::Owned(V::api_error(status, message)), allow: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn a_socket_id_leads_back_to_its_connection() {
+        let env = Env::new(Config::demo(), 0xfeed_beef);
+        let slot = Slot { index: 77, generation: 0xff_ffff };
+        let conn = ConnId { core: 255, slot };
+        let id = socket_id(&env, conn);
+        assert_eq!(parse_socket_id(&env, &id), Ok(Some(conn)));
+        assert_eq!(parse_socket_id(&Env::new(Config::demo(), 1), &id), Ok(None));
+        assert_eq!(parse_socket_id(&env, "99999999999999999999999.1"), Ok(None));
+        for bad in ["", ".", "1", "1.", ".1", "1.2.3", "a.1", "1.-2", "+1.2", "1.2 "] {
+            assert_eq!(parse_socket_id(&env, bad), Err(()), "{bad:?}");
+        }
+    }
+}
