@@ -28,6 +28,11 @@ pub const WS_FRAGMENTS: u32 = 128 * 1024;
 /// Payload bytes of a control frame (RFC 6455 section 5.5).
 pub const WS_CONTROL_BYTES: usize = 125;
 
+/// Bytes of a TLS record's payload (RFC 8446 section 5.1).
+pub const TLS_RECORD_BYTES: usize = 16 * 1024;
+/// Bytes of a TLS record or handshake message that is not finished, with what came behind it.
+pub const TLS_HELD_BYTES: usize = 64 * 1024;
+
 /// Bytes of notices of what happened to channels that wait on one core for the control thread.
 pub const NOTICE_BYTES: usize = 4 * 1024 * 1024;
 /// Notices under way from one core to the control thread.

@@ -6,6 +6,7 @@
 //! fails.
 
 mod channels;
+mod secure;
 
 use crate::codec::json::Scratch;
 use crate::dialect::{self, Action, Env, JoinOutcome, Why};
@@ -44,6 +45,8 @@ pub struct Shard {
     actions: Vec<Action>,
     shared: Vec<Handle>,
     listed: Vec<Slot>,
+    /// Plaintext on its way through TLS, during one call.
+    plain: Vec<u8>,
     /// Sessions that stopped reading.
     waiting: Vec<Slot>,
     counters: Arc<Counters>,
@@ -94,6 +97,7 @@ impl Shard {
             actions: Vec::new(),
             shared: Vec::new(),
             listed: Vec::new(),
+            plain: Vec::new(),
             waiting: Vec::new(),
             counters,
             fresh: 0,
@@ -108,8 +112,7 @@ impl Shard {
         self.open_by(0, index, peer, now)
     }
 
-    /// A connection was accepted at `index`, which must be free, by the listener with this number.
-    pub fn open_by(&mut self, listener: u16, index: u32, peer: SocketAddr, now: Now) -> Slot {
+    fn open_by(&mut self, listener: u16, index: u32, peer: SocketAddr, now: Now) -> Slot {
         self.counters.connections.add(1);
         let mut session = Session::new(peer, listener, now, &self.env);
         if self.fresh >= self.env.config.limits.handshakes {
@@ -128,6 +131,7 @@ impl Shard {
     pub fn receive(&mut self, slot: Slot, bytes: &mut [u8], now: Now) {
         self.counters.received_bytes.add(bytes.len() as u64);
         match self.sessions.get_mut(slot) {
+            Some(session) if session.is_secure() => self.receive_secure(slot, bytes, now),
             Some(session) if session.is_paused() => session.hold(bytes),
             Some(_) => self.feed(slot, bytes, now),
             None => {}
@@ -300,7 +304,7 @@ impl Shard {
 
     /// The next batch for the peer.
     pub fn take_batch(&mut self, slot: Slot) -> Option<Vec<Segment>> {
-        self.sessions.get_mut(slot)?.take_batch()
+        self.sessions.get_mut(slot)?.take_batch(&mut self.plain)
     }
 
     /// What is wanted for the connection.
@@ -462,6 +466,8 @@ impl Shard {
             counters: &self.counters,
             draining: self.drain.is_some(),
             congested: self.post.up_is_full(self.post_bound),
+            secure: session.is_secure(),
+            identity: session.identity(),
         };
         Some((session, around))
     }

@@ -99,6 +99,17 @@ counters! {
     wakes_sent,
     /// Messages for another core that had to wait because its mailbox was full.
     mail_waited,
+    /// TLS handshakes completed.
+    tls_handshakes,
+    /// TLS handshakes that went on from an earlier connection's.
+    tls_resumed,
+    /// TLS connections that failed: no handshake in time, nothing that both sides accept, or a
+    /// peer that broke the protocol.
+    tls_failed,
+    /// Connections closed because they spoke plain HTTP where TLS is spoken.
+    tls_plain,
+    /// TLS connections that ended without the last word that keeps others from cutting them.
+    tls_truncated,
     /// HTTP requests answered.
     http_requests,
     /// HTTP requests answered with a status of 400 or more.

@@ -18,6 +18,7 @@ mod load;
 mod ring;
 mod rows;
 mod table;
+mod tls;
 
 use polycast::uring::sys;
 use std::process::ExitCode;

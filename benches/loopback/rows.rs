@@ -5,6 +5,7 @@ use super::child::{Child, Kind, cpu_of};
 use super::load::{Load, Sample, ask, connect, ends_with};
 use super::rig;
 use super::table::{Outcome, Row, Target, median};
+use super::tls;
 use polycast::uring::sys;
 use std::io;
 use std::net::TcpStream;
@@ -48,6 +49,27 @@ pub const ROWS: &[Row] = &[
         run: publish,
     },
     Row {
+        name: "echo-tls",
+        what: "echo through TLS 1.3, 512 B, 100 connections",
+        unit: "us",
+        target: Target::None,
+        run: |plan| tls::echo(plan, 100, 512),
+    },
+    Row {
+        name: "fan8-tls",
+        what: "64 B to 200 subscribers through TLS 1.3, 8 in flight",
+        unit: "us",
+        target: Target::None,
+        run: |plan| tls::fan_out(plan, 8),
+    },
+    Row {
+        name: "idle-tls",
+        what: "memory of an idle subscribed connection with TLS",
+        unit: "bytes",
+        target: Target::None,
+        run: tls::idle,
+    },
+    Row {
         name: "idle",
         what: "memory of an idle subscribed connection",
         unit: "bytes",
@@ -71,14 +93,14 @@ pub const ROWS: &[Row] = &[
 ];
 
 const HANDSHAKE_END: &str = "\r\n\r\n";
-const CHANNEL: &str = "news";
+pub const CHANNEL: &str = "news";
 
 fn leak(bytes: Vec<u8>) -> &'static [u8] {
     Box::leak(bytes.into())
 }
 
 /// Rounds in turns, so that what disturbs a machine for a while disturbs both.
-fn interleave(
+pub fn interleave(
     plan: &Plan,
     mut ours: impl FnMut(Duration) -> io::Result<Sample>,
     mut base: impl FnMut(Duration) -> io::Result<Sample>,
@@ -102,7 +124,7 @@ fn interleave(
 }
 
 /// Operations a second and how busy the server was, of both.
-fn rates(samples: &[Sample]) -> String {
+pub fn rates(samples: &[Sample]) -> String {
     let of = |which: usize| {
         let every = || samples.iter().skip(which).step_by(2);
         let wall: f64 = every().map(|it| it.wall.as_secs_f64()).sum();

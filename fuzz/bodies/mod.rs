@@ -15,6 +15,7 @@ pub(crate) mod negotiate;
 pub(crate) mod pusher_message;
 pub(crate) mod session;
 pub(crate) mod session_compressed;
+pub(crate) mod tls_session;
 pub(crate) mod upgrade;
 pub(crate) mod utf8;
 

@@ -9,7 +9,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::error::{Error, Problem};
 use super::schema::{App, Config, Limits, Listener, Secret};
-use super::{broadcastt, guard, route, webhook};
+use super::{broadcastt, guard, route, tls, webhook};
 use crate::limits::{MAX_CORES, WS_CONTROL_BYTES};
 
 const HOUR_MS: u64 = 3_600_000;
@@ -63,6 +63,8 @@ fn check_listeners(config: &Config) -> Result<(), Error> {
         if config.is_demo && !address.ip().to_canonical().is_loopback() {
             return Err(Error::keyed(key, Problem::DemoAddress(address)));
         }
+        let in_tls = |error: Error| error.under(&format!("listeners[{index}].tls"));
+        tls::check(&listener.tls).map_err(in_tls)?;
         if address.port() != 0 {
             seen.add(&address.to_string(), key)?;
         }
@@ -113,6 +115,7 @@ fn check_limits(limits: &Limits) -> Result<(), Error> {
 fn check_timeouts(config: &Config) -> Result<(), Error> {
     let timeouts = &config.timeouts;
     for (key, milliseconds) in [
+        ("timeouts.handshake_ms", timeouts.handshake_ms),
         ("timeouts.head_ms", timeouts.head_ms),
         ("timeouts.body_ms", timeouts.body_ms),
         ("timeouts.keep_alive_ms", timeouts.keep_alive_ms),

@@ -20,12 +20,14 @@ mod schema;
 mod size;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod tree;
 mod webhook;
 
 use std::net::SocketAddr;
 use std::path::Path;
 
+pub use crate::tls::{Mutual, Version as TlsVersion};
 pub use broadcastt::Broadcastt;
 pub use env::Lookup;
 pub use error::{Error, Position, Problem};
@@ -38,6 +40,7 @@ pub use schema::{
     Endpoint, KeyPair, Limits, Listener, Log, LogFormat, Metrics, Pusher, Route, Secret,
     SlowConsumer, Timeouts,
 };
+pub use tls::{Certificate, Tls};
 pub use webhook::{HookEvent, Webhook};
 
 /// What a configuration is written in.
@@ -76,16 +79,20 @@ pub struct Overrides {
 }
 
 impl Config {
-    /// Reads and checks a file; variables come from the environment.
+    /// Reads and checks a file and those that it names, which are looked for beside it; variables
+    /// come from the environment.
     pub fn load(path: &Path) -> Result<Config, Error> {
         let name = path.display().to_string();
         let refuse = |problem| Error::new(problem).named(&name);
         let format = Format::of(path).ok_or_else(|| refuse(Problem::Extension))?;
         let text = std::fs::read_to_string(path).map_err(|error| refuse(Problem::Read(error)))?;
-        Config::parse(&text, format, &name)
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let lookup = |variable: &str| std::env::var(variable).ok();
+        Config::parse_at(&text, format, &name, &lookup, Some(folder))
     }
 
-    /// Reads and checks a text; variables come from the environment. Errors call it `name`.
+    /// Reads and checks a text, but no file that it names; variables come from the environment.
+    /// Errors call it `name`.
     pub fn parse(text: &str, format: Format, name: &str) -> Result<Config, Error> {
         Config::parse_with(text, format, name, &|variable| std::env::var(variable).ok())
     }
@@ -97,13 +104,28 @@ impl Config {
         name: &str,
         lookup: &Lookup<'_>,
     ) -> Result<Config, Error> {
+        Config::parse_at(text, format, name, lookup, None)
+    }
+
+    /// Files that the text names are read if it is known where they are.
+    fn parse_at(
+        text: &str,
+        format: Format,
+        name: &str,
+        lookup: &Lookup<'_>,
+        folder: Option<&Path>,
+    ) -> Result<Config, Error> {
         let parse = || {
             let tree = match format {
                 Format::Toml => tree::from_toml(text)?,
                 Format::Yaml => tree::from_yaml(text)?,
             };
             let mut config: Config = read::read(&tree, lookup)?;
-            let checked = check::check(&config).and_then(|()| model::prepare(&mut config));
+            let prepare = |config: &mut Config| {
+                model::prepare(config, folder.unwrap_or(Path::new("")))?;
+                folder.map_or(Ok(()), |folder| config.prepare_tls(folder))
+            };
+            let checked = check::check(&config).and_then(|()| prepare(&mut config));
             checked.map_err(|error| {
                 let position = tree.locate(&error.key);
                 error.or_at(position)
@@ -139,7 +161,8 @@ impl Config {
         Config { apps: vec![app], is_demo: true, ..Config::default() }
     }
 
-    /// Applies what the command line says, and checks the outcome.
+    /// Applies what the command line says, and checks the outcome. Files that were not read yet
+    /// are read.
     pub fn with(mut self, overrides: Overrides) -> Result<Config, Error> {
         if !overrides.listen.is_empty() {
             let listener = |address| Listener { address, ..Listener::default() };
@@ -149,7 +172,7 @@ impl Config {
         self.pin &= !overrides.no_pin;
         self.log.level = overrides.log_level.unwrap_or(self.log.level);
         self.log.format = overrides.log_format.unwrap_or(self.log.format);
-        match check::check(&self) {
+        match check::check(&self).and_then(|()| self.prepare_tls(Path::new(""))) {
             Ok(()) => Ok(self),
             Err(error) => Err(error.named("command line")),
         }

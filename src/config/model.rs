@@ -4,6 +4,7 @@ use super::error::{Error, Problem};
 use super::schema::{Config, Endpoint};
 use crate::model::Rules;
 use crate::model::spec::Governance;
+use std::path::Path;
 use std::sync::Arc;
 
 /// The rules of one route, which follow from its description: no two routes differ by them.
@@ -25,8 +26,8 @@ impl PartialEq for Prepared {
 
 impl Eq for Prepared {}
 
-/// Reads the schemas that routes name and prepares their rules.
-pub(super) fn prepare(config: &mut Config) -> Result<(), Error> {
+/// Reads the schemas that routes name, files below `folder`, and prepares their rules.
+pub(super) fn prepare(config: &mut Config, folder: &Path) -> Result<(), Error> {
     for (index, catalog) in config.catalogs.iter().enumerate() {
         let same = config.catalogs[..index].iter().position(|it| it.name == catalog.name);
         if let Some(other) = same {
@@ -45,7 +46,7 @@ pub(super) fn prepare(config: &mut Config) -> Result<(), Error> {
             let problem = "this endpoint has no WebSocket messages".to_owned();
             return Err(Error::keyed(key, Problem::Other(problem)));
         }
-        let rules = Rules::new(model, &config.catalogs).map_err(|bad| {
+        let rules = Rules::new(model, &config.catalogs, folder).map_err(|bad| {
             Error::keyed(format!("{key}.{}", bad.key), Problem::Other(bad.problem))
         })?;
         if rules.govern_sent() && route.endpoint != Endpoint::Echo {

@@ -11,6 +11,7 @@ use super::model::Prepared;
 use super::pattern::Pattern;
 use super::route::{self, Condition};
 use super::size;
+use super::tls::Tls;
 use super::webhook::Webhook;
 use crate::limits;
 use crate::model::spec::{Catalog, Governance};
@@ -135,6 +136,9 @@ pub struct Listener {
     /// Origins from which browsers may open WebSockets, `same-origin` among them; empty is any.
     #[serde(default)]
     pub allowed_origins: Vec<Pattern>,
+    /// Encryption, if it has certificates.
+    #[serde(default)]
+    pub tls: Tls,
 }
 
 impl Default for Listener {
@@ -143,6 +147,7 @@ impl Default for Listener {
             address: SocketAddr::from(([127, 0, 0, 1], 6001)),
             name: String::new(),
             allowed_origins: Vec::new(),
+            tls: Tls::default(),
         }
     }
 }
@@ -213,7 +218,10 @@ impl Default for Limits {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table")]
 pub struct Timeouts {
-    /// From the first byte of a request (or the accept) to the end of its head.
+    /// From the accept to the end of the TLS handshake.
+    pub handshake_ms: u64,
+    /// From the first byte of a request (or the accept, or the TLS handshake) to the end of its
+    /// head.
     pub head_ms: u64,
     /// From the end of a request's head to the end of its body.
     pub body_ms: u64,
@@ -230,6 +238,7 @@ pub struct Timeouts {
 impl Default for Timeouts {
     fn default() -> Timeouts {
         Timeouts {
+            handshake_ms: 10_000,
             head_ms: 10_000,
             body_ms: 30_000,
             keep_alive_ms: 60_000,

@@ -177,6 +177,8 @@ fn the_example_has_every_key_and_every_table_refuses_others() {
     let full = EXAMPLE.replace("\nkeys = []", "").replace("# keys = [{", "keys = [{");
     let full = full.replace("\nwhen = [{ path = \"/echo\" }]", "");
     let full = full.replace("# when = [{", "when = [{");
+    let full = full.replace("\ncertificates = []", "");
+    let full = full.replace("# certificates = [{", "certificates = [{");
     let full: Value = Value::Table(full.parse().unwrap());
     let mut paths = Vec::new();
     tables(&full, "", &mut paths);

@@ -24,8 +24,6 @@ pub struct Env {
     pub guards: Vec<Guard>,
     /// Where their keys are fetched from; the same for all configurations of the process.
     pub remotes: Arc<Remotes>,
-    /// The listeners as they were at the start, each with what the configuration says of it now.
-    pub listeners: Vec<config::Listener>,
     /// Whether any route compresses, so that events carry their compressed forms.
     pub compresses: bool,
     /// What is to be noticed of channels, by the application's number.
@@ -49,9 +47,8 @@ impl Env {
         let watched = watched.collect();
         let remotes = Arc::new(Remotes::default());
         let guards = guards(&config, &[], &remotes);
-        let listeners = config.listeners.clone();
         let counters = Vec::new();
-        Env { config, apps, guards, remotes, listeners, compresses, watched, node, counters }
+        Env { config, apps, guards, remotes, compresses, watched, node, counters }
     }
 
     /// The environment after the configuration was read anew. Applications keep their numbers and
@@ -64,18 +61,14 @@ impl Env {
         env.watched = self.watched.clone();
         env.remotes = self.remotes.clone();
         env.guards = guards(&env.config, &self.guards, &env.remotes);
-        let now = |old: &config::Listener| {
-            let same = |it: &&config::Listener| it.address == old.address;
-            env.config.listeners.iter().find(same).unwrap_or(old).clone()
-        };
-        env.listeners = self.listeners.iter().map(now).collect();
         env
     }
 
-    /// The listener with this number.
+    /// The listener with this number: that of its place in the configuration of the start.
     pub fn listener(&self, number: u16) -> &config::Listener {
         // There is at least one.
-        self.listeners.get(usize::from(number)).unwrap_or(&self.listeners[0])
+        let listeners = &self.config.listeners;
+        listeners.get(usize::from(number)).unwrap_or(&listeners[0])
     }
 
     /// Whether `kinds` are to be noticed of application `app`.

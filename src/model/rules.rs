@@ -7,6 +7,7 @@ use super::spec::{
 };
 use super::{Avro, BadSchema, Invalid, Json, Model, Prefix, Protobuf, SchemaId};
 use std::borrow::Cow;
+use std::path::Path;
 
 /// What the messages of a route have to look like.
 #[derive(Debug)]
@@ -62,16 +63,22 @@ pub struct BadSpec {
 }
 
 impl Rules {
-    /// Prepares what `governance` describes; schemas come from `catalogs`.
+    /// Prepares what `governance` describes; schemas come from `catalogs`, files from `folder`.
     ///
     /// # Errors
     /// A key that the model does not have, a schema that is missing or is none.
-    pub fn new(governance: &Governance, catalogs: &[Catalog]) -> Result<Rules, BadSpec> {
+    pub fn new(
+        governance: &Governance,
+        catalogs: &[Catalog],
+        folder: &Path,
+    ) -> Result<Rules, BadSpec> {
         let pair = |name: &str, direction: &Direction| {
             let bound = |kind: &str, spec: &Option<Spec>| {
                 let place =
                     |(key, problem)| BadSpec { key: format!("{name}.{kind}{key}"), problem };
-                spec.as_ref().map(|spec| Bound::new(spec, catalogs).map_err(place)).transpose()
+                spec.as_ref()
+                    .map(|spec| Bound::new(spec, catalogs, folder).map_err(place))
+                    .transpose()
             };
             let (text, binary) = (&direction.text, &direction.binary);
             Ok(Pair { text: bound("text", text)?, binary: bound("binary", binary)? })
@@ -129,12 +136,12 @@ impl Rules {
 type Wrong = (String, String);
 
 impl Bound {
-    fn new(spec: &Spec, catalogs: &[Catalog]) -> Result<Bound, Wrong> {
+    fn new(spec: &Spec, catalogs: &[Catalog], folder: &Path) -> Result<Bound, Wrong> {
         if let Some(key) = spec.strange_key() {
             let problem = format!("a model of this kind has no `{key}`");
             return Err((format!(".{key}"), problem));
         }
-        let model = spec.model(catalogs)?;
+        let model = spec.model(catalogs, folder)?;
         let prefix = match (spec.prefix, spec.id) {
             (None, None) => None,
             (Some(kind), Some(id)) => Some((prefix_of(kind, id)?, id)),
@@ -228,7 +235,7 @@ impl Spec {
         .find_map(|(key, known, given)| (given && !known).then_some(key))
     }
 
-    fn model(&self, catalogs: &[Catalog]) -> Result<Model, Wrong> {
+    fn model(&self, catalogs: &[Catalog], folder: &Path) -> Result<Model, Wrong> {
         let wrong = |key: &str| {
             let key = format!(".{key}");
             move |error: BadSchema| (key, error.to_string())
@@ -244,13 +251,13 @@ impl Spec {
         Ok(match self.model {
             Kind::Json if self.catalog.is_none() => Model::Json(Json::any()),
             Kind::Json => {
-                Model::Json(Json::new(&self.schema(catalogs)?).map_err(wrong("subject"))?)
+                Model::Json(Json::new(&self.schema(catalogs, folder)?).map_err(wrong("subject"))?)
             }
             Kind::Avro => {
-                Model::Avro(Avro::new(&self.schema(catalogs)?).map_err(wrong("subject"))?)
+                Model::Avro(Avro::new(&self.schema(catalogs, folder)?).map_err(wrong("subject"))?)
             }
             Kind::Protobuf => {
-                let schema = self.schema(catalogs)?;
+                let schema = self.schema(catalogs, folder)?;
                 let model = Protobuf::new(&schema, self.record.as_deref());
                 Model::Protobuf(model.map_err(wrong("subject"))?)
             }
@@ -292,7 +299,7 @@ impl Spec {
     }
 
     /// The text of its schema.
-    fn schema(&self, catalogs: &[Catalog]) -> Result<String, Wrong> {
+    fn schema(&self, catalogs: &[Catalog], folder: &Path) -> Result<String, Wrong> {
         let missing =
             |key: &str| (format!(".{key}"), "missing; the schema is known by it".to_owned());
         let name = self.catalog.as_deref().ok_or_else(|| missing("catalog"))?;
@@ -308,9 +315,8 @@ impl Spec {
         })?;
         let text = match (catalog.kind, &subject.schema, &subject.path) {
             (CatalogKind::Inline, Some(schema), _) => Ok(schema.clone()),
-            (CatalogKind::Filesystem, _, Some(path)) => {
-                std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))
-            }
+            (CatalogKind::Filesystem, _, Some(path)) => std::fs::read_to_string(folder.join(path))
+                .map_err(|error| format!("{path}: {error}")),
             (CatalogKind::Inline, None, _) => Err("the subject has no `schema`".to_owned()),
             (CatalogKind::Filesystem, _, None) => Err("the subject has no `path`".to_owned()),
         };
@@ -339,7 +345,7 @@ mod tests {
 
     fn rules(governance: &str) -> Result<Rules, BadSpec> {
         let catalog: Catalog = toml::from_str(CATALOG).unwrap();
-        Rules::new(&toml::from_str(governance).unwrap(), &[catalog])
+        Rules::new(&toml::from_str(governance).unwrap(), &[catalog], Path::new(""))
     }
 
     fn problem(governance: &str) -> String {
@@ -424,18 +430,18 @@ mod tests {
 
     #[test]
     fn files_are_read() {
-        let path = std::env::temp_dir().join(format!("polycast-schema-{}", std::process::id()));
+        let name = format!("polycast-schema-{}", std::process::id());
+        let path = std::env::temp_dir().join(&name);
         std::fs::write(&path, "{\"type\": \"null\"}").unwrap();
         let catalog = format!(
-            "name = 'files'\ntype = 'filesystem'\n[[subjects]]\nname = 'a'\npath = '{}'\n\
-             [[subjects]]\nname = 'b'\npath = '/no/such/file'\n[[subjects]]\nname = 'c'\n",
-            path.display()
+            "name = 'files'\ntype = 'filesystem'\n[[subjects]]\nname = 'a'\npath = '{name}'\n\
+             [[subjects]]\nname = 'b'\npath = '/no/such/file'\n[[subjects]]\nname = 'c'\n"
         );
         let catalog: Catalog = toml::from_str(&catalog).unwrap();
         let rules = |subject: &str| {
             let spec = format!("{{ model = 'json', catalog = 'files', subject = '{subject}' }}");
             let governance = toml::from_str(&format!("received.text = {spec}")).unwrap();
-            Rules::new(&governance, std::slice::from_ref(&catalog))
+            Rules::new(&governance, std::slice::from_ref(&catalog), &std::env::temp_dir())
         };
         assert!(rules("a").unwrap().receive(Form::Text, b"null").is_ok());
         assert!(rules("b").unwrap_err().problem.starts_with("/no/such/file: No such file"));

@@ -53,9 +53,8 @@ impl Reactor {
         self.counters.accepted.add(1);
         let admitted = self.addresses.enter(peer.ip());
         self.conns[file as usize] = Conn { admitted, ..Conn::default() };
-        // Places were made a round of all listeners at a time.
-        let listener = (place % self.listeners.len().max(1)) as u16;
-        let slot = self.shard.open_by(listener, file, peer, now);
+        let listener = self.places[place].number;
+        let slot = self.shard.open_at(file, peer, listener, now);
         if !admitted {
             self.counters.refused_address.add(1);
             self.tear_down(slot);

@@ -4,7 +4,9 @@
 //! Nothing here fails: what a peer does wrong becomes an answer in the queue and an [`Ending`].
 
 mod queue;
+mod recipient;
 mod request;
+mod secure;
 mod socket;
 pub mod upgrade;
 
@@ -16,10 +18,12 @@ use crate::hub::{Answer, ConnId, Event, Told};
 use crate::mem::{Handle, Segment};
 use crate::stats::Counters;
 use crate::time::{Deadline, Now};
+use crate::tls::{Filter, Identity};
 use crate::ws::output::{BITS, Channel, Codecs, Output};
 use request::Requests;
 use socket::Socket;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 /// What a session works with during one call.
 pub struct Surroundings<'a> {
@@ -47,6 +51,10 @@ pub struct Surroundings<'a> {
     pub draining: bool,
     /// Whether other cores cannot take more requests from this one.
     pub congested: bool,
+    /// Whether the connection is encrypted.
+    pub secure: bool,
+    /// Who the client of a request has proved to be by its certificate.
+    pub identity: Option<Arc<Identity>>,
 }
 
 /// How a connection is to end, if it is.
@@ -78,8 +86,10 @@ pub enum Step {
 pub struct Session {
     stage: Stage,
     queue: Queue,
+    /// TLS, if the listener speaks it.
+    filter: Option<Box<Filter>>,
     /// Input that waits because reading is paused, and whether it is.
-    held: Vec<u8>,
+    held: Box<[u8]>,
     paused: bool,
     /// The peer has ended its side.
     eof: bool,
@@ -116,7 +126,8 @@ impl Session {
         Session {
             stage: Stage::Http(Box::default()),
             queue: Queue::default(),
-            held: Vec::new(),
+            filter: None,
+            held: Box::default(),
             paused: false,
             eof: false,
             ending: Ending::Open,
@@ -155,7 +166,8 @@ impl Session {
 
     /// Whether bytes from the peer are wanted now.
     pub fn wants_read(&self) -> bool {
-        !self.paused && !self.eof
+        // Behind a peer's last word in TLS, the end of its stream is still to come.
+        !self.paused && (!self.eof || self.filter.is_some())
     }
 
     /// Whether messages can be delivered to it: a WebSocket on which nobody has closed.
@@ -210,9 +222,12 @@ impl Session {
         if ending == Ending::Cut {
             self.ending = ending;
         }
+        if self.filter.is_some() {
+            self.queue.waits(around.now.ms); // TLS's last word does.
+        }
         // What comes from now on is read and thrown away, also if reading was paused.
         self.paused = false;
-        self.held = Vec::new();
+        self.held = Box::default();
     }
 
     fn must_hold(&self, around: &Surroundings<'_>) -> bool {
@@ -234,7 +249,9 @@ impl Session {
 
     /// Keeps input for later.
     pub fn hold(&mut self, rest: &[u8]) {
-        self.held.extend_from_slice(rest);
+        let mut held = std::mem::take(&mut self.held).into_vec();
+        held.extend_from_slice(rest);
+        self.held = held.into_boxed_slice();
     }
 
     /// Whether reading is paused.
@@ -251,7 +268,7 @@ impl Session {
     /// the peer ended its side behind that, to be told then.
     pub fn resume(&mut self) -> (Vec<u8>, bool) {
         self.paused = false;
-        (std::mem::take(&mut self.held), std::mem::take(&mut self.eof))
+        (std::mem::take(&mut self.held).into_vec(), std::mem::take(&mut self.eof))
     }
 
     /// The number of the HTTP request in hand, for the acknowledgement of its publishes.
@@ -322,9 +339,10 @@ impl Session {
         if self.paused {
             return; // Taken up when the held input has been stepped through.
         }
+        self.note_truncation(around);
         match &self.stage {
             _ if self.ending != Ending::Open => {}
-            Stage::Socket(_) => self.end(Ending::Cut, around),
+            Stage::Socket(_) => self.end(self.after_eof(), around),
             Stage::Http(requests) if requests.ticket().is_some() => {}
             Stage::Http(_) => self.end(Ending::Flush, around),
         }
@@ -444,6 +462,11 @@ impl Session {
         if !self.deadline.due(around.now) {
             return;
         }
+        if self.is_handshaking() && self.ending == Ending::Open {
+            around.counters.timed_out.add(1);
+            around.counters.tls_failed.add(1);
+            return self.end(Ending::Cut, around);
+        }
         let closing = self.ending != Ending::Open
             || matches!(&self.stage, Stage::Socket(socket) if !socket.is_open());
         if closing {
@@ -472,11 +495,12 @@ impl Session {
         }
     }
 
-    /// The next batch for the kernel.
-    pub fn take_batch(&mut self) -> Option<Vec<Segment>> {
-        match self.ending {
-            Ending::Cut => None,
-            _ => self.queue.take_batch(),
+    /// The next batch for the kernel. `scratch` is memory to work with.
+    pub fn take_batch(&mut self, scratch: &mut Vec<u8>) -> Option<Vec<Segment>> {
+        match (self.ending, &self.filter) {
+            (Ending::Cut, _) => None,
+            (_, None) => self.queue.take_batch(),
+            (_, Some(_)) => self.take_sealed(scratch),
         }
     }
 
@@ -494,7 +518,7 @@ impl Session {
     /// freed.
     pub fn relax(&mut self) -> bool {
         self.queue.relax();
-        self.queue.is_empty()
+        self.queue.is_empty() && !self.filter.as_ref().is_some_and(|it| it.has_records())
     }
 
     /// Sending has failed: the peer is gone.

@@ -84,7 +84,8 @@ impl Queue {
         self.segments.push(Segment::Own(bytes));
     }
 
-    fn waits(&mut self, now_ms: u64) {
+    /// Notes that something waits from now on, unless something did before.
+    pub fn waits(&mut self, now_ms: u64) {
         if self.is_empty() {
             self.progress_ms = now_ms as u32;
         }
@@ -108,6 +109,26 @@ impl Queue {
             }
         }
         Some(batch)
+    }
+
+    /// Notes that something is at the kernel's that was made here, such as TLS's own records.
+    pub fn sends(&mut self) {
+        self.sending = true;
+    }
+
+    /// Whether a batch is at the kernel's.
+    pub fn is_sending(&self) -> bool {
+        self.sending
+    }
+
+    /// Whether something waits that has not been taken.
+    pub fn has_segments(&self) -> bool {
+        !self.segments.is_empty()
+    }
+
+    /// Throws the batch away that was just taken.
+    pub fn forget_batch(&mut self) {
+        self.settled(Vec::new(), self.progress_ms.into());
     }
 
     /// Notes that some bytes of the batch have left.

@@ -320,7 +320,7 @@ fn door<'a>(around: &Surroundings<'a>) -> gateway::Door<'a> {
         config: &around.env.config,
         guards: &around.env.guards,
         listener: around.env.listener(around.listener),
-        secure: false,
+        secure: around.secure,
         now: around.now,
         counters: around.counters,
     }
@@ -376,7 +376,7 @@ fn open(request: &Request<'_>, out: &mut Vec<u8>, around: &mut Surroundings<'_>)
         path: request.path(),
         query: request.query(),
         origin: accepted.origin(),
-        secure: false,
+        secure: around.secure,
         headers: &request.headers,
         claims: claims.as_ref(),
     };

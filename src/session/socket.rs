@@ -1,19 +1,16 @@
 //! The WebSocket stage: messages in and out, the closing handshake, heartbeats.
 
+use super::recipient::Recipient;
 use super::{After, Broadcast, Ending, Surroundings, context};
 use crate::dialect::{Closing, Connection, Context, Env, Heartbeat, JoinOutcome, Why};
-use crate::gateway;
 use crate::hub::{Answer, Told};
 use crate::jwt::{Lapse, Leases};
 use crate::mem::{Frozen, Handle};
-use crate::model::spec::OnInvalid;
-use crate::model::{Form, Invalid, Rules};
+use crate::model::Rules;
 use crate::time::{Deadline, Now};
 use crate::ws::close::{self, Handshake};
-use crate::ws::deflate::InflateError;
-use crate::ws::output::{Channel, Codecs, Output};
+use crate::ws::output::{Channel, Codecs};
 use crate::ws::{self, Event, Kind, Opcode, Role, Violation, frame};
-use std::borrow::Cow;
 use std::sync::Arc;
 
 /// One WebSocket.
@@ -160,14 +157,8 @@ impl Socket {
                     rules: self.terms.as_ref().and_then(|terms| terms.rules.as_deref()),
                     wanted: &mut wanted,
                 };
-                let given = match compressed {
-                    false => {
-                        to.give(kind, payload, out, around);
-                        Ok(())
-                    }
-                    true => to.inflate_and_give(kind, payload, limits.message_bytes, out, around),
-                };
-                match given {
+                let most = compressed.then_some(limits.message_bytes);
+                match to.take(kind, payload, most, out, around) {
                     Ok(()) => After::Again,
                     Err(violation) => self.violated(violation, out, around),
                 }
@@ -492,145 +483,6 @@ impl Socket {
         if let Some(channel) = &self.channel {
             channel.release(codecs);
         }
-    }
-}
-
-/// Who takes a message, apart from the reader that lends it.
-struct Recipient<'s> {
-    endpoint: &'s mut Endpoint,
-    channel: Option<&'s mut Channel>,
-    rules: Option<&'s Rules>,
-    wanted: &'s mut Option<Closing>,
-}
-
-impl Recipient<'_> {
-    /// Gives a message to the endpoint, if it is as it has to be.
-    fn give(
-        &mut self,
-        kind: Kind,
-        payload: &mut [u8],
-        out: &mut Vec<u8>,
-        around: &mut Surroundings<'_>,
-    ) {
-        let Some(rules) = self.rules else { return self.give_as_is(kind, payload, out, around) };
-        match rules.receive(form(kind), payload) {
-            Ok(passed) => {
-                around.counters.messages_lenient.add(passed.broken.into());
-                let kind = kind_of(passed.form);
-                match passed.payload {
-                    Cow::Owned(mut message) => self.give_as_is(kind, &mut message, out, around),
-                    Cow::Borrowed(part) => {
-                        // What was taken off stood in front.
-                        let from = payload.len() - part.len();
-                        self.give_as_is(kind, &mut payload[from..], out, around);
-                    }
-                }
-            }
-            Err(invalid) => self.refuse(&invalid, out, around),
-        }
-    }
-
-    /// A message is not as it has to be.
-    fn refuse(&mut self, invalid: &Invalid, out: &mut Vec<u8>, around: &mut Surroundings<'_>) {
-        around.counters.messages_invalid.add(1);
-        let code = if invalid.malformed { close::INVALID_DATA } else { close::POLICY };
-        match self.rules.map(Rules::on_invalid) {
-            None | Some(OnInvalid::Drop) => {}
-            Some(OnInvalid::Close) => {
-                let reason = Cow::Owned(invalid.reason.clone());
-                self.wanted.get_or_insert(Closing { code, reason });
-            }
-            Some(OnInvalid::Reply) => {
-                let answer = serde_json::json!({ "error": invalid.reason, "code": code });
-                let answer = answer.to_string();
-                self.output(out, around).message(Kind::Text, answer.as_bytes());
-            }
-        }
-    }
-
-    fn output<'o>(
-        &'o mut self,
-        out: &'o mut Vec<u8>,
-        around: &'o mut Surroundings<'_>,
-    ) -> Output<'o> {
-        match self.channel.as_deref_mut() {
-            Some(channel) => channel.output(out, around.codecs),
-            None => Output::plain(out),
-        }
-    }
-
-    /// Sends back a message, if the way back takes it.
-    fn echo(
-        &mut self,
-        kind: Kind,
-        payload: &[u8],
-        out: &mut Vec<u8>,
-        around: &mut Surroundings<'_>,
-    ) {
-        match self.rules.filter(|rules| rules.govern_sent()) {
-            None => gateway::echo(&mut self.output(out, around), kind, payload),
-            Some(rules) => match rules.send(form(kind), payload) {
-                Ok(passed) => {
-                    around.counters.messages_lenient.add(passed.broken.into());
-                    let kind = kind_of(passed.form);
-                    gateway::echo(&mut self.output(out, around), kind, &passed.payload);
-                }
-                Err(invalid) => self.refuse(&invalid, out, around),
-            },
-        }
-    }
-
-    fn give_as_is(
-        &mut self,
-        kind: Kind,
-        payload: &mut [u8],
-        out: &mut Vec<u8>,
-        around: &mut Surroundings<'_>,
-    ) {
-        match self.endpoint {
-            Endpoint::Echo => self.echo(kind, payload, out, around),
-            Endpoint::Dialect(it) => {
-                let channel = self.channel.as_deref_mut();
-                it.message(&mut context(out, channel, self.wanted, around), kind, payload);
-            }
-            Endpoint::Refused => {}
-        }
-    }
-
-    fn inflate_and_give(
-        &mut self,
-        kind: Kind,
-        payload: &[u8],
-        most: u64,
-        out: &mut Vec<u8>,
-        around: &mut Surroundings<'_>,
-    ) -> Result<(), Violation> {
-        let Some(channel) = &mut self.channel else { return Err(Violation::ReservedBits) };
-        let inflated = channel.inflate(payload, most, around.codecs);
-        let mut message = inflated.map_err(|error| match error {
-            InflateError::TooBig => Violation::TooBig,
-            InflateError::Invalid => Violation::NotDeflate,
-        })?;
-        if kind == Kind::Text && !ws::utf8::valid(&message) {
-            return Err(Violation::TextNotUtf8);
-        }
-        self.give(kind, &mut message, out, around);
-        around.codecs.give_back(message);
-        Ok(())
-    }
-}
-
-fn form(kind: Kind) -> Form {
-    match kind {
-        Kind::Text => Form::Text,
-        Kind::Binary => Form::Binary,
-    }
-}
-
-fn kind_of(form: Form) -> Kind {
-    match form {
-        Form::Text => Kind::Text,
-        Form::Binary => Kind::Binary,
     }
 }
 

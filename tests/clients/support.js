@@ -15,7 +15,8 @@ const START_MS = 15000
 const STOP_MS = 15000
 const EVENT_MS = 10000
 const TEST_MS = 60000
-const LISTENS = /^polycast listens on http:\/\/(\S+):(\d+) and ws:\/\/\S+$/m
+const LISTENS = /^polycast listens on https?:\/\/(\S+):(\d+) and wss?:\/\/\S+$/m
+const FIXTURES = path.join(__dirname, "fixtures")
 
 /** The demo application, which a server without a configuration has. */
 const DEMO = { appId: "1", key: "app-key", secret: "app-secret" }
@@ -55,6 +56,13 @@ async function within(what, promise, ms = EVENT_MS) {
   }
 }
 
+/** COMPRESSING behind TLS; the certificate is for localhost and 127.0.0.1. */
+const SECURE = `
+[[listeners]]
+address = "127.0.0.1:0"
+tls.certificates = [{ cert = "${FIXTURES}/localhost.pem", key = "${FIXTURES}/localhost.key" }]
+${COMPRESSING}`
+
 class Server {
   /**
    * Starts a server, on a free port unless there is a `port`. `config` is the text of a
@@ -62,7 +70,9 @@ class Server {
    */
   static async start({ config, threads = 1, port = 0 } = {}) {
     const server = new Server()
-    const args = ["--listen", `127.0.0.1:${port}`, "--threads", String(threads), "--no-pin"]
+    const args = ["--threads", String(threads), "--no-pin"]
+    // A configuration with listeners of its own keeps them.
+    if (!config?.includes("[[listeners]]")) args.push("--listen", `127.0.0.1:${port}`)
     if (config !== undefined) {
       server.folder = fs.mkdtempSync(path.join(os.tmpdir(), "polycast-clients-"))
       const file = path.join(server.folder, "polycast.toml")
@@ -97,6 +107,10 @@ class Server {
       this.child.on("error", reject)
       this.child.on("exit", (code) => reject(new Error(`the server ended with ${code}`)))
     })
+  }
+
+  secureUrl(where) {
+    return `wss://${this.host}:${this.port}${where}`
   }
 
   url(where) {
@@ -234,6 +248,8 @@ function withServer(name, options, body) {
 module.exports = {
   COMPRESSING,
   DEMO,
+  FIXTURES,
+  SECURE,
   Server,
   collect,
   next,

@@ -10,4 +10,5 @@ mod process;
 mod pusher;
 mod slow;
 mod survival;
+mod tls;
 mod webhooks;
