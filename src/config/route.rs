@@ -76,13 +76,11 @@ impl Route {
         if !self.listeners.is_empty() && !self.listeners.iter().any(|it| it == asked.listener) {
             return None;
         }
-        let conditions: Vec<&Condition> = self.when.iter().filter(|it| it.holds(asked)).collect();
-        let has = |name: &&&str| {
-            let of = |it: &&&Condition| !it.protocol.is_empty() && it.protocol.matches(name);
-            conditions.iter().any(|it| of(&it))
-        };
+        let holding = || self.when.iter().filter(|it| it.holds(asked));
+        let has =
+            |name: &&&str| holding().any(|it| !it.protocol.is_empty() && it.protocol.matches(name));
         let chosen = offered.iter().find(has).copied();
-        let open = self.when.is_empty() || conditions.iter().any(|it| it.protocol.is_empty());
+        let open = self.when.is_empty() || holding().any(|it| it.protocol.is_empty());
         (open || chosen.is_some()).then_some(chosen)
     }
 }
@@ -99,7 +97,8 @@ impl Condition {
         (path.is_empty() || path.matches(asked.path))
             && is_scheme(scheme.as_str(), asked.secure)
             && (authority.is_empty() || is_authority(authority, asked))
-            && query.as_str().split('&').all(|pair| has_pair(pair, asked.query))
+            && (query.is_empty()
+                || query.as_str().split('&').all(|pair| has_pair(pair, asked.query)))
     }
 }
 

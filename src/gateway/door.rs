@@ -230,11 +230,11 @@ impl<'a> Door<'a> {
     /// to a challenge: a POST without a body, of a type of its own. `None` for any other request.
     pub fn renewal(&self, request: &Request<'_>) -> Option<Result<(), Refusal>> {
         const ANSWER: &str = "application/x-challenge-response";
-        let of_type = request.header("content-type").is_some_and(|value| {
-            let value = value.split(';').next().unwrap_or_default();
-            value.trim().eq_ignore_ascii_case(ANSWER)
-        });
-        if self.guards.is_empty() || request.method != "POST" || !of_type {
+        if self.guards.is_empty() || request.method != "POST" {
+            return None;
+        }
+        let content_type = request.header("content-type")?.split(';').next()?;
+        if !content_type.trim().eq_ignore_ascii_case(ANSWER) {
             return None;
         }
         if !request.body.is_empty() {

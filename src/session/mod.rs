@@ -477,10 +477,12 @@ impl Session {
             around.counters.timed_out.add(1);
             return self.end(Ending::Cut, around);
         }
-        let expired = matches!(&self.stage, Stage::Socket(socket) if socket.has_expired(around));
-        if self.paused && matches!(self.stage, Stage::Socket(_)) && !expired {
+        if let Stage::Socket(socket) = &self.stage
+            && self.paused
+            && !socket.has_expired(around)
+        {
             // Its signs of life are not read; `send_ms` ends it if it does not read, either.
-            self.deadline = around.now.plus_ms(timeouts.send_ms);
+            self.deadline = around.now.plus_ms(timeouts.send_ms).min(socket.lease_deadline());
             return;
         }
         let mut out = self.queue.open_tail();

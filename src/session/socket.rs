@@ -220,7 +220,8 @@ impl Socket {
         self.lease_deadline().min(self.dialect_deadline())
     }
 
-    fn lease_deadline(&self) -> Deadline {
+    /// When a token ends, or has to be looked at.
+    pub(super) fn lease_deadline(&self) -> Deadline {
         let leases = self.terms.as_ref().and_then(|terms| terms.leases.as_ref());
         leases.map_or(Deadline::NEVER, |leases| leases.deadline())
     }

@@ -4,7 +4,7 @@
 use crate::net::*;
 use crate::peer;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, encode};
-use polycast::config::{Config, Endpoint, Guard, GuardKey, Route, Secret};
+use polycast::config::{Config, Endpoint, Guard, GuardKey, Pattern, Route, Secret};
 use polycast::server::Server;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -239,4 +239,37 @@ fn a_new_configuration_has_its_guards_at_once_and_keeps_who_is_in() {
     assert_eq!(client.text(), "still here");
     server.renew(with_secret(peer::TOKEN_SECRET));
     becomes(&server, &token, 101);
+}
+
+#[test]
+fn routes_and_origins_are_those_of_the_listener() {
+    let mut config = config();
+    let named = |name: &str| {
+        let mut listener = listener("127.0.0.1:0");
+        listener.name = name.to_owned();
+        listener
+    };
+    config.listeners = vec![named("open"), named("closed")];
+    config.listeners[1].allowed_origins.push(Pattern::new("same-origin"));
+    let mut route = Route::to(Endpoint::Echo);
+    route.listeners.push("closed".to_owned());
+    config.routes = vec![route];
+    let Some(mut server) = start(config.clone()) else { return };
+    let [open, closed] = server.addresses() else { panic!("two listeners") };
+    let (open, closed) = (*open, *closed);
+    let ask = |address: SocketAddr, field: &str| {
+        let mut client = Client::connect(address);
+        client.send(handshake("/", field).as_bytes());
+        client.response().status
+    };
+    // Several, so that both reactors take some.
+    for _ in 0..8 {
+        assert_eq!((ask(open, ""), ask(closed, "")), (404, 101));
+        assert_eq!(ask(closed, "Origin: https://evil.example\r\n"), 403);
+    }
+    // A new configuration changes what a listener admits, not where it is.
+    config.listeners[1].allowed_origins.push(Pattern::new("https://*.example"));
+    server.renew(config);
+    wait("the new origins", || ask(closed, "Origin: https://evil.example\r\n") == 101);
+    assert_eq!(ask(open, ""), 404);
 }
