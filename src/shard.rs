@@ -10,7 +10,7 @@ mod secure;
 
 use crate::codec::json::Scratch;
 use crate::dialect::{self, Action, Env, JoinOutcome, Why};
-use crate::hub::{Ack, Answer, ConnId, Down, Event, Hasher, Hub, Notice, Post, Up, What};
+use crate::hub::{Ack, Answer, ConnId, Down, Event, Hasher, Hub, Notice, Post, Up, Welcome, What};
 use crate::mem::{Handle, Segment, Slot, Table};
 use crate::session::{Ending, Session, Step, Surroundings};
 use crate::stats::Counters;
@@ -214,6 +214,10 @@ impl Shard {
             }
         }
         self.hub.sweep(now.ms);
+        let losses = self.hub.losses();
+        self.counters.kept_dropped.add(losses.kept);
+        self.counters.log_dropped.add(losses.elements);
+        self.counters.kept_bytes.set(self.hub.kept_bytes() as u64);
         self.drain_slice(now);
     }
 
@@ -434,10 +438,24 @@ impl Shard {
 
     fn tell_joined(&mut self, slot: Slot, name: &str, outcome: JoinOutcome, now: Now) {
         if let Some((session, mut around)) = self.session(slot, now) {
-            session.joined(name, outcome, &mut around);
+            Shard::tell_outcome(session, name, outcome, &mut around);
             self.after(slot, now);
             self.list(slot);
         }
+    }
+
+    /// Shows a session the picture of the channel, if it has asked for that, and tells it that it
+    /// has joined.
+    fn tell_outcome(
+        session: &mut Session,
+        name: &str,
+        outcome: JoinOutcome,
+        around: &mut Surroundings<'_>,
+    ) {
+        if let JoinOutcome::Joined(Some(Welcome { picture: Some(picture), .. })) = &outcome {
+            session.show(picture, around);
+        }
+        session.joined(name, outcome, around);
     }
 
     fn answered(&mut self, ack: Ack, answer: Answer, now: Now) {

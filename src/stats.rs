@@ -172,6 +172,12 @@ counters! {
     hooks_dropped,
     /// Requests to webhooks that were not made: the endpoint is at a private address.
     hooks_refused,
+    /// Last events and pictures of channels that were forgotten because others needed the room.
+    kept_dropped,
+    /// Elements that pictures of the kind `log` have lost at their bound.
+    log_dropped,
+    /// Bytes of last events and pictures that this core holds for who subscribes later.
+    kept_bytes,
     /// Channels of which this core has a subscriber.
     channels,
     /// Subscriptions held by connections of this core.

@@ -14,6 +14,7 @@ mod error;
 mod guard;
 mod model;
 mod pattern;
+mod profile;
 mod read;
 mod route;
 mod schema;
@@ -34,6 +35,7 @@ pub use error::{Error, Position, Problem};
 pub use guard::{CREDENTIALS, Credentials, Guard, GuardKey};
 pub use model::Prepared;
 pub use pattern::Pattern;
+pub use profile::Profile;
 pub use route::{Asked, Condition};
 pub use schema::{
     App, AppLimits, Compression, CompressionLimits, Config, Console, Dialect, DuplicateSubscribe,
@@ -41,7 +43,7 @@ pub use schema::{
     SlowConsumer, Timeouts,
 };
 pub use tls::{Certificate, Tls};
-pub use webhook::{HookEvent, Webhook};
+pub use webhook::{HookEvent, Webhook, authorities};
 
 /// What a configuration is written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,10 +118,11 @@ impl Config {
         folder: Option<&Path>,
     ) -> Result<Config, Error> {
         let parse = || {
-            let tree = match format {
+            let mut tree = match format {
                 Format::Toml => tree::from_toml(text)?,
                 Format::Yaml => tree::from_yaml(text)?,
             };
+            profile::apply(&mut tree, lookup);
             let mut config: Config = read::read(&tree, lookup)?;
             let prepare = |config: &mut Config| {
                 model::prepare(config, folder.unwrap_or(Path::new("")))?;
@@ -146,6 +149,7 @@ impl Config {
             keys: Vec::new(),
             name: "demo".to_owned(),
             dialect: Dialect::default(),
+            profile: Profile::default(),
             enabled: true,
             require_tls: false,
             allowed_origins: Vec::new(),
@@ -153,6 +157,7 @@ impl Config {
             duplicate_subscribe: DuplicateSubscribe::default(),
             client_events: true,
             subscription_count: false,
+            watchlist: false,
             authorise_within_s: 0,
             terminate_close_code: 4009,
             webhooks: Vec::new(),

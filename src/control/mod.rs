@@ -166,7 +166,7 @@ impl Thread {
                     fields.insert(name, value);
                 }
             }
-            let target = Target::new(hook.url.expose(), fields, hook.allow_private, &mut tls);
+            let target = Target::new(hook, fields, &mut tls);
             targets.push(target.map(Rc::new));
             kept.push((0..lanes).map(|_| Rc::default()).collect());
         }
@@ -242,7 +242,7 @@ impl Thread {
         for remote in self.fetches.due(now_ms) {
             let url = remote.url.clone();
             let fields = HeaderMap::new();
-            let target = Target::new(&url, fields, remote.allow_private, &mut self.tls);
+            let target = Target::at(&url, remote.allow_private, "", fields, &mut self.tls);
             let (fetched, shared) = (self.fetched.clone(), self.shared.clone());
             tokio_uring::spawn(async move {
                 let text = match target {

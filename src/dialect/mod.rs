@@ -11,6 +11,7 @@ pub mod pusher;
 
 pub use apps::{App, Apps, Env};
 
+use crate::codec::Format;
 use crate::codec::json::Scratch;
 use crate::config;
 use crate::http;
@@ -216,13 +217,21 @@ pub trait Dialect: Sized {
         Ok(None)
     }
 
+    /// The format of the messages to this peer, where events have several forms
+    /// ([`crate::hub::Forms`]). It does not change while the connection is subscribed to anything.
+    fn format(&self) -> Format {
+        Format::Json
+    }
+
     /// Takes a connection that has just been upgraded. `None` after it was refused by a close.
     fn open(context: &mut Context<'_>, opening: &Opening<'_>) -> Option<Self>;
 
     /// Takes one whole message; `payload` is the dialect's to change.
     fn message(&mut self, context: &mut Context<'_>, kind: ws::Kind, payload: &mut [u8]);
 
-    /// Takes the answer to a [`Action::Join`].
+    /// Takes the answer to a [`Action::Join`]. A picture that was asked for ([`Wish::picture`]) is
+    /// queued already, in the format of this connection: what this call sends is behind it, and
+    /// every update that is not in the picture is behind that.
     fn joined(&mut self, context: &mut Context<'_>, name: &str, outcome: JoinOutcome);
 
     /// Takes the refusal of an [`Action::Say`] on a channel to which it is not subscribed.
@@ -331,6 +340,11 @@ macro_rules! table {
                 }
             }
 
+            /// See [`Dialect::format`].
+            pub fn format(&self) -> Format {
+                match self { $(Connection::$name(it) => it.format(),)* }
+            }
+
             /// See [`Dialect::message`].
             pub fn message(&mut self, cx: &mut Context<'_>, kind: ws::Kind, payload: &mut [u8]) {
                 match self { $(Connection::$name(it) => it.message(cx, kind, payload),)* }
@@ -412,7 +426,10 @@ macro_rules! table {
         /// Answers an HTTP request below `/apps/`, in the dialect of the application it names.
         pub fn request(context: &mut Context<'_>, request: &mut http::Request<'_>) -> Answered {
             let path = request.path();
-            let Some((app, rest)) = context.env.api_target(path) else {
+            let env = context.env;
+            let target = env.api_target(path);
+            let target = target.or_else(|| env.api_target_by_key(path, request.query()));
+            let Some((app, rest)) = target else {
                 return Answered::Now(apps::no_such_target(path));
             };
             match context.env.apps.get(app).config.dialect {
@@ -428,15 +445,5 @@ table! { Pusher in pusher, Broadcastt in broadcastt }
 
 /// A text frame that is written by `write`, frozen; `scratch` is memory to use again.
 pub fn freeze_text(scratch: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) -> Frozen {
-    const ROOM: usize = frame::HEADER_BYTES;
-    scratch.clear();
-    scratch.extend_from_slice(&[0; ROOM]);
-    write(scratch);
-    let payload = scratch.len() - ROOM;
-    let mut header = [0; ROOM];
-    let opcode = ws::Opcode::Text;
-    let len = frame::Header { fin: true, rsv1: false, opcode, mask: None, len: payload as u64 }
-        .write(&mut header);
-    scratch[ROOM - len..ROOM].copy_from_slice(&header[..len]);
-    Frozen::new(&scratch[ROOM - len..])
+    Frozen::new(frame::build(ws::Opcode::Text, scratch, write))
 }

@@ -51,6 +51,8 @@ pub enum Segment {
     Own(Vec<u8>),
     /// A broadcast frame.
     Shared(Handle),
+    /// A reply to this peer that others are given, too: one or more whole frames.
+    Lent(Handle),
 }
 
 impl Deref for Segment {
@@ -58,7 +60,7 @@ impl Deref for Segment {
     fn deref(&self) -> &[u8] {
         match self {
             Segment::Own(bytes) => bytes,
-            Segment::Shared(frame) => frame,
+            Segment::Shared(frame) | Segment::Lent(frame) => frame,
         }
     }
 }

@@ -3,6 +3,7 @@
 //!
 //! Nothing here fails: what a peer does wrong becomes an answer in the queue and an [`Ending`].
 
+mod broadcast;
 mod queue;
 mod recipient;
 mod request;
@@ -10,16 +11,17 @@ mod secure;
 mod socket;
 pub mod upgrade;
 
+pub use broadcast::Broadcast;
 pub use queue::{Full, Queue};
 
 use crate::codec::json::Scratch;
 use crate::dialect::{Action, Closing, Context, Env, JoinOutcome, Why};
-use crate::hub::{Answer, ConnId, Event, Told};
+use crate::hub::{Answer, ConnId, Told};
 use crate::mem::{Handle, Segment};
 use crate::stats::Counters;
 use crate::time::{Deadline, Now};
 use crate::tls::{Filter, Identity};
-use crate::ws::output::{BITS, Channel, Codecs, Output};
+use crate::ws::output::{Channel, Codecs, Output};
 use request::Requests;
 use socket::Socket;
 use std::net::{IpAddr, SocketAddr};
@@ -348,27 +350,6 @@ impl Session {
         }
     }
 
-    /// Queues a broadcast in the form that this peer takes.
-    pub fn deliver(
-        &mut self,
-        broadcast: &mut Broadcast<'_>,
-        codecs: &mut Codecs,
-        bound: usize,
-        now_ms: u64,
-    ) -> Result<(), Full> {
-        match &mut self.stage {
-            Stage::Socket(socket) if socket.compresses() => {
-                // Once it has gone through a window that is kept, it has to be sent.
-                if !self.queue.has_room(broadcast.plain.len(), bound) {
-                    return Err(Full);
-                }
-                let frame = socket.squeezed(broadcast, codecs);
-                self.queue.push(&frame, usize::MAX, now_ms)
-            }
-            _ => self.queue.push(&broadcast.plain, bound, now_ms),
-        }
-    }
-
     /// Tells the dialect what its join came to.
     pub fn joined(&mut self, name: &str, outcome: JoinOutcome, around: &mut Surroundings<'_>) {
         self.with_socket(around, |socket, out, around| socket.joined(name, outcome, out, around));
@@ -533,26 +514,6 @@ impl Session {
         if let Stage::Socket(socket) = &mut self.stage {
             socket.gone(env, codecs);
         }
-    }
-}
-
-/// One event on one core: its forms, each wrapped once for all connections that take it.
-pub struct Broadcast<'e> {
-    event: &'e Event,
-    plain: Handle,
-    squeezed: [Option<Handle>; BITS],
-}
-
-impl<'e> Broadcast<'e> {
-    /// Takes this core's share of the event.
-    pub fn new(event: &'e Event) -> Broadcast<'e> {
-        let plain = Handle::new(event.frame.clone());
-        Broadcast { event, plain, squeezed: [const { None }; BITS] }
-    }
-
-    fn squeezed(&mut self, bits: u8, codecs: &mut Codecs) -> Handle {
-        let form = &mut self.squeezed[usize::from(bits.clamp(9, 15) - 9)];
-        form.get_or_insert_with(|| Handle::new(self.event.squeezed(bits, codecs).clone())).clone()
     }
 }
 

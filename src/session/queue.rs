@@ -42,6 +42,13 @@ impl Queue {
         Ok(())
     }
 
+    /// Adds a reply that others are given, too.
+    pub fn push_reply(&mut self, frame: &Handle, now_ms: u64) {
+        self.waits(now_ms);
+        self.replies += frame.len() as u32;
+        self.segments.push(Segment::Lent(frame.clone()));
+    }
+
     /// Moves broadcast frames here, all of them or, if more than `bound` bytes would wait, none;
     /// `frames` is empty then.
     pub fn push_all(
@@ -104,7 +111,7 @@ impl Queue {
         self.sending = true;
         for segment in &batch {
             match segment {
-                Segment::Own(bytes) => self.sending_replies += bytes.len() as u32,
+                Segment::Own(_) | Segment::Lent(_) => self.sending_replies += segment.len() as u32,
                 Segment::Shared(frame) => self.sending_broadcasts += frame.len() as u32,
             }
         }
@@ -213,6 +220,21 @@ mod tests {
         assert_eq!(queue.push(&frame(1), 10, 0), Err(Full), "unsent bytes count");
         queue.settled(Vec::new(), 0);
         assert_eq!(queue.push(&frame(10), 10, 0), Ok(()));
+        assert_eq!(queue.replies(), 0);
+    }
+
+    #[test]
+    fn a_lent_frame_counts_as_a_reply() {
+        let mut queue = Queue::default();
+        queue.close_tail(b"ab".to_vec(), 0);
+        queue.push_reply(&frame(6), 0);
+        assert_eq!(queue.replies(), 8);
+        assert!(queue.has_room(10, 10));
+        assert_eq!(queue.open_tail(), b"", "nothing is added to it");
+        queue.drop_from_broadcast();
+        assert_eq!(queue.take_batch().map(|batch| batch.len()), Some(2));
+        assert_eq!(queue.replies(), 8);
+        queue.settled(Vec::new(), 0);
         assert_eq!(queue.replies(), 0);
     }
 

@@ -1,7 +1,9 @@
 //! The WebSocket stage: messages in and out, the closing handshake, heartbeats.
 
+use super::broadcast::Form;
 use super::recipient::Recipient;
-use super::{After, Broadcast, Ending, Surroundings, context};
+use super::{After, Ending, Surroundings, context};
+use crate::codec::Format;
 use crate::dialect::{Closing, Connection, Context, Env, Heartbeat, JoinOutcome, Why};
 use crate::hub::{Answer, Told};
 use crate::jwt::{Lapse, Leases};
@@ -260,19 +262,23 @@ impl Socket {
         self.channel.is_some()
     }
 
-    /// A broadcast in the compressed form that was agreed on.
-    pub(super) fn squeezed(
-        &mut self,
-        broadcast: &mut Broadcast<'_>,
-        codecs: &mut Codecs,
-    ) -> Handle {
-        let plain = &broadcast.plain;
+    /// The format of the messages to the peer, where events have several forms.
+    pub(super) fn format(&self) -> Format {
+        match &self.endpoint {
+            Endpoint::Dialect(it) => it.format(),
+            Endpoint::Echo | Endpoint::Refused => Format::Json,
+        }
+    }
+
+    /// A frame for many in the compressed form that was agreed on.
+    pub(super) fn squeezed(&mut self, form: &mut Form<'_>, codecs: &mut Codecs) -> Handle {
+        let plain = &form.plain;
         let Some(channel) = &mut self.channel else { return plain.clone() };
         if plain.len() < channel.least() {
             return plain.clone();
         }
         if let Some(bits) = channel.shared_bits() {
-            return broadcast.squeezed(bits, codecs);
+            return form.squeezed(bits, codecs);
         }
         let Some((opcode, payload)) = frame::split(plain) else { return plain.clone() };
         let kind = if opcode == Opcode::Text { Kind::Text } else { Kind::Binary };

@@ -26,7 +26,7 @@ impl Shard {
                     Joined::Crowded => JoinOutcome::Crowded,
                 };
                 if let Some((session, mut around)) = self.session(slot, now) {
-                    session.joined(&name, outcome, &mut around);
+                    Shard::tell_outcome(session, &name, outcome, &mut around);
                 }
             }
             Action::Leave { app, name } => {

@@ -134,7 +134,7 @@ fn fit(event: Event, data: Json<'_, '_>) -> Command {
 fn subscribe<V: Vendor>(conn: &mut Connection<V>, context: &mut Context<'_>, wish: Subscription) {
     let app = &context.env.apps.get(conn.app).config;
     let limits = &app.limits;
-    let most = limits.subscriptions_per_connection;
+    let most = limits.subscriptions_per_connection + conn.hidden();
     let name = wish.channel;
     if let Err(problem) = channel::check::<V>(&name, V::name_length(context.env, app)) {
         return conn.refuse(context, &shorten(&name), Refusal::Name(&problem));
@@ -143,7 +143,7 @@ fn subscribe<V: Vendor>(conn: &mut Connection<V>, context: &mut Context<'_>, wis
     let kind = channel::kind::<V>(&name);
     let data = wish.channel_data.as_deref();
     let wish = match kind {
-        Kind::Public => cached.then_some(Wish { member: None, cached }),
+        Kind::Public => cached.then_some(Wish { cached, ..Wish::default() }),
         Kind::User if !conn.ask_for_user_channel(&name) => {
             return conn.refuse(context, &name, Refusal::User);
         }
@@ -151,7 +151,7 @@ fn subscribe<V: Vendor>(conn: &mut Connection<V>, context: &mut Context<'_>, wis
         _ if !authorised(conn, context, &name, &wish.auth, data) => {
             return conn.refuse(context, &name, Refusal::Signature);
         }
-        Kind::Private | Kind::Encrypted => cached.then_some(Wish { member: None, cached }),
+        Kind::Private | Kind::Encrypted => cached.then_some(Wish { cached, ..Wish::default() }),
         Kind::Presence => {
             let who = match (data, conn.signed_in_identity()) {
                 (Some(data), _) => users::identity::<V>(data, limits),
