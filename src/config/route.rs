@@ -1,8 +1,9 @@
 //! When a route takes a request, and from which origins a listener takes WebSockets.
 
 use super::error::{Error, Problem};
+use super::listener::Listener;
 use super::pattern::Pattern;
-use super::schema::{Compression, Config, Endpoint, Listener, Route};
+use super::schema::{Compression, Config, Endpoint, Route};
 use crate::http::query::{self, Plus};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -68,6 +69,12 @@ impl Route {
             model: Default::default(),
             rules: Default::default(),
         }
+    }
+
+    /// Whether a request for `path` may be this route's, whatever else it is.
+    pub(super) fn matches(&self, path: &str) -> bool {
+        let holds = |it: &Condition| it.path.is_empty() || it.path.matches(path);
+        self.when.is_empty() || self.when.iter().any(holds)
     }
 
     /// Whether this route takes the request, and with which of the subprotocols that it offers: the

@@ -30,5 +30,6 @@ macro_rules! targets {
 targets! {
     mask frame message utf8 close negotiate inflate deflate_roundtrip http upgrade session
     session_compressed pusher_message api_body hub config tls_session codec_json codec_bson
-    codec_msgpack jwt_token route
+    codec_msgpack zilliqa_query zilliqa_ingest jwt_token
+    route
 }

@@ -12,3 +12,4 @@ mod slow;
 mod survival;
 mod tls;
 mod webhooks;
+mod zilliqa;
