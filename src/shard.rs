@@ -114,10 +114,14 @@ impl Shard {
         }
     }
 
-    /// A connection was accepted at `index`, which must be free.
+    /// A connection was accepted at `index`, which must be free, by the first listener.
     pub fn open(&mut self, index: u32, peer: SocketAddr, now: Now) -> Slot {
+        self.open_by(0, index, peer, now)
+    }
+
+    fn open_by(&mut self, listener: u16, index: u32, peer: SocketAddr, now: Now) -> Slot {
         self.counters.connections.add(1);
-        let mut session = Session::new(peer, now, &self.env);
+        let mut session = Session::new(peer, listener, now, &self.env);
         if self.fresh >= self.env.config.limits.handshakes {
             self.counters.refused_handshake.add(1);
             session.lost();
@@ -499,6 +503,7 @@ impl Shard {
             now,
             conn: ConnId { core: self.core, slot },
             peer: session.peer(),
+            listener: session.listener(),
             env: &self.env,
             json: &mut self.json,
             codecs: &mut self.codecs,

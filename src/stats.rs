@@ -116,6 +116,28 @@ counters! {
     http_errors,
     /// Upgrades to WebSocket.
     upgrades,
+    /// WebSockets refused because of the origin of their page.
+    origins_refused,
+    /// Requests that the guards of a route let in.
+    guard_allowed,
+    /// Requests refused because only guarded routes are for them, and they had no token.
+    guard_no_token,
+    /// Requests refused because their token is not believed.
+    guard_bad_token,
+    /// Requests refused because their token lacks a role, or renews nobody's.
+    guard_no_role,
+    /// Requests refused because no key was fetched so far.
+    guard_no_keys,
+    /// Tokens taken in the place of others that were about to end.
+    guard_renewals,
+    /// Connections whose token is about to end.
+    guard_challenges,
+    /// Connections closed because their token has ended.
+    guard_expired,
+    /// Sets of keys fetched for guards.
+    keys_fetched,
+    /// Sets of keys that were not to be had, or hold no key that can be used.
+    keys_failed,
     /// Connections that agreed on compression without windows of their own, because the memory
     /// for those was used up.
     windows_refused,

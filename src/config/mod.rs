@@ -11,12 +11,14 @@ mod broadcastt;
 mod check;
 mod env;
 mod error;
+mod guard;
 mod listener;
 mod model;
 mod pattern;
 mod profile;
 mod pusher;
 mod read;
+mod route;
 mod schema;
 mod size;
 #[cfg(test)]
@@ -34,15 +36,16 @@ pub use crate::tls::{Mutual, Version as TlsVersion};
 pub use broadcastt::Broadcastt;
 pub use env::Lookup;
 pub use error::{Error, Position, Problem};
+pub use guard::{CREDENTIALS, Credentials, Guard, GuardKey};
 pub use listener::Listener;
 pub use model::Prepared;
 pub use pattern::Pattern;
 pub use profile::Profile;
 pub use pusher::Pusher;
+pub use route::{Asked, Condition};
 pub use schema::{
-    App, AppLimits, Compression, CompressionLimits, Condition, Config, Console, Dialect,
-    DuplicateSubscribe, Endpoint, KeyPair, Limits, Log, LogFormat, Metrics, Route, Secret,
-    SlowConsumer, Timeouts,
+    App, AppLimits, Compression, CompressionLimits, Config, Console, Dialect, DuplicateSubscribe,
+    Endpoint, KeyPair, Limits, Log, LogFormat, Metrics, Route, Secret, SlowConsumer, Timeouts,
 };
 pub use tls::{Certificate, Tls};
 pub use webhook::{HookEvent, Webhook};
@@ -180,7 +183,7 @@ impl Config {
     /// are read.
     pub fn with(mut self, overrides: Overrides) -> Result<Config, Error> {
         if !overrides.listen.is_empty() {
-            let listener = |address| Listener { address, tls: Tls::default() };
+            let listener = |address| Listener { address, ..Listener::default() };
             self.listeners = overrides.listen.into_iter().map(listener).collect();
         }
         self.threads = overrides.threads.unwrap_or(self.threads);

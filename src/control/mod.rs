@@ -1,10 +1,12 @@
-//! The control plane: one thread on `tokio-uring` for all that waits for the outside world.
+//! The control plane: one thread on `tokio-uring` for all that waits for the outside world:
+//! webhooks, and the keys of guards.
 //!
 //! The reactors and this thread meet only in mailboxes. A reactor never waits for it: what finds
 //! no room is dropped and counted.
 
 mod address;
 mod hold;
+mod keys;
 mod post;
 mod queue;
 mod webhooks;
@@ -19,6 +21,7 @@ use crate::stats::Counters;
 use crate::uring::sys::Clock;
 use hyper::body::Bytes;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use keys::Fetches;
 use post::{Kept, Outcome, Target};
 use std::cell::RefCell;
 use std::io;
@@ -27,6 +30,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::Notify;
+use tokio_rustls::TlsConnector;
 use webhooks::{HOLD_MS, Order, Webhooks};
 
 /// Notices taken from one core before requests are made of them.
@@ -66,12 +70,15 @@ impl Control {
         cores: u16,
         counters: Arc<Counters>,
     ) -> io::Result<Option<(Control, Vec<Outbox>)>> {
-        if env.config.apps.iter().all(|app| app.webhooks.is_empty()) {
+        let tells = env.config.apps.iter().any(|app| !app.webhooks.is_empty());
+        if !tells && env.remotes.list().is_empty() {
             return Ok(None);
         }
         let bell = Arc::new(Notify::new());
         let shared = Arc::new(Shared { bell: bell.clone(), until_ms: AtomicU64::new(u64::MAX) });
         let ring: Bell = Arc::new(move || bell.notify_one());
+        let rung = ring.clone();
+        env.remotes.on_ring(move || rung());
         let (mut outboxes, mut inlets) = (Vec::new(), Vec::new());
         for _ in 0..cores {
             let (sender, receiver) = mailbox(NOTICE_LANE);
@@ -88,8 +95,9 @@ impl Control {
                 Err(error) => return drop(ready.send(Err(error))),
             };
             let _ = ready.send(Ok(()));
+            let fetches = Fetches::new(env.remotes.clone(), counters.clone());
             let hooks = Webhooks::new(env, HOLD_MS, counters.clone());
-            let thread = Thread::new(hooks, inlets, theirs, clock, counters);
+            let thread = Thread::new(hooks, fetches, inlets, theirs, clock, counters);
             runtime.block_on(thread.run());
             // Said before the runtime ends, which waits for look-ups of names.
             drop(end);
@@ -119,9 +127,13 @@ impl Control {
     }
 }
 
+/// A URL, and what has come from it.
+type Fetched = (String, Option<Bytes>);
+
 /// What the thread has.
 struct Thread {
     hooks: Webhooks,
+    fetches: Fetches,
     inlets: Vec<Receiver<Notice>>,
     shared: Arc<Shared>,
     clock: Clock,
@@ -130,11 +142,15 @@ struct Thread {
     /// Connections that wait for another request, by endpoint and lane.
     kept: Vec<Vec<Rc<Kept>>>,
     outcomes: Rc<RefCell<Vec<(usize, usize, Outcome)>>>,
+    /// What has come from the URLs of keys.
+    fetched: Rc<RefCell<Vec<Fetched>>>,
+    tls: Option<TlsConnector>,
 }
 
 impl Thread {
     fn new(
         hooks: Webhooks,
+        fetches: Fetches,
         inlets: Vec<Receiver<Notice>>,
         shared: Arc<Shared>,
         clock: Clock,
@@ -154,8 +170,20 @@ impl Thread {
             targets.push(target.map(Rc::new));
             kept.push((0..lanes).map(|_| Rc::default()).collect());
         }
-        let outcomes = Rc::default();
-        Thread { hooks, inlets, shared, clock, counters, targets, kept, outcomes }
+        let (outcomes, fetched) = (Rc::default(), Rc::default());
+        Thread {
+            hooks,
+            fetches,
+            inlets,
+            shared,
+            clock,
+            counters,
+            targets,
+            kept,
+            outcomes,
+            fetched,
+            tls,
+        }
     }
 
     /// Runs until it is asked to finish, and has.
@@ -167,6 +195,7 @@ impl Thread {
             for (end, lane, outcome) in self.outcomes.take() {
                 self.hooks.outcome(end, lane, outcome, now_ms);
             }
+            self.fetch(now_ms);
             let until_ms = self.shared.until_ms.load(Ordering::Acquire);
             if until_ms != u64::MAX && !more {
                 // Over and over: the last notices may have come after the word to finish.
@@ -181,7 +210,10 @@ impl Thread {
             }
             let wait = match more {
                 true => 0,
-                false => self.hooks.deadline_ms().min(until_ms).saturating_sub(now_ms),
+                false => {
+                    let deadline_ms = self.hooks.deadline_ms().min(self.fetches.deadline_ms());
+                    deadline_ms.min(until_ms).saturating_sub(now_ms)
+                }
             };
             let wait = Duration::from_millis(wait.min(IDLE_MS));
             let _ = tokio::time::timeout(wait, self.shared.bell.notified()).await;
@@ -200,6 +232,27 @@ impl Thread {
             more |= !inlet.is_empty();
         }
         more
+    }
+
+    /// Fetches the keys that are due.
+    fn fetch(&mut self, now_ms: u64) {
+        for (url, text) in self.fetched.take() {
+            self.fetches.outcome(&url, text.as_deref(), now_ms);
+        }
+        for remote in self.fetches.due(now_ms) {
+            let url = remote.url.clone();
+            let fields = HeaderMap::new();
+            let target = Target::at(&url, remote.allow_private, "", fields, &mut self.tls);
+            let (fetched, shared) = (self.fetched.clone(), self.shared.clone());
+            tokio_uring::spawn(async move {
+                let text = match target {
+                    Some(target) => target.get(keys::SET_BYTES).await,
+                    None => None,
+                };
+                fetched.borrow_mut().push((url, text));
+                shared.bell.notify_one();
+            });
+        }
     }
 
     fn carry_out(&self, order: Order) {

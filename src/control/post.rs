@@ -11,7 +11,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::rt::{Read, Write};
-use hyper::{Request, Response, Uri};
+use hyper::{Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use std::cell::RefCell;
 use std::io;
@@ -63,14 +63,24 @@ impl Target {
         fields: HeaderMap,
         tls: &mut Option<TlsConnector>,
     ) -> Option<Target> {
-        let (url, allow_private) = (hook.url.expose(), hook.allow_private);
+        Target::at(hook.url.expose(), hook.allow_private, &hook.ca_file, fields, tls)
+    }
+
+    /// What is at `url`, by whose certificate the authorities of a file stand, if it is named.
+    pub(super) fn at(
+        url: &str,
+        allow_private: bool,
+        ca_file: &str,
+        fields: HeaderMap,
+        tls: &mut Option<TlsConnector>,
+    ) -> Option<Target> {
         let uri: Uri = url.parse().ok()?;
         let host = uri.host()?.trim_matches(['[', ']']).to_owned();
         let secure = uri.scheme_str() == Some("https");
         let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
         let tls = match secure {
             true => {
-                let connector = match &*hook.ca_file {
+                let connector = match ca_file {
                     "" => tls.get_or_insert_with(|| connector(system_roots())).clone(),
                     file => connector(roots_of(file)?),
                 };
@@ -120,6 +130,34 @@ impl Target {
                 Outcome::Failed
             }
             Err(_) => Outcome::Failed,
+        }
+    }
+
+    /// What is there, by a connection of its own. `None` if it is not to be had in time, or has
+    /// more than `most` bytes.
+    pub(super) async fn get(&self, most: usize) -> Option<Bytes> {
+        let attempt = async {
+            let mut request =
+                Request::get(&self.path).body(Full::default()).map_err(io::Error::other)?;
+            *request.headers_mut() = self.fields.clone();
+            request.headers_mut().remove(header::CONTENT_TYPE);
+            let Some(mut connection) = self.connect().await? else {
+                return Err(io::Error::other("it is at a private address, and not allowed to be"));
+            };
+            let response = connection.send_request(request).await.map_err(io::Error::other)?;
+            if response.status() != StatusCode::OK {
+                return Err(io::Error::other(response.status().to_string()));
+            }
+            let body = Limited::new(response.into_body(), most).collect().await;
+            body.map(|body| body.to_bytes()).map_err(io::Error::other)
+        };
+        match tokio::time::timeout(ATTEMPT, attempt).await {
+            Ok(Ok(text)) => Some(text),
+            Ok(Err(error)) => {
+                tracing::debug!(host = self.host, %error, "nothing is fetched");
+                None
+            }
+            Err(_) => None,
         }
     }
 

@@ -73,10 +73,12 @@ impl Source {
             let of_app = |app: &App| (app.id.clone(), app.webhooks.clone(), app.subscription_count);
             config.apps.iter().map(of_app).collect::<Vec<_>>()
         };
+        let fetches = |config: &Config| config.guards.iter().any(|guard| !guard.url().is_empty());
         let differ = [
             ("threads", was.threads != config.threads || was.pin != config.pin),
             ("drain_s", was.drain_s != config.drain_s),
             ("listeners", listening(was) != listening(config)),
+            ("the first keys_url of guards", !fetches(was) && fetches(config)),
             ("log", was.log != config.log),
             ("limits", sizes(was) != sizes(config)),
             ("apps.webhooks or apps.subscription_count", noticed(was) != noticed(config)),

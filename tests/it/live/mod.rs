@@ -3,6 +3,7 @@
 mod basics;
 mod child;
 mod compress;
+mod guard;
 mod heavy;
 mod order;
 mod process;
