@@ -132,6 +132,22 @@ counters! {
     hooks_dropped,
     /// Requests to webhooks that were not made: the endpoint is at a private address.
     hooks_refused,
+    /// Requests to nodes whose epochs are published.
+    node_requests,
+    /// Requests to nodes that were not answered: no connection, no answer in time, an error.
+    node_failures,
+    /// Answers of nodes that were refused: not what was asked for, or too large.
+    node_nonsense,
+    /// Transactions of an epoch that no node would give, and which were published without logs.
+    bodies_missing,
+    /// Epochs left out at the start because they were more than are replayed.
+    epochs_skipped,
+    /// Epochs of a node that were published.
+    epochs,
+    /// The number of the last of them.
+    last_epoch,
+    /// Failures to write the number of the last epoch to its file.
+    state_failures,
     /// Channels of which this core has a subscriber.
     channels,
     /// Subscriptions held by connections of this core.

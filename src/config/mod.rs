@@ -18,6 +18,7 @@ mod size;
 mod tests;
 mod tree;
 mod webhook;
+mod zilliqa_node;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -31,6 +32,7 @@ pub use schema::{
     Route, Secret, SlowConsumer, Timeouts,
 };
 pub use webhook::{HookEvent, Webhook};
+pub use zilliqa_node::{Zilliqa, ZilliqaNode};
 
 /// What a configuration is written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,6 +7,7 @@ use serde::{Deserialize, Deserializer};
 use super::pattern::Pattern;
 use super::size;
 use super::webhook::Webhook;
+use super::zilliqa_node::Zilliqa;
 use crate::limits;
 
 /// A whole configuration, checked and ready for use.
@@ -33,6 +34,8 @@ pub struct Config {
     pub compression: CompressionLimits,
     /// The Pusher dialect.
     pub pusher: Pusher,
+    /// The Zilliqa dialect.
+    pub zilliqa: Zilliqa,
     /// The page for people.
     pub console: Console,
     /// The counters for a monitoring system.
@@ -60,6 +63,7 @@ impl Default for Config {
             timeouts: Timeouts::default(),
             compression: CompressionLimits::default(),
             pusher: Pusher::default(),
+            zilliqa: Zilliqa::default(),
             console: Console::default(),
             metrics: Metrics::default(),
             routes: Route::defaults(),

@@ -101,7 +101,8 @@ fn the_example_has_every_key_and_every_table_refuses_others() {
     let mut paths = Vec::new();
     tables(&full, "", &mut paths);
     assert!(paths.contains(&"/apps/0/keys/0".to_owned()), "{paths:?}");
-    for path in paths {
+    // Of header fields, the names are the operator's.
+    for path in paths.into_iter().filter(|path| !path.ends_with("/headers")) {
         let mut document = full.clone();
         at(&mut document, &path).insert("no_such_key".to_owned(), Value::Boolean(true));
         let error = parse(&toml::to_string(&document).unwrap(), Format::Toml).expect_err(&path);

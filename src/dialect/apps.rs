@@ -26,6 +26,10 @@ pub struct Env {
     pub node: u32,
     /// What each core counts, for who asks how the process is.
     pub counters: Vec<Arc<Counters>>,
+    /// Connections that want to know of an epoch more than its block.
+    pub log_subscribers: Arc<AtomicUsize>,
+    /// What the control thread counts, if there is one.
+    pub control: Arc<Counters>,
 }
 
 impl Env {
@@ -38,7 +42,16 @@ impl Env {
             config::Dialect::Pusher => hooks::kinds(app),
         });
         let watched = watched.collect();
-        Env { config, apps, compresses, watched, node, counters: Vec::new() }
+        Env {
+            config,
+            apps,
+            compresses,
+            watched,
+            node,
+            counters: Vec::new(),
+            log_subscribers: Arc::default(),
+            control: Arc::default(),
+        }
     }
 
     /// The environment after the configuration was read anew. Applications keep their numbers and
@@ -47,6 +60,8 @@ impl Env {
         let mut env = Env::new(config, self.node);
         env.apps = self.apps.renewed(&env.config.apps);
         env.counters = self.counters.clone();
+        env.control = self.control.clone();
+        env.log_subscribers = self.log_subscribers.clone();
         // Webhooks take effect with a restart, and numbers are those of the start.
         env.watched = self.watched.clone();
         env

@@ -78,7 +78,13 @@ impl Shard {
         }
     }
 
-    /// Publishes what the server itself has to say on a channel of which this core is the home.
+    /// Publishes what was ordered from outside the cores.
+    pub fn publish_order(&mut self, app: u32, name: &str, event: &Event, now: Now) {
+        self.counters.published.add(1);
+        self.announce(app, name, event, now);
+    }
+
+    /// Publishes what the server itself has to say on a channel.
     pub(super) fn announce(&mut self, app: u32, name: &str, event: &Event, now: Now) {
         let published = self.hub.publish(app, name, event, None, now.ms, &mut self.post);
         if let Published::Ordered(at) = published {

@@ -1,0 +1,219 @@
+//! What the poller asks for, done: requests to nodes, epochs to the reactors, a number to a file.
+
+use super::state::{self, Keeper};
+use super::{Failure, Make, Order, Poller};
+use crate::config::ZilliqaNode;
+use crate::control::client::{self, Kept, Target};
+use crate::control::lane::{Lane, RETRY_MS};
+use crate::reactor;
+use crate::stats::Counters;
+use hyper::body::Bytes;
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+use std::cell::RefCell;
+use std::io;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::RootCertStore;
+
+/// Tells the thread that there is something to do.
+pub(in crate::control) type Wake = Arc<dyn Fn() + Send + Sync>;
+
+/// Where epochs are published.
+pub(in crate::control) struct Place {
+    pub(in crate::control) app: u32,
+    pub(in crate::control) channel: Arc<str>,
+    pub(in crate::control) make: Make,
+    /// Whether anybody wants to know more than the block itself.
+    pub(in crate::control) wants_logs: Box<dyn Fn() -> bool>,
+}
+
+/// What came of the request with this ticket.
+type Heard = (u64, Result<Bytes, Failure>);
+
+/// The poller and what it needs of the outside world.
+pub(in crate::control) struct Follower {
+    poller: Poller,
+    place: Place,
+    targets: Vec<Option<Rc<Target>>>,
+    /// Connections that wait for another request, by node and lane.
+    kept: Vec<Vec<Rc<Kept>>>,
+    answers: Rc<RefCell<Vec<Heard>>>,
+    keeper: Option<Keeper>,
+    /// A number that is written when the reactors have its epoch.
+    unkept: Option<u64>,
+    timeout: Duration,
+    most: usize,
+    wake: Wake,
+    counters: Arc<Counters>,
+}
+
+impl Follower {
+    /// Reads what was kept, and is ready to ask.
+    ///
+    /// # Errors
+    /// The file of the last epoch or of the authorities cannot be read or holds something else.
+    pub(in crate::control) async fn new(
+        config: &ZilliqaNode,
+        place: Place,
+        wake: Wake,
+        counters: Arc<Counters>,
+        now_ms: u64,
+    ) -> io::Result<Follower> {
+        let path = Path::new(&config.state_file);
+        let (saved, keeper) = match config.state_file.as_str() {
+            "" => (None, None),
+            _ => (state::read(path).await?, Some(Keeper::new(path.to_owned()))),
+        };
+        let mut tls = authorities(&config.ca_file)?.map(client::connector);
+        let fields = fields(config);
+        let target = |url: &crate::config::Secret, tls: &mut Option<TlsConnector>| {
+            // An operator's own node is at whatever address he says.
+            Target::new(url.expose(), fields.clone(), true, tls).map(Rc::new)
+        };
+        let targets: Vec<_> = config.urls.iter().map(|url| target(url, &mut tls)).collect();
+        let lanes = || (0..=config.ahead).map(|_| Rc::default()).collect();
+        Ok(Follower {
+            kept: targets.iter().map(|_| lanes()).collect(),
+            targets,
+            answers: Rc::default(),
+            keeper,
+            unkept: None,
+            timeout: Duration::from_millis(config.timeout_ms),
+            most: config.answer_bytes,
+            wake,
+            poller: Poller::new(config.clone(), place.make, saved, counters.clone(), now_ms),
+            place,
+            counters,
+        })
+    }
+
+    /// Does all that can be done now; nothing new once the server ends.
+    pub(in crate::control) fn turn(&mut self, lane: &mut Lane, draining: bool, now_ms: u64) {
+        for (ticket, answer) in self.answers.take() {
+            self.poller.heard(ticket, answer, now_ms);
+        }
+        if !draining {
+            self.order(lane, now_ms);
+        }
+        if lane.has_room()
+            && let Some(number) = self.unkept.take()
+            && let Some(keeper) = &mut self.keeper
+        {
+            keeper.keep(number);
+        }
+        if let Some(keeper) = &mut self.keeper {
+            let wake = self.wake.clone();
+            self.counters.state_failures.add(keeper.turn(move || wake()).into());
+        }
+    }
+
+    fn order(&mut self, lane: &mut Lane, now_ms: u64) {
+        loop {
+            let wants_logs = (self.place.wants_logs)();
+            let orders = self.poller.orders(lane.has_room(), wants_logs, now_ms);
+            if orders.is_empty() {
+                return;
+            }
+            for order in orders {
+                self.carry_out(order, lane);
+            }
+        }
+    }
+
+    fn carry_out(&mut self, order: Order, lane: &mut Lane) {
+        match order {
+            Order::Ask { ticket, node, lane, body } => self.ask(ticket, node, lane, body),
+            Order::Publish { number, event } => {
+                let (app, channel) = (self.place.app, self.place.channel.clone());
+                lane.put(reactor::Order::Publish { app, channel, event });
+                self.counters.epochs.add(1);
+                self.counters.last_epoch.set(number);
+            }
+            Order::Keep(number) => self.unkept = Some(number),
+        }
+    }
+
+    fn ask(&self, ticket: u64, node: usize, lane: usize, body: Bytes) {
+        let target = self.targets[node].clone();
+        let kept = self.kept[node][lane].clone();
+        let (answers, wake) = (self.answers.clone(), self.wake.clone());
+        let (timeout, most) = (self.timeout, self.most);
+        tokio_uring::spawn(async move {
+            let answer = match &target {
+                Some(target) => {
+                    let ask = ask(target, &kept, body, most);
+                    let late = |_| Err(Failure::Silent("no answer in time".to_owned()));
+                    tokio::time::timeout(timeout, ask).await.unwrap_or_else(late)
+                }
+                None => Err(Failure::Silent("no such place".to_owned())),
+            };
+            answers.borrow_mut().push((ticket, answer));
+            wake();
+        });
+    }
+
+    /// When to turn again, if nothing else happens.
+    pub(in crate::control) fn deadline_ms(&self, lane: &Lane, now_ms: u64) -> u64 {
+        match lane.has_room() {
+            true => self.poller.deadline_ms(now_ms),
+            false => now_ms + RETRY_MS,
+        }
+    }
+
+    /// Whether nothing is left to be written.
+    pub(in crate::control) fn is_idle(&self) -> bool {
+        self.unkept.is_none() && self.keeper.as_ref().is_none_or(Keeper::is_idle)
+    }
+}
+
+async fn ask(target: &Target, kept: &Kept, body: Bytes, most: usize) -> Result<Bytes, Failure> {
+    let silent = |error: io::Error| Failure::Silent(error.to_string());
+    let Some((response, connection)) = target.send(kept, &body, &[]).await.map_err(silent)? else {
+        return Err(Failure::Silent("an address that it may not have".to_owned()));
+    };
+    let status = response.status();
+    let bytes = client::finish(response, connection, kept, most).await;
+    if !status.is_success() {
+        return Err(Failure::Silent(format!("status {status}")));
+    }
+    bytes.map_err(|error| match client::is_too_long(&error) {
+        true => Failure::TooLarge,
+        false => silent(error),
+    })
+}
+
+fn fields(config: &ZilliqaNode) -> HeaderMap {
+    let mut fields = HeaderMap::new();
+    for (name, value) in &config.headers {
+        let name = HeaderName::from_bytes(name.as_bytes());
+        if let (Ok(name), Ok(value)) = (name, HeaderValue::from_str(value.expose())) {
+            fields.insert(name, value);
+        }
+    }
+    fields
+}
+
+/// Who is trusted to vouch for nodes, if it is said.
+fn authorities(path: &str) -> io::Result<Option<RootCertStore>> {
+    if path.is_empty() {
+        return Ok(None);
+    }
+    let wrong = |why: String| {
+        io::Error::new(io::ErrorKind::InvalidData, format!("zilliqa.node.ca_file, {path}: {why}"))
+    };
+    let found = CertificateDer::pem_file_iter(path).map_err(|error| wrong(error.to_string()))?;
+    let mut roots = RootCertStore::empty();
+    for certificate in found {
+        let certificate = certificate.map_err(|error| wrong(error.to_string()))?;
+        roots.add(certificate).map_err(|error| wrong(error.to_string()))?;
+    }
+    match roots.is_empty() {
+        true => Err(wrong("no certificate".to_owned())),
+        false => Ok(Some(roots)),
+    }
+}
