@@ -13,6 +13,7 @@
 //! | 4 | [`dialect`], [`gateway`] | what is said inside messages; which endpoint a request gets |
 //! | 3 | [`hub`], [`config`] | channels and who hears them; the typed configuration |
 //! | 2 | [`uring`], [`ws`], [`http`], [`codec`], [`crypto`] | the kernel; the wire formats |
+//! | 2 | [`model`] | what a message has to look like, by its schema |
 //! | 1 | [`mem`], [`simd`] | frozen frames, slot tables, mailboxes; masking |
 //! | 0 | [`limits`], [`time`], [`stats`] | every bound; our own clock; counters |
 
@@ -29,6 +30,7 @@ pub mod http;
 pub mod hub;
 pub mod limits;
 pub mod mem;
+pub mod model;
 pub mod reactor;
 pub mod server;
 pub mod session;

@@ -1,7 +1,8 @@
 //! The applications, as all cores share them, and how a path names one.
 
 use super::Reply;
-use super::pusher::{hooks, signature};
+use super::channels::signature;
+use super::pusher::hooks;
 use crate::config::{self, Config};
 use crate::http::query::{self, Plus};
 use crate::hub::Kinds;

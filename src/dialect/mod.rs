@@ -5,6 +5,7 @@
 //! [`Action`]. It has two doors: WebSocket messages, and HTTP requests below its API path.
 
 mod apps;
+pub mod channels;
 pub mod pusher;
 pub mod zilliqa;
 

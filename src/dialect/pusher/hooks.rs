@@ -1,6 +1,8 @@
 //! Webhooks: what happened to a channel, in the vendor's words.
 
-use super::channel::{self, Kind};
+use super::super::channels::channel;
+use super::super::channels::vendor::Kind;
+use super::Pusher;
 use crate::codec::json::push_string;
 use crate::config::{App, HookEvent};
 use crate::crypto::{self, HmacKey};
@@ -36,7 +38,9 @@ pub fn event(notice: &Notice) -> Option<(HookEvent, Vec<u8>)> {
         What::Left(_) => (HookEvent::MemberRemoved, "member_removed"),
         What::Missed => (HookEvent::CacheMiss, "cache_miss"),
         // Of presence channels users are counted, and by their own events.
-        What::Count(_) if channel::kind(&notice.channel) == Kind::Presence => return None,
+        What::Count(_) if channel::kind::<Pusher>(&notice.channel) == Kind::Presence => {
+            return None;
+        }
         What::Count(_) => (HookEvent::SubscriptionCount, "subscription_count"),
         What::Said(_) => (HookEvent::ClientEvent, "client_event"),
     };

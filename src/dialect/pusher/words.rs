@@ -1,5 +1,6 @@
 //! The vendor's words: every message that goes out, as JSON text.
 
+use super::super::channels::push_event;
 use crate::codec::json::{push_content, push_string};
 use crate::hub::Users;
 
@@ -134,17 +135,6 @@ pub(super) fn subscription_error(name: &str, kind: &str, error: &str, status: u1
     push_string(&mut out, error);
     out.extend_from_slice(format!(r#","status":{status}}}}}"#).as_bytes());
     out
-}
-
-/// An event with `data`, which subscribers see as a JSON string.
-pub(super) fn push_event(out: &mut Vec<u8>, event: &str, channel: &str, data: &str) {
-    out.extend_from_slice(br#"{"event":""#);
-    push_content(out, event);
-    out.extend_from_slice(br#"","channel":""#);
-    push_content(out, channel);
-    out.extend_from_slice(br#"","data":""#);
-    push_content(out, data);
-    out.extend_from_slice(br#""}"#);
 }
 
 pub(super) fn api_error(status: u16, message: &str) -> Vec<u8> {

@@ -7,7 +7,8 @@
 //! METHOD \n path \n k=v&k=v
 //! ```
 //!
-//! with all parameters but the signature sorted by name, names in lower case, values not escaped.
+//! with all parameters but the signature sorted by name, names in lower case where the vendor has
+//! it so, values not escaped.
 //! Clients differ in what they escape, in what a `+` is to them, and in whether the path has the
 //! configured prefix; each reading is tried in turn, the usual one first, so that a request of the
 //! usual kind costs one HMAC.
@@ -45,6 +46,20 @@ impl Key {
         Key { text: text.into(), secret: HmacKey::new(secret.as_bytes()) }
     }
 }
+
+/// What vendors differ in.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// Whether parameters are signed with their names in lower case.
+    pub lower_names: bool,
+    /// Whether readings are tried that differ from plain percent-decoding.
+    pub lenient: bool,
+    /// Whether a `POST` without a body needs a `body_md5` all the same.
+    pub always_md5: bool,
+}
+
+/// The rules that take what any library of Pusher Channels sends.
+pub const LENIENT: Rules = Rules { lower_names: true, lenient: true, always_md5: false };
 
 /// Why a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -100,12 +115,13 @@ impl Refused {
 /// The first of these that does not hold: the key, the version, the time, the body, the signature.
 pub fn verify(
     request: &Signed<'_>,
+    rules: Rules,
     keys: &[Key],
     now_unix_s: u64,
     tolerance_s: Option<u64>,
 ) -> Result<(), Refused> {
-    let readings = Reading::all(request.query);
-    let mut form = Form::read(request.query, readings[0])?;
+    let readings = if rules.lenient { Reading::all(request.query) } else { &[Reading::Url] };
+    let mut form = Form::read(request.query, readings[0], rules)?;
     let name = form.get(AUTH_KEY);
     let key = keys.iter().find(|key| name == Some(key.text.as_bytes())).ok_or(Refused::Key)?;
     if form.get(AUTH_VERSION) != Some(b"1.0") {
@@ -114,10 +130,11 @@ pub fn verify(
     if let Some(tolerance) = tolerance_s {
         check_time(form.get(AUTH_TIMESTAMP), now_unix_s, tolerance)?;
     }
-    check_body(form.get(BODY_MD5), request.body)?;
+    let empty = request.body.is_empty() && !(rules.always_md5 && request.method == "POST");
+    check_body(form.get(BODY_MD5), request.body, empty)?;
     for (at, reading) in readings.iter().enumerate() {
         if at > 0 {
-            form = Form::read(request.query, *reading)?;
+            form = Form::read(request.query, *reading, rules)?;
         }
         if form.is_signed_by(key, request) {
             return Ok(());
@@ -137,9 +154,9 @@ fn check_time(given: Option<&[u8]>, now: u64, tolerance: u64) -> Result<(), Refu
 }
 
 /// A `body_md5` is compared wherever it is given: one SDK sends that of no bytes with a `GET`.
-fn check_body(given: Option<&[u8]>, body: &[u8]) -> Result<(), Refused> {
+fn check_body(given: Option<&[u8]>, body: &[u8], may_lack: bool) -> Result<(), Refused> {
     match given {
-        None if body.is_empty() => Ok(()),
+        None if may_lack => Ok(()),
         None => Err(Refused::BodyMd5Missing),
         Some(given) if given.eq_ignore_ascii_case(&hex::<16, 32>(&md5(body))) => Ok(()),
         Some(_) => Err(Refused::BodyMd5),
@@ -194,7 +211,7 @@ struct Pair {
 }
 
 impl Form {
-    fn read(query: &str, reading: Reading) -> Result<Form, Refused> {
+    fn read(query: &str, reading: Reading, rules: Rules) -> Result<Form, Refused> {
         let text = Vec::with_capacity(query.len());
         let mut form = Form { text, pairs: Vec::with_capacity(USUAL_PAIRS), signature: None };
         for (key, value) in query::pairs(query) {
@@ -204,7 +221,9 @@ impl Form {
             }
             let start = form.text.len();
             reading.decode_into(&mut form.text, key);
-            form.text[start..].make_ascii_lowercase();
+            if rules.lower_names {
+                form.text[start..].make_ascii_lowercase();
+            }
             let middle = form.text.len();
             form.text.push(b'=');
             reading.decode_into(&mut form.text, value);

@@ -1,8 +1,8 @@
 //! The reading half of the HTTP API: what is known of channels and their users.
 
 use super::super::{Action, Answered, Context, Reply};
-use super::channel::{self, Kind};
-use super::json_error;
+use super::vendor::{Kind, Vendor};
+use super::{channel, json_error};
 use crate::codec::json::push_string;
 use crate::http::query::{self, Plus};
 use crate::hub::{Answer, Facts, Query};
@@ -32,19 +32,19 @@ impl Info {
     }
 
     /// The first attribute that channels of this name do not have.
-    fn inapplicable(self, name: &str) -> Option<&'static str> {
-        let presence = channel::kind(name) == Kind::Presence;
+    fn inapplicable<V: Vendor>(self, name: &str) -> Option<&'static str> {
+        let presence = channel::kind::<V>(name) == Kind::Presence;
         match self {
             Info { user_count: true, .. } if !presence => Some("user_count"),
             Info { subscription_count: true, .. } if presence => Some("subscription_count"),
-            Info { cache: true, .. } if !channel::is_cached(name) => Some("cache"),
+            Info { cache: true, .. } if !channel::is_cached::<V>(name) => Some("cache"),
             _ => None,
         }
     }
 
     /// Appends the attributes that apply, each behind a comma.
-    pub(super) fn push_applicable(self, out: &mut Vec<u8>, name: &str, facts: &Facts) {
-        let presence = channel::kind(name) == Kind::Presence;
+    pub(super) fn push_applicable<V: Vendor>(self, out: &mut Vec<u8>, name: &str, facts: &Facts) {
+        let presence = channel::kind::<V>(name) == Kind::Presence;
         if self.user_count && presence {
             out.extend_from_slice(format!(r#","user_count":{}"#, facts.users).as_bytes());
         }
@@ -52,7 +52,7 @@ impl Info {
             let count = facts.subscriptions;
             out.extend_from_slice(format!(r#","subscription_count":{count}"#).as_bytes());
         }
-        if self.cache && channel::is_cached(name) {
+        if self.cache && channel::is_cached::<V>(name) {
             push_cache(out, facts);
         }
     }
@@ -70,9 +70,9 @@ fn push_cache(out: &mut Vec<u8>, facts: &Facts) {
 }
 
 /// An object of the attributes that apply, without its braces' contents' first comma.
-pub(super) fn object(info: Info, name: &str, facts: &Facts) -> Vec<u8> {
+pub(super) fn object<V: Vendor>(info: Info, name: &str, facts: &Facts) -> Vec<u8> {
     let mut members = Vec::new();
-    info.push_applicable(&mut members, name, facts);
+    info.push_applicable::<V>(&mut members, name, facts);
     let mut out = b"{".to_vec();
     out.extend_from_slice(members.get(1..).unwrap_or(&[]));
     out.push(b'}');
@@ -89,17 +89,17 @@ fn parameter<'q>(text: &'q str, name: &str) -> Cow<'q, str> {
 }
 
 /// `GET /channels`: the occupied ones.
-pub(super) fn channels(context: &mut Context<'_>, app: u32, query: &str) -> Answered {
+pub(super) fn channels<V: Vendor>(context: &mut Context<'_>, app: u32, query: &str) -> Answered {
     let prefix = parameter(query, "filter_by_prefix").into_owned();
     let info = match Info::read(&parameter(query, "info")) {
         Ok(info) => info,
-        Err(unknown) => return refuse(&format!("info {unknown} is not known")),
+        Err(unknown) => return refuse::<V>(&format!("info {unknown} is not known")),
     };
     if info.user_count && !prefix.starts_with("presence-") {
-        return refuse("user_count needs filter_by_prefix to begin with presence-");
+        return refuse::<V>("user_count needs filter_by_prefix to begin with presence-");
     }
     if info.cache {
-        return refuse("info cache is for one channel");
+        return refuse::<V>("info cache is for one channel");
     }
     let asked = Query::Channels { app, prefix: prefix.into() };
     context.actions.push(Action::Ask { query: asked, part: 0 });
@@ -111,7 +111,7 @@ pub(super) fn channels(context: &mut Context<'_>, app: u32, query: &str) -> Answ
             _ => None,
         });
         for (name, facts) in lists.flatten() {
-            if channel::kind(name.text()) == Kind::User {
+            if channel::kind::<V>(name.text()) == Kind::User {
                 continue;
             }
             if out.len() > start {
@@ -119,7 +119,7 @@ pub(super) fn channels(context: &mut Context<'_>, app: u32, query: &str) -> Answ
             }
             push_string(&mut out, name.text());
             out.push(b':');
-            out.extend_from_slice(&object(info, name.text(), &facts));
+            out.extend_from_slice(&object::<V>(info, name.text(), &facts));
         }
         out.extend_from_slice(b"}}");
         ok(out)
@@ -127,13 +127,18 @@ pub(super) fn channels(context: &mut Context<'_>, app: u32, query: &str) -> Answ
 }
 
 /// `GET /channels/{name}`.
-pub(super) fn channel(context: &mut Context<'_>, app: u32, name: &str, query: &str) -> Answered {
+pub(super) fn channel<V: Vendor>(
+    context: &mut Context<'_>,
+    app: u32,
+    name: &str,
+    query: &str,
+) -> Answered {
     let info = match Info::read(&parameter(query, "info")) {
         Ok(info) => info,
-        Err(unknown) => return refuse(&format!("info {unknown} is not known")),
+        Err(unknown) => return refuse::<V>(&format!("info {unknown} is not known")),
     };
-    if let Some(attribute) = info.inapplicable(name) {
-        return refuse(&format!("this channel has no {attribute}"));
+    if let Some(attribute) = info.inapplicable::<V>(name) {
+        return refuse::<V>(&format!("this channel has no {attribute}"));
     }
     let asked = Query::Channel { app, name: name.into() };
     context.actions.push(Action::Ask { query: asked, part: 0 });
@@ -141,7 +146,7 @@ pub(super) fn channel(context: &mut Context<'_>, app: u32, name: &str, query: &s
     Answered::Later(Box::new(move |answers| {
         let facts = facts_of(&answers, 0);
         let mut out = format!(r#"{{"occupied":{}"#, facts.subscriptions > 0).into_bytes();
-        info.push_applicable(&mut out, &name, &facts);
+        info.push_applicable::<V>(&mut out, &name, &facts);
         out.push(b'}');
         ok(out)
     }))
@@ -157,9 +162,9 @@ pub(super) fn facts_of(answers: &[(u16, Answer)], part: u16) -> Facts {
 }
 
 /// `GET /channels/{name}/users`.
-pub(super) fn users(context: &mut Context<'_>, app: u32, name: &str) -> Answered {
-    if channel::kind(name) != Kind::Presence {
-        return refuse("only presence channels know their users");
+pub(super) fn users<V: Vendor>(context: &mut Context<'_>, app: u32, name: &str) -> Answered {
+    if channel::kind::<V>(name) != Kind::Presence {
+        return refuse::<V>("only presence channels know their users");
     }
     let asked = Query::Users { app, name: name.into() };
     context.actions.push(Action::Ask { query: asked, part: 0 });
@@ -182,12 +187,13 @@ pub(super) fn users(context: &mut Context<'_>, app: u32, name: &str) -> Answered
     }))
 }
 
-pub(super) fn refuse(message: &str) -> Answered {
-    Answered::Now(json_error(400, message))
+pub(super) fn refuse<V: Vendor>(message: &str) -> Answered {
+    Answered::Now(json_error::<V>(400, message))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::pusher::Pusher;
     use super::*;
 
     #[test]
@@ -197,7 +203,8 @@ mod tests {
         assert_eq!(read(""), Ok(Info::default()));
         assert_eq!(read("user_count, subscription_count"), Ok(both));
         assert_eq!(read("user_count,nonsense"), Err("nonsense".to_owned()));
-        let inapplicable = |list, name| read(list).ok().and_then(|info| info.inapplicable(name));
+        let inapplicable =
+            |list, name| read(list).ok().and_then(|info| info.inapplicable::<Pusher>(name));
         assert_eq!(inapplicable("user_count", "news"), Some("user_count"));
         assert_eq!(inapplicable("user_count", "presence-a"), None);
         assert_eq!(inapplicable("subscription_count", "presence-a"), Some("subscription_count"));
@@ -205,8 +212,8 @@ mod tests {
         assert_eq!(inapplicable("cache", "news"), Some("cache"));
         assert_eq!(inapplicable("cache", "cache-a"), None);
         let facts = Facts { subscriptions: 3, users: 2, kept: None };
-        assert_eq!(object(both, "presence-a", &facts), br#"{"user_count":2}"#);
-        assert_eq!(object(both, "news", &facts), br#"{"subscription_count":3}"#);
-        assert_eq!(object(Info::default(), "news", &facts), b"{}");
+        assert_eq!(object::<Pusher>(both, "presence-a", &facts), br#"{"user_count":2}"#);
+        assert_eq!(object::<Pusher>(both, "news", &facts), br#"{"subscription_count":3}"#);
+        assert_eq!(object::<Pusher>(Info::default(), "news", &facts), b"{}");
     }
 }

@@ -1,16 +1,17 @@
-//! `POST /batch_events`: several events in one request, all of them or none.
+//! Several events in one request, all of them or none.
 
 use super::super::{Answered, Context, Reply};
 use super::api::{Refusal, Trigger};
 use super::json_error;
 use super::reads::{self, Info};
+use super::vendor::Vendor;
 use crate::hub::Answer;
 use std::borrow::Cow;
 
 /// What the reply has to say of one event: its channel, and what was asked about it.
 type Entry = (String, Option<Info>);
 
-pub(super) fn events(context: &mut Context<'_>, app: u32, body: &mut [u8]) -> Answered {
+pub(super) fn events<V: Vendor>(context: &mut Context<'_>, app: u32, body: &mut [u8]) -> Answered {
     let env = context.env;
     let most = env.apps.get(app).config.limits.batch_events;
     let before = context.actions.len();
@@ -24,36 +25,36 @@ pub(super) fn events(context: &mut Context<'_>, app: u32, body: &mut [u8]) -> An
             if entries.len() == most {
                 return Err((400, format!("more than {most} events in a batch").into()));
             }
-            let trigger = Trigger::read(env, app, event)?;
+            let trigger = Trigger::read::<V>(env, app, event)?;
             let [name] = trigger.channels[..] else {
                 return Err((400, "an event of a batch has one channel".into()));
             };
-            actions.push(trigger.publish(env, app, name, entries.len() as u16));
+            actions.push(trigger.publish::<V>(env, app, name, entries.len() as u16));
             entries.push((name.to_owned(), trigger.info));
         }
         Ok(entries)
     });
     match read {
         Ok(Ok(entries)) if entries.iter().any(|(_, info)| info.is_some()) => {
-            Answered::Later(Box::new(move |answers| reply(&entries, &answers)))
+            Answered::Later(Box::new(move |answers| reply::<V>(&entries, &answers)))
         }
         Ok(Ok(_)) => Answered::Now(Reply { status: 200, body: Cow::Borrowed(b"{}"), allow: None }),
         Ok(Err((status, message))) => {
             context.actions.truncate(before);
-            Answered::Now(json_error(status, &message))
+            Answered::Now(json_error::<V>(status, &message))
         }
-        Err(_) => Answered::Now(json_error(400, "The body is not valid JSON")),
+        Err(_) => Answered::Now(json_error::<V>(400, "The body is not valid JSON")),
     }
 }
 
-fn reply(entries: &[Entry], answers: &[(u16, Answer)]) -> Reply {
+fn reply<V: Vendor>(entries: &[Entry], answers: &[(u16, Answer)]) -> Reply {
     let mut out = br#"{"batch":["#.to_vec();
     for (part, (name, info)) in entries.iter().enumerate() {
         if part > 0 {
             out.push(b',');
         }
         let facts = reads::facts_of(answers, part as u16);
-        out.extend_from_slice(&reads::object(info.unwrap_or_default(), name, &facts));
+        out.extend_from_slice(&reads::object::<V>(info.unwrap_or_default(), name, &facts));
     }
     out.extend_from_slice(b"]}");
     reads::ok(out)

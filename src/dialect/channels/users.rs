@@ -1,7 +1,8 @@
 //! Who a client is: the members of presence channels, and users who sign in.
 
 use super::super::{Action, Context, freeze_text};
-use super::{Connection, channel, codes, words};
+use super::vendor::{Mistake, USER, Vendor};
+use super::{Connection, channel, end};
 use crate::codec::raw::Members;
 use crate::config::AppLimits;
 use crate::hub::{Member, Wish};
@@ -36,7 +37,10 @@ pub(super) struct Identity {
 
 /// Reads `channel_data`: `user_id`, a string or a number (whose writing is the id), and
 /// `user_info`, any JSON.
-pub(super) fn identity(data: &str, limits: &AppLimits) -> Result<Identity, &'static str> {
+pub(super) fn identity<V: Vendor>(
+    data: &str,
+    limits: &AppLimits,
+) -> Result<Identity, &'static str> {
     const BAD_ID: &str = "channel_data must have a user_id that is a string or a number";
     if data.len() > limits.presence_member_bytes {
         return Err("channel_data is too long");
@@ -55,15 +59,20 @@ pub(super) fn identity(data: &str, limits: &AppLimits) -> Result<Identity, &'sta
         return Err("user_id is too long");
     }
     let info = members.raw("user_info").map(str::to_owned);
-    Ok(Identity { id: id.into_owned(), info })
+    Ok(Identity { id: V::user_id(raw, id).into_owned(), info })
 }
 
 /// What the home of presence channel `name` is asked for.
-pub(super) fn wish(name: &str, who: &Identity, limits: &AppLimits, cached: bool) -> Wish {
+pub(super) fn wish<V: Vendor>(
+    name: &str,
+    who: &Identity,
+    limits: &AppLimits,
+    cached: bool,
+) -> Wish {
     let mut scratch = Vec::new();
     let info = who.info.as_deref();
-    let added = freeze_text(&mut scratch, |out| words::push_member_added(out, name, &who.id, info));
-    let removed = freeze_text(&mut scratch, |out| words::push_member_removed(out, name, &who.id));
+    let added = freeze_text(&mut scratch, |out| V::push_member_added(out, name, &who.id, info));
+    let removed = freeze_text(&mut scratch, |out| V::push_member_removed(out, name, &who.id));
     let member = Member {
         id: who.id.as_str().into(),
         info: info.map(Into::into),
@@ -74,9 +83,9 @@ pub(super) fn wish(name: &str, who: &Identity, limits: &AppLimits, cached: bool)
     Wish { member: Some(Box::new(member)), cached }
 }
 
-/// A `pusher:signin`.
-pub(super) fn sign_in(
-    conn: &mut Connection,
+/// A user who says who he is.
+pub(super) fn sign_in<V: Vendor>(
+    conn: &mut Connection<V>,
     context: &mut Context<'_>,
     auth: &str,
     user_data: &str,
@@ -86,21 +95,17 @@ pub(super) fn sign_in(
     let signed = [b"::user::".as_slice(), user_data.as_bytes()];
     let id = match read_user(user_data, limits.user_id_length) {
         Some(user) if conn.is_signed(context, auth, &signed) => user,
-        _ => {
-            let text = words::error(Some(codes::SIGN_IN.code), &codes::SIGN_IN.reason);
-            context.send_text(&text);
-            return context.close(codes::SIGN_IN);
-        }
+        _ => return end::<V>(context, V::CODES.sign_in, true),
     };
     let before = conn.who().user.as_ref();
     if before.is_some_and(|user| user.id != id.id) {
-        return conn.error(context, "Connection is already signed in as another user");
+        return conn.mistake(context, Mistake::SignedIn);
     }
     let first = before.is_none();
-    context.send_text(&words::signed_in(user_data));
+    context.send_text(&V::signed_in(user_data));
     conn.authorise_by_s = 0;
     if first {
-        let name = format!("{}{}", channel::USER, id.id);
+        let name = format!("{}{}", USER, id.id);
         let Identity { id, info } = id;
         conn.who().user = Some(User { id, info, asked: false, told: false });
         // One more than the client may have of its own.
@@ -118,7 +123,7 @@ fn read_user(data: &str, most: usize) -> Option<Identity> {
     Some(Identity { id, info: members.raw("user_info").map(str::to_owned) })
 }
 
-impl Connection {
+impl<V: Vendor> Connection<V> {
     pub(super) fn who(&mut self) -> &mut Who {
         self.who.get_or_insert_default()
     }
@@ -144,7 +149,7 @@ impl Connection {
     /// user's.
     pub(super) fn ask_for_user_channel(&mut self, name: &str) -> bool {
         match self.user() {
-            Some(user) if name.strip_prefix(channel::USER) == Some(&*user.id) => {
+            Some(user) if name.strip_prefix(USER) == Some(&*user.id) => {
                 user.asked = true;
                 true
             }
@@ -163,10 +168,11 @@ impl Connection {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::pusher::Pusher;
     use super::*;
 
     fn id(data: &str) -> Result<String, &'static str> {
-        identity(data, &AppLimits::default()).map(|identity| identity.id)
+        identity::<Pusher>(data, &AppLimits::default()).map(|identity| identity.id)
     }
 
     #[test]
@@ -205,7 +211,10 @@ mod tests {
 
     #[test]
     fn user_info_keeps_its_writing() {
-        let who = identity(r#"{"user_id":1,"user_info":{"b":1, "a":2.0}}"#, &AppLimits::default());
+        let who = identity::<Pusher>(
+            r#"{"user_id":1,"user_info":{"b":1, "a":2.0}}"#,
+            &AppLimits::default(),
+        );
         assert_eq!(who.ok().and_then(|who| who.info).as_deref(), Some(r#"{"b":1, "a":2.0}"#));
     }
 

@@ -1,71 +1,38 @@
-//! Pusher Channels, protocol 7: <https://pusher.com/docs/channels/library_auth_reference/pusher-websockets-protocol/>.
+//! The engine of protocols that speak of channels: connections, subscriptions, presence, cache
+//! channels, client events, signatures, and the HTTP API that publishes and reads.
+//!
+//! It knows no vendor: each one is a [`Vendor`] in a folder of its own.
 
 mod api;
 mod batch;
-mod channel;
+pub(super) mod channel;
 mod commands;
-pub mod hooks;
 mod reads;
 pub mod signature;
 mod users;
-mod words;
+pub mod vendor;
 
 use super::{
-    Answered, Closing, Context, Dialect, Env, JoinOutcome, Opening, Reply, Why, freeze_text,
+    Answered, Closing, Context, Dialect, Env, Heartbeat, JoinOutcome, Opening, Reply, Why,
+    freeze_text,
 };
-use crate::config::DuplicateSubscribe;
+use crate::codec::json::push_content;
 use crate::http;
-use crate::http::query;
 use crate::hub::{ConnId, Welcome};
 use crate::mem::{Frozen, Slot};
 use crate::time::{Deadline, Now};
 use crate::ws;
 use std::borrow::Cow;
+use std::marker::PhantomData;
 use users::Who;
-
-/// Close codes, with the text that goes with each. 4000 to 4099: do not come back; 4100 to 4199:
-/// come back after a while; 4200 to 4299: come back at once.
-mod codes {
-    use super::Closing;
-
-    pub(super) const TLS_REQUIRED: Closing =
-        Closing::new(4000, "Application only accepts TLS connections, reconnect using wss://");
-    pub(super) const UNKNOWN_APP: Closing = Closing::new(4001, "Application does not exist");
-    pub(super) const APP_DISABLED: Closing = Closing::new(4003, "Application disabled");
-    pub(super) const OVER_QUOTA: Closing =
-        Closing::new(4004, "Application is over connection quota");
-    pub(super) const NO_SUCH_PATH: Closing = Closing::new(4005, "Path not found");
-    pub(super) const BAD_VERSION: Closing = Closing::new(4006, "Invalid version string format");
-    pub(super) const UNSUPPORTED_VERSION: Closing =
-        Closing::new(4007, "Unsupported protocol version");
-    pub(super) const NO_VERSION: Closing = Closing::new(4008, "No protocol version supplied");
-    pub(super) const ORIGIN: Closing =
-        Closing::new(4009, "Connection is unauthorized: origin not allowed");
-    pub(super) const SIGN_IN: Closing =
-        Closing::new(4009, "Connection is unauthorized: invalid sign-in");
-    pub(super) const UNAUTHORISED: Closing = Closing::new(
-        4009,
-        "Connection is unauthorized: it has neither signed in nor joined a private channel in time",
-    );
-    pub(super) const TERMINATED: &str = "You got disconnected by the app.";
-    pub(super) const TOO_SLOW: Closing =
-        Closing::new(4100, "Over capacity: the client does not read what it is sent");
-    pub(super) const TOO_MANY_ERRORS: Closing =
-        Closing::new(4100, "Over capacity: too many messages that are errors");
-    pub(super) const DRAINING: Closing =
-        Closing::new(4200, "Server is shutting down, reconnect immediately");
-    pub(super) const SILENT: Closing =
-        Closing::new(4201, "Pong reply not received: ping was sent, but no reply came in time");
-}
+use vendor::{Kind, Mistake, Refusal, Vendor};
 
 /// Answers of error that one connection gets in a second; one more and it is closed.
 const ERRORS_PER_SECOND: u8 = 10;
-/// Binary messages, which the protocol does not have, that are answered before the close.
-const BINARY_MESSAGES: u8 = 3;
 
 /// One client.
 #[derive(Debug)]
-pub struct Connection {
+pub struct Connection<V> {
     app: u32,
     /// The second (its low bits) in which errors were counted last, and how many.
     error_second: u16,
@@ -78,23 +45,20 @@ pub struct Connection {
     authorise_by_s: u32,
     /// Most clients are nobody in particular.
     who: Option<Box<Who>>,
+    vendor: PhantomData<V>,
 }
 
-impl Dialect for Connection {
-    fn open(context: &mut Context<'_>, opening: &Opening<'_>) -> Option<Connection> {
-        match admit(context, opening) {
+impl<V: Vendor> Dialect for Connection<V> {
+    fn open(context: &mut Context<'_>, opening: &Opening<'_>) -> Option<Connection<V>> {
+        match admit::<V>(context, opening) {
             Ok(app) => {
-                let timeout = context.env.config.pusher.activity_timeout_s;
-                let text = words::established(&socket_id(context.env, context.conn), timeout);
+                let text = V::established(context.env, &socket_id(context.env, context.conn));
                 context.send_text(text.as_bytes());
                 let within_s = context.env.apps.get(app).config.authorise_within_s;
                 Some(Connection::new(app, within_s, context.now))
             }
             Err(closing) => {
-                // Clients of older protocols see only the event, newer ones only the code.
-                let text = words::error(Some(closing.code), &closing.reason);
-                context.send_text(&text);
-                context.close(closing);
+                end::<V>(context, closing, true);
                 None
             }
         }
@@ -105,55 +69,56 @@ impl Dialect for Connection {
             ws::Kind::Text => commands::text(self, context, payload),
             ws::Kind::Binary => {
                 self.binaries = self.binaries.saturating_add(1);
-                if self.binaries > BINARY_MESSAGES {
+                if self.binaries > V::BINARY_MESSAGES {
                     context.close(Closing::new(1003, "Binary messages are not supported"));
                 } else {
-                    self.error(context, "Binary messages are not supported");
+                    self.mistake(context, Mistake::Binary);
                 }
             }
         }
     }
 
     fn joined(&mut self, context: &mut Context<'_>, name: &str, outcome: JoinOutcome) {
-        if channel::kind(name) == channel::Kind::User {
+        let kind = channel::kind::<V>(name);
+        if kind == Kind::User {
             if self.user_channel_joined() {
-                context.send_text(&words::subscribed(name, b"{}"));
+                context.send_text(&V::subscribed(name, b"{}"));
             }
             return;
         }
         let app = &context.env.apps.get(self.app).config;
-        let ack = app.duplicate_subscribe == DuplicateSubscribe::Ack;
-        if channel::kind(name) != channel::Kind::Public && matches!(outcome, JoinOutcome::Joined(_))
-        {
+        if kind != Kind::Public && matches!(outcome, JoinOutcome::Joined(_)) {
             self.authorise_by_s = 0;
         }
         match outcome {
-            JoinOutcome::Already if !ack => {
-                self.error(context, &format!("Existing subscription to channel {name}"));
+            JoinOutcome::Already if !V::again(app) => {
+                self.mistake(context, Mistake::Subscribed(name));
             }
-            JoinOutcome::Already => context.send_text(&words::subscribed(name, b"{}")),
-            JoinOutcome::Joined(welcome) => welcome_to(context, name, welcome.unwrap_or_default()),
+            JoinOutcome::Already => context.send_text(&V::subscribed(name, b"{}")),
+            JoinOutcome::Joined(welcome) => {
+                welcome_to::<V>(context, name, welcome.unwrap_or_default());
+            }
             JoinOutcome::Full => {
                 let most = app.limits.subscriptions_per_connection;
-                let error = format!("A connection may hold {most} subscriptions");
                 self.absent(name);
-                self.refuse(context, name, words::LIMIT, &error, 4100);
+                self.refuse(context, name, Refusal::Full(most));
             }
             JoinOutcome::Crowded => {
                 let most = app.limits.presence_members;
-                let error = format!("A presence channel may have {most} members");
                 self.absent(name);
-                self.refuse(context, name, words::LIMIT, &error, 4100);
+                self.refuse(context, name, Refusal::Crowded(most));
             }
         }
     }
 
     fn not_subscribed(&mut self, context: &mut Context<'_>, name: &str) {
-        self.error(context, &format!("No current subscription to channel {name}"));
+        self.mistake(context, Mistake::NotSubscribed(name));
     }
 
     fn nudge(&mut self, context: &mut Context<'_>) {
-        context.send_text(words::PING);
+        if let Some(ping) = V::PING {
+            context.send_text(ping);
+        }
     }
 
     fn deadline(&self) -> Deadline {
@@ -165,20 +130,20 @@ impl Dialect for Connection {
 
     fn late(&mut self, context: &mut Context<'_>) {
         self.authorise_by_s = 0;
-        context.close(codes::UNAUTHORISED);
+        end::<V>(context, V::CODES.unauthorised, false);
     }
 
     fn renewed(&mut self, context: &mut Context<'_>) {
         if !context.env.apps.get(self.app).config.enabled {
-            context.close(codes::APP_DISABLED);
+            end::<V>(context, V::CODES.app_disabled, false);
         }
     }
 
     fn closing(why: Why) -> Closing {
         match why {
-            Why::Silent => codes::SILENT,
-            Why::Draining => codes::DRAINING,
-            Why::Slow => codes::TOO_SLOW,
+            Why::Silent => V::CODES.silent,
+            Why::Draining => V::CODES.draining,
+            Why::Slow => V::CODES.too_slow,
         }
     }
 
@@ -196,10 +161,18 @@ impl Dialect for Connection {
         }
     }
 
+    fn heartbeat(&self, env: &Env) -> Heartbeat {
+        V::heartbeat(env)
+    }
+
     fn count(env: &Env, app: u32, name: &str, count: u64) -> Option<Frozen> {
         let wanted = env.apps.get(app).config.subscription_count;
-        let counted = wanted && channel::kind(name) != channel::Kind::Presence;
-        counted.then(|| freeze_text(&mut Vec::new(), |out| words::push_count(out, name, count)))
+        if !wanted || channel::kind::<V>(name) == Kind::Presence {
+            return None;
+        }
+        let mut told = false;
+        let frame = freeze_text(&mut Vec::new(), |out| told = V::push_count(out, name, count));
+        told.then_some(frame)
     }
 
     fn request(
@@ -208,27 +181,37 @@ impl Dialect for Connection {
         path: &str,
         request: &mut http::Request<'_>,
     ) -> Answered {
-        api::answer(context, app, path, request)
+        api::answer::<V>(context, app, path, request)
     }
 }
 
 /// What a new subscriber is told: that it is one, and what the channel has to give.
-fn welcome_to(context: &mut Context<'_>, name: &str, welcome: Welcome) {
-    let data = welcome.users.map_or(b"{}".to_vec(), |users| words::roster(&users));
-    context.send_text(&words::subscribed(name, &data));
+fn welcome_to<V: Vendor>(context: &mut Context<'_>, name: &str, welcome: Welcome) {
+    let data = welcome.users.map_or(b"{}".to_vec(), |users| V::roster(&users));
+    context.send_text(&V::subscribed(name, &data));
     match welcome.cached {
         Some(Some(frame)) => {
             if let Some((_, text)) = ws::frame::split(&frame) {
                 context.send_text(text);
             }
         }
-        Some(None) => context.send_text(&words::cache_miss(name)),
+        Some(None) => context.send_text(&V::cache_miss(name)),
         None => {}
     }
 }
 
-impl Connection {
-    fn new(app: u32, within_s: u64, now: Now) -> Connection {
+/// Closes, with what the vendor says before that.
+fn end<V: Vendor>(context: &mut Context<'_>, closing: Closing, refused: bool) {
+    if context.closing.is_none()
+        && let Some(text) = V::before_close(&closing, refused)
+    {
+        context.send_text(&text);
+    }
+    context.close(closing);
+}
+
+impl<V: Vendor> Connection<V> {
+    fn new(app: u32, within_s: u64, now: Now) -> Connection<V> {
         let by_s = if within_s == 0 { 0 } else { now.ms.div_ceil(1000) + within_s };
         Connection {
             app,
@@ -239,6 +222,7 @@ impl Connection {
             said: 0,
             authorise_by_s: by_s as u32,
             who: None,
+            vendor: PhantomData,
         }
     }
 
@@ -252,24 +236,17 @@ impl Connection {
         self.said <= most
     }
 
-    /// Reports an error that does not close the connection, up to a bound in each second.
-    fn error(&mut self, context: &mut Context<'_>, message: &str) {
-        self.report(context, &words::error(None, message));
+    /// Answers a mistake that does not close the connection, up to a bound in each second.
+    fn mistake(&mut self, context: &mut Context<'_>, mistake: Mistake<'_>) {
+        self.report(context, V::mistake(&mistake));
     }
 
     /// Refuses one subscription.
-    fn refuse(
-        &mut self,
-        context: &mut Context<'_>,
-        name: &str,
-        kind: &str,
-        error: &str,
-        status: u16,
-    ) {
-        self.report(context, &words::subscription_error(name, kind, error, status));
+    fn refuse(&mut self, context: &mut Context<'_>, name: &str, refusal: Refusal<'_>) {
+        self.report(context, Some(V::refused(name, &refusal)));
     }
 
-    fn report(&mut self, context: &mut Context<'_>, text: &[u8]) {
+    fn report(&mut self, context: &mut Context<'_>, text: Option<Vec<u8>>) {
         let second = (context.now.ms / 1000) as u16;
         if second != self.error_second {
             self.error_second = second;
@@ -277,53 +254,41 @@ impl Connection {
         }
         self.errors += 1;
         if self.errors > ERRORS_PER_SECOND {
-            context.close(codes::TOO_MANY_ERRORS);
-        } else {
-            context.send_text(text);
+            end::<V>(context, V::CODES.too_many_errors, false);
+        } else if let Some(text) = text {
+            context.send_text(&text);
         }
     }
 }
 
 /// The checks on a new connection, the cheapest and least telling first.
-fn admit(context: &Context<'_>, opening: &Opening<'_>) -> Result<u32, Closing> {
+fn admit<V: Vendor>(context: &Context<'_>, opening: &Opening<'_>) -> Result<u32, Closing> {
     use super::apps::PathError;
     let env = context.env;
     let number = env.app_of_socket(opening.path);
     if number == Err(PathError::NoSuchPath) {
-        return Err(codes::NO_SUCH_PATH);
+        return Err(V::CODES.no_such_path);
     }
     if context.draining {
-        return Err(codes::DRAINING);
+        return Err(V::CODES.draining);
     }
-    let Ok(number) = number else { return Err(codes::UNKNOWN_APP) };
+    let Ok(number) = number else { return Err(V::CODES.unknown_app) };
     let app = env.apps.get(number);
     if !app.config.enabled {
-        return Err(codes::APP_DISABLED);
+        return Err(V::CODES.app_disabled);
     }
     if app.config.require_tls && !opening.secure {
-        return Err(codes::TLS_REQUIRED);
+        return Err(V::CODES.tls_required);
     }
     let origins = &app.config.allowed_origins;
     let origin = opening.origin.unwrap_or("");
     if !origins.is_empty() && !origins.iter().any(|allowed| allowed.matches(origin)) {
-        return Err(codes::ORIGIN);
+        return Err(V::CODES.origin);
     }
-    check_version(query::get(opening.query, "protocol"), env.config.pusher.strict_protocol)?;
+    V::check_opening(env, opening)?;
     match app.admit() {
         true => Ok(number),
-        false => Err(codes::OVER_QUOTA),
-    }
-}
-
-fn check_version(protocol: Option<&str>, strict: bool) -> Result<(), Closing> {
-    if !strict {
-        return Ok(());
-    }
-    match protocol.map(str::parse::<u32>) {
-        None => Err(codes::NO_VERSION),
-        Some(Err(_)) => Err(codes::BAD_VERSION),
-        Some(Ok(4..=7)) => Ok(()),
-        Some(Ok(_)) => Err(codes::UNSUPPORTED_VERSION),
+        false => Err(V::CODES.over_quota),
     }
 }
 
@@ -350,8 +315,19 @@ fn parse_socket_id(env: &Env, text: &str) -> Result<Option<ConnId>, ()> {
     Ok((owner >> 16 == u64::from(env.node)).then_some(ConnId { core: owner as u16, slot }))
 }
 
-fn json_error(status: u16, message: &str) -> Reply {
-    Reply { status, body: Cow::Owned(words::api_error(status, message)), allow: None }
+/// An event with `data`, which subscribers see as a JSON string.
+pub(super) fn push_event(out: &mut Vec<u8>, event: &str, channel: &str, data: &str) {
+    out.extend_from_slice(br#"{"event":""#);
+    push_content(out, event);
+    out.extend_from_slice(br#"","channel":""#);
+    push_content(out, channel);
+    out.extend_from_slice(br#"","data":""#);
+    push_content(out, data);
+    out.extend_from_slice(br#""}"#);
+}
+
+fn json_error<V: Vendor>(status: u16, message: &str) -> Reply {
+    Reply { status, body: Cow::Owned(V::api_error(status, message)), allow: None }
 }
 
 #[cfg(test)]
@@ -370,23 +346,6 @@ mod tests {
         assert_eq!(parse_socket_id(&env, "99999999999999999999999.1"), Ok(None));
         for bad in ["", ".", "1", "1.", ".1", "1.2.3", "a.1", "1.-2", "+1.2", "1.2 "] {
             assert_eq!(parse_socket_id(&env, bad), Err(()), "{bad:?}");
-        }
-    }
-
-    #[test]
-    fn a_version_is_checked_only_when_strict() {
-        for (protocol, strict, expected) in [
-            (None, false, Ok(())),
-            (Some("abc"), false, Ok(())),
-            (Some("99"), false, Ok(())),
-            (Some("4"), true, Ok(())),
-            (Some("7"), true, Ok(())),
-            (Some("3"), true, Err(codes::UNSUPPORTED_VERSION)),
-            (Some("8"), true, Err(codes::UNSUPPORTED_VERSION)),
-            (Some("abc"), true, Err(codes::BAD_VERSION)),
-            (None, true, Err(codes::NO_VERSION)),
-        ] {
-            assert_eq!(check_version(protocol, strict), expected, "{protocol:?} {strict}");
         }
     }
 }

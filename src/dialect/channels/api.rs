@@ -1,13 +1,12 @@
-//! The HTTP API: <https://pusher.com/docs/channels/library_auth_reference/rest-api/>.
+//! The HTTP API: who may ask, for what, and the publishing half of it.
 
 use super::super::{Action, Answered, Context, Env, Reply, freeze_text};
-use super::channel::{self, Kind};
 use super::reads::{self, Info};
-use super::{batch, codes, json_error, parse_socket_id, signature, words};
+use super::vendor::{Kind, Target, USER, Vendor};
+use super::{batch, channel, json_error, parse_socket_id, push_event, signature};
 use crate::codec::json::{Json, Malformed, push_string};
 use crate::config;
 use crate::http::Request;
-use crate::http::query::{self, Plus};
 use crate::hub::{Answer, ConnId, Event, Keep};
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -16,24 +15,24 @@ use std::sync::Arc;
 const TOLERANCE_S: u64 = 600;
 
 /// Answers a request for application `app`, where `path` follows the application's id.
-pub(super) fn answer(
+pub(super) fn answer<V: Vendor>(
     context: &mut Context<'_>,
     app: u32,
     path: &str,
     request: &mut Request<'_>,
 ) -> Answered {
     let entry = context.env.apps.get(app);
-    if let Err(refused) = verify(context, app, request) {
-        return Answered::Now(json_error(refused.status(), &refused.to_string()));
+    if let Err(refused) = verify::<V>(context, app, request) {
+        return Answered::Now(json_error::<V>(refused.status(), &refused.to_string()));
     }
     if !entry.config.enabled {
-        return Answered::Now(json_error(403, "The application is disabled"));
+        return Answered::Now(json_error::<V>(403, "The application is disabled"));
     }
     if context.draining {
-        return Answered::Now(json_error(503, "The server is shutting down"));
+        return Answered::Now(json_error::<V>(503, "The server is shutting down"));
     }
-    let Some(target) = Target::read(path) else {
-        return Answered::Now(json_error(404, "The API has no such path"));
+    let Some(target) = V::target(path) else {
+        return Answered::Now(json_error::<V>(404, "The API has no such path"));
     };
     let method = match target {
         Target::Channels | Target::Channel(_) | Target::Users(_) => "GET",
@@ -41,50 +40,20 @@ pub(super) fn answer(
     };
     if request.method != method {
         let message = format!("The method {} is not allowed here", request.method);
-        return Answered::Now(Reply { allow: Some(method), ..json_error(405, &message) });
+        return Answered::Now(Reply { allow: Some(method), ..json_error::<V>(405, &message) });
     }
     match target {
-        Target::Events => events(context, app, request.body),
-        Target::Batch => batch::events(context, app, request.body),
-        Target::Channels => reads::channels(context, app, request.query()),
-        Target::Channel(name) => reads::channel(context, app, &name, request.query()),
-        Target::Users(name) => reads::users(context, app, &name),
-        Target::ToUser(user) => to_user(context, app, &user, request.body),
-        Target::Terminate(user) => terminate(context, app, &user),
+        Target::Events => events::<V>(context, app, request.body),
+        Target::Batch => batch::events::<V>(context, app, request.body),
+        Target::Channels => reads::channels::<V>(context, app, request.query()),
+        Target::Channel(name) => reads::channel::<V>(context, app, &name, request.query()),
+        Target::Users(name) => reads::users::<V>(context, app, &name),
+        Target::ToUser(user) => to_user::<V>(context, app, &user, request.body),
+        Target::Terminate(user) => terminate::<V>(context, app, &user),
     }
 }
 
-/// What a path below the application names.
-enum Target<'p> {
-    Events,
-    Batch,
-    Channels,
-    Channel(Cow<'p, str>),
-    Users(Cow<'p, str>),
-    /// `POST /users/{id}/events`, as Vask has it.
-    ToUser(Cow<'p, str>),
-    Terminate(Cow<'p, str>),
-}
-
-impl<'p> Target<'p> {
-    fn read(path: &'p str) -> Option<Target<'p>> {
-        let name = |text: &'p str| query::decode(text, Plus::Plus).filter(|name| !name.is_empty());
-        let mut parts = path.strip_prefix('/')?.split('/');
-        let target = match (parts.next()?, parts.next(), parts.next()) {
-            ("events", None, _) => Target::Events,
-            ("batch_events", None, _) => Target::Batch,
-            ("channels", None, _) => Target::Channels,
-            ("channels", Some(channel), None) => Target::Channel(name(channel)?),
-            ("channels", Some(channel), Some("users")) => Target::Users(name(channel)?),
-            ("users", Some(user), Some("events")) => Target::ToUser(name(user)?),
-            ("users", Some(user), Some("terminate_connections")) => Target::Terminate(name(user)?),
-            _ => return None,
-        };
-        parts.next().is_none().then_some(target)
-    }
-}
-
-fn verify(
+fn verify<V: Vendor>(
     context: &Context<'_>,
     app: u32,
     request: &Request<'_>,
@@ -98,28 +67,28 @@ fn verify(
         prefix: &context.env.config.pusher.path_prefix,
     };
     let tolerance = entry.config.check_timestamp.then_some(TOLERANCE_S);
-    signature::verify(&signed, &entry.keys, context.now.unix_s, tolerance)
+    signature::verify(&signed, V::SIGNING, &entry.keys, context.now.unix_s, tolerance)
 }
 
-/// `POST /events`: one event to one channel or several.
-fn events(context: &mut Context<'_>, app: u32, body: &mut [u8]) -> Answered {
+/// One event to one channel or several.
+fn events<V: Vendor>(context: &mut Context<'_>, app: u32, body: &mut [u8]) -> Answered {
     let env = context.env;
     let before = context.actions.len();
     let actions = &mut *context.actions;
     let triggered = context.json.parse(body, |body| {
-        let trigger = Trigger::read(env, app, body)?;
+        let trigger = Trigger::read::<V>(env, app, body)?;
         let names: Vec<String> = trigger.channels.iter().map(|&name| name.to_owned()).collect();
         for (part, name) in names.iter().enumerate() {
-            actions.push(trigger.publish(env, app, name, part as u16));
+            actions.push(trigger.publish::<V>(env, app, name, part as u16));
         }
         Ok((trigger.info, names))
     });
     match triggered {
         Ok(Ok((None, _))) => Answered::Now(empty()),
         Ok(Ok((Some(info), names))) => {
-            Answered::Later(Box::new(move |answers| trigger_reply(info, &names, &answers)))
+            Answered::Later(Box::new(move |answers| trigger_reply::<V>(info, &names, &answers)))
         }
-        refused => Answered::Now(settled(context, before, refused.map(|it| it.map(drop)))),
+        refused => Answered::Now(settled::<V>(context, before, refused.map(|it| it.map(drop)))),
     }
 }
 
@@ -128,21 +97,21 @@ fn empty() -> Reply {
 }
 
 /// The reply to a request that needs no answers. One that is refused publishes nothing.
-fn settled(
+fn settled<V: Vendor>(
     context: &mut Context<'_>,
     before: usize,
     done: Result<Result<(), Refusal>, Malformed>,
 ) -> Reply {
     let refused = match done {
         Ok(Ok(())) => return empty(),
-        Ok(Err((status, message))) => json_error(status, &message),
-        Err(Malformed) => json_error(400, "The body is not valid JSON"),
+        Ok(Err((status, message))) => json_error::<V>(status, &message),
+        Err(Malformed) => json_error::<V>(400, "The body is not valid JSON"),
     };
     context.actions.truncate(before);
     refused
 }
 
-fn trigger_reply(info: Info, names: &[String], answers: &[(u16, Answer)]) -> Reply {
+fn trigger_reply<V: Vendor>(info: Info, names: &[String], answers: &[(u16, Answer)]) -> Reply {
     let mut out = br#"{"channels":{"#.to_vec();
     for (part, name) in names.iter().enumerate() {
         if part > 0 {
@@ -151,39 +120,44 @@ fn trigger_reply(info: Info, names: &[String], answers: &[(u16, Answer)]) -> Rep
         push_string(&mut out, name);
         out.push(b':');
         let facts = reads::facts_of(answers, part as u16);
-        out.extend_from_slice(&reads::object(info, name, &facts));
+        out.extend_from_slice(&reads::object::<V>(info, name, &facts));
     }
     out.extend_from_slice(b"}}");
     reads::ok(out)
 }
 
-/// `POST /users/{id}/events`: one event to all connections of a user who has signed in.
-fn to_user(context: &mut Context<'_>, app: u32, user: &str, body: &mut [u8]) -> Answered {
+/// One event to all connections of a user who has signed in.
+fn to_user<V: Vendor>(
+    context: &mut Context<'_>,
+    app: u32,
+    user: &str,
+    body: &mut [u8],
+) -> Answered {
     let env = context.env;
     let limits = &env.apps.get(app).config.limits;
     let before = context.actions.len();
     let actions = &mut *context.actions;
-    let name = format!("{}{user}", channel::USER);
+    let name = format!("{}{user}", USER);
     let done = context.json.parse(body, |body| {
         channel::check(&name, limits.channel_name_length).map_err(|text| (400, text.into()))?;
         let trigger = Trigger {
-            event: event_name(body, limits)?,
+            event: event_name::<V>(body, limits)?,
             data: event_data(body, limits)?,
             except: excluded(env, body)?,
             channels: Vec::new(),
             info: None,
         };
-        actions.push(trigger.publish(env, app, &name, 0));
+        actions.push(trigger.publish::<V>(env, app, &name, 0));
         Ok(())
     });
-    Answered::Now(settled(context, before, done))
+    Answered::Now(settled::<V>(context, before, done))
 }
 
-/// `POST /users/{id}/terminate_connections`.
-fn terminate(context: &mut Context<'_>, app: u32, user: &str) -> Answered {
-    let name = format!("{}{user}", channel::USER);
+/// The end of a user's connections.
+fn terminate<V: Vendor>(context: &mut Context<'_>, app: u32, user: &str) -> Answered {
+    let name = format!("{}{user}", USER);
     let code = context.env.apps.get(app).config.terminate_close_code;
-    let close = Some((code, codes::TERMINATED));
+    let close = Some((code, V::CODES.terminated));
     let event = Event { close, ..Event::default() };
     context.actions.push(Action::Publish { app, name, event, part: 0 });
     Answered::Now(empty())
@@ -202,12 +176,16 @@ pub(super) struct Trigger<'t> {
 }
 
 impl<'t> Trigger<'t> {
-    pub(super) fn read(env: &Env, app: u32, body: Json<'t, '_>) -> Result<Trigger<'t>, Refusal> {
+    pub(super) fn read<V: Vendor>(
+        env: &Env,
+        app: u32,
+        body: Json<'t, '_>,
+    ) -> Result<Trigger<'t>, Refusal> {
         if !body.is_object() {
             return Err((400, "The body must be a JSON object".into()));
         }
         let limits = &env.apps.get(app).config.limits;
-        let event = event_name(body, limits)?;
+        let event = event_name::<V>(body, limits)?;
         let except = excluded(env, body)?;
         let data = event_data(body, limits)?;
         let info = match body.get("info").filter(|info| !info.is_null()) {
@@ -217,17 +195,17 @@ impl<'t> Trigger<'t> {
             ),
             None => None,
         };
-        let channels = channel_names(body, limits)?;
+        let channels = channel_names::<V>(body, limits)?;
         Ok(Trigger { event, data, except, channels, info })
     }
 
     /// The action that publishes it on one channel.
-    pub(super) fn publish(&self, env: &Env, app: u32, name: &str, part: u16) -> Action {
+    pub(super) fn publish<V: Vendor>(&self, env: &Env, app: u32, name: &str, part: u16) -> Action {
         let mut scratch = Vec::with_capacity(64 + self.data.len() + self.data.len() / 4);
         let frame = freeze_text(&mut scratch, |out| {
-            words::push_event(out, self.event, name, &self.data);
+            push_event(out, self.event, name, &self.data);
         });
-        let keep = channel::is_cached(name).then(|| {
+        let keep = channel::is_cached::<V>(name).then(|| {
             Arc::new(Keep {
                 ttl_ms: env.apps.get(app).config.limits.cache_ttl_s * 1000,
                 event: self.event.into(),
@@ -240,7 +218,10 @@ impl<'t> Trigger<'t> {
     }
 }
 
-fn event_name<'t>(body: Json<'t, '_>, limits: &config::AppLimits) -> Result<&'t str, Refusal> {
+fn event_name<'t, V: Vendor>(
+    body: Json<'t, '_>,
+    limits: &config::AppLimits,
+) -> Result<&'t str, Refusal> {
     let name = body.get("name").and_then(|name| name.text());
     let most = limits.event_name_length;
     match name {
@@ -248,8 +229,9 @@ fn event_name<'t>(body: Json<'t, '_>, limits: &config::AppLimits) -> Result<&'t 
         Some(name) if name.len() > most => {
             Err((400, format!("name is longer than {most} characters").into()))
         }
-        Some(name) if name.starts_with("pusher:") || name.starts_with("pusher_internal:") => {
-            Err((400, "names that begin with pusher: are the server's own".into()))
+        Some(name) if V::OWN_EVENTS.iter().any(|own| name.starts_with(own)) => {
+            let [own, _] = V::OWN_EVENTS;
+            Err((400, format!("names that begin with {own} are the server's own").into()))
         }
         Some(name) => Ok(name),
     }
@@ -286,7 +268,7 @@ fn event_data<'t>(body: Json<'t, '_>, limits: &config::AppLimits) -> Result<Cow<
 }
 
 /// The channels to publish to, each once.
-fn channel_names<'t>(
+fn channel_names<'t, V: Vendor>(
     body: Json<'t, '_>,
     limits: &config::AppLimits,
 ) -> Result<Vec<&'t str>, Refusal> {
@@ -319,7 +301,7 @@ fn channel_names<'t>(
         }
     }
     if names.len() > 1 {
-        if names.iter().any(|name| channel::kind(name) == Kind::Encrypted) {
+        if names.iter().any(|name| channel::kind::<V>(name) == Kind::Encrypted) {
             return Err((400, "an encrypted channel must be the only one".into()));
         }
         let mut seen = std::collections::HashSet::new();

@@ -1,47 +1,18 @@
 //! Channel names: which are allowed, and what their beginnings mean.
 
-/// What a channel's name says about it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// Anyone may subscribe.
-    Public,
-    /// Subscribing needs a signature.
-    Private,
-    /// As private; what is published is opaque to the server.
-    Encrypted,
-    /// As private, and its members know of each other.
-    Presence,
-    /// What is sent to one user who has signed in.
-    User,
-}
+use super::vendor::{Kind, USER, Vendor};
 
-/// How the name of a user's channel begins.
-pub(super) const USER: &str = "#server-to-user-";
-
-/// Kind and whether the last event is kept. Longest first; the dash belongs to the prefix, so that
-/// `privateer` is public.
-const PREFIXES: [(&str, Kind, bool); 8] = [
-    ("private-encrypted-cache-", Kind::Encrypted, true),
-    ("private-encrypted-", Kind::Encrypted, false),
-    ("presence-cache-", Kind::Presence, true),
-    ("private-cache-", Kind::Private, true),
-    ("presence-", Kind::Presence, false),
-    ("private-", Kind::Private, false),
-    ("cache-", Kind::Public, true),
-    (USER, Kind::User, false),
-];
-
-pub(super) fn kind(name: &str) -> Kind {
-    traits(name).0
+pub(in super::super) fn kind<V: Vendor>(name: &str) -> Kind {
+    traits::<V>(name).0
 }
 
 /// Whether the channel keeps its last event for those who subscribe later.
-pub(super) fn is_cached(name: &str) -> bool {
-    traits(name).1
+pub(super) fn is_cached<V: Vendor>(name: &str) -> bool {
+    traits::<V>(name).1
 }
 
-fn traits(name: &str) -> (Kind, bool) {
-    let found = PREFIXES.iter().find(|(prefix, ..)| name.starts_with(prefix));
+fn traits<V: Vendor>(name: &str) -> (Kind, bool) {
+    let found = V::PREFIXES.iter().find(|(prefix, ..)| name.starts_with(prefix));
     found.map_or((Kind::Public, false), |(_, kind, cached)| (*kind, *cached))
 }
 
@@ -63,6 +34,7 @@ pub(super) fn check(name: &str, most: usize) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::pusher::Pusher;
     use super::*;
 
     #[test]
@@ -83,7 +55,7 @@ mod tests {
             ("cache-a", (Kind::Public, true)),
             ("#server-to-user-a", (Kind::User, false)),
         ] {
-            assert_eq!(traits(name), expected, "{name}");
+            assert_eq!(traits::<Pusher>(name), expected, "{name}");
         }
     }
 

@@ -1,8 +1,8 @@
 //! What clients say over the WebSocket.
 
 use super::super::{Action, Context, freeze_text};
-use super::channel::{self, Kind};
-use super::{Connection, socket_id, users, words};
+use super::vendor::{BadEvent, Kind, Mistake, Refusal, Vendor};
+use super::{Connection, channel, socket_id, users};
 use crate::codec::json::{Json, Scratch};
 use crate::codec::raw::Members;
 use crate::crypto;
@@ -23,9 +23,8 @@ enum Command {
     ClientEvent,
     /// An event that there is no such command for.
     Unsupported(String),
-    /// A known command whose data does not fit it.
-    Unfit(&'static str),
-    NotAnObject,
+    /// What cannot be done.
+    Wrong(Mistake<'static>),
 }
 
 struct Subscription {
@@ -34,30 +33,31 @@ struct Subscription {
     channel_data: Option<String>,
 }
 
-pub(super) fn text(conn: &mut Connection, context: &mut Context<'_>, payload: &mut [u8]) {
+pub(super) fn text<V: Vendor>(
+    conn: &mut Connection<V>,
+    context: &mut Context<'_>,
+    payload: &mut [u8],
+) {
     // Parsing changes the text, and what clients say to each other is passed on as it is.
     let kept = memmem::find(payload, b"client-").map(|_| payload.to_vec());
-    let Ok(command) = context.json.parse(payload, read) else {
-        return conn.error(context, "Invalid JSON");
+    let Ok(command) = context.json.parse(payload, read::<V>) else {
+        return conn.mistake(context, Mistake::NotJson);
     };
     let command = match command {
         Read::Whole(command) => command,
         Read::Inner(event, data) => read_inner(context.json, event, data),
     };
     match command {
-        Command::Ping => context.send_text(words::PONG),
+        Command::Ping => context.send_text(V::PONG),
         Command::Pong => {}
         Command::Subscribe(subscription) => subscribe(conn, context, subscription),
         Command::Unsubscribe(name) => unsubscribe(conn, context, name),
         Command::SignIn { auth, user_data } => users::sign_in(conn, context, &auth, &user_data),
         Command::ClientEvent => client_event(conn, context, kept.as_deref().unwrap_or(&[])),
         Command::Unsupported(event) => {
-            conn.error(context, &format!("Unsupported event received on socket: {event}"));
+            conn.mistake(context, Mistake::Unsupported(&event));
         }
-        Command::Unfit(message) => conn.error(context, message),
-        Command::NotAnObject => {
-            conn.error(context, "Message must be a JSON object with an event");
-        }
+        Command::Wrong(mistake) => conn.mistake(context, mistake),
     }
 }
 
@@ -74,16 +74,16 @@ enum Event {
     SignIn,
 }
 
-fn read(message: Json<'_, '_>) -> Read {
+fn read<V: Vendor>(message: Json<'_, '_>) -> Read {
     let Some(name) = message.get("event").and_then(|event| event.text()) else {
-        return Read::Whole(Command::NotAnObject);
+        return Read::Whole(Command::Wrong(Mistake::NotAnObject));
     };
     let event = match name {
-        "pusher:ping" => return Read::Whole(Command::Ping),
-        "pusher:pong" => return Read::Whole(Command::Pong),
-        "pusher:subscribe" => Event::Subscribe,
-        "pusher:unsubscribe" => Event::Unsubscribe,
-        "pusher:signin" => Event::SignIn,
+        name if name == V::SAYINGS.ping => return Read::Whole(Command::Ping),
+        name if name == V::SAYINGS.pong => return Read::Whole(Command::Pong),
+        name if name == V::SAYINGS.subscribe => Event::Subscribe,
+        name if name == V::SAYINGS.unsubscribe => Event::Unsubscribe,
+        name if name == V::SAYINGS.sign_in && !name.is_empty() => Event::SignIn,
         name if name.starts_with("client-") => return Read::Whole(Command::ClientEvent),
         name => return Read::Whole(Command::Unsupported(shorten(name))),
     };
@@ -92,7 +92,7 @@ fn read(message: Json<'_, '_>) -> Read {
             Some(text) => Read::Inner(event, text.to_owned()),
             None => Read::Whole(fit(event, data)),
         },
-        None => Read::Whole(Command::Unfit("Message has no data")),
+        None => Read::Whole(Command::Wrong(Mistake::NoData)),
     }
 }
 
@@ -100,24 +100,24 @@ fn read_inner(json: &mut Scratch, event: Event, data: String) -> Command {
     let mut text = data.into_bytes();
     match json.parse(&mut text, |data| fit(event, data)) {
         Ok(command) => command,
-        Err(_) => Command::Unfit("Message data must be a JSON object"),
+        Err(_) => Command::Wrong(Mistake::DataNotAnObject),
     }
 }
 
 fn fit(event: Event, data: Json<'_, '_>) -> Command {
     if !data.is_object() {
-        return Command::Unfit("Message data must be a JSON object");
+        return Command::Wrong(Mistake::DataNotAnObject);
     }
     let text = |key| data.get(key).and_then(|value| value.text()).map(str::to_owned);
     if let Event::SignIn = event {
         let (auth, user_data) = (text("auth"), text("user_data"));
         return match (auth, user_data) {
             (Some(auth), Some(user_data)) => Command::SignIn { auth, user_data },
-            _ => Command::Unfit("Message data must have auth and user_data"),
+            _ => Command::Wrong(Mistake::NoSignIn),
         };
     }
     let Some(channel) = data.get("channel").and_then(|channel| channel.text()) else {
-        return Command::Unfit("Message data must name a channel");
+        return Command::Wrong(Mistake::NoChannel);
     };
     let channel = channel.to_owned();
     match event {
@@ -130,49 +130,47 @@ fn fit(event: Event, data: Json<'_, '_>) -> Command {
     }
 }
 
-fn subscribe(conn: &mut Connection, context: &mut Context<'_>, wish: Subscription) {
+fn subscribe<V: Vendor>(conn: &mut Connection<V>, context: &mut Context<'_>, wish: Subscription) {
     let limits = &context.env.apps.get(conn.app).config.limits;
     let most = limits.subscriptions_per_connection;
     let name = wish.channel;
     if let Err(problem) = channel::check(&name, limits.channel_name_length) {
-        return conn.refuse(context, &shorten(&name), words::LIMIT, &problem, 4009);
+        return conn.refuse(context, &shorten(&name), Refusal::Name(&problem));
     }
-    let cached = channel::is_cached(&name);
-    let kind = channel::kind(&name);
+    let cached = channel::is_cached::<V>(&name);
+    let kind = channel::kind::<V>(&name);
     let data = wish.channel_data.as_deref();
     let wish = match kind {
         Kind::Public => cached.then_some(Wish { member: None, cached }),
         Kind::User if !conn.ask_for_user_channel(&name) => {
-            let problem = "Only the user who has signed in may subscribe";
-            return conn.refuse(context, &name, words::AUTH, problem, 401);
+            return conn.refuse(context, &name, Refusal::User);
         }
         Kind::User => None,
         _ if !authorised(conn, context, &name, &wish.auth, data) => {
-            let problem = format!("Invalid signature for {name}");
-            return conn.refuse(context, &name, words::AUTH, &problem, 401);
+            return conn.refuse(context, &name, Refusal::Signature);
         }
         Kind::Private | Kind::Encrypted => cached.then_some(Wish { member: None, cached }),
         Kind::Presence => {
             let who = match (data, conn.signed_in_identity()) {
-                (Some(data), _) => users::identity(data, limits),
+                (Some(data), _) => users::identity::<V>(data, limits),
                 (None, Some(identity)) => Ok(identity),
                 (None, None) => Err("Presence channels need channel_data"),
             };
             match who {
                 Ok(who) => {
-                    let wish = users::wish(&name, &who, limits, cached);
+                    let wish = users::wish::<V>(&name, &who, limits, cached);
                     conn.who().present.insert(name.clone(), who.id);
                     Some(wish)
                 }
-                Err(problem) => return conn.refuse(context, &name, words::AUTH, problem, 401),
+                Err(problem) => return conn.refuse(context, &name, Refusal::Member(problem)),
             }
         }
     };
     context.actions.push(Action::Join { app: conn.app, name, most, wish });
 }
 
-fn unsubscribe(conn: &mut Connection, context: &mut Context<'_>, name: String) {
-    if channel::kind(&name) == Kind::User {
+fn unsubscribe<V: Vendor>(conn: &mut Connection<V>, context: &mut Context<'_>, name: String) {
+    if channel::kind::<V>(&name) == Kind::User {
         return; // Ends with the socket.
     }
     conn.absent(&name);
@@ -181,8 +179,8 @@ fn unsubscribe(conn: &mut Connection, context: &mut Context<'_>, name: String) {
 
 /// Whether `auth` is `key:signature` over `socket_id:channel[:channel_data]`, whatever the
 /// channel's kind: clients pass on whatever data their authorisation endpoint gave them.
-fn authorised(
-    conn: &Connection,
+fn authorised<V: Vendor>(
+    conn: &Connection<V>,
     context: &Context<'_>,
     name: &str,
     auth: &str,
@@ -195,7 +193,7 @@ fn authorised(
     conn.is_signed(context, auth, &parts)
 }
 
-impl Connection {
+impl<V: Vendor> Connection<V> {
     /// Whether `auth` is `key:signature` over this connection's socket id and `parts`.
     pub(super) fn is_signed(&self, context: &Context<'_>, auth: &str, parts: &[&[u8]]) -> bool {
         let Some((key, given)) = auth.split_once(':') else { return false };
@@ -210,38 +208,37 @@ impl Connection {
 }
 
 /// A `client-` event: passed on, as it was written, to the other subscribers.
-fn client_event(conn: &mut Connection, context: &mut Context<'_>, text: &[u8]) {
+fn client_event<V: Vendor>(conn: &mut Connection<V>, context: &mut Context<'_>, text: &[u8]) {
     let app = &context.env.apps.get(conn.app).config;
-    let refuse = |conn: &mut Connection, context: &mut Context<'_>, message: &str| {
-        conn.report(context, &words::error(Some(4301), message));
+    let refuse = |conn: &mut Connection<V>, context: &mut Context<'_>, why| {
+        conn.mistake(context, Mistake::Event(why));
     };
     if !app.client_events {
-        return refuse(conn, context, "The app does not have client messaging enabled.");
+        return refuse(conn, context, BadEvent::Off);
     }
     let Some(message) = str::from_utf8(text).ok().and_then(Members::read) else {
-        return conn.error(context, "Message must be a JSON object with an event");
+        return conn.mistake(context, Mistake::NotAnObject);
     };
     let (Some(event), Some(name)) = (message.text("event"), message.text("channel")) else {
-        return conn.error(context, "Client events must name a channel");
+        return refuse(conn, context, BadEvent::NoChannel);
     };
     if event.len() > app.limits.event_name_length {
-        return conn.error(context, "Event name is too long");
+        return refuse(conn, context, BadEvent::LongName);
     }
-    if !matches!(channel::kind(&name), Kind::Private | Kind::Presence) {
-        let message = "Client events are only allowed on private and presence channels";
-        return conn.error(context, message);
+    if !matches!(channel::kind::<V>(&name), Kind::Private | Kind::Presence) {
+        return refuse(conn, context, BadEvent::Public);
     }
     let data = message.raw("data");
     if data.map_or(0, str::len) > app.limits.event_bytes {
-        return refuse(conn, context, "Client event data is too long");
+        return refuse(conn, context, BadEvent::LongData);
     }
     if !conn.may_say(context.now, app.limits.client_events_per_s) {
-        return refuse(conn, context, "Too many client events in one second");
+        return refuse(conn, context, BadEvent::TooMany);
     }
     let user_id = conn.who.as_ref().and_then(|who| who.present.get(&*name)).map(String::as_str);
     let mut scratch = Vec::with_capacity(64 + text.len());
     let frame = freeze_text(&mut scratch, |out| {
-        words::push_client_event(out, &event, &name, data, user_id);
+        V::push_client_event(out, &event, &name, data, user_id);
     });
     let squeezed = context.env.compresses.then(Default::default);
     let said = context.env.watches(conn.app, Kinds::SAID).then(|| {

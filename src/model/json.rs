@@ -1,0 +1,142 @@
+//! JSON documents, with or without a schema.
+
+use super::{BadSchema, Invalid};
+use jsonschema::{Draft, PatternOptions, Validator};
+use serde_json::Value;
+
+/// Steps that one pattern of a schema may take on one text.
+const PATTERN_STEPS: usize = 100_000;
+
+/// Rules for a JSON document (RFC 8259; at most 128 levels deep).
+#[derive(Debug)]
+pub struct Json {
+    schema: Option<Validator>,
+}
+
+impl Json {
+    /// Any document.
+    pub fn any() -> Json {
+        Json { schema: None }
+    }
+
+    /// Documents that keep to a JSON Schema: of draft 4, 6, 7, 2019-09 or 2020-12, as `$schema`
+    /// says, else 7. `format` asserts nothing. References lead nowhere but into the schema itself.
+    ///
+    /// # Errors
+    /// The text is no such schema, or it refers to others.
+    pub fn new(schema: &str) -> Result<Json, BadSchema> {
+        let schema: Value = serde_json::from_str(schema).map_err(BadSchema::new)?;
+        let patterns = PatternOptions::fancy_regex().backtrack_limit(PATTERN_STEPS);
+        let mut options =
+            jsonschema::options().should_validate_formats(false).with_pattern_options(patterns);
+        if schema.get("$schema").is_none() {
+            options = options.with_draft(Draft::Draft7);
+        }
+        let schema = options.offline().build(&schema).map_err(BadSchema::new)?;
+        Ok(Json { schema: Some(schema) })
+    }
+
+    pub(super) fn check(&self, message: &[u8]) -> Result<(), Invalid> {
+        let document: Value = serde_json::from_slice(message)
+            .map_err(|error| Invalid::malformed(format_args!("not JSON: {error}")))?;
+        let Some(schema) = &self.schema else { return Ok(()) };
+        schema.validate(&document).map_err(|error| {
+            let place = error.instance_path().to_string();
+            let place = if place.is_empty() { "/" } else { &place };
+            let rule = error.schema_path().to_string();
+            let rule = rule.rsplit('/').next().unwrap_or_default();
+            Invalid::broken(format_args!("{place} breaks the schema's rule `{rule}`"))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SCHEMA: &str = r#"{
+        "type": "object",
+        "properties": {
+            "name": {"type": "string", "minLength": 2},
+            "tags": {"items": {"type": "integer"}}
+        },
+        "required": ["name"]
+    }"#;
+
+    #[test]
+    fn documents_by_a_schema() {
+        let json = Json::new(SCHEMA).unwrap();
+        assert_eq!(json.check(br#"{"name":"ab","tags":[1,2]}"#), Ok(()));
+        for (message, malformed, reason) in [
+            (r#"{"name":"ab""#, true, "not JSON: EOF while parsing an object at line 1 column 12"),
+            ("", true, "not JSON: EOF while parsing a value at line 1 column 0"),
+            (r#"{} {}"#, true, "not JSON: trailing characters at line 1 column 4"),
+            ("{}", false, "/ breaks the schema's rule `required`"),
+            (r#"{"name":"a"}"#, false, "/name breaks the schema's rule `minLength`"),
+            (r#"{"name":"ab","tags":[1,"x"]}"#, false, "/tags/1 breaks the schema's rule `type`"),
+        ] {
+            let reason = reason.to_owned();
+            assert_eq!(json.check(message.as_bytes()), Err(Invalid { malformed, reason }));
+        }
+        assert_eq!(Json::any().check(b"[1]"), Ok(()));
+        assert!(Json::any().check(b"[1").is_err());
+    }
+
+    #[test]
+    fn both_sides_of_the_depth() {
+        let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
+        assert_eq!(Json::any().check(nested(127).as_bytes()), Ok(()));
+        assert!(Json::any().check(nested(128).as_bytes()).is_err_and(|error| error.malformed));
+        assert!(Json::any().check("[".repeat(1_000_000).as_bytes()).is_err());
+    }
+
+    #[test]
+    fn drafts_by_what_the_schema_says_else_7() {
+        // An id that is relative to itself means something else in each; `prefixItems` is of 2020.
+        let tuple = r#""prefixItems": [{"type": "string"}]"#;
+        let old = Json::new(&format!("{{{tuple}}}")).unwrap();
+        assert_eq!(old.check(b"[1]"), Ok(()));
+        for (draft, refused) in [
+            ("https://json-schema.org/draft/2020-12/schema", true),
+            ("https://json-schema.org/draft/2019-09/schema", false),
+            ("http://json-schema.org/draft-06/schema#", false),
+            ("http://json-schema.org/draft-04/schema#", false),
+        ] {
+            let json = Json::new(&format!(r#"{{"$schema": "{draft}", {tuple}}}"#)).unwrap();
+            assert_eq!(json.check(b"[1]").is_err(), refused, "{draft}");
+        }
+    }
+
+    #[test]
+    fn formats_assert_nothing() {
+        let json = Json::new(r#"{"format": "email"}"#).unwrap();
+        assert_eq!(json.check(br#""x""#), Ok(()));
+    }
+
+    #[test]
+    fn schemas_that_are_none_or_lead_elsewhere_are_refused() {
+        for bad in [
+            "",
+            "{",
+            "1",
+            r#"{"type": "no such"}"#,
+            r#"{"$ref": "https://example.com/other.json"}"#,
+            r#"{"$ref": "file:///etc/passwd"}"#,
+            r##"{"$ref": "#/definitions/none"}"##,
+            r#"{"pattern": "("}"#,
+        ] {
+            assert!(Json::new(bad).is_err(), "{bad}");
+        }
+        let within = r##"{"$ref": "#/definitions/a", "definitions": {"a": {"type": "null"}}}"##;
+        assert_eq!(Json::new(within).unwrap().check(b"null"), Ok(()));
+    }
+
+    #[test]
+    fn a_pattern_cannot_be_made_to_run_for_ever() {
+        let json = Json::new(r#"{"pattern": "^(a+)+(?=b)c$"}"#).unwrap();
+        let started = std::time::Instant::now();
+        let text = format!("\"{}\"", "a".repeat(10_000));
+        assert!(json.check(text.as_bytes()).is_err());
+        assert!(started.elapsed().as_secs() < 5);
+    }
+}

@@ -1,0 +1,161 @@
+//! Protocol Buffers messages.
+
+use super::{BadSchema, Invalid};
+use prost_reflect::prost::Message;
+use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, SerializeOptions};
+use protox::file::{ChainFileResolver, File, FileResolver, GoogleFileResolver};
+
+/// What the one file of a schema is called.
+const FILE: &str = "schema.proto";
+
+/// Rules for a Protocol Buffers message.
+#[derive(Debug)]
+pub struct Protobuf {
+    record: MessageDescriptor,
+}
+
+/// Knows one text, and no other file.
+struct Text(String);
+
+impl FileResolver for Text {
+    fn open_file(&self, name: &str) -> Result<File, protox::Error> {
+        match name {
+            FILE => File::from_source(FILE, &self.0),
+            other => Err(protox::Error::file_not_found(other)),
+        }
+    }
+}
+
+impl Protobuf {
+    /// Messages of type `record` (its full name, or its last part where that is unambiguous), as
+    /// the text of a `.proto` file declares it; without a record, the first. It may import
+    /// Google's well-known types and nothing else.
+    ///
+    /// # Errors
+    /// The text is no such file, or declares no such message.
+    pub fn new(schema: &str, record: Option<&str>) -> Result<Protobuf, BadSchema> {
+        let pool = compile(schema)?;
+        let file = pool.get_file_by_name(FILE).ok_or_else(|| BadSchema::new("no file"))?;
+        let Some(record) = record else {
+            let record = file.messages().next();
+            let record = record.ok_or_else(|| BadSchema::new("it declares no message"))?;
+            return Ok(Protobuf { record });
+        };
+        let full = pool.get_message_by_name(record);
+        let mut named = file.messages().filter(|message| message.name() == record);
+        let by_last = || named.next().filter(|_| named.next().is_none());
+        let unknown = || BadSchema::new(format_args!("it declares no message `{record}`"));
+        Ok(Protobuf { record: full.or_else(by_last).ok_or_else(unknown)? })
+    }
+
+    pub(super) fn check(&self, message: &[u8]) -> Result<(), Invalid> {
+        self.decode(message).map(drop)
+    }
+
+    fn decode(&self, message: &[u8]) -> Result<DynamicMessage, Invalid> {
+        let decoded = DynamicMessage::decode(self.record.clone(), message);
+        decoded.map_err(|error| Invalid::malformed(format_args!("not Protobuf: {error}")))
+    }
+
+    pub(super) fn to_json(&self, message: &[u8]) -> Result<Vec<u8>, Invalid> {
+        let decoded = self.decode(message)?;
+        let mut json = Vec::with_capacity(message.len() * 2);
+        let mut serializer = serde_json::Serializer::new(&mut json);
+        let written = decoded.serialize_with_options(&mut serializer, &SerializeOptions::default());
+        written.map_err(|error| Invalid::broken(format_args!("not JSON: {error}")))?;
+        Ok(json)
+    }
+
+    pub(super) fn encode_json(&self, json: &[u8]) -> Result<Vec<u8>, Invalid> {
+        if let Err(error) = serde_json::from_slice::<serde::de::IgnoredAny>(json) {
+            return Err(Invalid::malformed(format_args!("not JSON: {error}")));
+        }
+        let mut parser = serde_json::Deserializer::from_slice(json);
+        let message = DynamicMessage::deserialize(self.record.clone(), &mut parser);
+        let message = message.map_err(|error| Invalid::broken(error.to_string()))?;
+        Ok(message.encode_to_vec())
+    }
+}
+
+fn compile(schema: &str) -> Result<DescriptorPool, BadSchema> {
+    let mut files = ChainFileResolver::new();
+    files.add(GoogleFileResolver::new());
+    files.add(Text(schema.to_owned()));
+    let mut compiler = protox::Compiler::with_file_resolver(files);
+    compiler.include_imports(true);
+    compiler.open_file(FILE).map_err(BadSchema::new)?;
+    Ok(compiler.descriptor_pool())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SCHEMA: &str = r#"
+        syntax = "proto3";
+        package market;
+        import "google/protobuf/timestamp.proto";
+        message Tick {
+            string code = 1;
+            double price = 2;
+            repeated int64 sizes = 3;
+            google.protobuf.Timestamp at = 4;
+            Tick before = 5;
+        }
+        message Other { bool flag = 1; }
+    "#;
+
+    #[test]
+    fn a_message_and_its_json_view() {
+        let tick = Protobuf::new(SCHEMA, Some("Tick")).unwrap();
+        let json = br#"{"code":"XYZ","price":10.5,"sizes":["1","2"],"at":"2020-01-02T03:04:05Z"}"#;
+        let bytes = tick.encode_json(json).unwrap();
+        // field 1, length 3, "XYZ"; field 2, 64 bits
+        assert_eq!(&bytes[..6], b"\x0a\x03XYZ\x11");
+        assert_eq!(tick.check(&bytes), Ok(()));
+        let again = tick.to_json(&bytes).unwrap();
+        assert_eq!(String::from_utf8(again).unwrap(), str::from_utf8(json).unwrap());
+    }
+
+    #[test]
+    fn what_is_no_such_message_is_refused() {
+        let tick = Protobuf::new(SCHEMA, Some("market.Tick")).unwrap();
+        for bad in [&b"\x0a\x05XYZ"[..], b"\x0a", b"\xff\xff", b"\x0a\x01\xff"] {
+            assert!(tick.check(bad).is_err_and(|error| error.malformed), "{bad:x?}");
+        }
+        assert_eq!(tick.check(b""), Ok(()), "every field is optional");
+        assert!(tick.encode_json(b"{").is_err_and(|error| error.malformed));
+        for bad in [&b"[]"[..], br#"{"price":"x"}"#, br#"{"none":1}"#] {
+            assert!(tick.encode_json(bad).is_err_and(|error| !error.malformed));
+        }
+    }
+
+    #[test]
+    fn nesting_has_a_bound() {
+        let tick = Protobuf::new(SCHEMA, Some("Tick")).unwrap();
+        let nested = |levels: usize| {
+            let mut message = Vec::new();
+            for _ in 0..levels {
+                let mut outer = b"\x2a".to_vec();
+                prost_reflect::prost::encoding::encode_varint(message.len() as u64, &mut outer);
+                outer.extend_from_slice(&message);
+                message = outer;
+            }
+            message
+        };
+        assert_eq!(tick.check(&nested(99)), Ok(()));
+        assert!(tick.check(&nested(2000)).is_err());
+        let json = r#"{"before":"#.repeat(5000) + "{}" + &"}".repeat(5000);
+        assert!(tick.encode_json(json.as_bytes()).is_err());
+    }
+
+    #[test]
+    fn schemas_and_records() {
+        assert!(Protobuf::new(SCHEMA, Some("Other")).unwrap().check(b"\x08\x01").is_ok());
+        assert!(Protobuf::new(SCHEMA, None).unwrap().to_json(b"\x0a\x01a").is_ok());
+        assert!(Protobuf::new(SCHEMA, Some("None")).is_err());
+        for bad in ["", "message {", "import \"other.proto\";\nmessage A {}"] {
+            assert!(Protobuf::new(bad, None).is_err(), "{bad}");
+        }
+    }
+}
