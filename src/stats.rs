@@ -140,11 +140,13 @@ counters! {
     node_nonsense,
     /// Transactions of an epoch that no node would give, and which were published without logs.
     bodies_missing,
+    /// Accounts of which no node has said whether they are contracts; they were taken for none.
+    contracts_unknown,
     /// Epochs left out at the start because they were more than are replayed.
     epochs_skipped,
     /// Epochs of a node that were published.
     epochs,
-    /// The number of the last of them.
+    /// The number of the last epoch that was published, or of the one behind which the next is.
     last_epoch,
     /// Failures to write the number of the last epoch to its file.
     state_failures,

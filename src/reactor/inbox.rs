@@ -4,7 +4,7 @@
 //! only while it takes requests and has room for those that it causes, as with its connections.
 
 use super::{Peers, Reactor};
-use crate::hub::Event;
+use crate::hub::{ConnId, Event, Told};
 use crate::limits::ORDER_LANE;
 use crate::mem::mailbox::{Receiver, Sender, mailbox};
 use crate::time::Now;
@@ -13,7 +13,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// What a core is asked to do from outside the reactors.
-#[derive(Debug)]
 pub enum Order {
     /// To publish an event, in the order of the channel's home.
     Publish {
@@ -23,6 +22,13 @@ pub enum Order {
         channel: Arc<str>,
         /// The event.
         event: Event,
+    },
+    /// To give this to the dialect of a connection, on whichever core.
+    Tell {
+        /// The connection.
+        to: ConnId,
+        /// What it is told.
+        what: Told,
     },
 }
 
@@ -94,6 +100,7 @@ impl Reactor {
                 Some(Order::Publish { app, channel, event }) => {
                     self.shard.publish_order(app, &channel, &event, now);
                 }
+                Some(Order::Tell { to, what }) => self.shard.tell_anywhere(to, what, now),
                 None => return,
             }
         }

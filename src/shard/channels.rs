@@ -46,8 +46,15 @@ impl Shard {
                 }
             }
             Action::Ask { query, part } => self.ask(slot, &query, part, now),
-            Action::Tell { to, what } if to.core == self.core => self.tell(to.slot, &what, now),
-            Action::Tell { to, what } => self.post.tell(to, what),
+            Action::Tell { to, what } => self.tell_anywhere(to, what, now),
+        }
+    }
+
+    /// Gives `what` to the dialect of a connection, on whichever core.
+    pub fn tell_anywhere(&mut self, to: ConnId, what: Told, now: Now) {
+        match to.core == self.core {
+            true => self.tell(to.slot, &what, now),
+            false => self.post.tell(to, what),
         }
     }
 

@@ -4,6 +4,7 @@
 //! for a few at a time and handed over one by one, in the order of their numbers: none is left out,
 //! none comes twice, and a node that is behind the others, or lies, changes nothing of that.
 
+mod contracts;
 mod fetch;
 mod nodes;
 mod rpc;
@@ -11,20 +12,21 @@ pub(super) mod run;
 mod state;
 
 use crate::config::ZilliqaNode;
-use crate::hub::Event;
+use crate::crypto::hex;
+use crate::hub::{ConnId, Event, Told};
 use crate::stats::Counters;
+use contracts::{Address, Answer, Desk};
 use fetch::{Fetch, Progress};
 use hyper::body::Bytes;
 use nodes::{Nodes, Purpose};
 use rpc::{Nonsense, Reply};
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 /// What a document of an epoch becomes; the text says why it cannot.
 type Make = fn(String) -> Result<Event, String>;
 
 /// What is to be done.
-#[derive(Debug)]
 enum Order {
     /// To send this to a node, over that lane of its connections.
     Ask { ticket: u64, node: usize, lane: usize, body: Bytes },
@@ -32,6 +34,15 @@ enum Order {
     Publish { number: u64, event: Event },
     /// To keep this number.
     Keep(u64),
+    /// To tell a connection what it has asked for.
+    Tell { to: ConnId, what: Told },
+}
+
+/// Which of a client's addresses are contracts?
+struct Question {
+    from: ConnId,
+    /// Makes what the connection is told of the contracts.
+    answer: Box<dyn FnOnce(&HashSet<Address>) -> Told>,
 }
 
 /// Why there is no answer.
@@ -54,6 +65,7 @@ struct Poller {
     saved: Option<u64>,
     /// The epochs after the last one, in order, without a gap.
     fetches: VecDeque<Fetch>,
+    contracts: Desk<Question>,
     next_poll_ms: u64,
     /// When something new was last heard of.
     news_ms: u64,
@@ -72,6 +84,7 @@ impl Poller {
     ) -> Poller {
         Poller {
             nodes: Nodes::new(&config, counters.clone()),
+            contracts: Desk::new(config.contracts, config.timeout_ms),
             config,
             make,
             last: None,
@@ -95,9 +108,11 @@ impl Poller {
         self.begin(now_ms, &mut orders);
         if room {
             self.release(wants_logs, now_ms, &mut orders);
+            self.answer(now_ms, &mut orders);
         }
         self.fill();
         self.fetch(wants_logs, now_ms, &mut orders);
+        self.inquire(now_ms, &mut orders);
         orders
     }
 
@@ -151,6 +166,7 @@ impl Poller {
         };
         tracing::info!(last, top, "epochs are followed");
         self.last = Some(last);
+        self.counters.last_epoch.set(last);
         self.news_ms = now_ms;
     }
 
@@ -206,13 +222,74 @@ impl Poller {
         }
     }
 
+    /// Whether another question may be asked.
+    fn takes_questions(&self) -> bool {
+        self.contracts.has_room()
+    }
+
+    /// Takes a question about these accounts.
+    fn question(&mut self, question: Question, about: &[Address], now_ms: u64) {
+        self.contracts.take(question, about, self.last.unwrap_or(0), now_ms);
+    }
+
+    /// Asks for the code of accounts that somebody wants to know of.
+    fn inquire(&mut self, now_ms: u64, orders: &mut Vec<Order>) {
+        let Some(node) = self.nodes.available(now_ms).first().copied() else { return };
+        let Some(batch) = self.contracts.ask(now_ms) else { return };
+        let call = |(id, address): (usize, &Address)| {
+            let digits: [u8; 40] = hex(address);
+            rpc::call(id, "GetSmartContractCode", &[&String::from_utf8_lossy(&digits)])
+        };
+        let calls: Vec<String> = batch.iter().enumerate().map(call).collect();
+        let body = format!("[{}]", calls.join(","));
+        let lane = self.config.ahead + 1;
+        let ticket = self.nodes.ask(node, Purpose::Contracts);
+        orders.push(Order::Ask { ticket, node, lane, body: body.into() });
+    }
+
+    /// Tells who has asked.
+    fn answer(&mut self, now_ms: u64, orders: &mut Vec<Order>) {
+        while let Some(Answer { question, contracts, unknown }) = self.contracts.answer(now_ms) {
+            self.counters.contracts_unknown.add(unknown);
+            let Question { from, answer } = question;
+            orders.push(Order::Tell { to: from, what: answer(&contracts) });
+        }
+    }
+
+    /// Takes the codes. A failure here is never held against a node: it could be a client's doing.
+    fn codes(&mut self, answer: Result<Bytes, Failure>, now_ms: u64) {
+        let count = self.contracts.asked();
+        let replies = answer.as_ref().ok().map(|bytes| rpc::answers(bytes, count));
+        match replies {
+            Some(Ok(replies)) => {
+                let said: Vec<bool> =
+                    replies.iter().map(|reply| rpc::is_contract(reply).unwrap_or(false)).collect();
+                self.contracts.heard(&said, self.last.unwrap_or(0));
+            }
+            Some(Err(_)) => {
+                self.counters.node_nonsense.add(1);
+                self.contracts.unheard(now_ms);
+            }
+            None => {
+                self.counters.node_failures.add(1);
+                self.contracts.unheard(now_ms);
+            }
+        }
+    }
+
     /// Takes what came of a request.
     fn heard(&mut self, ticket: u64, answer: Result<Bytes, Failure>, now_ms: u64) {
         let Some((node, purpose)) = self.nodes.settle(ticket) else { return };
+        if purpose == Purpose::Contracts {
+            return self.codes(answer, now_ms);
+        }
         let heard = match (&answer, purpose) {
             (Ok(bytes), Purpose::Latest) => self.latest(node, bytes, now_ms),
             (Ok(bytes), Purpose::Part(number)) => self.part(node, number, bytes),
-            (Err(failure), _) => Err(Trouble::Failure(failure.clone())),
+            (_, Purpose::Contracts) => Ok(()),
+            (Err(failure), Purpose::Latest | Purpose::Part(_)) => {
+                Err(Trouble::Failure(failure.clone()))
+            }
         };
         if let (Err(_), Purpose::Part(number)) = (&heard, purpose)
             && let Some(fetch) = self.fetches.iter_mut().find(|fetch| fetch.number() == number)
@@ -294,7 +371,8 @@ impl Poller {
     /// When to ask for orders again, if nothing else happens.
     fn deadline_ms(&self, now_ms: u64) -> u64 {
         let held = Some(self.hold_until_ms).filter(|until_ms| *until_ms > now_ms);
-        self.next_poll_ms.min(held.unwrap_or(u64::MAX))
+        let asked_ms = self.contracts.deadline_ms(now_ms);
+        self.next_poll_ms.min(held.unwrap_or(u64::MAX)).min(asked_ms)
     }
 }
 

@@ -12,6 +12,8 @@ pub(super) enum Purpose {
     Latest,
     /// Something of the epoch with this number.
     Part(u64),
+    /// The code of accounts.
+    Contracts,
 }
 
 /// See the module's documentation. The preferred node is the first.

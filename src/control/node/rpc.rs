@@ -175,6 +175,26 @@ pub(super) fn page(raw: &RawValue, number: u64) -> Result<(&RawValue, u64), Nons
     Ok((page.transactions, page.num_pages))
 }
 
+/// Whether an answer to `GetSmartContractCode` says that there is a contract.
+pub(super) fn is_contract(reply: &Reply<'_>) -> Result<bool, Nonsense> {
+    #[derive(Deserialize)]
+    struct Code<'a> {
+        #[serde(borrow)]
+        code: Cow<'a, str>,
+    }
+    match reply {
+        Reply::Result(raw) => {
+            let code: Code<'_> =
+                serde_json::from_str(raw.get()).map_err(|_| Nonsense("no code"))?;
+            // The newer nodes have an account without code where the older ones have an error.
+            Ok(!code.code.is_empty())
+        }
+        Reply::Error(-5, _) => Ok(false),
+        Reply::Error(_, message) if message.starts_with("Address ") => Ok(false),
+        Reply::Error(..) => Err(Nonsense("an error that says nothing of a contract")),
+    }
+}
+
 /// Whether an error says that the node does not have this block yet.
 pub(super) fn is_not_yet(message: &str) -> bool {
     ["not finalized", "does not exist", "not found"].iter().any(|words| message.contains(words))
@@ -282,5 +302,17 @@ mod tests {
         assert!(page(&result("[]"), 0).is_err());
         assert_eq!(bodies(&result(r#"[{"ID":"a"}, {}]"#)).map(|it| it.len()), Ok(2));
         assert!(bodies(&result("[null]")).is_err());
+    }
+
+    #[test]
+    fn a_contract_is_what_has_code() {
+        let says = |text: &str| is_contract(&Reply::Result(&result(text)));
+        assert_eq!(says(r#"{"code":"scilla_version 0"}"#), Ok(true));
+        assert_eq!(says(r#"{"code":"","type":"evm"}"#), Ok(false));
+        assert!(says("null").is_err());
+        let error = |code, message: &'static str| is_contract(&Reply::Error(code, message.into()));
+        assert_eq!(error(-5, "Address not contract address"), Ok(false));
+        assert_eq!(error(-32603, "Address does not exist: ab"), Ok(false));
+        assert!(error(-32603, "Internal error").is_err());
     }
 }

@@ -76,7 +76,7 @@ impl Follower {
             Target::new(url.expose(), fields.clone(), true, tls).map(Rc::new)
         };
         let targets: Vec<_> = config.urls.iter().map(|url| target(url, &mut tls)).collect();
-        let lanes = || (0..=config.ahead).map(|_| Rc::default()).collect();
+        let lanes = || (0..config.ahead + 2).map(|_| Rc::default()).collect();
         Ok(Follower {
             kept: targets.iter().map(|_| lanes()).collect(),
             targets,
@@ -135,6 +135,7 @@ impl Follower {
                 self.counters.last_epoch.set(number);
             }
             Order::Keep(number) => self.unkept = Some(number),
+            Order::Tell { to, what } => lane.put(reactor::Order::Tell { to, what }),
         }
     }
 

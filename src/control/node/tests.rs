@@ -41,6 +41,8 @@ struct World {
     /// The documents, by number.
     published: Vec<(u64, Value)>,
     kept: Option<u64>,
+    /// The contracts that were found, by question.
+    told: Vec<Vec<String>>,
     wants_logs: bool,
     room: bool,
     answer_ms: u64,
@@ -70,6 +72,7 @@ impl World {
             asked: Vec::new(),
             published: Vec::new(),
             kept: None,
+            told: Vec::new(),
             wants_logs: true,
             room: true,
             answer_ms: 0,
@@ -147,7 +150,23 @@ impl World {
                 self.published.push((number, document));
             }
             Order::Keep(number) => self.kept = Some(number),
+            Order::Tell { what, .. } => {
+                self.told.extend(what.downcast_ref::<Vec<String>>().cloned());
+            }
         }
+    }
+
+    fn ask(&mut self, about: &[Address]) {
+        let from = ConnId { core: 0, slot: crate::mem::Slot { index: 0, generation: 0 } };
+        let answer = |contracts: &HashSet<Address>| -> Told {
+            let text = |address: &Address| -> String {
+                let digits: [u8; 40] = hex(address);
+                String::from_utf8_lossy(&digits).into_owned()
+            };
+            Arc::new(contracts.iter().map(text).collect::<Vec<_>>())
+        };
+        let question = Question { from, answer: Box::new(answer) };
+        self.poller.question(question, about, self.now_ms);
     }
 
     fn tips(&mut self, tip: u64) {
@@ -482,4 +501,53 @@ fn an_epoch_that_is_refused_is_asked_for_again() {
         |text| Ok(Event { frame: Frozen::new(text.as_bytes()), ..Event::default() });
     world.run(10_000);
     world.check(101, 101);
+}
+
+#[test]
+fn contracts_are_told_from_other_accounts_and_nothing_is_asked_twice() {
+    let (contract, wallet, nobody) = ([0x11; 20], [0x22; 20], [0x33; 20]);
+    for shape in [Shape::Zq1, Shape::Zq2] {
+        let mut world = World::new(&[shape], None);
+        world.run(1000);
+        world.ask(&[nobody, contract, wallet]);
+        world.run(0);
+        assert_eq!(world.told, [[chain::CONTRACT]]);
+        world.ask(&[contract, wallet]);
+        world.ask(&[wallet]);
+        world.run(0);
+        assert_eq!((world.told.len(), world.calls("GetSmartContractCode")), (3, 1));
+        assert_eq!((world.told[1].len(), world.told[2].len()), (1, 0));
+        // In another epoch it may have become one.
+        world.tips(101);
+        world.run(1000);
+        world.ask(&[contract, wallet]);
+        world.run(0);
+        assert_eq!((world.told[3].len(), world.calls("GetSmartContractCode")), (1, 2));
+    }
+}
+
+#[test]
+fn a_question_without_an_answer_is_held_against_nobody() {
+    let mut world = World::new(&[Shape::Zq1], None);
+    world.run(1000);
+    for mood in [Mood::Garbage, Mood::Large, Mood::Down] {
+        world.nodes[0].mood = mood;
+        world.ask(&[[0x11; 20], [0x22; 20]]);
+        // Before the next poll.
+        world.run(0);
+        world.nodes[0].mood = Mood::Good;
+        world.run(1000);
+    }
+    assert_eq!(world.told.len(), 3);
+    assert_eq!(world.told[2], [chain::CONTRACT]);
+    let tip = world.nodes[0].tip + 1;
+    world.tips(tip);
+    world.run(1000);
+    world.check(101, 101);
+    // Nobody answers at all.
+    world.nodes[0].mood = Mood::Mute;
+    world.ask(&[[0x44; 20]]);
+    world.run(30_000);
+    assert_eq!(world.told.last(), Some(&vec![]));
+    assert_eq!(world.poller.counters.contracts_unknown.get(), 1);
 }
