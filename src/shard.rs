@@ -8,7 +8,7 @@
 mod channels;
 
 use crate::codec::json::Scratch;
-use crate::dialect::{self, Action, Env, JoinOutcome, Why};
+use crate::dialect::{self, Action, Desk, Env, JoinOutcome, Why};
 use crate::hub::{Ack, Answer, ConnId, Down, Event, Hasher, Hub, Notice, Post, Up, What};
 use crate::mem::{Handle, Segment, Slot, Table};
 use crate::session::{Ending, Session, Step, Surroundings};
@@ -43,6 +43,7 @@ pub struct Shard {
     codecs: Codecs,
     actions: Vec<Action>,
     shared: Vec<Handle>,
+    desk: Desk,
     listed: Vec<Slot>,
     /// Sessions that stopped reading.
     waiting: Vec<Slot>,
@@ -93,6 +94,7 @@ impl Shard {
             codecs: Codecs::new(common.env.config.compression.windows_bytes),
             actions: Vec::new(),
             shared: Vec::new(),
+            desk: Desk::default(),
             listed: Vec::new(),
             waiting: Vec::new(),
             counters,
@@ -456,6 +458,7 @@ impl Shard {
             env: &self.env,
             json: &mut self.json,
             codecs: &mut self.codecs,
+            desk: &mut self.desk,
             shared: &mut self.shared,
             actions: &mut self.actions,
             counters: &self.counters,

@@ -17,6 +17,8 @@ pub(crate) mod session;
 pub(crate) mod session_compressed;
 pub(crate) mod upgrade;
 pub(crate) mod utf8;
+pub(crate) mod zilliqa_ingest;
+pub(crate) mod zilliqa_query;
 
 /// Operations by the byte.
 pub(crate) struct Script<'a>(pub(crate) &'a [u8]);

@@ -18,6 +18,7 @@ mod size;
 mod tests;
 mod tree;
 mod webhook;
+mod zilliqa;
 mod zilliqa_node;
 
 use std::net::SocketAddr;
@@ -32,7 +33,8 @@ pub use schema::{
     Route, Secret, SlowConsumer, Timeouts,
 };
 pub use webhook::{HookEvent, Webhook};
-pub use zilliqa_node::{Zilliqa, ZilliqaNode};
+pub use zilliqa::{Contracts, Zilliqa, ZilliqaErrors, ZilliqaWire};
+pub use zilliqa_node::ZilliqaNode;
 
 /// What a configuration is written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

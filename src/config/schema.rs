@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer};
 use super::pattern::Pattern;
 use super::size;
 use super::webhook::Webhook;
-use super::zilliqa_node::Zilliqa;
+use super::zilliqa::Zilliqa;
 use crate::limits;
 
 /// A whole configuration, checked and ready for use.
@@ -363,12 +363,14 @@ pub enum Endpoint {
     Health,
     /// The applications, by the paths of their dialects.
     Apps,
+    /// The Zilliqa dialect: see [`Zilliqa`].
+    Zilliqa,
 }
 
 impl Endpoint {
     /// Whether WebSockets are served there.
     pub fn has_sockets(self) -> bool {
-        matches!(self, Endpoint::Echo | Endpoint::Apps)
+        matches!(self, Endpoint::Echo | Endpoint::Apps | Endpoint::Zilliqa)
     }
 }
 

@@ -9,14 +9,6 @@ use super::error::{Error, Problem};
 use super::schema::Secret;
 use super::{size, webhook};
 
-/// The Zilliqa dialect.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields, expecting = "a table")]
-pub struct Zilliqa {
-    /// Where its epochs come from.
-    pub node: ZilliqaNode,
-}
-
 /// Nodes that are asked by JSON-RPC for new epochs.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table")]

@@ -14,9 +14,7 @@ mod webhooks;
 
 use crate::dialect::Env;
 use crate::dialect::pusher::hooks;
-use crate::dialect::zilliqa;
-use crate::dialect::zilliqa::epoch::{Epoch, Strictness};
-use crate::hub::{Event, Notice};
+use crate::hub::Notice;
 use crate::limits::NOTICE_LANE;
 use crate::mem::mailbox::{Receiver, mailbox};
 use crate::reactor::{Bell, Inbox, Outbox, Peers, orders};
@@ -26,7 +24,7 @@ use client::{Kept, Target};
 use hyper::body::Bytes;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use lane::Lane;
-use node::run::{Follower, Place};
+use node::run::Follower;
 use post::Outcome;
 use std::cell::RefCell;
 use std::io;
@@ -291,24 +289,11 @@ async fn follower(env: &Arc<Env>, ring: &Bell, now_ms: u64) -> io::Result<Option
     if config.urls.is_empty() {
         return Ok(None);
     }
-    let subscribers = env.log_subscribers.clone();
-    let place = Place {
-        app: zilliqa::APP,
-        channel: zilliqa::CHANNEL.into(),
-        make: epoch,
-        wants_logs: Box::new(move || subscribers.load(Ordering::Acquire) > 0),
-    };
+    let (shared, wake) = (env.zilliqa.clone(), ring.clone());
     let counters = env.control.clone();
-    Follower::new(config, place, ring.clone(), counters, now_ms).await.map(Some)
-}
-
-/// What is published of an epoch's document.
-fn epoch(document: String) -> Result<Event, String> {
-    let epoch = Epoch::read(document, Strictness::Skip).map_err(|why| why.to_string())?;
-    for odd in epoch.skipped() {
-        tracing::warn!(number = epoch.number(), %odd, "a transaction is left out");
-    }
-    Ok(Arc::new(epoch).event())
+    let follower = Follower::new(config, shared, wake.clone(), counters, now_ms).await?;
+    env.zilliqa.on_question(move || wake());
+    Ok(Some(follower))
 }
 
 fn unix_ms() -> u64 {

@@ -1,8 +1,8 @@
 //! The applications, as all cores share them, and how a path names one.
 
-use super::Reply;
 use super::channels::signature;
 use super::pusher::hooks;
+use super::{Reply, Spoken, zilliqa};
 use crate::config::{self, Config};
 use crate::http::query::{self, Plus};
 use crate::hub::Kinds;
@@ -25,10 +25,10 @@ pub struct Env {
     pub watched: Arc<[Kinds]>,
     /// Distinguishes this process from others in ids that clients see.
     pub node: u32,
+    /// What all cores share of the Zilliqa dialect.
+    pub zilliqa: Arc<zilliqa::Shared>,
     /// What each core counts, for who asks how the process is.
     pub counters: Vec<Arc<Counters>>,
-    /// Connections that want to know of an epoch more than its block.
-    pub log_subscribers: Arc<AtomicUsize>,
     /// What the control thread counts, if there is one.
     pub control: Arc<Counters>,
 }
@@ -49,8 +49,8 @@ impl Env {
             compresses,
             watched,
             node,
+            zilliqa: Arc::default(),
             counters: Vec::new(),
-            log_subscribers: Arc::default(),
             control: Arc::default(),
         }
     }
@@ -62,7 +62,7 @@ impl Env {
         env.apps = self.apps.renewed(&env.config.apps);
         env.counters = self.counters.clone();
         env.control = self.control.clone();
-        env.log_subscribers = self.log_subscribers.clone();
+        env.zilliqa = self.zilliqa.clone();
         // Webhooks take effect with a restart, and numbers are those of the start.
         env.watched = self.watched.clone();
         env
@@ -91,11 +91,33 @@ impl Env {
     }
 
     /// What is spoken at an endpoint: at that of the applications, it is the application's word.
-    pub(super) fn spoken(&self, endpoint: config::Endpoint, path: &str) -> config::Dialect {
-        debug_assert_eq!(endpoint, config::Endpoint::Apps);
-        match self.app_of_socket(path) {
-            Ok(app) => self.apps.get(app).config.dialect,
-            Err(_) => config::Dialect::default(),
+    pub(super) fn spoken(&self, endpoint: config::Endpoint, path: &str) -> Spoken {
+        match (endpoint, self.app_of_socket(path)) {
+            (config::Endpoint::Zilliqa, _) => Spoken::Zilliqa,
+            (_, Ok(app)) => self.spoken_by(app),
+            (_, Err(_)) => Spoken::Pusher,
+        }
+    }
+
+    /// What an application speaks; some numbers are those of dialects without applications.
+    pub(super) fn spoken_by(&self, app: u32) -> Spoken {
+        if app == zilliqa::APP {
+            return Spoken::Zilliqa;
+        }
+        match self.apps.get(app).config.dialect {
+            config::Dialect::Pusher => Spoken::Pusher,
+        }
+    }
+
+    /// Whom a request is for, and the rest of its path.
+    pub(super) fn target<'p>(
+        &self,
+        endpoint: config::Endpoint,
+        path: &'p str,
+    ) -> Option<(u32, &'p str)> {
+        match endpoint {
+            config::Endpoint::Zilliqa => Some((zilliqa::APP, path)),
+            _ => self.api_target(path),
         }
     }
 

@@ -1,6 +1,7 @@
 //! The WebSocket stage: messages in and out, the closing handshake, heartbeats.
 
 use super::{After, Broadcast, Ending, Surroundings, context};
+use crate::config::SlowConsumer;
 use crate::dialect::{Closing, Connection, Context, Env, Heartbeat, JoinOutcome, Why};
 use crate::gateway;
 use crate::hub::Told;
@@ -288,6 +289,20 @@ impl Socket {
         around: &mut Surroundings<'_>,
     ) -> After {
         self.tell(out, around, |it, context| it.not_subscribed(context, name))
+    }
+
+    pub(super) fn queue_bytes(&self, env: &Env) -> usize {
+        match &self.endpoint {
+            Endpoint::Dialect(it) => it.queue_bytes(env),
+            Endpoint::Echo | Endpoint::Refused => env.config.limits.write_queue_bytes,
+        }
+    }
+
+    pub(super) fn overrun(&mut self, env: &Env) -> SlowConsumer {
+        match &mut self.endpoint {
+            Endpoint::Dialect(it) => it.overrun(env),
+            Endpoint::Echo | Endpoint::Refused => env.config.slow_consumer,
+        }
     }
 
     pub(super) fn told(

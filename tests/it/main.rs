@@ -11,3 +11,4 @@ mod replay;
 mod rfc6455;
 mod sim;
 mod transcripts;
+mod zilliqa;

@@ -30,4 +30,5 @@ macro_rules! targets {
 targets! {
     mask frame message utf8 close negotiate inflate deflate_roundtrip http upgrade session
     session_compressed pusher_message api_body hub config
+    zilliqa_query zilliqa_ingest
 }

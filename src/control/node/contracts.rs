@@ -120,8 +120,8 @@ impl<Q> Desk<Q> {
         }
     }
 
-    /// There was no answer. They are asked about one by one, and the one that still has no answer is
-    /// given up.
+    /// There was no answer. They are asked about one by one, and the one that still has no answer
+    /// is given up.
     pub(super) fn unheard(&mut self, now_ms: u64) {
         let Some(asked) = self.asked.take() else { return };
         self.again_ms = now_ms + RETRY_MS;

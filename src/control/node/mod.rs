@@ -38,11 +38,13 @@ enum Order {
     Tell { to: ConnId, what: Told },
 }
 
+/// What a connection is told of the contracts among its addresses.
+type Tell = Box<dyn FnOnce(&HashSet<Address>) -> Told>;
+
 /// Which of a client's addresses are contracts?
 struct Question {
     from: ConnId,
-    /// Makes what the connection is told of the contracts.
-    answer: Box<dyn FnOnce(&HashSet<Address>) -> Told>,
+    answer: Tell,
 }
 
 /// Why there is no answer.

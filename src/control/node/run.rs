@@ -1,10 +1,13 @@
 //! What the poller asks for, done: requests to nodes, epochs to the reactors, a number to a file.
 
 use super::state::{self, Keeper};
-use super::{Failure, Make, Order, Poller};
+use super::{Failure, Order, Poller, Question};
 use crate::config::ZilliqaNode;
 use crate::control::client::{self, Kept, Target};
 use crate::control::lane::{Lane, RETRY_MS};
+use crate::dialect::zilliqa::epoch::{Epoch, Strictness};
+use crate::dialect::zilliqa::{self, Shared};
+use crate::hub::Event;
 use crate::reactor;
 use crate::stats::Counters;
 use hyper::body::Bytes;
@@ -12,6 +15,7 @@ use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use std::cell::RefCell;
+use std::collections::HashSet;
 use std::io;
 use std::path::Path;
 use std::rc::Rc;
@@ -23,22 +27,15 @@ use tokio_rustls::rustls::RootCertStore;
 /// Tells the thread that there is something to do.
 pub(in crate::control) type Wake = Arc<dyn Fn() + Send + Sync>;
 
-/// Where epochs are published.
-pub(in crate::control) struct Place {
-    pub(in crate::control) app: u32,
-    pub(in crate::control) channel: Arc<str>,
-    pub(in crate::control) make: Make,
-    /// Whether anybody wants to know more than the block itself.
-    pub(in crate::control) wants_logs: Box<dyn Fn() -> bool>,
-}
-
 /// What came of the request with this ticket.
 type Heard = (u64, Result<Bytes, Failure>);
 
 /// The poller and what it needs of the outside world.
 pub(in crate::control) struct Follower {
     poller: Poller,
-    place: Place,
+    /// What the clients' side knows and asks.
+    shared: Arc<Shared>,
+    channel: Arc<str>,
     targets: Vec<Option<Rc<Target>>>,
     /// Connections that wait for another request, by node and lane.
     kept: Vec<Vec<Rc<Kept>>>,
@@ -59,7 +56,7 @@ impl Follower {
     /// The file of the last epoch or of the authorities cannot be read or holds something else.
     pub(in crate::control) async fn new(
         config: &ZilliqaNode,
-        place: Place,
+        shared: Arc<Shared>,
         wake: Wake,
         counters: Arc<Counters>,
         now_ms: u64,
@@ -86,8 +83,9 @@ impl Follower {
             timeout: Duration::from_millis(config.timeout_ms),
             most: config.answer_bytes,
             wake,
-            poller: Poller::new(config.clone(), place.make, saved, counters.clone(), now_ms),
-            place,
+            poller: Poller::new(config.clone(), epoch, saved, counters.clone(), now_ms),
+            shared,
+            channel: zilliqa::CHANNEL.into(),
             counters,
         })
     }
@@ -113,8 +111,13 @@ impl Follower {
     }
 
     fn order(&mut self, lane: &mut Lane, now_ms: u64) {
+        if self.poller.takes_questions() {
+            for question in self.shared.questions() {
+                self.question(question, now_ms);
+            }
+        }
         loop {
-            let wants_logs = (self.place.wants_logs)();
+            let wants_logs = self.shared.wants_logs();
             let orders = self.poller.orders(lane.has_room(), wants_logs, now_ms);
             if orders.is_empty() {
                 return;
@@ -125,14 +128,27 @@ impl Follower {
         }
     }
 
+    fn question(&mut self, question: zilliqa::Question, now_ms: u64) {
+        let about: Vec<_> = question.addresses().copied().collect();
+        let from = question.conn;
+        let answer = Box::new(move |contracts: &HashSet<_>| {
+            question.answer(|address| contracts.contains(address))
+        });
+        self.poller.question(Question { from, answer }, &about, now_ms);
+    }
+
     fn carry_out(&mut self, order: Order, lane: &mut Lane) {
         match order {
             Order::Ask { ticket, node, lane, body } => self.ask(ticket, node, lane, body),
             Order::Publish { number, event } => {
-                let (app, channel) = (self.place.app, self.place.channel.clone());
-                lane.put(reactor::Order::Publish { app, channel, event });
+                // One that was posted in the meantime is not told again.
+                if !self.shared.note(number) {
+                    return;
+                }
+                let (app, channel) = (zilliqa::APP, self.channel.clone());
                 self.counters.epochs.add(1);
                 self.counters.last_epoch.set(number);
+                lane.put(reactor::Order::Publish { app, channel, event });
             }
             Order::Keep(number) => self.unkept = Some(number),
             Order::Tell { to, what } => lane.put(reactor::Order::Tell { to, what }),
@@ -170,6 +186,15 @@ impl Follower {
     pub(in crate::control) fn is_idle(&self) -> bool {
         self.unkept.is_none() && self.keeper.as_ref().is_none_or(Keeper::is_idle)
     }
+}
+
+/// What is published of an epoch's document.
+fn epoch(document: String) -> Result<Event, String> {
+    let epoch = Epoch::read(document, Strictness::Skip).map_err(|why| why.to_string())?;
+    for odd in epoch.skipped() {
+        tracing::warn!(number = epoch.number(), %odd, "a transaction is left out");
+    }
+    Ok(Arc::new(epoch).event())
 }
 
 async fn ask(target: &Target, kept: &Kept, body: Bytes, most: usize) -> Result<Bytes, Failure> {

@@ -20,6 +20,8 @@ enum Mood {
     Large,
     /// Has every call but for this one, to which it answers with an error.
     Lacks(&'static str),
+    /// Changes or cuts every other answer, by this seed.
+    Mad(u64),
     /// Answers this call with another block than the one that was asked for.
     Lies,
 }
@@ -98,6 +100,18 @@ impl World {
                 let other = chain.block(tip - 1);
                 let text = format!(r#"{{"id":0,"jsonrpc":"2.0","result":{other}}}"#);
                 (at_ms, Ok(text.into()))
+            }
+            Mood::Mad(seed) => {
+                let mut random = fastrand::Rng::with_seed(seed ^ self.asked.len() as u64);
+                let mut bytes = good().into_bytes();
+                if random.bool() {
+                    let at = random.usize(..bytes.len());
+                    match random.bool() {
+                        true => bytes.truncate(at),
+                        false => bytes[at] = random.u8(..),
+                    }
+                }
+                (at_ms, Ok(bytes.into()))
             }
             Mood::Good | Mood::Lacks(_) | Mood::Lies => (at_ms, Ok(good().into())),
         }
@@ -550,4 +564,25 @@ fn a_question_without_an_answer_is_held_against_nobody() {
     world.run(30_000);
     assert_eq!(world.told.last(), Some(&vec![]));
     assert_eq!(world.poller.counters.contracts_unknown.get(), 1);
+}
+
+#[test]
+fn answers_that_are_changed_or_cut_break_no_order() {
+    for seed in 0..60 {
+        let shape = if seed % 2 == 0 { Shape::Zq1 } else { Shape::Zq2 };
+        let mut world = World::new(&[shape, shape], Some(100));
+        world.run(1000);
+        world.nodes[0].mood = Mood::Mad(seed);
+        world.nodes[1].mood = Mood::Mad(seed + 1000);
+        for tip in 101..=110 {
+            world.tips(tip);
+            world.ask(&[[0x11; 20], [seed as u8; 20]]);
+            world.run(1000);
+        }
+        world.nodes.iter_mut().for_each(|node| node.mood = Mood::Good);
+        world.tips(120);
+        world.run(70_000);
+        assert_eq!(world.numbers(), (101..=120).collect::<Vec<_>>(), "{seed}");
+        assert_eq!(world.told.len(), 10, "{seed}");
+    }
 }

@@ -28,6 +28,23 @@ pub fn text(address: &Address) -> [u8; 40] {
     hex(address)
 }
 
+/// Which of 40 digits are upper-case letters, by bits.
+pub(super) fn case(digits: &str) -> u64 {
+    let upper = digits.bytes().enumerate().filter(|(_, byte)| byte.is_ascii_uppercase());
+    upper.fold(0, |case, (at, _)| case | 1 << (at & 63))
+}
+
+/// The digits, without a prefix, in the case that [`case`] has noted.
+pub(super) fn spelt(address: &Address, case: u64) -> [u8; 40] {
+    let mut digits = text(address);
+    for (at, digit) in digits.iter_mut().enumerate().filter(|_| case != 0) {
+        if case >> at & 1 == 1 {
+            digit.make_ascii_uppercase();
+        }
+    }
+    digits
+}
+
 /// The account of a public key: the end of SHA-256 of the compressed key.
 pub fn of_key(key: &[u8; KEY_BYTES]) -> Address {
     tail(&sha256(&[key]))

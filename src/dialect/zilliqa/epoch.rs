@@ -5,6 +5,7 @@
 
 use super::address::{self, Address, KEY_BYTES};
 use crate::hub::Event;
+use crate::mem::Frozen;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::collections::HashMap;
@@ -24,8 +25,15 @@ pub struct Epoch {
     /// In block order.
     transactions: Vec<Transaction>,
     skipped: Vec<Odd>,
-    new_block: OnceLock<Box<[u8]>>,
+    new_block: OnceLock<Part>,
+    by_account: OnceLock<HashMap<Address, Account, ahash::RandomState>>,
 }
+
+/// The transactions that an account has received and sent.
+type Account = (Vec<u32>, Vec<u32>);
+
+/// What many notifications have in common, in pieces that each fit a frame.
+pub type Part = Box<[Frozen]>;
 
 /// The events of one contract.
 #[derive(Debug)]
@@ -34,7 +42,7 @@ pub struct Emitter {
     pub address: Address,
     /// The name and the parameters of each, as they stand in the document.
     logs: Vec<(Range<usize>, Range<usize>)>,
-    written: OnceLock<Box<[u8]>>,
+    written: OnceLock<Part>,
 }
 
 /// What a transaction has moved.
@@ -178,7 +186,7 @@ impl Epoch {
             }
         }
         let Found { emitters, by_address, transactions, skipped, .. } = found;
-        let new_block = OnceLock::new();
+        let (new_block, by_account) = (OnceLock::new(), OnceLock::new());
         Ok(Epoch {
             number,
             block,
@@ -188,6 +196,7 @@ impl Epoch {
             transactions,
             skipped,
             new_block,
+            by_account,
             text,
         })
     }
@@ -217,6 +226,19 @@ impl Epoch {
         &self.transactions
     }
 
+    /// The places of the transactions that an account has received, and of those that it has sent.
+    pub fn transactions_of(&self, account: &Address) -> (&[u32], &[u32]) {
+        let all = self.by_account.get_or_init(|| {
+            let mut all: HashMap<Address, Account, ahash::RandomState> = HashMap::default();
+            for (at, transaction) in (0..).zip(&self.transactions) {
+                all.entry(transaction.to).or_default().0.push(at);
+                all.entry(*transaction.from()).or_default().1.push(at);
+            }
+            all
+        });
+        all.get(account).map_or((&[], &[]), |(received, sent)| (received, sent))
+    }
+
     /// Computes the senders' accounts, if nobody has done so. A key of Ethereum's takes about ten
     /// microseconds.
     pub fn prepare(&self) {
@@ -230,8 +252,8 @@ impl Epoch {
         Event { told: Some(self), ..Event::default() }
     }
 
-    /// `{"query":"NewBlock","value":{..}}`.
-    pub fn new_block(&self) -> &[u8] {
+    /// `{"query":"NewBlock","value":{..}}`, in pieces of `most` bytes.
+    pub fn new_block(&self, most: usize) -> &[Frozen] {
         self.new_block.get_or_init(|| {
             let (block, hashes) = (&self.text[self.block.clone()], &self.text[self.hashes.clone()]);
             let mut out = Vec::with_capacity(block.len() + hashes.len() + 64);
@@ -240,12 +262,13 @@ impl Epoch {
             out.extend_from_slice(br#","TxHashes":"#);
             out.extend_from_slice(hashes.as_bytes());
             out.extend_from_slice(b"}}");
-            out.into_boxed_slice()
+            part(&out, most)
         })
     }
 
-    /// The list of a contract's events, each with its name and its parameters only.
-    pub fn event_logs<'e>(&'e self, emitter: &'e Emitter) -> &'e [u8] {
+    /// The list of a contract's events, each with its name and its parameters only, in pieces of
+    /// `most` bytes.
+    pub fn event_logs<'e>(&'e self, emitter: &'e Emitter, most: usize) -> &'e [Frozen] {
         emitter.written.get_or_init(|| {
             let mut out = b"[".to_vec();
             for (name, params) in &emitter.logs {
@@ -259,7 +282,7 @@ impl Epoch {
                 out.push(b'}');
             }
             out.push(b']');
-            out.into_boxed_slice()
+            part(&out, most)
         })
     }
 
@@ -313,6 +336,10 @@ impl Transaction {
             }
         })
     }
+}
+
+fn part(bytes: &[u8], most: usize) -> Part {
+    bytes.chunks(most.max(1)).map(Frozen::new).collect()
 }
 
 /// Reads an object; a list of its values in order will not do.

@@ -4,6 +4,7 @@ mod basics;
 mod child;
 mod compress;
 mod heavy;
+mod nodes;
 mod order;
 mod process;
 mod pusher;
