@@ -11,3 +11,4 @@ mod pusher;
 mod slow;
 mod survival;
 mod webhooks;
+mod zilliqa;
