@@ -66,6 +66,10 @@ impl Follower {
             "" => (None, None),
             _ => (state::read(path).await?, Some(Keeper::new(path.to_owned()))),
         };
+        if let Some(saved) = saved {
+            // Nor is it taken from who posts it.
+            shared.note(saved);
+        }
         let mut tls = authorities(&config.ca_file)?.map(client::connector);
         let fields = fields(config);
         let target = |url: &crate::config::Secret, tls: &mut Option<TlsConnector>| {
