@@ -12,7 +12,7 @@
 //! | 5 | [`session`] | one connection: http, upgrade, ws, dialect; write queue; deadlines |
 //! | 4 | [`dialect`], [`gateway`] | what is said inside messages; which endpoint a request gets |
 //! | 3 | [`hub`], [`config`] | channels and who hears them; the typed configuration |
-//! | 2 | [`uring`], [`ws`], [`http`], [`codec`], [`crypto`] | the kernel; the wire formats |
+//! | 2 | [`uring`], [`ws`], [`http`], [`codec`], [`crypto`], [`tls`] | the kernel; wire formats |
 //! | 2 | [`model`] | what a message has to look like, by its schema |
 //! | 1 | [`mem`], [`simd`] | frozen frames, slot tables, mailboxes; masking |
 //! | 0 | [`limits`], [`time`], [`stats`] | every bound; our own clock; counters |
@@ -38,5 +38,6 @@ pub mod shard;
 pub mod simd;
 pub mod stats;
 pub mod time;
+pub mod tls;
 pub mod uring;
 pub mod ws;

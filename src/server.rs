@@ -4,7 +4,7 @@ mod reload;
 
 pub use reload::Source;
 
-use crate::config::{self, Config};
+use crate::config::{self, Config, Overrides};
 use crate::control::Control;
 use crate::dialect::Env;
 use crate::hub::Hasher;
@@ -54,6 +54,9 @@ pub enum Error {
     /// A system call of the set-up or of a running reactor failed.
     #[error("{0}: {1}")]
     System(&'static str, io::Error),
+    /// The configuration is not right.
+    #[error("{0}")]
+    Config(config::Error),
     /// A reactor's thread ended by a panic.
     #[error("reactor {0} ended unexpectedly")]
     Panicked(usize),
@@ -64,6 +67,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::NoIoUring { .. } => 78,
+            Error::Config(_) => 2,
             Error::Listen { .. } | Error::System(..) | Error::Panicked(_) => 1,
         }
     }
@@ -87,6 +91,11 @@ pub struct Server {
 impl Server {
     /// Starts all reactors, and returns when they accept connections.
     pub fn start(config: Config) -> Result<Server, Error> {
+        // Files that it names are read here, if that was not done before.
+        Server::launch(config.with(Overrides::default()).map_err(Error::Config)?)
+    }
+
+    fn launch(config: Config) -> Result<Server, Error> {
         let cores = sys::cores();
         let count = match config.threads {
             0 => cores.len().min(crate::limits::MAX_CORES),
@@ -213,7 +222,8 @@ impl Server {
     /// Takes over a configuration that was read anew, without dropping a connection: applications
     /// and their limits, routes, time-outs, and bounds of connections to come. Reactors have it
     /// within a second.
-    pub fn renew(&mut self, config: Config) {
+    pub fn renew(&mut self, mut config: Config) {
+        config.keep_listeners(&self.env.config);
         self.env = Arc::new(self.env.renewed(config));
         for core in 0..self.threads.len() as u16 {
             if let Ok(mut renewed) = self.peers.core(core).renewed.lock() {
@@ -223,7 +233,7 @@ impl Server {
     }
 
     /// Reads the configuration file again, and says what came of it.
-    fn reload(&mut self, source: &Source) {
+    fn reload(&mut self, source: &mut Source) {
         match source.load() {
             Ok(config) => {
                 let restart = source.needing_restart(&config);
@@ -231,6 +241,7 @@ impl Server {
                     let sections = restart.join(", ");
                     tracing::warn!(sections, "changed, and take effect with a restart");
                 }
+                source.watch(&config);
                 tracing::info!(apps = config.apps.len(), "configuration reloaded");
                 self.renew(config);
             }
@@ -495,6 +506,8 @@ fn attend(
 /// What the program prints when it serves.
 struct Greeting {
     demo: Option<(String, String, String)>,
+    /// Whether each listener speaks TLS.
+    secure: Vec<bool>,
 }
 
 impl Greeting {
@@ -503,13 +516,15 @@ impl Greeting {
         let facts = |app: &crate::config::App| {
             (app.id.clone(), app.key.clone(), app.secret.expose().into())
         };
-        Greeting { demo: demo.map(facts) }
+        let secure = config.listeners.iter().map(|listener| listener.tls.is_on()).collect();
+        Greeting { demo: demo.map(facts), secure }
     }
 
     fn say(&self, server: &Server) {
         let mut text = String::new();
-        for address in server.addresses() {
-            text += &format!("polycast listens on http://{address} and ws://{address}\n");
+        for (address, secure) in server.addresses().iter().zip(&self.secure) {
+            let s = if *secure { "s" } else { "" };
+            text += &format!("polycast listens on http{s}://{address} and ws{s}://{address}\n");
         }
         if let (Some((id, key, secret)), Some(address)) = (&self.demo, server.addresses().first()) {
             text += &format!(

@@ -6,10 +6,11 @@
 //! fails.
 
 mod channels;
+mod secure;
 
 use crate::codec::json::Scratch;
 use crate::dialect::{self, Action, Desk, Env, JoinOutcome, Why};
-use crate::hub::{Ack, Answer, ConnId, Down, Event, Hasher, Hub, Notice, Post, Up, What};
+use crate::hub::{Ack, Answer, ConnId, Down, Event, Hasher, Hub, Notice, Post, Up, Welcome, What};
 use crate::mem::{Handle, Segment, Slot, Table};
 use crate::session::{Ending, Session, Step, Surroundings};
 use crate::stats::Counters;
@@ -45,6 +46,8 @@ pub struct Shard {
     shared: Vec<Handle>,
     desk: Desk,
     listed: Vec<Slot>,
+    /// Plaintext on its way through TLS, during one call.
+    plain: Vec<u8>,
     /// Sessions that stopped reading.
     waiting: Vec<Slot>,
     counters: Arc<Counters>,
@@ -96,6 +99,7 @@ impl Shard {
             shared: Vec::new(),
             desk: Desk::default(),
             listed: Vec::new(),
+            plain: Vec::new(),
             waiting: Vec::new(),
             counters,
             fresh: 0,
@@ -125,6 +129,7 @@ impl Shard {
     pub fn receive(&mut self, slot: Slot, bytes: &mut [u8], now: Now) {
         self.counters.received_bytes.add(bytes.len() as u64);
         match self.sessions.get_mut(slot) {
+            Some(session) if session.is_secure() => self.receive_secure(slot, bytes, now),
             Some(session) if session.is_paused() => session.hold(bytes),
             Some(_) => self.feed(slot, bytes, now),
             None => {}
@@ -207,6 +212,10 @@ impl Shard {
             }
         }
         self.hub.sweep(now.ms);
+        let losses = self.hub.losses();
+        self.counters.kept_dropped.add(losses.kept);
+        self.counters.log_dropped.add(losses.elements);
+        self.counters.kept_bytes.set(self.hub.kept_bytes() as u64);
         self.drain_slice(now);
     }
 
@@ -297,7 +306,7 @@ impl Shard {
 
     /// The next batch for the peer.
     pub fn take_batch(&mut self, slot: Slot) -> Option<Vec<Segment>> {
-        self.sessions.get_mut(slot)?.take_batch()
+        self.sessions.get_mut(slot)?.take_batch(&mut self.plain)
     }
 
     /// What is wanted for the connection.
@@ -432,15 +441,29 @@ impl Shard {
 
     fn tell_joined(&mut self, slot: Slot, name: &str, outcome: JoinOutcome, now: Now) {
         if let Some((session, mut around)) = self.session(slot, now) {
-            session.joined(name, outcome, &mut around);
+            Shard::tell_outcome(session, name, outcome, &mut around);
             self.after(slot, now);
             self.list(slot);
         }
     }
 
+    /// Shows a session the picture of the channel, if it has asked for that, and tells it that it
+    /// has joined.
+    fn tell_outcome(
+        session: &mut Session,
+        name: &str,
+        outcome: JoinOutcome,
+        around: &mut Surroundings<'_>,
+    ) {
+        if let JoinOutcome::Joined(Some(Welcome { picture: Some(picture), .. })) = &outcome {
+            session.show(picture, around);
+        }
+        session.joined(name, outcome, around);
+    }
+
     fn answered(&mut self, ack: Ack, answer: Answer, now: Now) {
         let Some((session, mut around)) = self.session(ack.slot, now) else { return };
-        session.answered(ack.ticket, ack.part, answer);
+        session.answered(ack.ticket, ack.part, answer, &mut around);
         session.acked(ack.ticket);
         session.settle(&mut around);
         self.go_on(ack.slot, now);
@@ -464,6 +487,8 @@ impl Shard {
             counters: &self.counters,
             draining: self.drain.is_some(),
             congested: self.post.up_is_full(self.post_bound),
+            secure: session.is_secure(),
+            identity: session.identity(),
         };
         Some((session, around))
     }

@@ -99,6 +99,17 @@ counters! {
     wakes_sent,
     /// Messages for another core that had to wait because its mailbox was full.
     mail_waited,
+    /// TLS handshakes completed.
+    tls_handshakes,
+    /// TLS handshakes that went on from an earlier connection's.
+    tls_resumed,
+    /// TLS connections that failed: no handshake in time, nothing that both sides accept, or a
+    /// peer that broke the protocol.
+    tls_failed,
+    /// Connections closed because they spoke plain HTTP where TLS is spoken.
+    tls_plain,
+    /// TLS connections that ended without the last word that keeps others from cutting them.
+    tls_truncated,
     /// HTTP requests answered.
     http_requests,
     /// HTTP requests answered with a status of 400 or more.
@@ -110,10 +121,17 @@ counters! {
     windows_refused,
     /// Whole WebSocket messages received.
     messages_received,
+    /// Messages of clients that are not valid, or not allowed, in a dialect that does not answer
+    /// these.
+    messages_ignored,
     /// RFC 6455 violations by peers.
     violations,
     /// Clients closed for too many pings, pongs and empty messages in a second.
     control_floods,
+    /// Messages that were not as their route's model wants them.
+    messages_invalid,
+    /// Messages that broke their schema's rules and passed, the model being lenient.
+    messages_lenient,
     /// Frames of broadcasts put into write queues.
     deliveries,
     /// Broadcast frames not delivered because a queue was at its bound (policy `drop`).
@@ -150,6 +168,12 @@ counters! {
     last_epoch,
     /// Failures to write the number of the last epoch to its file.
     state_failures,
+    /// Last events and pictures of channels that were forgotten because others needed the room.
+    kept_dropped,
+    /// Elements that pictures of the kind `log` have lost at their bound.
+    log_dropped,
+    /// Bytes of last events and pictures that this core holds for who subscribes later.
+    kept_bytes,
     /// Channels of which this core has a subscriber.
     channels,
     /// Subscriptions held by connections of this core.

@@ -4,7 +4,8 @@
 //! with its counters, and ends when that input ends.
 
 use super::bare;
-use polycast::config::{Config, Overrides};
+use super::tls::FIXTURES;
+use polycast::config::{Certificate, Config, Overrides};
 use polycast::server::Server;
 use polycast::uring::sys;
 use std::collections::HashMap;
@@ -22,6 +23,11 @@ pub enum Kind {
     Polycast,
     /// The same without huge pages, which would hide how much of them is used.
     SmallPages,
+    /// The Zilliqa dialect at every path.
+    Zilliqa,
+    /// With TLS; and without huge pages, too.
+    Secure,
+    SecureSmallPages,
     Echo,
     /// Bytes of a request and of its answer.
     Canned(usize, usize),
@@ -35,6 +41,9 @@ impl Kind {
         let (name, a, b) = match self {
             Kind::Polycast => ("polycast", 0, 0),
             Kind::SmallPages => ("small-pages", 0, 0),
+            Kind::Zilliqa => ("zilliqa", 0, 0),
+            Kind::Secure => ("secure", 0, 0),
+            Kind::SecureSmallPages => ("secure-small-pages", 0, 0),
             Kind::Echo => ("echo", 0, 0),
             Kind::Canned(a, b) => ("canned", a, b),
             Kind::SendMessages(a, b) => ("sendmsg", a, b),
@@ -49,6 +58,9 @@ impl Kind {
         Some(match &**name {
             "polycast" => Kind::Polycast,
             "small-pages" => Kind::SmallPages,
+            "zilliqa" => Kind::Zilliqa,
+            "secure" => Kind::Secure,
+            "secure-small-pages" => Kind::SecureSmallPages,
             "echo" => Kind::Echo,
             "canned" => Kind::Canned(a, b),
             "sendmsg" => Kind::SendMessages(a, b),
@@ -64,19 +76,31 @@ pub fn serve(words: &[String]) -> io::Result<()> {
     let core = words.first().and_then(|core| core.parse().ok()).ok_or_else(bad)?;
     let kind = Kind::parse(&words[1..]).ok_or_else(bad)?;
     sys::pin(core)?;
-    if let Kind::SmallPages = kind {
+    let secure = matches!(kind, Kind::Secure | Kind::SecureSmallPages);
+    if let Kind::SmallPages | Kind::SecureSmallPages = kind {
         // SAFETY: the call takes no pointer.
         unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) };
     }
-    if let Kind::Polycast | Kind::SmallPages = kind {
-        let mut config = Config::demo();
+    let zilliqa = matches!(kind, Kind::Zilliqa);
+    if secure || zilliqa || matches!(kind, Kind::Polycast | Kind::SmallPages) {
+        let mut config = match kind {
+            Kind::Zilliqa => super::blocks::config().map_err(io::Error::other)?,
+            _ => Config::demo(),
+        };
         config.pusher.activity_timeout_s = 86_400;
         let overrides = Overrides {
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
             threads: Some(1),
             ..Overrides::default()
         };
-        let config = config.with(overrides).map_err(io::Error::other)?;
+        let mut config = config.with(overrides).map_err(io::Error::other)?;
+        if secure {
+            config.listeners[0].tls.certificates.push(Certificate {
+                cert: format!("{FIXTURES}/localhost.pem"),
+                key: format!("{FIXTURES}/localhost.key"),
+                ..Certificate::default()
+            });
+        }
         let server = Server::start(config).map_err(io::Error::other)?;
         obey(server.addresses()[0], || server.counts());
         std::process::exit(0);
@@ -87,10 +111,10 @@ pub fn serve(words: &[String]) -> io::Result<()> {
     let address = listener.local_addr()?;
     std::thread::spawn(move || {
         let served = match kind {
-            Kind::Polycast | Kind::SmallPages | Kind::Echo => bare::echo(&listener),
             Kind::Canned(request, reply) => bare::canned(&listener, request, reply),
             Kind::SendMessages(count, frame) => bare::send_messages(&listener, count, frame),
             Kind::RingSends(count, frame) => bare::ring_sends(&listener, count, frame),
+            _ => bare::echo(&listener),
         };
         if let Err(error) = served {
             eprintln!("loopback: the {kind:?} server: {error}");

@@ -138,11 +138,23 @@ impl Load {
         reply: u64,
         time: Duration,
     ) -> io::Result<Sample> {
+        let frames = vec![frame; self.received.len()];
+        self.echo_own(server, &frames, reply, time)
+    }
+
+    /// The same where each connection has words of its own.
+    pub fn echo_own(
+        &mut self,
+        server: &Child,
+        frames: &[&'static [u8]],
+        reply: u64,
+        time: Duration,
+    ) -> io::Result<Sample> {
         self.received.fill(0);
         self.progress = Instant::now();
         let count = self.received.len();
         for index in 0..count as u32 {
-            self.ring.send(index, frame)?;
+            self.ring.send(index, frames[index as usize])?;
         }
         let (mut under_way, mut ops) = (count, 0_u64);
         let mut from: Option<(Instant, Duration, u64)> = None;
@@ -159,7 +171,7 @@ impl Load {
                 *received -= reply;
                 ops += 1;
                 match sample {
-                    None => self.ring.send(index, frame)?,
+                    None => self.ring.send(index, frames[index as usize])?,
                     Some(_) => under_way -= 1,
                 }
             }
@@ -178,6 +190,42 @@ impl Load {
             }
         }
         sample.ok_or_else(|| io::Error::other("no sample"))
+    }
+
+    /// Connection 0 sends `words`; says how many bytes come until a second passes without any.
+    pub fn until_quiet(&mut self, words: &'static [u8]) -> io::Result<u64> {
+        self.progress = Instant::now();
+        self.total = 0;
+        self.ring.send(0, words)?;
+        let mut heard = Vec::new();
+        while self.total == 0 || self.progress.elapsed() < Duration::from_secs(1) {
+            heard.clear();
+            self.turn(&mut heard)?;
+        }
+        Ok(self.total)
+    }
+
+    /// Connection 0 sends `words`, to which `answer` bytes come, wherever.
+    pub fn once(
+        &mut self,
+        server: &Child,
+        words: &'static [u8],
+        answer: u64,
+        ops: u64,
+    ) -> io::Result<Sample> {
+        self.progress = Instant::now();
+        let (start, cpu) = (Instant::now(), server.cpu());
+        let mut heard = Vec::new();
+        self.total = 0;
+        self.ring.send(0, words)?;
+        while self.total < answer {
+            heard.clear();
+            self.turn(&mut heard)?;
+        }
+        match self.total == answer {
+            true => Ok(Sample { ops, cpu: server.cpu() - cpu, wall: start.elapsed() }),
+            false => Err(io::Error::other("more has come than was asked for")),
+        }
     }
 
     /// Connection 0 sends `words`; when `answer` bytes have come, wherever, again. Each such round

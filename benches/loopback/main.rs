@@ -13,11 +13,13 @@
 mod rig;
 
 mod bare;
+mod blocks;
 mod child;
 mod load;
 mod ring;
 mod rows;
 mod table;
+mod tls;
 
 use polycast::uring::sys;
 use std::process::ExitCode;

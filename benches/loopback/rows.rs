@@ -5,6 +5,7 @@ use super::child::{Child, Kind, cpu_of};
 use super::load::{Load, Sample, ask, connect, ends_with};
 use super::rig;
 use super::table::{Outcome, Row, Target, median};
+use super::tls;
 use polycast::uring::sys;
 use std::io;
 use std::net::TcpStream;
@@ -41,11 +42,39 @@ pub const ROWS: &[Row] = &[
         run: |plan| fan_out(plan, 1, Kind::RingSends),
     },
     Row {
+        name: "private",
+        what: "signed subscribe and its end, against an echo of both",
+        unit: "us",
+        target: Target::RatioAtMost(1.5),
+        run: subscribe_private,
+    },
+    Row {
         name: "api",
         what: "signed publish, keep-alive, 8 connections x 16 deep",
         unit: "us",
         target: Target::AtMost(6.667),
         run: publish,
+    },
+    Row {
+        name: "echo-tls",
+        what: "echo through TLS 1.3, 512 B, 100 connections",
+        unit: "us",
+        target: Target::None,
+        run: |plan| tls::echo(plan, 100, 512),
+    },
+    Row {
+        name: "fan8-tls",
+        what: "64 B to 200 subscribers through TLS 1.3, 8 in flight",
+        unit: "us",
+        target: Target::None,
+        run: |plan| tls::fan_out(plan, 8),
+    },
+    Row {
+        name: "idle-tls",
+        what: "memory of an idle subscribed connection with TLS",
+        unit: "bytes",
+        target: Target::None,
+        run: tls::idle,
     },
     Row {
         name: "idle",
@@ -62,6 +91,13 @@ pub const ROWS: &[Row] = &[
         run: |plan| idle(plan, true),
     },
     Row {
+        name: "block",
+        what: "a block's events to 10 000 clients of 100 sets",
+        unit: "us",
+        target: Target::None,
+        run: super::blocks::block,
+    },
+    Row {
         name: "cores",
         what: "deliveries of two shards on two cores, and of one",
         unit: "/us",
@@ -70,15 +106,15 @@ pub const ROWS: &[Row] = &[
     },
 ];
 
-const HANDSHAKE_END: &str = "\r\n\r\n";
-const CHANNEL: &str = "news";
+pub const HANDSHAKE_END: &str = "\r\n\r\n";
+pub const CHANNEL: &str = "news";
 
-fn leak(bytes: Vec<u8>) -> &'static [u8] {
+pub(super) fn leak(bytes: Vec<u8>) -> &'static [u8] {
     Box::leak(bytes.into())
 }
 
 /// Rounds in turns, so that what disturbs a machine for a while disturbs both.
-fn interleave(
+pub fn interleave(
     plan: &Plan,
     mut ours: impl FnMut(Duration) -> io::Result<Sample>,
     mut base: impl FnMut(Duration) -> io::Result<Sample>,
@@ -102,7 +138,7 @@ fn interleave(
 }
 
 /// Operations a second and how busy the server was, of both.
-fn rates(samples: &[Sample]) -> String {
+pub fn rates(samples: &[Sample]) -> String {
     let of = |which: usize| {
         let every = || samples.iter().skip(which).step_by(2);
         let wall: f64 = every().map(|it| it.wall.as_secs_f64()).sum();
@@ -150,6 +186,45 @@ fn echo(plan: &Plan, count: usize, payload: usize) -> io::Result<Outcome> {
         plan,
         |time| ours.echo(&server, frame, reply, time),
         |time| base.echo(&bare, frame, reply, time),
+    )?;
+    let after = server.stats();
+    outcome.notes.push(rates(&samples));
+    outcome.notes.push(per(&before, &after, "messages_received", &["turns", "sends"]));
+    Ok(outcome)
+}
+
+/// An operation is a subscription to a private channel, which is answered, and its end, which is
+/// not; the baseline is our own echo of the same bytes.
+fn subscribe_private(plan: &Plan) -> io::Result<Outcome> {
+    const COUNT: usize = 200;
+    let mut server = Child::start(Kind::Polycast, plan.server)?;
+    let echo = Child::start(Kind::Polycast, plan.server)?;
+    let (mut ours, mut base, mut words) = (Vec::new(), Vec::new(), Vec::new());
+    let mut reply = 0;
+    for at in 0..COUNT {
+        let mut stream = connect(server.address)?;
+        let hello = ask(&mut stream, &rig::upgrade(rig::APP_PATH), ends_with("}\"}"))?;
+        let frames = rig::subscribe_private(&hello, &format!("private-{at:03}"));
+        let own = leak(frames.concat());
+        let answer = ask(&mut stream, own, ends_with("\"{}\"}"))?;
+        if !String::from_utf8_lossy(&answer).contains("subscription_succeeded") {
+            return Err(io::Error::other(String::from_utf8_lossy(&answer).into_owned()));
+        }
+        reply = answer.len() as u64;
+        words.push(own);
+        ours.push(stream);
+        let mut stream = connect(echo.address)?;
+        ask(&mut stream, &rig::upgrade("/echo"), ends_with(HANDSHAKE_END))?;
+        base.push(stream);
+    }
+    let (mut ours, mut base) = (Load::new(ours)?, Load::new(base)?);
+    // All are of the same length; the two frames come back without their masks.
+    let echoed = words[0].len() as u64 - 8;
+    let before = server.stats();
+    let (mut outcome, samples) = interleave(
+        plan,
+        |time| ours.echo_own(&server, &words, reply, time),
+        |time| base.echo_own(&echo, &words, echoed, time),
     )?;
     let after = server.stats();
     outcome.notes.push(rates(&samples));

@@ -3,6 +3,9 @@
 
 pub(crate) mod api_body;
 pub(crate) mod close;
+pub(crate) mod codec_bson;
+pub(crate) mod codec_json;
+pub(crate) mod codec_msgpack;
 pub(crate) mod config;
 pub(crate) mod deflate_roundtrip;
 pub(crate) mod frame;
@@ -15,10 +18,15 @@ pub(crate) mod negotiate;
 pub(crate) mod pusher_message;
 pub(crate) mod session;
 pub(crate) mod session_compressed;
+pub(crate) mod tls_session;
 pub(crate) mod upgrade;
 pub(crate) mod utf8;
+mod vendors;
 pub(crate) mod zilliqa_ingest;
 pub(crate) mod zilliqa_query;
+
+use polycast::codec::json::Scratch;
+use polycast::codec::{Format, Limits, decode, encode};
 
 /// Operations by the byte.
 pub(crate) struct Script<'a>(pub(crate) &'a [u8]);
@@ -50,4 +58,22 @@ pub(crate) fn pieces(data: &[u8], seed: u8) -> Vec<&[u8]> {
         rest = after;
     }
     pieces
+}
+
+/// What is read in one format can be written in each, and says there what it said.
+pub(crate) fn codec(format: Format, data: &[u8]) {
+    // Writing must not make a document too large to be read again: base64 and escapes do.
+    let limits = Limits { bytes: usize::MAX, ..Limits::default() };
+    let mut scratch = Scratch::default();
+    let mut read = |format, mut bytes: Vec<u8>| decode(format, &mut bytes, &limits, &mut scratch);
+    let Ok(value) = read(format, data.to_vec()) else { return };
+    for format in Format::ALL {
+        let mut first = Vec::new();
+        encode(format, &value, &mut first).expect("what was read can be written");
+        let back = read(format, first.clone()).expect("what was written can be read");
+        let mut second = Vec::new();
+        encode(format, &back, &mut second).expect("what was read can be written");
+        assert_eq!(first, second);
+        assert!(format != Format::Json || back == value);
+    }
 }

@@ -2,7 +2,7 @@
 
 use simd_json::prelude::*;
 use simd_json::tape;
-use simd_json::{Buffers, Tape};
+use simd_json::{Buffers, Node, Tape};
 
 /// Parser memory of one core.
 pub struct Scratch {
@@ -32,10 +32,28 @@ impl Scratch {
         text: &mut [u8],
         read: impl FnOnce(Json<'_, '_>) -> R,
     ) -> Result<R, Malformed> {
+        self.parse_tape(text, |tape| read(Json(tape.as_value())))
+    }
+
+    /// Parses `text` as [`Scratch::parse`] does and hands the nodes to `read`, in the order in
+    /// which they stand in the text.
+    pub(super) fn parse_nodes<R>(
+        &mut self,
+        text: &mut [u8],
+        read: impl FnOnce(&[Node<'_>]) -> R,
+    ) -> Result<R, Malformed> {
+        self.parse_tape(text, |tape| read(&tape.0))
+    }
+
+    fn parse_tape<R>(
+        &mut self,
+        text: &mut [u8],
+        read: impl FnOnce(&Tape<'_>) -> R,
+    ) -> Result<R, Malformed> {
         let mut tape = self.tape.take().unwrap_or_else(Tape::null).reset();
         let parsed = simd_json::fill_tape(text, &mut self.buffers, &mut tape);
         let result = match parsed {
-            Ok(()) if !tape.0.is_empty() => Ok(read(Json(tape.as_value()))),
+            Ok(()) if !tape.0.is_empty() => Ok(read(&tape)),
             _ => Err(Malformed),
         };
         if tape.0.capacity() <= KEPT_TAPE_NODES {

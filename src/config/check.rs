@@ -9,7 +9,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::error::{Error, Problem};
 use super::schema::{App, Config, Endpoint, Limits, Secret};
-use super::{webhook, zilliqa, zilliqa_node};
+use super::{broadcastt, tls, webhook, zilliqa, zilliqa_node};
 use crate::limits::{MAX_CORES, WS_CONTROL_BYTES};
 
 const HOUR_MS: u64 = 3_600_000;
@@ -33,6 +33,7 @@ pub(super) fn check(config: &Config) -> Result<(), Error> {
     zilliqa_node::check(&config.zilliqa.node).map_err(|error| error.under("zilliqa.node"))?;
     check_token("zilliqa.publish_token", &config.zilliqa.publish_token)?;
     zilliqa::check(&config.zilliqa, &config.routes).map_err(|error| error.under("zilliqa"))?;
+    broadcastt::check(&config.broadcastt)?;
     check_token("console.token", &config.console.token)?;
     check_token("metrics.token", &config.metrics.token)?;
     check_routes(config)?;
@@ -64,6 +65,8 @@ fn check_listeners(config: &Config) -> Result<(), Error> {
         if config.is_demo && !address.ip().to_canonical().is_loopback() {
             return Err(Error::keyed(key, Problem::DemoAddress(address)));
         }
+        let in_tls = |error: Error| error.under(&format!("listeners[{index}].tls"));
+        tls::check(&listener.tls).map_err(in_tls)?;
         if address.port() != 0 {
             seen.add(&address.to_string(), key)?;
         }
@@ -98,6 +101,7 @@ fn check_limits(limits: &Limits) -> Result<(), Error> {
 fn check_timeouts(config: &Config) -> Result<(), Error> {
     let timeouts = &config.timeouts;
     for (key, milliseconds) in [
+        ("timeouts.handshake_ms", timeouts.handshake_ms),
         ("timeouts.head_ms", timeouts.head_ms),
         ("timeouts.body_ms", timeouts.body_ms),
         ("timeouts.keep_alive_ms", timeouts.keep_alive_ms),
@@ -114,6 +118,8 @@ fn check_pusher(config: &Config) -> Result<(), Error> {
     let pusher = &config.pusher;
     range("pusher.activity_timeout_s", pusher.activity_timeout_s, 1..=DAY_S, " seconds")?;
     range("pusher.pong_timeout_s", pusher.pong_timeout_s, 1..=DAY_S, " seconds")?;
+    let inactivity = pusher.inactivity_timeout_s;
+    range("pusher.inactivity_timeout_s", inactivity, 1..=7 * DAY_S, " seconds")?;
     let prefix = pusher.path_prefix.as_str();
     let framed = prefix.is_empty() || (prefix.starts_with('/') && !prefix.ends_with('/'));
     if !framed || !is_path(prefix) {
@@ -167,6 +173,7 @@ fn check_app(app: &App, config: &Config) -> Result<(), Error> {
     for (index, hook) in app.webhooks.iter().enumerate() {
         webhook::check(hook).map_err(|error| error.under(&format!("webhooks[{index}]")))?;
     }
+    broadcastt::check_app(app)?;
     check_app_limits(app, config)
 }
 
@@ -185,8 +192,9 @@ fn check_app_limits(app: &App, config: &Config) -> Result<(), Error> {
     let member_bytes = limits.presence_member_bytes as u64;
     range("limits.presence_member_bytes", member_bytes, 1..=1 << 20, " bytes")?;
     range("limits.user_id_length", limits.user_id_length as u64, 1..=1024, " bytes")?;
+    range("limits.watchlist_length", limits.watchlist_length as u64, 1..=1000, "")?;
     let client_events = limits.client_events_per_s.into();
-    range("limits.client_events_per_s", client_events, 1..=60_000, "")?;
+    range("limits.client_events_per_s", client_events, 0..=60_000, "")?;
     range("limits.cache_ttl_s", limits.cache_ttl_s, 1..=DAY_S, " seconds")?;
     range("limits.event_bytes", event_bytes, 1..=GIB, " bytes")?;
     range("limits.message_bytes", message_bytes, control..=GIB, " bytes")?;
@@ -291,7 +299,7 @@ fn is_path(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#".contains(&byte))
 }
 
-fn range(
+pub(super) fn range(
     key: &str,
     found: u64,
     accepted: RangeInclusive<u64>,

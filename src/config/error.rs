@@ -121,6 +121,12 @@ pub enum Problem {
         /// What is allowed, in words.
         accepted: &'static str,
     },
+    /// A value that another one asks for is missing, or stands where it means nothing.
+    #[error("what is needed here: {0}")]
+    Needed(&'static str),
+    /// A file that the configuration names.
+    #[error("{0}")]
+    File(crate::tls::Error),
     /// `${NAME}` of a variable that is not set, and without a default.
     #[error("the environment variable `{0}` is not set; set it, or write ${{{0}:-default}}")]
     Environment(String),

@@ -7,15 +7,19 @@
 //! There is one schema, the structs of `schema`; the format is chosen by the file's extension.
 //! A [`Config`] that this module hands out is checked: who uses one need not look again.
 
+mod broadcastt;
 mod check;
 mod env;
 mod error;
+mod model;
 mod pattern;
+mod profile;
 mod read;
 mod schema;
 mod size;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod tree;
 mod webhook;
 mod zilliqa;
@@ -24,15 +28,20 @@ mod zilliqa_node;
 use std::net::SocketAddr;
 use std::path::Path;
 
+pub use crate::tls::{Mutual, Version as TlsVersion};
+pub use broadcastt::Broadcastt;
 pub use env::Lookup;
 pub use error::{Error, Position, Problem};
+pub use model::Prepared;
 pub use pattern::Pattern;
+pub use profile::Profile;
 pub use schema::{
     App, AppLimits, Compression, CompressionLimits, Condition, Config, Console, Dialect,
     DuplicateSubscribe, Endpoint, KeyPair, Limits, Listener, Log, LogFormat, Metrics, Pusher,
     Route, Secret, SlowConsumer, Timeouts,
 };
-pub use webhook::{HookEvent, Webhook};
+pub use tls::{Certificate, Tls};
+pub use webhook::{HookEvent, Webhook, authorities};
 pub use zilliqa::{Contracts, Zilliqa, ZilliqaErrors, ZilliqaWire};
 pub use zilliqa_node::ZilliqaNode;
 
@@ -72,16 +81,20 @@ pub struct Overrides {
 }
 
 impl Config {
-    /// Reads and checks a file; variables come from the environment.
+    /// Reads and checks a file and those that it names, which are looked for beside it; variables
+    /// come from the environment.
     pub fn load(path: &Path) -> Result<Config, Error> {
         let name = path.display().to_string();
         let refuse = |problem| Error::new(problem).named(&name);
         let format = Format::of(path).ok_or_else(|| refuse(Problem::Extension))?;
         let text = std::fs::read_to_string(path).map_err(|error| refuse(Problem::Read(error)))?;
-        Config::parse(&text, format, &name)
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let lookup = |variable: &str| std::env::var(variable).ok();
+        Config::parse_at(&text, format, &name, &lookup, Some(folder))
     }
 
-    /// Reads and checks a text; variables come from the environment. Errors call it `name`.
+    /// Reads and checks a text, but no file that it names; variables come from the environment.
+    /// Errors call it `name`.
     pub fn parse(text: &str, format: Format, name: &str) -> Result<Config, Error> {
         Config::parse_with(text, format, name, &|variable| std::env::var(variable).ok())
     }
@@ -93,13 +106,30 @@ impl Config {
         name: &str,
         lookup: &Lookup<'_>,
     ) -> Result<Config, Error> {
+        Config::parse_at(text, format, name, lookup, None)
+    }
+
+    /// Files that the text names are read if it is known where they are.
+    fn parse_at(
+        text: &str,
+        format: Format,
+        name: &str,
+        lookup: &Lookup<'_>,
+        folder: Option<&Path>,
+    ) -> Result<Config, Error> {
         let parse = || {
-            let tree = match format {
+            let mut tree = match format {
                 Format::Toml => tree::from_toml(text)?,
                 Format::Yaml => tree::from_yaml(text)?,
             };
-            let config: Config = read::read(&tree, lookup)?;
-            check::check(&config).map_err(|error| {
+            profile::apply(&mut tree, lookup);
+            let mut config: Config = read::read(&tree, lookup)?;
+            let prepare = |config: &mut Config| {
+                model::prepare(config, folder.unwrap_or(Path::new("")))?;
+                folder.map_or(Ok(()), |folder| config.prepare_tls(folder))
+            };
+            let checked = check::check(&config).and_then(|()| prepare(&mut config));
+            checked.map_err(|error| {
                 let position = tree.locate(&error.key);
                 error.or_at(position)
             })?;
@@ -119,6 +149,7 @@ impl Config {
             keys: Vec::new(),
             name: "demo".to_owned(),
             dialect: Dialect::default(),
+            profile: Profile::default(),
             enabled: true,
             require_tls: false,
             allowed_origins: Vec::new(),
@@ -126,6 +157,7 @@ impl Config {
             duplicate_subscribe: DuplicateSubscribe::default(),
             client_events: true,
             subscription_count: false,
+            watchlist: false,
             authorise_within_s: 0,
             terminate_close_code: 4009,
             webhooks: Vec::new(),
@@ -134,17 +166,18 @@ impl Config {
         Config { apps: vec![app], is_demo: true, ..Config::default() }
     }
 
-    /// Applies what the command line says, and checks the outcome.
+    /// Applies what the command line says, and checks the outcome. Files that were not read yet
+    /// are read.
     pub fn with(mut self, overrides: Overrides) -> Result<Config, Error> {
         if !overrides.listen.is_empty() {
-            let listener = |address| Listener { address };
+            let listener = |address| Listener { address, tls: Tls::default() };
             self.listeners = overrides.listen.into_iter().map(listener).collect();
         }
         self.threads = overrides.threads.unwrap_or(self.threads);
         self.pin &= !overrides.no_pin;
         self.log.level = overrides.log_level.unwrap_or(self.log.level);
         self.log.format = overrides.log_format.unwrap_or(self.log.format);
-        match check::check(&self) {
+        match check::check(&self).and_then(|()| self.prepare_tls(Path::new(""))) {
             Ok(()) => Ok(self),
             Err(error) => Err(error.named("command line")),
         }

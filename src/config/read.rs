@@ -174,8 +174,13 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         visitor.visit_newtype_struct(self)
     }
 
+    /// A key that is there has a value.
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        visitor.visit_some(self)
+    }
+
     serde::forward_to_deserialize_any! {
-        f32 f64 char str string bytes byte_buf option unit unit_struct tuple tuple_struct
+        f32 f64 char str string bytes byte_buf unit unit_struct tuple tuple_struct
         identifier ignored_any
     }
 }

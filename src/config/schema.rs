@@ -4,11 +4,16 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Deserializer};
 
+use super::broadcastt::Broadcastt;
+use super::model::Prepared;
 use super::pattern::Pattern;
+use super::profile::Profile;
 use super::size;
+use super::tls::Tls;
 use super::webhook::Webhook;
 use super::zilliqa::Zilliqa;
 use crate::limits;
+use crate::model::spec::{Catalog, Governance};
 
 /// A whole configuration, checked and ready for use.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -36,10 +41,14 @@ pub struct Config {
     pub pusher: Pusher,
     /// The Zilliqa dialect.
     pub zilliqa: Zilliqa,
+    /// The Broadcastt dialect.
+    pub broadcastt: Broadcastt,
     /// The page for people.
     pub console: Console,
     /// The counters for a monitoring system.
     pub metrics: Metrics,
+    /// Where the schemas of messages come from.
+    pub catalogs: Vec<Catalog>,
     /// Which endpoint a request reaches; the first that matches. At least one.
     pub routes: Vec<Route>,
     /// Applications; at least one.
@@ -64,8 +73,10 @@ impl Default for Config {
             compression: CompressionLimits::default(),
             pusher: Pusher::default(),
             zilliqa: Zilliqa::default(),
+            broadcastt: Broadcastt::default(),
             console: Console::default(),
             metrics: Metrics::default(),
+            catalogs: Vec::new(),
             routes: Route::defaults(),
             apps: Vec::new(),
             is_demo: false,
@@ -112,17 +123,20 @@ pub enum LogFormat {
 }
 
 /// One address to listen on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a table")]
 pub struct Listener {
     /// IPv4 or IPv6 address and port; port 0 lets the kernel choose one.
     #[serde(deserialize_with = "address")]
     pub address: SocketAddr,
+    /// Encryption, if it has certificates.
+    #[serde(default)]
+    pub tls: Tls,
 }
 
 impl Default for Listener {
     fn default() -> Listener {
-        Listener { address: SocketAddr::from(([127, 0, 0, 1], 6001)) }
+        Listener { address: SocketAddr::from(([127, 0, 0, 1], 6001)), tls: Tls::default() }
     }
 }
 
@@ -132,13 +146,17 @@ impl Default for Listener {
 pub struct Limits {
     /// Connections of the process; 0 is what the kernel's file limit gives.
     pub connections: usize,
+    /// WebSockets of applications on the whole process with which it counts as overloaded, and
+    /// sends further ones elsewhere; 0 is never.
+    pub overload_sockets: usize,
     /// Connections from one peer address; 0 is unlimited.
     pub connections_per_address: usize,
     /// Connections of one reactor that have not sent a whole request yet.
     pub handshakes: usize,
     /// Pings, pongs and empty messages from one client in a second.
     pub control_frames_per_s: u16,
-    /// Bytes of the last events of cache channels on one reactor; beyond it the oldest go.
+    /// Bytes of the last events of cache channels and of pictures on one reactor; beyond it the
+    /// oldest go.
     #[serde(deserialize_with = "size::memory")]
     pub cached_bytes: usize,
     /// Receive buffers of one reactor; a power of two.
@@ -171,6 +189,7 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             connections: 0,
+            overload_sockets: 0,
             connections_per_address: 0,
             handshakes: 8192,
             control_frames_per_s: 2000,
@@ -192,7 +211,10 @@ impl Default for Limits {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table")]
 pub struct Timeouts {
-    /// From the first byte of a request (or the accept) to the end of its head.
+    /// From the accept to the end of the TLS handshake.
+    pub handshake_ms: u64,
+    /// From the first byte of a request (or the accept, or the TLS handshake) to the end of its
+    /// head.
     pub head_ms: u64,
     /// From the end of a request's head to the end of its body.
     pub body_ms: u64,
@@ -209,6 +231,7 @@ pub struct Timeouts {
 impl Default for Timeouts {
     fn default() -> Timeouts {
         Timeouts {
+            handshake_ms: 10_000,
             head_ms: 10_000,
             body_ms: 30_000,
             keep_alive_ms: 60_000,
@@ -248,6 +271,9 @@ pub struct Pusher {
     pub activity_timeout_s: u64,
     /// How long the answer to that may take, in seconds.
     pub pong_timeout_s: u64,
+    /// Silence after which a client is closed that says it speaks a protocol below 5, which has no
+    /// signs of life, in seconds.
+    pub inactivity_timeout_s: u64,
     /// Whether a missing or unknown `protocol` is refused (4006 to 4008) instead of taken as 7.
     pub strict_protocol: bool,
 }
@@ -258,6 +284,7 @@ impl Default for Pusher {
             path_prefix: String::new(),
             activity_timeout_s: 120,
             pong_timeout_s: 30,
+            inactivity_timeout_s: 86_400,
             strict_protocol: false,
         }
     }
@@ -303,6 +330,12 @@ pub struct Route {
     /// How its WebSocket messages are compressed.
     #[serde(default)]
     pub compression: Compression,
+    /// What its WebSocket messages have to look like.
+    #[serde(default)]
+    pub model: Governance,
+    /// That, ready to use.
+    #[serde(skip)]
+    pub rules: Prepared,
 }
 
 impl Route {
@@ -311,7 +344,9 @@ impl Route {
         let route = |paths: &[&str], endpoint| {
             let condition = |path: &&str| Condition { path: Pattern::new(*path) };
             let when = paths.iter().map(condition).collect();
-            Route { when, endpoint, compression: Compression::Off }
+            let compression = Compression::Off;
+            let (model, rules) = Default::default();
+            Route { when, endpoint, compression, model, rules }
         };
         vec![
             route(&["/echo"], Endpoint::Echo),
@@ -393,6 +428,9 @@ pub struct App {
     /// What its clients speak.
     #[serde(default)]
     pub dialect: Dialect,
+    /// Whose defaults hold where this application says nothing itself.
+    #[serde(default)]
+    pub profile: Profile,
     /// Whether it accepts connections and requests.
     #[serde(default = "yes")]
     pub enabled: bool,
@@ -414,6 +452,9 @@ pub struct App {
     /// Whether subscribers are told how many they are, on all channels but presence ones.
     #[serde(default)]
     pub subscription_count: bool,
+    /// Whether users who sign in are told which users of their watchlist come and go.
+    #[serde(default)]
+    pub watchlist: bool,
     /// Seconds in which a connection must sign in or join a private or presence channel; 0 is no
     /// such duty.
     #[serde(default)]
@@ -476,6 +517,8 @@ pub enum Dialect {
     /// Pusher Channels, protocol 7.
     #[default]
     Pusher,
+    /// Broadcastt.
+    Broadcastt,
 }
 
 /// The answer to a subscription that the connection already has.
@@ -518,7 +561,9 @@ pub struct AppLimits {
     pub presence_member_bytes: usize,
     /// Bytes of a user's id.
     pub user_id_length: usize,
-    /// Events that one client may publish in a second.
+    /// Users that one user may watch.
+    pub watchlist_length: usize,
+    /// Events that one client may publish in a second; 0 is any number.
     pub client_events_per_s: u16,
     /// Seconds for which a cache channel keeps its last event.
     pub cache_ttl_s: u64,
@@ -538,6 +583,7 @@ impl Default for AppLimits {
             presence_members: 100,
             presence_member_bytes: 1024,
             user_id_length: 128,
+            watchlist_length: 100,
             client_events_per_s: 10,
             cache_ttl_s: 1800,
         }

@@ -79,6 +79,9 @@ pub(super) fn check(node: &ZilliqaNode) -> Result<(), Error> {
             return Err(Error::keyed(format!("urls[{index}]"), Problem::Secret { accepted }));
         }
     }
+    if !node.ca_file.is_empty() {
+        webhook::check_authorities(&node.ca_file)?;
+    }
     for (key, found, min, max, unit) in [
         ("interval_ms", node.interval_ms, 10, 3_600_000, " milliseconds"),
         ("timeout_ms", node.timeout_ms, 10, 600_000, " milliseconds"),

@@ -4,6 +4,7 @@
 //! second look-up can give another. Redirects are answers like any other.
 
 use super::address::is_public;
+use crate::config::authorities;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
@@ -37,12 +38,14 @@ pub(super) type Kept = RefCell<Option<Connection>>;
 pub(super) type Connection = SendRequest<Full<Bytes>>;
 
 impl Target {
-    /// The place of a checked configuration; `None` if it is none after all. `tls` verifies
-    /// servers; where there is none yet, it is made of [`roots`].
+    /// The place of a checked configuration; `None` if it is none after all. The authorities that
+    /// vouch for it are those of `ca_file`, or the system's: `tls` is what verifies by these, made
+    /// when it is needed first.
     pub(super) fn new(
         url: &str,
         fields: HeaderMap,
         allow_private: bool,
+        ca_file: &str,
         tls: &mut Option<TlsConnector>,
     ) -> Option<Target> {
         let uri: Uri = url.parse().ok()?;
@@ -51,7 +54,10 @@ impl Target {
         let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
         let tls = match secure {
             true => {
-                let connector = tls.get_or_insert_with(|| connector(roots())).clone();
+                let connector = match ca_file {
+                    "" => tls.get_or_insert_with(|| connector(system_roots())).clone(),
+                    file => connector(roots_of(file)?),
+                };
                 Some((connector, ServerName::try_from(host.clone()).ok()?))
             }
             false => None,
@@ -177,9 +183,8 @@ pub(super) fn is_too_long(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|inner| inner.is::<LengthLimitError>())
 }
 
-/// Who is trusted to vouch for servers: the certificates of this system, or, if it has none,
-/// Mozilla's.
-fn roots() -> RootCertStore {
+/// The authorities of this system, or, if it has none, Mozilla's.
+fn system_roots() -> RootCertStore {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if roots.is_empty() {
@@ -188,8 +193,18 @@ fn roots() -> RootCertStore {
     roots
 }
 
+/// The authorities of a file, which held some when the configuration was checked.
+fn roots_of(file: &str) -> Option<RootCertStore> {
+    let mut roots = RootCertStore::empty();
+    match authorities(file) {
+        Ok(certificates) => drop(roots.add_parsable_certificates(certificates)),
+        Err(error) => tracing::warn!(file, %error, "authorities cannot be read"),
+    }
+    Some(roots).filter(|roots| !roots.is_empty())
+}
+
 /// What verifies servers by `roots`.
-pub(super) fn connector(roots: RootCertStore) -> TlsConnector {
+fn connector(roots: RootCertStore) -> TlsConnector {
     let provider = Arc::new(crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

@@ -182,7 +182,8 @@ impl Thread {
                     fields.insert(name, value);
                 }
             }
-            let target = Target::new(hook.url.expose(), fields, hook.allow_private, &mut tls);
+            let (url, private) = (hook.url.expose(), hook.allow_private);
+            let target = Target::new(url, fields, private, &hook.ca_file, &mut tls);
             targets.push(target.map(Rc::new));
             kept.push((0..lanes).map(|_| Rc::default()).collect());
         }

@@ -59,7 +59,8 @@ impl Webhooks {
                     most: hook.queue_bytes,
                     batch_ms: hook.batch.then_some(hook.batch_ms),
                     body: match config.dialect {
-                        config::Dialect::Pusher => hooks::body,
+                        // A Broadcastt application has no webhooks.
+                        config::Dialect::Pusher | config::Dialect::Broadcastt => hooks::body,
                     },
                 }),
             }));
@@ -85,6 +86,7 @@ impl Webhooks {
         let Some(ends) = self.ends.get(notice.app as usize) else { return };
         let event = match self.env.apps.get(notice.app).config.dialect {
             config::Dialect::Pusher => hooks::event(notice),
+            config::Dialect::Broadcastt => None,
         };
         let Some((kind, event)) = event else { return };
         let channel = self.hasher.hash_one(&notice.channel);

@@ -41,6 +41,7 @@ impl Env {
         let compresses = !config.routes.iter().all(off);
         let watched = config.apps.iter().map(|app| match app.dialect {
             config::Dialect::Pusher => hooks::kinds(app),
+            config::Dialect::Broadcastt => Kinds::NONE,
         });
         let watched = watched.collect();
         Env {
@@ -78,34 +79,53 @@ impl Env {
         path.strip_prefix(&*self.config.pusher.path_prefix)
     }
 
-    /// The application that a WebSocket path `/app/{key}` names.
+    /// Whether as many WebSockets are open on the whole process as make it overloaded.
+    pub fn is_overloaded(&self) -> bool {
+        let most = self.config.limits.overload_sockets;
+        most > 0 && self.apps.open.load(Ordering::Relaxed) >= most
+    }
+
+    /// The application that a WebSocket path names: `/app/{key}`, and for Broadcastt's clients
+    /// `/apps/{key}` as well.
     pub fn app_of_socket(&self, path: &str) -> Result<u32, PathError> {
-        let key = self.strip_prefix(path).and_then(|path| path.strip_prefix("/app/"));
-        let key = key.map(|key| key.strip_suffix('/').unwrap_or(key));
-        match key {
-            Some(key) if !key.is_empty() && !key.contains('/') => {
-                self.apps.by_key(key).ok_or(PathError::UnknownApp)
-            }
+        if let Some(key) = self.key_below("/app/", path) {
+            return self.apps.by_key(key).ok_or(PathError::UnknownApp);
+        }
+        let Some(key) = self.key_below("/apps/", path) else { return Err(PathError::NoSuchPath) };
+        let speaks = |app: u32| self.apps.get(app).config.dialect == config::Dialect::Broadcastt;
+        match self.apps.by_key(key) {
+            Some(app) if speaks(app) => Ok(app),
+            None if self.apps.has(config::Dialect::Broadcastt) => Err(PathError::UnknownApp),
             _ => Err(PathError::NoSuchPath),
         }
     }
 
-    /// What is spoken at an endpoint: at that of the applications, it is the application's word.
+    fn key_below<'p>(&self, start: &str, path: &'p str) -> Option<&'p str> {
+        let key = self.strip_prefix(path)?.strip_prefix(start)?;
+        let key = key.strip_suffix('/').unwrap_or(key);
+        (!key.is_empty() && !key.contains('/')).then_some(key)
+    }
+
+    /// What is spoken at an endpoint: at that of the applications, it is the application's word;
+    /// who names none hears what all of them speak.
     pub(super) fn spoken(&self, endpoint: config::Endpoint, path: &str) -> Spoken {
-        match (endpoint, self.app_of_socket(path)) {
-            (config::Endpoint::Zilliqa, _) => Spoken::Zilliqa,
-            (_, Ok(app)) => self.spoken_by(app),
-            (_, Err(_)) => Spoken::Pusher,
+        if endpoint == config::Endpoint::Zilliqa {
+            return Spoken::Zilliqa;
+        }
+        match self.app_of_socket(path) {
+            Ok(app) => self.spoken_by(app),
+            Err(PathError::UnknownApp) if self.key_below("/apps/", path).is_some() => {
+                Spoken::Broadcastt
+            }
+            Err(_) => self.apps.common_dialect().into(),
         }
     }
 
     /// What an application speaks; some numbers are those of dialects without applications.
     pub(super) fn spoken_by(&self, app: u32) -> Spoken {
-        if app == zilliqa::APP {
-            return Spoken::Zilliqa;
-        }
-        match self.apps.get(app).config.dialect {
-            config::Dialect::Pusher => Spoken::Pusher,
+        match app {
+            zilliqa::APP => Spoken::Zilliqa,
+            app => self.apps.get(app).config.dialect.into(),
         }
     }
 
@@ -114,21 +134,39 @@ impl Env {
         &self,
         endpoint: config::Endpoint,
         path: &'p str,
+        query: &str,
     ) -> Option<(u32, &'p str)> {
         match endpoint {
             config::Endpoint::Zilliqa => Some((zilliqa::APP, path)),
-            _ => self.api_target(path),
+            _ => self.api_target(path).or_else(|| self.api_target_by_key(path, query)),
         }
     }
 
-    /// The application and the rest of an API path `/apps/{id}/...`; the application's key serves
-    /// as well as its id.
+    /// The application and the rest of an API path `/apps/{id}/...`; of a Pusher application the
+    /// key serves as well as the id.
     pub(super) fn api_target<'p>(&self, path: &'p str) -> Option<(u32, &'p str)> {
         let below = self.strip_prefix(path)?.strip_prefix("/apps/")?;
         let (name, rest) = below.split_at(below.find('/').unwrap_or(below.len()));
         let name = query::decode(name, Plus::Plus)?;
-        let app = self.apps.by_id(&name).or_else(|| self.apps.by_key(&name))?;
-        Some((app, rest))
+        let speaks = |app: &u32| self.apps.get(*app).config.dialect == config::Dialect::Pusher;
+        let by_key = || self.apps.by_key(&name).filter(speaks);
+        Some((self.apps.by_id(&name).or_else(by_key)?, rest))
+    }
+}
+
+impl Env {
+    /// The same for `/users/{id}/terminate_connections`, where one client library leaves out the
+    /// application: `auth_key` names it, and what is signed is the path as it was sent.
+    pub(super) fn api_target_by_key<'p>(
+        &self,
+        path: &'p str,
+        text: &str,
+    ) -> Option<(u32, &'p str)> {
+        let below = self.strip_prefix(path)?;
+        let user = below.strip_prefix("/users/")?.strip_suffix("/terminate_connections")?;
+        let key = query::decode(query::get(text, "auth_key")?, Plus::Space)?;
+        let app = self.apps.by_key(&key)?;
+        (!user.contains('/')).then_some((app, below))
     }
 }
 
@@ -157,15 +195,16 @@ pub struct App {
     pub config: config::App,
     /// Its keys, ready to verify with.
     pub keys: Vec<signature::Key>,
-    /// Its connections on all cores. Not touched by messages.
+    /// Its connections on all cores, and those of all applications. Not touched by messages.
     connections: Arc<AtomicUsize>,
+    all: Arc<AtomicUsize>,
 }
 
 impl App {
-    fn new(config: config::App, connections: Arc<AtomicUsize>) -> App {
+    fn new(config: config::App, connections: Arc<AtomicUsize>, all: Arc<AtomicUsize>) -> App {
         let keys = config.key_pairs();
         let keys = keys.map(|(key, secret)| signature::Key::new(key, secret.expose())).collect();
-        App { keys, config, connections }
+        App { keys, config, connections, all }
     }
 
     /// Counts one more connection, unless the application has as many as it may.
@@ -175,7 +214,11 @@ impl App {
             most => most,
         };
         let step = |count: usize| (count < most).then_some(count + 1);
-        self.connections.fetch_update(Ordering::Relaxed, Ordering::Relaxed, step).is_ok()
+        let counted = self.connections.fetch_update(Ordering::Relaxed, Ordering::Relaxed, step);
+        if counted.is_ok() {
+            self.all.fetch_add(1, Ordering::Relaxed);
+        }
+        counted.is_ok()
     }
 
     /// Its connections now, on all cores.
@@ -186,6 +229,7 @@ impl App {
     /// Counts one connection less.
     pub fn release(&self) {
         self.connections.fetch_sub(1, Ordering::Relaxed);
+        self.all.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -195,17 +239,20 @@ pub struct Apps {
     list: Vec<App>,
     by_key: HashMap<String, u32>,
     by_id: HashMap<String, u32>,
+    /// Connections of all of them, on all cores.
+    open: Arc<AtomicUsize>,
 }
 
 impl Apps {
     fn new(configs: &[config::App]) -> Apps {
-        let list = configs.iter().map(|app| App::new(app.clone(), Arc::default()));
-        Apps::of(list.collect(), configs.len())
+        let open = Arc::<AtomicUsize>::default();
+        let list = configs.iter().map(|app| App::new(app.clone(), Arc::default(), open.clone()));
+        Apps::of(list.collect(), configs.len(), open)
     }
 
     /// Of `list`, the first `present` applications that are not gone can be named.
-    fn of(list: Vec<App>, present: usize) -> Apps {
-        let mut apps = Apps { list, by_key: HashMap::new(), by_id: HashMap::new() };
+    fn of(list: Vec<App>, present: usize, open: Arc<AtomicUsize>) -> Apps {
+        let mut apps = Apps { list, by_key: HashMap::new(), by_id: HashMap::new(), open };
         for (number, app) in apps.list.iter().enumerate() {
             let number = number as u32;
             if !app.keys.is_empty() {
@@ -222,7 +269,8 @@ impl Apps {
         let mut list = Vec::new();
         for old in &self.list {
             let new = configs.iter().find(|app| app.id == old.config.id);
-            let mut app = App::new(new.unwrap_or(&old.config).clone(), old.connections.clone());
+            let config = new.unwrap_or(&old.config).clone();
+            let mut app = App::new(config, old.connections.clone(), self.open.clone());
             if new.is_none() {
                 app.config.enabled = false;
                 app.keys.clear();
@@ -231,13 +279,26 @@ impl Apps {
         }
         let is_new = |app: &&config::App| self.list.iter().all(|old| old.config.id != app.id);
         let added = configs.iter().filter(is_new);
-        list.extend(added.map(|app| App::new(app.clone(), Arc::default())));
-        Apps::of(list, configs.len())
+        let open = &self.open;
+        list.extend(added.map(|app| App::new(app.clone(), Arc::default(), open.clone())));
+        Apps::of(list, configs.len(), open.clone())
     }
 
     /// The application with this number.
     pub fn get(&self, number: u32) -> &App {
         &self.list[number as usize]
+    }
+
+    /// Whether any application speaks `dialect`.
+    fn has(&self, dialect: config::Dialect) -> bool {
+        self.list.iter().any(|app| app.config.dialect == dialect)
+    }
+
+    /// What all applications speak, if they speak the same.
+    fn common_dialect(&self) -> config::Dialect {
+        let mut spoken = self.list.iter().map(|app| app.config.dialect);
+        let first = spoken.next().unwrap_or_default();
+        if spoken.all(|other| other == first) { first } else { config::Dialect::default() }
     }
 
     /// The number of the application with this key.
@@ -278,6 +339,43 @@ mod tests {
         }
     }
 
+    /// Applications 1 and 2, with these dialects.
+    fn two(first: config::Dialect, second: config::Dialect) -> Env {
+        let mut config = Config::demo();
+        config.apps.push(config.apps[0].clone());
+        (config.apps[1].id, config.apps[1].key) = ("2".to_owned(), "second".to_owned());
+        (config.apps[0].dialect, config.apps[1].dialect) = (first, second);
+        Env::new(config, 0)
+    }
+
+    #[test]
+    fn a_broadcastt_application_has_sockets_at_both_paths_and_an_api_at_its_id() {
+        use config::Dialect::{Broadcastt, Pusher};
+        let endpoint = config::Endpoint::Apps;
+        let (mixed, alone) = (two(Pusher, Broadcastt), two(Broadcastt, Broadcastt));
+        for (path, app, in_mixed, in_alone) in [
+            ("/app/second", Ok(1), Broadcastt, Broadcastt),
+            ("/apps/second", Ok(1), Broadcastt, Broadcastt),
+            ("/apps/second/", Ok(1), Broadcastt, Broadcastt),
+            ("/apps/other", Err(PathError::UnknownApp), Broadcastt, Broadcastt),
+            ("/app/other", Err(PathError::UnknownApp), Pusher, Broadcastt),
+            ("/apps/second/x", Err(PathError::NoSuchPath), Pusher, Broadcastt),
+            ("/apps/", Err(PathError::NoSuchPath), Pusher, Broadcastt),
+        ] {
+            for (env, spoken) in [(&mixed, in_mixed), (&alone, in_alone)] {
+                assert_eq!(env.app_of_socket(path), app, "{path}");
+                assert_eq!(env.spoken(endpoint, path), spoken.into(), "{path}");
+            }
+        }
+        assert_eq!(mixed.app_of_socket("/apps/app-key"), Err(PathError::NoSuchPath));
+        assert_eq!(alone.app_of_socket("/apps/app-key"), Ok(0));
+        let pushers = two(Pusher, Pusher);
+        assert_eq!(pushers.app_of_socket("/apps/other"), Err(PathError::NoSuchPath));
+        assert_eq!(mixed.api_target("/apps/app-key/event"), Some((0, "/event")));
+        assert_eq!(mixed.api_target("/apps/second/event"), None);
+        assert_eq!(mixed.api_target("/apps/2/event"), Some((1, "/event")));
+    }
+
     #[test]
     fn an_api_path_names_an_application_by_id_or_key() {
         let env = env("");
@@ -287,6 +385,38 @@ mod tests {
         assert_eq!(env.api_target("/apps/1"), Some((0, "")));
         assert_eq!(env.api_target("/apps/2/events"), None);
         assert_eq!(env.api_target("/events"), None);
+    }
+
+    #[test]
+    fn a_path_without_an_application_is_told_by_its_key_where_one_library_needs_it() {
+        let env = env("/ws");
+        let path = "/ws/users/ada/terminate_connections";
+        let target = |path, query| env.api_target_by_key(path, query);
+        let below = "/users/ada/terminate_connections";
+        assert_eq!(target(path, "a=b&auth_key=app-key"), Some((0, below)));
+        assert_eq!(target(path, "auth_key=app%2Dkey"), Some((0, below)));
+        assert_eq!(target(path, "auth_key=other"), None);
+        assert_eq!(target(path, ""), None);
+        assert_eq!(target(below, "auth_key=app-key"), None, "without the prefix");
+        assert_eq!(target("/ws/users/ada/events", "auth_key=app-key"), None);
+        assert_eq!(target("/ws/users/a/b/terminate_connections", "auth_key=app-key"), None);
+    }
+
+    #[test]
+    fn overload_is_counted_over_all_applications_and_reloads() {
+        let mut config = Config::demo();
+        let mut second = config.apps[0].clone();
+        (second.id, second.key) = ("2".to_owned(), "second".to_owned());
+        config.apps.push(second);
+        assert!(!Env::new(config.clone(), 0).is_overloaded(), "0 is never");
+        config.limits.overload_sockets = 2;
+        let env = Env::new(config.clone(), 0);
+        assert!(env.apps.get(0).admit() && !env.is_overloaded());
+        assert!(env.apps.get(1).admit() && env.is_overloaded());
+        let env = env.renewed(config);
+        assert!(env.is_overloaded());
+        env.apps.get(0).release();
+        assert!(!env.is_overloaded());
     }
 
     #[test]

@@ -5,12 +5,14 @@
 //! [`Action`]. It has two doors: WebSocket messages, and HTTP requests below its API path.
 
 mod apps;
+pub mod broadcastt;
 pub mod channels;
 pub mod pusher;
 pub mod zilliqa;
 
 pub use apps::{App, Apps, Env};
 
+use crate::codec::Format;
 use crate::codec::json::Scratch;
 use crate::config::{self, SlowConsumer};
 use crate::http;
@@ -65,7 +67,8 @@ pub enum Action {
         /// What is published.
         event: Event,
     },
-    /// Ask the homes of channels. The reply to the HTTP request gets the answers.
+    /// Ask the homes of channels. The reply to the HTTP request gets the answers, and of a
+    /// WebSocket [`Connection::answered`].
     Ask {
         /// What is asked.
         query: Query,
@@ -228,13 +231,21 @@ pub trait Dialect: Sized {
         Ok(None)
     }
 
+    /// The format of the messages to this peer, where events have several forms
+    /// ([`crate::hub::Forms`]). It does not change while the connection is subscribed to anything.
+    fn format(&self) -> Format {
+        Format::Json
+    }
+
     /// Takes a connection that has just been upgraded. `None` after it was refused by a close.
     fn open(context: &mut Context<'_>, opening: &Opening<'_>) -> Option<Self>;
 
     /// Takes one whole message; `payload` is the dialect's to change.
     fn message(&mut self, context: &mut Context<'_>, kind: ws::Kind, payload: &mut [u8]);
 
-    /// Takes the answer to a [`Action::Join`].
+    /// Takes the answer to a [`Action::Join`]. A picture that was asked for ([`Wish::picture`]) is
+    /// queued already, in the format of this connection: what this call sends is behind it, and
+    /// every update that is not in the picture is behind that.
     fn joined(&mut self, context: &mut Context<'_>, name: &str, outcome: JoinOutcome);
 
     /// Takes the refusal of an [`Action::Say`] on a channel to which it is not subscribed.
@@ -244,6 +255,15 @@ pub trait Dialect: Sized {
     /// it adds to [`Context::shared`] is subject to the bound on what waits for a peer: all of it
     /// is sent, or none.
     fn told(&mut self, _context: &mut Context<'_>, _what: &Told) {}
+
+    /// Takes an answer to an [`Action::Ask`], with the part that was asked.
+    fn answered(&mut self, _context: &mut Context<'_>, _part: u16, _answer: Answer) {}
+
+    /// The session is about to close for a reason of its own: the dialect may say something before
+    /// that, and close in another way.
+    fn parting(&mut self, _context: &mut Context<'_>, closing: Closing) -> Closing {
+        closing
+    }
 
     /// Asks, in the dialect's words, a peer that has not answered a ping for a sign of life.
     fn nudge(&mut self, context: &mut Context<'_>);
@@ -315,8 +335,19 @@ pub enum Why {
 pub(crate) enum Spoken {
     /// See [`pusher`].
     Pusher,
+    /// See [`broadcastt`].
+    Broadcastt,
     /// See [`zilliqa`].
     Zilliqa,
+}
+
+impl From<config::Dialect> for Spoken {
+    fn from(dialect: config::Dialect) -> Spoken {
+        match dialect {
+            config::Dialect::Pusher => Spoken::Pusher,
+            config::Dialect::Broadcastt => Spoken::Broadcastt,
+        }
+    }
 }
 
 /// The dialect table: a new dialect is one folder and one word here.
@@ -353,6 +384,11 @@ macro_rules! table {
                 }
             }
 
+            /// See [`Dialect::format`].
+            pub fn format(&self) -> Format {
+                match self { $(Connection::$name(it) => it.format(),)* }
+            }
+
             /// See [`Dialect::message`].
             pub fn message(&mut self, cx: &mut Context<'_>, kind: ws::Kind, payload: &mut [u8]) {
                 match self { $(Connection::$name(it) => it.message(cx, kind, payload),)* }
@@ -371,6 +407,16 @@ macro_rules! table {
             /// See [`Dialect::told`].
             pub fn told(&mut self, cx: &mut Context<'_>, what: &Told) {
                 match self { $(Connection::$name(it) => it.told(cx, what),)* }
+            }
+
+            /// See [`Dialect::answered`].
+            pub fn answered(&mut self, cx: &mut Context<'_>, part: u16, answer: Answer) {
+                match self { $(Connection::$name(it) => it.answered(cx, part, answer),)* }
+            }
+
+            /// See [`Dialect::parting`].
+            pub fn parting(&mut self, cx: &mut Context<'_>, closing: Closing) -> Closing {
+                match self { $(Connection::$name(it) => it.parting(cx, closing),)* }
             }
 
             /// See [`Dialect::nudge`].
@@ -439,7 +485,8 @@ macro_rules! table {
             request: &mut http::Request<'_>,
         ) -> Answered {
             let path = request.path();
-            let Some((app, rest)) = context.env.target(endpoint, path) else {
+            let target = context.env.target(endpoint, path, request.query());
+            let Some((app, rest)) = target else {
                 return Answered::Now(apps::no_such_target(path));
             };
             match context.env.spoken_by(app) {
@@ -451,19 +498,9 @@ macro_rules! table {
     };
 }
 
-table! { Pusher in pusher, Zilliqa in zilliqa }
+table! { Pusher in pusher, Broadcastt in broadcastt, Zilliqa in zilliqa }
 
 /// A text frame that is written by `write`, frozen; `scratch` is memory to use again.
 pub fn freeze_text(scratch: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) -> Frozen {
-    const ROOM: usize = frame::HEADER_BYTES;
-    scratch.clear();
-    scratch.extend_from_slice(&[0; ROOM]);
-    write(scratch);
-    let payload = scratch.len() - ROOM;
-    let mut header = [0; ROOM];
-    let opcode = ws::Opcode::Text;
-    let len = frame::Header { fin: true, rsv1: false, opcode, mask: None, len: payload as u64 }
-        .write(&mut header);
-    scratch[ROOM - len..ROOM].copy_from_slice(&header[..len]);
-    Frozen::new(&scratch[ROOM - len..])
+    Frozen::new(frame::build(ws::Opcode::Text, scratch, write))
 }

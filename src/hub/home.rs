@@ -1,14 +1,41 @@
 //! What only the home core of a channel keeps: how many subscribers each core has, who is present,
 //! and the last event of a channel that caches.
 
-use super::mail::Event;
+use super::forms::Forms;
+use super::mail::{Event, Told};
 use super::name::ConnId;
 use super::notice::Seen;
+use super::picture::Picture;
+use crate::codec::Format;
 use crate::mem::Frozen;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// A user who joins a channel that knows its members, with the frames that tell the others.
+/// What others are told of a member: a frame for their peers, or something for their dialects.
+#[derive(Clone, Debug)]
+pub enum News {
+    /// Bytes for each of them.
+    Frame(Frozen),
+    /// For each one's dialect to put into words.
+    Told(Told),
+}
+
+impl From<Frozen> for News {
+    fn from(frame: Frozen) -> News {
+        News::Frame(frame)
+    }
+}
+
+impl From<News> for Event {
+    fn from(news: News) -> Event {
+        match news {
+            News::Frame(frame) => Event { frame, ..Event::default() },
+            News::Told(told) => Event { told: Some(told), ..Event::default() },
+        }
+    }
+}
+
+/// A user who joins a channel that knows its members, with what tells the others.
 #[derive(Clone, Debug)]
 pub struct Member {
     /// The user's id in this application.
@@ -16,9 +43,9 @@ pub struct Member {
     /// What the others are shown of the user, in the dialect's format.
     pub info: Option<Arc<str>>,
     /// Tells the others that the user has come.
-    pub added: Frozen,
+    pub added: News,
     /// Tells the others that the user has left.
-    pub removed: Frozen,
+    pub removed: News,
     /// Users that the channel may have; 0 is any number.
     pub most: usize,
 }
@@ -30,6 +57,8 @@ pub struct Wish {
     pub member: Option<Box<Member>>,
     /// Be given the last event.
     pub cached: bool,
+    /// Be given the picture of the channel, in this format.
+    pub picture: Option<Format>,
 }
 
 /// The users of a channel, in the order in which they came: id and info.
@@ -38,10 +67,14 @@ pub type Users = Vec<(Arc<str>, Option<Arc<str>>)>;
 /// What the home answers to a [`Wish`].
 #[derive(Clone, Debug, Default)]
 pub struct Welcome {
-    /// All members, the new one included, if it became one.
+    /// All members, the new one included if it became one. Without a wish to be one, only if
+    /// there are any.
     pub users: Option<Arc<Users>>,
     /// The last event if it was asked for: `Some(None)` if there is none.
     pub cached: Option<Option<Frozen>>,
+    /// The picture if it was asked for and there is one, made in the format that was asked for.
+    /// The session queues it before the dialect is told that it has joined.
+    pub picture: Option<Arc<Forms>>,
 }
 
 /// The channel has as many members as it may.
@@ -80,6 +113,7 @@ pub(super) struct Home {
     members: HashMap<ConnId, Arc<str>>,
     came: u64,
     kept: Option<Kept>,
+    pub(super) picture: Option<Picture>,
     pub(super) seen: Seen,
 }
 
@@ -89,7 +123,7 @@ struct User {
     order: u64,
     /// Connections, the oldest first; the first one's info is shown.
     connections: Vec<(ConnId, Option<Arc<str>>)>,
-    removed: Frozen,
+    removed: News,
 }
 
 #[derive(Debug)]
@@ -100,7 +134,8 @@ struct Kept {
 
 impl Home {
     pub(super) fn is_empty(&self) -> bool {
-        self.counts.is_empty() && self.users.is_empty() && self.kept.is_none()
+        let keeps = self.kept.is_some() || self.picture.is_some();
+        self.counts.is_empty() && self.users.is_empty() && !keeps
     }
 
     /// Sets how many subscribers `core` has.
@@ -148,8 +183,8 @@ impl Home {
         Ok(true)
     }
 
-    /// Lets a connection out; its user and the frame to tell the others if it was the last one.
-    pub(super) fn exit(&mut self, conn: ConnId) -> Option<(Arc<str>, Frozen)> {
+    /// Lets a connection out; its user and what tells the others if it was the last one.
+    pub(super) fn exit(&mut self, conn: ConnId) -> Option<(Arc<str>, News)> {
         let id = self.members.remove(&conn)?;
         let user = self.users.get_mut(&id)?;
         user.connections.retain(|(other, _)| *other != conn);
@@ -218,8 +253,8 @@ mod tests {
         Member {
             id: id.into(),
             info: Some(info.into()),
-            added: frame(format!("+{id}")),
-            removed: frame(format!("-{id}")),
+            added: frame(format!("+{id}")).into(),
+            removed: frame(format!("-{id}")).into(),
             most,
         }
     }
@@ -239,7 +274,8 @@ mod tests {
         assert_eq!(shown(&home), [pair("ada", "one"), pair("bob", "b")]);
         assert!(home.exit(conn(1)).is_none());
         assert_eq!(shown(&home), [pair("ada", "two"), pair("bob", "b")]);
-        let (id, frame) = home.exit(conn(3)).expect("the last one leaves");
+        let (id, news) = home.exit(conn(3)).expect("the last one leaves");
+        let Event { frame, .. } = news.into();
         assert_eq!((&*id, &*frame), ("ada", &b"-ada"[..]));
         assert!(home.exit(conn(3)).is_none());
         assert!(home.exit(conn(2)).is_some());

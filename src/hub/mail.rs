@@ -5,6 +5,7 @@
 //! taking requests while its down lanes are full, an origin stops reading from its connections
 //! while its up lanes are full. Nothing is dropped, and no circle of full lanes can form.
 
+use super::forms::Forms;
 use super::home::{Crowded, Facts, Keep, Users, Welcome, Wish};
 use super::name::{ChannelName, ConnId};
 use super::notice::Said;
@@ -17,8 +18,11 @@ use std::sync::{Arc, OnceLock};
 /// One published event, in the bytes that go to its subscribers.
 #[derive(Clone, Debug, Default)]
 pub struct Event {
-    /// The frame.
+    /// The frame; none where there are `forms`, or the dialects are `told`.
     pub frame: Frozen,
+    /// What is published to subscribers of several formats, in place of the frame, and what it
+    /// does to the picture of the channel.
+    pub forms: Option<Arc<Forms>>,
     /// Its compressed forms, where some endpoint compresses.
     pub squeezed: Option<Arc<Squeezed>>,
     /// The one connection that is not to receive it.
@@ -41,13 +45,25 @@ pub type Told = Arc<dyn Any + Send + Sync>;
 #[derive(Debug, Default)]
 pub struct Squeezed([OnceLock<Option<Frozen>>; BITS]);
 
+impl Squeezed {
+    /// The form of `frame`, of which these are the forms, for peers with a window of `bits`, 9 to
+    /// 15; `frame` itself where that is shorter.
+    pub fn form<'f>(&'f self, frame: &'f Frozen, bits: u8, codecs: &mut Codecs) -> &'f Frozen {
+        let form = &self.0[usize::from(bits.clamp(9, 15) - 9)];
+        let squeeze = || codecs.squeeze_frame(frame, bits).map(|frame| Frozen::new(&frame));
+        form.get_or_init(squeeze).as_ref().unwrap_or(frame)
+    }
+}
+
 impl Event {
-    /// The frame for peers with a window of `bits`, 9 to 15; the plain one where that is shorter.
-    pub fn squeezed(&self, bits: u8, codecs: &mut Codecs) -> &Frozen {
-        let Some(forms) = &self.squeezed else { return &self.frame };
-        let form = &forms.0[usize::from(bits.clamp(9, 15) - 9)];
-        let squeeze = || codecs.squeeze_frame(&self.frame, bits).map(|frame| Frozen::new(&frame));
-        form.get_or_init(squeeze).as_ref().unwrap_or(&self.frame)
+    /// Whether the home is to hold on to it, or to a part of it.
+    pub fn is_kept(&self) -> bool {
+        self.keep.is_some() || self.forms.as_ref().is_some_and(|forms| forms.is_kept())
+    }
+
+    /// Whether the subscribers are to hear of it.
+    pub fn is_heard(&self) -> bool {
+        self.told.is_some() || self.forms.as_ref().is_none_or(|forms| forms.is_heard())
     }
 }
 

@@ -9,14 +9,17 @@
 //! ([`Joined::Later`]): whoever was told that he is subscribed hears every publish that the home
 //! orders from then on.
 
+mod forms;
 mod home;
 mod mail;
 mod members;
 mod name;
 mod notice;
 mod order;
+mod picture;
 
-pub use home::{Crowded, Facts, Keep, Member, Users, Welcome, Wish};
+pub use forms::{Clears, Forms, Mode, Retain};
+pub use home::{Crowded, Facts, Keep, Member, News, Users, Welcome, Wish};
 pub use mail::{Ack, Answer, Down, Event, Post, Query, Squeezed, Told, Up};
 pub use members::Subscriber;
 pub use name::{ChannelName, ConnId, CoreSet, Hasher};
@@ -27,7 +30,7 @@ use hashbrown::HashTable;
 use home::Home;
 use members::{Members, Start};
 use notice::Notices;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 /// What a join came to.
 #[derive(Clone, Debug)]
@@ -73,10 +76,16 @@ pub struct Hub {
     local: VecDeque<(ChannelName, Event)>,
     /// Channels of other homes whose number of subscribers has changed.
     recount: Vec<u32>,
-    /// Channels with a kept event, the oldest first, and what those hold.
-    keepers: VecDeque<ChannelName>,
+    /// Channels with a kept event, the oldest first, and when each began.
+    keepers: VecDeque<(u64, ChannelName)>,
+    /// Channels with a picture, by when each began.
+    pictures: BTreeMap<u64, ChannelName>,
+    /// Numbers the beginnings of both.
+    began: u64,
+    /// What both hold, and may hold.
     kept_bytes: usize,
     kept_most: usize,
+    losses: Losses,
     notices: Notices,
 }
 
@@ -93,6 +102,15 @@ struct Channel {
     recounting: bool,
 }
 
+/// What was forgotten before its time, since [`Hub::losses`] was asked last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Losses {
+    /// Kept events and pictures that found no room.
+    pub kept: u64,
+    /// Elements of pictures that are logs.
+    pub elements: u64,
+}
+
 /// How this core stands with the home of a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Standing {
@@ -106,7 +124,7 @@ enum Standing {
 
 impl Hub {
     /// The share of core `core` out of `cores`. All cores of a process share one `hasher`. Events
-    /// that are kept may hold `kept_most` bytes.
+    /// and pictures that are kept may hold `kept_most` bytes.
     pub fn new(core: u16, cores: u16, hasher: Hasher, kept_most: usize) -> Hub {
         debug_assert!(core < cores);
         Hub {
@@ -121,8 +139,11 @@ impl Hub {
             local: VecDeque::new(),
             recount: Vec::new(),
             keepers: VecDeque::new(),
+            pictures: BTreeMap::new(),
+            began: 0,
             kept_bytes: 0,
             kept_most,
+            losses: Losses::default(),
             notices: Notices::default(),
         }
     }
@@ -319,13 +340,13 @@ impl Hub {
             return Published::Sent;
         }
         let found = match self.find(app, name, hash) {
-            None if event.keep.is_some() => Some(self.insert(self.hasher.name(app, name))),
+            None if event.is_kept() => Some(self.insert(self.hasher.name(app, name))),
             found => found,
         };
         match found {
             Some(at) => {
                 self.order(at, event, now_ms, post);
-                Published::Ordered(at)
+                if event.is_heard() { Published::Ordered(at) } else { Published::Unheard }
             }
             None => Published::Unheard,
         }
@@ -394,8 +415,8 @@ impl Hub {
 
     /// Who on this core receives what is delivered on the channel at `at` now.
     pub fn subscribers_at(&self, at: u32) -> &[Subscriber] {
-        match &self.channels[at as usize] {
-            Some(channel) if channel.standing == Standing::Known => &channel.subscribers,
+        match self.channels.get(at as usize) {
+            Some(Some(channel)) if channel.standing == Standing::Known => &channel.subscribers,
             _ => &[],
         }
     }

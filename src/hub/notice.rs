@@ -235,7 +235,7 @@ impl Hub {
     }
 
     fn note(&mut self, at: u32, kind: Kinds, what: impl FnOnce(&mut Seen) -> Option<What>) {
-        let Some(channel) = &mut self.channels[at as usize] else { return };
+        let Some(Some(channel)) = self.channels.get_mut(at as usize) else { return };
         if !self.notices.wanted(&channel.name).has(kind) {
             return;
         }

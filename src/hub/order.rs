@@ -1,9 +1,11 @@
 //! The home's side: the order of a channel's events, its members, its last event, its counts.
 
-use super::Hub;
+use super::forms::{Forms, Retain};
 use super::home::{Crowded, Facts, Welcome, Wish};
 use super::mail::{Ack, Answer, Down, Event, Post, Query, Up};
 use super::name::{ChannelName, ConnId};
+use super::picture::Picture;
+use super::{Hub, Losses};
 use std::sync::Arc;
 
 impl Hub {
@@ -24,13 +26,21 @@ impl Hub {
         if let Some(member) = wish.member {
             if home.enter(conn, &member)? {
                 came = Some(member.id.clone());
-                let frame = member.added.clone();
-                news = Some(Event { frame, except: Some(conn), ..Event::default() });
+                news = Some(Event { except: Some(conn), ..member.added.clone().into() });
             }
+            welcome.users = Some(Arc::new(home.users()));
+        } else if home.user_count() > 0 {
             welcome.users = Some(Arc::new(home.users()));
         }
         if wish.cached {
             welcome.cached = Some(home.kept(now_ms).map(|event| event.frame.clone()));
+        }
+        if let Some(format) = wish.picture
+            && let Some(picture) = &mut home.picture
+        {
+            let before = picture.bytes();
+            welcome.picture = Some(picture.forms(format));
+            self.kept_bytes = self.kept_bytes + picture.bytes() - before;
         }
         self.note_occupied(at);
         if let Some(user) = came {
@@ -59,9 +69,9 @@ impl Hub {
     pub(super) fn exit(&mut self, conn: ConnId, at: u32, post: &mut Post) {
         let Some(channel) = &mut self.channels[at as usize] else { return };
         let gone = channel.home.as_mut().and_then(|home| home.exit(conn));
-        if let Some((user, frame)) = gone {
+        if let Some((user, news)) = gone {
             self.note_left(at, &user);
-            self.announce(at, Event { frame, ..Event::default() }, post);
+            self.announce(at, news.into(), post);
         }
     }
 
@@ -73,7 +83,15 @@ impl Hub {
         if let Some(said) = &event.said {
             self.note_said(at, said);
         }
-        self.fan_out(at, event, post);
+        match &event.forms {
+            Some(forms) if forms.retain() != Retain::Nothing => {
+                if event.is_heard() {
+                    self.fan_out(at, event, post);
+                }
+                self.picture(at, forms);
+            }
+            _ => self.fan_out(at, event, post),
+        }
     }
 
     fn keep(&mut self, at: u32, event: &Event, now_ms: u64) {
@@ -81,14 +99,79 @@ impl Hub {
         let home = channel.home.get_or_insert_default();
         home.seen.filled();
         if home.kept_bytes() == 0 {
-            self.keepers.push_back(channel.name.clone());
+            self.began += 1;
+            self.keepers.push_back((self.began, channel.name.clone()));
         }
         self.kept_bytes = self.kept_bytes.saturating_add_signed(home.keep(event, now_ms));
-        while self.kept_bytes > self.kept_most
-            && let Some(oldest) = self.keepers.pop_front()
-        {
-            self.expire(&oldest, None);
+        self.make_room();
+    }
+
+    /// Makes the picture of a channel what it is after an event.
+    fn picture(&mut self, at: u32, forms: &Arc<Forms>) {
+        let Some(channel) = &mut self.channels[at as usize] else { return };
+        let home = channel.home.get_or_insert_default();
+        let before = home.picture.as_ref().map(|picture| (picture.since, picture.bytes()));
+        self.losses.elements += Picture::apply(&mut home.picture, forms);
+        if home.picture.as_ref().is_some_and(|picture| picture.is_too_large()) {
+            self.losses.kept += 1;
+            home.picture = None;
         }
+        let bytes = home.picture.as_ref().map_or(0, |picture| picture.bytes());
+        self.kept_bytes = self.kept_bytes + bytes - before.map_or(0, |(_, bytes)| bytes);
+        match (before, &mut home.picture) {
+            (None, Some(picture)) => {
+                self.began += 1;
+                picture.since = self.began;
+                self.pictures.insert(self.began, channel.name.clone());
+            }
+            (Some((since, _)), None) => {
+                self.pictures.remove(&since);
+                self.release_if_empty(at);
+            }
+            (None, None) => self.release_if_empty(at),
+            (Some(_), Some(_)) => {}
+        }
+        self.make_room();
+    }
+
+    /// Forgets kept events and pictures, the oldest first, until the others have room.
+    fn make_room(&mut self) {
+        while self.kept_bytes > self.kept_most {
+            let event = self.keepers.front().map(|(began, _)| *began);
+            let picture = self.pictures.first_key_value().map(|(began, _)| *began);
+            match (event, picture) {
+                (Some(event), picture) if picture.is_none_or(|picture| event < picture) => {
+                    if let Some((_, name)) = self.keepers.pop_front() {
+                        self.expire(&name, None);
+                    }
+                }
+                (_, Some(_)) => {
+                    if let Some((_, name)) = self.pictures.pop_first() {
+                        self.forget_picture(&name);
+                    }
+                }
+                _ => return,
+            }
+            self.losses.kept += 1;
+        }
+    }
+
+    fn forget_picture(&mut self, name: &ChannelName) {
+        let Some(at) = self.find(name.app(), name.text(), name.hash()) else { return };
+        let Some(channel) = &mut self.channels[at as usize] else { return };
+        let picture = channel.home.as_mut().and_then(|home| home.picture.take());
+        self.kept_bytes -= picture.map_or(0, |picture| picture.bytes());
+        self.release_if_empty(at);
+    }
+
+    /// Bytes that kept events and pictures hold.
+    pub fn kept_bytes(&self) -> usize {
+        self.kept_bytes
+    }
+
+    /// What was forgotten before its time since the last call.
+    pub fn losses(&mut self) -> Losses {
+        std::mem::take(&mut self.losses)
     }
 
     /// Forgets the kept event of a channel if it is due, or at once.
@@ -106,16 +189,18 @@ impl Hub {
 
     /// Forgets kept events whose time has come.
     pub fn sweep(&mut self, now_ms: u64) {
-        for name in std::mem::take(&mut self.keepers) {
+        for (began, name) in std::mem::take(&mut self.keepers) {
             if !self.expire(&name, Some(now_ms)) {
-                self.keepers.push_back(name);
+                self.keepers.push_back((began, name));
             }
         }
+        // What was written of pictures for subscribers counts, too.
+        self.make_room();
         self.sweep_counts(now_ms);
     }
 
     fn fan_out(&self, at: u32, event: &Event, post: &mut Post) {
-        let Some(channel) = &self.channels[at as usize] else { return };
+        let Some(Some(channel)) = self.channels.get(at as usize) else { return };
         for core in channel.interest.iter() {
             post.down(core, Down::Deliver { name: channel.name.clone(), event: event.clone() });
         }
@@ -171,7 +256,7 @@ impl Hub {
             }
             Up::Publish { name, event, ack } => {
                 let found = match self.find(name.app(), name.text(), name.hash()) {
-                    None if event.keep.is_some() => Some(self.insert(name.clone())),
+                    None if event.is_kept() => Some(self.insert(name.clone())),
                     found => found,
                 };
                 if let Some(at) = found {
@@ -181,7 +266,7 @@ impl Hub {
                     let answer = Answer::Channel(self.facts(&name, now_ms));
                     post.down(from, Down::Answer { ack, answer });
                 }
-                return Some((name, event));
+                return event.is_heard().then_some((name, event));
             }
             // A matter between connections: the shard's.
             Up::Tell { .. } => {}

@@ -4,6 +4,8 @@ use super::*;
 use crate::mem::Frozen;
 use std::sync::Arc;
 
+mod pictures;
+
 const NOW_MS: u64 = 1000;
 
 struct World {
@@ -219,11 +221,11 @@ fn member(id: &str, most: usize) -> Option<Wish> {
     let member = Member {
         id: id.into(),
         info: None,
-        added: frame(format!("+{id}")),
-        removed: frame(format!("-{id}")),
+        added: frame(format!("+{id}")).into(),
+        removed: frame(format!("-{id}")).into(),
         most,
     };
-    Some(Wish { member: Some(Box::new(member)), cached: false })
+    Some(Wish { member: Some(Box::new(member)), ..Wish::default() })
 }
 
 #[test]
@@ -293,7 +295,7 @@ fn the_last_event_is_kept_for_its_time_and_within_the_memory() {
         world.hubs[1].publish(0, name, &keep(len), None, NOW_MS, &mut world.posts[1]);
         world.deliver_mail();
     };
-    let wish = || Some(Wish { member: None, cached: true });
+    let wish = || Some(Wish { cached: true, ..Wish::default() });
     publish(&mut world, &name, 10);
     world.join_with(1, 1, &name, wish());
     world.deliver_mail();
@@ -455,7 +457,7 @@ fn members_come_and_leave_inside_of_the_channels_life() {
 fn a_miss_is_told_once_until_an_event_is_kept() {
     for core in [0, 1] {
         let mut world = watched(2, Kinds::MISSES);
-        let wish = || Some(Wish { member: None, cached: true });
+        let wish = || Some(Wish { cached: true, ..Wish::default() });
         world.join_with(core, 1, "c", wish());
         world.join_with(core, 2, "c", wish());
         assert_eq!(world.notices(), [What::Missed]);

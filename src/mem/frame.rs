@@ -53,6 +53,8 @@ pub enum Segment {
     Shared(Handle),
     /// A piece of a broadcast message of which more follows.
     Piece(Handle),
+    /// A reply to this peer that others are given, too: one or more whole frames.
+    Lent(Handle),
 }
 
 impl Deref for Segment {
@@ -60,7 +62,7 @@ impl Deref for Segment {
     fn deref(&self) -> &[u8] {
         match self {
             Segment::Own(bytes) => bytes,
-            Segment::Shared(frame) | Segment::Piece(frame) => frame,
+            Segment::Shared(frame) | Segment::Piece(frame) | Segment::Lent(frame) => frame,
         }
     }
 }

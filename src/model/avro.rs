@@ -52,6 +52,10 @@ impl Avro {
         let reader = GenericDatumReader::builder(&self.schema).build().map_err(malformed)?;
         let value = reader.read_value(&mut message).map_err(malformed)?;
         match message {
+            // Where the bytes end too soon, the library may say null.
+            [] if !self.fits(&value, &self.schema) => {
+                Err(Invalid::malformed("the datum is cut off"))
+            }
             [] => Ok(value),
             rest => {
                 let more = rest.len();
@@ -82,10 +86,42 @@ impl Avro {
         }
     }
 
+    /// Whether the value is of the schema.
+    fn fits(&self, value: &Value, schema: &Schema) -> bool {
+        match (value, self.named(schema)) {
+            (Value::Null, Schema::Null)
+            | (Value::Boolean(_), Schema::Boolean)
+            | (Value::Int(_), Schema::Int)
+            | (Value::Long(_), Schema::Long)
+            | (Value::Float(_), Schema::Float)
+            | (Value::Double(_), Schema::Double)
+            | (Value::Bytes(_), Schema::Bytes)
+            | (Value::String(_), Schema::String)
+            | (Value::Enum(..), Schema::Enum(_)) => true,
+            (Value::Fixed(size, _), Schema::Fixed(fixed)) => *size == fixed.size,
+            (Value::Array(items), Schema::Array(array)) => {
+                items.iter().all(|item| self.fits(item, &array.items))
+            }
+            (Value::Map(entries), Schema::Map(map)) => {
+                entries.values().all(|value| self.fits(value, &map.types))
+            }
+            (Value::Record(values), Schema::Record(record)) => {
+                let mut pairs = values.iter().zip(&record.fields);
+                values.len() == record.fields.len()
+                    && pairs.all(|((_, value), field)| self.fits(value, &field.schema))
+            }
+            (Value::Union(at, value), Schema::Union(union)) => {
+                let branch = union.variants().get(*at as usize);
+                branch.is_some_and(|branch| self.fits(value, branch))
+            }
+            _ => false,
+        }
+    }
+
     fn json_of(&self, value: Value, schema: &Schema) -> Result<Json, Invalid> {
         let schema = self.named(schema);
         Ok(match (value, schema) {
-            (Value::Null, _) => Json::Null,
+            (Value::Null, Schema::Null) => Json::Null,
             (Value::Boolean(it), _) => Json::Bool(it),
             (Value::Int(it), _) => it.into(),
             (Value::Long(it), _) => it.into(),
@@ -339,6 +375,9 @@ mod tests {
         more.push(0);
         assert_eq!(avro.check(&more).unwrap_err().reason, "1 bytes more than the schema's datum");
         let text = Avro::new("\"string\"").unwrap();
+        for cut in [&b"\x06ab"[..], b"\x06", b""] {
+            assert!(text.check(cut).is_err_and(|error| error.malformed), "{cut:x?}");
+        }
         assert!(text.check(b"\x02\xff").is_err(), "not UTF-8");
         assert!(text.check(b"\xff\xff\xff\xff\xff\xff\xff\xff\x7f").is_err(), "too long a claim");
     }

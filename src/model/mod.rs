@@ -1,19 +1,23 @@
 //! What a message has to look like: JSON by a schema, Avro, Protocol Buffers, or a plain value; and
 //! the JSON view of the binary ones.
 //!
-//! Pure: a schema's text comes in, a [`Model`] comes out; where texts come from is not known here.
+//! A [`Model`] is a pure function of a schema's text; [`Rules`] are the models of a route, as an
+//! operator describes them in the words of [`spec`].
 
 mod avro;
 mod json;
 mod plain;
 mod prefix;
 mod protobuf;
+mod rules;
+pub mod spec;
 
 pub use avro::Avro;
 pub use json::Json;
 pub use plain::{Encoding, Float, Integer, Range, Text, Width, Writing};
 pub use prefix::{Prefix, SchemaId};
 pub use protobuf::Protobuf;
+pub use rules::{BadSpec, Form, Passed, Rules};
 
 use std::fmt::{self, Display};
 

@@ -25,7 +25,7 @@ impl Reactor {
         match done.outcome() {
             Ok(_) => {
                 if let Some(file) = self.places[at].file.take() {
-                    self.opened(file, done, now);
+                    self.opened(file, at, done, now);
                 }
             }
             Err(libc::ECANCELED) => self.counters.cancelled.add(1),
@@ -45,7 +45,7 @@ impl Reactor {
         self.arm_accept(at);
     }
 
-    fn opened(&mut self, file: u32, done: &Done, now: Now) {
+    fn opened(&mut self, file: u32, place: usize, done: &Done, now: Now) {
         let peer = self.ring.accepted(done);
         if file as usize >= self.conns.len() {
             self.conns.resize(file as usize + 1, Conn::default());
@@ -53,7 +53,8 @@ impl Reactor {
         self.counters.accepted.add(1);
         let admitted = self.addresses.enter(peer.ip());
         self.conns[file as usize] = Conn { admitted, ..Conn::default() };
-        let slot = self.shard.open(file, peer, now);
+        let listener = self.places[place].number;
+        let slot = self.shard.open_at(file, peer, listener, now);
         if !admitted {
             self.counters.refused_address.add(1);
             self.tear_down(slot);

@@ -140,6 +140,8 @@ struct Conn {
 #[derive(Clone, Copy)]
 struct Place {
     listener: RawFd,
+    /// Its place in the configuration.
+    number: usize,
     /// The direct descriptor that the next connection gets, taken from the free ones.
     file: Option<u32>,
     in_flight: bool,
@@ -177,12 +179,13 @@ impl Reactor {
     pub fn new(parts: Parts) -> Reactor {
         let mut places = Vec::new();
         for _ in 0..ACCEPTS_PER_LISTENER {
-            let place = |listener: &Socket| Place {
+            let place = |(number, listener): (usize, &Socket)| Place {
                 listener: listener.as_raw_fd(),
+                number,
                 file: None,
                 in_flight: false,
             };
-            places.extend(parts.listeners.iter().map(place));
+            places.extend(parts.listeners.iter().enumerate().map(place));
         }
         Reactor {
             ring: parts.ring,

@@ -1,7 +1,7 @@
 //! A configuration file that may change while the server runs.
 
-use crate::config::{App, Config, Error, Overrides};
-use std::path::PathBuf;
+use crate::config::{App, Config, Error, Listener, Overrides};
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 /// Where the configuration came from.
@@ -9,8 +9,9 @@ use std::time::SystemTime;
 pub struct Source {
     path: PathBuf,
     overrides: Overrides,
-    /// When the file was changed last, as far as is known.
-    seen: Option<SystemTime>,
+    /// When each file was changed last, as far as is known: the configuration and those that it
+    /// names.
+    seen: Vec<(PathBuf, Option<SystemTime>)>,
     /// What is in force of the parts that only a restart changes.
     fixed: Config,
 }
@@ -18,20 +19,32 @@ pub struct Source {
 impl Source {
     /// Watches `path`, from which `config` was read and changed by the command line's `overrides`.
     pub fn new(path: PathBuf, overrides: Overrides, config: &Config) -> Source {
-        let mut source = Source { path, overrides, seen: None, fixed: config.clone() };
-        source.seen = source.modified();
+        let mut source = Source { path, overrides, seen: Vec::new(), fixed: config.clone() };
+        source.watch(config);
         source
     }
 
-    fn modified(&self) -> Option<SystemTime> {
-        std::fs::metadata(&self.path).and_then(|metadata| metadata.modified()).ok()
+    /// Looks at the files that `config` names from now on. One that was looked at before has
+    /// changed if it has since then.
+    pub fn watch(&mut self, config: &Config) {
+        let folder = self.path.parent().unwrap_or(Path::new(""));
+        let named = config.listeners.iter().flat_map(|listener| listener.tls.files(folder));
+        let files = std::iter::once(self.path.clone()).chain(named);
+        let before = |file: &Path| self.seen.iter().find(|(seen, _)| seen == file).cloned();
+        let seen = |file: PathBuf| before(&file).unwrap_or_else(|| (file.clone(), modified(&file)));
+        self.seen = files.map(seen).collect();
     }
 
-    /// Whether the file has changed since it was read or asked for last.
+    /// Whether a file has changed since it was read or asked for last.
     pub fn has_changed(&mut self) -> bool {
-        // A file that is being replaced may be missing for a moment.
-        let Some(modified) = self.modified() else { return false };
-        self.seen.replace(modified) != Some(modified)
+        let mut changed = false;
+        for (file, seen) in &mut self.seen {
+            // A file that is being replaced may be missing for a moment.
+            if let Some(modified) = modified(file) {
+                changed |= seen.replace(modified) != Some(modified);
+            }
+        }
+        changed
     }
 
     /// Reads the file again.
@@ -51,6 +64,10 @@ impl Source {
             let mail = (limits.mailbox_messages, limits.connections_per_address);
             (limits.connections, buffers, mail, limits.cached_bytes)
         };
+        let listening = |config: &Config| {
+            let of = |it: &Listener| (it.address, it.tls.is_on());
+            config.listeners.iter().map(of).collect::<Vec<_>>()
+        };
         // What is noticed of channels is settled when the hubs are made.
         let noticed = |config: &Config| {
             let of_app = |app: &App| (app.id.clone(), app.webhooks.clone(), app.subscription_count);
@@ -59,7 +76,7 @@ impl Source {
         let differ = [
             ("threads", was.threads != config.threads || was.pin != config.pin),
             ("drain_s", was.drain_s != config.drain_s),
-            ("listeners", was.listeners != config.listeners),
+            ("listeners", listening(was) != listening(config)),
             ("log", was.log != config.log),
             ("limits", sizes(was) != sizes(config)),
             ("apps.webhooks or apps.subscription_count", noticed(was) != noticed(config)),
@@ -71,6 +88,10 @@ impl Source {
         ];
         differ.into_iter().filter_map(|(name, differs)| differs.then_some(name)).collect()
     }
+}
+
+fn modified(file: &Path) -> Option<SystemTime> {
+    std::fs::metadata(file).and_then(|metadata| metadata.modified()).ok()
 }
 
 #[cfg(test)]

@@ -3,24 +3,30 @@
 //!
 //! Nothing here fails: what a peer does wrong becomes an answer in the queue and an [`Ending`].
 
+mod broadcast;
 mod queue;
+mod recipient;
 mod request;
+mod secure;
 mod socket;
 pub mod upgrade;
 
+pub use broadcast::Broadcast;
 pub use queue::{Full, Queue};
 
 use crate::codec::json::Scratch;
 use crate::config::SlowConsumer;
 use crate::dialect::{Action, Closing, Context, Desk, Env, JoinOutcome, Why};
-use crate::hub::{Answer, ConnId, Event, Told};
+use crate::hub::{Answer, ConnId, Told};
 use crate::mem::{Handle, Segment};
 use crate::stats::Counters;
 use crate::time::{Deadline, Now};
-use crate::ws::output::{BITS, Channel, Codecs, Output};
+use crate::tls::{Filter, Identity};
+use crate::ws::output::{Channel, Codecs, Output};
 use request::Requests;
 use socket::Socket;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 /// What a session works with during one call.
 pub struct Surroundings<'a> {
@@ -48,6 +54,10 @@ pub struct Surroundings<'a> {
     pub draining: bool,
     /// Whether other cores cannot take more requests from this one.
     pub congested: bool,
+    /// Whether the connection is encrypted.
+    pub secure: bool,
+    /// Who the client of a request has proved to be by its certificate.
+    pub identity: Option<Arc<Identity>>,
 }
 
 /// How a connection is to end, if it is.
@@ -79,8 +89,10 @@ pub enum Step {
 pub struct Session {
     stage: Stage,
     queue: Queue,
+    /// TLS, if the listener speaks it.
+    filter: Option<Box<Filter>>,
     /// Input that waits because reading is paused, and whether it is.
-    held: Vec<u8>,
+    held: Box<[u8]>,
     paused: bool,
     /// The peer has ended its side.
     eof: bool,
@@ -116,7 +128,8 @@ impl Session {
         Session {
             stage: Stage::Http(Box::default()),
             queue: Queue::default(),
-            held: Vec::new(),
+            filter: None,
+            held: Box::default(),
             paused: false,
             eof: false,
             ending: Ending::Open,
@@ -149,7 +162,8 @@ impl Session {
 
     /// Whether bytes from the peer are wanted now.
     pub fn wants_read(&self) -> bool {
-        !self.paused && !self.eof
+        // Behind a peer's last word in TLS, the end of its stream is still to come.
+        !self.paused && (!self.eof || self.filter.is_some())
     }
 
     /// Whether messages can be delivered to it: a WebSocket on which nobody has closed.
@@ -204,9 +218,12 @@ impl Session {
         if ending == Ending::Cut {
             self.ending = ending;
         }
+        if self.filter.is_some() {
+            self.queue.waits(around.now.ms); // TLS's last word does.
+        }
         // What comes from now on is read and thrown away, also if reading was paused.
         self.paused = false;
-        self.held = Vec::new();
+        self.held = Box::default();
     }
 
     fn must_hold(&self, around: &Surroundings<'_>) -> bool {
@@ -228,7 +245,9 @@ impl Session {
 
     /// Keeps input for later.
     pub fn hold(&mut self, rest: &[u8]) {
-        self.held.extend_from_slice(rest);
+        let mut held = std::mem::take(&mut self.held).into_vec();
+        held.extend_from_slice(rest);
+        self.held = held.into_boxed_slice();
     }
 
     /// Whether reading is paused.
@@ -245,7 +264,7 @@ impl Session {
     /// the peer ended its side behind that, to be told then.
     pub fn resume(&mut self) -> (Vec<u8>, bool) {
         self.paused = false;
-        (std::mem::take(&mut self.held), std::mem::take(&mut self.eof))
+        (std::mem::take(&mut self.held).into_vec(), std::mem::take(&mut self.eof))
     }
 
     /// The number of the HTTP request in hand, for the acknowledgement of its publishes.
@@ -270,10 +289,19 @@ impl Session {
         }
     }
 
-    /// One answer to part `part` of request `ticket`.
-    pub fn answered(&mut self, ticket: u32, part: u16, answer: Answer) {
-        if let Stage::Http(requests) = &mut self.stage {
-            requests.answered(ticket, part, answer);
+    /// One answer to part `part` of request `ticket`, or of what the dialect asked.
+    pub fn answered(
+        &mut self,
+        ticket: u32,
+        part: u16,
+        answer: Answer,
+        around: &mut Surroundings<'_>,
+    ) {
+        match &mut self.stage {
+            Stage::Http(requests) => requests.answered(ticket, part, answer),
+            Stage::Socket(_) => self.with_socket(around, |socket, out, around| {
+                socket.answered(part, answer, out, around)
+            }),
         }
     }
 
@@ -307,32 +335,12 @@ impl Session {
         if self.paused {
             return; // Taken up when the held input has been stepped through.
         }
+        self.note_truncation(around);
         match &self.stage {
             _ if self.ending != Ending::Open => {}
-            Stage::Socket(_) => self.end(Ending::Cut, around),
+            Stage::Socket(_) => self.end(self.after_eof(), around),
             Stage::Http(requests) if requests.ticket().is_some() => {}
             Stage::Http(_) => self.end(Ending::Flush, around),
-        }
-    }
-
-    /// Queues a broadcast in the form that this peer takes.
-    pub fn deliver(
-        &mut self,
-        broadcast: &mut Broadcast<'_>,
-        codecs: &mut Codecs,
-        bound: usize,
-        now_ms: u64,
-    ) -> Result<(), Full> {
-        match &mut self.stage {
-            Stage::Socket(socket) if socket.compresses() => {
-                // Once it has gone through a window that is kept, it has to be sent.
-                if !self.queue.has_room(broadcast.plain.len(), bound) {
-                    return Err(Full);
-                }
-                let frame = socket.squeezed(broadcast, codecs);
-                self.queue.push(&frame, usize::MAX, now_ms)
-            }
-            _ => self.queue.push(&broadcast.plain, bound, now_ms),
         }
     }
 
@@ -445,6 +453,11 @@ impl Session {
         if !self.deadline.due(around.now) {
             return;
         }
+        if self.is_handshaking() && self.ending == Ending::Open {
+            around.counters.timed_out.add(1);
+            around.counters.tls_failed.add(1);
+            return self.end(Ending::Cut, around);
+        }
         let closing = self.ending != Ending::Open
             || matches!(&self.stage, Stage::Socket(socket) if !socket.is_open());
         if closing {
@@ -472,11 +485,12 @@ impl Session {
         }
     }
 
-    /// The next batch for the kernel.
-    pub fn take_batch(&mut self) -> Option<Vec<Segment>> {
-        match self.ending {
-            Ending::Cut => None,
-            _ => self.queue.take_batch(),
+    /// The next batch for the kernel. `scratch` is memory to work with.
+    pub fn take_batch(&mut self, scratch: &mut Vec<u8>) -> Option<Vec<Segment>> {
+        match (self.ending, &self.filter) {
+            (Ending::Cut, _) => None,
+            (_, None) => self.queue.take_batch(),
+            (_, Some(_)) => self.take_sealed(scratch),
         }
     }
 
@@ -494,7 +508,7 @@ impl Session {
     /// freed.
     pub fn relax(&mut self) -> bool {
         self.queue.relax();
-        self.queue.is_empty()
+        self.queue.is_empty() && !self.filter.as_ref().is_some_and(|it| it.has_records())
     }
 
     /// Sending has failed: the peer is gone.
@@ -507,26 +521,6 @@ impl Session {
         if let Stage::Socket(socket) = &mut self.stage {
             socket.gone(env, codecs);
         }
-    }
-}
-
-/// One event on one core: its forms, each wrapped once for all connections that take it.
-pub struct Broadcast<'e> {
-    event: &'e Event,
-    plain: Handle,
-    squeezed: [Option<Handle>; BITS],
-}
-
-impl<'e> Broadcast<'e> {
-    /// Takes this core's share of the event.
-    pub fn new(event: &'e Event) -> Broadcast<'e> {
-        let plain = Handle::new(event.frame.clone());
-        Broadcast { event, plain, squeezed: [const { None }; BITS] }
-    }
-
-    fn squeezed(&mut self, bits: u8, codecs: &mut Codecs) -> Handle {
-        let form = &mut self.squeezed[usize::from(bits.clamp(9, 15) - 9)];
-        form.get_or_insert_with(|| Handle::new(self.event.squeezed(bits, codecs).clone())).clone()
     }
 }
 

@@ -44,6 +44,13 @@ impl Queue {
         Ok(())
     }
 
+    /// Adds a reply that others are given, too.
+    pub fn push_reply(&mut self, frame: &Handle, now_ms: u64) {
+        self.waits(now_ms);
+        self.replies += frame.len() as u32;
+        self.segments.push(Segment::Lent(frame.clone()));
+    }
+
     /// Moves the pieces of a broadcast message here, or of several: all of them or, if more than
     /// `bound` bytes would wait, none. `frames` is empty then.
     pub fn push_all(
@@ -90,7 +97,8 @@ impl Queue {
         self.segments.push(Segment::Own(bytes));
     }
 
-    fn waits(&mut self, now_ms: u64) {
+    /// Notes that something waits from now on, unless something did before.
+    pub fn waits(&mut self, now_ms: u64) {
         if self.is_empty() {
             self.progress_ms = now_ms;
         }
@@ -109,7 +117,7 @@ impl Queue {
         self.sending = true;
         for segment in &batch {
             match segment {
-                Segment::Own(bytes) => self.sending_replies += bytes.len() as u32,
+                Segment::Own(_) | Segment::Lent(_) => self.sending_replies += segment.len() as u32,
                 Segment::Shared(piece) | Segment::Piece(piece) => {
                     self.sending_broadcasts += piece.len() as u32;
                 }
@@ -117,6 +125,26 @@ impl Queue {
         }
         self.mid_message = matches!(batch.last(), Some(Segment::Piece(_)));
         Some(batch)
+    }
+
+    /// Notes that something is at the kernel's that was made here, such as TLS's own records.
+    pub fn sends(&mut self) {
+        self.sending = true;
+    }
+
+    /// Whether a batch is at the kernel's.
+    pub fn is_sending(&self) -> bool {
+        self.sending
+    }
+
+    /// Whether something waits that has not been taken.
+    pub fn has_segments(&self) -> bool {
+        !self.segments.is_empty()
+    }
+
+    /// Throws the batch away that was just taken.
+    pub fn forget_batch(&mut self) {
+        self.settled(Vec::new(), self.progress_ms);
     }
 
     /// Notes that some bytes of the batch have left.
@@ -158,7 +186,8 @@ impl Queue {
             true => self.segments.iter().position(is_last).map_or(0, |at| at + 1),
             false => 0,
         };
-        let is_broadcast = |segment: &Segment| !matches!(segment, Segment::Own(_));
+        let is_broadcast =
+            |segment: &Segment| matches!(segment, Segment::Shared(_) | Segment::Piece(_));
         let end = self.segments[rest..].iter().position(is_broadcast);
         self.segments.truncate(end.map_or(self.segments.len(), |end| rest + end));
         self.segments.shrink_to_fit();
@@ -210,6 +239,21 @@ mod tests {
         assert_eq!(queue.push(&frame(1), 10, 0), Err(Full), "unsent bytes count");
         queue.settled(Vec::new(), 0);
         assert_eq!(queue.push(&frame(10), 10, 0), Ok(()));
+        assert_eq!(queue.replies(), 0);
+    }
+
+    #[test]
+    fn a_lent_frame_counts_as_a_reply() {
+        let mut queue = Queue::default();
+        queue.close_tail(b"ab".to_vec(), 0);
+        queue.push_reply(&frame(6), 0);
+        assert_eq!(queue.replies(), 8);
+        assert!(queue.has_room(10, 10));
+        assert_eq!(queue.open_tail(), b"", "nothing is added to it");
+        queue.drop_from_broadcast();
+        assert_eq!(queue.take_batch().map(|batch| batch.len()), Some(2));
+        assert_eq!(queue.replies(), 8);
+        queue.settled(Vec::new(), 0);
         assert_eq!(queue.replies(), 0);
     }
 

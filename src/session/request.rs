@@ -315,7 +315,7 @@ fn open(request: &Request<'_>, out: &mut Vec<u8>, around: &mut Surroundings<'_>)
         path: request.path(),
         query: request.query(),
         origin: accepted.origin(),
-        secure: false,
+        secure: around.secure,
         headers: &request.headers,
     };
     let chosen = match route.endpoint {
@@ -341,7 +341,7 @@ fn open(request: &Request<'_>, out: &mut Vec<u8>, around: &mut Surroundings<'_>)
             }
         }
     };
-    let mut socket = Socket::new(endpoint, channel, around.now.ms);
+    let mut socket = Socket::new(endpoint, channel, route.rules.get().cloned(), around.now.ms);
     if let Some(closing) = wanted {
         socket.close(&closing, out);
     }

@@ -1,16 +1,19 @@
 //! The WebSocket stage: messages in and out, the closing handshake, heartbeats.
 
-use super::{After, Broadcast, Ending, Surroundings, context};
+use super::broadcast::Form;
+use super::recipient::Recipient;
+use super::{After, Ending, Surroundings, context};
+use crate::codec::Format;
 use crate::config::SlowConsumer;
 use crate::dialect::{Closing, Connection, Context, Env, Heartbeat, JoinOutcome, Why};
-use crate::gateway;
-use crate::hub::Told;
+use crate::hub::{Answer, Told};
 use crate::mem::{Frozen, Handle};
-use crate::time::Deadline;
+use crate::model::Rules;
+use crate::time::{Deadline, Now};
 use crate::ws::close::{self, Handshake};
-use crate::ws::deflate::InflateError;
-use crate::ws::output::{Channel, Codecs, Output};
+use crate::ws::output::{Channel, Codecs};
 use crate::ws::{self, Event, Kind, Opcode, Role, Violation, frame};
+use std::sync::Arc;
 
 /// One WebSocket.
 pub(super) struct Socket {
@@ -18,13 +21,15 @@ pub(super) struct Socket {
     endpoint: Endpoint,
     /// How messages are compressed, if that was agreed on.
     channel: Option<Box<Channel>>,
-    /// When the peer was last heard.
-    heard_ms: u64,
-    /// When the message began of which part is in; 0 between messages.
-    begun_ms: u64,
+    /// The low bits of when the peer was last heard, in milliseconds.
+    heard: u32,
+    /// Those of when the message began of which part is in; 0 between messages.
+    begun: u32,
     closing: Handshake,
     beat: Beat,
     flood: Flood,
+    /// What messages have to look like, if the route says so.
+    rules: Option<Arc<Rules>>,
 }
 
 /// Counts what costs a peer next to nothing to send: pings, pongs and empty messages.
@@ -69,16 +74,22 @@ enum Beat {
 }
 
 impl Socket {
-    pub(super) fn new(endpoint: Endpoint, channel: Option<Box<Channel>>, now_ms: u64) -> Socket {
+    pub(super) fn new(
+        endpoint: Endpoint,
+        channel: Option<Box<Channel>>,
+        rules: Option<Arc<Rules>>,
+        now_ms: u64,
+    ) -> Socket {
         Socket {
             reader: ws::Reader::new(),
             endpoint,
             channel,
-            heard_ms: now_ms,
-            begun_ms: 0,
+            heard: now_ms as u32,
+            begun: 0,
             closing: Handshake::Open,
             beat: Beat::None,
             flood: Flood::default(),
+            rules,
         }
     }
 
@@ -93,13 +104,14 @@ impl Socket {
         deadline: &mut Deadline,
         around: &mut Surroundings<'_>,
     ) -> (usize, After) {
-        self.heard_ms = around.now.ms;
+        self.heard = around.now.ms as u32;
         self.beat = Beat::None;
         let limits = self.limits(around.env);
         // After our close frame, what the peer still says is not answered (section 5.5.1).
         let is_open = self.is_open();
         let (taken, event) = self.reader.next(Role::Server, &limits, input);
         let mut wanted = None;
+        let mut flooded = false;
         let after = match event {
             Event::Need => {
                 self.time_message(deadline, around);
@@ -110,25 +122,20 @@ impl Socket {
                 if self.flood.is_over(around) =>
             {
                 around.counters.control_floods.add(1);
-                wanted = Some(FLOOD);
+                flooded = true;
                 After::Again
             }
             Event::Message { kind, compressed, payload } => {
                 around.counters.messages_received.add(1);
-                self.begun_ms = 0;
+                self.begun = 0;
                 let mut to = Recipient {
                     endpoint: &mut self.endpoint,
                     channel: self.channel.as_deref_mut(),
+                    rules: self.rules.as_deref(),
                     wanted: &mut wanted,
                 };
-                let given = match compressed {
-                    false => {
-                        to.give(kind, payload, out, around);
-                        Ok(())
-                    }
-                    true => to.inflate_and_give(kind, payload, limits.message_bytes, out, around),
-                };
-                match given {
+                let most = compressed.then_some(limits.message_bytes);
+                match to.take(kind, payload, most, out, around) {
                     Ok(()) => After::Again,
                     Err(violation) => self.violated(violation, out, around),
                 }
@@ -146,6 +153,9 @@ impl Socket {
             }
             Event::Violation(violation) => self.violated(violation, out, around),
         };
+        if flooded {
+            wanted = Some(self.parting(FLOOD, out, around));
+        }
         if let Some(closing) = wanted {
             self.close(&closing, out);
             *deadline = around.now.plus_ms(around.env.config.timeouts.close_ms);
@@ -156,27 +166,29 @@ impl Socket {
     /// A message has its time from its first byte, however its bytes are spread.
     fn time_message(&mut self, deadline: &mut Deadline, around: &Surroundings<'_>) {
         if !self.reader.mid_message() {
-            self.begun_ms = 0;
-        } else if self.begun_ms == 0 {
-            self.begun_ms = around.now.ms.max(1);
+            self.begun = 0;
+        } else if self.begun == 0 {
+            self.begun = (around.now.ms as u32).max(1);
             *deadline = (*deadline).min(self.message_deadline(around));
         }
     }
 
     fn message_deadline(&self, around: &Surroundings<'_>) -> Deadline {
-        Deadline(self.begun_ms + around.env.config.timeouts.message_ms)
+        Deadline(full(self.begun, around.now) + around.env.config.timeouts.message_ms)
     }
 
     fn violated(
         &mut self,
         violation: Violation,
         out: &mut Vec<u8>,
-        around: &Surroundings<'_>,
+        around: &mut Surroundings<'_>,
     ) -> After {
         around.counters.violations.add(1);
-        if self.closing.send() {
-            push_close(out, Some(violation.code()), violation.reason());
+        let mut closing = Closing::new(violation.code(), violation.reason());
+        if violation == Violation::TooBig {
+            closing = self.parting(closing, out, around);
         }
+        self.close(&closing, out);
         After::End(Ending::Flush)
     }
 
@@ -198,19 +210,23 @@ impl Socket {
         self.channel.is_some()
     }
 
-    /// A broadcast in the compressed form that was agreed on.
-    pub(super) fn squeezed(
-        &mut self,
-        broadcast: &mut Broadcast<'_>,
-        codecs: &mut Codecs,
-    ) -> Handle {
-        let plain = &broadcast.plain;
+    /// The format of the messages to the peer, where events have several forms.
+    pub(super) fn format(&self) -> Format {
+        match &self.endpoint {
+            Endpoint::Dialect(it) => it.format(),
+            Endpoint::Echo | Endpoint::Refused => Format::Json,
+        }
+    }
+
+    /// A frame for many in the compressed form that was agreed on.
+    pub(super) fn squeezed(&mut self, form: &mut Form<'_>, codecs: &mut Codecs) -> Handle {
+        let plain = &form.plain;
         let Some(channel) = &mut self.channel else { return plain.clone() };
         if plain.len() < channel.least() {
             return plain.clone();
         }
         if let Some(bits) = channel.shared_bits() {
-            return broadcast.squeezed(bits, codecs);
+            return form.squeezed(bits, codecs);
         }
         let Some((opcode, payload)) = frame::split(plain) else { return plain.clone() };
         let kind = if opcode == Opcode::Text { Kind::Text } else { Kind::Binary };
@@ -258,18 +274,45 @@ impl Socket {
         &mut self,
         why: Why,
         out: &mut Vec<u8>,
-        _around: &mut Surroundings<'_>,
+        around: &mut Surroundings<'_>,
     ) -> After {
         let closing = match &self.endpoint {
             Endpoint::Dialect(it) => it.closing(why),
             Endpoint::Echo | Endpoint::Refused => plain_closing(why),
         };
+        let closing = self.parting(closing, out, around);
         self.close(&closing, out);
         match why {
             // It will not be heard from soon: what is left of the queue goes out, and that is it.
             Why::Slow | Why::Silent => After::End(Ending::Flush),
             Why::Draining => After::Again,
         }
+    }
+
+    /// Has the dialect say what it says before this close, and how it closes.
+    fn parting(
+        &mut self,
+        closing: Closing,
+        out: &mut Vec<u8>,
+        around: &mut Surroundings<'_>,
+    ) -> Closing {
+        match &mut self.endpoint {
+            Endpoint::Dialect(it) if self.closing.may_send_data() => {
+                let channel = self.channel.as_deref_mut();
+                it.parting(&mut context(out, channel, &mut None, around), closing)
+            }
+            _ => closing,
+        }
+    }
+
+    pub(super) fn answered(
+        &mut self,
+        part: u16,
+        answer: Answer,
+        out: &mut Vec<u8>,
+        around: &mut Surroundings<'_>,
+    ) -> After {
+        self.tell(out, around, |it, context| it.answered(context, part, answer))
     }
 
     pub(super) fn joined(
@@ -364,9 +407,10 @@ impl Socket {
             }
         }
         let Heartbeat { silence_ms, answer_ms } = self.heartbeat(around.env);
-        if now.ms.saturating_sub(self.heard_ms) < silence_ms {
+        let heard_ms = full(self.heard, now);
+        if now.ms.saturating_sub(heard_ms) < silence_ms {
             self.beat = Beat::None;
-            *deadline = Deadline(self.heard_ms + silence_ms).min(self.own_deadline());
+            *deadline = Deadline(heard_ms + silence_ms).min(self.own_deadline());
             if self.reader.mid_message() {
                 *deadline = (*deadline).min(self.message_deadline(around));
             }
@@ -405,58 +449,9 @@ impl Socket {
     }
 }
 
-/// Who takes a message, apart from the reader that lends it.
-struct Recipient<'s> {
-    endpoint: &'s mut Endpoint,
-    channel: Option<&'s mut Channel>,
-    wanted: &'s mut Option<Closing>,
-}
-
-impl Recipient<'_> {
-    fn give(
-        &mut self,
-        kind: Kind,
-        payload: &mut [u8],
-        out: &mut Vec<u8>,
-        around: &mut Surroundings<'_>,
-    ) {
-        let channel = self.channel.as_deref_mut();
-        match self.endpoint {
-            Endpoint::Echo => {
-                let mut to = match channel {
-                    Some(channel) => channel.output(out, around.codecs),
-                    None => Output::plain(out),
-                };
-                gateway::echo(&mut to, kind, payload);
-            }
-            Endpoint::Dialect(it) => {
-                it.message(&mut context(out, channel, self.wanted, around), kind, payload);
-            }
-            Endpoint::Refused => {}
-        }
-    }
-
-    fn inflate_and_give(
-        &mut self,
-        kind: Kind,
-        payload: &[u8],
-        most: u64,
-        out: &mut Vec<u8>,
-        around: &mut Surroundings<'_>,
-    ) -> Result<(), Violation> {
-        let Some(channel) = &mut self.channel else { return Err(Violation::ReservedBits) };
-        let inflated = channel.inflate(payload, most, around.codecs);
-        let mut message = inflated.map_err(|error| match error {
-            InflateError::TooBig => Violation::TooBig,
-            InflateError::Invalid => Violation::NotDeflate,
-        })?;
-        if kind == Kind::Text && !ws::utf8::valid(&message) {
-            return Err(Violation::TextNotUtf8);
-        }
-        self.give(kind, &mut message, out, around);
-        around.codecs.give_back(message);
-        Ok(())
-    }
+/// A time of the last 49 days, of which the low bits were kept.
+fn full(low: u32, now: Now) -> u64 {
+    now.ms.saturating_sub((now.ms as u32).wrapping_sub(low).into())
 }
 
 /// The server's reasons in the codes of RFC 6455, for endpoints without a dialect.
@@ -472,4 +467,17 @@ fn push_close(out: &mut Vec<u8>, code: Option<u16>, reason: &str) {
     // Without a code the payload stays empty.
     let payload = close::payload(code.unwrap_or(close::NO_CODE), reason);
     frame::push(out, Opcode::Close, &payload, None);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_whole_again_also_when_its_low_bits_have_begun_anew() {
+        for (then, later) in [(0, 0), (5, 7), (u64::from(u32::MAX), 10), (1 << 33, 1 << 31)] {
+            let now = Now { ms: then + later, unix_s: 0 };
+            assert_eq!(full(then as u32, now), then, "{then} {later}");
+        }
+    }
 }

@@ -26,7 +26,7 @@ impl Shard {
                     Joined::Crowded => JoinOutcome::Crowded,
                 };
                 if let Some((session, mut around)) = self.session(slot, now) {
-                    session.joined(&name, outcome, &mut around);
+                    Shard::tell_outcome(session, &name, outcome, &mut around);
                 }
             }
             Action::Leave { app, name } => {
@@ -77,11 +77,12 @@ impl Shard {
             }
         }
         let Some(ticket) = ticket else { return };
-        if let Some(session) = self.sessions.get_mut(slot)
-            && session.collects_answers(ticket)
-        {
+        let collects = self.sessions.get_mut(slot).is_some_and(|it| it.collects_answers(ticket));
+        if collects {
             let facts = self.hub.facts(&self.hub.name(app, name), now.ms);
-            session.answered(ticket, part, Answer::Channel(facts));
+            if let Some((session, mut around)) = self.session(slot, now) {
+                session.answered(ticket, part, Answer::Channel(facts), &mut around);
+            }
         }
     }
 
@@ -103,14 +104,17 @@ impl Shard {
 
     fn ask(&mut self, slot: Slot, query: &Query, part: u16, now: Now) {
         let Some(session) = self.sessions.get_mut(slot) else { return };
-        let Some(ticket) = session.ticket() else { return };
+        // A WebSocket has no requests, and knows its questions by their part.
+        let ticket = session.ticket().unwrap_or_default();
         let ack = Ack { slot, ticket, part };
         let (ours, others) = self.hub.put(query, ack, now.ms, &mut self.post);
         for _ in 0..others {
             session.await_ack(ticket);
         }
-        if let Some(answer) = ours {
-            session.answered(ticket, part, answer);
+        if let Some(answer) = ours
+            && let Some((session, mut around)) = self.session(slot, now)
+        {
+            session.answered(ticket, part, answer, &mut around);
         }
     }
 

@@ -146,6 +146,19 @@ pub fn frozen(opcode: Opcode, payload: &[u8]) -> Vec<u8> {
     out
 }
 
+/// One whole unmasked frame whose payload is what `write` appends; `scratch` is memory to use.
+pub fn build(opcode: Opcode, scratch: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) -> &[u8] {
+    scratch.clear();
+    scratch.extend_from_slice(&[0; HEADER_BYTES]);
+    write(scratch);
+    let len = (scratch.len() - HEADER_BYTES) as u64;
+    let mut header = [0; HEADER_BYTES];
+    let octets = Header { fin: true, rsv1: false, opcode, mask: None, len }.write(&mut header);
+    let begin = HEADER_BYTES - octets;
+    scratch[begin..HEADER_BYTES].copy_from_slice(&header[..octets]);
+    &scratch[begin..]
+}
+
 /// Opcode and payload of one whole frame of ours: final and without a mask.
 pub fn split(frame: &[u8]) -> Option<(Opcode, &[u8])> {
     let (head, rest) = frame.split_first_chunk::<2>()?;

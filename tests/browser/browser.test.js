@@ -5,7 +5,7 @@ const fs = require("node:fs")
 const path = require("node:path")
 const { after, before, test } = require("node:test")
 const { Browser, serve } = require("./chromium")
-const { COMPRESSING, DEMO, Server } = require("../support")
+const { COMPRESSING, DEMO, SECURE, Server } = require("../support")
 
 const TEST_MS = 120000
 const LIBRARY = path.join(path.dirname(require.resolve("pusher-js")), "../web/pusher.min.js")
@@ -241,4 +241,19 @@ withPage("a page of another origin is refused", origins("https://example.com"), 
   const { code, reason } = await page.run((url) => ended(new WebSocket(url)), url)
   assert.equal(code, 4009)
   assert.match(reason, /origin/)
+})
+
+withPage("an encrypted socket brings messages back", SECURE, async (page, server) => {
+  const back = await page.run(async (url) => {
+    const socket = await opened(url)
+    const texts = []
+    for (const length of [0, 1, 20000, 1 << 20]) {
+      texts.push((await echoed(socket, "t".repeat(length))).length)
+    }
+    const end = ended(socket)
+    socket.close(1000)
+    return { texts, ...await end }
+  }, server.secureUrl("/dedicated"))
+  assert.deepEqual(back.texts, [0, 1, 20000, 1 << 20])
+  assert.deepEqual([back.code, back.wasClean], [1000, true])
 })

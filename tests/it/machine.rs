@@ -45,6 +45,9 @@ pub(crate) struct Wire {
     slot: Option<Slot>,
     pub(crate) ear: Ear,
     pub(crate) heard: Vec<Heard>,
+    /// What came on a connection with TLS, which is not listened to here.
+    pub(crate) raw: Vec<u8>,
+    secure: bool,
     /// The peer has ended its side.
     eof: bool,
     /// The server has ended its side.
@@ -75,6 +78,15 @@ impl Machine {
         let peer = SocketAddr::from((peer, 40_000));
         let slot = self.shard.open(at as u32, peer, self.now);
         self.wires.push(Wire { slot: Some(slot), ..Wire::default() });
+        at
+    }
+
+    /// Opens a connection of the first listener, which speaks TLS.
+    pub(crate) fn open_secure(&mut self) -> usize {
+        let at = self.wires.len();
+        let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 40_000));
+        let slot = self.shard.open_at(at as u32, peer, 0, self.now);
+        self.wires.push(Wire { slot: Some(slot), secure: true, ..Wire::default() });
         at
     }
 
@@ -137,6 +149,7 @@ impl Machine {
 
     /// Does what a reactor does at the end of its turn.
     pub(crate) fn settle(&mut self) {
+        self.shard.next_turn(self.now);
         while self.shard.next_notice(self.now).is_some() {}
         while let Some(slot) = self.shard.next_listed() {
             let at = slot.index as usize;
@@ -150,7 +163,10 @@ impl Machine {
                 batch.clear();
                 let wire = &mut self.wires[at];
                 assert!(!wire.shut, "bytes behind the end");
-                wire.heard.extend(wire.ear.hear(&bytes));
+                match wire.secure {
+                    true => wire.raw.extend_from_slice(&bytes),
+                    false => wire.heard.extend(wire.ear.hear(&bytes)),
+                }
                 self.shard.sent(slot, bytes.len(), Some(batch), self.now);
             } else if wants.ending == Ending::Flush {
                 self.wires[at].shut = true;

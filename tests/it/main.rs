@@ -1,5 +1,6 @@
 //! The integration tests, in one binary so that it links once.
 
+mod certs;
 mod cli;
 mod config;
 mod house;
@@ -10,5 +11,7 @@ mod peer;
 mod replay;
 mod rfc6455;
 mod sim;
+mod tls;
+mod tls_files;
 mod transcripts;
 mod zilliqa;

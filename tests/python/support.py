@@ -16,7 +16,8 @@ START_S = 15
 STOP_S = 15
 EVENT_S = 10
 TEST_S = 60
-LISTENS = re.compile(r"^polycast listens on http://(\S+):(\d+) and ws://\S+$")
+LISTENS = re.compile(r"^polycast listens on https?://(\S+):(\d+) and wss?://\S+$")
+FIXTURES = ROOT / "tests" / "fixtures"
 
 APP_ID = "1"
 KEY = "app-key"
@@ -48,7 +49,10 @@ class Server:
         folder = pathlib.Path(self.folder.name)
         (folder / "polycast.toml").write_text(config)
         self.log = folder / "log"
-        arguments = ["--config", str(folder / "polycast.toml"), "--listen", f"127.0.0.1:{port}"]
+        arguments = ["--config", str(folder / "polycast.toml")]
+        # A configuration with listeners of its own keeps them.
+        if "listeners" not in config:
+            arguments += ["--listen", f"127.0.0.1:{port}"]
         arguments += ["--threads", str(threads), "--no-pin"]
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
@@ -64,6 +68,9 @@ class Server:
             raise AssertionError(f"the server did not start:\n{self.log.read_text()}")
         self.host = found[1]
         self.port = int(found[2])
+
+    def secure_url(self, where):
+        return f"wss://{self.host}:{self.port}{where}"
 
     def url(self, where):
         return f"ws://{self.host}:{self.port}{where}"

@@ -12,8 +12,6 @@ use crate::reactor;
 use crate::stats::Counters;
 use hyper::body::Bytes;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
 use std::cell::RefCell;
 use std::collections::HashSet;
 use std::io;
@@ -22,7 +20,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::RootCertStore;
 
 /// Tells the thread that there is something to do.
 pub(in crate::control) type Wake = Arc<dyn Fn() + Send + Sync>;
@@ -53,7 +50,7 @@ impl Follower {
     /// Reads what was kept, and is ready to ask.
     ///
     /// # Errors
-    /// The file of the last epoch or of the authorities cannot be read or holds something else.
+    /// The file of the last epoch cannot be read or holds something else.
     pub(in crate::control) async fn new(
         config: &ZilliqaNode,
         shared: Arc<Shared>,
@@ -70,11 +67,11 @@ impl Follower {
             // Nor is it taken from who posts it.
             shared.note(saved);
         }
-        let mut tls = authorities(&config.ca_file)?.map(client::connector);
+        let mut tls = None;
         let fields = fields(config);
         let target = |url: &crate::config::Secret, tls: &mut Option<TlsConnector>| {
             // An operator's own node is at whatever address he says.
-            Target::new(url.expose(), fields.clone(), true, tls).map(Rc::new)
+            Target::new(url.expose(), fields.clone(), true, &config.ca_file, tls).map(Rc::new)
         };
         let targets: Vec<_> = config.urls.iter().map(|url| target(url, &mut tls)).collect();
         let lanes = || (0..config.ahead + 2).map(|_| Rc::default()).collect();
@@ -226,24 +223,4 @@ fn fields(config: &ZilliqaNode) -> HeaderMap {
         }
     }
     fields
-}
-
-/// Who is trusted to vouch for nodes, if it is said.
-fn authorities(path: &str) -> io::Result<Option<RootCertStore>> {
-    if path.is_empty() {
-        return Ok(None);
-    }
-    let wrong = |why: String| {
-        io::Error::new(io::ErrorKind::InvalidData, format!("zilliqa.node.ca_file, {path}: {why}"))
-    };
-    let found = CertificateDer::pem_file_iter(path).map_err(|error| wrong(error.to_string()))?;
-    let mut roots = RootCertStore::empty();
-    for certificate in found {
-        let certificate = certificate.map_err(|error| wrong(error.to_string()))?;
-        roots.add(certificate).map_err(|error| wrong(error.to_string()))?;
-    }
-    match roots.is_empty() {
-        true => Err(wrong("no certificate".to_owned())),
-        false => Ok(Some(roots)),
-    }
 }

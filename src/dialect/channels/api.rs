@@ -7,6 +7,7 @@ use super::{batch, channel, json_error, parse_socket_id, push_event, signature};
 use crate::codec::json::{Json, Malformed, push_string};
 use crate::config;
 use crate::http::Request;
+use crate::http::query;
 use crate::hub::{Answer, ConnId, Event, Keep};
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -23,7 +24,11 @@ pub(super) fn answer<V: Vendor>(
 ) -> Answered {
     let entry = context.env.apps.get(app);
     if let Err(refused) = verify::<V>(context, app, request) {
-        return Answered::Now(json_error::<V>(refused.status(), &refused.to_string()));
+        let foreign = V::CHOICES.foreign_key != 401
+            && refused == signature::Refused::Key
+            && is_foreign::<V>(context, request);
+        let status = if foreign { V::CHOICES.foreign_key } else { refused.status() };
+        return Answered::Now(json_error::<V>(status, &refused.to_string()));
     }
     if !entry.config.enabled {
         return Answered::Now(json_error::<V>(403, "The application is disabled"));
@@ -51,6 +56,13 @@ pub(super) fn answer<V: Vendor>(
         Target::ToUser(user) => to_user::<V>(context, app, &user, request.body),
         Target::Terminate(user) => terminate::<V>(context, app, &user),
     }
+}
+
+/// Whether the key and the signature of a request are those of another application.
+fn is_foreign<V: Vendor>(context: &Context<'_>, request: &Request<'_>) -> bool {
+    let key = query::get(request.query(), "auth_key").unwrap_or("");
+    let other = context.env.apps.by_key(key);
+    other.is_some_and(|other| verify::<V>(context, other, request).is_ok())
 }
 
 fn verify<V: Vendor>(
@@ -139,10 +151,11 @@ fn to_user<V: Vendor>(
     let actions = &mut *context.actions;
     let name = format!("{}{user}", USER);
     let done = context.json.parse(body, |body| {
-        channel::check(&name, limits.channel_name_length).map_err(|text| (400, text.into()))?;
+        channel::check::<V>(&name, V::name_length(env, &env.apps.get(app).config))
+            .map_err(|text| (400, text.into()))?;
         let trigger = Trigger {
             event: event_name::<V>(body, limits)?,
-            data: event_data(body, limits)?,
+            data: event_data::<V>(body, limits)?,
             except: excluded(env, body)?,
             channels: Vec::new(),
             info: None,
@@ -187,15 +200,15 @@ impl<'t> Trigger<'t> {
         let limits = &env.apps.get(app).config.limits;
         let event = event_name::<V>(body, limits)?;
         let except = excluded(env, body)?;
-        let data = event_data(body, limits)?;
+        let data = event_data::<V>(body, limits)?;
         let info = match body.get("info").filter(|info| !info.is_null()) {
-            Some(list) => Some(
-                Info::read(list.text().unwrap_or("that is not a string"))
+            Some(list) if V::CHOICES.publish_asks => Some(
+                Info::read::<V>(list.text().unwrap_or("that is not a string"))
                     .map_err(|unknown| (400, Cow::Owned(format!("info {unknown} is not known"))))?,
             ),
-            None => None,
+            _ => None,
         };
-        let channels = channel_names::<V>(body, limits)?;
+        let channels = channel_names::<V>(env, &env.apps.get(app).config, body)?;
         Ok(Trigger { event, data, except, channels, info })
     }
 
@@ -249,7 +262,10 @@ fn excluded(env: &Env, body: Json<'_, '_>) -> Result<Option<ConnId>, Refusal> {
 }
 
 /// The event's data as text: a string's content, or any other value written out once.
-fn event_data<'t>(body: Json<'t, '_>, limits: &config::AppLimits) -> Result<Cow<'t, str>, Refusal> {
+fn event_data<'t, V: Vendor>(
+    body: Json<'t, '_>,
+    limits: &config::AppLimits,
+) -> Result<Cow<'t, str>, Refusal> {
     let data = body.get("data").ok_or((400, Cow::Borrowed("data is missing")))?;
     let text = match data.text() {
         Some(text) => Cow::Borrowed(text),
@@ -263,15 +279,17 @@ fn event_data<'t>(body: Json<'t, '_>, limits: &config::AppLimits) -> Result<Cow<
     let most = limits.event_bytes;
     match text.len() > most {
         true => Err((413, format!("data is longer than {most} bytes").into())),
-        false => Ok(text),
+        false => Ok(V::event_data(text, data.text().is_some())),
     }
 }
 
 /// The channels to publish to, each once.
 fn channel_names<'t, V: Vendor>(
+    env: &Env,
+    app: &config::App,
     body: Json<'t, '_>,
-    limits: &config::AppLimits,
 ) -> Result<Vec<&'t str>, Refusal> {
+    let limits = &app.limits;
     let one = body.get("channel").filter(|one| !one.is_null());
     let several = body.get("channels").filter(|several| !several.is_null());
     let mut names: Vec<&str> = Vec::new();
@@ -296,7 +314,7 @@ fn channel_names<'t, V: Vendor>(
         return Err((400, "channels must be one string or more".into()));
     }
     for name in &names {
-        if let Err(problem) = channel::check(name, limits.channel_name_length) {
+        if let Err(problem) = channel::check::<V>(name, V::name_length(env, app)) {
             return Err((400, problem.into()));
         }
     }

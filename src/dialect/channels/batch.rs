@@ -13,11 +13,13 @@ type Entry = (String, Option<Info>);
 
 pub(super) fn events<V: Vendor>(context: &mut Context<'_>, app: u32, body: &mut [u8]) -> Answered {
     let env = context.env;
-    let most = env.apps.get(app).config.limits.batch_events;
+    let most = V::batch_events(env, &env.apps.get(app).config);
     let before = context.actions.len();
     let actions = &mut *context.actions;
     let read = context.json.parse(body, |body| -> Result<Vec<Entry>, Refusal> {
-        let Some(batch) = body.get("batch").and_then(|batch| batch.elements()) else {
+        let bare = if V::CHOICES.bare_batch { body.elements() } else { None };
+        let named = || body.get("batch").and_then(|batch| batch.elements());
+        let Some(batch) = bare.or_else(named) else {
             return Err((400, "batch must be an array of events".into()));
         };
         let mut entries: Vec<Entry> = Vec::new();

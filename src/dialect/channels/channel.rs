@@ -17,14 +17,17 @@ fn traits<V: Vendor>(name: &str) -> (Kind, bool) {
 }
 
 /// Why a name cannot be a channel's, if it cannot: its length in bytes or its characters.
-pub(super) fn check(name: &str, most: usize) -> Result<(), String> {
+pub(super) fn check<V: Vendor>(name: &str, most: usize) -> Result<(), String> {
     if name.is_empty() {
         return Err("Channel name is empty".to_owned());
     }
     if name.len() > most {
         return Err(format!("Channel name is longer than {most} characters"));
     }
-    let rest = name.strip_prefix(USER).unwrap_or(name);
+    let rest = match kind::<V>(name) {
+        Kind::User => name.strip_prefix(USER).unwrap_or(name),
+        _ => name,
+    };
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_-=@,.;".contains(&byte);
     match rest.bytes().all(allowed) {
         true => Ok(()),
@@ -61,13 +64,13 @@ mod tests {
 
     #[test]
     fn a_name_is_checked_on_both_sides_of_its_bounds() {
-        assert!(check(&"a".repeat(200), 200).is_ok());
-        assert!(check(&"a".repeat(201), 200).is_err());
-        assert!(check("", 200).is_err());
-        assert!(check("Az09_-=@,.;", 200).is_ok());
+        assert!(check::<Pusher>(&"a".repeat(200), 200).is_ok());
+        assert!(check::<Pusher>(&"a".repeat(201), 200).is_err());
+        assert!(check::<Pusher>("", 200).is_err());
+        assert!(check::<Pusher>("Az09_-=@,.;", 200).is_ok());
         for bad in ["a b", "a/b", "ä", "#a", "a#server-to-user-b", "a\0"] {
-            assert!(check(bad, 200).is_err(), "{bad:?}");
+            assert!(check::<Pusher>(bad, 200).is_err(), "{bad:?}");
         }
-        assert!(check("#server-to-user-ada", 200).is_ok());
+        assert!(check::<Pusher>("#server-to-user-ada", 200).is_ok());
     }
 }

@@ -8,6 +8,7 @@ use crate::codec::raw::Members;
 use crate::crypto;
 use crate::hub::{Event as Published, Kinds, Said, Wish};
 use memchr::memmem;
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// A client's message, read to the end before anything is done about it.
@@ -131,17 +132,18 @@ fn fit(event: Event, data: Json<'_, '_>) -> Command {
 }
 
 fn subscribe<V: Vendor>(conn: &mut Connection<V>, context: &mut Context<'_>, wish: Subscription) {
-    let limits = &context.env.apps.get(conn.app).config.limits;
-    let most = limits.subscriptions_per_connection;
+    let app = &context.env.apps.get(conn.app).config;
+    let limits = &app.limits;
+    let most = limits.subscriptions_per_connection + conn.hidden();
     let name = wish.channel;
-    if let Err(problem) = channel::check(&name, limits.channel_name_length) {
+    if let Err(problem) = channel::check::<V>(&name, V::name_length(context.env, app)) {
         return conn.refuse(context, &shorten(&name), Refusal::Name(&problem));
     }
     let cached = channel::is_cached::<V>(&name);
     let kind = channel::kind::<V>(&name);
     let data = wish.channel_data.as_deref();
     let wish = match kind {
-        Kind::Public => cached.then_some(Wish { member: None, cached }),
+        Kind::Public => cached.then_some(Wish { cached, ..Wish::default() }),
         Kind::User if !conn.ask_for_user_channel(&name) => {
             return conn.refuse(context, &name, Refusal::User);
         }
@@ -149,7 +151,7 @@ fn subscribe<V: Vendor>(conn: &mut Connection<V>, context: &mut Context<'_>, wis
         _ if !authorised(conn, context, &name, &wish.auth, data) => {
             return conn.refuse(context, &name, Refusal::Signature);
         }
-        Kind::Private | Kind::Encrypted => cached.then_some(Wish { member: None, cached }),
+        Kind::Private | Kind::Encrypted => cached.then_some(Wish { cached, ..Wish::default() }),
         Kind::Presence => {
             let who = match (data, conn.signed_in_identity()) {
                 (Some(data), _) => users::identity::<V>(data, limits),
@@ -159,7 +161,7 @@ fn subscribe<V: Vendor>(conn: &mut Connection<V>, context: &mut Context<'_>, wis
             match who {
                 Ok(who) => {
                     let wish = users::wish::<V>(&name, &who, limits, cached);
-                    conn.who().present.insert(name.clone(), who.id);
+                    conn.who().present.entry(name.clone()).or_insert(who.id);
                     Some(wish)
                 }
                 Err(problem) => return conn.refuse(context, &name, Refusal::Member(problem)),
@@ -219,7 +221,12 @@ fn client_event<V: Vendor>(conn: &mut Connection<V>, context: &mut Context<'_>, 
     let Some(message) = str::from_utf8(text).ok().and_then(Members::read) else {
         return conn.mistake(context, Mistake::NotAnObject);
     };
-    let (Some(event), Some(name)) = (message.text("event"), message.text("channel")) else {
+    let only = || match V::infers_channel(context.env) {
+        true => conn.only_channel().map(|name| Cow::Owned(name.to_owned())),
+        false => None,
+    };
+    let name = message.text("channel").or_else(only);
+    let (Some(event), Some(name)) = (message.text("event"), name) else {
         return refuse(conn, context, BadEvent::NoChannel);
     };
     if event.len() > app.limits.event_name_length {

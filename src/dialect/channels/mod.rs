@@ -11,24 +11,29 @@ mod reads;
 pub mod signature;
 mod users;
 pub mod vendor;
+mod watch;
 
+use super::apps::PathError;
 use super::{
-    Answered, Closing, Context, Dialect, Env, Heartbeat, JoinOutcome, Opening, Reply, Why,
+    Answered, Closing, Context, Dialect, Env, Heartbeat, JoinOutcome, Opening, Refused, Reply, Why,
     freeze_text,
 };
 use crate::codec::json::push_content;
 use crate::http;
-use crate::hub::{ConnId, Welcome};
+use crate::hub::{Answer, ConnId, Told, Welcome};
 use crate::mem::{Frozen, Slot};
 use crate::time::{Deadline, Now};
 use crate::ws;
 use std::borrow::Cow;
 use std::marker::PhantomData;
-use users::Who;
-use vendor::{Kind, Mistake, Refusal, Vendor};
+use users::{Silence, Who};
+use vendor::{Kind, Mistake, Refusal, Response, Vendor};
 
 /// Answers of error that one connection gets in a second; one more and it is closed.
 const ERRORS_PER_SECOND: u8 = 10;
+
+/// Of a client that cannot be asked.
+const NEVER_ASKED: Heartbeat = Heartbeat { silence_ms: u64::MAX / 4, answer_ms: u64::MAX / 4 };
 
 /// One client.
 #[derive(Debug)]
@@ -43,19 +48,33 @@ pub struct Connection<V> {
     said: u16,
     /// The second by which the client has to authorise itself; 0 when it has or need not.
     authorise_by_s: u32,
-    /// Most clients are nobody in particular.
+    /// Most clients are nobody in particular, and can be asked for a sign of life.
     who: Option<Box<Who>>,
     vendor: PhantomData<V>,
 }
 
 impl<V: Vendor> Dialect for Connection<V> {
+    fn subprotocol<'a>(env: &Env, opening: &Opening<'a>) -> Result<Option<&'a str>, Refused> {
+        let nowhere = env.app_of_socket(opening.path) == Err(PathError::NoSuchPath);
+        match nowhere && V::CHOICES.refuses_paths_early {
+            true => Err(Refused { status: 404, text: "nothing is served at this path".into() }),
+            false => Ok(None),
+        }
+    }
+
     fn open(context: &mut Context<'_>, opening: &Opening<'_>) -> Option<Connection<V>> {
         match admit::<V>(context, opening) {
             Ok(app) => {
                 let text = V::established(context.env, &socket_id(context.env, context.conn));
                 context.send_text(text.as_bytes());
                 let within_s = context.env.apps.get(app).config.authorise_within_s;
-                Some(Connection::new(app, within_s, context.now))
+                let inactive_s = V::inactivity_s(context.env, opening);
+                let mut conn = Connection::new(app, within_s, context.now);
+                if inactive_s > 0 {
+                    let since_s = context.now.ms.div_ceil(1000) as u32;
+                    conn.who().silence = Some(Silence { since_s, most_s: inactive_s as u32 });
+                }
+                Some(conn)
             }
             Err(closing) => {
                 end::<V>(context, closing, true);
@@ -65,11 +84,14 @@ impl<V: Vendor> Dialect for Connection<V> {
     }
 
     fn message(&mut self, context: &mut Context<'_>, kind: ws::Kind, payload: &mut [u8]) {
+        if let Some(silence) = self.silence() {
+            silence.since_s = context.now.ms.div_ceil(1000) as u32;
+        }
         match kind {
             ws::Kind::Text => commands::text(self, context, payload),
             ws::Kind::Binary => {
                 self.binaries = self.binaries.saturating_add(1);
-                if self.binaries > V::BINARY_MESSAGES {
+                if self.binaries > V::CHOICES.binary_messages {
                     context.close(Closing::new(1003, "Binary messages are not supported"));
                 } else {
                     self.mistake(context, Mistake::Binary);
@@ -79,6 +101,9 @@ impl<V: Vendor> Dialect for Connection<V> {
     }
 
     fn joined(&mut self, context: &mut Context<'_>, name: &str, outcome: JoinOutcome) {
+        if let Some(user) = name.strip_prefix(watch::WATCHED) {
+            return watch::joined(self, context, user, &outcome);
+        }
         let kind = channel::kind::<V>(name);
         if kind == Kind::User {
             if self.user_channel_joined() {
@@ -94,8 +119,12 @@ impl<V: Vendor> Dialect for Connection<V> {
             JoinOutcome::Already if !V::again(app) => {
                 self.mistake(context, Mistake::Subscribed(name));
             }
+            JoinOutcome::Already if kind == Kind::Presence => self.ask_roster(context, name),
             JoinOutcome::Already => context.send_text(&V::subscribed(name, b"{}")),
             JoinOutcome::Joined(welcome) => {
+                if kind != Kind::Public && V::infers_channel(context.env) {
+                    self.who().closed.push(name.to_owned());
+                }
                 welcome_to::<V>(context, name, welcome.unwrap_or_default());
             }
             JoinOutcome::Full => {
@@ -115,6 +144,26 @@ impl<V: Vendor> Dialect for Connection<V> {
         self.mistake(context, Mistake::NotSubscribed(name));
     }
 
+    fn told(&mut self, context: &mut Context<'_>, what: &Told) {
+        watch::told(self, context, what);
+    }
+
+    fn answered(&mut self, context: &mut Context<'_>, part: u16, answer: Answer) {
+        let name = self.who.as_mut().and_then(|who| who.asked.remove(&part));
+        let (Some(name), Answer::Users(users)) = (name, answer) else { return };
+        if self.who().present.contains_key(&name) {
+            context.send_text(&V::subscribed(&name, &V::roster(&users)));
+        }
+    }
+
+    fn parting(&mut self, context: &mut Context<'_>, closing: Closing) -> Closing {
+        let closing = V::translate(closing);
+        if let Some(text) = V::before_close(&closing, false) {
+            context.send_text(&text);
+        }
+        closing
+    }
+
     fn nudge(&mut self, context: &mut Context<'_>) {
         if let Some(ping) = V::PING {
             context.send_text(ping);
@@ -122,15 +171,22 @@ impl<V: Vendor> Dialect for Connection<V> {
     }
 
     fn deadline(&self) -> Deadline {
-        match self.authorise_by_s {
+        let at = |by_s: u32| match by_s {
             0 => Deadline::NEVER,
             by_s => Deadline(u64::from(by_s) * 1000),
-        }
+        };
+        at(self.authorise_by_s).min(at(self.inactive_by_s()))
     }
 
     fn late(&mut self, context: &mut Context<'_>) {
-        self.authorise_by_s = 0;
-        end::<V>(context, V::CODES.unauthorised, false);
+        let is_due = |by_s: u32| by_s > 0 && u64::from(by_s) * 1000 <= context.now.ms;
+        if is_due(self.inactive_by_s()) {
+            return end::<V>(context, V::INACTIVE, false);
+        }
+        if is_due(self.authorise_by_s) {
+            self.authorise_by_s = 0;
+            end::<V>(context, V::CODES.unauthorised, false);
+        }
     }
 
     fn renewed(&mut self, context: &mut Context<'_>) {
@@ -162,6 +218,9 @@ impl<V: Vendor> Dialect for Connection<V> {
     }
 
     fn heartbeat(&self, env: &Env) -> Heartbeat {
+        if self.inactive_by_s() > 0 {
+            return NEVER_ASKED;
+        }
         V::heartbeat(env)
     }
 
@@ -226,27 +285,45 @@ impl<V: Vendor> Connection<V> {
         }
     }
 
-    /// Counts one more client event; false when there are more than `most` in this second.
+    /// The second by which a client that cannot be asked has to be heard; 0 of one that can be.
+    fn inactive_by_s(&self) -> u32 {
+        let silence = self.who.as_ref().and_then(|who| who.silence.as_ref());
+        silence.map_or(0, |silence| silence.since_s.saturating_add(silence.most_s))
+    }
+
+    /// Counts one more client event; false when there are more than `most` in this second, if
+    /// that is not 0.
     fn may_say(&mut self, now: Now, most: u16) -> bool {
         let second = (now.ms / 1000) as u16;
         if second != self.said_second {
             (self.said_second, self.said) = (second, 0);
         }
         self.said = self.said.saturating_add(1);
-        self.said <= most
+        most == 0 || self.said <= most
     }
 
     /// Answers a mistake that does not close the connection, up to a bound in each second.
     fn mistake(&mut self, context: &mut Context<'_>, mistake: Mistake<'_>) {
-        self.report(context, V::mistake(&mistake));
+        match V::mistake(&mistake) {
+            Response::Say(text) => self.report(context, Some(&text)),
+            Response::Count => {
+                ignored(context);
+                self.report(context, None);
+            }
+            Response::Ignore => ignored(context),
+        }
     }
 
     /// Refuses one subscription.
     fn refuse(&mut self, context: &mut Context<'_>, name: &str, refusal: Refusal<'_>) {
-        self.report(context, Some(V::refused(name, &refusal)));
+        let text = V::refused(name, &refusal);
+        match V::CHOICES.refusals_count {
+            true => self.report(context, Some(&text)),
+            false => context.send_text(&text),
+        }
     }
 
-    fn report(&mut self, context: &mut Context<'_>, text: Option<Vec<u8>>) {
+    fn report(&mut self, context: &mut Context<'_>, text: Option<&[u8]>) {
         let second = (context.now.ms / 1000) as u16;
         if second != self.error_second {
             self.error_second = second;
@@ -256,14 +333,20 @@ impl<V: Vendor> Connection<V> {
         if self.errors > ERRORS_PER_SECOND {
             end::<V>(context, V::CODES.too_many_errors, false);
         } else if let Some(text) = text {
-            context.send_text(&text);
+            context.send_text(text);
         }
+    }
+}
+
+/// Counts a message that nothing is done about.
+fn ignored(context: &Context<'_>) {
+    if let Some(counters) = context.env.counters.get(usize::from(context.conn.core)) {
+        counters.messages_ignored.add(1);
     }
 }
 
 /// The checks on a new connection, the cheapest and least telling first.
 fn admit<V: Vendor>(context: &Context<'_>, opening: &Opening<'_>) -> Result<u32, Closing> {
-    use super::apps::PathError;
     let env = context.env;
     let number = env.app_of_socket(opening.path);
     if number == Err(PathError::NoSuchPath) {
@@ -271,6 +354,9 @@ fn admit<V: Vendor>(context: &Context<'_>, opening: &Opening<'_>) -> Result<u32,
     }
     if context.draining {
         return Err(V::CODES.draining);
+    }
+    if env.is_overloaded() {
+        return Err(V::OVERLOADED);
     }
     let Ok(number) = number else { return Err(V::CODES.unknown_app) };
     let app = env.apps.get(number);
@@ -332,8 +418,14 @@ fn json_error<V: Vendor>(status: u16, message: &str) -> Reply {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Desk;
+    use super::super::broadcastt::Broadcastt;
     use super::*;
+    use crate::codec::json::Scratch;
     use crate::config::Config;
+    use crate::stats::Counters;
+    use crate::ws::output::Output;
+    use std::sync::Arc;
 
     #[test]
     fn a_socket_id_leads_back_to_its_connection() {
@@ -347,5 +439,40 @@ mod tests {
         for bad in ["", ".", "1", "1.", ".1", "1.2.3", "a.1", "1.-2", "+1.2", "1.2 "] {
             assert_eq!(parse_socket_id(&env, bad), Err(()), "{bad:?}");
         }
+    }
+
+    /// While another core is asked about members, a client may ask again a bounded number of times.
+    #[test]
+    fn questions_about_members_are_bounded() {
+        let counters = Arc::new(Counters::default());
+        let mut env = Env::new(Config::demo(), 0);
+        env.counters.push(counters.clone());
+        let now = Now { ms: 1_000_000, unix_s: 1_760_000_000 };
+        let conn = ConnId { core: 0, slot: Slot { index: 1, generation: 1 } };
+        let (mut json, mut bytes) = (Scratch::default(), Vec::new());
+        let (mut shared, mut actions, mut closing) = (Vec::new(), Vec::new(), None);
+        let mut desk = Desk::default();
+        let mut context = Context {
+            now,
+            conn,
+            env: &env,
+            json: &mut json,
+            out: Output::plain(&mut bytes),
+            desk: &mut desk,
+            shared: &mut shared,
+            actions: &mut actions,
+            closing: &mut closing,
+            draining: false,
+        };
+        let mut client = Connection::<Broadcastt>::new(0, 0, now);
+        for _ in 0..64 {
+            client.joined(&mut context, "presence-a", JoinOutcome::Already);
+        }
+        assert_eq!((context.actions.len(), counters.messages_ignored.get()), (64, 0));
+        client.joined(&mut context, "presence-a", JoinOutcome::Already);
+        assert_eq!((context.actions.len(), counters.messages_ignored.get()), (64, 1));
+        client.answered(&mut context, 1, Answer::Users(Vec::new()));
+        client.joined(&mut context, "presence-a", JoinOutcome::Already);
+        assert_eq!((context.actions.len(), counters.messages_ignored.get()), (65, 1));
     }
 }

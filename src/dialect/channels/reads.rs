@@ -4,7 +4,7 @@ use super::super::{Action, Answered, Context, Reply};
 use super::vendor::{Kind, Vendor};
 use super::{channel, json_error};
 use crate::codec::json::push_string;
-use crate::http::query::{self, Plus};
+use crate::http::query;
 use crate::hub::{Answer, Facts, Query};
 use std::borrow::Cow;
 
@@ -18,13 +18,13 @@ pub(super) struct Info {
 
 impl Info {
     /// Reads a list such as `user_count,subscription_count`; `Err` names the first unknown one.
-    pub(super) fn read(list: &str) -> Result<Info, String> {
+    pub(super) fn read<V: Vendor>(list: &str) -> Result<Info, String> {
         let mut info = Info::default();
         for attribute in list.split(',').map(str::trim).filter(|attribute| !attribute.is_empty()) {
             match attribute {
                 "user_count" => info.user_count = true,
                 "subscription_count" => info.subscription_count = true,
-                "cache" => info.cache = true,
+                "cache" if V::PREFIXES.iter().any(|(.., cached)| *cached) => info.cache = true,
                 unknown => return Err(unknown.chars().take(50).collect()),
             }
         }
@@ -36,7 +36,9 @@ impl Info {
         let presence = channel::kind::<V>(name) == Kind::Presence;
         match self {
             Info { user_count: true, .. } if !presence => Some("user_count"),
-            Info { subscription_count: true, .. } if presence => Some("subscription_count"),
+            Info { subscription_count: true, .. } if presence && !V::CHOICES.counts_presence => {
+                Some("subscription_count")
+            }
             Info { cache: true, .. } if !channel::is_cached::<V>(name) => Some("cache"),
             _ => None,
         }
@@ -44,11 +46,14 @@ impl Info {
 
     /// Appends the attributes that apply, each behind a comma.
     pub(super) fn push_applicable<V: Vendor>(self, out: &mut Vec<u8>, name: &str, facts: &Facts) {
+        if is_hidden(name) {
+            return;
+        }
         let presence = channel::kind::<V>(name) == Kind::Presence;
         if self.user_count && presence {
             out.extend_from_slice(format!(r#","user_count":{}"#, facts.users).as_bytes());
         }
-        if self.subscription_count && !presence {
+        if self.subscription_count && (!presence || V::CHOICES.counts_presence) {
             let count = facts.subscriptions;
             out.extend_from_slice(format!(r#","subscription_count":{count}"#).as_bytes());
         }
@@ -83,15 +88,20 @@ pub(super) fn ok(body: Vec<u8>) -> Reply {
     Reply { status: 200, body: Cow::Owned(body), allow: None }
 }
 
-fn parameter<'q>(text: &'q str, name: &str) -> Cow<'q, str> {
+/// What is for one user, and what the server needs for itself, is no channel to anybody outside.
+fn is_hidden(name: &str) -> bool {
+    name.starts_with('#')
+}
+
+fn parameter<'q, V: Vendor>(text: &'q str, name: &str) -> Cow<'q, str> {
     let raw = query::get(text, name).unwrap_or("");
-    query::decode(raw, Plus::Space).unwrap_or(Cow::Borrowed(raw))
+    query::decode(raw, V::SIGNING.plus()).unwrap_or(Cow::Borrowed(raw))
 }
 
 /// `GET /channels`: the occupied ones.
 pub(super) fn channels<V: Vendor>(context: &mut Context<'_>, app: u32, query: &str) -> Answered {
-    let prefix = parameter(query, "filter_by_prefix").into_owned();
-    let info = match Info::read(&parameter(query, "info")) {
+    let prefix = parameter::<V>(query, "filter_by_prefix").into_owned();
+    let info = match Info::read::<V>(&parameter::<V>(query, "info")) {
         Ok(info) => info,
         Err(unknown) => return refuse::<V>(&format!("info {unknown} is not known")),
     };
@@ -111,7 +121,7 @@ pub(super) fn channels<V: Vendor>(context: &mut Context<'_>, app: u32, query: &s
             _ => None,
         });
         for (name, facts) in lists.flatten() {
-            if channel::kind::<V>(name.text()) == Kind::User {
+            if is_hidden(name.text()) {
                 continue;
             }
             if out.len() > start {
@@ -133,23 +143,33 @@ pub(super) fn channel<V: Vendor>(
     name: &str,
     query: &str,
 ) -> Answered {
-    let info = match Info::read(&parameter(query, "info")) {
+    let info = match Info::read::<V>(&parameter::<V>(query, "info")) {
         Ok(info) => info,
         Err(unknown) => return refuse::<V>(&format!("info {unknown} is not known")),
     };
     if let Some(attribute) = info.inapplicable::<V>(name) {
         return refuse::<V>(&format!("this channel has no {attribute}"));
     }
+    if let Some(problem) = bad_name::<V>(context, app, name) {
+        return refuse::<V>(&problem);
+    }
     let asked = Query::Channel { app, name: name.into() };
     context.actions.push(Action::Ask { query: asked, part: 0 });
     let name = name.to_owned();
     Answered::Later(Box::new(move |answers| {
         let facts = facts_of(&answers, 0);
-        let mut out = format!(r#"{{"occupied":{}"#, facts.subscriptions > 0).into_bytes();
+        let occupied = facts.subscriptions > 0 && !is_hidden(&name);
+        let mut out = format!(r#"{{"occupied":{occupied}"#).into_bytes();
         info.push_applicable::<V>(&mut out, &name, &facts);
         out.push(b'}');
         ok(out)
     }))
+}
+
+/// Why no channel can have this name, where that is said.
+fn bad_name<V: Vendor>(context: &Context<'_>, app: u32, name: &str) -> Option<String> {
+    let most = V::name_length(context.env, &context.env.apps.get(app).config);
+    V::CHOICES.checks_names.then(|| channel::check::<V>(name, most).err()).flatten()
 }
 
 /// The facts among the answers to one part.
@@ -163,6 +183,9 @@ pub(super) fn facts_of(answers: &[(u16, Answer)], part: u16) -> Facts {
 
 /// `GET /channels/{name}/users`.
 pub(super) fn users<V: Vendor>(context: &mut Context<'_>, app: u32, name: &str) -> Answered {
+    if let Some(problem) = bad_name::<V>(context, app, name) {
+        return refuse::<V>(&problem);
+    }
     if channel::kind::<V>(name) != Kind::Presence {
         return refuse::<V>("only presence channels know their users");
     }
@@ -179,7 +202,7 @@ pub(super) fn users<V: Vendor>(context: &mut Context<'_>, app: u32, name: &str) 
                 out.push(b',');
             }
             out.extend_from_slice(br#"{"id":"#);
-            push_string(&mut out, id);
+            V::push_user_id(&mut out, id);
             out.push(b'}');
         }
         out.extend_from_slice(b"]}");
@@ -198,7 +221,7 @@ mod tests {
 
     #[test]
     fn info_is_read_and_what_does_not_apply_is_known() {
-        let read = |list| Info::read(list);
+        let read = |list| Info::read::<Pusher>(list);
         let both = Info { user_count: true, subscription_count: true, cache: false };
         assert_eq!(read(""), Ok(Info::default()));
         assert_eq!(read("user_count, subscription_count"), Ok(both));

@@ -58,6 +58,13 @@ pub struct Rules {
     pub always_md5: bool,
 }
 
+impl Rules {
+    /// What a `+` stands for in the values of a query.
+    pub(super) fn plus(self) -> Plus {
+        if self.lenient { Plus::Space } else { Plus::Plus }
+    }
+}
+
 /// The rules that take what any library of Pusher Channels sends.
 pub const LENIENT: Rules = Rules { lower_names: true, lenient: true, always_md5: false };
 

@@ -2,12 +2,16 @@
 
 use super::super::{Action, Context, freeze_text};
 use super::vendor::{Mistake, USER, Vendor};
+use super::watch::{self, Gathering};
 use super::{Connection, channel, end};
 use crate::codec::raw::Members;
 use crate::config::AppLimits;
-use crate::hub::{Member, Wish};
+use crate::hub::{Member, Query, Wish};
 use std::borrow::Cow;
 use std::collections::HashMap;
+
+/// Questions about members that one client may have under way.
+const QUESTIONS: usize = 64;
 
 /// Who a client is, if it has said so.
 #[derive(Debug, Default)]
@@ -15,6 +19,20 @@ pub(super) struct Who {
     pub(super) user: Option<User>,
     /// Its user id in each presence channel.
     pub(super) present: HashMap<String, String>,
+    /// The private and presence channels that it is in, where it need not name them.
+    pub(super) closed: Vec<String>,
+    /// Presence channels of which the members are asked, by the number of the question.
+    pub(super) asked: HashMap<u16, String>,
+    questions: u16,
+    pub(super) silence: Option<Silence>,
+}
+
+/// Of a client that cannot be asked for a sign of life: since when it has been silent, and how long
+/// it may be, in seconds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Silence {
+    pub(super) since_s: u32,
+    pub(super) most_s: u32,
 }
 
 /// A user who has signed in on one connection.
@@ -26,6 +44,10 @@ pub(super) struct User {
     /// Whether the client has asked for the user's channel, and was told that it has it.
     asked: bool,
     told: bool,
+    /// Subscriptions that it takes and the client has not asked for.
+    hidden: usize,
+    /// The first answers about the watchlist, as long as some are missing.
+    gathering: Option<Box<Gathering>>,
 }
 
 /// A user as `channel_data` or a sign-in describes it.
@@ -76,11 +98,11 @@ pub(super) fn wish<V: Vendor>(
     let member = Member {
         id: who.id.as_str().into(),
         info: info.map(Into::into),
-        added,
-        removed,
+        added: added.into(),
+        removed: removed.into(),
         most: limits.presence_members,
     };
-    Wish { member: Some(Box::new(member)), cached }
+    Wish { member: Some(Box::new(member)), cached, ..Wish::default() }
 }
 
 /// A user who says who he is.
@@ -93,7 +115,7 @@ pub(super) fn sign_in<V: Vendor>(
     let env = context.env;
     let limits = &env.apps.get(conn.app).config.limits;
     let signed = [b"::user::".as_slice(), user_data.as_bytes()];
-    let id = match read_user(user_data, limits.user_id_length) {
+    let id = match read_user::<V>(user_data, limits.user_id_length) {
         Some(user) if conn.is_signed(context, auth, &signed) => user,
         _ => return end::<V>(context, V::CODES.sign_in, true),
     };
@@ -105,21 +127,41 @@ pub(super) fn sign_in<V: Vendor>(
     context.send_text(&V::signed_in(user_data));
     conn.authorise_by_s = 0;
     if first {
-        let name = format!("{}{}", USER, id.id);
-        let Identity { id, info } = id;
-        conn.who().user = Some(User { id, info, asked: false, told: false });
-        // One more than the client may have of its own.
-        let most = limits.subscriptions_per_connection + 1;
-        context.actions.push(Action::Join { app: conn.app, name, most, wish: None });
+        begin(conn, context, id, user_data);
+    }
+}
+
+/// What the first sign-in of a connection brings about.
+fn begin<V: Vendor>(
+    conn: &mut Connection<V>,
+    context: &mut Context<'_>,
+    user: Identity,
+    user_data: &str,
+) {
+    let app = &context.env.apps.get(conn.app).config;
+    let name = format!("{}{}", USER, user.id);
+    let Identity { id, info } = user;
+    let user = User { id: id.clone(), info, asked: false, told: false, hidden: 1, gathering: None };
+    conn.who().user = Some(user);
+    // One more than the client may have of its own.
+    let most = app.limits.subscriptions_per_connection + 1;
+    context.actions.push(Action::Join { app: conn.app, name, most, wish: None });
+    if V::WATCHES && app.watchlist {
+        let members = Members::read(user_data);
+        let list = members.as_ref().and_then(|members| members.raw("watchlist"));
+        let hidden = watch::begin(conn, context, &id, list);
+        if let Some(user) = conn.user() {
+            user.hidden += hidden;
+        }
     }
 }
 
 /// A user's data must have an `id` that is a string, which client libraries insist on, and one that
 /// can stand in a channel's name.
-fn read_user(data: &str, most: usize) -> Option<Identity> {
+fn read_user<V: Vendor>(data: &str, most: usize) -> Option<Identity> {
     let members = Members::read(data)?;
     let id = members.text("id")?.into_owned();
-    channel::check(&id, most).ok()?;
+    channel::check::<V>(&id, most).ok()?;
     Some(Identity { id, info: members.raw("user_info").map(str::to_owned) })
 }
 
@@ -128,14 +170,61 @@ impl<V: Vendor> Connection<V> {
         self.who.get_or_insert_default()
     }
 
+    pub(super) fn silence(&mut self) -> Option<&mut Silence> {
+        self.who.as_mut()?.silence.as_mut()
+    }
+
     fn user(&mut self) -> Option<&mut User> {
         self.who.as_mut()?.user.as_mut()
+    }
+
+    /// Subscriptions that it has and has not asked for.
+    pub(super) fn hidden(&self) -> usize {
+        let user = self.who.as_ref().and_then(|who| who.user.as_ref());
+        user.map_or(0, |user| user.hidden)
+    }
+
+    pub(super) fn gather(&mut self, gathering: Gathering) {
+        if let Some(user) = self.user() {
+            user.gathering = Some(Box::new(gathering));
+        }
+    }
+
+    pub(super) fn gathering(&mut self) -> Option<&mut Gathering> {
+        self.user()?.gathering.as_deref_mut()
+    }
+
+    pub(super) fn gathered(&mut self) -> Option<Gathering> {
+        self.user()?.gathering.take().map(|gathering| *gathering)
     }
 
     /// The client is not in presence channel `name`.
     pub(super) fn absent(&mut self, name: &str) {
         if let Some(who) = &mut self.who {
             who.present.remove(name);
+            who.closed.retain(|other| other != name);
+        }
+    }
+
+    /// Asks for the members of a presence channel that the client is in.
+    pub(super) fn ask_roster(&mut self, context: &mut Context<'_>, name: &str) {
+        let app = self.app;
+        let who = self.who();
+        if who.asked.len() >= QUESTIONS {
+            return self.mistake(context, Mistake::Subscribed(name));
+        }
+        who.questions = who.questions.wrapping_add(1);
+        let part = who.questions;
+        who.asked.insert(part, name.to_owned());
+        let query = Query::Users { app, name: name.into() };
+        context.actions.push(Action::Ask { query, part });
+    }
+
+    /// The one private or presence channel that the client is in.
+    pub(super) fn only_channel(&self) -> Option<&str> {
+        match &self.who.as_ref()?.closed[..] {
+            [name] => Some(name),
+            _ => None,
         }
     }
 
@@ -220,7 +309,7 @@ mod tests {
 
     #[test]
     fn a_user_who_signs_in_has_a_string_for_an_id() {
-        let id = |data| read_user(data, 10).map(|user| user.id);
+        let id = |data| read_user::<Pusher>(data, 10).map(|user| user.id);
         assert_eq!(id(r#"{"id":"ada"}"#).as_deref(), Some("ada"));
         for bad in
             [r#"{"id":1}"#, r#"{"id":""}"#, "{}", r#"{"id":"a b"}"#, r#"{"id":"12345678901"}"#]

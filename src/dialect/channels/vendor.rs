@@ -5,6 +5,7 @@
 
 use super::super::{Closing, Env, Heartbeat, Opening};
 use super::signature;
+use crate::codec::json::push_string;
 use crate::config;
 use crate::http::query::{self, Plus};
 use crate::hub::Users;
@@ -22,10 +23,17 @@ pub trait Vendor: Debug + 'static {
     const OWN_EVENTS: [&'static str; 2];
     /// Why connections are closed.
     const CODES: Codes;
+    /// The close of a connection that the process has no room for.
+    const OVERLOADED: Closing = Closing::new(4100, "Over capacity: the server is overloaded");
+    /// The close of a client that has been silent and cannot be asked for a sign of life.
+    const INACTIVE: Closing = Closing::new(4202, "Closed after inactivity");
+    /// Whether users are told which users of their watchlist come and go, where an application
+    /// wants it.
+    const WATCHES: bool = false;
     /// How requests of the HTTP API are signed.
     const SIGNING: signature::Rules;
-    /// Binary messages, which the protocol does not have, that are mistakes before the close.
-    const BINARY_MESSAGES: u8;
+    /// What the vendor has chosen where others chose otherwise.
+    const CHOICES: Choices;
     /// Asks a client for a sign of life, if the vendor has such a message.
     const PING: Option<&'static [u8]>;
     /// The answer to a client that asks.
@@ -39,18 +47,29 @@ pub trait Vendor: Debug + 'static {
     /// The close that refuses it.
     fn check_opening(env: &Env, opening: &Opening<'_>) -> Result<(), Closing>;
 
+    /// Seconds of silence after which a client is closed that cannot be asked for a sign of life; 0
+    /// if it can be.
+    fn inactivity_s(_env: &Env, _opening: &Opening<'_>) -> u64 {
+        0
+    }
+
     /// How long the peer may be silent.
     fn heartbeat(env: &Env) -> Heartbeat;
 
     /// The first message of a connection.
     fn established(env: &Env, socket_id: &str) -> String;
 
+    /// The close for a reason of the session's own, which has a code of RFC 6455.
+    fn translate(closing: Closing) -> Closing {
+        closing
+    }
+
     /// What is said before a close, if anything. `refused` is whether the connection was never
     /// admitted, or by who it says it is.
     fn before_close(closing: &Closing, refused: bool) -> Option<Vec<u8>>;
 
-    /// What is answered to a mistake that the connection survives, if anything.
-    fn mistake(mistake: &Mistake<'_>) -> Option<Vec<u8>>;
+    /// What is done about a mistake that the connection survives.
+    fn mistake(mistake: &Mistake<'_>) -> Response;
 
     // --- subscriptions ---
 
@@ -62,6 +81,17 @@ pub trait Vendor: Debug + 'static {
 
     /// Whether a subscription that the connection already has is acknowledged again.
     fn again(app: &config::App) -> bool;
+
+    /// Whether a client's event that names no channel goes to the one private or presence channel
+    /// that the client is in, if it is in one only.
+    fn infers_channel(_env: &Env) -> bool {
+        false
+    }
+
+    /// Bytes that a channel's name may have.
+    fn name_length(_env: &Env, app: &config::App) -> usize {
+        app.limits.channel_name_length
+    }
 
     /// A user id of a presence channel as the hub has it: `raw` is its JSON, `text` its content if
     /// that is a string.
@@ -76,14 +106,26 @@ pub trait Vendor: Debug + 'static {
     /// Tells the others of a presence channel that a user has left.
     fn push_member_removed(out: &mut Vec<u8>, name: &str, id: &str);
 
-    /// Tells the subscribers of a channel how many they are, if the vendor does.
-    fn push_count(out: &mut Vec<u8>, name: &str, count: u64) -> bool;
+    /// Tells the subscribers of a channel how many they are; whether the vendor does.
+    fn push_count(_out: &mut Vec<u8>, _name: &str, _count: u64) -> bool {
+        false
+    }
 
-    /// Says that a cache channel has nothing to give.
-    fn cache_miss(name: &str) -> Vec<u8>;
+    /// Says that a cache channel has nothing to give, where there are such channels.
+    fn cache_miss(_name: &str) -> Vec<u8> {
+        Vec::new()
+    }
 
-    /// The acknowledgement of a sign-in.
-    fn signed_in(user_data: &str) -> Vec<u8>;
+    /// The acknowledgement of a sign-in, where users sign in.
+    fn signed_in(_user_data: &str) -> Vec<u8> {
+        Vec::new()
+    }
+
+    /// Tells a user which users of the watchlist are there now and which are not, if the vendor
+    /// does.
+    fn watchlist(_online: &[&str], _offline: &[&str]) -> Option<Vec<u8>> {
+        None
+    }
 
     // --- events ---
 
@@ -96,13 +138,62 @@ pub trait Vendor: Debug + 'static {
         user_id: Option<&str>,
     );
 
+    /// The data of an event as subscribers get it, of a request's `data`: the content of a string,
+    /// or what is not one, written out.
+    fn event_data(data: Cow<'_, str>, _is_string: bool) -> Cow<'_, str> {
+        data
+    }
+
     // --- the HTTP API ---
+
+    /// Events that one batch may have.
+    fn batch_events(_env: &Env, app: &config::App) -> usize {
+        app.limits.batch_events
+    }
+
+    /// The id of a user of a presence channel, for who asks.
+    fn push_user_id(out: &mut Vec<u8>, id: &str) {
+        push_string(out, id);
+    }
 
     /// What a path below the application's names.
     fn target(path: &str) -> Option<Target<'_>>;
 
     /// The body of an answer that is an error.
     fn api_error(status: u16, message: &str) -> Vec<u8>;
+}
+
+/// What one vendor has chosen where others chose otherwise.
+#[derive(Clone, Copy, Debug)]
+pub struct Choices {
+    /// Binary messages, which the protocol does not have, that are mistakes before the close.
+    pub binary_messages: u8,
+    /// Whether refused subscriptions count among the mistakes that a second may have.
+    pub refusals_count: bool,
+    /// Whether a path that names no application is refused before the WebSocket is one.
+    pub refuses_paths_early: bool,
+    /// Whether a batch may be the array of events itself.
+    pub bare_batch: bool,
+    /// Whether a publish may ask about its channels.
+    pub publish_asks: bool,
+    /// Whether `subscription_count` can be asked of presence channels too.
+    pub counts_presence: bool,
+    /// Whether the API refuses questions about names that no channel can have.
+    pub checks_names: bool,
+    /// The status for a request that another application has signed; 401 is that of any other one
+    /// that is not signed.
+    pub foreign_key: u16,
+}
+
+/// What is done about a mistake that the connection survives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Response {
+    /// It is answered, and counts among those that a second may have.
+    Say(Vec<u8>),
+    /// It is not, but counts.
+    Count,
+    /// It is neither.
+    Ignore,
 }
 
 /// The names of what clients say.
@@ -181,6 +272,8 @@ pub enum Mistake<'m> {
     NotSubscribed(&'m str),
     /// A second sign-in as somebody else.
     SignedIn,
+    /// A watchlist of more users than this, of which the first ones count.
+    LongWatchlist(usize),
     /// A client's event.
     Event(BadEvent),
 }

@@ -45,7 +45,7 @@ impl Process {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let address = line.split("ws://").nth(1).and_then(|text| text.trim().parse().ok());
+        let address = line.rsplit("://").next().and_then(|text| text.trim().parse().ok());
         let said = || fs::read_to_string(&log).unwrap_or_default();
         let address = address.unwrap_or_else(|| panic!("{line}{}", said()));
         Process { child, address, log }

@@ -10,5 +10,6 @@ mod process;
 mod pusher;
 mod slow;
 mod survival;
+mod tls;
 mod webhooks;
 mod zilliqa;

@@ -1,0 +1,7 @@
+//! Any bytes as JSON: a value that all formats can say, or an error.
+
+use polycast::codec::Format;
+
+pub(crate) fn run(data: &[u8]) {
+    super::codec(Format::Json, data);
+}

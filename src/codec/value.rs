@@ -1,0 +1,458 @@
+//! One value for three formats: JSON, BSON and MessagePack.
+//!
+//! A client chooses a format, a back end another; what one says is written again for the others.
+//! [`decode`] reads a whole message, which is one map in every format, and [`encode`] writes one.
+//!
+//! What is common to the formats is accepted, and nothing else: null, booleans, numbers, texts,
+//! arrays and maps with texts as keys. On the way in, dates become ISO 8601 texts and binary
+//! becomes base64 text (RFC 4648 section 4). Everything that was accepted can be written in every
+//! format: that is why a key with U+0000, which BSON cannot have, is refused in all of them.
+//!
+//! Numbers. An integer of 64 bits is [`Value::Int`], however it was written in a binary format: as
+//! a double it says the same. Any other number of a binary format is [`Value::Float`]; what JSON
+//! cannot say, NaN and the infinities, is refused. A number of JSON that would be written
+//! otherwise if it were one of these keeps its text in [`Value::Number`]: `10.10` stays `10.10`
+//! from JSON to JSON and is 10.1 in a double.
+
+mod bson;
+mod json;
+mod msgpack;
+#[cfg(test)]
+mod tests;
+
+use super::json::Scratch;
+use std::collections::{HashSet, VecDeque};
+
+/// How messages are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// JSON (RFC 8259), in text messages.
+    #[default]
+    Json,
+    /// BSON (bsonspec.org, version 1.1), in binary messages.
+    Bson,
+    /// MessagePack (msgpack.org), in binary messages.
+    MsgPack,
+}
+
+impl Format {
+    /// Every format, in the order of [`Format::index`].
+    pub const ALL: [Format; 3] = [Format::Json, Format::Bson, Format::MsgPack];
+
+    /// A number below `Format::ALL.len()`.
+    pub fn index(self) -> usize {
+        match self {
+            Format::Json => 0,
+            Format::Bson => 1,
+            Format::MsgPack => 2,
+        }
+    }
+
+    /// Whether its messages are text messages.
+    pub fn is_text(self) -> bool {
+        self == Format::Json
+    }
+}
+
+/// A value of any of the formats.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// Nothing.
+    Null,
+    /// True or false.
+    Bool(bool),
+    /// An integer.
+    Int(i64),
+    /// A finite number that is no [`Value::Int`].
+    Float(f64),
+    /// A number in the grammar of RFC 8259 section 6, of which neither of the two above has the
+    /// writing. Its double is finite.
+    Number(Box<str>),
+    /// A text.
+    Text(Box<str>),
+    /// Values in order.
+    Array(Vec<Value>),
+    /// Values under different keys, in the order in which they were written.
+    Map(Vec<(Box<str>, Value)>),
+}
+
+/// What a document may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Maps and arrays inside of each other, the outermost counted.
+    pub depth: usize,
+    /// Values in all, maps and arrays themselves counted. A value takes up to 64 bytes of memory
+    /// where a byte or two of the message stand for it: this bounds what a message can take.
+    pub values: usize,
+    /// Bytes of the message.
+    pub bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { depth: 64, values: 128 * 1024, bytes: 1024 * 1024 }
+    }
+}
+
+/// Why a message is refused. Each is an invalid message: in RFC 6455's codes, 1007.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The bytes are not of the format.
+    #[error("the message is malformed")]
+    Malformed,
+    /// Less is there than the message says.
+    #[error("the message is truncated")]
+    Truncated,
+    /// Something follows the document, or its length is not that of the message.
+    #[error("the message is not one document")]
+    Trailing,
+    /// The document is not a map.
+    #[error("the message is not a map")]
+    NotMap,
+    /// More than [`Limits::depth`].
+    #[error("the message is nested too deeply")]
+    Depth,
+    /// More than [`Limits::values`].
+    #[error("the message has too many values")]
+    Values,
+    /// More than [`Limits::bytes`].
+    #[error("the message is too long")]
+    Bytes,
+    /// A text is not UTF-8.
+    #[error("a text is not UTF-8")]
+    Utf8,
+    /// A key is there twice in one map.
+    #[error("a key is repeated")]
+    Repeated,
+    /// A key is not a text, or has U+0000.
+    #[error("a key is not allowed")]
+    Key,
+    /// A type that the formats do not have in common.
+    #[error("a value's type is not allowed")]
+    Type,
+    /// NaN, an infinity, or beyond what a double can have.
+    #[error("a number is out of range")]
+    Number,
+    /// A date outside of the years 0 to 9999.
+    #[error("a date is out of range")]
+    Date,
+}
+
+/// Reads one message: one map, to its last byte. `bytes` is used as memory and holds nothing of
+/// use afterwards.
+///
+/// # Errors
+/// See [`Error`].
+pub fn decode(
+    format: Format,
+    bytes: &mut [u8],
+    limits: &Limits,
+    scratch: &mut Scratch,
+) -> Result<Value, Error> {
+    let value = match format {
+        Format::Json => decode_json(bytes, limits, scratch)?,
+        _ if bytes.len() > limits.bytes => return Err(Error::Bytes),
+        Format::Bson => bson::read(bytes, limits)?,
+        Format::MsgPack => msgpack::read(bytes, limits)?,
+    };
+    match value {
+        Value::Map(_) => Ok(value),
+        _ => Err(Error::NotMap),
+    }
+}
+
+/// Reads one JSON value of any kind, as a back end publishes it.
+///
+/// # Errors
+/// See [`Error`].
+pub fn decode_json(
+    bytes: &mut [u8],
+    limits: &Limits,
+    scratch: &mut Scratch,
+) -> Result<Value, Error> {
+    match bytes.len() > limits.bytes {
+        true => Err(Error::Bytes),
+        false => json::read(bytes, limits, scratch),
+    }
+}
+
+/// Appends a map as one message.
+///
+/// # Errors
+/// [`Error::NotMap`]; and as in [`encode_any`].
+pub fn encode(format: Format, value: &Value, out: &mut Vec<u8>) -> Result<(), Error> {
+    match value {
+        Value::Map(_) => encode_any(format, value, out),
+        _ => Err(Error::NotMap),
+    }
+}
+
+/// Appends a value; BSON has none but maps. Nothing is appended when it fails.
+///
+/// # Errors
+/// None for what [`decode`] has given, alone or inside of further maps. BSON cannot write keys with
+/// U+0000 ([`Error::Key`]), no binary format 2 GiB ([`Error::Bytes`]).
+pub fn encode_any(format: Format, value: &Value, out: &mut Vec<u8>) -> Result<(), Error> {
+    write(format, &Body::Value(value), None, out)
+}
+
+/// What stands in a message around a value, when the same value is to be written with it and
+/// without: the members that come first, and the key of the value.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Envelope {
+    /// The members before the value.
+    pub members: Vec<(Box<str>, Value)>,
+    /// The value's key. None of the members has it.
+    pub key: Box<str>,
+}
+
+impl Envelope {
+    /// Appends one message: the members, and `body` under the key.
+    ///
+    /// # Errors
+    /// As [`encode_any`].
+    pub fn encode(&self, format: Format, body: &Body<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
+        write(format, body, Some(self), out)
+    }
+
+    /// Whether every format can say it.
+    ///
+    /// # Errors
+    /// As [`Value::check`].
+    pub fn check(&self) -> Result<(), Error> {
+        check_key(&self.key)?;
+        self.members.iter().try_for_each(|(key, value)| {
+            check_key(key)?;
+            value.check()
+        })
+    }
+
+    /// Bytes of memory, about.
+    pub fn memory(&self) -> usize {
+        self.key.len() + self.members.iter().map(member_memory).sum::<usize>()
+    }
+}
+
+/// What is put into an [`Envelope`].
+#[derive(Clone, Copy, Debug)]
+pub enum Body<'v> {
+    /// A value.
+    Value(&'v Value),
+    /// A map of these members.
+    Members(&'v [(Box<str>, Value)]),
+    /// An array of these elements.
+    Elements(&'v VecDeque<Value>),
+}
+
+fn write(
+    format: Format,
+    body: &Body<'_>,
+    envelope: Option<&Envelope>,
+    out: &mut Vec<u8>,
+) -> Result<(), Error> {
+    let before = out.len();
+    let written = match format {
+        Format::Json => {
+            json::write(body, envelope, out);
+            Ok(())
+        }
+        Format::Bson => bson::write(body, envelope, out),
+        Format::MsgPack => msgpack::write(body, envelope, out),
+    };
+    if written.is_err() {
+        out.truncate(before);
+    }
+    written
+}
+
+impl Value {
+    /// A text.
+    pub fn text(text: &str) -> Value {
+        Value::Text(text.into())
+    }
+
+    /// A map of these members.
+    pub fn map<const N: usize>(members: [(&str, Value); N]) -> Value {
+        Value::Map(members.into_iter().map(|(key, value)| (key.into(), value)).collect())
+    }
+
+    /// A finite number: an [`Value::Int`] if it is an integer of 64 bits, -0 left out.
+    pub fn number(number: f64) -> Option<Value> {
+        const END: f64 = 9_223_372_036_854_775_808.0; // 2^63
+        let minus_zero = number == 0.0 && number.is_sign_negative();
+        if !number.is_finite() {
+            None
+        } else if number.trunc() == number && (-END..END).contains(&number) && !minus_zero {
+            Some(Value::Int(number as i64))
+        } else {
+            Some(Value::Float(number))
+        }
+    }
+
+    /// The number of this text; `None` if RFC 8259 knows no such number or no double is near it.
+    pub fn number_text(text: &str) -> Option<Value> {
+        json::number(text)
+    }
+
+    /// The value under a key of a map.
+    pub fn get(&self, key: &str) -> Option<&Value> {
+        self.members()?.iter().find(|(other, _)| **other == *key).map(|(_, value)| value)
+    }
+
+    /// The members of a map.
+    pub fn members(&self) -> Option<&[(Box<str>, Value)]> {
+        match self {
+            Value::Map(members) => Some(members),
+            _ => None,
+        }
+    }
+
+    /// The elements of an array.
+    pub fn elements(&self) -> Option<&[Value]> {
+        match self {
+            Value::Array(elements) => Some(elements),
+            _ => None,
+        }
+    }
+
+    /// The text, if it is one.
+    pub fn as_text(&self) -> Option<&str> {
+        match self {
+            Value::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// True or false, if it is one of them.
+    pub fn as_bool(&self) -> Option<bool> {
+        match self {
+            Value::Bool(it) => Some(*it),
+            _ => None,
+        }
+    }
+
+    /// The integer, if it is one of 64 bits, however it is written: `1.0` and `1e0` are 1.
+    pub fn as_int(&self) -> Option<i64> {
+        match self {
+            Value::Int(number) => Some(*number),
+            Value::Number(text) => match json::nearest(text)? {
+                Value::Int(number) => Some(number),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// Whether it is a number.
+    pub fn is_number(&self) -> bool {
+        matches!(self, Value::Int(_) | Value::Float(_) | Value::Number(_))
+    }
+
+    /// Whether every format can say it; what [`decode`] gives always can be said.
+    ///
+    /// # Errors
+    /// [`Error::Key`]: a key has U+0000. [`Error::Number`]: there is no such number.
+    pub fn check(&self) -> Result<(), Error> {
+        match self {
+            Value::Float(number) if !number.is_finite() => Err(Error::Number),
+            Value::Number(text) if json::number(text).is_none() => Err(Error::Number),
+            Value::Array(elements) => elements.iter().try_for_each(Value::check),
+            Value::Map(members) => members.iter().try_for_each(|(key, value)| {
+                check_key(key)?;
+                value.check()
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether it is null.
+    pub fn is_null(&self) -> bool {
+        *self == Value::Null
+    }
+
+    /// Bytes of memory, about: what it holds, and itself.
+    pub fn memory(&self) -> usize {
+        size_of::<Value>()
+            + match self {
+                Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(_) => 0,
+                Value::Number(text) | Value::Text(text) => text.len(),
+                Value::Array(elements) => elements.iter().map(Value::memory).sum(),
+                Value::Map(members) => members.iter().map(member_memory).sum(),
+            }
+    }
+}
+
+/// Bytes of memory of a map's member, about.
+pub fn member_memory((key, value): &(Box<str>, Value)) -> usize {
+    size_of::<Box<str>>() + key.len() + value.memory()
+}
+
+/// Counts what a document has while it is read.
+struct Budget {
+    depth: usize,
+    values: usize,
+}
+
+impl Budget {
+    fn new(limits: &Limits) -> Budget {
+        Budget { depth: limits.depth, values: limits.values }
+    }
+
+    /// So many values more.
+    fn spend(&mut self, values: usize) -> Result<(), Error> {
+        self.values = self.values.checked_sub(values).ok_or(Error::Values)?;
+        Ok(())
+    }
+
+    /// Into a map or an array, in `read`, and out again.
+    fn nested<R>(
+        &mut self,
+        read: impl FnOnce(&mut Budget) -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        self.depth = self.depth.checked_sub(1).ok_or(Error::Depth)?;
+        let result = read(self);
+        self.depth += 1;
+        result
+    }
+}
+
+const NANOS: u32 = 1_000_000_000;
+
+/// A date as ISO 8601 has it, in UTC: so long after the beginning of 1970.
+fn date(seconds: i64, nanos: u32) -> Result<Box<str>, Error> {
+    /// From the beginning of the year 0 to the end of the year 9999.
+    const YEARS: std::ops::RangeInclusive<i64> = -62_167_219_200..=253_402_300_799;
+    if !YEARS.contains(&seconds) {
+        return Err(Error::Date);
+    }
+    let whole = ::bson::DateTime::from_millis(seconds * 1000).try_to_rfc3339_string();
+    let mut text = whole.map_err(|_| Error::Date)?;
+    if nanos > 0 {
+        let fraction = format!("{nanos:09}");
+        text.truncate(text.trim_end_matches('Z').len());
+        text.push('.');
+        text.push_str(fraction.trim_end_matches('0'));
+        text.push('Z');
+    }
+    Ok(text.into())
+}
+
+fn check_key(key: &str) -> Result<(), Error> {
+    match memchr::memchr(0, key.as_bytes()) {
+        Some(_) => Err(Error::Key),
+        None => Ok(()),
+    }
+}
+
+/// Whether a key is there twice.
+fn check_members(members: &[(Box<str>, Value)]) -> Result<(), Error> {
+    const FEW: usize = 16;
+    let repeated = if members.len() <= FEW {
+        let before = |at: usize| members[..at].iter().map(|(key, _)| key);
+        members.iter().enumerate().any(|(at, (key, _))| before(at).any(|other| other == key))
+    } else {
+        let mut seen = HashSet::with_capacity_and_hasher(members.len(), ahash::RandomState::new());
+        !members.iter().all(|(key, _)| seen.insert(&**key))
+    };
+    if repeated { Err(Error::Repeated) } else { Ok(()) }
+}

@@ -1,0 +1,214 @@
+//! Broadcastt: <https://github.com/broadcastt/broadcastt-docs>, and what its published client
+//! `broadcastt-js` 0.2.3 takes. `README.md` beside this file says what differs from Pusher.
+
+mod words;
+
+use super::channels::signature::Rules;
+use super::channels::vendor::{
+    BadEvent, Choices, Codes, Kind, Mistake, Refusal, Response, Sayings, Target, Vendor, decoded,
+};
+use super::{Closing, Env, Heartbeat, Opening, channels};
+use crate::config;
+use crate::hub::Users;
+use crate::ws::close;
+use std::borrow::Cow;
+
+/// One client.
+pub type Connection = channels::Connection<Broadcastt>;
+
+/// The vendor.
+#[derive(Debug)]
+pub enum Broadcastt {}
+
+/// The vendor names no code beyond the three ranges; within them these are Pusher's.
+const CODES: Codes = Codes {
+    tls_required: Closing::new(4000, "Application only accepts TLS connections"),
+    unknown_app: Closing::new(4001, "Application does not exist"),
+    app_disabled: Closing::new(4003, "Application disabled"),
+    over_quota: Closing::new(4004, "Application is over its connection quota"),
+    no_such_path: Closing::new(4005, "Path not found"),
+    origin: Closing::new(4009, "Unauthorised: origin not allowed"),
+    sign_in: Closing::new(4009, "Unauthorised: there is no sign-in"),
+    unauthorised: Closing::new(4009, "Unauthorised: no private channel joined in time"),
+    too_slow: Closing::new(4100, "Over capacity: the client does not read what it is sent"),
+    too_many_errors: TOO_MUCH,
+    draining: Closing::new(4200, "Server is shutting down, reconnect"),
+    silent: Closing::new(4201, "No pong in time"),
+    terminated: "Disconnected by the application",
+};
+const TOO_MUCH: Closing = Closing::new(4008, "Too many messages that cannot be understood");
+
+/// Kinds of a refused subscription.
+const AUTH: &str = "AuthError";
+const NAME: &str = "ChannelError";
+const LIMIT: &str = "LimitReached";
+
+impl Vendor for Broadcastt {
+    const SAYINGS: Sayings = Sayings {
+        ping: "broadcastt:ping",
+        pong: "broadcastt:pong",
+        subscribe: "broadcastt:subscribe",
+        unsubscribe: "broadcastt:unsubscribe",
+        sign_in: "",
+    };
+    const PREFIXES: &'static [(&'static str, Kind, bool)] =
+        &[("presence-", Kind::Presence, false), ("private-", Kind::Private, false)];
+    const OWN_EVENTS: [&'static str; 2] = ["broadcastt:", "broadcastt_internal:"];
+    const CODES: Codes = CODES;
+    const SIGNING: Rules = Rules { lower_names: false, lenient: false, always_md5: true };
+    const CHOICES: Choices = Choices {
+        binary_messages: 0,
+        refusals_count: false,
+        refuses_paths_early: true,
+        bare_batch: true,
+        publish_asks: false,
+        counts_presence: true,
+        checks_names: true,
+        foreign_key: 403,
+    };
+    /// Clients take no ping of this kind; they answer the frames of RFC 6455.
+    const PING: Option<&'static [u8]> = None;
+    const PONG: &'static [u8] = words::PONG;
+
+    fn check_opening(_env: &Env, _opening: &Opening<'_>) -> Result<(), Closing> {
+        Ok(())
+    }
+
+    /// Clients ask after the activity timeout, whatever they hear and say meanwhile; the server
+    /// does when that has not come.
+    fn heartbeat(env: &Env) -> Heartbeat {
+        let section = &env.config.broadcastt;
+        Heartbeat {
+            silence_ms: (section.activity_timeout_s + section.pong_timeout_s) * 1000,
+            answer_ms: section.pong_timeout_s * 1000,
+        }
+    }
+
+    fn established(env: &Env, socket_id: &str) -> String {
+        words::established(socket_id, env.config.broadcastt.activity_timeout_s)
+    }
+
+    /// What exceeds a bound of the session.
+    fn translate(closing: Closing) -> Closing {
+        match closing.code {
+            close::POLICY | close::TOO_BIG => Closing { code: TOO_MUCH.code, ..closing },
+            _ => closing,
+        }
+    }
+
+    /// Clients do not look at the close code: what they do next, they decide by this event.
+    fn before_close(closing: &Closing, _refused: bool) -> Option<Vec<u8>> {
+        let is_own = (4000..4300).contains(&closing.code);
+        is_own.then(|| words::error(closing.code, &closing.reason))
+    }
+
+    /// A client that hears of an error subscribes to nothing any more, so it hears of none.
+    fn mistake(mistake: &Mistake<'_>) -> Response {
+        match mistake {
+            Mistake::NotJson
+            | Mistake::NotAnObject
+            | Mistake::NoData
+            | Mistake::DataNotAnObject
+            | Mistake::NoChannel
+            | Mistake::NoSignIn
+            | Mistake::Binary => Response::Count,
+            Mistake::Event(
+                BadEvent::Off
+                | BadEvent::NoChannel
+                | BadEvent::LongName
+                | BadEvent::Public
+                | BadEvent::LongData
+                | BadEvent::TooMany,
+            )
+            | Mistake::Unsupported(_)
+            | Mistake::Subscribed(_)
+            | Mistake::NotSubscribed(_)
+            | Mistake::SignedIn
+            | Mistake::LongWatchlist(_) => Response::Ignore,
+        }
+    }
+
+    fn subscribed(name: &str, data: &[u8]) -> Vec<u8> {
+        words::subscribed(name, data)
+    }
+
+    fn refused(name: &str, refusal: &Refusal<'_>) -> Vec<u8> {
+        let (kind, status) = match refusal {
+            Refusal::Name(_) => (NAME, 400),
+            Refusal::Member(_) => (AUTH, 400),
+            Refusal::User | Refusal::Signature => (AUTH, 401),
+            Refusal::Full(_) | Refusal::Crowded(_) => (LIMIT, 403),
+        };
+        words::subscription_error(name, kind, &refusal.text(name), status)
+    }
+
+    fn again(_app: &config::App) -> bool {
+        true
+    }
+
+    fn infers_channel(env: &Env) -> bool {
+        env.config.broadcastt.infer_channel
+    }
+
+    fn name_length(env: &Env, _app: &config::App) -> usize {
+        env.config.broadcastt.channel_name_length
+    }
+
+    fn user_id<'i>(raw: &'i str, text: Cow<'i, str>) -> Cow<'i, str> {
+        words::id(raw, &text)
+    }
+
+    fn roster(users: &Users) -> Vec<u8> {
+        words::roster(users)
+    }
+
+    fn push_member_added(out: &mut Vec<u8>, name: &str, id: &str, info: Option<&str>) {
+        words::push_member_added(out, name, id, info);
+    }
+
+    fn push_member_removed(out: &mut Vec<u8>, name: &str, id: &str) {
+        words::push_member_removed(out, name, id);
+    }
+
+    fn push_client_event(
+        out: &mut Vec<u8>,
+        event: &str,
+        channel: &str,
+        data: Option<&str>,
+        _user_id: Option<&str>,
+    ) {
+        words::push_client_event(out, event, channel, data);
+    }
+
+    fn event_data(data: Cow<'_, str>, is_string: bool) -> Cow<'_, str> {
+        words::data(data, is_string)
+    }
+
+    fn batch_events(env: &Env, _app: &config::App) -> usize {
+        env.config.broadcastt.batch_events
+    }
+
+    fn push_user_id(out: &mut Vec<u8>, id: &str) {
+        words::push_quoted(out, id);
+    }
+
+    fn target(path: &str) -> Option<Target<'_>> {
+        let mut parts = path.strip_prefix('/')?.split('/');
+        let target = match (parts.next()?, parts.next(), parts.next()) {
+            ("event", None, _) => Target::Events,
+            ("events", None, _) => Target::Batch,
+            ("channels", None, _) => Target::Channels,
+            ("channel", Some(channel), None) => Target::Channel(decoded(channel)?),
+            ("channels", Some(channel), Some("users")) => Target::Users(decoded(channel)?),
+            _ => return None,
+        };
+        parts.next().is_none().then_some(target)
+    }
+
+    fn api_error(_status: u16, message: &str) -> Vec<u8> {
+        words::api_error(message)
+    }
+}
+
+#[cfg(test)]
+mod tests;

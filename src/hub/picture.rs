@@ -1,0 +1,245 @@
+//! What a channel's home keeps for who subscribes later: the state that all updates so far have
+//! made, in the dialect's terms its picture.
+//!
+//! An update costs as much as it brings, however large the picture is: nothing is written before
+//! somebody subscribes, and what was written is shared until the next change.
+
+use super::forms::{Clears, Forms, Mode, Retain, freeze};
+use crate::codec::value::member_memory;
+use crate::codec::{Body, Envelope, Format, Value};
+use crate::limits::PICTURE_BYTES;
+use ahash::RandomState;
+use hashbrown::HashTable;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Picture {
+    /// What was around the last value.
+    envelope: Arc<Envelope>,
+    state: State,
+    /// The forms of the state, until it changes; and their bytes.
+    forms: Option<Arc<Forms>>,
+    form_bytes: usize,
+    compresses: bool,
+    /// Its place in the order in which pictures began; the hub's to keep.
+    pub(super) since: u64,
+}
+
+#[derive(Debug)]
+enum State {
+    /// An event's own forms, and the memory of its value.
+    Whole(Arc<Forms>, usize),
+    Merged(Merged),
+    Log(Log),
+}
+
+impl Picture {
+    /// Applies an event to the picture of a channel; says how many elements a log has lost.
+    pub(super) fn apply(picture: &mut Option<Picture>, forms: &Arc<Forms>) -> u64 {
+        let since = picture.as_ref().map_or(0, |picture| picture.since);
+        let (state, mode) = match forms.retain() {
+            Retain::Nothing => return 0,
+            Retain::Clear => {
+                *picture = None;
+                return 0;
+            }
+            Retain::Update(mode) => (picture.take().map(|picture| picture.state), mode),
+            Retain::Install { mode, .. } => (None, mode),
+        };
+        let (Some(envelope), Some(value)) = (forms.envelope(), forms.value()) else { return 0 };
+        let (state, trimmed) = State::after(state, forms, value, mode);
+        *picture = Some(Picture {
+            envelope: envelope.clone(),
+            state,
+            forms: None,
+            form_bytes: 0,
+            compresses: forms.compresses(),
+            since,
+        });
+        trimmed
+    }
+
+    /// The picture, with its form in `format`.
+    pub(super) fn forms(&mut self, format: Format) -> Arc<Forms> {
+        if let State::Whole(forms, _) = &self.state {
+            return forms.clone();
+        }
+        let compresses = self.compresses;
+        let forms = self.forms.get_or_insert_with(|| Arc::new(Forms::empty(compresses)));
+        self.form_bytes += forms.make(format, || match &self.state {
+            State::Merged(merged) => {
+                freeze(format, &self.envelope, &Body::Members(&merged.members))
+            }
+            State::Log(log) => freeze(format, &self.envelope, &Body::Elements(&log.elements)),
+            State::Whole(..) => Default::default(),
+        });
+        forms.clone()
+    }
+
+    /// Whether its state is more than one channel may hold.
+    pub(super) fn is_too_large(&self) -> bool {
+        let state = match &self.state {
+            State::Whole(_, memory) => *memory,
+            State::Merged(merged) => merged.bytes,
+            State::Log(log) => log.bytes,
+        };
+        state > PICTURE_BYTES
+    }
+
+    /// Bytes that it holds, about. Of a whole value those that its forms will hold, too.
+    pub(super) fn bytes(&self) -> usize {
+        let state = match &self.state {
+            State::Whole(_, memory) => 2 * memory,
+            State::Merged(merged) => merged.bytes,
+            State::Log(log) => log.bytes,
+        };
+        size_of::<Picture>() + self.envelope.memory() + state + self.form_bytes
+    }
+}
+
+impl State {
+    /// The state after `value`, and how many elements it has lost.
+    fn after(state: Option<State>, forms: &Arc<Forms>, value: &Value, mode: Mode) -> (State, u64) {
+        match (mode, value) {
+            (Mode::Merge { null_deletes }, Value::Map(members)) => {
+                let mut merged = match state {
+                    Some(State::Merged(merged)) => merged,
+                    Some(State::Whole(whole, _)) => Merged::of(whole.value()),
+                    _ => Merged::default(),
+                };
+                merged.set_all(members, null_deletes);
+                (State::Merged(merged), 0)
+            }
+            (Mode::Log { most, clears }, Value::Array(elements)) => {
+                let mut log = match state {
+                    Some(State::Log(log)) => log,
+                    Some(State::Whole(whole, _)) => Log::of(whole.value(), clears),
+                    _ => Log::default(),
+                };
+                log.push_all(elements, clears);
+                let lost = log.trim(most as usize, clears);
+                (State::Log(log), lost)
+            }
+            _ => (State::Whole(forms.clone(), value.memory()), 0),
+        }
+    }
+}
+
+/// A map that changes by the member.
+#[derive(Debug, Default)]
+struct Merged {
+    members: Vec<(Box<str>, Value)>,
+    /// Places in `members`.
+    index: HashTable<u32>,
+    hasher: RandomState,
+    bytes: usize,
+}
+
+/// Bytes of a place in the index, about.
+const PLACE_BYTES: usize = 8;
+
+impl Merged {
+    fn of(whole: Option<&Value>) -> Merged {
+        let mut merged = Merged::default();
+        merged.set_all(whole.and_then(Value::members).unwrap_or_default(), false);
+        merged
+    }
+
+    fn set_all(&mut self, members: &[(Box<str>, Value)], null_deletes: bool) {
+        for (key, value) in members {
+            self.set(key, value, null_deletes);
+        }
+    }
+
+    fn set(&mut self, key: &str, value: &Value, null_deletes: bool) {
+        let hash = self.hasher.hash_one(key);
+        let is_key = |&at: &u32| *self.members[at as usize].0 == *key;
+        let found = self.index.find(hash, is_key).copied();
+        match found {
+            Some(at) if null_deletes && value.is_null() => self.remove(at, hash),
+            Some(at) => {
+                let old = &mut self.members[at as usize].1;
+                self.bytes = self.bytes + value.memory() - old.memory();
+                *old = value.clone();
+            }
+            None if null_deletes && value.is_null() => {}
+            None => {
+                let member = (key.into(), value.clone());
+                self.bytes += member_memory(&member) + PLACE_BYTES;
+                let at = self.members.len() as u32;
+                self.members.push(member);
+                let (members, hasher) = (&self.members, &self.hasher);
+                let rehash = |&at: &u32| hasher.hash_one(&*members[at as usize].0);
+                self.index.insert_unique(hash, at, rehash);
+            }
+        }
+    }
+
+    /// Takes a member out; the last one takes its place.
+    fn remove(&mut self, at: u32, hash: u64) {
+        if let Ok(entry) = self.index.find_entry(hash, |&other| other == at) {
+            entry.remove();
+        }
+        let gone = self.members.swap_remove(at as usize);
+        self.bytes -= member_memory(&gone) + PLACE_BYTES;
+        if let Some((key, _)) = self.members.get(at as usize) {
+            let last = self.members.len() as u32;
+            let hash = self.hasher.hash_one(&**key);
+            if let Some(place) = self.index.find_mut(hash, |&other| other == last) {
+                *place = at;
+            }
+        }
+    }
+}
+
+/// Elements since the last clearing one.
+#[derive(Debug, Default)]
+struct Log {
+    elements: VecDeque<Value>,
+    bytes: usize,
+}
+
+impl Log {
+    fn of(whole: Option<&Value>, clears: Clears) -> Log {
+        let mut log = Log::default();
+        log.push_all(whole.and_then(Value::elements).unwrap_or_default(), clears);
+        log
+    }
+
+    fn push_all(&mut self, elements: &[Value], clears: Clears) {
+        // What is before the last clearing one would be copied for nothing.
+        let last = elements.iter().rposition(|element| is_clear(element, clears));
+        if last.is_some() {
+            *self = Log::default();
+        }
+        for element in &elements[last.unwrap_or_default()..] {
+            self.bytes += element.memory();
+            self.elements.push_back(element.clone());
+        }
+    }
+
+    /// Forgets the oldest elements of more than `most`; says how many.
+    fn trim(&mut self, most: usize, clears: Clears) -> u64 {
+        let mut lost = 0;
+        while self.elements.len() > most.max(1) || self.bytes > PICTURE_BYTES {
+            let keeps_first = self.elements.len() > 1
+                && self.elements.front().is_some_and(|it| is_clear(it, clears));
+            match self.elements.remove(usize::from(keeps_first)) {
+                Some(gone) => self.bytes -= gone.memory(),
+                None => break,
+            }
+            lost += 1;
+        }
+        lost
+    }
+}
+
+fn is_clear(element: &Value, clears: Clears) -> bool {
+    let says = |(key, text): &(&str, &str)| element.get(key).and_then(Value::as_text) == Some(text);
+    matches!(element, Value::Map(_)) && clears.iter().any(says)
+}
+
+#[cfg(test)]
+pub(super) mod tests;

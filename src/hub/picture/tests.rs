@@ -1,0 +1,262 @@
+use super::*;
+use crate::hub::Mode;
+use crate::ws::frame;
+use proptest::prelude::*;
+
+pub(in crate::hub) const CLEARS: Clears = &[("O", "C"), ("O", "I"), ("Operation", "Clear")];
+
+pub(in crate::hub) fn envelope() -> Arc<Envelope> {
+    Arc::new(Envelope { members: vec![("Topic".into(), Value::text("t"))], key: "Data".into() })
+}
+
+pub(in crate::hub) fn forms(retain: Retain, value: Value) -> Arc<Forms> {
+    Arc::new(Forms::new(envelope(), value, retain, false).expect("sound"))
+}
+
+/// What a client reads out of a frame.
+pub(in crate::hub) fn data(frame: &[u8], format: Format) -> Value {
+    use crate::codec::{Limits, decode, json::Scratch};
+    let (_, payload) = frame::split(frame).expect("a frame");
+    let message =
+        decode(format, &mut payload.to_vec(), &Limits::default(), &mut Scratch::default());
+    sorted(message.expect("a message").get("Data").expect("data").clone())
+}
+
+fn sorted(value: Value) -> Value {
+    match value {
+        Value::Map(mut members) => {
+            members.sort_by(|(one, _), (other, _)| one.cmp(other));
+            Value::Map(members)
+        }
+        value => value,
+    }
+}
+
+/// The picture after an event, by whole values.
+pub(in crate::hub) fn naive(
+    before: Option<&Value>,
+    retain: Retain,
+    value: Option<&Value>,
+) -> Option<Value> {
+    let (before, mode) = match retain {
+        Retain::Nothing => return before.cloned(),
+        Retain::Clear => return None,
+        Retain::Update(mode) => (before, mode),
+        Retain::Install { mode, .. } => (None, mode),
+    };
+    let value = value?;
+    Some(match (mode, before, value) {
+        (Mode::Merge { null_deletes }, before, Value::Map(members)) => {
+            let before = before.and_then(Value::members).unwrap_or_default();
+            let mut all: std::collections::BTreeMap<_, _> = before.iter().cloned().collect();
+            all.extend(members.iter().cloned());
+            let gone = members.iter().filter(|(_, value)| null_deletes && value.is_null());
+            gone.for_each(|(key, _)| drop(all.remove(key)));
+            Value::Map(all.into_iter().collect())
+        }
+        (Mode::Log { most, clears }, before, Value::Array(elements)) => {
+            let before = before.and_then(Value::elements).unwrap_or_default();
+            let mut all = [before, elements].concat();
+            let is_clear = |it: &Value| {
+                clears.iter().any(|(key, text)| it.get(key) == Some(&Value::text(text)))
+            };
+            if let Some(last) = all.iter().rposition(is_clear) {
+                all.drain(..last);
+            }
+            while all.len() > most.max(1) as usize {
+                all.remove(usize::from(is_clear(&all[0]) && all.len() > 1));
+            }
+            Value::Array(all)
+        }
+        (_, _, value) => sorted(value.clone()),
+    })
+}
+
+fn shown(picture: &mut Option<Picture>, format: Format) -> Option<Value> {
+    picture.as_mut().map(|picture| data(picture.forms(format).form(format), format))
+}
+
+fn change(operation: &str, number: i64) -> Value {
+    Value::map([("O", Value::text(operation)), ("n", Value::Int(number))])
+}
+
+fn array<const N: usize>(elements: [Value; N]) -> Value {
+    Value::Array(elements.into())
+}
+
+#[test]
+fn a_merged_picture_has_the_last_of_each_member() {
+    for (null_deletes, last) in [
+        (false, Value::map([("a", Value::Null), ("b", Value::Int(2)), ("c", Value::Int(3))])),
+        (true, Value::map([("b", Value::Int(2)), ("c", Value::Int(3))])),
+    ] {
+        let update = Retain::Update(Mode::Merge { null_deletes });
+        let mut picture = None;
+        let first = Value::map([("a", Value::Int(1)), ("b", Value::Int(1)), ("c", Value::Null)]);
+        Picture::apply(&mut picture, &forms(update, first));
+        let then = [("c", Value::Int(3)), ("a", Value::Null), ("b", Value::Int(2))];
+        Picture::apply(&mut picture, &forms(update, Value::map(then)));
+        for format in Format::ALL {
+            assert_eq!(shown(&mut picture, format), Some(last.clone()), "{format:?}");
+        }
+    }
+}
+
+#[test]
+fn a_log_begins_with_the_last_clearing_element() {
+    let update = Retain::Update(Mode::Log { most: 100, clears: CLEARS });
+    let mut picture = None;
+    let mut push = |elements: Value, expected: Value| {
+        assert_eq!(Picture::apply(&mut picture, &forms(update, elements)), 0);
+        assert_eq!(shown(&mut picture, Format::Bson), Some(expected));
+    };
+    push(array([change("A", 1)]), array([change("A", 1)]));
+    push(array([change("U", 2)]), array([change("A", 1), change("U", 2)]));
+    push(array([change("A", 3), change("C", 4), change("A", 5)]), {
+        array([change("C", 4), change("A", 5)])
+    });
+    push(array([change("C", 6), change("I", 7)]), array([change("I", 7)]));
+    let clear = Value::map([("Operation", Value::text("Clear"))]);
+    push(array([clear.clone(), Value::Int(8)]), array([clear.clone(), Value::Int(8)]));
+    push(array([]), array([clear, Value::Int(8)]));
+}
+
+#[test]
+fn a_log_at_its_bound_loses_the_oldest_but_not_the_clearing_one() {
+    let update = Retain::Update(Mode::Log { most: 3, clears: CLEARS });
+    let mut picture = None;
+    let three = array([change("A", 1), change("A", 2), change("A", 3)]);
+    assert_eq!(Picture::apply(&mut picture, &forms(update, three)), 0);
+    assert_eq!(Picture::apply(&mut picture, &forms(update, array([change("A", 4)]))), 1);
+    let expected = array([change("A", 2), change("A", 3), change("A", 4)]);
+    assert_eq!(shown(&mut picture, Format::Json), Some(expected));
+    let again = array([change("C", 5), change("A", 6), change("A", 7)]);
+    assert_eq!(Picture::apply(&mut picture, &forms(update, again)), 0);
+    let more = array([change("A", 8), change("A", 9)]);
+    assert_eq!(Picture::apply(&mut picture, &forms(update, more)), 2);
+    let expected = array([change("C", 5), change("A", 8), change("A", 9)]);
+    assert_eq!(shown(&mut picture, Format::Json), Some(expected));
+    let one = Retain::Update(Mode::Log { most: 0, clears: CLEARS });
+    assert_eq!(Picture::apply(&mut picture, &forms(one, array([change("A", 10)]))), 3);
+    assert_eq!(shown(&mut picture, Format::Json), Some(array([change("C", 5)])));
+}
+
+#[test]
+fn a_log_is_bounded_in_bytes_too() {
+    let update = Retain::Update(Mode::Log { most: u32::MAX, clears: CLEARS });
+    let big = || Value::text(&"x".repeat(PICTURE_BYTES / 2 - 100));
+    let mut picture = None;
+    assert_eq!(Picture::apply(&mut picture, &forms(update, array([big(), big()]))), 0);
+    assert_eq!(Picture::apply(&mut picture, &forms(update, array([Value::text("y"), big()]))), 1);
+    assert!(picture.is_some_and(|picture| !picture.is_too_large()));
+}
+
+#[test]
+fn one_picture_alone_may_be_too_large() {
+    let text = |bytes| Value::text(&"x".repeat(bytes));
+    for mode in [Mode::Replace, Mode::Merge { null_deletes: false }] {
+        let mut picture = None;
+        let most = PICTURE_BYTES - 200;
+        Picture::apply(&mut picture, &forms(Retain::Update(mode), Value::map([("a", text(most))])));
+        assert!(picture.as_ref().is_some_and(|picture| !picture.is_too_large()));
+        let more = Value::map([("b", text(200))]);
+        if mode == Mode::Replace {
+            picture = None;
+            let all = Value::map([("a", text(most)), ("b", text(200))]);
+            Picture::apply(&mut picture, &forms(Retain::Update(mode), all));
+        } else {
+            Picture::apply(&mut picture, &forms(Retain::Update(mode), more));
+        }
+        assert!(picture.is_some_and(|picture| picture.is_too_large()));
+    }
+}
+
+#[test]
+fn nothing_is_written_before_somebody_asks_and_nothing_twice() {
+    let update = Retain::Update(Mode::Merge { null_deletes: false });
+    let mut picture = None;
+    let set = |picture: &mut Option<Picture>, number| {
+        Picture::apply(picture, &forms(update, Value::map([("n", Value::Int(number))])));
+    };
+    set(&mut picture, 1);
+    set(&mut picture, 2);
+    let plain = picture.as_ref().map_or(0, Picture::bytes);
+    let it = picture.as_mut().expect("a picture");
+    let json = it.forms(Format::Json);
+    assert!(json.is_made(Format::Json) && !json.is_made(Format::Bson));
+    assert_eq!(it.bytes(), plain + json.form(Format::Json).len(), "what is written counts");
+    let again = it.forms(Format::Json);
+    assert_eq!(again.form(Format::Json).as_ptr(), json.form(Format::Json).as_ptr());
+    let bson = it.forms(Format::Bson);
+    assert!(Arc::ptr_eq(&json, &bson) && bson.is_made(Format::Bson));
+    set(&mut picture, 3);
+    let it = picture.as_mut().expect("a picture");
+    assert_eq!(it.bytes(), plain, "what was written is gone");
+    assert!(!Arc::ptr_eq(&it.forms(Format::Json), &json));
+    assert_eq!(data(json.form(Format::Json), Format::Json), Value::map([("n", Value::Int(2))]));
+}
+
+fn values() -> impl Strategy<Value = Value> {
+    let leaf = || prop_oneof![Just(Value::Null), (0..9_i64).prop_map(Value::Int)];
+    let member = ("[a-f]", leaf());
+    let change = (prop::sample::select(vec!["A", "U", "C", "I"]), 0..9_i64);
+    prop_oneof![
+        4 => prop::collection::btree_map(member.0, member.1, 0..6).prop_map(|members| {
+            Value::Map(members.into_iter().map(|(key, value)| (key.into(), value)).collect())
+        }),
+        4 => prop::collection::vec(change, 0..5).prop_map(|all| {
+            Value::Array(all.into_iter().map(|(what, n)| change_of(what, n)).collect())
+        }),
+        1 => leaf(),
+    ]
+}
+
+fn change_of(operation: &str, number: i64) -> Value {
+    change(operation, number)
+}
+
+pub(in crate::hub) fn retains() -> impl Strategy<Value = Retain> {
+    let mode = || {
+        prop_oneof![
+            1 => Just(Mode::Replace),
+            4 => any::<bool>().prop_map(|null_deletes| Mode::Merge { null_deletes }),
+            4 => (0..12_u32).prop_map(|most| Mode::Log { most, clears: CLEARS }),
+        ]
+    };
+    prop_oneof![
+        1 => Just(Retain::Nothing),
+        1 => Just(Retain::Clear),
+        12 => mode().prop_map(Retain::Update),
+        2 => (mode(), any::<bool>()).prop_map(|(mode, heard)| Retain::Install { mode, heard }),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn a_picture_is_what_the_naive_one_is(
+        events in prop::collection::vec((retains(), values(), any::<bool>()), 0..24),
+    ) {
+        let mut picture = None;
+        let mut model = None;
+        for (retain, value, asks) in events {
+            Picture::apply(&mut picture, &forms(retain, value.clone()));
+            model = naive(model.as_ref(), retain, Some(&value));
+            if asks {
+                prop_assert_eq!(shown(&mut picture, Format::MsgPack), model.clone());
+            }
+        }
+        prop_assert_eq!(shown(&mut picture, Format::Json), model.clone());
+        // What it says it holds is what a picture that was made at once would hold.
+        if let (Some(Picture { state: State::Merged(it), .. }), Some(model)) = (&picture, &model) {
+            let expected = model.members().unwrap_or_default().iter();
+            let bytes = expected.map(|it| member_memory(it) + PLACE_BYTES).sum::<usize>();
+            prop_assert_eq!(it.bytes, bytes);
+        }
+        if let (Some(Picture { state: State::Log(it), .. }), Some(model)) = (&picture, &model) {
+            let bytes = model.elements().unwrap_or_default().iter().map(Value::memory);
+            prop_assert_eq!(it.bytes, bytes.sum::<usize>());
+        }
+    }
+}

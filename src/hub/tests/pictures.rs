@@ -1,0 +1,369 @@
+//! Pictures: what who subscribes later is given, and that it fits what comes behind it.
+
+use super::super::picture::tests::{CLEARS, data, forms, naive, retains};
+use super::*;
+use crate::codec::{Format, Value};
+use proptest::prelude::*;
+use std::collections::HashMap;
+
+const NAME: &str = "topic";
+const MERGE: Mode = Mode::Merge { null_deletes: false };
+const LOG: Mode = Mode::Log { most: 4, clears: CLEARS };
+
+fn number(key: &str, number: i64) -> Value {
+    Value::map([(key, Value::Int(number))])
+}
+
+fn event(retain: Retain, value: Value) -> Event {
+    Event { forms: Some(forms(retain, value)), ..Event::default() }
+}
+
+fn wish(format: Format) -> Option<Wish> {
+    Some(Wish { picture: Some(format), ..Wish::default() })
+}
+
+fn join<'n>(index: u32, name: &'n str, format: Format) -> Join<'n> {
+    Join { slot: slot(index), app: 0, name, most: 100, wish: wish(format) }
+}
+
+/// One core alone.
+fn alone(kept_most: usize) -> (Hub, Post) {
+    (Hub::new(0, 1, Hasher::new(1), kept_most), Post::new(1))
+}
+
+fn publish(hub: &mut Hub, post: &mut Post, name: &str, event: &Event) -> Published {
+    hub.publish(0, name, event, None, NOW_MS, post)
+}
+
+/// What a subscriber is shown who comes now, and goes.
+fn picture(hub: &mut Hub, post: &mut Post, name: &str) -> Option<Value> {
+    let Joined::Now(Some(welcome)) = hub.join(join(99, name, Format::Bson), NOW_MS, post) else {
+        panic!("one core joins at once");
+    };
+    assert!(hub.leave(slot(99), 0, name, post));
+    welcome.picture.map(|picture| data(picture.form(Format::Bson), Format::Bson))
+}
+
+#[test]
+fn an_installed_picture_is_heard_only_if_it_says_so() {
+    let (mut hub, mut post) = alone(1 << 20);
+    assert!(matches!(hub.join(join(1, NAME, Format::Json), NOW_MS, &mut post), Joined::Now(_)));
+    let install = |heard| event(Retain::Install { mode: LOG, heard }, Value::Array(Vec::new()));
+    let quiet = publish(&mut hub, &mut post, NAME, &install(false));
+    assert_eq!(quiet, Published::Unheard);
+    assert_eq!(picture(&mut hub, &mut post, NAME), Some(Value::Array(Vec::new())));
+    let loud = publish(&mut hub, &mut post, NAME, &install(true));
+    assert!(matches!(loud, Published::Ordered(_)));
+}
+
+#[test]
+fn a_picture_ends_and_its_channel_is_gone() {
+    let (mut hub, mut post) = alone(1 << 20);
+    let update = event(Retain::Update(MERGE), number("a", 1));
+    assert!(matches!(publish(&mut hub, &mut post, NAME, &update), Published::Ordered(_)));
+    assert_eq!(hub.channel_count(), 1, "kept without a subscriber");
+    assert!(hub.kept_bytes() > 0);
+    let clear = Event { forms: Some(Arc::new(Forms::clear())), ..Event::default() };
+    assert_eq!(publish(&mut hub, &mut post, NAME, &clear), Published::Unheard);
+    assert_eq!((hub.channel_count(), hub.kept_bytes()), (0, 0));
+    assert_eq!(publish(&mut hub, &mut post, NAME, &clear), Published::Unheard);
+    assert_eq!(hub.channel_count(), 0, "nothing comes of clearing nothing");
+    // The end of a topic: its subscribers are told.
+    assert!(matches!(publish(&mut hub, &mut post, NAME, &update), Published::Ordered(_)));
+    assert!(matches!(hub.join(join(1, NAME, Format::Json), NOW_MS, &mut post), Joined::Now(_)));
+    let end = Event { told: Some(Arc::new(())), ..clear };
+    assert!(matches!(publish(&mut hub, &mut post, NAME, &end), Published::Ordered(_)));
+    assert_eq!(picture(&mut hub, &mut post, NAME), None);
+    assert_eq!((hub.channel_count(), hub.kept_bytes()), (1, 0));
+}
+
+#[test]
+fn pictures_and_kept_events_share_their_room_and_the_oldest_go() {
+    let (mut hub, mut post) = alone(3000);
+    let keep = |data: &str| Keep { ttl_ms: 10_000, event: "e".into(), data: data.into() };
+    let cached = |data: &str| Event { keep: Some(Arc::new(keep(data))), ..Event::default() };
+    let update =
+        |bytes| event(Retain::Update(MERGE), Value::map([("a", Value::text(&"x".repeat(bytes)))]));
+    publish(&mut hub, &mut post, "cache-1", &cached(&"c".repeat(400)));
+    publish(&mut hub, &mut post, "one", &update(400));
+    publish(&mut hub, &mut post, "cache-2", &cached(&"c".repeat(400)));
+    publish(&mut hub, &mut post, "two", &update(400));
+    let shown = |hub: &mut Hub, post: &mut Post| {
+        let cached =
+            ["cache-1", "cache-2"].map(|name| hub.facts(&hub.name(0, name), NOW_MS).kept.is_some());
+        (cached, ["one", "two"].map(|name| picture(hub, post, name).is_some()))
+    };
+    assert_eq!(shown(&mut hub, &mut post), ([true; 2], [true; 2]));
+    hub.sweep(NOW_MS);
+    assert!(hub.kept_bytes() <= 3000);
+    // What was written for subscribers may have cost the first one: begin anew, with less.
+    let _ = hub.losses();
+    let (mut hub, mut post) = alone(hub.kept_bytes());
+    publish(&mut hub, &mut post, "cache-1", &cached(&"c".repeat(400)));
+    publish(&mut hub, &mut post, "one", &update(400));
+    publish(&mut hub, &mut post, "cache-2", &cached(&"c".repeat(400)));
+    publish(&mut hub, &mut post, "two", &update(400));
+    let mut left = hub.kept_most;
+    for expected in [
+        ([false, true], [true, true]),
+        ([false, true], [false, true]),
+        ([false, false], [false, true]),
+        ([false, false], [false, false]),
+    ] {
+        left = left.min(hub.kept_bytes()) - 1;
+        hub.kept_most = left;
+        hub.sweep(NOW_MS);
+        let facts = |name| hub.facts(&hub.name(0, name), NOW_MS).kept.is_some();
+        let cached = ["cache-1", "cache-2"].map(facts);
+        let pictured =
+            ["one", "two"].map(|name| hub.find(0, name, hub.hasher.hash(0, name)).is_some());
+        assert_eq!((cached, pictured), expected);
+        left = hub.kept_bytes();
+    }
+    assert_eq!((hub.kept_bytes(), hub.channel_count(), hub.losses().kept), (0, 0, 4));
+}
+
+/// The one who keeps is the only one there: nothing may be left of the channel, and nobody hears
+/// of a place that is gone.
+#[test]
+fn what_never_has_room_is_published_all_the_same() {
+    let (mut hub, mut post) = alone(0);
+    let keep = Keep { ttl_ms: 10_000, event: "e".into(), data: "d".into() };
+    let cached = Event { keep: Some(Arc::new(keep)), ..Event::default() };
+    for event in [cached, event(Retain::Update(MERGE), number("a", 1))] {
+        match publish(&mut hub, &mut post, NAME, &event) {
+            Published::Ordered(at) => assert!(hub.subscribers_at(at).is_empty()),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!((hub.channel_count(), hub.losses().kept), (0, 1));
+    }
+}
+
+#[test]
+fn lost_elements_are_counted() {
+    let (mut hub, mut post) = alone(1 << 20);
+    let five = Value::Array((0..5).map(Value::Int).collect());
+    publish(&mut hub, &mut post, NAME, &event(Retain::Update(LOG), five));
+    assert_eq!(hub.losses(), Losses { kept: 0, elements: 1 });
+    assert_eq!(hub.losses(), Losses::default());
+}
+
+/// Subscribers of two formats on three cores: what one core has made, the others find made.
+#[test]
+fn all_cores_share_the_frame_of_a_format() {
+    let mut world = Cores::new(3);
+    for core in 0..3 {
+        world.toggle(core, 0, Format::Json);
+        world.toggle(core, 1, Format::MsgPack);
+    }
+    while world.carry(0) {}
+    let event = event(Retain::Update(MERGE), number("a", 1));
+    world.publish(0, &event);
+    while world.carry(0) {}
+    let mut frames: Vec<_> =
+        world.clients.values().flat_map(|client| client.frames.clone()).collect();
+    assert_eq!(frames.len(), 6);
+    frames.sort_unstable();
+    frames.dedup();
+    assert_eq!(frames.len(), 2, "each is made once");
+    let forms = event.forms.as_ref().expect("forms");
+    assert!(!forms.is_made(Format::Bson), "nobody takes it");
+    for format in [Format::Json, Format::MsgPack] {
+        assert!(frames.contains(&(forms.form(format).as_ptr() as usize)));
+    }
+}
+
+/// A subscriber that puts together what it hears.
+#[derive(Default)]
+struct Client {
+    format: Format,
+    /// Until it is welcome, it hears nothing.
+    welcome: bool,
+    state: Option<Value>,
+    /// Where the frames lie that it was given.
+    frames: Vec<usize>,
+}
+
+/// Several cores whose mail is carried one by one, in any order that lanes allow.
+struct Cores {
+    hubs: Vec<Hub>,
+    posts: Vec<Post>,
+    clients: HashMap<(u16, u32), Client>,
+    /// The picture by the order of the home.
+    model: Option<Value>,
+    home: u16,
+}
+
+impl Cores {
+    fn new(cores: u16) -> Cores {
+        let hasher = Hasher::new(3);
+        let hubs: Vec<Hub> =
+            (0..cores).map(|core| Hub::new(core, cores, hasher.clone(), 1 << 20)).collect();
+        let home = hubs[0].home_of(hasher.hash(0, NAME));
+        let posts = (0..cores).map(|_| Post::new(cores)).collect();
+        Cores { hubs, posts, clients: HashMap::new(), model: None, home }
+    }
+
+    fn toggle(&mut self, core: u16, index: u32, format: Format) {
+        let (hub, post) = (&mut self.hubs[core as usize], &mut self.posts[core as usize]);
+        if self.clients.remove(&(core, index)).is_some() {
+            assert!(hub.leave(slot(index), 0, NAME, post));
+            return;
+        }
+        let mut client = Client { format, ..Client::default() };
+        match hub.join(join(index, NAME, format), NOW_MS, post) {
+            Joined::Now(welcome) => client.welcomed(welcome.expect("a welcome")),
+            Joined::Later => {}
+            other => panic!("{other:?}"),
+        }
+        self.clients.insert((core, index), client);
+    }
+
+    fn ordered(&mut self, event: &Event) {
+        let forms = event.forms.as_ref().expect("forms");
+        self.model = naive(self.model.as_ref(), forms.retain(), forms.value());
+    }
+
+    fn publish(&mut self, core: u16, event: &Event) {
+        if core == self.home {
+            self.ordered(event);
+        }
+        let (hub, post) = (&mut self.hubs[core as usize], &mut self.posts[core as usize]);
+        if let Published::Ordered(_) = hub.publish(0, NAME, event, None, NOW_MS, post) {
+            self.hear(core, event);
+        }
+    }
+
+    /// Replaces the picture by one that says the same.
+    fn compact(&mut self) {
+        if let Some(model) = self.model.clone() {
+            let retain = Retain::Install { mode: Mode::Replace, heard: false };
+            self.publish(self.home, &event(retain, model));
+        }
+    }
+
+    fn hear(&mut self, core: u16, event: &Event) {
+        let name = self.hubs[core as usize].name(0, NAME);
+        for subscriber in self.hubs[core as usize].subscribers(&name) {
+            let client = self.clients.get_mut(&(core, subscriber.slot)).expect("a client");
+            assert_eq!(client.welcome, subscriber.is_active());
+            if client.welcome {
+                client.hears(event);
+            }
+        }
+    }
+
+    /// Carries one message of those that are first in their lanes; false if there is none.
+    fn carry(&mut self, pick: usize) -> bool {
+        let cores = self.hubs.len() as u16;
+        let lanes = (0..cores).flat_map(|from| (0..cores).map(move |to| (from, to)));
+        let mut full: Vec<(u16, u16, bool)> = Vec::new();
+        for (from, to) in lanes {
+            let lanes = self.posts[from as usize].to(to);
+            full.extend((!lanes.up.is_empty()).then_some((from, to, true)));
+            full.extend((!lanes.down.is_empty()).then_some((from, to, false)));
+        }
+        let Some(&(from, to, is_up)) = full.get(pick % full.len().max(1)) else { return false };
+        let lanes = self.posts[from as usize].to(to);
+        if is_up {
+            let Some(up) = lanes.up.pop_front() else { return false };
+            if let Up::Publish { event, .. } = &up {
+                self.ordered(&event.clone());
+            }
+            let post = &mut self.posts[to as usize];
+            if let Some((_, event)) = self.hubs[to as usize].request(from, up, NOW_MS, post) {
+                self.hear(to, &event);
+            }
+            return true;
+        }
+        match lanes.down.pop_front() {
+            Some(Down::Deliver { event, .. }) => self.hear(to, &event),
+            Some(Down::Welcome { asked, slot, name, welcome }) => {
+                let post = &mut self.posts[to as usize];
+                if self.hubs[to as usize].welcomed(asked, slot, &name, true, post) {
+                    let client = self.clients.get_mut(&(to, slot.index)).expect("a client");
+                    client.welcomed(welcome.expect("nothing is crowded"));
+                }
+            }
+            other => panic!("{other:?}"),
+        }
+        true
+    }
+}
+
+impl Client {
+    fn welcomed(&mut self, welcome: Welcome) {
+        self.welcome = true;
+        self.state = welcome.picture.map(|it| data(it.form(self.format), self.format));
+    }
+
+    /// Reads its own frame, and does with it what the topic's kind means.
+    fn hears(&mut self, event: &Event) {
+        let forms = event.forms.as_ref().expect("forms");
+        if event.told.is_none() {
+            self.frames.push(forms.form(self.format).as_ptr() as usize);
+        }
+        let value = event.told.is_none().then(|| data(forms.form(self.format), self.format));
+        self.state = naive(self.state.as_ref(), forms.retain(), value.as_ref());
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Toggle(u16, u32, Format),
+    Publish(u16, Retain, Value),
+    Compact,
+    Carry(usize),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let values = prop_oneof![
+        ("[a-d]", 0..99_i64).prop_map(|(key, n)| number(&key, n)),
+        ("[a-d]").prop_map(|key| Value::map([(&*key, Value::Null)])),
+        (prop::sample::select(vec!["A", "U", "C"]), 0..99_i64).prop_map(|(what, n)| {
+            Value::Array(vec![Value::map([("O", Value::text(what)), ("n", Value::Int(n))])])
+        }),
+    ];
+    let format = prop::sample::select(Format::ALL.to_vec());
+    let step = prop_oneof![
+        3 => (0..3_u16, 0..4_u32, format).prop_map(|(core, at, it)| Step::Toggle(core, at, it)),
+        4 => (0..3_u16, retains(), values).prop_map(|(core, it, v)| Step::Publish(core, it, v)),
+        1 => Just(Step::Compact),
+        8 => any::<usize>().prop_map(Step::Carry),
+    ];
+    prop::collection::vec(step, 0..120)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn whoever_joins_whenever_knows_what_the_home_knows(cores in 1..4_u16, steps in steps()) {
+        let mut world = Cores::new(cores);
+        for step in steps {
+            match step {
+                Step::Toggle(core, at, format) => world.toggle(core % cores, at, format),
+                Step::Publish(core, mut retain, value) => {
+                    // Nobody is to be left with another state than the one that is shown.
+                    if let Retain::Install { heard, .. } = &mut retain {
+                        *heard = true;
+                    }
+                    let told = (retain == Retain::Clear).then(|| Arc::new(()) as Told);
+                    world.publish(core % cores, &Event { told, ..event(retain, value) });
+                }
+                Step::Compact => world.compact(),
+                Step::Carry(pick) => {
+                    world.carry(pick);
+                }
+            }
+        }
+        while world.carry(0) {}
+        for ((core, at), client) in &world.clients {
+            prop_assert!(client.welcome);
+            prop_assert_eq!(&client.state, &world.model, "client {} of core {}", at, core);
+        }
+        world.toggle(0, 9, Format::MsgPack);
+        while world.carry(0) {}
+        prop_assert_eq!(&world.clients[&(0, 9)].state, &world.model);
+    }
+}

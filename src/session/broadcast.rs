@@ -1,0 +1,286 @@
+//! What many peers are given, on its way into one queue: in the format and the compressed form that
+//! the peer takes, each wrapped once on a core.
+
+use super::{Ending, Full, Session, Stage, Surroundings};
+use crate::codec::Format;
+use crate::dialect::Why;
+use crate::hub::{Event, Forms, Squeezed};
+use crate::limits::REPLY_BYTES;
+use crate::mem::{Frozen, Handle};
+use crate::ws::output::{BITS, Codecs};
+use std::sync::Arc;
+
+/// One event on one core: its forms, each wrapped once for all connections that take it.
+pub struct Broadcast<'e> {
+    plain: Form<'e>,
+    formed: Option<Box<Formed<'e>>>,
+}
+
+/// An event in several formats.
+struct Formed<'e> {
+    forms: &'e Forms,
+    wrapped: [Option<Form<'e>>; Format::ALL.len()],
+}
+
+/// A frame and its compressed forms.
+pub(super) struct Form<'e> {
+    frame: &'e Frozen,
+    shared: Option<&'e Squeezed>,
+    pub(super) plain: Handle,
+    squeezed: [Option<Handle>; BITS],
+}
+
+impl<'e> Broadcast<'e> {
+    /// Takes this core's share of the event.
+    pub fn new(event: &'e Event) -> Broadcast<'e> {
+        let formed = |forms: &'e Arc<Forms>| {
+            Box::new(Formed { forms, wrapped: [const { None }; Format::ALL.len()] })
+        };
+        Broadcast {
+            plain: Form::new(&event.frame, event.squeezed.as_deref()),
+            formed: event.forms.as_ref().map(formed),
+        }
+    }
+}
+
+impl<'e> Formed<'e> {
+    fn form(&mut self, format: Format) -> &mut Form<'e> {
+        let forms = self.forms;
+        let wrap = || Form::new(forms.form(format), forms.squeezed(format));
+        self.wrapped[format.index()].get_or_insert_with(wrap)
+    }
+}
+
+impl<'e> Form<'e> {
+    fn new(frame: &'e Frozen, shared: Option<&'e Squeezed>) -> Form<'e> {
+        let plain = Handle::new(frame.clone());
+        Form { frame, shared, plain, squeezed: [const { None }; BITS] }
+    }
+
+    /// The form that is compressed for peers with a window of `bits`.
+    pub(super) fn squeezed(&mut self, bits: u8, codecs: &mut Codecs) -> Handle {
+        let (frame, plain, Some(shared)) = (self.frame, &self.plain, self.shared) else {
+            return self.plain.clone();
+        };
+        let form = &mut self.squeezed[usize::from(bits.clamp(9, 15) - 9)];
+        let wrap = || match shared.form(frame, bits, codecs) {
+            form if form.as_ptr() == frame.as_ptr() => plain.clone(),
+            form => Handle::new(form.clone()),
+        };
+        form.get_or_insert_with(wrap).clone()
+    }
+}
+
+impl Stage {
+    fn format(&self) -> Format {
+        match self {
+            Stage::Socket(socket) => socket.format(),
+            Stage::Http(_) => Format::Json,
+        }
+    }
+}
+
+impl Session {
+    /// Queues a broadcast in the form that this peer takes.
+    ///
+    /// # Errors
+    /// More than `bound` bytes of broadcasts would wait; it was not queued.
+    pub fn deliver(
+        &mut self,
+        broadcast: &mut Broadcast<'_>,
+        codecs: &mut Codecs,
+        bound: usize,
+        now_ms: u64,
+    ) -> Result<(), Full> {
+        let form = match &mut broadcast.formed {
+            None => &mut broadcast.plain,
+            Some(formed) => match formed.form(self.stage.format()) {
+                form if form.plain.is_empty() => return Ok(()),
+                form => form,
+            },
+        };
+        match &mut self.stage {
+            Stage::Socket(socket) if socket.compresses() => {
+                // Once it has gone through a window that is kept, it has to be sent.
+                if !self.queue.has_room(form.plain.len(), bound) {
+                    return Err(Full);
+                }
+                let frame = socket.squeezed(form, codecs);
+                self.queue.push(&frame, usize::MAX, now_ms)
+            }
+            _ => self.queue.push(&form.plain, bound, now_ms),
+        }
+    }
+
+    /// Queues the picture of a channel as a reply, in the form that this peer takes. A peer that
+    /// has asked for more of them than may wait is closed, whatever the policy for slow consumers.
+    pub fn show(&mut self, picture: &Forms, around: &mut Surroundings<'_>) {
+        let format = self.stage.format();
+        let Stage::Socket(socket) = &mut self.stage else { return };
+        if self.ending != Ending::Open || !socket.is_open() {
+            return;
+        }
+        let mut form = Form::new(picture.form(format), picture.squeezed(format));
+        if form.plain.is_empty() {
+            return;
+        }
+        if self.queue.replies() + form.plain.len() > REPLY_BYTES {
+            around.counters.slow_consumer_closed.add(1);
+            return self.close_for(Why::Slow, around);
+        }
+        let frame = match socket.compresses() {
+            true => socket.squeezed(&mut form, around.codecs),
+            false => form.plain,
+        };
+        self.queue.push_reply(&frame, around.now.ms);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::socket::{Endpoint, Socket};
+    use super::*;
+    use crate::codec::json::Scratch;
+    use crate::codec::{Envelope, Value};
+    use crate::config::Config;
+    use crate::dialect::{Action, Desk, Env};
+    use crate::hub::{ConnId, Retain};
+    use crate::mem::Slot;
+    use crate::stats::Counters;
+    use crate::time::Now;
+    use std::net::SocketAddr;
+
+    fn event(compresses: bool) -> Event {
+        let envelope = Envelope { members: Vec::new(), key: "Data".into() };
+        let value = Value::text(&"x".repeat(500));
+        let forms = Forms::new(Arc::new(envelope), value, Retain::Nothing, compresses);
+        Event { forms: Some(Arc::new(forms.expect("sound"))), ..Event::default() }
+    }
+
+    #[test]
+    fn a_form_is_made_and_compressed_by_the_core_that_first_needs_it() {
+        let event = event(true);
+        let (here, there) = (event.clone(), event.clone());
+        let [mut here, mut there] = [Broadcast::new(&here), Broadcast::new(&there)];
+        let mut codecs = Codecs::new(0);
+        let mut frames = [&mut here, &mut there].map(|broadcast| {
+            let formed = broadcast.formed.as_mut().expect("forms");
+            let form = formed.form(Format::Bson);
+            (form.plain.as_ptr(), form.squeezed(15, &mut codecs))
+        });
+        assert_eq!(frames[0].0, frames[1].0);
+        assert_eq!(frames[0].1.as_ptr(), frames[1].1.as_ptr());
+        assert_eq!(frames[0].1[0], 0xc2, "compressed and binary");
+        assert!(frames[0].1.len() < 100);
+        let forms = event.forms.as_ref().expect("forms");
+        assert!(!forms.is_made(Format::Json) && !forms.is_made(Format::MsgPack));
+        let formed = there.formed.as_mut().expect("forms");
+        frames[0].1 = formed.form(Format::Json).squeezed(9, &mut codecs);
+        assert_eq!(frames[0].1[0], 0xc1, "compressed and text");
+    }
+
+    #[test]
+    fn without_compression_there_is_one_form() {
+        let event = event(false);
+        let mut broadcast = Broadcast::new(&event);
+        let form = broadcast.formed.as_mut().expect("forms").form(Format::MsgPack);
+        assert_eq!(form.squeezed(15, &mut Codecs::new(0)).as_ptr(), form.plain.as_ptr());
+        assert_eq!(form.plain[0], 0x82);
+    }
+
+    /// What a session works with, on a core where nothing else is.
+    struct Core {
+        env: Env,
+        json: Scratch,
+        codecs: Codecs,
+        counters: Counters,
+        desk: Desk,
+        shared: Vec<Handle>,
+        actions: Vec<Action>,
+    }
+
+    impl Core {
+        fn new() -> Core {
+            Core {
+                env: Env::new(Config::demo(), 1),
+                json: Scratch::default(),
+                codecs: Codecs::new(0),
+                counters: Counters::default(),
+                desk: Desk::default(),
+                shared: Vec::new(),
+                actions: Vec::new(),
+            }
+        }
+
+        fn around(&mut self) -> Surroundings<'_> {
+            Surroundings {
+                now: Now { ms: 1, unix_s: 1 },
+                conn: ConnId { core: 0, slot: Slot { index: 0, generation: 1 } },
+                peer: SocketAddr::from(([127, 0, 0, 1], 1)),
+                env: &self.env,
+                json: &mut self.json,
+                codecs: &mut self.codecs,
+                desk: &mut self.desk,
+                shared: &mut self.shared,
+                actions: &mut self.actions,
+                counters: &self.counters,
+                draining: false,
+                congested: false,
+                secure: false,
+                identity: None,
+            }
+        }
+
+        /// A WebSocket, whose endpoint takes JSON.
+        fn session(&self) -> Session {
+            let peer = SocketAddr::from(([127, 0, 0, 1], 1));
+            let mut session = Session::new(peer, Now { ms: 1, unix_s: 1 }, &self.env);
+            session.stage = Stage::Socket(Socket::new(Endpoint::Echo, None, None, 0));
+            session
+        }
+    }
+
+    #[test]
+    fn a_picture_is_a_reply_and_comes_before_what_follows() {
+        let mut core = Core::new();
+        let mut session = core.session();
+        let event = event(false);
+        let forms = event.forms.as_ref().expect("forms");
+        session.show(forms, &mut core.around());
+        let bytes = forms.form(Format::Json).len();
+        assert_eq!(session.queue.replies(), bytes);
+        assert!(session.queue.has_room(1, 1), "it is no broadcast");
+        let deliver = |session: &mut Session, core: &mut Core, event: &Event, bound| {
+            session.deliver(&mut Broadcast::new(event), &mut core.codecs, bound, 0)
+        };
+        assert_eq!(deliver(&mut session, &mut core, &event, bytes - 1), Err(Full));
+        assert_eq!(deliver(&mut session, &mut core, &event, bytes), Ok(()));
+        let batch = session.take_batch(&mut Vec::new()).expect("a batch");
+        let at = forms.form(Format::Json).as_ptr();
+        assert_eq!(batch.iter().map(|it| it.as_ptr()).collect::<Vec<_>>(), [at, at]);
+        // What has no form is not sent.
+        let none = Event { forms: Some(Arc::new(Forms::clear())), ..Event::default() };
+        session.show(none.forms.as_ref().expect("forms"), &mut core.around());
+        assert_eq!(deliver(&mut session, &mut core, &none, 0), Ok(()));
+        assert!(session.queue.take_batch().is_none());
+    }
+
+    #[test]
+    fn pictures_that_wait_are_bounded() {
+        let mut core = Core::new();
+        let mut session = core.session();
+        let event = event(false);
+        let forms = event.forms.as_ref().expect("forms");
+        let bytes = forms.form(Format::Json).len();
+        let most = Handle::new(Frozen::new(&vec![0; 1 << 20]));
+        let rest = Handle::new(Frozen::new(&vec![0; (1 << 20) - bytes]));
+        (1..REPLY_BYTES >> 20).for_each(|_| session.queue.push_reply(&most, 0));
+        session.queue.push_reply(&rest, 0);
+        session.show(forms, &mut core.around());
+        assert_eq!(session.queue.replies(), REPLY_BYTES);
+        assert!(session.is_open_socket());
+        session.show(forms, &mut core.around());
+        assert!(!session.is_open_socket());
+        assert_eq!(core.counters.slow_consumer_closed.get(), 1);
+    }
+}

@@ -1,0 +1,170 @@
+//! A whole message on its way to the endpoint: inflated, looked at by the route's models.
+
+use super::socket::Endpoint;
+use super::{Surroundings, context};
+use crate::dialect::Closing;
+use crate::gateway;
+use crate::model::spec::OnInvalid;
+use crate::model::{Form, Invalid, Rules};
+use crate::ws::close;
+use crate::ws::deflate::InflateError;
+use crate::ws::output::{Channel, Output};
+use crate::ws::{self, Kind, Violation};
+use std::borrow::Cow;
+
+/// Who takes a message, apart from the reader that lends it.
+pub(super) struct Recipient<'s> {
+    pub(super) endpoint: &'s mut Endpoint,
+    pub(super) channel: Option<&'s mut Channel>,
+    pub(super) rules: Option<&'s Rules>,
+    pub(super) wanted: &'s mut Option<Closing>,
+}
+
+impl Recipient<'_> {
+    /// Takes a message; one that is compressed may inflate to `inflated` bytes.
+    pub(super) fn take(
+        &mut self,
+        kind: Kind,
+        payload: &mut [u8],
+        inflated: Option<u64>,
+        out: &mut Vec<u8>,
+        around: &mut Surroundings<'_>,
+    ) -> Result<(), Violation> {
+        match inflated {
+            Some(most) => self.inflate_and_give(kind, payload, most, out, around),
+            None => {
+                self.give(kind, payload, out, around);
+                Ok(())
+            }
+        }
+    }
+
+    /// Gives a message to the endpoint, if it is as it has to be.
+    fn give(
+        &mut self,
+        kind: Kind,
+        payload: &mut [u8],
+        out: &mut Vec<u8>,
+        around: &mut Surroundings<'_>,
+    ) {
+        let Some(rules) = self.rules else { return self.give_as_is(kind, payload, out, around) };
+        match rules.receive(form(kind), payload) {
+            Ok(passed) => {
+                around.counters.messages_lenient.add(passed.broken.into());
+                let kind = kind_of(passed.form);
+                match passed.payload {
+                    Cow::Owned(mut message) => self.give_as_is(kind, &mut message, out, around),
+                    Cow::Borrowed(part) => {
+                        // What was taken off stood in front.
+                        let from = payload.len() - part.len();
+                        self.give_as_is(kind, &mut payload[from..], out, around);
+                    }
+                }
+            }
+            Err(invalid) => self.refuse(&invalid, out, around),
+        }
+    }
+
+    /// A message is not as it has to be.
+    fn refuse(&mut self, invalid: &Invalid, out: &mut Vec<u8>, around: &mut Surroundings<'_>) {
+        around.counters.messages_invalid.add(1);
+        let code = if invalid.malformed { close::INVALID_DATA } else { close::POLICY };
+        match self.rules.map(Rules::on_invalid) {
+            None | Some(OnInvalid::Drop) => {}
+            Some(OnInvalid::Close) => {
+                let reason = Cow::Owned(invalid.reason.clone());
+                self.wanted.get_or_insert(Closing { code, reason });
+            }
+            Some(OnInvalid::Reply) => {
+                let answer = serde_json::json!({ "error": invalid.reason, "code": code });
+                let answer = answer.to_string();
+                self.output(out, around).message(Kind::Text, answer.as_bytes());
+            }
+        }
+    }
+
+    fn output<'o>(
+        &'o mut self,
+        out: &'o mut Vec<u8>,
+        around: &'o mut Surroundings<'_>,
+    ) -> Output<'o> {
+        match self.channel.as_deref_mut() {
+            Some(channel) => channel.output(out, around.codecs),
+            None => Output::plain(out),
+        }
+    }
+
+    /// Sends back a message, if the way back takes it.
+    fn echo(
+        &mut self,
+        kind: Kind,
+        payload: &[u8],
+        out: &mut Vec<u8>,
+        around: &mut Surroundings<'_>,
+    ) {
+        match self.rules.filter(|rules| rules.govern_sent()) {
+            None => gateway::echo(&mut self.output(out, around), kind, payload),
+            Some(rules) => match rules.send(form(kind), payload) {
+                Ok(passed) => {
+                    around.counters.messages_lenient.add(passed.broken.into());
+                    let kind = kind_of(passed.form);
+                    gateway::echo(&mut self.output(out, around), kind, &passed.payload);
+                }
+                Err(invalid) => self.refuse(&invalid, out, around),
+            },
+        }
+    }
+
+    fn give_as_is(
+        &mut self,
+        kind: Kind,
+        payload: &mut [u8],
+        out: &mut Vec<u8>,
+        around: &mut Surroundings<'_>,
+    ) {
+        match self.endpoint {
+            Endpoint::Echo => self.echo(kind, payload, out, around),
+            Endpoint::Dialect(it) => {
+                let channel = self.channel.as_deref_mut();
+                it.message(&mut context(out, channel, self.wanted, around), kind, payload);
+            }
+            Endpoint::Refused => {}
+        }
+    }
+
+    fn inflate_and_give(
+        &mut self,
+        kind: Kind,
+        payload: &[u8],
+        most: u64,
+        out: &mut Vec<u8>,
+        around: &mut Surroundings<'_>,
+    ) -> Result<(), Violation> {
+        let Some(channel) = &mut self.channel else { return Err(Violation::ReservedBits) };
+        let inflated = channel.inflate(payload, most, around.codecs);
+        let mut message = inflated.map_err(|error| match error {
+            InflateError::TooBig => Violation::TooBig,
+            InflateError::Invalid => Violation::NotDeflate,
+        })?;
+        if kind == Kind::Text && !ws::utf8::valid(&message) {
+            return Err(Violation::TextNotUtf8);
+        }
+        self.give(kind, &mut message, out, around);
+        around.codecs.give_back(message);
+        Ok(())
+    }
+}
+
+fn form(kind: Kind) -> Form {
+    match kind {
+        Kind::Text => Form::Text,
+        Kind::Binary => Form::Binary,
+    }
+}
+
+fn kind_of(form: Form) -> Kind {
+    match form {
+        Form::Text => Kind::Text,
+        Form::Binary => Kind::Binary,
+    }
+}

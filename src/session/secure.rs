@@ -1,0 +1,115 @@
+//! The way through TLS, on a listener that speaks it: bytes from the peer are decrypted before they
+//! are stepped through, a batch is made into records when it is taken.
+
+use super::{Ending, Session, Stage, Surroundings};
+use crate::http::{Connection, Response};
+use crate::mem::Segment;
+use crate::tls::{Failure, Filter, Identity};
+use std::sync::Arc;
+
+impl Session {
+    /// Puts TLS between the peer and this connection, which has just been accepted. The handshake
+    /// has `handshake_ms` for itself.
+    pub fn secure(&mut self, filter: Filter, around: &Surroundings<'_>) {
+        self.filter = Some(Box::new(filter));
+        self.deadline = around.now.plus_ms(around.env.config.timeouts.handshake_ms);
+    }
+
+    /// Whether the peer is spoken to through TLS.
+    pub fn is_secure(&self) -> bool {
+        self.filter.is_some()
+    }
+
+    pub(super) fn is_handshaking(&self) -> bool {
+        self.filter.as_ref().is_some_and(|filter| filter.is_handshaking())
+    }
+
+    /// Who the client has proved to be, while it may make requests.
+    pub fn identity(&self) -> Option<Arc<Identity>> {
+        match &self.stage {
+            Stage::Http(_) => self.filter.as_ref()?.identity().cloned(),
+            Stage::Socket(_) => None,
+        }
+    }
+
+    /// How a WebSocket ends whose peer has ended its side: in TLS it is told that we do, too.
+    pub(super) fn after_eof(&self) -> Ending {
+        match &self.filter {
+            Some(filter) if filter.has_ended() => Ending::Flush,
+            _ => Ending::Cut,
+        }
+    }
+
+    /// Notes that the peer has ended its stream; in TLS it should have said so before.
+    pub(super) fn note_truncation(&self, around: &Surroundings<'_>) {
+        let cut = |filter: &Filter| !filter.is_handshaking() && !filter.has_ended();
+        if self.ending == Ending::Open && self.filter.as_deref().is_some_and(cut) {
+            around.counters.tls_truncated.add(1);
+        }
+    }
+
+    /// Decrypts what has come from the peer, and adds what it says to `plain`. True when the peer
+    /// has ended its side behind that.
+    pub fn decrypt(
+        &mut self,
+        bytes: &mut [u8],
+        plain: &mut Vec<u8>,
+        around: &mut Surroundings<'_>,
+    ) -> bool {
+        let Some(filter) = &mut self.filter else { return false };
+        if self.ending != Ending::Open {
+            return false;
+        }
+        let progress = filter.receive(bytes, plain);
+        if filter.has_records() {
+            self.queue.waits(around.now.ms);
+        }
+        let counters = around.counters;
+        if progress.opened {
+            counters.tls_handshakes.add(1);
+            counters.tls_resumed.add(u64::from(filter.is_resumed()));
+            // From here on the first request has its own time.
+            self.deadline = around.now.plus_ms(around.env.config.timeouts.head_ms);
+        }
+        match progress.failed {
+            None => return progress.ended,
+            Some(Failure::Plain) => {
+                counters.tls_plain.add(1);
+                let text = "this port speaks TLS: use https:// or wss://\n";
+                let mut answer = Vec::new();
+                Response::text(400, text).connection(Connection::Close).push(&mut answer);
+                filter.say_plainly(&answer);
+                self.queue.waits(around.now.ms);
+            }
+            Some(Failure::Protocol(_) | Failure::TooLong) => counters.tls_failed.add(1),
+        }
+        self.end(Ending::Flush, around);
+        false
+    }
+
+    /// The next batch, as records. Bytes that wait are counted without what TLS adds.
+    pub(super) fn take_sealed(&mut self, scratch: &mut Vec<u8>) -> Option<Vec<Segment>> {
+        let filter = self.filter.as_mut()?;
+        if self.queue.is_sending() {
+            return None;
+        }
+        if let Some(batch) = self.queue.take_batch()
+            && !filter.seal(&batch, scratch)
+        {
+            // The keys are used up; or our side has ended, and these words come too late.
+            self.queue.forget_batch();
+            if self.ending == Ending::Open {
+                self.ending = Ending::Cut;
+                return None;
+            }
+        }
+        if self.ending == Ending::Flush && !self.queue.has_segments() {
+            filter.end();
+        }
+        if !filter.has_records() {
+            return None;
+        }
+        self.queue.sends();
+        Some(vec![Segment::Own(filter.take_records())])
+    }
+}

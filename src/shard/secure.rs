@@ -1,0 +1,53 @@
+//! Connections of listeners that speak TLS.
+
+use super::Shard;
+use crate::mem::Slot;
+use crate::time::Now;
+use std::net::SocketAddr;
+
+/// Memory that is kept between two calls at most.
+const PLAIN_KEPT: usize = 128 * 1024;
+
+impl Shard {
+    /// A connection was accepted at `index`, which must be free, by the listener at place
+    /// `listener` of the configuration.
+    pub fn open_at(&mut self, index: u32, peer: SocketAddr, listener: usize, now: Now) -> Slot {
+        let slot = self.open(index, peer, now);
+        let env = self.env.clone();
+        let Some(listener) = env.config.listeners.get(listener).filter(|it| it.tls.is_on()) else {
+            return slot;
+        };
+        let filter = listener.tls.acceptor().and_then(|acceptor| acceptor.accept());
+        if let Some((session, around)) = self.session(slot, now) {
+            match filter {
+                Some(filter) => session.secure(filter, &around),
+                None => {
+                    around.counters.tls_failed.add(1);
+                    session.lost();
+                }
+            }
+        }
+        slot
+    }
+
+    pub(super) fn receive_secure(&mut self, slot: Slot, bytes: &mut [u8], now: Now) {
+        let mut plain = std::mem::take(&mut self.plain);
+        plain.clear();
+        let Some((session, mut around)) = self.session(slot, now) else { return };
+        let ended = session.decrypt(bytes, &mut plain, &mut around);
+        if session.is_paused() {
+            session.hold(&plain);
+        } else if !plain.is_empty() {
+            self.feed(slot, &mut plain, now);
+        }
+        if ended {
+            self.eof(slot, now);
+        }
+        // What has failed is no longer among those without a request.
+        self.after(slot, now);
+        self.list(slot);
+        if plain.capacity() <= PLAIN_KEPT {
+            self.plain = plain;
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! What a listener offers: versions, certificates by name, and whose clients it takes.
+
+use super::Filter;
+use super::files::{Error, Pair, Roots, What};
+use rustls::client::verify_server_name;
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::ServerName;
+use rustls::server::{
+    ClientHello, NoServerSessionStorage, ParsedCertificate, ResolvesServerCert,
+    UnbufferedServerConnection, WebPkiClientVerifier,
+};
+use rustls::sign::CertifiedKey;
+use rustls::version::{TLS12, TLS13};
+use rustls::{ServerConfig, SupportedProtocolVersion};
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Whether clients show certificates.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mutual {
+    /// They are not asked for any.
+    #[default]
+    None,
+    /// They may; one that is shown must be right.
+    Requested,
+    /// They must.
+    Required,
+}
+
+/// A version of TLS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub enum Version {
+    /// RFC 5246, with the suites that have forward secrecy and authenticated encryption only.
+    #[default]
+    #[serde(rename = "1.2")]
+    V12,
+    /// RFC 8446.
+    #[serde(rename = "1.3")]
+    V13,
+}
+
+/// What an [`Acceptor`] is made of.
+pub struct Setup<'a> {
+    /// Certificates with their keys; the first is for clients that name none of the others.
+    pub pairs: Vec<Pair>,
+    /// Whether clients show certificates.
+    pub mutual: Mutual,
+    /// Who vouches for them.
+    pub client_ca: Option<Roots>,
+    /// The oldest version that is accepted.
+    pub min_version: Version,
+    /// Protocols of ALPN, in the order of preference. Empty is no ALPN.
+    pub alpn: &'a [String],
+}
+
+impl Setup<'_> {
+    fn digest(&self) -> [u8; 32] {
+        let mut digest = Sha256::new();
+        let mut add = |bytes: &[u8]| {
+            digest.update(bytes.len().to_le_bytes());
+            digest.update(bytes);
+        };
+        for pair in &self.pairs {
+            pair.chain.iter().for_each(|it| add(it));
+            add(pair.key.secret_der());
+        }
+        add(&[self.mutual as u8, self.min_version as u8, self.pairs.len() as u8]);
+        self.client_ca.iter().for_each(|roots| add(&roots.digest));
+        self.alpn.iter().for_each(|name| add(name.as_bytes()));
+        digest.finalize().into()
+    }
+}
+
+/// What a listener offers. Two are equal when they are made of the same, tickets aside.
+#[derive(Clone, Debug)]
+pub struct Acceptor {
+    config: Arc<ServerConfig>,
+    /// Of all that it is made of.
+    digest: [u8; 32],
+}
+
+impl PartialEq for Acceptor {
+    fn eq(&self, other: &Acceptor) -> bool {
+        self.digest == other.digest
+    }
+}
+
+impl Eq for Acceptor {}
+
+impl Acceptor {
+    /// Checks that everything fits together, and makes keys for tickets, which change by
+    /// themselves.
+    ///
+    /// # Errors
+    /// A key does not belong to its certificate, or the library refuses something else.
+    pub fn new(setup: Setup<'_>) -> Result<Acceptor, Error> {
+        let provider = Arc::new(ring::default_provider());
+        let digest = setup.digest();
+        let mut keys = Vec::new();
+        for pair in setup.pairs {
+            keys.push(Arc::new(certified(pair, &provider)?));
+        }
+        let versions: &[&'static SupportedProtocolVersion] = match setup.min_version {
+            Version::V12 => &[&TLS13, &TLS12],
+            Version::V13 => &[&TLS13],
+        };
+        let other = |error: rustls::Error| Error::new(Path::new("TLS"), What::Refused(error));
+        let builder = ServerConfig::builder_with_provider(provider.clone());
+        let builder = builder.with_protocol_versions(versions).map_err(other)?;
+        let builder = match (setup.mutual, setup.client_ca) {
+            (Mutual::None, _) | (_, None) => builder.with_no_client_auth(),
+            (mutual, Some(roots)) => {
+                let store = Arc::new(roots.store);
+                let verifier = WebPkiClientVerifier::builder_with_provider(store, provider);
+                let verifier = match mutual {
+                    Mutual::Requested => verifier.allow_unauthenticated(),
+                    _ => verifier,
+                };
+                let refused = |error| Error::new(&roots.file, What::Verifier(error));
+                builder.with_client_cert_verifier(verifier.build().map_err(refused)?)
+            }
+        };
+        let mut config = builder.with_cert_resolver(Arc::new(ByName(keys)));
+        config.alpn_protocols = setup.alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.ticketer = ring::Ticketer::new().map_err(other)?;
+        Ok(Acceptor { config: Arc::new(config), digest })
+    }
+
+    /// A filter for a connection that has just been accepted.
+    pub fn accept(&self) -> Option<Filter> {
+        UnbufferedServerConnection::new(self.config.clone()).ok().map(Filter::new)
+    }
+}
+
+fn certified(pair: Pair, provider: &CryptoProvider) -> Result<CertifiedKey, Error> {
+    let refused = |what| Error::new(&pair.key_file, what);
+    let key = provider.key_provider.load_private_key(pair.key.clone_key());
+    let key = key.map_err(|_| refused(What::KeyKind))?;
+    let certified = CertifiedKey::new(pair.chain, key);
+    match certified.keys_match() {
+        Ok(()) => Ok(certified),
+        Err(rustls::Error::InconsistentKeys(_)) => Err(refused(What::OtherKey(pair.file))),
+        Err(error) => Err(Error::new(&pair.file, What::Refused(error))),
+    }
+}
+
+/// Certificates by the names in them (RFC 6066 section 3), in the order of the configuration.
+#[derive(Debug)]
+struct ByName(Vec<Arc<CertifiedKey>>);
+
+impl ResolvesServerCert for ByName {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let name = hello.server_name().and_then(|name| ServerName::try_from(name).ok());
+        let schemes = hello.signature_schemes();
+        let fits = |key: &&Arc<CertifiedKey>| key.key.choose_scheme(schemes).is_some();
+        let named = |key: &&Arc<CertifiedKey>| match &name {
+            Some(name) => is_for(key, name),
+            None => false,
+        };
+        let found = self.0.iter().filter(named).find(fits);
+        let found = found.or_else(|| self.0.iter().find(fits));
+        // With one that does not fit, the handshake fails as one without a common signature.
+        found.or_else(|| self.0.first()).cloned()
+    }
+}
+
+fn is_for(key: &CertifiedKey, name: &ServerName<'_>) -> bool {
+    let parsed = key.cert.first().and_then(|it| ParsedCertificate::try_from(it).ok());
+    parsed.is_some_and(|parsed| verify_server_name(&parsed, name).is_ok())
+}

@@ -1,0 +1,187 @@
+//! Certificates and keys from files: PEM (PKCS#1, PKCS#8, SEC1) and PKCS#12.
+
+use p12_keystore::{KeyStore, Pkcs12ImportPolicy};
+use rustls::RootCertStore;
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use sha2::{Digest, Sha256};
+use std::fmt;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+/// Bytes of one file of certificates or keys.
+const FILE_BYTES: u64 = 1024 * 1024;
+
+/// What is wrong with a file of certificates or keys.
+#[derive(Debug)]
+pub struct Error {
+    /// The file.
+    pub file: PathBuf,
+    /// What is wrong with it.
+    pub what: What,
+}
+
+/// See [`Error`]. Nothing of a key is ever shown.
+#[derive(Debug, thiserror::Error)]
+pub enum What {
+    /// It cannot be read.
+    #[error("cannot be read: {0}")]
+    Read(io::Error),
+    /// It is longer than any such file.
+    #[error("is longer than 1 MiB")]
+    TooLong,
+    /// It is not PEM.
+    #[error("is not PEM: {0}")]
+    Pem(String),
+    /// It has no certificate.
+    #[error("holds no certificate (`-----BEGIN CERTIFICATE-----`)")]
+    NoCertificate,
+    /// It has no private key.
+    #[error("holds no private key (PKCS#8, PKCS#1 or SEC1)")]
+    NoKey,
+    /// Its key is encrypted.
+    #[error("holds an encrypted private key; decrypt it, or use PKCS#12 with a password")]
+    EncryptedKey,
+    /// Its key is of a kind that TLS has no use for here.
+    #[error(
+        "holds a private key of a kind that is not supported; supported: RSA of 2048 to 8192 \
+             bits, ECDSA on P-256 or P-384, Ed25519"
+    )]
+    KeyKind,
+    /// Its key is that of another certificate.
+    #[error("holds a private key that does not belong to the first certificate in {}",
+            .0.display())]
+    OtherKey(PathBuf),
+    /// It is not PKCS#12, or the password is another one.
+    #[error("is not PKCS#12, or the password is wrong: {0}")]
+    Pkcs12(String),
+    /// A PKCS#12 file without a key that has its certificate.
+    #[error("holds no private key with its certificate")]
+    NoPair,
+    /// A certificate that nobody can be verified by.
+    #[error("holds a certificate that cannot be used: {0}")]
+    BadCertificate(rustls::Error),
+    /// The certificates do not make a verifier.
+    #[error("cannot verify clients: {0}")]
+    Verifier(rustls::server::VerifierBuilderError),
+    /// Anything else that the library says.
+    #[error("{0}")]
+    Refused(rustls::Error),
+}
+
+impl Error {
+    pub(super) fn new(file: &Path, what: What) -> Error {
+        Error { file: file.to_owned(), what }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.file.display(), self.what)
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// A certificate, those that vouch for it, and its key.
+#[derive(Debug)]
+pub struct Pair {
+    pub(super) chain: Vec<CertificateDer<'static>>,
+    pub(super) key: PrivateKeyDer<'static>,
+    pub(super) file: PathBuf,
+    pub(super) key_file: PathBuf,
+}
+
+/// Those who vouch for clients.
+pub struct Roots {
+    pub(super) store: RootCertStore,
+    pub(super) digest: [u8; 32],
+    pub(super) file: PathBuf,
+}
+
+/// Certificates of one file, the server's own first.
+#[derive(Debug)]
+pub struct Chain(Vec<CertificateDer<'static>>, PathBuf);
+
+impl Chain {
+    /// Puts the key beside the chain that is read from `file`. Whether they belong together is
+    /// found out later.
+    ///
+    /// # Errors
+    /// The file cannot be read, or holds no key.
+    pub fn with_key(self, file: &Path) -> Result<Pair, Error> {
+        let text = read(file)?;
+        let key = PrivateKeyDer::from_pem_slice(&text).map_err(|error| {
+            let encrypted = memchr::memmem::find(&text, b"BEGIN ENCRYPTED PRIVATE KEY").is_some();
+            let what = match error {
+                pem::Error::NoItemsFound if encrypted => What::EncryptedKey,
+                pem::Error::NoItemsFound => What::NoKey,
+                // What is wrong in the text is not shown: it may be of the key.
+                _ => What::Pem("it is damaged".to_owned()),
+            };
+            Error::new(file, what)
+        })?;
+        Ok(Pair { chain: self.0, key, file: self.1, key_file: file.to_owned() })
+    }
+}
+
+/// Reads the certificates of a server from PEM.
+///
+/// # Errors
+/// The file cannot be read, or holds none.
+pub fn pem_chain(file: &Path) -> Result<Chain, Error> {
+    match certificates(file)? {
+        chain if chain.is_empty() => Err(Error::new(file, What::NoCertificate)),
+        chain => Ok(Chain(chain, file.to_owned())),
+    }
+}
+
+/// Reads the first key of a PKCS#12 file and the certificates that belong to it.
+///
+/// # Errors
+/// The file cannot be read, holds no such pair, or the password is wrong.
+pub fn pkcs12_pair(path: &Path, password: &str) -> Result<Pair, Error> {
+    let bytes = read(path)?;
+    let store = KeyStore::from_pkcs12(&bytes, password, Pkcs12ImportPolicy::Strict)
+        .map_err(|error| Error::new(path, What::Pkcs12(error.to_string())))?;
+    let found = store.private_key_chain().filter(|(_, chain)| !chain.certs().is_empty());
+    let Some((_, found)) = found else { return Err(Error::new(path, What::NoPair)) };
+    let chain = found.certs().iter().map(|it| CertificateDer::from(it.as_der().to_vec())).collect();
+    let key = PrivatePkcs8KeyDer::from(found.key().as_der().to_vec()).into();
+    Ok(Pair { chain, key, file: path.to_owned(), key_file: path.to_owned() })
+}
+
+/// Reads the certificates by which clients are verified.
+///
+/// # Errors
+/// As [`pem_chain`].
+pub fn roots(path: &Path) -> Result<Roots, Error> {
+    let mut store = RootCertStore::empty();
+    let mut digest = Sha256::new();
+    for certificate in certificates(path)? {
+        digest.update(&certificate);
+        let added = store.add(certificate);
+        added.map_err(|error| Error::new(path, What::BadCertificate(error)))?;
+    }
+    if store.is_empty() {
+        return Err(Error::new(path, What::NoCertificate));
+    }
+    Ok(Roots { store, digest: digest.finalize().into(), file: path.to_owned() })
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let text = read(path)?;
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+    found.map_err(|error| Error::new(path, What::Pem(error.to_string())))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    let mut bytes = Vec::new();
+    let opened = std::fs::File::open(path);
+    let got = opened.and_then(|file| file.take(FILE_BYTES + 1).read_to_end(&mut bytes));
+    match got {
+        Ok(n) if n as u64 > FILE_BYTES => Err(Error::new(path, What::TooLong)),
+        Ok(_) => Ok(bytes),
+        Err(error) => Err(Error::new(path, What::Read(error))),
+    }
+}

@@ -1,0 +1,461 @@
+//! TLS over real TCP: other people's client, every way to begin, to go on and to end.
+
+use super::child::*;
+use crate::certs::{Authority, Leaf, folder, table};
+use crate::net::*;
+use crate::peer::{Ear, Heard};
+use polycast::config::{Config, Format};
+use polycast::server::Server;
+use rustls::pki_types::ServerName;
+use rustls::{
+    ClientConfig, ClientConnection, HandshakeKind, ProtocolVersion, StreamOwned, version,
+};
+use std::collections::VecDeque;
+use std::fs;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// The configuration of other tests, with TLS on its listener.
+fn secure(name: &str, authority: &Authority, more: &str) -> Config {
+    let tls = table(name, authority, more);
+    let text = format!(
+        "listeners = [{{ address = '127.0.0.1:0', tls = {tls} }}]\n\
+         [[apps]]\nid = '1'\nkey = 'k'\nsecret = 's'\n"
+    );
+    let listeners = Config::parse(&text, Format::Toml, "test").unwrap().listeners;
+    Config { listeners, ..config() }
+}
+
+/// A client of TLS.
+struct Secure {
+    stream: StreamOwned<ClientConnection, TcpStream>,
+    ear: Ear,
+    heard: VecDeque<Heard>,
+}
+
+impl Secure {
+    fn connect(address: SocketAddr, config: &Arc<ClientConfig>, name: &str) -> io::Result<Secure> {
+        let stream = Client::connect(address).stream;
+        Secure::over(stream, config, name)
+    }
+
+    /// Does the handshake over a connection that is there.
+    fn over(stream: TcpStream, config: &Arc<ClientConfig>, name: &str) -> io::Result<Secure> {
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        let tls = ClientConnection::new(config.clone(), name).unwrap();
+        let mut stream = StreamOwned::new(tls, stream);
+        while stream.conn.is_handshaking() {
+            stream.conn.complete_io(&mut stream.sock)?;
+        }
+        Ok(Secure { stream, ear: Ear::default(), heard: VecDeque::new() })
+    }
+
+    fn open(address: SocketAddr, config: &Arc<ClientConfig>, path: &str) -> Secure {
+        let mut client = Secure::connect(address, config, "localhost").unwrap();
+        client.upgrade(path);
+        client
+    }
+
+    fn upgrade(&mut self, path: &str) {
+        self.send(handshake(path, "").as_bytes());
+        let heard = self.next().unwrap();
+        assert!(matches!(heard, Heard::Answer { status: 101, .. }), "{heard:?}");
+    }
+
+    fn subscriber(address: SocketAddr, config: &Arc<ClientConfig>, channel: &str) -> Secure {
+        let mut client = Secure::open(address, config, APP_PATH);
+        assert!(client.text().contains("connection_established"));
+        client.send(&masked(true, TEXT, subscribe(channel).as_bytes()));
+        assert_eq!(client.text(), subscribed(channel));
+        client
+    }
+
+    fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).unwrap();
+        self.stream.flush().unwrap();
+    }
+
+    /// What comes next; `None` behind the server's last word.
+    fn next(&mut self) -> Option<Heard> {
+        let mut piece = [0; 16 * 1024];
+        while self.heard.is_empty() {
+            match self.stream.read(&mut piece).unwrap() {
+                0 => return None,
+                n => self.heard.extend(self.ear.hear(&piece[..n])),
+            }
+        }
+        self.heard.pop_front()
+    }
+
+    fn text(&mut self) -> String {
+        match self.next() {
+            Some(Heard::Text(text)) => text,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn publish(&mut self, channel: &str, data: &str) {
+        self.send(&publish(channel, data));
+        let heard = self.next();
+        assert!(matches!(heard, Some(Heard::Answer { status: 200, .. })), "{heard:?}");
+    }
+
+    fn leaf(&self) -> Vec<u8> {
+        self.stream.conn.peer_certificates().unwrap()[0].to_vec()
+    }
+}
+
+/// The server's own word for why it ends a handshake.
+fn refusal(outcome: io::Result<Secure>) -> String {
+    let mut client = match outcome {
+        Err(error) => return error.to_string(),
+        Ok(client) => client,
+    };
+    // In TLS 1.3 a client is done before the server has looked at its certificate.
+    client.stream.read(&mut [0; 16]).expect_err("refused").to_string()
+}
+
+#[test]
+fn both_versions_are_spoken_in_any_length() {
+    let authority = Authority::new();
+    let Some(server) = start(secure("versions", &authority, "")) else { return };
+    let address = server.addresses()[0];
+    for (version, number) in
+        [(&version::TLS12, ProtocolVersion::TLSv1_2), (&version::TLS13, ProtocolVersion::TLSv1_3)]
+    {
+        let mut config = authority.client_of(None, &[version]);
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let mut client = Secure::open(address, &Arc::new(config), "/echo");
+        assert_eq!(client.stream.conn.protocol_version(), Some(number));
+        assert_eq!(client.stream.conn.alpn_protocol(), Some(&b"http/1.1"[..]));
+        for len in [0, 1, 125, 16 * 1024 - 1, 16 * 1024, 16 * 1024 + 1, 1 << 20] {
+            let message = pattern(len);
+            client.send(&masked(true, BINARY, &message));
+            assert_eq!(client.next(), Some(Heard::Binary(message)), "{len}");
+        }
+        client.send(&masked(true, CLOSE, &1000_u16.to_be_bytes()));
+        assert_eq!(client.next(), Some(Heard::Close(Some(1000), String::new())));
+        assert_eq!(client.next(), None, "ended by close_notify");
+    }
+    wait_count(&server, "connections", 0);
+    assert_eq!((server.count("tls_handshakes"), server.count("tls_failed")), (2, 0));
+}
+
+fn pattern(len: usize) -> Vec<u8> {
+    (0..len).map(|at| (at * 7 + at / 251) as u8).collect()
+}
+
+#[test]
+fn nothing_that_both_sides_accept() {
+    let authority = Authority::new();
+    let config = secure("nothing", &authority, ", min_version = '1.3'");
+    let Some(server) = start(config) else { return };
+    let address = server.addresses()[0];
+    let old = Arc::new(authority.client_of(None, &[&version::TLS12]));
+    let said = refusal(Secure::connect(address, &old, "localhost"));
+    assert!(said.contains("ProtocolVersion"), "{said}");
+    let mut h2 = authority.client(None);
+    h2.alpn_protocols = vec![b"h2".to_vec()];
+    let said = refusal(Secure::connect(address, &Arc::new(h2), "localhost"));
+    assert!(said.contains("NoApplicationProtocol"), "{said}");
+    wait_count(&server, "tls_failed", 2);
+    let stranger = Arc::new(Authority::new().client(None));
+    let said = refusal(Secure::connect(address, &stranger, "localhost"));
+    assert!(said.contains("UnknownIssuer") || said.contains("BadSignature"), "{said}");
+    wait_count(&server, "tls_failed", 3);
+    wait_count(&server, "connections", 0);
+}
+
+#[test]
+fn a_certificate_is_chosen_by_the_name_that_is_asked_for() {
+    let authority = Authority::new();
+    let folder = folder("names");
+    let leaves = [&["localhost"][..], &["a.example", "b.example"], &["*.c.example"]];
+    let leaves: Vec<Leaf> = leaves.iter().map(|names| authority.leaf(names)).collect();
+    let mut pairs = Vec::new();
+    for (number, leaf) in leaves.iter().enumerate() {
+        leaf.write(&folder, &number.to_string());
+        let file = folder.join(number.to_string()).display().to_string();
+        pairs.push(format!("{{ cert = '{file}.pem', key = '{file}.key' }}"));
+    }
+    let text = format!(
+        "listeners = [{{ address = '127.0.0.1:0', tls = {{ certificates = [{}] }} }}]\n\
+         [[apps]]\nid = '1'\nkey = 'k'\nsecret = 's'\n",
+        pairs.join(", ")
+    );
+    let listeners = Config::parse(&text, Format::Toml, "test").unwrap().listeners;
+    let Some(server) = start(Config { listeners, ..config() }) else { return };
+    let config = Arc::new(authority.client(None));
+    for (name, number) in [("localhost", 0), ("a.example", 1), ("b.example", 1), ("x.c.example", 2)]
+    {
+        let client = Secure::connect(server.addresses()[0], &config, name).unwrap();
+        assert_eq!(client.leaf(), leaves[number].cert.der().to_vec(), "{name}");
+    }
+    for name in ["x.y.c.example", "other.example", "127.0.0.1"] {
+        let said = refusal(Secure::connect(server.addresses()[0], &config, name));
+        assert!(
+            said.contains("only valid for DnsName(\"localhost\")"),
+            "{name}: it got the first: {said}"
+        );
+    }
+}
+
+#[test]
+fn clients_show_certificates() {
+    let authority = Authority::new();
+    let stranger = Authority::new();
+    let (mine, theirs) = (authority.leaf(&["me"]), stranger.leaf(&["me"]));
+    for mutual in ["required", "requested"] {
+        let more = format!(", mutual = '{mutual}', client_ca = 'FOLDER/ca.pem'");
+        let Some(server) = start(secure(mutual, &authority, &more)) else { return };
+        let address = server.addresses()[0];
+        for version in [&version::TLS12, &version::TLS13] {
+            let client = |leaf| Arc::new(authority.client_of(leaf, &[version]));
+            Secure::open(address, &client(Some(&mine)), "/echo");
+            let said = refusal(Secure::connect(address, &client(Some(&theirs)), "localhost"));
+            let alert = said.contains("UnknownCA") || said.contains("DecryptError");
+            assert!(alert, "{mutual}: {said}");
+            if mutual == "required" {
+                let said = refusal(Secure::connect(address, &client(None), "localhost"));
+                assert!(said.contains("CertificateRequired") || said.contains("Alert"), "{said}");
+            } else {
+                Secure::open(address, &client(None), "/echo");
+            }
+        }
+        let failed = if mutual == "required" { 4 } else { 2 };
+        wait_count(&server, "tls_failed", failed);
+    }
+}
+
+#[test]
+fn a_session_is_resumed_by_its_ticket() {
+    let authority = Authority::new();
+    let more = ", mutual = 'requested', client_ca = 'FOLDER/ca.pem'";
+    let Some(server) = start(secure("tickets", &authority, more)) else { return };
+    let leaf = authority.leaf(&["me"]);
+    for version in [&version::TLS12, &version::TLS13] {
+        for leaf in [None, Some(&leaf)] {
+            let config = Arc::new(authority.client_of(leaf, &[version]));
+            for kind in [HandshakeKind::Full, HandshakeKind::Resumed] {
+                let mut client = Secure::open(server.addresses()[0], &config, "/echo");
+                client.send(&masked(true, TEXT, b"hello"));
+                assert_eq!(client.text(), "hello");
+                assert_eq!(client.stream.conn.handshake_kind(), Some(kind), "{version:?}");
+            }
+        }
+    }
+    assert_eq!((server.count("tls_handshakes"), server.count("tls_resumed")), (8, 4));
+}
+
+#[test]
+fn events_published_over_https_reach_every_subscriber() {
+    let authority = Authority::new();
+    let mut config = secure("events", &authority, "");
+    config.listeners.push(listener("127.0.0.1:0"));
+    config.apps[0].require_tls = false;
+    let Some(server) = start(config) else { return };
+    let (address, plain) = (server.addresses()[0], server.addresses()[1]);
+    let config = Arc::new(authority.client(None));
+    let mut subscribers: Vec<Secure> =
+        (0..8).map(|_| Secure::subscriber(address, &config, "c")).collect();
+    let mut bare = Client::subscriber(plain, "c");
+    let mut publisher = Secure::connect(address, &config, "localhost").unwrap();
+    for number in 0..50 {
+        publisher.publish("c", &number.to_string());
+    }
+    for number in 0..50 {
+        let event = event("c", &number.to_string());
+        subscribers.iter_mut().for_each(|it| assert_eq!(it.text(), event));
+        assert_eq!(bare.text(), event);
+    }
+}
+
+#[test]
+fn handshakes_byte_by_byte_are_served_and_those_that_stop_are_ended() {
+    let authority = Authority::new();
+    let mut config = secure("slow", &authority, "");
+    config.timeouts.handshake_ms = 1500;
+    let Some(server) = start(config) else { return };
+    let address = server.addresses()[0];
+    let config = Arc::new(authority.client(None));
+    let name = ServerName::try_from("localhost").unwrap();
+    let mut tls = ClientConnection::new(config.clone(), name).unwrap();
+    let mut hello = Vec::new();
+    tls.write_tls(&mut hello).unwrap();
+
+    let mut stream = Client::connect(address).stream;
+    for byte in &hello {
+        stream.write_all(&[*byte]).unwrap();
+    }
+    while tls.is_handshaking() {
+        tls.complete_io(&mut stream).unwrap();
+    }
+
+    let begun = Instant::now();
+    let mut silent = Client::connect(address);
+    let mut half = Client::connect(address);
+    half.send(&hello[..hello.len() / 2]);
+    silent.end();
+    half.end();
+    let took = begun.elapsed();
+    let (least, most) = (Duration::from_millis(1400), Duration::from_millis(6000));
+    assert!(least < took && took < most, "{took:?}");
+    assert_eq!(server.count("tls_failed"), 2);
+}
+
+#[test]
+fn what_is_not_tls_is_told_so() {
+    let authority = Authority::new();
+    let Some(server) = start(secure("other", &authority, "")) else { return };
+    let address = server.addresses()[0];
+    let mut client = Client::connect(address);
+    client.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    let response = client.response();
+    assert_eq!(response.status, 400);
+    assert!(response.body.contains("https://"), "{response:?}");
+    client.end();
+    let mut client = Client::connect(address);
+    client.send(&[0; 200]);
+    client.drained();
+    // Garbage behind a handshake.
+    let config = Arc::new(authority.client(None));
+    let mut client = Secure::open(address, &config, "/echo");
+    client.stream.sock.write_all(&[23, 3, 3, 0, 32]).unwrap();
+    client.stream.sock.write_all(&[7; 32]).unwrap();
+    let error = client.stream.read(&mut [0; 16]).expect_err("an alert");
+    assert!(error.to_string().contains("BadRecordMac"), "{error}");
+    // A record that is longer than any.
+    let mut client = Secure::open(address, &config, "/echo");
+    client.stream.sock.write_all(&[23, 3, 3, 0xff, 0xff]).unwrap();
+    let error = client.stream.read(&mut [0; 16]).expect_err("an alert");
+    assert!(error.to_string().contains("fatal alert"), "{error}");
+    wait_count(&server, "connections", 0);
+    assert_eq!((server.count("tls_plain"), server.count("tls_failed")), (1, 3));
+}
+
+#[test]
+fn a_peer_may_end_with_or_without_its_last_word() {
+    let authority = Authority::new();
+    let Some(server) = start(secure("ends", &authority, "")) else { return };
+    let config = Arc::new(authority.client(None));
+    let mut client = Secure::open(server.addresses()[0], &config, "/echo");
+    client.stream.conn.send_close_notify();
+    client.stream.flush().unwrap();
+    assert_eq!(client.next(), None, "it answers with its own");
+    client.stream.sock.shutdown(Shutdown::Write).unwrap();
+    wait_count(&server, "connections", 0);
+    assert_eq!(server.count("tls_truncated"), 0);
+    let client = Secure::open(server.addresses()[0], &config, "/echo");
+    client.stream.sock.shutdown(Shutdown::Write).unwrap();
+    wait_count(&server, "connections", 0);
+    assert_eq!(server.count("tls_truncated"), 1);
+    // Requests are answered that came before the end.
+    let mut client = Secure::connect(server.addresses()[0], &config, "localhost").unwrap();
+    client.stream.write_all(b"GET /live HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+    client.stream.conn.send_close_notify();
+    client.stream.flush().unwrap();
+    assert!(matches!(client.next(), Some(Heard::Answer { status: 200, .. })));
+    assert_eq!(client.next(), None);
+    drop(client);
+    wait_count(&server, "connections", 0);
+}
+
+#[test]
+fn a_slow_consumer_is_closed_and_the_others_go_on() {
+    let authority = Authority::new();
+    let mut config = secure("consumer", &authority, "");
+    config.limits.write_queue_bytes = 64 * 1024;
+    let Some(server) = start(config) else { return };
+    let address = server.addresses()[0];
+    let config = Arc::new(authority.client(None));
+    let mut reader = Secure::subscriber(address, &config, "c");
+    let narrow = Client::connect_narrow(address).stream;
+    let mut sleeper = Secure::over(narrow, &config, "localhost").unwrap();
+    sleeper.upgrade(APP_PATH);
+    assert!(sleeper.text().contains("connection_established"));
+    sleeper.send(&masked(true, TEXT, subscribe("c").as_bytes()));
+    assert_eq!(sleeper.text(), subscribed("c"));
+    let mut publisher = Secure::connect(address, &config, "localhost").unwrap();
+    let data = "x".repeat(10_000);
+    for round in 0.. {
+        assert!(round < 5000, "it is never noticed");
+        if server.count("slow_consumer_closed") > 0 {
+            break;
+        }
+        publisher.publish("c", &data);
+        assert!(reader.text() == event("c", &data));
+    }
+    publisher.publish("c", "after");
+    assert_eq!(reader.text(), event("c", "after"));
+    // It reads on: whole events, then its close.
+    let last = loop {
+        match sleeper.next() {
+            Some(Heard::Text(text)) => assert!(text == event("c", &data)),
+            other => break other,
+        }
+    };
+    assert!(matches!(last, Some(Heard::Close(Some(_), _))), "{last:?}");
+}
+
+#[test]
+fn a_drain_tells_every_client() {
+    let authority = Authority::new();
+    let Some(mut server) = start(secure("drain", &authority, "")) else { return };
+    let config = Arc::new(authority.client(None));
+    let address = server.addresses()[0];
+    let mut client = Secure::subscriber(address, &config, "c");
+    let mut idle = Secure::connect(address, &config, "localhost").unwrap();
+    let half = Client::connect(address);
+    wait_count(&server, "connections", 3);
+    Server::stop(&server);
+    assert!(matches!(client.next(), Some(Heard::Close(Some(4200), _))));
+    client.send(&masked(true, CLOSE, &4200_u16.to_be_bytes()));
+    assert_eq!(client.next(), None);
+    assert_eq!(idle.next(), None, "close_notify");
+    drop((client, idle, half));
+    server.join().unwrap();
+}
+
+#[test]
+fn certificates_are_renewed_without_dropping_a_connection() {
+    if !has_uring() {
+        return;
+    }
+    let authority = Authority::new();
+    let tls = table("renewed", &authority, "");
+    let base =
+        BASE.replace("address = '127.0.0.1:0'", &format!("address = '127.0.0.1:0', tls = {tls}"));
+    let process = Process::start("renewed", &base);
+    let config = Arc::new(authority.client(None));
+    let mut client = Secure::open(process.address, &config, "/echo");
+    let before = client.leaf();
+    let folder = folder("renewed");
+    let served = || Secure::connect(process.address, &config, "localhost").map(|it| it.leaf());
+
+    // A key that is not the certificate's: the old pair stays in force.
+    let renewed = authority.leaf(&["localhost"]);
+    fs::write(folder.join("server.key"), renewed.key.serialize_pem()).unwrap();
+    wait("the log names the file", || {
+        let log = process.logged();
+        log.contains("configuration not reloaded") && log.contains("server.key holds a private")
+    });
+    assert_eq!(served().unwrap(), before);
+    fs::write(folder.join("server.pem"), renewed.cert.pem()).unwrap();
+    wait("the new certificate is served", || served().unwrap() == renewed.cert.der().to_vec());
+    client.send(&masked(true, TEXT, b"still here"));
+    assert_eq!(client.text(), "still here");
+
+    // SIGHUP alone changes nothing, and tickets stay good. Reactors take over within a second.
+    std::thread::sleep(Duration::from_millis(1200));
+    let config = Arc::new(authority.client(None));
+    Secure::open(process.address, &config, "/echo");
+    let reloads = |log: String| log.matches("configuration reloaded").count();
+    let count = reloads(process.logged());
+    process.signal(libc::SIGHUP);
+    wait("a reload", || reloads(process.logged()) > count);
+    std::thread::sleep(Duration::from_millis(1200));
+    let client = Secure::open(process.address, &config, "/echo");
+    assert_eq!(client.stream.conn.handshake_kind(), Some(HandshakeKind::Resumed));
+}

@@ -1,0 +1,285 @@
+//! TLS without a socket: a client's records against a shard, cut wherever they can be.
+
+use crate::certs::{Authority, table};
+use crate::machine::{Machine, SWEEP_MS};
+use crate::peer::{APP, Ear, Heard, framed, handshake, signed, text};
+use polycast::config::{Config, Format, Overrides};
+use polycast::ws::Opcode;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, SupportedProtocolVersion, version};
+use std::io::{Read, Write};
+use std::sync::Arc;
+
+/// A configuration with one listener that speaks TLS; `more` stands in its table.
+fn config(name: &str, authority: &Authority, more: &str, app: &str) -> Config {
+    let (id, key, secret) = APP;
+    let tls = table(name, authority, more);
+    let text = format!(
+        "listeners = [{{ address = '127.0.0.1:0', tls = {tls} }}]\n\
+         [[apps]]\nid = '{id}'\nkey = '{key}'\nsecret = '{secret}'\n{app}"
+    );
+    let config = Config::parse_with(&text, Format::Toml, "test", &|_| None).unwrap();
+    config.with(Overrides::default()).unwrap()
+}
+
+/// A client of TLS at one end of a wire.
+struct Peer {
+    at: usize,
+    tls: ClientConnection,
+    ear: Ear,
+    heard: Vec<Heard>,
+    /// Bytes that it has sent, and where these are cut: every so many, or once.
+    sent: usize,
+    every: usize,
+    once: usize,
+    ended: bool,
+}
+
+impl Peer {
+    fn new(machine: &mut Machine, config: &Arc<ClientConfig>) -> Peer {
+        let name = ServerName::try_from("localhost").unwrap();
+        let tls = ClientConnection::new(config.clone(), name).unwrap();
+        let (ear, heard) = (Ear::default(), Vec::new());
+        let at = machine.open_secure();
+        Peer { at, tls, ear, heard, sent: 0, every: usize::MAX, once: usize::MAX, ended: false }
+    }
+
+    fn say(&mut self, machine: &mut Machine, plain: &[u8]) {
+        self.tls.writer().write_all(plain).unwrap();
+        self.run(machine);
+    }
+
+    /// Lets bytes go to and fro until nobody has any.
+    fn run(&mut self, machine: &mut Machine) {
+        loop {
+            let mut bytes = Vec::new();
+            while self.tls.wants_write() {
+                self.tls.write_tls(&mut bytes).unwrap();
+            }
+            let mut rest = &bytes[..];
+            while !rest.is_empty() {
+                let to_cut = match self.once.checked_sub(self.sent) {
+                    Some(left) if left > 0 => left,
+                    _ => usize::MAX,
+                };
+                let (piece, after) = rest.split_at(self.every.min(to_cut).min(rest.len()));
+                self.sent += piece.len();
+                machine.receive(self.at, piece);
+                rest = after;
+            }
+            let got = std::mem::take(&mut machine.wire(self.at).raw);
+            if got.is_empty() && bytes.is_empty() {
+                return;
+            }
+            self.hear(&got);
+        }
+    }
+
+    fn hear(&mut self, mut got: &[u8]) {
+        while !got.is_empty() {
+            self.tls.read_tls(&mut got).unwrap();
+            if self.tls.process_new_packets().is_err() {
+                self.ended = true;
+                return;
+            }
+            let mut plain = Vec::new();
+            match self.tls.reader().read_to_end(&mut plain) {
+                Ok(_) => self.ended = true,
+                Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock),
+            }
+            self.heard.extend(self.ear.hear(&plain));
+        }
+    }
+
+    fn texts(&self) -> Vec<&str> {
+        let text = |heard: &'_ Heard| matches!(heard, Heard::Text(_));
+        let texts = self.heard.iter().filter(|it| text(it));
+        texts.map(|it| if let Heard::Text(text) = it { &**text } else { "" }).collect()
+    }
+}
+
+fn client(authority: &Authority, version: &'static SupportedProtocolVersion) -> Arc<ClientConfig> {
+    Arc::new(authority.client_of(None, &[version]))
+}
+
+/// A whole conversation: handshake, upgrade, a message, a publish, close, the last words.
+fn converse(machine: &mut Machine, client: &Arc<ClientConfig>, every: usize, once: usize) -> usize {
+    let mut peer = Peer::new(machine, client);
+    (peer.every, peer.once) = (every, once);
+    peer.run(machine);
+    assert!(!peer.tls.is_handshaking());
+    peer.say(machine, &handshake("/app/app-key?protocol=7", ""));
+    peer.say(machine, &text(r#"{"event":"pusher:subscribe","data":{"channel":"c"}}"#));
+    let mut publisher = Peer::new(machine, client);
+    let body = br#"{"name":"e","channel":"c","data":"x"}"#;
+    let request = signed("POST", "/apps/1/events", body, machine.now.unix_s);
+    publisher.say(machine, &request);
+    assert!(matches!(&publisher.heard[..], [Heard::Answer { status: 200, .. }]));
+    publisher.tls.send_close_notify();
+    publisher.run(machine);
+    assert!(publisher.ended, "it is told that the server ends, too");
+    machine.eof(publisher.at);
+    peer.run(machine);
+    let texts = peer.texts();
+    assert_eq!(texts.len(), 3, "{:?}", peer.heard);
+    assert!(texts[2].contains(r#""event":"e""#), "{texts:?}");
+    peer.say(machine, &framed(Opcode::Close, &1000_u16.to_be_bytes()));
+    assert!(matches!(peer.heard.last(), Some(Heard::Close(Some(1000), _))));
+    assert!(peer.ended, "close_notify behind the close frame");
+    assert!(machine.wire(peer.at).shut);
+    peer.tls.send_close_notify();
+    peer.run(machine);
+    machine.eof(peer.at);
+    assert!(machine.wire(peer.at).gone);
+    peer.sent
+}
+
+#[test]
+fn a_conversation_is_the_same_however_it_is_cut() {
+    let authority = Authority::new();
+    for version in [&version::TLS12, &version::TLS13] {
+        let client = client(&authority, version);
+        let mut machine = Machine::new(config("cuts", &authority, "", ""));
+        let whole = converse(&mut machine, &client, usize::MAX, usize::MAX);
+        for every in [1, 2, 5, 6, 21, 100] {
+            converse(&mut machine, &client, every, usize::MAX);
+        }
+        assert!(whole > 400);
+        for once in 1..whole {
+            converse(&mut machine, &client, usize::MAX, once);
+        }
+        let rounds = whole as u64 + 6;
+        assert_eq!(machine.counters.tls_handshakes.get(), rounds * 2);
+        assert_eq!(machine.counters.tls_failed.get(), 0);
+        assert_eq!(machine.counters.tls_truncated.get(), 0);
+        assert!(machine.counters.tls_resumed.get() >= rounds);
+        machine.end();
+    }
+}
+
+#[test]
+fn an_application_that_wants_tls_is_served_through_it_only() {
+    let authority = Authority::new();
+    let mut machine = Machine::new(config("require", &authority, "", "require_tls = true\n"));
+    let client = client(&authority, &version::TLS13);
+    let mut peer = Peer::new(&mut machine, &client);
+    peer.say(&mut machine, &handshake("/app/app-key?protocol=7", ""));
+    assert!(peer.texts()[0].contains("connection_established"), "{:?}", peer.heard);
+    let plain = machine.open();
+    machine.receive(plain, &handshake("/app/app-key?protocol=7", ""));
+    let heard = &machine.wire(plain).heard;
+    assert!(heard.iter().any(|it| matches!(it, Heard::Close(Some(4000), _))), "{heard:?}");
+}
+
+#[test]
+fn a_handshake_has_its_time_and_a_request_behind_it_has_its_own() {
+    let authority = Authority::new();
+    let times = "[timeouts]\nhandshake_ms = 2000\nhead_ms = 5000\n";
+    let mut machine = Machine::new(config("deadline", &authority, "", times));
+    let config = client(&authority, &version::TLS13);
+    let silent = machine.open_secure();
+    let mut peer = Peer::new(&mut machine, &config);
+    machine.wait(2000 - SWEEP_MS);
+    assert!(!machine.wire(silent).gone);
+    peer.run(&mut machine);
+    assert!(!peer.tls.is_handshaking(), "in time");
+    machine.wait(SWEEP_MS);
+    assert!(machine.wire(silent).gone, "out of time");
+    assert_eq!(machine.counters.tls_failed.get(), 1);
+    machine.wait(5000 - 2 * SWEEP_MS);
+    assert!(!machine.wire(peer.at).gone && !machine.wire(peer.at).shut);
+    machine.wait(2 * SWEEP_MS);
+    assert!(machine.wire(peer.at).shut, "no request in time");
+    peer.run(&mut machine);
+    assert!(peer.ended, "with the last word");
+    assert_eq!(machine.counters.timed_out.get(), 2);
+}
+
+#[test]
+fn plain_http_is_told_what_is_spoken_here() {
+    let authority = Authority::new();
+    let mut machine = Machine::new(config("plain", &authority, "", ""));
+    for request in ["GET / HTTP/1.1\r\nHost: h\r\n\r\n", "P"] {
+        let at = machine.open_secure();
+        machine.receive(at, request.as_bytes());
+        let said = String::from_utf8(std::mem::take(&mut machine.wire(at).raw)).unwrap();
+        assert!(said.starts_with("HTTP/1.1 400 ") && said.contains("https://"), "{said}");
+        assert!(machine.wire(at).shut);
+    }
+    assert_eq!((machine.counters.tls_plain.get(), machine.counters.tls_failed.get()), (2, 0));
+}
+
+#[test]
+fn garbage_is_answered_by_an_alert_and_the_end() {
+    let authority = Authority::new();
+    let mut machine = Machine::new(config("garbage", &authority, "", ""));
+    let record = |kind: u8, bytes: &[u8]| {
+        [&[kind, 3, 1][..], &(bytes.len() as u16).to_be_bytes(), bytes].concat()
+    };
+    let cases = [
+        vec![0; 64],
+        vec![0x80, 46, 1, 0, 2],
+        record(22, &[1, 0, 0, 4, 9, 9, 9, 9]),
+        record(23, b"hello"),
+        record(22, &[2, 0, 0, 0]),
+        [&[22, 3, 1, 0xff, 0xff][..], &[0; 100]].concat(),
+    ];
+    for (number, bytes) in cases.iter().enumerate() {
+        let at = machine.open_secure();
+        machine.receive(at, bytes);
+        let said = std::mem::take(&mut machine.wire(at).raw);
+        assert_eq!(said.first(), Some(&21), "{number}: an alert");
+        assert!(machine.wire(at).shut, "{number}");
+        assert_eq!(machine.counters.tls_failed.get(), number as u64 + 1);
+    }
+}
+
+#[test]
+fn a_handshake_that_does_not_end_is_bounded() {
+    let authority = Authority::new();
+    let mut machine = Machine::new(config("endless", &authority, "", ""));
+    let at = machine.open_secure();
+    // A client hello of 65 535 bytes, which is never whole.
+    let mut hello = vec![1, 0, 0xff, 0xff];
+    hello.resize(16 * 1024, 0);
+    let record = [&[22, 3, 1, 0x40, 0][..], &hello].concat();
+    for _ in 0..3 {
+        machine.receive(at, &record);
+        assert!(!machine.wire(at).shut);
+    }
+    for _ in 0..3 {
+        machine.receive(at, &record);
+    }
+    assert!(machine.wire(at).shut);
+    assert_eq!(machine.counters.tls_failed.get(), 1);
+}
+
+#[test]
+fn a_stream_that_ends_without_the_last_word_is_counted() {
+    let authority = Authority::new();
+    let mut machine = Machine::new(config("truncated", &authority, "", ""));
+    let config = client(&authority, &version::TLS13);
+    let mut peer = Peer::new(&mut machine, &config);
+    peer.say(&mut machine, &handshake("/echo", ""));
+    machine.eof(peer.at);
+    assert!(machine.wire(peer.at).gone);
+    assert_eq!(machine.counters.tls_truncated.get(), 1);
+}
+
+#[test]
+fn long_messages_and_many_short_ones_go_both_ways() {
+    let authority = Authority::new();
+    let mut machine = Machine::new(config("long", &authority, "", ""));
+    let config = client(&authority, &version::TLS12);
+    let mut peer = Peer::new(&mut machine, &config);
+    peer.tls.set_buffer_limit(None);
+    peer.say(&mut machine, &handshake("/echo", ""));
+    let long: Vec<u8> = (0..1 << 20).map(|at: u32| at.to_le_bytes()[at as usize % 3]).collect();
+    peer.say(&mut machine, &framed(Opcode::Binary, &long));
+    assert!(matches!(peer.heard.last(), Some(Heard::Binary(got)) if *got == long));
+    let many: Vec<u8> = (0..300).flat_map(|number| text(&number.to_string())).collect();
+    peer.say(&mut machine, &many);
+    let want: Vec<String> = (0..300).map(|number: u32| number.to_string()).collect();
+    assert_eq!(peer.texts(), want);
+    assert_ne!(machine.counters.tls_handshakes.get(), 0);
+}
