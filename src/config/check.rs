@@ -188,6 +188,7 @@ fn check_app_limits(app: &App, config: &Config) -> Result<(), Error> {
     range("limits.channel_name_length", channel, 1..=1024, " bytes")?;
     range("limits.event_name_length", event, 1..=1024, " bytes")?;
     range("limits.channels_per_trigger", channels, 1..=10_000, "")?;
+    range("limits.listed_channels", limits.listed_channels as u64, 1..=1 << 20, "")?;
     range("limits.batch_events", limits.batch_events as u64, 1..=1000, "")?;
     let member_bytes = limits.presence_member_bytes as u64;
     range("limits.presence_member_bytes", member_bytes, 1..=1 << 20, " bytes")?;

@@ -1,6 +1,7 @@
 //! The node of a Zilliqa network whose epochs are published.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use hyper::header::{HeaderName, HeaderValue};
 use serde::Deserialize;
@@ -8,6 +9,7 @@ use serde::Deserialize;
 use super::error::{Error, Problem};
 use super::schema::Secret;
 use super::{size, webhook};
+use crate::tls;
 
 /// Nodes that are asked by JSON-RPC for new epochs.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -79,9 +81,6 @@ pub(super) fn check(node: &ZilliqaNode) -> Result<(), Error> {
             return Err(Error::keyed(format!("urls[{index}]"), Problem::Secret { accepted }));
         }
     }
-    if !node.ca_file.is_empty() {
-        webhook::check_authorities(&node.ca_file)?;
-    }
     for (key, found, min, max, unit) in [
         ("interval_ms", node.interval_ms, 10, 3_600_000, " milliseconds"),
         ("timeout_ms", node.timeout_ms, 10, 600_000, " milliseconds"),
@@ -109,6 +108,21 @@ pub(super) fn check(node: &ZilliqaNode) -> Result<(), Error> {
             let accepted = "printable ASCII characters";
             return Err(Error::keyed(key, Problem::Secret { accepted }));
         }
+    }
+    Ok(())
+}
+
+/// Looks for the files below `folder`, and reads the authorities once: what is wrong with them is
+/// told when the server starts.
+pub(super) fn prepare(node: &mut ZilliqaNode, folder: &Path) -> Result<(), Error> {
+    for file in [&mut node.ca_file, &mut node.state_file] {
+        if !file.is_empty() {
+            *file = folder.join(&*file).to_string_lossy().into_owned();
+        }
+    }
+    if !node.ca_file.is_empty() {
+        let wrong = |error| Error::keyed("zilliqa.node.ca_file", Problem::File(error));
+        tls::roots(Path::new(&node.ca_file)).map_err(wrong)?;
     }
     Ok(())
 }

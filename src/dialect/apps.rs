@@ -271,6 +271,8 @@ impl Apps {
             let new = configs.iter().find(|app| app.id == old.config.id);
             let config = new.unwrap_or(&old.config).clone();
             let mut app = App::new(config, old.connections.clone(), self.open.clone());
+            // Its connections go on in what they speak, and hear what is published in that.
+            app.config.dialect = old.config.dialect;
             if new.is_none() {
                 app.config.enabled = false;
                 app.keys.clear();
@@ -443,7 +445,9 @@ mod tests {
         let mut third = second;
         (third.id, third.key) = ("3".to_owned(), "third".to_owned());
         config.apps = vec![third, config.apps[1].clone()];
+        config.apps[1].dialect = config::Dialect::Broadcastt;
         let env = env.renewed(config.clone());
+        assert_eq!(env.apps.get(1).config.dialect, config::Dialect::Pusher);
         assert_eq!(env.apps.by_key("app-key"), None);
         assert!(!env.apps.get(0).config.enabled);
         assert_eq!((env.apps.by_key("second"), env.apps.by_id("3")), (Some(1), Some(2)));

@@ -3,6 +3,7 @@
 mod certs;
 mod cli;
 mod config;
+mod drain;
 mod house;
 mod live;
 mod machine;

@@ -4,7 +4,7 @@
 use crate::net::*;
 use chain::{CONTRACT, Chain, Shape, WALLET};
 use node::{Faults, Node, Stream, Wrap};
-use polycast::config::{Config, Contracts, Endpoint, Overrides, Pattern, Route, Secret};
+use polycast::config::{Config, Contracts, Endpoint, Pattern, Route, Secret};
 use polycast::server::Server;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::pki_types::PrivateKeyDer;
@@ -334,9 +334,12 @@ fn a_node_behind_tls_is_asked_if_its_authority_is_known() {
     watcher.expect(101..=104, &chain);
     assert_eq!(server.count("node_failures"), 0);
     drop(server);
-    config.zilliqa.node.ca_file = folder.join("none.pem").to_str().unwrap().to_owned();
-    let refused = config.with(Overrides::default()).err().unwrap().to_string();
-    assert!(refused.contains("zilliqa.node.ca_file"), "{refused}");
+    // What cannot be read is told at the start.
+    let text = "zilliqa.node.ca_file = 'none.pem'\n[[routes]]\nendpoint = 'zilliqa'\n";
+    let file = folder.join("authority.toml");
+    fs::write(&file, text).unwrap();
+    let refused = Config::load(&file).unwrap_err().to_string();
+    assert!(refused.contains("authority.toml:1:14: zilliqa.node.ca_file: "), "{refused}");
 }
 
 static TLS: OnceLock<Arc<ServerConfig>> = OnceLock::new();
