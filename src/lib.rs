@@ -6,7 +6,7 @@
 //! | floor | module | what lives there |
 //! | --- | --- | --- |
 //! | 9 | [`server`] | one pinned thread a core, listeners, signals, drain |
-//! | 8 | [`control`] | one thread on tokio-uring that waits for the outside world: webhooks |
+//! | 8 | [`control`] | one thread on tokio-uring for the outside world: webhooks, nodes |
 //! | 7 | [`reactor`] | the only place that holds a ring and a shard together |
 //! | 6 | [`shard`] | all that one core owns: sessions, hub, timers |
 //! | 5 | [`session`] | one connection: http, upgrade, ws, dialect; write queue; deadlines |

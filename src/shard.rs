@@ -397,6 +397,11 @@ impl Shard {
         !self.post.down_is_full(self.post_bound)
     }
 
+    /// Whether orders from outside the cores can be taken now.
+    pub fn takes_orders(&self) -> bool {
+        self.takes_requests() && !self.post.up_is_full(self.post_bound)
+    }
+
     /// A request from core `from`.
     pub fn request(&mut self, from: u16, request: Up, now: Now) {
         if let Up::Tell { slot, what } = request {

@@ -172,6 +172,24 @@ counters! {
     hooks_dropped,
     /// Requests to webhooks that were not made: the endpoint is at a private address.
     hooks_refused,
+    /// Requests to nodes whose epochs are published.
+    node_requests,
+    /// Requests to nodes that were not answered: no connection, no answer in time, an error.
+    node_failures,
+    /// Answers of nodes that were refused: not what was asked for, or too large.
+    node_nonsense,
+    /// Transactions of an epoch that no node would give, and which were published without logs.
+    bodies_missing,
+    /// Accounts of which no node has said whether they are contracts; they were taken for none.
+    contracts_unknown,
+    /// Epochs left out at the start because they were more than are replayed.
+    epochs_skipped,
+    /// Epochs of a node that were published.
+    epochs,
+    /// The number of the last epoch that was published, or of the one behind which the next is.
+    last_epoch,
+    /// Failures to write the number of the last epoch to its file.
+    state_failures,
     /// Last events and pictures of channels that were forgotten because others needed the room.
     kept_dropped,
     /// Elements that pictures of the kind `log` have lost at their bound.

@@ -9,7 +9,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::error::{Error, Problem};
 use super::schema::{App, Config, Endpoint, Limits, Secret};
-use super::{Listener, broadcastt, guard, route, tls, webhook, zenith, zilliqa};
+use super::{Listener, broadcastt, guard, route, tls, webhook, zenith, zilliqa, zilliqa_node};
 use crate::limits::{MAX_CORES, WS_CONTROL_BYTES};
 
 const HOUR_MS: u64 = 3_600_000;
@@ -30,6 +30,7 @@ pub(super) fn check(config: &Config) -> Result<(), Error> {
     range("compression.min_bytes", compression.min_bytes as u64, 1..=GIB, " bytes")?;
     range("compression.windows_bytes", compression.windows_bytes as u64, 0..=64 * GIB, " bytes")?;
     check_pusher(config)?;
+    zilliqa_node::check(&config.zilliqa.node).map_err(|error| error.under("zilliqa.node"))?;
     check_token("zilliqa.publish_token", &config.zilliqa.publish_token)?;
     zilliqa::check(&config.zilliqa, &config.routes).map_err(|error| error.under("zilliqa"))?;
     broadcastt::check(&config.broadcastt)?;

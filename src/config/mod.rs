@@ -28,6 +28,7 @@ mod tree;
 mod webhook;
 mod zenith;
 mod zilliqa;
+mod zilliqa_node;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -54,6 +55,7 @@ pub use zenith::{
     ZenithTopic,
 };
 pub use zilliqa::{Contracts, Zilliqa, ZilliqaErrors, ZilliqaWire};
+pub use zilliqa_node::ZilliqaNode;
 
 /// What a configuration is written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,6 +141,7 @@ impl Config {
                 model::prepare(config, folder.unwrap_or(Path::new("")))?;
                 let Some(folder) = folder else { return Ok(()) };
                 config.prepare_tls(folder)?;
+                zilliqa_node::prepare(&mut config.zilliqa.node, folder)?;
                 webhook::prepare(&mut config.apps, folder)
             };
             let checked = check::check(&config).and_then(|()| prepare(&mut config));

@@ -209,7 +209,8 @@ fn the_example_has_every_key_and_every_table_refuses_others() {
     assert!(paths.contains(&"/apps/0/keys/0".to_owned()), "{paths:?}");
     // Models by direction have no defaults; another test has them.
     paths.retain(|path| !path.starts_with("/routes/0/model/"));
-    for path in paths {
+    // Of header fields, the names are the operator's.
+    for path in paths.into_iter().filter(|path| !path.ends_with("/headers")) {
         let mut document = full.clone();
         at(&mut document, &path).insert("no_such_key".to_owned(), Value::Boolean(true));
         let error = parse(&toml::to_string(&document).unwrap(), Format::Toml).expect_err(&path);

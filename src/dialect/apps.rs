@@ -37,6 +37,8 @@ pub struct Env {
     pub counters: Vec<Arc<Counters>>,
     /// What the Zenith dialect looks up.
     pub zenith: Realm,
+    /// What the control thread counts, if there is one.
+    pub control: Arc<Counters>,
 }
 
 impl Env {
@@ -52,9 +54,20 @@ impl Env {
         let watched = watched.collect();
         let remotes = Arc::new(Remotes::default());
         let guards = guards(&config, &[], &remotes);
-        let (zilliqa, counters) = (Arc::default(), Vec::new());
         let zenith = Realm::new(config.zenith.as_deref(), Arc::<zenith::State>::default());
-        Env { config, apps, guards, remotes, compresses, watched, node, zilliqa, counters, zenith }
+        Env {
+            config,
+            apps,
+            guards,
+            remotes,
+            compresses,
+            watched,
+            node,
+            zilliqa: Arc::default(),
+            counters: Vec::new(),
+            zenith,
+            control: Arc::default(),
+        }
     }
 
     /// The environment after the configuration was read anew. Applications keep their numbers and
@@ -63,6 +76,7 @@ impl Env {
         let mut env = Env::new(config, self.node);
         env.apps = self.apps.renewed(&env.config.apps);
         env.counters = self.counters.clone();
+        env.control = self.control.clone();
         env.zilliqa = self.zilliqa.clone();
         env.zenith = self.zenith.renewed(env.config.zenith.as_deref());
         // Webhooks take effect with a restart, and numbers are those of the start.

@@ -31,6 +31,8 @@ pub struct Visit<'a> {
     pub config: &'a Config,
     /// What each core counts.
     pub counters: &'a [Arc<Counters>],
+    /// What the control thread counts.
+    pub control: &'a Counters,
     /// The connections of the application with this number.
     pub connections: &'a dyn Fn(usize) -> usize,
     /// Whether the server is being shut down.

@@ -82,6 +82,7 @@ impl Source {
             ("log", was.log != config.log),
             ("limits", sizes(was) != sizes(config)),
             ("apps.webhooks or apps.subscription_count", noticed(was) != noticed(config)),
+            ("zilliqa.node", was.zilliqa.node != config.zilliqa.node),
             ("apps.dialect", spoken_otherwise(was, config)),
             (
                 "compression.windows_bytes",
@@ -118,8 +119,10 @@ mod tests {
         let mut fixed = config;
         fixed.threads += 1;
         fixed.apps[0].subscription_count = true;
+        fixed.zilliqa.node.replay += 1;
         let named = source.needing_restart(&fixed);
-        assert_eq!(named, ["threads", "apps.webhooks or apps.subscription_count"]);
+        let webhooks = "apps.webhooks or apps.subscription_count";
+        assert_eq!(named, ["threads", webhooks, "zilliqa.node"]);
         let mut spoken = Config::demo();
         spoken.apps[0].dialect = crate::config::Dialect::Broadcastt;
         assert_eq!(source.needing_restart(&spoken), ["apps.dialect"]);

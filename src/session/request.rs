@@ -279,6 +279,7 @@ fn page(
         peer: around.peer.ip(),
         config: &env.config,
         counters: &env.counters,
+        control: &env.control,
         connections: &|app| env.apps.get(app as u32).connections(),
         draining: around.draining,
     };

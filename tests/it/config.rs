@@ -493,6 +493,38 @@ fn webhooks_have_a_target_and_ranges() {
 }
 
 #[test]
+fn nodes_have_targets_and_ranges() {
+    check(&[
+        ("zilliqa.node.urls = ['https://a.example/?key=b', 'http://[::1]:4201']", ""),
+        ("zilliqa.node.urls = ['ftp://a']", "1:22: zilliqa.node.urls[0]: "),
+        ("zilliqa.node.urls = ['http://u@a']", "1:22: zilliqa.node.urls[0]: "),
+        ("zilliqa.node.interval_ms = 10", ""),
+        ("zilliqa.node.interval_ms = 9", "1:14: zilliqa.node.interval_ms: 9 is out of range"),
+        ("zilliqa.node.interval_ms = 3600001", "1:14: zilliqa.node.interval_ms: 3600001 is"),
+        ("zilliqa.node.timeout_ms = 600000", ""),
+        ("zilliqa.node.timeout_ms = 600001", "1:14: zilliqa.node.timeout_ms: 600001 is out"),
+        ("zilliqa.node.timeout_ms = 9", "1:14: zilliqa.node.timeout_ms: 9 is out of range"),
+        ("zilliqa.node.retry_ms = 9", "1:14: zilliqa.node.retry_ms: 9 is out of range"),
+        ("zilliqa.node.retry_max_ms = 1000", ""),
+        ("zilliqa.node.retry_max_ms = 999", "1:14: zilliqa.node.retry_max_ms: 999 is out"),
+        ("zilliqa.node.stale_ms = 9", "1:14: zilliqa.node.stale_ms: 9 is out of range"),
+        ("zilliqa.node.ahead = 64", ""),
+        ("zilliqa.node.ahead = 0", "1:14: zilliqa.node.ahead: 0 is out of range"),
+        ("zilliqa.node.ahead = 65", "1:14: zilliqa.node.ahead: 65 is out of range"),
+        ("zilliqa.node.answer_bytes = '64KiB'", ""),
+        ("zilliqa.node.answer_bytes = 65535", "1:14: zilliqa.node.answer_bytes: 65535 is out"),
+        ("zilliqa.node.replay = 0", ""),
+        ("zilliqa.node.replay = 1000001", "1:14: zilliqa.node.replay: 1000001 is out"),
+        ("zilliqa.node.replay_wait_ms = 3600001", "1:14: zilliqa.node.replay_wait_ms: 3600001"),
+        ("zilliqa.node.contracts = 16", ""),
+        ("zilliqa.node.contracts = 15", "1:14: zilliqa.node.contracts: 15 is out of range"),
+        ("zilliqa.node.headers = { Authorization = 'Bearer x' }", ""),
+        ("zilliqa.node.headers = { Host = 'x' }", "1:26: zilliqa.node.headers.Host: `Host` is"),
+        ("zilliqa.node.headers = { A = \"x\\n\" }", "1:26: zilliqa.node.headers.A: "),
+    ]);
+}
+
+#[test]
 fn the_zilliqa_dialect_has_ranges() {
     let route = "[[routes]]\nendpoint = 'zilliqa'\n";
     let token = "zilliqa.publish_token = '0123456789abcdef'";

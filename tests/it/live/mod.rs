@@ -5,6 +5,7 @@ mod child;
 mod compress;
 mod guard;
 mod heavy;
+mod nodes;
 mod order;
 mod process;
 mod pusher;
