@@ -11,6 +11,7 @@ mod broadcastt;
 mod check;
 mod env;
 mod error;
+mod listener;
 mod model;
 mod pattern;
 mod profile;
@@ -23,6 +24,7 @@ mod tests;
 mod tls;
 mod tree;
 mod webhook;
+mod zilliqa;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -31,17 +33,19 @@ pub use crate::tls::{Mutual, Version as TlsVersion};
 pub use broadcastt::Broadcastt;
 pub use env::Lookup;
 pub use error::{Error, Position, Problem};
+pub use listener::Listener;
 pub use model::Prepared;
 pub use pattern::Pattern;
 pub use profile::Profile;
 pub use pusher::Pusher;
 pub use schema::{
     App, AppLimits, Compression, CompressionLimits, Condition, Config, Console, Dialect,
-    DuplicateSubscribe, Endpoint, KeyPair, Limits, Listener, Log, LogFormat, Metrics, Route,
-    Secret, SlowConsumer, Timeouts,
+    DuplicateSubscribe, Endpoint, KeyPair, Limits, Log, LogFormat, Metrics, Route, Secret,
+    SlowConsumer, Timeouts,
 };
 pub use tls::{Certificate, Tls};
 pub use webhook::{HookEvent, Webhook};
+pub use zilliqa::{Contracts, Zilliqa, ZilliqaErrors, ZilliqaWire};
 
 /// What a configuration is written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,17 +1,16 @@
 //! The sections of a configuration: every key, its type, its unit and its default.
 
-use std::net::SocketAddr;
-
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
 use super::broadcastt::Broadcastt;
+use super::listener::Listener;
 use super::model::Prepared;
 use super::pattern::Pattern;
 use super::profile::Profile;
 use super::pusher::Pusher;
 use super::size;
-use super::tls::Tls;
 use super::webhook::Webhook;
+use super::zilliqa::Zilliqa;
 use crate::limits;
 use crate::model::spec::{Catalog, Governance};
 
@@ -39,6 +38,8 @@ pub struct Config {
     pub compression: CompressionLimits,
     /// The Pusher dialect.
     pub pusher: Pusher,
+    /// The Zilliqa dialect.
+    pub zilliqa: Zilliqa,
     /// The Broadcastt dialect.
     pub broadcastt: Broadcastt,
     /// The page for people.
@@ -70,6 +71,7 @@ impl Default for Config {
             timeouts: Timeouts::default(),
             compression: CompressionLimits::default(),
             pusher: Pusher::default(),
+            zilliqa: Zilliqa::default(),
             broadcastt: Broadcastt::default(),
             console: Console::default(),
             metrics: Metrics::default(),
@@ -117,24 +119,6 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line, for machines.
     Json,
-}
-
-/// One address to listen on.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "a table")]
-pub struct Listener {
-    /// IPv4 or IPv6 address and port; port 0 lets the kernel choose one.
-    #[serde(deserialize_with = "address")]
-    pub address: SocketAddr,
-    /// Encryption, if it has certificates.
-    #[serde(default)]
-    pub tls: Tls,
-}
-
-impl Default for Listener {
-    fn default() -> Listener {
-        Listener { address: SocketAddr::from(([127, 0, 0, 1], 6001)), tls: Tls::default() }
-    }
 }
 
 /// Bounds of the whole server.
@@ -366,12 +350,14 @@ pub enum Endpoint {
     Health,
     /// The applications, by the paths of their dialects.
     Apps,
+    /// The Zilliqa dialect: see [`Zilliqa`].
+    Zilliqa,
 }
 
 impl Endpoint {
     /// Whether WebSockets are served there.
     pub fn has_sockets(self) -> bool {
-        matches!(self, Endpoint::Echo | Endpoint::Apps)
+        matches!(self, Endpoint::Echo | Endpoint::Apps | Endpoint::Zilliqa)
     }
 }
 
@@ -565,14 +551,4 @@ fn terminate() -> u16 {
 
 fn yes() -> bool {
     true
-}
-
-fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    text.parse().map_err(|_| {
-        let found = format!("`{text}`");
-        let expected = "an IPv4 or IPv6 address and a port, such as \"127.0.0.1:6001\" or \
-                        \"[::1]:6001\"";
-        serde::de::Error::invalid_value(serde::de::Unexpected::Other(&found), &expected)
-    })
 }

@@ -352,6 +352,53 @@ fn webhooks_have_a_target_and_ranges() {
 }
 
 #[test]
+fn the_zilliqa_dialect_has_ranges() {
+    let route = "[[routes]]\nendpoint = 'zilliqa'\n";
+    let token = "zilliqa.publish_token = '0123456789abcdef'";
+    let a = "0x2ce491a0fd9e318b39172258101b7c836da7449b";
+    let served = format!("{token}\n{route}");
+    let elsewhere = format!("{token}\nzilliqa.publish_path = '/x'");
+    let (list, short) = (format!("['{a}']"), format!("['{}']", &a[..41]));
+    let list = format!("zilliqa.contracts = {list}");
+    let short = format!("zilliqa.contracts = {short}");
+    check(&[
+        ("zilliqa.wire = 'documented'", ""),
+        ("zilliqa.wire = 'other'", "1:16: zilliqa.wire: "),
+        ("zilliqa.error_format = 'text'", ""),
+        ("zilliqa.error_format = 'json'", "1:24: zilliqa.error_format: "),
+        ("zilliqa.contracts = 'node'", ""),
+        ("zilliqa.contracts = []", ""),
+        (&list, ""),
+        (&short, "1:21: zilliqa.contracts"),
+        ("zilliqa.contracts = 'all'", "1:21: zilliqa.contracts: "),
+        ("zilliqa.message_bytes = 125", ""),
+        ("zilliqa.message_bytes = 124", "1:9: zilliqa.message_bytes: 124 is out of range"),
+        ("zilliqa.addresses_per_connection = 1", ""),
+        ("zilliqa.addresses_per_connection = 0", "1:9: zilliqa.addresses_per_connection: 0"),
+        ("zilliqa.addresses_per_connection = 1048577", "1:9: zilliqa.addresses_per_conn"),
+        ("zilliqa.fragment_bytes = 1024", ""),
+        ("zilliqa.fragment_bytes = 1023", "1:9: zilliqa.fragment_bytes: 1023 is out"),
+        ("zilliqa.queue_bytes = '64KiB'", ""),
+        ("zilliqa.queue_bytes = 65535", "1:9: zilliqa.queue_bytes: 65535 is out of range"),
+        ("zilliqa.dropped_in_a_row = 0", ""),
+        ("zilliqa.dropped_in_a_row = 60001", "1:9: zilliqa.dropped_in_a_row: 60001 is out"),
+        ("zilliqa.ping_after_s = 59", ""),
+        ("zilliqa.ping_after_s = 0", "1:9: zilliqa.ping_after_s: 0 is out of range"),
+        ("zilliqa.ping_after_s = 60", "1:1: zilliqa.idle_timeout_s: 60 is out of range"),
+        ("zilliqa.idle_timeout_s = 31", ""),
+        ("zilliqa.idle_timeout_s = 30", "1:9: zilliqa.idle_timeout_s: 30 is out of range"),
+        ("zilliqa.publish_path = 'epochs'", "1:9: zilliqa.publish_path: "),
+        (&served, ""),
+        (token, "1:1: zilliqa.publish_path: "),
+        (&elsewhere, "2:9: zilliqa.publish_path: "),
+        ("zilliqa.publish_token = 'short'", "1:9: zilliqa.publish_token: "),
+    ]);
+    // It is an application of its own.
+    assert!(parse(route).is_ok());
+    assert!(parse("").is_err());
+}
+
+#[test]
 fn broadcastt_has_bounds_of_its_own_and_no_webhooks() {
     check(&[
         ("broadcastt.activity_timeout_s = 1", ""),

@@ -15,3 +15,4 @@ mod sim;
 mod tls;
 mod tls_files;
 mod transcripts;
+mod zilliqa;
