@@ -7,26 +7,27 @@ use crate::dialect::Why;
 use crate::hub::{Event, Forms, Squeezed};
 use crate::limits::REPLY_BYTES;
 use crate::mem::{Frozen, Handle};
-use crate::ws::output::{BITS, Codecs};
+use crate::ws::output::{BITS, Channel, Codecs};
+use crate::ws::{Kind, Opcode, frame};
 use std::sync::Arc;
 
 /// One event on one core: its forms, each wrapped once for all connections that take it.
 pub struct Broadcast<'e> {
-    plain: Form<'e>,
+    plain: Wrapped<'e>,
     formed: Option<Box<Formed<'e>>>,
 }
 
 /// An event in several formats.
 struct Formed<'e> {
     forms: &'e Forms,
-    wrapped: [Option<Form<'e>>; Format::ALL.len()],
+    wrapped: [Option<Wrapped<'e>>; Format::ALL.len()],
 }
 
 /// A frame and its compressed forms.
-pub(super) struct Form<'e> {
+struct Wrapped<'e> {
     frame: &'e Frozen,
     shared: Option<&'e Squeezed>,
-    pub(super) plain: Handle,
+    plain: Handle,
     squeezed: [Option<Handle>; BITS],
 }
 
@@ -37,28 +38,45 @@ impl<'e> Broadcast<'e> {
             Box::new(Formed { forms, wrapped: [const { None }; Format::ALL.len()] })
         };
         Broadcast {
-            plain: Form::new(&event.frame, event.squeezed.as_deref()),
+            plain: Wrapped::new(&event.frame, event.squeezed.as_deref()),
             formed: event.forms.as_ref().map(formed),
         }
     }
 }
 
 impl<'e> Formed<'e> {
-    fn form(&mut self, format: Format) -> &mut Form<'e> {
+    fn form(&mut self, format: Format) -> &mut Wrapped<'e> {
         let forms = self.forms;
-        let wrap = || Form::new(forms.form(format), forms.squeezed(format));
+        let wrap = || Wrapped::new(forms.form(format), forms.squeezed(format));
         self.wrapped[format.index()].get_or_insert_with(wrap)
     }
 }
 
-impl<'e> Form<'e> {
-    fn new(frame: &'e Frozen, shared: Option<&'e Squeezed>) -> Form<'e> {
+impl<'e> Wrapped<'e> {
+    fn new(frame: &'e Frozen, shared: Option<&'e Squeezed>) -> Wrapped<'e> {
         let plain = Handle::new(frame.clone());
-        Form { frame, shared, plain, squeezed: [const { None }; BITS] }
+        Wrapped { frame, shared, plain, squeezed: [const { None }; BITS] }
+    }
+
+    /// The frame in the compressed form that was agreed on with one peer.
+    fn for_channel(&mut self, channel: Option<&mut Channel>, codecs: &mut Codecs) -> Handle {
+        let plain = &self.plain;
+        let Some(channel) = channel else { return plain.clone() };
+        if plain.len() < channel.least() {
+            return plain.clone();
+        }
+        if let Some(bits) = channel.shared_bits() {
+            return self.squeezed(bits, codecs);
+        }
+        let Some((opcode, payload)) = frame::split(plain) else { return plain.clone() };
+        let kind = if opcode == Opcode::Text { Kind::Text } else { Kind::Binary };
+        let mut own = Vec::new();
+        channel.output(&mut own, codecs).message(kind, payload);
+        Handle::new(Frozen::new(&own))
     }
 
     /// The form that is compressed for peers with a window of `bits`.
-    pub(super) fn squeezed(&mut self, bits: u8, codecs: &mut Codecs) -> Handle {
+    fn squeezed(&mut self, bits: u8, codecs: &mut Codecs) -> Handle {
         let (frame, plain, Some(shared)) = (self.frame, &self.plain, self.shared) else {
             return self.plain.clone();
         };
@@ -105,7 +123,7 @@ impl Session {
                 if !self.queue.has_room(form.plain.len(), bound) {
                     return Err(Full);
                 }
-                let frame = socket.squeezed(form, codecs);
+                let frame = form.for_channel(socket.channel(), codecs);
                 self.queue.push(&frame, usize::MAX, now_ms)
             }
             _ => self.queue.push(&form.plain, bound, now_ms),
@@ -120,7 +138,7 @@ impl Session {
         if self.ending != Ending::Open || !socket.is_open() {
             return;
         }
-        let mut form = Form::new(picture.form(format), picture.squeezed(format));
+        let mut form = Wrapped::new(picture.form(format), picture.squeezed(format));
         if form.plain.is_empty() {
             return;
         }
@@ -128,10 +146,7 @@ impl Session {
             around.counters.slow_consumer_closed.add(1);
             return self.close_for(Why::Slow, around);
         }
-        let frame = match socket.compresses() {
-            true => socket.squeezed(&mut form, around.codecs),
-            false => form.plain,
-        };
+        let frame = form.for_channel(socket.channel(), around.codecs);
         self.queue.push_reply(&frame, around.now.ms);
     }
 }

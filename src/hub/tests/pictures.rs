@@ -358,6 +358,12 @@ proptest! {
             }
         }
         while world.carry(0) {}
+        for hub in &world.hubs {
+            let homes = hub.channels.iter().flatten().filter_map(|it| it.home.as_ref());
+            let pictures = homes.filter_map(|home| home.picture.as_ref());
+            let bytes: usize = pictures.map(|picture| picture.bytes()).sum();
+            prop_assert_eq!(hub.kept_bytes, bytes, "what is held is what is counted");
+        }
         for ((core, at), client) in &world.clients {
             prop_assert!(client.welcome);
             prop_assert_eq!(&client.state, &world.model, "client {} of core {}", at, core);
