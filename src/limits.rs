@@ -28,15 +28,14 @@ pub const WS_FRAGMENTS: u32 = 128 * 1024;
 /// Payload bytes of a control frame (RFC 6455 section 5.5).
 pub const WS_CONTROL_BYTES: usize = 125;
 
-/// Bytes of one channel's picture: what is published there, put together for who subscribes later.
-pub const PICTURE_BYTES: usize = 64 * 1024 * 1024;
-/// Bytes of replies, pictures among them, that may wait for one peer when a picture is added.
-pub const REPLY_BYTES: usize = 1024 * 1024 * 1024;
-
 /// Bytes of a TLS record's payload (RFC 8446 section 5.1).
 pub const TLS_RECORD_BYTES: usize = 16 * 1024;
 /// Bytes of a TLS record or handshake message that is not finished, with what came behind it.
 pub const TLS_HELD_BYTES: usize = 64 * 1024;
+/// Bytes of one channel's picture: what is published there, put together for who subscribes later.
+pub const PICTURE_BYTES: usize = 64 * 1024 * 1024;
+/// Bytes of replies, pictures among them, that may wait for one peer when a picture is added.
+pub const REPLY_BYTES: usize = 1024 * 1024 * 1024;
 
 /// Bytes of notices of what happened to channels that wait on one core for the control thread.
 pub const NOTICE_BYTES: usize = 4 * 1024 * 1024;

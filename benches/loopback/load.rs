@@ -138,11 +138,23 @@ impl Load {
         reply: u64,
         time: Duration,
     ) -> io::Result<Sample> {
+        let frames = vec![frame; self.received.len()];
+        self.echo_own(server, &frames, reply, time)
+    }
+
+    /// The same where each connection has words of its own.
+    pub fn echo_own(
+        &mut self,
+        server: &Child,
+        frames: &[&'static [u8]],
+        reply: u64,
+        time: Duration,
+    ) -> io::Result<Sample> {
         self.received.fill(0);
         self.progress = Instant::now();
         let count = self.received.len();
         for index in 0..count as u32 {
-            self.ring.send(index, frame)?;
+            self.ring.send(index, frames[index as usize])?;
         }
         let (mut under_way, mut ops) = (count, 0_u64);
         let mut from: Option<(Instant, Duration, u64)> = None;
@@ -159,7 +171,7 @@ impl Load {
                 *received -= reply;
                 ops += 1;
                 match sample {
-                    None => self.ring.send(index, frame)?,
+                    None => self.ring.send(index, frames[index as usize])?,
                     Some(_) => under_way -= 1,
                 }
             }

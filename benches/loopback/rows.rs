@@ -42,6 +42,13 @@ pub const ROWS: &[Row] = &[
         run: |plan| fan_out(plan, 1, Kind::RingSends),
     },
     Row {
+        name: "private",
+        what: "signed subscribe and its end, against an echo of both",
+        unit: "us",
+        target: Target::RatioAtMost(1.5),
+        run: subscribe_private,
+    },
+    Row {
         name: "api",
         what: "signed publish, keep-alive, 8 connections x 16 deep",
         unit: "us",
@@ -172,6 +179,45 @@ fn echo(plan: &Plan, count: usize, payload: usize) -> io::Result<Outcome> {
         plan,
         |time| ours.echo(&server, frame, reply, time),
         |time| base.echo(&bare, frame, reply, time),
+    )?;
+    let after = server.stats();
+    outcome.notes.push(rates(&samples));
+    outcome.notes.push(per(&before, &after, "messages_received", &["turns", "sends"]));
+    Ok(outcome)
+}
+
+/// An operation is a subscription to a private channel, which is answered, and its end, which is
+/// not; the baseline is our own echo of the same bytes.
+fn subscribe_private(plan: &Plan) -> io::Result<Outcome> {
+    const COUNT: usize = 200;
+    let mut server = Child::start(Kind::Polycast, plan.server)?;
+    let echo = Child::start(Kind::Polycast, plan.server)?;
+    let (mut ours, mut base, mut words) = (Vec::new(), Vec::new(), Vec::new());
+    let mut reply = 0;
+    for at in 0..COUNT {
+        let mut stream = connect(server.address)?;
+        let hello = ask(&mut stream, &rig::upgrade(rig::APP_PATH), ends_with("}\"}"))?;
+        let frames = rig::subscribe_private(&hello, &format!("private-{at:03}"));
+        let own = leak(frames.concat());
+        let answer = ask(&mut stream, own, ends_with("\"{}\"}"))?;
+        if !String::from_utf8_lossy(&answer).contains("subscription_succeeded") {
+            return Err(io::Error::other(String::from_utf8_lossy(&answer).into_owned()));
+        }
+        reply = answer.len() as u64;
+        words.push(own);
+        ours.push(stream);
+        let mut stream = connect(echo.address)?;
+        ask(&mut stream, &rig::upgrade("/echo"), ends_with(HANDSHAKE_END))?;
+        base.push(stream);
+    }
+    let (mut ours, mut base) = (Load::new(ours)?, Load::new(base)?);
+    // All are of the same length; the two frames come back without their masks.
+    let echoed = words[0].len() as u64 - 8;
+    let before = server.stats();
+    let (mut outcome, samples) = interleave(
+        plan,
+        |time| ours.echo_own(&server, &words, reply, time),
+        |time| base.echo_own(&echo, &words, echoed, time),
     )?;
     let after = server.stats();
     outcome.notes.push(rates(&samples));

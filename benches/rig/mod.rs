@@ -50,6 +50,22 @@ pub fn subscribe(channel: &str) -> Vec<u8> {
     masked(format!(r#"{{"event":"pusher:subscribe","data":{{"channel":"{channel}"}}}}"#).as_bytes())
 }
 
+/// A client's signed subscription to a private channel, and its end, of a connection that has been
+/// greeted by `hello`.
+pub fn subscribe_private(hello: &[u8], channel: &str) -> [Vec<u8>; 2] {
+    let hello = String::from_utf8_lossy(hello);
+    let after = hello.split(r#"socket_id\":\""#).nth(1).unwrap_or_default();
+    let socket = after.split('\\').next().unwrap_or_default();
+    let text = format!("{socket}:{channel}");
+    let signature = hex::<32, 64>(&HmacKey::new(b"app-secret").sign(&[text.as_bytes()]));
+    let auth = format!("app-key:{}", String::from_utf8_lossy(&signature));
+    let begin = format!(r#"{{"channel":"{channel}","auth":"{auth}"}}"#);
+    let end = format!(r#"{{"channel":"{channel}"}}"#);
+    [("subscribe", begin), ("unsubscribe", end)].map(|(verb, data)| {
+        masked(format!(r#"{{"event":"pusher:{verb}","data":{data}}}"#).as_bytes())
+    })
+}
+
 /// A signed request to publish `data`, which needs no escape, on `channel`.
 pub fn publish(channel: &str, data: &str) -> Vec<u8> {
     let body = format!(r#"{{"name":"{EVENT}","channels":["{channel}"],"data":"{data}"}}"#);

@@ -21,6 +21,7 @@ pub(crate) mod session_compressed;
 pub(crate) mod tls_session;
 pub(crate) mod upgrade;
 pub(crate) mod utf8;
+mod vendors;
 
 use polycast::codec::json::Scratch;
 use polycast::codec::{Format, Limits, decode, encode};

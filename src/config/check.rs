@@ -115,6 +115,8 @@ fn check_pusher(config: &Config) -> Result<(), Error> {
     let pusher = &config.pusher;
     range("pusher.activity_timeout_s", pusher.activity_timeout_s, 1..=DAY_S, " seconds")?;
     range("pusher.pong_timeout_s", pusher.pong_timeout_s, 1..=DAY_S, " seconds")?;
+    let inactivity = pusher.inactivity_timeout_s;
+    range("pusher.inactivity_timeout_s", inactivity, 1..=7 * DAY_S, " seconds")?;
     let prefix = pusher.path_prefix.as_str();
     let framed = prefix.is_empty() || (prefix.starts_with('/') && !prefix.ends_with('/'));
     if !framed || !is_path(prefix) {
@@ -186,8 +188,9 @@ fn check_app_limits(app: &App, config: &Config) -> Result<(), Error> {
     let member_bytes = limits.presence_member_bytes as u64;
     range("limits.presence_member_bytes", member_bytes, 1..=1 << 20, " bytes")?;
     range("limits.user_id_length", limits.user_id_length as u64, 1..=1024, " bytes")?;
+    range("limits.watchlist_length", limits.watchlist_length as u64, 1..=1000, "")?;
     let client_events = limits.client_events_per_s.into();
-    range("limits.client_events_per_s", client_events, 1..=60_000, "")?;
+    range("limits.client_events_per_s", client_events, 0..=60_000, "")?;
     range("limits.cache_ttl_s", limits.cache_ttl_s, 1..=DAY_S, " seconds")?;
     range("limits.event_bytes", event_bytes, 1..=GIB, " bytes")?;
     range("limits.message_bytes", message_bytes, control..=GIB, " bytes")?;

@@ -13,6 +13,7 @@ mod env;
 mod error;
 mod model;
 mod pattern;
+mod profile;
 mod read;
 mod schema;
 mod size;
@@ -31,13 +32,14 @@ pub use env::Lookup;
 pub use error::{Error, Position, Problem};
 pub use model::Prepared;
 pub use pattern::Pattern;
+pub use profile::Profile;
 pub use schema::{
     App, AppLimits, Compression, CompressionLimits, Condition, Config, Console, Dialect,
     DuplicateSubscribe, Endpoint, KeyPair, Limits, Listener, Log, LogFormat, Metrics, Pusher,
     Route, Secret, SlowConsumer, Timeouts,
 };
 pub use tls::{Certificate, Tls};
-pub use webhook::{HookEvent, Webhook};
+pub use webhook::{HookEvent, Webhook, authorities};
 
 /// What a configuration is written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,10 +114,11 @@ impl Config {
         folder: Option<&Path>,
     ) -> Result<Config, Error> {
         let parse = || {
-            let tree = match format {
+            let mut tree = match format {
                 Format::Toml => tree::from_toml(text)?,
                 Format::Yaml => tree::from_yaml(text)?,
             };
+            profile::apply(&mut tree, lookup);
             let mut config: Config = read::read(&tree, lookup)?;
             let prepare = |config: &mut Config| {
                 model::prepare(config, folder.unwrap_or(Path::new("")))?;
@@ -142,6 +145,7 @@ impl Config {
             keys: Vec::new(),
             name: "demo".to_owned(),
             dialect: Dialect::default(),
+            profile: Profile::default(),
             enabled: true,
             require_tls: false,
             allowed_origins: Vec::new(),
@@ -149,6 +153,7 @@ impl Config {
             duplicate_subscribe: DuplicateSubscribe::default(),
             client_events: true,
             subscription_count: false,
+            watchlist: false,
             authorise_within_s: 0,
             terminate_close_code: 4009,
             webhooks: Vec::new(),

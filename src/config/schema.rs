@@ -7,6 +7,7 @@ use serde::{Deserialize, Deserializer};
 use super::broadcastt::Broadcastt;
 use super::model::Prepared;
 use super::pattern::Pattern;
+use super::profile::Profile;
 use super::size;
 use super::tls::Tls;
 use super::webhook::Webhook;
@@ -141,14 +142,16 @@ impl Default for Listener {
 pub struct Limits {
     /// Connections of the process; 0 is what the kernel's file limit gives.
     pub connections: usize,
+    /// WebSockets of applications on the whole process with which it counts as overloaded, and
+    /// sends further ones elsewhere; 0 is never.
+    pub overload_sockets: usize,
     /// Connections from one peer address; 0 is unlimited.
     pub connections_per_address: usize,
     /// Connections of one reactor that have not sent a whole request yet.
     pub handshakes: usize,
     /// Pings, pongs and empty messages from one client in a second.
     pub control_frames_per_s: u16,
-    /// Bytes of the last events of cache channels and of pictures on one reactor; beyond it the
-    /// oldest go.
+    /// Bytes of kept last events and pictures on one reactor; beyond it the oldest go.
     #[serde(deserialize_with = "size::memory")]
     pub cached_bytes: usize,
     /// Receive buffers of one reactor; a power of two.
@@ -181,6 +184,7 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             connections: 0,
+            overload_sockets: 0,
             connections_per_address: 0,
             handshakes: 8192,
             control_frames_per_s: 2000,
@@ -262,6 +266,9 @@ pub struct Pusher {
     pub activity_timeout_s: u64,
     /// How long the answer to that may take, in seconds.
     pub pong_timeout_s: u64,
+    /// Silence after which a client is closed that says it speaks a protocol below 5, which has no
+    /// signs of life, in seconds.
+    pub inactivity_timeout_s: u64,
     /// Whether a missing or unknown `protocol` is refused (4006 to 4008) instead of taken as 7.
     pub strict_protocol: bool,
 }
@@ -272,6 +279,7 @@ impl Default for Pusher {
             path_prefix: String::new(),
             activity_timeout_s: 120,
             pong_timeout_s: 30,
+            inactivity_timeout_s: 86_400,
             strict_protocol: false,
         }
     }
@@ -413,6 +421,9 @@ pub struct App {
     /// What its clients speak.
     #[serde(default)]
     pub dialect: Dialect,
+    /// Whose defaults hold where this application says nothing itself.
+    #[serde(default)]
+    pub profile: Profile,
     /// Whether it accepts connections and requests.
     #[serde(default = "yes")]
     pub enabled: bool,
@@ -434,6 +445,9 @@ pub struct App {
     /// Whether subscribers are told how many they are, on all channels but presence ones.
     #[serde(default)]
     pub subscription_count: bool,
+    /// Whether users who sign in are told which users of their watchlist come and go.
+    #[serde(default)]
+    pub watchlist: bool,
     /// Seconds in which a connection must sign in or join a private or presence channel; 0 is no
     /// such duty.
     #[serde(default)]
@@ -540,7 +554,9 @@ pub struct AppLimits {
     pub presence_member_bytes: usize,
     /// Bytes of a user's id.
     pub user_id_length: usize,
-    /// Events that one client may publish in a second.
+    /// Users that one user may watch.
+    pub watchlist_length: usize,
+    /// Events that one client may publish in a second; 0 is any number.
     pub client_events_per_s: u16,
     /// Seconds for which a cache channel keeps its last event.
     pub cache_ttl_s: u64,
@@ -560,6 +576,7 @@ impl Default for AppLimits {
             presence_members: 100,
             presence_member_bytes: 1024,
             user_id_length: 128,
+            watchlist_length: 100,
             client_events_per_s: 10,
             cache_ttl_s: 1800,
         }

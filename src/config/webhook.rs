@@ -1,9 +1,12 @@
 //! Webhooks: endpoints that are told, by HTTP, what happens to an application's channels.
 
 use std::collections::BTreeMap;
+use std::io;
 
 use hyper::Uri;
 use hyper::header::{HeaderName, HeaderValue};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
 use serde::Deserialize;
 
 use super::error::{Error, Problem};
@@ -40,6 +43,10 @@ pub struct Webhook {
     /// Whether it may be at a private, loopback or link-local address.
     #[serde(default)]
     pub allow_private: bool,
+    /// Certificates (PEM) of the authorities that may have signed its own; empty is those of the
+    /// system.
+    #[serde(default)]
+    pub ca_file: String,
 }
 
 impl Webhook {
@@ -55,6 +62,7 @@ impl Webhook {
             batch_ms: batch_ms(),
             queue_bytes: queue_bytes(),
             allow_private: false,
+            ca_file: String::new(),
         }
     }
 
@@ -118,6 +126,9 @@ pub(super) fn check(hook: &Webhook) -> Result<(), Error> {
             return Err(Error::keyed(key, Problem::Range { found, min, max, unit }));
         }
     }
+    if !hook.ca_file.is_empty() {
+        check_authorities(&hook.ca_file)?;
+    }
     for (name, value) in &hook.headers {
         let key = format!("headers.{name}");
         let taken = TAKEN.iter().any(|taken| taken.eq_ignore_ascii_case(name));
@@ -131,6 +142,30 @@ pub(super) fn check(hook: &Webhook) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// The file has to be there and to hold certificates when the server starts, not when the first
+/// event is sent.
+fn check_authorities(file: &str) -> Result<(), Error> {
+    match authorities(file) {
+        Ok(certificates) if !certificates.is_empty() => Ok(()),
+        Ok(_) => {
+            let accepted = "a file of certificates in PEM";
+            let problem = Problem::Shape { found: file.to_owned(), accepted };
+            Err(Error::keyed("ca_file", problem))
+        }
+        Err(error) => Err(Error::keyed("ca_file", Problem::Read(error))),
+    }
+}
+
+/// The certificates of a PEM file; other sections are left out.
+///
+/// # Errors
+/// The file cannot be read, or a section is broken.
+pub fn authorities(file: &str) -> io::Result<Vec<CertificateDer<'static>>> {
+    let text = std::fs::read(file)?;
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+    found.map_err(io::Error::other)
 }
 
 fn is_target(url: &str) -> bool {

@@ -150,7 +150,7 @@ impl Thread {
                     fields.insert(name, value);
                 }
             }
-            let target = Target::new(hook.url.expose(), fields, hook.allow_private, &mut tls);
+            let target = Target::new(hook, fields, &mut tls);
             targets.push(target.map(Rc::new));
             kept.push((0..lanes).map(|_| Rc::default()).collect());
         }

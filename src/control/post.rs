@@ -4,6 +4,7 @@
 //! second look-up can give another. Redirects are answers like any other, and so failures.
 
 use super::address::is_public;
+use crate::config::{Webhook, authorities};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
@@ -53,20 +54,24 @@ pub(super) type Kept = RefCell<Option<Connection>>;
 type Connection = SendRequest<Full<Bytes>>;
 
 impl Target {
-    /// The endpoint of a checked configuration; `None` if it is none after all.
+    /// The endpoint of a checked configuration; `None` if it is none after all. `tls` is what
+    /// verifies endpoints by the system's authorities, made when it is needed first.
     pub(super) fn new(
-        url: &str,
+        hook: &Webhook,
         fields: HeaderMap,
-        allow_private: bool,
         tls: &mut Option<TlsConnector>,
     ) -> Option<Target> {
+        let (url, allow_private) = (hook.url.expose(), hook.allow_private);
         let uri: Uri = url.parse().ok()?;
         let host = uri.host()?.trim_matches(['[', ']']).to_owned();
         let secure = uri.scheme_str() == Some("https");
         let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
         let tls = match secure {
             true => {
-                let connector = tls.get_or_insert_with(connector).clone();
+                let connector = match &*hook.ca_file {
+                    "" => tls.get_or_insert_with(|| connector(system_roots())).clone(),
+                    file => connector(roots_of(file)?),
+                };
                 Some((connector, ServerName::try_from(host.clone()).ok()?))
             }
             false => None,
@@ -208,13 +213,28 @@ async fn finish(response: Response<Incoming>, connection: Connection, kept: &Kep
     if success { Outcome::Delivered } else { Outcome::Failed }
 }
 
-/// What verifies servers: the certificates of this system, or, if it has none, Mozilla's.
-fn connector() -> TlsConnector {
+/// The authorities of this system, or, if it has none, Mozilla's.
+fn system_roots() -> RootCertStore {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if roots.is_empty() {
         roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     }
+    roots
+}
+
+/// The authorities of a file, which held some when the configuration was checked.
+fn roots_of(file: &str) -> Option<RootCertStore> {
+    let mut roots = RootCertStore::empty();
+    match authorities(file) {
+        Ok(certificates) => drop(roots.add_parsable_certificates(certificates)),
+        Err(error) => tracing::warn!(file, %error, "a webhook's authorities cannot be read"),
+    }
+    Some(roots).filter(|roots| !roots.is_empty())
+}
+
+/// What verifies servers.
+fn connector(roots: RootCertStore) -> TlsConnector {
     let provider = Arc::new(crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

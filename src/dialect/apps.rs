@@ -64,6 +64,12 @@ impl Env {
         path.strip_prefix(&*self.config.pusher.path_prefix)
     }
 
+    /// Whether as many WebSockets are open on the whole process as make it overloaded.
+    pub fn is_overloaded(&self) -> bool {
+        let most = self.config.limits.overload_sockets;
+        most > 0 && self.apps.open.load(Ordering::Relaxed) >= most
+    }
+
     /// The application that a WebSocket path names: `/app/{key}`, and for Broadcastt's clients
     /// `/apps/{key}` as well.
     pub fn app_of_socket(&self, path: &str) -> Result<u32, PathError> {
@@ -110,6 +116,22 @@ impl Env {
     }
 }
 
+impl Env {
+    /// The same for `/users/{id}/terminate_connections`, where one client library leaves out the
+    /// application: `auth_key` names it, and what is signed is the path as it was sent.
+    pub(super) fn api_target_by_key<'p>(
+        &self,
+        path: &'p str,
+        text: &str,
+    ) -> Option<(u32, &'p str)> {
+        let below = self.strip_prefix(path)?;
+        let user = below.strip_prefix("/users/")?.strip_suffix("/terminate_connections")?;
+        let key = query::decode(query::get(text, "auth_key")?, Plus::Space)?;
+        let app = self.apps.by_key(&key)?;
+        (!user.contains('/')).then_some((app, below))
+    }
+}
+
 /// Why a path names no application.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PathError {
@@ -135,15 +157,16 @@ pub struct App {
     pub config: config::App,
     /// Its keys, ready to verify with.
     pub keys: Vec<signature::Key>,
-    /// Its connections on all cores. Not touched by messages.
+    /// Its connections on all cores, and those of all applications. Not touched by messages.
     connections: Arc<AtomicUsize>,
+    all: Arc<AtomicUsize>,
 }
 
 impl App {
-    fn new(config: config::App, connections: Arc<AtomicUsize>) -> App {
+    fn new(config: config::App, connections: Arc<AtomicUsize>, all: Arc<AtomicUsize>) -> App {
         let keys = config.key_pairs();
         let keys = keys.map(|(key, secret)| signature::Key::new(key, secret.expose())).collect();
-        App { keys, config, connections }
+        App { keys, config, connections, all }
     }
 
     /// Counts one more connection, unless the application has as many as it may.
@@ -153,7 +176,11 @@ impl App {
             most => most,
         };
         let step = |count: usize| (count < most).then_some(count + 1);
-        self.connections.fetch_update(Ordering::Relaxed, Ordering::Relaxed, step).is_ok()
+        let counted = self.connections.fetch_update(Ordering::Relaxed, Ordering::Relaxed, step);
+        if counted.is_ok() {
+            self.all.fetch_add(1, Ordering::Relaxed);
+        }
+        counted.is_ok()
     }
 
     /// Its connections now, on all cores.
@@ -164,6 +191,7 @@ impl App {
     /// Counts one connection less.
     pub fn release(&self) {
         self.connections.fetch_sub(1, Ordering::Relaxed);
+        self.all.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -173,17 +201,20 @@ pub struct Apps {
     list: Vec<App>,
     by_key: HashMap<String, u32>,
     by_id: HashMap<String, u32>,
+    /// Connections of all of them, on all cores.
+    open: Arc<AtomicUsize>,
 }
 
 impl Apps {
     fn new(configs: &[config::App]) -> Apps {
-        let list = configs.iter().map(|app| App::new(app.clone(), Arc::default()));
-        Apps::of(list.collect(), configs.len())
+        let open = Arc::<AtomicUsize>::default();
+        let list = configs.iter().map(|app| App::new(app.clone(), Arc::default(), open.clone()));
+        Apps::of(list.collect(), configs.len(), open)
     }
 
     /// Of `list`, the first `present` applications that are not gone can be named.
-    fn of(list: Vec<App>, present: usize) -> Apps {
-        let mut apps = Apps { list, by_key: HashMap::new(), by_id: HashMap::new() };
+    fn of(list: Vec<App>, present: usize, open: Arc<AtomicUsize>) -> Apps {
+        let mut apps = Apps { list, by_key: HashMap::new(), by_id: HashMap::new(), open };
         for (number, app) in apps.list.iter().enumerate() {
             let number = number as u32;
             if !app.keys.is_empty() {
@@ -200,7 +231,8 @@ impl Apps {
         let mut list = Vec::new();
         for old in &self.list {
             let new = configs.iter().find(|app| app.id == old.config.id);
-            let mut app = App::new(new.unwrap_or(&old.config).clone(), old.connections.clone());
+            let config = new.unwrap_or(&old.config).clone();
+            let mut app = App::new(config, old.connections.clone(), self.open.clone());
             if new.is_none() {
                 app.config.enabled = false;
                 app.keys.clear();
@@ -209,8 +241,9 @@ impl Apps {
         }
         let is_new = |app: &&config::App| self.list.iter().all(|old| old.config.id != app.id);
         let added = configs.iter().filter(is_new);
-        list.extend(added.map(|app| App::new(app.clone(), Arc::default())));
-        Apps::of(list, configs.len())
+        let open = &self.open;
+        list.extend(added.map(|app| App::new(app.clone(), Arc::default(), open.clone())));
+        Apps::of(list, configs.len(), open.clone())
     }
 
     /// The application with this number.
@@ -268,6 +301,43 @@ mod tests {
         }
     }
 
+    /// Applications 1 and 2, with these dialects.
+    fn two(first: config::Dialect, second: config::Dialect) -> Env {
+        let mut config = Config::demo();
+        config.apps.push(config.apps[0].clone());
+        (config.apps[1].id, config.apps[1].key) = ("2".to_owned(), "second".to_owned());
+        (config.apps[0].dialect, config.apps[1].dialect) = (first, second);
+        Env::new(config, 0)
+    }
+
+    #[test]
+    fn a_broadcastt_application_has_sockets_at_both_paths_and_an_api_at_its_id() {
+        use config::Dialect::{Broadcastt, Pusher};
+        let endpoint = config::Endpoint::Apps;
+        let (mixed, alone) = (two(Pusher, Broadcastt), two(Broadcastt, Broadcastt));
+        for (path, app, in_mixed, in_alone) in [
+            ("/app/second", Ok(1), Broadcastt, Broadcastt),
+            ("/apps/second", Ok(1), Broadcastt, Broadcastt),
+            ("/apps/second/", Ok(1), Broadcastt, Broadcastt),
+            ("/apps/other", Err(PathError::UnknownApp), Broadcastt, Broadcastt),
+            ("/app/other", Err(PathError::UnknownApp), Pusher, Broadcastt),
+            ("/apps/second/x", Err(PathError::NoSuchPath), Pusher, Broadcastt),
+            ("/apps/", Err(PathError::NoSuchPath), Pusher, Broadcastt),
+        ] {
+            for (env, spoken) in [(&mixed, in_mixed), (&alone, in_alone)] {
+                assert_eq!(env.app_of_socket(path), app, "{path}");
+                assert_eq!(env.spoken(endpoint, path), spoken, "{path}");
+            }
+        }
+        assert_eq!(mixed.app_of_socket("/apps/app-key"), Err(PathError::NoSuchPath));
+        assert_eq!(alone.app_of_socket("/apps/app-key"), Ok(0));
+        let pushers = two(Pusher, Pusher);
+        assert_eq!(pushers.app_of_socket("/apps/other"), Err(PathError::NoSuchPath));
+        assert_eq!(mixed.api_target("/apps/app-key/event"), Some((0, "/event")));
+        assert_eq!(mixed.api_target("/apps/second/event"), None);
+        assert_eq!(mixed.api_target("/apps/2/event"), Some((1, "/event")));
+    }
+
     #[test]
     fn an_api_path_names_an_application_by_id_or_key() {
         let env = env("");
@@ -277,6 +347,38 @@ mod tests {
         assert_eq!(env.api_target("/apps/1"), Some((0, "")));
         assert_eq!(env.api_target("/apps/2/events"), None);
         assert_eq!(env.api_target("/events"), None);
+    }
+
+    #[test]
+    fn a_path_without_an_application_is_told_by_its_key_where_one_library_needs_it() {
+        let env = env("/ws");
+        let path = "/ws/users/ada/terminate_connections";
+        let target = |path, query| env.api_target_by_key(path, query);
+        let below = "/users/ada/terminate_connections";
+        assert_eq!(target(path, "a=b&auth_key=app-key"), Some((0, below)));
+        assert_eq!(target(path, "auth_key=app%2Dkey"), Some((0, below)));
+        assert_eq!(target(path, "auth_key=other"), None);
+        assert_eq!(target(path, ""), None);
+        assert_eq!(target(below, "auth_key=app-key"), None, "without the prefix");
+        assert_eq!(target("/ws/users/ada/events", "auth_key=app-key"), None);
+        assert_eq!(target("/ws/users/a/b/terminate_connections", "auth_key=app-key"), None);
+    }
+
+    #[test]
+    fn overload_is_counted_over_all_applications_and_reloads() {
+        let mut config = Config::demo();
+        let mut second = config.apps[0].clone();
+        (second.id, second.key) = ("2".to_owned(), "second".to_owned());
+        config.apps.push(second);
+        assert!(!Env::new(config.clone(), 0).is_overloaded(), "0 is never");
+        config.limits.overload_sockets = 2;
+        let env = Env::new(config.clone(), 0);
+        assert!(env.apps.get(0).admit() && !env.is_overloaded());
+        assert!(env.apps.get(1).admit() && env.is_overloaded());
+        let env = env.renewed(config);
+        assert!(env.is_overloaded());
+        env.apps.get(0).release();
+        assert!(!env.is_overloaded());
     }
 
     #[test]

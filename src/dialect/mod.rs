@@ -423,7 +423,10 @@ macro_rules! table {
         /// Answers an HTTP request below `/apps/`, in the dialect of the application it names.
         pub fn request(context: &mut Context<'_>, request: &mut http::Request<'_>) -> Answered {
             let path = request.path();
-            let Some((app, rest)) = context.env.api_target(path) else {
+            let env = context.env;
+            let target = env.api_target(path);
+            let target = target.or_else(|| env.api_target_by_key(path, request.query()));
+            let Some((app, rest)) = target else {
                 return Answered::Now(apps::no_such_target(path));
             };
             match context.env.apps.get(app).config.dialect {

@@ -66,6 +66,7 @@ impl Vendor for Pusher {
     ];
     const OWN_EVENTS: [&'static str; 2] = ["pusher:", "pusher_internal:"];
     const CODES: Codes = CODES;
+    const WATCHES: bool = true;
     const SIGNING: Rules = signature::LENIENT;
     const CHOICES: Choices = Choices {
         binary_messages: 3,
@@ -82,6 +83,15 @@ impl Vendor for Pusher {
 
     fn check_opening(env: &Env, opening: &Opening<'_>) -> Result<(), Closing> {
         check_version(query::get(opening.query, "protocol"), env.config.pusher.strict_protocol)
+    }
+
+    /// Protocols below 5 have no signs of life.
+    fn inactivity_s(env: &Env, opening: &Opening<'_>) -> u64 {
+        let protocol = query::get(opening.query, "protocol").map(str::parse::<u32>);
+        match protocol {
+            Some(Ok(0..5)) => env.config.pusher.inactivity_timeout_s,
+            _ => 0,
+        }
     }
 
     fn heartbeat(env: &Env) -> Heartbeat {
@@ -104,6 +114,7 @@ impl Vendor for Pusher {
     fn mistake(mistake: &Mistake<'_>) -> Response {
         let code = match mistake {
             Mistake::Event(BadEvent::Off | BadEvent::LongData | BadEvent::TooMany) => Some(4301),
+            Mistake::LongWatchlist(_) => Some(4302),
             _ => None,
         };
         Response::Say(words::error(code, &text_of(mistake)))
@@ -153,6 +164,10 @@ impl Vendor for Pusher {
 
     fn signed_in(user_data: &str) -> Vec<u8> {
         words::signed_in(user_data)
+    }
+
+    fn watchlist(online: &[&str], offline: &[&str]) -> Option<Vec<u8>> {
+        Some(words::watchlist(online, offline))
     }
 
     fn push_client_event(
@@ -207,6 +222,9 @@ fn text_of<'m>(mistake: &Mistake<'m>) -> Cow<'m, str> {
             return format!("No current subscription to channel {name}").into();
         }
         Mistake::SignedIn => "Connection is already signed in as another user",
+        Mistake::LongWatchlist(most) => {
+            return format!("Watchlist limit exceeded: only the first {most} count").into();
+        }
         Mistake::Event(BadEvent::Off) => "The app does not have client messaging enabled.",
         Mistake::Event(BadEvent::NoChannel) => "Client events must name a channel",
         Mistake::Event(BadEvent::LongName) => "Event name is too long",

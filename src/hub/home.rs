@@ -2,7 +2,7 @@
 //! and the last event of a channel that caches.
 
 use super::forms::Forms;
-use super::mail::Event;
+use super::mail::{Event, Told};
 use super::name::ConnId;
 use super::notice::Seen;
 use super::picture::Picture;
@@ -11,7 +11,31 @@ use crate::mem::Frozen;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// A user who joins a channel that knows its members, with the frames that tell the others.
+/// What others are told of a member: a frame for their peers, or something for their dialects.
+#[derive(Clone, Debug)]
+pub enum News {
+    /// Bytes for each of them.
+    Frame(Frozen),
+    /// For each one's dialect to put into words.
+    Told(Told),
+}
+
+impl From<Frozen> for News {
+    fn from(frame: Frozen) -> News {
+        News::Frame(frame)
+    }
+}
+
+impl From<News> for Event {
+    fn from(news: News) -> Event {
+        match news {
+            News::Frame(frame) => Event { frame, ..Event::default() },
+            News::Told(told) => Event { told: Some(told), ..Event::default() },
+        }
+    }
+}
+
+/// A user who joins a channel that knows its members, with what tells the others.
 #[derive(Clone, Debug)]
 pub struct Member {
     /// The user's id in this application.
@@ -19,9 +43,9 @@ pub struct Member {
     /// What the others are shown of the user, in the dialect's format.
     pub info: Option<Arc<str>>,
     /// Tells the others that the user has come.
-    pub added: Frozen,
+    pub added: News,
     /// Tells the others that the user has left.
-    pub removed: Frozen,
+    pub removed: News,
     /// Users that the channel may have; 0 is any number.
     pub most: usize,
 }
@@ -43,7 +67,8 @@ pub type Users = Vec<(Arc<str>, Option<Arc<str>>)>;
 /// What the home answers to a [`Wish`].
 #[derive(Clone, Debug, Default)]
 pub struct Welcome {
-    /// All members, the new one included, if it became one.
+    /// All members, the new one included if it became one. Without a wish to be one, only if
+    /// there are any.
     pub users: Option<Arc<Users>>,
     /// The last event if it was asked for: `Some(None)` if there is none.
     pub cached: Option<Option<Frozen>>,
@@ -98,7 +123,7 @@ struct User {
     order: u64,
     /// Connections, the oldest first; the first one's info is shown.
     connections: Vec<(ConnId, Option<Arc<str>>)>,
-    removed: Frozen,
+    removed: News,
 }
 
 #[derive(Debug)]
@@ -158,8 +183,8 @@ impl Home {
         Ok(true)
     }
 
-    /// Lets a connection out; its user and the frame to tell the others if it was the last one.
-    pub(super) fn exit(&mut self, conn: ConnId) -> Option<(Arc<str>, Frozen)> {
+    /// Lets a connection out; its user and what tells the others if it was the last one.
+    pub(super) fn exit(&mut self, conn: ConnId) -> Option<(Arc<str>, News)> {
         let id = self.members.remove(&conn)?;
         let user = self.users.get_mut(&id)?;
         user.connections.retain(|(other, _)| *other != conn);
@@ -228,8 +253,8 @@ mod tests {
         Member {
             id: id.into(),
             info: Some(info.into()),
-            added: frame(format!("+{id}")),
-            removed: frame(format!("-{id}")),
+            added: frame(format!("+{id}")).into(),
+            removed: frame(format!("-{id}")).into(),
             most,
         }
     }
@@ -249,7 +274,8 @@ mod tests {
         assert_eq!(shown(&home), [pair("ada", "one"), pair("bob", "b")]);
         assert!(home.exit(conn(1)).is_none());
         assert_eq!(shown(&home), [pair("ada", "two"), pair("bob", "b")]);
-        let (id, frame) = home.exit(conn(3)).expect("the last one leaves");
+        let (id, news) = home.exit(conn(3)).expect("the last one leaves");
+        let Event { frame, .. } = news.into();
         assert_eq!((&*id, &*frame), ("ada", &b"-ada"[..]));
         assert!(home.exit(conn(3)).is_none());
         assert!(home.exit(conn(2)).is_some());

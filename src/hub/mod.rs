@@ -19,7 +19,7 @@ mod order;
 mod picture;
 
 pub use forms::{Clears, Forms, Mode, Retain};
-pub use home::{Crowded, Facts, Keep, Member, Users, Welcome, Wish};
+pub use home::{Crowded, Facts, Keep, Member, News, Users, Welcome, Wish};
 pub use mail::{Ack, Answer, Down, Event, Post, Query, Squeezed, Told, Up};
 pub use members::Subscriber;
 pub use name::{ChannelName, ConnId, CoreSet, Hasher};

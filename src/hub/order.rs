@@ -26,9 +26,10 @@ impl Hub {
         if let Some(member) = wish.member {
             if home.enter(conn, &member)? {
                 came = Some(member.id.clone());
-                let frame = member.added.clone();
-                news = Some(Event { frame, except: Some(conn), ..Event::default() });
+                news = Some(Event { except: Some(conn), ..member.added.clone().into() });
             }
+            welcome.users = Some(Arc::new(home.users()));
+        } else if home.user_count() > 0 {
             welcome.users = Some(Arc::new(home.users()));
         }
         if wish.cached {
@@ -68,9 +69,9 @@ impl Hub {
     pub(super) fn exit(&mut self, conn: ConnId, at: u32, post: &mut Post) {
         let Some(channel) = &mut self.channels[at as usize] else { return };
         let gone = channel.home.as_mut().and_then(|home| home.exit(conn));
-        if let Some((user, frame)) = gone {
+        if let Some((user, news)) = gone {
             self.note_left(at, &user);
-            self.announce(at, Event { frame, ..Event::default() }, post);
+            self.announce(at, news.into(), post);
         }
     }
 

@@ -221,8 +221,8 @@ fn member(id: &str, most: usize) -> Option<Wish> {
     let member = Member {
         id: id.into(),
         info: None,
-        added: frame(format!("+{id}")),
-        removed: frame(format!("-{id}")),
+        added: frame(format!("+{id}")).into(),
+        removed: frame(format!("-{id}")).into(),
         most,
     };
     Some(Wish { member: Some(Box::new(member)), ..Wish::default() })

@@ -126,9 +126,9 @@ async function request(server, method, where, body) {
 const publish = (server, channels, name, data, socket_id) =>
   request(server, "POST", "/apps/111/event", { name, data, channels, socket_id })
 
-function scene(name, config, body) {
+function scene(name, config, body, threads = 1) {
   test(`broadcastt: ${name}`, { timeout: TEST_MS }, async () => {
-    const server = await Server.start({ config: CONFIG + config })
+    const server = await Server.start({ config: CONFIG + config, threads })
     server.clients = []
     Object.assign(wire, { sockets: 0, frames: [], closes: [], autoPong: true, loses: false })
     Object.assign(endpoint, { user: () => null, asked: [] })
@@ -212,6 +212,24 @@ scene("members of a presence channel come and go", "", async (server) => {
   assert.deepEqual(lobby.members.ids, ["u1"])
   assert.deepEqual(errors(), [])
 })
+
+async function twice(server) {
+  const client = await connected(server)
+  const names = Array.from({ length: 16 }, (_, at) => `presence-${at}`)
+  const channel_data = JSON.stringify({ user_id: "u1" })
+  for (const channel of [...names, ...names]) {
+    const auth = `${KEY}:${hmac(`${client.socketId}:${channel}:${channel_data}`)}`
+    client.send("broadcastt:subscribe", { auth, channel_data, channel })
+  }
+  const told = () => wire.frames.filter(({ channel }) => channel)
+  await until("two answers for each", () => told().length === 32)
+  for (const { event, data } of told()) {
+    assert.equal(event, "broadcastt_internal:subscription_succeeded")
+    assert.deepEqual(JSON.parse(data).presence, { count: 1, ids: ["u1"], hash: { u1: null } })
+  }
+}
+// With two threads the members of every other channel are known to the other core.
+scene("a second subscription is told who is there, whichever core knows", "", twice, 2)
 
 scene("an event of a client goes nowhere, since it names no channel", "", async (server) => {
   const [one, two] = [await connected(server), await connected(server)]

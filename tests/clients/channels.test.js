@@ -1,7 +1,7 @@
 // Channels as the vendor's two libraries use them: one subscribes, the other publishes.
 
 const assert = require("node:assert/strict")
-const { DEMO, collect, next, settled, subscribe, until, withServer } = require("./support")
+const { DEMO, authorizer, collect, next, settled, subscribe, until, withServer } = require("./support")
 
 withServer("an event reaches its subscriber with equal data", {}, async (server) => {
   const publisher = server.publisher()
@@ -94,15 +94,6 @@ withServer("after an unsubscribe nothing comes", {}, async (server) => {
   await publisher.trigger("news", "tick", 3)
   assert.equal(await seen, 3)
 })
-
-/** Signs as an application's backend does, with `publisher`'s secret. */
-function authorizer(publisher, data) {
-  return {
-    customHandler: ({ socketId, channelName }, done) => {
-      done(null, publisher.authorizeChannel(socketId, channelName, data))
-    },
-  }
-}
 
 withServer("a private channel opens to a signature", {}, async (server) => {
   const publisher = server.publisher()

@@ -4,6 +4,7 @@ const assert = require("node:assert/strict")
 const { spawn } = require("node:child_process")
 const { once } = require("node:events")
 const fs = require("node:fs")
+const http = require("node:http")
 const os = require("node:os")
 const path = require("node:path")
 const { test } = require("node:test")
@@ -21,6 +22,17 @@ const FIXTURES = path.join(__dirname, "fixtures")
 /** The demo application, which a server without a configuration has. */
 const DEMO = { appId: "1", key: "app-key", secret: "app-secret" }
 
+/** The demo application with `more` keys in its table. */
+function app(more = "") {
+  return `
+[[apps]]
+id = "${DEMO.appId}"
+key = "${DEMO.key}"
+secret = "${DEMO.secret}"
+${more}
+`
+}
+
 /** The demo application behind routes with and without compression; /off and so on echo. */
 const COMPRESSING = `
 [[routes]]
@@ -37,11 +49,7 @@ compression = "dedicated"
 [[routes]]
 endpoint = "apps"
 compression = "shared"
-[[apps]]
-id = "${DEMO.appId}"
-key = "${DEMO.key}"
-secret = "${DEMO.secret}"
-`
+${app()}`
 
 /** Rejects when `promise` takes longer than `ms`. */
 async function within(what, promise, ms = EVENT_MS) {
@@ -163,6 +171,69 @@ class Server {
   }
 }
 
+/** Signs channels as an application's backend does, with `publisher`'s secret and for `data`. */
+function authorizer(publisher, data) {
+  return {
+    customHandler: ({ socketId, channelName }, done) => {
+      done(null, publisher.authorizeChannel(socketId, channelName, data))
+    },
+  }
+}
+
+/** Signs users in, as an application's backend does. */
+function authenticator(publisher, user) {
+  return {
+    customHandler: ({ socketId }, done) => done(null, publisher.authenticateUser(socketId, user)),
+  }
+}
+
+/** Signs in, and waits until the server has said yes and the user's channel is there. */
+async function signIn(client) {
+  client.signin()
+  await within("a sign-in", client.user.signinDonePromise)
+  assert.ok(client.user.user_data, "signed in")
+  const channel = client.user.serverToUserChannel
+  if (!channel.subscribed) await next(channel, "pusher:subscription_succeeded")
+  return client.user
+}
+
+/** An endpoint for webhooks, which keeps what it gets. */
+class Endpoint {
+  static async start() {
+    const endpoint = new Endpoint()
+    endpoint.requests = []
+    endpoint.server = http.createServer((request, response) => {
+      const chunks = []
+      request.on("data", (chunk) => chunks.push(chunk))
+      request.on("end", () => {
+        const rawBody = Buffer.concat(chunks).toString()
+        endpoint.requests.push({ method: request.method, headers: request.headers, rawBody })
+        response.end()
+      })
+    })
+    endpoint.server.listen(0, "127.0.0.1")
+    await once(endpoint.server, "listening")
+    endpoint.url = `http://127.0.0.1:${endpoint.server.address().port}/hook`
+    return endpoint
+  }
+
+  /** All events so far, each of a request that `publisher` has found to be valid. */
+  events(publisher) {
+    return this.requests.flatMap((request) => {
+      const hook = publisher.webhook(request)
+      assert.ok(hook.isValid(), JSON.stringify(request))
+      assert.equal(request.method, "POST")
+      assert.ok(Math.abs(hook.getTime() - Date.now()) < TEST_MS)
+      return hook.getEvents()
+    })
+  }
+
+  stop() {
+    this.server.closeAllConnections()
+    this.server.close()
+  }
+}
+
 /** Waits until `client` is in the state `wanted`. */
 function state(client, wanted) {
   const reached = new Promise((resolve) => {
@@ -225,10 +296,19 @@ async function until(what, condition) {
   }
 }
 
-/** A test with a server of its own: `options` are those of `Server.start`. */
-function withServer(name, options, body) {
+/**
+ * A test with a server of its own: `options` are those of `Server.start`. With `hooks`, the keys of
+ * a webhook, the application has that and `server.endpoint` is where it leads.
+ */
+function withServer(name, { hooks, ...options }, body) {
   test(name, { timeout: TEST_MS }, async () => {
+    const endpoint = hooks === undefined ? undefined : await Endpoint.start()
+    if (endpoint) {
+      const keys = `url = "${endpoint.url}"\nallow_private = true\n${hooks}\n`
+      options.config = `${options.config ?? app()}[[apps.webhooks]]\n${keys}`
+    }
     const server = await Server.start(options)
+    server.endpoint = endpoint
     const clients = []
     const connect = server.client.bind(server)
     server.client = (...args) => {
@@ -240,7 +320,11 @@ function withServer(name, options, body) {
       await body(server)
     } finally {
       clients.forEach((client) => client.disconnect())
-      await server.stop()
+      try {
+        await server.stop()
+      } finally {
+        endpoint?.stop()
+      }
     }
   })
 }
@@ -251,9 +335,13 @@ module.exports = {
   FIXTURES,
   SECURE,
   Server,
+  app,
+  authenticator,
+  authorizer,
   collect,
   next,
   settled,
+  signIn,
   state,
   subscribe,
   until,

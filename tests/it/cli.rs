@@ -95,6 +95,27 @@ fn check_accepts_the_example() {
 }
 
 #[test]
+fn check_reads_the_files_that_a_listener_names() {
+    let pair = |key: &str| {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");
+        let pair = format!("{{ cert = '{folder}/ec.pem', key = '{folder}/{key}' }}");
+        let listener = "[[listeners]]\naddress = '127.0.0.1:1'\ntls.certificates";
+        (folder, format!("{listener} = [{pair}]\n{APP}"))
+    };
+    let path = file("tls.toml", &pair("ec.key").1);
+    let output = polycast(&["check", &path]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let (folder, text) = pair("none.key");
+    let path = file("tls.toml", &text);
+    let output = polycast(&["check", &path]);
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8(output.stderr).unwrap();
+    let key = "listeners[0].tls.certificates[0].key";
+    let clear = format!(": {key}: {folder}/none.key cannot be read: No such file");
+    assert!(said.contains(&format!("{path}:3:")) && said.contains(&clear), "{said}");
+}
+
+#[test]
 fn a_bad_file_is_refused_by_line_key_and_what_is_accepted() {
     for (name, text, said) in [
         (

@@ -1,6 +1,6 @@
 //! What a configuration's values may be; each refusal by the key and the line that it names.
 
-use polycast::config::{Config, Format, Overrides, Problem};
+use polycast::config::{Config, DuplicateSubscribe, Format, Overrides, Problem};
 
 const APP: &str = "[[apps]]\nid = '1'\nkey = 'k'\nsecret = 's'\n";
 
@@ -61,12 +61,69 @@ fn messages_and_times_have_ranges() {
         ("limits.http_head_bytes = 1023", "1:8: limits.http_head_bytes: 1023 is out"),
         ("limits.http_head_bytes = 65537", "1:8: limits.http_head_bytes: 65537 is out"),
         ("limits.message_bytes = '2GiB'", "1:8: limits.message_bytes: 2147483648 is out"),
+        ("timeouts.handshake_ms = 1", ""),
+        ("timeouts.handshake_ms = 3600000", ""),
+        ("timeouts.handshake_ms = 0", "1:10: timeouts.handshake_ms: 0 is out of range"),
+        ("timeouts.handshake_ms = 3600001", "1:10: timeouts.handshake_ms: 3600001 is out of"),
         ("timeouts.head_ms = 0", "1:10: timeouts.head_ms: 0 is out of range"),
         ("timeouts.send_ms = 3600001", "1:10: timeouts.send_ms: 3600001 is out of range"),
         ("pusher.activity_timeout_s = 0", "1:8: pusher.activity_timeout_s: 0 is out of range"),
         ("pusher.activity_timeout_s = 86400", ""),
         ("pusher.pong_timeout_s = 0", "1:8: pusher.pong_timeout_s: 0 is out of range"),
+        ("pusher.inactivity_timeout_s = 0", "1:8: pusher.inactivity_timeout_s: 0 is out of"),
+        ("pusher.inactivity_timeout_s = 1", ""),
+        ("pusher.inactivity_timeout_s = 604800", ""),
+        ("pusher.inactivity_timeout_s = 604801", "1:8: pusher.inactivity_timeout_s: 604801 is"),
+        ("limits.overload_sockets = 1", ""),
     ]);
+    check_app(&[
+        ("limits.watchlist_length = 0", "5:8: apps[0].limits.watchlist_length: 0 is out of range"),
+        ("limits.watchlist_length = 1000", ""),
+        ("limits.watchlist_length = 1001", "5:8: apps[0].limits.watchlist_length: 1001 is out"),
+        ("limits.client_events_per_s = 0", ""),
+        ("limits.client_events_per_s = 60001", "5:8: apps[0].limits.client_events_per_s: 60001"),
+    ]);
+}
+
+#[test]
+fn a_profile_sets_what_the_application_does_not() {
+    let app = |more: &str| {
+        let text = format!("[[apps]]\nid = '1'\nkey = 'k'\nsecret = 's'\n{more}");
+        Config::parse(&text, Format::Toml, "f").unwrap_or_else(|it| panic!("{it}")).apps.remove(0)
+    };
+    let own = app("");
+    let of = |profile: &str| {
+        let app = app(&format!("profile = '{profile}'"));
+        let limits = &app.limits;
+        (
+            (limits.channel_name_length, app.terminate_close_code, app.duplicate_subscribe),
+            (limits.event_bytes, limits.message_bytes, limits.presence_member_bytes),
+            (limits.user_id_length, limits.client_events_per_s, limits.cache_ttl_s),
+        )
+    };
+    let ours = of("polycast");
+    let (names, bytes, rest) = ours;
+    assert_eq!(of("pusher"), ((164, names.1, names.2), bytes, rest));
+    assert_eq!(of("vask"), ((names.0, 4200, names.2), bytes, rest));
+    let soketi = (102_400, 262_144, 2048);
+    let ack = DuplicateSubscribe::Ack;
+    assert_eq!(of("soketi"), ((names.0, names.1, ack), soketi, (1024, 0, 3600)));
+    assert_eq!(app("profile = 'polycast'"), own);
+    let said = app("limits.cache_ttl_s = 7\nduplicate_subscribe = 'error'\nprofile = 'soketi'");
+    assert_eq!((said.limits.cache_ttl_s, said.limits.event_bytes), (7, 102_400));
+    assert_eq!(said.duplicate_subscribe, DuplicateSubscribe::Error);
+    check_app(&[
+        ("profile = 'pusherr'", "5:11: apps[0].profile: `pusherr` is not accepted"),
+        ("profile = 7", "5:11: apps[0].profile: expected one of polycast, pusher, vask, soketi"),
+        ("profile = 'soketi'\nlimits = 7", "6:10: apps[0].limits: expected"),
+    ]);
+    let text = "apps:\n  - id: '1'\n    key: k\n    secret: s\n    limits:\n    profile: soketi\n";
+    let yaml = Config::parse(text, Format::Yaml, "f").unwrap_or_else(|it| panic!("{it}"));
+    assert_eq!(yaml.apps[0].limits.cache_ttl_s, 3600, "a section without entries");
+    // What a profile sets has to fit the rest; the place is the profile's.
+    let text = format!("limits:\n  http_body_bytes: 65536\n{text}");
+    let error = Config::parse(&text, Format::Yaml, "f").expect_err("too long").to_string();
+    assert!(error.starts_with("f:8:5: apps[0].limits.event_bytes: 102400 is more"), "{error}");
 }
 
 #[test]
@@ -283,6 +340,14 @@ fn webhooks_have_a_target_and_ranges() {
         ("queue_bytes = '2GiB'", "7:1: apps[0].webhooks[0].queue_bytes: 2147483648 is out"),
     ] {
         check_app(&[(&hook(more), refusal)]);
+    }
+    let here = env!("CARGO_MANIFEST_DIR");
+    for (file, refusal) in [
+        ("", ""),
+        ("/no/such/file", "7:1: apps[0].webhooks[0].ca_file: cannot be read: No such file"),
+        (&format!("{here}/Cargo.toml"), "7:1: apps[0].webhooks[0].ca_file: `/"),
+    ] {
+        check_app(&[(&hook(&format!("ca_file = '{file}'")), refusal)]);
     }
     for url in ["", "a.example", "/x", "ftp://a", "https://", "https://u:p@a/", "http://a/#b"] {
         let text = format!("[[apps.webhooks]]\nurl = '{url}'");

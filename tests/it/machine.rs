@@ -127,7 +127,6 @@ impl Machine {
             if self.now.ms >= self.next_sweep_ms {
                 self.next_sweep_ms = self.now.ms + SWEEP_MS;
                 self.shard.sweep(self.now);
-                self.shard.next_turn(self.now);
                 self.settle();
             }
         }
@@ -150,6 +149,7 @@ impl Machine {
 
     /// Does what a reactor does at the end of its turn.
     pub(crate) fn settle(&mut self) {
+        self.shard.next_turn(self.now);
         while self.shard.next_notice(self.now).is_some() {}
         while let Some(slot) = self.shard.next_listed() {
             let at = slot.index as usize;

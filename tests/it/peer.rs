@@ -31,6 +31,7 @@ pub(crate) fn text(payload: &str) -> Vec<u8> {
 /// A request of the HTTP API, signed at `unix_s`.
 pub(crate) fn signed(method: &str, path: &str, body: &[u8], unix_s: u64) -> Vec<u8> {
     let query = signed_query(method, path, body, unix_s);
+    let path = path.split('?').next().unwrap_or(path);
     let length = body.len();
     let head = format!(
         "{method} {path}?{query} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n"
@@ -38,11 +39,16 @@ pub(crate) fn signed(method: &str, path: &str, body: &[u8], unix_s: u64) -> Vec<
     [head.as_bytes(), body].concat()
 }
 
-/// The query that signs a request.
+/// The query that signs a request. What `path` has of a query itself is signed with it, and has to
+/// come behind the other parameters in their order.
 pub(crate) fn signed_query(method: &str, path: &str, body: &[u8], unix_s: u64) -> String {
     let mut query = format!("auth_key={}&auth_timestamp={unix_s}&auth_version=1.0", APP.1);
     if !body.is_empty() {
         query += &format!("&body_md5={}", hex::<16, 32>(&crypto::md5(body)));
+    }
+    let (path, more) = path.split_once('?').unwrap_or((path, ""));
+    if !more.is_empty() {
+        query += &format!("&{more}");
     }
     let signature = sign(&[method, "\n", path, "\n", &query]);
     query + "&auth_signature=" + &signature

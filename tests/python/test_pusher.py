@@ -2,84 +2,13 @@
 
 import asyncio
 import json
-import logging
-import queue
 import time
 
 import pusher
 import pusher.aiohttp
-import pysher
+from channels import BRIEF, REFUSED, Subscriber, publisher
 from pusher.errors import PusherBadAuth, PusherBadRequest, PusherBadStatus
-from support import APP_ID, CONFIG, EVENT_S, KEY, SECRET, Server, Waiting, WithServer, run
-
-# Pysher does not close its socket after the closing handshake; the server waits this long for it.
-BRIEF = "[timeouts]\nclose_ms = 300\n" + CONFIG
-
-# Its thread sometimes does not end after it was asked to; it does not keep the tests alive.
-JOIN_S = 1
-
-SUBSCRIBED = "pusher_internal:subscription_succeeded"
-REFUSED = "pusher:subscription_error"
-
-logging.getLogger("pysher").setLevel(logging.CRITICAL)
-logging.getLogger("websocket").setLevel(logging.CRITICAL)
-
-
-def publisher(server, **options):
-    chosen = dict(app_id=APP_ID, key=KEY, secret=SECRET, host=server.host, port=server.port)
-    return pusher.Pusher(**{**chosen, "ssl": False, "timeout": EVENT_S, **options})
-
-
-class Subscriber:
-    """Pysher, connected; what its channels hear is in `heard`."""
-
-    def __init__(self, test, server, key=KEY, **options):
-        self.test = test
-        self.heard = queue.Queue()
-        self.answers = queue.Queue()
-        # The library logs each message, at the level it is given.
-        self.client = pysher.Pusher(
-            key, secure=False, custom_host=server.host, port=server.port, secret=SECRET,
-            log_level=logging.CRITICAL, **options,
-        )
-        # The library knows a channel only after it has sent the subscription, so that it may miss
-        # a quick answer: these are taken on their way to it.
-        handle = self.client.connection.event_handler
-
-        def take(event, data, channel):
-            if event in (SUBSCRIBED, REFUSED):
-                self.answers.put((event, data, channel))
-            handle(event, data, channel)
-
-        self.client.connection.event_handler = take
-        self.client.connect()
-        test.addCleanup(self.client.disconnect, JOIN_S)
-
-    def connected(self):
-        self.test.until("the connection", lambda: self.client.connection.state == "connected")
-        return self
-
-    @property
-    def socket_id(self):
-        return self.client.connection.socket_id
-
-    def subscribe(self, name, *events, auth=None, outcome=SUBSCRIBED):
-        channel = self.client.subscribe(name, auth)
-        for event in events:
-            channel.bind(event, lambda data, event=event: self.heard.put((name, event, data)))
-        answer, data, answered = self.answers.get(timeout=EVENT_S)
-        self.test.assertEqual((answer, answered), (outcome, name), data)
-        return data
-
-    def next(self):
-        return self.heard.get(timeout=EVENT_S)
-
-    def settled(self):
-        """Waits until the server has handled what was sent, and has sent what was due."""
-        pongs = queue.Queue()
-        self.client.connection.bind("pusher:pong", pongs.put)
-        self.client.connection.send_event("pusher:ping", "settled")
-        pongs.get(timeout=EVENT_S)
+from support import EVENT_S, SECRET, Server, Waiting, WithServer, run
 
 
 class Pusher(WithServer):

@@ -123,7 +123,8 @@ impl Vendor for Broadcastt {
             | Mistake::Unsupported(_)
             | Mistake::Subscribed(_)
             | Mistake::NotSubscribed(_)
-            | Mistake::SignedIn => Response::Ignore,
+            | Mistake::SignedIn
+            | Mistake::LongWatchlist(_) => Response::Ignore,
         }
     }
 
@@ -167,18 +168,6 @@ impl Vendor for Broadcastt {
 
     fn push_member_removed(out: &mut Vec<u8>, name: &str, id: &str) {
         words::push_member_removed(out, name, id);
-    }
-
-    fn push_count(_out: &mut Vec<u8>, _name: &str, _count: u64) -> bool {
-        false
-    }
-
-    fn cache_miss(_name: &str) -> Vec<u8> {
-        Vec::new()
-    }
-
-    fn signed_in(_user_data: &str) -> Vec<u8> {
-        Vec::new()
     }
 
     fn push_client_event(

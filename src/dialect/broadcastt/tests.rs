@@ -180,7 +180,7 @@ fn every_message_has_a_string_of_json_for_data() {
         r#"{"event":"broadcastt_internal:subscription_succeeded","channel":"news","data":"{}"}"#
     );
     assert_eq!(
-        string(|out| *out = words::subscription_error("private-room", AUTH_KIND, "bad", 401)),
+        string(|out| *out = words::subscription_error("private-room", super::AUTH, "bad", 401)),
         r#"{"event":"broadcastt:subscription_error","channel":"private-room","data":"{\"type\":\"AuthError\",\"error\":\"bad\",\"status\":401}"}"#
     );
     let users: Users = vec![
@@ -206,8 +206,6 @@ fn every_message_has_a_string_of_json_for_data() {
         r#"{"event":"broadcastt_internal:member_removed","channel":"presence-lobby","data":"{\"user_id\":\"u2\"}"}"#
     );
 }
-
-const AUTH_KIND: &str = super::AUTH;
 
 #[test]
 fn a_user_id_keeps_its_type_and_has_one_writing() {

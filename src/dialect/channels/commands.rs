@@ -134,7 +134,7 @@ fn fit(event: Event, data: Json<'_, '_>) -> Command {
 fn subscribe<V: Vendor>(conn: &mut Connection<V>, context: &mut Context<'_>, wish: Subscription) {
     let app = &context.env.apps.get(conn.app).config;
     let limits = &app.limits;
-    let most = limits.subscriptions_per_connection;
+    let most = limits.subscriptions_per_connection + conn.hidden();
     let name = wish.channel;
     if let Err(problem) = channel::check::<V>(&name, V::name_length(context.env, app)) {
         return conn.refuse(context, &shorten(&name), Refusal::Name(&problem));

@@ -11,6 +11,7 @@ mod reads;
 pub mod signature;
 mod users;
 pub mod vendor;
+mod watch;
 
 use super::apps::PathError;
 use super::{
@@ -19,17 +20,20 @@ use super::{
 };
 use crate::codec::json::push_content;
 use crate::http;
-use crate::hub::{Answer, ConnId, Welcome};
+use crate::hub::{Answer, ConnId, Told, Welcome};
 use crate::mem::{Frozen, Slot};
 use crate::time::{Deadline, Now};
 use crate::ws;
 use std::borrow::Cow;
 use std::marker::PhantomData;
-use users::Who;
+use users::{Silence, Who};
 use vendor::{Kind, Mistake, Refusal, Response, Vendor};
 
 /// Answers of error that one connection gets in a second; one more and it is closed.
 const ERRORS_PER_SECOND: u8 = 10;
+
+/// Of a client that cannot be asked.
+const NEVER_ASKED: Heartbeat = Heartbeat { silence_ms: u64::MAX / 4, answer_ms: u64::MAX / 4 };
 
 /// One client.
 #[derive(Debug)]
@@ -44,7 +48,7 @@ pub struct Connection<V> {
     said: u16,
     /// The second by which the client has to authorise itself; 0 when it has or need not.
     authorise_by_s: u32,
-    /// Most clients are nobody in particular.
+    /// Most clients are nobody in particular, and can be asked for a sign of life.
     who: Option<Box<Who>>,
     vendor: PhantomData<V>,
 }
@@ -64,7 +68,13 @@ impl<V: Vendor> Dialect for Connection<V> {
                 let text = V::established(context.env, &socket_id(context.env, context.conn));
                 context.send_text(text.as_bytes());
                 let within_s = context.env.apps.get(app).config.authorise_within_s;
-                Some(Connection::new(app, within_s, context.now))
+                let inactive_s = V::inactivity_s(context.env, opening);
+                let mut conn = Connection::new(app, within_s, context.now);
+                if inactive_s > 0 {
+                    let since_s = context.now.ms.div_ceil(1000) as u32;
+                    conn.who().silence = Some(Silence { since_s, most_s: inactive_s as u32 });
+                }
+                Some(conn)
             }
             Err(closing) => {
                 end::<V>(context, closing, true);
@@ -74,6 +84,9 @@ impl<V: Vendor> Dialect for Connection<V> {
     }
 
     fn message(&mut self, context: &mut Context<'_>, kind: ws::Kind, payload: &mut [u8]) {
+        if let Some(silence) = self.silence() {
+            silence.since_s = context.now.ms.div_ceil(1000) as u32;
+        }
         match kind {
             ws::Kind::Text => commands::text(self, context, payload),
             ws::Kind::Binary => {
@@ -88,6 +101,9 @@ impl<V: Vendor> Dialect for Connection<V> {
     }
 
     fn joined(&mut self, context: &mut Context<'_>, name: &str, outcome: JoinOutcome) {
+        if let Some(user) = name.strip_prefix(watch::WATCHED) {
+            return watch::joined(self, context, user, &outcome);
+        }
         let kind = channel::kind::<V>(name);
         if kind == Kind::User {
             if self.user_channel_joined() {
@@ -128,6 +144,10 @@ impl<V: Vendor> Dialect for Connection<V> {
         self.mistake(context, Mistake::NotSubscribed(name));
     }
 
+    fn told(&mut self, context: &mut Context<'_>, what: &Told) {
+        watch::told(self, context, what);
+    }
+
     fn answered(&mut self, context: &mut Context<'_>, part: u16, answer: Answer) {
         let name = self.who.as_mut().and_then(|who| who.asked.remove(&part));
         let (Some(name), Answer::Users(users)) = (name, answer) else { return };
@@ -151,15 +171,22 @@ impl<V: Vendor> Dialect for Connection<V> {
     }
 
     fn deadline(&self) -> Deadline {
-        match self.authorise_by_s {
+        let at = |by_s: u32| match by_s {
             0 => Deadline::NEVER,
             by_s => Deadline(u64::from(by_s) * 1000),
-        }
+        };
+        at(self.authorise_by_s).min(at(self.inactive_by_s()))
     }
 
     fn late(&mut self, context: &mut Context<'_>) {
-        self.authorise_by_s = 0;
-        end::<V>(context, V::CODES.unauthorised, false);
+        let is_due = |by_s: u32| by_s > 0 && u64::from(by_s) * 1000 <= context.now.ms;
+        if is_due(self.inactive_by_s()) {
+            return end::<V>(context, V::INACTIVE, false);
+        }
+        if is_due(self.authorise_by_s) {
+            self.authorise_by_s = 0;
+            end::<V>(context, V::CODES.unauthorised, false);
+        }
     }
 
     fn renewed(&mut self, context: &mut Context<'_>) {
@@ -191,6 +218,9 @@ impl<V: Vendor> Dialect for Connection<V> {
     }
 
     fn heartbeat(&self, env: &Env) -> Heartbeat {
+        if self.inactive_by_s() > 0 {
+            return NEVER_ASKED;
+        }
         V::heartbeat(env)
     }
 
@@ -255,14 +285,21 @@ impl<V: Vendor> Connection<V> {
         }
     }
 
-    /// Counts one more client event; false when there are more than `most` in this second.
+    /// The second by which a client that cannot be asked has to be heard; 0 of one that can be.
+    fn inactive_by_s(&self) -> u32 {
+        let silence = self.who.as_ref().and_then(|who| who.silence.as_ref());
+        silence.map_or(0, |silence| silence.since_s.saturating_add(silence.most_s))
+    }
+
+    /// Counts one more client event; false when there are more than `most` in this second, if
+    /// that is not 0.
     fn may_say(&mut self, now: Now, most: u16) -> bool {
         let second = (now.ms / 1000) as u16;
         if second != self.said_second {
             (self.said_second, self.said) = (second, 0);
         }
         self.said = self.said.saturating_add(1);
-        self.said <= most
+        most == 0 || self.said <= most
     }
 
     /// Answers a mistake that does not close the connection, up to a bound in each second.
@@ -317,6 +354,9 @@ fn admit<V: Vendor>(context: &Context<'_>, opening: &Opening<'_>) -> Result<u32,
     }
     if context.draining {
         return Err(V::CODES.draining);
+    }
+    if env.is_overloaded() {
+        return Err(V::OVERLOADED);
     }
     let Ok(number) = number else { return Err(V::CODES.unknown_app) };
     let app = env.apps.get(number);
@@ -378,8 +418,13 @@ fn json_error<V: Vendor>(status: u16, message: &str) -> Reply {
 
 #[cfg(test)]
 mod tests {
+    use super::super::broadcastt::Broadcastt;
     use super::*;
+    use crate::codec::json::Scratch;
     use crate::config::Config;
+    use crate::stats::Counters;
+    use crate::ws::output::Output;
+    use std::sync::Arc;
 
     #[test]
     fn a_socket_id_leads_back_to_its_connection() {
@@ -393,5 +438,38 @@ mod tests {
         for bad in ["", ".", "1", "1.", ".1", "1.2.3", "a.1", "1.-2", "+1.2", "1.2 "] {
             assert_eq!(parse_socket_id(&env, bad), Err(()), "{bad:?}");
         }
+    }
+
+    /// While another core is asked about members, a client may ask again a bounded number of times.
+    #[test]
+    fn questions_about_members_are_bounded() {
+        let counters = Arc::new(Counters::default());
+        let mut env = Env::new(Config::demo(), 0);
+        env.counters.push(counters.clone());
+        let now = Now { ms: 1_000_000, unix_s: 1_760_000_000 };
+        let conn = ConnId { core: 0, slot: Slot { index: 1, generation: 1 } };
+        let (mut json, mut bytes) = (Scratch::default(), Vec::new());
+        let (mut shared, mut actions, mut closing) = (Vec::new(), Vec::new(), None);
+        let mut context = Context {
+            now,
+            conn,
+            env: &env,
+            json: &mut json,
+            out: Output::plain(&mut bytes),
+            shared: &mut shared,
+            actions: &mut actions,
+            closing: &mut closing,
+            draining: false,
+        };
+        let mut client = Connection::<Broadcastt>::new(0, 0, now);
+        for _ in 0..64 {
+            client.joined(&mut context, "presence-a", JoinOutcome::Already);
+        }
+        assert_eq!((context.actions.len(), counters.messages_ignored.get()), (64, 0));
+        client.joined(&mut context, "presence-a", JoinOutcome::Already);
+        assert_eq!((context.actions.len(), counters.messages_ignored.get()), (64, 1));
+        client.answered(&mut context, 1, Answer::Users(Vec::new()));
+        client.joined(&mut context, "presence-a", JoinOutcome::Already);
+        assert_eq!((context.actions.len(), counters.messages_ignored.get()), (65, 1));
     }
 }

@@ -46,6 +46,9 @@ impl Info {
 
     /// Appends the attributes that apply, each behind a comma.
     pub(super) fn push_applicable<V: Vendor>(self, out: &mut Vec<u8>, name: &str, facts: &Facts) {
+        if is_hidden(name) {
+            return;
+        }
         let presence = channel::kind::<V>(name) == Kind::Presence;
         if self.user_count && presence {
             out.extend_from_slice(format!(r#","user_count":{}"#, facts.users).as_bytes());
@@ -85,6 +88,11 @@ pub(super) fn ok(body: Vec<u8>) -> Reply {
     Reply { status: 200, body: Cow::Owned(body), allow: None }
 }
 
+/// What is for one user, and what the server needs for itself, is no channel to anybody outside.
+fn is_hidden(name: &str) -> bool {
+    name.starts_with('#')
+}
+
 fn parameter<'q, V: Vendor>(text: &'q str, name: &str) -> Cow<'q, str> {
     let raw = query::get(text, name).unwrap_or("");
     query::decode(raw, V::SIGNING.plus()).unwrap_or(Cow::Borrowed(raw))
@@ -113,7 +121,7 @@ pub(super) fn channels<V: Vendor>(context: &mut Context<'_>, app: u32, query: &s
             _ => None,
         });
         for (name, facts) in lists.flatten() {
-            if channel::kind::<V>(name.text()) == Kind::User {
+            if is_hidden(name.text()) {
                 continue;
             }
             if out.len() > start {
@@ -150,7 +158,8 @@ pub(super) fn channel<V: Vendor>(
     let name = name.to_owned();
     Answered::Later(Box::new(move |answers| {
         let facts = facts_of(&answers, 0);
-        let mut out = format!(r#"{{"occupied":{}"#, facts.subscriptions > 0).into_bytes();
+        let occupied = facts.subscriptions > 0 && !is_hidden(&name);
+        let mut out = format!(r#"{{"occupied":{occupied}"#).into_bytes();
         info.push_applicable::<V>(&mut out, &name, &facts);
         out.push(b'}');
         ok(out)

@@ -2,6 +2,7 @@
 
 use super::super::{Action, Context, freeze_text};
 use super::vendor::{Mistake, USER, Vendor};
+use super::watch::{self, Gathering};
 use super::{Connection, channel, end};
 use crate::codec::raw::Members;
 use crate::config::AppLimits;
@@ -23,6 +24,15 @@ pub(super) struct Who {
     /// Presence channels of which the members are asked, by the number of the question.
     pub(super) asked: HashMap<u16, String>,
     questions: u16,
+    pub(super) silence: Option<Silence>,
+}
+
+/// Of a client that cannot be asked for a sign of life: since when it has been silent, and how long
+/// it may be, in seconds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Silence {
+    pub(super) since_s: u32,
+    pub(super) most_s: u32,
 }
 
 /// A user who has signed in on one connection.
@@ -34,6 +44,10 @@ pub(super) struct User {
     /// Whether the client has asked for the user's channel, and was told that it has it.
     asked: bool,
     told: bool,
+    /// Subscriptions that it takes and the client has not asked for.
+    hidden: usize,
+    /// The first answers about the watchlist, as long as some are missing.
+    gathering: Option<Box<Gathering>>,
 }
 
 /// A user as `channel_data` or a sign-in describes it.
@@ -84,8 +98,8 @@ pub(super) fn wish<V: Vendor>(
     let member = Member {
         id: who.id.as_str().into(),
         info: info.map(Into::into),
-        added,
-        removed,
+        added: added.into(),
+        removed: removed.into(),
         most: limits.presence_members,
     };
     Wish { member: Some(Box::new(member)), cached, ..Wish::default() }
@@ -113,12 +127,32 @@ pub(super) fn sign_in<V: Vendor>(
     context.send_text(&V::signed_in(user_data));
     conn.authorise_by_s = 0;
     if first {
-        let name = format!("{}{}", USER, id.id);
-        let Identity { id, info } = id;
-        conn.who().user = Some(User { id, info, asked: false, told: false });
-        // One more than the client may have of its own.
-        let most = limits.subscriptions_per_connection + 1;
-        context.actions.push(Action::Join { app: conn.app, name, most, wish: None });
+        begin(conn, context, id, user_data);
+    }
+}
+
+/// What the first sign-in of a connection brings about.
+fn begin<V: Vendor>(
+    conn: &mut Connection<V>,
+    context: &mut Context<'_>,
+    user: Identity,
+    user_data: &str,
+) {
+    let app = &context.env.apps.get(conn.app).config;
+    let name = format!("{}{}", USER, user.id);
+    let Identity { id, info } = user;
+    let user = User { id: id.clone(), info, asked: false, told: false, hidden: 1, gathering: None };
+    conn.who().user = Some(user);
+    // One more than the client may have of its own.
+    let most = app.limits.subscriptions_per_connection + 1;
+    context.actions.push(Action::Join { app: conn.app, name, most, wish: None });
+    if V::WATCHES && app.watchlist {
+        let members = Members::read(user_data);
+        let list = members.as_ref().and_then(|members| members.raw("watchlist"));
+        let hidden = watch::begin(conn, context, &id, list);
+        if let Some(user) = conn.user() {
+            user.hidden += hidden;
+        }
     }
 }
 
@@ -136,8 +170,32 @@ impl<V: Vendor> Connection<V> {
         self.who.get_or_insert_default()
     }
 
+    pub(super) fn silence(&mut self) -> Option<&mut Silence> {
+        self.who.as_mut()?.silence.as_mut()
+    }
+
     fn user(&mut self) -> Option<&mut User> {
         self.who.as_mut()?.user.as_mut()
+    }
+
+    /// Subscriptions that it has and has not asked for.
+    pub(super) fn hidden(&self) -> usize {
+        let user = self.who.as_ref().and_then(|who| who.user.as_ref());
+        user.map_or(0, |user| user.hidden)
+    }
+
+    pub(super) fn gather(&mut self, gathering: Gathering) {
+        if let Some(user) = self.user() {
+            user.gathering = Some(Box::new(gathering));
+        }
+    }
+
+    pub(super) fn gathering(&mut self) -> Option<&mut Gathering> {
+        self.user()?.gathering.as_deref_mut()
+    }
+
+    pub(super) fn gathered(&mut self) -> Option<Gathering> {
+        self.user()?.gathering.take().map(|gathering| *gathering)
     }
 
     /// The client is not in presence channel `name`.

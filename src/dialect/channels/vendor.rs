@@ -23,6 +23,13 @@ pub trait Vendor: Debug + 'static {
     const OWN_EVENTS: [&'static str; 2];
     /// Why connections are closed.
     const CODES: Codes;
+    /// The close of a connection that the process has no room for.
+    const OVERLOADED: Closing = Closing::new(4100, "Over capacity: the server is overloaded");
+    /// The close of a client that has been silent and cannot be asked for a sign of life.
+    const INACTIVE: Closing = Closing::new(4202, "Closed after inactivity");
+    /// Whether users are told which users of their watchlist come and go, where an application
+    /// wants it.
+    const WATCHES: bool = false;
     /// How requests of the HTTP API are signed.
     const SIGNING: signature::Rules;
     /// What the vendor has chosen where others chose otherwise.
@@ -39,6 +46,12 @@ pub trait Vendor: Debug + 'static {
     /// # Errors
     /// The close that refuses it.
     fn check_opening(env: &Env, opening: &Opening<'_>) -> Result<(), Closing>;
+
+    /// Seconds of silence after which a client is closed that cannot be asked for a sign of life; 0
+    /// if it can be.
+    fn inactivity_s(_env: &Env, _opening: &Opening<'_>) -> u64 {
+        0
+    }
 
     /// How long the peer may be silent.
     fn heartbeat(env: &Env) -> Heartbeat;
@@ -93,14 +106,26 @@ pub trait Vendor: Debug + 'static {
     /// Tells the others of a presence channel that a user has left.
     fn push_member_removed(out: &mut Vec<u8>, name: &str, id: &str);
 
-    /// Tells the subscribers of a channel how many they are, if the vendor does.
-    fn push_count(out: &mut Vec<u8>, name: &str, count: u64) -> bool;
+    /// Tells the subscribers of a channel how many they are; whether the vendor does.
+    fn push_count(_out: &mut Vec<u8>, _name: &str, _count: u64) -> bool {
+        false
+    }
 
-    /// Says that a cache channel has nothing to give.
-    fn cache_miss(name: &str) -> Vec<u8>;
+    /// Says that a cache channel has nothing to give, where there are such channels.
+    fn cache_miss(_name: &str) -> Vec<u8> {
+        Vec::new()
+    }
 
-    /// The acknowledgement of a sign-in.
-    fn signed_in(user_data: &str) -> Vec<u8>;
+    /// The acknowledgement of a sign-in, where users sign in.
+    fn signed_in(_user_data: &str) -> Vec<u8> {
+        Vec::new()
+    }
+
+    /// Tells a user which users of the watchlist are there now and which are not, if the vendor
+    /// does.
+    fn watchlist(_online: &[&str], _offline: &[&str]) -> Option<Vec<u8>> {
+        None
+    }
 
     // --- events ---
 
@@ -247,6 +272,8 @@ pub enum Mistake<'m> {
     NotSubscribed(&'m str),
     /// A second sign-in as somebody else.
     SignedIn,
+    /// A watchlist of more users than this, of which the first ones count.
+    LongWatchlist(usize),
     /// A client's event.
     Event(BadEvent),
 }

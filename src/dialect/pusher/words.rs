@@ -103,6 +103,30 @@ pub(super) fn signed_in(user_data: &str) -> Vec<u8> {
     out
 }
 
+/// Which users of a watchlist are there and which are not; an empty list is left out.
+pub(super) fn watchlist(online: &[&str], offline: &[&str]) -> Vec<u8> {
+    let mut data = br#"{"events":["#.to_vec();
+    let lists = [("online", online), ("offline", offline)];
+    for (name, users) in lists.into_iter().filter(|(_, users)| !users.is_empty()) {
+        if data.last() == Some(&b'}') {
+            data.push(b',');
+        }
+        data.extend_from_slice(format!(r#"{{"name":"{name}","user_ids":["#).as_bytes());
+        for (at, user) in users.iter().enumerate() {
+            if at > 0 {
+                data.push(b',');
+            }
+            push_string(&mut data, user);
+        }
+        data.extend_from_slice(b"]}");
+    }
+    data.extend_from_slice(b"]}");
+    let mut out = br#"{"event":"pusher_internal:watchlist_events","data":""#.to_vec();
+    push_content(&mut out, str::from_utf8(&data).unwrap_or("{}"));
+    out.extend_from_slice(br#""}"#);
+    out
+}
+
 /// An event from a client: `data` is raw JSON, or absent as it was.
 pub(super) fn push_client_event(
     out: &mut Vec<u8>,

@@ -447,7 +447,8 @@ fn certificates_are_renewed_without_dropping_a_connection() {
     client.send(&masked(true, TEXT, b"still here"));
     assert_eq!(client.text(), "still here");
 
-    // SIGHUP alone changes nothing, and tickets stay good.
+    // SIGHUP alone changes nothing, and tickets stay good. Reactors take over within a second.
+    std::thread::sleep(Duration::from_millis(1200));
     let config = Arc::new(authority.client(None));
     Secure::open(process.address, &config, "/echo");
     let reloads = |log: String| log.matches("configuration reloaded").count();

@@ -4,8 +4,12 @@ use crate::net::*;
 use polycast::config::{Config, HookEvent, Secret, Webhook};
 use polycast::crypto::{HmacKey, hex};
 use polycast::server::Server;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::pki_types::PrivateKeyDer;
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -54,14 +58,25 @@ struct Endpoint {
 impl Endpoint {
     /// Answers the nth request with the nth status, later ones with 200; 0 is no answer.
     fn start(statuses: &'static [u16]) -> Endpoint {
+        Endpoint::start_with(statuses, None)
+    }
+
+    fn start_with(statuses: &'static [u16], tls: Option<Arc<ServerConfig>>) -> Endpoint {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let heard = Arc::new(Mutex::new(Vec::new()));
         let theirs = heard.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming() {
-                let heard = theirs.clone();
-                std::thread::spawn(move || serve(stream.unwrap(), &heard, statuses));
+                let (heard, tls, stream) = (theirs.clone(), tls.clone(), stream.unwrap());
+                let port = stream.peer_addr().unwrap().port();
+                std::thread::spawn(move || match tls {
+                    None => serve(stream, port, &heard, statuses),
+                    Some(tls) => {
+                        let tls = ServerConnection::new(tls).unwrap();
+                        serve(StreamOwned::new(tls, stream), port, &heard, statuses);
+                    }
+                });
             }
         });
         Endpoint { address, heard }
@@ -94,10 +109,8 @@ impl Endpoint {
     }
 }
 
-fn serve(stream: TcpStream, heard: &Mutex<Vec<Hooked>>, statuses: &[u16]) {
-    let mut reader = BufReader::new(stream.try_clone().unwrap());
-    let mut stream = stream;
-    let port = stream.peer_addr().unwrap().port();
+fn serve(stream: impl Read + Write, port: u16, heard: &Mutex<Vec<Hooked>>, statuses: &[u16]) {
+    let mut reader = BufReader::new(stream);
     loop {
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {
@@ -122,7 +135,7 @@ fn serve(stream: TcpStream, heard: &Mutex<Vec<Hooked>>, statuses: &[u16]) {
         }
         let answer =
             format!("HTTP/1.1 {status} X\r\nLocation: /elsewhere\r\nContent-Length: 2\r\n\r\nok");
-        if stream.write_all(answer.as_bytes()).is_err() {
+        if reader.get_mut().write_all(answer.as_bytes()).is_err() {
             return;
         }
     }
@@ -275,6 +288,59 @@ fn an_endpoint_without_the_tls_that_its_url_promises_is_a_failure() {
     let _client = Client::subscriber(server.addresses()[0], "a");
     wait("a failure", || server.count("hooks_failed") > 0);
     assert_eq!(endpoint.len(), 0);
+}
+
+/// An authority of its own, in a file, and what an endpoint that it has signed serves with.
+struct Authority {
+    file: PathBuf,
+    served: Arc<ServerConfig>,
+}
+
+impl Authority {
+    fn new(folder: &Path, name: &str) -> Authority {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let file = folder.join(name);
+        std::fs::write(&file, authority.pem()).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let names = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        let chain = vec![names.signed_by(&key, &authority).unwrap().der().clone()];
+        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let served = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .unwrap();
+        Authority { file, served: Arc::new(served) }
+    }
+}
+
+#[test]
+fn tls_reaches_an_endpoint_that_the_given_authority_has_signed_and_no_other() {
+    let folder = std::env::temp_dir().join(format!("polycast-hooks-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let [own, other] = ["own.pem", "other.pem"].map(|name| Authority::new(&folder, name));
+    for (authority, reached) in [(Some(&own), true), (Some(&other), false), (None, false)] {
+        let endpoint = Endpoint::start_with(&[], Some(own.served.clone()));
+        let mut hook = endpoint.hook();
+        hook.url = Secret::new(format!("https://{}/hook?a=b", endpoint.address));
+        let file = authority.map(|it| it.file.to_str().unwrap().to_owned());
+        hook.ca_file = file.unwrap_or_default();
+        let Some(server) = start_with(hook) else { return };
+        let _client = Client::subscriber(server.addresses()[0], "a");
+        if reached {
+            assert_eq!(endpoint.events(1), [occupied("a")]);
+            wait_count(&server, "hooks_sent", 1);
+            assert_eq!(server.count("hooks_failed"), 0);
+        } else {
+            wait("a failure", || server.count("hooks_failed") > 0);
+            assert_eq!(endpoint.len(), 0);
+        }
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
 }
 
 #[test]

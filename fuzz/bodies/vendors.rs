@@ -1,0 +1,80 @@
+//! The vendors of channels, as the targets that talk to them need them.
+
+use crate::machine::{Machine, config};
+use crate::peer::{Heard, auth, handshake, text};
+use serde::de::IgnoredAny;
+
+/// One vendor's words.
+pub(crate) struct Vendor {
+    pub(crate) name: &'static str,
+    /// Where one event and where several are published.
+    pub(crate) event: &'static str,
+    pub(crate) batch: &'static str,
+    /// Whether `data` is a string of JSON in all that is said.
+    data_is_text: bool,
+}
+
+pub(crate) const VENDORS: [Vendor; 2] = [
+    Vendor {
+        name: "pusher",
+        event: "/apps/1/events",
+        batch: "/apps/1/batch_events",
+        data_is_text: false,
+    },
+    Vendor {
+        name: "broadcastt",
+        event: "/apps/1/event",
+        batch: "/apps/1/events",
+        data_is_text: true,
+    },
+];
+
+impl Vendor {
+    /// A server of this vendor's.
+    pub(crate) fn machine(&self) -> Machine {
+        Machine::new(config(&format!("dialect = '{}'\nclient_events = true", self.name)))
+    }
+
+    /// An event of the vendor's own, such as `subscribe`.
+    pub(crate) fn says(&self, word: &str, data: &str) -> String {
+        format!(r#"{{"event":"{}:{word}","data":{data}}}"#, self.name)
+    }
+
+    /// Opens a WebSocket that is in `channel`.
+    pub(crate) fn subscriber(&self, machine: &mut Machine, channel: &str) -> usize {
+        let at = machine.open();
+        machine.receive(at, &handshake("/app/app-key", ""));
+        let Some(Heard::Text(first)) = machine.wire(at).heard.last() else {
+            panic!("{:?}", machine.wire(at).heard);
+        };
+        let socket = first.split(r#"socket_id\":\""#).nth(1).and_then(|it| it.split('\\').next());
+        let auth = auth(socket.expect("a socket id"), channel, None);
+        let data = format!(r#"{{"channel":"{channel}","auth":"{auth}"}}"#);
+        machine.receive(at, &text(&self.says("subscribe", &data)));
+        let heard = machine.wire(at).heard.last();
+        let joined = |it: &Heard| matches!(it, Heard::Text(text) if text.contains("succeeded"));
+        assert!(heard.is_some_and(joined), "{heard:?}");
+        at
+    }
+
+    /// Asserts that what was heard is what this vendor's clients can read.
+    pub(crate) fn check(&self, heard: &[Heard]) {
+        for heard in heard {
+            let Heard::Text(text) = heard else { panic!("{heard:?}") };
+            assert!(is_json(text), "{text}");
+            if self.data_is_text {
+                let message: Message = serde_json::from_str(text).expect(text);
+                assert!(is_json(&message.data), "{text}");
+            }
+        }
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct Message {
+    data: String,
+}
+
+pub(crate) fn is_json(text: &str) -> bool {
+    serde_json::from_str::<IgnoredAny>(text).is_ok()
+}

@@ -1,0 +1,104 @@
+//! Whose defaults an application has: those of one of the services that it may come from.
+//!
+//! A profile is applied to the document before it is read: each of its keys that the application
+//! does not have is put in, at the place of the profile's own key. So what is written wins, and an
+//! error of a value that a profile has set names the profile's line.
+
+use serde::Deserialize;
+
+use super::env::{Lookup, expand};
+use super::tree::{Key, Node, Value};
+
+/// A service whose defaults an application has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Profile {
+    /// Our own.
+    #[default]
+    Polycast,
+    /// Pusher Channels: <https://pusher.com/docs/channels/using_channels/channels/>.
+    Pusher,
+    /// Vask: <https://vask.dev/docs>.
+    Vask,
+    /// soketi 1.6: <https://docs.soketi.app>.
+    Soketi,
+}
+
+/// What a key of a profile is set to.
+#[derive(Clone, Copy)]
+enum Setting {
+    Number(i128),
+    Word(&'static str),
+}
+use Setting::{Number, Word};
+
+/// Keys of an application in which a service differs from ours, a key of its limits behind a dot.
+type Settings = &'static [(&'static str, Setting)];
+
+const PUSHER: Settings = &[("limits.channel_name_length", Number(164))];
+const VASK: Settings = &[("terminate_close_code", Number(4200))];
+const SOKETI: Settings = &[
+    ("duplicate_subscribe", Word("ack")),
+    ("limits.event_bytes", Number(100 * 1024)),
+    ("limits.message_bytes", Number(256 * 1024)),
+    ("limits.presence_member_bytes", Number(2048)),
+    ("limits.user_id_length", Number(1024)),
+    ("limits.client_events_per_s", Number(0)),
+    ("limits.cache_ttl_s", Number(3600)),
+];
+
+/// Puts the defaults of each application's profile into its table. What is no such table, and a
+/// profile that does not exist, is left for the reader to refuse.
+pub(super) fn apply(document: &mut Node, lookup: &Lookup<'_>) {
+    let Some(apps) = entry(document, "apps") else { return };
+    let Value::List(apps) = &mut apps.value else { return };
+    for app in apps {
+        let Value::Table(entries) = &app.value else { continue };
+        let named = entries.iter().find(|(key, _)| key.name == "profile");
+        let Some((key, Node { value: Value::Text(word), .. })) = named else { continue };
+        let position = key.position;
+        let settings = match expand(word, lookup).as_deref() {
+            Ok("pusher") => PUSHER,
+            Ok("vask") => VASK,
+            Ok("soketi") => SOKETI,
+            _ => continue,
+        };
+        for (path, setting) in settings {
+            let value = match setting {
+                Number(number) => Value::Int(*number),
+                Word(word) => Value::Text((*word).to_owned()),
+            };
+            set(app, path, Node { position, value });
+        }
+    }
+}
+
+fn entry<'n>(node: &'n mut Node, name: &str) -> Option<&'n mut Node> {
+    let Value::Table(entries) = &mut node.value else { return None };
+    entries.iter_mut().find(|(key, _)| key.name == name).map(|(_, entry)| entry)
+}
+
+/// Sets what is not there, and the tables on the way to it.
+fn set(node: &mut Node, path: &str, value: Node) {
+    let position = value.position;
+    // A section without any entry is `null` in YAML.
+    if let Value::Null = node.value {
+        node.value = Value::Table(Vec::new());
+    }
+    let (name, rest) = path.split_once('.').unwrap_or((path, ""));
+    let there = entry(node, name).is_some();
+    let Value::Table(entries) = &mut node.value else { return };
+    let key = || Key { position, name: name.to_owned() };
+    match (there, rest) {
+        (true, "") => {}
+        (false, "") => entries.push((key(), value)),
+        (_, rest) => {
+            if !there {
+                entries.push((key(), Node { position, value: Value::Table(Vec::new()) }));
+            }
+            if let Some(table) = entry(node, name) {
+                set(table, rest, value);
+            }
+        }
+    }
+}
