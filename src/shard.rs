@@ -9,7 +9,7 @@ mod channels;
 mod secure;
 
 use crate::codec::json::Scratch;
-use crate::dialect::{self, Action, Env, JoinOutcome, Why};
+use crate::dialect::{self, Action, Desk, Env, JoinOutcome, Why};
 use crate::hub::{Ack, Answer, ConnId, Down, Event, Hasher, Hub, Notice, Post, Up, Welcome, What};
 use crate::mem::{Handle, Segment, Slot, Table};
 use crate::session::{Ending, Session, Step, Surroundings};
@@ -44,6 +44,7 @@ pub struct Shard {
     codecs: Codecs,
     actions: Vec<Action>,
     shared: Vec<Handle>,
+    desk: Desk,
     listed: Vec<Slot>,
     /// Plaintext on its way through TLS, during one call.
     plain: Vec<u8>,
@@ -96,6 +97,7 @@ impl Shard {
             codecs: Codecs::new(common.env.config.compression.windows_bytes),
             actions: Vec::new(),
             shared: Vec::new(),
+            desk: Desk::default(),
             listed: Vec::new(),
             plain: Vec::new(),
             waiting: Vec::new(),
@@ -474,6 +476,7 @@ impl Shard {
             env: &self.env,
             json: &mut self.json,
             codecs: &mut self.codecs,
+            desk: &mut self.desk,
             shared: &mut self.shared,
             actions: &mut self.actions,
             counters: &self.counters,

@@ -3,6 +3,7 @@
 mod certs;
 mod cli;
 mod config;
+mod drain;
 mod house;
 mod live;
 mod machine;
@@ -14,3 +15,4 @@ mod sim;
 mod tls;
 mod tls_files;
 mod transcripts;
+mod zilliqa;

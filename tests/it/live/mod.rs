@@ -11,3 +11,4 @@ mod slow;
 mod survival;
 mod tls;
 mod webhooks;
+mod zilliqa;
