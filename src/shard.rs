@@ -45,6 +45,9 @@ pub struct Shard {
     actions: Vec<Action>,
     shared: Vec<Handle>,
     desk: Desk,
+    /// What connections that are gone have left to be done, and which of them.
+    farewells: Vec<Action>,
+    leavers: Vec<Slot>,
     listed: Vec<Slot>,
     /// Plaintext on its way through TLS, during one call.
     plain: Vec<u8>,
@@ -98,6 +101,8 @@ impl Shard {
             actions: Vec::new(),
             shared: Vec::new(),
             desk: Desk::default(),
+            farewells: Vec::new(),
+            leavers: Vec::new(),
             listed: Vec::new(),
             plain: Vec::new(),
             waiting: Vec::new(),
@@ -193,9 +198,23 @@ impl Shard {
     pub fn close(&mut self, slot: Slot) {
         if let Some(mut session) = self.sessions.remove(slot) {
             self.fresh -= usize::from(session.counted_fresh);
+            let (us, from) = (ConnId { core: self.core, slot }, self.farewells.len());
+            session.farewell(&self.env, us, &mut self.farewells);
+            let last = self.farewells.len();
+            self.leavers.extend((from..last).map(|_| slot));
             session.gone(&self.env, &mut self.codecs);
             self.leave_all(slot);
             self.counters.connections.sub(1);
+        }
+    }
+
+    /// Does what connections that are gone have left to be done for others. [`Shard::next_turn`]
+    /// does, too.
+    pub fn farewell(&mut self, now: Now) {
+        let leavers = std::mem::take(&mut self.leavers);
+        let farewells = std::mem::take(&mut self.farewells);
+        for (slot, action) in leavers.into_iter().zip(farewells) {
+            self.act(slot, action, now);
         }
     }
 
@@ -271,6 +290,11 @@ impl Shard {
     /// Whether there is no connection.
     pub fn is_empty(&self) -> bool {
         self.sessions.is_empty()
+    }
+
+    /// Channels that this core keeps a picture of.
+    pub fn picture_count(&self) -> usize {
+        self.hub.picture_count()
     }
 
     /// Channels that this core knows.
@@ -412,13 +436,15 @@ impl Shard {
 
     /// Whether connections wait that can go on with the next turn.
     pub fn is_restless(&self) -> bool {
-        !self.waiting.is_empty() && !self.post.up_is_full(self.post_bound)
+        !self.farewells.is_empty()
+            || !self.waiting.is_empty() && !self.post.up_is_full(self.post_bound)
     }
 
     /// Call once a turn, after mail was handed over: reading goes on where congestion or the
     /// turn's share of work had stopped it.
     pub fn next_turn(&mut self, now: Now) {
         self.codecs.new_turn();
+        self.farewell(now);
         self.deliver_local(now);
         self.hub.report_counts(&mut self.post);
         self.post.measure();

@@ -22,6 +22,8 @@ pub(crate) mod tls_session;
 pub(crate) mod upgrade;
 pub(crate) mod utf8;
 mod vendors;
+pub(crate) mod zenith_ingest;
+pub(crate) mod zenith_message;
 pub(crate) mod zilliqa_ingest;
 pub(crate) mod zilliqa_query;
 

@@ -9,7 +9,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::error::{Error, Problem};
 use super::schema::{App, Config, Endpoint, Limits, Secret};
-use super::{broadcastt, tls, webhook, zilliqa};
+use super::{broadcastt, tls, webhook, zenith, zilliqa};
 use crate::limits::{MAX_CORES, WS_CONTROL_BYTES};
 
 const HOUR_MS: u64 = 3_600_000;
@@ -36,6 +36,10 @@ pub(super) fn check(config: &Config) -> Result<(), Error> {
     check_token("console.token", &config.console.token)?;
     check_token("metrics.token", &config.metrics.token)?;
     check_routes(config)?;
+    if let Some(it) = &config.zenith {
+        let check = zenith::check(it, config.limits.message_bytes);
+        check.map_err(|error| error.under("zenith"))?;
+    }
     check_apps(config)
 }
 
@@ -147,7 +151,7 @@ fn check_routes(config: &Config) -> Result<(), Error> {
 
 fn check_apps(config: &Config) -> Result<(), Error> {
     let is_zilliqa = config.routes.iter().any(|route| route.endpoint == Endpoint::Zilliqa);
-    if config.apps.is_empty() && !is_zilliqa {
+    if config.apps.is_empty() && !is_zilliqa && config.zenith.is_none() {
         return Err(Error::keyed("apps", Problem::Empty));
     }
     for (index, app) in config.apps.iter().enumerate() {

@@ -24,6 +24,7 @@ mod tests;
 mod tls;
 mod tree;
 mod webhook;
+mod zenith;
 mod zilliqa;
 
 use std::net::SocketAddr;
@@ -45,6 +46,10 @@ pub use schema::{
 };
 pub use tls::{Certificate, Tls};
 pub use webhook::{HookEvent, Webhook};
+pub use zenith::{
+    FEED_STATES, OWN_CONTROLLERS, Retain, Zenith, ZenithFeed, ZenithService, ZenithToken,
+    ZenithTopic,
+};
 pub use zilliqa::{Contracts, Zilliqa, ZilliqaErrors, ZilliqaWire};
 
 /// What a configuration is written in.
@@ -126,6 +131,7 @@ impl Config {
             };
             profile::apply(&mut tree, lookup);
             let mut config: Config = read::read(&tree, lookup)?;
+            config.complete();
             let prepare = |config: &mut Config| {
                 model::prepare(config, folder.unwrap_or(Path::new("")))?;
                 let Some(folder) = folder else { return Ok(()) };

@@ -10,6 +10,7 @@ use super::profile::Profile;
 use super::pusher::Pusher;
 use super::size;
 use super::webhook::Webhook;
+use super::zenith::Zenith;
 use super::zilliqa::Zilliqa;
 use crate::limits;
 use crate::model::spec::{Catalog, Governance};
@@ -42,6 +43,8 @@ pub struct Config {
     pub zilliqa: Zilliqa,
     /// The Broadcastt dialect.
     pub broadcastt: Broadcastt,
+    /// The Zenith dialect, if it is served.
+    pub zenith: Option<Box<Zenith>>,
     /// The page for people.
     pub console: Console,
     /// The counters for a monitoring system.
@@ -73,6 +76,7 @@ impl Default for Config {
             pusher: Pusher::default(),
             zilliqa: Zilliqa::default(),
             broadcastt: Broadcastt::default(),
+            zenith: None,
             console: Console::default(),
             metrics: Metrics::default(),
             catalogs: Vec::new(),
@@ -292,20 +296,22 @@ pub struct Route {
 impl Route {
     /// Some paths are for what is not an application, everything else is for those.
     fn defaults() -> Vec<Route> {
-        let route = |paths: &[&str], endpoint| {
-            let condition = |path: &&str| Condition { path: Pattern::new(*path) };
-            let when = paths.iter().map(condition).collect();
-            let compression = Compression::Off;
-            let (model, rules) = Default::default();
-            Route { when, endpoint, compression, model, rules }
-        };
         vec![
-            route(&["/echo"], Endpoint::Echo),
-            route(&["/", "/console", "/console/*"], Endpoint::Console),
-            route(&["/metrics"], Endpoint::Metrics),
-            route(&["/live", "/ready"], Endpoint::Health),
-            route(&[], Endpoint::Apps),
+            Route::to(&["/echo"], Endpoint::Echo),
+            Route::to(&["/", "/console", "/console/*"], Endpoint::Console),
+            Route::to(&["/metrics"], Endpoint::Metrics),
+            Route::to(&["/live", "/ready"], Endpoint::Health),
+            Route::to(&[], Endpoint::Apps),
         ]
+    }
+
+    /// Leads any of these paths to `endpoint`, without compression.
+    pub(super) fn to(paths: &[&str], endpoint: Endpoint) -> Route {
+        let condition = |path: &&str| Condition { path: Pattern::new(*path) };
+        let when = paths.iter().map(condition).collect();
+        let compression = Compression::Off;
+        let (model, rules) = Default::default();
+        Route { when, endpoint, compression, model, rules }
     }
 
     /// Whether a request for `path` (without its query) is this route's.
@@ -351,12 +357,15 @@ pub enum Endpoint {
     Apps,
     /// The Zilliqa dialect: see [`Zilliqa`].
     Zilliqa,
+    /// The Zenith dialect: see [`Zenith`].
+    Zenith,
 }
 
 impl Endpoint {
     /// Whether WebSockets are served there.
     pub fn has_sockets(self) -> bool {
-        matches!(self, Endpoint::Echo | Endpoint::Apps | Endpoint::Zilliqa)
+        use Endpoint::{Apps, Echo, Zenith, Zilliqa};
+        matches!(self, Echo | Apps | Zenith | Zilliqa)
     }
 }
 

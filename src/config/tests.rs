@@ -59,6 +59,27 @@ fn the_webhook_of_the_example_holds_every_default() {
     }
 }
 
+/// What the example has as a comment of the Zenith dialect, with this in front of each line.
+fn zenith_block(front: &str) -> String {
+    let from = EXAMPLE.find("# [zenith]").unwrap();
+    let lines = EXAMPLE[from..].lines();
+    lines.map(|line| format!("{front}{}\n", line[1..].trim_start_matches(' '))).collect()
+}
+
+/// The section of Zenith stands in the example as a comment, since without it nothing is served.
+#[test]
+fn the_zenith_section_of_the_example_holds_every_default() {
+    let it = *toml(&zenith_block("")).zenith.expect("a section");
+    let defaults = Zenith { tokens: it.tokens.clone(), ..Zenith::default() };
+    let defaults = Zenith { services: it.services.clone(), feeds: it.feeds.clone(), ..defaults };
+    assert_eq!(it, Zenith { topics: it.topics.clone(), ..defaults });
+    let smallest = "[zenith]\ntokens = [{ token = 'change-this-token', user = 'ada' }]\n\
+                    services = [{ token = 'change-this-token-too' }]\n\
+                    feeds = [{ name = 'XYZ', class = 'Market' }]\n\
+                    topics = [{ controller = 'Market', kind = 'Security' }]\n";
+    assert_eq!(it, *toml(smallest).zenith.expect("a section"));
+}
+
 /// Catalogs and models stand in the example as comments, since they name each other.
 #[test]
 fn the_model_of_the_example_is_accepted() {
@@ -148,6 +169,7 @@ fn the_example_has_every_key_and_every_table_refuses_others() {
     let full = EXAMPLE.replace("\nkeys = []", "").replace("# keys = [{", "keys = [{");
     let full = full.replace("\ncertificates = []", "");
     let full = full.replace("# certificates = [{", "certificates = [{");
+    let full = full.replace(&zenith_block("# "), "") + &zenith_block("");
     let full: Value = Value::Table(full.parse().unwrap());
     let mut paths = Vec::new();
     tables(&full, "", &mut paths);
@@ -244,7 +266,8 @@ fn a_word_size_or_address_of_another_shape() {
         (
             "routes = [{ endpoint = 'proxy' }]",
             "1:24: routes[0].endpoint",
-            "`proxy` is not accepted; accepted: echo, console, metrics, health, apps, zilliqa",
+            "`proxy` is not accepted; accepted: echo, console, metrics, health, apps, zilliqa, \
+             zenith",
         ),
         (
             "listeners = [{ address = 'localhost:1' }]",

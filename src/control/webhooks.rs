@@ -59,7 +59,7 @@ impl Webhooks {
                     most: hook.queue_bytes,
                     batch_ms: hook.batch.then_some(hook.batch_ms),
                     body: match config.dialect {
-                        // A Broadcastt application has no webhooks.
+                        // The others have no webhooks.
                         config::Dialect::Pusher | config::Dialect::Broadcastt => hooks::body,
                     },
                 }),

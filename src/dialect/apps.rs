@@ -2,6 +2,7 @@
 
 use super::channels::signature;
 use super::pusher::hooks;
+use super::zenith::{self, Realm};
 use super::{Reply, Spoken, zilliqa};
 use crate::config::{self, Config};
 use crate::http::query::{self, Plus};
@@ -29,6 +30,8 @@ pub struct Env {
     pub zilliqa: Arc<zilliqa::Shared>,
     /// What each core counts, for who asks how the process is.
     pub counters: Vec<Arc<Counters>>,
+    /// What the Zenith dialect looks up.
+    pub zenith: Realm,
 }
 
 impl Env {
@@ -43,7 +46,8 @@ impl Env {
         });
         let watched = watched.collect();
         let (zilliqa, counters) = (Arc::default(), Vec::new());
-        Env { config, apps, compresses, watched, node, zilliqa, counters }
+        let zenith = Realm::new(config.zenith.as_deref(), Arc::<zenith::State>::default());
+        Env { config, apps, compresses, watched, node, zilliqa, counters, zenith }
     }
 
     /// The environment after the configuration was read anew. Applications keep their numbers and
@@ -53,6 +57,7 @@ impl Env {
         env.apps = self.apps.renewed(&env.config.apps);
         env.counters = self.counters.clone();
         env.zilliqa = self.zilliqa.clone();
+        env.zenith = self.zenith.renewed(env.config.zenith.as_deref());
         // Webhooks take effect with a restart, and numbers are those of the start.
         env.watched = self.watched.clone();
         env
@@ -98,8 +103,10 @@ impl Env {
     /// What is spoken at an endpoint: at that of the applications, it is the application's word;
     /// who names none hears what all of them speak.
     pub(super) fn spoken(&self, endpoint: config::Endpoint, path: &str) -> Spoken {
-        if endpoint == config::Endpoint::Zilliqa {
-            return Spoken::Zilliqa;
+        match endpoint {
+            config::Endpoint::Zilliqa => return Spoken::Zilliqa,
+            config::Endpoint::Zenith => return Spoken::Zenith,
+            _ => {}
         }
         match self.app_of_socket(path) {
             Ok(app) => self.spoken_by(app),
@@ -114,6 +121,7 @@ impl Env {
     pub(super) fn spoken_by(&self, app: u32) -> Spoken {
         match app {
             zilliqa::APP => Spoken::Zilliqa,
+            zenith::APP => Spoken::Zenith,
             app => self.apps.get(app).config.dialect.into(),
         }
     }
@@ -127,6 +135,7 @@ impl Env {
     ) -> Option<(u32, &'p str)> {
         match endpoint {
             config::Endpoint::Zilliqa => Some((zilliqa::APP, path)),
+            config::Endpoint::Zenith => Some((zenith::APP, "")),
             _ => self.api_target(path).or_else(|| self.api_target_by_key(path, query)),
         }
     }
@@ -278,6 +287,11 @@ impl Apps {
     /// The application with this number.
     pub fn get(&self, number: u32) -> &App {
         &self.list[number as usize]
+    }
+
+    /// The application with this number, if there is one.
+    pub fn find(&self, number: u32) -> Option<&App> {
+        self.list.get(number as usize)
     }
 
     /// Whether any application speaks `dialect`.

@@ -8,6 +8,7 @@ mod apps;
 pub mod broadcastt;
 pub mod channels;
 pub mod pusher;
+pub mod zenith;
 pub mod zilliqa;
 
 pub use apps::{App, Apps, Env};
@@ -285,6 +286,9 @@ pub trait Dialect: Sized {
     /// Forgets a connection that is gone.
     fn gone(&mut self, env: &Env);
 
+    /// What is left to be done for others when a connection is gone, before it is forgotten.
+    fn farewell(&mut self, _env: &Env, _us: ConnId, _out: &mut Vec<Action>) {}
+
     /// The bounds on what the peer sends.
     fn limits(&self, env: &Env) -> ws::Limits;
 
@@ -339,6 +343,8 @@ pub(crate) enum Spoken {
     Broadcastt,
     /// See [`zilliqa`].
     Zilliqa,
+    /// See [`zenith`].
+    Zenith,
 }
 
 impl From<config::Dialect> for Spoken {
@@ -449,6 +455,11 @@ macro_rules! table {
                 match self { $(Connection::$name(it) => it.gone(env),)* }
             }
 
+            /// See [`Dialect::farewell`].
+            pub fn farewell(&mut self, env: &Env, us: ConnId, out: &mut Vec<Action>) {
+                match self { $(Connection::$name(it) => it.farewell(env, us, out),)* }
+            }
+
             /// See [`Dialect::limits`].
             pub fn limits(&self, env: &Env) -> ws::Limits {
                 match self { $(Connection::$name(it) => it.limits(env),)* }
@@ -498,7 +509,7 @@ macro_rules! table {
     };
 }
 
-table! { Pusher in pusher, Broadcastt in broadcastt, Zilliqa in zilliqa }
+table! { Pusher in pusher, Broadcastt in broadcastt, Zenith in zenith, Zilliqa in zilliqa }
 
 /// A text frame that is written by `write`, frozen; `scratch` is memory to use again.
 pub fn freeze_text(scratch: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) -> Frozen {

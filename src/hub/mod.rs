@@ -421,6 +421,11 @@ impl Hub {
         }
     }
 
+    /// Channels of this home that have a picture.
+    pub fn picture_count(&self) -> usize {
+        self.pictures.len()
+    }
+
     /// Channels that this core knows, as a subscriber's or as a home.
     pub fn channel_count(&self) -> usize {
         self.channels.len() - self.free.len()

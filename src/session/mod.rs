@@ -4,6 +4,7 @@
 //! Nothing here fails: what a peer does wrong becomes an answer in the queue and an [`Ending`].
 
 mod broadcast;
+mod flood;
 mod queue;
 mod recipient;
 mod request;
@@ -188,6 +189,11 @@ impl Session {
             Stage::Http(requests) => requests.step(input, &mut out, &mut self.deadline, around),
             Stage::Socket(socket) => socket.step(input, &mut out, &mut self.deadline, around),
         };
+        if let Stage::Socket(socket) = &self.stage
+            && socket.is_open()
+        {
+            self.deadline = self.deadline.min(socket.own_deadline());
+        }
         self.queue.close_tail(out, around.now.ms);
         let _ = self.queue.push_all(around.shared, usize::MAX, around.now.ms);
         match after {
@@ -434,6 +440,8 @@ impl Session {
         let after = act(socket, &mut out, around);
         if was_open && !socket.is_open() {
             self.deadline = around.now.plus_ms(around.env.config.timeouts.close_ms);
+        } else if was_open {
+            self.deadline = self.deadline.min(socket.own_deadline());
         }
         self.queue.close_tail(out, around.now.ms);
         let queued = self.queue.push_all(around.shared, bound, around.now.ms);
@@ -514,6 +522,13 @@ impl Session {
     /// Sending has failed: the peer is gone.
     pub fn lost(&mut self) {
         self.ending = Ending::Cut;
+    }
+
+    /// Says what is left to be done for others when the connection is gone.
+    pub fn farewell(&mut self, env: &Env, us: ConnId, out: &mut Vec<Action>) {
+        if let Stage::Socket(socket) = &mut self.stage {
+            socket.farewell(env, us, out);
+        }
     }
 
     /// Undoes what the connection holds beside its own memory.

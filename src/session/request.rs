@@ -221,7 +221,11 @@ fn answer(request: &mut Request<'_>, around: &mut Surroundings<'_>) -> Waiting {
         return Waiting::bytes(bytes, last);
     }
     let answered = match endpoint {
-        Some(endpoint @ (config::Endpoint::Apps | config::Endpoint::Zilliqa)) => {
+        Some(
+            endpoint @ (config::Endpoint::Apps
+            | config::Endpoint::Zenith
+            | config::Endpoint::Zilliqa),
+        ) => {
             let (mut out, mut closing) = (Vec::new(), None);
             let mut context = context(&mut out, None, &mut closing, around);
             dialect::request(&mut context, endpoint, request)

@@ -1,11 +1,12 @@
 //! The WebSocket stage: messages in and out, the closing handshake, heartbeats.
 
+use super::flood::Flood;
 use super::recipient::Recipient;
 use super::{After, Ending, Surroundings, context};
 use crate::codec::Format;
 use crate::config::SlowConsumer;
-use crate::dialect::{Closing, Connection, Context, Env, Heartbeat, JoinOutcome, Why};
-use crate::hub::{Answer, Told};
+use crate::dialect::{Action, Closing, Connection, Context, Env, Heartbeat, JoinOutcome, Why};
+use crate::hub::{Answer, ConnId, Told};
 use crate::model::Rules;
 use crate::time::{Deadline, Now};
 use crate::ws::close::{self, Handshake};
@@ -28,26 +29,6 @@ pub(super) struct Socket {
     flood: Flood,
     /// What messages have to look like, if the route says so.
     rules: Option<Arc<Rules>>,
-}
-
-/// Counts what costs a peer next to nothing to send: pings, pongs and empty messages.
-#[derive(Default)]
-struct Flood {
-    /// The low bits of the second in which was counted last.
-    second: u16,
-    frames: u16,
-}
-
-impl Flood {
-    /// Counts one more; true when that is more than a second may bring.
-    fn is_over(&mut self, around: &Surroundings<'_>) -> bool {
-        let second = (around.now.ms / 1000) as u16;
-        if second != self.second {
-            *self = Flood { second, frames: 0 };
-        }
-        self.frames = self.frames.saturating_add(1);
-        self.frames > around.env.config.limits.control_frames_per_s
-    }
 }
 
 const LATE: Closing = Closing::new(close::POLICY, "the message took too long to arrive");
@@ -402,11 +383,21 @@ impl Socket {
             }
             return After::Again;
         }
+        let (asked_ms, answer_ms) = match self.beat {
+            Beat::None => (0, answer_ms / 2),
+            Beat::Ping => (answer_ms / 2, answer_ms.div_ceil(2)),
+            Beat::Words => (answer_ms, 0),
+        };
+        let missed = Deadline(heard_ms + silence_ms + asked_ms);
+        if !missed.due(now) {
+            // The dialect had something to do; the peer still has time.
+            *deadline = missed.min(self.own_deadline());
+            return After::Again;
+        }
         match self.beat {
             Beat::None => {
                 frame::push(out, Opcode::Ping, b"", None);
                 self.beat = Beat::Ping;
-                *deadline = now.plus_ms(answer_ms / 2);
             }
             Beat::Ping => {
                 let mut wanted = None;
@@ -415,14 +406,20 @@ impl Socket {
                     it.nudge(&mut context(out, channel, &mut wanted, around));
                 }
                 self.beat = Beat::Words;
-                *deadline = now.plus_ms(answer_ms.div_ceil(2));
             }
             Beat::Words => {
                 around.counters.timed_out.add(1);
                 return self.close_for(Why::Silent, out, around);
             }
         }
+        *deadline = now.plus_ms(answer_ms).min(self.own_deadline());
         After::Again
+    }
+
+    pub(super) fn farewell(&mut self, env: &Env, us: ConnId, out: &mut Vec<Action>) {
+        if let Endpoint::Dialect(it) = &mut self.endpoint {
+            it.farewell(env, us, out);
+        }
     }
 
     pub(super) fn gone(&mut self, env: &Env, codecs: &mut Codecs) {

@@ -139,10 +139,14 @@ impl Machine {
                 self.shard.close(slot);
             }
         }
+        self.shard.farewell(self.now);
         // Cache channels keep their last event for a day at most.
         self.now.ms += 86_400_000;
         self.shard.sweep(self.now);
-        assert!(self.shard.is_empty() && self.shard.channel_count() == 0, "something is left");
+        self.settle();
+        // Pictures stay until something takes their place.
+        let left = self.shard.channel_count() - self.shard.picture_count();
+        assert!(self.shard.is_empty() && left == 0, "something is left");
         let counters = &self.counters;
         assert_eq!((counters.connections.get(), counters.subscriptions.get()), (0, 0));
     }
@@ -186,6 +190,7 @@ impl Machine {
     fn close(&mut self, at: usize) {
         if let Some(slot) = self.wires[at].slot.take() {
             self.shard.close(slot);
+            self.shard.farewell(self.now);
             self.wires[at].gone = true;
         }
     }

@@ -15,4 +15,5 @@ mod sim;
 mod tls;
 mod tls_files;
 mod transcripts;
+mod zenith;
 mod zilliqa;

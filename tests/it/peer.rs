@@ -39,6 +39,16 @@ pub(crate) fn signed(method: &str, path: &str, body: &[u8], unix_s: u64) -> Vec<
     [head.as_bytes(), body].concat()
 }
 
+/// What a back end of the Zenith dialect posts.
+pub(crate) fn ingest(token: &str, body: &[u8]) -> Vec<u8> {
+    let length = body.len();
+    let head = format!(
+        "POST /Zenith/ingest HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\
+         Content-Length: {length}\r\n\r\n"
+    );
+    [head.as_bytes(), body].concat()
+}
+
 /// The query that signs a request. What `path` has of a query itself is signed with it, and has to
 /// come behind the other parameters in their order.
 pub(crate) fn signed_query(method: &str, path: &str, body: &[u8], unix_s: u64) -> String {

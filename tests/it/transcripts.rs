@@ -4,12 +4,15 @@
 //! # a comment
 //! ! enabled = false              TOML that goes on in the application's table of the configuration
 //! ! demo                         the demo configuration instead
-//! > OPEN /app/app-key            the client asks for a WebSocket; `> OPEN target | Field: value`
+//! > OPEN /app/app-key            the client asks for a WebSocket; `> OPEN target | Field: value`,
+//!                                with ` | ` before each further field
 //! > {"event":"pusher:ping"}      a text message; also TEXT, BINARY, PING, PONG with a payload
 //! > CLOSE 1000 bye               a close frame
 //! > BYTES 81 05                  bytes as they are, in hex
 //! > RAW GET / HTTP/1.1\r\n\r\n   bytes as they are, in text
 //! > BEARER token POST /path {...}  a request with a token
+//! > BSON {"json":1}              a binary message that says the same; also MSGPACK
+//! > INGEST token {...}           a back end's request to /Zenith/ingest
 //! > SIGNED POST /path {...}      a signed request; SIGNED-601 is signed 601 seconds ago
 //! > EOF                          the client ends its side
 //! > FROM 192.0.2.1               where the client is; before all else that it says
@@ -17,6 +20,8 @@
 //! < FIELD Allow: POST            a header line of the last answer
 //! < {"event":"pusher:pong"}      a text message, compared as JSON if it is JSON
 //! < TEXT a literal               also BINARY, PING, PONG; CLOSE code reason
+//! < EXACT {"json":1}             a text message, compared byte by byte
+//! < BSON {"json":1}              a binary message that says the same; also MSGPACK
 //! < SHUT                         the server has ended its side
 //! < GONE                         the connection is closed altogether
 //! = 120s                         time passes (s or ms)
@@ -34,6 +39,9 @@
 
 use crate::machine::{Machine, config};
 use crate::peer::{self, Heard};
+use polycast::codec::Format;
+use polycast::codec::json::Scratch;
+use polycast::codec::value::{Limits, decode, decode_json, encode};
 use polycast::config::Config;
 use polycast::ws::Opcode;
 use simd_json::OwnedValue;
@@ -206,9 +214,9 @@ impl Stage {
                 return Ok(());
             }
             "OPEN" => {
-                let (target, field) = rest.split_once(" | ").unwrap_or((rest, ""));
-                let field = if field.is_empty() { String::new() } else { format!("{field}\r\n") };
-                peer::handshake(target, &field)
+                let mut parts = rest.split(" | ");
+                let target = parts.next().unwrap_or("");
+                peer::handshake(target, &parts.map(|it| format!("{it}\r\n")).collect::<String>())
             }
             "RAW" => {
                 self.machine.wire(wire).ear.head_only = rest.starts_with("HEAD ");
@@ -217,6 +225,12 @@ impl Stage {
             "BYTES" => unhex(rest)?,
             "TEXT" => peer::text(rest),
             "BINARY" => peer::framed(Opcode::Binary, rest.as_bytes()),
+            "BSON" => peer::framed(Opcode::Binary, &written(Format::Bson, rest)?),
+            "MSGPACK" => peer::framed(Opcode::Binary, &written(Format::MsgPack, rest)?),
+            "INGEST" => {
+                let (token, body) = rest.split_once(' ').unwrap_or((rest, ""));
+                peer::ingest(token, body.as_bytes())
+            }
             "PING" => peer::framed(Opcode::Ping, rest.as_bytes()),
             "PONG" => peer::framed(Opcode::Pong, rest.as_bytes()),
             "CLOSE" => {
@@ -360,8 +374,10 @@ fn says(line: &str, word: &str, rest: &str, heard: &Heard) -> bool {
         }
         Heard::Text(text) => {
             let want = if word == "TEXT" { rest } else { line };
-            same_json(want, text)
+            if word == "EXACT" { rest == text } else { same_json(want, text) }
         }
+        Heard::Binary(payload) if word == "BSON" => reads(Format::Bson, payload, rest),
+        Heard::Binary(payload) if word == "MSGPACK" => reads(Format::MsgPack, payload, rest),
         Heard::Binary(payload) => same("BINARY", payload),
         Heard::Ping(payload) => same("PING", payload),
         Heard::Pong(payload) => same("PONG", payload),
@@ -372,6 +388,26 @@ fn says(line: &str, word: &str, rest: &str, heard: &Heard) -> bool {
         }
         Heard::Broken(_) => false,
     }
+}
+
+/// A JSON object in another format.
+fn written(format: Format, json: &str) -> Result<Vec<u8>, String> {
+    let limits = Limits::default();
+    let value = decode_json(&mut json.as_bytes().to_vec(), &limits, &mut Scratch::default());
+    let mut out = Vec::new();
+    encode(format, &value.map_err(|it| it.to_string())?, &mut out).map_err(|it| it.to_string())?;
+    Ok(out)
+}
+
+/// Whether a message says what the JSON says, in which `*` is any run of characters.
+fn reads(format: Format, payload: &[u8], json: &str) -> bool {
+    let limits = Limits::default();
+    let value = decode(format, &mut payload.to_vec(), &limits, &mut Scratch::default());
+    let mut out = Vec::new();
+    let Ok(()) = value.and_then(|value| encode(Format::Json, &value, &mut out)) else {
+        return false;
+    };
+    String::from_utf8(out).is_ok_and(|text| same_json(json, &text))
 }
 
 fn same_json(want: &str, got: &str) -> bool {

@@ -11,4 +11,5 @@ mod slow;
 mod survival;
 mod tls;
 mod webhooks;
+mod zenith;
 mod zilliqa;

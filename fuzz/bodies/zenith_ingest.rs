@@ -1,0 +1,54 @@
+//! Any body from a back end: an answer in JSON, and at a subscriber what can be read.
+
+use crate::machine::{Machine, config};
+use crate::peer::{Heard, framed, handshake, ingest};
+use polycast::ws::Opcode;
+
+const CONFIG: &str = "[zenith]\nservices = [{ token = 'S' }]\n\
+    tokens = [{ token = 'T', user = 'u' }]\nfeeds = [{ name = 'F', class = 'News' }]\n\
+    topics = [{ controller = 'M', kind = 'A' }, { controller = 'M', kind = 'L', retain = 'log' }]\n";
+
+pub(crate) fn run(data: &[u8]) {
+    let Some((&shape, rest)) = data.split_first() else { return };
+    let body = match (shape % 4, str::from_utf8(rest)) {
+        (0, Ok(given)) => {
+            format!(r#"{{"Controller":"M","Topic":"A","Data":{given}}}"#).into_bytes()
+        }
+        (1, Ok(given)) => {
+            format!(r#"{{"Controller":"M","Topic":"L","Data":{given}}}"#).into_bytes()
+        }
+        (2, Ok(given)) => {
+            format!(r#"[{{"Controller":"M","Topic":"A","Action":{given},"Data":[]}}]"#).into_bytes()
+        }
+        _ => rest.to_vec(),
+    };
+    let mut machine = Machine::new(config(CONFIG));
+    let (subscriber, backend) = (machine.open(), machine.open());
+    machine.receive(subscriber, &handshake("/Zenith", "Authorization: Bearer T\r\n"));
+    for topic in ["A", "L"] {
+        let sub = format!(r#"{{"Controller":"M","Topic":"{topic}","Action":"Sub"}}"#);
+        machine.receive(subscriber, &framed(Opcode::Text, sub.as_bytes()));
+    }
+    machine.receive(backend, &ingest("S", &body));
+    let [Heard::Answer { status, body: answer, .. }] = &machine.wire(backend).heard[..] else {
+        panic!("{:?}", machine.wire(backend).heard);
+    };
+    assert!([200, 400, 413].contains(status), "{status} {answer}");
+    assert!(is_json(answer), "{answer}");
+    let status = *status;
+    let heard = &machine.wire(subscriber).heard[1..];
+    assert!(status == 200 || heard.is_empty(), "{heard:?}");
+    for heard in heard {
+        let is_sound = match heard {
+            Heard::Text(text) => is_json(text),
+            Heard::Close(code, _) => *code == Some(4000),
+            _ => false,
+        };
+        assert!(is_sound, "{heard:?}");
+    }
+    machine.end();
+}
+
+fn is_json(text: &str) -> bool {
+    simd_json::to_borrowed_value(&mut text.as_bytes().to_vec()).is_ok()
+}

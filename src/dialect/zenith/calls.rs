@@ -1,0 +1,186 @@
+//! Calls of one client: answered here, from the configuration, or by a back end.
+
+use super::client::Client;
+use super::realm::Backend;
+use super::told::{Call, Outcome, Told, told};
+use super::topics::unavailable;
+use super::words::{self, Container, Saying, codes};
+use crate::codec::value::Value;
+use crate::dialect::{Action, Context};
+use crate::hub::ConnId;
+use crate::time::Deadline;
+
+/// What waits for a back end.
+pub(super) struct Pending {
+    pub(super) controller: Box<str>,
+    pub(super) topic: Box<str>,
+    /// The client's TransactionID, as it was written.
+    pub(super) transaction: Option<Value>,
+    /// Whether it is a subscription.
+    pub(super) subscribes: bool,
+    pub(super) to: ConnId,
+    pub(super) by: Deadline,
+}
+
+impl Client {
+    /// `Publish`: a call.
+    pub(super) fn call(&mut self, context: &mut Context<'_>, it: Container) {
+        let (controller, topic) = (&*it.controller, it.topic());
+        let tid = it.transaction.as_ref();
+        let at = (controller, Some(topic));
+        let realm = &context.env.zenith;
+        if controller.len() + topic.len() > realm.config.topic_length {
+            return self.fail(context, at, tid, &Value::text(codes::LIMITED));
+        }
+        if !realm.knows(controller) {
+            return self.fail(context, at, tid, &Value::text(&format!("Controller {controller}")));
+        }
+        match (controller, topic) {
+            (_, "Configure") => return self.configure(context, &it),
+            (_, "QueryConfigure") => return self.query_configure(context, &it),
+            ("Auth", _) => return self.auth(context, &it),
+            ("Zenith", _) => return self.fail(context, at, tid, &Value::text(codes::UNKNOWN)),
+            _ => {}
+        }
+        let looked = realm.look(controller, topic);
+        let scope = looked.rule.as_ref().map_or("", |rule| &*rule.scope);
+        if !self.may(scope) {
+            return self.fail(context, at, tid, &Value::text(codes::AUTHORITY));
+        }
+        let reply = looked.rule.as_ref().and_then(|rule| rule.reply.as_deref());
+        if let Some(reply) = reply {
+            return self.reply(context, (controller, topic), tid, Some(reply));
+        }
+        match looked.backend {
+            Backend::At(backend, _) => self.forward(context, it, backend),
+            Backend::Away => self.fail(context, at, tid, &Value::text(&unavailable(controller))),
+            Backend::None if looked.rule.is_some_and(|rule| rule.served) => {
+                self.fail(context, at, tid, &Value::text(&unavailable(controller)));
+            }
+            Backend::None => self.fail(context, at, tid, &Value::text(codes::UNKNOWN)),
+        }
+    }
+
+    fn forward(&mut self, context: &mut Context<'_>, it: Container, backend: ConnId) {
+        let times = self.times(context, &it.controller);
+        let topic: Box<str> = it.topic().into();
+        let pending = Pending {
+            controller: it.controller.clone(),
+            topic: topic.clone(),
+            transaction: it.transaction.clone(),
+            subscribes: false,
+            to: backend,
+            by: context.now.plus_ms(times.action_ms),
+        };
+        let Some(call) = self.add_call(context, pending) else {
+            let at = (&*it.controller, Some(&*topic));
+            return self.fail(context, at, it.transaction.as_ref(), &Value::text(codes::LIMITED));
+        };
+        let what = Told::Call(Call {
+            from: context.conn,
+            call,
+            controller: it.controller,
+            topic,
+            subscribes: false,
+            data: it.data,
+            user: self.identity.as_ref().map(|it| it.person.user.clone()),
+            version: self.version.clone(),
+        });
+        context.actions.push(Action::Tell { to: backend, what: told(what) });
+    }
+
+    /// Lists what waits for a back end; `None` if as much waits as may.
+    pub(super) fn add_call(&mut self, context: &Context<'_>, pending: Pending) -> Option<u32> {
+        if self.calls.len() >= context.env.zenith.config.pending_per_connection {
+            return None;
+        }
+        self.last_call = self.last_call.wrapping_add(1);
+        while self.calls.contains_key(&self.last_call) {
+            self.last_call = self.last_call.wrapping_add(1);
+        }
+        self.look_at(pending.by);
+        self.calls.insert(self.last_call, pending);
+        Some(self.last_call)
+    }
+
+    /// Tells the back end that nobody waits for an answer any more.
+    pub(super) fn forget(&self, context: &mut Context<'_>, call: u32) {
+        if let Some(pending) = self.calls.get(&call) {
+            let what = Told::Forget { from: context.conn, call };
+            context.actions.push(Action::Tell { to: pending.to, what: told(what) });
+        }
+    }
+
+    /// Gives up what waits for a back end.
+    pub(super) fn drop_call(&mut self, context: &mut Context<'_>, call: u32) {
+        self.forget(context, call);
+        self.calls.remove(&call);
+    }
+
+    /// What has come of a call. Of one that is not waited for any more, nothing.
+    pub(super) fn answered(&mut self, context: &mut Context<'_>, call: u32, outcome: &Outcome) {
+        let Some(pending) = self.calls.remove(&call) else { return };
+        let (controller, topic) = (&*pending.controller, &*pending.topic);
+        if pending.subscribes {
+            let refusal = match outcome {
+                Outcome::Done(_) => None,
+                Outcome::Failed(error) => Some(error),
+            };
+            return self.authorised(context, &words::channel(controller, topic), refusal);
+        }
+        let tid = pending.transaction.as_ref();
+        match outcome {
+            Outcome::Done(data) => self.reply(context, (controller, topic), tid, data.as_ref()),
+            Outcome::Failed(error) => self.fail(context, (controller, Some(topic)), tid, error),
+        }
+    }
+
+    /// The reply to a call. Without a TransactionID a result goes to the subscription of that
+    /// topic.
+    pub(super) fn reply(
+        &self,
+        context: &mut Context<'_>,
+        (controller, topic): (&str, &str),
+        transaction: Option<&Value>,
+        data: Option<&Value>,
+    ) {
+        let data = data.filter(|data| !data.is_null());
+        match (transaction, data) {
+            (Some(_), _) => {
+                let topic = Some(topic);
+                let saying = Saying { controller, topic, transaction, data, ..Saying::default() };
+                self.say(context, &saying);
+            }
+            (None, Some(data)) if self.hears(&words::channel(controller, topic)) => {
+                self.data(context, (controller, topic), data);
+            }
+            (None, Some(_)) => {
+                let error = Value::text(codes::NO_RESULT);
+                self.fail(context, (controller, Some(topic)), None, &error);
+            }
+            (None, None) => {}
+        }
+    }
+
+    /// `Cancel`: ends what waits under this TransactionID.
+    pub(super) fn cancel(&mut self, context: &mut Context<'_>, it: &Container) {
+        let Some(tid) = &it.transaction else { return };
+        let is_meant = |pending: &Pending| {
+            !pending.subscribes
+                && pending.controller == it.controller
+                && pending.transaction.as_ref().is_some_and(|other| same_number(other, tid))
+                && it.topic.as_ref().is_none_or(|topic| *topic == pending.topic)
+        };
+        let meant = self.calls.iter().filter(|(_, pending)| is_meant(pending));
+        let meant: Vec<u32> = meant.map(|(call, _)| *call).collect();
+        for call in meant {
+            self.forget(context, call);
+            self.answered(context, call, &Outcome::failed(codes::ABORT));
+        }
+    }
+}
+
+/// Whether two TransactionIDs are the same number, however they are written.
+fn same_number(left: &Value, right: &Value) -> bool {
+    left == right || left.as_int().is_some() && left.as_int() == right.as_int()
+}

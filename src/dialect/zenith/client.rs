@@ -1,0 +1,235 @@
+//! A client: what it says is sorted here, and what it is told.
+
+use super::auth::Identity;
+use super::calls::Pending;
+use super::closings;
+use super::told::{Outcome, Told};
+use super::topics::{Op, Topic};
+use super::words::{self, Container, Saying, codes};
+use crate::codec::value::{Format, Value};
+use crate::dialect::{Action, Context};
+use crate::hub::ConnId;
+use crate::mem::Handle;
+use crate::time::{Deadline, Now};
+use std::collections::{BTreeMap, HashMap};
+
+/// One client.
+pub(super) struct Client {
+    pub(super) format: Format,
+    pub(super) version: Box<str>,
+    pub(super) secure: bool,
+    /// Scopes that are granted over TLS only.
+    pub(super) secure_scopes: Vec<String>,
+    /// Who it is, if it has signed in and the token is good.
+    pub(super) identity: Option<Identity>,
+    /// What it is subscribed to, or wants to be, by the channel.
+    pub(super) topics: HashMap<Box<str>, Topic>,
+    /// What waits for a back end.
+    pub(super) calls: BTreeMap<u32, Pending>,
+    pub(super) last_call: u32,
+    /// The times that it has set, by controller.
+    pub(super) times: Vec<(Box<str>, Times)>,
+    /// Not later than the first of all times that are to be looked at.
+    pub(super) due: Deadline,
+    /// The second in which messages were counted last, and how many.
+    second: u64,
+    messages: u32,
+}
+
+/// How long back ends have for an answer, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Times {
+    pub(super) action_ms: u64,
+    pub(super) subscription_ms: u64,
+}
+
+impl Client {
+    pub(super) fn new(format: Format, version: &str, secure: bool) -> Client {
+        Client {
+            format,
+            version: version.into(),
+            secure,
+            secure_scopes: Vec::new(),
+            identity: None,
+            topics: HashMap::new(),
+            calls: BTreeMap::new(),
+            last_call: 0,
+            times: Vec::new(),
+            due: Deadline::NEVER,
+            second: 0,
+            messages: 0,
+        }
+    }
+
+    /// Takes one container.
+    pub(super) fn message(&mut self, context: &mut Context<'_>, it: Container) {
+        let topic = it.topic.as_deref();
+        let limited = self.is_over_rate(context);
+        match it.action.as_deref() {
+            Some(words::ERROR) => {}
+            Some(words::CANCEL) => self.cancel(context, &it),
+            Some(words::UNSUB) => {
+                let channel = words::channel(&it.controller, it.topic());
+                self.unsub(context, &channel, it.confirm);
+            }
+            Some(words::SUB) => match topic {
+                _ if limited => self.refuse(context, &it.controller, topic, codes::LIMITED, &it),
+                None => self.refuse(context, &it.controller, topic, codes::UNKNOWN, &it),
+                Some(topic) => {
+                    let channel = words::channel(&it.controller, topic);
+                    self.sub(context, &channel, Op::sub(it.confirm, it.data));
+                }
+            },
+            None | Some(words::PUBLISH) if !limited && topic.is_some() => self.call(context, it),
+            _ => {
+                let code = if limited { codes::LIMITED } else { codes::UNKNOWN };
+                let tid = it.transaction.as_ref();
+                self.fail(context, (&it.controller, topic), tid, &Value::text(code));
+            }
+        }
+    }
+
+    fn refuse(
+        &self,
+        context: &mut Context<'_>,
+        controller: &str,
+        topic: Option<&str>,
+        code: &str,
+        it: &Container,
+    ) {
+        self.refuse_sub(context, (controller, topic), &Value::text(code), it.confirm);
+    }
+
+    fn is_over_rate(&mut self, context: &Context<'_>) -> bool {
+        let most = context.env.zenith.config.messages_per_s;
+        let second = context.now.ms / 1000;
+        if second != self.second {
+            (self.second, self.messages) = (second, 0);
+        }
+        self.messages = self.messages.saturating_add(1);
+        most > 0 && self.messages > most
+    }
+
+    /// Takes what another connection has to say.
+    pub(super) fn told(&mut self, context: &mut Context<'_>, what: &Told) {
+        match what {
+            Told::Kick(reason) => context.close(closings::kicked(reason)),
+            Told::Answer { call, outcome } => self.answered(context, *call, outcome),
+            Told::End { channel, error } => self.end(context, channel, error.as_ref()),
+            Told::Feeds(feeds) => {
+                self.data(context, (words::DEFAULT_CONTROLLER, "Feeds"), feeds);
+            }
+            Told::Call(_) | Told::Forget { .. } => {}
+        }
+    }
+
+    /// A time has come.
+    pub(super) fn late(&mut self, context: &mut Context<'_>) {
+        let now = context.now;
+        let late: Vec<u32> = self
+            .calls
+            .iter()
+            .filter(|(_, pending)| pending.by.due(now))
+            .map(|(call, _)| *call)
+            .collect();
+        for call in late {
+            self.forget(context, call);
+            self.answered(context, call, &Outcome::failed(codes::TIMEOUT));
+        }
+        if self.identity.as_ref().is_some_and(|it| it.until.due(now)) {
+            self.expire(context);
+        }
+        let calls = self.calls.values().map(|pending| pending.by);
+        let until = self.identity.as_ref().map_or(Deadline::NEVER, |it| it.until);
+        self.due = calls.min().unwrap_or(Deadline::NEVER).min(until);
+    }
+
+    /// Something is to be looked at then.
+    pub(super) fn look_at(&mut self, when: Deadline) {
+        self.due = self.due.min(when);
+    }
+
+    /// The connection is gone.
+    pub(super) fn gone(&mut self, env: &crate::dialect::Env, us: ConnId, out: &mut Vec<Action>) {
+        if let Some(identity) = &self.identity {
+            env.zenith.state.leave(&identity.person.user, us);
+        }
+        for (call, pending) in &self.calls {
+            let what = super::told::told(Told::Forget { from: us, call: *call });
+            out.push(Action::Tell { to: pending.to, what });
+        }
+    }
+
+    // --- what is said ---
+
+    pub(super) fn say(&self, context: &mut Context<'_>, saying: &Saying<'_>) {
+        say(context, self.format, saying);
+    }
+
+    /// Data on a topic.
+    pub(super) fn data(&self, context: &mut Context<'_>, at: (&str, &str), data: &Value) {
+        let (controller, topic) = (at.0, Some(at.1));
+        self.say(context, &Saying { controller, topic, data: Some(data), ..Saying::default() });
+    }
+
+    /// An error, and the empty reply that ends a call.
+    pub(super) fn fail(
+        &self,
+        context: &mut Context<'_>,
+        (controller, topic): (&str, Option<&str>),
+        transaction: Option<&Value>,
+        error: &Value,
+    ) {
+        let reply = Saying { controller, topic, transaction, ..Saying::default() };
+        let action = Some(words::ERROR);
+        self.say(context, &Saying { action, data: Some(error), ..reply });
+        if transaction.is_some() {
+            self.say(context, &reply);
+        }
+    }
+
+    /// An error, and the unconfirmed subscription, if a confirmation was asked for.
+    pub(super) fn refuse_sub(
+        &self,
+        context: &mut Context<'_>,
+        (controller, topic): (&str, Option<&str>),
+        error: &Value,
+        confirm: bool,
+    ) {
+        self.fail(context, (controller, topic), None, error);
+        if confirm {
+            let action = Some(words::SUB);
+            self.say(context, &Saying { controller, topic, action, ..Saying::default() });
+        }
+    }
+
+    /// How long a back end may take for an answer.
+    pub(super) fn times(&self, context: &Context<'_>, controller: &str) -> Times {
+        let set = self.times.iter().find(|(name, _)| **name == *controller);
+        let ms = context.env.zenith.config.answer_timeout_s * 1000;
+        set.map_or(Times { action_ms: ms, subscription_ms: ms }, |(_, times)| *times)
+    }
+}
+
+/// Sends one container behind all that was sent before.
+pub(super) fn say(context: &mut Context<'_>, format: Format, saying: &Saying<'_>) {
+    match saying.encode(format) {
+        Ok(payload) => send(context, format, &payload),
+        Err(_) => context.close(closings::INTERNAL),
+    }
+}
+
+/// Sends one message behind all that was sent before.
+pub(super) fn send(context: &mut Context<'_>, format: Format, payload: &[u8]) {
+    if context.shared.is_empty() {
+        context.out.message(words::message_kind(format), payload);
+    } else {
+        // Frames that are shared go behind what is written.
+        context.shared.push(Handle::new(words::freeze(format, payload)));
+    }
+}
+
+/// An instant of this process's clock.
+pub(super) fn at_unix(now: Now, unix_s: u64) -> Deadline {
+    now.plus_ms(unix_s.saturating_sub(now.unix_s) * 1000)
+}

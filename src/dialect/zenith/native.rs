@@ -1,0 +1,64 @@
+//! What the server itself answers: about itself, and the times of answers.
+
+use super::client::{Client, Times};
+use super::words::{self, Container, codes};
+use crate::codec::value::Value;
+use crate::dialect::Context;
+
+/// The times that a client may set, in milliseconds.
+const TIMES_MS: std::ops::RangeInclusive<u64> = 1..=3_600_000;
+
+impl Client {
+    /// `Zenith/ServerInfo`.
+    pub(super) fn server_info(&self, context: &Context<'_>) -> Value {
+        let realm = &context.env.zenith;
+        Value::map([
+            ("Name", Value::text(&realm.config.name)),
+            ("Class", Value::text("FeedProxy")),
+            ("Version", Value::text(realm.server_version())),
+            ("Protocol", Value::text(&self.version)),
+        ])
+    }
+
+    /// `Configure`: how long answers of this controller may take.
+    pub(super) fn configure(&mut self, context: &mut Context<'_>, it: &Container) {
+        let at = (&*it.controller, Some(it.topic()));
+        let tid = it.transaction.as_ref();
+        let Some(data) = it.some_data() else {
+            return self.fail(context, at, tid, &Value::text(codes::DATA));
+        };
+        let before = self.times(context, &it.controller);
+        let action = time(data, "ActionTimeout", before.action_ms);
+        let subscription = time(data, "SubscriptionTimeout", before.subscription_ms);
+        let (Some(action_ms), Some(subscription_ms), Value::Map(_)) = (action, subscription, data)
+        else {
+            return self.fail(context, at, tid, &Value::text(codes::DESERIALISE));
+        };
+        let times = Times { action_ms, subscription_ms };
+        match self.times.iter_mut().find(|(name, _)| *name == it.controller) {
+            Some((_, known)) => *known = times,
+            None => self.times.push((it.controller.clone(), times)),
+        }
+        self.reply(context, (&it.controller, it.topic()), tid, None);
+    }
+
+    /// `QueryConfigure`.
+    pub(super) fn query_configure(&self, context: &mut Context<'_>, it: &Container) {
+        let times = self.times(context, &it.controller);
+        let data = Value::map([
+            ("ActionTimeout", Value::text(&words::span(times.action_ms))),
+            ("SubscriptionTimeout", Value::text(&words::span(times.subscription_ms))),
+        ]);
+        let tid = it.transaction.as_ref();
+        self.reply(context, (&it.controller, it.topic()), tid, Some(&data));
+    }
+}
+
+/// The time under `key`, or the present one. `None` if it is none.
+fn time(data: &Value, key: &str, present: u64) -> Option<u64> {
+    match data.get(key) {
+        None | Some(Value::Null) => Some(present),
+        Some(Value::Text(text)) => words::parse_span(text).filter(|ms| TIMES_MS.contains(ms)),
+        Some(_) => None,
+    }
+}

@@ -1,0 +1,105 @@
+//! The handshake: which format, which version, and who asks.
+
+use super::realm::Found;
+use crate::codec::value::Format;
+use crate::dialect::{Env, Opening, Refused};
+use crate::http::query;
+use std::borrow::Cow;
+
+/// The subprotocols, in their exact spelling.
+const PROTOCOLS: [(&str, Format); 3] = [
+    ("ZenithJson", Format::Json),
+    ("ZenithBson", Format::Bson),
+    ("ZenithMsgPack", Format::MsgPack),
+];
+
+/// The version of a connection that names none.
+const NEWEST: &str = "2.0";
+/// Bytes of a version.
+const VERSION_BYTES: usize = 16;
+
+/// The first subprotocol offered that is known. `Ok(None)` if none is offered.
+pub(super) fn protocol<'a>(opening: &Opening<'a>) -> Result<Option<&'a str>, Refused> {
+    let mut any = false;
+    for offered in opening.headers.tokens("sec-websocket-protocol") {
+        any = true;
+        if PROTOCOLS.iter().any(|(name, _)| *name == offered) {
+            return Ok(Some(offered));
+        }
+    }
+    if any || opening.headers.first("sec-websocket-protocol").is_some() {
+        return Err(refused(400, "none of ZenithJson, ZenithBson, ZenithMsgPack is offered"));
+    }
+    Ok(None)
+}
+
+/// The format of a subprotocol.
+pub(super) fn format(opening: &Opening<'_>) -> Format {
+    let name = protocol(opening).ok().flatten();
+    let known = PROTOCOLS.iter().find(|(known, _)| Some(*known) == name);
+    known.map_or(Format::Json, |(_, format)| *format)
+}
+
+/// The version that is in effect: 1.1 and up, below 3.
+pub(super) fn version<'a>(opening: &Opening<'a>) -> Result<&'a str, Refused> {
+    let Some(version) = query::get(opening.query, "version") else { return Ok(NEWEST) };
+    if is_supported(version) {
+        return Ok(version);
+    }
+    Err(refused(400, "version must be 1.1 to 2.x"))
+}
+
+fn is_supported(version: &str) -> bool {
+    let number = |part: &str| {
+        let plain = !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+        if plain { part.parse::<u32>().ok() } else { None }
+    };
+    let mut parts = version.split('.');
+    let Some(major) = parts.next().and_then(number) else { return false };
+    let minor = match parts.next() {
+        Some(part) => match number(part) {
+            Some(minor) => minor,
+            None => return false,
+        },
+        None => 0,
+    };
+    version.len() <= VERSION_BYTES
+        && parts.all(|part| number(part).is_some())
+        && (major == 2 || major == 1 && minor >= 1)
+}
+
+/// Who asks, if the request says so.
+pub(super) fn bearer(env: &Env, opening: &Opening<'_>) -> Result<Option<(Found, String)>, Refused> {
+    let Some(field) = opening.headers.first("authorization") else { return Ok(None) };
+    let token = str::from_utf8(field).ok().and_then(credentials);
+    let found = token.and_then(|token| Some((env.zenith.token(token)?, token.to_owned())));
+    let Some((found, token)) = found else { return Err(refused(403, "the token is not known")) };
+    Ok(Some((found, token)))
+}
+
+/// The token of a header field (RFC 6750 section 2.1).
+pub(super) fn credentials(field: &str) -> Option<&str> {
+    let (scheme, token) = field.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+}
+
+fn refused(status: u16, text: &'static str) -> Refused {
+    Refused { status, text: Cow::Borrowed(text) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_from_1_1_to_2_are_spoken() {
+        for version in ["1.1", "1.6", "1.5.4", "1.99", "2.0", "2", "2.12"] {
+            assert!(is_supported(version), "{version}");
+        }
+        let bad = ["", "1", "1.0", "0.9", "3", "3.0", "x", "2.x", "-1.1", "1.", ".1", "2.0.", "+2"];
+        for version in bad {
+            assert!(!is_supported(version), "{version}");
+        }
+        assert!(is_supported("2.0000000000000") && !is_supported("2.00000000000000000"));
+    }
+}

@@ -1,0 +1,256 @@
+//! What is configured, ready to be looked up, and what all connections of the process share.
+
+use super::state::State;
+use super::words;
+use crate::codec::json::Scratch;
+use crate::codec::value::{Limits, Value, decode_json};
+use crate::config::{self, Retain, Secret};
+use crate::crypto::{constant_time_eq, decode_base64, sha256};
+use crate::hub::ConnId;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+/// The dialect's share of [`crate::dialect::Env`]. Empty where Zenith is not configured.
+#[derive(Debug, Default)]
+pub struct Realm {
+    pub(super) config: config::Zenith,
+    people: Vec<Arc<Person>>,
+    services: Vec<Arc<ServiceEntry>>,
+    /// Persons and services by the digest of their token.
+    by_token: HashMap<[u8; 32], Found>,
+    rules: HashMap<String, Arc<Rule>>,
+    controllers: HashSet<Box<str>>,
+    pub(super) state: Arc<State>,
+}
+
+/// Whom a token belongs to.
+#[derive(Clone, Debug)]
+pub(super) enum Found {
+    Person(Arc<Person>),
+    Service(Arc<ServiceEntry>),
+}
+
+/// A user, as one token has it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Person {
+    pub(super) user: Box<str>,
+    pub(super) display_name: Box<str>,
+    pub(super) scopes: Vec<Box<str>>,
+    /// The end of the token: as configured, and in seconds since 1970.
+    pub(super) expires: Box<str>,
+    pub(super) expires_unix_s: Option<u64>,
+    /// Connections at a time; 0 is any number.
+    pub(super) sessions: usize,
+    token: [u8; 32],
+    password: Option<[u8; 32]>,
+    grant: Option<[u8; 32]>,
+}
+
+/// A back end, as it is configured.
+#[derive(Debug)]
+pub(super) struct ServiceEntry {
+    pub(super) name: Box<str>,
+    controllers: Vec<Box<str>>,
+}
+
+impl ServiceEntry {
+    /// Whether it may serve a controller.
+    pub(super) fn may_serve(&self, controller: &str) -> bool {
+        self.controllers.is_empty() || self.controllers.iter().any(|it| **it == *controller)
+    }
+}
+
+/// What holds for a topic.
+#[derive(Debug, Default)]
+pub(super) struct Rule {
+    pub(super) retain: Retain,
+    pub(super) strict: bool,
+    /// Whether null takes a member out of a merged picture.
+    pub(super) null_deletes: bool,
+    /// Empty if none is needed.
+    pub(super) scope: Box<str>,
+    /// Whether a back end has to be there.
+    pub(super) served: bool,
+    pub(super) data: Option<Arc<Value>>,
+    pub(super) reply: Option<Arc<Value>>,
+}
+
+/// What a topic is looked up for.
+#[derive(Clone, Debug)]
+pub(super) struct Looked {
+    /// `None` if no such topic is known.
+    pub(super) rule: Option<Arc<Rule>>,
+    pub(super) backend: Backend,
+}
+
+/// Who serves a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Backend {
+    /// Nobody ever has.
+    None,
+    /// A connection; and whether it is asked about each subscription.
+    At(ConnId, bool),
+    /// Somebody has, who is gone.
+    Away,
+}
+
+impl Realm {
+    /// Prepares what is configured.
+    pub fn new(config: Option<&config::Zenith>, state: Arc<State>) -> Realm {
+        let Some(config) = config else { return Realm { state, ..Realm::default() } };
+        let mut realm = Realm { config: config.clone(), state, ..Realm::default() };
+        for token in &config.tokens {
+            let person = Arc::new(Person::new(token));
+            realm.by_token.insert(person.token, Found::Person(person.clone()));
+            realm.people.push(person);
+        }
+        for service in &config.services {
+            let controllers = service.controllers.iter().map(|it| it.as_str().into()).collect();
+            let entry = Arc::new(ServiceEntry { name: service.name.as_str().into(), controllers });
+            let token = digest(service.token.expose());
+            realm.by_token.insert(token, Found::Service(entry.clone()));
+            realm.services.push(entry);
+        }
+        for topic in &config.topics {
+            realm.controllers.insert(topic.controller.as_str().into());
+            let name = words::channel(&topic.controller, &topic.kind);
+            realm.rules.insert(name, Arc::new(Rule::new(topic)));
+        }
+        realm
+    }
+
+    /// The same process with another configuration.
+    pub fn renewed(&self, config: Option<&config::Zenith>) -> Realm {
+        Realm::new(config, self.state.clone())
+    }
+
+    /// Whom a token belongs to, plain or in base64.
+    pub(super) fn token(&self, token: &str) -> Option<Found> {
+        self.by_token.get(&digest(token)).cloned().or_else(|| {
+            let mut plain = [0; 1024];
+            let plain = decode_base64(token.as_bytes(), &mut plain).map(|len| &plain[..len])?;
+            self.by_token.get(&sha256(&[plain])).cloned()
+        })
+    }
+
+    /// The person whose user name and password these are.
+    pub(super) fn owner(&self, user: &str, password: &str) -> Option<Arc<Person>> {
+        let given = digest(password);
+        let is_owner = |it: &&Arc<Person>| *it.user == *user && same(&it.password, &given);
+        self.people.iter().find(is_owner).cloned()
+    }
+
+    /// The person whose grant this is.
+    pub(super) fn grantee(&self, grant: &str) -> Option<Arc<Person>> {
+        let given = digest(grant);
+        self.people.iter().find(|it| same(&it.grant, &given)).cloned()
+    }
+
+    /// Whether a person is still configured, with the same rights.
+    pub(super) fn has(&self, person: &Person) -> bool {
+        self.people.iter().any(|it| **it == *person)
+    }
+
+    /// Whether a controller is known: configured, or served by a back end now or before.
+    pub(super) fn knows(&self, controller: &str) -> bool {
+        config::OWN_CONTROLLERS.contains(&controller)
+            || self.controllers.contains(controller)
+            || self.state.serves(controller)
+    }
+
+    /// What holds for a topic, and who serves it.
+    pub(super) fn look(&self, controller: &str, topic: &str) -> Looked {
+        let kind = words::kind(topic);
+        let (registered, backend) = self.state.served(controller, kind);
+        let configured = [topic, kind, "*"]
+            .iter()
+            .find_map(|name| self.rules.get(&words::channel(controller, name)).cloned());
+        Looked { rule: configured.or(registered), backend }
+    }
+
+    /// The feeds and their states, as `Zenith/Feeds` tells them.
+    pub(super) fn feeds(&self) -> Value {
+        let mut feeds = Vec::new();
+        self.state.with_feeds(|states| {
+            for feed in &self.config.feeds {
+                let status = states.get(feed.name.as_str()).map_or(&*feed.status, |it| &**it);
+                feeds.push(Value::map([
+                    ("Name", Value::text(&feed.name)),
+                    ("Class", Value::text(&feed.class)),
+                    ("Status", Value::text(status)),
+                ]));
+            }
+        });
+        Value::Array(feeds)
+    }
+
+    /// Whether a feed is configured.
+    pub(super) fn has_feed(&self, name: &str) -> bool {
+        self.config.feeds.iter().any(|feed| feed.name == name)
+    }
+
+    /// `Version` of `Zenith/ServerInfo`: Major.Minor.Revision.Build.
+    pub(super) fn server_version(&self) -> &str {
+        match self.config.version.as_str() {
+            "" => concat!(env!("CARGO_PKG_VERSION"), ".0"),
+            version => version,
+        }
+    }
+}
+
+impl Person {
+    fn new(token: &config::ZenithToken) -> Person {
+        let secret = |secret: &Secret| match secret.expose() {
+            "" => None,
+            text => Some(digest(text)),
+        };
+        let name = match token.display_name.as_str() {
+            "" => &token.user,
+            _ => &token.display_name,
+        };
+        Person {
+            user: token.user.as_str().into(),
+            display_name: name.as_str().into(),
+            scopes: token.scopes.iter().map(|scope| scope.as_str().into()).collect(),
+            expires: token.expires.as_str().into(),
+            expires_unix_s: token.expires_unix_s(),
+            sessions: token.sessions,
+            token: digest(token.token.expose()),
+            password: secret(&token.password),
+            grant: secret(&token.grant),
+        }
+    }
+}
+
+impl Rule {
+    fn new(topic: &config::ZenithTopic) -> Rule {
+        Rule {
+            retain: topic.retain,
+            strict: topic.strict,
+            null_deletes: topic.null_deletes,
+            scope: topic.scope.as_str().into(),
+            served: topic.served,
+            data: value(&topic.data),
+            reply: value(&topic.reply),
+        }
+    }
+}
+
+/// A value that the configuration has as JSON.
+fn value(json: &str) -> Option<Arc<Value>> {
+    if json.is_empty() {
+        return None;
+    }
+    let limits = Limits { bytes: json.len(), ..Limits::default() };
+    let mut bytes = json.as_bytes().to_vec();
+    decode_json(&mut bytes, &limits, &mut Scratch::default()).ok().map(Arc::new)
+}
+
+/// Tokens are compared by their digests, so that not even a length shows in the time it takes.
+fn digest(text: &str) -> [u8; 32] {
+    sha256(&[text.as_bytes()])
+}
+
+fn same(secret: &Option<[u8; 32]>, given: &[u8; 32]) -> bool {
+    secret.as_ref().is_some_and(|secret| constant_time_eq(secret, given))
+}

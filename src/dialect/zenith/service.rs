@@ -1,0 +1,310 @@
+//! A back end on a WebSocket: it registers what it serves, publishes, and answers what clients
+//! ask. `README.md` beside this file has its messages.
+
+use super::APP;
+use super::client::say;
+use super::realm::{Rule, ServiceEntry};
+use super::state::Served;
+use super::told::{Call, Outcome, Told, told};
+use super::topics::unavailable;
+use super::verbs::{self, Order};
+use super::words::{self, Container, Saying, codes};
+use crate::codec::{Format, Value};
+use crate::dialect::{Action, Context, Env};
+use crate::hub::{ConnId, Event, Forms};
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+/// One back end.
+pub(super) struct Service {
+    pub(super) format: Format,
+    entry: Arc<ServiceEntry>,
+    /// What it is asked and has not answered, by the number that it knows.
+    asked: BTreeMap<i64, Asked>,
+    last: i64,
+    /// The feeds that stand and fall with it.
+    feeds: Vec<Box<str>>,
+    /// The channels whose pictures go with it, if they do.
+    pictures: Option<HashSet<String>>,
+}
+
+struct Asked {
+    from: ConnId,
+    call: u32,
+    controller: Box<str>,
+}
+
+/// What one back end may be asked and not have answered.
+const ASKED_MOST: usize = 65_536;
+/// Pictures that may go with one back end.
+const PICTURES_MOST: usize = 1 << 20;
+/// The state of a feed whose back end is gone.
+const GONE: &str = "Inactive";
+
+impl Service {
+    pub(super) fn new(format: Format, entry: Arc<ServiceEntry>) -> Service {
+        Service {
+            format,
+            entry,
+            asked: BTreeMap::new(),
+            last: 0,
+            feeds: Vec::new(),
+            pictures: None,
+        }
+    }
+
+    /// Takes one container.
+    pub(super) fn message(&mut self, context: &mut Context<'_>, it: Container) {
+        let action = it.action.as_deref();
+        match (action, &it.transaction) {
+            (None | Some(words::SUB | words::ERROR), Some(number)) => {
+                let number = number.as_int();
+                let outcome = match (action, it.data) {
+                    (Some(words::ERROR), data) => {
+                        Outcome::Failed(data.unwrap_or_else(|| Value::text(codes::FAULT)))
+                    }
+                    (_, data) => Outcome::Done(data),
+                };
+                if let Some(asked) = number.and_then(|number| self.asked.remove(&number)) {
+                    self.answer(context, &asked, outcome);
+                }
+            }
+            (Some("Register"), _) => {
+                let done = self.register(context, it.data.as_ref());
+                self.confirm(context, &it, done);
+            }
+            _ => {
+                let head = Container {
+                    controller: it.controller.clone(),
+                    topic: it.topic.clone(),
+                    transaction: it.transaction.clone(),
+                    ..Container::default()
+                };
+                let done = match verbs::read(context.env, &self.entry, it) {
+                    Ok(order) => self.order(context, order),
+                    Err(refusal) => Err(refusal.code),
+                };
+                self.confirm(context, &head, done);
+            }
+        }
+    }
+
+    fn order(&mut self, context: &mut Context<'_>, order: Order) -> Result<(), &'static str> {
+        if let (Some(pictures), Order::Data(name, forms)) = (&mut self.pictures, &order)
+            && forms.is_kept()
+            && !pictures.contains(name)
+        {
+            if pictures.len() >= PICTURES_MOST {
+                return Err(codes::LIMITED);
+            }
+            pictures.insert(name.clone());
+        }
+        verbs::carry_out(context, order, 0);
+        Ok(())
+    }
+
+    /// Tells the back end what came of what it asked for; nothing where it went well and it did
+    /// not number it.
+    fn confirm(&self, context: &mut Context<'_>, it: &Container, done: Result<(), &'static str>) {
+        let (controller, topic) = (&*it.controller, it.topic.as_deref());
+        let transaction = it.transaction.as_ref();
+        let reply = Saying { controller, topic, transaction, ..Saying::default() };
+        if let Err(code) = done {
+            let (action, error) = (Some(words::ERROR), Value::text(code));
+            say(context, self.format, &Saying { action, data: Some(&error), ..reply });
+        }
+        if transaction.is_some() {
+            say(context, self.format, &reply);
+        }
+    }
+
+    /// `Register`: controllers or kinds of topics, and feeds.
+    fn register(
+        &mut self,
+        context: &mut Context<'_>,
+        data: Option<&Value>,
+    ) -> Result<(), &'static str> {
+        let wanted = Registration::read(data.ok_or(codes::DATA)?).ok_or(codes::DESERIALISE)?;
+        let realm = &context.env.zenith;
+        for (controller, served) in wanted.served(context.conn) {
+            if crate::config::OWN_CONTROLLERS.contains(&&*controller) || controller.contains('\0') {
+                return Err(codes::UNKNOWN);
+            }
+            if !self.entry.may_serve(&controller) {
+                return Err(codes::AUTHORITY);
+            }
+            if !realm.state.register(&controller, served) {
+                return Err(codes::LIMITED);
+            }
+        }
+        if wanted.drops && self.pictures.is_none() {
+            self.pictures = Some(HashSet::new());
+        }
+        let mut changed = false;
+        for feed in wanted.feeds {
+            if !realm.has_feed(&feed) {
+                return Err(codes::UNKNOWN);
+            }
+            changed |= realm.state.set_feed(&feed, None);
+            if !self.feeds.contains(&feed) {
+                self.feeds.push(feed);
+            }
+        }
+        if changed {
+            context.actions.push(verbs::feeds_told(context.env, 0));
+        }
+        tracing::debug!(service = &*self.entry.name, "a back end has registered");
+        Ok(())
+    }
+
+    /// Takes what a client's connection has to say.
+    pub(super) fn told(&mut self, context: &mut Context<'_>, what: &Told) {
+        match what {
+            Told::Call(call) => self.ask(context, call),
+            Told::Forget { from, call } => {
+                let is_it = |asked: &Asked| asked.from == *from && asked.call == *call;
+                let found = self.asked.iter().find(|(_, asked)| is_it(asked));
+                let Some(number) = found.map(|(number, _)| *number) else { return };
+                let Some(asked) = self.asked.remove(&number) else { return };
+                let number = Value::Int(number);
+                let saying = Saying {
+                    controller: &asked.controller,
+                    action: Some(words::CANCEL),
+                    transaction: Some(&number),
+                    ..Saying::default()
+                };
+                say(context, self.format, &saying);
+            }
+            Told::Kick(_) | Told::Answer { .. } | Told::End { .. } | Told::Feeds(_) => {}
+        }
+    }
+
+    fn ask(&mut self, context: &mut Context<'_>, call: &Call) {
+        let asked = Asked { from: call.from, call: call.call, controller: call.controller.clone() };
+        if self.asked.len() >= ASKED_MOST {
+            return self.answer(context, &asked, Outcome::failed(codes::LIMITED));
+        }
+        self.last += 1;
+        self.asked.insert(self.last, asked);
+        let number = Value::Int(self.last);
+        let saying = Saying {
+            controller: &call.controller,
+            topic: Some(&call.topic),
+            action: Some(if call.subscribes { words::SUB } else { words::PUBLISH }),
+            user: call.user.as_deref(),
+            version: Some(&call.version),
+            transaction: Some(&number),
+            data: call.data.as_ref(),
+            confirm: false,
+        };
+        say(context, self.format, &saying);
+    }
+
+    fn answer(&self, context: &mut Context<'_>, asked: &Asked, outcome: Outcome) {
+        let what = told(Told::Answer { call: asked.call, outcome });
+        context.actions.push(Action::Tell { to: asked.from, what });
+    }
+
+    /// The connection is gone: who waits for it is told, its feeds are marked, and its pictures go
+    /// if it said so.
+    pub(super) fn gone(&mut self, env: &Env, us: ConnId, out: &mut Vec<Action>) {
+        let state = &env.zenith.state;
+        state.unregister(us);
+        for asked in std::mem::take(&mut self.asked).into_values() {
+            let outcome = Outcome::failed(&unavailable(&asked.controller));
+            let what = told(Told::Answer { call: asked.call, outcome });
+            out.push(Action::Tell { to: asked.from, what });
+        }
+        let mut changed = false;
+        for feed in &self.feeds {
+            changed |= state.set_feed(feed, Some(GONE));
+        }
+        if changed {
+            out.push(verbs::feeds_told(env, 0));
+        }
+        let mut pictures: Vec<String> = self.pictures.take().into_iter().flatten().collect();
+        pictures.sort_unstable();
+        for name in pictures {
+            let event = Event { forms: Some(Arc::new(Forms::clear())), ..Event::default() };
+            out.push(Action::Publish { app: APP, name, event, part: 0 });
+        }
+    }
+}
+
+/// What a back end wants to serve.
+struct Registration {
+    controllers: Vec<Box<str>>,
+    /// Controller, kind and what holds for it.
+    topics: Vec<(Box<str>, Box<str>, Rule)>,
+    feeds: Vec<Box<str>>,
+    authorises: bool,
+    drops: bool,
+}
+
+impl Registration {
+    fn read(data: &Value) -> Option<Registration> {
+        let flag = |key: &str| match data.get(key) {
+            None => Some(false),
+            Some(value) => value.as_bool(),
+        };
+        let texts = |key: &str| match data.get(key) {
+            None => Some(Vec::new()),
+            Some(value) => {
+                value.elements()?.iter().map(|it| it.as_text().map(Into::into)).collect()
+            }
+        };
+        let topics = match data.get("Topics") {
+            None => Vec::new(),
+            Some(value) => {
+                value.elements()?.iter().map(Registration::topic).collect::<Option<_>>()?
+            }
+        };
+        let drops = match data.get("Pictures") {
+            None => false,
+            Some(value) => match value.as_text()? {
+                "Keep" => false,
+                "Drop" => true,
+                _ => return None,
+            },
+        };
+        data.members()?;
+        Some(Registration {
+            controllers: texts("Controllers")?,
+            topics,
+            feeds: texts("Feeds")?,
+            authorises: flag("Authorises")?,
+            drops,
+        })
+    }
+
+    fn topic(value: &Value) -> Option<(Box<str>, Box<str>, Rule)> {
+        let text = |key: &str| match value.get(key) {
+            None => Some(""),
+            Some(value) => value.as_text(),
+        };
+        let retain = match text("Retain")? {
+            "" => crate::config::Retain::default(),
+            word => verbs::retain_of(word)?,
+        };
+        let rule = Rule { retain, scope: text("Scope")?.into(), ..Rule::default() };
+        let (controller, kind) = (text("Controller")?, text("Kind")?);
+        let named = !controller.is_empty() && !kind.is_empty();
+        named.then(|| (controller.into(), kind.into(), rule))
+    }
+
+    fn served(&self, conn: ConnId) -> Vec<(Box<str>, Served)> {
+        let served = |kind: Option<&str>, rule: Rule| Served {
+            kind: kind.map(Into::into),
+            conn: Some(conn),
+            authorises: self.authorises,
+            rule: Arc::new(rule),
+        };
+        let whole = self.controllers.iter();
+        let whole = whole.map(|name| (name.clone(), served(None, Rule::default())));
+        let kinds = self.topics.iter().map(|(controller, kind, rule)| {
+            let rule = Rule { retain: rule.retain, scope: rule.scope.clone(), ..Rule::default() };
+            (controller.clone(), served(Some(kind), rule))
+        });
+        whole.chain(kinds).collect()
+    }
+}

@@ -1,0 +1,447 @@
+//! Subscriptions of one client: counted for each topic, given a picture, confirmed if asked for.
+//!
+//! What is asked about a topic while an answer is awaited is put off until then, so that it is
+//! answered in its order.
+
+use super::calls::Pending;
+use super::client::Client;
+use super::realm::Backend;
+use super::told::{Call, Told, told};
+use super::words::{self, Saying, codes};
+use super::{APP, closings};
+use crate::codec::value::Value;
+use crate::dialect::{Action, Context, JoinOutcome};
+use crate::hub::{ConnId, Welcome, Wish};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// One topic of a client.
+pub(super) struct Topic {
+    /// How often it is subscribed to; each has its own end.
+    refs: u32,
+    stage: Stage,
+    /// The scope that it needs.
+    scope: Box<str>,
+    /// Whether it is refused when the home has no picture of it.
+    strict: bool,
+    /// Whether it comes back after a time without rights.
+    resumes: bool,
+    /// Whether the first subscription is to be confirmed, and its data.
+    confirm: bool,
+    data: Option<Value>,
+    /// What was asked since, while an answer is awaited.
+    waiting: VecDeque<Op>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Stage {
+    /// A back end is asked.
+    Asking(u32),
+    /// The home is asked.
+    Joining,
+    /// Data is heard.
+    Active,
+    /// The server's own topic: what was told last.
+    Own(Arc<Value>),
+    /// The rights for it are missing for now.
+    Suspended,
+}
+
+/// A subscription, or the end of one.
+#[derive(Debug)]
+pub(super) struct Op {
+    sub: bool,
+    confirm: bool,
+    data: Option<Value>,
+}
+
+impl Op {
+    pub(super) fn sub(confirm: bool, data: Option<Value>) -> Op {
+        Op { sub: true, confirm, data }
+    }
+
+    fn unsub(confirm: bool) -> Op {
+        Op { sub: false, confirm, data: None }
+    }
+}
+
+/// What may wait for one topic's answer.
+const WAITING_MOST: usize = 1000;
+
+/// How a topic is subscribed to.
+enum Way {
+    Own(Value),
+    Join,
+    Ask(ConnId),
+}
+
+struct Gate {
+    way: Way,
+    scope: Box<str>,
+    strict: bool,
+}
+
+impl Client {
+    /// `Sub`.
+    pub(super) fn sub(&mut self, context: &mut Context<'_>, channel: &str, op: Op) {
+        let (controller, topic) = words::split(channel);
+        let at = (controller, Some(topic));
+        let Some(known) = self.topics.get_mut(channel) else {
+            return match self.gate(context, controller, topic) {
+                Ok(gate) => self.begin(context, channel, gate, op),
+                Err(code) => self.refuse_sub(context, at, &Value::text(&code), op.confirm),
+            };
+        };
+        match known.stage {
+            Stage::Asking(_) | Stage::Joining if known.waiting.len() < WAITING_MOST => {
+                known.waiting.push_back(op);
+            }
+            Stage::Active | Stage::Own(_) if known.refs < u32::MAX => {
+                known.refs += 1;
+                if op.confirm {
+                    self.confirm_sub(context, at);
+                }
+            }
+            Stage::Suspended => {
+                self.refuse_sub(context, at, &Value::text(codes::AUTHORITY), op.confirm);
+            }
+            _ => self.refuse_sub(context, at, &Value::text(codes::LIMITED), op.confirm),
+        }
+    }
+
+    /// `Unsub`, which always succeeds.
+    pub(super) fn unsub(&mut self, context: &mut Context<'_>, channel: &str, confirm: bool) {
+        let (controller, topic) = words::split(channel);
+        if let Some(known) = self.topics.get_mut(channel) {
+            match known.stage {
+                Stage::Asking(_) | Stage::Joining if known.waiting.len() < WAITING_MOST => {
+                    return known.waiting.push_back(Op::unsub(confirm));
+                }
+                Stage::Asking(_) | Stage::Joining => {}
+                _ if known.refs > 1 => known.refs -= 1,
+                _ => self.drop_topic(context, channel),
+            }
+        }
+        if confirm {
+            let topic = (!topic.is_empty()).then_some(topic);
+            let action = Some(words::UNSUB);
+            self.say(context, &Saying { controller, topic, action, ..Saying::default() });
+        }
+    }
+
+    fn confirm_sub(&self, context: &mut Context<'_>, (controller, topic): (&str, Option<&str>)) {
+        let action = Some(words::SUB);
+        self.say(
+            context,
+            &Saying { controller, topic, action, confirm: true, ..Saying::default() },
+        );
+    }
+
+    fn drop_topic(&mut self, context: &mut Context<'_>, channel: &str) {
+        let Some(topic) = self.topics.remove(channel) else { return };
+        match topic.stage {
+            Stage::Active | Stage::Joining => {
+                context.actions.push(Action::Leave { app: APP, name: channel.to_owned() });
+            }
+            Stage::Asking(call) => self.drop_call(context, call),
+            Stage::Own(_) | Stage::Suspended => {}
+        }
+    }
+
+    /// Whether a topic may be subscribed to now, and how.
+    fn gate(&self, context: &Context<'_>, controller: &str, topic: &str) -> Result<Gate, String> {
+        let config = &context.env.zenith.config;
+        if self.topics.len() >= config.subscriptions_per_connection
+            || controller.len() + topic.len() > config.topic_length
+        {
+            return Err(codes::LIMITED.to_owned());
+        }
+        self.way(context, controller, topic)
+    }
+
+    /// How a topic may be subscribed to, whatever the bounds.
+    fn way(&self, context: &Context<'_>, controller: &str, topic: &str) -> Result<Gate, String> {
+        let realm = &context.env.zenith;
+        if !realm.knows(controller) {
+            return Err(format!("Controller {controller}"));
+        }
+        let own = |way| Gate { way, scope: "".into(), strict: false };
+        match (controller, topic) {
+            ("Zenith", "ServerInfo") => return Ok(own(Way::Own(self.server_info(context)))),
+            ("Zenith", "Feeds") => return Ok(own(Way::Join)),
+            ("Auth", "Identify") => return Ok(own(Way::Own(self.identify(context.now)))),
+            ("Zenith" | "Auth", _) => return Err(codes::UNKNOWN.to_owned()),
+            _ => {}
+        }
+        let looked = realm.look(controller, topic);
+        let Some(rule) = looked.rule else { return Err(codes::UNKNOWN.to_owned()) };
+        if !self.may(&rule.scope) {
+            return Err(codes::AUTHORITY.to_owned());
+        }
+        let way = match (&rule.data, looked.backend) {
+            (Some(data), _) => Way::Own(Value::clone(data)),
+            (None, Backend::At(backend, true)) => Way::Ask(backend),
+            (None, Backend::None | Backend::Away) if rule.served => {
+                return Err(unavailable(controller));
+            }
+            _ if rule.reply.is_some() => return Err(codes::UNKNOWN.to_owned()),
+            _ => Way::Join,
+        };
+        Ok(Gate { way, scope: rule.scope.clone(), strict: rule.strict })
+    }
+
+    fn begin(&mut self, context: &mut Context<'_>, channel: &str, gate: Gate, op: Op) {
+        let topic = Topic {
+            refs: 1,
+            stage: Stage::Joining,
+            scope: gate.scope,
+            strict: gate.strict,
+            resumes: false,
+            confirm: op.confirm,
+            data: op.data,
+            waiting: VecDeque::new(),
+        };
+        self.topics.insert(channel.into(), topic);
+        self.go(context, channel, gate.way);
+    }
+
+    /// Goes the way of a topic that is listed.
+    fn go(&mut self, context: &mut Context<'_>, channel: &str, way: Way) {
+        let Some(topic) = self.topics.get_mut(channel) else { return };
+        match way {
+            Way::Own(value) => {
+                topic.stage = Stage::Own(Arc::new(value.clone()));
+                self.data(context, words::split(channel), &value);
+                self.settled(context, channel);
+            }
+            Way::Join => self.join(context, channel),
+            Way::Ask(backend) => {
+                let data = topic.data.take();
+                self.ask_to_sub(context, channel, backend, data);
+            }
+        }
+    }
+
+    fn join(&mut self, context: &mut Context<'_>, channel: &str) {
+        let Some(topic) = self.topics.get_mut(channel) else { return };
+        topic.stage = Stage::Joining;
+        let wish = Some(Wish { picture: Some(self.format), ..Wish::default() });
+        let name = channel.to_owned();
+        context.actions.push(Action::Join { app: APP, name, most: usize::MAX, wish });
+    }
+
+    fn ask_to_sub(
+        &mut self,
+        context: &mut Context<'_>,
+        channel: &str,
+        backend: ConnId,
+        data: Option<Value>,
+    ) {
+        let (controller, topic) = words::split(channel);
+        let times = self.times(context, controller);
+        let pending = Pending {
+            controller: controller.into(),
+            topic: topic.into(),
+            transaction: None,
+            subscribes: true,
+            to: backend,
+            by: context.now.plus_ms(times.subscription_ms),
+        };
+        let Some(call) = self.add_call(context, pending) else {
+            return self.refused(context, channel, &Value::text(codes::LIMITED));
+        };
+        if let Some(known) = self.topics.get_mut(channel) {
+            known.stage = Stage::Asking(call);
+        }
+        let what = Told::Call(Call {
+            from: context.conn,
+            call,
+            controller: controller.into(),
+            topic: topic.into(),
+            subscribes: true,
+            data,
+            user: self.identity.as_ref().map(|it| it.person.user.clone()),
+            version: self.version.clone(),
+        });
+        context.actions.push(Action::Tell { to: backend, what: told(what) });
+    }
+
+    /// A back end has granted a subscription, or refused it.
+    pub(super) fn authorised(
+        &mut self,
+        context: &mut Context<'_>,
+        channel: &str,
+        refusal: Option<&Value>,
+    ) {
+        match refusal {
+            None => self.join(context, channel),
+            Some(error) => self.refused(context, channel, error),
+        }
+    }
+
+    /// The home has answered. The picture is queued already.
+    pub(super) fn joined(
+        &mut self,
+        context: &mut Context<'_>,
+        channel: &str,
+        outcome: JoinOutcome,
+    ) {
+        let Some(topic) = self.topics.get_mut(channel) else { return };
+        let welcome = match outcome {
+            JoinOutcome::Joined(welcome) => welcome.unwrap_or_default(),
+            JoinOutcome::Already => Welcome::default(),
+            JoinOutcome::Full => {
+                return self.refused(context, channel, &Value::text(codes::LIMITED));
+            }
+            // Nobody has asked to be a member.
+            JoinOutcome::Crowded => return context.close(closings::INTERNAL),
+        };
+        if topic.strict && welcome.picture.is_none() {
+            context.actions.push(Action::Leave { app: APP, name: channel.to_owned() });
+            return self.refused(context, channel, &Value::text(codes::UNKNOWN));
+        }
+        topic.stage = Stage::Active;
+        let at = words::split(channel);
+        if at == ("Zenith", "Feeds") {
+            self.data(context, at, &context.env.zenith.feeds());
+        }
+        self.settled(context, channel);
+    }
+
+    /// A topic is subscribed to: confirms that and takes up what has waited for it.
+    fn settled(&mut self, context: &mut Context<'_>, channel: &str) {
+        let Some(topic) = self.topics.get_mut(channel) else { return };
+        let waiting = std::mem::take(&mut topic.waiting);
+        let confirm = std::mem::take(&mut topic.confirm);
+        topic.resumes = false;
+        if confirm {
+            let (controller, topic) = words::split(channel);
+            self.confirm_sub(context, (controller, Some(topic)));
+        }
+        self.take_up(context, channel, waiting);
+    }
+
+    /// A topic cannot be subscribed to.
+    fn refused(&mut self, context: &mut Context<'_>, channel: &str, error: &Value) {
+        let Some(topic) = self.topics.remove(channel) else { return };
+        let (controller, name) = words::split(channel);
+        let at = (controller, Some(name));
+        if topic.resumes {
+            self.fail(context, at, None, error);
+            self.end_refs(context, at, topic.refs);
+        } else {
+            self.refuse_sub(context, at, error, topic.confirm);
+        }
+        self.take_up(context, channel, topic.waiting);
+    }
+
+    fn take_up(&mut self, context: &mut Context<'_>, channel: &str, waiting: VecDeque<Op>) {
+        for op in waiting {
+            match op.sub {
+                true => self.sub(context, channel, op),
+                false => self.unsub(context, channel, op.confirm),
+            }
+        }
+    }
+
+    fn end_refs(&self, context: &mut Context<'_>, at: (&str, Option<&str>), refs: u32) {
+        let (controller, topic) = at;
+        let action = Some(words::UNSUB);
+        let end = Saying { controller, topic, action, confirm: true, ..Saying::default() };
+        for _ in 0..refs {
+            self.say(context, &end);
+        }
+    }
+
+    /// A topic ends for all who have it.
+    pub(super) fn end(&mut self, context: &mut Context<'_>, channel: &str, error: Option<&Value>) {
+        let Some(refs) = self.topics.get(channel).map(|topic| topic.refs) else { return };
+        self.drop_topic(context, channel);
+        let (controller, topic) = words::split(channel);
+        if let Some(error) = error {
+            self.fail(context, (controller, Some(topic)), None, error);
+        }
+        self.end_refs(context, (controller, Some(topic)), refs);
+    }
+
+    /// Whether data is heard on a channel.
+    pub(super) fn hears(&self, channel: &str) -> bool {
+        let stage = self.topics.get(channel).map(|topic| &topic.stage);
+        matches!(stage, Some(Stage::Active | Stage::Own(_)))
+    }
+
+    /// Rights have gone: what needs them is remembered and not heard.
+    pub(super) fn suspend(&mut self, context: &mut Context<'_>) {
+        let lost: Vec<Box<str>> = self.without_rights();
+        for channel in lost {
+            let Some(topic) = self.topics.get_mut(&channel) else { continue };
+            let stage = std::mem::replace(&mut topic.stage, Stage::Suspended);
+            if let Stage::Active | Stage::Joining = stage {
+                context.actions.push(Action::Leave { app: APP, name: channel.to_string() });
+            }
+            let unsettled = matches!(stage, Stage::Asking(_) | Stage::Joining);
+            let resumes = topic.resumes;
+            let waiting = std::mem::take(&mut topic.waiting);
+            if let Stage::Asking(call) = stage {
+                self.drop_call(context, call);
+            }
+            if unsettled && !resumes {
+                self.refused(context, &channel, &Value::text(codes::AUTHORITY));
+            }
+            self.take_up(context, &channel, waiting);
+        }
+    }
+
+    /// Rights have changed: what was suspended comes back, or ends with what is not allowed.
+    pub(super) fn resume(&mut self, context: &mut Context<'_>) {
+        for channel in self.without_rights() {
+            self.end(context, &channel, Some(&Value::text(codes::AUTHORITY)));
+        }
+        let is_suspended = |topic: &Topic| topic.stage == Stage::Suspended;
+        let suspended = self.topics.iter().filter(|(_, topic)| is_suspended(topic));
+        let mut suspended: Vec<Box<str>> = suspended.map(|(name, _)| name.clone()).collect();
+        suspended.sort_unstable();
+        for channel in suspended {
+            let Some(topic) = self.topics.get_mut(&channel) else { continue };
+            topic.resumes = true;
+            let (controller, name) = words::split(&channel);
+            match self.way(context, controller, name) {
+                Ok(gate) => self.go(context, &channel, gate.way),
+                Err(code) => self.refused(context, &channel, &Value::text(&code)),
+            }
+        }
+    }
+
+    fn without_rights(&self) -> Vec<Box<str>> {
+        let lost = self.topics.iter().filter(|(_, topic)| !self.may(&topic.scope));
+        let mut lost: Vec<Box<str>> = lost.map(|(channel, _)| channel.clone()).collect();
+        lost.sort_unstable();
+        lost
+    }
+
+    /// The server's own topics may have other data now.
+    pub(super) fn refresh(&mut self, context: &mut Context<'_>) {
+        let is_own = |topic: &Topic| matches!(topic.stage, Stage::Own(_));
+        let own = self.topics.iter().filter(|(_, topic)| is_own(topic));
+        let mut own: Vec<Box<str>> = own.map(|(channel, _)| channel.clone()).collect();
+        own.sort_unstable();
+        for channel in own {
+            let (controller, name) = words::split(&channel);
+            let Ok(Gate { way: Way::Own(value), .. }) = self.way(context, controller, name) else {
+                continue;
+            };
+            let Some(topic) = self.topics.get_mut(&channel) else { continue };
+            if topic.stage != Stage::Own(Arc::new(value.clone())) {
+                self.data(context, (controller, name), &value);
+                if let Some(topic) = self.topics.get_mut(&channel) {
+                    topic.stage = Stage::Own(Arc::new(value));
+                }
+            }
+        }
+    }
+}
+
+/// No back end is there that serves the controller.
+pub(super) fn unavailable(controller: &str) -> String {
+    format!("{controller}.Unavailable")
+}

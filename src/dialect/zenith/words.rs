@@ -1,0 +1,274 @@
+//! The envelope, in and out, and the words that stand in it.
+
+use crate::codec::value::{self, Body, Envelope, Format, Value};
+use crate::mem::Frozen;
+use crate::ws::{self, Kind, frame};
+
+/// Error codes, and what each is the answer to.
+pub(super) mod codes {
+    /// An unknown topic or action, or none.
+    pub(crate) const UNKNOWN: &str = "Operation.Unknown";
+    /// A scope is missing.
+    pub(crate) const AUTHORITY: &str = "Authority";
+    /// A call needs data and has none.
+    pub(crate) const DATA: &str = "Data";
+    /// The data has the wrong shape.
+    pub(crate) const DESERIALISE: &str = "Data.Deserialise";
+    /// The result of a call without a TransactionID has nowhere to go.
+    pub(crate) const NO_RESULT: &str = "Operation.NoResult";
+    /// A back end has not answered in time.
+    pub(crate) const TIMEOUT: &str = "Operation.Timeout";
+    /// The call was cancelled.
+    pub(crate) const ABORT: &str = "Operation.Abort";
+    /// A back end has answered what it may not.
+    pub(crate) const FAULT: &str = "Fault";
+    /// A bound is reached.
+    pub(crate) const LIMITED: &str = "Limited";
+}
+
+pub(super) const SUB: &str = "Sub";
+pub(super) const UNSUB: &str = "Unsub";
+pub(super) const PUBLISH: &str = "Publish";
+pub(super) const ERROR: &str = "Error";
+pub(super) const CANCEL: &str = "Cancel";
+
+/// The controller that a message without one means.
+pub(super) const DEFAULT_CONTROLLER: &str = "Zenith";
+
+/// A container from a peer.
+#[derive(Debug, Default)]
+pub(super) struct Container {
+    pub(super) controller: Box<str>,
+    pub(super) topic: Option<Box<str>>,
+    pub(super) action: Option<Box<str>>,
+    /// A number, and as it was written.
+    pub(super) transaction: Option<Value>,
+    pub(super) data: Option<Value>,
+    pub(super) confirm: bool,
+    /// Properties of back ends: `Retain`, `Error` and `UserID`.
+    pub(super) retain: Option<Value>,
+    pub(super) error: Option<Value>,
+    pub(super) user: Option<Value>,
+}
+
+impl Container {
+    /// Sorts the members of a map. Unknown ones are ignored.
+    ///
+    /// # Errors
+    /// It is no map, or the named property has the wrong type: an invalid packet.
+    pub(super) fn of(value: Value) -> Result<Container, &'static str> {
+        let Value::Map(members) = value else { return Err("a message must be an object") };
+        let mut it = Container { controller: DEFAULT_CONTROLLER.into(), ..Container::default() };
+        for (key, value) in members {
+            match (&*key, value) {
+                ("Controller", Value::Text(text)) => it.controller = text,
+                ("Topic", Value::Text(text)) => it.topic = Some(text),
+                ("Action", Value::Text(text)) => it.action = Some(text),
+                ("TransactionID", number) if number.is_number() => it.transaction = Some(number),
+                ("Confirm", Value::Bool(confirm)) => it.confirm = confirm,
+                ("Data", value) => it.data = Some(value),
+                ("Retain", value) => it.retain = Some(value),
+                ("Error", value) => it.error = Some(value),
+                ("UserID", value) => it.user = Some(value),
+                ("Controller", _) => return Err("Controller must be a string"),
+                ("Topic", _) => return Err("Topic must be a string"),
+                ("Action", _) => return Err("Action must be a string"),
+                ("TransactionID", _) => return Err("TransactionID must be a number"),
+                ("Confirm", _) => return Err("Confirm must be true or false"),
+                _ => {}
+            }
+        }
+        Ok(it)
+    }
+
+    /// The topic, or nothing.
+    pub(super) fn topic(&self) -> &str {
+        self.topic.as_deref().unwrap_or("")
+    }
+
+    /// The data, if it is there and not null.
+    pub(super) fn some_data(&self) -> Option<&Value> {
+        self.data.as_ref().filter(|data| !data.is_null())
+    }
+}
+
+/// A container for a peer. What is `None` or false is left out.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Saying<'v> {
+    pub(super) controller: &'v str,
+    pub(super) topic: Option<&'v str>,
+    pub(super) action: Option<&'static str>,
+    pub(super) transaction: Option<&'v Value>,
+    pub(super) data: Option<&'v Value>,
+    pub(super) confirm: bool,
+    /// Of whom a back end is told.
+    pub(super) user: Option<&'v str>,
+    pub(super) version: Option<&'v str>,
+}
+
+impl Saying<'_> {
+    /// The payload of one message.
+    pub(super) fn encode(&self, format: Format) -> Result<Vec<u8>, value::Error> {
+        let mut members: Vec<(Box<str>, Value)> = Vec::with_capacity(6);
+        let mut add = |key: &str, value| members.push((key.into(), value));
+        add("Controller", Value::text(self.controller));
+        for (key, text) in [
+            ("Topic", self.topic),
+            ("Action", self.action),
+            ("UserID", self.user),
+            ("Version", self.version),
+        ] {
+            if let Some(text) = text {
+                add(key, Value::text(text));
+            }
+        }
+        if let Some(number) = self.transaction {
+            add("TransactionID", number.clone());
+        }
+        if self.confirm {
+            add("Confirm", Value::Bool(true));
+        }
+        let mut out = Vec::new();
+        match self.data {
+            Some(data) => {
+                let envelope = Envelope { members, key: "Data".into() };
+                envelope.encode(format, &Body::Value(data), &mut out)?;
+            }
+            None => value::encode(format, &Value::Map(members), &mut out)?,
+        }
+        Ok(out)
+    }
+}
+
+/// What stands around data on a topic, for whoever is subscribed.
+pub(super) fn envelope(controller: &str, topic: &str) -> Envelope {
+    let members =
+        vec![("Controller".into(), Value::text(controller)), ("Topic".into(), Value::text(topic))];
+    Envelope { members, key: "Data".into() }
+}
+
+/// The channel that a controller's topic is. Controllers have no U+0000.
+pub(super) fn channel(controller: &str, topic: &str) -> String {
+    format!("{controller}\0{topic}")
+}
+
+/// The controller and the topic of a channel.
+pub(super) fn split(channel: &str) -> (&str, &str) {
+    channel.split_once('\0').unwrap_or((channel, ""))
+}
+
+/// What stands before a topic's arguments.
+pub(super) fn kind(topic: &str) -> &str {
+    topic.split_once('!').map_or(topic, |(kind, _)| kind)
+}
+
+/// The kind of message that a format goes in.
+pub(super) fn message_kind(format: Format) -> Kind {
+    if format.is_text() { Kind::Text } else { Kind::Binary }
+}
+
+/// One whole frame.
+pub(super) fn freeze(format: Format, payload: &[u8]) -> Frozen {
+    let opcode = if format.is_text() { ws::Opcode::Text } else { ws::Opcode::Binary };
+    let mut out = Vec::with_capacity(frame::HEADER_BYTES + payload.len());
+    frame::push(&mut out, opcode, payload, None);
+    Frozen::new(&out)
+}
+
+/// A time span `[d.]h:m[:s[.f]]`, in milliseconds.
+pub(super) fn parse_span(text: &str) -> Option<u64> {
+    let (hours, rest) = text.split_once(':')?;
+    let (days, hours) = match hours.split_once('.') {
+        Some((days, hours)) => (digits(days)?, hours),
+        None => (0, hours),
+    };
+    let (minutes, seconds) = rest.split_once(':').unwrap_or((rest, "0"));
+    let (seconds, fraction) = seconds.split_once('.').unwrap_or((seconds, "0"));
+    let (hours, minutes, seconds) = (digits(hours)?, digits(minutes)?, digits(seconds)?);
+    digits(fraction)?;
+    let thousandths = digits(fraction.get(..3).unwrap_or(fraction))?
+        * [1, 100, 10].get(fraction.len()).copied().unwrap_or(1);
+    if hours > 23 && days > 0 || minutes > 59 || seconds > 59 {
+        return None;
+    }
+    Some((((days * 24 + hours) * 60 + minutes) * 60 + seconds) * 1000 + thousandths)
+}
+
+/// A short run of digits, one or more.
+fn digits(text: &str) -> Option<u64> {
+    let whole = (1..=9).contains(&text.len()) && text.bytes().all(|it| it.is_ascii_digit());
+    if whole { text.parse().ok() } else { None }
+}
+
+/// `hh:mm:ss` of so many milliseconds, with `.fff` where there are any.
+pub(super) fn span(ms: u64) -> String {
+    let (s, thousandths) = (ms / 1000, ms % 1000);
+    let whole = format!("{:02}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60);
+    match thousandths {
+        0 => whole,
+        rest => format!("{whole}.{rest:03}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_span_of_time_is_read_in_each_of_its_forms() {
+        for (text, expected) in [
+            ("00:00:35", Some(35_000)),
+            ("0:1", Some(60_000)),
+            ("1.02:03:04.5", Some(93_784_500)),
+            ("00:00:00.05", Some(50)),
+            ("00:00:01.1234567", Some(1_123)),
+            ("100:00", Some(360_000_000)),
+            ("1.24:00", None),
+            ("35", None),
+            ("", None),
+            (":", None),
+            ("0:60", None),
+            ("0:0:60", None),
+            ("-1:00", None),
+            ("+1:00", None),
+            ("1:2:3:4", None),
+            ("9999999999:00", None),
+        ] {
+            assert_eq!(parse_span(text), expected, "{text}");
+        }
+        assert_eq!(span(35_000), "00:00:35");
+        assert_eq!(span(3_600_050), "01:00:00.050");
+    }
+
+    #[test]
+    fn a_topic_has_a_kind() {
+        for (topic, expected) in
+            [("Markets", "Markets"), ("Security!BHP.ASX", "Security"), ("News!A!B", "News")]
+        {
+            assert_eq!(kind(topic), expected);
+        }
+        assert_eq!(split(&channel("Market", "a\0b")), ("Market", "a\0b"));
+    }
+
+    #[test]
+    fn members_stand_in_their_order_and_what_is_not_there_is_left_out() {
+        let (seven, data) = (Value::Int(7), Value::map([("Last", Value::Int(10))]));
+        let saying = Saying { controller: "Market", topic: Some("T"), ..Saying::default() };
+        let cases = [
+            (Saying { data: Some(&data), ..saying }, r#""Data":{"Last":10}"#),
+            (
+                Saying { transaction: Some(&seven), data: Some(&data), ..saying },
+                r#""TransactionID":7,"Data":{"Last":10}"#,
+            ),
+            (
+                Saying { action: Some(SUB), confirm: true, ..saying },
+                r#""Action":"Sub","Confirm":true"#,
+            ),
+            (Saying { action: Some(UNSUB), ..saying }, r#""Action":"Unsub""#),
+        ];
+        for (saying, rest) in cases {
+            let text = String::from_utf8(saying.encode(Format::Json).unwrap()).unwrap();
+            assert_eq!(text, format!(r#"{{"Controller":"Market","Topic":"T",{rest}}}"#));
+        }
+    }
+}

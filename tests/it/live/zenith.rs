@@ -1,0 +1,255 @@
+//! Zenith over several cores, real sockets and a restart.
+
+use super::child::*;
+use crate::net::*;
+use polycast::codec::Format;
+use polycast::codec::json::Scratch;
+use polycast::codec::value::{Limits, Value, decode, encode_any};
+use polycast::config::{self, Config};
+use polycast::server::Server;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+const ZENITH: &str = r#"
+[zenith]
+tokens = [{ token = "T", user = "u", sessions = 3 }]
+services = [{ token = "SERVICE" }]
+topics = [
+    { controller = "Market", kind = "*" },
+    { controller = "Market", kind = "Fixed", data = '{"a":1}' },
+]
+"#;
+
+fn zenith() -> Config {
+    let parsed = Config::parse(ZENITH, config::Format::Toml, "test").unwrap();
+    let mut config = config();
+    (config.zenith, config.routes) = (parsed.zenith, parsed.routes);
+    config
+}
+
+/// A Zenith client that speaks one of the formats.
+fn client(address: SocketAddr, protocol: &str, more: &str) -> Client {
+    let mut client = Client::connect(address);
+    let fields = format!("Sec-WebSocket-Protocol: {protocol}\r\n{more}");
+    client.send(handshake("/Zenith", &fields).as_bytes());
+    assert_eq!(client.response().status, 101);
+    client
+}
+
+fn say(client: &mut Client, format: Format, json: &str) {
+    let mut out = Vec::new();
+    encode_any(format, &parse(json), &mut out).unwrap();
+    client.send_frame(if format.is_text() { TEXT } else { BINARY }, &out);
+}
+
+fn parse(json: &str) -> Value {
+    let mut bytes = json.as_bytes().to_vec();
+    decode(Format::Json, &mut bytes, &Limits::default(), &mut Scratch::default()).unwrap()
+}
+
+fn heard(client: &mut Client, format: Format) -> Value {
+    let mut frame = client.frame();
+    assert_eq!(frame.opcode, if format.is_text() { TEXT } else { BINARY });
+    decode(format, &mut frame.payload, &Limits::default(), &mut Scratch::default()).unwrap()
+}
+
+fn ingest(client: &mut Client, body: &str) -> Response {
+    client.send(&crate::peer::ingest("SERVICE", body.as_bytes()));
+    client.response()
+}
+
+fn sub(topic: &str) -> String {
+    format!(r#"{{"Controller":"Market","Topic":"{topic}","Action":"Sub","Confirm":true}}"#)
+}
+
+fn confirmed(topic: &str) -> Value {
+    parse(&sub(topic))
+}
+
+fn server() -> Option<Server> {
+    start(zenith())
+}
+
+#[test]
+fn the_oldest_sessions_of_a_user_go_on_whichever_core_they_are() {
+    let Some(server) = server() else { return };
+    let address = server.addresses()[0];
+    let mut clients = Vec::new();
+    for at in 0..12 {
+        clients.push(client(address, "ZenithJson", "Authorization: Bearer T\r\n"));
+        // Each is there before the next one comes.
+        clients[at].sync();
+    }
+    for client in &mut clients[..9] {
+        assert_eq!(client.close(), (4000, "the account has too many sessions".to_owned()));
+        client.send_close(4000);
+        client.end();
+    }
+    clients[9..].iter_mut().for_each(Client::sync);
+    let mut backend = Client::connect(address);
+    let answer = ingest(&mut backend, r#"{"Action":"Kick","UserID":"u"}"#);
+    assert_eq!(answer.body, r#"{"kicked":3}"#);
+    for client in &mut clients[9..] {
+        assert_eq!(client.close().0, 4000);
+    }
+}
+
+#[test]
+fn a_back_end_serves_the_clients_of_all_cores() {
+    let Some(server) = server() else { return };
+    let address = server.addresses()[0];
+    let mut backend = client(address, "ZenithMsgPack", "Authorization: Bearer SERVICE\r\n");
+    say(
+        &mut backend,
+        Format::MsgPack,
+        r#"{"Action":"Register","TransactionID":1,"Data":{"Controllers":["Market"]}}"#,
+    );
+    heard(&mut backend, Format::MsgPack);
+    for at in 0..12 {
+        let mut client = client(address, "ZenithJson", "");
+        let call = format!(r#"{{"Controller":"Market","Topic":"Q","TransactionID":{at}}}"#);
+        client.send_text(&call);
+        let asked = heard(&mut backend, Format::MsgPack);
+        let number = asked.get("TransactionID").and_then(Value::as_int).unwrap();
+        let answer = format!(
+            r#"{{"Controller":"Market","Topic":"Q","TransactionID":{number},"Data":[{at}]}}"#
+        );
+        say(&mut backend, Format::MsgPack, &answer);
+        let reply =
+            format!(r#"{{"Controller":"Market","Topic":"Q","TransactionID":{at},"Data":[{at}]}}"#);
+        assert_eq!(client.text(), reply);
+        let topic = format!("S!{at}");
+        let data = format!(r#""TransactionID":1,"Data":{{"n":{at}}}"#);
+        let publish =
+            format!(r#"{{"Controller":"Market","Topic":"{topic}","Action":"Publish",{data}}}"#);
+        say(&mut backend, Format::MsgPack, &publish);
+        heard(&mut backend, Format::MsgPack);
+        // The confirmation does not wait for the home; the picture is there soon.
+        wait("the picture", || {
+            client.send_text(&sub(&topic));
+            let first = client.text();
+            let there = first.contains(&format!(r#""Data":{{"n":{at}}}"#));
+            if there {
+                assert_eq!(parse(&client.text()), confirmed(&topic));
+            }
+            client.send_text(&sub(&topic).replace(r#""Sub""#, r#""Unsub""#));
+            while !client.text().contains("Unsub") {}
+            there
+        });
+    }
+}
+
+#[test]
+fn a_client_that_does_not_read_is_closed_with_1001() {
+    let mut config = zenith();
+    config.limits.write_queue_bytes = 64 * 1024;
+    let Some(server) = start(config) else { return };
+    let address = server.addresses()[0];
+    let mut slow = Client::connect_narrow(address);
+    slow.send(handshake("/Zenith", "").as_bytes());
+    assert_eq!(slow.response().status, 101);
+    slow.send_text(&sub("S"));
+    assert_eq!(parse(&slow.text()), confirmed("S"));
+    let mut backend = Client::connect(address);
+    let body = format!(
+        r#"{{"Controller":"Market","Topic":"S","Retain":"None","Data":{{"a":"{}"}}}}"#,
+        "x".repeat(10_000)
+    );
+    for round in 0.. {
+        assert!(round < 5000, "it is never noticed");
+        if server.count("slow_consumer_closed") > 0 {
+            break;
+        }
+        assert_eq!(ingest(&mut backend, &body).status, 200);
+    }
+    let last = std::iter::from_fn(|| slow.try_frame()).last().unwrap();
+    assert_eq!((last.opcode, &last.payload[..2]), (CLOSE, &1001_u16.to_be_bytes()[..]));
+}
+
+#[test]
+fn a_restart_is_told_and_the_state_is_right_again() {
+    if !has_uring() {
+        return;
+    }
+    let text = format!("{BASE}drain_s = 15\n{ZENITH}");
+    let publish = r#"{"Controller":"Market","Topic":"S","Data":{"n":7}}"#;
+    for round in 0..2 {
+        let mut process = Process::start("zenith-restart", &text);
+        let mut backend = Client::connect(process.address);
+        assert_eq!(ingest(&mut backend, publish).status, 200);
+        let mut client = client(process.address, "ZenithJson", "");
+        for (topic, data) in [("Fixed", r#"{"a":1}"#), ("S", r#"{"n":7}"#)] {
+            client.send_text(&sub(topic));
+            let first = format!(r#"{{"Controller":"Market","Topic":"{topic}","Data":{data}}}"#);
+            assert_eq!(client.text(), first, "round {round}");
+            assert_eq!(parse(&client.text()), confirmed(topic));
+        }
+        process.signal(libc::SIGTERM);
+        assert_eq!(client.close().0, 1012);
+        client.send_close(1012);
+        client.end();
+        drop((client, backend));
+        assert_eq!(process.ended().code(), Some(0));
+    }
+}
+
+/// Fields of the large topic, its subscribers, and for how long it is updated.
+const FIELDS: usize = 10_000;
+const SUBSCRIBERS: usize = 1_000;
+const UPDATES: Duration = Duration::from_secs(2);
+
+#[test]
+fn a_large_picture_is_updated_for_a_thousand_subscribers_and_nothing_is_lost() {
+    let Some(server) = server() else { return };
+    let address = server.addresses()[0];
+    let mut backend = Client::connect(address);
+    let field = |at: usize| format!(r#""f{at}":{at}"#);
+    let all: Vec<String> = (0..FIELDS).map(field).collect();
+    let body = format!(r#"{{"Controller":"Market","Topic":"Big","Data":{{{}}}}}"#, all.join(","));
+    assert_eq!(ingest(&mut backend, &body).status, 200);
+    let formats = [
+        ("ZenithJson", Format::Json),
+        ("ZenithBson", Format::Bson),
+        ("ZenithMsgPack", Format::MsgPack),
+    ];
+    let mut picture = parse(&body);
+    let mut clients = Vec::new();
+    for at in 0..SUBSCRIBERS {
+        let (protocol, format) = formats[at % 3];
+        let mut client = client(address, protocol, "");
+        say(&mut client, format, &sub("Big"));
+        // What is decoded takes its time; a few stand for all.
+        match at < 6 {
+            true => assert_eq!(heard(&mut client, format), picture),
+            false => assert!(client.frame().payload.len() > FIELDS * 8),
+        }
+        assert_eq!(heard(&mut client, format), confirmed("Big"));
+        clients.push((client, format));
+    }
+    let (start, mut updates) = (Instant::now(), 0);
+    while start.elapsed() < UPDATES {
+        let update = format!(r#"{{"f{}":{}}}"#, updates * 7 % FIELDS, 1_000_000 + updates);
+        let body = format!(r#"{{"Controller":"Market","Topic":"Big","Data":{update}}}"#);
+        assert_eq!(ingest(&mut backend, &body).status, 200);
+        updates += 1;
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    for (client, format) in &mut clients {
+        for at in 0..updates {
+            let data = heard(client, *format);
+            let value = data.get("Data").and_then(|it| it.get(&format!("f{}", at * 7 % FIELDS)));
+            assert_eq!(value.and_then(Value::as_int), Some(1_000_000 + at as i64));
+        }
+    }
+    let Value::Map(members) = &mut picture else { panic!() };
+    let Some((_, Value::Map(fields))) = members.last_mut() else { panic!() };
+    for at in 0..updates {
+        fields[at * 7 % FIELDS].1 = Value::Int(1_000_000 + at as i64);
+    }
+    for (protocol, format) in formats {
+        let mut client = client(address, protocol, "");
+        say(&mut client, format, &sub("Big"));
+        assert_eq!(heard(&mut client, format), picture);
+    }
+    assert_eq!(server.count("slow_consumer_closed"), 0);
+}

@@ -1,0 +1,184 @@
+//! The Zenith dialect: one conversation, three formats.
+
+use crate::machine::{Machine, config};
+use crate::peer::{Heard, framed, handshake, ingest};
+use fastrand::Rng;
+use polycast::codec::json::Scratch;
+use polycast::codec::value::{Limits, Value, decode, decode_json, encode};
+use polycast::codec::{Format, value};
+use polycast::ws::Opcode;
+
+const CONFIG: &str = r#"
+[zenith]
+subscriptions_per_connection = 4
+tokens = [
+    { token = "T", user = "u", scopes = ["M"] },
+    { token = "LESS", user = "u" },
+    { token = "SOON", user = "u", scopes = ["M"], expires = "2025-10-09T08:53:40Z" },
+]
+services = [{ token = "SERVICE" }]
+feeds = [{ name = "ASX", class = "Market" }]
+topics = [
+    { controller = "Market", kind = "Security", scope = "M" },
+    { controller = "Market", kind = "Depth", retain = "log" },
+    { controller = "Market", kind = "State", retain = "replace", strict = true },
+    { controller = "Market", kind = "Query", reply = '{"a":[1,2.5,null,"x"]}' },
+]
+"#;
+
+const PROTOCOLS: [&str; 3] = ["ZenithJson", "ZenithBson", "ZenithMsgPack"];
+
+fn parse(json: &str) -> Value {
+    let mut bytes = json.as_bytes().to_vec();
+    decode_json(&mut bytes, &Limits::default(), &mut Scratch::default()).expect(json)
+}
+
+fn framed_in(format: Format, json: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    encode(format, &parse(json), &mut out).expect("every format can say it");
+    framed(if format.is_text() { Opcode::Text } else { Opcode::Binary }, &out)
+}
+
+/// What was heard, as JSON in one writing.
+fn said(format: Format, heard: &Heard) -> String {
+    let mut payload = match heard {
+        Heard::Text(text) if format.is_text() => text.clone().into_bytes(),
+        Heard::Binary(payload) if !format.is_text() => payload.clone(),
+        Heard::Answer { status, .. } => return status.to_string(),
+        other => return format!("{other:?}"),
+    };
+    let value = decode(format, &mut payload, &Limits::default(), &mut Scratch::default());
+    let mut out = Vec::new();
+    value::encode_any(Format::Json, &value.expect("a container"), &mut out).expect("JSON");
+    String::from_utf8(out).expect("UTF-8")
+}
+
+fn topic(rng: &mut Rng) -> &'static str {
+    rng.choice(["Security!A", "Security!B", "Depth!A", "State", "Query", "NoSuch"]).unwrap_or("")
+}
+
+/// Something that a client may say.
+fn saying(rng: &mut Rng) -> String {
+    let topic = topic(rng);
+    let confirm = if rng.bool() { r#","Confirm":true"# } else { "" };
+    let number = match rng.u8(0..4) {
+        0 => String::new(),
+        1 => r#","TransactionID":1.5"#.to_owned(),
+        _ => format!(r#","TransactionID":{}"#, rng.i32(-3..1000)),
+    };
+    let controller = rng.choice(["Market", "Market", "Market", "Nowhere"]).unwrap_or("");
+    match rng.u8(0..12) {
+        0..=3 => format!(
+            r#"{{"Controller":"{controller}","Topic":"{topic}","Action":"Sub"{confirm}{number}}}"#
+        ),
+        4..=5 => format!(
+            r#"{{"Controller":"{controller}","Topic":"{topic}","Action":"Unsub"{confirm}}}"#
+        ),
+        6 => format!(r#"{{"Controller":"{controller}","Topic":"{topic}"{number}}}"#),
+        7 => {
+            let token = rng.choice(["T", "LESS", "SOON", "wrong"]).unwrap_or("");
+            let data = format!(r#"{{"Provider":"Bearer","AccessToken":"{token}"}}"#);
+            format!(r#"{{"Controller":"Auth","Topic":"AuthToken","Data":{data}{number}}}"#)
+        }
+        8 => {
+            let topic = rng.choice(["ServerInfo", "Feeds", "QueryConfigure"]).unwrap_or("");
+            let action = if rng.bool() { r#","Action":"Sub""# } else { "" };
+            format!(r#"{{"Topic":"{topic}"{action}{confirm}{number}}}"#)
+        }
+        9 => format!(
+            r#"{{"Controller":"Auth","Topic":"Identify","Action":"{}"{confirm}}}"#,
+            if rng.bool() { "Sub" } else { "Unsub" }
+        ),
+        10 => format!(r#"{{"Controller":"Market","Action":"Cancel"{number}}}"#),
+        _ => format!(r#"{{"Controller":"Market","Topic":"Configure","Data":{{}}{number}}}"#),
+    }
+}
+
+/// Something that a back end may publish.
+fn published(rng: &mut Rng) -> String {
+    let (number, half) = (rng.i64(-5..1 << 40), f64::from(rng.i16(..)) / 2.0 + 0.25);
+    let action = rng.choice(["Publish", "Publish", "Snapshot", "Clear", "End"]).unwrap_or("");
+    let (topic, data) = match rng.u8(0..3) {
+        0 => ("Security!A", format!(r#"{{"f{}":{number},"g":{half},"h":null}}"#, rng.u8(0..5))),
+        1 => (
+            "Depth!A",
+            format!(r#"[{{"O":"{}","n":{number}}}]"#, rng.choice(["A", "C", "U"]).unwrap_or("A")),
+        ),
+        _ => ("State", format!(r#"[{number},{half},"é\u0000",{{"":[]}}]"#)),
+    };
+    format!(r#"{{"Controller":"Market","Topic":"{topic}","Action":"{action}","Data":{data}}}"#)
+}
+
+#[test]
+fn the_same_conversation_says_the_same_in_each_format() {
+    let mut heard = 0;
+    for seed in 0..40 {
+        let mut rng = Rng::with_seed(seed);
+        let mut machine = Machine::new(config(CONFIG));
+        let wires: Vec<usize> = (0..3).map(|_| machine.open()).collect();
+        let backend = machine.open();
+        for (wire, protocol) in wires.iter().zip(PROTOCOLS) {
+            let fields = format!("Sec-WebSocket-Protocol: {protocol}\r\n");
+            machine.receive(*wire, &handshake("/Zenith", &fields));
+        }
+        for _ in 0..120 {
+            match rng.u8(0..10) {
+                0..=2 => {
+                    let body = published(&mut rng);
+                    machine.receive(backend, &ingest("SERVICE", body.as_bytes()));
+                }
+                3 => machine.wait(500),
+                _ => {
+                    let json = saying(&mut rng);
+                    for (wire, format) in wires.iter().zip(Format::ALL) {
+                        machine.receive(*wire, &framed_in(format, &json));
+                    }
+                }
+            }
+            let said: Vec<Vec<String>> = wires
+                .iter()
+                .zip(Format::ALL)
+                .map(|(wire, format)| {
+                    let heard = std::mem::take(&mut machine.wire(*wire).heard);
+                    heard.iter().map(|heard| said(format, heard)).collect()
+                })
+                .collect();
+            heard += said[0].len();
+            assert_eq!(said[0], said[1], "seed {seed}: BSON");
+            assert_eq!(said[0], said[2], "seed {seed}: MessagePack");
+        }
+        machine.end();
+    }
+    assert!(heard > 2000, "only {heard} messages");
+}
+
+#[test]
+fn a_call_of_each_fixture_in_binary_is_answered_in_binary() {
+    // As encoders in JavaScript write numbers: int32, int64 and double; all are the same number.
+    let bson = [
+        "2500000002546f70696300020000005400105472616e73616374696f6e4944000100000000",
+        "2900000002546f70696300020000005400125472616e73616374696f6e494400010000000000000000",
+        "2900000002546f70696300020000005400015472616e73616374696f6e494400000000000000f03f00",
+    ];
+    let mut answers = Vec::new();
+    for (at, hex) in bson.iter().enumerate() {
+        let bytes: Vec<u8> = (0..hex.len() / 2)
+            .map(|at| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).expect("hex"))
+            .collect();
+        let mut machine = Machine::new(config(CONFIG));
+        let wire = machine.open();
+        let fields = "Sec-WebSocket-Protocol: ZenithBson\r\n";
+        machine.receive(wire, &handshake("/Zenith", fields));
+        machine.receive(wire, &framed(Opcode::Binary, &bytes));
+        let heard = std::mem::take(&mut machine.wire(wire).heard);
+        answers.push(heard.iter().map(|it| said(Format::Bson, it)).collect::<Vec<_>>());
+        assert_eq!(answers[at], answers[0], "{hex}");
+    }
+    assert_eq!(
+        answers[0][1],
+        concat!(
+            r#"{"Controller":"Zenith","Topic":"T","Action":"Error","TransactionID":1,"#,
+            r#""Data":"Operation.Unknown"}"#
+        )
+    );
+}
