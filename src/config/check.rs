@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 use tracing_subscriber::EnvFilter;
 
 use super::error::{Error, Problem};
-use super::schema::{App, Config, Endpoint, Limits, Secret};
+use super::schema::{App, Config, Endpoint, Limits, Route, Secret};
 use super::{Listener, broadcastt, guard, route, tls, webhook, zenith, zilliqa, zilliqa_node};
 use crate::limits::{MAX_CORES, WS_CONTROL_BYTES};
 
@@ -161,8 +161,9 @@ fn check_guards(config: &Config) -> Result<(), Error> {
 }
 
 fn check_apps(config: &Config) -> Result<(), Error> {
-    let is_zilliqa = config.routes.iter().any(|route| route.endpoint == Endpoint::Zilliqa);
-    if config.apps.is_empty() && !is_zilliqa && config.zenith.is_none() {
+    let without = |route: &Route| matches!(route.endpoint, Endpoint::Zilliqa | Endpoint::Reflect);
+    let needs_none = config.routes.iter().any(without);
+    if config.apps.is_empty() && !needs_none && config.zenith.is_none() {
         return Err(Error::keyed("apps", Problem::Empty));
     }
     for (index, app) in config.apps.iter().enumerate() {

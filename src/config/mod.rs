@@ -18,6 +18,7 @@ mod pattern;
 mod profile;
 mod pusher;
 mod read;
+mod reflect;
 mod route;
 mod schema;
 mod size;
@@ -43,6 +44,7 @@ pub use model::Prepared;
 pub use pattern::Pattern;
 pub use profile::Profile;
 pub use pusher::Pusher;
+pub use reflect::{Grouping, Reflect};
 pub use route::{Asked, Condition};
 pub use schema::{
     App, AppLimits, Compression, CompressionLimits, Config, Console, Dialect, DuplicateSubscribe,

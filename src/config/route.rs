@@ -3,6 +3,7 @@
 use super::error::{Error, Problem};
 use super::listener::Listener;
 use super::pattern::Pattern;
+use super::reflect;
 use super::schema::{Compression, Config, Endpoint, Route};
 use crate::http::query::{self, Plus};
 use serde::Deserialize;
@@ -68,6 +69,7 @@ impl Route {
             endpoint,
             status: reject(),
             compression: Compression::Off,
+            reflect: Default::default(),
             model: Default::default(),
             rules: Default::default(),
         }
@@ -188,6 +190,7 @@ pub(super) fn check(config: &Config) -> Result<(), Error> {
 }
 
 fn check_route(route: &Route, config: &Config) -> Result<(), Error> {
+    reflect::check(route)?;
     for (place, condition) in route.when.iter().enumerate() {
         check_condition(condition).map_err(|error| error.under(&format!("when[{place}]")))?;
     }

@@ -11,6 +11,7 @@ use super::model::Prepared;
 use super::pattern::Pattern;
 use super::profile::Profile;
 use super::pusher::Pusher;
+use super::reflect::Reflect;
 use super::route::{self, Condition};
 use super::size;
 use super::webhook::Webhook;
@@ -301,6 +302,9 @@ pub struct Route {
     /// How its WebSocket messages are compressed.
     #[serde(default)]
     pub compression: Compression,
+    /// The groups of [`Endpoint::Reflect`].
+    #[serde(default)]
+    pub reflect: Reflect,
     /// What its WebSocket messages have to look like.
     #[serde(default)]
     pub model: Governance,
@@ -328,6 +332,8 @@ pub enum Compression {
 pub enum Endpoint {
     /// A WebSocket that sends back each message.
     Echo,
+    /// A WebSocket of a group: each message is sent to all members.
+    Reflect,
     /// The page for people: see [`Console`].
     Console,
     /// The counters: see [`Metrics`].
@@ -347,8 +353,8 @@ pub enum Endpoint {
 impl Endpoint {
     /// Whether WebSockets are answered there.
     pub fn has_sockets(self) -> bool {
-        use Endpoint::{Apps, Echo, Reject, Zenith, Zilliqa};
-        matches!(self, Echo | Apps | Zenith | Zilliqa | Reject)
+        use Endpoint::{Apps, Echo, Reflect, Reject, Zenith, Zilliqa};
+        matches!(self, Echo | Reflect | Apps | Zenith | Zilliqa | Reject)
     }
 }
 

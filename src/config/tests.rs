@@ -159,6 +159,27 @@ fn models_that_mean_nothing_are_named_with_their_line() {
 }
 
 #[test]
+fn groups_are_those_of_a_route_that_reflects() {
+    let route = |rest: &str| format!("[[routes]]\nendpoint = {rest}");
+    let config = toml(&route("'reflect'"));
+    assert_eq!(config.routes[0].reflect, Reflect { group: Grouping::Route, exclude_sender: false });
+    let config = toml(&route("'reflect'\nreflect = { group = 'path', exclude_sender = true }"));
+    assert_eq!(config.routes[0].reflect, Reflect { group: Grouping::Path, exclude_sender: true });
+    for (rest, want) in [
+        ("'echo'\nreflect.group = 'path'", "f:7:1: routes[0].reflect: only the endpoint `reflect`"),
+        ("'reflect'\nreflect.group = 'room'", "f:7:17: routes[0].reflect.group"),
+        ("'reflect'\nreflect.history = 1", "f:7:9: routes[0].reflect.history"),
+        (
+            "'reflect'\nmodel.sent.text = { model = 'bytes' }",
+            "routes[0].model.sent: the messages of this endpoint are its own",
+        ),
+    ] {
+        let error = toml_error(&format!("{APP}{}", route(rest)));
+        assert!(error.contains(want), "{error}");
+    }
+}
+
+#[test]
 fn the_example_in_yaml_is_the_same_configuration() {
     let example: Table = EXAMPLE.parse().unwrap();
     assert_eq!(yaml(&serde_saphyr::to_string(&example).unwrap()), toml(EXAMPLE));
@@ -300,8 +321,8 @@ fn a_word_size_or_address_of_another_shape() {
         (
             "routes = [{ endpoint = 'proxy' }]",
             "1:24: routes[0].endpoint",
-            "`proxy` is not accepted; accepted: echo, console, metrics, health, apps, zilliqa, \
-             zenith, reject",
+            "`proxy` is not accepted; accepted: echo, reflect, console, metrics, health, apps, \
+             zilliqa, zenith, reject",
         ),
         (
             "listeners = [{ address = 'localhost:1' }]",

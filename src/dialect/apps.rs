@@ -3,7 +3,7 @@
 use super::channels::signature;
 use super::pusher::hooks;
 use super::zenith::{self, Realm};
-use super::{Reply, Spoken, zilliqa};
+use super::{Reply, Spoken, reflect, zilliqa};
 use crate::config::{self, Config};
 use crate::http::query::{self, Plus};
 use crate::hub::Kinds;
@@ -136,6 +136,7 @@ impl Env {
         match endpoint {
             config::Endpoint::Zilliqa => return Spoken::Zilliqa,
             config::Endpoint::Zenith => return Spoken::Zenith,
+            config::Endpoint::Reflect => return Spoken::Reflect,
             _ => {}
         }
         match self.app_of_socket(path) {
@@ -152,6 +153,7 @@ impl Env {
         match app {
             zilliqa::APP => Spoken::Zilliqa,
             zenith::APP => Spoken::Zenith,
+            reflect::APP => Spoken::Reflect,
             app => self.apps.get(app).config.dialect.into(),
         }
     }
@@ -166,6 +168,7 @@ impl Env {
         match endpoint {
             config::Endpoint::Zilliqa => Some((zilliqa::APP, path)),
             config::Endpoint::Zenith => Some((zenith::APP, "")),
+            config::Endpoint::Reflect => Some((reflect::APP, path)),
             _ => self.api_target(path).or_else(|| self.api_target_by_key(path, query)),
         }
     }

@@ -8,6 +8,7 @@ mod apps;
 pub mod broadcastt;
 pub mod channels;
 pub mod pusher;
+pub mod reflect;
 pub mod zenith;
 pub mod zilliqa;
 
@@ -168,8 +169,8 @@ impl Context<'_> {
 /// How a client asked for a WebSocket.
 #[derive(Clone, Copy, Debug)]
 pub struct Opening<'a> {
-    /// Where the route leads.
-    pub endpoint: config::Endpoint,
+    /// The route that has let it in.
+    pub route: &'a config::Route,
     /// The request's path, as received.
     pub path: &'a str,
     /// The request's query, as received.
@@ -348,6 +349,8 @@ pub(crate) enum Spoken {
     Zilliqa,
     /// See [`zenith`].
     Zenith,
+    /// See [`reflect`].
+    Reflect,
 }
 
 impl From<config::Dialect> for Spoken {
@@ -379,14 +382,14 @@ macro_rules! table {
                 env: &Env,
                 opening: &Opening<'a>,
             ) -> Result<Option<&'a str>, Refused> {
-                match env.spoken(opening.endpoint, opening.path) {
+                match env.spoken(opening.route.endpoint, opening.path) {
                     $(Spoken::$name => $module::Connection::subprotocol(env, opening),)*
                 }
             }
 
             /// Opens a connection in the dialect of the endpoint.
             pub fn open(context: &mut Context<'_>, opening: &Opening<'_>) -> Option<Connection> {
-                match context.env.spoken(opening.endpoint, opening.path) {
+                match context.env.spoken(opening.route.endpoint, opening.path) {
                     $(Spoken::$name => {
                         $module::Connection::open(context, opening).map(Connection::$name)
                     })*
@@ -512,7 +515,13 @@ macro_rules! table {
     };
 }
 
-table! { Pusher in pusher, Broadcastt in broadcastt, Zenith in zenith, Zilliqa in zilliqa }
+table! {
+    Pusher in pusher,
+    Broadcastt in broadcastt,
+    Zenith in zenith,
+    Zilliqa in zilliqa,
+    Reflect in reflect,
+}
 
 /// A text frame that is written by `write`, frozen; `scratch` is memory to use again.
 pub fn freeze_text(scratch: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) -> Frozen {

@@ -69,6 +69,7 @@ impl Page {
 pub fn page(endpoint: Endpoint, request: &Request<'_>, visit: &Visit<'_>) -> Option<Page> {
     let answer = match endpoint {
         Endpoint::Echo
+        | Endpoint::Reflect
         | Endpoint::Apps
         | Endpoint::Zenith
         | Endpoint::Zilliqa

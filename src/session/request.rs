@@ -250,7 +250,9 @@ fn answer(request: &mut Request<'_>, around: &mut Surroundings<'_>) -> Waiting {
             let mut context = context(&mut out, None, &mut closing, around);
             dialect::request(&mut context, endpoint, request)
         }
-        Some(config::Endpoint::Echo) => Answered::Now(error(426, "a WebSocket is served here")),
+        Some(config::Endpoint::Echo | config::Endpoint::Reflect) => {
+            Answered::Now(error(426, "a WebSocket is served here"))
+        }
         Some(config::Endpoint::Reject) => {
             Answered::Now(error(route.map_or(404, |route| route.status), REJECTED))
         }
@@ -378,7 +380,7 @@ fn open(request: &Request<'_>, out: &mut Vec<u8>, around: &mut Surroundings<'_>)
         return refuse(out, 400, "Sec-WebSocket-Extensions is malformed\n");
     };
     let opening = Opening {
-        endpoint: route.endpoint,
+        route,
         path: request.path(),
         query: request.query(),
         origin: accepted.origin(),

@@ -9,6 +9,7 @@ mod nodes;
 mod order;
 mod process;
 mod pusher;
+mod reflect;
 mod slow;
 mod survival;
 mod tls;

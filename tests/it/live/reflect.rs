@@ -1,0 +1,109 @@
+//! Groups of the `reflect` endpoint over several reactors.
+
+use crate::net::*;
+use polycast::config::{Compression, Config, Endpoint, Route, SlowConsumer};
+use std::net::SocketAddr;
+
+/// Everything is one group, on two reactors.
+fn reflecting() -> Config {
+    let mut config = config();
+    config.threads = 2;
+    config.routes = vec![Route::to(Endpoint::Reflect)];
+    config
+}
+
+/// Members who are known to hear the group, on both reactors as the kernel has it.
+fn members(address: SocketAddr, count: usize) -> Vec<Client> {
+    let mut clients: Vec<Client> = Vec::new();
+    for number in 0..count {
+        let mut client = Client::connect(address).upgrade("/group");
+        let hello = format!("hello {number}");
+        client.send_text(&hello);
+        for client in clients.iter_mut().chain([&mut client]) {
+            assert_eq!(client.text(), hello);
+        }
+        clients.push(client);
+    }
+    clients
+}
+
+#[test]
+fn one_member_that_stalls_loses_nothing_for_the_others() {
+    const MEMBERS: usize = 12;
+    let mut config = reflecting();
+    config.limits.write_queue_bytes = 64 * 1024;
+    config.slow_consumer = SlowConsumer::Close;
+    let Some(server) = start(config) else { return };
+    let address = server.addresses()[0];
+    let mut members = members(address, MEMBERS);
+    let mut sleeper = Client::connect_narrow(address).upgrade("/group");
+    sleeper.send_text("good night");
+    assert_eq!(sleeper.text(), "good night");
+    for member in &mut members {
+        assert_eq!(member.text(), "good night");
+    }
+    let mut rounds = 0;
+    while server.count("slow_consumer_closed") == 0 || rounds < 2 * MEMBERS {
+        assert!(rounds < 5000, "the slow member is never noticed");
+        let text = format!("{rounds:0>10000}");
+        members[rounds % MEMBERS].send_text(&text);
+        for member in &mut members {
+            assert!(member.text() == text, "round {rounds}");
+        }
+        rounds += 1;
+    }
+    let close = loop {
+        let frame = sleeper.frame();
+        if frame.opcode == CLOSE {
+            break frame.payload;
+        }
+        assert_eq!(frame.payload.len(), 10_000, "whole messages");
+    };
+    let reason = "the client does not read what it is sent";
+    assert_eq!(close, [&1008u16.to_be_bytes(), reason.as_bytes()].concat());
+    wait_count(&server, "connections", MEMBERS as u64);
+    assert_eq!(server.count("slow_consumer_closed"), 1);
+    assert_eq!(server.count("slow_consumer_dropped"), 0);
+}
+
+#[test]
+fn all_members_hear_all_in_one_order() {
+    const EACH: usize = 100;
+    let Some(server) = start(reflecting()) else { return };
+    let mut members = members(server.addresses()[0], 6);
+    for number in 0..EACH {
+        for (member, client) in members.iter_mut().enumerate() {
+            client.send_text(&format!("{member} {number}"));
+        }
+    }
+    let total = members.len() * EACH;
+    let heard =
+        members.iter_mut().map(|client| (0..total).map(|_| client.text()).collect::<Vec<_>>());
+    let heard: Vec<_> = heard.collect();
+    assert!(heard.iter().all(|it| *it == heard[0]));
+    for member in 0..members.len() {
+        let own = heard[0].iter().filter(|it| it.starts_with(&format!("{member} ")));
+        let want: Vec<_> = (0..EACH).map(|number| format!("{member} {number}")).collect();
+        assert_eq!(own.cloned().collect::<Vec<_>>(), want);
+    }
+}
+
+#[test]
+fn a_message_is_compressed_for_who_agreed_to_it() {
+    let mut config = reflecting();
+    config.routes[0].compression = Compression::Shared;
+    let Some(server) = start(config) else { return };
+    let address = server.addresses()[0];
+    let offer = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
+    let mut squeezed = Client::connect(address);
+    squeezed.send(handshake("/group", offer).as_bytes());
+    assert_eq!(squeezed.response().status, 101);
+    let mut plain = Client::connect(address).upgrade("/group");
+    let text = "x".repeat(5000);
+    squeezed.send_text("in");
+    assert_eq!(squeezed.text(), "in");
+    plain.send_text(&text);
+    while plain.text() != text {}
+    let frame = squeezed.frame();
+    assert!(frame.compressed && frame.payload.len() < 100, "{}", frame.payload.len());
+}
