@@ -11,6 +11,8 @@ mod negotiate;
 mod realm;
 mod service;
 mod state;
+#[cfg(test)]
+mod tests;
 mod told;
 mod topics;
 mod verbs;

@@ -253,3 +253,32 @@ fn a_large_picture_is_updated_for_a_thousand_subscribers_and_nothing_is_lost() {
     }
     assert_eq!(server.count("slow_consumer_closed"), 0);
 }
+
+#[test]
+fn a_configuration_that_changes_is_told_and_takes_rights() {
+    let config = zenith();
+    let Some(mut server) = start(config.clone()) else { return };
+    let address = server.addresses()[0];
+    let mut client = client(address, "ZenithJson", "Authorization: Bearer T\r\n");
+    let own = |topic: &str| {
+        let (controller, topic) = topic.split_once('/').unwrap();
+        format!(r#"{{"Controller":"{controller}","Topic":"{topic}","Action":"Sub"}}"#)
+    };
+    client.send_text(&own("Zenith/ServerInfo"));
+    assert!(client.text().contains(r#""Name":"polycast""#));
+    client.send_text(&own("Auth/Identify"));
+    assert!(client.text().contains(r#""Result":"Success""#));
+    client.send_text(&own("Market/Fixed"));
+    assert!(client.text().ends_with(r#""Data":{"a":1}}"#));
+    let mut renewed = config;
+    let section = renewed.zenith.as_mut().unwrap();
+    section.name = "other".to_owned();
+    section.topics[1].data = r#"{"a":2}"#.to_owned();
+    server.renew(renewed.clone());
+    assert!(client.text().ends_with(r#""Data":{"a":2}}"#));
+    assert!(client.text().contains(r#""Name":"other""#));
+    renewed.zenith.as_mut().unwrap().tokens.clear();
+    server.renew(renewed);
+    assert!(client.text().contains(r#""Result":"Rejected""#));
+    client.sync();
+}
