@@ -9,7 +9,7 @@ mod channels;
 mod secure;
 
 use crate::codec::json::Scratch;
-use crate::dialect::{self, Action, Env, JoinOutcome, Why};
+use crate::dialect::{self, Action, Desk, Env, JoinOutcome, Why};
 use crate::hub::{Ack, Answer, ConnId, Down, Event, Hasher, Hub, Notice, Post, Up, Welcome, What};
 use crate::mem::{Handle, Segment, Slot, Table};
 use crate::session::{Ending, Session, Step, Surroundings};
@@ -47,6 +47,7 @@ pub struct Shard {
     /// What connections that are gone have left to be done, and which of them.
     farewells: Vec<Action>,
     leavers: Vec<Slot>,
+    desk: Desk,
     listed: Vec<Slot>,
     /// Plaintext on its way through TLS, during one call.
     plain: Vec<u8>,
@@ -101,6 +102,7 @@ impl Shard {
             shared: Vec::new(),
             farewells: Vec::new(),
             leavers: Vec::new(),
+            desk: Desk::default(),
             listed: Vec::new(),
             plain: Vec::new(),
             waiting: Vec::new(),
@@ -500,6 +502,7 @@ impl Shard {
             env: &self.env,
             json: &mut self.json,
             codecs: &mut self.codecs,
+            desk: &mut self.desk,
             shared: &mut self.shared,
             actions: &mut self.actions,
             counters: &self.counters,

@@ -23,6 +23,8 @@ pub enum Kind {
     Polycast,
     /// The same without huge pages, which would hide how much of them is used.
     SmallPages,
+    /// The Zilliqa dialect at every path.
+    Zilliqa,
     /// With TLS; and without huge pages, too.
     Secure,
     SecureSmallPages,
@@ -39,6 +41,7 @@ impl Kind {
         let (name, a, b) = match self {
             Kind::Polycast => ("polycast", 0, 0),
             Kind::SmallPages => ("small-pages", 0, 0),
+            Kind::Zilliqa => ("zilliqa", 0, 0),
             Kind::Secure => ("secure", 0, 0),
             Kind::SecureSmallPages => ("secure-small-pages", 0, 0),
             Kind::Echo => ("echo", 0, 0),
@@ -55,6 +58,7 @@ impl Kind {
         Some(match &**name {
             "polycast" => Kind::Polycast,
             "small-pages" => Kind::SmallPages,
+            "zilliqa" => Kind::Zilliqa,
             "secure" => Kind::Secure,
             "secure-small-pages" => Kind::SecureSmallPages,
             "echo" => Kind::Echo,
@@ -77,8 +81,12 @@ pub fn serve(words: &[String]) -> io::Result<()> {
         // SAFETY: the call takes no pointer.
         unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) };
     }
-    if secure || matches!(kind, Kind::Polycast | Kind::SmallPages) {
-        let mut config = Config::demo();
+    let zilliqa = matches!(kind, Kind::Zilliqa);
+    if secure || zilliqa || matches!(kind, Kind::Polycast | Kind::SmallPages) {
+        let mut config = match kind {
+            Kind::Zilliqa => super::blocks::config().map_err(io::Error::other)?,
+            _ => Config::demo(),
+        };
         config.pusher.activity_timeout_s = 86_400;
         let overrides = Overrides {
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],

@@ -192,6 +192,42 @@ impl Load {
         sample.ok_or_else(|| io::Error::other("no sample"))
     }
 
+    /// Connection 0 sends `words`; says how many bytes come until a second passes without any.
+    pub fn until_quiet(&mut self, words: &'static [u8]) -> io::Result<u64> {
+        self.progress = Instant::now();
+        self.total = 0;
+        self.ring.send(0, words)?;
+        let mut heard = Vec::new();
+        while self.total == 0 || self.progress.elapsed() < Duration::from_secs(1) {
+            heard.clear();
+            self.turn(&mut heard)?;
+        }
+        Ok(self.total)
+    }
+
+    /// Connection 0 sends `words`, to which `answer` bytes come, wherever.
+    pub fn once(
+        &mut self,
+        server: &Child,
+        words: &'static [u8],
+        answer: u64,
+        ops: u64,
+    ) -> io::Result<Sample> {
+        self.progress = Instant::now();
+        let (start, cpu) = (Instant::now(), server.cpu());
+        let mut heard = Vec::new();
+        self.total = 0;
+        self.ring.send(0, words)?;
+        while self.total < answer {
+            heard.clear();
+            self.turn(&mut heard)?;
+        }
+        match self.total == answer {
+            true => Ok(Sample { ops, cpu: server.cpu() - cpu, wall: start.elapsed() }),
+            false => Err(io::Error::other("more has come than was asked for")),
+        }
+    }
+
     /// Connection 0 sends `words`; when `answer` bytes have come, wherever, again. Each such round
     /// is `ops` operations.
     pub fn rounds(

@@ -13,6 +13,7 @@
 mod rig;
 
 mod bare;
+mod blocks;
 mod child;
 mod load;
 mod ring;

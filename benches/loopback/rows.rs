@@ -91,6 +91,13 @@ pub const ROWS: &[Row] = &[
         run: |plan| idle(plan, true),
     },
     Row {
+        name: "block",
+        what: "a block's events to 10 000 clients of 100 sets",
+        unit: "us",
+        target: Target::None,
+        run: super::blocks::block,
+    },
+    Row {
         name: "cores",
         what: "deliveries of two shards on two cores, and of one",
         unit: "/us",
@@ -99,10 +106,10 @@ pub const ROWS: &[Row] = &[
     },
 ];
 
-const HANDSHAKE_END: &str = "\r\n\r\n";
+pub const HANDSHAKE_END: &str = "\r\n\r\n";
 pub const CHANNEL: &str = "news";
 
-fn leak(bytes: Vec<u8>) -> &'static [u8] {
+pub(super) fn leak(bytes: Vec<u8>) -> &'static [u8] {
     Box::leak(bytes.into())
 }
 

@@ -24,6 +24,8 @@ pub(crate) mod utf8;
 mod vendors;
 pub(crate) mod zenith_ingest;
 pub(crate) mod zenith_message;
+pub(crate) mod zilliqa_ingest;
+pub(crate) mod zilliqa_query;
 
 use polycast::codec::json::Scratch;
 use polycast::codec::{Format, Limits, decode, encode};

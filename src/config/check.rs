@@ -8,8 +8,8 @@ use std::ops::RangeInclusive;
 use tracing_subscriber::EnvFilter;
 
 use super::error::{Error, Problem};
-use super::schema::{App, Config, Limits, Secret};
-use super::{broadcastt, tls, webhook, zenith};
+use super::schema::{App, Config, Endpoint, Limits, Secret};
+use super::{broadcastt, tls, webhook, zenith, zilliqa};
 use crate::limits::{MAX_CORES, WS_CONTROL_BYTES};
 
 const HOUR_MS: u64 = 3_600_000;
@@ -30,6 +30,8 @@ pub(super) fn check(config: &Config) -> Result<(), Error> {
     range("compression.min_bytes", compression.min_bytes as u64, 1..=GIB, " bytes")?;
     range("compression.windows_bytes", compression.windows_bytes as u64, 0..=64 * GIB, " bytes")?;
     check_pusher(config)?;
+    check_token("zilliqa.publish_token", &config.zilliqa.publish_token)?;
+    zilliqa::check(&config.zilliqa, &config.routes).map_err(|error| error.under("zilliqa"))?;
     broadcastt::check(&config.broadcastt)?;
     check_token("console.token", &config.console.token)?;
     check_token("metrics.token", &config.metrics.token)?;
@@ -148,7 +150,8 @@ fn check_routes(config: &Config) -> Result<(), Error> {
 }
 
 fn check_apps(config: &Config) -> Result<(), Error> {
-    if config.apps.is_empty() && config.zenith.is_none() {
+    let is_zilliqa = config.routes.iter().any(|route| route.endpoint == Endpoint::Zilliqa);
+    if config.apps.is_empty() && config.zenith.is_none() && !is_zilliqa {
         return Err(Error::keyed("apps", Problem::Empty));
     }
     for (index, app) in config.apps.iter().enumerate() {
@@ -188,6 +191,7 @@ fn check_app_limits(app: &App, config: &Config) -> Result<(), Error> {
     range("limits.channel_name_length", channel, 1..=1024, " bytes")?;
     range("limits.event_name_length", event, 1..=1024, " bytes")?;
     range("limits.channels_per_trigger", channels, 1..=10_000, "")?;
+    range("limits.listed_channels", limits.listed_channels as u64, 1..=1 << 20, "")?;
     range("limits.batch_events", limits.batch_events as u64, 1..=1000, "")?;
     let member_bytes = limits.presence_member_bytes as u64;
     range("limits.presence_member_bytes", member_bytes, 1..=1 << 20, " bytes")?;

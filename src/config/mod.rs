@@ -11,9 +11,11 @@ mod broadcastt;
 mod check;
 mod env;
 mod error;
+mod listener;
 mod model;
 mod pattern;
 mod profile;
+mod pusher;
 mod read;
 mod schema;
 mod size;
@@ -23,6 +25,7 @@ mod tls;
 mod tree;
 mod webhook;
 mod zenith;
+mod zilliqa;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -31,20 +34,23 @@ pub use crate::tls::{Mutual, Version as TlsVersion};
 pub use broadcastt::Broadcastt;
 pub use env::Lookup;
 pub use error::{Error, Position, Problem};
+pub use listener::Listener;
 pub use model::Prepared;
 pub use pattern::Pattern;
 pub use profile::Profile;
+pub use pusher::Pusher;
 pub use schema::{
     App, AppLimits, Compression, CompressionLimits, Condition, Config, Console, Dialect,
-    DuplicateSubscribe, Endpoint, KeyPair, Limits, Listener, Log, LogFormat, Metrics, Pusher,
-    Route, Secret, SlowConsumer, Timeouts,
+    DuplicateSubscribe, Endpoint, KeyPair, Limits, Log, LogFormat, Metrics, Route, Secret,
+    SlowConsumer, Timeouts,
 };
 pub use tls::{Certificate, Tls};
-pub use webhook::{HookEvent, Webhook, authorities};
+pub use webhook::{HookEvent, Webhook};
 pub use zenith::{
     FEED_STATES, OWN_CONTROLLERS, Retain, Zenith, ZenithFeed, ZenithService, ZenithToken,
     ZenithTopic,
 };
+pub use zilliqa::{Contracts, Zilliqa, ZilliqaErrors, ZilliqaWire};
 
 /// What a configuration is written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,7 +134,9 @@ impl Config {
             config.complete();
             let prepare = |config: &mut Config| {
                 model::prepare(config, folder.unwrap_or(Path::new("")))?;
-                folder.map_or(Ok(()), |folder| config.prepare_tls(folder))
+                let Some(folder) = folder else { return Ok(()) };
+                config.prepare_tls(folder)?;
+                webhook::prepare(&mut config.apps, folder)
             };
             let checked = check::check(&config).and_then(|()| prepare(&mut config));
             checked.map_err(|error| {

@@ -1,17 +1,17 @@
 //! The sections of a configuration: every key, its type, its unit and its default.
 
-use std::net::SocketAddr;
-
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
 use super::broadcastt::Broadcastt;
+use super::listener::Listener;
 use super::model::Prepared;
 use super::pattern::Pattern;
 use super::profile::Profile;
+use super::pusher::Pusher;
 use super::size;
-use super::tls::Tls;
 use super::webhook::Webhook;
 use super::zenith::Zenith;
+use super::zilliqa::Zilliqa;
 use crate::limits;
 use crate::model::spec::{Catalog, Governance};
 
@@ -39,6 +39,8 @@ pub struct Config {
     pub compression: CompressionLimits,
     /// The Pusher dialect.
     pub pusher: Pusher,
+    /// The Zilliqa dialect.
+    pub zilliqa: Zilliqa,
     /// The Broadcastt dialect.
     pub broadcastt: Broadcastt,
     /// The Zenith dialect, if it is served.
@@ -72,6 +74,7 @@ impl Default for Config {
             timeouts: Timeouts::default(),
             compression: CompressionLimits::default(),
             pusher: Pusher::default(),
+            zilliqa: Zilliqa::default(),
             broadcastt: Broadcastt::default(),
             zenith: None,
             console: Console::default(),
@@ -120,24 +123,6 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line, for machines.
     Json,
-}
-
-/// One address to listen on.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "a table")]
-pub struct Listener {
-    /// IPv4 or IPv6 address and port; port 0 lets the kernel choose one.
-    #[serde(deserialize_with = "address")]
-    pub address: SocketAddr,
-    /// Encryption, if it has certificates.
-    #[serde(default)]
-    pub tls: Tls,
-}
-
-impl Default for Listener {
-    fn default() -> Listener {
-        Listener { address: SocketAddr::from(([127, 0, 0, 1], 6001)), tls: Tls::default() }
-    }
 }
 
 /// Bounds of the whole server.
@@ -261,35 +246,6 @@ impl Default for CompressionLimits {
     }
 }
 
-/// The Pusher dialect.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields, expecting = "a table")]
-pub struct Pusher {
-    /// What stands before `/app/...` and `/apps/...`: empty, or a path without `/` at its end.
-    pub path_prefix: String,
-    /// Silence after which client and server ask each other for a sign of life, in seconds.
-    pub activity_timeout_s: u64,
-    /// How long the answer to that may take, in seconds.
-    pub pong_timeout_s: u64,
-    /// Silence after which a client is closed that says it speaks a protocol below 5, which has no
-    /// signs of life, in seconds.
-    pub inactivity_timeout_s: u64,
-    /// Whether a missing or unknown `protocol` is refused (4006 to 4008) instead of taken as 7.
-    pub strict_protocol: bool,
-}
-
-impl Default for Pusher {
-    fn default() -> Pusher {
-        Pusher {
-            path_prefix: String::new(),
-            activity_timeout_s: 120,
-            pong_timeout_s: 30,
-            inactivity_timeout_s: 86_400,
-            strict_protocol: false,
-        }
-    }
-}
-
 /// The page that shows what goes on and tries things out.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table")]
@@ -402,12 +358,14 @@ pub enum Endpoint {
     Apps,
     /// The Zenith dialect: see [`Zenith`].
     Zenith,
+    /// The Zilliqa dialect: see [`Zilliqa`].
+    Zilliqa,
 }
 
 impl Endpoint {
     /// Whether WebSockets are served there.
     pub fn has_sockets(self) -> bool {
-        matches!(self, Endpoint::Echo | Endpoint::Apps | Endpoint::Zenith)
+        matches!(self, Endpoint::Echo | Endpoint::Apps | Endpoint::Zenith | Endpoint::Zilliqa)
     }
 }
 
@@ -521,9 +479,6 @@ pub enum Dialect {
     Pusher,
     /// Broadcastt.
     Broadcastt,
-    /// Zenith, which has no applications: see [`Endpoint::Zenith`].
-    #[serde(skip)]
-    Zenith,
 }
 
 /// The answer to a subscription that the connection already has.
@@ -551,6 +506,8 @@ pub struct AppLimits {
     pub event_name_length: usize,
     /// Channels that one request may publish to.
     pub channels_per_trigger: usize,
+    /// Channels that one answer may list.
+    pub listed_channels: usize,
     /// Bytes of one event's data.
     #[serde(deserialize_with = "size::memory")]
     pub event_bytes: usize,
@@ -582,6 +539,7 @@ impl Default for AppLimits {
             channel_name_length: 200,
             event_name_length: 200,
             channels_per_trigger: 100,
+            listed_channels: 100_000,
             event_bytes: 10_240,
             message_bytes: 65_536,
             batch_events: 10,
@@ -601,14 +559,4 @@ fn terminate() -> u16 {
 
 fn yes() -> bool {
     true
-}
-
-fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    text.parse().map_err(|_| {
-        let found = format!("`{text}`");
-        let expected = "an IPv4 or IPv6 address and a port, such as \"127.0.0.1:6001\" or \
-                        \"[::1]:6001\"";
-        serde::de::Error::invalid_value(serde::de::Unexpected::Other(&found), &expected)
-    })
 }

@@ -1,17 +1,16 @@
 //! Webhooks: endpoints that are told, by HTTP, what happens to an application's channels.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::path::Path;
 
 use hyper::Uri;
 use hyper::header::{HeaderName, HeaderValue};
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
 use serde::Deserialize;
 
 use super::error::{Error, Problem};
-use super::schema::Secret;
+use super::schema::{App, Secret};
 use super::size;
+use crate::tls;
 
 /// One endpoint that is told of an application's events.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -43,7 +42,7 @@ pub struct Webhook {
     /// Whether it may be at a private, loopback or link-local address.
     #[serde(default)]
     pub allow_private: bool,
-    /// Certificates (PEM) of the authorities that may have signed its own; empty is those of the
+    /// File of the authorities, in PEM, that may have signed its certificate; empty is those of the
     /// system.
     #[serde(default)]
     pub ca_file: String,
@@ -126,9 +125,6 @@ pub(super) fn check(hook: &Webhook) -> Result<(), Error> {
             return Err(Error::keyed(key, Problem::Range { found, min, max, unit }));
         }
     }
-    if !hook.ca_file.is_empty() {
-        check_authorities(&hook.ca_file)?;
-    }
     for (name, value) in &hook.headers {
         let key = format!("headers.{name}");
         let taken = TAKEN.iter().any(|taken| taken.eq_ignore_ascii_case(name));
@@ -144,28 +140,21 @@ pub(super) fn check(hook: &Webhook) -> Result<(), Error> {
     Ok(())
 }
 
-/// The file has to be there and to hold certificates when the server starts, not when the first
-/// event is sent.
-fn check_authorities(file: &str) -> Result<(), Error> {
-    match authorities(file) {
-        Ok(certificates) if !certificates.is_empty() => Ok(()),
-        Ok(_) => {
-            let accepted = "a file of certificates in PEM";
-            let problem = Problem::Shape { found: file.to_owned(), accepted };
-            Err(Error::keyed("ca_file", problem))
+/// Looks for the files that webhooks name below `folder`, and reads them once: a missing one is
+/// told when the server starts, not when the first event is sent.
+pub(super) fn prepare(apps: &mut [App], folder: &Path) -> Result<(), Error> {
+    for (place, app) in apps.iter_mut().enumerate() {
+        for (index, hook) in app.webhooks.iter_mut().enumerate() {
+            if hook.ca_file.is_empty() {
+                continue;
+            }
+            let file = folder.join(&hook.ca_file);
+            let key = format!("apps[{place}].webhooks[{index}].ca_file");
+            tls::roots(&file).map_err(|error| Error::keyed(key, Problem::File(error)))?;
+            hook.ca_file = file.to_string_lossy().into_owned();
         }
-        Err(error) => Err(Error::keyed("ca_file", Problem::Read(error))),
     }
-}
-
-/// The certificates of a PEM file; other sections are left out.
-///
-/// # Errors
-/// The file cannot be read, or a section is broken.
-pub fn authorities(file: &str) -> io::Result<Vec<CertificateDer<'static>>> {
-    let text = std::fs::read(file)?;
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
-    found.map_err(io::Error::other)
+    Ok(())
 }
 
 fn is_target(url: &str) -> bool {

@@ -4,7 +4,8 @@
 //! second look-up can give another. Redirects are answers like any other, and so failures.
 
 use super::address::is_public;
-use crate::config::{Webhook, authorities};
+use crate::config::Webhook;
+use crate::tls;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
@@ -15,6 +16,7 @@ use hyper_util::rt::TokioIo;
 use std::cell::RefCell;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -223,14 +225,15 @@ fn system_roots() -> RootCertStore {
     roots
 }
 
-/// The authorities of a file, which held some when the configuration was checked.
+/// The authorities of a file that was read when the configuration was.
 fn roots_of(file: &str) -> Option<RootCertStore> {
-    let mut roots = RootCertStore::empty();
-    match authorities(file) {
-        Ok(certificates) => drop(roots.add_parsable_certificates(certificates)),
-        Err(error) => tracing::warn!(file, %error, "a webhook's authorities cannot be read"),
+    match tls::roots(Path::new(file)) {
+        Ok(roots) => Some(roots.store().clone()),
+        Err(error) => {
+            tracing::warn!(%error, "a webhook's authorities cannot be read");
+            None
+        }
     }
-    Some(roots).filter(|roots| !roots.is_empty())
 }
 
 /// What verifies servers.

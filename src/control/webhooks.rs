@@ -60,9 +60,7 @@ impl Webhooks {
                     batch_ms: hook.batch.then_some(hook.batch_ms),
                     body: match config.dialect {
                         // The others have no webhooks.
-                        config::Dialect::Pusher
-                        | config::Dialect::Broadcastt
-                        | config::Dialect::Zenith => hooks::body,
+                        config::Dialect::Pusher | config::Dialect::Broadcastt => hooks::body,
                     },
                 }),
             }));
@@ -88,7 +86,7 @@ impl Webhooks {
         let Some(ends) = self.ends.get(notice.app as usize) else { return };
         let event = match self.env.apps.get(notice.app).config.dialect {
             config::Dialect::Pusher => hooks::event(notice),
-            config::Dialect::Broadcastt | config::Dialect::Zenith => None,
+            config::Dialect::Broadcastt => None,
         };
         let Some((kind, event)) = event else { return };
         let channel = self.hasher.hash_one(&notice.channel);

@@ -1,9 +1,9 @@
 //! The applications, as all cores share them, and how a path names one.
 
-use super::Reply;
 use super::channels::signature;
 use super::pusher::hooks;
 use super::zenith::{self, Realm};
+use super::{Reply, Spoken, zilliqa};
 use crate::config::{self, Config};
 use crate::http::query::{self, Plus};
 use crate::hub::Kinds;
@@ -26,6 +26,8 @@ pub struct Env {
     pub watched: Arc<[Kinds]>,
     /// Distinguishes this process from others in ids that clients see.
     pub node: u32,
+    /// What all cores share of the Zilliqa dialect.
+    pub zilliqa: Arc<zilliqa::Shared>,
     /// What each core counts, for who asks how the process is.
     pub counters: Vec<Arc<Counters>>,
     /// What the Zenith dialect looks up.
@@ -40,11 +42,12 @@ impl Env {
         let compresses = !config.routes.iter().all(off);
         let watched = config.apps.iter().map(|app| match app.dialect {
             config::Dialect::Pusher => hooks::kinds(app),
-            config::Dialect::Broadcastt | config::Dialect::Zenith => Kinds::NONE,
+            config::Dialect::Broadcastt => Kinds::NONE,
         });
         let watched = watched.collect();
+        let (zilliqa, counters) = (Arc::default(), Vec::new());
         let zenith = Realm::new(config.zenith.as_deref(), Arc::<zenith::State>::default());
-        Env { config, apps, compresses, watched, node, counters: Vec::new(), zenith }
+        Env { config, apps, compresses, watched, node, zilliqa, zenith, counters }
     }
 
     /// The environment after the configuration was read anew. Applications keep their numbers and
@@ -54,6 +57,7 @@ impl Env {
         env.apps = self.apps.renewed(&env.config.apps);
         env.counters = self.counters.clone();
         env.zenith = self.zenith.renewed(env.config.zenith.as_deref());
+        env.zilliqa = self.zilliqa.clone();
         // Webhooks take effect with a restart, and numbers are those of the start.
         env.watched = self.watched.clone();
         env
@@ -98,17 +102,41 @@ impl Env {
 
     /// What is spoken at an endpoint: at that of the applications, it is the application's word;
     /// who names none hears what all of them speak.
-    pub(super) fn spoken(&self, endpoint: config::Endpoint, path: &str) -> config::Dialect {
-        if endpoint == config::Endpoint::Zenith {
-            return config::Dialect::Zenith;
+    pub(super) fn spoken(&self, endpoint: config::Endpoint, path: &str) -> Spoken {
+        match endpoint {
+            config::Endpoint::Zilliqa => return Spoken::Zilliqa,
+            config::Endpoint::Zenith => return Spoken::Zenith,
+            _ => {}
         }
-        debug_assert_eq!(endpoint, config::Endpoint::Apps);
         match self.app_of_socket(path) {
-            Ok(app) => self.apps.get(app).config.dialect,
+            Ok(app) => self.spoken_by(app),
             Err(PathError::UnknownApp) if self.key_below("/apps/", path).is_some() => {
-                config::Dialect::Broadcastt
+                Spoken::Broadcastt
             }
-            Err(_) => self.apps.common_dialect(),
+            Err(_) => self.apps.common_dialect().into(),
+        }
+    }
+
+    /// What an application speaks; some numbers are those of dialects without applications.
+    pub(super) fn spoken_by(&self, app: u32) -> Spoken {
+        match app {
+            zilliqa::APP => Spoken::Zilliqa,
+            zenith::APP => Spoken::Zenith,
+            app => self.apps.get(app).config.dialect.into(),
+        }
+    }
+
+    /// Whom a request is for, and the rest of its path.
+    pub(super) fn target<'p>(
+        &self,
+        endpoint: config::Endpoint,
+        path: &'p str,
+        query: &str,
+    ) -> Option<(u32, &'p str)> {
+        match endpoint {
+            config::Endpoint::Zilliqa => Some((zilliqa::APP, path)),
+            config::Endpoint::Zenith => Some((zenith::APP, path)),
+            _ => self.api_target(path).or_else(|| self.api_target_by_key(path, query)),
         }
     }
 
@@ -241,6 +269,8 @@ impl Apps {
             let new = configs.iter().find(|app| app.id == old.config.id);
             let config = new.unwrap_or(&old.config).clone();
             let mut app = App::new(config, old.connections.clone(), self.open.clone());
+            // Its connections go on in what they speak, and hear what is published in that.
+            app.config.dialect = old.config.dialect;
             if new.is_none() {
                 app.config.enabled = false;
                 app.keys.clear();
@@ -257,11 +287,6 @@ impl Apps {
     /// The application with this number.
     pub fn get(&self, number: u32) -> &App {
         &self.list[number as usize]
-    }
-
-    /// The application with this number, if there is one.
-    pub fn find(&self, number: u32) -> Option<&App> {
-        self.list.get(number as usize)
     }
 
     /// Whether any application speaks `dialect`.
@@ -339,7 +364,7 @@ mod tests {
         ] {
             for (env, spoken) in [(&mixed, in_mixed), (&alone, in_alone)] {
                 assert_eq!(env.app_of_socket(path), app, "{path}");
-                assert_eq!(env.spoken(endpoint, path), spoken, "{path}");
+                assert_eq!(env.spoken(endpoint, path), spoken.into(), "{path}");
             }
         }
         assert_eq!(mixed.app_of_socket("/apps/app-key"), Err(PathError::NoSuchPath));
@@ -418,7 +443,9 @@ mod tests {
         let mut third = second;
         (third.id, third.key) = ("3".to_owned(), "third".to_owned());
         config.apps = vec![third, config.apps[1].clone()];
+        config.apps[1].dialect = config::Dialect::Broadcastt;
         let env = env.renewed(config.clone());
+        assert_eq!(env.apps.get(1).config.dialect, config::Dialect::Pusher);
         assert_eq!(env.apps.by_key("app-key"), None);
         assert!(!env.apps.get(0).config.enabled);
         assert_eq!((env.apps.by_key("second"), env.apps.by_id("3")), (Some(1), Some(2)));

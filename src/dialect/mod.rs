@@ -9,12 +9,13 @@ pub mod broadcastt;
 pub mod channels;
 pub mod pusher;
 pub mod zenith;
+pub mod zilliqa;
 
 pub use apps::{App, Apps, Env};
 
 use crate::codec::Format;
 use crate::codec::json::Scratch;
-use crate::config;
+use crate::config::{self, SlowConsumer};
 use crate::http;
 use crate::hub::{Answer, ConnId, Event, Query, Told, Welcome, Wish};
 use crate::mem::{Frozen, Handle};
@@ -109,6 +110,8 @@ pub struct Context<'a> {
     pub json: &'a mut Scratch,
     /// Messages to this peer; use [`Context::send_text`].
     pub out: Output<'a>,
+    /// What connections of this core have in common.
+    pub desk: &'a mut Desk,
     /// Frames that this peer shares with others; queued behind what this call writes to `out`.
     pub shared: &'a mut Vec<Handle>,
     /// What is asked of the shard.
@@ -117,6 +120,20 @@ pub struct Context<'a> {
     pub closing: &'a mut Option<Closing>,
     /// Whether the server is being shut down.
     pub draining: bool,
+}
+
+/// What dialects keep for all their connections of one core.
+#[derive(Debug, Default)]
+pub struct Desk {
+    /// See [`zilliqa::Desk`].
+    pub zilliqa: zilliqa::Desk,
+}
+
+impl Desk {
+    /// All subscribers of a channel have been told what was published.
+    pub fn rest(&mut self) {
+        self.zilliqa.rest();
+    }
 }
 
 /// A close that a dialect wants.
@@ -284,6 +301,16 @@ pub trait Dialect: Sized {
         }
     }
 
+    /// Bytes of shared frames that may wait to be written to the peer.
+    fn queue_bytes(&self, env: &Env) -> usize {
+        env.config.limits.write_queue_bytes
+    }
+
+    /// What it was told did not fit that bound.
+    fn overrun(&mut self, env: &Env) -> SlowConsumer {
+        env.config.slow_consumer
+    }
+
     /// What the subscribers of a channel are told when there are `count` of them, if anything.
     fn count(env: &Env, app: u32, name: &str, count: u64) -> Option<Frozen>;
 
@@ -307,6 +334,28 @@ pub enum Why {
     Slow,
 }
 
+/// Which dialect of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Spoken {
+    /// See [`pusher`].
+    Pusher,
+    /// See [`broadcastt`].
+    Broadcastt,
+    /// See [`zenith`].
+    Zenith,
+    /// See [`zilliqa`].
+    Zilliqa,
+}
+
+impl From<config::Dialect> for Spoken {
+    fn from(dialect: config::Dialect) -> Spoken {
+        match dialect {
+            config::Dialect::Pusher => Spoken::Pusher,
+            config::Dialect::Broadcastt => Spoken::Broadcastt,
+        }
+    }
+}
+
 /// The dialect table: a new dialect is one folder and one word here.
 macro_rules! table {
     ($($name:ident in $module:ident),* $(,)?) => {
@@ -328,14 +377,14 @@ macro_rules! table {
                 opening: &Opening<'a>,
             ) -> Result<Option<&'a str>, Refused> {
                 match env.spoken(opening.endpoint, opening.path) {
-                    $(config::Dialect::$name => $module::Connection::subprotocol(env, opening),)*
+                    $(Spoken::$name => $module::Connection::subprotocol(env, opening),)*
                 }
             }
 
             /// Opens a connection in the dialect of the endpoint.
             pub fn open(context: &mut Context<'_>, opening: &Opening<'_>) -> Option<Connection> {
                 match context.env.spoken(opening.endpoint, opening.path) {
-                    $(config::Dialect::$name => {
+                    $(Spoken::$name => {
                         $module::Connection::open(context, opening).map(Connection::$name)
                     })*
                 }
@@ -416,6 +465,16 @@ macro_rules! table {
                 match self { $(Connection::$name(it) => it.limits(env),)* }
             }
 
+            /// See [`Dialect::queue_bytes`].
+            pub fn queue_bytes(&self, env: &Env) -> usize {
+                match self { $(Connection::$name(it) => it.queue_bytes(env),)* }
+            }
+
+            /// See [`Dialect::overrun`].
+            pub fn overrun(&mut self, env: &Env) -> SlowConsumer {
+                match self { $(Connection::$name(it) => it.overrun(env),)* }
+            }
+
             /// See [`Dialect::heartbeat`].
             pub fn heartbeat(&self, env: &Env) -> Heartbeat {
                 match self { $(Connection::$name(it) => it.heartbeat(env),)* }
@@ -424,23 +483,25 @@ macro_rules! table {
 
         /// See [`Dialect::count`].
         pub fn count(env: &Env, app: u32, name: &str, count: u64) -> Option<Frozen> {
-            // A dialect that has no applications has a number of its own.
-            match env.apps.find(app)?.config.dialect {
-                $(config::Dialect::$name => $module::Connection::count(env, app, name, count),)*
+            match env.spoken_by(app) {
+                $(Spoken::$name => $module::Connection::count(env, app, name, count),)*
             }
         }
 
-        /// Answers an HTTP request below `/apps/`, in the dialect of the application it names.
-        pub fn request(context: &mut Context<'_>, request: &mut http::Request<'_>) -> Answered {
+        /// Answers an HTTP request: at the endpoint of the applications one below `/apps/`, in the
+        /// dialect of the application it names.
+        pub fn request(
+            context: &mut Context<'_>,
+            endpoint: config::Endpoint,
+            request: &mut http::Request<'_>,
+        ) -> Answered {
             let path = request.path();
-            let env = context.env;
-            let target = env.api_target(path);
-            let target = target.or_else(|| env.api_target_by_key(path, request.query()));
+            let target = context.env.target(endpoint, path, request.query());
             let Some((app, rest)) = target else {
                 return Answered::Now(apps::no_such_target(path));
             };
-            match context.env.apps.get(app).config.dialect {
-                $(config::Dialect::$name => {
+            match context.env.spoken_by(app) {
+                $(Spoken::$name => {
                     $module::Connection::request(context, app, rest, request)
                 })*
             }
@@ -448,12 +509,7 @@ macro_rules! table {
     };
 }
 
-table! { Pusher in pusher, Broadcastt in broadcastt, Zenith in zenith }
-
-/// Answers a plain HTTP request at the endpoint of the Zenith dialect.
-pub fn zenith_request(context: &mut Context<'_>, request: &mut http::Request<'_>) -> Answered {
-    zenith::Connection::request(context, zenith::APP, "", request)
-}
+table! { Pusher in pusher, Broadcastt in broadcastt, Zenith in zenith, Zilliqa in zilliqa }
 
 /// A text frame that is written by `write`, frozen; `scratch` is memory to use again.
 pub fn freeze_text(scratch: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) -> Frozen {

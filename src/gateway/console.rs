@@ -6,7 +6,7 @@
 
 use super::{Page, Visit, access};
 use crate::codec::json::push_string;
-use crate::config::Config;
+use crate::config::{App, Config, Dialect};
 use crate::http::Request;
 
 /// `None` where there is no page.
@@ -46,7 +46,9 @@ fn settings(config: &Config) -> Vec<u8> {
     out.extend_from_slice(br#","prefix":"#);
     push_string(&mut out, &config.pusher.path_prefix);
     out.extend_from_slice(br#","apps":["#);
-    for (at, app) in config.apps.iter().filter(|app| app.enabled).enumerate() {
+    // The page speaks Pusher's protocol only.
+    let speaks = |app: &&App| app.enabled && app.dialect == Dialect::Pusher;
+    for (at, app) in config.apps.iter().filter(speaks).enumerate() {
         if at > 0 {
             out.push(b',');
         }
@@ -111,7 +113,9 @@ mod tests {
         config.is_demo = false;
         config.apps[0].secret = Secret::new("hush");
         assert!(text(&config).ends_with(&app("")), "{}", text(&config));
-        config.apps[0].enabled = false;
+        config.apps[0].dialect = Dialect::Broadcastt;
+        assert!(text(&config).ends_with(r#""apps":[]}"#));
+        (config.apps[0].dialect, config.apps[0].enabled) = (Dialect::Pusher, false);
         assert!(text(&config).ends_with(r#""apps":[]}"#));
     }
 

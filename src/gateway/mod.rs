@@ -74,7 +74,7 @@ impl Page {
 /// endpoint without pages, or at one that is switched off.
 pub fn page(endpoint: Endpoint, request: &Request<'_>, visit: &Visit<'_>) -> Option<Page> {
     let answer = match endpoint {
-        Endpoint::Echo | Endpoint::Apps | Endpoint::Zenith => return None,
+        Endpoint::Echo | Endpoint::Apps | Endpoint::Zenith | Endpoint::Zilliqa => return None,
         Endpoint::Console => console::answer(request, visit)?,
         Endpoint::Metrics => metrics::answer(request, visit),
         Endpoint::Health => health(request.path(), visit.draining),

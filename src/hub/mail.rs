@@ -87,6 +87,8 @@ pub enum Query {
         app: u32,
         /// How their names begin.
         prefix: Box<str>,
+        /// A core with more of them stops at one more.
+        most: usize,
     },
     /// One channel.
     Channel {

@@ -324,17 +324,22 @@ impl Hub {
     /// Answers for the channels of which this core is the home.
     pub fn ask(&self, query: &Query, now_ms: u64) -> Answer {
         match query {
-            Query::Channels { app, prefix } => {
+            Query::Channels { app, prefix, most } => {
                 let mut found = Vec::new();
                 for channel in self.channels.iter().flatten() {
                     let name = &channel.name;
-                    let ours = self.home_of(name.hash()) == self.core;
+                    // What is sent to one user is no channel to anybody outside.
+                    let ours =
+                        self.home_of(name.hash()) == self.core && !name.text().starts_with('#');
                     if !ours || name.app() != *app || !name.text().starts_with(&**prefix) {
                         continue;
                     }
                     let facts = self.facts(name, now_ms);
                     if facts.subscriptions > 0 {
                         found.push((name.clone(), facts));
+                    }
+                    if found.len() > *most {
+                        break;
                     }
                 }
                 Answer::Channels(found)

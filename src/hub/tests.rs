@@ -256,6 +256,29 @@ fn members_hear_of_each_other_over_cores_and_of_a_user_once() {
 }
 
 #[test]
+fn who_asks_without_becoming_a_member_is_told_who_is_there() {
+    let mut world = World::new(2);
+    let name = world.name_at(0);
+    let watch = || Some(Wish::default());
+    let Joined::Now(Some(nobody)) = world.join_with(0, 1, &name, watch()) else {
+        panic!("at home, at once");
+    };
+    assert!(nobody.users.is_none(), "nobody is there");
+    world.join_with(0, 2, &name, member("ada", 0));
+    world.join_with(1, 1, &name, watch());
+    world.deliver_mail();
+    assert_eq!(world.welcomed, [(1, 1, vec!["ada".to_owned()], None)]);
+    assert_eq!(world.heard, [(0, 1, "+ada".to_owned())]);
+    world.heard.clear();
+    assert!(world.leave(0, 1, &name));
+    world.deliver_mail();
+    assert!(world.heard.is_empty(), "who watched is missed by nobody");
+    assert!(world.leave(0, 2, &name));
+    world.deliver_mail();
+    assert_eq!(world.heard, [(1, 1, "-ada".to_owned())]);
+}
+
+#[test]
 fn a_crowded_channel_refuses_here_and_there() {
     let mut world = World::new(2);
     let name = world.name_at(0);

@@ -49,8 +49,10 @@ impl Deref for Handle {
 pub enum Segment {
     /// Replies to this peer alone: one or more whole frames or HTTP responses.
     Own(Vec<u8>),
-    /// A broadcast frame.
+    /// A broadcast frame, or the end of one.
     Shared(Handle),
+    /// A piece of a broadcast message of which more follows.
+    Piece(Handle),
     /// A reply to this peer that others are given, too: one or more whole frames.
     Lent(Handle),
 }
@@ -60,7 +62,7 @@ impl Deref for Segment {
     fn deref(&self) -> &[u8] {
         match self {
             Segment::Own(bytes) => bytes,
-            Segment::Shared(frame) | Segment::Lent(frame) => frame,
+            Segment::Shared(frame) | Segment::Piece(frame) | Segment::Lent(frame) => frame,
         }
     }
 }

@@ -80,6 +80,7 @@ impl Source {
             ("log", was.log != config.log),
             ("limits", sizes(was) != sizes(config)),
             ("apps.webhooks or apps.subscription_count", noticed(was) != noticed(config)),
+            ("apps.dialect", spoken_otherwise(was, config)),
             (
                 "compression.windows_bytes",
                 was.compression.windows_bytes != config.compression.windows_bytes,
@@ -87,6 +88,12 @@ impl Source {
         ];
         differ.into_iter().filter_map(|(name, differs)| differs.then_some(name)).collect()
     }
+}
+
+/// Whether an application speaks something else than it did.
+fn spoken_otherwise(was: &Config, config: &Config) -> bool {
+    let other = |app: &&App| was.apps.iter().any(|it| it.id == app.id && it.dialect != app.dialect);
+    config.apps.iter().any(|app| other(&app))
 }
 
 fn modified(file: &Path) -> Option<SystemTime> {
@@ -111,5 +118,10 @@ mod tests {
         fixed.apps[0].subscription_count = true;
         let named = source.needing_restart(&fixed);
         assert_eq!(named, ["threads", "apps.webhooks or apps.subscription_count"]);
+        let mut spoken = Config::demo();
+        spoken.apps[0].dialect = crate::config::Dialect::Broadcastt;
+        assert_eq!(source.needing_restart(&spoken), ["apps.dialect"]);
+        spoken.apps[0].id = "new".to_owned();
+        assert!(!source.needing_restart(&spoken).contains(&"apps.dialect"));
     }
 }

@@ -158,7 +158,7 @@ mod tests {
     use crate::codec::json::Scratch;
     use crate::codec::{Envelope, Value};
     use crate::config::Config;
-    use crate::dialect::{Action, Env};
+    use crate::dialect::{Action, Desk, Env};
     use crate::hub::{ConnId, Retain};
     use crate::mem::Slot;
     use crate::stats::Counters;
@@ -209,6 +209,7 @@ mod tests {
         json: Scratch,
         codecs: Codecs,
         counters: Counters,
+        desk: Desk,
         shared: Vec<Handle>,
         actions: Vec<Action>,
     }
@@ -220,6 +221,7 @@ mod tests {
                 json: Scratch::default(),
                 codecs: Codecs::new(0),
                 counters: Counters::default(),
+                desk: Desk::default(),
                 shared: Vec::new(),
                 actions: Vec::new(),
             }
@@ -233,6 +235,7 @@ mod tests {
                 env: &self.env,
                 json: &mut self.json,
                 codecs: &mut self.codecs,
+                desk: &mut self.desk,
                 shared: &mut self.shared,
                 actions: &mut self.actions,
                 counters: &self.counters,

@@ -16,7 +16,8 @@ pub use broadcast::Broadcast;
 pub use queue::{Full, Queue};
 
 use crate::codec::json::Scratch;
-use crate::dialect::{Action, Closing, Context, Env, JoinOutcome, Why};
+use crate::config::SlowConsumer;
+use crate::dialect::{Action, Closing, Context, Desk, Env, JoinOutcome, Why};
 use crate::hub::{Answer, ConnId, Told};
 use crate::mem::{Handle, Segment};
 use crate::stats::Counters;
@@ -42,6 +43,8 @@ pub struct Surroundings<'a> {
     pub json: &'a mut Scratch,
     /// Compressors and decompressors.
     pub codecs: &'a mut Codecs,
+    /// What connections of this core have in common.
+    pub desk: &'a mut Desk,
     /// Frames that a dialect shares among connections, on their way to the queue.
     pub shared: &'a mut Vec<Handle>,
     /// What is asked of the shard.
@@ -357,6 +360,22 @@ impl Session {
         self.with_socket(around, |socket, out, around| socket.not_subscribed(name, out, around));
     }
 
+    /// Bytes of shared frames that may wait for this peer.
+    pub fn queue_bytes(&self, env: &Env) -> usize {
+        match &self.stage {
+            Stage::Socket(socket) => socket.queue_bytes(env),
+            Stage::Http(_) => env.config.limits.write_queue_bytes,
+        }
+    }
+
+    /// What becomes of a peer for which that was not enough.
+    pub fn overrun(&mut self, env: &Env) -> SlowConsumer {
+        match &mut self.stage {
+            Stage::Socket(socket) => socket.overrun(env),
+            Stage::Http(_) => env.config.slow_consumer,
+        }
+    }
+
     /// Tells the dialect what somebody has to say to it.
     ///
     /// # Errors
@@ -537,6 +556,7 @@ fn context<'c>(
         env: around.env,
         json: around.json,
         out,
+        desk: around.desk,
         shared: around.shared,
         actions: around.actions,
         closing,

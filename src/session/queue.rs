@@ -26,6 +26,8 @@ pub struct Queue {
     sending_replies: u32,
     sending_broadcasts: u32,
     sending: bool,
+    /// The last batch has ended in the middle of a message.
+    mid_message: bool,
     /// When the queue began to wait, or last got bytes off.
     progress_ms: u64,
 }
@@ -49,8 +51,8 @@ impl Queue {
         self.segments.push(Segment::Lent(frame.clone()));
     }
 
-    /// Moves broadcast frames here, all of them or, if more than `bound` bytes would wait, none;
-    /// `frames` is empty then.
+    /// Moves the pieces of a broadcast message here, or of several: all of them or, if more than
+    /// `bound` bytes would wait, none. `frames` is empty then.
     pub fn push_all(
         &mut self,
         frames: &mut Vec<Handle>,
@@ -58,12 +60,16 @@ impl Queue {
         now_ms: u64,
     ) -> Result<(), Full> {
         let bytes: usize = frames.iter().map(|frame| frame.len()).sum();
-        let pushed = match bytes > 0 && !self.has_room(bytes, bound) {
-            true => Err(Full),
-            false => frames.iter().try_for_each(|frame| self.push(frame, usize::MAX, now_ms)),
-        };
-        frames.clear();
-        pushed
+        if bytes > 0 && !self.has_room(bytes, bound) {
+            frames.clear();
+            return Err(Full);
+        }
+        let Some(last) = frames.pop() else { return Ok(()) };
+        self.waits(now_ms);
+        self.broadcasts += bytes as u32;
+        self.segments.extend(frames.drain(..).map(Segment::Piece));
+        self.segments.push(Segment::Shared(last));
+        Ok(())
     }
 
     /// Takes the tail out for replies to be added to; give it back with [`Queue::close_tail`].
@@ -112,9 +118,12 @@ impl Queue {
         for segment in &batch {
             match segment {
                 Segment::Own(_) | Segment::Lent(_) => self.sending_replies += segment.len() as u32,
-                Segment::Shared(frame) => self.sending_broadcasts += frame.len() as u32,
+                Segment::Shared(piece) | Segment::Piece(piece) => {
+                    self.sending_broadcasts += piece.len() as u32;
+                }
             }
         }
+        self.mid_message = matches!(batch.last(), Some(Segment::Piece(_)));
         Some(batch)
     }
 
@@ -168,17 +177,27 @@ impl Queue {
         self.broadcasts as usize + bytes <= bound
     }
 
-    /// Throws away the first broadcast that has not been handed to the kernel, and all behind it:
-    /// what is compressed with a kept window cannot be read when something before it is missing.
-    /// Replies before it, among them perhaps the 101, stay.
+    /// Throws away the first broadcast of which nothing has been handed to the kernel, and all
+    /// behind it: what is compressed with a kept window cannot be read when something before it is
+    /// missing. Replies before it, among them perhaps the 101, stay.
     pub fn drop_from_broadcast(&mut self) {
-        let is_shared = |segment: &Segment| matches!(segment, Segment::Shared(_));
-        let end = self.segments.iter().position(is_shared).unwrap_or(self.segments.len());
-        self.segments.truncate(end);
+        let is_last = |segment: &Segment| matches!(segment, Segment::Shared(_));
+        let rest = match self.mid_message {
+            true => self.segments.iter().position(is_last).map_or(0, |at| at + 1),
+            false => 0,
+        };
+        let is_broadcast =
+            |segment: &Segment| matches!(segment, Segment::Shared(_) | Segment::Piece(_));
+        let end = self.segments[rest..].iter().position(is_broadcast);
+        self.segments.truncate(end.map_or(self.segments.len(), |end| rest + end));
         self.segments.shrink_to_fit();
-        self.broadcasts = self.sending_broadcasts;
-        let left: usize = self.segments.iter().map(|segment| segment.len()).sum();
-        self.replies = self.sending_replies + left as u32;
+        let left = |broadcast: bool| {
+            let kind = self.segments.iter().filter(|segment| is_broadcast(segment) == broadcast);
+            kind.map(|segment| segment.len()).sum::<usize>() as u32
+        };
+        let (broadcasts, replies) = (left(true), left(false));
+        self.broadcasts = self.sending_broadcasts + broadcasts;
+        self.replies = self.sending_replies + replies;
     }
 
     /// Whether nothing waits, here or at the kernel's.
@@ -284,6 +303,28 @@ mod tests {
         let batch = queue.take_batch().expect("a batch");
         let bytes: Vec<u8> = batch.iter().flat_map(|segment| segment.to_vec()).collect();
         assert_eq!(bytes, b"101");
+    }
+
+    #[test]
+    fn a_message_that_has_begun_to_leave_is_not_cut_in_pieces() {
+        let mut queue = Queue::default();
+        let mut pieces = vec![frame(1); FRAMES_PER_SEND + 2];
+        assert_eq!(queue.push_all(&mut pieces, 1000, 0), Ok(()));
+        assert_eq!(queue.push_all(&mut vec![frame(5), frame(5)], 1000, 0), Ok(()));
+        assert_eq!(queue.take_batch().map(|batch| batch.len()), Some(FRAMES_PER_SEND));
+        queue.drop_from_broadcast();
+        queue.settled(Vec::new(), 0);
+        assert!(!queue.has_room(999, 1000) && queue.has_room(998, 1000));
+        assert_eq!(queue.take_batch().map(|batch| batch.len()), Some(2), "the rest of the first");
+        queue.settled(Vec::new(), 0);
+        assert!(queue.is_empty() && queue.has_room(1000, 1000));
+        // One that has left whole leaves nothing to be finished.
+        assert_eq!(queue.push_all(&mut vec![frame(1), frame(1)], 1000, 0), Ok(()));
+        assert_eq!(queue.take_batch().map(|batch| batch.len()), Some(2));
+        assert_eq!(queue.push_all(&mut vec![frame(1), frame(1)], 1000, 0), Ok(()));
+        queue.drop_from_broadcast();
+        queue.settled(Vec::new(), 0);
+        assert!(queue.is_empty());
     }
 
     #[test]

@@ -221,13 +221,14 @@ fn answer(request: &mut Request<'_>, around: &mut Surroundings<'_>) -> Waiting {
         return Waiting::bytes(bytes, last);
     }
     let answered = match endpoint {
-        Some(config::Endpoint::Apps) => {
+        Some(
+            endpoint @ (config::Endpoint::Apps
+            | config::Endpoint::Zenith
+            | config::Endpoint::Zilliqa),
+        ) => {
             let (mut out, mut closing) = (Vec::new(), None);
-            dialect::request(&mut context(&mut out, None, &mut closing, around), request)
-        }
-        Some(config::Endpoint::Zenith) => {
-            let (mut out, mut closing) = (Vec::new(), None);
-            dialect::zenith_request(&mut context(&mut out, None, &mut closing, around), request)
+            let mut context = context(&mut out, None, &mut closing, around);
+            dialect::request(&mut context, endpoint, request)
         }
         Some(config::Endpoint::Echo) => Answered::Now(error(426, "a WebSocket is served here")),
         _ => Answered::Now(error(404, "nothing is served at this path")),

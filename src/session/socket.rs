@@ -4,6 +4,7 @@ use super::flood::Flood;
 use super::recipient::Recipient;
 use super::{After, Ending, Surroundings, context};
 use crate::codec::Format;
+use crate::config::SlowConsumer;
 use crate::dialect::{Action, Closing, Connection, Context, Env, Heartbeat, JoinOutcome, Why};
 use crate::hub::{Answer, ConnId, Told};
 use crate::model::Rules;
@@ -298,6 +299,20 @@ impl Socket {
         around: &mut Surroundings<'_>,
     ) -> After {
         self.tell(out, around, |it, context| it.not_subscribed(context, name))
+    }
+
+    pub(super) fn queue_bytes(&self, env: &Env) -> usize {
+        match &self.endpoint {
+            Endpoint::Dialect(it) => it.queue_bytes(env),
+            Endpoint::Echo | Endpoint::Refused => env.config.limits.write_queue_bytes,
+        }
+    }
+
+    pub(super) fn overrun(&mut self, env: &Env) -> SlowConsumer {
+        match &mut self.endpoint {
+            Endpoint::Dialect(it) => it.overrun(env),
+            Endpoint::Echo | Endpoint::Refused => env.config.slow_consumer,
+        }
     }
 
     pub(super) fn told(

@@ -152,12 +152,12 @@ impl Shard {
         }
         self.counters.deliveries.add(delivered);
         for slot in slow {
-            self.too_slow(slot, now);
+            self.too_slow(slot, self.env.config.slow_consumer, now);
         }
     }
 
-    fn too_slow(&mut self, slot: Slot, now: Now) {
-        match self.env.config.slow_consumer {
+    fn too_slow(&mut self, slot: Slot, policy: SlowConsumer, now: Now) {
+        match policy {
             SlowConsumer::Drop => self.counters.slow_consumer_dropped.add(1),
             SlowConsumer::Close => {
                 self.counters.slow_consumer_closed.add(1);
@@ -170,14 +170,15 @@ impl Shard {
     pub(super) fn tell(&mut self, slot: Slot, what: &Told, now: Now) {
         // What another session has asked for is not this one's.
         let others = std::mem::take(&mut self.actions);
-        let bound = self.env.config.limits.write_queue_bytes;
         if let Some((session, mut around)) = self.session(slot, now) {
+            let bound = session.queue_bytes(around.env);
             let told = session.told(what, bound, &mut around);
+            let policy = told.map_err(|_| session.overrun(around.env));
             self.after(slot, now);
             self.list(slot);
-            match told {
+            match policy {
                 Ok(()) => self.counters.deliveries.add(1),
-                Err(_) => self.too_slow(slot, now),
+                Err(policy) => self.too_slow(slot, policy, now),
             }
         }
         self.actions = others;
@@ -195,6 +196,7 @@ impl Shard {
         }
         // What they did may have listed others, for deliveries of its own; those are through.
         self.subscribers = listed;
+        self.desk.rest();
     }
 
     /// Closes the connections of `self.subscribers`, and empties that list.

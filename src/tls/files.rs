@@ -92,11 +92,18 @@ pub struct Pair {
     pub(super) key_file: PathBuf,
 }
 
-/// Those who vouch for clients.
+/// Those who vouch for the other side.
 pub struct Roots {
     pub(super) store: RootCertStore,
     pub(super) digest: [u8; 32],
     pub(super) file: PathBuf,
+}
+
+impl Roots {
+    /// As a store, for who verifies servers by them.
+    pub fn store(&self) -> &RootCertStore {
+        &self.store
+    }
 }
 
 /// Certificates of one file, the server's own first.

@@ -81,6 +81,9 @@ fn messages_and_times_have_ranges() {
         ("limits.watchlist_length = 1000", ""),
         ("limits.watchlist_length = 1001", "5:8: apps[0].limits.watchlist_length: 1001 is out"),
         ("limits.client_events_per_s = 0", ""),
+        ("limits.listed_channels = 0", "5:8: apps[0].limits.listed_channels: 0 is out of range"),
+        ("limits.listed_channels = 1048576", ""),
+        ("limits.listed_channels = 1048577", "5:8: apps[0].limits.listed_channels: 1048577 is"),
         ("limits.client_events_per_s = 60001", "5:8: apps[0].limits.client_events_per_s: 60001"),
     ]);
 }
@@ -341,19 +344,58 @@ fn webhooks_have_a_target_and_ranges() {
     ] {
         check_app(&[(&hook(more), refusal)]);
     }
-    let here = env!("CARGO_MANIFEST_DIR");
-    for (file, refusal) in [
-        ("", ""),
-        ("/no/such/file", "7:1: apps[0].webhooks[0].ca_file: cannot be read: No such file"),
-        (&format!("{here}/Cargo.toml"), "7:1: apps[0].webhooks[0].ca_file: `/"),
-    ] {
-        check_app(&[(&hook(&format!("ca_file = '{file}'")), refusal)]);
-    }
     for url in ["", "a.example", "/x", "ftp://a", "https://", "https://u:p@a/", "http://a/#b"] {
         let text = format!("[[apps.webhooks]]\nurl = '{url}'");
         check_app(&[(&text, "6:1: apps[0].webhooks[0].url: the value (not shown) is not")]);
     }
     check_app(&[("[[apps.webhooks]]\nbatch = true", "5:1: apps[0].webhooks[0].url: missing")]);
+}
+
+#[test]
+fn the_zilliqa_dialect_has_ranges() {
+    let route = "[[routes]]\nendpoint = 'zilliqa'\n";
+    let token = "zilliqa.publish_token = '0123456789abcdef'";
+    let a = "0x2ce491a0fd9e318b39172258101b7c836da7449b";
+    let served = format!("{token}\n{route}");
+    let elsewhere = format!("{token}\nzilliqa.publish_path = '/x'");
+    let (list, short) = (format!("['{a}']"), format!("['{}']", &a[..41]));
+    let list = format!("zilliqa.contracts = {list}");
+    let short = format!("zilliqa.contracts = {short}");
+    check(&[
+        ("zilliqa.wire = 'documented'", ""),
+        ("zilliqa.wire = 'other'", "1:16: zilliqa.wire: "),
+        ("zilliqa.error_format = 'text'", ""),
+        ("zilliqa.error_format = 'json'", "1:24: zilliqa.error_format: "),
+        ("zilliqa.contracts = 'node'", ""),
+        ("zilliqa.contracts = []", ""),
+        (&list, ""),
+        (&short, "1:21: zilliqa.contracts"),
+        ("zilliqa.contracts = 'all'", "1:21: zilliqa.contracts: "),
+        ("zilliqa.message_bytes = 125", ""),
+        ("zilliqa.message_bytes = 124", "1:9: zilliqa.message_bytes: 124 is out of range"),
+        ("zilliqa.addresses_per_connection = 1", ""),
+        ("zilliqa.addresses_per_connection = 0", "1:9: zilliqa.addresses_per_connection: 0"),
+        ("zilliqa.addresses_per_connection = 1048577", "1:9: zilliqa.addresses_per_conn"),
+        ("zilliqa.fragment_bytes = 1024", ""),
+        ("zilliqa.fragment_bytes = 1023", "1:9: zilliqa.fragment_bytes: 1023 is out"),
+        ("zilliqa.queue_bytes = '64KiB'", ""),
+        ("zilliqa.queue_bytes = 65535", "1:9: zilliqa.queue_bytes: 65535 is out of range"),
+        ("zilliqa.dropped_in_a_row = 0", ""),
+        ("zilliqa.dropped_in_a_row = 60001", "1:9: zilliqa.dropped_in_a_row: 60001 is out"),
+        ("zilliqa.ping_after_s = 59", ""),
+        ("zilliqa.ping_after_s = 0", "1:9: zilliqa.ping_after_s: 0 is out of range"),
+        ("zilliqa.ping_after_s = 60", "1:1: zilliqa.idle_timeout_s: 60 is out of range"),
+        ("zilliqa.idle_timeout_s = 31", ""),
+        ("zilliqa.idle_timeout_s = 30", "1:9: zilliqa.idle_timeout_s: 30 is out of range"),
+        ("zilliqa.publish_path = 'epochs'", "1:9: zilliqa.publish_path: "),
+        (&served, ""),
+        (token, "1:1: zilliqa.publish_path: "),
+        (&elsewhere, "2:9: zilliqa.publish_path: "),
+        ("zilliqa.publish_token = 'short'", "1:9: zilliqa.publish_token: "),
+    ]);
+    // It is an application of its own.
+    assert!(parse(route).is_ok());
+    assert!(parse("").is_err());
 }
 
 #[test]
@@ -502,4 +544,28 @@ fn zenith_has_a_route_where_it_is_configured() {
     assert_eq!(routes(own), (None, zenith.clone(), true));
     let echo = "[zenith]\n[[routes]]\nwhen = [{ path = '/z' }]\nendpoint = 'echo'\n";
     assert_eq!(routes(echo), (zenith, Some("Echo".to_owned()), true));
+}
+
+#[test]
+fn the_authorities_of_a_webhook_are_read_with_the_configuration() {
+    let folder = std::env::temp_dir().join(format!("polycast-ca-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let authority = rcgen::generate_simple_self_signed(vec!["a.example".to_owned()]).unwrap();
+    std::fs::write(folder.join("ca.pem"), authority.cert.pem()).unwrap();
+    std::fs::write(folder.join("key.pem"), authority.signing_key.serialize_pem()).unwrap();
+    let load = |file: &str| {
+        let hook = format!("[[apps.webhooks]]\nurl = 'https://a.example/'\nca_file = '{file}'");
+        let path = folder.join("polycast.toml");
+        std::fs::write(&path, format!("{APP}{hook}\n")).unwrap();
+        Config::load(&path).map(|config| config.apps[0].webhooks[0].ca_file.clone())
+    };
+    let found = load("ca.pem").unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(found, folder.join("ca.pem").to_str().unwrap(), "beside the configuration");
+    assert_eq!(load("").unwrap(), "");
+    for file in ["key.pem", "none.pem"] {
+        let error = load(file).expect_err(file).to_string();
+        assert!(error.contains("toml:7:1: apps[0].webhooks[0].ca_file: "), "{error}");
+        assert!(error.contains(file), "{error}");
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
 }

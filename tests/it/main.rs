@@ -3,6 +3,7 @@
 mod certs;
 mod cli;
 mod config;
+mod drain;
 mod house;
 mod live;
 mod machine;
@@ -15,3 +16,4 @@ mod tls;
 mod tls_files;
 mod transcripts;
 mod zenith;
+mod zilliqa;

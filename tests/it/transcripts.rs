@@ -12,6 +12,7 @@
 //! > RAW GET / HTTP/1.1\r\n\r\n   bytes as they are, in text
 //! > BSON {"json":1}              a binary message that says the same; also MSGPACK
 //! > INGEST token {...}           a back end's request to /Zenith/ingest
+//! > BEARER token POST /path {...}  a request with a token
 //! > SIGNED POST /path {...}      a signed request; SIGNED-601 is signed 601 seconds ago
 //! > EOF                          the client ends its side
 //! > FROM 192.0.2.1               where the client is; before all else that it says
@@ -238,6 +239,7 @@ impl Stage {
                 let payload = [code.unwrap_or_default(), reason.as_bytes().to_vec()].concat();
                 peer::framed(Opcode::Close, &payload)
             }
+            "BEARER" => bearer(rest),
             word if word.starts_with("SIGNED") => self.signed(&word["SIGNED".len()..], rest)?,
             _ => peer::text(&what),
         };
@@ -450,6 +452,17 @@ fn call<'l>(line: &'l str, name: &str) -> Option<(&'l str, &'l str, &'l str)> {
     let (before, rest) = line.split_once(name)?;
     let (inside, after) = rest.split_once(')')?;
     Some((before, inside, after))
+}
+
+/// A request with a token: `token method path body`.
+fn bearer(rest: &str) -> Vec<u8> {
+    let mut words = rest.splitn(4, ' ');
+    let mut word = || words.next().unwrap_or("");
+    let (token, method, path, body) = (word(), word(), word(), word());
+    let len = body.len();
+    let field = if token == "-" { "" } else { &format!("Authorization: Bearer {token}\r\n") };
+    format!("{method} {path} HTTP/1.1\r\nHost: h\r\n{field}Content-Length: {len}\r\n\r\n{body}")
+        .into_bytes()
 }
 
 fn unescape(text: &str) -> Vec<u8> {

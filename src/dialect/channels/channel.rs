@@ -24,8 +24,8 @@ pub(super) fn check<V: Vendor>(name: &str, most: usize) -> Result<(), String> {
     if name.len() > most {
         return Err(format!("Channel name is longer than {most} characters"));
     }
-    let rest = match kind::<V>(name) {
-        Kind::User => name.strip_prefix(USER).unwrap_or(name),
+    let rest = match name.strip_prefix(USER) {
+        Some(rest) if kind::<V>(name) == Kind::User => rest,
         _ => name,
     };
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_-=@,.;".contains(&byte);

@@ -418,6 +418,7 @@ fn json_error<V: Vendor>(status: u16, message: &str) -> Reply {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Desk;
     use super::super::broadcastt::Broadcastt;
     use super::*;
     use crate::codec::json::Scratch;
@@ -450,12 +451,14 @@ mod tests {
         let conn = ConnId { core: 0, slot: Slot { index: 1, generation: 1 } };
         let (mut json, mut bytes) = (Scratch::default(), Vec::new());
         let (mut shared, mut actions, mut closing) = (Vec::new(), Vec::new(), None);
+        let mut desk = Desk::default();
         let mut context = Context {
             now,
             conn,
             env: &env,
             json: &mut json,
             out: Output::plain(&mut bytes),
+            desk: &mut desk,
             shared: &mut shared,
             actions: &mut actions,
             closing: &mut closing,

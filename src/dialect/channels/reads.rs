@@ -111,7 +111,8 @@ pub(super) fn channels<V: Vendor>(context: &mut Context<'_>, app: u32, query: &s
     if info.cache {
         return refuse::<V>("info cache is for one channel");
     }
-    let asked = Query::Channels { app, prefix: prefix.into() };
+    let most = context.env.apps.get(app).config.limits.listed_channels;
+    let asked = Query::Channels { app, prefix: prefix.into(), most };
     context.actions.push(Action::Ask { query: asked, part: 0 });
     Answered::Later(Box::new(move |answers| {
         let mut out = br#"{"channels":{"#.to_vec();
@@ -120,9 +121,10 @@ pub(super) fn channels<V: Vendor>(context: &mut Context<'_>, app: u32, query: &s
             Answer::Channels(list) => Some(list),
             _ => None,
         });
-        for (name, facts) in lists.flatten() {
-            if is_hidden(name.text()) {
-                continue;
+        for (count, (name, facts)) in lists.flatten().enumerate() {
+            if count == most {
+                let message = format!("more than {most} channels: filter_by_prefix must be longer");
+                return json_error::<V>(400, &message);
             }
             if out.len() > start {
                 out.push(b',');

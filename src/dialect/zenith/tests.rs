@@ -3,6 +3,7 @@
 use super::*;
 use crate::codec::json::Scratch;
 use crate::config::Config;
+use crate::dialect::Desk;
 use crate::mem::Slot;
 use crate::time::Now;
 use crate::ws::output::Output;
@@ -14,12 +15,13 @@ fn closing(act: impl FnOnce(&mut Connection, &mut Context<'_>)) -> Option<Closin
     let config = Config::parse_with(text, format, "test", &|_| None).expect("a configuration");
     let env = Env::new(config, 1);
     let (mut json, mut out, mut shared) = (Scratch::default(), Vec::new(), Vec::new());
-    let (mut actions, mut closing) = (Vec::new(), None);
+    let (mut actions, mut closing, mut desk) = (Vec::new(), None, Desk::default());
     let mut context = Context {
         now: Now { ms: 1000, unix_s: 1000 },
         conn: ConnId { core: 0, slot: Slot { index: 0, generation: 1 } },
         env: &env,
         json: &mut json,
+        desk: &mut desk,
         out: Output::plain(&mut out),
         shared: &mut shared,
         actions: &mut actions,

@@ -12,3 +12,4 @@ mod survival;
 mod tls;
 mod webhooks;
 mod zenith;
+mod zilliqa;

@@ -264,6 +264,24 @@ fn a_drain_closes_with_4200_and_waits_for_the_answer() {
 }
 
 #[test]
+fn choice_28_no_answer_of_the_api_is_for_pages_of_elsewhere() {
+    let Some(server) = start(config()) else { return };
+    let address = server.addresses()[0];
+    for method in ["GET", "POST", "OPTIONS"] {
+        let mut client = Client::connect(address);
+        let request = format!(
+            "{method} /apps/1/events HTTP/1.1\r\nHost: a\r\nOrigin: https://b.example\r\n\
+             Content-Length: 0\r\n\r\n"
+        );
+        client.send(request.as_bytes());
+        let answer = client.response();
+        assert_eq!(answer.status, 401);
+        let fields = answer.head.to_ascii_lowercase();
+        assert!(!fields.contains("access-control"), "{fields}");
+    }
+}
+
+#[test]
 fn errors_that_leave_the_connection_open() {
     let mut config = config();
     config.apps[0].client_events = false;

@@ -80,7 +80,7 @@ fn check_closed_as_slow(mut sleeper: Client) {
 }
 
 #[test]
-fn one_that_does_not_read_is_closed_and_99_hear_everything() {
+fn choice_17_one_that_does_not_read_is_closed_and_99_hear_everything() {
     let Some(server) = start(narrow()) else { return };
     let address = server.addresses()[0];
     let mut readers = readers(address, 99, &["all", "news"]);
@@ -126,7 +126,7 @@ fn one_that_never_reads_again_is_cut_after_the_closing_time() {
 }
 
 #[test]
-fn policy_drop_counts_exactly_what_is_missing() {
+fn choice_17_policy_drop_counts_exactly_what_is_missing() {
     let mut config = narrow();
     config.slow_consumer = SlowConsumer::Drop;
     let Some(server) = start(config) else { return };

@@ -1,0 +1,60 @@
+//! Any query: an echo of the very bytes or an error in JSON, and the next epoch is told to who was
+//! given an echo.
+
+use crate::machine::{Machine, config};
+use crate::peer::{Heard, handshake, text};
+
+const CONFIG: &str = "[zilliqa]\npublish_token = '0123456789abcdef'\n\
+    [[routes]]\nendpoint = 'zilliqa'\n";
+const EPOCH: &str = r#"{"TxBlock":{"header":{"BlockNum":"1"}},"TxHashes":[]}"#;
+
+pub(crate) fn run(data: &[u8]) {
+    let Some((&shape, rest)) = data.split_first() else { return };
+    let Ok(given) = str::from_utf8(rest) else { return };
+    let query = match shape % 4 {
+        0 => format!(r#"{{"query":"EventLog","addresses":{given}}}"#),
+        1 => format!(r#"{{"query":"TxnLog","addresses":[{given}]}}"#),
+        2 => format!(r#"{{"query":"Unsubscribe","type":{given}}}"#),
+        _ => given.to_owned(),
+    };
+    let wire = if shape & 4 == 0 { "" } else { "[zilliqa]\nwire = 'documented'\n" };
+    let config = match wire {
+        "" => config(CONFIG),
+        wire => config(&CONFIG.replace("[zilliqa]\n", wire)),
+    };
+    let mut machine = Machine::new(config);
+    let (client, publisher) = (machine.open(), machine.open());
+    machine.receive(client, &handshake("/", ""));
+    machine.receive(client, &text(&query));
+    if query.len() > 65_536 {
+        return;
+    }
+    let answers = &machine.wire(client).heard[1..];
+    let echoed = match answers {
+        [] => false,
+        [Heard::Text(answer)] if *answer == query => true,
+        [Heard::Text(answer)] => {
+            assert!(answer.starts_with(r#"{"type":"Error","error":""#), "{answer}");
+            assert!(is_json(answer), "{answer}");
+            false
+        }
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(answers.is_empty(), query.is_empty());
+    let post = format!(
+        "POST /epochs HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer 0123456789abcdef\r\n\
+         Content-Length: {}\r\n\r\n{EPOCH}",
+        EPOCH.len()
+    );
+    machine.receive(publisher, post.as_bytes());
+    let told = &machine.wire(client).heard[1 + usize::from(!query.is_empty())..];
+    assert!(told.len() <= usize::from(echoed), "{told:?}");
+    for told in told {
+        assert!(matches!(told, Heard::Text(text) if is_json(text)), "{told:?}");
+    }
+    machine.end();
+}
+
+fn is_json(text: &str) -> bool {
+    simd_json::to_borrowed_value(&mut text.as_bytes().to_vec()).is_ok()
+}

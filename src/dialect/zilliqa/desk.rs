@@ -1,0 +1,203 @@
+//! What one core works with while it tells an epoch to its connections: who has what in common.
+
+use super::address::Address;
+use super::epoch::Epoch;
+use super::frames::Composer;
+use super::sets::{Registry, Set};
+use super::words;
+use crate::config::Zilliqa;
+use crate::hub::Told;
+use crate::mem::{Frozen, Handle};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// Messages above this are refused by the JavaScript client (`websocket` 1.0.35).
+const REFUSED_BYTES: usize = 8 * 1024 * 1024;
+
+/// Memory of one core. Between epochs it holds the sets of addresses and nothing else.
+#[derive(Debug, Default)]
+pub struct Desk {
+    current: Option<Arc<Epoch>>,
+    /// The number of the last epoch that was told.
+    last: Option<u64>,
+    pub(super) events: Registry,
+    pub(super) payments: Registry,
+    parts: Parts,
+    sent: HashMap<Key, Option<Rc<[Handle]>>, ahash::RandomState>,
+}
+
+/// All that a notification depends on: who has the same is sent the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    /// Topics, by their bits.
+    pub(super) topics: u8,
+    /// Those of them that are told for the last time.
+    pub(super) leaving: u8,
+    /// What there is for it, by the numbers of lists; 0 is nothing.
+    pub(super) events: u32,
+    pub(super) payments: u32,
+}
+
+/// This core's shares of what notifications have in common.
+#[derive(Debug, Default)]
+struct Parts {
+    new_block: Vec<Handle>,
+    event_logs: HashMap<u32, Vec<Handle>, ahash::RandomState>,
+}
+
+/// What a notification is written from.
+pub(super) struct Lists<'d> {
+    events: &'d Registry,
+    payments: &'d Registry,
+    parts: &'d mut Parts,
+    fragment_bytes: usize,
+}
+
+impl Desk {
+    /// Turns to an epoch; false for one that is not above the last.
+    pub(super) fn turn_to(&mut self, told: &Told, epoch: &Epoch) -> bool {
+        if self.current.as_ref().is_some_and(|current| std::ptr::eq(&raw const **current, epoch)) {
+            return true;
+        }
+        if self.last.is_some_and(|last| last >= epoch.number()) {
+            return false;
+        }
+        self.rest();
+        let Ok(epoch) = told.clone().downcast::<Epoch>() else { return false };
+        self.last = Some(epoch.number());
+        self.events.begin();
+        for (at, emitter) in epoch.emitters().iter().enumerate() {
+            self.events.mark(&emitter.address, None, at as u32);
+        }
+        self.payments.begin();
+        // Senders' accounts take a while to compute, and mostly nobody asks.
+        if !self.payments.is_empty() {
+            for (at, transaction) in epoch.transactions().iter().enumerate() {
+                let (mark, to) = ((at as u32) << 1, &transaction.to);
+                self.payments.mark(to, None, mark);
+                self.payments.mark(transaction.from(), Some(to), mark | 1);
+            }
+        }
+        self.current = Some(epoch);
+        true
+    }
+
+    /// Every connection has been told: forgets what was made for it.
+    pub fn rest(&mut self) {
+        if self.current.take().is_none() {
+            return;
+        }
+        self.parts = Parts::default();
+        self.sent = HashMap::default();
+        self.events.rest();
+        self.payments.rest();
+    }
+
+    /// The list of the events that concern a set.
+    pub(super) fn events_of(&mut self, set: &mut Rc<Set>) -> u32 {
+        let Some(epoch) = &self.current else { return 0 };
+        self.events.list(set, |set| {
+            let mut marks: Vec<u32> = if set.len() < epoch.emitters().len() {
+                set.iter().filter_map(|address| epoch.emitter(address)).collect()
+            } else {
+                let emitters = epoch.emitters().iter().enumerate();
+                let known = emitters.filter(|(_, emitter)| set.has(&emitter.address));
+                known.map(|(at, _)| at as u32).collect()
+            };
+            marks.sort_unstable();
+            marks
+        })
+    }
+
+    /// The list of the transactions that concern a set, each doubled, and odd where the sender is
+    /// in the set and the receiver is not.
+    pub(super) fn payments_of(&mut self, set: &mut Rc<Set>) -> u32 {
+        let Some(epoch) = &self.current else { return 0 };
+        self.payments.list(set, |set| match set.len() < epoch.transactions().len() {
+            true => {
+                let mut marks: Vec<u32> = Vec::new();
+                for address in set.iter() {
+                    let (received, sent) = epoch.transactions_of(address);
+                    marks.extend(received.iter().map(|at| at << 1));
+                    let is_other = |at: &&u32| !set.has(&epoch.transactions()[**at as usize].to);
+                    marks.extend(sent.iter().filter(is_other).map(|at| at << 1 | 1));
+                }
+                marks.sort_unstable();
+                marks
+            }
+            false => {
+                let mark = |(at, it): (usize, &super::epoch::Transaction)| {
+                    let at = at as u32;
+                    match (set.has(&it.to), set.has(it.from())) {
+                        (true, _) => Some(at << 1),
+                        (false, true) => Some(at << 1 | 1),
+                        (false, false) => None,
+                    }
+                };
+                epoch.transactions().iter().enumerate().filter_map(mark).collect()
+            }
+        })
+    }
+
+    /// The notification of the present epoch, unless there is none.
+    pub(super) fn notification(&mut self, key: Key, config: &Zilliqa) -> Option<Rc<[Handle]>> {
+        let epoch = self.current.as_ref()?;
+        if let Some(known) = self.sent.get(&key) {
+            return known.clone();
+        }
+        let made = words::is_told(config, key).then(|| {
+            let mut lists = Lists {
+                events: &self.events,
+                payments: &self.payments,
+                parts: &mut self.parts,
+                fragment_bytes: config.fragment_bytes,
+            };
+            let mut out = Composer::new(config.fragment_bytes);
+            words::notify(&mut out, epoch, key, &mut lists, config);
+            if out.len() > REFUSED_BYTES {
+                let (block, bytes) = (epoch.number(), out.len());
+                tracing::warn!(block, bytes, "a notification is longer than clients accept");
+            }
+            out.finish().into()
+        });
+        self.sent.insert(key, made.clone());
+        made
+    }
+}
+
+impl Lists<'_> {
+    pub(super) fn new_block(&mut self, epoch: &Epoch) -> &[Handle] {
+        if self.parts.new_block.is_empty() {
+            self.parts.new_block = handles(epoch.new_block(self.fragment_bytes));
+        }
+        &self.parts.new_block
+    }
+
+    pub(super) fn event_logs(&mut self, epoch: &Epoch, emitter: u32) -> &[Handle] {
+        self.parts.event_logs.entry(emitter).or_insert_with(|| {
+            let contract = epoch.emitters().get(emitter as usize);
+            contract.map_or(Vec::new(), |it| handles(epoch.event_logs(it, self.fragment_bytes)))
+        })
+    }
+
+    pub(super) fn events(&self, list: u32) -> Rc<[u32]> {
+        self.events.of(list).map_or_else(Rc::default, |(list, _)| list.clone())
+    }
+
+    pub(super) fn payments(&self, list: u32) -> Rc<[u32]> {
+        self.payments.of(list).map_or_else(Rc::default, |(list, _)| list.clone())
+    }
+
+    pub(super) fn event_case(&self, list: u32, address: &Address) -> u64 {
+        self.events.of(list).map_or(0, |(_, set)| set.case(address))
+    }
+
+    pub(super) fn payment_case(&self, list: u32, address: &Address) -> u64 {
+        self.payments.of(list).map_or(0, |(_, set)| set.case(address))
+    }
+}
+
+fn handles(part: &[Frozen]) -> Vec<Handle> {
+    part.iter().cloned().map(Handle::new).collect()
+}

@@ -1,0 +1,98 @@
+//! Epochs from outside: one document for each, posted in the order of the blocks.
+
+use super::epoch::{Epoch, Strictness};
+use super::shared::{NotTaken, Passage};
+use super::{APP, CHANNEL};
+use crate::codec::json::push_string;
+use crate::config::Secret;
+use crate::crypto::{constant_time_eq, sha256};
+use crate::dialect::{Action, Answered, Context, Reply};
+use crate::http::Request;
+use std::borrow::Cow;
+use std::sync::Arc;
+
+/// Answers a request that is for no WebSocket.
+pub(super) fn answer(context: &mut Context<'_>, request: &mut Request<'_>) -> Answered {
+    let section = &context.env.config.zilliqa;
+    let token = &section.publish_token;
+    let publishes = request.path() == section.publish_path && !token.expose().is_empty();
+    match (publishes, request.method) {
+        (true, "POST") if !presents(request, token) => {
+            Answered::Now(refused(401, "the token is missing or wrong"))
+        }
+        (true, "POST") => publish(context, request.body),
+        (true, _) => not_allowed("POST"),
+        (false, "GET" | "HEAD") => Answered::Now(status(context)),
+        (false, _) => not_allowed("GET, HEAD"),
+    }
+}
+
+/// Whether the request has the token as a bearer (RFC 6750 section 2.1).
+fn presents(request: &Request<'_>, token: &Secret) -> bool {
+    let given = request.header("authorization").and_then(|field| field.split_once(' '));
+    given.is_some_and(|(scheme, given)| {
+        // Of digests, so that not even the length shows in the time that it takes.
+        let [given, token] = [given.trim_start_matches(' '), token.expose()];
+        let [given, token] = [given, token].map(|text| sha256(&[text.as_bytes()]));
+        scheme.eq_ignore_ascii_case("bearer") && constant_time_eq(&given, &token)
+    })
+}
+
+fn publish(context: &mut Context<'_>, body: &[u8]) -> Answered {
+    if context.draining {
+        return Answered::Now(refused(503, "the server is shutting down"));
+    }
+    let Ok(text) = str::from_utf8(body) else {
+        return Answered::Now(refused(400, "the document is not UTF-8"));
+    };
+    let epoch = match Epoch::read(text.to_owned(), Strictness::Refuse) {
+        Ok(epoch) => epoch,
+        Err(error) => return Answered::Now(refused(400, &error.to_string())),
+    };
+    let number = epoch.number();
+    match context.env.zilliqa.admit(number, context.conn.core) {
+        Ok(passage) => {
+            context.actions.push(Action::Publish {
+                app: APP,
+                name: CHANNEL.to_owned(),
+                event: Arc::new(epoch).event(),
+                part: 0,
+            });
+            // Until the home has ordered it.
+            Answered::Later(Box::new(move |_| done(number, &passage)))
+        }
+        Err(NotTaken::Late(last)) => {
+            let text = format!("BlockNum {number} is not above the last one, {last}");
+            Answered::Now(refused(409, &text))
+        }
+        Err(NotTaken::Busy) => {
+            Answered::Now(refused(503, "another epoch is being published; try again"))
+        }
+    }
+}
+
+fn done(number: u64, _: &Passage) -> Reply {
+    let body = format!(r#"{{"BlockNum":"{number}"}}"#).into_bytes();
+    Reply { status: 200, body: body.into(), allow: None }
+}
+
+/// What a load balancer asks for: that the server runs, and how far it is.
+fn status(context: &Context<'_>) -> Reply {
+    let number = context.env.zilliqa.last();
+    let number = number.map_or("null".to_owned(), |number| format!("\"{number}\""));
+    let status = if context.draining { 503 } else { 200 };
+    let body = format!(r#"{{"server":"zilliqa","BlockNum":{number}}}"#).into_bytes();
+    Reply { status, body: body.into(), allow: None }
+}
+
+fn not_allowed(methods: &'static str) -> Answered {
+    let body: &[u8] = br#"{"error":"the method is not allowed here","code":405}"#;
+    Answered::Now(Reply { status: 405, body: Cow::Borrowed(body), allow: Some(methods) })
+}
+
+fn refused(status: u16, what: &str) -> Reply {
+    let mut body = br#"{"error":"#.to_vec();
+    push_string(&mut body, what);
+    body.extend_from_slice(format!(r#","code":{status}}}"#).as_bytes());
+    Reply { status, body: body.into(), allow: None }
+}

@@ -1,0 +1,231 @@
+//! What clients say, and what is wrong with it.
+
+use super::address::{self, Address};
+use super::words;
+use crate::codec::raw::Members;
+use crate::config::ZilliqaWire;
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+
+/// What a client can subscribe to. The order is that of entries in a notification.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Topic {
+    /// Every Tx block with the hashes of its transactions.
+    NewBlock,
+    /// The events of contracts.
+    EventLog,
+    /// The transactions of accounts.
+    TxnLog,
+}
+
+impl Topic {
+    /// All topics in their order.
+    pub const ALL: [Topic; 3] = [Topic::NewBlock, Topic::EventLog, Topic::TxnLog];
+
+    /// Its name in queries and notifications.
+    pub fn name(self) -> &'static str {
+        match self {
+            Topic::NewBlock => "NewBlock",
+            Topic::EventLog => "EventLog",
+            Topic::TxnLog => "TxnLog",
+        }
+    }
+
+    /// Its bit in a set of topics.
+    pub fn bit(self) -> u8 {
+        1 << self as u8
+    }
+
+    fn named(name: &str) -> Option<Topic> {
+        Topic::ALL.into_iter().find(|topic| topic.name() == name)
+    }
+}
+
+/// An address as a client has named it: the digits in upper case are noted by their bits, so that
+/// it can be shown as it was written.
+pub(super) type Named = (Address, u64);
+
+/// What a client asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Query {
+    /// To be told of blocks.
+    NewBlock,
+    /// To be told of what happens at addresses; of an address that is named twice the last counts.
+    Addresses(Topic, Vec<Named>),
+    /// To be told no more.
+    Unsubscribe(Topic),
+}
+
+/// Reads one message; with the words of the error.
+///
+/// # Errors
+/// What is wrong with it, as the server of `wire` says it.
+pub fn read(text: &str, wire: ZilliqaWire) -> Result<Query, &'static str> {
+    let members = Members::read(text).ok_or(words::QUERY)?;
+    match members.text("query").ok_or(words::QUERY)?.as_ref() {
+        "Unsubscribe" => {
+            let topic = members.text("type").and_then(|name| Topic::named(&name));
+            topic.map(Query::Unsubscribe).ok_or(words::TYPE)
+        }
+        name => match Topic::named(name).ok_or(words::QUERY)? {
+            Topic::NewBlock => Ok(Query::NewBlock),
+            topic => {
+                let list = members.raw("addresses").and_then(list).ok_or(words::ADDRESSES)?;
+                let named = list.iter().map(|entry| named(entry, topic, wire));
+                let named: Vec<Named> = named.collect::<Result<_, _>>()?;
+                match named.is_empty() {
+                    true => Err(words::ADDRESSES),
+                    false => Ok(Query::Addresses(topic, named)),
+                }
+            }
+        },
+    }
+}
+
+fn list(raw: &str) -> Option<Vec<&RawValue>> {
+    serde_json::from_str(raw).ok()
+}
+
+/// One entry of a list. What is no string is turned to text by the server in service, and that is
+/// never of the right length; lists and objects it cannot turn.
+fn named(entry: &RawValue, topic: Topic, wire: ZilliqaWire) -> Result<Named, &'static str> {
+    let (malformed, digits) = match (wire, topic) {
+        (ZilliqaWire::Deployed, Topic::EventLog) => (words::EVENT_HEX, words::ADDRESS),
+        (ZilliqaWire::Deployed, _) => (words::PAYMENT_HEX, words::ADDRESS),
+        (ZilliqaWire::Documented, Topic::EventLog) => (words::ADDRESSES, words::ADDRESSES),
+        (ZilliqaWire::Documented, _) => (words::PAYMENT_HEX, words::PAYMENT_HEX),
+    };
+    if entry.get().starts_with(['[', '{']) {
+        return Err(digits);
+    }
+    let text: Cow<'_, str> = serde_json::from_str(entry.get()).map_err(|_| malformed)?;
+    let hex = text.strip_prefix("0x").filter(|hex| hex.len() == 40).ok_or(malformed)?;
+    let address = address::parse(hex).ok_or(digits)?;
+    let case = match wire {
+        ZilliqaWire::Deployed => 0,
+        ZilliqaWire::Documented => address::case(hex),
+    };
+    Ok((address, case))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ZilliqaWire::{Deployed, Documented};
+
+    const A: &str = "0x2ce491a0fd9e318b39172258101b7c836da7449b";
+    const B: &str = "0x167e3980e04EAB1E89ff84523ae8c77e008932dc";
+
+    fn addresses(query: &str, list: &str, wire: ZilliqaWire) -> Result<Query, &'static str> {
+        read(&format!(r#"{{"query":"{query}","addresses":{list}}}"#), wire)
+    }
+
+    #[test]
+    fn every_query_is_read_with_whatever_else_it_says() {
+        fn read(text: &str) -> Result<Query, &'static str> {
+            super::read(text, Deployed)
+        }
+        assert_eq!(read(r#"{"query":"NewBlock"}"#), Ok(Query::NewBlock));
+        assert_eq!(read(" {\"x\":[1],\n\"query\" : \"New\\u0042lock\"} "), Ok(Query::NewBlock));
+        assert_eq!(read(r#"{"query":"x","query":"NewBlock"}"#), Ok(Query::NewBlock));
+        for topic in Topic::ALL {
+            let text =
+                format!(r#"{{"query":"Unsubscribe","type":"{}","addresses":[1]}}"#, topic.name());
+            assert_eq!(read(&text), Ok(Query::Unsubscribe(topic)));
+        }
+        let a = address::parse(&A[2..]).expect("an address");
+        let b = address::parse(&B[2..]).expect("an address");
+        for topic in [Topic::EventLog, Topic::TxnLog] {
+            let list = format!(r#"["{A}", "{B}"]"#);
+            let named = vec![(a, 0), (b, 0)];
+            let expected = Ok(Query::Addresses(topic, named));
+            assert_eq!(addresses(topic.name(), &list, Deployed), expected);
+        }
+        match addresses("EventLog", &format!(r#"["{B}"]"#), Documented) {
+            Ok(Query::Addresses(_, named)) => {
+                assert_eq!(address::spelt(&named[0].0, named[0].1), B.as_bytes()[2..]);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_is_no_query_is_an_invalid_query_field() {
+        for bad in [
+            "{}",
+            "null",
+            "[]",
+            "\"NewBlock\"",
+            "NewBlock",
+            " ",
+            "{\"query\":\"NewBlock\"",
+            "{\"query\":\"NewBlock\",}",
+            "{\"query\":\"NewBlock\"} x",
+            "{\"query\":\"newblock\"}",
+            "{\"query\":\"NewBlock \"}",
+            "{\"query\":1}",
+            "{\"query\":null}",
+            "{\"query\":[\"NewBlock\"]}",
+            "{\"type\":\"NewBlock\"}",
+            "{\"query\":\"Notification\"}",
+            "{/**/\"query\":\"NewBlock\"}",
+        ] {
+            assert_eq!(read(bad, Deployed), Err(words::QUERY), "{bad}");
+        }
+    }
+
+    #[test]
+    fn only_a_topic_can_be_unsubscribed() {
+        for bad in ["\"Unsubscribe\"", "\"newblock\"", "1", "null", "{}", "[\"NewBlock\"]", "\"\""]
+        {
+            let text = format!(r#"{{"query":"Unsubscribe","type":{bad}}}"#);
+            assert_eq!(read(&text, Deployed), Err(words::TYPE), "{bad}");
+        }
+        assert_eq!(read(r#"{"query":"Unsubscribe"}"#, Deployed), Err(words::TYPE));
+    }
+
+    #[test]
+    fn addresses_must_be_a_list_with_something_in_it() {
+        for query in ["EventLog", "TxnLog"] {
+            for bad in ["[]", "{}", "null", "\"0x\"", "1"] {
+                assert_eq!(addresses(query, bad, Deployed), Err(words::ADDRESSES), "{bad}");
+            }
+            let text = format!(r#"{{"query":"{query}"}}"#);
+            assert_eq!(read(&text, Deployed), Err(words::ADDRESSES));
+        }
+    }
+
+    #[test]
+    fn one_malformed_address_refuses_the_list() {
+        let short = &A[..41];
+        let no_prefix = format!("{}00", &A[2..]);
+        let upper_prefix = A.replace("0x", "0X");
+        let bad_digit = format!("{}g", &A[..41]);
+        let text = |it: &str| format!("\"{it}\"");
+        for (bad, length) in [
+            (text(short), true),
+            (text(&format!("{A}0")), true),
+            (text(&no_prefix), true),
+            (text(&upper_prefix), true),
+            (text("zil1vzgs2jng8ldlyg6sq24r9yhj0fpvr8qjcwqr6a"), true),
+            (text(""), true),
+            ("1".to_owned(), true),
+            ("null".to_owned(), true),
+            ("true".to_owned(), true),
+            (text(&bad_digit), false),
+            (text(&format!("0x{}", "é".repeat(20))), false),
+            ("[]".to_owned(), false),
+            ("{}".to_owned(), false),
+        ] {
+            let list = format!(r#"["{A}",{bad}]"#);
+            let expect = |query, wire, error| {
+                assert_eq!(addresses(query, &list, wire), Err(error), "{query} {wire:?} {bad}");
+            };
+            let digits = words::ADDRESS;
+            expect("EventLog", Deployed, if length { words::EVENT_HEX } else { digits });
+            expect("TxnLog", Deployed, if length { words::PAYMENT_HEX } else { digits });
+            expect("EventLog", Documented, words::ADDRESSES);
+            expect("TxnLog", Documented, words::PAYMENT_HEX);
+        }
+    }
+}

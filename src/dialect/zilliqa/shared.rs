@@ -1,0 +1,244 @@
+//! What all cores and the control thread share of this dialect. None of it is touched by what
+//! clients say, but for the count of those that want logs.
+
+use super::address::Address;
+use super::query::Named;
+use crate::hub::{ConnId, Told};
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+/// Questions about contracts that may wait for the control thread.
+const QUESTIONS: usize = 1024;
+
+/// See the module's documentation.
+#[derive(Default)]
+pub struct Shared {
+    gate: Mutex<Gate>,
+    /// Connections that want events or transactions.
+    watchers: AtomicUsize,
+    questions: Mutex<VecDeque<Question>>,
+    asked: OnceLock<Box<dyn Fn() + Send + Sync>>,
+}
+
+#[derive(Debug, Default)]
+struct Gate {
+    last: Option<u64>,
+    /// The core by which epochs are on their way to the home of the channel, and how many.
+    under_way: Option<(u16, u32)>,
+}
+
+/// Why an epoch is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotTaken {
+    /// This one or a later one was taken before.
+    Late(u64),
+    /// Another core has one on its way, which must be ordered first.
+    Busy,
+}
+
+/// Which of a client's addresses are contracts? To be answered by a [`Verdict`].
+#[derive(Debug)]
+pub struct Question {
+    /// Who waits.
+    pub conn: ConnId,
+    /// The message, to be echoed.
+    text: Box<[u8]>,
+    named: Vec<Named>,
+}
+
+impl Question {
+    /// A question of `conn`, whose message is `text`.
+    pub fn new(conn: ConnId, text: &[u8], named: Vec<Named>) -> Question {
+        Question { conn, text: text.into(), named }
+    }
+
+    /// The addresses.
+    pub fn addresses(&self) -> impl Iterator<Item = &Address> {
+        self.named.iter().map(|(address, _)| address)
+    }
+
+    /// What the connection is to be told: that those of its addresses are contracts for which
+    /// `is_contract` holds.
+    pub fn answer(self, is_contract: impl Fn(&Address) -> bool) -> Told {
+        let Question { text, mut named, .. } = self;
+        named.retain(|(address, _)| is_contract(address));
+        Arc::new(Verdict { text, named })
+    }
+}
+
+/// The answer to a [`Question`]: the message with the addresses that are contracts.
+#[derive(Debug)]
+pub(super) struct Verdict {
+    pub(super) text: Box<[u8]>,
+    pub(super) named: Vec<Named>,
+}
+
+impl Shared {
+    /// Lets an epoch pass that core `core` is about to publish: at once, or else the one before
+    /// might come later.
+    ///
+    /// # Errors
+    /// It is too late, or too early.
+    pub fn admit(self: &Arc<Shared>, number: u64, core: u16) -> Result<Passage, NotTaken> {
+        let mut gate = self.gate();
+        if let Some(last) = gate.last.filter(|&last| last >= number) {
+            return Err(NotTaken::Late(last));
+        }
+        match &mut gate.under_way {
+            Some((other, _)) if *other != core => return Err(NotTaken::Busy),
+            Some((_, count)) => *count += 1,
+            none => *none = Some((core, 1)),
+        }
+        gate.pass(number);
+        Ok(Passage(self.clone()))
+    }
+
+    /// Notes an epoch that was published in another way; false if it is not above the last.
+    pub fn note(&self, number: u64) -> bool {
+        let mut gate = self.gate();
+        let is_new = gate.last.is_none_or(|last| last < number);
+        if is_new {
+            gate.pass(number);
+        }
+        is_new
+    }
+
+    /// The number of the last epoch.
+    pub fn last(&self) -> Option<u64> {
+        self.gate().last
+    }
+
+    /// Whether anybody wants more than blocks.
+    pub fn wants_logs(&self) -> bool {
+        self.watchers.load(Ordering::Relaxed) > 0
+    }
+
+    pub(super) fn watch(&self) {
+        self.watchers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn unwatch(&self) {
+        self.watchers.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Makes `asked` be called, from any thread, whenever there are questions to take. Without
+    /// anybody who answers, none are asked.
+    pub fn on_question(&self, asked: impl Fn() + Send + Sync + 'static) {
+        let _ = self.asked.set(Box::new(asked));
+    }
+
+    /// Takes all questions. Each must be answered.
+    pub fn questions(&self) -> VecDeque<Question> {
+        std::mem::take(&mut *self.lock_questions())
+    }
+
+    /// Asks; false when nobody answers or too many wait.
+    pub(super) fn ask(&self, question: Question) -> bool {
+        let Some(asked) = self.asked.get() else { return false };
+        let mut questions = self.lock_questions();
+        if questions.len() >= QUESTIONS {
+            return false;
+        }
+        questions.push_back(question);
+        drop(questions);
+        asked();
+        true
+    }
+
+    fn gate(&self) -> MutexGuard<'_, Gate> {
+        self.gate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_questions(&self) -> MutexGuard<'_, VecDeque<Question>> {
+        self.questions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("last", &self.last()).finish_non_exhaustive()
+    }
+}
+
+impl Gate {
+    fn pass(&mut self, number: u64) {
+        if let Some(last) = self.last
+            && number - last > 1
+        {
+            tracing::warn!(last, number, "epochs are missing");
+        }
+        self.last = Some(number);
+    }
+}
+
+/// An epoch that is on its way until this is dropped.
+#[derive(Debug)]
+pub struct Passage(Arc<Shared>);
+
+impl Drop for Passage {
+    fn drop(&mut self) {
+        let mut gate = self.0.gate();
+        gate.under_way = match gate.under_way.take() {
+            Some((core, count)) if count > 1 => Some((core, count - 1)),
+            _ => None,
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mem::Slot;
+
+    #[test]
+    fn epochs_pass_once_and_in_order() {
+        let shared = Arc::new(Shared::default());
+        assert_eq!(shared.last(), None);
+        assert!(shared.admit(0, 0).is_ok());
+        assert_eq!(shared.admit(0, 0).err(), Some(NotTaken::Late(0)));
+        assert!(shared.admit(5, 0).is_ok(), "a gap is allowed");
+        assert_eq!(shared.admit(4, 0).err(), Some(NotTaken::Late(5)));
+        assert!(!shared.note(5));
+        assert!(shared.note(6));
+        assert_eq!(shared.last(), Some(6));
+    }
+
+    #[test]
+    fn one_core_at_a_time_has_epochs_on_their_way() {
+        let shared = Arc::new(Shared::default());
+        let one = shared.admit(1, 3);
+        let two = shared.admit(2, 3);
+        assert_eq!(shared.admit(3, 1).err(), Some(NotTaken::Busy));
+        drop(one);
+        assert_eq!(shared.admit(3, 1).err(), Some(NotTaken::Busy));
+        drop(two);
+        assert_eq!(shared.last(), Some(2), "who had to wait has left no trace");
+        assert!(shared.admit(3, 1).is_ok());
+    }
+
+    #[test]
+    fn questions_are_asked_of_who_answers_and_only_so_many() {
+        let shared = Shared::default();
+        let conn = ConnId { core: 0, slot: Slot { index: 0, generation: 0 } };
+        let ask = || shared.ask(Question::new(conn, b"x", vec![([1; 20], 0), ([2; 20], 0)]));
+        assert!(!ask());
+        let count = Arc::new(AtomicUsize::new(0));
+        let counted = count.clone();
+        shared.on_question(move || {
+            counted.fetch_add(1, Ordering::Relaxed);
+        });
+        assert!((0..QUESTIONS).all(|_| ask()));
+        assert!(!ask());
+        assert_eq!(count.load(Ordering::Relaxed), QUESTIONS);
+        let mut questions = shared.questions();
+        assert_eq!(questions.len(), QUESTIONS);
+        let question = questions.pop_front().expect("a question");
+        assert_eq!(question.addresses().count(), 2);
+        let told = question.answer(|address| *address == [2; 20]);
+        let verdict = told.downcast::<Verdict>().expect("a verdict");
+        assert_eq!(verdict.named, [([2; 20], 0)]);
+        assert!(ask(), "there is room again");
+    }
+}

@@ -1,0 +1,28 @@
+//! The pace of a shutdown: clients come back at once, so they are not all sent away in an instant.
+
+use crate::machine::{Machine, config};
+use crate::peer::{self, Heard};
+
+const SOCKETS: usize = 600;
+
+/// How many have heard that the server closes.
+fn closed(machine: &mut Machine) -> usize {
+    let closes = |heard: &Heard| matches!(heard, Heard::Close(..));
+    (0..SOCKETS).filter(|&at| machine.wire(at).heard.iter().any(closes)).count()
+}
+
+#[test]
+fn choice_16_a_drain_closes_in_slices() {
+    let mut machine = Machine::new(config(""));
+    for _ in 0..SOCKETS {
+        let at = machine.open();
+        machine.receive(at, &peer::handshake("/app/app-key", ""));
+    }
+    machine.shard.drain();
+    assert_eq!(closed(&mut machine), 0);
+    // Four sweeps a second, of each at least 256 sockets.
+    for expected in [256, 512, SOCKETS] {
+        machine.wait(250);
+        assert_eq!(closed(&mut machine), expected);
+    }
+}

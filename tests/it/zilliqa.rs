@@ -1,0 +1,250 @@
+//! The Zilliqa dialect where a transcript cannot look: bytes, bounds, and who shares what.
+
+use crate::machine::{Machine, common, config};
+use crate::peer::{Ear, Heard, handshake, text};
+use polycast::config::Config;
+use polycast::dialect::Env;
+use polycast::hub::Up;
+use polycast::mem::Slot;
+use polycast::shard::Shard;
+use polycast::stats::Counters;
+use polycast::time::Now;
+use std::fmt::Write;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+const TOKEN: &str = "0123456789abcdef";
+const ID: &str = "1beb32a5435e993aa3025a70d8a5e71df43c10e2fe3f6ef832d1a5c371a63852";
+
+fn zilliqa(more: &str) -> Config {
+    config(&format!(
+        "[zilliqa]\npublish_token = '{TOKEN}'\n{more}\n[[routes]]\nendpoint = 'zilliqa'\n"
+    ))
+}
+
+fn post(document: &str) -> Vec<u8> {
+    let len = document.len();
+    format!(
+        "POST /epochs HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {TOKEN}\r\n\
+         Content-Length: {len}\r\n\r\n{document}"
+    )
+    .into_bytes()
+}
+
+fn epoch(number: u64, padding: usize, transactions: &str) -> String {
+    let pad = "x".repeat(padding);
+    format!(
+        r#"{{"TxBlock":{{"header":{{"BlockNum":"{number}"}},"pad":"{pad}"}},"TxHashes":[],"Transactions":[{transactions}]}}"#
+    )
+}
+
+fn address(n: usize) -> String {
+    format!("{n:040x}")
+}
+
+fn texts(heard: &[Heard]) -> Vec<String> {
+    let text = |heard: &Heard| match heard {
+        Heard::Text(text) => text.clone(),
+        other => panic!("{other:?}"),
+    };
+    heard.iter().map(text).collect()
+}
+
+#[test]
+fn an_echo_has_the_very_bytes_of_the_query() {
+    let mut machine = Machine::new(zilliqa(""));
+    let at = machine.open();
+    machine.receive(at, &handshake("/", ""));
+    let list = format!(r#"["0x{}" , "0x{}"]"#, address(1).to_uppercase(), address(1));
+    for query in [
+        "\t{ \"query\" :\n\"NewBlock\",  \"query\":\"New\\u0042lock\", \"x\": 1.50e3 } ".to_owned(),
+        format!(r#"{{"id":"é\ud83d\ude00",  "addresses": {list},"query":"EventLog"}}"#),
+        r#"{ "type":"NewBlock","query":"Unsubscribe" , "type" : "EventLog" }"#.to_owned(),
+    ] {
+        machine.receive(at, &text(&query));
+        assert_eq!(machine.wire(at).heard.pop(), Some(Heard::Text(query)));
+    }
+}
+
+/// Random epochs; one client is there from the start, others come right before each.
+#[test]
+fn who_has_just_come_is_told_what_an_old_client_is_told() {
+    let mut rng = fastrand::Rng::with_seed(5);
+    let mut machine = Machine::new(zilliqa(""));
+    let publisher = machine.open();
+    let sets: Vec<Vec<usize>> = [1, 3, 8, 40, 0]
+        .map(|len| (0..len).map(|_| rng.usize(0..24)).collect())
+        .into_iter()
+        .filter(|set: &Vec<usize>| !set.is_empty())
+        .collect();
+    let join = |machine: &mut Machine, set: &[usize]| {
+        let at = machine.open();
+        machine.receive(at, &handshake("/", ""));
+        let list: Vec<String> = set.iter().map(|&n| format!("\"0x{}\"", address(n))).collect();
+        for topic in ["EventLog", "TxnLog"] {
+            let list = list.join(",");
+            let query = format!(r#"{{"query":"{topic}","addresses":[{list}]}}"#);
+            machine.receive(at, &text(&query));
+        }
+        machine.wire(at).heard.clear();
+        at
+    };
+    let old: Vec<usize> = sets.iter().map(|set| join(&mut machine, set)).collect();
+    let mut told = 0;
+    for number in 0..40 {
+        let mut transactions = String::new();
+        for n in 0..rng.usize(0..30) {
+            let (to, from) = (address(rng.usize(0..24)), address(rng.usize(0..24)));
+            let emitter = address(rng.usize(0..24));
+            let comma = if n > 0 { "," } else { "" };
+            let _ = write!(
+                transactions,
+                r#"{comma}{{"ID":"{ID}","toAddr":"{to}","senderAddr":"{from}","amount":"{n}","receipt":{{"success":{},"event_logs":[{{"_eventname":"e{n}","address":"0x{emitter}","params":[]}}]}}}}"#,
+                rng.bool(),
+            );
+        }
+        let fresh: Vec<usize> = sets.iter().map(|set| join(&mut machine, set)).collect();
+        machine.receive(publisher, &post(&epoch(number, 0, &transactions)));
+        for (old, fresh) in old.iter().zip(fresh) {
+            let fresh = texts(&std::mem::take(&mut machine.wire(fresh).heard));
+            let old = texts(&std::mem::take(&mut machine.wire(*old).heard));
+            assert_eq!((&old, old.len()), (&fresh, 1));
+            told += usize::from(old[0].contains(r#""fromAddr""#));
+        }
+    }
+    assert!(told > 50, "{told} notifications had transactions");
+}
+
+#[test]
+fn a_long_notification_comes_whole() {
+    let mut machine = Machine::new(zilliqa("fragment_bytes = 1024"));
+    let (at, publisher) = (machine.open(), machine.open());
+    machine.receive(at, &handshake("/", ""));
+    machine.receive(at, &text(r#"{"query":"NewBlock"}"#));
+    machine.receive(publisher, &post(&epoch(1, 300_000, "")));
+    let heard = texts(&machine.wire(at).heard[2..]);
+    assert_eq!(heard.len(), 1);
+    let block = format!(r#"{{"header":{{"BlockNum":"1"}},"pad":"{}"}}"#, "x".repeat(300_000));
+    let value = format!(r#"{{"TxBlock":{block},"TxHashes":[]}}"#);
+    let values = format!(r#"[{{"query":"NewBlock","value":{value}}}]"#);
+    assert!(heard[0] == format!(r#"{{"type":"Notification","values":{values}}}"#));
+}
+
+/// A shard whose peers read when the test wants them to.
+struct Stage {
+    shard: Shard,
+    env: Arc<Env>,
+    counters: Arc<Counters>,
+    now: Now,
+}
+
+impl Stage {
+    fn new(config: Config) -> Stage {
+        let counters = Arc::new(Counters::default());
+        let common = common(config, 1, 1, 64);
+        let env = common.env.clone();
+        let now = Now { ms: 1_000_000, unix_s: 1_760_000_000 };
+        Stage { shard: Shard::new(0, &common, counters.clone()), env, counters, now }
+    }
+
+    fn open(&mut self, index: u32) -> Slot {
+        self.shard.open(index, SocketAddr::from((Ipv4Addr::LOCALHOST, 1)), self.now)
+    }
+
+    fn receive(&mut self, slot: Slot, bytes: &[u8]) {
+        self.shard.receive(slot, &mut bytes.to_vec(), self.now);
+    }
+
+    /// Reads all that waits for a peer.
+    fn read(&mut self, slot: Slot, ear: &mut Ear) -> Vec<Heard> {
+        let mut heard = Vec::new();
+        while let Some(mut batch) = self.shard.take_batch(slot) {
+            let bytes: Vec<u8> = batch.iter().flat_map(|segment| segment.to_vec()).collect();
+            batch.clear();
+            heard.extend(ear.hear(&bytes));
+            self.shard.sent(slot, bytes.len(), Some(batch), self.now);
+        }
+        heard
+    }
+}
+
+#[test]
+fn who_does_not_read_loses_whole_notifications_and_then_the_connection() {
+    let mut stage = Stage::new(zilliqa("queue_bytes = 65536\ndropped_in_a_row = 2"));
+    let (slow, publisher) = (stage.open(0), stage.open(1));
+    let (mut ear, mut other) = (Ear::default(), Ear::default());
+    stage.receive(slow, &handshake("/", ""));
+    stage.receive(slow, &text(r#"{"query":"NewBlock"}"#));
+    assert_eq!(stage.read(slow, &mut ear).len(), 2);
+    let mut number = 0;
+    let mut publish = |stage: &mut Stage, count: usize| {
+        for _ in 0..count {
+            number += 1;
+            stage.receive(publisher, &post(&epoch(number, 20_000, "")));
+            assert_eq!(stage.read(publisher, &mut other).len(), 1);
+        }
+    };
+    let numbers = |heard: &[Heard]| -> Vec<String> {
+        let number = |text: String| {
+            let digits = text.split_once("BlockNum\":\"").expect("a block").1;
+            digits.split_once('"').expect("digits").0.to_owned()
+        };
+        texts(heard).into_iter().map(number).collect()
+    };
+    // Three fit; of a fourth and a fifth nothing is sent.
+    publish(&mut stage, 5);
+    let dropped = || stage.counters.slow_consumer_dropped.get();
+    assert_eq!(dropped(), 2);
+    let heard = stage.read(slow, &mut ear);
+    assert_eq!(numbers(&heard), ["1", "2", "3"]);
+    // Who catches up may lose as many again; one more in a row ends it.
+    publish(&mut stage, 5);
+    assert_eq!(stage.counters.slow_consumer_closed.get(), 0);
+    publish(&mut stage, 1);
+    let counters = &stage.counters;
+    let counted = (counters.slow_consumer_dropped.get(), counters.slow_consumer_closed.get());
+    assert_eq!(counted, (4, 1));
+    let heard = stage.read(slow, &mut ear);
+    assert!(matches!(&heard[..], [Heard::Close(Some(1001), _)]), "{heard:?}");
+}
+
+#[test]
+fn a_node_says_which_accounts_are_contracts() {
+    let mut stage = Stage::new(zilliqa("contracts = 'node'"));
+    stage.env.zilliqa.on_question(|| {});
+    let (client, publisher) = (stage.open(0), stage.open(1));
+    let mut ear = Ear::default();
+    stage.receive(client, &handshake("/", ""));
+    assert_eq!(stage.read(client, &mut ear).len(), 1);
+    let query = |list: &[usize]| {
+        let list: Vec<String> = list.iter().map(|&n| format!("\"0x{}\"", address(n))).collect();
+        format!(r#"{{ "query":"EventLog","addresses":[{}]}}"#, list.join(","))
+    };
+    for (list, answer) in [
+        (&[1, 2][..], query(&[1, 2])),
+        (&[3][..], r#"{"type":"Error","error":"no contract found in list"}"#.to_owned()),
+    ] {
+        stage.receive(client, &text(&query(list)));
+        assert!(stage.read(client, &mut ear).is_empty(), "the node has not answered");
+        let mut questions = stage.env.zilliqa.questions();
+        let question = questions.pop_front().expect("a question");
+        assert_eq!((question.addresses().count(), questions.len()), (list.len(), 0));
+        let slot = question.conn.slot;
+        let what = question.answer(|address| address[19] == 2);
+        stage.shard.request(0, Up::Tell { slot, what }, stage.now);
+        assert_eq!(stage.read(client, &mut ear), [Heard::Text(answer)]);
+    }
+    let logs = |n| format!(r#"{{"_eventname":"e","address":"0x{}","params":[]}}"#, address(n));
+    let transaction = format!(
+        r#"{{"ID":"{ID}","toAddr":"{0}","senderAddr":"{0}","amount":"1","receipt":{{"success":true,"event_logs":[{1},{2}]}}}}"#,
+        address(9),
+        logs(1),
+        logs(2)
+    );
+    stage.receive(publisher, &post(&epoch(1, 0, &transaction)));
+    let told = texts(&stage.read(client, &mut ear)).concat();
+    assert!(told.contains(&address(2)) && !told.contains(&address(1)), "{told}");
+    assert!(stage.env.zilliqa.wants_logs());
+    stage.shard.close(client);
+    assert!(!stage.env.zilliqa.wants_logs());
+}
