@@ -44,10 +44,10 @@ pub struct Shard {
     codecs: Codecs,
     actions: Vec<Action>,
     shared: Vec<Handle>,
+    desk: Desk,
     /// What connections that are gone have left to be done, and which of them.
     farewells: Vec<Action>,
     leavers: Vec<Slot>,
-    desk: Desk,
     listed: Vec<Slot>,
     /// Plaintext on its way through TLS, during one call.
     plain: Vec<u8>,
@@ -100,9 +100,9 @@ impl Shard {
             codecs: Codecs::new(common.env.config.compression.windows_bytes),
             actions: Vec::new(),
             shared: Vec::new(),
+            desk: Desk::default(),
             farewells: Vec::new(),
             leavers: Vec::new(),
-            desk: Desk::default(),
             listed: Vec::new(),
             plain: Vec::new(),
             waiting: Vec::new(),

@@ -82,7 +82,7 @@ pub fn block(plan: &Plan) -> io::Result<Outcome> {
     // The load has a descriptor for each client of both servers.
     let count = plan.idle.min(limit.saturating_sub(200) / 2);
     let upgrade = rig::upgrade("/");
-    let mut streams = vec![connect(server.address)?];
+    let mut streams = Vec::new();
     for n in 0..count {
         let mut stream = connect(server.address)?;
         ask(&mut stream, &upgrade, ends_with(HANDSHAKE_END))?;
@@ -92,6 +92,8 @@ pub fn block(plan: &Plan) -> io::Result<Outcome> {
         ask(&mut stream, &query, |got| got.len() >= echo)?;
         streams.push(stream);
     }
+    // The publisher comes last, since it must not be silent for long.
+    streams.insert(0, connect(server.address)?);
     let mut ours = Load::new(streams)?;
     let mut number = 0;
     let mut next = || {

@@ -151,7 +151,7 @@ fn check_routes(config: &Config) -> Result<(), Error> {
 
 fn check_apps(config: &Config) -> Result<(), Error> {
     let is_zilliqa = config.routes.iter().any(|route| route.endpoint == Endpoint::Zilliqa);
-    if config.apps.is_empty() && config.zenith.is_none() && !is_zilliqa {
+    if config.apps.is_empty() && !is_zilliqa && config.zenith.is_none() {
         return Err(Error::keyed("apps", Problem::Empty));
     }
     for (index, app) in config.apps.iter().enumerate() {

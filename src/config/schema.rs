@@ -356,16 +356,17 @@ pub enum Endpoint {
     Health,
     /// The applications, by the paths of their dialects.
     Apps,
-    /// The Zenith dialect: see [`Zenith`].
-    Zenith,
     /// The Zilliqa dialect: see [`Zilliqa`].
     Zilliqa,
+    /// The Zenith dialect: see [`Zenith`].
+    Zenith,
 }
 
 impl Endpoint {
     /// Whether WebSockets are served there.
     pub fn has_sockets(self) -> bool {
-        matches!(self, Endpoint::Echo | Endpoint::Apps | Endpoint::Zenith | Endpoint::Zilliqa)
+        use Endpoint::{Apps, Echo, Zenith, Zilliqa};
+        matches!(self, Echo | Apps | Zenith | Zilliqa)
     }
 }
 

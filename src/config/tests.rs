@@ -266,8 +266,8 @@ fn a_word_size_or_address_of_another_shape() {
         (
             "routes = [{ endpoint = 'proxy' }]",
             "1:24: routes[0].endpoint",
-            "`proxy` is not accepted; accepted: echo, console, metrics, health, apps, \
-             zenith, zilliqa",
+            "`proxy` is not accepted; accepted: echo, console, metrics, health, apps, zilliqa, \
+             zenith",
         ),
         (
             "listeners = [{ address = 'localhost:1' }]",

@@ -47,7 +47,7 @@ impl Env {
         let watched = watched.collect();
         let (zilliqa, counters) = (Arc::default(), Vec::new());
         let zenith = Realm::new(config.zenith.as_deref(), Arc::<zenith::State>::default());
-        Env { config, apps, compresses, watched, node, zilliqa, zenith, counters }
+        Env { config, apps, compresses, watched, node, zilliqa, counters, zenith }
     }
 
     /// The environment after the configuration was read anew. Applications keep their numbers and
@@ -56,8 +56,8 @@ impl Env {
         let mut env = Env::new(config, self.node);
         env.apps = self.apps.renewed(&env.config.apps);
         env.counters = self.counters.clone();
-        env.zenith = self.zenith.renewed(env.config.zenith.as_deref());
         env.zilliqa = self.zilliqa.clone();
+        env.zenith = self.zenith.renewed(env.config.zenith.as_deref());
         // Webhooks take effect with a restart, and numbers are those of the start.
         env.watched = self.watched.clone();
         env
@@ -135,7 +135,7 @@ impl Env {
     ) -> Option<(u32, &'p str)> {
         match endpoint {
             config::Endpoint::Zilliqa => Some((zilliqa::APP, path)),
-            config::Endpoint::Zenith => Some((zenith::APP, path)),
+            config::Endpoint::Zenith => Some((zenith::APP, "")),
             _ => self.api_target(path).or_else(|| self.api_target_by_key(path, query)),
         }
     }

@@ -345,6 +345,8 @@ pub(crate) enum Spoken {
     Zenith,
     /// See [`zilliqa`].
     Zilliqa,
+    /// See [`zenith`].
+    Zenith,
 }
 
 impl From<config::Dialect> for Spoken {

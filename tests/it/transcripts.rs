@@ -10,9 +10,9 @@
 //! > CLOSE 1000 bye               a close frame
 //! > BYTES 81 05                  bytes as they are, in hex
 //! > RAW GET / HTTP/1.1\r\n\r\n   bytes as they are, in text
+//! > BEARER token POST /path {...}  a request with a token
 //! > BSON {"json":1}              a binary message that says the same; also MSGPACK
 //! > INGEST token {...}           a back end's request to /Zenith/ingest
-//! > BEARER token POST /path {...}  a request with a token
 //! > SIGNED POST /path {...}      a signed request; SIGNED-601 is signed 601 seconds ago
 //! > EOF                          the client ends its side
 //! > FROM 192.0.2.1               where the client is; before all else that it says
