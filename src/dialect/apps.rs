@@ -289,6 +289,11 @@ impl Apps {
         &self.list[number as usize]
     }
 
+    /// The application with this number, if there is one.
+    pub fn find(&self, number: u32) -> Option<&App> {
+        self.list.get(number as usize)
+    }
+
     /// Whether any application speaks `dialect`.
     fn has(&self, dialect: config::Dialect) -> bool {
         self.list.iter().any(|app| app.config.dialect == dialect)

@@ -341,8 +341,6 @@ pub(crate) enum Spoken {
     Pusher,
     /// See [`broadcastt`].
     Broadcastt,
-    /// See [`zenith`].
-    Zenith,
     /// See [`zilliqa`].
     Zilliqa,
     /// See [`zenith`].
