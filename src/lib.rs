@@ -6,13 +6,14 @@
 //! | floor | module | what lives there |
 //! | --- | --- | --- |
 //! | 9 | [`server`] | one pinned thread a core, listeners, signals, drain |
-//! | 8 | [`control`] | one thread on tokio-uring that waits for the outside world: webhooks |
+//! | 8 | [`control`] | one thread on tokio-uring for the outside world: webhooks, nodes |
 //! | 7 | [`reactor`] | the only place that holds a ring and a shard together |
 //! | 6 | [`shard`] | all that one core owns: sessions, hub, timers |
 //! | 5 | [`session`] | one connection: http, upgrade, ws, dialect; write queue; deadlines |
 //! | 4 | [`dialect`], [`gateway`] | what is said inside messages; which endpoint a request gets |
 //! | 3 | [`hub`], [`config`] | channels and who hears them; the typed configuration |
 //! | 2 | [`uring`], [`ws`], [`http`], [`codec`], [`crypto`], [`tls`] | the kernel; wire formats |
+//! | 2 | [`jwt`] | which tokens are believed, and for how long |
 //! | 2 | [`model`] | what a message has to look like, by its schema |
 //! | 1 | [`mem`], [`simd`] | frozen frames, slot tables, mailboxes; masking |
 //! | 0 | [`limits`], [`time`], [`stats`] | every bound; our own clock; counters |
@@ -28,6 +29,7 @@ pub mod dialect;
 pub mod gateway;
 pub mod http;
 pub mod hub;
+pub mod jwt;
 pub mod limits;
 pub mod mem;
 pub mod model;

@@ -41,6 +41,8 @@ pub const REPLY_BYTES: usize = 1024 * 1024 * 1024;
 pub const NOTICE_BYTES: usize = 4 * 1024 * 1024;
 /// Notices under way from one core to the control thread.
 pub const NOTICE_LANE: usize = 1024;
+/// Orders under way from the control thread to one core.
+pub const ORDER_LANE: usize = 64;
 /// Up to so many subscribers every change of their number is told.
 pub const COUNT_SMALL: u64 = 100;
 /// How often the number is told of a channel with more.

@@ -9,7 +9,9 @@ use crate::control::Control;
 use crate::dialect::Env;
 use crate::hub::Hasher;
 use crate::limits::REACTOR_CONNECTIONS;
-use crate::reactor::{ACCEPTS_PER_LISTENER, Addresses, Mail, Outbox, Parts, Peers, Reactor, wire};
+use crate::reactor::{
+    ACCEPTS_PER_LISTENER, Addresses, Inbox, Mail, Outbox, Parts, Peers, Reactor, wire,
+};
 use crate::shard::{Common, Shard};
 use crate::stats::Counters;
 use crate::uring::sys::{self, Clock};
@@ -139,14 +141,14 @@ impl Server {
             drain_ms: setup.common.env.config.drain_s * 1000,
             stopped_ms: OnceLock::new(),
         };
-        let mut outboxes = server.start_control(&setup.common.env, count)?.into_iter();
+        let (mut outboxes, mut inbox) = server.start_control(&setup.common.env, count)?;
         let (ready, started) = mpsc::channel();
         for (core, mail) in wire(&peers, lane).into_iter().enumerate() {
             let sockets = listeners.iter_mut().filter_map(Vec::pop).collect();
             let place = setup.common.env.config.pin.then(|| cores[core % cores.len()]);
             let counters = server.counters[core].clone();
-            let outbox = outboxes.next();
-            let seat = Seat { core: core as u16, place, sockets, mail, outbox, counters };
+            let (outbox, inbox) = (outboxes.next(), inbox.take());
+            let seat = Seat { core: core as u16, place, sockets, mail, outbox, inbox, counters };
             let (setup, ready) = (setup.clone(), ready.clone());
             let thread = std::thread::Builder::new().name(format!("reactor-{core}"));
             let spawned = thread.spawn(move || sit(seat, &setup, &ready));
@@ -183,15 +185,19 @@ impl Server {
         }
     }
 
-    /// Starts what waits for the outside world, if there is any; gives the cores' ways to it.
-    fn start_control(&mut self, env: &Arc<Env>, cores: u16) -> Result<Vec<Outbox>, Error> {
-        let counters = Arc::new(Counters::default());
-        let control = Control::start(env, cores, counters.clone())
+    /// Starts what waits for the outside world, if there is any; gives the cores' ways to
+    /// it, and the way from it to the first of them.
+    fn start_control(
+        &mut self,
+        env: &Arc<Env>,
+        cores: u16,
+    ) -> Result<(std::vec::IntoIter<Outbox>, Option<Inbox>), Error> {
+        let control = Control::start(env, cores, &self.peers)
             .map_err(|e| Error::System("starting the control thread", e))?;
-        let Some((control, outboxes)) = control else { return Ok(Vec::new()) };
+        let Some((control, outboxes, inbox)) = control else { return Ok(Default::default()) };
         self.control = Some(control);
-        self.counters.push(counters);
-        Ok(outboxes)
+        self.counters.push(env.control.clone());
+        Ok((outboxes.into_iter(), Some(inbox)))
     }
 
     /// Where it listens, with the ports that the kernel chose.
@@ -254,6 +260,7 @@ impl Server {
     pub fn stop(&self) {
         if let Some(control) = &self.control {
             self.stopped_ms.get_or_init(|| control.now_ms());
+            control.drain();
         }
         let mut waker = Waker::new();
         for core in 0..self.threads.len() as u16 {
@@ -311,6 +318,7 @@ struct Seat {
     sockets: Vec<Socket>,
     mail: Mail,
     outbox: Option<Outbox>,
+    inbox: Option<Inbox>,
     counters: Arc<Counters>,
 }
 
@@ -350,6 +358,7 @@ fn sit(
         connections: setup.settings.files,
         mail: seat.mail,
         outbox: seat.outbox,
+        inbox: seat.inbox,
         addresses: setup.addresses.clone(),
         drain_ms: setup.common.env.config.drain_s * 1000,
         counters: seat.counters,

@@ -114,10 +114,14 @@ impl Shard {
         }
     }
 
-    /// A connection was accepted at `index`, which must be free.
+    /// A connection was accepted at `index`, which must be free, by the first listener.
     pub fn open(&mut self, index: u32, peer: SocketAddr, now: Now) -> Slot {
+        self.open_by(0, index, peer, now)
+    }
+
+    fn open_by(&mut self, listener: u16, index: u32, peer: SocketAddr, now: Now) -> Slot {
         self.counters.connections.add(1);
-        let mut session = Session::new(peer, now, &self.env);
+        let mut session = Session::new(peer, listener, now, &self.env);
         if self.fresh >= self.env.config.limits.handshakes {
             self.counters.refused_handshake.add(1);
             session.lost();
@@ -393,6 +397,11 @@ impl Shard {
         !self.post.down_is_full(self.post_bound)
     }
 
+    /// Whether orders from outside the cores can be taken now.
+    pub fn takes_orders(&self) -> bool {
+        self.takes_requests() && !self.post.up_is_full(self.post_bound)
+    }
+
     /// A request from core `from`.
     pub fn request(&mut self, from: u16, request: Up, now: Now) {
         if let Up::Tell { slot, what } = request {
@@ -499,6 +508,7 @@ impl Shard {
             now,
             conn: ConnId { core: self.core, slot },
             peer: session.peer(),
+            listener: session.listener(),
             env: &self.env,
             json: &mut self.json,
             codecs: &mut self.codecs,

@@ -116,6 +116,28 @@ counters! {
     http_errors,
     /// Upgrades to WebSocket.
     upgrades,
+    /// WebSockets refused because of the origin of their page.
+    origins_refused,
+    /// Requests that the guards of a route let in.
+    guard_allowed,
+    /// Requests refused because only guarded routes are for them, and they had no token.
+    guard_no_token,
+    /// Requests refused because their token is not believed.
+    guard_bad_token,
+    /// Requests refused because their token lacks a role, or renews nobody's.
+    guard_no_role,
+    /// Requests refused because no key was fetched so far.
+    guard_no_keys,
+    /// Tokens taken in the place of others that were about to end.
+    guard_renewals,
+    /// Connections whose token is about to end.
+    guard_challenges,
+    /// Connections closed because their token has ended.
+    guard_expired,
+    /// Sets of keys fetched for guards.
+    keys_fetched,
+    /// Sets of keys that were not to be had, or hold no key that can be used.
+    keys_failed,
     /// Connections that agreed on compression without windows of their own, because the memory
     /// for those was used up.
     windows_refused,
@@ -150,6 +172,24 @@ counters! {
     hooks_dropped,
     /// Requests to webhooks that were not made: the endpoint is at a private address.
     hooks_refused,
+    /// Requests to nodes whose epochs are published.
+    node_requests,
+    /// Requests to nodes that were not answered: no connection, no answer in time, an error.
+    node_failures,
+    /// Answers of nodes that were refused: not what was asked for, or too large.
+    node_nonsense,
+    /// Transactions of an epoch that no node would give, and which were published without logs.
+    bodies_missing,
+    /// Accounts of which no node has said whether they are contracts; they were taken for none.
+    contracts_unknown,
+    /// Epochs left out at the start because they were more than are replayed.
+    epochs_skipped,
+    /// Epochs of a node that were published.
+    epochs,
+    /// The number of the last epoch that was published, or of the one behind which the next is.
+    last_epoch,
+    /// Failures to write the number of the last epoch to its file.
+    state_failures,
     /// Last events and pictures of channels that were forgotten because others needed the room.
     kept_dropped,
     /// Elements that pictures of the kind `log` have lost at their bound.

@@ -32,7 +32,8 @@ pub(crate) const VENDORS: [Vendor; 2] = [
 impl Vendor {
     /// A server of this vendor's.
     pub(crate) fn machine(&self) -> Machine {
-        Machine::new(config(&format!("dialect = '{}'\nclient_events = true", self.name)))
+        let switches = "client_events = true\nwatchlist = true";
+        Machine::new(config(&format!("dialect = '{}'\n{switches}", self.name)))
     }
 
     /// An event of the vendor's own, such as `subscribe`.

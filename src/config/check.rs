@@ -9,7 +9,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::error::{Error, Problem};
 use super::schema::{App, Config, Endpoint, Limits, Secret};
-use super::{broadcastt, tls, webhook, zenith, zilliqa};
+use super::{Listener, broadcastt, guard, route, tls, webhook, zenith, zilliqa, zilliqa_node};
 use crate::limits::{MAX_CORES, WS_CONTROL_BYTES};
 
 const HOUR_MS: u64 = 3_600_000;
@@ -30,12 +30,14 @@ pub(super) fn check(config: &Config) -> Result<(), Error> {
     range("compression.min_bytes", compression.min_bytes as u64, 1..=GIB, " bytes")?;
     range("compression.windows_bytes", compression.windows_bytes as u64, 0..=64 * GIB, " bytes")?;
     check_pusher(config)?;
+    zilliqa_node::check(&config.zilliqa.node).map_err(|error| error.under("zilliqa.node"))?;
     check_token("zilliqa.publish_token", &config.zilliqa.publish_token)?;
     zilliqa::check(&config.zilliqa, &config.routes).map_err(|error| error.under("zilliqa"))?;
     broadcastt::check(&config.broadcastt)?;
     check_token("console.token", &config.console.token)?;
     check_token("metrics.token", &config.metrics.token)?;
-    check_routes(config)?;
+    check_guards(config)?;
+    route::check(config)?;
     if let Some(it) = &config.zenith {
         let check = zenith::check(it, config.limits.message_bytes);
         check.map_err(|error| error.under("zenith"))?;
@@ -58,7 +60,7 @@ fn check_log_level(level: &str) -> Result<(), Error> {
 }
 
 fn check_listeners(config: &Config) -> Result<(), Error> {
-    let mut seen = Unique::default();
+    let (mut seen, mut names) = (Unique::default(), Unique::default());
     if config.listeners.is_empty() {
         return Err(Error::keyed("listeners", Problem::Empty));
     }
@@ -72,6 +74,22 @@ fn check_listeners(config: &Config) -> Result<(), Error> {
         tls::check(&listener.tls).map_err(in_tls)?;
         if address.port() != 0 {
             seen.add(&address.to_string(), key)?;
+        }
+        if !listener.name.is_empty() {
+            names.add(&listener.name, format!("listeners[{index}].name"))?;
+        }
+        check_listener(listener).map_err(|error| error.under(&format!("listeners[{index}]")))?;
+    }
+    Ok(())
+}
+
+fn check_listener(listener: &Listener) -> Result<(), Error> {
+    if !listener.name.is_empty() {
+        check_name("name", &listener.name)?;
+    }
+    for (index, origin) in listener.allowed_origins.iter().enumerate() {
+        if origin.as_str() != "same-origin" {
+            check_origin(&format!("allowed_origins[{index}]"), origin.as_str())?;
         }
     }
     Ok(())
@@ -132,19 +150,12 @@ fn check_pusher(config: &Config) -> Result<(), Error> {
     Ok(())
 }
 
-fn check_routes(config: &Config) -> Result<(), Error> {
-    if config.routes.is_empty() {
-        return Err(Error::keyed("routes", Problem::Empty));
-    }
-    for (index, route) in config.routes.iter().enumerate() {
-        for (place, condition) in route.when.iter().enumerate() {
-            let path = condition.path.as_str();
-            if !path.starts_with(['/', '*']) || !is_path(path) {
-                let key = format!("routes[{index}].when[{place}].path");
-                let accepted = "a path that begins with `/` or `*`; `*` is any run of characters";
-                return Err(shape(key, path, accepted));
-            }
-        }
+fn check_guards(config: &Config) -> Result<(), Error> {
+    let mut names = Unique::default();
+    for (index, guard) in config.guards.iter().enumerate() {
+        let key = format!("guards[{index}]");
+        guard::check(guard).map_err(|error| error.under(&key))?;
+        names.add(&guard.name, format!("{key}.name"))?;
     }
     Ok(())
 }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Deserializer};
 
+use super::pattern::Pattern;
 use super::tls::Tls;
 
 /// One address to listen on.
@@ -13,6 +14,12 @@ pub struct Listener {
     /// IPv4 or IPv6 address and port; port 0 lets the kernel choose one.
     #[serde(deserialize_with = "address")]
     pub address: SocketAddr,
+    /// What routes call it; empty is nothing.
+    #[serde(default)]
+    pub name: String,
+    /// Origins from which browsers may open WebSockets, `same-origin` among them; empty is any.
+    #[serde(default)]
+    pub allowed_origins: Vec<Pattern>,
     /// Encryption, if it has certificates.
     #[serde(default)]
     pub tls: Tls,
@@ -20,7 +27,12 @@ pub struct Listener {
 
 impl Default for Listener {
     fn default() -> Listener {
-        Listener { address: SocketAddr::from(([127, 0, 0, 1], 6001)), tls: Tls::default() }
+        Listener {
+            address: SocketAddr::from(([127, 0, 0, 1], 6001)),
+            name: String::new(),
+            allowed_origins: Vec::new(),
+            tls: Tls::default(),
+        }
     }
 }
 

@@ -11,12 +11,14 @@ mod broadcastt;
 mod check;
 mod env;
 mod error;
+mod guard;
 mod listener;
 mod model;
 mod pattern;
 mod profile;
 mod pusher;
 mod read;
+mod route;
 mod schema;
 mod size;
 #[cfg(test)]
@@ -26,6 +28,7 @@ mod tree;
 mod webhook;
 mod zenith;
 mod zilliqa;
+mod zilliqa_node;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -34,15 +37,16 @@ pub use crate::tls::{Mutual, Version as TlsVersion};
 pub use broadcastt::Broadcastt;
 pub use env::Lookup;
 pub use error::{Error, Position, Problem};
+pub use guard::{CREDENTIALS, Credentials, Guard, GuardKey};
 pub use listener::Listener;
 pub use model::Prepared;
 pub use pattern::Pattern;
 pub use profile::Profile;
 pub use pusher::Pusher;
+pub use route::{Asked, Condition};
 pub use schema::{
-    App, AppLimits, Compression, CompressionLimits, Condition, Config, Console, Dialect,
-    DuplicateSubscribe, Endpoint, KeyPair, Limits, Log, LogFormat, Metrics, Route, Secret,
-    SlowConsumer, Timeouts,
+    App, AppLimits, Compression, CompressionLimits, Config, Console, Dialect, DuplicateSubscribe,
+    Endpoint, KeyPair, Limits, Log, LogFormat, Metrics, Route, Secret, SlowConsumer, Timeouts,
 };
 pub use tls::{Certificate, Tls};
 pub use webhook::{HookEvent, Webhook};
@@ -51,6 +55,7 @@ pub use zenith::{
     ZenithTopic,
 };
 pub use zilliqa::{Contracts, Zilliqa, ZilliqaErrors, ZilliqaWire};
+pub use zilliqa_node::ZilliqaNode;
 
 /// What a configuration is written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,6 +141,7 @@ impl Config {
                 model::prepare(config, folder.unwrap_or(Path::new("")))?;
                 let Some(folder) = folder else { return Ok(()) };
                 config.prepare_tls(folder)?;
+                zilliqa_node::prepare(&mut config.zilliqa.node, folder)?;
                 webhook::prepare(&mut config.apps, folder)
             };
             let checked = check::check(&config).and_then(|()| prepare(&mut config));
@@ -180,7 +186,7 @@ impl Config {
     /// are read.
     pub fn with(mut self, overrides: Overrides) -> Result<Config, Error> {
         if !overrides.listen.is_empty() {
-            let listener = |address| Listener { address, tls: Tls::default() };
+            let listener = |address| Listener { address, ..Listener::default() };
             self.listeners = overrides.listen.into_iter().map(listener).collect();
         }
         self.threads = overrides.threads.unwrap_or(self.threads);

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 /// A text in which each `*` stands for any run of characters, also none, also with `/` in it.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct Pattern(String);
 
 impl Pattern {
@@ -15,6 +15,11 @@ impl Pattern {
     /// The pattern as it was written.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Whether it is the empty text, which stands for no pattern where one may be missing.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// Whether the whole of `text` matches. Takes at most `pattern x text` steps.

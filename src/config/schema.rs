@@ -1,13 +1,17 @@
 //! The sections of a configuration: every key, its type, its unit and its default.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 
 use super::broadcastt::Broadcastt;
+use super::guard::Guard;
 use super::listener::Listener;
 use super::model::Prepared;
 use super::pattern::Pattern;
 use super::profile::Profile;
 use super::pusher::Pusher;
+use super::route::{self, Condition};
 use super::size;
 use super::webhook::Webhook;
 use super::zenith::Zenith;
@@ -49,6 +53,8 @@ pub struct Config {
     pub console: Console,
     /// The counters for a monitoring system.
     pub metrics: Metrics,
+    /// Who may use guarded routes.
+    pub guards: Vec<Guard>,
     /// Where the schemas of messages come from.
     pub catalogs: Vec<Catalog>,
     /// Which endpoint a request reaches; the first that matches. At least one.
@@ -79,6 +85,7 @@ impl Default for Config {
             zenith: None,
             console: Console::default(),
             metrics: Metrics::default(),
+            guards: Vec::new(),
             catalogs: Vec::new(),
             routes: Route::defaults(),
             apps: Vec::new(),
@@ -281,8 +288,17 @@ pub struct Route {
     /// Any of these must hold; an empty list always holds.
     #[serde(default)]
     pub when: Vec<Condition>,
+    /// Guards, each with the roles that it has to find; all of them must let the request in.
+    #[serde(default)]
+    pub guarded: BTreeMap<String, Vec<String>>,
+    /// Names of the listeners that it is for; empty is all.
+    #[serde(default)]
+    pub listeners: Vec<String>,
     /// Where such a request goes.
     pub endpoint: Endpoint,
+    /// What [`Endpoint::Reject`] answers.
+    #[serde(default = "route::reject")]
+    pub status: u16,
     /// How its WebSocket messages are compressed.
     #[serde(default)]
     pub compression: Compression,
@@ -292,33 +308,6 @@ pub struct Route {
     /// That, ready to use.
     #[serde(skip)]
     pub rules: Prepared,
-}
-
-impl Route {
-    /// Some paths are for what is not an application, everything else is for those.
-    fn defaults() -> Vec<Route> {
-        vec![
-            Route::to(&["/echo"], Endpoint::Echo),
-            Route::to(&["/", "/console", "/console/*"], Endpoint::Console),
-            Route::to(&["/metrics"], Endpoint::Metrics),
-            Route::to(&["/live", "/ready"], Endpoint::Health),
-            Route::to(&[], Endpoint::Apps),
-        ]
-    }
-
-    /// Leads any of these paths to `endpoint`, without compression.
-    pub(super) fn to(paths: &[&str], endpoint: Endpoint) -> Route {
-        let condition = |path: &&str| Condition { path: Pattern::new(*path) };
-        let when = paths.iter().map(condition).collect();
-        let compression = Compression::Off;
-        let (model, rules) = Default::default();
-        Route { when, endpoint, compression, model, rules }
-    }
-
-    /// Whether a request for `path` (without its query) is this route's.
-    pub fn matches(&self, path: &str) -> bool {
-        self.when.is_empty() || self.when.iter().any(|condition| condition.path.matches(path))
-    }
 }
 
 /// How an endpoint compresses the messages of clients that offer `permessage-deflate`.
@@ -332,14 +321,6 @@ pub enum Compression {
     Shared,
     /// With windows of each connection's own, as far as it agrees.
     Dedicated,
-}
-
-/// What must hold of a request.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "a table")]
-pub struct Condition {
-    /// The request's path without its query.
-    pub path: Pattern,
 }
 
 /// Where a request can go.
@@ -360,13 +341,15 @@ pub enum Endpoint {
     Zilliqa,
     /// The Zenith dialect: see [`Zenith`].
     Zenith,
+    /// Nothing: the answer is the route's `status`.
+    Reject,
 }
 
 impl Endpoint {
-    /// Whether WebSockets are served there.
+    /// Whether WebSockets are answered there.
     pub fn has_sockets(self) -> bool {
-        use Endpoint::{Apps, Echo, Zenith, Zilliqa};
-        matches!(self, Echo | Apps | Zenith | Zilliqa)
+        use Endpoint::{Apps, Echo, Reject, Zenith, Zilliqa};
+        matches!(self, Echo | Apps | Zenith | Zilliqa | Reject)
     }
 }
 
@@ -450,7 +433,7 @@ pub struct KeyPair {
 }
 
 /// A text that must not be logged: its `Debug` does not show it.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
 pub struct Secret(String);
 
 impl Secret {

@@ -80,6 +80,35 @@ fn the_zenith_section_of_the_example_holds_every_default() {
     assert_eq!(it, *toml(smallest).zenith.expect("a section"));
 }
 
+/// A guard stands in the example as a comment, since its name and its keys have no default.
+#[test]
+fn the_guard_of_the_example_holds_every_default() {
+    let from = EXAMPLE.find("# [[guards]]").unwrap();
+    let block = EXAMPLE[from..].lines().take_while(|line| line.starts_with('#'));
+    let text: String = block.map(|line| format!("{}\n", line[1..].trim_start())).collect();
+    let guards = |text: &str| toml(&format!("{APP}{text}")).guards;
+    let url = "https://auth.example.com/.well-known/jwks.json";
+    let guard = Guard { keys_url: url.to_owned(), ..Guard::new("my_jwt") };
+    assert_eq!(guards(&text), [guard]);
+    let least = "[[guards]]\nname = 'my_jwt'\nissuer = 'https://auth.example.com/'\n";
+    assert_eq!(guards(least)[0].url(), url);
+    let full = text.replace("\nkeys = []", "").replace("# keys = [{", "keys = [{");
+    let none = "no_such_key = 1";
+    for (table, text) in [
+        ("", text.replace("[guards.cred", &format!("{none}\n[guards.cred"))),
+        (".credentials", format!("{text}{none}")),
+        (".keys[0]", full.replace("keys = [{", &format!("keys = [{{ {none},"))),
+    ] {
+        let error = toml_error(&format!("{APP}{text}\n"));
+        let (place, known) = error.split_once(": unknown key; known here: ").expect(&error);
+        assert!(place.ends_with(&format!("guards[0]{table}.no_such_key")), "{error}");
+        for key in known.split(", ") {
+            let line = text.contains(&format!("\n{key} = ")) || key == "credentials";
+            assert!(line || full.contains(&format!(" {key} = \"\",")) || key == "k", "{key}");
+        }
+    }
+}
+
 /// Catalogs and models stand in the example as comments, since they name each other.
 #[test]
 fn the_model_of_the_example_is_accepted() {
@@ -167,16 +196,21 @@ fn at<'a>(mut value: &'a mut Value, path: &str) -> &'a mut Table {
 #[test]
 fn the_example_has_every_key_and_every_table_refuses_others() {
     let full = EXAMPLE.replace("\nkeys = []", "").replace("# keys = [{", "keys = [{");
+    let full = full.replace("\nwhen = [{ path = \"/echo\" }]", "");
+    let full = full.replace("# when = [{", "when = [{");
     let full = full.replace("\ncertificates = []", "");
     let full = full.replace("# certificates = [{", "certificates = [{");
     let full = full.replace(&zenith_block("# "), "") + &zenith_block("");
     let full: Value = Value::Table(full.parse().unwrap());
     let mut paths = Vec::new();
     tables(&full, "", &mut paths);
+    // Its keys are names of guards.
+    paths.retain(|path| !path.ends_with("/guarded"));
     assert!(paths.contains(&"/apps/0/keys/0".to_owned()), "{paths:?}");
     // Models by direction have no defaults; another test has them.
     paths.retain(|path| !path.starts_with("/routes/0/model/"));
-    for path in paths {
+    // Of header fields, the names are the operator's.
+    for path in paths.into_iter().filter(|path| !path.ends_with("/headers")) {
         let mut document = full.clone();
         at(&mut document, &path).insert("no_such_key".to_owned(), Value::Boolean(true));
         let error = parse(&toml::to_string(&document).unwrap(), Format::Toml).expect_err(&path);
@@ -195,14 +229,14 @@ fn every_key_of_the_example_has_a_comment_above_it() {
     let mut before = "";
     for line in EXAMPLE.lines().filter(|line| !line.starts_with('[')) {
         let is_key = !line.starts_with('#') && line.contains(" = ");
-        let is_explained = before.starts_with('#') || line.starts_with("when") || is_route(line);
+        let is_explained = before.starts_with('#') || is_route(line);
         assert!(!is_key || is_explained, "{line}");
         before = line;
     }
 }
 
 fn is_route(line: &str) -> bool {
-    line.starts_with("endpoint")
+    ["when", "guarded", "listeners", "endpoint"].iter().any(|key| line.starts_with(key))
 }
 
 #[test]
@@ -267,7 +301,7 @@ fn a_word_size_or_address_of_another_shape() {
             "routes = [{ endpoint = 'proxy' }]",
             "1:24: routes[0].endpoint",
             "`proxy` is not accepted; accepted: echo, console, metrics, health, apps, zilliqa, \
-             zenith",
+             zenith, reject",
         ),
         (
             "listeners = [{ address = 'localhost:1' }]",

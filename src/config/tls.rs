@@ -159,7 +159,7 @@ impl Config {
     }
 
     /// Keeps to the listeners of `old`, which only a restart changes, with what is new of their
-    /// TLS. Where nothing is, what is in force stays, tickets included.
+    /// names, origins and TLS. Where nothing is, what is in force stays, tickets included.
     pub fn keep_listeners(&mut self, old: &Config) {
         let mut kept = old.listeners.clone();
         for (index, listener) in kept.iter_mut().enumerate() {
@@ -168,7 +168,10 @@ impl Config {
             };
             let at_place = self.listeners.get(index).filter(same);
             let found = at_place.or_else(|| self.listeners.iter().find(same));
-            if let Some(found) = found.filter(|found| found.tls != listener.tls) {
+            let Some(found) = found else { continue };
+            (listener.name, listener.allowed_origins) =
+                (found.name.clone(), found.allowed_origins.clone());
+            if found.tls != listener.tls {
                 listener.tls = found.tls.clone();
             }
         }

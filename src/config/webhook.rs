@@ -157,7 +157,7 @@ pub(super) fn prepare(apps: &mut [App], folder: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-fn is_target(url: &str) -> bool {
+pub(super) fn is_target(url: &str) -> bool {
     let Ok(uri) = url.parse::<Uri>() else { return false };
     let known = matches!(uri.scheme_str(), Some("http" | "https"));
     let host = uri.host().is_some_and(|host| !host.is_empty());

@@ -80,7 +80,7 @@ impl Config {
         match (&self.zenith, self.routes.iter().any(is_zenith)) {
             (None, true) => self.zenith = Some(Box::default()),
             (Some(_), false) if !self.routes.is_empty() => {
-                self.routes.insert(0, Route::to(&["/Zenith", "/Zenith/*"], Endpoint::Zenith));
+                self.routes.insert(0, Route::of(&["/Zenith", "/Zenith/*"], Endpoint::Zenith));
             }
             _ => {}
         }

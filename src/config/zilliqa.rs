@@ -8,6 +8,7 @@ use serde::de::{self, Deserializer, SeqAccess, Visitor};
 use super::error::{Error, Problem};
 use super::schema::{Endpoint, Route, Secret};
 use super::size;
+use super::zilliqa_node::ZilliqaNode;
 use crate::limits::WS_CONTROL_BYTES;
 
 /// The Zilliqa dialect, served where a route has the endpoint `zilliqa`.
@@ -44,6 +45,8 @@ pub struct Zilliqa {
     pub publish_path: String,
     /// Who has it may post epochs. Empty: nobody may.
     pub publish_token: Secret,
+    /// The nodes that epochs are asked of.
+    pub node: ZilliqaNode,
 }
 
 impl Default for Zilliqa {
@@ -62,6 +65,7 @@ impl Default for Zilliqa {
             idle_timeout_s: 60,
             publish_path: "/epochs".to_owned(),
             publish_token: Secret::new(""),
+            node: ZilliqaNode::default(),
         }
     }
 }

@@ -1,10 +1,15 @@
-//! The control plane: one thread on `tokio-uring` for all that waits for the outside world.
+//! The control plane: one thread on `tokio-uring` for all that waits for the outside world:
+//! webhooks, and the keys of guards.
 //!
 //! The reactors and this thread meet only in mailboxes. A reactor never waits for it: what finds
-//! no room is dropped and counted.
+//! no room is dropped and counted. The other way it is this thread that waits, and nothing is lost.
 
 mod address;
+mod client;
 mod hold;
+mod keys;
+mod lane;
+mod node;
 mod post;
 mod queue;
 mod webhooks;
@@ -14,23 +19,30 @@ use crate::dialect::pusher::hooks;
 use crate::hub::Notice;
 use crate::limits::NOTICE_LANE;
 use crate::mem::mailbox::{Receiver, mailbox};
-use crate::reactor::{Bell, Outbox};
+use crate::reactor::{Bell, Inbox, Outbox, Peers, orders};
 use crate::stats::Counters;
 use crate::uring::sys::Clock;
+use client::{Kept, Target};
 use hyper::body::Bytes;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
-use post::{Kept, Outcome, Target};
+use keys::Fetches;
+use lane::Lane;
+use node::run::Follower;
+use post::Outcome;
 use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::Notify;
+use tokio_rustls::TlsConnector;
 use webhooks::{HOLD_MS, Order, Webhooks};
 
 /// Notices taken from one core before requests are made of them.
 const TAKEN_PER_TURN: usize = 1024;
+/// How long the keys of a guard may take to come.
+const FETCH: Duration = Duration::from_secs(4);
 /// The longest sleep: a bell that was not heard costs no more than this.
 const IDLE_MS: u64 = 1000;
 /// What the end gives this thread at least, when the reactors have used up the drain.
@@ -57,27 +69,38 @@ struct Shared {
     bell: Arc<Notify>,
     /// When the thread has to end; `u64::MAX` while it is not asked to.
     until_ms: AtomicU64,
+    /// The reactors are being drained: nothing new is begun for them.
+    draining: AtomicBool,
 }
 
+/// What a start gives: see [`Control::start`].
+pub type Started = (Control, Vec<Outbox>, Inbox);
+
 impl Control {
-    /// Starts the thread; gives it and the lane of each core. `None` if there is nothing to do.
-    pub fn start(
-        env: &Arc<Env>,
-        cores: u16,
-        counters: Arc<Counters>,
-    ) -> io::Result<Option<(Control, Vec<Outbox>)>> {
-        if env.config.apps.iter().all(|app| app.webhooks.is_empty()) {
+    /// Starts the thread; gives it, the lane of each core to it, and its lane to the first core.
+    /// `None` if there is nothing to do.
+    pub fn start(env: &Arc<Env>, cores: u16, peers: &Arc<Peers>) -> io::Result<Option<Started>> {
+        let tells = env.config.apps.iter().any(|app| !app.webhooks.is_empty());
+        let follows = !env.config.zilliqa.node.urls.is_empty();
+        if !tells && !follows && env.remotes.list().is_empty() {
             return Ok(None);
         }
         let bell = Arc::new(Notify::new());
-        let shared = Arc::new(Shared { bell: bell.clone(), until_ms: AtomicU64::new(u64::MAX) });
+        let shared = Arc::new(Shared {
+            bell: bell.clone(),
+            until_ms: AtomicU64::new(u64::MAX),
+            draining: AtomicBool::new(false),
+        });
         let ring: Bell = Arc::new(move || bell.notify_one());
+        let rung = ring.clone();
+        env.remotes.on_ring(move || rung());
         let (mut outboxes, mut inlets) = (Vec::new(), Vec::new());
         for _ in 0..cores {
             let (sender, receiver) = mailbox(NOTICE_LANE);
             outboxes.push(Outbox::new(sender, ring.clone()));
             inlets.push(receiver);
         }
+        let (orders, inbox) = orders(peers, 0);
         let clock = Clock::new();
         let (end, ended) = mpsc::channel();
         let (ready, started) = mpsc::channel();
@@ -87,14 +110,25 @@ impl Control {
                 Ok(runtime) => runtime,
                 Err(error) => return drop(ready.send(Err(error))),
             };
-            let _ = ready.send(Ok(()));
-            let hooks = Webhooks::new(env, HOLD_MS, counters.clone());
-            let thread = Thread::new(hooks, inlets, theirs, clock, counters);
-            runtime.block_on(thread.run());
+            runtime.block_on(async {
+                match Thread::new(env, inlets, Lane::new(orders), theirs, clock, &ring).await {
+                    Ok(thread) => {
+                        let _ = ready.send(Ok(()));
+                        thread.run().await;
+                    }
+                    Err(error) => drop(ready.send(Err(error))),
+                }
+            });
             // Said before the runtime ends, which waits for look-ups of names.
             drop(end);
         })?;
-        Ok(Some((Control { shared, clock, started, ended }, outboxes)))
+        Ok(Some((Control { shared, clock, started, ended }, outboxes, inbox)))
+    }
+
+    /// The reactors are about to end: they are given nothing new.
+    pub fn drain(&self) {
+        self.shared.draining.store(true, Ordering::Release);
+        self.shared.bell.notify_one();
     }
 
     /// Waits until the thread has its runtime, or has failed to get it. Call once.
@@ -119,10 +153,17 @@ impl Control {
     }
 }
 
+/// A URL, and what has come from it.
+type Fetched = (String, Option<Bytes>);
+
 /// What the thread has.
 struct Thread {
     hooks: Webhooks,
+    fetches: Fetches,
     inlets: Vec<Receiver<Notice>>,
+    lane: Lane,
+    /// Who asks nodes for epochs, if any are configured.
+    follower: Option<Follower>,
     shared: Arc<Shared>,
     clock: Clock,
     counters: Arc<Counters>,
@@ -130,16 +171,24 @@ struct Thread {
     /// Connections that wait for another request, by endpoint and lane.
     kept: Vec<Vec<Rc<Kept>>>,
     outcomes: Rc<RefCell<Vec<(usize, usize, Outcome)>>>,
+    /// What has come from the URLs of keys.
+    fetched: Rc<RefCell<Vec<Fetched>>>,
+    tls: Option<TlsConnector>,
 }
 
 impl Thread {
-    fn new(
-        hooks: Webhooks,
+    async fn new(
+        env: Arc<Env>,
         inlets: Vec<Receiver<Notice>>,
+        lane: Lane,
         shared: Arc<Shared>,
         clock: Clock,
-        counters: Arc<Counters>,
-    ) -> Thread {
+        ring: &Bell,
+    ) -> io::Result<Thread> {
+        let counters = env.control.clone();
+        let follower = follower(&env, ring, clock.now().ms).await?;
+        let remotes = env.remotes.clone();
+        let hooks = Webhooks::new(env, HOLD_MS, counters.clone());
         let mut tls = None;
         let (mut targets, mut kept) = (Vec::new(), Vec::new());
         for (hook, lanes) in hooks.ends() {
@@ -150,12 +199,29 @@ impl Thread {
                     fields.insert(name, value);
                 }
             }
-            let target = Target::new(hook, fields, &mut tls);
+            let (url, private) = (hook.url.expose(), hook.allow_private);
+            let target = Target::new(url, fields, private, &hook.ca_file, &mut tls);
             targets.push(target.map(Rc::new));
             kept.push((0..lanes).map(|_| Rc::default()).collect());
         }
-        let outcomes = Rc::default();
-        Thread { hooks, inlets, shared, clock, counters, targets, kept, outcomes }
+        let fetches = Fetches::new(remotes, counters.clone());
+        let (outcomes, fetched) = (Rc::default(), Rc::default());
+        let thread = Thread {
+            hooks,
+            fetches,
+            inlets,
+            lane,
+            follower,
+            shared,
+            clock,
+            counters,
+            targets,
+            kept,
+            outcomes,
+            fetched,
+            tls,
+        };
+        Ok(thread)
     }
 
     /// Runs until it is asked to finish, and has.
@@ -167,6 +233,7 @@ impl Thread {
             for (end, lane, outcome) in self.outcomes.take() {
                 self.hooks.outcome(end, lane, outcome, now_ms);
             }
+            self.fetch(now_ms);
             let until_ms = self.shared.until_ms.load(Ordering::Acquire);
             if until_ms != u64::MAX && !more {
                 // Over and over: the last notices may have come after the word to finish.
@@ -176,17 +243,30 @@ impl Thread {
             for order in self.hooks.orders(now_ms, unix_ms()) {
                 self.carry_out(order);
             }
-            if finishing && (self.hooks.is_empty() || now_ms >= until_ms) {
+            let next_ms = self.follow(finishing, now_ms);
+            let told =
+                self.hooks.is_empty() && self.follower.as_ref().is_none_or(Follower::is_idle);
+            if finishing && (told || now_ms >= until_ms) {
                 break;
             }
-            let wait = match more {
-                true => 0,
-                false => self.hooks.deadline_ms().min(until_ms).saturating_sub(now_ms),
-            };
+            let next_ms = next_ms.min(self.hooks.deadline_ms()).min(self.fetches.deadline_ms());
+            let wait = if more { 0 } else { next_ms.min(until_ms).saturating_sub(now_ms) };
             let wait = Duration::from_millis(wait.min(IDLE_MS));
             let _ = tokio::time::timeout(wait, self.shared.bell.notified()).await;
         }
         self.counters.hooks_dropped.add(self.hooks.len());
+    }
+
+    /// Does what is to be done for the nodes; says when to do so again.
+    fn follow(&mut self, finishing: bool, now_ms: u64) -> u64 {
+        self.lane.hand_over();
+        let Some(follower) = &mut self.follower else { return u64::MAX };
+        let draining = finishing || self.shared.draining.load(Ordering::Acquire);
+        follower.turn(&mut self.lane, draining, now_ms);
+        match draining {
+            true => u64::MAX,
+            false => follower.deadline_ms(&self.lane, now_ms),
+        }
     }
 
     /// Takes what the reactors have noticed; says whether there may be more.
@@ -202,6 +282,27 @@ impl Thread {
         more
     }
 
+    /// Fetches the keys that are due.
+    fn fetch(&mut self, now_ms: u64) {
+        for (url, text) in self.fetched.take() {
+            self.fetches.outcome(&url, text.as_deref(), now_ms);
+        }
+        for remote in self.fetches.due(now_ms) {
+            let url = remote.url.clone();
+            let fields = HeaderMap::new();
+            let target = Target::new(&url, fields, remote.allow_private, "", &mut self.tls);
+            let (fetched, shared) = (self.fetched.clone(), self.shared.clone());
+            tokio_uring::spawn(async move {
+                let text = match target {
+                    Some(target) => target.get(keys::SET_BYTES, FETCH).await,
+                    None => None,
+                };
+                fetched.borrow_mut().push((url, text));
+                shared.bell.notify_one();
+            });
+        }
+    }
+
     fn carry_out(&self, order: Order) {
         let Order { end, lane, body, key, signature } = order;
         let kept = self.kept[end][lane].clone();
@@ -211,7 +312,9 @@ impl Thread {
             let fields = [(hooks::KEY_FIELD, key), (hooks::SIGNATURE_FIELD, signature)];
             let fields = fields.map(|(name, value)| (HeaderName::from_static(name), value));
             let outcome = match &target {
-                Some(target) => target.post(&kept, Bytes::copy_from_slice(&body), fields).await,
+                Some(target) => {
+                    post::post(target, &kept, Bytes::copy_from_slice(&body), &fields).await
+                }
                 None => Outcome::Refused,
             };
             if let (Outcome::Refused, Some(target)) = (outcome, &target) {
@@ -222,6 +325,19 @@ impl Thread {
             shared.bell.notify_one();
         });
     }
+}
+
+/// Who asks the configured nodes.
+async fn follower(env: &Arc<Env>, ring: &Bell, now_ms: u64) -> io::Result<Option<Follower>> {
+    let config = &env.config.zilliqa.node;
+    if config.urls.is_empty() {
+        return Ok(None);
+    }
+    let (shared, wake) = (env.zilliqa.clone(), ring.clone());
+    let counters = env.control.clone();
+    let follower = Follower::new(config, shared, wake.clone(), counters, now_ms).await?;
+    env.zilliqa.on_question(move || wake());
+    Ok(Some(follower))
 }
 
 fn unix_ms() -> u64 {

@@ -1,28 +1,9 @@
-//! One HTTP request at a time to one endpoint, over a connection that is kept if it can be.
-//!
-//! A name is resolved here, its addresses are checked, and one that has passed is connected to: no
-//! second look-up can give another. Redirects are answers like any other, and so failures.
+//! One request to a webhook, and what became of it.
 
-use super::address::is_public;
-use crate::config::Webhook;
-use crate::tls;
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::{Bytes, Incoming};
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
-use hyper::rt::{Read, Write};
-use hyper::{Request, Response, Uri};
-use hyper_util::rt::TokioIo;
-use std::cell::RefCell;
-use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
-use std::sync::Arc;
+use super::client::{self, Kept, Target};
+use hyper::body::Bytes;
+use hyper::header::HeaderName;
 use std::time::Duration;
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::pki_types::ServerName;
-use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
 
 /// How long one attempt may take: look-up, connection and answer.
 const ATTEMPT: Duration = Duration::from_secs(4);
@@ -40,209 +21,26 @@ pub(super) enum Outcome {
     Refused,
 }
 
-/// Where an endpoint is, and what every request to it has.
-pub(super) struct Target {
-    host: String,
-    port: u16,
-    tls: Option<(TlsConnector, ServerName<'static>)>,
-    path: String,
-    fields: HeaderMap,
-    allow_private: bool,
-}
-
-/// A connection that waits for the next request.
-pub(super) type Kept = RefCell<Option<Connection>>;
-
-type Connection = SendRequest<Full<Bytes>>;
-
-impl Target {
-    /// The endpoint of a checked configuration; `None` if it is none after all. `tls` is what
-    /// verifies endpoints by the system's authorities, made when it is needed first.
-    pub(super) fn new(
-        hook: &Webhook,
-        fields: HeaderMap,
-        tls: &mut Option<TlsConnector>,
-    ) -> Option<Target> {
-        let (url, allow_private) = (hook.url.expose(), hook.allow_private);
-        let uri: Uri = url.parse().ok()?;
-        let host = uri.host()?.trim_matches(['[', ']']).to_owned();
-        let secure = uri.scheme_str() == Some("https");
-        let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
-        let tls = match secure {
-            true => {
-                let connector = match &*hook.ca_file {
-                    "" => tls.get_or_insert_with(|| connector(system_roots())).clone(),
-                    file => connector(roots_of(file)?),
-                };
-                Some((connector, ServerName::try_from(host.clone()).ok()?))
-            }
-            false => None,
-        };
-        let path = uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
-        let mut target = Target { host, port, tls, path, fields, allow_private };
-        let authority = uri.authority()?.as_str();
-        let set = [
-            (header::HOST, authority),
-            // Nothing behind it: some receivers compare the whole value.
-            (header::CONTENT_TYPE, "application/json"),
-            (header::USER_AGENT, concat!("polycast/", env!("CARGO_PKG_VERSION"))),
-        ];
-        for (name, value) in set {
-            let value = HeaderValue::from_str(value).ok()?;
-            target.fields.entry(name).or_insert(value);
+/// Makes one request, over the kept connection or a new one.
+pub(super) async fn post(
+    target: &Target,
+    kept: &Kept,
+    body: Bytes,
+    more: &[(HeaderName, String)],
+) -> Outcome {
+    match tokio::time::timeout(ATTEMPT, target.send(kept, &body, more)).await {
+        Ok(Ok(Some((response, connection)))) => {
+            let success = response.status().is_success();
+            let rest = client::finish(response, connection, kept, ANSWER_BYTES);
+            // Whatever the body is, the status has been the answer.
+            let _ = tokio::time::timeout(ATTEMPT / 4, rest).await;
+            if success { Outcome::Delivered } else { Outcome::Failed }
         }
-        Some(target)
-    }
-
-    /// The host, for the log: the rest of the URL may be secret.
-    pub(super) fn host(&self) -> &str {
-        &self.host
-    }
-
-    /// Makes one request, over the kept connection or a new one.
-    pub(super) async fn post(
-        &self,
-        kept: &Kept,
-        body: Bytes,
-        more: [(HeaderName, String); 2],
-    ) -> Outcome {
-        let attempt = async {
-            let Some(request) = self.request(&body, &more) else {
-                return Err(io::ErrorKind::InvalidInput.into());
-            };
-            self.attempt(kept, request).await
-        };
-        match tokio::time::timeout(ATTEMPT, attempt).await {
-            Ok(Ok(Some((response, connection)))) => finish(response, connection, kept).await,
-            Ok(Ok(None)) => Outcome::Refused,
-            Ok(Err(error)) => {
-                tracing::debug!(host = self.host, %error, "a webhook is not reached");
-                Outcome::Failed
-            }
-            Err(_) => Outcome::Failed,
+        Ok(Ok(None)) => Outcome::Refused,
+        Ok(Err(error)) => {
+            tracing::debug!(host = target.host(), %error, "a webhook is not reached");
+            Outcome::Failed
         }
+        Err(_) => Outcome::Failed,
     }
-
-    /// The head of the answer; `None` if the endpoint is where it may not be.
-    async fn attempt(
-        &self,
-        kept: &Kept,
-        request: Request<Full<Bytes>>,
-    ) -> io::Result<Option<(Response<Incoming>, Connection)>> {
-        let reused = kept.borrow_mut().take();
-        if let Some(mut connection) = reused
-            && connection.ready().await.is_ok()
-            && let Ok(response) = connection.send_request(request.clone()).await
-        {
-            return Ok(Some((response, connection)));
-        }
-        // There was none, or the peer has closed it since, which is nobody's failure.
-        let Some(mut connection) = self.connect().await? else { return Ok(None) };
-        let response = connection.send_request(request).await.map_err(io::Error::other)?;
-        Ok(Some((response, connection)))
-    }
-
-    fn request(
-        &self,
-        body: &Bytes,
-        more: &[(HeaderName, String); 2],
-    ) -> Option<Request<Full<Bytes>>> {
-        let mut request = Request::post(&self.path).body(Full::new(body.clone())).ok()?;
-        *request.headers_mut() = self.fields.clone();
-        for (name, value) in more {
-            request.headers_mut().insert(name, HeaderValue::from_str(value).ok()?);
-        }
-        Some(request)
-    }
-
-    /// Connects to the first address that may be connected to and can be; `None` if none may.
-    async fn connect(&self) -> io::Result<Option<Connection>> {
-        let mut addresses = self.resolve().await?;
-        let found = !addresses.is_empty();
-        addresses.retain(|address| self.allow_private || is_public(address.ip()));
-        if found && addresses.is_empty() {
-            return Ok(None);
-        }
-        let mut failure = io::Error::from(io::ErrorKind::NotFound);
-        for address in addresses {
-            match TcpStream::connect(address).await {
-                Ok(stream) => return self.speak(stream).await.map(Some),
-                Err(error) => failure = error,
-            }
-        }
-        Err(failure)
-    }
-
-    async fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
-        if let Ok(ip) = self.host.parse::<IpAddr>() {
-            return Ok(vec![SocketAddr::new(ip, self.port)]);
-        }
-        Ok(tokio::net::lookup_host((self.host.as_str(), self.port)).await?.collect())
-    }
-
-    async fn speak(&self, stream: TcpStream) -> io::Result<Connection> {
-        stream.set_nodelay(true)?;
-        match &self.tls {
-            Some((connector, name)) => {
-                let stream = connector.connect(name.clone(), stream).await?;
-                handshake(TokioIo::new(stream)).await
-            }
-            None => handshake(TokioIo::new(stream)).await,
-        }
-    }
-}
-
-async fn handshake<S>(stream: S) -> io::Result<Connection>
-where
-    S: Read + Write + Unpin + 'static,
-{
-    let (sender, connection) = http1::handshake(stream).await.map_err(io::Error::other)?;
-    // Ends with the connection, or with its sender.
-    tokio_uring::spawn(async move {
-        let _ = connection.await;
-    });
-    Ok(sender)
-}
-
-/// Reads the answer to its end, and keeps the connection if that was possible.
-async fn finish(response: Response<Incoming>, connection: Connection, kept: &Kept) -> Outcome {
-    let success = response.status().is_success();
-    let body = Limited::new(response.into_body(), ANSWER_BYTES).collect();
-    let rest = tokio::time::timeout(ATTEMPT / 4, body).await;
-    if matches!(rest, Ok(Ok(_))) && !connection.is_closed() {
-        *kept.borrow_mut() = Some(connection);
-    }
-    if success { Outcome::Delivered } else { Outcome::Failed }
-}
-
-/// The authorities of this system, or, if it has none, Mozilla's.
-fn system_roots() -> RootCertStore {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if roots.is_empty() {
-        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-    }
-    roots
-}
-
-/// The authorities of a file that was read when the configuration was.
-fn roots_of(file: &str) -> Option<RootCertStore> {
-    match tls::roots(Path::new(file)) {
-        Ok(roots) => Some(roots.store().clone()),
-        Err(error) => {
-            tracing::warn!(%error, "a webhook's authorities cannot be read");
-            None
-        }
-    }
-}
-
-/// What verifies servers.
-fn connector(roots: RootCertStore) -> TlsConnector {
-    let provider = Arc::new(crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("this provider has the default versions")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    TlsConnector::from(Arc::new(config))
 }

@@ -7,6 +7,7 @@ use super::{Reply, Spoken, zilliqa};
 use crate::config::{self, Config};
 use crate::http::query::{self, Plus};
 use crate::hub::Kinds;
+use crate::jwt::{Guard, Remotes};
 use crate::stats::Counters;
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -20,6 +21,10 @@ pub struct Env {
     pub config: Config,
     /// The applications.
     pub apps: Apps,
+    /// The guards, in the order of the configuration.
+    pub guards: Vec<Guard>,
+    /// Where their keys are fetched from; the same for all configurations of the process.
+    pub remotes: Arc<Remotes>,
     /// Whether any route compresses, so that events carry their compressed forms.
     pub compresses: bool,
     /// What is to be noticed of channels, by the application's number.
@@ -32,6 +37,8 @@ pub struct Env {
     pub counters: Vec<Arc<Counters>>,
     /// What the Zenith dialect looks up.
     pub zenith: Realm,
+    /// What the control thread counts, if there is one.
+    pub control: Arc<Counters>,
 }
 
 impl Env {
@@ -45,9 +52,22 @@ impl Env {
             config::Dialect::Broadcastt => Kinds::NONE,
         });
         let watched = watched.collect();
-        let (zilliqa, counters) = (Arc::default(), Vec::new());
+        let remotes = Arc::new(Remotes::default());
+        let guards = guards(&config, &[], &remotes);
         let zenith = Realm::new(config.zenith.as_deref(), Arc::<zenith::State>::default());
-        Env { config, apps, compresses, watched, node, zilliqa, counters, zenith }
+        Env {
+            config,
+            apps,
+            guards,
+            remotes,
+            compresses,
+            watched,
+            node,
+            zilliqa: Arc::default(),
+            counters: Vec::new(),
+            zenith,
+            control: Arc::default(),
+        }
     }
 
     /// The environment after the configuration was read anew. Applications keep their numbers and
@@ -56,11 +76,21 @@ impl Env {
         let mut env = Env::new(config, self.node);
         env.apps = self.apps.renewed(&env.config.apps);
         env.counters = self.counters.clone();
+        env.control = self.control.clone();
         env.zilliqa = self.zilliqa.clone();
         env.zenith = self.zenith.renewed(env.config.zenith.as_deref());
         // Webhooks take effect with a restart, and numbers are those of the start.
         env.watched = self.watched.clone();
+        env.remotes = self.remotes.clone();
+        env.guards = guards(&env.config, &self.guards, &env.remotes);
         env
+    }
+
+    /// The listener with this number: that of its place in the configuration of the start.
+    pub fn listener(&self, number: u16) -> &config::Listener {
+        // There is at least one.
+        let listeners = &self.config.listeners;
+        listeners.get(usize::from(number)).unwrap_or(&listeners[0])
     }
 
     /// Whether `kinds` are to be noticed of application `app`.
@@ -150,6 +180,28 @@ impl Env {
         let by_key = || self.apps.by_key(&name).filter(speaks);
         Some((self.apps.by_id(&name).or_else(by_key)?, rest))
     }
+}
+
+/// The guards of a configuration. Who lives by the tokens of an old one lives by those of its
+/// namesake.
+fn guards(config: &Config, old: &[Guard], remotes: &Remotes) -> Vec<Guard> {
+    let new = config.guards.iter().map(|guard| {
+        let url = guard.url();
+        let (refresh_ms, floor_ms) = (guard.keys_refresh_s * 1000, guard.keys_floor_s * 1000);
+        let remote = || remotes.at(&url, guard.allow_private, refresh_ms, floor_ms);
+        let namesake = old.iter().find(|it| it.name == guard.name);
+        Guard {
+            name: guard.name.clone(),
+            policy: guard.policy(),
+            tenants: namesake.map(|it| it.tenants.clone()).unwrap_or_default(),
+            challenge_s: guard.challenge_s,
+            keys: guard.keys(),
+            remote: (!url.is_empty()).then(remote),
+        }
+    });
+    let new: Vec<Guard> = new.collect();
+    remotes.replace(new.iter().filter_map(|guard| guard.remote.clone()).collect());
+    new
 }
 
 impl Env {

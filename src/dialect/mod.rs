@@ -18,6 +18,7 @@ use crate::codec::json::Scratch;
 use crate::config::{self, SlowConsumer};
 use crate::http;
 use crate::hub::{Answer, ConnId, Event, Query, Told, Welcome, Wish};
+use crate::jwt::Claims;
 use crate::mem::{Frozen, Handle};
 use crate::time::{Deadline, Now};
 use crate::ws::output::Output;
@@ -179,6 +180,8 @@ pub struct Opening<'a> {
     pub secure: bool,
     /// The header fields.
     pub headers: &'a http::Headers<'a>,
+    /// What its token says, where a guard has read one.
+    pub claims: Option<&'a Claims>,
 }
 
 /// Why a WebSocket is refused before its handshake is answered.

@@ -128,6 +128,7 @@ impl Vendor for Pusher {
         let (kind, status) = match refusal {
             Refusal::Name(_) => (words::LIMIT, 4009),
             Refusal::Full(_) | Refusal::Crowded(_) => (words::LIMIT, 4100),
+            Refusal::Large(_) => (words::LIMIT, 4301),
             Refusal::User | Refusal::Signature | Refusal::Member(_) => (words::AUTH, 401),
         };
         words::subscription_error(name, kind, &refusal.text(name), status)

@@ -1,7 +1,7 @@
 //! The counters in the text format of Prometheus, version 0.0.4.
 //!
 //! Names are `polycast_` and the counter's own; what only grows ends in `_total`. A counter is the
-//! sum over all cores, unless only the single core tells something.
+//! sum over all cores and the control thread, unless only the single core tells something.
 
 use super::{NO_STORE, Page, Visit, access};
 use crate::http::Request;
@@ -10,7 +10,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 /// What goes down as well as up.
-const GAUGES: [&str; 4] = ["connections", "channels", "subscriptions", "kept_bytes"];
+const GAUGES: [&str; 5] = ["connections", "channels", "subscriptions", "kept_bytes", "last_epoch"];
 /// What is told for each core: a channel with subscribers on two cores is known to both, and a core
 /// that does all the work is lost in a sum.
 const BY_CORE: [&str; 4] = ["channels", "turns", "wakes_sent", "mail_waited"];
@@ -29,16 +29,20 @@ pub(super) fn answer(request: &Request<'_>, visit: &Visit<'_>) -> Page {
         status: 200,
         content_type: "text/plain; version=0.0.4; charset=utf-8",
         fields: NO_STORE,
-        body: text(visit.counters, apps).into_bytes().into(),
+        body: text(visit.counters, visit.control, apps).into_bytes().into(),
     }
 }
 
-fn text<'a>(cores: &[Arc<Counters>], apps: impl Iterator<Item = (&'a str, usize)>) -> String {
+fn text<'a>(
+    cores: &[Arc<Counters>],
+    control: &Counters,
+    apps: impl Iterator<Item = (&'a str, usize)>,
+) -> String {
     let mut out = Exposition(String::with_capacity(8 * 1024));
     let name = out.family("build_info", Kind::Gauge, "Which version runs; always 1.");
     out.sample(&name, &[("version", env!("CARGO_PKG_VERSION"))], 1);
     let lists: Vec<_> = cores.iter().map(|counters| counters.list()).collect();
-    for (at, (counter, _)) in Counters::default().list().into_iter().enumerate() {
+    for (at, (counter, outside)) in control.list().into_iter().enumerate() {
         let kind = if GAUGES.contains(&counter) { Kind::Gauge } else { Kind::Counter };
         let name = out.family(counter, kind, Counters::HELP[at]);
         if BY_CORE.contains(&counter) {
@@ -47,7 +51,7 @@ fn text<'a>(cores: &[Arc<Counters>], apps: impl Iterator<Item = (&'a str, usize)
             }
         } else {
             // One core may count the coming and another the going.
-            let sum = lists.iter().fold(0u64, |sum, list| sum.wrapping_add(list[at].1));
+            let sum = lists.iter().fold(outside, |sum, list| sum.wrapping_add(list[at].1));
             out.sample(&name, &[], sum);
         }
     }

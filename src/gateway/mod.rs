@@ -2,9 +2,13 @@
 
 mod access;
 mod console;
+mod door;
 mod metrics;
+mod token;
 
-use crate::config::{Config, Endpoint, Route};
+pub use door::{Door, Entry, Refusal};
+
+use crate::config::{Config, Endpoint};
 use crate::http::Request;
 use crate::stats::Counters;
 use crate::ws::Kind;
@@ -12,18 +16,6 @@ use crate::ws::output::Output;
 use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
-
-/// The first route that matches `path`.
-pub fn route<'c>(config: &'c Config, path: &str) -> Option<&'c Route> {
-    config.routes.iter().find(|route| route.matches(path))
-}
-
-/// The first route that matches `path` and has WebSockets: those pass pages by, so that a client
-/// with a wrong path is told so in the words of its protocol.
-pub fn socket_route<'c>(config: &'c Config, path: &str) -> Option<&'c Route> {
-    let has_sockets = |route: &&Route| route.endpoint.has_sockets();
-    config.routes.iter().filter(has_sockets).find(|route| route.matches(path))
-}
 
 /// The `echo` endpoint: sends each message back as it came.
 pub fn echo(out: &mut Output<'_>, kind: Kind, payload: &[u8]) {
@@ -39,6 +31,8 @@ pub struct Visit<'a> {
     pub config: &'a Config,
     /// What each core counts.
     pub counters: &'a [Arc<Counters>],
+    /// What the control thread counts.
+    pub control: &'a Counters,
     /// The connections of the application with this number.
     pub connections: &'a dyn Fn(usize) -> usize,
     /// Whether the server is being shut down.
@@ -74,7 +68,11 @@ impl Page {
 /// endpoint without pages, or at one that is switched off.
 pub fn page(endpoint: Endpoint, request: &Request<'_>, visit: &Visit<'_>) -> Option<Page> {
     let answer = match endpoint {
-        Endpoint::Echo | Endpoint::Apps | Endpoint::Zenith | Endpoint::Zilliqa => return None,
+        Endpoint::Echo
+        | Endpoint::Apps
+        | Endpoint::Zenith
+        | Endpoint::Zilliqa
+        | Endpoint::Reject => return None,
         Endpoint::Console => console::answer(request, visit)?,
         Endpoint::Metrics => metrics::answer(request, visit),
         Endpoint::Health => health(request.path(), visit.draining),
@@ -99,21 +97,6 @@ const ALLOW: &[(&str, &str)] = &[("Allow", "GET, HEAD")];
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_first_route_that_matches_wins() {
-        let mut config = Config::demo();
-        let endpoint = |config: &Config, path| route(config, path).map(|route| route.endpoint);
-        assert_eq!(endpoint(&config, "/echo"), Some(Endpoint::Echo));
-        assert_eq!(endpoint(&config, "/echo/x"), Some(Endpoint::Apps));
-        assert_eq!(endpoint(&config, "/ready"), Some(Endpoint::Health));
-        let socket = |config: &Config, path| socket_route(config, path).map(|it| it.endpoint);
-        assert_eq!(socket(&config, "/echo"), Some(Endpoint::Echo));
-        assert_eq!(socket(&config, "/ready"), Some(Endpoint::Apps));
-        config.routes.pop();
-        assert_eq!(endpoint(&config, "/app/k"), None);
-        assert_eq!(socket(&config, "/ready"), None);
-    }
 
     #[test]
     fn only_readiness_ends_before_the_process() {

@@ -158,6 +158,7 @@ impl Reactor {
                 self.shard.request(from as u16, request, now);
             }
         }
+        self.take_orders(now);
     }
 
     /// Hands over what this core has to say, and wakes who sleeps: each at most once a turn.

@@ -5,9 +5,11 @@
 //! straight into the shared frames. Nothing is sent in the middle of a turn.
 
 mod complete;
+mod inbox;
 mod mail;
 mod outbox;
 
+pub use inbox::{Inbox, Order, Orders, orders};
 pub use mail::{Mail, Peers, wire};
 pub use outbox::{Bell, Outbox};
 
@@ -56,6 +58,8 @@ pub struct Parts {
     pub mail: Mail,
     /// The way to the control thread, if there is one.
     pub outbox: Option<Outbox>,
+    /// The way from it.
+    pub inbox: Option<Inbox>,
     /// Connections by address, and how many one may have; 0 is any number.
     pub addresses: Arc<Addresses>,
     /// How long a shutdown lets connections finish, in milliseconds.
@@ -159,6 +163,7 @@ pub struct Reactor {
     starved: Vec<Slot>,
     mail: Mail,
     outbox: Option<Outbox>,
+    inbox: Option<Inbox>,
     addresses: Arc<Addresses>,
     /// Most connections since memory was given back to the system.
     crowd: usize,
@@ -194,6 +199,7 @@ impl Reactor {
             starved: Vec::new(),
             mail: parts.mail,
             outbox: parts.outbox,
+            inbox: parts.inbox,
             addresses: parts.addresses,
             crowd: 0,
             next_sweep: Deadline(0),
@@ -245,7 +251,9 @@ impl Reactor {
             || self.shard.has_notices();
         self.mail.me().parking.announce();
         let told = self.stopping.is_none() && self.mail.me().stop.load(Ordering::SeqCst);
-        if told || self.mail.is_waiting(self.shard.takes_requests()) {
+        let ordered = self.inbox.as_mut().is_some_and(Inbox::is_waiting);
+        let ordered = ordered && self.shard.takes_orders();
+        if told || ordered || self.mail.is_waiting(self.shard.takes_requests()) {
             self.mail.me().parking.retract();
             return Duration::ZERO;
         }

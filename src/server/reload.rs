@@ -73,13 +73,16 @@ impl Source {
             let of_app = |app: &App| (app.id.clone(), app.webhooks.clone(), app.subscription_count);
             config.apps.iter().map(of_app).collect::<Vec<_>>()
         };
+        let fetches = |config: &Config| config.guards.iter().any(|guard| !guard.url().is_empty());
         let differ = [
             ("threads", was.threads != config.threads || was.pin != config.pin),
             ("drain_s", was.drain_s != config.drain_s),
             ("listeners", listening(was) != listening(config)),
+            ("the first keys_url of guards", !fetches(was) && fetches(config)),
             ("log", was.log != config.log),
             ("limits", sizes(was) != sizes(config)),
             ("apps.webhooks or apps.subscription_count", noticed(was) != noticed(config)),
+            ("zilliqa.node", was.zilliqa.node != config.zilliqa.node),
             ("apps.dialect", spoken_otherwise(was, config)),
             (
                 "compression.windows_bytes",
@@ -116,8 +119,10 @@ mod tests {
         let mut fixed = config;
         fixed.threads += 1;
         fixed.apps[0].subscription_count = true;
+        fixed.zilliqa.node.replay += 1;
         let named = source.needing_restart(&fixed);
-        assert_eq!(named, ["threads", "apps.webhooks or apps.subscription_count"]);
+        let webhooks = "apps.webhooks or apps.subscription_count";
+        assert_eq!(named, ["threads", webhooks, "zilliqa.node"]);
         let mut spoken = Config::demo();
         spoken.apps[0].dialect = crate::config::Dialect::Broadcastt;
         assert_eq!(source.needing_restart(&spoken), ["apps.dialect"]);

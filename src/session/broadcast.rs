@@ -232,6 +232,7 @@ mod tests {
                 now: Now { ms: 1, unix_s: 1 },
                 conn: ConnId { core: 0, slot: Slot { index: 0, generation: 1 } },
                 peer: SocketAddr::from(([127, 0, 0, 1], 1)),
+                listener: 0,
                 env: &self.env,
                 json: &mut self.json,
                 codecs: &mut self.codecs,
@@ -249,7 +250,7 @@ mod tests {
         /// A WebSocket, whose endpoint takes JSON.
         fn session(&self) -> Session {
             let peer = SocketAddr::from(([127, 0, 0, 1], 1));
-            let mut session = Session::new(peer, Now { ms: 1, unix_s: 1 }, &self.env);
+            let mut session = Session::new(peer, 0, Now { ms: 1, unix_s: 1 }, &self.env);
             session.stage = Stage::Socket(Socket::new(Endpoint::Echo, None, None, 0));
             session
         }

@@ -37,6 +37,8 @@ pub struct Surroundings<'a> {
     pub conn: ConnId,
     /// The address of its other end.
     pub peer: SocketAddr,
+    /// The number of the listener that it came by.
+    pub listener: u16,
     /// Configuration and applications.
     pub env: &'a Env,
     /// Parser memory.
@@ -108,6 +110,7 @@ pub struct Session {
     /// Address and port of the peer, without the padding of a `SocketAddr`.
     ip: IpAddr,
     port: u16,
+    listener: u16,
 }
 
 enum Stage {
@@ -124,8 +127,8 @@ enum After {
 }
 
 impl Session {
-    /// A connection that has just been accepted.
-    pub fn new(peer: SocketAddr, now: Now, env: &Env) -> Session {
+    /// A connection that has just been accepted by a listener.
+    pub fn new(peer: SocketAddr, listener: u16, now: Now, env: &Env) -> Session {
         Session {
             stage: Stage::Http(Box::default()),
             queue: Queue::default(),
@@ -140,7 +143,13 @@ impl Session {
             deadline: now.plus_ms(env.config.timeouts.head_ms),
             ip: peer.ip(),
             port: peer.port(),
+            listener,
         }
+    }
+
+    /// The number of the listener that it came by.
+    pub fn listener(&self) -> u16 {
+        self.listener
     }
 
     /// The peer's address.
@@ -476,9 +485,12 @@ impl Session {
             around.counters.timed_out.add(1);
             return self.end(Ending::Cut, around);
         }
-        if self.paused && matches!(self.stage, Stage::Socket(_)) {
+        if let Stage::Socket(socket) = &self.stage
+            && self.paused
+            && !socket.has_expired(around)
+        {
             // Its signs of life are not read; `send_ms` ends it if it does not read, either.
-            self.deadline = around.now.plus_ms(timeouts.send_ms);
+            self.deadline = around.now.plus_ms(timeouts.send_ms).min(socket.lease_deadline());
             return;
         }
         let mut out = self.queue.open_tail();

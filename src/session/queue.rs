@@ -28,8 +28,8 @@ pub struct Queue {
     sending: bool,
     /// The last batch has ended in the middle of a message.
     mid_message: bool,
-    /// When the queue began to wait, or last got bytes off.
-    progress_ms: u64,
+    /// When the queue began to wait, or last got bytes off: the low bits, which last for weeks.
+    progress_ms: u32,
 }
 
 impl Queue {
@@ -100,7 +100,7 @@ impl Queue {
     /// Notes that something waits from now on, unless something did before.
     pub fn waits(&mut self, now_ms: u64) {
         if self.is_empty() {
-            self.progress_ms = now_ms;
+            self.progress_ms = now_ms as u32;
         }
     }
 
@@ -144,12 +144,12 @@ impl Queue {
 
     /// Throws the batch away that was just taken.
     pub fn forget_batch(&mut self) {
-        self.settled(Vec::new(), self.progress_ms);
+        self.settled(Vec::new(), self.progress_ms.into());
     }
 
     /// Notes that some bytes of the batch have left.
     pub fn progressed(&mut self, now_ms: u64) {
-        self.progress_ms = now_ms;
+        self.progress_ms = now_ms as u32;
     }
 
     /// Notes that the batch is through. `spare` is its emptied list.
@@ -158,7 +158,7 @@ impl Queue {
         self.broadcasts -= self.sending_broadcasts;
         (self.sending_replies, self.sending_broadcasts) = (0, 0);
         self.sending = false;
-        self.progress_ms = now_ms;
+        self.progress_ms = now_ms as u32;
         if self.segments.is_empty() && spare.capacity() <= FRAMES_PER_SEND {
             // Kept only while the connection is busy: see `relax`.
             self.segments = spare;
@@ -212,7 +212,7 @@ impl Queue {
 
     /// Whether bytes wait and none has left for `ms`.
     pub fn is_stuck(&self, ms: u64, now_ms: u64) -> bool {
-        !self.is_empty() && now_ms.saturating_sub(self.progress_ms) >= ms
+        !self.is_empty() && u64::from((now_ms as u32).wrapping_sub(self.progress_ms)) >= ms
     }
 }
 

@@ -1,6 +1,6 @@
 //! The HTTP stage: requests in order, answers in the same order, and the way to a WebSocket.
 
-use super::socket::{Endpoint, Socket};
+use super::socket::{Endpoint, Socket, Terms};
 use super::{After, Ending, Surroundings, context, upgrade};
 use crate::config;
 use crate::dialect::{self, Answered, Connection, Finish, Opening, Reply};
@@ -212,7 +212,27 @@ fn answer(request: &mut Request<'_>, around: &mut Surroundings<'_>) -> Waiting {
     let connection = request.connection();
     let last = connection == http::Connection::Close;
     let head_only = request.method == "HEAD";
-    let endpoint = gateway::route(&around.env.config, request.path()).map(|route| route.endpoint);
+    let door = door(around);
+    if let Some(outcome) = door.renewal(request) {
+        let mut bytes = Vec::new();
+        match outcome {
+            Ok(()) => {
+                send(204, &Response::new(204, "", b"").connection(connection), &mut bytes, around)
+            }
+            Err(refusal) => refuse(refusal, connection, head_only, &mut bytes, around),
+        }
+        return Waiting::bytes(bytes, last);
+    }
+    let route = match door.page(request) {
+        Ok(entry) => Some(entry.route),
+        Err(gateway::Refusal::NoRoute) => None,
+        Err(refusal) => {
+            let mut bytes = Vec::new();
+            refuse(refusal, connection, head_only, &mut bytes, around);
+            return Waiting::bytes(bytes, last);
+        }
+    };
+    let endpoint = route.map(|route| route.endpoint);
     if let Some(page) = endpoint.and_then(|endpoint| page(endpoint, request, around)) {
         let mut bytes = Vec::new();
         let response = Response::new(page.status, page.content_type, &page.body);
@@ -231,6 +251,9 @@ fn answer(request: &mut Request<'_>, around: &mut Surroundings<'_>) -> Waiting {
             dialect::request(&mut context, endpoint, request)
         }
         Some(config::Endpoint::Echo) => Answered::Now(error(426, "a WebSocket is served here")),
+        Some(config::Endpoint::Reject) => {
+            Answered::Now(error(route.map_or(404, |route| route.status), REJECTED))
+        }
         _ => Answered::Now(error(404, "nothing is served at this path")),
     };
     match answered {
@@ -256,6 +279,7 @@ fn page(
         peer: around.peer.ip(),
         config: &env.config,
         counters: &env.counters,
+        control: &env.control,
         connections: &|app| env.apps.get(app as u32).connections(),
         draining: around.draining,
     };
@@ -272,7 +296,9 @@ fn push(
 ) {
     let fields: &[(&str, &str)] = match (reply.status, reply.allow) {
         (405, Some(allow)) => &[("Allow", allow)],
-        (426, _) => &[("Upgrade", "websocket"), ("Connection", "Upgrade")],
+        (426, _) => {
+            &[("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Version", "13")]
+        }
         _ => &[],
     };
     let response = Response::json(reply.status, &reply.body).headers(fields);
@@ -292,13 +318,43 @@ fn error(status: u16, message: &str) -> Reply {
     Reply { status, body: body.into(), allow: None }
 }
 
+const REJECTED: &str = "this is not served";
+
+/// The door as this connection stands before it.
+fn door<'a>(around: &Surroundings<'a>) -> gateway::Door<'a> {
+    gateway::Door {
+        config: &around.env.config,
+        guards: &around.env.guards,
+        listener: around.env.listener(around.listener),
+        secure: around.secure,
+        now: around.now,
+        counters: around.counters,
+    }
+}
+
+/// Answers a plain request that is not let in.
+fn refuse(
+    refusal: gateway::Refusal,
+    connection: http::Connection,
+    head_only: bool,
+    out: &mut Vec<u8>,
+    around: &Surroundings<'_>,
+) {
+    let body = error(refusal.status(), refusal.text()).body;
+    let response = Response::json(refusal.status(), &body).headers(refusal.fields());
+    send(refusal.status(), &response.connection(connection).head_only(head_only), out, around);
+}
+
 /// Answers a request for a WebSocket, all earlier requests being answered.
 fn open(request: &Request<'_>, out: &mut Vec<u8>, around: &mut Surroundings<'_>) -> After {
-    let refuse = |out: &mut Vec<u8>, status, text: &str| {
-        Response::text(status, text).connection(http::Connection::Close).push(out);
-        around.counters.http_errors.add(1);
+    let counters = around.counters;
+    let refuse_with = |out: &mut Vec<u8>, status, text: &str, fields: &[(&str, &str)]| {
+        let response = Response::text(status, text).headers(fields);
+        response.connection(http::Connection::Close).push(out);
+        counters.http_errors.add(1);
         After::End(Ending::Flush)
     };
+    let refuse = |out: &mut Vec<u8>, status, text: &str| refuse_with(out, status, text, &[]);
     let accepted = match upgrade::check(request) {
         Ok(accepted) => accepted,
         Err(refusal) => {
@@ -307,9 +363,17 @@ fn open(request: &Request<'_>, out: &mut Vec<u8>, around: &mut Surroundings<'_>)
             return After::End(Ending::Flush);
         }
     };
-    let Some(route) = gateway::socket_route(&around.env.config, request.path()) else {
-        return refuse(out, 404, "nothing is served at this path\n");
-    };
+    let gateway::Entry { route, protocol: listed, leases, claims } =
+        match door(around).socket(request) {
+            Ok(entry) => entry,
+            Err(refusal) => {
+                let text = format!("{}\n", refusal.text());
+                return refuse_with(out, refusal.status(), &text, refusal.fields());
+            }
+        };
+    if route.endpoint == config::Endpoint::Reject {
+        return refuse(out, route.status, &format!("{REJECTED}\n"));
+    }
     let Ok(agreed) = extension::negotiate(accepted.extensions(), compression(route)) else {
         return refuse(out, 400, "Sec-WebSocket-Extensions is malformed\n");
     };
@@ -320,13 +384,14 @@ fn open(request: &Request<'_>, out: &mut Vec<u8>, around: &mut Surroundings<'_>)
         origin: accepted.origin(),
         secure: around.secure,
         headers: &request.headers,
+        claims: claims.as_ref(),
     };
     let chosen = match route.endpoint {
         config::Endpoint::Echo => Ok(None),
         _ => Connection::subprotocol(around.env, &opening),
     };
     let protocol = match chosen {
-        Ok(protocol) => protocol,
+        Ok(protocol) => protocol.or(listed),
         Err(refused) => return refuse(out, refused.status, &format!("{}\n", refused.text)),
     };
     let mut channel = agreed.and_then(|agreed| compress(agreed, &accepted, around));
@@ -344,7 +409,8 @@ fn open(request: &Request<'_>, out: &mut Vec<u8>, around: &mut Surroundings<'_>)
             }
         }
     };
-    let mut socket = Socket::new(endpoint, channel, route.rules.get().cloned(), around.now.ms);
+    let rules = route.rules.get().cloned();
+    let mut socket = Socket::new(endpoint, channel, Terms::new(rules, leases), around.now.ms);
     if let Some(closing) = wanted {
         socket.close(&closing, out);
     }

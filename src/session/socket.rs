@@ -7,6 +7,7 @@ use crate::codec::Format;
 use crate::config::SlowConsumer;
 use crate::dialect::{Action, Closing, Connection, Context, Env, Heartbeat, JoinOutcome, Why};
 use crate::hub::{Answer, ConnId, Told};
+use crate::jwt::{Lapse, Leases};
 use crate::model::Rules;
 use crate::time::{Deadline, Now};
 use crate::ws::close::{self, Handshake};
@@ -27,11 +28,31 @@ pub(super) struct Socket {
     closing: Handshake,
     beat: Beat,
     flood: Flood,
+    /// What the connection is bound to, if to anything.
+    terms: Option<Box<Terms>>,
+}
+
+/// What a connection is bound to.
+pub(super) struct Terms {
     /// What messages have to look like, if the route says so.
     rules: Option<Arc<Rules>>,
+    /// How long its tokens let it live, if not for ever.
+    leases: Option<Box<Leases>>,
+}
+
+impl Terms {
+    /// These terms; `None` if there are none.
+    pub(super) fn new(
+        rules: Option<Arc<Rules>>,
+        leases: Option<Box<Leases>>,
+    ) -> Option<Box<Terms>> {
+        let any = rules.is_some() || leases.is_some();
+        any.then(|| Box::new(Terms { rules, leases }))
+    }
 }
 
 const LATE: Closing = Closing::new(close::POLICY, "the message took too long to arrive");
+const EXPIRED: Closing = Closing::new(close::POLICY, "the token has expired");
 const FLOOD: Closing = Closing::new(close::POLICY, "too many control frames");
 
 /// Who takes the messages.
@@ -56,7 +77,7 @@ impl Socket {
     pub(super) fn new(
         endpoint: Endpoint,
         channel: Option<Box<Channel>>,
-        rules: Option<Arc<Rules>>,
+        terms: Option<Box<Terms>>,
         now_ms: u64,
     ) -> Socket {
         Socket {
@@ -68,8 +89,13 @@ impl Socket {
             closing: Handshake::Open,
             beat: Beat::None,
             flood: Flood::default(),
-            rules,
+            terms,
         }
+    }
+
+    /// Whether it is open and may have lived long enough.
+    pub(super) fn has_expired(&self, around: &Surroundings<'_>) -> bool {
+        self.is_open() && self.lease_deadline().due(around.now)
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -110,7 +136,7 @@ impl Socket {
                 let mut to = Recipient {
                     endpoint: &mut self.endpoint,
                     channel: self.channel.as_deref_mut(),
-                    rules: self.rules.as_deref(),
+                    rules: self.terms.as_ref().and_then(|terms| terms.rules.as_deref()),
                     wanted: &mut wanted,
                 };
                 let most = compressed.then_some(limits.message_bytes);
@@ -171,12 +197,39 @@ impl Socket {
         After::End(Ending::Flush)
     }
 
-    /// When the dialect has something of its own to do.
+    /// When the dialect has something of its own to do, or a token ends.
     pub(super) fn own_deadline(&self) -> Deadline {
+        self.lease_deadline().min(self.dialect_deadline())
+    }
+
+    /// When a token ends, or has to be looked at.
+    pub(super) fn lease_deadline(&self) -> Deadline {
+        let leases = self.terms.as_ref().and_then(|terms| terms.leases.as_ref());
+        leases.map_or(Deadline::NEVER, |leases| leases.deadline())
+    }
+
+    fn dialect_deadline(&self) -> Deadline {
         match &self.endpoint {
             Endpoint::Dialect(it) => it.deadline(),
             Endpoint::Echo | Endpoint::Refused => Deadline::NEVER,
         }
+    }
+
+    /// Whether a token has ended, and nobody has brought another one.
+    fn lapses(&mut self, around: &Surroundings<'_>) -> bool {
+        if !self.has_expired(around) {
+            return false;
+        }
+        let leases = self.terms.as_mut().and_then(|terms| terms.leases.as_mut());
+        match leases.map_or(Lapse::None, |leases| leases.look(around.now)) {
+            Lapse::None => return false,
+            Lapse::Challenge => around.counters.guard_challenges.add(1),
+            Lapse::Expired => {
+                around.counters.guard_expired.add(1);
+                return true;
+            }
+        }
+        false
     }
 
     /// Whether the reader holds no memory that a further step would release.
@@ -366,7 +419,12 @@ impl Socket {
             self.close(&LATE, out);
             return After::End(Ending::Flush);
         }
-        if self.own_deadline().due(now) {
+        if self.lapses(around) {
+            self.close(&EXPIRED, out);
+            *deadline = now.plus_ms(around.env.config.timeouts.close_ms);
+            return After::Again;
+        }
+        if self.dialect_deadline().due(now) {
             let after = self.tell(out, around, |it, context| it.late(context));
             if !self.is_open() {
                 *deadline = now.plus_ms(around.env.config.timeouts.close_ms);

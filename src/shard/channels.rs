@@ -46,8 +46,15 @@ impl Shard {
                 }
             }
             Action::Ask { query, part } => self.ask(slot, &query, part, now),
-            Action::Tell { to, what } if to.core == self.core => self.tell(to.slot, &what, now),
-            Action::Tell { to, what } => self.post.tell(to, what),
+            Action::Tell { to, what } => self.tell_anywhere(to, what, now),
+        }
+    }
+
+    /// Gives `what` to the dialect of a connection, on whichever core.
+    pub fn tell_anywhere(&mut self, to: ConnId, what: Told, now: Now) {
+        match to.core == self.core {
+            true => self.tell(to.slot, &what, now),
+            false => self.post.tell(to, what),
         }
     }
 
@@ -79,7 +86,13 @@ impl Shard {
         }
     }
 
-    /// Publishes what the server itself has to say on a channel of which this core is the home.
+    /// Publishes what was ordered from outside the cores.
+    pub fn publish_order(&mut self, app: u32, name: &str, event: &Event, now: Now) {
+        self.counters.published.add(1);
+        self.announce(app, name, event, now);
+    }
+
+    /// Publishes what the server itself has to say on a channel.
     pub(super) fn announce(&mut self, app: u32, name: &str, event: &Event, now: Now) {
         let published = self.hub.publish(app, name, event, None, now.ms, &mut self.post);
         if let Published::Ordered(at) = published {

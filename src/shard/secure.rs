@@ -9,14 +9,14 @@ use std::net::SocketAddr;
 const PLAIN_KEPT: usize = 128 * 1024;
 
 impl Shard {
-    /// A connection was accepted at `index`, which must be free, by the listener at place
-    /// `listener` of the configuration.
+    /// A connection was accepted at `index`, which must be free, by the listener with this number.
     pub fn open_at(&mut self, index: u32, peer: SocketAddr, listener: usize, now: Now) -> Slot {
-        let slot = self.open(index, peer, now);
+        let slot = self.open_by(listener as u16, index, peer, now);
         let env = self.env.clone();
-        let Some(listener) = env.config.listeners.get(listener).filter(|it| it.tls.is_on()) else {
+        let listener = env.listener(listener as u16);
+        if !listener.tls.is_on() {
             return slot;
-        };
+        }
         let filter = listener.tls.acceptor().and_then(|acceptor| acceptor.accept());
         if let Some((session, around)) = self.session(slot, now) {
             match filter {

@@ -1,6 +1,6 @@
 //! What a configuration's values may be; each refusal by the key and the line that it names.
 
-use polycast::config::{Config, DuplicateSubscribe, Format, Overrides, Problem};
+use polycast::config::{Asked, Config, DuplicateSubscribe, Format, Overrides, Problem};
 
 const APP: &str = "[[apps]]\nid = '1'\nkey = 'k'\nsecret = 's'\n";
 
@@ -172,6 +172,144 @@ fn listeners_are_one_or_more_and_differ() {
     ]);
 }
 
+const GUARD: &str = "[[guards]]\nname = 'g'\nissuer = 'https://auth.example.com'\n";
+
+/// What may stand in a guard, and what may not.
+fn check_guard(cases: &[(&str, &str)]) {
+    for (more, error) in cases {
+        check(&[(&*format!("{GUARD}{more}"), *error)]);
+    }
+}
+
+#[test]
+fn numbers_of_a_guard_on_both_sides() {
+    for (key, min, max) in [
+        ("keys_refresh_s", 10, 86_400),
+        ("keys_floor_s", 1, 3600),
+        ("leeway_s", 0, 3600),
+        ("challenge_s", 0, 86_400),
+        ("token_bytes", 256, 32_768),
+    ] {
+        let accepted = [format!("{key} = {min}"), format!("{key} = {max}")];
+        check_guard(&accepted.each_ref().map(|text| (text.as_str(), "")));
+        let below = (min > 0).then(|| min - 1);
+        for bad in below.into_iter().chain([max + 1]) {
+            let error = format!("4:1: guards[0].{key}: {bad} is out of range; accepted: {min} to");
+            check_guard(&[(&format!("{key} = {bad}"), &error)]);
+        }
+    }
+}
+
+#[test]
+fn names_and_keys_of_guards() {
+    let short = "4:9: guards[0].keys[0]: the value (not shown) is not accepted; accepted: a sec";
+    let forms = "accepted: exactly one of `pem`, `secret` and `kty`";
+    let forms = format!("4:9: guards[0].keys[0]: the value (not shown) is not accepted; {forms}");
+    let fits = "4:9: guards[0].keys[0]: the value (not shown) is not accepted; accepted: a key \
+                that one of the guard's `algorithms` fits";
+    let url = |url: &str| format!("4:1: guards[0].keys_url: `{url}` is not accepted; accepted: `k");
+    let secret = "0123456789abcdef0123456789abcdef";
+    check_guard(&[
+        ("", ""),
+        (&format!("keys = [{{ secret = '{secret}' }}]"), ""),
+        (&format!("keys = [{{ secret = '{secret}', alg = 'HS256' }}]"), ""),
+        (&format!("keys = [{{ secret = '{}' }}]", &secret[1..]), short),
+        (&format!("keys = [{{ secret = '{secret}', pem = 'x' }}]"), &forms),
+        ("keys = [{ kid = 'a' }]", &forms),
+        (&format!("keys = [{{ secret = '{secret}' }}]\nalgorithms = ['HS512']"), fits),
+        (
+            "algorithms = ['none']",
+            "4:15: guards[0].algorithms[0]: `none` is not accepted; accepted",
+        ),
+        ("keys_url = 'https://a/b'", ""),
+        ("keys_url = 'http://a/b'", &url("http://a/b")),
+        ("keys_url = 'http://a/b'\nallow_private = true", ""),
+        ("keys_url = 'ftp://a/b'\nallow_private = true", &url("ftp://a/b")),
+        ("keys_url = 'https://u@a/b'", &url("https://u@a/b")),
+        ("roles = ''", "4:1: guards[0].roles: `` is not accepted"),
+        ("identity = ''", "4:1: guards[0].identity: `` is not accepted"),
+        (GUARD, "5:1: guards[1].name: `g` is already used at guards[0].name"),
+    ]);
+    check(&[
+        ("[[guards]]\nname = 'g'", "1:1: guards[0].keys: `/.well-known/jwks.json` is not accepted"),
+        ("[[guards]]\nname = 'a b'", "2:1: guards[0].name: `a b` is not accepted"),
+        ("[[guards]]", "1:1: guards[0].name: missing, and it has no default"),
+    ]);
+}
+
+#[test]
+fn credentials_have_one_place_each() {
+    let place = |key: &str, text: &str| format!("credentials.{key} = {{ a = '{text}' }}");
+    for key in ["cookies", "headers", "query"] {
+        let error = format!("4:19: guards[0].credentials.{key}.a: `x` is not accepted");
+        check_guard(&[(&place(key, "x {credentials}"), "")]);
+        let text = place(key, "x");
+        let column = text.find("a = ").unwrap() + 1;
+        let error = error.replace("19", &column.to_string());
+        check_guard(&[(&text, &error)]);
+    }
+    for (protocol, fits) in [
+        ("bearer.{credentials}", true),
+        ("{credentials}.x", true),
+        ("{credentials}", false),
+        ("bearer", false),
+        ("a b{credentials}", false),
+    ] {
+        let error = format!("4:13: guards[0].credentials.protocol: `{protocol}` is not accepted");
+        let error = if fits { "" } else { &error };
+        check_guard(&[(&format!("credentials.protocol = '{protocol}'"), error)]);
+    }
+}
+
+#[test]
+fn conditions_of_routes() {
+    for (key, good, bad) in [
+        ("path", "/a*", "a"),
+        ("path", "*", "/a?b"),
+        ("query", "a=*&b=c", "a&b"),
+        ("scheme", "wss", "ftp"),
+        ("scheme", "*", "http*"),
+        ("authority", "*.example.com:80", "Example.com"),
+        ("authority", "[::1]:80", "a/b"),
+        ("protocol", "v1.*", "a b"),
+    ] {
+        let route =
+            |text: &str| format!("[[routes]]\nendpoint = 'echo'\nwhen = [{{ {key} = '{text}' }}]");
+        let error = format!("3:11: routes[0].when[0].{key}: `{bad}` is not accepted; accepted: ");
+        check(&[(&route(good), ""), (&route(bad), &error)]);
+    }
+    let route = |more: &str| format!("[[routes]]\nendpoint = 'reject'\n{more}");
+    check(&[
+        (&route("when = [{}]"), "3:9: routes[0].when[0]: at least one entry is needed"),
+        (&route("status = 400"), ""),
+        (&route("status = 599"), ""),
+        (
+            &route("status = 399"),
+            "3:1: routes[0].status: 399 is out of range; accepted: 400 to 599",
+        ),
+        (
+            &route("status = 600"),
+            "3:1: routes[0].status: 600 is out of range; accepted: 400 to 599",
+        ),
+        (&route("guarded = { g = [] }"), "3:13: routes[0].guarded.g: `g` is not accepted"),
+        (&route("listeners = ['a']"), "3:14: routes[0].listeners[0]: `a` is not accepted"),
+        (&route("listeners = ['']"), "3:14: routes[0].listeners[0]: `` is not accepted"),
+        (
+            "[[listeners]]\naddress = '[::1]:1'\nname = 'a'\n\
+             [[listeners]]\naddress = '[::1]:2'\nname = 'a'",
+            "6:1: listeners[1].name: `a` is already used at listeners[0].name",
+        ),
+        (
+            "[[listeners]]\naddress = '[::1]:1'\nname = 'a b'",
+            "3:1: listeners[0].name: `a b` is not accepted",
+        ),
+        (
+            "[[listeners]]\naddress = '[::1]:1'\nallowed_origins = ['same-origin', 'a/b']",
+            "3:35: listeners[0].allowed_origins[1]: `a/b` is not accepted",
+        ),
+    ]);
+}
+
 #[test]
 fn log_levels_are_levels_or_directives() {
     check(&[
@@ -277,7 +415,10 @@ fn key_pairs_and_routes_are_in_order() {
     let config = parse(&format!("{APP}keys = [{{ key = 'old', secret = 't' }}]")).unwrap();
     let pairs = config.apps[0].key_pairs().map(|(key, secret)| (key, secret.expose()));
     assert_eq!(pairs.collect::<Vec<_>>(), [("k", "s"), ("old", "t")]);
-    let endpoint = |path| config.routes.iter().find(|route| route.matches(path)).unwrap().endpoint;
+    let endpoint = |path| {
+        let asked = Asked { path, query: "", authority: None, secure: false, listener: "" };
+        config.routes.iter().find(|route| route.takes(&asked, &[]).is_some()).unwrap().endpoint
+    };
     assert_eq!(format!("{:?} {:?}", endpoint("/echo"), endpoint("/app/k")), "Echo Apps");
     let own = ["/", "/console", "/console/page.js", "/metrics", "/live", "/ready"].map(endpoint);
     assert_eq!(format!("{own:?}"), "[Console, Console, Console, Metrics, Health, Health]");
@@ -349,6 +490,38 @@ fn webhooks_have_a_target_and_ranges() {
         check_app(&[(&text, "6:1: apps[0].webhooks[0].url: the value (not shown) is not")]);
     }
     check_app(&[("[[apps.webhooks]]\nbatch = true", "5:1: apps[0].webhooks[0].url: missing")]);
+}
+
+#[test]
+fn nodes_have_targets_and_ranges() {
+    check(&[
+        ("zilliqa.node.urls = ['https://a.example/?key=b', 'http://[::1]:4201']", ""),
+        ("zilliqa.node.urls = ['ftp://a']", "1:22: zilliqa.node.urls[0]: "),
+        ("zilliqa.node.urls = ['http://u@a']", "1:22: zilliqa.node.urls[0]: "),
+        ("zilliqa.node.interval_ms = 10", ""),
+        ("zilliqa.node.interval_ms = 9", "1:14: zilliqa.node.interval_ms: 9 is out of range"),
+        ("zilliqa.node.interval_ms = 3600001", "1:14: zilliqa.node.interval_ms: 3600001 is"),
+        ("zilliqa.node.timeout_ms = 600000", ""),
+        ("zilliqa.node.timeout_ms = 600001", "1:14: zilliqa.node.timeout_ms: 600001 is out"),
+        ("zilliqa.node.timeout_ms = 9", "1:14: zilliqa.node.timeout_ms: 9 is out of range"),
+        ("zilliqa.node.retry_ms = 9", "1:14: zilliqa.node.retry_ms: 9 is out of range"),
+        ("zilliqa.node.retry_max_ms = 1000", ""),
+        ("zilliqa.node.retry_max_ms = 999", "1:14: zilliqa.node.retry_max_ms: 999 is out"),
+        ("zilliqa.node.stale_ms = 9", "1:14: zilliqa.node.stale_ms: 9 is out of range"),
+        ("zilliqa.node.ahead = 64", ""),
+        ("zilliqa.node.ahead = 0", "1:14: zilliqa.node.ahead: 0 is out of range"),
+        ("zilliqa.node.ahead = 65", "1:14: zilliqa.node.ahead: 65 is out of range"),
+        ("zilliqa.node.answer_bytes = '64KiB'", ""),
+        ("zilliqa.node.answer_bytes = 65535", "1:14: zilliqa.node.answer_bytes: 65535 is out"),
+        ("zilliqa.node.replay = 0", ""),
+        ("zilliqa.node.replay = 1000001", "1:14: zilliqa.node.replay: 1000001 is out"),
+        ("zilliqa.node.replay_wait_ms = 3600001", "1:14: zilliqa.node.replay_wait_ms: 3600001"),
+        ("zilliqa.node.contracts = 16", ""),
+        ("zilliqa.node.contracts = 15", "1:14: zilliqa.node.contracts: 15 is out of range"),
+        ("zilliqa.node.headers = { Authorization = 'Bearer x' }", ""),
+        ("zilliqa.node.headers = { Host = 'x' }", "1:26: zilliqa.node.headers.Host: `Host` is"),
+        ("zilliqa.node.headers = { A = \"x\\n\" }", "1:26: zilliqa.node.headers.A: "),
+    ]);
 }
 
 #[test]

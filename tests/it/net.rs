@@ -1,7 +1,7 @@
 //! A small blocking client for tests: HTTP requests, signed or not, and WebSocket frames, over
 //! plain TCP, with nothing of the server's own parsers in it.
 
-use polycast::config::{Config, Listener, Overrides, Tls};
+use polycast::config::{Config, Listener, Overrides};
 use polycast::crypto::{HmacKey, hex, md5};
 use polycast::server::{Error, Server};
 use std::io::{self, Read, Write};
@@ -29,7 +29,7 @@ pub fn config() -> Config {
 }
 
 pub fn listener(address: &str) -> Listener {
-    Listener { address: address.parse().unwrap(), tls: Tls::default() }
+    Listener { address: address.parse().unwrap(), ..Listener::default() }
 }
 
 /// Starts a server in this process; says SKIPPED where io_uring cannot be used.

@@ -70,6 +70,21 @@ pub(crate) fn auth(socket_id: &str, channel: &str, channel_data: Option<&str>) -
     format!("{}:{}", APP.1, sign(&[socket_id, ":", channel, &data]))
 }
 
+/// Signs the tokens of [`token`].
+pub(crate) const TOKEN_SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+/// A JSON Web Token with these claims.
+pub(crate) fn token(claims: &str) -> String {
+    let b64 = |bytes: &[u8]| {
+        let text = crypto::encode_base64(bytes).replace('+', "-").replace('/', "_");
+        text.trim_end_matches('=').to_owned()
+    };
+    let message = format!("{}.{}", b64(br#"{"alg":"HS256"}"#), b64(claims.as_bytes()));
+    let key = HmacKey::new(TOKEN_SECRET.as_bytes());
+    let signature = b64(&key.sign(&[message.as_bytes()]));
+    format!("{message}.{signature}")
+}
+
 fn sign(parts: &[&str]) -> String {
     let parts: Vec<&[u8]> = parts.iter().map(|part| part.as_bytes()).collect();
     hex::<32, 64>(&HmacKey::new(APP.2.as_bytes()).sign(&parts))

@@ -30,5 +30,5 @@ macro_rules! targets {
 targets! {
     mask frame message utf8 close negotiate inflate deflate_roundtrip http upgrade session
     session_compressed pusher_message api_body hub config tls_session codec_json codec_bson
-    codec_msgpack zilliqa_query zilliqa_ingest zenith_message zenith_ingest
+    codec_msgpack zilliqa_query zilliqa_ingest zenith_message zenith_ingest jwt_token route
 }

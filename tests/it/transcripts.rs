@@ -31,7 +31,8 @@
 //! A letter before `>` or `<` names one of several connections. `*` in what the server says is any
 //! run of characters. `$socket` is the connection's socket id and `$A.socket` that of another,
 //! `$AUTH(channel)` and `$AUTH(channel|data)` sign a subscription, `$QUERY(method,path,body)` is a
-//! signed query, and `$REPEAT(a,3)` is `aaa`.
+//! signed query, `$JWT({...})` is a token of these claims, signed by the peer module's secret, and
+//! `$REPEAT(a,3)` is `aaa`.
 //!
 //! Every transcript runs whole, cut at every byte, byte by byte, and with all that a client says
 //! in a row glued together. What the server says must be the same, nothing more, and in the end
@@ -307,6 +308,9 @@ impl Stage {
             let data = data.map(|data| data.replace("\\\"", "\""));
             let auth = peer::auth(socket, channel, data.as_deref());
             line = format!("{before}{auth}{after}");
+        }
+        while let Some((before, inside, after)) = call(&line, "$JWT(") {
+            line = format!("{before}{}{after}", peer::token(inside));
         }
         while let Some((before, inside, after)) = call(&line, "$QUERY(") {
             let mut parts = inside.splitn(3, ',');

@@ -135,7 +135,7 @@ impl Vendor for Broadcastt {
     fn refused(name: &str, refusal: &Refusal<'_>) -> Vec<u8> {
         let (kind, status) = match refusal {
             Refusal::Name(_) => (NAME, 400),
-            Refusal::Member(_) => (AUTH, 400),
+            Refusal::Member(_) | Refusal::Large(_) => (AUTH, 400),
             Refusal::User | Refusal::Signature => (AUTH, 401),
             Refusal::Full(_) | Refusal::Crowded(_) => (LIMIT, 403),
         };

@@ -156,7 +156,7 @@ fn subscribe<V: Vendor>(conn: &mut Connection<V>, context: &mut Context<'_>, wis
             let who = match (data, conn.signed_in_identity()) {
                 (Some(data), _) => users::identity::<V>(data, limits),
                 (None, Some(identity)) => Ok(identity),
-                (None, None) => Err("Presence channels need channel_data"),
+                (None, None) => Err(Refusal::Member("Presence channels need channel_data")),
             };
             match who {
                 Ok(who) => {
@@ -164,7 +164,7 @@ fn subscribe<V: Vendor>(conn: &mut Connection<V>, context: &mut Context<'_>, wis
                     conn.who().present.entry(name.clone()).or_insert(who.id);
                     Some(wish)
                 }
-                Err(problem) => return conn.refuse(context, &name, Refusal::Member(problem)),
+                Err(refusal) => return conn.refuse(context, &name, refusal),
             }
         }
     };

@@ -1,7 +1,7 @@
 //! Who a client is: the members of presence channels, and users who sign in.
 
 use super::super::{Action, Context, freeze_text};
-use super::vendor::{Mistake, USER, Vendor};
+use super::vendor::{Mistake, Refusal, USER, Vendor};
 use super::watch::{self, Gathering};
 use super::{Connection, channel, end};
 use crate::codec::raw::Members;
@@ -62,12 +62,14 @@ pub(super) struct Identity {
 pub(super) fn identity<V: Vendor>(
     data: &str,
     limits: &AppLimits,
-) -> Result<Identity, &'static str> {
-    const BAD_ID: &str = "channel_data must have a user_id that is a string or a number";
+) -> Result<Identity, Refusal<'static>> {
+    const BAD_ID: Refusal<'static> =
+        Refusal::Member("channel_data must have a user_id that is a string or a number");
     if data.len() > limits.presence_member_bytes {
-        return Err("channel_data is too long");
+        return Err(Refusal::Large("channel_data is too long"));
     }
-    let members = Members::read(data).ok_or("channel_data must be a JSON object")?;
+    let members =
+        Members::read(data).ok_or(Refusal::Member("channel_data must be a JSON object"))?;
     let raw = members.raw("user_id").ok_or(BAD_ID)?;
     let id = match members.text("user_id") {
         Some(text) => text,
@@ -78,7 +80,7 @@ pub(super) fn identity<V: Vendor>(
         return Err(BAD_ID);
     }
     if id.len() > limits.user_id_length {
-        return Err("user_id is too long");
+        return Err(Refusal::Large("user_id is too long"));
     }
     let info = members.raw("user_info").map(str::to_owned);
     Ok(Identity { id: V::user_id(raw, id).into_owned(), info })
@@ -260,7 +262,7 @@ mod tests {
     use super::super::super::pusher::Pusher;
     use super::*;
 
-    fn id(data: &str) -> Result<String, &'static str> {
+    fn id(data: &str) -> Result<String, Refusal<'static>> {
         identity::<Pusher>(data, &AppLimits::default()).map(|identity| identity.id)
     }
 

@@ -306,6 +306,8 @@ pub enum Refusal<'r> {
     Signature,
     /// What the channel is to show of the user will not do.
     Member(&'r str),
+    /// It is longer than it may be.
+    Large(&'r str),
     /// The connection holds this many subscriptions, and may not hold more.
     Full(usize),
     /// The channel has this many members, and may not have more.
@@ -343,7 +345,9 @@ impl Refusal<'_> {
     /// In words for people.
     pub fn text(&self, name: &str) -> Cow<'_, str> {
         match self {
-            Refusal::Name(problem) | Refusal::Member(problem) => Cow::Borrowed(problem),
+            Refusal::Name(problem) | Refusal::Member(problem) | Refusal::Large(problem) => {
+                Cow::Borrowed(problem)
+            }
             Refusal::User => "Only the user who has signed in may subscribe".into(),
             Refusal::Signature => format!("Invalid signature for {name}").into(),
             Refusal::Full(most) => format!("A connection may hold {most} subscriptions").into(),

@@ -117,7 +117,7 @@ fn every_counter_is_told_once_and_summed() {
     // One core opens what another one closes.
     cores[0].subscriptions.add(5);
     cores[1].subscriptions.sub(2);
-    let told = text(&cores, [("1", 3), ("shop.eu", 0)].into_iter());
+    let told = text(&cores, &Counters::default(), [("1", 3), ("shop.eu", 0)].into_iter());
     let samples = read(&told).unwrap_or_else(|wrong| panic!("{wrong}\n{told}"));
     for (series, value) in [
         ("polycast_received_bytes_total[]".to_owned(), 80.0),
@@ -141,7 +141,7 @@ fn every_counter_is_told_once_and_summed() {
 #[test]
 fn what_stands_in_a_label_stays_there() {
     let id = "a\"} 1\npolycast_connections 9\\";
-    let told = text(&cores(1), [(id, 1)].into_iter());
+    let told = text(&cores(1), &Counters::default(), [(id, 1)].into_iter());
     let samples = read(&told).unwrap_or_else(|wrong| panic!("{wrong}\n{told}"));
     assert_eq!(samples.get(&format!("polycast_app_connections[(\"app\", {id:?})]")), Some(&1.0));
 }

@@ -3,7 +3,9 @@
 mod basics;
 mod child;
 mod compress;
+mod guard;
 mod heavy;
+mod nodes;
 mod order;
 mod process;
 mod pusher;

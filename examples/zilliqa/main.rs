@@ -1,0 +1,189 @@
+//! Blocks without a network: a node that is made up, a publisher of recorded blocks, and a client.
+//!
+//! ```text
+//! cargo run --example zilliqa -- node
+//! polycast --config examples/zilliqa/polycast.toml
+//! cargo run --example zilliqa -- watch
+//! ```
+
+mod chain;
+mod node;
+
+use chain::{CONTRACT, Chain};
+use clap::{Args, Parser, Subcommand};
+use node::{Faults, Node};
+use std::error::Error;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+type Outcome = Result<(), Box<dyn Error>>;
+
+#[derive(Parser)]
+#[command(about = "Blocks without a network")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Is a node, whose chain grows.
+    Node(NodeArguments),
+    /// Writes blocks to standard output, one document a line.
+    Record {
+        /// The first block.
+        #[arg(long, default_value_t = 1)]
+        from: u64,
+        /// How many.
+        #[arg(long, default_value_t = 20)]
+        count: u64,
+        /// zq1 or zq2.
+        #[arg(long, default_value = "zq2")]
+        shape: String,
+    },
+    /// Posts recorded blocks to a server.
+    Feed {
+        /// One document a line.
+        file: std::path::PathBuf,
+        /// Where the server takes epochs.
+        #[arg(long, default_value = "127.0.0.1:6001/epochs")]
+        to: String,
+        /// The token that it asks for.
+        #[arg(long, default_value = "")]
+        token: String,
+        /// Time between two blocks, in milliseconds.
+        #[arg(long, default_value_t = 1000)]
+        every_ms: u64,
+    },
+    /// Subscribes and prints what comes.
+    Watch {
+        /// The server.
+        #[arg(default_value = "ws://127.0.0.1:6001/")]
+        url: String,
+    },
+}
+
+#[derive(Args)]
+struct NodeArguments {
+    /// Where to listen; several are several nodes with one chain, to the first of which the faults
+    /// belong.
+    #[arg(long, default_value = "127.0.0.1:4201")]
+    listen: Vec<String>,
+    /// zq1 or zq2: whose answers and errors it gives.
+    #[arg(long, default_value = "zq2")]
+    shape: String,
+    /// The newest block at the start.
+    #[arg(long, default_value_t = 1)]
+    tip: u64,
+    /// Time between two blocks, in milliseconds.
+    #[arg(long, default_value_t = 1000)]
+    block_ms: u64,
+    /// Refuses GetTxnBodiesForTxBlock, as older nodes can be told to.
+    #[arg(long)]
+    no_bodies: bool,
+    /// How long answers take, in milliseconds.
+    #[arg(long, default_value_t = 0)]
+    delay: u64,
+    /// Answers with something else than JSON-RPC.
+    #[arg(long)]
+    nonsense: bool,
+    /// Ends every connection.
+    #[arg(long)]
+    down: bool,
+    /// By so many blocks it is behind.
+    #[arg(long, default_value_t = 0)]
+    behind: u64,
+    /// When the faults are there, in seconds since the start: FROM..TO. Always, if it is not said.
+    #[arg(long)]
+    during: Option<String>,
+}
+
+fn main() -> Outcome {
+    match Arguments::parse().command {
+        Command::Node(arguments) => serve(&arguments),
+        Command::Record { from, count, shape } => {
+            let chain = Chain::new(node::shape(&shape).ok_or("zq1 or zq2")?);
+            let mut out = std::io::stdout().lock();
+            for number in from..from.saturating_add(count) {
+                writeln!(out, "{}", chain.document(number))?;
+            }
+            Ok(())
+        }
+        Command::Feed { file, to, token, every_ms } => feed(&file, &to, &token, every_ms),
+        Command::Watch { url } => watch(&url),
+    }
+}
+
+fn serve(arguments: &NodeArguments) -> Outcome {
+    let shape = node::shape(&arguments.shape).ok_or("zq1 or zq2")?;
+    let chain = Chain { bodies: !arguments.no_bodies, ..Chain::new(shape) };
+    let tip = Arc::new(AtomicU64::new(arguments.tip));
+    let mut nodes = Vec::new();
+    for address in &arguments.listen {
+        let node = Node::start(address, chain, tip.clone(), node::plain)?;
+        println!("a node of the kind {} listens on http://{}", arguments.shape, node.address);
+        nodes.push(node);
+    }
+    println!("the contract 0x{CONTRACT} has events");
+    let during = match &arguments.during {
+        None => 0..u64::MAX,
+        Some(text) => {
+            let (from, to) = text.split_once("..").ok_or("--during FROM..TO")?;
+            from.parse()?..to.parse()?
+        }
+    };
+    let faults = Faults {
+        delay: Duration::from_millis(arguments.delay),
+        nonsense: arguments.nonsense,
+        down: arguments.down,
+        behind: arguments.behind,
+    };
+    let start = Instant::now();
+    loop {
+        let faulty = during.contains(&start.elapsed().as_secs());
+        nodes[0].set(if faulty { faults.clone() } else { Faults::default() });
+        std::thread::sleep(Duration::from_millis(arguments.block_ms));
+        let number = tip.fetch_add(1, Ordering::AcqRel) + 1;
+        let requests: u64 = nodes.iter().map(Node::requests).sum();
+        let count = (chain.count)(number);
+        println!("block {number}: {count} transactions; {requests} requests so far");
+    }
+}
+
+fn feed(file: &std::path::Path, to: &str, token: &str, every_ms: u64) -> Outcome {
+    let to = to.trim_start_matches("http://");
+    let (host, path) = to.split_at(to.find('/').unwrap_or(to.len()));
+    let path = if path.is_empty() { "/" } else { path };
+    for line in BufReader::new(std::fs::File::open(file)?).lines() {
+        let line = line?;
+        let mut stream = TcpStream::connect(host)?;
+        write!(
+            stream,
+            "POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n\
+             Authorization: Bearer {token}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{line}",
+            line.len()
+        )?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let status = answer.lines().next().unwrap_or("no answer");
+        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body.trim());
+        println!("{status} {body}");
+        std::thread::sleep(Duration::from_millis(every_ms));
+    }
+    Ok(())
+}
+
+fn watch(url: &str) -> Outcome {
+    let (mut socket, _) = tungstenite::connect(url)?;
+    let logs = format!(r#"{{"query":"EventLog","addresses":["0x{CONTRACT}"]}}"#);
+    socket.send(r#"{"query":"NewBlock"}"#.into())?;
+    socket.send(logs.into())?;
+    loop {
+        if let tungstenite::Message::Text(text) = socket.read()? {
+            println!("{text}");
+        }
+    }
+}

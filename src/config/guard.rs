@@ -1,0 +1,317 @@
+//! Guards: who may use a route, by the JSON Web Tokens that they present.
+
+use std::collections::BTreeMap;
+
+use hyper::Uri;
+use serde::Deserialize;
+
+use super::error::{Error, Problem};
+use super::schema::Secret;
+use super::size;
+use crate::jwt::{self, Algorithm, Jwk};
+
+/// Where a token is in the text that carries it.
+pub const CREDENTIALS: &str = "{credentials}";
+
+/// One guard. Its name stands in the `guarded` of routes.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub struct Guard {
+    /// What routes call it.
+    pub name: String,
+    /// The `iss` of its tokens; empty is any.
+    #[serde(default)]
+    pub issuer: String,
+    /// What their `aud` names; empty is a token without.
+    #[serde(default)]
+    pub audience: String,
+    /// Algorithms that are accepted; empty is all that the keys have.
+    #[serde(default)]
+    pub algorithms: Vec<Algorithm>,
+    /// Keys that verify them.
+    #[serde(default)]
+    pub keys: Vec<GuardKey>,
+    /// Where the keys are, if none stand here; empty is `.well-known/jwks.json` of the issuer.
+    #[serde(default)]
+    pub keys_url: String,
+    /// How often they are fetched, in seconds.
+    #[serde(default = "refresh_s")]
+    pub keys_refresh_s: u64,
+    /// The least time between two fetches, in seconds.
+    #[serde(default = "floor_s")]
+    pub keys_floor_s: u64,
+    /// Whether they may be at a private, loopback or link-local address.
+    #[serde(default)]
+    pub allow_private: bool,
+    /// Path of the claim that lists the roles.
+    #[serde(default = "roles")]
+    pub roles: String,
+    /// Path of the claim that says who it is.
+    #[serde(default = "identity")]
+    pub identity: String,
+    /// Names, each with the path of the claim that it stands for.
+    #[serde(default)]
+    pub attributes: BTreeMap<String, String>,
+    /// By how many seconds clocks may differ.
+    #[serde(default)]
+    pub leeway_s: u64,
+    /// How many seconds before its end a token is to be renewed; 0 is never.
+    #[serde(default)]
+    pub challenge_s: u64,
+    /// Bytes of a token.
+    #[serde(default = "token_bytes", deserialize_with = "size::memory")]
+    pub token_bytes: usize,
+    /// Where tokens are in a request.
+    #[serde(default)]
+    pub credentials: Credentials,
+}
+
+/// One key. A JWK, a key in PEM, or a secret.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a table")]
+pub struct GuardKey {
+    /// Its name; empty is none.
+    pub kid: String,
+    /// The one algorithm that it is for; empty is every one that it can have.
+    pub alg: String,
+    /// A public key in PEM.
+    pub pem: String,
+    /// A secret that is shared with the issuer.
+    pub secret: Secret,
+    /// What kind of JWK it is: `RSA`, `EC`, `OKP` or `oct`.
+    pub kty: String,
+    /// `sig`, if anything.
+    #[serde(rename = "use")]
+    pub usage: String,
+    /// The curve.
+    pub crv: String,
+    /// An RSA modulus.
+    pub n: String,
+    /// An RSA exponent.
+    pub e: String,
+    /// The first coordinate of a point, or a public key of Ed25519.
+    pub x: String,
+    /// The second coordinate of a point.
+    pub y: String,
+    /// A secret in base64url.
+    pub k: Secret,
+}
+
+/// Names of fields, each with the text around a token.
+type Places = BTreeMap<String, String>;
+
+/// Where tokens are in a request: names, each with what stands around `{credentials}` there.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a table")]
+pub struct Credentials {
+    /// Cookies.
+    pub cookies: Places,
+    /// Header fields.
+    pub headers: Places,
+    /// Parameters of the query.
+    pub query: Places,
+    /// Subprotocols that a WebSocket's client offers; empty is none.
+    pub protocol: String,
+}
+
+impl Default for Credentials {
+    fn default() -> Credentials {
+        let bearer = ("authorization".to_owned(), format!("Bearer {CREDENTIALS}"));
+        Credentials {
+            cookies: Places::new(),
+            headers: Places::from([bearer]),
+            query: Places::new(),
+            protocol: String::new(),
+        }
+    }
+}
+
+impl Guard {
+    /// A guard of that name with every other key at its default, which lets nobody in.
+    pub fn new(name: &str) -> Guard {
+        Guard {
+            name: name.to_owned(),
+            issuer: String::new(),
+            audience: String::new(),
+            algorithms: Vec::new(),
+            keys: Vec::new(),
+            keys_url: String::new(),
+            keys_refresh_s: refresh_s(),
+            keys_floor_s: floor_s(),
+            allow_private: false,
+            roles: roles(),
+            identity: identity(),
+            attributes: BTreeMap::new(),
+            leeway_s: 0,
+            challenge_s: 0,
+            token_bytes: token_bytes(),
+            credentials: Credentials::default(),
+        }
+    }
+
+    /// Where its keys are fetched from; empty if they stand in the configuration.
+    pub fn url(&self) -> String {
+        match (self.keys.is_empty(), self.keys_url.as_str()) {
+            (false, _) => String::new(),
+            (true, "") => format!("{}/.well-known/jwks.json", self.issuer.trim_end_matches('/')),
+            (true, url) => url.to_owned(),
+        }
+    }
+
+    /// What its tokens must be.
+    pub fn policy(&self) -> jwt::Policy {
+        jwt::Policy {
+            issuer: self.issuer.clone(),
+            audience: self.audience.clone(),
+            algorithms: self.algorithms.clone(),
+            roles: self.roles.clone(),
+            identity: self.identity.clone(),
+            attributes: self.attributes.clone().into_iter().collect(),
+            leeway_s: self.leeway_s,
+            token_bytes: self.token_bytes,
+        }
+    }
+
+    /// The keys that stand in the configuration, which has been checked.
+    pub fn keys(&self) -> jwt::Keys {
+        jwt::Keys::new(self.keys.iter().filter_map(|key| key.read().ok()).collect())
+    }
+}
+
+impl GuardKey {
+    fn read(&self) -> Result<jwt::Key, &'static str> {
+        let secret = self.secret.expose();
+        let forms = [&self.pem, secret, &self.kty].iter().filter(|it| !it.is_empty()).count();
+        if forms != 1 {
+            return Err("exactly one of `pem`, `secret` and `kty`");
+        }
+        let kid = Some(self.kid.clone()).filter(|kid| !kid.is_empty());
+        if !self.pem.is_empty() {
+            return jwt::Key::from_pem(&self.pem)?.named(kid).only(&self.alg);
+        }
+        if !secret.is_empty() {
+            return jwt::Key::from_secret(secret.as_bytes())?.named(kid).only(&self.alg);
+        }
+        jwt::Key::from_jwk(&Jwk {
+            kty: self.kty.clone(),
+            kid,
+            alg: self.alg.clone(),
+            usage: self.usage.clone(),
+            key_ops: Vec::new(),
+            crv: self.crv.clone(),
+            n: self.n.clone(),
+            e: self.e.clone(),
+            x: self.x.clone(),
+            y: self.y.clone(),
+            k: self.k.expose().to_owned(),
+        })
+    }
+}
+
+/// Checks what types cannot say; the keys in errors begin below the guard.
+pub(super) fn check(guard: &Guard) -> Result<(), Error> {
+    let known = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
+    if guard.name.is_empty() || !guard.name.bytes().all(known) {
+        return Err(shape("name", &guard.name, "one or more of A-Z, a-z, 0-9, `_` and `-`"));
+    }
+    for (index, key) in guard.keys.iter().enumerate() {
+        let key = key.read().and_then(|key| match key.fits(&guard.algorithms) {
+            true => Ok(()),
+            false => Err("a key that one of the guard's `algorithms` fits"),
+        });
+        if let Err(accepted) = key {
+            return Err(Error::keyed(format!("keys[{index}]"), Problem::Secret { accepted }));
+        }
+    }
+    if guard.keys.is_empty() && !is_source(&guard.url(), guard.allow_private) {
+        let key = if guard.keys_url.is_empty() { "keys" } else { "keys_url" };
+        let accepted = "`keys`, or an `https://` URL in `keys_url` or as the `issuer`; `http://` \
+                        with `allow_private`";
+        return Err(shape(key, &guard.url(), accepted));
+    }
+    for (key, found, min, max) in [
+        ("keys_refresh_s", guard.keys_refresh_s, 10, 86_400),
+        ("keys_floor_s", guard.keys_floor_s, 1, 3600),
+        ("leeway_s", guard.leeway_s, 0, 3600),
+        ("challenge_s", guard.challenge_s, 0, 86_400),
+    ] {
+        range(key, found, min, max, " seconds")?;
+    }
+    range("token_bytes", guard.token_bytes as u64, 256, 32_768, " bytes")?;
+    for (key, path) in [("roles", &guard.roles), ("identity", &guard.identity)] {
+        if path.is_empty() {
+            return Err(shape(key, path, "a claim, such as `realm_access.roles`"));
+        }
+    }
+    check_credentials(&guard.credentials)
+}
+
+fn check_credentials(credentials: &Credentials) -> Result<(), Error> {
+    let Credentials { cookies, headers, query, protocol } = credentials;
+    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    let value = |byte: u8| byte.is_ascii_graphic() || byte == b' ';
+    for (section, places) in [("cookies", cookies), ("headers", headers), ("query", query)] {
+        for (name, pattern) in places {
+            let key = format!("credentials.{section}.{name}");
+            let named = !name.is_empty() && (section == "query" || name.bytes().all(token));
+            if !named || pattern.matches(CREDENTIALS).count() != 1 || !pattern.bytes().all(value) {
+                let accepted = "the name of a field, and a text with `{credentials}` once in it";
+                return Err(shape(key, pattern, accepted));
+            }
+        }
+    }
+    if protocol.is_empty() {
+        return Ok(());
+    }
+    let around = protocol.split_once(CREDENTIALS);
+    let plain = |(head, tail): (&str, &str)| head.bytes().chain(tail.bytes()).all(token);
+    // Without anything around it, every subprotocol would be a token.
+    if protocol.len() == CREDENTIALS.len() || !around.is_some_and(plain) {
+        let accepted = "characters of a subprotocol with `{credentials}` once among them, such as \
+                        `bearer.{credentials}`";
+        return Err(shape("credentials.protocol", protocol, accepted));
+    }
+    Ok(())
+}
+
+/// Who can change keys on their way can sign tokens, so they come encrypted from afar.
+fn is_source(url: &str, allow_private: bool) -> bool {
+    let Ok(uri) = url.parse::<Uri>() else { return false };
+    let secure = match uri.scheme_str() {
+        Some("https") => true,
+        Some("http") => allow_private,
+        _ => false,
+    };
+    secure && uri.host().is_some_and(|host| !host.is_empty()) && !url.contains(['@', '#'])
+}
+
+fn range(key: &str, found: u64, min: u64, max: u64, unit: &'static str) -> Result<(), Error> {
+    match (min..=max).contains(&found) {
+        true => Ok(()),
+        false => Err(Error::keyed(key, Problem::Range { found, min, max, unit })),
+    }
+}
+
+fn shape(key: impl Into<String>, found: &str, accepted: &'static str) -> Error {
+    Error::keyed(key, Problem::Shape { found: found.to_owned(), accepted })
+}
+
+fn refresh_s() -> u64 {
+    300
+}
+
+fn floor_s() -> u64 {
+    10
+}
+
+fn roles() -> String {
+    "scope".to_owned()
+}
+
+fn identity() -> String {
+    "sub".to_owned()
+}
+
+fn token_bytes() -> usize {
+    8192
+}

@@ -1,0 +1,399 @@
+//! When a route takes a request, and from which origins a listener takes WebSockets.
+
+use super::error::{Error, Problem};
+use super::listener::Listener;
+use super::pattern::Pattern;
+use super::schema::{Compression, Config, Endpoint, Route};
+use crate::http::query::{self, Plus};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+
+/// What must hold of a request; what is empty holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a table")]
+pub struct Condition {
+    /// A subprotocol that its client offers.
+    pub protocol: Pattern,
+    /// `http` or `ws`, `https` or `wss`.
+    pub scheme: Pattern,
+    /// The host that it is meant for, perhaps with a port.
+    pub authority: Pattern,
+    /// Its path without its query.
+    pub path: Pattern,
+    /// Pairs of its query, decoded: `name=value`, several with `&` between them.
+    pub query: Pattern,
+}
+
+/// A request, as far as routes ask what it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'r> {
+    /// The path, without its query.
+    pub path: &'r str,
+    /// The query.
+    pub query: &'r str,
+    /// Host and port that it is meant for.
+    pub authority: Option<&'r str>,
+    /// Whether the connection is encrypted.
+    pub secure: bool,
+    /// The name of the listener that it came by.
+    pub listener: &'r str,
+}
+
+impl Route {
+    /// Some paths are for what is not an application, everything else is for those.
+    pub(super) fn defaults() -> Vec<Route> {
+        vec![
+            Route::of(&["/echo"], Endpoint::Echo),
+            Route::of(&["/", "/console", "/console/*"], Endpoint::Console),
+            Route::of(&["/metrics"], Endpoint::Metrics),
+            Route::of(&["/live", "/ready"], Endpoint::Health),
+            Route::of(&[], Endpoint::Apps),
+        ]
+    }
+
+    /// A route that takes these paths to `endpoint`.
+    pub(super) fn of(paths: &[&str], endpoint: Endpoint) -> Route {
+        let condition =
+            |path: &&str| Condition { path: Pattern::new(*path), ..Condition::default() };
+        let when = paths.iter().map(condition).collect();
+        Route { when, ..Route::to(endpoint) }
+    }
+
+    /// A route that takes everything to `endpoint`.
+    pub fn to(endpoint: Endpoint) -> Route {
+        Route {
+            when: Vec::new(),
+            guarded: BTreeMap::new(),
+            listeners: Vec::new(),
+            endpoint,
+            status: reject(),
+            compression: Compression::Off,
+            model: Default::default(),
+            rules: Default::default(),
+        }
+    }
+
+    /// Whether a request for `path` may be this route's, whatever else it is.
+    pub(super) fn matches(&self, path: &str) -> bool {
+        let holds = |it: &Condition| it.path.is_empty() || it.path.matches(path);
+        self.when.is_empty() || self.when.iter().any(holds)
+    }
+
+    /// Whether this route takes the request, and with which of the subprotocols that it offers: the
+    /// first of those that the route has.
+    pub fn takes<'r>(&self, asked: &Asked<'_>, offered: &[&'r str]) -> Option<Option<&'r str>> {
+        if !self.listeners.is_empty() && !self.listeners.iter().any(|it| it == asked.listener) {
+            return None;
+        }
+        let holding = || self.when.iter().filter(|it| it.holds(asked));
+        let has =
+            |name: &&&str| holding().any(|it| !it.protocol.is_empty() && it.protocol.matches(name));
+        let chosen = offered.iter().find(has).copied();
+        let open = self.when.is_empty() || holding().any(|it| it.protocol.is_empty());
+        (open || chosen.is_some()).then_some(chosen)
+    }
+}
+
+/// The status of a route that rejects.
+pub(super) fn reject() -> u16 {
+    403
+}
+
+impl Condition {
+    /// Whether all of it but the subprotocol holds.
+    fn holds(&self, asked: &Asked<'_>) -> bool {
+        let Condition { protocol: _, scheme, authority, path, query } = self;
+        (path.is_empty() || path.matches(asked.path))
+            && is_scheme(scheme.as_str(), asked.secure)
+            && (authority.is_empty() || is_authority(authority, asked))
+            && (query.is_empty()
+                || query.as_str().split('&').all(|pair| has_pair(pair, asked.query)))
+    }
+}
+
+fn is_scheme(scheme: &str, secure: bool) -> bool {
+    match scheme {
+        "" | "*" => true,
+        "https" | "wss" => secure,
+        _ => !secure,
+    }
+}
+
+/// With and without the port, where that is the scheme's own.
+fn is_authority(pattern: &Pattern, asked: &Asked<'_>) -> bool {
+    let Some(authority) = asked.authority else { return false };
+    let authority = authority.to_ascii_lowercase();
+    let own = if asked.secure { ":443" } else { ":80" };
+    pattern.matches(&authority)
+        || match authority.strip_suffix(own) {
+            Some(bare) => pattern.matches(bare),
+            None => !has_port(&authority) && pattern.matches(&format!("{authority}{own}")),
+        }
+}
+
+/// A colon inside of brackets belongs to the address.
+fn has_port(authority: &str) -> bool {
+    authority.rfind(':') > authority.rfind(']')
+}
+
+/// Whether a pair of the query, decoded, is `pattern`.
+fn has_pair(pattern: &str, query: &str) -> bool {
+    let pattern = Pattern::new(pattern);
+    pattern.is_empty()
+        || query::pairs(query).any(|(name, value)| {
+            let decoded = |text| query::decode(text, Plus::Space);
+            match (decoded(name), decoded(value)) {
+                (Some(name), Some(value)) => pattern.matches(&format!("{name}={value}")),
+                _ => false,
+            }
+        })
+}
+
+/// Stands for the origin that a request is meant for itself.
+const SAME_ORIGIN: &str = "same-origin";
+
+impl Listener {
+    /// Whether a WebSocket may be opened from `origin` by a request for `authority`. Who has no
+    /// origin is no browser, and is not kept from saying what it likes.
+    pub fn admits(&self, origin: Option<&str>, authority: Option<&str>) -> bool {
+        let Some(origin) = origin else { return true };
+        self.allowed_origins.is_empty()
+            || self.allowed_origins.iter().any(|it| match it.as_str() {
+                SAME_ORIGIN => is_same_origin(origin, authority),
+                _ => it.matches(origin),
+            })
+    }
+}
+
+/// The scheme does not count: it is another one behind a proxy that ends TLS.
+fn is_same_origin(origin: &str, authority: Option<&str>) -> bool {
+    let own = match origin.split_once("://") {
+        Some(("http" | "ws", host)) => (":80", host),
+        Some(("https" | "wss", host)) => (":443", host),
+        _ => return false,
+    };
+    let bare = |text: &str| text.strip_suffix(own.0).unwrap_or(text).to_ascii_lowercase();
+    authority.is_some_and(|authority| bare(authority) == bare(own.1))
+}
+
+/// Checks routes, and what they name.
+pub(super) fn check(config: &Config) -> Result<(), Error> {
+    if config.routes.is_empty() {
+        return Err(Error::keyed("routes", Problem::Empty));
+    }
+    for (index, route) in config.routes.iter().enumerate() {
+        check_route(route, config).map_err(|error| error.under(&format!("routes[{index}]")))?;
+    }
+    Ok(())
+}
+
+fn check_route(route: &Route, config: &Config) -> Result<(), Error> {
+    for (place, condition) in route.when.iter().enumerate() {
+        check_condition(condition).map_err(|error| error.under(&format!("when[{place}]")))?;
+    }
+    for name in route.guarded.keys() {
+        if !config.guards.iter().any(|guard| guard.name == *name) {
+            return Err(shape(format!("guarded.{name}"), name, "the name of one of [[guards]]"));
+        }
+    }
+    for (place, name) in route.listeners.iter().enumerate() {
+        let known = config.listeners.iter().any(|listener| listener.name == *name);
+        if !known || name.is_empty() {
+            let accepted = "the name of one of [[listeners]]";
+            return Err(shape(format!("listeners[{place}]"), name, accepted));
+        }
+    }
+    let (min, max) = (400, 599);
+    let found = u64::from(route.status);
+    if route.endpoint == Endpoint::Reject && !(min..=max).contains(&found) {
+        return Err(Error::keyed("status", Problem::Range { found, min, max, unit: "" }));
+    }
+    Ok(())
+}
+
+fn check_condition(condition: &Condition) -> Result<(), Error> {
+    let Condition { protocol, scheme, authority, path, query } = condition;
+    if [protocol, scheme, authority, path, query].iter().all(|it| it.is_empty()) {
+        return Err(Error::keyed("", Problem::Empty));
+    }
+    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    let host =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-._:[]*".contains(&byte);
+    let visible = |byte: u8| byte.is_ascii_graphic() && !b"?#".contains(&byte);
+    let pair = |pair: &str| pair.contains(['=', '*']);
+    for (key, text, fits, accepted) in [
+        (
+            "protocol",
+            protocol.as_str(),
+            protocol.as_str().bytes().all(token),
+            "characters of a subprotocol; `*` is any run of characters",
+        ),
+        (
+            "scheme",
+            scheme.as_str(),
+            matches!(scheme.as_str(), "" | "*" | "http" | "https" | "ws" | "wss"),
+            "http, https, ws, wss or *",
+        ),
+        (
+            "authority",
+            authority.as_str(),
+            authority.as_str().bytes().all(host),
+            "a host in lower case, perhaps with a port; `*` is any run of characters",
+        ),
+        (
+            "path",
+            path.as_str(),
+            path.is_empty()
+                || path.as_str().starts_with(['/', '*']) && path.as_str().bytes().all(visible),
+            "a path that begins with `/` or `*`; `*` is any run of characters",
+        ),
+        (
+            "query",
+            query.as_str(),
+            query.is_empty() || query.as_str().split('&').all(pair),
+            "`name=value`, several with `&` between them; `*` is any run of characters",
+        ),
+    ] {
+        if !fits {
+            return Err(shape(key, text, accepted));
+        }
+    }
+    Ok(())
+}
+
+fn shape(key: impl Into<String>, found: &str, accepted: &'static str) -> Error {
+    Error::keyed(key, Problem::Shape { found: found.to_owned(), accepted })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked<'r>(target: &'r str, authority: &'r str, secure: bool) -> Asked<'r> {
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        Asked { path, query, authority: Some(authority), secure, listener: "main" }
+    }
+
+    fn when(key: &str, pattern: &str) -> Condition {
+        let mut condition = Condition::default();
+        let pattern = Pattern::new(pattern);
+        match key {
+            "protocol" => condition.protocol = pattern,
+            "scheme" => condition.scheme = pattern,
+            "authority" => condition.authority = pattern,
+            "path" => condition.path = pattern,
+            _ => condition.query = pattern,
+        }
+        condition
+    }
+
+    fn route(when: Vec<Condition>) -> Route {
+        Route { when, ..Route::to(Endpoint::Echo) }
+    }
+
+    #[test]
+    fn each_key_of_a_condition() {
+        for (key, pattern, target, authority, secure, holds) in [
+            ("path", "/echo", "/echo?a=b", "h", false, true),
+            ("path", "/echo*", "/echo/x", "h", false, true),
+            ("path", "/e.ho", "/echo", "h", false, false),
+            ("path", "/Echo", "/echo", "h", false, false),
+            ("scheme", "http", "/", "h", false, true),
+            ("scheme", "ws", "/", "h", true, false),
+            ("scheme", "wss", "/", "h", true, true),
+            ("scheme", "https", "/", "h", false, false),
+            ("scheme", "*", "/", "h", true, true),
+            ("authority", "example.com", "/", "example.com", false, true),
+            ("authority", "example.com", "/", "Example.COM:80", false, true),
+            ("authority", "example.com", "/", "example.com:443", false, false),
+            ("authority", "example.com", "/", "example.com:443", true, true),
+            ("authority", "example.com:80", "/", "example.com", false, true),
+            ("authority", "example.com:443", "/", "example.com", true, true),
+            ("authority", "example.com:443", "/", "example.com", false, false),
+            ("authority", "example.com", "/", "examplescom", false, false),
+            ("authority", "*.example.com", "/", "a.example.com", false, true),
+            ("authority", "*.example.com:*", "/", "a.example.com:9", false, true),
+            ("authority", "[::1]", "/", "[::1]:80", false, true),
+            ("authority", "[::1]:80", "/", "[::1]", false, true),
+            ("query", "a=1", "/?a=1", "h", false, true),
+            ("query", "a=1", "/?b=2&a=1", "h", false, true),
+            ("query", "a=1", "/?a=12", "h", false, false),
+            ("query", "a=1&b=*", "/?b=&a=1", "h", false, true),
+            ("query", "a=1&b=*", "/?a=1", "h", false, false),
+            ("query", "a=x y", "/?a=x%20y", "h", false, true),
+            ("query", "a=x y", "/?a=x+y", "h", false, true),
+            ("query", "access_token=*", "/", "h", false, false),
+            ("query", "*", "/?x", "h", false, true),
+        ] {
+            let found =
+                route(vec![when(key, pattern)]).takes(&asked(target, authority, secure), &[]);
+            assert_eq!(found.is_some(), holds, "{key} {pattern}: {target} {authority} {secure}");
+        }
+    }
+
+    #[test]
+    fn any_entry_and_all_of_its_keys() {
+        let both = Condition { scheme: Pattern::new("https"), ..when("path", "/a") };
+        let route = route(vec![both, when("path", "/b")]);
+        let takes = |target, secure| route.takes(&asked(target, "h", secure), &[]).is_some();
+        assert!(takes("/a", true) && !takes("/a", false) && takes("/b", false));
+        assert!(!takes("/c", true));
+        assert!(super::tests::route(Vec::new()).takes(&asked("/", "h", false), &[]).is_some());
+    }
+
+    #[test]
+    fn the_clients_first_subprotocol_that_the_route_has() {
+        let chosen = |when: Vec<Condition>, offered: &[&'static str]| {
+            route(when).takes(&asked("/", "h", false), offered)
+        };
+        let two = || vec![when("protocol", "b"), when("protocol", "a.*")];
+        assert_eq!(chosen(two(), &["x", "a.1", "b"]), Some(Some("a.1")));
+        assert_eq!(chosen(two(), &["b", "a.1"]), Some(Some("b")));
+        assert_eq!(chosen(two(), &["x", "B"]), None);
+        assert_eq!(chosen(two(), &[]), None);
+        assert_eq!(chosen(vec![when("protocol", "*")], &["x"]), Some(Some("x")));
+        assert_eq!(chosen(vec![when("protocol", "*")], &[]), None, "as if it had no name");
+        // A name that nobody lists is not chosen.
+        assert_eq!(chosen(vec![when("path", "/")], &["x"]), Some(None));
+        assert_eq!(chosen(Vec::new(), &["x"]), Some(None));
+        let mixed = || vec![when("path", "*"), when("protocol", "b")];
+        assert_eq!(chosen(mixed(), &["x", "b"]), Some(Some("b")));
+        assert_eq!(chosen(mixed(), &["x"]), Some(None));
+        let elsewhere = Condition { path: Pattern::new("/other"), ..when("protocol", "b") };
+        assert_eq!(chosen(vec![elsewhere], &["b"]), None);
+    }
+
+    #[test]
+    fn a_route_may_be_one_listeners_alone() {
+        let only = |name: &str| Route { listeners: vec![name.to_owned()], ..route(Vec::new()) };
+        assert!(only("main").takes(&asked("/", "h", false), &[]).is_some());
+        assert!(only("admin").takes(&asked("/", "h", false), &[]).is_none());
+    }
+
+    #[test]
+    fn origins_of_a_listener() {
+        let admits = |allowed: &[&str], origin: &str, authority: &str| {
+            let allowed_origins = allowed.iter().map(|it| Pattern::new(*it)).collect();
+            let origin = Some(origin).filter(|origin| !origin.is_empty());
+            Listener { allowed_origins, ..Listener::default() }.admits(origin, Some(authority))
+        };
+        for (allowed, origin, authority, admitted) in [
+            (&[][..], "https://evil.example", "h", true),
+            (&["https://a.example"], "https://a.example", "h", true),
+            (&["https://a.example"], "https://b.example", "h", false),
+            (&["https://a.example"], "", "h", true),
+            (&["https://a.example"], "null", "h", false),
+            (&["same-origin"], "https://a.example", "a.example", true),
+            (&["same-origin"], "https://a.example", "A.example:443", true),
+            (&["same-origin"], "http://a.example:80", "a.example", true),
+            (&["same-origin"], "http://a.example:81", "a.example", false),
+            (&["same-origin"], "http://a.example:81", "a.example:81", true),
+            (&["same-origin"], "https://b.example", "a.example", false),
+            (&["same-origin"], "null", "null", false),
+            (&["same-origin"], "a.example", "a.example", false),
+            (&["same-origin", "https://*.b.example"], "https://x.b.example", "a", true),
+        ] {
+            assert_eq!(admits(allowed, origin, authority), admitted, "{allowed:?} {origin}");
+        }
+    }
+}

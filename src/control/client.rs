@@ -1,0 +1,246 @@
+//! One HTTP request at a time to one place, over a connection that is kept if it can be.
+//!
+//! A name is resolved here, its addresses are checked, and one that has passed is connected to: no
+//! second look-up can give another. Redirects are answers like any other.
+
+use super::address::is_public;
+use crate::tls;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::rt::{Read, Write};
+use hyper::{Request, Response, StatusCode, Uri};
+use hyper_util::rt::TokioIo;
+use std::cell::RefCell;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
+
+/// Where requests go, and what every one of them has.
+pub(super) struct Target {
+    host: String,
+    port: u16,
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+    path: String,
+    fields: HeaderMap,
+    allow_private: bool,
+}
+
+/// A connection that waits for the next request.
+pub(super) type Kept = RefCell<Option<Connection>>;
+
+/// A connection that can make a request.
+pub(super) type Connection = SendRequest<Full<Bytes>>;
+
+impl Target {
+    /// The place of a checked configuration; `None` if it is none after all. The authorities that
+    /// vouch for it are those of `ca_file`, or the system's: `tls` is what verifies by these, made
+    /// when it is needed first.
+    pub(super) fn new(
+        url: &str,
+        fields: HeaderMap,
+        allow_private: bool,
+        ca_file: &str,
+        tls: &mut Option<TlsConnector>,
+    ) -> Option<Target> {
+        let uri: Uri = url.parse().ok()?;
+        let host = uri.host()?.trim_matches(['[', ']']).to_owned();
+        let secure = uri.scheme_str() == Some("https");
+        let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
+        let tls = match secure {
+            true => {
+                let connector = match ca_file {
+                    "" => tls.get_or_insert_with(|| connector(system_roots())).clone(),
+                    file => connector(roots_of(file)?),
+                };
+                Some((connector, ServerName::try_from(host.clone()).ok()?))
+            }
+            false => None,
+        };
+        let path = uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
+        let mut target = Target { host, port, tls, path, fields, allow_private };
+        let authority = uri.authority()?.as_str();
+        let set = [
+            (header::HOST, authority),
+            // Nothing behind it: some receivers compare the whole value.
+            (header::CONTENT_TYPE, "application/json"),
+            (header::USER_AGENT, concat!("polycast/", env!("CARGO_PKG_VERSION"))),
+        ];
+        for (name, value) in set {
+            let value = HeaderValue::from_str(value).ok()?;
+            target.fields.entry(name).or_insert(value);
+        }
+        Some(target)
+    }
+
+    /// The host, for the log: the rest of the URL may be secret.
+    pub(super) fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The head of the answer to one POST, over the kept connection or a new one; `None` if the
+    /// place is where it may not be. Takes as long as it takes.
+    pub(super) async fn send(
+        &self,
+        kept: &Kept,
+        body: &Bytes,
+        more: &[(HeaderName, String)],
+    ) -> io::Result<Option<(Response<Incoming>, Connection)>> {
+        let request = self.request(body, more).ok_or(io::ErrorKind::InvalidInput)?;
+        let reused = kept.borrow_mut().take();
+        if let Some(mut connection) = reused
+            && connection.ready().await.is_ok()
+            && let Ok(response) = connection.send_request(request.clone()).await
+        {
+            return Ok(Some((response, connection)));
+        }
+        // There was none, or the peer has closed it since, which is nobody's failure.
+        let Some(mut connection) = self.connect().await? else { return Ok(None) };
+        let response = connection.send_request(request).await.map_err(io::Error::other)?;
+        Ok(Some((response, connection)))
+    }
+
+    /// What is there, by a connection of its own. `None` if it is not to be had in time, or has
+    /// more than `most` bytes.
+    pub(super) async fn get(&self, most: usize, within: Duration) -> Option<Bytes> {
+        let attempt = async {
+            let mut request =
+                Request::get(&self.path).body(Full::default()).map_err(io::Error::other)?;
+            *request.headers_mut() = self.fields.clone();
+            request.headers_mut().remove(header::CONTENT_TYPE);
+            let Some(mut connection) = self.connect().await? else {
+                return Err(io::Error::other("it is at a private address, and not allowed to be"));
+            };
+            let response = connection.send_request(request).await.map_err(io::Error::other)?;
+            if response.status() != StatusCode::OK {
+                return Err(io::Error::other(response.status().to_string()));
+            }
+            let body = Limited::new(response.into_body(), most).collect().await;
+            body.map(|body| body.to_bytes()).map_err(io::Error::other)
+        };
+        match tokio::time::timeout(within, attempt).await {
+            Ok(Ok(text)) => Some(text),
+            Ok(Err(error)) => {
+                tracing::debug!(host = self.host, %error, "nothing is fetched");
+                None
+            }
+            Err(_) => None,
+        }
+    }
+
+    fn request(&self, body: &Bytes, more: &[(HeaderName, String)]) -> Option<Request<Full<Bytes>>> {
+        let mut request = Request::post(&self.path).body(Full::new(body.clone())).ok()?;
+        *request.headers_mut() = self.fields.clone();
+        for (name, value) in more {
+            request.headers_mut().insert(name, HeaderValue::from_str(value).ok()?);
+        }
+        Some(request)
+    }
+
+    /// Connects to the first address that may be connected to and can be; `None` if none may.
+    async fn connect(&self) -> io::Result<Option<Connection>> {
+        let mut addresses = self.resolve().await?;
+        let found = !addresses.is_empty();
+        addresses.retain(|address| self.allow_private || is_public(address.ip()));
+        if found && addresses.is_empty() {
+            return Ok(None);
+        }
+        let mut failure = io::Error::from(io::ErrorKind::NotFound);
+        for address in addresses {
+            match TcpStream::connect(address).await {
+                Ok(stream) => return self.speak(stream).await.map(Some),
+                Err(error) => failure = error,
+            }
+        }
+        Err(failure)
+    }
+
+    async fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
+        if let Ok(ip) = self.host.parse::<IpAddr>() {
+            return Ok(vec![SocketAddr::new(ip, self.port)]);
+        }
+        Ok(tokio::net::lookup_host((self.host.as_str(), self.port)).await?.collect())
+    }
+
+    async fn speak(&self, stream: TcpStream) -> io::Result<Connection> {
+        stream.set_nodelay(true)?;
+        match &self.tls {
+            Some((connector, name)) => {
+                let stream = connector.connect(name.clone(), stream).await?;
+                handshake(TokioIo::new(stream)).await
+            }
+            None => handshake(TokioIo::new(stream)).await,
+        }
+    }
+}
+
+async fn handshake<S>(stream: S) -> io::Result<Connection>
+where
+    S: Read + Write + Unpin + 'static,
+{
+    let (sender, connection) = http1::handshake(stream).await.map_err(io::Error::other)?;
+    // Ends with the connection, or with its sender.
+    tokio_uring::spawn(async move {
+        let _ = connection.await;
+    });
+    Ok(sender)
+}
+
+/// The body of an answer, of at most `most` bytes; keeps the connection if that was possible.
+pub(super) async fn finish(
+    response: Response<Incoming>,
+    connection: Connection,
+    kept: &Kept,
+    most: usize,
+) -> io::Result<Bytes> {
+    let body = Limited::new(response.into_body(), most).collect().await;
+    let body = body.map_err(io::Error::other)?.to_bytes();
+    if !connection.is_closed() {
+        *kept.borrow_mut() = Some(connection);
+    }
+    Ok(body)
+}
+
+/// Whether [`finish`] has failed because the body was too long.
+pub(super) fn is_too_long(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<LengthLimitError>())
+}
+
+/// The authorities of this system, or, if it has none, Mozilla's.
+fn system_roots() -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if roots.is_empty() {
+        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    }
+    roots
+}
+
+/// The authorities of a file that was read when the configuration was.
+fn roots_of(file: &str) -> Option<RootCertStore> {
+    match tls::roots(Path::new(file)) {
+        Ok(roots) => Some(roots.store().clone()),
+        Err(error) => {
+            tracing::warn!(%error, "authorities cannot be read");
+            None
+        }
+    }
+}
+
+/// What verifies servers by `roots`.
+fn connector(roots: RootCertStore) -> TlsConnector {
+    let provider = Arc::new(crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("this provider has the default versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    TlsConnector::from(Arc::new(config))
+}

@@ -1,0 +1,68 @@
+//! Orders to the reactors that find no room: they wait here, and nobody makes more meanwhile.
+
+use crate::reactor::{Order, Orders};
+use std::collections::VecDeque;
+
+/// How soon what found a full lane is tried again, in milliseconds.
+pub(super) const RETRY_MS: u64 = 1;
+
+/// The lane to the reactors, and what waits for it.
+pub(super) struct Lane {
+    orders: Orders,
+    waiting: VecDeque<Order>,
+}
+
+impl Lane {
+    pub(super) fn new(orders: Orders) -> Lane {
+        Lane { orders, waiting: VecDeque::new() }
+    }
+
+    /// Whether an order may be made now: nothing waits for the reactors.
+    pub(super) fn has_room(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Hands an order over, behind those that wait.
+    pub(super) fn put(&mut self, order: Order) {
+        self.waiting.push_back(order);
+        self.hand_over();
+    }
+
+    /// Hands over what waits, as far as there is room.
+    pub(super) fn hand_over(&mut self) {
+        while let Some(order) = self.waiting.pop_front() {
+            if let Err(back) = self.orders.push(order) {
+                return self.waiting.push_front(*back);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::Event;
+    use crate::limits::ORDER_LANE;
+    use crate::reactor::{Peers, orders};
+    use std::sync::Arc;
+
+    #[test]
+    fn what_finds_a_full_lane_waits_in_order() {
+        let (orders, mut inbox) = orders(&Arc::new(Peers::new(1)), 0);
+        let mut lane = Lane::new(orders);
+        let publish = |app| Order::Publish { app, channel: "c".into(), event: Event::default() };
+        let most = ORDER_LANE as u32;
+        (0..most).for_each(|n| lane.put(publish(n)));
+        assert!(lane.has_room());
+        lane.put(publish(most));
+        assert!(!lane.has_room());
+        lane.put(publish(most + 1));
+        let mut taken = Vec::new();
+        while let Some(Order::Publish { app, .. }) = inbox.pop() {
+            taken.push(app);
+            lane.hand_over();
+        }
+        assert!(lane.has_room());
+        assert_eq!(taken, (0..most + 2).collect::<Vec<_>>());
+    }
+}

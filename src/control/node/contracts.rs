@@ -1,0 +1,303 @@
+//! Which accounts are contracts, and who waits to hear of it.
+//!
+//! Contracts stay contracts; everything else may become one with the next epoch.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+/// An account's address.
+pub(super) type Address = [u8; 20];
+
+/// Accounts that one request asks about.
+const BATCH: usize = 50;
+/// How long a request that was not answered is not made again, in milliseconds.
+const RETRY_MS: u64 = 1000;
+/// Questions that wait at once.
+const QUESTIONS: usize = 1024;
+
+/// Questions of the kind `Q`, and what is known of the accounts that they are about. One request at
+/// a time is under way for them.
+pub(super) struct Desk<Q> {
+    known: Contracts,
+    waiting: VecDeque<Waiting<Q>>,
+    /// What is being asked.
+    asked: Option<Vec<Address>>,
+    /// Accounts that one request asks about now: after a failure, one.
+    batch: usize,
+    /// Nothing is asked before.
+    again_ms: u64,
+    patience_ms: u64,
+}
+
+struct Waiting<Q> {
+    question: Q,
+    open: Vec<Address>,
+    contracts: HashSet<Address>,
+    unknown: u64,
+    until_ms: u64,
+}
+
+/// A question that is answered.
+pub(super) struct Answer<Q> {
+    pub(super) question: Q,
+    /// The contracts among its accounts.
+    pub(super) contracts: HashSet<Address>,
+    /// Accounts of which no node has said anything in time; they count as none.
+    pub(super) unknown: u64,
+}
+
+impl<Q> Desk<Q> {
+    /// Remembers `most` accounts; a question waits for `patience_ms` at most.
+    pub(super) fn new(most: usize, patience_ms: u64) -> Desk<Q> {
+        let (known, waiting) = (Contracts::new(most), VecDeque::new());
+        Desk { known, waiting, asked: None, batch: BATCH, again_ms: 0, patience_ms }
+    }
+
+    /// Whether another question may be taken.
+    pub(super) fn has_room(&self) -> bool {
+        self.waiting.len() < QUESTIONS
+    }
+
+    /// Takes a question about these accounts.
+    pub(super) fn take(&mut self, question: Q, about: &[Address], epoch: u64, now_ms: u64) {
+        let (mut open, mut contracts) = (Vec::new(), HashSet::new());
+        for address in about {
+            match self.known.get(address, epoch) {
+                Some(true) => drop(contracts.insert(*address)),
+                Some(false) => {}
+                None => open.push(*address),
+            }
+        }
+        let until_ms = now_ms + self.patience_ms;
+        self.waiting.push_back(Waiting { question, open, contracts, unknown: 0, until_ms });
+    }
+
+    /// What is to be asked next, if anything is.
+    pub(super) fn ask(&mut self, now_ms: u64) -> Option<&[Address]> {
+        if self.asked.is_some() || now_ms < self.again_ms {
+            return None;
+        }
+        let mut batch = Vec::new();
+        let mut seen = HashSet::new();
+        for address in self.waiting.iter().flat_map(|waiting| &waiting.open) {
+            if batch.len() == self.batch {
+                break;
+            }
+            if seen.insert(address) {
+                batch.push(*address);
+            }
+        }
+        if batch.is_empty() {
+            return None;
+        }
+        self.asked = Some(batch);
+        self.asked.as_deref()
+    }
+
+    /// How many accounts are being asked about.
+    pub(super) fn asked(&self) -> usize {
+        self.asked.as_ref().map_or(0, Vec::len)
+    }
+
+    /// Takes what was answered about each of them.
+    pub(super) fn heard(&mut self, said: &[bool], epoch: u64) {
+        let Some(asked) = self.asked.take() else { return };
+        self.batch = BATCH;
+        let said: HashMap<Address, bool> = asked.into_iter().zip(said.iter().copied()).collect();
+        for (address, is_contract) in &said {
+            self.known.note(*address, *is_contract, epoch);
+        }
+        for waiting in &mut self.waiting {
+            let contracts = &mut waiting.contracts;
+            waiting.open.retain(|address| match said.get(address) {
+                Some(is_contract) => {
+                    if *is_contract {
+                        contracts.insert(*address);
+                    }
+                    false
+                }
+                None => true,
+            });
+        }
+    }
+
+    /// There was no answer. They are asked about one by one, and the one that still has no answer
+    /// is given up.
+    pub(super) fn unheard(&mut self, now_ms: u64) {
+        let Some(asked) = self.asked.take() else { return };
+        self.again_ms = now_ms + RETRY_MS;
+        if let [address] = asked[..] {
+            for Waiting { open, unknown, .. } in &mut self.waiting {
+                let before = open.len();
+                open.retain(|other| *other != address);
+                *unknown += (before - open.len()) as u64;
+            }
+        }
+        self.batch = 1;
+    }
+
+    /// The next question that is answered, or has waited long enough.
+    pub(super) fn answer(&mut self, now_ms: u64) -> Option<Answer<Q>> {
+        let is_done = |it: &Waiting<Q>| it.open.is_empty() || now_ms >= it.until_ms;
+        let at = self.waiting.iter().position(is_done)?;
+        let Waiting { question, open, contracts, unknown, .. } = self.waiting.remove(at)?;
+        Some(Answer { question, contracts, unknown: unknown + open.len() as u64 })
+    }
+
+    /// When there is something to do again, if nothing else happens.
+    pub(super) fn deadline_ms(&self, now_ms: u64) -> u64 {
+        let until = self.waiting.iter().map(|waiting| waiting.until_ms).min();
+        let again = (now_ms < self.again_ms && until.is_some()).then_some(self.again_ms);
+        until.unwrap_or(u64::MAX).min(again.unwrap_or(u64::MAX))
+    }
+}
+
+/// What is known, of a bounded number of accounts; beyond it the oldest are forgotten.
+struct Contracts {
+    most: usize,
+    known: HashMap<Address, Known, ahash::RandomState>,
+    /// Oldest first. An account that was noted again has a later entry too.
+    order: VecDeque<(Address, u64)>,
+    notes: u64,
+}
+
+#[derive(Clone, Copy)]
+struct Known {
+    /// The epoch of which it is known that it is none; `None` is a contract.
+    not_at: Option<u64>,
+    note: u64,
+}
+
+impl Contracts {
+    fn new(most: usize) -> Contracts {
+        Contracts { most, known: HashMap::default(), order: VecDeque::new(), notes: 0 }
+    }
+
+    /// Whether the account is a contract, if that is known at this epoch.
+    fn get(&self, address: &Address, epoch: u64) -> Option<bool> {
+        match self.known.get(address)?.not_at {
+            None => Some(true),
+            Some(at) if at == epoch => Some(false),
+            Some(_) => None,
+        }
+    }
+
+    /// Notes what a node has said.
+    fn note(&mut self, address: Address, is_contract: bool, epoch: u64) {
+        self.notes += 1;
+        let known = Known { not_at: (!is_contract).then_some(epoch), note: self.notes };
+        self.known.insert(address, known);
+        self.order.push_back((address, self.notes));
+        while self.known.len() > self.most || self.order.len() > 2 * self.most {
+            let Some((address, note)) = self.order.pop_front() else { return };
+            if self.known.get(&address).is_some_and(|known| known.note == note) {
+                self.known.remove(&address);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(n: u8) -> Address {
+        [n; 20]
+    }
+
+    fn answers(desk: &mut Desk<u8>, now_ms: u64) -> Vec<(u8, Vec<u8>, u64)> {
+        let mut answers = Vec::new();
+        while let Some(Answer { question, contracts, unknown }) = desk.answer(now_ms) {
+            let mut contracts: Vec<u8> = contracts.iter().map(|it| it[0]).collect();
+            contracts.sort_unstable();
+            answers.push((question, contracts, unknown));
+        }
+        answers
+    }
+
+    #[test]
+    fn a_question_is_answered_when_all_is_known_and_nothing_is_asked_twice() {
+        let mut desk = Desk::new(100, 1000);
+        let list: Vec<Address> = (0..60).map(address).collect();
+        desk.take(1, &list, 5, 0);
+        desk.take(2, &[address(0), address(70), address(70)], 5, 0);
+        assert_eq!(desk.ask(0).map(<[Address]>::len), Some(BATCH));
+        assert!(desk.ask(0).is_none(), "one request at a time");
+        assert_eq!(answers(&mut desk, 0), []);
+        desk.heard(&[true; BATCH], 5);
+        assert_eq!(answers(&mut desk, 0), []);
+        assert_eq!(desk.ask(0).map(<[Address]>::len), Some(11));
+        desk.heard(&[false; 11], 5);
+        let first = (1, (0..50).collect::<Vec<u8>>(), 0);
+        assert_eq!(answers(&mut desk, 0), [first, (2, vec![0], 0)]);
+        assert!(desk.ask(0).is_none());
+        // What is known is not asked for; of what is none, in this epoch.
+        desk.take(3, &[address(1), address(55)], 5, 0);
+        assert!(desk.ask(0).is_none());
+        assert_eq!(answers(&mut desk, 0), [(3, vec![1], 0)]);
+        desk.take(4, &[address(1), address(55)], 6, 0);
+        assert_eq!(desk.ask(0), Some(&[address(55)][..]));
+    }
+
+    #[test]
+    fn what_is_not_answered_is_asked_for_one_by_one_and_given_up() {
+        let mut desk = Desk::new(100, 60_000);
+        desk.take(1, &[address(1), address(2), address(3)], 0, 0);
+        assert_eq!(desk.ask(0).map(<[Address]>::len), Some(3));
+        desk.unheard(0);
+        assert_eq!(desk.ask(999), None);
+        assert_eq!(desk.deadline_ms(999), RETRY_MS);
+        assert_eq!(desk.ask(1000), Some(&[address(1)][..]));
+        desk.unheard(1000);
+        assert_eq!(desk.ask(2000), Some(&[address(2)][..]));
+        desk.heard(&[true], 0);
+        assert_eq!(desk.ask(2000), Some(&[address(3)][..]), "and the rest at once");
+        desk.heard(&[false], 0);
+        assert_eq!(answers(&mut desk, 2000), [(1, vec![2], 1)]);
+    }
+
+    #[test]
+    fn a_question_waits_for_so_long_and_there_are_so_many() {
+        let mut desk = Desk::new(100, 1000);
+        desk.take(1, &[address(1), address(2)], 0, 500);
+        desk.take(2, &[address(1)], 0, 700);
+        assert_eq!(desk.deadline_ms(0), 1500);
+        assert_eq!(answers(&mut desk, 1499), []);
+        assert_eq!(answers(&mut desk, 1500), [(1, vec![], 2)]);
+        assert_eq!(desk.deadline_ms(0), 1700);
+        (1..QUESTIONS).for_each(|_| desk.take(3, &[address(1)], 0, 0));
+        assert!(!desk.has_room());
+        assert_eq!(answers(&mut desk, 5000).len(), QUESTIONS);
+        assert!(desk.has_room());
+        assert_eq!(desk.deadline_ms(0), u64::MAX);
+    }
+
+    #[test]
+    fn a_contract_is_one_for_ever_and_another_account_for_one_epoch() {
+        let mut contracts = Contracts::new(16);
+        assert_eq!(contracts.get(&address(1), 5), None);
+        contracts.note(address(1), true, 5);
+        contracts.note(address(2), false, 5);
+        assert_eq!(contracts.get(&address(1), 500), Some(true));
+        assert_eq!(contracts.get(&address(2), 5), Some(false));
+        assert_eq!(contracts.get(&address(2), 6), None);
+        contracts.note(address(2), true, 6);
+        assert_eq!(contracts.get(&address(2), 7), Some(true));
+    }
+
+    #[test]
+    fn the_oldest_are_forgotten_and_what_was_noted_again_is_not_old() {
+        let mut contracts = Contracts::new(3);
+        for n in 1..=3 {
+            contracts.note(address(n), true, 0);
+        }
+        contracts.note(address(1), true, 0);
+        contracts.note(address(4), true, 0);
+        let known = |n| contracts.get(&address(n), 0).is_some();
+        assert_eq!([1, 2, 3, 4].map(known), [true, false, true, true]);
+        for _ in 0..100 {
+            contracts.note(address(9), false, 0);
+        }
+        assert!(contracts.order.len() <= 6);
+        assert_eq!(contracts.get(&address(9), 0), Some(false));
+    }
+}

@@ -1,0 +1,263 @@
+//! One epoch, gathered from a node call by call.
+
+use super::rpc::{self, Block, Hashes, Nonsense, Reply};
+use serde_json::value::RawValue;
+
+/// Transactions above which a block is given in pages.
+const PAGE: u64 = 2500;
+/// Transactions that one request asks for where a block's are not given at once.
+const BATCH: usize = 50;
+/// How often transactions are asked for that no node gives, before the epoch goes without them.
+const TRIES: u32 = 5;
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Fetch {
+    number: u64,
+    most: usize,
+    asked: bool,
+    /// The node that has given the last part.
+    node: usize,
+    step: Step,
+    block: Option<(Block, Box<RawValue>)>,
+    hashes: Hashes,
+    bodies: Vec<Box<RawValue>>,
+    /// Bytes of what was gathered.
+    bytes: usize,
+    tries: u32,
+}
+
+/// What is asked for next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Block,
+    /// Hashes, from this page on.
+    Hashes(u64),
+    /// Transactions of the whole block, from this page on.
+    Bodies(u64),
+    /// Transactions by their hashes, from this one on.
+    Each(usize),
+    Whole,
+}
+
+/// What an answer came to.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// The next part can be asked for; so many transactions are given up.
+    Further { missing: u64 },
+    /// The node does not have the block.
+    NotYet,
+    /// The node does not give all transactions of a block.
+    NotOffered,
+    /// The node answers with an error.
+    Error(i64, String),
+}
+
+impl Fetch {
+    /// The epoch with this number, of at most `most` bytes.
+    pub(super) fn new(number: u64, most: usize) -> Fetch {
+        Fetch {
+            number,
+            most,
+            asked: false,
+            node: 0,
+            step: Step::Block,
+            block: None,
+            hashes: Vec::new(),
+            bodies: Vec::new(),
+            bytes: 0,
+            tries: 0,
+        }
+    }
+
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Whether an answer is awaited.
+    pub(super) fn is_asked(&self) -> bool {
+        self.asked
+    }
+
+    /// The node that has given the last part, if nothing is lacking.
+    pub(super) fn whole(&self, wants_logs: bool) -> Option<usize> {
+        let enough = match self.step {
+            Step::Whole => true,
+            // Nobody wants to know more than the block and its hashes.
+            Step::Bodies(0) | Step::Each(0) => !wants_logs && self.bodies.is_empty(),
+            _ => false,
+        };
+        (enough && !self.asked).then_some(self.node)
+    }
+
+    /// Throws away what was gathered.
+    pub(super) fn restart(&mut self) {
+        *self = Fetch { tries: self.tries, ..Fetch::new(self.number, self.most) };
+    }
+
+    /// The request for the next part. `offers_bodies` says whether the node is known not to give
+    /// all transactions of a block at once.
+    pub(super) fn ask(&mut self, node: usize, offers_bodies: bool) -> String {
+        if node != self.node {
+            // All parts are of one node: two of them may differ in what they leave out.
+            self.restart();
+        }
+        (self.asked, self.node) = (true, node);
+        let divided = self.block.as_ref().is_some_and(|(block, _)| block.divided);
+        // The newer nodes, whose blocks are not divided, leave the event logs out of these.
+        if let Step::Bodies(0) = self.step
+            && !(offers_bodies && divided)
+        {
+            self.step = Step::Each(0);
+        }
+        let number = self.number.to_string();
+        let number = number.as_str();
+        let pages = self.block.as_ref().is_some_and(|(block, _)| block.count > PAGE);
+        let call = |method: &str, page: u64| match pages {
+            true => rpc::call(0, &format!("{method}Ex"), &[number, &page.to_string()]),
+            false => rpc::call(0, method, &[number]),
+        };
+        match self.step {
+            Step::Block | Step::Whole => rpc::call(0, "GetTxBlock", &[number]),
+            Step::Hashes(page) => call("GetTransactionsForTxBlock", page),
+            Step::Bodies(page) => call("GetTxnBodiesForTxBlock", page),
+            Step::Each(from) => {
+                let hashes = self.hashes.iter().flatten().flatten().skip(from).take(BATCH);
+                let calls = hashes.enumerate();
+                let calls = calls.map(|(id, hash)| rpc::call(id, "GetTransaction", &[hash]));
+                format!("[{}]", calls.collect::<Vec<_>>().join(","))
+            }
+        }
+    }
+
+    /// There was no answer that is of use: the same is asked for again.
+    pub(super) fn unanswered(&mut self) {
+        self.asked = false;
+    }
+
+    /// Takes the answer.
+    pub(super) fn answered(&mut self, bytes: &[u8]) -> Result<Progress, Nonsense> {
+        self.asked = false;
+        if self.bytes + bytes.len() > self.most {
+            self.restart();
+            return Err(Nonsense("an epoch above answer_bytes"));
+        }
+        let progress = match self.step {
+            Step::Each(from) => self.take_each(from, bytes)?,
+            step => match rpc::answer(bytes, 0)? {
+                Reply::Result(raw) => self.take(step, raw)?,
+                Reply::Error(code, message) => self.refused(step, code, &message),
+            },
+        };
+        if let Progress::Further { .. } = progress {
+            self.bytes += bytes.len();
+        }
+        Ok(progress)
+    }
+
+    fn refused(&mut self, step: Step, code: i64, message: &str) -> Progress {
+        match step {
+            Step::Block if rpc::is_not_yet(message) => Progress::NotYet,
+            Step::Bodies(_) if rpc::is_not_offered(code, message) => {
+                self.bodies.clear();
+                self.step = Step::Each(0);
+                Progress::NotOffered
+            }
+            _ => Progress::Error(code, message.to_owned()),
+        }
+    }
+
+    fn take(&mut self, step: Step, raw: &RawValue) -> Result<Progress, Nonsense> {
+        match step {
+            Step::Block | Step::Whole => {
+                let Some(block) = rpc::block(raw)? else { return Ok(Progress::NotYet) };
+                if block.number != self.number {
+                    return Err(Nonsense("another block"));
+                }
+                self.block = Some((block, raw.to_owned()));
+                self.step = if block.count == 0 { Step::Whole } else { Step::Hashes(0) };
+            }
+            Step::Hashes(page) => {
+                let (raw, pages) = self.page(raw, page)?;
+                let hashes = rpc::hashes(raw)?;
+                if !hashes.iter().flatten().any(|shard| !shard.is_empty()) {
+                    return Err(Nonsense("no hash of a block that has transactions"));
+                }
+                add(&mut self.hashes, hashes);
+                let is_last = page + 1 >= pages;
+                self.step = if is_last { Step::Bodies(0) } else { Step::Hashes(page + 1) };
+            }
+            Step::Bodies(page) => {
+                let (raw, pages) = self.page(raw, page)?;
+                self.bodies.extend(rpc::bodies(raw)?);
+                let is_last = page + 1 >= pages;
+                self.step = if is_last { Step::Whole } else { Step::Bodies(page + 1) };
+            }
+            Step::Each(_) => {}
+        }
+        Ok(Progress::Further { missing: 0 })
+    }
+
+    fn page<'r>(&self, raw: &'r RawValue, page: u64) -> Result<(&'r RawValue, u64), Nonsense> {
+        match &self.block {
+            Some((block, _)) if block.count > PAGE => rpc::page(raw, page),
+            _ => Ok((raw, 1)),
+        }
+    }
+
+    fn take_each(&mut self, from: usize, bytes: &[u8]) -> Result<Progress, Nonsense> {
+        let total = self.hashes.iter().flatten().flatten().count();
+        let count = total.saturating_sub(from).min(BATCH);
+        let replies = rpc::answers(bytes, count)?;
+        let found = |reply: &Reply<'_>| match reply {
+            Reply::Result(raw) if raw.get().starts_with('{') => Some((*raw).to_owned()),
+            _ => None,
+        };
+        let bodies: Vec<_> = replies.iter().filter_map(found).collect();
+        let missing = (count - bodies.len()) as u64;
+        if missing > 0 && self.tries < TRIES {
+            self.tries += 1;
+            let (code, message) = match replies.iter().find(|reply| found(reply).is_none()) {
+                Some(Reply::Error(code, message)) => (*code, message.as_ref()),
+                _ => (0, "no transaction"),
+            };
+            return Ok(Progress::Error(code, message.to_owned()));
+        }
+        self.bodies.extend(bodies);
+        let next = from + count;
+        self.step = if next >= total { Step::Whole } else { Step::Each(next) };
+        Ok(Progress::Further { missing })
+    }
+
+    /// The epoch as one document.
+    pub(super) fn document(&self) -> String {
+        let block = self.block.as_ref().map_or("null", |(_, raw)| raw.get());
+        // Lists of strings are always written.
+        let hashes = serde_json::to_string(&self.hashes).unwrap_or_default();
+        let mut text = String::with_capacity(self.bytes + 64);
+        text += r#"{"TxBlock":"#;
+        text += block;
+        text += r#","TxHashes":"#;
+        text += &hashes;
+        text += r#","Transactions":["#;
+        for (at, body) in self.bodies.iter().enumerate() {
+            if at > 0 {
+                text.push(',');
+            }
+            text += body.get();
+        }
+        text + "]}"
+    }
+}
+
+/// Adds the hashes of a further page, shard by shard.
+fn add(all: &mut Hashes, more: Hashes) {
+    for (shard, hashes) in more.into_iter().enumerate() {
+        if shard == all.len() {
+            all.push(None);
+        }
+        if let Some(hashes) = hashes {
+            all[shard].get_or_insert_default().extend(hashes);
+        }
+    }
+}

@@ -1,0 +1,397 @@
+//! Epochs from the nodes of a Zilliqa network: what is asked of which node, and when.
+//!
+//! [`Poller`] is a function of answers and time; it knows no socket and no clock. Blocks are asked
+//! for a few at a time and handed over one by one, in the order of their numbers: none is left out,
+//! none comes twice, and a node that is behind the others, or lies, changes nothing of that.
+
+mod contracts;
+mod fetch;
+mod nodes;
+mod rpc;
+pub(super) mod run;
+mod state;
+
+use crate::config::ZilliqaNode;
+use crate::crypto::hex;
+use crate::hub::{ConnId, Event, Told};
+use crate::stats::Counters;
+use contracts::{Address, Answer, Desk};
+use fetch::{Fetch, Progress};
+use hyper::body::Bytes;
+use nodes::{Nodes, Purpose};
+use rpc::{Nonsense, Reply};
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+
+/// What a document of an epoch becomes; the text says why it cannot.
+type Make = fn(String) -> Result<Event, String>;
+
+/// What is to be done.
+enum Order {
+    /// To send this to a node, over that lane of its connections.
+    Ask { ticket: u64, node: usize, lane: usize, body: Bytes },
+    /// To publish the event of this epoch.
+    Publish { number: u64, event: Event },
+    /// To keep this number.
+    Keep(u64),
+    /// To tell a connection what it has asked for.
+    Tell { to: ConnId, what: Told },
+}
+
+/// What a connection is told of the contracts among its addresses.
+type Tell = Box<dyn FnOnce(&HashSet<Address>) -> Told>;
+
+/// Which of a client's addresses are contracts?
+struct Question {
+    from: ConnId,
+    answer: Tell,
+}
+
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Failure {
+    /// The node was not reached, was too slow, or answered with a status of failure.
+    Silent(String),
+    /// The answer was larger than it may be.
+    TooLarge,
+}
+
+/// See the module's documentation.
+struct Poller {
+    config: ZilliqaNode,
+    make: Make,
+    nodes: Nodes,
+    /// The last epoch that was handed over; none until it is known where to begin.
+    last: Option<u64>,
+    /// The last epoch of the life before this one.
+    saved: Option<u64>,
+    /// The epochs after the last one, in order, without a gap.
+    fetches: VecDeque<Fetch>,
+    contracts: Desk<Question>,
+    next_poll_ms: u64,
+    /// When something new was last heard of.
+    news_ms: u64,
+    /// Epochs are not handed over before.
+    hold_until_ms: u64,
+    counters: Arc<Counters>,
+}
+
+impl Poller {
+    fn new(
+        config: ZilliqaNode,
+        make: Make,
+        saved: Option<u64>,
+        counters: Arc<Counters>,
+        now_ms: u64,
+    ) -> Poller {
+        Poller {
+            nodes: Nodes::new(&config, counters.clone()),
+            contracts: Desk::new(config.contracts, config.timeout_ms),
+            config,
+            make,
+            last: None,
+            saved,
+            fetches: VecDeque::new(),
+            next_poll_ms: now_ms,
+            news_ms: now_ms,
+            hold_until_ms: 0,
+            counters,
+        }
+    }
+
+    /// Everything that can be done now. An epoch is only handed over where there is `room` for it;
+    /// `wants_logs` says whether anybody is interested in more than the block itself.
+    fn orders(&mut self, room: bool, wants_logs: bool, now_ms: u64) -> Vec<Order> {
+        let mut orders = Vec::new();
+        if now_ms >= self.next_poll_ms {
+            self.next_poll_ms = now_ms + self.config.interval_ms;
+            self.poll(now_ms, &mut orders);
+        }
+        self.begin(now_ms, &mut orders);
+        if room {
+            self.release(wants_logs, now_ms, &mut orders);
+            self.answer(now_ms, &mut orders);
+        }
+        self.fill();
+        self.fetch(wants_logs, now_ms, &mut orders);
+        self.inquire(now_ms, &mut orders);
+        orders
+    }
+
+    /// Asks the preferred node for its latest epoch, and all others too if it may be behind.
+    fn poll(&mut self, now_ms: u64, orders: &mut Vec<Order>) {
+        let stale = now_ms.saturating_sub(self.news_ms) >= self.config.stale_ms;
+        let top = self.nodes.top().max(self.last);
+        for (at, node) in self.nodes.available(now_ms).into_iter().enumerate() {
+            let leads = at == 0;
+            let lead_may_be_behind = leads && (stale || self.nodes.latest(node) < top);
+            if !self.nodes.is_polled(node) {
+                let lane = self.config.ahead;
+                let body = rpc::call(0, "GetLatestTxBlock", &[]);
+                let ticket = self.nodes.ask(node, Purpose::Latest);
+                orders.push(Order::Ask { ticket, node, lane, body: body.into() });
+            }
+            if leads && !lead_may_be_behind && self.last.is_some() {
+                return;
+            }
+        }
+    }
+
+    /// Settles where to begin, as soon as every node that can has said where it is.
+    fn begin(&mut self, now_ms: u64, orders: &mut Vec<Order>) {
+        let (None, Some(top)) = (self.last, self.nodes.top()) else { return };
+        if self.nodes.any_polled() {
+            return;
+        }
+        let last = match self.saved {
+            None => {
+                orders.push(Order::Keep(top));
+                top
+            }
+            Some(saved) if top <= saved => {
+                if top < saved {
+                    tracing::warn!(top, saved, "the nodes are behind the last epoch");
+                }
+                saved
+            }
+            Some(saved) => {
+                let skipped = (top - saved).saturating_sub(self.config.replay);
+                self.counters.epochs_skipped.add(skipped);
+                if skipped > 0 {
+                    tracing::warn!(skipped, "epochs are left out: more than are replayed");
+                }
+                if skipped < top - saved {
+                    self.hold_until_ms = now_ms + self.config.replay_wait_ms;
+                }
+                saved + skipped
+            }
+        };
+        tracing::info!(last, top, "epochs are followed");
+        self.last = Some(last);
+        self.counters.last_epoch.set(last);
+        self.news_ms = now_ms;
+    }
+
+    /// Hands over what is whole, in order.
+    fn release(&mut self, wants_logs: bool, now_ms: u64, orders: &mut Vec<Order>) {
+        if now_ms < self.hold_until_ms {
+            return;
+        }
+        // One at a time: there may be no room for a second one.
+        let Some(first) = self.fetches.front_mut() else { return };
+        let Some(node) = first.whole(wants_logs) else { return };
+        let number = first.number();
+        match (self.make)(first.document()) {
+            Ok(event) => {
+                self.fetches.pop_front();
+                self.last = Some(number);
+                self.news_ms = now_ms;
+                self.nodes.recovered(node);
+                orders.push(Order::Publish { number, event });
+                orders.push(Order::Keep(number));
+            }
+            Err(why) => {
+                first.restart();
+                self.nonsense(node, &why, now_ms);
+            }
+        }
+    }
+
+    /// Begins with further epochs, as far as they are there.
+    fn fill(&mut self) {
+        let (Some(last), Some(top)) = (self.last, self.nodes.top()) else { return };
+        while self.fetches.len() < self.config.ahead {
+            let next = last + 1 + self.fetches.len() as u64;
+            if next > top {
+                break;
+            }
+            self.fetches.push_back(Fetch::new(next, self.config.answer_bytes));
+        }
+    }
+
+    /// Asks for the next part of every epoch that nothing is asked for.
+    fn fetch(&mut self, wants_logs: bool, now_ms: u64, orders: &mut Vec<Order>) {
+        for fetch in &mut self.fetches {
+            if fetch.is_asked() || fetch.whole(wants_logs).is_some() {
+                continue;
+            }
+            let number = fetch.number();
+            let Some(node) = self.nodes.with(number, now_ms) else { continue };
+            let body = fetch.ask(node, self.nodes.offers_bodies(node));
+            let lane = (number % self.config.ahead as u64) as usize;
+            let ticket = self.nodes.ask(node, Purpose::Part(number));
+            orders.push(Order::Ask { ticket, node, lane, body: body.into() });
+        }
+    }
+
+    /// Whether another question may be asked.
+    fn takes_questions(&self) -> bool {
+        self.contracts.has_room()
+    }
+
+    /// Takes a question about these accounts.
+    fn question(&mut self, question: Question, about: &[Address], now_ms: u64) {
+        self.contracts.take(question, about, self.last.unwrap_or(0), now_ms);
+    }
+
+    /// Asks for the code of accounts that somebody wants to know of.
+    fn inquire(&mut self, now_ms: u64, orders: &mut Vec<Order>) {
+        let Some(node) = self.nodes.available(now_ms).first().copied() else { return };
+        let Some(batch) = self.contracts.ask(now_ms) else { return };
+        let call = |(id, address): (usize, &Address)| {
+            let digits: [u8; 40] = hex(address);
+            rpc::call(id, "GetSmartContractCode", &[&String::from_utf8_lossy(&digits)])
+        };
+        let calls: Vec<String> = batch.iter().enumerate().map(call).collect();
+        let body = format!("[{}]", calls.join(","));
+        let lane = self.config.ahead + 1;
+        let ticket = self.nodes.ask(node, Purpose::Contracts);
+        orders.push(Order::Ask { ticket, node, lane, body: body.into() });
+    }
+
+    /// Tells who has asked.
+    fn answer(&mut self, now_ms: u64, orders: &mut Vec<Order>) {
+        while let Some(Answer { question, contracts, unknown }) = self.contracts.answer(now_ms) {
+            self.counters.contracts_unknown.add(unknown);
+            let Question { from, answer } = question;
+            orders.push(Order::Tell { to: from, what: answer(&contracts) });
+        }
+    }
+
+    /// Takes the codes. A failure here is never held against a node: it could be a client's doing.
+    fn codes(&mut self, answer: Result<Bytes, Failure>, now_ms: u64) {
+        let count = self.contracts.asked();
+        let replies = answer.as_ref().ok().map(|bytes| rpc::answers(bytes, count));
+        match replies {
+            Some(Ok(replies)) => {
+                let said: Vec<bool> =
+                    replies.iter().map(|reply| rpc::is_contract(reply).unwrap_or(false)).collect();
+                self.contracts.heard(&said, self.last.unwrap_or(0));
+            }
+            Some(Err(_)) => {
+                self.counters.node_nonsense.add(1);
+                self.contracts.unheard(now_ms);
+            }
+            None => {
+                self.counters.node_failures.add(1);
+                self.contracts.unheard(now_ms);
+            }
+        }
+    }
+
+    /// Takes what came of a request.
+    fn heard(&mut self, ticket: u64, answer: Result<Bytes, Failure>, now_ms: u64) {
+        let Some((node, purpose)) = self.nodes.settle(ticket) else { return };
+        if purpose == Purpose::Contracts {
+            return self.codes(answer, now_ms);
+        }
+        let heard = match (&answer, purpose) {
+            (Ok(bytes), Purpose::Latest) => self.latest(node, bytes, now_ms),
+            (Ok(bytes), Purpose::Part(number)) => self.part(node, number, bytes),
+            (_, Purpose::Contracts) => Ok(()),
+            (Err(failure), Purpose::Latest | Purpose::Part(_)) => {
+                Err(Trouble::Failure(failure.clone()))
+            }
+        };
+        if let (Err(_), Purpose::Part(number)) = (&heard, purpose)
+            && let Some(fetch) = self.fetches.iter_mut().find(|fetch| fetch.number() == number)
+        {
+            fetch.unanswered();
+        }
+        match heard {
+            Ok(()) => {}
+            Err(Trouble::NotYet(number)) => self.nodes.lacks(node, number),
+            Err(Trouble::Failure(Failure::Silent(why))) => self.failed(node, &why, now_ms),
+            Err(Trouble::Failure(Failure::TooLarge)) => {
+                self.nonsense(node, "an answer above answer_bytes", now_ms);
+            }
+            Err(Trouble::Nonsense(why)) => self.nonsense(node, why, now_ms),
+            Err(Trouble::Error(code, message)) => {
+                self.failed(node, &format!("error {code}: {message}"), now_ms);
+            }
+        }
+    }
+
+    fn latest(&mut self, node: usize, bytes: &[u8], now_ms: u64) -> Result<(), Trouble> {
+        match rpc::answer(bytes, 0)? {
+            Reply::Error(code, message) => Err(Trouble::Error(code, message.into_owned())),
+            Reply::Result(raw) => {
+                let block = rpc::block(raw)?.ok_or(Nonsense("no latest block"))?;
+                let known = self.nodes.top().max(self.last);
+                self.nodes.is_at(node, block.number);
+                if Some(block.number) > known {
+                    self.news_ms = now_ms;
+                }
+                if self.last.is_some_and(|last| block.number <= last) {
+                    // It has nothing to tell, and says so well.
+                    self.nodes.recovered(node);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn part(&mut self, node: usize, number: u64, bytes: &[u8]) -> Result<(), Trouble> {
+        let fetch = self.fetches.iter_mut().find(|fetch| fetch.number() == number);
+        // What was begun anew asks again.
+        let Some(fetch) = fetch else { return Ok(()) };
+        match fetch.answered(bytes)? {
+            Progress::Further { missing } => {
+                self.counters.bodies_missing.add(missing);
+                if missing > 0 {
+                    tracing::warn!(number, missing, "transactions are not given by the nodes");
+                }
+                Ok(())
+            }
+            Progress::NotYet => Err(Trouble::NotYet(number)),
+            Progress::NotOffered => {
+                self.nodes.offers_no_bodies(node);
+                Ok(())
+            }
+            Progress::Error(code, message) => Err(Trouble::Error(code, message)),
+        }
+    }
+
+    fn failed(&mut self, node: usize, why: &str, now_ms: u64) {
+        self.counters.node_failures.add(1);
+        self.leave(node, why, now_ms);
+    }
+
+    fn nonsense(&mut self, node: usize, why: &str, now_ms: u64) {
+        self.counters.node_nonsense.add(1);
+        self.leave(node, why, now_ms);
+    }
+
+    fn leave(&mut self, node: usize, why: &str, now_ms: u64) {
+        self.nodes.rest(node, why, now_ms);
+        if !self.nodes.available(now_ms).is_empty() {
+            // The next one is asked at once.
+            self.next_poll_ms = now_ms;
+        }
+    }
+
+    /// When to ask for orders again, if nothing else happens.
+    fn deadline_ms(&self, now_ms: u64) -> u64 {
+        let held = Some(self.hold_until_ms).filter(|until_ms| *until_ms > now_ms);
+        let asked_ms = self.contracts.deadline_ms(now_ms);
+        self.next_poll_ms.min(held.unwrap_or(u64::MAX)).min(asked_ms)
+    }
+}
+
+/// Why an answer was of no use.
+#[derive(Debug)]
+enum Trouble {
+    NotYet(u64),
+    Failure(Failure),
+    Nonsense(&'static str),
+    Error(i64, String),
+}
+
+impl From<Nonsense> for Trouble {
+    fn from(nonsense: Nonsense) -> Trouble {
+        Trouble::Nonsense(nonsense.0)
+    }
+}
+
+#[cfg(test)]
+mod tests;

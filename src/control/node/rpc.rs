@@ -1,0 +1,318 @@
+//! JSON-RPC 2.0 as Zilliqa's nodes speak it: positional parameters that are strings.
+//!
+//! The answers of two generations differ: where the older one (C++) gives a dummy, the newer one
+//! (Rust) gives null or an error, and their error codes differ.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+use std::fmt::Write;
+
+/// An answer that is not one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Nonsense(pub(super) &'static str);
+
+/// What a node answers to one call.
+#[derive(Clone, Debug)]
+pub(super) enum Reply<'a> {
+    /// The result, as it came.
+    Result(&'a RawValue),
+    /// An error.
+    Error(i64, Cow<'a, str>),
+}
+
+/// One call with this id. Parameters are numbers and hexadecimal digits, which need no escape.
+pub(super) fn call(id: usize, method: &str, params: &[&str]) -> String {
+    let mut text = format!(r#"{{"id":{id},"jsonrpc":"2.0","method":"{method}","params":["#);
+    for (at, param) in params.iter().enumerate() {
+        let comma = if at == 0 { "" } else { "," };
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{comma}\"{param}\"");
+    }
+    text + "]}"
+}
+
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    #[serde(borrow)]
+    id: &'a RawValue,
+    #[serde(borrow, default)]
+    result: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    error: Option<Fault<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Fault<'a> {
+    code: i64,
+    #[serde(borrow, default)]
+    message: Cow<'a, str>,
+}
+
+/// A missing result is read as null.
+fn reply(envelope: Envelope<'_>) -> Reply<'_> {
+    match envelope.error {
+        Some(fault) => Reply::Error(fault.code, fault.message),
+        None => Reply::Result(envelope.result.unwrap_or(RawValue::NULL)),
+    }
+}
+
+/// The answer to the call with this id.
+pub(super) fn answer(bytes: &[u8], id: usize) -> Result<Reply<'_>, Nonsense> {
+    let envelope: Envelope<'_> =
+        serde_json::from_slice(bytes).map_err(|_| Nonsense("no answer of JSON-RPC"))?;
+    if envelope.id.get() != id.to_string() {
+        return Err(Nonsense("the answer to another call"));
+    }
+    Ok(reply(envelope))
+}
+
+/// The answers to a batch of calls with the ids `0..count`, in their order.
+pub(super) fn answers(bytes: &[u8], count: usize) -> Result<Vec<Reply<'_>>, Nonsense> {
+    let envelopes: Vec<Envelope<'_>> =
+        serde_json::from_slice(bytes).map_err(|_| Nonsense("no answers to a batch"))?;
+    let mut replies: Vec<Option<Reply<'_>>> = vec![None; count];
+    for envelope in envelopes {
+        let place = envelope.id.get().parse().ok().and_then(|id: usize| replies.get_mut(id));
+        let place = place.ok_or(Nonsense("the answer to another call"))?;
+        *place = Some(reply(envelope));
+    }
+    let whole: Option<Vec<_>> = replies.into_iter().collect();
+    whole.ok_or(Nonsense("a batch without one of its answers"))
+}
+
+/// A number, or one in a string.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Number<'a> {
+    Plain(u64),
+    Text(#[serde(borrow)] Cow<'a, str>),
+}
+
+impl Number<'_> {
+    fn get(&self) -> Option<u64> {
+        match self {
+            Number::Plain(number) => Some(*number),
+            Number::Text(text) => text.parse().ok(),
+        }
+    }
+}
+
+/// What has to be known of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Block {
+    pub(super) number: u64,
+    /// Transactions in it.
+    pub(super) count: u64,
+    /// Whether it is made of smaller blocks, as only the older nodes have them.
+    pub(super) divided: bool,
+}
+
+/// Reads a block; none is null, or the dummy of the older nodes.
+pub(super) fn block(raw: &RawValue) -> Result<Option<Block>, Nonsense> {
+    #[derive(Deserialize)]
+    struct Outer<'a> {
+        #[serde(borrow)]
+        header: Header<'a>,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Header<'a> {
+        #[serde(borrow)]
+        block_num: Number<'a>,
+        #[serde(borrow)]
+        num_txns: Number<'a>,
+        #[serde(borrow, default)]
+        num_micro_blocks: Option<Number<'a>>,
+    }
+    let outer: Option<Outer<'_>> =
+        serde_json::from_str(raw.get()).map_err(|_| Nonsense("a block without its numbers"))?;
+    let Some(Outer { header }) = outer else { return Ok(None) };
+    let number = header.block_num.get().ok_or(Nonsense("a block without a number"))?;
+    let count = header.num_txns.get().ok_or(Nonsense("a block without its transactions"))?;
+    let divided = header.num_micro_blocks.and_then(|number| number.get()).unwrap_or(0) > 0;
+    Ok((number != u64::MAX).then_some(Block { number, count, divided }))
+}
+
+/// The hashes of a block's transactions by shard; a shard that has none may be null.
+pub(super) type Hashes = Vec<Option<Vec<String>>>;
+
+/// Reads what `GetTransactionsForTxBlock` gives.
+pub(super) fn hashes(raw: &RawValue) -> Result<Hashes, Nonsense> {
+    let hashes: Hashes =
+        serde_json::from_str(raw.get()).map_err(|_| Nonsense("no lists of hashes"))?;
+    let is_hash = |hash: &String| hash.len() == 64 && hash.bytes().all(|b| b.is_ascii_hexdigit());
+    if !hashes.iter().flatten().flatten().all(is_hash) {
+        return Err(Nonsense("a hash that is none"));
+    }
+    Ok(hashes)
+}
+
+/// Reads a list of transactions.
+pub(super) fn bodies(raw: &RawValue) -> Result<Vec<Box<RawValue>>, Nonsense> {
+    let bodies: Vec<Box<RawValue>> =
+        serde_json::from_str(raw.get()).map_err(|_| Nonsense("no list of transactions"))?;
+    match bodies.iter().all(|body| body.get().starts_with('{')) {
+        true => Ok(bodies),
+        false => Err(Nonsense("a transaction that is none")),
+    }
+}
+
+/// Reads one page of what is given in pages: its content, and how many pages there are.
+pub(super) fn page(raw: &RawValue, number: u64) -> Result<(&RawValue, u64), Nonsense> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Page<'a> {
+        curr_page: u64,
+        num_pages: u64,
+        #[serde(borrow)]
+        transactions: &'a RawValue,
+    }
+    let page: Page<'_> = serde_json::from_str(raw.get()).map_err(|_| Nonsense("no page"))?;
+    if page.curr_page != number || page.num_pages <= number {
+        return Err(Nonsense("another page"));
+    }
+    Ok((page.transactions, page.num_pages))
+}
+
+/// Whether an answer to `GetSmartContractCode` says that there is a contract.
+pub(super) fn is_contract(reply: &Reply<'_>) -> Result<bool, Nonsense> {
+    #[derive(Deserialize)]
+    struct Code<'a> {
+        #[serde(borrow)]
+        code: Cow<'a, str>,
+    }
+    match reply {
+        Reply::Result(raw) => {
+            let code: Code<'_> =
+                serde_json::from_str(raw.get()).map_err(|_| Nonsense("no code"))?;
+            // The newer nodes have an account without code where the older ones have an error.
+            Ok(!code.code.is_empty())
+        }
+        Reply::Error(-5, _) => Ok(false),
+        Reply::Error(_, message) if message.starts_with("Address ") => Ok(false),
+        Reply::Error(..) => Err(Nonsense("an error that says nothing of a contract")),
+    }
+}
+
+/// Whether an error says that the node does not have this block yet.
+pub(super) fn is_not_yet(message: &str) -> bool {
+    ["not finalized", "does not exist", "not found"].iter().any(|words| message.contains(words))
+}
+
+/// Whether an error says that the node does not offer this call.
+pub(super) fn is_not_offered(code: i64, message: &str) -> bool {
+    code == -32601 || message.contains("not enabled")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn result(text: &str) -> Box<RawValue> {
+        RawValue::from_string(text.to_owned()).expect("JSON")
+    }
+
+    #[test]
+    fn a_call_has_its_parameters_as_strings() {
+        let expected =
+            r#"{"id":3,"jsonrpc":"2.0","method":"GetTransactionsForTxBlockEx","params":["7","0"]}"#;
+        assert_eq!(call(3, "GetTransactionsForTxBlockEx", &["7", "0"]), expected);
+        assert!(call(0, "GetLatestTxBlock", &[]).ends_with(r#""params":[]}"#));
+    }
+
+    #[test]
+    fn an_answer_is_a_result_or_an_error_of_the_call() {
+        let text = |bytes: &str| match answer(bytes.as_bytes(), 1) {
+            Ok(Reply::Result(raw)) => raw.get().to_owned(),
+            Ok(Reply::Error(code, message)) => format!("{code} {message}"),
+            Err(Nonsense(why)) => why.to_owned(),
+        };
+        for (bytes, expected) in [
+            (r#"{"id":1,"jsonrpc":"2.0","result":{"a":[1]}}"#, r#"{"a":[1]}"#),
+            (r#"{"id":1,"result":null}"#, "null"),
+            (r#"{"id":1,"error":null,"result":2}"#, "2"),
+            (r#"{"id":1,"error":{"code":-5,"message":"\u0041","data":null}}"#, "-5 A"),
+            (r#"{"id":2,"result":1}"#, "the answer to another call"),
+            (r#"{"result":1}"#, "no answer of JSON-RPC"),
+            (r#"{"id":1,"result":1"#, "no answer of JSON-RPC"),
+            ("<html>", "no answer of JSON-RPC"),
+            ("", "no answer of JSON-RPC"),
+            ("\u{feff}{}", "no answer of JSON-RPC"),
+        ] {
+            assert_eq!(text(bytes), expected, "{bytes}");
+        }
+        let deep = "[".repeat(100_000);
+        assert!(answer(deep.as_bytes(), 1).is_err());
+    }
+
+    #[test]
+    fn answers_to_a_batch_may_come_in_any_order_but_all_have_to() {
+        let read = |bytes: &str| match answers(bytes.as_bytes(), 2) {
+            Ok(replies) => replies
+                .iter()
+                .map(|reply| match reply {
+                    Reply::Result(raw) => raw.get().to_owned(),
+                    Reply::Error(code, _) => code.to_string(),
+                })
+                .collect::<Vec<_>>()
+                .join(" "),
+            Err(Nonsense(why)) => why.to_owned(),
+        };
+        let two = r#"[{"id":1,"result":"b"},{"id":0,"error":{"code":-20,"message":"m"}}]"#;
+        assert_eq!(read(two), r#"-20 "b""#);
+        assert_eq!(read(r#"[{"id":1,"result":1}]"#), "a batch without one of its answers");
+        assert_eq!(read(r#"[{"id":2,"result":1}]"#), "the answer to another call");
+        assert_eq!(read(r#"{"id":0,"result":1}"#), "no answers to a batch");
+    }
+
+    #[test]
+    fn blocks_are_read_in_both_generations_shapes() {
+        let read = |text: &str| block(&result(text));
+        let old = r#"{"body":{},"header":{"BlockNum":"7","NumTxns":2,"NumMicroBlocks":3}}"#;
+        let new = r#"{"header":{"BlockNum":"7","NumTxns":0,"NumMicroBlocks":0,"x":{}}}"#;
+        let dummy = r#"{"header":{"BlockNum":"18446744073709551615","NumTxns":0}}"#;
+        assert_eq!(read(old), Ok(Some(Block { number: 7, count: 2, divided: true })));
+        assert_eq!(read(new), Ok(Some(Block { number: 7, count: 0, divided: false })));
+        assert_eq!(read(dummy), Ok(None));
+        assert_eq!(read("null"), Ok(None));
+        for text in ["{}", "7", r#"{"header":{"BlockNum":"-1","NumTxns":0}}"#, "[]"] {
+            assert!(read(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn hashes_have_holes_and_64_digits() {
+        let hash = "0a".repeat(32);
+        let text = format!(r#"[["{hash}"],null,[]]"#);
+        let expected = vec![Some(vec![hash.clone()]), None, Some(vec![])];
+        assert_eq!(hashes(&result(&text)), Ok(expected));
+        for text in [format!(r#"[["{hash}0"]]"#), format!(r#"["{hash}"]"#), "{}".to_owned()] {
+            assert!(hashes(&result(&text)).is_err(), "{text}");
+        }
+        assert!(hashes(&result(&format!(r#"[["{}"]]"#, "x".repeat(64)))).is_err());
+    }
+
+    #[test]
+    fn a_page_is_the_one_that_was_asked_for() {
+        let text = result(r#"{"CurrPage":1,"NumPages":3,"Transactions":[]}"#);
+        assert!(matches!(page(&text, 1), Ok((raw, 3)) if raw.get() == "[]"));
+        assert!(page(&text, 0).is_err());
+        assert!(page(&result(r#"{"CurrPage":1,"NumPages":1,"Transactions":[]}"#), 1).is_err());
+        assert!(page(&result("[]"), 0).is_err());
+        assert_eq!(bodies(&result(r#"[{"ID":"a"}, {}]"#)).map(|it| it.len()), Ok(2));
+        assert!(bodies(&result("[null]")).is_err());
+    }
+
+    #[test]
+    fn a_contract_is_what_has_code() {
+        let says = |text: &str| is_contract(&Reply::Result(&result(text)));
+        assert_eq!(says(r#"{"code":"scilla_version 0"}"#), Ok(true));
+        assert_eq!(says(r#"{"code":"","type":"evm"}"#), Ok(false));
+        assert!(says("null").is_err());
+        let error = |code, message: &'static str| is_contract(&Reply::Error(code, message.into()));
+        assert_eq!(error(-5, "Address not contract address"), Ok(false));
+        assert_eq!(error(-32603, "Address does not exist: ab"), Ok(false));
+        assert!(error(-32603, "Internal error").is_err());
+    }
+}

@@ -1,0 +1,226 @@
+//! What the poller asks for, done: requests to nodes, epochs to the reactors, a number to a file.
+
+use super::state::{self, Keeper};
+use super::{Failure, Order, Poller, Question};
+use crate::config::ZilliqaNode;
+use crate::control::client::{self, Kept, Target};
+use crate::control::lane::{Lane, RETRY_MS};
+use crate::dialect::zilliqa::epoch::{Epoch, Strictness};
+use crate::dialect::zilliqa::{self, Shared};
+use crate::hub::Event;
+use crate::reactor;
+use crate::stats::Counters;
+use hyper::body::Bytes;
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use std::cell::RefCell;
+use std::collections::HashSet;
+use std::io;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_rustls::TlsConnector;
+
+/// Tells the thread that there is something to do.
+pub(in crate::control) type Wake = Arc<dyn Fn() + Send + Sync>;
+
+/// What came of the request with this ticket.
+type Heard = (u64, Result<Bytes, Failure>);
+
+/// The poller and what it needs of the outside world.
+pub(in crate::control) struct Follower {
+    poller: Poller,
+    /// What the clients' side knows and asks.
+    shared: Arc<Shared>,
+    channel: Arc<str>,
+    targets: Vec<Option<Rc<Target>>>,
+    /// Connections that wait for another request, by node and lane.
+    kept: Vec<Vec<Rc<Kept>>>,
+    answers: Rc<RefCell<Vec<Heard>>>,
+    keeper: Option<Keeper>,
+    /// A number that is written when the reactors have its epoch.
+    unkept: Option<u64>,
+    timeout: Duration,
+    most: usize,
+    wake: Wake,
+    counters: Arc<Counters>,
+}
+
+impl Follower {
+    /// Reads what was kept, and is ready to ask.
+    ///
+    /// # Errors
+    /// The file of the last epoch cannot be read or holds something else.
+    pub(in crate::control) async fn new(
+        config: &ZilliqaNode,
+        shared: Arc<Shared>,
+        wake: Wake,
+        counters: Arc<Counters>,
+        now_ms: u64,
+    ) -> io::Result<Follower> {
+        let path = Path::new(&config.state_file);
+        let (saved, keeper) = match config.state_file.as_str() {
+            "" => (None, None),
+            _ => (state::read(path).await?, Some(Keeper::new(path.to_owned()))),
+        };
+        if let Some(saved) = saved {
+            // Nor is it taken from who posts it.
+            shared.note(saved);
+        }
+        let mut tls = None;
+        let fields = fields(config);
+        let target = |url: &crate::config::Secret, tls: &mut Option<TlsConnector>| {
+            // An operator's own node is at whatever address he says.
+            Target::new(url.expose(), fields.clone(), true, &config.ca_file, tls).map(Rc::new)
+        };
+        let targets: Vec<_> = config.urls.iter().map(|url| target(url, &mut tls)).collect();
+        let lanes = || (0..config.ahead + 2).map(|_| Rc::default()).collect();
+        Ok(Follower {
+            kept: targets.iter().map(|_| lanes()).collect(),
+            targets,
+            answers: Rc::default(),
+            keeper,
+            unkept: None,
+            timeout: Duration::from_millis(config.timeout_ms),
+            most: config.answer_bytes,
+            wake,
+            poller: Poller::new(config.clone(), epoch, saved, counters.clone(), now_ms),
+            shared,
+            channel: zilliqa::CHANNEL.into(),
+            counters,
+        })
+    }
+
+    /// Does all that can be done now; nothing new once the server ends.
+    pub(in crate::control) fn turn(&mut self, lane: &mut Lane, draining: bool, now_ms: u64) {
+        for (ticket, answer) in self.answers.take() {
+            self.poller.heard(ticket, answer, now_ms);
+        }
+        if !draining {
+            self.order(lane, now_ms);
+        }
+        if lane.has_room()
+            && let Some(number) = self.unkept.take()
+            && let Some(keeper) = &mut self.keeper
+        {
+            keeper.keep(number);
+        }
+        if let Some(keeper) = &mut self.keeper {
+            let wake = self.wake.clone();
+            self.counters.state_failures.add(keeper.turn(move || wake()).into());
+        }
+    }
+
+    fn order(&mut self, lane: &mut Lane, now_ms: u64) {
+        if self.poller.takes_questions() {
+            for question in self.shared.questions() {
+                self.question(question, now_ms);
+            }
+        }
+        loop {
+            let wants_logs = self.shared.wants_logs();
+            let orders = self.poller.orders(lane.has_room(), wants_logs, now_ms);
+            if orders.is_empty() {
+                return;
+            }
+            for order in orders {
+                self.carry_out(order, lane);
+            }
+        }
+    }
+
+    fn question(&mut self, question: zilliqa::Question, now_ms: u64) {
+        let about: Vec<_> = question.addresses().copied().collect();
+        let from = question.conn;
+        let answer = Box::new(move |contracts: &HashSet<_>| {
+            question.answer(|address| contracts.contains(address))
+        });
+        self.poller.question(Question { from, answer }, &about, now_ms);
+    }
+
+    fn carry_out(&mut self, order: Order, lane: &mut Lane) {
+        match order {
+            Order::Ask { ticket, node, lane, body } => self.ask(ticket, node, lane, body),
+            Order::Publish { number, event } => {
+                // One that was posted in the meantime is not told again.
+                if !self.shared.note(number) {
+                    return;
+                }
+                let (app, channel) = (zilliqa::APP, self.channel.clone());
+                self.counters.epochs.add(1);
+                self.counters.last_epoch.set(number);
+                lane.put(reactor::Order::Publish { app, channel, event });
+            }
+            Order::Keep(number) => self.unkept = Some(number),
+            Order::Tell { to, what } => lane.put(reactor::Order::Tell { to, what }),
+        }
+    }
+
+    fn ask(&self, ticket: u64, node: usize, lane: usize, body: Bytes) {
+        let target = self.targets[node].clone();
+        let kept = self.kept[node][lane].clone();
+        let (answers, wake) = (self.answers.clone(), self.wake.clone());
+        let (timeout, most) = (self.timeout, self.most);
+        tokio_uring::spawn(async move {
+            let answer = match &target {
+                Some(target) => {
+                    let ask = ask(target, &kept, body, most);
+                    let late = |_| Err(Failure::Silent("no answer in time".to_owned()));
+                    tokio::time::timeout(timeout, ask).await.unwrap_or_else(late)
+                }
+                None => Err(Failure::Silent("no such place".to_owned())),
+            };
+            answers.borrow_mut().push((ticket, answer));
+            wake();
+        });
+    }
+
+    /// When to turn again, if nothing else happens.
+    pub(in crate::control) fn deadline_ms(&self, lane: &Lane, now_ms: u64) -> u64 {
+        match lane.has_room() {
+            true => self.poller.deadline_ms(now_ms),
+            false => now_ms + RETRY_MS,
+        }
+    }
+
+    /// Whether nothing is left to be written.
+    pub(in crate::control) fn is_idle(&self) -> bool {
+        self.unkept.is_none() && self.keeper.as_ref().is_none_or(Keeper::is_idle)
+    }
+}
+
+/// What is published of an epoch's document.
+fn epoch(document: String) -> Result<Event, String> {
+    let epoch = Epoch::read(document, Strictness::Skip).map_err(|why| why.to_string())?;
+    for odd in epoch.skipped() {
+        tracing::warn!(number = epoch.number(), %odd, "a transaction is left out");
+    }
+    Ok(Arc::new(epoch).event())
+}
+
+async fn ask(target: &Target, kept: &Kept, body: Bytes, most: usize) -> Result<Bytes, Failure> {
+    let silent = |error: io::Error| Failure::Silent(error.to_string());
+    let Some((response, connection)) = target.send(kept, &body, &[]).await.map_err(silent)? else {
+        return Err(Failure::Silent("an address that it may not have".to_owned()));
+    };
+    let status = response.status();
+    let bytes = client::finish(response, connection, kept, most).await;
+    if !status.is_success() {
+        return Err(Failure::Silent(format!("status {status}")));
+    }
+    bytes.map_err(|error| match client::is_too_long(&error) {
+        true => Failure::TooLarge,
+        false => silent(error),
+    })
+}
+
+fn fields(config: &ZilliqaNode) -> HeaderMap {
+    let mut fields = HeaderMap::new();
+    for (name, value) in &config.headers {
+        let name = HeaderName::from_bytes(name.as_bytes());
+        if let (Ok(name), Ok(value)) = (name, HeaderValue::from_str(value.expose())) {
+            fields.insert(name, value);
+        }
+    }
+    fields
+}

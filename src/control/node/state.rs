@@ -1,0 +1,184 @@
+//! The number of the last epoch, in a file that is whole at every moment: written beside it, synced
+//! and renamed, and the folder synced.
+
+use std::cell::Cell;
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use tokio_uring::fs::{File, OpenOptions};
+
+/// Bytes of the longest file: the largest number and the end of its line.
+const MOST: usize = 21;
+
+/// The number in the file; none if there is no file.
+///
+/// # Errors
+/// The file cannot be read, or holds something else.
+pub(super) async fn read(path: &Path) -> io::Result<Option<u64>> {
+    let file = match File::open(path).await {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let (read, bytes) = file.read_at(Vec::with_capacity(MOST + 1), 0).await;
+    let read = read?;
+    file.close().await?;
+    let text = std::str::from_utf8(&bytes[..read]).unwrap_or_default();
+    let number = text.trim_end().parse().ok().filter(|_| read <= MOST);
+    number.map(Some).ok_or_else(|| {
+        let path = path.display();
+        io::Error::new(io::ErrorKind::InvalidData, format!("{path} holds no number of an epoch"))
+    })
+}
+
+/// Replaces the file.
+///
+/// # Errors
+/// It could not be; what was there is still there.
+pub(super) async fn write(path: &Path, number: u64) -> io::Result<()> {
+    let mut beside = OsString::from(path);
+    beside.push(".new");
+    let beside = PathBuf::from(beside);
+    let file = File::create(&beside).await?;
+    let (written, _) = file.write_all_at(format!("{number}\n").into_bytes(), 0).await;
+    written?;
+    file.sync_all().await?;
+    file.close().await?;
+    tokio_uring::fs::rename(&beside, path).await?;
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let folder = OpenOptions::new().read(true).open(folder).await?;
+    folder.sync_all().await?;
+    folder.close().await
+}
+
+/// Writes numbers one after the other; of those that come meanwhile, the last.
+pub(super) struct Keeper {
+    path: PathBuf,
+    wanted: Option<u64>,
+    task: Rc<Task>,
+}
+
+#[derive(Default)]
+struct Task {
+    busy: Cell<bool>,
+    failed: Cell<Option<u64>>,
+}
+
+impl Keeper {
+    pub(super) fn new(path: PathBuf) -> Keeper {
+        Keeper { path, wanted: None, task: Rc::default() }
+    }
+
+    /// To write this number as soon as possible.
+    pub(super) fn keep(&mut self, number: u64) {
+        self.wanted = Some(number);
+    }
+
+    /// Goes on with what is to be written; `done` is called when it can go on again. Says whether a
+    /// write has failed; it is tried again with the next number.
+    pub(super) fn turn(&mut self, done: impl FnOnce() + 'static) -> bool {
+        let failed = self.task.failed.take().is_some();
+        if !self.task.busy.get()
+            && let Some(number) = self.wanted.take()
+        {
+            self.task.busy.set(true);
+            let (path, task) = (self.path.clone(), self.task.clone());
+            tokio_uring::spawn(async move {
+                if let Err(error) = write(&path, number).await {
+                    tracing::error!(path = %path.display(), %error, "the epoch is not kept");
+                    task.failed.set(Some(number));
+                }
+                task.busy.set(false);
+                done();
+            });
+        }
+        failed
+    }
+
+    /// Whether nothing is being written or to be written.
+    pub(super) fn is_idle(&self) -> bool {
+        !self.task.busy.get() && self.wanted.is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(name: &str) -> PathBuf {
+        let name = format!("polycast-state-{}-{name}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&folder).expect("a folder");
+        folder
+    }
+
+    /// Runs where io_uring can be used.
+    fn run(test: impl Future<Output = ()>) {
+        match tokio_uring::Runtime::new(&tokio_uring::builder()) {
+            Ok(runtime) => runtime.block_on(test),
+            Err(error) => println!("SKIPPED: {error}"),
+        }
+    }
+
+    #[test]
+    fn a_number_is_read_as_it_was_written_and_nothing_is_left_beside_it() {
+        let folder = folder("written");
+        let path = folder.join("epoch");
+        run(async {
+            assert_eq!(read(&path).await.expect("no file"), None);
+            for number in [0, 7, u64::MAX] {
+                write(&path, number).await.expect("written");
+                assert_eq!(read(&path).await.expect("read"), Some(number));
+            }
+            let left = std::fs::read_dir(&folder).expect("a folder").count();
+            assert_eq!(left, 1);
+        });
+        let _ = std::fs::remove_dir_all(folder);
+    }
+
+    #[test]
+    fn a_file_with_anything_else_is_refused_and_a_folder_that_is_not_there_is_an_error() {
+        let folder = folder("refused");
+        let path = folder.join("epoch");
+        run(async {
+            for text in
+                ["", "x\n", "-1\n", "18446744073709551616\n", "1 2\n", "1\n2222222222222222222222"]
+            {
+                std::fs::write(&path, text).expect("written");
+                assert!(read(&path).await.is_err(), "{text:?}");
+            }
+            assert!(write(&folder.join("none/epoch"), 1).await.is_err());
+        });
+        let _ = std::fs::remove_dir_all(folder);
+    }
+
+    #[test]
+    fn of_many_numbers_the_last_is_kept() {
+        let folder = folder("kept");
+        let path = folder.join("epoch");
+        run(async {
+            let mut keeper = Keeper::new(path.clone());
+            for number in 0..100 {
+                keeper.keep(number);
+                assert!(!keeper.turn(|| ()));
+            }
+            while !keeper.is_idle() {
+                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+                keeper.turn(|| ());
+            }
+            assert_eq!(read(&path).await.expect("read"), Some(99));
+            let mut keeper = Keeper::new(folder.join("none/epoch"));
+            keeper.keep(1);
+            assert!(!keeper.turn(|| ()));
+            while !keeper.is_idle() {
+                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            }
+            assert!(keeper.turn(|| ()));
+        });
+        let _ = std::fs::remove_dir_all(folder);
+    }
+}

@@ -1,0 +1,260 @@
+//! Who comes in, and where to: routes in order, and the guards in front of them.
+
+use super::token;
+use crate::config::{Asked, Config, Listener, Route};
+use crate::http::Request;
+use crate::jwt::{Claims, Doubt, Guard, Lease, Leases};
+use crate::stats::Counters;
+use crate::time::Now;
+use std::borrow::Cow;
+
+/// What a request is judged by.
+#[derive(Clone, Copy)]
+pub struct Door<'a> {
+    /// The configuration.
+    pub config: &'a Config,
+    /// Its guards, in the same order.
+    pub guards: &'a [Guard],
+    /// What the request came by.
+    pub listener: &'a Listener,
+    /// Whether the connection is encrypted.
+    pub secure: bool,
+    /// The time.
+    pub now: Now,
+    /// What is counted.
+    pub counters: &'a Counters,
+}
+
+/// A request that has found its route.
+pub struct Entry<'a, 'r> {
+    /// The route.
+    pub route: &'a Route,
+    /// The subprotocol that the route has chosen.
+    pub protocol: Option<&'r str>,
+    /// How long the guards let it stay, if not for ever.
+    pub leases: Option<Box<Leases>>,
+    /// What its token says, if a guard has read one.
+    pub claims: Option<Claims>,
+}
+
+/// Why a request is not let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Refusal {
+    /// No route is for it.
+    NoRoute,
+    /// Only guarded routes are for it, and it has no token.
+    NoToken,
+    /// Its token is not believed.
+    BadToken,
+    /// Its token does not have the roles. Nobody is told that a route was there.
+    NoRole,
+    /// Its token cannot be checked: no keys were to be had so far.
+    NoKeys,
+    /// An answer to a challenge has a body.
+    Body,
+    /// It comes from an origin that the listener does not admit.
+    Origin,
+}
+
+impl Refusal {
+    /// The status of the answer.
+    pub fn status(self) -> u16 {
+        match self {
+            Refusal::NoRoute | Refusal::NoRole => 404,
+            Refusal::NoToken => 401,
+            Refusal::BadToken | Refusal::Origin => 403,
+            Refusal::Body => 400,
+            Refusal::NoKeys => 503,
+        }
+    }
+
+    /// What is wrong, in words for people.
+    pub fn text(self) -> &'static str {
+        match self {
+            Refusal::NoRoute | Refusal::NoRole => "nothing is served at this path",
+            Refusal::NoToken => "a token is needed",
+            Refusal::BadToken => "the token is not accepted",
+            Refusal::NoKeys => "tokens cannot be checked at the moment",
+            Refusal::Body => "an answer to a challenge has no body",
+            Refusal::Origin => "the origin is not accepted",
+        }
+    }
+
+    /// Further header fields of the answer.
+    pub fn fields(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Refusal::NoToken => &[("WWW-Authenticate", "Bearer")],
+            Refusal::NoKeys => &[("Retry-After", "5")],
+            _ => &[],
+        }
+    }
+}
+
+/// What one guard says of a request.
+enum Verdict {
+    NoToken,
+    Doubt(Doubt),
+    Believed(Claims),
+}
+
+impl Door<'_> {
+    fn asked<'r>(&'r self, request: &Request<'r>) -> Asked<'r> {
+        Asked {
+            path: request.path(),
+            query: request.query(),
+            authority: request.authority(),
+            secure: self.secure,
+            listener: &self.listener.name,
+        }
+    }
+}
+
+impl<'a> Door<'a> {
+    /// Where a plain request goes.
+    ///
+    /// # Errors
+    /// Why it goes nowhere.
+    pub fn page(&self, request: &Request<'_>) -> Result<Entry<'a, 'static>, Refusal> {
+        let (entry, _) = self.find(request, &[], |_| true)?;
+        Ok(Entry { protocol: None, ..entry })
+    }
+
+    /// Where a request for a WebSocket goes. It passes pages by, so that a client with a wrong path
+    /// is told so in the words of its protocol.
+    ///
+    /// # Errors
+    /// Why it goes nowhere.
+    pub fn socket<'r>(&self, request: &Request<'r>) -> Result<Entry<'a, 'r>, Refusal> {
+        let origin = request.header("origin");
+        if !self.listener.admits(origin, request.authority()) {
+            self.counters.origins_refused.add(1);
+            return Err(Refusal::Origin);
+        }
+        let offered: Vec<&'r str> = request.headers.tokens("sec-websocket-protocol").collect();
+        let (mut entry, plain) =
+            self.find(request, &offered, |route| route.endpoint.has_sockets())?;
+        // A browser gives up a connection for which none of the names that it offers is chosen.
+        if entry.protocol.is_none() && plain.len() < offered.len() {
+            entry.protocol = plain.first().or(offered.first()).copied();
+        }
+        Ok(entry)
+    }
+
+    /// The first route that takes the request and whose guards let it in; with the subprotocols
+    /// that carry no token.
+    fn find<'r>(
+        &self,
+        request: &Request<'_>,
+        offered: &[&'r str],
+        serves: impl Fn(&Route) -> bool,
+    ) -> Result<(Entry<'a, 'r>, Vec<&'r str>), Refusal> {
+        let asked = self.asked(request);
+        let carries = |name: &str| {
+            let mut guards = self.config.guards.iter();
+            guards.any(|guard| token::in_protocol(&guard.credentials, name).is_some())
+        };
+        let plain: Vec<&'r str> = offered.iter().copied().filter(|name| !carries(name)).collect();
+        let mut verdicts: Vec<Option<Verdict>> = self.guards.iter().map(|_| None).collect();
+        let mut refusal = Refusal::NoRoute;
+        for route in self.config.routes.iter().filter(|route| serves(route)) {
+            let Some(protocol) = route.takes(&asked, &plain) else { continue };
+            match self.pass(route, request, offered, &mut verdicts) {
+                Ok((leases, claims)) => {
+                    if !route.guarded.is_empty() {
+                        self.counters.guard_allowed.add(1);
+                    }
+                    return Ok((Entry { route, protocol, leases, claims }, plain));
+                }
+                Err(other) => refusal = refusal.max(other),
+            }
+        }
+        self.count(refusal);
+        Err(refusal)
+    }
+
+    fn count(&self, refusal: Refusal) {
+        match refusal {
+            Refusal::NoRoute | Refusal::Body | Refusal::Origin => {}
+            Refusal::NoToken => self.counters.guard_no_token.add(1),
+            Refusal::BadToken => self.counters.guard_bad_token.add(1),
+            Refusal::NoRole => self.counters.guard_no_role.add(1),
+            Refusal::NoKeys => self.counters.guard_no_keys.add(1),
+        }
+    }
+
+    /// Asks every guard of a route.
+    fn pass(
+        &self,
+        route: &Route,
+        request: &Request<'_>,
+        offered: &[&str],
+        verdicts: &mut [Option<Verdict>],
+    ) -> Result<(Option<Box<Leases>>, Option<Claims>), Refusal> {
+        let mut found = None;
+        let mut leases = Vec::new();
+        for (name, roles) in &route.guarded {
+            let at = self.guards.iter().position(|guard| guard.name == *name);
+            let (at, guard) = at.map(|at| (at, &self.guards[at])).ok_or(Refusal::NoRoute)?;
+            let verdict = verdicts[at].get_or_insert_with(|| self.ask(at, request, offered));
+            let claims = match verdict {
+                Verdict::NoToken => return Err(Refusal::NoToken),
+                Verdict::Doubt(Doubt::NoKeys) => return Err(Refusal::NoKeys),
+                Verdict::Doubt(Doubt::Flaw(_)) => return Err(Refusal::BadToken),
+                Verdict::Believed(claims) if !claims.have(roles) => return Err(Refusal::NoRole),
+                Verdict::Believed(claims) => claims,
+            };
+            leases.extend(Lease::new(claims, roles, guard.challenge_s, &guard.tenants));
+            found.get_or_insert_with(|| claims.clone());
+        }
+        Ok((Leases::new(leases, self.now), found))
+    }
+
+    /// What guard number `at` says of the request.
+    fn ask(&self, at: usize, request: &Request<'_>, offered: &[&str]) -> Verdict {
+        let Some(places) = self.config.guards.get(at).map(|guard| &guard.credentials) else {
+            return Verdict::NoToken;
+        };
+        let carried = offered.iter().find_map(|name| token::in_protocol(places, name));
+        let token = token::find(places, request).or(carried.map(Cow::Borrowed));
+        match token.map(|token| self.guards[at].check(&token, self.now.unix_s)) {
+            None => Verdict::NoToken,
+            Some(Ok(claims)) => Verdict::Believed(claims),
+            Some(Err(doubt)) => {
+                tracing::debug!(guard = self.guards[at].name, ?doubt, "a token is not believed");
+                Verdict::Doubt(doubt)
+            }
+        }
+    }
+
+    /// Takes a fresh token for the connections of its identity, if the request brings one in answer
+    /// to a challenge: a POST without a body, of a type of its own. `None` for any other request.
+    pub fn renewal(&self, request: &Request<'_>) -> Option<Result<(), Refusal>> {
+        const ANSWER: &str = "application/x-challenge-response";
+        if self.guards.is_empty() || request.method != "POST" {
+            return None;
+        }
+        let content_type = request.header("content-type")?.split(';').next()?;
+        if !content_type.trim().eq_ignore_ascii_case(ANSWER) {
+            return None;
+        }
+        if !request.body.is_empty() {
+            return Some(Err(Refusal::Body));
+        }
+        let mut refusal = Refusal::NoToken;
+        for (at, guard) in self.guards.iter().enumerate() {
+            refusal = refusal.max(match self.ask(at, request, &[]) {
+                Verdict::Believed(claims) if guard.tenants.renew(&claims) => {
+                    self.counters.guard_renewals.add(1);
+                    return Some(Ok(()));
+                }
+                // Nobody of that name is connected.
+                Verdict::Believed(_) => Refusal::NoRole,
+                Verdict::NoToken => Refusal::NoToken,
+                Verdict::Doubt(Doubt::NoKeys) => Refusal::NoKeys,
+                Verdict::Doubt(Doubt::Flaw(_)) => Refusal::BadToken,
+            });
+        }
+        self.count(refusal);
+        Some(Err(refusal))
+    }
+}

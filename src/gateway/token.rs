@@ -1,0 +1,136 @@
+//! Where a request carries its token.
+
+use crate::config::{CREDENTIALS, Credentials};
+use crate::http::Request;
+use crate::http::query::{self, Plus};
+use std::borrow::Cow;
+
+/// The token of a request: of a cookie, a header field or the query, whichever has one first.
+pub(super) fn find<'r>(places: &Credentials, request: &Request<'r>) -> Option<Cow<'r, str>> {
+    let cookies = places.cookies.iter();
+    let cookies = cookies.filter_map(|(name, pattern)| Some((cookie(request, name)?, pattern)));
+    for (value, pattern) in cookies {
+        if let Some(token) = inside(pattern, value, false) {
+            return Some(Cow::Borrowed(token));
+        }
+    }
+    for (name, pattern) in &places.headers {
+        let mut tokens = request.header_values(name).filter_map(|it| inside(pattern, it, true));
+        if let Some(token) = tokens.next() {
+            return Some(Cow::Borrowed(token));
+        }
+    }
+    for (name, pattern) in &places.query {
+        if let Some(token) = parameter(request.query(), name, pattern) {
+            return Some(token);
+        }
+    }
+    None
+}
+
+/// The token that a subprotocol's name carries.
+pub(super) fn in_protocol<'n>(places: &Credentials, name: &'n str) -> Option<&'n str> {
+    if places.protocol.is_empty() { None } else { inside(&places.protocol, name, false) }
+}
+
+/// What stands in `text` where `pattern` has its `{credentials}`, if the rest is the same.
+fn inside<'t>(pattern: &str, text: &'t str, any_case: bool) -> Option<&'t str> {
+    let (head, tail) = pattern.split_once(CREDENTIALS)?;
+    let (found, rest) = text.split_at_checked(head.len())?;
+    // The name of a scheme has no case (RFC 9110 section 11.1).
+    let same = if any_case { found.eq_ignore_ascii_case(head) } else { found == head };
+    let token = rest.strip_suffix(tail)?.trim_matches(' ');
+    (same && !token.is_empty()).then_some(token)
+}
+
+/// The value of the first cookie of that name (RFC 6265 section 5.4), without its quotes.
+fn cookie<'r>(request: &Request<'r>, name: &str) -> Option<&'r str> {
+    let mut values = request.headers.values("cookie").filter_map(|it| str::from_utf8(it).ok());
+    values.find_map(|value| {
+        let mut pairs = value.split(';').filter_map(|pair| pair.split_once('='));
+        let (_, value) = pairs.find(|(found, _)| found.trim_matches([' ', '\t']) == name)?;
+        let value = value.trim_matches([' ', '\t']);
+        let quoted = value.strip_prefix('"').and_then(|it| it.strip_suffix('"'));
+        Some(quoted.unwrap_or(value))
+    })
+}
+
+fn parameter<'r>(query: &'r str, name: &str, pattern: &str) -> Option<Cow<'r, str>> {
+    let decode = |text| query::decode(text, Plus::Plus);
+    query::pairs(query).filter(|(found, _)| decode(found).is_some_and(|it| it == name)).find_map(
+        |(_, value)| match decode(value)? {
+            Cow::Borrowed(value) => inside(pattern, value, false).map(Cow::Borrowed),
+            Cow::Owned(value) => inside(pattern, &value, false).map(|it| Cow::Owned(it.to_owned())),
+        },
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::{Event, Limits, Reader};
+    use std::collections::BTreeMap;
+
+    fn places() -> Credentials {
+        let one =
+            |name: &str, pattern: &str| BTreeMap::from([(name.to_owned(), pattern.to_owned())]);
+        Credentials {
+            cookies: one("token", "{credentials}"),
+            headers: one("authorization", "Bearer {credentials}"),
+            query: one("access token", "{credentials}"),
+            protocol: "bearer.{credentials}".to_owned(),
+        }
+    }
+
+    fn found(target: &str, fields: &str) -> Option<String> {
+        let bytes = format!("GET {target} HTTP/1.1\r\nHost: h\r\n{fields}\r\n");
+        let mut bytes = bytes.into_bytes();
+        let limits = Limits { head_bytes: 4096, body_bytes: 0 };
+        match Reader::default().next(&limits, &mut bytes).1 {
+            Event::Request(request) => find(&places(), &request).map(Cow::into_owned),
+            _ => panic!("{target} {fields}"),
+        }
+    }
+
+    #[test]
+    fn each_place() {
+        for (target, fields, want) in [
+            ("/", "", None),
+            ("/", "Authorization: Bearer a.b.c\r\n", Some("a.b.c")),
+            ("/", "authorization: bearer   a.b.c\r\n", Some("a.b.c")),
+            ("/", "Authorization: Basic a.b.c\r\n", None),
+            ("/", "Authorization: Bearer\r\n", None),
+            ("/", "Authorization: Bearer \r\n", None),
+            ("/", "Authorization: Basic x\r\nAuthorization: Bearer y\r\n", Some("y")),
+            ("/", "Cookie: token=a\r\n", Some("a")),
+            ("/", "Cookie: x=1; token=a; y=2\r\n", Some("a")),
+            ("/", "Cookie: x=1;token=\"a\";y=2\r\n", Some("a")),
+            ("/", "Cookie: xtoken=a; tokenx=b; Token=c\r\n", None),
+            ("/", "Cookie: x=1\r\nCookie: token=a=b\r\n", Some("a=b")),
+            ("/", "Cookie: token=; x=1\r\n", None),
+            ("/?access%20token=a", "", Some("a")),
+            ("/?x=1&access%20token=a%2Eb&y", "", Some("a.b")),
+            ("/?access%20token=&access%20token=b", "", Some("b")),
+            ("/?access%20tokens=a", "", None),
+            ("/?access%20token=%ff", "", None),
+        ] {
+            assert_eq!(found(target, fields).as_deref(), want, "{target} {fields}");
+        }
+        for (name, want) in
+            [("bearer.a", Some("a")), ("bearer.", None), ("Bearer.a", None), ("bearer", None)]
+        {
+            assert_eq!(in_protocol(&places(), name), want, "{name}");
+        }
+        assert_eq!(in_protocol(&Credentials::default(), "bearer.a"), None);
+    }
+
+    #[test]
+    fn cookie_then_header_then_query() {
+        let all = "Authorization: Bearer h\r\nCookie: token=c\r\n";
+        let query = "/?access%20token=q";
+        assert_eq!(found(query, all).as_deref(), Some("c"));
+        let header = "Authorization: Bearer h\r\n";
+        assert_eq!(found(query, header).as_deref(), Some("h"));
+        assert_eq!(found(query, "").as_deref(), Some("q"));
+    }
+}

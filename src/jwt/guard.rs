@@ -1,0 +1,170 @@
+//! A guard as it runs: its policy, its keys of the moment, and who lives by its tokens.
+
+use super::{Claims, Flaw, Keys, Policy, Tenants, verify};
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Guard {
+    /// What the configuration calls it.
+    pub name: String,
+    /// What its tokens must be.
+    pub policy: Policy,
+    /// Who lives by its tokens.
+    pub tenants: Arc<Tenants>,
+    /// How many seconds before its end a token is to be renewed; 0 is never.
+    pub challenge_s: u64,
+    /// Keys of the configuration.
+    pub keys: Keys,
+    /// Where further keys come from, if they do.
+    pub remote: Option<Arc<Remote>>,
+}
+
+/// What a token came to, if it is not believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doubt {
+    /// It is wrong.
+    Flaw(Flaw),
+    /// No key has been fetched so far.
+    NoKeys,
+}
+
+impl Guard {
+    /// Checks a token at `now_s` seconds since 1970. Keys are asked for if its own is not known.
+    ///
+    /// # Errors
+    /// Why it is not believed.
+    pub fn check(&self, token: &str, now_s: u64) -> Result<Claims, Doubt> {
+        let Some(remote) = &self.remote else {
+            return verify(token, &self.policy, &self.keys, now_s).map_err(Doubt::Flaw);
+        };
+        let fetched = remote.keys();
+        let keys = fetched.as_deref().unwrap_or(&self.keys);
+        match verify(token, &self.policy, keys, now_s) {
+            Err(Flaw::Key) => {
+                remote.want();
+                let doubt = if fetched.is_some() { Doubt::Flaw(Flaw::Key) } else { Doubt::NoKeys };
+                Err(doubt)
+            }
+            other => other.map_err(Doubt::Flaw),
+        }
+    }
+}
+
+/// Keys that are fetched from a URL. What was fetched stays until something better comes.
+pub struct Remote {
+    /// Where they are.
+    pub url: String,
+    /// Whether that may be at a private address.
+    pub allow_private: bool,
+    /// How often they are fetched, in milliseconds.
+    pub refresh_ms: u64,
+    /// The least time between two fetches, in milliseconds.
+    pub floor_ms: u64,
+    keys: Mutex<Option<Arc<Keys>>>,
+    wanted: AtomicBool,
+    bell: Arc<OnceLock<Ring>>,
+}
+
+/// Wakes whoever fetches.
+type Ring = Box<dyn Fn() + Send + Sync>;
+
+impl fmt::Debug for Remote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Remote").field("refresh_ms", &self.refresh_ms).finish_non_exhaustive()
+    }
+}
+
+impl Remote {
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<Keys>>> {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The keys that were fetched last, if any were.
+    pub fn keys(&self) -> Option<Arc<Keys>> {
+        self.lock().clone()
+    }
+
+    /// Puts fresh keys in the place of the old ones.
+    pub fn put(&self, keys: Keys) {
+        *self.lock() = Some(Arc::new(keys));
+    }
+
+    /// Asks for fresh keys.
+    pub fn want(&self) {
+        if !self.wanted.swap(true, Ordering::AcqRel)
+            && let Some(ring) = self.bell.get()
+        {
+            ring();
+        }
+    }
+
+    /// Whether fresh keys are asked for.
+    pub fn is_wanted(&self) -> bool {
+        self.wanted.load(Ordering::Acquire)
+    }
+
+    /// They are being fetched: forgets that they were asked for.
+    pub fn begin(&self) {
+        self.wanted.store(false, Ordering::Release);
+    }
+}
+
+/// All that is to be fetched. Lives as long as the process; a new configuration changes the list.
+#[derive(Default)]
+pub struct Remotes {
+    list: Mutex<Vec<Arc<Remote>>>,
+    bell: Arc<OnceLock<Ring>>,
+}
+
+impl fmt::Debug for Remotes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.list()).finish()
+    }
+}
+
+impl Remotes {
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Remote>>> {
+        self.list.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is to be fetched.
+    pub fn list(&self) -> Vec<Arc<Remote>> {
+        self.lock().clone()
+    }
+
+    /// Keys at `url`, those that are known of it included.
+    pub fn at(
+        &self,
+        url: &str,
+        allow_private: bool,
+        refresh_ms: u64,
+        floor_ms: u64,
+    ) -> Arc<Remote> {
+        let known = self.lock().iter().find(|it| it.url == url).and_then(|it| it.keys());
+        Arc::new(Remote {
+            url: url.to_owned(),
+            allow_private,
+            refresh_ms,
+            floor_ms,
+            keys: Mutex::new(known),
+            wanted: AtomicBool::new(false),
+            bell: self.bell.clone(),
+        })
+    }
+
+    /// From now on these are to be fetched.
+    pub fn replace(&self, list: Vec<Arc<Remote>>) {
+        *self.lock() = list;
+        if let Some(ring) = self.bell.get() {
+            ring();
+        }
+    }
+
+    /// Says how whoever fetches is woken. Call once.
+    pub fn on_ring(&self, ring: impl Fn() + Send + Sync + 'static) {
+        let _ = self.bell.set(Box::new(ring));
+    }
+}

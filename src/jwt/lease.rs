@@ -1,0 +1,266 @@
+//! How long a connection may live by its tokens, and how it comes to live longer.
+//!
+//! A renewal is written down under the identity that it is for; a connection looks there when its
+//! own time has come. So no core tells another, and no message takes a lock.
+
+use super::Claims;
+use crate::time::{Deadline, Now};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Who is connected by tokens of one guard, on all cores.
+#[derive(Debug, Default)]
+pub struct Tenants(Mutex<HashMap<Arc<str>, Tenant>>);
+
+#[derive(Debug, Default)]
+struct Tenant {
+    connections: usize,
+    /// What the last token of the identity says, if one has come since.
+    renewed: Option<Renewed>,
+}
+
+#[derive(Clone, Debug)]
+struct Renewed {
+    expires_s: Option<u64>,
+    roles: Vec<String>,
+}
+
+impl Tenants {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Tenant>> {
+        // Nothing that can panic runs under the lock.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a fresh token for all connections of its identity. False if there is none.
+    pub fn renew(&self, claims: &Claims) -> bool {
+        let Some(identity) = claims.identity.as_deref() else { return false };
+        let mut tenants = self.lock();
+        let Some(tenant) = tenants.get_mut(identity) else { return false };
+        let (expires_s, roles) = (claims.expires_s, claims.roles.clone());
+        tenant.renewed = Some(Renewed { expires_s, roles });
+        true
+    }
+
+    /// How many identities there are.
+    pub fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// One connection's time by one token.
+#[derive(Debug)]
+pub struct Lease {
+    tenants: Arc<Tenants>,
+    identity: Option<Arc<str>>,
+    /// What every token must allow.
+    roles: Vec<String>,
+    expires_s: u64,
+    /// How long before its end that is to be noticed; 0 is not at all.
+    challenge_s: u64,
+    challenged: bool,
+}
+
+impl Lease {
+    /// The time that `claims` give; `None` if they give it without end.
+    pub fn new(
+        claims: &Claims,
+        roles: &[String],
+        challenge_s: u64,
+        tenants: &Arc<Tenants>,
+    ) -> Option<Lease> {
+        let expires_s = claims.expires_s?;
+        let identity = claims.identity.as_deref().map(|name| {
+            let mut all = tenants.lock();
+            let name = match all.get_key_value(name) {
+                Some((known, _)) => known.clone(),
+                None => Arc::from(name),
+            };
+            all.entry(name.clone()).or_default().connections += 1;
+            name
+        });
+        let (tenants, roles) = (tenants.clone(), roles.to_vec());
+        Some(Lease { tenants, identity, roles, expires_s, challenge_s, challenged: false })
+    }
+
+    /// The next moment at which there is something to do, in seconds since 1970.
+    fn next_s(&self) -> u64 {
+        match self.challenge_s {
+            0 => self.expires_s,
+            _ if self.challenged => self.expires_s,
+            early => self.expires_s.saturating_sub(early),
+        }
+    }
+
+    /// Takes a renewal that has come meanwhile. False if the time is without end now.
+    fn refresh(&mut self) -> bool {
+        let Some(identity) = &self.identity else { return true };
+        let renewed = self.tenants.lock().get(identity).and_then(|it| it.renewed.clone());
+        let Some(renewed) = renewed else { return true };
+        if !self.roles.iter().all(|role| renewed.roles.contains(role)) {
+            return true;
+        }
+        match renewed.expires_s {
+            None => return false,
+            Some(at) if at > self.expires_s => {
+                self.expires_s = at;
+                self.challenged = false;
+            }
+            Some(_) => {}
+        }
+        true
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let Some(identity) = &self.identity else { return };
+        let mut tenants = self.tenants.lock();
+        if let Some(tenant) = tenants.get_mut(identity) {
+            tenant.connections -= 1;
+            if tenant.connections == 0 {
+                tenants.remove(identity);
+            }
+        }
+    }
+}
+
+/// What has become of a connection's time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lapse {
+    /// Nothing.
+    None,
+    /// It ends soon.
+    Challenge,
+    /// It is over.
+    Expired,
+}
+
+/// The leases of one connection, one for each guard: it lives as long as the shortest.
+#[derive(Debug)]
+pub struct Leases {
+    all: Vec<Lease>,
+    deadline: Deadline,
+}
+
+impl Leases {
+    /// These leases; `None` without any.
+    pub fn new(all: Vec<Lease>, now: Now) -> Option<Box<Leases>> {
+        let mut leases = Leases { all, deadline: Deadline::NEVER };
+        leases.arm(now);
+        (!leases.all.is_empty()).then(|| Box::new(leases))
+    }
+
+    /// When [`Leases::look`] is to be called.
+    pub fn deadline(&self) -> Deadline {
+        self.deadline
+    }
+
+    /// Looks at the time.
+    pub fn look(&mut self, now: Now) -> Lapse {
+        let mut lapse = Lapse::None;
+        self.all.retain_mut(|lease| {
+            if now.unix_s < lease.next_s() {
+                return true;
+            }
+            let goes_on = lease.refresh();
+            if goes_on && now.unix_s >= lease.expires_s {
+                lapse = Lapse::Expired;
+            } else if goes_on && now.unix_s >= lease.next_s() {
+                lease.challenged = true;
+                lapse = if lapse == Lapse::None { Lapse::Challenge } else { lapse };
+            }
+            goes_on
+        });
+        self.arm(now);
+        lapse
+    }
+
+    fn arm(&mut self, now: Now) {
+        let next_s = self.all.iter().map(Lease::next_s).min();
+        self.deadline = next_s.map_or(Deadline::NEVER, |at| {
+            now.plus_ms(at.saturating_sub(now.unix_s).saturating_mul(1000))
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn now(unix_s: u64) -> Now {
+        Now { ms: unix_s * 1000, unix_s }
+    }
+
+    fn claims(identity: &str, expires_s: u64, roles: &[&str]) -> Claims {
+        Claims {
+            identity: Some(identity.to_owned()),
+            roles: roles.iter().map(|role| (*role).to_owned()).collect(),
+            expires_s: Some(expires_s).filter(|at| *at > 0),
+            attributes: Vec::new(),
+        }
+    }
+
+    fn leases(tenants: &Arc<Tenants>, challenge_s: u64) -> Box<Leases> {
+        let roles = ["r".to_owned()];
+        let lease = Lease::new(&claims("ada", 110, &["r"]), &roles, challenge_s, tenants);
+        Leases::new(lease.into_iter().collect(), now(100)).unwrap()
+    }
+
+    #[test]
+    fn a_lease_ends_at_its_second_and_not_before() {
+        let tenants = Arc::default();
+        let mut it = leases(&tenants, 0);
+        assert_eq!(it.deadline(), Deadline(110_000));
+        assert_eq!(it.look(now(109)), Lapse::None);
+        assert_eq!(it.look(now(110)), Lapse::Expired);
+        assert_eq!(tenants.len(), 1);
+        drop(it);
+        assert!(tenants.is_empty(), "nothing is kept of who is gone");
+    }
+
+    #[test]
+    fn a_challenge_comes_once_before_the_end_and_again_after_a_renewal() {
+        let tenants = Arc::default();
+        let mut it = leases(&tenants, 4);
+        assert_eq!(it.deadline(), Deadline(106_000));
+        assert_eq!(it.look(now(105)), Lapse::None);
+        assert_eq!(it.look(now(106)), Lapse::Challenge);
+        assert_eq!((it.look(now(107)), it.deadline()), (Lapse::None, Deadline(110_000)));
+        assert!(tenants.renew(&claims("ada", 120, &["r"])));
+        assert_eq!((it.look(now(110)), it.deadline()), (Lapse::None, Deadline(116_000)));
+        assert_eq!(it.look(now(116)), Lapse::Challenge);
+        assert_eq!(it.look(now(120)), Lapse::Expired);
+    }
+
+    #[test]
+    fn a_renewal_is_for_its_identity_with_its_roles_and_a_later_end() {
+        let tenants = Arc::default();
+        let mut it = leases(&tenants, 0);
+        assert!(!tenants.renew(&claims("eve", 200, &["r"])));
+        assert!(!tenants.renew(&Claims { identity: None, ..claims("", 200, &["r"]) }));
+        assert!(tenants.renew(&claims("ada", 200, &["other"])));
+        assert_eq!(it.look(now(110)), Lapse::Expired);
+        assert!(tenants.renew(&claims("ada", 105, &["r"])));
+        assert_eq!(it.look(now(110)), Lapse::Expired);
+        assert!(tenants.renew(&claims("ada", 200, &["x", "r"])));
+        assert_eq!((it.look(now(110)), it.deadline()), (Lapse::None, Deadline(200_000)));
+        assert!(tenants.renew(&claims("ada", 0, &["r"])));
+        assert_eq!((it.look(now(200)), it.deadline()), (Lapse::None, Deadline::NEVER));
+    }
+
+    #[test]
+    fn the_shortest_of_several_leases_counts_and_one_without_end_is_none() {
+        let tenants = Arc::default();
+        let lease = |at| Lease::new(&claims("ada", at, &[]), &[], 0, &tenants);
+        assert!(lease(0).is_none() && Leases::new(Vec::new(), now(0)).is_none());
+        let both = [120, 105].into_iter().filter_map(lease).collect();
+        let mut it = Leases::new(both, now(100)).unwrap();
+        assert_eq!(it.deadline(), Deadline(105_000));
+        assert_eq!(it.look(now(105)), Lapse::Expired);
+    }
+}

@@ -1,0 +1,517 @@
+//! Tokens that are believed, and every way known to forge one.
+
+use super::*;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::{DecodingKey, EncodingKey, crypto};
+use serde_json::json;
+use std::sync::Arc;
+
+macro_rules! pem {
+    ($name:literal) => {
+        include_str!(concat!("../../tests/keys/", $name))
+    };
+}
+
+const NOW_S: u64 = 1_760_000_000;
+const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+fn b64(bytes: impl AsRef<[u8]>) -> String {
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+fn policy() -> Policy {
+    Policy {
+        issuer: "https://auth.example.com".to_owned(),
+        audience: "api".to_owned(),
+        roles: "scope".to_owned(),
+        identity: "sub".to_owned(),
+        token_bytes: 8192,
+        ..Policy::default()
+    }
+}
+
+fn good() -> Value {
+    json!({"iss": "https://auth.example.com", "aud": "api", "sub": "ada", "exp": NOW_S + 60,
+           "scope": "read write"})
+}
+
+fn private(algorithm: Algorithm) -> EncodingKey {
+    match algorithm {
+        Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512 => EncodingKey::from_secret(SECRET),
+        Algorithm::ES256 => EncodingKey::from_ec_pem(pem!("p256.pem").as_bytes()).unwrap(),
+        Algorithm::ES384 => EncodingKey::from_ec_pem(pem!("p384.pem").as_bytes()).unwrap(),
+        Algorithm::EdDSA => EncodingKey::from_ed_pem(pem!("ed25519.pem").as_bytes()).unwrap(),
+        _ => EncodingKey::from_rsa_pem(pem!("rsa.pem").as_bytes()).unwrap(),
+    }
+}
+
+/// A token of these texts, whatever they are.
+fn signed_text(header: &str, claims: &str, algorithm: Algorithm) -> String {
+    let message = format!("{}.{}", b64(header), b64(claims));
+    let signature = crypto::sign(message.as_bytes(), &private(algorithm), algorithm).unwrap();
+    format!("{message}.{signature}")
+}
+
+fn signed(header: &Value, claims: &Value, algorithm: Algorithm) -> String {
+    signed_text(&header.to_string(), &claims.to_string(), algorithm)
+}
+
+fn token(claims: &Value) -> String {
+    signed(&json!({"alg": "ES256", "typ": "JWT"}), claims, Algorithm::ES256)
+}
+
+fn with(name: &str, value: Value) -> String {
+    let mut claims = good();
+    claims[name] = value;
+    token(&claims)
+}
+
+fn without(name: &str) -> String {
+    let mut claims = good();
+    claims.as_object_mut().unwrap().remove(name);
+    token(&claims)
+}
+
+fn all_keys() -> Keys {
+    let public = [pem!("rsa.pub"), pem!("p256.pub"), pem!("p384.pub"), pem!("ed25519.pub")];
+    let mut keys: Vec<Key> = public.map(|pem| Key::from_pem(pem).unwrap()).into();
+    keys.push(Key::from_secret(SECRET).unwrap());
+    Keys::new(keys)
+}
+
+fn check(token: &str) -> Result<Claims, Flaw> {
+    verify(token, &policy(), &all_keys(), NOW_S)
+}
+
+#[track_caller]
+fn refused(token: &str, flaw: Flaw) {
+    assert_eq!(check(token), Err(flaw), "{token}");
+}
+
+const ALL: [Algorithm; 12] = [
+    Algorithm::HS256,
+    Algorithm::HS384,
+    Algorithm::HS512,
+    Algorithm::ES256,
+    Algorithm::ES384,
+    Algorithm::RS256,
+    Algorithm::RS384,
+    Algorithm::RS512,
+    Algorithm::PS256,
+    Algorithm::PS384,
+    Algorithm::PS512,
+    Algorithm::EdDSA,
+];
+
+#[test]
+fn every_algorithm_verifies_what_it_has_signed_and_no_other_does() {
+    for algorithm in ALL {
+        let header = json!({ "alg": format!("{algorithm:?}") });
+        let token = signed(&header, &good(), algorithm);
+        let claims = check(&token).unwrap_or_else(|flaw| panic!("{algorithm:?}: {flaw}"));
+        assert_eq!(claims.identity.as_deref(), Some("ada"));
+        assert_eq!(claims.roles, ["read", "write"]);
+        assert_eq!(claims.expires_s, Some(NOW_S + 60));
+        for other in ALL.into_iter().filter(|other| *other != algorithm) {
+            let header = json!({ "alg": format!("{other:?}") });
+            let forged = signed(&header, &good(), algorithm);
+            assert_eq!(check(&forged), Err(Flaw::Signature), "{algorithm:?} as {other:?}");
+            let only = Policy { algorithms: vec![other], ..policy() };
+            assert_eq!(verify(&token, &only, &all_keys(), NOW_S), Err(Flaw::Algorithm));
+        }
+    }
+    let header = json!({"alg": "Ed25519"});
+    assert!(check(&signed(&header, &good(), Algorithm::EdDSA)).is_ok());
+}
+
+#[test]
+fn no_algorithm_is_none() {
+    for name in ["none", "None", "NONE", "nOnE", "", "HS1", "ES512", "ES256K", "es256", "RSA-OAEP"]
+    {
+        let head = b64(json!({ "alg": name }).to_string());
+        let claims = b64(good().to_string());
+        refused(&format!("{head}.{claims}."), Flaw::Algorithm);
+        refused(&signed(&json!({ "alg": name }), &good(), Algorithm::ES256), Flaw::Algorithm);
+    }
+    refused(&signed(&json!({"typ": "JWT"}), &good(), Algorithm::ES256), Flaw::Algorithm);
+    refused(&signed(&json!({"alg": ["ES256"]}), &good(), Algorithm::ES256), Flaw::Algorithm);
+}
+
+#[test]
+fn a_public_key_is_no_secret() {
+    let header = b64(json!({"alg": "HS256"}).to_string());
+    let message = format!("{header}.{}", b64(good().to_string()));
+    let key = DecodingKey::from_rsa_pem(pem!("rsa.pub").as_bytes()).unwrap();
+    for secret in [pem!("rsa.pub").as_bytes(), pem!("rsa.pub").trim().as_bytes(), key.as_bytes()] {
+        let secret = EncodingKey::from_secret(secret);
+        let signature = crypto::sign(message.as_bytes(), &secret, Algorithm::HS256).unwrap();
+        let forged = format!("{message}.{signature}");
+        let only = Keys::new(vec![Key::from_pem(pem!("rsa.pub")).unwrap()]);
+        assert_eq!(verify(&forged, &policy(), &only, NOW_S), Err(Flaw::Algorithm));
+        refused(&forged, Flaw::Signature);
+    }
+}
+
+#[test]
+fn signatures_that_sign_nothing() {
+    let token = token(&good());
+    let (message, signature) = token.rsplit_once('.').unwrap();
+    let bytes = URL_SAFE_NO_PAD.decode(signature).unwrap();
+    let mut flipped = bytes.clone();
+    flipped[10] ^= 1;
+    // The order of the curve's group: no number of a signature may be it or zero.
+    let order = "FFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551";
+    let order: Vec<u8> =
+        (0..64).step_by(2).map(|at| u8::from_str_radix(&order[at..at + 2], 16).unwrap()).collect();
+    let der = [&[0x30, 68, 2, 32][..], &bytes[..32], &[2, 32], &bytes[32..]].concat();
+    for forged in [
+        vec![],
+        vec![0; 64],
+        [&bytes[..32], &[0; 32]].concat(),
+        [&[0; 32], &bytes[32..]].concat(),
+        [&order[..], &order].concat(),
+        bytes[..63].to_vec(),
+        [&bytes[..], &[0]].concat(),
+        flipped,
+        der,
+    ] {
+        refused(&format!("{message}.{}", b64(forged)), Flaw::Signature);
+    }
+    // Both signatures of one message are its signer's; no more than one login comes of either.
+    for junk in ["=", "==", "*", " ", "A"] {
+        refused(&format!("{token}{junk}"), Flaw::Signature);
+    }
+    for algorithm in [Algorithm::RS256, Algorithm::PS256, Algorithm::EdDSA, Algorithm::HS256] {
+        let header = b64(json!({ "alg": format!("{algorithm:?}") }).to_string());
+        let message = format!("{header}.{}", b64(good().to_string()));
+        for forged in [vec![], vec![0; 32], vec![0; 64], vec![0; 256], vec![1; 256]] {
+            refused(&format!("{message}.{}", b64(forged)), Flaw::Signature);
+        }
+    }
+}
+
+#[test]
+fn keys_in_the_token_are_not_looked_at() {
+    let mine = EncodingKey::from_ec_pem(pem!("p384.pem").as_bytes()).unwrap();
+    for (name, value) in [
+        ("jwk", json!({"kty": "EC", "crv": "P-384", "x": "AA", "y": "AA"})),
+        ("jku", json!("https://evil.example/jwks.json")),
+        ("x5u", json!("https://evil.example/cert.pem")),
+        ("x5c", json!(["AAAA"])),
+        ("typ", json!("at+jwt")),
+        ("cty", json!("JWT")),
+        ("extra", json!({"a": [1]})),
+    ] {
+        let header = json!({"alg": "ES256", name: value});
+        assert!(check(&signed(&header, &good(), Algorithm::ES256)).is_ok(), "{name}");
+        let header = json!({"alg": "ES384", name: value});
+        let message = format!("{}.{}", b64(header.to_string()), b64(good().to_string()));
+        let signature = crypto::sign(message.as_bytes(), &mine, Algorithm::ES384).unwrap();
+        let others = Keys::new(vec![Key::from_pem(pem!("p256.pub")).unwrap()]);
+        let forged = format!("{message}.{signature}");
+        assert_eq!(verify(&forged, &policy(), &others, NOW_S), Err(Flaw::Algorithm), "{name}");
+    }
+    let header = json!({"alg": "ES256", "crit": ["b64"], "b64": false});
+    refused(&signed(&header, &good(), Algorithm::ES256), Flaw::Header);
+}
+
+#[test]
+fn a_key_is_chosen_by_its_name() {
+    let key = |pem, kid: Option<&str>| Key::from_pem(pem).unwrap().named(kid.map(str::to_owned));
+    let named = Keys::new(vec![key(pem!("p384.pub"), Some("a")), key(pem!("p256.pub"), Some("b"))]);
+    let mixed = Keys::new(vec![key(pem!("p384.pub"), Some("a")), key(pem!("p256.pub"), None)]);
+    let under = |kid: Value, keys: &Keys| {
+        let header = json!({"alg": "ES256", "kid": kid});
+        verify(&signed(&header, &good(), Algorithm::ES256), &policy(), keys, NOW_S).err()
+    };
+    assert_eq!(under(json!("b"), &named), None);
+    assert_eq!(under(json!("a"), &named), Some(Flaw::Algorithm));
+    for unknown in ["c", "", "B", "b\0", "../../dev/null", "b' OR '1'='1", "/etc/passwd"] {
+        assert_eq!(under(json!(unknown), &named), Some(Flaw::Key), "{unknown}");
+        assert_eq!(under(json!(unknown), &mixed), None, "{unknown}");
+    }
+    for other in [json!(1), json!(null), json!(["b"]), json!({"b": 1})] {
+        assert_eq!(under(other, &named), Some(Flaw::Header));
+    }
+    let plain = token(&good());
+    assert!(verify(&plain, &policy(), &named, NOW_S).is_ok(), "the one that fits");
+    assert_eq!(verify(&plain, &policy(), &Keys::default(), NOW_S), Err(Flaw::Key));
+}
+
+#[test]
+fn a_token_without_a_name_is_tried_with_a_few_keys() {
+    let other = |n: u8| Key::from_secret(&[n; 32]).unwrap();
+    let header = json!({"alg": "HS256"});
+    let token = signed(&header, &good(), Algorithm::HS256);
+    for (before, fits) in [(0, true), (3, true), (4, false)] {
+        let mut keys: Vec<Key> = (0..before).map(other).collect();
+        keys.push(Key::from_secret(SECRET).unwrap());
+        let outcome = verify(&token, &policy(), &Keys::new(keys), NOW_S);
+        assert_eq!(outcome.is_ok(), fits, "{before}");
+    }
+}
+
+#[test]
+fn what_is_said_twice_is_not_believed() {
+    let header = r#"{"alg":"ES256"}"#;
+    for claims in [
+        r#"{"iss":"https://auth.example.com","aud":"api","sub":"ada","sub":"eve"}"#,
+        r#"{"iss":"https://auth.example.com","aud":"api","a":{"b":1,"b":2}}"#,
+        r#"{"iss":"https://auth.example.com","aud":"api","s\u0075b":"ada","sub":"eve"}"#,
+        r#"{"iss":"https://auth.example.com","aud":"api","a":[{"b":1,"b":1}]}"#,
+    ] {
+        refused(&signed_text(header, claims, Algorithm::ES256), Flaw::Claims);
+    }
+    let claims = good().to_string();
+    for header in [r#"{"alg":"ES256","alg":"none"}"#, r#"{"alg":"ES256","kid":"a","kid":"b"}"#] {
+        refused(&signed_text(header, &claims, Algorithm::ES256), Flaw::Header);
+    }
+}
+
+#[test]
+fn times_on_both_sides() {
+    let at = |name: &str, at: u64, leeway_s: u64| {
+        verify(&with(name, json!(at)), &Policy { leeway_s, ..policy() }, &all_keys(), NOW_S).err()
+    };
+    assert_eq!(at("exp", NOW_S + 1, 0), None);
+    assert_eq!(at("exp", NOW_S, 0), Some(Flaw::Expired));
+    assert_eq!(at("exp", NOW_S - 9, 10), None);
+    assert_eq!(at("exp", NOW_S - 10, 10), Some(Flaw::Expired));
+    for name in ["nbf", "iat"] {
+        assert_eq!(at(name, NOW_S, 0), None);
+        assert_eq!(at(name, NOW_S + 1, 0), Some(Flaw::NotYet));
+        assert_eq!(at(name, NOW_S + 10, 10), None);
+        assert_eq!(at(name, NOW_S + 11, 10), Some(Flaw::NotYet));
+    }
+    let leeway = Policy { leeway_s: 10, ..policy() };
+    let claims = verify(&token(&good()), &leeway, &all_keys(), NOW_S).unwrap();
+    assert_eq!(claims.expires_s, Some(NOW_S + 70));
+    assert_eq!(check(&without("exp")).unwrap().expires_s, None);
+    assert_eq!(check(&with("exp", json!(NOW_S as f64 + 0.5))).unwrap().expires_s, Some(NOW_S));
+    assert!(check(&with("exp", json!(1e300))).is_ok());
+    refused(&with("exp", json!(-1)), Flaw::Expired);
+    for name in ["exp", "nbf", "iat"] {
+        for other in [json!("1760000060"), json!(null), json!(true), json!([]), json!({})] {
+            refused(&with(name, other), Flaw::Claims);
+        }
+    }
+    let claims = r#"{"iss":"https://auth.example.com","aud":"api","exp":1e999}"#;
+    refused(&signed_text(r#"{"alg":"ES256"}"#, claims, Algorithm::ES256), Flaw::Claims);
+}
+
+#[test]
+fn issuer_and_audience() {
+    refused(&without("iss"), Flaw::Issuer);
+    refused(&with("iss", json!("https://auth.example.com/")), Flaw::Issuer);
+    refused(&with("iss", json!(["https://auth.example.com"])), Flaw::Issuer);
+    refused(&without("aud"), Flaw::Audience);
+    refused(&with("aud", json!("apis")), Flaw::Audience);
+    refused(&with("aud", json!([])), Flaw::Audience);
+    refused(&with("aud", json!(["a", ["api"]])), Flaw::Audience);
+    refused(&with("aud", json!({"api": 1})), Flaw::Claims);
+    assert!(check(&with("aud", json!(["other", "api"]))).is_ok());
+    let open = Policy { issuer: String::new(), audience: String::new(), ..policy() };
+    let verdict = |token: &str| verify(token, &open, &all_keys(), NOW_S).err();
+    assert_eq!(verdict(&token(&json!({"sub": "ada"}))), None);
+    // RFC 7519 section 4.1.3: what is for somebody is not for whoever has no name.
+    assert_eq!(verdict(&with("aud", json!("api"))), Some(Flaw::Audience));
+    assert_eq!(verdict(&with("aud", json!(""))), None);
+}
+
+#[test]
+fn roles_identity_and_attributes_are_found_by_path() {
+    let roles = |path: &str, claims: &Value| {
+        let policy = Policy { roles: path.to_owned(), ..policy() };
+        verify(&token(claims), &policy, &all_keys(), NOW_S).unwrap().roles
+    };
+    let mut claims = good();
+    claims["realm"] = json!({"access": {"roles": ["a", 1, "b c"]}, "text": " a \t b\n"});
+    claims["https://example.com/roles"] = json!(["literal"]);
+    assert_eq!(roles("realm.access.roles", &claims), ["a", "b c"]);
+    assert_eq!(roles("realm.text", &claims), ["a", "b"]);
+    assert_eq!(roles("https://example.com/roles", &claims), ["literal"]);
+    for nothing in ["realm", "realm.none", "none.x", "exp", "scope.x", "", "."] {
+        assert!(roles(nothing, &claims).is_empty(), "{nothing}");
+    }
+    let mut by = policy();
+    by.identity = "who.id".to_owned();
+    by.attributes = [("name", "who.name"), ("n", "who.n"), ("none", "x.y")]
+        .map(|(name, path)| (name.to_owned(), path.to_owned()))
+        .into();
+    claims["who"] = json!({"id": 7, "name": "Ada", "n": [1]});
+    let found = verify(&token(&claims), &by, &all_keys(), NOW_S).unwrap();
+    assert_eq!(found.identity.as_deref(), Some("7"));
+    let pairs: Vec<_> = found.attributes.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
+    assert_eq!(pairs, [("name", "Ada"), ("n", "[1]")]);
+    assert_eq!(check(&with("sub", json!(""))).unwrap().identity, None);
+    assert_eq!(check(&with("sub", json!(["ada"]))).unwrap().identity, None);
+}
+
+#[test]
+fn what_is_no_token() {
+    for text in ["", ".", "..", "...", "a.b", "a.b.c.d", "..c", "a..c", "é.é.é"] {
+        assert!(check(text).is_err(), "{text}");
+    }
+    let whole = token(&good());
+    refused(&whole.replacen('.', ".x.", 1), Flaw::Shape);
+    for part in ["[]", "1", "null", "{", "{} x", "\u{feff}{}"] {
+        refused(&signed_text(part, "{}", Algorithm::ES256), Flaw::Header);
+        refused(&signed_text(r#"{"alg":"ES256"}"#, part, Algorithm::ES256), Flaw::Claims);
+    }
+    let deep = format!("{}{}", "[".repeat(2000), "]".repeat(2000));
+    let deep = format!(r#"{{"alg":"ES256","a":{deep}}}"#);
+    refused(&signed_text(&deep, "{}", Algorithm::ES256), Flaw::Header);
+    // Padding, the other alphabet and bits behind the end make a second text of one token.
+    let header = b64(r#"{"alg":"ES256"}"#);
+    assert!(check(&whole).is_ok());
+    refused(&format!("{header}=.{}", whole.split_once('.').unwrap().1), Flaw::Header);
+}
+
+#[test]
+fn both_sides_of_a_tokens_length() {
+    let token = token(&good());
+    let bound = |token_bytes| Policy { token_bytes, ..policy() };
+    assert!(verify(&token, &bound(token.len()), &all_keys(), NOW_S).is_ok());
+    let flaw = verify(&token, &bound(token.len() - 1), &all_keys(), NOW_S);
+    assert_eq!(flaw, Err(Flaw::TooLong));
+}
+
+/// The JWK of a public key.
+fn jwk(pem: &str) -> Jwk {
+    let key = DecodingKey::from_ec_pem(pem.as_bytes()).unwrap();
+    let (x, y) = key.as_bytes()[1..].split_at((key.as_bytes().len() - 1) / 2);
+    let crv = if x.len() == 32 { "P-256" } else { "P-384" };
+    let (kty, crv) = ("EC".to_owned(), crv.to_owned());
+    Jwk { kty, crv, x: b64(x), y: b64(y), ..Jwk::default() }
+}
+
+#[test]
+fn jwks_need_no_algorithm_and_must_not_have_a_wrong_one() {
+    let key = |change: &dyn Fn(&mut Jwk)| {
+        let mut jwk = jwk(pem!("p256.pub"));
+        change(&mut jwk);
+        Key::from_jwk(&jwk)
+    };
+    for (alg, fits) in [("", true), ("ES256", true), ("ES384", false), ("HS256", false)] {
+        assert_eq!(key(&|it| it.alg = alg.to_owned()).is_ok(), fits, "{alg}");
+    }
+    assert!(key(&|it| it.usage = "sig".to_owned()).is_ok());
+    assert!(key(&|it| it.usage = "enc".to_owned()).is_err());
+    assert!(key(&|it| it.key_ops = vec!["sign".to_owned(), "verify".to_owned()]).is_ok());
+    assert!(key(&|it| it.key_ops = vec!["sign".to_owned()]).is_err());
+    assert!(key(&|it| it.kty = "RSA".to_owned()).is_err());
+    assert!(key(&|it| it.crv = "P-384".to_owned()).is_err());
+    assert!(key(&|it| it.crv = "secp256k1".to_owned()).is_err());
+    assert!(key(&|it| it.x.push('A')).is_err());
+    assert!(key(&|it| it.x = b64([0; 32])).is_err(), "not on the curve");
+    assert!(key(&|it| it.x = b64([1; 31])).is_err());
+    let public = Keys::new(vec![key(&|_| {}).unwrap()]);
+    assert!(verify(&token(&good()), &policy(), &public, NOW_S).is_ok());
+    let okp = |x: &[u8]| {
+        let (kty, crv, x) = ("OKP".to_owned(), "Ed25519".to_owned(), b64(x));
+        Key::from_jwk(&Jwk { kty, crv, x, ..Jwk::default() })
+    };
+    let ed = DecodingKey::from_ed_pem(pem!("ed25519.pub").as_bytes()).unwrap();
+    assert!(okp(ed.as_bytes()).is_ok());
+    for len in [0, 31, 33] {
+        assert!(okp(&vec![1; len]).is_err(), "{len}");
+    }
+}
+
+#[test]
+fn rsa_keys_and_secrets_have_a_least_length() {
+    assert!(Key::from_pem(pem!("rsa.pub")).is_ok());
+    assert!(Key::from_pem(pem!("rsa_short.pub")).is_err());
+    let rsa = |n: &[u8], e: &[u8]| {
+        let (kty, n, e) = ("RSA".to_owned(), b64(n), b64(e));
+        Key::from_jwk(&Jwk { kty, n, e, ..Jwk::default() })
+    };
+    let n = |len| vec![0xff; len];
+    for (len, fits) in [(255, false), (256, true), (512, true), (513, false)] {
+        assert_eq!(rsa(&n(len), &[1, 0, 1]).is_ok(), fits, "{len}");
+    }
+    assert!(rsa(&[&[0, 0], &n(256)[..]].concat(), &[1, 0, 1]).is_ok());
+    assert!(rsa(&[&n(255)[..], &[2]].concat(), &[1, 0, 1]).is_err(), "even");
+    for e in [&[][..], &[0], &[1], &[2], &[1, 0, 0, 0, 1]] {
+        assert!(rsa(&n(256), e).is_err(), "{e:?}");
+    }
+    for (len, want) in [(31, 0), (32, 1), (47, 1), (48, 2), (63, 2), (64, 3)] {
+        let key = Key::from_secret(&vec![7; len]);
+        let fits = |it: &Algorithm| key.as_ref().is_ok_and(|key| key.fits(&[*it]));
+        assert_eq!(ALL[..3].iter().filter(|it| fits(it)).count(), want, "{len}");
+    }
+}
+
+#[test]
+fn only_public_keys_in_pem_are_keys() {
+    for pem in [
+        pem!("rsa.pem"),
+        pem!("p256.pem"),
+        pem!("ed25519.pem"),
+        pem!("p521.pub"),
+        "",
+        "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n",
+        "-----BEGIN RSA PUBLIC KEY-----\nMAA=\n-----END RSA PUBLIC KEY-----\n",
+        "-----BEGIN RSA PUBLIC KEY-----\nMIP///8=\n-----END RSA PUBLIC KEY-----\n",
+    ] {
+        assert!(Key::from_pem(pem).is_err(), "{pem}");
+    }
+}
+
+#[test]
+fn a_set_keeps_what_it_can_use() {
+    let ours = jwk(pem!("p256.pub"));
+    let ours = json!({"kty": "EC", "crv": "P-256", "x": ours.x, "y": ours.y, "kid": "a", "z": 1});
+    let secret = json!({"kty": "oct", "k": b64(SECRET), "kid": "s"});
+    let odd = json!({"kty": "EC", "crv": "P-521", "x": "AA", "y": "AA", "kid": "b"});
+    let len = |keys: Value| {
+        Keys::from_set(json!({ "keys": keys }).to_string().as_bytes()).map(|keys| keys.len())
+    };
+    assert_eq!(len(json!([ours, secret, odd, 1, null, {"kty": 1}])), Some(1));
+    assert_eq!(len(json!([secret])), None, "a secret that everybody can fetch");
+    assert_eq!(len(json!([])), None);
+    assert_eq!(len(json!(vec![ours.clone(); 64])), Some(64));
+    assert_eq!(len(json!(vec![ours.clone(); 65])), Some(64));
+    for text in ["", "[]", "{}", "{\"keys\":{}}", "<html>", "{\"keys\":[],\"keys\":[]}"] {
+        assert!(Keys::from_set(text.as_bytes()).is_none(), "{text}");
+    }
+}
+
+#[test]
+fn keys_from_afar_are_asked_for_when_one_is_missing_and_old_ones_stay() {
+    let remotes = Remotes::default();
+    let rung = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let theirs = rung.clone();
+    remotes.on_ring(move || _ = theirs.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
+    let rung = || rung.load(std::sync::atomic::Ordering::Relaxed);
+    let remote = remotes.at("https://auth.example.com/jwks", false, 1000, 100);
+    let guard = Guard {
+        name: "g".to_owned(),
+        policy: policy(),
+        tenants: Arc::default(),
+        challenge_s: 0,
+        keys: Keys::default(),
+        remote: Some(remote.clone()),
+    };
+    let header = json!({"alg": "ES256", "kid": "a"});
+    let token = signed(&header, &good(), Algorithm::ES256);
+    assert_eq!(guard.check(&token, NOW_S), Err(Doubt::NoKeys));
+    assert_eq!(guard.check(&token, NOW_S), Err(Doubt::NoKeys));
+    assert!(remote.is_wanted() && rung() == 1, "once, until it is begun");
+    remote.begin();
+    let named = |kid: &str| {
+        let key = Key::from_pem(pem!("p256.pub")).unwrap();
+        Keys::new(vec![key.named(Some(kid.to_owned()))])
+    };
+    remote.put(named("a"));
+    assert!(guard.check(&token, NOW_S).is_ok() && !remote.is_wanted());
+    remote.put(named("b"));
+    assert_eq!(guard.check(&token, NOW_S), Err(Doubt::Flaw(Flaw::Key)));
+    assert!(remote.is_wanted() && rung() == 2);
+    // A new configuration has the keys that are known.
+    remotes.replace(vec![remote]);
+    let again = remotes.at("https://auth.example.com/jwks", false, 2000, 100);
+    assert_eq!(again.keys().map(|keys| keys.len()), Some(1));
+    assert!(remotes.at("https://other.example/", false, 2000, 100).keys().is_none());
+}

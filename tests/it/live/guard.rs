@@ -1,0 +1,275 @@
+//! Guards on the real ring: keys that are fetched, tokens that end, and a configuration that
+//! changes.
+
+use crate::net::*;
+use crate::peer;
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, encode};
+use polycast::config::{Config, Endpoint, Guard, GuardKey, Pattern, Route, Secret};
+use polycast::server::Server;
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+fn unix_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
+
+/// What an issuer does with a request.
+#[derive(Clone)]
+enum Mood {
+    Gives(String),
+    /// Ends the connection without an answer.
+    Down,
+    /// Takes the request, and says nothing.
+    Slow,
+}
+
+/// A server of keys.
+struct Issuer {
+    address: SocketAddr,
+    mood: Arc<Mutex<Mood>>,
+}
+
+impl Issuer {
+    fn start(mood: Mood) -> Issuer {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let mood = Arc::new(Mutex::new(mood));
+        let theirs = mood.clone();
+        std::thread::spawn(move || {
+            let mut kept = Vec::new();
+            for stream in listener.incoming() {
+                let mood = theirs.lock().unwrap().clone();
+                kept.extend(answer(stream.unwrap(), &mood));
+            }
+        });
+        Issuer { address, mood }
+    }
+
+    fn turns(&self, mood: Mood) {
+        *self.mood.lock().unwrap() = mood;
+    }
+}
+
+/// Answers one request; gives back a connection that is to stay open.
+fn answer(mut stream: TcpStream, mood: &Mood) -> Option<TcpStream> {
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        if reader.read_line(&mut head).unwrap_or(0) == 0 {
+            return None;
+        }
+    }
+    assert!(head.starts_with("GET /keys?a=b HTTP/1.1\r\n"), "{head}");
+    match mood {
+        Mood::Down => None,
+        Mood::Slow => Some(stream),
+        Mood::Gives(body) => {
+            let length = body.len();
+            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{body}");
+            let _ = stream.write_all(answer.as_bytes());
+            None
+        }
+    }
+}
+
+const P256: &str = include_str!("../../keys/p256.pem");
+const P384: &str = include_str!("../../keys/p384.pem");
+
+/// A set of one key: `a` is one of P-256, `b` one of P-384.
+fn set(kid: &str) -> Mood {
+    let (crv, public) = match kid {
+        "a" => ("P-256", include_str!("../../keys/p256.pub")),
+        _ => ("P-384", include_str!("../../keys/p384.pub")),
+    };
+    let key = DecodingKey::from_ec_pem(public.as_bytes()).unwrap();
+    let (x, y) = key.as_bytes()[1..].split_at((key.as_bytes().len() - 1) / 2);
+    let b64 = |bytes: &[u8]| {
+        let text = polycast::crypto::encode_base64(bytes);
+        text.replace('+', "-").replace('/', "_").trim_end_matches('=').to_owned()
+    };
+    let (x, y) = (b64(x), b64(y));
+    Mood::Gives(format!(
+        r#"{{"keys":[{{"kty":"EC","crv":"{crv}","kid":"{kid}","x":"{x}","y":"{y}"}}]}}"#
+    ))
+}
+
+/// A token that is signed by the key of that name.
+fn signed(kid: &str) -> String {
+    let (algorithm, pem) =
+        if kid == "a" { (Algorithm::ES256, P256) } else { (Algorithm::ES384, P384) };
+    let header = Header { kid: Some(kid.to_owned()), ..Header::new(algorithm) };
+    let claims = BTreeMap::from([("sub", "ada")]);
+    encode(&header, &claims, &EncodingKey::from_ec_pem(pem.as_bytes()).unwrap()).unwrap()
+}
+
+/// The answer to a handshake with a token; the connection that came of it.
+fn login(server: &Server, token: &str) -> (u16, Client) {
+    let mut client = Client::connect(server.addresses()[0]);
+    let field = format!("Authorization: Bearer {token}\r\n");
+    client.send(handshake("/guarded", &field).as_bytes());
+    (client.response().status, client)
+}
+
+fn status(server: &Server, token: &str) -> u16 {
+    login(server, token).0
+}
+
+fn guarded(guard: Guard) -> Config {
+    let mut config = config();
+    let mut route = Route::to(Endpoint::Echo);
+    route.guarded.insert(guard.name.clone(), Vec::new());
+    config.guards.push(guard);
+    config.routes.truncate(4);
+    config.routes.push(route);
+    config
+}
+
+fn fetching(issuer: &Issuer) -> Config {
+    let mut guard = Guard::new("g");
+    guard.keys_url = format!("http://{}/keys?a=b", issuer.address);
+    guard.allow_private = true;
+    guard.keys_floor_s = 1;
+    guarded(guard)
+}
+
+/// Tries until the answer is `want`.
+fn becomes(server: &Server, token: &str, want: u16) {
+    wait(&format!("an answer of {want}"), || {
+        std::thread::sleep(Duration::from_millis(50));
+        status(server, token) == want
+    });
+}
+
+#[test]
+fn keys_are_fetched_and_rotate() {
+    let issuer = Issuer::start(set("a"));
+    let Some(server) = start(fetching(&issuer)) else { return };
+    wait_count(&server, "keys_fetched", 1);
+    assert_eq!((status(&server, &signed("a")), status(&server, &signed("b"))), (101, 403));
+    issuer.turns(set("b"));
+    // The unknown key has it fetched again: after the floor, not after the interval.
+    becomes(&server, &signed("b"), 101);
+    assert_eq!(status(&server, &signed("a")), 403);
+    assert!(server.count("keys_fetched") >= 2 && server.count("keys_failed") == 0);
+}
+
+#[test]
+fn old_keys_serve_while_there_are_no_new_ones() {
+    let issuer = Issuer::start(Mood::Down);
+    let Some(server) = start(fetching(&issuer)) else { return };
+    wait_count(&server, "keys_failed", 1);
+    assert_eq!(status(&server, &signed("a")), 503);
+    issuer.turns(set("a"));
+    becomes(&server, &signed("a"), 101);
+    let huge = format!("{{\"keys\":[{}1]}}", "1,".repeat(200_000));
+    for mood in [Mood::Down, Mood::Gives("<html>".to_owned()), Mood::Gives(huge)] {
+        let failed = server.count("keys_failed");
+        issuer.turns(mood);
+        wait("a failure", || {
+            assert_eq!(status(&server, &signed("b")), 403);
+            assert_eq!(status(&server, &signed("a")), 101);
+            std::thread::sleep(Duration::from_millis(50));
+            server.count("keys_failed") > failed
+        });
+    }
+    // Nobody waits for one that does not answer.
+    issuer.turns(Mood::Slow);
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(3) {
+        let begun = Instant::now();
+        assert_eq!(status(&server, &signed("b")), 403);
+        assert!(begun.elapsed() < Duration::from_secs(2), "it was waited for");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn with_secret(secret: &str) -> Config {
+    let mut guard = Guard::new("g");
+    guard.keys.push(GuardKey { secret: Secret::new(secret), ..GuardKey::default() });
+    guarded(guard)
+}
+
+#[test]
+fn a_renewal_reaches_every_connection_of_its_identity_on_every_core() {
+    let Some(server) = start(with_secret(peer::TOKEN_SECRET)) else { return };
+    let end_s = unix_s() + 4;
+    let token = |sub: &str, exp: u64| peer::token(&format!(r#"{{"sub":"{sub}","exp":{exp}}}"#));
+    let open = |sub: &str| {
+        let (status, client) = login(&server, &token(sub, end_s));
+        assert_eq!(status, 101);
+        client
+    };
+    // Enough for the kernel to give some to each reactor.
+    let mut ada: Vec<Client> = (0..16).map(|_| open("ada")).collect();
+    let mut eve: Vec<Client> = (0..4).map(|_| open("eve")).collect();
+    let mut post = Client::connect(server.addresses()[0]);
+    let fresh = token("ada", end_s + 3600);
+    post.send(
+        format!(
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nAuthorization: Bearer {fresh}\r\n\
+             Content-Type: application/x-challenge-response\r\n\r\n"
+        )
+        .as_bytes(),
+    );
+    assert_eq!(post.response().status, 204);
+    for client in &mut eve {
+        assert_eq!(client.close(), (1008, "the token has expired".to_owned()));
+    }
+    assert!(unix_s() >= end_s, "not before its time");
+    std::thread::sleep(Duration::from_millis(1500));
+    for client in &mut ada {
+        client.send_text("still here");
+        assert_eq!(client.text(), "still here");
+    }
+    assert_eq!((server.count("guard_expired"), server.count("guard_renewals")), (4, 1));
+}
+
+#[test]
+fn a_new_configuration_has_its_guards_at_once_and_keeps_who_is_in() {
+    let Some(mut server) = start(with_secret(peer::TOKEN_SECRET)) else { return };
+    let token = peer::token(r#"{"sub":"ada"}"#);
+    let (before, mut client) = login(&server, &token);
+    assert_eq!(before, 101);
+    server.renew(with_secret("another secret of no less than 32 bytes"));
+    becomes(&server, &token, 403);
+    client.send_text("still here");
+    assert_eq!(client.text(), "still here");
+    server.renew(with_secret(peer::TOKEN_SECRET));
+    becomes(&server, &token, 101);
+}
+
+#[test]
+fn routes_and_origins_are_those_of_the_listener() {
+    let mut config = config();
+    let named = |name: &str| {
+        let mut listener = listener("127.0.0.1:0");
+        listener.name = name.to_owned();
+        listener
+    };
+    config.listeners = vec![named("open"), named("closed")];
+    config.listeners[1].allowed_origins.push(Pattern::new("same-origin"));
+    let mut route = Route::to(Endpoint::Echo);
+    route.listeners.push("closed".to_owned());
+    config.routes = vec![route];
+    let Some(mut server) = start(config.clone()) else { return };
+    let [open, closed] = server.addresses() else { panic!("two listeners") };
+    let (open, closed) = (*open, *closed);
+    let ask = |address: SocketAddr, field: &str| {
+        let mut client = Client::connect(address);
+        client.send(handshake("/", field).as_bytes());
+        client.response().status
+    };
+    // Several, so that both reactors take some.
+    for _ in 0..8 {
+        assert_eq!((ask(open, ""), ask(closed, "")), (404, 101));
+        assert_eq!(ask(closed, "Origin: https://evil.example\r\n"), 403);
+    }
+    // A new configuration changes what a listener admits, not where it is.
+    config.listeners[1].allowed_origins.push(Pattern::new("https://*.example"));
+    server.renew(config);
+    wait("the new origins", || ask(closed, "Origin: https://evil.example\r\n") == 101);
+    assert_eq!(ask(open, ""), 404);
+}
