@@ -147,8 +147,7 @@ pub struct Limits {
     pub handshakes: usize,
     /// Pings, pongs and empty messages from one client in a second.
     pub control_frames_per_s: u16,
-    /// Bytes of the last events of cache channels and of pictures on one reactor; beyond it the
-    /// oldest go.
+    /// Bytes of kept last events and pictures on one reactor; beyond it the oldest go.
     #[serde(deserialize_with = "size::memory")]
     pub cached_bytes: usize,
     /// Receive buffers of one reactor; a power of two.

@@ -1,6 +1,6 @@
 //! What a configuration's values may be; each refusal by the key and the line that it names.
 
-use polycast::config::{Asked, Config, DuplicateSubscribe, Format, Overrides, Problem};
+use polycast::config::{Asked, Config, DuplicateSubscribe, Format, Overrides, Problem, Route};
 
 const APP: &str = "[[apps]]\nid = '1'\nkey = 'k'\nsecret = 's'\n";
 
@@ -706,8 +706,11 @@ fn zenith_names_and_values_have_a_shape() {
 fn zenith_has_a_route_where_it_is_configured() {
     let routes = |text: &str| {
         let config = parse(text).unwrap_or_else(|error| panic!("{error}"));
-        let leads = |path| config.routes.iter().find(|route| route.matches(path));
-        let endpoint = |path| leads(path).map(|route| format!("{:?}", route.endpoint));
+        let takes = |route: &&Route, path: &str| {
+            route.when.is_empty() || route.when.iter().any(|it| it.path.matches(path))
+        };
+        let leads = |path: &str| config.routes.iter().find(|route| takes(route, path));
+        let endpoint = |path: &str| leads(path).map(|route| format!("{:?}", route.endpoint));
         (endpoint("/Zenith"), endpoint("/z"), config.zenith.is_some())
     };
     let (zenith, apps) = (Some("Zenith".to_owned()), Some("Apps".to_owned()));
