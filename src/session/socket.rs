@@ -458,11 +458,7 @@ impl Socket {
                 self.beat = Beat::Ping;
             }
             Beat::Ping => {
-                let mut wanted = None;
-                if let Endpoint::Dialect(it) = &mut self.endpoint {
-                    let channel = self.channel.as_deref_mut();
-                    it.nudge(&mut context(out, channel, &mut wanted, around));
-                }
+                self.tell(out, around, |it, context| it.nudge(context));
                 self.beat = Beat::Words;
             }
             Beat::Words => {
