@@ -62,7 +62,7 @@ fn the_webhook_of_the_example_holds_every_default() {
 /// What the example has as a comment of the Zenith dialect, with this in front of each line.
 fn zenith_block(front: &str) -> String {
     let from = EXAMPLE.find("# [zenith]").unwrap();
-    let lines = EXAMPLE[from..].lines();
+    let lines = EXAMPLE[from..].lines().take_while(|line| line.starts_with('#'));
     lines.map(|line| format!("{front}{}\n", line[1..].trim_start_matches(' '))).collect()
 }
 

@@ -1,6 +1,6 @@
 //! What a configuration's values may be; each refusal by the key and the line that it names.
 
-use polycast::config::{Asked, Config, DuplicateSubscribe, Format, Overrides, Problem};
+use polycast::config::{Asked, Config, DuplicateSubscribe, Format, Overrides, Problem, Route};
 
 const APP: &str = "[[apps]]\nid = '1'\nkey = 'k'\nsecret = 's'\n";
 
@@ -603,6 +603,123 @@ fn broadcastt_has_bounds_of_its_own_and_no_webhooks() {
             "6:1: apps[0].webhooks: ",
         ),
     ]);
+}
+
+/// What stands behind the header of the Zenith section, and what its refusal has, which names the
+/// last line.
+fn check_zenith(cases: &[(&str, &str)]) {
+    for (text, refusal) in cases {
+        match parse(&format!("[zenith]\n{text}\n")) {
+            Ok(_) => assert_eq!(*refusal, "", "{text}"),
+            Err(error) => {
+                let line = 1 + text.lines().count();
+                assert!(error.starts_with(&format!("f:{line}:")), "{text}: {error}");
+                assert!(!refusal.is_empty() && error.contains(refusal), "{text}: {error}");
+            }
+        }
+    }
+}
+
+#[test]
+fn zenith_numbers_have_ranges() {
+    for (key, least, most) in [
+        ("topic_length", 16, 65_536),
+        ("subscriptions_per_connection", 1, 1 << 20),
+        ("pending_per_connection", 1, 1 << 20),
+        ("messages_per_s", 0, 1_000_000),
+        ("answer_timeout_s", 1, 3600),
+        ("ping_s", 1, 3600),
+        ("pong_s", 1, 3600),
+        ("batch", 1, 10_000),
+        ("log_elements", 1, 1 << 20),
+    ] {
+        let refusal =
+            |number| format!(": zenith.{key}: {number} is out of range; accepted: {least}");
+        check_zenith(&[
+            (&format!("{key} = {least}"), ""),
+            (&format!("{key} = {most}"), ""),
+            (&format!("{key} = {}", most + 1), &refusal(most + 1)),
+        ]);
+        if least > 0 {
+            check_zenith(&[(&format!("{key} = {}", least - 1), &refusal(least - 1))]);
+        }
+    }
+    check_zenith(&[
+        ("message_bytes = 1024", ""),
+        ("message_bytes = 1023", ": zenith.message_bytes: 1023 is out of range"),
+        ("message_bytes = '16MiB'", ""),
+        ("message_bytes = '17MiB'", ": zenith.message_bytes: 17825792 is more than the server's"),
+    ]);
+}
+
+#[test]
+fn zenith_names_and_values_have_a_shape() {
+    let token = |rest: &str| format!("tokens = [{{ token = 't', user = 'u'{rest} }}]");
+    let feed = |rest: &str| format!("feeds = [{{ {rest} }}]");
+    let topic = |rest: &str| format!("topics = [{{ {rest} }}]");
+    check_zenith(&[
+        ("", ""),
+        (&token(""), ""),
+        (&token(", expires = '2030-01-31T12:00:00+10:00'"), ""),
+        (&token(", expires = '2030-01-31'"), ": zenith.tokens[0].expires: `2030-01-31` is not"),
+        ("tokens = [{ token = '', user = 'u' }]", ": zenith.tokens[0].token: the value (not"),
+        ("tokens = [{ token = 'a b', user = 'u' }]", ": zenith.tokens[0].token: the value"),
+        ("tokens = [{ token = 't', user = '' }]", ": zenith.tokens[0].user: `` is not"),
+        (
+            "tokens = [{ token = 't', user = 'u' }]\nservices = [{ token = 't' }]",
+            ": zenith.services[0].token: the value (not shown) is not accepted",
+        ),
+        (&feed("name = 'a', class = 'News'"), ""),
+        (&feed("name = '', class = 'News'"), ": zenith.feeds[0].name: `` is not"),
+        (&feed("name = 'a', class = 'Olds'"), ": zenith.feeds[0].class: `Olds` is not"),
+        (
+            &feed("name = 'a', class = 'News', status = 'On'"),
+            ": zenith.feeds[0].status: `On` is not",
+        ),
+        (
+            &feed("name = 'a', class = 'News' }, { name = 'a', class = 'News'"),
+            ": zenith.feeds[1].name: `a` is not",
+        ),
+        (&topic("controller = 'M', kind = 'A', data = '{}', reply = 'null'"), ""),
+        (&topic("controller = 'Auth', kind = 'A'"), ": zenith.topics[0].controller: `Auth` is"),
+        (&topic("controller = 'M', kind = ''"), ": zenith.topics[0].kind: `` is not"),
+        (
+            &topic("controller = 'M', kind = 'A', data = 'null'"),
+            ": zenith.topics[0].data: `null` is not",
+        ),
+        (
+            &topic("controller = 'M', kind = 'A', reply = '{'"),
+            ": zenith.topics[0].reply: `{` is not",
+        ),
+        (
+            &topic("controller = 'M', kind = 'A' }, { controller = 'M', kind = 'A'"),
+            ": zenith.topics[1].kind: `A` is not",
+        ),
+        (
+            &topic("controller = 'M', kind = 'A', retain = 'last'"),
+            ": zenith.topics[0].retain: `last` is not accepted; accepted: replace, merge, log",
+        ),
+    ]);
+}
+
+#[test]
+fn zenith_has_a_route_where_it_is_configured() {
+    let routes = |text: &str| {
+        let config = parse(text).unwrap_or_else(|error| panic!("{error}"));
+        let takes = |route: &&Route, path: &str| {
+            route.when.is_empty() || route.when.iter().any(|it| it.path.matches(path))
+        };
+        let leads = |path: &str| config.routes.iter().find(|route| takes(route, path));
+        let endpoint = |path: &str| leads(path).map(|route| format!("{:?}", route.endpoint));
+        (endpoint("/Zenith"), endpoint("/z"), config.zenith.is_some())
+    };
+    let (zenith, apps) = (Some("Zenith".to_owned()), Some("Apps".to_owned()));
+    assert_eq!(routes(APP), (apps.clone(), apps.clone(), false));
+    assert_eq!(routes("[zenith]"), (zenith.clone(), apps.clone(), true));
+    let own = "[[routes]]\nwhen = [{ path = '/z' }]\nendpoint = 'zenith'\n";
+    assert_eq!(routes(own), (None, zenith.clone(), true));
+    let echo = "[zenith]\n[[routes]]\nwhen = [{ path = '/z' }]\nendpoint = 'echo'\n";
+    assert_eq!(routes(echo), (zenith, Some("Echo".to_owned()), true));
 }
 
 #[test]

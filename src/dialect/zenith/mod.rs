@@ -11,6 +11,8 @@ mod negotiate;
 mod realm;
 mod service;
 mod state;
+#[cfg(test)]
+mod tests;
 mod told;
 mod topics;
 mod verbs;
@@ -24,6 +26,7 @@ use super::{
 };
 use crate::codec::Format;
 use crate::codec::value::{self, Limits};
+use crate::config::SlowConsumer;
 use crate::http;
 use crate::hub::{self, ConnId};
 use crate::mem::Frozen;
@@ -184,6 +187,23 @@ impl Dialect for Connection {
             message_bytes: most,
             fragments: env.config.limits.fragments,
             allow_rsv1: false,
+        }
+    }
+
+    fn queue_bytes(&self, env: &Env) -> usize {
+        let most = env.config.limits.write_queue_bytes;
+        match &*self.0 {
+            Role::Client(_) => most,
+            // A call is as large as a client's message, and one always fits.
+            Role::Service(_) => most.saturating_add(2 * env.zenith.config.message_bytes as usize),
+        }
+    }
+
+    fn overrun(&mut self, env: &Env) -> SlowConsumer {
+        match &*self.0 {
+            Role::Client(_) => env.config.slow_consumer,
+            // Who has missed a question does not know of it.
+            Role::Service(_) => SlowConsumer::Close,
         }
     }
 

@@ -1,7 +1,6 @@
 //! A back end on a WebSocket: it registers what it serves, publishes, and answers what clients
 //! ask. `README.md` beside this file has its messages.
 
-use super::APP;
 use super::client::say;
 use super::realm::{Rule, ServiceEntry};
 use super::state::Served;
@@ -9,9 +8,11 @@ use super::told::{Call, Outcome, Told, told};
 use super::topics::unavailable;
 use super::verbs::{self, Order};
 use super::words::{self, Container, Saying, codes};
+use super::{APP, closings};
 use crate::codec::{Format, Value};
 use crate::dialect::{Action, Context, Env};
 use crate::hub::{ConnId, Event, Forms};
+use crate::mem::Handle;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
@@ -197,7 +198,14 @@ impl Service {
             data: call.data.as_ref(),
             confirm: false,
         };
-        say(context, self.format, &saying);
+        // Clients ask faster than a back end may read: what waits for it is bounded.
+        match saying.encode(self.format) {
+            Ok(payload) => {
+                let frame = words::freeze(self.format, &payload);
+                context.shared.push(Handle::new(frame));
+            }
+            Err(_) => context.close(closings::INTERNAL),
+        }
     }
 
     fn answer(&self, context: &mut Context<'_>, asked: &Asked, outcome: Outcome) {

@@ -38,7 +38,7 @@ pub enum NotTaken {
     Busy,
 }
 
-/// Which of a client's addresses are contracts? To be answered by a [`Verdict`].
+/// Which of a client's addresses are contracts? To be answered by [`Question::answer`].
 #[derive(Debug)]
 pub struct Question {
     /// Who waits.

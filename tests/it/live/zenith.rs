@@ -167,6 +167,44 @@ fn a_client_that_does_not_read_is_closed_with_1001() {
 }
 
 #[test]
+fn a_back_end_that_does_not_read_is_closed_and_what_waits_fails() {
+    let mut config = zenith();
+    config.limits.write_queue_bytes = 64 * 1024;
+    let section = config.zenith.as_mut().unwrap();
+    (section.message_bytes, section.pending_per_connection) = (16 * 1024, 100_000);
+    let Some(server) = start(config) else { return };
+    let address = server.addresses()[0];
+    let mut backend = Client::connect_narrow(address);
+    let fields = "Authorization: Bearer SERVICE\r\n";
+    backend.send(handshake("/Zenith", fields).as_bytes());
+    assert_eq!(backend.response().status, 101);
+    backend.send_text(r#"{"Action":"Register","Data":{"Controllers":["Market"]}}"#);
+    backend.sync();
+    let mut client = client(address, "ZenithJson", "");
+    let call = format!(
+        r#"{{"Controller":"Market","Topic":"Q","TransactionID":1,"Data":"{}"}}"#,
+        "x".repeat(10_000)
+    );
+    let mut calls = 0;
+    while server.count("slow_consumer_closed") == 0 {
+        assert!(calls < 5000, "it is never noticed");
+        client.send_text(&call);
+        client.send_frame(PING, b"");
+        calls += 1;
+        // Nothing but pongs comes as long as the back end is there.
+        let frame = client.frame();
+        if frame.opcode == TEXT {
+            break;
+        }
+    }
+    backend.drained();
+    drop(backend);
+    client.send_text(r#"{"Controller":"Market","Topic":"Q","TransactionID":2}"#);
+    let failed = r#""Action":"Error","TransactionID":1,"Data":"Market.Unavailable""#;
+    wait("what waits fails", || String::from_utf8_lossy(&client.frame().payload).contains(failed));
+}
+
+#[test]
 fn a_restart_is_told_and_the_state_is_right_again() {
     if !has_uring() {
         return;
@@ -252,4 +290,33 @@ fn a_large_picture_is_updated_for_a_thousand_subscribers_and_nothing_is_lost() {
         assert_eq!(heard(&mut client, format), picture);
     }
     assert_eq!(server.count("slow_consumer_closed"), 0);
+}
+
+#[test]
+fn a_configuration_that_changes_is_told_and_takes_rights() {
+    let config = zenith();
+    let Some(mut server) = start(config.clone()) else { return };
+    let address = server.addresses()[0];
+    let mut client = client(address, "ZenithJson", "Authorization: Bearer T\r\n");
+    let own = |topic: &str| {
+        let (controller, topic) = topic.split_once('/').unwrap();
+        format!(r#"{{"Controller":"{controller}","Topic":"{topic}","Action":"Sub"}}"#)
+    };
+    client.send_text(&own("Zenith/ServerInfo"));
+    assert!(client.text().contains(r#""Name":"polycast""#));
+    client.send_text(&own("Auth/Identify"));
+    assert!(client.text().contains(r#""Result":"Success""#));
+    client.send_text(&own("Market/Fixed"));
+    assert!(client.text().ends_with(r#""Data":{"a":1}}"#));
+    let mut renewed = config;
+    let section = renewed.zenith.as_mut().unwrap();
+    section.name = "other".to_owned();
+    section.topics[1].data = r#"{"a":2}"#.to_owned();
+    server.renew(renewed.clone());
+    assert!(client.text().ends_with(r#""Data":{"a":2}}"#));
+    assert!(client.text().contains(r#""Name":"other""#));
+    renewed.zenith.as_mut().unwrap().tokens.clear();
+    server.renew(renewed);
+    assert!(client.text().contains(r#""Result":"Rejected""#));
+    client.sync();
 }

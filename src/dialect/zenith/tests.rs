@@ -1,0 +1,61 @@
+//! What no conversation reaches.
+
+use super::*;
+use crate::codec::json::Scratch;
+use crate::config::Config;
+use crate::dialect::Desk;
+use crate::mem::Slot;
+use crate::time::Now;
+use crate::ws::output::Output;
+
+/// A client that is subscribing to `Market/A`, and what `act` makes it close with.
+fn closing(act: impl FnOnce(&mut Connection, &mut Context<'_>)) -> Option<Closing> {
+    let text = "[zenith]\ntopics = [{ controller = 'Market', kind = 'A' }]\n";
+    let format = crate::config::Format::Toml;
+    let config = Config::parse_with(text, format, "test", &|_| None).expect("a configuration");
+    let env = Env::new(config, 1);
+    let (mut json, mut out, mut shared) = (Scratch::default(), Vec::new(), Vec::new());
+    let (mut actions, mut closing, mut desk) = (Vec::new(), None, Desk::default());
+    let mut context = Context {
+        now: Now { ms: 1000, unix_s: 1000 },
+        conn: ConnId { core: 0, slot: Slot { index: 0, generation: 1 } },
+        env: &env,
+        json: &mut json,
+        desk: &mut desk,
+        out: Output::plain(&mut out),
+        shared: &mut shared,
+        actions: &mut actions,
+        closing: &mut closing,
+        draining: false,
+    };
+    let client = Client::new(Format::Json, "2.0", false);
+    let mut connection = Connection(Box::new(Role::Client(client)));
+    let mut sub = br#"{"Controller":"Market","Topic":"A","Action":"Sub"}"#.to_vec();
+    connection.message(&mut context, ws::Kind::Text, &mut sub);
+    assert_eq!(context.actions.len(), 1, "it joins");
+    act(&mut connection, &mut context);
+    closing
+}
+
+#[test]
+fn an_answer_that_cannot_be_is_an_error_of_our_own() {
+    let crowded = closing(|it, context| it.joined(context, "Market\0A", JoinOutcome::Crowded));
+    assert_eq!(crowded.map(|it| it.code), Some(1011));
+    let full = closing(|it, context| it.joined(context, "Market\0A", JoinOutcome::Full));
+    assert_eq!(full, None, "a bound is no error of ours");
+}
+
+#[test]
+fn the_server_has_a_code_for_each_reason_of_its_own() {
+    let code = |why| Connection::closing(why).code;
+    assert_eq!([Why::Slow, Why::Silent, Why::Draining].map(code), [1001, 1008, 1012]);
+}
+
+#[test]
+fn what_is_told_to_the_wrong_one_is_not_heard() {
+    let kick: hub::Told = std::sync::Arc::new("kick");
+    assert_eq!(closing(|it, context| it.told(context, &kick)), None);
+    let kick = told::told(Told::Kick("why"));
+    let closed = closing(|it, context| it.told(context, &kick));
+    assert_eq!(closed, Some(Closing::new(4000, "why")));
+}
