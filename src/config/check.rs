@@ -162,7 +162,8 @@ fn check_guards(config: &Config) -> Result<(), Error> {
 
 fn check_apps(config: &Config) -> Result<(), Error> {
     let without = |route: &Route| matches!(route.endpoint, Endpoint::Zilliqa | Endpoint::Reflect);
-    let needs_none = config.routes.iter().any(without);
+    let needs_none = config.routes.iter().any(without)
+        || config.routes.iter().all(|route| route.endpoint != Endpoint::Apps);
     if config.apps.is_empty() && !needs_none && config.zenith.is_none() {
         return Err(Error::keyed("apps", Problem::Empty));
     }

@@ -28,6 +28,7 @@ mod tls;
 mod tree;
 mod webhook;
 mod zenith;
+mod zilla;
 mod zilliqa;
 mod zilliqa_node;
 
@@ -137,7 +138,10 @@ impl Config {
                 Format::Yaml => tree::from_yaml(text)?,
             };
             profile::apply(&mut tree, lookup);
-            let mut config: Config = read::read(&tree, lookup)?;
+            let mut config: Config = match format == Format::Yaml && zilla::is_zilla(&tree) {
+                true => zilla::read(&tree, lookup)?,
+                false => read::read(&tree, lookup)?,
+            };
             config.complete();
             let prepare = |config: &mut Config| {
                 model::prepare(config, folder.unwrap_or(Path::new("")))?;

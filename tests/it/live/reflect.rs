@@ -1,7 +1,7 @@
 //! Groups of the `reflect` endpoint over several reactors.
 
 use crate::net::*;
-use polycast::config::{Compression, Config, Endpoint, Route, SlowConsumer};
+use polycast::config::{Compression, Config, Endpoint, Format, Route, SlowConsumer};
 use std::net::SocketAddr;
 
 /// Everything is one group, on two reactors.
@@ -106,4 +106,45 @@ fn a_message_is_compressed_for_who_agreed_to_it() {
     while plain.text() != text {}
     let frame = squeezed.frame();
     assert!(frame.compressed && frame.payload.len() < 100, "{}", frame.payload.len());
+}
+
+/// The examples of Zilla's chains, on a port of the kernel's choice.
+#[test]
+fn files_of_zilla_serve_what_their_chains_say() {
+    for (text, is_group) in [
+        (include_str!("../../../examples/zilla/echo.yaml"), false),
+        (include_str!("../../../examples/zilla/reflect.yaml"), true),
+    ] {
+        let text = text.replace("0.0.0.0", "127.0.0.1").replace("port: 7114", "port: 0");
+        let read = Config::parse(&text, Format::Yaml, "zilla.yaml").expect("sound");
+        let Some(server) =
+            start(Config { listeners: read.listeners, routes: read.routes, ..config() })
+        else {
+            return;
+        };
+        let address = server.addresses()[0];
+        let mut clients = [(); 2].map(|()| {
+            let mut client = Client::connect(address);
+            client.send(handshake("/", "Sec-WebSocket-Protocol: echo\r\n").as_bytes());
+            let response = client.response();
+            assert_eq!(response.status, 101);
+            assert_eq!(response.field("Sec-WebSocket-Protocol"), Some("echo"));
+            client.send_text("in");
+            assert_eq!(client.text(), "in");
+            client
+        });
+        if is_group {
+            assert_eq!(clients[0].text(), "in");
+        }
+        clients[1].send_text("hello");
+        assert_eq!(clients[1].text(), "hello");
+        if is_group {
+            assert_eq!(clients[0].text(), "hello");
+        }
+        clients[0].send_text("own");
+        assert_eq!(clients[0].text(), "own");
+        let mut other = Client::connect(address);
+        other.send(handshake("/", "Sec-WebSocket-Protocol: other\r\n").as_bytes());
+        assert_eq!(other.response().status, 404);
+    }
 }
