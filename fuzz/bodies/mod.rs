@@ -32,6 +32,19 @@ pub(crate) mod zilliqa_query;
 use polycast::codec::json::Scratch;
 use polycast::codec::{Format, Limits, decode, encode};
 
+/// Gives the names of all targets to a macro.
+macro_rules! every_target {
+    ($then:ident) => {
+        $then! {
+            mask frame message utf8 close negotiate inflate deflate_roundtrip http upgrade
+            session session_compressed pusher_message api_body hub config tls_session
+            codec_json codec_bson codec_msgpack zilliqa_query zilliqa_ingest zenith_message
+            zenith_ingest jwt_token route
+        }
+    };
+}
+pub(crate) use every_target;
+
 /// Operations by the byte.
 pub(crate) struct Script<'a>(pub(crate) &'a [u8]);
 

@@ -71,7 +71,7 @@ fn takes(route: &Route, asked: &Asked<'_>, offered: &[&str]) -> bool {
     let holds = |it: &Condition| {
         let query = it.query.as_str();
         (it.path.is_empty() || glob(it.path.as_str(), asked.path))
-            && (query.is_empty() || (!plain && decoded(asked, query)) || any(query, &pairs))
+            && (query.is_empty() || if plain { any(query, &pairs) } else { decoded(asked, query) })
             && (it.authority.is_empty()
                 || hosts.as_ref().is_some_and(|hosts| any(it.authority.as_str(), hosts)))
             && (it.scheme.is_empty() || (it.scheme.as_str() == "wss") == asked.secure)

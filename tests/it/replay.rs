@@ -27,8 +27,4 @@ macro_rules! targets {
     };
 }
 
-targets! {
-    mask frame message utf8 close negotiate inflate deflate_roundtrip http upgrade session
-    session_compressed pusher_message api_body hub config tls_session codec_json codec_bson
-    codec_msgpack zilliqa_query zilliqa_ingest zenith_message zenith_ingest jwt_token route
-}
+bodies::every_target!(targets);
