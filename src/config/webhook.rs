@@ -125,9 +125,17 @@ pub(super) fn check(hook: &Webhook) -> Result<(), Error> {
             return Err(Error::keyed(key, Problem::Range { found, min, max, unit }));
         }
     }
-    for (name, value) in &hook.headers {
+    check_headers(&hook.headers, &TAKEN)
+}
+
+/// Checks further header fields of a request that has those in `taken` by itself.
+pub(super) fn check_headers(
+    headers: &BTreeMap<String, Secret>,
+    taken: &[&str],
+) -> Result<(), Error> {
+    for (name, value) in headers {
         let key = format!("headers.{name}");
-        let taken = TAKEN.iter().any(|taken| taken.eq_ignore_ascii_case(name));
+        let taken = taken.iter().any(|taken| taken.eq_ignore_ascii_case(name));
         if taken || HeaderName::from_bytes(name.as_bytes()).is_err() {
             let accepted = "a header field's name that the request does not have anyway";
             return Err(Error::keyed(key, Problem::Shape { found: name.clone(), accepted }));

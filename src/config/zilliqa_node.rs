@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use hyper::header::{HeaderName, HeaderValue};
 use serde::Deserialize;
 
 use super::error::{Error, Problem};
@@ -97,19 +96,7 @@ pub(super) fn check(node: &ZilliqaNode) -> Result<(), Error> {
             return Err(Error::keyed(key, Problem::Range { found, min, max, unit }));
         }
     }
-    for (name, value) in &node.headers {
-        let key = format!("headers.{name}");
-        let taken = TAKEN.iter().any(|taken| taken.eq_ignore_ascii_case(name));
-        if taken || HeaderName::from_bytes(name.as_bytes()).is_err() {
-            let accepted = "a header field's name that the request does not have anyway";
-            return Err(Error::keyed(key, Problem::Shape { found: name.clone(), accepted }));
-        }
-        if HeaderValue::from_str(value.expose()).is_err() {
-            let accepted = "printable ASCII characters";
-            return Err(Error::keyed(key, Problem::Secret { accepted }));
-        }
-    }
-    Ok(())
+    webhook::check_headers(&node.headers, &TAKEN)
 }
 
 /// Looks for the files below `folder`, and reads the authorities once: what is wrong with them is

@@ -103,10 +103,6 @@ impl Dialect for Connection {
         }
     }
 
-    fn count(_env: &Env, _app: u32, _name: &str, _count: u64) -> Option<Frozen> {
-        None
-    }
-
     fn request(
         _context: &mut Context<'_>,
         _app: u32,

@@ -29,7 +29,6 @@ use crate::codec::value::{self, Limits};
 use crate::config::SlowConsumer;
 use crate::http;
 use crate::hub::{self, ConnId};
-use crate::mem::Frozen;
 use crate::time::Deadline;
 use crate::ws;
 use auth::Identity;
@@ -210,10 +209,6 @@ impl Dialect for Connection {
     fn heartbeat(&self, env: &Env) -> Heartbeat {
         let config = &env.zenith.config;
         Heartbeat { silence_ms: config.ping_s * 1000, answer_ms: config.pong_s * 1000 }
-    }
-
-    fn count(_env: &Env, _app: u32, _name: &str, _count: u64) -> Option<Frozen> {
-        None
     }
 
     fn request(

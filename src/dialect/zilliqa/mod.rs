@@ -22,7 +22,6 @@ use super::{
 use crate::config::{Contracts, SlowConsumer};
 use crate::http;
 use crate::hub::Told;
-use crate::mem::Frozen;
 use crate::ws::{self, close};
 use desk::Key;
 use epoch::Epoch;
@@ -193,10 +192,6 @@ impl Dialect for Connection {
             true => SlowConsumer::Close,
             false => SlowConsumer::Drop,
         }
-    }
-
-    fn count(_env: &Env, _app: u32, _name: &str, _count: u64) -> Option<Frozen> {
-        None
     }
 
     fn request(
