@@ -71,9 +71,10 @@ async function openBrowser(options = {}) {
     ...options,
   })
   browser.setDefaultTimeout(EVENT_MS)
-  // The browser's own processes may still be writing into it.
+  // The browser's own processes may still be writing into it, and it is not waited for: blocked,
+  // this process could not end them.
   const gone = { recursive: true, force: true, maxRetries: 20, retryDelay: 100 }
-  browser.on("close", () => fs.rmSync(profile, gone))
+  browser.on("close", () => fs.promises.rm(profile, gone).catch(() => {}))
   return browser
 }
 
