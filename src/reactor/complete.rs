@@ -15,6 +15,7 @@ impl Reactor {
             Op::Close => self.closed(&done),
             // A cancellation's own result says nothing that its target's does not.
             Op::Cancel | Op::Wake | Op::WakeSent => {}
+            Op::Socket | Op::Option | Op::Connect => {}
         }
     }
 

@@ -9,6 +9,7 @@
 
 mod accept;
 mod buffers;
+mod connect;
 pub mod probe;
 mod ring;
 mod send;
@@ -38,10 +39,16 @@ pub enum Op {
     Wake,
     /// A wake-up that we sent.
     WakeSent,
+    /// A socket for a connection that is made from here.
+    Socket,
+    /// An option of such a socket.
+    Option,
+    /// Its connect.
+    Connect,
 }
 
 impl Op {
-    const ALL: [Op; 8] = [
+    const ALL: [Op; 11] = [
         Op::Accept,
         Op::Receive,
         Op::Send,
@@ -50,6 +57,9 @@ impl Op {
         Op::Close,
         Op::Wake,
         Op::WakeSent,
+        Op::Socket,
+        Op::Option,
+        Op::Connect,
     ];
 }
 

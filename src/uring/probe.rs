@@ -166,6 +166,12 @@ fn rows() -> Vec<Row> {
     let params = ring.params();
     vec![
         row("accept", supports(opcode::Accept::CODE), true, "into direct descriptors"),
+        row(
+            "connect",
+            supports(opcode::Socket::CODE) && supports(opcode::Connect::CODE),
+            true,
+            "to the upstreams of a proxy",
+        ),
         row("multishot receive", supports(opcode::SendZc::CODE), true, "6.0"),
         row(
             "vectored send",

@@ -2,13 +2,14 @@
 
 use super::accept::AcceptPlace;
 use super::buffers::{self, Buffers, Pieces};
+use super::connect::{self, ConnectPlace};
 use super::send::{Outgoing, Sent};
 use super::{Done, Op, Tag, probe};
 use crate::mem::{Segment, Slot};
 use crate::stats::Counters;
 use io_uring::squeue::Entry;
 use io_uring::{IoUring, opcode, types};
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::mem::ManuallyDrop;
 use std::net::SocketAddr;
@@ -55,10 +56,12 @@ pub struct Ring {
     #[expect(clippy::vec_box, reason = "a batch moves between the lists while it is idle")]
     spare: Vec<Box<Outgoing>>,
     places: Box<[AcceptPlace]>,
+    /// Addresses of connects in flight, by direct descriptor.
+    connects: HashMap<u32, Box<ConnectPlace>>,
     /// Operations for which the submission queue had no room.
     waiting: VecDeque<Entry>,
     bundles: bool,
-    /// Accepts, receives and sends whose memory the kernel may touch.
+    /// Accepts, connects, receives and sends whose memory the kernel may touch.
     in_flight: usize,
     counters: Arc<Counters>,
 }
@@ -83,6 +86,7 @@ impl Ring {
             sends: Vec::new(),
             spare: Vec::new(),
             places: (0..settings.accepts).map(|_| AcceptPlace::new()).collect(),
+            connects: HashMap::new(),
             waiting: VecDeque::new(),
             bundles,
             in_flight: 0,
@@ -123,6 +127,37 @@ impl Ring {
             let entry = opcode::AsyncCancel::new(accept.pack()).build();
             self.push(entry, Tag { op: Op::Cancel, generation: 0, index: u32::MAX });
         }
+    }
+
+    /// Makes a socket that can connect to `address`, as the direct descriptor of `slot`.
+    pub fn socket(&mut self, slot: Slot, address: SocketAddr) {
+        if let Some(entry) = connect::socket_entry(slot.index, address) {
+            self.push(entry, tag(Op::Socket, slot));
+        }
+    }
+
+    /// Connects the socket of `slot`, after setting its options.
+    pub fn connect(&mut self, slot: Slot, address: SocketAddr) {
+        for entry in connect::option_entries(slot.index) {
+            self.push(entry, tag(Op::Option, slot));
+        }
+        let place = ConnectPlace::new(address);
+        let entry = place.entry(slot.index);
+        self.connects.insert(slot.index, place);
+        self.in_flight += 1;
+        self.push(entry, tag(Op::Connect, slot));
+    }
+
+    /// Settles a completed connect: its memory is free again.
+    pub fn connected(&mut self, done: &Done) {
+        self.in_flight -= 1;
+        self.connects.remove(&done.index);
+    }
+
+    /// Cancels the connect of `slot`; it completes in one way or another.
+    pub fn cancel_connect(&mut self, slot: Slot) {
+        let entry = opcode::AsyncCancel::new(tag(Op::Connect, slot).pack()).build();
+        self.push(entry, tag(Op::Cancel, slot));
     }
 
     /// Arms the multishot receive of `slot`.
@@ -251,8 +286,8 @@ impl Ring {
             self.waiting.push_back(entry);
             return;
         }
-        // SAFETY: each entry's memory belongs to this ring (accept places, batches in flight) and
-        // stays until the completion, or the entry points at none.
+        // SAFETY: each entry's memory belongs to this ring (accept places, addresses, batches in
+        // flight) and stays until the completion, or is static, or the entry points at none.
         if unsafe { self.io.submission().push(&entry) }.is_ok() {
             return;
         }
@@ -326,6 +361,7 @@ impl Drop for Ring {
             // Closing a ring ends its operations a little later, not at once.
             std::mem::forget(std::mem::take(&mut self.sends));
             std::mem::forget(std::mem::take(&mut self.places));
+            std::mem::forget(std::mem::take(&mut self.connects));
         } else {
             // SAFETY: nothing is in flight, and the buffers are not used again.
             unsafe { ManuallyDrop::drop(&mut self.buffers) };
