@@ -161,7 +161,8 @@ fn check_guards(config: &Config) -> Result<(), Error> {
 }
 
 fn check_apps(config: &Config) -> Result<(), Error> {
-    let without = |route: &Route| matches!(route.endpoint, Endpoint::Zilliqa | Endpoint::Reflect);
+    use Endpoint::{Proxy, Reflect, Zilliqa};
+    let without = |route: &Route| matches!(route.endpoint, Zilliqa | Reflect | Proxy);
     let needs_none = config.routes.iter().any(without)
         || config.routes.iter().all(|route| route.endpoint != Endpoint::Apps);
     if config.apps.is_empty() && !needs_none && config.zenith.is_none() {

@@ -3,8 +3,8 @@
 use super::error::{Error, Problem};
 use super::listener::Listener;
 use super::pattern::Pattern;
-use super::reflect;
 use super::schema::{Compression, Config, Endpoint, Route};
+use super::{proxy, reflect};
 use crate::http::query::{self, Plus};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -70,6 +70,7 @@ impl Route {
             status: reject(),
             compression: Compression::Off,
             reflect: Default::default(),
+            proxy: None,
             model: Default::default(),
             rules: Default::default(),
         }
@@ -191,6 +192,7 @@ pub(super) fn check(config: &Config) -> Result<(), Error> {
 
 fn check_route(route: &Route, config: &Config) -> Result<(), Error> {
     reflect::check(route)?;
+    proxy::check(route)?;
     for (place, condition) in route.when.iter().enumerate() {
         check_condition(condition).map_err(|error| error.under(&format!("when[{place}]")))?;
     }

@@ -1,6 +1,7 @@
 //! The sections of a configuration: every key, its type, its unit and its default.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::Deserialize;
 
@@ -10,6 +11,7 @@ use super::listener::Listener;
 use super::model::Prepared;
 use super::pattern::Pattern;
 use super::profile::Profile;
+use super::proxy::{self, Proxy};
 use super::pusher::Pusher;
 use super::reflect::Reflect;
 use super::route::{self, Condition};
@@ -305,6 +307,9 @@ pub struct Route {
     /// The groups of [`Endpoint::Reflect`].
     #[serde(default)]
     pub reflect: Reflect,
+    /// The servers behind [`Endpoint::Proxy`].
+    #[serde(default, deserialize_with = "proxy::shared")]
+    pub proxy: Option<Arc<Proxy>>,
     /// What its WebSocket messages have to look like.
     #[serde(default)]
     pub model: Governance,
@@ -334,6 +339,8 @@ pub enum Endpoint {
     Echo,
     /// A WebSocket of a group: each message is sent to all members.
     Reflect,
+    /// A WebSocket of another server: see [`Proxy`].
+    Proxy,
     /// The page for people: see [`Console`].
     Console,
     /// The counters: see [`Metrics`].
@@ -353,8 +360,8 @@ pub enum Endpoint {
 impl Endpoint {
     /// Whether WebSockets are answered there.
     pub fn has_sockets(self) -> bool {
-        use Endpoint::{Apps, Echo, Reflect, Reject, Zenith, Zilliqa};
-        matches!(self, Echo | Reflect | Apps | Zenith | Zilliqa | Reject)
+        use Endpoint::{Apps, Echo, Proxy, Reflect, Reject, Zenith, Zilliqa};
+        matches!(self, Echo | Reflect | Proxy | Apps | Zenith | Zilliqa | Reject)
     }
 }
 

@@ -107,7 +107,17 @@ impl Tls {
 }
 
 impl Certificate {
-    fn read(&self, folder: &Path) -> Result<tls::Pair, Error> {
+    /// Checks that it names files of one kind.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        let pem = (!self.cert.is_empty(), !self.key.is_empty());
+        if (pem.0 || pem.1) != self.pkcs12.is_empty() || pem.0 != pem.1 {
+            let problem = Problem::Needed("either `cert` and `key`, or `pkcs12`");
+            return Err(Error::keyed("", problem));
+        }
+        Ok(())
+    }
+
+    pub(super) fn read(&self, folder: &Path) -> Result<tls::Pair, Error> {
         if self.pkcs12.is_empty() {
             let chain = tls::pem_chain(&folder.join(&self.cert)).map_err(in_file("cert"))?;
             return chain.with_key(&folder.join(&self.key)).map_err(in_file("key"));
@@ -124,11 +134,7 @@ fn in_file(key: &'static str) -> impl Fn(tls::Error) -> Error {
 /// Checks what types cannot say; the keys in errors begin below the listener's `tls`.
 pub(super) fn check(tls: &Tls) -> Result<(), Error> {
     for (index, certificate) in tls.certificates.iter().enumerate() {
-        let pem = (!certificate.cert.is_empty(), !certificate.key.is_empty());
-        if (pem.0 || pem.1) != certificate.pkcs12.is_empty() || pem.0 != pem.1 {
-            let problem = Problem::Needed("either `cert` and `key`, or `pkcs12`");
-            return Err(Error::keyed(format!("certificates[{index}]"), problem));
-        }
+        certificate.check().map_err(|error| error.under(&format!("certificates[{index}]")))?;
     }
     let has_ca = !tls.client_ca.is_empty();
     if has_ca != (tls.mutual != Mutual::None) {

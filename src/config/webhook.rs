@@ -135,8 +135,7 @@ pub(super) fn check_headers(
 ) -> Result<(), Error> {
     for (name, value) in headers {
         let key = format!("headers.{name}");
-        let taken = taken.iter().any(|taken| taken.eq_ignore_ascii_case(name));
-        if taken || HeaderName::from_bytes(name.as_bytes()).is_err() {
+        if !is_free(name, taken) {
             let accepted = "a header field's name that the request does not have anyway";
             return Err(Error::keyed(key, Problem::Shape { found: name.clone(), accepted }));
         }
@@ -146,6 +145,12 @@ pub(super) fn check_headers(
         }
     }
     Ok(())
+}
+
+/// Whether a header field may have this name, which is none of those in `taken`.
+pub(super) fn is_free(name: &str, taken: &[&str]) -> bool {
+    let taken = taken.iter().any(|taken| taken.eq_ignore_ascii_case(name));
+    !taken && HeaderName::from_bytes(name.as_bytes()).is_ok()
 }
 
 /// Looks for the files that webhooks name below `folder`, and reads them once: a missing one is

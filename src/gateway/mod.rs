@@ -70,6 +70,7 @@ pub fn page(endpoint: Endpoint, request: &Request<'_>, visit: &Visit<'_>) -> Opt
     let answer = match endpoint {
         Endpoint::Echo
         | Endpoint::Reflect
+        | Endpoint::Proxy
         | Endpoint::Apps
         | Endpoint::Zenith
         | Endpoint::Zilliqa

@@ -250,7 +250,7 @@ fn answer(request: &mut Request<'_>, around: &mut Surroundings<'_>) -> Waiting {
             let mut context = context(&mut out, None, &mut closing, around);
             dialect::request(&mut context, endpoint, request)
         }
-        Some(config::Endpoint::Echo | config::Endpoint::Reflect) => {
+        Some(config::Endpoint::Echo | config::Endpoint::Reflect | config::Endpoint::Proxy) => {
             Answered::Now(error(426, "a WebSocket is served here"))
         }
         Some(config::Endpoint::Reject) => {
@@ -373,7 +373,7 @@ fn open(request: &Request<'_>, out: &mut Vec<u8>, around: &mut Surroundings<'_>)
                 return refuse_with(out, refusal.status(), &text, refusal.fields());
             }
         };
-    if route.endpoint == config::Endpoint::Reject {
+    if matches!(route.endpoint, config::Endpoint::Reject | config::Endpoint::Proxy) {
         return refuse(out, route.status, &format!("{REJECTED}\n"));
     }
     let Ok(agreed) = extension::negotiate(accepted.extensions(), compression(route)) else {

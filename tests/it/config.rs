@@ -745,3 +745,168 @@ fn the_authorities_of_a_webhook_are_read_with_the_configuration() {
     }
     std::fs::remove_dir_all(&folder).unwrap();
 }
+
+/// What stands in the section of a proxy, whose first line is 3, and how its refusal begins.
+fn check_proxy(cases: &[(&str, &str)]) {
+    let route = "[[routes]]\nendpoint = 'proxy'\n";
+    for (text, refusal) in cases {
+        verify(&format!("{route}{text}\n{APP}"), refusal);
+    }
+}
+
+#[test]
+fn upstreams_are_urls() {
+    let upstream = |url: &str| {
+        let text = format!("[[routes]]\nendpoint = 'proxy'\nproxy.upstreams = '{url}'");
+        let config = parse(&text).unwrap_or_else(|error| panic!("{error}"));
+        let it = &config.routes[0].proxy.as_ref().unwrap().upstreams[0];
+        let target = it.target.expose().to_owned();
+        (it.secure, it.host.clone(), it.port, target, it.authority(), it.address().is_some())
+    };
+    for (url, secure, host, port, target, authority, literal) in [
+        ("ws://a.example", false, "a.example", 80, "", "a.example", false),
+        ("WSS://A.Example", true, "a.example", 443, "", "a.example", false),
+        ("wss://a.example:443/", true, "a.example", 443, "/", "a.example", false),
+        ("wss://a.example:80/x?y=z", true, "a.example", 80, "/x?y=z", "a.example:80", false),
+        ("ws://a?b", false, "a", 80, "/?b", "a", false),
+        ("ws://10.0.0.1:65535", false, "10.0.0.1", 65_535, "", "10.0.0.1:65535", true),
+        ("wss://[0::1]/[", true, "::1", 443, "/[", "[::1]", true),
+        ("ws://[::1]:1", false, "::1", 1, "", "[::1]:1", true),
+        ("ws://my_backend:1/a@b", false, "my_backend", 1, "/a@b", "my_backend:1", false),
+    ] {
+        let want =
+            (secure, host.to_owned(), port, target.to_owned(), authority.to_owned(), literal);
+        assert_eq!(upstream(url), want, "{url}");
+    }
+    for (url, shown) in [
+        ("", "``"),
+        ("a.example", "`a.example`"),
+        ("ws://", "`ws://`"),
+        ("ws:///x", "`ws://...`"),
+        ("http://a", "`http://a`"),
+        ("ws://a:0", "`ws://a:0`"),
+        ("ws://a:65536", "`ws://a:65536`"),
+        ("ws://a:", "`ws://a:`"),
+        ("ws://a:+1", "`ws://a:+1`"),
+        ("ws://::1", "`ws://::1`"),
+        ("ws://[::1", "`ws://[::1`"),
+        ("ws://[a]", "`ws://[a]`"),
+        ("ws://[::1]x", "`ws://[::1]x`"),
+        ("ws://a b", "`ws://a b`"),
+        ("ws://a/secret#b", "`ws://a...`"),
+        ("ws://a/secret b", "`ws://a...`"),
+        ("ws://user:secret@a/", "a text with `@` (not shown)"),
+    ] {
+        let refusal = format!(
+            "3:19: routes[0].proxy.upstreams: expected a URL such as \
+             \"wss://example.com:8443/path\": ws or wss, a name or an address (IPv6 in brackets), \
+             and nothing like `user@` or `#part`, found {shown}"
+        );
+        check_proxy(&[(&format!("proxy.upstreams = '{url}'"), &refusal)]);
+    }
+    let many = |count: usize| format!("proxy.upstreams = [{}]", "'ws://a',".repeat(count));
+    check_proxy(&[
+        ("proxy.upstreams = ['ws://a', 'wss://b']", ""),
+        (&many(256), ""),
+        (&many(257), "3:7: routes[0].proxy.upstreams: 257 is out of range; accepted: 1 to 256"),
+        ("proxy.upstreams = ['ws://a', 'b']", "3:30: routes[0].proxy.upstreams[1]: expected a URL"),
+        ("proxy.upstreams = []", "3:7: routes[0].proxy.upstreams: at least one entry"),
+        ("proxy = {}", "3:1: routes[0].proxy.upstreams: at least one entry is needed"),
+        ("proxy.upstreams = 1", "3:19: routes[0].proxy.upstreams: expected a URL, or a list of"),
+        ("", "1:1: routes[0].proxy: what is needed here: `upstreams`, since the endpoint is"),
+    ]);
+    let elsewhere = "[[routes]]\nendpoint = 'echo'\nproxy.upstreams = 'ws://a'";
+    check(&[(elsewhere, "3:1: routes[0].proxy: only the endpoint `proxy` has upstreams")]);
+}
+
+/// The same behind `[routes.proxy]` with one upstream, from line 5 on.
+fn check_upstream(cases: &[(&str, &str)]) {
+    for (text, refusal) in cases {
+        check_proxy(&[(&format!("[routes.proxy]\nupstreams = 'wss://a'\n{text}"), refusal)]);
+    }
+}
+
+#[test]
+fn numbers_of_a_proxy_on_both_sides() {
+    for (key, min, max) in [
+        ("connect_ms", 1, 3_600_000),
+        ("handshake_ms", 1, 3_600_000),
+        ("fail_after", 1, 10_000),
+        ("retry_ms", 1, 3_600_000),
+        ("resolve_s", 1, 86_400),
+        ("buffer_bytes", 4096, 1_u64 << 30),
+    ] {
+        check_upstream(&[(&format!("{key} = {min}"), ""), (&format!("{key} = {max}"), "")]);
+        for bad in [min - 1, max + 1] {
+            let refusal =
+                format!("5:1: routes[0].proxy.{key}: {bad} is out of range; accepted: {min} to");
+            check_upstream(&[(&format!("{key} = {bad}"), &refusal)]);
+        }
+    }
+    check_upstream(&[
+        ("balance = 'round-robin'", ""),
+        ("balance = 'least-connections'", ""),
+        ("balance = 'first'", ""),
+        (
+            "balance = 'random'",
+            "5:11: routes[0].proxy.balance: `random` is not accepted; accepted: round-robin, \
+             least-connections, first",
+        ),
+        ("insecure = true", "5:1: routes[0].proxy.insecure: unknown key"),
+        ("tls.insecure = true", "5:5: routes[0].proxy.tls.insecure: unknown key"),
+    ]);
+}
+
+#[test]
+fn header_fields_of_a_proxy() {
+    let many = |count: usize| format!("pass_headers = [{}]", "'A',".repeat(count));
+    let sets = |count: usize| {
+        let fields: String = (0..count).map(|number| format!("A{number} = '',")).collect();
+        format!("set_headers = {{ {fields} }}")
+    };
+    check_upstream(&[
+        ("pass_headers = []", ""),
+        ("pass_headers = ['Accept-Language', 'X-Forwarded-For']", ""),
+        (&many(256), ""),
+        (&many(257), "5:1: routes[0].proxy.pass_headers: 257 is out of range; accepted: 0 to 256"),
+        ("pass_headers = ['A', 'a b']", "5:22: routes[0].proxy.pass_headers[1]: `a b` is not"),
+        ("pass_headers = ['']", "5:17: routes[0].proxy.pass_headers[0]: `` is not"),
+        ("pass_headers = ['host']", "5:17: routes[0].proxy.pass_headers[0]: `host` is not"),
+        ("pass_headers = ['Sec-WebSocket-Key']", "5:17: routes[0].proxy.pass_headers[0]: `Sec-"),
+        (
+            "pass_headers = ['Cookie']\nset_headers = { cookie = 'a' }",
+            "5:17: routes[0].proxy.pass_headers[0]: `Cookie` is not accepted; accepted: the name",
+        ),
+        ("set_headers = { Host = 'a', X-Token = 'b c' }", ""),
+        (&sets(256), ""),
+        (&sets(257), "5:1: routes[0].proxy.set_headers: 257 is out of range; accepted: 0 to 256"),
+        ("set_headers = { Upgrade = 'a' }", "5:17: routes[0].proxy.set_headers.Upgrade: `Upgrade`"),
+        ("set_headers = { 'a b' = 'a' }", "5:17: routes[0].proxy.set_headers.a b: `a b` is not"),
+        ("set_headers = { a = \"\\n\" }", "5:17: routes[0].proxy.set_headers.a: the value (not"),
+        ("forwarded = false", ""),
+    ]);
+}
+
+#[test]
+fn tls_of_a_proxy() {
+    let pair = "what is needed here: either `cert` and `key`, or `pkcs12`";
+    let pair = format!("5:5: routes[0].proxy.tls.certificate: {pair}");
+    check_upstream(&[
+        ("tls.ca_file = 'ca.pem'", ""),
+        ("tls.server_name = 'b.example'", ""),
+        ("tls.server_name = '10.0.0.1'", ""),
+        ("tls.server_name = 'a b'", "5:5: routes[0].proxy.tls.server_name: `a b` is not accepted"),
+        ("tls.certificate = { cert = 'a', key = 'b' }", ""),
+        ("tls.certificate = { pkcs12 = 'a', password = 'b' }", ""),
+        ("tls.certificate = { cert = 'a' }", &pair),
+        ("tls.certificate = { cert = 'a', key = 'b', pkcs12 = 'c' }", &pair),
+        ("tls.certificate = { password = 'a' }", &pair),
+        ("tls.certificate = {}", ""),
+        ("tls.min_version = '1.3'", ""),
+        ("tls.min_version = '1.1'", "5:19: routes[0].proxy.tls.min_version: `1.1` is not"),
+    ]);
+    check_proxy(&[(
+        "proxy.upstreams = 'ws://a'\nproxy.tls.ca_file = 'ca.pem'",
+        "4:7: routes[0].proxy.tls: what is needed here: a `wss://` upstream, since this is about",
+    )]);
+}

@@ -1,0 +1,329 @@
+//! What a route with the endpoint `proxy` says about the servers behind it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+use rustls_pki_types::{DnsName, ServerName};
+use serde::de::{self, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+
+use super::check::range;
+use super::error::{Error, Problem};
+use super::schema::{Endpoint, Route, Secret};
+use super::tls::Certificate;
+use super::{TlsVersion, size, webhook};
+
+/// Entries that one list may have.
+const MOST: u64 = 256;
+const HOUR_MS: u64 = 3_600_000;
+const DAY_S: u64 = 86_400;
+
+/// Servers, one of which answers each WebSocket of a route.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a table")]
+pub struct Proxy {
+    /// Where they are. One that stands there twice is two.
+    #[serde(deserialize_with = "upstreams")]
+    pub upstreams: Vec<Upstream>,
+    /// Which of them is chosen.
+    pub balance: Balance,
+    /// From the beginning of a connection to one of them until it is there, in milliseconds.
+    pub connect_ms: u64,
+    /// From there to the end of its answer, a TLS handshake included, in milliseconds.
+    pub handshake_ms: u64,
+    /// After so many failures in a row one of them is put aside.
+    pub fail_after: u32,
+    /// How long it stays aside, in milliseconds.
+    pub retry_ms: u64,
+    /// How often names are resolved again, in seconds.
+    pub resolve_s: u64,
+    /// With so many bytes waiting for one side nothing more is read from the other.
+    #[serde(deserialize_with = "size::memory")]
+    pub buffer_bytes: usize,
+    /// Header fields of the client's request that go on.
+    pub pass_headers: Vec<String>,
+    /// Header fields that are set; `Host` may be one.
+    pub set_headers: BTreeMap<String, Secret>,
+    /// Whether the upstream is told who asked for what: `X-Forwarded-For`, `-Proto`, `-Host`.
+    pub forwarded: bool,
+    /// How `wss` upstreams are spoken to.
+    pub tls: ProxyTls,
+}
+
+impl Default for Proxy {
+    fn default() -> Proxy {
+        Proxy {
+            upstreams: Vec::new(),
+            balance: Balance::default(),
+            connect_ms: 5_000,
+            handshake_ms: 10_000,
+            fail_after: 3,
+            retry_ms: 10_000,
+            resolve_s: 30,
+            buffer_bytes: 256 * 1024,
+            pass_headers: ["Origin", "Cookie", "User-Agent", "Authorization"]
+                .map(str::to_owned)
+                .to_vec(),
+            set_headers: BTreeMap::new(),
+            forwarded: true,
+            tls: ProxyTls::default(),
+        }
+    }
+}
+
+/// Which upstream is chosen for a WebSocket, of those that are not put aside.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Balance {
+    /// One after the other.
+    #[default]
+    RoundRobin,
+    /// The one with the fewest WebSockets of this route.
+    LeastConnections,
+    /// The first in the list; the others are for when it fails.
+    First,
+}
+
+/// How upstreams are spoken to by TLS. There is no way to leave out who vouches for them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a table")]
+pub struct ProxyTls {
+    /// File of the authorities, in PEM, that may have signed their certificates; empty is those of
+    /// the system.
+    pub ca_file: String,
+    /// The name that is asked for and that their certificates must have; empty is the host of the
+    /// URL.
+    pub server_name: String,
+    /// What is shown to those that ask for a certificate; with nothing in it, none is.
+    pub certificate: Certificate,
+    /// The oldest version that is accepted.
+    pub min_version: TlsVersion,
+}
+
+/// One server, from its URL.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Upstream {
+    /// Whether it speaks TLS (`wss`).
+    pub secure: bool,
+    /// Its name in lower case, or its address without brackets.
+    pub host: String,
+    /// The port: that of the URL, else 80 or 443.
+    pub port: u16,
+    /// Path and query of every request to it. Empty, if the URL has none, is those of the client's
+    /// request. May hold a secret, so it is never logged.
+    pub target: Secret,
+}
+
+impl Upstream {
+    /// The server at `url`, which is `ws` or `wss`; `None` if it is no such URL.
+    pub fn new(url: &str) -> Option<Upstream> {
+        let (scheme, rest) = url.split_once("://")?;
+        let secure = match scheme.to_ascii_lowercase().as_str() {
+            "ws" => false,
+            "wss" => true,
+            _ => return None,
+        };
+        let (authority, target) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        if !target.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
+            return None;
+        }
+        let (host, port) = match authority.strip_prefix('[').and_then(|it| it.split_once(']')) {
+            Some((host, port)) => (host.parse::<Ipv6Addr>().ok()?.to_string(), port),
+            None => {
+                let (host, port) =
+                    authority.split_at(authority.find(':').unwrap_or(authority.len()));
+                (host_name(host)?, port)
+            }
+        };
+        let port = match port {
+            "" => default_port(secure),
+            port => decimal(port.strip_prefix(':')?).filter(|port| *port != 0)?,
+        };
+        // `wss://host?a=b` has a query, and so a path.
+        let slash = if target.starts_with('?') { "/" } else { "" };
+        Some(Upstream { secure, host, port, target: Secret::new(format!("{slash}{target}")) })
+    }
+
+    /// Where it is, if its host is an address.
+    pub fn address(&self) -> Option<SocketAddr> {
+        let ip: IpAddr = self.host.parse().ok()?;
+        Some(SocketAddr::new(ip, self.port))
+    }
+
+    /// Host and port, as a request names them (RFC 9110 section 7.2): without the port if it is the
+    /// scheme's own.
+    pub fn authority(&self) -> String {
+        let host = match self.host.contains(':') {
+            true => format!("[{}]", self.host),
+            false => self.host.clone(),
+        };
+        if self.port == default_port(self.secure) { host } else { format!("{host}:{}", self.port) }
+    }
+}
+
+/// Everything but the path and the query, which may hold a secret.
+impl fmt::Display for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.secure { "wss" } else { "ws" };
+        write!(f, "{scheme}://{}", self.authority())
+    }
+}
+
+impl fmt::Debug for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Upstream({self})")
+    }
+}
+
+impl<'de> Deserialize<'de> for Upstream {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Upstream, D::Error> {
+        let url = String::deserialize(deserializer)?;
+        Upstream::new(&url).ok_or_else(|| no_url(&url))
+    }
+}
+
+/// The path is not shown, for it may hold a secret.
+fn no_url<E: de::Error>(url: &str) -> E {
+    let end = url.split_once("://").map_or(0, |(scheme, _)| scheme.len() + 3);
+    let end = url[end..].find(['/', '?', '#', '@']).map_or(url.len(), |at| end + at);
+    let (shown, dots) = (&url[..end], if end < url.len() { "..." } else { "" });
+    let words = match url[end..].contains('@') {
+        true => "a text with `@` (not shown)".to_owned(),
+        false => format!("`{shown}{dots}`"),
+    };
+    let expected = "a URL such as \"wss://example.com:8443/path\": ws or wss, a name or an \
+                    address (IPv6 in brackets), and nothing like `user@` or `#part`";
+    E::invalid_value(de::Unexpected::Other(&words), &expected)
+}
+
+/// A section that many connections look into.
+pub(super) fn shared<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Arc<Proxy>>, D::Error> {
+    Proxy::deserialize(deserializer).map(|proxy| Some(Arc::new(proxy)))
+}
+
+/// A list of URLs, or one.
+fn upstreams<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Upstream>, D::Error> {
+    struct Urls;
+    impl<'de> Visitor<'de> for Urls {
+        type Value = Vec<Upstream>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a URL, or a list of URLs")
+        }
+
+        fn visit_str<E: de::Error>(self, url: &str) -> Result<Vec<Upstream>, E> {
+            Ok(vec![Upstream::new(url).ok_or_else(|| no_url(url))?])
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<Upstream>, A::Error> {
+            let mut urls = Vec::new();
+            while let Some(url) = list.next_element()? {
+                urls.push(url);
+            }
+            Ok(urls)
+        }
+    }
+    deserializer.deserialize_any(Urls)
+}
+
+/// A name, or an IPv4 address.
+fn host_name(host: &str) -> Option<String> {
+    match host.parse::<Ipv4Addr>() {
+        Ok(address) => Some(address.to_string()),
+        Err(_) => Some(DnsName::try_from(host).ok()?.as_ref().to_ascii_lowercase()),
+    }
+}
+
+/// Digits alone: no sign.
+fn decimal(text: &str) -> Option<u16> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
+}
+
+fn default_port(secure: bool) -> u16 {
+    if secure { 443 } else { 80 }
+}
+
+/// Header fields of one hop, and those that the handshake has by itself.
+const TAKEN: [&str; 16] = [
+    "connection",
+    "upgrade",
+    "keep-alive",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "content-length",
+    "expect",
+    "proxy-connection",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "sec-websocket-key",
+    "sec-websocket-version",
+    "sec-websocket-protocol",
+    "sec-websocket-extensions",
+    "sec-websocket-accept",
+];
+
+/// Checks what types cannot say; the keys in errors begin below the route.
+pub(super) fn check(route: &Route) -> Result<(), Error> {
+    let is_proxy = route.endpoint == Endpoint::Proxy;
+    let Some(proxy) = &route.proxy else {
+        let problem = Problem::Needed("`upstreams`, since the endpoint is \"proxy\"");
+        return if is_proxy { Err(Error::keyed("proxy", problem)) } else { Ok(()) };
+    };
+    if !is_proxy {
+        let problem = "only the endpoint `proxy` has upstreams".to_owned();
+        return Err(Error::keyed("proxy", Problem::Other(problem)));
+    }
+    check_proxy(proxy).map_err(|error| error.under("proxy"))
+}
+
+fn check_proxy(proxy: &Proxy) -> Result<(), Error> {
+    if proxy.upstreams.is_empty() {
+        return Err(Error::keyed("upstreams", Problem::Empty));
+    }
+    range("upstreams", proxy.upstreams.len() as u64, 1..=MOST, " entries")?;
+    range("connect_ms", proxy.connect_ms, 1..=HOUR_MS, " milliseconds")?;
+    range("handshake_ms", proxy.handshake_ms, 1..=HOUR_MS, " milliseconds")?;
+    range("fail_after", proxy.fail_after.into(), 1..=10_000, "")?;
+    range("retry_ms", proxy.retry_ms, 1..=HOUR_MS, " milliseconds")?;
+    range("resolve_s", proxy.resolve_s, 1..=DAY_S, " seconds")?;
+    range("buffer_bytes", proxy.buffer_bytes as u64, 4096..=1 << 30, " bytes")?;
+    check_headers(proxy)?;
+    check_tls(proxy).map_err(|error| error.under("tls"))
+}
+
+fn check_headers(proxy: &Proxy) -> Result<(), Error> {
+    range("pass_headers", proxy.pass_headers.len() as u64, 0..=MOST, " entries")?;
+    range("set_headers", proxy.set_headers.len() as u64, 0..=MOST, " entries")?;
+    for (index, name) in proxy.pass_headers.iter().enumerate() {
+        let set = proxy.set_headers.keys().any(|set| set.eq_ignore_ascii_case(name));
+        if set || name.eq_ignore_ascii_case("host") || !webhook::is_free(name, &TAKEN) {
+            let accepted = "the name of a header field that neither the handshake has by itself \
+                            nor `set_headers` sets";
+            let problem = Problem::Shape { found: name.clone(), accepted };
+            return Err(Error::keyed(format!("pass_headers[{index}]"), problem));
+        }
+    }
+    let wrong = |error: Error| Error { key: format!("set_{}", error.key), ..error };
+    webhook::check_headers(&proxy.set_headers, &TAKEN).map_err(wrong)
+}
+
+fn check_tls(proxy: &Proxy) -> Result<(), Error> {
+    let tls = &proxy.tls;
+    if *tls != ProxyTls::default() && !proxy.upstreams.iter().any(|it| it.secure) {
+        let words = "a `wss://` upstream, since this is about TLS";
+        return Err(Error::keyed("", Problem::Needed(words)));
+    }
+    if !tls.server_name.is_empty() && ServerName::try_from(tls.server_name.as_str()).is_err() {
+        let (found, accepted) = (tls.server_name.clone(), "a host's name or an address");
+        return Err(Error::keyed("server_name", Problem::Shape { found, accepted }));
+    }
+    match tls.certificate == Certificate::default() {
+        true => Ok(()),
+        false => tls.certificate.check().map_err(|error| error.under("certificate")),
+    }
+}
