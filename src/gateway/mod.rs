@@ -4,6 +4,7 @@ mod access;
 mod console;
 mod door;
 mod metrics;
+pub mod proxy;
 mod token;
 
 pub use door::{Door, Entry, Refusal};

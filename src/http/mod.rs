@@ -1,8 +1,10 @@
-//! HTTP/1.1 heads and bodies on the server's side (RFC 9110, RFC 9112), without a socket.
+//! HTTP/1.1 heads and bodies (RFC 9110, RFC 9112), without a socket: all that a server needs, and
+//! the heads of the answers that a proxy gets.
 //!
 //! [`Reader`] turns bytes into requests, [`Response`] turns an answer into bytes, [`query`] takes
 //! a query string apart. Nothing here knows WebSocket beyond the `Upgrade` field.
 
+mod answer;
 mod chunked;
 mod error;
 mod framing;
@@ -12,6 +14,7 @@ mod reader;
 mod request;
 mod response;
 
+pub use self::answer::Answer;
 pub use self::error::Error;
 pub use self::reader::{Event, Limits, Phase, Reader};
 pub use self::request::{Headers, Request, Version, is_token_byte};

@@ -1,0 +1,223 @@
+//! The client's side of the opening handshake (RFC 6455 section 4.1): what a server behind a
+//! `proxy` is asked, and what its answer is worth. Nothing here knows a connection.
+
+use super::token;
+use crate::config::{Guard, Proxy, Upstream};
+use crate::crypto::{encode_base64, websocket_accept};
+use crate::http::{Answer, Headers, Request, push_field};
+use std::net::IpAddr;
+
+/// What a client's request says to each server that is tried for it.
+#[derive(Debug)]
+pub struct Asked {
+    /// Path and query.
+    target: Box<str>,
+    /// Subprotocols, in the order in which they were offered.
+    protocols: Vec<Box<str>>,
+    /// Header lines that go on or are set, but `Host`.
+    fields: Vec<u8>,
+}
+
+impl Asked {
+    /// What goes on of `request`, which has come from `peer`. A subprotocol that carries the token
+    /// for one of `guards` does not.
+    pub fn new(
+        proxy: &Proxy,
+        guards: &[Guard],
+        request: &Request<'_>,
+        peer: IpAddr,
+        secure: bool,
+    ) -> Asked {
+        let mut fields = Vec::new();
+        let is_set = |name: &str| proxy.set_headers.keys().any(|it| it.eq_ignore_ascii_case(name));
+        let passes = |name: &str| proxy.pass_headers.iter().any(|it| it.eq_ignore_ascii_case(name));
+        for (name, value) in request.headers.iter() {
+            if passes(name) && !is_forwarding(name, proxy) {
+                push_bytes(&mut fields, name, value);
+            }
+        }
+        for (name, value) in &proxy.set_headers {
+            if !name.eq_ignore_ascii_case("host") {
+                push_bytes(&mut fields, name, value.expose().as_bytes());
+            }
+        }
+        if proxy.forwarded {
+            let before = |name: &str| request.header(name).filter(|_| passes(name));
+            let peer = peer.to_canonical().to_string();
+            let chain = match before(FORWARDED[0]) {
+                Some(before) => format!("{before}, {peer}"),
+                None => peer,
+            };
+            let scheme = if secure { "https" } else { "http" };
+            let ours = [Some(&*chain), Some(scheme), request.authority()];
+            for (at, (name, ours)) in FORWARDED.into_iter().zip(ours).enumerate() {
+                // Whoever is passed on stands before us, and knows better what was asked for.
+                let value = if at == 0 { ours } else { before(name).or(ours) };
+                if let Some(value) = value.filter(|_| !is_set(name)) {
+                    push_field(&mut fields, name, value);
+                }
+            }
+        }
+        let carries = |name: &&str| {
+            guards.iter().any(|guard| token::in_protocol(&guard.credentials, name).is_some())
+        };
+        let offered = request.headers.tokens(PROTOCOL).filter(|name| !carries(name));
+        let protocols = offered.map(Box::from).collect();
+        Asked { target: request.target.into(), protocols, fields }
+    }
+}
+
+/// Whether the field is one that [`Asked::new`] writes itself.
+fn is_forwarding(name: &str, proxy: &Proxy) -> bool {
+    proxy.forwarded && FORWARDED.iter().any(|it| it.eq_ignore_ascii_case(name))
+}
+
+fn push_bytes(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// A handshake under way.
+#[derive(Debug)]
+pub struct Handshake {
+    /// What `Sec-WebSocket-Accept` has to be.
+    accept: [u8; 28],
+    protocols: Vec<Box<str>>,
+}
+
+/// What an answer is.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The WebSocket is open, with this subprotocol.
+    Open(Option<Box<str>>),
+    /// Another answer comes behind this one.
+    Interim,
+    /// It is not opened.
+    Failed(Cause),
+}
+
+/// Why there is no upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The core has no place for a further connection.
+    NoSlot,
+    /// It has no address, or cannot be connected.
+    Unreachable,
+    /// It was not there in time, or has not answered in time.
+    Late,
+    /// It has answered with this status, and the challenge of a 401.
+    Refused(u16, Option<Box<str>>),
+    /// Its answer breaks the protocol, in this way; or it has ended the connection instead.
+    Nonsense(&'static str),
+}
+
+impl Cause {
+    /// The status of the answer to the client: what the application behind us says of the client
+    /// and its request goes on, all else is about the server.
+    pub fn status(&self) -> u16 {
+        match self {
+            Cause::NoSlot => 503,
+            Cause::Late => 504,
+            Cause::Refused(status @ (401 | 403 | 404), _) => *status,
+            Cause::Unreachable | Cause::Refused(..) | Cause::Nonsense(_) => 502,
+        }
+    }
+
+    /// Whether another server may do better.
+    pub fn may_be_tried_elsewhere(&self) -> bool {
+        self.status() >= 500 && *self != Cause::NoSlot
+    }
+
+    /// What is wrong, in words for people.
+    pub fn text(&self) -> &'static str {
+        match self {
+            Cause::NoSlot => "no connection is left for the server behind this one",
+            Cause::Unreachable => "the server behind this one cannot be reached",
+            Cause::Late => "the server behind this one has not answered in time",
+            Cause::Refused(..) => "the server behind this one has refused the connection",
+            Cause::Nonsense(_) => "the server behind this one has not opened a WebSocket",
+        }
+    }
+}
+
+impl Handshake {
+    /// Begins one with `upstream`, under a key that nobody can foresee: the request, and what its
+    /// answer is judged by. The target is the upstream's, or the client's if that has none.
+    pub fn new(
+        proxy: &Proxy,
+        upstream: &Upstream,
+        asked: &Asked,
+        nonce: [u8; 16],
+    ) -> (Handshake, Vec<u8>) {
+        let key = encode_base64(&nonce);
+        let target = match upstream.target.expose() {
+            "" => &asked.target,
+            target => target,
+        };
+        let host = proxy.set_headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("host"));
+        let host = host.map_or_else(|| upstream.authority(), |(_, host)| host.expose().to_owned());
+        let mut out = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n").into_bytes();
+        out.extend_from_slice(b"Upgrade: websocket\r\nConnection: Upgrade\r\n");
+        push_field(&mut out, "Sec-WebSocket-Version", "13");
+        push_field(&mut out, "Sec-WebSocket-Key", &key);
+        if !asked.protocols.is_empty() {
+            push_field(&mut out, PROTOCOL, &asked.protocols.join(", "));
+        }
+        out.extend_from_slice(&asked.fields);
+        out.extend_from_slice(b"\r\n");
+        let protocols = asked.protocols.clone();
+        (Handshake { accept: websocket_accept(&key), protocols }, out)
+    }
+
+    /// Judges the head of an answer, which ends with its blank line.
+    pub fn judge(&self, head: &[u8]) -> Outcome {
+        let Some(answer) = Answer::parse(head) else {
+            return Outcome::Failed(Cause::Nonsense("no answer of HTTP/1.1"));
+        };
+        match answer.status {
+            101 => self.judge_fields(&answer.headers),
+            100..=199 => Outcome::Interim,
+            401 => {
+                let challenge = answer.headers.first("WWW-Authenticate");
+                let challenge = challenge.and_then(|it| str::from_utf8(it).ok());
+                Outcome::Failed(Cause::Refused(401, challenge.map(Box::from)))
+            }
+            status => Outcome::Failed(Cause::Refused(status, None)),
+        }
+    }
+
+    /// Section 4.1, the checks of the server's answer, from item 2 on.
+    fn judge_fields(&self, headers: &Headers<'_>) -> Outcome {
+        let failed = |what| Outcome::Failed(Cause::Nonsense(what));
+        if !headers.has_token("Upgrade", "websocket") {
+            return failed("Upgrade does not name websocket");
+        }
+        if !headers.has_token("Connection", "upgrade") {
+            return failed("Connection does not name upgrade");
+        }
+        let mut accepts = headers.values("Sec-WebSocket-Accept");
+        if accepts.next() != Some(&self.accept[..]) || accepts.next().is_some() {
+            return failed("Sec-WebSocket-Accept is not that of the key");
+        }
+        // None was offered.
+        if headers.tokens("Sec-WebSocket-Extensions").next().is_some() {
+            return failed("an extension that was not offered");
+        }
+        let mut chosen = headers.tokens(PROTOCOL);
+        let protocol = chosen.next();
+        let is_offered = |name: &str| self.protocols.iter().any(|it| **it == *name);
+        if protocol.is_some_and(|name| !is_offered(name)) || chosen.next().is_some() {
+            return failed("a subprotocol that was not offered");
+        }
+        Outcome::Open(protocol.map(Box::from))
+    }
+}
+
+const PROTOCOL: &str = "Sec-WebSocket-Protocol";
+/// What says on whose behalf a request is made.
+const FORWARDED: [&str; 3] = ["X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host"];
+
+#[cfg(test)]
+mod tests;

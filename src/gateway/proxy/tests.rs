@@ -1,0 +1,152 @@
+//! What upstreams are asked, and which answers are believed.
+
+use super::*;
+use crate::config::Credentials;
+use crate::http::{Event, Limits, Reader};
+
+const NONCE: [u8; 16] = *b"the sample nonce";
+/// The key that stands for [`NONCE`].
+const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+
+fn proxy(toml: &str) -> Proxy {
+    toml::from_str(&format!("upstreams = 'ws://up:81'\n{toml}")).expect(toml)
+}
+
+/// What `upstream` is asked for a client's request with these header lines.
+fn asked(proxy: &Proxy, upstream: &str, fields: &str) -> (Handshake, String) {
+    let text = format!("GET /a/b?c=d HTTP/1.1\r\nHost: front\r\n{fields}\r\n");
+    let (mut reader, mut input) = (Reader::new(), text.into_bytes());
+    let (_, Event::Request(request)) = reader.next(&Limits::default(), &mut input) else {
+        panic!("{fields}");
+    };
+    let credentials =
+        Credentials { protocol: "bearer.{credentials}".to_owned(), ..Credentials::default() };
+    let guard = Guard { credentials, ..toml::from_str("name = 'g'").expect("a guard") };
+    let peer = IpAddr::from([192, 0, 2, 7]);
+    let asked = Asked::new(proxy, &[guard], &request, peer, false);
+    let upstream = Upstream::new(upstream).expect(upstream);
+    let (handshake, request) = Handshake::new(proxy, &upstream, &asked, NONCE);
+    (handshake, String::from_utf8(request).expect("text"))
+}
+
+#[test]
+fn s4_1_the_whole_request() {
+    let fields = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: x\r\n\
+        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: a\r\n\
+        Sec-WebSocket-Protocol: bearer.x, b, c\r\n\
+        Sec-WebSocket-Extensions: permessage-deflate\r\nOrigin: http://page\r\nX-Other: y\r\n\
+        cookie: k=v\r\nX-Forwarded-For: 1.2.3.4\r\n";
+    let (_, request) = asked(&proxy(""), "ws://up:81", fields);
+    let want = format!(
+        "GET /a/b?c=d HTTP/1.1\r\nHost: up:81\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n\
+         Sec-WebSocket-Protocol: a, b, c\r\nOrigin: http://page\r\ncookie: k=v\r\n\
+         X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: front\r\n\r\n"
+    );
+    assert_eq!(request, want);
+}
+
+#[test]
+fn the_target_is_the_clients_where_the_url_has_none() {
+    for (url, target) in [
+        ("ws://up", "/a/b?c=d"),
+        ("ws://up/", "/"),
+        ("ws://up/x", "/x"),
+        ("ws://up/x?y", "/x?y"),
+        ("ws://up?y", "/?y"),
+    ] {
+        let (_, request) = asked(&proxy(""), url, "");
+        assert!(request.starts_with(&format!("GET {target} HTTP/1.1\r\nHost: up\r\n")), "{url}");
+    }
+}
+
+#[test]
+fn fields_are_passed_set_and_put_behind_those_of_others() {
+    let chosen = proxy(
+        "pass_headers = ['x-other', 'x-forwarded-for', 'x-forwarded-proto']\n\
+         set_headers = { host = 'inside', X-Token = 't', X-Forwarded-Host = 'set' }",
+    );
+    let fields = "Origin: o\r\nX-Other: 1\r\nX-Other: 2\r\nX-Forwarded-For: 1.2.3.4\r\n\
+        X-Forwarded-Proto: https\r\nX-Forwarded-Host: no\r\n";
+    let (_, request) = asked(&chosen, "ws://up", fields);
+    let begin = "GET /a/b?c=d HTTP/1.1\r\nHost: inside\r\nUpgrade: websocket\r\n";
+    let end = "X-Other: 1\r\nX-Other: 2\r\nX-Forwarded-Host: set\r\nX-Token: t\r\n\
+        X-Forwarded-For: 1.2.3.4, 192.0.2.7\r\nX-Forwarded-Proto: https\r\n\r\n";
+    assert!(request.starts_with(begin), "{request}");
+    assert!(request.ends_with(&format!("{KEY}\r\n{end}")), "{request}");
+    let silent = proxy("forwarded = false\npass_headers = []");
+    let (_, request) = asked(&silent, "ws://up", fields);
+    assert!(request.ends_with(&format!("{KEY}\r\n\r\n")), "{request}");
+}
+
+const ANSWER: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
+    Connection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+
+/// What becomes of the answer with `from` replaced by `to`, to a client that offers a and b.
+fn judged(from: &str, to: &str) -> Outcome {
+    let (handshake, _) = asked(&proxy(""), "ws://up", "Sec-WebSocket-Protocol: a, b\r\n");
+    assert!(ANSWER.contains(from), "{from}");
+    handshake.judge(ANSWER.replacen(from, to, 1).as_bytes())
+}
+
+#[test]
+fn s4_1_answers_that_are_taken() {
+    for (from, to, protocol) in [
+        ("\r\n\r\n", "\r\n\r\n", None),
+        ("Upgrade: websocket", "upgrade:  WebSocket ", None),
+        ("Connection: Upgrade", "connection: keep-alive, UPGRADE", None),
+        ("\r\n\r\n", "\r\nSec-WebSocket-Protocol: b\r\n\r\n", Some("b")),
+        ("\r\n\r\n", "\r\nSec-WebSocket-Protocol:\r\n\r\n", None),
+        ("\r\n\r\n", "\r\nSec-WebSocket-Extensions:\r\n\r\n", None),
+        ("Switching Protocols", "", None),
+    ] {
+        assert_eq!(judged(from, to), Outcome::Open(protocol.map(Box::from)), "{to}");
+    }
+}
+
+#[test]
+fn s4_1_answers_that_are_not() {
+    for (from, to) in [
+        ("Upgrade: websocket\r\n", ""),
+        ("Upgrade: websocket", "Upgrade: h2c"),
+        ("Connection: Upgrade\r\n", ""),
+        ("Connection: Upgrade", "Connection: close"),
+        ("s3pPLMBi", "S3pPLMBi"),
+        ("Sec-WebSocket-Accept", "X-Accept"),
+        ("\r\n\r\n", "\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"),
+        ("\r\n\r\n", "\r\nSec-WebSocket-Protocol: c\r\n\r\n"),
+        ("\r\n\r\n", "\r\nSec-WebSocket-Protocol: A\r\n\r\n"),
+        ("\r\n\r\n", "\r\nSec-WebSocket-Protocol: a, b\r\n\r\n"),
+        ("\r\n\r\n", "\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n"),
+        ("HTTP/1.1", "HTTP/1.0"),
+        ("101", "99999"),
+    ] {
+        let outcome = judged(from, to);
+        assert!(matches!(outcome, Outcome::Failed(Cause::Nonsense(_))), "{to}: {outcome:?}");
+        let Outcome::Failed(cause) = outcome else { continue };
+        assert_eq!((cause.status(), cause.may_be_tried_elsewhere()), (502, true));
+    }
+}
+
+#[test]
+fn other_statuses_and_what_the_client_is_told() {
+    for (status, told, elsewhere) in [
+        ("200", 502, true),
+        ("302", 502, true),
+        ("400", 502, true),
+        ("403", 403, false),
+        ("404", 404, false),
+        ("500", 502, true),
+        ("503", 502, true),
+    ] {
+        let Outcome::Failed(cause) = judged("101", status) else { panic!("{status}") };
+        let refused = Cause::Refused(status.parse().expect("a number"), None);
+        assert_eq!(cause, refused);
+        assert_eq!((cause.status(), cause.may_be_tried_elsewhere()), (told, elsewhere), "{status}");
+    }
+    let challenged = judged("101 Switching Protocols", "401 No\r\nWWW-Authenticate: Basic");
+    assert_eq!(challenged, Outcome::Failed(Cause::Refused(401, Some("Basic".into()))));
+    assert_eq!(judged("101", "103"), Outcome::Interim);
+    assert_eq!([Cause::NoSlot.status(), Cause::Late.status()], [503, 504]);
+    assert!(!Cause::NoSlot.may_be_tried_elsewhere() && Cause::Late.may_be_tried_elsewhere());
+}
