@@ -6,16 +6,19 @@
 //! fails.
 
 mod channels;
+mod notices;
+mod proxy;
 mod secure;
 
 use crate::codec::json::Scratch;
-use crate::dialect::{self, Action, Desk, Env, JoinOutcome, Why};
-use crate::hub::{Ack, Answer, ConnId, Down, Event, Hasher, Hub, Notice, Post, Up, Welcome, What};
+use crate::dialect::{Action, Desk, Env, JoinOutcome, Why};
+use crate::hub::{Ack, Answer, ConnId, Down, Hasher, Hub, Notice, Post, Up, Welcome};
 use crate::mem::{Handle, Segment, Slot, Table};
-use crate::session::{Ending, Session, Step, Surroundings};
+use crate::session::{Dial, Ending, Errand, Keys, Session, Step, Surroundings, Word};
 use crate::stats::Counters;
 use crate::time::Now;
 use crate::ws::output::Codecs;
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -48,6 +51,14 @@ pub struct Shard {
     /// What connections that are gone have left to be done, and which of them.
     farewells: Vec<Action>,
     leavers: Vec<Slot>,
+    /// What sessions ask beside actions, connections that are to be made, and what connections
+    /// that are gone have left to be said.
+    errands: Vec<Errand>,
+    dials: VecDeque<Box<Dial>>,
+    /// Whether a route leads to upstreams.
+    dials_at_all: bool,
+    last_words: Vec<(Slot, Word)>,
+    keys: Keys,
     listed: Vec<Slot>,
     /// Plaintext on its way through TLS, during one call.
     plain: Vec<u8>,
@@ -103,6 +114,11 @@ impl Shard {
             desk: Desk::default(),
             farewells: Vec::new(),
             leavers: Vec::new(),
+            errands: Vec::new(),
+            dials: VecDeque::new(),
+            dials_at_all: common.env.has_proxies(),
+            last_words: Vec::new(),
+            keys: Keys::default(),
             listed: Vec::new(),
             plain: Vec::new(),
             waiting: Vec::new(),
@@ -188,6 +204,7 @@ impl Shard {
         }
         self.go_on(slot, now);
         self.list(slot);
+        self.relieve(slot, now);
     }
 
     /// The connection cannot be sent to any more.
@@ -206,6 +223,8 @@ impl Shard {
             session.farewell(&self.env, us, &mut self.farewells);
             let last = self.farewells.len();
             self.leavers.extend((from..last).map(|_| slot));
+            self.last_words.extend(session.last_word(true, self.drain.is_some()));
+            self.counters.upstreams.sub(session.is_upstream().into());
             session.gone(&self.env, &mut self.codecs);
             self.leave_all(slot);
             self.counters.connections.sub(1);
@@ -219,6 +238,9 @@ impl Shard {
         let farewells = std::mem::take(&mut self.farewells);
         for (slot, action) in leavers.into_iter().zip(farewells) {
             self.act(slot, action, now);
+        }
+        for (to, word) in std::mem::take(&mut self.last_words) {
+            self.say(to, word, now);
         }
     }
 
@@ -245,6 +267,7 @@ impl Shard {
     /// Takes over a configuration that was read anew.
     pub fn renew(&mut self, env: Arc<Env>, now: Now) {
         self.env = env;
+        self.dials_at_all = self.env.has_proxies();
         for index in 0..self.sessions.end() {
             let Some(slot) = self.sessions.slot_at(index) else { continue };
             if let Some((session, mut around)) = self.session(slot, now) {
@@ -352,39 +375,6 @@ impl Shard {
         }
     }
 
-    // --- notices ---
-
-    /// The oldest notice. Of some of them the channel's own subscribers are told, too.
-    pub fn next_notice(&mut self, now: Now) -> Option<Notice> {
-        if let Some(notice) = self.notice.take() {
-            return Some(notice);
-        }
-        let notice = self.hub.next_notice()?;
-        if let What::Count(count) = notice.what
-            && let Some(frame) = dialect::count(&self.env, notice.app, &notice.channel, count)
-        {
-            let squeezed = self.env.compresses.then(Default::default);
-            let event = Event { frame, squeezed, ..Event::default() };
-            self.announce(notice.app, &notice.channel, &event, now);
-        }
-        Some(notice)
-    }
-
-    /// Takes back a notice that could not be handed over.
-    pub fn keep_notice(&mut self, notice: Notice) {
-        self.notice = Some(notice);
-    }
-
-    /// Whether notices wait to be handed over.
-    pub fn has_notices(&self) -> bool {
-        self.notice.is_some() || self.hub.has_notices()
-    }
-
-    /// Notices that found no room since the last call.
-    pub fn lost_notices(&mut self) -> u64 {
-        self.hub.lost_notices()
-    }
-
     // --- mail ---
 
     /// What this core has to say to the others.
@@ -446,6 +436,7 @@ impl Shard {
     /// Whether connections wait that can go on with the next turn.
     pub fn is_restless(&self) -> bool {
         !self.farewells.is_empty()
+            || !self.last_words.is_empty()
             || !self.waiting.is_empty() && !self.post.up_is_full(self.post_bound)
     }
 
@@ -515,6 +506,8 @@ impl Shard {
             desk: &mut self.desk,
             shared: &mut self.shared,
             actions: &mut self.actions,
+            errands: &mut self.errands,
+            keys: &mut self.keys,
             counters: &self.counters,
             draining: self.drain.is_some(),
             congested: self.post.up_is_full(self.post_bound),
@@ -569,9 +562,13 @@ impl Shard {
         let answered = session.counted_fresh && !waits;
         session.counted_fresh &= !answered;
         let open = session.is_open_socket();
+        let last_word = session.last_word(false, around.draining);
         self.fresh -= usize::from(answered);
         if !open && self.hub.subscription_count(slot) > 0 {
             self.leave_all(slot);
+        }
+        if !self.errands.is_empty() || last_word.is_some() {
+            self.run_errands(slot, last_word, now);
         }
     }
 

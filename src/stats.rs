@@ -154,6 +154,28 @@ counters! {
     messages_invalid,
     /// Messages that broke their schema's rules and passed, the model being lenient.
     messages_lenient,
+    /// Connections to upstreams of proxies open now, those that are being made among them.
+    upstreams,
+    /// Connections to upstreams that were begun.
+    proxy_dials,
+    /// Upstreams that were not dialled because the core had no place for a further connection.
+    proxy_no_slot,
+    /// Upstreams that could not be connected.
+    proxy_unreachable,
+    /// Upstreams that were not connected, or had not answered, in their time.
+    proxy_timed_out,
+    /// Upstreams that answered a handshake with another status than 101.
+    proxy_refused,
+    /// Upstreams whose answer to a handshake breaks the protocol, or that gave none.
+    proxy_bad_answers,
+    /// Messages of clients for upstreams.
+    proxy_sent,
+    /// Their bytes.
+    proxy_sent_bytes,
+    /// Messages of upstreams for clients.
+    proxy_received,
+    /// Their bytes.
+    proxy_received_bytes,
     /// Frames of broadcasts put into write queues.
     deliveries,
     /// Broadcast frames not delivered because a queue was at its bound (policy `drop`).

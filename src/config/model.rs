@@ -49,7 +49,7 @@ pub(super) fn prepare(config: &mut Config, folder: &Path) -> Result<(), Error> {
         let rules = Rules::new(model, &config.catalogs, folder).map_err(|bad| {
             Error::keyed(format!("{key}.{}", bad.key), Problem::Other(bad.problem))
         })?;
-        if rules.govern_sent() && route.endpoint != Endpoint::Echo {
+        if rules.govern_sent() && !matches!(route.endpoint, Endpoint::Echo | Endpoint::Proxy) {
             let problem = "the messages of this endpoint are its own; only `received` ones have \
                            models here";
             return Err(Error::keyed(format!("{key}.sent"), Problem::Other(problem.to_owned())));

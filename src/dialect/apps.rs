@@ -93,6 +93,11 @@ impl Env {
         listeners.get(usize::from(number)).unwrap_or(&listeners[0])
     }
 
+    /// Whether any route leads to upstreams.
+    pub fn has_proxies(&self) -> bool {
+        self.config.routes.iter().any(|route| route.proxy.is_some())
+    }
+
     /// Whether `kinds` are to be noticed of application `app`.
     pub fn watches(&self, app: u32, kinds: Kinds) -> bool {
         self.watched.get(app as usize).is_some_and(|watched| watched.has(kinds))

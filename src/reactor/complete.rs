@@ -15,7 +15,10 @@ impl Reactor {
             Op::Close => self.closed(&done),
             // A cancellation's own result says nothing that its target's does not.
             Op::Cancel | Op::Wake | Op::WakeSent => {}
-            Op::Socket | Op::Option | Op::Connect => {}
+            Op::Socket => self.socket_made(&done, now),
+            Op::Connect => self.connected(&done, now),
+            // A kernel that cannot set options of direct descriptors says so, and goes on.
+            Op::Option => {}
         }
     }
 
@@ -63,7 +66,7 @@ impl Reactor {
         self.next_sweep = self.next_sweep.min(now.plus_ms(super::SWEEP_MS));
     }
 
-    fn slot(done: &Done) -> Slot {
+    pub(super) fn slot(done: &Done) -> Slot {
         Slot { index: done.index, generation: done.generation }
     }
 
@@ -154,7 +157,7 @@ impl Reactor {
         self.close_when_quiet_after(slot, tearing);
     }
 
-    fn close_when_quiet_after(&mut self, slot: Slot, tearing: bool) {
+    pub(super) fn close_when_quiet_after(&mut self, slot: Slot, tearing: bool) {
         if tearing {
             self.close_when_quiet(slot);
         }

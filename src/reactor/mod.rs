@@ -5,6 +5,7 @@
 //! straight into the shared frames. Nothing is sent in the middle of a turn.
 
 mod complete;
+mod dial;
 mod inbox;
 mod mail;
 mod outbox;
@@ -23,7 +24,7 @@ use crate::uring::{Done, Ring};
 use socket2::Socket;
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
@@ -130,6 +131,8 @@ struct Conn {
     shutting: bool,
     shut: bool,
     eof: bool,
+    /// Is dialled: there is nothing to receive from or to send to yet.
+    dialling: Option<SocketAddr>,
     /// Waits for its operations to come back, then is closed.
     tearing: bool,
     /// Counted in `Addresses`.
@@ -270,6 +273,10 @@ impl Reactor {
             self.shard.renew(env, now);
         }
         self.shard.sweep(now);
+        if self.shard.dials() {
+            // Who has turned out not to be dialled for leaves room for others.
+            self.arm_missing_accepts();
+        }
         self.crowd = self.crowd.max(self.shard.len());
         if self.crowd >= CROWD && self.shard.len() < self.crowd / 8 {
             self.crowd = self.shard.len();
@@ -300,6 +307,10 @@ impl Reactor {
         let listener = place.listener;
         let is_armed = |place: &&Place| place.in_flight && place.listener == listener;
         let armed = self.places.iter().filter(is_armed).count();
+        if !self.leaves_room_for_dials() {
+            self.counters.accept_no_slot.add(u64::from(armed == 0));
+            return;
+        }
         // An accept in flight holds a descriptor: of the last ones, each listener gets its share.
         if armed > 0 && armed >= self.free.left() / self.listeners.len().max(1) {
             return;
@@ -312,6 +323,13 @@ impl Reactor {
         };
         place.in_flight = true;
         self.ring.accept(at as u32, place.listener, file);
+    }
+
+    /// Whether, after one more accept, whoever is let in or has not asked yet can be dialled for,
+    /// where there are proxies.
+    fn leaves_room_for_dials(&self) -> bool {
+        let armed = self.places.iter().filter(|place| place.in_flight).count();
+        !self.shard.dials() || self.free.left() >= armed + self.shard.fresh() + 2
     }
 
     /// Arms one more accept for each listener that lacks one, now that a descriptor is free.
@@ -370,6 +388,7 @@ impl Reactor {
     // --- flushing ---
 
     fn flush(&mut self, now: Now) {
+        self.dial(now);
         for slot in std::mem::take(&mut self.starved) {
             self.settle(slot, now);
         }
@@ -390,6 +409,9 @@ impl Reactor {
         }
         if wants.ending == Ending::Cut {
             return self.tear_down(slot);
+        }
+        if conn.dialling.is_some() {
+            return;
         }
         if !conn.sending
             && let Some(batch) = self.shard.take_batch(slot)
@@ -423,6 +445,10 @@ impl Reactor {
             return;
         }
         conn.tearing = true;
+        if conn.dialling.is_some() {
+            self.ring.cancel_connect(slot);
+        }
+        let conn = &self.conns[slot.index as usize];
         if conn.receiving && !conn.cancelling {
             self.ring.cancel_receive(slot);
         }
@@ -440,7 +466,8 @@ impl Reactor {
 
     fn close_when_quiet(&mut self, slot: Slot) {
         let conn = self.conns[slot.index as usize];
-        if conn.tearing && !conn.receiving && !conn.sending && !conn.shutting {
+        let quiet = !conn.receiving && !conn.sending && !conn.shutting && conn.dialling.is_none();
+        if conn.tearing && quiet {
             self.ring.close(slot);
         }
     }

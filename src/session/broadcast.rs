@@ -93,7 +93,7 @@ impl Stage {
     fn format(&self) -> Format {
         match self {
             Stage::Socket(socket) => socket.format(),
-            Stage::Http(_) => Format::Json,
+            _ => Format::Json,
         }
     }
 }
@@ -154,6 +154,7 @@ impl Session {
 #[cfg(test)]
 mod tests {
     use super::super::socket::{Endpoint, Socket};
+    use super::super::{Errand, Keys};
     use super::*;
     use crate::codec::json::Scratch;
     use crate::codec::{Envelope, Value};
@@ -212,6 +213,8 @@ mod tests {
         desk: Desk,
         shared: Vec<Handle>,
         actions: Vec<Action>,
+        errands: Vec<Errand>,
+        keys: Keys,
     }
 
     impl Core {
@@ -224,6 +227,8 @@ mod tests {
                 desk: Desk::default(),
                 shared: Vec::new(),
                 actions: Vec::new(),
+                errands: Vec::new(),
+                keys: Keys::default(),
             }
         }
 
@@ -239,6 +244,8 @@ mod tests {
                 desk: &mut self.desk,
                 shared: &mut self.shared,
                 actions: &mut self.actions,
+                errands: &mut self.errands,
+                keys: &mut self.keys,
                 counters: &self.counters,
                 draining: false,
                 congested: false,

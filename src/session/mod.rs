@@ -3,65 +3,35 @@
 //!
 //! Nothing here fails: what a peer does wrong becomes an answer in the queue and an [`Ending`].
 
+mod around;
 mod broadcast;
 mod flood;
+mod half;
 mod queue;
 mod recipient;
 mod request;
 mod secure;
 mod socket;
 pub mod upgrade;
+mod upstream;
 
+pub use around::Surroundings;
 pub use broadcast::Broadcast;
+pub use half::{Errand, Keys, Word};
 pub use queue::{Full, Queue};
+pub use upstream::Dial;
 
-use crate::codec::json::Scratch;
 use crate::config::SlowConsumer;
-use crate::dialect::{Action, Closing, Context, Desk, Env, JoinOutcome, Why};
+use crate::dialect::{Action, Closing, Context, Env, JoinOutcome, Why};
 use crate::hub::{Answer, ConnId, Told};
-use crate::mem::{Handle, Segment};
-use crate::stats::Counters;
+use crate::mem::Segment;
 use crate::time::{Deadline, Now};
-use crate::tls::{Filter, Identity};
+use crate::tls::Filter;
 use crate::ws::output::{Channel, Codecs, Output};
 use request::Requests;
 use socket::Socket;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
-
-/// What a session works with during one call.
-pub struct Surroundings<'a> {
-    /// The time.
-    pub now: Now,
-    /// The connection's name in this process.
-    pub conn: ConnId,
-    /// The address of its other end.
-    pub peer: SocketAddr,
-    /// The number of the listener that it came by.
-    pub listener: u16,
-    /// Configuration and applications.
-    pub env: &'a Env,
-    /// Parser memory.
-    pub json: &'a mut Scratch,
-    /// Compressors and decompressors.
-    pub codecs: &'a mut Codecs,
-    /// What connections of this core have in common.
-    pub desk: &'a mut Desk,
-    /// Frames that a dialect shares among connections, on their way to the queue.
-    pub shared: &'a mut Vec<Handle>,
-    /// What is asked of the shard.
-    pub actions: &'a mut Vec<Action>,
-    /// What is counted.
-    pub counters: &'a Counters,
-    /// Whether the server is being shut down.
-    pub draining: bool,
-    /// Whether other cores cannot take more requests from this one.
-    pub congested: bool,
-    /// Whether the connection is encrypted.
-    pub secure: bool,
-    /// Who the client of a request has proved to be by its certificate.
-    pub identity: Option<Arc<Identity>>,
-}
+use upstream::{Dialling, Waiting};
 
 /// How a connection is to end, if it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -116,6 +86,10 @@ pub struct Session {
 enum Stage {
     Http(Box<Requests>),
     Socket(Socket),
+    /// Of a route to upstreams: waits for one of them.
+    Waiting(Box<Waiting>),
+    /// To an upstream that has not answered yet.
+    Dialling(Box<Dialling>),
 }
 
 /// What a stage says after a step.
@@ -123,6 +97,7 @@ enum After {
     Need,
     Again,
     Upgraded(Box<Socket>),
+    Waits(Box<Waiting>),
     End(Ending),
 }
 
@@ -161,7 +136,7 @@ impl Session {
     pub fn is_fresh(&self) -> bool {
         match &self.stage {
             Stage::Http(requests) => requests.is_fresh(),
-            Stage::Socket(_) => false,
+            _ => false,
         }
     }
 
@@ -180,7 +155,7 @@ impl Session {
     pub fn is_open_socket(&self) -> bool {
         match &self.stage {
             Stage::Socket(socket) => self.ending == Ending::Open && socket.is_open(),
-            Stage::Http(_) => false,
+            _ => false,
         }
     }
 
@@ -197,6 +172,8 @@ impl Session {
         let (taken, after) = match &mut self.stage {
             Stage::Http(requests) => requests.step(input, &mut out, &mut self.deadline, around),
             Stage::Socket(socket) => socket.step(input, &mut out, &mut self.deadline, around),
+            Stage::Dialling(dialling) => dialling.step(input, around),
+            Stage::Waiting(_) => (0, After::Need),
         };
         if let Stage::Socket(socket) = &self.stage
             && socket.is_open()
@@ -209,13 +186,13 @@ impl Session {
             After::Need => (taken, Step::Need),
             After::Again => (taken, Step::Again),
             After::Upgraded(socket) => {
-                let env = around.env;
-                self.deadline = around.now.plus_ms(match socket.is_open() {
-                    true => socket.heartbeat(env).silence_ms,
-                    false => env.config.timeouts.close_ms,
-                });
-                self.deadline = self.deadline.min(socket.own_deadline());
-                self.stage = Stage::Socket(*socket);
+                self.upgraded(*socket, around);
+                (taken, Step::Again)
+            }
+            After::Waits(waiting) => {
+                // Each upstream that is tried has its time.
+                self.deadline = Deadline::NEVER;
+                self.stage = Stage::Waiting(waiting);
                 (taken, Step::Again)
             }
             After::End(ending) => {
@@ -223,6 +200,16 @@ impl Session {
                 (input.len(), Step::Need)
             }
         }
+    }
+
+    fn upgraded(&mut self, socket: Socket, around: &Surroundings<'_>) {
+        let env = around.env;
+        self.deadline = around.now.plus_ms(match socket.is_open() {
+            true => socket.heartbeat(env).silence_ms,
+            false => env.config.timeouts.close_ms,
+        });
+        self.deadline = self.deadline.min(socket.own_deadline());
+        self.stage = Stage::Socket(socket);
     }
 
     fn end(&mut self, ending: Ending, around: &Surroundings<'_>) {
@@ -242,19 +229,29 @@ impl Session {
     }
 
     fn must_hold(&self, around: &Surroundings<'_>) -> bool {
-        around.congested
-            || self.queue.replies() > around.env.config.limits.write_queue_bytes / 4
-            || match &self.stage {
-                Stage::Http(requests) => requests.is_full(),
-                Stage::Socket(socket) => socket.compresses() && around.codecs.is_spent(),
+        let answers_wait = match &self.stage {
+            Stage::Http(requests) => requests.is_full(),
+            Stage::Socket(socket) => {
+                let spent = socket.compresses() && around.codecs.is_spent();
+                if let Some(half) = socket.half() {
+                    // What waits for its peer is not its own, and nothing of it goes elsewhere.
+                    return spent || half.is_held_up();
+                }
+                spent
             }
+            Stage::Waiting(_) => return true,
+            Stage::Dialling(_) => return false,
+        };
+        answers_wait
+            || around.congested
+            || self.queue.replies() > around.env.config.limits.write_queue_bytes / 4
     }
 
     /// Whether nothing that was read is kept: a WebSocket between two messages.
     pub fn keeps_nothing(&self) -> bool {
         match &self.stage {
             Stage::Socket(socket) => socket.keeps_nothing(),
-            Stage::Http(_) => false,
+            _ => false,
         }
     }
 
@@ -286,7 +283,7 @@ impl Session {
     pub fn ticket(&self) -> Option<u32> {
         match &self.stage {
             Stage::Http(requests) => requests.ticket(),
-            Stage::Socket(_) => None,
+            _ => None,
         }
     }
 
@@ -314,7 +311,7 @@ impl Session {
     ) {
         match &mut self.stage {
             Stage::Http(requests) => requests.answered(ticket, part, answer),
-            Stage::Socket(_) => self.with_socket(around, |socket, out, around| {
+            _ => self.with_socket(around, |socket, out, around| {
                 socket.answered(part, answer, out, around)
             }),
         }
@@ -324,7 +321,7 @@ impl Session {
     pub fn collects_answers(&self, ticket: u32) -> bool {
         match &self.stage {
             Stage::Http(requests) => requests.collects_answers(ticket),
-            Stage::Socket(_) => false,
+            _ => false,
         }
     }
 
@@ -351,11 +348,15 @@ impl Session {
             return; // Taken up when the held input has been stepped through.
         }
         self.note_truncation(around);
-        match &self.stage {
+        match &mut self.stage {
             _ if self.ending != Ending::Open => {}
             Stage::Socket(_) => self.end(self.after_eof(), around),
             Stage::Http(requests) if requests.ticket().is_some() => {}
-            Stage::Http(_) => self.end(Ending::Flush, around),
+            Stage::Dialling(dialling) => {
+                dialling.ended();
+                self.end(Ending::Cut, around);
+            }
+            Stage::Http(_) | Stage::Waiting(_) => self.end(Ending::Flush, around),
         }
     }
 
@@ -373,7 +374,7 @@ impl Session {
     pub fn queue_bytes(&self, env: &Env) -> usize {
         match &self.stage {
             Stage::Socket(socket) => socket.queue_bytes(env),
-            Stage::Http(_) => env.config.limits.write_queue_bytes,
+            _ => env.config.limits.write_queue_bytes,
         }
     }
 
@@ -381,7 +382,7 @@ impl Session {
     pub fn overrun(&mut self, env: &Env) -> SlowConsumer {
         match &mut self.stage {
             Stage::Socket(socket) => socket.overrun(env),
-            Stage::Http(_) => env.config.slow_consumer,
+            _ => env.config.slow_consumer,
         }
     }
 
@@ -422,6 +423,8 @@ impl Session {
             }
             Stage::Http(requests) if requests.ticket().is_some() => {}
             Stage::Http(_) => self.end(Ending::Flush, around),
+            Stage::Waiting(_) => self.refuse(503, SHUTTING_DOWN, &[], around),
+            Stage::Dialling(_) => self.end(Ending::Cut, around),
         }
     }
 
@@ -497,6 +500,8 @@ impl Session {
         let after = match &mut self.stage {
             Stage::Http(requests) => requests.late(&mut out, around),
             Stage::Socket(socket) => socket.beat(&mut out, &mut self.deadline, around),
+            Stage::Dialling(dialling) => dialling.late(),
+            Stage::Waiting(_) => After::Need,
         };
         self.queue.close_tail(out, around.now.ms);
         let _ = self.queue.push_all(around.shared, usize::MAX, around.now.ms);
@@ -545,11 +550,15 @@ impl Session {
 
     /// Undoes what the connection holds beside its own memory.
     pub fn gone(&mut self, env: &Env, codecs: &mut Codecs) {
-        if let Stage::Socket(socket) = &mut self.stage {
-            socket.gone(env, codecs);
+        match &mut self.stage {
+            Stage::Socket(socket) => socket.gone(env, codecs),
+            Stage::Waiting(waiting) => waiting.gone(codecs),
+            Stage::Http(_) | Stage::Dialling(_) => {}
         }
     }
 }
+
+const SHUTTING_DOWN: &str = "the server is shutting down";
 
 /// A dialect's context, over a session's surroundings.
 fn context<'c>(

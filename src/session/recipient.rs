@@ -88,14 +88,19 @@ impl Recipient<'_> {
         out: &'o mut Vec<u8>,
         around: &'o mut Surroundings<'_>,
     ) -> Output<'o> {
-        match self.channel.as_deref_mut() {
+        let mask = match &*self.endpoint {
+            Endpoint::Half(half) => half.mask(around),
+            _ => None,
+        };
+        let output = match self.channel.as_deref_mut() {
             Some(channel) => channel.output(out, around.codecs),
             None => Output::plain(out),
-        }
+        };
+        Output { mask, ..output }
     }
 
-    /// Sends back a message, if the way back takes it.
-    fn echo(
+    /// Sends a message to our peer, if the models of what is sent have nothing against it.
+    pub(super) fn send(
         &mut self,
         kind: Kind,
         payload: &[u8],
@@ -123,7 +128,8 @@ impl Recipient<'_> {
         around: &mut Surroundings<'_>,
     ) {
         match self.endpoint {
-            Endpoint::Echo => self.echo(kind, payload, out, around),
+            Endpoint::Echo => self.send(kind, payload, out, around),
+            Endpoint::Half(half) => half.message(kind, payload, around),
             Endpoint::Dialect(it) => {
                 let channel = self.channel.as_deref_mut();
                 it.message(&mut context(out, channel, self.wanted, around), kind, payload);

@@ -1,9 +1,9 @@
 //! The HTTP stage: requests in order, answers in the same order, and the way to a WebSocket.
 
 use super::socket::{Endpoint, Socket, Terms};
-use super::{After, Ending, Surroundings, context, upgrade};
+use super::{After, Ending, Surroundings, context, upgrade, upstream};
 use crate::config;
-use crate::dialect::{self, Answered, Connection, Finish, Opening, Reply};
+use crate::dialect::{self, Answered, Connection, Context, Finish, Opening, Reply};
 use crate::gateway;
 use crate::http::{self, Event, Phase, Request, Response};
 use crate::hub::Answer;
@@ -373,12 +373,19 @@ fn open(request: &Request<'_>, out: &mut Vec<u8>, around: &mut Surroundings<'_>)
                 return refuse_with(out, refusal.status(), &text, refusal.fields());
             }
         };
-    if matches!(route.endpoint, config::Endpoint::Reject | config::Endpoint::Proxy) {
+    if route.endpoint == config::Endpoint::Reject {
         return refuse(out, route.status, &format!("{REJECTED}\n"));
     }
     let Ok(agreed) = extension::negotiate(accepted.extensions(), compression(route)) else {
         return refuse(out, 400, "Sec-WebSocket-Extensions is malformed\n");
     };
+    if let Some(proxy) = &route.proxy {
+        let channel = agreed.and_then(|agreed| compress(agreed, &accepted, around));
+        let terms = Terms::new(route.rules.get().cloned(), leases);
+        let accept = accepted.accept_key().into();
+        let waiting = upstream::Waiting::begin(proxy, request, accept, channel, terms, around);
+        return waiting.unwrap_or_else(|(status, text)| refuse(out, status, text));
+    }
     let opening = Opening {
         route,
         path: request.path(),
@@ -401,22 +408,21 @@ fn open(request: &Request<'_>, out: &mut Vec<u8>, around: &mut Surroundings<'_>)
     upgrade::accept(out, &accepted, protocol, answer.as_deref());
     around.counters.upgrades.add(1);
     let mut wanted = None;
-    let endpoint = match route.endpoint {
-        config::Endpoint::Echo => Endpoint::Echo,
-        _ => {
-            let channel = channel.as_deref_mut();
-            match Connection::open(&mut context(out, channel, &mut wanted, around), &opening) {
-                Some(connection) => Endpoint::Dialect(connection),
-                None => Endpoint::Refused,
-            }
-        }
-    };
+    let endpoint =
+        endpoint(&opening, &mut context(out, channel.as_deref_mut(), &mut wanted, around));
     let rules = route.rules.get().cloned();
     let mut socket = Socket::new(endpoint, channel, Terms::new(rules, leases), around.now.ms);
     if let Some(closing) = wanted {
         socket.close(&closing, out);
     }
     After::Upgraded(Box::new(socket))
+}
+
+fn endpoint(opening: &Opening<'_>, context: &mut Context<'_>) -> Endpoint {
+    if opening.route.endpoint == config::Endpoint::Echo {
+        return Endpoint::Echo;
+    }
+    Connection::open(context, opening).map_or(Endpoint::Refused, Endpoint::Dialect)
 }
 
 fn compression(route: &config::Route) -> Compression {

@@ -28,7 +28,7 @@ impl Session {
     pub fn identity(&self) -> Option<Arc<Identity>> {
         match &self.stage {
             Stage::Http(_) => self.filter.as_ref()?.identity().cloned(),
-            Stage::Socket(_) => None,
+            _ => None,
         }
     }
 

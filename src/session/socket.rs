@@ -1,6 +1,7 @@
 //! The WebSocket stage: messages in and out, the closing handshake, heartbeats.
 
 use super::flood::Flood;
+use super::half::Half;
 use super::recipient::Recipient;
 use super::{After, Ending, Surroundings, context};
 use crate::codec::Format;
@@ -18,24 +19,24 @@ use std::sync::Arc;
 /// One WebSocket.
 pub(super) struct Socket {
     reader: ws::Reader,
-    endpoint: Endpoint,
+    pub(super) endpoint: Endpoint,
     /// How messages are compressed, if that was agreed on.
-    channel: Option<Box<Channel>>,
+    pub(super) channel: Option<Box<Channel>>,
     /// The low bits of when the peer was last heard, in milliseconds.
     heard: u32,
     /// Those of when the message began of which part is in; 0 between messages.
     begun: u32,
-    closing: Handshake,
+    pub(super) closing: Handshake,
     beat: Beat,
     flood: Flood,
     /// What the connection is bound to, if to anything.
-    terms: Option<Box<Terms>>,
+    pub(super) terms: Option<Box<Terms>>,
 }
 
 /// What a connection is bound to.
 pub(super) struct Terms {
     /// What messages have to look like, if the route says so.
-    rules: Option<Arc<Rules>>,
+    pub(super) rules: Option<Arc<Rules>>,
     /// How long its tokens let it live, if not for ever.
     leases: Option<Box<Leases>>,
 }
@@ -59,6 +60,8 @@ const FLOOD: Closing = Closing::new(close::POLICY, "too many control frames");
 pub(super) enum Endpoint {
     Echo,
     Dialect(Connection),
+    /// The other half of a proxied connection.
+    Half(Box<Half>),
     /// The dialect has refused the connection; its close is on the way.
     Refused,
 }
@@ -113,16 +116,18 @@ impl Socket {
         self.beat = Beat::None;
         let limits = self.limits(around.env);
         // After our close frame, what the peer still says is not answered (section 5.5.1).
-        let is_open = self.is_open();
-        let (taken, event) = self.reader.next(Role::Server, &limits, input);
-        let mut wanted = None;
-        let mut flooded = false;
+        let ignores = !self.is_open() && self.half().is_none();
+        let (mut wanted, mut flooded) = (None, false);
+        let (taken, event) = match self.dials() {
+            true => self.reader.next(Role::Client, &limits, input),
+            false => self.reader.next(Role::Server, &limits, input),
+        };
         let after = match event {
             Event::Need => {
                 self.time_message(deadline, around);
                 After::Need
             }
-            Event::Message { .. } | Event::Ping(_) | Event::Pong(_) if !is_open => After::Again,
+            Event::Message { .. } | Event::Ping(_) | Event::Pong(_) if ignores => After::Again,
             Event::Message { payload: &mut [], .. } | Event::Ping(_) | Event::Pong(_)
                 if self.flood.is_over(around) =>
             {
@@ -145,16 +150,16 @@ impl Socket {
                     Err(violation) => self.violated(violation, out, around),
                 }
             }
-            Event::Ping(payload) => {
-                frame::push(out, Opcode::Pong, payload, None);
-                After::Again
-            }
-            Event::Pong(_) => After::Again,
-            Event::Close { code, .. } => {
-                if self.closing.receive() && self.closing.send() {
-                    push_close(out, code, "");
+            Event::Ping(payload) => self.endpoint.control(Opcode::Ping, payload, out, around),
+            Event::Pong(payload) => self.endpoint.control(Opcode::Pong, payload, out, around),
+            Event::Close { code, reason } => {
+                let owed = self.closing.receive();
+                if let Endpoint::Half(half) = &mut self.endpoint {
+                    *deadline = half.closed(code, reason, owed, around);
+                } else if owed && self.closing.send() {
+                    push_close(out, code, "", None);
                 }
-                After::End(Ending::Flush)
+                self.when_closed()
             }
             Event::Violation(violation) => self.violated(violation, out, around),
         };
@@ -211,7 +216,7 @@ impl Socket {
     fn dialect_deadline(&self) -> Deadline {
         match &self.endpoint {
             Endpoint::Dialect(it) => it.deadline(),
-            Endpoint::Echo | Endpoint::Refused => Deadline::NEVER,
+            _ => Deadline::NEVER,
         }
     }
 
@@ -246,7 +251,7 @@ impl Socket {
     pub(super) fn format(&self) -> Format {
         match &self.endpoint {
             Endpoint::Dialect(it) => it.format(),
-            Endpoint::Echo | Endpoint::Refused => Format::Json,
+            _ => Format::Json,
         }
     }
 
@@ -259,7 +264,7 @@ impl Socket {
         let allow_rsv1 = self.compresses();
         match &self.endpoint {
             Endpoint::Dialect(it) => ws::Limits { allow_rsv1, ..it.limits(env) },
-            Endpoint::Echo | Endpoint::Refused => {
+            _ => {
                 let limits = &env.config.limits;
                 ws::Limits {
                     frame_bytes: limits.frame_bytes,
@@ -275,7 +280,7 @@ impl Socket {
     pub(super) fn heartbeat(&self, env: &Env) -> Heartbeat {
         match &self.endpoint {
             Endpoint::Dialect(it) => it.heartbeat(env),
-            Endpoint::Echo | Endpoint::Refused => {
+            _ => {
                 let pusher = &env.config.pusher;
                 let (silence_s, answer_s) = (pusher.activity_timeout_s, pusher.pong_timeout_s);
                 Heartbeat { silence_ms: silence_s * 1000, answer_ms: answer_s * 1000 }
@@ -286,7 +291,11 @@ impl Socket {
     /// Sends our close frame, if none has been sent; the peer's is awaited until the deadline.
     pub(super) fn close(&mut self, closing: &Closing, out: &mut Vec<u8>) {
         if self.closing.send() {
-            push_close(out, Some(closing.code), &closing.reason);
+            let mask = self.half().and_then(Half::close_mask);
+            push_close(out, Some(closing.code), &closing.reason, mask);
+        }
+        if let Some(half) = self.half_mut() {
+            half.parts();
         }
     }
 
@@ -298,7 +307,7 @@ impl Socket {
     ) -> After {
         let closing = match &self.endpoint {
             Endpoint::Dialect(it) => it.closing(why),
-            Endpoint::Echo | Endpoint::Refused => plain_closing(why),
+            _ => plain_closing(why),
         };
         let closing = self.parting(closing, out, around);
         self.close(&closing, out);
@@ -357,14 +366,14 @@ impl Socket {
     pub(super) fn queue_bytes(&self, env: &Env) -> usize {
         match &self.endpoint {
             Endpoint::Dialect(it) => it.queue_bytes(env),
-            Endpoint::Echo | Endpoint::Refused => env.config.limits.write_queue_bytes,
+            _ => env.config.limits.write_queue_bytes,
         }
     }
 
     pub(super) fn overrun(&mut self, env: &Env) -> SlowConsumer {
         match &mut self.endpoint {
             Endpoint::Dialect(it) => it.overrun(env),
-            Endpoint::Echo | Endpoint::Refused => env.config.slow_consumer,
+            _ => env.config.slow_consumer,
         }
     }
 
@@ -454,7 +463,7 @@ impl Socket {
         }
         match self.beat {
             Beat::None => {
-                frame::push(out, Opcode::Ping, b"", None);
+                self.ask(out, around);
                 self.beat = Beat::Ping;
             }
             Beat::Ping => {
@@ -500,10 +509,15 @@ fn plain_closing(why: Why) -> Closing {
     }
 }
 
-fn push_close(out: &mut Vec<u8>, code: Option<u16>, reason: &str) {
+pub(super) fn push_close(
+    out: &mut Vec<u8>,
+    code: Option<u16>,
+    reason: &str,
+    mask: Option<[u8; 4]>,
+) {
     // Without a code the payload stays empty.
     let payload = close::payload(code.unwrap_or(close::NO_CODE), reason);
-    frame::push(out, Opcode::Close, &payload, None);
+    frame::push(out, Opcode::Close, &payload, mask);
 }
 
 #[cfg(test)]

@@ -141,9 +141,19 @@ pub fn accept(
     protocol: Option<&str>,
     extensions: Option<&str>,
 ) {
+    push_101(out, upgrade.accept_key(), protocol, extensions);
+}
+
+/// The same with the value of `Sec-WebSocket-Accept`.
+pub(super) fn push_101(
+    out: &mut Vec<u8>,
+    accept: &str,
+    protocol: Option<&str>,
+    extensions: Option<&str>,
+) {
     push_status(out, 101);
     out.extend_from_slice(b"Upgrade: websocket\r\nConnection: Upgrade\r\n");
-    push_field(out, "Sec-WebSocket-Accept", upgrade.accept_key());
+    push_field(out, "Sec-WebSocket-Accept", accept);
     if let Some(protocol) = protocol {
         push_field(out, PROTOCOL, protocol);
     }

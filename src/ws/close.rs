@@ -27,6 +27,8 @@ pub const INTERNAL: u16 = 1011;
 pub const RESTART: u16 = 1012;
 /// The service is overloaded; come back later.
 pub const TRY_AGAIN: u16 = 1013;
+/// A server that we stand before has not done its part.
+pub const BAD_GATEWAY: u16 = 1014;
 
 /// Whether `code` may stand in a close frame (section 7.4 and its registry): 1000 to 1003, 1007 to
 /// 1014, and 3000 to 4999. The only rule, for what is read and for what is written.

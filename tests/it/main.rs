@@ -9,6 +9,7 @@ mod live;
 mod machine;
 mod net;
 mod peer;
+mod proxy;
 mod replay;
 mod rfc6455;
 mod sim;

@@ -8,6 +8,7 @@ mod heavy;
 mod nodes;
 mod order;
 mod process;
+mod proxy;
 mod pusher;
 mod reflect;
 mod slow;

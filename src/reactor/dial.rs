@@ -1,0 +1,53 @@
+//! Connections that are made from here: a descriptor, the socket, the connect.
+
+use super::{Conn, Reactor};
+use crate::time::Now;
+use crate::uring::Done;
+
+impl Reactor {
+    /// Begins the connections that the shard wants. Each takes a descriptor, as an accepted one
+    /// does.
+    pub(super) fn dial(&mut self, now: Now) {
+        while let Some(dial) = self.shard.next_dial() {
+            let Some(file) = self.free.take() else {
+                self.shard.undialled(&dial, now);
+                continue;
+            };
+            if file as usize >= self.conns.len() {
+                self.conns.resize(file as usize + 1, Conn::default());
+            }
+            let address = dial.address;
+            self.conns[file as usize] = Conn { dialling: Some(address), ..Conn::default() };
+            let slot = self.shard.dial_at(file, dial, now);
+            self.ring.socket(slot, address);
+            self.next_sweep = self.next_sweep.min(now.plus_ms(super::SWEEP_MS));
+        }
+    }
+
+    pub(super) fn socket_made(&mut self, done: &Done, now: Now) {
+        let slot = Self::slot(done);
+        let conn = self.conns[slot.index as usize];
+        match (done.outcome(), conn.dialling) {
+            (Ok(_), Some(address)) if !conn.tearing => self.ring.connect(slot, address),
+            (outcome, _) => self.dialled(done, outcome.err().map_or(Ok(()), Err), now),
+        }
+    }
+
+    pub(super) fn connected(&mut self, done: &Done, now: Now) {
+        self.ring.connected(done);
+        self.dialled(done, done.outcome().map(|_| ()), now);
+    }
+
+    /// The last operation of a dial is through.
+    fn dialled(&mut self, done: &Done, outcome: Result<(), i32>, now: Now) {
+        let slot = Self::slot(done);
+        let conn = &mut self.conns[slot.index as usize];
+        conn.dialling = None;
+        let tearing = conn.tearing;
+        match tearing {
+            true => self.counters.late_completions.add(1),
+            false => self.shard.connected(slot, outcome, now),
+        }
+        self.close_when_quiet_after(slot, tearing);
+    }
+}

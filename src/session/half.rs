@@ -1,0 +1,423 @@
+//! A proxied WebSocket is two connections of one core, each a half to the other: one that was
+//! accepted, one that was dialled. This is the way of a message from one to the other.
+//!
+//! A half reads whole messages, pings, pongs and the close frame, and says each as a [`Word`] to
+//! the other half, which writes it to its own peer. While more than `buffer_bytes` wait for that
+//! peer, the half that speaks is held up: nothing is read for it. Each half closes its own
+//! connection, and says one last word about that.
+
+use super::recipient::Recipient;
+use super::socket::{Endpoint, Socket, push_close};
+use super::{After, Ending, Session, Stage, Surroundings};
+use crate::dialect::Closing;
+use crate::gateway::proxy::Cause;
+use crate::mem::Slot;
+use crate::time::Deadline;
+use crate::ws::close::{self, Handshake};
+use crate::ws::{Kind, Opcode, Role, frame};
+use std::borrow::Cow;
+use std::hash::{BuildHasher, RandomState};
+
+/// What a session asks of its shard beside the actions of its dialect.
+pub enum Errand {
+    /// To dial an upstream.
+    Dial(Box<super::Dial>),
+    /// To say something to another session of this core.
+    Say {
+        /// Which one.
+        to: Slot,
+        /// What.
+        word: Word,
+    },
+}
+
+/// What one half of a proxied connection has to say to the other.
+#[derive(Debug)]
+pub enum Word {
+    /// What became of the dial.
+    Answered(Result<Option<Box<str>>, Cause>),
+    /// A whole message.
+    Message {
+        /// Text or binary.
+        kind: Kind,
+        /// Its payload.
+        payload: Vec<u8>,
+    },
+    /// A ping or a pong.
+    Control {
+        /// Which of them.
+        opcode: Opcode,
+        /// Its payload.
+        payload: Vec<u8>,
+    },
+    /// Its peer has closed, with this code if there was one, or is gone. The last word.
+    Close {
+        /// The code.
+        code: Option<u16>,
+        /// The reason.
+        reason: Cow<'static, str>,
+    },
+}
+
+/// Keys that nobody can foresee: for masks (RFC 6455 section 5.3) and handshakes.
+#[derive(Debug, Default)]
+pub struct Keys {
+    /// Seeded by the system's random source.
+    state: RandomState,
+    count: u64,
+}
+
+impl Keys {
+    fn next(&mut self) -> [u8; 8] {
+        self.count += 1;
+        self.state.hash_one(self.count).to_ne_bytes()
+    }
+
+    /// A number below `count`, which is not 0.
+    pub fn below(&mut self, count: usize) -> usize {
+        u64::from_ne_bytes(self.next()) as usize % count.max(1)
+    }
+
+    /// A masking key.
+    pub fn mask(&mut self) -> [u8; 4] {
+        let [a, b, c, d, ..] = self.next();
+        [a, b, c, d]
+    }
+
+    /// What a handshake's key is made of.
+    pub fn nonce(&mut self) -> [u8; 16] {
+        let mut nonce = [0; 16];
+        nonce[..8].copy_from_slice(&self.next());
+        nonce[8..].copy_from_slice(&self.next());
+        nonce
+    }
+}
+
+/// What the server's own pings carry on a proxied connection, so that the answers to them are told
+/// from those to the other side's.
+const BEAT: &[u8] = b"\0polycast";
+
+/// One half.
+pub(super) struct Half {
+    pub(super) role: Role,
+    other: Slot,
+    buffer_bytes: usize,
+    /// The mask of the close frame; there is only one.
+    close_mask: [u8; 4],
+    /// The other half's peer is to read first.
+    held_up: bool,
+    /// More than `buffer_bytes` wait for our peer: the other half is held up.
+    full: bool,
+    /// Pings of the server's own that were not answered.
+    asked: u16,
+    /// We close for a reason of our own.
+    parts: bool,
+    /// The last word was said.
+    told: bool,
+}
+
+impl Half {
+    pub(super) fn new(role: Role, other: Slot, buffer_bytes: usize, keys: &mut Keys) -> Half {
+        Half {
+            role,
+            other,
+            buffer_bytes,
+            close_mask: keys.mask(),
+            held_up: false,
+            full: false,
+            asked: 0,
+            parts: false,
+            told: false,
+        }
+    }
+
+    /// The mask of the close frame, if our frames have one.
+    pub(super) fn close_mask(&self) -> Option<[u8; 4]> {
+        self.role.masks().then_some(self.close_mask)
+    }
+
+    /// The mask of any other frame.
+    pub(super) fn mask(&self, around: &mut Surroundings<'_>) -> Option<[u8; 4]> {
+        self.role.masks().then(|| around.keys.mask())
+    }
+
+    pub(super) fn is_held_up(&self) -> bool {
+        self.held_up
+    }
+
+    /// We close for a reason of our own.
+    pub(super) fn parts(&mut self) {
+        self.parts = true;
+    }
+
+    fn say(&self, word: Word, around: &mut Surroundings<'_>) {
+        around.errands.push(Errand::Say { to: self.other, word });
+    }
+
+    /// Our peer has sent a message.
+    pub(super) fn message(&self, kind: Kind, payload: &[u8], around: &mut Surroundings<'_>) {
+        let counters = around.counters;
+        let (messages, bytes) = match self.role {
+            Role::Server => (&counters.proxy_sent, &counters.proxy_sent_bytes),
+            Role::Client => (&counters.proxy_received, &counters.proxy_received_bytes),
+        };
+        messages.add(1);
+        bytes.add(payload.len() as u64);
+        self.say(Word::Message { kind, payload: payload.to_vec() }, around);
+    }
+
+    /// Our peer has sent a ping or a pong. It is for the other side, but for answers to ours.
+    pub(super) fn control(
+        &mut self,
+        opcode: Opcode,
+        payload: &[u8],
+        around: &mut Surroundings<'_>,
+    ) {
+        if opcode == Opcode::Pong && self.asked > 0 && payload == BEAT {
+            self.asked -= 1;
+            return;
+        }
+        self.say(Word::Control { opcode, payload: payload.to_vec() }, around);
+    }
+
+    /// Our peer has sent its close frame.
+    /// The deadline is that of the end: the other half says how a close is answered that is
+    /// `owed` an answer, which may take its peer's time.
+    pub(super) fn closed(
+        &mut self,
+        code: Option<u16>,
+        reason: &str,
+        owed: bool,
+        around: &mut Surroundings<'_>,
+    ) -> Deadline {
+        if !self.told {
+            self.told = true;
+            self.say(Word::Close { code, reason: reason.to_owned().into() }, around);
+        }
+        around.now.plus_ms((1 + u64::from(owed)) * around.env.config.timeouts.close_ms)
+    }
+
+    /// What the other side is told of an end for which there was no close frame.
+    fn last_word(&self, draining: bool) -> Word {
+        let closing = match self.role {
+            _ if draining => Closing::new(close::GOING_AWAY, "the server is shutting down"),
+            Role::Server => Closing::new(close::GOING_AWAY, "the client has gone"),
+            Role::Client => Closing::new(close::BAD_GATEWAY, "the upstream has gone"),
+        };
+        Word::Close { code: Some(closing.code), reason: closing.reason }
+    }
+}
+
+impl Endpoint {
+    /// Takes a ping or a pong: our own answer to a ping, unless it is for somebody else.
+    pub(super) fn control(
+        &mut self,
+        opcode: Opcode,
+        payload: &[u8],
+        out: &mut Vec<u8>,
+        around: &mut Surroundings<'_>,
+    ) -> After {
+        match self {
+            Endpoint::Half(half) => half.control(opcode, payload, around),
+            _ if opcode == Opcode::Ping => frame::push(out, Opcode::Pong, payload, None),
+            _ => {}
+        }
+        After::Again
+    }
+}
+
+impl Socket {
+    /// The same as the other half wants it.
+    pub(super) fn close_as(&mut self, code: Option<u16>, reason: &str, out: &mut Vec<u8>) -> After {
+        if self.closing.send() {
+            let mask = self.half().and_then(Half::close_mask);
+            push_close(out, code, reason, mask);
+        }
+        self.when_closed()
+    }
+
+    /// What becomes of a connection whose peer has closed, or which was closed by the other half:
+    /// when both sides have, the server of a connection ends it first (section 7.1.1).
+    pub(super) fn when_closed(&self) -> After {
+        match (self.half(), self.closing) {
+            (None, _) => After::End(Ending::Flush),
+            (Some(half), Handshake::Done) if half.role == Role::Server => After::End(Ending::Flush),
+            (Some(_), _) => After::Again,
+        }
+    }
+
+    /// This half of a proxied connection, if it is one.
+    pub(super) fn half(&self) -> Option<&Half> {
+        match &self.endpoint {
+            Endpoint::Half(half) => Some(half),
+            _ => None,
+        }
+    }
+
+    pub(super) fn half_mut(&mut self) -> Option<&mut Half> {
+        match &mut self.endpoint {
+            Endpoint::Half(half) => Some(half),
+            _ => None,
+        }
+    }
+
+    /// Sends what the other half has read, if the route's models have nothing against it.
+    pub(super) fn pass_on(
+        &mut self,
+        kind: Kind,
+        payload: &[u8],
+        out: &mut Vec<u8>,
+        around: &mut Surroundings<'_>,
+    ) {
+        let mut wanted = None;
+        self.recipient(&mut wanted).send(kind, payload, out, around);
+        if let Some(closing) = wanted {
+            self.close(&closing, out);
+        }
+    }
+
+    fn recipient<'s>(&'s mut self, wanted: &'s mut Option<Closing>) -> Recipient<'s> {
+        Recipient {
+            endpoint: &mut self.endpoint,
+            channel: self.channel.as_deref_mut(),
+            rules: self.terms.as_ref().and_then(|terms| terms.rules.as_deref()),
+            wanted,
+        }
+    }
+
+    /// Sends a ping or a pong.
+    pub(super) fn push_control(
+        &self,
+        opcode: Opcode,
+        payload: &[u8],
+        out: &mut Vec<u8>,
+        around: &mut Surroundings<'_>,
+    ) {
+        let mask = self.half().and_then(|half| half.mask(around));
+        frame::push(out, opcode, payload, mask);
+    }
+
+    /// Whether it was dialled by us.
+    pub(super) fn dials(&self) -> bool {
+        self.half().is_some_and(|half| half.role == Role::Client)
+    }
+
+    /// Asks the peer for a sign of life.
+    pub(super) fn ask(&mut self, out: &mut Vec<u8>, around: &mut Surroundings<'_>) {
+        let payload = if self.half().is_some() { BEAT } else { b"" };
+        self.push_control(Opcode::Ping, payload, out, around);
+        if let Some(half) = self.half_mut() {
+            half.asked = half.asked.saturating_add(1);
+        }
+    }
+
+    /// Takes a word of the other half.
+    fn said(&mut self, word: Word, out: &mut Vec<u8>, around: &mut Surroundings<'_>) -> After {
+        let may_send = matches!(self.closing, Handshake::Open | Handshake::Received);
+        match word {
+            Word::Message { kind, payload } if may_send => {
+                self.pass_on(kind, &payload, out, around);
+                After::Again
+            }
+            Word::Control { opcode, payload } if may_send => {
+                self.push_control(opcode, &payload, out, around);
+                After::Again
+            }
+            // Behind our close frame nothing is sent (section 5.5.1).
+            Word::Message { .. } | Word::Control { .. } | Word::Answered(_) => After::Again,
+            Word::Close { code, reason } => {
+                if let Some(half) = self.half_mut() {
+                    half.held_up = false;
+                }
+                self.close_as(code, &reason, out)
+            }
+        }
+    }
+}
+
+impl Session {
+    /// Takes a word of the other half, or of the dial that is to become it.
+    pub fn said(&mut self, word: Word, around: &mut Surroundings<'_>) {
+        match (&self.stage, word) {
+            (Stage::Socket(_), word) => {
+                self.with_socket(around, |socket, out, around| socket.said(word, out, around));
+                self.note_backlog();
+            }
+            (Stage::Waiting(_), Word::Answered(Ok(protocol))) => self.linked(protocol, around),
+            (Stage::Waiting(_), Word::Answered(Err(cause))) => self.unlinked(&cause, around),
+            // Its client is gone.
+            (Stage::Dialling(_), Word::Close { .. }) => self.end(Ending::Cut, around),
+            (Stage::Http(_) | Stage::Waiting(_) | Stage::Dialling(_), _) => {}
+        }
+    }
+
+    fn half_mut(&mut self) -> Option<&mut Half> {
+        match &mut self.stage {
+            Stage::Socket(socket) => socket.half_mut(),
+            _ => None,
+        }
+    }
+
+    fn note_backlog(&mut self) {
+        let replies = self.queue.replies();
+        if let Some(half) = self.half_mut() {
+            half.full = half.full || replies > half.buffer_bytes;
+        }
+    }
+
+    /// Whether more waits for its peer than may: whoever speaks to it is to be held up.
+    pub fn is_full(&mut self) -> bool {
+        self.half_mut().is_some_and(|half| half.full)
+    }
+
+    /// Nothing is to be read for it until [`Session::may_speak`].
+    pub fn hold_up(&mut self) {
+        if let Some(half) = self.half_mut() {
+            half.held_up = !half.told;
+        }
+    }
+
+    /// The other half's peer has read enough.
+    pub fn may_speak(&mut self) {
+        if let Some(half) = self.half_mut() {
+            half.held_up = false;
+        }
+    }
+
+    /// Bytes have left: the other half, if it was held up for want of room and there is room again.
+    pub fn has_drained(&mut self) -> Option<Slot> {
+        let replies = self.queue.replies();
+        let half = self.half_mut().filter(|half| half.full)?;
+        half.full = replies > half.buffer_bytes / 2;
+        (!half.full).then_some(half.other)
+    }
+
+    /// The last word to the other half, if this one has ended and nothing was said about that;
+    /// `gone` if nothing of it is left.
+    pub fn last_word(&mut self, gone: bool, draining: bool) -> Option<(Slot, Word)> {
+        let ends = gone || self.ending != Ending::Open;
+        match &mut self.stage {
+            Stage::Http(_) => None,
+            Stage::Socket(socket) => {
+                let half = socket.half_mut()?;
+                if half.told || !(ends || half.parts) {
+                    return None;
+                }
+                half.told = true;
+                Some((half.other, half.last_word(draining)))
+            }
+            Stage::Waiting(waiting) if ends => waiting.last_word(),
+            Stage::Dialling(dialling) if ends => dialling.last_word(),
+            Stage::Waiting(_) | Stage::Dialling(_) => None,
+        }
+    }
+
+    /// Whether it is a connection to an upstream.
+    pub fn is_upstream(&self) -> bool {
+        match &self.stage {
+            Stage::Dialling(_) => true,
+            Stage::Socket(socket) => socket.dials(),
+            Stage::Http(_) | Stage::Waiting(_) => false,
+        }
+    }
+}

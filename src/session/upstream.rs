@@ -1,0 +1,281 @@
+//! On the way to a proxied WebSocket: a client that waits for its 101, and a connection to an
+//! upstream on which there is no WebSocket yet. The upstream's 101 makes both of them halves.
+
+use super::half::{Errand, Half, Keys, Word};
+use super::socket::{Endpoint, Socket, Terms};
+use super::{After, Ending, SHUTTING_DOWN, Session, Stage, Surroundings, upgrade};
+use crate::config::{Balance, Proxy};
+use crate::dialect::Env;
+use crate::gateway::proxy::{Asked, Cause, Handshake, Outcome};
+use crate::http::{Connection, Request, Response};
+use crate::mem::Slot;
+use crate::time::{Deadline, Now};
+use crate::ws::Role;
+use crate::ws::output::{Channel, Codecs};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// A client whose request was accepted and is not answered yet. What it sends meanwhile waits.
+pub(super) struct Waiting {
+    pub(super) proxy: Arc<Proxy>,
+    pub(super) asked: Asked,
+    /// Its own `Sec-WebSocket-Accept`.
+    pub(super) accept: Box<str>,
+    pub(super) channel: Option<Box<Channel>>,
+    pub(super) terms: Option<Box<Terms>>,
+    /// The upstream that is tried first, and how many have been tried.
+    pub(super) first: usize,
+    pub(super) tried: usize,
+    /// The connection that is tried, once it has a place.
+    pub(super) dialled: Option<Slot>,
+}
+
+/// A connection that is to be made.
+pub struct Dial {
+    /// Where to.
+    pub address: SocketAddr,
+    /// The client that it is for.
+    pub client: Slot,
+    pub(super) deadline: Deadline,
+    pub(super) stage: Box<Dialling>,
+}
+
+/// A connection to an upstream until its answer.
+pub(super) struct Dialling {
+    client: Slot,
+    handshake: Handshake,
+    /// What is asked, until the connection is made.
+    request: Vec<u8>,
+    /// The answer so far.
+    answer: Vec<u8>,
+    handshake_ms: u64,
+    buffer_bytes: usize,
+    cause: Cause,
+    told: bool,
+}
+
+impl Waiting {
+    /// Begins to wait, and asks for the first dial.
+    ///
+    /// # Errors
+    /// Status and text of the answer, if there is nothing to wait for.
+    pub(super) fn begin(
+        proxy: &Arc<Proxy>,
+        request: &Request<'_>,
+        accept: Box<str>,
+        channel: Option<Box<Channel>>,
+        terms: Option<Box<Terms>>,
+        around: &mut Surroundings<'_>,
+    ) -> Result<After, (u16, &'static str)> {
+        let guards = &around.env.config.guards;
+        let asked = Asked::new(proxy, guards, request, around.peer.ip(), around.secure);
+        let first = match proxy.balance {
+            Balance::First => 0,
+            _ => around.keys.below(proxy.upstreams.len()),
+        };
+        let proxy = proxy.clone();
+        let mut waiting =
+            Waiting { proxy, asked, accept, channel, terms, first, tried: 0, dialled: None };
+        let refusal = match around.draining {
+            true => (503, SHUTTING_DOWN),
+            false => match waiting.dial(around.conn.slot, around.keys, around.now) {
+                Some(dial) => {
+                    around.errands.push(Errand::Dial(dial));
+                    return Ok(After::Waits(Box::new(waiting)));
+                }
+                None => {
+                    around.counters.proxy_unreachable.add(1);
+                    (Cause::Unreachable.status(), Cause::Unreachable.text())
+                }
+            },
+        };
+        waiting.gone(around.codecs);
+        Err(refusal)
+    }
+
+    /// The next upstream, if one is left to be tried.
+    pub(super) fn dial(&mut self, client: Slot, keys: &mut Keys, now: Now) -> Option<Box<Dial>> {
+        let upstreams = &self.proxy.upstreams;
+        while self.tried < upstreams.len() {
+            let upstream = &upstreams[(self.first + self.tried) % upstreams.len()];
+            self.tried += 1;
+            let Some(address) = upstream.address().filter(|_| !upstream.secure) else { continue };
+            let (handshake, request) =
+                Handshake::new(&self.proxy, upstream, &self.asked, keys.nonce());
+            let stage = Box::new(Dialling {
+                client,
+                handshake,
+                request,
+                answer: Vec::new(),
+                handshake_ms: self.proxy.handshake_ms,
+                buffer_bytes: self.proxy.buffer_bytes,
+                cause: Cause::Unreachable,
+                told: false,
+            });
+            let deadline = now.plus_ms(self.proxy.connect_ms);
+            return Some(Box::new(Dial { address, client, deadline, stage }));
+        }
+        None
+    }
+
+    /// The client has ended: so does what was dialled for it.
+    pub(super) fn last_word(&mut self) -> Option<(Slot, Word)> {
+        let word = Word::Close { code: None, reason: "".into() };
+        Some((self.dialled.take()?, word))
+    }
+
+    pub(super) fn gone(&self, codecs: &mut Codecs) {
+        if let Some(channel) = &self.channel {
+            channel.release(codecs);
+        }
+    }
+}
+
+impl Dialling {
+    /// Takes the upstream's answer.
+    pub(super) fn step(&mut self, input: &[u8], around: &mut Surroundings<'_>) -> (usize, After) {
+        let (had, most) = (self.answer.len(), around.env.config.limits.http_head_bytes);
+        let part = &input[..input.len().min(most - had)];
+        self.answer.extend_from_slice(part);
+        // The blank line may have begun in what came before.
+        let from = had.saturating_sub(END.len() - 1);
+        let end = self.answer[from..].windows(END.len()).position(|window| window == END);
+        let Some(end) = end.map(|at| from + at + END.len()) else {
+            if self.answer.len() == most {
+                return (input.len(), self.failed(Cause::Nonsense("its head is too long")));
+            }
+            return (input.len(), After::Need);
+        };
+        let outcome = self.handshake.judge(&self.answer[..end]);
+        let after = match outcome {
+            Outcome::Interim => After::Again,
+            Outcome::Failed(cause) => self.failed(cause),
+            Outcome::Open(protocol) => {
+                self.told = true;
+                let (to, word) = (self.client, Word::Answered(Ok(protocol)));
+                around.errands.push(Errand::Say { to, word });
+                let half = Half::new(Role::Client, to, self.buffer_bytes, around.keys);
+                let endpoint = Endpoint::Half(Box::new(half));
+                After::Upgraded(Box::new(Socket::new(endpoint, None, None, around.now.ms)))
+            }
+        };
+        self.answer = Vec::new();
+        (end - had, after)
+    }
+
+    /// Ends for this reason, of which [`Dialling::last_word`] tells.
+    fn failed(&mut self, cause: Cause) -> After {
+        self.cause = cause;
+        After::End(Ending::Cut)
+    }
+
+    /// The deadline has come.
+    pub(super) fn late(&mut self) -> After {
+        self.failed(Cause::Late)
+    }
+
+    /// The upstream has ended its side.
+    pub(super) fn ended(&mut self) {
+        self.cause = Cause::Nonsense("it has ended the connection");
+    }
+
+    /// There is no WebSocket: the client is told why.
+    pub(super) fn last_word(&mut self) -> Option<(Slot, Word)> {
+        let first = !std::mem::replace(&mut self.told, true);
+        first.then(|| (self.client, Word::Answered(Err(self.cause.clone()))))
+    }
+}
+
+impl Session {
+    /// The connection of `dial`, which is not made yet.
+    pub fn dialled(dial: Dial, now: Now, env: &Env) -> Session {
+        let mut session = Session::new(dial.address, 0, now, env);
+        session.stage = Stage::Dialling(dial.stage);
+        session.deadline = dial.deadline;
+        session
+    }
+
+    /// The connection is made: the upstream is asked.
+    pub fn connected(&mut self, around: &mut Surroundings<'_>) {
+        let Stage::Dialling(dialling) = &mut self.stage else { return };
+        let request = std::mem::take(&mut dialling.request);
+        self.deadline = around.now.plus_ms(dialling.handshake_ms);
+        self.queue.close_tail(request, around.now.ms);
+    }
+
+    /// Whether it waits for a connection that has no place yet.
+    pub fn waits_for_dial(&self) -> bool {
+        matches!(&self.stage, Stage::Waiting(waiting) if waiting.dialled.is_none())
+            && self.ending == Ending::Open
+    }
+
+    /// The connection of its dial has a place.
+    pub fn dials(&mut self, slot: Slot) {
+        if let Stage::Waiting(waiting) = &mut self.stage {
+            waiting.dialled = Some(slot);
+        }
+    }
+
+    /// The upstream has opened a WebSocket with this subprotocol: the client gets its 101.
+    pub(super) fn linked(&mut self, protocol: Option<Box<str>>, around: &mut Surroundings<'_>) {
+        let Stage::Waiting(waiting) = &mut self.stage else { return };
+        let Some(other) = waiting.dialled.take() else { return };
+        let channel = waiting.channel.take();
+        let extensions = channel.as_ref().map(|channel| channel.agreed().answer());
+        let mut out = self.queue.open_tail();
+        upgrade::push_101(&mut out, &waiting.accept, protocol.as_deref(), extensions.as_deref());
+        self.queue.close_tail(out, around.now.ms);
+        around.counters.upgrades.add(1);
+        let half = Half::new(Role::Server, other, waiting.proxy.buffer_bytes, around.keys);
+        let endpoint = Endpoint::Half(Box::new(half));
+        let socket = Socket::new(endpoint, channel, waiting.terms.take(), around.now.ms);
+        self.upgraded(socket, around);
+    }
+
+    /// The upstream that was tried will not have the client: the next one is tried, or it is told.
+    pub(super) fn unlinked(&mut self, cause: &Cause, around: &mut Surroundings<'_>) {
+        let counters = around.counters;
+        let counter = match cause {
+            Cause::NoSlot => &counters.proxy_no_slot,
+            Cause::Unreachable => &counters.proxy_unreachable,
+            Cause::Late => &counters.proxy_timed_out,
+            Cause::Refused(..) => &counters.proxy_refused,
+            Cause::Nonsense(_) => &counters.proxy_bad_answers,
+        };
+        counter.add(1);
+        tracing::debug!(?cause, "an upstream does not open a WebSocket");
+        let Stage::Waiting(waiting) = &mut self.stage else { return };
+        waiting.dialled = None;
+        if cause.may_be_tried_elsewhere()
+            && !around.draining
+            && let Some(dial) = waiting.dial(around.conn.slot, around.keys, around.now)
+        {
+            return around.errands.push(Errand::Dial(dial));
+        }
+        let fields: &[(&str, &str)] = match cause {
+            Cause::Refused(401, Some(challenge)) => &[("WWW-Authenticate", challenge)],
+            _ => &[],
+        };
+        self.refuse(cause.status(), cause.text(), fields, around);
+    }
+
+    /// Answers a client that waits for its 101 otherwise, and ends.
+    pub(super) fn refuse(
+        &mut self,
+        status: u16,
+        text: &str,
+        fields: &[(&str, &str)],
+        around: &mut Surroundings<'_>,
+    ) {
+        let mut out = self.queue.open_tail();
+        let text = format!("{text}\n");
+        let response = Response::text(status, &text).headers(fields);
+        response.connection(Connection::Close).push(&mut out);
+        around.counters.http_errors.add(1);
+        self.queue.close_tail(out, around.now.ms);
+        self.end(Ending::Flush, around);
+    }
+}
+
+/// What ends a head.
+const END: &[u8] = b"\r\n\r\n";

@@ -1,0 +1,39 @@
+//! What happens to channels, as others are told of it.
+
+use super::Shard;
+use crate::dialect;
+use crate::hub::{Event, Notice, What};
+use crate::time::Now;
+
+impl Shard {
+    /// The oldest notice. Of some of them the channel's own subscribers are told, too.
+    pub fn next_notice(&mut self, now: Now) -> Option<Notice> {
+        if let Some(notice) = self.notice.take() {
+            return Some(notice);
+        }
+        let notice = self.hub.next_notice()?;
+        if let What::Count(count) = notice.what
+            && let Some(frame) = dialect::count(&self.env, notice.app, &notice.channel, count)
+        {
+            let squeezed = self.env.compresses.then(Default::default);
+            let event = Event { frame, squeezed, ..Event::default() };
+            self.announce(notice.app, &notice.channel, &event, now);
+        }
+        Some(notice)
+    }
+
+    /// Takes back a notice that could not be handed over.
+    pub fn keep_notice(&mut self, notice: Notice) {
+        self.notice = Some(notice);
+    }
+
+    /// Whether notices wait to be handed over.
+    pub fn has_notices(&self) -> bool {
+        self.notice.is_some() || self.hub.has_notices()
+    }
+
+    /// Notices that found no room since the last call.
+    pub fn lost_notices(&mut self) -> u64 {
+        self.hub.lost_notices()
+    }
+}

@@ -1,0 +1,104 @@
+//! What a shard does for proxied connections: the dials, and the words between two halves.
+
+use super::Shard;
+use crate::gateway::proxy::Cause;
+use crate::mem::Slot;
+use crate::session::{Dial, Errand, Session, Word};
+use crate::time::Now;
+
+impl Shard {
+    /// Whether connections may be made from here at all.
+    pub fn dials(&self) -> bool {
+        self.dials_at_all
+    }
+
+    /// Connections that have not sent a whole request yet.
+    pub fn fresh(&self) -> usize {
+        self.fresh
+    }
+
+    /// The next connection that is to be made: give it a place with [`Shard::dial_at`], or say
+    /// with [`Shard::undialled`] that there is none.
+    pub fn next_dial(&mut self) -> Option<Dial> {
+        loop {
+            let dial = self.dials.pop_front()?;
+            // Nobody waits for it any more.
+            if self.sessions.get_mut(dial.client).is_some_and(|client| client.waits_for_dial()) {
+                return Some(*dial);
+            }
+        }
+    }
+
+    /// The connection is being made, at `index`, which must be free.
+    pub fn dial_at(&mut self, index: u32, dial: Dial, now: Now) -> Slot {
+        self.counters.connections.add(1);
+        self.counters.upstreams.add(1);
+        self.counters.proxy_dials.add(1);
+        let client = dial.client;
+        let slot = self.sessions.insert(index, Session::dialled(dial, now, &self.env));
+        if let Some(client) = self.sessions.get_mut(client) {
+            client.dials(slot);
+        }
+        slot
+    }
+
+    /// There is no place for the connection.
+    pub fn undialled(&mut self, dial: &Dial, now: Now) {
+        self.say(dial.client, Word::Answered(Err(Cause::NoSlot)), now);
+    }
+
+    /// The connection is made; or it cannot be, by this errno.
+    pub fn connected(&mut self, slot: Slot, outcome: Result<(), i32>, now: Now) {
+        let Some((session, mut around)) = self.session(slot, now) else { return };
+        match outcome {
+            Ok(()) => session.connected(&mut around),
+            Err(errno) => {
+                tracing::debug!(upstream = %session.peer(), errno, "an upstream is not there");
+                session.lost();
+            }
+        }
+        self.after(slot, now);
+        self.list(slot);
+    }
+
+    /// Does what session `from` has asked for; `last_word` is what it leaves to its other half.
+    pub(super) fn run_errands(&mut self, from: Slot, last_word: Option<(Slot, Word)>, now: Now) {
+        for errand in std::mem::take(&mut self.errands) {
+            match errand {
+                Errand::Dial(dial) => self.dials.push_back(dial),
+                Errand::Say { to, word } => {
+                    self.say(to, word, now);
+                    let is_full = self.sessions.get_mut(to).is_some_and(|it| it.is_full());
+                    if is_full && let Some(session) = self.sessions.get_mut(from) {
+                        session.hold_up();
+                    }
+                }
+            }
+        }
+        if let Some((to, word)) = last_word {
+            self.say(to, word, now);
+        }
+    }
+
+    /// Gives a word to the session that it is for.
+    pub(super) fn say(&mut self, to: Slot, word: Word, now: Now) {
+        let Some((session, mut around)) = self.session(to, now) else { return };
+        session.said(word, &mut around);
+        self.after(to, now);
+        // It may have been the end of what it has waited for.
+        self.go_on(to, now);
+        self.list(to);
+    }
+
+    /// Bytes have left a connection: whoever speaks to it may have waited for that.
+    pub(super) fn relieve(&mut self, slot: Slot, now: Now) {
+        let Some(other) = self.sessions.get_mut(slot).and_then(|it| it.has_drained()) else {
+            return;
+        };
+        if let Some(session) = self.sessions.get_mut(other) {
+            session.may_speak();
+            self.go_on(other, now);
+            self.list(other);
+        }
+    }
+}

@@ -1,0 +1,705 @@
+//! Proxied connections on one shard without a kernel: what is held at most, in which order things
+//! arrive, and that nothing is left.
+
+use crate::machine::{SWEEP_MS, common, config};
+use crate::peer::{Ear, Heard, framed, handshake, text};
+use polycast::crypto::websocket_accept;
+use polycast::mem::Slot;
+use polycast::session::Ending;
+use polycast::shard::Shard;
+use polycast::stats::Counters;
+use polycast::time::Now;
+use polycast::ws::{Event, Kind, Limits, Opcode, Reader, Role, frame};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+const CLIENT: usize = 0;
+const BUFFER: usize = 4096;
+
+/// A shard with its connections; what is sent stays with the kernel while it stalls.
+struct Bench {
+    shard: Shard,
+    counters: Arc<Counters>,
+    now: Now,
+    wires: Vec<Wire>,
+}
+
+#[derive(Default)]
+struct Wire {
+    slot: Option<Slot>,
+    /// Where it was dialled to.
+    dialled: Option<SocketAddr>,
+    stalled: bool,
+    /// A batch that the kernel keeps.
+    kept: Option<usize>,
+    sent: Vec<u8>,
+    /// Bytes of it that were looked at.
+    seen: usize,
+    reads: bool,
+    shut: bool,
+}
+
+impl Bench {
+    /// A proxy for these upstreams, with further keys of the route.
+    fn new(upstreams: &str, more: &str) -> Bench {
+        let counters = Arc::new(Counters::default());
+        let text = format!(
+            "[[routes]]\nendpoint = 'proxy'\n{more}\n[routes.proxy]\nupstreams = {upstreams}\n\
+             buffer_bytes = {BUFFER}\nbalance = 'first'\n"
+        );
+        let common = common(config(&text), 1, 1, 64);
+        let shard = Shard::new(0, &common, counters.clone());
+        let now = Now { ms: 1_000_000, unix_s: 1_760_000_000 };
+        Bench { shard, counters, now, wires: Vec::new() }
+    }
+
+    fn open(&mut self) -> usize {
+        let at = self.wires.len();
+        let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 40_000));
+        let slot = self.shard.open(at as u32, peer, self.now);
+        self.wires.push(Wire { slot: Some(slot), ..Wire::default() });
+        at
+    }
+
+    fn receive(&mut self, at: usize, bytes: &[u8]) {
+        let Some(slot) = self.wires[at].slot else { return };
+        self.shard.receive(slot, &mut bytes.to_vec(), self.now);
+        self.settle();
+    }
+
+    fn eof(&mut self, at: usize) {
+        let Some(slot) = self.wires[at].slot else { return };
+        self.shard.eof(slot, self.now);
+        self.settle();
+        if self.wires[at].shut {
+            self.close(at);
+            self.settle();
+        }
+    }
+
+    fn close(&mut self, at: usize) {
+        if let Some(slot) = self.wires[at].slot.take() {
+            self.shard.close(slot);
+        }
+    }
+
+    fn connected(&mut self, at: usize, outcome: Result<(), i32>) {
+        let slot = self.wires[at].slot.expect("it is there");
+        self.shard.connected(slot, outcome, self.now);
+        self.settle();
+    }
+
+    /// Does what a reactor does at the end of its turn.
+    fn settle(&mut self) {
+        loop {
+            self.shard.next_turn(self.now);
+            while let Some(dial) = self.shard.next_dial() {
+                let (at, address) = (self.wires.len(), dial.address);
+                let slot = self.shard.dial_at(at as u32, dial, self.now);
+                let dialled = Some(address);
+                self.wires.push(Wire { slot: Some(slot), dialled, ..Wire::default() });
+            }
+            let Some(slot) = self.shard.next_listed() else { break };
+            let at = slot.index as usize;
+            let Some(wants) = self.shard.wants(slot) else { continue };
+            self.wires[at].reads = wants.read;
+            if wants.ending == Ending::Cut {
+                self.close(at);
+            } else if self.wires[at].kept.is_none() {
+                self.send(at, slot, wants.ending);
+            }
+        }
+    }
+
+    fn send(&mut self, at: usize, slot: Slot, ending: Ending) {
+        let Some(batch) = self.shard.take_batch(slot) else {
+            self.wires[at].shut |= ending == Ending::Flush;
+            return;
+        };
+        let wire = &mut self.wires[at];
+        let before = wire.sent.len();
+        batch.iter().for_each(|segment| wire.sent.extend_from_slice(segment));
+        let bytes = wire.sent.len() - before;
+        match wire.stalled {
+            true => wire.kept = Some(bytes),
+            false => self.shard.sent(slot, bytes, Some(Vec::new()), self.now),
+        }
+    }
+
+    /// The peer reads again what it was sent.
+    fn flow(&mut self, at: usize) {
+        let wire = &mut self.wires[at];
+        wire.stalled = false;
+        if let (Some(bytes), Some(slot)) = (wire.kept.take(), wire.slot) {
+            self.shard.sent(slot, bytes, Some(Vec::new()), self.now);
+        }
+        self.settle();
+    }
+
+    fn wait(&mut self, ms: u64) {
+        for _ in 0..ms.div_ceil(SWEEP_MS) {
+            self.now.ms += SWEEP_MS;
+            self.shard.sweep(self.now);
+            self.settle();
+        }
+    }
+
+    /// What was sent and not looked at.
+    fn taken(&mut self, at: usize) -> Vec<u8> {
+        let wire = &mut self.wires[at];
+        let bytes = wire.sent[wire.seen..].to_vec();
+        wire.seen = wire.sent.len();
+        bytes
+    }
+
+    fn text(&mut self, at: usize) -> String {
+        String::from_utf8(self.taken(at)).expect("text")
+    }
+
+    /// What an upstream was sent as a WebSocket.
+    fn said(&mut self, at: usize) -> Vec<Heard> {
+        frames(Role::Server, &self.taken(at))
+    }
+
+    /// What the client was sent as a WebSocket.
+    fn heard(&mut self, at: usize) -> Vec<Heard> {
+        frames(Role::Client, &self.taken(at))
+    }
+
+    /// A client and its upstream, both open.
+    fn pair(&mut self) -> (usize, usize) {
+        let client = self.open();
+        self.receive(client, &handshake("/chat?a=b", ""));
+        let upstream = self.wires.len() - 1;
+        self.connected(upstream, Ok(()));
+        let answer = answer(&self.text(upstream), "");
+        assert_eq!(self.text(client), "", "the 101 waits");
+        self.receive(upstream, &answer);
+        assert!(self.text(client).starts_with("HTTP/1.1 101 "));
+        (client, upstream)
+    }
+
+    /// Everything has ended, and nothing is left of it.
+    fn check_empty(&mut self) {
+        self.settle();
+        assert!(self.shard.is_empty(), "{} are left", self.shard.len());
+        assert!(self.shard.next_dial().is_none());
+        let counters = &self.counters;
+        assert_eq!((counters.connections.get(), counters.upstreams.get()), (0, 0));
+    }
+}
+
+/// The 101 to a request, with further fields.
+fn answer(request: &str, fields: &str) -> Vec<u8> {
+    let key = request.lines().find_map(|it| it.strip_prefix("Sec-WebSocket-Key: ")).expect("a key");
+    let accept = String::from_utf8(websocket_accept(key).to_vec()).expect("text");
+    format!(
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Accept: {accept}\r\n{fields}\r\n"
+    )
+    .into_bytes()
+}
+
+fn frames(role: Role, bytes: &[u8]) -> Vec<Heard> {
+    let (mut reader, mut bytes) = (Reader::new(), bytes.to_vec());
+    let (mut at, mut heard) = (0, Vec::new());
+    loop {
+        let (taken, event) = reader.next(role, &Limits::default(), &mut bytes[at..]);
+        at += taken;
+        heard.push(match event {
+            Event::Need => return heard,
+            Event::Message { kind: Kind::Text, payload, .. } => {
+                Heard::Text(String::from_utf8(payload.to_vec()).expect("UTF-8"))
+            }
+            Event::Message { payload, .. } => Heard::Binary(payload.to_vec()),
+            Event::Ping(payload) => Heard::Ping(payload.to_vec()),
+            Event::Pong(payload) => Heard::Pong(payload.to_vec()),
+            Event::Close { code, reason } => Heard::Close(code, reason.to_owned()),
+            Event::Violation(violation) => panic!("{violation} for {role:?}"),
+        });
+    }
+}
+
+/// A frame as an upstream sends it.
+fn plain(opcode: Opcode, payload: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    frame::push(&mut out, opcode, payload, None);
+    out
+}
+
+fn close(code: u16, reason: &str) -> Vec<u8> {
+    [&code.to_be_bytes(), reason.as_bytes()].concat()
+}
+
+const ONE: &str = "['ws://127.0.0.1:1001']";
+const TWO: &str = "['ws://127.0.0.1:1001', 'ws://127.0.0.1:1002']";
+
+#[test]
+fn messages_and_control_frames_go_both_ways_as_they_came() {
+    let mut bench = Bench::new(ONE, "");
+    let (client, upstream) = bench.pair();
+    let mut fragments = vec![0x01, 0x83, 0, 0, 0, 0];
+    fragments.extend_from_slice(b"one");
+    bench.receive(client, &fragments);
+    bench.receive(client, &framed(Opcode::Ping, b"p"));
+    bench.receive(client, &[0x80, 0x83, 0, 0, 0, 0, b'T', b'w', b'o']);
+    bench.receive(client, &framed(Opcode::Binary, &[0, 255]));
+    bench.receive(client, &framed(Opcode::Pong, b"unasked"));
+    let said = bench.said(upstream);
+    let binary = Heard::Binary(vec![0, 255]);
+    let (ping, pong) = (Heard::Ping(b"p".to_vec()), Heard::Pong(b"unasked".to_vec()));
+    assert_eq!(said, [ping, Heard::Text("oneTwo".into()), binary.clone(), pong.clone()]);
+    assert_eq!(bench.heard(client), [], "a ping is answered by who it is for");
+    for (opcode, payload) in [
+        (Opcode::Pong, &b"p"[..]),
+        (Opcode::Text, b"hello"),
+        (Opcode::Binary, &[0, 255]),
+        (Opcode::Ping, b"up"),
+    ] {
+        bench.receive(upstream, &plain(opcode, payload));
+    }
+    let heard = bench.heard(client);
+    let (pong, ping) = (Heard::Pong(b"p".to_vec()), Heard::Ping(b"up".to_vec()));
+    assert_eq!(heard, [pong, Heard::Text("hello".into()), binary, ping]);
+    let counters = &bench.counters;
+    assert_eq!((counters.proxy_sent.get(), counters.proxy_sent_bytes.get()), (2, 8));
+    assert_eq!((counters.proxy_received.get(), counters.proxy_received_bytes.get()), (2, 7));
+}
+
+#[test]
+fn masks_differ_from_frame_to_frame() {
+    let mut bench = Bench::new(ONE, "");
+    let (client, upstream) = bench.pair();
+    for _ in 0..8 {
+        bench.receive(client, &text("a"));
+    }
+    let bytes = bench.taken(upstream);
+    let mut masks: Vec<&[u8]> = bytes.chunks(7).map(|frame| &frame[2..6]).collect();
+    masks.sort();
+    masks.dedup();
+    assert!(masks.len() >= 7, "{masks:?}");
+}
+
+#[test]
+fn what_comes_before_the_101_waits_and_is_not_lost() {
+    let mut bench = Bench::new(ONE, "");
+    let client = bench.open();
+    let early = [handshake("/", ""), text("early")].concat();
+    bench.receive(client, &early);
+    assert!(!bench.wires[client].reads, "nothing more is read");
+    bench.connected(1, Ok(()));
+    let answer = answer(&bench.text(1), "");
+    bench.receive(1, &[answer, plain(Opcode::Text, b"first")].concat());
+    let bytes = bench.taken(client);
+    let mut ear = Ear::default();
+    let heard = ear.hear(&bytes);
+    assert!(matches!(heard[..], [Heard::Answer { status: 101, .. }, Heard::Text(_)]), "{heard:?}");
+    assert_eq!(bench.said(1), [Heard::Text("early".into())]);
+    assert!(bench.wires[client].reads);
+}
+
+#[test]
+fn answers_are_taken_at_every_cut() {
+    let whole = |bench: &mut Bench| {
+        let client = bench.open();
+        let offer = "Sec-WebSocket-Protocol: a, b\r\n";
+        bench.receive(client, &handshake("/", offer));
+        let upstream = bench.wires.len() - 1;
+        bench.connected(upstream, Ok(()));
+        let request = bench.text(upstream);
+        assert!(request.contains("\r\nSec-WebSocket-Protocol: a, b\r\n"), "{request}");
+        let early = "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n".as_bytes();
+        let answer = answer(&request, "Sec-WebSocket-Protocol: b\r\n");
+        let bytes = [early, &answer, &plain(Opcode::Text, b"hello")].concat();
+        (client, upstream, bytes)
+    };
+    let len = whole(&mut Bench::new(ONE, "")).2.len();
+    for cut in 0..=len {
+        let mut bench = Bench::new(ONE, "");
+        let (client, upstream, bytes) = whole(&mut bench);
+        bench.receive(upstream, &bytes[..cut]);
+        bench.receive(upstream, &bytes[cut..]);
+        let text = bench.taken(client);
+        let heard = Ear::default().hear(&text);
+        let [Heard::Answer { status: 101, head, .. }, Heard::Text(hello)] = &heard[..] else {
+            panic!("{cut}: {heard:?}");
+        };
+        assert!(head.contains("Sec-WebSocket-Protocol: b\r\n") && hello == "hello", "{cut}");
+    }
+}
+
+#[test]
+fn both_sides_of_the_bound_on_an_answers_head() {
+    for (over, fine) in [(0, true), (1, false)] {
+        let mut bench = Bench::new(ONE, "");
+        let client = bench.open();
+        bench.receive(client, &handshake("/", ""));
+        bench.connected(1, Ok(()));
+        let request = bench.text(1);
+        let most = polycast::limits::HTTP_HEAD_BYTES;
+        let pad = most - answer(&request, "X: \r\n").len() + over;
+        let answer = answer(&request, &format!("X: {}\r\n", "x".repeat(pad)));
+        assert_eq!(answer.len(), most + over);
+        bench.receive(1, &answer);
+        let status = bench.text(client)[9..12].to_owned();
+        assert_eq!(status, if fine { "101" } else { "502" });
+        assert_eq!(bench.counters.proxy_bad_answers.get(), over as u64);
+    }
+}
+
+#[test]
+fn the_next_upstream_is_tried_and_the_last_ones_failure_is_told() {
+    let mut bench = Bench::new(TWO, "");
+    let client = bench.open();
+    bench.receive(client, &handshake("/", ""));
+    let ports: Vec<u16> = [1001, 1002].to_vec();
+    let first = bench.wires[1].dialled.expect("an address").port();
+    assert!(ports.contains(&first));
+    bench.connected(1, Err(libc::ECONNREFUSED));
+    let second = bench.wires[2].dialled.expect("an address").port();
+    assert!(ports.contains(&second) && second != first);
+    assert_eq!(bench.text(client), "");
+    bench.connected(2, Ok(()));
+    bench.receive(2, b"HTTP/1.1 500 No\r\n\r\n");
+    assert!(bench.text(client).starts_with("HTTP/1.1 502 "));
+    let counters = &bench.counters;
+    let counts = [&counters.proxy_dials, &counters.proxy_unreachable, &counters.proxy_refused];
+    assert_eq!(counts.map(|it| it.get()), [2, 1, 1]);
+    bench.eof(client);
+    bench.check_empty();
+}
+
+#[test]
+fn what_the_application_says_of_the_client_goes_on_at_once() {
+    let mut bench = Bench::new(TWO, "");
+    let client = bench.open();
+    bench.receive(client, &handshake("/", ""));
+    bench.connected(1, Ok(()));
+    bench.receive(1, b"HTTP/1.1 401 No\r\nWWW-Authenticate: Basic realm=\"x\"\r\n\r\n");
+    let answer = bench.text(client);
+    assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
+    assert!(answer.contains("\r\nWWW-Authenticate: Basic realm=\"x\"\r\n"), "{answer}");
+    assert_eq!(bench.wires.len(), 2, "no other is tried");
+    bench.eof(client);
+    bench.check_empty();
+}
+
+#[test]
+fn upstreams_have_a_time_to_connect_and_one_to_answer() {
+    let mut bench = Bench::new(TWO, "");
+    let client = bench.open();
+    bench.receive(client, &handshake("/", ""));
+    bench.wait(4750);
+    assert_eq!(bench.wires.len(), 2, "connect_ms is not over");
+    bench.wait(250);
+    assert_eq!((bench.wires.len(), bench.wires[1].slot), (3, None));
+    bench.connected(2, Ok(()));
+    bench.receive(2, b"HTTP/1.1 101 ");
+    bench.wait(9750);
+    assert_eq!(bench.text(client), "", "handshake_ms is not over");
+    bench.wait(250);
+    assert!(bench.text(client).starts_with("HTTP/1.1 504 "));
+    assert_eq!(bench.counters.proxy_timed_out.get(), 2);
+    bench.eof(client);
+    bench.check_empty();
+}
+
+#[test]
+fn without_a_place_it_is_503() {
+    let mut bench = Bench::new(TWO, "");
+    let client = bench.open();
+    let slot = bench.wires[client].slot.expect("it is there");
+    bench.shard.receive(slot, &mut handshake("/", ""), bench.now);
+    let dial = bench.shard.next_dial().expect("a dial");
+    bench.shard.undialled(&dial, bench.now);
+    bench.settle();
+    assert!(bench.text(client).starts_with("HTTP/1.1 503 "));
+    assert_eq!(bench.counters.proxy_no_slot.get(), 1);
+    bench.eof(client);
+    bench.check_empty();
+}
+
+#[test]
+fn a_close_goes_to_the_other_side_and_its_answer_comes_back() {
+    let codes: [(&[u8], Option<u16>, &str); 4] = [
+        (&close(1000, "bye"), Some(1000), "bye"),
+        (&close(4321, ""), Some(4321), ""),
+        (&close(3000, "gr\u{fc}\u{df}e"), Some(3000), "gr\u{fc}\u{df}e"),
+        (&[], None, ""),
+    ];
+    for (payload, code, reason) in codes {
+        // The client begins.
+        let mut bench = Bench::new(ONE, "");
+        let (client, upstream) = bench.pair();
+        bench.receive(client, &framed(Opcode::Close, payload));
+        assert_eq!(bench.said(upstream), [Heard::Close(code, reason.to_owned())]);
+        assert_eq!(bench.heard(client), [], "the upstream's answer is awaited");
+        bench.receive(upstream, &plain(Opcode::Text, b"last"));
+        bench.receive(upstream, &plain(Opcode::Close, payload));
+        let last = Heard::Text("last".into());
+        assert_eq!(bench.heard(client), [last, Heard::Close(code, reason.to_owned())]);
+        assert!(bench.wires[client].shut && !bench.wires[upstream].shut, "servers end first");
+        bench.eof(client);
+        bench.eof(upstream);
+        bench.check_empty();
+        // The upstream begins.
+        let mut bench = Bench::new(ONE, "");
+        let (client, upstream) = bench.pair();
+        bench.receive(upstream, &plain(Opcode::Close, payload));
+        assert_eq!(bench.heard(client), [Heard::Close(code, reason.to_owned())]);
+        bench.receive(client, &text("last"));
+        bench.receive(client, &framed(Opcode::Close, payload));
+        let last = Heard::Text("last".into());
+        assert_eq!(bench.said(upstream), [last, Heard::Close(code, reason.to_owned())]);
+        bench.eof(upstream);
+        bench.eof(client);
+        bench.check_empty();
+    }
+}
+
+#[test]
+fn a_side_that_does_not_answer_a_close_is_cut_in_its_time() {
+    let mut bench = Bench::new(ONE, "");
+    let (client, upstream) = bench.pair();
+    bench.receive(client, &framed(Opcode::Close, &close(1000, "")));
+    let _ = bench.said(upstream);
+    bench.wait(5000);
+    assert_eq!(bench.wires[upstream].slot, None);
+    let gone = Heard::Close(Some(1014), "the upstream has gone".into());
+    assert_eq!(bench.heard(client), [gone]);
+    bench.eof(client);
+    bench.check_empty();
+}
+
+#[test]
+fn an_upstream_that_ends_without_a_close_is_1014_and_a_client_1001() {
+    for reset in [false, true] {
+        let mut bench = Bench::new(ONE, "");
+        let (client, upstream) = bench.pair();
+        match reset {
+            true => bench.shard.lost(bench.wires[upstream].slot.expect("it is there")),
+            false => bench.eof(upstream),
+        }
+        bench.settle();
+        let gone = Heard::Close(Some(1014), "the upstream has gone".into());
+        assert_eq!(bench.heard(client), [gone]);
+        bench.receive(client, &framed(Opcode::Close, &close(1014, "")));
+        bench.eof(client);
+        bench.check_empty();
+        let mut bench = Bench::new(ONE, "");
+        let (client, upstream) = bench.pair();
+        match reset {
+            true => bench.shard.lost(bench.wires[client].slot.expect("it is there")),
+            false => bench.eof(client),
+        }
+        bench.settle();
+        let gone = Heard::Close(Some(1001), "the client has gone".into());
+        assert_eq!(bench.said(upstream), [gone]);
+        bench.receive(upstream, &plain(Opcode::Close, &close(1001, "")));
+        bench.eof(upstream);
+        bench.check_empty();
+    }
+}
+
+#[test]
+fn a_client_that_is_gone_takes_its_dial_with_it() {
+    let mut bench = Bench::new(TWO, "");
+    let client = bench.open();
+    bench.receive(client, &handshake("/", ""));
+    bench.close(client);
+    bench.settle();
+    bench.check_empty();
+    let client = bench.open();
+    bench.receive(client, &handshake("/", ""));
+    let upstream = bench.wires.len() - 1;
+    bench.connected(upstream, Ok(()));
+    bench.close(client);
+    bench.settle();
+    bench.check_empty();
+    assert_eq!(bench.counters.proxy_dials.get(), 2);
+}
+
+#[test]
+fn s5_1_a_masked_frame_of_an_upstream_is_1002() {
+    let mut bench = Bench::new(ONE, "");
+    let (client, upstream) = bench.pair();
+    bench.receive(upstream, &text("masked"));
+    let violation = Heard::Close(Some(1002), "masked frame from a server".into());
+    assert_eq!(bench.said(upstream), [violation]);
+    let gone = Heard::Close(Some(1014), "the upstream has gone".into());
+    assert_eq!(bench.heard(client), [gone]);
+}
+
+#[test]
+fn a_violation_of_the_client_is_not_the_upstreams() {
+    let mut bench = Bench::new(ONE, "");
+    let (client, upstream) = bench.pair();
+    bench.receive(client, &plain(Opcode::Text, b"plain"));
+    let violation = Heard::Close(Some(1002), "frame without a mask".into());
+    assert_eq!(bench.heard(client), [violation]);
+    let gone = Heard::Close(Some(1001), "the client has gone".into());
+    assert_eq!(bench.said(upstream), [gone]);
+}
+
+#[test]
+fn the_servers_own_heartbeat_asks_each_side_and_answers_for_none() {
+    let mut bench = Bench::new(ONE, "");
+    let (client, upstream) = bench.pair();
+    bench.wait(120_000);
+    let (asked, also) = (bench.heard(client), bench.said(upstream));
+    let ([Heard::Ping(beat)], [Heard::Ping(other)]) = (&asked[..], &also[..]) else {
+        panic!("{asked:?} {also:?}");
+    };
+    bench.receive(client, &framed(Opcode::Pong, beat));
+    assert_eq!(bench.said(upstream), [], "the answer is for the server");
+    bench.receive(client, &framed(Opcode::Pong, beat));
+    assert_eq!(bench.said(upstream), [Heard::Pong(beat.clone())], "this one is not");
+    bench.receive(upstream, &plain(Opcode::Pong, other));
+    assert_eq!(bench.heard(client), []);
+    bench.receive(upstream, &plain(Opcode::Text, b"alive"));
+    let _ = bench.heard(client);
+    // Then the client falls silent.
+    for _ in 0..16 {
+        bench.wait(10_000);
+        bench.receive(upstream, &plain(Opcode::Text, b"alive"));
+    }
+    let last = bench.heard(client);
+    let silent = Heard::Close(Some(1001), "no sign of life".into());
+    assert!(last.contains(&silent), "{last:?}");
+    let gone = Heard::Close(Some(1001), "the client has gone".into());
+    assert_eq!(bench.said(upstream).last(), Some(&gone));
+}
+
+#[test]
+fn models_hold_in_both_directions() {
+    let model = "model.received.text = { model = 'int32' }\nmodel.sent.text = { model = 'int32' }\n\
+        model.on_invalid = 'close'";
+    let mut bench = Bench::new(ONE, model);
+    let (client, upstream) = bench.pair();
+    bench.receive(client, &text("1"));
+    bench.receive(upstream, &plain(Opcode::Text, b"2"));
+    assert_eq!(bench.said(upstream), [Heard::Text("1".into())]);
+    assert_eq!(bench.heard(client), [Heard::Text("2".into())]);
+    bench.receive(upstream, &plain(Opcode::Text, b"two"));
+    let heard = bench.heard(client);
+    assert!(matches!(heard[..], [Heard::Close(Some(1007 | 1008), _)]), "{heard:?}");
+    let gone = Heard::Close(Some(1001), "the client has gone".into());
+    assert_eq!(bench.said(upstream), [gone]);
+    let mut bench = Bench::new(ONE, model);
+    let (client, upstream) = bench.pair();
+    bench.receive(client, &text("one"));
+    let heard = bench.heard(client);
+    assert!(matches!(heard[..], [Heard::Close(Some(1007 | 1008), _)]), "{heard:?}");
+    assert!(matches!(bench.said(upstream)[..], [Heard::Close(Some(1001), _)]));
+}
+
+#[test]
+fn a_shutdown_closes_both_sides_and_dials_no_more() {
+    let mut bench = Bench::new(TWO, "");
+    let (client, upstream) = bench.pair();
+    let waiting = bench.open();
+    bench.receive(waiting, &handshake("/", ""));
+    bench.shard.drain();
+    bench.wait(SWEEP_MS);
+    let down = Heard::Close(Some(1001), "the server is shutting down".into());
+    assert_eq!(bench.heard(client), std::slice::from_ref(&down));
+    assert_eq!(bench.said(upstream), [down]);
+    assert!(bench.text(waiting).starts_with("HTTP/1.1 503 "));
+    let late = bench.open();
+    bench.receive(late, &handshake("/", ""));
+    assert!(bench.text(late).starts_with("HTTP/1.1 503 "));
+    bench.receive(client, &framed(Opcode::Close, &close(1001, "")));
+    bench.receive(upstream, &plain(Opcode::Close, &close(1001, "")));
+    for at in [client, upstream, waiting, late] {
+        bench.eof(at);
+    }
+    bench.check_empty();
+    assert_eq!(bench.counters.proxy_dials.get(), 2);
+}
+
+/// One side sends as fast as it may while the other does not read: what is held is bounded, and
+/// comes in order when it reads again.
+fn check_stall(from: usize, to: usize) {
+    const LEN: usize = 1000;
+    const PIECE: usize = 700;
+    let mut bench = Bench::new(ONE, "");
+    let _ = bench.pair();
+    bench.wires[to].stalled = true;
+    let message = |number: usize| format!("{number:0>LEN$}").into_bytes();
+    let opcode = Opcode::Text;
+    let mut wire = Vec::new();
+    for number in 0..64 {
+        wire.extend(match from {
+            CLIENT => framed(opcode, &message(number)),
+            _ => plain(opcode, &message(number)),
+        });
+    }
+    let mut at = 0;
+    let mut pushed = Vec::new();
+    for _ in 0..100 {
+        let mut stopped = false;
+        while at < wire.len() && !stopped {
+            let end = (at + PIECE).min(wire.len());
+            bench.receive(from, &wire[at..end]);
+            at = end;
+            stopped = !bench.wires[from].reads;
+        }
+        pushed.push(at);
+        if stopped {
+            // What the peer has not read is the bound, one message and what came with it.
+            let unread = bench.wires[to].kept.unwrap_or(0);
+            assert!(unread > 0);
+            let sent = bench.wires[to].sent.len() - unread;
+            let held = at - sent.min(at);
+            assert!(held <= BUFFER + LEN + PIECE + 16 * 8, "{held} bytes are held");
+            assert!(held > BUFFER / 2, "{held} bytes are held already");
+            bench.wait(1000);
+            assert!(!bench.wires[from].reads, "the pause lasts as long as the stall");
+        }
+        if at == wire.len() && !stopped {
+            break;
+        }
+        bench.flow(to);
+        bench.wires[to].stalled = true;
+    }
+    assert!(pushed.len() > 64 * LEN / (2 * BUFFER), "it was paused again and again: {pushed:?}");
+    bench.flow(to);
+    let got = match to {
+        CLIENT => bench.heard(to),
+        _ => bench.said(to),
+    };
+    let want = (0..64).map(|n| Heard::Text(String::from_utf8(message(n)).expect("text")));
+    assert!(got == want.collect::<Vec<_>>(), "{} messages", got.len());
+    assert!(bench.wires[from].reads && bench.wires[to].reads);
+}
+
+#[test]
+fn a_stalled_upstream_pauses_the_client_and_loses_nothing() {
+    check_stall(CLIENT, 1);
+}
+
+#[test]
+fn a_stalled_client_pauses_the_upstream_and_loses_nothing() {
+    check_stall(1, CLIENT);
+}
+
+#[test]
+fn a_stalled_side_still_speaks() {
+    let mut bench = Bench::new(ONE, "");
+    let (client, upstream) = bench.pair();
+    bench.wires[upstream].stalled = true;
+    while bench.wires[client].reads {
+        bench.receive(client, &text(&"x".repeat(1000)));
+    }
+    bench.receive(upstream, &plain(Opcode::Text, b"heard"));
+    assert_eq!(bench.heard(client), [Heard::Text("heard".into())]);
+    assert!(bench.wires[upstream].reads);
+    // What does not read at all is given up, and the other side hears of it.
+    bench.wait(30_000);
+    assert_eq!(bench.wires[upstream].slot, None);
+    let gone = Heard::Close(Some(1014), "the upstream has gone".into());
+    assert_eq!(bench.heard(client), [gone]);
+    assert!(bench.wires[client].reads, "its close is awaited");
+    bench.wait(5000);
+    bench.check_empty();
+}
