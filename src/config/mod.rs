@@ -37,6 +37,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 pub use crate::tls::{Mutual, Version as TlsVersion};
+pub use crate::upstream::Balance;
 pub use broadcastt::Broadcastt;
 pub use env::Lookup;
 pub use error::{Error, Position, Problem};
@@ -45,7 +46,7 @@ pub use listener::Listener;
 pub use model::Prepared;
 pub use pattern::Pattern;
 pub use profile::Profile;
-pub use proxy::{Balance, Proxy, ProxyTls, Upstream};
+pub use proxy::{Behind, Proxy, ProxyTls, Upstream};
 pub use pusher::Pusher;
 pub use reflect::{Grouping, Reflect};
 pub use route::{Asked, Condition};

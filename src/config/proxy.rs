@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::Deref;
 use std::sync::Arc;
 
 use rustls_pki_types::{DnsName, ServerName};
@@ -13,9 +14,11 @@ use super::check::range;
 use super::error::{Error, Problem};
 use super::schema::{Endpoint, Route, Secret};
 use super::tls::Certificate;
-use super::{TlsVersion, size, webhook};
+use super::{Balance, Config, TlsVersion, size, webhook};
+use crate::limits::UPSTREAMS;
+use crate::upstream::{Names, Pool, Server, Terms};
 
-/// Entries that one list may have.
+/// Entries that a list of header fields may have.
 const MOST: u64 = 256;
 const HOUR_MS: u64 = 3_600_000;
 const DAY_S: u64 = 86_400;
@@ -50,7 +53,30 @@ pub struct Proxy {
     pub forwarded: bool,
     /// How `wss` upstreams are spoken to.
     pub tls: ProxyTls,
+    /// The upstreams, ready to be chosen from; numbers there are places in the list.
+    #[serde(skip)]
+    pub pool: Behind,
 }
+
+/// The pool of a proxy, which follows from its description: no two differ by it.
+#[derive(Clone, Debug, Default)]
+pub struct Behind(Arc<Pool>);
+
+impl Deref for Behind {
+    type Target = Pool;
+
+    fn deref(&self) -> &Pool {
+        &self.0
+    }
+}
+
+impl PartialEq for Behind {
+    fn eq(&self, _other: &Behind) -> bool {
+        true
+    }
+}
+
+impl Eq for Behind {}
 
 impl Default for Proxy {
     fn default() -> Proxy {
@@ -69,21 +95,9 @@ impl Default for Proxy {
             set_headers: BTreeMap::new(),
             forwarded: true,
             tls: ProxyTls::default(),
+            pool: Behind::default(),
         }
     }
-}
-
-/// Which upstream is chosen for a WebSocket, of those that are not put aside.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Balance {
-    /// One after the other.
-    #[default]
-    RoundRobin,
-    /// The one with the fewest WebSockets of this route.
-    LeastConnections,
-    /// The first in the list; the others are for when it fails.
-    First,
 }
 
 /// How upstreams are spoken to by TLS. There is no way to leave out who vouches for them.
@@ -160,6 +174,53 @@ impl Upstream {
             false => self.host.clone(),
         };
         if self.port == default_port(self.secure) { host } else { format!("{host}:{}", self.port) }
+    }
+}
+
+impl Config {
+    /// Whether there are upstreams whose names have to be looked up.
+    pub fn has_upstream_names(&self) -> bool {
+        let mut upstreams = self.routes.iter().filter_map(|it| it.proxy.as_ref());
+        upstreams.any(|it| it.upstreams.iter().any(|it| it.address().is_none()))
+    }
+
+    /// Makes the pools of upstreams, with what is known of those that `old` has too, and says which
+    /// names are to be looked up for them.
+    pub fn make_pools(&mut self, old: &Config, names: &Names) {
+        let pools = |config: &Config| {
+            let proxies = config.routes.iter().filter_map(|route| route.proxy.clone());
+            proxies.collect::<Vec<_>>()
+        };
+        let mut left = pools(old);
+        for proxy in self.routes.iter_mut().filter_map(|route| route.proxy.as_mut()) {
+            let proxy = Arc::make_mut(proxy);
+            let fresh = proxy.make_pool(&Pool::default(), names);
+            let same = left.iter().position(|it| it.upstreams == proxy.upstreams);
+            let found = same.or_else(|| left.iter().position(|it| it.pool.is_kin(&fresh)));
+            let pool = match found.map(|at| left.remove(at)) {
+                Some(known) => proxy.make_pool(&known.pool, names),
+                None => fresh,
+            };
+            proxy.pool = Behind(Arc::new(pool));
+        }
+        let named = pools(self);
+        names.replace(
+            named.iter().flat_map(|proxy| proxy.pool.names().collect::<Vec<_>>()).collect(),
+        );
+    }
+}
+
+impl Proxy {
+    fn make_pool(&self, old: &Pool, names: &Names) -> Pool {
+        let server =
+            |it: &Upstream| Server { secure: it.secure, host: it.host.clone(), port: it.port };
+        let terms = Terms {
+            balance: self.balance,
+            fail_after: self.fail_after,
+            retry_ms: self.retry_ms,
+            refresh_ms: self.resolve_s * 1000,
+        };
+        Pool::after(old, self.upstreams.iter().map(server), terms, names)
     }
 }
 
@@ -285,7 +346,7 @@ fn check_proxy(proxy: &Proxy) -> Result<(), Error> {
     if proxy.upstreams.is_empty() {
         return Err(Error::keyed("upstreams", Problem::Empty));
     }
-    range("upstreams", proxy.upstreams.len() as u64, 1..=MOST, " entries")?;
+    range("upstreams", proxy.upstreams.len() as u64, 1..=UPSTREAMS as u64, " entries")?;
     range("connect_ms", proxy.connect_ms, 1..=HOUR_MS, " milliseconds")?;
     range("handshake_ms", proxy.handshake_ms, 1..=HOUR_MS, " milliseconds")?;
     range("fail_after", proxy.fail_after.into(), 1..=10_000, "")?;
