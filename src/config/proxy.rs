@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Deref;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls_pki_types::{DnsName, ServerName};
@@ -13,9 +14,10 @@ use serde::{Deserialize, Deserializer};
 use super::check::range;
 use super::error::{Error, Problem};
 use super::schema::{Endpoint, Route, Secret};
-use super::tls::Certificate;
+use super::tls::{Certificate, in_file};
 use super::{Balance, Config, TlsVersion, size, webhook};
 use crate::limits::UPSTREAMS;
+use crate::tls::{self, Connector, Offer};
 use crate::upstream::{Names, Pool, Server, Terms};
 
 /// Entries that a list of header fields may have.
@@ -114,6 +116,42 @@ pub struct ProxyTls {
     pub certificate: Certificate,
     /// The oldest version that is accepted.
     pub min_version: TlsVersion,
+    /// What was made of the files.
+    #[serde(skip)]
+    connector: Option<Connector>,
+}
+
+impl ProxyTls {
+    /// What speaks to `upstream`, if it speaks TLS and the files were read.
+    pub fn connect(&self, upstream: &Upstream) -> Option<tls::Filter> {
+        let name = if self.server_name.is_empty() { &upstream.host } else { &self.server_name };
+        self.connector.as_ref().filter(|_| upstream.secure)?.connect(name)
+    }
+
+    /// Every file that is named, below `folder` unless its path is absolute.
+    pub fn files(&self, folder: &Path) -> Vec<PathBuf> {
+        let Certificate { cert, key, pkcs12, password: _ } = &self.certificate;
+        let names = [&self.ca_file, cert, key, pkcs12];
+        names.into_iter().filter(|name| !name.is_empty()).map(|name| folder.join(name)).collect()
+    }
+
+    /// Reads the files, unless that was done before.
+    fn prepare(&mut self, folder: &Path) -> Result<(), Error> {
+        if self.connector.is_some() {
+            return Ok(());
+        }
+        let roots = match self.ca_file.as_str() {
+            "" => None,
+            file => Some(tls::roots(&folder.join(file)).map_err(in_file("ca_file"))?),
+        };
+        let pair = match self.certificate == Certificate::default() {
+            true => None,
+            false => Some(self.certificate.read(folder).map_err(|it| it.under("certificate"))?),
+        };
+        let connector = Connector::new(Offer { roots, pair, min_version: self.min_version });
+        self.connector = Some(connector.map_err(in_file("certificate"))?);
+        Ok(())
+    }
 }
 
 /// One server, from its URL.
@@ -184,6 +222,18 @@ impl Config {
         upstreams.any(|it| it.upstreams.iter().any(|it| it.address().is_none()))
     }
 
+    /// Reads the files that proxies name, below `folder`, unless that was done before.
+    pub(super) fn prepare_proxies(&mut self, folder: &Path) -> Result<(), Error> {
+        for (index, route) in self.routes.iter_mut().enumerate() {
+            let Some(proxy) = &mut route.proxy else { continue };
+            if proxy.upstreams.iter().any(|it| it.secure) {
+                let prepared = Arc::make_mut(proxy).tls.prepare(folder);
+                prepared.map_err(|error| error.under(&format!("routes[{index}].proxy.tls")))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Makes the pools of upstreams, with what is known of those that `old` has too, and says which
     /// names are to be looked up for them.
     pub fn make_pools(&mut self, old: &Config, names: &Names) {
@@ -198,7 +248,13 @@ impl Config {
             let same = left.iter().position(|it| it.upstreams == proxy.upstreams);
             let found = same.or_else(|| left.iter().position(|it| it.pool.is_kin(&fresh)));
             let pool = match found.map(|at| left.remove(at)) {
-                Some(known) => proxy.make_pool(&known.pool, names),
+                Some(known) => {
+                    if known.tls == proxy.tls {
+                        // With its sessions.
+                        proxy.tls = known.tls.clone();
+                    }
+                    proxy.make_pool(&known.pool, names)
+                }
                 None => fresh,
             };
             proxy.pool = Behind(Arc::new(pool));

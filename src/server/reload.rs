@@ -29,6 +29,8 @@ impl Source {
     pub fn watch(&mut self, config: &Config) {
         let folder = self.path.parent().unwrap_or(Path::new(""));
         let named = config.listeners.iter().flat_map(|listener| listener.tls.files(folder));
+        let proxies = config.routes.iter().filter_map(|route| route.proxy.as_ref());
+        let named = named.chain(proxies.flat_map(|proxy| proxy.tls.files(folder)));
         let files = std::iter::once(self.path.clone()).chain(named);
         let before = |file: &Path| self.seen.iter().find(|(seen, _)| seen == file).cloned();
         let seen = |file: PathBuf| before(&file).unwrap_or_else(|| (file.clone(), modified(&file)));
