@@ -13,6 +13,7 @@
 //! | 4 | [`dialect`], [`gateway`] | what is said inside messages; which endpoint a request gets |
 //! | 3 | [`hub`], [`config`] | channels and who hears them; the typed configuration |
 //! | 2 | [`uring`], [`ws`], [`http`], [`codec`], [`crypto`], [`tls`] | the kernel; wire formats |
+//! | 2 | [`upstream`] | servers behind this one: which is chosen, and where it is |
 //! | 2 | [`jwt`] | which tokens are believed, and for how long |
 //! | 2 | [`model`] | what a message has to look like, by its schema |
 //! | 1 | [`mem`], [`simd`] | frozen frames, slot tables, mailboxes; masking |
@@ -41,5 +42,6 @@ pub mod simd;
 pub mod stats;
 pub mod time;
 pub mod tls;
+pub mod upstream;
 pub mod uring;
 pub mod ws;

@@ -7,6 +7,9 @@ pub const FRAMES_PER_SEND: usize = 64;
 /// Reactors in one process: the width of an interest bitmap.
 pub const MAX_CORES: usize = 256;
 
+/// Servers behind one route.
+pub const UPSTREAMS: usize = 256;
+
 /// Connections of one reactor: the kernel's bound on a ring's file table.
 pub const REACTOR_CONNECTIONS: usize = 1 << 20;
 

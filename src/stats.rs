@@ -176,6 +176,14 @@ counters! {
     proxy_received,
     /// Their bytes.
     proxy_received_bytes,
+    /// Upstreams that were not dialled because their name was not resolved.
+    proxy_unresolved,
+    /// Times an upstream was put aside because of its failures.
+    proxy_aside,
+    /// Look-ups of the names of upstreams that have found addresses.
+    names_found,
+    /// Look-ups of the names of upstreams that have not.
+    names_failed,
     /// Frames of broadcasts put into write queues.
     deliveries,
     /// Broadcast frames not delivered because a queue was at its bound (policy `drop`).

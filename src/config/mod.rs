@@ -37,6 +37,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 pub use crate::tls::{Mutual, Version as TlsVersion};
+pub use crate::upstream::Balance;
 pub use broadcastt::Broadcastt;
 pub use env::Lookup;
 pub use error::{Error, Position, Problem};
@@ -45,7 +46,7 @@ pub use listener::Listener;
 pub use model::Prepared;
 pub use pattern::Pattern;
 pub use profile::Profile;
-pub use proxy::{Balance, Proxy, ProxyTls, Upstream};
+pub use proxy::{Behind, Proxy, ProxyTls, Upstream};
 pub use pusher::Pusher;
 pub use reflect::{Grouping, Reflect};
 pub use route::{Asked, Condition};
@@ -149,6 +150,7 @@ impl Config {
                 model::prepare(config, folder.unwrap_or(Path::new("")))?;
                 let Some(folder) = folder else { return Ok(()) };
                 config.prepare_tls(folder)?;
+                config.prepare_proxies(folder)?;
                 zilliqa_node::prepare(&mut config.zilliqa.node, folder)?;
                 webhook::prepare(&mut config.apps, folder)
             };
@@ -201,7 +203,9 @@ impl Config {
         self.pin &= !overrides.no_pin;
         self.log.level = overrides.log_level.unwrap_or(self.log.level);
         self.log.format = overrides.log_format.unwrap_or(self.log.format);
-        match check::check(&self).and_then(|()| self.prepare_tls(Path::new(""))) {
+        let here = Path::new("");
+        let checked = check::check(&self).and_then(|()| self.prepare_tls(here));
+        match checked.and_then(|()| self.prepare_proxies(here)) {
             Ok(()) => Ok(self),
             Err(error) => Err(error.named("command line")),
         }

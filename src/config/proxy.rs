@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls_pki_types::{DnsName, ServerName};
@@ -12,10 +14,13 @@ use serde::{Deserialize, Deserializer};
 use super::check::range;
 use super::error::{Error, Problem};
 use super::schema::{Endpoint, Route, Secret};
-use super::tls::Certificate;
-use super::{TlsVersion, size, webhook};
+use super::tls::{Certificate, in_file};
+use super::{Balance, Config, TlsVersion, size, webhook};
+use crate::limits::UPSTREAMS;
+use crate::tls::{self, Connector, Offer};
+use crate::upstream::{Names, Pool, Server, Terms};
 
-/// Entries that one list may have.
+/// Entries that a list of header fields may have.
 const MOST: u64 = 256;
 const HOUR_MS: u64 = 3_600_000;
 const DAY_S: u64 = 86_400;
@@ -50,7 +55,30 @@ pub struct Proxy {
     pub forwarded: bool,
     /// How `wss` upstreams are spoken to.
     pub tls: ProxyTls,
+    /// The upstreams, ready to be chosen from; numbers there are places in the list.
+    #[serde(skip)]
+    pub pool: Behind,
 }
+
+/// The pool of a proxy, which follows from its description: no two differ by it.
+#[derive(Clone, Debug, Default)]
+pub struct Behind(Arc<Pool>);
+
+impl Deref for Behind {
+    type Target = Pool;
+
+    fn deref(&self) -> &Pool {
+        &self.0
+    }
+}
+
+impl PartialEq for Behind {
+    fn eq(&self, _other: &Behind) -> bool {
+        true
+    }
+}
+
+impl Eq for Behind {}
 
 impl Default for Proxy {
     fn default() -> Proxy {
@@ -69,21 +97,9 @@ impl Default for Proxy {
             set_headers: BTreeMap::new(),
             forwarded: true,
             tls: ProxyTls::default(),
+            pool: Behind::default(),
         }
     }
-}
-
-/// Which upstream is chosen for a WebSocket, of those that are not put aside.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Balance {
-    /// One after the other.
-    #[default]
-    RoundRobin,
-    /// The one with the fewest WebSockets of this route.
-    LeastConnections,
-    /// The first in the list; the others are for when it fails.
-    First,
 }
 
 /// How upstreams are spoken to by TLS. There is no way to leave out who vouches for them.
@@ -100,6 +116,42 @@ pub struct ProxyTls {
     pub certificate: Certificate,
     /// The oldest version that is accepted.
     pub min_version: TlsVersion,
+    /// What was made of the files.
+    #[serde(skip)]
+    connector: Option<Connector>,
+}
+
+impl ProxyTls {
+    /// What speaks to `upstream`, if it speaks TLS and the files were read.
+    pub fn connect(&self, upstream: &Upstream) -> Option<tls::Filter> {
+        let name = if self.server_name.is_empty() { &upstream.host } else { &self.server_name };
+        self.connector.as_ref().filter(|_| upstream.secure)?.connect(name)
+    }
+
+    /// Every file that is named, below `folder` unless its path is absolute.
+    pub fn files(&self, folder: &Path) -> Vec<PathBuf> {
+        let Certificate { cert, key, pkcs12, password: _ } = &self.certificate;
+        let names = [&self.ca_file, cert, key, pkcs12];
+        names.into_iter().filter(|name| !name.is_empty()).map(|name| folder.join(name)).collect()
+    }
+
+    /// Reads the files, unless that was done before.
+    fn prepare(&mut self, folder: &Path) -> Result<(), Error> {
+        if self.connector.is_some() {
+            return Ok(());
+        }
+        let roots = match self.ca_file.as_str() {
+            "" => None,
+            file => Some(tls::roots(&folder.join(file)).map_err(in_file("ca_file"))?),
+        };
+        let pair = match self.certificate == Certificate::default() {
+            true => None,
+            false => Some(self.certificate.read(folder).map_err(|it| it.under("certificate"))?),
+        };
+        let connector = Connector::new(Offer { roots, pair, min_version: self.min_version });
+        self.connector = Some(connector.map_err(in_file("certificate"))?);
+        Ok(())
+    }
 }
 
 /// One server, from its URL.
@@ -160,6 +212,71 @@ impl Upstream {
             false => self.host.clone(),
         };
         if self.port == default_port(self.secure) { host } else { format!("{host}:{}", self.port) }
+    }
+}
+
+impl Config {
+    /// Whether there are upstreams whose names have to be looked up.
+    pub fn has_upstream_names(&self) -> bool {
+        let mut upstreams = self.routes.iter().filter_map(|it| it.proxy.as_ref());
+        upstreams.any(|it| it.upstreams.iter().any(|it| it.address().is_none()))
+    }
+
+    /// Reads the files that proxies name, below `folder`, unless that was done before.
+    pub(super) fn prepare_proxies(&mut self, folder: &Path) -> Result<(), Error> {
+        for (index, route) in self.routes.iter_mut().enumerate() {
+            let Some(proxy) = &mut route.proxy else { continue };
+            if proxy.upstreams.iter().any(|it| it.secure) {
+                let prepared = Arc::make_mut(proxy).tls.prepare(folder);
+                prepared.map_err(|error| error.under(&format!("routes[{index}].proxy.tls")))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the pools of upstreams, with what is known of those that `old` has too, and says which
+    /// names are to be looked up for them.
+    pub fn make_pools(&mut self, old: &Config, names: &Names) {
+        let pools = |config: &Config| {
+            let proxies = config.routes.iter().filter_map(|route| route.proxy.clone());
+            proxies.collect::<Vec<_>>()
+        };
+        let mut left = pools(old);
+        for proxy in self.routes.iter_mut().filter_map(|route| route.proxy.as_mut()) {
+            let proxy = Arc::make_mut(proxy);
+            let fresh = proxy.make_pool(&Pool::default(), names);
+            let same = left.iter().position(|it| it.upstreams == proxy.upstreams);
+            let found = same.or_else(|| left.iter().position(|it| it.pool.is_kin(&fresh)));
+            let pool = match found.map(|at| left.remove(at)) {
+                Some(known) => {
+                    if known.tls == proxy.tls {
+                        // With its sessions.
+                        proxy.tls = known.tls.clone();
+                    }
+                    proxy.make_pool(&known.pool, names)
+                }
+                None => fresh,
+            };
+            proxy.pool = Behind(Arc::new(pool));
+        }
+        let named = pools(self);
+        names.replace(
+            named.iter().flat_map(|proxy| proxy.pool.names().collect::<Vec<_>>()).collect(),
+        );
+    }
+}
+
+impl Proxy {
+    fn make_pool(&self, old: &Pool, names: &Names) -> Pool {
+        let server =
+            |it: &Upstream| Server { secure: it.secure, host: it.host.clone(), port: it.port };
+        let terms = Terms {
+            balance: self.balance,
+            fail_after: self.fail_after,
+            retry_ms: self.retry_ms,
+            refresh_ms: self.resolve_s * 1000,
+        };
+        Pool::after(old, self.upstreams.iter().map(server), terms, names)
     }
 }
 
@@ -285,7 +402,7 @@ fn check_proxy(proxy: &Proxy) -> Result<(), Error> {
     if proxy.upstreams.is_empty() {
         return Err(Error::keyed("upstreams", Problem::Empty));
     }
-    range("upstreams", proxy.upstreams.len() as u64, 1..=MOST, " entries")?;
+    range("upstreams", proxy.upstreams.len() as u64, 1..=UPSTREAMS as u64, " entries")?;
     range("connect_ms", proxy.connect_ms, 1..=HOUR_MS, " milliseconds")?;
     range("handshake_ms", proxy.handshake_ms, 1..=HOUR_MS, " milliseconds")?;
     range("fail_after", proxy.fail_after.into(), 1..=10_000, "")?;

@@ -127,7 +127,7 @@ impl Certificate {
     }
 }
 
-fn in_file(key: &'static str) -> impl Fn(tls::Error) -> Error {
+pub(super) fn in_file(key: &'static str) -> impl Fn(tls::Error) -> Error {
     move |error| Error::keyed(key, Problem::File(error))
 }
 

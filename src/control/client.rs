@@ -57,7 +57,7 @@ impl Target {
         let tls = match secure {
             true => {
                 let connector = match ca_file {
-                    "" => tls.get_or_insert_with(|| connector(system_roots())).clone(),
+                    "" => tls.get_or_insert_with(|| connector(tls::system_roots())).clone(),
                     file => connector(roots_of(file)?),
                 };
                 Some((connector, ServerName::try_from(host.clone()).ok()?))
@@ -211,16 +211,6 @@ pub(super) async fn finish(
 /// Whether [`finish`] has failed because the body was too long.
 pub(super) fn is_too_long(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|inner| inner.is::<LengthLimitError>())
-}
-
-/// The authorities of this system, or, if it has none, Mozilla's.
-fn system_roots() -> RootCertStore {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if roots.is_empty() {
-        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-    }
-    roots
 }
 
 /// The authorities of a file that was read when the configuration was.

@@ -1,5 +1,5 @@
 //! The control plane: one thread on `tokio-uring` for all that waits for the outside world:
-//! webhooks, and the keys of guards.
+//! webhooks, the keys of guards, the names of upstreams.
 //!
 //! The reactors and this thread meet only in mailboxes. A reactor never waits for it: what finds
 //! no room is dropped and counted. The other way it is this thread that waits, and nothing is lost.
@@ -9,6 +9,7 @@ mod client;
 mod hold;
 mod keys;
 mod lane;
+mod names;
 mod node;
 mod post;
 mod queue;
@@ -27,10 +28,12 @@ use hyper::body::Bytes;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use keys::Fetches;
 use lane::Lane;
+use names::Lookups;
 use node::run::Follower;
 use post::Outcome;
 use std::cell::RefCell;
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
@@ -82,7 +85,8 @@ impl Control {
     pub fn start(env: &Arc<Env>, cores: u16, peers: &Arc<Peers>) -> io::Result<Option<Started>> {
         let tells = env.config.apps.iter().any(|app| !app.webhooks.is_empty());
         let follows = !env.config.zilliqa.node.urls.is_empty();
-        if !tells && !follows && env.remotes.list().is_empty() {
+        let fetches = !env.remotes.list().is_empty() || !env.names.list().is_empty();
+        if !tells && !follows && !fetches {
             return Ok(None);
         }
         let bell = Arc::new(Notify::new());
@@ -94,6 +98,8 @@ impl Control {
         let ring: Bell = Arc::new(move || bell.notify_one());
         let rung = ring.clone();
         env.remotes.on_ring(move || rung());
+        let rung = ring.clone();
+        env.names.on_ring(move || rung());
         let (mut outboxes, mut inlets) = (Vec::new(), Vec::new());
         for _ in 0..cores {
             let (sender, receiver) = mailbox(NOTICE_LANE);
@@ -156,10 +162,14 @@ impl Control {
 /// A URL, and what has come from it.
 type Fetched = (String, Option<Bytes>);
 
+/// What was looked up, and what was found.
+type Found = (names::Key, io::Result<Vec<SocketAddr>>);
+
 /// What the thread has.
 struct Thread {
     hooks: Webhooks,
     fetches: Fetches,
+    lookups: Lookups,
     inlets: Vec<Receiver<Notice>>,
     lane: Lane,
     /// Who asks nodes for epochs, if any are configured.
@@ -173,6 +183,8 @@ struct Thread {
     outcomes: Rc<RefCell<Vec<(usize, usize, Outcome)>>>,
     /// What has come from the URLs of keys.
     fetched: Rc<RefCell<Vec<Fetched>>>,
+    /// What was found of names.
+    found: Rc<RefCell<Vec<Found>>>,
     tls: Option<TlsConnector>,
 }
 
@@ -187,7 +199,8 @@ impl Thread {
     ) -> io::Result<Thread> {
         let counters = env.control.clone();
         let follower = follower(&env, ring, clock.now().ms).await?;
-        let remotes = env.remotes.clone();
+        let fetches = Fetches::new(env.remotes.clone(), counters.clone());
+        let lookups = Lookups::new(env.names.clone(), counters.clone());
         let hooks = Webhooks::new(env, HOLD_MS, counters.clone());
         let mut tls = None;
         let (mut targets, mut kept) = (Vec::new(), Vec::new());
@@ -204,11 +217,11 @@ impl Thread {
             targets.push(target.map(Rc::new));
             kept.push((0..lanes).map(|_| Rc::default()).collect());
         }
-        let fetches = Fetches::new(remotes, counters.clone());
-        let (outcomes, fetched) = (Rc::default(), Rc::default());
+        let (outcomes, fetched, found) = (Rc::default(), Rc::default(), Rc::default());
         let thread = Thread {
             hooks,
             fetches,
+            lookups,
             inlets,
             lane,
             follower,
@@ -219,6 +232,7 @@ impl Thread {
             kept,
             outcomes,
             fetched,
+            found,
             tls,
         };
         Ok(thread)
@@ -234,6 +248,7 @@ impl Thread {
                 self.hooks.outcome(end, lane, outcome, now_ms);
             }
             self.fetch(now_ms);
+            self.look_up(now_ms);
             let until_ms = self.shared.until_ms.load(Ordering::Acquire);
             if until_ms != u64::MAX && !more {
                 // Over and over: the last notices may have come after the word to finish.
@@ -250,6 +265,7 @@ impl Thread {
                 break;
             }
             let next_ms = next_ms.min(self.hooks.deadline_ms()).min(self.fetches.deadline_ms());
+            let next_ms = next_ms.min(self.lookups.deadline_ms());
             let wait = if more { 0 } else { next_ms.min(until_ms).saturating_sub(now_ms) };
             let wait = Duration::from_millis(wait.min(IDLE_MS));
             let _ = tokio::time::timeout(wait, self.shared.bell.notified()).await;
@@ -298,6 +314,21 @@ impl Thread {
                     None => None,
                 };
                 fetched.borrow_mut().push((url, text));
+                shared.bell.notify_one();
+            });
+        }
+    }
+
+    /// Looks up the names that are due.
+    fn look_up(&mut self, now_ms: u64) {
+        for (name, found) in self.found.take() {
+            self.lookups.outcome(&name, found, now_ms);
+        }
+        for name in self.lookups.due(now_ms) {
+            let (found, shared) = (self.found.clone(), self.shared.clone());
+            tokio_uring::spawn(async move {
+                let addresses = names::look_up(&name).await;
+                found.borrow_mut().push((name, addresses));
                 shared.bell.notify_one();
             });
         }

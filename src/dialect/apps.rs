@@ -9,6 +9,7 @@ use crate::http::query::{self, Plus};
 use crate::hub::Kinds;
 use crate::jwt::{Guard, Remotes};
 use crate::stats::Counters;
+use crate::upstream::Names;
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -25,6 +26,8 @@ pub struct Env {
     pub guards: Vec<Guard>,
     /// Where their keys are fetched from; the same for all configurations of the process.
     pub remotes: Arc<Remotes>,
+    /// Names of upstreams that are looked up; the same for all configurations of the process.
+    pub names: Arc<Names>,
     /// Whether any route compresses, so that events carry their compressed forms.
     pub compresses: bool,
     /// What is to be noticed of channels, by the application's number.
@@ -43,7 +46,9 @@ pub struct Env {
 
 impl Env {
     /// Prepares the applications of `config`.
-    pub fn new(config: Config, node: u32) -> Env {
+    pub fn new(mut config: Config, node: u32) -> Env {
+        let names = Arc::new(Names::default());
+        config.make_pools(&Config::default(), &names);
         let apps = Apps::new(&config.apps);
         let off = |route: &config::Route| route.compression == config::Compression::Off;
         let compresses = !config.routes.iter().all(off);
@@ -60,6 +65,7 @@ impl Env {
             apps,
             guards,
             remotes,
+            names,
             compresses,
             watched,
             node,
@@ -81,6 +87,8 @@ impl Env {
         env.zenith = self.zenith.renewed(env.config.zenith.as_deref());
         // Webhooks take effect with a restart, and numbers are those of the start.
         env.watched = self.watched.clone();
+        env.names = self.names.clone();
+        env.config.make_pools(&self.config, &env.names);
         env.remotes = self.remotes.clone();
         env.guards = guards(&env.config, &self.guards, &env.remotes);
         env

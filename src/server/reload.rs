@@ -29,6 +29,8 @@ impl Source {
     pub fn watch(&mut self, config: &Config) {
         let folder = self.path.parent().unwrap_or(Path::new(""));
         let named = config.listeners.iter().flat_map(|listener| listener.tls.files(folder));
+        let proxies = config.routes.iter().filter_map(|route| route.proxy.as_ref());
+        let named = named.chain(proxies.flat_map(|proxy| proxy.tls.files(folder)));
         let files = std::iter::once(self.path.clone()).chain(named);
         let before = |file: &Path| self.seen.iter().find(|(seen, _)| seen == file).cloned();
         let seen = |file: PathBuf| before(&file).unwrap_or_else(|| (file.clone(), modified(&file)));
@@ -79,6 +81,10 @@ impl Source {
             ("drain_s", was.drain_s != config.drain_s),
             ("listeners", listening(was) != listening(config)),
             ("the first keys_url of guards", !fetches(was) && fetches(config)),
+            (
+                "the first upstream by a name",
+                !was.has_upstream_names() && config.has_upstream_names(),
+            ),
             ("log", was.log != config.log),
             ("limits", sizes(was) != sizes(config)),
             ("apps.webhooks or apps.subscription_count", noticed(was) != noticed(config)),
@@ -128,5 +134,14 @@ mod tests {
         assert_eq!(source.needing_restart(&spoken), ["apps.dialect"]);
         spoken.apps[0].id = "new".to_owned();
         assert!(!source.needing_restart(&spoken).contains(&"apps.dialect"));
+        let proxied = |url: &str| {
+            let text = format!("[[routes]]\nendpoint = 'proxy'\nproxy.upstreams = '{url}'\n");
+            let text = format!("threads = 0\n{text}");
+            let parsed = Config::parse(&text, crate::config::Format::Toml, "f");
+            let routes = parsed.expect("a configuration").routes;
+            source.needing_restart(&Config { routes, ..Config::demo() })
+        };
+        assert!(proxied("ws://10.0.0.1").is_empty());
+        assert_eq!(proxied("ws://a.example"), ["the first upstream by a name"]);
     }
 }

@@ -2,6 +2,7 @@
 
 use super::Filter;
 use super::files::{Error, Pair, Roots, What};
+use super::side::Conn;
 use rustls::client::verify_server_name;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::ServerName;
@@ -40,6 +41,17 @@ pub enum Version {
     /// RFC 8446.
     #[serde(rename = "1.3")]
     V13,
+}
+
+impl Version {
+    /// This one and all that are newer.
+    pub(super) fn on(self) -> &'static [&'static SupportedProtocolVersion] {
+        static ALL: [&SupportedProtocolVersion; 2] = [&TLS13, &TLS12];
+        match self {
+            Version::V12 => &ALL,
+            Version::V13 => &ALL[..1],
+        }
+    }
 }
 
 /// What an [`Acceptor`] is made of.
@@ -103,13 +115,9 @@ impl Acceptor {
         for pair in setup.pairs {
             keys.push(Arc::new(certified(pair, &provider)?));
         }
-        let versions: &[&'static SupportedProtocolVersion] = match setup.min_version {
-            Version::V12 => &[&TLS13, &TLS12],
-            Version::V13 => &[&TLS13],
-        };
         let other = |error: rustls::Error| Error::new(Path::new("TLS"), What::Refused(error));
         let builder = ServerConfig::builder_with_provider(provider.clone());
-        let builder = builder.with_protocol_versions(versions).map_err(other)?;
+        let builder = builder.with_protocol_versions(setup.min_version.on()).map_err(other)?;
         let builder = match (setup.mutual, setup.client_ca) {
             (Mutual::None, _) | (_, None) => builder.with_no_client_auth(),
             (mutual, Some(roots)) => {
@@ -132,11 +140,12 @@ impl Acceptor {
 
     /// A filter for a connection that has just been accepted.
     pub fn accept(&self) -> Option<Filter> {
-        UnbufferedServerConnection::new(self.config.clone()).ok().map(Filter::new)
+        let conn = UnbufferedServerConnection::new(self.config.clone()).ok()?;
+        Some(Filter::new(Conn::Server(conn)))
     }
 }
 
-fn certified(pair: Pair, provider: &CryptoProvider) -> Result<CertifiedKey, Error> {
+pub(super) fn certified(pair: Pair, provider: &CryptoProvider) -> Result<CertifiedKey, Error> {
     let refused = |what| Error::new(&pair.key_file, what);
     let key = provider.key_provider.load_private_key(pair.key.clone_key());
     let key = key.map_err(|_| refused(What::KeyKind))?;

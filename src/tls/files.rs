@@ -176,6 +176,16 @@ pub fn roots(path: &Path) -> Result<Roots, Error> {
     Ok(Roots { store, digest: digest.finalize().into(), file: path.to_owned() })
 }
 
+/// Those whom the system trusts to vouch for servers, or, if it has none, Mozilla's.
+pub fn system_roots() -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if roots.is_empty() {
+        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    }
+    roots
+}
+
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
     let text = read(path)?;
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();

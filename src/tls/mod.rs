@@ -1,4 +1,5 @@
-//! TLS 1.2 and 1.3 by `rustls`, as a filter between the bytes of a connection and its session.
+//! TLS 1.2 and 1.3 by `rustls`, as a filter between the bytes of a connection and its session, for
+//! connections that are accepted and those that are made.
 //!
 //! The unbuffered connection is used: records are decrypted where they were received, and written
 //! straight into what is sent. The buffered one would copy both once more, and keep a buffer of
@@ -7,20 +8,19 @@
 //! The library reads the system's clock itself, for tickets and for the dates of certificates.
 
 mod acceptor;
+mod connector;
 mod files;
+mod side;
 
 pub use acceptor::{Acceptor, Mutual, Setup, Version};
-pub use files::{Chain, Error, Pair, Roots, What, pem_chain, pkcs12_pair, roots};
+pub use connector::{Connector, Offer};
+pub use files::{Chain, Error, Pair, Roots, What, pem_chain, pkcs12_pair, roots, system_roots};
 
 use crate::limits::{TLS_HELD_BYTES, TLS_RECORD_BYTES};
 use crate::mem::Segment;
-use rustls::HandshakeKind;
 use rustls::pki_types::CertificateDer;
-use rustls::server::UnbufferedServerConnection;
-use rustls::unbuffered::{
-    ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus,
-};
 use sha2::{Digest, Sha256};
+use side::{Conn, Word};
 use std::sync::Arc;
 
 /// Bytes that a record has beside its payload, at most: header, nonce, tag, type.
@@ -89,7 +89,7 @@ enum Stage {
 
 /// One connection's TLS. See the module's documentation.
 pub struct Filter {
-    conn: UnbufferedServerConnection,
+    conn: Conn,
     /// Received and not finished: a part of a record, or of a handshake message.
     held: Vec<u8>,
     /// Records to be sent.
@@ -101,9 +101,15 @@ pub struct Filter {
 }
 
 impl Filter {
-    fn new(conn: UnbufferedServerConnection) -> Filter {
-        let (held, out) = (Vec::new(), Vec::new());
-        Filter { conn, held, out, stage: Stage::New, ended: false, identity: None }
+    /// A client has the first word, and says it here.
+    fn new(mut conn: Conn) -> Filter {
+        let (held, mut out) = (Vec::new(), Vec::new());
+        let mut stage = Stage::New;
+        if let Conn::Client(_) = &conn {
+            conn.process(&mut [], &mut Vec::new(), &mut out);
+            stage = Stage::Handshake;
+        }
+        Filter { conn, held, out, stage, ended: false, identity: None }
     }
 
     /// Whether the handshake is not completed yet.
@@ -118,10 +124,10 @@ impl Filter {
 
     /// Whether the handshake went on from an earlier connection's.
     pub fn is_resumed(&self) -> bool {
-        self.conn.handshake_kind() == Some(HandshakeKind::Resumed)
+        self.conn.is_resumed()
     }
 
-    /// Who the client has proved to be.
+    /// Who the client has proved to be, where the peer is one.
     pub fn identity(&self) -> Option<&Arc<Identity>> {
         self.identity.as_ref()
     }
@@ -181,57 +187,20 @@ impl Filter {
 
     /// Processes whole records and says how many bytes they were.
     fn process(&mut self, bytes: &mut [u8], plain: &mut Vec<u8>, progress: &mut Progress) -> usize {
-        let mut at = 0;
-        loop {
-            let status = self.conn.process_tls_records(&mut bytes[at..]);
-            let UnbufferedStatus { mut discard, state } = status;
-            let mut done = false;
-            match state {
-                Ok(ConnectionState::ReadTraffic(mut traffic)) => {
-                    while let Some(Ok(record)) = traffic.next_record() {
-                        discard += record.discard;
-                        plain.extend_from_slice(record.payload);
-                    }
-                }
-                Ok(ConnectionState::EncodeTlsData(data)) => encode(data, &mut self.out),
-                Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
-                Ok(ConnectionState::PeerClosed) => {
-                    self.ended = true;
-                    progress.ended = true;
-                }
-                Ok(_) => done = true,
-                Err(error) => {
-                    self.say_why();
-                    progress.failed = Some(Failure::Protocol(error));
-                    return at + discard;
-                }
-            }
-            at += discard;
-            if done {
-                break;
-            }
-        }
-        if self.stage == Stage::Handshake && !self.conn.is_handshaking() {
+        let outcome = self.conn.process(bytes, plain, &mut self.out);
+        self.ended |= outcome.ended;
+        progress.ended |= outcome.ended;
+        progress.failed = outcome.failed;
+        let is_open = progress.failed.is_none() && !self.conn.common().is_handshaking();
+        if self.stage == Stage::Handshake && is_open {
             self.stage = Stage::Open;
             progress.opened = true;
-            let certificate = self.conn.peer_certificates().and_then(|chain| chain.first());
-            self.identity = certificate.map(|it| Arc::new(Identity::new(it)));
-        }
-        at
-    }
-
-    /// Takes the alert out that tells the peer what it did wrong.
-    fn say_why(&mut self) {
-        while self.conn.wants_write() {
-            match self.conn.process_tls_records(&mut []).state {
-                Ok(ConnectionState::EncodeTlsData(data)) => encode(data, &mut self.out),
-                Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
-                Ok(ConnectionState::ReadTraffic(mut traffic)) => {
-                    while traffic.next_record().is_some() {}
-                }
-                _ => return,
+            if let Conn::Server(conn) = &self.conn {
+                let certificate = conn.peer_certificates().and_then(|chain| chain.first());
+                self.identity = certificate.map(|it| Arc::new(Identity::new(it)));
             }
         }
+        outcome.taken
     }
 
     /// Makes records of `batch`, in its order; take them with [`Filter::take_records`]. Short
@@ -260,50 +229,21 @@ impl Filter {
     fn encrypt(&mut self, plain: &[u8]) -> bool {
         let records = plain.len().div_ceil(TLS_RECORD_BYTES);
         let room = plain.len() + records * RECORD_OVERHEAD + KEY_UPDATE_BYTES;
-        self.write(room, |traffic, room| traffic.encrypt(plain, room))
+        self.write(Word::Plain(plain), room)
     }
 
     /// Ends our side (close_notify), behind all that was sealed.
     pub fn end(&mut self) {
         if self.stage == Stage::Open {
-            self.write(KEY_UPDATE_BYTES, |traffic, room| traffic.queue_close_notify(room));
+            self.write(Word::Close, KEY_UPDATE_BYTES);
         }
         self.stage = Stage::Over;
     }
 
-    /// Lets `put` write into `room` bytes behind the records so far.
-    fn write(
-        &mut self,
-        mut room: usize,
-        mut put: impl FnMut(&mut Traffic<'_>, &mut [u8]) -> Result<usize, EncryptError>,
-    ) -> bool {
-        if self.stage != Stage::Open {
-            return false;
-        }
-        loop {
-            let UnbufferedStatus { discard, state } = self.conn.process_tls_records(&mut self.held);
-            let out = &mut self.out;
-            match state {
-                Ok(ConnectionState::EncodeTlsData(data)) => encode(data, out),
-                Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
-                Ok(ConnectionState::WriteTraffic(mut traffic)) => {
-                    let from = out.len();
-                    out.resize(from + room, 0);
-                    let written = put(&mut traffic, &mut out[from..]);
-                    out.truncate(from + *written.as_ref().unwrap_or(&0));
-                    match written {
-                        Ok(_) => return true,
-                        Err(EncryptError::InsufficientSize(size)) if size.required_size > room => {
-                            room = size.required_size;
-                        }
-                        Err(_) => return false,
-                    }
-                }
-                Ok(ConnectionState::PeerClosed) => self.ended = true,
-                _ => return false,
-            }
-            self.held.drain(..discard);
-        }
+    /// Writes records behind those so far; they take about `room` bytes.
+    fn write(&mut self, word: Word<'_>, room: usize) -> bool {
+        let Filter { conn, held, out, ended, .. } = self;
+        self.stage == Stage::Open && conn.write(word, room, held, ended, out)
     }
 
     /// Says something to a peer that does not speak TLS.
@@ -319,16 +259,5 @@ impl Filter {
     /// Takes the records out that wait to be sent.
     pub fn take_records(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.out)
-    }
-}
-
-type Traffic<'c> = rustls::unbuffered::WriteTraffic<'c, rustls::server::ServerConnectionData>;
-
-fn encode<Data>(mut data: EncodeTlsData<'_, Data>, out: &mut Vec<u8>) {
-    let from = out.len();
-    if let Err(EncodeError::InsufficientSize(size)) = data.encode(&mut []) {
-        out.resize(from + size.required_size, 0);
-        let written = data.encode(&mut out[from..]).unwrap_or(0);
-        out.truncate(from + written);
     }
 }

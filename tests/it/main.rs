@@ -14,6 +14,7 @@ mod replay;
 mod rfc6455;
 mod sim;
 mod tls;
+mod tls_client;
 mod tls_files;
 mod transcripts;
 mod zenith;

@@ -1,0 +1,210 @@
+//! Records in and out of a connection of either side, server or client.
+
+use super::Failure;
+use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
+use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
+use rustls::unbuffered::{
+    ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus, WriteTraffic,
+};
+use rustls::{CommonState, HandshakeKind};
+
+/// The library's connection; a branch each time it is asked something.
+pub(super) enum Conn {
+    Server(UnbufferedServerConnection),
+    Client(UnbufferedClientConnection),
+}
+
+/// What came of whole records, beside plaintext.
+#[derive(Default)]
+pub(super) struct Outcome {
+    /// How many bytes they were.
+    pub(super) taken: usize,
+    /// The peer has ended its side.
+    pub(super) ended: bool,
+    pub(super) failed: Option<Failure>,
+}
+
+/// What is written into records.
+#[derive(Clone, Copy)]
+pub(super) enum Word<'w> {
+    Plain(&'w [u8]),
+    Close,
+}
+
+impl Conn {
+    pub(super) fn common(&self) -> &CommonState {
+        match self {
+            Conn::Server(conn) => conn,
+            Conn::Client(conn) => conn,
+        }
+    }
+
+    pub(super) fn is_resumed(&self) -> bool {
+        self.common().handshake_kind() == Some(HandshakeKind::Resumed)
+    }
+
+    /// Processes whole records; what they say is added to `plain`, what is to be said to `out`.
+    pub(super) fn process(
+        &mut self,
+        bytes: &mut [u8],
+        plain: &mut Vec<u8>,
+        out: &mut Vec<u8>,
+    ) -> Outcome {
+        match self {
+            Conn::Server(conn) => process(conn, bytes, plain, out),
+            Conn::Client(conn) => process(conn, bytes, plain, out),
+        }
+    }
+
+    /// Writes records of `word`, of about `room` bytes, to `out`; true if that was possible. What
+    /// is held is looked at again; whether the peer has ended its side is noted.
+    pub(super) fn write(
+        &mut self,
+        word: Word<'_>,
+        room: usize,
+        held: &mut Vec<u8>,
+        ended: &mut bool,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        match self {
+            Conn::Server(conn) => write(conn, word, room, held, ended, out),
+            Conn::Client(conn) => write(conn, word, room, held, ended, out),
+        }
+    }
+}
+
+/// What both sides' connections have, and the library has twice.
+trait Side {
+    type Data;
+
+    fn records<'c, 'i>(&'c mut self, bytes: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
+
+    fn wants_write(&self) -> bool;
+}
+
+impl Side for UnbufferedServerConnection {
+    type Data = ServerConnectionData;
+
+    fn records<'c, 'i>(&'c mut self, bytes: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
+        self.process_tls_records(bytes)
+    }
+
+    fn wants_write(&self) -> bool {
+        CommonState::wants_write(self)
+    }
+}
+
+impl Side for UnbufferedClientConnection {
+    type Data = ClientConnectionData;
+
+    fn records<'c, 'i>(&'c mut self, bytes: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
+        self.process_tls_records(bytes)
+    }
+
+    fn wants_write(&self) -> bool {
+        CommonState::wants_write(self)
+    }
+}
+
+fn process<S: Side>(
+    conn: &mut S,
+    bytes: &mut [u8],
+    plain: &mut Vec<u8>,
+    out: &mut Vec<u8>,
+) -> Outcome {
+    let mut outcome = Outcome::default();
+    loop {
+        let UnbufferedStatus { mut discard, state } = conn.records(&mut bytes[outcome.taken..]);
+        let mut done = false;
+        let mut failed = None;
+        match state {
+            Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+                while let Some(Ok(record)) = traffic.next_record() {
+                    discard += record.discard;
+                    plain.extend_from_slice(record.payload);
+                }
+            }
+            Ok(ConnectionState::EncodeTlsData(data)) => encode(data, out),
+            Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
+            Ok(ConnectionState::PeerClosed) => outcome.ended = true,
+            Ok(_) => done = true,
+            Err(error) => failed = Some(Failure::Protocol(error)),
+        }
+        outcome.taken += discard;
+        if failed.is_some() {
+            say_why(conn, out);
+            outcome.failed = failed;
+            return outcome;
+        }
+        if done {
+            return outcome;
+        }
+    }
+}
+
+/// Takes the alert out that tells the peer what it did wrong.
+fn say_why<S: Side>(conn: &mut S, out: &mut Vec<u8>) {
+    while conn.wants_write() {
+        match conn.records(&mut []).state {
+            Ok(ConnectionState::EncodeTlsData(data)) => encode(data, out),
+            Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
+            Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+                while traffic.next_record().is_some() {}
+            }
+            _ => return,
+        }
+    }
+}
+
+fn write<S: Side>(
+    conn: &mut S,
+    word: Word<'_>,
+    mut room: usize,
+    held: &mut Vec<u8>,
+    ended: &mut bool,
+    out: &mut Vec<u8>,
+) -> bool {
+    loop {
+        let UnbufferedStatus { discard, state } = conn.records(held);
+        match state {
+            Ok(ConnectionState::EncodeTlsData(data)) => encode(data, out),
+            Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
+            Ok(ConnectionState::WriteTraffic(mut traffic)) => {
+                let from = out.len();
+                out.resize(from + room, 0);
+                let written = put(&mut traffic, word, &mut out[from..]);
+                out.truncate(from + *written.as_ref().unwrap_or(&0));
+                match written {
+                    Ok(_) => return true,
+                    Err(EncryptError::InsufficientSize(size)) if size.required_size > room => {
+                        room = size.required_size;
+                    }
+                    Err(_) => return false,
+                }
+            }
+            Ok(ConnectionState::PeerClosed) => *ended = true,
+            _ => return false,
+        }
+        held.drain(..discard);
+    }
+}
+
+fn put<Data>(
+    traffic: &mut WriteTraffic<'_, Data>,
+    word: Word<'_>,
+    room: &mut [u8],
+) -> Result<usize, EncryptError> {
+    match word {
+        Word::Plain(plain) => traffic.encrypt(plain, room),
+        Word::Close => traffic.queue_close_notify(room),
+    }
+}
+
+fn encode<Data>(mut data: EncodeTlsData<'_, Data>, out: &mut Vec<u8>) {
+    let from = out.len();
+    if let Err(EncodeError::InsufficientSize(size)) = data.encode(&mut []) {
+        out.resize(from + size.required_size, 0);
+        let written = data.encode(&mut out[from..]).unwrap_or(0);
+        out.truncate(from + written);
+    }
+}

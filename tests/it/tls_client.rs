@@ -1,0 +1,236 @@
+//! Connections that are made through TLS, against the server's own end of it.
+
+use crate::certs::{Authority, Leaf, folder};
+use polycast::config::{Config, Format};
+use polycast::mem::Segment;
+use polycast::tls::{self, Acceptor, Connector, Failure, Filter, Mutual, Offer, Setup, Version};
+use std::fs;
+use std::path::Path;
+
+const APP: &str = "[[apps]]\nid = '1'\nkey = 'k'\nsecret = 's'\n";
+
+fn pair(leaf: &Leaf, folder: &Path, name: &str) -> tls::Pair {
+    leaf.write(folder, name);
+    let chain = tls::pem_chain(&folder.join(format!("{name}.pem"))).unwrap();
+    chain.with_key(&folder.join(format!("{name}.key"))).unwrap()
+}
+
+fn roots(authority: &Authority, folder: &Path) -> tls::Roots {
+    let file = folder.join("ca.pem");
+    fs::write(&file, authority.pem()).unwrap();
+    tls::roots(&file).unwrap()
+}
+
+/// A server for `localhost` and 127.0.0.1.
+fn acceptor(authority: &Authority, folder: &Path, mutual: Mutual, version: Version) -> Acceptor {
+    let pairs = vec![pair(&authority.leaf(&["localhost", "127.0.0.1"]), folder, "server")];
+    let client_ca = (mutual != Mutual::None).then(|| roots(authority, folder));
+    let alpn = ["http/1.1".to_owned()];
+    let setup = Setup { pairs, mutual, client_ca, min_version: version, alpn: &alpn };
+    Acceptor::new(setup).unwrap()
+}
+
+fn connector(authority: &Authority, folder: &Path, pair: Option<tls::Pair>) -> Connector {
+    let offer = Offer { roots: Some(roots(authority, folder)), pair, min_version: Version::V12 };
+    Connector::new(offer).unwrap()
+}
+
+/// One end of a wire, and what has come out of it.
+struct End {
+    filter: Filter,
+    plain: Vec<u8>,
+    opened: bool,
+    ended: bool,
+    failed: Option<Failure>,
+}
+
+impl End {
+    fn new(filter: Filter) -> End {
+        End { filter, plain: Vec::new(), opened: false, ended: false, failed: None }
+    }
+
+    fn receive(&mut self, bytes: &[u8], every: usize) {
+        for piece in bytes.chunks(every) {
+            let progress = self.filter.receive(&mut piece.to_vec(), &mut self.plain);
+            self.opened |= progress.opened;
+            self.ended |= progress.ended;
+            self.failed = progress.failed.or(self.failed.take());
+        }
+    }
+
+    fn say(&mut self, plain: &[u8]) {
+        let batch = [Segment::Own(plain.to_vec())];
+        assert!(self.filter.seal(&batch, &mut Vec::new()));
+    }
+}
+
+/// Lets records go to and fro, in pieces of `every` bytes.
+fn exchange(client: &mut End, server: &mut End, every: usize) {
+    while client.filter.has_records() || server.filter.has_records() {
+        server.receive(&client.filter.take_records(), every);
+        client.receive(&server.filter.take_records(), every);
+    }
+}
+
+fn meet(acceptor: &Acceptor, connector: &Connector, name: &str, every: usize) -> (End, End) {
+    let mut client = End::new(connector.connect(name).unwrap());
+    let mut server = End::new(acceptor.accept().unwrap());
+    assert!(client.filter.has_records(), "it has the first word");
+    exchange(&mut client, &mut server, every);
+    (client, server)
+}
+
+#[test]
+fn both_ends_shake_hands_and_talk_however_it_is_cut() {
+    let (authority, folder) = (Authority::new(), folder("client"));
+    for version in [Version::V12, Version::V13] {
+        let acceptor = acceptor(&authority, &folder, Mutual::None, version);
+        let roots = Some(roots(&authority, &folder));
+        let offer = Offer { roots, pair: None, min_version: Version::V12 };
+        let connector = Connector::new(offer).unwrap();
+        for every in [usize::MAX, 1, 2, 5, 100] {
+            let (mut client, mut server) = meet(&acceptor, &connector, "localhost", every);
+            assert!(client.opened && server.opened);
+            assert!(!client.filter.is_handshaking());
+            assert_eq!(client.filter.identity(), None, "a server is no client");
+            assert_eq!(client.filter.is_resumed(), every != usize::MAX, "all but the first");
+            let long: Vec<u8> = (0..100_000_u32).map(|at| (at % 251) as u8).collect();
+            client.say(b"hello");
+            server.say(&long);
+            exchange(&mut client, &mut server, every);
+            assert_eq!(server.plain, b"hello");
+            assert!(client.plain == long);
+            client.filter.end();
+            exchange(&mut client, &mut server, every);
+            assert!(server.ended && server.filter.has_ended() && !client.ended);
+            server.filter.end();
+            assert!(server.filter.has_records(), "the last word");
+        }
+    }
+}
+
+#[test]
+fn a_server_is_who_it_is_asked_for_and_vouched_for() {
+    let (authority, folder) = (Authority::new(), folder("client-names"));
+    let acceptor = acceptor(&authority, &folder, Mutual::None, Version::V12);
+    let trusting = connector(&authority, &folder, None);
+    let stranger = connector(&Authority::new(), &folder, None);
+    let system = Offer { roots: None, pair: None, min_version: Version::V12 };
+    let system = Connector::new(system).unwrap();
+    for (connector, name, right) in [
+        (&trusting, "localhost", true),
+        (&trusting, "LOCALHOST", true),
+        (&trusting, "127.0.0.1", true),
+        (&trusting, "127.0.0.2", false),
+        (&trusting, "other.example", false),
+        (&stranger, "localhost", false),
+        (&system, "localhost", false),
+    ] {
+        let (client, server) = meet(&acceptor, connector, name, usize::MAX);
+        assert_eq!(client.opened && client.failed.is_none(), right, "{name}");
+        assert_eq!(matches!(client.failed, Some(Failure::Protocol(_))), !right, "{name}");
+        assert_eq!(server.failed.is_some(), !right, "{name}: the server is told by an alert");
+    }
+    for name in ["", "a b", "-", "a..b"] {
+        assert!(trusting.connect(name).is_none(), "{name}");
+    }
+}
+
+#[test]
+fn a_client_shows_its_certificate_where_it_is_asked() {
+    let (authority, folder) = (Authority::new(), folder("client-mutual"));
+    let own = |authority: &Authority| pair(&authority.leaf(&["gateway"]), &folder, "gateway");
+    let with = connector(&authority, &folder, Some(own(&authority)));
+    let without = connector(&authority, &folder, None);
+    let wrong = connector(&authority, &folder, Some(own(&Authority::new())));
+    for version in [Version::V12, Version::V13] {
+        let required = acceptor(&authority, &folder, Mutual::Required, version);
+        let none = acceptor(&authority, &folder, Mutual::None, version);
+        for (acceptor, connector, known, right) in [
+            (&required, &with, true, true),
+            (&required, &without, false, false),
+            (&required, &wrong, false, false),
+            (&none, &with, false, true),
+        ] {
+            let (client, server) = meet(acceptor, connector, "localhost", usize::MAX);
+            assert_eq!(server.opened && client.opened && client.failed.is_none(), right);
+            assert_eq!(server.filter.identity().is_some(), known);
+        }
+    }
+}
+
+#[test]
+fn an_old_version_or_no_tls_is_refused() {
+    let (authority, folder) = (Authority::new(), folder("client-versions"));
+    let new =
+        Offer { roots: Some(roots(&authority, &folder)), pair: None, min_version: Version::V13 };
+    let mut client = End::new(Connector::new(new).unwrap().connect("localhost").unwrap());
+    let old = rustls::ServerConfig::builder_with_provider(
+        rustls::crypto::ring::default_provider().into(),
+    );
+    let old = old.with_protocol_versions(&[&rustls::version::TLS12]).unwrap().with_no_client_auth();
+    let leaf = authority.leaf(&["localhost"]);
+    let old = old.with_single_cert(vec![leaf.cert.der().clone()], leaf.key_der()).unwrap();
+    let mut old = rustls::ServerConnection::new(old.into()).unwrap();
+    old.read_tls(&mut &client.filter.take_records()[..]).unwrap();
+    assert!(old.process_new_packets().is_err());
+    let mut alert = Vec::new();
+    old.write_tls(&mut alert).unwrap();
+    client.receive(&alert, 1);
+    assert!(matches!(client.failed, Some(Failure::Protocol(_))));
+
+    let connector = connector(&authority, &folder, None);
+    for said in [&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], b"\0\0\0\0\0\0\0\0"] {
+        let mut client = End::new(connector.connect("localhost").unwrap());
+        client.receive(said, usize::MAX);
+        assert!(matches!(client.failed, Some(Failure::Protocol(_))));
+        assert!(client.filter.is_handshaking() || !client.opened);
+    }
+    let mut client = End::new(connector.connect("localhost").unwrap());
+    client.receive(&[&[22, 3, 3, 0xff, 0xff][..], &[0; 100]].concat(), usize::MAX);
+    assert!(client.failed.is_some());
+}
+
+#[test]
+fn the_files_of_a_proxy_are_read_with_the_configuration() {
+    let (authority, folder) = (Authority::new(), folder("client-files"));
+    roots(&authority, &folder);
+    pair(&authority.leaf(&["a"]), &folder, "a");
+    pair(&authority.leaf(&["b"]), &folder, "b");
+    let load = |tls: &str| {
+        let route = "[[routes]]\nendpoint = 'proxy'\nproxy.upstreams = ['ws://a', 'wss://b']\n";
+        let path = folder.join("polycast.toml");
+        fs::write(&path, format!("{route}{tls}\n{APP}")).unwrap();
+        let prefix = format!("{}/", folder.display());
+        Config::load(&path).map_err(|error| error.to_string().replace(&prefix, ""))
+    };
+    let config = load(
+        "proxy.tls.ca_file = 'ca.pem'\nproxy.tls.certificate = { cert = 'a.pem', key = 'a.key' }",
+    );
+    let config = config.unwrap();
+    let proxy = config.routes[0].proxy.as_ref().unwrap();
+    let speaks = |at: usize| proxy.tls.connect(&proxy.upstreams[at]).is_some();
+    assert_eq!([speaks(0), speaks(1)], [false, true]);
+    let files = proxy.tls.files(&folder);
+    assert_eq!(files, ["ca.pem", "a.pem", "a.key"].map(|name| folder.join(name)));
+    assert!(load("").unwrap().routes[0].proxy.is_some());
+    for (tls, refusal) in [
+        ("proxy.tls.ca_file = 'none.pem'", "4:11: routes[0].proxy.tls.ca_file: none.pem cannot"),
+        ("proxy.tls.ca_file = 'a.key'", "4:11: routes[0].proxy.tls.ca_file: a.key holds no"),
+        (
+            "proxy.tls.certificate = { cert = 'a.pem', key = 'none.key' }",
+            "4:43: routes[0].proxy.tls.certificate.key: none.key cannot be read",
+        ),
+        (
+            "proxy.tls.certificate = { cert = 'a.pem', key = 'b.key' }",
+            "4:11: routes[0].proxy.tls.certificate: b.key holds a private key that does not belong",
+        ),
+    ] {
+        let error = load(tls).expect_err(tls);
+        assert!(error.starts_with(&format!("polycast.toml:{refusal}")), "{error}");
+    }
+    // Without a folder to look in, nothing is read.
+    let text = "[[routes]]\nendpoint = 'proxy'\nproxy.upstreams = 'wss://b'\n\
+                proxy.tls.ca_file = 'none.pem'\n";
+    assert!(Config::parse(&format!("{text}{APP}"), Format::Toml, "f").is_ok());
+}
