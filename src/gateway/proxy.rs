@@ -105,8 +105,11 @@ pub enum Cause {
     NoSlot,
     /// It has no address, or cannot be connected.
     Unreachable,
-    /// It was not there in time, or has not answered in time.
-    Late,
+    /// It was not there in time; or it was, and has not answered in time.
+    Late {
+        /// Whether it was there.
+        connected: bool,
+    },
     /// It has answered with this status, and the challenge of a 401.
     Refused(u16, Option<Box<str>>),
     /// Its answer breaks the protocol, in this way; or it has ended the connection instead.
@@ -119,15 +122,25 @@ impl Cause {
     pub fn status(&self) -> u16 {
         match self {
             Cause::NoSlot => 503,
-            Cause::Late => 504,
+            Cause::Late { .. } => 504,
             Cause::Refused(status @ (401 | 403 | 404), _) => *status,
             Cause::Unreachable | Cause::Refused(..) | Cause::Nonsense(_) => 502,
         }
     }
 
-    /// Whether another server may do better.
+    /// Whether another server may do better. What is below 500 is said of the client's request.
     pub fn may_be_tried_elsewhere(&self) -> bool {
-        self.status() >= 500 && *self != Cause::NoSlot
+        !matches!(self, Cause::NoSlot | Cause::Refused(..500, _))
+    }
+
+    /// Whether it is the server's failure, whatever it was asked.
+    pub fn is_fault(&self) -> bool {
+        !matches!(self, Cause::NoSlot | Cause::Refused(..502 | 505.., _))
+    }
+
+    /// Whether another address of the same server may do better.
+    pub fn is_of_the_address(&self) -> bool {
+        matches!(self, Cause::Unreachable | Cause::Late { connected: false })
     }
 
     /// What is wrong, in words for people.
@@ -135,7 +148,7 @@ impl Cause {
         match self {
             Cause::NoSlot => "no connection is left for the server behind this one",
             Cause::Unreachable => "the server behind this one cannot be reached",
-            Cause::Late => "the server behind this one has not answered in time",
+            Cause::Late { .. } => "the server behind this one has not answered in time",
             Cause::Refused(..) => "the server behind this one has refused the connection",
             Cause::Nonsense(_) => "the server behind this one has not opened a WebSocket",
         }

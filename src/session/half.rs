@@ -13,6 +13,7 @@ use crate::dialect::Closing;
 use crate::gateway::proxy::Cause;
 use crate::mem::Slot;
 use crate::time::Deadline;
+use crate::upstream::Chosen;
 use crate::ws::close::{self, Handshake};
 use crate::ws::{Kind, Opcode, Role, frame};
 use std::borrow::Cow;
@@ -73,11 +74,6 @@ impl Keys {
         self.state.hash_one(self.count).to_ne_bytes()
     }
 
-    /// A number below `count`, which is not 0.
-    pub fn below(&mut self, count: usize) -> usize {
-        u64::from_ne_bytes(self.next()) as usize % count.max(1)
-    }
-
     /// A masking key.
     pub fn mask(&mut self) -> [u8; 4] {
         let [a, b, c, d, ..] = self.next();
@@ -114,6 +110,8 @@ pub(super) struct Half {
     parts: bool,
     /// The last word was said.
     told: bool,
+    /// The upstream, of whose connections this is one.
+    pub(super) chosen: Option<Chosen>,
 }
 
 impl Half {
@@ -128,6 +126,7 @@ impl Half {
             asked: 0,
             parts: false,
             told: false,
+            chosen: None,
         }
     }
 

@@ -473,7 +473,8 @@ impl Session {
         if !self.deadline.due(around.now) {
             return;
         }
-        if self.is_handshaking() && self.ending == Ending::Open {
+        let dials = matches!(self.stage, Stage::Dialling(_));
+        if self.is_handshaking() && self.ending == Ending::Open && !dials {
             around.counters.timed_out.add(1);
             around.counters.tls_failed.add(1);
             return self.end(Ending::Cut, around);

@@ -68,8 +68,11 @@ impl Session {
         if progress.opened {
             counters.tls_handshakes.add(1);
             counters.tls_resumed.add(u64::from(filter.is_resumed()));
-            // From here on the first request has its own time.
-            self.deadline = around.now.plus_ms(around.env.config.timeouts.head_ms);
+            match &mut self.stage {
+                Stage::Dialling(it) => it.ask(&mut self.queue, around.now),
+                // From here on the first request has its own time.
+                _ => self.deadline = around.now.plus_ms(around.env.config.timeouts.head_ms),
+            }
         }
         match progress.failed {
             None => return progress.ended,
@@ -83,6 +86,7 @@ impl Session {
             }
             Some(Failure::Protocol(_) | Failure::TooLong) => counters.tls_failed.add(1),
         }
+        self.note_no_tls();
         self.end(Ending::Flush, around);
         false
     }

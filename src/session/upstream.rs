@@ -3,13 +3,15 @@
 
 use super::half::{Errand, Half, Keys, Word};
 use super::socket::{Endpoint, Socket, Terms};
-use super::{After, Ending, SHUTTING_DOWN, Session, Stage, Surroundings, upgrade};
-use crate::config::{Balance, Proxy};
+use super::{After, Ending, Queue, SHUTTING_DOWN, Session, Stage, Surroundings, upgrade};
+use crate::config::{Proxy, Upstream};
 use crate::dialect::Env;
 use crate::gateway::proxy::{Asked, Cause, Handshake, Outcome};
 use crate::http::{Connection, Request, Response};
 use crate::mem::Slot;
 use crate::time::{Deadline, Now};
+use crate::tls::Filter;
+use crate::upstream::{Chosen, Tried};
 use crate::ws::Role;
 use crate::ws::output::{Channel, Codecs};
 use std::net::SocketAddr;
@@ -23,9 +25,9 @@ pub(super) struct Waiting {
     pub(super) accept: Box<str>,
     pub(super) channel: Option<Box<Channel>>,
     pub(super) terms: Option<Box<Terms>>,
-    /// The upstream that is tried first, and how many have been tried.
-    pub(super) first: usize,
-    pub(super) tried: usize,
+    /// The upstreams that have been tried, and which is.
+    tried: Tried,
+    chosen: Option<Chosen>,
     /// The connection that is tried, once it has a place.
     pub(super) dialled: Option<Slot>,
 }
@@ -36,8 +38,10 @@ pub struct Dial {
     pub address: SocketAddr,
     /// The client that it is for.
     pub client: Slot,
-    pub(super) deadline: Deadline,
-    pub(super) stage: Box<Dialling>,
+    deadline: Deadline,
+    /// TLS, if the upstream speaks it.
+    filter: Option<Filter>,
+    stage: Box<Dialling>,
 }
 
 /// A connection to an upstream until its answer.
@@ -51,6 +55,7 @@ pub(super) struct Dialling {
     handshake_ms: u64,
     buffer_bytes: usize,
     cause: Cause,
+    connected: bool,
     told: bool,
 }
 
@@ -69,53 +74,58 @@ impl Waiting {
     ) -> Result<After, (u16, &'static str)> {
         let guards = &around.env.config.guards;
         let asked = Asked::new(proxy, guards, request, around.peer.ip(), around.secure);
-        let first = match proxy.balance {
-            Balance::First => 0,
-            _ => around.keys.below(proxy.upstreams.len()),
-        };
         let proxy = proxy.clone();
-        let mut waiting =
-            Waiting { proxy, asked, accept, channel, terms, first, tried: 0, dialled: None };
-        let refusal = match around.draining {
-            true => (503, SHUTTING_DOWN),
-            false => match waiting.dial(around.conn.slot, around.keys, around.now) {
-                Some(dial) => {
-                    around.errands.push(Errand::Dial(dial));
-                    return Ok(After::Waits(Box::new(waiting)));
-                }
-                None => {
-                    around.counters.proxy_unreachable.add(1);
-                    (Cause::Unreachable.status(), Cause::Unreachable.text())
-                }
-            },
-        };
+        let (tried, chosen, dialled) = (Tried::default(), None, None);
+        let mut waiting = Waiting { proxy, asked, accept, channel, terms, tried, chosen, dialled };
+        if !around.draining && waiting.dial(around) {
+            return Ok(After::Waits(Box::new(waiting)));
+        }
         waiting.gone(around.codecs);
-        Err(refusal)
+        let cause = Cause::Unreachable;
+        let refusal = (cause.status(), cause.text());
+        Err(if around.draining { (503, SHUTTING_DOWN) } else { refusal })
     }
 
-    /// The next upstream, if one is left to be tried.
-    pub(super) fn dial(&mut self, client: Slot, keys: &mut Keys, now: Now) -> Option<Box<Dial>> {
-        let upstreams = &self.proxy.upstreams;
-        while self.tried < upstreams.len() {
-            let upstream = &upstreams[(self.first + self.tried) % upstreams.len()];
-            self.tried += 1;
-            let Some(address) = upstream.address().filter(|_| !upstream.secure) else { continue };
-            let (handshake, request) =
-                Handshake::new(&self.proxy, upstream, &self.asked, keys.nonce());
-            let stage = Box::new(Dialling {
-                client,
-                handshake,
-                request,
-                answer: Vec::new(),
-                handshake_ms: self.proxy.handshake_ms,
-                buffer_bytes: self.proxy.buffer_bytes,
-                cause: Cause::Unreachable,
-                told: false,
-            });
-            let deadline = now.plus_ms(self.proxy.connect_ms);
-            return Some(Box::new(Dial { address, client, deadline, stage }));
+    /// Asks for the next dial: to another address of the upstream that was chosen, or to another
+    /// upstream. False if none is left to be tried.
+    fn dial(&mut self, around: &mut Surroundings<'_>) -> bool {
+        let mut is_new = false;
+        loop {
+            let Some(chosen) = &mut self.chosen else {
+                self.chosen = self.proxy.pool.pick(around.now.ms, &mut self.tried);
+                if self.chosen.is_none() {
+                    return false;
+                }
+                is_new = true;
+                continue;
+            };
+            let upstream = self.proxy.upstreams.get(chosen.number());
+            let found = upstream.map(|it| (it, chosen.next_address()));
+            if let Some((upstream, Some(address))) = found {
+                let filter = self.proxy.tls.connect(upstream);
+                if upstream.secure == filter.is_some() {
+                    let (client, keys) = (around.conn.slot, &mut *around.keys);
+                    let stage = Dialling::new(&self.proxy, upstream, &self.asked, client, keys);
+                    let deadline = around.now.plus_ms(self.proxy.connect_ms);
+                    let dial = Dial { address, client, deadline, filter, stage: Box::new(stage) };
+                    around.errands.push(Errand::Dial(Box::new(dial)));
+                    return true;
+                }
+            }
+            // Its addresses have all been tried; or its name is not resolved.
+            around.counters.proxy_unresolved.add(is_new.into());
+            self.put_back(true, around);
         }
-        None
+    }
+
+    /// The upstream that was chosen is not taken, by its own `fault` or not.
+    fn put_back(&mut self, fault: bool, around: &Surroundings<'_>) {
+        if let Some(chosen) = self.chosen.take()
+            && fault
+            && chosen.failed(around.now.ms)
+        {
+            around.counters.proxy_aside.add(1);
+        }
     }
 
     /// The client has ended: so does what was dialled for it.
@@ -132,6 +142,32 @@ impl Waiting {
 }
 
 impl Dialling {
+    fn new(
+        proxy: &Proxy,
+        upstream: &Upstream,
+        asked: &Asked,
+        client: Slot,
+        keys: &mut Keys,
+    ) -> Dialling {
+        let (handshake, request) = Handshake::new(proxy, upstream, asked, keys.nonce());
+        Dialling {
+            client,
+            handshake,
+            request,
+            answer: Vec::new(),
+            handshake_ms: proxy.handshake_ms,
+            buffer_bytes: proxy.buffer_bytes,
+            cause: Cause::Unreachable,
+            connected: false,
+            told: false,
+        }
+    }
+
+    /// Asks the upstream for a WebSocket.
+    pub(super) fn ask(&mut self, queue: &mut Queue, now: Now) {
+        queue.close_tail(std::mem::take(&mut self.request), now.ms);
+    }
+
     /// Takes the upstream's answer.
     pub(super) fn step(&mut self, input: &[u8], around: &mut Surroundings<'_>) -> (usize, After) {
         let (had, most) = (self.answer.len(), around.env.config.limits.http_head_bytes);
@@ -171,7 +207,7 @@ impl Dialling {
 
     /// The deadline has come.
     pub(super) fn late(&mut self) -> After {
-        self.failed(Cause::Late)
+        self.failed(Cause::Late { connected: self.connected })
     }
 
     /// The upstream has ended its side.
@@ -192,15 +228,26 @@ impl Session {
         let mut session = Session::new(dial.address, 0, now, env);
         session.stage = Stage::Dialling(dial.stage);
         session.deadline = dial.deadline;
+        session.filter = dial.filter.map(Box::new);
         session
     }
 
-    /// The connection is made: the upstream is asked.
+    /// The connection is made. The upstream is asked, but where TLS comes first.
     pub fn connected(&mut self, around: &mut Surroundings<'_>) {
         let Stage::Dialling(dialling) = &mut self.stage else { return };
-        let request = std::mem::take(&mut dialling.request);
+        dialling.connected = true;
         self.deadline = around.now.plus_ms(dialling.handshake_ms);
-        self.queue.close_tail(request, around.now.ms);
+        match &self.filter {
+            Some(_) => self.queue.waits(around.now.ms),
+            None => dialling.ask(&mut self.queue, around.now),
+        }
+    }
+
+    /// TLS has failed with an upstream.
+    pub(super) fn note_no_tls(&mut self) {
+        if let Stage::Dialling(dialling) = &mut self.stage {
+            dialling.cause = Cause::Nonsense("no TLS that both sides accept");
+        }
     }
 
     /// Whether it waits for a connection that has no place yet.
@@ -226,7 +273,9 @@ impl Session {
         upgrade::push_101(&mut out, &waiting.accept, protocol.as_deref(), extensions.as_deref());
         self.queue.close_tail(out, around.now.ms);
         around.counters.upgrades.add(1);
-        let half = Half::new(Role::Server, other, waiting.proxy.buffer_bytes, around.keys);
+        let mut half = Half::new(Role::Server, other, waiting.proxy.buffer_bytes, around.keys);
+        half.chosen = waiting.chosen.take();
+        half.chosen.iter().for_each(Chosen::worked);
         let endpoint = Endpoint::Half(Box::new(half));
         let socket = Socket::new(endpoint, channel, waiting.terms.take(), around.now.ms);
         self.upgraded(socket, around);
@@ -238,7 +287,7 @@ impl Session {
         let counter = match cause {
             Cause::NoSlot => &counters.proxy_no_slot,
             Cause::Unreachable => &counters.proxy_unreachable,
-            Cause::Late => &counters.proxy_timed_out,
+            Cause::Late { .. } => &counters.proxy_timed_out,
             Cause::Refused(..) => &counters.proxy_refused,
             Cause::Nonsense(_) => &counters.proxy_bad_answers,
         };
@@ -246,11 +295,11 @@ impl Session {
         tracing::debug!(?cause, "an upstream does not open a WebSocket");
         let Stage::Waiting(waiting) = &mut self.stage else { return };
         waiting.dialled = None;
-        if cause.may_be_tried_elsewhere()
-            && !around.draining
-            && let Some(dial) = waiting.dial(around.conn.slot, around.keys, around.now)
-        {
-            return around.errands.push(Errand::Dial(dial));
+        if !cause.is_of_the_address() {
+            waiting.put_back(cause.is_fault(), around);
+        }
+        if cause.may_be_tried_elsewhere() && !around.draining && waiting.dial(around) {
+            return;
         }
         let fields: &[(&str, &str)] = match cause {
             Cause::Refused(401, Some(challenge)) => &[("WWW-Authenticate", challenge)],

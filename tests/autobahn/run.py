@@ -8,7 +8,8 @@ SUITE is one of
     limits    section 9: large messages and many fragments
     deflate   RFC 7692: sections 12 and 13; without --full only the messages of up to 8 KiB
     client    the fuzzing server against our client role, core and the quick part of deflate
-By default all four run, the first three on one reactor and on two.
+    proxy     the fuzzing server behind the endpoint `proxy`, with that client before it: core
+By default all five run, the first three on one reactor and on two.
 
 The suite needs Python 2.7: $PYTHON27, python2.7 in PATH, or one of pyenv's. It is installed into
 target/autobahn at the pinned version. Exit code 0: as expected; 1: a case is not; 77: no Python 2.7.
@@ -64,6 +65,14 @@ endpoint = "echo"
 compression = "dedicated"
 """
 
+# Without a path in its URL, the upstream gets that of each request.
+PROXY_CONFIG = """
+[[routes]]
+endpoint = "proxy"
+compression = "dedicated"
+proxy.upstreams = "ws://127.0.0.1:PORT"
+"""
+
 
 def python27():
     candidates = [os.environ.get("PYTHON27"), shutil.which("python2.7")]
@@ -104,9 +113,9 @@ def install():
 class Server:
     """polycast on a port of the kernel's choice."""
 
-    def __init__(self, binary, threads):
+    def __init__(self, binary, threads, config=CONFIG):
         self.file = tempfile.NamedTemporaryFile("w", suffix=".toml")
-        self.file.write(CONFIG)
+        self.file.write(config)
         self.file.flush()
         arguments = ["--config", self.file.name, "--listen", "127.0.0.1:0"]
         arguments += ["--threads", str(threads), "--log-level", "warn"]
@@ -114,7 +123,8 @@ class Server:
         line = self.process.stdout.readline()
         if "ws://" not in line:
             sys.exit(f"the server did not start: {line!r}")
-        self.url = "ws://" + line.split("ws://")[1].split()[0] + "/echo"
+        self.address = line.split("ws://")[1].split()[0]
+        self.url = f"ws://{self.address}/echo"
 
     def stop(self):
         self.process.terminate()
@@ -200,9 +210,13 @@ def run_server_suite(bin_dir, binary, suite, threads, full):
     return judge(name, out, ids, EXPECTED[key], time.time() - start)
 
 
-def run_client_suite(bin_dir, client):
-    patterns = CASES["core"] + DEFLATE_QUICK
-    out = TARGET / "client"
+def run_client_suite(bin_dir, client, binary=None):
+    """The client against the suite's server; with `binary`, through a proxy, which offers that
+    server no compression."""
+    keys = ["core"] if binary else ["core", "deflate-quick"]
+    patterns = CASES["core"] + ([] if binary else DEFLATE_QUICK)
+    name = "proxy" if binary else "client"
+    out = TARGET / name
     shutil.rmtree(out, ignore_errors=True)
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
@@ -217,6 +231,7 @@ def run_client_suite(bin_dir, client):
     }
     start = time.time()
     server = run_wstest(bin_dir, "fuzzingserver", spec, out, 0)
+    proxy = None
     try:
         for _ in range(100):
             try:
@@ -224,13 +239,19 @@ def run_client_suite(bin_dir, client):
                 break
             except OSError:
                 time.sleep(0.1)
-        subprocess.run([client, f"127.0.0.1:{port}"], timeout=900, check=True)
+        address = f"127.0.0.1:{port}"
+        if binary:
+            proxy = Server(binary, 2, PROXY_CONFIG.replace("PORT", str(port)))
+            address = proxy.address
+        subprocess.run([client, address], timeout=900, check=True)
     finally:
+        if proxy:
+            proxy.stop()
         server.terminate()
         server.wait(timeout=10)
-    expected = collections.Counter(EXPECTED["core"]) + collections.Counter(EXPECTED["deflate-quick"])
+    expected = sum((collections.Counter(EXPECTED[key]) for key in keys), collections.Counter())
     ids = planned(bin_dir, patterns)
-    return judge("client role", out, ids, dict(expected), time.time() - start)
+    return judge("through a proxy" if binary else "client role", out, ids, dict(expected), time.time() - start)
 
 
 def main():
@@ -239,20 +260,23 @@ def main():
     parser.add_argument("--threads", type=int, action="append", help="reactors (1 and 2)")
     parser.add_argument("--binary", default=str(ROOT / "target/release/polycast"))
     parser.add_argument("--client", default=str(ROOT / "target/release/examples/autobahn_client"))
-    parser.add_argument("suites", nargs="*", help="core, limits, deflate, client")
+    parser.add_argument("suites", nargs="*", help="core, limits, deflate, client, proxy")
     arguments = parser.parse_args()
-    unknown = set(arguments.suites) - {*CASES, "client"}
+    unknown = set(arguments.suites) - {*CASES, "client", "proxy"}
     if unknown:
         parser.error(f"no such suite: {', '.join(sorted(unknown))}")
     bin_dir = install()
     if bin_dir is None:
         print("SKIPPED: autobahn needs Python 2.7; set PYTHON27")
         return 77
-    suites = arguments.suites or [*CASES, "client"]
+    suites = arguments.suites or [*CASES, "client", "proxy"]
     fine = True
     for suite in suites:
         if suite == "client":
             fine &= run_client_suite(bin_dir, arguments.client)
+            continue
+        if suite == "proxy":
+            fine &= run_client_suite(bin_dir, arguments.client, arguments.binary)
             continue
         for threads in arguments.threads or [1, 2]:
             fine &= run_server_suite(bin_dir, arguments.binary, suite, threads, arguments.full)

@@ -352,12 +352,10 @@ fn the_next_upstream_is_tried_and_the_last_ones_failure_is_told() {
     let mut bench = Bench::new(TWO, "");
     let client = bench.open();
     bench.receive(client, &handshake("/", ""));
-    let ports: Vec<u16> = [1001, 1002].to_vec();
-    let first = bench.wires[1].dialled.expect("an address").port();
-    assert!(ports.contains(&first));
+    let port = |bench: &Bench, at: usize| bench.wires[at].dialled.map(|it| it.port());
+    assert_eq!(port(&bench, 1), Some(1001));
     bench.connected(1, Err(libc::ECONNREFUSED));
-    let second = bench.wires[2].dialled.expect("an address").port();
-    assert!(ports.contains(&second) && second != first);
+    assert_eq!(port(&bench, 2), Some(1002));
     assert_eq!(bench.text(client), "");
     bench.connected(2, Ok(()));
     bench.receive(2, b"HTTP/1.1 500 No\r\n\r\n");
@@ -382,6 +380,83 @@ fn what_the_application_says_of_the_client_goes_on_at_once() {
     assert_eq!(bench.wires.len(), 2, "no other is tried");
     bench.eof(client);
     bench.check_empty();
+}
+
+/// The ports that the next clients are taken to, whose upstreams answer or are not there.
+fn ports(bench: &mut Bench, answers: &[(u16, &str)], clients: usize) -> Vec<Vec<u16>> {
+    let one = |_| {
+        let client = bench.open();
+        bench.receive(client, &handshake("/", ""));
+        let mut ports = Vec::new();
+        let mut at = client + 1;
+        while at < bench.wires.len() {
+            let port = bench.wires[at].dialled.expect("an upstream").port();
+            ports.push(port);
+            match answers.iter().find(|(of, _)| *of == port) {
+                None => bench.connected(at, Err(libc::ECONNREFUSED)),
+                Some((_, text)) => {
+                    bench.connected(at, Ok(()));
+                    bench.receive(at, format!("HTTP/1.1 {text}\r\n\r\n").as_bytes());
+                }
+            }
+            at += 1;
+        }
+        ports
+    };
+    (0..clients).map(one).collect()
+}
+
+#[test]
+fn an_upstream_that_fails_again_and_again_is_put_aside() {
+    let mut bench = Bench::new(TWO, "");
+    let both = vec![1001, 1002];
+    let tried = ports(&mut bench, &[(1002, "404 x")], 5);
+    assert_eq!(tried, [both.clone(), both.clone(), both, vec![1002], vec![1002]]);
+    assert_eq!(bench.counters.proxy_aside.get(), 1);
+    // retry_ms later one client tries it.
+    bench.wait(10_000);
+    let tried = ports(&mut bench, &[(1002, "404 x")], 2);
+    assert_eq!(tried, [vec![1001, 1002], vec![1002]]);
+}
+
+#[test]
+fn clients_cannot_have_an_upstream_put_aside_by_what_they_ask_for() {
+    for (answer, tried) in [("400 x", vec![1001]), ("500 x", vec![1001, 1002])] {
+        let mut bench = Bench::new(TWO, "");
+        let answers = [(1001, answer), (1002, "404 x")];
+        assert_eq!(ports(&mut bench, &answers, 5), vec![tried; 5]);
+        assert_eq!(bench.counters.proxy_aside.get(), 0);
+    }
+}
+
+#[test]
+fn a_name_that_is_not_resolved_is_no_upstream() {
+    let mut bench = Bench::new("['ws://a.example', 'ws://127.0.0.1:1001']", "");
+    assert_eq!(ports(&mut bench, &[(1001, "404 x")], 1), [[1001]]);
+    assert_eq!(bench.counters.proxy_unresolved.get(), 1);
+    let mut bench = Bench::new("'ws://a.example'", "");
+    let client = bench.open();
+    bench.receive(client, &handshake("/", ""));
+    assert!(bench.text(client).starts_with("HTTP/1.1 502 "));
+}
+
+#[test]
+fn the_fewest_connections_count_until_they_are_gone() {
+    let mut bench = Bench::new(TWO, "");
+    let config = config(
+        "[[routes]]\nendpoint = 'proxy'\n[routes.proxy]\nbalance = 'least-connections'\n\
+         upstreams = ['ws://127.0.0.1:1001', 'ws://127.0.0.1:1002']\n",
+    );
+    bench.shard = Shard::new(0, &common(config, 1, 1, 64), bench.counters.clone());
+    let (client, first) = bench.pair();
+    let (_, second) = bench.pair();
+    let port = |bench: &Bench, at: usize| bench.wires[at].dialled.expect("an address").port();
+    assert_ne!(port(&bench, first), port(&bench, second));
+    let (gone, left) = (port(&bench, first), port(&bench, second));
+    bench.close(client);
+    bench.settle();
+    let (_, third) = bench.pair();
+    assert_eq!(port(&bench, third), gone, "{left} has more");
 }
 
 #[test]

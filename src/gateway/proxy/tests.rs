@@ -131,9 +131,9 @@ fn s4_1_answers_that_are_not() {
 #[test]
 fn other_statuses_and_what_the_client_is_told() {
     for (status, told, elsewhere) in [
-        ("200", 502, true),
-        ("302", 502, true),
-        ("400", 502, true),
+        ("200", 502, false),
+        ("302", 502, false),
+        ("400", 502, false),
         ("403", 403, false),
         ("404", 404, false),
         ("500", 502, true),
@@ -147,6 +147,27 @@ fn other_statuses_and_what_the_client_is_told() {
     let challenged = judged("101 Switching Protocols", "401 No\r\nWWW-Authenticate: Basic");
     assert_eq!(challenged, Outcome::Failed(Cause::Refused(401, Some("Basic".into()))));
     assert_eq!(judged("101", "103"), Outcome::Interim);
-    assert_eq!([Cause::NoSlot.status(), Cause::Late.status()], [503, 504]);
-    assert!(!Cause::NoSlot.may_be_tried_elsewhere() && Cause::Late.may_be_tried_elsewhere());
+}
+
+#[test]
+fn faults_of_a_server_and_of_an_address() {
+    let (late, later) = (Cause::Late { connected: false }, Cause::Late { connected: true });
+    let refused = |status| Cause::Refused(status, None);
+    for (cause, status, elsewhere, fault, address) in [
+        (Cause::NoSlot, 503, false, false, false),
+        (Cause::Unreachable, 502, true, true, true),
+        (late, 504, true, true, true),
+        (later, 504, true, true, false),
+        (Cause::Nonsense(""), 502, true, true, false),
+        (refused(404), 404, false, false, false),
+        (refused(499), 502, false, false, false),
+        (refused(500), 502, true, false, false),
+        (refused(501), 502, true, false, false),
+        (refused(502), 502, true, true, false),
+        (refused(504), 502, true, true, false),
+        (refused(505), 502, true, false, false),
+    ] {
+        assert_eq!((cause.status(), cause.may_be_tried_elsewhere()), (status, elsewhere));
+        assert_eq!((cause.is_fault(), cause.is_of_the_address()), (fault, address), "{cause:?}");
+    }
 }

@@ -1,9 +1,11 @@
 //! The `proxy` endpoint on the real ring: upstreams are sockets of this process.
 
+use crate::certs::{Authority, folder, table};
 use crate::net::*;
 use polycast::config::{Config, Format};
 use polycast::crypto::websocket_accept;
 use polycast::server::Server;
+use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
@@ -372,6 +374,45 @@ fn the_last_descriptors_are_shared_by_those_who_come_and_their_upstreams() {
     drop(third);
     drop(upstream.join().unwrap());
     check_empty(&server);
+}
+
+/// A polycast behind a polycast, by TLS and by name; and one whose certificate is of no use.
+#[test]
+fn upstreams_speak_tls() {
+    let authority = Authority::new();
+    let name = "proxy_upstream";
+    let text = format!(
+        "pin = false\n[[listeners]]\naddress = '127.0.0.1:0'\ntls = {}\n\
+         [[routes]]\nendpoint = 'echo'\n",
+        table(name, &authority, "")
+    );
+    let text = format!("threads = 1\n{text}[[apps]]\nid = '1'\nkey = 'k'\nsecret = 's'\n");
+    let back = Config::parse(&text, Format::Toml, "test").unwrap();
+    let Some(back) = start(back) else { return };
+    let ca = folder(name).join("trusted.pem");
+    fs::write(&ca, authority.pem()).unwrap();
+    for (server_name, status) in [("localhost", 101), ("elsewhere", 502)] {
+        let more = format!("tls.ca_file = '{}'\ntls.server_name = '{server_name}'", ca.display());
+        let mut config = proxying(&[back.addresses()[0]], "");
+        let text = format!("upstreams = 'wss://{}'\n{more}", back.addresses()[0]);
+        let text = format!("[[routes]]\nendpoint = 'proxy'\n[routes.proxy]\n{text}");
+        config.routes = Config::parse(&text, Format::Toml, "test").unwrap().routes;
+        let server = start(config).unwrap();
+        let mut client = Client::connect(server.addresses()[0]);
+        client.send(handshake("/echo", "").as_bytes());
+        assert_eq!(client.response().status, status);
+        if status == 101 {
+            let large = vec![7; 300_000];
+            client.send_frame(BINARY, &large);
+            assert!(client.frame().payload == large);
+            client.send_close(1000);
+            assert_eq!(client.close().0, 1000);
+            client.end();
+        }
+        drop(client);
+        check_empty(&server);
+        assert_eq!(server.count("tls_handshakes"), u64::from(status == 101));
+    }
 }
 
 #[test]
