@@ -51,7 +51,7 @@ macro_rules! counters {
 }
 
 counters! {
-    /// Connections open now.
+    /// Connections open now, those to upstreams among them.
     connections,
     /// Connections accepted.
     accepted,

@@ -328,8 +328,8 @@ impl Reactor {
     /// Whether, after one more accept, whoever is let in or has not asked yet can be dialled for,
     /// where there are proxies.
     fn leaves_room_for_dials(&self) -> bool {
-        let armed = self.places.iter().filter(|place| place.in_flight).count();
-        !self.shard.dials() || self.free.left() >= armed + self.shard.fresh() + 2
+        let armed = || self.places.iter().filter(|place| place.in_flight).count();
+        !self.shard.dials() || self.free.left() >= armed() + self.shard.fresh() + 2
     }
 
     /// Arms one more accept for each listener that lacks one, now that a descriptor is free.

@@ -53,6 +53,10 @@ EXPECTED = {
     "deflate-quick": {"OK": 84},
 }
 
+# A message that is followed at once by a violation. A peer by itself echoes the one and then fails;
+# a proxy has failed before the echo has come back from its client.
+OVERTAKEN = {"3.2", "3.3", "3.4", "4.1.3", "4.1.4", "4.1.5", "4.2.3", "4.2.4", "4.2.5", "5.15"}
+
 CONFIG = """
 [[apps]]
 id = "1"
@@ -147,13 +151,17 @@ def planned(bin_dir, patterns):
     return json.loads(done.stdout)
 
 
-def judge(name, out, ids, expected, seconds):
-    """Prints the counts; true when they are the expected ones and every case closed cleanly."""
+def judge(name, out, ids, expected, seconds, overtaken=frozenset()):
+    """Prints the counts; true when they are the expected ones and every case closed cleanly. Cases
+    in `overtaken` may be NON-STRICT, which then counts as OK."""
     path = out / "index.json"
     if not path.exists():
         print(f"autobahn {name}: no result at all, see {out}/wstest.log")
         return False
     cases = next(iter(json.loads(path.read_text()).values()), {})
+    for case_id in overtaken & cases.keys():
+        if cases[case_id]["behavior"] == "NON-STRICT":
+            cases[case_id]["behavior"] = "OK"
     counts = collections.Counter(case["behavior"] for case in cases.values())
     bad = [f"{i}: no result" for i in ids if i not in cases]
     for case_id, case in cases.items():
@@ -251,7 +259,8 @@ def run_client_suite(bin_dir, client, binary=None):
         server.wait(timeout=10)
     expected = sum((collections.Counter(EXPECTED[key]) for key in keys), collections.Counter())
     ids = planned(bin_dir, patterns)
-    return judge("through a proxy" if binary else "client role", out, ids, dict(expected), time.time() - start)
+    name, overtaken = ("through a proxy", OVERTAKEN) if binary else ("client role", frozenset())
+    return judge(name, out, ids, dict(expected), time.time() - start, overtaken)
 
 
 def main():

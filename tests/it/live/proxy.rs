@@ -261,6 +261,38 @@ fn failures_of_upstreams_have_their_status() {
     assert_eq!(server.count("proxy_timed_out"), 1);
 }
 
+#[test]
+fn a_connection_that_is_not_made_in_time_is_given_up_and_leaves_nothing() {
+    // A listener whose queue is full answers no further one.
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    socket.listen(0).unwrap();
+    let listener = TcpListener::from(socket);
+    let address = listener.local_addr().unwrap();
+    let soon = Duration::from_millis(300);
+    let mut queued = Vec::new();
+    while let Ok(stream) = TcpStream::connect_timeout(&address, soon) {
+        queued.push(stream);
+        if queued.len() == 64 {
+            return skip("the queue of a listener is never full here");
+        }
+    }
+    let Some(server) = start(proxying(&[address], "connect_ms = 300")) else { return };
+    let mut client = Client::connect(server.addresses()[0]);
+    client.send(handshake("/", "").as_bytes());
+    assert_eq!(client.response().status, 504);
+    client.end();
+    drop(client);
+    check_empty(&server);
+    assert_eq!(server.count("proxy_timed_out"), 1);
+    // One whose client has gone meanwhile; it is noticed when its time is over.
+    let mut client = Client::connect(server.addresses()[0]);
+    client.send(handshake("/", "").as_bytes());
+    wait_count(&server, "upstreams", 1);
+    client.reset();
+    check_empty(&server);
+}
+
 /// Writes `message` over and over until nothing is taken any more; how many bytes were.
 fn push_until_stalled(stream: &mut TcpStream, message: &[u8]) -> (usize, usize) {
     stream.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
