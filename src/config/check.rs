@@ -36,6 +36,8 @@ pub(super) fn check(config: &Config) -> Result<(), Error> {
     broadcastt::check(&config.broadcastt)?;
     check_token("console.token", &config.console.token)?;
     check_token("metrics.token", &config.metrics.token)?;
+    let namespace = config.metrics.namespace.chars().count() as u64;
+    range("metrics.namespace", namespace, 1..=128, " characters")?;
     check_guards(config)?;
     route::check(config)?;
     if let Some(it) = &config.zenith {

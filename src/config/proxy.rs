@@ -14,7 +14,7 @@ use serde::{Deserialize, Deserializer};
 use super::check::range;
 use super::error::{Error, Problem};
 use super::schema::{Endpoint, Route, Secret};
-use super::tls::{Certificate, in_file};
+use super::tls::{Certificate, check_aliases, in_file, read_roots};
 use super::{Balance, Config, TlsVersion, size, webhook};
 use crate::limits::UPSTREAMS;
 use crate::tls::{self, Connector, Offer};
@@ -109,6 +109,12 @@ pub struct ProxyTls {
     /// File of the authorities, in PEM, that may have signed their certificates; empty is those of
     /// the system.
     pub ca_file: String,
+    /// The password of that file, which then is PKCS#12.
+    pub ca_password: Secret,
+    /// Names of the entries of that file that are trusted; empty is all that it trusts.
+    pub ca_aliases: Vec<String>,
+    /// Whether those of the system are trusted, too.
+    pub ca_system: bool,
     /// The name that is asked for and that their certificates must have; empty is the host of the
     /// URL.
     pub server_name: String,
@@ -130,7 +136,7 @@ impl ProxyTls {
 
     /// Every file that is named, below `folder` unless its path is absolute.
     pub fn files(&self, folder: &Path) -> Vec<PathBuf> {
-        let Certificate { cert, key, pkcs12, password: _ } = &self.certificate;
+        let Certificate { cert, key, pkcs12, .. } = &self.certificate;
         let names = [&self.ca_file, cert, key, pkcs12];
         names.into_iter().filter(|name| !name.is_empty()).map(|name| folder.join(name)).collect()
     }
@@ -142,7 +148,11 @@ impl ProxyTls {
         }
         let roots = match self.ca_file.as_str() {
             "" => None,
-            file => Some(tls::roots(&folder.join(file)).map_err(in_file("ca_file"))?),
+            file => {
+                let roots = read_roots(&folder.join(file), &self.ca_password, &self.ca_aliases);
+                let roots = roots.map_err(in_file("ca_file"))?;
+                Some(if self.ca_system { roots.with_system() } else { roots })
+            }
         };
         let pair = match self.certificate == Certificate::default() {
             true => None,
@@ -439,6 +449,12 @@ fn check_tls(proxy: &Proxy) -> Result<(), Error> {
         let (found, accepted) = (tls.server_name.clone(), "a host's name or an address");
         return Err(Error::keyed("server_name", Problem::Shape { found, accepted }));
     }
+    if tls.ca_file.is_empty() && (tls.ca_system || !tls.ca_password.expose().is_empty()) {
+        let key = if tls.ca_system { "ca_system" } else { "ca_password" };
+        let words = "nothing, since without a `ca_file` it is the system's alone";
+        return Err(Error::keyed(key, Problem::Needed(words)));
+    }
+    check_aliases("ca_aliases", &tls.ca_aliases, &tls.ca_password)?;
     match tls.certificate == Certificate::default() {
         true => Ok(()),
         false => tls.certificate.check().map_err(|error| error.under("certificate")),

@@ -275,11 +275,18 @@ impl Default for Console {
 pub struct Metrics {
     /// Who has it sees them. Empty: clients on this machine do.
     pub token: Secret,
+    /// Whether everybody does, if there is no token.
+    pub open: bool,
+    /// Whether Zilla's names of metrics are there, too.
+    pub zilla: bool,
+    /// Their label `namespace`.
+    pub namespace: String,
 }
 
 impl Default for Metrics {
     fn default() -> Metrics {
-        Metrics { token: Secret::new("") }
+        let (token, namespace) = (Secret::new(""), "polycast".to_owned());
+        Metrics { token, open: false, zilla: false, namespace }
     }
 }
 

@@ -19,6 +19,10 @@ pub struct Tls {
     pub mutual: Mutual,
     /// File of those who vouch for clients, in PEM.
     pub client_ca: String,
+    /// The password of that file, which then is PKCS#12.
+    pub client_ca_password: Secret,
+    /// Names of the entries of that file that are trusted; empty is all that it trusts.
+    pub client_ca_aliases: Vec<String>,
     /// The oldest version that is accepted.
     pub min_version: Version,
     /// Protocols of ALPN (RFC 7301), in the order of preference.
@@ -29,7 +33,7 @@ pub struct Tls {
 }
 
 /// A certificate with its key: either `cert` and `key`, or `pkcs12` and `password`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table")]
 pub struct Certificate {
     /// File of the certificate and of those that vouch for it, in PEM.
@@ -40,6 +44,8 @@ pub struct Certificate {
     pub pkcs12: String,
     /// The password of that file.
     pub password: Secret,
+    /// The name of the entry in that file; empty is the first.
+    pub alias: String,
 }
 
 impl Default for Tls {
@@ -48,17 +54,12 @@ impl Default for Tls {
             certificates: Vec::new(),
             mutual: Mutual::default(),
             client_ca: String::new(),
+            client_ca_password: Secret::default(),
+            client_ca_aliases: Vec::new(),
             min_version: Version::default(),
             alpn: vec!["http/1.1".to_owned()],
             acceptor: None,
         }
-    }
-}
-
-impl Default for Certificate {
-    fn default() -> Certificate {
-        let (cert, key, pkcs12) = <(String, String, String)>::default();
-        Certificate { cert, key, pkcs12, password: Secret::new("") }
     }
 }
 
@@ -92,7 +93,11 @@ impl Tls {
         }
         let client_ca = match self.mutual {
             Mutual::None => None,
-            _ => Some(tls::roots(&folder.join(&self.client_ca)).map_err(in_file("client_ca"))?),
+            _ => {
+                let (password, aliases) = (&self.client_ca_password, &self.client_ca_aliases);
+                let roots = read_roots(&folder.join(&self.client_ca), password, aliases);
+                Some(roots.map_err(in_file("client_ca"))?)
+            }
         };
         let acceptor = Acceptor::new(Setup {
             pairs,
@@ -114,6 +119,10 @@ impl Certificate {
             let problem = Problem::Needed("either `cert` and `key`, or `pkcs12`");
             return Err(Error::keyed("", problem));
         }
+        if self.pkcs12.is_empty() && !self.alias.is_empty() {
+            let problem = Problem::Needed("nothing, since there is no `pkcs12`");
+            return Err(Error::keyed("alias", problem));
+        }
         Ok(())
     }
 
@@ -122,8 +131,32 @@ impl Certificate {
             let chain = tls::pem_chain(&folder.join(&self.cert)).map_err(in_file("cert"))?;
             return chain.with_key(&folder.join(&self.key)).map_err(in_file("key"));
         }
-        let read = tls::pkcs12_pair(&folder.join(&self.pkcs12), self.password.expose());
+        let read =
+            tls::pkcs12_pair(&folder.join(&self.pkcs12), self.password.expose(), &self.alias);
         read.map_err(in_file("pkcs12"))
+    }
+}
+
+/// Reads a file of authorities: PKCS#12 if it has a password, else PEM.
+pub(super) fn read_roots(
+    file: &Path,
+    password: &Secret,
+    aliases: &[String],
+) -> Result<tls::Roots, tls::Error> {
+    match password.expose() {
+        "" => tls::roots(file),
+        password => tls::pkcs12_roots(file, password, aliases),
+    }
+}
+
+/// Refuses names of entries where there is no PKCS#12 file to have them.
+pub(super) fn check_aliases(key: &str, aliases: &[String], password: &Secret) -> Result<(), Error> {
+    match aliases.is_empty() || !password.expose().is_empty() {
+        true => Ok(()),
+        false => {
+            let words = "nothing, unless the file is PKCS#12 and has a password";
+            Err(Error::keyed(key, Problem::Needed(words)))
+        }
     }
 }
 
@@ -141,6 +174,11 @@ pub(super) fn check(tls: &Tls) -> Result<(), Error> {
         let words = "a file if `mutual` is \"requested\" or \"required\", else nothing";
         return Err(Error::keyed("client_ca", Problem::Needed(words)));
     }
+    if !has_ca && !tls.client_ca_password.expose().is_empty() {
+        let words = "nothing, since there is no `client_ca`";
+        return Err(Error::keyed("client_ca_password", Problem::Needed(words)));
+    }
+    check_aliases("client_ca_aliases", &tls.client_ca_aliases, &tls.client_ca_password)?;
     if !tls.is_on() && tls.mutual != Mutual::None {
         let words = "at least one entry, since `mutual` is set";
         return Err(Error::keyed("certificates", Problem::Needed(words)));

@@ -1,6 +1,6 @@
 //! Certificates and keys from files: PEM (PKCS#1, PKCS#8, SEC1) and PKCS#12.
 
-use p12_keystore::{KeyStore, Pkcs12ImportPolicy};
+use p12_keystore::{KeyStore, KeyStoreEntry, Pkcs12ImportPolicy};
 use rustls::RootCertStore;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -58,6 +58,9 @@ pub enum What {
     /// A PKCS#12 file without a key that has its certificate.
     #[error("holds no private key with its certificate")]
     NoPair,
+    /// A PKCS#12 file without the entry that is asked for.
+    #[error("holds no entry `{0}` of that kind")]
+    NoEntry(String),
     /// A certificate that nobody can be verified by.
     #[error("holds a certificate that cannot be used: {0}")]
     BadCertificate(rustls::Error),
@@ -104,6 +107,13 @@ impl Roots {
     pub fn store(&self) -> &RootCertStore {
         &self.store
     }
+
+    /// These, and those whom the system trusts.
+    pub fn with_system(mut self) -> Roots {
+        self.store.extend(system_roots().roots);
+        self.digest[0] ^= 1;
+        self
+    }
 }
 
 /// Certificates of one file, the server's own first.
@@ -143,19 +153,73 @@ pub fn pem_chain(file: &Path) -> Result<Chain, Error> {
     }
 }
 
-/// Reads the first key of a PKCS#12 file and the certificates that belong to it.
+/// Reads a key of a PKCS#12 file and the certificates that belong to it: those of the entry
+/// `alias`, or of the first one if that is empty.
 ///
 /// # Errors
 /// The file cannot be read, holds no such pair, or the password is wrong.
-pub fn pkcs12_pair(path: &Path, password: &str) -> Result<Pair, Error> {
-    let bytes = read(path)?;
-    let store = KeyStore::from_pkcs12(&bytes, password, Pkcs12ImportPolicy::Strict)
-        .map_err(|error| Error::new(path, What::Pkcs12(error.to_string())))?;
-    let found = store.private_key_chain().filter(|(_, chain)| !chain.certs().is_empty());
-    let Some((_, found)) = found else { return Err(Error::new(path, What::NoPair)) };
+pub fn pkcs12_pair(path: &Path, password: &str, alias: &str) -> Result<Pair, Error> {
+    let store = pkcs12(path, password, Pkcs12ImportPolicy::Strict)?;
+    let found = store.entries().find_map(|(name, entry)| match entry {
+        KeyStoreEntry::PrivateKeyChain(found) if alias.is_empty() || is_alias(name, alias) => {
+            Some(found).filter(|found| !found.certs().is_empty())
+        }
+        _ => None,
+    });
+    let Some(found) = found else {
+        let what = if alias.is_empty() { What::NoPair } else { What::NoEntry(alias.to_owned()) };
+        return Err(Error::new(path, what));
+    };
     let chain = found.certs().iter().map(|it| CertificateDer::from(it.as_der().to_vec())).collect();
     let key = PrivatePkcs8KeyDer::from(found.key().as_der().to_vec()).into();
     Ok(Pair { chain, key, file: path.to_owned(), key_file: path.to_owned() })
+}
+
+fn pkcs12(path: &Path, password: &str, policy: Pkcs12ImportPolicy) -> Result<KeyStore, Error> {
+    KeyStore::from_pkcs12(&read(path)?, password, policy)
+        .map_err(|error| Error::new(path, What::Pkcs12(error.to_string())))
+}
+
+/// The case of these names does not count in Java's stores.
+fn is_alias(name: &str, alias: &str) -> bool {
+    name.eq_ignore_ascii_case(alias)
+}
+
+/// Reads the certificates of a PKCS#12 file by which others are verified: of the entries `aliases`,
+/// or, if there are none, all that the file says are trusted. A file that says so of none, as other
+/// programs than Java's write it, trusts them all.
+///
+/// # Errors
+/// As [`pkcs12_pair`].
+pub fn pkcs12_roots(path: &Path, password: &str, aliases: &[String]) -> Result<Roots, Error> {
+    let certificates = |store: &KeyStore, named: &dyn Fn(&str) -> bool| {
+        let entries = store.entries().filter(|(name, _)| named(name));
+        let der = entries.filter_map(|(_, entry)| match entry {
+            KeyStoreEntry::Certificate(it) => Some(it.as_der().to_vec()),
+            KeyStoreEntry::PrivateKeyChain(it) => Some(it.certs().first()?.as_der().to_vec()),
+            KeyStoreEntry::Secret(_) => None,
+        });
+        der.map(CertificateDer::from).collect::<Vec<_>>()
+    };
+    let all = pkcs12(path, password, Pkcs12ImportPolicy::Raw)?;
+    let trusted = pkcs12(path, password, Pkcs12ImportPolicy::Strict)?;
+    let mut found = Vec::new();
+    for alias in aliases {
+        let named = |name: &str| is_alias(name, alias);
+        let mut its = certificates(&all, &named);
+        its.extend(certificates(&trusted, &named));
+        if its.is_empty() {
+            return Err(Error::new(path, What::NoEntry(alias.clone())));
+        }
+        found.append(&mut its);
+    }
+    if aliases.is_empty() {
+        found = certificates(&trusted, &|_| true);
+        if found.is_empty() {
+            found = certificates(&all, &|_| true);
+        }
+    }
+    make_roots(path, found)
 }
 
 /// Reads the certificates by which clients are verified.
@@ -163,9 +227,13 @@ pub fn pkcs12_pair(path: &Path, password: &str) -> Result<Pair, Error> {
 /// # Errors
 /// As [`pem_chain`].
 pub fn roots(path: &Path) -> Result<Roots, Error> {
+    make_roots(path, certificates(path)?)
+}
+
+fn make_roots(path: &Path, certificates: Vec<CertificateDer<'static>>) -> Result<Roots, Error> {
     let mut store = RootCertStore::empty();
     let mut digest = Sha256::new();
-    for certificate in certificates(path)? {
+    for certificate in certificates {
         digest.update(&certificate);
         let added = store.add(certificate);
         added.map_err(|error| Error::new(path, What::BadCertificate(error)))?;

@@ -14,7 +14,9 @@ mod side;
 
 pub use acceptor::{Acceptor, Mutual, Setup, Version};
 pub use connector::{Connector, Offer};
-pub use files::{Chain, Error, Pair, Roots, What, pem_chain, pkcs12_pair, roots, system_roots};
+pub use files::{
+    Chain, Error, Pair, Roots, What, pem_chain, pkcs12_pair, pkcs12_roots, roots, system_roots,
+};
 
 use crate::limits::{TLS_HELD_BYTES, TLS_RECORD_BYTES};
 use crate::mem::Segment;

@@ -40,6 +40,10 @@ impl Authority {
         Leaf { cert, key }
     }
 
+    pub(crate) fn der(&self) -> Vec<u8> {
+        self.0.der().to_vec()
+    }
+
     pub(crate) fn pem(&self) -> String {
         self.0.pem()
     }

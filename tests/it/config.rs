@@ -902,6 +902,24 @@ fn tls_of_a_proxy() {
         ("tls.certificate = { cert = 'a', key = 'b', pkcs12 = 'c' }", &pair),
         ("tls.certificate = { password = 'a' }", &pair),
         ("tls.certificate = {}", ""),
+        ("tls.certificate = { pkcs12 = 'a', alias = 'b' }", ""),
+        (
+            "tls.certificate = { cert = 'a', key = 'b', alias = 'c' }",
+            "5:44: routes[0].proxy.tls.certificate.alias: what is needed here: nothing, since",
+        ),
+        ("tls = { ca_file = 'a', ca_password = 'b', ca_aliases = ['c'], ca_system = true }", ""),
+        (
+            "tls = { ca_file = 'a', ca_aliases = ['c'] }",
+            "5:24: routes[0].proxy.tls.ca_aliases: what is needed here: nothing, unless the file",
+        ),
+        (
+            "tls.ca_password = 'b'",
+            "5:5: routes[0].proxy.tls.ca_password: what is needed here: nothing, since without a",
+        ),
+        (
+            "tls.ca_system = true",
+            "5:5: routes[0].proxy.tls.ca_system: what is needed here: nothing, since without a",
+        ),
         ("tls.min_version = '1.3'", ""),
         ("tls.min_version = '1.1'", "5:19: routes[0].proxy.tls.min_version: `1.1` is not"),
     ]);
@@ -909,4 +927,34 @@ fn tls_of_a_proxy() {
         "proxy.upstreams = 'ws://a'\nproxy.tls.ca_file = 'ca.pem'",
         "4:7: routes[0].proxy.tls: what is needed here: a `wss://` upstream, since this is about",
     )]);
+}
+
+#[test]
+fn stores_of_listeners_and_the_name_of_metrics() {
+    let tls = |more: &str| {
+        let pair = "certificates = [{ pkcs12 = 'a', password = 'b', alias = 'c' }]";
+        format!("listeners = [{{ address = '[::1]:1', tls = {{ {pair}, {more} }} }}]")
+    };
+    let mutual = "mutual = 'required', client_ca = 'd'";
+    let namespace = |length: usize| format!("metrics.namespace = '{}'", "\u{e9}".repeat(length));
+    let aliases = "1:147: listeners[0].tls.client_ca_aliases: what is needed here: nothing, unless";
+    check(&[
+        (&tls(mutual), ""),
+        (&tls(&format!("{mutual}, client_ca_password = 'e', client_ca_aliases = ['f']")), ""),
+        (&tls(&format!("{mutual}, client_ca_aliases = ['f']")), aliases),
+        (
+            &tls("client_ca_password = 'e'"),
+            "1:109: listeners[0].tls.client_ca_password: what is needed here: nothing, since",
+        ),
+        (
+            "listeners = [{ address = '[::1]:1', tls = { certificates = [{ cert = 'a', key = 'b', \
+             alias = 'c' }] } }]",
+            "1:86: listeners[0].tls.certificates[0].alias: what is needed here: nothing, since",
+        ),
+        ("metrics.open = true\nmetrics.zilla = true", ""),
+        (&namespace(1), ""),
+        (&namespace(128), ""),
+        (&namespace(0), "1:9: metrics.namespace: 0 is out of range; accepted: 1 to 128 characters"),
+        (&namespace(129), "1:9: metrics.namespace: 129 is out of range"),
+    ]);
 }

@@ -1,7 +1,8 @@
 //! Connections that are made through TLS, against the server's own end of it.
 
 use crate::certs::{Authority, Leaf, folder};
-use polycast::config::{Config, Format};
+use p12_keystore::{Certificate, KeyStore, KeyStoreEntry, LocalKeyId, PrivateKey, PrivateKeyChain};
+use polycast::config::{Config, Endpoint, Format};
 use polycast::mem::Segment;
 use polycast::tls::{self, Acceptor, Connector, Failure, Filter, Mutual, Offer, Setup, Version};
 use std::fs;
@@ -233,4 +234,89 @@ fn the_files_of_a_proxy_are_read_with_the_configuration() {
     let text = "[[routes]]\nendpoint = 'proxy'\nproxy.upstreams = 'wss://b'\n\
                 proxy.tls.ca_file = 'none.pem'\n";
     assert!(Config::parse(&format!("{text}{APP}"), Format::Toml, "f").is_ok());
+}
+
+/// A store with a key and two authorities.
+fn store(folder: &Path, own: &Leaf, trusted: &[(&str, &Authority)]) {
+    let leaf = Certificate::from_der(own.cert.der()).unwrap();
+    let key = PrivateKey::from_der(&own.key.serialize_der()).unwrap();
+    let mut store = KeyStore::new();
+    let chain = PrivateKeyChain::new(LocalKeyId::from(&b"1"[..]), key, [leaf]);
+    store.add_entry("localhost", KeyStoreEntry::PrivateKeyChain(chain));
+    fs::write(folder.join("localhost.p12"), store.writer("generated").write().unwrap()).unwrap();
+    for (name, authority) in trusted {
+        let certificate = Certificate::from_der(&authority.der()).unwrap();
+        store.add_entry(name, KeyStoreEntry::Certificate(certificate));
+    }
+    fs::write(folder.join("trust.p12"), store.writer("generated").write().unwrap()).unwrap();
+}
+
+#[test]
+fn entries_of_a_store_are_told_apart_by_their_names() {
+    let folder = folder("client-stores");
+    let (one, other) = (Authority::new(), Authority::new());
+    store(&folder, &one.leaf(&["localhost"]), &[("one", &one), ("other", &other)]);
+    let (keys, trust) = (folder.join("localhost.p12"), folder.join("trust.p12"));
+    for (alias, found) in [("", true), ("localhost", true), ("LOCALHOST", true), ("one", false)] {
+        assert_eq!(tls::pkcs12_pair(&keys, "generated", alias).is_ok(), found, "{alias}");
+    }
+    let told = tls::pkcs12_pair(&keys, "generated", "one").unwrap_err().to_string();
+    assert!(told.ends_with("localhost.p12 holds no entry `one` of that kind"), "{told}");
+    let pairs = vec![tls::pkcs12_pair(&keys, "generated", "").unwrap()];
+    let setup = Setup {
+        pairs,
+        mutual: Mutual::None,
+        client_ca: None,
+        min_version: Version::V12,
+        alpn: &[],
+    };
+    let acceptor = Acceptor::new(setup).unwrap();
+    for (aliases, right) in
+        [(&["one"][..], true), (&["ONE", "other"], true), (&["other"], false), (&[], true)]
+    {
+        let aliases: Vec<String> = aliases.iter().map(|it| (*it).to_owned()).collect();
+        let roots = tls::pkcs12_roots(&trust, "generated", &aliases).unwrap();
+        for roots in
+            [tls::pkcs12_roots(&trust, "generated", &aliases).unwrap(), roots.with_system()]
+        {
+            let offer = Offer { roots: Some(roots), pair: None, min_version: Version::V12 };
+            let connector = Connector::new(offer).unwrap();
+            let (client, _) = meet(&acceptor, &connector, "localhost", usize::MAX);
+            assert_eq!(client.failed.is_none(), right, "{aliases:?}");
+        }
+    }
+    let refused = |aliases: &[&str], password: &str| {
+        let aliases: Vec<String> = aliases.iter().map(|it| (*it).to_owned()).collect();
+        tls::pkcs12_roots(&trust, password, &aliases).err().expect("an error").to_string()
+    };
+    assert!(refused(&["none"], "generated").ends_with("holds no entry `none` of that kind"));
+    assert!(refused(&[], "wrong").contains("the password is wrong"));
+    // A store whose entries are not marked as trusted, as OpenSSL writes it.
+    let openssl = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/ec.p12");
+    assert!(tls::pkcs12_roots(&openssl, "changeit", &[]).is_ok());
+}
+
+#[test]
+fn the_zilla_file_of_a_proxy_finds_its_stores() {
+    let folder = folder("client-zilla");
+    let authority = Authority::new();
+    store(&folder, &authority.leaf(&["localhost"]), &[("localhost", &authority)]);
+    let text = include_str!("../../examples/zilla/proxy.yaml");
+    let load = |text: &str| {
+        let text = text.replace("${{env.STORE_PASSWORD}}", "generated");
+        let path = folder.join("zilla.yaml");
+        fs::write(&path, text.replace("${{env.UPSTREAM}}", "127.0.0.1")).unwrap();
+        Config::load(&path)
+    };
+    let config = load(text).unwrap_or_else(|error| panic!("{error}"));
+    assert!(config.listeners[0].tls.acceptor().is_some());
+    let route = config.routes.iter().find(|it| it.endpoint == Endpoint::Proxy).unwrap();
+    let proxy = route.proxy.as_ref().unwrap();
+    let mut client = End::new(proxy.tls.connect(&proxy.upstreams[0]).unwrap());
+    let mut server = End::new(config.listeners[0].tls.acceptor().unwrap().accept().unwrap());
+    exchange(&mut client, &mut server, usize::MAX);
+    assert!(client.opened && server.opened, "both sides of the file fit each other");
+    let error = load(&text.replace("        - localhost\n      sni", "        - other\n      sni"));
+    let error = error.expect_err("no such entry").to_string();
+    assert!(error.contains("localhost.p12 holds no entry `other` of that kind"), "{error}");
 }

@@ -1,0 +1,349 @@
+//! From bindings of type tcp to the ends of their chains.
+
+use super::guards::{self, Guarded};
+use super::place::Place;
+use super::{upstream, vaults};
+use crate::config::Listener;
+use crate::config::error::Error;
+use crate::config::guard::Guard;
+use crate::config::pattern::Pattern;
+use crate::config::proxy::Proxy;
+use crate::config::route::Condition;
+use crate::config::schema::{Config, Endpoint, Route};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+/// What Zilla answers where no route is.
+const NO_ROUTE: u16 = 404;
+/// What may be bound together here.
+const SERVERS: [&str; 6] = ["tcp", "tls", "http", "ws", "fan", "echo"];
+const CLIENTS: [&str; 4] = ["tcp", "tls", "http", "ws"];
+/// Keys of every binding.
+const KEYS: [&str; 4] = ["type", "kind", "telemetry", "exit"];
+
+/// The bindings of a file.
+pub(super) struct Chain<'a> {
+    pub(super) top: Place<'a>,
+    bindings: Vec<Place<'a>>,
+    guards: Vec<Guard>,
+}
+
+/// A way on from a binding.
+struct Way<'a> {
+    /// Any of these must hold; always, if there are none.
+    when: Vec<Condition>,
+    guarded: Guarded,
+    exit: Place<'a>,
+}
+
+/// Where a chain ends.
+struct End {
+    endpoint: Endpoint,
+    proxy: Option<Arc<Proxy>>,
+}
+
+fn kind(binding: &Place<'_>) -> Result<(String, String), Error> {
+    Ok((binding.need("type")?.text()?, binding.need("kind")?.text()?))
+}
+
+/// The ports of a binding's options: a number, or a list of them.
+pub(super) fn ports(options: &Place<'_>) -> Result<Vec<u16>, Error> {
+    options.need("port")?;
+    let port = |place: &Place<'_>| {
+        let text = place.text()?;
+        text.parse().map_err(|_| place.wrong(format!("`{text}` is no port")))
+    };
+    options.list("port").iter().map(port).collect()
+}
+
+impl<'a> Chain<'a> {
+    pub(super) fn new(top: &Place<'a>) -> Result<Chain<'a>, Error> {
+        vaults::check(top)?;
+        let bindings = top.below("bindings")?;
+        for binding in &bindings {
+            let (kind, role) = kind(binding)?;
+            let known = match role.as_str() {
+                "server" => SERVERS.contains(&kind.as_str()),
+                "client" => CLIENTS.contains(&kind.as_str()),
+                _ => false,
+            };
+            if !known {
+                let problem = format!("a binding of type {kind}, kind {role} is not supported");
+                return Err(binding.wrong(problem));
+            }
+            if let Some(telemetry) = binding.get("telemetry") {
+                telemetry.only(&["metrics"])?;
+                telemetry.texts("metrics")?;
+            }
+        }
+        Ok(Chain { top: top.clone(), bindings, guards: guards::read(top)? })
+    }
+
+    /// Makes listeners and routes of every chain.
+    pub(super) fn serve(&self, config: &mut Config) -> Result<(), Error> {
+        for binding in &self.bindings {
+            if kind(binding)? == ("tcp".to_owned(), "server".to_owned()) {
+                self.tcp(binding, config)?;
+            }
+        }
+        match config.listeners.is_empty() {
+            true => Err(self.top.need("bindings")?.wrong("none is of type tcp, kind server")),
+            false => Ok(()),
+        }
+    }
+
+    /// The binding that an exit names, which has to be of one of these types.
+    pub(super) fn exit(
+        &self,
+        from: &Place<'_>,
+        exit: &Place<'_>,
+        role: &str,
+        types: &[&str],
+    ) -> Result<Place<'a>, Error> {
+        let name = exit.text()?;
+        let found = self.bindings.iter().find(|it| it.name == name);
+        let fits = |it: &&Place<'_>| {
+            kind(it).is_ok_and(|(kind, its)| its == role && types.contains(&kind.as_str()))
+        };
+        let types = types.join(" or ");
+        let problem = format!("its exit `{name}` is no binding of type {types}, kind {role}");
+        found.filter(fits).cloned().ok_or_else(|| from.wrong(problem))
+    }
+
+    /// Each port has its own way: the first route that is for it, or the binding's exit.
+    fn tcp(&self, here: &Place<'a>, config: &mut Config) -> Result<(), Error> {
+        here.only(&["type", "kind", "telemetry", "options", "routes", "exit"])?;
+        let options = here.need("options")?;
+        options.only(&["host", "port"])?;
+        let host = match options.word("host")?.as_deref() {
+            None => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+            Some("localhost") => Ipv4Addr::LOCALHOST.into(),
+            Some(host) => {
+                host.parse().map_err(|_| here.wrong(format!("`{host}` is no address")))?
+            }
+        };
+        let mut ways = Vec::new();
+        for route in here.list("routes") {
+            route.only(&["when", "exit"])?;
+            let when = route.list("when");
+            let mut taken = Vec::new();
+            for entry in &when {
+                entry.only(&["port"])?;
+                taken.extend(ports(entry)?);
+            }
+            ways.push((taken, when.is_empty(), route.need("exit")?));
+        }
+        ways.extend(here.get("exit").map(|exit| (Vec::new(), true, exit)));
+        let mut exits: Vec<(String, Place<'a>, Vec<usize>)> = Vec::new();
+        for port in ports(&options)? {
+            let way = ways.iter().find(|(ports, always, _)| *always || ports.contains(&port));
+            let (_, _, exit) = way.ok_or_else(|| here.wrong("it has no exit"))?;
+            let number = config.listeners.len();
+            let name = format!("{}.{port}", here.name);
+            let address = SocketAddr::new(host, port);
+            config.listeners.push(Listener { address, name, ..Listener::default() });
+            let to = exit.text()?;
+            match exits.iter_mut().find(|(exit, ..)| *exit == to) {
+                Some((.., listeners)) => listeners.push(number),
+                None => exits.push((to, exit.clone(), vec![number])),
+            }
+        }
+        for (_, exit, listeners) in exits {
+            let next = self.exit(here, &exit, "server", &["http", "tls"])?;
+            self.enter(&next, &listeners, config)?;
+        }
+        Ok(())
+    }
+
+    /// What stands behind the ports: http, perhaps within TLS.
+    fn enter(
+        &self,
+        next: &Place<'a>,
+        listeners: &[usize],
+        config: &mut Config,
+    ) -> Result<(), Error> {
+        if kind(next)?.0 == "http" {
+            return self.http(next, listeners, config);
+        }
+        next.only(&["type", "kind", "telemetry", "vault", "options", "routes", "exit"])?;
+        let tls = vaults::server(&self.top, next)?;
+        for listener in listeners {
+            config.listeners[*listener].tls = tls.clone();
+        }
+        let mut exit = next.get("exit");
+        for route in next.list("routes").iter().rev() {
+            route.only(&["exit"])?;
+            exit = Some(route.need("exit")?);
+        }
+        let exit = exit.ok_or_else(|| next.wrong("it has no exit"))?;
+        self.http(&self.exit(next, &exit, "server", &["http"])?, listeners, config)
+    }
+
+    fn http(
+        &self,
+        here: &Place<'a>,
+        listeners: &[usize],
+        config: &mut Config,
+    ) -> Result<(), Error> {
+        here.only(&["type", "kind", "telemetry", "options", "routes", "exit"])?;
+        let mut authorised = None;
+        let mut origins = vec![Pattern::new("same-origin")];
+        if let Some(options) = here.get("options") {
+            options.only(&["versions", "access-control", "authorization"])?;
+            let versions = options.texts("versions")?;
+            if options.get("versions").is_some() && !versions.iter().any(|it| it == "http/1.1") {
+                return Err(options.wrong("WebSockets are of http/1.1, which versions leaves out"));
+            }
+            origins = access(&options)?;
+            authorised = guards::authorise(&options, &self.guards, config)?;
+        }
+        let mut names = Vec::new();
+        for listener in listeners {
+            let listener = &mut config.listeners[*listener];
+            listener.allowed_origins.clone_from(&origins);
+            names.push(listener.name.clone());
+        }
+        let authorised = authorised.as_deref();
+        for outer in self.ways(here, authorised)? {
+            let ws = self.exit(here, &outer.exit, "server", &["ws"])?;
+            ws.only(&["type", "kind", "telemetry", "routes", "exit"])?;
+            for inner in self.ways(&ws, authorised)? {
+                let types = ["echo", "fan", "ws"];
+                let end = match self.exit(&ws, &inner.exit, "client", &["ws"]) {
+                    Ok(client) => upstream::read(self, &client).map(End::proxy)?,
+                    Err(_) => self.end(&self.exit(&ws, &inner.exit, "server", &types[..2])?)?,
+                };
+                let when = both(&outer.when, inner.when)
+                    .ok_or_else(|| ws.wrong(format!("{} has the same condition", here.name)))?;
+                let mut guarded = outer.guarded.clone();
+                for (guard, roles) in inner.guarded {
+                    guarded.entry(guard).or_default().extend(roles);
+                }
+                let (listeners, proxy) = (names.clone(), end.proxy);
+                let route = Route { when, guarded, listeners, proxy, ..Route::to(end.endpoint) };
+                config.routes.push(route);
+            }
+            // Who is not let in there is not for the next one.
+            let when = both(&[], outer.when).unwrap_or_default();
+            let (guarded, listeners, status) = (outer.guarded, names.clone(), NO_ROUTE);
+            let route = Route::to(Endpoint::Reject);
+            config.routes.push(Route { when, guarded, listeners, status, ..route });
+        }
+        Ok(())
+    }
+
+    /// The ways on, in order: those of its routes, then its own exit.
+    fn ways(&self, here: &Place<'a>, authorised: Option<&str>) -> Result<Vec<Way<'a>>, Error> {
+        let mut ways = Vec::new();
+        for route in here.list("routes") {
+            route.only(&["when", "guarded", "exit"])?;
+            let when = route.list("when").iter().map(|entry| condition(here, entry)).collect();
+            let guarded = guards::guarded(&route, authorised)?;
+            let exit = route.get("exit").or_else(|| here.get("exit"));
+            let exit = exit.ok_or_else(|| here.wrong("a route has no exit"))?;
+            let when: Result<Vec<_>, Error> = when;
+            ways.push(Way { when: when?, guarded, exit });
+        }
+        let own = |exit| Way { when: Vec::new(), guarded: Guarded::new(), exit };
+        ways.extend(here.get("exit").map(own));
+        Ok(ways)
+    }
+
+    /// The end of a chain.
+    fn end(&self, here: &Place<'a>) -> Result<End, Error> {
+        here.only(&KEYS)?;
+        if kind(here)?.0 == "echo" {
+            return match here.get("exit") {
+                Some(exit) => Err(exit.wrong("nothing is behind an echo")),
+                None => Ok(End { endpoint: Endpoint::Echo, proxy: None }),
+            };
+        }
+        let exit = here.need("exit")?;
+        self.end(&self.exit(here, &exit, "server", &["echo"])?)?;
+        Ok(End { endpoint: Endpoint::Reflect, proxy: None })
+    }
+}
+
+impl End {
+    fn proxy(proxy: Proxy) -> End {
+        End { endpoint: Endpoint::Proxy, proxy: Some(Arc::new(proxy)) }
+    }
+}
+
+/// From which origins browsers may come: by default the own one.
+fn access(options: &Place<'_>) -> Result<Vec<Pattern>, Error> {
+    let same = vec![Pattern::new("same-origin")];
+    let Some(access) = options.get("access-control") else { return Ok(same) };
+    // What is about plain requests alone has nothing to act on here.
+    access.only(&["policy", "allow", "max-age", "expose"])?;
+    match access.word("policy")?.as_deref() {
+        None | Some("same-origin") => Ok(same),
+        Some("cross-origin") => {
+            let Some(allow) = access.get("allow") else { return Ok(Vec::new()) };
+            allow.only(&["origins", "methods", "headers", "credentials"])?;
+            let origins = allow.texts("origins")?;
+            if allow.get("origins").is_some() && origins.is_empty() {
+                return Err(allow.wrong("origins is empty; leave it out to admit all"));
+            }
+            Ok(origins.iter().map(|it| Pattern::new(it.to_ascii_lowercase())).collect())
+        }
+        Some(other) => {
+            Err(access.wrong(format!("policy is same-origin or cross-origin, not {other}")))
+        }
+    }
+}
+
+fn condition(here: &Place<'_>, entry: &Place<'_>) -> Result<Condition, Error> {
+    let entries = match kind(here)?.0.as_str() {
+        "http" => {
+            entry.only(&["headers"])?;
+            let Some(headers) = entry.get("headers") else { return Ok(Condition::default()) };
+            headers.only(&["upgrade", ":scheme", ":authority", ":path"])?;
+            headers.table()?
+        }
+        _ => {
+            entry.only(&["protocol", "scheme", "authority", "path"])?;
+            entry.table()?
+        }
+    };
+    let mut condition = Condition::default();
+    for entry in entries {
+        let text = entry.text()?;
+        let place = match entry.name.trim_start_matches(':') {
+            "protocol" => &mut condition.protocol,
+            "scheme" => &mut condition.scheme,
+            "authority" => &mut condition.authority,
+            "path" => &mut condition.path,
+            // Messages are for WebSockets alone.
+            _ if text.eq_ignore_ascii_case("websocket") => continue,
+            _ => return Err(entry.wrong("only `upgrade: websocket` is supported")),
+        };
+        *place = Pattern::new(text);
+    }
+    Ok(condition)
+}
+
+/// Conditions of which each is one of `outer` and one of `inner`; `None` if a key is in both.
+fn both(outer: &[Condition], inner: Vec<Condition>) -> Option<Vec<Condition>> {
+    let any = [Condition::default()];
+    let outer = if outer.is_empty() { &any } else { outer };
+    let inner = if inner.is_empty() { any.to_vec() } else { inner };
+    let mut all = Vec::new();
+    for (one, other) in outer.iter().flat_map(|one| inner.iter().map(move |other| (one, other))) {
+        let mut both = other.clone();
+        for (place, more) in [
+            (&mut both.scheme, &one.scheme),
+            (&mut both.authority, &one.authority),
+            (&mut both.path, &one.path),
+        ] {
+            match (place.is_empty(), more.is_empty()) {
+                (_, true) => {}
+                (true, false) => *place = more.clone(),
+                (false, false) => return None,
+            }
+        }
+        all.push(both);
+    }
+    // What always holds makes the others idle.
+    Some(if all.contains(&Condition::default()) { Vec::new() } else { all })
+}

@@ -1,0 +1,118 @@
+//! Guards of type jwt, and where http bindings look for their tokens.
+
+use super::place::Place;
+use crate::config::error::Error;
+use crate::config::guard::{CREDENTIALS, Credentials, Guard, GuardKey};
+use crate::config::schema::{Config, Secret};
+use std::collections::BTreeMap;
+
+/// Roles by the guard that has to find them.
+pub(super) type Guarded = BTreeMap<String, Vec<String>>;
+
+/// The guards of a file, each without a place for its tokens.
+pub(super) fn read(top: &Place<'_>) -> Result<Vec<Guard>, Error> {
+    top.below("guards")?.iter().map(guard).collect()
+}
+
+fn guard(place: &Place<'_>) -> Result<Guard, Error> {
+    place.only(&["type", "options"])?;
+    let kind = place.need("type")?.text()?;
+    if kind != "jwt" {
+        return Err(place.wrong(format!("a guard of type {kind} is not supported")));
+    }
+    let mut guard = Guard::new(place.name);
+    // Who has written the file has said where the keys are.
+    guard.allow_private = true;
+    let Some(options) = place.get("options") else { return Ok(guard) };
+    let known = &["issuer", "audience", "roles", "keys", "challenge", "identity", "attributes"];
+    options.only(known)?;
+    guard.issuer = options.word("issuer")?.unwrap_or_default();
+    guard.audience = options.word("audience")?.unwrap_or_default();
+    guard.roles = options.word("roles")?.unwrap_or(guard.roles);
+    guard.identity = options.word("identity")?.unwrap_or(guard.identity);
+    guard.challenge_s = options.number("challenge")?.unwrap_or(0);
+    for attribute in options.below("attributes")? {
+        guard.attributes.insert(attribute.name.to_owned(), attribute.text()?);
+    }
+    match options.list("keys").as_slice() {
+        [url] if url.table().is_err() => guard.keys_url = url.text()?,
+        keys => guard.keys = keys.iter().map(key).collect::<Result<_, _>>()?,
+    }
+    Ok(guard)
+}
+
+fn key(place: &Place<'_>) -> Result<GuardKey, Error> {
+    place.only(&["kty", "kid", "alg", "use", "n", "e", "crv", "x", "y", "k"])?;
+    let word = |name: &str| place.word(name).map(Option::unwrap_or_default);
+    place.need("kty")?;
+    Ok(GuardKey {
+        kid: word("kid")?,
+        alg: word("alg")?,
+        kty: word("kty")?,
+        usage: word("use")?,
+        crv: word("crv")?,
+        n: word("n")?,
+        e: word("e")?,
+        x: word("x")?,
+        y: word("y")?,
+        k: Secret::new(word("k")?),
+        ..GuardKey::default()
+    })
+}
+
+/// Puts the guard of an http binding's `authorization` into the configuration, and says its name.
+pub(super) fn authorise(
+    options: &Place<'_>,
+    guards: &[Guard],
+    config: &mut Config,
+) -> Result<Option<String>, Error> {
+    let Some(place) = options.get("authorization") else { return Ok(None) };
+    let named = place.table()?;
+    let [named] = named.as_slice() else {
+        return Err(place.wrong("it has one guard"));
+    };
+    let guard = guards.iter().find(|it| it.name == named.name);
+    let guard = guard.ok_or_else(|| named.wrong(format!("there is no guard `{}`", named.name)))?;
+    named.only(&["credentials"])?;
+    let credentials = credentials(&named.need("credentials")?)?;
+    match config.guards.iter().find(|it| it.name == guard.name) {
+        Some(other) if other.credentials != credentials => {
+            return Err(named.wrong("another http binding has other credentials for this guard"));
+        }
+        Some(_) => {}
+        None => config.guards.push(Guard { credentials, ..guard.clone() }),
+    }
+    Ok(Some(guard.name.clone()))
+}
+
+fn credentials(place: &Place<'_>) -> Result<Credentials, Error> {
+    place.only(&["headers", "query", "cookies"])?;
+    let mut found = Credentials { headers: BTreeMap::new(), ..Credentials::default() };
+    for (name, section) in [
+        ("headers", &mut found.headers),
+        ("query", &mut found.query),
+        ("cookies", &mut found.cookies),
+    ] {
+        for pattern in place.below(name)? {
+            let text = pattern.text()?;
+            if text.matches(CREDENTIALS).count() != 1 {
+                return Err(pattern.wrong("a text with `{credentials}` once in it is needed here"));
+            }
+            section.insert(pattern.name.to_owned(), text);
+        }
+    }
+    Ok(found)
+}
+
+/// What a route's `guarded` asks for, of a chain whose http binding takes tokens for `authorised`.
+pub(super) fn guarded(route: &Place<'_>, authorised: Option<&str>) -> Result<Guarded, Error> {
+    let mut guarded = Guarded::new();
+    for guard in route.below("guarded")? {
+        if authorised != Some(guard.name) {
+            let problem = "no authorization of the chain's http binding is for this guard";
+            return Err(guard.wrong(problem));
+        }
+        guarded.insert(guard.name.to_owned(), route.need("guarded")?.texts(guard.name)?);
+    }
+    Ok(guarded)
+}

@@ -1,0 +1,41 @@
+//! A Zilla file: its chains of bindings become listeners and routes.
+//!
+//! They are `tcp server`, perhaps `tls server`, `http server`, `ws server`, and then `echo`, or
+//! `fan` and `echo`, or `ws client`, `http client`, perhaps `tls client`, `tcp client`. What is not
+//! understood is refused with its line.
+//! <https://docs.aklivity.io/zilla/latest/reference/config/bindings/>
+
+mod chain;
+mod guards;
+mod place;
+mod telemetry;
+#[cfg(test)]
+mod tests;
+mod upstream;
+mod vaults;
+
+use super::env::Lookup;
+use super::error::Error;
+use super::schema::Config;
+use super::tree::Node;
+use chain::Chain;
+use place::Place;
+
+/// Whether a file is one of Zilla's: its top has `bindings`.
+pub(super) fn is_zilla(tree: &Node) -> bool {
+    place::entry(tree, "bindings").is_some()
+}
+
+/// The configuration that a Zilla file stands for.
+pub(super) fn read(tree: &Node, lookup: &Lookup<'_>) -> Result<Config, Error> {
+    let top = Place::top(tree, lookup);
+    top.only(&["name", "vaults", "guards", "catalogs", "telemetry", "bindings"])?;
+    if let Some(catalog) = top.below("catalogs")?.first() {
+        return Err(catalog.wrong("no binding that is served here has models, or uses a catalog"));
+    }
+    let mut config = Config { listeners: Vec::new(), routes: Vec::new(), ..Config::default() };
+    let chain = Chain::new(&top)?;
+    chain.serve(&mut config)?;
+    telemetry::serve(&top, &mut config)?;
+    Ok(config)
+}

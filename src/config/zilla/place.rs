@@ -1,0 +1,159 @@
+//! A place in a Zilla file, which knows its path and its line.
+
+use crate::config::env::Lookup;
+use crate::config::error::{Error, Position, Problem};
+use crate::config::tree::{Key, Node, Value};
+
+/// See the module's documentation.
+#[derive(Clone, Copy)]
+pub(super) struct Context<'a> {
+    lookup: &'a Lookup<'a>,
+}
+
+/// A value, the path of its key and where it stands.
+#[derive(Clone)]
+pub(super) struct Place<'a> {
+    pub(super) path: String,
+    /// The last part of the path.
+    pub(super) name: &'a str,
+    position: Option<Position>,
+    node: &'a Node,
+    context: Context<'a>,
+}
+
+fn entries(node: &Node) -> &[(Key, Node)] {
+    match &node.value {
+        Value::Table(entries) => entries,
+        _ => &[],
+    }
+}
+
+/// The value of a key, if `node` is a table that has it.
+pub(super) fn entry<'n>(node: &'n Node, name: &str) -> Option<&'n Node> {
+    entries(node).iter().find(|(key, _)| key.name == name).map(|(_, node)| node)
+}
+
+impl<'a> Place<'a> {
+    pub(super) fn top(node: &'a Node, lookup: &'a Lookup<'a>) -> Place<'a> {
+        let context = Context { lookup };
+        Place { path: String::new(), name: "", position: node.position, node, context }
+    }
+
+    pub(super) fn wrong(&self, problem: impl Into<String>) -> Error {
+        self.refuse(Problem::Other(problem.into()))
+    }
+
+    fn refuse(&self, problem: Problem) -> Error {
+        Error::keyed(self.path.clone(), problem).or_at(self.position)
+    }
+
+    fn at(&self, key: &'a Key, node: &'a Node) -> Place<'a> {
+        let path = match self.path.as_str() {
+            "" => key.name.clone(),
+            path => format!("{path}.{}", key.name),
+        };
+        let position = key.position.or(node.position);
+        Place { path, name: &key.name, position, node, context: self.context }
+    }
+
+    /// Refuses what is no table, and one that has other keys.
+    pub(super) fn only(&self, known: &'static [&'static str]) -> Result<(), Error> {
+        for place in self.table()? {
+            if !known.contains(&place.name) {
+                return Err(place.refuse(Problem::UnknownKey { known }));
+            }
+        }
+        Ok(())
+    }
+
+    /// The entries of this table.
+    pub(super) fn table(&self) -> Result<Vec<Place<'a>>, Error> {
+        match &self.node.value {
+            Value::Null => Ok(Vec::new()),
+            Value::Table(entries) => {
+                Ok(entries.iter().map(|(key, node)| self.at(key, node)).collect())
+            }
+            _ => Err(self.wrong("a table is needed here")),
+        }
+    }
+
+    /// The entry of this table with that name.
+    pub(super) fn get(&self, name: &str) -> Option<Place<'a>> {
+        let found = entries(self.node).iter().find(|(key, _)| key.name == name);
+        found.map(|(key, node)| self.at(key, node))
+    }
+
+    /// The same where there must be one.
+    pub(super) fn need(&self, name: &str) -> Result<Place<'a>, Error> {
+        self.get(name).ok_or_else(|| self.wrong(format!("it has no {name}")))
+    }
+
+    /// The entries of the table with that name; none if there is none.
+    pub(super) fn below(&self, name: &str) -> Result<Vec<Place<'a>>, Error> {
+        self.get(name).map_or_else(|| Ok(Vec::new()), |place| place.table())
+    }
+
+    /// The entries of the list with that name; none if there is none. What is no list is one entry.
+    pub(super) fn list(&self, name: &str) -> Vec<Place<'a>> {
+        let Some(place) = self.get(name) else { return Vec::new() };
+        let Value::List(entries) = &place.node.value else { return vec![place] };
+        let entry = |(index, node): (usize, &'a Node)| Place {
+            path: format!("{}[{index}]", place.path),
+            name: place.name,
+            position: node.position,
+            node,
+            context: self.context,
+        };
+        entries.iter().enumerate().map(entry).collect()
+    }
+
+    /// A text or a number; `${{env.NAME}}` in it is the variable.
+    pub(super) fn text(&self) -> Result<String, Error> {
+        let mut rest = match &self.node.value {
+            Value::Text(text) => text.as_str(),
+            Value::Int(number) => return Ok(number.to_string()),
+            _ => return Err(self.wrong("a text is needed here")),
+        };
+        let mut out = String::new();
+        while let Some((before, inside)) = rest.split_once("${{") {
+            let (expression, after) = inside.split_once("}}").unwrap_or((inside, ""));
+            let Some(name) = expression.trim().strip_prefix("env.") else {
+                return Err(self.wrong("an expression is `${{env.NAME}}`"));
+            };
+            let value = (self.context.lookup)(name);
+            let value = value.ok_or_else(|| self.refuse(Problem::Environment(name.to_owned())))?;
+            out.push_str(before);
+            out.push_str(&value);
+            rest = after;
+        }
+        Ok(out + rest)
+    }
+
+    /// The texts of the list with that name, or the one text.
+    pub(super) fn texts(&self, name: &str) -> Result<Vec<String>, Error> {
+        self.list(name).iter().map(Place::text).collect()
+    }
+
+    /// The text with that name, if there is one.
+    pub(super) fn word(&self, name: &str) -> Result<Option<String>, Error> {
+        self.get(name).map(|place| place.text()).transpose()
+    }
+
+    /// The number with that name, if there is one.
+    pub(super) fn number(&self, name: &str) -> Result<Option<u64>, Error> {
+        let Some(place) = self.get(name) else { return Ok(None) };
+        let number = place.text()?.parse();
+        number.map(Some).map_err(|_| place.wrong("an integer, 0 or more, is needed here"))
+    }
+
+    /// Whether the truth with that name is there and true.
+    pub(super) fn flag(&self, name: &str) -> Result<Option<bool>, Error> {
+        let Some(place) = self.get(name) else { return Ok(None) };
+        match (&place.node.value, place.text().as_deref()) {
+            (Value::Bool(truth), _) => Ok(Some(*truth)),
+            (_, Ok("true")) => Ok(Some(true)),
+            (_, Ok("false")) => Ok(Some(false)),
+            _ => Err(place.wrong("true or false is needed here")),
+        }
+    }
+}
