@@ -124,6 +124,10 @@ counters! {
     guard_no_token,
     /// Requests refused because their token is not believed.
     guard_bad_token,
+    /// Requests refused because only routes that want a client certificate are for them.
+    guard_no_certificate,
+    /// Requests refused because their certificate is not among those that are let in.
+    guard_bad_certificate,
     /// Requests refused because their token lacks a role, or renews nobody's.
     guard_no_role,
     /// Requests refused because no key was fetched so far.
