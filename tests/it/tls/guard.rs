@@ -134,6 +134,10 @@ fn without_one_with_another_and_with_the_wrong_roles() {
         assert_eq!(status(&mut it, &client, "/both-roles"), 404, "{unit}");
     }
     assert_eq!(status(&mut it, &eve, "/sensors"), 404);
+    // Without TLS nobody proves anything, whatever the fields say.
+    let at = it.open();
+    it.receive(at, &handshake("/any", "X-Client-Cert: ada\r\nX-SSL-Client-S-DN: CN=ada\r\n"));
+    assert!(matches!(it.wire(at).heard[..], [Heard::Answer { status: 401, .. }]));
     it.end();
 }
 
