@@ -270,17 +270,21 @@ impl<'a> Door<'a> {
         if !request.body.is_empty() {
             return Some(Err(Refusal::Body));
         }
-        let mut refusal = Refusal::NoToken;
+        let (mut refusal, mut renewed) = (Refusal::NoToken, false);
         for (at, guard) in self.guards.iter().enumerate() {
-            refusal = refusal.max(match self.ask(at, request, &[]).claims() {
+            match self.ask(at, request, &[]).claims() {
+                // Others may believe it, too, or find another token in their place.
                 Ok(claims) if guard.tenants.renew(claims) => {
                     self.counters.guard_renewals.add(1);
-                    return Some(Ok(()));
+                    renewed = true;
                 }
                 // Nobody of that name is connected.
-                Ok(_) => Refusal::NoRole,
-                Err(other) => other,
-            });
+                Ok(_) => refusal = refusal.max(Refusal::NoRole),
+                Err(other) => refusal = refusal.max(other),
+            }
+        }
+        if renewed {
+            return Some(Ok(()));
         }
         self.count(refusal);
         Some(Err(refusal))
