@@ -224,6 +224,7 @@ impl Shard {
 
     /// Does what time has made due, in every session. Call it a few times a second.
     pub fn sweep(&mut self, now: Now) {
+        let mut queued = 0;
         for index in 0..self.sessions.end() {
             let Some(slot) = self.sessions.slot_at(index) else { continue };
             let Some((session, mut around)) = self.session(slot, now) else { continue };
@@ -233,7 +234,9 @@ impl Shard {
                 self.after(slot, now);
                 self.list(slot);
             }
+            queued += self.sessions.get_mut(slot).map_or(0, |session| session.queued_bytes());
         }
+        self.counters.queued_bytes.set(queued as u64);
         self.hub.sweep(now.ms);
         let losses = self.hub.losses();
         self.counters.kept_dropped.add(losses.kept);

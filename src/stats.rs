@@ -65,6 +65,10 @@ counters! {
     refused_address,
     /// Connections closed at once: too many others had not sent a whole request yet.
     refused_handshake,
+    /// WebSockets of applications refused because the process was overloaded.
+    refused_overload,
+    /// Bytes that wait to be written, on all connections, at the last sweep.
+    queued_bytes,
     /// Bytes received.
     received_bytes,
     /// Bytes sent.

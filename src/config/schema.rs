@@ -142,6 +142,10 @@ pub struct Limits {
     /// WebSockets of applications on the whole process with which it counts as overloaded, and
     /// sends further ones elsewhere; 0 is never.
     pub overload_sockets: usize,
+    /// Bytes that wait to be written, on the whole process, with which it counts as overloaded; 0
+    /// is never.
+    #[serde(deserialize_with = "size::wide")]
+    pub overload_bytes: u64,
     /// Connections from one peer address; 0 is unlimited.
     pub connections_per_address: usize,
     /// Connections of one reactor that have not sent a whole request yet.
@@ -182,6 +186,7 @@ impl Default for Limits {
         Limits {
             connections: 0,
             overload_sockets: 0,
+            overload_bytes: 0,
             connections_per_address: 0,
             handshakes: 8192,
             control_frames_per_s: 2000,

@@ -103,10 +103,16 @@ impl Env {
         path.strip_prefix(&*self.config.pusher.path_prefix)
     }
 
-    /// Whether as many WebSockets are open on the whole process as make it overloaded.
+    /// Whether as many WebSockets are open on the whole process, or as many bytes wait to be
+    /// written, as make it overloaded.
     pub fn is_overloaded(&self) -> bool {
-        let most = self.config.limits.overload_sockets;
-        most > 0 && self.apps.open.load(Ordering::Relaxed) >= most
+        let (sockets, bytes) = {
+            let limits = &self.config.limits;
+            (limits.overload_sockets, limits.overload_bytes)
+        };
+        let waiting = || self.counters.iter().map(|core| core.queued_bytes.get()).sum::<u64>();
+        sockets > 0 && self.apps.open.load(Ordering::Relaxed) >= sockets
+            || bytes > 0 && waiting() >= bytes
     }
 
     /// The application that a WebSocket path names: `/app/{key}`, and for Broadcastt's clients
@@ -498,6 +504,21 @@ mod tests {
         (second.id, second.key) = ("2".to_owned(), "second".to_owned());
         config.apps.push(second.clone());
         config.apps[1].limits.connections = 1;
+    #[test]
+    fn bytes_that_wait_on_all_cores_are_an_overload() {
+        let mut config = Config::demo();
+        config.limits.overload_bytes = 100;
+        let mut env = Env::new(config.clone(), 0);
+        env.counters = vec![Arc::default(), Arc::default()];
+        env.counters[0].queued_bytes.set(60);
+        env.counters[1].queued_bytes.set(39);
+        assert!(!env.is_overloaded());
+        env.counters[1].queued_bytes.set(40);
+        assert!(env.is_overloaded());
+        config.limits.overload_bytes = 0;
+        assert!(!env.renewed(config).is_overloaded(), "0 is never");
+    }
+
         let env = Env::new(config.clone(), 7);
         assert!(env.apps.get(1).admit());
         let mut third = second;

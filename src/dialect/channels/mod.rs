@@ -358,6 +358,9 @@ fn admit<V: Vendor>(context: &Context<'_>, opening: &Opening<'_>) -> Result<u32,
     if env.is_overloaded() {
         return Err(V::OVERLOADED);
     }
+        if let Some(counters) = env.counters.get(usize::from(context.conn.core)) {
+            counters.refused_overload.add(1);
+        }
     let Ok(number) = number else { return Err(V::CODES.unknown_app) };
     let app = env.apps.get(number);
     if !app.config.enabled {
