@@ -185,6 +185,7 @@ fn check_app(app: &App, config: &Config) -> Result<(), Error> {
     for (index, origin) in app.allowed_origins.iter().enumerate() {
         check_origin(&format!("allowed_origins[{index}]"), origin.as_str())?;
     }
+    range("activity_timeout_s", app.activity_timeout_s, 0..=DAY_S, " seconds")?;
     range("authorise_within_s", app.authorise_within_s, 0..=DAY_S, " seconds")?;
     range("terminate_close_code", app.terminate_close_code.into(), 4000..=4299, "")?;
     for (index, hook) in app.webhooks.iter().enumerate() {

@@ -413,6 +413,10 @@ pub struct App {
     /// such duty.
     #[serde(default)]
     pub authorise_within_s: u64,
+    /// Silence after which client and server ask each other for a sign of life, in seconds; 0 is as
+    /// the section of its dialect has it.
+    #[serde(default)]
+    pub activity_timeout_s: u64,
     /// The code that closes the connections of a user whom the application terminates.
     #[serde(default = "terminate")]
     pub terminate_close_code: u16,
@@ -425,6 +429,14 @@ pub struct App {
 }
 
 impl App {
+    /// Its own activity timeout, or that of its dialect's section, in seconds.
+    pub fn activity_s(&self, of_dialect: u64) -> u64 {
+        match self.activity_timeout_s {
+            0 => of_dialect,
+            own => own,
+        }
+    }
+
     /// Its pairs of key and secret, the principal one first.
     pub fn key_pairs(&self) -> impl Iterator<Item = (&str, &Secret)> {
         let further = self.keys.iter().map(|pair| (pair.key.as_str(), &pair.secret));

@@ -65,7 +65,9 @@ impl<V: Vendor> Dialect for Connection<V> {
     fn open(context: &mut Context<'_>, opening: &Opening<'_>) -> Option<Connection<V>> {
         match admit::<V>(context, opening) {
             Ok(app) => {
-                let text = V::established(context.env, &socket_id(context.env, context.conn));
+                let config = &context.env.apps.get(app).config;
+                let id = socket_id(context.env, context.conn);
+                let text = V::established(context.env, config, &id);
                 context.send_text(text.as_bytes());
                 let within_s = context.env.apps.get(app).config.authorise_within_s;
                 let inactive_s = V::inactivity_s(context.env, opening);
@@ -221,7 +223,7 @@ impl<V: Vendor> Dialect for Connection<V> {
         if self.inactive_by_s() > 0 {
             return NEVER_ASKED;
         }
-        V::heartbeat(env)
+        V::heartbeat(env, &env.apps.get(self.app).config)
     }
 
     fn count(env: &Env, app: u32, name: &str, count: u64) -> Option<Frozen> {
