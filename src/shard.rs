@@ -88,7 +88,7 @@ impl Shard {
     pub fn new(core: u16, common: &Common, counters: Arc<Counters>) -> Shard {
         let kept = common.env.config.limits.cached_bytes;
         let mut hub = Hub::new(core, common.cores, common.hasher.clone(), kept);
-        hub.watch(common.env.watched.clone());
+        hub.watch(common.env.watched.clone(), common.env.version);
         Shard {
             core,
             env: common.env.clone(),
@@ -247,6 +247,7 @@ impl Shard {
 
     /// Takes over a configuration that was read anew.
     pub fn renew(&mut self, env: Arc<Env>, now: Now) {
+        self.hub.watch(env.watched.clone(), env.version);
         self.env = env;
         for index in 0..self.sessions.end() {
             let Some(slot) = self.sessions.slot_at(index) else { continue };

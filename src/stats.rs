@@ -97,6 +97,8 @@ counters! {
     submission_busy,
     /// Turns in which the completion queue had overflowed into the kernel's list.
     completion_overflow,
+    /// Configurations that were taken over while the core ran.
+    renewals,
     /// Reactor turns.
     turns,
     /// Wake-ups sent to sleeping cores.
@@ -188,6 +190,8 @@ counters! {
     contracts_unknown,
     /// Epochs left out at the start because they were more than are replayed.
     epochs_skipped,
+    /// Epochs of a node that were not published: they, or later ones, had been posted.
+    epochs_passed_over,
     /// Epochs of a node that were published.
     epochs,
     /// The number of the last epoch that was published, or of the one behind which the next is.

@@ -69,7 +69,7 @@ impl<V: Vendor> Dialect for Connection<V> {
                 let id = socket_id(context.env, context.conn);
                 let text = V::established(context.env, config, &id);
                 context.send_text(text.as_bytes());
-                let within_s = context.env.apps.get(app).config.authorise_within_s;
+                let within_s = config.authorise_within_s;
                 let inactive_s = V::inactivity_s(context.env, opening);
                 let mut conn = Connection::new(app, within_s, context.now);
                 if inactive_s > 0 {
@@ -358,11 +358,11 @@ fn admit<V: Vendor>(context: &Context<'_>, opening: &Opening<'_>) -> Result<u32,
         return Err(V::CODES.draining);
     }
     if env.is_overloaded() {
-        return Err(V::OVERLOADED);
-    }
         if let Some(counters) = env.counters.get(usize::from(context.conn.core)) {
             counters.refused_overload.add(1);
         }
+        return Err(V::OVERLOADED);
+    }
     let Ok(number) = number else { return Err(V::CODES.unknown_app) };
     let app = env.apps.get(number);
     if !app.config.enabled {
