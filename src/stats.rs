@@ -65,6 +65,10 @@ counters! {
     refused_address,
     /// Connections closed at once: too many others had not sent a whole request yet.
     refused_handshake,
+    /// WebSockets of applications refused because the process was overloaded.
+    refused_overload,
+    /// Bytes that wait to be written, on all connections, at the last sweep.
+    queued_bytes,
     /// Bytes received.
     received_bytes,
     /// Bytes sent.
@@ -93,6 +97,8 @@ counters! {
     submission_busy,
     /// Turns in which the completion queue had overflowed into the kernel's list.
     completion_overflow,
+    /// Configurations that were taken over while the core ran.
+    renewals,
     /// Reactor turns.
     turns,
     /// Wake-ups sent to sleeping cores.
@@ -188,6 +194,8 @@ counters! {
     contracts_unknown,
     /// Epochs left out at the start because they were more than are replayed.
     epochs_skipped,
+    /// Epochs of a node that were not published: they, or later ones, had been posted.
+    epochs_passed_over,
     /// Epochs of a node that were published.
     epochs,
     /// The number of the last epoch that was published, or of the one behind which the next is.

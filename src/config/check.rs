@@ -105,6 +105,7 @@ fn check_limits(limits: &Limits) -> Result<(), Error> {
     let control = WS_CONTROL_BYTES as u64;
     range("limits.handshakes", limits.handshakes as u64, 1..=1 << 20, "")?;
     range("limits.cached_bytes", limits.cached_bytes as u64, 0..=64 * GIB, " bytes")?;
+    range("limits.overload_bytes", limits.overload_bytes, 0..=1024 * GIB, " bytes")?;
     let control_frames = limits.control_frames_per_s.into();
     range("limits.control_frames_per_s", control_frames, 10..=60_000, "")?;
     power_of_two("limits.receive_buffers", limits.receive_buffers, 16..=32_768)?;
@@ -188,6 +189,7 @@ fn check_app(app: &App, config: &Config) -> Result<(), Error> {
     for (index, origin) in app.allowed_origins.iter().enumerate() {
         check_origin(&format!("allowed_origins[{index}]"), origin.as_str())?;
     }
+    range("activity_timeout_s", app.activity_timeout_s, 0..=DAY_S, " seconds")?;
     range("authorise_within_s", app.authorise_within_s, 0..=DAY_S, " seconds")?;
     range("terminate_close_code", app.terminate_close_code.into(), 4000..=4299, "")?;
     for (index, hook) in app.webhooks.iter().enumerate() {

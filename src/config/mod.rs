@@ -184,6 +184,7 @@ impl Config {
             watchlist: false,
             authorise_within_s: 0,
             terminate_close_code: 4009,
+            activity_timeout_s: 0,
             webhooks: Vec::new(),
             limits: AppLimits::default(),
         };

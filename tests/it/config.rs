@@ -75,6 +75,8 @@ fn messages_and_times_have_ranges() {
         ("pusher.inactivity_timeout_s = 604800", ""),
         ("pusher.inactivity_timeout_s = 604801", "1:8: pusher.inactivity_timeout_s: 604801 is"),
         ("limits.overload_sockets = 1", ""),
+        ("limits.overload_bytes = '1024GiB'", ""),
+        ("limits.overload_bytes = 1099511627777", "1:8: limits.overload_bytes: 1099511627777 is"),
     ]);
     check_app(&[
         ("limits.watchlist_length = 0", "5:8: apps[0].limits.watchlist_length: 0 is out of range"),
@@ -599,7 +601,8 @@ fn the_zilliqa_dialect_has_ranges() {
         ("zilliqa.wire = 'other'", "1:16: zilliqa.wire: "),
         ("zilliqa.error_format = 'text'", ""),
         ("zilliqa.error_format = 'json'", "1:24: zilliqa.error_format: "),
-        ("zilliqa.contracts = 'node'", ""),
+        ("zilliqa.contracts = 'node'\nzilliqa.node.urls = ['http://a']", ""),
+        ("zilliqa.contracts = 'node'", "1:9: zilliqa.contracts: `node`"),
         ("zilliqa.contracts = []", ""),
         (&list, ""),
         (&short, "1:21: zilliqa.contracts"),
