@@ -156,6 +156,8 @@ counters! {
     /// Messages of clients that are not valid, or not allowed, in a dialect that does not answer
     /// these.
     messages_ignored,
+    /// Answers of Zenith's back ends that nobody waits for: too late, given twice or not asked for.
+    backend_answers_late,
     /// RFC 6455 violations by peers.
     violations,
     /// Clients closed for too many pings, pongs and empty messages in a second.
