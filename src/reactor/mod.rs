@@ -11,7 +11,7 @@ mod mail;
 mod outbox;
 
 pub use inbox::{Inbox, Order, Orders, orders};
-pub use mail::{Mail, Peers, wire};
+pub use mail::{Mail, Peers, Ways, wire};
 pub use outbox::{Bell, Outbox};
 
 use crate::mem::{self, FreeList, Slot};
@@ -270,7 +270,12 @@ impl Reactor {
 
     fn sweep(&mut self, now: Now) {
         if let Some(env) = self.mail.me().take_renewed() {
+            // Behind the configuration, so that none is in force whose ways are not there.
+            if let Some((outbox, inbox)) = self.mail.me().take_ways() {
+                (self.outbox, self.inbox) = (Some(outbox), inbox);
+            }
             self.shard.renew(env, now);
+            self.counters.renewals.add(1);
         }
         self.shard.sweep(now);
         if self.shard.dials() {

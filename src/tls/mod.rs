@@ -10,6 +10,7 @@
 mod acceptor;
 mod connector;
 mod files;
+mod holder;
 mod side;
 
 pub use acceptor::{Acceptor, Mutual, Setup, Version};
@@ -17,6 +18,7 @@ pub use connector::{Connector, Offer};
 pub use files::{
     Chain, Error, Pair, Roots, What, pem_chain, pkcs12_pair, pkcs12_roots, roots, system_roots,
 };
+pub use holder::Holder;
 
 use crate::limits::{TLS_HELD_BYTES, TLS_RECORD_BYTES};
 use crate::mem::Segment;
