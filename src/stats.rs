@@ -130,6 +130,10 @@ counters! {
     guard_no_token,
     /// Requests refused because their token is not believed.
     guard_bad_token,
+    /// Requests refused because only routes that want a client certificate are for them.
+    guard_no_certificate,
+    /// Requests refused because their certificate is not among those that are let in.
+    guard_bad_certificate,
     /// Requests refused because their token lacks a role, or renews nobody's.
     guard_no_role,
     /// Requests refused because no key was fetched so far.
@@ -152,6 +156,8 @@ counters! {
     /// Messages of clients that are not valid, or not allowed, in a dialect that does not answer
     /// these.
     messages_ignored,
+    /// Answers of Zenith's back ends that nobody waits for: too late, given twice or not asked for.
+    backend_answers_late,
     /// RFC 6455 violations by peers.
     violations,
     /// Clients closed for too many pings, pongs and empty messages in a second.

@@ -9,7 +9,9 @@ use tracing_subscriber::EnvFilter;
 
 use super::error::{Error, Problem};
 use super::schema::{App, Config, Endpoint, Limits, Route, Secret};
-use super::{Listener, broadcastt, guard, route, tls, webhook, zenith, zilliqa, zilliqa_node};
+use super::{
+    Listener, broadcastt, certificate, guard, route, tls, webhook, zenith, zilliqa, zilliqa_node,
+};
 use crate::limits::{MAX_CORES, WS_CONTROL_BYTES};
 
 const HOUR_MS: u64 = 3_600_000;
@@ -155,7 +157,9 @@ fn check_guards(config: &Config) -> Result<(), Error> {
     let mut names = Unique::default();
     for (index, guard) in config.guards.iter().enumerate() {
         let key = format!("guards[{index}]");
-        guard::check(guard).map_err(|error| error.under(&key))?;
+        let checked =
+            guard::check(guard).and_then(|()| certificate::check_listeners(guard, config));
+        checked.map_err(|error| error.under(&key))?;
         names.add(&guard.name, format!("{key}.name"))?;
     }
     Ok(())

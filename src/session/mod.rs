@@ -295,6 +295,15 @@ impl Session {
         }
     }
 
+    /// Under which number it is acknowledged that a publish has its place. A WebSocket has no
+    /// requests: it is told of publishes whose part is not 0.
+    pub fn ticket_of_publish(&self, part: u16) -> Option<u32> {
+        match &self.stage {
+            Stage::Http(requests) => requests.ticket(),
+            Stage::Socket(_) => (part > 0).then_some(0),
+        }
+    }
+
     /// The reply to request `ticket` has to wait for one more acknowledgement.
     pub fn await_ack(&mut self, ticket: u32) {
         if let Stage::Http(requests) = &mut self.stage {
@@ -329,7 +338,7 @@ impl Session {
     pub fn collects_answers(&self, ticket: u32) -> bool {
         match &self.stage {
             Stage::Http(requests) => requests.collects_answers(ticket),
-            Stage::Socket(_) => false,
+            Stage::Socket(_) => true,
         }
     }
 
