@@ -183,10 +183,7 @@ impl Session {
 
     /// Whether messages can be delivered to it: a WebSocket on which nobody has closed.
     pub fn is_open_socket(&self) -> bool {
-        match &self.stage {
-            Stage::Socket(socket) => self.ending == Ending::Open && socket.is_open(),
-            Stage::Http(_) => false,
-        }
+        matches!(&self.stage, Stage::Socket(it) if self.ending == Ending::Open && it.is_open())
     }
 
     /// Takes what it can from the front of `input`: at most one message or request.
