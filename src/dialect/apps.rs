@@ -520,6 +520,22 @@ mod tests {
     }
 
     #[test]
+    fn what_is_noticed_is_what_the_new_configuration_wants() {
+        let mut config = Config::demo();
+        let env = Env::new(config.clone(), 0);
+        assert!(!env.watches(0, Kinds::COUNTS));
+        config.apps[0].subscription_count = true;
+        config.apps[0].webhooks = vec![config::Webhook::new("http://a")];
+        let env = env.renewed(config.clone());
+        let all = [Kinds::COUNTS, Kinds::OCCUPANCY, Kinds::SAID];
+        assert!(all.iter().all(|kinds| env.watches(0, *kinds)) && env.version == 1);
+        // One that is gone is told of no more.
+        config.apps[0].id = "2".to_owned();
+        let env = env.renewed(config);
+        assert!(!env.watches(0, Kinds::OCCUPANCY) && env.watches(1, Kinds::OCCUPANCY));
+    }
+
+    #[test]
     fn an_application_admits_as_many_as_it_may() {
         let mut config = Config::demo();
         config.apps[0].limits.connections = 2;
