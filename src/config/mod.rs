@@ -149,6 +149,7 @@ impl Config {
                 config.prepare_tls(folder)?;
                 zilliqa_node::prepare(&mut config.zilliqa.node, folder)?;
                 webhook::prepare(&mut config.apps, folder)
+                guard::prepare(&mut config.guards, folder)?;
             };
             let checked = check::check(&config).and_then(|()| prepare(&mut config));
             checked.map_err(|error| {

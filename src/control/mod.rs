@@ -290,7 +290,8 @@ impl Thread {
         for remote in self.fetches.due(now_ms) {
             let url = remote.url.clone();
             let fields = HeaderMap::new();
-            let target = Target::new(&url, fields, remote.allow_private, "", &mut self.tls);
+            let target =
+                Target::new(&url, fields, remote.allow_private, &remote.ca_file, &mut self.tls);
             let (fetched, shared) = (self.fetched.clone(), self.shared.clone());
             tokio_uring::spawn(async move {
                 let text = match target {

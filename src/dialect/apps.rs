@@ -191,7 +191,7 @@ fn guards(config: &Config, old: &[Guard], remotes: &Remotes) -> Vec<Guard> {
     let new = config.guards.iter().map(|guard| {
         let url = guard.url();
         let (refresh_ms, floor_ms) = (guard.keys_refresh_s * 1000, guard.keys_floor_s * 1000);
-        let remote = || remotes.at(&url, guard.allow_private, refresh_ms, floor_ms);
+        let remote = || remotes.at(&url, guard.allow_private, &guard.ca_file, refresh_ms, floor_ms);
         let namesake = old.iter().find(|it| it.name == guard.name);
         Guard {
             name: guard.name.clone(),
