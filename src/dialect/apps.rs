@@ -8,6 +8,7 @@ use crate::config::{self, Config};
 use crate::http::query::{self, Plus};
 use crate::hub::Kinds;
 use crate::jwt::{Guard, Remotes};
+use crate::model::Registries;
 use crate::stats::Counters;
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -25,6 +26,8 @@ pub struct Env {
     pub guards: Vec<Guard>,
     /// Where their keys are fetched from; the same for all configurations of the process.
     pub remotes: Arc<Remotes>,
+    /// Where schemas are fetched from; the same for all configurations of the process.
+    pub registries: Arc<Registries>,
     /// Whether any route compresses, so that events carry their compressed forms.
     pub compresses: bool,
     /// What is to be noticed of channels, by the application's number.
@@ -44,6 +47,12 @@ pub struct Env {
 impl Env {
     /// Prepares the applications of `config`.
     pub fn new(config: Config, node: u32) -> Env {
+        Env::with(config, node, Arc::default())
+    }
+
+    fn with(config: Config, node: u32, registries: Arc<Registries>) -> Env {
+        let rules = config.routes.iter().filter_map(|route| route.rules.get());
+        rules.for_each(|rules| rules.bind(&registries));
         let apps = Apps::new(&config.apps);
         let off = |route: &config::Route| route.compression == config::Compression::Off;
         let compresses = !config.routes.iter().all(off);
@@ -60,6 +69,7 @@ impl Env {
             apps,
             guards,
             remotes,
+            registries,
             compresses,
             watched,
             node,
@@ -73,12 +83,14 @@ impl Env {
     /// The environment after the configuration was read anew. Applications keep their numbers and
     /// their connections; one that is gone is disabled.
     pub fn renewed(&self, config: Config) -> Env {
-        let mut env = Env::new(config, self.node);
+        let mut env = Env::with(config, self.node, self.registries.clone());
         env.apps = self.apps.renewed(&env.config.apps);
         env.counters = self.counters.clone();
         env.control = self.control.clone();
         env.zilliqa = self.zilliqa.clone();
         env.zenith = self.zenith.renewed(env.config.zenith.as_deref());
+        let rules = self.config.routes.iter().filter_map(|route| route.rules.get());
+        rules.for_each(|rules| rules.retire());
         // Webhooks take effect with a restart, and numbers are those of the start.
         env.watched = self.watched.clone();
         env.remotes = self.remotes.clone();

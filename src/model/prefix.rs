@@ -34,6 +34,11 @@ impl Prefix {
         }
     }
 
+    /// Whether the number has room.
+    pub fn holds(self, id: SchemaId) -> bool {
+        self == Prefix::Eight || u32::try_from(id).is_ok()
+    }
+
     /// Writes the prefix; a number that has no room in four bytes is none of a registry's that
     /// uses those.
     pub fn push(self, id: SchemaId, out: &mut Vec<u8>) {

@@ -14,14 +14,19 @@ pub struct Protobuf {
     record: MessageDescriptor,
 }
 
-/// Knows one text, and no other file.
-struct Text(String);
+/// Knows one text and those that it may import, and no other file.
+struct Texts {
+    text: String,
+    others: Vec<(String, String)>,
+}
 
-impl FileResolver for Text {
+impl FileResolver for Texts {
     fn open_file(&self, name: &str) -> Result<File, protox::Error> {
-        match name {
-            FILE => File::from_source(FILE, &self.0),
-            other => Err(protox::Error::file_not_found(other)),
+        let other = || self.others.iter().find(|(other, _)| other == name);
+        match (name, other()) {
+            (FILE, _) => File::from_source(FILE, &self.text),
+            (_, Some((name, text))) => File::from_source(name, text),
+            _ => Err(protox::Error::file_not_found(name)),
         }
     }
 }
@@ -34,7 +39,19 @@ impl Protobuf {
     /// # Errors
     /// The text is no such file, or declares no such message.
     pub fn new(schema: &str, record: Option<&str>) -> Result<Protobuf, BadSchema> {
-        let pool = compile(schema)?;
+        Protobuf::with(schema, &[], record)
+    }
+
+    /// The same, with the files that it may import, by what it calls them.
+    ///
+    /// # Errors
+    /// As above; of any of the texts.
+    pub fn with(
+        schema: &str,
+        others: &[(String, String)],
+        record: Option<&str>,
+    ) -> Result<Protobuf, BadSchema> {
+        let pool = compile(Texts { text: schema.to_owned(), others: others.to_vec() })?;
         let file = pool.get_file_by_name(FILE).ok_or_else(|| BadSchema::new("no file"))?;
         let Some(record) = record else {
             let record = file.messages().next();
@@ -77,10 +94,10 @@ impl Protobuf {
     }
 }
 
-fn compile(schema: &str) -> Result<DescriptorPool, BadSchema> {
+fn compile(texts: Texts) -> Result<DescriptorPool, BadSchema> {
     let mut files = ChainFileResolver::new();
     files.add(GoogleFileResolver::new());
-    files.add(Text(schema.to_owned()));
+    files.add(texts);
     let mut compiler = protox::Compiler::with_file_resolver(files);
     compiler.include_imports(true);
     compiler.open_file(FILE).map_err(BadSchema::new)?;
@@ -154,6 +171,12 @@ mod tests {
         assert!(Protobuf::new(SCHEMA, Some("Other")).unwrap().check(b"\x08\x01").is_ok());
         assert!(Protobuf::new(SCHEMA, None).unwrap().to_json(b"\x0a\x01a").is_ok());
         assert!(Protobuf::new(SCHEMA, Some("None")).is_err());
+        let importing = "import \"a/b.proto\"; message A { optional m.B b = 1; }";
+        let other = "package m; message B { required int32 c = 1; }".to_owned();
+        let others = [("a/b.proto".to_owned(), other)];
+        let record = Protobuf::with(importing, &others, Some("A")).unwrap();
+        assert_eq!(record.to_json(b"\x0a\x02\x08\x05").unwrap(), br#"{"b":{"c":5}}"#);
+        assert!(Protobuf::new(importing, None).is_err());
         for bad in ["", "message {", "import \"other.proto\";\nmessage A {}"] {
             assert!(Protobuf::new(bad, None).is_err(), "{bad}");
         }

@@ -74,11 +74,13 @@ impl Source {
             config.apps.iter().map(of_app).collect::<Vec<_>>()
         };
         let fetches = |config: &Config| config.guards.iter().any(|guard| !guard.url().is_empty());
+        let asks = |config: &Config| config.catalogs.iter().any(|catalog| catalog.is_registry());
         let differ = [
             ("threads", was.threads != config.threads || was.pin != config.pin),
             ("drain_s", was.drain_s != config.drain_s),
             ("listeners", listening(was) != listening(config)),
             ("the first keys_url of guards", !fetches(was) && fetches(config)),
+            ("the first registry of catalogs", !asks(was) && asks(config)),
             ("log", was.log != config.log),
             ("limits", sizes(was) != sizes(config)),
             ("apps.webhooks or apps.subscription_count", noticed(was) != noticed(config)),
@@ -123,6 +125,13 @@ mod tests {
         let named = source.needing_restart(&fixed);
         let webhooks = "apps.webhooks or apps.subscription_count";
         assert_eq!(named, ["threads", webhooks, "zilliqa.node"]);
+        let mut asking = Config::demo();
+        let kind = crate::model::spec::CatalogKind::Apicurio;
+        asking.catalogs.push(crate::model::spec::Catalog::registry("r", kind, "http://a"));
+        assert_eq!(source.needing_restart(&asking), ["the first registry of catalogs"]);
+        let source = Source::new(PathBuf::from("polycast.toml"), Overrides::default(), &asking);
+        asking.catalogs[0].url = "http://b".to_owned();
+        assert!(source.needing_restart(&asking).is_empty());
         let mut spoken = Config::demo();
         spoken.apps[0].dialect = crate::config::Dialect::Broadcastt;
         assert_eq!(source.needing_restart(&spoken), ["apps.dialect"]);

@@ -51,6 +51,7 @@ impl Recipient<'_> {
         match rules.receive(form(kind), payload) {
             Ok(passed) => {
                 around.counters.messages_lenient.add(passed.broken.into());
+                around.counters.schemas_missed.add(passed.missed.into());
                 let kind = kind_of(passed.form);
                 match passed.payload {
                     Cow::Owned(mut message) => self.give_as_is(kind, &mut message, out, around),
@@ -68,7 +69,12 @@ impl Recipient<'_> {
     /// A message is not as it has to be.
     fn refuse(&mut self, invalid: &Invalid, out: &mut Vec<u8>, around: &mut Surroundings<'_>) {
         around.counters.messages_invalid.add(1);
-        let code = if invalid.malformed { close::INVALID_DATA } else { close::POLICY };
+        around.counters.schemas_missed.add(invalid.missing.into());
+        let code = match invalid {
+            Invalid { missing: true, .. } => close::TRY_AGAIN,
+            Invalid { malformed: true, .. } => close::INVALID_DATA,
+            _ => close::POLICY,
+        };
         match self.rules.map(Rules::on_invalid) {
             None | Some(OnInvalid::Drop) => {}
             Some(OnInvalid::Close) => {

@@ -8,7 +8,7 @@ use crate::config::SlowConsumer;
 use crate::dialect::{Action, Closing, Connection, Context, Env, Heartbeat, JoinOutcome, Why};
 use crate::hub::{Answer, ConnId, Told};
 use crate::jwt::{Lapse, Leases};
-use crate::model::Rules;
+use crate::model::{Held, Rules};
 use crate::time::{Deadline, Now};
 use crate::ws::close::{self, Handshake};
 use crate::ws::output::{Channel, Codecs};
@@ -35,7 +35,7 @@ pub(super) struct Socket {
 /// What a connection is bound to.
 pub(super) struct Terms {
     /// What messages have to look like, if the route says so.
-    rules: Option<Arc<Rules>>,
+    rules: Option<Held>,
     /// How long its tokens let it live, if not for ever.
     leases: Option<Box<Leases>>,
 }
@@ -47,7 +47,7 @@ impl Terms {
         leases: Option<Box<Leases>>,
     ) -> Option<Box<Terms>> {
         let any = rules.is_some() || leases.is_some();
-        any.then(|| Box::new(Terms { rules, leases }))
+        any.then(|| Box::new(Terms { rules: rules.map(Held::new), leases }))
     }
 }
 
