@@ -12,6 +12,8 @@ const FILE: &str = "schema.proto";
 #[derive(Debug)]
 pub struct Protobuf {
     record: MessageDescriptor,
+    /// Whether it was named, and no other will do.
+    is_named: bool,
 }
 
 /// Knows one text and those that it may import, and no other file.
@@ -56,13 +58,45 @@ impl Protobuf {
         let Some(record) = record else {
             let record = file.messages().next();
             let record = record.ok_or_else(|| BadSchema::new("it declares no message"))?;
-            return Ok(Protobuf { record });
+            return Ok(Protobuf { record, is_named: false });
         };
         let full = pool.get_message_by_name(record);
         let mut named = file.messages().filter(|message| message.name() == record);
         let by_last = || named.next().filter(|_| named.next().is_none());
         let unknown = || BadSchema::new(format_args!("it declares no message `{record}`"));
-        Ok(Protobuf { record: full.or_else(by_last).ok_or_else(unknown)? })
+        Ok(Protobuf { record: full.or_else(by_last).ok_or_else(unknown)?, is_named: true })
+    }
+
+    /// Where the record stands in its file: its index there, then in the message around it.
+    pub(super) fn indexes(&self) -> Vec<usize> {
+        let mut indexes = Vec::new();
+        let mut record = Some(self.record.clone());
+        while let Some(it) = record {
+            let around = it.parent_message();
+            let at = match &around {
+                Some(around) => around.child_messages().position(|child| child == it),
+                None => it.parent_file().messages().position(|message| message == it),
+            };
+            indexes.push(at.unwrap_or_default());
+            record = around;
+        }
+        indexes.reverse();
+        indexes
+    }
+
+    /// Messages of the type that stands there in the file.
+    pub(super) fn at(&self, indexes: &[usize]) -> Result<Protobuf, Invalid> {
+        if self.is_named && self.indexes() != indexes {
+            return Err(Invalid::broken("the message index is another record's"));
+        }
+        let none = || Invalid::broken("the schema has no message at that index");
+        let (first, further) = indexes.split_first().ok_or_else(none)?;
+        let mut record = self.record.parent_file().messages().nth(*first).ok_or_else(none)?;
+        for index in further {
+            let child = record.child_messages().nth(*index);
+            record = child.ok_or_else(none)?;
+        }
+        Ok(Protobuf { record, is_named: self.is_named })
     }
 
     pub(super) fn check(&self, message: &[u8]) -> Result<(), Invalid> {
@@ -144,6 +178,23 @@ mod tests {
         assert!(tick.encode_json(b"{").is_err_and(|error| error.malformed));
         for bad in [&b"[]"[..], br#"{"price":"x"}"#, br#"{"none":1}"#] {
             assert!(tick.encode_json(bad).is_err_and(|error| !error.malformed));
+        }
+    }
+
+    #[test]
+    fn a_message_by_its_place_in_the_file() {
+        let text = "syntax = \"proto3\"; message A { message B { message C { bool c = 1; } } } \
+                    message D { bool d = 1; message E {} message F { bool f = 1; } }";
+        for (record, indexes) in [("A", &[0][..]), ("A.B.C", &[0, 0, 0]), ("D.F", &[1, 1])] {
+            let named = Protobuf::new(text, Some(record)).unwrap();
+            assert_eq!(named.indexes(), indexes);
+            assert!(named.at(indexes).is_ok() && named.at(&[1, 0]).is_err());
+        }
+        let any = Protobuf::new(text, None).unwrap();
+        assert_eq!(any.indexes(), [0]);
+        assert_eq!(any.at(&[1, 1]).unwrap().to_json(b"\x08\x01").unwrap(), br#"{"f":true}"#);
+        for bad in [&[2][..], &[1, 2], &[0, 0, 0, 0], &[usize::MAX], &[]] {
+            assert!(any.at(bad).is_err_and(|error| !error.malformed), "{bad:?}");
         }
     }
 

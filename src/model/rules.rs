@@ -1,6 +1,7 @@
 //! The models of a route, ready to use.
 
 use super::plain::{Encoding, Float, Integer, Range, Text, Width, Writing};
+use super::prefix::{push_indexes, split_indexes};
 use super::registry::Registries;
 use super::source::Source;
 use super::spec::{
@@ -34,6 +35,8 @@ struct Bound {
     lenient: bool,
     view: bool,
     prefix: Option<Prefix>,
+    /// Whether the place of a message's type in its schema stands behind that.
+    is_indexed: bool,
 }
 
 /// What a message is sent as (RFC 6455 section 5.6).
@@ -206,9 +209,13 @@ impl Bound {
             return Err((format!(".{key}"), problem));
         }
         let (lenient, view) = (spec.validate == Validate::Lenient, spec.view.is_some());
+        // Only Confluent's clients write it.
+        let is_confluent = spec.prefix == Some(PrefixKind::Confluent);
         if let Some(catalog) = spec.registry(catalogs) {
             let (source, prefix) = spec.remote(catalog)?;
-            return Ok(Bound { source, lenient, view, prefix });
+            let is_theirs = is_confluent || catalog.kind == CatalogKind::SchemaRegistry;
+            let is_indexed = spec.model == Kind::Protobuf && prefix.is_some() && is_theirs;
+            return Ok(Bound { source, lenient, view, prefix, is_indexed });
         }
         for (key, given) in
             [("strategy", spec.strategy.is_some()), ("on_miss", spec.on_miss.is_some())]
@@ -228,7 +235,8 @@ impl Bound {
                 return Err((".prefix".to_owned(), "missing, beside `id`".to_owned()));
             }
         };
-        Ok(Bound { source: Source::Here(model, id), lenient, view, prefix })
+        let is_indexed = spec.model == Kind::Protobuf && is_confluent;
+        Ok(Bound { source: Source::Here(model, id), lenient, view, prefix, is_indexed })
     }
 
     fn receive<'m>(&self, form: Form, message: &'m [u8]) -> Result<Passed<'m>, Invalid> {
@@ -259,6 +267,21 @@ impl Bound {
     }
 
     fn take<'m>(&self, model: &Model, form: Form, body: &'m [u8]) -> Result<Passed<'m>, Invalid> {
+        match model {
+            Model::Protobuf(records) if self.is_indexed => {
+                let (indexes, body) = split_indexes(body)?;
+                self.take_body(&Model::Protobuf(records.at(&indexes)?), form, body)
+            }
+            _ => self.take_body(model, form, body),
+        }
+    }
+
+    fn take_body<'m>(
+        &self,
+        model: &Model,
+        form: Form,
+        body: &'m [u8],
+    ) -> Result<Passed<'m>, Invalid> {
         if self.view {
             let payload = Cow::Owned(model.to_json(body)?);
             return Ok(Passed { form: Form::Text, payload, broken: false, missed: false });
@@ -295,6 +318,11 @@ impl Bound {
         }
         let mut payload = Vec::with_capacity(body.len() + 9);
         prefix.push(id, &mut payload);
+        if let Model::Protobuf(record) = model
+            && self.is_indexed
+        {
+            push_indexes(&record.indexes(), &mut payload);
+        }
         payload.extend_from_slice(&body);
         Ok(Passed { form, payload: Cow::Owned(payload), broken, missed: false })
     }

@@ -299,3 +299,35 @@ fn keys_of_registries_that_mean_nothing_are_refused() {
     let strange = "received.text = { model = 'int32', strategy = 'encoded' }";
     assert!(remote(strange).unwrap_err().problem.contains("has no `strategy`"));
 }
+
+#[test]
+fn confluents_protobuf_has_the_index_of_its_message_behind_the_number() {
+    let proto = "syntax = \"proto3\"; message A { string b = 1; } message C { bool d = 1; }";
+    let spec = "model = 'protobuf', catalog = 'reg', view = 'json'";
+    let rules = remote(&format!(
+        "received.binary = {{ {spec}, strategy = 'encoded' }}\n\
+         sent.binary = {{ {spec}, subject = 'p', record = 'C', prefix = 'confluent' }}"
+    ));
+    let rules = rules.unwrap();
+    let registries = Registries::default();
+    rules.bind(&registries);
+    let (first, second) = (&b"\0\0\0\0\x07\0\x0a\x01x"[..], b"\0\0\0\0\x07\x02\x02\x08\x01");
+    assert!(rules.receive(Form::Binary, first).is_err_and(|it| it.missing));
+    assert_eq!(fetch(&registries, proto).len(), 2);
+    assert_eq!(&*rules.receive(Form::Binary, first).unwrap().payload, br#"{"b":"x"}"#);
+    assert_eq!(&*rules.receive(Form::Binary, second).unwrap().payload, br#"{"d":true}"#);
+    assert_eq!(&*rules.send(Form::Text, br#"{"d":true}"#).unwrap().payload, second);
+    let third = rules.receive(Form::Binary, b"\0\0\0\0\x07\x02\x04").unwrap_err();
+    assert_eq!((third.malformed, third.missing), (false, false));
+    assert!(rules.receive(Form::Binary, b"\0\0\0\0\x07").is_err_and(|it| it.malformed));
+    // The other one's has none.
+    let plain = remote(&format!(
+        "sent.binary = {{ {} }}",
+        spec.replace("'reg'", "'api'") + ", id = 7, prefix = 'apicurio'"
+    ));
+    let plain = plain.unwrap();
+    plain.bind(&registries);
+    fetch(&registries, proto);
+    let sent = plain.send(Form::Text, br#"{"b":"x"}"#).unwrap();
+    assert_eq!(&*sent.payload, b"\0\0\0\0\0\0\0\0\x07\x0a\x01x");
+}

@@ -384,6 +384,16 @@ fn what_a_schema_refers_to_has_bounds() {
     for (at, (subject, schema, references, _)) in cases.iter().enumerate() {
         player.registers(subject, at as u64, schema, references);
     }
+    for (subject, more) in [("long", 0), ("longer", 1)] {
+        let body = r#"{"id":900,"schema":"{}","schemaType":"JSON"}"#;
+        let padded = format!("{body}{}", " ".repeat(512 * 1024 + more - body.len()));
+        player.knows(&format!("/subjects/{subject}/versions/latest"), &padded);
+        player.knows("/schemas/ids/900", body);
+        let models = CHAT.replace("chat", subject);
+        let Some(server) = start(config_of(&player, "karapace", "", &models)) else { return };
+        let counter = if more == 0 { "schemas_retrieved" } else { "schemas_unretrievable" };
+        wait("an outcome", || server.count(counter) > 0);
+    }
     for (subject, .., good) in cases {
         let models = CHAT.replace("chat", subject);
         let Some(server) = start(config_of(&player, "karapace", "", &models)) else { return };
