@@ -156,6 +156,8 @@ counters! {
     messages_lenient,
     /// Messages whose schema no registry had given so far: refused, or passed as the model says.
     schemas_missed,
+    /// Messages that were held until their schema was there, or their time was up.
+    schemas_awaited,
     /// Schemas that registries gave, or said to be the same as before.
     schemas_retrieved,
     /// Schemas that registries did not give: no answer in time, none of that name, an error.

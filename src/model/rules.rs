@@ -182,6 +182,19 @@ impl Rules {
         }
     }
 
+    /// Whether a message that is refused for want of its schema is to be looked at again, and the
+    /// schema has not come since.
+    pub fn await_schema(&self, form: Form, message: &[u8]) -> bool {
+        let bound = match form {
+            Form::Text => &self.received.text,
+            Form::Binary => &self.received.binary,
+        };
+        let Some(Bound { source, prefix: Some(prefix), .. }) = bound else { return false };
+        let Source::Encoded(remote, OnMiss::Wait) = source else { return false };
+        let found = prefix.split(message).and_then(|(id, _)| remote.of(id));
+        found.is_err_and(|invalid| invalid.missing)
+    }
+
     /// Looks at a whole message to a client.
     ///
     /// # Errors

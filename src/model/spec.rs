@@ -315,8 +315,11 @@ pub enum Strategy {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnMiss {
-    /// It is refused, as one that is invalid.
+    /// Nothing more is read from its connection until the schema is there, for a bounded time;
+    /// then it is refused.
     #[default]
+    Wait,
+    /// It is refused, as one that is invalid.
     Reject,
     /// It passes as it came.
     Pass,

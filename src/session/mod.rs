@@ -5,6 +5,7 @@
 
 mod broadcast;
 mod flood;
+mod parked;
 mod queue;
 mod recipient;
 mod request;
@@ -207,6 +208,10 @@ impl Session {
         let _ = self.queue.push_all(around.shared, usize::MAX, around.now.ms);
         match after {
             After::Need => (taken, Step::Need),
+            After::Again if self.has_parked() => {
+                self.paused = true;
+                (taken, Step::Hold)
+            }
             After::Again => (taken, Step::Again),
             After::Upgraded(socket) => {
                 let env = around.env;
@@ -246,7 +251,9 @@ impl Session {
             || self.queue.replies() > around.env.config.limits.write_queue_bytes / 4
             || match &self.stage {
                 Stage::Http(requests) => requests.is_full(),
-                Stage::Socket(socket) => socket.compresses() && around.codecs.is_spent(),
+                Stage::Socket(socket) => {
+                    socket.compresses() && around.codecs.is_spent() || socket.is_held(around)
+                }
             }
     }
 

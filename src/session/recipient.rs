@@ -1,5 +1,6 @@
 //! A whole message on its way to the endpoint: inflated, looked at by the route's models.
 
+use super::parked::Parked;
 use super::socket::Endpoint;
 use super::{Surroundings, context};
 use crate::dialect::Closing;
@@ -17,6 +18,8 @@ pub(super) struct Recipient<'s> {
     pub(super) endpoint: &'s mut Endpoint,
     pub(super) channel: Option<&'s mut Channel>,
     pub(super) rules: Option<&'s Rules>,
+    /// Where a message may wait for its schema, if it may.
+    pub(super) park: Option<&'s mut Option<Box<Parked>>>,
     pub(super) wanted: &'s mut Option<Closing>,
 }
 
@@ -62,8 +65,25 @@ impl Recipient<'_> {
                     }
                 }
             }
+            Err(invalid) if invalid.missing => {
+                let parked = self.park.take();
+                match parked.map(|place| (Parked::new(rules, kind, payload, around), place)) {
+                    Some((Some(parked), place)) => *place = Some(parked),
+                    _ => self.refuse(&invalid, out, around),
+                }
+            }
             Err(invalid) => self.refuse(&invalid, out, around),
         }
+    }
+
+    /// Takes a message that has waited for its schema long enough.
+    pub(super) fn take_parked(
+        &mut self,
+        parked: &mut Parked,
+        out: &mut Vec<u8>,
+        around: &mut Surroundings<'_>,
+    ) {
+        self.give(parked.kind, &mut parked.payload, out, around);
     }
 
     /// A message is not as it has to be.
@@ -161,7 +181,7 @@ impl Recipient<'_> {
     }
 }
 
-fn form(kind: Kind) -> Form {
+pub(super) fn form(kind: Kind) -> Form {
     match kind {
         Kind::Text => Form::Text,
         Kind::Binary => Form::Binary,

@@ -235,7 +235,8 @@ fn a_message_names_its_schema_by_the_number_in_front() {
     let player = Player::start(None);
     player.registers("chat", 7, OBJECT, JSON);
     player.registers("avro", 8, "\"int\"", "");
-    let models = "received.binary = { model = 'json', catalog = 'reg', strategy = 'encoded' }\n\
+    let models = "received.binary = { model = 'json', catalog = 'reg', strategy = 'encoded', \
+                  on_miss = 'reject' }\n\
                   on_invalid = 'reply'";
     let Some(server) = start(config_of(&player, "schema-registry", "", models)) else { return };
     let mut client = echo(&server);
@@ -267,7 +268,8 @@ fn a_registry_that_never_answers_holds_nobody_up() {
     let player = Player::start(None);
     player.turns(Some(Answer::Silence));
     let models = format!(
-        "{CHAT}\nreceived.binary = {{ model = 'json', catalog = 'reg', strategy = 'encoded' }}\n\
+        "{CHAT}\nreceived.binary = {{ model = 'json', catalog = 'reg', strategy = 'encoded', \
+         on_miss = 'reject' }}\n\
          on_invalid = 'drop'"
     );
     let Some(mut server) = start(config_of(&player, "karapace", "", &models)) else { return };
@@ -298,6 +300,52 @@ fn a_registry_that_never_answers_holds_nobody_up() {
     server.stop();
     server.join().unwrap();
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn a_message_waits_for_its_schema_and_those_behind_it_do() {
+    let player = Player::start(None);
+    player.registers("chat", 7, OBJECT, JSON);
+    player.turns(Some(Answer::Silence));
+    let models = "received.binary = { model = 'json', catalog = 'reg', strategy = 'encoded' }\n\
+                  on_invalid = 'reply'";
+    let Some(server) = start(config_of(&player, "karapace", "", models)) else { return };
+    let (mut client, mut free) = (echo(&server), Client::open(server.addresses()[0], "/free"));
+    let message = |id: u8, body: &str| [&[0, 0, 0, 0, id], body.as_bytes()].concat();
+    let reply = |client: &mut Client| String::from_utf8(client.frame().payload).unwrap();
+    // It is not waited for longer than that; what is behind it comes behind it.
+    let begun = Instant::now();
+    client.send_frame(BINARY, &message(9, "{}"));
+    client.send_text("behind");
+    free.send_text("still here");
+    assert_eq!(free.text(), "still here");
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    let late = r#"{"code":1013,"error":"schema 9 is not there yet"}"#;
+    assert_eq!((&*reply(&mut client), &*reply(&mut client)), (late, "behind"));
+    let (least, most) = (Duration::from_millis(4900), Duration::from_secs(9));
+    assert!((least..most).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+    assert_eq!((server.count("schemas_awaited"), server.count("schemas_missed")), (1, 1));
+    // One that comes meanwhile is there for it; the next one does not wait.
+    player.turns(None);
+    client.send_frame(BINARY, &message(7, "{}"));
+    client.send_frame(BINARY, &message(7, "[]"));
+    client.send_text("behind");
+    let broken = r#"{"code":1008,"error":"/ breaks the schema's rule `type`"}"#;
+    for want in ["{}", broken, "behind"] {
+        assert_eq!(reply(&mut client), want);
+    }
+    // One that the registry does not know is refused as soon as that is known.
+    let begun = Instant::now();
+    client.send_frame(BINARY, &message(8, "{}"));
+    assert_eq!(reply(&mut client), r#"{"code":1008,"error":"unknown schema 8"}"#);
+    assert!(begun.elapsed() < least, "{:?}", begun.elapsed());
+    assert_eq!((server.count("schemas_awaited"), server.count("schemas_missed")), (3, 1));
+    // Who goes while a message waits is gone.
+    player.turns(Some(Answer::Silence));
+    client.send_frame(BINARY, &message(6, "{}"));
+    wait_count(&server, "schemas_awaited", 4);
+    drop(client);
+    wait_count(&server, "connections", 1);
 }
 
 #[test]
