@@ -9,6 +9,7 @@
 
 mod broadcastt;
 mod catalog;
+mod certificate;
 mod check;
 mod env;
 mod error;
@@ -38,6 +39,7 @@ use std::path::Path;
 
 pub use crate::tls::{Mutual, Version as TlsVersion};
 pub use broadcastt::Broadcastt;
+pub use certificate::{Fingerprint, GuardCertificate, GuardKind};
 pub use env::Lookup;
 pub use error::{Error, Position, Problem};
 pub use guard::{CREDENTIALS, Credentials, Guard, GuardKey};
@@ -185,6 +187,7 @@ impl Config {
             watchlist: false,
             authorise_within_s: 0,
             terminate_close_code: 4009,
+            activity_timeout_s: 0,
             webhooks: Vec::new(),
             limits: AppLimits::default(),
         };

@@ -5,7 +5,7 @@
 
 mod broadcast;
 mod flood;
-mod parked;
+mod pause;
 mod queue;
 mod recipient;
 mod request;
@@ -177,6 +177,11 @@ impl Session {
         !self.paused && (!self.eof || self.filter.is_some())
     }
 
+    /// Bytes that wait to be written to it.
+    pub fn queued_bytes(&self) -> usize {
+        self.queue.bytes()
+    }
+
     /// Whether messages can be delivered to it: a WebSocket on which nobody has closed.
     pub fn is_open_socket(&self) -> bool {
         match &self.stage {
@@ -265,28 +270,9 @@ impl Session {
         }
     }
 
-    /// Keeps input for later.
-    pub fn hold(&mut self, rest: &[u8]) {
-        let mut held = std::mem::take(&mut self.held).into_vec();
-        held.extend_from_slice(rest);
-        self.held = held.into_boxed_slice();
-    }
-
-    /// Whether reading is paused.
-    pub fn is_paused(&self) -> bool {
-        self.paused
-    }
-
     /// Whether reading is paused without a reason any more.
     pub fn may_resume(&self, around: &Surroundings<'_>) -> bool {
         self.paused && !self.must_hold(around)
-    }
-
-    /// Takes the held input out, to be stepped through before anything else is read, and whether
-    /// the peer ended its side behind that, to be told then.
-    pub fn resume(&mut self) -> (Vec<u8>, bool) {
-        self.paused = false;
-        (std::mem::take(&mut self.held).into_vec(), std::mem::take(&mut self.eof))
     }
 
     /// The number of the HTTP request in hand, for the acknowledgement of its publishes.
@@ -294,6 +280,15 @@ impl Session {
         match &self.stage {
             Stage::Http(requests) => requests.ticket(),
             Stage::Socket(_) => None,
+        }
+    }
+
+    /// Under which number it is acknowledged that a publish has its place. A WebSocket has no
+    /// requests: it is told of publishes whose part is not 0.
+    pub fn ticket_of_publish(&self, part: u16) -> Option<u32> {
+        match &self.stage {
+            Stage::Http(requests) => requests.ticket(),
+            Stage::Socket(_) => (part > 0).then_some(0),
         }
     }
 
@@ -331,7 +326,7 @@ impl Session {
     pub fn collects_answers(&self, ticket: u32) -> bool {
         match &self.stage {
             Stage::Http(requests) => requests.collects_answers(ticket),
-            Stage::Socket(_) => false,
+            Stage::Socket(_) => true,
         }
     }
 

@@ -1,6 +1,6 @@
 //! A whole message on its way to the endpoint: inflated, looked at by the route's models.
 
-use super::parked::Parked;
+use super::pause::Parked;
 use super::socket::Endpoint;
 use super::{Surroundings, context};
 use crate::dialect::Closing;

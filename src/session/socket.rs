@@ -1,7 +1,7 @@
 //! The WebSocket stage: messages in and out, the closing handshake, heartbeats.
 
 use super::flood::Flood;
-use super::parked::Parked;
+use super::pause::Parked;
 use super::recipient::Recipient;
 use super::{After, Ending, Surroundings, context};
 use crate::codec::Format;

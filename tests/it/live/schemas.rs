@@ -497,6 +497,32 @@ fn a_new_configuration_has_its_schemas_and_connections_keep_theirs() {
 }
 
 #[test]
+fn the_first_registry_and_the_first_keys_may_come_with_a_reload() {
+    let player = Player::start(None);
+    player.registers("chat", 7, OBJECT, JSON);
+    player.knows("/keys", &keys());
+    let Some(mut server) = start(config_of(&player, "karapace", "", "")) else { return };
+    assert_eq!(try_text(&server, "[]").unwrap(), "[]");
+    let guard = format!(
+        "[[guards]]\nname = 'g'\nissuer = 'https://a.example'\nallow_private = true\n\
+         keys_url = 'http://{}/keys'",
+        player.address
+    );
+    assert_eq!(player.paths().len(), 0);
+    server.renew(config_of(&player, "karapace", &guard, CHAT));
+    wait_count(&server, "schemas_retrieved", 1);
+    wait_count(&server, "keys_fetched", 1);
+    wait("the new rules", || try_text(&server, "[]").is_err());
+    assert_eq!(try_text(&server, "{}").unwrap(), "{}");
+}
+
+/// A set of one key (RFC 8037 appendix A.2).
+fn keys() -> String {
+    let key = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
+    format!(r#"{{"keys":[{{"kty":"OKP","crv":"Ed25519","x":"{key}","kid":"a"}}]}}"#)
+}
+
+#[test]
 fn a_registry_and_keys_behind_tls_that_the_given_authority_has_signed() {
     let (own, other) = (Authority::new(), Authority::new());
     let folder = certs::folder("schemas");
@@ -510,9 +536,7 @@ fn a_registry_and_keys_behind_tls_that_the_given_authority_has_signed() {
         .unwrap();
     let player = Player::start(Some(Arc::new(served)));
     player.registers("chat", 7, OBJECT, JSON);
-    let key = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
-    let set = format!(r#"{{"keys":[{{"kty":"OKP","crv":"Ed25519","x":"{key}","kid":"a"}}]}}"#);
-    player.knows("/keys", &set);
+    player.knows("/keys", &keys());
     for (authority, reached) in [(Some(&own), true), (Some(&other), false), (None, false)] {
         let file = folder.join("authority.pem");
         let mut ca_file = String::new();

@@ -1,4 +1,4 @@
-//! A message that waits for its schema. Nothing more is read from its connection meanwhile.
+//! Reading that is paused: what was read meanwhile is held. A message may wait for its schema.
 
 use super::recipient::form;
 use super::{Session, Stage, Surroundings};
@@ -9,7 +9,7 @@ use crate::ws::Kind;
 /// How long it waits, in milliseconds.
 const WAIT_MS: u64 = 5000;
 
-/// See the module's documentation.
+/// A message that waits for its schema. Nothing more is read from its connection meanwhile.
 pub(super) struct Parked {
     pub(super) kind: Kind,
     pub(super) payload: Vec<u8>,
@@ -17,6 +17,25 @@ pub(super) struct Parked {
 }
 
 impl Session {
+    /// Keeps input for later.
+    pub fn hold(&mut self, rest: &[u8]) {
+        let mut held = std::mem::take(&mut self.held).into_vec();
+        held.extend_from_slice(rest);
+        self.held = held.into_boxed_slice();
+    }
+
+    /// Whether reading is paused.
+    pub fn is_paused(&self) -> bool {
+        self.paused
+    }
+
+    /// Takes the held input out, to be stepped through before anything else is read, and whether
+    /// the peer ended its side behind that, to be told then.
+    pub fn resume(&mut self) -> (Vec<u8>, bool) {
+        self.paused = false;
+        (std::mem::take(&mut self.held).into_vec(), std::mem::take(&mut self.eof))
+    }
+
     /// Whether a message that was read waits for its schema.
     pub fn has_parked(&self) -> bool {
         matches!(&self.stage, Stage::Socket(socket) if socket.has_parked())
