@@ -176,6 +176,11 @@ impl Session {
         !self.paused && (!self.eof || self.filter.is_some())
     }
 
+    /// Bytes that wait to be written to it.
+    pub fn queued_bytes(&self) -> usize {
+        self.queue.bytes()
+    }
+
     /// Whether messages can be delivered to it: a WebSocket on which nobody has closed.
     pub fn is_open_socket(&self) -> bool {
         match &self.stage {

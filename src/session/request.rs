@@ -329,6 +329,7 @@ fn door<'a>(around: &Surroundings<'a>) -> gateway::Door<'a> {
         guards: &around.env.guards,
         listener: around.env.listener(around.listener),
         secure: around.secure,
+        client: around.identity.clone(),
         now: around.now,
         counters: around.counters,
     }
