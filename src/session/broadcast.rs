@@ -4,7 +4,7 @@
 use super::{Ending, Full, Session, Stage, Surroundings};
 use crate::codec::Format;
 use crate::dialect::Why;
-use crate::hub::{Event, Forms, Squeezed};
+use crate::hub::{Event, Forms, Past, Squeezed};
 use crate::limits::REPLY_BYTES;
 use crate::mem::{Frozen, Handle};
 use crate::ws::output::{BITS, Channel, Codecs};
@@ -134,12 +134,19 @@ impl Session {
     /// has asked for more of them than may wait is closed, whatever the policy for slow consumers.
     pub fn show(&mut self, picture: &Forms, around: &mut Surroundings<'_>) {
         let format = self.stage.format();
-        let Stage::Socket(socket) = &mut self.stage else { return };
-        if self.ending != Ending::Open || !socket.is_open() {
-            return;
+        self.show_form(Wrapped::new(picture.form(format), picture.squeezed(format)), around);
+    }
+
+    /// Queues the last events of a channel as replies.
+    pub fn recall(&mut self, history: &[Past], around: &mut Surroundings<'_>) {
+        for past in history {
+            self.show_form(Wrapped::new(&past.frame, past.squeezed.as_deref()), around);
         }
-        let mut form = Wrapped::new(picture.form(format), picture.squeezed(format));
-        if form.plain.is_empty() {
+    }
+
+    fn show_form(&mut self, mut form: Wrapped<'_>, around: &mut Surroundings<'_>) {
+        let Stage::Socket(socket) = &mut self.stage else { return };
+        if self.ending != Ending::Open || !socket.is_open() || form.plain.is_empty() {
             return;
         }
         if self.queue.replies() + form.plain.len() > REPLY_BYTES {
