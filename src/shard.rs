@@ -546,7 +546,7 @@ impl Shard {
     fn resume(&mut self, slot: Slot, now: Now) {
         let Some(session) = self.sessions.get_mut(slot) else { return };
         let (mut held, eof) = session.resume();
-        if !held.is_empty() {
+        if !held.is_empty() || !self.keeps_nothing(slot) {
             self.feed(slot, &mut held, now);
         }
         if eof {

@@ -116,6 +116,10 @@ counters! {
     http_errors,
     /// Upgrades to WebSocket.
     upgrades,
+    /// Requests that speak by a streamed body in place of a WebSocket.
+    streams,
+    /// Messages not given to such a client because its framing has no record for them.
+    streams_unsaid,
     /// WebSockets refused because of the origin of their page.
     origins_refused,
     /// Requests that the guards of a route let in.

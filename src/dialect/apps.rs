@@ -27,6 +27,8 @@ pub struct Env {
     pub remotes: Arc<Remotes>,
     /// Whether any route compresses, so that events carry their compressed forms.
     pub compresses: bool,
+    /// Whether any route takes requests whose body is streamed.
+    pub streams: bool,
     /// What is to be noticed of channels, by the application's number.
     pub watched: Arc<[Kinds]>,
     /// Distinguishes this process from others in ids that clients see.
@@ -47,6 +49,7 @@ impl Env {
         let apps = Apps::new(&config.apps);
         let off = |route: &config::Route| route.compression == config::Compression::Off;
         let compresses = !config.routes.iter().all(off);
+        let streams = config.routes.iter().any(|route| route.stream);
         let watched = config.apps.iter().map(|app| match app.dialect {
             config::Dialect::Pusher => hooks::kinds(app),
             config::Dialect::Broadcastt => Kinds::NONE,
@@ -61,6 +64,7 @@ impl Env {
             guards,
             remotes,
             compresses,
+            streams,
             watched,
             node,
             zilliqa: Arc::default(),

@@ -41,6 +41,7 @@ fn run<'p>(limits: &Limits, pieces: impl IntoIterator<Item = &'p [u8]>) -> Outco
                     assert_eq!(pos, input.len(), "need takes everything");
                     break;
                 }
+                Event::Head(..) => panic!("nobody asked for it"),
                 Event::Continue => assert_eq!(pos, input.len(), "no body byte is here"),
                 Event::Bad(error) => {
                     assert_eq!(pos, input.len(), "nothing follows");
