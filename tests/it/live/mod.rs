@@ -11,6 +11,7 @@ mod process;
 mod pusher;
 mod reflect;
 mod slow;
+mod stream;
 mod survival;
 mod tls;
 mod webhooks;
