@@ -20,6 +20,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 use socket2::Socket;
 use std::io::{self, Write};
+use std::iter::repeat_with;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
@@ -225,9 +226,34 @@ impl Server {
     pub fn renew(&mut self, mut config: Config) {
         config.keep_listeners(&self.env.config);
         self.env = Arc::new(self.env.renewed(config));
+        self.renew_control();
         for core in 0..self.threads.len() as u16 {
             if let Ok(mut renewed) = self.peers.core(core).renewed.lock() {
                 *renewed = Some(self.env.clone());
+            }
+        }
+    }
+
+    /// The control thread has a configuration before any core has it. It is started when there is
+    /// something to do for it first.
+    fn renew_control(&mut self) {
+        if let Some(control) = &self.control {
+            return control.renew(&self.env);
+        }
+        let (env, cores) = (self.env.clone(), self.threads.len() as u16);
+        let ways = match self.start_control(&env, cores) {
+            Ok((outboxes, inbox)) => {
+                outboxes.zip(std::iter::once(inbox).chain(repeat_with(|| None)))
+            }
+            Err(error) => return tracing::error!(%error, "nothing outside is reached"),
+        };
+        if let Some(Err(error)) = self.control.as_ref().map(Control::started) {
+            self.control = None;
+            return tracing::error!(%error, "nothing outside is reached");
+        }
+        for (core, way) in ways.enumerate() {
+            if let Ok(mut place) = self.peers.core(core as u16).control.lock() {
+                *place = Some(way);
             }
         }
     }

@@ -88,7 +88,7 @@ impl Shard {
     pub fn new(core: u16, common: &Common, counters: Arc<Counters>) -> Shard {
         let kept = common.env.config.limits.cached_bytes;
         let mut hub = Hub::new(core, common.cores, common.hasher.clone(), kept);
-        hub.watch(common.env.watched.clone());
+        hub.watch(common.env.watched.clone(), common.env.version);
         Shard {
             core,
             env: common.env.clone(),
@@ -224,6 +224,7 @@ impl Shard {
 
     /// Does what time has made due, in every session. Call it a few times a second.
     pub fn sweep(&mut self, now: Now) {
+        let mut queued = 0;
         for index in 0..self.sessions.end() {
             let Some(slot) = self.sessions.slot_at(index) else { continue };
             let Some((session, mut around)) = self.session(slot, now) else { continue };
@@ -233,7 +234,9 @@ impl Shard {
                 self.after(slot, now);
                 self.list(slot);
             }
+            queued += self.sessions.get_mut(slot).map_or(0, |session| session.queued_bytes());
         }
+        self.counters.queued_bytes.set(queued as u64);
         self.hub.sweep(now.ms);
         let losses = self.hub.losses();
         self.counters.kept_dropped.add(losses.kept);
@@ -244,6 +247,7 @@ impl Shard {
 
     /// Takes over a configuration that was read anew.
     pub fn renew(&mut self, env: Arc<Env>, now: Now) {
+        self.hub.watch(env.watched.clone(), env.version);
         self.env = env;
         for index in 0..self.sessions.end() {
             let Some(slot) = self.sessions.slot_at(index) else { continue };

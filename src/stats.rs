@@ -65,6 +65,10 @@ counters! {
     refused_address,
     /// Connections closed at once: too many others had not sent a whole request yet.
     refused_handshake,
+    /// WebSockets of applications refused because the process was overloaded.
+    refused_overload,
+    /// Bytes that wait to be written, on all connections, at the last sweep.
+    queued_bytes,
     /// Bytes received.
     received_bytes,
     /// Bytes sent.
@@ -93,6 +97,8 @@ counters! {
     submission_busy,
     /// Turns in which the completion queue had overflowed into the kernel's list.
     completion_overflow,
+    /// Configurations that were taken over while the core ran.
+    renewals,
     /// Reactor turns.
     turns,
     /// Wake-ups sent to sleeping cores.
@@ -128,6 +134,10 @@ counters! {
     guard_no_token,
     /// Requests refused because their token is not believed.
     guard_bad_token,
+    /// Requests refused because only routes that want a client certificate are for them.
+    guard_no_certificate,
+    /// Requests refused because their certificate is not among those that are let in.
+    guard_bad_certificate,
     /// Requests refused because their token lacks a role, or renews nobody's.
     guard_no_role,
     /// Requests refused because no key was fetched so far.
@@ -150,6 +160,8 @@ counters! {
     /// Messages of clients that are not valid, or not allowed, in a dialect that does not answer
     /// these.
     messages_ignored,
+    /// Answers of Zenith's back ends that nobody waits for: too late, given twice or not asked for.
+    backend_answers_late,
     /// RFC 6455 violations by peers.
     violations,
     /// Clients closed for too many pings, pongs and empty messages in a second.
@@ -188,6 +200,8 @@ counters! {
     contracts_unknown,
     /// Epochs left out at the start because they were more than are replayed.
     epochs_skipped,
+    /// Epochs of a node that were not published: they, or later ones, had been posted.
+    epochs_passed_over,
     /// Epochs of a node that were published.
     epochs,
     /// The number of the last epoch that was published, or of the one behind which the next is.

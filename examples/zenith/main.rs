@@ -5,6 +5,8 @@
 //! cargo run --example zenith                                         the back end
 //! cargo run --example zenith watch                                   a client; several may run
 //! ```
+//!
+//! `ZENITH_ADDRESS` is where the server is, if not at 127.0.0.1:6001. `README.md` has more.
 
 use polycast::crypto::encode_base64;
 use polycast::ws::{Event, Kind, Limits, Opcode, Reader, Role, frame};
@@ -12,6 +14,7 @@ use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
+/// Where the server is, unless `ZENITH_ADDRESS` says otherwise.
 const ADDRESS: &str = "127.0.0.1:6001";
 const CODES: [(&str, &str); 3] = [("ABC", "Abc Group"), ("DEF", "Def Mining"), ("GHI", "Ghi Bank")];
 /// Between two ticks.
@@ -25,9 +28,13 @@ fn main() -> io::Result<()> {
     }
 }
 
+fn address() -> String {
+    std::env::var("ZENITH_ADDRESS").unwrap_or_else(|_| ADDRESS.to_owned())
+}
+
 /// Publishes over HTTP, on one connection.
 fn tick() -> io::Result<()> {
-    let mut server = TcpStream::connect(ADDRESS)?;
+    let mut server = TcpStream::connect(address())?;
     let mut rng = fastrand::Rng::new();
     let mut cents = [1_050, 20_000, 315];
     let whole = CODES.iter().zip(cents).map(|((code, name), cents)| {
@@ -93,7 +100,7 @@ fn answer(server: &mut TcpStream) -> io::Result<String> {
 
 /// Subscribes to every security and prints what comes.
 fn watch() -> io::Result<()> {
-    let mut server = TcpStream::connect(ADDRESS)?;
+    let mut server = TcpStream::connect(address())?;
     let key = encode_base64(&std::array::from_fn::<u8, 16, _>(|_| fastrand::u8(..)));
     write!(
         server,

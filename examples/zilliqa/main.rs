@@ -157,8 +157,12 @@ fn feed(file: &std::path::Path, to: &str, token: &str, every_ms: u64) -> Outcome
     let to = to.trim_start_matches("http://");
     let (host, path) = to.split_at(to.find('/').unwrap_or(to.len()));
     let path = if path.is_empty() { "/" } else { path };
+    let mut refused = 0;
     for line in BufReader::new(std::fs::File::open(file)?).lines() {
         let line = line?;
+        if line.is_empty() {
+            continue;
+        }
         let mut stream = TcpStream::connect(host)?;
         write!(
             stream,
@@ -171,9 +175,13 @@ fn feed(file: &std::path::Path, to: &str, token: &str, every_ms: u64) -> Outcome
         let status = answer.lines().next().unwrap_or("no answer");
         let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body.trim());
         println!("{status} {body}");
+        refused += u64::from(!status.contains(" 200 "));
         std::thread::sleep(Duration::from_millis(every_ms));
     }
-    Ok(())
+    match refused {
+        0 => Ok(()),
+        some => Err(format!("{some} blocks were not taken").into()),
+    }
 }
 
 fn watch(url: &str) -> Outcome {

@@ -2,6 +2,7 @@
 //! every input in `fuzz/seeds` runs under the ordinary tests.
 
 pub(crate) mod api_body;
+pub(crate) mod certificate;
 pub(crate) mod close;
 pub(crate) mod codec_bson;
 pub(crate) mod codec_json;
@@ -41,7 +42,7 @@ macro_rules! every_target {
             mask frame message utf8 close negotiate inflate deflate_roundtrip http upgrade
             session session_compressed pusher_message api_body hub config tls_session
             codec_json codec_bson codec_msgpack zilliqa_query zilliqa_ingest zenith_message
-            zenith_ingest jwt_token route stream session_stream
+            zenith_ingest jwt_token route certificate stream session_stream
         }
     };
 }

@@ -9,7 +9,9 @@ use tracing_subscriber::EnvFilter;
 
 use super::error::{Error, Problem};
 use super::schema::{App, Config, Endpoint, Limits, Route, Secret};
-use super::{Listener, broadcastt, guard, route, tls, webhook, zenith, zilliqa, zilliqa_node};
+use super::{
+    Listener, broadcastt, certificate, guard, route, tls, webhook, zenith, zilliqa, zilliqa_node,
+};
 use crate::limits::{MAX_CORES, WS_CONTROL_BYTES};
 
 const HOUR_MS: u64 = 3_600_000;
@@ -103,6 +105,7 @@ fn check_limits(limits: &Limits) -> Result<(), Error> {
     let control = WS_CONTROL_BYTES as u64;
     range("limits.handshakes", limits.handshakes as u64, 1..=1 << 20, "")?;
     range("limits.cached_bytes", limits.cached_bytes as u64, 0..=64 * GIB, " bytes")?;
+    range("limits.overload_bytes", limits.overload_bytes, 0..=1024 * GIB, " bytes")?;
     let control_frames = limits.control_frames_per_s.into();
     range("limits.control_frames_per_s", control_frames, 10..=60_000, "")?;
     power_of_two("limits.receive_buffers", limits.receive_buffers, 16..=32_768)?;
@@ -154,7 +157,9 @@ fn check_guards(config: &Config) -> Result<(), Error> {
     let mut names = Unique::default();
     for (index, guard) in config.guards.iter().enumerate() {
         let key = format!("guards[{index}]");
-        guard::check(guard).map_err(|error| error.under(&key))?;
+        let checked =
+            guard::check(guard).and_then(|()| certificate::check_listeners(guard, config));
+        checked.map_err(|error| error.under(&key))?;
         names.add(&guard.name, format!("{key}.name"))?;
     }
     Ok(())
@@ -184,6 +189,7 @@ fn check_app(app: &App, config: &Config) -> Result<(), Error> {
     for (index, origin) in app.allowed_origins.iter().enumerate() {
         check_origin(&format!("allowed_origins[{index}]"), origin.as_str())?;
     }
+    range("activity_timeout_s", app.activity_timeout_s, 0..=DAY_S, " seconds")?;
     range("authorise_within_s", app.authorise_within_s, 0..=DAY_S, " seconds")?;
     range("terminate_close_code", app.terminate_close_code.into(), 4000..=4299, "")?;
     for (index, hook) in app.webhooks.iter().enumerate() {

@@ -1,10 +1,11 @@
-//! Guards: who may use a route, by the JSON Web Tokens that they present.
+//! Guards: who may use a route, by the JSON Web Tokens that they present, or by their certificate.
 
 use std::collections::BTreeMap;
 
 use hyper::Uri;
 use serde::Deserialize;
 
+use super::certificate::{self, GuardCertificate, GuardKind};
 use super::error::{Error, Problem};
 use super::schema::Secret;
 use super::size;
@@ -19,6 +20,9 @@ pub const CREDENTIALS: &str = "{credentials}";
 pub struct Guard {
     /// What routes call it.
     pub name: String,
+    /// What it asks for.
+    #[serde(default, rename = "type")]
+    pub kind: GuardKind,
     /// The `iss` of its tokens; empty is any.
     #[serde(default)]
     pub issuer: String,
@@ -64,6 +68,9 @@ pub struct Guard {
     /// Where tokens are in a request.
     #[serde(default)]
     pub credentials: Credentials,
+    /// Which certificates it lets in, if it asks for these.
+    #[serde(default)]
+    pub certificate: GuardCertificate,
 }
 
 /// One key. A JWK, a key in PEM, or a secret.
@@ -131,6 +138,7 @@ impl Guard {
     pub fn new(name: &str) -> Guard {
         Guard {
             name: name.to_owned(),
+            kind: GuardKind::Jwt,
             issuer: String::new(),
             audience: String::new(),
             algorithms: Vec::new(),
@@ -146,12 +154,14 @@ impl Guard {
             challenge_s: 0,
             token_bytes: token_bytes(),
             credentials: Credentials::default(),
+            certificate: GuardCertificate::default(),
         }
     }
 
     /// Where its keys are fetched from; empty if they stand in the configuration.
     pub fn url(&self) -> String {
         match (self.keys.is_empty(), self.keys_url.as_str()) {
+            _ if self.kind == GuardKind::Certificate => String::new(),
             (false, _) => String::new(),
             (true, "") => format!("{}/.well-known/jwks.json", self.issuer.trim_end_matches('/')),
             (true, url) => url.to_owned(),
@@ -213,6 +223,10 @@ pub(super) fn check(guard: &Guard) -> Result<(), Error> {
     let known = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
     if guard.name.is_empty() || !guard.name.bytes().all(known) {
         return Err(shape("name", &guard.name, "one or more of A-Z, a-z, 0-9, `_` and `-`"));
+    }
+    certificate::check(guard)?;
+    if guard.kind == GuardKind::Certificate {
+        return Ok(());
     }
     for (index, key) in guard.keys.iter().enumerate() {
         let key = key.read().and_then(|key| match key.fits(&guard.algorithms) {

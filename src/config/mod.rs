@@ -8,6 +8,7 @@
 //! A [`Config`] that this module hands out is checked: who uses one need not look again.
 
 mod broadcastt;
+mod certificate;
 mod check;
 mod env;
 mod error;
@@ -37,6 +38,7 @@ use std::path::Path;
 
 pub use crate::tls::{Mutual, Version as TlsVersion};
 pub use broadcastt::Broadcastt;
+pub use certificate::{Fingerprint, GuardCertificate, GuardKind};
 pub use env::Lookup;
 pub use error::{Error, Position, Problem};
 pub use guard::{CREDENTIALS, Credentials, Guard, GuardKey};
@@ -182,6 +184,7 @@ impl Config {
             watchlist: false,
             authorise_within_s: 0,
             terminate_close_code: 4009,
+            activity_timeout_s: 0,
             webhooks: Vec::new(),
             limits: AppLimits::default(),
         };

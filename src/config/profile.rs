@@ -38,6 +38,7 @@ type Settings = &'static [(&'static str, Setting)];
 const PUSHER: Settings = &[("limits.channel_name_length", Number(164))];
 const VASK: Settings = &[("terminate_close_code", Number(4200))];
 const SOKETI: Settings = &[
+    ("activity_timeout_s", Number(30)),
     ("duplicate_subscribe", Word("ack")),
     ("limits.event_bytes", Number(100 * 1024)),
     ("limits.message_bytes", Number(256 * 1024)),

@@ -142,6 +142,10 @@ pub struct Limits {
     /// WebSockets of applications on the whole process with which it counts as overloaded, and
     /// sends further ones elsewhere; 0 is never.
     pub overload_sockets: usize,
+    /// Bytes that wait to be written, on the whole process, with which it counts as overloaded; 0
+    /// is never.
+    #[serde(deserialize_with = "size::wide")]
+    pub overload_bytes: u64,
     /// Connections from one peer address; 0 is unlimited.
     pub connections_per_address: usize,
     /// Connections of one reactor that have not sent a whole request yet.
@@ -182,6 +186,7 @@ impl Default for Limits {
         Limits {
             connections: 0,
             overload_sockets: 0,
+            overload_bytes: 0,
             connections_per_address: 0,
             handshakes: 8192,
             control_frames_per_s: 2000,
@@ -411,6 +416,10 @@ pub struct App {
     /// such duty.
     #[serde(default)]
     pub authorise_within_s: u64,
+    /// Silence after which client and server ask each other for a sign of life, in seconds; 0 is as
+    /// the section of its dialect has it.
+    #[serde(default)]
+    pub activity_timeout_s: u64,
     /// The code that closes the connections of a user whom the application terminates.
     #[serde(default = "terminate")]
     pub terminate_close_code: u16,
@@ -423,6 +432,14 @@ pub struct App {
 }
 
 impl App {
+    /// Its own activity timeout, or that of its dialect's section, in seconds.
+    pub fn activity_s(&self, of_dialect: u64) -> u64 {
+        match self.activity_timeout_s {
+            0 => of_dialect,
+            own => own,
+        }
+    }
+
     /// Its pairs of key and secret, the principal one first.
     pub fn key_pairs(&self) -> impl Iterator<Item = (&str, &Secret)> {
         let further = self.keys.iter().map(|pair| (pair.key.as_str(), &pair.secret));

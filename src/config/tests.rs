@@ -96,14 +96,16 @@ fn the_guard_of_the_example_holds_every_default() {
     let none = "no_such_key = 1";
     for (table, text) in [
         ("", text.replace("[guards.cred", &format!("{none}\n[guards.cred"))),
-        (".credentials", format!("{text}{none}")),
+        (".credentials", text.replace("[guards.cert", &format!("{none}\n[guards.cert"))),
+        (".certificate", format!("{text}{none}")),
         (".keys[0]", full.replace("keys = [{", &format!("keys = [{{ {none},"))),
     ] {
         let error = toml_error(&format!("{APP}{text}\n"));
         let (place, known) = error.split_once(": unknown key; known here: ").expect(&error);
         assert!(place.ends_with(&format!("guards[0]{table}.no_such_key")), "{error}");
         for key in known.split(", ") {
-            let line = text.contains(&format!("\n{key} = ")) || key == "credentials";
+            let line = text.contains(&format!("\n{key} = "))
+                || ["credentials", "certificate"].contains(&key);
             assert!(line || full.contains(&format!(" {key} = \"\",")) || key == "k", "{key}");
         }
     }

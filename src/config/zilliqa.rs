@@ -170,6 +170,11 @@ pub(super) fn check(section: &Zilliqa, routes: &[Route]) -> Result<(), Error> {
             return Err(Error::keyed(key, Problem::Range { found, min, max, unit }));
         }
     }
+    if section.contracts == Contracts::Node && section.node.urls.is_empty() {
+        let accepted = "\"any\", a list of addresses, or \"node\" with one in node.urls";
+        let found = "node".to_owned();
+        return Err(Error::keyed("contracts", Problem::Shape { found, accepted }));
+    }
     check_publishing(section, routes)
 }
 

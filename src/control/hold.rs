@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     fn notice(channel: &str, what: What) -> Notice {
-        Notice { app: 0, channel: channel.into(), what }
+        Notice { app: 0, version: 0, channel: channel.into(), what }
     }
 
     fn left(user: &str) -> Notice {

@@ -33,7 +33,7 @@ use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::Notify;
 use tokio_rustls::TlsConnector;
@@ -71,6 +71,14 @@ struct Shared {
     until_ms: AtomicU64,
     /// The reactors are being drained: nothing new is begun for them.
     draining: AtomicBool,
+    /// Configurations that were read anew, oldest first, and not taken over yet.
+    renewed: Mutex<Vec<Arc<Env>>>,
+}
+
+impl Shared {
+    fn lock_renewed(&self) -> MutexGuard<'_, Vec<Arc<Env>>> {
+        self.renewed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What a start gives: see [`Control::start`].
@@ -90,6 +98,7 @@ impl Control {
             bell: bell.clone(),
             until_ms: AtomicU64::new(u64::MAX),
             draining: AtomicBool::new(false),
+            renewed: Mutex::default(),
         });
         let ring: Bell = Arc::new(move || bell.notify_one());
         let rung = ring.clone();
@@ -123,6 +132,13 @@ impl Control {
             drop(end);
         })?;
         Ok(Some((Control { shared, clock, started, ended }, outboxes, inbox)))
+    }
+
+    /// Hands over a configuration that was read anew. Call before any core has it: what happens
+    /// from then on is told by this one.
+    pub fn renew(&self, env: &Arc<Env>) {
+        self.shared.lock_renewed().push(env.clone());
+        self.shared.bell.notify_one();
     }
 
     /// The reactors are about to end: they are given nothing new.
@@ -164,6 +180,10 @@ struct Thread {
     lane: Lane,
     /// Who asks nodes for epochs, if any are configured.
     follower: Option<Follower>,
+    /// A configuration whose nodes are not followed yet.
+    unfollowed: Option<Arc<Env>>,
+    /// Wakes this thread.
+    ring: Bell,
     shared: Arc<Shared>,
     clock: Clock,
     counters: Arc<Counters>,
@@ -189,9 +209,41 @@ impl Thread {
         let follower = follower(&env, ring, clock.now().ms).await?;
         let remotes = env.remotes.clone();
         let hooks = Webhooks::new(env, HOLD_MS, counters.clone());
-        let mut tls = None;
-        let (mut targets, mut kept) = (Vec::new(), Vec::new());
-        for (hook, lanes) in hooks.ends() {
+        let fetches = Fetches::new(remotes, counters.clone());
+        let mut thread = Thread {
+            hooks,
+            fetches,
+            inlets,
+            lane,
+            follower,
+            unfollowed: None,
+            ring: ring.clone(),
+            shared,
+            clock,
+            counters,
+            targets: Vec::new(),
+            kept: Vec::new(),
+            outcomes: Rc::default(),
+            fetched: Rc::default(),
+            tls: None,
+        };
+        thread.aim();
+        Ok(thread)
+    }
+
+    /// Takes over configurations that were read anew.
+    fn take_renewed(&mut self, now_ms: u64) {
+        for env in std::mem::take(&mut *self.shared.lock_renewed()) {
+            self.hooks.renew(env.clone(), now_ms);
+            self.unfollowed = Some(env);
+        }
+        self.aim();
+    }
+
+    /// Makes ready to reach the endpoints that are new or changed.
+    fn aim(&mut self) {
+        for end in self.hooks.take_changed() {
+            let Some((hook, lanes)) = self.hooks.end(end) else { continue };
             let mut fields = HeaderMap::new();
             for (name, value) in &hook.headers {
                 let name = HeaderName::from_bytes(name.as_bytes());
@@ -200,28 +252,26 @@ impl Thread {
                 }
             }
             let (url, private) = (hook.url.expose(), hook.allow_private);
-            let target = Target::new(url, fields, private, &hook.ca_file, &mut tls);
-            targets.push(target.map(Rc::new));
-            kept.push((0..lanes).map(|_| Rc::default()).collect());
+            let target = Target::new(url, fields, private, &hook.ca_file, &mut self.tls);
+            if self.targets.len() <= end {
+                self.targets.resize(end + 1, None);
+                self.kept.resize(end + 1, Vec::new());
+            }
+            self.targets[end] = target.map(Rc::new);
+            self.kept[end] = (0..lanes).map(|_| Rc::default()).collect();
         }
-        let fetches = Fetches::new(remotes, counters.clone());
-        let (outcomes, fetched) = (Rc::default(), Rc::default());
-        let thread = Thread {
-            hooks,
-            fetches,
-            inlets,
-            lane,
-            follower,
-            shared,
-            clock,
-            counters,
-            targets,
-            kept,
-            outcomes,
-            fetched,
-            tls,
-        };
-        Ok(thread)
+    }
+
+    /// Follows the nodes of the configuration that was taken over last.
+    async fn follow_anew(&mut self, now_ms: u64) {
+        let Some(env) = self.unfollowed.take() else { return };
+        if let Some(follower) = &mut self.follower {
+            return follower.renew(&env.config.zilliqa.node, now_ms);
+        }
+        match follower(&env, &self.ring, now_ms).await {
+            Ok(follower) => self.follower = follower,
+            Err(error) => tracing::error!(%error, "the nodes are not followed"),
+        }
     }
 
     /// Runs until it is asked to finish, and has.
@@ -229,6 +279,8 @@ impl Thread {
         let mut finishing = false;
         loop {
             let now_ms = self.clock.now().ms;
+            self.take_renewed(now_ms);
+            self.follow_anew(now_ms).await;
             let more = self.take_notices(now_ms);
             for (end, lane, outcome) in self.outcomes.take() {
                 self.hooks.outcome(end, lane, outcome, now_ms);
@@ -272,12 +324,16 @@ impl Thread {
     /// Takes what the reactors have noticed; says whether there may be more.
     fn take_notices(&mut self, now_ms: u64) -> bool {
         let mut more = false;
-        for inlet in &mut self.inlets {
+        for core in 0..self.inlets.len() {
             for _ in 0..TAKEN_PER_TURN {
-                let Some(notice) = inlet.pop() else { break };
+                let Some(notice) = self.inlets[core].pop() else { break };
+                if self.hooks.lacks(&notice) {
+                    // It has come since the last look, and before any core had it.
+                    self.take_renewed(now_ms);
+                }
                 self.hooks.notice(notice, now_ms);
             }
-            more |= !inlet.is_empty();
+            more |= !self.inlets[core].is_empty();
         }
         more
     }

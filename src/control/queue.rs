@@ -92,6 +92,14 @@ impl Queue {
         self.lanes.len()
     }
 
+    /// Treats its events in another way from now on, but not in batches if it did not, nor one by
+    /// one if it did; says how many had to be dropped.
+    pub(super) fn renew(&mut self, policy: Policy) -> u64 {
+        debug_assert_eq!(policy.batch_ms.is_some(), self.policy.batch_ms.is_some());
+        self.policy = policy;
+        self.make_room()
+    }
+
     /// Takes an event of the channel with this hash; says how many events had to be dropped.
     pub(super) fn push(&mut self, channel: u64, event: Vec<u8>, now_ms: u64) -> u64 {
         self.pushed += 1;
@@ -102,15 +110,23 @@ impl Queue {
         self.bytes += entry.bytes();
         let lane = (channel % self.lanes.len() as u64) as usize;
         self.lanes[lane].waiting.push_back(entry);
+        self.make_room()
+    }
+
+    fn make_room(&mut self) -> u64 {
         let mut dropped = 0;
         while self.bytes > self.policy.most {
-            dropped += self.drop_oldest();
+            match self.drop_oldest() {
+                // All that is left is under way.
+                0 => break,
+                some => dropped += some,
+            }
         }
         dropped
     }
 
-    /// Drops what has waited the longest and is not under way at this moment. There is such a
-    /// thing whenever the bound is passed: what has just been pushed.
+    /// Drops what has waited the longest and is not under way at this moment, if there is such a
+    /// thing. There is when an event has just been pushed.
     fn drop_oldest(&mut self) -> u64 {
         let age = |lane: &Lane| match &lane.current {
             Some(request) if !lane.flying => request.number,

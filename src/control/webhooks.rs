@@ -1,6 +1,11 @@
 //! From what happened to channels to requests: what is held back, who is told, in which words.
 //!
 //! A function of notices, outcomes and time; it knows no socket and no clock.
+//!
+//! What happened while a configuration was in force on the channel's home is told to the endpoints
+//! of that configuration, even if another has come since. An endpoint of the same application with
+//! the same URL stays what it is through all changes, with what waits for it; one that the new
+//! configuration does not have is told what it has to be told still, and is forgotten then.
 
 use super::hold::Hold;
 use super::post::Outcome;
@@ -10,30 +15,56 @@ use crate::dialect::pusher::hooks;
 use crate::dialect::{App, Env};
 use crate::hub::Notice;
 use crate::stats::Counters;
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::rc::Rc;
 use std::sync::Arc;
 
 /// How long a leaving waits for a return.
 pub(super) const HOLD_MS: u64 = 3000;
+/// How long after its end a configuration's notices are told to its own endpoints: longer than
+/// cores take to take over the next one, and leavings to be told.
+const KEEP_MS: u64 = 30_000;
+/// Configurations whose notices are told to their own endpoints.
+const ROSTERS: usize = 16;
 
 /// See the module's documentation.
 pub(super) struct Webhooks {
-    env: Arc<Env>,
     hold: Hold,
-    /// By the application's number.
-    ends: Vec<Vec<usize>>,
-    queues: Vec<End>,
+    /// Who is told what by which configuration: the present one last. There is always one.
+    rosters: VecDeque<Roster>,
+    ends: Vec<Option<End>>,
+    /// Whether there are endpoints that no configuration has and something waits for.
+    leaving: bool,
+    /// Endpoints that are new, or are to be reached in another way.
+    changed: Vec<usize>,
     hasher: RandomState,
     failures: u64,
     counters: Arc<Counters>,
 }
 
+/// Who is told by one configuration.
+struct Roster {
+    version: u32,
+    /// When it is forgotten.
+    until_ms: u64,
+    env: Arc<Env>,
+    /// By the application's number: what is told, and to which of the endpoints.
+    by_app: Vec<Vec<(Webhook, usize)>>,
+}
+
 struct End {
     app: u32,
     hook: Webhook,
+    /// The last configuration that has it: requests are signed by its keys.
+    env: Arc<Env>,
     queue: Queue,
+}
+
+impl End {
+    fn is(&self, app: u32, hook: &Webhook) -> bool {
+        self.app == app && self.hook.url == hook.url && self.hook.batch == hook.batch
+    }
 }
 
 /// One request to be made.
@@ -48,31 +79,102 @@ pub(super) struct Order {
 
 impl Webhooks {
     pub(super) fn new(env: Arc<Env>, hold_ms: u64, counters: Arc<Counters>) -> Webhooks {
-        let mut ends = Vec::new();
-        let mut queues = Vec::new();
-        for (app, config) in env.config.apps.iter().enumerate() {
-            let first = queues.len();
-            queues.extend(config.webhooks.iter().map(|hook| End {
-                app: app as u32,
-                hook: hook.clone(),
-                queue: Queue::new(Policy {
-                    most: hook.queue_bytes,
-                    batch_ms: hook.batch.then_some(hook.batch_ms),
-                    body: match config.dialect {
-                        // The others have no webhooks.
-                        config::Dialect::Pusher | config::Dialect::Broadcastt => hooks::body,
-                    },
-                }),
-            }));
-            ends.push((first..queues.len()).collect());
-        }
-        let (hold, hasher) = (Hold::new(hold_ms), RandomState::new());
-        Webhooks { env, hold, ends, queues, hasher, failures: 0, counters }
+        let mut webhooks = Webhooks {
+            hold: Hold::new(hold_ms),
+            rosters: VecDeque::new(),
+            ends: Vec::new(),
+            leaving: false,
+            changed: Vec::new(),
+            hasher: RandomState::new(),
+            failures: 0,
+            counters,
+        };
+        webhooks.renew(env, 0);
+        webhooks
     }
 
-    /// The endpoints, in the order of their numbers: each with the lanes it has.
-    pub(super) fn ends(&self) -> impl Iterator<Item = (&Webhook, usize)> {
-        self.queues.iter().map(|end| (&end.hook, end.queue.lanes()))
+    /// Takes over a configuration that was read anew.
+    pub(super) fn renew(&mut self, env: Arc<Env>, now_ms: u64) {
+        let mut by_app: Vec<Vec<(Webhook, usize)>> = Vec::new();
+        let mut named = Vec::new();
+        for (number, app) in env.apps.iter() {
+            let hooks = if app.is_gone() { &[][..] } else { &app.config.webhooks[..] };
+            let mut ends = Vec::new();
+            for hook in hooks {
+                let end = self.end_of(number, hook, &named, &env);
+                named.push(end);
+                ends.push((hook.clone(), end));
+            }
+            by_app.push(ends);
+        }
+        if let Some(before) = self.rosters.back_mut() {
+            before.until_ms = now_ms + KEEP_MS;
+        }
+        if self.rosters.len() == ROSTERS {
+            self.rosters.pop_front();
+        }
+        let version = env.version;
+        self.rosters.push_back(Roster { version, until_ms: u64::MAX, env, by_app });
+    }
+
+    /// The endpoint of `hook`: that which was so before, but for those that are `taken`, or a new
+    /// one.
+    fn end_of(&mut self, app: u32, hook: &Webhook, taken: &[usize], env: &Arc<Env>) -> usize {
+        let policy = policy(hook);
+        for (at, end) in self.ends.iter_mut().enumerate() {
+            let Some(end) = end.as_mut().filter(|end| end.is(app, hook)) else { continue };
+            if taken.contains(&at) {
+                continue;
+            }
+            // A file may have changed although its name has not.
+            if end.hook != *hook || !hook.ca_file.is_empty() {
+                self.changed.push(at);
+            }
+            self.counters.hooks_dropped.add(end.queue.renew(policy));
+            (end.hook, end.env) = (hook.clone(), env.clone());
+            return at;
+        }
+        let end = End { app, hook: hook.clone(), env: env.clone(), queue: Queue::new(policy) };
+        let at = self.ends.iter().position(Option::is_none).unwrap_or(self.ends.len());
+        if at == self.ends.len() {
+            self.ends.push(None);
+        }
+        self.ends[at] = Some(end);
+        self.changed.push(at);
+        at
+    }
+
+    /// Forgets configurations whose time is over, and endpoints that none has and nothing waits
+    /// for.
+    fn forget(&mut self, now_ms: u64) {
+        if self.rosters.len() == 1 && !self.leaving {
+            return;
+        }
+        self.rosters.retain(|roster| roster.until_ms > now_ms);
+        let named = self.rosters.iter().flat_map(|roster| roster.by_app.iter().flatten());
+        let named: HashSet<usize> = named.map(|(_, end)| *end).collect();
+        self.leaving = false;
+        for (at, end) in self.ends.iter_mut().enumerate() {
+            if !named.contains(&at) && end.take_if(|end| end.queue.len() == 0).is_none() {
+                self.leaving |= end.is_some();
+            }
+        }
+    }
+
+    /// Endpoints that are new or to be reached in another way, since the last call.
+    pub(super) fn take_changed(&mut self) -> Vec<usize> {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// How an endpoint is reached, and the lanes it has.
+    pub(super) fn end(&self, at: usize) -> Option<(&Webhook, usize)> {
+        let end = self.ends.get(at)?.as_ref()?;
+        Some((&end.hook, end.queue.lanes()))
+    }
+
+    /// Whether a notice belongs to a configuration that is not known here yet.
+    pub(super) fn lacks(&self, notice: &Notice) -> bool {
+        self.rosters.back().is_none_or(|present| present.version < notice.version)
     }
 
     /// Takes what has happened.
@@ -83,17 +185,21 @@ impl Webhooks {
     }
 
     fn tell(&mut self, notice: &Notice, now_ms: u64) {
-        let Some(ends) = self.ends.get(notice.app as usize) else { return };
-        let event = match self.env.apps.get(notice.app).config.dialect {
+        let own = self.rosters.iter().find(|roster| roster.version >= notice.version);
+        let Some(roster) = own.or(self.rosters.back()) else { return };
+        let Some(ends) = roster.by_app.get(notice.app as usize) else { return };
+        let event = match roster.env.apps.get(notice.app).config.dialect {
             config::Dialect::Pusher => hooks::event(notice),
             config::Dialect::Broadcastt => None,
         };
         let Some((kind, event)) = event else { return };
         let channel = self.hasher.hash_one(&notice.channel);
-        for end in ends {
-            let End { hook, queue, .. } = &mut self.queues[*end];
-            if hook.wants(kind) && hook.covers(&notice.channel) {
-                self.counters.hooks_dropped.add(queue.push(channel, event.clone(), now_ms));
+        for (hook, end) in ends {
+            if hook.wants(kind)
+                && hook.covers(&notice.channel)
+                && let Some(end) = &mut self.ends[*end]
+            {
+                self.counters.hooks_dropped.add(end.queue.push(channel, event.clone(), now_ms));
             }
         }
     }
@@ -103,11 +209,12 @@ impl Webhooks {
         while let Some(notice) = self.hold.next_due(now_ms) {
             self.tell(&notice, now_ms);
         }
+        self.forget(now_ms);
         let mut orders = VecDeque::new();
-        for (end, End { app, queue, .. }) in self.queues.iter_mut().enumerate() {
-            let app = self.env.apps.get(*app);
+        for (at, end) in self.ends.iter_mut().enumerate() {
+            let Some(End { app, env, queue, .. }) = end else { continue };
             while let Some(job) = queue.next(now_ms, unix_ms) {
-                orders.extend(order(end, job, app));
+                orders.extend(order(at, job, env.apps.get(*app)));
             }
         }
         orders
@@ -115,7 +222,8 @@ impl Webhooks {
 
     /// Takes what became of a request.
     pub(super) fn outcome(&mut self, end: usize, lane: usize, outcome: Outcome, now_ms: u64) {
-        let queue = &mut self.queues[end].queue;
+        // One with a request under way is not forgotten.
+        let Some(End { queue, .. }) = &mut self.ends[end] else { return };
         let (counter, again) = match outcome {
             Outcome::Delivered => {
                 self.counters.hooks_sent.add(1);
@@ -135,24 +243,29 @@ impl Webhooks {
         while let Some(notice) = self.hold.next_due(u64::MAX) {
             self.tell(&notice, now_ms);
         }
-        self.queues.iter_mut().for_each(|end| end.queue.hurry());
+        self.ends.iter_mut().flatten().for_each(|end| end.queue.hurry());
     }
 
     /// When to ask for orders again, if nothing else happens.
     pub(super) fn deadline_ms(&self) -> u64 {
-        let queues = self.queues.iter().map(|end| end.queue.deadline_ms());
+        let queues = self.ends.iter().flatten().map(|end| end.queue.deadline_ms());
         queues.fold(self.hold.deadline_ms(), u64::min)
     }
 
     /// Events that nobody has been told of yet.
     pub(super) fn len(&self) -> u64 {
-        self.queues.iter().map(|end| end.queue.len()).sum()
+        self.ends.iter().flatten().map(|end| end.queue.len()).sum()
     }
 
     /// Whether there is nothing to be told, now or later.
     pub(super) fn is_empty(&self) -> bool {
         self.hold.is_empty() && self.len() == 0
     }
+}
+
+fn policy(hook: &Webhook) -> Policy {
+    let batch_ms = hook.batch.then_some(hook.batch_ms);
+    Policy { most: hook.queue_bytes, batch_ms, body: hooks::body }
 }
 
 /// A request, signed with the application's principal key.
@@ -175,7 +288,7 @@ mod tests {
     }
 
     fn notice(channel: &str, what: What) -> Notice {
-        Notice { app: 0, channel: channel.into(), what }
+        Notice { app: 0, version: 0, channel: channel.into(), what }
     }
 
     fn told(webhooks: &mut Webhooks, now_ms: u64) -> Vec<(usize, String)> {
@@ -238,7 +351,7 @@ mod tests {
         let counters = hooks.counters.clone();
         hooks.notice(notice("a", What::Occupied), 0);
         assert_eq!(hooks.orders(0, 0).len(), 1);
-        let lane = hooks.queues[0].queue.lanes();
+        let lane = hooks.end(0).expect("an endpoint").1;
         let lane = (hooks.hasher.hash_one(&*Arc::<str>::from("a")) % lane as u64) as usize;
         hooks.outcome(0, lane, Outcome::Failed, 0);
         assert_eq!(hooks.len(), 1);
@@ -247,5 +360,109 @@ mod tests {
         assert!(hooks.is_empty());
         let counts = [&counters.hooks_failed, &counters.hooks_refused, &counters.hooks_dropped];
         assert_eq!(counts.map(|counter| counter.get()), [1, 1, 1]);
+    }
+
+    /// What a further configuration with these webhooks is.
+    fn renewed(env: &Env, hooks: Vec<Webhook>) -> Arc<Env> {
+        let mut config = env.config.clone();
+        config.apps[0].webhooks = hooks;
+        Arc::new(env.renewed(config))
+    }
+
+    fn occupied(channel: &str, version: u32) -> Notice {
+        Notice { version, ..notice(channel, What::Occupied) }
+    }
+
+    fn line(end: usize, channel: &str) -> (usize, String) {
+        (end, format!("channel_occupied {channel}"))
+    }
+
+    #[test]
+    fn a_notice_is_told_to_the_endpoints_of_its_own_configuration() {
+        let mut hooks = webhooks(vec![Webhook::new("http://a"), Webhook::new("http://b")]);
+        assert_eq!(hooks.take_changed(), [0, 1]);
+        let mut filtered = Webhook::new("http://b");
+        filtered.filter_prefix = "x-".to_owned();
+        let env = renewed(&hooks.rosters[0].env, vec![Webhook::new("http://c"), filtered]);
+        assert!(hooks.lacks(&occupied("1", 1)) && !hooks.lacks(&occupied("1", 0)));
+        hooks.renew(env, 1000);
+        assert_eq!(hooks.take_changed(), [2, 1]);
+        assert!(!hooks.lacks(&occupied("1", 1)));
+        // One core has the new configuration, another not yet.
+        for (channel, version, expected) in [
+            ("1", 1, vec![line(2, "1")]),
+            ("2", 0, vec![line(0, "2"), line(1, "2")]),
+            ("x-3", 1, vec![line(1, "x-3"), line(2, "x-3")]),
+        ] {
+            hooks.notice(occupied(channel, version), 1000);
+            assert_eq!(told(&mut hooks, 1000), expected, "{channel}");
+        }
+        // A leaving is told to who was told of the coming.
+        hooks.notice(notice("2", What::Vacated), 1000);
+        let vacated = |end| (end, "channel_vacated 2".to_owned());
+        assert_eq!(told(&mut hooks, 1000 + HOLD_MS), [vacated(0), vacated(1)]);
+        // What comes too late for its own is not lost.
+        hooks.orders(1000 + KEEP_MS - 1, 0);
+        assert!(hooks.end(0).is_some());
+        hooks.orders(1000 + KEEP_MS, 0);
+        assert!(hooks.end(0).is_none() && hooks.rosters.len() == 1);
+        hooks.notice(occupied("4", 0), 1000 + KEEP_MS);
+        assert_eq!(told(&mut hooks, 1000 + KEEP_MS), [line(2, "4")]);
+    }
+
+    #[test]
+    fn an_endpoint_that_is_taken_out_is_told_what_waits_for_it_and_then_forgotten() {
+        let mut hooks = webhooks(vec![Webhook::new("http://a")]);
+        let env = hooks.rosters[0].env.clone();
+        hooks.notice(occupied("1", 0), 0);
+        assert_eq!(hooks.orders(0, 0).len(), 1);
+        let mut config = env.config.clone();
+        config.apps.clear();
+        hooks.renew(Arc::new(env.renewed(config)), 0);
+        assert_eq!((hooks.orders(KEEP_MS, 0).len(), hooks.len()), (0, 1), "it is under way");
+        let lane = (hooks.hasher.hash_one(&*Arc::<str>::from("1")) % 8) as usize;
+        hooks.outcome(0, lane, Outcome::Failed, KEEP_MS);
+        let again = hooks.orders(KEEP_MS + 1000, 0);
+        assert_eq!((again.len(), again[0].key.as_str()), (1, "app-key"), "signed as before");
+        hooks.outcome(0, lane, Outcome::Delivered, KEEP_MS + 1000);
+        hooks.orders(KEEP_MS + 1000, 0);
+        assert!(hooks.end(0).is_none() && hooks.is_empty());
+    }
+
+    #[test]
+    fn an_endpoint_that_stays_keeps_what_waits_and_one_that_comes_back_is_the_same() {
+        let mut hooks = webhooks(vec![Webhook::new("http://a")]);
+        for channel in ["1", "2"] {
+            hooks.notice(occupied(channel, 0), 0);
+        }
+        let mut changed = Webhook::new("http://a");
+        changed.headers.insert("x".to_owned(), config::Secret::new("y"));
+        let env = renewed(&hooks.rosters[0].env, vec![]);
+        hooks.renew(env.clone(), 0);
+        hooks.renew(renewed(&env, vec![changed.clone(), changed.clone()]), 0);
+        assert_eq!(hooks.take_changed(), [0, 0, 1]);
+        assert_eq!((hooks.end(0), hooks.len()), (Some((&changed, 8)), 2));
+        assert_eq!(told(&mut hooks, 0).len() + told(&mut hooks, 0).len(), 2);
+        // With less room for what waits, the oldest goes.
+        hooks.notice(occupied("1", 2), 0);
+        let env = hooks.rosters[2].env.clone();
+        changed.queue_bytes = 10;
+        hooks.renew(renewed(&env, vec![changed.clone(), changed]), 0);
+        assert_eq!((hooks.len(), hooks.counters.hooks_dropped.get()), (0, 2));
+    }
+
+    #[test]
+    fn only_so_many_configurations_are_remembered() {
+        let mut hooks = webhooks(vec![Webhook::new("http://a")]);
+        for n in 0..2 * ROSTERS {
+            let env = hooks.rosters.back().expect("one").env.clone();
+            hooks.renew(renewed(&env, vec![Webhook::new(format!("http://{n}"))]), 0);
+        }
+        assert_eq!(hooks.rosters.len(), ROSTERS);
+        hooks.notice(occupied("1", 0), 0);
+        let oldest = hooks.rosters[0].by_app[0][0].1;
+        assert_eq!(told(&mut hooks, 0), [line(oldest, "1")]);
+        hooks.orders(KEEP_MS, 0);
+        assert_eq!(hooks.ends.iter().flatten().count(), 1);
     }
 }

@@ -29,6 +29,8 @@ pub struct Env {
     pub compresses: bool,
     /// Whether any route takes requests whose body is streamed.
     pub streams: bool,
+    /// Counts the configurations of this process.
+    pub version: u32,
     /// What is to be noticed of channels, by the application's number.
     pub watched: Arc<[Kinds]>,
     /// Distinguishes this process from others in ids that clients see.
@@ -50,11 +52,7 @@ impl Env {
         let off = |route: &config::Route| route.compression == config::Compression::Off;
         let compresses = !config.routes.iter().all(off);
         let streams = config.routes.iter().any(|route| route.stream);
-        let watched = config.apps.iter().map(|app| match app.dialect {
-            config::Dialect::Pusher => hooks::kinds(app),
-            config::Dialect::Broadcastt => Kinds::NONE,
-        });
-        let watched = watched.collect();
+        let watched = watched(&apps);
         let remotes = Arc::new(Remotes::default());
         let guards = guards(&config, &[], &remotes);
         let zenith = Realm::new(config.zenith.as_deref(), Arc::<zenith::State>::default());
@@ -65,6 +63,7 @@ impl Env {
             remotes,
             compresses,
             streams,
+            version: 0,
             watched,
             node,
             zilliqa: Arc::default(),
@@ -83,8 +82,8 @@ impl Env {
         env.control = self.control.clone();
         env.zilliqa = self.zilliqa.clone();
         env.zenith = self.zenith.renewed(env.config.zenith.as_deref());
-        // Webhooks take effect with a restart, and numbers are those of the start.
-        env.watched = self.watched.clone();
+        env.version = self.version.wrapping_add(1);
+        env.watched = watched(&env.apps);
         env.remotes = self.remotes.clone();
         env.guards = guards(&env.config, &self.guards, &env.remotes);
         env
@@ -107,10 +106,16 @@ impl Env {
         path.strip_prefix(&*self.config.pusher.path_prefix)
     }
 
-    /// Whether as many WebSockets are open on the whole process as make it overloaded.
+    /// Whether as many WebSockets are open on the whole process, or as many bytes wait to be
+    /// written, as make it overloaded.
     pub fn is_overloaded(&self) -> bool {
-        let most = self.config.limits.overload_sockets;
-        most > 0 && self.apps.open.load(Ordering::Relaxed) >= most
+        let (sockets, bytes) = {
+            let limits = &self.config.limits;
+            (limits.overload_sockets, limits.overload_bytes)
+        };
+        let waiting = || self.counters.iter().map(|core| core.queued_bytes.get()).sum::<u64>();
+        sockets > 0 && self.apps.open.load(Ordering::Relaxed) >= sockets
+            || bytes > 0 && waiting() >= bytes
     }
 
     /// The application that a WebSocket path names: `/app/{key}`, and for Broadcastt's clients
@@ -187,6 +192,16 @@ impl Env {
         let by_key = || self.apps.by_key(&name).filter(speaks);
         Some((self.apps.by_id(&name).or_else(by_key)?, rest))
     }
+}
+
+/// What is to be noticed of the channels of each application that is not gone.
+fn watched(apps: &Apps) -> Arc<[Kinds]> {
+    let kinds = |app: &App| match app.config.dialect {
+        _ if app.is_gone() => Kinds::NONE,
+        config::Dialect::Pusher => hooks::kinds(&app.config),
+        config::Dialect::Broadcastt => Kinds::NONE,
+    };
+    apps.list.iter().map(kinds).collect()
 }
 
 /// The guards of a configuration. Who lives by the tokens of an old one lives by those of its
@@ -278,6 +293,11 @@ impl App {
         counted.is_ok()
     }
 
+    /// Whether the configuration no longer has it.
+    pub fn is_gone(&self) -> bool {
+        self.keys.is_empty()
+    }
+
     /// Its connections now, on all cores.
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
@@ -312,7 +332,7 @@ impl Apps {
         let mut apps = Apps { list, by_key: HashMap::new(), by_id: HashMap::new(), open };
         for (number, app) in apps.list.iter().enumerate() {
             let number = number as u32;
-            if !app.keys.is_empty() {
+            if !app.is_gone() {
                 apps.by_id.insert(app.config.id.clone(), number);
                 let keys = app.config.key_pairs();
                 apps.by_key.extend(keys.map(|(key, _)| (key.to_owned(), number)));
@@ -341,6 +361,11 @@ impl Apps {
         let open = &self.open;
         list.extend(added.map(|app| App::new(app.clone(), Arc::default(), open.clone())));
         Apps::of(list, configs.len(), open.clone())
+    }
+
+    /// All of them, with their numbers.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &App)> {
+        (0..).zip(&self.list)
     }
 
     /// The application with this number.
@@ -481,6 +506,21 @@ mod tests {
         assert!(env.is_overloaded());
         env.apps.get(0).release();
         assert!(!env.is_overloaded());
+    }
+
+    #[test]
+    fn bytes_that_wait_on_all_cores_are_an_overload() {
+        let mut config = Config::demo();
+        config.limits.overload_bytes = 100;
+        let mut env = Env::new(config.clone(), 0);
+        env.counters = vec![Arc::default(), Arc::default()];
+        env.counters[0].queued_bytes.set(60);
+        env.counters[1].queued_bytes.set(39);
+        assert!(!env.is_overloaded());
+        env.counters[1].queued_bytes.set(40);
+        assert!(env.is_overloaded());
+        config.limits.overload_bytes = 0;
+        assert!(!env.renewed(config).is_overloaded(), "0 is never");
     }
 
     #[test]

@@ -49,7 +49,8 @@ pub enum Action {
         name: String,
     },
     /// Publish to all subscribers of a channel. The reply to the HTTP request that asks for it
-    /// waits until the event has its place in the channel's order.
+    /// waits until the event has its place in the channel's order. A WebSocket is told of that by
+    /// [`Connection::answered`], if the part is not 0.
     Publish {
         /// The application's number.
         app: u32,
@@ -262,7 +263,7 @@ pub trait Dialect: Sized {
     /// is sent, or none.
     fn told(&mut self, _context: &mut Context<'_>, _what: &Told) {}
 
-    /// Takes an answer to an [`Action::Ask`], with the part that was asked.
+    /// Takes an answer to an [`Action::Ask`] or [`Action::Publish`], with its part.
     fn answered(&mut self, _context: &mut Context<'_>, _part: u16, _answer: Answer) {}
 
     /// The session is about to close for a reason of its own: the dialect may say something before

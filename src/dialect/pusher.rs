@@ -94,16 +94,16 @@ impl Vendor for Pusher {
         }
     }
 
-    fn heartbeat(env: &Env) -> Heartbeat {
+    fn heartbeat(env: &Env, app: &config::App) -> Heartbeat {
         let pusher = &env.config.pusher;
         Heartbeat {
-            silence_ms: pusher.activity_timeout_s * 1000,
+            silence_ms: app.activity_s(pusher.activity_timeout_s) * 1000,
             answer_ms: pusher.pong_timeout_s * 1000,
         }
     }
 
-    fn established(env: &Env, socket_id: &str) -> String {
-        words::established(socket_id, env.config.pusher.activity_timeout_s)
+    fn established(env: &Env, app: &config::App, socket_id: &str) -> String {
+        words::established(socket_id, app.activity_s(env.config.pusher.activity_timeout_s))
     }
 
     /// Clients of older protocols see only the event, newer ones only the code.

@@ -6,7 +6,7 @@
 
 use super::{Page, Visit, access};
 use crate::codec::json::push_string;
-use crate::config::{App, Config, Dialect};
+use crate::config::{App, Config, Dialect, Endpoint};
 use crate::http::Request;
 
 /// `None` where there is no page.
@@ -45,8 +45,17 @@ fn settings(config: &Config) -> Vec<u8> {
     push_string(&mut out, env!("CARGO_PKG_VERSION"));
     out.extend_from_slice(br#","prefix":"#);
     push_string(&mut out, &config.pusher.path_prefix);
+    out.extend_from_slice(br#","zenith":"#);
+    match zenith_path(config) {
+        None => out.extend_from_slice(b"null"),
+        Some(path) => {
+            out.extend_from_slice(br#"{"path":"#);
+            push_string(&mut out, path);
+            out.push(b'}');
+        }
+    }
     out.extend_from_slice(br#","apps":["#);
-    // The page speaks Pusher's protocol only.
+    // Broadcastt's protocol is not the page's.
     let speaks = |app: &&App| app.enabled && app.dialect == Dialect::Pusher;
     for (at, app) in config.apps.iter().filter(speaks).enumerate() {
         if at > 0 {
@@ -69,13 +78,24 @@ fn settings(config: &Config) -> Vec<u8> {
     out
 }
 
+/// Where Zenith is served; `None` if it is not. Of a route whose paths are all patterns the
+/// vendor's own path is the best guess.
+fn zenith_path(config: &Config) -> Option<&str> {
+    let route = config.routes.iter().find(|it| it.endpoint == Endpoint::Zenith)?;
+    let mut paths = route.when.iter().map(|it| it.path.as_str());
+    let is_plain = |path: &&str| path.starts_with('/') && !path.contains('*');
+    Some(paths.find(is_plain).unwrap_or("/Zenith"))
+}
+
 const PAGE: &str = include_str!("console/page.html");
 /// Name, type, text.
-const FILES: [(&str, &str, &str); 5] = [
+const FILES: [(&str, &str, &str); 7] = [
     ("page.css", "text/css; charset=utf-8", include_str!("console/page.css")),
     ("page.js", JAVASCRIPT, include_str!("console/page.js")),
     ("client.js", JAVASCRIPT, include_str!("console/client.js")),
     ("sign.js", JAVASCRIPT, include_str!("console/sign.js")),
+    ("zenith.js", JAVASCRIPT, include_str!("console/zenith.js")),
+    ("formats.js", JAVASCRIPT, include_str!("console/formats.js")),
     ("icon.svg", "image/svg+xml", include_str!("console/icon.svg")),
 ];
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
@@ -117,6 +137,23 @@ mod tests {
         assert!(text(&config).ends_with(r#""apps":[]}"#));
         (config.apps[0].dialect, config.apps[0].enabled) = (Dialect::Pusher, false);
         assert!(text(&config).ends_with(r#""apps":[]}"#));
+    }
+
+    #[test]
+    fn the_page_is_told_where_zenith_is_served() {
+        let told = |more: &str| {
+            let text = format!("[zenith]\n{more}");
+            let format = crate::config::Format::Toml;
+            let config = Config::parse_with(&text, format, "test", &|_| None).unwrap();
+            String::from_utf8(settings(&config)).unwrap()
+        };
+        assert!(String::from_utf8(settings(&Config::demo())).unwrap().contains(r#""zenith":null"#));
+        assert!(told("").contains(r#""zenith":{"path":"/Zenith"},"apps":[]"#), "{}", told(""));
+        for (path, found) in [("/a/Zenith", "/a/Zenith"), ("/z/*", "/Zenith")] {
+            let text =
+                told(&format!("[[routes]]\nwhen = [{{ path = '{path}' }}]\nendpoint = 'zenith'"));
+            assert!(text.contains(&format!(r#""zenith":{{"path":"{found}"}}"#)), "{text}");
+        }
     }
 
     #[test]

@@ -1,15 +1,17 @@
 //! Who comes in, and where to: routes in order, and the guards in front of them.
 
-use super::token;
-use crate::config::{Asked, Config, Listener, Route};
+use super::{certificate, token};
+use crate::config::{Asked, Config, GuardKind, Listener, Route};
 use crate::http::Request;
 use crate::jwt::{Claims, Doubt, Guard, Lease, Leases};
 use crate::stats::Counters;
 use crate::time::Now;
+use crate::tls::Identity;
 use std::borrow::Cow;
+use std::sync::Arc;
 
 /// What a request is judged by.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct Door<'a> {
     /// The configuration.
     pub config: &'a Config,
@@ -19,6 +21,8 @@ pub struct Door<'a> {
     pub listener: &'a Listener,
     /// Whether the connection is encrypted.
     pub secure: bool,
+    /// Who the client has proved to be by its certificate.
+    pub client: Option<Arc<Identity>>,
     /// The time.
     pub now: Now,
     /// What is counted.
@@ -42,11 +46,15 @@ pub struct Entry<'a, 'r> {
 pub enum Refusal {
     /// No route is for it.
     NoRoute,
+    /// Only guarded routes are for it, and its client has shown no certificate.
+    NoCertificate,
     /// Only guarded routes are for it, and it has no token.
     NoToken,
     /// Its token is not believed.
     BadToken,
-    /// Its token does not have the roles. Nobody is told that a route was there.
+    /// Its client's certificate is not among those that are let in.
+    BadCertificate,
+    /// Its token, or certificate, does not have the roles. Nobody is told that a route was there.
     NoRole,
     /// Its token cannot be checked: no keys were to be had so far.
     NoKeys,
@@ -61,8 +69,8 @@ impl Refusal {
     pub fn status(self) -> u16 {
         match self {
             Refusal::NoRoute | Refusal::NoRole => 404,
-            Refusal::NoToken => 401,
-            Refusal::BadToken | Refusal::Origin => 403,
+            Refusal::NoToken | Refusal::NoCertificate => 401,
+            Refusal::BadToken | Refusal::BadCertificate | Refusal::Origin => 403,
             Refusal::Body => 400,
             Refusal::NoKeys => 503,
         }
@@ -73,7 +81,9 @@ impl Refusal {
         match self {
             Refusal::NoRoute | Refusal::NoRole => "nothing is served at this path",
             Refusal::NoToken => "a token is needed",
+            Refusal::NoCertificate => "a client certificate is needed",
             Refusal::BadToken => "the token is not accepted",
+            Refusal::BadCertificate => "the client certificate is not accepted",
             Refusal::NoKeys => "tokens cannot be checked at the moment",
             Refusal::Body => "an answer to a challenge has no body",
             Refusal::Origin => "the origin is not accepted",
@@ -84,6 +94,8 @@ impl Refusal {
     pub fn fields(self) -> &'static [(&'static str, &'static str)] {
         match self {
             Refusal::NoToken => &[("WWW-Authenticate", "Bearer")],
+            // RFC 9110 section 15.5.2 wants one; for certificates no scheme is registered.
+            Refusal::NoCertificate => &[("WWW-Authenticate", "ClientCertificate")],
             Refusal::NoKeys => &[("Retry-After", "5")],
             _ => &[],
         }
@@ -92,9 +104,24 @@ impl Refusal {
 
 /// What one guard says of a request.
 enum Verdict {
+    NoCertificate,
+    BadCertificate,
     NoToken,
     Doubt(Doubt),
     Believed(Claims),
+}
+
+impl Verdict {
+    fn claims(&self) -> Result<&Claims, Refusal> {
+        match self {
+            Verdict::NoCertificate => Err(Refusal::NoCertificate),
+            Verdict::BadCertificate => Err(Refusal::BadCertificate),
+            Verdict::NoToken => Err(Refusal::NoToken),
+            Verdict::Doubt(Doubt::NoKeys) => Err(Refusal::NoKeys),
+            Verdict::Doubt(Doubt::Flaw(_)) => Err(Refusal::BadToken),
+            Verdict::Believed(claims) => Ok(claims),
+        }
+    }
 }
 
 impl Door<'_> {
@@ -202,6 +229,8 @@ impl<'a> Door<'a> {
             Refusal::NoRoute | Refusal::Body | Refusal::Origin => {}
             Refusal::NoToken => self.counters.guard_no_token.add(1),
             Refusal::BadToken => self.counters.guard_bad_token.add(1),
+            Refusal::NoCertificate => self.counters.guard_no_certificate.add(1),
+            Refusal::BadCertificate => self.counters.guard_bad_certificate.add(1),
             Refusal::NoRole => self.counters.guard_no_role.add(1),
             Refusal::NoKeys => self.counters.guard_no_keys.add(1),
         }
@@ -221,13 +250,10 @@ impl<'a> Door<'a> {
             let at = self.guards.iter().position(|guard| guard.name == *name);
             let (at, guard) = at.map(|at| (at, &self.guards[at])).ok_or(Refusal::NoRoute)?;
             let verdict = verdicts[at].get_or_insert_with(|| self.ask(at, request, offered));
-            let claims = match verdict {
-                Verdict::NoToken => return Err(Refusal::NoToken),
-                Verdict::Doubt(Doubt::NoKeys) => return Err(Refusal::NoKeys),
-                Verdict::Doubt(Doubt::Flaw(_)) => return Err(Refusal::BadToken),
-                Verdict::Believed(claims) if !claims.have(roles) => return Err(Refusal::NoRole),
-                Verdict::Believed(claims) => claims,
-            };
+            let claims = verdict.claims()?;
+            if !claims.have(roles) {
+                return Err(Refusal::NoRole);
+            }
             leases.extend(Lease::new(claims, roles, guard.challenge_s, &guard.tenants));
             found.get_or_insert_with(|| claims.clone());
         }
@@ -236,9 +262,13 @@ impl<'a> Door<'a> {
 
     /// What guard number `at` says of the request.
     fn ask(&self, at: usize, request: &Request<'_>, offered: &[&str]) -> Verdict {
-        let Some(places) = self.config.guards.get(at).map(|guard| &guard.credentials) else {
-            return Verdict::NoToken;
-        };
+        let Some(guard) = self.config.guards.get(at) else { return Verdict::NoToken };
+        if guard.kind == GuardKind::Certificate {
+            let Some(client) = &self.client else { return Verdict::NoCertificate };
+            let claims = certificate::claims(&guard.certificate, client, self.now.unix_s);
+            return claims.map_or(Verdict::BadCertificate, Verdict::Believed);
+        }
+        let places = &guard.credentials;
         let carried = offered.iter().find_map(|name| token::in_protocol(places, name));
         let token = token::find(places, request).or(carried.map(Cow::Borrowed));
         match token.map(|token| self.guards[at].check(&token, self.now.unix_s)) {
@@ -272,19 +302,21 @@ impl<'a> Door<'a> {
         if !request.body.is_empty() {
             return Some(Err(Refusal::Body));
         }
-        let mut refusal = Refusal::NoToken;
+        let (mut refusal, mut renewed) = (Refusal::NoToken, false);
         for (at, guard) in self.guards.iter().enumerate() {
-            refusal = refusal.max(match self.ask(at, request, &[]) {
-                Verdict::Believed(claims) if guard.tenants.renew(&claims) => {
+            match self.ask(at, request, &[]).claims() {
+                // Others may believe it, too, or find another token in their place.
+                Ok(claims) if guard.tenants.renew(claims) => {
                     self.counters.guard_renewals.add(1);
-                    return Some(Ok(()));
+                    renewed = true;
                 }
                 // Nobody of that name is connected.
-                Verdict::Believed(_) => Refusal::NoRole,
-                Verdict::NoToken => Refusal::NoToken,
-                Verdict::Doubt(Doubt::NoKeys) => Refusal::NoKeys,
-                Verdict::Doubt(Doubt::Flaw(_)) => Refusal::BadToken,
-            });
+                Ok(_) => refusal = refusal.max(Refusal::NoRole),
+                Err(other) => refusal = refusal.max(other),
+            }
+        }
+        if renewed {
+            return Some(Ok(()));
         }
         self.count(refusal);
         Some(Err(refusal))

@@ -10,7 +10,8 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 /// What goes down as well as up.
-const GAUGES: [&str; 5] = ["connections", "channels", "subscriptions", "kept_bytes", "last_epoch"];
+const GAUGES: [&str; 6] =
+    ["connections", "channels", "subscriptions", "kept_bytes", "queued_bytes", "last_epoch"];
 /// What is told for each core: a channel with subscribers on two cores is known to both, and a core
 /// that does all the work is lost in a sum.
 const BY_CORE: [&str; 4] = ["channels", "turns", "wakes_sent", "mail_waited"];

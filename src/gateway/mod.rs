@@ -1,6 +1,7 @@
 //! The front door: which endpoint a request reaches, and the endpoints that speak no dialect.
 
 mod access;
+mod certificate;
 mod console;
 mod door;
 mod metrics;

@@ -260,9 +260,12 @@ impl Post {
         self.longest_down = self.longest_down.max(lane.len());
     }
 
-    /// Tells the dialect of a connection on another core something.
+    /// Tells the dialect of a connection on another core something. A core that is none has no
+    /// connections: what somebody outside has made up is lost.
     pub fn tell(&mut self, to: ConnId, what: Told) {
-        self.up(to.core, Up::Tell { slot: to.slot, what });
+        if usize::from(to.core) < self.lanes.len() {
+            self.up(to.core, Up::Tell { slot: to.slot, what });
+        }
     }
 
     /// The mail to core `to`.

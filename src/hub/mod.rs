@@ -156,8 +156,7 @@ impl Hub {
     }
 
     fn home_of(&self, hash: u64) -> u16 {
-        // The high half: the table's index uses the low bits.
-        ((hash >> 32) % u64::from(self.cores)) as u16
+        home_among(hash, self.cores)
     }
 
     fn next_question(&mut self) -> u32 {
@@ -498,6 +497,12 @@ impl Hub {
             self.recount = Vec::new();
         }
     }
+}
+
+/// The home, among so many cores, of a channel with this hash.
+fn home_among(hash: u64, cores: u16) -> u16 {
+    // The high half: the table's index uses the low bits.
+    ((hash >> 32) % u64::from(cores)) as u16
 }
 
 /// What became of a publish.

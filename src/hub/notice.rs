@@ -15,6 +15,8 @@ use std::sync::Arc;
 pub struct Notice {
     /// The application's number.
     pub app: u32,
+    /// The configuration that was in force on the channel's home: see [`Hub::watch`].
+    pub version: u32,
     /// The channel.
     pub channel: Arc<str>,
     /// What has happened.
@@ -75,6 +77,10 @@ impl Kinds {
     pub fn has(self, others: Kinds) -> bool {
         self.0 & others.0 != 0
     }
+
+    fn without(self, others: Kinds) -> Kinds {
+        Kinds(self.0 & !others.0)
+    }
 }
 
 impl BitOr for Kinds {
@@ -108,6 +114,8 @@ impl Seen {
 pub(super) struct Notices {
     /// By the application's number; empty when nobody wants to know anything.
     wanted: Arc<[Kinds]>,
+    /// What each notice says of when it was made.
+    version: u32,
     waiting: VecDeque<Notice>,
     bytes: usize,
     lost: u64,
@@ -125,7 +133,8 @@ impl Notices {
     }
 
     fn push(&mut self, name: &ChannelName, what: What) {
-        let notice = Notice { app: name.app(), channel: name.shared(), what };
+        let notice =
+            Notice { app: name.app(), version: self.version, channel: name.shared(), what };
         let bytes = notice.bytes();
         if self.bytes + bytes > NOTICE_BYTES {
             self.lost += 1;
@@ -153,9 +162,37 @@ impl Notice {
 }
 
 impl Hub {
-    /// Takes notice of such kinds from now on, by the application's number.
-    pub fn watch(&mut self, wanted: Arc<[Kinds]>) {
-        self.notices.wanted = wanted;
+    /// Takes notice of such kinds from now on, by the application's number; every notice carries
+    /// `version`. Of a kind that was not wanted before, what already is so is no news.
+    pub fn watch(&mut self, wanted: Arc<[Kinds]>, version: u32) {
+        let before = std::mem::replace(&mut self.notices.wanted, wanted);
+        self.notices.version = version;
+        let before = |app: usize| before.get(app).copied().unwrap_or_default();
+        let wanted = self.notices.wanted.iter().enumerate();
+        let added: Vec<Kinds> = wanted.map(|(app, kinds)| kinds.without(before(app))).collect();
+        if added.iter().any(|kinds| kinds.has(Kinds::OCCUPANCY | Kinds::COUNTS)) {
+            self.catch_up(&added);
+        }
+    }
+
+    /// Takes what is so now for what was told last, of the kinds `added`.
+    fn catch_up(&mut self, added: &[Kinds]) {
+        let (core, cores) = (self.core, self.cores);
+        for channel in self.channels.iter_mut().flatten() {
+            let added = added.get(channel.name.app() as usize).copied().unwrap_or_default();
+            let is_ours = super::home_among(channel.name.hash(), cores) == core;
+            if !is_ours || !added.has(Kinds::OCCUPANCY | Kinds::COUNTS) {
+                continue;
+            }
+            let home = channel.home.get_or_insert_default();
+            if added.has(Kinds::OCCUPANCY) {
+                home.seen.occupied =
+                    !channel.subscribers.is_empty() || !channel.interest.is_empty();
+            }
+            if added.has(Kinds::COUNTS) {
+                home.seen.count = channel.subscribers.len() as u64 + home.remote_count();
+            }
+        }
     }
 
     /// The next thing that has happened.

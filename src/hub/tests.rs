@@ -408,7 +408,7 @@ fn presence_over_two_cores_always_equals_a_naive_model() {
 fn watched(cores: u16, kinds: Kinds) -> World {
     let mut world = World::new(cores);
     for hub in &mut world.hubs {
-        hub.watch(Arc::from([kinds]));
+        hub.watch(Arc::from([kinds]), 0);
     }
     world
 }
@@ -493,6 +493,59 @@ fn a_miss_is_told_once_until_an_event_is_kept() {
         world.hubs.iter_mut().for_each(|hub| hub.sweep(NOW_MS + 1));
         world.join_with(core, 3, "c", wish());
         assert_eq!(world.notices(), [What::Missed]);
+    }
+}
+
+#[test]
+fn a_miss_is_news_again_when_the_channel_was_empty_in_between() {
+    for core in [0, 1] {
+        let mut world = watched(2, Kinds::MISSES);
+        let wish = || Some(Wish { cached: true, ..Wish::default() });
+        world.join_with(core, 1, "c", wish());
+        world.deliver_mail();
+        world.join_with(core, 2, "c", wish());
+        assert_eq!(world.notices(), [What::Missed]);
+        world.leave(core, 1, "c");
+        world.join_with(core, 1, "c", wish());
+        assert_eq!(world.notices(), [], "one subscriber has stayed");
+        world.leave(core, 1, "c");
+        world.leave(core, 2, "c");
+        assert_eq!(world.notices(), []);
+        world.join_with(core, 1, "c", wish());
+        assert_eq!(world.notices(), [What::Missed]);
+    }
+}
+
+#[test]
+fn of_what_is_wanted_from_now_on_only_changes_are_news() {
+    for core in [0, 1] {
+        let mut world = watched(2, Kinds::NONE);
+        let watch = |world: &mut World, kinds: Kinds, version| {
+            for hub in &mut world.hubs {
+                hub.watch(Arc::from([kinds]), version);
+            }
+        };
+        world.join(core, 1, "a");
+        assert_eq!(world.notices(), []);
+        watch(&mut world, Kinds::OCCUPANCY | Kinds::COUNTS, 1);
+        world.join(core, 2, "a");
+        assert_eq!(world.notices(), [What::Count(2)], "it was occupied before");
+        world.leave(core, 2, "a");
+        world.leave(core, 1, "a");
+        assert!(world.notices().ends_with(&[What::Vacated, What::Count(0)]));
+        world.join(core, 1, "a");
+        assert_eq!(world.notices(), [What::Occupied, What::Count(1)]);
+        // Not wanted for a while, and wanted again when all is otherwise.
+        watch(&mut world, Kinds::COUNTS, 2);
+        world.leave(core, 1, "a");
+        assert_eq!(world.notices(), [What::Count(0)]);
+        watch(&mut world, Kinds::OCCUPANCY, 3);
+        world.join(core, 1, "a");
+        assert_eq!(world.notices(), [What::Occupied], "core {core}");
+        world.leave(core, 1, "a");
+        world.deliver_mail();
+        let last = world.hubs.iter_mut().find_map(Hub::next_notice).expect("a notice");
+        assert_eq!((last.what, last.version), (What::Vacated, 3));
     }
 }
 

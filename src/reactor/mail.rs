@@ -1,6 +1,6 @@
 //! Mail between cores: two bounded lanes for each ordered pair, and who sleeps.
 
-use super::Reactor;
+use super::{Inbox, Outbox, Reactor};
 use crate::dialect::Env;
 use crate::hub::{Down, Up};
 use crate::mem::mailbox::{Receiver, Sender, mailbox};
@@ -12,8 +12,10 @@ use std::sync::{Arc, Mutex};
 /// Deliveries taken from one core in one turn, so that its mail cannot starve the connections.
 const TAKEN_PER_TURN: usize = 4096;
 
+/// The ways to the control thread and, for one core, from it.
+pub type Ways = (Outbox, Option<Inbox>);
+
 /// What every thread may know of one core.
-#[derive(Debug)]
 #[repr(align(128))]
 pub struct Peer {
     /// Whether the core waits in the kernel, or is about to.
@@ -24,6 +26,9 @@ pub struct Peer {
     pub ring: AtomicI32,
     /// A configuration that the core has not taken over yet.
     pub renewed: Mutex<Option<Arc<Env>>>,
+    /// The ways to and from the control thread that the core has not taken over yet: put here
+    /// before the first configuration that needs them.
+    pub control: Mutex<Option<Ways>>,
     /// Its drain is over, or it has ended in another way.
     idle: AtomicBool,
 }
@@ -33,10 +38,14 @@ impl Peer {
     pub(super) fn take_renewed(&self) -> Option<Arc<Env>> {
         self.renewed.try_lock().ok()?.take()
     }
+
+    /// Takes the ways to and from the control thread, if they are new.
+    pub(super) fn take_ways(&self) -> Option<Ways> {
+        self.control.lock().ok()?.take()
+    }
 }
 
 /// All cores of a process.
-#[derive(Debug)]
 pub struct Peers {
     cores: Vec<Peer>,
     /// Cores that are being drained and have connections left.
@@ -51,6 +60,7 @@ impl Peers {
             stop: AtomicBool::new(false),
             ring: AtomicI32::new(-1),
             renewed: Mutex::new(None),
+            control: Mutex::new(None),
             idle: AtomicBool::new(false),
         };
         Peers { cores: (0..count).map(peer).collect(), busy: AtomicUsize::new(count.into()) }

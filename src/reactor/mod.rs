@@ -10,7 +10,7 @@ mod mail;
 mod outbox;
 
 pub use inbox::{Inbox, Order, Orders, orders};
-pub use mail::{Mail, Peers, wire};
+pub use mail::{Mail, Peers, Ways, wire};
 pub use outbox::{Bell, Outbox};
 
 use crate::mem::{self, FreeList, Slot};
@@ -267,7 +267,12 @@ impl Reactor {
 
     fn sweep(&mut self, now: Now) {
         if let Some(env) = self.mail.me().take_renewed() {
+            // Behind the configuration, so that none is in force whose ways are not there.
+            if let Some((outbox, inbox)) = self.mail.me().take_ways() {
+                (self.outbox, self.inbox) = (Some(outbox), inbox);
+            }
             self.shard.renew(env, now);
+            self.counters.renewals.add(1);
         }
         self.shard.sweep(now);
         self.crowd = self.crowd.max(self.shard.len());

@@ -177,6 +177,11 @@ impl Session {
         !self.paused && (!self.eof || self.filter.is_some())
     }
 
+    /// Bytes that wait to be written to it.
+    pub fn queued_bytes(&self) -> usize {
+        self.queue.bytes()
+    }
+
     /// Whether messages can be delivered to it: a WebSocket on which nobody has closed.
     pub fn is_open_socket(&self) -> bool {
         match &self.stage {
@@ -283,28 +288,6 @@ impl Session {
         (std::mem::take(&mut self.held).into_vec(), std::mem::take(&mut self.eof))
     }
 
-    /// The number of the HTTP request in hand, for the acknowledgement of its publishes.
-    pub fn ticket(&self) -> Option<u32> {
-        match &self.stage {
-            Stage::Http(requests) => requests.ticket(),
-            Stage::Socket(_) => None,
-        }
-    }
-
-    /// The reply to request `ticket` has to wait for one more acknowledgement.
-    pub fn await_ack(&mut self, ticket: u32) {
-        if let Stage::Http(requests) = &mut self.stage {
-            requests.await_ack(ticket);
-        }
-    }
-
-    /// One acknowledgement for request `ticket` has come.
-    pub fn acked(&mut self, ticket: u32) {
-        if let Stage::Http(requests) = &mut self.stage {
-            requests.acked(ticket);
-        }
-    }
-
     /// One answer to part `part` of request `ticket`, or of what the dialect asked.
     pub fn answered(
         &mut self,
@@ -318,14 +301,6 @@ impl Session {
             Stage::Socket(_) => self.with_socket(around, |socket, out, around| {
                 socket.answered(part, answer, out, around)
             }),
-        }
-    }
-
-    /// Whether the reply to request `ticket` is made of answers.
-    pub fn collects_answers(&self, ticket: u32) -> bool {
-        match &self.stage {
-            Stage::Http(requests) => requests.collects_answers(ticket),
-            Stage::Socket(_) => false,
         }
     }
 

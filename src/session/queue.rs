@@ -205,6 +205,11 @@ impl Queue {
         self.segments.is_empty() && !self.sending
     }
 
+    /// All bytes that wait, here and at the kernel's.
+    pub fn bytes(&self) -> usize {
+        self.replies as usize + self.broadcasts as usize
+    }
+
     /// Bytes of replies that wait.
     pub fn replies(&self) -> usize {
         self.replies as usize
@@ -232,9 +237,9 @@ mod tests {
         assert_eq!(queue.push(&frame(6), 10, 0), Ok(()));
         assert_eq!(queue.push(&frame(5), 10, 0), Err(Full));
         assert_eq!(queue.push(&frame(4), 10, 0), Ok(()));
-        assert_eq!(queue.replies(), 100);
+        assert_eq!((queue.replies(), queue.bytes()), (100, 110));
         let batch = queue.take_batch().expect("a batch");
-        assert_eq!(batch.len(), 3);
+        assert_eq!((batch.len(), queue.bytes()), (3, 110));
         assert!(queue.take_batch().is_none(), "one batch at a time");
         assert_eq!(queue.push(&frame(1), 10, 0), Err(Full), "unsent bytes count");
         queue.settled(Vec::new(), 0);

@@ -60,7 +60,7 @@ impl Shard {
 
     fn publish(&mut self, slot: Slot, app: u32, name: &str, event: &Event, part: u16, now: Now) {
         self.counters.published.add(1);
-        let ticket = self.sessions.get_mut(slot).and_then(|session| session.ticket());
+        let ticket = self.sessions.get_mut(slot).and_then(|it| it.ticket_of_publish(part));
         let ack = ticket.map(|ticket| Ack { slot, ticket, part });
         match self.hub.publish(app, name, event, ack, now.ms, &mut self.post) {
             Published::Ordered(at) => {

@@ -8,9 +8,11 @@
 
 mod acceptor;
 mod files;
+mod holder;
 
 pub use acceptor::{Acceptor, Mutual, Setup, Version};
 pub use files::{Chain, Error, Pair, Roots, What, pem_chain, pkcs12_pair, roots};
+pub use holder::Holder;
 
 use crate::limits::{TLS_HELD_BYTES, TLS_RECORD_BYTES};
 use crate::mem::Segment;

@@ -92,6 +92,8 @@ fn messages_and_times_have_ranges() {
         ("pusher.inactivity_timeout_s = 604800", ""),
         ("pusher.inactivity_timeout_s = 604801", "1:8: pusher.inactivity_timeout_s: 604801 is"),
         ("limits.overload_sockets = 1", ""),
+        ("limits.overload_bytes = '1024GiB'", ""),
+        ("limits.overload_bytes = 1099511627777", "1:8: limits.overload_bytes: 1099511627777 is"),
     ]);
     check_app(&[
         ("limits.watchlist_length = 0", "5:8: apps[0].limits.watchlist_length: 0 is out of range"),
@@ -251,6 +253,66 @@ fn names_and_keys_of_guards() {
         ("[[guards]]\nname = 'g'", "1:1: guards[0].keys: `/.well-known/jwks.json` is not accepted"),
         ("[[guards]]\nname = 'a b'", "2:1: guards[0].name: `a b` is not accepted"),
         ("[[guards]]", "1:1: guards[0].name: missing, and it has no default"),
+    ]);
+}
+
+#[test]
+fn guards_by_certificates() {
+    let digits = "0123456789abcdefABCDEF0123456789".repeat(2);
+    let listening = "[[listeners]]\naddress = '[::1]:1'\n[listeners.tls]\nmutual = 'requested'\n\
+                     client_ca = 'ca.pem'\ncertificates = [{ cert = 'a', key = 'b' }]\n";
+    let guard = "[[guards]]\nname = 'g'\ntype = 'certificate'\n";
+    let lists = |more: &str| format!("{listening}{guard}[guards.certificate]\n{more}");
+    let fingerprint = |text: &str| lists(&format!("fingerprints = ['{text}']"));
+    let colons: Vec<_> =
+        digits.as_bytes().chunks(2).map(|it| str::from_utf8(it).unwrap()).collect();
+    let colons = colons.join(":");
+    check(&[
+        (&format!("{listening}{guard}"), ""),
+        (&lists("common_names = ['a', '*']"), ""),
+        (&lists("alternative_names = ['dns:*', 'email:a@b', 'uri:spiffe://a', 'ip:::1']"), ""),
+        (&fingerprint(&digits), ""),
+        (&fingerprint(&colons), ""),
+    ]);
+    for bad in [
+        "",
+        &digits[1..],
+        &digits[2..],
+        &format!("{digits}00"),
+        &digits.replace('0', "g"),
+        &digits.replacen("01", "+1", 1),
+        &format!("{colons}:"),
+        &colons[3..],
+        "é",
+    ] {
+        let error = "11:17: guards[0].certificate.fingerprints[0]: expected a SHA-256 in 64 hex";
+        check(&[(&fingerprint(bad), error)]);
+    }
+    let place = |list: &str, found: &str| {
+        format!(
+            "11:{}: guards[0].certificate.{list}: `{found}` is not accepted; accepted: a name",
+            list.len() + 2
+        )
+    };
+    let needed = "what is needed here: ";
+    check(&[
+        (&lists("common_names = ['']"), &place("common_names[0]", "")),
+        (&lists("alternative_names = ['a.example']"), &place("alternative_names[0]", "a.example")),
+        (&lists("alternative_names = ['dns:']"), &place("alternative_names[0]", "dns:")),
+        (&lists("alternative_names = ['DNS:a']"), &place("alternative_names[0]", "DNS:a")),
+        (guard, &format!("3:1: guards[0].type: {needed}\"jwt\", or a listener whose `tls` has")),
+        (
+            &format!("{listening}{guard}issuer = 'https://a'"),
+            &format!("9:1: guards[0].type: {needed}\"jwt\", since the guard has keys that are for"),
+        ),
+        (
+            &format!("{GUARD}certificate.common_names = ['a']"),
+            &format!("4:1: guards[0].certificate: {needed}nothing, unless the guard's `type` is"),
+        ),
+        (
+            &format!("{GUARD}type = 'x509'"),
+            "4:8: guards[0].type: `x509` is not accepted; accepted: jwt",
+        ),
     ]);
 }
 
@@ -556,7 +618,8 @@ fn the_zilliqa_dialect_has_ranges() {
         ("zilliqa.wire = 'other'", "1:16: zilliqa.wire: "),
         ("zilliqa.error_format = 'text'", ""),
         ("zilliqa.error_format = 'json'", "1:24: zilliqa.error_format: "),
-        ("zilliqa.contracts = 'node'", ""),
+        ("zilliqa.contracts = 'node'\nzilliqa.node.urls = ['http://a']", ""),
+        ("zilliqa.contracts = 'node'", "1:9: zilliqa.contracts: `node`"),
         ("zilliqa.contracts = []", ""),
         (&list, ""),
         (&short, "1:21: zilliqa.contracts"),

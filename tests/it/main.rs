@@ -4,6 +4,7 @@ mod certs;
 mod cli;
 mod config;
 mod drain;
+mod forged;
 mod house;
 mod live;
 mod machine;

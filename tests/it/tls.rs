@@ -1,5 +1,7 @@
 //! TLS without a socket: a client's records against a shard, cut wherever they can be.
 
+mod guard;
+
 use crate::certs::{Authority, table};
 use crate::machine::{Machine, SWEEP_MS};
 use crate::peer::{APP, Ear, Heard, framed, handshake, signed, text};

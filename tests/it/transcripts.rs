@@ -20,6 +20,7 @@
 //! > FROM 192.0.2.1               where the client is; before all else that it says
 //! < 101                          an HTTP answer; `< 200 {"json":1}` compares its body, too
 //! < FIELD Allow: POST            a header line of the last answer
+//! < WITHOUT Allow                it has no such field
 //! < {"event":"pusher:pong"}      a text message, compared as JSON if it is JSON
 //! < TEXT a literal               also BINARY, PING, PONG; CLOSE code reason
 //! < EXACT {"json":1}             a text message, compared byte by byte
@@ -349,6 +350,7 @@ impl Stage {
             "SHUT" => wire.shut,
             "GONE" => wire.gone,
             "FIELD" => actor.head.lines().any(|line| glob(rest, line)),
+            "WITHOUT" => !actor.head.lines().any(|line| has_name(line, rest)),
             _ if wire.heard.is_empty() => return Err("the server has said nothing".to_owned()),
             _ => {
                 let heard = wire.heard.remove(0);
@@ -455,6 +457,11 @@ fn same_value(want: &OwnedValue, got: &OwnedValue) -> bool {
         return want.len() == got.len() && want.iter().zip(got).all(|(a, b)| same_value(a, b));
     }
     want == got
+}
+
+/// Whether a line of a head is a field of that name.
+fn has_name(line: &str, name: &str) -> bool {
+    line.split_once(':').is_some_and(|(found, _)| found.eq_ignore_ascii_case(name))
 }
 
 /// Whether `text` is `pattern`, in which `*` is any run of characters.

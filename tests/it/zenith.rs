@@ -1,12 +1,16 @@
 //! The Zenith dialect: one conversation, three formats.
 
 use crate::machine::{Machine, config};
-use crate::peer::{Heard, framed, handshake, ingest};
+use crate::peer::{Ear, Heard, framed, handshake, ingest};
 use fastrand::Rng;
 use polycast::codec::json::Scratch;
 use polycast::codec::value::{Limits, Value, decode, decode_json, encode};
 use polycast::codec::{Format, value};
+use polycast::shard::Shard;
+use polycast::time::Now;
 use polycast::ws::Opcode;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 
 const CONFIG: &str = r#"
 [zenith]
@@ -181,4 +185,80 @@ fn a_call_of_each_fixture_in_binary_is_answered_in_binary() {
             r#""Data":"Operation.Unknown"}"#
         )
     );
+}
+
+/// Hands over what two cores have to say to each other.
+fn exchange(shards: &mut [Shard; 2], now: Now) {
+    for (from, to) in [(0, 1), (1, 0)] {
+        let lanes = std::mem::take(shards[from].post().to(to as u16));
+        lanes.up.into_iter().for_each(|it| shards[to].request(from as u16, it, now));
+        lanes.down.into_iter().for_each(|it| shards[to].answer(it, now));
+    }
+}
+
+#[test]
+fn a_numbered_publish_is_confirmed_when_its_home_has_ordered_it() {
+    let common = crate::machine::common(config(CONFIG), 2, 1, 64);
+    let now = Now { ms: 1_000_000, unix_s: crate::machine::UNIX_S };
+    let mut shards = [0, 1].map(|core| Shard::new(core, &common, Arc::default()));
+    let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 40_000));
+    let slot = shards[0].open(0, peer, now);
+    let mut ear = Ear::default();
+    let mut hear = |shard: &mut Shard| {
+        let mut heard = Vec::new();
+        while let Some(batch) = shard.take_batch(slot) {
+            let bytes: Vec<u8> = batch.iter().flat_map(|it| it.to_vec()).collect();
+            shard.sent(slot, bytes.len(), Some(Vec::new()), now);
+            heard.extend(ear.hear(&bytes));
+        }
+        heard
+    };
+    let open = handshake("/Zenith", "Authorization: Bearer SERVICE\r\n");
+    shards[0].receive(slot, &mut open.clone(), now);
+    hear(&mut shards[0]);
+    let (mut here, mut there) = (0, 0);
+    for at in 0..64 {
+        let head = format!(r#""Controller":"Market","Topic":"Security!{at}""#);
+        let action = ["Publish", "Snapshot", "Clear", "End"][at % 4];
+        let publish =
+            format!(r#"{{{head},"Action":"{action}","TransactionID":{at},"Data":{{"a":1}}}}"#);
+        let confirmation = [Heard::Text(format!(r#"{{{head},"TransactionID":{at}}}"#))];
+        shards[0].receive(slot, &mut framed(Opcode::Text, publish.as_bytes()), now);
+        let heard = hear(&mut shards[0]);
+        if shards[0].post().is_empty() {
+            here += 1;
+            assert_eq!(heard, confirmation, "this core is the home");
+            continue;
+        }
+        there += 1;
+        assert_eq!(heard, [], "{at}: its home has not heard of it");
+        exchange(&mut shards, now);
+        assert_eq!(hear(&mut shards[0]), confirmation);
+    }
+    assert!(here > 8 && there > 8, "{here} here, {there} there");
+}
+
+#[test]
+fn answers_that_nobody_waits_for_are_counted() {
+    let mut machine = Machine::new(config(CONFIG));
+    let [backend, client] = [machine.open(), machine.open()];
+    let fields = "Authorization: Bearer SERVICE\r\n";
+    machine.receive(backend, &handshake("/Zenith", fields));
+    machine.receive(client, &handshake("/Zenith", ""));
+    let mut say = |wire, json: &str, late: u64| {
+        machine.receive(wire, &framed_in(Format::Json, json));
+        assert_eq!(machine.counters.backend_answers_late.get(), late, "{json}");
+    };
+    say(backend, r#"{"Action":"Register","Data":{"Controllers":["News"]}}"#, 0);
+    let (call, answer) =
+        (r#"{"Controller":"News","Topic":"Q","TransactionID":7}"#, |number: u32| {
+            format!(r#"{{"Controller":"News","Topic":"Q","TransactionID":{number}}}"#)
+        });
+    say(client, call, 0);
+    say(backend, &answer(1), 0);
+    say(backend, &answer(1), 1); // Twice.
+    say(backend, &answer(2), 2); // Never asked for.
+    say(client, call, 2);
+    say(client, r#"{"Controller":"News","Action":"Cancel","TransactionID":7}"#, 2);
+    say(backend, r#"{"Controller":"News","Action":"Error","TransactionID":2,"Data":"x"}"#, 3);
 }

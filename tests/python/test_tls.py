@@ -1,6 +1,7 @@
 """TLS through OpenSSL: its command, Python's `ssl`, and a WebSocket library over it."""
 
 import asyncio
+import hashlib
 import http.client
 import shutil
 import socket
@@ -34,6 +35,24 @@ CONFIG = listeners() + ROUTES + APPS
 MUTUAL = listeners(f'mutual = "required"\nclient_ca = "{FIXTURES}/ca.pem"') + ROUTES + APPS
 
 
+def guarded():
+    """/live is for the client of the fixtures, by its fingerprint; /other for somebody else."""
+    der = ssl.PEM_cert_to_DER_cert((FIXTURES / "client.pem").read_text())
+    lists = {
+        "live": f'fingerprints = ["{hashlib.sha256(der).hexdigest()}"]',
+        "other": 'common_names = ["server"]\nalternative_names = ["dns:clients", "ip:127.0.0.2"]',
+        "named": 'alternative_names = ["dns:cl*", "uri:*"]',
+    }
+    text = listeners(f'mutual = "requested"\nclient_ca = "{FIXTURES}/ca.pem"\n')
+    for name, entries in lists.items():
+        text += f'[[guards]]\nname = "{name}"\ntype = "certificate"\n'
+        text += f"[guards.certificate]\n{entries}\n"
+    for name in lists:
+        text += f'[[routes]]\nwhen = [{{ path = "/{name}" }}]\nguarded = {{ {name} = [] }}\n'
+        text += 'endpoint = "health"\n'
+    return text + APPS
+
+
 def context(version=None, certificate=None):
     made = ssl.create_default_context(cafile=str(FIXTURES / "ca.pem"))
     if version:
@@ -43,11 +62,12 @@ def context(version=None, certificate=None):
     return made
 
 
-def exchange(server, made, session=None):
+def exchange(server, made, session=None, path="/live"):
     """The status of a request on a connection of its own, and the connection's session."""
     with socket.create_connection((server.host, server.port), EVENT_S) as plain:
         with made.wrap_socket(plain, server_hostname="localhost", session=session) as secure:
-            secure.sendall(b"GET /live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+            secure.sendall(request.encode())
             response = http.client.HTTPResponse(secure)
             response.begin()
             response.read()
@@ -114,6 +134,21 @@ class Mutual(WithServer):
             for certificate in (None, "rsa"):
                 with self.assertRaises((ssl.SSLError, ConnectionError)):
                     exchange(self.server, context(version, certificate))
+
+
+class Guarded(WithServer):
+    config = guarded()
+
+    def test_certificates_are_let_in_by_what_they_say(self):
+        for version in VERSIONS:
+            made = context(version, "client")
+            status, session, _ = exchange(self.server, made)
+            self.assertEqual(status, 200)
+            for path, want in (("/live", 200), ("/named", 200), ("/other", 403)):
+                status = exchange(self.server, made, session, path)[0]
+                self.assertEqual(status, want, path)
+            for path in ("/live", "/other", "/named"):
+                self.assertEqual(exchange(self.server, context(version), None, path)[0], 401)
 
 
 @unittest.skipUnless(shutil.which("openssl"), "SKIPPED: openssl is missing")

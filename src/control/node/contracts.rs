@@ -52,6 +52,14 @@ impl<Q> Desk<Q> {
         Desk { known, waiting, asked: None, batch: BATCH, again_ms: 0, patience_ms }
     }
 
+    /// Remembers `most` accounts from the next one on; further questions wait for `patience_ms`.
+    /// What is being asked will not be answered, and is asked again.
+    pub(super) fn renew(&mut self, most: usize, patience_ms: u64) {
+        self.asked = None;
+        self.known.most = most;
+        self.patience_ms = patience_ms;
+    }
+
     /// Whether another question may be taken.
     pub(super) fn has_room(&self) -> bool {
         self.waiting.len() < QUESTIONS

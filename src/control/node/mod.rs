@@ -99,6 +99,20 @@ impl Poller {
         }
     }
 
+    fn config(&self) -> &ZilliqaNode {
+        &self.config
+    }
+
+    /// Goes on with other nodes, or in another way, behind the epoch that was handed over last.
+    /// What the nodes before were asked for is asked for again.
+    fn renew(&mut self, config: ZilliqaNode, now_ms: u64) {
+        self.nodes = self.nodes.renewed(&config);
+        self.fetches.clear();
+        self.contracts.renew(config.contracts, config.timeout_ms);
+        self.config = config;
+        (self.next_poll_ms, self.news_ms) = (now_ms, now_ms);
+    }
+
     /// Everything that can be done now. An epoch is only handed over where there is `room` for it;
     /// `wants_logs` says whether anybody is interested in more than the block itself.
     fn orders(&mut self, room: bool, wants_logs: bool, now_ms: u64) -> Vec<Order> {

@@ -49,6 +49,11 @@ impl Nodes {
         }
     }
 
+    /// Other nodes, of which nothing is known; tickets of these are none of theirs.
+    pub(super) fn renewed(&self, config: &ZilliqaNode) -> Nodes {
+        Nodes { tickets: self.tickets, ..Nodes::new(config, self.counters.clone()) }
+    }
+
     /// Those that are not at rest, the preferred one first.
     pub(super) fn available(&self, now_ms: u64) -> Vec<usize> {
         let nodes = self.list.iter().enumerate();

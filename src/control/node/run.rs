@@ -19,7 +19,6 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio_rustls::TlsConnector;
 
 /// Tells the thread that there is something to do.
 pub(in crate::control) type Wake = Arc<dyn Fn() + Send + Sync>;
@@ -40,6 +39,8 @@ pub(in crate::control) struct Follower {
     keeper: Option<Keeper>,
     /// A number that is written when the reactors have its epoch.
     unkept: Option<u64>,
+    /// Whether the last epoch of the nodes was not above those that were posted.
+    behind: bool,
     timeout: Duration,
     most: usize,
     wake: Wake,
@@ -67,20 +68,14 @@ impl Follower {
             // Nor is it taken from who posts it.
             shared.note(saved);
         }
-        let mut tls = None;
-        let fields = fields(config);
-        let target = |url: &crate::config::Secret, tls: &mut Option<TlsConnector>| {
-            // An operator's own node is at whatever address he says.
-            Target::new(url.expose(), fields.clone(), true, &config.ca_file, tls).map(Rc::new)
-        };
-        let targets: Vec<_> = config.urls.iter().map(|url| target(url, &mut tls)).collect();
-        let lanes = || (0..config.ahead + 2).map(|_| Rc::default()).collect();
+        let targets = targets(config);
         Ok(Follower {
-            kept: targets.iter().map(|_| lanes()).collect(),
+            kept: targets.iter().map(|_| lanes(config)).collect(),
             targets,
             answers: Rc::default(),
             keeper,
             unkept: None,
+            behind: false,
             timeout: Duration::from_millis(config.timeout_ms),
             most: config.answer_bytes,
             wake,
@@ -89,6 +84,26 @@ impl Follower {
             channel: zilliqa::CHANNEL.into(),
             counters,
         })
+    }
+
+    /// Follows the nodes of a configuration that was read anew, if they are others or in another
+    /// way, behind the last epoch. None may be left: what is asked about contracts is answered
+    /// all the same.
+    pub(in crate::control) fn renew(&mut self, config: &ZilliqaNode, now_ms: u64) {
+        let before = self.poller.config();
+        if before == config && config.ca_file.is_empty() {
+            return;
+        }
+        if before.state_file != config.state_file {
+            let path = Path::new(&config.state_file).to_owned();
+            self.keeper = (!config.state_file.is_empty()).then(|| Keeper::new(path));
+            self.unkept = self.shared.last();
+        }
+        self.targets = targets(config);
+        self.kept = self.targets.iter().map(|_| lanes(config)).collect();
+        self.timeout = Duration::from_millis(config.timeout_ms);
+        self.most = config.answer_bytes;
+        self.poller.renew(config.clone(), now_ms);
     }
 
     /// Does all that can be done now; nothing new once the server ends.
@@ -144,7 +159,10 @@ impl Follower {
             Order::Publish { number, event } => {
                 // One that was posted in the meantime is not told again.
                 if !self.shared.note(number) {
-                    return;
+                    return self.pass_over(number);
+                }
+                if std::mem::take(&mut self.behind) {
+                    tracing::info!(number, "the nodes are in front of the posted epochs again");
                 }
                 let (app, channel) = (zilliqa::APP, self.channel.clone());
                 self.counters.epochs.add(1);
@@ -153,6 +171,15 @@ impl Follower {
             }
             Order::Keep(number) => self.unkept = Some(number),
             Order::Tell { to, what } => lane.put(reactor::Order::Tell { to, what }),
+        }
+    }
+
+    /// An epoch is not told because it, or a later one, was posted.
+    fn pass_over(&mut self, number: u64) {
+        self.counters.epochs_passed_over.add(1);
+        if !std::mem::replace(&mut self.behind, true) {
+            let posted = self.shared.last();
+            tracing::warn!(number, posted, "epochs of the nodes are not told up to a posted one");
         }
     }
 
@@ -187,6 +214,21 @@ impl Follower {
     pub(in crate::control) fn is_idle(&self) -> bool {
         self.unkept.is_none() && self.keeper.as_ref().is_none_or(Keeper::is_idle)
     }
+}
+
+fn targets(config: &ZilliqaNode) -> Vec<Option<Rc<Target>>> {
+    let fields = fields(config);
+    let mut tls = None;
+    let target = |url: &crate::config::Secret| {
+        // An operator's own node is at whatever address he says.
+        Target::new(url.expose(), fields.clone(), true, &config.ca_file, &mut tls).map(Rc::new)
+    };
+    config.urls.iter().map(target).collect()
+}
+
+/// Connections to one node, none of which is open.
+fn lanes(config: &ZilliqaNode) -> Vec<Rc<Kept>> {
+    (0..config.ahead + 2).map(|_| Rc::default()).collect()
 }
 
 /// What is published of an epoch's document.

@@ -8,6 +8,7 @@ use serde_json::Value;
 #[path = "../../../examples/zilliqa/chain.rs"]
 #[allow(dead_code, unreachable_pub)]
 mod chain;
+mod renewal;
 
 /// How a node behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -76,16 +76,17 @@ impl Vendor for Broadcastt {
 
     /// Clients ask after the activity timeout, whatever they hear and say meanwhile; the server
     /// does when that has not come.
-    fn heartbeat(env: &Env) -> Heartbeat {
+    fn heartbeat(env: &Env, app: &config::App) -> Heartbeat {
         let section = &env.config.broadcastt;
         Heartbeat {
-            silence_ms: (section.activity_timeout_s + section.pong_timeout_s) * 1000,
+            silence_ms: (app.activity_s(section.activity_timeout_s) + section.pong_timeout_s)
+                * 1000,
             answer_ms: section.pong_timeout_s * 1000,
         }
     }
 
-    fn established(env: &Env, socket_id: &str) -> String {
-        words::established(socket_id, env.config.broadcastt.activity_timeout_s)
+    fn established(env: &Env, app: &config::App, socket_id: &str) -> String {
+        words::established(socket_id, app.activity_s(env.config.broadcastt.activity_timeout_s))
     }
 
     /// What exceeds a bound of the session.

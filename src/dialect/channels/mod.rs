@@ -65,9 +65,11 @@ impl<V: Vendor> Dialect for Connection<V> {
     fn open(context: &mut Context<'_>, opening: &Opening<'_>) -> Option<Connection<V>> {
         match admit::<V>(context, opening) {
             Ok(app) => {
-                let text = V::established(context.env, &socket_id(context.env, context.conn));
+                let config = &context.env.apps.get(app).config;
+                let id = socket_id(context.env, context.conn);
+                let text = V::established(context.env, config, &id);
                 context.send_text(text.as_bytes());
-                let within_s = context.env.apps.get(app).config.authorise_within_s;
+                let within_s = config.authorise_within_s;
                 let inactive_s = V::inactivity_s(context.env, opening);
                 let mut conn = Connection::new(app, within_s, context.now);
                 if inactive_s > 0 {
@@ -221,7 +223,7 @@ impl<V: Vendor> Dialect for Connection<V> {
         if self.inactive_by_s() > 0 {
             return NEVER_ASKED;
         }
-        V::heartbeat(env)
+        V::heartbeat(env, &env.apps.get(self.app).config)
     }
 
     fn count(env: &Env, app: u32, name: &str, count: u64) -> Option<Frozen> {
@@ -356,6 +358,9 @@ fn admit<V: Vendor>(context: &Context<'_>, opening: &Opening<'_>) -> Result<u32,
         return Err(V::CODES.draining);
     }
     if env.is_overloaded() {
+        if let Some(counters) = env.counters.get(usize::from(context.conn.core)) {
+            counters.refused_overload.add(1);
+        }
         return Err(V::OVERLOADED);
     }
     let Ok(number) = number else { return Err(V::CODES.unknown_app) };

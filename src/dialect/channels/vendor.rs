@@ -54,10 +54,10 @@ pub trait Vendor: Debug + 'static {
     }
 
     /// How long the peer may be silent.
-    fn heartbeat(env: &Env) -> Heartbeat;
+    fn heartbeat(env: &Env, app: &config::App) -> Heartbeat;
 
     /// The first message of a connection.
-    fn established(env: &Env, socket_id: &str) -> String;
+    fn established(env: &Env, app: &config::App, socket_id: &str) -> String;
 
     /// The close for a reason of the session's own, which has a code of RFC 6455.
     fn translate(closing: Closing) -> Closing {

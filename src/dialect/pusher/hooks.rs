@@ -110,14 +110,14 @@ mod tests {
     use crate::config::{Config, Webhook};
 
     fn check(channel: &str, what: What, kind: HookEvent, expected: &str) {
-        let notice = Notice { app: 0, channel: channel.into(), what };
+        let notice = Notice { app: 0, version: 0, channel: channel.into(), what };
         let (found, text) = event(&notice).expect("an event");
         assert_eq!((found, String::from_utf8(text).as_deref()), (kind, Ok(expected)));
     }
 
     #[test]
     fn a_body_is_signed_as_other_libraries_verify_it() {
-        let room = Notice { app: 0, channel: "room".into(), what: What::Occupied };
+        let room = Notice { app: 0, version: 0, channel: "room".into(), what: What::Occupied };
         let (_, event) = event(&room).expect("an event");
         let body = body(1_760_000_000_123, &[&event]);
         let text =
@@ -149,7 +149,8 @@ mod tests {
         let said = Said { data: None, user: Some("ada".into()), ..said };
         let text = r#"{"name":"client_event","channel":"presence-a","event":"client-x","socket_id":"1.2","user_id":"ada"}"#;
         check("presence-a", What::Said(said.into()), Event::ClientEvent, text);
-        let users = Notice { app: 0, channel: "presence-a".into(), what: What::Count(3) };
+        let users =
+            Notice { app: 0, version: 0, channel: "presence-a".into(), what: What::Count(3) };
         assert_eq!(event(&users), None);
     }
 

@@ -47,9 +47,11 @@ impl Client {
         let given = text("AccessToken").unwrap_or("");
         let realm = &context.env.zenith;
         let person = match it.topic() {
+            "AuthToken" if text("Provider") != Some("Bearer") => None,
             "AuthToken" => match realm.token(given) {
-                Some(Found::Person(person)) if text("Provider") == Some("Bearer") => Some(person),
-                _ => None,
+                Some(Found::Person(person)) => Some(person),
+                Some(Found::Service(_)) => None,
+                None => self.guarded_person(context, given),
             },
             "AuthOwner" => {
                 let user = text("UserName").or_else(|| text("Username")).unwrap_or("");
@@ -65,6 +67,25 @@ impl Client {
         let answer = told.value(context.now, self.secure, &realm.config.secure_scopes);
         self.reply(context, at, tid, Some(&answer));
         self.sign_in(context, told);
+    }
+
+    /// Whom a token names that a guard of the client's route believes. That guard's time for this
+    /// identity goes on.
+    fn guarded_person(&self, context: &Context<'_>, token: &str) -> Option<Arc<Person>> {
+        let (env, now_s) = (context.env, context.now.unix_s);
+        let mut found = None;
+        for (name, roles) in &self.guarded {
+            let Some(guard) = env.guards.iter().find(|it| it.name == *name) else { continue };
+            let checked = guard.check(token, now_s).ok();
+            let Some(claims) = checked.filter(|it| it.have(roles)) else { continue };
+            if guard.tenants.renew(&claims)
+                && let Some(counters) = env.counters.get(usize::from(context.conn.core))
+            {
+                counters.guard_renewals.add(1);
+            }
+            found = found.or_else(|| Person::of_claims(name, &claims));
+        }
+        found
     }
 
     /// A client has the rights of a person from now on.
@@ -98,7 +119,11 @@ impl Client {
 
     /// The configuration was read anew: rights may be others, and so may what is told.
     pub(super) fn renewed(&mut self, context: &mut Context<'_>) {
-        let known = self.identity.as_ref().is_none_or(|it| context.env.zenith.has(&it.person));
+        let env = context.env;
+        let known = self.identity.as_ref().is_none_or(|it| match &it.person.guard {
+            Some(name) => env.guards.iter().any(|guard| *guard.name == **name),
+            None => env.zenith.has(&it.person),
+        });
         if !known {
             return self.expire(context);
         }

@@ -2,6 +2,7 @@
 
 use super::client::Client;
 use super::realm::Backend;
+use super::service::late;
 use super::told::{Call, Outcome, Told, told};
 use super::topics::unavailable;
 use super::words::{self, Container, Saying, codes};
@@ -119,7 +120,7 @@ impl Client {
 
     /// What has come of a call. Of one that is not waited for any more, nothing.
     pub(super) fn answered(&mut self, context: &mut Context<'_>, call: u32, outcome: &Outcome) {
-        let Some(pending) = self.calls.remove(&call) else { return };
+        let Some(pending) = self.calls.remove(&call) else { return late(context) };
         let (controller, topic) = (&*pending.controller, &*pending.topic);
         if pending.subscribes {
             let refusal = match outcome {

@@ -18,6 +18,8 @@ pub(super) struct Client {
     pub(super) format: Format,
     pub(super) version: Box<str>,
     pub(super) secure: bool,
+    /// The guards of its route, each with the roles that it wants.
+    pub(super) guarded: Box<[(String, Vec<String>)]>,
     /// Scopes that are granted over TLS only.
     pub(super) secure_scopes: Vec<String>,
     /// Who it is, if it has signed in and the token is good.
@@ -49,6 +51,7 @@ impl Client {
             format,
             version: version.into(),
             secure,
+            guarded: Box::default(),
             secure_scopes: Vec::new(),
             identity: None,
             topics: HashMap::new(),

@@ -28,7 +28,7 @@ use crate::codec::Format;
 use crate::codec::value::{self, Limits};
 use crate::config::SlowConsumer;
 use crate::http;
-use crate::hub::{self, ConnId};
+use crate::hub::{self, Answer, ConnId};
 use crate::time::Deadline;
 use crate::ws;
 use auth::Identity;
@@ -95,6 +95,8 @@ impl Dialect for Connection {
         let format = negotiate::format(opening);
         let version = negotiate::version(opening).unwrap_or_default();
         let mut client = Client::new(format, version, opening.secure);
+        let guarded = opening.route.guarded.iter();
+        client.guarded = guarded.map(|(name, roles)| (name.clone(), roles.clone())).collect();
         match negotiate::bearer(context.env, opening).ok().flatten() {
             Some((Found::Service(entry), _)) => {
                 return Some(Connection(Box::new(Role::Service(Service::new(format, entry)))));
@@ -138,6 +140,12 @@ impl Dialect for Connection {
         match &mut *self.0 {
             Role::Client(client) => client.told(context, what),
             Role::Service(service) => service.told(context, what),
+        }
+    }
+
+    fn answered(&mut self, context: &mut Context<'_>, part: u16, _answer: Answer) {
+        if let Role::Service(service) = &mut *self.0 {
+            service.placed(context, part);
         }
     }
 

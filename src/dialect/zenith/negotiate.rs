@@ -1,6 +1,6 @@
 //! The handshake: which format, which version, and who asks.
 
-use super::realm::Found;
+use super::realm::{Found, Person};
 use crate::codec::value::Format;
 use crate::dialect::{Env, Opening, Refused};
 use crate::http::query;
@@ -68,13 +68,21 @@ fn is_supported(version: &str) -> bool {
         && (major == 2 || major == 1 && minor >= 1)
 }
 
-/// Who asks, if the request says so.
+/// Who asks, if the request says so; on a guarded route, whom the guard has let in.
 pub(super) fn bearer(env: &Env, opening: &Opening<'_>) -> Result<Option<(Found, String)>, Refused> {
-    let Some(field) = opening.headers.first("authorization") else { return Ok(None) };
-    let token = str::from_utf8(field).ok().and_then(credentials);
-    let found = token.and_then(|token| Some((env.zenith.token(token)?, token.to_owned())));
-    let Some((found, token)) = found else { return Err(refused(403, "the token is not known")) };
-    Ok(Some((found, token)))
+    let field = opening.headers.first("authorization");
+    let token = field.and_then(|it| str::from_utf8(it).ok()).and_then(credentials);
+    if let Some((found, token)) = token.and_then(|it| Some((env.zenith.token(it)?, it))) {
+        return Ok(Some((found, token.to_owned())));
+    }
+    match (opening.claims, opening.route.guarded.keys().next()) {
+        (Some(claims), Some(guard)) => {
+            let token = token.unwrap_or_default().to_owned();
+            Ok(Person::of_claims(guard, claims).map(|it| (Found::Person(it), token)))
+        }
+        _ if field.is_some() => Err(refused(403, "the token is not known")),
+        _ => Ok(None),
+    }
 }
 
 /// The token of a header field (RFC 6750 section 2.1).

@@ -7,6 +7,7 @@ use crate::codec::value::{Limits, Value, decode_json};
 use crate::config::{self, Retain, Secret};
 use crate::crypto::{constant_time_eq, decode_base64, sha256};
 use crate::hub::ConnId;
+use crate::jwt::Claims;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -41,6 +42,8 @@ pub(super) struct Person {
     pub(super) expires_unix_s: Option<u64>,
     /// Connections at a time; 0 is any number.
     pub(super) sessions: usize,
+    /// The guard whose token says all this; `None` if the configuration does.
+    pub(super) guard: Option<Box<str>>,
     token: [u8; 32],
     password: Option<[u8; 32]>,
     grant: Option<[u8; 32]>,
@@ -215,10 +218,33 @@ impl Person {
             expires: token.expires.as_str().into(),
             expires_unix_s: token.expires_unix_s(),
             sessions: token.sessions,
+            guard: None,
             token: digest(token.token.expose()),
             password: secret(&token.password),
             grant: secret(&token.grant),
         }
+    }
+}
+
+impl Person {
+    /// Who a guard's token says it is, with its roles as scopes; `None` if it names nobody.
+    pub(super) fn of_claims(guard: &str, claims: &Claims) -> Option<Arc<Person>> {
+        let identity: Box<str> = claims.identity.as_deref()?.into();
+        let end = claims.expires_s.and_then(|at| i64::try_from(at).ok()?.checked_mul(1000));
+        let end = end.map(bson::DateTime::from_millis);
+        let end = end.and_then(|at| at.try_to_rfc3339_string().ok());
+        Some(Arc::new(Person {
+            user: identity.clone(),
+            display_name: identity,
+            scopes: claims.roles.iter().map(|role| role.as_str().into()).collect(),
+            expires: end.unwrap_or_default().into(),
+            expires_unix_s: claims.expires_s,
+            sessions: 0,
+            guard: Some(guard.into()),
+            token: [0; 32],
+            password: None,
+            grant: None,
+        }))
     }
 }
 

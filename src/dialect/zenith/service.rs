@@ -23,6 +23,9 @@ pub(super) struct Service {
     /// What it is asked and has not answered, by the number that it knows.
     asked: BTreeMap<i64, Asked>,
     last: i64,
+    /// What it has published and numbered and has no place yet, by the part; it is told then.
+    unplaced: BTreeMap<u16, Container>,
+    last_part: u16,
     /// The feeds that stand and fall with it.
     feeds: Vec<Box<str>>,
     /// The channels whose pictures go with it, if they do.
@@ -37,6 +40,9 @@ struct Asked {
 
 /// What one back end may be asked and not have answered.
 const ASKED_MOST: usize = 65_536;
+/// Numbered publishes of one back end that may wait for their place. Long before that, reading from
+/// it stops, because the lanes to other cores are full.
+const UNPLACED_MOST: usize = u16::MAX as usize;
 /// Pictures that may go with one back end.
 const PICTURES_MOST: usize = 1 << 20;
 /// The state of a feed whose back end is gone.
@@ -49,6 +55,8 @@ impl Service {
             entry,
             asked: BTreeMap::new(),
             last: 0,
+            unplaced: BTreeMap::new(),
+            last_part: 0,
             feeds: Vec::new(),
             pictures: None,
         }
@@ -66,8 +74,9 @@ impl Service {
                     }
                     (_, data) => Outcome::Done(data),
                 };
-                if let Some(asked) = number.and_then(|number| self.asked.remove(&number)) {
-                    self.answer(context, &asked, outcome);
+                match number.and_then(|number| self.asked.remove(&number)) {
+                    Some(asked) => self.answer(context, &asked, outcome),
+                    None => late(context),
                 }
             }
             (Some("Register"), _) => {
@@ -81,27 +90,65 @@ impl Service {
                     transaction: it.transaction.clone(),
                     ..Container::default()
                 };
-                let done = match verbs::read(context.env, &self.entry, it) {
-                    Ok(order) => self.order(context, order),
-                    Err(refusal) => Err(refusal.code),
-                };
-                self.confirm(context, &head, done);
+                match verbs::read(context.env, &self.entry, it) {
+                    Ok(order) => self.order(context, order, head),
+                    Err(refusal) => self.confirm(context, &head, Err(refusal.code)),
+                }
             }
         }
     }
 
-    fn order(&mut self, context: &mut Context<'_>, order: Order) -> Result<(), &'static str> {
-        if let (Some(pictures), Order::Data(name, forms)) = (&mut self.pictures, &order)
+    /// Does what the back end has asked for with this head. A publish is confirmed when its
+    /// channel's home has ordered it.
+    fn order(&mut self, context: &mut Context<'_>, order: Order, head: Container) {
+        let part = match head.transaction.is_some() && order.is_published() {
+            true => self.free_part(),
+            false => Some(0),
+        };
+        let Some(part) = part.filter(|_| self.notes(&order)) else {
+            return self.confirm(context, &head, Err(codes::LIMITED));
+        };
+        verbs::carry_out(context, order, part);
+        match part {
+            0 => self.confirm(context, &head, Ok(())),
+            part => {
+                self.unplaced.insert(part, head);
+            }
+        }
+    }
+
+    /// A number for a publish, none but 0 and those that are in use.
+    fn free_part(&mut self) -> Option<u16> {
+        if self.unplaced.len() >= UNPLACED_MOST {
+            return None;
+        }
+        loop {
+            self.last_part = self.last_part.wrapping_add(1);
+            if self.last_part > 0 && !self.unplaced.contains_key(&self.last_part) {
+                return Some(self.last_part);
+            }
+        }
+    }
+
+    /// A publish has its place.
+    pub(super) fn placed(&mut self, context: &mut Context<'_>, part: u16) {
+        if let Some(head) = self.unplaced.remove(&part) {
+            self.confirm(context, &head, Ok(()));
+        }
+    }
+
+    /// Notes which picture an order makes; false if there are too many to go with the back end.
+    fn notes(&mut self, order: &Order) -> bool {
+        if let (Some(pictures), Order::Data(name, forms)) = (&mut self.pictures, order)
             && forms.is_kept()
             && !pictures.contains(name)
         {
             if pictures.len() >= PICTURES_MOST {
-                return Err(codes::LIMITED);
+                return false;
             }
             pictures.insert(name.clone());
         }
-        verbs::carry_out(context, order, 0);
-        Ok(())
+        true
     }
 
     /// Tells the back end what came of what it asked for; nothing where it went well and it did
@@ -193,6 +240,7 @@ impl Service {
             topic: Some(&call.topic),
             action: Some(if call.subscribes { words::SUB } else { words::PUBLISH }),
             user: call.user.as_deref(),
+            session: Some(&words::session(call.from)),
             version: Some(&call.version),
             transaction: Some(&number),
             data: call.data.as_ref(),
@@ -236,6 +284,13 @@ impl Service {
             let event = Event { forms: Some(Arc::new(Forms::clear())), ..Event::default() };
             out.push(Action::Publish { app: APP, name, event, part: 0 });
         }
+    }
+}
+
+/// Counts an answer that nobody waits for.
+pub(super) fn late(context: &Context<'_>) {
+    if let Some(counters) = context.env.counters.get(usize::from(context.conn.core)) {
+        counters.backend_answers_late.add(1);
     }
 }
 

@@ -353,15 +353,30 @@ impl Client {
         }
     }
 
-    /// A topic ends for all who have it.
+    /// A topic ends. One that is not there yet is refused.
     pub(super) fn end(&mut self, context: &mut Context<'_>, channel: &str, error: Option<&Value>) {
-        let Some(refs) = self.topics.get(channel).map(|topic| topic.refs) else { return };
+        let Some(topic) = self.topics.get_mut(channel) else { return };
+        if let Stage::Asking(_) | Stage::Joining = topic.stage
+            && !topic.resumes
+        {
+            match std::mem::replace(&mut topic.stage, Stage::Suspended) {
+                Stage::Asking(call) => self.drop_call(context, call),
+                _ => {
+                    let name = channel.to_owned();
+                    context.actions.push(Action::Leave { app: APP, name });
+                }
+            }
+            let unknown = Value::text(codes::UNKNOWN);
+            return self.refused(context, channel, error.unwrap_or(&unknown));
+        }
+        let (refs, waiting) = (topic.refs, std::mem::take(&mut topic.waiting));
         self.drop_topic(context, channel);
         let (controller, topic) = words::split(channel);
         if let Some(error) = error {
             self.fail(context, (controller, Some(topic)), None, error);
         }
         self.end_refs(context, (controller, Some(topic)), refs);
+        self.take_up(context, channel, waiting);
     }
 
     /// Whether data is heard on a channel.

@@ -7,19 +7,36 @@ use super::words::{self, Container, codes};
 use crate::codec::Value;
 use crate::config;
 use crate::dialect::{Action, Context, Env};
-use crate::hub::{Clears, Event, Forms, Mode, Retain};
+use crate::hub::{self, Clears, ConnId, Event, Forms, Mode, Retain};
 use std::sync::Arc;
 
 /// Something to be done.
 pub(super) enum Order {
     /// Data for a channel, or the end of its picture.
     Data(String, Arc<Forms>),
-    /// A topic ends, with an error or without.
-    End(String, Option<Value>),
+    /// A topic ends, with an error or without, for all who have it or for some.
+    End(String, Option<Value>, Whom),
     /// A user's sessions end.
     Kick(Box<str>),
     /// A feed's state.
     Feed(Box<str>, Box<str>),
+}
+
+impl Order {
+    /// Whether it is ordered by a channel's home.
+    pub(super) fn is_published(&self) -> bool {
+        matches!(self, Order::Data(..) | Order::End(_, _, Whom::All))
+    }
+}
+
+/// Who loses a topic.
+pub(super) enum Whom {
+    /// All subscribers.
+    All,
+    /// The sessions of a user.
+    User(Box<str>),
+    /// One session.
+    Session(ConnId),
 }
 
 /// Why not.
@@ -92,7 +109,13 @@ fn topic_order(env: &Env, service: &ServiceEntry, it: Container) -> Result<Order
         config::Retain::None => None,
     };
     let retain = match it.action.as_deref() {
-        Some("End") => return Ok(Order::End(name, it.error)),
+        Some("End") => {
+            let whom = Whom::of(it.session.as_ref(), it.user.as_ref());
+            return match whom {
+                Some(whom) => Ok(Order::End(name, it.error, whom)),
+                None => refuse(codes::DESERIALISE, "End is for a Session or a UserID, or for all"),
+            };
+        }
         Some("Clear") => return Ok(Order::Data(name, Arc::new(Forms::clear()))),
         Some("Snapshot") => Retain::Install { mode: mode.unwrap_or(Mode::Replace), heard: false },
         _ => mode.map_or(Retain::Nothing, Retain::Update),
@@ -104,6 +127,17 @@ fn topic_order(env: &Env, service: &ServiceEntry, it: Container) -> Result<Order
     match Forms::new(envelope, data, retain, env.compresses) {
         Ok(forms) => Ok(Order::Data(name, Arc::new(forms))),
         Err(_) => refuse(codes::DESERIALISE, "Data cannot be written in every format"),
+    }
+}
+
+impl Whom {
+    fn of(session: Option<&Value>, user: Option<&Value>) -> Option<Whom> {
+        match (session, user) {
+            (None, None) => Some(Whom::All),
+            (Some(Value::Text(session)), None) => words::parse_session(session).map(Whom::Session),
+            (None, Some(Value::Text(user))) => Some(Whom::User(user.clone())),
+            _ => None,
+        }
     }
 }
 
@@ -126,11 +160,15 @@ pub(super) fn carry_out(context: &mut Context<'_>, order: Order, part: u16) -> u
             context.actions.push(Action::Publish { app: APP, name, event, part });
             0
         }
-        Order::End(name, error) => {
-            let what = Told::End { channel: name.as_str().into(), error };
-            let forms = Some(Arc::new(Forms::clear()));
-            let event = Event { forms, told: Some(told(what)), ..Event::default() };
-            context.actions.push(Action::Publish { app: APP, name, event, part });
+        Order::End(name, error, whom) => {
+            let what = told(Told::End { channel: name.as_str().into(), error });
+            let sessions = match whom {
+                Whom::All => return end_for_all(context, name, what, part),
+                Whom::User(user) => context.env.zenith.state.sessions(&user),
+                Whom::Session(session) => vec![session],
+            };
+            let told = sessions.into_iter().map(|to| Action::Tell { to, what: what.clone() });
+            context.actions.extend(told);
             0
         }
         Order::Kick(user) => {
@@ -147,6 +185,14 @@ pub(super) fn carry_out(context: &mut Context<'_>, order: Order, part: u16) -> u
             0
         }
     }
+}
+
+/// Ends a topic for all, and its picture.
+fn end_for_all(context: &mut Context<'_>, name: String, what: hub::Told, part: u16) -> usize {
+    let forms = Some(Arc::new(Forms::clear()));
+    let event = Event { forms, told: Some(what), ..Event::default() };
+    context.actions.push(Action::Publish { app: APP, name, event, part });
+    0
 }
 
 /// Tells all subscribers of `Zenith/Feeds` how the feeds are.

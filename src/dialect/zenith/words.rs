@@ -1,7 +1,8 @@
 //! The envelope, in and out, and the words that stand in it.
 
 use crate::codec::value::{self, Body, Envelope, Format, Value};
-use crate::mem::Frozen;
+use crate::hub::ConnId;
+use crate::mem::{Frozen, Slot};
 use crate::ws::{self, Kind, frame};
 
 /// Error codes, and what each is the answer to.
@@ -45,10 +46,11 @@ pub(super) struct Container {
     pub(super) transaction: Option<Value>,
     pub(super) data: Option<Value>,
     pub(super) confirm: bool,
-    /// Properties of back ends: `Retain`, `Error` and `UserID`.
+    /// Properties of back ends: `Retain`, `Error`, `UserID` and `Session`.
     pub(super) retain: Option<Value>,
     pub(super) error: Option<Value>,
     pub(super) user: Option<Value>,
+    pub(super) session: Option<Value>,
 }
 
 impl Container {
@@ -70,6 +72,7 @@ impl Container {
                 ("Retain", value) => it.retain = Some(value),
                 ("Error", value) => it.error = Some(value),
                 ("UserID", value) => it.user = Some(value),
+                ("Session", value) => it.session = Some(value),
                 ("Controller", _) => return Err("Controller must be a string"),
                 ("Topic", _) => return Err("Topic must be a string"),
                 ("Action", _) => return Err("Action must be a string"),
@@ -103,6 +106,7 @@ pub(super) struct Saying<'v> {
     pub(super) confirm: bool,
     /// Of whom a back end is told.
     pub(super) user: Option<&'v str>,
+    pub(super) session: Option<&'v str>,
     pub(super) version: Option<&'v str>,
 }
 
@@ -116,6 +120,7 @@ impl Saying<'_> {
             ("Topic", self.topic),
             ("Action", self.action),
             ("UserID", self.user),
+            ("Session", self.session),
             ("Version", self.version),
         ] {
             if let Some(text) = text {
@@ -145,6 +150,20 @@ pub(super) fn envelope(controller: &str, topic: &str) -> Envelope {
     let members =
         vec![("Controller".into(), Value::text(controller)), ("Topic".into(), Value::text(topic))];
     Envelope { members, key: "Data".into() }
+}
+
+/// A connection's name, as back ends know it.
+pub(super) fn session(conn: ConnId) -> String {
+    format!("{}.{}.{}", conn.core, conn.slot.index, conn.slot.generation)
+}
+
+/// The connection of that name, which may be gone or never have been.
+pub(super) fn parse_session(text: &str) -> Option<ConnId> {
+    let mut parts = text.split('.');
+    let mut number = || parts.next().and_then(digits).and_then(|it| u32::try_from(it).ok());
+    let (core, index, generation) = (number()?, number()?, number()?);
+    let conn = ConnId { core: u16::try_from(core).ok()?, slot: Slot { index, generation } };
+    parts.next().is_none().then_some(conn)
 }
 
 /// The channel that a controller's topic is. Controllers have no U+0000.
@@ -194,7 +213,7 @@ pub(super) fn parse_span(text: &str) -> Option<u64> {
     Some((((days * 24 + hours) * 60 + minutes) * 60 + seconds) * 1000 + thousandths)
 }
 
-/// A short run of digits, one or more.
+/// A run of one to nine digits.
 fn digits(text: &str) -> Option<u64> {
     let whole = (1..=9).contains(&text.len()) && text.bytes().all(|it| it.is_ascii_digit());
     if whole { text.parse().ok() } else { None }
@@ -238,6 +257,17 @@ mod tests {
         }
         assert_eq!(span(35_000), "00:00:35");
         assert_eq!(span(3_600_050), "01:00:00.050");
+    }
+
+    #[test]
+    fn a_session_has_a_name() {
+        let slot = Slot { index: 70_000, generation: (1 << 24) - 1 };
+        let conn = ConnId { core: 65_535, slot };
+        assert_eq!(session(conn), "65535.70000.16777215");
+        assert_eq!(parse_session(&session(conn)), Some(conn));
+        for text in ["", "1", "1.2", "1.2.3.4", "1.2.3.", "65536.0.1", "-1.0.1", "a.b.c", "1..1"] {
+            assert_eq!(parse_session(text), None, "{text}");
+        }
     }
 
     #[test]

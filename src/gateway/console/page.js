@@ -2,11 +2,13 @@
 
 import { Client, kindOf } from "./client.js"
 import { canSign } from "./sign.js"
+import { ZenithClient } from "./zenith.js"
 
 const EVENTS_MOST = 200
 const CHANNELS_MOST = 200
 const DATA_MOST = 4000
 const ERRORS_MOST = 3
+const MEMBERS_MOST = 60
 const POLL_MS = 2000
 
 const $ = (id) => document.getElementById(id)
@@ -58,16 +60,59 @@ function showState(state, detail = "") {
   const off = state === "disconnected"
   $("connect").textContent = off ? "Connect" : "Disconnect"
   $("connect").classList.toggle("plain", !off)
-  for (const id of ["apps", "key", "secret"]) $(id).disabled = !off
+  for (const id of ["apps", "key", "secret", "token"]) $(id).disabled = !off
+  if ($("protocol")) $("protocol").disabled = !off
+}
+
+/** The subprotocol of Zenith that is chosen, if one is. */
+function zenithChosen() {
+  const chosen = $("protocol")?.value ?? "Pusher"
+  return chosen === "Pusher" ? null : chosen
+}
+
+function showProtocol() {
+  const zenith = zenithChosen() !== null
+  $("apps-label").hidden = zenith || settings.apps.length < 2
+  $("key-label").hidden = $("publishing").hidden = zenith
+  $("secret-label").hidden = $("secret-note").hidden = zenith || settings.demo
+  $("token-label").hidden = $("token-note").hidden = !zenith
+  $("key").required = !zenith
+  $("channels-name").textContent = zenith ? "Topics" : "Channels"
+  $("channel").value = zenith ? "Zenith/ServerInfo" : "news"
+  $("channel").placeholder = zenith ? "Market/Security!ABC.XYZ" : "news, private-a, presence-b"
+  $("channel").ariaLabel = `${zenith ? "Topic" : "Channel"} to subscribe to`
+  $("channels-empty").textContent = zenith ? "No topic yet." : "No channel has a subscriber."
+  const noun = zenith ? "topic" : "channel"
+  $("events-empty").textContent = `Subscribe to a ${noun}, and its events appear here.`
+}
+
+function connectZenith(protocol) {
+  const names = client instanceof ZenithClient ? [...client.channels.keys()] : []
+  const access = { path: settings.zenith.path, protocol, token: $("token").value }
+  const mine = new ZenithClient(access, {
+    state: (state, detail) => client === mine && showState(state, detail),
+    message: (message) => client === mine && showEvent(message),
+    error: (text) => client === mine && fail(text),
+    channels: () => client === mine && showChannels(),
+    picture: (channel) => client === mine && pictureChanged(channel),
+  })
+  client = mine
+  occupied = new Map()
+  $("errors").replaceChildren()
+  showChannels()
+  names.forEach((name) => client.subscribe(name))
+  client.connect()
 }
 
 function connect() {
+  const zenith = zenithChosen()
+  if (zenith) return connectZenith(zenith)
   const chosen = settings.apps.find((app) => app.id === $("apps").value)
   const key = $("key").value.trim()
   const app = { id: chosen?.key === key ? chosen.id : key, key, secret: $("secret").value }
   const number = Math.floor(Math.random() * 9000) + 1000
   const user = { user_id: `console-${number}`, user_info: { name: `Console ${number}` } }
-  const names = client ? [...client.channels.keys()] : []
+  const names = client instanceof Client ? [...client.channels.keys()] : []
   const mine = new Client(app, settings.prefix, user, {
     state: (state, detail) => {
       if (client !== mine) return
@@ -105,7 +150,10 @@ $("subscribe").onsubmit = (event) => {
   event.preventDefault()
   const name = $("channel").value.trim()
   if (!name) return
-  if (!client?.wanted) connect()
+  if (!client?.wanted) {
+    if (!$("connection").reportValidity()) return
+    connect()
+  }
   client.subscribe(name)
   $("publish-channel").value = name
   $("channel").select()
@@ -141,7 +189,8 @@ function channelLine(name) {
   })
   button.dataset.channel = name
   button.onclick = () => (channel ? client.unsubscribe(name) : client?.subscribe(name))
-  const kind = element("span", { text: kindOf(name), className: `kind ${kindOf(name)}` })
+  const kindName = client?.kindOf?.(name) ?? kindOf(name)
+  const kind = element("span", { text: kindName, className: `kind ${kindName}` })
   const state = channel && channel.state !== "subscribed" ? "waiting" : countOf(name)
   const line = element(
     "li",
@@ -155,7 +204,50 @@ function channelLine(name) {
   )
   line.dataset.state = channel?.state ?? "foreign"
   if (channel?.members.size) line.append(members(channel))
+  if (client instanceof ZenithClient) {
+    const picture = element("div", { className: "picture" })
+    pictures.set(name, picture)
+    drawPicture(picture, channel?.picture)
+    line.append(picture)
+  }
   return line
+}
+
+/** Where the pictures of topics are drawn, by name, and which are to be drawn anew. */
+const pictures = new Map()
+const changed = new Set()
+
+/** However often it changes, it is drawn once for each image of the screen. */
+function pictureChanged(channel) {
+  if (changed.size === 0) {
+    requestAnimationFrame(() => {
+      for (const name of changed) {
+        const place = pictures.get(name)
+        if (place) drawPicture(place, client?.channels.get(name)?.picture)
+      }
+      changed.clear()
+    })
+  }
+  changed.add(channel.name)
+}
+
+function drawPicture(place, picture) {
+  if (picture === undefined) return place.replaceChildren()
+  if (Array.isArray(picture)) {
+    const lines = picture.map((item) => JSON.stringify(item)).join("\n")
+    return place.replaceChildren(element("pre", { text: textOf(lines) }))
+  }
+  if (typeof picture !== "object" || picture === null) {
+    return place.replaceChildren(element("pre", { text: textOf(picture) }))
+  }
+  const members = Object.entries(picture)
+  const rows = members.slice(0, MEMBERS_MOST).flatMap(([key, value]) => [
+    element("dt", { text: key, className: "mono" }),
+    element("dd", { text: textOf(value), className: "mono" }),
+  ])
+  const more = members.length - rows.length / 2
+  if (more > 0) rows.push(element("dt", { text: `and ${plural(more, "member")} more` }))
+  place.replaceChildren(element("dl", {}, ...rows))
 }
 
 function showChannels() {
@@ -163,10 +255,14 @@ function showChannels() {
   const others = [...occupied.keys()].filter((name) => !mine.includes(name))
   const names = [...mine.sort(), ...others.sort()]
   // A list that is made anew under the pointer would lose a click.
-  const state = (name) => [name, countOf(name), client?.channels.get(name)]
+  const state = (name) => {
+    const { state, members } = client?.channels.get(name) ?? {}
+    return [name, countOf(name), state, members]
+  }
   const now = JSON.stringify(names.map(state), (_, it) => (it instanceof Map ? [...it] : it))
   if (now === shown) return
   shown = now
+  pictures.clear()
   // The keyboard's place survives that the list is made anew.
   const focused = document.activeElement?.dataset?.channel
   $("channels").replaceChildren(...names.slice(0, CHANNELS_MOST).map(channelLine))
@@ -287,12 +383,16 @@ async function start() {
   settings = await response.json()
   $("version").textContent = settings.version
   $("demo").hidden = !settings.demo
-  $("secret-label").hidden = $("secret-note").hidden = settings.demo
-  $("apps-label").hidden = settings.apps.length < 2
   for (const { id, name } of settings.apps) {
     $("apps").append(element("option", { value: id, text: name ? `${name} (${id})` : id }))
   }
   $("apps").onchange()
+  // Zenith goes first where it is served, and there is no choice where it is not.
+  if (!settings.zenith) $("protocol-label").remove()
+  else $("protocol").value = "ZenithJson"
+  if (settings.zenith && settings.apps.length === 0) $("protocol").firstElementChild.remove()
+  if ($("protocol")) $("protocol").onchange = showProtocol
+  showProtocol()
   $("publish-data").value = '{"hello": "world"}'
   setInterval(poll, POLL_MS)
   document.onvisibilitychange = poll

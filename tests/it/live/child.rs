@@ -30,6 +30,16 @@ pub fn command(name: &str, config: &str) -> Command {
     command
 }
 
+/// Puts `more` behind the application in the file of the test's own.
+pub fn rewrite(name: &str, more: &str) {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("live");
+    let (path, beside) = (folder.join(format!("{name}.toml")), folder.join(format!("{name}.new")));
+    let text = fs::read_to_string(&path).unwrap();
+    let end = text.find(APP).unwrap() + APP.len();
+    fs::write(&beside, format!("{}{more}", &text[..end])).unwrap();
+    fs::rename(beside, path).unwrap();
+}
+
 impl Process {
     /// Starts the program, whose log goes to a file.
     pub fn start(name: &str, config: &str) -> Process {

@@ -242,6 +242,19 @@ fn a_new_configuration_has_its_guards_at_once_and_keeps_who_is_in() {
 }
 
 #[test]
+fn the_first_keys_of_elsewhere_can_come_later() {
+    let issuer = Issuer::start(set("a"));
+    let Some(mut server) = start(with_secret(peer::TOKEN_SECRET)) else { return };
+    assert_eq!(status(&server, &signed("a")), 403);
+    server.renew(fetching(&issuer));
+    becomes(&server, &signed("a"), 101);
+    assert_eq!(server.count("keys_fetched"), 1);
+    // The thread that fetches them ends with the server, as one that was there from the start.
+    server.stop();
+    server.join().unwrap();
+}
+
+#[test]
 fn routes_and_origins_are_those_of_the_listener() {
     let mut config = config();
     let named = |name: &str| {

@@ -338,3 +338,49 @@ fn a_node_behind_tls_is_asked_if_its_authority_is_known() {
 }
 
 static TLS: OnceLock<Arc<ServerConfig>> = OnceLock::new();
+
+#[test]
+fn other_nodes_can_be_followed_while_it_runs_and_none_before() {
+    let (first, second) = (Net::start(&[ZQ2]), Net::start(&[ZQ2]));
+    let Some(mut server) = start(with_nodes(Vec::new())) else { return };
+    let mut watcher = Watcher::new(server.addresses()[0]);
+    server.renew(first.config());
+    followed(&server);
+    first.grow(2);
+    watcher.expect(101..=102, &Chain::new(ZQ2));
+    // The next ones go on behind the last.
+    second.grow(4);
+    first.down(0);
+    server.renew(second.config());
+    watcher.expect(103..=104, &Chain::new(ZQ2));
+    second.grow(1);
+    watcher.expect(105..=105, &Chain::new(ZQ2));
+    server.renew(with_nodes(Vec::new()));
+    assert_eq!(server.count("epochs"), 5);
+}
+
+#[test]
+fn epochs_of_nodes_up_to_a_posted_one_are_passed_over_and_counted() {
+    let net = Net::start(&[ZQ2]);
+    let mut config = net.config();
+    config.routes[0].when.clear();
+    config.zilliqa.publish_token = Secret::new("0123456789abcdef");
+    let Some(server) = start(config) else { return };
+    followed(&server);
+    let address = server.addresses()[0];
+    let mut watcher = Watcher::new(address);
+    let document = Chain::new(ZQ2).document(103).to_string();
+    let length = document.len();
+    let head = format!(
+        "POST /epochs HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer 0123456789abcdef\r\n\
+         Content-Length: {length}\r\n\r\n"
+    );
+    let mut publisher = Client::connect(address);
+    publisher.send(format!("{head}{document}").as_bytes());
+    watcher.expect(103..=103, &Chain::new(ZQ2));
+    net.grow(3);
+    wait_count(&server, "epochs_passed_over", 3);
+    net.grow(1);
+    watcher.expect(104..=104, &Chain::new(ZQ2));
+    assert_eq!(server.count("epochs_passed_over"), 3);
+}

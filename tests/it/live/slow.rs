@@ -204,3 +204,27 @@ fn a_queue_without_progress_is_cut_after_its_time() {
     wait_count(&server, "connections", 0);
     assert_eq!(server.count("timed_out"), 1);
 }
+
+#[test]
+fn what_waits_to_be_written_makes_the_process_overloaded_until_it_has_left() {
+    let mut config = config();
+    config.limits.overload_bytes = 512 * 1024;
+    config.limits.write_queue_bytes = 64 * 1024 * 1024;
+    let Some(server) = start(config) else { return };
+    let address = server.addresses()[0];
+    let mut reader = readers(address, 1, &["news"]).remove(0);
+    let sleeper = sleeper(address, "bulk");
+    let full = || server.count("queued_bytes") >= 512 * 1024;
+    publish_until(address, "bulk", std::slice::from_mut(&mut reader), full);
+    let mut refused = Client::connect(address).upgrade(APP_PATH);
+    assert!(refused.text().contains(r#""code":4100"#));
+    assert_eq!(refused.close().0, 4100);
+    assert_eq!(server.count("refused_overload"), 1);
+    // Who was there before stays, and is served.
+    Client::connect(address).publish("news", "still");
+    assert_eq!(reader.text(), event("news", "still"));
+    drop(sleeper);
+    wait_count(&server, "queued_bytes", 0);
+    Client::app(address);
+    assert_eq!(server.count("refused_overload"), 1);
+}

@@ -1,7 +1,8 @@
 //! Webhooks, as an endpoint on a real socket sees them.
 
+use super::child::*;
 use crate::net::*;
-use polycast::config::{Config, HookEvent, Secret, Webhook};
+use polycast::config::{Config, HookEvent, Overrides, Secret, Webhook};
 use polycast::crypto::{HmacKey, hex};
 use polycast::server::Server;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
@@ -385,4 +386,114 @@ fn an_endpoint_that_never_answers_costs_its_own_events_and_nothing_else() {
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     let sent = server.count("hooks_sent");
     assert_eq!((sent, server.count("hooks_dropped")), (0, 200));
+}
+
+/// Gives the server another configuration, and waits until all cores have it.
+fn renew(server: &mut Server, config: Config) {
+    let before = server.count("renewals");
+    let config = config.with(Overrides::default()).unwrap();
+    server.renew(config);
+    wait_count(server, "renewals", before + 2);
+}
+
+#[test]
+fn an_event_is_told_to_the_endpoints_of_its_time() {
+    let (old, new, stays) = (Endpoint::start(&[]), Endpoint::start(&[]), Endpoint::start(&[]));
+    let Some(mut server) = start(with_hooks(vec![old.hook(), stays.hook()])) else { return };
+    let mut client = Client::subscriber(server.addresses()[0], "a");
+    assert_eq!(old.events(1), [occupied("a")]);
+    let mut filtered = stays.hook();
+    filtered.filter_prefix = "b".to_owned();
+    filtered.headers.insert("X-Token".to_owned(), Secret::new("t"));
+    renew(&mut server, with_hooks(vec![new.hook(), filtered]));
+    client.subscribe("b");
+    client.subscribe("c");
+    assert_eq!(new.events(2), [occupied("b"), occupied("c")]);
+    let heard = stays.heard(2);
+    assert_eq!((heard[0].events(), heard[1].events()), (&*occupied("a"), &*occupied("b")));
+    assert_eq!((heard[0].field("x-token"), heard[1].field("x-token")), (None, Some("t")));
+    // What was so before is no news, its end is.
+    drop(client);
+    let vacated = ["a", "b", "c"].map(vacated);
+    assert_eq!(new.events(5)[2..], vacated);
+    renew(&mut server, with_hooks(Vec::new()));
+    Client::subscriber(server.addresses()[0], "d").sync();
+    assert_eq!((old.len(), new.len(), stays.len()), (1, 5, 3));
+    assert_eq!(server.count("hooks_dropped"), 0);
+}
+
+#[test]
+fn a_change_in_the_middle_of_traffic_loses_no_event_and_doubles_none() {
+    let (old, new) = (Endpoint::start(&[]), Endpoint::start(&[]));
+    let Some(mut server) = start(with_hooks(vec![old.hook()])) else { return };
+    let mut client = Client::app(server.addresses()[0]).0;
+    let config = with_hooks(vec![new.hook()]).with(Overrides::default()).unwrap();
+    let mut count = 0;
+    // On both cores, before, while and after each of them takes it over.
+    while count < 20 || server.count("renewals") < 2 || new.len() < 20 {
+        if count == 20 {
+            server.renew(config.clone());
+        }
+        client.subscribe(&format!("c-{count}"));
+        count += 1;
+    }
+    wait("all events", || old.len() + new.len() == count);
+    let mut told = [old.events(old.len()), new.events(new.len())].concat();
+    told.sort();
+    let mut expected: Vec<_> = (0..count).map(|n| occupied(&format!("c-{n}"))).collect();
+    expected.sort();
+    assert_eq!(told, expected);
+    assert!(old.len() >= 20);
+    assert_eq!((server.count("hooks_failed"), server.count("hooks_dropped")), (0, 0));
+}
+
+#[test]
+fn the_first_webhook_can_come_later() {
+    let endpoint = Endpoint::start(&[]);
+    let Some(mut server) = start(config()) else { return };
+    let mut client = Client::subscriber(server.addresses()[0], "a");
+    renew(&mut server, with_hooks(vec![endpoint.hook()]));
+    client.subscribe("b");
+    assert_eq!(endpoint.events(1), [occupied("b")]);
+    drop(client);
+    assert_eq!(endpoint.events(3)[1..], [vacated("a"), vacated("b")]);
+    assert_eq!(server.count("hooks_sent"), 3);
+}
+
+#[test]
+fn what_waits_for_an_endpoint_that_is_taken_out_is_still_sent() {
+    let endpoint = Endpoint::start(&[500, 500]);
+    let Some(mut server) = start_with(endpoint.hook()) else { return };
+    let _client = Client::subscriber(server.addresses()[0], "a");
+    wait("a failure", || server.count("hooks_failed") > 0);
+    renew(&mut server, config());
+    let heard = endpoint.heard(3);
+    assert!(heard.iter().all(|it| it.events() == occupied("a")));
+    wait_count(&server, "hooks_sent", 1);
+    assert_eq!(server.count("hooks_dropped"), 0);
+}
+
+#[test]
+fn the_program_takes_over_webhooks_from_its_file() {
+    if !has_uring() {
+        return;
+    }
+    let (first, second) = (Endpoint::start(&[]), Endpoint::start(&[]));
+    let hook = |endpoint: &Endpoint| {
+        let url = format!("http://{}/hook?a=b", endpoint.address);
+        format!("[[apps.webhooks]]\nurl = '{url}'\nallow_private = true\n")
+    };
+    let process = Process::start("hooks", BASE);
+    let reloads = || process.logged().matches("configuration reloaded").count();
+    let mut client = Client::subscriber(process.address, "a");
+    for (number, endpoint) in [&first, &second].into_iter().enumerate() {
+        rewrite("hooks", &hook(endpoint));
+        process.signal(libc::SIGHUP);
+        wait("a reload", || reloads() > number);
+        std::thread::sleep(Duration::from_millis(1200));
+        client.subscribe(&format!("b-{number}"));
+        assert_eq!(endpoint.events(1), [occupied(&format!("b-{number}"))]);
+    }
+    assert_eq!(first.len(), 1);
+    assert!(!process.logged().contains("take effect with a restart"), "{}", process.logged());
 }

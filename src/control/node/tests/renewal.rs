@@ -1,0 +1,35 @@
+//! Other nodes while it runs.
+
+use super::*;
+
+const CONTRACT: Address = [0x11; 20];
+
+#[test]
+fn other_nodes_go_on_behind_the_last_epoch_and_answer_what_was_asked() {
+    let mut world = World::new(&[Shape::Zq1], None);
+    world.run(1000);
+    world.tips(103);
+    world.run(1000);
+    world.check(101, 103);
+    // While parts of blocks, the latest one and a contract are asked for.
+    world.nodes[0].mood = Mood::Mute;
+    world.tips(110);
+    world.ask(&[CONTRACT]);
+    world.run(1000);
+    let mut config = world.poller.config().clone();
+    config.urls.push(crate::config::Secret::new("http://m"));
+    world.nodes.push(Mock { chain: Chain::new(Shape::Zq1), tip: 105, mood: Mood::Good });
+    world.nodes[0].mood = Mood::Down;
+    world.poller.renew(config.clone(), world.now_ms);
+    world.run(1000);
+    world.check(101, 105);
+    assert_eq!(world.told.len(), 1);
+    // What the old ones say in the end is nobody's answer.
+    world.run(2 * TIMEOUT_MS);
+    world.check(101, 105);
+    config.urls.clear();
+    world.poller.renew(config, world.now_ms);
+    world.ask(&[CONTRACT]);
+    world.run(2 * TIMEOUT_MS);
+    assert_eq!(world.told.len(), 2, "nobody waits for ever");
+}

@@ -1,0 +1,26 @@
+//! Which client certificates a guard lets in, and what they say of who shows them.
+
+use crate::config::GuardCertificate;
+use crate::jwt::Claims;
+use crate::tls::{Holder, Identity};
+
+/// What the certificate stands for at `now_s` seconds since 1970. `None` if it is not let in.
+pub(super) fn claims(wanted: &GuardCertificate, client: &Identity, now_s: u64) -> Option<Claims> {
+    // A session that is resumed by a ticket was verified when it began.
+    let holder = Holder::read(client.certificate()).filter(|holder| holder.is_good_at(now_s))?;
+    let fingerprints = &mut wanted.fingerprints.iter();
+    let is_listed = wanted.is_empty()
+        || fingerprints.any(|it| it.0 == *client.fingerprint())
+        || holds(&wanted.common_names, &holder.common_names)
+        || holds(&wanted.alternative_names, &holder.alternative_names);
+    let Holder { common_names, units, alternative_names, .. } = holder;
+    is_listed.then(|| Claims {
+        identity: common_names.into_iter().chain(alternative_names).next(),
+        roles: units,
+        ..Claims::default()
+    })
+}
+
+fn holds(patterns: &[crate::config::Pattern], names: &[String]) -> bool {
+    names.iter().any(|name| patterns.iter().any(|pattern| pattern.matches(name)))
+}
