@@ -230,6 +230,10 @@ impl Shard {
             let Some((session, mut around)) = self.session(slot, now) else { continue };
             let before = session.ending();
             session.sweep(&mut around);
+            if session.has_parked() && session.may_resume(&around) {
+                self.resume(slot, now);
+                continue;
+            }
             if !session.relax() || session.ending() != before {
                 self.after(slot, now);
                 self.list(slot);
@@ -549,8 +553,9 @@ impl Shard {
 
     fn resume(&mut self, slot: Slot, now: Now) {
         let Some(session) = self.sessions.get_mut(slot) else { return };
+        let waited = session.has_parked();
         let (mut held, eof) = session.resume();
-        if !held.is_empty() || !self.keeps_nothing(slot) {
+        if waited || !held.is_empty() || !self.keeps_nothing(slot) {
             self.feed(slot, &mut held, now);
         }
         if eof {

@@ -1,5 +1,5 @@
 //! The control plane: one thread on `tokio-uring` for all that waits for the outside world:
-//! webhooks, and the keys of guards.
+//! webhooks, the keys of guards, and the schemas of registries.
 //!
 //! The reactors and this thread meet only in mailboxes. A reactor never waits for it: what finds
 //! no room is dropped and counted. The other way it is this thread that waits, and nothing is lost.
@@ -12,6 +12,7 @@ mod lane;
 mod node;
 mod post;
 mod queue;
+mod schemas;
 mod webhooks;
 
 use crate::dialect::Env;
@@ -29,6 +30,7 @@ use keys::Fetches;
 use lane::Lane;
 use node::run::Follower;
 use post::Outcome;
+use schemas::Schemas;
 use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
@@ -90,7 +92,8 @@ impl Control {
     pub fn start(env: &Arc<Env>, cores: u16, peers: &Arc<Peers>) -> io::Result<Option<Started>> {
         let tells = env.config.apps.iter().any(|app| !app.webhooks.is_empty());
         let follows = !env.config.zilliqa.node.urls.is_empty();
-        if !tells && !follows && env.remotes.list().is_empty() {
+        let asks = !env.registries.places().is_empty();
+        if !tells && !follows && !asks && env.remotes.list().is_empty() {
             return Ok(None);
         }
         let bell = Arc::new(Notify::new());
@@ -103,6 +106,8 @@ impl Control {
         let ring: Bell = Arc::new(move || bell.notify_one());
         let rung = ring.clone();
         env.remotes.on_ring(move || rung());
+        let rung = ring.clone();
+        env.registries.on_ring(move || rung());
         let (mut outboxes, mut inlets) = (Vec::new(), Vec::new());
         for _ in 0..cores {
             let (sender, receiver) = mailbox(NOTICE_LANE);
@@ -176,6 +181,7 @@ type Fetched = (String, Option<Bytes>);
 struct Thread {
     hooks: Webhooks,
     fetches: Fetches,
+    schemas: Schemas,
     inlets: Vec<Receiver<Notice>>,
     lane: Lane,
     /// Who asks nodes for epochs, if any are configured.
@@ -208,11 +214,13 @@ impl Thread {
         let counters = env.control.clone();
         let follower = follower(&env, ring, clock.now().ms).await?;
         let remotes = env.remotes.clone();
+        let schemas = Schemas::new(env.registries.clone(), counters.clone(), shared.bell.clone());
         let hooks = Webhooks::new(env, HOLD_MS, counters.clone());
         let fetches = Fetches::new(remotes, counters.clone());
         let mut thread = Thread {
             hooks,
             fetches,
+            schemas,
             inlets,
             lane,
             follower,
@@ -286,6 +294,7 @@ impl Thread {
                 self.hooks.outcome(end, lane, outcome, now_ms);
             }
             self.fetch(now_ms);
+            self.schemas.turn(now_ms, &mut self.tls);
             let until_ms = self.shared.until_ms.load(Ordering::Acquire);
             if until_ms != u64::MAX && !more {
                 // Over and over: the last notices may have come after the word to finish.
@@ -302,6 +311,7 @@ impl Thread {
                 break;
             }
             let next_ms = next_ms.min(self.hooks.deadline_ms()).min(self.fetches.deadline_ms());
+            let next_ms = next_ms.min(self.schemas.deadline_ms());
             let wait = if more { 0 } else { next_ms.min(until_ms).saturating_sub(now_ms) };
             let wait = Duration::from_millis(wait.min(IDLE_MS));
             let _ = tokio::time::timeout(wait, self.shared.bell.notified()).await;
@@ -346,7 +356,8 @@ impl Thread {
         for remote in self.fetches.due(now_ms) {
             let url = remote.url.clone();
             let fields = HeaderMap::new();
-            let target = Target::new(&url, fields, remote.allow_private, "", &mut self.tls);
+            let target =
+                Target::new(&url, fields, remote.allow_private, &remote.ca_file, &mut self.tls);
             let (fetched, shared) = (self.fetched.clone(), self.shared.clone());
             tokio_uring::spawn(async move {
                 let text = match target {

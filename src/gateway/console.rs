@@ -78,7 +78,7 @@ fn settings(config: &Config) -> Vec<u8> {
     out
 }
 
-/// Where Zenith is served; `None` if it is not. Of a route whose paths are all patterns the
+/// Where Zenith is served; `None` if it is not. Of a route whose paths are all patterns, the
 /// vendor's own path is the best guess.
 fn zenith_path(config: &Config) -> Option<&str> {
     let route = config.routes.iter().find(|it| it.endpoint == Endpoint::Zenith)?;

@@ -5,6 +5,7 @@
 
 mod broadcast;
 mod flood;
+mod pause;
 mod queue;
 mod recipient;
 mod request;
@@ -184,10 +185,7 @@ impl Session {
 
     /// Whether messages can be delivered to it: a WebSocket on which nobody has closed.
     pub fn is_open_socket(&self) -> bool {
-        match &self.stage {
-            Stage::Socket(socket) => self.ending == Ending::Open && socket.is_open(),
-            Stage::Http(_) => false,
-        }
+        matches!(&self.stage, Stage::Socket(it) if self.ending == Ending::Open && it.is_open())
     }
 
     /// Takes what it can from the front of `input`: at most one message or request.
@@ -213,6 +211,10 @@ impl Session {
         let _ = self.queue.push_all(around.shared, usize::MAX, around.now.ms);
         match after {
             After::Need => (taken, Step::Need),
+            After::Again if self.has_parked() => {
+                self.paused = true;
+                (taken, Step::Hold)
+            }
             After::Again => (taken, Step::Again),
             After::Upgraded(socket) => {
                 let env = around.env;
@@ -252,7 +254,9 @@ impl Session {
             || self.queue.replies() > around.env.config.limits.write_queue_bytes / 4
             || match &self.stage {
                 Stage::Http(requests) => requests.is_full(),
-                Stage::Socket(socket) => socket.compresses() && around.codecs.is_spent(),
+                Stage::Socket(socket) => {
+                    socket.compresses() && around.codecs.is_spent() || socket.is_held(around)
+                }
             }
     }
 
@@ -264,28 +268,9 @@ impl Session {
         }
     }
 
-    /// Keeps input for later.
-    pub fn hold(&mut self, rest: &[u8]) {
-        let mut held = std::mem::take(&mut self.held).into_vec();
-        held.extend_from_slice(rest);
-        self.held = held.into_boxed_slice();
-    }
-
-    /// Whether reading is paused.
-    pub fn is_paused(&self) -> bool {
-        self.paused
-    }
-
     /// Whether reading is paused without a reason any more.
     pub fn may_resume(&self, around: &Surroundings<'_>) -> bool {
         self.paused && !self.must_hold(around)
-    }
-
-    /// Takes the held input out, to be stepped through before anything else is read, and whether
-    /// the peer ended its side behind that, to be told then.
-    pub fn resume(&mut self) -> (Vec<u8>, bool) {
-        self.paused = false;
-        (std::mem::take(&mut self.held).into_vec(), std::mem::take(&mut self.eof))
     }
 
     /// One answer to part `part` of request `ticket`, or of what the dialect asked.

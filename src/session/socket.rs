@@ -1,6 +1,7 @@
 //! The WebSocket stage: messages in and out, the closing handshake, heartbeats.
 
 use super::flood::Flood;
+use super::pause::Parked;
 use super::recipient::Recipient;
 use super::stream::Input;
 use super::{After, Ending, Surroundings, context};
@@ -9,25 +10,25 @@ use crate::config::SlowConsumer;
 use crate::dialect::{Action, Closing, Connection, Context, Env, Heartbeat, JoinOutcome, Why};
 use crate::hub::{Answer, ConnId, Told};
 use crate::jwt::{Lapse, Leases};
-use crate::model::Rules;
+use crate::model::{Held, Rules};
 use crate::time::{Deadline, Now};
 use crate::ws::close::{self, Handshake};
 use crate::ws::output::{Channel, Codecs};
-use crate::ws::record::{self, Framing};
+use crate::ws::record;
 use crate::ws::{self, Event, Opcode, Violation, frame};
 use std::sync::Arc;
 
 /// One WebSocket, or a stream in the place of one.
 pub(super) struct Socket {
-    input: Input,
+    pub(super) input: Input,
     endpoint: Endpoint,
     /// How messages are compressed, if that was agreed on; or what they are in place of frames.
-    channel: Option<Box<Channel>>,
+    pub(super) channel: Option<Box<Channel>>,
     /// The low bits of when the peer was last heard, in milliseconds.
-    heard: u32,
+    pub(super) heard: u32,
     /// Those of when the message began of which part is in; 0 between messages.
     begun: u32,
-    closing: Handshake,
+    pub(super) closing: Handshake,
     beat: Beat,
     flood: Flood,
     /// What the connection is bound to, if to anything.
@@ -37,9 +38,11 @@ pub(super) struct Socket {
 /// What a connection is bound to.
 pub(super) struct Terms {
     /// What messages have to look like, if the route says so.
-    rules: Option<Arc<Rules>>,
+    rules: Option<Held>,
     /// How long its tokens let it live, if not for ever.
     leases: Option<Box<Leases>>,
+    /// A message that waits for its schema.
+    parked: Option<Box<Parked>>,
 }
 
 impl Terms {
@@ -49,7 +52,7 @@ impl Terms {
         leases: Option<Box<Leases>>,
     ) -> Option<Box<Terms>> {
         let any = rules.is_some() || leases.is_some();
-        any.then(|| Box::new(Terms { rules, leases }))
+        any.then(|| Box::new(Terms { rules: rules.map(Held::new), leases, parked: None }))
     }
 }
 
@@ -117,6 +120,9 @@ impl Socket {
         let limits = self.limits(around.env);
         // After our close frame, what the peer still says is not answered (section 5.5.1).
         let is_open = self.is_open();
+        if let Some(parked) = self.terms.as_mut().and_then(|terms| terms.parked.take()) {
+            return (0, self.unpark(parked, out, deadline, around));
+        }
         let (taken, event) = self.input.next(&limits, input);
         let mut wanted = None;
         let mut flooded = false;
@@ -136,12 +142,13 @@ impl Socket {
             Event::Message { kind, compressed, payload } => {
                 around.counters.messages_received.add(1);
                 self.begun = 0;
-                let mut to = Recipient {
-                    endpoint: &mut self.endpoint,
-                    channel: self.channel.as_deref_mut(),
-                    rules: self.terms.as_ref().and_then(|terms| terms.rules.as_deref()),
-                    wanted: &mut wanted,
+                let (rules, park) = match self.terms.as_deref_mut() {
+                    Some(Terms { rules, parked, .. }) => (rules.as_deref(), Some(parked)),
+                    None => (None, None),
                 };
+                let channel = self.channel.as_deref_mut();
+                let (endpoint, wanted) = (&mut self.endpoint, &mut wanted);
+                let mut to = Recipient { endpoint, channel, rules, park, wanted };
                 let most = compressed.then_some(limits.message_bytes);
                 match to.take(kind, payload, most, out, around) {
                     Ok(()) => After::Again,
@@ -169,6 +176,47 @@ impl Socket {
             *deadline = around.now.plus_ms(around.env.config.timeouts.close_ms);
         }
         (taken, after)
+    }
+
+    /// Gives the endpoint a message that has waited for its schema, or refuses it.
+    fn unpark(
+        &mut self,
+        mut parked: Box<Parked>,
+        out: &mut Vec<u8>,
+        deadline: &mut Deadline,
+        around: &mut Surroundings<'_>,
+    ) -> After {
+        if !self.is_open() {
+            return After::Again;
+        }
+        let mut wanted = None;
+        let mut to = Recipient {
+            endpoint: &mut self.endpoint,
+            channel: self.channel.as_deref_mut(),
+            rules: self.terms.as_ref().and_then(|terms| terms.rules.as_deref()),
+            park: None,
+            wanted: &mut wanted,
+        };
+        to.take_parked(&mut parked, out, around);
+        if let Some(closing) = wanted {
+            self.close(&closing, out);
+            *deadline = around.now.plus_ms(around.env.config.timeouts.close_ms);
+        }
+        After::Again
+    }
+
+    /// Whether a message waits for its schema.
+    pub(super) fn has_parked(&self) -> bool {
+        self.terms.as_ref().is_some_and(|terms| terms.parked.is_some())
+    }
+
+    /// Whether reading waits because a message does.
+    pub(super) fn is_held(&self, around: &Surroundings<'_>) -> bool {
+        let Some(Terms { rules: Some(rules), parked: Some(parked), .. }) = self.terms.as_deref()
+        else {
+            return false;
+        };
+        self.is_open() && parked.waits(rules, around)
     }
 
     /// A message has its time from its first byte, however its bytes are spread.
@@ -245,30 +293,7 @@ impl Socket {
         self.channel.as_ref().is_some_and(|channel| channel.records().is_none())
     }
 
-    /// The framing, if it is a stream.
-    pub(super) fn records(&self) -> Option<Framing> {
-        self.channel.as_ref().and_then(|channel| channel.records())
-    }
-
-    /// Whether it is a stream that has ended.
-    pub(super) fn is_through(&self) -> bool {
-        !self.is_open() && self.records().is_some()
-    }
-
-    /// Whether the client of a stream has said all that it will say.
-    pub(super) fn has_said_all(&self) -> bool {
-        self.input.has_ended()
-    }
-
-    /// Ends a stream whose client has gone after all was said.
-    pub(super) fn hang_up(&mut self, out: &mut Vec<u8>) -> After {
-        if self.closing.send() {
-            self.push_close(out, None, "");
-        }
-        After::Again
-    }
-
-    fn push_close(&self, out: &mut Vec<u8>, code: Option<u16>, reason: &str) {
+    pub(super) fn push_close(&self, out: &mut Vec<u8>, code: Option<u16>, reason: &str) {
         if self.records().is_some() {
             return record::push_end(out, code, reason);
         }
@@ -505,23 +530,6 @@ impl Socket {
             }
         }
         *deadline = now.plus_ms(answer_ms).min(self.own_deadline());
-        After::Again
-    }
-
-    /// Shows the client of a stream that we are there. It has no answer to that: whether it is
-    /// there itself shows in what it takes.
-    fn say_alive(
-        &mut self,
-        silence_ms: u64,
-        out: &mut Vec<u8>,
-        deadline: &mut Deadline,
-        around: &Surroundings<'_>,
-    ) -> After {
-        if let Some(framing) = self.records() {
-            framing.push_alive(out);
-        }
-        self.heard = around.now.ms as u32;
-        *deadline = around.now.plus_ms(silence_ms).min(self.own_deadline());
         After::Again
     }
 

@@ -6,11 +6,13 @@
 //! deadlines are those of a WebSocket.
 
 use super::request::{enter, refuse};
+use super::socket::Socket;
 use super::{After, Ending, Surroundings};
 use crate::config;
 use crate::dialect::Opening;
 use crate::gateway::{Entry, Refusal};
 use crate::http::{self, Body, Request, push_field, push_status};
+use crate::time::Deadline;
 use crate::ws::output::Channel;
 use crate::ws::record::{self, Found, Framing};
 use crate::ws::{self, Event, Role, Violation};
@@ -149,6 +151,48 @@ impl Records {
                 return (at, at, Found::Need);
             }
         }
+    }
+}
+
+impl Socket {
+    /// The framing, if it is a stream.
+    pub(super) fn records(&self) -> Option<Framing> {
+        self.channel.as_ref().and_then(|channel| channel.records())
+    }
+
+    /// Whether it is a stream that has ended.
+    pub(super) fn is_through(&self) -> bool {
+        !self.is_open() && self.records().is_some()
+    }
+
+    /// Whether the client of a stream has said all that it will say.
+    pub(super) fn has_said_all(&self) -> bool {
+        self.input.has_ended()
+    }
+
+    /// Ends a stream whose client has gone after all was said.
+    pub(super) fn hang_up(&mut self, out: &mut Vec<u8>) -> After {
+        if self.closing.send() {
+            self.push_close(out, None, "");
+        }
+        After::Again
+    }
+
+    /// Shows the client of a stream that we are there. It has no answer to that: whether it is
+    /// there itself shows in what it takes.
+    pub(super) fn say_alive(
+        &mut self,
+        silence_ms: u64,
+        out: &mut Vec<u8>,
+        deadline: &mut Deadline,
+        around: &Surroundings<'_>,
+    ) -> After {
+        if let Some(framing) = self.records() {
+            framing.push_alive(out);
+        }
+        self.heard = around.now.ms as u32;
+        *deadline = around.now.plus_ms(silence_ms).min(self.own_deadline());
+        After::Again
     }
 }
 

@@ -10,6 +10,7 @@ mod order;
 mod process;
 mod pusher;
 mod reflect;
+mod schemas;
 mod slow;
 mod stream;
 mod survival;
