@@ -273,6 +273,36 @@ impl Session {
         self.paused && !self.must_hold(around)
     }
 
+    /// The number of the HTTP request in hand, for the acknowledgement of its publishes.
+    pub fn ticket(&self) -> Option<u32> {
+        match &self.stage {
+            Stage::Http(requests) => requests.ticket(),
+            Stage::Socket(_) => None,
+        }
+    }
+
+    /// Under which number a publish is acknowledged; to a WebSocket, if its part is not 0.
+    pub fn ticket_of_publish(&self, part: u16) -> Option<u32> {
+        match &self.stage {
+            Stage::Http(requests) => requests.ticket(),
+            Stage::Socket(_) => (part > 0).then_some(0),
+        }
+    }
+
+    /// The reply to request `ticket` has to wait for one more acknowledgement.
+    pub fn await_ack(&mut self, ticket: u32) {
+        if let Stage::Http(requests) = &mut self.stage {
+            requests.await_ack(ticket);
+        }
+    }
+
+    /// One acknowledgement for request `ticket` has come.
+    pub fn acked(&mut self, ticket: u32) {
+        if let Stage::Http(requests) = &mut self.stage {
+            requests.acked(ticket);
+        }
+    }
+
     /// One answer to part `part` of request `ticket`, or of what the dialect asked.
     pub fn answered(
         &mut self,
@@ -286,6 +316,14 @@ impl Session {
             Stage::Socket(_) => self.with_socket(around, |socket, out, around| {
                 socket.answered(part, answer, out, around)
             }),
+        }
+    }
+
+    /// Whether the reply to request `ticket` is made of answers.
+    pub fn collects_answers(&self, ticket: u32) -> bool {
+        match &self.stage {
+            Stage::Http(requests) => requests.collects_answers(ticket),
+            Stage::Socket(_) => true,
         }
     }
 

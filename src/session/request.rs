@@ -2,7 +2,7 @@
 
 use super::socket::{Endpoint, Socket, Terms};
 use super::stream::{self, Input};
-use super::{After, Ending, Session, Stage, Surroundings, context, upgrade};
+use super::{After, Ending, Surroundings, context, upgrade};
 use crate::config;
 use crate::dialect::{self, Answered, Connection, Finish, Opening, Reply};
 use crate::gateway;
@@ -59,47 +59,6 @@ impl Waiting {
         let text = "earlier requests are not answered yet\n";
         Response::text(400, text).connection(http::Connection::Close).push(&mut bytes);
         Waiting::bytes(bytes, true)
-    }
-}
-
-impl Session {
-    /// The number of the HTTP request in hand, for the acknowledgement of its publishes.
-    pub fn ticket(&self) -> Option<u32> {
-        match &self.stage {
-            Stage::Http(requests) => requests.ticket(),
-            Stage::Socket(_) => None,
-        }
-    }
-
-    /// Under which number it is acknowledged that a publish has its place. A WebSocket has no
-    /// requests: it is told of publishes whose part is not 0.
-    pub fn ticket_of_publish(&self, part: u16) -> Option<u32> {
-        match &self.stage {
-            Stage::Http(requests) => requests.ticket(),
-            Stage::Socket(_) => (part > 0).then_some(0),
-        }
-    }
-
-    /// The reply to request `ticket` has to wait for one more acknowledgement.
-    pub fn await_ack(&mut self, ticket: u32) {
-        if let Stage::Http(requests) = &mut self.stage {
-            requests.await_ack(ticket);
-        }
-    }
-
-    /// One acknowledgement for request `ticket` has come.
-    pub fn acked(&mut self, ticket: u32) {
-        if let Stage::Http(requests) = &mut self.stage {
-            requests.acked(ticket);
-        }
-    }
-
-    /// Whether the reply to request `ticket` is made of answers.
-    pub fn collects_answers(&self, ticket: u32) -> bool {
-        match &self.stage {
-            Stage::Http(requests) => requests.collects_answers(ticket),
-            Stage::Socket(_) => true,
-        }
     }
 }
 
