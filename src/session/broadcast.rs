@@ -235,6 +235,17 @@ mod tests {
         assert_eq!(form.plain[0], 0x82);
     }
 
+    #[test]
+    fn a_record_is_made_once_for_each_framing() {
+        let frame = Frozen::new(&frame::frozen(Opcode::Text, b"{\n}"));
+        let event = Event { frame, ..Event::default() };
+        let mut broadcast = Broadcast::new(&event);
+        let [one, two] = [(); 2].map(|()| broadcast.plain.record(Framing::Json));
+        assert_eq!((&*one, one.as_ptr()), (&b"4\r\n{ }\n\r\n"[..], two.as_ptr()));
+        assert!(broadcast.plain.record(Framing::Lines).is_empty());
+        assert_eq!(&*broadcast.plain.record(Framing::Lengths), b"7\r\n\0\0\0\x03{\n}\r\n");
+    }
+
     /// What a session works with, on a core where nothing else is.
     struct Core {
         env: Env,
