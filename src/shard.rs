@@ -485,16 +485,19 @@ impl Shard {
         }
     }
 
-    /// Shows a session the picture of the channel, if it has asked for that, and tells it that it
-    /// has joined.
+    /// Shows a session the picture or the last events of the channel, if it has asked for that, and
+    /// tells it that it has joined.
     fn tell_outcome(
         session: &mut Session,
         name: &str,
         outcome: JoinOutcome,
         around: &mut Surroundings<'_>,
     ) {
-        if let JoinOutcome::Joined(Some(Welcome { picture: Some(picture), .. })) = &outcome {
-            session.show(picture, around);
+        if let JoinOutcome::Joined(Some(Welcome { picture, history, .. })) = &outcome {
+            if let Some(picture) = picture {
+                session.show(picture, around);
+            }
+            session.recall(history, around);
         }
         session.joined(name, outcome, around);
     }
@@ -552,7 +555,7 @@ impl Shard {
         let Some(session) = self.sessions.get_mut(slot) else { return };
         let waited = session.has_parked();
         let (mut held, eof) = session.resume();
-        if waited || !held.is_empty() {
+        if waited || !held.is_empty() || !self.keeps_nothing(slot) {
             self.feed(slot, &mut held, now);
         }
         if eof {

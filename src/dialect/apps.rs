@@ -30,6 +30,8 @@ pub struct Env {
     pub registries: Arc<Registries>,
     /// Whether any route compresses, so that events carry their compressed forms.
     pub compresses: bool,
+    /// Whether any route takes requests whose body is streamed.
+    pub streams: bool,
     /// Counts the configurations of this process.
     pub version: u32,
     /// What is to be noticed of channels, by the application's number.
@@ -58,6 +60,7 @@ impl Env {
         let apps = Apps::new(&config.apps);
         let off = |route: &config::Route| route.compression == config::Compression::Off;
         let compresses = !config.routes.iter().all(off);
+        let streams = config.routes.iter().any(|route| route.stream);
         let watched = watched(&apps);
         let remotes = Arc::new(Remotes::default());
         let guards = guards(&config, &[], &remotes);
@@ -69,6 +72,7 @@ impl Env {
             remotes,
             registries,
             compresses,
+            streams,
             version: 0,
             watched,
             node,

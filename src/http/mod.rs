@@ -1,8 +1,10 @@
 //! HTTP/1.1 heads and bodies on the server's side (RFC 9110, RFC 9112), without a socket.
 //!
-//! [`Reader`] turns bytes into requests, [`Response`] turns an answer into bytes, [`query`] takes
-//! a query string apart. Nothing here knows WebSocket beyond the `Upgrade` field.
+//! [`Reader`] turns bytes into requests, or into a head and a [`Body`] that is read as it comes;
+//! [`Response`] turns an answer into bytes, [`query`] takes a query string apart. Nothing here
+//! knows WebSocket beyond the `Upgrade` field.
 
+mod body;
 mod chunked;
 mod error;
 mod framing;
@@ -12,6 +14,7 @@ mod reader;
 mod request;
 mod response;
 
+pub use self::body::{Body, Stretch};
 pub use self::error::Error;
 pub use self::reader::{Event, Limits, Phase, Reader};
 pub use self::request::{Headers, Request, Version, is_token_byte};

@@ -10,6 +10,7 @@ mod recipient;
 mod request;
 mod secure;
 mod socket;
+mod stream;
 pub mod upgrade;
 
 pub use broadcast::Broadcast;
@@ -327,7 +328,12 @@ impl Session {
 
     /// Queues the replies that wait for nothing any more.
     pub fn settle(&mut self, around: &mut Surroundings<'_>) {
-        let Stage::Http(requests) = &mut self.stage else { return };
+        let requests = match &mut self.stage {
+            Stage::Http(requests) => requests,
+            // Nobody answers the end of a stream.
+            Stage::Socket(socket) if socket.is_through() => return self.end(Ending::Flush, around),
+            Stage::Socket(_) => return,
+        };
         if !requests.has_ready_reply() {
             return;
         }
@@ -350,6 +356,9 @@ impl Session {
         self.note_truncation(around);
         match &self.stage {
             _ if self.ending != Ending::Open => {}
+            Stage::Socket(socket) if socket.has_said_all() => {
+                self.with_socket(around, |socket, out, _| socket.hang_up(out));
+            }
             Stage::Socket(_) => self.end(self.after_eof(), around),
             Stage::Http(requests) if requests.ticket().is_some() => {}
             Stage::Http(_) => self.end(Ending::Flush, around),
