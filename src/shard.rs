@@ -116,7 +116,7 @@ impl Shard {
             leavers: Vec::new(),
             errands: Vec::new(),
             dials: VecDeque::new(),
-            dials_at_all: common.env.has_proxies(),
+            dials_at_all: common.env.config.has_proxies(),
             last_words: Vec::new(),
             keys: Keys::default(),
             listed: Vec::new(),
@@ -275,7 +275,7 @@ impl Shard {
     pub fn renew(&mut self, env: Arc<Env>, now: Now) {
         self.hub.watch(env.watched.clone(), env.version);
         self.env = env;
-        self.dials_at_all = self.env.has_proxies();
+        self.dials_at_all = self.env.config.has_proxies();
         for index in 0..self.sessions.end() {
             let Some(slot) = self.sessions.slot_at(index) else { continue };
             if let Some((session, mut around)) = self.session(slot, now) {
@@ -476,16 +476,19 @@ impl Shard {
         }
     }
 
-    /// Shows a session the picture of the channel, if it has asked for that, and tells it that it
-    /// has joined.
+    /// Shows a session the picture or the last events of the channel, if it has asked for that, and
+    /// tells it that it has joined.
     fn tell_outcome(
         session: &mut Session,
         name: &str,
         outcome: JoinOutcome,
         around: &mut Surroundings<'_>,
     ) {
-        if let JoinOutcome::Joined(Some(Welcome { picture: Some(picture), .. })) = &outcome {
-            session.show(picture, around);
+        if let JoinOutcome::Joined(Some(Welcome { picture, history, .. })) = &outcome {
+            if let Some(picture) = picture {
+                session.show(picture, around);
+            }
+            session.recall(history, around);
         }
         session.joined(name, outcome, around);
     }
@@ -545,7 +548,7 @@ impl Shard {
         let Some(session) = self.sessions.get_mut(slot) else { return };
         let waited = session.has_parked();
         let (mut held, eof) = session.resume();
-        if waited || !held.is_empty() {
+        if waited || !held.is_empty() || !self.keeps_nothing(slot) {
             self.feed(slot, &mut held, now);
         }
         if eof {

@@ -122,6 +122,10 @@ counters! {
     http_errors,
     /// Upgrades to WebSocket.
     upgrades,
+    /// Requests that speak by a streamed body in place of a WebSocket.
+    streams,
+    /// Messages not given to such a client because its framing has no record for them.
+    streams_unsaid,
     /// WebSockets refused because of the origin of their page.
     origins_refused,
     /// Requests that the guards of a route let in.
@@ -246,11 +250,13 @@ counters! {
     last_epoch,
     /// Failures to write the number of the last epoch to its file.
     state_failures,
-    /// Last events and pictures of channels that were forgotten because others needed the room.
+    /// Last events, pictures and histories of channels that were forgotten because others needed
+    /// the room.
     kept_dropped,
-    /// Elements that pictures of the kind `log` have lost at their bound.
+    /// Elements that pictures of the kind `log` have lost at their bound, and messages that
+    /// histories of groups have lost at theirs in bytes.
     log_dropped,
-    /// Bytes of last events and pictures that this core holds for who subscribes later.
+    /// Bytes of last events, pictures and histories that this core holds for who subscribes later.
     kept_bytes,
     /// Channels of which this core has a subscriber.
     channels,

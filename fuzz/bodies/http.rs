@@ -9,14 +9,16 @@ pub(crate) fn run(data: &[u8]) {
         0 => Limits::default(),
         _ => Limits { head_bytes: 128, body_bytes: 64 },
     };
-    let whole = told(&limits, &[stream]);
-    assert_eq!(told(&limits, &pieces(stream, seed)), whole, "in pieces");
+    let offers = flags & 2 != 0;
+    let whole = told(&limits, offers, &[stream]);
+    assert_eq!(told(&limits, offers, &pieces(stream, seed)), whole, "in pieces");
     let single: Vec<&[u8]> = stream.chunks(1).collect();
-    assert_eq!(told(&limits, &single), whole, "octet by octet");
+    assert_eq!(told(&limits, offers, &single), whole, "octet by octet");
 }
 
-fn told(limits: &Limits, pieces: &[&[u8]]) -> Vec<String> {
+fn told(limits: &Limits, offers: bool, pieces: &[&[u8]]) -> Vec<String> {
     let mut reader = Reader::new();
+    reader.offer(offers);
     let mut told = Vec::new();
     for piece in pieces {
         let mut bytes = piece.to_vec();
@@ -28,6 +30,7 @@ fn told(limits: &Limits, pieces: &[&[u8]]) -> Vec<String> {
                 Event::Need => break,
                 // Whether the body was there when it was asked for.
                 Event::Continue => {}
+                Event::Head(head, _) => told.push(format!("{} {:?}", head.target, head.headers)),
                 Event::Bad(error) => told.push(format!("{error:?}")),
                 Event::Request(request) => told.push(format!(
                     "{} {} {} {:?} {:?} {:?} {:?}",

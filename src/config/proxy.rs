@@ -226,6 +226,11 @@ impl Upstream {
 }
 
 impl Config {
+    /// Whether any route leads to upstreams.
+    pub fn has_proxies(&self) -> bool {
+        self.routes.iter().any(|route| route.proxy.is_some())
+    }
+
     /// Reads the files that proxies name, below `folder`, unless that was done before.
     pub(super) fn prepare_proxies(&mut self, folder: &Path) -> Result<(), Error> {
         for (index, route) in self.routes.iter_mut().enumerate() {

@@ -69,6 +69,7 @@ impl Route {
             endpoint,
             status: reject(),
             compression: Compression::Off,
+            stream: false,
             reflect: Default::default(),
             proxy: None,
             model: Default::default(),
@@ -193,6 +194,10 @@ pub(super) fn check(config: &Config) -> Result<(), Error> {
 fn check_route(route: &Route, config: &Config) -> Result<(), Error> {
     reflect::check(route)?;
     proxy::check(route)?;
+    if route.stream && !matches!(route.endpoint, Endpoint::Echo | Endpoint::Reflect) {
+        let problem = "only the endpoints `echo` and `reflect` take streams".to_owned();
+        return Err(Error::keyed("stream", Problem::Other(problem)));
+    }
     for (place, condition) in route.when.iter().enumerate() {
         check_condition(condition).map_err(|error| error.under(&format!("when[{place}]")))?;
     }

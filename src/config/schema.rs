@@ -316,6 +316,9 @@ pub struct Route {
     /// How its WebSocket messages are compressed.
     #[serde(default)]
     pub compression: Compression,
+    /// Whether a POST speaks to its endpoint, too, by a body and an answer that are streamed.
+    #[serde(default)]
+    pub stream: bool,
     /// The groups of [`Endpoint::Reflect`].
     #[serde(default)]
     pub reflect: Reflect,

@@ -277,13 +277,21 @@ fn models_that_mean_nothing_are_named_with_their_line() {
 fn groups_are_those_of_a_route_that_reflects() {
     let route = |rest: &str| format!("[[routes]]\nendpoint = {rest}");
     let config = toml(&route("'reflect'"));
-    assert_eq!(config.routes[0].reflect, Reflect { group: Grouping::Route, exclude_sender: false });
+    assert_eq!(config.routes[0].reflect, Reflect::default());
     let config = toml(&route("'reflect'\nreflect = { group = 'path', exclude_sender = true }"));
-    assert_eq!(config.routes[0].reflect, Reflect { group: Grouping::Path, exclude_sender: true });
+    let group = Reflect { group: Grouping::Path, exclude_sender: true, ..Reflect::default() };
+    assert_eq!(config.routes[0].reflect, group);
+    assert!(!config.routes[0].stream && toml(&route("'echo'\nstream = true")).routes[0].stream);
+    let config = toml(&route("'reflect'\nreflect = { history = 50, history_bytes = '4KiB' }"));
+    let group = Reflect { history: 50, history_bytes: 4096, ..Reflect::default() };
+    assert_eq!(config.routes[0].reflect, group);
     for (rest, want) in [
         ("'echo'\nreflect.group = 'path'", "f:7:1: routes[0].reflect: only the endpoint `reflect`"),
         ("'reflect'\nreflect.group = 'room'", "f:7:17: routes[0].reflect.group"),
-        ("'reflect'\nreflect.history = 1", "f:7:9: routes[0].reflect.history"),
+        ("'apps'\nstream = true", "f:7:1: routes[0].stream: only the endpoints `echo` and"),
+        ("'echo'\nstream = 1", "routes[0].stream"),
+        ("'reflect'\nreflect.histories = 1", "f:7:9: routes[0].reflect.histories"),
+        ("'echo'\nreflect.history = 1", "f:7:1: routes[0].reflect: only the endpoint `reflect`"),
         (
             "'reflect'\nmodel.sent.text = { model = 'bytes' }",
             "routes[0].model.sent: the messages of this endpoint are its own",

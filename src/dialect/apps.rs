@@ -33,6 +33,8 @@ pub struct Env {
     pub registries: Arc<Registries>,
     /// Whether any route compresses, so that events carry their compressed forms.
     pub compresses: bool,
+    /// Whether any route takes requests whose body is streamed.
+    pub streams: bool,
     /// Counts the configurations of this process.
     pub version: u32,
     /// What is to be noticed of channels, by the application's number.
@@ -63,6 +65,7 @@ impl Env {
         let apps = Apps::new(&config.apps);
         let off = |route: &config::Route| route.compression == config::Compression::Off;
         let compresses = !config.routes.iter().all(off);
+        let streams = config.routes.iter().any(|route| route.stream);
         let watched = watched(&apps);
         let remotes = Arc::new(Remotes::default());
         let guards = guards(&config, &[], &remotes);
@@ -75,6 +78,7 @@ impl Env {
             names,
             registries,
             compresses,
+            streams,
             version: 0,
             watched,
             node,
@@ -110,11 +114,6 @@ impl Env {
         // There is at least one.
         let listeners = &self.config.listeners;
         listeners.get(usize::from(number)).unwrap_or(&listeners[0])
-    }
-
-    /// Whether any route leads to upstreams.
-    pub fn has_proxies(&self) -> bool {
-        self.config.routes.iter().any(|route| route.proxy.is_some())
     }
 
     /// Whether `kinds` are to be noticed of application `app`.

@@ -4,9 +4,9 @@
 use super::{
     Action, Answered, Closing, Context, Dialect, Env, JoinOutcome, Opening, Reply, Why, apps,
 };
-use crate::config::{Grouping, Route};
+use crate::config::{Grouping, Reflect, Route};
 use crate::http;
-use crate::hub::Event;
+use crate::hub::{Event, Remember, Wish};
 use crate::mem::Frozen;
 use crate::ws::{self, Opcode, close, frame};
 use std::sync::Arc;
@@ -20,9 +20,13 @@ const QUEUED: usize = 4;
 
 /// One member of a group.
 #[derive(Debug)]
-pub struct Connection {
+pub struct Connection(Box<Member>);
+
+#[derive(Debug)]
+struct Member {
     group: Box<str>,
     exclude_sender: bool,
+    remember: Option<Remember>,
 }
 
 /// Bytes of one message.
@@ -49,8 +53,12 @@ impl Dialect for Connection {
         }
         let group = group(opening.route, opening.path);
         let (app, name) = (APP, group.to_string());
-        context.actions.push(Action::Join { app, name, most: usize::MAX, wish: None });
-        Some(Connection { group, exclude_sender: opening.route.reflect.exclude_sender })
+        let Reflect { exclude_sender, history, history_bytes, .. } = opening.route.reflect;
+        let remember = Remember { most: history, bytes: history_bytes };
+        let remember = Some(remember).filter(|_| history > 0);
+        let wish = remember.map(|_| Wish { history: true, ..Wish::default() });
+        context.actions.push(Action::Join { app, name, most: usize::MAX, wish });
+        Some(Connection(Box::new(Member { group, exclude_sender, remember })))
     }
 
     fn message(&mut self, context: &mut Context<'_>, kind: ws::Kind, payload: &mut [u8]) {
@@ -67,10 +75,11 @@ impl Dialect for Connection {
         let event = Event {
             frame: Frozen::new(frame),
             squeezed: context.env.compresses.then(Arc::default),
-            except: self.exclude_sender.then_some(context.conn),
+            except: self.0.exclude_sender.then_some(context.conn),
+            remember: self.0.remember,
             ..Event::default()
         };
-        let name = self.group.to_string();
+        let name = self.0.group.to_string();
         context.actions.push(Action::Publish { app: APP, name, event, part: 0 });
     }
 

@@ -143,7 +143,30 @@ impl<'a> Door<'a> {
     /// Why it goes nowhere.
     pub fn page(&self, request: &Request<'_>) -> Result<Entry<'a, 'static>, Refusal> {
         let (entry, _) = self.find(request, &[], |_| true)?;
+        self.allow(entry.route);
         Ok(Entry { protocol: None, ..entry })
+    }
+
+    /// Where a request goes whose body may be streamed. `None` if that is no route with streams:
+    /// then it is one for a page.
+    pub fn stream(&self, request: &Request<'_>) -> Option<Result<Entry<'a, 'static>, Refusal>> {
+        let asked = self.asked(request);
+        let takes = |route: &Route| route.stream && route.takes(&asked, &[]).is_some();
+        if self.renews(request) || !self.config.routes.iter().any(takes) {
+            return None;
+        }
+        match self.find(request, &[], |_| true) {
+            Ok((entry, _)) if !entry.route.stream => None,
+            Ok(_) if !self.listener.admits(request.header("origin"), request.authority()) => {
+                self.counters.origins_refused.add(1);
+                Some(Err(Refusal::Origin))
+            }
+            Ok((entry, _)) => {
+                self.allow(entry.route);
+                Some(Ok(Entry { protocol: None, ..entry }))
+            }
+            Err(refusal) => Some(Err(refusal)),
+        }
     }
 
     /// Where a request for a WebSocket goes. It passes pages by, so that a client with a wrong path
@@ -160,6 +183,7 @@ impl<'a> Door<'a> {
         let offered: Vec<&'r str> = request.headers.tokens("sec-websocket-protocol").collect();
         let (mut entry, plain) =
             self.find(request, &offered, |route| route.endpoint.has_sockets())?;
+        self.allow(entry.route);
         // A browser gives up a connection for which none of the names that it offers is chosen.
         if entry.protocol.is_none() && plain.len() < offered.len() {
             entry.protocol = plain.first().or(offered.first()).copied();
@@ -187,9 +211,6 @@ impl<'a> Door<'a> {
             let Some(protocol) = route.takes(&asked, &plain) else { continue };
             match self.pass(route, request, offered, &mut verdicts) {
                 Ok((leases, claims)) => {
-                    if !route.guarded.is_empty() {
-                        self.counters.guard_allowed.add(1);
-                    }
                     return Ok((Entry { route, protocol, leases, claims }, plain));
                 }
                 Err(other) => refusal = refusal.max(other),
@@ -197,6 +218,10 @@ impl<'a> Door<'a> {
         }
         self.count(refusal);
         Err(refusal)
+    }
+
+    fn allow(&self, route: &Route) {
+        self.counters.guard_allowed.add(u64::from(!route.guarded.is_empty()));
     }
 
     fn count(&self, refusal: Refusal) {
@@ -256,15 +281,22 @@ impl<'a> Door<'a> {
         }
     }
 
-    /// Takes a fresh token for the connections of its identity, if the request brings one in answer
-    /// to a challenge: a POST without a body, of a type of its own. `None` for any other request.
-    pub fn renewal(&self, request: &Request<'_>) -> Option<Result<(), Refusal>> {
+    /// Whether a request answers a challenge: a POST of a type of its own.
+    fn renews(&self, request: &Request<'_>) -> bool {
         const ANSWER: &str = "application/x-challenge-response";
-        if self.guards.is_empty() || request.method != "POST" {
-            return None;
-        }
-        let content_type = request.header("content-type")?.split(';').next()?;
-        if !content_type.trim().eq_ignore_ascii_case(ANSWER) {
+        let of_type = |value: &str| {
+            let essence = value.split(';').next().unwrap_or_default();
+            essence.trim().eq_ignore_ascii_case(ANSWER)
+        };
+        !self.guards.is_empty()
+            && request.method == "POST"
+            && request.header("content-type").is_some_and(of_type)
+    }
+
+    /// Takes a fresh token for the connections of its identity, if the request brings one in answer
+    /// to a challenge, without a body. `None` for any other request.
+    pub fn renewal(&self, request: &Request<'_>) -> Option<Result<(), Refusal>> {
+        if !self.renews(request) {
             return None;
         }
         if !request.body.is_empty() {

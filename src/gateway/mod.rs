@@ -19,9 +19,9 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// The `echo` endpoint: sends each message back as it came.
-pub fn echo(out: &mut Output<'_>, kind: Kind, payload: &[u8]) {
-    out.message(kind, payload);
+/// The `echo` endpoint: sends each message back as it came; false if that cannot be said.
+pub fn echo(out: &mut Output<'_>, kind: Kind, payload: &[u8]) -> bool {
+    out.message(kind, payload)
 }
 
 /// What a page is made from, beside the request for it.

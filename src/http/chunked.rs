@@ -4,6 +4,7 @@
 //! of the head. Line ends are CR LF, never less: a chunk that two programs delimit differently
 //! is a smuggled request.
 
+use super::body::Stretch;
 use super::{Error, Limits, is_token_byte};
 
 /// Where the decoder stands in one body.
@@ -68,6 +69,35 @@ impl Chunked {
             }
         }
         Ok((pos, self.at == At::Done))
+    }
+
+    /// Goes through `input` up to data; of that, [`Chunked::took`] says how much was taken. What
+    /// stands beside data is bounded for each chunk, because there may be any number of them.
+    pub(super) fn look(&mut self, limits: &Limits, input: &[u8]) -> Result<Stretch, Error> {
+        let mut from = 0;
+        while from < input.len() && !matches!(self.at, At::Data | At::Done) {
+            self.at = self.step(limits, input[from])?;
+            from += 1;
+        }
+        let data = if self.at == At::Data { self.size.min(input.len() - from) } else { 0 };
+        Ok(Stretch { from, to: from + data })
+    }
+
+    /// So many bytes of the data were taken.
+    pub(super) fn took(&mut self, bytes: usize) {
+        if bytes == 0 {
+            return;
+        }
+        self.aside = 0;
+        self.total = 0;
+        self.size = self.size.saturating_sub(bytes);
+        if self.at == At::Data && self.size == 0 {
+            self.at = At::DataReturn;
+        }
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.at == At::Done
     }
 
     /// One byte outside of the data: the next place.

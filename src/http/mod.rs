@@ -1,10 +1,12 @@
 //! HTTP/1.1 heads and bodies (RFC 9110, RFC 9112), without a socket: all that a server needs, and
 //! the heads of the answers that a proxy gets.
 //!
-//! [`Reader`] turns bytes into requests, [`Response`] turns an answer into bytes, [`query`] takes
-//! a query string apart. Nothing here knows WebSocket beyond the `Upgrade` field.
+//! [`Reader`] turns bytes into requests, or into a head and a [`Body`] that is read as it comes;
+//! [`Response`] turns an answer into bytes, [`query`] takes a query string apart. Nothing here
+//! knows WebSocket beyond the `Upgrade` field.
 
 mod answer;
+mod body;
 mod chunked;
 mod error;
 mod framing;
@@ -15,6 +17,7 @@ mod request;
 mod response;
 
 pub use self::answer::Answer;
+pub use self::body::{Body, Stretch};
 pub use self::error::Error;
 pub use self::reader::{Event, Limits, Phase, Reader};
 pub use self::request::{Headers, Request, Version, is_token_byte};

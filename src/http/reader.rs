@@ -1,9 +1,10 @@
 //! Bytes in, requests out, at any cut of the input.
 
+use super::body::Body;
 use super::chunked::Chunked;
 use super::framing::Framing;
 use super::head::{self, Found, Head, Lines};
-use super::{Error, Headers, Request};
+use super::{Error, Headers, Request, Version};
 use crate::limits::{HTTP_BODY_BYTES, HTTP_HEAD_BYTES};
 
 /// How much of a request is read at all.
@@ -24,16 +25,15 @@ impl Default for Limits {
 
 /// What came of some bytes.
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "lives on the stack for one call; a box is an allocation a request"
-)]
 pub enum Event<'a> {
     /// Nothing yet; every byte was taken.
     Need,
     /// The client holds the body back until it is told to go on (RFC 9110 section 10.1.1): write
     /// [`super::CONTINUE`], or refuse and close.
     Continue,
+    /// The head of a request, without its body, if the reader was asked for it: take the body over
+    /// and leave the reader, or go on for the whole request.
+    Head(Request<'a>, Body),
     /// A whole request.
     Request(Request<'a>),
     /// No request: answer with [`Error::respond`] and close.
@@ -61,6 +61,8 @@ pub enum Phase {
 #[derive(Debug, Default)]
 pub struct Reader {
     state: State,
+    /// Whether heads of requests that a streamed body may belong to are given by themselves.
+    offers: bool,
     /// The head so far, or the head and the decoded body so far.
     buffer: Vec<u8>,
 }
@@ -71,6 +73,8 @@ enum State {
     Idle { blanks: u8 },
     /// `buffer` holds a head without its end.
     Head { blanks: u8, lines: Lines },
+    /// `buffer` holds a head that was given by itself.
+    Offered { framing: Framing, expects: bool },
     /// `buffer` holds `head` bytes of head and a body that is whole when `total` bytes are in.
     Length { head: usize, total: usize },
     /// `buffer` holds `head` bytes of head and what the decoder let through.
@@ -109,8 +113,21 @@ impl Reader {
             }
             State::Head { blanks, lines } => self.gather(limits, blanks, lines, input),
             State::Length { .. } | State::Chunked { .. } => self.body(limits, false, input),
+            State::Offered { framing, expects } => {
+                let head = self.buffer.len();
+                match body_state(limits, framing, head) {
+                    Ok(state) => self.state = state,
+                    Err(error) => return self.fail(input.len(), error),
+                }
+                self.body(limits, expects, input)
+            }
             State::Failed => (input.len(), Event::Need),
         }
+    }
+
+    /// Whether to give the head of each POST of HTTP/1.1 by itself: [`Event::Head`].
+    pub fn offer(&mut self, offers: bool) {
+        self.offers = offers;
     }
 
     /// What the connection is waiting for.
@@ -118,7 +135,7 @@ impl Reader {
         match self.state {
             State::Idle { .. } | State::Given => Phase::Idle,
             State::Head { .. } => Phase::Head,
-            State::Length { .. } | State::Chunked { .. } => Phase::Body,
+            State::Length { .. } | State::Chunked { .. } | State::Offered { .. } => Phase::Body,
             State::Failed => Phase::Failed,
         }
     }
@@ -174,11 +191,17 @@ impl Reader {
         let bytes: &'a [u8] = bytes;
         let mut headers = Headers::new();
         let parsed = head::parse(bytes, &mut headers)
-            .and_then(|head| Ok((body_state(limits, &head, end)?, head)));
+            .and_then(|head| Ok((self.state_behind(limits, &head, end)?, head)));
         let (state, head) = match parsed {
             Ok(parsed) => parsed,
             Err(error) => return self.fail(all, error),
         };
+        if let State::Offered { framing, .. } = state {
+            self.buffer.extend_from_slice(bytes);
+            self.state = state;
+            let offered = Event::Head(request(head, headers, &mut []), Body::new(framing));
+            return (start + end, offered);
+        }
         if let State::Length { head: _, total } = state
             && total - end <= rest.len()
         {
@@ -227,8 +250,12 @@ impl Reader {
         self.buffer.extend_from_slice(bytes);
         let size = self.buffer.len();
         let parsed = head::parse(&self.buffer, &mut Headers::new())
-            .and_then(|head| Ok((body_state(limits, &head, size)?, head.expects)));
+            .and_then(|head| Ok((self.state_behind(limits, &head, size)?, head.expects)));
         match parsed {
+            Ok((state @ State::Offered { framing, .. }, _)) => {
+                self.state = state;
+                (end, self.offered(framing))
+            }
             Ok((state, expects)) => {
                 self.state = state;
                 let (taken, event) = self.body(limits, expects, rest);
@@ -285,13 +312,35 @@ impl Reader {
         }
     }
 
+    /// The state behind a head of `size` bytes.
+    fn state_behind(&self, limits: &Limits, head: &Head<'_>, size: usize) -> Result<State, Error> {
+        let (framing, expects) = (head.framing, head.expects);
+        match self.offers && head.method == "POST" && head.version == Version::Http11 {
+            true => Ok(State::Offered { framing, expects }),
+            false => body_state(limits, framing, size),
+        }
+    }
+
+    /// Gives the head that the buffer holds.
+    fn offered(&mut self, framing: Framing) -> Event<'_> {
+        let mut headers = Headers::new();
+        match head::parse(&self.buffer, &mut headers) {
+            Ok(head) => Event::Head(request(head, headers, &mut []), Body::new(framing)),
+            Err(error) => {
+                debug_assert!(false, "parsed before: {error}");
+                self.state = State::Failed;
+                Event::Bad(error)
+            }
+        }
+    }
+
     /// What each state says of the buffer. Checked when a call begins: while one ends, its event
     /// still borrows the reader.
     fn invariants(&self) {
         let held = self.buffer.len();
         debug_assert!(match self.state {
             State::Idle { .. } | State::Failed => self.buffer.capacity() == 0,
-            State::Head { .. } => held > 0,
+            State::Head { .. } | State::Offered { .. } => held > 0,
             State::Length { head, total } => head <= held && held < total,
             State::Chunked { head, .. } => head > 0 && head <= held,
             State::Given => held > 0,
@@ -305,9 +354,9 @@ impl Reader {
     }
 }
 
-/// The state behind a head of `size` bytes.
-fn body_state(limits: &Limits, head: &Head<'_>, size: usize) -> Result<State, Error> {
-    match head.framing {
+/// The state in which a body is gathered behind a head of `size` bytes.
+fn body_state(limits: &Limits, framing: Framing, size: usize) -> Result<State, Error> {
+    match framing {
         Framing::Chunked => Ok(State::Chunked { head: size, chunks: Chunked::new() }),
         Framing::Length(length) => {
             let length = usize::try_from(length).unwrap_or(usize::MAX);

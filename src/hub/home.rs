@@ -2,6 +2,7 @@
 //! and the last event of a channel that caches.
 
 use super::forms::Forms;
+use super::history::{History, Past};
 use super::mail::{Event, Told};
 use super::name::ConnId;
 use super::notice::Seen;
@@ -59,6 +60,8 @@ pub struct Wish {
     pub cached: bool,
     /// Be given the picture of the channel, in this format.
     pub picture: Option<Format>,
+    /// Be given the last events of the channel.
+    pub history: bool,
 }
 
 /// The users of a channel, in the order in which they came: id and info.
@@ -75,6 +78,9 @@ pub struct Welcome {
     /// The picture if it was asked for and there is one, made in the format that was asked for.
     /// The session queues it before the dialect is told that it has joined.
     pub picture: Option<Arc<Forms>>,
+    /// The last events, the oldest first, if they were asked for. The session queues them before
+    /// the dialect is told that it has joined.
+    pub history: Vec<Past>,
 }
 
 /// The channel has as many members as it may.
@@ -114,6 +120,8 @@ pub(super) struct Home {
     came: u64,
     kept: Option<Kept>,
     pub(super) picture: Option<Picture>,
+    /// Goes with the last subscriber.
+    pub(super) history: Option<History>,
     pub(super) seen: Seen,
 }
 

@@ -6,6 +6,7 @@
 //! while its up lanes are full. Nothing is dropped, and no circle of full lanes can form.
 
 use super::forms::Forms;
+use super::history::Remember;
 use super::home::{Crowded, Facts, Keep, Users, Welcome, Wish};
 use super::name::{ChannelName, ConnId};
 use super::notice::Said;
@@ -29,6 +30,8 @@ pub struct Event {
     pub except: Option<ConnId>,
     /// Whether the home is to keep it for who subscribes later.
     pub keep: Option<Arc<Keep>>,
+    /// Whether the home is to keep it among the last ones for who subscribes later.
+    pub remember: Option<Remember>,
     /// Closes the receiving connections with this code and reason in place of a frame.
     pub close: Option<(u16, &'static str)>,
     /// What it is to those outside, if a client has published it and they want to know.

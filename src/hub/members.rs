@@ -22,7 +22,12 @@ const MEMBER: u32 = 1 << 31;
 impl Subscriber {
     /// Whether it hears what is published.
     pub fn is_active(&self) -> bool {
-        self.state & !MEMBER == 0
+        self.asked() == 0
+    }
+
+    /// The number of the question that the home has not answered; 0 is none.
+    pub(super) fn asked(&self) -> u32 {
+        self.state & !MEMBER
     }
 }
 

@@ -10,6 +10,7 @@
 //! orders from then on.
 
 mod forms;
+mod history;
 mod home;
 mod mail;
 mod members;
@@ -19,6 +20,7 @@ mod order;
 mod picture;
 
 pub use forms::{Clears, Forms, Mode, Retain};
+pub use history::{Past, Remember};
 pub use home::{Crowded, Facts, Keep, Member, News, Users, Welcome, Wish};
 pub use mail::{Ack, Answer, Down, Event, Post, Query, Squeezed, Told, Up};
 pub use members::Subscriber;
@@ -78,7 +80,7 @@ pub struct Hub {
     recount: Vec<u32>,
     /// Channels with a kept event, the oldest first, and when each began.
     keepers: VecDeque<(u64, ChannelName)>,
-    /// Channels with a picture, by when each began.
+    /// Channels with a picture or a history, by when each began.
     pictures: BTreeMap<u64, ChannelName>,
     /// Numbers the beginnings of both.
     began: u64,
@@ -105,9 +107,9 @@ struct Channel {
 /// What was forgotten before its time, since [`Hub::losses`] was asked last.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Losses {
-    /// Kept events and pictures that found no room.
+    /// Kept events, pictures and histories that found no room.
     pub kept: u64,
-    /// Elements of pictures that are logs.
+    /// Elements of pictures that are logs, and events of histories.
     pub elements: u64,
 }
 
@@ -420,7 +422,7 @@ impl Hub {
         }
     }
 
-    /// Channels of this home that have a picture.
+    /// Channels of this home that have a picture or a history.
     pub fn picture_count(&self) -> usize {
         self.pictures.len()
     }
@@ -482,7 +484,11 @@ impl Hub {
         if let Ok(entry) = self.index.find_entry(channel.name.hash(), |&other| other == at) {
             entry.remove();
         }
-        self.channels[at as usize] = None;
+        let gone = self.channels[at as usize].take();
+        if let Some(history) = gone.and_then(|channel| channel.home?.history) {
+            self.kept_bytes -= history.memory();
+            self.pictures.remove(&history.since);
+        }
         self.free.push(at);
         if self.index.is_empty() {
             self.index = HashTable::new();

@@ -1,6 +1,7 @@
 //! The home's side: the order of a channel's events, its members, its last event, its counts.
 
 use super::forms::{Forms, Retain};
+use super::history::{History, Remember};
 use super::home::{Crowded, Facts, Welcome, Wish};
 use super::mail::{Ack, Answer, Down, Event, Post, Query, Up};
 use super::name::{ChannelName, ConnId};
@@ -42,6 +43,11 @@ impl Hub {
             welcome.picture = Some(picture.forms(format));
             self.kept_bytes = self.kept_bytes + picture.bytes() - before;
         }
+        if wish.history
+            && let Some(history) = &home.history
+        {
+            welcome.history = history.events();
+        }
         self.note_occupied(at);
         if let Some(user) = came {
             self.note_came(at, &user);
@@ -80,6 +86,9 @@ impl Hub {
         if event.keep.is_some() {
             self.keep(at, event, now_ms);
         }
+        if let Some(remember) = event.remember {
+            self.remember(at, event, remember);
+        }
         if let Some(said) = &event.said {
             self.note_said(at, said);
         }
@@ -103,6 +112,21 @@ impl Hub {
             self.keepers.push_back((self.began, channel.name.clone()));
         }
         self.kept_bytes = self.kept_bytes.saturating_add_signed(home.keep(event, now_ms));
+        self.make_room();
+    }
+
+    /// Keeps an event among the last ones of a channel, which has subscribers.
+    fn remember(&mut self, at: u32, event: &Event, remember: Remember) {
+        let Some(channel) = &mut self.channels[at as usize] else { return };
+        let home = channel.home.get_or_insert_default();
+        let before = home.history.as_ref().map_or(0, History::memory);
+        let history = home.history.get_or_insert_with(|| {
+            self.began += 1;
+            self.pictures.insert(self.began, channel.name.clone());
+            History::new(self.began)
+        });
+        self.losses.elements += history.push(event, remember);
+        self.kept_bytes = self.kept_bytes + history.memory() - before;
         self.make_room();
     }
 
@@ -134,7 +158,7 @@ impl Hub {
         self.make_room();
     }
 
-    /// Forgets kept events and pictures, the oldest first, until the others have room.
+    /// Forgets kept events, pictures and histories, the oldest first, until the others have room.
     fn make_room(&mut self) {
         while self.kept_bytes > self.kept_most {
             let event = self.keepers.front().map(|(began, _)| *began);
@@ -159,12 +183,13 @@ impl Hub {
     fn forget_picture(&mut self, name: &ChannelName) {
         let Some(at) = self.find(name.app(), name.text(), name.hash()) else { return };
         let Some(channel) = &mut self.channels[at as usize] else { return };
-        let picture = channel.home.as_mut().and_then(|home| home.picture.take());
-        self.kept_bytes -= picture.map_or(0, |picture| picture.bytes());
+        let Some(home) = &mut channel.home else { return };
+        self.kept_bytes -= home.picture.take().map_or(0, |picture| picture.bytes());
+        self.kept_bytes -= home.history.take().map_or(0, |history| history.memory());
         self.release_if_empty(at);
     }
 
-    /// Bytes that kept events and pictures hold.
+    /// Bytes that kept events, pictures and histories hold.
     pub fn kept_bytes(&self) -> usize {
         self.kept_bytes
     }

@@ -4,6 +4,7 @@ use super::*;
 use crate::mem::Frozen;
 use std::sync::Arc;
 
+mod history;
 mod pictures;
 
 const NOW_MS: u64 = 1000;

@@ -4,10 +4,11 @@
 use super::{Ending, Full, Session, Stage, Surroundings};
 use crate::codec::Format;
 use crate::dialect::Why;
-use crate::hub::{Event, Forms, Squeezed};
+use crate::hub::{Event, Forms, Past, Squeezed};
 use crate::limits::REPLY_BYTES;
 use crate::mem::{Frozen, Handle};
 use crate::ws::output::{BITS, Channel, Codecs};
+use crate::ws::record::{FRAMINGS, Framing};
 use crate::ws::{Kind, Opcode, frame};
 use std::sync::Arc;
 
@@ -29,6 +30,8 @@ struct Wrapped<'e> {
     shared: Option<&'e Squeezed>,
     plain: Handle,
     squeezed: [Option<Handle>; BITS],
+    /// Its message as a record, on this core; streams are few.
+    records: Option<Box<[Option<Handle>; FRAMINGS]>>,
 }
 
 impl<'e> Broadcast<'e> {
@@ -55,7 +58,7 @@ impl<'e> Formed<'e> {
 impl<'e> Wrapped<'e> {
     fn new(frame: &'e Frozen, shared: Option<&'e Squeezed>) -> Wrapped<'e> {
         let plain = Handle::new(frame.clone());
-        Wrapped { frame, shared, plain, squeezed: [const { None }; BITS] }
+        Wrapped { frame, shared, plain, squeezed: [const { None }; BITS], records: None }
     }
 
     /// The frame in the compressed form that was agreed on with one peer.
@@ -73,6 +76,13 @@ impl<'e> Wrapped<'e> {
         let mut own = Vec::new();
         channel.output(&mut own, codecs).message(kind, payload);
         Handle::new(Frozen::new(&own))
+    }
+
+    /// The frame's message as a record; empty if the framing has none for it.
+    fn record(&mut self, framing: Framing) -> Handle {
+        let records = self.records.get_or_insert_default();
+        let reframe = || Handle::new(Frozen::new(&framing.reframe(self.frame)));
+        records[framing.index()].get_or_insert_with(reframe).clone()
     }
 
     /// The form that is compressed for peers with a window of `bits`.
@@ -99,7 +109,7 @@ impl Stage {
 }
 
 impl Session {
-    /// Queues a broadcast in the form that this peer takes.
+    /// Queues a broadcast in the form that this peer takes; false if it has none for it.
     ///
     /// # Errors
     /// More than `bound` bytes of broadcasts would wait; it was not queued.
@@ -109,11 +119,11 @@ impl Session {
         codecs: &mut Codecs,
         bound: usize,
         now_ms: u64,
-    ) -> Result<(), Full> {
+    ) -> Result<bool, Full> {
         let form = match &mut broadcast.formed {
             None => &mut broadcast.plain,
             Some(formed) => match formed.form(self.stage.format()) {
-                form if form.plain.is_empty() => return Ok(()),
+                form if form.plain.is_empty() => return Ok(true),
                 form => form,
             },
         };
@@ -124,29 +134,50 @@ impl Session {
                     return Err(Full);
                 }
                 let frame = form.for_channel(socket.channel(), codecs);
-                self.queue.push(&frame, usize::MAX, now_ms)
+                self.queue.push(&frame, usize::MAX, now_ms)?;
             }
-            _ => self.queue.push(&form.plain, bound, now_ms),
+            Stage::Socket(socket) if let Some(framing) = socket.records() => {
+                let record = form.record(framing);
+                if record.is_empty() {
+                    return Ok(false);
+                }
+                self.queue.push(&record, bound, now_ms)?;
+            }
+            _ => self.queue.push(&form.plain, bound, now_ms)?,
         }
+        Ok(true)
     }
 
     /// Queues the picture of a channel as a reply, in the form that this peer takes. A peer that
     /// has asked for more of them than may wait is closed, whatever the policy for slow consumers.
     pub fn show(&mut self, picture: &Forms, around: &mut Surroundings<'_>) {
         let format = self.stage.format();
-        let Stage::Socket(socket) = &mut self.stage else { return };
-        if self.ending != Ending::Open || !socket.is_open() {
-            return;
+        self.show_form(Wrapped::new(picture.form(format), picture.squeezed(format)), around);
+    }
+
+    /// Queues the last events of a channel as replies.
+    pub fn recall(&mut self, history: &[Past], around: &mut Surroundings<'_>) {
+        for past in history {
+            self.show_form(Wrapped::new(&past.frame, past.squeezed.as_deref()), around);
         }
-        let mut form = Wrapped::new(picture.form(format), picture.squeezed(format));
-        if form.plain.is_empty() {
+    }
+
+    fn show_form(&mut self, mut form: Wrapped<'_>, around: &mut Surroundings<'_>) {
+        let Stage::Socket(socket) = &mut self.stage else { return };
+        if self.ending != Ending::Open || !socket.is_open() || form.plain.is_empty() {
             return;
         }
         if self.queue.replies() + form.plain.len() > REPLY_BYTES {
             around.counters.slow_consumer_closed.add(1);
             return self.close_for(Why::Slow, around);
         }
-        let frame = form.for_channel(socket.channel(), around.codecs);
+        let frame = match socket.records() {
+            Some(framing) => form.record(framing),
+            None => form.for_channel(socket.channel(), around.codecs),
+        };
+        if frame.is_empty() {
+            return around.counters.streams_unsaid.add(1);
+        }
         self.queue.push_reply(&frame, around.now.ms);
     }
 }
@@ -154,6 +185,7 @@ impl Session {
 #[cfg(test)]
 mod tests {
     use super::super::socket::{Endpoint, Socket};
+    use super::super::stream::Input;
     use super::super::{Errand, Keys};
     use super::*;
     use crate::codec::json::Scratch;
@@ -202,6 +234,17 @@ mod tests {
         let form = broadcast.formed.as_mut().expect("forms").form(Format::MsgPack);
         assert_eq!(form.squeezed(15, &mut Codecs::new(0)).as_ptr(), form.plain.as_ptr());
         assert_eq!(form.plain[0], 0x82);
+    }
+
+    #[test]
+    fn a_record_is_made_once_for_each_framing() {
+        let frame = Frozen::new(&frame::frozen(Opcode::Text, b"{\n}"));
+        let event = Event { frame, ..Event::default() };
+        let mut broadcast = Broadcast::new(&event);
+        let [one, two] = [(); 2].map(|()| broadcast.plain.record(Framing::Json));
+        assert_eq!((&*one, one.as_ptr()), (&b"4\r\n{ }\n\r\n"[..], two.as_ptr()));
+        assert!(broadcast.plain.record(Framing::Lines).is_empty());
+        assert_eq!(&*broadcast.plain.record(Framing::Lengths), b"7\r\n\0\0\0\x03{\n}\r\n");
     }
 
     /// What a session works with, on a core where nothing else is.
@@ -258,7 +301,8 @@ mod tests {
         fn session(&self) -> Session {
             let peer = SocketAddr::from(([127, 0, 0, 1], 1));
             let mut session = Session::new(peer, 0, Now { ms: 1, unix_s: 1 }, &self.env);
-            session.stage = Stage::Socket(Socket::new(Endpoint::Echo, None, None, 0));
+            session.stage =
+                Stage::Socket(Socket::new(Input::FRAMES, Endpoint::Echo, None, None, 0));
             session
         }
     }
@@ -277,14 +321,14 @@ mod tests {
             session.deliver(&mut Broadcast::new(event), &mut core.codecs, bound, 0)
         };
         assert_eq!(deliver(&mut session, &mut core, &event, bytes - 1), Err(Full));
-        assert_eq!(deliver(&mut session, &mut core, &event, bytes), Ok(()));
+        assert_eq!(deliver(&mut session, &mut core, &event, bytes), Ok(true));
         let batch = session.take_batch(&mut Vec::new()).expect("a batch");
         let at = forms.form(Format::Json).as_ptr();
         assert_eq!(batch.iter().map(|it| it.as_ptr()).collect::<Vec<_>>(), [at, at]);
         // What has no form is not sent.
         let none = Event { forms: Some(Arc::new(Forms::clear())), ..Event::default() };
         session.show(none.forms.as_ref().expect("forms"), &mut core.around());
-        assert_eq!(deliver(&mut session, &mut core, &none, 0), Ok(()));
+        assert_eq!(deliver(&mut session, &mut core, &none, 0), Ok(true));
         assert!(session.queue.take_batch().is_none());
     }
 

@@ -7,7 +7,7 @@
 //! beside that is held. Each half closes its own connection, and says one last word about that.
 
 use super::recipient::Recipient;
-use super::socket::{Endpoint, Socket, push_close};
+use super::socket::{Endpoint, Socket};
 use super::{After, Ending, Session, Stage, Surroundings};
 use crate::dialect::Closing;
 use crate::gateway::proxy::Cause;
@@ -229,8 +229,7 @@ impl Socket {
     /// The same as the other half wants it.
     pub(super) fn close_as(&mut self, code: Option<u16>, reason: &str, out: &mut Vec<u8>) -> After {
         if self.closing.send() {
-            let mask = self.half().and_then(Half::close_mask);
-            push_close(out, code, reason, mask);
+            self.push_close(out, code, reason);
         }
         self.when_closed()
     }

@@ -12,6 +12,7 @@ mod recipient;
 mod request;
 mod secure;
 mod socket;
+mod stream;
 mod tickets;
 pub mod upgrade;
 mod upstream;
@@ -286,7 +287,12 @@ impl Session {
 
     /// Queues the replies that wait for nothing any more.
     pub fn settle(&mut self, around: &mut Surroundings<'_>) {
-        let Stage::Http(requests) = &mut self.stage else { return };
+        let requests = match &mut self.stage {
+            Stage::Http(requests) => requests,
+            // Nobody answers the end of a stream.
+            Stage::Socket(socket) if socket.is_through() => return self.end(Ending::Flush, around),
+            _ => return,
+        };
         if !requests.has_ready_reply() {
             return;
         }
@@ -309,6 +315,9 @@ impl Session {
         self.note_truncation(around);
         match &mut self.stage {
             _ if self.ending != Ending::Open => {}
+            Stage::Socket(socket) if socket.has_said_all() => {
+                self.with_socket(around, |socket, out, _| socket.hang_up(out));
+            }
             Stage::Socket(_) => self.end(self.after_eof(), around),
             Stage::Http(requests) if requests.ticket().is_some() => {}
             Stage::Dialling(dialling) => {

@@ -104,7 +104,7 @@ impl Recipient<'_> {
             Some(OnInvalid::Reply) => {
                 let answer = serde_json::json!({ "error": invalid.reason, "code": code });
                 let answer = answer.to_string();
-                self.output(out, around).message(Kind::Text, answer.as_bytes());
+                let _ = self.output(out, around).message(Kind::Text, answer.as_bytes());
             }
         }
     }
@@ -134,15 +134,27 @@ impl Recipient<'_> {
         around: &mut Surroundings<'_>,
     ) {
         match self.rules.filter(|rules| rules.govern_sent()) {
-            None => gateway::echo(&mut self.output(out, around), kind, payload),
+            None => self.say(kind, payload, out, around),
             Some(rules) => match rules.send(form(kind), payload) {
                 Ok(passed) => {
                     around.counters.messages_lenient.add(passed.broken.into());
                     let kind = kind_of(passed.form);
-                    gateway::echo(&mut self.output(out, around), kind, &passed.payload);
+                    self.say(kind, &passed.payload, out, around);
                 }
                 Err(invalid) => self.refuse(&invalid, out, around),
             },
+        }
+    }
+
+    fn say(
+        &mut self,
+        kind: Kind,
+        payload: &[u8],
+        out: &mut Vec<u8>,
+        around: &mut Surroundings<'_>,
+    ) {
+        if !gateway::echo(&mut self.output(out, around), kind, payload) {
+            around.counters.streams_unsaid.add(1);
         }
     }
 

@@ -1,12 +1,14 @@
 //! The HTTP stage: requests in order, answers in the same order, and the way to a WebSocket.
 
 use super::socket::{Endpoint, Socket, Terms};
+use super::stream::{self, Input};
 use super::{After, Ending, Surroundings, context, upgrade, upstream};
 use crate::config;
 use crate::dialect::{self, Answered, Connection, Context, Finish, Opening, Reply};
 use crate::gateway;
 use crate::http::{self, Event, Phase, Request, Response};
 use crate::hub::Answer;
+use crate::jwt::Leases;
 use crate::limits::HTTP_PIPELINE;
 use crate::time::Deadline;
 use crate::ws::extension::{self, Agreed, Compression};
@@ -49,6 +51,15 @@ impl Waiting {
     fn bytes(bytes: Vec<u8>, last: bool) -> Waiting {
         Waiting { acks: 0, body: Body::Bytes(bytes), last }
     }
+
+    /// The answer to a request that cannot wait for its turn.
+    fn too_early(around: &Surroundings<'_>) -> Waiting {
+        around.counters.http_errors.add(1);
+        let mut bytes = Vec::new();
+        let text = "earlier requests are not answered yet\n";
+        Response::text(400, text).connection(http::Connection::Close).push(&mut bytes);
+        Waiting::bytes(bytes, true)
+    }
 }
 
 impl Requests {
@@ -68,6 +79,7 @@ impl Requests {
             body_bytes: configured.http_body_bytes,
         };
         let phase = self.reader.phase();
+        self.reader.offer(around.env.streams);
         let (taken, event) = self.reader.next(&limits, input);
         let after = match event {
             Event::Need => After::Need,
@@ -76,15 +88,20 @@ impl Requests {
                 self.replies.push_back(Waiting::bytes(bytes, false));
                 After::Again
             }
+            Event::Head(request, body) => {
+                if let Some(entry) = door(around).stream(&request) {
+                    if self.replies.is_empty() {
+                        return (taken, stream::open(&request, body, entry, out, around));
+                    }
+                    self.replies.push_back(Waiting::too_early(around));
+                }
+                After::Again
+            }
             Event::Request(request) if upgrade::wanted(&request) => {
                 if self.replies.is_empty() {
                     return (taken, open(&request, out, around));
                 }
-                around.counters.http_errors.add(1);
-                let mut bytes = Vec::new();
-                let text = "earlier requests are not answered yet\n";
-                Response::text(400, text).connection(http::Connection::Close).push(&mut bytes);
-                self.replies.push_back(Waiting::bytes(bytes, true));
+                self.replies.push_back(Waiting::too_early(around));
                 After::Again
             }
             Event::Request(mut request) => {
@@ -250,6 +267,10 @@ fn answer(request: &mut Request<'_>, around: &mut Surroundings<'_>) -> Waiting {
             let mut context = context(&mut out, None, &mut closing, around);
             dialect::request(&mut context, endpoint, request)
         }
+        // That of HTTP/1.1 has been answered.
+        Some(_) if request.method == "POST" && route.is_some_and(|route| route.stream) => {
+            Answered::Now(error(505, "a stream needs HTTP/1.1"))
+        }
         Some(config::Endpoint::Echo | config::Endpoint::Reflect | config::Endpoint::Proxy) => {
             Answered::Now(error(426, "a WebSocket is served here"))
         }
@@ -336,7 +357,7 @@ fn door<'a>(around: &Surroundings<'a>) -> gateway::Door<'a> {
 }
 
 /// Answers a plain request that is not let in.
-fn refuse(
+pub(super) fn refuse(
     refusal: gateway::Refusal,
     connection: http::Connection,
     head_only: bool,
@@ -404,15 +425,27 @@ fn open(request: &Request<'_>, out: &mut Vec<u8>, around: &mut Surroundings<'_>)
         Ok(protocol) => protocol.or(listed),
         Err(refused) => return refuse(out, refused.status, &format!("{}\n", refused.text)),
     };
-    let mut channel = agreed.and_then(|agreed| compress(agreed, &accepted, around));
+    let channel = agreed.and_then(|agreed| compress(agreed, &accepted, around));
     let answer = channel.as_ref().map(|channel| channel.agreed().answer());
     upgrade::accept(out, &accepted, protocol, answer.as_deref());
     around.counters.upgrades.add(1);
+    enter(Input::FRAMES, channel, leases, &opening, out, around)
+}
+
+/// Opens a connection, whose handshake is answered, at the endpoint of its route.
+pub(super) fn enter(
+    input: Input,
+    mut channel: Option<Box<Channel>>,
+    leases: Option<Box<Leases>>,
+    opening: &Opening<'_>,
+    out: &mut Vec<u8>,
+    around: &mut Surroundings<'_>,
+) -> After {
     let mut wanted = None;
     let endpoint =
-        endpoint(&opening, &mut context(out, channel.as_deref_mut(), &mut wanted, around));
-    let rules = route.rules.get().cloned();
-    let mut socket = Socket::new(endpoint, channel, Terms::new(rules, leases), around.now.ms);
+        endpoint(opening, &mut context(out, channel.as_deref_mut(), &mut wanted, around));
+    let terms = Terms::new(opening.route.rules.get().cloned(), leases);
+    let mut socket = Socket::new(input, endpoint, channel, terms, around.now.ms);
     if let Some(closing) = wanted {
         socket.close(&closing, out);
     }

@@ -4,6 +4,7 @@ use super::flood::Flood;
 use super::half::Half;
 use super::pause::Parked;
 use super::recipient::Recipient;
+use super::stream::Input;
 use super::{After, Ending, Surroundings, context};
 use crate::codec::Format;
 use crate::config::SlowConsumer;
@@ -14,17 +15,18 @@ use crate::model::{Held, Rules};
 use crate::time::{Deadline, Now};
 use crate::ws::close::{self, Handshake};
 use crate::ws::output::{Channel, Codecs};
-use crate::ws::{self, Event, Opcode, Role, Violation, frame};
+use crate::ws::record;
+use crate::ws::{self, Event, Opcode, Violation, frame};
 use std::sync::Arc;
 
-/// One WebSocket.
+/// One WebSocket, or a stream in the place of one.
 pub(super) struct Socket {
-    reader: ws::Reader,
+    pub(super) input: Input,
     pub(super) endpoint: Endpoint,
-    /// How messages are compressed, if that was agreed on.
+    /// How messages are compressed, if that was agreed on; or what they are in place of frames.
     pub(super) channel: Option<Box<Channel>>,
     /// The low bits of when the peer was last heard, in milliseconds.
-    heard: u32,
+    pub(super) heard: u32,
     /// Those of when the message began of which part is in; 0 between messages.
     begun: u32,
     pub(super) closing: Handshake,
@@ -81,13 +83,14 @@ enum Beat {
 
 impl Socket {
     pub(super) fn new(
+        input: Input,
         endpoint: Endpoint,
         channel: Option<Box<Channel>>,
         terms: Option<Box<Terms>>,
         now_ms: u64,
     ) -> Socket {
         Socket {
-            reader: ws::Reader::new(),
+            input,
             endpoint,
             channel,
             heard: now_ms as u32,
@@ -123,11 +126,8 @@ impl Socket {
         if let Some(parked) = self.terms.as_mut().and_then(|terms| terms.parked.take()) {
             return (0, self.unpark(parked, out, deadline, around));
         }
+        let (taken, event) = self.input.next(&limits, input);
         let (mut wanted, mut flooded) = (None, false);
-        let (taken, event) = match self.dials() {
-            true => self.reader.next(Role::Client, &limits, input),
-            false => self.reader.next(Role::Server, &limits, input),
-        };
         let after = match event {
             Event::Need => self.time_message(deadline, around),
             Event::Message { .. } | Event::Ping(_) | Event::Pong(_) if ignores => After::Again,
@@ -161,7 +161,7 @@ impl Socket {
                 if let Endpoint::Half(half) = &mut self.endpoint {
                     *deadline = half.closed(code, reason, owed, around);
                 } else if owed && self.closing.send() {
-                    push_close(out, code, "", None);
+                    self.push_close(out, code, "");
                 }
                 self.when_closed()
             }
@@ -220,7 +220,7 @@ impl Socket {
 
     /// A message has its time from its first byte, however its bytes are spread.
     fn time_message(&mut self, deadline: &mut Deadline, around: &Surroundings<'_>) -> After {
-        if !self.reader.mid_message() {
+        if !self.input.mid_message() {
             self.begun = 0;
         } else if self.begun == 0 {
             self.begun = (around.now.ms as u32).max(1);
@@ -283,14 +283,23 @@ impl Socket {
         false
     }
 
-    /// Whether the reader holds no memory that a further step would release.
+    /// Whether the reader holds no memory that a further step would release, and nothing to tell.
     pub(super) fn keeps_nothing(&self) -> bool {
-        self.reader.held_bytes() == 0
+        self.input.keeps_nothing()
     }
 
     /// Whether messages may be compressed.
     pub(super) fn compresses(&self) -> bool {
-        self.channel.is_some()
+        self.channel.as_ref().is_some_and(|channel| channel.records().is_none())
+    }
+
+    pub(super) fn push_close(&self, out: &mut Vec<u8>, code: Option<u16>, reason: &str) {
+        if self.records().is_some() {
+            return record::push_end(out, code, reason);
+        }
+        // Without a code the payload stays empty.
+        let payload = close::payload(code.unwrap_or(close::NO_CODE), reason);
+        frame::push(out, Opcode::Close, &payload, self.half().and_then(Half::close_mask));
     }
 
     /// The format of the messages to the peer, where events have several forms.
@@ -337,8 +346,7 @@ impl Socket {
     /// Sends our close frame, if none has been sent; the peer's is awaited until the deadline.
     pub(super) fn close(&mut self, closing: &Closing, out: &mut Vec<u8>) {
         if self.closing.send() {
-            let mask = self.half().and_then(Half::close_mask);
-            push_close(out, Some(closing.code), &closing.reason, mask);
+            self.push_close(out, Some(closing.code), &closing.reason);
         }
         if let Some(half) = self.half_mut() {
             half.parts();
@@ -469,7 +477,7 @@ impl Socket {
             around.counters.timed_out.add(1);
             return After::End(Ending::Cut);
         }
-        if self.reader.mid_message() && self.message_deadline(around).due(now) {
+        if self.input.mid_message() && self.message_deadline(around).due(now) {
             around.counters.timed_out.add(1);
             self.close(&LATE, out);
             return After::End(Ending::Flush);
@@ -491,10 +499,13 @@ impl Socket {
         if now.ms.saturating_sub(heard_ms) < silence_ms {
             self.beat = Beat::None;
             *deadline = Deadline(heard_ms + silence_ms).min(self.own_deadline());
-            if self.reader.mid_message() {
+            if self.input.mid_message() {
                 *deadline = (*deadline).min(self.message_deadline(around));
             }
             return After::Again;
+        }
+        if self.records().is_some() {
+            return self.say_alive(silence_ms, out, deadline, around);
         }
         let (asked_ms, answer_ms) = match self.beat {
             Beat::None => (0, answer_ms / 2),
@@ -553,17 +564,6 @@ fn plain_closing(why: Why) -> Closing {
         Why::Draining => Closing::new(close::GOING_AWAY, "the server is shutting down"),
         Why::Slow => Closing::new(close::POLICY, "the client does not read what it is sent"),
     }
-}
-
-pub(super) fn push_close(
-    out: &mut Vec<u8>,
-    code: Option<u16>,
-    reason: &str,
-    mask: Option<[u8; 4]>,
-) {
-    // Without a code the payload stays empty.
-    let payload = close::payload(code.unwrap_or(close::NO_CODE), reason);
-    frame::push(out, Opcode::Close, &payload, mask);
 }
 
 #[cfg(test)]

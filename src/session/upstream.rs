@@ -3,6 +3,7 @@
 
 use super::half::{Errand, Half, Keys, Word};
 use super::socket::{Endpoint, Socket, Terms};
+use super::stream::Input;
 use super::{After, Ending, Queue, SHUTTING_DOWN, Session, Stage, Surroundings, upgrade};
 use crate::config::{Proxy, Upstream};
 use crate::dialect::Env;
@@ -12,8 +13,8 @@ use crate::mem::Slot;
 use crate::time::{Deadline, Now};
 use crate::tls::Filter;
 use crate::upstream::{Chosen, Tried};
-use crate::ws::Role;
 use crate::ws::output::{Channel, Codecs};
+use crate::ws::{self, Role};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -192,7 +193,8 @@ impl Dialling {
                 around.errands.push(Errand::Say { to, word });
                 let half = Half::new(Role::Client, to, self.buffer_bytes, around.keys);
                 let endpoint = Endpoint::Half(Box::new(half));
-                After::Upgraded(Box::new(Socket::new(endpoint, None, None, around.now.ms)))
+                let input = Input::Answers(ws::Reader::new());
+                After::Upgraded(Box::new(Socket::new(input, endpoint, None, None, around.now.ms)))
             }
         };
         self.answer = Vec::new();
@@ -277,7 +279,8 @@ impl Session {
         half.chosen = waiting.chosen.take();
         half.chosen.iter().for_each(Chosen::worked);
         let endpoint = Endpoint::Half(Box::new(half));
-        let socket = Socket::new(endpoint, channel, waiting.terms.take(), around.now.ms);
+        let terms = waiting.terms.take();
+        let socket = Socket::new(Input::FRAMES, endpoint, channel, terms, around.now.ms);
         self.upgraded(socket, around);
     }
 

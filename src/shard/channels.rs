@@ -155,7 +155,8 @@ impl Shard {
             let Some(session) = self.sessions.at_mut(index) else { continue };
             let bound = limits.write_queue_bytes;
             match session.deliver(&mut broadcast, &mut self.codecs, bound, now.ms) {
-                Ok(()) => delivered += 1,
+                Ok(true) => delivered += 1,
+                Ok(false) => self.counters.streams_unsaid.add(1),
                 Err(_) => slow.push(slot),
             }
             if !session.listed {

@@ -38,6 +38,12 @@ const BITS_MIN: u8 = 9;
 const BITS_MAX: u8 = 15;
 
 impl Agreed {
+    /// Nothing is compressed.
+    pub(super) const NOTHING: Agreed =
+        Agreed { our_bits: 15, we_keep: false, peer_keeps: false, names_bits: false };
+}
+
+impl Agreed {
     /// The value of a server's answer.
     pub fn answer(&self) -> String {
         let mut text = "permessage-deflate".to_owned();

@@ -13,6 +13,7 @@ pub mod extension;
 pub mod frame;
 pub mod output;
 mod read;
+pub mod record;
 pub mod utf8;
 mod violation;
 

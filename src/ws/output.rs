@@ -3,6 +3,7 @@
 use super::deflate::{Deflater, InflateError, Inflater, deflater_bytes};
 use super::extension::Agreed;
 use super::frame::{self, Header, Opcode};
+use super::record::Framing;
 use super::{Kind, deflate};
 
 /// Where messages for one peer are written.
@@ -13,6 +14,8 @@ pub struct Output<'a> {
     pub squeeze: Option<Squeeze<'a>>,
     /// The masking key of the next message: a client's, fresh for each.
     pub mask: Option<[u8; 4]>,
+    /// What messages are in place of frames, for a peer without a WebSocket.
+    pub records: Option<Framing>,
 }
 
 /// A compressor at work for one peer.
@@ -28,11 +31,14 @@ pub struct Squeeze<'a> {
 impl<'a> Output<'a> {
     /// An output that compresses nothing.
     pub fn plain(bytes: &'a mut Vec<u8>) -> Output<'a> {
-        Output { bytes, squeeze: None, mask: None }
+        Output { bytes, squeeze: None, mask: None, records: None }
     }
 
-    /// Writes one message.
-    pub fn message(&mut self, kind: Kind, payload: &[u8]) {
+    /// Writes one message; false if the peer's framing has no record for it.
+    pub fn message(&mut self, kind: Kind, payload: &[u8]) -> bool {
+        if let Some(framing) = self.records {
+            return framing.push(self.bytes, kind, payload);
+        }
         let opcode = match kind {
             Kind::Text => Opcode::Text,
             Kind::Binary => Opcode::Binary,
@@ -45,6 +51,7 @@ impl<'a> Output<'a> {
             }
             _ => frame::push(self.bytes, opcode, payload, self.mask),
         }
+        true
     }
 }
 
@@ -134,9 +141,11 @@ impl Codecs {
     }
 }
 
-/// What one connection has agreed on, with the windows that it keeps.
+/// What one connection has agreed on, with the windows that it keeps; or the framing of one that
+/// is no WebSocket.
 pub struct Channel {
     agreed: Agreed,
+    records: Option<Framing>,
     least: usize,
     deflater: Option<Box<Deflater>>,
     inflater: Option<Box<Inflater>>,
@@ -150,7 +159,23 @@ impl Channel {
             return None;
         }
         codecs.dedicated += bytes;
-        Some(Channel { agreed, least, deflater: None, inflater: None })
+        Some(Channel { agreed, records: None, least, deflater: None, inflater: None })
+    }
+
+    /// A connection whose messages are records: nothing is compressed.
+    pub fn of_records(framing: Framing) -> Channel {
+        Channel {
+            agreed: Agreed::NOTHING,
+            records: Some(framing),
+            least: 0,
+            deflater: None,
+            inflater: None,
+        }
+    }
+
+    /// The framing of the records of a connection that is no WebSocket.
+    pub fn records(&self) -> Option<Framing> {
+        self.records
     }
 
     /// What was agreed on.
@@ -175,6 +200,9 @@ impl Channel {
 
     /// An output that compresses as agreed on.
     pub fn output<'a>(&'a mut self, bytes: &'a mut Vec<u8>, codecs: &'a mut Codecs) -> Output<'a> {
+        if self.records.is_some() {
+            return Output { records: self.records, ..Output::plain(bytes) };
+        }
         let least = self.least;
         let bits = self.agreed.our_bits;
         let (deflater, scratch) = if self.agreed.we_keep {
@@ -184,7 +212,7 @@ impl Channel {
             codecs.deflater(bits)
         };
         let squeeze = Some(Squeeze { deflater, scratch, least });
-        Output { bytes, squeeze, mask: None }
+        Output { squeeze, ..Output::plain(bytes) }
     }
 
     /// Decompresses one message of at most `most` bytes. Give the memory back with

@@ -39,6 +39,10 @@ pub enum Violation {
     CloseCode(u16),
     /// A close reason that is not UTF-8 (section 5.5.1).
     ReasonNotUtf8,
+    /// A body that ends inside of a record ([`super::record`]).
+    CutRecord,
+    /// A body whose chunks are malformed (RFC 9112 section 7.1).
+    Chunk,
 }
 
 impl Violation {
@@ -72,6 +76,8 @@ impl Violation {
             HalfCloseCode => (close::PROTOCOL, "close frame of one byte"),
             CloseCode(_) => (close::PROTOCOL, "close code not allowed"),
             ReasonNotUtf8 => (close::INVALID_DATA, "close reason is not UTF-8"),
+            CutRecord => (close::PROTOCOL, "the body ends inside of a record"),
+            Chunk => (close::PROTOCOL, "malformed chunk"),
         }
     }
 }

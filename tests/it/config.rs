@@ -55,6 +55,23 @@ fn queues_and_buffers_have_ranges() {
 }
 
 #[test]
+fn histories_of_groups_have_ranges() {
+    let reflect = |text: &str| format!("[[routes]]\nendpoint = 'reflect'\nreflect.{text}\n");
+    for (text, refusal) in [
+        ("history = 0", ""),
+        ("history = 10000", ""),
+        ("history = 10001", "3:9: routes[0].reflect.history: 10001 is out of range"),
+        ("history = -1", "3:19: routes[0].reflect.history"),
+        ("history_bytes = 1024", ""),
+        ("history_bytes = 1023", "3:9: routes[0].reflect.history_bytes: 1023 is out of range"),
+        ("history_bytes = '64MiB'", ""),
+        ("history_bytes = 67108865", "3:9: routes[0].reflect.history_bytes: 67108865 is out of"),
+    ] {
+        verify(&format!("{}{APP}", reflect(text)), refusal);
+    }
+}
+
+#[test]
 fn messages_and_times_have_ranges() {
     check(&[
         ("limits.fragments = 0", "1:8: limits.fragments: 0 is out of range"),

@@ -107,14 +107,21 @@ pub(crate) enum Heard {
     Ping(Vec<u8>),
     Pong(Vec<u8>),
     Close(Option<u16>, String),
+    /// A record of a stream that is no message.
+    Alive,
+    /// The end of a stream, with the field behind it.
+    End(String),
     /// Our own reader says that the server broke the protocol.
     Broken(String),
 }
 
-/// Makes messages of what arrives: HTTP answers up to a 101, WebSocket from there.
+/// Makes messages of what arrives: HTTP answers up to a 101, WebSocket from there; or records, from
+/// an answer in chunks on.
 #[derive(Default)]
 pub(crate) struct Ear {
     bytes: Vec<u8>,
+    /// Whether the records of a stream are lines.
+    stream: Option<bool>,
     socket: Option<Reader>,
     /// For what the server compresses, once it has said that it does.
     inflater: Option<Inflater>,
@@ -139,6 +146,9 @@ impl Ear {
     }
 
     fn next(&mut self) -> Option<Heard> {
+        if let Some(lines) = self.stream {
+            return self.chunk(lines);
+        }
         let Some(reader) = &mut self.socket else { return self.answer() };
         let mut bytes = std::mem::take(&mut self.bytes);
         let limits = Limits { allow_rsv1: self.inflater.is_some(), ..Limits::default() };
@@ -177,6 +187,9 @@ impl Ear {
         self.head_only &= status == 100;
         let body = String::from_utf8_lossy(&self.bytes[end..end + length]).into_owned();
         self.bytes.drain(..end + length);
+        if head.contains("\r\nTransfer-Encoding: chunked\r\n") {
+            self.stream = Some(!head.contains("\r\nContent-Type: application/octet-stream\r\n"));
+        }
         if status == 101 {
             self.socket = Some(Reader::new());
             let keeps = !head.contains("server_no_context_takeover");
@@ -184,6 +197,48 @@ impl Ear {
             self.inflater = compresses.then(|| Inflater::new(keeps));
         }
         Some(Heard::Answer { status, head, body })
+    }
+}
+
+impl Ear {
+    /// The server writes one chunk for each record.
+    fn chunk(&mut self, lines: bool) -> Option<Heard> {
+        let line = self.bytes.windows(2).position(|two| two == b"\r\n")?;
+        let size = String::from_utf8_lossy(&self.bytes[..line]).into_owned();
+        let Ok(size) = usize::from_str_radix(&size, 16) else {
+            self.bytes.clear();
+            return Some(Heard::Broken(size));
+        };
+        if size == 0 {
+            let rest = String::from_utf8_lossy(&self.bytes[line + 2..]).into_owned();
+            let trailer = match rest.strip_prefix("\r\n") {
+                Some(_) => "",
+                None => rest.split_once("\r\n\r\n")?.0,
+            };
+            self.bytes.drain(..line + 4 + if trailer.is_empty() { 0 } else { trailer.len() + 2 });
+            return Some(Heard::End(trailer.to_owned()));
+        }
+        let (start, end) = (line + 2, line + 2 + size);
+        let record = self.bytes.get(start..end + 2)?[..size].to_vec();
+        self.bytes.drain(..end + 2);
+        Some(match lines {
+            true => match record.strip_suffix(b"\n") {
+                Some(b"") => Heard::Alive,
+                Some(line) if !line.contains(&b'\n') => {
+                    Heard::Text(String::from_utf8_lossy(line).into_owned())
+                }
+                _ => Heard::Broken(format!("{record:?}")),
+            },
+            false => match record.split_first_chunk::<4>() {
+                Some((&[0xff, 0xff, 0xff, 0xff], b"")) => Heard::Alive,
+                Some((length, payload))
+                    if u32::from_be_bytes(*length) as usize == payload.len() =>
+                {
+                    Heard::Binary(payload.to_vec())
+                }
+                _ => Heard::Broken(format!("{record:?}")),
+            },
+        })
     }
 }
 

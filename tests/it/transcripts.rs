@@ -9,6 +9,8 @@
 //! > {"event":"pusher:ping"}      a text message; also TEXT, BINARY, PING, PONG with a payload
 //! > CLOSE 1000 bye               a close frame
 //! > BYTES 81 05                  bytes as they are, in hex
+//! > STREAM /echo | Field: value  the head of a request whose body is streamed
+//! > CHUNK {"a":1}\n              a chunk of it; an empty one is the last
 //! > RAW GET / HTTP/1.1\r\n\r\n   bytes as they are, in text
 //! > BEARER token POST /path {...}  a request with a token
 //! > BSON {"json":1}              a binary message that says the same; also MSGPACK
@@ -23,6 +25,8 @@
 //! < TEXT a literal               also BINARY, PING, PONG; CLOSE code reason
 //! < EXACT {"json":1}             a text message, compared byte by byte
 //! < BSON {"json":1}              a binary message that says the same; also MSGPACK
+//! < ALIVE                        a record of a stream that is no message
+//! < END 1009 reason              the end of a stream, and why; nothing if the client ended it
 //! < SHUT                         the server has ended its side
 //! < GONE                         the connection is closed altogether
 //! = 120s                         time passes (s or ms)
@@ -225,6 +229,18 @@ impl Stage {
                 unescape(rest)
             }
             "BYTES" => unhex(rest)?,
+            "STREAM" => {
+                let mut parts = rest.split(" | ");
+                let target = parts.next().unwrap_or("");
+                let fields: String = parts.map(|field| format!("{field}\r\n")).collect();
+                let head = format!("POST {target} HTTP/1.1\r\nHost: localhost\r\n{fields}");
+                format!("{head}Transfer-Encoding: chunked\r\n\r\n").into_bytes()
+            }
+            "CHUNK" => {
+                let data = unescape(rest);
+                let size = format!("{:X}\r\n", data.len());
+                [size.as_bytes(), &data, b"\r\n"].concat()
+            }
             "TEXT" => peer::text(rest),
             "BINARY" => peer::framed(Opcode::Binary, rest.as_bytes()),
             "BSON" => peer::framed(Opcode::Binary, &written(Format::Bson, rest)?),
@@ -391,6 +407,11 @@ fn says(line: &str, word: &str, rest: &str, heard: &Heard) -> bool {
             let (want, text) = rest.split_once(' ').unwrap_or((rest, "*"));
             let code = code.map(|code| code.to_string()).unwrap_or_default();
             word == "CLOSE" && want == code && glob(text, reason)
+        }
+        Heard::Alive => word == "ALIVE",
+        Heard::End(trailer) => {
+            let said = trailer.strip_prefix("Polycast-Close: ").unwrap_or(trailer);
+            word == "END" && glob(rest, said)
         }
         Heard::Broken(_) => false,
     }

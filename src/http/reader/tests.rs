@@ -41,6 +41,7 @@ fn run<'p>(limits: &Limits, pieces: impl IntoIterator<Item = &'p [u8]>) -> Outco
                     assert_eq!(pos, input.len(), "need takes everything");
                     break;
                 }
+                Event::Head(..) => panic!("nobody asked for it"),
                 Event::Continue => assert_eq!(pos, input.len(), "no body byte is here"),
                 Event::Bad(error) => {
                     assert_eq!(pos, input.len(), "nothing follows");
@@ -383,4 +384,54 @@ fn push_request(out: &mut Vec<u8>, kind: u8, body: &[u8]) {
         }
     }
     out.extend_from_slice(body);
+}
+
+#[test]
+fn a_head_is_given_by_itself_if_that_is_asked_for_and_then_the_whole_request() {
+    let limits = Limits { head_bytes: 200, body_bytes: 2 };
+    let heads = |input: &str, cut: usize| {
+        let mut reader = Reader::new();
+        reader.offer(true);
+        let mut said = Vec::new();
+        let (first, second) = input.as_bytes().split_at(cut);
+        for piece in [first, second, b""] {
+            let (mut piece, mut at) = (piece.to_vec(), 0);
+            loop {
+                let (taken, event) = reader.next(&limits, &mut piece[at..]);
+                at += taken;
+                said.push(match event {
+                    Event::Need => break,
+                    Event::Head(request, body) => {
+                        assert!(request.body.is_empty());
+                        let ended = if body.has_ended() { " without a body" } else { "" };
+                        format!("head {}{ended}", request.path())
+                    }
+                    Event::Continue => "continue".to_owned(),
+                    Event::Bad(error) => format!("{error:?}"),
+                    Event::Request(it) => {
+                        format!("{} {}", it.path(), String::from_utf8_lossy(it.body))
+                    }
+                });
+            }
+            assert_eq!(at, piece.len());
+        }
+        said.join(", ")
+    };
+    let check = |input: &str, want: &str| {
+        for cut in 0..=input.len() {
+            assert_eq!(heads(input, cut), want, "{input:?} at {cut}");
+        }
+    };
+    let chunks = "Transfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n";
+    check(&post("Content-Length: 2\r\n\r\nab"), "head /p, /p ab");
+    check(&post("\r\n"), "head /p without a body, /p ");
+    check(&post(chunks).repeat(2), "head /p, /p ab, head /p, /p ab");
+    // What it says of the body is judged when that is to be gathered, but for its shape.
+    check(&post("Content-Length: 3\r\n\r\nabc"), "head /p, BodyTooLarge");
+    check(&post(&format!("Content-Length: 2\r\n{chunks}")), "TwoLengths");
+    check("GET /g HTTP/1.1\r\nHost: h\r\n\r\n", "/g ");
+    check("POST /o HTTP/1.0\r\nContent-Length: 2\r\n\r\nab", "/o ab");
+    let expects = post("Expect: 100-continue\r\nContent-Length: 2\r\n\r\n");
+    assert_eq!(heads(&expects, expects.len()), "head /p, continue");
+    assert_eq!(heads(&format!("{expects}ab"), expects.len() + 2), "head /p, /p ab");
 }

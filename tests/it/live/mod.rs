@@ -13,6 +13,7 @@ mod pusher;
 mod reflect;
 mod schemas;
 mod slow;
+mod stream;
 mod survival;
 mod tls;
 mod webhooks;

@@ -67,6 +67,79 @@ fn one_member_that_stalls_loses_nothing_for_the_others() {
 }
 
 #[test]
+fn what_a_member_misses_by_policy_is_counted() {
+    let mut config = reflecting();
+    config.limits.write_queue_bytes = 64 * 1024;
+    config.slow_consumer = SlowConsumer::Drop;
+    let Some(server) = start(config) else { return };
+    let address = server.addresses()[0];
+    let mut members = members(address, 2);
+    let mut sleeper = Client::connect_narrow(address).upgrade("/group");
+    sleeper.send_text("good night");
+    assert_eq!(sleeper.text(), "good night");
+    members.iter_mut().for_each(|member| assert_eq!(member.text(), "good night"));
+    let mut rounds = 0;
+    while server.count("slow_consumer_dropped") < 20 {
+        assert!(rounds < 5000, "the slow member is never noticed");
+        let text = format!("{rounds:0>10000}");
+        members[rounds % 2].send_text(&text);
+        members.iter_mut().for_each(|member| assert!(member.text() == text, "round {rounds}"));
+        rounds += 1;
+    }
+    // The other reactor may still count.
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    let dropped = server.count("slow_consumer_dropped");
+    members[0].send_text("good morning");
+    let mut heard: Vec<usize> = Vec::new();
+    let last = loop {
+        match sleeper.text() {
+            text if text.len() == 10_000 => heard.push(text.parse().expect("a number")),
+            text => break text,
+        }
+        // Where even that found no room.
+        if heard.len() as u64 + dropped == rounds as u64 {
+            members[0].send_text("good morning");
+        }
+    };
+    assert_eq!(last, "good morning");
+    assert!(heard.is_sorted_by(|a, b| a < b), "in order, none twice");
+    assert_eq!(heard.len() as u64 + dropped, rounds as u64);
+    assert_eq!(server.count("slow_consumer_closed"), 0);
+}
+
+/// Who joins while others speak has the last ones first, and from there on each one once.
+#[test]
+fn a_history_and_what_follows_it_have_no_gap() {
+    const MESSAGES: usize = 300;
+    const HISTORY: usize = 25;
+    let mut config = reflecting();
+    config.routes[0].reflect.history = HISTORY as u32;
+    let Some(server) = start(config) else { return };
+    let address = server.addresses()[0];
+    let mut talker = Client::connect(address).upgrade("/group");
+    let mut joiners = Vec::new();
+    for number in 0..MESSAGES {
+        talker.send_text(&number.to_string());
+        if number % 10 == 5 {
+            joiners.push((number, Client::connect(address).upgrade("/group")));
+        }
+        // No further ahead than this, so that it is known what a history may have.
+        assert_eq!(talker.text(), number.to_string());
+    }
+    for (joined, mut client) in joiners {
+        let first: usize = client.text().parse().expect("a number");
+        assert!(joined.saturating_sub(HISTORY) <= first, "{first} {joined}");
+        for number in first + 1..MESSAGES {
+            assert_eq!(client.text(), number.to_string());
+        }
+    }
+    let mut late = Client::connect(address).upgrade("/group");
+    for number in MESSAGES - HISTORY..MESSAGES {
+        assert_eq!(late.text(), number.to_string());
+    }
+}
+
+#[test]
 fn all_members_hear_all_in_one_order() {
     const EACH: usize = 100;
     let Some(server) = start(reflecting()) else { return };

@@ -4,7 +4,7 @@ use super::child::*;
 use crate::certs::{Authority, Leaf, folder, table};
 use crate::net::*;
 use crate::peer::{Ear, Heard};
-use polycast::config::{Config, Format};
+use polycast::config::{Config, Endpoint, Format, Route};
 use polycast::server::Server;
 use rustls::pki_types::ServerName;
 use rustls::{
@@ -464,4 +464,28 @@ fn certificates_are_renewed_without_dropping_a_connection() {
     });
     let client = Secure::open(process.address, &config, "/echo");
     assert_eq!(client.stream.conn.handshake_kind(), Some(HandshakeKind::Resumed));
+}
+
+#[test]
+fn a_stream_goes_both_ways_through_it() {
+    let authority = Authority::new();
+    let mut config = secure("stream", &authority, "");
+    config.routes = vec![Route { stream: true, ..Route::to(Endpoint::Echo) }];
+    let Some(server) = start(config) else { return };
+    let client = Arc::new(authority.client(None));
+    let mut client = Secure::connect(server.addresses()[0], &client, "localhost").unwrap();
+    client.send(
+        b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n\
+          Transfer-Encoding: chunked\r\n\r\n",
+    );
+    assert!(matches!(client.next(), Some(Heard::Answer { status: 200, .. })));
+    for len in [1, 16 * 1024, 100_000] {
+        let line = "x".repeat(len);
+        client.send(format!("{:x}\r\n{line}\n\r\n", len + 1).as_bytes());
+        assert!(client.text() == line, "{len}");
+    }
+    client.send(b"0\r\n\r\n");
+    assert_eq!(client.next(), Some(Heard::End(String::new())));
+    assert_eq!(client.next(), None, "ended by close_notify");
+    wait_count(&server, "connections", 0);
 }

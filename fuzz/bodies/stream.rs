@@ -1,0 +1,104 @@
+//! A streamed body says the same however it is cut, and what it says can be said back.
+
+use super::pieces;
+use polycast::http::{self, Body, Stretch};
+use polycast::ws::Limits;
+use polycast::ws::record::{Found, Framing, Reader};
+
+pub(crate) fn run(data: &[u8]) {
+    let Some((&[flags, seed], stream)) = data.split_first_chunk::<2>() else { return };
+    let framing = match flags & 3 {
+        0 => Framing::Json,
+        1 => Framing::Lines,
+        _ => Framing::Lengths,
+    };
+    let limits = match flags & 4 {
+        0 => Limits::default(),
+        _ => Limits { message_bytes: 20, ..Limits::default() },
+    };
+    let whole = told(framing, &limits, &[stream]);
+    assert_eq!(told(framing, &limits, &pieces(stream, seed)), whole, "in pieces");
+    let single: Vec<&[u8]> = stream.chunks(1).collect();
+    assert_eq!(told(framing, &limits, &single), whole, "octet by octet");
+    // In chunks of any size it is the same, until something is wrong with it.
+    let size = usize::from(seed) + 1;
+    let mut chunked = Vec::new();
+    for piece in stream.chunks(size) {
+        chunked.extend_from_slice(format!("{:x};a=b\r\n", piece.len()).as_bytes());
+        chunked.extend_from_slice(piece);
+        chunked.extend_from_slice(b"\r\n");
+    }
+    chunked.extend_from_slice(b"0\r\n\r\n");
+    assert_eq!(unchunked(&chunked, seed), Some(stream.to_vec()));
+    // Whatever the client sends for chunks, nothing breaks.
+    let _ = unchunked(stream, seed);
+}
+
+/// What is told: messages, signs of life, what is wrong. Each message is said back.
+fn told(framing: Framing, limits: &Limits, pieces: &[&[u8]]) -> Vec<String> {
+    let mut reader = Reader::new(framing);
+    let mut told = Vec::new();
+    for piece in pieces {
+        let mut bytes = piece.to_vec();
+        let mut at = 0;
+        loop {
+            let (taken, found) = reader.next(limits, &bytes[at..]);
+            match found {
+                Found::Message(kind, place) => {
+                    let payload = reader.payload(place, &mut bytes[at..]);
+                    told.push(format!("{kind:?} {payload:?}"));
+                    let mut record = Vec::new();
+                    let said = framing.push(&mut record, kind, payload);
+                    assert!(said || payload.contains(&b'\r'), "{payload:?}");
+                }
+                Found::Violation(_) => {
+                    told.push(format!("{found:?}"));
+                    return told;
+                }
+                Found::Alive => told.push("alive".to_owned()),
+                Found::Need => {}
+            }
+            at += taken;
+            if found == Found::Need {
+                break;
+            }
+        }
+        assert_eq!(at, bytes.len(), "all is taken when more is needed");
+        assert!(reader.held_bytes() as u64 <= 2 * limits.message_bytes + 1024, "memory");
+    }
+    match reader.end(limits) {
+        Found::Need => {}
+        Found::Message(kind, place) => {
+            told.push(format!("{kind:?} {:?}", reader.payload(place, &mut [])));
+        }
+        found => told.push(format!("{found:?}").to_lowercase()),
+    }
+    told
+}
+
+/// The data of a body of chunks, if it is well-formed and whole.
+fn unchunked(chunks: &[u8], seed: u8) -> Option<Vec<u8>> {
+    let mut body = chunked_body()?;
+    let mut data = Vec::new();
+    for piece in pieces(chunks, seed) {
+        let mut at = 0;
+        while at < piece.len() && !body.has_ended() {
+            let Stretch { from, to } = body.look(64, &piece[at..]).ok()?;
+            assert!(from <= to && to <= piece.len() - at);
+            data.extend_from_slice(&piece[at + from..at + to]);
+            body.took(to - from);
+            at += to.max(1).min(piece.len() - at);
+        }
+    }
+    body.has_ended().then_some(data)
+}
+
+fn chunked_body() -> Option<Body> {
+    let mut head = *b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let mut reader = http::Reader::new();
+    reader.offer(true);
+    match reader.next(&http::Limits::default(), &mut head) {
+        (_, http::Event::Head(_, body)) => Some(body),
+        _ => None,
+    }
+}

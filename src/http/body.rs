@@ -1,0 +1,120 @@
+//! A body that is read as it comes, and not kept until it is whole.
+
+use super::chunked::Chunked;
+use super::framing::Framing;
+use super::{Error, Limits};
+
+/// Where the reading of one body stands. It may have any length.
+#[derive(Clone, Copy, Debug)]
+pub struct Body(State);
+
+#[derive(Clone, Copy, Debug)]
+enum State {
+    /// Bytes still to come.
+    Length(u64),
+    Chunked(Chunked),
+}
+
+/// What is at the front of some bytes: first some that are no data, then perhaps data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stretch {
+    /// Where the data begins; what is before it is done with.
+    pub from: usize,
+    /// Where the data ends.
+    pub to: usize,
+}
+
+impl Body {
+    pub(super) fn new(framing: Framing) -> Body {
+        Body(match framing {
+            Framing::Length(length) => State::Length(length),
+            Framing::Chunked => State::Chunked(Chunked::new()),
+        })
+    }
+
+    /// Looks at the front of `input`. Where there is data, say by [`Body::took`] how much of it was
+    /// taken, and look again behind that; where there is none, all of `input` is done with, unless
+    /// the body has ended.
+    ///
+    /// # Errors
+    /// The chunks are malformed, or one has more beside its data than a head may have.
+    pub fn look(&mut self, head_bytes: usize, input: &[u8]) -> Result<Stretch, Error> {
+        let limits = Limits { head_bytes, body_bytes: usize::MAX };
+        match &mut self.0 {
+            State::Length(left) => {
+                let to = usize::try_from(*left).unwrap_or(usize::MAX).min(input.len());
+                Ok(Stretch { from: 0, to })
+            }
+            State::Chunked(chunks) => chunks.look(&limits, input),
+        }
+    }
+
+    /// So many bytes of the data were taken.
+    pub fn took(&mut self, bytes: usize) {
+        match &mut self.0 {
+            State::Length(left) => *left = left.saturating_sub(bytes as u64),
+            State::Chunked(chunks) => chunks.took(bytes),
+        }
+    }
+
+    /// Whether all of it has come.
+    pub fn has_ended(&self) -> bool {
+        match &self.0 {
+            State::Length(left) => *left == 0,
+            State::Chunked(chunks) => chunks.has_ended(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The data that is taken, at most three bytes at a time, and what is behind the body.
+    fn check(framing: Framing, input: &str, want: Result<(&str, &str), Error>) {
+        let input = input.as_bytes();
+        for size in 1..=input.len() {
+            let (mut body, mut data, mut rest) = (Body::new(framing), Vec::new(), Vec::new());
+            let mut failed = None;
+            for piece in input.chunks(size) {
+                let mut at = 0;
+                while at < piece.len() && !body.has_ended() && failed.is_none() {
+                    match body.look(40, &piece[at..]) {
+                        Ok(Stretch { from, to }) => {
+                            let some = (to - from).min(3);
+                            data.extend_from_slice(&piece[at + from..at + from + some]);
+                            body.took(some);
+                            at += from + some;
+                        }
+                        Err(error) => failed = Some(error),
+                    }
+                }
+                rest.extend_from_slice(&piece[at..]);
+            }
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            let found = failed.map_or(Ok((text(&data), text(&rest))), Err);
+            let want = want.map(|(data, rest)| (data.to_owned(), rest.to_owned()));
+            assert_eq!(found, want, "by {size}");
+            assert!(found.is_err() || body.has_ended());
+        }
+    }
+
+    #[test]
+    fn a_body_of_a_length_and_one_of_chunks() {
+        check(Framing::Length(5), "helloGET", Ok(("hello", "GET")));
+        check(Framing::Length(0), "GET", Ok(("", "GET")));
+        check(Framing::Chunked, "5\r\nhello\r\n1;a\r\n!\r\n0\r\nA: b\r\n\r\nGET", {
+            Ok(("hello!", "GET"))
+        });
+        check(Framing::Chunked, "5\r\nhello0\r\n", Err(Error::Chunk));
+        check(Framing::Chunked, "fffffffffffffffff\r\n", Err(Error::Chunk));
+    }
+
+    #[test]
+    fn what_stands_beside_the_data_is_bounded_for_each_chunk() {
+        let chunk = |bytes: usize| format!("1;{}\r\nx\r\n", "e".repeat(bytes));
+        let body = |bytes| format!("{}0\r\n\r\n", chunk(bytes).repeat(3));
+        check(Framing::Chunked, &body(40), Ok(("xxx", "")));
+        check(Framing::Chunked, &body(41), Err(Error::HeadTooLarge));
+    }
+}

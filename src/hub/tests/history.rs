@@ -1,0 +1,309 @@
+//! Histories: what a new member of a group is given, and that it fits what comes behind it.
+
+use super::*;
+use proptest::prelude::*;
+use std::collections::{BTreeSet, HashMap};
+
+const NAME: &str = "group";
+const MOST: u32 = 3;
+
+fn event(text: &str) -> Event {
+    let remember = Some(Remember { most: MOST, bytes: 1000 });
+    Event { frame: Frozen::new(text.as_bytes()), remember, ..Event::default() }
+}
+
+fn join(index: u32) -> Join<'static> {
+    let wish = Some(Wish { history: true, ..Wish::default() });
+    Join { slot: slot(index), app: 0, name: NAME, most: 100, wish }
+}
+
+fn texts(history: &[Past]) -> Vec<String> {
+    history.iter().map(|past| String::from_utf8_lossy(&past.frame).into_owned()).collect()
+}
+
+/// One core alone, with a member.
+fn alone(kept_most: usize) -> (Hub, Post) {
+    let (mut hub, mut post) = (Hub::new(0, 1, Hasher::new(1), kept_most), Post::new(1));
+    assert_eq!(welcome(&mut hub, &mut post, 0), [""; 0]);
+    (hub, post)
+}
+
+fn welcome(hub: &mut Hub, post: &mut Post, index: u32) -> Vec<String> {
+    let Joined::Now(Some(welcome)) = hub.join(join(index), NOW_MS, post) else {
+        panic!("one core joins at once");
+    };
+    texts(&welcome.history)
+}
+
+fn publish(hub: &mut Hub, post: &mut Post, text: &str) {
+    hub.publish(0, NAME, &event(text), None, NOW_MS, post);
+}
+
+#[test]
+fn a_history_ends_with_its_group() {
+    let (mut hub, mut post) = alone(1 << 20);
+    ["a", "b", "c", "d"].iter().for_each(|text| publish(&mut hub, &mut post, text));
+    assert_eq!(welcome(&mut hub, &mut post, 1), ["b", "c", "d"]);
+    assert!(hub.kept_bytes() > 3);
+    assert!(hub.leave(slot(0), 0, NAME, &mut post));
+    assert_eq!(welcome(&mut hub, &mut post, 2), ["b", "c", "d"], "somebody is still there");
+    assert!(hub.leave(slot(1), 0, NAME, &mut post) && hub.leave(slot(2), 0, NAME, &mut post));
+    assert_eq!((hub.kept_bytes(), hub.channel_count(), hub.picture_count()), (0, 0, 0));
+    // Where nobody is, nothing is kept.
+    publish(&mut hub, &mut post, "e");
+    assert_eq!((hub.kept_bytes(), hub.channel_count()), (0, 0));
+    assert_eq!(welcome(&mut hub, &mut post, 3), [""; 0]);
+    assert_eq!(hub.losses(), Losses::default());
+}
+
+#[test]
+fn only_who_asks_is_given_it() {
+    let (mut hub, mut post) = alone(1 << 20);
+    publish(&mut hub, &mut post, "a");
+    let silent = Join { wish: Some(Wish::default()), ..join(1) };
+    let Joined::Now(Some(welcome)) = hub.join(silent, NOW_MS, &mut post) else { panic!() };
+    assert!(welcome.history.is_empty());
+}
+
+#[test]
+fn what_finds_no_room_is_forgotten_and_counted() {
+    let (mut hub, mut post) = alone(1 << 20);
+    publish(&mut hub, &mut post, "a");
+    hub.kept_most = hub.kept_bytes();
+    hub.sweep(NOW_MS);
+    assert_eq!((welcome(&mut hub, &mut post, 1), hub.losses().kept), (vec!["a".to_owned()], 0));
+    publish(&mut hub, &mut post, "b");
+    assert_eq!((hub.kept_bytes(), hub.losses().kept), (0, 1));
+    hub.kept_most = 1 << 20;
+    publish(&mut hub, &mut post, "c");
+    assert_eq!(welcome(&mut hub, &mut post, 2), ["c"]);
+    publish(&mut hub, &mut post, &"d".repeat(1001));
+    assert_eq!(hub.losses(), Losses { kept: 0, elements: 2 });
+    assert_eq!(welcome(&mut hub, &mut post, 3), [""; 0]);
+}
+
+/// Several cores whose mail is carried one by one, in any order that lanes allow.
+struct Cores {
+    hubs: Vec<Hub>,
+    posts: Vec<Post>,
+    /// What each member has heard, from its welcome on, and what it should have.
+    members: HashMap<(u16, u32), Member>,
+    home: u16,
+    /// The model: what the home has ordered since the group began, and who keeps it alive.
+    ordered: Vec<String>,
+    local: BTreeSet<u32>,
+    cores: BTreeSet<u16>,
+    said: u32,
+}
+
+#[derive(Default)]
+struct Member {
+    heard: Option<Vec<String>>,
+    /// Where in the model its history begins, by when the home let it in.
+    from: Option<usize>,
+}
+
+impl Cores {
+    fn new(cores: u16, seed: u64) -> Cores {
+        let hasher = Hasher::new(seed);
+        let hubs: Vec<Hub> =
+            (0..cores).map(|core| Hub::new(core, cores, hasher.clone(), 1 << 20)).collect();
+        let home = hubs[0].home_of(hasher.hash(0, NAME));
+        let posts = (0..cores).map(|_| Post::new(cores)).collect();
+        let (local, cores) = (BTreeSet::new(), BTreeSet::new());
+        let (members, ordered) = (HashMap::new(), Vec::new());
+        Cores { hubs, posts, members, home, ordered, local, cores, said: 0 }
+    }
+
+    fn from(&self) -> usize {
+        self.ordered.len().saturating_sub(MOST as usize)
+    }
+
+    fn ends(&mut self) {
+        if self.local.is_empty() && self.cores.is_empty() {
+            self.ordered.clear();
+        }
+    }
+
+    fn toggle(&mut self, core: u16, index: u32) {
+        let (hub, post) = (&mut self.hubs[core as usize], &mut self.posts[core as usize]);
+        if let Some(member) = self.members.remove(&(core, index)) {
+            assert!(hub.leave(slot(index), 0, NAME, post));
+            if core == self.home {
+                self.local.remove(&index);
+            }
+            self.check(&member, false);
+            return self.ends();
+        }
+        let mut member = Member::default();
+        match hub.join(join(index), NOW_MS, post) {
+            Joined::Now(welcome) => {
+                member.heard = welcome.map(|it| texts(&it.history));
+                member.from = Some(self.from());
+                self.local.insert(index);
+            }
+            Joined::Later => {}
+            other => panic!("{other:?}"),
+        }
+        self.members.insert((core, index), member);
+    }
+
+    /// All of the group from where the history begins: up to the end, or as far as mail has come.
+    fn check(&self, member: &Member, whole: bool) {
+        let (Some(heard), Some(from)) = (&member.heard, member.from) else {
+            return assert!(!whole, "a member was never let in");
+        };
+        let expected = &self.ordered[from..];
+        match whole {
+            true => assert_eq!(heard, expected),
+            false => assert!(expected.starts_with(heard), "{heard:?} of {expected:?}"),
+        }
+    }
+
+    fn publish(&mut self, core: u16) {
+        self.said += 1;
+        let event = event(&self.said.to_string());
+        let (hub, post) = (&mut self.hubs[core as usize], &mut self.posts[core as usize]);
+        if let Published::Ordered(_) = hub.publish(0, NAME, &event, None, NOW_MS, post) {
+            self.ordered(&event);
+            self.hear(core, &event);
+        }
+    }
+
+    fn ordered(&mut self, event: &Event) {
+        self.ordered.extend(String::from_utf8(event.frame.to_vec()));
+        self.ends();
+    }
+
+    fn hear(&mut self, core: u16, event: &Event) {
+        let name = self.hubs[core as usize].name(0, NAME);
+        for it in self.hubs[core as usize].subscribers(&name).iter().filter(|it| it.is_active()) {
+            let member = self.members.get_mut(&(core, it.slot)).expect("a member");
+            let heard = member.heard.as_mut().expect("a welcome before all else");
+            heard.extend(String::from_utf8(event.frame.to_vec()));
+        }
+    }
+
+    /// Carries one message of those that are first in their lanes; false if there is none.
+    fn carry(&mut self, pick: usize) -> bool {
+        let cores = self.hubs.len() as u16;
+        let lanes = (0..cores).flat_map(|from| (0..cores).map(move |to| (from, to)));
+        let mut full: Vec<(u16, u16, bool)> = Vec::new();
+        for (from, to) in lanes {
+            let lanes = self.posts[from as usize].to(to);
+            full.extend((!lanes.up.is_empty()).then_some((from, to, true)));
+            full.extend((!lanes.down.is_empty()).then_some((from, to, false)));
+        }
+        let Some(&(from, to, is_up)) = full.get(pick % full.len().max(1)) else { return false };
+        let lanes = self.posts[from as usize].to(to);
+        match is_up {
+            true => lanes.up.pop_front().into_iter().for_each(|up| self.up(from, to, up)),
+            false => lanes.down.pop_front().into_iter().for_each(|down| self.down(to, down)),
+        }
+        true
+    }
+
+    fn up(&mut self, from: u16, to: u16, up: Up) {
+        match &up {
+            Up::Publish { event, .. } => self.ordered(&event.clone()),
+            Up::Join { slot, asked, .. } => {
+                let from_here = self.from();
+                self.cores.insert(from);
+                // An answer to an older question is nobody's.
+                let (at, asked) = ((from, slot.index), *asked);
+                if self.hubs[from as usize].asked_last(at.1) == Some(asked)
+                    && let Some(member) = self.members.get_mut(&at)
+                {
+                    member.from = Some(from_here);
+                }
+            }
+            Up::Forget { .. } => {
+                self.cores.remove(&from);
+                self.ends();
+            }
+            _ => {}
+        }
+        let post = &mut self.posts[to as usize];
+        if let Some((_, event)) = self.hubs[to as usize].request(from, up, NOW_MS, post) {
+            self.hear(to, &event);
+        }
+    }
+
+    fn down(&mut self, to: u16, down: Down) {
+        match down {
+            Down::Deliver { event, .. } => self.hear(to, &event),
+            Down::Welcome { asked, slot, name, welcome } => {
+                let post = &mut self.posts[to as usize];
+                if self.hubs[to as usize].welcomed(asked, slot, &name, true, post) {
+                    let member = self.members.get_mut(&(to, slot.index)).expect("a member");
+                    member.heard = welcome.ok().map(|it| texts(&it.history));
+                }
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+impl Hub {
+    /// The question of a connection's only subscription that is not answered yet.
+    fn asked_last(&self, index: u32) -> Option<u32> {
+        let at = self.find(0, NAME, self.hasher.hash(0, NAME))?;
+        let channel = self.channels[at as usize].as_ref()?;
+        let it = channel.subscribers.iter().find(|it| it.slot == index)?;
+        Some(it.asked())
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Toggle(u16, u32),
+    Publish(u16),
+    Carry(usize),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        3 => (0..3_u16, 0..4_u32).prop_map(|(core, at)| Step::Toggle(core, at)),
+        4 => (0..3_u16).prop_map(Step::Publish),
+        8 => any::<usize>().prop_map(Step::Carry),
+    ];
+    prop::collection::vec(step, 0..150)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn whoever_joins_whenever_hears_the_last_ones_and_all_behind_them_once(
+        cores in 1..4_u16,
+        seed in 0..8_u64,
+        steps in steps(),
+    ) {
+        let mut world = Cores::new(cores, seed);
+        for step in steps {
+            match step {
+                Step::Toggle(core, at) => world.toggle(core % cores, at),
+                Step::Publish(core) => world.publish(core % cores),
+                Step::Carry(pick) => {
+                    world.carry(pick);
+                }
+            }
+        }
+        while world.carry(0) {}
+        world.members.values().for_each(|member| world.check(member, true));
+        let bytes = |hub: &Hub| {
+            let homes = hub.channels.iter().flatten().filter_map(|it| it.home.as_ref());
+            homes.filter_map(|home| Some(home.history.as_ref()?.memory())).sum::<usize>()
+        };
+        for hub in &world.hubs {
+            prop_assert_eq!(hub.kept_bytes, bytes(hub), "what is held is what is counted");
+        }
+        for (core, at) in world.members.keys().copied().collect::<Vec<_>>() {
+            world.toggle(core, at);
+        }
+        while world.carry(0) {}
+        for hub in &world.hubs {
+            prop_assert_eq!((hub.kept_bytes(), hub.channel_count()), (0, 0));
+        }
+    }
+}

@@ -1,0 +1,454 @@
+//! Messages as records of two HTTP bodies, in place of frames: what a request with a streamed body
+//! and its streamed answer speak with those who have a WebSocket.
+//!
+//! A record ends where its framing says and not where a chunk does, because whoever stands between
+//! may cut chunks anew. What this server writes is one chunk for each record all the same.
+
+use super::{Kind, Limits, Violation, frame, utf8};
+
+/// How the records of a body are told apart, by its media type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// `application/x-ndjson`: a line each, of JSON. In a message to the client a line break, which
+    /// can only stand between the tokens of JSON, becomes a space.
+    Json,
+    /// `text/plain`, or any other text: a line each. A message with a line break has no record.
+    Lines,
+    /// `application/octet-stream`: the length, four bytes with the most significant one first, then
+    /// so many bytes. The client's are binary messages; to it messages of both kinds are written.
+    Lengths,
+}
+
+/// How many framings there are.
+pub const FRAMINGS: usize = 3;
+
+/// The length that says that there is no message: a sign of life, as is an empty line.
+const NO_MESSAGE: u32 = u32::MAX;
+
+/// Bytes of a length.
+const LENGTH: usize = 4;
+
+/// The field behind the last chunk in which the server says why it ends.
+pub const TRAILER: &str = "Polycast-Close";
+
+impl Framing {
+    /// The framing of bodies of a media type, whose parameters do not count.
+    pub fn of(media_type: &str) -> Option<Framing> {
+        let essence = media_type.split(';').next()?.trim().to_ascii_lowercase();
+        match essence.as_str() {
+            "application/x-ndjson" => Some(Framing::Json),
+            "application/octet-stream" => Some(Framing::Lengths),
+            text if text.starts_with("text/") => Some(Framing::Lines),
+            _ => None,
+        }
+    }
+
+    /// The media type of what the server writes.
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Framing::Json => "application/x-ndjson",
+            Framing::Lines => "text/plain; charset=utf-8",
+            Framing::Lengths => "application/octet-stream",
+        }
+    }
+
+    /// A number below [`FRAMINGS`].
+    pub fn index(self) -> usize {
+        self as usize
+    }
+
+    /// Appends a message as one record, which is one chunk; false if the framing has no record for
+    /// it: no empty line, no binary one, none with a line break in it.
+    pub fn push(self, out: &mut Vec<u8>, kind: Kind, payload: &[u8]) -> bool {
+        let breaks = |byte: &u8| matches!(byte, b'\n' | b'\r');
+        match self {
+            Framing::Lengths => {
+                let length = u32::try_from(payload.len()).unwrap_or(NO_MESSAGE);
+                if length == NO_MESSAGE {
+                    return false;
+                }
+                push_chunk(out, &[&length.to_be_bytes(), payload]);
+            }
+            _ if kind == Kind::Binary || payload.is_empty() => return false,
+            _ if !payload.iter().any(breaks) => {
+                push_chunk(out, &[payload, b"\n"]);
+            }
+            Framing::Lines => return false,
+            Framing::Json => {
+                let start = out.len() + push_chunk(out, &[payload, b"\n"]);
+                out[start..start + payload.len()]
+                    .iter_mut()
+                    .filter(|byte| breaks(byte))
+                    .for_each(|byte| *byte = b' ');
+            }
+        }
+        true
+    }
+
+    /// The same of a frozen frame; empty if there is no record for its message.
+    pub fn reframe(self, frame: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        if let Some((opcode, payload)) = frame::split(frame) {
+            let kind = if opcode == super::Opcode::Text { Kind::Text } else { Kind::Binary };
+            self.push(&mut out, kind, payload);
+        }
+        out
+    }
+
+    /// Appends a sign of life, which is no message.
+    pub fn push_alive(self, out: &mut Vec<u8>) {
+        match self {
+            Framing::Json | Framing::Lines => push_chunk(out, &[b"\n"]),
+            Framing::Lengths => push_chunk(out, &[&NO_MESSAGE.to_be_bytes()]),
+        };
+    }
+}
+
+/// Appends the last chunk, and behind it why the server ends if it is not because the client does:
+/// a code of RFC 6455 section 7.4 and a reason.
+pub fn push_end(out: &mut Vec<u8>, code: Option<u16>, reason: &str) {
+    out.extend_from_slice(b"0\r\n");
+    if let Some(code) = code {
+        let start = out.len();
+        out.extend_from_slice(format!("{TRAILER}: {code} {reason}").trim_end().as_bytes());
+        // A control character could end the field and begin another.
+        out[start..]
+            .iter_mut()
+            .filter(|byte| byte.is_ascii_control())
+            .for_each(|byte| *byte = b' ');
+        out.extend_from_slice(b"\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends a chunk (RFC 9112 section 7.1) of these parts; says how long its size line is.
+fn push_chunk(out: &mut Vec<u8>, parts: &[&[u8]]) -> usize {
+    let length: usize = parts.iter().map(|part| part.len()).sum();
+    let head = format!("{length:x}\r\n");
+    out.reserve(head.len() + length + 2);
+    out.extend_from_slice(head.as_bytes());
+    parts.iter().for_each(|part| out.extend_from_slice(part));
+    out.extend_from_slice(b"\r\n");
+    head.len()
+}
+
+/// Reads the records of one body, which comes in any pieces.
+///
+/// A record that lies whole in a piece leaves nothing behind. Of others the beginning is kept, with
+/// its length where it has one.
+#[derive(Debug)]
+pub struct Reader {
+    framing: Framing,
+    buf: Vec<u8>,
+    /// `buf` was handed out; the next call takes it back.
+    given: bool,
+}
+
+/// What is found at the front of a piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// All of it was taken, and no record is complete.
+    Need,
+    /// A message; see [`Reader::payload`].
+    Message(Kind, Place),
+    /// A sign of life.
+    Alive,
+    /// The client has broken the framing. Nothing more is to be read.
+    Violation(Violation),
+}
+
+/// Where a message lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In the piece that was read.
+    Piece(usize, usize),
+    /// In the reader's buffer.
+    Buffer(usize, usize),
+}
+
+impl Reader {
+    /// A reader at the beginning of a body.
+    pub fn new(framing: Framing) -> Reader {
+        Reader { framing, buf: Vec::new(), given: false }
+    }
+
+    /// The framing.
+    pub fn framing(&self) -> Framing {
+        self.framing
+    }
+
+    /// Whether a record has begun and not ended.
+    pub fn mid_record(&self) -> bool {
+        !self.given && !self.buf.is_empty()
+    }
+
+    /// Bytes of heap that the reader holds.
+    pub fn held_bytes(&self) -> usize {
+        self.buf.capacity()
+    }
+
+    /// The bytes of a message that the last call has found, of the same `piece`.
+    pub fn payload<'a>(&'a mut self, place: Place, piece: &'a mut [u8]) -> &'a mut [u8] {
+        match place {
+            Place::Piece(start, end) => &mut piece[start..end],
+            Place::Buffer(start, end) => &mut self.buf[start..end],
+        }
+    }
+
+    /// Reads on: how many bytes of `piece` are done with, and what is found.
+    pub fn next(&mut self, limits: &Limits, piece: &[u8]) -> (usize, Found) {
+        self.take_back();
+        match self.framing {
+            Framing::Json | Framing::Lines => self.line(limits, piece),
+            Framing::Lengths => self.measured(limits, piece),
+        }
+    }
+
+    /// The body has ended. What stands behind the last line break is a line; half of a record that
+    /// has a length is none.
+    pub fn end(&mut self, limits: &Limits) -> Found {
+        self.take_back();
+        match self.framing {
+            _ if self.buf.is_empty() => Found::Need,
+            Framing::Json | Framing::Lines => self.line(limits, b"\n").1,
+            Framing::Lengths => Found::Violation(Violation::CutRecord),
+        }
+    }
+
+    fn take_back(&mut self) {
+        if std::mem::take(&mut self.given) {
+            self.buf = Vec::new();
+        }
+    }
+
+    fn line(&mut self, limits: &Limits, piece: &[u8]) -> (usize, Found) {
+        let most = usize::try_from(limits.message_bytes).unwrap_or(usize::MAX);
+        let Some(at) = piece.iter().position(|&byte| byte == b'\n') else {
+            // A return may be the first half of a line break.
+            if self.buf.len().saturating_add(piece.len()) > most.saturating_add(1) {
+                return (piece.len(), Found::Violation(Violation::TooBig));
+            }
+            self.buf.extend_from_slice(piece);
+            return (piece.len(), Found::Need);
+        };
+        let whole = self.buf.is_empty();
+        if !whole {
+            self.buf.extend_from_slice(&piece[..at]);
+            self.given = true;
+        }
+        let line = if whole { &piece[..at] } else { &self.buf[..] };
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let found = match line.len() {
+            0 => Found::Alive,
+            len if len > most => Found::Violation(Violation::TooBig),
+            _ if !utf8::valid(line) => Found::Violation(Violation::TextNotUtf8),
+            len if whole => Found::Message(Kind::Text, Place::Piece(0, len)),
+            len => Found::Message(Kind::Text, Place::Buffer(0, len)),
+        };
+        (at + 1, found)
+    }
+
+    fn measured(&mut self, limits: &Limits, piece: &[u8]) -> (usize, Found) {
+        let mut taken = 0;
+        let length = match piece.first_chunk::<LENGTH>() {
+            Some(length) if self.buf.is_empty() => {
+                taken = LENGTH;
+                *length
+            }
+            _ => {
+                taken += self.gather(LENGTH, piece);
+                match self.buf.first_chunk::<LENGTH>() {
+                    Some(length) => *length,
+                    None => return (taken, Found::Need),
+                }
+            }
+        };
+        let number = u32::from_be_bytes(length);
+        if number == NO_MESSAGE {
+            self.given = true;
+            return (taken, Found::Alive);
+        }
+        if u64::from(number) > limits.message_bytes {
+            return (piece.len(), Found::Violation(Violation::TooBig));
+        }
+        let end = number as usize;
+        if self.buf.is_empty() && piece.len() - taken >= end {
+            let place = Place::Piece(taken, taken + end);
+            return (taken + end, Found::Message(Kind::Binary, place));
+        }
+        if self.buf.is_empty() {
+            self.buf.extend_from_slice(&length);
+        }
+        taken += self.gather(LENGTH + end, &piece[taken..]);
+        if self.buf.len() < LENGTH + end {
+            return (taken, Found::Need);
+        }
+        self.given = true;
+        (taken, Found::Message(Kind::Binary, Place::Buffer(LENGTH, LENGTH + end)))
+    }
+
+    /// Keeps bytes of `piece` until there are `wanted`; says how many.
+    fn gather(&mut self, wanted: usize, piece: &[u8]) -> usize {
+        let more = wanted.saturating_sub(self.buf.len()).min(piece.len());
+        self.buf.extend_from_slice(&piece[..more]);
+        more
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Framing::{Json, Lengths, Lines};
+
+    const LIMITS: Limits =
+        Limits { frame_bytes: 8, message_bytes: 8, fragments: 1, allow_rsv1: false };
+
+    /// What a body says that comes in pieces of `size`: messages in words, `.` for a sign of life,
+    /// and in the end what is wrong.
+    fn read(framing: Framing, body: &[u8], size: usize) -> String {
+        let mut reader = Reader::new(framing);
+        let mut said = Vec::new();
+        let mut tell = |reader: &mut Reader, found, piece: &mut [u8]| match found {
+            Found::Need => false,
+            Found::Message(_, place) => {
+                said.push(String::from_utf8_lossy(reader.payload(place, piece)).into_owned());
+                true
+            }
+            Found::Alive => {
+                said.push(".".to_owned());
+                true
+            }
+            Found::Violation(violation) => {
+                said.push(format!("{violation:?}"));
+                false
+            }
+        };
+        for piece in body.chunks(size) {
+            let mut piece = piece.to_vec();
+            let mut at = 0;
+            loop {
+                let (taken, found) = reader.next(&LIMITS, &piece[at..]);
+                let goes_on = tell(&mut reader, found, &mut piece[at..]);
+                at += taken;
+                if matches!(found, Found::Violation(_)) {
+                    return said.join(",");
+                }
+                if !goes_on {
+                    assert_eq!(at, piece.len(), "all is taken when more is needed");
+                    break;
+                }
+            }
+            assert!(reader.held_bytes() <= 64, "memory");
+        }
+        let found = reader.end(&LIMITS);
+        if tell(&mut reader, found, &mut []) {
+            assert_eq!(reader.end(&LIMITS), Found::Need, "once");
+        }
+        said.join(",")
+    }
+
+    fn check(framing: Framing, body: &[u8], want: &str) {
+        for size in 1..=body.len().max(1) {
+            assert_eq!(read(framing, body, size), want, "{body:?} by {size}");
+        }
+    }
+
+    #[test]
+    fn lines_however_they_are_cut() {
+        check(Lines, b"one\ntwo\r\n\n\r\nlast", "one,two,.,.,last");
+        check(Lines, b"", "");
+        check(Lines, b"a\rb\n", "a\rb");
+        check(Lines, "é\n".as_bytes(), "é");
+        check(Json, b"{}\n[1]\n", "{},[1]");
+        check(Lines, b"ok\n\xff\nmore\n", "ok,TextNotUtf8");
+        check(Lines, b"\xc3", "TextNotUtf8");
+    }
+
+    #[test]
+    fn both_sides_of_a_lines_bound() {
+        check(Lines, b"12345678\n", "12345678");
+        check(Lines, b"12345678\r\n", "12345678");
+        check(Lines, b"12345678", "12345678");
+        check(Lines, b"123456789\n", "TooBig");
+        check(Lines, b"123456789", "TooBig");
+        check(Lines, b"1234567890", "TooBig");
+    }
+
+    #[test]
+    fn lengths_however_they_are_cut() {
+        check(Lengths, b"\0\0\0\x03one\0\0\0\0\0\0\0\x02ab", "one,,ab");
+        check(Lengths, b"\xff\xff\xff\xff\0\0\0\x01x\xff\xff\xff\xff", ".,x,.");
+        check(Lengths, b"\0\0\0\x0812345678", "12345678");
+        check(Lengths, b"\0\0\0\x09123456789", "TooBig");
+        check(Lengths, b"\xff\xff\xff\xfe", "TooBig");
+        check(Lengths, b"\0\0\0\x03on", "CutRecord");
+        check(Lengths, b"\0\0", "CutRecord");
+    }
+
+    fn check_push(framing: Framing, kind: Kind, payload: &[u8], want: Option<&[u8]>) {
+        let mut out = b"before".to_vec();
+        assert_eq!(framing.push(&mut out, kind, payload), want.is_some(), "{payload:?}");
+        assert_eq!(&out[6..], want.unwrap_or_default());
+        let opcode = if kind == Kind::Text {
+            super::super::Opcode::Text
+        } else {
+            super::super::Opcode::Binary
+        };
+        assert_eq!(framing.reframe(&frame::frozen(opcode, payload)), want.unwrap_or_default());
+    }
+
+    #[test]
+    fn a_record_is_one_chunk_if_there_is_one() {
+        check_push(Lines, Kind::Text, b"hello", Some(b"6\r\nhello\n\r\n"));
+        check_push(Lines, Kind::Text, b"two\nlines", None);
+        check_push(Lines, Kind::Text, b"a\r", None);
+        check_push(Lines, Kind::Text, b"", None);
+        check_push(Lines, Kind::Binary, b"x", None);
+        check_push(Json, Kind::Text, b"{\r\n}", Some(b"5\r\n{  }\n\r\n"));
+        check_push(Json, Kind::Text, b"[\n10,\n\"a\"\n]", Some(b"c\r\n[ 10, \"a\" ]\n\r\n"));
+        check_push(Json, Kind::Text, b"", None);
+        check_push(Json, Kind::Binary, b"{}", None);
+        check_push(Lengths, Kind::Binary, b"\n", Some(b"5\r\n\0\0\0\x01\n\r\n"));
+        check_push(Lengths, Kind::Text, b"", Some(b"4\r\n\0\0\0\0\r\n"));
+    }
+
+    #[test]
+    fn signs_of_life_and_ends() {
+        let written = |write: &dyn Fn(&mut Vec<u8>)| {
+            let mut out = Vec::new();
+            write(&mut out);
+            out
+        };
+        assert_eq!(written(&|out| Json.push_alive(out)), b"1\r\n\n\r\n");
+        assert_eq!(written(&|out| Lengths.push_alive(out)), b"4\r\n\xff\xff\xff\xff\r\n");
+        assert_eq!(written(&|out| push_end(out, None, "")), b"0\r\n\r\n");
+        assert_eq!(
+            written(&|out| push_end(out, Some(1008), "a\r\nB: c")),
+            b"0\r\nPolycast-Close: 1008 a  B: c\r\n\r\n"
+        );
+        assert_eq!(
+            written(&|out| push_end(out, Some(1000), "")),
+            b"0\r\nPolycast-Close: 1000\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn media_types() {
+        for (text, framing) in [
+            ("application/x-ndjson", Some(Json)),
+            ("Application/X-NDJSON; charset=utf-8", Some(Json)),
+            ("text/plain", Some(Lines)),
+            ("text/csv ;header=absent", Some(Lines)),
+            ("application/octet-stream", Some(Lengths)),
+            ("application/json", None),
+            ("application/x-www-form-urlencoded", None),
+            ("", None),
+        ] {
+            assert_eq!(Framing::of(text), framing, "{text}");
+        }
+        for framing in [Json, Lines, Lengths] {
+            assert_eq!(Framing::of(framing.media_type()), Some(framing));
+            assert!(framing.index() < FRAMINGS);
+        }
+    }
+}

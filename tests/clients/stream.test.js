@@ -1,0 +1,82 @@
+// A request and its answer that go on together, in the place of a WebSocket, with Node's own client.
+
+const assert = require("node:assert/strict")
+const http = require("node:http")
+const { createInterface } = require("node:readline")
+const WebSocket = require("ws")
+const { app, within, withServer } = require("./support")
+
+const CONFIG = `
+[[routes]]
+when = [{ path = "/echo" }]
+endpoint = "echo"
+stream = true
+[[routes]]
+when = [{ path = "/group" }]
+endpoint = "reflect"
+stream = true
+[[routes]]
+endpoint = "apps"
+${app()}`
+
+/** A stream of lines at `path`: what is written to it, and the lines that come back. */
+async function open(server, path) {
+  const url = server.url(path).replace(/^ws/, "http")
+  const request = http.request(url, {
+    method: "POST",
+    headers: { "Content-Type": "application/x-ndjson" },
+  })
+  request.flushHeaders()
+  const answer = await within("the answer's head", new Promise((resolve, reject) => {
+    request.on("response", resolve)
+    request.on("error", reject)
+  }))
+  assert.equal(answer.statusCode, 200)
+  assert.equal(answer.headers["content-type"], "application/x-ndjson")
+  const ended = new Promise((resolve) => answer.on("end", resolve))
+  const lines = createInterface({ input: answer })[Symbol.asyncIterator]()
+  const line = async () => (await within("a line", lines.next())).value
+  return { request, answer, ended, line }
+}
+
+withServer("a line comes back before the next one is written", { config: CONFIG }, async (server) => {
+  const stream = await open(server, "/echo")
+  for (let number = 0; number < 50; number += 1) {
+    const text = JSON.stringify({ number, text: "\u00e9".repeat(number * 100) })
+    stream.request.write(`${text}\n`)
+    assert.equal(await stream.line(), text)
+  }
+  stream.request.end('"last"')
+  assert.equal(await stream.line(), '"last"')
+  await within("the end", stream.ended)
+  assert.deepEqual(stream.answer.trailers, {})
+})
+
+withServer("a WebSocket and a stream hear each other", { config: CONFIG, threads: 2 },
+  async (server) => {
+    const stream = await open(server, "/group")
+    stream.request.write("0\n")
+    assert.equal(await stream.line(), "0")
+    const socket = new WebSocket(server.url("/group"))
+    await within("the opening", new Promise((resolve) => socket.on("open", resolve)))
+    const heard = []
+    socket.on("message", (data) => heard.push(data.toString()))
+    for (let number = 1; number < 50; number += 1) {
+      socket.send(`{"socket":${number}}`)
+      assert.equal(await stream.line(), `{"socket":${number}}`)
+      stream.request.write(`{"stream":${number}}\n`)
+      assert.equal(await stream.line(), `{"stream":${number}}`)
+    }
+    socket.close()
+    await within("the close", new Promise((resolve) => socket.on("close", resolve)))
+    assert.equal(heard.length, 98)
+    stream.request.destroy()
+  })
+
+withServer("why the server ends is in the trailer", { config: CONFIG }, async (server) => {
+  const stream = await open(server, "/echo")
+  stream.request.write(Buffer.from([0xff, 0x0a]))
+  stream.answer.resume()
+  await within("the end", stream.ended)
+  assert.equal(stream.answer.trailers["polycast-close"], "1007 text is not UTF-8")
+})

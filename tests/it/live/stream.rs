@@ -1,0 +1,294 @@
+//! Streams in the place of WebSockets, over real TCP: both ways at once, beside WebSockets, and
+//! with members that do not read.
+
+use crate::net::*;
+use crate::peer::{Ear, Heard};
+use polycast::config::{Config, Endpoint, Route, SlowConsumer};
+use std::collections::VecDeque;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+const LINES: &str = "text/plain";
+const JSON: &str = "application/x-ndjson";
+const OCTETS: &str = "application/octet-stream";
+
+/// One route to an endpoint, which takes streams, on two reactors.
+fn streaming(endpoint: Endpoint) -> Config {
+    let mut config = config();
+    config.routes = vec![Route { stream: true, ..Route::to(endpoint) }];
+    config
+}
+
+/// A client that has sent the head of a request.
+struct Streamer {
+    tcp: TcpStream,
+    ear: Ear,
+    heard: VecDeque<Heard>,
+}
+
+impl Streamer {
+    fn open(client: Client, content_type: &str) -> Streamer {
+        let mut streamer = Streamer::begin(client, content_type);
+        match streamer.hear() {
+            Heard::Answer { status: 200, .. } => streamer,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn begin(client: Client, content_type: &str) -> Streamer {
+        let head = format!(
+            "POST /group HTTP/1.1\r\nHost: localhost\r\nContent-Type: {content_type}\r\n\
+             Transfer-Encoding: chunked\r\n\r\n"
+        );
+        let mut tcp = client.stream;
+        tcp.write_all(head.as_bytes()).unwrap();
+        Streamer { tcp, ear: Ear::default(), heard: VecDeque::new() }
+    }
+
+    fn connect(address: SocketAddr, content_type: &str) -> Streamer {
+        Streamer::open(Client::connect(address), content_type)
+    }
+
+    /// Sends one chunk; an empty one is the last.
+    fn chunk(&mut self, data: &[u8]) {
+        let size = format!("{:x}\r\n", data.len());
+        self.tcp.write_all(&[size.as_bytes(), data, b"\r\n"].concat()).unwrap();
+    }
+
+    fn hear(&mut self) -> Heard {
+        let mut piece = vec![0; 64 * 1024];
+        loop {
+            if let Some(heard) = self.heard.pop_front() {
+                return heard;
+            }
+            let n = self.tcp.read(&mut piece).unwrap();
+            assert_ne!(n, 0, "the end, with {} bytes that are no record", self.ear.left());
+            self.heard.extend(self.ear.hear(&piece[..n]));
+        }
+    }
+
+    fn text(&mut self) -> String {
+        match self.hear() {
+            Heard::Text(text) => text,
+            Heard::Binary(payload) => String::from_utf8(payload).unwrap(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The end of the answer, and of the connection.
+    fn end(&mut self) -> String {
+        let Heard::End(trailer) = self.hear() else { panic!("no end") };
+        assert_eq!(self.tcp.read(&mut [0; 100]).unwrap(), 0);
+        trailer
+    }
+}
+
+fn measured(payload: &[u8]) -> Vec<u8> {
+    [&(payload.len() as u32).to_be_bytes(), payload].concat()
+}
+
+#[test]
+fn what_is_said_comes_back_while_more_is_still_to_be_said() {
+    let Some(server) = start(streaming(Endpoint::Echo)) else { return };
+    let address = server.addresses()[0];
+    let mut client = Streamer::connect(address, LINES);
+    for round in 0..200 {
+        let line = format!("{round:0>len$}", len = 1 + round * 7);
+        let whole = format!("{line}\n");
+        // Cut anywhere, chunks as well as records.
+        let (one, two) = whole.as_bytes().split_at(round % whole.len());
+        [one, two].iter().filter(|piece| !piece.is_empty()).for_each(|piece| client.chunk(piece));
+        assert_eq!(client.text(), line);
+    }
+    client.chunk(b"");
+    assert_eq!(client.end(), "");
+    let mut client = Streamer::connect(address, OCTETS);
+    let payload: Vec<u8> = (0..1_000_000_u32).map(|number| (number % 251) as u8).collect();
+    for piece in measured(&payload).chunks(70_001) {
+        client.chunk(piece);
+    }
+    assert_eq!(client.hear(), Heard::Binary(payload));
+    wait_count(&server, "connections", 1);
+    assert_eq!((server.count("streams"), server.count("upgrades")), (2, 0));
+}
+
+/// A client that says much and reads nothing is not read from any more, and nothing is lost.
+#[test]
+fn who_does_not_read_is_not_read_from() {
+    const LINES_SENT: usize = 4000;
+    let Some(server) = start(streaming(Endpoint::Echo)) else { return };
+    let client = Client::connect_narrow(server.addresses()[0]);
+    let mut client = Streamer::open(client, LINES);
+    let mut writer = Streamer {
+        tcp: client.tcp.try_clone().unwrap(),
+        ear: Ear::default(),
+        heard: VecDeque::new(),
+    };
+    let writing = std::thread::spawn(move || {
+        for number in 0..LINES_SENT {
+            writer.chunk(format!("{number:0>5000}\n").as_bytes());
+        }
+        writer.chunk(b"");
+    });
+    std::thread::sleep(Duration::from_millis(500));
+    let most = (LINES_SENT * 5000) as u64;
+    assert!(server.count("received_bytes") < most / 2, "it is read from all the same");
+    for number in 0..LINES_SENT {
+        assert_eq!(client.text().parse(), Ok(number));
+    }
+    assert_eq!(client.end(), "");
+    writing.join().unwrap();
+}
+
+#[test]
+fn a_group_of_websockets_and_streams_hears_all_in_one_order() {
+    const EACH: usize = 60;
+    let Some(server) = start(streaming(Endpoint::Reflect)) else { return };
+    let address = server.addresses()[0];
+    let mut sockets: Vec<Client> =
+        (0..3).map(|_| Client::connect(address).upgrade("/group")).collect();
+    let mut streams: Vec<Streamer> =
+        [LINES, JSON, OCTETS, OCTETS].map(|it| Streamer::connect(address, it)).into();
+    let speakers = sockets.len() + streams.len();
+    let line = |speaker: usize, number: usize| format!("[{speaker},{number}]");
+    let say = |stream: &mut Streamer, at: usize, text: &str| match at {
+        0 | 1 => stream.chunk(format!("{text}\n").as_bytes()),
+        _ => stream.chunk(&measured(text.as_bytes())),
+    };
+    // Each is in the group when it has heard itself, or a word of its own kind.
+    for (at, socket) in sockets.iter_mut().enumerate() {
+        socket.send_text(&line(at, 1000));
+        while String::from_utf8(socket.frame().payload).unwrap() != line(at, 1000) {}
+    }
+    for (at, stream) in streams.iter_mut().enumerate() {
+        say(stream, at, &line(at + 3, 1000));
+        while stream.text() != line(at + 3, 1000) {}
+    }
+    for number in 0..EACH {
+        sockets.iter_mut().enumerate().for_each(|(at, it)| it.send_text(&line(at, number)));
+        for (at, stream) in streams.iter_mut().enumerate() {
+            say(stream, at, &line(at + 3, number));
+        }
+    }
+    let is_test = |text: &String| {
+        let number = text.trim_end_matches(']').split(',').nth(1).and_then(|it| it.parse().ok());
+        number.is_some_and(|number: usize| number < 1000)
+    };
+    // Lines hear no binary messages: those of the last two speakers.
+    let has_line = |text: &String| !text.starts_with("[5,") && !text.starts_with("[6,");
+    let socket_heard: Vec<Vec<String>> = sockets
+        .iter_mut()
+        .map(|it| {
+            let texts = std::iter::repeat_with(|| String::from_utf8(it.frame().payload).unwrap());
+            texts.filter(is_test).take(speakers * EACH).collect()
+        })
+        .collect();
+    let all = &socket_heard[0];
+    assert!(socket_heard.iter().all(|heard| heard == all));
+    let lines: Vec<String> = all.iter().filter(|it| has_line(it)).cloned().collect();
+    for (at, stream) in streams.iter_mut().enumerate() {
+        let expected = if at < 2 { &lines } else { all };
+        let texts = std::iter::repeat_with(|| stream.text());
+        let heard: Vec<String> = texts.filter(is_test).take(expected.len()).collect();
+        assert_eq!(&heard, expected, "stream {at}");
+    }
+    assert!(server.count("streams_unsaid") >= (2 * 2 * EACH) as u64);
+}
+
+#[test]
+fn a_stream_that_stalls_loses_nothing_for_the_others_and_ends_cleanly() {
+    let mut config = streaming(Endpoint::Reflect);
+    config.limits.write_queue_bytes = 64 * 1024;
+    config.slow_consumer = SlowConsumer::Close;
+    let Some(server) = start(config) else { return };
+    let address = server.addresses()[0];
+    let mut talker = Client::connect(address).upgrade("/group");
+    let mut reader = Streamer::connect(address, LINES);
+    let mut sleeper = Streamer::open(Client::connect_narrow(address), JSON);
+    for stream in [&mut reader, &mut sleeper] {
+        stream.chunk(b"0\n");
+        while stream.text() != "0" {}
+    }
+    talker.send_text("begin");
+    while talker.text() != "begin" {}
+    while reader.text() != "begin" {}
+    let mut rounds = 0;
+    while server.count("slow_consumer_closed") == 0 {
+        assert!(rounds < 5000, "the slow member is never noticed");
+        let text = format!("{rounds:0>10000}");
+        talker.send_text(&text);
+        assert!(talker.text() == text && reader.text() == text, "round {rounds}");
+        rounds += 1;
+    }
+    let mut last = None;
+    let trailer = loop {
+        match sleeper.hear() {
+            Heard::End(trailer) => break trailer,
+            Heard::Text(text) if text.len() == 10_000 => {
+                let number: usize = text.parse().unwrap();
+                assert_eq!(number, last.map_or(0, |last: usize| last + 1), "no gap");
+                last = Some(number);
+            }
+            Heard::Text(_) => {}
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(trailer, "Polycast-Close: 1008 the client does not read what it is sent");
+    drop(sleeper);
+    wait_count(&server, "connections", 2);
+}
+
+/// Runs curl with a stream of JSON; `more` is its further options.
+fn curl(address: SocketAddr, more: &[&str]) -> Child {
+    Command::new("curl")
+        .args(["--silent", "--no-buffer", "--max-time", "20", "-X", "POST"])
+        .args(["-H", "Content-Type: application/x-ndjson"])
+        .args(more)
+        .arg(format!("http://{address}/group"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+/// The examples of the README, with a client that everybody has.
+#[test]
+fn curl_speaks_and_listens_in_a_group() {
+    if Command::new("curl").arg("--version").output().is_err() {
+        return skip("there is no curl");
+    }
+    let Some(server) = start(streaming(Endpoint::Reflect)) else { return };
+    let address = server.addresses()[0];
+    let mut member = Client::connect(address).upgrade("/group");
+    member.send_text("0");
+    assert_eq!(member.text(), "0");
+    // Says one thing, and listens.
+    let mut listener = curl(address, &["-d", r#"{"from":"curl"}"#]);
+    assert_eq!(member.text(), r#"{"from":"curl"}"#);
+    let mut output = BufReader::new(listener.stdout.take().unwrap());
+    let mut line = || {
+        let mut line = String::new();
+        output.read_line(&mut line).unwrap();
+        line
+    };
+    assert_eq!(line(), "{\"from\":\"curl\"}\n");
+    member.send_text("{\"from\":\n\"a socket\"}");
+    assert_eq!(member.text(), "{\"from\":\n\"a socket\"}");
+    assert_eq!(line(), "{\"from\": \"a socket\"}\n");
+    // Says what it reads, as it comes.
+    let mut talker = curl(address, &["-T", "."]);
+    let mut input = talker.stdin.take().unwrap();
+    for number in 1..4 {
+        input.write_all(format!("[{number}]\n").as_bytes()).unwrap();
+        assert_eq!(member.text(), format!("[{number}]"));
+        assert_eq!(line(), format!("[{number}]\n"));
+    }
+    for mut it in [talker, listener] {
+        it.kill().unwrap();
+        it.wait().unwrap();
+    }
+    wait_count(&server, "connections", 1);
+}
