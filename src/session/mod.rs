@@ -12,6 +12,7 @@ mod recipient;
 mod request;
 mod secure;
 mod socket;
+mod streams;
 mod tickets;
 pub mod upgrade;
 mod upstream;
@@ -75,6 +76,8 @@ pub struct Session {
     pub listed: bool,
     /// Whether the shard counts this session among those without a request; the shard's to keep.
     pub counted_fresh: bool,
+    /// Whether it is counted as a WebSocket of its listener.
+    counted_stream: bool,
     /// Whether the shard's list of those that congestion has paused has it; the shard's to keep.
     pub waits: bool,
     deadline: Deadline,
@@ -115,6 +118,7 @@ impl Session {
             ending: Ending::Open,
             listed: false,
             counted_fresh: false,
+            counted_stream: false,
             waits: false,
             deadline: now.plus_ms(env.config.timeouts.head_ms),
             ip: peer.ip(),

@@ -16,4 +16,5 @@ mod survival;
 mod tls;
 mod webhooks;
 mod zenith;
+mod zilla;
 mod zilliqa;
