@@ -256,6 +256,10 @@ impl Shard {
             let Some((session, mut around)) = self.session(slot, now) else { continue };
             let before = session.ending();
             session.sweep(&mut around);
+            if session.has_parked() && session.may_resume(&around) {
+                self.resume(slot, now);
+                continue;
+            }
             if !session.relax() || session.ending() != before {
                 self.after(slot, now);
                 self.list(slot);
@@ -543,8 +547,9 @@ impl Shard {
 
     fn resume(&mut self, slot: Slot, now: Now) {
         let Some(session) = self.sessions.get_mut(slot) else { return };
+        let waited = session.has_parked();
         let (mut held, eof) = session.resume();
-        if !held.is_empty() {
+        if waited || !held.is_empty() {
             self.feed(slot, &mut held, now);
         }
         if eof {

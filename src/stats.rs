@@ -224,6 +224,18 @@ counters! {
     names_found,
     /// Look-ups of the names of upstreams that have not.
     names_failed,
+    /// Messages whose schema no registry had given so far: refused, or passed as the model says.
+    schemas_missed,
+    /// Messages that were held until their schema was there, or their time was up.
+    schemas_awaited,
+    /// Schemas that registries gave, or said to be the same as before.
+    schemas_retrieved,
+    /// Schemas that registries did not give: no answer in time, none of that name, an error.
+    schemas_unretrievable,
+    /// Schemas that registries gave and that are none, or too large.
+    schemas_bad,
+    /// Failures to get a schema anew of which an older one stays in use.
+    schemas_stale,
     /// Frames of broadcasts put into write queues.
     deliveries,
     /// Broadcast frames not delivered because a queue was at its bound (policy `drop`).

@@ -19,6 +19,7 @@ pub(crate) mod message;
 pub(crate) mod negotiate;
 pub(crate) mod pusher_message;
 pub(crate) mod route;
+pub(crate) mod schemas;
 pub(crate) mod session;
 pub(crate) mod session_compressed;
 pub(crate) mod tls_session;
@@ -40,7 +41,7 @@ macro_rules! every_target {
             mask frame message utf8 close negotiate inflate deflate_roundtrip http upgrade
             session session_compressed pusher_message api_body hub config tls_session
             codec_json codec_bson codec_msgpack zilliqa_query zilliqa_ingest zenith_message
-            zenith_ingest jwt_token route certificate
+            zenith_ingest jwt_token route certificate schemas
         }
     };
 }

@@ -1,6 +1,7 @@
 //! Guards: who may use a route, by the JSON Web Tokens that they present, or by their certificate.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use hyper::Uri;
 use serde::Deserialize;
@@ -10,6 +11,7 @@ use super::error::{Error, Problem};
 use super::schema::Secret;
 use super::size;
 use crate::jwt::{self, Algorithm, Jwk};
+use crate::tls;
 
 /// Where a token is in the text that carries it.
 pub const CREDENTIALS: &str = "{credentials}";
@@ -47,6 +49,9 @@ pub struct Guard {
     /// Whether they may be at a private, loopback or link-local address.
     #[serde(default)]
     pub allow_private: bool,
+    /// A PEM file of the authorities that vouch for the server of their URL; empty: the system's.
+    #[serde(default)]
+    pub ca_file: String,
     /// Path of the claim that lists the roles.
     #[serde(default = "roles")]
     pub roles: String,
@@ -147,6 +152,7 @@ impl Guard {
             keys_refresh_s: refresh_s(),
             keys_floor_s: floor_s(),
             allow_private: false,
+            ca_file: String::new(),
             roles: roles(),
             identity: identity(),
             attributes: BTreeMap::new(),
@@ -284,6 +290,21 @@ fn check_credentials(credentials: &Credentials) -> Result<(), Error> {
         let accepted = "characters of a subprotocol with `{credentials}` once among them, such as \
                         `bearer.{credentials}`";
         return Err(shape("credentials.protocol", protocol, accepted));
+    }
+    Ok(())
+}
+
+/// Looks for the files that guards name below `folder`, and reads them once: what is wrong with
+/// them is told when the server starts.
+pub(super) fn prepare(guards: &mut [Guard], folder: &Path) -> Result<(), Error> {
+    for (index, guard) in guards.iter_mut().enumerate() {
+        if guard.ca_file.is_empty() {
+            continue;
+        }
+        let file = folder.join(&guard.ca_file);
+        let key = format!("guards[{index}].ca_file");
+        tls::roots(&file).map_err(|error| Error::keyed(key, Problem::File(error)))?;
+        guard.ca_file = file.to_string_lossy().into_owned();
     }
     Ok(())
 }

@@ -8,6 +8,7 @@
 //! A [`Config`] that this module hands out is checked: who uses one need not look again.
 
 mod broadcastt;
+mod catalog;
 mod certificate;
 mod check;
 mod env;
@@ -149,10 +150,12 @@ impl Config {
             };
             config.complete();
             let prepare = |config: &mut Config| {
+                catalog::prepare(&mut config.catalogs, folder)?;
                 model::prepare(config, folder.unwrap_or(Path::new("")))?;
                 let Some(folder) = folder else { return Ok(()) };
                 config.prepare_tls(folder)?;
                 config.prepare_proxies(folder)?;
+                guard::prepare(&mut config.guards, folder)?;
                 zilliqa_node::prepare(&mut config.zilliqa.node, folder)?;
                 webhook::prepare(&mut config.apps, folder)
             };

@@ -28,14 +28,6 @@ impl Eq for Prepared {}
 
 /// Reads the schemas that routes name, files below `folder`, and prepares their rules.
 pub(super) fn prepare(config: &mut Config, folder: &Path) -> Result<(), Error> {
-    for (index, catalog) in config.catalogs.iter().enumerate() {
-        let same = config.catalogs[..index].iter().position(|it| it.name == catalog.name);
-        if let Some(other) = same {
-            let (value, other) = (catalog.name.clone(), format!("catalogs[{other}].name"));
-            let problem = Problem::Duplicate { value, other };
-            return Err(Error::keyed(format!("catalogs[{index}].name"), problem));
-        }
-    }
     for (index, route) in config.routes.iter_mut().enumerate() {
         let model = &route.model;
         if *model == Governance::default() {

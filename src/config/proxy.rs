@@ -226,12 +226,6 @@ impl Upstream {
 }
 
 impl Config {
-    /// Whether there are upstreams whose names have to be looked up.
-    pub fn has_upstream_names(&self) -> bool {
-        let mut upstreams = self.routes.iter().filter_map(|it| it.proxy.as_ref());
-        upstreams.any(|it| it.upstreams.iter().any(|it| it.address().is_none()))
-    }
-
     /// Reads the files that proxies name, below `folder`, unless that was done before.
     pub(super) fn prepare_proxies(&mut self, folder: &Path) -> Result<(), Error> {
         for (index, route) in self.routes.iter_mut().enumerate() {

@@ -1,6 +1,7 @@
 //! The schema against its example, and every error by the line that a person reads.
 
 use super::*;
+use crate::model::spec::{Catalog, CatalogKind, IdEncoding, UseId};
 use toml::{Table, Value};
 
 const EXAMPLE: &str = include_str!("../../polycast.example.toml");
@@ -153,6 +154,91 @@ fn the_model_of_the_example_is_accepted() {
     assert!(config.routes[0].rules.get().is_some());
     for key in ["model", "catalog", "version"] {
         assert!(toml_error(&text.replace(&format!(" {key} = "), " nope = ")).contains("nope"));
+    }
+}
+
+/// A registry stands there too, since its URL has no default.
+#[test]
+fn the_registry_of_the_example_holds_every_default() {
+    let from = EXAMPLE.find("# [[catalogs]]\n# name = \"registry\"").unwrap();
+    let block = EXAMPLE[from..].lines().take_while(|line| line.starts_with("# "));
+    let text: String = block.map(|line| format!("{}\n", &line[2..])).collect();
+    let catalogs = |text: &str| toml(&format!("{APP}{text}")).catalogs;
+    let url = "https://registry.example.com";
+    let plain = Catalog::registry("registry", CatalogKind::SchemaRegistry, url);
+    let (max_age_s, context) = (Some(300), Some("default".to_owned()));
+    assert_eq!(plain.max_age_ms(), 300_000);
+    assert_eq!(catalogs(&text), [Catalog { max_age_s, context, ..plain }]);
+    let apicurio =
+        text.replace("context =", "# context =").replace("# # ", "").replace("# gr", "gr");
+    let apicurio = apicurio.replace("# use", "use").replace("# id_", "id_");
+    let apicurio = apicurio.replace("schema-registry", "apicurio");
+    let found = &catalogs(&apicurio)[0];
+    assert_eq!(
+        (&found.group_id, found.use_id),
+        (&Some("default".to_owned()), Some(UseId::GlobalId))
+    );
+    assert_eq!(found.id_encoding, Some(IdEncoding::Default));
+    let error = toml_error(&format!("{APP}{text}no_such_key = 1\n"));
+    for key in error.split("known here: ").nth(1).unwrap().split(", ") {
+        assert!(text.contains(&format!("{key} = ")) || key == "subjects", "{key}");
+    }
+}
+
+#[test]
+fn registries_are_checked_and_errors_name_line_and_key() {
+    let least = "type = 'karapace'\nurl = 'https://r.example/api'";
+    let api = "type = 'apicurio'\nurl = 'https://r.example'";
+    let url = "8:1: catalogs[0].url: `";
+    for (rest, want) in [
+        (least.to_owned(), ""),
+        (format!("{least}\nmax_age_s = 1"), ""),
+        (format!("{least}\nmax_age_s = 86400"), ""),
+        (format!("{least}\nmax_age_s = 0"), "9:1: catalogs[0].max_age_s: 0 is out of range"),
+        (format!("{least}\nmax_age_s = 86401"), "9:1: catalogs[0].max_age_s: 86401 is out of"),
+        (format!("{least}\ncontext = 'a.b'"), ""),
+        (format!("{least}\ncontext = ':a'"), "9:1: catalogs[0].context: `:a` is not accepted"),
+        (format!("{least}\ncontext = ''"), "9:1: catalogs[0].context: `` is not accepted"),
+        (format!("{least}\nuse_id = 'globalId'"), "9:1: catalogs[0].use_id: a catalog of this"),
+        (format!("{least}\nsubjects = [{{ name = 'a' }}]"), "9:1: catalogs[0].subjects: a cat"),
+        (format!("{api}\nuse_id = 'contentId'\nid_encoding = 'legacy'\ngroup_id = 'g'"), ""),
+        (format!("{api}\ngroup_id = ''"), "9:1: catalogs[0].group_id: `` is not accepted"),
+        (format!("{api}\ncontext = 'a'"), "9:1: catalogs[0].context: a catalog of this type"),
+        (format!("{api}\nuse_id = 'other'"), "9:10: catalogs[0].use_id"),
+        ("type = 'karapace'\nurl = 'ftp://a'".to_owned(), url),
+        ("type = 'karapace'\nurl = 'http://u@a'".to_owned(), url),
+        ("type = 'karapace'\nurl = 'http://a/?b'".to_owned(), url),
+        ("type = 'karapace'".to_owned(), "catalogs[0].url: `` is not accepted"),
+        ("type = 'inline'\nurl = 'http://a/'".to_owned(), "8:1: catalogs[0].url: a catalog of th"),
+        ("type = 'elsewhere'".to_owned(), "7:8: catalogs[0].type"),
+        (
+            format!("{least}\ncredentials.headers.authorization = \"Bearer nobody-knows\\n\""),
+            "catalogs[0].credentials.headers.authorization: the value (not shown) is not accepted",
+        ),
+    ] {
+        match parse(&format!("{APP}[[catalogs]]\nname = 'r'\n{rest}\n"), Format::Toml) {
+            Ok(_) => assert_eq!(want, "", "{rest}"),
+            Err(error) => {
+                let error = error.to_string();
+                assert!(!want.is_empty() && error.contains(want), "{rest}: {error}");
+                assert!(!error.contains("nobody-knows"), "{error}");
+            }
+        }
+    }
+    for name in [
+        "schema-registry",
+        "confluent-schema-registry",
+        "karapace",
+        "karapace-schema-registry",
+        "apicurio",
+        "apicurio-registry",
+    ] {
+        let text = format!("{APP}[[catalogs]]\nname = 'r'\ntype = '{name}'\nurl = 'http://a'\n");
+        let config = toml(&text);
+        let kind = config.catalogs[0].kind;
+        assert_eq!(kind == CatalogKind::Apicurio, name.starts_with("apicurio"));
+        let shown = format!("{text}credentials.headers.authorization = 'Bearer nobody-knows'");
+        assert!(!format!("{:?}", toml(&shown)).contains("nobody-knows"), "it is not for the log");
     }
 }
 

@@ -85,6 +85,11 @@ impl Target {
         &self.host
     }
 
+    /// The path that it was made with.
+    pub(super) fn path(&self) -> &str {
+        &self.path
+    }
+
     /// The head of the answer to one POST, over the kept connection or a new one; `None` if the
     /// place is where it may not be. Takes as long as it takes.
     pub(super) async fn send(
@@ -110,29 +115,44 @@ impl Target {
     /// What is there, by a connection of its own. `None` if it is not to be had in time, or has
     /// more than `most` bytes.
     pub(super) async fn get(&self, most: usize, within: Duration) -> Option<Bytes> {
+        let got = self.get_at(&self.path, most, within).await.and_then(|got| match got {
+            (StatusCode::OK, text) => Ok(text),
+            (status, _) => Err(io::Error::other(status.to_string())),
+        });
+        match got {
+            Ok(text) => Some(text),
+            Err(error) => {
+                tracing::debug!(host = self.host, %error, "nothing is fetched");
+                None
+            }
+        }
+    }
+
+    /// The answer of another path there, by a connection of its own; of at most `most` bytes, and
+    /// `within` a time.
+    pub(super) async fn get_at(
+        &self,
+        path: &str,
+        most: usize,
+        within: Duration,
+    ) -> io::Result<(StatusCode, Bytes)> {
         let attempt = async {
-            let mut request =
-                Request::get(&self.path).body(Full::default()).map_err(io::Error::other)?;
+            let mut request = Request::get(path).body(Full::default()).map_err(io::Error::other)?;
             *request.headers_mut() = self.fields.clone();
             request.headers_mut().remove(header::CONTENT_TYPE);
             let Some(mut connection) = self.connect().await? else {
                 return Err(io::Error::other("it is at a private address, and not allowed to be"));
             };
             let response = connection.send_request(request).await.map_err(io::Error::other)?;
-            if response.status() != StatusCode::OK {
-                return Err(io::Error::other(response.status().to_string()));
+            let status = response.status();
+            if status != StatusCode::OK {
+                return Ok((status, Bytes::new()));
             }
             let body = Limited::new(response.into_body(), most).collect().await;
-            body.map(|body| body.to_bytes()).map_err(io::Error::other)
+            Ok((status, body.map_err(io::Error::other)?.to_bytes()))
         };
-        match tokio::time::timeout(within, attempt).await {
-            Ok(Ok(text)) => Some(text),
-            Ok(Err(error)) => {
-                tracing::debug!(host = self.host, %error, "nothing is fetched");
-                None
-            }
-            Err(_) => None,
-        }
+        let late = || io::Error::from(io::ErrorKind::TimedOut);
+        tokio::time::timeout(within, attempt).await.map_err(|_| late())?
     }
 
     fn request(&self, body: &Bytes, more: &[(HeaderName, String)]) -> Option<Request<Full<Bytes>>> {

@@ -111,7 +111,7 @@ mod tests {
 
     fn fetches() -> (Fetches, Arc<Remotes>, Arc<Remote>) {
         let remotes = Arc::new(Remotes::default());
-        let remote = remotes.at(URL, false, 60_000, 5000);
+        let remote = remotes.at(URL, false, "", 60_000, 5000);
         remotes.replace(vec![remote.clone()]);
         (Fetches::new(remotes.clone(), Arc::default()), remotes, remote)
     }
@@ -176,9 +176,9 @@ mod tests {
     fn a_new_configuration_while_it_is_fetched() {
         let (mut it, remotes, _) = fetches();
         it.due(0);
-        let anew = remotes.at(URL, false, 30_000, 5000);
-        let same = remotes.at(URL, false, 30_000, 5000);
-        let other = remotes.at("https://other.example/", false, 30_000, 5000);
+        let anew = remotes.at(URL, false, "", 30_000, 5000);
+        let same = remotes.at(URL, false, "", 30_000, 5000);
+        let other = remotes.at("https://other.example/", false, "", 30_000, 5000);
         remotes.replace(vec![anew.clone(), same.clone(), other.clone()]);
         assert_eq!(it.due(10).len(), 1, "only the other is new");
         it.outcome(URL, Some(&set("a")), 20);

@@ -1,5 +1,5 @@
 //! The control plane: one thread on `tokio-uring` for all that waits for the outside world:
-//! webhooks, the keys of guards, the names of upstreams.
+//! webhooks, the keys of guards, the schemas of registries, the names of upstreams.
 //!
 //! The reactors and this thread meet only in mailboxes. A reactor never waits for it: what finds
 //! no room is dropped and counted. The other way it is this thread that waits, and nothing is lost.
@@ -13,6 +13,7 @@ mod names;
 mod node;
 mod post;
 mod queue;
+mod schemas;
 mod webhooks;
 
 use crate::dialect::Env;
@@ -31,6 +32,7 @@ use lane::Lane;
 use names::Lookups;
 use node::run::Follower;
 use post::Outcome;
+use schemas::Schemas;
 use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
@@ -93,8 +95,9 @@ impl Control {
     pub fn start(env: &Arc<Env>, cores: u16, peers: &Arc<Peers>) -> io::Result<Option<Started>> {
         let tells = env.config.apps.iter().any(|app| !app.webhooks.is_empty());
         let follows = !env.config.zilliqa.node.urls.is_empty();
+        let asks = !env.registries.places().is_empty();
         let fetches = !env.remotes.list().is_empty() || !env.names.list().is_empty();
-        if !tells && !follows && !fetches {
+        if !tells && !follows && !asks && !fetches {
             return Ok(None);
         }
         let bell = Arc::new(Notify::new());
@@ -109,6 +112,8 @@ impl Control {
         env.remotes.on_ring(move || rung());
         let rung = ring.clone();
         env.names.on_ring(move || rung());
+        let rung = ring.clone();
+        env.registries.on_ring(move || rung());
         let (mut outboxes, mut inlets) = (Vec::new(), Vec::new());
         for _ in 0..cores {
             let (sender, receiver) = mailbox(NOTICE_LANE);
@@ -186,6 +191,7 @@ struct Thread {
     hooks: Webhooks,
     fetches: Fetches,
     lookups: Lookups,
+    schemas: Schemas,
     inlets: Vec<Receiver<Notice>>,
     lane: Lane,
     /// Who asks nodes for epochs, if any are configured.
@@ -221,11 +227,13 @@ impl Thread {
         let follower = follower(&env, ring, clock.now().ms).await?;
         let fetches = Fetches::new(env.remotes.clone(), counters.clone());
         let lookups = Lookups::new(env.names.clone(), counters.clone());
+        let schemas = Schemas::new(env.registries.clone(), counters.clone(), shared.bell.clone());
         let hooks = Webhooks::new(env, HOLD_MS, counters.clone());
         let mut thread = Thread {
             hooks,
             fetches,
             lookups,
+            schemas,
             inlets,
             lane,
             follower,
@@ -301,6 +309,7 @@ impl Thread {
             }
             self.fetch(now_ms);
             self.look_up(now_ms);
+            self.schemas.turn(now_ms, &mut self.tls);
             let until_ms = self.shared.until_ms.load(Ordering::Acquire);
             if until_ms != u64::MAX && !more {
                 // Over and over: the last notices may have come after the word to finish.
@@ -318,6 +327,7 @@ impl Thread {
             }
             let next_ms = next_ms.min(self.hooks.deadline_ms()).min(self.fetches.deadline_ms());
             let next_ms = next_ms.min(self.lookups.deadline_ms());
+            let next_ms = next_ms.min(self.schemas.deadline_ms());
             let wait = if more { 0 } else { next_ms.min(until_ms).saturating_sub(now_ms) };
             let wait = Duration::from_millis(wait.min(IDLE_MS));
             let _ = tokio::time::timeout(wait, self.shared.bell.notified()).await;
@@ -362,7 +372,8 @@ impl Thread {
         for remote in self.fetches.due(now_ms) {
             let url = remote.url.clone();
             let fields = HeaderMap::new();
-            let target = Target::new(&url, fields, remote.allow_private, "", &mut self.tls);
+            let target =
+                Target::new(&url, fields, remote.allow_private, &remote.ca_file, &mut self.tls);
             let (fetched, shared) = (self.fetched.clone(), self.shared.clone());
             tokio_uring::spawn(async move {
                 let text = match target {

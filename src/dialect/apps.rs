@@ -8,6 +8,7 @@ use crate::config::{self, Config};
 use crate::http::query::{self, Plus};
 use crate::hub::Kinds;
 use crate::jwt::{Guard, Remotes};
+use crate::model::Registries;
 use crate::stats::Counters;
 use crate::upstream::Names;
 use std::borrow::Cow;
@@ -28,6 +29,8 @@ pub struct Env {
     pub remotes: Arc<Remotes>,
     /// Names of upstreams that are looked up; the same for all configurations of the process.
     pub names: Arc<Names>,
+    /// Where schemas are fetched from; the same for all configurations of the process.
+    pub registries: Arc<Registries>,
     /// Whether any route compresses, so that events carry their compressed forms.
     pub compresses: bool,
     /// Counts the configurations of this process.
@@ -48,9 +51,15 @@ pub struct Env {
 
 impl Env {
     /// Prepares the applications of `config`.
-    pub fn new(mut config: Config, node: u32) -> Env {
+    pub fn new(config: Config, node: u32) -> Env {
+        Env::with(config, node, Arc::default())
+    }
+
+    fn with(mut config: Config, node: u32, registries: Arc<Registries>) -> Env {
         let names = Arc::new(Names::default());
         config.make_pools(&Config::default(), &names);
+        let rules = config.routes.iter().filter_map(|route| route.rules.get());
+        rules.for_each(|rules| rules.bind(&registries));
         let apps = Apps::new(&config.apps);
         let off = |route: &config::Route| route.compression == config::Compression::Off;
         let compresses = !config.routes.iter().all(off);
@@ -64,6 +73,7 @@ impl Env {
             guards,
             remotes,
             names,
+            registries,
             compresses,
             version: 0,
             watched,
@@ -78,12 +88,14 @@ impl Env {
     /// The environment after the configuration was read anew. Applications keep their numbers and
     /// their connections; one that is gone is disabled.
     pub fn renewed(&self, config: Config) -> Env {
-        let mut env = Env::new(config, self.node);
+        let mut env = Env::with(config, self.node, self.registries.clone());
         env.apps = self.apps.renewed(&env.config.apps);
         env.counters = self.counters.clone();
         env.control = self.control.clone();
         env.zilliqa = self.zilliqa.clone();
         env.zenith = self.zenith.renewed(env.config.zenith.as_deref());
+        let rules = self.config.routes.iter().filter_map(|route| route.rules.get());
+        rules.for_each(|rules| rules.retire());
         env.version = self.version.wrapping_add(1);
         env.watched = watched(&env.apps);
         env.names = self.names.clone();
@@ -219,7 +231,7 @@ fn guards(config: &Config, old: &[Guard], remotes: &Remotes) -> Vec<Guard> {
     let new = config.guards.iter().map(|guard| {
         let url = guard.url();
         let (refresh_ms, floor_ms) = (guard.keys_refresh_s * 1000, guard.keys_floor_s * 1000);
-        let remote = || remotes.at(&url, guard.allow_private, refresh_ms, floor_ms);
+        let remote = || remotes.at(&url, guard.allow_private, &guard.ca_file, refresh_ms, floor_ms);
         let namesake = old.iter().find(|it| it.name == guard.name);
         Guard {
             name: guard.name.clone(),
@@ -530,6 +542,22 @@ mod tests {
         assert!(env.is_overloaded());
         config.limits.overload_bytes = 0;
         assert!(!env.renewed(config).is_overloaded(), "0 is never");
+    }
+
+    #[test]
+    fn what_is_noticed_is_what_the_new_configuration_wants() {
+        let mut config = Config::demo();
+        let env = Env::new(config.clone(), 0);
+        assert!(!env.watches(0, Kinds::COUNTS));
+        config.apps[0].subscription_count = true;
+        config.apps[0].webhooks = vec![config::Webhook::new("http://a")];
+        let env = env.renewed(config.clone());
+        let all = [Kinds::COUNTS, Kinds::OCCUPANCY, Kinds::SAID];
+        assert!(all.iter().all(|kinds| env.watches(0, *kinds)) && env.version == 1);
+        // One that is gone is told of no more.
+        config.apps[0].id = "2".to_owned();
+        let env = env.renewed(config);
+        assert!(!env.watches(0, Kinds::OCCUPANCY) && env.watches(1, Kinds::OCCUPANCY));
     }
 
     #[test]

@@ -78,8 +78,8 @@ fn settings(config: &Config) -> Vec<u8> {
     out
 }
 
-/// Where Zenith is served; `None` if it is not. Of a route whose paths are all patterns the vendor's
-/// own path is the best guess.
+/// Where Zenith is served; `None` if it is not. Of a route whose paths are all patterns, the
+/// vendor's own path is the best guess.
 fn zenith_path(config: &Config) -> Option<&str> {
     let route = config.routes.iter().find(|it| it.endpoint == Endpoint::Zenith)?;
     let mut paths = route.when.iter().map(|it| it.path.as_str());

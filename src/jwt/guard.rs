@@ -59,6 +59,8 @@ pub struct Remote {
     pub url: String,
     /// Whether that may be at a private address.
     pub allow_private: bool,
+    /// A PEM file of the authorities that vouch for it; empty: the system's.
+    pub ca_file: String,
     /// How often they are fetched, in milliseconds.
     pub refresh_ms: u64,
     /// The least time between two fetches, in milliseconds.
@@ -140,6 +142,7 @@ impl Remotes {
         &self,
         url: &str,
         allow_private: bool,
+        ca_file: &str,
         refresh_ms: u64,
         floor_ms: u64,
     ) -> Arc<Remote> {
@@ -147,6 +150,7 @@ impl Remotes {
         Arc::new(Remote {
             url: url.to_owned(),
             allow_private,
+            ca_file: ca_file.to_owned(),
             refresh_ms,
             floor_ms,
             keys: Mutex::new(known),

@@ -485,7 +485,7 @@ fn keys_from_afar_are_asked_for_when_one_is_missing_and_old_ones_stay() {
     let theirs = rung.clone();
     remotes.on_ring(move || _ = theirs.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
     let rung = || rung.load(std::sync::atomic::Ordering::Relaxed);
-    let remote = remotes.at("https://auth.example.com/jwks", false, 1000, 100);
+    let remote = remotes.at("https://auth.example.com/jwks", false, "", 1000, 100);
     let guard = Guard {
         name: "g".to_owned(),
         policy: policy(),
@@ -511,7 +511,7 @@ fn keys_from_afar_are_asked_for_when_one_is_missing_and_old_ones_stay() {
     assert!(remote.is_wanted() && rung() == 2);
     // A new configuration has the keys that are known.
     remotes.replace(vec![remote]);
-    let again = remotes.at("https://auth.example.com/jwks", false, 2000, 100);
+    let again = remotes.at("https://auth.example.com/jwks", false, "", 2000, 100);
     assert_eq!(again.keys().map(|keys| keys.len()), Some(1));
-    assert!(remotes.at("https://other.example/", false, 2000, 100).keys().is_none());
+    assert!(remotes.at("https://other.example/", false, "", 2000, 100).keys().is_none());
 }

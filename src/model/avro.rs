@@ -21,6 +21,8 @@ const MOST_LEVELS: usize = 64;
 #[derive(Debug)]
 pub struct Avro {
     schema: Schema,
+    /// Schemas that it refers to, each behind those that it refers to itself.
+    others: Vec<Schema>,
     names: HashMap<String, Schema>,
 }
 
@@ -31,14 +33,35 @@ impl Avro {
     /// The text is no schema; or one that a small message could blow up: a type that holds itself,
     /// or arrays and maps of what takes no byte.
     pub fn new(schema: &str) -> Result<Avro, BadSchema> {
+        Avro::with(schema, &[])
+    }
+
+    /// The same, with the named types that it refers to, each behind those that it refers to
+    /// itself.
+    ///
+    /// # Errors
+    /// As above; of any of the texts.
+    pub fn with(schema: &str, others: &[(String, String)]) -> Result<Avro, BadSchema> {
         static BOUND: Once = Once::new();
         BOUND.call_once(|| _ = util::max_allocation_bytes(CLAIM_BYTES));
-        let mut text: Json = serde_json::from_str(schema).map_err(BadSchema::new)?;
-        drop_logical_types(&mut text);
-        let schema = Schema::parse(&text).map_err(BadSchema::new)?;
+        let plain = |text: &str| {
+            let mut text: Json = serde_json::from_str(text).map_err(BadSchema::new)?;
+            drop_logical_types(&mut text);
+            Ok(text.to_string())
+        };
+        let schema = plain(schema)?;
+        let others = others.iter().map(|(_, text)| plain(text)).collect::<Result<Vec<_>, _>>()?;
+        let parsed = Schema::parse_str_with_list(&schema, &others);
+        let (schema, others) = parsed.map_err(BadSchema::new)?;
         let mut survey = Survey::default();
-        survey.walk(&schema, 0)?;
-        Ok(Avro { schema, names: survey.names })
+        for schema in others.iter().chain([&schema]) {
+            survey.walk(schema, 0)?;
+        }
+        Ok(Avro { schema, others, names: survey.names })
+    }
+
+    fn schemata(&self) -> Vec<&Schema> {
+        self.others.iter().chain([&self.schema]).collect()
     }
 
     pub(super) fn check(&self, message: &[u8]) -> Result<(), Invalid> {
@@ -49,7 +72,8 @@ impl Avro {
         let malformed = |error: apache_avro::Error| {
             Invalid::malformed(format_args!("not Avro of this schema: {error}"))
         };
-        let reader = GenericDatumReader::builder(&self.schema).build().map_err(malformed)?;
+        let reader = GenericDatumReader::builder(&self.schema).writer_schemata(self.schemata());
+        let reader = reader.and_then(|it| it.build()).map_err(malformed)?;
         let value = reader.read_value(&mut message).map_err(malformed)?;
         match message {
             // Where the bytes end too soon, the library may say null.
@@ -75,7 +99,8 @@ impl Avro {
             .map_err(|error| Invalid::malformed(format_args!("not JSON: {error}")))?;
         let value = self.value_of(json, &self.schema)?;
         let broken = |error: apache_avro::Error| Invalid::broken(error.to_string());
-        let writer = GenericDatumWriter::builder(&self.schema).build().map_err(broken)?;
+        let writer = GenericDatumWriter::builder(&self.schema).schemata(self.schemata());
+        let writer = writer.and_then(|it| it.build()).map_err(broken)?;
         writer.write_value_to_vec(value).map_err(broken)
     }
 
@@ -402,6 +427,27 @@ mod tests {
             assert_eq!((error.malformed, error.reason.as_str()), (false, reason));
         }
         assert!(Avro::new("\"double\"").unwrap().to_json(&f64::NAN.to_le_bytes()).is_err());
+    }
+
+    #[test]
+    fn types_of_other_schemas() {
+        let side = r#"{"type":"enum","name":"Side","namespace":"m","symbols":["BUY","SELL"]}"#;
+        let part = r#"{"type":"record","name":"m.Part","fields":[{"name":"s","type":"m.Side"}]}"#;
+        let root = r#"{"type":"record","name":"Order","fields":[
+            {"name":"a","type":"m.Part"},{"name":"b","type":{"type":"array","items":"m.Part"}}]}"#;
+        let given = |texts: &[&str]| {
+            let named = texts.iter().map(|text| (String::new(), text.to_string()));
+            Avro::with(root, &named.collect::<Vec<_>>())
+        };
+        let avro = given(&[side, part]).unwrap();
+        let json = br#"{"a":{"s":"SELL"},"b":[{"s":"BUY"}]}"#;
+        let datum = avro.encode_json(json).unwrap();
+        assert_eq!(datum, b"\x02\x02\0\0");
+        assert_eq!(avro.to_json(&datum).unwrap(), json);
+        assert!(avro.check(b"\x04\x02\0\0").is_err());
+        assert!(given(&[part]).is_err() && given(&[]).is_err());
+        let circle = r#"{"type":"record","name":"m.Part","fields":[{"name":"s","type":"Order"}]}"#;
+        assert!(given(&[circle]).is_err());
     }
 
     #[test]

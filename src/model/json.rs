@@ -1,11 +1,26 @@
 //! JSON documents, with or without a schema.
 
 use super::{BadSchema, Invalid};
-use jsonschema::{Draft, PatternOptions, Validator};
+use jsonschema::{Draft, PatternOptions, Retrieve, Uri, Validator};
 use serde_json::Value;
+use std::error::Error;
 
 /// Steps that one pattern of a schema may take on one text.
 const PATTERN_STEPS: usize = 100_000;
+
+/// Other documents that a schema may refer to, by what it calls them.
+struct Others(Vec<(String, Value)>);
+
+impl Retrieve for Others {
+    fn retrieve(&self, uri: &Uri<String>) -> Result<Value, Box<dyn Error + Send + Sync>> {
+        let uri = uri.as_str();
+        // A name that is no whole URI was put behind the base of the schema.
+        let is =
+            |name: &str| uri.strip_suffix(name).is_some_and(|b| b.is_empty() || b.ends_with('/'));
+        let found = self.0.iter().find(|(name, _)| is(name));
+        found.map(|(_, it)| it.clone()).ok_or_else(|| format!("`{uri}` is not here").into())
+    }
+}
 
 /// Rules for a JSON document (RFC 8259; at most 128 levels deep).
 #[derive(Debug)]
@@ -25,6 +40,14 @@ impl Json {
     /// # Errors
     /// The text is no such schema, or it refers to others.
     pub fn new(schema: &str) -> Result<Json, BadSchema> {
+        Json::with(schema, &[])
+    }
+
+    /// The same, with the texts that it may refer to, by what it calls them.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn with(schema: &str, others: &[(String, String)]) -> Result<Json, BadSchema> {
         let schema: Value = serde_json::from_str(schema).map_err(BadSchema::new)?;
         let patterns = PatternOptions::fancy_regex().backtrack_limit(PATTERN_STEPS);
         let mut options =
@@ -32,7 +55,10 @@ impl Json {
         if schema.get("$schema").is_none() {
             options = options.with_draft(Draft::Draft7);
         }
-        let schema = options.offline().build(&schema).map_err(BadSchema::new)?;
+        let read = |(name, text): &(String, String)| Some((name.clone(), text.parse().ok()?));
+        let others = Others(others.iter().filter_map(read).collect());
+        let options = options.offline().with_retriever(others);
+        let schema = options.build(&schema).map_err(BadSchema::new)?;
         Ok(Json { schema: Some(schema) })
     }
 
@@ -76,7 +102,10 @@ mod tests {
             (r#"{"name":"ab","tags":[1,"x"]}"#, false, "/tags/1 breaks the schema's rule `type`"),
         ] {
             let reason = reason.to_owned();
-            assert_eq!(json.check(message.as_bytes()), Err(Invalid { malformed, reason }));
+            assert_eq!(
+                json.check(message.as_bytes()),
+                Err(Invalid { malformed, missing: false, reason })
+            );
         }
         assert_eq!(Json::any().check(b"[1]"), Ok(()));
         assert!(Json::any().check(b"[1").is_err());
@@ -129,6 +158,21 @@ mod tests {
         }
         let within = r##"{"$ref": "#/definitions/a", "definitions": {"a": {"type": "null"}}}"##;
         assert_eq!(Json::new(within).unwrap().check(b"null"), Ok(()));
+    }
+
+    #[test]
+    fn other_schemas_are_those_that_are_given() {
+        let schema = r#"{"properties": {"a": {"$ref": "a.json"}, "b": {"$ref": "urn:b"}}}"#;
+        let others = [("a.json", r#"{"$ref": "c.json"}"#), ("urn:b", r#"{"type": "string"}"#)];
+        let c = ("c.json", r#"{"type": "null"}"#);
+        let given = |list: &[(&str, &str)]| {
+            let list = list.iter().map(|(name, text)| (name.to_string(), text.to_string()));
+            Json::with(schema, &list.collect::<Vec<_>>())
+        };
+        let json = given(&[others[0], others[1], c]).unwrap();
+        assert_eq!(json.check(br#"{"a": null, "b": "x"}"#), Ok(()));
+        assert!(json.check(br#"{"a": 1}"#).is_err() && json.check(br#"{"b": 1}"#).is_err());
+        assert!(given(&others).is_err(), "c.json is missing");
     }
 
     #[test]

@@ -9,7 +9,9 @@ mod json;
 mod plain;
 mod prefix;
 mod protobuf;
+mod registry;
 mod rules;
+mod source;
 pub mod spec;
 
 pub use avro::Avro;
@@ -17,7 +19,8 @@ pub use json::Json;
 pub use plain::{Encoding, Float, Integer, Range, Text, Width, Writing};
 pub use prefix::{Prefix, SchemaId};
 pub use protobuf::Protobuf;
-pub use rules::{BadSpec, Form, Passed, Rules};
+pub use registry::{Doc, Failure, Find, Job, Place, Registries, Schema, Shape, Told, What};
+pub use rules::{BadSpec, Form, Held, Passed, Rules};
 
 use std::fmt::{self, Display};
 
@@ -29,17 +32,23 @@ const REASON_BYTES: usize = 123;
 pub struct Invalid {
     /// Whether it is not even of its format; else it breaks its schema's rules.
     pub malformed: bool,
+    /// Whether there is nothing to compare it with: its schema is not there yet.
+    pub missing: bool,
     /// The first place that is wrong; at most 123 bytes.
     pub reason: String,
 }
 
 impl Invalid {
     fn malformed(reason: impl Display) -> Invalid {
-        Invalid { malformed: true, reason: cut(&reason.to_string()) }
+        Invalid { malformed: true, missing: false, reason: cut(&reason.to_string()) }
+    }
+
+    fn missing(reason: impl Display) -> Invalid {
+        Invalid { malformed: false, missing: true, reason: cut(&reason.to_string()) }
     }
 
     fn broken(reason: impl Display) -> Invalid {
-        Invalid { malformed: false, reason: cut(&reason.to_string()) }
+        Invalid { malformed: false, missing: false, reason: cut(&reason.to_string()) }
     }
 }
 

@@ -12,16 +12,23 @@ const FILE: &str = "schema.proto";
 #[derive(Debug)]
 pub struct Protobuf {
     record: MessageDescriptor,
+    /// Whether it was named, and no other will do.
+    is_named: bool,
 }
 
-/// Knows one text, and no other file.
-struct Text(String);
+/// Knows one text and those that it may import, and no other file.
+struct Texts {
+    text: String,
+    others: Vec<(String, String)>,
+}
 
-impl FileResolver for Text {
+impl FileResolver for Texts {
     fn open_file(&self, name: &str) -> Result<File, protox::Error> {
-        match name {
-            FILE => File::from_source(FILE, &self.0),
-            other => Err(protox::Error::file_not_found(other)),
+        let other = || self.others.iter().find(|(other, _)| other == name);
+        match (name, other()) {
+            (FILE, _) => File::from_source(FILE, &self.text),
+            (_, Some((name, text))) => File::from_source(name, text),
+            _ => Err(protox::Error::file_not_found(name)),
         }
     }
 }
@@ -34,18 +41,62 @@ impl Protobuf {
     /// # Errors
     /// The text is no such file, or declares no such message.
     pub fn new(schema: &str, record: Option<&str>) -> Result<Protobuf, BadSchema> {
-        let pool = compile(schema)?;
+        Protobuf::with(schema, &[], record)
+    }
+
+    /// The same, with the files that it may import, by what it calls them.
+    ///
+    /// # Errors
+    /// As above; of any of the texts.
+    pub fn with(
+        schema: &str,
+        others: &[(String, String)],
+        record: Option<&str>,
+    ) -> Result<Protobuf, BadSchema> {
+        let pool = compile(Texts { text: schema.to_owned(), others: others.to_vec() })?;
         let file = pool.get_file_by_name(FILE).ok_or_else(|| BadSchema::new("no file"))?;
         let Some(record) = record else {
             let record = file.messages().next();
             let record = record.ok_or_else(|| BadSchema::new("it declares no message"))?;
-            return Ok(Protobuf { record });
+            return Ok(Protobuf { record, is_named: false });
         };
         let full = pool.get_message_by_name(record);
         let mut named = file.messages().filter(|message| message.name() == record);
         let by_last = || named.next().filter(|_| named.next().is_none());
         let unknown = || BadSchema::new(format_args!("it declares no message `{record}`"));
-        Ok(Protobuf { record: full.or_else(by_last).ok_or_else(unknown)? })
+        Ok(Protobuf { record: full.or_else(by_last).ok_or_else(unknown)?, is_named: true })
+    }
+
+    /// Where the record stands in its file: its index there, then in the message around it.
+    pub(super) fn indexes(&self) -> Vec<usize> {
+        let mut indexes = Vec::new();
+        let mut record = Some(self.record.clone());
+        while let Some(it) = record {
+            let around = it.parent_message();
+            let at = match &around {
+                Some(around) => around.child_messages().position(|child| child == it),
+                None => it.parent_file().messages().position(|message| message == it),
+            };
+            indexes.push(at.unwrap_or_default());
+            record = around;
+        }
+        indexes.reverse();
+        indexes
+    }
+
+    /// Messages of the type that stands there in the file.
+    pub(super) fn at(&self, indexes: &[usize]) -> Result<Protobuf, Invalid> {
+        if self.is_named && self.indexes() != indexes {
+            return Err(Invalid::broken("the message index is another record's"));
+        }
+        let none = || Invalid::broken("the schema has no message at that index");
+        let (first, further) = indexes.split_first().ok_or_else(none)?;
+        let mut record = self.record.parent_file().messages().nth(*first).ok_or_else(none)?;
+        for index in further {
+            let child = record.child_messages().nth(*index);
+            record = child.ok_or_else(none)?;
+        }
+        Ok(Protobuf { record, is_named: self.is_named })
     }
 
     pub(super) fn check(&self, message: &[u8]) -> Result<(), Invalid> {
@@ -77,10 +128,10 @@ impl Protobuf {
     }
 }
 
-fn compile(schema: &str) -> Result<DescriptorPool, BadSchema> {
+fn compile(texts: Texts) -> Result<DescriptorPool, BadSchema> {
     let mut files = ChainFileResolver::new();
     files.add(GoogleFileResolver::new());
-    files.add(Text(schema.to_owned()));
+    files.add(texts);
     let mut compiler = protox::Compiler::with_file_resolver(files);
     compiler.include_imports(true);
     compiler.open_file(FILE).map_err(BadSchema::new)?;
@@ -131,6 +182,23 @@ mod tests {
     }
 
     #[test]
+    fn a_message_by_its_place_in_the_file() {
+        let text = "syntax = \"proto3\"; message A { message B { message C { bool c = 1; } } } \
+                    message D { bool d = 1; message E {} message F { bool f = 1; } }";
+        for (record, indexes) in [("A", &[0][..]), ("A.B.C", &[0, 0, 0]), ("D.F", &[1, 1])] {
+            let named = Protobuf::new(text, Some(record)).unwrap();
+            assert_eq!(named.indexes(), indexes);
+            assert!(named.at(indexes).is_ok() && named.at(&[1, 0]).is_err());
+        }
+        let any = Protobuf::new(text, None).unwrap();
+        assert_eq!(any.indexes(), [0]);
+        assert_eq!(any.at(&[1, 1]).unwrap().to_json(b"\x08\x01").unwrap(), br#"{"f":true}"#);
+        for bad in [&[2][..], &[1, 2], &[0, 0, 0, 0], &[usize::MAX], &[]] {
+            assert!(any.at(bad).is_err_and(|error| !error.malformed), "{bad:?}");
+        }
+    }
+
+    #[test]
     fn nesting_has_a_bound() {
         let tick = Protobuf::new(SCHEMA, Some("Tick")).unwrap();
         let nested = |levels: usize| {
@@ -154,6 +222,12 @@ mod tests {
         assert!(Protobuf::new(SCHEMA, Some("Other")).unwrap().check(b"\x08\x01").is_ok());
         assert!(Protobuf::new(SCHEMA, None).unwrap().to_json(b"\x0a\x01a").is_ok());
         assert!(Protobuf::new(SCHEMA, Some("None")).is_err());
+        let importing = "import \"a/b.proto\"; message A { optional m.B b = 1; }";
+        let other = "package m; message B { required int32 c = 1; }".to_owned();
+        let others = [("a/b.proto".to_owned(), other)];
+        let record = Protobuf::with(importing, &others, Some("A")).unwrap();
+        assert_eq!(record.to_json(b"\x0a\x02\x08\x05").unwrap(), br#"{"b":{"c":5}}"#);
+        assert!(Protobuf::new(importing, None).is_err());
         for bad in ["", "message {", "import \"other.proto\";\nmessage A {}"] {
             assert!(Protobuf::new(bad, None).is_err(), "{bad}");
         }

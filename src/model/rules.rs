@@ -1,13 +1,18 @@
 //! The models of a route, ready to use.
 
 use super::plain::{Encoding, Float, Integer, Range, Text, Width, Writing};
+use super::prefix::{push_indexes, split_indexes};
+use super::registry::Registries;
+use super::source::Source;
 use super::spec::{
-    Catalog, CatalogKind, Direction, EncodingKind, Governance, Kind, OnInvalid, PrefixKind, Spec,
-    Validate, WritingKind,
+    Catalog, CatalogKind, Direction, EncodingKind, Governance, Kind, OnInvalid, OnMiss, PrefixKind,
+    Spec, Validate, WritingKind,
 };
 use super::{Avro, BadSchema, Invalid, Json, Model, Prefix, Protobuf, SchemaId};
 use std::borrow::Cow;
+use std::ops::Deref;
 use std::path::Path;
+use std::sync::Arc;
 
 /// What the messages of a route have to look like.
 #[derive(Debug)]
@@ -26,10 +31,12 @@ struct Pair {
 /// A model with what stands around it.
 #[derive(Debug)]
 struct Bound {
-    model: Model,
+    source: Source,
     lenient: bool,
     view: bool,
-    prefix: Option<(Prefix, SchemaId)>,
+    prefix: Option<Prefix>,
+    /// Whether the place of a message's type in its schema stands behind that.
+    is_indexed: bool,
 }
 
 /// What a message is sent as (RFC 6455 section 5.6).
@@ -50,6 +57,8 @@ pub struct Passed<'m> {
     pub payload: Cow<'m, [u8]>,
     /// Whether it breaks its schema's rules, and passes because the model is lenient.
     pub broken: bool,
+    /// Whether its schema is not there, and it passes because that is no reason.
+    pub missed: bool,
 }
 
 /// A description that means nothing.
@@ -60,6 +69,38 @@ pub struct BadSpec {
     pub key: String,
     /// What is wrong there.
     pub problem: String,
+}
+
+/// Rules that a connection keeps, whatever becomes of its route, with the schemas that they need.
+#[derive(Debug)]
+pub struct Held(Arc<Rules>);
+
+impl Held {
+    /// Holds these rules.
+    pub fn new(rules: Arc<Rules>) -> Held {
+        rules.bounds().for_each(|bound| bound.source.hold());
+        Held(rules)
+    }
+}
+
+impl Deref for Held {
+    type Target = Rules;
+
+    fn deref(&self) -> &Rules {
+        &self.0
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.retire();
+    }
+}
+
+impl<'m> Passed<'m> {
+    fn as_is(form: Form, message: &'m [u8]) -> Passed<'m> {
+        Passed { form, payload: Cow::Borrowed(message), broken: false, missed: false }
+    }
 }
 
 impl Rules {
@@ -83,11 +124,37 @@ impl Rules {
             let (text, binary) = (&direction.text, &direction.binary);
             Ok(Pair { text: bound("text", text)?, binary: bound("binary", binary)? })
         };
+        for (kind, spec) in [("text", &governance.sent.text), ("binary", &governance.sent.binary)] {
+            if spec.as_ref().is_some_and(|spec| spec.strategy.is_some()) {
+                let problem = "what is sent has no number yet; name its `subject`".to_owned();
+                return Err(BadSpec { key: format!("sent.{kind}.strategy"), problem });
+            }
+        }
         Ok(Rules {
             received: pair("received", &governance.received)?,
             sent: pair("sent", &governance.sent)?,
             on_invalid: governance.on_invalid,
         })
+    }
+
+    fn bounds(&self) -> impl Iterator<Item = &Bound> {
+        let Rules { received, sent, .. } = self;
+        [&received.text, &received.binary, &sent.text, &sent.binary].into_iter().flatten()
+    }
+
+    /// They come into force: from now on the schemas that they need are fetched for `registries`.
+    pub fn bind(&self, registries: &Registries) {
+        self.bounds().for_each(|bound| bound.source.bind(registries));
+    }
+
+    /// They are no longer in force: their schemas are fetched for who still holds them.
+    pub fn retire(&self) {
+        self.bounds().for_each(|bound| bound.source.release());
+    }
+
+    /// Whether they need schemas of a registry.
+    pub fn need_registry(&self) -> bool {
+        self.bounds().any(|bound| bound.source.is_remote())
     }
 
     /// What happens to what does not pass.
@@ -111,8 +178,21 @@ impl Rules {
         };
         match bound {
             Some(bound) => bound.receive(form, message),
-            None => Ok(Passed { form, payload: Cow::Borrowed(message), broken: false }),
+            None => Ok(Passed::as_is(form, message)),
         }
+    }
+
+    /// Whether a message that is refused for want of its schema is to be looked at again, and the
+    /// schema has not come since.
+    pub fn await_schema(&self, form: Form, message: &[u8]) -> bool {
+        let bound = match form {
+            Form::Text => &self.received.text,
+            Form::Binary => &self.received.binary,
+        };
+        let Some(Bound { source, prefix: Some(prefix), .. }) = bound else { return false };
+        let Source::Encoded(remote, OnMiss::Wait) = source else { return false };
+        let found = prefix.split(message).and_then(|(id, _)| remote.of(id));
+        found.is_err_and(|invalid| invalid.missing)
     }
 
     /// Looks at a whole message to a client.
@@ -127,13 +207,13 @@ impl Rules {
         };
         match bound {
             Some(bound) => bound.send(form, message),
-            None => Ok(Passed { form, payload: Cow::Borrowed(message), broken: false }),
+            None => Ok(Passed::as_is(form, message)),
         }
     }
 }
 
 /// A key below a model, with a dot before it or empty, and what is wrong there.
-type Wrong = (String, String);
+pub(super) type Wrong = (String, String);
 
 impl Bound {
     fn new(spec: &Spec, catalogs: &[Catalog], folder: &Path) -> Result<Bound, Wrong> {
@@ -141,10 +221,26 @@ impl Bound {
             let problem = format!("a model of this kind has no `{key}`");
             return Err((format!(".{key}"), problem));
         }
-        let model = spec.model(catalogs, folder)?;
-        let prefix = match (spec.prefix, spec.id) {
-            (None, None) => None,
-            (Some(kind), Some(id)) => Some((prefix_of(kind, id)?, id)),
+        let (lenient, view) = (spec.validate == Validate::Lenient, spec.view.is_some());
+        // Only Confluent's clients write it.
+        let is_confluent = spec.prefix == Some(PrefixKind::Confluent);
+        if let Some(catalog) = spec.registry(catalogs) {
+            let (source, prefix) = spec.remote(catalog)?;
+            let is_theirs = is_confluent || catalog.kind == CatalogKind::SchemaRegistry;
+            let is_indexed = spec.model == Kind::Protobuf && prefix.is_some() && is_theirs;
+            return Ok(Bound { source, lenient, view, prefix, is_indexed });
+        }
+        for (key, given) in
+            [("strategy", spec.strategy.is_some()), ("on_miss", spec.on_miss.is_some())]
+        {
+            if given {
+                return Err((format!(".{key}"), "only with a catalog that is a registry".into()));
+            }
+        }
+        let model = Box::new(spec.model(catalogs, folder)?);
+        let (prefix, id) = match (spec.prefix, spec.id) {
+            (None, None) => (None, 0),
+            (Some(kind), Some(id)) => (Some(prefix_of(kind, id)?), id),
             (Some(_), None) => {
                 return Err((".id".to_owned(), "missing, beside `prefix`".to_owned()));
             }
@@ -152,42 +248,101 @@ impl Bound {
                 return Err((".prefix".to_owned(), "missing, beside `id`".to_owned()));
             }
         };
-        let lenient = spec.validate == Validate::Lenient;
-        Ok(Bound { model, lenient, view: spec.view.is_some(), prefix })
+        let is_indexed = spec.model == Kind::Protobuf && is_confluent;
+        Ok(Bound { source: Source::Here(model, id), lenient, view, prefix, is_indexed })
     }
 
     fn receive<'m>(&self, form: Form, message: &'m [u8]) -> Result<Passed<'m>, Invalid> {
-        let body = match self.prefix {
-            None => message,
-            Some((prefix, id)) => match prefix.split(message)? {
-                (found, body) if found == id => body,
-                (found, _) => return Err(Invalid::broken(format_args!("unknown schema {found}"))),
-            },
+        let (found, body) = match self.prefix.map(|prefix| prefix.split(message)).transpose()? {
+            Some((found, body)) => (Some(found), body),
+            None => (None, message),
         };
-        if self.view {
-            let payload = Cow::Owned(self.model.to_json(body)?);
-            return Ok(Passed { form: Form::Text, payload, broken: false });
+        let of_id = |id: SchemaId| match found {
+            Some(found) if found != id => {
+                Err(Invalid::broken(format_args!("unknown schema {found}")))
+            }
+            _ => Ok(()),
+        };
+        match &self.source {
+            Source::Here(model, id) => of_id(*id).and_then(|()| self.take(model, form, body)),
+            Source::Named(remote) => {
+                let schema = remote.current()?;
+                of_id(schema.id).and_then(|()| self.take(&schema.model, form, body))
+            }
+            Source::Encoded(remote, on_miss) => match remote.of(found.unwrap_or_default()) {
+                Ok(schema) => self.take(&schema.model, form, body),
+                Err(_) if *on_miss == OnMiss::Pass => {
+                    Ok(Passed { missed: true, ..Passed::as_is(form, message) })
+                }
+                Err(invalid) => Err(invalid),
+            },
         }
-        Ok(Passed { form, payload: Cow::Borrowed(body), broken: self.check(body)? })
+    }
+
+    fn take<'m>(&self, model: &Model, form: Form, body: &'m [u8]) -> Result<Passed<'m>, Invalid> {
+        match model {
+            Model::Protobuf(records) if self.is_indexed => {
+                let (indexes, body) = split_indexes(body)?;
+                self.take_body(&Model::Protobuf(records.at(&indexes)?), form, body)
+            }
+            _ => self.take_body(model, form, body),
+        }
+    }
+
+    fn take_body<'m>(
+        &self,
+        model: &Model,
+        form: Form,
+        body: &'m [u8],
+    ) -> Result<Passed<'m>, Invalid> {
+        if self.view {
+            let payload = Cow::Owned(model.to_json(body)?);
+            return Ok(Passed { form: Form::Text, payload, broken: false, missed: false });
+        }
+        Ok(Passed { broken: self.check(model, body)?, ..Passed::as_is(form, body) })
     }
 
     fn send<'m>(&self, form: Form, message: &'m [u8]) -> Result<Passed<'m>, Invalid> {
+        match &self.source {
+            Source::Here(model, id) => self.give(model, *id, form, message),
+            Source::Named(remote) | Source::Encoded(remote, _) => {
+                let schema = remote.current()?;
+                self.give(&schema.model, schema.id, form, message)
+            }
+        }
+    }
+
+    fn give<'m>(
+        &self,
+        model: &Model,
+        id: SchemaId,
+        form: Form,
+        message: &'m [u8],
+    ) -> Result<Passed<'m>, Invalid> {
         let (form, body, broken) = match self.view && form == Form::Text {
-            true => (Form::Binary, Cow::Owned(self.model.encode_json(message)?), false),
-            false => (form, Cow::Borrowed(message), self.check(message)?),
+            true => (Form::Binary, Cow::Owned(model.encode_json(message)?), false),
+            false => (form, Cow::Borrowed(message), self.check(model, message)?),
         };
-        let Some((prefix, id)) = self.prefix else {
-            return Ok(Passed { form, payload: body, broken });
+        let Some(prefix) = self.prefix else {
+            return Ok(Passed { form, payload: body, broken, missed: false });
         };
+        if !prefix.holds(id) {
+            return Err(Invalid::broken("the number of the schema has no room in the prefix"));
+        }
         let mut payload = Vec::with_capacity(body.len() + 9);
         prefix.push(id, &mut payload);
+        if let Model::Protobuf(record) = model
+            && self.is_indexed
+        {
+            push_indexes(&record.indexes(), &mut payload);
+        }
         payload.extend_from_slice(&body);
-        Ok(Passed { form, payload: Cow::Owned(payload), broken })
+        Ok(Passed { form, payload: Cow::Owned(payload), broken, missed: false })
     }
 
     /// Says whether the message passes although it breaks a rule.
-    fn check(&self, message: &[u8]) -> Result<bool, Invalid> {
-        match self.model.check(message) {
+    fn check(&self, model: &Model, message: &[u8]) -> Result<bool, Invalid> {
+        match model.check(message) {
             Ok(()) => Ok(false),
             Err(invalid) if self.lenient && !invalid.malformed => Ok(true),
             Err(invalid) => Err(invalid),
@@ -198,7 +353,7 @@ impl Bound {
 fn prefix_of(kind: PrefixKind, id: SchemaId) -> Result<Prefix, Wrong> {
     match kind {
         PrefixKind::Apicurio => Ok(Prefix::Eight),
-        PrefixKind::Confluent if u32::try_from(id).is_ok() => Ok(Prefix::Four),
+        PrefixKind::Confluent if Prefix::Four.holds(id) => Ok(Prefix::Four),
         PrefixKind::Confluent => {
             Err((".id".to_owned(), "it has no room in the four bytes of `confluent`".to_owned()))
         }
@@ -218,6 +373,8 @@ impl Spec {
             ("catalog", schema, self.catalog.is_some()),
             ("subject", schema, self.subject.is_some()),
             ("version", schema, self.version != "latest"),
+            ("strategy", schema, self.strategy.is_some()),
+            ("on_miss", schema, self.on_miss.is_some()),
             ("prefix", schema, self.prefix.is_some()),
             ("id", schema, self.id.is_some()),
             ("record", self.model == Protobuf, self.record.is_some()),
@@ -319,163 +476,12 @@ impl Spec {
                 .map_err(|error| format!("{path}: {error}")),
             (CatalogKind::Inline, None, _) => Err("the subject has no `schema`".to_owned()),
             (CatalogKind::Filesystem, _, None) => Err("the subject has no `path`".to_owned()),
+            // Never asked for: a registry has no subjects here.
+            (CatalogKind::SchemaRegistry | CatalogKind::Apicurio, ..) => Err(String::new()),
         };
         text.map_err(|problem| (".subject".to_owned(), problem))
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const CATALOG: &str = r#"
-        name = "local"
-        type = "inline"
-        [[subjects]]
-        name = "chat"
-        schema = '{"type": "object", "required": ["text"]}'
-        [[subjects]]
-        name = "tick"
-        schema = '{"type": "array", "items": "int"}'
-        [[subjects]]
-        name = "proto"
-        version = "2"
-        schema = 'syntax = "proto3"; message A { string b = 1; } message C { bool d = 1; }'
-    "#;
-
-    fn rules(governance: &str) -> Result<Rules, BadSpec> {
-        let catalog: Catalog = toml::from_str(CATALOG).unwrap();
-        Rules::new(&toml::from_str(governance).unwrap(), &[catalog], Path::new(""))
-    }
-
-    fn problem(governance: &str) -> String {
-        rules(governance).unwrap_err().to_string()
-    }
-
-    #[test]
-    fn messages_by_direction_and_type() {
-        let rules = rules(
-            "received.text = { model = 'json', catalog = 'local', subject = 'chat' }\n\
-             received.binary = { model = 'int32', format = 'binary' }\n\
-             sent.text = { model = 'string', max_length = 3 }",
-        )
-        .unwrap();
-        let as_it_came = |form, payload: &'static [u8]| {
-            Ok(Passed { form, payload: Cow::Borrowed(payload), broken: false })
-        };
-        let chat = br#"{"text":"x"}"#;
-        assert_eq!(rules.receive(Form::Text, chat), as_it_came(Form::Text, chat));
-        assert!(rules.receive(Form::Text, b"{}").is_err_and(|error| !error.malformed));
-        assert_eq!(rules.receive(Form::Binary, &[0; 4]), as_it_came(Form::Binary, &[0; 4]));
-        assert!(rules.receive(Form::Binary, &[0; 3]).is_err_and(|error| error.malformed));
-        assert_eq!(rules.send(Form::Text, b"abc"), as_it_came(Form::Text, b"abc"));
-        assert!(rules.send(Form::Text, b"abcd").is_err());
-        assert_eq!(rules.send(Form::Binary, b"abcd"), as_it_came(Form::Binary, b"abcd"));
-        assert!(rules.govern_sent());
-        assert_eq!(rules.on_invalid(), OnInvalid::Close);
-    }
-
-    #[test]
-    fn a_lenient_model_passes_what_is_well_formed() {
-        let lenient = rules(
-            "received.text = { model = 'json', catalog = 'local', subject = 'chat', \
-             validate = 'lenient' }",
-        )
-        .unwrap();
-        assert!(lenient.receive(Form::Text, b"{}").is_ok_and(|passed| passed.broken));
-        assert!(lenient.receive(Form::Text, b"{").is_err());
-        assert!(!lenient.govern_sent());
-    }
-
-    #[test]
-    fn a_view_turns_binary_into_text_and_back_and_the_prefix_comes_and_goes() {
-        let tick = "{ model = 'avro', catalog = 'local', subject = 'tick', view = 'json', \
-                    prefix = 'confluent', id = 7 }";
-        let rules = rules(&format!("received.binary = {tick}\nsent.binary = {tick}")).unwrap();
-        let wire: &[u8] = b"\0\0\0\0\x07\x02\x04\0";
-        let received = rules.receive(Form::Binary, wire).unwrap();
-        assert_eq!((received.form, &*received.payload), (Form::Text, &b"[2]"[..]));
-        let sent = rules.send(Form::Text, b"[2]").unwrap();
-        assert_eq!((sent.form, &*sent.payload), (Form::Binary, wire));
-        let other = rules.receive(Form::Binary, b"\0\0\0\0\x08\x02\x04\0").unwrap_err();
-        assert_eq!(other.reason, "unknown schema 8");
-        assert!(rules.receive(Form::Binary, b"\x02\x04\0").is_err_and(|error| error.malformed));
-        assert!(rules.send(Form::Text, b"[").is_err_and(|error| error.malformed));
-        let plain = rules.send(Form::Binary, b"\x02\x04\0").unwrap();
-        assert_eq!((plain.form, &*plain.payload), (Form::Binary, wire));
-    }
-
-    #[test]
-    fn schemas_are_found_by_catalog_subject_and_version() {
-        let proto = "{ model = 'protobuf', catalog = 'local', subject = 'proto', version = '2', \
-                     record = 'C' }";
-        let rules = rules(&format!("received.binary = {proto}")).unwrap();
-        assert!(rules.receive(Form::Binary, b"\x08\x01").is_ok());
-        let wrong =
-            |from: &str, to: &str| problem(&format!("sent.binary = {}", proto.replace(from, to)));
-        for (from, to, want) in [
-            ("'local'", "'none'", "sent.binary.catalog: no catalog is named `none`"),
-            (
-                "'2'",
-                "'3'",
-                "sent.binary.subject: the catalog `local` has no such subject of this \
-                            version",
-            ),
-            ("'C'", "'X'", "sent.binary.subject: it declares no message `X`"),
-            (", subject = 'proto'", "", "sent.binary.subject: missing; the schema is known by it"),
-        ] {
-            assert_eq!(wrong(from, to), want);
-        }
-    }
-
-    #[test]
-    fn files_are_read() {
-        let name = format!("polycast-schema-{}", std::process::id());
-        let path = std::env::temp_dir().join(&name);
-        std::fs::write(&path, "{\"type\": \"null\"}").unwrap();
-        let catalog = format!(
-            "name = 'files'\ntype = 'filesystem'\n[[subjects]]\nname = 'a'\npath = '{name}'\n\
-             [[subjects]]\nname = 'b'\npath = '/no/such/file'\n[[subjects]]\nname = 'c'\n"
-        );
-        let catalog: Catalog = toml::from_str(&catalog).unwrap();
-        let rules = |subject: &str| {
-            let spec = format!("{{ model = 'json', catalog = 'files', subject = '{subject}' }}");
-            let governance = toml::from_str(&format!("received.text = {spec}")).unwrap();
-            Rules::new(&governance, std::slice::from_ref(&catalog), &std::env::temp_dir())
-        };
-        assert!(rules("a").unwrap().receive(Form::Text, b"null").is_ok());
-        assert!(rules("b").unwrap_err().problem.starts_with("/no/such/file: No such file"));
-        assert_eq!(rules("c").unwrap_err().problem, "the subject has no `path`");
-        std::fs::remove_file(path).unwrap();
-    }
-
-    #[test]
-    fn keys_that_mean_nothing_and_values_that_are_none_are_refused() {
-        for (spec, want) in [
-            ("model = 'bytes', range = '[1,2]'", ".range: a model of this kind has no `range`"),
-            ("model = 'json', view = 'json'", ".view: a model of this kind has no `view`"),
-            (
-                "model = 'int32', min_length = 1",
-                ".min_length: a model of this kind has no \
-                                                 `min_length`",
-            ),
-            ("model = 'int32', range = '1'", ".range: `1` is no range such as [1,10) or (,5]"),
-            ("model = 'int64', multiple = '0'", ".multiple: `0` is no number above 0"),
-            ("model = 'double', multiple = 'x'", ".multiple: `x` is no number above 0"),
-            ("model = 'json', prefix = 'apicurio'", ".id: missing, beside `prefix`"),
-            ("model = 'json', id = 1", ".prefix: missing, beside `id`"),
-            (
-                "model = 'json', prefix = 'confluent', id = 4294967296",
-                ".id: it has no room in the four bytes of `confluent`",
-            ),
-        ] {
-            let found = problem(&format!("received.text = {{ {spec} }}"));
-            assert_eq!(found, format!("received.text{want}"));
-        }
-        assert!(rules("received.text = { model = 'float', multiple = '0.5' }").is_ok());
-        assert!(
-            rules("received.text = { model = 'json', prefix = 'confluent', id = 4294967295 }")
-                .is_ok()
-        );
-    }
-}
+mod tests;

@@ -12,8 +12,132 @@ pub struct Catalog {
     /// What kind of place it is.
     #[serde(rename = "type")]
     pub kind: CatalogKind,
-    /// Its schemas, by subject.
+    /// Its schemas, by subject: inline, filesystem.
+    #[serde(default)]
     pub subjects: Vec<Subject>,
+    /// Where it is: registries. Also its path, if its API is below one.
+    #[serde(default)]
+    pub url: String,
+    /// How old a schema that is known by name may be, in seconds: registries.
+    #[serde(default)]
+    pub max_age_s: Option<u64>,
+    /// A PEM file of the authorities that vouch for it; empty: the system's.
+    #[serde(default)]
+    pub ca_file: String,
+    /// What it is shown: registries.
+    #[serde(default)]
+    pub credentials: Shown,
+    /// The context that subjects are in: schema-registry.
+    #[serde(default)]
+    pub context: Option<String>,
+    /// The group of its artifacts: apicurio.
+    #[serde(default)]
+    pub group_id: Option<String>,
+    /// Which of its two numbers a schema is known by: apicurio.
+    #[serde(default)]
+    pub use_id: Option<UseId>,
+    /// How that number is written in front of a message: apicurio.
+    #[serde(default)]
+    pub id_encoding: Option<IdEncoding>,
+}
+
+impl Catalog {
+    /// A registry at `url` with every other key at its default.
+    pub fn registry(name: &str, kind: CatalogKind, url: &str) -> Catalog {
+        Catalog {
+            name: name.to_owned(),
+            kind,
+            subjects: Vec::new(),
+            url: url.to_owned(),
+            max_age_s: None,
+            ca_file: String::new(),
+            credentials: Shown::default(),
+            context: None,
+            group_id: None,
+            use_id: None,
+            id_encoding: None,
+        }
+    }
+
+    /// Whether its schemas are fetched.
+    pub fn is_registry(&self) -> bool {
+        matches!(self.kind, CatalogKind::SchemaRegistry | CatalogKind::Apicurio)
+    }
+
+    /// How old a schema that is known by name may be, in milliseconds.
+    pub fn max_age_ms(&self) -> u64 {
+        self.max_age_s.unwrap_or(300) * 1000
+    }
+
+    /// Whether both give the same schemas.
+    pub(super) fn is_same_place(&self, other: &Catalog) -> bool {
+        let place = |it: &Catalog| {
+            let (context, group, id) = (it.context.clone(), it.group_id.clone(), it.use_id);
+            (it.kind, it.url.clone(), context, group, id.unwrap_or_default())
+        };
+        place(self) == place(other)
+    }
+}
+
+/// What a registry is shown of us.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a table")]
+pub struct Shown {
+    /// In header fields.
+    pub headers: ShownFields,
+}
+
+/// Header fields that a registry is shown.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a table")]
+pub struct ShownFields {
+    /// Its value; empty is none.
+    pub authorization: Hidden,
+}
+
+/// A text that must not be logged: its `Debug` does not show it.
+#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
+pub struct Hidden(String);
+
+impl Hidden {
+    /// Wraps a text.
+    pub fn new(text: impl Into<String>) -> Hidden {
+        Hidden(text.into())
+    }
+
+    /// The text itself.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Hidden(not shown)")
+    }
+}
+
+/// The two numbers that Apicurio gives a schema.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub enum UseId {
+    /// That of the artifact's version.
+    #[default]
+    #[serde(rename = "globalId")]
+    GlobalId,
+    /// That of its text.
+    #[serde(rename = "contentId")]
+    ContentId,
+}
+
+/// How Apicurio's number is written in front of a message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IdEncoding {
+    /// In eight bytes.
+    #[default]
+    Default,
+    /// In four.
+    Legacy,
 }
 
 /// Kinds of catalogs.
@@ -24,6 +148,17 @@ pub enum CatalogKind {
     Inline,
     /// The schemas are files.
     Filesystem,
+    /// Confluent's Schema Registry, Karapace, and others with their API.
+    #[serde(
+        rename = "schema-registry",
+        alias = "confluent-schema-registry",
+        alias = "karapace",
+        alias = "karapace-schema-registry"
+    )]
+    SchemaRegistry,
+    /// Apicurio Registry, by version 2 of its API.
+    #[serde(alias = "apicurio-registry")]
+    Apicurio,
 }
 
 /// One schema of a catalog.
@@ -101,10 +236,16 @@ pub struct Spec {
     /// Which version of the subject.
     #[serde(default = "latest")]
     pub version: String,
+    /// Where the schema is named, if not here: avro, protobuf, json.
+    #[serde(default)]
+    pub strategy: Option<Strategy>,
+    /// What becomes of a message whose schema is not there: with a strategy.
+    #[serde(default)]
+    pub on_miss: Option<OnMiss>,
     /// The number in front of each message, and how it is written: avro, protobuf, json.
     #[serde(default)]
     pub prefix: Option<PrefixKind>,
-    /// The number that goes in front of messages that are sent.
+    /// The number that goes in front of messages that are sent; of a registry, the schema's.
     #[serde(default)]
     pub id: Option<SchemaId>,
     /// The type of message in the schema: protobuf.
@@ -160,6 +301,28 @@ pub enum Kind {
     Boolean,
     /// Anything.
     Bytes,
+}
+
+/// Where the schema of a message is named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Strategy {
+    /// In the message, by the number in front of it.
+    Encoded,
+}
+
+/// What becomes of a message whose schema is not there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnMiss {
+    /// Nothing more is read from its connection until the schema is there, for a bounded time;
+    /// then it is refused.
+    #[default]
+    Wait,
+    /// It is refused, as one that is invalid.
+    Reject,
+    /// It passes as it came.
+    Pass,
 }
 
 /// How strictly a schema is meant.

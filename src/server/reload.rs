@@ -122,14 +122,5 @@ mod tests {
         assert_eq!(source.needing_restart(&spoken), ["apps.dialect"]);
         spoken.apps[0].id = "new".to_owned();
         assert!(!source.needing_restart(&spoken).contains(&"apps.dialect"));
-        let proxied = |url: &str| {
-            let text = format!("[[routes]]\nendpoint = 'proxy'\nproxy.upstreams = '{url}'\n");
-            let text = format!("threads = 0\n{text}");
-            let parsed = Config::parse(&text, crate::config::Format::Toml, "f");
-            let routes = parsed.expect("a configuration").routes;
-            source.needing_restart(&Config { routes, ..Config::demo() })
-        };
-        assert!(proxied("ws://10.0.0.1").is_empty());
-        assert_eq!(proxied("ws://a.example"), ["the first upstream by a name"]);
     }
 }

@@ -280,6 +280,7 @@ impl Socket {
             endpoint: &mut self.endpoint,
             channel: self.channel.as_deref_mut(),
             rules: self.terms.as_ref().and_then(|terms| terms.rules.as_deref()),
+            park: None,
             wanted,
         }
     }

@@ -7,6 +7,7 @@ mod around;
 mod broadcast;
 mod flood;
 mod half;
+mod pause;
 mod queue;
 mod recipient;
 mod request;
@@ -163,10 +164,7 @@ impl Session {
 
     /// Whether messages can be delivered to it: a WebSocket on which nobody has closed.
     pub fn is_open_socket(&self) -> bool {
-        match &self.stage {
-            Stage::Socket(socket) => self.ending == Ending::Open && socket.is_open(),
-            _ => false,
-        }
+        matches!(&self.stage, Stage::Socket(it) if self.ending == Ending::Open && it.is_open())
     }
 
     /// Takes what it can from the front of `input`: at most one message or request.
@@ -194,6 +192,10 @@ impl Session {
         let _ = self.queue.push_all(around.shared, usize::MAX, around.now.ms);
         match after {
             After::Need => (taken, Step::Need),
+            After::Again if self.has_parked() => {
+                self.paused = true;
+                (taken, Step::Hold)
+            }
             After::Again => (taken, Step::Again),
             After::Upgraded(socket) => {
                 self.upgraded(*socket, around);
@@ -243,11 +245,12 @@ impl Session {
             Stage::Http(requests) => requests.is_full(),
             Stage::Socket(socket) => {
                 let spent = socket.compresses() && around.codecs.is_spent();
+                let waits = spent || socket.is_held(around);
                 if let Some(half) = socket.half() {
                     // What waits for its peer is not its own, and nothing of it goes elsewhere.
-                    return spent || half.is_held_up();
+                    return waits || half.is_held_up();
                 }
-                spent
+                waits
             }
             Stage::Waiting(_) => return true,
             Stage::Dialling(_) => return false,
@@ -265,28 +268,9 @@ impl Session {
         }
     }
 
-    /// Keeps input for later.
-    pub fn hold(&mut self, rest: &[u8]) {
-        let mut held = std::mem::take(&mut self.held).into_vec();
-        held.extend_from_slice(rest);
-        self.held = held.into_boxed_slice();
-    }
-
-    /// Whether reading is paused.
-    pub fn is_paused(&self) -> bool {
-        self.paused
-    }
-
     /// Whether reading is paused without a reason any more.
     pub fn may_resume(&self, around: &Surroundings<'_>) -> bool {
         self.paused && !self.must_hold(around)
-    }
-
-    /// Takes the held input out, to be stepped through before anything else is read, and whether
-    /// the peer ended its side behind that, to be told then.
-    pub fn resume(&mut self) -> (Vec<u8>, bool) {
-        self.paused = false;
-        (std::mem::take(&mut self.held).into_vec(), std::mem::take(&mut self.eof))
     }
 
     /// One answer to part `part` of request `ticket`, or of what the dialect asked.

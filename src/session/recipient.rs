@@ -1,5 +1,6 @@
 //! A whole message on its way to the endpoint: inflated, looked at by the route's models.
 
+use super::pause::Parked;
 use super::socket::Endpoint;
 use super::{Surroundings, context};
 use crate::dialect::Closing;
@@ -17,6 +18,8 @@ pub(super) struct Recipient<'s> {
     pub(super) endpoint: &'s mut Endpoint,
     pub(super) channel: Option<&'s mut Channel>,
     pub(super) rules: Option<&'s Rules>,
+    /// Where a message may wait for its schema, if it may.
+    pub(super) park: Option<&'s mut Option<Box<Parked>>>,
     pub(super) wanted: &'s mut Option<Closing>,
 }
 
@@ -51,6 +54,7 @@ impl Recipient<'_> {
         match rules.receive(form(kind), payload) {
             Ok(passed) => {
                 around.counters.messages_lenient.add(passed.broken.into());
+                around.counters.schemas_missed.add(passed.missed.into());
                 let kind = kind_of(passed.form);
                 match passed.payload {
                     Cow::Owned(mut message) => self.give_as_is(kind, &mut message, out, around),
@@ -61,14 +65,36 @@ impl Recipient<'_> {
                     }
                 }
             }
+            Err(invalid) if invalid.missing => {
+                let parked = self.park.take();
+                match parked.map(|place| (Parked::new(rules, kind, payload, around), place)) {
+                    Some((Some(parked), place)) => *place = Some(parked),
+                    _ => self.refuse(&invalid, out, around),
+                }
+            }
             Err(invalid) => self.refuse(&invalid, out, around),
         }
+    }
+
+    /// Takes a message that has waited for its schema long enough.
+    pub(super) fn take_parked(
+        &mut self,
+        parked: &mut Parked,
+        out: &mut Vec<u8>,
+        around: &mut Surroundings<'_>,
+    ) {
+        self.give(parked.kind, &mut parked.payload, out, around);
     }
 
     /// A message is not as it has to be.
     fn refuse(&mut self, invalid: &Invalid, out: &mut Vec<u8>, around: &mut Surroundings<'_>) {
         around.counters.messages_invalid.add(1);
-        let code = if invalid.malformed { close::INVALID_DATA } else { close::POLICY };
+        around.counters.schemas_missed.add(invalid.missing.into());
+        let code = match invalid {
+            Invalid { missing: true, .. } => close::TRY_AGAIN,
+            Invalid { malformed: true, .. } => close::INVALID_DATA,
+            _ => close::POLICY,
+        };
         match self.rules.map(Rules::on_invalid) {
             None | Some(OnInvalid::Drop) => {}
             Some(OnInvalid::Close) => {
@@ -161,7 +187,7 @@ impl Recipient<'_> {
     }
 }
 
-fn form(kind: Kind) -> Form {
+pub(super) fn form(kind: Kind) -> Form {
     match kind {
         Kind::Text => Form::Text,
         Kind::Binary => Form::Binary,

@@ -2,6 +2,7 @@
 
 use super::flood::Flood;
 use super::half::Half;
+use super::pause::Parked;
 use super::recipient::Recipient;
 use super::{After, Ending, Surroundings, context};
 use crate::codec::Format;
@@ -9,7 +10,7 @@ use crate::config::SlowConsumer;
 use crate::dialect::{Action, Closing, Connection, Context, Env, Heartbeat, JoinOutcome, Why};
 use crate::hub::{Answer, ConnId, Told};
 use crate::jwt::{Lapse, Leases};
-use crate::model::Rules;
+use crate::model::{Held, Rules};
 use crate::time::{Deadline, Now};
 use crate::ws::close::{self, Handshake};
 use crate::ws::output::{Channel, Codecs};
@@ -36,9 +37,11 @@ pub(super) struct Socket {
 /// What a connection is bound to.
 pub(super) struct Terms {
     /// What messages have to look like, if the route says so.
-    pub(super) rules: Option<Arc<Rules>>,
+    pub(super) rules: Option<Held>,
     /// How long its tokens let it live, if not for ever.
     leases: Option<Box<Leases>>,
+    /// A message that waits for its schema.
+    parked: Option<Box<Parked>>,
 }
 
 impl Terms {
@@ -48,7 +51,7 @@ impl Terms {
         leases: Option<Box<Leases>>,
     ) -> Option<Box<Terms>> {
         let any = rules.is_some() || leases.is_some();
-        any.then(|| Box::new(Terms { rules, leases }))
+        any.then(|| Box::new(Terms { rules: rules.map(Held::new), leases, parked: None }))
     }
 }
 
@@ -117,16 +120,16 @@ impl Socket {
         let limits = self.limits(around.env);
         // After our close frame, what the peer still says is not answered (section 5.5.1).
         let ignores = !self.is_open() && self.half().is_none();
+        if let Some(parked) = self.terms.as_mut().and_then(|terms| terms.parked.take()) {
+            return (0, self.unpark(parked, out, deadline, around));
+        }
         let (mut wanted, mut flooded) = (None, false);
         let (taken, event) = match self.dials() {
             true => self.reader.next(Role::Client, &limits, input),
             false => self.reader.next(Role::Server, &limits, input),
         };
         let after = match event {
-            Event::Need => {
-                self.time_message(deadline, around);
-                After::Need
-            }
+            Event::Need => self.time_message(deadline, around),
             Event::Message { .. } | Event::Ping(_) | Event::Pong(_) if ignores => After::Again,
             Event::Message { payload: &mut [], .. } | Event::Ping(_) | Event::Pong(_)
                 if self.flood.is_over(around) =>
@@ -138,12 +141,13 @@ impl Socket {
             Event::Message { kind, compressed, payload } => {
                 around.counters.messages_received.add(1);
                 self.begun = 0;
-                let mut to = Recipient {
-                    endpoint: &mut self.endpoint,
-                    channel: self.channel.as_deref_mut(),
-                    rules: self.terms.as_ref().and_then(|terms| terms.rules.as_deref()),
-                    wanted: &mut wanted,
+                let (rules, park) = match self.terms.as_deref_mut() {
+                    Some(Terms { rules, parked, .. }) => (rules.as_deref(), Some(parked)),
+                    None => (None, None),
                 };
+                let channel = self.channel.as_deref_mut();
+                let (endpoint, wanted) = (&mut self.endpoint, &mut wanted);
+                let mut to = Recipient { endpoint, channel, rules, park, wanted };
                 let most = compressed.then_some(limits.message_bytes);
                 match to.take(kind, payload, most, out, around) {
                     Ok(()) => After::Again,
@@ -173,14 +177,56 @@ impl Socket {
         (taken, after)
     }
 
+    /// Gives the endpoint a message that has waited for its schema, or refuses it.
+    fn unpark(
+        &mut self,
+        mut parked: Box<Parked>,
+        out: &mut Vec<u8>,
+        deadline: &mut Deadline,
+        around: &mut Surroundings<'_>,
+    ) -> After {
+        if !self.is_open() {
+            return After::Again;
+        }
+        let mut wanted = None;
+        let mut to = Recipient {
+            endpoint: &mut self.endpoint,
+            channel: self.channel.as_deref_mut(),
+            rules: self.terms.as_ref().and_then(|terms| terms.rules.as_deref()),
+            park: None,
+            wanted: &mut wanted,
+        };
+        to.take_parked(&mut parked, out, around);
+        if let Some(closing) = wanted {
+            self.close(&closing, out);
+            *deadline = around.now.plus_ms(around.env.config.timeouts.close_ms);
+        }
+        After::Again
+    }
+
+    /// Whether a message waits for its schema.
+    pub(super) fn has_parked(&self) -> bool {
+        self.terms.as_ref().is_some_and(|terms| terms.parked.is_some())
+    }
+
+    /// Whether reading waits because a message does.
+    pub(super) fn is_held(&self, around: &Surroundings<'_>) -> bool {
+        let Some(Terms { rules: Some(rules), parked: Some(parked), .. }) = self.terms.as_deref()
+        else {
+            return false;
+        };
+        self.is_open() && parked.waits(rules, around)
+    }
+
     /// A message has its time from its first byte, however its bytes are spread.
-    fn time_message(&mut self, deadline: &mut Deadline, around: &Surroundings<'_>) {
+    fn time_message(&mut self, deadline: &mut Deadline, around: &Surroundings<'_>) -> After {
         if !self.reader.mid_message() {
             self.begun = 0;
         } else if self.begun == 0 {
             self.begun = (around.now.ms as u32).max(1);
             *deadline = (*deadline).min(self.message_deadline(around));
         }
+        After::Need
     }
 
     fn message_deadline(&self, around: &Surroundings<'_>) -> Deadline {

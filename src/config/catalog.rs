@@ -1,0 +1,86 @@
+//! Where the schemas of messages come from: what types cannot say of catalogs.
+
+use std::path::Path;
+
+use hyper::header::HeaderValue;
+
+use super::check::range;
+use super::error::{Error, Problem};
+use super::webhook;
+use crate::model::spec::{Catalog, CatalogKind};
+use crate::tls;
+
+/// Checks all catalogs, and reads the authorities that they name once, looked for below `folder`,
+/// if that is known.
+pub(super) fn prepare(catalogs: &mut [Catalog], folder: Option<&Path>) -> Result<(), Error> {
+    for index in 0..catalogs.len() {
+        let key = format!("catalogs[{index}]");
+        let name = &catalogs[index].name;
+        if let Some(other) = catalogs[..index].iter().position(|it| it.name == *name) {
+            let (value, other) = (name.clone(), format!("catalogs[{other}].name"));
+            return Err(Error::keyed(format!("{key}.name"), Problem::Duplicate { value, other }));
+        }
+        check(&catalogs[index]).map_err(|error| error.under(&key))?;
+        let file = &mut catalogs[index].ca_file;
+        if let Some(folder) = folder.filter(|_| !file.is_empty()) {
+            let path = folder.join(&*file);
+            let wrong = |error| Error::keyed(format!("{key}.ca_file"), Problem::File(error));
+            tls::roots(&path).map_err(wrong)?;
+            *file = path.to_string_lossy().into_owned();
+        }
+    }
+    Ok(())
+}
+
+fn check(catalog: &Catalog) -> Result<(), Error> {
+    if let Some(key) = strange_key(catalog) {
+        let problem = format!("a catalog of this type has no `{key}`");
+        return Err(Error::keyed(key, Problem::Other(problem)));
+    }
+    if !catalog.is_registry() {
+        return Ok(());
+    }
+    let shape = |key: &str, found: &str, accepted| {
+        Err(Error::keyed(key, Problem::Shape { found: found.to_owned(), accepted }))
+    };
+    if !webhook::is_target(&catalog.url) || catalog.url.contains('?') {
+        let accepted = "`http://` or `https://`, a host, and nothing like `user@`, `?query` or \
+                        `#part`";
+        return shape("url", &catalog.url, accepted);
+    }
+    range("max_age_s", catalog.max_age_ms() / 1000, 1..=86_400, " seconds")?;
+    let known = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+    let context = catalog.context.as_deref().unwrap_or("default");
+    if context.is_empty() || !context.bytes().all(known) {
+        let accepted = "one or more of A-Z, a-z, 0-9, `_`, `.` and `-`";
+        return shape("context", context, accepted);
+    }
+    if catalog.group_id.as_ref().is_some_and(String::is_empty) {
+        return shape("group_id", "", "the name of a group");
+    }
+    if HeaderValue::from_str(catalog.credentials.headers.authorization.expose()).is_err() {
+        let problem = Problem::Secret { accepted: "printable ASCII characters" };
+        return Err(Error::keyed("credentials.headers.authorization", problem));
+    }
+    Ok(())
+}
+
+/// A key that is given and means nothing to a catalog of this type.
+fn strange_key(catalog: &Catalog) -> Option<&'static str> {
+    let registry = catalog.is_registry();
+    let apicurio = catalog.kind == CatalogKind::Apicurio;
+    let shown = !catalog.credentials.headers.authorization.expose().is_empty();
+    [
+        ("subjects", !registry, !catalog.subjects.is_empty()),
+        ("url", registry, !catalog.url.is_empty()),
+        ("max_age_s", registry, catalog.max_age_s.is_some()),
+        ("ca_file", registry, !catalog.ca_file.is_empty()),
+        ("credentials", registry, shown),
+        ("context", catalog.kind == CatalogKind::SchemaRegistry, catalog.context.is_some()),
+        ("group_id", apicurio, catalog.group_id.is_some()),
+        ("use_id", apicurio, catalog.use_id.is_some()),
+        ("id_encoding", apicurio, catalog.id_encoding.is_some()),
+    ]
+    .into_iter()
+    .find_map(|(key, known, given)| (given && !known).then_some(key))
+}

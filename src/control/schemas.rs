@@ -1,0 +1,396 @@
+//! Schemas of registries, fetched and made ready to use: away from the reactors, each by requests
+//! that take a bounded time and whose answers have a bounded size.
+//!
+//! Two APIs are spoken: that of Confluent's Schema Registry (Karapace has it too), and version 2
+//! of Apicurio Registry's. Redirects are not followed.
+
+use super::client::Target;
+use crate::model::spec::{Catalog, CatalogKind, Kind, UseId};
+use crate::model::{Doc, Failure, Job, Registries, Schema, SchemaId, Told, What};
+use crate::stats::Counters;
+use hyper::StatusCode;
+use hyper::body::Bytes;
+use hyper::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Deserialize;
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio_rustls::TlsConnector;
+
+/// How long one answer may take.
+const ANSWER: Duration = Duration::from_secs(4);
+/// How long a schema with all that it refers to may take.
+const LOOK_UP: Duration = Duration::from_secs(10);
+/// Bytes of one answer.
+const ANSWER_BYTES: usize = 512 * 1024;
+/// Bytes of a schema with all that it refers to.
+const TEXT_BYTES: usize = 512 * 1024;
+/// How many schemas one refers to, and those in their turn.
+const REFERENCES: usize = 32;
+/// In how many steps.
+const DEPTH: usize = 8;
+/// What stays as it is in a part of a path (RFC 3986 section 2.3).
+const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// What came of a job.
+type Outcome = Result<Option<Arc<Schema>>, Failure>;
+
+/// Who fetches.
+pub(super) struct Schemas {
+    registries: Arc<Registries>,
+    counters: Arc<Counters>,
+    done: Rc<RefCell<Vec<(Job, Outcome)>>>,
+    bell: Arc<Notify>,
+}
+
+impl Schemas {
+    pub(super) fn new(
+        registries: Arc<Registries>,
+        counters: Arc<Counters>,
+        bell: Arc<Notify>,
+    ) -> Schemas {
+        Schemas { registries, counters, done: Rc::default(), bell }
+    }
+
+    /// Takes what has come, and begins what is due; `tls` is as for [`Target::new`].
+    pub(super) fn turn(&self, now_ms: u64, tls: &mut Option<TlsConnector>) {
+        for (job, outcome) in self.done.take() {
+            self.tell(&job, outcome, now_ms);
+        }
+        for place in self.registries.places() {
+            for job in place.due(now_ms) {
+                let target = target(&place.catalog, tls);
+                let (done, bell) = (self.done.clone(), self.bell.clone());
+                tokio_uring::spawn(async move {
+                    let outcome = match target {
+                        Some(target) => look_up(&target, &job).await,
+                        None => Err(Failure::Failed("its address means nothing".to_owned())),
+                    };
+                    done.borrow_mut().push((job, outcome));
+                    bell.notify_one();
+                });
+            }
+        }
+    }
+
+    fn tell(&self, job: &Job, outcome: Outcome, now_ms: u64) {
+        let (catalog, what) = (&job.place.catalog.name, &job.what);
+        match &outcome {
+            Ok(Some(schema)) => {
+                tracing::info!(catalog, %what, id = schema.id, "a schema is fetched");
+            }
+            Ok(None) => {}
+            // Clients make numbers up.
+            Err(Failure::Gone) if matches!(what, What::Id(_)) => {
+                tracing::debug!(catalog, %what, "no schema has it");
+            }
+            Err(failure) => tracing::warn!(catalog, %what, %failure, "a schema is not had"),
+        }
+        let bad = matches!(outcome, Err(Failure::Bad(_)));
+        self.counters.schemas_bad.add(bad.into());
+        match job.place.outcome(job, outcome, now_ms) {
+            Told::Retrieved => self.counters.schemas_retrieved.add(1),
+            Told::Failed { stale } => {
+                self.counters.schemas_unretrievable.add((!bad).into());
+                self.counters.schemas_stale.add(stale.into());
+            }
+        }
+    }
+
+    /// When to look again.
+    pub(super) fn deadline_ms(&self) -> u64 {
+        let places = self.registries.places();
+        places.iter().map(|place| place.deadline_ms()).min().unwrap_or(u64::MAX)
+    }
+}
+
+fn target(catalog: &Catalog, tls: &mut Option<TlsConnector>) -> Option<Target> {
+    let mut fields = HeaderMap::new();
+    let shown = catalog.credentials.headers.authorization.expose();
+    if !shown.is_empty() {
+        fields.insert(AUTHORIZATION, HeaderValue::from_str(shown).ok()?);
+    }
+    // The operator says where it is.
+    Target::new(&catalog.url, fields, true, &catalog.ca_file, tls)
+}
+
+async fn look_up(target: &Target, job: &Job) -> Outcome {
+    let mut look_up = LookUp { target, catalog: &job.place.catalog, bytes: 0 };
+    let late = || Failure::Failed("it took too long".to_owned());
+    let found = tokio::time::timeout(LOOK_UP, look_up.run(job)).await;
+    let Some((id, doc)) = found.map_err(|_| late())?? else { return Ok(None) };
+    let shape = job.shape.clone();
+    // A thread of its own: it may take a while, and what it may do is another's.
+    let compiled = tokio::task::spawn_blocking(move || shape.compile(&doc)).await;
+    let bad = |reason: String| Failure::Bad(reason);
+    let model = compiled.map_err(|_| bad("it cannot be used".to_owned()))?;
+    let model = model.map_err(|error| bad(error.to_string()))?;
+    Ok(Some(Arc::new(Schema { id, model })))
+}
+
+/// One schema, and all that it refers to.
+struct LookUp<'l> {
+    target: &'l Target,
+    catalog: &'l Catalog,
+    /// Bytes of all texts so far.
+    bytes: usize,
+}
+
+/// Where a schema is that another one refers to, and what it is called there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Reference {
+    name: String,
+    group: Option<String>,
+    subject: String,
+    version: String,
+}
+
+impl LookUp<'_> {
+    /// Number and texts; nothing if it is the one that is known.
+    async fn run(&mut self, job: &Job) -> Result<Option<(SchemaId, Doc)>, Failure> {
+        let id = match &job.what {
+            What::Id(id) => *id,
+            What::Subject { name, version } => {
+                let (id, kind) = self.named(name, version).await?;
+                fits(kind.as_deref(), job.shape.kind)?;
+                id
+            }
+        };
+        if job.known == Some(id) {
+            return Ok(None);
+        }
+        let (text, references) = self.numbered(id, job.shape.kind).await?;
+        let references = self.all(references, job.shape.kind).await?;
+        Ok(Some((id, Doc { text, references })))
+    }
+
+    /// The number of a name, and what kind of schema it is, if that is said.
+    async fn named(
+        &mut self,
+        name: &str,
+        version: &str,
+    ) -> Result<(SchemaId, Option<String>), Failure> {
+        let path = match self.catalog.kind {
+            CatalogKind::Apicurio => {
+                let artifact = self.artifact(None, name);
+                match version {
+                    "latest" => format!("{artifact}/meta"),
+                    version => format!("{artifact}/versions/{}/meta", part(version)),
+                }
+            }
+            _ => self.version(name, version),
+        };
+        let found: Named = json(&self.get(&path).await?)?;
+        let id = match (self.catalog.kind, self.catalog.use_id.unwrap_or_default()) {
+            (CatalogKind::Apicurio, UseId::GlobalId) => found.global_id,
+            (CatalogKind::Apicurio, UseId::ContentId) => found.content_id,
+            _ => found.id,
+        };
+        let id = id.ok_or_else(|| strange("an answer without a number"))?;
+        Ok((id, found.kind))
+    }
+
+    /// The text of a number, and what it refers to.
+    async fn numbered(
+        &mut self,
+        id: SchemaId,
+        kind: Kind,
+    ) -> Result<(String, Vec<Reference>), Failure> {
+        if self.catalog.kind == CatalogKind::Apicurio {
+            let by = match self.catalog.use_id.unwrap_or_default() {
+                UseId::GlobalId => "globalIds",
+                UseId::ContentId => "contentIds",
+            };
+            return self.artifact_at(&format!("/apis/registry/v2/ids/{by}/{id}")).await;
+        }
+        // Numbers are those of a context.
+        let context = match self.context() {
+            Some(context) => format!("?subject={}", part(&format!(":.{context}:"))),
+            None => String::new(),
+        };
+        let found = self.get(&format!("/schemas/ids/{id}{context}")).await?;
+        self.registered(&found, kind)
+    }
+
+    /// All that is referred to, each behind those that it refers to itself.
+    async fn all(
+        &mut self,
+        references: Vec<Reference>,
+        kind: Kind,
+    ) -> Result<Vec<(String, String)>, Failure> {
+        let bad = |reason: &str| Failure::Bad(reason.to_owned());
+        let mut texts = Vec::new();
+        // The first to be looked at is the last; one with a text has had those that it refers to.
+        let mut left: Vec<_> = references.into_iter().rev().map(|it| (it, 1, None)).collect();
+        let mut begun: Vec<String> = Vec::new();
+        while let Some((reference, depth, text)) = left.pop() {
+            if let Some(text) = text {
+                texts.push((reference.name, text));
+                continue;
+            }
+            if begun.contains(&reference.name) {
+                if texts.iter().any(|(name, _)| *name == reference.name) {
+                    continue;
+                }
+                return Err(bad("it refers to itself"));
+            }
+            if begun.len() >= REFERENCES || depth > DEPTH {
+                return Err(bad("it refers to too many others"));
+            }
+            begun.push(reference.name.clone());
+            let (text, further) = self.referred(&reference, kind).await?;
+            left.push((reference, depth, Some(text)));
+            left.extend(further.into_iter().rev().map(|it| (it, depth + 1, None)));
+        }
+        Ok(texts)
+    }
+
+    async fn referred(
+        &mut self,
+        reference: &Reference,
+        kind: Kind,
+    ) -> Result<(String, Vec<Reference>), Failure> {
+        let Reference { group, subject, version, .. } = reference;
+        if self.catalog.kind == CatalogKind::Apicurio {
+            let artifact = self.artifact(group.as_deref(), subject);
+            return self.artifact_at(&format!("{artifact}/versions/{}", part(version))).await;
+        }
+        let found = self.get(&self.version(subject, version)).await?;
+        self.registered(&found, kind)
+    }
+
+    /// A text of Apicurio's, and what it refers to, which older ones do not know.
+    async fn artifact_at(&mut self, path: &str) -> Result<(String, Vec<Reference>), Failure> {
+        let text = self.get(path).await?;
+        let text = self.text(text.to_vec())?;
+        let references = match self.get(&format!("{path}/references")).await {
+            Ok(found) => json::<Vec<ApicurioReference>>(&found)?,
+            Err(Failure::Gone) => Vec::new(),
+            Err(failure) => return Err(failure),
+        };
+        let reference = |it: ApicurioReference| Reference {
+            name: it.name,
+            group: it.group_id,
+            subject: it.artifact_id,
+            version: it.version.unwrap_or_else(|| "latest".to_owned()),
+        };
+        Ok((text, references.into_iter().map(reference).collect()))
+    }
+
+    /// A text of Confluent's, and what it refers to.
+    fn registered(
+        &mut self,
+        answer: &[u8],
+        kind: Kind,
+    ) -> Result<(String, Vec<Reference>), Failure> {
+        let found: Registered = json(answer)?;
+        fits(Some(found.schema_type.as_deref().unwrap_or("AVRO")), kind)?;
+        let reference = |it: ConfluentReference| Reference {
+            name: it.name,
+            group: None,
+            subject: it.subject,
+            version: it.version.to_string(),
+        };
+        let text = self.text(found.schema.into_bytes())?;
+        Ok((text, found.references.into_iter().map(reference).collect()))
+    }
+
+    fn text(&mut self, text: Vec<u8>) -> Result<String, Failure> {
+        self.bytes += text.len();
+        if self.bytes > TEXT_BYTES {
+            return Err(Failure::Bad("it is too large with all that it refers to".to_owned()));
+        }
+        String::from_utf8(text).map_err(|_| strange("a text that is not UTF-8"))
+    }
+
+    fn context(&self) -> Option<&str> {
+        self.catalog.context.as_deref().filter(|context| *context != "default")
+    }
+
+    /// Where a version of a subject is; one that names its context stays as it is.
+    fn version(&self, subject: &str, version: &str) -> String {
+        let subject = match self.context() {
+            Some(context) if !subject.starts_with(":.") => format!(":.{context}:{subject}"),
+            _ => subject.to_owned(),
+        };
+        format!("/subjects/{}/versions/{}", part(&subject), part(version))
+    }
+
+    fn artifact(&self, group: Option<&str>, artifact: &str) -> String {
+        let group = group.or(self.catalog.group_id.as_deref()).unwrap_or("default");
+        format!("/apis/registry/v2/groups/{}/artifacts/{}", part(group), part(artifact))
+    }
+
+    async fn get(&self, path: &str) -> Result<Bytes, Failure> {
+        let path = format!("{}{path}", self.target.path().trim_end_matches('/'));
+        match self.target.get_at(&path, ANSWER_BYTES, ANSWER).await {
+            Ok((StatusCode::OK, body)) => Ok(body),
+            Ok((StatusCode::NOT_FOUND, _)) => Err(Failure::Gone),
+            Ok((status, _)) => Err(Failure::Failed(status.to_string())),
+            Err(error) => Err(Failure::Failed(error.to_string())),
+        }
+    }
+}
+
+fn part(text: &str) -> String {
+    utf8_percent_encode(text, PLAIN).to_string()
+}
+
+fn strange(reason: &str) -> Failure {
+    Failure::Failed(reason.to_owned())
+}
+
+fn json<'a, T: Deserialize<'a>>(answer: &'a [u8]) -> Result<T, Failure> {
+    serde_json::from_slice(answer).map_err(|error| Failure::Failed(format!("not one: {error}")))
+}
+
+fn fits(found: Option<&str>, kind: Kind) -> Result<(), Failure> {
+    let fits = match kind {
+        Kind::Json => "JSON",
+        Kind::Avro => "AVRO",
+        _ => "PROTOBUF",
+    };
+    match found {
+        Some(found) if found != fits => Err(Failure::Bad(format!("it is of the type {found}"))),
+        _ => Ok(()),
+    }
+}
+
+/// What says a name's number.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Named {
+    id: Option<SchemaId>,
+    global_id: Option<SchemaId>,
+    content_id: Option<SchemaId>,
+    #[serde(rename = "type")]
+    kind: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Registered {
+    schema: String,
+    schema_type: Option<String>,
+    #[serde(default)]
+    references: Vec<ConfluentReference>,
+}
+
+#[derive(Deserialize)]
+struct ConfluentReference {
+    name: String,
+    subject: String,
+    version: i64,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ApicurioReference {
+    name: String,
+    group_id: Option<String>,
+    artifact_id: String,
+    version: Option<String>,
+}

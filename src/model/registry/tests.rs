@@ -1,0 +1,259 @@
+//! Which schemas are wanted, there, in vain; each bound on both sides.
+
+use super::super::spec::CatalogKind;
+use super::*;
+
+fn catalog() -> Catalog {
+    Catalog::registry("r", CatalogKind::SchemaRegistry, "http://registry.example")
+}
+
+fn place() -> Arc<Place> {
+    Registries::default().place(&catalog()).0
+}
+
+/// A schema that somebody wants.
+fn wanted(place: &Place, what: &What, like: Option<&Place>) -> Arc<Cell> {
+    let cell = place.cell(what, &shape(), like);
+    cell.hold();
+    cell
+}
+
+fn shape() -> Shape {
+    Shape { kind: Kind::Json, record: None }
+}
+
+fn schema(id: SchemaId) -> Arc<Schema> {
+    let doc = Doc { text: "{}".to_owned(), references: Vec::new() };
+    Arc::new(Schema { id, model: shape().compile(&doc).unwrap() })
+}
+
+fn subject(name: &str) -> What {
+    What::Subject { name: name.to_owned(), version: "latest".to_owned() }
+}
+
+fn failed<T>() -> Result<T, Failure> {
+    Err(Failure::Failed("down".to_owned()))
+}
+
+const RETRIEVED: Told = Told::Retrieved;
+const MAX_AGE_MS: u64 = 300_000;
+
+#[test]
+fn a_name_is_fetched_at_the_start_and_at_its_age() {
+    let place = place();
+    let cell = wanted(&place, &subject("a"), None);
+    assert!(cell.current().is_none());
+    assert_eq!(place.deadline_ms(), 0);
+    let jobs = place.due(100);
+    assert_eq!((jobs.len(), jobs[0].known), (1, None));
+    assert_eq!((place.due(100).len(), place.deadline_ms()), (0, u64::MAX), "one at a time");
+    assert_eq!(place.outcome(&jobs[0], Ok(Some(schema(7))), 200), RETRIEVED);
+    assert_eq!(cell.current().unwrap().id, 7);
+    assert_eq!(place.deadline_ms(), 200 + MAX_AGE_MS);
+    assert!(place.due(199 + MAX_AGE_MS).is_empty());
+    let jobs = place.due(200 + MAX_AGE_MS);
+    assert_eq!(jobs[0].known, Some(7));
+    // Still the same.
+    assert_eq!(place.outcome(&jobs[0], Ok(None), MAX_AGE_MS * 2), RETRIEVED);
+    assert_eq!(cell.current().unwrap().id, 7);
+    let jobs = place.due(MAX_AGE_MS * 3);
+    place.outcome(&jobs[0], Ok(Some(schema(8))), MAX_AGE_MS * 3);
+    assert_eq!(cell.current().unwrap().id, 8);
+}
+
+#[test]
+fn failures_are_retried_less_and_less_and_the_old_schema_stays() {
+    let place = place();
+    let cell = wanted(&place, &subject("a"), None);
+    let mut now_ms = 0;
+    let told = |stale| Told::Failed { stale };
+    let jobs = place.due(now_ms);
+    assert_eq!(place.outcome(&jobs[0], failed(), now_ms), told(false));
+    now_ms += 1000;
+    let jobs = place.due(now_ms);
+    place.outcome(&jobs[0], Ok(Some(schema(7))), now_ms);
+    now_ms += MAX_AGE_MS;
+    for wait_s in [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300] {
+        let jobs = place.due(now_ms);
+        assert_eq!(place.outcome(&jobs[0], failed(), now_ms), told(true));
+        now_ms += wait_s * 1000;
+        assert_eq!(place.deadline_ms(), now_ms);
+        assert!(place.due(now_ms - 1).is_empty());
+    }
+    assert_eq!(cell.current().unwrap().id, 7);
+    let jobs = place.due(now_ms);
+    assert_eq!(place.outcome(&jobs[0], Ok(None), now_ms), RETRIEVED);
+    assert_eq!(place.deadline_ms(), now_ms + MAX_AGE_MS);
+}
+
+#[test]
+fn what_is_known_by_a_number_is_fetched_once() {
+    let place = place();
+    let _cell = wanted(&place, &What::Id(7), None);
+    let jobs = place.due(0);
+    place.outcome(&jobs[0], Ok(Some(schema(7))), 0);
+    assert_eq!(place.deadline_ms(), u64::MAX);
+}
+
+#[test]
+fn so_many_are_fetched_at_once_and_what_no_route_wants_is_not() {
+    let place = place();
+    let names: Vec<_> = (0..AT_ONCE + 1).map(|n| subject(&n.to_string())).collect();
+    let mut cells: Vec<_> = names.iter().map(|it| wanted(&place, it, None)).collect();
+    assert!(Arc::ptr_eq(&cells[0], &place.cell(&names[0], &shape(), None)), "one for a name");
+    let jobs = place.due(0);
+    assert_eq!((jobs.len(), place.deadline_ms()), (AT_ONCE, u64::MAX));
+    place.outcome(&jobs[0], Ok(Some(schema(1))), 0);
+    assert_eq!((place.deadline_ms(), place.due(0).len()), (0, 1));
+    cells.clear();
+    drop(jobs);
+    assert_eq!(place.due(0).len(), 0);
+    assert_eq!(lock(&place.state).cells.len(), AT_ONCE, "those that are being fetched stay");
+}
+
+fn is_here(place: &Place, id: SchemaId) -> bool {
+    matches!(place.find(id, 0), Find::Here(found) if found.id == id)
+}
+
+#[test]
+fn a_number_is_asked_for_once_and_kept() {
+    let place = place();
+    place.shape(&shape());
+    for _ in 0..100 {
+        assert!(matches!(place.find(7, 0), Find::Coming));
+    }
+    let jobs = place.due(0);
+    assert_eq!((jobs.len(), &jobs[0].what), (1, &What::Id(7)));
+    assert!(matches!(place.find(7, 0), Find::Coming));
+    assert!(place.due(0).is_empty(), "it is under way");
+    assert_eq!(place.outcome(&jobs[0], Ok(Some(schema(7))), 0), RETRIEVED);
+    assert!(is_here(&place, 7));
+    assert_eq!(place.deadline_ms(), u64::MAX);
+}
+
+#[test]
+fn numbers_in_vain_are_remembered_for_a_while() {
+    for (failure, gone) in [
+        (Failure::Gone, true),
+        (Failure::Bad("x".to_owned()), true),
+        (Failure::Failed("x".to_owned()), false),
+    ] {
+        let place = place();
+        place.shape(&shape());
+        place.find(7, 0);
+        let jobs = place.due(0);
+        assert_eq!(place.outcome(&jobs[0], Err(failure), 100), Told::Failed { stale: false });
+        assert!(place.due(99 + VAIN_MS).is_empty());
+        assert_eq!(matches!(place.find(7, 0), Find::Gone), gone);
+        assert!(place.due(99 + VAIN_MS).is_empty());
+        assert!(place.due(100 + VAIN_MS).is_empty(), "nobody has asked since");
+        assert!(matches!(place.find(7, 0), Find::Coming));
+        assert_eq!(place.due(100 + VAIN_MS).len(), 1);
+    }
+}
+
+#[test]
+fn the_number_that_was_unused_for_longest_goes() {
+    let mut ids = Ids::default();
+    for id in 0..KNOWN as SchemaId {
+        ids.put((id, 0), schema(id));
+    }
+    assert!(matches!(ids.find((0, 0)), Find::Here(_)));
+    ids.put((KNOWN as SchemaId, 0), schema(9));
+    assert_eq!(ids.known.len(), KNOWN);
+    assert!(matches!(ids.find((0, 0)), Find::Here(_)));
+    assert!(matches!(ids.find((1, 0)), Find::Coming));
+    assert!(matches!(ids.find((2, 0)), Find::Here(_)));
+}
+
+#[test]
+fn numbers_that_clients_make_up_cost_so_much_and_no_more() {
+    let place = place();
+    place.shape(&shape());
+    for id in 0..ASKED as SchemaId * 10 {
+        place.find(id, 0);
+    }
+    assert_eq!(lock(&place.state).ids.asked.len(), ASKED);
+    let mut begun = 0;
+    loop {
+        let jobs = place.due(999);
+        if jobs.is_empty() {
+            break;
+        }
+        begun += jobs.len();
+        for job in jobs {
+            place.outcome(&job, Err(Failure::Gone), 999);
+        }
+    }
+    assert_eq!((begun, place.deadline_ms()), (ASKED_PER_S as usize, 1000));
+    assert_eq!(place.due(1000).len(), AT_ONCE);
+    let mut ids = Ids::default();
+    for id in 0..=VAIN as SchemaId {
+        ids.put_vain((id, 0), true, 0);
+    }
+    assert_eq!(ids.vain.len(), VAIN);
+    assert!(matches!(ids.find((1, 0)), Find::Gone));
+    assert!(matches!(ids.find((0, 0)), Find::Coming), "the oldest is forgotten");
+}
+
+#[test]
+fn a_new_configuration_has_what_the_old_one_had() {
+    let registries = Registries::default();
+    let (old, _) = registries.place(&catalog());
+    let shape = shape();
+    let cell = wanted(&old, &subject("a"), None);
+    old.shape(&shape);
+    old.find(5, 0);
+    for job in old.due(0) {
+        old.outcome(&job, Ok(Some(schema(5))), 0);
+    }
+    let (same, _) = registries.place(&catalog());
+    assert!(
+        Arc::ptr_eq(&old, &same) && Arc::ptr_eq(&cell, &same.cell(&subject("a"), &shape, None))
+    );
+    // Other credentials, another age: the same schemas, fetched anew.
+    let (new, like) = registries.place(&Catalog { max_age_s: Some(9), ..catalog() });
+    let fresh = wanted(&new, &subject("a"), like.as_deref());
+    drop(like);
+    assert_eq!(fresh.current().unwrap().id, 5);
+    assert!(is_here(&new, 5));
+    assert_eq!(new.due(0).len(), 1);
+    // Another context has others.
+    let other = Catalog { context: Some("other".to_owned()), ..catalog() };
+    let (other, like) = registries.place(&other);
+    assert!(like.is_none());
+    assert!(other.cell(&subject("a"), &shape, None).current().is_none());
+    assert_eq!(registries.places().len(), 3);
+    drop((old, same, other));
+    assert_eq!(registries.places().len(), 1, "what nobody has any more is not looked after");
+}
+
+#[test]
+fn whoever_fetches_is_woken_for_what_is_new() {
+    let registries = Registries::default();
+    let rung = Arc::new(Mutex::new(0));
+    let bell = rung.clone();
+    registries.on_ring(move || *lock(&bell) += 1);
+    let (place, _) = registries.place(&catalog());
+    place.shape(&shape());
+    (0..10).for_each(|_| _ = place.find(7, 0));
+    assert_eq!(*lock(&rung), 1);
+}
+
+#[test]
+fn what_nobody_holds_is_not_fetched() {
+    let place = place();
+    let cell = place.cell(&subject("a"), &shape(), None);
+    assert_eq!((place.deadline_ms(), place.due(0).len()), (u64::MAX, 0));
+    cell.hold();
+    cell.hold();
+    cell.release();
+    assert_eq!(place.deadline_ms(), 0);
+    let jobs = place.due(0);
+    place.outcome(&jobs[0], Ok(Some(schema(7))), 0);
+    cell.release();
+    assert_eq!((place.deadline_ms(), place.due(MAX_AGE_MS).len()), (u64::MAX, 0));
+    cell.release();
+    cell.hold();
+    assert_eq!(place.due(MAX_AGE_MS).len(), 1);
+}

@@ -1,0 +1,574 @@
+//! Schemas of registries on the real ring, from an HTTP server that plays both kinds of them.
+
+use crate::certs::{self, Authority};
+use crate::net::*;
+use polycast::config::{Config, Format};
+use polycast::server::Server;
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// What a request is answered by.
+#[derive(Clone, Debug)]
+enum Answer {
+    /// This status and body.
+    Is(u16, String),
+    /// A place elsewhere.
+    Redirect(String),
+    /// The end of the connection.
+    Nothing,
+    /// Never.
+    Silence,
+}
+
+/// What it answers by path; all else is 404.
+type Book = HashMap<String, Answer>;
+
+/// An HTTP server that plays a registry.
+pub(super) struct Player {
+    pub(super) address: SocketAddr,
+    book: Arc<Mutex<Book>>,
+    /// What answers everything, if anything does.
+    mood: Arc<Mutex<Option<Answer>>>,
+    heard: Arc<Mutex<Vec<String>>>,
+}
+
+impl Player {
+    pub(super) fn start(tls: Option<Arc<ServerConfig>>) -> Player {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let player =
+            Player { address, book: Arc::default(), mood: Arc::default(), heard: Arc::default() };
+        let (book, mood, heard) = (player.book.clone(), player.mood.clone(), player.heard.clone());
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (book, mood, heard) = (book.clone(), mood.clone(), heard.clone());
+                let (tls, stream) = (tls.clone(), stream.unwrap());
+                let answer = move |head: String| {
+                    let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
+                    heard.lock().unwrap().push(head);
+                    let all = mood.lock().unwrap().clone();
+                    all.or_else(|| book.lock().unwrap().get(&path).cloned())
+                };
+                std::thread::spawn(move || match tls {
+                    None => play(stream, answer),
+                    Some(tls) => {
+                        let tls = ServerConnection::new(tls).unwrap();
+                        play(StreamOwned::new(tls, stream), answer);
+                    }
+                });
+            }
+        });
+        player
+    }
+
+    pub(super) fn knows(&self, path: &str, body: &str) {
+        self.book.lock().unwrap().insert(path.to_owned(), Answer::Is(200, body.to_owned()));
+    }
+
+    fn turns(&self, mood: Option<Answer>) {
+        *self.mood.lock().unwrap() = mood;
+    }
+
+    /// A schema of Confluent's API; `more` are further fields.
+    fn registers(&self, subject: &str, id: u64, schema: &str, more: &str) {
+        let schema = serde_json::to_string(schema).unwrap();
+        let body = format!(r#"{{"id":{id},"version":1,"schema":{schema}{more}}}"#);
+        for version in ["latest", "1"] {
+            self.knows(&format!("/subjects/{subject}/versions/{version}"), &body);
+        }
+        self.knows(&format!("/schemas/ids/{id}"), &body);
+    }
+
+    fn paths(&self) -> Vec<String> {
+        let heard = self.heard.lock().unwrap();
+        heard.iter().map(|head| head.split(' ').nth(1).unwrap_or_default().to_owned()).collect()
+    }
+}
+
+fn play(stream: impl Read + Write, answer: impl Fn(String) -> Option<Answer>) {
+    let mut reader = BufReader::new(stream);
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        if reader.read_line(&mut head).unwrap_or(0) == 0 {
+            return;
+        }
+    }
+    let (status, more, body) = match answer(head) {
+        None => (404, String::new(), r#"{"error_code":40401}"#.to_owned()),
+        Some(Answer::Is(status, body)) => (status, String::new(), body),
+        Some(Answer::Redirect(to)) => (302, format!("Location: {to}\r\n"), String::new()),
+        Some(Answer::Nothing) => return,
+        Some(Answer::Silence) => {
+            std::thread::sleep(Duration::from_secs(60));
+            return;
+        }
+    };
+    let length = body.len();
+    let head = format!("HTTP/1.1 {status} X\r\n{more}Content-Length: {length}\r\n\r\n");
+    let _ = reader.get_mut().write_all(format!("{head}{body}").as_bytes());
+    let _ = reader.get_mut().flush();
+}
+
+/// A catalog `reg` of that type with further keys; `models` of the route `/echo`.
+fn config_at(url: &str, kind: &str, more: &str, models: &str) -> Config {
+    let text = format!(
+        "threads = 2\npin = false\ndrain_s = 5\nlimits.connections = 4096\n\
+         listeners = [{{ address = '127.0.0.1:0' }}]\n\
+         [[catalogs]]\nname = 'reg'\ntype = '{kind}'\nurl = '{url}'\n{more}\n\
+         [[routes]]\nwhen = [{{ path = '/echo' }}]\nendpoint = 'echo'\n[routes.model]\n{models}\n\
+         [[routes]]\nwhen = [{{ path = '/free' }}]\nendpoint = 'echo'\n\
+         [[apps]]\nid = '1'\nkey = 'k'\nsecret = 's'\n"
+    );
+    Config::parse(&text, Format::Toml, "test").unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn config_of(player: &Player, kind: &str, more: &str, models: &str) -> Config {
+    config_at(&format!("http://{}", player.address), kind, more, models)
+}
+
+fn echo(server: &Server) -> Client {
+    Client::open(server.addresses()[0], "/echo")
+}
+
+/// What one message on a new connection comes to: its echo, or code and reason of the close.
+fn try_text(server: &Server, text: &str) -> Result<String, (u16, String)> {
+    try_frame(server, TEXT, text.as_bytes()).map(|payload| String::from_utf8(payload).unwrap())
+}
+
+fn try_frame(server: &Server, opcode: u8, payload: &[u8]) -> Result<Vec<u8>, (u16, String)> {
+    let mut client = echo(server);
+    client.send_frame(opcode, payload);
+    let frame = client.frame();
+    match frame.opcode {
+        CLOSE => {
+            let (code, reason) = frame.payload.split_first_chunk().unwrap();
+            Err((u16::from_be_bytes(*code), String::from_utf8(reason.to_vec()).unwrap()))
+        }
+        _ => Ok(frame.payload),
+    }
+}
+
+const MISSING: &str = "the schema is not there yet";
+const CHAT: &str = "received.text = { model = 'json', catalog = 'reg', subject = 'chat' }";
+const OBJECT: &str = r#"{"type":"object"}"#;
+const JSON: &str = r#","schemaType":"JSON""#;
+
+#[test]
+fn a_subject_of_a_context_with_what_it_refers_to() {
+    let player = Player::start(None);
+    let schema = serde_json::to_string(r#"{"properties":{"a":{"$ref":"a.json"}}}"#).unwrap();
+    let reference = |name: &str, subject: &str| {
+        format!(r#""references":[{{"name":"{name}","subject":"{subject}","version":3}}]"#)
+    };
+    let at = "/api/subjects/%3A.ctx%3Achat%2F1/versions/latest";
+    player.knows(at, r#"{"id":7,"version":4}"#);
+    let (to_a, to_b) = (reference("a.json", "a"), reference("b.json", ":.other:b"));
+    let chat = format!(r#"{{"schema":{schema},"schemaType":"JSON",{to_a}}}"#);
+    player.knows("/api/schemas/ids/7?subject=%3A.ctx%3A", &chat);
+    let a = format!(r#"{{"id":5,"schema":"{{\"$ref\":\"b.json\"}}","schemaType":"JSON",{to_b}}}"#);
+    player.knows("/api/subjects/%3A.ctx%3Aa/versions/3", &a);
+    let b = r#"{"id":2,"schema":"{\"type\":\"integer\"}","schemaType":"JSON"}"#;
+    player.knows("/api/subjects/%3A.other%3Ab/versions/3", b);
+    let models = CHAT.replace("'chat'", "'chat/1'");
+    let more = "context = 'ctx'\ncredentials.headers.authorization = 'Basic YTpi'";
+    let url = format!("http://{}/api/", player.address);
+    let Some(server) = start(config_at(&url, "confluent-schema-registry", more, &models)) else {
+        return;
+    };
+    wait_count(&server, "schemas_retrieved", 1);
+    assert_eq!(try_text(&server, r#"{"a":1}"#).unwrap(), r#"{"a":1}"#);
+    let refused = try_text(&server, r#"{"a":"x"}"#).unwrap_err();
+    assert_eq!(refused, (1008, "/a breaks the schema's rule `type`".to_owned()));
+    assert_eq!(player.paths().len(), 4, "{:?}", player.paths());
+    for head in player.heard.lock().unwrap().iter() {
+        assert!(head.to_ascii_lowercase().contains("\r\nauthorization: basic ytpi\r\n"), "{head}");
+    }
+    assert_eq!(server.count("schemas_missed"), 0);
+}
+
+#[test]
+fn apicurio_by_each_of_its_numbers_and_encodings_with_a_json_view() {
+    for (more, id, by, prefix) in [
+        ("", 9, "globalIds", &[0, 0, 0, 0, 0, 0, 0, 0, 9][..]),
+        ("use_id = 'contentId'\nid_encoding = 'legacy'", 4, "contentIds", &[0, 0, 0, 0, 4]),
+    ] {
+        let player = Player::start(None);
+        let base = "/apis/registry/v2";
+        let artifact = format!("{base}/groups/g%201/artifacts");
+        let meta = r#"{"globalId":9,"contentId":4,"type":"AVRO"}"#;
+        player.knows(&format!("{artifact}/tick/versions/2/meta"), meta);
+        player.knows(&format!("{artifact}/tick/meta"), meta);
+        let tick = r#"{"type":"array","items":"m.Side"}"#;
+        player.knows(&format!("{base}/ids/{by}/{id}"), tick);
+        let reference = r#"[{"name":"m.Side","groupId":"h","artifactId":"side","version":"5"}]"#;
+        player.knows(&format!("{base}/ids/{by}/{id}/references"), reference);
+        let side = r#"{"type":"enum","name":"Side","namespace":"m","symbols":["BUY","SELL"]}"#;
+        player.knows(&format!("{base}/groups/h/artifacts/side/versions/5"), side);
+        let more = format!("group_id = 'g 1'\n{more}");
+        let model = "model = 'avro', catalog = 'reg', view = 'json'";
+        let models = format!(
+            "received.binary = {{ {model}, strategy = 'encoded', on_miss = 'pass' }}\n\
+             sent.binary = {{ {model}, subject = 'tick', version = '2', prefix = 'apicurio' }}"
+        );
+        let Some(server) = start(config_of(&player, "apicurio", &more, &models)) else { return };
+        wait_count(&server, "schemas_retrieved", 1);
+        let message = [prefix, &[2, 2, 0]].concat();
+        let mut client = echo(&server);
+        // The first one passes, as far as the way back: with two prefixes it is no datum.
+        client.send_frame(BINARY, &message);
+        wait_count(&server, "schemas_retrieved", 2);
+        assert_eq!(server.count("schemas_missed"), 1);
+        drop(client);
+        assert_eq!(try_frame(&server, BINARY, &message).unwrap(), message);
+        let refused = try_frame(&server, BINARY, &[prefix, &[2, 4, 0]].concat()).unwrap_err();
+        assert_eq!(refused.0, 1007);
+        assert_eq!(server.count("schemas_missed"), 1);
+    }
+}
+
+#[test]
+fn a_message_names_its_schema_by_the_number_in_front() {
+    let player = Player::start(None);
+    player.registers("chat", 7, OBJECT, JSON);
+    player.registers("avro", 8, "\"int\"", "");
+    let models = "received.binary = { model = 'json', catalog = 'reg', strategy = 'encoded', \
+                  on_miss = 'reject' }\n\
+                  on_invalid = 'reply'";
+    let Some(server) = start(config_of(&player, "schema-registry", "", models)) else { return };
+    let mut client = echo(&server);
+    let mut say = |id: u8, body: &str| {
+        client.send_frame(BINARY, &[&[0, 0, 0, 0, id], body.as_bytes()].concat());
+        String::from_utf8(client.frame().payload).unwrap()
+    };
+    let not_yet = |id: u8| format!(r#"{{"code":1013,"error":"schema {id} is not there yet"}}"#);
+    let none = |id: u8| format!(r#"{{"code":1008,"error":"unknown schema {id}"}}"#);
+    assert_eq!(say(7, "{}"), not_yet(7));
+    wait_count(&server, "schemas_retrieved", 1);
+    assert_eq!(say(7, "{}"), "{}");
+    assert_eq!(say(7, "[]"), r#"{"code":1008,"error":"/ breaks the schema's rule `type`"}"#);
+    // One that nobody has registered, and one that is no JSON Schema.
+    for (id, counter) in [(9, "schemas_unretrievable"), (8, "schemas_bad")] {
+        assert_eq!(say(id, "{}"), not_yet(id));
+        wait_count(&server, counter, 1);
+        for _ in 0..10 {
+            assert_eq!(say(id, "{}"), none(id));
+        }
+        let asked = player.paths().iter().filter(|it| it.ends_with(&format!("/{id}"))).count();
+        assert_eq!(asked, 1, "what is in vain is remembered");
+    }
+    assert_eq!((server.count("schemas_missed"), server.count("messages_invalid")), (3, 24));
+}
+
+#[test]
+fn a_registry_that_never_answers_holds_nobody_up() {
+    let player = Player::start(None);
+    player.turns(Some(Answer::Silence));
+    let models = format!(
+        "{CHAT}\nreceived.binary = {{ model = 'json', catalog = 'reg', strategy = 'encoded', \
+         on_miss = 'reject' }}\n\
+         on_invalid = 'drop'"
+    );
+    let Some(mut server) = start(config_of(&player, "karapace", "", &models)) else { return };
+    let (mut governed, mut free) = (echo(&server), Client::open(server.addresses()[0], "/free"));
+    let begun = Instant::now();
+    let mut worst = Duration::ZERO;
+    let mut sent = 0;
+    while begun.elapsed() < Duration::from_secs(6) {
+        for id in 0..20 {
+            governed.send_frame(BINARY, &[0, 0, 0, sent as u8, id, b'1']);
+            governed.send_text("{}");
+            sent += 1;
+        }
+        let asked = Instant::now();
+        governed.sync();
+        free.send_text("still here");
+        assert_eq!(free.text(), "still here");
+        worst = worst.max(asked.elapsed());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(worst < Duration::from_secs(2), "{worst:?}");
+    assert_eq!(server.count("schemas_missed"), 2 * sent);
+    assert!(server.count("schemas_unretrievable") > 0, "an answer has its time");
+    // Four at once, each given up after 4 s.
+    assert!(player.paths().len() <= 8, "{:?}", player.paths());
+    drop((governed, free));
+    let begun = Instant::now();
+    server.stop();
+    server.join().unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn a_message_waits_for_its_schema_and_those_behind_it_do() {
+    let player = Player::start(None);
+    player.registers("chat", 7, OBJECT, JSON);
+    player.turns(Some(Answer::Silence));
+    let models = "received.binary = { model = 'json', catalog = 'reg', strategy = 'encoded' }\n\
+                  on_invalid = 'reply'";
+    let Some(server) = start(config_of(&player, "karapace", "", models)) else { return };
+    let (mut client, mut free) = (echo(&server), Client::open(server.addresses()[0], "/free"));
+    let message = |id: u8, body: &str| [&[0, 0, 0, 0, id], body.as_bytes()].concat();
+    let reply = |client: &mut Client| String::from_utf8(client.frame().payload).unwrap();
+    // It is not waited for longer than that; what is behind it comes behind it.
+    let begun = Instant::now();
+    client.send_frame(BINARY, &message(9, "{}"));
+    client.send_text("behind");
+    free.send_text("still here");
+    assert_eq!(free.text(), "still here");
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    let late = r#"{"code":1013,"error":"schema 9 is not there yet"}"#;
+    assert_eq!((&*reply(&mut client), &*reply(&mut client)), (late, "behind"));
+    let (least, most) = (Duration::from_millis(4900), Duration::from_secs(9));
+    assert!((least..most).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+    assert_eq!((server.count("schemas_awaited"), server.count("schemas_missed")), (1, 1));
+    // One that comes meanwhile is there for it; the next one does not wait.
+    player.turns(None);
+    client.send_frame(BINARY, &message(7, "{}"));
+    client.send_frame(BINARY, &message(7, "[]"));
+    client.send_text("behind");
+    let broken = r#"{"code":1008,"error":"/ breaks the schema's rule `type`"}"#;
+    for want in ["{}", broken, "behind"] {
+        assert_eq!(reply(&mut client), want);
+    }
+    // One that the registry does not know is refused as soon as that is known.
+    let begun = Instant::now();
+    client.send_frame(BINARY, &message(8, "{}"));
+    assert_eq!(reply(&mut client), r#"{"code":1008,"error":"unknown schema 8"}"#);
+    assert!(begun.elapsed() < least, "{:?}", begun.elapsed());
+    assert_eq!((server.count("schemas_awaited"), server.count("schemas_missed")), (3, 1));
+    // Who goes while a message waits is gone.
+    player.turns(Some(Answer::Silence));
+    client.send_frame(BINARY, &message(6, "{}"));
+    wait_count(&server, "schemas_awaited", 4);
+    drop(client);
+    wait_count(&server, "connections", 1);
+}
+
+#[test]
+fn failures_of_every_kind_and_the_old_schema_that_stays() {
+    let player = Player::start(None);
+    let other = Player::start(None);
+    player.registers("chat", 7, OBJECT, JSON);
+    other.registers("chat", 7, OBJECT, JSON);
+    player.turns(Some(Answer::Nothing));
+    let config = config_of(&player, "schema-registry", "max_age_s = 1", CHAT);
+    let Some(server) = start(config) else { return };
+    let elsewhere = format!("http://{}/subjects/chat/versions/latest", other.address);
+    let failures = [
+        ("schemas_unretrievable", Answer::Nothing),
+        ("schemas_unretrievable", Answer::Is(200, "<html>".to_owned())),
+        ("schemas_unretrievable", Answer::Is(200, "{}".to_owned())),
+        ("schemas_unretrievable", Answer::Is(404, "{}".to_owned())),
+        ("schemas_unretrievable", Answer::Is(500, "{}".to_owned())),
+        ("schemas_unretrievable", Answer::Redirect(elsewhere)),
+        ("schemas_unretrievable", Answer::Is(200, " ".repeat(512 * 1024) + r#"{"id":1}"#)),
+        ("schemas_bad", Answer::Is(200, r#"{"id":8,"schema":"{","schemaType":"JSON"}"#.into())),
+        ("schemas_bad", Answer::Is(200, r#"{"id":8,"schema":"\"int\""}"#.into())),
+    ];
+    let fail = |(counter, answer): &(&str, Answer)| {
+        player.turns(Some(answer.clone()));
+        let before = server.count(counter);
+        // The first may have been under way before.
+        wait_count(&server, counter, before + 2);
+    };
+    fail(&failures[0]);
+    assert_eq!(try_text(&server, "{}"), Err((1013, MISSING.to_owned())));
+    assert_eq!((server.count("schemas_missed"), server.count("schemas_stale")), (1, 0));
+    player.turns(None);
+    wait_count(&server, "schemas_retrieved", 1);
+    assert_eq!(try_text(&server, "{}").unwrap(), "{}");
+    for failure in &failures {
+        fail(failure);
+        assert_eq!(try_text(&server, "{}").unwrap(), "{}", "{failure:?}");
+        assert_eq!(try_text(&server, "[]").unwrap_err().0, 1008, "{failure:?}");
+    }
+    assert!(server.count("schemas_stale") >= 2 * failures.len() as u64);
+    assert_eq!(other.paths().len(), 0, "a redirect is not followed");
+    // A new version takes the place of the old one.
+    player.registers("chat", 9, r#"{"type":"array"}"#, JSON);
+    player.turns(None);
+    wait("the new version", || {
+        std::thread::sleep(Duration::from_millis(50));
+        try_text(&server, "[]").is_ok()
+    });
+    assert_eq!(try_text(&server, "{}").unwrap_err().0, 1008);
+    assert_eq!(server.count("schemas_missed"), 1);
+}
+
+#[test]
+fn what_a_schema_refers_to_has_bounds() {
+    let player = Player::start(None);
+    let to = |names: &[String]| {
+        let one = |name: &String| format!(r#"{{"name":"{name}","subject":"{name}","version":1}}"#);
+        let list: Vec<String> = names.iter().map(one).collect();
+        format!(r#"{JSON},"references":[{}]"#, list.join(","))
+    };
+    let chain = |n: usize| format!("chain-{n}");
+    for n in 1..=9 {
+        let next = if n == 9 { Vec::new() } else { vec![chain(n + 1)] };
+        player.registers(&chain(n), 100 + n as u64, "{}", &to(&next));
+    }
+    let leaves: Vec<String> = (0..33).map(|n| format!("leaf-{n}")).collect();
+    for leaf in &leaves {
+        player.registers(leaf, 200, "{}", JSON);
+    }
+    let large = |bytes: usize| format!("{{}}{}", " ".repeat(bytes - 2));
+    player.registers("half", 300, &large(256 * 1024), JSON);
+    let half = to(&["half".to_owned()]);
+    let cases = [
+        ("deep", "{}".to_owned(), to(&[chain(2)]), true),
+        ("deeper", "{}".to_owned(), to(&[chain(1)]), false),
+        ("wide", "{}".to_owned(), to(&leaves[..32]), true),
+        ("wider", "{}".to_owned(), to(&leaves), false),
+        ("large", large(256 * 1024), half.clone(), true),
+        ("larger", large(256 * 1024 + 1), half, false),
+        ("itself", "{}".to_owned(), to(&["itself".to_owned()]), false),
+        ("twice", "{}".to_owned(), to(&[chain(8), chain(9), chain(8)]), true),
+    ];
+    for (at, (subject, schema, references, _)) in cases.iter().enumerate() {
+        player.registers(subject, at as u64, schema, references);
+    }
+    for (subject, more) in [("long", 0), ("longer", 1)] {
+        let body = r#"{"id":900,"schema":"{}","schemaType":"JSON"}"#;
+        let padded = format!("{body}{}", " ".repeat(512 * 1024 + more - body.len()));
+        player.knows(&format!("/subjects/{subject}/versions/latest"), &padded);
+        player.knows("/schemas/ids/900", body);
+        let models = CHAT.replace("chat", subject);
+        let Some(server) = start(config_of(&player, "karapace", "", &models)) else { return };
+        let counter = if more == 0 { "schemas_retrieved" } else { "schemas_unretrievable" };
+        wait("an outcome", || server.count(counter) > 0);
+    }
+    for (subject, .., good) in cases {
+        let models = CHAT.replace("chat", subject);
+        let Some(server) = start(config_of(&player, "karapace", "", &models)) else { return };
+        wait_count(&server, if good { "schemas_retrieved" } else { "schemas_bad" }, 1);
+        let (retrieved, bad) = (server.count("schemas_retrieved"), server.count("schemas_bad"));
+        assert_eq!(retrieved + bad, 1, "{subject}");
+    }
+}
+
+#[test]
+fn a_new_configuration_has_its_schemas_and_connections_keep_theirs() {
+    let player = Player::start(None);
+    player.registers("chat", 7, OBJECT, JSON);
+    player.registers("list", 8, r#"{"type":"array"}"#, JSON);
+    let reply = format!("{CHAT}\non_invalid = 'reply'");
+    let config = config_of(&player, "schema-registry", "max_age_s = 1", &reply);
+    let Some(mut server) = start(config) else { return };
+    wait_count(&server, "schemas_retrieved", 1);
+    let mut old = echo(&server);
+    old.send_text("{}");
+    assert_eq!(old.text(), "{}");
+    // Another age: what was fetched serves on, also while the registry is down.
+    player.turns(Some(Answer::Nothing));
+    server.renew(config_of(&player, "schema-registry", "max_age_s = 2", &reply));
+    std::thread::sleep(Duration::from_millis(1500));
+    assert_eq!(try_text(&server, "{}").unwrap(), "{}");
+    // Another subject: not before it is there.
+    let list = reply.replace("chat", "list");
+    server.renew(config_of(&player, "schema-registry", "max_age_s = 1", &list));
+    wait("the new rules", || try_text(&server, "[]").unwrap().contains(MISSING));
+    player.turns(None);
+    wait("the new schema", || {
+        std::thread::sleep(Duration::from_millis(50));
+        try_text(&server, "[]").unwrap() == "[]"
+    });
+    // Who was connected has the rules of then, and they are kept fresh.
+    old.send_text("{}");
+    assert_eq!(old.text(), "{}");
+    player.registers("chat", 9, r#"{"type":"null"}"#, JSON);
+    wait("the old connection's fresh schema", || {
+        std::thread::sleep(Duration::from_millis(100));
+        old.send_text("null");
+        old.text() == "null"
+    });
+    // When it goes, nobody asks for its schema any more.
+    drop(old);
+    let chats = || player.paths().iter().filter(|path| path.contains("chat")).count();
+    wait("the end of what nobody wants", || {
+        let before = chats();
+        std::thread::sleep(Duration::from_millis(2500));
+        chats() == before
+    });
+}
+
+#[test]
+fn the_first_registry_and_the_first_keys_may_come_with_a_reload() {
+    let player = Player::start(None);
+    player.registers("chat", 7, OBJECT, JSON);
+    player.knows("/keys", &keys());
+    let Some(mut server) = start(config_of(&player, "karapace", "", "")) else { return };
+    assert_eq!(try_text(&server, "[]").unwrap(), "[]");
+    let guard = format!(
+        "[[guards]]\nname = 'g'\nissuer = 'https://a.example'\nallow_private = true\n\
+         keys_url = 'http://{}/keys'",
+        player.address
+    );
+    assert_eq!(player.paths().len(), 0);
+    server.renew(config_of(&player, "karapace", &guard, CHAT));
+    wait_count(&server, "schemas_retrieved", 1);
+    wait_count(&server, "keys_fetched", 1);
+    wait("the new rules", || try_text(&server, "[]").is_err());
+    assert_eq!(try_text(&server, "{}").unwrap(), "{}");
+}
+
+/// A set of one key (RFC 8037 appendix A.2).
+fn keys() -> String {
+    let key = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
+    format!(r#"{{"keys":[{{"kty":"OKP","crv":"Ed25519","x":"{key}","kid":"a"}}]}}"#)
+}
+
+#[test]
+fn a_registry_and_keys_behind_tls_that_the_given_authority_has_signed() {
+    let (own, other) = (Authority::new(), Authority::new());
+    let folder = certs::folder("schemas");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let leaf = own.leaf(&["127.0.0.1"]);
+    let served = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![leaf.cert.der().clone()], leaf.key_der())
+        .unwrap();
+    let player = Player::start(Some(Arc::new(served)));
+    player.registers("chat", 7, OBJECT, JSON);
+    player.knows("/keys", &keys());
+    for (authority, reached) in [(Some(&own), true), (Some(&other), false), (None, false)] {
+        let file = folder.join("authority.pem");
+        let mut ca_file = String::new();
+        if let Some(authority) = authority {
+            std::fs::write(&file, authority.pem()).unwrap();
+            ca_file = format!("ca_file = '{}'", file.display());
+        }
+        let guard = format!(
+            "{ca_file}\n[[guards]]\nname = 'g'\nissuer = 'https://a.example'\n\
+             allow_private = true\nkeys_url = 'https://{}/keys'\n{ca_file}",
+            player.address
+        );
+        let url = format!("https://{}", player.address);
+        let config = config_at(&url, "schema-registry", &guard, CHAT);
+        let Some(server) = start(config) else { return };
+        let (schemas, keys) = match reached {
+            true => ("schemas_retrieved", "keys_fetched"),
+            false => ("schemas_unretrievable", "keys_failed"),
+        };
+        wait("an outcome", || server.count(schemas) > 0 && server.count(keys) > 0);
+        let retrieved = server.count("schemas_retrieved") + server.count("keys_fetched");
+        assert_eq!(retrieved, if reached { 2 } else { 0 });
+    }
+    // One that is not there is told at the start.
+    let path = folder.join("missing.toml");
+    let app = "[[apps]]\nid = '1'\nkey = 'k'\nsecret = 's'\n";
+    let catalog = "[[catalogs]]\nname = 'r'\ntype = 'karapace'\nurl = 'https://a'";
+    let guard = "[[guards]]\nname = 'g'\nissuer = 'https://a.example'\nallow_private = false";
+    for (section, place) in [(catalog, "catalogs[0].ca_file"), (guard, "guards[0].ca_file")] {
+        std::fs::write(&path, format!("{app}{section}\nca_file = 'none.pem'\n")).unwrap();
+        let error = Config::load(&path).unwrap_err().to_string();
+        assert!(error.contains(&format!("missing.toml:9:1: {place}: ")), "{error}");
+        assert!(error.contains("none.pem"), "{error}");
+    }
+}
