@@ -254,6 +254,15 @@ mod tests {
     }
 
     #[test]
+    fn a_renewal_that_ends_sooner_takes_nothing_away() {
+        let tenants = Arc::default();
+        let mut it = leases(&tenants, 4);
+        assert!(tenants.renew(&claims("ada", 108, &["r"])));
+        assert_eq!((it.look(now(106)), it.deadline()), (Lapse::Challenge, Deadline(110_000)));
+        assert_eq!([it.look(now(109)), it.look(now(110))], [Lapse::None, Lapse::Expired]);
+    }
+
+    #[test]
     fn the_shortest_of_several_leases_counts_and_one_without_end_is_none() {
         let tenants = Arc::default();
         let lease = |at| Lease::new(&claims("ada", at, &[]), &[], 0, &tenants);

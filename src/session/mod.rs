@@ -1,5 +1,4 @@
-//! One connection, as a function of bytes and time: HTTP until the 101, then WebSocket and a
-//! dialect; a write queue; deadlines.
+//! One connection, a function of bytes and time: HTTP, then WebSocket and a dialect; a write queue.
 //!
 //! Nothing here fails: what a peer does wrong becomes an answer in the queue and an [`Ending`].
 

@@ -262,3 +262,163 @@ fn answers_that_nobody_waits_for_are_counted() {
     say(client, r#"{"Controller":"News","Action":"Cancel","TransactionID":7}"#, 2);
     say(backend, r#"{"Controller":"News","Action":"Error","TransactionID":2,"Data":"x"}"#, 3);
 }
+
+/// What a message is answered with: the code of the close, or `None` if the connection goes on.
+fn closed_with(config_text: &str, format: Format, payload: &[u8]) -> Option<u16> {
+    let mut machine = Machine::new(config(config_text));
+    let wire = machine.open();
+    let fields = format!("Sec-WebSocket-Protocol: {}\r\n", PROTOCOLS[format.index()]);
+    machine.receive(wire, &handshake("/Zenith", &fields));
+    machine.wire(wire).heard.clear();
+    let opcode = if format.is_text() { Opcode::Text } else { Opcode::Binary };
+    machine.receive(wire, &framed(opcode, payload));
+    match machine.wire(wire).heard.remove(0) {
+        Heard::Close(code, _) => code,
+        other => {
+            assert!(said(format, &other).contains("Operation.Unknown"), "{other:?}");
+            None
+        }
+    }
+}
+
+fn encoded(format: Format, value: &Value) -> Vec<u8> {
+    let mut out = Vec::new();
+    value::encode_any(format, value, &mut out).expect("it can be written");
+    out
+}
+
+/// A container without a topic, with this data.
+fn with_data(data: Value) -> Value {
+    Value::map([("Controller", Value::text("Zenith")), ("Data", data)])
+}
+
+/// Maps and lists inside of each other, the container counted.
+fn nested(depth: usize) -> Value {
+    let inside = (2..depth).fold(Value::Array(Vec::new()), |inside, at| match at % 2 {
+        0 => Value::Array(vec![inside]),
+        _ => Value::map([("a", inside)]),
+    });
+    with_data(inside)
+}
+
+#[test]
+fn each_bound_on_a_message_has_two_sides_in_each_format() {
+    for format in Format::ALL {
+        let close = |value: &Value| closed_with("[zenith]", format, &encoded(format, value));
+        assert_eq!(close(&nested(64)), None, "{format:?}");
+        assert_eq!(close(&nested(65)), Some(1007), "{format:?}");
+        assert_eq!(close(&nested(1000)), Some(1007), "{format:?}");
+        // The container, the controller and the list count, too.
+        let list = |values: usize| with_data(Value::Array(vec![Value::Null; values - 3]));
+        assert_eq!(close(&list(128 * 1024)), None, "{format:?}");
+        assert_eq!(close(&list(128 * 1024 + 1)), Some(1007), "{format:?}");
+        let text = |len: usize| encoded(format, &with_data(Value::text(&"x".repeat(len))));
+        let long = |len: usize| (0..len).map(text).find(|it| it.len() == len).expect("one");
+        let short = "[zenith]\nmessage_bytes = 1024";
+        assert_eq!(closed_with(short, format, &long(1024)), None, "{format:?}");
+        assert_eq!(closed_with(short, format, &long(1025)), Some(1009), "{format:?}");
+    }
+}
+
+#[test]
+fn a_message_that_is_cut_or_repeats_a_key_is_refused_in_each_format() {
+    let text = Value::text;
+    for format in Format::ALL {
+        let close = |payload: &[u8]| closed_with("[zenith]", format, payload);
+        let whole = encoded(format, &with_data(Value::Array(vec![text("x"), Value::Int(300)])));
+        assert_eq!(close(&whole), None, "{format:?}");
+        for at in 0..whole.len() {
+            assert_eq!(close(&whole[..at]), Some(1007), "{format:?}, {at} of {}", whole.len());
+        }
+        assert_eq!(close(&[&whole[..], b"}"].concat()), Some(1007), "{format:?}");
+        let twice = |len: usize, last: usize| {
+            let keys = (0..len).chain([last]).map(|at| (format!("k{at}").into(), text("")));
+            Value::Map(keys.collect())
+        };
+        // Few are compared with each other, many are looked up.
+        for len in [1, 15, 16, 17, 40] {
+            assert_eq!(close(&encoded(format, &twice(len, len))), None, "{format:?}, {len}");
+            for map in [twice(len, 0), with_data(Value::Array(vec![twice(len, len - 1)]))] {
+                assert_eq!(close(&encoded(format, &map)), Some(1007), "{format:?}, {len}");
+            }
+        }
+        let known = Value::Map(vec![
+            ("Topic".into(), text("a")),
+            ("More".into(), text("")),
+            ("Topic".into(), text("a")),
+        ]);
+        assert_eq!(close(&encoded(format, &known)), Some(1007), "{format:?}");
+        // No map, and nothing at all.
+        for value in [Value::Array(Vec::new()), text("x"), Value::Int(1), Value::Null] {
+            if format != Format::Bson {
+                assert_eq!(close(&encoded(format, &value)), Some(1007), "{format:?} {value:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_the_formats_do_not_have_in_common_is_refused() {
+    // A document of one member `a`; its type and its bytes.
+    let bson = |kind: u8, value: &[u8]| {
+        let len = (4 + 3 + value.len() + 1) as u32;
+        [&len.to_le_bytes()[..], &[kind, b'a', 0], value, &[0]].concat()
+    };
+    let close = |payload: &[u8]| closed_with("[zenith]", Format::Bson, payload);
+    for (kind, value) in [(0x0a, &[][..]), (0x08, &[1]), (0x09, &[0; 8]), (0x12, &[7; 8])] {
+        assert_eq!(close(&bson(kind, value)), None, "{kind:#x}");
+    }
+    for (kind, value) in [
+        (0x00, &[][..]),
+        (0x06, &[]),
+        (0x07, &[1; 12]),
+        (0x0b, b"x\0i\0"),
+        (0x0d, b"\x02\0\0\0x\0"),
+        (0x11, &[0; 8]),
+        (0x20, &[]),
+        (0x7f, &[]),
+        (0xff, &[]),
+        (0x08, &[2]),
+        (0x01, &f64::NAN.to_le_bytes()),
+        (0x01, &f64::INFINITY.to_le_bytes()),
+        (0x02, b"\x02\0\0\0\xff\0"),
+    ] {
+        assert_eq!(close(&bson(kind, value)), Some(1007), "{kind:#x} {value:?}");
+    }
+    let close =
+        |value: &[u8]| closed_with("[zenith]", Format::MsgPack, &[b"\x81\xa1a", value].concat());
+    for value in [&b"\xc0"[..], b"\xcc\xff", b"\xd6\xff\0\0\0\0", b"\xc4\x01x"] {
+        assert_eq!(close(value), None, "{value:x?}");
+    }
+    for value in [
+        &b"\xc1"[..],
+        b"\xd4\x05x",
+        b"\xc7\x01\x05x",
+        b"\x81\x01\x01",
+        b"\x81\xc0\x01",
+        b"\xa1\xff",
+        b"\xcb\x7f\xf8\0\0\0\0\0\0",
+        b"\xdd\xff\xff\xff\xff",
+        b"\xdf\xff\xff\xff\xff",
+        b"\xdb\xff\xff\xff\xff",
+    ] {
+        assert_eq!(close(value), Some(1007), "{value:x?}");
+    }
+    let close = |text: &str| closed_with("[zenith]", Format::Json, text.as_bytes());
+    assert_eq!(close(r#"{"a":[1.5,-0,1e308,"\ud83d\ude00",true,null]}"#), None);
+    for text in [
+        "",
+        " ",
+        "{",
+        "{'a':1}",
+        r#"{"a":NaN}"#,
+        r#"{"a":1e309}"#,
+        r#"{"a":01}"#,
+        r#"{"a":1,}"#,
+        r#"{"a":"\ud83d"}"#,
+        r#"{"a\u0000":1}"#,
+        "{\"a\":\"\u{1}\"}",
+    ] {
+        assert_eq!(close(text), Some(1007), "{text}");
+    }
+}

@@ -5,6 +5,7 @@ use super::realm::{Found, Person};
 use super::told::{Told, told};
 use super::words::{Container, codes};
 use crate::codec::value::Value;
+use crate::config::{self, GuardKind};
 use crate::dialect::{Action, Context};
 use crate::time::{Deadline, Now};
 use std::sync::Arc;
@@ -75,7 +76,10 @@ impl Client {
         let (env, now_s) = (context.env, context.now.unix_s);
         let mut found = None;
         for (name, roles) in &self.guarded {
-            let Some(guard) = env.guards.iter().find(|it| it.name == *name) else { continue };
+            let mut guards = env.guards.iter().zip(&env.config.guards);
+            let by_token = |guard: &config::Guard| guard.kind == GuardKind::Jwt;
+            let found_guard = guards.find(|(it, config)| it.name == *name && by_token(config));
+            let Some((guard, _)) = found_guard else { continue };
             let checked = guard.check(token, now_s).ok();
             let Some(claims) = checked.filter(|it| it.have(roles)) else { continue };
             if guard.tenants.renew(&claims)

@@ -2,6 +2,7 @@
 
 use super::realm::{Found, Person};
 use crate::codec::value::Format;
+use crate::config::GuardKind;
 use crate::dialect::{Env, Opening, Refused};
 use crate::http::query;
 use std::borrow::Cow;
@@ -75,14 +76,22 @@ pub(super) fn bearer(env: &Env, opening: &Opening<'_>) -> Result<Option<(Found, 
     if let Some((found, token)) = token.and_then(|it| Some((env.zenith.token(it)?, it))) {
         return Ok(Some((found, token.to_owned())));
     }
-    match (opening.claims, opening.route.guarded.keys().next()) {
-        (Some(claims), Some(guard)) => {
-            let token = token.unwrap_or_default().to_owned();
-            Ok(Person::of_claims(guard, claims).map(|it| (Found::Person(it), token)))
-        }
-        _ if field.is_some() => Err(refused(403, "the token is not known")),
-        _ => Ok(None),
+    // What no guard has looked at, and nobody here knows, is wrong.
+    if field.is_some() && !opening.route.guarded.keys().any(|name| reads_bearer(env, name)) {
+        return Err(refused(403, "the token is not known"));
     }
+    let guard = opening.route.guarded.keys().next();
+    let person = opening.claims.zip(guard).and_then(|(it, guard)| Person::of_claims(guard, it));
+    Ok(person.map(|it| (Found::Person(it), token.unwrap_or_default().to_owned())))
+}
+
+/// Whether a guard looks for its tokens where ours stand.
+fn reads_bearer(env: &Env, name: &str) -> bool {
+    let guard = env.config.guards.iter().find(|guard| guard.name == name);
+    guard.is_some_and(|guard| {
+        let mut fields = guard.credentials.headers.keys();
+        guard.kind == GuardKind::Jwt && fields.any(|it| it.eq_ignore_ascii_case("authorization"))
+    })
 }
 
 /// The token of a header field (RFC 6750 section 2.1).

@@ -199,3 +199,35 @@ fn a_resumed_session_is_still_its_client() {
     }
     it.end();
 }
+
+#[test]
+fn an_endpoint_knows_its_client_by_the_certificate() {
+    let authority = Authority::new();
+    let more = ", mutual = 'requested', client_ca = 'FOLDER/ca.pem'";
+    let rest = "[[guards]]\nname = 'any'\ntype = 'certificate'\n\
+        [[routes]]\nguarded = { any = [] }\nendpoint = 'zenith'\n\
+        [zenith]\ntokens = [{ token = 'T', user = 'u' }]\n\
+        topics = [{ controller = 'Market', kind = 'Tick' }]\n";
+    let mut it = Machine::new(config("guard-zenith", &authority, more, rest));
+    let ask = r#"{"Controller":"Auth","Topic":"QueryIdentify","TransactionID":1}"#;
+    // Tokens are nothing that this guard believes in.
+    let bring = |token: &str| {
+        let data = format!(r#"{{"Provider":"Bearer","AccessToken":"{token}"}}"#);
+        format!(r#"{{"Controller":"Auth","Topic":"AuthToken","TransactionID":2,"Data":{data}}}"#)
+    };
+    for (name, user) in [("ada", "ada"), ("", "dns:a.example")] {
+        let leaf = authority.leaf_with(&["a.example", "b.example"], |params| {
+            params.distinguished_name.push(DnType::CommonName, name);
+            params.distinguished_name.push(DnType::OrganizationalUnitName, "sensors");
+        });
+        let mut peer = Peer::new(&mut it, &shows(&authority, &leaf));
+        peer.say(&mut it, &handshake("/Zenith", ""));
+        peer.say(&mut it, &text(ask));
+        peer.say(&mut it, &text(&bring(&crate::peer::token(r#"{"sub":"eve"}"#))));
+        let [said, refused] = peer.texts()[..] else { panic!("{:?}", peer.heard) };
+        assert!(said.contains(&format!(r#""UserID":"{user}""#)), "{said}");
+        assert!(said.contains(r#""Scope":["sensors"]"#), "{said}");
+        assert!(refused.contains(r#""Result":"Rejected""#), "{refused}");
+    }
+    it.end();
+}
