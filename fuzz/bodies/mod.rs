@@ -23,6 +23,7 @@ pub(crate) mod schemas;
 pub(crate) mod session;
 pub(crate) mod session_compressed;
 pub(crate) mod tls_session;
+pub(crate) mod tls_upstream;
 pub(crate) mod upgrade;
 pub(crate) mod utf8;
 mod vendors;
@@ -41,7 +42,7 @@ macro_rules! every_target {
             mask frame message utf8 close negotiate inflate deflate_roundtrip http upgrade
             session session_compressed pusher_message api_body hub config tls_session
             codec_json codec_bson codec_msgpack zilliqa_query zilliqa_ingest zenith_message
-            zenith_ingest jwt_token route certificate schemas
+            zenith_ingest jwt_token route certificate schemas tls_upstream
         }
     };
 }
