@@ -11,8 +11,7 @@ impl Session {
         }
     }
 
-    /// Under which number it is acknowledged that a publish has its place. A WebSocket has no
-    /// requests: it is told of publishes whose part is not 0.
+    /// Under which number a publish is acknowledged; to a WebSocket, if its part is not 0.
     pub fn ticket_of_publish(&self, part: u16) -> Option<u32> {
         match &self.stage {
             Stage::Http(requests) => requests.ticket(),
