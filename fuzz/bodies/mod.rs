@@ -17,6 +17,7 @@ pub(crate) mod jwt_token;
 pub(crate) mod mask;
 pub(crate) mod message;
 pub(crate) mod negotiate;
+pub(crate) mod proxy;
 pub(crate) mod pusher_message;
 pub(crate) mod route;
 pub(crate) mod schemas;
@@ -42,7 +43,7 @@ macro_rules! every_target {
             mask frame message utf8 close negotiate inflate deflate_roundtrip http upgrade
             session session_compressed pusher_message api_body hub config tls_session
             codec_json codec_bson codec_msgpack zilliqa_query zilliqa_ingest zenith_message
-            zenith_ingest jwt_token route certificate schemas tls_upstream
+            zenith_ingest jwt_token route certificate schemas proxy tls_upstream
         }
     };
 }

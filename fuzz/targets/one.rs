@@ -3,6 +3,8 @@
 #![no_main]
 #![allow(dead_code)]
 
+#[path = "../../tests/it/bench.rs"]
+mod bench;
 #[path = "../bodies/mod.rs"]
 mod bodies;
 #[path = "../../tests/it/machine.rs"]

@@ -3,8 +3,8 @@
 //!
 //! A half reads whole messages, pings, pongs and the close frame, and says each as a [`Word`] to
 //! the other half, which writes it to its own peer. While more than `buffer_bytes` wait for that
-//! peer, the half that speaks is held up: nothing is read for it. Each half closes its own
-//! connection, and says one last word about that.
+//! peer, the half that speaks is held up: nothing is read for it, and what one turn has received
+//! beside that is held. Each half closes its own connection, and says one last word about that.
 
 use super::recipient::Recipient;
 use super::socket::{Endpoint, Socket, push_close};

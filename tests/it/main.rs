@@ -1,5 +1,6 @@
 //! The integration tests, in one binary so that it links once.
 
+mod bench;
 mod certs;
 mod cli;
 mod config;

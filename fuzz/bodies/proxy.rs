@@ -1,0 +1,137 @@
+//! Operations on a proxied WebSocket and its two ends: what one side says the other hears, in order
+//! and once; neither hears a violation, and nothing is left.
+
+use super::Script;
+use crate::bench::{Bench, answer, close, frames, plain};
+use crate::peer::{Heard, framed, handshake};
+use polycast::ws::{Opcode, Role};
+
+const UPSTREAMS: &str = "['ws://127.0.0.1:1001', 'ws://127.0.0.1:1002']";
+/// More would teach nothing and take long.
+const OPERATIONS: usize = 200;
+
+/// What one side has said.
+#[derive(Default)]
+struct Said {
+    texts: Vec<String>,
+    /// Something beside whole messages.
+    is_odd: bool,
+}
+
+pub(crate) fn run(data: &[u8]) {
+    let mut script = Script(data);
+    let mut bench = Bench::new(UPSTREAMS, "");
+    let client = bench.open();
+    bench.receive(client, &handshake("/", ""));
+    let mut said = [Said::default(), Said::default()];
+    for _ in 0..OPERATIONS {
+        let Some(op) = script.byte() else { break };
+        // The upstream that was dialled last is the one that may be open.
+        let upstream = bench.wires.len() - 1;
+        let side = usize::from(op >> 7);
+        let at = [client, upstream][side];
+        if upstream == client {
+            break;
+        }
+        match op & 15 {
+            0..4 => say(&mut bench, at, side, &mut script, &mut said[side]),
+            4 => {
+                let bytes = script.take(usize::from(op >> 4 & 7) + 1);
+                said[side].is_odd = true;
+                bench.receive(at, bytes);
+            }
+            5 => bench.wires[at].stalled = true,
+            6 => bench.flow(at),
+            7 => bench.wait(u64::from(script.byte().unwrap_or(0)) * 50),
+            8 => open(&mut bench, upstream, side, &mut script),
+            9 => {
+                let payload = close(1000, "bye");
+                bench.receive(at, &frame(side, Opcode::Close, &payload));
+            }
+            10 => bench.receive(at, &frame(side, Opcode::Ping, b"p")),
+            11 => bench.eof(at),
+            12 => {
+                if let Some(slot) = bench.wires[at].slot {
+                    bench.shard.lost(slot);
+                    bench.settle();
+                }
+            }
+            13 if op == 0xdd => bench.shard.drain(),
+            _ => bench.wait(250),
+        }
+    }
+    for at in 0..bench.wires.len() {
+        bench.flow(at);
+    }
+    let upstream = bench.wires.len() - 1;
+    check(&bench, client, Role::Client, &said[1]);
+    check(&bench, upstream, Role::Server, &said[0]);
+    for at in 0..bench.wires.len() {
+        bench.close(at);
+        bench.settle();
+    }
+    // Those that the last one has had dialled.
+    bench.wait(30_000);
+    bench.check_empty();
+}
+
+fn frame(side: usize, opcode: Opcode, payload: &[u8]) -> Vec<u8> {
+    if side == 0 { framed(opcode, payload) } else { plain(opcode, payload) }
+}
+
+/// Whether a WebSocket is open at this wire, by what it was sent or has sent.
+fn is_open(bench: &Bench, at: usize) -> bool {
+    bench.wires[at].dialled.is_none() || bench.wires[at].opened
+}
+
+fn say(bench: &mut Bench, at: usize, side: usize, script: &mut Script<'_>, said: &mut Said) {
+    if !is_open(bench, at) {
+        return;
+    }
+    let len = usize::from(script.byte().unwrap_or(0)) * 16;
+    let text = format!("{:0>len$}", said.texts.len());
+    bench.receive(at, &frame(side, Opcode::Text, text.as_bytes()));
+    said.texts.push(text);
+}
+
+/// Makes the connection, or answers what it has asked.
+fn open(bench: &mut Bench, upstream: usize, side: usize, script: &mut Script<'_>) {
+    if bench.wires[upstream].slot.is_none() || bench.wires[upstream].opened {
+        return;
+    }
+    let refuses = side == 1;
+    let asked = String::from_utf8_lossy(&bench.wires[upstream].sent).into_owned();
+    match (asked.is_empty(), refuses) {
+        (true, true) => bench.connected(upstream, Err(111)),
+        (true, false) if !bench.wires[upstream].made => {
+            bench.wires[upstream].made = true;
+            bench.connected(upstream, Ok(()));
+        }
+        (true, false) => {}
+        (false, true) => bench.receive(upstream, b"HTTP/1.1 500 No\r\n\r\n"),
+        (false, false) => {
+            let answer = answer(&asked, "");
+            let cut = usize::from(script.byte().unwrap_or(0)).min(answer.len());
+            bench.wires[upstream].opened = true;
+            bench.receive(upstream, &answer[..cut]);
+            bench.receive(upstream, &answer[cut..]);
+        }
+    }
+}
+
+/// What a side was sent, behind the head, has no violation, and is the beginning of what was said.
+fn check(bench: &Bench, at: usize, role: Role, said: &Said) {
+    let sent = &bench.wires[at].sent;
+    let head = sent.windows(4).position(|four| four == b"\r\n\r\n");
+    let Some(head) = head.filter(|_| role == Role::Server || sent.starts_with(b"HTTP/1.1 101"))
+    else {
+        return;
+    };
+    let heard = frames(role, &sent[head + 4..]);
+    let texts = heard.into_iter().filter_map(|it| match it {
+        Heard::Text(text) => Some(text),
+        _ => None,
+    });
+    let texts: Vec<String> = texts.collect();
+    assert!(said.is_odd || said.texts.starts_with(&texts), "{texts:?} of {:?}", said.texts);
+}
