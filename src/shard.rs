@@ -9,6 +9,7 @@ mod channels;
 mod notices;
 mod proxy;
 mod secure;
+mod streams;
 
 use crate::codec::json::Scratch;
 use crate::dialect::{Action, Desk, Env, JoinOutcome, Why};
@@ -153,6 +154,7 @@ impl Shard {
     /// Bytes have come from the peer. They are changed in place.
     pub fn receive(&mut self, slot: Slot, bytes: &mut [u8], now: Now) {
         self.counters.received_bytes.add(bytes.len() as u64);
+        self.count(slot, bytes.len(), 0);
         match self.sessions.get_mut(slot) {
             Some(session) if session.is_secure() => self.receive_secure(slot, bytes, now),
             Some(session) if session.is_paused() => session.hold(bytes),
@@ -197,6 +199,7 @@ impl Shard {
     /// `n` bytes of the batch have left; `whole` is its emptied list when it is through.
     pub fn sent(&mut self, slot: Slot, n: usize, whole: Option<Vec<Segment>>, now: Now) {
         self.counters.sent_bytes.add(n as u64);
+        self.count(slot, 0, n);
         let Some(session) = self.sessions.get_mut(slot) else { return };
         match whole {
             Some(spare) => session.settled(spare, now),
@@ -224,6 +227,7 @@ impl Shard {
             let last = self.farewells.len();
             self.leavers.extend((from..last).map(|_| slot));
             self.last_words.extend(session.last_word(true, self.drain.is_some()));
+            self.count_end(&session);
             self.counters.upstreams.sub(session.is_upstream().into());
             session.gone(&self.env, &mut self.codecs);
             self.leave_all(slot);

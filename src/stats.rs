@@ -28,6 +28,28 @@ impl Counter {
     }
 }
 
+/// What one core counts of the WebSockets of one listener.
+#[derive(Debug, Default)]
+pub struct Streams {
+    /// WebSockets opened.
+    pub opened: Counter,
+    /// Those that have ended since.
+    pub ended: Counter,
+    /// Of these, those whose peer had sent a close frame.
+    pub closes_received: Counter,
+    /// Of these, those whose peer was sent one.
+    pub closes_sent: Counter,
+    /// Bytes received.
+    pub received_bytes: Counter,
+    /// Bytes sent, without the answer to the handshake.
+    pub sent_bytes: Counter,
+}
+
+impl Streams {
+    /// Listeners that are counted apart; further ones are counted with the last of these.
+    pub const LISTENERS: usize = 16;
+}
+
 macro_rules! counters {
     ($($(#[doc = $doc:literal])* $name:ident,)*) => {
         /// All counters of one core.
@@ -35,12 +57,18 @@ macro_rules! counters {
         #[repr(align(128))]
         pub struct Counters {
             $($(#[doc = $doc])* pub $name: Counter,)*
+            streams: [Streams; Streams::LISTENERS],
         }
 
         impl Counters {
             /// What each counter counts, in the order of [`Counters::list`]; a blank stands before
             /// each line.
             pub const HELP: &[&str] = &[$(concat!($($doc),*),)*];
+
+            /// The counters of the listener with this number.
+            pub fn streams(&self, listener: u16) -> &Streams {
+                &self.streams[usize::from(listener).min(Streams::LISTENERS - 1)]
+            }
 
             /// Every counter's name and value.
             pub fn list(&self) -> Vec<(&'static str, u64)> {
@@ -123,9 +151,9 @@ counters! {
     /// Upgrades to WebSocket.
     upgrades,
     /// Requests that speak by a streamed body in place of a WebSocket.
-    streams,
+    http_streams,
     /// Messages not given to such a client because its framing has no record for them.
-    streams_unsaid,
+    http_streams_unsaid,
     /// WebSockets refused because of the origin of their page.
     origins_refused,
     /// Requests that the guards of a route let in.

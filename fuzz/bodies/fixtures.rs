@@ -8,11 +8,16 @@ use std::sync::Arc;
 
 const CA: &[u8] = include_bytes!("../../tests/fixtures/ca.pem");
 
+/// Where a fixture is.
+pub(crate) fn file(name: &str) -> String {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");
+    format!("{}/{name}", folder.replace("/fuzz/tests/", "/tests/"))
+}
+
 /// A configuration with one listener, whose certificate is a fixture.
 pub(crate) fn config() -> Config {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");
-    let folder = folder.replace("/fuzz/tests/", "/tests/");
-    let pair = format!("{{ cert = '{folder}/localhost.pem', key = '{folder}/localhost.key' }}");
+    let (cert, key) = (file("localhost.pem"), file("localhost.key"));
+    let pair = format!("{{ cert = '{cert}', key = '{key}' }}");
     let text = format!(
         "[[listeners]]\naddress = '127.0.0.1:0'\ntls.certificates = [{pair}]\n\
          [[apps]]\nid = '1'\nkey = 'app-key'\nsecret = 'app-secret'\n\

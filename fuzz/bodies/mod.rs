@@ -26,6 +26,7 @@ pub(crate) mod session_compressed;
 pub(crate) mod session_stream;
 pub(crate) mod stream;
 pub(crate) mod tls_session;
+pub(crate) mod tls_upstream;
 pub(crate) mod upgrade;
 pub(crate) mod utf8;
 mod vendors;
@@ -45,6 +46,7 @@ macro_rules! every_target {
             session session_compressed pusher_message api_body hub config tls_session
             codec_json codec_bson codec_msgpack zilliqa_query zilliqa_ingest zenith_message
             zenith_ingest jwt_token route certificate schemas stream session_stream proxy
+            tls_upstream
         }
     };
 }

@@ -1,7 +1,7 @@
 //! A shard behind TLS: arbitrary bytes, and a valid client's records, cut and damaged.
 
 #[path = "fixtures.rs"]
-mod fixtures;
+pub(super) mod fixtures;
 
 use super::Script;
 use crate::machine::Machine;

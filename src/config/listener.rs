@@ -23,6 +23,9 @@ pub struct Listener {
     /// Encryption, if it has certificates.
     #[serde(default)]
     pub tls: Tls,
+    /// The binding that it stands for, in a file of Zilla's.
+    #[serde(skip)]
+    pub binding: String,
 }
 
 impl Default for Listener {
@@ -32,6 +35,7 @@ impl Default for Listener {
             name: String::new(),
             allowed_origins: Vec::new(),
             tls: Tls::default(),
+            binding: String::new(),
         }
     }
 }

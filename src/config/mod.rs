@@ -144,7 +144,8 @@ impl Config {
                 Format::Yaml => tree::from_yaml(text)?,
             };
             profile::apply(&mut tree, lookup);
-            let mut config: Config = match format == Format::Yaml && zilla::is_zilla(&tree) {
+            let is_zilla = format == Format::Yaml && zilla::is_zilla(&tree);
+            let mut config: Config = match is_zilla {
                 true => zilla::read(&tree, lookup)?,
                 false => read::read(&tree, lookup)?,
             };
@@ -161,7 +162,8 @@ impl Config {
             };
             let checked = check::check(&config).and_then(|()| prepare(&mut config));
             checked.map_err(|error| {
-                let position = tree.locate(&error.key);
+                let origin = is_zilla.then(|| zilla::origin(&config, &error.key)).flatten();
+                let position = tree.locate(origin.as_deref().unwrap_or(&error.key));
                 error.or_at(position)
             })?;
             Ok(config)

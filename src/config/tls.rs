@@ -213,8 +213,8 @@ impl Config {
             let at_place = self.listeners.get(index).filter(same);
             let found = at_place.or_else(|| self.listeners.iter().find(same));
             let Some(found) = found else { continue };
-            (listener.name, listener.allowed_origins) =
-                (found.name.clone(), found.allowed_origins.clone());
+            (listener.name, listener.binding) = (found.name.clone(), found.binding.clone());
+            listener.allowed_origins.clone_from(&found.allowed_origins);
             if found.tls != listener.tls {
                 listener.tls = found.tls.clone();
             }

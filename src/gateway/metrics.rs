@@ -3,7 +3,10 @@
 //! Names are `polycast_` and the counter's own; what only grows ends in `_total`. A counter is the
 //! sum over all cores and the control thread, unless only the single core tells something.
 
+mod streams;
+
 use super::{NO_STORE, Page, Visit, access};
+use crate::config::Config;
 use crate::http::Request;
 use crate::stats::Counters;
 use std::fmt::Write;
@@ -38,7 +41,7 @@ pub(super) fn answer(request: &Request<'_>, visit: &Visit<'_>) -> Page {
         status: 200,
         content_type: "text/plain; version=0.0.4; charset=utf-8",
         fields: NO_STORE,
-        body: text(visit.counters, visit.control, apps).into_bytes().into(),
+        body: text(visit.counters, visit.control, apps, visit.config).into_bytes().into(),
     }
 }
 
@@ -46,6 +49,7 @@ fn text<'a>(
     cores: &[Arc<Counters>],
     control: &Counters,
     apps: impl Iterator<Item = (&'a str, usize)>,
+    config: &Config,
 ) -> String {
     let mut out = Exposition(String::with_capacity(8 * 1024));
     let name = out.family("build_info", Kind::Gauge, "Which version runs; always 1.");
@@ -74,6 +78,9 @@ fn text<'a>(
     for (id, connections) in apps {
         out.sample(&name, &[("app", id)], connections as u64);
     }
+    if config.metrics.zilla {
+        streams::write(&mut out, config, cores);
+    }
     out.0
 }
 
@@ -88,11 +95,16 @@ struct Exposition(String);
 impl Exposition {
     /// Begins a family of samples and gives its name.
     fn family(&mut self, name: &str, kind: Kind, help: &str) -> String {
+        self.plain_family(&format!("polycast_{name}"), kind, help)
+    }
+
+    /// The same with a name that is not ours.
+    fn plain_family(&mut self, name: &str, kind: Kind, help: &str) -> String {
         let (end, kind) = match kind {
             Kind::Counter => ("_total", "counter"),
             Kind::Gauge => ("", "gauge"),
         };
-        let name = format!("polycast_{name}{end}");
+        let name = format!("{name}{end}");
         let help = help.trim().replace('\\', "\\\\").replace('\n', "\\n");
         // Writing to a string cannot fail.
         let _ = write!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}\n");

@@ -176,7 +176,7 @@ impl Session {
             None => form.for_channel(socket.channel(), around.codecs),
         };
         if frame.is_empty() {
-            return around.counters.streams_unsaid.add(1);
+            return around.counters.http_streams_unsaid.add(1);
         }
         self.queue.push_reply(&frame, around.now.ms);
     }

@@ -4,6 +4,7 @@
 
 mod around;
 mod broadcast;
+mod counted;
 mod flood;
 mod half;
 mod pause;
@@ -76,6 +77,8 @@ pub struct Session {
     pub listed: bool,
     /// Whether the shard counts this session among those without a request; the shard's to keep.
     pub counted_fresh: bool,
+    /// Whether it is counted as a WebSocket of its listener.
+    counted_stream: bool,
     /// Whether the shard's list of those that congestion has paused has it; the shard's to keep.
     pub waits: bool,
     deadline: Deadline,
@@ -116,6 +119,7 @@ impl Session {
             ending: Ending::Open,
             listed: false,
             counted_fresh: false,
+            counted_stream: false,
             waits: false,
             deadline: now.plus_ms(env.config.timeouts.head_ms),
             ip: peer.ip(),

@@ -154,7 +154,7 @@ impl Recipient<'_> {
         around: &mut Surroundings<'_>,
     ) {
         if !gateway::echo(&mut self.output(out, around), kind, payload) {
-            around.counters.streams_unsaid.add(1);
+            around.counters.http_streams_unsaid.add(1);
         }
     }
 

@@ -231,7 +231,7 @@ pub(super) fn open(
     };
     push_head(request, framing, out);
     around.counters.http_requests.add(1);
-    around.counters.streams.add(1);
+    around.counters.http_streams.add(1);
     let channel = Some(Box::new(Channel::of_records(framing)));
     let half_open = route.endpoint != config::Endpoint::Echo;
     let aside = around.env.config.limits.http_head_bytes;

@@ -156,7 +156,7 @@ impl Shard {
             let bound = limits.write_queue_bytes;
             match session.deliver(&mut broadcast, &mut self.codecs, bound, now.ms) {
                 Ok(true) => delivered += 1,
-                Ok(false) => self.counters.streams_unsaid.add(1),
+                Ok(false) => self.counters.http_streams_unsaid.add(1),
                 Err(_) => slow.push(slot),
             }
             if !session.listed {

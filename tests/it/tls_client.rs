@@ -237,7 +237,7 @@ fn the_files_of_a_proxy_are_read_with_the_configuration() {
 }
 
 /// A store with a key and two authorities.
-fn store(folder: &Path, own: &Leaf, trusted: &[(&str, &Authority)]) {
+pub(crate) fn store(folder: &Path, own: &Leaf, trusted: &[(&str, &Authority)]) {
     let leaf = Certificate::from_der(own.cert.der()).unwrap();
     let key = PrivateKey::from_der(&own.key.serialize_der()).unwrap();
     let mut store = KeyStore::new();

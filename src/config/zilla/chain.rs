@@ -207,6 +207,13 @@ impl<'a> Chain<'a> {
         for outer in self.ways(here, authorised)? {
             let ws = self.exit(here, &outer.exit, "server", &["ws"])?;
             ws.only(&["type", "kind", "telemetry", "routes", "exit"])?;
+            for listener in listeners {
+                let binding = &mut config.listeners[*listener].binding;
+                // The first of several counts.
+                if binding.is_empty() {
+                    ws.name.clone_into(binding);
+                }
+            }
             for inner in self.ways(&ws, authorised)? {
                 let types = ["echo", "fan", "ws"];
                 let end = match self.exit(&ws, &inner.exit, "client", &["ws"]) {

@@ -39,3 +39,16 @@ pub(super) fn read(tree: &Node, lookup: &Lookup<'_>) -> Result<Config, Error> {
     telemetry::serve(&top, &mut config)?;
     Ok(config)
 }
+
+/// The path in a Zilla file of what a key of its configuration was made of.
+pub(super) fn origin(config: &Config, key: &str) -> Option<String> {
+    let (section, rest) = key.split_once('[')?;
+    let index: usize = rest.split_once(']')?.0.parse().ok()?;
+    let of_listener = |name: &str| Some(format!("bindings.{}", name.rsplit_once('.')?.0));
+    match section {
+        "listeners" => of_listener(&config.listeners.get(index)?.name),
+        "routes" => of_listener(config.routes.get(index)?.listeners.first()?),
+        "guards" => Some(format!("guards.{}", config.guards.get(index)?.name)),
+        _ => None,
+    }
+}

@@ -354,3 +354,16 @@ fn what_a_guard_may_not_be_is_named_with_its_line() {
         .replace("        exit: north_echo", "        guarded: {g: []}\n        exit: north_echo");
     assert!(parse(&lost).unwrap_err().contains("bindings.north_ws.routes[0].guarded.g: no auth"));
 }
+
+#[test]
+fn what_is_wrong_with_a_configuration_is_told_with_the_line_that_it_is_made_of() {
+    refused(
+        &guarded(),
+        &[
+            ("challenge: 30", "challenge: 90000", "f:4:3: guards[0].challenge_s: 90000 is out of"),
+            ("k: MDEy", "k: MD", "f:4:3: guards[0].keys[0]: the value (not shown)"),
+            ("https://A.example", "nowhere", "f:16:3: listeners[0].allowed_origins[0]: `nowhere`"),
+            ("protocol: echo", "path: echo", "f:16:3: routes[0].when[0].path: `echo` is not"),
+        ],
+    );
+}

@@ -1,6 +1,7 @@
 //! The text against a reader of its own, which knows the format and the conventions of names.
 
 use super::*;
+use crate::stats::Streams;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Every sample by its series, of a text that is right; or what is wrong with it.
@@ -117,7 +118,8 @@ fn every_counter_is_told_once_and_summed() {
     // One core opens what another one closes.
     cores[0].subscriptions.add(5);
     cores[1].subscriptions.sub(2);
-    let told = text(&cores, &Counters::default(), [("1", 3), ("shop.eu", 0)].into_iter());
+    let told =
+        text(&cores, &Counters::default(), [("1", 3), ("shop.eu", 0)].into_iter(), &Config::demo());
     let samples = read(&told).unwrap_or_else(|wrong| panic!("{wrong}\n{told}"));
     for (series, value) in [
         ("polycast_received_bytes_total[]".to_owned(), 80.0),
@@ -141,7 +143,80 @@ fn every_counter_is_told_once_and_summed() {
 #[test]
 fn what_stands_in_a_label_stays_there() {
     let id = "a\"} 1\npolycast_connections 9\\";
-    let told = text(&cores(1), &Counters::default(), [(id, 1)].into_iter());
+    let told = text(&cores(1), &Counters::default(), [(id, 1)].into_iter(), &Config::demo());
     let samples = read(&told).unwrap_or_else(|wrong| panic!("{wrong}\n{told}"));
     assert_eq!(samples.get(&format!("polycast_app_connections[(\"app\", {id:?})]")), Some(&1.0));
+}
+
+/// Two listeners of one binding of Zilla's, one with a name, one without.
+fn with_streams() -> Config {
+    use crate::config::Listener;
+    let listener = |address: &str, name: &str, binding: &str| Listener {
+        address: address.parse().expect(address),
+        name: name.to_owned(),
+        binding: binding.to_owned(),
+        ..Listener::default()
+    };
+    let mut config = Config::demo();
+    (config.metrics.zilla, config.metrics.namespace) = (true, "example".to_owned());
+    config.listeners = vec![
+        listener("127.0.0.1:1", "tcp.1", "ws_server"),
+        listener("127.0.0.1:2", "tcp.2", "ws_server"),
+        listener("127.0.0.1:3", "main", ""),
+        listener("[::1]:4", "", ""),
+    ];
+    config
+}
+
+#[test]
+fn streams_have_zillas_names_and_labels() {
+    let cores = cores(2);
+    for (core, counters) in cores.iter().enumerate() {
+        for listener in 0..2 {
+            let streams = counters.streams(listener);
+            streams.opened.add(4);
+            streams.ended.add(3);
+            streams.closes_received.add(2);
+            streams.closes_sent.add(1 + core as u64);
+            streams.received_bytes.add(100);
+            streams.sent_bytes.add(1000);
+        }
+    }
+    cores[1].streams(3).opened.add(5);
+    let none = std::iter::empty;
+    let told = text(&cores, &Counters::default(), none(), &with_streams());
+    let samples = read(&told).unwrap_or_else(|wrong| panic!("{wrong}\n{told}"));
+    let value = |name: &str, binding: &str| {
+        let series = format!(r#"{name}[("namespace", "example"), ("binding", "{binding}")]"#);
+        samples.get(&series).copied()
+    };
+    for (name, both) in [
+        ("stream_active_received", 4.0),
+        ("stream_active_sent", 4.0),
+        ("stream_opens_received_total", 16.0),
+        ("stream_opens_sent_total", 16.0),
+        ("stream_data_received_total", 400.0),
+        ("stream_data_sent_total", 4000.0),
+        ("stream_errors_received_total", 4.0),
+        ("stream_errors_sent_total", 6.0),
+        ("stream_closes_received_total", 8.0),
+        ("stream_closes_sent_total", 6.0),
+    ] {
+        assert_eq!(value(name, "ws_server"), Some(both), "{name}\n{told}");
+        assert_eq!(value(name, "main"), Some(0.0), "{name}");
+    }
+    assert_eq!(value("stream_opens_received_total", "[::1]:4"), Some(5.0));
+    let without = text(&cores, &Counters::default(), none(), &Config::demo());
+    assert!(!without.contains("stream_"), "only where it is wanted");
+}
+
+#[test]
+fn further_listeners_are_counted_with_the_last() {
+    let counters = Counters::default();
+    counters.streams(u16::MAX).opened.add(1);
+    let last = Streams::LISTENERS as u16 - 1;
+    assert_eq!(
+        (counters.streams(last).opened.get(), counters.streams(last - 1).opened.get()),
+        (1, 0)
+    );
 }

@@ -18,4 +18,5 @@ mod survival;
 mod tls;
 mod webhooks;
 mod zenith;
+mod zilla;
 mod zilliqa;

@@ -111,7 +111,7 @@ fn what_is_said_comes_back_while_more_is_still_to_be_said() {
     }
     assert_eq!(client.hear(), Heard::Binary(payload));
     wait_count(&server, "connections", 1);
-    assert_eq!((server.count("streams"), server.count("upgrades")), (2, 0));
+    assert_eq!((server.count("http_streams"), server.count("upgrades")), (2, 0));
 }
 
 /// A client that says much and reads nothing is not read from any more, and nothing is lost.
@@ -194,7 +194,7 @@ fn a_group_of_websockets_and_streams_hears_all_in_one_order() {
         let heard: Vec<String> = texts.filter(is_test).take(expected.len()).collect();
         assert_eq!(&heard, expected, "stream {at}");
     }
-    assert!(server.count("streams_unsaid") >= (2 * 2 * EACH) as u64);
+    assert!(server.count("http_streams_unsaid") >= (2 * 2 * EACH) as u64);
 }
 
 #[test]

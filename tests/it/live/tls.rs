@@ -29,14 +29,18 @@ fn secure(name: &str, authority: &Authority, more: &str) -> Config {
 }
 
 /// A client of TLS.
-struct Secure {
+pub(super) struct Secure {
     stream: StreamOwned<ClientConnection, TcpStream>,
     ear: Ear,
     heard: VecDeque<Heard>,
 }
 
 impl Secure {
-    fn connect(address: SocketAddr, config: &Arc<ClientConfig>, name: &str) -> io::Result<Secure> {
+    pub(super) fn connect(
+        address: SocketAddr,
+        config: &Arc<ClientConfig>,
+        name: &str,
+    ) -> io::Result<Secure> {
         let stream = Client::connect(address).stream;
         Secure::over(stream, config, name)
     }
@@ -52,7 +56,7 @@ impl Secure {
         Ok(Secure { stream, ear: Ear::default(), heard: VecDeque::new() })
     }
 
-    fn open(address: SocketAddr, config: &Arc<ClientConfig>, path: &str) -> Secure {
+    pub(super) fn open(address: SocketAddr, config: &Arc<ClientConfig>, path: &str) -> Secure {
         let mut client = Secure::connect(address, config, "localhost").unwrap();
         client.upgrade(path);
         client
@@ -72,13 +76,13 @@ impl Secure {
         client
     }
 
-    fn send(&mut self, bytes: &[u8]) {
+    pub(super) fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).unwrap();
         self.stream.flush().unwrap();
     }
 
     /// What comes next; `None` behind the server's last word.
-    fn next(&mut self) -> Option<Heard> {
+    pub(super) fn next(&mut self) -> Option<Heard> {
         let mut piece = [0; 16 * 1024];
         while self.heard.is_empty() {
             match self.stream.read(&mut piece).unwrap() {
@@ -89,7 +93,7 @@ impl Secure {
         self.heard.pop_front()
     }
 
-    fn text(&mut self) -> String {
+    pub(super) fn text(&mut self) -> String {
         match self.next() {
             Some(Heard::Text(text)) => text,
             other => panic!("{other:?}"),

@@ -1,0 +1,80 @@
+//! WebSockets in the words of Zilla's metrics of its binding `ws`: streams in two directions, from
+//! the client (`received`) and to it (`sent`), by namespace and binding.
+//! <https://docs.aklivity.io/zilla/latest/reference/config/telemetry/metrics/stream.html>
+
+use super::{Exposition, Kind};
+use crate::config::{Config, Listener};
+use crate::stats::{Counters, Streams};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// One number of one direction.
+type Of = fn(&Streams) -> u64;
+
+/// The names, what they say, and the numbers of both directions.
+const FAMILIES: [(&str, Kind, &str, [Of; 2]); 5] = [
+    ("stream_active", Kind::Gauge, "WebSockets open now.", [active, active]),
+    ("stream_opens", Kind::Counter, "WebSockets opened.", [opened, opened]),
+    (
+        "stream_data",
+        Kind::Counter,
+        "Bytes of WebSockets, as they were on the wire.",
+        [|it| it.received_bytes.get(), |it| it.sent_bytes.get()],
+    ),
+    (
+        "stream_errors",
+        Kind::Counter,
+        "WebSockets that ended without a close frame in this direction.",
+        [|it| ended(it, it.closes_received.get()), |it| ended(it, it.closes_sent.get())],
+    ),
+    (
+        "stream_closes",
+        Kind::Counter,
+        "WebSockets that ended with a close frame in this direction.",
+        [|it| it.closes_received.get(), |it| it.closes_sent.get()],
+    ),
+];
+
+fn opened(streams: &Streams) -> u64 {
+    streams.opened.get()
+}
+
+/// One core counts both the coming and the going, but they are not read in one moment.
+fn active(streams: &Streams) -> u64 {
+    let ended = streams.ended.get();
+    streams.opened.get().saturating_sub(ended)
+}
+
+fn ended(streams: &Streams, closed: u64) -> u64 {
+    streams.ended.get().saturating_sub(closed)
+}
+
+/// What stands for a binding: that of Zilla's file, or the listener.
+fn label(listener: &Listener) -> String {
+    match (listener.binding.as_str(), listener.name.as_str()) {
+        ("", "") => listener.address.to_string(),
+        ("", name) => name.to_owned(),
+        (binding, _) => binding.to_owned(),
+    }
+}
+
+pub(super) fn write(out: &mut Exposition, config: &Config, cores: &[Arc<Counters>]) {
+    // Several listeners may lead to one binding, and those beyond the bound share their counters.
+    let mut bindings: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+    for (number, listener) in config.listeners.iter().enumerate().take(Streams::LISTENERS) {
+        bindings.entry(label(listener)).or_default().push(number);
+    }
+    let namespace = config.metrics.namespace.as_str();
+    for (family, kind, help, directions) in FAMILIES {
+        for (direction, of) in ["received", "sent"].into_iter().zip(directions) {
+            let name = out.plain_family(&format!("{family}_{direction}"), kind, help);
+            for (binding, listeners) in &bindings {
+                let cores = cores.iter();
+                let each =
+                    cores.flat_map(|it| listeners.iter().map(|at| of(it.streams(*at as u16))));
+                let labels = [("namespace", namespace), ("binding", binding.as_str())];
+                out.sample(&name, &labels, each.sum());
+            }
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! What is counted of a client's WebSocket for its listener, where that is wanted.
+
+use super::{Session, Stage};
+use crate::stats::Counters;
+use crate::ws::close::Handshake;
+
+impl Session {
+    /// Counts bytes of the WebSocket of a client; with the first of them, the WebSocket. What is
+    /// sent first is the answer to its handshake.
+    pub fn count(&mut self, received: usize, sent: usize, counters: &Counters) {
+        if !matches!(self.stage, Stage::Socket(_)) || self.is_upstream() {
+            return;
+        }
+        let streams = counters.streams(self.listener);
+        streams.received_bytes.add(received as u64);
+        if self.counted_stream {
+            streams.sent_bytes.add(sent as u64);
+        } else {
+            self.counted_stream = true;
+            streams.opened.add(1);
+        }
+    }
+
+    /// Counts how the WebSocket has ended, if it was counted.
+    pub fn count_end(&self, counters: &Counters) {
+        let Stage::Socket(socket) = &self.stage else { return };
+        if !self.counted_stream {
+            return;
+        }
+        let streams = counters.streams(self.listener);
+        let (received, sent) = match socket.closing {
+            Handshake::Open => (0, 0),
+            Handshake::Sent => (0, 1),
+            Handshake::Received => (1, 0),
+            Handshake::Done => (1, 1),
+        };
+        streams.ended.add(1);
+        streams.closes_received.add(received);
+        streams.closes_sent.add(sent);
+    }
+}
