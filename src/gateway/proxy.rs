@@ -43,11 +43,14 @@ impl Asked {
         }
         if proxy.forwarded {
             let before = |name: &str| request.header(name).filter(|_| passes(name));
-            let peer = peer.to_canonical().to_string();
-            let chain = match before(FORWARDED[0]) {
-                Some(before) => format!("{before}, {peer}"),
-                None => peer,
+            // Whoever stands before us may have put a field of its own behind the client's.
+            let mut chain: Vec<&str> = match passes(FORWARDED[0]) {
+                true => request.header_values(FORWARDED[0]).collect(),
+                false => Vec::new(),
             };
+            let peer = peer.to_canonical().to_string();
+            chain.push(&peer);
+            let chain = chain.join(", ");
             let scheme = if secure { "https" } else { "http" };
             let ours = [Some(&*chain), Some(scheme), request.authority()];
             for (at, (name, ours)) in FORWARDED.into_iter().zip(ours).enumerate() {

@@ -17,7 +17,7 @@ impl Reactor {
                 self.conns.resize(file as usize + 1, Conn::default());
             }
             let address = dial.address;
-            self.conns[file as usize] = Conn { dialling: Some(address), ..Conn::default() };
+            self.conns[file as usize] = Conn { dialling: true, ..Conn::default() };
             let slot = self.shard.dial_at(file, dial, now);
             self.ring.socket(slot, address);
             self.next_sweep = self.next_sweep.min(now.plus_ms(super::SWEEP_MS));
@@ -27,7 +27,8 @@ impl Reactor {
     pub(super) fn socket_made(&mut self, done: &Done, now: Now) {
         let slot = Self::slot(done);
         let conn = self.conns[slot.index as usize];
-        match (done.outcome(), conn.dialling) {
+        let address = self.shard.peer(slot);
+        match (done.outcome(), address) {
             (Ok(_), Some(address)) if !conn.tearing => self.ring.connect(slot, address),
             (outcome, _) => self.dialled(done, outcome.err().map_or(Ok(()), Err), now),
         }
@@ -42,7 +43,7 @@ impl Reactor {
     fn dialled(&mut self, done: &Done, outcome: Result<(), i32>, now: Now) {
         let slot = Self::slot(done);
         let conn = &mut self.conns[slot.index as usize];
-        conn.dialling = None;
+        conn.dialling = false;
         let tearing = conn.tearing;
         match tearing {
             true => self.counters.late_completions.add(1),

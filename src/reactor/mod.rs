@@ -24,7 +24,7 @@ use crate::uring::{Done, Ring};
 use socket2::Socket;
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
@@ -132,7 +132,7 @@ struct Conn {
     shut: bool,
     eof: bool,
     /// Is dialled: there is nothing to receive from or to send to yet.
-    dialling: Option<SocketAddr>,
+    dialling: bool,
     /// Waits for its operations to come back, then is closed.
     tearing: bool,
     /// Counted in `Addresses`.
@@ -415,7 +415,7 @@ impl Reactor {
         if wants.ending == Ending::Cut {
             return self.tear_down(slot);
         }
-        if conn.dialling.is_some() {
+        if conn.dialling {
             return;
         }
         if !conn.sending
@@ -450,7 +450,7 @@ impl Reactor {
             return;
         }
         conn.tearing = true;
-        if conn.dialling.is_some() {
+        if conn.dialling {
             self.ring.cancel_connect(slot);
         }
         let conn = &self.conns[slot.index as usize];
@@ -471,7 +471,7 @@ impl Reactor {
 
     fn close_when_quiet(&mut self, slot: Slot) {
         let conn = self.conns[slot.index as usize];
-        let quiet = !conn.receiving && !conn.sending && !conn.shutting && conn.dialling.is_none();
+        let quiet = !conn.receiving && !conn.sending && !conn.shutting && !conn.dialling;
         if conn.tearing && quiet {
             self.ring.close(slot);
         }

@@ -9,6 +9,7 @@
 use super::recipient::Recipient;
 use super::socket::{Endpoint, Socket};
 use super::{After, Ending, Session, Stage, Surroundings};
+use crate::config::Limits;
 use crate::dialect::Closing;
 use crate::gateway::proxy::Cause;
 use crate::mem::Slot;
@@ -138,6 +139,12 @@ impl Half {
     /// The mask of any other frame.
     pub(super) fn mask(&self, around: &mut Surroundings<'_>) -> Option<[u8; 4]> {
         self.role.masks().then(|| around.keys.mask())
+    }
+
+    /// Bytes that wait for our peer at most: what its side is held up at, and the message that
+    /// went beyond.
+    pub(super) fn most_waiting(&self, limits: &Limits) -> usize {
+        self.buffer_bytes.saturating_add(limits.message_bytes as usize)
     }
 
     pub(super) fn is_held_up(&self) -> bool {
@@ -366,7 +373,7 @@ impl Session {
 
     /// Whether more waits for its peer than may: whoever speaks to it is to be held up.
     pub fn is_full(&mut self) -> bool {
-        self.half_mut().is_some_and(|half| half.full)
+        self.ending == Ending::Open && self.half_mut().is_some_and(|half| half.full)
     }
 
     /// Nothing is to be read for it until [`Session::may_speak`].

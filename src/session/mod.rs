@@ -202,8 +202,9 @@ impl Session {
                 (taken, Step::Again)
             }
             After::Waits(waiting) => {
-                // Each upstream that is tried has its time.
-                self.deadline = Deadline::NEVER;
+                // Each upstream that is tried has its time; all of them, that of two.
+                let one = waiting.proxy.connect_ms + waiting.proxy.handshake_ms;
+                self.deadline = around.now.plus_ms(2 * one);
                 self.stage = Stage::Waiting(waiting);
                 (taken, Step::Again)
             }
@@ -247,8 +248,11 @@ impl Session {
                 let spent = socket.compresses() && around.codecs.is_spent();
                 let waits = spent || socket.is_held(around);
                 if let Some(half) = socket.half() {
-                    // What waits for its peer is not its own, and nothing of it goes elsewhere.
-                    return waits || half.is_held_up();
+                    // Nearly all that waits for its peer is not its own, and nothing of it goes
+                    // elsewhere; but refusals are.
+                    let limits = &around.env.config.limits;
+                    let most = half.most_waiting(limits) + limits.write_queue_bytes / 4;
+                    return waits || half.is_held_up() || self.queue.replies() > most;
                 }
                 waits
             }
@@ -396,6 +400,8 @@ impl Session {
             Stage::Http(requests) if requests.ticket().is_some() => {}
             Stage::Http(_) => self.end(Ending::Flush, around),
             Stage::Waiting(_) => self.refuse(503, SHUTTING_DOWN, &[], around),
+            // The client is told by its own half, which then ends this one.
+            Stage::Dialling(_) if why == Why::Draining => {}
             Stage::Dialling(_) => self.end(Ending::Cut, around),
         }
     }
@@ -469,6 +475,9 @@ impl Session {
             self.deadline = around.now.plus_ms(timeouts.send_ms).min(socket.lease_deadline());
             return;
         }
+        if let Stage::Waiting(_) = self.stage {
+            return self.refuse(504, TOO_LATE, &[], around);
+        }
         let mut out = self.queue.open_tail();
         let after = match &mut self.stage {
             Stage::Http(requests) => requests.late(&mut out, around),
@@ -531,6 +540,7 @@ impl Session {
     }
 }
 
+const TOO_LATE: &str = "no server has answered in time";
 const SHUTTING_DOWN: &str = "the server is shutting down";
 
 /// A dialect's context, over a session's surroundings.

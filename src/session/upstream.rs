@@ -172,13 +172,13 @@ impl Dialling {
     /// Takes the upstream's answer.
     pub(super) fn step(&mut self, input: &[u8], around: &mut Surroundings<'_>) -> (usize, After) {
         let (had, most) = (self.answer.len(), around.env.config.limits.http_head_bytes);
-        let part = &input[..input.len().min(most - had)];
+        let part = &input[..input.len().min(most.saturating_sub(had))];
         self.answer.extend_from_slice(part);
         // The blank line may have begun in what came before.
         let from = had.saturating_sub(END.len() - 1);
         let end = self.answer[from..].windows(END.len()).position(|window| window == END);
         let Some(end) = end.map(|at| from + at + END.len()) else {
-            if self.answer.len() == most {
+            if self.answer.len() >= most {
                 return (input.len(), self.failed(Cause::Nonsense("its head is too long")));
             }
             return (input.len(), After::Need);
@@ -286,6 +286,9 @@ impl Session {
 
     /// The upstream that was tried will not have the client: the next one is tried, or it is told.
     pub(super) fn unlinked(&mut self, cause: &Cause, around: &mut Surroundings<'_>) {
+        if self.ending != Ending::Open {
+            return; // The client has been told, which has ended the dial: nobody's fault.
+        }
         let counters = around.counters;
         let counter = match cause {
             Cause::NoSlot => &counters.proxy_no_slot,

@@ -446,6 +446,72 @@ fn models_hold_in_both_directions() {
 }
 
 #[test]
+fn refusals_that_a_client_does_not_read_stop_its_reading() {
+    let mut bench = Bench::new(ONE, "");
+    let config = config(
+        "[limits]\nmessage_bytes = 65536\nframe_bytes = 65536\nwrite_queue_bytes = '64KiB'\n\
+         [[routes]]\nendpoint = 'proxy'\nmodel.received.text = { model = 'int32' }\n\
+         model.on_invalid = 'reply'\n[routes.proxy]\nupstreams = ['ws://127.0.0.1:1001']\n\
+         buffer_bytes = '4KiB'\n",
+    );
+    let most = (4 << 10) + 65_536 + (64 << 10) / 4;
+    bench.shard = Shard::new(0, &common(config, 1, 1, 64), bench.counters.clone());
+    let (client, upstream) = bench.pair();
+    bench.wires[client].stalled = true;
+    let mut refused = 0;
+    while bench.wires[client].reads {
+        bench.receive(client, &text("one"));
+        refused += 1;
+        assert!(refused < 10_000, "it goes on for ever");
+    }
+    bench.flow(client);
+    let replies = bench.heard(client);
+    let bytes = replies.iter().map(|it| matches!(it, Heard::Text(text) if !text.is_empty()));
+    assert!(bytes.clone().all(|it| it));
+    assert_eq!(replies.len(), refused);
+    let len = match &replies[0] {
+        Heard::Text(text) => text.len() + 2,
+        other => panic!("{other:?}"),
+    };
+    assert!((most..most + 2 * len).contains(&(refused * len)), "{refused} of {len}");
+    bench.receive(client, &text("1"));
+    assert_eq!(bench.said(upstream), [Heard::Text("1".into())], "it is read again");
+}
+
+#[test]
+fn all_upstreams_have_the_time_of_two() {
+    let many = "['ws://127.0.0.1:1001', 'ws://127.0.0.1:1002', 'ws://127.0.0.1:1003', \
+        'ws://127.0.0.1:1004', 'ws://127.0.0.1:1005', 'ws://127.0.0.1:1006', \
+        'ws://127.0.0.1:1007', 'ws://127.0.0.1:1008']";
+    let mut bench = Bench::new(many, "");
+    let client = bench.open();
+    bench.receive(client, &handshake("/", ""));
+    bench.wait(29_750);
+    assert_eq!(bench.text(client), "");
+    bench.wait(250);
+    assert!(bench.text(client).starts_with("HTTP/1.1 504 "));
+    bench.eof(client);
+    bench.wait(60_000);
+    assert_eq!(bench.wires.len(), 1 + 6, "those that there was time for");
+    assert_eq!((bench.counters.proxy_timed_out.get(), bench.counters.proxy_dials.get()), (5, 6));
+    bench.check_empty();
+}
+
+#[test]
+fn a_dial_in_the_middle_of_a_shutdown_is_not_an_upstream_that_is_down() {
+    let mut bench = Bench::new(ONE, "");
+    // The dial's place is before the client's: its slice of the drain comes first.
+    let early = bench.open();
+    let client = bench.open();
+    bench.close(early);
+    bench.receive(client, &handshake("/", ""));
+    bench.shard.drain();
+    bench.wait(2000);
+    assert!(bench.text(client).starts_with("HTTP/1.1 503 "));
+    assert_eq!(bench.counters.proxy_unreachable.get(), 0);
+}
+
+#[test]
 fn a_shutdown_closes_both_sides_and_dials_no_more() {
     let mut bench = Bench::new(TWO, "");
     let (client, upstream) = bench.pair();

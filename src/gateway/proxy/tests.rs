@@ -67,11 +67,11 @@ fn fields_are_passed_set_and_put_behind_those_of_others() {
          set_headers = { host = 'inside', X-Token = 't', X-Forwarded-Host = 'set' }",
     );
     let fields = "Origin: o\r\nX-Other: 1\r\nX-Other: 2\r\nX-Forwarded-For: 1.2.3.4\r\n\
-        X-Forwarded-Proto: https\r\nX-Forwarded-Host: no\r\n";
+        X-Forwarded-Proto: https\r\nX-Forwarded-Host: no\r\nX-Forwarded-For: 5.6.7.8\r\n";
     let (_, request) = asked(&chosen, "ws://up", fields);
     let begin = "GET /a/b?c=d HTTP/1.1\r\nHost: inside\r\nUpgrade: websocket\r\n";
     let end = "X-Other: 1\r\nX-Other: 2\r\nX-Forwarded-Host: set\r\nX-Token: t\r\n\
-        X-Forwarded-For: 1.2.3.4, 192.0.2.7\r\nX-Forwarded-Proto: https\r\n\r\n";
+        X-Forwarded-For: 1.2.3.4, 5.6.7.8, 192.0.2.7\r\nX-Forwarded-Proto: https\r\n\r\n";
     assert!(request.starts_with(begin), "{request}");
     assert!(request.ends_with(&format!("{KEY}\r\n{end}")), "{request}");
     let silent = proxy("forwarded = false\npass_headers = []");
