@@ -1,14 +1,18 @@
-//! Operations on a proxied WebSocket and its two ends: what one side says the other hears, in order
-//! and once; neither hears a violation, and nothing is left.
+//! Operations on a proxied WebSocket, or a stream in its place, and its two ends: what one side says
+//! the other hears, in order and once; neither hears a violation, and nothing is left.
 
 use super::Script;
 use crate::bench::{Bench, answer, close, frames, plain};
-use crate::peer::{Heard, framed, handshake};
+use crate::peer::{Ear, Heard, framed, handshake};
 use polycast::ws::{Opcode, Role};
 
 const UPSTREAMS: &str = "['ws://127.0.0.1:1001', 'ws://127.0.0.1:1002']";
 /// More would teach nothing and take long.
 const OPERATIONS: usize = 200;
+
+/// The client of a stream.
+const STREAM: &[u8] = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Type: text/plain\r\n\
+    Transfer-Encoding: chunked\r\n\r\n";
 
 /// What one side has said.
 #[derive(Default)]
@@ -20,9 +24,19 @@ struct Said {
 
 pub(crate) fn run(data: &[u8]) {
     let mut script = Script(data);
-    let mut bench = Bench::new(UPSTREAMS, "");
+    let mut bench = Bench::new(UPSTREAMS, "stream = true");
     let client = bench.open();
-    bench.receive(client, &handshake("/", ""));
+    // As an operation, this is nothing but time.
+    let streams = data.first() == Some(&0xff);
+    match streams {
+        true => bench.receive(client, STREAM),
+        false => bench.receive(client, &handshake("/", "")),
+    }
+    let frame = |side, opcode, payload: &[u8]| match (streams, side) {
+        (true, 0) => record(opcode, payload),
+        (_, 0) => framed(opcode, payload),
+        _ => plain(opcode, payload),
+    };
     let mut said = [Said::default(), Said::default()];
     for _ in 0..OPERATIONS {
         let Some(op) = script.byte() else { break };
@@ -34,7 +48,13 @@ pub(crate) fn run(data: &[u8]) {
             break;
         }
         match op & 15 {
-            0..4 => say(&mut bench, at, side, &mut script, &mut said[side]),
+            0..4 if is_open(&bench, at) => {
+                let len = usize::from(script.byte().unwrap_or(0)) * 16;
+                let text = format!("{:0>len$}", said[side].texts.len());
+                bench.receive(at, &frame(side, Opcode::Text, text.as_bytes()));
+                said[side].texts.push(text);
+            }
+            0..4 => {}
             4 => {
                 let bytes = script.take(usize::from(op >> 4 & 7) + 1);
                 said[side].is_odd = true;
@@ -64,8 +84,11 @@ pub(crate) fn run(data: &[u8]) {
         bench.flow(at);
     }
     let upstream = bench.wires.len() - 1;
-    check(&bench, client, Role::Client, &said[1]);
-    check(&bench, upstream, Role::Server, &said[0]);
+    match streams {
+        true => check(Ear::default().hear(&bench.wires[client].sent), &said[1]),
+        false => check(heard(&bench, client, Role::Client), &said[1]),
+    }
+    check(heard(&bench, upstream, Role::Server), &said[0]);
     for at in 0..bench.wires.len() {
         bench.close(at);
         bench.settle();
@@ -75,23 +98,19 @@ pub(crate) fn run(data: &[u8]) {
     bench.check_empty();
 }
 
-fn frame(side: usize, opcode: Opcode, payload: &[u8]) -> Vec<u8> {
-    if side == 0 { framed(opcode, payload) } else { plain(opcode, payload) }
+/// What the client of a stream has in place of a frame: a line, a sign of life, the end.
+fn record(opcode: Opcode, payload: &[u8]) -> Vec<u8> {
+    let data = match opcode {
+        Opcode::Close => Vec::new(),
+        Opcode::Text => [payload, b"\n"].concat(),
+        _ => b"\n".to_vec(),
+    };
+    [format!("{:x}\r\n", data.len()).as_bytes(), &data, b"\r\n"].concat()
 }
 
 /// Whether a WebSocket is open at this wire, by what it was sent or has sent.
 fn is_open(bench: &Bench, at: usize) -> bool {
     bench.wires[at].dialled.is_none() || bench.wires[at].opened
-}
-
-fn say(bench: &mut Bench, at: usize, side: usize, script: &mut Script<'_>, said: &mut Said) {
-    if !is_open(bench, at) {
-        return;
-    }
-    let len = usize::from(script.byte().unwrap_or(0)) * 16;
-    let text = format!("{:0>len$}", said.texts.len());
-    bench.receive(at, &frame(side, Opcode::Text, text.as_bytes()));
-    said.texts.push(text);
 }
 
 /// Makes the connection, or answers what it has asked.
@@ -119,17 +138,22 @@ fn open(bench: &mut Bench, upstream: usize, side: usize, script: &mut Script<'_>
     }
 }
 
-/// What a side was sent, behind the head, has no violation, and is the beginning of what was said.
-fn check(bench: &Bench, at: usize, role: Role, said: &Said) {
+/// The frames behind the head that a side was sent.
+fn heard(bench: &Bench, at: usize, role: Role) -> Vec<Heard> {
     let sent = &bench.wires[at].sent;
     let head = sent.windows(4).position(|four| four == b"\r\n\r\n");
     let Some(head) = head.filter(|_| role == Role::Server || sent.starts_with(b"HTTP/1.1 101"))
     else {
-        return;
+        return Vec::new();
     };
-    let heard = frames(role, &sent[head + 4..]);
+    frames(role, &sent[head + 4..])
+}
+
+/// What was heard has no violation, and is the beginning of what was said.
+fn check(heard: Vec<Heard>, said: &Said) {
     let texts = heard.into_iter().filter_map(|it| match it {
         Heard::Text(text) => Some(text),
+        Heard::Broken(what) => panic!("{what}"),
         _ => None,
     });
     let texts: Vec<String> = texts.collect();

@@ -194,8 +194,10 @@ pub(super) fn check(config: &Config) -> Result<(), Error> {
 fn check_route(route: &Route, config: &Config) -> Result<(), Error> {
     reflect::check(route)?;
     proxy::check(route)?;
-    if route.stream && !matches!(route.endpoint, Endpoint::Echo | Endpoint::Reflect) {
-        let problem = "only the endpoints `echo` and `reflect` take streams".to_owned();
+    let takes_streams =
+        matches!(route.endpoint, Endpoint::Echo | Endpoint::Reflect | Endpoint::Proxy);
+    if route.stream && !takes_streams {
+        let problem = "only the endpoints `echo`, `reflect` and `proxy` take streams".to_owned();
         return Err(Error::keyed("stream", Problem::Other(problem)));
     }
     for (place, condition) in route.when.iter().enumerate() {

@@ -288,7 +288,7 @@ fn groups_are_those_of_a_route_that_reflects() {
     for (rest, want) in [
         ("'echo'\nreflect.group = 'path'", "f:7:1: routes[0].reflect: only the endpoint `reflect`"),
         ("'reflect'\nreflect.group = 'room'", "f:7:17: routes[0].reflect.group"),
-        ("'apps'\nstream = true", "f:7:1: routes[0].stream: only the endpoints `echo` and"),
+        ("'apps'\nstream = true", "f:7:1: routes[0].stream: only the endpoints `echo`, `reflect`"),
         ("'echo'\nstream = 1", "routes[0].stream"),
         ("'reflect'\nreflect.histories = 1", "f:7:9: routes[0].reflect.histories"),
         ("'echo'\nreflect.history = 1", "f:7:1: routes[0].reflect: only the endpoint `reflect`"),

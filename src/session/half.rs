@@ -325,6 +325,13 @@ impl Socket {
                 self.pass_on(kind, &payload, out, around);
                 After::Again
             }
+            // The client of a stream has no pings: we are its end of them.
+            Word::Control { opcode, payload } if self.records().is_some() => {
+                if let Some(half) = self.half().filter(|_| opcode == Opcode::Ping) {
+                    half.say(Word::Control { opcode: Opcode::Pong, payload }, around);
+                }
+                After::Again
+            }
             Word::Control { opcode, payload } if may_send => {
                 self.push_control(opcode, &payload, out, around);
                 After::Again
@@ -332,8 +339,12 @@ impl Socket {
             // Behind our close frame nothing is sent (section 5.5.1).
             Word::Message { .. } | Word::Control { .. } | Word::Answered(_) => After::Again,
             Word::Close { code, reason } => {
+                let nobody_answers = self.records().is_some();
                 if let Some(half) = self.half_mut() {
                     half.held_up = false;
+                    if nobody_answers && !std::mem::replace(&mut half.told, true) {
+                        half.say(Word::Close { code, reason: "".into() }, around);
+                    }
                 }
                 self.close_as(code, &reason, out)
             }

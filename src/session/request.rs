@@ -2,7 +2,8 @@
 
 use super::socket::{Endpoint, Socket, Terms};
 use super::stream::{self, Input};
-use super::{After, Ending, Surroundings, context, upgrade, upstream};
+use super::upstream::{self, Wish};
+use super::{After, Ending, Surroundings, context, upgrade};
 use crate::config;
 use crate::dialect::{self, Answered, Connection, Context, Finish, Opening, Reply};
 use crate::gateway;
@@ -404,9 +405,11 @@ fn open(request: &Request<'_>, out: &mut Vec<u8>, around: &mut Surroundings<'_>)
     if let Some(proxy) = &route.proxy {
         let channel = agreed.and_then(|agreed| compress(agreed, &accepted, around));
         let terms = Terms::new(route.rules.get().cloned(), leases);
-        let accept = accepted.accept_key().into();
-        let waiting = upstream::Waiting::begin(proxy, request, accept, channel, terms, around);
-        return waiting.unwrap_or_else(|(status, text)| refuse(out, status, text));
+        let mut head = Vec::new();
+        upgrade::begin(&mut head, &accepted);
+        let wish = Wish { head, records: None, channel, terms };
+        let waiting = upstream::Waiting::begin(proxy, request, wish, around);
+        return waiting.unwrap_or_else(|(status, text)| refuse(out, status, &format!("{text}\n")));
     }
     let opening = Opening {
         route,

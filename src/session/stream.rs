@@ -3,10 +3,11 @@
 //!
 //! Only the framing differs. What comes in is told in the events of a WebSocket ([`Input`]), what
 //! goes out is written by an output that knows the framing; endpoints, models, leases, queues and
-//! deadlines are those of a WebSocket.
+//! deadlines are those of a WebSocket. To the upstream of a proxy it is one.
 
 use super::request::{enter, refuse};
-use super::socket::Socket;
+use super::socket::{Socket, Terms};
+use super::upstream::{Waiting, Wish};
 use super::{After, Ending, Surroundings};
 use crate::config;
 use crate::dialect::Opening;
@@ -215,11 +216,21 @@ pub(super) fn open(
         }
     };
     let Some(framing) = request.header("content-type").and_then(Framing::of) else {
-        around.counters.http_errors.add(1);
-        let text = "a stream is application/x-ndjson, application/octet-stream or text\n";
-        http::Response::text(415, text).connection(http::Connection::Close).push(out);
-        return After::End(Ending::Flush);
+        let text = "a stream is application/x-ndjson, application/octet-stream or text";
+        return bad(415, text, out, around);
     };
+    let channel = Some(Box::new(Channel::of_records(framing)));
+    let half_open = route.endpoint != config::Endpoint::Echo;
+    let aside = around.env.config.limits.http_head_bytes;
+    let records = Box::new(Records::new(framing, body, aside, half_open));
+    if let Some(proxy) = &route.proxy {
+        let mut head = Vec::new();
+        push_head(request, framing, &mut head);
+        let terms = Terms::new(route.rules.get().cloned(), leases);
+        let wish = Wish { head, records: Some(records), channel, terms };
+        let waiting = Waiting::begin(proxy, request, wish, around);
+        return waiting.unwrap_or_else(|(status, text)| bad(status, text, out, around));
+    }
     let opening = Opening {
         route,
         path: request.path(),
@@ -230,17 +241,27 @@ pub(super) fn open(
         claims: claims.as_ref(),
     };
     push_head(request, framing, out);
-    around.counters.http_requests.add(1);
-    around.counters.http_streams.add(1);
-    let channel = Some(Box::new(Channel::of_records(framing)));
-    let half_open = route.endpoint != config::Endpoint::Echo;
-    let aside = around.env.config.limits.http_head_bytes;
-    let input = Input::Records(Box::new(Records::new(framing, body, aside, half_open)));
-    enter(input, channel, leases, &opening, out, around)
+    out.extend_from_slice(b"\r\n");
+    count(around);
+    enter(Input::Records(records), channel, leases, &opening, out, around)
 }
 
-/// Writes the head of the answer. A client that waits to be told to send its body is told: not
-/// every one takes the answer itself for that (RFC 9110 section 10.1.1).
+fn bad(status: u16, text: &str, out: &mut Vec<u8>, around: &Surroundings<'_>) -> After {
+    around.counters.http_errors.add(1);
+    let text = format!("{text}\n");
+    let response = http::Response::text(status, &text);
+    response.connection(http::Connection::Close).push(out);
+    After::End(Ending::Flush)
+}
+
+/// Counts a stream that was opened.
+pub(super) fn count(around: &Surroundings<'_>) {
+    around.counters.http_requests.add(1);
+    around.counters.http_streams.add(1);
+}
+
+/// Writes the head of the answer, but for its blank line. A client that waits to be told to send
+/// its body is told: not every one takes the answer itself for that (RFC 9110 section 10.1.1).
 fn push_head(request: &Request<'_>, framing: Framing, out: &mut Vec<u8>) {
     if request.headers.has_token("Expect", "100-continue") {
         out.extend_from_slice(http::CONTINUE);
@@ -250,5 +271,5 @@ fn push_head(request: &Request<'_>, framing: Framing, out: &mut Vec<u8>) {
     push_field(out, "Transfer-Encoding", "chunked");
     push_field(out, "Trailer", record::TRAILER);
     push_field(out, "Cache-Control", "no-store");
-    out.extend_from_slice(b"Connection: close\r\n\r\n");
+    push_field(out, "Connection", "close");
 }

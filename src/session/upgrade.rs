@@ -141,19 +141,19 @@ pub fn accept(
     protocol: Option<&str>,
     extensions: Option<&str>,
 ) {
-    push_101(out, upgrade.accept_key(), protocol, extensions);
+    begin(out, upgrade);
+    finish(out, protocol, extensions);
 }
 
-/// The same with the value of `Sec-WebSocket-Accept`.
-pub(super) fn push_101(
-    out: &mut Vec<u8>,
-    accept: &str,
-    protocol: Option<&str>,
-    extensions: Option<&str>,
-) {
+/// The part of it that is known before anything is chosen.
+pub(super) fn begin(out: &mut Vec<u8>, upgrade: &Upgrade<'_>) {
     push_status(out, 101);
     out.extend_from_slice(b"Upgrade: websocket\r\nConnection: Upgrade\r\n");
-    push_field(out, "Sec-WebSocket-Accept", accept);
+    push_field(out, "Sec-WebSocket-Accept", upgrade.accept_key());
+}
+
+/// The rest.
+pub(super) fn finish(out: &mut Vec<u8>, protocol: Option<&str>, extensions: Option<&str>) {
     if let Some(protocol) = protocol {
         push_field(out, PROTOCOL, protocol);
     }

@@ -1,9 +1,9 @@
-//! On the way to a proxied WebSocket: a client that waits for its 101, and a connection to an
+//! On the way to a proxied WebSocket: a client that waits for its answer, and a connection to an
 //! upstream on which there is no WebSocket yet. The upstream's 101 makes both of them halves.
 
 use super::half::{Errand, Half, Keys, Word};
 use super::socket::{Endpoint, Socket, Terms};
-use super::stream::Input;
+use super::stream::{self, Input, Records};
 use super::{After, Ending, Queue, SHUTTING_DOWN, Session, Stage, Surroundings, upgrade};
 use crate::config::{Proxy, Upstream};
 use crate::dialect::Env;
@@ -21,16 +21,23 @@ use std::sync::Arc;
 /// A client whose request was accepted and is not answered yet. What it sends meanwhile waits.
 pub(super) struct Waiting {
     pub(super) proxy: Arc<Proxy>,
-    pub(super) asked: Asked,
-    /// Its own `Sec-WebSocket-Accept`.
-    pub(super) accept: Box<str>,
-    pub(super) channel: Option<Box<Channel>>,
-    pub(super) terms: Option<Box<Terms>>,
+    asked: Asked,
+    wish: Wish,
     /// The upstreams that have been tried, and which is.
     tried: Tried,
     chosen: Option<Chosen>,
     /// The connection that is tried, once it has a place.
     pub(super) dialled: Option<Slot>,
+}
+
+/// What a client gets when an upstream has opened a WebSocket.
+pub(super) struct Wish {
+    /// The head of the answer, up to what the upstream has a say in.
+    pub(super) head: Vec<u8>,
+    /// What it sends, if that is a stream in the place of a WebSocket.
+    pub(super) records: Option<Box<Records>>,
+    pub(super) channel: Option<Box<Channel>>,
+    pub(super) terms: Option<Box<Terms>>,
 }
 
 /// A connection that is to be made.
@@ -68,16 +75,14 @@ impl Waiting {
     pub(super) fn begin(
         proxy: &Arc<Proxy>,
         request: &Request<'_>,
-        accept: Box<str>,
-        channel: Option<Box<Channel>>,
-        terms: Option<Box<Terms>>,
+        wish: Wish,
         around: &mut Surroundings<'_>,
     ) -> Result<After, (u16, &'static str)> {
         let guards = &around.env.config.guards;
         let asked = Asked::new(proxy, guards, request, around.peer.ip(), around.secure);
         let proxy = proxy.clone();
         let (tried, chosen, dialled) = (Tried::default(), None, None);
-        let mut waiting = Waiting { proxy, asked, accept, channel, terms, tried, chosen, dialled };
+        let mut waiting = Waiting { proxy, asked, wish, tried, chosen, dialled };
         if !around.draining && waiting.dial(around) {
             return Ok(After::Waits(Box::new(waiting)));
         }
@@ -136,7 +141,7 @@ impl Waiting {
     }
 
     pub(super) fn gone(&self, codecs: &mut Codecs) {
-        if let Some(channel) = &self.channel {
+        if let Some(channel) = &self.wish.channel {
             channel.release(codecs);
         }
     }
@@ -265,22 +270,33 @@ impl Session {
         }
     }
 
-    /// The upstream has opened a WebSocket with this subprotocol: the client gets its 101.
+    /// The upstream has opened a WebSocket with this subprotocol: the client gets what it wants.
     pub(super) fn linked(&mut self, protocol: Option<Box<str>>, around: &mut Surroundings<'_>) {
         let Stage::Waiting(waiting) = &mut self.stage else { return };
         let Some(other) = waiting.dialled.take() else { return };
-        let channel = waiting.channel.take();
-        let extensions = channel.as_ref().map(|channel| channel.agreed().answer());
+        let Wish { head, records, channel, terms } = &mut waiting.wish;
+        let (records, channel, terms) = (records.take(), channel.take(), terms.take());
         let mut out = self.queue.open_tail();
-        upgrade::push_101(&mut out, &waiting.accept, protocol.as_deref(), extensions.as_deref());
+        out.extend_from_slice(head);
+        let input = match records {
+            Some(records) => {
+                upgrade::finish(&mut out, protocol.as_deref(), None);
+                stream::count(around);
+                Input::Records(records)
+            }
+            None => {
+                let extensions = channel.as_ref().map(|channel| channel.agreed().answer());
+                upgrade::finish(&mut out, protocol.as_deref(), extensions.as_deref());
+                around.counters.upgrades.add(1);
+                Input::FRAMES
+            }
+        };
         self.queue.close_tail(out, around.now.ms);
-        around.counters.upgrades.add(1);
         let mut half = Half::new(Role::Server, other, waiting.proxy.buffer_bytes, around.keys);
         half.chosen = waiting.chosen.take();
         half.chosen.iter().for_each(Chosen::worked);
         let endpoint = Endpoint::Half(Box::new(half));
-        let terms = waiting.terms.take();
-        let socket = Socket::new(Input::FRAMES, endpoint, channel, terms, around.now.ms);
+        let socket = Socket::new(input, endpoint, channel, terms, around.now.ms);
         self.upgraded(socket, around);
     }
 
@@ -314,7 +330,7 @@ impl Session {
         self.refuse(cause.status(), cause.text(), fields, around);
     }
 
-    /// Answers a client that waits for its 101 otherwise, and ends.
+    /// Answers a client that waits with a refusal, and ends.
     pub(super) fn refuse(
         &mut self,
         status: u16,

@@ -3,8 +3,9 @@
 const assert = require("node:assert/strict")
 const http = require("node:http")
 const { createInterface } = require("node:readline")
+const { test } = require("node:test")
 const WebSocket = require("ws")
-const { app, within, withServer } = require("./support")
+const { Server, app, within, withServer } = require("./support")
 
 const CONFIG = `
 [[routes]]
@@ -18,6 +19,13 @@ stream = true
 [[routes]]
 endpoint = "apps"
 ${app()}`
+
+const proxy = (port) => `
+[[routes]]
+endpoint = "proxy"
+stream = true
+proxy.upstreams = ["ws://127.0.0.1:${port}/feed"]
+`
 
 /** A stream of lines at `path`: what is written to it, and the lines that come back. */
 async function open(server, path) {
@@ -80,3 +88,52 @@ withServer("why the server ends is in the trailer", { config: CONFIG }, async (s
   await within("the end", stream.ended)
   assert.equal(stream.answer.trailers["polycast-close"], "1007 text is not UTF-8")
 })
+
+/** A server of the `ws` library that says everything twice, for the time of `run`. */
+async function withUpstream(run) {
+  const upstream = new WebSocket.WebSocketServer({ port: 0, host: "127.0.0.1" })
+  await within("the upstream", new Promise((resolve) => upstream.on("listening", resolve)))
+  const closes = []
+  upstream.on("connection", (socket, request) => {
+    socket.on("message", (data, isBinary) => {
+      assert.equal(isBinary, false)
+      socket.send(`${request.url} ${data}`)
+      socket.send(data.toString())
+      socket.ping("there?")
+      if (data.toString() === '"end"') socket.close(4000, "enough")
+    })
+    socket.on("pong", (data) => assert.equal(data.toString(), "there?"))
+    socket.on("close", (code) => closes.push(code))
+  })
+  try {
+    await run(upstream.address().port, closes)
+  } finally {
+    upstream.clients.forEach((socket) => socket.terminate())
+    await new Promise((resolve) => upstream.close(resolve))
+  }
+}
+
+test("a stream is a WebSocket to the server behind a proxy", { timeout: 60000 }, () =>
+  withUpstream(async (port, closes) => {
+    const server = await Server.start({ config: proxy(port), threads: 2 })
+    try {
+      const stream = await open(server, "/feed")
+      for (let number = 0; number < 50; number += 1) {
+        const text = JSON.stringify({ number, text: "\u00e9".repeat(number * 100) })
+        stream.request.write(`${text}\n`)
+        assert.equal(await stream.line(), `/feed ${text}`)
+        assert.equal(await stream.line(), text)
+      }
+      stream.request.end('"end"')
+      assert.equal(await stream.line(), '/feed "end"')
+      assert.equal(await stream.line(), '"end"')
+      await within("the end", stream.ended)
+      assert.equal(stream.answer.trailers["polycast-close"], "4000 enough")
+      await within("the upstream's close", (async () => {
+        while (closes.length === 0) await new Promise((resolve) => setTimeout(resolve, 10))
+      })())
+      assert.deepEqual(closes, [4000])
+    } finally {
+      await server.stop()
+    }
+  }))

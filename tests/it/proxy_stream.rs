@@ -1,0 +1,295 @@
+//! Streams in the place of WebSockets that a proxy takes to an upstream, where they are WebSockets:
+//! on one shard without a kernel.
+
+use crate::bench::*;
+use crate::machine::SWEEP_MS;
+use crate::peer::{Ear, Heard};
+use polycast::ws::Opcode;
+
+const CLIENT: usize = 0;
+const UPSTREAM: usize = 1;
+const LINES: &str = "text/plain";
+const OCTETS: &str = "application/octet-stream";
+
+/// The head of a request with a streamed body.
+fn head(content_type: &str, fields: &str) -> Vec<u8> {
+    format!(
+        "POST /group?a=b HTTP/1.1\r\nHost: localhost\r\nContent-Type: {content_type}\r\n\
+         Transfer-Encoding: chunked\r\n{fields}\r\n"
+    )
+    .into_bytes()
+}
+
+fn chunk(data: &[u8]) -> Vec<u8> {
+    [format!("{:x}\r\n", data.len()).as_bytes(), data, b"\r\n"].concat()
+}
+
+fn bench() -> Bench {
+    Bench::new("['ws://127.0.0.1:1001']", "stream = true")
+}
+
+/// A stream and the WebSocket that it is to its upstream, and who hears what the client is told.
+fn linked(bench: &mut Bench, content_type: &str) -> Ear {
+    let client = bench.open();
+    bench.receive(client, &head(content_type, ""));
+    bench.connected(UPSTREAM, Ok(()));
+    let answer = answer(&bench.text(UPSTREAM), "");
+    assert_eq!(bench.text(client), "", "the answer waits");
+    bench.receive(UPSTREAM, &answer);
+    let mut ear = Ear::default();
+    let heard = ear.hear(&bench.taken(client));
+    assert!(matches!(heard[..], [Heard::Answer { status: 200, .. }]), "{heard:?}");
+    ear
+}
+
+fn told(bench: &mut Bench, ear: &mut Ear) -> Vec<Heard> {
+    let bytes = bench.taken(CLIENT);
+    ear.hear(&bytes)
+}
+
+#[test]
+fn a_stream_is_a_websocket_to_the_upstream() {
+    let mut bench = bench();
+    let client = bench.open();
+    let fields = "Expect: 100-continue\r\nSec-WebSocket-Protocol: a, b\r\nCookie: c=d\r\n";
+    let early = [head(LINES, fields), chunk(b"early\n")].concat();
+    bench.receive(client, &early);
+    bench.connected(UPSTREAM, Ok(()));
+    let request = bench.text(UPSTREAM);
+    assert!(request.starts_with("GET /group?a=b HTTP/1.1\r\n"), "{request}");
+    assert!(request.contains("\r\nUpgrade: websocket\r\n"), "{request}");
+    assert!(request.contains("\r\nSec-WebSocket-Protocol: a, b\r\n"), "{request}");
+    assert!(request.contains("\r\nCookie: c=d\r\n"), "{request}");
+    for none in ["Content-Type", "Transfer-Encoding", "Expect"] {
+        assert!(!request.contains(none), "{none}: {request}");
+    }
+    assert_eq!(bench.text(client), "");
+    let open = answer(&request, "Sec-WebSocket-Protocol: b\r\n");
+    bench.receive(UPSTREAM, &[open, plain(Opcode::Text, b"first")].concat());
+    let answered = bench.text(client);
+    let (begun, answered) = answered.split_once("\r\n\r\n").expect("two heads");
+    assert_eq!(begun, "HTTP/1.1 100 Continue");
+    let (head, records) = answered.split_once("\r\n\r\n").expect("two heads");
+    assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+    assert!(head.ends_with("\r\nConnection: close\r\nSec-WebSocket-Protocol: b"), "{head}");
+    assert_eq!(records, "6\r\nfirst\n\r\n");
+    assert_eq!(bench.said(UPSTREAM), [Heard::Text("early".into())]);
+    let counters = &bench.counters;
+    assert_eq!((counters.http_streams.get(), counters.http_requests.get()), (1, 1));
+    assert_eq!(counters.upgrades.get(), 0);
+}
+
+#[test]
+fn records_are_messages_at_every_cut() {
+    let body = [chunk(b"on"), chunk(b"e\ntwo\n\nthr"), chunk(b"ee"), chunk(b"")].concat();
+    for cut in 0..=body.len() {
+        let mut bench = bench();
+        let mut ear = linked(&mut bench, LINES);
+        bench.receive(CLIENT, &body[..cut]);
+        bench.receive(CLIENT, &body[cut..]);
+        let mut said = bench.said(UPSTREAM);
+        // An empty line is a sign of life, on both ways.
+        said.retain(|heard| *heard != Heard::Pong(Vec::new()));
+        let text = |text: &str| Heard::Text(text.to_owned());
+        assert_eq!(said, [text("one"), text("two"), text("three")], "{cut}");
+        // Who has said all listens on.
+        bench.receive(UPSTREAM, &plain(Opcode::Text, b"still"));
+        assert_eq!(told(&mut bench, &mut ear), [text("still")]);
+    }
+}
+
+#[test]
+fn messages_of_both_kinds_have_records_where_the_framing_has() {
+    let mut bench = bench();
+    let mut ear = linked(&mut bench, OCTETS);
+    bench.receive(CLIENT, &chunk(b"\0\0\0\x02\0\xff\0\0\0\0"));
+    let binary = |bytes: &[u8]| Heard::Binary(bytes.to_vec());
+    assert_eq!(bench.said(UPSTREAM), [binary(&[0, 255]), binary(&[])]);
+    bench.receive(UPSTREAM, &plain(Opcode::Binary, &[0, 255]));
+    bench.receive(UPSTREAM, &plain(Opcode::Text, b"text"));
+    assert_eq!(told(&mut bench, &mut ear), [binary(&[0, 255]), binary(b"text")]);
+    assert_eq!(bench.counters.http_streams_unsaid.get(), 0);
+    let mut bench = self::bench();
+    let mut ear = linked(&mut bench, LINES);
+    bench.receive(UPSTREAM, &plain(Opcode::Binary, &[0, 255]));
+    bench.receive(UPSTREAM, &plain(Opcode::Text, b"two\nlines"));
+    assert_eq!(told(&mut bench, &mut ear), []);
+    assert_eq!(bench.counters.http_streams_unsaid.get(), 2);
+}
+
+#[test]
+fn the_upstreams_pings_are_answered_and_its_pongs_are_not_told() {
+    let mut bench = bench();
+    let mut ear = linked(&mut bench, LINES);
+    bench.receive(UPSTREAM, &plain(Opcode::Ping, b"there?"));
+    bench.receive(UPSTREAM, &plain(Opcode::Pong, b"unasked"));
+    assert_eq!(bench.said(UPSTREAM), [Heard::Pong(b"there?".to_vec())]);
+    assert_eq!(told(&mut bench, &mut ear), []);
+}
+
+#[test]
+fn silence_is_broken_on_both_sides_by_their_own_means() {
+    let mut bench = bench();
+    let mut ear = linked(&mut bench, LINES);
+    bench.wait(120_000);
+    bench.receive(UPSTREAM, &plain(Opcode::Pong, b"\0polycast"));
+    let alive = told(&mut bench, &mut ear);
+    assert!(!alive.is_empty() && alive.iter().all(|it| *it == Heard::Alive), "{alive:?}");
+    assert_eq!(bench.said(UPSTREAM), [Heard::Ping(b"\0polycast".to_vec())]);
+    assert!(bench.wires[CLIENT].slot.is_some());
+}
+
+#[test]
+fn the_upstreams_close_is_the_end_and_is_answered() {
+    for (payload, code, reason, trailer) in [
+        (close(4321, "bye"), Some(4321), "", "Polycast-Close: 4321 bye"),
+        (close(1000, ""), Some(1000), "", "Polycast-Close: 1000"),
+        (Vec::new(), None, "", ""),
+    ] {
+        let mut bench = bench();
+        let mut ear = linked(&mut bench, LINES);
+        bench.receive(UPSTREAM, &plain(Opcode::Text, b"last"));
+        bench.receive(UPSTREAM, &plain(Opcode::Close, &payload));
+        let last = Heard::Text("last".into());
+        assert_eq!(told(&mut bench, &mut ear), [last, Heard::End(trailer.to_owned())]);
+        assert_eq!(bench.said(UPSTREAM), [Heard::Close(code, reason.to_owned())]);
+        assert!(bench.wires[CLIENT].shut && !bench.wires[UPSTREAM].shut, "servers end first");
+        // What the client still says goes nowhere.
+        bench.receive(CLIENT, &chunk(b"late\n"));
+        assert_eq!(bench.said(UPSTREAM), []);
+        bench.eof(CLIENT);
+        bench.eof(UPSTREAM);
+        bench.check_empty();
+    }
+}
+
+#[test]
+fn a_client_that_goes_is_1001_whether_it_has_said_all_or_not() {
+    for whole in [true, false] {
+        let mut bench = bench();
+        let mut ear = linked(&mut bench, LINES);
+        bench.receive(CLIENT, &chunk(b"a\n"));
+        if whole {
+            bench.receive(CLIENT, &chunk(b""));
+        }
+        bench.eof(CLIENT);
+        let gone = Heard::Close(Some(1001), "the client has gone".into());
+        assert_eq!(bench.said(UPSTREAM), [Heard::Text("a".into()), gone]);
+        let end = if whole { vec![Heard::End(String::new())] } else { vec![] };
+        assert_eq!(told(&mut bench, &mut ear), end);
+        bench.receive(UPSTREAM, &plain(Opcode::Close, &close(1001, "")));
+        bench.eof(UPSTREAM);
+        bench.check_empty();
+    }
+}
+
+#[test]
+fn an_upstream_that_goes_is_1014() {
+    let mut bench = bench();
+    let mut ear = linked(&mut bench, LINES);
+    bench.eof(UPSTREAM);
+    let end = Heard::End("Polycast-Close: 1014 the upstream has gone".into());
+    assert_eq!(told(&mut bench, &mut ear), [end]);
+    bench.eof(CLIENT);
+    bench.check_empty();
+}
+
+#[test]
+fn a_body_that_breaks_its_framing_is_the_clients_fault() {
+    for (content_type, body, trailer) in [
+        (LINES, b"zz\r\n".to_vec(), "Polycast-Close: 1002 "),
+        (LINES, chunk(b"\xff\n"), "Polycast-Close: 1007 "),
+        (OCTETS, chunk(b"\xff\xff\xff\xfe"), "Polycast-Close: 1009 "),
+    ] {
+        let mut bench = bench();
+        let mut ear = linked(&mut bench, content_type);
+        bench.receive(CLIENT, &body);
+        let heard = told(&mut bench, &mut ear);
+        let [Heard::End(end)] = &heard[..] else { panic!("{heard:?}") };
+        assert!(end.starts_with(trailer), "{end}");
+        let gone = Heard::Close(Some(1001), "the client has gone".into());
+        assert_eq!(bench.said(UPSTREAM), [gone]);
+        bench.eof(CLIENT);
+        bench.eof(UPSTREAM);
+        bench.check_empty();
+    }
+}
+
+#[test]
+fn without_an_upstream_the_answer_says_why() {
+    for (upstreams_answer, want) in
+        [("HTTP/1.1 403 No\r\n\r\n", "HTTP/1.1 403 "), ("HTTP/1.1 500 No\r\n\r\n", "HTTP/1.1 502 ")]
+    {
+        let mut bench = bench();
+        let client = bench.open();
+        bench.receive(client, &[head(LINES, ""), chunk(b"unheard\n")].concat());
+        bench.connected(UPSTREAM, Ok(()));
+        bench.receive(UPSTREAM, upstreams_answer.as_bytes());
+        let told = bench.text(client);
+        assert!(told.starts_with(want) && told.contains("\r\nConnection: close\r\n"), "{told}");
+        assert_eq!(bench.counters.http_streams.get(), 0);
+        bench.eof(client);
+        bench.check_empty();
+    }
+    // Nothing is dialled for what no upstream could take.
+    let mut bench = bench();
+    let client = bench.open();
+    bench.receive(client, &head("application/json", ""));
+    assert!(bench.text(client).starts_with("HTTP/1.1 415 "));
+    bench.shard.drain();
+    let late = bench.open();
+    bench.receive(late, &head(LINES, ""));
+    assert!(bench.text(late).starts_with("HTTP/1.1 503 "));
+    assert_eq!(bench.counters.proxy_dials.get(), 0);
+}
+
+#[test]
+fn a_shutdown_ends_the_stream_and_tells_the_upstream() {
+    let mut bench = bench();
+    let mut ear = linked(&mut bench, LINES);
+    bench.shard.drain();
+    bench.wait(SWEEP_MS);
+    let end = Heard::End("Polycast-Close: 1001 the server is shutting down".into());
+    assert_eq!(told(&mut bench, &mut ear), [end]);
+    let down = Heard::Close(Some(1001), "the server is shutting down".into());
+    assert_eq!(bench.said(UPSTREAM), [down]);
+    bench.receive(UPSTREAM, &plain(Opcode::Close, &close(1001, "")));
+    bench.eof(UPSTREAM);
+    bench.eof(CLIENT);
+    bench.check_empty();
+}
+
+/// One side sends as fast as it may while the other does not read: what is held is bounded, and
+/// comes in order when it reads again.
+#[test]
+fn each_side_is_paused_by_the_other() {
+    for (from, to) in [(CLIENT, UPSTREAM), (UPSTREAM, CLIENT)] {
+        const LEN: usize = 1000;
+        let mut bench = bench();
+        let mut ear = linked(&mut bench, LINES);
+        let message = |number: usize| format!("{number:0>LEN$}");
+        let mut number = 0;
+        for _ in 0..10 {
+            bench.wires[to].stalled = true;
+            let before = number;
+            while bench.wires[from].reads {
+                let bytes = match from {
+                    CLIENT => chunk(format!("{}\n", message(number)).as_bytes()),
+                    _ => plain(Opcode::Text, message(number).as_bytes()),
+                };
+                bench.receive(from, &bytes);
+                number += 1;
+                assert!((number - before) * LEN <= 2 * BUFFER + 2 * LEN, "{number} are held");
+            }
+            assert!((number - before) * LEN > BUFFER / 2);
+            bench.flow(to);
+            assert!(bench.wires[from].reads);
+        }
+        let heard = match to {
+            CLIENT => told(&mut bench, &mut ear),
+            _ => bench.said(to),
+        };
+        let want: Vec<_> = (0..number).map(|number| Heard::Text(message(number))).collect();
+        assert!(heard == want, "{} of {number}", heard.len());
+    }
+}
