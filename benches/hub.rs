@@ -159,7 +159,7 @@ fn across(c: &mut Criterion<Cpu>) {
             heard += match answer {
                 Down::Deliver { name, .. } => origin.hub.subscribers(&name).len(),
                 Down::Interested { asked, name } => origin.hub.interested(asked, &name).len(),
-                Down::Welcome { .. } | Down::Answer { .. } => 0,
+                Down::Welcome { .. } | Down::Tell { .. } | Down::Answer { .. } => 0,
             };
         }
         heard

@@ -406,8 +406,8 @@ impl Shard {
 
     /// A request from core `from`.
     pub fn request(&mut self, from: u16, request: Up, now: Now) {
-        if let Up::Tell { slot, what } = request {
-            return self.tell(slot, &what, now);
+        if let Up::Tell { to, what } = request {
+            return self.pass_on(to, what, now);
         }
         let published = self.hub.request(from, request, now.ms, &mut self.post);
         if let Some((name, event)) = published {
@@ -428,6 +428,7 @@ impl Shard {
                     }
                 }
             }
+            Down::Tell { slot, what } => self.tell(slot, &what, now),
             Down::Answer { ack, answer } => self.answered(ack, answer, now),
             Down::Welcome { asked, slot, name, welcome } => {
                 let granted = welcome.is_ok();

@@ -178,6 +178,7 @@ impl World {
                     self.hear(to, slots, channel(name.text()), &event);
                 }
                 Some(Down::Welcome { .. }) => panic!("nobody wished for anything"),
+                Some(Down::Tell { .. }) => panic!("nobody has said anything"),
                 Some(Down::Answer { ack, .. }) => {
                     self.acked.insert(ack.ticket.into());
                 }

@@ -86,6 +86,18 @@ pub enum Action {
         /// What it is told.
         what: Told,
     },
+    /// The same, behind what this connection has published to a channel before, and before what it
+    /// publishes there later.
+    TellBehind {
+        /// The application's number.
+        app: u32,
+        /// The channel.
+        name: String,
+        /// The connection.
+        to: ConnId,
+        /// What it is told.
+        what: Told,
+    },
 }
 
 /// The answer to a [`Action::Join`].

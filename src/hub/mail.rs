@@ -176,10 +176,11 @@ pub enum Up {
         /// Whom to tell.
         ack: Option<Ack>,
     },
-    /// Give this to the dialect of a connection of yours.
+    /// Give this to the dialect of a connection: of yours; or of another core's, as the home of a
+    /// channel, behind what you have ordered before.
     Tell {
         /// The connection.
-        slot: Slot,
+        to: ConnId,
         /// What it is told.
         what: Told,
     },
@@ -212,6 +213,13 @@ pub enum Down {
         name: ChannelName,
         /// The event.
         event: Event,
+    },
+    /// Give this to the dialect of a connection of yours.
+    Tell {
+        /// The connection.
+        slot: Slot,
+        /// What it is told.
+        what: Told,
     },
     /// The event that you sent has its place, or what you asked.
     Answer {
@@ -260,11 +268,19 @@ impl Post {
         self.longest_down = self.longest_down.max(lane.len());
     }
 
-    /// Tells the dialect of a connection on another core something. A core that is none has no
-    /// connections: what somebody outside has made up is lost.
-    pub fn tell(&mut self, to: ConnId, what: Told) {
+    /// Has core `by` tell the dialect of a connection something: the connection's core, or the home
+    /// of a channel. A core that is none has no connections: what somebody outside has made up is
+    /// lost.
+    pub fn tell(&mut self, by: u16, to: ConnId, what: Told) {
+        if usize::from(by) < self.lanes.len() {
+            self.up(by, Up::Tell { to, what });
+        }
+    }
+
+    /// The same by the home itself.
+    pub fn pass_on(&mut self, to: ConnId, what: Told) {
         if usize::from(to.core) < self.lanes.len() {
-            self.up(to.core, Up::Tell { slot: to.slot, what });
+            self.down(to.core, Down::Tell { slot: to.slot, what });
         }
     }
 

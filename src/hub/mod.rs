@@ -155,6 +155,11 @@ impl Hub {
         self.hasher.name(app, name)
     }
 
+    /// The core that is the home of a channel.
+    pub fn home(&self, app: u32, name: &str) -> u16 {
+        self.home_of(self.name(app, name).hash())
+    }
+
     fn home_of(&self, hash: u64) -> u16 {
         home_among(hash, self.cores)
     }

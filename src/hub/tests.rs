@@ -108,7 +108,7 @@ impl World {
                         self.welcomed.push((to, slot.index, users, cached));
                     }
                 }
-                Some(Down::Answer { .. }) | None => {}
+                Some(Down::Answer { .. } | Down::Tell { .. }) | None => {}
             }
         }
     }

@@ -47,6 +47,10 @@ impl Shard {
             }
             Action::Ask { query, part } => self.ask(slot, &query, part, now),
             Action::Tell { to, what } => self.tell_anywhere(to, what, now),
+            Action::TellBehind { app, name, to, what } => match self.hub.home(app, &name) {
+                home if home == self.core => self.pass_on(to, what, now),
+                home => self.post.tell(home, to, what),
+            },
         }
     }
 
@@ -54,7 +58,15 @@ impl Shard {
     pub fn tell_anywhere(&mut self, to: ConnId, what: Told, now: Now) {
         match to.core == self.core {
             true => self.tell(to.slot, &what, now),
-            false => self.post.tell(to, what),
+            false => self.post.tell(to.core, to, what),
+        }
+    }
+
+    /// The same behind what this core has ordered as the home of a channel.
+    pub(super) fn pass_on(&mut self, to: ConnId, what: Told, now: Now) {
+        match to.core == self.core {
+            true => self.tell(to.slot, &what, now),
+            false => self.post.pass_on(to, what),
         }
     }
 

@@ -230,9 +230,9 @@ fn a_node_says_which_accounts_are_contracts() {
         let mut questions = stage.env.zilliqa.questions();
         let question = questions.pop_front().expect("a question");
         assert_eq!((question.addresses().count(), questions.len()), (list.len(), 0));
-        let slot = question.conn.slot;
+        let to = question.conn;
         let what = question.answer(|address| address[19] == 2);
-        stage.shard.request(0, Up::Tell { slot, what }, stage.now);
+        stage.shard.request(0, Up::Tell { to, what }, stage.now);
         assert_eq!(stage.read(client, &mut ear), [Heard::Text(answer)]);
     }
     let logs = |n| format!(r#"{{"_eventname":"e","address":"0x{}","params":[]}}"#, address(n));

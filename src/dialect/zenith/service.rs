@@ -36,6 +36,17 @@ struct Asked {
     from: ConnId,
     call: u32,
     controller: Box<str>,
+    topic: Box<str>,
+}
+
+impl Asked {
+    /// The answer, in the order of the topic: behind data that went before, and before data that
+    /// comes later.
+    fn answer(&self, outcome: Outcome) -> Action {
+        let what = told(Told::Answer { call: self.call, outcome });
+        let name = words::channel(&self.controller, &self.topic);
+        Action::TellBehind { app: APP, name, to: self.from, what }
+    }
 }
 
 /// What one back end may be asked and not have answered.
@@ -75,7 +86,7 @@ impl Service {
                     (_, data) => Outcome::Done(data),
                 };
                 match number.and_then(|number| self.asked.remove(&number)) {
-                    Some(asked) => self.answer(context, &asked, outcome),
+                    Some(asked) => context.actions.push(asked.answer(outcome)),
                     None => late(context),
                 }
             }
@@ -228,9 +239,14 @@ impl Service {
     }
 
     fn ask(&mut self, context: &mut Context<'_>, call: &Call) {
-        let asked = Asked { from: call.from, call: call.call, controller: call.controller.clone() };
+        let asked = Asked {
+            from: call.from,
+            call: call.call,
+            controller: call.controller.clone(),
+            topic: call.topic.clone(),
+        };
         if self.asked.len() >= ASKED_MOST {
-            return self.answer(context, &asked, Outcome::failed(codes::LIMITED));
+            return context.actions.push(asked.answer(Outcome::failed(codes::LIMITED)));
         }
         self.last += 1;
         self.asked.insert(self.last, asked);
@@ -256,20 +272,13 @@ impl Service {
         }
     }
 
-    fn answer(&self, context: &mut Context<'_>, asked: &Asked, outcome: Outcome) {
-        let what = told(Told::Answer { call: asked.call, outcome });
-        context.actions.push(Action::Tell { to: asked.from, what });
-    }
-
     /// The connection is gone: who waits for it is told, its feeds are marked, and its pictures go
     /// if it said so.
     pub(super) fn gone(&mut self, env: &Env, us: ConnId, out: &mut Vec<Action>) {
         let state = &env.zenith.state;
         state.unregister(us);
         for asked in std::mem::take(&mut self.asked).into_values() {
-            let outcome = Outcome::failed(&unavailable(&asked.controller));
-            let what = told(Told::Answer { call: asked.call, outcome });
-            out.push(Action::Tell { to: asked.from, what });
+            out.push(asked.answer(Outcome::failed(&unavailable(&asked.controller))));
         }
         let mut changed = false;
         for feed in &self.feeds {

@@ -1,0 +1,142 @@
+//! What a back end says of one topic is heard in the order in which it was said, answers and data
+//! alike, wherever client, back end and the topic's home are and however long mail takes.
+
+use crate::machine::{UNIX_S, common, config};
+use crate::peer::{Ear, Heard, framed, handshake};
+use fastrand::Rng;
+use polycast::hub::{Down, Up};
+use polycast::mem::Slot;
+use polycast::shard::Shard;
+use polycast::time::Now;
+use polycast::ws::Opcode;
+use std::collections::VecDeque;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+const CORES: usize = 3;
+const CONFIG: &str = "[zenith]\nservices = [{ token = 'SERVICE' }]\n";
+const NOW: Now = Now { ms: 1_000_000, unix_s: UNIX_S };
+
+enum Mail {
+    Up(Up),
+    Down(Down),
+}
+
+/// Cores whose lanes are emptied one message at a time, whichever lane it is the turn of.
+struct World {
+    shards: Vec<Shard>,
+    /// From, to and whether it goes up; the lane.
+    lanes: Vec<(usize, usize, VecDeque<Mail>)>,
+    rng: Rng,
+    /// Publishes that each core has ordered for others.
+    ordered: [usize; CORES],
+}
+
+struct Wire {
+    core: usize,
+    slot: Slot,
+    ear: Ear,
+}
+
+impl World {
+    fn new(seed: u64) -> World {
+        let common = common(config(CONFIG), CORES as u16, seed, 64);
+        let shard = |core| Shard::new(core, &common, Arc::default());
+        // Two lanes for each pair.
+        let lane = |at| (at / 2 / CORES, at / 2 % CORES, VecDeque::new());
+        let shards = (0..CORES as u16).map(shard).collect();
+        let lanes = (0..2 * CORES * CORES).map(lane).collect();
+        World { shards, lanes, rng: Rng::with_seed(seed), ordered: [0; CORES] }
+    }
+
+    fn open(&mut self, core: usize, index: u32, fields: &str) -> Wire {
+        let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 40_000));
+        let slot = self.shards[core].open(index, peer, NOW);
+        let mut wire = Wire { core, slot, ear: Ear::default() };
+        self.receive(&wire, &handshake("/Zenith", fields));
+        assert!(matches!(self.heard(&mut wire)[..], [Heard::Answer { status: 101, .. }]));
+        wire
+    }
+
+    fn receive(&mut self, wire: &Wire, bytes: &[u8]) {
+        self.shards[wire.core].receive(wire.slot, &mut bytes.to_vec(), NOW);
+    }
+
+    fn say(&mut self, wire: &Wire, json: &str) {
+        self.receive(wire, &framed(Opcode::Text, json.as_bytes()));
+    }
+
+    /// What has arrived when all mail is through.
+    fn heard(&mut self, wire: &mut Wire) -> Vec<Heard> {
+        while self.hand_over_one() {}
+        let (shard, mut heard) = (&mut self.shards[wire.core], Vec::new());
+        while let Some(batch) = shard.take_batch(wire.slot) {
+            let bytes: Vec<u8> = batch.iter().flat_map(|it| it.to_vec()).collect();
+            shard.sent(wire.slot, bytes.len(), Some(Vec::new()), NOW);
+            heard.extend(wire.ear.hear(&bytes));
+        }
+        heard
+    }
+
+    fn hand_over_one(&mut self) -> bool {
+        for at in 0..self.lanes.len() {
+            let (from, to, lane) = &mut self.lanes[at];
+            let unsent = self.shards[*from].post().to(*to as u16);
+            match at % 2 {
+                0 => lane.extend(unsent.up.drain(..).map(Mail::Up)),
+                _ => lane.extend(unsent.down.drain(..).map(Mail::Down)),
+            }
+        }
+        let full: Vec<usize> =
+            (0..self.lanes.len()).filter(|&at| !self.lanes[at].2.is_empty()).collect();
+        let Some(&at) = self.rng.choice(&full) else { return false };
+        let (from, to, lane) = &mut self.lanes[at];
+        match lane.pop_front() {
+            Some(Mail::Up(request)) => {
+                self.ordered[*to] += usize::from(matches!(request, Up::Publish { .. }));
+                self.shards[*to].request(*from as u16, request, NOW);
+            }
+            Some(Mail::Down(answer)) => self.shards[*to].answer(answer, NOW),
+            None => {}
+        }
+        true
+    }
+}
+
+fn texts(heard: Vec<Heard>) -> Vec<String> {
+    let text = |heard| match heard {
+        Heard::Text(text) => text,
+        other => panic!("{other:?}"),
+    };
+    heard.into_iter().map(text).collect()
+}
+
+#[test]
+fn an_answer_keeps_its_place_among_the_data_of_its_topic() {
+    let mut world = World::new(7);
+    let mut backend = world.open(0, 0, "Authorization: Bearer SERVICE\r\n");
+    world.say(
+        &backend,
+        r#"{"Action":"Register","Data":{"Topics":[{"Controller":"News","Kind":"Q","Retain":"None"}]}}"#,
+    );
+    let mut clients: Vec<Wire> = (0..CORES).map(|core| world.open(core, 1, "")).collect();
+    for round in 0..300 {
+        let client = &mut clients[round % CORES];
+        let head = format!(r#""Controller":"News","Topic":"Q!{round}""#);
+        world.say(client, &format!(r#"{{{head},"Action":"Sub","Confirm":true}}"#));
+        assert_eq!(texts(world.heard(client)).len(), 1, "confirmed");
+        world.say(client, &format!(r#"{{{head},"TransactionID":{round},"Data":1}}"#));
+        let call = texts(world.heard(&mut backend)).pop().expect("a call");
+        let number = call.split(r#""TransactionID":"#).nth(1).expect(&call);
+        let number = number.split([',', '}']).next().expect(&call);
+        // A failure of the back end's own: nothing that the server makes an error of.
+        let failed = r#"{"Result":"Rejected","Errors":["no such order"]}"#;
+        let data = |n: u32| format!(r#"{{{head},"Data":{{"n":{n}}}}}"#);
+        world.say(&backend, &data(1));
+        world.say(&backend, &format!(r#"{{{head},"TransactionID":{number},"Data":{failed}}}"#));
+        world.say(&backend, &data(2));
+        let answer = format!(r#"{{{head},"TransactionID":{round},"Data":{failed}}}"#);
+        assert_eq!(texts(world.heard(client)), [data(1), answer, data(2)], "{round}");
+    }
+    assert!(world.ordered[1..].iter().all(|&count| count > 100), "{:?}", world.ordered);
+}
