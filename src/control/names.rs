@@ -98,7 +98,8 @@ impl Lookups {
             Ok(_) => self.counters.names_found.add(1),
             Err(error) => {
                 self.counters.names_failed.add(1);
-                tracing::warn!(name = it.0, %error, "the name of an upstream is not found");
+                let event = "BINDING_TCP_DNS_FAILED";
+                tracing::warn!(event, name = it.0, %error, "the name of an upstream is not found");
             }
         }
     }

@@ -78,20 +78,24 @@ impl Schemas {
 
     fn tell(&self, job: &Job, outcome: Outcome, now_ms: u64) {
         let (catalog, what) = (&job.place.catalog.name, &job.what);
-        match &outcome {
-            Ok(Some(schema)) => {
-                tracing::info!(catalog, %what, id = schema.id, "a schema is fetched");
-            }
+        let found = match &outcome {
+            Ok(schema) => Ok(schema.as_ref().map(|schema| schema.id)),
+            Err(failure) => Err(failure.clone()),
+        };
+        let told = job.place.outcome(job, outcome, now_ms);
+        let event = event(job.place.catalog.kind, what, &told);
+        match &found {
+            Ok(Some(id)) => tracing::info!(event, catalog, %what, id, "a schema is fetched"),
             Ok(None) => {}
             // Clients make numbers up.
             Err(Failure::Gone) if matches!(what, What::Id(_)) => {
-                tracing::debug!(catalog, %what, "no schema has it");
+                tracing::debug!(event, catalog, %what, "no schema has it");
             }
-            Err(failure) => tracing::warn!(catalog, %what, %failure, "a schema is not had"),
+            Err(failure) => tracing::warn!(event, catalog, %what, %failure, "a schema is not had"),
         }
-        let bad = matches!(outcome, Err(Failure::Bad(_)));
+        let bad = matches!(found, Err(Failure::Bad(_)));
         self.counters.schemas_bad.add(bad.into());
-        match job.place.outcome(job, outcome, now_ms) {
+        match told {
             Told::Retrieved => self.counters.schemas_retrieved.add(1),
             Told::Failed { stale } => {
                 self.counters.schemas_unretrievable.add((!bad).into());
@@ -104,6 +108,25 @@ impl Schemas {
     pub(super) fn deadline_ms(&self) -> u64 {
         let places = self.registries.places();
         places.iter().map(|place| place.deadline_ms()).min().unwrap_or(u64::MAX)
+    }
+}
+
+/// What Zilla calls it.
+fn event(kind: CatalogKind, what: &What, told: &Told) -> String {
+    let (registry, one) = match kind {
+        CatalogKind::Apicurio => ("APICURIO_REGISTRY", "ARTIFACT"),
+        _ => ("SCHEMA_REGISTRY", "SCHEMA"),
+    };
+    let by = match what {
+        What::Id(_) => "ID",
+        What::Subject { .. } => "SUBJECT_VERSION",
+    };
+    match told {
+        Told::Retrieved => format!("CATALOG_{registry}_RETRIEVED_{one}_{by}"),
+        Told::Failed { stale: false } => format!("CATALOG_{registry}_UNRETRIEVABLE_{one}_{by}"),
+        Told::Failed { stale: true } => {
+            format!("CATALOG_{registry}_UNRETRIEVABLE_{one}_{by}_STALE_{one}")
+        }
     }
 }
 
@@ -393,4 +416,44 @@ struct ApicurioReference {
     group_id: Option<String>,
     artifact_id: String,
     version: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_have_the_names_of_zilla() {
+        let subject = What::Subject { name: "chat".to_owned(), version: "latest".to_owned() };
+        let (stale, none) = (Told::Failed { stale: true }, Told::Failed { stale: false });
+        for (kind, what, told, want) in [
+            (CatalogKind::SchemaRegistry, &What::Id(7), &Told::Retrieved, "RETRIEVED_SCHEMA_ID"),
+            (CatalogKind::SchemaRegistry, &What::Id(7), &none, "UNRETRIEVABLE_SCHEMA_ID"),
+            (
+                CatalogKind::SchemaRegistry,
+                &subject,
+                &Told::Retrieved,
+                "RETRIEVED_SCHEMA_SUBJECT_VERSION",
+            ),
+            (
+                CatalogKind::SchemaRegistry,
+                &subject,
+                &stale,
+                "UNRETRIEVABLE_SCHEMA_SUBJECT_VERSION_STALE_SCHEMA",
+            ),
+            (CatalogKind::Apicurio, &What::Id(7), &Told::Retrieved, "RETRIEVED_ARTIFACT_ID"),
+            (
+                CatalogKind::Apicurio,
+                &subject,
+                &stale,
+                "UNRETRIEVABLE_ARTIFACT_SUBJECT_VERSION_STALE_ARTIFACT",
+            ),
+        ] {
+            let registry = match kind {
+                CatalogKind::Apicurio => "APICURIO_REGISTRY",
+                _ => "SCHEMA_REGISTRY",
+            };
+            assert_eq!(event(kind, what, told), format!("CATALOG_{registry}_{want}"));
+        }
+    }
 }

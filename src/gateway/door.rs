@@ -275,7 +275,8 @@ impl<'a> Door<'a> {
             None => Verdict::NoToken,
             Some(Ok(claims)) => Verdict::Believed(claims),
             Some(Err(doubt)) => {
-                tracing::debug!(guard = self.guards[at].name, ?doubt, "a token is not believed");
+                let (event, guard) = ("GUARD_JWT_AUTHORIZATION_FAILED", &self.guards[at].name);
+                tracing::debug!(event, guard, ?doubt, "a token is not believed");
                 Verdict::Doubt(doubt)
             }
         }

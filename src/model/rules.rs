@@ -31,6 +31,7 @@ struct Pair {
 /// A model with what stands around it.
 #[derive(Debug)]
 struct Bound {
+    kind: Kind,
     source: Source,
     lenient: bool,
     view: bool,
@@ -177,7 +178,7 @@ impl Rules {
             Form::Binary => &self.received.binary,
         };
         match bound {
-            Some(bound) => bound.receive(form, message),
+            Some(bound) => bound.receive(form, message).inspect_err(|it| bound.note(it)),
             None => Ok(Passed::as_is(form, message)),
         }
     }
@@ -206,7 +207,7 @@ impl Rules {
             Form::Binary => self.sent.binary.as_ref(),
         };
         match bound {
-            Some(bound) => bound.send(form, message),
+            Some(bound) => bound.send(form, message).inspect_err(|it| bound.note(it)),
             None => Ok(Passed::as_is(form, message)),
         }
     }
@@ -228,7 +229,7 @@ impl Bound {
             let (source, prefix) = spec.remote(catalog)?;
             let is_theirs = is_confluent || catalog.kind == CatalogKind::SchemaRegistry;
             let is_indexed = spec.model == Kind::Protobuf && prefix.is_some() && is_theirs;
-            return Ok(Bound { source, lenient, view, prefix, is_indexed });
+            return Ok(Bound { kind: spec.model, source, lenient, view, prefix, is_indexed });
         }
         for (key, given) in
             [("strategy", spec.strategy.is_some()), ("on_miss", spec.on_miss.is_some())]
@@ -249,7 +250,16 @@ impl Bound {
             }
         };
         let is_indexed = spec.model == Kind::Protobuf && is_confluent;
-        Ok(Bound { source: Source::Here(model, id), lenient, view, prefix, is_indexed })
+        let source = Source::Here(model, id);
+        Ok(Bound { kind: spec.model, source, lenient, view, prefix, is_indexed })
+    }
+
+    /// Logs why a message is not taken. That a schema is missing is told by whoever fetches it.
+    fn note(&self, invalid: &Invalid) {
+        if !invalid.missing {
+            let (event, reason) = (self.kind.event(), &invalid.reason);
+            tracing::debug!(event, reason, "a message is not as it has to be");
+        }
     }
 
     fn receive<'m>(&self, form: Form, message: &'m [u8]) -> Result<Passed<'m>, Invalid> {

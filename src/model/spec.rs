@@ -303,6 +303,18 @@ pub enum Kind {
     Bytes,
 }
 
+impl Kind {
+    /// What Zilla calls the event that a message is not as a model of this kind wants it.
+    pub fn event(self) -> &'static str {
+        match self {
+            Kind::Json => "MODEL_JSON_VALIDATION_FAILED",
+            Kind::Avro => "MODEL_AVRO_VALIDATION_FAILED",
+            Kind::Protobuf => "MODEL_PROTOBUF_VALIDATION_FAILED",
+            _ => "MODEL_CORE_VALIDATION_FAILED",
+        }
+    }
+}
+
 /// Where the schema of a message is named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]

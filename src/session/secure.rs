@@ -60,6 +60,7 @@ impl Session {
         if self.ending != Ending::Open {
             return false;
         }
+        let was_handshaking = filter.is_handshaking();
         let progress = filter.receive(bytes, plain);
         if filter.has_records() {
             self.queue.waits(around.now.ms);
@@ -84,7 +85,14 @@ impl Session {
                 filter.say_plainly(&answer);
                 self.queue.waits(around.now.ms);
             }
-            Some(Failure::Protocol(_) | Failure::TooLong) => counters.tls_failed.add(1),
+            Some(failure) => {
+                counters.tls_failed.add(1);
+                let event = match was_handshaking {
+                    true => "BINDING_TLS_HANDSHAKE_FAILED",
+                    false => "BINDING_TLS_TLS_FAILED",
+                };
+                tracing::debug!(event, peer = %around.peer, ?failure, "TLS has failed");
+            }
         }
         self.note_no_tls();
         self.end(Ending::Flush, around);

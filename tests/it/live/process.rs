@@ -147,6 +147,60 @@ fn a_seccomp_filter_is_named_with_exit_code_78() {
     }
 }
 
+/// Dashboards know these names.
+#[test]
+fn what_zilla_has_a_name_for_is_logged_by_that_name() {
+    if !has_uring() {
+        return;
+    }
+    let config = format!(
+        "{BASE}[log]\nlevel = 'warn,polycast=debug'\n[[guards]]\nname = 'g'\n\
+         keys = [{{ secret = 'a secret of more than 32 bytes, as it must' }}]\n\
+         [[routes]]\nwhen = [{{ path = '/guarded' }}]\nguarded = {{ g = [] }}\nendpoint = 'echo'\n\
+         [[routes]]\nwhen = [{{ path = '/json' }}]\nendpoint = 'echo'\n\
+         model.received.text = {{ model = 'json' }}\n\
+         [[routes]]\nwhen = [{{ path = '/plain' }}]\nendpoint = 'echo'\n\
+         model.received.text = {{ model = 'int32' }}\n"
+    );
+    let process = Process::start("events", &config);
+    for (path, fields, said) in [
+        ("/guarded", "Authorization: Bearer a.b.c\r\n", None),
+        ("/json", "", Some("{")),
+        ("/plain", "", Some("one")),
+    ] {
+        let mut client = Client::connect(process.address);
+        client.send(handshake(path, fields).as_bytes());
+        let status = client.response().status;
+        assert_eq!(status, if said.is_some() { 101 } else { 403 });
+        if let Some(said) = said {
+            client.send_text(said);
+            client.close();
+        }
+    }
+    // The log has a thread of its own.
+    for event in ["GUARD_JWT_AUTHORIZATION", "MODEL_JSON_VALIDATION", "MODEL_CORE_VALIDATION"] {
+        let event = format!("event=\"{event}_FAILED\"");
+        wait(&event, || process.logged().matches(&event).count() == 1);
+    }
+}
+
+#[test]
+fn a_tls_handshake_that_fails_is_logged_with_its_reason() {
+    if !has_uring() {
+        return;
+    }
+    let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");
+    let config = format!(
+        "threads = 1\npin = false\n[log]\nlevel = 'warn,polycast=debug'\n[[listeners]]\n\
+         address = '127.0.0.1:0'\ntls.certificates = [{{ cert = '{fixtures}/localhost.pem', \
+         key = '{fixtures}/localhost.key' }}]\n"
+    );
+    let process = Process::start("tls_event", &config);
+    let mut client = Client::connect(process.address);
+    client.send(b"\x16\x03\x01\x00\x05hello");
+    wait("the event", || process.logged().contains("event=\"BINDING_TLS_HANDSHAKE_FAILED\""));
+}
+
 /// Installs a filter that answers `io_uring_setup` with `errno`.
 fn forbid_io_uring(errno: i32) -> io::Result<()> {
     let statement = |code, k| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
