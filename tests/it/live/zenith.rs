@@ -305,7 +305,7 @@ fn large_picture(subscribers: usize, per_second: u32, updates: usize) -> Duratio
     took
 }
 
-/// Publishes at a steady pace, whatever the answers are in: a server that is late gets more at once.
+/// Publishes at a steady pace, whatever the answers are in: a late server gets more at once.
 fn publish_fields(backend: &mut Client, per_second: u32, updates: usize) -> Duration {
     let (start, mut out) = (Instant::now(), backend.stream.try_clone().unwrap());
     std::thread::scope(|scope| {
