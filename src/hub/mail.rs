@@ -1,9 +1,11 @@
 //! What cores say to each other, in two lanes for each pair.
 //!
-//! Requests go *up* to a channel's home, answers and deliveries go *down* from it. Taking mail
-//! from the down lane never causes further mail, so the down lane always drains; the home stops
-//! taking requests while its down lanes are full, an origin stops reading from its connections
-//! while its up lanes are full. Nothing is dropped, and no circle of full lanes can form.
+//! Requests go *up* to a channel's home, answers and deliveries go *down* from it. Mail from the
+//! down lane is taken whatever lanes are full, so that lane always drains: it causes mail up only
+//! where a connection has waited for it, to join or to leave, which is bounded for each one. The
+//! home stops taking requests while its down lanes are full, an origin stops reading from its
+//! connections while its up lanes are full. Nothing is dropped, and no circle of full lanes can
+//! form.
 
 use super::forms::Forms;
 use super::history::Remember;

@@ -157,7 +157,7 @@ impl Hub {
 
     /// The core that is the home of a channel.
     pub fn home(&self, app: u32, name: &str) -> u16 {
-        self.home_of(self.name(app, name).hash())
+        self.home_of(self.hasher.hash(app, name))
     }
 
     fn home_of(&self, hash: u64) -> u16 {

@@ -148,8 +148,8 @@ impl Mail {
 }
 
 impl Reactor {
-    /// Takes what the other cores have sent. Deliveries cause no mail and are always taken;
-    /// requests only while what they cause has room.
+    /// Takes what the other cores have sent. Deliveries and answers are always taken; requests only
+    /// while what they cause has room.
     pub(super) fn take_mail(&mut self, now: Now) {
         if self.mail.me().stop.load(Ordering::Relaxed) && self.stopping.is_none() {
             self.stop(now);

@@ -455,6 +455,8 @@ impl Session {
         if self.is_handshaking() && self.ending == Ending::Open && !dials {
             around.counters.timed_out.add(1);
             around.counters.tls_failed.add(1);
+            let event = "BINDING_TLS_HANDSHAKE_FAILED";
+            tracing::debug!(event, peer = %around.peer, "a TLS handshake takes too long");
             return self.end(Ending::Cut, around);
         }
         let closing = self.ending != Ending::Open

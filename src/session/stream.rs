@@ -247,6 +247,7 @@ pub(super) fn open(
 }
 
 fn bad(status: u16, text: &str, out: &mut Vec<u8>, around: &Surroundings<'_>) -> After {
+    around.counters.http_requests.add(1);
     around.counters.http_errors.add(1);
     let text = format!("{text}\n");
     let response = http::Response::text(status, &text);

@@ -338,6 +338,9 @@ impl Session {
         fields: &[(&str, &str)],
         around: &mut Surroundings<'_>,
     ) {
+        if let Stage::Waiting(waiting) = &self.stage {
+            around.counters.http_requests.add(waiting.wish.records.is_some().into());
+        }
         let mut out = self.queue.open_tail();
         let text = format!("{text}\n");
         let response = Response::text(status, &text).headers(fields);

@@ -227,7 +227,9 @@ fn without_an_upstream_the_answer_says_why() {
         bench.receive(UPSTREAM, upstreams_answer.as_bytes());
         let told = bench.text(client);
         assert!(told.starts_with(want) && told.contains("\r\nConnection: close\r\n"), "{told}");
-        assert_eq!(bench.counters.http_streams.get(), 0);
+        let counters = &bench.counters;
+        assert_eq!((counters.http_requests.get(), counters.http_errors.get()), (1, 1));
+        assert_eq!(counters.http_streams.get(), 0);
         bench.eof(client);
         bench.check_empty();
     }
@@ -240,7 +242,9 @@ fn without_an_upstream_the_answer_says_why() {
     let late = bench.open();
     bench.receive(late, &head(LINES, ""));
     assert!(bench.text(late).starts_with("HTTP/1.1 503 "));
-    assert_eq!(bench.counters.proxy_dials.get(), 0);
+    let counters = &bench.counters;
+    assert_eq!((counters.http_requests.get(), counters.http_errors.get()), (2, 2));
+    assert_eq!(counters.proxy_dials.get(), 0);
 }
 
 #[test]
@@ -292,4 +296,74 @@ fn each_side_is_paused_by_the_other() {
         let want: Vec<_> = (0..number).map(|number| Heard::Text(message(number))).collect();
         assert!(heard == want, "{} of {number}", heard.len());
     }
+}
+
+#[test]
+fn a_body_of_a_known_length_ends_with_its_last_line_and_the_client_listens_on() {
+    let mut bench = bench();
+    let client = bench.open();
+    let head =
+        "POST / HTTP/1.1\r\nHost: h\r\nContent-Type: text/plain\r\nContent-Length: 7\r\n\r\n";
+    bench.receive(client, format!("{head}one\ntwo").as_bytes());
+    bench.connected(UPSTREAM, Ok(()));
+    let answer = answer(&bench.text(UPSTREAM), "");
+    bench.receive(UPSTREAM, &answer);
+    let text = |text: &str| Heard::Text(text.to_owned());
+    assert_eq!(bench.said(UPSTREAM), [text("one"), text("two")]);
+    bench.receive(UPSTREAM, &plain(Opcode::Text, b"three"));
+    let mut ear = Ear::default();
+    let heard = told(&mut bench, &mut ear);
+    assert!(matches!(&heard[..], [Heard::Answer { .. }, Heard::Text(it)] if it == "three"));
+}
+
+#[test]
+fn what_is_said_early_reaches_the_upstream_that_opens_once() {
+    let upstreams = "['ws://127.0.0.1:1001', 'ws://127.0.0.1:1002']";
+    let mut bench = Bench::new(upstreams, "stream = true");
+    let client = bench.open();
+    bench.receive(client, &[head(LINES, ""), chunk(b"one\ntw")].concat());
+    bench.connected(1, Ok(()));
+    bench.receive(1, b"HTTP/1.1 500 No\r\n\r\n");
+    bench.connected(2, Ok(()));
+    let answer = answer(&bench.text(2), "");
+    bench.receive(2, &answer);
+    bench.receive(client, &chunk(b"o\n"));
+    assert_eq!(bench.said(2), [Heard::Text("one".into()), Heard::Text("two".into())]);
+    assert_eq!(bench.counters.http_streams.get(), 1);
+}
+
+#[test]
+fn models_hold_in_both_directions() {
+    let models = |on_invalid: &str| {
+        format!(
+            "stream = true\nmodel.received.text = {{ model = 'int32' }}\n\
+             model.sent.text = {{ model = 'int32' }}\nmodel.on_invalid = '{on_invalid}'"
+        )
+    };
+    let new = |on_invalid| Bench::new("['ws://127.0.0.1:1001']", &models(on_invalid));
+    for from in [CLIENT, UPSTREAM] {
+        let mut bench = new("close");
+        let mut ear = linked(&mut bench, LINES);
+        bench.receive(CLIENT, &chunk(b"1\n"));
+        bench.receive(UPSTREAM, &plain(Opcode::Text, b"2"));
+        match from {
+            CLIENT => bench.receive(CLIENT, &chunk(b"one\n")),
+            _ => bench.receive(UPSTREAM, &plain(Opcode::Text, b"two")),
+        }
+        let heard = told(&mut bench, &mut ear);
+        let [Heard::Text(two), Heard::End(end)] = &heard[..] else { panic!("{heard:?}") };
+        assert!(two == "2" && end.starts_with("Polycast-Close: 100"), "{end}");
+        let gone = Heard::Close(Some(1001), "the client has gone".into());
+        assert_eq!(bench.said(UPSTREAM), [Heard::Text("1".into()), gone]);
+        bench.receive(UPSTREAM, &plain(Opcode::Close, &close(1001, "")));
+        bench.eof(UPSTREAM);
+        bench.eof(CLIENT);
+        bench.check_empty();
+    }
+    let mut bench = new("reply");
+    let mut ear = linked(&mut bench, LINES);
+    bench.receive(CLIENT, &chunk(b"one\n1\n"));
+    let heard = told(&mut bench, &mut ear);
+    assert!(matches!(&heard[..], [Heard::Text(it)] if it.contains("\"error\"")), "{heard:?}");
+    assert_eq!(bench.said(UPSTREAM), [Heard::Text("1".into())]);
 }

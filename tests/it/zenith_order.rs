@@ -111,6 +111,12 @@ fn texts(heard: Vec<Heard>) -> Vec<String> {
     heard.into_iter().map(text).collect()
 }
 
+/// A member of JSON, as it is written there.
+fn member<'a>(json: &'a str, name: &str) -> &'a str {
+    let rest = json.split(&format!(r#""{name}":"#)).nth(1).expect(json);
+    rest.split([',', '}']).next().expect(json)
+}
+
 #[test]
 fn an_answer_keeps_its_place_among_the_data_of_its_topic() {
     let mut world = World::new(7);
@@ -127,8 +133,7 @@ fn an_answer_keeps_its_place_among_the_data_of_its_topic() {
         assert_eq!(texts(world.heard(client)).len(), 1, "confirmed");
         world.say(client, &format!(r#"{{{head},"TransactionID":{round},"Data":1}}"#));
         let call = texts(world.heard(&mut backend)).pop().expect("a call");
-        let number = call.split(r#""TransactionID":"#).nth(1).expect(&call);
-        let number = number.split([',', '}']).next().expect(&call);
+        let number = member(&call, "TransactionID");
         // A failure of the back end's own: nothing that the server makes an error of.
         let failed = r#"{"Result":"Rejected","Errors":["no such order"]}"#;
         let data = |n: u32| format!(r#"{{{head},"Data":{{"n":{n}}}}}"#);
@@ -137,6 +142,28 @@ fn an_answer_keeps_its_place_among_the_data_of_its_topic() {
         world.say(&backend, &data(2));
         let answer = format!(r#"{{{head},"TransactionID":{round},"Data":{failed}}}"#);
         assert_eq!(texts(world.heard(client)), [data(1), answer, data(2)], "{round}");
+        // A call without a number is answered where the topic is heard, so that the end comes last.
+        world.say(client, &format!(r#"{{{head},"Action":"Publish"}}"#));
+        let call = texts(world.heard(&mut backend)).pop().expect("a call");
+        let (number, session) = (member(&call, "TransactionID"), member(&call, "Session"));
+        world.say(&backend, &data(3));
+        world.say(&backend, &format!(r#"{{{head},"TransactionID":{number},"Data":{{"n":4}}}}"#));
+        world.say(&backend, &format!(r#"{{{head},"Action":"End","Session":{session}}}"#));
+        let end = format!(r#"{{{head},"Action":"Unsub","Confirm":true}}"#);
+        assert_eq!(texts(world.heard(client)), [data(3), data(4), end], "{round}");
+    }
+    // Who waits for a back end that goes is told, wherever it is.
+    let head = r#""Controller":"News","Topic":"Q!last""#;
+    for client in &clients {
+        world.say(client, &format!(r#"{{{head},"TransactionID":1}}"#));
+    }
+    assert_eq!(texts(world.heard(&mut backend)).len(), CORES);
+    world.shards[0].close(backend.slot);
+    world.shards[0].next_turn(NOW);
+    for client in &mut clients {
+        let told = texts(world.heard(client));
+        assert!(told[0].contains(r#""Action":"Error""#) && told[0].contains(".Unavailable"));
+        assert_eq!(told[1..], [format!(r#"{{{head},"TransactionID":1}}"#)]);
     }
     assert!(world.ordered[1..].iter().all(|&count| count > 100), "{:?}", world.ordered);
 }

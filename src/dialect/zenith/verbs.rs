@@ -167,8 +167,12 @@ pub(super) fn carry_out(context: &mut Context<'_>, order: Order, part: u16) -> u
                 Whom::User(user) => context.env.zenith.state.sessions(&user),
                 Whom::Session(session) => vec![session],
             };
-            let told = sessions.into_iter().map(|to| Action::Tell { to, what: what.clone() });
-            context.actions.extend(told);
+            // Behind what was said of the topic before.
+            let told = |to| {
+                let (name, what) = (name.clone(), what.clone());
+                Action::TellBehind { app: APP, name, to, what }
+            };
+            context.actions.extend(sessions.into_iter().map(told));
             0
         }
         Order::Kick(user) => {
