@@ -207,9 +207,10 @@ fn a_stream_that_stalls_loses_nothing_for_the_others_and_ends_cleanly() {
     let mut talker = Client::connect(address).upgrade("/group");
     let mut reader = Streamer::connect(address, LINES);
     let mut sleeper = Streamer::open(Client::connect_narrow(address), JSON);
-    for stream in [&mut reader, &mut sleeper] {
-        stream.chunk(b"0\n");
-        while stream.text() != "0" {}
+    // Each its own word: whoever hears that knows that nothing of this comes later.
+    for (stream, word) in [(&mut reader, "1"), (&mut sleeper, "2")] {
+        stream.chunk(format!("{word}\n").as_bytes());
+        while stream.text() != word {}
     }
     talker.send_text("begin");
     while talker.text() != "begin" {}
