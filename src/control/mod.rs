@@ -6,6 +6,7 @@
 
 mod address;
 mod client;
+mod done;
 mod hold;
 mod keys;
 mod lane;
@@ -13,6 +14,7 @@ mod names;
 mod node;
 mod post;
 mod queue;
+mod schedule;
 mod schemas;
 mod webhooks;
 
@@ -20,11 +22,13 @@ use crate::dialect::Env;
 use crate::dialect::pusher::hooks;
 use crate::hub::Notice;
 use crate::limits::NOTICE_LANE;
+use crate::mem::Bell;
 use crate::mem::mailbox::{Receiver, mailbox};
-use crate::reactor::{Bell, Inbox, Outbox, Peers, orders};
+use crate::reactor::{Inbox, Outbox, Peers, orders};
 use crate::stats::Counters;
 use crate::uring::sys::Clock;
 use client::{Kept, Target};
+use done::Done;
 use hyper::body::Bytes;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use keys::Fetches;
@@ -33,7 +37,6 @@ use names::Lookups;
 use node::run::Follower;
 use post::Outcome;
 use schemas::Schemas;
-use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -66,12 +69,12 @@ pub struct Control {
 impl Drop for Control {
     fn drop(&mut self) {
         self.shared.until_ms.store(0, Ordering::Release);
-        self.shared.bell.notify_one();
+        self.shared.woken.notify_one();
     }
 }
 
 struct Shared {
-    bell: Arc<Notify>,
+    woken: Arc<Notify>,
     /// When the thread has to end; `u64::MAX` while it is not asked to.
     until_ms: AtomicU64,
     /// The reactors are being drained: nothing new is begun for them.
@@ -100,24 +103,23 @@ impl Control {
         if !tells && !follows && !asks && !fetches {
             return Ok(None);
         }
-        let bell = Arc::new(Notify::new());
+        let woken = Arc::new(Notify::new());
+        let notify = woken.clone();
         let shared = Arc::new(Shared {
-            bell: bell.clone(),
+            woken,
             until_ms: AtomicU64::new(u64::MAX),
             draining: AtomicBool::new(false),
             renewed: Mutex::default(),
         });
-        let ring: Bell = Arc::new(move || bell.notify_one());
-        let rung = ring.clone();
-        env.remotes.on_ring(move || rung());
-        let rung = ring.clone();
-        env.names.on_ring(move || rung());
-        let rung = ring.clone();
-        env.registries.on_ring(move || rung());
+        let bell = Bell::new(move || notify.notify_one());
+        for theirs in [env.remotes.bell(), env.names.bell(), env.registries.bell()] {
+            let bell = bell.clone();
+            theirs.hang(move || bell.ring());
+        }
         let (mut outboxes, mut inlets) = (Vec::new(), Vec::new());
         for _ in 0..cores {
             let (sender, receiver) = mailbox(NOTICE_LANE);
-            outboxes.push(Outbox::new(sender, ring.clone()));
+            outboxes.push(Outbox::new(sender, bell.clone()));
             inlets.push(receiver);
         }
         let (orders, inbox) = orders(peers, 0);
@@ -131,7 +133,7 @@ impl Control {
                 Err(error) => return drop(ready.send(Err(error))),
             };
             runtime.block_on(async {
-                match Thread::new(env, inlets, Lane::new(orders), theirs, clock, &ring).await {
+                match Thread::new(env, inlets, Lane::new(orders), theirs, clock, &bell).await {
                     Ok(thread) => {
                         let _ = ready.send(Ok(()));
                         thread.run().await;
@@ -149,13 +151,13 @@ impl Control {
     /// from then on is told by this one.
     pub fn renew(&self, env: &Arc<Env>) {
         self.shared.lock_renewed().push(env.clone());
-        self.shared.bell.notify_one();
+        self.shared.woken.notify_one();
     }
 
     /// The reactors are about to end: they are given nothing new.
     pub fn drain(&self) {
         self.shared.draining.store(true, Ordering::Release);
-        self.shared.bell.notify_one();
+        self.shared.woken.notify_one();
     }
 
     /// Waits until the thread has its runtime, or has failed to get it. Call once.
@@ -173,7 +175,7 @@ impl Control {
     pub fn finish(&self, until_ms: u64) {
         let until_ms = until_ms.max(self.now_ms() + LAST_WORDS_MS);
         self.shared.until_ms.store(until_ms, Ordering::Release);
-        self.shared.bell.notify_one();
+        self.shared.woken.notify_one();
         let left = Duration::from_millis(until_ms.saturating_sub(self.now_ms()));
         // The end of the channel is the end of the thread's work, or of the patience with it.
         let _ = self.ended.recv_timeout(left + PATIENCE);
@@ -199,18 +201,18 @@ struct Thread {
     /// A configuration whose nodes are not followed yet.
     unfollowed: Option<Arc<Env>>,
     /// Wakes this thread.
-    ring: Bell,
+    bell: Bell,
     shared: Arc<Shared>,
     clock: Clock,
     counters: Arc<Counters>,
     targets: Vec<Option<Rc<Target>>>,
     /// Connections that wait for another request, by endpoint and lane.
     kept: Vec<Vec<Rc<Kept>>>,
-    outcomes: Rc<RefCell<Vec<(usize, usize, Outcome)>>>,
+    outcomes: Done<(usize, usize, Outcome)>,
     /// What has come from the URLs of keys.
-    fetched: Rc<RefCell<Vec<Fetched>>>,
+    fetched: Done<Fetched>,
     /// What was found of names.
-    found: Rc<RefCell<Vec<Found>>>,
+    found: Done<Found>,
     tls: Option<TlsConnector>,
 }
 
@@ -221,13 +223,13 @@ impl Thread {
         lane: Lane,
         shared: Arc<Shared>,
         clock: Clock,
-        ring: &Bell,
+        bell: &Bell,
     ) -> io::Result<Thread> {
         let counters = env.control.clone();
-        let follower = follower(&env, ring, clock.now().ms).await?;
+        let follower = follower(&env, bell, clock.now().ms).await?;
         let fetches = Fetches::new(env.remotes.clone(), counters.clone());
         let lookups = Lookups::new(env.names.clone(), counters.clone());
-        let schemas = Schemas::new(env.registries.clone(), counters.clone(), shared.bell.clone());
+        let schemas = Schemas::new(env.registries.clone(), counters.clone(), bell);
         let hooks = Webhooks::new(env, HOLD_MS, counters.clone());
         let mut thread = Thread {
             hooks,
@@ -238,15 +240,15 @@ impl Thread {
             lane,
             follower,
             unfollowed: None,
-            ring: ring.clone(),
+            bell: bell.clone(),
             shared,
             clock,
             counters,
             targets: Vec::new(),
             kept: Vec::new(),
-            outcomes: Rc::default(),
-            fetched: Rc::default(),
-            found: Rc::default(),
+            outcomes: Done::new(bell),
+            fetched: Done::new(bell),
+            found: Done::new(bell),
             tls: None,
         };
         thread.aim();
@@ -290,7 +292,7 @@ impl Thread {
         if let Some(follower) = &mut self.follower {
             return follower.renew(&env.config.zilliqa.node, now_ms);
         }
-        match follower(&env, &self.ring, now_ms).await {
+        match follower(&env, &self.bell, now_ms).await {
             Ok(follower) => self.follower = follower,
             Err(error) => tracing::error!(%error, "the nodes are not followed"),
         }
@@ -330,7 +332,7 @@ impl Thread {
             let next_ms = next_ms.min(self.schemas.deadline_ms());
             let wait = if more { 0 } else { next_ms.min(until_ms).saturating_sub(now_ms) };
             let wait = Duration::from_millis(wait.min(IDLE_MS));
-            let _ = tokio::time::timeout(wait, self.shared.bell.notified()).await;
+            let _ = tokio::time::timeout(wait, self.shared.woken.notified()).await;
         }
         self.counters.hooks_dropped.add(self.hooks.len());
     }
@@ -374,14 +376,13 @@ impl Thread {
             let fields = HeaderMap::new();
             let target =
                 Target::new(&url, fields, remote.allow_private, &remote.ca_file, &mut self.tls);
-            let (fetched, shared) = (self.fetched.clone(), self.shared.clone());
+            let fetched = self.fetched.clone();
             tokio_uring::spawn(async move {
                 let text = match target {
                     Some(target) => target.get(keys::SET_BYTES, FETCH).await,
                     None => None,
                 };
-                fetched.borrow_mut().push((url, text));
-                shared.bell.notify_one();
+                fetched.put((url, text));
             });
         }
     }
@@ -392,11 +393,10 @@ impl Thread {
             self.lookups.outcome(&name, found, now_ms);
         }
         for name in self.lookups.due(now_ms) {
-            let (found, shared) = (self.found.clone(), self.shared.clone());
+            let found = self.found.clone();
             tokio_uring::spawn(async move {
                 let addresses = names::look_up(&name).await;
-                found.borrow_mut().push((name, addresses));
-                shared.bell.notify_one();
+                found.put((name, addresses));
             });
         }
     }
@@ -405,7 +405,7 @@ impl Thread {
         let Order { end, lane, body, key, signature } = order;
         let kept = self.kept[end][lane].clone();
         let target = self.targets[end].clone();
-        let (outcomes, shared) = (self.outcomes.clone(), self.shared.clone());
+        let outcomes = self.outcomes.clone();
         tokio_uring::spawn(async move {
             let fields = [(hooks::KEY_FIELD, key), (hooks::SIGNATURE_FIELD, signature)];
             let fields = fields.map(|(name, value)| (HeaderName::from_static(name), value));
@@ -419,22 +419,21 @@ impl Thread {
                 let host = target.host();
                 tracing::warn!(host, "a webhook is at a private address, and not allowed to be");
             }
-            outcomes.borrow_mut().push((end, lane, outcome));
-            shared.bell.notify_one();
+            outcomes.put((end, lane, outcome));
         });
     }
 }
 
 /// Who asks the configured nodes.
-async fn follower(env: &Arc<Env>, ring: &Bell, now_ms: u64) -> io::Result<Option<Follower>> {
+async fn follower(env: &Arc<Env>, bell: &Bell, now_ms: u64) -> io::Result<Option<Follower>> {
     let config = &env.config.zilliqa.node;
     if config.urls.is_empty() {
         return Ok(None);
     }
-    let (shared, wake) = (env.zilliqa.clone(), ring.clone());
-    let counters = env.control.clone();
-    let follower = Follower::new(config, shared, wake.clone(), counters, now_ms).await?;
-    env.zilliqa.on_question(move || wake());
+    let (shared, counters) = (env.zilliqa.clone(), env.control.clone());
+    let follower = Follower::new(config, shared, bell, counters, now_ms).await?;
+    let bell = bell.clone();
+    env.zilliqa.bell().hang(move || bell.ring());
     Ok(Some(follower))
 }
 

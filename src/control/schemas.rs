@@ -5,6 +5,8 @@
 //! of Apicurio Registry's. Redirects are not followed.
 
 use super::client::Target;
+use super::done::Done;
+use crate::mem::Bell;
 use crate::model::spec::{Catalog, CatalogKind, Kind, UseId};
 use crate::model::{Doc, Failure, Job, Registries, Schema, SchemaId, Told, What};
 use crate::stats::Counters;
@@ -13,11 +15,8 @@ use hyper::body::Bytes;
 use hyper::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
-use std::cell::RefCell;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Notify;
 use tokio_rustls::TlsConnector;
 
 /// How long one answer may take.
@@ -42,17 +41,16 @@ type Outcome = Result<Option<Arc<Schema>>, Failure>;
 pub(super) struct Schemas {
     registries: Arc<Registries>,
     counters: Arc<Counters>,
-    done: Rc<RefCell<Vec<(Job, Outcome)>>>,
-    bell: Arc<Notify>,
+    done: Done<(Job, Outcome)>,
 }
 
 impl Schemas {
     pub(super) fn new(
         registries: Arc<Registries>,
         counters: Arc<Counters>,
-        bell: Arc<Notify>,
+        bell: &Bell,
     ) -> Schemas {
-        Schemas { registries, counters, done: Rc::default(), bell }
+        Schemas { registries, counters, done: Done::new(bell) }
     }
 
     /// Takes what has come, and begins what is due; `tls` is as for [`Target::new`].
@@ -63,14 +61,13 @@ impl Schemas {
         for place in self.registries.places() {
             for job in place.due(now_ms) {
                 let target = target(&place.catalog, tls);
-                let (done, bell) = (self.done.clone(), self.bell.clone());
+                let done = self.done.clone();
                 tokio_uring::spawn(async move {
                     let outcome = match target {
                         Some(target) => look_up(&target, &job).await,
                         None => Err(Failure::Failed("its address means nothing".to_owned())),
                     };
-                    done.borrow_mut().push((job, outcome));
-                    bell.notify_one();
+                    done.put((job, outcome));
                 });
             }
         }

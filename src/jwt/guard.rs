@@ -1,9 +1,9 @@
 //! A guard as it runs: its policy, its keys of the moment, and who lives by its tokens.
 
 use super::{Claims, Flaw, Keys, Policy, Tenants, verify};
+use crate::mem::{Tended, Wanted};
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ impl Guard {
         let keys = fetched.as_deref().unwrap_or(&self.keys);
         match verify(token, &self.policy, keys, now_s) {
             Err(Flaw::Key) => {
-                remote.want();
+                remote.wanted.want();
                 let doubt = if fetched.is_some() { Doubt::Flaw(Flaw::Key) } else { Doubt::NoKeys };
                 Err(doubt)
             }
@@ -66,12 +66,9 @@ pub struct Remote {
     /// The least time between two fetches, in milliseconds.
     pub floor_ms: u64,
     keys: Mutex<Option<Arc<Keys>>>,
-    wanted: AtomicBool,
-    bell: Arc<OnceLock<Ring>>,
+    /// Whether fresh keys are to be fetched soon.
+    pub wanted: Wanted,
 }
-
-/// Wakes whoever fetches.
-type Ring = Box<dyn Fn() + Send + Sync>;
 
 impl fmt::Debug for Remote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -93,50 +90,12 @@ impl Remote {
     pub fn put(&self, keys: Keys) {
         *self.lock() = Some(Arc::new(keys));
     }
-
-    /// Asks for fresh keys.
-    pub fn want(&self) {
-        if !self.wanted.swap(true, Ordering::AcqRel)
-            && let Some(ring) = self.bell.get()
-        {
-            ring();
-        }
-    }
-
-    /// Whether fresh keys are asked for.
-    pub fn is_wanted(&self) -> bool {
-        self.wanted.load(Ordering::Acquire)
-    }
-
-    /// They are being fetched: forgets that they were asked for.
-    pub fn begin(&self) {
-        self.wanted.store(false, Ordering::Release);
-    }
 }
 
-/// All that is to be fetched. Lives as long as the process; a new configuration changes the list.
-#[derive(Default)]
-pub struct Remotes {
-    list: Mutex<Vec<Arc<Remote>>>,
-    bell: Arc<OnceLock<Ring>>,
-}
-
-impl fmt::Debug for Remotes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.list()).finish()
-    }
-}
+/// All keys that are to be fetched.
+pub type Remotes = Tended<Remote>;
 
 impl Remotes {
-    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Remote>>> {
-        self.list.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// What is to be fetched.
-    pub fn list(&self) -> Vec<Arc<Remote>> {
-        self.lock().clone()
-    }
-
     /// Keys at `url`, those that are known of it included.
     pub fn at(
         &self,
@@ -146,7 +105,7 @@ impl Remotes {
         refresh_ms: u64,
         floor_ms: u64,
     ) -> Arc<Remote> {
-        let known = self.lock().iter().find(|it| it.url == url).and_then(|it| it.keys());
+        let known = self.find(|it| it.url == url).and_then(|it| it.keys());
         Arc::new(Remote {
             url: url.to_owned(),
             allow_private,
@@ -154,21 +113,7 @@ impl Remotes {
             refresh_ms,
             floor_ms,
             keys: Mutex::new(known),
-            wanted: AtomicBool::new(false),
-            bell: self.bell.clone(),
+            wanted: Wanted::new(self.bell()),
         })
-    }
-
-    /// From now on these are to be fetched.
-    pub fn replace(&self, list: Vec<Arc<Remote>>) {
-        *self.lock() = list;
-        if let Some(ring) = self.bell.get() {
-            ring();
-        }
-    }
-
-    /// Says how whoever fetches is woken. Call once.
-    pub fn on_ring(&self, ring: impl Fn() + Send + Sync + 'static) {
-        let _ = self.bell.set(Box::new(ring));
     }
 }

@@ -483,7 +483,7 @@ fn keys_from_afar_are_asked_for_when_one_is_missing_and_old_ones_stay() {
     let remotes = Remotes::default();
     let rung = Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let theirs = rung.clone();
-    remotes.on_ring(move || _ = theirs.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
+    remotes.bell().hang(move || _ = theirs.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
     let rung = || rung.load(std::sync::atomic::Ordering::Relaxed);
     let remote = remotes.at("https://auth.example.com/jwks", false, "", 1000, 100);
     let guard = Guard {
@@ -498,17 +498,17 @@ fn keys_from_afar_are_asked_for_when_one_is_missing_and_old_ones_stay() {
     let token = signed(&header, &good(), Algorithm::ES256);
     assert_eq!(guard.check(&token, NOW_S), Err(Doubt::NoKeys));
     assert_eq!(guard.check(&token, NOW_S), Err(Doubt::NoKeys));
-    assert!(remote.is_wanted() && rung() == 1, "once, until it is begun");
-    remote.begin();
+    assert!(remote.wanted.is_wanted() && rung() == 1, "once, until it is begun");
+    remote.wanted.begin();
     let named = |kid: &str| {
         let key = Key::from_pem(pem!("p256.pub")).unwrap();
         Keys::new(vec![key.named(Some(kid.to_owned()))])
     };
     remote.put(named("a"));
-    assert!(guard.check(&token, NOW_S).is_ok() && !remote.is_wanted());
+    assert!(guard.check(&token, NOW_S).is_ok() && !remote.wanted.is_wanted());
     remote.put(named("b"));
     assert_eq!(guard.check(&token, NOW_S), Err(Doubt::Flaw(Flaw::Key)));
-    assert!(remote.is_wanted() && rung() == 2);
+    assert!(remote.wanted.is_wanted() && rung() == 2);
     // A new configuration has the keys that are known.
     remotes.replace(vec![remote]);
     let again = remotes.at("https://auth.example.com/jwks", false, "", 2000, 100);

@@ -1,13 +1,15 @@
-//! Memory that outlives a function call: frozen frames, slot tables and mailboxes.
+//! Memory that outlives a function call: frozen frames, slot tables and mailboxes; bells.
 
 #![allow(unsafe_code)]
 
+pub mod bell;
 pub mod frame;
 pub mod mailbox;
 pub mod park;
 pub mod slots;
 mod sync;
 
+pub use bell::{Bell, Tended, Wanted};
 pub use frame::{Frozen, Handle, Segment};
 pub use slots::{FreeList, Slot, Table};
 

@@ -6,10 +6,11 @@
 
 use super::spec::{Catalog, Kind};
 use super::{Avro, BadSchema, Json, Model, Protobuf, SchemaId};
+use crate::mem::Bell;
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// Schemas that are known by their numbers, of one registry; the one unused for longest goes.
 const KNOWN: usize = 1024;
@@ -266,7 +267,7 @@ pub struct Place {
     /// How it is described.
     pub catalog: Catalog,
     state: Mutex<State>,
-    bell: Arc<OnceLock<Ring>>,
+    bell: Bell,
 }
 
 #[derive(Debug, Default)]
@@ -283,9 +284,6 @@ impl State {
     }
 }
 
-/// Wakes whoever fetches.
-type Ring = Box<dyn Fn() + Send + Sync>;
-
 impl fmt::Debug for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Place").field("catalog", &self.catalog).finish_non_exhaustive()
@@ -294,9 +292,7 @@ impl fmt::Debug for Place {
 
 impl Place {
     pub(super) fn ring(&self) {
-        if let Some(ring) = self.bell.get() {
-            ring();
-        }
+        self.bell.ring();
     }
 
     /// The schema of that number; if it is not there, it is asked for.
@@ -481,7 +477,7 @@ impl Place {
 #[derive(Default)]
 pub struct Registries {
     list: Mutex<Vec<Weak<Place>>>,
-    bell: Arc<OnceLock<Ring>>,
+    bell: Bell,
 }
 
 impl fmt::Debug for Registries {
@@ -524,9 +520,9 @@ impl Registries {
         }
     }
 
-    /// Says how whoever fetches is woken. Call once.
-    pub fn on_ring(&self, ring: impl Fn() + Send + Sync + 'static) {
-        let _ = self.bell.set(Box::new(ring));
+    /// Wakes who fetches.
+    pub fn bell(&self) -> &Bell {
+        &self.bell
     }
 }
 

@@ -12,7 +12,7 @@ mod outbox;
 
 pub use inbox::{Inbox, Order, Orders, orders};
 pub use mail::{Mail, Peers, Ways, wire};
-pub use outbox::{Bell, Outbox};
+pub use outbox::Outbox;
 
 use crate::mem::{self, FreeList, Slot};
 use crate::session::Ending;

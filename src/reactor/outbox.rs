@@ -2,12 +2,9 @@
 
 use super::Reactor;
 use crate::hub::Notice;
+use crate::mem::Bell;
 use crate::mem::mailbox::Sender;
 use crate::time::Now;
-use std::sync::Arc;
-
-/// Wakes the control thread; may be rung at any time, from any thread.
-pub type Bell = Arc<dyn Fn() + Send + Sync>;
 
 /// The sending end of one core's lane.
 pub struct Outbox {
@@ -41,7 +38,7 @@ impl Reactor {
             }
         }
         if rung {
-            (outbox.bell)();
+            outbox.bell.ring();
         }
     }
 

@@ -1,12 +1,10 @@
 //! Names of servers and their addresses of the moment. Another thread looks them up.
 
+use crate::mem::{Tended, Wanted};
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-
-/// Wakes whoever looks names up.
-type Ring = Box<dyn Fn() + Send + Sync>;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A name, and the addresses that were found last.
 pub struct Name {
@@ -19,8 +17,8 @@ pub struct Name {
     found: Mutex<Arc<[SocketAddr]>>,
     /// The place of the address that could be reached last.
     preferred: AtomicUsize,
-    wanted: AtomicBool,
-    bell: Arc<OnceLock<Ring>>,
+    /// Whether it is to be looked up soon.
+    pub wanted: Wanted,
 }
 
 impl fmt::Debug for Name {
@@ -62,77 +60,23 @@ impl Name {
             self.preferred.store(place, Ordering::Relaxed);
         }
     }
-
-    /// Asks for it to be looked up soon.
-    pub fn want(&self) {
-        if !self.wanted.swap(true, Ordering::AcqRel)
-            && let Some(ring) = self.bell.get()
-        {
-            ring();
-        }
-    }
-
-    /// Whether that was asked for.
-    pub fn is_wanted(&self) -> bool {
-        self.wanted.load(Ordering::Acquire)
-    }
-
-    /// It is being looked up: forgets that this was asked for.
-    pub fn begin(&self) {
-        self.wanted.store(false, Ordering::Release);
-    }
 }
 
-/// All names that are to be looked up. Lives as long as the process; a new configuration changes
-/// the list.
-#[derive(Default)]
-pub struct Names {
-    list: Mutex<Vec<Arc<Name>>>,
-    bell: Arc<OnceLock<Ring>>,
-}
-
-impl fmt::Debug for Names {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.list()).finish()
-    }
-}
+/// All names that are to be looked up.
+pub type Names = Tended<Name>;
 
 impl Names {
-    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Name>>> {
-        self.list.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// What is to be looked up.
-    pub fn list(&self) -> Vec<Arc<Name>> {
-        self.lock().clone()
-    }
-
     /// A name, with the addresses that are known of it.
     pub fn at(&self, host: &str, port: u16, refresh_ms: u64) -> Arc<Name> {
-        let same = |it: &&Arc<Name>| it.host == host && it.port == port;
-        let known = self.lock().iter().find(same).map(|it| it.addresses());
+        let known = self.find(|it| it.host == host && it.port == port).map(|it| it.addresses());
         Arc::new(Name {
             host: host.to_owned(),
             port,
             refresh_ms,
             found: Mutex::new(known.unwrap_or_else(|| Arc::new([]))),
             preferred: AtomicUsize::new(0),
-            wanted: AtomicBool::new(false),
-            bell: self.bell.clone(),
+            wanted: Wanted::new(self.bell()),
         })
-    }
-
-    /// From now on these are to be looked up.
-    pub fn replace(&self, list: Vec<Arc<Name>>) {
-        *self.lock() = list;
-        if let Some(ring) = self.bell.get() {
-            ring();
-        }
-    }
-
-    /// Says how whoever looks names up is woken. Call once.
-    pub fn on_ring(&self, ring: impl Fn() + Send + Sync + 'static) {
-        let _ = self.bell.set(Box::new(ring));
     }
 }
 
@@ -165,22 +109,10 @@ mod tests {
     }
 
     #[test]
-    fn the_bell_rings_once_until_the_wish_is_heard_and_addresses_outlive_a_reload() {
+    fn addresses_outlive_a_reload() {
         let names = Names::default();
-        let rung = Arc::new(AtomicUsize::new(0));
-        let theirs = rung.clone();
-        names.on_ring(move || _ = theirs.fetch_add(1, Ordering::Relaxed));
         let name = names.at("a", 1, 1000);
         names.replace(vec![name.clone()]);
-        for _ in 0..10 {
-            name.want();
-        }
-        assert!(name.is_wanted());
-        assert_eq!(rung.load(Ordering::Relaxed), 2, "for the list and for the wish");
-        name.begin();
-        assert!(!name.is_wanted());
-        name.want();
-        assert_eq!(rung.load(Ordering::Relaxed), 3);
         name.put(&addresses(&[1]));
         assert_eq!(names.at("a", 1, 5).addresses()[..], addresses(&[1]));
         assert!(names.at("a", 2, 5).addresses().is_empty(), "another port is another name");

@@ -234,7 +234,7 @@ impl Chosen {
             Place::Name(name) => name.address(self.tried),
         };
         match (&self.member.place, found) {
-            (Place::Name(name), None) => name.want(),
+            (Place::Name(name), None) => name.wanted.want(),
             _ => self.tried += 1,
         }
         self.last = found.or(self.last);
@@ -255,7 +255,7 @@ impl Chosen {
     pub fn failed(&self, now_ms: u64) -> bool {
         let Member { state, terms, place, .. } = &*self.member;
         if let Place::Name(name) = place {
-            name.want();
+            name.wanted.want();
         }
         let order = Ordering::Relaxed;
         let more = |failures: u32| Some(failures.saturating_add(1));

@@ -212,7 +212,7 @@ fn who_does_not_read_loses_whole_notifications_and_then_the_connection() {
 fn a_node_says_which_accounts_are_contracts() {
     let mut stage =
         Stage::new(zilliqa("contracts = 'node'\nnode = { urls = ['http://127.0.0.1:1/'] }"));
-    stage.env.zilliqa.on_question(|| {});
+    stage.env.zilliqa.bell().hang(|| {});
     let (client, publisher) = (stage.open(0), stage.open(1));
     let mut ear = Ear::default();
     stage.receive(client, &handshake("/", ""));

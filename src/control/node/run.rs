@@ -4,24 +4,22 @@ use super::state::{self, Keeper};
 use super::{Failure, Order, Poller, Question};
 use crate::config::ZilliqaNode;
 use crate::control::client::{self, Kept, Target};
+use crate::control::done::Done;
 use crate::control::lane::{Lane, RETRY_MS};
 use crate::dialect::zilliqa::epoch::{Epoch, Strictness};
 use crate::dialect::zilliqa::{self, Shared};
 use crate::hub::Event;
+use crate::mem::Bell;
 use crate::reactor;
 use crate::stats::Counters;
 use hyper::body::Bytes;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
-use std::cell::RefCell;
 use std::collections::HashSet;
 use std::io;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// Tells the thread that there is something to do.
-pub(in crate::control) type Wake = Arc<dyn Fn() + Send + Sync>;
 
 /// What came of the request with this ticket.
 type Heard = (u64, Result<Bytes, Failure>);
@@ -35,7 +33,7 @@ pub(in crate::control) struct Follower {
     targets: Vec<Option<Rc<Target>>>,
     /// Connections that wait for another request, by node and lane.
     kept: Vec<Vec<Rc<Kept>>>,
-    answers: Rc<RefCell<Vec<Heard>>>,
+    answers: Done<Heard>,
     keeper: Option<Keeper>,
     /// A number that is written when the reactors have its epoch.
     unkept: Option<u64>,
@@ -43,7 +41,7 @@ pub(in crate::control) struct Follower {
     behind: bool,
     timeout: Duration,
     most: usize,
-    wake: Wake,
+    bell: Bell,
     counters: Arc<Counters>,
 }
 
@@ -55,7 +53,7 @@ impl Follower {
     pub(in crate::control) async fn new(
         config: &ZilliqaNode,
         shared: Arc<Shared>,
-        wake: Wake,
+        bell: &Bell,
         counters: Arc<Counters>,
         now_ms: u64,
     ) -> io::Result<Follower> {
@@ -72,13 +70,13 @@ impl Follower {
         Ok(Follower {
             kept: targets.iter().map(|_| lanes(config)).collect(),
             targets,
-            answers: Rc::default(),
+            answers: Done::new(bell),
             keeper,
             unkept: None,
             behind: false,
             timeout: Duration::from_millis(config.timeout_ms),
             most: config.answer_bytes,
-            wake,
+            bell: bell.clone(),
             poller: Poller::new(config.clone(), epoch, saved, counters.clone(), now_ms),
             shared,
             channel: zilliqa::CHANNEL.into(),
@@ -121,8 +119,8 @@ impl Follower {
             keeper.keep(number);
         }
         if let Some(keeper) = &mut self.keeper {
-            let wake = self.wake.clone();
-            self.counters.state_failures.add(keeper.turn(move || wake()).into());
+            let bell = self.bell.clone();
+            self.counters.state_failures.add(keeper.turn(move || bell.ring()).into());
         }
     }
 
@@ -186,7 +184,7 @@ impl Follower {
     fn ask(&self, ticket: u64, node: usize, lane: usize, body: Bytes) {
         let target = self.targets[node].clone();
         let kept = self.kept[node][lane].clone();
-        let (answers, wake) = (self.answers.clone(), self.wake.clone());
+        let answers = self.answers.clone();
         let (timeout, most) = (self.timeout, self.most);
         tokio_uring::spawn(async move {
             let answer = match &target {
@@ -197,8 +195,7 @@ impl Follower {
                 }
                 None => Err(Failure::Silent("no such place".to_owned())),
             };
-            answers.borrow_mut().push((ticket, answer));
-            wake();
+            answers.put((ticket, answer));
         });
     }
 

@@ -4,10 +4,11 @@
 use super::address::Address;
 use super::query::Named;
 use crate::hub::{ConnId, Told};
+use crate::mem::Bell;
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Questions about contracts that may wait for the control thread.
 const QUESTIONS: usize = 1024;
@@ -19,7 +20,7 @@ pub struct Shared {
     /// Connections that want events or transactions.
     watchers: AtomicUsize,
     questions: Mutex<VecDeque<Question>>,
-    asked: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    bell: Bell,
 }
 
 #[derive(Debug, Default)]
@@ -123,10 +124,9 @@ impl Shared {
         self.watchers.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Makes `asked` be called, from any thread, whenever there are questions to take. Without
-    /// anybody who answers, none are asked.
-    pub fn on_question(&self, asked: impl Fn() + Send + Sync + 'static) {
-        let _ = self.asked.set(Box::new(asked));
+    /// Rings whenever there are questions to take. Before it is hung, none are asked.
+    pub fn bell(&self) -> &Bell {
+        &self.bell
     }
 
     /// Takes all questions. Each must be answered.
@@ -136,14 +136,16 @@ impl Shared {
 
     /// Asks; false when nobody answers or too many wait.
     pub(super) fn ask(&self, question: Question) -> bool {
-        let Some(asked) = self.asked.get() else { return false };
+        if !self.bell.is_hung() {
+            return false;
+        }
         let mut questions = self.lock_questions();
         if questions.len() >= QUESTIONS {
             return false;
         }
         questions.push_back(question);
         drop(questions);
-        asked();
+        self.bell.ring();
         true
     }
 
@@ -226,7 +228,7 @@ mod tests {
         assert!(!ask());
         let count = Arc::new(AtomicUsize::new(0));
         let counted = count.clone();
-        shared.on_question(move || {
+        shared.bell().hang(move || {
             counted.fetch_add(1, Ordering::Relaxed);
         });
         assert!((0..QUESTIONS).all(|_| ask()));

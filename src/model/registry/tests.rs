@@ -233,7 +233,7 @@ fn whoever_fetches_is_woken_for_what_is_new() {
     let registries = Registries::default();
     let rung = Arc::new(Mutex::new(0));
     let bell = rung.clone();
-    registries.on_ring(move || *lock(&bell) += 1);
+    registries.bell().hang(move || *lock(&bell) += 1);
     let (place, _) = registries.place(&catalog());
     place.shape(&shape());
     (0..10).for_each(|_| _ = place.find(7, 0));

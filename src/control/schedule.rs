@@ -1,0 +1,223 @@
+//! When things of a list are fetched again: at the start, at an interval, and when they are wanted,
+//! but not too often; after a failure later and later. Time comes in as an argument.
+
+use crate::mem::{Tended, Wanted};
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::Arc;
+
+/// What is fetched, again and again.
+pub(super) trait Fetch {
+    /// Those of the same key are fetched once for all.
+    type Key: Clone + Eq + Hash;
+
+    fn key(&self) -> Self::Key;
+
+    /// Whether it is to be fetched before its interval is over.
+    fn wanted(&self) -> &Wanted;
+
+    /// The interval, in milliseconds.
+    fn refresh_ms(&self) -> u64;
+
+    /// The least time between two fetches, in milliseconds.
+    fn floor_ms(&self) -> u64;
+}
+
+/// See the module's documentation.
+pub(super) struct Schedule<T: Fetch> {
+    list: Arc<Tended<T>>,
+    by_key: HashMap<T::Key, State>,
+}
+
+#[derive(Default)]
+struct State {
+    busy: bool,
+    /// When it was begun last.
+    last_ms: Option<u64>,
+    /// When it is to begin again by itself.
+    next_ms: u64,
+    /// Failures in a row.
+    failures: u32,
+}
+
+impl State {
+    /// When it is to begin again.
+    fn due_ms(&self, it: &impl Fetch) -> u64 {
+        let soonest = self.last_ms.map_or(0, |last_ms| last_ms + it.floor_ms());
+        match (self.busy, it.wanted().is_wanted()) {
+            (true, _) => u64::MAX,
+            (false, true) => soonest.min(self.next_ms),
+            (false, false) => self.next_ms,
+        }
+    }
+}
+
+impl<T: Fetch> Schedule<T> {
+    pub(super) fn new(list: Arc<Tended<T>>) -> Schedule<T> {
+        Schedule { list, by_key: HashMap::new() }
+    }
+
+    /// What is to be fetched now, one of each key. Each is answered by [`Schedule::outcome`].
+    pub(super) fn due(&mut self, now_ms: u64) -> Vec<Arc<T>> {
+        let list = self.list.list();
+        self.by_key.retain(|key, _| list.iter().any(|it| it.key() == *key));
+        let mut due = Vec::new();
+        for it in &list {
+            let key = it.key();
+            let state = self.by_key.entry(key.clone()).or_default();
+            if state.due_ms(&**it) <= now_ms {
+                state.busy = true;
+                state.last_ms = Some(now_ms);
+                list.iter().filter(|twin| twin.key() == key).for_each(|it| it.wanted().begin());
+                due.push(it.clone());
+            }
+        }
+        due
+    }
+
+    /// Hears whether it came; says whose it is, which is nobody's if it is not listed any more.
+    pub(super) fn outcome(&mut self, key: &T::Key, came: bool, now_ms: u64) -> Vec<Arc<T>> {
+        let Some(state) = self.by_key.get_mut(key) else { return Vec::new() };
+        state.busy = false;
+        state.failures = if came { 0 } else { state.failures + 1 };
+        let mut list = self.list.list();
+        list.retain(|it| it.key() == *key);
+        let wait_ms = |it: &Arc<T>| match came {
+            true => it.refresh_ms(),
+            // Twice as long after each failure, from the floor up to the interval.
+            false => (it.floor_ms() << state.failures.min(16)).min(it.refresh_ms()),
+        };
+        let wait_ms = list.iter().map(|it| wait_ms(it).max(it.floor_ms())).min();
+        state.next_ms = now_ms + wait_ms.unwrap_or(0);
+        list
+    }
+
+    /// When to look again.
+    pub(super) fn deadline_ms(&self) -> u64 {
+        let due = |it: &Arc<T>| self.by_key.get(&it.key()).map_or(0, |state| state.due_ms(&**it));
+        self.list.list().iter().map(due).min().unwrap_or(u64::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct It {
+        name: &'static str,
+        refresh_ms: u64,
+        wanted: Wanted,
+    }
+
+    impl Fetch for It {
+        type Key = &'static str;
+
+        fn key(&self) -> &'static str {
+            self.name
+        }
+
+        fn wanted(&self) -> &Wanted {
+            &self.wanted
+        }
+
+        fn refresh_ms(&self) -> u64 {
+            self.refresh_ms
+        }
+
+        fn floor_ms(&self) -> u64 {
+            5000
+        }
+    }
+
+    fn it(name: &'static str, refresh_ms: u64) -> Arc<It> {
+        Arc::new(It { name, refresh_ms, wanted: Wanted::new(&Default::default()) })
+    }
+
+    fn schedule(list: &[&Arc<It>]) -> (Schedule<It>, Arc<Tended<It>>) {
+        let tended = Arc::new(Tended::default());
+        tended.replace(list.iter().copied().cloned().collect());
+        (Schedule::new(tended.clone()), tended)
+    }
+
+    impl Schedule<It> {
+        fn began(&mut self, now_ms: u64) -> Vec<&'static str> {
+            self.due(now_ms).iter().map(|it| it.name).collect()
+        }
+    }
+
+    #[test]
+    fn at_the_start_and_at_the_interval() {
+        let (mut all, _) = schedule(&[&it("a", 60_000)]);
+        assert_eq!((all.deadline_ms(), all.began(100).len()), (0, 1));
+        assert_eq!((all.deadline_ms(), all.began(100).len()), (u64::MAX, 0), "one at a time");
+        assert_eq!(all.outcome(&"a", true, 200).len(), 1);
+        assert_eq!((all.deadline_ms(), all.began(60_199).len()), (60_200, 0));
+        assert_eq!(all.began(60_200), ["a"]);
+    }
+
+    #[test]
+    fn when_it_is_wanted_but_not_before_the_floor() {
+        let a = it("a", 60_000);
+        let (mut all, _) = schedule(&[&a]);
+        all.due(0);
+        all.outcome(&"a", true, 100);
+        a.wanted.want();
+        assert_eq!((all.deadline_ms(), all.began(4999).len()), (5000, 0));
+        assert_eq!(all.began(5000), ["a"]);
+        assert!(!a.wanted.is_wanted());
+        // Wanted again while it is fetched: once more, at the next floor.
+        a.wanted.want();
+        assert!(all.began(5001).is_empty());
+        all.outcome(&"a", true, 5100);
+        assert_eq!((all.began(9999).len(), all.began(10_000).len()), (0, 1));
+        all.outcome(&"a", true, 10_100);
+        assert_eq!(all.deadline_ms(), 70_100);
+    }
+
+    #[test]
+    fn what_does_not_come_is_tried_less_and_less() {
+        let (mut all, _) = schedule(&[&it("a", 60_000)]);
+        let mut now_ms = 0;
+        for wait_ms in [10_000, 20_000, 40_000, 60_000, 60_000] {
+            assert_eq!(all.began(now_ms), ["a"]);
+            all.outcome(&"a", false, now_ms);
+            now_ms += wait_ms;
+            assert_eq!(all.deadline_ms(), now_ms);
+        }
+        all.due(now_ms);
+        all.outcome(&"a", true, now_ms);
+        assert_eq!(all.deadline_ms(), now_ms + 60_000);
+        all.due(now_ms + 60_000);
+        all.outcome(&"a", false, now_ms + 60_000);
+        assert_eq!(all.deadline_ms(), now_ms + 70_000, "the first failure after a success");
+    }
+
+    #[test]
+    fn an_interval_below_the_floor_is_the_floor() {
+        let (mut all, _) = schedule(&[&it("a", 1000)]);
+        for came in [true, false, false] {
+            all.outcome(&"a", came, 0);
+            all.due(0);
+            all.outcome(&"a", came, 0);
+            assert_eq!(all.deadline_ms(), 5000);
+            all.by_key.clear();
+        }
+    }
+
+    #[test]
+    fn those_of_one_key_are_fetched_once_and_as_often_as_one_of_them_asks_for() {
+        let (long, short, other) = (it("a", 60_000), it("a", 30_000), it("b", 60_000));
+        let (mut all, tended) = schedule(&[&short, &long, &other]);
+        long.wanted.want();
+        assert_eq!(all.began(0), ["a", "b"]);
+        assert!(!long.wanted.is_wanted(), "it is on its way");
+        assert_eq!(all.outcome(&"a", true, 0).len(), 2);
+        all.outcome(&"b", true, 0);
+        assert_eq!(all.deadline_ms(), 30_000);
+        all.due(30_000);
+        tended.replace(vec![other]);
+        all.due(30_001);
+        assert_eq!(all.by_key.len(), 1);
+        assert!(all.outcome(&"a", true, 30_002).is_empty(), "nobody asks any more");
+    }
+}
