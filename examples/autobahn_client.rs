@@ -5,7 +5,7 @@ use polycast::crypto::{encode_base64, websocket_accept};
 use polycast::ws::close::{self, Handshake};
 use polycast::ws::extension::{self, Agreed};
 use polycast::ws::output::{Channel, Codecs, Output};
-use polycast::ws::{Event, Kind, Limits, Opcode, Reader, Role, frame};
+use polycast::ws::{Event, Kind, Limits, Opcode, Reader, Role, Unpacked, frame};
 use std::error::Error;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -141,7 +141,15 @@ impl Client {
                 let message = match (&mut self.channel, compressed) {
                     (Some(channel), true) => {
                         let most = self.limits.message_bytes;
-                        channel.inflate(payload, most, &mut self.codecs).ok()
+                        let mut unpacked = channel.unpack(kind, payload, most, &mut self.codecs);
+                        while unpacked == Ok(Unpacked::Busy) {
+                            self.codecs.new_turn();
+                            unpacked = channel.go_on(most, &mut self.codecs);
+                        }
+                        match unpacked {
+                            Ok(Unpacked::Whole(_, message)) => Some(message),
+                            _ => None,
+                        }
                     }
                     _ => Some(payload.to_vec()),
                 };

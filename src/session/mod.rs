@@ -15,6 +15,7 @@ mod secure;
 mod socket;
 mod stream;
 mod tickets;
+mod unpack;
 pub mod upgrade;
 mod upstream;
 

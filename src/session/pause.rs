@@ -1,7 +1,8 @@
 //! Reading that is paused: what was read meanwhile is held. A message may wait for its schema.
 
-use super::recipient::form;
-use super::{Session, Stage, Surroundings};
+use super::recipient::{Recipient, form};
+use super::socket::{Socket, Terms};
+use super::{After, Session, Stage, Surroundings};
 use crate::model::Rules;
 use crate::time::Deadline;
 use crate::ws::Kind;
@@ -36,9 +37,50 @@ impl Session {
         (std::mem::take(&mut self.held).into_vec(), std::mem::take(&mut self.eof))
     }
 
-    /// Whether a message that was read waits for its schema.
+    /// Whether a message that was read waits: for its schema, or for a turn with work to spare.
     pub fn has_parked(&self) -> bool {
-        matches!(&self.stage, Stage::Socket(socket) if socket.has_parked())
+        let waits = |socket: &Socket| socket.has_parked() || socket.is_unpacking();
+        matches!(&self.stage, Stage::Socket(socket) if waits(socket))
+    }
+}
+
+impl Socket {
+    /// Gives the endpoint a message that has waited for its schema, or refuses it.
+    pub(super) fn unpark(
+        &mut self,
+        mut parked: Box<Parked>,
+        out: &mut Vec<u8>,
+        deadline: &mut Deadline,
+        around: &mut Surroundings<'_>,
+    ) -> After {
+        if !self.is_open() {
+            return After::Again;
+        }
+        let mut wanted = None;
+        let mut to = Recipient {
+            endpoint: &mut self.endpoint,
+            channel: self.channel.as_deref_mut(),
+            rules: self.terms.as_ref().and_then(|terms| terms.rules.as_deref()),
+            park: None,
+            wanted: &mut wanted,
+        };
+        to.take_parked(&mut parked, out, around);
+        self.close_if(wanted, out, deadline, around);
+        After::Again
+    }
+
+    /// Whether a message waits for its schema.
+    pub(super) fn has_parked(&self) -> bool {
+        self.terms.as_ref().is_some_and(|terms| terms.parked.is_some())
+    }
+
+    /// Whether reading waits because a message does.
+    pub(super) fn is_held(&self, around: &Surroundings<'_>) -> bool {
+        let Some(Terms { rules: Some(rules), parked: Some(parked), .. }) = self.terms.as_deref()
+        else {
+            return false;
+        };
+        self.is_open() && parked.waits(rules, around)
     }
 }
 

@@ -1,4 +1,4 @@
-//! A whole message on its way to the endpoint: inflated, looked at by the route's models.
+//! A whole message on its way to the endpoint: looked at by the route's models.
 
 use super::pause::Parked;
 use super::socket::Endpoint;
@@ -7,10 +7,9 @@ use crate::dialect::Closing;
 use crate::gateway;
 use crate::model::spec::OnInvalid;
 use crate::model::{Form, Invalid, Rules};
+use crate::ws::Kind;
 use crate::ws::close;
-use crate::ws::deflate::InflateError;
 use crate::ws::output::{Channel, Output};
-use crate::ws::{self, Kind, Violation};
 use std::borrow::Cow;
 
 /// Who takes a message, apart from the reader that lends it.
@@ -24,26 +23,8 @@ pub(super) struct Recipient<'s> {
 }
 
 impl Recipient<'_> {
-    /// Takes a message; one that is compressed may inflate to `inflated` bytes.
-    pub(super) fn take(
-        &mut self,
-        kind: Kind,
-        payload: &mut [u8],
-        inflated: Option<u64>,
-        out: &mut Vec<u8>,
-        around: &mut Surroundings<'_>,
-    ) -> Result<(), Violation> {
-        match inflated {
-            Some(most) => self.inflate_and_give(kind, payload, most, out, around),
-            None => {
-                self.give(kind, payload, out, around);
-                Ok(())
-            }
-        }
-    }
-
     /// Gives a message to the endpoint, if it is as it has to be.
-    fn give(
+    pub(super) fn give(
         &mut self,
         kind: Kind,
         payload: &mut [u8],
@@ -174,28 +155,6 @@ impl Recipient<'_> {
             }
             Endpoint::Refused => {}
         }
-    }
-
-    fn inflate_and_give(
-        &mut self,
-        kind: Kind,
-        payload: &[u8],
-        most: u64,
-        out: &mut Vec<u8>,
-        around: &mut Surroundings<'_>,
-    ) -> Result<(), Violation> {
-        let Some(channel) = &mut self.channel else { return Err(Violation::ReservedBits) };
-        let inflated = channel.inflate(payload, most, around.codecs);
-        let mut message = inflated.map_err(|error| match error {
-            InflateError::TooBig => Violation::TooBig,
-            InflateError::Invalid => Violation::NotDeflate,
-        })?;
-        if kind == Kind::Text && !ws::utf8::valid(&message) {
-            return Err(Violation::TextNotUtf8);
-        }
-        self.give(kind, &mut message, out, around);
-        around.codecs.give_back(message);
-        Ok(())
     }
 }
 

@@ -28,10 +28,10 @@ pub(super) struct Socket {
     /// The low bits of when the peer was last heard, in milliseconds.
     pub(super) heard: u32,
     /// Those of when the message began of which part is in; 0 between messages.
-    begun: u32,
+    pub(super) begun: u32,
     pub(super) closing: Handshake,
     beat: Beat,
-    flood: Flood,
+    pub(super) flood: Flood,
     /// What the connection is bound to, if to anything.
     pub(super) terms: Option<Box<Terms>>,
 }
@@ -43,7 +43,7 @@ pub(super) struct Terms {
     /// How long its tokens let it live, if not for ever.
     leases: Option<Box<Leases>>,
     /// A message that waits for its schema.
-    parked: Option<Box<Parked>>,
+    pub(super) parked: Option<Box<Parked>>,
 }
 
 impl Terms {
@@ -126,19 +126,28 @@ impl Socket {
         if let Some(parked) = self.terms.as_mut().and_then(|terms| terms.parked.take()) {
             return (0, self.unpark(parked, out, deadline, around));
         }
+        if self.is_unpacking() {
+            return (0, self.unpack_on(&limits, ignores, out, deadline, around));
+        }
         let (taken, event) = self.input.next(&limits, input);
-        let (mut wanted, mut flooded) = (None, false);
+        let mut wanted = None;
         let after = match event {
-            Event::Need => self.time_message(deadline, around),
+            Event::Need if ignores => After::Need,
+            Event::Need => self.needs_more(&limits, out, deadline, around),
             Event::Message { .. } | Event::Ping(_) | Event::Pong(_) if ignores => After::Again,
-            Event::Message { payload: &mut [], .. } | Event::Ping(_) | Event::Pong(_)
-                if self.flood.is_over(around) =>
-            {
-                around.counters.control_floods.add(1);
-                flooded = true;
-                After::Again
+            Event::Message { kind, compressed: true, payload } => {
+                let unpacked = match &mut self.channel {
+                    Some(it) => it.unpack(kind, payload, limits.message_bytes, around.codecs),
+                    None => Err(Violation::ReservedBits),
+                };
+                self.unpacked(unpacked, out, deadline, around)
             }
-            Event::Message { kind, compressed, payload } => {
+            Event::Message { payload: &mut [], .. } | Event::Ping(_) | Event::Pong(_)
+                if self.flood.is_over(1, around) =>
+            {
+                self.flooded(out, deadline, around)
+            }
+            Event::Message { kind, payload, .. } => {
                 around.counters.messages_received.add(1);
                 self.begun = 0;
                 let (rules, park) = match self.terms.as_deref_mut() {
@@ -148,11 +157,8 @@ impl Socket {
                 let channel = self.channel.as_deref_mut();
                 let (endpoint, wanted) = (&mut self.endpoint, &mut wanted);
                 let mut to = Recipient { endpoint, channel, rules, park, wanted };
-                let most = compressed.then_some(limits.message_bytes);
-                match to.take(kind, payload, most, out, around) {
-                    Ok(()) => After::Again,
-                    Err(violation) => self.violated(violation, out, around),
-                }
+                to.give(kind, payload, out, around);
+                After::Again
             }
             Event::Ping(payload) => self.endpoint.control(Opcode::Ping, payload, out, around),
             Event::Pong(payload) => self.endpoint.control(Opcode::Pong, payload, out, around),
@@ -167,55 +173,53 @@ impl Socket {
             }
             Event::Violation(violation) => self.violated(violation, out, around),
         };
-        if flooded {
-            wanted = Some(self.parting(FLOOD, out, around));
-        }
+        self.close_if(wanted, out, deadline, around);
+        (taken, after)
+    }
+
+    /// Closes if that is wanted; the peer's close frame is awaited.
+    pub(super) fn close_if(
+        &mut self,
+        wanted: Option<Closing>,
+        out: &mut Vec<u8>,
+        deadline: &mut Deadline,
+        around: &Surroundings<'_>,
+    ) {
         if let Some(closing) = wanted {
             self.close(&closing, out);
             *deadline = around.now.plus_ms(around.env.config.timeouts.close_ms);
         }
-        (taken, after)
     }
 
-    /// Gives the endpoint a message that has waited for its schema, or refuses it.
-    fn unpark(
+    /// It has sent more than a second may bring of what costs next to nothing.
+    pub(super) fn flooded(
         &mut self,
-        mut parked: Box<Parked>,
         out: &mut Vec<u8>,
         deadline: &mut Deadline,
         around: &mut Surroundings<'_>,
     ) -> After {
-        if !self.is_open() {
-            return After::Again;
-        }
-        let mut wanted = None;
-        let mut to = Recipient {
-            endpoint: &mut self.endpoint,
-            channel: self.channel.as_deref_mut(),
-            rules: self.terms.as_ref().and_then(|terms| terms.rules.as_deref()),
-            park: None,
-            wanted: &mut wanted,
-        };
-        to.take_parked(&mut parked, out, around);
-        if let Some(closing) = wanted {
-            self.close(&closing, out);
-            *deadline = around.now.plus_ms(around.env.config.timeouts.close_ms);
-        }
+        around.counters.control_floods.add(1);
+        let closing = self.parting(FLOOD, out, around);
+        self.close_if(Some(closing), out, deadline, around);
         After::Again
     }
 
-    /// Whether a message waits for its schema.
-    pub(super) fn has_parked(&self) -> bool {
-        self.terms.as_ref().is_some_and(|terms| terms.parked.is_some())
-    }
-
-    /// Whether reading waits because a message does.
-    pub(super) fn is_held(&self, around: &Surroundings<'_>) -> bool {
-        let Some(Terms { rules: Some(rules), parked: Some(parked), .. }) = self.terms.as_deref()
-        else {
-            return false;
-        };
-        self.is_open() && parked.waits(rules, around)
+    /// All that came was taken.
+    fn needs_more(
+        &mut self,
+        limits: &ws::Limits,
+        out: &mut Vec<u8>,
+        deadline: &mut Deadline,
+        around: &mut Surroundings<'_>,
+    ) -> After {
+        let empty = self.input.take_empty_frames();
+        match self.unpack_part(limits, around) {
+            Err(violation) => self.violated(violation, out, around),
+            Ok(()) if empty > 0 && self.flood.is_over(empty, around) => {
+                self.flooded(out, deadline, around)
+            }
+            Ok(()) => self.time_message(deadline, around),
+        }
     }
 
     /// A message has its time from its first byte, however its bytes are spread.
@@ -233,7 +237,7 @@ impl Socket {
         Deadline(full(self.begun, around.now) + around.env.config.timeouts.message_ms)
     }
 
-    fn violated(
+    pub(super) fn violated(
         &mut self,
         violation: Violation,
         out: &mut Vec<u8>,
@@ -546,7 +550,7 @@ impl Socket {
         if let Endpoint::Dialect(it) = &mut self.endpoint {
             it.gone(env);
         }
-        if let Some(channel) = &self.channel {
+        if let Some(channel) = &mut self.channel {
             channel.release(codecs);
         }
     }

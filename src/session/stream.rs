@@ -16,7 +16,7 @@ use crate::http::{self, Body, Request, push_field, push_status};
 use crate::time::Deadline;
 use crate::ws::output::Channel;
 use crate::ws::record::{self, Found, Framing};
-use crate::ws::{self, Event, Role, Violation};
+use crate::ws::{self, Event, Kind, Role, Violation};
 
 /// How what comes from the client is read.
 pub(super) enum Input {
@@ -61,6 +61,22 @@ impl Input {
             Input::Frames(reader) => reader.next(Role::Server, limits, input),
             Input::Answers(reader) => reader.next(Role::Client, limits, input),
             Input::Records(records) => records.next(limits, input),
+        }
+    }
+
+    /// What has come of an unfinished message that is compressed.
+    pub(super) fn take_compressed(&mut self) -> Option<(Kind, Vec<u8>)> {
+        match self {
+            Input::Frames(reader) | Input::Answers(reader) => reader.take_compressed(),
+            Input::Records(_) => None,
+        }
+    }
+
+    /// How many empty frames there were, those left out that are messages.
+    pub(super) fn take_empty_frames(&mut self) -> u16 {
+        match self {
+            Input::Frames(reader) | Input::Answers(reader) => reader.take_empty_frames(),
+            Input::Records(_) => 0,
         }
     }
 

@@ -140,8 +140,8 @@ impl Waiting {
         Some((self.dialled.take()?, word))
     }
 
-    pub(super) fn gone(&self, codecs: &mut Codecs) {
-        if let Some(channel) = &self.wish.channel {
+    pub(super) fn gone(&mut self, codecs: &mut Codecs) {
+        if let Some(channel) = &mut self.wish.channel {
             channel.release(codecs);
         }
     }

@@ -15,13 +15,20 @@ const BLOCK: usize = 16 * 1024;
 /// its few bytes on the wire.
 const STREAMS: usize = 16;
 
-/// Heap bytes that a compressor with a window of `bits` holds.
+/// Octets that the decompressor is given at once.
+const PIECE: usize = 16 * 1024;
+/// What an octet of a compressed message may cost at most, in octets of output: blocks without
+/// content describe codes that nothing is written in.
+const WORK_PER_OCTET: usize = 16;
+
+/// Heap bytes that a compressor with a window of `bits` holds: the window and its chains, the
+/// table of hashes, what is pending and what is collected for a block.
 pub const fn deflater_bytes(bits: u8) -> usize {
-    (1 << (bits + 2)) + (1 << 17)
+    (1 << (bits + 2)) + (128 + 64 + 48 + 8) * 1024
 }
 
 /// Heap bytes that a decompressor holds.
-pub const INFLATER_BYTES: usize = (1 << 15) + 16 * 1024;
+pub const INFLATER_BYTES: usize = (1 << 15) + 36 * 1024;
 
 /// Compresses messages.
 pub struct Deflater {
@@ -86,6 +93,22 @@ pub enum InflateError {
     Invalid,
 }
 
+/// How far a message has been decompressed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Progress {
+    /// Final blocks so far.
+    streams: usize,
+    /// Whether something waits for room that was taken already.
+    pending: bool,
+}
+
+impl Progress {
+    /// Whether all that was taken has been given.
+    pub fn is_drained(&self) -> bool {
+        !self.pending
+    }
+}
+
 /// Decompresses messages.
 pub struct Inflater {
     zlib: Decompress,
@@ -110,59 +133,90 @@ impl Inflater {
         out: &mut Vec<u8>,
     ) -> Result<(), InflateError> {
         out.clear();
+        let mut progress = self.begin();
+        self.part(message, most, out, &mut progress, &mut usize::MAX.clone())?;
+        self.end(most, out, progress)
+    }
+
+    /// A message begins.
+    pub fn begin(&mut self) -> Progress {
         if !self.keep_window {
             self.zlib.reset(false);
         }
-        let mut streams = 0;
-        self.run(message, most, out, &mut streams)?;
-        self.run(&TAIL, most, out, &mut streams)
+        Progress::default()
     }
 
-    fn run(
+    /// Decompresses octets of a message from the front of `input` behind what is in `out`, until
+    /// all is done or the share of `work` is used up. Says how many octets it took; there is more
+    /// to do while that is not all or [`Progress::is_drained`] is false.
+    ///
+    /// # Errors
+    /// [`InflateError`]; the decompressor serves no further message then.
+    pub fn part(
         &mut self,
-        mut input: &[u8],
+        input: &[u8],
         most: usize,
         out: &mut Vec<u8>,
-        streams: &mut usize,
-    ) -> Result<(), InflateError> {
+        progress: &mut Progress,
+        work: &mut usize,
+    ) -> Result<usize, InflateError> {
+        let mut at = 0;
         loop {
             if out.len() == out.capacity() {
                 let left = most.saturating_sub(out.len());
                 out.reserve_exact(BLOCK.max(out.len() / 2).min(left + BLOCK));
             }
             let (taken_before, given_before) = (self.zlib.total_in(), out.len());
+            let piece = &input[at..input.len().min(at + PIECE)];
             let status = self
                 .zlib
-                .decompress_vec(input, out, FlushDecompress::Sync)
+                .decompress_vec(piece, out, FlushDecompress::Sync)
                 .map_err(|_| InflateError::Invalid)?;
             let taken = (self.zlib.total_in() - taken_before) as usize;
-            input = &input[taken..];
+            at += taken;
             if out.len() > most {
                 return Err(InflateError::TooBig);
             }
+            let given = out.len() - given_before;
+            *work = work.saturating_sub(taken * WORK_PER_OCTET + given);
+            let full = out.len() == out.capacity();
             match status {
                 // A final block (section 7.2.3.4): what follows begins a new stream.
                 Status::StreamEnd => {
-                    *streams += 1;
-                    if *streams > STREAMS {
+                    progress.streams += 1;
+                    if progress.streams > STREAMS {
                         return Err(InflateError::Invalid);
                     }
                     self.zlib.reset(false);
-                    if input.is_empty() {
-                        return Ok(());
-                    }
-                }
-                Status::Ok | Status::BufError if input.is_empty() && out.len() < out.capacity() => {
-                    return Ok(());
+                    progress.pending = false;
                 }
                 Status::Ok | Status::BufError => {
-                    let full = out.len() == out.capacity();
-                    if taken == 0 && out.len() == given_before && !full {
+                    if taken == 0 && given == 0 && !full && !piece.is_empty() {
                         return Err(InflateError::Invalid);
                     }
+                    progress.pending = full;
                 }
             }
+            if at == input.len() && !progress.pending || *work == 0 {
+                return Ok(at);
+            }
         }
+    }
+
+    /// The message ends here. Nothing of it is left to be given: what comes out now is part of a
+    /// block that is not whole.
+    ///
+    /// # Errors
+    /// [`InflateError::Invalid`].
+    pub fn end(
+        &mut self,
+        most: usize,
+        out: &mut Vec<u8>,
+        mut progress: Progress,
+    ) -> Result<(), InflateError> {
+        let len = out.len();
+        self.part(&TAIL, most, out, &mut progress, &mut usize::MAX.clone())?;
+        if out.len() == len { Ok(()) } else { Err(InflateError::Invalid) }
     }
 }
 
@@ -255,6 +309,119 @@ mod tests {
         let inflate = |most| Inflater::new(false).inflate(&wire, most, &mut Vec::new());
         assert_eq!(inflate(1000), Ok(()));
         assert_eq!(inflate(999), Err(InflateError::TooBig));
+    }
+
+    #[test]
+    fn a_message_that_ends_inside_a_block_is_refused_and_gives_nothing_of_our_own() {
+        for cut in
+            [&[0x00, 0x05, 0x00, 0xfa, 0xff, 0x48][..], &[0x00, 0x64, 0x00, 0x9b, 0xff, 0x48]]
+        {
+            let result = Inflater::new(true).inflate(cut, 1000, &mut Vec::new());
+            assert_eq!(result, Err(InflateError::Invalid), "{cut:?}");
+        }
+    }
+
+    /// An empty block with codes of its own (RFC 1951 section 3.2.7), over and over: nothing comes
+    /// out, and each costs as much as thousands of octets.
+    fn empty_blocks(bytes: usize) -> Vec<u8> {
+        // Not final, dynamic; 257 + 0 and 1 + 0 codes; lengths of 18, 0 and 1 in 1, 2 and 2 bits.
+        let mut bits = vec![(0, 1), (2, 2), (0, 5), (0, 5), (14, 4)];
+        // In the order 16 17 18 0 8 7 9 6 10 5 11 4 12 3 13 2 14 1.
+        bits.extend([0, 0, 1, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2].map(|it| (it, 3)));
+        // 256 zeros: 138 and 118; then a 1 for the end of block and a 1 for a distance.
+        bits.extend([(0, 1), (127, 7), (0, 1), (107, 7), (3, 2), (3, 2)]);
+        // The end of block.
+        bits.push((0, 1));
+        let mut block: Vec<u8> = Vec::new();
+        for (value, width) in bits {
+            block.extend((0..width).map(|bit| (value >> bit) as u8 & 1));
+        }
+        let all: Vec<u8> =
+            block.iter().copied().cycle().take(bytes * 8 / block.len() * block.len()).collect();
+        all.chunks(8)
+            .map(|octet| octet.iter().enumerate().map(|(at, bit)| bit << at).sum())
+            .collect()
+    }
+
+    #[test]
+    fn work_is_shared_out_and_what_is_left_goes_on_where_it_was() {
+        let zeros = vec![0; 1 << 20];
+        let mut bomb = Vec::new();
+        assert_eq!(Deflater::new(15, false).deflate(&zeros, &mut bomb), Some(()));
+        let noise = sample(100_000, true);
+        let mut dense = Vec::new();
+        assert_eq!(Deflater::new(15, false).deflate(&noise, &mut dense), Some(()));
+        let empty = empty_blocks(100_000);
+        for (wire, expected, share) in
+            [(&bomb, &zeros[..], 50_000), (&dense, &noise[..], 100_000), (&empty, &[][..], 100_000)]
+        {
+            let (mut inflater, mut out) = (Inflater::new(false), Vec::new());
+            let mut progress = inflater.begin();
+            let (mut at, mut shares) = (0, 0);
+            while at < wire.len() || !progress.is_drained() {
+                let (mut work, had) = (share, out.len());
+                let taken = inflater.part(&wire[at..], 1 << 20, &mut out, &mut progress, &mut work);
+                let taken = taken.expect("deflate");
+                at += taken;
+                shares += 1;
+                assert!(taken <= share / WORK_PER_OCTET + PIECE, "{taken} octets at once");
+                assert!(out.len() - had <= share + BLOCK.max(had / 2), "{} octets", out.len());
+                assert!(shares < 1000);
+            }
+            let most = (wire.len() * WORK_PER_OCTET + expected.len()) / share;
+            assert!(shares > most / 8, "{shares} shares of {most}");
+            assert_eq!(inflater.end(1 << 20, &mut out, progress), Ok(()));
+            assert!(out == expected);
+        }
+    }
+
+    #[test]
+    fn what_each_of_them_holds_is_known() {
+        const CHILD: &str = "POLYCAST_COUNT_HEAP";
+        const EACH: usize = 100;
+        let bits: Option<u8> = std::env::var(CHILD).ok().and_then(|bits| bits.parse().ok());
+        let Some(bits) = bits else {
+            // In a process of its own, whose memory nobody else moves.
+            let name = "ws::deflate::tests::what_each_of_them_holds_is_known";
+            for bits in [0, 9, 12, 15] {
+                let test = std::env::current_exe().expect("this test");
+                let child = std::process::Command::new(test)
+                    .args([name, "--exact", "--nocapture"])
+                    .env(CHILD, bits.to_string())
+                    .output()
+                    .expect("it runs");
+                assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stderr));
+            }
+            return;
+        };
+        let resident = || {
+            let text = std::fs::read_to_string("/proc/self/status").expect("Linux");
+            let line = text.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS");
+            let digits: String = line.chars().filter(char::is_ascii_digit).collect();
+            digits.parse::<usize>().expect("a number") * 1024
+        };
+        let message = sample(80_000, true);
+        let (mut wire, mut back) = (Vec::with_capacity(99_000), Vec::with_capacity(99_000));
+        Deflater::new(15, false).deflate(&message, &mut wire).expect("deflate");
+        Inflater::new(true).inflate(&wire, 99_000, &mut back).expect("inflate");
+        let before = resident();
+        let (mut deflaters, mut inflaters) = (Vec::new(), Vec::new());
+        for _ in 0..EACH {
+            if bits == 0 {
+                let mut it = Inflater::new(true);
+                it.inflate(&wire, 99_000, &mut back).expect("inflate");
+                inflaters.push(it);
+            } else {
+                let mut it = Deflater::new(bits, true);
+                wire.clear();
+                it.deflate(&message, &mut wire).expect("deflate");
+                deflaters.push(it);
+            }
+        }
+        let each = (resident() - before) / EACH;
+        let told = if bits == 0 { INFLATER_BYTES } else { deflater_bytes(bits) };
+        assert!(each <= told + told / 8, "{bits}: {each} bytes, and not {told}");
+        assert!(told <= each + each / 3, "{bits}: {each} bytes, and not {told}");
     }
 
     #[test]

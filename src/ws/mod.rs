@@ -14,11 +14,13 @@ pub mod frame;
 pub mod output;
 mod read;
 pub mod record;
+mod unpack;
 pub mod utf8;
 mod violation;
 
 pub use frame::Opcode;
 pub use read::Reader;
+pub use unpack::Unpacked;
 pub use violation::Violation;
 
 use crate::limits;

@@ -1,10 +1,11 @@
 //! Messages on their way to one peer, compressed if that was agreed on.
 
-use super::deflate::{Deflater, InflateError, Inflater, deflater_bytes};
+use super::deflate::{Deflater, Inflater, deflater_bytes};
 use super::extension::Agreed;
 use super::frame::{self, Header, Opcode};
 use super::record::Framing;
-use super::{Kind, deflate};
+use super::unpack::{self, Place, Unpacked, Unpacking};
+use super::{Kind, Violation, deflate, utf8};
 
 /// Where messages for one peer are written.
 pub struct Output<'a> {
@@ -26,6 +27,8 @@ pub struct Squeeze<'a> {
     pub scratch: &'a mut Vec<u8>,
     /// Shorter messages stay plain, in bytes.
     pub least: usize,
+    /// What the turn has left of its share of work.
+    work: &'a mut usize,
 }
 
 impl<'a> Output<'a> {
@@ -66,6 +69,8 @@ impl Squeeze<'_> {
         mask: Option<[u8; 4]>,
     ) -> bool {
         self.scratch.clear();
+        let work = MESSAGE_WORK + DEFLATE_WORK * payload.len();
+        *self.work = self.work.saturating_sub(work);
         if self.deflater.deflate(payload, self.scratch).is_none() {
             return false;
         }
@@ -82,11 +87,11 @@ impl Squeeze<'_> {
 /// The compressors and decompressors of one core, for all peers with whom no window is kept.
 pub struct Codecs {
     deflaters: [Option<Box<Deflater>>; BITS],
-    inflater: Inflater,
+    inflater: Box<Inflater>,
     scratch: Vec<u8>,
     inflated: Vec<u8>,
-    /// Bytes that were decompressed since [`Codecs::new_turn`].
-    in_turn: usize,
+    /// What is left of this turn's share of work.
+    work: usize,
     /// Heap bytes that peers with kept windows hold, and may hold together.
     dedicated: usize,
     dedicated_most: usize,
@@ -94,8 +99,13 @@ pub struct Codecs {
 
 /// Window sizes, 9 to 15 bits.
 pub const BITS: usize = 7;
-/// Bytes that a core decompresses in one turn before it looks after its other connections.
-const TURN_BYTES: usize = 4 * 1024 * 1024;
+/// What a core does in one turn before it looks after its other connections, in octets of
+/// decompressed output: some milliseconds.
+const TURN_WORK: usize = 4 * 1024 * 1024;
+/// What a message costs at least, in the same: a compressor's tables are cleared for it.
+const MESSAGE_WORK: usize = 4 * 1024;
+/// And each octet that is compressed.
+const DEFLATE_WORK: usize = 4;
 /// Memory for decompressed messages that is kept.
 const KEPT_BYTES: usize = 64 * 1024;
 
@@ -104,10 +114,10 @@ impl Codecs {
     pub fn new(dedicated_most: usize) -> Codecs {
         Codecs {
             deflaters: [const { None }; BITS],
-            inflater: Inflater::new(false),
+            inflater: Box::new(Inflater::new(false)),
             scratch: Vec::new(),
             inflated: Vec::new(),
-            in_turn: 0,
+            work: TURN_WORK,
             dedicated: 0,
             dedicated_most,
         }
@@ -115,29 +125,48 @@ impl Codecs {
 
     /// A new turn of the reactor begins.
     pub fn new_turn(&mut self) {
-        self.in_turn = 0;
+        self.work = TURN_WORK;
     }
 
-    /// Whether this turn has decompressed as much as a turn may.
+    /// Whether this turn has done as much as a turn may.
     pub fn is_spent(&self) -> bool {
-        self.in_turn >= TURN_BYTES
+        self.work == 0
     }
 
-    fn deflater(&mut self, bits: u8) -> (&mut Deflater, &mut Vec<u8>) {
+    pub(super) fn work_left(&mut self) -> &mut usize {
+        &mut self.work
+    }
+
+    /// Accounts for heap that a peer holds: all of it, or nothing if there is no room.
+    pub(super) fn hold(&mut self, bytes: usize) -> usize {
+        let held = if self.dedicated + bytes <= self.dedicated_most { bytes } else { 0 };
+        self.dedicated += held;
+        held
+    }
+
+    /// Gives back what was accounted for.
+    pub(super) fn release(&mut self, bytes: usize) {
+        self.dedicated -= bytes;
+    }
+
+    /// A decompressor for a message that takes longer than a turn.
+    pub(super) fn lend(&mut self) -> Box<Inflater> {
+        std::mem::replace(&mut self.inflater, Box::new(Inflater::new(false)))
+    }
+
+    fn squeeze(&mut self, bits: u8, least: usize) -> Squeeze<'_> {
         let at = usize::from(bits.clamp(9, 15) - 9);
         let deflater =
             self.deflaters[at].get_or_insert_with(|| Box::new(Deflater::new(bits, false)));
-        (deflater, &mut self.scratch)
+        Squeeze { deflater, scratch: &mut self.scratch, least, work: &mut self.work }
     }
 
     /// The compressed form of a whole unmasked frame of one message, for peers with a window of
     /// `bits`; `None` if it would not be shorter.
     pub fn squeeze_frame(&mut self, plain: &[u8], bits: u8) -> Option<Vec<u8>> {
         let (opcode, payload) = frame::split(plain)?;
-        let (deflater, scratch) = self.deflater(bits);
         let mut out = Vec::new();
-        let mut squeeze = Squeeze { deflater, scratch, least: 0 };
-        squeeze.push(&mut out, opcode, payload, None).then_some(out)
+        self.squeeze(bits, 0).push(&mut out, opcode, payload, None).then_some(out)
     }
 }
 
@@ -149,28 +178,24 @@ pub struct Channel {
     least: usize,
     deflater: Option<Box<Deflater>>,
     inflater: Option<Box<Inflater>>,
+    /// A message that could not be decompressed at once.
+    unpacking: Option<Box<Unpacking>>,
 }
 
 impl Channel {
     /// The compression of one connection, unless its windows are more than the core may hold.
     pub fn new(agreed: Agreed, least: usize, codecs: &mut Codecs) -> Option<Channel> {
         let bytes = bytes(&agreed);
-        if codecs.dedicated + bytes > codecs.dedicated_most {
-            return None;
-        }
-        codecs.dedicated += bytes;
-        Some(Channel { agreed, records: None, least, deflater: None, inflater: None })
+        (codecs.hold(bytes) == bytes).then(|| Channel::of(agreed, None, least))
     }
 
     /// A connection whose messages are records: nothing is compressed.
     pub fn of_records(framing: Framing) -> Channel {
-        Channel {
-            agreed: Agreed::NOTHING,
-            records: Some(framing),
-            least: 0,
-            deflater: None,
-            inflater: None,
-        }
+        Channel::of(Agreed::NOTHING, Some(framing), 0)
+    }
+
+    fn of(agreed: Agreed, records: Option<Framing>, least: usize) -> Channel {
+        Channel { agreed, records, least, deflater: None, inflater: None, unpacking: None }
     }
 
     /// The framing of the records of a connection that is no WebSocket.
@@ -184,8 +209,9 @@ impl Channel {
     }
 
     /// Gives back what the connection was accounted for.
-    pub fn release(&self, codecs: &mut Codecs) {
-        codecs.dedicated -= bytes(&self.agreed);
+    pub fn release(&mut self, codecs: &mut Codecs) {
+        codecs.release(bytes(&self.agreed));
+        self.forget(codecs);
     }
 
     /// The window for which a broadcast may be compressed once for many, if it may.
@@ -205,34 +231,108 @@ impl Channel {
         }
         let least = self.least;
         let bits = self.agreed.our_bits;
-        let (deflater, scratch) = if self.agreed.we_keep {
+        let squeeze = if self.agreed.we_keep {
             let own = self.deflater.get_or_insert_with(|| Box::new(Deflater::new(bits, true)));
-            (&mut **own, &mut codecs.scratch)
+            let (scratch, work) = (&mut codecs.scratch, &mut codecs.work);
+            Squeeze { deflater: own, scratch, least, work }
         } else {
-            codecs.deflater(bits)
+            codecs.squeeze(bits, least)
         };
-        let squeeze = Some(Squeeze { deflater, scratch, least });
-        Output { squeeze, ..Output::plain(bytes) }
+        Output { squeeze: Some(squeeze), ..Output::plain(bytes) }
     }
 
-    /// Decompresses one message of at most `most` bytes. Give the memory back with
-    /// [`Codecs::give_back`].
-    pub fn inflate(
+    /// Decompresses a message of at most `most` bytes, or the end of one of which parts came
+    /// before. Give the memory back with [`Codecs::give_back`].
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn unpack(
         &mut self,
+        kind: Kind,
         message: &[u8],
         most: u64,
         codecs: &mut Codecs,
-    ) -> Result<Vec<u8>, InflateError> {
+    ) -> Result<Unpacked, Violation> {
+        codecs.work = codecs.work.saturating_sub(MESSAGE_WORK);
+        if let Some(unpacking) = &mut self.unpacking {
+            unpacking.add(message, true);
+            return self.go_on(most, codecs);
+        }
+        let most_bytes = usize::try_from(most).unwrap_or(usize::MAX);
         let mut out = std::mem::take(&mut codecs.inflated);
-        let most = usize::try_from(most).unwrap_or(usize::MAX);
-        let inflater = if self.agreed.peer_keeps {
-            self.inflater.get_or_insert_with(|| Box::new(Inflater::new(true)))
-        } else {
-            &mut codecs.inflater
+        out.clear();
+        let keeps = self.agreed.peer_keeps;
+        let inflater = match keeps {
+            true => self.inflater.get_or_insert_with(|| Box::new(Inflater::new(true))),
+            false => &mut codecs.inflater,
         };
-        let result = inflater.inflate(message, most, &mut out);
-        codecs.in_turn += out.len() + message.len();
-        result.map(|()| out)
+        let mut progress = inflater.begin();
+        let taken = inflater.part(message, most_bytes, &mut out, &mut progress, &mut codecs.work);
+        let taken = taken.map_err(unpack::violation)?;
+        if taken < message.len() || !progress.is_drained() {
+            let own = (!keeps).then(|| codecs.lend());
+            let unpacking = Unpacking::after(kind, own, progress, out, &message[taken..]);
+            self.unpacking = Some(Box::new(unpacking));
+            return Ok(Unpacked::Busy);
+        }
+        inflater.end(most_bytes, &mut out, progress).map_err(unpack::violation)?;
+        if kind == Kind::Text && !utf8::valid(&out) {
+            return Err(Violation::TextNotUtf8);
+        }
+        Ok(Unpacked::Whole(kind, out))
+    }
+
+    /// Decompresses what has come of a message of at most `most` bytes, as far as that is for
+    /// free: nothing is to be done about what is left.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn unpack_part(
+        &mut self,
+        kind: Kind,
+        part: &[u8],
+        most: u64,
+        codecs: &mut Codecs,
+    ) -> Result<Unpacked, Violation> {
+        if self.unpacking.is_none() {
+            let keeps = self.agreed.peer_keeps;
+            if keeps {
+                self.inflater.get_or_insert_with(|| Box::new(Inflater::new(true))).begin();
+            }
+            self.unpacking = Some(Box::new(Unpacking::new(kind, keeps, codecs)));
+        }
+        if let Some(unpacking) = &mut self.unpacking {
+            unpacking.add(part, false);
+        }
+        self.go_on(most, codecs)
+    }
+
+    /// Goes on with a message that is [`Unpacked::Busy`].
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn go_on(&mut self, most: u64, codecs: &mut Codecs) -> Result<Unpacked, Violation> {
+        let Some(mut unpacking) = self.unpacking.take() else { return Ok(Unpacked::Part) };
+        let most = usize::try_from(most).unwrap_or(usize::MAX);
+        let kept = self.inflater.as_deref_mut();
+        let unpacked = unpacking.go_on(&mut Place { kept, codecs, most });
+        match unpacked {
+            Ok(Unpacked::Part | Unpacked::Busy) => self.unpacking = Some(unpacking),
+            _ => unpacking.release(codecs),
+        }
+        unpacked
+    }
+
+    /// Whether a message is whole, and waits for a turn with work to spare.
+    pub fn is_busy(&self) -> bool {
+        self.unpacking.as_ref().is_some_and(|it| it.is_whole())
+    }
+
+    /// Gives up what is not whole.
+    pub fn forget(&mut self, codecs: &mut Codecs) {
+        if let Some(mut unpacking) = self.unpacking.take() {
+            unpacking.release(codecs);
+        }
     }
 }
 
@@ -266,12 +366,38 @@ mod tests {
         let dedicated = agreed(Compression::Dedicated);
         let one = bytes(&dedicated);
         let mut codecs = Codecs::new(2 * one);
-        let first = Channel::new(dedicated, 0, &mut codecs).expect("room");
+        let mut first = Channel::new(dedicated, 0, &mut codecs).expect("room");
         assert!(Channel::new(dedicated, 0, &mut codecs).is_some());
         assert!(Channel::new(dedicated, 0, &mut codecs).is_none());
         assert!(Channel::new(agreed(Compression::Shared), 0, &mut codecs).is_some());
         first.release(&mut codecs);
         assert!(Channel::new(dedicated, 0, &mut codecs).is_some());
+    }
+
+    #[test]
+    fn unfinished_messages_are_looked_at_while_there_is_memory_for_it() {
+        let shared = agreed(Compression::Shared);
+        let mut codecs = Codecs::new(deflate::INFLATER_BYTES);
+        let bad = [0x00, 0x01, 0x00, 0xfe, 0xff, 0xff];
+        let mut first = Channel::new(shared, 0, &mut codecs).expect("nothing is kept");
+        let mut second = Channel::new(shared, 0, &mut codecs).expect("nothing is kept");
+        let part = |it: &mut Channel, part: &[u8], codecs: &mut Codecs| {
+            it.unpack_part(Kind::Text, part, 100, codecs)
+        };
+        assert_eq!(part(&mut first, &bad[..5], &mut codecs), Ok(Unpacked::Part));
+        assert_eq!(part(&mut second, &bad, &mut codecs), Ok(Unpacked::Part), "it waits");
+        assert_eq!(part(&mut first, &bad[5..], &mut codecs), Err(Violation::TextNotUtf8));
+        assert_eq!(codecs.dedicated, 0);
+        let end = second.unpack(Kind::Text, &[0], 100, &mut codecs);
+        assert_eq!(end, Err(Violation::TextNotUtf8), "at the end at the latest");
+        for gone in [&mut first, &mut second] {
+            assert_eq!(part(gone, &bad[..5], &mut codecs), Ok(Unpacked::Part));
+            assert_eq!(codecs.dedicated, deflate::INFLATER_BYTES);
+            gone.release(&mut codecs);
+            assert_eq!(codecs.dedicated, 0);
+        }
+        let long = part(&mut first, &[0; 101], &mut codecs);
+        assert_eq!(long, Err(Violation::TooBig), "however little comes out");
     }
 
     #[test]
@@ -292,8 +418,8 @@ mod tests {
             at += taken;
             let Event::Message { compressed, payload, .. } = event else { break };
             if compressed {
-                let back = channel.inflate(payload, 100, &mut codecs);
-                assert_eq!(back.as_deref(), Ok(&[b'a'; 100][..]));
+                let back = channel.unpack(Kind::Text, payload, 100, &mut codecs);
+                assert_eq!(back, Ok(Unpacked::Whole(Kind::Text, vec![b'a'; 100])));
             }
             marks.push(compressed);
         }

@@ -22,7 +22,8 @@ pub struct Reader {
     /// zeros if it has none, for masking with them is copying.
     key: [u8; 4],
     fragments: u32,
-    head: [u8; HEADER_BYTES],
+    empty_frames: u16,
+    head: [u8; HEADER_BYTES - 1],
     head_len: u8,
     text: utf8::Validator,
     stage: Stage,
@@ -79,7 +80,8 @@ impl Reader {
             left: 0,
             key: [0; 4],
             fragments: 0,
-            head: [0; HEADER_BYTES],
+            empty_frames: 0,
+            head: [0; HEADER_BYTES - 1],
             head_len: 0,
             text: utf8::Validator::new(),
             stage: Stage::Idle,
@@ -143,6 +145,30 @@ impl Reader {
             Stage::Header | Stage::Payload => true,
             Stage::Given => self.fragments > 0,
         }
+    }
+
+    /// Takes away what has come of an unfinished message that is compressed. Call it after
+    /// [`Event::Need`]; what is taken counts no more towards the limit of the message.
+    pub fn take_compressed(&mut self) -> Option<(Kind, Vec<u8>)> {
+        if self.fragments == 0 || !self.compressed {
+            return None;
+        }
+        let end = match self.stage {
+            Stage::Payload if self.opcode.is_control() => self.start,
+            Stage::Payload | Stage::Header => self.buf.len(),
+            Stage::Idle | Stage::Given | Stage::Dead => 0,
+        };
+        if end == 0 {
+            return None;
+        }
+        let behind = self.buf.split_off(end);
+        self.start = 0;
+        Some((self.kind, std::mem::replace(&mut self.buf, behind)))
+    }
+
+    /// How many empty frames there were since the last call, those left out that are messages.
+    pub fn take_empty_frames(&mut self) -> u16 {
+        std::mem::take(&mut self.empty_frames)
     }
 
     /// A part of the current payload, of which more is to come.
@@ -267,8 +293,12 @@ impl Reader {
         }
         let had = usize::from(self.head_len);
         let more = input.len().min(HEADER_BYTES - had);
-        self.head[had..had + more].copy_from_slice(&input[..more]);
-        let Some((size, header)) = rules.read(&self.head[..had + more])? else {
+        let mut head = [0; HEADER_BYTES];
+        head[..had].copy_from_slice(&self.head[..had]);
+        head[had..had + more].copy_from_slice(&input[..more]);
+        let Some((size, header)) = rules.read(&head[..had + more])? else {
+            // The longest of all would have been read.
+            self.head.copy_from_slice(&head[..HEADER_BYTES - 1]);
             self.head_len = (had + more) as u8;
             self.stage = Stage::Header;
             return Ok(None);
@@ -301,6 +331,10 @@ impl Reader {
             return;
         }
         self.fragments += 1;
+        let alone = header.fin && header.opcode != Opcode::Continuation;
+        if header.len == 0 && !alone {
+            self.empty_frames = self.empty_frames.saturating_add(1);
+        }
         if header.opcode != Opcode::Continuation {
             let text = header.opcode == Opcode::Text;
             self.kind = if text { Kind::Text } else { Kind::Binary };
@@ -466,6 +500,6 @@ mod tests {
 
     #[test]
     fn a_reader_is_small_because_every_idle_connection_holds_one() {
-        assert!(size_of::<Reader>() <= 96, "{} bytes", size_of::<Reader>());
+        assert!(size_of::<Reader>() <= 72, "{} bytes", size_of::<Reader>());
     }
 }

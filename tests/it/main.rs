@@ -3,6 +3,7 @@
 mod bench;
 mod certs;
 mod cli;
+mod compress;
 mod config;
 mod drain;
 mod forged;

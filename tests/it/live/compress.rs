@@ -99,7 +99,7 @@ fn a_broadcast_is_compressed_once_and_reaches_each_subscriber_in_its_form() {
 fn windows_are_kept_when_dedicated_and_not_beyond_the_memory_for_them() {
     let mut config = compressing(Compression::Dedicated);
     config.threads = 1;
-    config.compression.windows_bytes = 400 * 1024;
+    config.compression.windows_bytes = 500 * 1024;
     let Some(server) = start(config) else { return };
     let address = server.addresses()[0];
     let (mut first, answer) = open(address, "/echo", OFFER);

@@ -1,0 +1,75 @@
+//! Compressed messages: parts of them as they come, and the work on them shared out among turns.
+
+use super::recipient::Recipient;
+use super::socket::{Socket, Terms};
+use super::{After, Surroundings};
+use crate::time::Deadline;
+use crate::ws::{self, Unpacked, Violation};
+
+impl Socket {
+    /// Whether a message is whole, and waits for a turn with work to spare.
+    pub(super) fn is_unpacking(&self) -> bool {
+        self.channel.as_ref().is_some_and(|channel| channel.is_busy())
+    }
+
+    /// Goes on with such a message, unless it is ignored.
+    pub(super) fn unpack_on(
+        &mut self,
+        limits: &ws::Limits,
+        ignores: bool,
+        out: &mut Vec<u8>,
+        deadline: &mut Deadline,
+        around: &mut Surroundings<'_>,
+    ) -> After {
+        let Some(channel) = &mut self.channel else { return After::Again };
+        if ignores {
+            channel.forget(around.codecs);
+            return After::Again;
+        }
+        let unpacked = channel.go_on(limits.message_bytes, around.codecs);
+        self.unpacked(unpacked, out, deadline, around)
+    }
+
+    /// Looks at what has come of an unfinished message.
+    pub(super) fn unpack_part(
+        &mut self,
+        limits: &ws::Limits,
+        around: &mut Surroundings<'_>,
+    ) -> Result<(), Violation> {
+        let Some(channel) = &mut self.channel else { return Ok(()) };
+        let Some((kind, part)) = self.input.take_compressed() else { return Ok(()) };
+        channel.unpack_part(kind, &part, limits.message_bytes, around.codecs).map(drop)
+    }
+
+    /// Gives a message to the endpoint if it is ready.
+    pub(super) fn unpacked(
+        &mut self,
+        unpacked: Result<Unpacked, Violation>,
+        out: &mut Vec<u8>,
+        deadline: &mut Deadline,
+        around: &mut Surroundings<'_>,
+    ) -> After {
+        self.begun = 0;
+        let (kind, mut message) = match unpacked {
+            Ok(Unpacked::Whole(kind, message)) => (kind, message),
+            Ok(Unpacked::Part | Unpacked::Busy) => return After::Again,
+            Err(violation) => return self.violated(violation, out, around),
+        };
+        if message.is_empty() && self.flood.is_over(1, around) {
+            return self.flooded(out, deadline, around);
+        }
+        around.counters.messages_received.add(1);
+        let (rules, park) = match self.terms.as_deref_mut() {
+            Some(Terms { rules, parked, .. }) => (rules.as_deref(), Some(parked)),
+            None => (None, None),
+        };
+        let mut wanted = None;
+        let channel = self.channel.as_deref_mut();
+        let (endpoint, wants) = (&mut self.endpoint, &mut wanted);
+        let mut to = Recipient { endpoint, channel, rules, park, wanted: wants };
+        to.give(kind, &mut message, out, around);
+        around.codecs.give_back(message);
+        self.close_if(wanted, out, deadline, around);
+        After::Again
+    }
+}

@@ -1,0 +1,71 @@
+//! Reading that was stopped goes on: when a turn has work to spare, or what held it up is gone.
+
+use super::Shard;
+use crate::mem::Slot;
+use crate::time::Now;
+
+impl Shard {
+    /// Whether connections wait that can go on with the next turn.
+    pub fn is_restless(&self) -> bool {
+        !self.farewells.is_empty()
+            || !self.last_words.is_empty()
+            || !self.waiting.is_empty() && !self.post.up_is_full(self.post_bound)
+    }
+
+    /// Call once a turn, after mail was handed over: reading goes on where congestion or the
+    /// turn's share of work had stopped it.
+    pub fn next_turn(&mut self, now: Now) {
+        self.codecs.new_turn();
+        self.farewell(now);
+        self.deliver_local(now);
+        self.hub.report_counts(&mut self.post);
+        self.post.measure();
+        if self.waiting.is_empty() || self.post.up_is_full(self.post_bound) {
+            return;
+        }
+        let mut unserved = Vec::new();
+        for slot in std::mem::take(&mut self.waiting) {
+            if self.codecs.is_spent() {
+                // Before those that have had their share.
+                unserved.push(slot);
+                continue;
+            }
+            if let Some(session) = self.sessions.get_mut(slot) {
+                session.waits = false;
+                // The one before may have filled the lanes again: then this one waits on.
+                self.go_on(slot, now);
+            }
+        }
+        unserved.append(&mut self.waiting);
+        self.waiting = unserved;
+    }
+
+    /// Goes on reading what was paused, if nothing is against it any more. What congestion or the
+    /// turn's share of work holds up is taken up again by [`Shard::next_turn`], all else by what
+    /// ends the pause.
+    pub(super) fn go_on(&mut self, slot: Slot, now: Now) {
+        let Some((session, around)) = self.session(slot, now) else { return };
+        if session.may_resume(&around) {
+            self.resume(slot, now);
+        } else if (around.congested || around.codecs.is_spent())
+            && session.is_paused()
+            && !session.waits
+        {
+            session.waits = true;
+            self.waiting.push(slot);
+        }
+    }
+
+    pub(super) fn resume(&mut self, slot: Slot, now: Now) {
+        let Some(session) = self.sessions.get_mut(slot) else { return };
+        let waited = session.has_parked();
+        let (mut held, eof) = session.resume();
+        if waited || !held.is_empty() || !self.keeps_nothing(slot) {
+            self.feed(slot, &mut held, now);
+        }
+        if eof {
+            self.eof(slot, now);
+        }
+        self.list(slot);
+    }
+}

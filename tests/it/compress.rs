@@ -1,0 +1,220 @@
+//! Compressed messages, cut anywhere, with a clock and turns of our own.
+
+use crate::machine::{Machine, config};
+use crate::peer::{self, Heard};
+use polycast::config::{Compression, Config};
+use polycast::ws::deflate::{Deflater, INFLATER_BYTES};
+use polycast::ws::frame::{Header, Opcode, push_with};
+
+const OFFER: &str = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
+
+fn compressing(compression: Compression) -> Config {
+    let mut config = config("");
+    for route in &mut config.routes {
+        route.compression = compression;
+    }
+    config
+}
+
+/// Each way in which a core may have memory for what is unfinished, or not.
+fn all_ways() -> [Config; 3] {
+    let mut scarce = compressing(Compression::Shared);
+    scarce.compression.windows_bytes = INFLATER_BYTES - 1;
+    [compressing(Compression::Shared), compressing(Compression::Dedicated), scarce]
+}
+
+fn echo(machine: &mut Machine) -> usize {
+    let at = machine.open();
+    machine.receive(at, &peer::handshake("/echo", OFFER));
+    let heard = std::mem::take(&mut machine.wire(at).heard);
+    let agreed = |head: &str| head.contains("permessage-deflate");
+    assert!(matches!(&heard[..], [Heard::Answer { status: 101, head, .. }] if agreed(head)));
+    at
+}
+
+fn deflated(message: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    Deflater::new(15, false).deflate(message, &mut out).expect("deflate");
+    out
+}
+
+/// A frame of a message, of which `first` is compressed.
+fn frame(fin: bool, first: Option<Opcode>, payload: &[u8]) -> Vec<u8> {
+    let opcode = first.unwrap_or(Opcode::Continuation);
+    let rsv1 = matches!(first, Some(Opcode::Text | Opcode::Binary));
+    let (mask, len) = (Some([0x37, 0xfa, 0x21, 0x3d]), payload.len() as u64);
+    let mut out = Vec::new();
+    push_with(&mut out, &Header { fin, rsv1, opcode, mask, len }, payload);
+    out
+}
+
+fn heard(machine: &mut Machine, at: usize) -> Vec<Heard> {
+    std::mem::take(&mut machine.wire(at).heard)
+}
+
+fn close_code(heard: &[Heard]) -> Option<u16> {
+    match heard {
+        [Heard::Close(code, _)] => *code,
+        _ => None,
+    }
+}
+
+#[test]
+fn messages_cut_anywhere_come_back() {
+    for config in all_ways() {
+        let mut machine = Machine::new(config);
+        let mut rng = fastrand::Rng::with_seed(3);
+        let at = echo(&mut machine);
+        for round in 0..200 {
+            let len = [0, 1, 100, 5000, 100_000][round % 5];
+            let text: String = (0..len).map(|at| if at % 7 == 0 { 'ä' } else { 'x' }).collect();
+            let noise: String = (0..len / 10).map(|_| rng.alphanumeric()).collect();
+            let message = text + &noise;
+            let wire = deflated(message.as_bytes());
+            let mut bytes = Vec::new();
+            let (mut from, mut pings) = (0, Vec::new());
+            let mut opcode = Some(Opcode::Text);
+            loop {
+                let to = (from + rng.usize(..=wire.len() / 2 + 1)).min(wire.len());
+                let fin = to == wire.len() && rng.bool();
+                bytes.extend(frame(fin, opcode.take(), &wire[from..to]));
+                from = to;
+                if fin {
+                    break;
+                }
+                if rng.bool() {
+                    pings.push(Heard::Pong(vec![pings.len() as u8; 3]));
+                    bytes.extend(frame(true, Some(Opcode::Ping), &[pings.len() as u8 - 1; 3]));
+                }
+            }
+            let mut rest = &bytes[..];
+            while !rest.is_empty() {
+                let (now, later) = rest.split_at(rng.usize(1..=rest.len().min(len + 9)));
+                machine.receive(at, now);
+                rest = later;
+            }
+            let expected: Vec<Heard> = pings.into_iter().chain([Heard::Text(message)]).collect();
+            assert!(heard(&mut machine, at) == expected, "round {round}");
+            machine.wait(1000);
+            assert!(heard(&mut machine, at).is_empty());
+        }
+        machine.end();
+    }
+}
+
+#[test]
+fn what_is_wrong_is_answered_when_it_is_in_and_not_at_the_end() {
+    let mut config = compressing(Compression::Shared);
+    config.limits.message_bytes = 10_000;
+    for (compression, bytes) in [
+        (Compression::Shared, 1 << 20),
+        (Compression::Dedicated, 1 << 20),
+        (Compression::Shared, 0),
+    ] {
+        for route in &mut config.routes {
+            route.compression = compression;
+        }
+        config.compression.windows_bytes = bytes;
+        let mut machine = Machine::new(config.clone());
+        let stored = [&[0x00, 0x08, 0x00, 0xf7, 0xff][..], b"ok\xff"].concat();
+        let bomb = deflated(&[b'x'; 10_001]);
+        let part = &bomb[..bomb.len() - 1];
+        for (part, cut, code) in
+            [(&stored[..], stored.len() - 1, 1007), (&[0x07], 0, 1007), (part, 4, 1009)]
+        {
+            let at = echo(&mut machine);
+            machine.receive(at, &frame(false, Some(Opcode::Text), &part[..cut]));
+            assert_eq!(heard(&mut machine, at), [], "all is well so far");
+            machine.receive(at, &frame(false, None, &part[cut..]));
+            if bytes > 0 {
+                assert_eq!(close_code(&heard(&mut machine, at)), Some(code));
+                continue;
+            }
+            // Without memory for it, at the end.
+            assert_eq!(heard(&mut machine, at), []);
+            machine.receive(at, &frame(true, None, &[0]));
+            let heard = heard(&mut machine, at);
+            assert_eq!(close_code(&heard), Some(code), "{heard:?}");
+        }
+        machine.end();
+    }
+}
+
+#[test]
+fn what_has_come_of_a_message_holds_little_more_than_what_was_sent() {
+    let mut machine = Machine::new(compressing(Compression::Shared));
+    let at = echo(&mut machine);
+    let message = vec![b'x'; 8 << 20];
+    let wire = deflated(&message);
+    // All but the end could be decompressed, to a thousand times its size. The rest waits.
+    machine.receive(at, &frame(false, Some(Opcode::Binary), &wire[..wire.len() - 9]));
+    assert_eq!(machine.settle(), 1);
+    machine.receive_in_turn(at, &frame(true, None, &wire[wire.len() - 9..]));
+    assert!(machine.settle() > 1, "most of the work was still to be done");
+    assert!(heard(&mut machine, at) == [Heard::Binary(message)]);
+    machine.end();
+}
+
+#[test]
+fn a_message_that_is_much_work_is_shared_out_and_others_are_served_meanwhile() {
+    for config in all_ways() {
+        let mut machine = Machine::new(config);
+        let (heavy, twin, other) = (echo(&mut machine), echo(&mut machine), echo(&mut machine));
+        let message = vec![b'x'; 15 << 20];
+        let frame = frame(true, Some(Opcode::Binary), &deflated(&message));
+        machine.receive_in_turn(heavy, &frame);
+        machine.receive_in_turn(twin, &frame);
+        machine.receive_in_turn(other, &peer::framed(Opcode::Ping, b"p"));
+        machine.turn();
+        assert_eq!(heard(&mut machine, heavy), []);
+        // What compresses waits for the next turn; a control frame of it, too, but not longer.
+        for _ in 0..2 {
+            machine.turn();
+        }
+        assert_eq!(heard(&mut machine, other), [Heard::Pong(b"p".to_vec())]);
+        let turns = machine.settle();
+        assert!(turns > 2, "{turns} turns for two messages of four");
+        for at in [heavy, twin] {
+            assert!(heard(&mut machine, at) == [Heard::Binary(message.clone())]);
+        }
+        // Who leaves in the middle of it leaves nothing.
+        machine.receive_in_turn(heavy, &frame);
+        machine.turn();
+        machine.end();
+    }
+}
+
+#[test]
+fn what_costs_a_peer_nothing_is_bounded_in_a_second() {
+    let ping = frame(true, Some(Opcode::Ping), b"p");
+    let pong = frame(true, Some(Opcode::Pong), b"");
+    let empty = peer::framed(Opcode::Text, b"");
+    let squeezed = frame(true, Some(Opcode::Text), &[0]);
+    let fragment = frame(false, None, b"");
+    let begun = frame(false, Some(Opcode::Text), &[0x00, 0x01]);
+    for (first, each) in
+        [(&[][..], &ping), (&[], &pong), (&[], &empty), (&[], &squeezed), (&begun, &fragment)]
+    {
+        let mut config = compressing(Compression::Shared);
+        config.limits.control_frames_per_s = 50;
+        let mut machine = Machine::new(config);
+        let at = echo(&mut machine);
+        machine.receive(at, first);
+        machine.receive(at, &each.repeat(50));
+        machine.wait(1000);
+        machine.receive(at, &each.repeat(50));
+        // An empty fragment is no news; that there were too many comes out with what follows.
+        machine.receive(at, &each[..1]);
+        let closes = |it: &Heard| matches!(it, Heard::Close(..));
+        let so_far = heard(&mut machine, at);
+        assert!(!so_far.iter().any(closes), "{:?} {each:?}", so_far.last());
+        machine.wait(1000);
+        machine.receive(at, &each[1..]);
+        machine.receive(at, &each.repeat(50));
+        machine.receive(at, &each[..1]);
+        let close = heard(&mut machine, at).into_iter().find(closes);
+        assert_eq!(close, Some(Heard::Close(Some(1008), "too many control frames".to_owned())));
+        assert_eq!(machine.counters.control_floods.get(), 1);
+        machine.end();
+    }
+}
