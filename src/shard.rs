@@ -10,6 +10,7 @@ mod notices;
 mod proxy;
 mod secure;
 mod streams;
+mod turn;
 
 use crate::codec::json::Scratch;
 use crate::dialect::{Action, Desk, Env, JoinOutcome, Why};
@@ -68,6 +69,8 @@ pub struct Shard {
     counters: Arc<Counters>,
     /// Connections without a whole request so far.
     fresh: usize,
+    /// Those, oldest first, and among them some that have sent theirs or are gone.
+    handshakes: VecDeque<Slot>,
     drain: Option<Drain>,
     subscribers: Vec<u32>,
     /// A notice that could not be handed over yet.
@@ -125,6 +128,7 @@ impl Shard {
             waiting: Vec::new(),
             counters,
             fresh: 0,
+            handshakes: VecDeque::new(),
             drain: None,
             subscribers: Vec::new(),
             notice: None,
@@ -139,16 +143,34 @@ impl Shard {
     fn open_by(&mut self, listener: u16, index: u32, peer: SocketAddr, now: Now) -> Slot {
         self.counters.connections.add(1);
         let mut session = Session::new(peer, listener, now, &self.env);
-        if self.fresh >= self.env.config.limits.handshakes {
-            self.counters.refused_handshake.add(1);
-            session.lost();
-        } else {
-            session.counted_fresh = true;
-            self.fresh += 1;
+        session.counted_fresh = true;
+        if self.fresh == self.env.config.limits.handshakes {
+            self.give_up_oldest_handshake();
         }
+        self.fresh += 1;
         let slot = self.sessions.insert(index, session);
+        if self.handshakes.len() > 2 * self.fresh + 1024 {
+            let sessions = &mut self.sessions;
+            self.handshakes
+                .retain(|slot| sessions.get_mut(*slot).is_some_and(|it| it.counted_fresh));
+        }
+        self.handshakes.push_back(slot);
         self.list(slot);
         slot
+    }
+
+    /// Who is silent for longest makes room: whoever says what it wants is served soon, however
+    /// many others say nothing.
+    fn give_up_oldest_handshake(&mut self) {
+        while let Some(slot) = self.handshakes.pop_front() {
+            let Some(session) = self.sessions.get_mut(slot) else { continue };
+            if std::mem::take(&mut session.counted_fresh) {
+                session.lost();
+                self.fresh -= 1;
+                self.counters.refused_handshake.add(1);
+                return self.list(slot);
+            }
+        }
     }
 
     /// Bytes have come from the peer. They are changed in place.
@@ -446,33 +468,6 @@ impl Shard {
         }
     }
 
-    /// Whether connections wait that can go on with the next turn.
-    pub fn is_restless(&self) -> bool {
-        !self.farewells.is_empty()
-            || !self.last_words.is_empty()
-            || !self.waiting.is_empty() && !self.post.up_is_full(self.post_bound)
-    }
-
-    /// Call once a turn, after mail was handed over: reading goes on where congestion or the
-    /// turn's share of work had stopped it.
-    pub fn next_turn(&mut self, now: Now) {
-        self.codecs.new_turn();
-        self.farewell(now);
-        self.deliver_local(now);
-        self.hub.report_counts(&mut self.post);
-        self.post.measure();
-        if self.waiting.is_empty() || self.post.up_is_full(self.post_bound) {
-            return;
-        }
-        for slot in std::mem::take(&mut self.waiting) {
-            if let Some(session) = self.sessions.get_mut(slot) {
-                session.waits = false;
-                // The one before may have filled the lanes again: then this one waits on.
-                self.go_on(slot, now);
-            }
-        }
-    }
-
     fn tell_joined(&mut self, slot: Slot, name: &str, outcome: JoinOutcome, now: Now) {
         if let Some((session, mut around)) = self.session(slot, now) {
             Shard::tell_outcome(session, name, outcome, &mut around);
@@ -531,35 +526,6 @@ impl Shard {
             identity: session.identity(),
         };
         Some((session, around))
-    }
-
-    /// Goes on reading what was paused, if nothing is against it any more. What congestion or the
-    /// turn's share of work holds up is taken up again by [`Shard::next_turn`], all else by what
-    /// ends the pause.
-    fn go_on(&mut self, slot: Slot, now: Now) {
-        let Some((session, around)) = self.session(slot, now) else { return };
-        if session.may_resume(&around) {
-            self.resume(slot, now);
-        } else if (around.congested || around.codecs.is_spent())
-            && session.is_paused()
-            && !session.waits
-        {
-            session.waits = true;
-            self.waiting.push(slot);
-        }
-    }
-
-    fn resume(&mut self, slot: Slot, now: Now) {
-        let Some(session) = self.sessions.get_mut(slot) else { return };
-        let waited = session.has_parked();
-        let (mut held, eof) = session.resume();
-        if waited || !held.is_empty() || !self.keeps_nothing(slot) {
-            self.feed(slot, &mut held, now);
-        }
-        if eof {
-            self.eof(slot, now);
-        }
-        self.list(slot);
     }
 
     /// Carries out what a session has asked for, and what follows from its state.

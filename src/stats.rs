@@ -91,7 +91,8 @@ counters! {
     accept_no_slot,
     /// Connections closed at once: their address had too many open.
     refused_address,
-    /// Connections closed at once: too many others had not sent a whole request yet.
+    /// Connections closed before they had sent a whole request: too many had not, and they were
+    /// the oldest.
     refused_handshake,
     /// WebSockets of applications refused because the process was overloaded.
     refused_overload,

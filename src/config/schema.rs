@@ -150,9 +150,10 @@ pub struct Limits {
     pub overload_bytes: u64,
     /// Connections from one peer address; 0 is unlimited.
     pub connections_per_address: usize,
-    /// Connections of one reactor that have not sent a whole request yet.
+    /// Connections of one reactor that have not sent a whole request yet. One more, and the oldest
+    /// of them is ended.
     pub handshakes: usize,
-    /// Pings, pongs and empty messages from one client in a second.
+    /// Pings, pongs, empty messages and empty fragments from one client in a second.
     pub control_frames_per_s: u16,
     /// Bytes of kept last events and pictures on one reactor; beyond it the oldest go.
     #[serde(deserialize_with = "size::memory")]

@@ -24,6 +24,8 @@ pub(super) struct Requests {
     replies: VecDeque<Waiting>,
     /// The number of the oldest.
     first: u32,
+    /// Whether any request has been read to its end.
+    had_request: bool,
 }
 
 /// One reply.
@@ -99,6 +101,7 @@ impl Requests {
                 After::Again
             }
             Event::Request(request) if upgrade::wanted(&request) => {
+                self.had_request = true;
                 if self.replies.is_empty() {
                     return (taken, open(&request, out, around));
                 }
@@ -106,6 +109,7 @@ impl Requests {
                 After::Again
             }
             Event::Request(mut request) => {
+                self.had_request = true;
                 let reply = answer(&mut request, around);
                 self.replies.push_back(reply);
                 After::Again
@@ -159,7 +163,7 @@ impl Requests {
     }
 
     pub(super) fn is_fresh(&self) -> bool {
-        self.first == 0 && self.replies.is_empty()
+        !self.had_request
     }
 
     pub(super) fn is_full(&self) -> bool {

@@ -113,6 +113,8 @@ pub struct Client {
     /// Received and not yet looked at: `bytes[at..]`.
     bytes: Vec<u8>,
     at: usize,
+    /// The server has thrown the connection away.
+    was_reset: bool,
 }
 
 impl From<TcpStream> for Client {
@@ -120,7 +122,7 @@ impl From<TcpStream> for Client {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
-        Client { stream, bytes: Vec::new(), at: 0 }
+        Client { stream, bytes: Vec::new(), at: 0, was_reset: false }
     }
 }
 
@@ -208,7 +210,10 @@ impl Client {
                 self.bytes.extend_from_slice(&piece[..n]);
                 n
             }
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => 0,
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                self.was_reset = true;
+                0
+            }
             // This process was stopped and goes on.
             Err(error) if error.kind() == io::ErrorKind::Interrupted => self.fill(),
             Err(error) => panic!("reading: {error}; unread: {:?}", self.rest()),
@@ -277,11 +282,12 @@ impl Client {
         }
     }
 
-    /// Asserts that the connection ends here.
+    /// Asserts that the server ends its side here, and does not reset the connection.
     pub fn end(&mut self) {
         assert_eq!(self.rest(), "");
         let got = self.fill();
         assert_eq!(got, 0, "{}", self.rest());
+        assert!(!self.was_reset, "a reset");
     }
 
     /// Sends a ping and awaits its pong: all that came before was taken up by the server.

@@ -542,7 +542,7 @@ fn control_frames_are_bounded_in_a_second() {
     }
     for (opcode, payload) in [(PING, &b"p"[..]), (PONG, b""), (TEXT, b"")] {
         let mut client = Client::open(address, "/echo");
-        // More than two seconds may bring, wherever they begin.
+        // More than two seconds may bring, wherever they begin; exact is the test in `compress`.
         let flood: Vec<u8> = (0..101).flat_map(|_| masked(true, opcode, payload)).collect();
         client.send(&flood);
         let close = std::iter::from_fn(|| client.try_frame()).find(|frame| frame.opcode == CLOSE);
@@ -554,25 +554,52 @@ fn control_frames_are_bounded_in_a_second() {
 }
 
 #[test]
+fn what_is_on_its_way_makes_no_reset_of_the_end() {
+    let Some(server) = start(config()) else { return };
+    let mut client = Client::open(server.addresses()[0], "/echo");
+    let text = "x".repeat(50_000);
+    for _ in 0..4 {
+        client.send_text(&text);
+    }
+    // A frame without a mask, and much behind it that nobody will ever want.
+    client.send(&[0x81, 0x01, b'x']);
+    for _ in 0..64 {
+        client.send(&[0x55; 64 * 1024]);
+    }
+    for _ in 0..4 {
+        assert!(client.text() == text);
+    }
+    assert_eq!(client.close().0, 1002);
+    client.end();
+    client.send(&[0x55; 64 * 1024]);
+    client.end();
+}
+
+#[test]
 fn handshakes_in_flight_are_bounded() {
     let mut config = config();
     config.threads = 1;
     config.limits.handshakes = 2;
     let Some(server) = start(config) else { return };
     let address = server.addresses()[0];
-    let silent = [Client::connect(address), Client::connect(address)];
+    let mut oldest = Client::connect(address);
+    // To be told that it may go on is no answer yet.
+    oldest.send(b"POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n");
+    assert_eq!(oldest.response().status, 100);
+    let second = Client::connect(address);
     wait_count(&server, "accepted", 2);
-    let mut refused = Client::connect(address);
-    refused.drained();
+    assert_eq!(server.count("refused_handshake"), 0);
+    // One more than there may be: it is served, and who has said nothing for longest is not.
+    let third = Client::connect(address);
+    oldest.drained();
     assert_eq!(server.count("refused_handshake"), 1);
     // Whoever has finished its handshake makes room.
-    let _sockets = silent.map(|client| client.upgrade("/echo"));
-    let mut third = Client::open(address, "/echo");
-    third.sync();
+    let _sockets = [second, third].map(|client| client.upgrade("/echo"));
     let fourth = Client::connect(address);
+    Client::open(address, "/echo").sync();
     wait_count(&server, "accepted", 5);
     drop(fourth);
-    wait_count(&server, "connections", 3);
+    wait_count(&server, "connections", 2);
     Client::open(address, "/echo").sync();
     assert_eq!(server.count("refused_handshake"), 1);
 }
