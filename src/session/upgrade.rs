@@ -23,10 +23,10 @@ impl<'r> Upgrade<'r> {
         self.headers.tokens(PROTOCOL)
     }
 
-    /// The values of `Sec-WebSocket-Extensions` as sent, in order; those that are not text are
-    /// left out.
+    /// The values of `Sec-WebSocket-Extensions` as sent, in order. One that is not text is no list
+    /// of extensions, nor is what stands here for it.
     pub fn extensions(&self) -> impl Iterator<Item = &'r str> {
-        self.headers.values(EXTENSIONS).filter_map(|value| str::from_utf8(value).ok())
+        self.headers.values(EXTENSIONS).map(|value| str::from_utf8(value).unwrap_or("\u{fffd}"))
     }
 
     /// Where the page comes from that opens the connection; browsers always say it.
@@ -71,7 +71,6 @@ impl Refusal {
     /// The status of the answer.
     pub fn status(self) -> u16 {
         match self {
-            Refusal::Method => 405,
             Refusal::SocketVersion => 426,
             _ => 400,
         }
@@ -81,7 +80,6 @@ impl Refusal {
     /// behind it.
     pub fn respond(self, out: &mut Vec<u8>) {
         let headers: &[(&str, &str)] = match self {
-            Refusal::Method => &[("Allow", "GET")],
             // RFC 9110 section 7.8: whoever sends `Upgrade` names it in `Connection` too.
             Refusal::SocketVersion => {
                 &[("Connection", "Upgrade"), ("Upgrade", "websocket"), (VERSION, "13")]
@@ -345,7 +343,7 @@ mod tests {
     #[test]
     fn refusals_are_whole_responses() {
         for (refusal, first, more) in [
-            (Refusal::Method, "HTTP/1.1 405 Method Not Allowed", "Allow: GET\r\n"),
+            (Refusal::Method, "HTTP/1.1 400 Bad Request", ""),
             (
                 Refusal::SocketVersion,
                 "HTTP/1.1 426 Upgrade Required",

@@ -221,7 +221,7 @@ fn requests_that_lead_nowhere_are_told_why() {
 
     let good = handshake("/echo", "");
     check(address, &good.replace("Version: 13", "Version: 8"), 426);
-    check(address, &good.replace("GET", "POST"), 405);
+    check(address, &good.replace("GET", "POST"), 400);
     check(address, &good.replace("dGhl", "dGh"), 400);
     check(address, &good.replace("Connection: Upgrade\r\n", ""), 400);
     check(address, &good.replace("Host: localhost\r\n", ""), 400);
