@@ -144,7 +144,7 @@ impl Shard {
         self.counters.connections.add(1);
         let mut session = Session::new(peer, listener, now, &self.env);
         session.counted_fresh = true;
-        if self.fresh == self.env.config.limits.handshakes {
+        if self.fresh >= self.env.config.limits.handshakes {
             self.give_up_oldest_handshake();
         }
         self.fresh += 1;

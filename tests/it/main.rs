@@ -7,6 +7,7 @@ mod compress;
 mod config;
 mod drain;
 mod forged;
+mod handshakes;
 mod house;
 mod live;
 mod machine;
