@@ -11,8 +11,10 @@ mod rig;
 use cpu::Cpu;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use polycast::codec::json::Scratch;
-use polycast::codec::{Envelope, Format, Limits, Value, decode, encode};
-use polycast::hub::{Event, Forms, Hasher, Hub, Join, Joined, Mode, Post, Retain, Up, Wish};
+use polycast::codec::{DecodeLimits, Envelope, Format, Value, decode, encode};
+use polycast::hub::{
+    Encodings, Event, Hasher, Hub, Join, JoinRequest, Joined, Mode, OutgoingMail, Retain, Up,
+};
 use polycast::mem::{Frozen, Slot};
 use rig::Rig;
 use std::hint::black_box;
@@ -49,8 +51,8 @@ fn change() -> Value {
 }
 
 fn event(envelope: &Arc<Envelope>, value: Value, retain: Retain) -> Event {
-    let forms = Forms::new(envelope.clone(), value, retain, false);
-    Event { forms: forms.ok().map(Arc::new), ..Event::default() }
+    let encodings = Encodings::new(envelope.clone(), value, retain, false);
+    Event { encodings: encodings.ok().map(Arc::new), ..Event::default() }
 }
 
 fn codecs(c: &mut Criterion<Cpu>) {
@@ -68,7 +70,7 @@ fn codecs(c: &mut Criterion<Cpu>) {
         group.bench_function(BenchmarkId::new("decode", format!("{format:?}")), |b| {
             b.iter_batched_ref(
                 || bytes.clone(),
-                |bytes| decode(format, bytes, &Limits::default(), &mut scratch),
+                |bytes| decode(format, bytes, &DecodeLimits::default(), &mut scratch),
                 BatchSize::SmallInput,
             );
         });
@@ -87,13 +89,14 @@ fn publishes(c: &mut Criterion<Cpu>) {
     let mut group = c.benchmark_group("publish, formats in use:");
     let envelope = envelope();
     for count in 0..=Format::ALL.len() {
-        let (mut hub, mut post) = (Hub::new(0, 1, Hasher::new(7), 0), Post::new(1));
+        let (mut hub, mut mail) = (Hub::new(0, 1, Hasher::new(7), 0), OutgoingMail::new(1));
         group.bench_function(BenchmarkId::from_parameter(count), |b| {
             b.iter(|| {
                 let event = event(&envelope, change(), Retain::Nothing);
-                let forms = event.forms.as_ref().map(Arc::clone);
-                hub.publish(APP, TOPIC, &event, None, NOW_MS, &mut post);
-                let frame = |format: &Format| forms.as_ref().map(|it| it.form(*format).len());
+                let encodings = event.encodings.as_ref().map(Arc::clone);
+                hub.publish(APP, TOPIC, &event, None, NOW_MS, &mut mail);
+                let frame =
+                    |format: &Format| encodings.as_ref().map(|it| it.encoded(*format).len());
                 Format::ALL.iter().take(count).filter_map(frame).sum::<usize>()
             });
         });
@@ -104,13 +107,13 @@ fn publishes(c: &mut Criterion<Cpu>) {
 fn picture(c: &mut Criterion<Cpu>) {
     let mut group = c.benchmark_group("a picture of 10 000 fields");
     let envelope = envelope();
-    let (mut hub, mut post) = (Hub::new(0, 1, Hasher::new(7), 1 << 30), Post::new(1));
+    let (mut hub, mut mail) = (Hub::new(0, 1, Hasher::new(7), 1 << 30), OutgoingMail::new(1));
     let field = |at: usize, number: i64| {
         Value::Map(vec![(format!("Field{at:05}").into(), Value::Int(number))])
     };
     let mut publish = |hub: &mut Hub, value: Value| {
         let event = event(&envelope, value, Retain::Update(MERGE));
-        hub.publish(APP, TOPIC, &event, None, NOW_MS, &mut post)
+        hub.publish(APP, TOPIC, &event, None, NOW_MS, &mut mail)
     };
     for at in 0..FIELDS {
         publish(&mut hub, field(at, 0));
@@ -130,21 +133,21 @@ fn picture(c: &mut Criterion<Cpu>) {
             publish(&mut small, field(0, number))
         });
     });
-    let mut post = Post::new(1);
+    let mut mail = OutgoingMail::new(1);
     for format in Format::ALL {
-        let wish = || Some(Wish { picture: Some(format), ..Wish::default() });
+        let request = || Some(JoinRequest { picture: Some(format), ..JoinRequest::default() });
         let slot = Slot { index: 1, generation: 1 };
         let mut visit = |hub: &mut Hub| {
-            let join = Join { slot, app: APP, name: TOPIC, most: 1, wish: wish() };
-            let Joined::Now(Some(welcome)) = hub.join(join, NOW_MS, &mut post) else { return None };
-            assert!(hub.leave(slot, APP, TOPIC, &mut post));
-            welcome.picture.map(|picture| picture.form(format).len())
+            let join = Join { slot, app: APP, name: TOPIC, max: 1, request: request() };
+            let Joined::Now(Some(reply)) = hub.join(join, NOW_MS, &mut mail) else { return None };
+            assert!(hub.leave(slot, APP, TOPIC, &mut mail));
+            reply.picture.map(|picture| picture.encoded(format).len())
         };
         group.bench_function(BenchmarkId::new("join unchanged", format!("{format:?}")), |b| {
             b.iter(|| visit(&mut hub));
         });
         group.bench_function(BenchmarkId::new("change and join", format!("{format:?}")), |b| {
-            let mut change_post = Post::new(1);
+            let mut change_post = OutgoingMail::new(1);
             let envelope = self::envelope();
             b.iter(|| {
                 number += 1;
@@ -172,7 +175,7 @@ fn fanout(c: &mut Criterion<Cpu>) {
     let envelope = envelope();
     let made = event(&envelope, change(), Retain::Nothing);
     let frame =
-        made.forms.as_ref().map_or_else(Frozen::default, |it| it.form(Format::Json).clone());
+        made.encodings.as_ref().map_or_else(Frozen::default, |it| it.encoded(Format::Json).clone());
     group.bench_function("a frame", |b| {
         b.iter(|| {
             let event = Event { frame: frame.clone(), ..Event::default() };

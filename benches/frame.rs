@@ -9,7 +9,7 @@ use std::io::{self, Read, Write};
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use polycast::ws::{Event, Limits, Opcode, Reader, Role, frame};
+use polycast::ws::{FrameEvent, FrameLimits, Opcode, Reader, Role, frame};
 use tungstenite::protocol::{Role as TheirRole, WebSocket, WebSocketConfig};
 
 /// What the server runs on, for both.
@@ -31,7 +31,7 @@ fn stream(opcode: Opcode, size: usize) -> (Vec<u8>, usize) {
     (out, count)
 }
 
-fn ours(limits: &Limits, stream: &[u8], piece: usize, buf: &mut [u8]) -> (usize, usize) {
+fn ours(limits: &FrameLimits, stream: &[u8], piece: usize, buf: &mut [u8]) -> (usize, usize) {
     let mut reader = Reader::new();
     let mut sum = (0, 0);
     for part in stream.chunks(piece) {
@@ -42,8 +42,8 @@ fn ours(limits: &Limits, stream: &[u8], piece: usize, buf: &mut [u8]) -> (usize,
             let (taken, event) = reader.next(Role::Server, limits, &mut buf[at..]);
             at += taken;
             match event {
-                Event::Message { payload, .. } => sum = (sum.0 + 1, sum.1 + payload.len()),
-                Event::Need => break,
+                FrameEvent::Message { payload, .. } => sum = (sum.0 + 1, sum.1 + payload.len()),
+                FrameEvent::Need => break,
                 other => panic!("{other:?}"),
             }
         }
@@ -91,7 +91,7 @@ fn theirs(config: WebSocketConfig, stream: &[u8], piece: usize) -> (usize, usize
 }
 
 fn frames(c: &mut Criterion) {
-    let limits = Limits::default();
+    let limits = FrameLimits::default();
     let mut buf = vec![0; 64 << 10];
     for (name, opcode) in [("text", Opcode::Text), ("binary", Opcode::Binary)] {
         for (cut, piece) in PIECES {

@@ -8,7 +8,7 @@ mod cpu;
 
 use cpu::Cpu;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use polycast::hub::{Event, Hasher, Hub, Join, Joined, Post, Published};
+use polycast::hub::{Event, Hasher, Hub, Join, Joined, OutgoingMail, Published};
 use polycast::mem::{Frozen, Slot};
 use std::hint::black_box;
 
@@ -30,21 +30,21 @@ fn is_now(joined: Joined) -> bool {
 
 struct Core {
     hub: Hub,
-    post: Post,
+    mail: OutgoingMail,
 }
 
 impl Core {
     fn new(core: u16, cores: u16) -> Core {
-        Core { hub: Hub::new(core, cores, Hasher::new(7), 0), post: Post::new(cores) }
+        Core { hub: Hub::new(core, cores, Hasher::new(7), 0), mail: OutgoingMail::new(cores) }
     }
 
     fn join(&mut self, index: u32, name: &str) -> Joined {
-        let join = Join { slot: slot(index), app: APP, name, most: MOST, wish: None };
-        self.hub.join(join, NOW_MS, &mut self.post)
+        let join = Join { slot: slot(index), app: APP, name, max: MOST, request: None };
+        self.hub.join(join, NOW_MS, &mut self.mail)
     }
 
     fn leave(&mut self, index: u32, name: &str) -> bool {
-        self.hub.leave(slot(index), APP, name, &mut self.post)
+        self.hub.leave(slot(index), APP, name, &mut self.mail)
     }
 }
 
@@ -79,7 +79,7 @@ fn joins(c: &mut Criterion<Cpu>) {
                 names.iter().for_each(|name| assert!(is_now(core.join(1, name))));
                 core
             },
-            |core| core.hub.leave_all(slot(1), &mut core.post),
+            |core| core.hub.leave_all(slot(1), &mut core.mail),
             BatchSize::SmallInput,
         );
     });
@@ -98,7 +98,7 @@ fn publishes(c: &mut Criterion<Cpu>) {
             b.iter(|| {
                 found.clear();
                 let published =
-                    core.hub.publish(APP, black_box("room"), &event, None, NOW_MS, &mut core.post);
+                    core.hub.publish(APP, black_box("room"), &event, None, NOW_MS, &mut core.mail);
                 if let Published::Ordered(at) = published {
                     found.extend(core.hub.subscribers_at(at).iter().map(|it| it.slot));
                 }
@@ -125,7 +125,7 @@ fn many_channels(c: &mut Criterion<Cpu>) {
     let event = event();
     let mut group = c.benchmark_group("100000 channels of one");
     group.bench_function("publish", |b| {
-        b.iter(|| match core.hub.publish(APP, next().1, &event, None, NOW_MS, &mut core.post) {
+        b.iter(|| match core.hub.publish(APP, next().1, &event, None, NOW_MS, &mut core.mail) {
             Published::Ordered(at) => core.hub.subscribers_at(at).len(),
             _ => 0,
         });
@@ -149,17 +149,17 @@ fn across(c: &mut Criterion<Cpu>) {
     let name = name.unwrap_or_default();
     let carry = |cores: &mut [Core; 2]| {
         let [origin, home] = cores;
-        while let Some(request) = origin.post.to(1).up.pop_front() {
-            let ordered = home.hub.request(0, request, NOW_MS, &mut home.post);
+        while let Some(request) = origin.mail.to(1).up.pop_front() {
+            let ordered = home.hub.request(0, request, NOW_MS, &mut home.mail);
             black_box(ordered.map(|(name, _)| home.hub.subscribers(&name).len()));
         }
         let mut heard = 0;
-        while let Some(answer) = home.post.to(0).down.pop_front() {
+        while let Some(answer) = home.mail.to(0).down.pop_front() {
             use polycast::hub::Down;
             heard += match answer {
                 Down::Deliver { name, .. } => origin.hub.subscribers(&name).len(),
                 Down::Interested { asked, name } => origin.hub.interested(asked, &name).len(),
-                Down::Welcome { .. } | Down::Tell { .. } | Down::Answer { .. } => 0,
+                Down::JoinReply { .. } | Down::Tell { .. } | Down::Answer { .. } => 0,
             };
         }
         heard
@@ -169,8 +169,8 @@ fn across(c: &mut Criterion<Cpu>) {
     let mut group = c.benchmark_group("across cores");
     group.bench_function("publish, order, deliver to 1", |b| {
         b.iter(|| {
-            let Core { hub, post } = &mut cores[0];
-            hub.publish(APP, black_box(&name), &event, None, NOW_MS, post);
+            let Core { hub, mail } = &mut cores[0];
+            hub.publish(APP, black_box(&name), &event, None, NOW_MS, mail);
             carry(&mut cores)
         });
     });

@@ -2,10 +2,10 @@
 //! `autobahn_client HOST:PORT`. Each message is echoed, as that suite wants it.
 
 use polycast::crypto::{encode_base64, websocket_accept};
-use polycast::ws::close::{self, Handshake};
+use polycast::ws::close::{self, CloseHandshake};
 use polycast::ws::extension::{self, Agreed};
 use polycast::ws::output::{Channel, Codecs, Output};
-use polycast::ws::{Event, Kind, Limits, Opcode, Reader, Role, Unpacked, frame};
+use polycast::ws::{FrameEvent, FrameLimits, MessageKind, Opcode, Reader, Role, Unpacked, frame};
 use std::error::Error;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -35,10 +35,10 @@ fn main() -> Result<(), Box<dyn Error>> {
 struct Client {
     stream: TcpStream,
     reader: Reader,
-    limits: Limits,
+    limits: FrameLimits,
     codecs: Codecs,
     channel: Option<Channel>,
-    closing: Handshake,
+    closing: CloseHandshake,
     /// Bytes that came behind the server's answer.
     early: Vec<u8>,
     keys: u32,
@@ -85,8 +85,8 @@ impl Client {
         let agreed: Option<Agreed> = extension::read_answer(values)?;
         let mut codecs = Codecs::new(1 << 20);
         let channel = agreed.and_then(|agreed| Channel::new(agreed, 0, &mut codecs));
-        let limits = Limits { allow_rsv1: channel.is_some(), ..Limits::default() };
-        let (reader, closing) = (Reader::new(), Handshake::default());
+        let limits = FrameLimits { allow_rsv1: channel.is_some(), ..FrameLimits::default() };
+        let (reader, closing) = (Reader::new(), CloseHandshake::default());
         Ok(Client { stream, reader, limits, codecs, channel, closing, early, keys: 1 })
     }
 
@@ -99,7 +99,7 @@ impl Client {
     /// Reads to the end of the connection; `answer` may answer each message.
     fn run(
         mut self,
-        mut answer: impl FnMut(Kind, &[u8]) -> Option<(Kind, Vec<u8>)>,
+        mut answer: impl FnMut(MessageKind, &[u8]) -> Option<(MessageKind, Vec<u8>)>,
     ) -> io::Result<()> {
         let mut input = std::mem::take(&mut self.early);
         let mut buffer = vec![0; 64 * 1024];
@@ -108,7 +108,7 @@ impl Client {
             let mut out = Vec::new();
             while self.take(&mut input[..], &mut at, &mut out, &mut answer) {}
             self.stream.write_all(&out)?;
-            if self.closing == Handshake::Done {
+            if self.closing == CloseHandshake::Done {
                 // The server ends the connection first (section 7.1.1).
                 let _ = self.stream.shutdown(Shutdown::Write);
                 while self.stream.read(&mut buffer).is_ok_and(|n| n > 0) {}
@@ -129,22 +129,22 @@ impl Client {
         input: &mut [u8],
         at: &mut usize,
         out: &mut Vec<u8>,
-        answer: &mut impl FnMut(Kind, &[u8]) -> Option<(Kind, Vec<u8>)>,
+        answer: &mut impl FnMut(MessageKind, &[u8]) -> Option<(MessageKind, Vec<u8>)>,
     ) -> bool {
         let key = self.key();
         let (taken, event) = self.reader.next(Role::Client, &self.limits, &mut input[*at..]);
         *at += taken;
         let open = self.closing.may_send_data();
         let violation = match event {
-            Event::Need => return false,
-            Event::Message { kind, compressed, payload } => {
+            FrameEvent::Need => return false,
+            FrameEvent::Message { kind, compressed, payload } => {
                 let message = match (&mut self.channel, compressed) {
                     (Some(channel), true) => {
-                        let most = self.limits.message_bytes;
-                        let mut unpacked = channel.unpack(kind, payload, most, &mut self.codecs);
+                        let max = self.limits.message_bytes;
+                        let mut unpacked = channel.unpack(kind, payload, max, &mut self.codecs);
                         while unpacked == Ok(Unpacked::Busy) {
                             self.codecs.new_turn();
-                            unpacked = channel.go_on(most, &mut self.codecs);
+                            unpacked = channel.go_on(max, &mut self.codecs);
                         }
                         match unpacked {
                             Ok(Unpacked::Whole(_, message)) => Some(message),
@@ -164,27 +164,27 @@ impl Client {
                 }
                 message.is_none().then_some((close::INVALID_DATA, "damaged"))
             }
-            Event::Ping(payload) => {
+            FrameEvent::Ping(payload) => {
                 if open {
                     frame::push(out, Opcode::Pong, payload, Some(key));
                 }
                 None
             }
-            Event::Pong(_) => None,
-            Event::Close { code, .. } => {
+            FrameEvent::Pong(_) => None,
+            FrameEvent::Close { code, .. } => {
                 if self.closing.receive() && self.closing.send() {
                     let payload = close::payload(code.unwrap_or(close::NO_CODE), "");
                     frame::push(out, Opcode::Close, &payload, Some(key));
                 }
                 None
             }
-            Event::Violation(violation) => Some((violation.code(), violation.reason())),
+            FrameEvent::Violation(violation) => Some((violation.code(), violation.reason())),
         };
         if let Some((code, reason)) = violation
             && self.closing.send()
         {
             frame::push(out, Opcode::Close, &close::payload(code, reason), Some(key));
-            self.closing = Handshake::Done;
+            self.closing = CloseHandshake::Done;
         }
         true
     }

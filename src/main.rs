@@ -112,7 +112,7 @@ fn serve(arguments: Serve) -> ExitCode {
     if config.is_demo {
         tracing::warn!("no configuration: serving the demo application, whose secret is public");
     }
-    let source = file.map(|file| server::Source::new(file, overrides, &config));
+    let source = file.map(|file| server::ConfigSource::new(file, overrides, &config));
     match server::run(config, source) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error, error.exit_code()),
@@ -174,10 +174,11 @@ fn usage(error: &clap::Error) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let text = error.to_string();
-    let told = text.split("\nUsage:").next().unwrap_or_default();
-    let told = told.split("\nFor more information").next().unwrap_or_default();
-    let told = told.strip_prefix("error: ").unwrap_or(told);
-    let words = told.split_whitespace().collect::<Vec<_>>().join(" ").replace(" tip:", "; tip:");
+    let message_text = text.split("\nUsage:").next().unwrap_or_default();
+    let message_text = message_text.split("\nFor more information").next().unwrap_or_default();
+    let message_text = message_text.strip_prefix("error: ").unwrap_or(message_text);
+    let words =
+        message_text.split_whitespace().collect::<Vec<_>>().join(" ").replace(" tip:", "; tip:");
     fail(&format!("{words}; `polycast --help` says what there is"), EXIT_USAGE)
 }
 

@@ -2,7 +2,7 @@
 
 mod reload;
 
-pub use reload::Source;
+pub use reload::ConfigSource;
 
 use crate::config::{self, Config, Overrides};
 use crate::control::Control;
@@ -123,7 +123,7 @@ impl Server {
             common: Common {
                 hasher: Hasher::new(seed),
                 cores: count,
-                post_bound: lane,
+                mail_bound: lane,
                 env: Arc::new(env),
             },
             peers: peers.clone(),
@@ -149,10 +149,11 @@ impl Server {
             let place = setup.common.env.config.pin.then(|| cores[core % cores.len()]);
             let counters = server.counters[core].clone();
             let (outbox, inbox) = (outboxes.next(), inbox.take());
-            let seat = Seat { core: core as u16, place, sockets, mail, outbox, inbox, counters };
+            let reactor_thread =
+                ReactorThread { core: core as u16, place, sockets, mail, outbox, inbox, counters };
             let (setup, ready) = (setup.clone(), ready.clone());
             let thread = std::thread::Builder::new().name(format!("reactor-{core}"));
-            let spawned = thread.spawn(move || sit(seat, &setup, &ready));
+            let spawned = thread.spawn(move || sit(reactor_thread, &setup, &ready));
             match spawned {
                 Ok(thread) => server.threads.push(thread),
                 Err(error) => {
@@ -225,11 +226,11 @@ impl Server {
     /// within a second.
     pub fn renew(&mut self, mut config: Config) {
         config.keep_listeners(&self.env.config);
-        self.env = Arc::new(self.env.renewed(config));
+        self.env = Arc::new(self.env.reloaded(config));
         self.renew_control();
         for core in 0..self.threads.len() as u16 {
-            if let Ok(mut renewed) = self.peers.core(core).renewed.lock() {
-                *renewed = Some(self.env.clone());
+            if let Ok(mut reloaded) = self.peers.core(core).reloaded.lock() {
+                *reloaded = Some(self.env.clone());
             }
         }
     }
@@ -241,7 +242,7 @@ impl Server {
             return control.renew(&self.env);
         }
         let (env, cores) = (self.env.clone(), self.threads.len() as u16);
-        let ways = match self.start_control(&env, cores) {
+        let peer_links = match self.start_control(&env, cores) {
             Ok((outboxes, inbox)) => {
                 outboxes.zip(std::iter::once(inbox).chain(repeat_with(|| None)))
             }
@@ -251,7 +252,7 @@ impl Server {
             self.control = None;
             return tracing::error!(%error, "nothing outside is reached");
         }
-        for (core, way) in ways.enumerate() {
+        for (core, way) in peer_links.enumerate() {
             if let Ok(mut place) = self.peers.core(core as u16).control.lock() {
                 *place = Some(way);
             }
@@ -259,7 +260,7 @@ impl Server {
     }
 
     /// Reads the configuration file again, and says what came of it.
-    fn reload(&mut self, source: &mut Source) {
+    fn reload(&mut self, source: &mut ConfigSource) {
         match source.load() {
             Ok(config) => {
                 let restart = source.needing_restart(&config);
@@ -338,7 +339,7 @@ struct Setup {
 }
 
 /// What one reactor has for itself.
-struct Seat {
+struct ReactorThread {
     core: u16,
     place: Option<usize>,
     sockets: Vec<Socket>,
@@ -350,17 +351,17 @@ struct Seat {
 
 /// One reactor's thread.
 fn sit(
-    seat: Seat,
+    reactor_thread: ReactorThread,
     setup: &Setup,
     ready: &mpsc::Sender<Result<usize, SetupError>>,
 ) -> io::Result<()> {
-    if let Some(place) = seat.place
+    if let Some(place) = reactor_thread.place
         && let Err(error) = sys::pin(place)
     {
-        tracing::warn!(core = seat.core, %error, "cannot be pinned");
+        tracing::warn!(core = reactor_thread.core, %error, "cannot be pinned");
     }
-    let ring = Ring::new(setup.settings, seat.counters.clone());
-    let me = setup.peers.core(seat.core);
+    let ring = Ring::new(setup.settings, reactor_thread.counters.clone());
+    let me = setup.peers.core(reactor_thread.core);
     if let Ok(ring) = &ring {
         me.ring.store(ring.descriptor(), Ordering::Release);
     }
@@ -371,27 +372,27 @@ fn sit(
         Err(error) => {
             let _ = ready.send(Err(error));
             // Nothing will ever be busy here, and the others must not wait for it.
-            setup.peers.note_idle(seat.core);
+            setup.peers.note_idle(reactor_thread.core);
             return Ok(());
         }
     };
     let fixed_bytes = ring.fixed_bytes();
-    let shard = Shard::new(seat.core, &setup.common, seat.counters.clone());
+    let shard = Shard::new(reactor_thread.core, &setup.common, reactor_thread.counters.clone());
     let reactor = Reactor::new(Parts {
         ring,
         shard,
-        listeners: seat.sockets,
+        listeners: reactor_thread.sockets,
         connections: setup.settings.files,
-        mail: seat.mail,
-        outbox: seat.outbox,
-        inbox: seat.inbox,
+        mail: reactor_thread.mail,
+        outbox: reactor_thread.outbox,
+        inbox: reactor_thread.inbox,
         addresses: setup.addresses.clone(),
         drain_ms: setup.common.env.config.drain_s * 1000,
-        counters: seat.counters,
+        counters: reactor_thread.counters,
         clock: setup.clock,
     });
     let _ = ready.send(Ok(fixed_bytes));
-    let _idle = IdleAtEnd { peers: &setup.peers, core: seat.core };
+    let _idle = IdleAtEnd { peers: &setup.peers, core: reactor_thread.core };
     reactor.run()
 }
 
@@ -410,12 +411,12 @@ impl Drop for IdleAtEnd<'_> {
 /// A ring's file table is bounded by the limit of open files, each ring's for itself.
 fn connections_per_reactor(config: &Config, reactors: u16) -> Result<u32, Error> {
     let limit = sys::raise_file_limit().map_err(|e| Error::System("the limit of open files", e))?;
-    let most = limit.saturating_sub(RESERVED_FILES).max(RESERVED_FILES) as usize;
+    let max = limit.saturating_sub(RESERVED_FILES).max(RESERVED_FILES) as usize;
     let wanted = match config.limits.connections {
-        0 => most,
+        0 => max,
         total => total.div_ceil(usize::from(reactors)),
     };
-    Ok(wanted.min(most).min(REACTOR_CONNECTIONS) as u32)
+    Ok(wanted.min(max).min(REACTOR_CONNECTIONS) as u32)
 }
 
 /// Where it listens, and for each address one socket a reactor.
@@ -456,12 +457,12 @@ fn listen(
 
 /// Serves until SIGTERM or SIGINT, then drains. A second one ends the process at once. SIGUSR1 logs
 /// the counters. SIGHUP, or a change of the file, reads the configuration from `source` again.
-pub fn run(config: Config, source: Option<Source>) -> Result<(), Error> {
+pub fn run(config: Config, source: Option<ConfigSource>) -> Result<(), Error> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGUSR1, SIGHUP])
         .map_err(|e| Error::System("catching signals", e))?;
     let hello = Greeting::new(&config);
     let mut server = Server::start(config)?;
-    hello.say(&server);
+    hello.print(&server);
     for core in &server.addresses {
         tracing::info!(address = %core, "listening");
     }
@@ -503,7 +504,7 @@ const ATTENTION: Duration = Duration::from_millis(500);
 /// signals ask for meanwhile.
 fn attend(
     server: &mut Server,
-    mut source: Option<Source>,
+    mut source: Option<ConfigSource>,
     signals: &mpsc::Receiver<i32>,
 ) -> Option<i32> {
     loop {
@@ -539,14 +540,14 @@ struct Greeting {
 impl Greeting {
     fn new(config: &Config) -> Greeting {
         let demo = config.apps.first().filter(|_| config.is_demo);
-        let facts = |app: &crate::config::App| {
+        let demo_app = |app: &crate::config::AppConfig| {
             (app.id.clone(), app.key.clone(), app.secret.expose().into())
         };
         let secure = config.listeners.iter().map(|listener| listener.tls.is_on()).collect();
-        Greeting { demo: demo.map(facts), secure }
+        Greeting { demo: demo.map(demo_app), secure }
     }
 
-    fn say(&self, server: &Server) {
+    fn print(&self, server: &Server) {
         let mut text = String::new();
         for (address, secure) in server.addresses().iter().zip(&self.secure) {
             let s = if *secure { "s" } else { "" };

@@ -13,10 +13,12 @@ mod streams;
 mod turn;
 
 use crate::codec::json::Scratch;
-use crate::dialect::{Action, Desk, Env, JoinOutcome, Why};
-use crate::hub::{Ack, Answer, ConnId, Down, Hasher, Hub, Notice, Post, Up, Welcome};
+use crate::dialect::{CoreState, Effect, Env, JoinOutcome, Why};
+use crate::hub::{
+    Ack, Answer, ChannelEvent, ConnId, Down, Hasher, Hub, JoinReply, OutgoingMail, Up,
+};
 use crate::mem::{Handle, Segment, Slot, Table};
-use crate::session::{Dial, Ending, Errand, Keys, Session, Step, Surroundings, Word};
+use crate::session::{Context, Dial, Ending, MaskKeys, PeerMessage, ProxyEffect, Session, Step};
 use crate::stats::Counters;
 use crate::time::Now;
 use crate::ws::output::Codecs;
@@ -34,7 +36,7 @@ pub struct Common {
     /// Number of shards.
     pub cores: u16,
     /// Messages for one other core that may wait here before this core takes on no more work.
-    pub post_bound: usize,
+    pub mail_bound: usize,
 }
 
 /// One core's connections and channels.
@@ -43,24 +45,24 @@ pub struct Shard {
     env: Arc<Env>,
     sessions: Table<Session>,
     hub: Hub,
-    post: Post,
-    post_bound: usize,
+    mail: OutgoingMail,
+    mail_bound: usize,
     json: Scratch,
     codecs: Codecs,
-    actions: Vec<Action>,
+    effects: Vec<Effect>,
     shared: Vec<Handle>,
-    desk: Desk,
+    core_state: CoreState,
     /// What connections that are gone have left to be done, and which of them.
-    farewells: Vec<Action>,
-    leavers: Vec<Slot>,
+    closing_effects: Vec<Effect>,
+    closing_slots: Vec<Slot>,
     /// What sessions ask beside actions, connections that are to be made, and what connections
     /// that are gone have left to be said.
-    errands: Vec<Errand>,
+    proxy_effects: Vec<ProxyEffect>,
     dials: VecDeque<Box<Dial>>,
     /// Whether a route leads to upstreams.
     dials_at_all: bool,
-    last_words: Vec<(Slot, Word)>,
-    keys: Keys,
+    last_messages: Vec<(Slot, PeerMessage)>,
+    keys: MaskKeys,
     listed: Vec<Slot>,
     /// Plaintext on its way through TLS, during one call.
     plain: Vec<u8>,
@@ -74,7 +76,7 @@ pub struct Shard {
     drain: Option<Drain>,
     subscribers: Vec<u32>,
     /// A notice that could not be handed over yet.
-    notice: Option<Notice>,
+    notice: Option<ChannelEvent>,
 }
 
 /// Progress of a shutdown: connections are closed in slices, so that their clients do not all
@@ -109,20 +111,20 @@ impl Shard {
             env: common.env.clone(),
             sessions: Table::default(),
             hub,
-            post: Post::new(common.cores),
-            post_bound: common.post_bound,
+            mail: OutgoingMail::new(common.cores),
+            mail_bound: common.mail_bound,
             json: Scratch::default(),
             codecs: Codecs::new(common.env.config.compression.windows_bytes),
-            actions: Vec::new(),
+            effects: Vec::new(),
             shared: Vec::new(),
-            desk: Desk::default(),
-            farewells: Vec::new(),
-            leavers: Vec::new(),
-            errands: Vec::new(),
+            core_state: CoreState::default(),
+            closing_effects: Vec::new(),
+            closing_slots: Vec::new(),
+            proxy_effects: Vec::new(),
             dials: VecDeque::new(),
             dials_at_all: common.env.config.has_proxies(),
-            last_words: Vec::new(),
-            keys: Keys::default(),
+            last_messages: Vec::new(),
+            keys: MaskKeys::default(),
             listed: Vec::new(),
             plain: Vec::new(),
             waiting: Vec::new(),
@@ -188,8 +190,8 @@ impl Shard {
     fn feed(&mut self, slot: Slot, bytes: &mut [u8], now: Now) {
         let mut at = 0;
         loop {
-            let Some((session, mut around)) = self.session(slot, now) else { return };
-            let (taken, step) = session.step(&mut bytes[at..], &mut around);
+            let Some((session, mut cx)) = self.session(slot, now) else { return };
+            let (taken, step) = session.step(&mut bytes[at..], &mut cx);
             at += taken;
             if step == Step::Hold {
                 session.hold(&bytes[at..]);
@@ -211,8 +213,8 @@ impl Shard {
 
     /// The peer has ended its side.
     pub fn eof(&mut self, slot: Slot, now: Now) {
-        if let Some((session, mut around)) = self.session(slot, now) {
-            session.eof(&mut around);
+        if let Some((session, mut cx)) = self.session(slot, now) {
+            session.eof(&mut cx);
             self.after(slot, now);
             self.list(slot);
         }
@@ -244,14 +246,14 @@ impl Shard {
     pub fn close(&mut self, slot: Slot) {
         if let Some(mut session) = self.sessions.remove(slot) {
             self.fresh -= usize::from(session.counted_fresh);
-            let (us, from) = (ConnId { core: self.core, slot }, self.farewells.len());
-            session.farewell(&self.env, us, &mut self.farewells);
-            let last = self.farewells.len();
-            self.leavers.extend((from..last).map(|_| slot));
-            self.last_words.extend(session.last_word(true, self.drain.is_some()));
+            let (us, from) = (ConnId { core: self.core, slot }, self.closing_effects.len());
+            session.on_close(&self.env, us, &mut self.closing_effects);
+            let last = self.closing_effects.len();
+            self.closing_slots.extend((from..last).map(|_| slot));
+            self.last_messages.extend(session.last_message(true, self.drain.is_some()));
             self.count_end(&session);
             self.counters.upstreams.sub(session.is_upstream().into());
-            session.gone(&self.env, &mut self.codecs);
+            session.drop_state(&self.env, &mut self.codecs);
             self.leave_all(slot);
             self.counters.connections.sub(1);
         }
@@ -259,14 +261,14 @@ impl Shard {
 
     /// Does what connections that are gone have left to be done for others. [`Shard::next_turn`]
     /// does, too.
-    pub fn farewell(&mut self, now: Now) {
-        let leavers = std::mem::take(&mut self.leavers);
-        let farewells = std::mem::take(&mut self.farewells);
-        for (slot, action) in leavers.into_iter().zip(farewells) {
-            self.act(slot, action, now);
+    pub fn run_closing_effects(&mut self, now: Now) {
+        let closing_slots = std::mem::take(&mut self.closing_slots);
+        let closing_effects = std::mem::take(&mut self.closing_effects);
+        for (slot, effect) in closing_slots.into_iter().zip(closing_effects) {
+            self.act(slot, effect, now);
         }
-        for (to, word) in std::mem::take(&mut self.last_words) {
-            self.say(to, word, now);
+        for (to, message) in std::mem::take(&mut self.last_messages) {
+            self.send_to_peer(to, message, now);
         }
     }
 
@@ -275,14 +277,14 @@ impl Shard {
         let mut queued = 0;
         for index in 0..self.sessions.end() {
             let Some(slot) = self.sessions.slot_at(index) else { continue };
-            let Some((session, mut around)) = self.session(slot, now) else { continue };
+            let Some((session, mut cx)) = self.session(slot, now) else { continue };
             let before = session.ending();
-            session.sweep(&mut around);
-            if session.has_parked() && session.may_resume(&around) {
+            session.sweep(&mut cx);
+            if session.has_parked() && session.may_resume(&cx) {
                 self.resume(slot, now);
                 continue;
             }
-            if !session.relax() || session.ending() != before {
+            if !session.shrink() || session.ending() != before {
                 self.after(slot, now);
                 self.list(slot);
             }
@@ -304,8 +306,8 @@ impl Shard {
         self.dials_at_all = self.env.config.has_proxies();
         for index in 0..self.sessions.end() {
             let Some(slot) = self.sessions.slot_at(index) else { continue };
-            if let Some((session, mut around)) = self.session(slot, now) {
-                session.renewed(&mut around);
+            if let Some((session, mut cx)) = self.session(slot, now) {
+                session.on_reload(&mut cx);
                 self.after(slot, now);
                 self.list(slot);
             }
@@ -334,13 +336,13 @@ impl Shard {
 
     fn close_for(&mut self, slot: Slot, why: Why, now: Now) {
         // What another session has asked for is not this one's.
-        let others = std::mem::take(&mut self.actions);
-        if let Some((session, mut around)) = self.session(slot, now) {
-            session.close_for(why, &mut around);
+        let others = std::mem::take(&mut self.effects);
+        if let Some((session, mut cx)) = self.session(slot, now) {
+            session.close_for(why, &mut cx);
             self.after(slot, now);
             self.list(slot);
         }
-        self.actions = others;
+        self.effects = others;
     }
 
     /// How many connections there are.
@@ -412,18 +414,18 @@ impl Shard {
     // --- mail ---
 
     /// What this core has to say to the others.
-    pub fn post(&mut self) -> &mut Post {
-        &mut self.post
+    pub fn mail(&mut self) -> &mut OutgoingMail {
+        &mut self.mail
     }
 
     /// Whether requests of other cores can be taken now.
     pub fn takes_requests(&self) -> bool {
-        !self.post.down_is_full(self.post_bound)
+        !self.mail.down_is_full(self.mail_bound)
     }
 
     /// Whether orders from outside the cores can be taken now.
     pub fn takes_orders(&self) -> bool {
-        self.takes_requests() && !self.post.up_is_full(self.post_bound)
+        self.takes_requests() && !self.mail.up_is_full(self.mail_bound)
     }
 
     /// A request from core `from`.
@@ -431,7 +433,7 @@ impl Shard {
         if let Up::Tell { to, what } = request {
             return self.pass_on(to, what, now);
         }
-        let published = self.hub.request(from, request, now.ms, &mut self.post);
+        let published = self.hub.request(from, request, now.ms, &mut self.mail);
         if let Some((name, event)) = published {
             self.deliver(&name, &event, now);
         }
@@ -443,34 +445,34 @@ impl Shard {
         match answer {
             Down::Deliver { name, event } => self.deliver(&name, &event, now),
             Down::Interested { asked, name } => {
-                let told = self.hub.interested(asked, &name).iter().map(|it| it.slot);
-                for index in told.collect::<Vec<u32>>() {
+                let slots = self.hub.interested(asked, &name).iter().map(|it| it.slot);
+                for index in slots.collect::<Vec<u32>>() {
                     if let Some(slot) = self.sessions.slot_at(index) {
-                        self.tell_joined(slot, name.text(), JoinOutcome::Joined(None), now);
+                        self.on_joined(slot, name.text(), JoinOutcome::Joined(None), now);
                     }
                 }
             }
             Down::Tell { slot, what } => self.tell(slot, &what, now),
             Down::Answer { ack, answer } => self.answered(ack, answer, now),
-            Down::Welcome { asked, slot, name, welcome } => {
-                let granted = welcome.is_ok();
-                if self.hub.welcomed(asked, slot, &name, granted, &mut self.post) {
-                    let outcome = match welcome {
-                        Ok(welcome) => JoinOutcome::Joined(Some(welcome)),
+            Down::JoinReply { asked, slot, name, reply } => {
+                let granted = reply.is_ok();
+                if self.hub.on_join_reply(asked, slot, &name, granted, &mut self.mail) {
+                    let outcome = match reply {
+                        Ok(reply) => JoinOutcome::Joined(Some(reply)),
                         Err(_) => {
                             self.counters.subscriptions.sub(1);
-                            JoinOutcome::Crowded
+                            JoinOutcome::ChannelFull
                         }
                     };
-                    self.tell_joined(slot, name.text(), outcome, now);
+                    self.on_joined(slot, name.text(), outcome, now);
                 }
             }
         }
     }
 
-    fn tell_joined(&mut self, slot: Slot, name: &str, outcome: JoinOutcome, now: Now) {
-        if let Some((session, mut around)) = self.session(slot, now) {
-            Shard::tell_outcome(session, name, outcome, &mut around);
+    fn on_joined(&mut self, slot: Slot, name: &str, outcome: JoinOutcome, now: Now) {
+        if let Some((session, mut cx)) = self.session(slot, now) {
+            Shard::deliver_outcome(session, name, outcome, &mut cx);
             self.after(slot, now);
             self.list(slot);
         }
@@ -478,35 +480,35 @@ impl Shard {
 
     /// Shows a session the picture or the last events of the channel, if it has asked for that, and
     /// tells it that it has joined.
-    fn tell_outcome(
+    fn deliver_outcome(
         session: &mut Session,
         name: &str,
         outcome: JoinOutcome,
-        around: &mut Surroundings<'_>,
+        cx: &mut Context<'_>,
     ) {
-        if let JoinOutcome::Joined(Some(Welcome { picture, history, .. })) = &outcome {
+        if let JoinOutcome::Joined(Some(JoinReply { picture, history, .. })) = &outcome {
             if let Some(picture) = picture {
-                session.show(picture, around);
+                session.show(picture, cx);
             }
-            session.recall(history, around);
+            session.recall(history, cx);
         }
-        session.joined(name, outcome, around);
+        session.joined(name, outcome, cx);
     }
 
     fn answered(&mut self, ack: Ack, answer: Answer, now: Now) {
-        let Some((session, mut around)) = self.session(ack.slot, now) else { return };
-        session.answered(ack.ticket, ack.part, answer, &mut around);
+        let Some((session, mut cx)) = self.session(ack.slot, now) else { return };
+        session.answered(ack.ticket, ack.part, answer, &mut cx);
         session.acked(ack.ticket);
-        session.settle(&mut around);
+        session.settle(&mut cx);
         self.go_on(ack.slot, now);
         self.list(ack.slot);
     }
 
     // --- inside ---
 
-    fn session(&mut self, slot: Slot, now: Now) -> Option<(&mut Session, Surroundings<'_>)> {
+    fn session(&mut self, slot: Slot, now: Now) -> Option<(&mut Session, Context<'_>)> {
         let session = self.sessions.get_mut(slot)?;
-        let around = Surroundings {
+        let cx = Context {
             now,
             conn: ConnId { core: self.core, slot },
             peer: session.peer(),
@@ -514,49 +516,49 @@ impl Shard {
             env: &self.env,
             json: &mut self.json,
             codecs: &mut self.codecs,
-            desk: &mut self.desk,
+            core_state: &mut self.core_state,
             shared: &mut self.shared,
-            actions: &mut self.actions,
-            errands: &mut self.errands,
+            effects: &mut self.effects,
+            proxy_effects: &mut self.proxy_effects,
             keys: &mut self.keys,
             counters: &self.counters,
             draining: self.drain.is_some(),
-            congested: self.post.up_is_full(self.post_bound),
+            congested: self.mail.up_is_full(self.mail_bound),
             secure: session.is_secure(),
             identity: session.identity(),
         };
-        Some((session, around))
+        Some((session, cx))
     }
 
     /// Carries out what a session has asked for, and what follows from its state.
     fn after(&mut self, slot: Slot, now: Now) {
-        while !self.actions.is_empty() {
-            let mut actions = std::mem::take(&mut self.actions);
-            for action in actions.drain(..) {
-                self.act(slot, action, now);
+        while !self.effects.is_empty() {
+            let mut effects = std::mem::take(&mut self.effects);
+            for effect in effects.drain(..) {
+                self.act(slot, effect, now);
             }
-            if self.actions.is_empty() {
-                self.actions = actions;
+            if self.effects.is_empty() {
+                self.effects = effects;
             }
         }
-        let Some((session, mut around)) = self.session(slot, now) else { return };
-        session.settle(&mut around);
+        let Some((session, mut cx)) = self.session(slot, now) else { return };
+        session.settle(&mut cx);
         let waits = session.is_fresh() && session.ending() == Ending::Open;
         let answered = session.counted_fresh && !waits;
         session.counted_fresh &= !answered;
         let open = session.is_open_socket();
-        let last_word = session.last_word(false, around.draining);
+        let last_message = session.last_message(false, cx.draining);
         self.fresh -= usize::from(answered);
         if !open && self.hub.subscription_count(slot) > 0 {
             self.leave_all(slot);
         }
-        if !self.errands.is_empty() || last_word.is_some() {
-            self.run_errands(slot, last_word, now);
+        if !self.proxy_effects.is_empty() || last_message.is_some() {
+            self.run_proxy_effects(slot, last_message, now);
         }
     }
 
     fn leave_all(&mut self, slot: Slot) {
-        let left = self.hub.leave_all(slot, &mut self.post);
+        let left = self.hub.leave_all(slot, &mut self.mail);
         self.counters.subscriptions.sub(left as u64);
         // What others are to hear of it is delivered by whoever has called.
     }

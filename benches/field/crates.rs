@@ -7,10 +7,10 @@ use std::future::Future;
 use std::hint::black_box;
 use std::io::{self, Read, Write};
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll, Waker};
+use std::task::{DialectContext, Poll, Waker};
 
 use bytes::BytesMut;
-use polycast::ws::{Event, Limits, Opcode, Reader, Role, frame};
+use polycast::ws::{FrameEvent, FrameLimits, Opcode, Reader, Role, frame};
 use sockudo_ws::frame::FrameParser;
 use sockudo_ws::protocol::{Message, Protocol};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -103,13 +103,13 @@ impl Receiver for Copy<'_> {
 struct Polycast<'a> {
     input: &'a Input,
     reader: Reader,
-    limits: Limits,
+    limits: FrameLimits,
     buf: Vec<u8>,
 }
 
 impl<'a> Polycast<'a> {
     fn new(input: &'a Input) -> Self {
-        let limits = Limits::default();
+        let limits = FrameLimits::default();
         Polycast { input, reader: Reader::new(), limits, buf: vec![0; input.piece] }
     }
 }
@@ -123,8 +123,8 @@ impl Receiver for Polycast<'_> {
             loop {
                 let (taken, event) = self.reader.next(Role::Server, &self.limits, buf);
                 match event {
-                    Event::Message { payload, .. } => count(&mut sum, payload),
-                    Event::Need => break,
+                    FrameEvent::Message { payload, .. } => count(&mut sum, payload),
+                    FrameEvent::Need => break,
                     other => panic!("{other:?}"),
                 }
                 buf = &mut buf[taken..];
@@ -261,13 +261,13 @@ impl<'a> Wire<'a> {
         Wire { input, at: 0 }
     }
 
-    /// The next octets, at most `most`.
-    fn next(&mut self, most: usize) -> &'a [u8] {
+    /// The next octets, at most `max`.
+    fn next(&mut self, max: usize) -> &'a [u8] {
         if self.at == self.input.bytes.len() {
             self.at = 0;
         }
         let rest = &self.input.bytes[self.at..];
-        let now = &rest[..rest.len().min(most).min(self.input.piece)];
+        let now = &rest[..rest.len().min(max).min(self.input.piece)];
         self.at += now.len();
         now
     }
@@ -294,7 +294,7 @@ impl Write for Wire<'_> {
 impl AsyncRead for Wire<'_> {
     fn poll_read(
         mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
+        _: &mut DialectContext<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let now = self.next(buf.remaining());
@@ -306,24 +306,24 @@ impl AsyncRead for Wire<'_> {
 impl AsyncWrite for Wire<'_> {
     fn poll_write(
         self: Pin<&mut Self>,
-        _: &mut Context<'_>,
+        _: &mut DialectContext<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         Poll::Ready(Ok(buf.len()))
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(self: Pin<&mut Self>, _: &mut DialectContext<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut DialectContext<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
 }
 
 /// What a future answers that never waits.
 fn at_once<T>(future: impl Future<Output = T>) -> T {
-    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+    match pin!(future).poll(&mut DialectContext::from_waker(Waker::noop())) {
         Poll::Ready(answer) => answer,
         Poll::Pending => panic!("the wire is always ready"),
     }

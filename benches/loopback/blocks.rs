@@ -5,7 +5,7 @@ use super::load::{Load, ask, connect, ends_with};
 use super::rows::{HANDSHAKE_END, leak, rates};
 use super::table::Outcome;
 use super::{Plan, rig};
-use polycast::config::{Config, Format};
+use polycast::config::{Config, FileFormat};
 use polycast::uring::sys;
 use std::fmt::Write;
 use std::io;
@@ -25,7 +25,7 @@ pub fn config() -> Result<Config, polycast::config::Error> {
          [zilliqa]\npublish_token = '{TOKEN}'\nping_after_s = 86000\nidle_timeout_s = 86400\n\
          [[routes]]\nendpoint = 'zilliqa'\n"
     );
-    Config::parse(&text, Format::Toml, "bench")
+    Config::parse(&text, FileFormat::Toml, "bench")
 }
 
 fn address(n: usize) -> String {

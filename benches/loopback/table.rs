@@ -46,9 +46,9 @@ impl Outcome {
         ratios.sort_by(f64::total_cmp);
         let (ours, base, ratio) = (median(&self.ours), median(&self.base), median(&ratios));
         let (target, met) = match row.target {
-            Target::RatioAtMost(most) => (format!("<= {most}x"), ratio.map(|it| it <= most)),
-            Target::RatioAtLeast(least) => (format!(">= {least}x"), ratio.map(|it| it >= least)),
-            Target::AtMost(most) => (format!("<= {most}"), ours.map(|it| it <= most)),
+            Target::RatioAtMost(max) => (format!("<= {max}x"), ratio.map(|it| it <= max)),
+            Target::RatioAtLeast(min) => (format!(">= {min}x"), ratio.map(|it| it >= min)),
+            Target::AtMost(max) => (format!("<= {max}"), ours.map(|it| it <= max)),
             Target::None => (String::new(), None),
         };
         let spread = match (ratio, ratios.first(), ratios.last()) {

@@ -99,7 +99,7 @@ pub const DATA: &str = "0123456789abcdef0123456789abcdef0123456789abcdef01234567
 pub fn common(cores: u16) -> Common {
     let mut config = Config::demo();
     config.pusher.activity_timeout_s = 86_400;
-    Common { env: Arc::new(Env::new(config, 1)), hasher: Hasher::new(7), cores, post_bound: 4096 }
+    Common { env: Arc::new(Env::new(config, 1)), hasher: Hasher::new(7), cores, mail_bound: 4096 }
 }
 
 /// A shard, fed and drained as a reactor does it.
@@ -161,11 +161,11 @@ impl Rig {
     /// Whether this shard orders the publishes of `channel`.
     pub fn is_home_of(&mut self, channel: &str) -> bool {
         let slot = self.subscriber(channel);
-        let asked = self.shard.post().is_empty();
+        let asked = self.shard.mail().is_empty();
         self.shard.close(slot);
         self.opened -= 1;
         for core in 0..self.cores {
-            self.shard.post().to(core).up.clear();
+            self.shard.mail().to(core).up.clear();
         }
         asked
     }

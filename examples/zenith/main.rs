@@ -9,7 +9,7 @@
 //! `ZENITH_ADDRESS` is where the server is, if not at 127.0.0.1:6001. `README.md` has more.
 
 use polycast::crypto::encode_base64;
-use polycast::ws::{Event, Kind, Limits, Opcode, Reader, Role, frame};
+use polycast::ws::{FrameEvent, FrameLimits, MessageKind, Opcode, Reader, Role, frame};
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
@@ -122,11 +122,11 @@ fn watch() -> io::Result<()> {
         );
         send(&mut server, Opcode::Text, sub.as_bytes())?;
     }
-    let (mut reader, mut bytes, limits) = (Reader::new(), Vec::new(), Limits::default());
+    let (mut reader, mut bytes, limits) = (Reader::new(), Vec::new(), FrameLimits::default());
     loop {
         let (taken, event) = reader.next(Role::Client, &limits, &mut bytes);
         match event {
-            Event::Need => {
+            FrameEvent::Need => {
                 bytes.drain(..taken);
                 let mut piece = [0; 4096];
                 let n = server.read(&mut piece)?;
@@ -136,19 +136,21 @@ fn watch() -> io::Result<()> {
                 bytes.extend_from_slice(&piece[..n]);
                 continue;
             }
-            Event::Message { kind: Kind::Text, payload, .. } => {
+            FrameEvent::Message { kind: MessageKind::Text, payload, .. } => {
                 println!("{}", String::from_utf8_lossy(payload));
             }
-            Event::Ping(payload) => {
+            FrameEvent::Ping(payload) => {
                 let payload = payload.to_vec();
                 send(&mut server, Opcode::Pong, &payload)?;
             }
-            Event::Close { code, reason } => {
+            FrameEvent::Close { code, reason } => {
                 println!("closed: {code:?} {reason}");
                 return Ok(());
             }
-            Event::Message { .. } | Event::Pong(_) => {}
-            Event::Violation(violation) => return Err(io::Error::other(violation.to_string())),
+            FrameEvent::Message { .. } | FrameEvent::Pong(_) => {}
+            FrameEvent::Violation(violation) => {
+                return Err(io::Error::other(violation.to_string()));
+            }
         }
         bytes.drain(..taken);
     }

@@ -1,8 +1,8 @@
 //! Payloads of close frames, read and written, and the closing handshake.
 
 use super::{Script, pieces};
-use polycast::ws::close::{self, Handshake};
-use polycast::ws::{Event, Limits, Opcode, Reader, Role, Violation, frame};
+use polycast::ws::close::{self, CloseHandshake};
+use polycast::ws::{FrameEvent, FrameLimits, Opcode, Reader, Role, Violation, frame};
 
 pub(crate) fn run(data: &[u8]) {
     let Some((&[shape, seed], rest)) = data.split_first_chunk::<2>() else { return };
@@ -40,15 +40,15 @@ fn read(payload: &[u8], seed: u8) {
     let mut stream = Vec::new();
     frame::push(&mut stream, Opcode::Close, payload, Some([seed, 2, 3, 4]));
     let want = match want {
-        Ok((code, reason)) => Event::Close { code, reason },
-        Err(violation) => Event::Violation(violation),
+        Ok((code, reason)) => FrameEvent::Close { code, reason },
+        Err(violation) => FrameEvent::Violation(violation),
     };
     let mut reader = Reader::new();
     let mut heard = false;
     for piece in pieces(&stream, seed) {
         let mut piece = piece.to_vec();
-        let (taken, event) = reader.next(Role::Server, &Limits::default(), &mut piece);
-        if event != Event::Need {
+        let (taken, event) = reader.next(Role::Server, &FrameLimits::default(), &mut piece);
+        if event != FrameEvent::Need {
             assert_eq!(event, want);
             assert!(!std::mem::replace(&mut heard, true), "told twice");
         }
@@ -75,7 +75,7 @@ fn write(data: &[u8]) {
 
 /// Each side's one close frame, noted as two facts.
 fn shake(data: &[u8]) {
-    let mut handshake = Handshake::default();
+    let mut handshake = CloseHandshake::default();
     let (mut sent, mut received) = (false, false);
     let mut script = Script(data);
     while let Some(op) = script.byte() {
@@ -87,6 +87,6 @@ fn shake(data: &[u8]) {
             received = true;
         }
         assert_eq!(handshake.may_send_data(), !sent && !received);
-        assert_eq!(handshake == Handshake::Done, sent && received);
+        assert_eq!(handshake == CloseHandshake::Done, sent && received);
     }
 }

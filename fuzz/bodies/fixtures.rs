@@ -1,6 +1,6 @@
 //! TLS with the certificates of `tests/fixtures`.
 
-use polycast::config::{Config, Format, Overrides};
+use polycast::config::{Config, FileFormat, Overrides};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore, version};
@@ -23,7 +23,7 @@ pub(crate) fn config() -> Config {
          [[apps]]\nid = '1'\nkey = 'app-key'\nsecret = 'app-secret'\n\
          [timeouts]\nhandshake_ms = 3000\nhead_ms = 3000\nclose_ms = 2000\n"
     );
-    let config = Config::parse_with(&text, Format::Toml, "test", &|_| None);
+    let config = Config::parse_with(&text, FileFormat::Toml, "test", &|_| None);
     config.and_then(|config| config.with(Overrides::default())).expect("a configuration")
 }
 

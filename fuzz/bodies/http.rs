@@ -1,25 +1,25 @@
 //! A stream of requests says the same however it is cut.
 
 use super::pieces;
-use polycast::http::{Event, Limits, Reader};
+use polycast::http::{HeadLimits, Reader, RequestEvent};
 
 pub(crate) fn run(data: &[u8]) {
     let Some((&[flags, seed], stream)) = data.split_first_chunk::<2>() else { return };
     let limits = match flags & 1 {
-        0 => Limits::default(),
-        _ => Limits { head_bytes: 128, body_bytes: 64 },
+        0 => HeadLimits::default(),
+        _ => HeadLimits { head_bytes: 128, body_bytes: 64 },
     };
     let offers = flags & 2 != 0;
-    let whole = told(&limits, offers, &[stream]);
-    assert_eq!(told(&limits, offers, &pieces(stream, seed)), whole, "in pieces");
+    let whole = message(&limits, offers, &[stream]);
+    assert_eq!(message(&limits, offers, &pieces(stream, seed)), whole, "in pieces");
     let single: Vec<&[u8]> = stream.chunks(1).collect();
-    assert_eq!(told(&limits, offers, &single), whole, "octet by octet");
+    assert_eq!(message(&limits, offers, &single), whole, "octet by octet");
 }
 
-fn told(limits: &Limits, offers: bool, pieces: &[&[u8]]) -> Vec<String> {
+fn message(limits: &HeadLimits, offers: bool, pieces: &[&[u8]]) -> Vec<String> {
     let mut reader = Reader::new();
     reader.offer(offers);
-    let mut told = Vec::new();
+    let mut message = Vec::new();
     for piece in pieces {
         let mut bytes = piece.to_vec();
         let mut at = 0;
@@ -27,12 +27,14 @@ fn told(limits: &Limits, offers: bool, pieces: &[&[u8]]) -> Vec<String> {
             let (taken, event) = reader.next(limits, &mut bytes[at..]);
             at += taken;
             match event {
-                Event::Need => break,
+                RequestEvent::Need => break,
                 // Whether the body was there when it was asked for.
-                Event::Continue => {}
-                Event::Head(head, _) => told.push(format!("{} {:?}", head.target, head.headers)),
-                Event::Bad(error) => told.push(format!("{error:?}")),
-                Event::Request(request) => told.push(format!(
+                RequestEvent::Continue => {}
+                RequestEvent::Head(head, _) => {
+                    message.push(format!("{} {:?}", head.target, head.headers))
+                }
+                RequestEvent::Bad(error) => message.push(format!("{error:?}")),
+                RequestEvent::Request(request) => message.push(format!(
                     "{} {} {} {:?} {:?} {:?} {:?}",
                     request.method,
                     request.path(),
@@ -46,5 +48,5 @@ fn told(limits: &Limits, offers: bool, pieces: &[&[u8]]) -> Vec<String> {
         }
         assert_eq!(at, bytes.len(), "all is taken when more is needed");
     }
-    told
+    message
 }

@@ -1,7 +1,7 @@
 //! Operations on several hubs, with mail that waits, against a list of who is in what.
 
 use super::Script;
-use polycast::hub::{Ack, Down, Event, Hasher, Hub, Join, Joined, Post, Published, Up};
+use polycast::hub::{Ack, Down, Event, Hasher, Hub, Join, Joined, OutgoingMail, Published, Up};
 use polycast::mem::{Frozen, Slot};
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
@@ -15,7 +15,7 @@ type Member = (u16, u32, usize);
 
 struct World {
     hubs: Vec<Hub>,
-    posts: Vec<Post>,
+    posts: Vec<OutgoingMail>,
     up: HashMap<(u16, u16), VecDeque<Up>>,
     down: HashMap<(u16, u16), VecDeque<Down>>,
     /// Who is in what, as the hub was told.
@@ -35,7 +35,7 @@ pub(crate) fn run(data: &[u8]) {
     let hasher = Hasher::new(1);
     let mut world = World {
         hubs: (0..CORES).map(|core| Hub::new(core, CORES, hasher.clone(), 0)).collect(),
-        posts: (0..CORES).map(|_| Post::new(CORES)).collect(),
+        posts: (0..CORES).map(|_| OutgoingMail::new(CORES)).collect(),
         up: HashMap::new(),
         down: HashMap::new(),
         members: BTreeSet::new(),
@@ -66,23 +66,23 @@ impl World {
         let count = self.members.iter().filter(|it| (it.0, it.1) == (core, slot)).count();
         let at = usize::from(core);
         let slot = Slot { index: slot, generation: 1 };
-        let join = Join { slot, app: 0, name: NAMES[channel], most: MOST, wish: None };
+        let join = Join { slot, app: 0, name: NAMES[channel], max: MOST, request: None };
         let got = self.hubs[at].join(join, NOW_MS, &mut self.posts[at]);
         if self.members.contains(&member) {
             return assert!(matches!(got, Joined::Already));
         }
         if count == MOST {
-            return assert!(matches!(got, Joined::Full));
+            return assert!(matches!(got, Joined::SubscriptionLimit));
         }
         self.members.insert(member);
         match got {
-            Joined::Now(None) => self.told(member),
+            Joined::Now(None) => self.message(member),
             Joined::Later => {}
             other => panic!("{other:?}"),
         }
     }
 
-    fn told(&mut self, member: Member) {
+    fn message(&mut self, member: Member) {
         assert!(self.members.contains(&member), "{member:?} was told after it left");
         assert!(self.joined.insert(member), "{member:?} was told twice");
         self.heard.insert(member, Vec::new());
@@ -125,8 +125,8 @@ impl World {
         let event = Event { frame: Frozen::new(&number.to_le_bytes()), ..Event::default() };
         let ack = Ack { slot: Slot { index: 0, generation: 1 }, ticket: number as u32, part: 0 };
         let at = usize::from(core);
-        let post = &mut self.posts[at];
-        match self.hubs[at].publish(0, NAMES[channel], &event, Some(ack), NOW_MS, post) {
+        let outgoing = &mut self.posts[at];
+        match self.hubs[at].publish(0, NAMES[channel], &event, Some(ack), NOW_MS, outgoing) {
             Published::Ordered(place) => {
                 let slots = self.hubs[at].subscribers_at(place).iter().map(|it| it.slot).collect();
                 self.hear(core, slots, channel, &event);
@@ -169,15 +169,17 @@ impl World {
             match self.down.entry((from, to)).or_default().pop_front() {
                 None => break,
                 Some(Down::Interested { asked, name }) => {
-                    let told: Vec<u32> =
+                    let message: Vec<u32> =
                         self.hubs[at].interested(asked, &name).iter().map(|it| it.slot).collect();
-                    told.into_iter().for_each(|slot| self.told((to, slot, channel(name.text()))));
+                    message
+                        .into_iter()
+                        .for_each(|slot| self.message((to, slot, channel(name.text()))));
                 }
                 Some(Down::Deliver { name, event }) => {
                     let slots = self.hubs[at].subscribers(&name).iter().map(|it| it.slot).collect();
                     self.hear(to, slots, channel(name.text()), &event);
                 }
-                Some(Down::Welcome { .. }) => panic!("nobody wished for anything"),
+                Some(Down::JoinReply { .. }) => panic!("nobody wished for anything"),
                 Some(Down::Tell { .. }) => panic!("nobody has said anything"),
                 Some(Down::Answer { ack, .. }) => {
                     self.acked.insert(ack.ticket.into());
@@ -187,8 +189,8 @@ impl World {
     }
 
     fn all_mail(&mut self) {
-        for (hub, post) in self.hubs.iter_mut().zip(&mut self.posts) {
-            hub.report_counts(post);
+        for (hub, outgoing) in self.hubs.iter_mut().zip(&mut self.posts) {
+            hub.report_counts(outgoing);
         }
         // Up, then down, then what the last of it has caused.
         for _ in 0..3 {
@@ -202,9 +204,10 @@ impl World {
         self.all_mail();
         for (channel, name) in NAMES.iter().enumerate() {
             let count = self.members.iter().filter(|member| member.2 == channel).count() as u64;
-            let facts = self.hubs.iter().map(|hub| hub.facts(&hub.name(0, name), NOW_MS));
-            let most = facts.map(|facts| facts.subscriptions).max();
-            assert_eq!(most, Some(count), "the home of {name} counts all");
+            let channel_info =
+                self.hubs.iter().map(|hub| hub.channel_info(&hub.name(0, name), NOW_MS));
+            let max = channel_info.map(|channel_info| channel_info.subscriptions).max();
+            assert_eq!(max, Some(count), "the home of {name} counts all");
         }
         assert_eq!(self.members, self.joined, "everybody was told");
         assert_eq!(self.acked.len() as u64, self.publishes, "every publish has its place");
@@ -223,7 +226,7 @@ impl World {
         }
         self.all_mail();
         assert!(self.hubs.iter().all(|hub| hub.channel_count() == 0), "a channel is left");
-        assert!(self.posts.iter().all(Post::is_empty), "mail is left");
+        assert!(self.posts.iter().all(OutgoingMail::is_empty), "mail is left");
     }
 }
 

@@ -2,25 +2,25 @@
 //! read as a naive reading of its claims has it.
 
 use polycast::crypto::{HmacKey, encode_base64};
-use polycast::jwt::{Claims, Key, Keys, Policy, verify};
+use polycast::jwt::{Claims, KeySet, TokenPolicy, VerifyingKey, verify};
 
 const NOW_S: u64 = 1_760_000_000;
 const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
 
 pub(crate) fn run(data: &[u8]) {
     let Some((&shape, rest)) = data.split_first() else { return };
-    let policy = Policy {
+    let policy = TokenPolicy {
         issuer: if shape & 1 == 0 { String::new() } else { "i".to_owned() },
         audience: if shape & 2 == 0 { String::new() } else { "a".to_owned() },
         roles: "scope".to_owned(),
         identity: "sub".to_owned(),
         leeway_s: u64::from(shape >> 6),
         token_bytes: 4096,
-        ..Policy::default()
+        ..TokenPolicy::default()
     };
-    let keys = Keys::new(Key::from_secret(SECRET).into_iter().collect());
-    let _ = Keys::from_set(rest);
-    let _ = Key::from_pem(&String::from_utf8_lossy(rest));
+    let keys = KeySet::new(VerifyingKey::from_secret(SECRET).into_iter().collect());
+    let _ = KeySet::from_set(rest);
+    let _ = VerifyingKey::from_pem(&String::from_utf8_lossy(rest));
     let token = match shape >> 2 & 3 {
         // As it is: nobody has signed it, unless somebody has found the key.
         0 => return drop(verify(&String::from_utf8_lossy(rest), &policy, &keys, NOW_S)),
@@ -48,7 +48,7 @@ pub(crate) fn run(data: &[u8]) {
 }
 
 /// What is believed was valid, by a reader that takes the last of two members.
-fn read(claims: &Claims, policy: &Policy, text: &[u8]) {
+fn read(claims: &Claims, policy: &TokenPolicy, text: &[u8]) {
     let mut text = text.to_vec();
     let value = simd_json::to_owned_value(&mut text);
     use simd_json::prelude::*;

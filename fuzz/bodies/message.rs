@@ -2,21 +2,21 @@
 //! operation as a whole.
 
 use super::{Script, frame, pieces};
-use polycast::ws::{Event, Kind, Limits, Role, Violation, close};
+use polycast::ws::{FrameEvent, FrameLimits, MessageKind, Role, Violation, close};
 
 /// Octets of a stream: more teach nothing.
 const STREAM: usize = 80_000;
 
 struct Model {
     role: Role,
-    limits: Limits,
+    limits: FrameLimits,
     open: Option<Open>,
     stream: Vec<u8>,
-    told: Vec<frame::Told>,
+    message: Vec<frame::DialectMessage>,
 }
 
 struct Open {
-    kind: Kind,
+    kind: MessageKind,
     compressed: bool,
     frames: u32,
     payload: Vec<u8>,
@@ -36,10 +36,10 @@ pub(crate) fn run(data: &[u8]) {
     let (Some(flags), Some(seed)) = (script.byte(), script.byte()) else { return };
     let role = if flags & 1 == 0 { Role::Server } else { Role::Client };
     let limits = match flags & 2 {
-        0 => Limits { allow_rsv1: flags & 4 != 0, ..Limits::default() },
-        _ => Limits { frame_bytes: 200, message_bytes: 300, fragments: 3, allow_rsv1: true },
+        0 => FrameLimits { allow_rsv1: flags & 4 != 0, ..FrameLimits::default() },
+        _ => FrameLimits { frame_bytes: 200, message_bytes: 300, fragments: 3, allow_rsv1: true },
     };
-    let mut model = Model { role, limits, open: None, stream: Vec::new(), told: Vec::new() };
+    let mut model = Model { role, limits, open: None, stream: Vec::new(), message: Vec::new() };
     while let Some(op) = script.byte() {
         let opcode = [1, 2, 0, 0, 9, 10, 8, 0][usize::from(op & 7)];
         // What is not odd is whole control frames and messages that go on.
@@ -60,7 +60,7 @@ pub(crate) fn run(data: &[u8]) {
         }
         frame.write(&mut model.stream);
         let goes_on = model.frame(&frame).unwrap_or_else(|violation| {
-            model.told.push(frame::tell(&Event::Violation(violation)));
+            model.message.push(frame::tell(&FrameEvent::Violation(violation)));
             false
         });
         if !goes_on {
@@ -69,17 +69,17 @@ pub(crate) fn run(data: &[u8]) {
             break;
         }
     }
-    let Model { stream, told, .. } = &model;
-    let hear = |pieces: &[&[u8]]| frame::told(role, &limits, pieces);
-    assert_eq!(&hear(&[stream]), told, "whole");
+    let Model { stream, message, .. } = &model;
+    let hear = |pieces: &[&[u8]]| frame::message(role, &limits, pieces);
+    assert_eq!(&hear(&[stream]), message, "whole");
     let cut = match stream.len() {
         0..20_000 => pieces(stream, seed),
         _ => stream.chunks(1000 + usize::from(seed) * 7).collect(),
     };
-    assert_eq!(&hear(&cut), told, "in pieces");
+    assert_eq!(&hear(&cut), message, "in pieces");
     if stream.len() < 2000 {
         let single: Vec<&[u8]> = stream.chunks(1).collect();
-        assert_eq!(&hear(&single), told, "octet by octet");
+        assert_eq!(&hear(&single), message, "octet by octet");
     }
 }
 
@@ -121,11 +121,11 @@ impl Model {
         match frame.first & 15 {
             8 => {
                 let (code, reason) = close::parse(frame.payload)?;
-                self.told.push(frame::tell(&Event::Close { code, reason }));
+                self.message.push(frame::tell(&FrameEvent::Close { code, reason }));
                 return Ok(false);
             }
-            9 => self.told.push(frame::tell(&Event::Ping(frame.payload))),
-            10 => self.told.push(frame::tell(&Event::Pong(frame.payload))),
+            9 => self.message.push(frame::tell(&FrameEvent::Ping(frame.payload))),
+            10 => self.message.push(frame::tell(&FrameEvent::Pong(frame.payload))),
             opcode => self.data(frame, opcode)?,
         }
         Ok(true)
@@ -164,7 +164,7 @@ impl Model {
 
     fn data(&mut self, frame: &Frame<'_>, opcode: u8) -> Result<(), Violation> {
         let open = self.open.get_or_insert_with(|| Open {
-            kind: if opcode == 1 { Kind::Text } else { Kind::Binary },
+            kind: if opcode == 1 { MessageKind::Text } else { MessageKind::Binary },
             compressed: frame.first & 0x40 != 0,
             frames: 0,
             payload: Vec::new(),
@@ -172,7 +172,7 @@ impl Model {
         open.frames += 1;
         open.payload.extend_from_slice(frame.payload);
         let fin = frame.first & 0x80 != 0;
-        if open.kind == Kind::Text
+        if open.kind == MessageKind::Text
             && !open.compressed
             && str::from_utf8(&open.payload).is_err_and(|it| fin || it.error_len().is_some())
         {
@@ -180,7 +180,7 @@ impl Model {
         }
         if fin && let Some(mut open) = self.open.take() {
             let (kind, compressed, payload) = (open.kind, open.compressed, &mut open.payload[..]);
-            self.told.push(frame::tell(&Event::Message { kind, compressed, payload }));
+            self.message.push(frame::tell(&FrameEvent::Message { kind, compressed, payload }));
         }
         Ok(())
     }

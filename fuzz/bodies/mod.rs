@@ -36,7 +36,7 @@ pub(crate) mod zilliqa_ingest;
 pub(crate) mod zilliqa_query;
 
 use polycast::codec::json::Scratch;
-use polycast::codec::{Format, Limits, decode, encode};
+use polycast::codec::{DecodeLimits, Format, decode, encode};
 
 /// Gives the names of all targets to a macro.
 macro_rules! every_target {
@@ -62,9 +62,9 @@ impl<'a> Script<'a> {
         Some(*first)
     }
 
-    /// At most `most` bytes.
-    pub(crate) fn take(&mut self, most: usize) -> &'a [u8] {
-        let (taken, rest) = self.0.split_at(most.min(self.0.len()));
+    /// At most `max` bytes.
+    pub(crate) fn take(&mut self, max: usize) -> &'a [u8] {
+        let (taken, rest) = self.0.split_at(max.min(self.0.len()));
         self.0 = rest;
         taken
     }
@@ -73,11 +73,11 @@ impl<'a> Script<'a> {
 /// `data` whole, and in pieces whose lengths follow from `seed`.
 pub(crate) fn pieces(data: &[u8], seed: u8) -> Vec<&[u8]> {
     let mut rng = fastrand::Rng::with_seed(seed.into());
-    let most = [1, 2, 7, 64, 4096][rng.usize(0..5)];
+    let max = [1, 2, 7, 64, 4096][rng.usize(0..5)];
     let mut rest = data;
     let mut pieces = Vec::new();
     while !rest.is_empty() {
-        let (piece, after) = rest.split_at(rng.usize(1..=most).min(rest.len()));
+        let (piece, after) = rest.split_at(rng.usize(1..=max).min(rest.len()));
         pieces.push(piece);
         rest = after;
     }
@@ -87,7 +87,7 @@ pub(crate) fn pieces(data: &[u8], seed: u8) -> Vec<&[u8]> {
 /// What is read in one format can be written in each, and says there what it said.
 pub(crate) fn codec(format: Format, data: &[u8]) {
     // Writing must not make a document too large to be read again: base64 and escapes do.
-    let limits = Limits { bytes: usize::MAX, ..Limits::default() };
+    let limits = DecodeLimits { bytes: usize::MAX, ..DecodeLimits::default() };
     let mut scratch = Scratch::default();
     let mut read = |format, mut bytes: Vec<u8>| decode(format, &mut bytes, &limits, &mut scratch);
     let Ok(value) = read(format, data.to_vec()) else { return };

@@ -54,7 +54,7 @@ fn answered(answer: &str, offer: &Element) {
     let asked = has(offer, "server_no_context_takeover");
     assert!(!asked || has(answer, "server_no_context_takeover"), "{answer:?} to {offer:?}");
     match (bits(offer, "server_max_window_bits"), bits(answer, "server_max_window_bits")) {
-        (Some(most), given) => assert!(given.is_some_and(|it| it <= most), "{answer:?}"),
+        (Some(max), given) => assert!(given.is_some_and(|it| it <= max), "{answer:?}"),
         (None, given) => assert_eq!(given, None),
     }
     // 7.1.2.2: not in an answer unless it is in the offer; the peer's window is never cut here.

@@ -1,4 +1,5 @@
-//! Operations on a proxied WebSocket, or a stream in its place, and its two ends: what one side says
+//! Operations on a proxied WebSocket, or a stream in its place, and its two ends: what one side
+//! says
 //! the other hears, in order and once; neither hears a violation, and nothing is left.
 
 use super::Script;
@@ -16,7 +17,7 @@ const STREAM: &[u8] = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Type: text/plain\r
 
 /// What one side has said.
 #[derive(Default)]
-struct Said {
+struct ClientEvent {
     texts: Vec<String>,
     /// Something beside whole messages.
     is_odd: bool,
@@ -37,7 +38,7 @@ pub(crate) fn run(data: &[u8]) {
         (_, 0) => framed(opcode, payload),
         _ => plain(opcode, payload),
     };
-    let mut said = [Said::default(), Said::default()];
+    let mut output = [ClientEvent::default(), ClientEvent::default()];
     for _ in 0..OPERATIONS {
         let Some(op) = script.byte() else { break };
         // The upstream that was dialled last is the one that may be open.
@@ -50,14 +51,14 @@ pub(crate) fn run(data: &[u8]) {
         match op & 15 {
             0..4 if is_open(&bench, at) => {
                 let len = usize::from(script.byte().unwrap_or(0)) * 16;
-                let text = format!("{:0>len$}", said[side].texts.len());
+                let text = format!("{:0>len$}", output[side].texts.len());
                 bench.receive(at, &frame(side, Opcode::Text, text.as_bytes()));
-                said[side].texts.push(text);
+                output[side].texts.push(text);
             }
             0..4 => {}
             4 => {
                 let bytes = script.take(usize::from(op >> 4 & 7) + 1);
-                said[side].is_odd = true;
+                output[side].is_odd = true;
                 bench.receive(at, bytes);
             }
             5 => bench.wires[at].stalled = true,
@@ -85,10 +86,10 @@ pub(crate) fn run(data: &[u8]) {
     }
     let upstream = bench.wires.len() - 1;
     match streams {
-        true => check(Ear::default().hear(&bench.wires[client].sent), &said[1]),
-        false => check(heard(&bench, client, Role::Client), &said[1]),
+        true => check(Ear::default().hear(&bench.wires[client].sent), &output[1]),
+        false => check(heard(&bench, client, Role::Client), &output[1]),
     }
-    check(heard(&bench, upstream, Role::Server), &said[0]);
+    check(heard(&bench, upstream, Role::Server), &output[0]);
     for at in 0..bench.wires.len() {
         bench.close(at);
         bench.settle();
@@ -150,12 +151,12 @@ fn heard(bench: &Bench, at: usize, role: Role) -> Vec<Heard> {
 }
 
 /// What was heard has no violation, and is the beginning of what was said.
-fn check(heard: Vec<Heard>, said: &Said) {
+fn check(heard: Vec<Heard>, output: &ClientEvent) {
     let texts = heard.into_iter().filter_map(|it| match it {
         Heard::Text(text) => Some(text),
         Heard::Broken(what) => panic!("{what}"),
         _ => None,
     });
     let texts: Vec<String> = texts.collect();
-    assert!(said.is_odd || said.texts.starts_with(&texts), "{texts:?} of {:?}", said.texts);
+    assert!(output.is_odd || output.texts.starts_with(&texts), "{texts:?} of {:?}", output.texts);
 }

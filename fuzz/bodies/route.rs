@@ -2,7 +2,7 @@
 //! other. Nothing that carries a token is ever sent back while another name is there.
 
 use super::Script;
-use polycast::config::{Asked, Condition, Endpoint, Pattern, Route};
+use polycast::config::{Condition, EndpointKind, Pattern, Route, RouteQuery};
 
 const WORDS: [&str; 12] = ["a", "b", "ab", "*", "/", "/a", "/a*", "a=b", "a:80", "h", "a*b", "a.b"];
 
@@ -13,7 +13,7 @@ fn word(script: &mut Script<'_>) -> &'static str {
 pub(crate) fn run(data: &[u8]) {
     let mut script = Script(data);
     let flags = script.byte().unwrap_or(0);
-    let mut route = Route::to(Endpoint::Echo);
+    let mut route = Route::to(EndpointKind::Echo);
     for _ in 0..flags & 3 {
         let mut condition = Condition::default();
         let keys = script.byte().unwrap_or(0);
@@ -41,7 +41,7 @@ pub(crate) fn run(data: &[u8]) {
     let text = String::from_utf8_lossy(rest).into_owned();
     let (path, query) = text.split_once('?').unwrap_or((&text, ""));
     let authority = Some(authority).filter(|_| flags & 8 == 0);
-    let asked = Asked { path, query, authority, secure, listener: "" };
+    let asked = RouteQuery { path, query, authority, secure, listener: "" };
     let offered: Vec<&str> = WORDS[..usize::from(flags >> 4) % 4].to_vec();
     let chosen = route.takes(&asked, &offered);
     assert_eq!(chosen.is_some(), takes(&route, &asked, &offered), "{route:?} {asked:?}");
@@ -52,7 +52,7 @@ pub(crate) fn run(data: &[u8]) {
     }
 }
 
-fn takes(route: &Route, asked: &Asked<'_>, offered: &[&str]) -> bool {
+fn takes(route: &Route, asked: &RouteQuery<'_>, offered: &[&str]) -> bool {
     let pairs: Vec<String> = asked
         .query
         .split('&')
@@ -82,9 +82,9 @@ fn takes(route: &Route, asked: &Asked<'_>, offered: &[&str]) -> bool {
 }
 
 /// What the route itself says of a query that has to be decoded.
-fn decoded(asked: &Asked<'_>, query: &str) -> bool {
+fn decoded(asked: &RouteQuery<'_>, query: &str) -> bool {
     let condition = Condition { query: Pattern::new(query), ..Condition::default() };
-    let alone = Route { when: vec![condition], ..Route::to(Endpoint::Echo) };
+    let alone = Route { when: vec![condition], ..Route::to(EndpointKind::Echo) };
     alone.takes(asked, &[]).is_some()
 }
 

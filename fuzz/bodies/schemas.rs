@@ -1,8 +1,8 @@
 //! Schemas as a registry may give them, and messages that name them: all is bounded, and what a
 //! view shows can be said again.
 
-use polycast::config::{Config, Format};
-use polycast::model::{Doc, Form, Registries, Schema, What};
+use polycast::config::{Config, FileFormat};
+use polycast::model::{Doc, PayloadKind, Registries, Schema, SchemaRef};
 use std::sync::Arc;
 
 /// A kind; a schema, another one that it may refer to and a message, with 0xff between them.
@@ -18,14 +18,14 @@ pub(crate) fn run(data: &[u8]) {
          [[routes]]\nendpoint = 'echo'\nmodel.received.binary = {{ model = '{kind}', \
          catalog = 'r', strategy = 'encoded' }}\n"
     );
-    let config = Config::parse(&config, Format::Toml, "fuzz").expect("a configuration");
+    let config = Config::parse(&config, FileFormat::Toml, "fuzz").expect("a configuration");
     let rules = config.routes[0].rules.get().expect("rules").clone();
     let registries = Registries::default();
     rules.bind(&registries);
     let wire = [&[0, 0, 0, 0, 7], message].concat();
-    assert!(rules.receive(Form::Binary, &wire).is_err_and(|invalid| invalid.missing));
+    assert!(rules.receive(PayloadKind::Binary, &wire).is_err_and(|invalid| invalid.missing));
     let jobs = registries.places()[0].due(0);
-    assert_eq!((jobs.len(), &jobs[0].what), (1, &What::Id(7)));
+    assert_eq!((jobs.len(), &jobs[0].what), (1, &SchemaRef::Id(7)));
     let Ok(model) = jobs[0].shape.compile(&doc) else { return };
     if let Err(invalid) = model.check(message) {
         assert!(invalid.reason.len() <= 123);
@@ -38,7 +38,7 @@ pub(crate) fn run(data: &[u8]) {
     }
     let _ = model.encode_json(message);
     jobs[0].place.outcome(&jobs[0], Ok(Some(Arc::new(Schema { id: 7, model }))), 0);
-    match rules.receive(Form::Binary, &wire) {
+    match rules.receive(PayloadKind::Binary, &wire) {
         Ok(passed) => assert!(!passed.missed),
         Err(invalid) => assert!(!invalid.missing && invalid.reason.len() <= 123),
     }

@@ -37,8 +37,8 @@ pub(crate) fn run(data: &[u8]) {
                 let channel =
                     ["a", "b", "c", "presence-a"][usize::from(script.byte().unwrap_or(0)) % 4];
                 let data = format!(r#"{{"channel":"{channel}"}}"#);
-                let said = format!(r#"{{"event":"pusher:{verb}","data":{data}}}"#);
-                machine.receive(at, &text(&said));
+                let output = format!(r#"{{"event":"pusher:{verb}","data":{data}}}"#);
+                machine.receive(at, &text(&output));
             }
             9..11 => {
                 let body = br#"{"name":"e","channels":["a","b"],"data":"x"}"#;

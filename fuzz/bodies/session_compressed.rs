@@ -4,7 +4,7 @@
 use super::Script;
 use crate::machine::{Machine, config};
 use crate::peer::{Heard, framed, handshake, signed};
-use polycast::config::{Compression, Endpoint};
+use polycast::config::{CompressionMode, EndpointKind};
 use polycast::ws::deflate::Deflater;
 use polycast::ws::frame::{Header, push_with};
 use polycast::ws::{Opcode, extension, utf8};
@@ -47,8 +47,9 @@ pub(crate) fn run(data: &[u8]) {
     config.compression.min_bytes = [1, 40][usize::from(flags & 1)];
     config.compression.windows_bytes = [0, 400_000, 1 << 26][usize::from(flags >> 1) % 3];
     for route in &mut config.routes {
-        let shared = flags & if route.endpoint == Endpoint::Echo { 8 } else { 16 };
-        route.compression = if shared == 0 { Compression::Dedicated } else { Compression::Shared };
+        let shared = flags & if route.endpoint == EndpointKind::Echo { 8 } else { 16 };
+        route.compression =
+            if shared == 0 { CompressionMode::Dedicated } else { CompressionMode::Shared };
     }
     let mut world = World { machine: Machine::new(config), wires: Vec::new() };
     world.open(flags >> 5, true);
@@ -87,8 +88,8 @@ impl World {
                 let verb = ["subscribe", "unsubscribe"][usize::from(op & 15) - 8];
                 let channel = CHANNELS[usize::from(script.byte().unwrap_or(0)) % 2];
                 let data = format!(r#"{{"channel":"{channel}"}}"#);
-                let said = format!(r#"{{"event":"pusher:{verb}","data":{data}}}"#);
-                self.say(at, Opcode::Text, said.as_bytes(), op & 16 == 0);
+                let output = format!(r#"{{"event":"pusher:{verb}","data":{data}}}"#);
+                self.say(at, Opcode::Text, output.as_bytes(), op & 16 == 0);
             }
             10..13 => self.publish(script),
             13 => {
@@ -120,8 +121,8 @@ impl World {
         self.wires.push(Wire { is_echo, deflater, due: Vec::new(), is_odd: false });
     }
 
-    /// A message in good order, compressed if that was agreed on and `squeeze` says so.
-    fn say(&mut self, at: usize, kind: Opcode, payload: &[u8], squeeze: bool) {
+    /// A message in good order, compressed if that was agreed on and `compress` says so.
+    fn say(&mut self, at: usize, kind: Opcode, payload: &[u8], compress: bool) {
         let wire = &mut self.wires[at];
         if kind == Opcode::Text && !utf8::valid(payload) {
             wire.is_odd = true;
@@ -133,7 +134,7 @@ impl World {
             });
         }
         match &mut wire.deflater {
-            Some(deflater) if squeeze => {
+            Some(deflater) if compress => {
                 let mut wire = Vec::new();
                 assert_eq!(deflater.deflate(payload, &mut wire), Some(()));
                 self.send(at, kind, &wire, true);
@@ -181,8 +182,8 @@ impl World {
             if wire.is_odd || !wire.is_echo {
                 continue;
             }
-            let said = |it: &&Heard| matches!(it, Heard::Text(_) | Heard::Binary(_));
-            let heard: Vec<&Heard> = seen.heard.iter().filter(said).collect();
+            let output = |it: &&Heard| matches!(it, Heard::Text(_) | Heard::Binary(_));
+            let heard: Vec<&Heard> = seen.heard.iter().filter(output).collect();
             if seen.heard.iter().any(|it| matches!(it, Heard::Close(..))) {
                 // A message was too long, or there were too many: up to there it is an echo.
                 assert!(wire.due.iter().zip(&heard).all(|(due, heard)| due == *heard));

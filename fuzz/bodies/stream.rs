@@ -1,25 +1,25 @@
 //! A streamed body says the same however it is cut, and what it says can be said back.
 
 use super::pieces;
-use polycast::http::{self, Body, Stretch};
-use polycast::ws::Limits;
-use polycast::ws::record::{Found, Framing, Reader};
+use polycast::http::{self, Body, BodyChunk};
+use polycast::ws::FrameLimits;
+use polycast::ws::record::{Reader, RecordEvent, RecordFraming};
 
 pub(crate) fn run(data: &[u8]) {
     let Some((&[flags, seed], stream)) = data.split_first_chunk::<2>() else { return };
     let framing = match flags & 3 {
-        0 => Framing::Json,
-        1 => Framing::Lines,
-        _ => Framing::Lengths,
+        0 => RecordFraming::Json,
+        1 => RecordFraming::Lines,
+        _ => RecordFraming::Lengths,
     };
     let limits = match flags & 4 {
-        0 => Limits::default(),
-        _ => Limits { message_bytes: 20, ..Limits::default() },
+        0 => FrameLimits::default(),
+        _ => FrameLimits { message_bytes: 20, ..FrameLimits::default() },
     };
-    let whole = told(framing, &limits, &[stream]);
-    assert_eq!(told(framing, &limits, &pieces(stream, seed)), whole, "in pieces");
+    let whole = message(framing, &limits, &[stream]);
+    assert_eq!(message(framing, &limits, &pieces(stream, seed)), whole, "in pieces");
     let single: Vec<&[u8]> = stream.chunks(1).collect();
-    assert_eq!(told(framing, &limits, &single), whole, "octet by octet");
+    assert_eq!(message(framing, &limits, &single), whole, "octet by octet");
     // In chunks of any size it is the same, until something is wrong with it.
     let size = usize::from(seed) + 1;
     let mut chunked = Vec::new();
@@ -35,31 +35,31 @@ pub(crate) fn run(data: &[u8]) {
 }
 
 /// What is told: messages, signs of life, what is wrong. Each message is said back.
-fn told(framing: Framing, limits: &Limits, pieces: &[&[u8]]) -> Vec<String> {
+fn message(framing: RecordFraming, limits: &FrameLimits, pieces: &[&[u8]]) -> Vec<String> {
     let mut reader = Reader::new(framing);
-    let mut told = Vec::new();
+    let mut message = Vec::new();
     for piece in pieces {
         let mut bytes = piece.to_vec();
         let mut at = 0;
         loop {
             let (taken, found) = reader.next(limits, &bytes[at..]);
             match found {
-                Found::Message(kind, place) => {
+                RecordEvent::Message(kind, place) => {
                     let payload = reader.payload(place, &mut bytes[at..]);
-                    told.push(format!("{kind:?} {payload:?}"));
+                    message.push(format!("{kind:?} {payload:?}"));
                     let mut record = Vec::new();
-                    let said = framing.push(&mut record, kind, payload);
-                    assert!(said || payload.contains(&b'\r'), "{payload:?}");
+                    let output = framing.push(&mut record, kind, payload);
+                    assert!(output || payload.contains(&b'\r'), "{payload:?}");
                 }
-                Found::Violation(_) => {
-                    told.push(format!("{found:?}"));
-                    return told;
+                RecordEvent::Violation(_) => {
+                    message.push(format!("{found:?}"));
+                    return message;
                 }
-                Found::Alive => told.push("alive".to_owned()),
-                Found::Need => {}
+                RecordEvent::Alive => message.push("alive".to_owned()),
+                RecordEvent::Need => {}
             }
             at += taken;
-            if found == Found::Need {
+            if found == RecordEvent::Need {
                 break;
             }
         }
@@ -67,13 +67,13 @@ fn told(framing: Framing, limits: &Limits, pieces: &[&[u8]]) -> Vec<String> {
         assert!(reader.held_bytes() as u64 <= 2 * limits.message_bytes + 1024, "memory");
     }
     match reader.end(limits) {
-        Found::Need => {}
-        Found::Message(kind, place) => {
-            told.push(format!("{kind:?} {:?}", reader.payload(place, &mut [])));
+        RecordEvent::Need => {}
+        RecordEvent::Message(kind, place) => {
+            message.push(format!("{kind:?} {:?}", reader.payload(place, &mut [])));
         }
-        found => told.push(format!("{found:?}").to_lowercase()),
+        found => message.push(format!("{found:?}").to_lowercase()),
     }
-    told
+    message
 }
 
 /// The data of a body of chunks, if it is well-formed and whole.
@@ -83,7 +83,7 @@ fn unchunked(chunks: &[u8], seed: u8) -> Option<Vec<u8>> {
     for piece in pieces(chunks, seed) {
         let mut at = 0;
         while at < piece.len() && !body.has_ended() {
-            let Stretch { from, to } = body.look(64, &piece[at..]).ok()?;
+            let BodyChunk { from, to } = body.look(64, &piece[at..]).ok()?;
             assert!(from <= to && to <= piece.len() - at);
             data.extend_from_slice(&piece[at + from..at + to]);
             body.took(to - from);
@@ -97,8 +97,8 @@ fn chunked_body() -> Option<Body> {
     let mut head = *b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n";
     let mut reader = http::Reader::new();
     reader.offer(true);
-    match reader.next(&http::Limits::default(), &mut head) {
-        (_, http::Event::Head(_, body)) => Some(body),
+    match reader.next(&http::HeadLimits::default(), &mut head) {
+        (_, http::RequestEvent::Head(_, body)) => Some(body),
         _ => None,
     }
 }

@@ -83,13 +83,13 @@ pub(crate) fn run(data: &[u8]) {
                 machine.receive(at, script.take(len));
             }
             8 => {
-                let said = handshake(["/echo", "/app/app-key"][usize::from(op >> 4) % 2], "");
-                let _ = peer.tls.writer().write_all(&said);
+                let output = handshake(["/echo", "/app/app-key"][usize::from(op >> 4) % 2], "");
+                let _ = peer.tls.writer().write_all(&output);
             }
             9 => {
                 let len = usize::from(script.byte().unwrap_or(0)) * 100;
-                let said = framed(Opcode::Binary, &vec![7; len]);
-                let _ = peer.tls.writer().write_all(&said);
+                let output = framed(Opcode::Binary, &vec![7; len]);
+                let _ = peer.tls.writer().write_all(&output);
             }
             10 => {
                 let _ = peer.tls.refresh_traffic_keys();

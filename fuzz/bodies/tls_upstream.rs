@@ -3,7 +3,7 @@
 use super::Script;
 use super::tls_session::fixtures;
 use polycast::mem::Segment;
-use polycast::tls::{Acceptor, Connector, Filter, Offer, Version, roots};
+use polycast::tls::{Acceptor, Connector, Filter, Offer, TlsVersion, roots};
 use std::path::Path;
 use std::sync::OnceLock;
 
@@ -11,7 +11,7 @@ fn ends() -> Option<(Filter, Filter)> {
     static ENDS: OnceLock<(Connector, Acceptor)> = OnceLock::new();
     let (connector, acceptor) = ENDS.get_or_init(|| {
         let roots = roots(Path::new(&fixtures::file("ca.pem"))).expect("a root");
-        let offer = Offer { roots: Some(roots), pair: None, min_version: Version::V12 };
+        let offer = Offer { roots: Some(roots), pair: None, min_version: TlsVersion::V12 };
         let acceptor = fixtures::config().listeners[0].tls.acceptor().cloned();
         (Connector::new(offer).expect("a connector"), acceptor.expect("an acceptor"))
     });

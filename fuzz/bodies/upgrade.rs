@@ -2,8 +2,8 @@
 //! finds nothing wrong with the bytes.
 
 use super::Script;
-use polycast::http::{Event, Limits, Reader};
-use polycast::session::upgrade::{Refusal, accept, check};
+use polycast::http::{HeadLimits, Reader, RequestEvent};
+use polycast::session::upgrade::{UpgradeRefusal, accept, check};
 
 const FIELDS: [&str; 6] = [
     "Host: h",
@@ -23,8 +23,8 @@ pub(crate) fn run(data: &[u8]) {
     };
     let mut bytes = stream.clone();
     let mut reader = Reader::new();
-    let (_, event) = reader.next(&Limits::default(), &mut bytes);
-    let Event::Request(request) = event else { return };
+    let (_, event) = reader.next(&HeadLimits::default(), &mut bytes);
+    let RequestEvent::Request(request) = event else { return };
     let start = stream.chunks(2).take_while(|pair| pair == b"\r\n").count() * 2;
     let head = &stream[start..];
     let end = head.windows(4).position(|four| four == b"\r\n\r\n").expect("the end of a head");
@@ -51,7 +51,7 @@ pub(crate) fn run(data: &[u8]) {
             let answer = String::from_utf8(answer).expect("text");
             assert!(answer.starts_with(&format!("HTTP/1.1 {} ", refusal.status())));
             let newer = answer.contains("\r\nSec-WebSocket-Version: 13\r\n");
-            assert_eq!(refusal == Refusal::SocketVersion, newer);
+            assert_eq!(refusal == UpgradeRefusal::SocketVersion, newer);
         }
     }
 }

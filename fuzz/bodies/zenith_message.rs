@@ -4,7 +4,7 @@ use crate::machine::{Machine, config};
 use crate::peer::{Heard, framed, handshake};
 use polycast::codec::Format;
 use polycast::codec::json::Scratch;
-use polycast::codec::value::{Limits, decode};
+use polycast::codec::value::{DecodeLimits, decode};
 use polycast::ws::Opcode;
 
 const CONFIG: &str = "[zenith]\nservices = [{ token = 'SERVICE' }]\n\
@@ -42,7 +42,7 @@ pub(crate) fn run(data: &[u8]) {
             Heard::Ping(_) | Heard::Close(Some(1007 | 1009), _) => continue,
             other => panic!("{other:?}"),
         };
-        let value = decode(format, &mut payload, &Limits::default(), &mut Scratch::default());
+        let value = decode(format, &mut payload, &DecodeLimits::default(), &mut Scratch::default());
         let value = value.unwrap_or_else(|error| panic!("{error}"));
         assert!(value.get("Controller").is_some(), "{value:?}");
     }

@@ -47,10 +47,10 @@ pub(crate) fn run(data: &[u8]) {
     };
     assert!([200, 400, 413].contains(status) && is_json(body), "{status} {body}");
     let taken = usize::from(*status == 200);
-    let told = &machine.wire(client).heard[before..];
-    assert_eq!(told.len(), taken, "{told:?}");
-    for told in told {
-        assert!(matches!(told, Heard::Text(text) if is_json(text)), "{told:?}");
+    let message = &machine.wire(client).heard[before..];
+    assert_eq!(message.len(), taken, "{message:?}");
+    for message in message {
+        assert!(matches!(message, Heard::Text(text) if is_json(text)), "{message:?}");
     }
     machine.end();
 }
@@ -58,5 +58,5 @@ pub(crate) fn run(data: &[u8]) {
 /// By the parser that reads what is posted; others are stricter about halves of surrogate pairs,
 /// which are passed on as they were written.
 fn is_json(text: &str) -> bool {
-    polycast::codec::raw::Members::read(text).is_some()
+    polycast::codec::raw::RawMembers::read(text).is_some()
 }

@@ -47,10 +47,10 @@ pub(crate) fn run(data: &[u8]) {
         EPOCH.len()
     );
     machine.receive(publisher, post.as_bytes());
-    let told = &machine.wire(client).heard[1 + usize::from(!query.is_empty())..];
-    assert!(told.len() <= usize::from(echoed), "{told:?}");
-    for told in told {
-        assert!(matches!(told, Heard::Text(text) if is_json(text)), "{told:?}");
+    let message = &machine.wire(client).heard[1 + usize::from(!query.is_empty())..];
+    assert!(message.len() <= usize::from(echoed), "{message:?}");
+    for message in message {
+        assert!(matches!(message, Heard::Text(text) if is_json(text)), "{message:?}");
     }
     machine.end();
 }

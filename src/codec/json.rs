@@ -19,7 +19,7 @@ impl Default for Scratch {
 /// The text was not one JSON value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not valid JSON")]
-pub struct Malformed;
+pub struct MalformedJson;
 
 /// Buffers that one large document has grown beyond this are not kept.
 const KEPT_TAPE_NODES: usize = 16 * 1024;
@@ -30,9 +30,9 @@ impl Scratch {
     pub fn parse<R>(
         &mut self,
         text: &mut [u8],
-        read: impl FnOnce(Json<'_, '_>) -> R,
-    ) -> Result<R, Malformed> {
-        self.parse_tape(text, |tape| read(Json(tape.as_value())))
+        read: impl FnOnce(JsonText<'_, '_>) -> R,
+    ) -> Result<R, MalformedJson> {
+        self.parse_tape(text, |tape| read(JsonText(tape.as_value())))
     }
 
     /// Parses `text` as [`Scratch::parse`] does and hands the nodes to `read`, in the order in
@@ -41,7 +41,7 @@ impl Scratch {
         &mut self,
         text: &mut [u8],
         read: impl FnOnce(&[Node<'_>]) -> R,
-    ) -> Result<R, Malformed> {
+    ) -> Result<R, MalformedJson> {
         self.parse_tape(text, |tape| read(&tape.0))
     }
 
@@ -49,12 +49,12 @@ impl Scratch {
         &mut self,
         text: &mut [u8],
         read: impl FnOnce(&Tape<'_>) -> R,
-    ) -> Result<R, Malformed> {
+    ) -> Result<R, MalformedJson> {
         let mut tape = self.tape.take().unwrap_or_else(Tape::null).reset();
         let parsed = simd_json::fill_tape(text, &mut self.buffers, &mut tape);
         let result = match parsed {
             Ok(()) if !tape.0.is_empty() => Ok(read(&tape)),
-            _ => Err(Malformed),
+            _ => Err(MalformedJson),
         };
         if tape.0.capacity() <= KEPT_TAPE_NODES {
             self.tape = Some(tape.reset());
@@ -67,13 +67,13 @@ impl Scratch {
 
 /// A value of a parsed document.
 #[derive(Clone, Copy)]
-pub struct Json<'t, 'i>(tape::Value<'t, 'i>);
+pub struct JsonText<'t, 'i>(tape::Value<'t, 'i>);
 
-impl<'t, 'i> Json<'t, 'i> {
+impl<'t, 'i> JsonText<'t, 'i> {
     /// The member `key` of an object; of several, the last one.
-    pub fn get(&self, key: &str) -> Option<Json<'t, 'i>> {
+    pub fn get(&self, key: &str) -> Option<JsonText<'t, 'i>> {
         let object = self.0.as_object()?;
-        object.iter().filter(|(name, _)| *name == key).last().map(|(_, value)| Json(value))
+        object.iter().filter(|(name, _)| *name == key).last().map(|(_, value)| JsonText(value))
     }
 
     /// Whether this is an object.
@@ -92,8 +92,8 @@ impl<'t, 'i> Json<'t, 'i> {
     }
 
     /// The elements of an array.
-    pub fn elements(&self) -> Option<impl Iterator<Item = Json<'t, 'i>> + use<'t, 'i>> {
-        self.0.as_array().map(|array| array.iter().map(Json))
+    pub fn elements(&self) -> Option<impl Iterator<Item = JsonText<'t, 'i>> + use<'t, 'i>> {
+        self.0.as_array().map(|array| array.iter().map(JsonText))
     }
 
     /// Appends this value as compact JSON.
@@ -172,10 +172,10 @@ mod tests {
         let mut scratch = Scratch::default();
         for bad in ["", " ", "{", "[1,]", "nul", "\"\u{1}\"", "{\"a\" 1}", "1 2", "\u{feff}1"] {
             let mut text = bad.as_bytes().to_vec();
-            assert_eq!(scratch.parse(&mut text, |_| ()), Err(Malformed), "{bad:?}");
+            assert_eq!(scratch.parse(&mut text, |_| ()), Err(MalformedJson), "{bad:?}");
         }
         let mut deep = vec![b'['; 200_000];
-        assert_eq!(scratch.parse(&mut deep, |_| ()), Err(Malformed));
+        assert_eq!(scratch.parse(&mut deep, |_| ()), Err(MalformedJson));
         assert_eq!(scratch.parse(&mut b"[1]".to_vec(), |value| value.is_object()), Ok(false));
     }
 }

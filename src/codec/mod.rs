@@ -4,4 +4,6 @@ pub mod json;
 pub mod raw;
 pub mod value;
 
-pub use value::{Body, Envelope, Error, Format, Limits, Value, decode, encode, encode_any};
+pub use value::{
+    DecodeLimits, Envelope, EnvelopeBody, Error, Format, Value, decode, encode, encode_any,
+};

@@ -7,12 +7,12 @@ use std::collections::HashMap;
 /// The members of an object: names unescaped, values as they stand in the text. Of a repeated name
 /// the last value counts.
 #[derive(Debug)]
-pub struct Members<'t>(HashMap<Cow<'t, str>, &'t RawValue>);
+pub struct RawMembers<'t>(HashMap<Cow<'t, str>, &'t RawValue>);
 
-impl<'t> Members<'t> {
+impl<'t> RawMembers<'t> {
     /// Reads one object; `None` if `text` is anything else.
-    pub fn read(text: &'t str) -> Option<Members<'t>> {
-        serde_json::from_str(text).ok().map(Members)
+    pub fn read(text: &'t str) -> Option<RawMembers<'t>> {
+        serde_json::from_str(text).ok().map(RawMembers)
     }
 
     /// The text of a member's value.
@@ -36,7 +36,7 @@ mod tests {
     fn values_keep_their_writing() {
         let text =
             r#"{ "a" : {"z": 1.0e2, "b":[ ]}, "t":"x\n\u00e9", "n": 12345678901234567890123 }"#;
-        let members = Members::read(text).expect("an object");
+        let members = RawMembers::read(text).expect("an object");
         assert_eq!(members.raw("a"), Some(r#"{"z": 1.0e2, "b":[ ]}"#));
         assert_eq!(members.raw("n"), Some("12345678901234567890123"));
         assert_eq!(members.text("t").as_deref(), Some("x\né"));
@@ -47,9 +47,9 @@ mod tests {
     #[test]
     fn what_is_no_object_is_nothing() {
         for bad in ["", "[]", "1", "{", "{} x", "\"a\"", "null"] {
-            assert!(Members::read(bad).is_none(), "{bad}");
+            assert!(RawMembers::read(bad).is_none(), "{bad}");
         }
-        let twice = Members::read(r#"{"a":1,"a":2}"#).expect("an object");
+        let twice = RawMembers::read(r#"{"a":1,"a":2}"#).expect("an object");
         assert_eq!(twice.raw("a"), Some("2"));
     }
 }

@@ -78,7 +78,7 @@ pub enum Value {
 
 /// What a document may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct DecodeLimits {
     /// Maps and arrays inside of each other, the outermost counted.
     pub depth: usize,
     /// Values in all, maps and arrays themselves counted. A value takes up to 64 bytes of memory
@@ -88,9 +88,9 @@ pub struct Limits {
     pub bytes: usize,
 }
 
-impl Default for Limits {
+impl Default for DecodeLimits {
     fn default() -> Self {
-        Limits { depth: 64, values: 128 * 1024, bytes: 1024 * 1024 }
+        DecodeLimits { depth: 64, values: 128 * 1024, bytes: 1024 * 1024 }
     }
 }
 
@@ -109,13 +109,13 @@ pub enum Error {
     /// The document is not a map.
     #[error("the message is not a map")]
     NotMap,
-    /// More than [`Limits::depth`].
+    /// More than [`DecodeLimits::depth`].
     #[error("the message is nested too deeply")]
     Depth,
-    /// More than [`Limits::values`].
+    /// More than [`DecodeLimits::values`].
     #[error("the message has too many values")]
     Values,
-    /// More than [`Limits::bytes`].
+    /// More than [`DecodeLimits::bytes`].
     #[error("the message is too long")]
     Bytes,
     /// A text is not UTF-8.
@@ -146,7 +146,7 @@ pub enum Error {
 pub fn decode(
     format: Format,
     bytes: &mut [u8],
-    limits: &Limits,
+    limits: &DecodeLimits,
     scratch: &mut Scratch,
 ) -> Result<Value, Error> {
     let value = match format {
@@ -167,7 +167,7 @@ pub fn decode(
 /// See [`Error`].
 pub fn decode_json(
     bytes: &mut [u8],
-    limits: &Limits,
+    limits: &DecodeLimits,
     scratch: &mut Scratch,
 ) -> Result<Value, Error> {
     match bytes.len() > limits.bytes {
@@ -193,7 +193,7 @@ pub fn encode(format: Format, value: &Value, out: &mut Vec<u8>) -> Result<(), Er
 /// None for what [`decode`] has given, alone or inside of further maps. BSON cannot write keys with
 /// U+0000 ([`Error::Key`]), no binary format 2 GiB ([`Error::Bytes`]).
 pub fn encode_any(format: Format, value: &Value, out: &mut Vec<u8>) -> Result<(), Error> {
-    write(format, &Body::Value(value), None, out)
+    write(format, &EnvelopeBody::Value(value), None, out)
 }
 
 /// What stands in a message around a value, when the same value is to be written with it and
@@ -211,7 +211,12 @@ impl Envelope {
     ///
     /// # Errors
     /// As [`encode_any`].
-    pub fn encode(&self, format: Format, body: &Body<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
+    pub fn encode(
+        &self,
+        format: Format,
+        body: &EnvelopeBody<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Error> {
         write(format, body, Some(self), out)
     }
 
@@ -235,7 +240,7 @@ impl Envelope {
 
 /// What is put into an [`Envelope`].
 #[derive(Clone, Copy, Debug)]
-pub enum Body<'v> {
+pub enum EnvelopeBody<'v> {
     /// A value.
     Value(&'v Value),
     /// A map of these members.
@@ -246,7 +251,7 @@ pub enum Body<'v> {
 
 fn write(
     format: Format,
-    body: &Body<'_>,
+    body: &EnvelopeBody<'_>,
     envelope: Option<&Envelope>,
     out: &mut Vec<u8>,
 ) -> Result<(), Error> {
@@ -394,7 +399,7 @@ struct Budget {
 }
 
 impl Budget {
-    fn new(limits: &Limits) -> Budget {
+    fn new(limits: &DecodeLimits) -> Budget {
         Budget { depth: limits.depth, values: limits.values }
     }
 

@@ -1,7 +1,7 @@
 //! The Broadcastt dialect.
 
 use super::error::Error;
-use super::schema::{App, Dialect};
+use super::schema::{AppConfig, AppDialect};
 use super::{check, error::Problem};
 use serde::Deserialize;
 
@@ -10,7 +10,7 @@ const DAY_S: u64 = 86_400;
 /// The Broadcastt dialect.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table")]
-pub struct Broadcastt {
+pub struct BroadcasttConfig {
     /// Silence after which clients ask for a sign of life, in seconds; they are told.
     pub activity_timeout_s: u64,
     /// How much longer the server waits, in seconds: before it asks for its part, and for the
@@ -25,9 +25,9 @@ pub struct Broadcastt {
     pub batch_events: usize,
 }
 
-impl Default for Broadcastt {
-    fn default() -> Broadcastt {
-        Broadcastt {
+impl Default for BroadcasttConfig {
+    fn default() -> BroadcasttConfig {
+        BroadcasttConfig {
             activity_timeout_s: 120,
             pong_timeout_s: 30,
             infer_channel: false,
@@ -37,7 +37,7 @@ impl Default for Broadcastt {
     }
 }
 
-pub(super) fn check(section: &Broadcastt) -> Result<(), Error> {
+pub(super) fn check(section: &BroadcasttConfig) -> Result<(), Error> {
     let (activity, pong) = (section.activity_timeout_s, section.pong_timeout_s);
     let name = section.channel_name_length as u64;
     check::range("broadcastt.activity_timeout_s", activity, 1..=DAY_S, " seconds")?;
@@ -47,8 +47,8 @@ pub(super) fn check(section: &Broadcastt) -> Result<(), Error> {
 }
 
 /// What the protocol does not have is not switched on in vain.
-pub(super) fn check_app(app: &App) -> Result<(), Error> {
-    if app.dialect != Dialect::Broadcastt {
+pub(super) fn check_app(app: &AppConfig) -> Result<(), Error> {
+    if app.dialect != AppDialect::Broadcastt {
         return Ok(());
     }
     let lacks = [

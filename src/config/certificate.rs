@@ -6,7 +6,7 @@ use serde::de::{Error as _, Unexpected};
 use serde::{Deserialize, Deserializer};
 
 use super::error::{Error, Problem};
-use super::guard::Guard;
+use super::guard::GuardConfig;
 use super::pattern::Pattern;
 use super::schema::Config;
 use crate::tls::Mutual;
@@ -78,7 +78,7 @@ impl GuardCertificate {
 }
 
 /// Checks a guard by certificates; the keys in errors begin below the guard.
-pub(super) fn check(guard: &Guard) -> Result<(), Error> {
+pub(super) fn check(guard: &GuardConfig) -> Result<(), Error> {
     let GuardCertificate { fingerprints: _, common_names, alternative_names } = &guard.certificate;
     let (kind, certificate) = (guard.kind, guard.certificate.clone());
     if kind == GuardKind::Jwt {
@@ -86,7 +86,7 @@ pub(super) fn check(guard: &Guard) -> Result<(), Error> {
         let is_needed = !certificate.is_empty();
         return if is_needed { Err(needed("certificate", words)) } else { Ok(()) };
     }
-    if (Guard { kind, certificate, ..Guard::new(&guard.name) }) != *guard {
+    if (GuardConfig { kind, certificate, ..GuardConfig::new(&guard.name) }) != *guard {
         let words = "\"jwt\", since the guard has keys that are for tokens";
         return Err(needed("type", words));
     }
@@ -115,7 +115,7 @@ pub(super) fn check(guard: &Guard) -> Result<(), Error> {
 
 /// Checks that clients can show certificates at all where a guard wants them; the key in the error
 /// begins below the guard.
-pub(super) fn check_listeners(guard: &Guard, config: &Config) -> Result<(), Error> {
+pub(super) fn check_listeners(guard: &GuardConfig, config: &Config) -> Result<(), Error> {
     let asks = config.listeners.iter().any(|listener| listener.tls.mutual != Mutual::None);
     match guard.kind == GuardKind::Certificate && !asks {
         true => Err(needed("type", "\"jwt\", or a listener whose `tls` has `mutual`")),

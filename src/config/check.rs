@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 use tracing_subscriber::EnvFilter;
 
 use super::error::{Error, Problem};
-use super::schema::{App, Config, Endpoint, Limits, Route, Secret};
+use super::schema::{AppConfig, Config, EndpointKind, Limits, Route, Secret};
 use super::{
     Listener, broadcastt, certificate, guard, route, tls, webhook, zenith, zilliqa, zilliqa_node,
 };
@@ -168,10 +168,10 @@ fn check_guards(config: &Config) -> Result<(), Error> {
 }
 
 fn check_apps(config: &Config) -> Result<(), Error> {
-    use Endpoint::{Proxy, Reflect, Zilliqa};
+    use EndpointKind::{Proxy, Reflect, Zilliqa};
     let without = |route: &Route| matches!(route.endpoint, Zilliqa | Reflect | Proxy);
     let needs_none = config.routes.iter().any(without)
-        || config.routes.iter().all(|route| route.endpoint != Endpoint::Apps);
+        || config.routes.iter().all(|route| route.endpoint != EndpointKind::Apps);
     if config.apps.is_empty() && !needs_none && config.zenith.is_none() {
         return Err(Error::keyed("apps", Problem::Empty));
     }
@@ -181,7 +181,7 @@ fn check_apps(config: &Config) -> Result<(), Error> {
     check_names(&config.apps)
 }
 
-fn check_app(app: &App, config: &Config) -> Result<(), Error> {
+fn check_app(app: &AppConfig, config: &Config) -> Result<(), Error> {
     check_name("id", &app.id)?;
     check_name("key", &app.key)?;
     check_secret("secret", &app.secret)?;
@@ -202,7 +202,7 @@ fn check_app(app: &App, config: &Config) -> Result<(), Error> {
     check_app_limits(app, config)
 }
 
-fn check_app_limits(app: &App, config: &Config) -> Result<(), Error> {
+fn check_app_limits(app: &AppConfig, config: &Config) -> Result<(), Error> {
     let limits = &app.limits;
     let subscriptions = limits.subscriptions_per_connection as u64;
     let (channel, event) = (limits.channel_name_length as u64, limits.event_name_length as u64);
@@ -240,7 +240,7 @@ fn check_app_limits(app: &App, config: &Config) -> Result<(), Error> {
 }
 
 /// Ids and keys stand in the same places of paths, so no two applications may share one.
-fn check_names(apps: &[App]) -> Result<(), Error> {
+fn check_names(apps: &[AppConfig]) -> Result<(), Error> {
     let mut ids = Unique::default();
     let mut keys = Unique::default();
     for (index, app) in apps.iter().enumerate() {

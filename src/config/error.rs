@@ -58,7 +58,7 @@ pub enum Problem {
     },
     /// A word that is none of the accepted ones.
     #[error("`{found}` is not accepted; accepted: {}", list(accepted))]
-    Word {
+    Keyword {
         /// The word in the file.
         found: String,
         /// The accepted ones.
@@ -230,7 +230,7 @@ impl serde::de::Error for Error {
     }
 
     fn unknown_variant(found: &str, accepted: &'static [&'static str]) -> Error {
-        Error::new(Problem::Word { found: found.to_owned(), accepted })
+        Error::new(Problem::Keyword { found: found.to_owned(), accepted })
     }
 
     fn unknown_field(found: &str, known: &'static [&'static str]) -> Error {

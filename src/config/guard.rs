@@ -19,7 +19,7 @@ pub const CREDENTIALS: &str = "{credentials}";
 /// One guard. Its name stands in the `guarded` of routes.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a table")]
-pub struct Guard {
+pub struct GuardConfig {
     /// What routes call it.
     pub name: String,
     /// What it asks for.
@@ -138,10 +138,10 @@ impl Default for Credentials {
     }
 }
 
-impl Guard {
+impl GuardConfig {
     /// A guard of that name with every other key at its default, which lets nobody in.
-    pub fn new(name: &str) -> Guard {
-        Guard {
+    pub fn new(name: &str) -> GuardConfig {
+        GuardConfig {
             name: name.to_owned(),
             kind: GuardKind::Jwt,
             issuer: String::new(),
@@ -175,8 +175,8 @@ impl Guard {
     }
 
     /// What its tokens must be.
-    pub fn policy(&self) -> jwt::Policy {
-        jwt::Policy {
+    pub fn policy(&self) -> jwt::TokenPolicy {
+        jwt::TokenPolicy {
             issuer: self.issuer.clone(),
             audience: self.audience.clone(),
             algorithms: self.algorithms.clone(),
@@ -189,13 +189,13 @@ impl Guard {
     }
 
     /// The keys that stand in the configuration, which has been checked.
-    pub fn keys(&self) -> jwt::Keys {
-        jwt::Keys::new(self.keys.iter().filter_map(|key| key.read().ok()).collect())
+    pub fn keys(&self) -> jwt::KeySet {
+        jwt::KeySet::new(self.keys.iter().filter_map(|key| key.read().ok()).collect())
     }
 }
 
 impl GuardKey {
-    fn read(&self) -> Result<jwt::Key, &'static str> {
+    fn read(&self) -> Result<jwt::VerifyingKey, &'static str> {
         let secret = self.secret.expose();
         let forms = [&self.pem, secret, &self.kty].iter().filter(|it| !it.is_empty()).count();
         if forms != 1 {
@@ -203,12 +203,12 @@ impl GuardKey {
         }
         let kid = Some(self.kid.clone()).filter(|kid| !kid.is_empty());
         if !self.pem.is_empty() {
-            return jwt::Key::from_pem(&self.pem)?.named(kid).only(&self.alg);
+            return jwt::VerifyingKey::from_pem(&self.pem)?.named(kid).only(&self.alg);
         }
         if !secret.is_empty() {
-            return jwt::Key::from_secret(secret.as_bytes())?.named(kid).only(&self.alg);
+            return jwt::VerifyingKey::from_secret(secret.as_bytes())?.named(kid).only(&self.alg);
         }
-        jwt::Key::from_jwk(&Jwk {
+        jwt::VerifyingKey::from_jwk(&Jwk {
             kty: self.kty.clone(),
             kid,
             alg: self.alg.clone(),
@@ -225,7 +225,7 @@ impl GuardKey {
 }
 
 /// Checks what types cannot say; the keys in errors begin below the guard.
-pub(super) fn check(guard: &Guard) -> Result<(), Error> {
+pub(super) fn check(guard: &GuardConfig) -> Result<(), Error> {
     let known = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
     if guard.name.is_empty() || !guard.name.bytes().all(known) {
         return Err(shape("name", &guard.name, "one or more of A-Z, a-z, 0-9, `_` and `-`"));
@@ -283,10 +283,10 @@ fn check_credentials(credentials: &Credentials) -> Result<(), Error> {
     if protocol.is_empty() {
         return Ok(());
     }
-    let around = protocol.split_once(CREDENTIALS);
+    let parts = protocol.split_once(CREDENTIALS);
     let plain = |(head, tail): (&str, &str)| head.bytes().chain(tail.bytes()).all(token);
     // Without anything around it, every subprotocol would be a token.
-    if protocol.len() == CREDENTIALS.len() || !around.is_some_and(plain) {
+    if protocol.len() == CREDENTIALS.len() || !parts.is_some_and(plain) {
         let accepted = "characters of a subprotocol with `{credentials}` once among them, such as \
                         `bearer.{credentials}`";
         return Err(shape("credentials.protocol", protocol, accepted));
@@ -296,7 +296,7 @@ fn check_credentials(credentials: &Credentials) -> Result<(), Error> {
 
 /// Looks for the files that guards name below `folder`, and reads them once: what is wrong with
 /// them is told when the server starts.
-pub(super) fn prepare(guards: &mut [Guard], folder: &Path) -> Result<(), Error> {
+pub(super) fn prepare(guards: &mut [GuardConfig], folder: &Path) -> Result<(), Error> {
     for (index, guard) in guards.iter_mut().enumerate() {
         if guard.ca_file.is_empty() {
             continue;

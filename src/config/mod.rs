@@ -38,29 +38,30 @@ mod zilliqa_node;
 use std::net::SocketAddr;
 use std::path::Path;
 
-pub use crate::tls::{Mutual, Version as TlsVersion};
+pub use crate::tls::{Mutual, TlsVersion};
 pub use crate::upstream::Balance;
-pub use broadcastt::Broadcastt;
+pub use broadcastt::BroadcasttConfig;
 pub use certificate::{Fingerprint, GuardCertificate, GuardKind};
 pub use env::Lookup;
 pub use error::{Error, Position, Problem};
-pub use guard::{CREDENTIALS, Credentials, Guard, GuardKey};
+pub use guard::{CREDENTIALS, Credentials, GuardConfig, GuardKey};
 pub use listener::Listener;
 pub use model::Prepared;
 pub use pattern::Pattern;
 pub use profile::Profile;
 pub use proxy::{Behind, Proxy, ProxyTls, Upstream};
-pub use pusher::Pusher;
+pub use pusher::PusherConfig;
 pub use reflect::{Grouping, Reflect};
-pub use route::{Asked, Condition};
+pub use route::{Condition, RouteQuery};
 pub use schema::{
-    App, AppLimits, Compression, CompressionLimits, Config, Console, Dialect, DuplicateSubscribe,
-    Endpoint, KeyPair, Limits, Log, LogFormat, Metrics, Route, Secret, SlowConsumer, Timeouts,
+    AppConfig, AppDialect, AppLimits, CompressionLimits, CompressionMode, Config, Console,
+    DuplicateSubscribe, EndpointKind, KeyPair, Limits, Log, LogFormat, Metrics, Route, Secret,
+    SlowConsumer, Timeouts,
 };
 pub use tls::{Certificate, Tls};
 pub use webhook::{HookEvent, Webhook};
 pub use zenith::{
-    FEED_STATES, OWN_CONTROLLERS, Retain, Zenith, ZenithFeed, ZenithService, ZenithToken,
+    FEED_STATES, OWN_CONTROLLERS, RetainConfig, Zenith, ZenithFeed, ZenithService, ZenithToken,
     ZenithTopic,
 };
 pub use zilliqa::{Contracts, Zilliqa, ZilliqaErrors, ZilliqaWire};
@@ -68,19 +69,19 @@ pub use zilliqa_node::ZilliqaNode;
 
 /// What a configuration is written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub enum FileFormat {
     /// TOML 1.1.
     Toml,
     /// YAML 1.2.
     Yaml,
 }
 
-impl Format {
+impl FileFormat {
     /// The format that a file's extension stands for: `.toml`, `.yaml` or `.yml`.
-    pub fn of(path: &Path) -> Option<Format> {
+    pub fn of(path: &Path) -> Option<FileFormat> {
         match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
-            "toml" => Some(Format::Toml),
-            "yaml" | "yml" => Some(Format::Yaml),
+            "toml" => Some(FileFormat::Toml),
+            "yaml" | "yml" => Some(FileFormat::Yaml),
             _ => None,
         }
     }
@@ -107,7 +108,7 @@ impl Config {
     pub fn load(path: &Path) -> Result<Config, Error> {
         let name = path.display().to_string();
         let refuse = |problem| Error::new(problem).named(&name);
-        let format = Format::of(path).ok_or_else(|| refuse(Problem::Extension))?;
+        let format = FileFormat::of(path).ok_or_else(|| refuse(Problem::Extension))?;
         let text = std::fs::read_to_string(path).map_err(|error| refuse(Problem::Read(error)))?;
         let folder = path.parent().unwrap_or(Path::new(""));
         let lookup = |variable: &str| std::env::var(variable).ok();
@@ -116,14 +117,14 @@ impl Config {
 
     /// Reads and checks a text, but no file that it names; variables come from the environment.
     /// Errors call it `name`.
-    pub fn parse(text: &str, format: Format, name: &str) -> Result<Config, Error> {
+    pub fn parse(text: &str, format: FileFormat, name: &str) -> Result<Config, Error> {
         Config::parse_with(text, format, name, &|variable| std::env::var(variable).ok())
     }
 
     /// Reads and checks a text; variables come from `lookup`. Errors call it `name`.
     pub fn parse_with(
         text: &str,
-        format: Format,
+        format: FileFormat,
         name: &str,
         lookup: &Lookup<'_>,
     ) -> Result<Config, Error> {
@@ -133,18 +134,18 @@ impl Config {
     /// Files that the text names are read if it is known where they are.
     fn parse_at(
         text: &str,
-        format: Format,
+        format: FileFormat,
         name: &str,
         lookup: &Lookup<'_>,
         folder: Option<&Path>,
     ) -> Result<Config, Error> {
         let parse = || {
             let mut tree = match format {
-                Format::Toml => tree::from_toml(text)?,
-                Format::Yaml => tree::from_yaml(text)?,
+                FileFormat::Toml => tree::from_toml(text)?,
+                FileFormat::Yaml => tree::from_yaml(text)?,
             };
             profile::apply(&mut tree, lookup);
-            let is_zilla = format == Format::Yaml && zilla::is_zilla(&tree);
+            let is_zilla = format == FileFormat::Yaml && zilla::is_zilla(&tree);
             let mut config: Config = match is_zilla {
                 true => zilla::read(&tree, lookup)?,
                 false => read::read(&tree, lookup)?,
@@ -175,13 +176,13 @@ impl Config {
     ///
     /// Its secret is public, so it refuses to listen on anything but loopback addresses.
     pub fn demo() -> Config {
-        let app = App {
+        let app = AppConfig {
             id: "1".to_owned(),
             key: "app-key".to_owned(),
             secret: Secret::new("app-secret"),
             keys: Vec::new(),
             name: "demo".to_owned(),
-            dialect: Dialect::default(),
+            dialect: AppDialect::default(),
             profile: Profile::default(),
             enabled: true,
             require_tls: false,

@@ -7,7 +7,7 @@
 use serde::Deserialize;
 
 use super::env::{Lookup, expand};
-use super::tree::{Key, Node, Value};
+use super::tree::{ConfigKey, ConfigValue, Node};
 
 /// A service whose defaults an application has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -28,9 +28,9 @@ pub enum Profile {
 #[derive(Clone, Copy)]
 enum Setting {
     Number(i128),
-    Word(&'static str),
+    Keyword(&'static str),
 }
-use Setting::{Number, Word};
+use Setting::{Keyword, Number};
 
 /// Keys of an application in which a service differs from ours, a key of its limits behind a dot.
 type Settings = &'static [(&'static str, Setting)];
@@ -39,7 +39,7 @@ const PUSHER: Settings = &[("limits.channel_name_length", Number(164))];
 const VASK: Settings = &[("terminate_close_code", Number(4200))];
 const SOKETI: Settings = &[
     ("activity_timeout_s", Number(30)),
-    ("duplicate_subscribe", Word("ack")),
+    ("duplicate_subscribe", Keyword("ack")),
     ("limits.event_bytes", Number(100 * 1024)),
     ("limits.message_bytes", Number(256 * 1024)),
     ("limits.presence_member_bytes", Number(2048)),
@@ -52,11 +52,11 @@ const SOKETI: Settings = &[
 /// profile that does not exist, is left for the reader to refuse.
 pub(super) fn apply(document: &mut Node, lookup: &Lookup<'_>) {
     let Some(apps) = entry(document, "apps") else { return };
-    let Value::List(apps) = &mut apps.value else { return };
+    let ConfigValue::List(apps) = &mut apps.value else { return };
     for app in apps {
-        let Value::Table(entries) = &app.value else { continue };
+        let ConfigValue::Table(entries) = &app.value else { continue };
         let named = entries.iter().find(|(key, _)| key.name == "profile");
-        let Some((key, Node { value: Value::Text(word), .. })) = named else { continue };
+        let Some((key, Node { value: ConfigValue::Text(word), .. })) = named else { continue };
         let position = key.position;
         let settings = match expand(word, lookup).as_deref() {
             Ok("pusher") => PUSHER,
@@ -66,8 +66,8 @@ pub(super) fn apply(document: &mut Node, lookup: &Lookup<'_>) {
         };
         for (path, setting) in settings {
             let value = match setting {
-                Number(number) => Value::Int(*number),
-                Word(word) => Value::Text((*word).to_owned()),
+                Number(number) => ConfigValue::Int(*number),
+                Keyword(word) => ConfigValue::Text((*word).to_owned()),
             };
             set(app, path, Node { position, value });
         }
@@ -75,7 +75,7 @@ pub(super) fn apply(document: &mut Node, lookup: &Lookup<'_>) {
 }
 
 fn entry<'n>(node: &'n mut Node, name: &str) -> Option<&'n mut Node> {
-    let Value::Table(entries) = &mut node.value else { return None };
+    let ConfigValue::Table(entries) = &mut node.value else { return None };
     entries.iter_mut().find(|(key, _)| key.name == name).map(|(_, entry)| entry)
 }
 
@@ -83,19 +83,19 @@ fn entry<'n>(node: &'n mut Node, name: &str) -> Option<&'n mut Node> {
 fn set(node: &mut Node, path: &str, value: Node) {
     let position = value.position;
     // A section without any entry is `null` in YAML.
-    if let Value::Null = node.value {
-        node.value = Value::Table(Vec::new());
+    if let ConfigValue::Null = node.value {
+        node.value = ConfigValue::Table(Vec::new());
     }
     let (name, rest) = path.split_once('.').unwrap_or((path, ""));
     let there = entry(node, name).is_some();
-    let Value::Table(entries) = &mut node.value else { return };
-    let key = || Key { position, name: name.to_owned() };
+    let ConfigValue::Table(entries) = &mut node.value else { return };
+    let key = || ConfigKey { position, name: name.to_owned() };
     match (there, rest) {
         (true, "") => {}
         (false, "") => entries.push((key(), value)),
         (_, rest) => {
             if !there {
-                entries.push((key(), Node { position, value: Value::Table(Vec::new()) }));
+                entries.push((key(), Node { position, value: ConfigValue::Table(Vec::new()) }));
             }
             if let Some(table) = entry(node, name) {
                 set(table, rest, value);

@@ -13,12 +13,12 @@ use serde::{Deserialize, Deserializer};
 
 use super::check::range;
 use super::error::{Error, Problem};
-use super::schema::{Endpoint, Route, Secret};
+use super::schema::{EndpointKind, Route, Secret};
 use super::tls::{Certificate, check_aliases, in_file, read_roots};
 use super::{Balance, Config, TlsVersion, size, webhook};
 use crate::limits::UPSTREAMS;
 use crate::tls::{self, Connector, Offer};
-use crate::upstream::{Names, Pool, Server, Terms};
+use crate::upstream::{Names, Pool, PoolOptions, UpstreamServer};
 
 /// Entries that a list of header fields may have.
 const MOST: u64 = 256;
@@ -277,15 +277,18 @@ impl Config {
 
 impl Proxy {
     fn make_pool(&self, old: &Pool, names: &Names) -> Pool {
-        let server =
-            |it: &Upstream| Server { secure: it.secure, host: it.host.clone(), port: it.port };
-        let terms = Terms {
+        let server = |it: &Upstream| UpstreamServer {
+            secure: it.secure,
+            host: it.host.clone(),
+            port: it.port,
+        };
+        let options = PoolOptions {
             balance: self.balance,
             fail_after: self.fail_after,
             retry_ms: self.retry_ms,
             refresh_ms: self.resolve_s * 1000,
         };
-        Pool::after(old, self.upstreams.iter().map(server), terms, names)
+        Pool::after(old, self.upstreams.iter().map(server), options, names)
     }
 }
 
@@ -395,7 +398,7 @@ const TAKEN: [&str; 16] = [
 
 /// Checks what types cannot say; the keys in errors begin below the route.
 pub(super) fn check(route: &Route) -> Result<(), Error> {
-    let is_proxy = route.endpoint == Endpoint::Proxy;
+    let is_proxy = route.endpoint == EndpointKind::Proxy;
     let Some(proxy) = &route.proxy else {
         let problem = Problem::Needed("`upstreams`, since the endpoint is \"proxy\"");
         return if is_proxy { Err(Error::keyed("proxy", problem)) } else { Ok(()) };

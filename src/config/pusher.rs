@@ -5,7 +5,7 @@ use serde::Deserialize;
 /// The Pusher dialect.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table")]
-pub struct Pusher {
+pub struct PusherConfig {
     /// What stands before `/app/...` and `/apps/...`: empty, or a path without `/` at its end.
     pub path_prefix: String,
     /// Silence after which client and server ask each other for a sign of life, in seconds.
@@ -19,9 +19,9 @@ pub struct Pusher {
     pub strict_protocol: bool,
 }
 
-impl Default for Pusher {
-    fn default() -> Pusher {
-        Pusher {
+impl Default for PusherConfig {
+    fn default() -> PusherConfig {
+        PusherConfig {
             path_prefix: String::new(),
             activity_timeout_s: 120,
             pong_timeout_s: 30,

@@ -7,7 +7,7 @@ use serde::de::{Unexpected, Visitor};
 
 use super::env::{Lookup, expand};
 use super::error::Error;
-use super::tree::{Key, Node, Value};
+use super::tree::{ConfigKey, ConfigValue, Node};
 
 /// Reads `node` as a `T`; an error says the path of its key from here, and its place.
 pub(super) fn read<'de, T: Deserialize<'de>>(node: &Node, lookup: &Lookup<'_>) -> Result<T, Error> {
@@ -24,34 +24,36 @@ impl Reader<'_> {
     /// The text with its variables replaced, if this is one.
     fn text(&self) -> Result<Option<String>, Error> {
         match &self.node.value {
-            Value::Text(text) => expand(text, self.lookup).map(Some).map_err(Error::new),
+            ConfigValue::Text(text) => expand(text, self.lookup).map(Some).map_err(Error::new),
             _ => Ok(None),
         }
     }
 
     fn unexpected(&self) -> Unexpected<'_> {
         match &self.node.value {
-            Value::Null => Unexpected::Unit,
-            Value::Bool(truth) => Unexpected::Bool(*truth),
-            Value::Int(_) => Unexpected::Signed(0),
-            Value::Float(number) => Unexpected::Float(*number),
-            Value::Text(text) => Unexpected::Str(text),
-            Value::List(_) => Unexpected::Seq,
-            Value::Table(_) => Unexpected::Map,
+            ConfigValue::Null => Unexpected::Unit,
+            ConfigValue::Bool(truth) => Unexpected::Bool(*truth),
+            ConfigValue::Int(_) => Unexpected::Signed(0),
+            ConfigValue::Float(number) => Unexpected::Float(*number),
+            ConfigValue::Text(text) => Unexpected::Str(text),
+            ConfigValue::List(_) => Unexpected::Seq,
+            ConfigValue::Table(_) => Unexpected::Map,
         }
     }
 
     fn any<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match &self.node.value {
-            Value::Null => visitor.visit_unit(),
-            Value::Bool(truth) => visitor.visit_bool(*truth),
-            Value::Int(number) => visit_integer(*number, visitor),
-            Value::Float(number) => visitor.visit_f64(*number),
-            Value::Text(text) => {
+            ConfigValue::Null => visitor.visit_unit(),
+            ConfigValue::Bool(truth) => visitor.visit_bool(*truth),
+            ConfigValue::Int(number) => visit_integer(*number, visitor),
+            ConfigValue::Float(number) => visitor.visit_f64(*number),
+            ConfigValue::Text(text) => {
                 visitor.visit_string(expand(text, self.lookup).map_err(Error::new)?)
             }
-            Value::List(entries) => visitor.visit_seq(List { reader: self, entries, next: 0 }),
-            Value::Table(entries) => {
+            ConfigValue::List(entries) => {
+                visitor.visit_seq(List { reader: self, entries, next: 0 })
+            }
+            ConfigValue::Table(entries) => {
                 visitor.visit_map(Table { reader: self, entries, value: None })
             }
         }
@@ -94,8 +96,8 @@ impl Reader<'_> {
     /// would take it for the values of a section in order.
     fn table<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         let entries = match &self.node.value {
-            Value::Table(entries) => entries.as_slice(),
-            Value::Null => &[],
+            ConfigValue::Table(entries) => entries.as_slice(),
+            ConfigValue::Null => &[],
             _ => return Err(de::Error::invalid_type(self.unexpected(), &visitor)),
         };
         visitor.visit_map(Table { reader: self, entries, value: None })
@@ -103,8 +105,8 @@ impl Reader<'_> {
 
     fn list<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         let entries = match &self.node.value {
-            Value::List(entries) => entries.as_slice(),
-            Value::Null => &[],
+            ConfigValue::List(entries) => entries.as_slice(),
+            ConfigValue::Null => &[],
             _ => return Err(de::Error::invalid_type(self.unexpected(), &visitor)),
         };
         visitor.visit_seq(List { reader: self, entries, next: 0 })
@@ -122,7 +124,7 @@ fn visit_integer<'de, V: Visitor<'de>>(number: i128, visitor: V) -> Result<V::Va
 }
 
 /// One method of `Deserializer` for each way to read a value, each putting its place on an error.
-macro_rules! ways {
+macro_rules! spellings {
     ($($method:ident => $way:ident),* $(,)?) => {$(
         fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
             self.$way(visitor).map_err(|error| error.or_at(self.node.position))
@@ -133,7 +135,7 @@ macro_rules! ways {
 impl<'de> Deserializer<'de> for Reader<'_> {
     type Error = Error;
 
-    ways! {
+    spellings! {
         deserialize_any => any,
         deserialize_bool => bool,
         deserialize_i8 => integer,
@@ -211,8 +213,8 @@ impl<'de> SeqAccess<'de> for List<'_> {
 
 struct Table<'a> {
     reader: Reader<'a>,
-    entries: &'a [(Key, Node)],
-    value: Option<(&'a Key, &'a Node)>,
+    entries: &'a [(ConfigKey, Node)],
+    value: Option<(&'a ConfigKey, &'a Node)>,
 }
 
 impl<'de> MapAccess<'de> for Table<'_> {

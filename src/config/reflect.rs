@@ -1,7 +1,7 @@
 //! What a route with the endpoint `reflect` says about its groups.
 
 use super::error::{Error, Problem};
-use super::schema::{Endpoint, Route};
+use super::schema::{EndpointKind, Route};
 use super::size;
 use crate::limits::PICTURE_BYTES;
 use serde::Deserialize;
@@ -49,7 +49,7 @@ const MOST: u64 = 10_000;
 /// Refuses keys that mean nothing at the route's endpoint, and values out of range.
 pub(super) fn check(route: &Route) -> Result<(), Error> {
     let Reflect { history, history_bytes, .. } = route.reflect;
-    if route.endpoint != Endpoint::Reflect && route.reflect != Reflect::default() {
+    if route.endpoint != EndpointKind::Reflect && route.reflect != Reflect::default() {
         let problem = "only the endpoint `reflect` has groups".to_owned();
         return Err(Error::keyed("reflect", Problem::Other(problem)));
     }

@@ -3,9 +3,9 @@
 use super::error::{Error, Problem};
 use super::listener::Listener;
 use super::pattern::Pattern;
-use super::schema::{Compression, Config, Endpoint, Route};
+use super::schema::{CompressionMode, Config, EndpointKind, Route};
 use super::{proxy, reflect};
-use crate::http::query::{self, Plus};
+use crate::http::query::{self, QueryDecoder};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
@@ -27,7 +27,7 @@ pub struct Condition {
 
 /// A request, as far as routes ask what it is.
 #[derive(Clone, Copy, Debug)]
-pub struct Asked<'r> {
+pub struct RouteQuery<'r> {
     /// The path, without its query.
     pub path: &'r str,
     /// The query.
@@ -44,16 +44,16 @@ impl Route {
     /// Some paths are for what is not an application, everything else is for those.
     pub(super) fn defaults() -> Vec<Route> {
         vec![
-            Route::of(&["/echo"], Endpoint::Echo),
-            Route::of(&["/", "/console", "/console/*"], Endpoint::Console),
-            Route::of(&["/metrics"], Endpoint::Metrics),
-            Route::of(&["/live", "/ready"], Endpoint::Health),
-            Route::of(&[], Endpoint::Apps),
+            Route::of(&["/echo"], EndpointKind::Echo),
+            Route::of(&["/", "/console", "/console/*"], EndpointKind::Console),
+            Route::of(&["/metrics"], EndpointKind::Metrics),
+            Route::of(&["/live", "/ready"], EndpointKind::Health),
+            Route::of(&[], EndpointKind::Apps),
         ]
     }
 
     /// A route that takes these paths to `endpoint`.
-    pub(super) fn of(paths: &[&str], endpoint: Endpoint) -> Route {
+    pub(super) fn of(paths: &[&str], endpoint: EndpointKind) -> Route {
         let condition =
             |path: &&str| Condition { path: Pattern::new(*path), ..Condition::default() };
         let when = paths.iter().map(condition).collect();
@@ -61,14 +61,14 @@ impl Route {
     }
 
     /// A route that takes everything to `endpoint`.
-    pub fn to(endpoint: Endpoint) -> Route {
+    pub fn to(endpoint: EndpointKind) -> Route {
         Route {
             when: Vec::new(),
             guarded: BTreeMap::new(),
             listeners: Vec::new(),
             endpoint,
             status: reject(),
-            compression: Compression::Off,
+            compression: CompressionMode::Off,
             stream: false,
             reflect: Default::default(),
             proxy: None,
@@ -85,7 +85,11 @@ impl Route {
 
     /// Whether this route takes the request, and with which of the subprotocols that it offers: the
     /// first of those that the route has.
-    pub fn takes<'r>(&self, asked: &Asked<'_>, offered: &[&'r str]) -> Option<Option<&'r str>> {
+    pub fn takes<'r>(
+        &self,
+        asked: &RouteQuery<'_>,
+        offered: &[&'r str],
+    ) -> Option<Option<&'r str>> {
         if !self.listeners.is_empty() && !self.listeners.iter().any(|it| it == asked.listener) {
             return None;
         }
@@ -105,7 +109,7 @@ pub(super) fn reject() -> u16 {
 
 impl Condition {
     /// Whether all of it but the subprotocol holds.
-    fn holds(&self, asked: &Asked<'_>) -> bool {
+    fn holds(&self, asked: &RouteQuery<'_>) -> bool {
         let Condition { protocol: _, scheme, authority, path, query } = self;
         (path.is_empty() || path.matches(asked.path))
             && is_scheme(scheme.as_str(), asked.secure)
@@ -124,7 +128,7 @@ fn is_scheme(scheme: &str, secure: bool) -> bool {
 }
 
 /// With and without the port, where that is the scheme's own.
-fn is_authority(pattern: &Pattern, asked: &Asked<'_>) -> bool {
+fn is_authority(pattern: &Pattern, asked: &RouteQuery<'_>) -> bool {
     let Some(authority) = asked.authority else { return false };
     let authority = authority.to_ascii_lowercase();
     let own = if asked.secure { ":443" } else { ":80" };
@@ -145,7 +149,7 @@ fn has_pair(pattern: &str, query: &str) -> bool {
     let pattern = Pattern::new(pattern);
     pattern.is_empty()
         || query::pairs(query).any(|(name, value)| {
-            let decoded = |text| query::decode(text, Plus::Space);
+            let decoded = |text| query::decode(text, QueryDecoder::Space);
             match (decoded(name), decoded(value)) {
                 (Some(name), Some(value)) => pattern.matches(&format!("{name}={value}")),
                 _ => false,
@@ -195,7 +199,7 @@ fn check_route(route: &Route, config: &Config) -> Result<(), Error> {
     reflect::check(route)?;
     proxy::check(route)?;
     let takes_streams =
-        matches!(route.endpoint, Endpoint::Echo | Endpoint::Reflect | Endpoint::Proxy);
+        matches!(route.endpoint, EndpointKind::Echo | EndpointKind::Reflect | EndpointKind::Proxy);
     if route.stream && !takes_streams {
         let problem = "only the endpoints `echo`, `reflect` and `proxy` take streams".to_owned();
         return Err(Error::keyed("stream", Problem::Other(problem)));
@@ -217,7 +221,7 @@ fn check_route(route: &Route, config: &Config) -> Result<(), Error> {
     }
     let (min, max) = (400, 599);
     let found = u64::from(route.status);
-    if route.endpoint == Endpoint::Reject && !(min..=max).contains(&found) {
+    if route.endpoint == EndpointKind::Reject && !(min..=max).contains(&found) {
         return Err(Error::keyed("status", Problem::Range { found, min, max, unit: "" }));
     }
     Ok(())
@@ -281,9 +285,9 @@ fn shape(key: impl Into<String>, found: &str, accepted: &'static str) -> Error {
 mod tests {
     use super::*;
 
-    fn asked<'r>(target: &'r str, authority: &'r str, secure: bool) -> Asked<'r> {
+    fn asked<'r>(target: &'r str, authority: &'r str, secure: bool) -> RouteQuery<'r> {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        Asked { path, query, authority: Some(authority), secure, listener: "main" }
+        RouteQuery { path, query, authority: Some(authority), secure, listener: "main" }
     }
 
     fn when(key: &str, pattern: &str) -> Condition {
@@ -300,7 +304,7 @@ mod tests {
     }
 
     fn route(when: Vec<Condition>) -> Route {
-        Route { when, ..Route::to(Endpoint::Echo) }
+        Route { when, ..Route::to(EndpointKind::Echo) }
     }
 
     #[test]

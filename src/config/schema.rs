@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::broadcastt::Broadcastt;
-use super::guard::Guard;
+use super::broadcastt::BroadcasttConfig;
+use super::guard::GuardConfig;
 use super::listener::Listener;
 use super::model::Prepared;
 use super::pattern::Pattern;
 use super::profile::Profile;
 use super::proxy::{self, Proxy};
-use super::pusher::Pusher;
+use super::pusher::PusherConfig;
 use super::reflect::Reflect;
 use super::route::{self, Condition};
 use super::size;
@@ -45,11 +45,11 @@ pub struct Config {
     /// Compression of WebSocket messages, where a route switches it on.
     pub compression: CompressionLimits,
     /// The Pusher dialect.
-    pub pusher: Pusher,
+    pub pusher: PusherConfig,
     /// The Zilliqa dialect.
     pub zilliqa: Zilliqa,
     /// The Broadcastt dialect.
-    pub broadcastt: Broadcastt,
+    pub broadcastt: BroadcasttConfig,
     /// The Zenith dialect, if it is served.
     pub zenith: Option<Box<Zenith>>,
     /// The page for people.
@@ -57,13 +57,13 @@ pub struct Config {
     /// The counters for a monitoring system.
     pub metrics: Metrics,
     /// Who may use guarded routes.
-    pub guards: Vec<Guard>,
+    pub guards: Vec<GuardConfig>,
     /// Where the schemas of messages come from.
     pub catalogs: Vec<Catalog>,
     /// Which endpoint a request reaches; the first that matches. At least one.
     pub routes: Vec<Route>,
     /// Applications; at least one.
-    pub apps: Vec<App>,
+    pub apps: Vec<AppConfig>,
     /// Whether this is [`Config::demo`], which only loopback addresses may serve.
     #[serde(skip)]
     pub is_demo: bool,
@@ -82,9 +82,9 @@ impl Default for Config {
             limits: Limits::default(),
             timeouts: Timeouts::default(),
             compression: CompressionLimits::default(),
-            pusher: Pusher::default(),
+            pusher: PusherConfig::default(),
             zilliqa: Zilliqa::default(),
-            broadcastt: Broadcastt::default(),
+            broadcastt: BroadcasttConfig::default(),
             zenith: None,
             console: Console::default(),
             metrics: Metrics::default(),
@@ -310,20 +310,20 @@ pub struct Route {
     #[serde(default)]
     pub listeners: Vec<String>,
     /// Where such a request goes.
-    pub endpoint: Endpoint,
-    /// What [`Endpoint::Reject`] answers.
+    pub endpoint: EndpointKind,
+    /// What [`EndpointKind::Reject`] answers.
     #[serde(default = "route::reject")]
     pub status: u16,
     /// How its WebSocket messages are compressed.
     #[serde(default)]
-    pub compression: Compression,
+    pub compression: CompressionMode,
     /// Whether a POST speaks to its endpoint, too, by a body and an answer that are streamed.
     #[serde(default)]
     pub stream: bool,
-    /// The groups of [`Endpoint::Reflect`].
+    /// The groups of [`EndpointKind::Reflect`].
     #[serde(default)]
     pub reflect: Reflect,
-    /// The servers behind [`Endpoint::Proxy`].
+    /// The servers behind [`EndpointKind::Proxy`].
     #[serde(default, deserialize_with = "proxy::shared")]
     pub proxy: Option<Arc<Proxy>>,
     /// What its WebSocket messages have to look like.
@@ -337,7 +337,7 @@ pub struct Route {
 /// How an endpoint compresses the messages of clients that offer `permessage-deflate`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Compression {
+pub enum CompressionMode {
     /// Not at all.
     #[default]
     Off,
@@ -350,7 +350,7 @@ pub enum Compression {
 /// Where a request can go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Endpoint {
+pub enum EndpointKind {
     /// A WebSocket that sends back each message.
     Echo,
     /// A WebSocket of a group: each message is sent to all members.
@@ -373,10 +373,10 @@ pub enum Endpoint {
     Reject,
 }
 
-impl Endpoint {
+impl EndpointKind {
     /// Whether WebSockets are answered there.
     pub fn has_sockets(self) -> bool {
-        use Endpoint::{Apps, Echo, Proxy, Reflect, Reject, Zenith, Zilliqa};
+        use EndpointKind::{Apps, Echo, Proxy, Reflect, Reject, Zenith, Zilliqa};
         matches!(self, Echo | Reflect | Proxy | Apps | Zenith | Zilliqa | Reject)
     }
 }
@@ -384,7 +384,7 @@ impl Endpoint {
 /// One application.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a table")]
-pub struct App {
+pub struct AppConfig {
     /// Identifies it in the HTTP API. ASCII letters, digits, `_`, `.` and `-`.
     pub id: String,
     /// Identifies it to clients; public. ASCII letters, digits, `_`, `.` and `-`.
@@ -399,7 +399,7 @@ pub struct App {
     pub name: String,
     /// What its clients speak.
     #[serde(default)]
-    pub dialect: Dialect,
+    pub dialect: AppDialect,
     /// Whose defaults hold where this application says nothing itself.
     #[serde(default)]
     pub profile: Profile,
@@ -446,7 +446,7 @@ pub struct App {
     pub limits: AppLimits,
 }
 
-impl App {
+impl AppConfig {
     /// Its own activity timeout, or that of its dialect's section, in seconds.
     pub fn activity_s(&self, of_dialect: u64) -> u64 {
         match self.activity_timeout_s {
@@ -497,7 +497,7 @@ impl std::fmt::Debug for Secret {
 /// What an application's clients speak.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Dialect {
+pub enum AppDialect {
     /// Pusher Channels, protocol 7.
     #[default]
     Pusher,

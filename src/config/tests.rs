@@ -1,14 +1,14 @@
 //! The schema against its example, and every error by the line that a person reads.
 
 use super::*;
-use crate::model::spec::{Catalog, CatalogKind, IdEncoding, UseId};
+use crate::model::spec::{Catalog, CatalogKind, IdEncoding, SchemaIdKind};
 use toml::{Table, Value};
 
 const EXAMPLE: &str = include_str!("../../polycast.example.toml");
 const APP: &str = "[[apps]]\nid = '1'\nkey = 'k'\nsecret = 's'\n";
 const APP_YAML: &str = "apps:\n  - id: '1'\n    key: k\n    secret: s\n";
 
-fn parse(text: &str, format: Format) -> Result<Config, Error> {
+fn parse(text: &str, format: FileFormat) -> Result<Config, Error> {
     let lookup = |name: &str| match name {
         "THREADS" => Some("3".to_owned()),
         "YES" => Some("true".to_owned()),
@@ -21,20 +21,20 @@ fn parse(text: &str, format: Format) -> Result<Config, Error> {
 }
 
 fn toml(text: &str) -> Config {
-    parse(text, Format::Toml).unwrap_or_else(|error| panic!("{error}"))
+    parse(text, FileFormat::Toml).unwrap_or_else(|error| panic!("{error}"))
 }
 
 fn yaml(text: &str) -> Config {
-    parse(text, Format::Yaml).unwrap_or_else(|error| panic!("{error}\n{text}"))
+    parse(text, FileFormat::Yaml).unwrap_or_else(|error| panic!("{error}\n{text}"))
 }
 
 /// The error of a TOML text; with the smallest application behind it where that can stand.
 fn toml_error(text: &str) -> String {
-    parse(text, Format::Toml).expect_err(text).to_string()
+    parse(text, FileFormat::Toml).expect_err(text).to_string()
 }
 
 fn yaml_error(text: &str) -> String {
-    parse(text, Format::Yaml).expect_err(text).to_string()
+    parse(text, FileFormat::Yaml).expect_err(text).to_string()
 }
 
 #[test]
@@ -89,10 +89,10 @@ fn the_guard_of_the_example_holds_every_default() {
     let text: String = block.map(|line| format!("{}\n", line[1..].trim_start())).collect();
     let guards = |text: &str| toml(&format!("{APP}{text}")).guards;
     let url = "https://auth.example.com/.well-known/jwks.json";
-    let guard = Guard { keys_url: url.to_owned(), ..Guard::new("my_jwt") };
+    let guard = GuardConfig { keys_url: url.to_owned(), ..GuardConfig::new("my_jwt") };
     assert_eq!(guards(&text), [guard]);
-    let least = "[[guards]]\nname = 'my_jwt'\nissuer = 'https://auth.example.com/'\n";
-    assert_eq!(guards(least)[0].url(), url);
+    let minimal = "[[guards]]\nname = 'my_jwt'\nissuer = 'https://auth.example.com/'\n";
+    assert_eq!(guards(minimal)[0].url(), url);
     let full = text.replace("\nkeys = []", "").replace("# keys = [{", "keys = [{");
     let none = "no_such_key = 1";
     for (table, text) in [
@@ -176,7 +176,7 @@ fn the_registry_of_the_example_holds_every_default() {
     let found = &catalogs(&apicurio)[0];
     assert_eq!(
         (&found.group_id, found.use_id),
-        (&Some("default".to_owned()), Some(UseId::GlobalId))
+        (&Some("default".to_owned()), Some(SchemaIdKind::GlobalId))
     );
     assert_eq!(found.id_encoding, Some(IdEncoding::Default));
     let error = toml_error(&format!("{APP}{text}no_such_key = 1\n"));
@@ -187,20 +187,20 @@ fn the_registry_of_the_example_holds_every_default() {
 
 #[test]
 fn registries_are_checked_and_errors_name_line_and_key() {
-    let least = "type = 'karapace'\nurl = 'https://r.example/api'";
+    let minimal = "type = 'karapace'\nurl = 'https://r.example/api'";
     let api = "type = 'apicurio'\nurl = 'https://r.example'";
     let url = "8:1: catalogs[0].url: `";
     for (rest, want) in [
-        (least.to_owned(), ""),
-        (format!("{least}\nmax_age_s = 1"), ""),
-        (format!("{least}\nmax_age_s = 86400"), ""),
-        (format!("{least}\nmax_age_s = 0"), "9:1: catalogs[0].max_age_s: 0 is out of range"),
-        (format!("{least}\nmax_age_s = 86401"), "9:1: catalogs[0].max_age_s: 86401 is out of"),
-        (format!("{least}\ncontext = 'a.b'"), ""),
-        (format!("{least}\ncontext = ':a'"), "9:1: catalogs[0].context: `:a` is not accepted"),
-        (format!("{least}\ncontext = ''"), "9:1: catalogs[0].context: `` is not accepted"),
-        (format!("{least}\nuse_id = 'globalId'"), "9:1: catalogs[0].use_id: a catalog of this"),
-        (format!("{least}\nsubjects = [{{ name = 'a' }}]"), "9:1: catalogs[0].subjects: a cat"),
+        (minimal.to_owned(), ""),
+        (format!("{minimal}\nmax_age_s = 1"), ""),
+        (format!("{minimal}\nmax_age_s = 86400"), ""),
+        (format!("{minimal}\nmax_age_s = 0"), "9:1: catalogs[0].max_age_s: 0 is out of range"),
+        (format!("{minimal}\nmax_age_s = 86401"), "9:1: catalogs[0].max_age_s: 86401 is out of"),
+        (format!("{minimal}\ncontext = 'a.b'"), ""),
+        (format!("{minimal}\ncontext = ':a'"), "9:1: catalogs[0].context: `:a` is not accepted"),
+        (format!("{minimal}\ncontext = ''"), "9:1: catalogs[0].context: `` is not accepted"),
+        (format!("{minimal}\nuse_id = 'globalId'"), "9:1: catalogs[0].use_id: a catalog of this"),
+        (format!("{minimal}\nsubjects = [{{ name = 'a' }}]"), "9:1: catalogs[0].subjects: a cat"),
         (format!("{api}\nuse_id = 'contentId'\nid_encoding = 'legacy'\ngroup_id = 'g'"), ""),
         (format!("{api}\ngroup_id = ''"), "9:1: catalogs[0].group_id: `` is not accepted"),
         (format!("{api}\ncontext = 'a'"), "9:1: catalogs[0].context: a catalog of this type"),
@@ -212,11 +212,11 @@ fn registries_are_checked_and_errors_name_line_and_key() {
         ("type = 'inline'\nurl = 'http://a/'".to_owned(), "8:1: catalogs[0].url: a catalog of th"),
         ("type = 'elsewhere'".to_owned(), "7:8: catalogs[0].type"),
         (
-            format!("{least}\ncredentials.headers.authorization = \"Bearer nobody-knows\\n\""),
+            format!("{minimal}\ncredentials.headers.authorization = \"Bearer nobody-knows\\n\""),
             "catalogs[0].credentials.headers.authorization: the value (not shown) is not accepted",
         ),
     ] {
-        match parse(&format!("{APP}[[catalogs]]\nname = 'r'\n{rest}\n"), Format::Toml) {
+        match parse(&format!("{APP}[[catalogs]]\nname = 'r'\n{rest}\n"), FileFormat::Toml) {
             Ok(_) => assert_eq!(want, "", "{rest}"),
             Err(error) => {
                 let error = error.to_string();
@@ -357,7 +357,7 @@ fn the_example_has_every_key_and_every_table_refuses_others() {
     for path in paths.into_iter().filter(|path| !path.ends_with("/headers")) {
         let mut document = full.clone();
         at(&mut document, &path).insert("no_such_key".to_owned(), Value::Boolean(true));
-        let error = parse(&toml::to_string(&document).unwrap(), Format::Toml).expect_err(&path);
+        let error = parse(&toml::to_string(&document).unwrap(), FileFormat::Toml).expect_err(&path);
         let Problem::UnknownKey { known } = *error.problem else { panic!("{path}: {error}") };
         let mut schema = known.to_vec();
         // It has no default; another test has it.

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::error::{Error, Problem};
 use super::schema::{Config, Secret};
-use crate::tls::{self, Acceptor, Mutual, Setup, Version};
+use crate::tls::{self, Acceptor, Mutual, Setup, TlsVersion};
 
 /// TLS of one listener. Without certificates there is none.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -24,7 +24,7 @@ pub struct Tls {
     /// Names of the entries of that file that are trusted; empty is all that it trusts.
     pub client_ca_aliases: Vec<String>,
     /// The oldest version that is accepted.
-    pub min_version: Version,
+    pub min_version: TlsVersion,
     /// Protocols of ALPN (RFC 7301), in the order of preference.
     pub alpn: Vec<String>,
     /// What was made of the files.
@@ -56,7 +56,7 @@ impl Default for Tls {
             client_ca: String::new(),
             client_ca_password: Secret::default(),
             client_ca_aliases: Vec::new(),
-            min_version: Version::default(),
+            min_version: TlsVersion::default(),
             alpn: vec!["http/1.1".to_owned()],
             acceptor: None,
         }

@@ -13,24 +13,24 @@ use super::error::{Error, Position, Problem};
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) position: Option<Position>,
-    pub(super) value: Value,
+    pub(super) value: ConfigValue,
 }
 
 /// What a configuration file can hold.
 #[derive(Debug)]
-pub(super) enum Value {
+pub(super) enum ConfigValue {
     Null,
     Bool(bool),
     Int(i128),
     Float(f64),
     Text(String),
     List(Vec<Node>),
-    Table(Vec<(Key, Node)>),
+    Table(Vec<(ConfigKey, Node)>),
 }
 
 /// The key of a table's entry and the place where it begins.
 #[derive(Debug)]
-pub(super) struct Key {
+pub(super) struct ConfigKey {
     pub(super) position: Option<Position>,
     pub(super) name: String,
 }
@@ -43,11 +43,11 @@ impl Node {
         let mut position = None;
         for segment in path.split(['.', '[']).filter(|segment| !segment.is_empty()) {
             let entry = match &node.value {
-                Value::List(entries) => segment
+                ConfigValue::List(entries) => segment
                     .strip_suffix(']')
                     .and_then(|index| entries.get(index.parse::<usize>().ok()?))
                     .map(|entry| (entry.position, entry)),
-                Value::Table(entries) => entries
+                ConfigValue::Table(entries) => entries
                     .iter()
                     .find(|(key, _)| key.name == segment)
                     .map(|(key, entry)| (key.position, entry)),
@@ -77,23 +77,23 @@ fn toml_table(table: &DeTable<'_>, position: Option<Position>, lines: &Lines<'_>
     let entry = |(key, value): (&toml::Spanned<_>, &toml::Spanned<_>)| {
         let name = AsRef::<str>::as_ref(key.get_ref()).to_owned();
         let position = Some(lines.position(key.span().start));
-        (Key { position, name }, toml_value(value, lines))
+        (ConfigKey { position, name }, toml_value(value, lines))
     };
-    Node { position, value: Value::Table(table.iter().map(entry).collect()) }
+    Node { position, value: ConfigValue::Table(table.iter().map(entry).collect()) }
 }
 
 fn toml_value(value: &toml::Spanned<DeValue<'_>>, lines: &Lines<'_>) -> Node {
     let position = Some(lines.position(value.span().start));
     let value = match value.get_ref() {
-        DeValue::String(text) => Value::Text(text.to_string()),
-        DeValue::Integer(digits) => {
-            Value::Int(i128::from_str_radix(digits.as_str(), digits.radix()).unwrap_or(i128::MAX))
-        }
-        DeValue::Float(digits) => Value::Float(digits.as_str().parse().unwrap_or(f64::NAN)),
-        DeValue::Boolean(truth) => Value::Bool(*truth),
-        DeValue::Datetime(moment) => Value::Text(moment.to_string()),
+        DeValue::String(text) => ConfigValue::Text(text.to_string()),
+        DeValue::Integer(digits) => ConfigValue::Int(
+            i128::from_str_radix(digits.as_str(), digits.radix()).unwrap_or(i128::MAX),
+        ),
+        DeValue::Float(digits) => ConfigValue::Float(digits.as_str().parse().unwrap_or(f64::NAN)),
+        DeValue::Boolean(truth) => ConfigValue::Bool(*truth),
+        DeValue::Datetime(moment) => ConfigValue::Text(moment.to_string()),
         DeValue::Array(entries) => {
-            Value::List(entries.iter().map(|entry| toml_value(entry, lines)).collect())
+            ConfigValue::List(entries.iter().map(|entry| toml_value(entry, lines)).collect())
         }
         DeValue::Table(table) => return toml_table(table, position, lines),
     };
@@ -131,20 +131,20 @@ fn yaml_position(location: serde_saphyr::Location) -> Option<Position> {
 
 impl<'de> Deserialize<'de> for Node {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Node, D::Error> {
-        let spanned = serde_saphyr::Spanned::<Value>::deserialize(deserializer)?;
+        let spanned = serde_saphyr::Spanned::<ConfigValue>::deserialize(deserializer)?;
         Ok(Node { position: yaml_position(spanned.referenced), value: spanned.value })
     }
 }
 
-impl<'de> Deserialize<'de> for Key {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Key, D::Error> {
+impl<'de> Deserialize<'de> for ConfigKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<ConfigKey, D::Error> {
         let spanned = serde_saphyr::Spanned::<String>::deserialize(deserializer)?;
-        Ok(Key { position: yaml_position(spanned.referenced), name: spanned.value })
+        Ok(ConfigKey { position: yaml_position(spanned.referenced), name: spanned.value })
     }
 }
 
-impl<'de> Deserialize<'de> for Value {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Value, D::Error> {
+impl<'de> Deserialize<'de> for ConfigValue {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<ConfigValue, D::Error> {
         deserializer.deserialize_any(ValueVisitor)
     }
 }
@@ -152,62 +152,62 @@ impl<'de> Deserialize<'de> for Value {
 struct ValueVisitor;
 
 impl<'de> Visitor<'de> for ValueVisitor {
-    type Value = Value;
+    type Value = ConfigValue;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a value")
     }
 
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
+    fn visit_unit<E>(self) -> Result<ConfigValue, E> {
+        Ok(ConfigValue::Null)
     }
 
-    fn visit_none<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
+    fn visit_none<E>(self) -> Result<ConfigValue, E> {
+        Ok(ConfigValue::Null)
     }
 
-    fn visit_bool<E>(self, truth: bool) -> Result<Value, E> {
-        Ok(Value::Bool(truth))
+    fn visit_bool<E>(self, truth: bool) -> Result<ConfigValue, E> {
+        Ok(ConfigValue::Bool(truth))
     }
 
-    fn visit_i64<E>(self, number: i64) -> Result<Value, E> {
-        Ok(Value::Int(number.into()))
+    fn visit_i64<E>(self, number: i64) -> Result<ConfigValue, E> {
+        Ok(ConfigValue::Int(number.into()))
     }
 
-    fn visit_u64<E>(self, number: u64) -> Result<Value, E> {
-        Ok(Value::Int(number.into()))
+    fn visit_u64<E>(self, number: u64) -> Result<ConfigValue, E> {
+        Ok(ConfigValue::Int(number.into()))
     }
 
-    fn visit_i128<E>(self, number: i128) -> Result<Value, E> {
-        Ok(Value::Int(number))
+    fn visit_i128<E>(self, number: i128) -> Result<ConfigValue, E> {
+        Ok(ConfigValue::Int(number))
     }
 
-    fn visit_u128<E>(self, number: u128) -> Result<Value, E> {
-        Ok(Value::Int(number.try_into().unwrap_or(i128::MAX)))
+    fn visit_u128<E>(self, number: u128) -> Result<ConfigValue, E> {
+        Ok(ConfigValue::Int(number.try_into().unwrap_or(i128::MAX)))
     }
 
-    fn visit_f64<E>(self, number: f64) -> Result<Value, E> {
-        Ok(Value::Float(number))
+    fn visit_f64<E>(self, number: f64) -> Result<ConfigValue, E> {
+        Ok(ConfigValue::Float(number))
     }
 
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<Value, E> {
-        Ok(Value::Text(text.to_owned()))
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<ConfigValue, E> {
+        Ok(ConfigValue::Text(text.to_owned()))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<ConfigValue, A::Error> {
         let mut list = Vec::new();
         while let Some(entry) = entries.next_element()? {
             list.push(entry);
         }
-        Ok(Value::List(list))
+        Ok(ConfigValue::List(list))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<ConfigValue, A::Error> {
         let mut table = Vec::new();
         while let Some(entry) = entries.next_entry()? {
             table.push(entry);
         }
-        Ok(Value::Table(table))
+        Ok(ConfigValue::Table(table))
     }
 }
 

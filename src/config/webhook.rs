@@ -8,7 +8,7 @@ use hyper::header::{HeaderName, HeaderValue};
 use serde::Deserialize;
 
 use super::error::{Error, Problem};
-use super::schema::{App, Secret};
+use super::schema::{AppConfig, Secret};
 use super::size;
 use crate::tls;
 
@@ -155,7 +155,7 @@ pub(super) fn is_free(name: &str, taken: &[&str]) -> bool {
 
 /// Looks for the files that webhooks name below `folder`, and reads them once: a missing one is
 /// told when the server starts, not when the first event is sent.
-pub(super) fn prepare(apps: &mut [App], folder: &Path) -> Result<(), Error> {
+pub(super) fn prepare(apps: &mut [AppConfig], folder: &Path) -> Result<(), Error> {
     for (place, app) in apps.iter_mut().enumerate() {
         for (index, hook) in app.webhooks.iter_mut().enumerate() {
             if hook.ca_file.is_empty() {

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use serde::Deserialize;
 
 use super::error::{Error, Problem};
-use super::schema::{Config, Endpoint, Route, Secret};
+use super::schema::{Config, EndpointKind, Route, Secret};
 use super::size;
 
 /// The Zenith dialect. Without this section nothing of it is served.
@@ -76,11 +76,11 @@ impl Default for Zenith {
 impl Config {
     /// Where Zenith is configured it has a route, and where it has a route it is configured.
     pub(super) fn complete(&mut self) {
-        let is_zenith = |route: &Route| route.endpoint == Endpoint::Zenith;
+        let is_zenith = |route: &Route| route.endpoint == EndpointKind::Zenith;
         match (&self.zenith, self.routes.iter().any(is_zenith)) {
             (None, true) => self.zenith = Some(Box::default()),
             (Some(_), false) if !self.routes.is_empty() => {
-                self.routes.insert(0, Route::of(&["/Zenith", "/Zenith/*"], Endpoint::Zenith));
+                self.routes.insert(0, Route::of(&["/Zenith", "/Zenith/*"], EndpointKind::Zenith));
             }
             _ => {}
         }
@@ -160,7 +160,7 @@ pub struct ZenithTopic {
     pub kind: String,
     /// What a new subscriber is given of what was published before.
     #[serde(default)]
-    pub retain: Retain,
+    pub retain: RetainConfig,
     /// Whether null takes a member out of a picture of mode `merge`, or is its value.
     #[serde(default)]
     pub null_deletes: bool,
@@ -184,7 +184,7 @@ pub struct ZenithTopic {
 /// What is kept of a topic for those who subscribe later.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Retain {
+pub enum RetainConfig {
     /// The last data.
     Replace,
     /// The members of all objects, each with its last value.

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
 
 use super::error::{Error, Problem};
-use super::schema::{Endpoint, Route, Secret};
+use super::schema::{EndpointKind, Route, Secret};
 use super::size;
 use super::zilliqa_node::ZilliqaNode;
 use crate::limits::WS_CONTROL_BYTES;
@@ -193,7 +193,7 @@ fn check_publishing(section: &Zilliqa, routes: &[Route]) -> Result<(), Error> {
     }
     let route = routes.iter().find(|route| route.matches(path));
     match route.map(|route| route.endpoint) {
-        Some(Endpoint::Zilliqa) => Ok(()),
+        Some(EndpointKind::Zilliqa) => Ok(()),
         _ => shape("a path that a route leads to the endpoint `zilliqa`"),
     }
 }

@@ -113,9 +113,9 @@ impl Target {
     }
 
     /// What is there, by a connection of its own. `None` if it is not to be had in time, or has
-    /// more than `most` bytes.
-    pub(super) async fn get(&self, most: usize, within: Duration) -> Option<Bytes> {
-        let got = self.get_at(&self.path, most, within).await.and_then(|got| match got {
+    /// more than `max_bytes` bytes.
+    pub(super) async fn get(&self, max_bytes: usize, within: Duration) -> Option<Bytes> {
+        let got = self.get_at(&self.path, max_bytes, within).await.and_then(|got| match got {
             (StatusCode::OK, text) => Ok(text),
             (status, _) => Err(io::Error::other(status.to_string())),
         });
@@ -128,12 +128,13 @@ impl Target {
         }
     }
 
-    /// The answer of another path there, by a connection of its own; of at most `most` bytes, and
+    /// The answer of another path there, by a connection of its own; of at most `max_bytes` bytes,
+    /// and
     /// `within` a time.
     pub(super) async fn get_at(
         &self,
         path: &str,
-        most: usize,
+        max_bytes: usize,
         within: Duration,
     ) -> io::Result<(StatusCode, Bytes)> {
         let attempt = async {
@@ -148,7 +149,7 @@ impl Target {
             if status != StatusCode::OK {
                 return Ok((status, Bytes::new()));
             }
-            let body = Limited::new(response.into_body(), most).collect().await;
+            let body = Limited::new(response.into_body(), max_bytes).collect().await;
             Ok((status, body.map_err(io::Error::other)?.to_bytes()))
         };
         let late = || io::Error::from(io::ErrorKind::TimedOut);
@@ -213,14 +214,14 @@ where
     Ok(sender)
 }
 
-/// The body of an answer, of at most `most` bytes; keeps the connection if that was possible.
+/// The body of an answer, of at most `max_bytes` bytes; keeps the connection if that was possible.
 pub(super) async fn finish(
     response: Response<Incoming>,
     connection: Connection,
     kept: &Kept,
-    most: usize,
+    max_bytes: usize,
 ) -> io::Result<Bytes> {
-    let body = Limited::new(response.into_body(), most).collect().await;
+    let body = Limited::new(response.into_body(), max_bytes).collect().await;
     let body = body.map_err(io::Error::other)?.to_bytes();
     if !connection.is_closed() {
         *kept.borrow_mut() = Some(connection);

@@ -5,37 +5,37 @@
 //! no room is dropped and counted. The other way it is this thread that waits, and nothing is lost.
 
 mod address;
+mod backlog;
 mod client;
-mod done;
-mod hold;
-mod keys;
-mod lane;
-mod names;
+mod debounce;
+mod dns;
+mod jwks;
 mod node;
 mod post;
 mod queue;
+mod results;
 mod schedule;
 mod schemas;
 mod webhooks;
 
 use crate::dialect::Env;
 use crate::dialect::pusher::hooks;
-use crate::hub::Notice;
+use crate::hub::ChannelEvent;
 use crate::limits::NOTICE_LANE;
-use crate::mem::Bell;
+use crate::mem::Notifier;
 use crate::mem::mailbox::{Receiver, mailbox};
 use crate::reactor::{Inbox, Outbox, Peers, orders};
 use crate::stats::Counters;
 use crate::uring::sys::Clock;
+use backlog::Backlog;
 use client::{Kept, Target};
-use done::Done;
+use dns::Lookups;
 use hyper::body::Bytes;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
-use keys::Fetches;
-use lane::Lane;
-use names::Lookups;
+use jwks::Fetches;
 use node::run::Follower;
-use post::Outcome;
+use post::PostOutcome;
+use results::Results;
 use schemas::Schemas;
 use std::io;
 use std::net::SocketAddr;
@@ -45,7 +45,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::Notify;
 use tokio_rustls::TlsConnector;
-use webhooks::{HOLD_MS, Order, Webhooks};
+use webhooks::{HOLD_MS, WebhookDelivery, Webhooks};
 
 /// Notices taken from one core before requests are made of them.
 const TAKEN_PER_TURN: usize = 1024;
@@ -54,7 +54,7 @@ const FETCH: Duration = Duration::from_secs(4);
 /// The longest sleep: a bell that was not heard costs no more than this.
 const IDLE_MS: u64 = 1000;
 /// What the end gives this thread at least, when the reactors have used up the drain.
-const LAST_WORDS_MS: u64 = 1000;
+const CUT_GRACE_MS: u64 = 1000;
 /// How much longer than its own deadline the thread is waited for.
 const PATIENCE: Duration = Duration::from_millis(500);
 
@@ -80,12 +80,12 @@ struct Shared {
     /// The reactors are being drained: nothing new is begun for them.
     draining: AtomicBool,
     /// Configurations that were read anew, oldest first, and not taken over yet.
-    renewed: Mutex<Vec<Arc<Env>>>,
+    reloaded: Mutex<Vec<Arc<Env>>>,
 }
 
 impl Shared {
     fn lock_renewed(&self) -> MutexGuard<'_, Vec<Arc<Env>>> {
-        self.renewed.lock().unwrap_or_else(PoisonError::into_inner)
+        self.reloaded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -109,17 +109,17 @@ impl Control {
             woken,
             until_ms: AtomicU64::new(u64::MAX),
             draining: AtomicBool::new(false),
-            renewed: Mutex::default(),
+            reloaded: Mutex::default(),
         });
-        let bell = Bell::new(move || notify.notify_one());
-        for theirs in [env.remotes.bell(), env.names.bell(), env.registries.bell()] {
-            let bell = bell.clone();
-            theirs.hang(move || bell.ring());
+        let notifier = Notifier::new(move || notify.notify_one());
+        for theirs in [env.remotes.notifier(), env.names.notifier(), env.registries.notifier()] {
+            let notifier = notifier.clone();
+            theirs.attach(move || notifier.notify());
         }
         let (mut outboxes, mut inlets) = (Vec::new(), Vec::new());
         for _ in 0..cores {
             let (sender, receiver) = mailbox(NOTICE_LANE);
-            outboxes.push(Outbox::new(sender, bell.clone()));
+            outboxes.push(Outbox::new(sender, notifier.clone()));
             inlets.push(receiver);
         }
         let (orders, inbox) = orders(peers, 0);
@@ -133,7 +133,8 @@ impl Control {
                 Err(error) => return drop(ready.send(Err(error))),
             };
             runtime.block_on(async {
-                match Thread::new(env, inlets, Lane::new(orders), theirs, clock, &bell).await {
+                match Thread::new(env, inlets, Backlog::new(orders), theirs, clock, &notifier).await
+                {
                     Ok(thread) => {
                         let _ = ready.send(Ok(()));
                         thread.run().await;
@@ -173,7 +174,7 @@ impl Control {
     /// Delivers what waits, until `until_ms` or a moment from now, and ends. Call when every
     /// reactor has ended.
     pub fn finish(&self, until_ms: u64) {
-        let until_ms = until_ms.max(self.now_ms() + LAST_WORDS_MS);
+        let until_ms = until_ms.max(self.now_ms() + CUT_GRACE_MS);
         self.shared.until_ms.store(until_ms, Ordering::Release);
         self.shared.woken.notify_one();
         let left = Duration::from_millis(until_ms.saturating_sub(self.now_ms()));
@@ -186,7 +187,7 @@ impl Control {
 type Fetched = (String, Option<Bytes>);
 
 /// What was looked up, and what was found.
-type Found = (names::Key, io::Result<Vec<SocketAddr>>);
+type Found = (dns::HostPort, io::Result<Vec<SocketAddr>>);
 
 /// What the thread has.
 struct Thread {
@@ -194,42 +195,42 @@ struct Thread {
     fetches: Fetches,
     lookups: Lookups,
     schemas: Schemas,
-    inlets: Vec<Receiver<Notice>>,
-    lane: Lane,
+    inlets: Vec<Receiver<ChannelEvent>>,
+    lane: Backlog,
     /// Who asks nodes for epochs, if any are configured.
     follower: Option<Follower>,
     /// A configuration whose nodes are not followed yet.
     unfollowed: Option<Arc<Env>>,
     /// Wakes this thread.
-    bell: Bell,
+    notifier: Notifier,
     shared: Arc<Shared>,
     clock: Clock,
     counters: Arc<Counters>,
     targets: Vec<Option<Rc<Target>>>,
     /// Connections that wait for another request, by endpoint and lane.
     kept: Vec<Vec<Rc<Kept>>>,
-    outcomes: Done<(usize, usize, Outcome)>,
+    outcomes: Results<(usize, usize, PostOutcome)>,
     /// What has come from the URLs of keys.
-    fetched: Done<Fetched>,
+    fetched: Results<Fetched>,
     /// What was found of names.
-    found: Done<Found>,
+    found: Results<Found>,
     tls: Option<TlsConnector>,
 }
 
 impl Thread {
     async fn new(
         env: Arc<Env>,
-        inlets: Vec<Receiver<Notice>>,
-        lane: Lane,
+        inlets: Vec<Receiver<ChannelEvent>>,
+        lane: Backlog,
         shared: Arc<Shared>,
         clock: Clock,
-        bell: &Bell,
+        notifier: &Notifier,
     ) -> io::Result<Thread> {
         let counters = env.control.clone();
-        let follower = follower(&env, bell, clock.now().ms).await?;
+        let follower = follower(&env, notifier, clock.now().ms).await?;
         let fetches = Fetches::new(env.remotes.clone(), counters.clone());
         let lookups = Lookups::new(env.names.clone(), counters.clone());
-        let schemas = Schemas::new(env.registries.clone(), counters.clone(), bell);
+        let schemas = Schemas::new(env.registries.clone(), counters.clone(), notifier);
         let hooks = Webhooks::new(env, HOLD_MS, counters.clone());
         let mut thread = Thread {
             hooks,
@@ -240,15 +241,15 @@ impl Thread {
             lane,
             follower,
             unfollowed: None,
-            bell: bell.clone(),
+            notifier: notifier.clone(),
             shared,
             clock,
             counters,
             targets: Vec::new(),
             kept: Vec::new(),
-            outcomes: Done::new(bell),
-            fetched: Done::new(bell),
-            found: Done::new(bell),
+            outcomes: Results::new(notifier),
+            fetched: Results::new(notifier),
+            found: Results::new(notifier),
             tls: None,
         };
         thread.aim();
@@ -292,7 +293,7 @@ impl Thread {
         if let Some(follower) = &mut self.follower {
             return follower.renew(&env.config.zilliqa.node, now_ms);
         }
-        match follower(&env, &self.bell, now_ms).await {
+        match follower(&env, &self.notifier, now_ms).await {
             Ok(follower) => self.follower = follower,
             Err(error) => tracing::error!(%error, "the nodes are not followed"),
         }
@@ -322,9 +323,9 @@ impl Thread {
                 self.carry_out(order);
             }
             let next_ms = self.follow(finishing, now_ms);
-            let told =
+            let all_reported =
                 self.hooks.is_empty() && self.follower.as_ref().is_none_or(Follower::is_idle);
-            if finishing && (told || now_ms >= until_ms) {
+            if finishing && (all_reported || now_ms >= until_ms) {
                 break;
             }
             let next_ms = next_ms.min(self.hooks.deadline_ms()).min(self.fetches.deadline_ms());
@@ -379,7 +380,7 @@ impl Thread {
             let fetched = self.fetched.clone();
             tokio_uring::spawn(async move {
                 let text = match target {
-                    Some(target) => target.get(keys::SET_BYTES, FETCH).await,
+                    Some(target) => target.get(jwks::SET_BYTES, FETCH).await,
                     None => None,
                 };
                 fetched.put((url, text));
@@ -395,14 +396,14 @@ impl Thread {
         for name in self.lookups.due(now_ms) {
             let found = self.found.clone();
             tokio_uring::spawn(async move {
-                let addresses = names::look_up(&name).await;
+                let addresses = dns::look_up(&name).await;
                 found.put((name, addresses));
             });
         }
     }
 
-    fn carry_out(&self, order: Order) {
-        let Order { end, lane, body, key, signature } = order;
+    fn carry_out(&self, order: WebhookDelivery) {
+        let WebhookDelivery { end, lane, body, key, signature } = order;
         let kept = self.kept[end][lane].clone();
         let target = self.targets[end].clone();
         let outcomes = self.outcomes.clone();
@@ -413,9 +414,9 @@ impl Thread {
                 Some(target) => {
                     post::post(target, &kept, Bytes::copy_from_slice(&body), &fields).await
                 }
-                None => Outcome::Refused,
+                None => PostOutcome::Refused,
             };
-            if let (Outcome::Refused, Some(target)) = (outcome, &target) {
+            if let (PostOutcome::Refused, Some(target)) = (outcome, &target) {
                 let host = target.host();
                 tracing::warn!(host, "a webhook is at a private address, and not allowed to be");
             }
@@ -425,15 +426,19 @@ impl Thread {
 }
 
 /// Who asks the configured nodes.
-async fn follower(env: &Arc<Env>, bell: &Bell, now_ms: u64) -> io::Result<Option<Follower>> {
+async fn follower(
+    env: &Arc<Env>,
+    notifier: &Notifier,
+    now_ms: u64,
+) -> io::Result<Option<Follower>> {
     let config = &env.config.zilliqa.node;
     if config.urls.is_empty() {
         return Ok(None);
     }
     let (shared, counters) = (env.zilliqa.clone(), env.control.clone());
-    let follower = Follower::new(config, shared, bell, counters, now_ms).await?;
-    let bell = bell.clone();
-    env.zilliqa.bell().hang(move || bell.ring());
+    let follower = Follower::new(config, shared, notifier, counters, now_ms).await?;
+    let notifier = notifier.clone();
+    env.zilliqa.notifier().attach(move || notifier.notify());
     Ok(Some(follower))
 }
 

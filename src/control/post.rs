@@ -12,7 +12,7 @@ const ANSWER_BYTES: usize = 64 * 1024;
 
 /// What became of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(super) enum PostOutcome {
     /// Answered by a status of success.
     Delivered,
     /// Anything else.
@@ -27,20 +27,20 @@ pub(super) async fn post(
     kept: &Kept,
     body: Bytes,
     more: &[(HeaderName, String)],
-) -> Outcome {
+) -> PostOutcome {
     match tokio::time::timeout(ATTEMPT, target.send(kept, &body, more)).await {
         Ok(Ok(Some((response, connection)))) => {
             let success = response.status().is_success();
             let rest = client::finish(response, connection, kept, ANSWER_BYTES);
             // Whatever the body is, the status has been the answer.
             let _ = tokio::time::timeout(ATTEMPT / 4, rest).await;
-            if success { Outcome::Delivered } else { Outcome::Failed }
+            if success { PostOutcome::Delivered } else { PostOutcome::Failed }
         }
-        Ok(Ok(None)) => Outcome::Refused,
+        Ok(Ok(None)) => PostOutcome::Refused,
         Ok(Err(error)) => {
             tracing::debug!(host = target.host(), %error, "a webhook is not reached");
-            Outcome::Failed
+            PostOutcome::Failed
         }
-        Err(_) => Outcome::Failed,
+        Err(_) => PostOutcome::Failed,
     }
 }

@@ -24,9 +24,9 @@ const LONGEST_REST_MS: u64 = 60 * 1000;
 
 /// How a queue treats its events.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Policy {
+pub(super) struct QueuePolicy {
     /// Bytes that may wait.
-    pub(super) most: usize,
+    pub(super) max_bytes: usize,
     /// How long an event may wait for others; without it each request has one event.
     pub(super) batch_ms: Option<u64>,
     /// Makes a body of the time and the events.
@@ -35,8 +35,8 @@ pub(super) struct Policy {
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub(super) struct Queue {
-    policy: Policy,
+pub(super) struct WebhookQueue {
+    policy: QueuePolicy,
     lanes: Vec<Lane>,
     bytes: usize,
     pushed: u64,
@@ -81,11 +81,11 @@ struct Request {
 /// The lane of a request, and its body.
 pub(super) type Job = (usize, Rc<[u8]>);
 
-impl Queue {
-    pub(super) fn new(policy: Policy) -> Queue {
+impl WebhookQueue {
+    pub(super) fn new(policy: QueuePolicy) -> WebhookQueue {
         let count = if policy.batch_ms.is_some() { 1 } else { LANES };
         let lanes = (0..count).map(|_| Lane::default()).collect();
-        Queue { policy, lanes, bytes: 0, pushed: 0, hurried: false }
+        WebhookQueue { policy, lanes, bytes: 0, pushed: 0, hurried: false }
     }
 
     pub(super) fn lanes(&self) -> usize {
@@ -94,7 +94,7 @@ impl Queue {
 
     /// Treats its events in another way from now on, but not in batches if it did not, nor one by
     /// one if it did; says how many had to be dropped.
-    pub(super) fn renew(&mut self, policy: Policy) -> u64 {
+    pub(super) fn renew(&mut self, policy: QueuePolicy) -> u64 {
         debug_assert_eq!(policy.batch_ms.is_some(), self.policy.batch_ms.is_some());
         self.policy = policy;
         self.make_room()
@@ -104,7 +104,7 @@ impl Queue {
     pub(super) fn push(&mut self, channel: u64, event: Vec<u8>, now_ms: u64) -> u64 {
         self.pushed += 1;
         let entry = Entry { number: self.pushed, since_ms: now_ms, event };
-        if entry.bytes() > self.policy.most {
+        if entry.bytes() > self.policy.max_bytes {
             return 1;
         }
         self.bytes += entry.bytes();
@@ -115,7 +115,7 @@ impl Queue {
 
     fn make_room(&mut self) -> u64 {
         let mut dropped = 0;
-        while self.bytes > self.policy.most {
+        while self.bytes > self.policy.max_bytes {
             match self.drop_oldest() {
                 // All that is left is under way.
                 0 => break,
@@ -191,10 +191,10 @@ impl Queue {
     pub(super) fn failed(&mut self, lane: usize, again: bool, jitter: u64, now_ms: u64) -> u64 {
         let lane = &mut self.lanes[lane];
         lane.flying = false;
-        let most = FIRST_REST_MS << lane.failures.min(16);
-        let most = most.min(LONGEST_REST_MS);
+        let max_bytes = FIRST_REST_MS << lane.failures.min(16);
+        let max_bytes = max_bytes.min(LONGEST_REST_MS);
         lane.failures += 1;
-        lane.rest_until_ms = now_ms + most / 2 + jitter % (most / 2 + 1);
+        lane.rest_until_ms = now_ms + max_bytes / 2 + jitter % (max_bytes / 2 + 1);
         let too_old =
             |request: &mut Request| !again || lane.rest_until_ms >= request.since_ms + GIVE_UP_MS;
         match lane.current.take_if(too_old) {
@@ -226,11 +226,11 @@ impl Queue {
 }
 
 /// Makes one request of what waits in a lane.
-fn gather(lane: &mut Lane, policy: &Policy, unix_ms: u64) -> Option<Request> {
-    let most = if policy.batch_ms.is_some() { BATCH_EVENTS } else { 1 };
+fn gather(lane: &mut Lane, policy: &QueuePolicy, unix_ms: u64) -> Option<Request> {
+    let max_bytes = if policy.batch_ms.is_some() { BATCH_EVENTS } else { 1 };
     let mut taken = vec![lane.waiting.pop_front()?];
     let mut length = taken[0].event.len();
-    while taken.len() < most
+    while taken.len() < max_bytes
         && let Some(next) =
             lane.waiting.pop_front_if(|next| length + next.event.len() <= BATCH_BYTES)
     {
@@ -257,8 +257,8 @@ mod tests {
         out
     }
 
-    fn queue(most: usize, batch_ms: Option<u64>) -> Queue {
-        Queue::new(Policy { most, batch_ms, body })
+    fn queue(max_bytes: usize, batch_ms: Option<u64>) -> WebhookQueue {
+        WebhookQueue::new(QueuePolicy { max_bytes, batch_ms, body })
     }
 
     fn text(job: Option<Job>) -> Option<(usize, String)> {

@@ -1,20 +1,20 @@
 //! When things of a list are fetched again: at the start, at an interval, and when they are wanted,
 //! but not too often; after a failure later and later. Time comes in as an argument.
 
-use crate::mem::{Tended, Wanted};
+use crate::mem::{RefreshList, RefreshRequest};
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::Arc;
 
 /// What is fetched, again and again.
-pub(super) trait Fetch {
+pub(super) trait Refreshable {
     /// Those of the same key are fetched once for all.
     type Key: Clone + Eq + Hash;
 
     fn key(&self) -> Self::Key;
 
     /// Whether it is to be fetched before its interval is over.
-    fn wanted(&self) -> &Wanted;
+    fn refresh(&self) -> &RefreshRequest;
 
     /// The interval, in milliseconds.
     fn refresh_ms(&self) -> u64;
@@ -24,8 +24,8 @@ pub(super) trait Fetch {
 }
 
 /// See the module's documentation.
-pub(super) struct Schedule<T: Fetch> {
-    list: Arc<Tended<T>>,
+pub(super) struct Schedule<T: Refreshable> {
+    list: Arc<RefreshList<T>>,
     by_key: HashMap<T::Key, State>,
 }
 
@@ -42,9 +42,9 @@ struct State {
 
 impl State {
     /// When it is to begin again.
-    fn due_ms(&self, it: &impl Fetch) -> u64 {
+    fn due_ms(&self, it: &impl Refreshable) -> u64 {
         let soonest = self.last_ms.map_or(0, |last_ms| last_ms + it.floor_ms());
-        match (self.busy, it.wanted().is_wanted()) {
+        match (self.busy, it.refresh().is_wanted()) {
             (true, _) => u64::MAX,
             (false, true) => soonest.min(self.next_ms),
             (false, false) => self.next_ms,
@@ -52,8 +52,8 @@ impl State {
     }
 }
 
-impl<T: Fetch> Schedule<T> {
-    pub(super) fn new(list: Arc<Tended<T>>) -> Schedule<T> {
+impl<T: Refreshable> Schedule<T> {
+    pub(super) fn new(list: Arc<RefreshList<T>>) -> Schedule<T> {
         Schedule { list, by_key: HashMap::new() }
     }
 
@@ -68,7 +68,7 @@ impl<T: Fetch> Schedule<T> {
             if state.due_ms(&**it) <= now_ms {
                 state.busy = true;
                 state.last_ms = Some(now_ms);
-                list.iter().filter(|twin| twin.key() == key).for_each(|it| it.wanted().begin());
+                list.iter().filter(|twin| twin.key() == key).for_each(|it| it.refresh().begin());
                 due.push(it.clone());
             }
         }
@@ -106,18 +106,18 @@ mod tests {
     struct It {
         name: &'static str,
         refresh_ms: u64,
-        wanted: Wanted,
+        refresh: RefreshRequest,
     }
 
-    impl Fetch for It {
+    impl Refreshable for It {
         type Key = &'static str;
 
         fn key(&self) -> &'static str {
             self.name
         }
 
-        fn wanted(&self) -> &Wanted {
-            &self.wanted
+        fn refresh(&self) -> &RefreshRequest {
+            &self.refresh
         }
 
         fn refresh_ms(&self) -> u64 {
@@ -130,13 +130,13 @@ mod tests {
     }
 
     fn it(name: &'static str, refresh_ms: u64) -> Arc<It> {
-        Arc::new(It { name, refresh_ms, wanted: Wanted::new(&Default::default()) })
+        Arc::new(It { name, refresh_ms, refresh: RefreshRequest::new(&Default::default()) })
     }
 
-    fn schedule(list: &[&Arc<It>]) -> (Schedule<It>, Arc<Tended<It>>) {
-        let tended = Arc::new(Tended::default());
-        tended.replace(list.iter().copied().cloned().collect());
-        (Schedule::new(tended.clone()), tended)
+    fn schedule(list: &[&Arc<It>]) -> (Schedule<It>, Arc<RefreshList<It>>) {
+        let refresh_list = Arc::new(RefreshList::default());
+        refresh_list.replace(list.iter().copied().cloned().collect());
+        (Schedule::new(refresh_list.clone()), refresh_list)
     }
 
     impl Schedule<It> {
@@ -161,12 +161,12 @@ mod tests {
         let (mut all, _) = schedule(&[&a]);
         all.due(0);
         all.outcome(&"a", true, 100);
-        a.wanted.want();
+        a.refresh.want();
         assert_eq!((all.deadline_ms(), all.began(4999).len()), (5000, 0));
         assert_eq!(all.began(5000), ["a"]);
-        assert!(!a.wanted.is_wanted());
+        assert!(!a.refresh.is_wanted());
         // Wanted again while it is fetched: once more, at the next floor.
-        a.wanted.want();
+        a.refresh.want();
         assert!(all.began(5001).is_empty());
         all.outcome(&"a", true, 5100);
         assert_eq!((all.began(9999).len(), all.began(10_000).len()), (0, 1));
@@ -207,15 +207,15 @@ mod tests {
     #[test]
     fn those_of_one_key_are_fetched_once_and_as_often_as_one_of_them_asks_for() {
         let (long, short, other) = (it("a", 60_000), it("a", 30_000), it("b", 60_000));
-        let (mut all, tended) = schedule(&[&short, &long, &other]);
-        long.wanted.want();
+        let (mut all, refresh_list) = schedule(&[&short, &long, &other]);
+        long.refresh.want();
         assert_eq!(all.began(0), ["a", "b"]);
-        assert!(!long.wanted.is_wanted(), "it is on its way");
+        assert!(!long.refresh.is_wanted(), "it is on its way");
         assert_eq!(all.outcome(&"a", true, 0).len(), 2);
         all.outcome(&"b", true, 0);
         assert_eq!(all.deadline_ms(), 30_000);
         all.due(30_000);
-        tended.replace(vec![other]);
+        refresh_list.replace(vec![other]);
         all.due(30_001);
         assert_eq!(all.by_key.len(), 1);
         assert!(all.outcome(&"a", true, 30_002).is_empty(), "nobody asks any more");

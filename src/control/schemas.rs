@@ -5,10 +5,12 @@
 //! of Apicurio Registry's. Redirects are not followed.
 
 use super::client::Target;
-use super::done::Done;
-use crate::mem::Bell;
-use crate::model::spec::{Catalog, CatalogKind, Kind, UseId};
-use crate::model::{Doc, Failure, Job, Registries, Schema, SchemaId, Told, What};
+use super::results::Results;
+use crate::mem::Notifier;
+use crate::model::spec::{Catalog, CatalogKind, ModelKind, SchemaIdKind};
+use crate::model::{
+    Doc, FetchFailure, Registries, Schema, SchemaFetch, SchemaId, SchemaLookup, SchemaRef,
+};
 use crate::stats::Counters;
 use hyper::StatusCode;
 use hyper::body::Bytes;
@@ -35,22 +37,22 @@ const DEPTH: usize = 8;
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// What came of a job.
-type Outcome = Result<Option<Arc<Schema>>, Failure>;
+type PostOutcome = Result<Option<Arc<Schema>>, FetchFailure>;
 
 /// Who fetches.
 pub(super) struct Schemas {
     registries: Arc<Registries>,
     counters: Arc<Counters>,
-    done: Done<(Job, Outcome)>,
+    done: Results<(SchemaFetch, PostOutcome)>,
 }
 
 impl Schemas {
     pub(super) fn new(
         registries: Arc<Registries>,
         counters: Arc<Counters>,
-        bell: &Bell,
+        notifier: &Notifier,
     ) -> Schemas {
-        Schemas { registries, counters, done: Done::new(bell) }
+        Schemas { registries, counters, done: Results::new(notifier) }
     }
 
     /// Takes what has come, and begins what is due; `tls` is as for [`Target::new`].
@@ -65,7 +67,7 @@ impl Schemas {
                 tokio_uring::spawn(async move {
                     let outcome = match target {
                         Some(target) => look_up(&target, &job).await,
-                        None => Err(Failure::Failed("its address means nothing".to_owned())),
+                        None => Err(FetchFailure::Failed("its address means nothing".to_owned())),
                     };
                     done.put((job, outcome));
                 });
@@ -73,28 +75,28 @@ impl Schemas {
         }
     }
 
-    fn tell(&self, job: &Job, outcome: Outcome, now_ms: u64) {
+    fn tell(&self, job: &SchemaFetch, outcome: PostOutcome, now_ms: u64) {
         let (catalog, what) = (&job.place.catalog.name, &job.what);
         let found = match &outcome {
             Ok(schema) => Ok(schema.as_ref().map(|schema| schema.id)),
             Err(failure) => Err(failure.clone()),
         };
-        let told = job.place.outcome(job, outcome, now_ms);
-        let event = event(job.place.catalog.kind, what, &told);
+        let outcome = job.place.outcome(job, outcome, now_ms);
+        let event = event(job.place.catalog.kind, what, &outcome);
         match &found {
             Ok(Some(id)) => tracing::info!(event, catalog, %what, id, "a schema is fetched"),
             Ok(None) => {}
             // Clients make numbers up.
-            Err(Failure::Gone) if matches!(what, What::Id(_)) => {
+            Err(FetchFailure::Gone) if matches!(what, SchemaRef::Id(_)) => {
                 tracing::debug!(event, catalog, %what, "no schema has it");
             }
             Err(failure) => tracing::warn!(event, catalog, %what, %failure, "a schema is not had"),
         }
-        let bad = matches!(found, Err(Failure::Bad(_)));
+        let bad = matches!(found, Err(FetchFailure::Bad(_)));
         self.counters.schemas_bad.add(bad.into());
-        match told {
-            Told::Retrieved => self.counters.schemas_retrieved.add(1),
-            Told::Failed { stale } => {
+        match outcome {
+            SchemaLookup::Retrieved => self.counters.schemas_retrieved.add(1),
+            SchemaLookup::Failed { stale } => {
                 self.counters.schemas_unretrievable.add((!bad).into());
                 self.counters.schemas_stale.add(stale.into());
             }
@@ -109,19 +111,21 @@ impl Schemas {
 }
 
 /// What Zilla calls it.
-fn event(kind: CatalogKind, what: &What, told: &Told) -> String {
+fn event(kind: CatalogKind, what: &SchemaRef, outcome: &SchemaLookup) -> String {
     let (registry, one) = match kind {
         CatalogKind::Apicurio => ("APICURIO_REGISTRY", "ARTIFACT"),
         _ => ("SCHEMA_REGISTRY", "SCHEMA"),
     };
     let by = match what {
-        What::Id(_) => "ID",
-        What::Subject { .. } => "SUBJECT_VERSION",
+        SchemaRef::Id(_) => "ID",
+        SchemaRef::Subject { .. } => "SUBJECT_VERSION",
     };
-    match told {
-        Told::Retrieved => format!("CATALOG_{registry}_RETRIEVED_{one}_{by}"),
-        Told::Failed { stale: false } => format!("CATALOG_{registry}_UNRETRIEVABLE_{one}_{by}"),
-        Told::Failed { stale: true } => {
+    match outcome {
+        SchemaLookup::Retrieved => format!("CATALOG_{registry}_RETRIEVED_{one}_{by}"),
+        SchemaLookup::Failed { stale: false } => {
+            format!("CATALOG_{registry}_UNRETRIEVABLE_{one}_{by}")
+        }
+        SchemaLookup::Failed { stale: true } => {
             format!("CATALOG_{registry}_UNRETRIEVABLE_{one}_{by}_STALE_{one}")
         }
     }
@@ -137,15 +141,15 @@ fn target(catalog: &Catalog, tls: &mut Option<TlsConnector>) -> Option<Target> {
     Target::new(&catalog.url, fields, true, &catalog.ca_file, tls)
 }
 
-async fn look_up(target: &Target, job: &Job) -> Outcome {
+async fn look_up(target: &Target, job: &SchemaFetch) -> PostOutcome {
     let mut look_up = LookUp { target, catalog: &job.place.catalog, bytes: 0 };
-    let late = || Failure::Failed("it took too long".to_owned());
+    let late = || FetchFailure::Failed("it took too long".to_owned());
     let found = tokio::time::timeout(LOOK_UP, look_up.run(job)).await;
     let Some((id, doc)) = found.map_err(|_| late())?? else { return Ok(None) };
     let shape = job.shape.clone();
     // A thread of its own: it may take a while, and what it may do is another's.
     let compiled = tokio::task::spawn_blocking(move || shape.compile(&doc)).await;
-    let bad = |reason: String| Failure::Bad(reason);
+    let bad = |reason: String| FetchFailure::Bad(reason);
     let model = compiled.map_err(|_| bad("it cannot be used".to_owned()))?;
     let model = model.map_err(|error| bad(error.to_string()))?;
     Ok(Some(Arc::new(Schema { id, model })))
@@ -170,10 +174,10 @@ struct Reference {
 
 impl LookUp<'_> {
     /// Number and texts; nothing if it is the one that is known.
-    async fn run(&mut self, job: &Job) -> Result<Option<(SchemaId, Doc)>, Failure> {
+    async fn run(&mut self, job: &SchemaFetch) -> Result<Option<(SchemaId, Doc)>, FetchFailure> {
         let id = match &job.what {
-            What::Id(id) => *id,
-            What::Subject { name, version } => {
+            SchemaRef::Id(id) => *id,
+            SchemaRef::Subject { name, version } => {
                 let (id, kind) = self.named(name, version).await?;
                 fits(kind.as_deref(), job.shape.kind)?;
                 id
@@ -192,7 +196,7 @@ impl LookUp<'_> {
         &mut self,
         name: &str,
         version: &str,
-    ) -> Result<(SchemaId, Option<String>), Failure> {
+    ) -> Result<(SchemaId, Option<String>), FetchFailure> {
         let path = match self.catalog.kind {
             CatalogKind::Apicurio => {
                 let artifact = self.artifact(None, name);
@@ -205,8 +209,8 @@ impl LookUp<'_> {
         };
         let found: Named = json(&self.get(&path).await?)?;
         let id = match (self.catalog.kind, self.catalog.use_id.unwrap_or_default()) {
-            (CatalogKind::Apicurio, UseId::GlobalId) => found.global_id,
-            (CatalogKind::Apicurio, UseId::ContentId) => found.content_id,
+            (CatalogKind::Apicurio, SchemaIdKind::GlobalId) => found.global_id,
+            (CatalogKind::Apicurio, SchemaIdKind::ContentId) => found.content_id,
             _ => found.id,
         };
         let id = id.ok_or_else(|| strange("an answer without a number"))?;
@@ -217,12 +221,12 @@ impl LookUp<'_> {
     async fn numbered(
         &mut self,
         id: SchemaId,
-        kind: Kind,
-    ) -> Result<(String, Vec<Reference>), Failure> {
+        kind: ModelKind,
+    ) -> Result<(String, Vec<Reference>), FetchFailure> {
         if self.catalog.kind == CatalogKind::Apicurio {
             let by = match self.catalog.use_id.unwrap_or_default() {
-                UseId::GlobalId => "globalIds",
-                UseId::ContentId => "contentIds",
+                SchemaIdKind::GlobalId => "globalIds",
+                SchemaIdKind::ContentId => "contentIds",
             };
             return self.artifact_at(&format!("/apis/registry/v2/ids/{by}/{id}")).await;
         }
@@ -239,9 +243,9 @@ impl LookUp<'_> {
     async fn all(
         &mut self,
         references: Vec<Reference>,
-        kind: Kind,
-    ) -> Result<Vec<(String, String)>, Failure> {
-        let bad = |reason: &str| Failure::Bad(reason.to_owned());
+        kind: ModelKind,
+    ) -> Result<Vec<(String, String)>, FetchFailure> {
+        let bad = |reason: &str| FetchFailure::Bad(reason.to_owned());
         let mut texts = Vec::new();
         // The first to be looked at is the last; one with a text has had those that it refers to.
         let mut left: Vec<_> = references.into_iter().rev().map(|it| (it, 1, None)).collect();
@@ -271,8 +275,8 @@ impl LookUp<'_> {
     async fn referred(
         &mut self,
         reference: &Reference,
-        kind: Kind,
-    ) -> Result<(String, Vec<Reference>), Failure> {
+        kind: ModelKind,
+    ) -> Result<(String, Vec<Reference>), FetchFailure> {
         let Reference { group, subject, version, .. } = reference;
         if self.catalog.kind == CatalogKind::Apicurio {
             let artifact = self.artifact(group.as_deref(), subject);
@@ -283,12 +287,12 @@ impl LookUp<'_> {
     }
 
     /// A text of Apicurio's, and what it refers to, which older ones do not know.
-    async fn artifact_at(&mut self, path: &str) -> Result<(String, Vec<Reference>), Failure> {
+    async fn artifact_at(&mut self, path: &str) -> Result<(String, Vec<Reference>), FetchFailure> {
         let text = self.get(path).await?;
         let text = self.text(text.to_vec())?;
         let references = match self.get(&format!("{path}/references")).await {
             Ok(found) => json::<Vec<ApicurioReference>>(&found)?,
-            Err(Failure::Gone) => Vec::new(),
+            Err(FetchFailure::Gone) => Vec::new(),
             Err(failure) => return Err(failure),
         };
         let reference = |it: ApicurioReference| Reference {
@@ -304,8 +308,8 @@ impl LookUp<'_> {
     fn registered(
         &mut self,
         answer: &[u8],
-        kind: Kind,
-    ) -> Result<(String, Vec<Reference>), Failure> {
+        kind: ModelKind,
+    ) -> Result<(String, Vec<Reference>), FetchFailure> {
         let found: Registered = json(answer)?;
         fits(Some(found.schema_type.as_deref().unwrap_or("AVRO")), kind)?;
         let reference = |it: ConfluentReference| Reference {
@@ -318,10 +322,10 @@ impl LookUp<'_> {
         Ok((text, found.references.into_iter().map(reference).collect()))
     }
 
-    fn text(&mut self, text: Vec<u8>) -> Result<String, Failure> {
+    fn text(&mut self, text: Vec<u8>) -> Result<String, FetchFailure> {
         self.bytes += text.len();
         if self.bytes > TEXT_BYTES {
-            return Err(Failure::Bad("it is too large with all that it refers to".to_owned()));
+            return Err(FetchFailure::Bad("it is too large with all that it refers to".to_owned()));
         }
         String::from_utf8(text).map_err(|_| strange("a text that is not UTF-8"))
     }
@@ -344,13 +348,13 @@ impl LookUp<'_> {
         format!("/apis/registry/v2/groups/{}/artifacts/{}", part(group), part(artifact))
     }
 
-    async fn get(&self, path: &str) -> Result<Bytes, Failure> {
+    async fn get(&self, path: &str) -> Result<Bytes, FetchFailure> {
         let path = format!("{}{path}", self.target.path().trim_end_matches('/'));
         match self.target.get_at(&path, ANSWER_BYTES, ANSWER).await {
             Ok((StatusCode::OK, body)) => Ok(body),
-            Ok((StatusCode::NOT_FOUND, _)) => Err(Failure::Gone),
-            Ok((status, _)) => Err(Failure::Failed(status.to_string())),
-            Err(error) => Err(Failure::Failed(error.to_string())),
+            Ok((StatusCode::NOT_FOUND, _)) => Err(FetchFailure::Gone),
+            Ok((status, _)) => Err(FetchFailure::Failed(status.to_string())),
+            Err(error) => Err(FetchFailure::Failed(error.to_string())),
         }
     }
 }
@@ -359,22 +363,25 @@ fn part(text: &str) -> String {
     utf8_percent_encode(text, PLAIN).to_string()
 }
 
-fn strange(reason: &str) -> Failure {
-    Failure::Failed(reason.to_owned())
+fn strange(reason: &str) -> FetchFailure {
+    FetchFailure::Failed(reason.to_owned())
 }
 
-fn json<'a, T: Deserialize<'a>>(answer: &'a [u8]) -> Result<T, Failure> {
-    serde_json::from_slice(answer).map_err(|error| Failure::Failed(format!("not one: {error}")))
+fn json<'a, T: Deserialize<'a>>(answer: &'a [u8]) -> Result<T, FetchFailure> {
+    serde_json::from_slice(answer)
+        .map_err(|error| FetchFailure::Failed(format!("not one: {error}")))
 }
 
-fn fits(found: Option<&str>, kind: Kind) -> Result<(), Failure> {
+fn fits(found: Option<&str>, kind: ModelKind) -> Result<(), FetchFailure> {
     let fits = match kind {
-        Kind::Json => "JSON",
-        Kind::Avro => "AVRO",
+        ModelKind::Json => "JSON",
+        ModelKind::Avro => "AVRO",
         _ => "PROTOBUF",
     };
     match found {
-        Some(found) if found != fits => Err(Failure::Bad(format!("it is of the type {found}"))),
+        Some(found) if found != fits => {
+            Err(FetchFailure::Bad(format!("it is of the type {found}")))
+        }
         _ => Ok(()),
     }
 }
@@ -421,15 +428,21 @@ mod tests {
 
     #[test]
     fn events_have_the_names_of_zilla() {
-        let subject = What::Subject { name: "chat".to_owned(), version: "latest".to_owned() };
-        let (stale, none) = (Told::Failed { stale: true }, Told::Failed { stale: false });
-        for (kind, what, told, want) in [
-            (CatalogKind::SchemaRegistry, &What::Id(7), &Told::Retrieved, "RETRIEVED_SCHEMA_ID"),
-            (CatalogKind::SchemaRegistry, &What::Id(7), &none, "UNRETRIEVABLE_SCHEMA_ID"),
+        let subject = SchemaRef::Subject { name: "chat".to_owned(), version: "latest".to_owned() };
+        let (stale, none) =
+            (SchemaLookup::Failed { stale: true }, SchemaLookup::Failed { stale: false });
+        for (kind, what, outcome, want) in [
+            (
+                CatalogKind::SchemaRegistry,
+                &SchemaRef::Id(7),
+                &SchemaLookup::Retrieved,
+                "RETRIEVED_SCHEMA_ID",
+            ),
+            (CatalogKind::SchemaRegistry, &SchemaRef::Id(7), &none, "UNRETRIEVABLE_SCHEMA_ID"),
             (
                 CatalogKind::SchemaRegistry,
                 &subject,
-                &Told::Retrieved,
+                &SchemaLookup::Retrieved,
                 "RETRIEVED_SCHEMA_SUBJECT_VERSION",
             ),
             (
@@ -438,7 +451,12 @@ mod tests {
                 &stale,
                 "UNRETRIEVABLE_SCHEMA_SUBJECT_VERSION_STALE_SCHEMA",
             ),
-            (CatalogKind::Apicurio, &What::Id(7), &Told::Retrieved, "RETRIEVED_ARTIFACT_ID"),
+            (
+                CatalogKind::Apicurio,
+                &SchemaRef::Id(7),
+                &SchemaLookup::Retrieved,
+                "RETRIEVED_ARTIFACT_ID",
+            ),
             (
                 CatalogKind::Apicurio,
                 &subject,
@@ -450,7 +468,7 @@ mod tests {
                 CatalogKind::Apicurio => "APICURIO_REGISTRY",
                 _ => "SCHEMA_REGISTRY",
             };
-            assert_eq!(event(kind, what, told), format!("CATALOG_{registry}_{want}"));
+            assert_eq!(event(kind, what, outcome), format!("CATALOG_{registry}_{want}"));
         }
     }
 }

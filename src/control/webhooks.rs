@@ -7,13 +7,13 @@
 //! the same URL stays what it is through all changes, with what waits for it; one that the new
 //! configuration does not have is told what it has to be told still, and is forgotten then.
 
-use super::hold::Hold;
-use super::post::Outcome;
-use super::queue::{Job, Policy, Queue};
+use super::debounce::Debounce;
+use super::post::PostOutcome;
+use super::queue::{Job, QueuePolicy, WebhookQueue};
 use crate::config::{self, Webhook};
 use crate::dialect::pusher::hooks;
 use crate::dialect::{App, Env};
-use crate::hub::Notice;
+use crate::hub::ChannelEvent;
 use crate::stats::Counters;
 use std::collections::{HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
@@ -30,7 +30,7 @@ const ROSTERS: usize = 16;
 
 /// See the module's documentation.
 pub(super) struct Webhooks {
-    hold: Hold,
+    debounce: Debounce,
     /// Who is told what by which configuration: the present one last. There is always one.
     rosters: VecDeque<Roster>,
     ends: Vec<Option<End>>,
@@ -58,7 +58,7 @@ struct End {
     hook: Webhook,
     /// The last configuration that has it: requests are signed by its keys.
     env: Arc<Env>,
-    queue: Queue,
+    queue: WebhookQueue,
 }
 
 impl End {
@@ -68,7 +68,7 @@ impl End {
 }
 
 /// One request to be made.
-pub(super) struct Order {
+pub(super) struct WebhookDelivery {
     /// Of all endpoints, this one, and which of its lanes.
     pub(super) end: usize,
     pub(super) lane: usize,
@@ -80,7 +80,7 @@ pub(super) struct Order {
 impl Webhooks {
     pub(super) fn new(env: Arc<Env>, hold_ms: u64, counters: Arc<Counters>) -> Webhooks {
         let mut webhooks = Webhooks {
-            hold: Hold::new(hold_ms),
+            debounce: Debounce::new(hold_ms),
             rosters: VecDeque::new(),
             ends: Vec::new(),
             leaving: false,
@@ -134,7 +134,8 @@ impl Webhooks {
             (end.hook, end.env) = (hook.clone(), env.clone());
             return at;
         }
-        let end = End { app, hook: hook.clone(), env: env.clone(), queue: Queue::new(policy) };
+        let end =
+            End { app, hook: hook.clone(), env: env.clone(), queue: WebhookQueue::new(policy) };
         let at = self.ends.iter().position(Option::is_none).unwrap_or(self.ends.len());
         if at == self.ends.len() {
             self.ends.push(None);
@@ -173,24 +174,24 @@ impl Webhooks {
     }
 
     /// Whether a notice belongs to a configuration that is not known here yet.
-    pub(super) fn lacks(&self, notice: &Notice) -> bool {
+    pub(super) fn lacks(&self, notice: &ChannelEvent) -> bool {
         self.rosters.back().is_none_or(|present| present.version < notice.version)
     }
 
     /// Takes what has happened.
-    pub(super) fn notice(&mut self, notice: Notice, now_ms: u64) {
-        if let Some(notice) = self.hold.take(notice, now_ms) {
+    pub(super) fn notice(&mut self, notice: ChannelEvent, now_ms: u64) {
+        if let Some(notice) = self.debounce.take(notice, now_ms) {
             self.tell(&notice, now_ms);
         }
     }
 
-    fn tell(&mut self, notice: &Notice, now_ms: u64) {
+    fn tell(&mut self, notice: &ChannelEvent, now_ms: u64) {
         let own = self.rosters.iter().find(|roster| roster.version >= notice.version);
         let Some(roster) = own.or(self.rosters.back()) else { return };
         let Some(ends) = roster.by_app.get(notice.app as usize) else { return };
         let event = match roster.env.apps.get(notice.app).config.dialect {
-            config::Dialect::Pusher => hooks::event(notice),
-            config::Dialect::Broadcastt => None,
+            config::AppDialect::Pusher => hooks::event(notice),
+            config::AppDialect::Broadcastt => None,
         };
         let Some((kind, event)) = event else { return };
         let channel = self.hasher.hash_one(&notice.channel);
@@ -205,8 +206,8 @@ impl Webhooks {
     }
 
     /// Every request that can be made now.
-    pub(super) fn orders(&mut self, now_ms: u64, unix_ms: u64) -> VecDeque<Order> {
-        while let Some(notice) = self.hold.next_due(now_ms) {
+    pub(super) fn orders(&mut self, now_ms: u64, unix_ms: u64) -> VecDeque<WebhookDelivery> {
+        while let Some(notice) = self.debounce.next_due(now_ms) {
             self.tell(&notice, now_ms);
         }
         self.forget(now_ms);
@@ -221,16 +222,16 @@ impl Webhooks {
     }
 
     /// Takes what became of a request.
-    pub(super) fn outcome(&mut self, end: usize, lane: usize, outcome: Outcome, now_ms: u64) {
+    pub(super) fn outcome(&mut self, end: usize, lane: usize, outcome: PostOutcome, now_ms: u64) {
         // One with a request under way is not forgotten.
         let Some(End { queue, .. }) = &mut self.ends[end] else { return };
         let (counter, again) = match outcome {
-            Outcome::Delivered => {
+            PostOutcome::Delivered => {
                 self.counters.hooks_sent.add(1);
                 return queue.succeeded(lane);
             }
-            Outcome::Failed => (&self.counters.hooks_failed, true),
-            Outcome::Refused => (&self.counters.hooks_refused, false),
+            PostOutcome::Failed => (&self.counters.hooks_failed, true),
+            PostOutcome::Refused => (&self.counters.hooks_refused, false),
         };
         counter.add(1);
         self.failures += 1;
@@ -240,7 +241,7 @@ impl Webhooks {
 
     /// The server ends: nobody can return, and no batch gets fuller.
     pub(super) fn finish(&mut self, now_ms: u64) {
-        while let Some(notice) = self.hold.next_due(u64::MAX) {
+        while let Some(notice) = self.debounce.next_due(u64::MAX) {
             self.tell(&notice, now_ms);
         }
         self.ends.iter_mut().flatten().for_each(|end| end.queue.hurry());
@@ -249,7 +250,7 @@ impl Webhooks {
     /// When to ask for orders again, if nothing else happens.
     pub(super) fn deadline_ms(&self) -> u64 {
         let queues = self.ends.iter().flatten().map(|end| end.queue.deadline_ms());
-        queues.fold(self.hold.deadline_ms(), u64::min)
+        queues.fold(self.debounce.deadline_ms(), u64::min)
     }
 
     /// Events that nobody has been told of yet.
@@ -259,27 +260,27 @@ impl Webhooks {
 
     /// Whether there is nothing to be told, now or later.
     pub(super) fn is_empty(&self) -> bool {
-        self.hold.is_empty() && self.len() == 0
+        self.debounce.is_empty() && self.len() == 0
     }
 }
 
-fn policy(hook: &Webhook) -> Policy {
+fn policy(hook: &Webhook) -> QueuePolicy {
     let batch_ms = hook.batch.then_some(hook.batch_ms);
-    Policy { most: hook.queue_bytes, batch_ms, body: hooks::body }
+    QueuePolicy { max_bytes: hook.queue_bytes, batch_ms, body: hooks::body }
 }
 
 /// A request, signed with the application's principal key.
-fn order(end: usize, (lane, body): Job, app: &App) -> Option<Order> {
+fn order(end: usize, (lane, body): Job, app: &App) -> Option<WebhookDelivery> {
     let key = app.keys.first()?;
     let signature = hooks::signature(&key.secret, &body);
-    Some(Order { end, lane, key: key.text.to_string(), signature, body })
+    Some(WebhookDelivery { end, lane, key: key.text.to_string(), signature, body })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::{Config, HookEvent};
-    use crate::hub::What;
+    use crate::hub::ChannelEventKind;
 
     fn webhooks(hooks: Vec<Webhook>) -> Webhooks {
         let mut config = Config::demo();
@@ -287,20 +288,20 @@ mod tests {
         Webhooks::new(Arc::new(Env::new(config, 1)), HOLD_MS, Arc::default())
     }
 
-    fn notice(channel: &str, what: What) -> Notice {
-        Notice { app: 0, version: 0, channel: channel.into(), what }
+    fn notice(channel: &str, what: ChannelEventKind) -> ChannelEvent {
+        ChannelEvent { app: 0, version: 0, channel: channel.into(), what }
     }
 
-    fn told(webhooks: &mut Webhooks, now_ms: u64) -> Vec<(usize, String)> {
-        let mut told = Vec::new();
+    fn deliveries(webhooks: &mut Webhooks, now_ms: u64) -> Vec<(usize, String)> {
+        let mut deliveries = Vec::new();
         for order in webhooks.orders(now_ms, 0) {
             let body = String::from_utf8_lossy(&order.body).into_owned();
             let name = body.split('"').nth(7).unwrap_or_default().to_owned();
             let channel = body.split('"').nth(11).unwrap_or_default();
-            told.push((order.end, format!("{name} {channel}")));
-            webhooks.outcome(order.end, order.lane, Outcome::Delivered, now_ms);
+            deliveries.push((order.end, format!("{name} {channel}")));
+            webhooks.outcome(order.end, order.lane, PostOutcome::Delivered, now_ms);
         }
-        told
+        deliveries
     }
 
     #[test]
@@ -313,16 +314,16 @@ mod tests {
         let mut hooks = webhooks(vec![prefix, suffix]);
         let line = |end, text: &str| (end, text.to_owned());
         for (channel, what, expected) in [
-            ("private-a", What::Occupied, vec![line(0, "channel_occupied private-a")]),
-            ("a.eu", What::Occupied, vec![line(1, "channel_occupied a.eu")]),
-            ("a.eu", What::Count(1), vec![line(1, "subscription_count a.eu")]),
-            ("private-a", What::Count(1), vec![]),
-            ("a.eu", What::Missed, vec![]),
-            ("presence-a.eu", What::Count(1), vec![]),
-            ("a", What::Occupied, vec![]),
+            ("private-a", ChannelEventKind::Occupied, vec![line(0, "channel_occupied private-a")]),
+            ("a.eu", ChannelEventKind::Occupied, vec![line(1, "channel_occupied a.eu")]),
+            ("a.eu", ChannelEventKind::Count(1), vec![line(1, "subscription_count a.eu")]),
+            ("private-a", ChannelEventKind::Count(1), vec![]),
+            ("a.eu", ChannelEventKind::CacheMiss, vec![]),
+            ("presence-a.eu", ChannelEventKind::Count(1), vec![]),
+            ("a", ChannelEventKind::Occupied, vec![]),
         ] {
             hooks.notice(notice(channel, what), 0);
-            assert_eq!(told(&mut hooks, 0), expected, "{channel}");
+            assert_eq!(deliveries(&mut hooks, 0), expected, "{channel}");
         }
         assert!(hooks.is_empty());
     }
@@ -330,18 +331,18 @@ mod tests {
     #[test]
     fn a_quick_return_is_not_told_and_an_end_waits_for_nobody() {
         let mut hooks = webhooks(vec![Webhook::new("http://a")]);
-        hooks.notice(notice("a", What::Occupied), 0);
-        assert_eq!(told(&mut hooks, 0).len(), 1);
-        hooks.notice(notice("a", What::Vacated), 1000);
+        hooks.notice(notice("a", ChannelEventKind::Occupied), 0);
+        assert_eq!(deliveries(&mut hooks, 0).len(), 1);
+        hooks.notice(notice("a", ChannelEventKind::Vacated), 1000);
         assert_eq!(hooks.deadline_ms(), 1000 + HOLD_MS);
-        hooks.notice(notice("a", What::Occupied), 3999);
-        assert_eq!(told(&mut hooks, 10_000), []);
-        hooks.notice(notice("a", What::Vacated), 10_000);
-        assert_eq!(told(&mut hooks, 12_999), []);
-        assert_eq!(told(&mut hooks, 13_000), [(0, "channel_vacated a".to_owned())]);
-        hooks.notice(notice("b", What::Vacated), 13_000);
+        hooks.notice(notice("a", ChannelEventKind::Occupied), 3999);
+        assert_eq!(deliveries(&mut hooks, 10_000), []);
+        hooks.notice(notice("a", ChannelEventKind::Vacated), 10_000);
+        assert_eq!(deliveries(&mut hooks, 12_999), []);
+        assert_eq!(deliveries(&mut hooks, 13_000), [(0, "channel_vacated a".to_owned())]);
+        hooks.notice(notice("b", ChannelEventKind::Vacated), 13_000);
         hooks.finish(13_001);
-        assert_eq!(told(&mut hooks, 13_001), [(0, "channel_vacated b".to_owned())]);
+        assert_eq!(deliveries(&mut hooks, 13_001), [(0, "channel_vacated b".to_owned())]);
         assert!(hooks.is_empty());
     }
 
@@ -349,28 +350,28 @@ mod tests {
     fn outcomes_are_counted() {
         let mut hooks = webhooks(vec![Webhook::new("http://a")]);
         let counters = hooks.counters.clone();
-        hooks.notice(notice("a", What::Occupied), 0);
+        hooks.notice(notice("a", ChannelEventKind::Occupied), 0);
         assert_eq!(hooks.orders(0, 0).len(), 1);
         let lane = hooks.end(0).expect("an endpoint").1;
         let lane = (hooks.hasher.hash_one(&*Arc::<str>::from("a")) % lane as u64) as usize;
-        hooks.outcome(0, lane, Outcome::Failed, 0);
+        hooks.outcome(0, lane, PostOutcome::Failed, 0);
         assert_eq!(hooks.len(), 1);
         assert_eq!(hooks.orders(1000, 0).len(), 1);
-        hooks.outcome(0, lane, Outcome::Refused, 1000);
+        hooks.outcome(0, lane, PostOutcome::Refused, 1000);
         assert!(hooks.is_empty());
         let counts = [&counters.hooks_failed, &counters.hooks_refused, &counters.hooks_dropped];
         assert_eq!(counts.map(|counter| counter.get()), [1, 1, 1]);
     }
 
     /// What a further configuration with these webhooks is.
-    fn renewed(env: &Env, hooks: Vec<Webhook>) -> Arc<Env> {
+    fn reloaded(env: &Env, hooks: Vec<Webhook>) -> Arc<Env> {
         let mut config = env.config.clone();
         config.apps[0].webhooks = hooks;
-        Arc::new(env.renewed(config))
+        Arc::new(env.reloaded(config))
     }
 
-    fn occupied(channel: &str, version: u32) -> Notice {
-        Notice { version, ..notice(channel, What::Occupied) }
+    fn occupied(channel: &str, version: u32) -> ChannelEvent {
+        ChannelEvent { version, ..notice(channel, ChannelEventKind::Occupied) }
     }
 
     fn line(end: usize, channel: &str) -> (usize, String) {
@@ -383,7 +384,7 @@ mod tests {
         assert_eq!(hooks.take_changed(), [0, 1]);
         let mut filtered = Webhook::new("http://b");
         filtered.filter_prefix = "x-".to_owned();
-        let env = renewed(&hooks.rosters[0].env, vec![Webhook::new("http://c"), filtered]);
+        let env = reloaded(&hooks.rosters[0].env, vec![Webhook::new("http://c"), filtered]);
         assert!(hooks.lacks(&occupied("1", 1)) && !hooks.lacks(&occupied("1", 0)));
         hooks.renew(env, 1000);
         assert_eq!(hooks.take_changed(), [2, 1]);
@@ -395,19 +396,19 @@ mod tests {
             ("x-3", 1, vec![line(1, "x-3"), line(2, "x-3")]),
         ] {
             hooks.notice(occupied(channel, version), 1000);
-            assert_eq!(told(&mut hooks, 1000), expected, "{channel}");
+            assert_eq!(deliveries(&mut hooks, 1000), expected, "{channel}");
         }
         // A leaving is told to who was told of the coming.
-        hooks.notice(notice("2", What::Vacated), 1000);
+        hooks.notice(notice("2", ChannelEventKind::Vacated), 1000);
         let vacated = |end| (end, "channel_vacated 2".to_owned());
-        assert_eq!(told(&mut hooks, 1000 + HOLD_MS), [vacated(0), vacated(1)]);
+        assert_eq!(deliveries(&mut hooks, 1000 + HOLD_MS), [vacated(0), vacated(1)]);
         // What comes too late for its own is not lost.
         hooks.orders(1000 + KEEP_MS - 1, 0);
         assert!(hooks.end(0).is_some());
         hooks.orders(1000 + KEEP_MS, 0);
         assert!(hooks.end(0).is_none() && hooks.rosters.len() == 1);
         hooks.notice(occupied("4", 0), 1000 + KEEP_MS);
-        assert_eq!(told(&mut hooks, 1000 + KEEP_MS), [line(2, "4")]);
+        assert_eq!(deliveries(&mut hooks, 1000 + KEEP_MS), [line(2, "4")]);
     }
 
     #[test]
@@ -418,13 +419,13 @@ mod tests {
         assert_eq!(hooks.orders(0, 0).len(), 1);
         let mut config = env.config.clone();
         config.apps.clear();
-        hooks.renew(Arc::new(env.renewed(config)), 0);
+        hooks.renew(Arc::new(env.reloaded(config)), 0);
         assert_eq!((hooks.orders(KEEP_MS, 0).len(), hooks.len()), (0, 1), "it is under way");
         let lane = (hooks.hasher.hash_one(&*Arc::<str>::from("1")) % 8) as usize;
-        hooks.outcome(0, lane, Outcome::Failed, KEEP_MS);
+        hooks.outcome(0, lane, PostOutcome::Failed, KEEP_MS);
         let again = hooks.orders(KEEP_MS + 1000, 0);
         assert_eq!((again.len(), again[0].key.as_str()), (1, "app-key"), "signed as before");
-        hooks.outcome(0, lane, Outcome::Delivered, KEEP_MS + 1000);
+        hooks.outcome(0, lane, PostOutcome::Delivered, KEEP_MS + 1000);
         hooks.orders(KEEP_MS + 1000, 0);
         assert!(hooks.end(0).is_none() && hooks.is_empty());
     }
@@ -437,17 +438,17 @@ mod tests {
         }
         let mut changed = Webhook::new("http://a");
         changed.headers.insert("x".to_owned(), config::Secret::new("y"));
-        let env = renewed(&hooks.rosters[0].env, vec![]);
+        let env = reloaded(&hooks.rosters[0].env, vec![]);
         hooks.renew(env.clone(), 0);
-        hooks.renew(renewed(&env, vec![changed.clone(), changed.clone()]), 0);
+        hooks.renew(reloaded(&env, vec![changed.clone(), changed.clone()]), 0);
         assert_eq!(hooks.take_changed(), [0, 0, 1]);
         assert_eq!((hooks.end(0), hooks.len()), (Some((&changed, 8)), 2));
-        assert_eq!(told(&mut hooks, 0).len() + told(&mut hooks, 0).len(), 2);
+        assert_eq!(deliveries(&mut hooks, 0).len() + deliveries(&mut hooks, 0).len(), 2);
         // With less room for what waits, the oldest goes.
         hooks.notice(occupied("1", 2), 0);
         let env = hooks.rosters[2].env.clone();
         changed.queue_bytes = 10;
-        hooks.renew(renewed(&env, vec![changed.clone(), changed]), 0);
+        hooks.renew(reloaded(&env, vec![changed.clone(), changed]), 0);
         assert_eq!((hooks.len(), hooks.counters.hooks_dropped.get()), (0, 2));
     }
 
@@ -456,12 +457,12 @@ mod tests {
         let mut hooks = webhooks(vec![Webhook::new("http://a")]);
         for n in 0..2 * ROSTERS {
             let env = hooks.rosters.back().expect("one").env.clone();
-            hooks.renew(renewed(&env, vec![Webhook::new(format!("http://{n}"))]), 0);
+            hooks.renew(reloaded(&env, vec![Webhook::new(format!("http://{n}"))]), 0);
         }
         assert_eq!(hooks.rosters.len(), ROSTERS);
         hooks.notice(occupied("1", 0), 0);
         let oldest = hooks.rosters[0].by_app[0][0].1;
-        assert_eq!(told(&mut hooks, 0), [line(oldest, "1")]);
+        assert_eq!(deliveries(&mut hooks, 0), [line(oldest, "1")]);
         hooks.orders(KEEP_MS, 0);
         assert_eq!(hooks.ends.iter().flatten().count(), 1);
     }

@@ -2,11 +2,11 @@
 
 use super::channels::signature;
 use super::pusher::hooks;
-use super::zenith::{self, Realm};
-use super::{Reply, Spoken, reflect, zilliqa};
+use super::zenith::{self, Directory};
+use super::{DialectKind, HttpReply, reflect, zilliqa};
 use crate::config::{self, Config};
-use crate::http::query::{self, Plus};
-use crate::hub::Kinds;
+use crate::http::query::{self, QueryDecoder};
+use crate::hub::EventMask;
 use crate::jwt::{Guard, Remotes};
 use crate::model::Registries;
 use crate::stats::Counters;
@@ -38,7 +38,7 @@ pub struct Env {
     /// Counts the configurations of this process.
     pub version: u32,
     /// What is to be noticed of channels, by the application's number.
-    pub watched: Arc<[Kinds]>,
+    pub watched: Arc<[EventMask]>,
     /// Distinguishes this process from others in ids that clients see.
     pub node: u32,
     /// What all cores share of the Zilliqa dialect.
@@ -46,7 +46,7 @@ pub struct Env {
     /// What each core counts, for who asks how the process is.
     pub counters: Vec<Arc<Counters>>,
     /// What the Zenith dialect looks up.
-    pub zenith: Realm,
+    pub zenith: Directory,
     /// What the control thread counts, if there is one.
     pub control: Arc<Counters>,
 }
@@ -63,13 +63,13 @@ impl Env {
         let rules = config.routes.iter().filter_map(|route| route.rules.get());
         rules.for_each(|rules| rules.bind(&registries));
         let apps = Apps::new(&config.apps);
-        let off = |route: &config::Route| route.compression == config::Compression::Off;
+        let off = |route: &config::Route| route.compression == config::CompressionMode::Off;
         let compresses = !config.routes.iter().all(off);
         let streams = config.routes.iter().any(|route| route.stream);
         let watched = watched(&apps);
         let remotes = Arc::new(Remotes::default());
         let guards = guards(&config, &[], &remotes);
-        let zenith = Realm::new(config.zenith.as_deref(), Arc::<zenith::State>::default());
+        let zenith = Directory::new(config.zenith.as_deref(), Arc::<zenith::State>::default());
         Env {
             config,
             apps,
@@ -91,13 +91,13 @@ impl Env {
 
     /// The environment after the configuration was read anew. Applications keep their numbers and
     /// their connections; one that is gone is disabled.
-    pub fn renewed(&self, config: Config) -> Env {
+    pub fn reloaded(&self, config: Config) -> Env {
         let mut env = Env::with(config, self.node, self.registries.clone());
-        env.apps = self.apps.renewed(&env.config.apps);
+        env.apps = self.apps.reloaded(&env.config.apps);
         env.counters = self.counters.clone();
         env.control = self.control.clone();
         env.zilliqa = self.zilliqa.clone();
-        env.zenith = self.zenith.renewed(env.config.zenith.as_deref());
+        env.zenith = self.zenith.reloaded(env.config.zenith.as_deref());
         let rules = self.config.routes.iter().filter_map(|route| route.rules.get());
         rules.for_each(|rules| rules.retire());
         env.version = self.version.wrapping_add(1);
@@ -116,9 +116,9 @@ impl Env {
         listeners.get(usize::from(number)).unwrap_or(&listeners[0])
     }
 
-    /// Whether `kinds` are to be noticed of application `app`.
-    pub fn watches(&self, app: u32, kinds: Kinds) -> bool {
-        self.watched.get(app as usize).is_some_and(|watched| watched.has(kinds))
+    /// Whether `mask` are to be noticed of application `app`.
+    pub fn watches(&self, app: u32, mask: EventMask) -> bool {
+        self.watched.get(app as usize).is_some_and(|watched| watched.has(mask))
     }
 
     /// The path below the configured prefix, if it has that prefix.
@@ -145,10 +145,10 @@ impl Env {
             return self.apps.by_key(key).ok_or(PathError::UnknownApp);
         }
         let Some(key) = self.key_below("/apps/", path) else { return Err(PathError::NoSuchPath) };
-        let speaks = |app: u32| self.apps.get(app).config.dialect == config::Dialect::Broadcastt;
+        let speaks = |app: u32| self.apps.get(app).config.dialect == config::AppDialect::Broadcastt;
         match self.apps.by_key(key) {
             Some(app) if speaks(app) => Ok(app),
-            None if self.apps.has(config::Dialect::Broadcastt) => Err(PathError::UnknownApp),
+            None if self.apps.has(config::AppDialect::Broadcastt) => Err(PathError::UnknownApp),
             _ => Err(PathError::NoSuchPath),
         }
     }
@@ -161,28 +161,28 @@ impl Env {
 
     /// What is spoken at an endpoint: at that of the applications, it is the application's word;
     /// who names none hears what all of them speak.
-    pub(super) fn spoken(&self, endpoint: config::Endpoint, path: &str) -> Spoken {
+    pub(super) fn dialect_kind(&self, endpoint: config::EndpointKind, path: &str) -> DialectKind {
         match endpoint {
-            config::Endpoint::Zilliqa => return Spoken::Zilliqa,
-            config::Endpoint::Zenith => return Spoken::Zenith,
-            config::Endpoint::Reflect => return Spoken::Reflect,
+            config::EndpointKind::Zilliqa => return DialectKind::Zilliqa,
+            config::EndpointKind::Zenith => return DialectKind::Zenith,
+            config::EndpointKind::Reflect => return DialectKind::Reflect,
             _ => {}
         }
         match self.app_of_socket(path) {
             Ok(app) => self.spoken_by(app),
             Err(PathError::UnknownApp) if self.key_below("/apps/", path).is_some() => {
-                Spoken::Broadcastt
+                DialectKind::Broadcastt
             }
             Err(_) => self.apps.common_dialect().into(),
         }
     }
 
     /// What an application speaks; some numbers are those of dialects without applications.
-    pub(super) fn spoken_by(&self, app: u32) -> Spoken {
+    pub(super) fn spoken_by(&self, app: u32) -> DialectKind {
         match app {
-            zilliqa::APP => Spoken::Zilliqa,
-            zenith::APP => Spoken::Zenith,
-            reflect::APP => Spoken::Reflect,
+            zilliqa::APP => DialectKind::Zilliqa,
+            zenith::APP => DialectKind::Zenith,
+            reflect::APP => DialectKind::Reflect,
             app => self.apps.get(app).config.dialect.into(),
         }
     }
@@ -190,14 +190,14 @@ impl Env {
     /// Whom a request is for, and the rest of its path.
     pub(super) fn target<'p>(
         &self,
-        endpoint: config::Endpoint,
+        endpoint: config::EndpointKind,
         path: &'p str,
         query: &str,
     ) -> Option<(u32, &'p str)> {
         match endpoint {
-            config::Endpoint::Zilliqa => Some((zilliqa::APP, path)),
-            config::Endpoint::Zenith => Some((zenith::APP, "")),
-            config::Endpoint::Reflect => Some((reflect::APP, path)),
+            config::EndpointKind::Zilliqa => Some((zilliqa::APP, path)),
+            config::EndpointKind::Zenith => Some((zenith::APP, "")),
+            config::EndpointKind::Reflect => Some((reflect::APP, path)),
             _ => self.api_target(path).or_else(|| self.api_target_by_key(path, query)),
         }
     }
@@ -207,21 +207,21 @@ impl Env {
     pub(super) fn api_target<'p>(&self, path: &'p str) -> Option<(u32, &'p str)> {
         let below = self.strip_prefix(path)?.strip_prefix("/apps/")?;
         let (name, rest) = below.split_at(below.find('/').unwrap_or(below.len()));
-        let name = query::decode(name, Plus::Plus)?;
-        let speaks = |app: &u32| self.apps.get(*app).config.dialect == config::Dialect::Pusher;
+        let name = query::decode(name, QueryDecoder::QueryDecoder)?;
+        let speaks = |app: &u32| self.apps.get(*app).config.dialect == config::AppDialect::Pusher;
         let by_key = || self.apps.by_key(&name).filter(speaks);
         Some((self.apps.by_id(&name).or_else(by_key)?, rest))
     }
 }
 
 /// What is to be noticed of the channels of each application that is not gone.
-fn watched(apps: &Apps) -> Arc<[Kinds]> {
-    let kinds = |app: &App| match app.config.dialect {
-        _ if app.is_gone() => Kinds::NONE,
-        config::Dialect::Pusher => hooks::kinds(&app.config),
-        config::Dialect::Broadcastt => Kinds::NONE,
+fn watched(apps: &Apps) -> Arc<[EventMask]> {
+    let mask = |app: &App| match app.config.dialect {
+        _ if app.is_gone() => EventMask::NONE,
+        config::AppDialect::Pusher => hooks::mask(&app.config),
+        config::AppDialect::Broadcastt => EventMask::NONE,
     };
-    apps.list.iter().map(kinds).collect()
+    apps.list.iter().map(mask).collect()
 }
 
 /// The guards of a configuration. Who lives by the tokens of an old one lives by those of its
@@ -235,7 +235,7 @@ fn guards(config: &Config, old: &[Guard], remotes: &Remotes) -> Vec<Guard> {
         Guard {
             name: guard.name.clone(),
             policy: guard.policy(),
-            tenants: namesake.map(|it| it.tenants.clone()).unwrap_or_default(),
+            holders: namesake.map(|it| it.holders.clone()).unwrap_or_default(),
             challenge_s: guard.challenge_s,
             keys: guard.keys(),
             remote: (!url.is_empty()).then(remote),
@@ -256,7 +256,7 @@ impl Env {
     ) -> Option<(u32, &'p str)> {
         let below = self.strip_prefix(path)?;
         let user = below.strip_prefix("/users/")?.strip_suffix("/terminate_connections")?;
-        let key = query::decode(query::get(text, "auth_key")?, Plus::Space)?;
+        let key = query::decode(query::get(text, "auth_key")?, QueryDecoder::Space)?;
         let app = self.apps.by_key(&key)?;
         (!user.contains('/')).then_some((app, below))
     }
@@ -271,41 +271,41 @@ pub enum PathError {
     UnknownApp,
 }
 
-pub(super) fn no_such_target(path: &str) -> Reply {
+pub(super) fn no_such_target(path: &str) -> HttpReply {
     let body: &[u8] = if path.contains("/apps/") {
         br#"{"error":"no application has this id","code":404}"#
     } else {
         br#"{"error":"nothing is served at this path","code":404}"#
     };
-    Reply { status: 404, body: Cow::Borrowed(body), allow: None }
+    HttpReply { status: 404, body: Cow::Borrowed(body), allow: None }
 }
 
 /// One application.
 #[derive(Debug)]
 pub struct App {
     /// Its section of the configuration.
-    pub config: config::App,
+    pub config: config::AppConfig,
     /// Its keys, ready to verify with.
-    pub keys: Vec<signature::Key>,
+    pub keys: Vec<signature::AppKey>,
     /// Its connections on all cores, and those of all applications. Not touched by messages.
     connections: Arc<AtomicUsize>,
     all: Arc<AtomicUsize>,
 }
 
 impl App {
-    fn new(config: config::App, connections: Arc<AtomicUsize>, all: Arc<AtomicUsize>) -> App {
+    fn new(config: config::AppConfig, connections: Arc<AtomicUsize>, all: Arc<AtomicUsize>) -> App {
         let keys = config.key_pairs();
-        let keys = keys.map(|(key, secret)| signature::Key::new(key, secret.expose())).collect();
+        let keys = keys.map(|(key, secret)| signature::AppKey::new(key, secret.expose())).collect();
         App { keys, config, connections, all }
     }
 
     /// Counts one more connection, unless the application has as many as it may.
     pub fn admit(&self) -> bool {
-        let most = match self.config.limits.connections {
+        let max = match self.config.limits.connections {
             0 => usize::MAX,
-            most => most,
+            max => max,
         };
-        let step = |count: usize| (count < most).then_some(count + 1);
+        let step = |count: usize| (count < max).then_some(count + 1);
         let counted = self.connections.fetch_update(Ordering::Relaxed, Ordering::Relaxed, step);
         if counted.is_ok() {
             self.all.fetch_add(1, Ordering::Relaxed);
@@ -341,7 +341,7 @@ pub struct Apps {
 }
 
 impl Apps {
-    fn new(configs: &[config::App]) -> Apps {
+    fn new(configs: &[config::AppConfig]) -> Apps {
         let open = Arc::<AtomicUsize>::default();
         let list = configs.iter().map(|app| App::new(app.clone(), Arc::default(), open.clone()));
         Apps::of(list.collect(), configs.len(), open)
@@ -362,7 +362,7 @@ impl Apps {
         apps
     }
 
-    fn renewed(&self, configs: &[config::App]) -> Apps {
+    fn reloaded(&self, configs: &[config::AppConfig]) -> Apps {
         let mut list = Vec::new();
         for old in &self.list {
             let new = configs.iter().find(|app| app.id == old.config.id);
@@ -376,7 +376,7 @@ impl Apps {
             }
             list.push(app);
         }
-        let is_new = |app: &&config::App| self.list.iter().all(|old| old.config.id != app.id);
+        let is_new = |app: &&config::AppConfig| self.list.iter().all(|old| old.config.id != app.id);
         let added = configs.iter().filter(is_new);
         let open = &self.open;
         list.extend(added.map(|app| App::new(app.clone(), Arc::default(), open.clone())));
@@ -399,15 +399,15 @@ impl Apps {
     }
 
     /// Whether any application speaks `dialect`.
-    fn has(&self, dialect: config::Dialect) -> bool {
+    fn has(&self, dialect: config::AppDialect) -> bool {
         self.list.iter().any(|app| app.config.dialect == dialect)
     }
 
     /// What all applications speak, if they speak the same.
-    fn common_dialect(&self) -> config::Dialect {
-        let mut spoken = self.list.iter().map(|app| app.config.dialect);
-        let first = spoken.next().unwrap_or_default();
-        if spoken.all(|other| other == first) { first } else { config::Dialect::default() }
+    fn common_dialect(&self) -> config::AppDialect {
+        let mut dialect_kind = self.list.iter().map(|app| app.config.dialect);
+        let first = dialect_kind.next().unwrap_or_default();
+        if dialect_kind.all(|other| other == first) { first } else { config::AppDialect::default() }
     }
 
     /// The number of the application with this key.
@@ -449,7 +449,7 @@ mod tests {
     }
 
     /// Applications 1 and 2, with these dialects.
-    fn two(first: config::Dialect, second: config::Dialect) -> Env {
+    fn two(first: config::AppDialect, second: config::AppDialect) -> Env {
         let mut config = Config::demo();
         config.apps.push(config.apps[0].clone());
         (config.apps[1].id, config.apps[1].key) = ("2".to_owned(), "second".to_owned());
@@ -459,8 +459,8 @@ mod tests {
 
     #[test]
     fn a_broadcastt_application_has_sockets_at_both_paths_and_an_api_at_its_id() {
-        use config::Dialect::{Broadcastt, Pusher};
-        let endpoint = config::Endpoint::Apps;
+        use config::AppDialect::{Broadcastt, Pusher};
+        let endpoint = config::EndpointKind::Apps;
         let (mixed, alone) = (two(Pusher, Broadcastt), two(Broadcastt, Broadcastt));
         for (path, app, in_mixed, in_alone) in [
             ("/app/second", Ok(1), Broadcastt, Broadcastt),
@@ -471,9 +471,9 @@ mod tests {
             ("/apps/second/x", Err(PathError::NoSuchPath), Pusher, Broadcastt),
             ("/apps/", Err(PathError::NoSuchPath), Pusher, Broadcastt),
         ] {
-            for (env, spoken) in [(&mixed, in_mixed), (&alone, in_alone)] {
+            for (env, dialect_kind) in [(&mixed, in_mixed), (&alone, in_alone)] {
                 assert_eq!(env.app_of_socket(path), app, "{path}");
-                assert_eq!(env.spoken(endpoint, path), spoken.into(), "{path}");
+                assert_eq!(env.dialect_kind(endpoint, path), dialect_kind.into(), "{path}");
             }
         }
         assert_eq!(mixed.app_of_socket("/apps/app-key"), Err(PathError::NoSuchPath));
@@ -522,7 +522,7 @@ mod tests {
         let env = Env::new(config.clone(), 0);
         assert!(env.apps.get(0).admit() && !env.is_overloaded());
         assert!(env.apps.get(1).admit() && env.is_overloaded());
-        let env = env.renewed(config);
+        let env = env.reloaded(config);
         assert!(env.is_overloaded());
         env.apps.get(0).release();
         assert!(!env.is_overloaded());
@@ -540,23 +540,23 @@ mod tests {
         env.counters[1].queued_bytes.set(40);
         assert!(env.is_overloaded());
         config.limits.overload_bytes = 0;
-        assert!(!env.renewed(config).is_overloaded(), "0 is never");
+        assert!(!env.reloaded(config).is_overloaded(), "0 is never");
     }
 
     #[test]
     fn what_is_noticed_is_what_the_new_configuration_wants() {
         let mut config = Config::demo();
         let env = Env::new(config.clone(), 0);
-        assert!(!env.watches(0, Kinds::COUNTS));
+        assert!(!env.watches(0, EventMask::COUNTS));
         config.apps[0].subscription_count = true;
         config.apps[0].webhooks = vec![config::Webhook::new("http://a")];
-        let env = env.renewed(config.clone());
-        let all = [Kinds::COUNTS, Kinds::OCCUPANCY, Kinds::SAID];
-        assert!(all.iter().all(|kinds| env.watches(0, *kinds)) && env.version == 1);
+        let env = env.reloaded(config.clone());
+        let all = [EventMask::COUNTS, EventMask::OCCUPANCY, EventMask::CLIENT_EVENTS];
+        assert!(all.iter().all(|mask| env.watches(0, *mask)) && env.version == 1);
         // One that is gone is told of no more.
         config.apps[0].id = "2".to_owned();
-        let env = env.renewed(config);
-        assert!(!env.watches(0, Kinds::OCCUPANCY) && env.watches(1, Kinds::OCCUPANCY));
+        let env = env.reloaded(config);
+        assert!(!env.watches(0, EventMask::OCCUPANCY) && env.watches(1, EventMask::OCCUPANCY));
     }
 
     #[test]
@@ -583,16 +583,16 @@ mod tests {
         let mut third = second;
         (third.id, third.key) = ("3".to_owned(), "third".to_owned());
         config.apps = vec![third, config.apps[1].clone()];
-        config.apps[1].dialect = config::Dialect::Broadcastt;
-        let env = env.renewed(config.clone());
-        assert_eq!(env.apps.get(1).config.dialect, config::Dialect::Pusher);
+        config.apps[1].dialect = config::AppDialect::Broadcastt;
+        let env = env.reloaded(config.clone());
+        assert_eq!(env.apps.get(1).config.dialect, config::AppDialect::Pusher);
         assert_eq!(env.apps.by_key("app-key"), None);
         assert!(!env.apps.get(0).config.enabled);
         assert_eq!((env.apps.by_key("second"), env.apps.by_id("3")), (Some(1), Some(2)));
         assert!(!env.apps.get(1).admit(), "its connection still counts");
         // It comes back under its number.
         config.apps.push(Config::demo().apps.remove(0));
-        let env = env.renewed(config);
+        let env = env.reloaded(config);
         assert_eq!(env.apps.by_id("1"), Some(0));
         assert!(env.apps.get(0).config.enabled);
     }

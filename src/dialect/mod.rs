@@ -1,8 +1,8 @@
 //! What is said inside messages: the vendors' protocols, each a function of its state, a message
 //! and the time.
 //!
-//! A dialect writes to its own peer through [`Context`] and asks for everything else by an
-//! [`Action`]. It has two doors: WebSocket messages, and HTTP requests below its API path.
+//! A dialect writes to its own peer through [`DialectContext`] and asks for everything else by an
+//! [`Effect`]. It has two doors: WebSocket messages, and HTTP requests below its API path.
 
 mod apps;
 pub mod broadcastt;
@@ -18,7 +18,7 @@ use crate::codec::Format;
 use crate::codec::json::Scratch;
 use crate::config::{self, SlowConsumer};
 use crate::http;
-use crate::hub::{Answer, ConnId, Event, Query, Told, Welcome, Wish};
+use crate::hub::{Answer, ConnId, DialectMessage, Event, JoinReply, JoinRequest, Query};
 use crate::jwt::Claims;
 use crate::mem::{Frozen, Handle};
 use crate::time::{Deadline, Now};
@@ -28,8 +28,8 @@ use std::borrow::Cow;
 
 /// What a dialect asks of the shard.
 #[derive(Debug)]
-pub enum Action {
-    /// Subscribe this connection, which may then hold `most` subscriptions. Answered by
+pub enum Effect {
+    /// Subscribe this connection, which may then hold `max` subscriptions. Answered by
     /// [`Connection::joined`], at once or later.
     Join {
         /// The application's number.
@@ -37,9 +37,9 @@ pub enum Action {
         /// The channel.
         name: String,
         /// Subscriptions that the connection may hold.
-        most: usize,
+        max: usize,
         /// What is asked of the channel's home.
-        wish: Option<Wish>,
+        request: Option<JoinRequest>,
     },
     /// End a subscription of this connection. Not answered.
     Leave {
@@ -79,12 +79,12 @@ pub enum Action {
         /// Which part of the request.
         part: u16,
     },
-    /// Tell the dialect of one connection something: [`Dialect::told`]. Lost if it is gone.
+    /// Tell the dialect of one connection something: [`Dialect::on_message`]. Lost if it is gone.
     Tell {
         /// The connection.
         to: ConnId,
         /// What it is told.
-        what: Told,
+        what: DialectMessage,
     },
     /// The same, behind what this connection has published to a channel before, and before what it
     /// publishes there later.
@@ -96,25 +96,25 @@ pub enum Action {
         /// The connection.
         to: ConnId,
         /// What it is told.
-        what: Told,
+        what: DialectMessage,
     },
 }
 
-/// The answer to a [`Action::Join`].
+/// The answer to a [`Effect::Join`].
 #[derive(Clone, Debug)]
 pub enum JoinOutcome {
     /// From now on every publish is heard. With what the home answered to the wish.
-    Joined(Option<Welcome>),
+    Joined(Option<JoinReply>),
     /// The connection had this subscription before.
     Already,
     /// The connection holds as many subscriptions as it may.
-    Full,
+    SubscriptionLimit,
     /// The channel has as many members as it may.
-    Crowded,
+    ChannelFull,
 }
 
 /// What a dialect works with during one call.
-pub struct Context<'a> {
+pub struct DialectContext<'a> {
     /// The time.
     pub now: Now,
     /// The connection.
@@ -123,15 +123,15 @@ pub struct Context<'a> {
     pub env: &'a Env,
     /// Parser memory.
     pub json: &'a mut Scratch,
-    /// Messages to this peer; use [`Context::send_text`].
+    /// Messages to this peer; use [`DialectContext::send_text`].
     pub out: Output<'a>,
     /// What connections of this core have in common.
-    pub desk: &'a mut Desk,
+    pub core_state: &'a mut CoreState,
     /// Frames that this peer shares with others; queued behind what this call writes to `out`.
     pub shared: &'a mut Vec<Handle>,
     /// What is asked of the shard.
-    pub actions: &'a mut Vec<Action>,
-    /// Set by [`Context::close`].
+    pub effects: &'a mut Vec<Effect>,
+    /// Set by [`DialectContext::close`].
     pub closing: &'a mut Option<Closing>,
     /// Whether the server is being shut down.
     pub draining: bool,
@@ -139,12 +139,12 @@ pub struct Context<'a> {
 
 /// What dialects keep for all their connections of one core.
 #[derive(Debug, Default)]
-pub struct Desk {
-    /// See [`zilliqa::Desk`].
-    pub zilliqa: zilliqa::Desk,
+pub struct CoreState {
+    /// See [`zilliqa::CoreState`].
+    pub zilliqa: zilliqa::NotificationCache,
 }
 
-impl Desk {
+impl CoreState {
     /// All subscribers of a channel have been told what was published.
     pub fn rest(&mut self) {
         self.zilliqa.rest();
@@ -167,11 +167,11 @@ impl Closing {
     }
 }
 
-impl Context<'_> {
+impl DialectContext<'_> {
     /// Sends one text message to this peer.
     pub fn send_text(&mut self, text: &[u8]) {
         // Who is told something by a dialect that has words of its own takes text.
-        let _ = self.out.message(ws::Kind::Text, text);
+        let _ = self.out.message(ws::MessageKind::Text, text);
     }
 
     /// Closes the connection behind all that was sent to it.
@@ -201,7 +201,7 @@ pub struct Opening<'a> {
 
 /// Why a WebSocket is refused before its handshake is answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refused {
+pub struct Rejection {
     /// The status code.
     pub status: u16,
     /// What is wrong, in words for people.
@@ -219,7 +219,7 @@ pub struct Heartbeat {
 
 /// A dialect's answer to an HTTP request.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Reply {
+pub struct HttpReply {
     /// The status code.
     pub status: u16,
     /// The body, of JSON.
@@ -231,13 +231,13 @@ pub struct Reply {
 /// What becomes of an HTTP request.
 pub enum Answered {
     /// The reply. It waits for the acknowledgement of what the request has published.
-    Now(Reply),
+    Now(HttpReply),
     /// The reply follows from the answers, each with the part of the request that it is for.
     Later(Finish),
 }
 
 /// Makes a reply of answers.
-pub type Finish = Box<dyn FnOnce(Vec<(u16, Answer)>) -> Reply>;
+pub type Finish = Box<dyn FnOnce(Vec<(u16, Answer)>) -> HttpReply>;
 
 /// One vendor's protocol.
 pub trait Dialect: Sized {
@@ -246,69 +246,77 @@ pub trait Dialect: Sized {
     ///
     /// # Errors
     /// Nothing that is offered will do.
-    fn subprotocol<'a>(_env: &Env, _opening: &Opening<'a>) -> Result<Option<&'a str>, Refused> {
+    fn subprotocol<'a>(_env: &Env, _opening: &Opening<'a>) -> Result<Option<&'a str>, Rejection> {
         Ok(None)
     }
 
     /// The format of the messages to this peer, where events have several forms
-    /// ([`crate::hub::Forms`]). It does not change while the connection is subscribed to anything.
+    /// ([`crate::hub::Encodings`]). It does not change while the connection is subscribed to
+    /// anything.
     fn format(&self) -> Format {
         Format::Json
     }
 
     /// Takes a connection that has just been upgraded. `None` after it was refused by a close.
-    fn open(context: &mut Context<'_>, opening: &Opening<'_>) -> Option<Self>;
+    fn open(context: &mut DialectContext<'_>, opening: &Opening<'_>) -> Option<Self>;
 
     /// Takes one whole message; `payload` is the dialect's to change.
-    fn message(&mut self, context: &mut Context<'_>, kind: ws::Kind, payload: &mut [u8]);
+    fn message(
+        &mut self,
+        context: &mut DialectContext<'_>,
+        kind: ws::MessageKind,
+        payload: &mut [u8],
+    );
 
-    /// Takes the answer to a [`Action::Join`]. A picture that was asked for ([`Wish::picture`]) is
+    /// Takes the answer to a [`Effect::Join`]. A picture that was asked for
+    /// ([`JoinRequest::picture`]) is
     /// queued already, in the format of this connection: what this call sends is behind it, and
     /// every update that is not in the picture is behind that.
-    fn joined(&mut self, context: &mut Context<'_>, name: &str, outcome: JoinOutcome);
+    fn joined(&mut self, context: &mut DialectContext<'_>, name: &str, outcome: JoinOutcome);
 
-    /// Takes the refusal of an [`Action::Say`] on a channel to which it is not subscribed.
-    fn not_subscribed(&mut self, context: &mut Context<'_>, name: &str);
+    /// Takes the refusal of an [`Effect::Say`] on a channel to which it is not subscribed.
+    fn not_subscribed(&mut self, context: &mut DialectContext<'_>, name: &str);
 
     /// Takes what a connection, or a publisher to a channel of this one's, has to say to it. What
-    /// it adds to [`Context::shared`] is subject to the bound on what waits for a peer: all of it
+    /// it adds to [`DialectContext::shared`] is subject to the bound on what waits for a peer: all
+    /// of it
     /// is sent, or none.
-    fn told(&mut self, _context: &mut Context<'_>, _what: &Told) {}
+    fn on_message(&mut self, _context: &mut DialectContext<'_>, _what: &DialectMessage) {}
 
-    /// Takes an answer to an [`Action::Ask`] or [`Action::Publish`], with its part.
-    fn answered(&mut self, _context: &mut Context<'_>, _part: u16, _answer: Answer) {}
+    /// Takes an answer to an [`Effect::Ask`] or [`Effect::Publish`], with its part.
+    fn answered(&mut self, _context: &mut DialectContext<'_>, _part: u16, _answer: Answer) {}
 
     /// The session is about to close for a reason of its own: the dialect may say something before
     /// that, and close in another way.
-    fn parting(&mut self, _context: &mut Context<'_>, closing: Closing) -> Closing {
+    fn before_close(&mut self, _context: &mut DialectContext<'_>, closing: Closing) -> Closing {
         closing
     }
 
     /// Asks, in the dialect's words, a peer that has not answered a ping for a sign of life.
-    fn nudge(&mut self, context: &mut Context<'_>);
+    fn app_ping(&mut self, context: &mut DialectContext<'_>);
 
     /// The configuration was read anew.
-    fn renewed(&mut self, context: &mut Context<'_>);
+    fn on_reload(&mut self, context: &mut DialectContext<'_>);
 
-    /// When [`Dialect::late`] is to be called.
+    /// When [`Dialect::on_deadline`] is to be called.
     fn deadline(&self) -> Deadline {
         Deadline::NEVER
     }
 
     /// The deadline has come.
-    fn late(&mut self, _context: &mut Context<'_>) {}
+    fn on_deadline(&mut self, _context: &mut DialectContext<'_>) {}
 
     /// Why the server closes, in the dialect's codes.
     fn closing(why: Why) -> Closing;
 
     /// Forgets a connection that is gone.
-    fn gone(&mut self, env: &Env);
+    fn on_drop(&mut self, env: &Env);
 
     /// What is left to be done for others when a connection is gone, before it is forgotten.
-    fn farewell(&mut self, _env: &Env, _us: ConnId, _out: &mut Vec<Action>) {}
+    fn on_close(&mut self, _env: &Env, _us: ConnId, _out: &mut Vec<Effect>) {}
 
     /// The bounds on what the peer sends.
-    fn limits(&self, env: &Env) -> ws::Limits;
+    fn limits(&self, env: &Env) -> ws::FrameLimits;
 
     /// How long the peer may be silent.
     fn heartbeat(&self, env: &Env) -> Heartbeat {
@@ -336,7 +344,7 @@ pub trait Dialect: Sized {
 
     /// Answers an HTTP request for application `app`; `path` is what follows `/apps/{id}`.
     fn request(
-        context: &mut Context<'_>,
+        context: &mut DialectContext<'_>,
         app: u32,
         path: &str,
         request: &mut http::Request<'_>,
@@ -356,7 +364,7 @@ pub enum Why {
 
 /// Which dialect of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Spoken {
+pub(crate) enum DialectKind {
     /// See [`pusher`].
     Pusher,
     /// See [`broadcastt`].
@@ -369,11 +377,11 @@ pub(crate) enum Spoken {
     Reflect,
 }
 
-impl From<config::Dialect> for Spoken {
-    fn from(dialect: config::Dialect) -> Spoken {
+impl From<config::AppDialect> for DialectKind {
+    fn from(dialect: config::AppDialect) -> DialectKind {
         match dialect {
-            config::Dialect::Pusher => Spoken::Pusher,
-            config::Dialect::Broadcastt => Spoken::Broadcastt,
+            config::AppDialect::Pusher => DialectKind::Pusher,
+            config::AppDialect::Broadcastt => DialectKind::Broadcastt,
         }
     }
 }
@@ -397,16 +405,16 @@ macro_rules! table {
             pub fn subprotocol<'a>(
                 env: &Env,
                 opening: &Opening<'a>,
-            ) -> Result<Option<&'a str>, Refused> {
-                match env.spoken(opening.route.endpoint, opening.path) {
-                    $(Spoken::$name => $module::Connection::subprotocol(env, opening),)*
+            ) -> Result<Option<&'a str>, Rejection> {
+                match env.dialect_kind(opening.route.endpoint, opening.path) {
+                    $(DialectKind::$name => $module::Connection::subprotocol(env, opening),)*
                 }
             }
 
             /// Opens a connection in the dialect of the endpoint.
-            pub fn open(context: &mut Context<'_>, opening: &Opening<'_>) -> Option<Connection> {
-                match context.env.spoken(opening.route.endpoint, opening.path) {
-                    $(Spoken::$name => {
+            pub fn open(context: &mut DialectContext<'_>, opening: &Opening<'_>) -> Option<Connection> {
+                match context.env.dialect_kind(opening.route.endpoint, opening.path) {
+                    $(DialectKind::$name => {
                         $module::Connection::open(context, opening).map(Connection::$name)
                     })*
                 }
@@ -418,43 +426,43 @@ macro_rules! table {
             }
 
             /// See [`Dialect::message`].
-            pub fn message(&mut self, cx: &mut Context<'_>, kind: ws::Kind, payload: &mut [u8]) {
+            pub fn message(&mut self, cx: &mut DialectContext<'_>, kind: ws::MessageKind, payload: &mut [u8]) {
                 match self { $(Connection::$name(it) => it.message(cx, kind, payload),)* }
             }
 
             /// See [`Dialect::joined`].
-            pub fn joined(&mut self, cx: &mut Context<'_>, name: &str, outcome: JoinOutcome) {
+            pub fn joined(&mut self, cx: &mut DialectContext<'_>, name: &str, outcome: JoinOutcome) {
                 match self { $(Connection::$name(it) => it.joined(cx, name, outcome),)* }
             }
 
             /// See [`Dialect::not_subscribed`].
-            pub fn not_subscribed(&mut self, cx: &mut Context<'_>, name: &str) {
+            pub fn not_subscribed(&mut self, cx: &mut DialectContext<'_>, name: &str) {
                 match self { $(Connection::$name(it) => it.not_subscribed(cx, name),)* }
             }
 
-            /// See [`Dialect::told`].
-            pub fn told(&mut self, cx: &mut Context<'_>, what: &Told) {
-                match self { $(Connection::$name(it) => it.told(cx, what),)* }
+            /// See [`Dialect::on_message`].
+            pub fn on_message(&mut self, cx: &mut DialectContext<'_>, what: &DialectMessage) {
+                match self { $(Connection::$name(it) => it.on_message(cx, what),)* }
             }
 
             /// See [`Dialect::answered`].
-            pub fn answered(&mut self, cx: &mut Context<'_>, part: u16, answer: Answer) {
+            pub fn answered(&mut self, cx: &mut DialectContext<'_>, part: u16, answer: Answer) {
                 match self { $(Connection::$name(it) => it.answered(cx, part, answer),)* }
             }
 
-            /// See [`Dialect::parting`].
-            pub fn parting(&mut self, cx: &mut Context<'_>, closing: Closing) -> Closing {
-                match self { $(Connection::$name(it) => it.parting(cx, closing),)* }
+            /// See [`Dialect::before_close`].
+            pub fn before_close(&mut self, cx: &mut DialectContext<'_>, closing: Closing) -> Closing {
+                match self { $(Connection::$name(it) => it.before_close(cx, closing),)* }
             }
 
-            /// See [`Dialect::nudge`].
-            pub fn nudge(&mut self, cx: &mut Context<'_>) {
-                match self { $(Connection::$name(it) => it.nudge(cx),)* }
+            /// See [`Dialect::app_ping`].
+            pub fn app_ping(&mut self, cx: &mut DialectContext<'_>) {
+                match self { $(Connection::$name(it) => it.app_ping(cx),)* }
             }
 
-            /// See [`Dialect::renewed`].
-            pub fn renewed(&mut self, cx: &mut Context<'_>) {
-                match self { $(Connection::$name(it) => it.renewed(cx),)* }
+            /// See [`Dialect::on_reload`].
+            pub fn on_reload(&mut self, cx: &mut DialectContext<'_>) {
+                match self { $(Connection::$name(it) => it.on_reload(cx),)* }
             }
 
             /// See [`Dialect::deadline`].
@@ -462,9 +470,9 @@ macro_rules! table {
                 match self { $(Connection::$name(it) => it.deadline(),)* }
             }
 
-            /// See [`Dialect::late`].
-            pub fn late(&mut self, cx: &mut Context<'_>) {
-                match self { $(Connection::$name(it) => it.late(cx),)* }
+            /// See [`Dialect::on_deadline`].
+            pub fn on_deadline(&mut self, cx: &mut DialectContext<'_>) {
+                match self { $(Connection::$name(it) => it.on_deadline(cx),)* }
             }
 
             /// See [`Dialect::closing`].
@@ -473,17 +481,17 @@ macro_rules! table {
             }
 
             /// See [`Dialect::gone`].
-            pub fn gone(&mut self, env: &Env) {
-                match self { $(Connection::$name(it) => it.gone(env),)* }
+            pub fn on_drop(&mut self, env: &Env) {
+                match self { $(Connection::$name(it) => it.on_drop(env),)* }
             }
 
-            /// See [`Dialect::farewell`].
-            pub fn farewell(&mut self, env: &Env, us: ConnId, out: &mut Vec<Action>) {
-                match self { $(Connection::$name(it) => it.farewell(env, us, out),)* }
+            /// See [`Dialect::on_close`].
+            pub fn on_close(&mut self, env: &Env, us: ConnId, out: &mut Vec<Effect>) {
+                match self { $(Connection::$name(it) => it.on_close(env, us, out),)* }
             }
 
             /// See [`Dialect::limits`].
-            pub fn limits(&self, env: &Env) -> ws::Limits {
+            pub fn limits(&self, env: &Env) -> ws::FrameLimits {
                 match self { $(Connection::$name(it) => it.limits(env),)* }
             }
 
@@ -506,15 +514,15 @@ macro_rules! table {
         /// See [`Dialect::count`].
         pub fn count(env: &Env, app: u32, name: &str, count: u64) -> Option<Frozen> {
             match env.spoken_by(app) {
-                $(Spoken::$name => $module::Connection::count(env, app, name, count),)*
+                $(DialectKind::$name => $module::Connection::count(env, app, name, count),)*
             }
         }
 
         /// Answers an HTTP request: at the endpoint of the applications one below `/apps/`, in the
         /// dialect of the application it names.
         pub fn request(
-            context: &mut Context<'_>,
-            endpoint: config::Endpoint,
+            context: &mut DialectContext<'_>,
+            endpoint: config::EndpointKind,
             request: &mut http::Request<'_>,
         ) -> Answered {
             let path = request.path();
@@ -523,7 +531,7 @@ macro_rules! table {
                 return Answered::Now(apps::no_such_target(path));
             };
             match context.env.spoken_by(app) {
-                $(Spoken::$name => {
+                $(DialectKind::$name => {
                     $module::Connection::request(context, app, rest, request)
                 })*
             }

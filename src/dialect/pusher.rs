@@ -3,10 +3,10 @@
 pub mod hooks;
 mod words;
 
-use super::channels::signature::{self, Rules};
+use super::channels::signature::{self, SigningRules};
 use super::channels::vendor::{
-    BadEvent, Choices, Codes, Kind, Mistake, Refusal, Response, Sayings, Target, USER, Vendor,
-    decoded,
+    BadEvent, ChannelKind, Codes, EventNames, ProtocolError, Quirks, SubscribeRefusal, Target,
+    USER, Vendor, VendorResponse, decoded,
 };
 use super::{Closing, Env, Heartbeat, Opening, channels};
 use crate::config::{self, DuplicateSubscribe};
@@ -47,28 +47,28 @@ const UNSUPPORTED_VERSION: Closing = Closing::new(4007, "Unsupported protocol ve
 const NO_VERSION: Closing = Closing::new(4008, "No protocol version supplied");
 
 impl Vendor for Pusher {
-    const SAYINGS: Sayings = Sayings {
+    const SAYINGS: EventNames = EventNames {
         ping: "pusher:ping",
         pong: "pusher:pong",
         subscribe: "pusher:subscribe",
         unsubscribe: "pusher:unsubscribe",
         sign_in: "pusher:signin",
     };
-    const PREFIXES: &'static [(&'static str, Kind, bool)] = &[
-        ("private-encrypted-cache-", Kind::Encrypted, true),
-        ("private-encrypted-", Kind::Encrypted, false),
-        ("presence-cache-", Kind::Presence, true),
-        ("private-cache-", Kind::Private, true),
-        ("presence-", Kind::Presence, false),
-        ("private-", Kind::Private, false),
-        ("cache-", Kind::Public, true),
-        (USER, Kind::User, false),
+    const PREFIXES: &'static [(&'static str, ChannelKind, bool)] = &[
+        ("private-encrypted-cache-", ChannelKind::Encrypted, true),
+        ("private-encrypted-", ChannelKind::Encrypted, false),
+        ("presence-cache-", ChannelKind::Presence, true),
+        ("private-cache-", ChannelKind::Private, true),
+        ("presence-", ChannelKind::Presence, false),
+        ("private-", ChannelKind::Private, false),
+        ("cache-", ChannelKind::Public, true),
+        (USER, ChannelKind::User, false),
     ];
     const OWN_EVENTS: [&'static str; 2] = ["pusher:", "pusher_internal:"];
     const CODES: Codes = CODES;
     const WATCHES: bool = true;
-    const SIGNING: Rules = signature::LENIENT;
-    const CHOICES: Choices = Choices {
+    const SIGNING: SigningRules = signature::LENIENT;
+    const QUIRKS: Quirks = Quirks {
         binary_messages: 3,
         refusals_count: true,
         refuses_paths_early: false,
@@ -94,7 +94,7 @@ impl Vendor for Pusher {
         }
     }
 
-    fn heartbeat(env: &Env, app: &config::App) -> Heartbeat {
+    fn heartbeat(env: &Env, app: &config::AppConfig) -> Heartbeat {
         let pusher = &env.config.pusher;
         Heartbeat {
             silence_ms: app.activity_s(pusher.activity_timeout_s) * 1000,
@@ -102,7 +102,7 @@ impl Vendor for Pusher {
         }
     }
 
-    fn established(env: &Env, app: &config::App, socket_id: &str) -> String {
+    fn established(env: &Env, app: &config::AppConfig, socket_id: &str) -> String {
         words::established(socket_id, app.activity_s(env.config.pusher.activity_timeout_s))
     }
 
@@ -111,30 +111,36 @@ impl Vendor for Pusher {
         refused.then(|| words::error(Some(closing.code), &closing.reason))
     }
 
-    fn mistake(mistake: &Mistake<'_>) -> Response {
-        let code = match mistake {
-            Mistake::Event(BadEvent::Off | BadEvent::LongData | BadEvent::TooMany) => Some(4301),
-            Mistake::LongWatchlist(_) => Some(4302),
+    fn protocol_error(protocol_error: &ProtocolError<'_>) -> VendorResponse {
+        let code = match protocol_error {
+            ProtocolError::Event(BadEvent::Off | BadEvent::LongData | BadEvent::TooMany) => {
+                Some(4301)
+            }
+            ProtocolError::LongWatchlist(_) => Some(4302),
             _ => None,
         };
-        Response::Say(words::error(code, &text_of(mistake)))
+        VendorResponse::Say(words::error(code, &text_of(protocol_error)))
     }
 
     fn subscribed(name: &str, data: &[u8]) -> Vec<u8> {
         words::subscribed(name, data)
     }
 
-    fn refused(name: &str, refusal: &Refusal<'_>) -> Vec<u8> {
+    fn refused(name: &str, refusal: &SubscribeRefusal<'_>) -> Vec<u8> {
         let (kind, status) = match refusal {
-            Refusal::Name(_) => (words::LIMIT, 4009),
-            Refusal::Full(_) | Refusal::Crowded(_) => (words::LIMIT, 4100),
-            Refusal::Large(_) => (words::LIMIT, 4301),
-            Refusal::User | Refusal::Signature | Refusal::Member(_) => (words::AUTH, 401),
+            SubscribeRefusal::Name(_) => (words::LIMIT, 4009),
+            SubscribeRefusal::SubscriptionLimit(_) | SubscribeRefusal::ChannelFull(_) => {
+                (words::LIMIT, 4100)
+            }
+            SubscribeRefusal::Large(_) => (words::LIMIT, 4301),
+            SubscribeRefusal::User | SubscribeRefusal::Signature | SubscribeRefusal::Member(_) => {
+                (words::AUTH, 401)
+            }
         };
         words::subscription_error(name, kind, &refusal.text(name), status)
     }
 
-    fn again(app: &config::App) -> bool {
+    fn again(app: &config::AppConfig) -> bool {
         app.duplicate_subscribe == DuplicateSubscribe::Ack
     }
 
@@ -204,36 +210,36 @@ impl Vendor for Pusher {
     }
 }
 
-fn text_of<'m>(mistake: &Mistake<'m>) -> Cow<'m, str> {
-    let text = match *mistake {
-        Mistake::NotJson => "Invalid JSON",
-        Mistake::NotAnObject => "Message must be a JSON object with an event",
-        Mistake::NoData => "Message has no data",
-        Mistake::DataNotAnObject => "Message data must be a JSON object",
-        Mistake::NoChannel => "Message data must name a channel",
-        Mistake::NoSignIn => "Message data must have auth and user_data",
-        Mistake::Unsupported(event) => {
+fn text_of<'m>(protocol_error: &ProtocolError<'m>) -> Cow<'m, str> {
+    let text = match *protocol_error {
+        ProtocolError::NotJson => "Invalid JSON",
+        ProtocolError::NotAnObject => "Message must be a JSON object with an event",
+        ProtocolError::NoData => "Message has no data",
+        ProtocolError::DataNotAnObject => "Message data must be a JSON object",
+        ProtocolError::NoChannel => "Message data must name a channel",
+        ProtocolError::NoSignIn => "Message data must have auth and user_data",
+        ProtocolError::Unsupported(event) => {
             return format!("Unsupported event received on socket: {event}").into();
         }
-        Mistake::Binary => "Binary messages are not supported",
-        Mistake::Subscribed(name) => {
+        ProtocolError::Binary => "Binary messages are not supported",
+        ProtocolError::Subscribed(name) => {
             return format!("Existing subscription to channel {name}").into();
         }
-        Mistake::NotSubscribed(name) => {
+        ProtocolError::NotSubscribed(name) => {
             return format!("No current subscription to channel {name}").into();
         }
-        Mistake::SignedIn => "Connection is already signed in as another user",
-        Mistake::LongWatchlist(most) => {
-            return format!("Watchlist limit exceeded: only the first {most} count").into();
+        ProtocolError::SignedIn => "Connection is already signed in as another user",
+        ProtocolError::LongWatchlist(max) => {
+            return format!("Watchlist limit exceeded: only the first {max} count").into();
         }
-        Mistake::Event(BadEvent::Off) => "The app does not have client messaging enabled.",
-        Mistake::Event(BadEvent::NoChannel) => "Client events must name a channel",
-        Mistake::Event(BadEvent::LongName) => "Event name is too long",
-        Mistake::Event(BadEvent::Public) => {
+        ProtocolError::Event(BadEvent::Off) => "The app does not have client messaging enabled.",
+        ProtocolError::Event(BadEvent::NoChannel) => "Client events must name a channel",
+        ProtocolError::Event(BadEvent::LongName) => "Event name is too long",
+        ProtocolError::Event(BadEvent::Public) => {
             "Client events are only allowed on private and presence channels"
         }
-        Mistake::Event(BadEvent::LongData) => "Client event data is too long",
-        Mistake::Event(BadEvent::TooMany) => "Too many client events in one second",
+        ProtocolError::Event(BadEvent::LongData) => "Client event data is too long",
+        ProtocolError::Event(BadEvent::TooMany) => "Too many client events in one second",
     };
     text.into()
 }

@@ -2,11 +2,12 @@
 //! came.
 
 use super::{
-    Action, Answered, Closing, Context, Dialect, Env, JoinOutcome, Opening, Reply, Why, apps,
+    Answered, Closing, Dialect, DialectContext, Effect, Env, HttpReply, JoinOutcome, Opening, Why,
+    apps,
 };
 use crate::config::{Grouping, Reflect, Route};
 use crate::http;
-use crate::hub::{Event, Remember, Wish};
+use crate::hub::{Event, HistoryLimit, JoinRequest};
 use crate::mem::Frozen;
 use crate::ws::{self, Opcode, close, frame};
 use std::sync::Arc;
@@ -26,11 +27,11 @@ pub struct Connection(Box<Member>);
 struct Member {
     group: Box<str>,
     exclude_sender: bool,
-    remember: Option<Remember>,
+    history_limit: Option<HistoryLimit>,
 }
 
 /// Bytes of one message.
-fn most(env: &Env) -> usize {
+fn max_bytes(env: &Env) -> usize {
     (env.config.limits.write_queue_bytes / QUEUED).saturating_sub(frame::HEADER_BYTES)
 }
 
@@ -46,7 +47,7 @@ fn group(route: &Route, path: &str) -> Box<str> {
 }
 
 impl Dialect for Connection {
-    fn open(context: &mut Context<'_>, opening: &Opening<'_>) -> Option<Connection> {
+    fn open(context: &mut DialectContext<'_>, opening: &Opening<'_>) -> Option<Connection> {
         if context.draining {
             context.close(Connection::closing(Why::Draining));
             return None;
@@ -54,42 +55,48 @@ impl Dialect for Connection {
         let group = group(opening.route, opening.path);
         let (app, name) = (APP, group.to_string());
         let Reflect { exclude_sender, history, history_bytes, .. } = opening.route.reflect;
-        let remember = Remember { most: history, bytes: history_bytes };
-        let remember = Some(remember).filter(|_| history > 0);
-        let wish = remember.map(|_| Wish { history: true, ..Wish::default() });
-        context.actions.push(Action::Join { app, name, most: usize::MAX, wish });
-        Some(Connection(Box::new(Member { group, exclude_sender, remember })))
+        let history_limit = HistoryLimit { max: history, bytes: history_bytes };
+        let history_limit = Some(history_limit).filter(|_| history > 0);
+        let request =
+            history_limit.map(|_| JoinRequest { history: true, ..JoinRequest::default() });
+        context.effects.push(Effect::Join { app, name, max: usize::MAX, request });
+        Some(Connection(Box::new(Member { group, exclude_sender, history_limit })))
     }
 
-    fn message(&mut self, context: &mut Context<'_>, kind: ws::Kind, payload: &mut [u8]) {
-        if payload.len() > most(context.env) {
+    fn message(
+        &mut self,
+        context: &mut DialectContext<'_>,
+        kind: ws::MessageKind,
+        payload: &mut [u8],
+    ) {
+        if payload.len() > max_bytes(context.env) {
             // A model may have made it longer.
             return context.close(Closing::new(close::TOO_BIG, "the message is too big"));
         }
         let opcode = match kind {
-            ws::Kind::Text => Opcode::Text,
-            ws::Kind::Binary => Opcode::Binary,
+            ws::MessageKind::Text => Opcode::Text,
+            ws::MessageKind::Binary => Opcode::Binary,
         };
         let mut scratch = Vec::with_capacity(frame::HEADER_BYTES + payload.len());
         let frame = frame::build(opcode, &mut scratch, |out| out.extend_from_slice(payload));
         let event = Event {
             frame: Frozen::new(frame),
-            squeezed: context.env.compresses.then(Arc::default),
+            compressed: context.env.compresses.then(Arc::default),
             except: self.0.exclude_sender.then_some(context.conn),
-            remember: self.0.remember,
+            history_limit: self.0.history_limit,
             ..Event::default()
         };
         let name = self.0.group.to_string();
-        context.actions.push(Action::Publish { app: APP, name, event, part: 0 });
+        context.effects.push(Effect::Publish { app: APP, name, event, part: 0 });
     }
 
-    fn joined(&mut self, _context: &mut Context<'_>, _name: &str, _outcome: JoinOutcome) {}
+    fn joined(&mut self, _context: &mut DialectContext<'_>, _name: &str, _outcome: JoinOutcome) {}
 
-    fn not_subscribed(&mut self, _context: &mut Context<'_>, _name: &str) {}
+    fn not_subscribed(&mut self, _context: &mut DialectContext<'_>, _name: &str) {}
 
-    fn nudge(&mut self, _context: &mut Context<'_>) {}
+    fn app_ping(&mut self, _context: &mut DialectContext<'_>) {}
 
-    fn renewed(&mut self, _context: &mut Context<'_>) {}
+    fn on_reload(&mut self, _context: &mut DialectContext<'_>) {}
 
     fn closing(why: Why) -> Closing {
         match why {
@@ -99,27 +106,27 @@ impl Dialect for Connection {
         }
     }
 
-    fn gone(&mut self, _env: &Env) {}
+    fn on_drop(&mut self, _env: &Env) {}
 
-    fn limits(&self, env: &Env) -> ws::Limits {
+    fn limits(&self, env: &Env) -> ws::FrameLimits {
         let limits = &env.config.limits;
-        let most = most(env) as u64;
-        ws::Limits {
-            frame_bytes: limits.frame_bytes.min(most),
-            message_bytes: limits.message_bytes.min(most),
+        let max_bytes = max_bytes(env) as u64;
+        ws::FrameLimits {
+            frame_bytes: limits.frame_bytes.min(max_bytes),
+            message_bytes: limits.message_bytes.min(max_bytes),
             fragments: limits.fragments,
             allow_rsv1: false,
         }
     }
 
     fn request(
-        _context: &mut Context<'_>,
+        _context: &mut DialectContext<'_>,
         _app: u32,
         path: &str,
         _request: &mut http::Request<'_>,
     ) -> Answered {
         // A group has no API.
-        let reply: Reply = apps::no_such_target(path);
+        let reply: HttpReply = apps::no_such_target(path);
         Answered::Now(reply)
     }
 }
@@ -127,11 +134,11 @@ impl Dialect for Connection {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Condition, Endpoint, Pattern};
+    use crate::config::{Condition, EndpointKind, Pattern};
 
     #[test]
     fn a_group_is_that_of_the_route_or_of_the_path() {
-        let mut route = Route::to(Endpoint::Reflect);
+        let mut route = Route::to(EndpointKind::Reflect);
         assert_eq!(group(&route, "/a"), group(&route, "/b"));
         route.reflect.group = Grouping::Path;
         assert_ne!(group(&route, "/a"), group(&route, "/b"));

@@ -3,7 +3,7 @@
 use crate::config::Secret;
 use crate::crypto::{constant_time_eq, sha256};
 use crate::http::Request;
-use crate::http::query::{self, Plus};
+use crate::http::query::{self, QueryDecoder};
 use std::net::IpAddr;
 
 /// Whether `request` presents `token`, which is not empty: as a bearer, or in its query.
@@ -13,7 +13,8 @@ pub(super) fn presents(request: &Request<'_>, token: &Secret) -> bool {
         let [given, token] = [given, token.expose()].map(|text| sha256(&[text.as_bytes()]));
         constant_time_eq(&given, &token)
     };
-    let asked = query::get(request.query(), "token").and_then(|it| query::decode(it, Plus::Plus));
+    let asked = query::get(request.query(), "token")
+        .and_then(|it| query::decode(it, QueryDecoder::QueryDecoder));
     !token.expose().is_empty()
         && (request.header("authorization").and_then(bearer).is_some_and(is_token)
             || asked.is_some_and(|given| is_token(&given)))
@@ -36,13 +37,13 @@ pub(super) fn is_local(request: &Request<'_>, peer: IpAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::{Event, Limits, Reader};
+    use crate::http::{HeadLimits, Reader, RequestEvent};
 
     fn with(target: &str, field: &str, check: impl FnOnce(&Request<'_>)) {
         let mut bytes = format!("GET {target} HTTP/1.1\r\nHost: h\r\n{field}\r\n\r\n").into_bytes();
-        let limits = Limits { head_bytes: 4096, body_bytes: 0 };
+        let limits = HeadLimits { head_bytes: 4096, body_bytes: 0 };
         match Reader::default().next(&limits, &mut bytes).1 {
-            Event::Request(request) => check(&request),
+            RequestEvent::Request(request) => check(&request),
             _ => panic!("{target} {field}"),
         }
     }

@@ -2,10 +2,14 @@
 
 use crate::config::GuardCertificate;
 use crate::jwt::Claims;
-use crate::tls::{Holder, Identity};
+use crate::tls::{Holder, PeerCertificate};
 
 /// What the certificate stands for at `now_s` seconds since 1970. `None` if it is not let in.
-pub(super) fn claims(wanted: &GuardCertificate, client: &Identity, now_s: u64) -> Option<Claims> {
+pub(super) fn claims(
+    wanted: &GuardCertificate,
+    client: &PeerCertificate,
+    now_s: u64,
+) -> Option<Claims> {
     // A session that is resumed by a ticket was verified when it began.
     let holder = Holder::read(client.certificate()).filter(|holder| holder.is_good_at(now_s))?;
     let fingerprints = &mut wanted.fingerprints.iter();

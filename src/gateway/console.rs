@@ -6,7 +6,7 @@
 
 use super::{Page, Visit, access};
 use crate::codec::json::push_string;
-use crate::config::{App, Config, Dialect, Endpoint};
+use crate::config::{AppConfig, AppDialect, Config, EndpointKind};
 use crate::http::Request;
 
 /// `None` where there is no page.
@@ -56,7 +56,7 @@ fn settings(config: &Config) -> Vec<u8> {
     }
     out.extend_from_slice(br#","apps":["#);
     // Broadcastt's protocol is not the page's.
-    let speaks = |app: &&App| app.enabled && app.dialect == Dialect::Pusher;
+    let speaks = |app: &&AppConfig| app.enabled && app.dialect == AppDialect::Pusher;
     for (at, app) in config.apps.iter().filter(speaks).enumerate() {
         if at > 0 {
             out.push(b',');
@@ -81,7 +81,7 @@ fn settings(config: &Config) -> Vec<u8> {
 /// Where Zenith is served; `None` if it is not. Of a route whose paths are all patterns, the
 /// vendor's own path is the best guess.
 fn zenith_path(config: &Config) -> Option<&str> {
-    let route = config.routes.iter().find(|it| it.endpoint == Endpoint::Zenith)?;
+    let route = config.routes.iter().find(|it| it.endpoint == EndpointKind::Zenith)?;
     let mut paths = route.when.iter().map(|it| it.path.as_str());
     let is_plain = |path: &&str| path.starts_with('/') && !path.contains('*');
     Some(paths.find(is_plain).unwrap_or("/Zenith"))
@@ -133,25 +133,25 @@ mod tests {
         config.is_demo = false;
         config.apps[0].secret = Secret::new("hush");
         assert!(text(&config).ends_with(&app("")), "{}", text(&config));
-        config.apps[0].dialect = Dialect::Broadcastt;
+        config.apps[0].dialect = AppDialect::Broadcastt;
         assert!(text(&config).ends_with(r#""apps":[]}"#));
-        (config.apps[0].dialect, config.apps[0].enabled) = (Dialect::Pusher, false);
+        (config.apps[0].dialect, config.apps[0].enabled) = (AppDialect::Pusher, false);
         assert!(text(&config).ends_with(r#""apps":[]}"#));
     }
 
     #[test]
     fn the_page_is_told_where_zenith_is_served() {
-        let told = |more: &str| {
+        let page = |more: &str| {
             let text = format!("[zenith]\n{more}");
-            let format = crate::config::Format::Toml;
+            let format = crate::config::FileFormat::Toml;
             let config = Config::parse_with(&text, format, "test", &|_| None).unwrap();
             String::from_utf8(settings(&config)).unwrap()
         };
         assert!(String::from_utf8(settings(&Config::demo())).unwrap().contains(r#""zenith":null"#));
-        assert!(told("").contains(r#""zenith":{"path":"/Zenith"},"apps":[]"#), "{}", told(""));
+        assert!(page("").contains(r#""zenith":{"path":"/Zenith"},"apps":[]"#), "{}", page(""));
         for (path, found) in [("/a/Zenith", "/a/Zenith"), ("/z/*", "/Zenith")] {
             let text =
-                told(&format!("[[routes]]\nwhen = [{{ path = '{path}' }}]\nendpoint = 'zenith'"));
+                page(&format!("[[routes]]\nwhen = [{{ path = '{path}' }}]\nendpoint = 'zenith'"));
             assert!(text.contains(&format!(r#""zenith":{{"path":"{found}"}}"#)), "{text}");
         }
     }

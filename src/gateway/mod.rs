@@ -3,24 +3,24 @@
 mod access;
 mod certificate;
 mod console;
-mod door;
 mod metrics;
 pub mod proxy;
+mod router;
 mod token;
 
-pub use door::{Door, Entry, Refusal};
+pub use router::{RouteMatch, RouteRefusal, Router};
 
-use crate::config::{Config, Endpoint};
+use crate::config::{Config, EndpointKind};
 use crate::http::Request;
 use crate::stats::Counters;
-use crate::ws::Kind;
+use crate::ws::MessageKind;
 use crate::ws::output::Output;
 use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 /// The `echo` endpoint: sends each message back as it came; false if that cannot be said.
-pub fn echo(out: &mut Output<'_>, kind: Kind, payload: &[u8]) -> bool {
+pub fn echo(out: &mut Output<'_>, kind: MessageKind, payload: &[u8]) -> bool {
     out.message(kind, payload)
 }
 
@@ -68,18 +68,18 @@ impl Page {
 
 /// Answers a plain request for an endpoint that has pages. `None` where nothing is served: at an
 /// endpoint without pages, or at one that is switched off.
-pub fn page(endpoint: Endpoint, request: &Request<'_>, visit: &Visit<'_>) -> Option<Page> {
+pub fn page(endpoint: EndpointKind, request: &Request<'_>, visit: &Visit<'_>) -> Option<Page> {
     let answer = match endpoint {
-        Endpoint::Echo
-        | Endpoint::Reflect
-        | Endpoint::Proxy
-        | Endpoint::Apps
-        | Endpoint::Zenith
-        | Endpoint::Zilliqa
-        | Endpoint::Reject => return None,
-        Endpoint::Console => console::answer(request, visit)?,
-        Endpoint::Metrics => metrics::answer(request, visit),
-        Endpoint::Health => health(request.path(), visit.draining),
+        EndpointKind::Echo
+        | EndpointKind::Reflect
+        | EndpointKind::Proxy
+        | EndpointKind::Apps
+        | EndpointKind::Zenith
+        | EndpointKind::Zilliqa
+        | EndpointKind::Reject => return None,
+        EndpointKind::Console => console::answer(request, visit)?,
+        EndpointKind::Metrics => metrics::answer(request, visit),
+        EndpointKind::Health => health(request.path(), visit.draining),
     };
     if !matches!(request.method, "GET" | "HEAD") {
         return Some(Page { fields: ALLOW, ..Page::text(405, "only GET and HEAD\n") });

@@ -2,14 +2,14 @@
 //! `proxy` is asked, and what its answer is worth. Nothing here knows a connection.
 
 use super::token;
-use crate::config::{Guard, Proxy, Upstream};
+use crate::config::{GuardConfig, Proxy, Upstream};
 use crate::crypto::{encode_base64, websocket_accept};
-use crate::http::{Answer, Headers, Request, push_field};
+use crate::http::{Headers, Request, ResponseHead, push_field};
 use std::net::IpAddr;
 
 /// What a client's request says to each server that is tried for it.
 #[derive(Debug)]
-pub struct Asked {
+pub struct UpgradeQuery {
     /// Path and query.
     target: Box<str>,
     /// Subprotocols, in the order in which they were offered.
@@ -18,16 +18,16 @@ pub struct Asked {
     fields: Vec<u8>,
 }
 
-impl Asked {
+impl UpgradeQuery {
     /// What goes on of `request`, which has come from `peer`. A subprotocol that carries the token
     /// for one of `guards` does not.
     pub fn new(
         proxy: &Proxy,
-        guards: &[Guard],
+        guards: &[GuardConfig],
         request: &Request<'_>,
         peer: IpAddr,
         secure: bool,
-    ) -> Asked {
+    ) -> UpgradeQuery {
         let mut fields = Vec::new();
         let is_set = |name: &str| proxy.set_headers.keys().any(|it| it.eq_ignore_ascii_case(name));
         let passes = |name: &str| proxy.pass_headers.iter().any(|it| it.eq_ignore_ascii_case(name));
@@ -66,11 +66,11 @@ impl Asked {
         };
         let offered = request.headers.tokens(PROTOCOL).filter(|name| !carries(name));
         let protocols = offered.map(Box::from).collect();
-        Asked { target: request.target.into(), protocols, fields }
+        UpgradeQuery { target: request.target.into(), protocols, fields }
     }
 }
 
-/// Whether the field is one that [`Asked::new`] writes itself.
+/// Whether the field is one that [`UpgradeQuery::new`] writes itself.
 fn is_forwarding(name: &str, proxy: &Proxy) -> bool {
     proxy.forwarded && FORWARDED.iter().any(|it| it.eq_ignore_ascii_case(name))
 }
@@ -84,7 +84,7 @@ fn push_bytes(out: &mut Vec<u8>, name: &str, value: &[u8]) {
 
 /// A handshake under way.
 #[derive(Debug)]
-pub struct Handshake {
+pub struct UpstreamHandshake {
     /// What `Sec-WebSocket-Accept` has to be.
     accept: [u8; 28],
     protocols: Vec<Box<str>>,
@@ -92,18 +92,18 @@ pub struct Handshake {
 
 /// What an answer is.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum HandshakeOutcome {
     /// The WebSocket is open, with this subprotocol.
     Open(Option<Box<str>>),
     /// Another answer comes behind this one.
     Interim,
     /// It is not opened.
-    Failed(Cause),
+    Failed(UpstreamFailure),
 }
 
 /// Why there is no upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Cause {
+pub enum UpstreamFailure {
     /// The core has no place for a further connection.
     NoSlot,
     /// It has no address, or cannot be connected.
@@ -116,57 +116,61 @@ pub enum Cause {
     /// It has answered with this status, and the challenge of a 401.
     Refused(u16, Option<Box<str>>),
     /// Its answer breaks the protocol, in this way; or it has ended the connection instead.
-    Nonsense(&'static str),
+    InvalidReply(&'static str),
 }
 
-impl Cause {
+impl UpstreamFailure {
     /// The status of the answer to the client: what the application behind us says of the client
     /// and its request goes on, all else is about the server.
     pub fn status(&self) -> u16 {
         match self {
-            Cause::NoSlot => 503,
-            Cause::Late { .. } => 504,
-            Cause::Refused(status @ (401 | 403 | 404), _) => *status,
-            Cause::Unreachable | Cause::Refused(..) | Cause::Nonsense(_) => 502,
+            UpstreamFailure::NoSlot => 503,
+            UpstreamFailure::Late { .. } => 504,
+            UpstreamFailure::Refused(status @ (401 | 403 | 404), _) => *status,
+            UpstreamFailure::Unreachable
+            | UpstreamFailure::Refused(..)
+            | UpstreamFailure::InvalidReply(_) => 502,
         }
     }
 
     /// Whether another server may do better. What is below 500 is said of the client's request.
     pub fn may_be_tried_elsewhere(&self) -> bool {
-        !matches!(self, Cause::NoSlot | Cause::Refused(..500, _))
+        !matches!(self, UpstreamFailure::NoSlot | UpstreamFailure::Refused(..500, _))
     }
 
     /// Whether it is the server's failure, whatever it was asked.
     pub fn is_fault(&self) -> bool {
-        !matches!(self, Cause::NoSlot | Cause::Refused(..502 | 505.., _))
+        !matches!(self, UpstreamFailure::NoSlot | UpstreamFailure::Refused(..502 | 505.., _))
     }
 
     /// Whether another address of the same server may do better.
     pub fn is_of_the_address(&self) -> bool {
-        matches!(self, Cause::Unreachable | Cause::Late { connected: false })
+        matches!(self, UpstreamFailure::Unreachable | UpstreamFailure::Late { connected: false })
     }
 
     /// What is wrong, in words for people.
     pub fn text(&self) -> &'static str {
         match self {
-            Cause::NoSlot => "no connection is left for the server behind this one",
-            Cause::Unreachable => "the server behind this one cannot be reached",
-            Cause::Late { .. } => "the server behind this one has not answered in time",
-            Cause::Refused(..) => "the server behind this one has refused the connection",
-            Cause::Nonsense(_) => "the server behind this one has not opened a WebSocket",
+            UpstreamFailure::NoSlot => "no connection is left for the server behind this one",
+            UpstreamFailure::Unreachable => "the server behind this one cannot be reached",
+            UpstreamFailure::Late { .. } => "the server behind this one has not answered in time",
+            UpstreamFailure::Refused(..) => "the server behind this one has refused the connection",
+            UpstreamFailure::InvalidReply(_) => {
+                "the server behind this one has not opened a WebSocket"
+            }
         }
     }
 }
 
-impl Handshake {
+impl UpstreamHandshake {
     /// Begins one with `upstream`, under a key that nobody can foresee: the request, and what its
     /// answer is judged by. The target is the upstream's, or the client's if that has none.
     pub fn new(
         proxy: &Proxy,
         upstream: &Upstream,
-        asked: &Asked,
+        asked: &UpgradeQuery,
         nonce: [u8; 16],
-    ) -> (Handshake, Vec<u8>) {
+    ) -> (UpstreamHandshake, Vec<u8>) {
         let key = encode_base64(&nonce);
         let target = match upstream.target.expose() {
             "" => &asked.target,
@@ -184,29 +188,31 @@ impl Handshake {
         out.extend_from_slice(&asked.fields);
         out.extend_from_slice(b"\r\n");
         let protocols = asked.protocols.clone();
-        (Handshake { accept: websocket_accept(&key), protocols }, out)
+        (UpstreamHandshake { accept: websocket_accept(&key), protocols }, out)
     }
 
     /// Judges the head of an answer, which ends with its blank line.
-    pub fn judge(&self, head: &[u8]) -> Outcome {
-        let Some(answer) = Answer::parse(head) else {
-            return Outcome::Failed(Cause::Nonsense("no answer of HTTP/1.1"));
+    pub fn judge(&self, head: &[u8]) -> HandshakeOutcome {
+        let Some(answer) = ResponseHead::parse(head) else {
+            return HandshakeOutcome::Failed(UpstreamFailure::InvalidReply(
+                "no answer of HTTP/1.1",
+            ));
         };
         match answer.status {
             101 => self.judge_fields(&answer.headers),
-            100..=199 => Outcome::Interim,
+            100..=199 => HandshakeOutcome::Interim,
             401 => {
                 let challenge = answer.headers.first("WWW-Authenticate");
                 let challenge = challenge.and_then(|it| str::from_utf8(it).ok());
-                Outcome::Failed(Cause::Refused(401, challenge.map(Box::from)))
+                HandshakeOutcome::Failed(UpstreamFailure::Refused(401, challenge.map(Box::from)))
             }
-            status => Outcome::Failed(Cause::Refused(status, None)),
+            status => HandshakeOutcome::Failed(UpstreamFailure::Refused(status, None)),
         }
     }
 
     /// Section 4.1, the checks of the server's answer, from item 2 on.
-    fn judge_fields(&self, headers: &Headers<'_>) -> Outcome {
-        let failed = |what| Outcome::Failed(Cause::Nonsense(what));
+    fn judge_fields(&self, headers: &Headers<'_>) -> HandshakeOutcome {
+        let failed = |what| HandshakeOutcome::Failed(UpstreamFailure::InvalidReply(what));
         if !headers.has_token("Upgrade", "websocket") {
             return failed("Upgrade does not name websocket");
         }
@@ -227,7 +233,7 @@ impl Handshake {
         if protocol.is_some_and(|name| !is_offered(name)) || chosen.next().is_some() {
             return failed("a subprotocol that was not offered");
         }
-        Outcome::Open(protocol.map(Box::from))
+        HandshakeOutcome::Open(protocol.map(Box::from))
     }
 }
 

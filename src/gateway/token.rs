@@ -2,7 +2,7 @@
 
 use crate::config::{CREDENTIALS, Credentials};
 use crate::http::Request;
-use crate::http::query::{self, Plus};
+use crate::http::query::{self, QueryDecoder};
 use std::borrow::Cow;
 
 /// The token of a request: of a cookie, a header field or the query, whichever has one first.
@@ -56,7 +56,7 @@ fn cookie<'r>(request: &Request<'r>, name: &str) -> Option<&'r str> {
 }
 
 fn parameter<'r>(query: &'r str, name: &str, pattern: &str) -> Option<Cow<'r, str>> {
-    let decode = |text| query::decode(text, Plus::Plus);
+    let decode = |text| query::decode(text, QueryDecoder::QueryDecoder);
     query::pairs(query).filter(|(found, _)| decode(found).is_some_and(|it| it == name)).find_map(
         |(_, value)| match decode(value)? {
             Cow::Borrowed(value) => inside(pattern, value, false).map(Cow::Borrowed),
@@ -68,7 +68,7 @@ fn parameter<'r>(query: &'r str, name: &str, pattern: &str) -> Option<Cow<'r, st
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::{Event, Limits, Reader};
+    use crate::http::{HeadLimits, Reader, RequestEvent};
     use std::collections::BTreeMap;
 
     fn places() -> Credentials {
@@ -85,9 +85,9 @@ mod tests {
     fn found(target: &str, fields: &str) -> Option<String> {
         let bytes = format!("GET {target} HTTP/1.1\r\nHost: h\r\n{fields}\r\n");
         let mut bytes = bytes.into_bytes();
-        let limits = Limits { head_bytes: 4096, body_bytes: 0 };
+        let limits = HeadLimits { head_bytes: 4096, body_bytes: 0 };
         match Reader::default().next(&limits, &mut bytes).1 {
-            Event::Request(request) => find(&places(), &request).map(Cow::into_owned),
+            RequestEvent::Request(request) => find(&places(), &request).map(Cow::into_owned),
             _ => panic!("{target} {fields}"),
         }
     }

@@ -4,17 +4,17 @@ use super::Headers;
 
 /// The head of one answer.
 #[derive(Debug)]
-pub struct Answer<'a> {
+pub struct ResponseHead<'a> {
     /// The status code.
     pub status: u16,
     /// The header fields.
     pub headers: Headers<'a>,
 }
 
-impl<'a> Answer<'a> {
+impl<'a> ResponseHead<'a> {
     /// Reads `bytes`, which end with the blank line of a head; `None` if they are no head of an
     /// HTTP/1.1 answer.
-    pub fn parse(bytes: &'a [u8]) -> Option<Answer<'a>> {
+    pub fn parse(bytes: &'a [u8]) -> Option<ResponseHead<'a>> {
         let (mut headers, mut status) = (Headers::new(), None);
         let parsed = headers.fill(|fields| {
             let mut response = httparse::Response::new(fields);
@@ -26,7 +26,7 @@ impl<'a> Answer<'a> {
             Ok(response.headers.len())
         });
         parsed.ok()?;
-        Some(Answer { status: status?, headers })
+        Some(ResponseHead { status: status?, headers })
     }
 }
 
@@ -36,7 +36,7 @@ mod tests {
 
     #[test]
     fn a_head_is_taken_whole_or_not_at_all() {
-        let status = |text: &str| Answer::parse(text.as_bytes()).map(|answer| answer.status);
+        let status = |text: &str| ResponseHead::parse(text.as_bytes()).map(|answer| answer.status);
         assert_eq!(status("HTTP/1.1 101 Switching Protocols\r\nA: b\r\n\r\n"), Some(101));
         assert_eq!(status("HTTP/1.1 404\r\n\r\n"), Some(404));
         for bad in [
@@ -57,8 +57,8 @@ mod tests {
     #[test]
     fn both_sides_of_the_count_of_fields() {
         let text = |count| format!("HTTP/1.1 101 x\r\n{}\r\n", "A: b\r\n".repeat(count));
-        let most = crate::limits::HTTP_HEADERS;
-        assert!(Answer::parse(text(most).as_bytes()).is_some());
-        assert!(Answer::parse(text(most + 1).as_bytes()).is_none());
+        let max = crate::limits::HTTP_HEADERS;
+        assert!(ResponseHead::parse(text(max).as_bytes()).is_some());
+        assert!(ResponseHead::parse(text(max + 1).as_bytes()).is_none());
     }
 }

@@ -1,8 +1,8 @@
 //! A body that is read as it comes, and not kept until it is whole.
 
 use super::chunked::Chunked;
-use super::framing::Framing;
-use super::{Error, Limits};
+use super::framing::BodyFraming;
+use super::{Error, HeadLimits};
 
 /// Where the reading of one body stands. It may have any length.
 #[derive(Clone, Copy, Debug)]
@@ -17,7 +17,7 @@ enum State {
 
 /// What is at the front of some bytes: first some that are no data, then perhaps data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stretch {
+pub struct BodyChunk {
     /// Where the data begins; what is before it is done with.
     pub from: usize,
     /// Where the data ends.
@@ -25,10 +25,10 @@ pub struct Stretch {
 }
 
 impl Body {
-    pub(super) fn new(framing: Framing) -> Body {
+    pub(super) fn new(framing: BodyFraming) -> Body {
         Body(match framing {
-            Framing::Length(length) => State::Length(length),
-            Framing::Chunked => State::Chunked(Chunked::new()),
+            BodyFraming::Length(length) => State::Length(length),
+            BodyFraming::Chunked => State::Chunked(Chunked::new()),
         })
     }
 
@@ -38,12 +38,12 @@ impl Body {
     ///
     /// # Errors
     /// The chunks are malformed, or one has more beside its data than a head may have.
-    pub fn look(&mut self, head_bytes: usize, input: &[u8]) -> Result<Stretch, Error> {
-        let limits = Limits { head_bytes, body_bytes: usize::MAX };
+    pub fn look(&mut self, head_bytes: usize, input: &[u8]) -> Result<BodyChunk, Error> {
+        let limits = HeadLimits { head_bytes, body_bytes: usize::MAX };
         match &mut self.0 {
             State::Length(left) => {
                 let to = usize::try_from(*left).unwrap_or(usize::MAX).min(input.len());
-                Ok(Stretch { from: 0, to })
+                Ok(BodyChunk { from: 0, to })
             }
             State::Chunked(chunks) => chunks.look(&limits, input),
         }
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     /// The data that is taken, at most three bytes at a time, and what is behind the body.
-    fn check(framing: Framing, input: &str, want: Result<(&str, &str), Error>) {
+    fn check(framing: BodyFraming, input: &str, want: Result<(&str, &str), Error>) {
         let input = input.as_bytes();
         for size in 1..=input.len() {
             let (mut body, mut data, mut rest) = (Body::new(framing), Vec::new(), Vec::new());
@@ -80,7 +80,7 @@ mod tests {
                 let mut at = 0;
                 while at < piece.len() && !body.has_ended() && failed.is_none() {
                     match body.look(40, &piece[at..]) {
-                        Ok(Stretch { from, to }) => {
+                        Ok(BodyChunk { from, to }) => {
                             let some = (to - from).min(3);
                             data.extend_from_slice(&piece[at + from..at + from + some]);
                             body.took(some);
@@ -101,20 +101,20 @@ mod tests {
 
     #[test]
     fn a_body_of_a_length_and_one_of_chunks() {
-        check(Framing::Length(5), "helloGET", Ok(("hello", "GET")));
-        check(Framing::Length(0), "GET", Ok(("", "GET")));
-        check(Framing::Chunked, "5\r\nhello\r\n1;a\r\n!\r\n0\r\nA: b\r\n\r\nGET", {
+        check(BodyFraming::Length(5), "helloGET", Ok(("hello", "GET")));
+        check(BodyFraming::Length(0), "GET", Ok(("", "GET")));
+        check(BodyFraming::Chunked, "5\r\nhello\r\n1;a\r\n!\r\n0\r\nA: b\r\n\r\nGET", {
             Ok(("hello!", "GET"))
         });
-        check(Framing::Chunked, "5\r\nhello0\r\n", Err(Error::Chunk));
-        check(Framing::Chunked, "fffffffffffffffff\r\n", Err(Error::Chunk));
+        check(BodyFraming::Chunked, "5\r\nhello0\r\n", Err(Error::Chunk));
+        check(BodyFraming::Chunked, "fffffffffffffffff\r\n", Err(Error::Chunk));
     }
 
     #[test]
     fn what_stands_beside_the_data_is_bounded_for_each_chunk() {
         let chunk = |bytes: usize| format!("1;{}\r\nx\r\n", "e".repeat(bytes));
         let body = |bytes| format!("{}0\r\n\r\n", chunk(bytes).repeat(3));
-        check(Framing::Chunked, &body(40), Ok(("xxx", "")));
-        check(Framing::Chunked, &body(41), Err(Error::HeadTooLarge));
+        check(BodyFraming::Chunked, &body(40), Ok(("xxx", "")));
+        check(BodyFraming::Chunked, &body(41), Err(Error::HeadTooLarge));
     }
 }

@@ -4,13 +4,13 @@
 //! of the head. Line ends are CR LF, never less: a chunk that two programs delimit differently
 //! is a smuggled request.
 
-use super::body::Stretch;
-use super::{Error, Limits, is_token_byte};
+use super::body::BodyChunk;
+use super::{Error, HeadLimits, is_token_byte};
 
 /// Where the decoder stands in one body.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Chunked {
-    at: At,
+    at: ChunkState,
     /// While the size is read: its value so far. While data is read: bytes still to come.
     size: usize,
     /// Digits of the size so far.
@@ -22,7 +22,7 @@ pub(super) struct Chunked {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum At {
+enum ChunkState {
     Size,
     /// Blanks behind the size: an extension must follow.
     Blank,
@@ -42,45 +42,45 @@ enum At {
 
 impl Chunked {
     pub(super) fn new() -> Chunked {
-        Chunked { at: At::Size, size: 0, digits: 0, total: 0, aside: 0 }
+        Chunked { at: ChunkState::Size, size: 0, digits: 0, total: 0, aside: 0 }
     }
 
     /// Decodes from `input` and appends the data to `out`. Gives the bytes taken, which are all
     /// of them unless the body ended, and whether it ended.
     pub(super) fn feed(
         &mut self,
-        limits: &Limits,
+        limits: &HeadLimits,
         input: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<(usize, bool), Error> {
         let mut pos = 0;
-        while pos < input.len() && self.at != At::Done {
-            if self.at == At::Data {
+        while pos < input.len() && self.at != ChunkState::Done {
+            if self.at == ChunkState::Data {
                 let take = self.size.min(input.len() - pos);
                 out.extend_from_slice(&input[pos..pos + take]);
                 pos += take;
                 self.size -= take;
                 if self.size == 0 {
-                    self.at = At::DataReturn;
+                    self.at = ChunkState::DataReturn;
                 }
             } else {
                 self.at = self.step(limits, input[pos])?;
                 pos += 1;
             }
         }
-        Ok((pos, self.at == At::Done))
+        Ok((pos, self.at == ChunkState::Done))
     }
 
     /// Goes through `input` up to data; of that, [`Chunked::took`] says how much was taken. What
     /// stands beside data is bounded for each chunk, because there may be any number of them.
-    pub(super) fn look(&mut self, limits: &Limits, input: &[u8]) -> Result<Stretch, Error> {
+    pub(super) fn look(&mut self, limits: &HeadLimits, input: &[u8]) -> Result<BodyChunk, Error> {
         let mut from = 0;
-        while from < input.len() && !matches!(self.at, At::Data | At::Done) {
+        while from < input.len() && !matches!(self.at, ChunkState::Data | ChunkState::Done) {
             self.at = self.step(limits, input[from])?;
             from += 1;
         }
-        let data = if self.at == At::Data { self.size.min(input.len() - from) } else { 0 };
-        Ok(Stretch { from, to: from + data })
+        let data = if self.at == ChunkState::Data { self.size.min(input.len() - from) } else { 0 };
+        Ok(BodyChunk { from, to: from + data })
     }
 
     /// So many bytes of the data were taken.
@@ -91,47 +91,51 @@ impl Chunked {
         self.aside = 0;
         self.total = 0;
         self.size = self.size.saturating_sub(bytes);
-        if self.at == At::Data && self.size == 0 {
-            self.at = At::DataReturn;
+        if self.at == ChunkState::Data && self.size == 0 {
+            self.at = ChunkState::DataReturn;
         }
     }
 
     pub(super) fn has_ended(&self) -> bool {
-        self.at == At::Done
+        self.at == ChunkState::Done
     }
 
     /// One byte outside of the data: the next place.
-    fn step(&mut self, limits: &Limits, byte: u8) -> Result<At, Error> {
+    fn step(&mut self, limits: &HeadLimits, byte: u8) -> Result<ChunkState, Error> {
         match (self.at, byte) {
-            (At::Size, _) => self.size(limits, byte),
-            (At::Blank, b' ' | b'\t') => self.aside(limits, At::Blank),
-            (At::Blank, b';') => self.aside(limits, At::Extension),
-            (At::Extension, b'\r') => Ok(At::SizeLineFeed),
-            (At::Extension, _) if is_text(byte) => self.aside(limits, At::Extension),
-            (At::SizeLineFeed, b'\n') => Ok(self.data()),
-            (At::DataReturn, b'\r') => Ok(At::DataLineFeed),
-            (At::DataLineFeed, b'\n') => Ok(At::Size),
-            (At::Trailer, b'\r') => Ok(At::LastLineFeed),
-            (At::TrailerName, b':') => self.aside(limits, At::TrailerValue),
-            (At::Trailer | At::TrailerName, _) if is_token_byte(byte) => {
-                self.aside(limits, At::TrailerName)
+            (ChunkState::Size, _) => self.size(limits, byte),
+            (ChunkState::Blank, b' ' | b'\t') => self.aside(limits, ChunkState::Blank),
+            (ChunkState::Blank, b';') => self.aside(limits, ChunkState::Extension),
+            (ChunkState::Extension, b'\r') => Ok(ChunkState::SizeLineFeed),
+            (ChunkState::Extension, _) if is_text(byte) => {
+                self.aside(limits, ChunkState::Extension)
             }
-            (At::TrailerValue, b'\r') => self.aside(limits, At::TrailerLineFeed),
-            (At::TrailerValue, _) if is_text(byte) => self.aside(limits, At::TrailerValue),
-            (At::TrailerLineFeed, b'\n') => self.aside(limits, At::Trailer),
-            (At::LastLineFeed, b'\n') => Ok(At::Done),
+            (ChunkState::SizeLineFeed, b'\n') => Ok(self.data()),
+            (ChunkState::DataReturn, b'\r') => Ok(ChunkState::DataLineFeed),
+            (ChunkState::DataLineFeed, b'\n') => Ok(ChunkState::Size),
+            (ChunkState::Trailer, b'\r') => Ok(ChunkState::LastLineFeed),
+            (ChunkState::TrailerName, b':') => self.aside(limits, ChunkState::TrailerValue),
+            (ChunkState::Trailer | ChunkState::TrailerName, _) if is_token_byte(byte) => {
+                self.aside(limits, ChunkState::TrailerName)
+            }
+            (ChunkState::TrailerValue, b'\r') => self.aside(limits, ChunkState::TrailerLineFeed),
+            (ChunkState::TrailerValue, _) if is_text(byte) => {
+                self.aside(limits, ChunkState::TrailerValue)
+            }
+            (ChunkState::TrailerLineFeed, b'\n') => self.aside(limits, ChunkState::Trailer),
+            (ChunkState::LastLineFeed, b'\n') => Ok(ChunkState::Done),
             _ => Err(Error::Chunk),
         }
     }
 
     /// A byte in the place of a size's digit.
-    fn size(&mut self, limits: &Limits, byte: u8) -> Result<At, Error> {
+    fn size(&mut self, limits: &HeadLimits, byte: u8) -> Result<ChunkState, Error> {
         let Some(digit) = char::from(byte).to_digit(16) else {
             return match byte {
                 _ if self.digits == 0 => Err(Error::Chunk),
-                b'\r' => self.announce(limits, At::SizeLineFeed),
-                b';' => self.announce(limits, At::Extension),
-                b' ' | b'\t' => self.announce(limits, At::Blank),
+                b'\r' => self.announce(limits, ChunkState::SizeLineFeed),
+                b';' => self.announce(limits, ChunkState::Extension),
+                b' ' | b'\t' => self.announce(limits, ChunkState::Blank),
                 _ => Err(Error::Chunk),
             };
         };
@@ -142,11 +146,11 @@ impl Chunked {
         self.digits += 1;
         let shifted = self.size.checked_mul(16).ok_or(Error::Chunk)?;
         self.size = shifted + digit as usize;
-        Ok(At::Size)
+        Ok(ChunkState::Size)
     }
 
     /// The size is known: does the body still fit?
-    fn announce(&mut self, limits: &Limits, next: At) -> Result<At, Error> {
+    fn announce(&mut self, limits: &HeadLimits, next: ChunkState) -> Result<ChunkState, Error> {
         let left = limits.body_bytes.checked_sub(self.total).ok_or(Error::BodyTooLarge)?;
         if self.size > left {
             return Err(Error::BodyTooLarge);
@@ -156,13 +160,13 @@ impl Chunked {
     }
 
     /// The size line has ended: data, or the trailers behind the last chunk.
-    fn data(&mut self) -> At {
+    fn data(&mut self) -> ChunkState {
         self.digits = 0;
-        if self.size == 0 { At::Trailer } else { At::Data }
+        if self.size == 0 { ChunkState::Trailer } else { ChunkState::Data }
     }
 
     /// Counts one byte that is dropped.
-    fn aside(&mut self, limits: &Limits, next: At) -> Result<At, Error> {
+    fn aside(&mut self, limits: &HeadLimits, next: ChunkState) -> Result<ChunkState, Error> {
         self.aside += 1;
         if self.aside > limits.head_bytes { Err(Error::HeadTooLarge) } else { Ok(next) }
     }
@@ -177,7 +181,7 @@ fn is_text(byte: u8) -> bool {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { head_bytes: 32, body_bytes: 20 };
+    const LIMITS: HeadLimits = HeadLimits { head_bytes: 32, body_bytes: 20 };
 
     /// The data and the bytes taken, whole and byte by byte.
     fn check(body: &str, want: Result<(&str, usize), Error>) {

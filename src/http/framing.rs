@@ -1,11 +1,11 @@
 //! How long the body is (RFC 9112 section 6.3). Every form that two programs may read in two
 //! ways is refused: that is how requests are smuggled.
 
-use super::{Error, Version};
+use super::{Error, HttpVersion};
 
 /// How the body's end is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Framing {
+pub(super) enum BodyFraming {
     /// So many bytes follow the head.
     Length(u64),
     /// Chunks follow, the last one empty.
@@ -55,18 +55,18 @@ impl<'a> Fields<'a> {
 }
 
 /// The framing that the fields add up to.
-pub(super) fn of(fields: &Fields<'_>, version: Version) -> Result<Framing, Error> {
+pub(super) fn of(fields: &Fields<'_>, version: HttpVersion) -> Result<BodyFraming, Error> {
     if !fields.encoded {
-        return Ok(Framing::Length(fields.length.unwrap_or(0)));
+        return Ok(BodyFraming::Length(fields.length.unwrap_or(0)));
     }
     if fields.length.is_some() {
         return Err(Error::TwoLengths);
     }
-    if version == Version::Http10 {
+    if version == HttpVersion::Http10 {
         return Err(Error::TransferEncoding);
     }
     match (fields.chunked, fields.foreign) {
-        (1, false) => Ok(Framing::Chunked),
+        (1, false) => Ok(BodyFraming::Chunked),
         // A coding nobody here knows, in a place where it could stand.
         (0, true) => Err(Error::TransferCoding),
         (1, true) if is_chunked(fields.last) => Err(Error::TransferCoding),

@@ -2,8 +2,8 @@
 
 use httparse::Error as Parse;
 
-use super::framing::{self, Framing};
-use super::{Error, Headers, Version};
+use super::framing::{self, BodyFraming};
+use super::{Error, Headers, HttpVersion};
 
 /// A head whose every rule holds.
 #[derive(Debug)]
@@ -11,8 +11,8 @@ pub(super) struct Head<'a> {
     pub(super) method: &'a str,
     pub(super) target: &'a str,
     pub(super) authority: Option<&'a str>,
-    pub(super) version: Version,
-    pub(super) framing: Framing,
+    pub(super) version: HttpVersion,
+    pub(super) framing: BodyFraming,
     pub(super) keep_alive: bool,
     /// The client waits for `100 Continue` before it sends the body (RFC 9110 section 10.1.1).
     pub(super) expects: bool,
@@ -34,7 +34,7 @@ pub(super) fn parse<'a>(bytes: &'a [u8], headers: &mut Headers<'a>) -> Result<He
         Ok(request.headers.len())
     })?;
     let ((method, path), version) = line.ok_or(Error::RequestLine)?;
-    let version = if version == 0 { Version::Http10 } else { Version::Http11 };
+    let version = if version == 0 { HttpVersion::Http10 } else { HttpVersion::Http11 };
     let (authority, target) = split_target(path)?;
     let fields = Fields::collect(headers, version)?;
     Ok(Head {
@@ -44,7 +44,7 @@ pub(super) fn parse<'a>(bytes: &'a [u8], headers: &mut Headers<'a>) -> Result<He
         version,
         framing: framing::of(&fields.framing, version)?,
         keep_alive: fields.keep_alive(version),
-        expects: fields.expects && version == Version::Http11,
+        expects: fields.expects && version == HttpVersion::Http11,
     })
 }
 
@@ -57,7 +57,7 @@ struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    fn collect(headers: &Headers<'a>, version: Version) -> Result<Fields<'a>, Error> {
+    fn collect(headers: &Headers<'a>, version: HttpVersion) -> Result<Fields<'a>, Error> {
         let mut fields =
             Fields { framing: Default::default(), close: false, keep: false, expects: false };
         let mut hosts = 0;
@@ -89,13 +89,13 @@ impl<'a> Fields<'a> {
             }
         }
         // RFC 9112 section 3.2: exactly one on HTTP/1.1; the older version knows none.
-        let wanted = if version == Version::Http11 { 1..=1 } else { 0..=1 };
+        let wanted = if version == HttpVersion::Http11 { 1..=1 } else { 0..=1 };
         if wanted.contains(&hosts) { Ok(fields) } else { Err(Error::Host) }
     }
 
     /// RFC 9112 section 9.3.
-    fn keep_alive(&self, version: Version) -> bool {
-        !self.close && (version == Version::Http11 || self.keep)
+    fn keep_alive(&self, version: HttpVersion) -> bool {
+        !self.close && (version == HttpVersion::Http11 || self.keep)
     }
 }
 
@@ -162,7 +162,7 @@ pub(super) struct Lines {
 
 /// What the search found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Found {
+pub(super) enum HeadEnd {
     /// The head ends behind so many of the bytes given.
     End(usize),
     /// Nothing but full lines and the beginning of one.
@@ -173,7 +173,7 @@ pub(super) enum Found {
 
 impl Lines {
     /// Goes on with the search over `bytes`, which follow those of the last call.
-    pub(super) fn find(&mut self, bytes: &[u8]) -> Found {
+    pub(super) fn find(&mut self, bytes: &[u8]) -> HeadEnd {
         let mut rest = bytes;
         while let Some(at) = find_line_feed(rest) {
             let cr = if at == 0 { self.cr } else { rest[at - 1] == b'\r' };
@@ -181,14 +181,14 @@ impl Lines {
             rest = &rest[at + 1..];
             (self.line, self.cr) = (0, false);
             match (cr, line) {
-                (false, _) => return Found::BareLineFeed,
-                (true, 1) => return Found::End(bytes.len() - rest.len()),
+                (false, _) => return HeadEnd::BareLineFeed,
+                (true, 1) => return HeadEnd::End(bytes.len() - rest.len()),
                 (true, _) => self.any = true,
             }
         }
         self.line += rest.len();
         self.cr = rest.last().map_or(self.cr, |&byte| byte == b'\r');
-        Found::More
+        HeadEnd::More
     }
 }
 

@@ -16,9 +16,9 @@ mod reader;
 mod request;
 mod response;
 
-pub use self::answer::Answer;
-pub use self::body::{Body, Stretch};
+pub use self::answer::ResponseHead;
+pub use self::body::{Body, BodyChunk};
 pub use self::error::Error;
-pub use self::reader::{Event, Limits, Phase, Reader};
-pub use self::request::{Headers, Request, Version, is_token_byte};
+pub use self::reader::{HeadLimits, Phase, Reader, RequestEvent};
+pub use self::request::{Headers, HttpVersion, Request, is_token_byte};
 pub use self::response::{CONTINUE, Connection, Response, push_field, push_number, push_status};

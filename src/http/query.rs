@@ -6,11 +6,11 @@ use percent_encoding::percent_decode;
 
 /// What a `+` stands for: forms write a space so, URLs do not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Plus {
+pub enum QueryDecoder {
     /// A space (`application/x-www-form-urlencoded`).
     Space,
     /// Itself (RFC 3986).
-    Plus,
+    QueryDecoder,
 }
 
 /// The pairs of `query` as sent, in order. A part without `=` has an empty value, empty parts are
@@ -28,15 +28,16 @@ pub fn get<'a>(query: &'a str, name: &str) -> Option<&'a str> {
 }
 
 /// Appends the bytes that `text` stands for. A `%` without two digits stands for itself.
-pub fn decode_into(out: &mut Vec<u8>, text: &[u8], plus: Plus) {
-    let is_plain = |&byte: &u8| byte != b'%' && (byte != b'+' || plus == Plus::Plus);
+pub fn decode_into(out: &mut Vec<u8>, text: &[u8], plus: QueryDecoder) {
+    let is_plain =
+        |&byte: &u8| byte != b'%' && (byte != b'+' || plus == QueryDecoder::QueryDecoder);
     if text.iter().all(is_plain) {
         return out.extend_from_slice(text);
     }
     match plus {
-        Plus::Plus => out.extend(percent_decode(text)),
+        QueryDecoder::QueryDecoder => out.extend(percent_decode(text)),
         // A `+` is looked for before decoding: `%2B` is a plus.
-        Plus::Space => {
+        QueryDecoder::Space => {
             for (at, word) in text.split(|&byte| byte == b'+').enumerate() {
                 if at > 0 {
                     out.push(b' ');
@@ -48,7 +49,7 @@ pub fn decode_into(out: &mut Vec<u8>, text: &[u8], plus: Plus) {
 }
 
 /// The text that `text` stands for, borrowed if nothing had to change. `None` if it is not UTF-8.
-pub fn decode(text: &str, plus: Plus) -> Option<Cow<'_, str>> {
+pub fn decode(text: &str, plus: QueryDecoder) -> Option<Cow<'_, str>> {
     if !text.contains(['%', '+']) {
         return Some(Cow::Borrowed(text));
     }
@@ -81,16 +82,16 @@ mod tests {
     #[test]
     fn percent_decoding() {
         for (text, plus, want) in [
-            ("", Plus::Space, Some("")),
-            ("plain", Plus::Space, Some("plain")),
-            ("a+b%2Bc", Plus::Space, Some("a b+c")),
-            ("a+b%2Bc", Plus::Plus, Some("a+b+c")),
-            ("%41%7a%C3%ab", Plus::Plus, Some("Azë")),
-            ("%", Plus::Plus, Some("%")),
-            ("%4", Plus::Space, Some("%4")),
-            ("%zz%41", Plus::Space, Some("%zzA")),
-            ("%2541", Plus::Space, Some("%41")),
-            ("%ff", Plus::Space, None),
+            ("", QueryDecoder::Space, Some("")),
+            ("plain", QueryDecoder::Space, Some("plain")),
+            ("a+b%2Bc", QueryDecoder::Space, Some("a b+c")),
+            ("a+b%2Bc", QueryDecoder::QueryDecoder, Some("a+b+c")),
+            ("%41%7a%C3%ab", QueryDecoder::QueryDecoder, Some("Azë")),
+            ("%", QueryDecoder::QueryDecoder, Some("%")),
+            ("%4", QueryDecoder::Space, Some("%4")),
+            ("%zz%41", QueryDecoder::Space, Some("%zzA")),
+            ("%2541", QueryDecoder::Space, Some("%41")),
+            ("%ff", QueryDecoder::Space, None),
         ] {
             assert_eq!(decode(text, plus).as_deref(), want, "{text}");
         }

@@ -2,14 +2,14 @@
 
 use super::body::Body;
 use super::chunked::Chunked;
-use super::framing::Framing;
-use super::head::{self, Found, Head, Lines};
-use super::{Error, Headers, Request, Version};
+use super::framing::BodyFraming;
+use super::head::{self, Head, HeadEnd, Lines};
+use super::{Error, Headers, HttpVersion, Request};
 use crate::limits::{HTTP_BODY_BYTES, HTTP_HEAD_BYTES};
 
 /// How much of a request is read at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct HeadLimits {
     /// Bytes of a head: request line, fields and the blank line. Also of all that a chunked
     /// body has beside data.
     pub head_bytes: usize,
@@ -17,15 +17,15 @@ pub struct Limits {
     pub body_bytes: usize,
 }
 
-impl Default for Limits {
-    fn default() -> Limits {
-        Limits { head_bytes: HTTP_HEAD_BYTES, body_bytes: HTTP_BODY_BYTES }
+impl Default for HeadLimits {
+    fn default() -> HeadLimits {
+        HeadLimits { head_bytes: HTTP_HEAD_BYTES, body_bytes: HTTP_BODY_BYTES }
     }
 }
 
 /// What came of some bytes.
 #[derive(Debug)]
-pub enum Event<'a> {
+pub enum RequestEvent<'a> {
     /// Nothing yet; every byte was taken.
     Need,
     /// The client holds the body back until it is told to go on (RFC 9110 section 10.1.1): write
@@ -74,7 +74,7 @@ enum State {
     /// `buffer` holds a head without its end.
     Head { blanks: u8, lines: Lines },
     /// `buffer` holds a head that was given by itself.
-    Offered { framing: Framing, expects: bool },
+    Offered { framing: BodyFraming, expects: bool },
     /// `buffer` holds `head` bytes of head and a body that is whole when `total` bytes are in.
     Length { head: usize, total: usize },
     /// `buffer` holds `head` bytes of head and what the decoder let through.
@@ -98,11 +98,16 @@ impl Reader {
     }
 
     /// Reads on in `input`: how many bytes of it are done with, and what came of them. Call
-    /// again with the rest until it says [`Event::Need`]. Bytes behind a request stay untaken,
+    /// again with the rest until it says [`RequestEvent::Need`]. Bytes behind a request stay
+    /// untaken,
     /// which may be another request or, behind an upgrade, another protocol.
     ///
-    /// After [`Event::Bad`] all input is taken and nothing comes of it.
-    pub fn next<'a>(&'a mut self, limits: &Limits, input: &'a mut [u8]) -> (usize, Event<'a>) {
+    /// After [`RequestEvent::Bad`] all input is taken and nothing comes of it.
+    pub fn next<'a>(
+        &'a mut self,
+        limits: &HeadLimits,
+        input: &'a mut [u8],
+    ) -> (usize, RequestEvent<'a>) {
         self.invariants();
         match self.state {
             State::Idle { blanks } => self.open(limits, blanks, input),
@@ -121,11 +126,11 @@ impl Reader {
                 }
                 self.body(limits, expects, input)
             }
-            State::Failed => (input.len(), Event::Need),
+            State::Failed => (input.len(), RequestEvent::Need),
         }
     }
 
-    /// Whether to give the head of each POST of HTTP/1.1 by itself: [`Event::Head`].
+    /// Whether to give the head of each POST of HTTP/1.1 by itself: [`RequestEvent::Head`].
     pub fn offer(&mut self, offers: bool) {
         self.offers = offers;
     }
@@ -143,36 +148,36 @@ impl Reader {
     /// Between requests: skips blank lines, then takes a head in place or begins to gather it.
     fn open<'a>(
         &'a mut self,
-        limits: &Limits,
+        limits: &HeadLimits,
         mut blanks: u8,
         input: &'a mut [u8],
-    ) -> (usize, Event<'a>) {
+    ) -> (usize, RequestEvent<'a>) {
         let mut start = 0;
         loop {
             let rest = &input[start..];
             let window = &rest[..rest.len().min(limits.head_bytes)];
             let mut lines = Lines::default();
             match lines.find(window) {
-                Found::End(BLANK) if blanks == MAX_BLANKS => {
+                HeadEnd::End(BLANK) if blanks == MAX_BLANKS => {
                     return self.fail(input.len(), Error::BlankLines);
                 }
-                Found::End(BLANK) => {
+                HeadEnd::End(BLANK) => {
                     blanks += 1;
                     start += BLANK;
                 }
-                Found::End(end) => return self.whole(limits, start, end, input),
-                Found::BareLineFeed => return self.fail(input.len(), Error::BareLineFeed),
-                Found::More if window.len() == limits.head_bytes => {
+                HeadEnd::End(end) => return self.whole(limits, start, end, input),
+                HeadEnd::BareLineFeed => return self.fail(input.len(), Error::BareLineFeed),
+                HeadEnd::More if window.len() == limits.head_bytes => {
                     return self.fail(input.len(), too_large(lines));
                 }
-                Found::More if rest.is_empty() => {
+                HeadEnd::More if rest.is_empty() => {
                     self.state = State::Idle { blanks };
-                    return (input.len(), Event::Need);
+                    return (input.len(), RequestEvent::Need);
                 }
-                Found::More => {
+                HeadEnd::More => {
                     self.buffer.extend_from_slice(rest);
                     self.state = State::Head { blanks, lines };
-                    return (input.len(), Event::Need);
+                    return (input.len(), RequestEvent::Need);
                 }
             }
         }
@@ -181,11 +186,11 @@ impl Reader {
     /// A whole head stands at `start..start + end` of the input.
     fn whole<'a>(
         &'a mut self,
-        limits: &Limits,
+        limits: &HeadLimits,
         start: usize,
         end: usize,
         input: &'a mut [u8],
-    ) -> (usize, Event<'a>) {
+    ) -> (usize, RequestEvent<'a>) {
         let all = input.len();
         let (bytes, rest) = input[start..].split_at_mut(end);
         let bytes: &'a [u8] = bytes;
@@ -199,7 +204,7 @@ impl Reader {
         if let State::Offered { framing, .. } = state {
             self.buffer.extend_from_slice(bytes);
             self.state = state;
-            let offered = Event::Head(request(head, headers, &mut []), Body::new(framing));
+            let offered = RequestEvent::Head(request(head, headers, &mut []), Body::new(framing));
             return (start + end, offered);
         }
         if let State::Length { head: _, total } = state
@@ -207,7 +212,7 @@ impl Reader {
         {
             self.state = State::default();
             let body = &mut rest[..total - end];
-            return (start + total, Event::Request(request(head, headers, body)));
+            return (start + total, RequestEvent::Request(request(head, headers, body)));
         }
         self.buffer.extend_from_slice(bytes);
         self.state = state;
@@ -218,25 +223,25 @@ impl Reader {
     /// Goes on with a head that was cut.
     fn gather<'a>(
         &'a mut self,
-        limits: &Limits,
+        limits: &HeadLimits,
         blanks: u8,
         mut lines: Lines,
         input: &'a mut [u8],
-    ) -> (usize, Event<'a>) {
+    ) -> (usize, RequestEvent<'a>) {
         let room = limits.head_bytes.saturating_sub(self.buffer.len());
         let window = &input[..input.len().min(room)];
         let found = lines.find(window);
         let end = match found {
-            Found::BareLineFeed => return self.fail(input.len(), Error::BareLineFeed),
-            Found::More if window.len() == room => {
+            HeadEnd::BareLineFeed => return self.fail(input.len(), Error::BareLineFeed),
+            HeadEnd::More if window.len() == room => {
                 return self.fail(input.len(), too_large(lines));
             }
-            Found::More => {
+            HeadEnd::More => {
                 self.buffer.extend_from_slice(input);
                 self.state = State::Head { blanks, lines };
-                return (input.len(), Event::Need);
+                return (input.len(), RequestEvent::Need);
             }
-            Found::End(end) => end,
+            HeadEnd::End(end) => end,
         };
         let (bytes, rest) = input.split_at_mut(end);
         if self.buffer.len() + end == BLANK {
@@ -268,10 +273,10 @@ impl Reader {
     /// Goes on with a body whose head is in the buffer. `expects` with the first bytes only.
     fn body<'a>(
         &'a mut self,
-        limits: &Limits,
+        limits: &HeadLimits,
         expects: bool,
         input: &'a mut [u8],
-    ) -> (usize, Event<'a>) {
+    ) -> (usize, RequestEvent<'a>) {
         let fed = match &mut self.state {
             State::Length { total, .. } => {
                 let take = input.len().min(*total - self.buffer.len());
@@ -284,15 +289,15 @@ impl Reader {
         match fed {
             Ok((taken, true)) => (taken, self.give()),
             // RFC 9110 section 10.1.1: needless once part of the body is here.
-            Ok((taken, false)) if expects && taken == 0 => (taken, Event::Continue),
-            Ok((taken, false)) => (taken, Event::Need),
+            Ok((taken, false)) if expects && taken == 0 => (taken, RequestEvent::Continue),
+            Ok((taken, false)) => (taken, RequestEvent::Need),
             Err(error) => self.fail(input.len(), error),
         }
     }
 
     /// Hands out the request that the buffer holds. Its head is parsed a second time: keeping
     /// what the first time found would mean a reader that borrows from itself.
-    fn give(&mut self) -> Event<'_> {
+    fn give(&mut self) -> RequestEvent<'_> {
         let size = match self.state {
             State::Length { head, .. } | State::Chunked { head, .. } => head,
             _ => 0,
@@ -302,34 +307,39 @@ impl Reader {
         match head::parse(bytes, &mut headers) {
             Ok(head) => {
                 self.state = State::Given;
-                Event::Request(request(head, headers, body))
+                RequestEvent::Request(request(head, headers, body))
             }
             Err(error) => {
                 debug_assert!(false, "parsed before: {error}");
                 self.state = State::Failed;
-                Event::Bad(error)
+                RequestEvent::Bad(error)
             }
         }
     }
 
     /// The state behind a head of `size` bytes.
-    fn state_behind(&self, limits: &Limits, head: &Head<'_>, size: usize) -> Result<State, Error> {
+    fn state_behind(
+        &self,
+        limits: &HeadLimits,
+        head: &Head<'_>,
+        size: usize,
+    ) -> Result<State, Error> {
         let (framing, expects) = (head.framing, head.expects);
-        match self.offers && head.method == "POST" && head.version == Version::Http11 {
+        match self.offers && head.method == "POST" && head.version == HttpVersion::Http11 {
             true => Ok(State::Offered { framing, expects }),
             false => body_state(limits, framing, size),
         }
     }
 
     /// Gives the head that the buffer holds.
-    fn offered(&mut self, framing: Framing) -> Event<'_> {
+    fn offered(&mut self, framing: BodyFraming) -> RequestEvent<'_> {
         let mut headers = Headers::new();
         match head::parse(&self.buffer, &mut headers) {
-            Ok(head) => Event::Head(request(head, headers, &mut []), Body::new(framing)),
+            Ok(head) => RequestEvent::Head(request(head, headers, &mut []), Body::new(framing)),
             Err(error) => {
                 debug_assert!(false, "parsed before: {error}");
                 self.state = State::Failed;
-                Event::Bad(error)
+                RequestEvent::Bad(error)
             }
         }
     }
@@ -347,18 +357,18 @@ impl Reader {
         });
     }
 
-    fn fail(&mut self, taken: usize, error: Error) -> (usize, Event<'_>) {
+    fn fail(&mut self, taken: usize, error: Error) -> (usize, RequestEvent<'_>) {
         self.buffer = Vec::new();
         self.state = State::Failed;
-        (taken, Event::Bad(error))
+        (taken, RequestEvent::Bad(error))
     }
 }
 
 /// The state in which a body is gathered behind a head of `size` bytes.
-fn body_state(limits: &Limits, framing: Framing, size: usize) -> Result<State, Error> {
+fn body_state(limits: &HeadLimits, framing: BodyFraming, size: usize) -> Result<State, Error> {
     match framing {
-        Framing::Chunked => Ok(State::Chunked { head: size, chunks: Chunked::new() }),
-        Framing::Length(length) => {
+        BodyFraming::Chunked => Ok(State::Chunked { head: size, chunks: Chunked::new() }),
+        BodyFraming::Length(length) => {
             let length = usize::try_from(length).unwrap_or(usize::MAX);
             if length > limits.body_bytes {
                 return Err(Error::BodyTooLarge);

@@ -5,7 +5,7 @@ use crate::limits::HTTP_HEADERS;
 
 /// The protocol versions that are spoken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Version {
+pub enum HttpVersion {
     /// HTTP/1.0: a connection ends with its request unless `keep-alive` is asked for.
     Http10,
     /// HTTP/1.1.
@@ -22,7 +22,7 @@ pub struct Request<'a> {
     /// the authority.
     pub target: &'a str,
     /// The version.
-    pub version: Version,
+    pub version: HttpVersion,
     /// The header fields.
     pub headers: Headers<'a>,
     /// The body, to be parsed in place.
@@ -65,8 +65,8 @@ impl<'a> Request<'a> {
     pub fn connection(&self) -> Connection {
         match (self.keep_alive, self.version) {
             (false, _) => Connection::Close,
-            (true, Version::Http11) => Connection::Keep,
-            (true, Version::Http10) => Connection::KeepHttp10,
+            (true, HttpVersion::Http11) => Connection::KeepAlive,
+            (true, HttpVersion::Http10) => Connection::KeepHttp10,
         }
     }
 }

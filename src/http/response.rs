@@ -5,7 +5,7 @@
 pub enum Connection {
     /// Another request may follow: the default of HTTP/1.1, so nothing is said.
     #[default]
-    Keep,
+    KeepAlive,
     /// Another request may follow, said to a client of HTTP/1.0.
     KeepHttp10,
     /// This was the last answer.
@@ -26,7 +26,7 @@ pub struct Response<'a> {
 impl<'a> Response<'a> {
     /// A response with this body, or with no body and no `Content-Type` if both are empty.
     pub fn new(status: u16, content_type: &'a str, body: &'a [u8]) -> Response<'a> {
-        let connection = Connection::Keep;
+        let connection = Connection::KeepAlive;
         Response { status, content_type, headers: &[], body, connection, head_only: false }
     }
 
@@ -73,7 +73,7 @@ impl<'a> Response<'a> {
             push_field(out, name, value);
         }
         match self.connection {
-            Connection::Keep => {}
+            Connection::KeepAlive => {}
             Connection::KeepHttp10 => out.extend_from_slice(b"Connection: keep-alive\r\n"),
             Connection::Close => out.extend_from_slice(b"Connection: close\r\n"),
         }
@@ -84,7 +84,7 @@ impl<'a> Response<'a> {
     }
 }
 
-/// The answer to [`super::Event::Continue`].
+/// The answer to [`super::RequestEvent::Continue`].
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// Appends a status line.

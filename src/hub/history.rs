@@ -3,33 +3,33 @@
 //! They are the frames that the subscribers have got, so keeping one costs a count. They go with
 //! the last subscriber: nobody is told what was said in a group that has ended.
 
-use super::mail::{Event, Squeezed};
+use super::mail::{CompressedFrames, Event};
 use crate::mem::Frozen;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// How much of a channel is kept, this event included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Remember {
+pub struct HistoryLimit {
     /// Events.
-    pub most: u32,
+    pub max: u32,
     /// Bytes of their frames.
     pub bytes: usize,
 }
 
 /// One kept event.
 #[derive(Clone, Debug)]
-pub struct Past {
+pub struct HistoryEntry {
     /// The frame.
     pub frame: Frozen,
     /// Its compressed forms, where some endpoint compresses.
-    pub squeezed: Option<Arc<Squeezed>>,
+    pub compressed: Option<Arc<CompressedFrames>>,
 }
 
 /// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct History {
-    events: VecDeque<Past>,
+    events: VecDeque<HistoryEntry>,
     /// Of the frames.
     bytes: usize,
     /// Its place in the order in which pictures and histories began; the hub's to keep.
@@ -43,15 +43,16 @@ impl History {
 
     /// Keeps an event; the oldest make room. Says how many had to go for the bound in bytes, this
     /// one perhaps among them: those for the bound in number have had their time.
-    pub(super) fn push(&mut self, event: &Event, remember: Remember) -> u64 {
-        let past = Past { frame: event.frame.clone(), squeezed: event.squeezed.clone() };
-        self.bytes += past.frame.len();
-        self.events.push_back(past);
-        while self.events.len() > remember.most as usize {
+    pub(super) fn push(&mut self, event: &Event, history_limit: HistoryLimit) -> u64 {
+        let entry =
+            HistoryEntry { frame: event.frame.clone(), compressed: event.compressed.clone() };
+        self.bytes += entry.frame.len();
+        self.events.push_back(entry);
+        while self.events.len() > history_limit.max as usize {
             self.forget_first();
         }
         let mut lost = 0;
-        while self.bytes > remember.bytes {
+        while self.bytes > history_limit.bytes {
             self.forget_first();
             lost += 1;
         }
@@ -59,19 +60,20 @@ impl History {
     }
 
     fn forget_first(&mut self) {
-        self.bytes -= self.events.pop_front().map_or(0, |past| past.frame.len());
+        self.bytes -= self.events.pop_front().map_or(0, |entry| entry.frame.len());
     }
 
     /// The events, the oldest first.
-    pub(super) fn events(&self) -> Vec<Past> {
+    pub(super) fn events(&self) -> Vec<HistoryEntry> {
         self.events.iter().cloned().collect()
     }
 
     /// Bytes that it holds, about; with one compressed form of each frame that has such.
     pub(super) fn memory(&self) -> usize {
-        let squeezes = self.events.back().is_some_and(|past| past.squeezed.is_some());
-        let frames = if squeezes { 2 * self.bytes } else { self.bytes };
-        let each = size_of::<Past>() + if squeezes { size_of::<Squeezed>() } else { 0 };
+        let is_compressing = self.events.back().is_some_and(|entry| entry.compressed.is_some());
+        let frames = if is_compressing { 2 * self.bytes } else { self.bytes };
+        let each = size_of::<HistoryEntry>()
+            + if is_compressing { size_of::<CompressedFrames>() } else { 0 };
         size_of::<History>() + self.events.len() * each + frames
     }
 }
@@ -81,15 +83,15 @@ mod tests {
     use super::*;
 
     /// The texts that are kept, and how many were lost, after these were pushed.
-    fn check(texts: &[&str], most: u32, bytes: usize, kept: &[&str], lost: u64) {
+    fn check(texts: &[&str], max: u32, bytes: usize, kept: &[&str], lost: u64) {
         let mut history = History::new(1);
         let push = |text: &&str| {
             let event = Event { frame: Frozen::new(text.as_bytes()), ..Event::default() };
-            history.push(&event, Remember { most, bytes })
+            history.push(&event, HistoryLimit { max, bytes })
         };
-        assert_eq!(texts.iter().map(push).sum::<u64>(), lost, "{texts:?} {most} {bytes}");
+        assert_eq!(texts.iter().map(push).sum::<u64>(), lost, "{texts:?} {max} {bytes}");
         let found = history.events();
-        let found: Vec<_> = found.iter().map(|past| str::from_utf8(&past.frame)).collect();
+        let found: Vec<_> = found.iter().map(|entry| str::from_utf8(&entry.frame)).collect();
         assert_eq!(found, kept.iter().map(|text| Ok(*text)).collect::<Vec<_>>());
         assert_eq!(history.bytes, kept.iter().map(|text| text.len()).sum::<usize>());
     }

@@ -1,11 +1,11 @@
 //! What only the home core of a channel keeps: how many subscribers each core has, who is present,
 //! and the last event of a channel that caches.
 
-use super::forms::Forms;
-use super::history::{History, Past};
-use super::mail::{Event, Told};
+use super::encodings::Encodings;
+use super::history::{History, HistoryEntry};
+use super::mail::{DialectMessage, Event};
 use super::name::ConnId;
-use super::notice::Seen;
+use super::notice::Reported;
 use super::picture::Picture;
 use crate::codec::Format;
 use crate::mem::Frozen;
@@ -14,24 +14,24 @@ use std::sync::Arc;
 
 /// What others are told of a member: a frame for their peers, or something for their dialects.
 #[derive(Clone, Debug)]
-pub enum News {
+pub enum MemberChange {
     /// Bytes for each of them.
     Frame(Frozen),
     /// For each one's dialect to put into words.
-    Told(Told),
+    Message(DialectMessage),
 }
 
-impl From<Frozen> for News {
-    fn from(frame: Frozen) -> News {
-        News::Frame(frame)
+impl From<Frozen> for MemberChange {
+    fn from(frame: Frozen) -> MemberChange {
+        MemberChange::Frame(frame)
     }
 }
 
-impl From<News> for Event {
-    fn from(news: News) -> Event {
-        match news {
-            News::Frame(frame) => Event { frame, ..Event::default() },
-            News::Told(told) => Event { told: Some(told), ..Event::default() },
+impl From<MemberChange> for Event {
+    fn from(change: MemberChange) -> Event {
+        match change {
+            MemberChange::Frame(frame) => Event { frame, ..Event::default() },
+            MemberChange::Message(message) => Event { message: Some(message), ..Event::default() },
         }
     }
 }
@@ -44,16 +44,16 @@ pub struct Member {
     /// What the others are shown of the user, in the dialect's format.
     pub info: Option<Arc<str>>,
     /// Tells the others that the user has come.
-    pub added: News,
+    pub added: MemberChange,
     /// Tells the others that the user has left.
-    pub removed: News,
+    pub removed: MemberChange,
     /// Users that the channel may have; 0 is any number.
-    pub most: usize,
+    pub max: usize,
 }
 
 /// What a joining connection asks of the home beside being noted.
 #[derive(Clone, Debug, Default)]
-pub struct Wish {
+pub struct JoinRequest {
     /// Become a member.
     pub member: Option<Box<Member>>,
     /// Be given the last event.
@@ -67,9 +67,9 @@ pub struct Wish {
 /// The users of a channel, in the order in which they came: id and info.
 pub type Users = Vec<(Arc<str>, Option<Arc<str>>)>;
 
-/// What the home answers to a [`Wish`].
+/// What the home answers to a [`JoinRequest`].
 #[derive(Clone, Debug, Default)]
-pub struct Welcome {
+pub struct JoinReply {
     /// All members, the new one included if it became one. Without a wish to be one, only if
     /// there are any.
     pub users: Option<Arc<Users>>,
@@ -77,19 +77,19 @@ pub struct Welcome {
     pub cached: Option<Option<Frozen>>,
     /// The picture if it was asked for and there is one, made in the format that was asked for.
     /// The session queues it before the dialect is told that it has joined.
-    pub picture: Option<Arc<Forms>>,
+    pub picture: Option<Arc<Encodings>>,
     /// The last events, the oldest first, if they were asked for. The session queues them before
     /// the dialect is told that it has joined.
-    pub history: Vec<Past>,
+    pub history: Vec<HistoryEntry>,
 }
 
 /// The channel has as many members as it may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Crowded;
+pub struct ChannelFull;
 
 /// What an event needs in order to be kept.
 #[derive(Debug)]
-pub struct Keep {
+pub struct CacheEntry {
     /// How long, in milliseconds.
     pub ttl_ms: u64,
     /// The event's name, for those who ask.
@@ -100,13 +100,13 @@ pub struct Keep {
 
 /// What the home knows of a channel.
 #[derive(Clone, Debug, Default)]
-pub struct Facts {
+pub struct ChannelInfo {
     /// Subscriptions on all cores.
     pub subscriptions: u64,
     /// Users present.
     pub users: u64,
     /// The kept event and how many milliseconds it has left.
-    pub kept: Option<(Arc<Keep>, u64)>,
+    pub kept: Option<(Arc<CacheEntry>, u64)>,
 }
 
 /// See the module's documentation.
@@ -122,7 +122,7 @@ pub(super) struct Home {
     pub(super) picture: Option<Picture>,
     /// Goes with the last subscriber.
     pub(super) history: Option<History>,
-    pub(super) seen: Seen,
+    pub(super) reported: Reported,
 }
 
 #[derive(Debug)]
@@ -131,7 +131,7 @@ struct User {
     order: u64,
     /// Connections, the oldest first; the first one's info is shown.
     connections: Vec<(ConnId, Option<Arc<str>>)>,
-    removed: News,
+    removed: MemberChange,
 }
 
 #[derive(Debug)]
@@ -170,15 +170,15 @@ impl Home {
     }
 
     /// Lets a connection in; true if it is its user's first. Present users always get in.
-    pub(super) fn enter(&mut self, conn: ConnId, member: &Member) -> Result<bool, Crowded> {
+    pub(super) fn enter(&mut self, conn: ConnId, member: &Member) -> Result<bool, ChannelFull> {
         let connection = (conn, member.info.clone());
         if let Some(user) = self.users.get_mut(&member.id) {
             user.connections.push(connection);
             self.members.insert(conn, member.id.clone());
             return Ok(false);
         }
-        if member.most > 0 && self.users.len() >= member.most {
-            return Err(Crowded);
+        if member.max > 0 && self.users.len() >= member.max {
+            return Err(ChannelFull);
         }
         let user = User {
             order: self.came,
@@ -192,7 +192,7 @@ impl Home {
     }
 
     /// Lets a connection out; its user and what tells the others if it was the last one.
-    pub(super) fn exit(&mut self, conn: ConnId) -> Option<(Arc<str>, News)> {
+    pub(super) fn exit(&mut self, conn: ConnId) -> Option<(Arc<str>, MemberChange)> {
         let id = self.members.remove(&conn)?;
         let user = self.users.get_mut(&id)?;
         user.connections.retain(|(other, _)| *other != conn);
@@ -241,7 +241,7 @@ impl Home {
         self.kept.as_ref().filter(|kept| kept.until_ms > now_ms).map(|kept| &kept.event)
     }
 
-    pub(super) fn kept_facts(&self, now_ms: u64) -> Option<(Arc<Keep>, u64)> {
+    pub(super) fn cache_info(&self, now_ms: u64) -> Option<(Arc<CacheEntry>, u64)> {
         let kept = self.kept.as_ref().filter(|kept| kept.until_ms > now_ms)?;
         Some((kept.event.keep.clone()?, kept.until_ms - now_ms))
     }
@@ -256,14 +256,14 @@ mod tests {
         ConnId { core: 0, slot: Slot { index, generation: 1 } }
     }
 
-    fn member(id: &str, info: &str, most: usize) -> Member {
+    fn member(id: &str, info: &str, max: usize) -> Member {
         let frame = |text: String| Frozen::new(text.as_bytes());
         Member {
             id: id.into(),
             info: Some(info.into()),
             added: frame(format!("+{id}")).into(),
             removed: frame(format!("-{id}")).into(),
-            most,
+            max,
         }
     }
 
@@ -282,8 +282,8 @@ mod tests {
         assert_eq!(shown(&home), [pair("ada", "one"), pair("bob", "b")]);
         assert!(home.exit(conn(1)).is_none());
         assert_eq!(shown(&home), [pair("ada", "two"), pair("bob", "b")]);
-        let (id, news) = home.exit(conn(3)).expect("the last one leaves");
-        let Event { frame, .. } = news.into();
+        let (id, change) = home.exit(conn(3)).expect("the last one leaves");
+        let Event { frame, .. } = change.into();
         assert_eq!((&*id, &*frame), ("ada", &b"-ada"[..]));
         assert!(home.exit(conn(3)).is_none());
         assert!(home.exit(conn(2)).is_some());
@@ -295,7 +295,7 @@ mod tests {
         let mut home = Home::default();
         assert_eq!(home.enter(conn(1), &member("a", "", 2)), Ok(true));
         assert_eq!(home.enter(conn(2), &member("b", "", 2)), Ok(true));
-        assert_eq!(home.enter(conn(3), &member("c", "", 2)), Err(Crowded));
+        assert_eq!(home.enter(conn(3), &member("c", "", 2)), Err(ChannelFull));
         assert_eq!(home.enter(conn(4), &member("a", "", 2)), Ok(false));
         assert_eq!(home.user_count(), 2);
     }
@@ -303,14 +303,14 @@ mod tests {
     #[test]
     fn an_event_is_kept_until_its_time() {
         let mut home = Home::default();
-        let keep = Keep { ttl_ms: 100, event: "e".into(), data: "data".into() };
+        let keep = CacheEntry { ttl_ms: 100, event: "e".into(), data: "data".into() };
         let frame = Frozen::new(b"frame");
         let event = Event { frame, keep: Some(Arc::new(keep)), ..Event::default() };
         assert_eq!(home.keep(&event, 1000), 10);
         assert_eq!(home.keep(&event, 1000), 0);
         assert!(home.kept(1099).is_some());
         assert!(home.kept(1100).is_none());
-        assert_eq!(home.kept_facts(1040).map(|(_, left)| left), Some(60));
+        assert_eq!(home.cache_info(1040).map(|(_, left)| left), Some(60));
         assert_eq!(home.expire(Some(1099)), 0);
         assert_eq!(home.expire(Some(1100)), 10);
         assert!(home.is_empty());

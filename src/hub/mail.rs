@@ -7,11 +7,11 @@
 //! connections while its up lanes are full. Nothing is dropped, and no circle of full lanes can
 //! form.
 
-use super::forms::Forms;
-use super::history::Remember;
-use super::home::{Crowded, Facts, Keep, Users, Welcome, Wish};
+use super::encodings::Encodings;
+use super::history::HistoryLimit;
+use super::home::{CacheEntry, ChannelFull, ChannelInfo, JoinReply, JoinRequest, Users};
 use super::name::{ChannelName, ConnId};
-use super::notice::Said;
+use super::notice::ClientEvent;
 use crate::mem::{Frozen, Slot};
 use crate::ws::output::{BITS, Codecs};
 use std::any::Any;
@@ -21,54 +21,55 @@ use std::sync::{Arc, OnceLock};
 /// One published event, in the bytes that go to its subscribers.
 #[derive(Clone, Debug, Default)]
 pub struct Event {
-    /// The frame; none where there are `forms`, or the dialects are `told`.
+    /// The frame; none where there are `encodings`, or the dialects are `message`.
     pub frame: Frozen,
     /// What is published to subscribers of several formats, in place of the frame, and what it
     /// does to the picture of the channel.
-    pub forms: Option<Arc<Forms>>,
+    pub encodings: Option<Arc<Encodings>>,
     /// Its compressed forms, where some endpoint compresses.
-    pub squeezed: Option<Arc<Squeezed>>,
+    pub compressed: Option<Arc<CompressedFrames>>,
     /// The one connection that is not to receive it.
     pub except: Option<ConnId>,
     /// Whether the home is to keep it for who subscribes later.
-    pub keep: Option<Arc<Keep>>,
+    pub keep: Option<Arc<CacheEntry>>,
     /// Whether the home is to keep it among the last ones for who subscribes later.
-    pub remember: Option<Remember>,
+    pub history_limit: Option<HistoryLimit>,
     /// Closes the receiving connections with this code and reason in place of a frame.
     pub close: Option<(u16, &'static str)>,
     /// What it is to those outside, if a client has published it and they want to know.
-    pub said: Option<Arc<Said>>,
+    pub client_event: Option<Arc<ClientEvent>>,
     /// Given to the subscribers' dialects in place of a frame.
-    pub told: Option<Told>,
+    pub message: Option<DialectMessage>,
 }
 
 /// What a dialect says to the dialects of other connections, on any core; they know its type.
-pub type Told = Arc<dyn Any + Send + Sync>;
+pub type DialectMessage = Arc<dyn Any + Send + Sync>;
 
 /// The compressed forms of one frame, by the size of the window: each is made by the core that
 /// first needs it, and then shared by all.
 #[derive(Debug, Default)]
-pub struct Squeezed([OnceLock<Option<Frozen>>; BITS]);
+pub struct CompressedFrames([OnceLock<Option<Frozen>>; BITS]);
 
-impl Squeezed {
+impl CompressedFrames {
     /// The form of `frame`, of which these are the forms, for peers with a window of `bits`, 9 to
     /// 15; `frame` itself where that is shorter.
-    pub fn form<'f>(&'f self, frame: &'f Frozen, bits: u8, codecs: &mut Codecs) -> &'f Frozen {
-        let form = &self.0[usize::from(bits.clamp(9, 15) - 9)];
-        let squeeze = || codecs.squeeze_frame(frame, bits).map(|frame| Frozen::new(&frame));
-        form.get_or_init(squeeze).as_ref().unwrap_or(frame)
+    pub fn encoded<'f>(&'f self, frame: &'f Frozen, bits: u8, codecs: &mut Codecs) -> &'f Frozen {
+        let encoded = &self.0[usize::from(bits.clamp(9, 15) - 9)];
+        let compress = || codecs.compress_frame(frame, bits).map(|frame| Frozen::new(&frame));
+        encoded.get_or_init(compress).as_ref().unwrap_or(frame)
     }
 }
 
 impl Event {
     /// Whether the home is to hold on to it, or to a part of it.
     pub fn is_kept(&self) -> bool {
-        self.keep.is_some() || self.forms.as_ref().is_some_and(|forms| forms.is_kept())
+        self.keep.is_some() || self.encodings.as_ref().is_some_and(|encodings| encodings.is_kept())
     }
 
     /// Whether the subscribers are to hear of it.
     pub fn is_heard(&self) -> bool {
-        self.told.is_some() || self.forms.as_ref().is_none_or(|forms| forms.is_heard())
+        self.message.is_some()
+            || self.encodings.as_ref().is_none_or(|encodings| encodings.is_heard())
     }
 }
 
@@ -93,7 +94,7 @@ pub enum Query {
         /// How their names begin.
         prefix: Box<str>,
         /// A core with more of them stops at one more.
-        most: usize,
+        max: usize,
     },
     /// One channel.
     Channel {
@@ -115,9 +116,9 @@ pub enum Query {
 #[derive(Clone, Debug)]
 pub enum Answer {
     /// Names and what is known of them.
-    Channels(Vec<(ChannelName, Facts)>),
+    Channels(Vec<(ChannelName, ChannelInfo)>),
     /// What is known of one channel.
-    Channel(Facts),
+    Channel(ChannelInfo),
     /// Who is present.
     Users(Users),
 }
@@ -141,7 +142,7 @@ pub enum Up {
         /// The channel.
         name: ChannelName,
         /// What it asks for.
-        wish: Wish,
+        request: JoinRequest,
     },
     /// A member's connection has left.
     Leave {
@@ -184,7 +185,7 @@ pub enum Up {
         /// The connection.
         to: ConnId,
         /// What it is told.
-        what: Told,
+        what: DialectMessage,
     },
 }
 
@@ -199,7 +200,7 @@ pub enum Down {
         name: ChannelName,
     },
     /// The connection's wish is granted, or the channel is crowded.
-    Welcome {
+    JoinReply {
         /// The number of the question.
         asked: u32,
         /// The connection.
@@ -207,7 +208,7 @@ pub enum Down {
         /// The channel.
         name: ChannelName,
         /// What it asked for.
-        welcome: Result<Welcome, Crowded>,
+        reply: Result<JoinReply, ChannelFull>,
     },
     /// Deliver this event to your subscribers.
     Deliver {
@@ -221,7 +222,7 @@ pub enum Down {
         /// The connection.
         slot: Slot,
         /// What it is told.
-        what: Told,
+        what: DialectMessage,
     },
     /// The event that you sent has its place, or what you asked.
     Answer {
@@ -234,9 +235,10 @@ pub enum Down {
 
 /// What one core has to say to the others and has not handed over.
 #[derive(Debug)]
-pub struct Post {
+pub struct OutgoingMail {
     lanes: Vec<Lanes>,
-    /// The longest lane each way, since [`Post::measure`] or longer: asked for every message, and
+    /// The longest lane each way, since [`OutgoingMail::measure`] or longer: asked for every
+    /// message, and
     /// there are as many lanes as cores.
     longest_up: usize,
     longest_down: usize,
@@ -251,11 +253,11 @@ pub struct Lanes {
     pub down: VecDeque<Down>,
 }
 
-impl Post {
+impl OutgoingMail {
     /// No mail, for `cores` receivers.
-    pub fn new(cores: u16) -> Post {
+    pub fn new(cores: u16) -> OutgoingMail {
         let lanes = (0..cores).map(|_| Lanes::default()).collect();
-        Post { lanes, longest_up: 0, longest_down: 0 }
+        OutgoingMail { lanes, longest_up: 0, longest_down: 0 }
     }
 
     pub(super) fn up(&mut self, to: u16, message: Up) {
@@ -273,14 +275,14 @@ impl Post {
     /// Has core `by` tell the dialect of a connection something: the connection's core, or the home
     /// of a channel. A core that is none has no connections: what somebody outside has made up is
     /// lost.
-    pub fn tell(&mut self, by: u16, to: ConnId, what: Told) {
+    pub fn tell(&mut self, by: u16, to: ConnId, what: DialectMessage) {
         if usize::from(by) < self.lanes.len() {
             self.up(by, Up::Tell { to, what });
         }
     }
 
     /// The same by the home itself.
-    pub fn pass_on(&mut self, to: ConnId, what: Told) {
+    pub fn pass_on(&mut self, to: ConnId, what: DialectMessage) {
         if usize::from(to.core) < self.lanes.len() {
             self.down(to.core, Down::Tell { slot: to.slot, what });
         }

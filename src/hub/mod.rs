@@ -9,44 +9,48 @@
 //! ([`Joined::Later`]): whoever was told that he is subscribed hears every publish that the home
 //! orders from then on.
 
-mod forms;
+mod encodings;
 mod history;
 mod home;
 mod mail;
 mod members;
 mod name;
 mod notice;
-mod order;
 mod picture;
+mod sequencer;
 
-pub use forms::{Clears, Forms, Mode, Retain};
-pub use history::{Past, Remember};
-pub use home::{Crowded, Facts, Keep, Member, News, Users, Welcome, Wish};
-pub use mail::{Ack, Answer, Down, Event, Post, Query, Squeezed, Told, Up};
+pub use encodings::{Clears, Encodings, Mode, Retain};
+pub use history::{HistoryEntry, HistoryLimit};
+pub use home::{
+    CacheEntry, ChannelFull, ChannelInfo, JoinReply, JoinRequest, Member, MemberChange, Users,
+};
+pub use mail::{
+    Ack, Answer, CompressedFrames, DialectMessage, Down, Event, OutgoingMail, Query, Up,
+};
 pub use members::Subscriber;
 pub use name::{ChannelName, ConnId, CoreSet, Hasher};
-pub use notice::{Kinds, Notice, Said, What};
+pub use notice::{ChannelEvent, ChannelEventKind, ClientEvent, EventMask};
 
 use crate::mem::Slot;
 use hashbrown::HashTable;
 use home::Home;
 use members::{Members, Start};
-use notice::Notices;
+use notice::ChannelEvents;
 use std::collections::{BTreeMap, VecDeque};
 
 /// What a join came to.
 #[derive(Clone, Debug)]
 pub enum Joined {
     /// Subscribed; with what the home had to say, if it was asked.
-    Now(Option<Welcome>),
+    Now(Option<JoinReply>),
     /// Subscribed as soon as the home has answered; the answer names the channel.
     Later,
     /// The connection already has this subscription, which is left as it is.
     Already,
     /// The connection holds as many subscriptions as it may.
-    Full,
+    SubscriptionLimit,
     /// The channel has as many members as it may.
-    Crowded,
+    ChannelFull,
 }
 
 /// One connection that joins one channel.
@@ -59,9 +63,9 @@ pub struct Join<'n> {
     /// The channel.
     pub name: &'n str,
     /// Subscriptions that the connection may hold.
-    pub most: usize,
+    pub max: usize,
     /// What it asks of the home.
-    pub wish: Option<Wish>,
+    pub request: Option<JoinRequest>,
 }
 
 /// One core's share of all channels.
@@ -86,15 +90,15 @@ pub struct Hub {
     began: u64,
     /// What both hold, and may hold.
     kept_bytes: usize,
-    kept_most: usize,
+    kept_max: usize,
     losses: Losses,
-    notices: Notices,
+    notices: ChannelEvents,
 }
 
 struct Channel {
     name: ChannelName,
     subscribers: Vec<Subscriber>,
-    standing: Standing,
+    home_link: HomeLink,
     /// Cores with subscribers, this one left out. Kept by the home core only.
     interest: CoreSet,
     /// What else the home keeps, if there is anything.
@@ -115,7 +119,7 @@ pub struct Losses {
 
 /// How this core stands with the home of a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Standing {
+enum HomeLink {
     /// The home does not know that we want the channel.
     Unknown,
     /// Asked under this number, not answered: subscribers wait.
@@ -126,8 +130,8 @@ enum Standing {
 
 impl Hub {
     /// The share of core `core` out of `cores`. All cores of a process share one `hasher`. Events
-    /// and pictures that are kept may hold `kept_most` bytes.
-    pub fn new(core: u16, cores: u16, hasher: Hasher, kept_most: usize) -> Hub {
+    /// and pictures that are kept may hold `kept_max` bytes.
+    pub fn new(core: u16, cores: u16, hasher: Hasher, kept_max: usize) -> Hub {
         debug_assert!(core < cores);
         Hub {
             core,
@@ -144,9 +148,9 @@ impl Hub {
             pictures: BTreeMap::new(),
             began: 0,
             kept_bytes: 0,
-            kept_most,
+            kept_max,
             losses: Losses::default(),
-            notices: Notices::default(),
+            notices: ChannelEvents::default(),
         }
     }
 
@@ -172,8 +176,8 @@ impl Hub {
     }
 
     /// Subscribes a connection.
-    pub fn join(&mut self, join: Join<'_>, now_ms: u64, post: &mut Post) -> Joined {
-        let Join { slot, app, name, most, wish } = join;
+    pub fn join(&mut self, join: Join<'_>, now_ms: u64, mail: &mut OutgoingMail) -> Joined {
+        let Join { slot, app, name, max, request } = join;
         let hash = self.hasher.hash(app, name);
         let found = self.find(app, name, hash);
         if let Some(at) = found
@@ -181,13 +185,13 @@ impl Hub {
         {
             return Joined::Already;
         }
-        if self.members.count(slot.index) >= most {
-            return Joined::Full;
+        if self.members.count(slot.index) >= max {
+            return Joined::SubscriptionLimit;
         }
         let at = found.unwrap_or_else(|| self.insert(self.hasher.name(app, name)));
         match self.home_of(hash) {
-            home if home == self.core => self.join_here(slot, at, wish, now_ms, post),
-            home => self.join_there(slot, at, wish, home, post),
+            home if home == self.core => self.join_here(slot, at, request, now_ms, mail),
+            home => self.join_there(slot, at, request, home, mail),
         }
     }
 
@@ -195,51 +199,54 @@ impl Hub {
         &mut self,
         slot: Slot,
         at: u32,
-        wish: Option<Wish>,
+        request: Option<JoinRequest>,
         now_ms: u64,
-        post: &mut Post,
+        mail: &mut OutgoingMail,
     ) -> Joined {
         let conn = ConnId { core: self.core, slot };
-        let member = wish.as_ref().is_some_and(|wish| wish.member.is_some());
-        let welcome = match wish.map(|wish| self.grant(conn, at, wish, now_ms, post)).transpose() {
-            Ok(welcome) => welcome,
-            Err(Crowded) => {
-                self.release_if_empty(at);
-                return Joined::Crowded;
-            }
-        };
+        let member = request.as_ref().is_some_and(|request| request.member.is_some());
+        let reply =
+            match request.map(|request| self.grant(conn, at, request, now_ms, mail)).transpose() {
+                Ok(reply) => reply,
+                Err(ChannelFull) => {
+                    self.release_if_empty(at);
+                    return Joined::ChannelFull;
+                }
+            };
         if let Some(channel) = &mut self.channels[at as usize] {
             let start = Start { asked: 0, member };
             self.members.add(slot.index, at, &mut channel.subscribers, start);
-            channel.standing = Standing::Known;
+            channel.home_link = HomeLink::Known;
         }
         self.look(at);
-        Joined::Now(welcome)
+        Joined::Now(reply)
     }
 
     fn join_there(
         &mut self,
         slot: Slot,
         at: u32,
-        wish: Option<Wish>,
+        request: Option<JoinRequest>,
         home: u16,
-        post: &mut Post,
+        mail: &mut OutgoingMail,
     ) -> Joined {
         let question = self.next_question();
-        let Some(channel) = &mut self.channels[at as usize] else { return Joined::Full };
+        let Some(channel) = &mut self.channels[at as usize] else {
+            return Joined::SubscriptionLimit;
+        };
         let name = channel.name.clone();
         let mut start = Start::default();
-        if let Some(wish) = wish {
-            start = Start { asked: question, member: wish.member.is_some() };
-            post.up(home, Up::Join { asked: question, slot, name, wish });
+        if let Some(request) = request {
+            start = Start { asked: question, member: request.member.is_some() };
+            mail.up(home, Up::Join { asked: question, slot, name, request });
             // The home sends publishes from that join on; who has not been welcomed hears none.
-            channel.standing = Standing::Known;
-        } else if channel.standing == Standing::Unknown {
-            channel.standing = Standing::Asked(question);
-            post.up(home, Up::Interest { asked: question, name });
+            channel.home_link = HomeLink::Known;
+        } else if channel.home_link == HomeLink::Unknown {
+            channel.home_link = HomeLink::Asked(question);
+            mail.up(home, Up::Interest { asked: question, name });
         }
         self.members.add(slot.index, at, &mut channel.subscribers, start);
-        let active = start.asked == 0 && channel.standing == Standing::Known;
+        let active = start.asked == 0 && channel.home_link == HomeLink::Known;
         self.counts_changed(at);
         if active { Joined::Now(None) } else { Joined::Later }
     }
@@ -250,26 +257,26 @@ impl Hub {
     }
 
     /// Ends one subscription; false when there was none.
-    pub fn leave(&mut self, slot: Slot, app: u32, name: &str, post: &mut Post) -> bool {
+    pub fn leave(&mut self, slot: Slot, app: u32, name: &str, mail: &mut OutgoingMail) -> bool {
         let hash = self.hasher.hash(app, name);
         let Some(at) = self.find(app, name, hash) else { return false };
         let Some(position) = self.members.position(slot.index, at) else { return false };
-        self.remove_member(slot, position, post);
+        self.remove_member(slot, position, mail);
         true
     }
 
     /// Ends all subscriptions of a connection that is gone; says how many.
-    pub fn leave_all(&mut self, slot: Slot, post: &mut Post) -> usize {
+    pub fn leave_all(&mut self, slot: Slot, mail: &mut OutgoingMail) -> usize {
         let mut left = 0;
         while self.members.count(slot.index) > 0 {
-            self.remove_member(slot, self.members.count(slot.index) - 1, post);
+            self.remove_member(slot, self.members.count(slot.index) - 1, mail);
             left += 1;
         }
         self.members.forget(slot.index);
         left
     }
 
-    fn remove_member(&mut self, slot: Slot, position: usize, post: &mut Post) {
+    fn remove_member(&mut self, slot: Slot, position: usize, mail: &mut OutgoingMail) {
         let removed = self
             .members
             .remove(slot.index, position, &mut self.channels, |channel| &mut channel.subscribers);
@@ -278,20 +285,20 @@ impl Hub {
         let name = channel.name.clone();
         let home = self.home_of(name.hash());
         if member && home == self.core {
-            self.exit(ConnId { core: self.core, slot }, at, post);
+            self.exit(ConnId { core: self.core, slot }, at, mail);
         } else if member {
-            post.up(home, Up::Leave { slot, name: name.clone() });
+            mail.up(home, Up::Leave { slot, name: name.clone() });
         }
         self.look(at);
         let Some(channel) = &mut self.channels[at as usize] else { return };
         if !channel.subscribers.is_empty() {
             return self.counts_changed(at);
         }
-        if channel.standing != Standing::Unknown {
-            channel.standing = Standing::Unknown;
+        if channel.home_link != HomeLink::Unknown {
+            channel.home_link = HomeLink::Unknown;
             channel.reported = 0;
             if home != self.core {
-                post.up(home, Up::Forget { name });
+                mail.up(home, Up::Forget { name });
             }
         }
         self.release_if_empty(at);
@@ -308,7 +315,7 @@ impl Hub {
     }
 
     /// Tells the homes how many subscribers there are now. Call once a turn.
-    pub fn report_counts(&mut self, post: &mut Post) {
+    pub fn report_counts(&mut self, mail: &mut OutgoingMail) {
         for at in std::mem::take(&mut self.recount) {
             let Some(channel) = self.channels.get_mut(at as usize).and_then(Option::as_mut) else {
                 continue;
@@ -322,7 +329,7 @@ impl Hub {
             let name = channel.name.clone();
             let home = self.home_of(name.hash());
             if home != self.core {
-                post.up(home, Up::Count { name, count });
+                mail.up(home, Up::Count { name, count });
             }
         }
     }
@@ -337,12 +344,12 @@ impl Hub {
         event: &Event,
         ack: Option<Ack>,
         now_ms: u64,
-        post: &mut Post,
+        mail: &mut OutgoingMail,
     ) -> Published {
         let hash = self.hasher.hash(app, name);
         if self.home_of(hash) != self.core {
             let name = self.hasher.name(app, name);
-            post.up(self.home_of(hash), Up::Publish { name, event: event.clone(), ack });
+            mail.up(self.home_of(hash), Up::Publish { name, event: event.clone(), ack });
             return Published::Sent;
         }
         let found = match self.find(app, name, hash) {
@@ -351,7 +358,7 @@ impl Hub {
         };
         match found {
             Some(at) => {
-                self.order(at, event, now_ms, post);
+                self.order(at, event, now_ms, mail);
                 if event.is_heard() { Published::Ordered(at) } else { Published::Unheard }
             }
             None => Published::Unheard,
@@ -360,13 +367,13 @@ impl Hub {
 
     /// Takes the home's answer to a connection's wish: true if the connection is subscribed now.
     /// An answer to an older question changes nothing.
-    pub fn welcomed(
+    pub fn on_join_reply(
         &mut self,
         asked: u32,
         slot: Slot,
         name: &ChannelName,
         granted: bool,
-        post: &mut Post,
+        mail: &mut OutgoingMail,
     ) -> bool {
         let Some(at) = self.find(name.app(), name.text(), name.hash()) else { return false };
         let Some(position) = self.members.position(slot.index, at) else { return false };
@@ -376,7 +383,7 @@ impl Hub {
             return false;
         }
         if !granted {
-            self.remove_member(slot, position, post);
+            self.remove_member(slot, position, mail);
         }
         true
     }
@@ -386,7 +393,7 @@ impl Hub {
         let at = self.find(app, name, self.hasher.hash(app, name));
         let channel = at.and_then(|at| self.channels[at as usize].as_ref());
         match (at, channel) {
-            (Some(at), Some(channel)) if channel.standing == Standing::Known => {
+            (Some(at), Some(channel)) if channel.home_link == HomeLink::Known => {
                 let position = self.members.position(slot.index, at);
                 position.is_some_and(|position| {
                     self.members.is_active(slot.index, position, &channel.subscribers)
@@ -403,8 +410,8 @@ impl Hub {
             return &[];
         };
         match &mut self.channels[at as usize] {
-            Some(channel) if channel.standing == Standing::Asked(asked) => {
-                channel.standing = Standing::Known;
+            Some(channel) if channel.home_link == HomeLink::Asked(asked) => {
+                channel.home_link = HomeLink::Known;
                 &channel.subscribers
             }
             _ => &[],
@@ -422,7 +429,7 @@ impl Hub {
     /// Who on this core receives what is delivered on the channel at `at` now.
     pub fn subscribers_at(&self, at: u32) -> &[Subscriber] {
         match self.channels.get(at as usize) {
-            Some(Some(channel)) if channel.standing == Standing::Known => &channel.subscribers,
+            Some(Some(channel)) if channel.home_link == HomeLink::Known => &channel.subscribers,
             _ => &[],
         }
     }
@@ -455,7 +462,7 @@ impl Hub {
         let channel = Channel {
             name,
             subscribers: Vec::new(),
-            standing: Standing::Unknown,
+            home_link: HomeLink::Unknown,
             interest: CoreSet::default(),
             home: None,
             reported: 0,

@@ -4,9 +4,9 @@
 //! An update costs as much as it brings, however large the picture is: nothing is written before
 //! somebody subscribes, and what was written is shared until the next change.
 
-use super::forms::{Clears, Forms, Mode, Retain, freeze};
+use super::encodings::{Clears, Encodings, Mode, Retain, freeze};
 use crate::codec::value::member_memory;
-use crate::codec::{Body, Envelope, Format, Value};
+use crate::codec::{Envelope, EnvelopeBody, Format, Value};
 use crate::limits::PICTURE_BYTES;
 use ahash::RandomState;
 use hashbrown::HashTable;
@@ -20,8 +20,8 @@ pub(super) struct Picture {
     envelope: Arc<Envelope>,
     state: State,
     /// The forms of the state, until it changes; and their bytes.
-    forms: Option<Arc<Forms>>,
-    form_bytes: usize,
+    encodings: Option<Arc<Encodings>>,
+    encoded_bytes: usize,
     compresses: bool,
     /// Its place in the order in which pictures began; the hub's to keep.
     pub(super) since: u64,
@@ -30,16 +30,16 @@ pub(super) struct Picture {
 #[derive(Debug)]
 enum State {
     /// An event's own forms, and the memory of its value.
-    Whole(Arc<Forms>, usize),
+    Whole(Arc<Encodings>, usize),
     Merged(Merged),
     Log(Log),
 }
 
 impl Picture {
     /// Applies an event to the picture of a channel; says how many elements a log has lost.
-    pub(super) fn apply(picture: &mut Option<Picture>, forms: &Arc<Forms>) -> u64 {
+    pub(super) fn apply(picture: &mut Option<Picture>, encodings: &Arc<Encodings>) -> u64 {
         let since = picture.as_ref().map_or(0, |picture| picture.since);
-        let (state, mode) = match forms.retain() {
+        let (state, mode) = match encodings.retain() {
             Retain::Nothing => return 0,
             Retain::Clear => {
                 *picture = None;
@@ -48,34 +48,39 @@ impl Picture {
             Retain::Update(mode) => (picture.take().map(|picture| picture.state), mode),
             Retain::Install { mode, .. } => (None, mode),
         };
-        let (Some(envelope), Some(value)) = (forms.envelope(), forms.value()) else { return 0 };
-        let (state, trimmed) = State::after(state, forms, value, mode);
+        let (Some(envelope), Some(value)) = (encodings.envelope(), encodings.value()) else {
+            return 0;
+        };
+        let (state, trimmed) = State::after(state, encodings, value, mode);
         *picture = Some(Picture {
             envelope: envelope.clone(),
             state,
-            forms: None,
-            form_bytes: 0,
-            compresses: forms.compresses(),
+            encodings: None,
+            encoded_bytes: 0,
+            compresses: encodings.compresses(),
             since,
         });
         trimmed
     }
 
     /// The picture, with its form in `format`.
-    pub(super) fn forms(&mut self, format: Format) -> Arc<Forms> {
-        if let State::Whole(forms, _) = &self.state {
-            return forms.clone();
+    pub(super) fn encodings(&mut self, format: Format) -> Arc<Encodings> {
+        if let State::Whole(encodings, _) = &self.state {
+            return encodings.clone();
         }
         let compresses = self.compresses;
-        let forms = self.forms.get_or_insert_with(|| Arc::new(Forms::empty(compresses)));
-        self.form_bytes += forms.make(format, || match &self.state {
+        let encodings =
+            self.encodings.get_or_insert_with(|| Arc::new(Encodings::empty(compresses)));
+        self.encoded_bytes += encodings.make(format, || match &self.state {
             State::Merged(merged) => {
-                freeze(format, &self.envelope, &Body::Members(&merged.members))
+                freeze(format, &self.envelope, &EnvelopeBody::Members(&merged.members))
             }
-            State::Log(log) => freeze(format, &self.envelope, &Body::Elements(&log.elements)),
+            State::Log(log) => {
+                freeze(format, &self.envelope, &EnvelopeBody::Elements(&log.elements))
+            }
             State::Whole(..) => Default::default(),
         });
-        forms.clone()
+        encodings.clone()
     }
 
     /// Whether its state is more than one channel may hold.
@@ -95,13 +100,18 @@ impl Picture {
             State::Merged(merged) => merged.bytes,
             State::Log(log) => log.bytes,
         };
-        size_of::<Picture>() + self.envelope.memory() + state + self.form_bytes
+        size_of::<Picture>() + self.envelope.memory() + state + self.encoded_bytes
     }
 }
 
 impl State {
     /// The state after `value`, and how many elements it has lost.
-    fn after(state: Option<State>, forms: &Arc<Forms>, value: &Value, mode: Mode) -> (State, u64) {
+    fn after(
+        state: Option<State>,
+        encodings: &Arc<Encodings>,
+        value: &Value,
+        mode: Mode,
+    ) -> (State, u64) {
         match (mode, value) {
             (Mode::Merge { null_deletes }, Value::Map(members)) => {
                 let mut merged = match state {
@@ -112,17 +122,17 @@ impl State {
                 merged.set_all(members, null_deletes);
                 (State::Merged(merged), 0)
             }
-            (Mode::Log { most, clears }, Value::Array(elements)) => {
+            (Mode::Log { max, clears }, Value::Array(elements)) => {
                 let mut log = match state {
                     Some(State::Log(log)) => log,
                     Some(State::Whole(whole, _)) => Log::of(whole.value(), clears),
                     _ => Log::default(),
                 };
                 log.push_all(elements, clears);
-                let lost = log.trim(most as usize, clears);
+                let lost = log.trim(max as usize, clears);
                 (State::Log(log), lost)
             }
-            _ => (State::Whole(forms.clone(), value.memory()), 0),
+            _ => (State::Whole(encodings.clone(), value.memory()), 0),
         }
     }
 }
@@ -220,10 +230,10 @@ impl Log {
         }
     }
 
-    /// Forgets the oldest elements of more than `most`; says how many.
-    fn trim(&mut self, most: usize, clears: Clears) -> u64 {
+    /// Forgets the oldest elements of more than `max`; says how many.
+    fn trim(&mut self, max: usize, clears: Clears) -> u64 {
         let mut lost = 0;
-        while self.elements.len() > most.max(1) || self.bytes > PICTURE_BYTES {
+        while self.elements.len() > max.max(1) || self.bytes > PICTURE_BYTES {
             let keeps_first = self.elements.len() > 1
                 && self.elements.front().is_some_and(|it| is_clear(it, clears));
             match self.elements.remove(usize::from(keeps_first)) {

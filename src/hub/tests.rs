@@ -11,12 +11,12 @@ const NOW_MS: u64 = 1000;
 
 struct World {
     hubs: Vec<Hub>,
-    posts: Vec<Post>,
+    outgoing: Vec<OutgoingMail>,
     /// (core, slot, text) in the order of delivery.
     heard: Vec<(u16, u32, String)>,
-    told: Vec<(u16, u32)>,
+    joined: Vec<(u16, u32)>,
     /// (core, slot, members, cached) of who was welcomed by another core.
-    welcomed: Vec<(u16, u32, Vec<String>, Option<String>)>,
+    on_join_reply: Vec<(u16, u32, Vec<String>, Option<String>)>,
 }
 
 fn slot(index: u32) -> Slot {
@@ -28,10 +28,10 @@ impl World {
         let hasher = Hasher::new(1);
         World {
             hubs: (0..cores).map(|core| Hub::new(core, cores, hasher.clone(), 1000)).collect(),
-            posts: (0..cores).map(|_| Post::new(cores)).collect(),
+            outgoing: (0..cores).map(|_| OutgoingMail::new(cores)).collect(),
             heard: Vec::new(),
-            told: Vec::new(),
-            welcomed: Vec::new(),
+            joined: Vec::new(),
+            on_join_reply: Vec::new(),
         }
     }
 
@@ -39,10 +39,16 @@ impl World {
         self.join_with(core, index, name, None)
     }
 
-    fn join_with(&mut self, core: u16, index: u32, name: &str, wish: Option<Wish>) -> Joined {
+    fn join_with(
+        &mut self,
+        core: u16,
+        index: u32,
+        name: &str,
+        request: Option<JoinRequest>,
+    ) -> Joined {
         let at = core as usize;
-        let join = Join { slot: slot(index), app: 0, name, most: 3, wish };
-        let joined = self.hubs[at].join(join, NOW_MS, &mut self.posts[at]);
+        let join = Join { slot: slot(index), app: 0, name, max: 3, request };
+        let joined = self.hubs[at].join(join, NOW_MS, &mut self.outgoing[at]);
         self.hear_local();
         joined
     }
@@ -57,7 +63,7 @@ impl World {
 
     fn leave(&mut self, core: u16, index: u32, name: &str) -> bool {
         let at = core as usize;
-        let left = self.hubs[at].leave(slot(index), 0, name, &mut self.posts[at]);
+        let left = self.hubs[at].leave(slot(index), 0, name, &mut self.outgoing[at]);
         self.hear_local();
         left
     }
@@ -66,7 +72,7 @@ impl World {
         let event = Event { frame: Frozen::new(text.as_bytes()), ..Event::default() };
         let at = core as usize;
         if let Published::Ordered(_) =
-            self.hubs[at].publish(0, name, &event, None, NOW_MS, &mut self.posts[at])
+            self.hubs[at].publish(0, name, &event, None, NOW_MS, &mut self.outgoing[at])
         {
             let name = self.hubs[at].name(0, name);
             self.hear(core, &name, &event);
@@ -84,11 +90,11 @@ impl World {
 
     fn deliver_mail(&mut self) {
         while let Some((from, to)) = self.next_mail() {
-            let lanes = self.posts[from as usize].to(to);
+            let lanes = self.outgoing[from as usize].to(to);
             if let Some(up) = lanes.up.pop_front() {
                 let at = to as usize;
-                let post = &mut self.posts[at];
-                if let Some((name, event)) = self.hubs[at].request(from, up, NOW_MS, post) {
+                let mail = &mut self.outgoing[at];
+                if let Some((name, event)) = self.hubs[at].request(from, up, NOW_MS, mail) {
                     self.hear(to, &name, &event);
                 }
                 self.hear_local();
@@ -96,16 +102,16 @@ impl World {
             }
             match lanes.down.pop_front() {
                 Some(Down::Interested { asked, name }) => {
-                    let told = self.hubs[to as usize].interested(asked, &name);
-                    self.told.extend(told.iter().map(|subscriber| (to, subscriber.slot)));
+                    let joined = self.hubs[to as usize].interested(asked, &name);
+                    self.joined.extend(joined.iter().map(|subscriber| (to, subscriber.slot)));
                 }
                 Some(Down::Deliver { name, event }) => self.hear(to, &name, &event),
-                Some(Down::Welcome { asked, slot, name, welcome }) => {
-                    let (at, granted) = (to as usize, welcome.is_ok());
-                    let post = &mut self.posts[at];
-                    if self.hubs[at].welcomed(asked, slot, &name, granted, post) {
-                        let (users, cached) = told(welcome.unwrap_or_default());
-                        self.welcomed.push((to, slot.index, users, cached));
+                Some(Down::JoinReply { asked, slot, name, reply }) => {
+                    let (at, granted) = (to as usize, reply.is_ok());
+                    let mail = &mut self.outgoing[at];
+                    if self.hubs[at].on_join_reply(asked, slot, &name, granted, mail) {
+                        let (users, cached) = users_and_cached(reply.unwrap_or_default());
+                        self.on_join_reply.push((to, slot.index, users, cached));
                     }
                 }
                 Some(Down::Answer { .. } | Down::Tell { .. }) | None => {}
@@ -116,7 +122,7 @@ impl World {
     fn next_mail(&mut self) -> Option<(u16, u16)> {
         let cores = self.hubs.len() as u16;
         (0..cores).flat_map(|from| (0..cores).map(move |to| (from, to))).find(|&(from, to)| {
-            let lanes = self.posts[from as usize].to(to);
+            let lanes = self.outgoing[from as usize].to(to);
             !lanes.up.is_empty() || !lanes.down.is_empty()
         })
     }
@@ -141,7 +147,7 @@ fn a_join_at_home_is_done_at_once_and_elsewhere_when_the_home_has_answered() {
     world.publish(0, &name, "before");
     assert_eq!(world.heard, [(0, 1, "before".to_owned())]);
     world.deliver_mail();
-    assert_eq!(world.told, [(1, 1), (1, 2)]);
+    assert_eq!(world.joined, [(1, 1), (1, 2)]);
     assert!(matches!(world.join(1, 3, &name), Joined::Now(None)));
     world.heard.clear();
     world.publish(1, &name, "after");
@@ -158,7 +164,7 @@ fn a_second_join_changes_nothing_and_the_bound_on_subscriptions_holds() {
     assert!(matches!(world.join(0, 1, "a"), Joined::Already));
     assert!(matches!(world.join(0, 1, "b"), Joined::Now(None)));
     assert!(matches!(world.join(0, 1, "c"), Joined::Now(None)));
-    assert!(matches!(world.join(0, 1, "d"), Joined::Full));
+    assert!(matches!(world.join(0, 1, "d"), Joined::SubscriptionLimit));
     assert!(world.leave(0, 1, "a"));
     assert!(!world.leave(0, 1, "a"));
     assert!(matches!(world.join(0, 1, "d"), Joined::Now(None)));
@@ -175,17 +181,18 @@ fn an_answer_to_an_older_question_subscribes_nobody() {
     assert!(matches!(world.join(1, 1, &name), Joined::Later));
     // The home has seen: interest, forget, interest. A publish between the first answer and the
     // second must not be promised.
-    let lanes = world.posts[1].to(0);
+    let lanes = world.outgoing[1].to(0);
     assert_eq!(lanes.up.len(), 3);
     let first = lanes.up.pop_front().expect("the first question");
-    world.hubs[0].request(1, first, NOW_MS, &mut world.posts[0]);
-    let Some(Down::Interested { asked, name: asked_name }) = world.posts[0].to(1).down.pop_front()
+    world.hubs[0].request(1, first, NOW_MS, &mut world.outgoing[0]);
+    let Some(Down::Interested { asked, name: asked_name }) =
+        world.outgoing[0].to(1).down.pop_front()
     else {
         panic!("the home answers");
     };
     assert!(world.hubs[1].interested(asked, &asked_name).is_empty());
     world.deliver_mail();
-    assert_eq!(world.told, [(1, 1)]);
+    assert_eq!(world.joined, [(1, 1)]);
 }
 
 #[test]
@@ -202,7 +209,7 @@ fn nothing_is_left_when_all_have_gone() {
     for core in 0..3 {
         for index in (0..20).rev() {
             let at = core as usize;
-            assert_eq!(world.hubs[at].leave_all(slot(index), &mut world.posts[at]), 3);
+            assert_eq!(world.hubs[at].leave_all(slot(index), &mut world.outgoing[at]), 3);
         }
     }
     world.deliver_mail();
@@ -211,36 +218,36 @@ fn nothing_is_left_when_all_have_gone() {
     }
 }
 
-fn told(welcome: Welcome) -> (Vec<String>, Option<String>) {
-    let users = welcome.users.map(|users| users.iter().map(|(id, _)| id.to_string()).collect());
+fn users_and_cached(reply: JoinReply) -> (Vec<String>, Option<String>) {
+    let users = reply.users.map(|users| users.iter().map(|(id, _)| id.to_string()).collect());
     let text = |frame: Frozen| String::from_utf8_lossy(&frame).into_owned();
-    (users.unwrap_or_default(), welcome.cached.flatten().map(text))
+    (users.unwrap_or_default(), reply.cached.flatten().map(text))
 }
 
-fn member(id: &str, most: usize) -> Option<Wish> {
+fn member(id: &str, max: usize) -> Option<JoinRequest> {
     let frame = |text: String| Frozen::new(text.as_bytes());
     let member = Member {
         id: id.into(),
         info: None,
         added: frame(format!("+{id}")).into(),
         removed: frame(format!("-{id}")).into(),
-        most,
+        max,
     };
-    Some(Wish { member: Some(Box::new(member)), ..Wish::default() })
+    Some(JoinRequest { member: Some(Box::new(member)), ..JoinRequest::default() })
 }
 
 #[test]
 fn members_hear_of_each_other_over_cores_and_of_a_user_once() {
     let mut world = World::new(2);
     let name = world.name_at(0);
-    let Joined::Now(Some(welcome)) = world.join_with(0, 1, &name, member("ada", 0)) else {
+    let Joined::Now(Some(reply)) = world.join_with(0, 1, &name, member("ada", 0)) else {
         panic!("at home, at once");
     };
-    assert_eq!(told(welcome).0, ["ada"]);
+    assert_eq!(users_and_cached(reply).0, ["ada"]);
     assert!(matches!(world.join_with(1, 1, &name, member("bob", 0)), Joined::Later));
     world.publish(0, &name, "before");
     world.deliver_mail();
-    assert_eq!(world.welcomed, [(1, 1, vec!["ada".to_owned(), "bob".to_owned()], None)]);
+    assert_eq!(world.on_join_reply, [(1, 1, vec!["ada".to_owned(), "bob".to_owned()], None)]);
     // Bob has not heard what came before he was welcomed, nor of himself.
     assert_eq!(world.heard, [(0, 1, "before".to_owned()), (0, 1, "+bob".to_owned())]);
     world.heard.clear();
@@ -260,7 +267,7 @@ fn members_hear_of_each_other_over_cores_and_of_a_user_once() {
 fn who_asks_without_becoming_a_member_is_told_who_is_there() {
     let mut world = World::new(2);
     let name = world.name_at(0);
-    let watch = || Some(Wish::default());
+    let watch = || Some(JoinRequest::default());
     let Joined::Now(Some(nobody)) = world.join_with(0, 1, &name, watch()) else {
         panic!("at home, at once");
     };
@@ -268,7 +275,7 @@ fn who_asks_without_becoming_a_member_is_told_who_is_there() {
     world.join_with(0, 2, &name, member("ada", 0));
     world.join_with(1, 1, &name, watch());
     world.deliver_mail();
-    assert_eq!(world.welcomed, [(1, 1, vec!["ada".to_owned()], None)]);
+    assert_eq!(world.on_join_reply, [(1, 1, vec!["ada".to_owned()], None)]);
     assert_eq!(world.heard, [(0, 1, "+ada".to_owned())]);
     world.heard.clear();
     assert!(world.leave(0, 1, &name));
@@ -284,12 +291,12 @@ fn a_crowded_channel_refuses_here_and_there() {
     let mut world = World::new(2);
     let name = world.name_at(0);
     world.join_with(0, 1, &name, member("ada", 1));
-    assert!(matches!(world.join_with(0, 2, &name, member("bob", 1)), Joined::Crowded));
+    assert!(matches!(world.join_with(0, 2, &name, member("bob", 1)), Joined::ChannelFull));
     assert!(matches!(world.join_with(1, 3, &name, member("bob", 1)), Joined::Later));
     world.deliver_mail();
     assert_eq!(world.hubs[1].channel_count(), 0);
     assert!(world.heard.is_empty());
-    assert_eq!(world.hubs[0].facts(&world.hubs[0].name(0, &name), NOW_MS).users, 1);
+    assert_eq!(world.hubs[0].channel_info(&world.hubs[0].name(0, &name), NOW_MS).users, 1);
 }
 
 #[test]
@@ -300,7 +307,7 @@ fn a_welcome_that_comes_too_late_subscribes_nobody() {
     assert!(world.leave(1, 1, &name));
     world.join_with(1, 1, &name, member("ada", 0));
     world.deliver_mail();
-    assert_eq!(world.welcomed.len(), 1);
+    assert_eq!(world.on_join_reply.len(), 1);
     world.publish(0, &name, "x");
     world.deliver_mail();
     assert_eq!(world.heard, [(1, 1, "x".to_owned())]);
@@ -312,18 +319,18 @@ fn the_last_event_is_kept_for_its_time_and_within_the_memory() {
     let name = world.name_at(0);
     let keep = |len: usize| {
         let data = "d".repeat(len).into();
-        let keep = Keep { ttl_ms: 100, event: "".into(), data };
+        let keep = CacheEntry { ttl_ms: 100, event: "".into(), data };
         Event { frame: Frozen::new(b"kept"), keep: Some(Arc::new(keep)), ..Event::default() }
     };
     let publish = |world: &mut World, name: &str, len| {
-        world.hubs[1].publish(0, name, &keep(len), None, NOW_MS, &mut world.posts[1]);
+        world.hubs[1].publish(0, name, &keep(len), None, NOW_MS, &mut world.outgoing[1]);
         world.deliver_mail();
     };
-    let wish = || Some(Wish { cached: true, ..Wish::default() });
+    let request = || Some(JoinRequest { cached: true, ..JoinRequest::default() });
     publish(&mut world, &name, 10);
-    world.join_with(1, 1, &name, wish());
+    world.join_with(1, 1, &name, request());
     world.deliver_mail();
-    assert_eq!(world.welcomed.pop(), Some((1, 1, vec![], Some("kept".to_owned()))));
+    assert_eq!(world.on_join_reply.pop(), Some((1, 1, vec![], Some("kept".to_owned()))));
     assert!(world.leave(1, 1, &name));
     world.deliver_mail();
     assert_eq!(world.hubs[0].channel_count(), 1, "kept without subscribers");
@@ -351,10 +358,10 @@ fn homes_know_the_counts_of_all_cores() {
     }
     let count = |world: &mut World| {
         for core in 0..3 {
-            world.hubs[core].report_counts(&mut world.posts[core]);
+            world.hubs[core].report_counts(&mut world.outgoing[core]);
         }
         world.deliver_mail();
-        world.hubs[0].facts(&world.hubs[0].name(0, &name), NOW_MS).subscriptions
+        world.hubs[0].channel_info(&world.hubs[0].name(0, &name), NOW_MS).subscriptions
     };
     assert_eq!(count(&mut world), 12);
     world.leave(1, 0, &name);
@@ -405,19 +412,19 @@ fn presence_over_two_cores_always_equals_a_naive_model() {
     }
 }
 
-fn watched(cores: u16, kinds: Kinds) -> World {
+fn watched(cores: u16, mask: EventMask) -> World {
     let mut world = World::new(cores);
     for hub in &mut world.hubs {
-        hub.watch(Arc::from([kinds]), 0);
+        hub.watch(Arc::from([mask]), 0);
     }
     world
 }
 
 impl World {
     /// Everything noticed so far, home by home.
-    fn notices(&mut self) -> Vec<What> {
+    fn notices(&mut self) -> Vec<ChannelEventKind> {
         for core in 0..self.hubs.len() {
-            self.hubs[core].report_counts(&mut self.posts[core]);
+            self.hubs[core].report_counts(&mut self.outgoing[core]);
         }
         self.deliver_mail();
         let next = |hub: &mut Hub| hub.next_notice().map(|notice| notice.what);
@@ -428,33 +435,33 @@ impl World {
 
 #[test]
 fn a_channel_is_occupied_and_vacated_once_over_all_cores() {
-    let mut world = watched(3, Kinds::OCCUPANCY | Kinds::COUNTS);
+    let mut world = watched(3, EventMask::OCCUPANCY | EventMask::COUNTS);
     world.join(0, 1, "a");
-    assert_eq!(world.notices(), [What::Occupied, What::Count(1)]);
+    assert_eq!(world.notices(), [ChannelEventKind::Occupied, ChannelEventKind::Count(1)]);
     world.join(1, 1, "a");
     world.join(1, 2, "a");
     world.join(2, 1, "a");
     let counts = world.notices();
-    assert_eq!(counts.last(), Some(&What::Count(4)));
-    assert!(counts.iter().all(|what| matches!(what, What::Count(2..=4))), "{counts:?}");
+    assert_eq!(counts.last(), Some(&ChannelEventKind::Count(4)));
+    assert!(counts.iter().all(|what| matches!(what, ChannelEventKind::Count(2..=4))), "{counts:?}");
     world.leave(0, 1, "a");
     world.leave(1, 1, "a");
     world.leave(1, 2, "a");
     let counts = world.notices();
-    assert_eq!(counts.last(), Some(&What::Count(1)));
-    assert!(!counts.contains(&What::Vacated));
+    assert_eq!(counts.last(), Some(&ChannelEventKind::Count(1)));
+    assert!(!counts.contains(&ChannelEventKind::Vacated));
     world.leave(2, 1, "a");
-    assert_eq!(world.notices(), [What::Vacated, What::Count(0)]);
+    assert_eq!(world.notices(), [ChannelEventKind::Vacated, ChannelEventKind::Count(0)]);
     assert!(world.hubs.iter().all(|hub| hub.channel_count() == 0));
 }
 
 #[test]
 fn nothing_is_noticed_of_users_channels_or_what_nobody_wants() {
-    let mut world = watched(2, Kinds::OCCUPANCY);
+    let mut world = watched(2, EventMask::OCCUPANCY);
     world.join(0, 1, "#server-to-user-a");
     world.leave(0, 1, "#server-to-user-a");
     assert_eq!(world.notices(), []);
-    let mut world = watched(2, Kinds::NONE);
+    let mut world = watched(2, EventMask::NONE);
     world.join(0, 1, "a");
     world.leave(0, 1, "a");
     assert_eq!(world.notices(), []);
@@ -462,118 +469,126 @@ fn nothing_is_noticed_of_users_channels_or_what_nobody_wants() {
 
 #[test]
 fn members_come_and_leave_inside_of_the_channels_life() {
-    let everything = Kinds::OCCUPANCY | Kinds::MEMBERS;
+    let everything = EventMask::OCCUPANCY | EventMask::MEMBERS;
     for core in [0, 1] {
         let mut world = watched(2, everything);
         for index in [1, 2] {
             world.join_with(core, index, "p", member("ada", 0));
             world.deliver_mail();
         }
-        assert_eq!(world.notices(), [What::Occupied, What::Came("ada".into())]);
+        assert_eq!(
+            world.notices(),
+            [ChannelEventKind::Occupied, ChannelEventKind::MemberAdded("ada".into())]
+        );
         world.leave(core, 1, "p");
         assert_eq!(world.notices(), []);
         world.leave(core, 2, "p");
-        assert_eq!(world.notices(), [What::Left("ada".into()), What::Vacated]);
+        assert_eq!(
+            world.notices(),
+            [ChannelEventKind::MemberRemoved("ada".into()), ChannelEventKind::Vacated]
+        );
     }
 }
 
 #[test]
 fn a_miss_is_told_once_until_an_event_is_kept() {
     for core in [0, 1] {
-        let mut world = watched(2, Kinds::MISSES);
-        let wish = || Some(Wish { cached: true, ..Wish::default() });
-        world.join_with(core, 1, "c", wish());
-        world.join_with(core, 2, "c", wish());
-        assert_eq!(world.notices(), [What::Missed]);
-        let keep = Keep { ttl_ms: 1, event: "e".into(), data: "d".into() };
+        let mut world = watched(2, EventMask::MISSES);
+        let request = || Some(JoinRequest { cached: true, ..JoinRequest::default() });
+        world.join_with(core, 1, "c", request());
+        world.join_with(core, 2, "c", request());
+        assert_eq!(world.notices(), [ChannelEventKind::CacheMiss]);
+        let keep = CacheEntry { ttl_ms: 1, event: "e".into(), data: "d".into() };
         let event = Event { keep: Some(Arc::new(keep)), ..Event::default() };
         let at = usize::from(core);
-        world.hubs[at].publish(0, "c", &event, None, NOW_MS, &mut world.posts[at]);
+        world.hubs[at].publish(0, "c", &event, None, NOW_MS, &mut world.outgoing[at]);
         world.deliver_mail();
         world.hubs.iter_mut().for_each(|hub| hub.sweep(NOW_MS + 1));
-        world.join_with(core, 3, "c", wish());
-        assert_eq!(world.notices(), [What::Missed]);
+        world.join_with(core, 3, "c", request());
+        assert_eq!(world.notices(), [ChannelEventKind::CacheMiss]);
     }
 }
 
 #[test]
 fn a_miss_is_news_again_when_the_channel_was_empty_in_between() {
     for core in [0, 1] {
-        let mut world = watched(2, Kinds::MISSES);
-        let wish = || Some(Wish { cached: true, ..Wish::default() });
-        world.join_with(core, 1, "c", wish());
+        let mut world = watched(2, EventMask::MISSES);
+        let request = || Some(JoinRequest { cached: true, ..JoinRequest::default() });
+        world.join_with(core, 1, "c", request());
         world.deliver_mail();
-        world.join_with(core, 2, "c", wish());
-        assert_eq!(world.notices(), [What::Missed]);
+        world.join_with(core, 2, "c", request());
+        assert_eq!(world.notices(), [ChannelEventKind::CacheMiss]);
         world.leave(core, 1, "c");
-        world.join_with(core, 1, "c", wish());
+        world.join_with(core, 1, "c", request());
         assert_eq!(world.notices(), [], "one subscriber has stayed");
         world.leave(core, 1, "c");
         world.leave(core, 2, "c");
         assert_eq!(world.notices(), []);
-        world.join_with(core, 1, "c", wish());
-        assert_eq!(world.notices(), [What::Missed]);
+        world.join_with(core, 1, "c", request());
+        assert_eq!(world.notices(), [ChannelEventKind::CacheMiss]);
     }
 }
 
 #[test]
 fn of_what_is_wanted_from_now_on_only_changes_are_news() {
     for core in [0, 1] {
-        let mut world = watched(2, Kinds::NONE);
-        let watch = |world: &mut World, kinds: Kinds, version| {
+        let mut world = watched(2, EventMask::NONE);
+        let watch = |world: &mut World, mask: EventMask, version| {
             for hub in &mut world.hubs {
-                hub.watch(Arc::from([kinds]), version);
+                hub.watch(Arc::from([mask]), version);
             }
         };
         world.join(core, 1, "a");
         assert_eq!(world.notices(), []);
-        watch(&mut world, Kinds::OCCUPANCY | Kinds::COUNTS, 1);
+        watch(&mut world, EventMask::OCCUPANCY | EventMask::COUNTS, 1);
         world.join(core, 2, "a");
-        assert_eq!(world.notices(), [What::Count(2)], "it was occupied before");
+        assert_eq!(world.notices(), [ChannelEventKind::Count(2)], "it was occupied before");
         world.leave(core, 2, "a");
         world.leave(core, 1, "a");
-        assert!(world.notices().ends_with(&[What::Vacated, What::Count(0)]));
+        assert!(
+            world.notices().ends_with(&[ChannelEventKind::Vacated, ChannelEventKind::Count(0)])
+        );
         world.join(core, 1, "a");
-        assert_eq!(world.notices(), [What::Occupied, What::Count(1)]);
+        assert_eq!(world.notices(), [ChannelEventKind::Occupied, ChannelEventKind::Count(1)]);
         // Not wanted for a while, and wanted again when all is otherwise.
-        watch(&mut world, Kinds::COUNTS, 2);
+        watch(&mut world, EventMask::COUNTS, 2);
         world.leave(core, 1, "a");
-        assert_eq!(world.notices(), [What::Count(0)]);
-        watch(&mut world, Kinds::OCCUPANCY, 3);
+        assert_eq!(world.notices(), [ChannelEventKind::Count(0)]);
+        watch(&mut world, EventMask::OCCUPANCY, 3);
         world.join(core, 1, "a");
-        assert_eq!(world.notices(), [What::Occupied], "core {core}");
+        assert_eq!(world.notices(), [ChannelEventKind::Occupied], "core {core}");
         world.leave(core, 1, "a");
         world.deliver_mail();
         let last = world.hubs.iter_mut().find_map(Hub::next_notice).expect("a notice");
-        assert_eq!((last.what, last.version), (What::Vacated, 3));
+        assert_eq!((last.what, last.version), (ChannelEventKind::Vacated, 3));
     }
 }
 
 #[test]
 fn the_number_of_many_subscribers_is_told_once_in_a_while() {
-    let mut world = watched(1, Kinds::COUNTS);
+    let mut world = watched(1, EventMask::COUNTS);
     (0..100).for_each(|index| drop(world.join(0, index, "a")));
     assert_eq!(world.notices().len(), 100);
     (100..103).for_each(|index| drop(world.join(0, index, "a")));
     assert_eq!(world.notices(), []);
     world.hubs[0].sweep(10_000);
-    assert_eq!(world.notices(), [What::Count(103)]);
+    assert_eq!(world.notices(), [ChannelEventKind::Count(103)]);
     world.join(0, 200, "a");
     world.hubs[0].sweep(14_999);
     assert_eq!(world.notices(), []);
     world.hubs[0].sweep(15_000);
-    assert_eq!(world.notices(), [What::Count(104)]);
+    assert_eq!(world.notices(), [ChannelEventKind::Count(104)]);
     world.join(0, 201, "a");
     (100..103).chain([200, 201]).for_each(|index| assert!(world.leave(0, index, "a")));
-    assert_eq!(world.notices(), [What::Count(100)]);
+    assert_eq!(world.notices(), [ChannelEventKind::Count(100)]);
     world.hubs[0].sweep(20_000);
     assert_eq!(world.notices(), []);
 }
 
 #[test]
 fn notices_beyond_the_bound_are_lost_and_counted() {
-    let mut world = watched(1, Kinds::OCCUPANCY);
-    let rounds = crate::limits::NOTICE_BYTES / size_of::<Notice>();
+    let mut world = watched(1, EventMask::OCCUPANCY);
+    let rounds = crate::limits::NOTICE_BYTES / size_of::<ChannelEvent>();
     for _ in 0..rounds {
         world.join(0, 1, "a");
         world.leave(0, 1, "a");
@@ -583,5 +598,5 @@ fn notices_beyond_the_bound_are_lost_and_counted() {
     assert_eq!(world.notices().len() as u64 + lost, 2 * rounds as u64);
     assert!(!world.hubs[0].has_notices());
     world.join(0, 1, "a");
-    assert_eq!(world.notices(), [What::Occupied]);
+    assert_eq!(world.notices(), [ChannelEventKind::Occupied]);
 }

@@ -1,7 +1,7 @@
 //! A guard as it runs: its policy, its keys of the moment, and who lives by its tokens.
 
-use super::{Claims, Flaw, Keys, Policy, Tenants, verify};
-use crate::mem::{Tended, Wanted};
+use super::{Claims, Flaw, KeySet, TokenHolders, TokenPolicy, verify};
+use crate::mem::{RefreshList, RefreshRequest};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -11,20 +11,20 @@ pub struct Guard {
     /// What the configuration calls it.
     pub name: String,
     /// What its tokens must be.
-    pub policy: Policy,
+    pub policy: TokenPolicy,
     /// Who lives by its tokens.
-    pub tenants: Arc<Tenants>,
+    pub holders: Arc<TokenHolders>,
     /// How many seconds before its end a token is to be renewed; 0 is never.
     pub challenge_s: u64,
     /// Keys of the configuration.
-    pub keys: Keys,
+    pub keys: KeySet,
     /// Where further keys come from, if they do.
-    pub remote: Option<Arc<Remote>>,
+    pub remote: Option<Arc<RemoteKeys>>,
 }
 
 /// What a token came to, if it is not believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Doubt {
+pub enum Unverified {
     /// It is wrong.
     Flaw(Flaw),
     /// No key has been fetched so far.
@@ -36,25 +36,29 @@ impl Guard {
     ///
     /// # Errors
     /// Why it is not believed.
-    pub fn check(&self, token: &str, now_s: u64) -> Result<Claims, Doubt> {
+    pub fn check(&self, token: &str, now_s: u64) -> Result<Claims, Unverified> {
         let Some(remote) = &self.remote else {
-            return verify(token, &self.policy, &self.keys, now_s).map_err(Doubt::Flaw);
+            return verify(token, &self.policy, &self.keys, now_s).map_err(Unverified::Flaw);
         };
         let fetched = remote.keys();
         let keys = fetched.as_deref().unwrap_or(&self.keys);
         match verify(token, &self.policy, keys, now_s) {
             Err(Flaw::Key) => {
-                remote.wanted.want();
-                let doubt = if fetched.is_some() { Doubt::Flaw(Flaw::Key) } else { Doubt::NoKeys };
-                Err(doubt)
+                remote.refresh.want();
+                let unverified = if fetched.is_some() {
+                    Unverified::Flaw(Flaw::Key)
+                } else {
+                    Unverified::NoKeys
+                };
+                Err(unverified)
             }
-            other => other.map_err(Doubt::Flaw),
+            other => other.map_err(Unverified::Flaw),
         }
     }
 }
 
 /// Keys that are fetched from a URL. What was fetched stays until something better comes.
-pub struct Remote {
+pub struct RemoteKeys {
     /// Where they are.
     pub url: String,
     /// Whether that may be at a private address.
@@ -65,35 +69,35 @@ pub struct Remote {
     pub refresh_ms: u64,
     /// The least time between two fetches, in milliseconds.
     pub floor_ms: u64,
-    keys: Mutex<Option<Arc<Keys>>>,
+    keys: Mutex<Option<Arc<KeySet>>>,
     /// Whether fresh keys are to be fetched soon.
-    pub wanted: Wanted,
+    pub refresh: RefreshRequest,
 }
 
-impl fmt::Debug for Remote {
+impl fmt::Debug for RemoteKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Remote").field("refresh_ms", &self.refresh_ms).finish_non_exhaustive()
     }
 }
 
-impl Remote {
-    fn lock(&self) -> MutexGuard<'_, Option<Arc<Keys>>> {
+impl RemoteKeys {
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<KeySet>>> {
         self.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The keys that were fetched last, if any were.
-    pub fn keys(&self) -> Option<Arc<Keys>> {
+    pub fn keys(&self) -> Option<Arc<KeySet>> {
         self.lock().clone()
     }
 
     /// Puts fresh keys in the place of the old ones.
-    pub fn put(&self, keys: Keys) {
+    pub fn put(&self, keys: KeySet) {
         *self.lock() = Some(Arc::new(keys));
     }
 }
 
 /// All keys that are to be fetched.
-pub type Remotes = Tended<Remote>;
+pub type Remotes = RefreshList<RemoteKeys>;
 
 impl Remotes {
     /// Keys at `url`, those that are known of it included.
@@ -104,16 +108,16 @@ impl Remotes {
         ca_file: &str,
         refresh_ms: u64,
         floor_ms: u64,
-    ) -> Arc<Remote> {
+    ) -> Arc<RemoteKeys> {
         let known = self.find(|it| it.url == url).and_then(|it| it.keys());
-        Arc::new(Remote {
+        Arc::new(RemoteKeys {
             url: url.to_owned(),
             allow_private,
             ca_file: ca_file.to_owned(),
             refresh_ms,
             floor_ms,
             keys: Mutex::new(known),
-            wanted: Wanted::new(self.bell()),
+            refresh: RefreshRequest::new(self.notifier()),
         })
     }
 }

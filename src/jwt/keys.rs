@@ -55,19 +55,19 @@ pub struct Jwk {
 
 /// One key and what it may verify.
 #[derive(Clone, Debug)]
-pub struct Key {
+pub struct VerifyingKey {
     kid: Option<String>,
     /// Of one family only: what the key's type has, or what it says itself.
     algorithms: Vec<Algorithm>,
     key: DecodingKey,
 }
 
-impl Key {
+impl VerifyingKey {
     /// The key of a JWK.
     ///
     /// # Errors
     /// What has to be otherwise.
-    pub fn from_jwk(jwk: &Jwk) -> Result<Key, &'static str> {
+    pub fn from_jwk(jwk: &Jwk) -> Result<VerifyingKey, &'static str> {
         if !matches!(jwk.usage.as_str(), "" | "sig") {
             return Err("a key whose `use` is `sig`");
         }
@@ -90,7 +90,7 @@ impl Key {
     ///
     /// # Errors
     /// What has to be otherwise.
-    pub fn from_pem(pem: &str) -> Result<Key, &'static str> {
+    pub fn from_pem(pem: &str) -> Result<VerifyingKey, &'static str> {
         const ACCEPTED: &str = "a public key in PEM of RSA, EC (P-256, P-384) or Ed25519";
         let text = pem.as_bytes();
         if !pem.contains("PUBLIC KEY-----") {
@@ -119,25 +119,25 @@ impl Key {
     ///
     /// # Errors
     /// It is too short.
-    pub fn from_secret(text: &[u8]) -> Result<Key, &'static str> {
+    pub fn from_secret(text: &[u8]) -> Result<VerifyingKey, &'static str> {
         secret(text)
     }
 
     /// The same key under a name.
-    pub fn named(self, kid: Option<String>) -> Key {
-        Key { kid, ..self }
+    pub fn named(self, kid: Option<String>) -> VerifyingKey {
+        VerifyingKey { kid, ..self }
     }
 
     /// The same key for one algorithm only; for all that it has if that is empty.
     ///
     /// # Errors
     /// It is none of the key's.
-    pub fn only(self, name: &str) -> Result<Key, &'static str> {
+    pub fn only(self, name: &str) -> Result<VerifyingKey, &'static str> {
         if name.is_empty() {
             return Ok(self);
         }
         match algorithm(name).filter(|it| self.algorithms.contains(it)) {
-            Some(one) => Ok(Key { algorithms: vec![one], ..self }),
+            Some(one) => Ok(VerifyingKey { algorithms: vec![one], ..self }),
             None => Err("an `alg` that a key of this kind and length can have"),
         }
     }
@@ -153,54 +153,54 @@ impl Key {
     }
 
     /// A key whose numbers the library accepts, too.
-    fn new(algorithms: Vec<Algorithm>, key: DecodingKey) -> Result<Key, &'static str> {
+    fn new(algorithms: Vec<Algorithm>, key: DecodingKey) -> Result<VerifyingKey, &'static str> {
         // It looks at the key before it looks at a signature.
         let first = *algorithms.first().ok_or("a longer key")?;
         match crypto::verify("", b"", &key, first) {
-            Ok(_) => Ok(Key { kid: None, algorithms, key }),
+            Ok(_) => Ok(VerifyingKey { kid: None, algorithms, key }),
             Err(_) => Err("a key whose numbers belong together"),
         }
     }
 }
 
-fn rsa(n: &[u8], e: &[u8]) -> Result<Key, &'static str> {
+fn rsa(n: &[u8], e: &[u8]) -> Result<VerifyingKey, &'static str> {
     let strip = |number: &[u8]| {
         let zeros = number.iter().take_while(|byte| **byte == 0).count();
         number[zeros..].to_vec()
     };
     let (n, e) = (strip(n), strip(e));
-    let odd = |number: &[u8]| number.last().is_some_and(|byte| byte % 2 == 1);
-    if !RSA_BYTES.contains(&n.len()) || !odd(&n) {
+    let anomaly = |number: &[u8]| number.last().is_some_and(|byte| byte % 2 == 1);
+    if !RSA_BYTES.contains(&n.len()) || !anomaly(&n) {
         return Err("an RSA key of 2048 to 4096 bits");
     }
     // From 3 to what fits into 32 bits.
-    if !odd(&e) || e.len() > 4 || e == [1] {
+    if !anomaly(&e) || e.len() > 4 || e == [1] {
         return Err("an RSA exponent that is odd, from 3 to 4294967295");
     }
-    Key::new(RSA.to_vec(), DecodingKey::from_rsa_raw_components(&n, &e))
+    VerifyingKey::new(RSA.to_vec(), DecodingKey::from_rsa_raw_components(&n, &e))
 }
 
-fn point(x: &[u8], y: &[u8], len: usize, with: Algorithm) -> Result<Key, &'static str> {
+fn point(x: &[u8], y: &[u8], len: usize, with: Algorithm) -> Result<VerifyingKey, &'static str> {
     if x.len() != len || y.len() != len {
         return Err("coordinates of the curve's length");
     }
-    Key::new(vec![with], DecodingKey::from_ec_der(&[&[4], x, y].concat()))
+    VerifyingKey::new(vec![with], DecodingKey::from_ec_der(&[&[4], x, y].concat()))
 }
 
-fn ed25519(x: &[u8]) -> Result<Key, &'static str> {
+fn ed25519(x: &[u8]) -> Result<VerifyingKey, &'static str> {
     if x.len() != 32 {
         return Err("a key of 32 bytes");
     }
-    Key::new(vec![Algorithm::EdDSA], DecodingKey::from_ed_der(x))
+    VerifyingKey::new(vec![Algorithm::EdDSA], DecodingKey::from_ed_der(x))
 }
 
-fn secret(text: &[u8]) -> Result<Key, &'static str> {
-    let long_enough = HMAC.iter().filter(|(_, least)| text.len() >= *least);
+fn secret(text: &[u8]) -> Result<VerifyingKey, &'static str> {
+    let long_enough = HMAC.iter().filter(|(_, min)| text.len() >= *min);
     let algorithms: Vec<Algorithm> = long_enough.map(|(algorithm, _)| *algorithm).collect();
     if algorithms.is_empty() {
         return Err("a secret of at least 32 bytes");
     }
-    Key::new(algorithms, DecodingKey::from_secret(text))
+    VerifyingKey::new(algorithms, DecodingKey::from_secret(text))
 }
 
 /// Modulus and exponent of an `RSAPublicKey` (RFC 8017 appendix A.1.1) in DER.
@@ -239,26 +239,26 @@ pub(super) fn algorithm(name: &str) -> Option<Algorithm> {
 
 /// The keys that one guard has at one time.
 #[derive(Clone, Debug, Default)]
-pub struct Keys(Vec<Key>);
+pub struct KeySet(Vec<VerifyingKey>);
 
-impl Keys {
+impl KeySet {
     /// These keys.
-    pub fn new(keys: Vec<Key>) -> Keys {
-        Keys(keys)
+    pub fn new(keys: Vec<VerifyingKey>) -> KeySet {
+        KeySet(keys)
     }
 
     /// The public keys of a JWK set (RFC 7517 section 5) that are for signatures of ours. `None` if
     /// the text is no such set, or none of its keys can be used. Secrets are left out: what a
     /// server gives to whoever asks is no secret.
-    pub fn from_set(text: &[u8]) -> Option<Keys> {
+    pub fn from_set(text: &[u8]) -> Option<KeySet> {
         let mut set = strict::object(text)?;
         let Some(Value::Array(list)) = set.remove("keys") else { return None };
         let keys = list.into_iter().take(KEYS).filter_map(|jwk| {
             let jwk: Jwk = serde_json::from_value(jwk).ok()?;
-            if jwk.kty == "oct" { None } else { Key::from_jwk(&jwk).ok() }
+            if jwk.kty == "oct" { None } else { VerifyingKey::from_jwk(&jwk).ok() }
         });
-        let keys: Vec<Key> = keys.collect();
-        (!keys.is_empty()).then_some(Keys(keys))
+        let keys: Vec<VerifyingKey> = keys.collect();
+        (!keys.is_empty()).then_some(KeySet(keys))
     }
 
     /// How many there are.
@@ -278,10 +278,10 @@ impl Keys {
         &'k self,
         kid: Option<&'k str>,
         algorithm: Algorithm,
-    ) -> Result<impl Iterator<Item = &'k Key>, Flaw> {
+    ) -> Result<impl Iterator<Item = &'k VerifyingKey>, Flaw> {
         let is_known =
             kid.is_none_or(|kid| self.0.iter().any(|key| key.kid.as_deref() == Some(kid)));
-        let named = move |key: &&Key| match kid {
+        let named = move |key: &&VerifyingKey| match kid {
             None => true,
             Some(_) if !is_known => key.kid.is_none(),
             Some(kid) => key.kid.as_deref() == Some(kid),

@@ -10,10 +10,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Who is connected by tokens of one guard, on all cores.
 #[derive(Debug, Default)]
-pub struct Tenants(Mutex<HashMap<Arc<str>, Tenant>>);
+pub struct TokenHolders(Mutex<HashMap<Arc<str>, TokenHolder>>);
 
 #[derive(Debug, Default)]
-struct Tenant {
+struct TokenHolder {
     connections: usize,
     /// What the last token of the identity says, if one has come since.
     renewed: Option<Renewed>,
@@ -25,8 +25,8 @@ struct Renewed {
     roles: Vec<String>,
 }
 
-impl Tenants {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Tenant>> {
+impl TokenHolders {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, TokenHolder>> {
         // Nothing that can panic runs under the lock.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -34,10 +34,10 @@ impl Tenants {
     /// Takes a fresh token for all connections of its identity. False if there is none.
     pub fn renew(&self, claims: &Claims) -> bool {
         let Some(identity) = claims.identity.as_deref() else { return false };
-        let mut tenants = self.lock();
-        let Some(tenant) = tenants.get_mut(identity) else { return false };
+        let mut holders = self.lock();
+        let Some(holder) = holders.get_mut(identity) else { return false };
         let (expires_s, roles) = (claims.expires_s, claims.roles.clone());
-        tenant.renewed = Some(Renewed { expires_s, roles });
+        holder.renewed = Some(Renewed { expires_s, roles });
         true
     }
 
@@ -54,8 +54,8 @@ impl Tenants {
 
 /// One connection's time by one token.
 #[derive(Debug)]
-pub struct Lease {
-    tenants: Arc<Tenants>,
+pub struct TokenLease {
+    holders: Arc<TokenHolders>,
     identity: Option<Arc<str>>,
     /// What every token must allow.
     roles: Vec<String>,
@@ -65,17 +65,17 @@ pub struct Lease {
     challenged: bool,
 }
 
-impl Lease {
+impl TokenLease {
     /// The time that `claims` give; `None` if they give it without end.
     pub fn new(
         claims: &Claims,
         roles: &[String],
         challenge_s: u64,
-        tenants: &Arc<Tenants>,
-    ) -> Option<Lease> {
+        holders: &Arc<TokenHolders>,
+    ) -> Option<TokenLease> {
         let expires_s = claims.expires_s?;
         let identity = claims.identity.as_deref().map(|name| {
-            let mut all = tenants.lock();
+            let mut all = holders.lock();
             let name = match all.get_key_value(name) {
                 Some((known, _)) => known.clone(),
                 None => Arc::from(name),
@@ -83,8 +83,8 @@ impl Lease {
             all.entry(name.clone()).or_default().connections += 1;
             name
         });
-        let (tenants, roles) = (tenants.clone(), roles.to_vec());
-        Some(Lease { tenants, identity, roles, expires_s, challenge_s, challenged: false })
+        let (holders, roles) = (holders.clone(), roles.to_vec());
+        Some(TokenLease { holders, identity, roles, expires_s, challenge_s, challenged: false })
     }
 
     /// The next moment at which there is something to do, in seconds since 1970.
@@ -99,7 +99,7 @@ impl Lease {
     /// Takes a renewal that has come meanwhile. False if the time is without end now.
     fn refresh(&mut self) -> bool {
         let Some(identity) = &self.identity else { return true };
-        let renewed = self.tenants.lock().get(identity).and_then(|it| it.renewed.clone());
+        let renewed = self.holders.lock().get(identity).and_then(|it| it.renewed.clone());
         let Some(renewed) = renewed else { return true };
         if !self.roles.iter().all(|role| renewed.roles.contains(role)) {
             return true;
@@ -116,14 +116,14 @@ impl Lease {
     }
 }
 
-impl Drop for Lease {
+impl Drop for TokenLease {
     fn drop(&mut self) {
         let Some(identity) = &self.identity else { return };
-        let mut tenants = self.tenants.lock();
-        if let Some(tenant) = tenants.get_mut(identity) {
-            tenant.connections -= 1;
-            if tenant.connections == 0 {
-                tenants.remove(identity);
+        let mut holders = self.holders.lock();
+        if let Some(holder) = holders.get_mut(identity) {
+            holder.connections -= 1;
+            if holder.connections == 0 {
+                holders.remove(identity);
             }
         }
     }
@@ -131,7 +131,7 @@ impl Drop for Lease {
 
 /// What has become of a connection's time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lapse {
+pub enum Expiry {
     /// Nothing.
     None,
     /// It ends soon.
@@ -142,46 +142,46 @@ pub enum Lapse {
 
 /// The leases of one connection, one for each guard: it lives as long as the shortest.
 #[derive(Debug)]
-pub struct Leases {
-    all: Vec<Lease>,
+pub struct TokenLeases {
+    all: Vec<TokenLease>,
     deadline: Deadline,
 }
 
-impl Leases {
+impl TokenLeases {
     /// These leases; `None` without any.
-    pub fn new(all: Vec<Lease>, now: Now) -> Option<Box<Leases>> {
-        let mut leases = Leases { all, deadline: Deadline::NEVER };
+    pub fn new(all: Vec<TokenLease>, now: Now) -> Option<Box<TokenLeases>> {
+        let mut leases = TokenLeases { all, deadline: Deadline::NEVER };
         leases.arm(now);
         (!leases.all.is_empty()).then(|| Box::new(leases))
     }
 
-    /// When [`Leases::look`] is to be called.
+    /// When [`TokenLeases::look`] is to be called.
     pub fn deadline(&self) -> Deadline {
         self.deadline
     }
 
     /// Looks at the time.
-    pub fn look(&mut self, now: Now) -> Lapse {
-        let mut lapse = Lapse::None;
+    pub fn look(&mut self, now: Now) -> Expiry {
+        let mut expiry = Expiry::None;
         self.all.retain_mut(|lease| {
             if now.unix_s < lease.next_s() {
                 return true;
             }
             let goes_on = lease.refresh();
             if goes_on && now.unix_s >= lease.expires_s {
-                lapse = Lapse::Expired;
+                expiry = Expiry::Expired;
             } else if goes_on && now.unix_s >= lease.next_s() {
                 lease.challenged = true;
-                lapse = if lapse == Lapse::None { Lapse::Challenge } else { lapse };
+                expiry = if expiry == Expiry::None { Expiry::Challenge } else { expiry };
             }
             goes_on
         });
         self.arm(now);
-        lapse
+        expiry
     }
 
     fn arm(&mut self, now: Now) {
-        let next_s = self.all.iter().map(Lease::next_s).min();
+        let next_s = self.all.iter().map(TokenLease::next_s).min();
         self.deadline = next_s.map_or(Deadline::NEVER, |at| {
             now.plus_ms(at.saturating_sub(now.unix_s).saturating_mul(1000))
         });
@@ -205,71 +205,71 @@ mod tests {
         }
     }
 
-    fn leases(tenants: &Arc<Tenants>, challenge_s: u64) -> Box<Leases> {
+    fn leases(holders: &Arc<TokenHolders>, challenge_s: u64) -> Box<TokenLeases> {
         let roles = ["r".to_owned()];
-        let lease = Lease::new(&claims("ada", 110, &["r"]), &roles, challenge_s, tenants);
-        Leases::new(lease.into_iter().collect(), now(100)).unwrap()
+        let lease = TokenLease::new(&claims("ada", 110, &["r"]), &roles, challenge_s, holders);
+        TokenLeases::new(lease.into_iter().collect(), now(100)).unwrap()
     }
 
     #[test]
     fn a_lease_ends_at_its_second_and_not_before() {
-        let tenants = Arc::default();
-        let mut it = leases(&tenants, 0);
+        let holders = Arc::default();
+        let mut it = leases(&holders, 0);
         assert_eq!(it.deadline(), Deadline(110_000));
-        assert_eq!(it.look(now(109)), Lapse::None);
-        assert_eq!(it.look(now(110)), Lapse::Expired);
-        assert_eq!(tenants.len(), 1);
+        assert_eq!(it.look(now(109)), Expiry::None);
+        assert_eq!(it.look(now(110)), Expiry::Expired);
+        assert_eq!(holders.len(), 1);
         drop(it);
-        assert!(tenants.is_empty(), "nothing is kept of who is gone");
+        assert!(holders.is_empty(), "nothing is kept of who is gone");
     }
 
     #[test]
     fn a_challenge_comes_once_before_the_end_and_again_after_a_renewal() {
-        let tenants = Arc::default();
-        let mut it = leases(&tenants, 4);
+        let holders = Arc::default();
+        let mut it = leases(&holders, 4);
         assert_eq!(it.deadline(), Deadline(106_000));
-        assert_eq!(it.look(now(105)), Lapse::None);
-        assert_eq!(it.look(now(106)), Lapse::Challenge);
-        assert_eq!((it.look(now(107)), it.deadline()), (Lapse::None, Deadline(110_000)));
-        assert!(tenants.renew(&claims("ada", 120, &["r"])));
-        assert_eq!((it.look(now(110)), it.deadline()), (Lapse::None, Deadline(116_000)));
-        assert_eq!(it.look(now(116)), Lapse::Challenge);
-        assert_eq!(it.look(now(120)), Lapse::Expired);
+        assert_eq!(it.look(now(105)), Expiry::None);
+        assert_eq!(it.look(now(106)), Expiry::Challenge);
+        assert_eq!((it.look(now(107)), it.deadline()), (Expiry::None, Deadline(110_000)));
+        assert!(holders.renew(&claims("ada", 120, &["r"])));
+        assert_eq!((it.look(now(110)), it.deadline()), (Expiry::None, Deadline(116_000)));
+        assert_eq!(it.look(now(116)), Expiry::Challenge);
+        assert_eq!(it.look(now(120)), Expiry::Expired);
     }
 
     #[test]
     fn a_renewal_is_for_its_identity_with_its_roles_and_a_later_end() {
-        let tenants = Arc::default();
-        let mut it = leases(&tenants, 0);
-        assert!(!tenants.renew(&claims("eve", 200, &["r"])));
-        assert!(!tenants.renew(&Claims { identity: None, ..claims("", 200, &["r"]) }));
-        assert!(tenants.renew(&claims("ada", 200, &["other"])));
-        assert_eq!(it.look(now(110)), Lapse::Expired);
-        assert!(tenants.renew(&claims("ada", 105, &["r"])));
-        assert_eq!(it.look(now(110)), Lapse::Expired);
-        assert!(tenants.renew(&claims("ada", 200, &["x", "r"])));
-        assert_eq!((it.look(now(110)), it.deadline()), (Lapse::None, Deadline(200_000)));
-        assert!(tenants.renew(&claims("ada", 0, &["r"])));
-        assert_eq!((it.look(now(200)), it.deadline()), (Lapse::None, Deadline::NEVER));
+        let holders = Arc::default();
+        let mut it = leases(&holders, 0);
+        assert!(!holders.renew(&claims("eve", 200, &["r"])));
+        assert!(!holders.renew(&Claims { identity: None, ..claims("", 200, &["r"]) }));
+        assert!(holders.renew(&claims("ada", 200, &["other"])));
+        assert_eq!(it.look(now(110)), Expiry::Expired);
+        assert!(holders.renew(&claims("ada", 105, &["r"])));
+        assert_eq!(it.look(now(110)), Expiry::Expired);
+        assert!(holders.renew(&claims("ada", 200, &["x", "r"])));
+        assert_eq!((it.look(now(110)), it.deadline()), (Expiry::None, Deadline(200_000)));
+        assert!(holders.renew(&claims("ada", 0, &["r"])));
+        assert_eq!((it.look(now(200)), it.deadline()), (Expiry::None, Deadline::NEVER));
     }
 
     #[test]
     fn a_renewal_that_ends_sooner_takes_nothing_away() {
-        let tenants = Arc::default();
-        let mut it = leases(&tenants, 4);
-        assert!(tenants.renew(&claims("ada", 108, &["r"])));
-        assert_eq!((it.look(now(106)), it.deadline()), (Lapse::Challenge, Deadline(110_000)));
-        assert_eq!([it.look(now(109)), it.look(now(110))], [Lapse::None, Lapse::Expired]);
+        let holders = Arc::default();
+        let mut it = leases(&holders, 4);
+        assert!(holders.renew(&claims("ada", 108, &["r"])));
+        assert_eq!((it.look(now(106)), it.deadline()), (Expiry::Challenge, Deadline(110_000)));
+        assert_eq!([it.look(now(109)), it.look(now(110))], [Expiry::None, Expiry::Expired]);
     }
 
     #[test]
     fn the_shortest_of_several_leases_counts_and_one_without_end_is_none() {
-        let tenants = Arc::default();
-        let lease = |at| Lease::new(&claims("ada", at, &[]), &[], 0, &tenants);
-        assert!(lease(0).is_none() && Leases::new(Vec::new(), now(0)).is_none());
+        let holders = Arc::default();
+        let lease = |at| TokenLease::new(&claims("ada", at, &[]), &[], 0, &holders);
+        assert!(lease(0).is_none() && TokenLeases::new(Vec::new(), now(0)).is_none());
         let both = [120, 105].into_iter().filter_map(lease).collect();
-        let mut it = Leases::new(both, now(100)).unwrap();
+        let mut it = TokenLeases::new(both, now(100)).unwrap();
         assert_eq!(it.deadline(), Deadline(105_000));
-        assert_eq!(it.look(now(105)), Lapse::Expired);
+        assert_eq!(it.look(now(105)), Expiry::Expired);
     }
 }

@@ -11,16 +11,16 @@ mod strict;
 #[cfg(test)]
 mod tests;
 
-pub use guard::{Doubt, Guard, Remote, Remotes};
+pub use guard::{Guard, RemoteKeys, Remotes, Unverified};
 pub use jsonwebtoken::Algorithm;
-pub use keys::{Jwk, Key, Keys};
-pub use lease::{Lapse, Lease, Leases, Tenants};
+pub use keys::{Jwk, KeySet, VerifyingKey};
+pub use lease::{Expiry, TokenHolders, TokenLease, TokenLeases};
 
 use serde_json::{Map, Value};
 
 /// What a token must be to be believed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Policy {
+pub struct TokenPolicy {
     /// The `iss` that it must have; empty is any, or none.
     pub issuer: String,
     /// What `aud` must name; if this is empty, a token with an `aud` is for somebody else
@@ -103,7 +103,12 @@ pub enum Flaw {
 ///
 /// # Errors
 /// The first thing that is wrong with it. Nothing of its claims is looked at before the signature.
-pub fn verify(token: &str, policy: &Policy, keys: &Keys, now_s: u64) -> Result<Claims, Flaw> {
+pub fn verify(
+    token: &str,
+    policy: &TokenPolicy,
+    keys: &KeySet,
+    now_s: u64,
+) -> Result<Claims, Flaw> {
     if token.len() > policy.token_bytes {
         return Err(Flaw::TooLong);
     }
@@ -135,7 +140,7 @@ pub fn verify(token: &str, policy: &Policy, keys: &Keys, now_s: u64) -> Result<C
     check(&claims, policy, now_s)
 }
 
-fn check(claims: &Map<String, Value>, policy: &Policy, now_s: u64) -> Result<Claims, Flaw> {
+fn check(claims: &Map<String, Value>, policy: &TokenPolicy, now_s: u64) -> Result<Claims, Flaw> {
     let leeway = policy.leeway_s as f64;
     let now = now_s as f64;
     let expires = date(claims, "exp")?.map(|at| at + leeway);

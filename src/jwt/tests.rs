@@ -20,14 +20,14 @@ fn b64(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-fn policy() -> Policy {
-    Policy {
+fn policy() -> TokenPolicy {
+    TokenPolicy {
         issuer: "https://auth.example.com".to_owned(),
         audience: "api".to_owned(),
         roles: "scope".to_owned(),
         identity: "sub".to_owned(),
         token_bytes: 8192,
-        ..Policy::default()
+        ..TokenPolicy::default()
     }
 }
 
@@ -73,11 +73,11 @@ fn without(name: &str) -> String {
     token(&claims)
 }
 
-fn all_keys() -> Keys {
+fn all_keys() -> KeySet {
     let public = [pem!("rsa.pub"), pem!("p256.pub"), pem!("p384.pub"), pem!("ed25519.pub")];
-    let mut keys: Vec<Key> = public.map(|pem| Key::from_pem(pem).unwrap()).into();
-    keys.push(Key::from_secret(SECRET).unwrap());
-    Keys::new(keys)
+    let mut keys: Vec<VerifyingKey> = public.map(|pem| VerifyingKey::from_pem(pem).unwrap()).into();
+    keys.push(VerifyingKey::from_secret(SECRET).unwrap());
+    KeySet::new(keys)
 }
 
 fn check(token: &str) -> Result<Claims, Flaw> {
@@ -117,7 +117,7 @@ fn every_algorithm_verifies_what_it_has_signed_and_no_other_does() {
             let header = json!({ "alg": format!("{other:?}") });
             let forged = signed(&header, &good(), algorithm);
             assert_eq!(check(&forged), Err(Flaw::Signature), "{algorithm:?} as {other:?}");
-            let only = Policy { algorithms: vec![other], ..policy() };
+            let only = TokenPolicy { algorithms: vec![other], ..policy() };
             assert_eq!(verify(&token, &only, &all_keys(), NOW_S), Err(Flaw::Algorithm));
         }
     }
@@ -147,7 +147,7 @@ fn a_public_key_is_no_secret() {
         let secret = EncodingKey::from_secret(secret);
         let signature = crypto::sign(message.as_bytes(), &secret, Algorithm::HS256).unwrap();
         let forged = format!("{message}.{signature}");
-        let only = Keys::new(vec![Key::from_pem(pem!("rsa.pub")).unwrap()]);
+        let only = KeySet::new(vec![VerifyingKey::from_pem(pem!("rsa.pub")).unwrap()]);
         assert_eq!(verify(&forged, &policy(), &only, NOW_S), Err(Flaw::Algorithm));
         refused(&forged, Flaw::Signature);
     }
@@ -208,7 +208,7 @@ fn keys_in_the_token_are_not_looked_at() {
         let header = json!({"alg": "ES384", name: value});
         let message = format!("{}.{}", b64(header.to_string()), b64(good().to_string()));
         let signature = crypto::sign(message.as_bytes(), &mine, Algorithm::ES384).unwrap();
-        let others = Keys::new(vec![Key::from_pem(pem!("p256.pub")).unwrap()]);
+        let others = KeySet::new(vec![VerifyingKey::from_pem(pem!("p256.pub")).unwrap()]);
         let forged = format!("{message}.{signature}");
         assert_eq!(verify(&forged, &policy(), &others, NOW_S), Err(Flaw::Algorithm), "{name}");
     }
@@ -218,10 +218,12 @@ fn keys_in_the_token_are_not_looked_at() {
 
 #[test]
 fn a_key_is_chosen_by_its_name() {
-    let key = |pem, kid: Option<&str>| Key::from_pem(pem).unwrap().named(kid.map(str::to_owned));
-    let named = Keys::new(vec![key(pem!("p384.pub"), Some("a")), key(pem!("p256.pub"), Some("b"))]);
-    let mixed = Keys::new(vec![key(pem!("p384.pub"), Some("a")), key(pem!("p256.pub"), None)]);
-    let under = |kid: Value, keys: &Keys| {
+    let key =
+        |pem, kid: Option<&str>| VerifyingKey::from_pem(pem).unwrap().named(kid.map(str::to_owned));
+    let named =
+        KeySet::new(vec![key(pem!("p384.pub"), Some("a")), key(pem!("p256.pub"), Some("b"))]);
+    let mixed = KeySet::new(vec![key(pem!("p384.pub"), Some("a")), key(pem!("p256.pub"), None)]);
+    let under = |kid: Value, keys: &KeySet| {
         let header = json!({"alg": "ES256", "kid": kid});
         verify(&signed(&header, &good(), Algorithm::ES256), &policy(), keys, NOW_S).err()
     };
@@ -236,18 +238,18 @@ fn a_key_is_chosen_by_its_name() {
     }
     let plain = token(&good());
     assert!(verify(&plain, &policy(), &named, NOW_S).is_ok(), "the one that fits");
-    assert_eq!(verify(&plain, &policy(), &Keys::default(), NOW_S), Err(Flaw::Key));
+    assert_eq!(verify(&plain, &policy(), &KeySet::default(), NOW_S), Err(Flaw::Key));
 }
 
 #[test]
 fn a_token_without_a_name_is_tried_with_a_few_keys() {
-    let other = |n: u8| Key::from_secret(&[n; 32]).unwrap();
+    let other = |n: u8| VerifyingKey::from_secret(&[n; 32]).unwrap();
     let header = json!({"alg": "HS256"});
     let token = signed(&header, &good(), Algorithm::HS256);
     for (before, fits) in [(0, true), (3, true), (4, false)] {
-        let mut keys: Vec<Key> = (0..before).map(other).collect();
-        keys.push(Key::from_secret(SECRET).unwrap());
-        let outcome = verify(&token, &policy(), &Keys::new(keys), NOW_S);
+        let mut keys: Vec<VerifyingKey> = (0..before).map(other).collect();
+        keys.push(VerifyingKey::from_secret(SECRET).unwrap());
+        let outcome = verify(&token, &policy(), &KeySet::new(keys), NOW_S);
         assert_eq!(outcome.is_ok(), fits, "{before}");
     }
 }
@@ -272,7 +274,8 @@ fn what_is_said_twice_is_not_believed() {
 #[test]
 fn times_on_both_sides() {
     let at = |name: &str, at: u64, leeway_s: u64| {
-        verify(&with(name, json!(at)), &Policy { leeway_s, ..policy() }, &all_keys(), NOW_S).err()
+        verify(&with(name, json!(at)), &TokenPolicy { leeway_s, ..policy() }, &all_keys(), NOW_S)
+            .err()
     };
     assert_eq!(at("exp", NOW_S + 1, 0), None);
     assert_eq!(at("exp", NOW_S, 0), Some(Flaw::Expired));
@@ -284,7 +287,7 @@ fn times_on_both_sides() {
         assert_eq!(at(name, NOW_S + 10, 10), None);
         assert_eq!(at(name, NOW_S + 11, 10), Some(Flaw::NotYet));
     }
-    let leeway = Policy { leeway_s: 10, ..policy() };
+    let leeway = TokenPolicy { leeway_s: 10, ..policy() };
     let claims = verify(&token(&good()), &leeway, &all_keys(), NOW_S).unwrap();
     assert_eq!(claims.expires_s, Some(NOW_S + 70));
     assert_eq!(check(&without("exp")).unwrap().expires_s, None);
@@ -311,7 +314,7 @@ fn issuer_and_audience() {
     refused(&with("aud", json!(["a", ["api"]])), Flaw::Audience);
     refused(&with("aud", json!({"api": 1})), Flaw::Claims);
     assert!(check(&with("aud", json!(["other", "api"]))).is_ok());
-    let open = Policy { issuer: String::new(), audience: String::new(), ..policy() };
+    let open = TokenPolicy { issuer: String::new(), audience: String::new(), ..policy() };
     let verdict = |token: &str| verify(token, &open, &all_keys(), NOW_S).err();
     assert_eq!(verdict(&token(&json!({"sub": "ada"}))), None);
     // RFC 7519 section 4.1.3: what is for somebody is not for whoever has no name.
@@ -322,7 +325,7 @@ fn issuer_and_audience() {
 #[test]
 fn roles_identity_and_attributes_are_found_by_path() {
     let roles = |path: &str, claims: &Value| {
-        let policy = Policy { roles: path.to_owned(), ..policy() };
+        let policy = TokenPolicy { roles: path.to_owned(), ..policy() };
         verify(&token(claims), &policy, &all_keys(), NOW_S).unwrap().roles
     };
     let mut claims = good();
@@ -371,7 +374,7 @@ fn what_is_no_token() {
 #[test]
 fn both_sides_of_a_tokens_length() {
     let token = token(&good());
-    let bound = |token_bytes| Policy { token_bytes, ..policy() };
+    let bound = |token_bytes| TokenPolicy { token_bytes, ..policy() };
     assert!(verify(&token, &bound(token.len()), &all_keys(), NOW_S).is_ok());
     let flaw = verify(&token, &bound(token.len() - 1), &all_keys(), NOW_S);
     assert_eq!(flaw, Err(Flaw::TooLong));
@@ -391,7 +394,7 @@ fn jwks_need_no_algorithm_and_must_not_have_a_wrong_one() {
     let key = |change: &dyn Fn(&mut Jwk)| {
         let mut jwk = jwk(pem!("p256.pub"));
         change(&mut jwk);
-        Key::from_jwk(&jwk)
+        VerifyingKey::from_jwk(&jwk)
     };
     for (alg, fits) in [("", true), ("ES256", true), ("ES384", false), ("HS256", false)] {
         assert_eq!(key(&|it| it.alg = alg.to_owned()).is_ok(), fits, "{alg}");
@@ -406,11 +409,11 @@ fn jwks_need_no_algorithm_and_must_not_have_a_wrong_one() {
     assert!(key(&|it| it.x.push('A')).is_err());
     assert!(key(&|it| it.x = b64([0; 32])).is_err(), "not on the curve");
     assert!(key(&|it| it.x = b64([1; 31])).is_err());
-    let public = Keys::new(vec![key(&|_| {}).unwrap()]);
+    let public = KeySet::new(vec![key(&|_| {}).unwrap()]);
     assert!(verify(&token(&good()), &policy(), &public, NOW_S).is_ok());
     let okp = |x: &[u8]| {
         let (kty, crv, x) = ("OKP".to_owned(), "Ed25519".to_owned(), b64(x));
-        Key::from_jwk(&Jwk { kty, crv, x, ..Jwk::default() })
+        VerifyingKey::from_jwk(&Jwk { kty, crv, x, ..Jwk::default() })
     };
     let ed = DecodingKey::from_ed_pem(pem!("ed25519.pub").as_bytes()).unwrap();
     assert!(okp(ed.as_bytes()).is_ok());
@@ -421,11 +424,11 @@ fn jwks_need_no_algorithm_and_must_not_have_a_wrong_one() {
 
 #[test]
 fn rsa_keys_and_secrets_have_a_least_length() {
-    assert!(Key::from_pem(pem!("rsa.pub")).is_ok());
-    assert!(Key::from_pem(pem!("rsa_short.pub")).is_err());
+    assert!(VerifyingKey::from_pem(pem!("rsa.pub")).is_ok());
+    assert!(VerifyingKey::from_pem(pem!("rsa_short.pub")).is_err());
     let rsa = |n: &[u8], e: &[u8]| {
         let (kty, n, e) = ("RSA".to_owned(), b64(n), b64(e));
-        Key::from_jwk(&Jwk { kty, n, e, ..Jwk::default() })
+        VerifyingKey::from_jwk(&Jwk { kty, n, e, ..Jwk::default() })
     };
     let n = |len| vec![0xff; len];
     for (len, fits) in [(255, false), (256, true), (512, true), (513, false)] {
@@ -437,7 +440,7 @@ fn rsa_keys_and_secrets_have_a_least_length() {
         assert!(rsa(&n(256), e).is_err(), "{e:?}");
     }
     for (len, want) in [(31, 0), (32, 1), (47, 1), (48, 2), (63, 2), (64, 3)] {
-        let key = Key::from_secret(&vec![7; len]);
+        let key = VerifyingKey::from_secret(&vec![7; len]);
         let fits = |it: &Algorithm| key.as_ref().is_ok_and(|key| key.fits(&[*it]));
         assert_eq!(ALL[..3].iter().filter(|it| fits(it)).count(), want, "{len}");
     }
@@ -455,7 +458,7 @@ fn only_public_keys_in_pem_are_keys() {
         "-----BEGIN RSA PUBLIC KEY-----\nMAA=\n-----END RSA PUBLIC KEY-----\n",
         "-----BEGIN RSA PUBLIC KEY-----\nMIP///8=\n-----END RSA PUBLIC KEY-----\n",
     ] {
-        assert!(Key::from_pem(pem).is_err(), "{pem}");
+        assert!(VerifyingKey::from_pem(pem).is_err(), "{pem}");
     }
 }
 
@@ -464,51 +467,53 @@ fn a_set_keeps_what_it_can_use() {
     let ours = jwk(pem!("p256.pub"));
     let ours = json!({"kty": "EC", "crv": "P-256", "x": ours.x, "y": ours.y, "kid": "a", "z": 1});
     let secret = json!({"kty": "oct", "k": b64(SECRET), "kid": "s"});
-    let odd = json!({"kty": "EC", "crv": "P-521", "x": "AA", "y": "AA", "kid": "b"});
+    let anomaly = json!({"kty": "EC", "crv": "P-521", "x": "AA", "y": "AA", "kid": "b"});
     let len = |keys: Value| {
-        Keys::from_set(json!({ "keys": keys }).to_string().as_bytes()).map(|keys| keys.len())
+        KeySet::from_set(json!({ "keys": keys }).to_string().as_bytes()).map(|keys| keys.len())
     };
-    assert_eq!(len(json!([ours, secret, odd, 1, null, {"kty": 1}])), Some(1));
+    assert_eq!(len(json!([ours, secret, anomaly, 1, null, {"kty": 1}])), Some(1));
     assert_eq!(len(json!([secret])), None, "a secret that everybody can fetch");
     assert_eq!(len(json!([])), None);
     assert_eq!(len(json!(vec![ours.clone(); 64])), Some(64));
     assert_eq!(len(json!(vec![ours.clone(); 65])), Some(64));
     for text in ["", "[]", "{}", "{\"keys\":{}}", "<html>", "{\"keys\":[],\"keys\":[]}"] {
-        assert!(Keys::from_set(text.as_bytes()).is_none(), "{text}");
+        assert!(KeySet::from_set(text.as_bytes()).is_none(), "{text}");
     }
 }
 
 #[test]
 fn keys_from_afar_are_asked_for_when_one_is_missing_and_old_ones_stay() {
     let remotes = Remotes::default();
-    let rung = Arc::new(std::sync::atomic::AtomicUsize::new(0));
-    let theirs = rung.clone();
-    remotes.bell().hang(move || _ = theirs.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
-    let rung = || rung.load(std::sync::atomic::Ordering::Relaxed);
+    let notified = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let theirs = notified.clone();
+    remotes
+        .notifier()
+        .attach(move || _ = theirs.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
+    let notified = || notified.load(std::sync::atomic::Ordering::Relaxed);
     let remote = remotes.at("https://auth.example.com/jwks", false, "", 1000, 100);
     let guard = Guard {
         name: "g".to_owned(),
         policy: policy(),
-        tenants: Arc::default(),
+        holders: Arc::default(),
         challenge_s: 0,
-        keys: Keys::default(),
+        keys: KeySet::default(),
         remote: Some(remote.clone()),
     };
     let header = json!({"alg": "ES256", "kid": "a"});
     let token = signed(&header, &good(), Algorithm::ES256);
-    assert_eq!(guard.check(&token, NOW_S), Err(Doubt::NoKeys));
-    assert_eq!(guard.check(&token, NOW_S), Err(Doubt::NoKeys));
-    assert!(remote.wanted.is_wanted() && rung() == 1, "once, until it is begun");
-    remote.wanted.begin();
+    assert_eq!(guard.check(&token, NOW_S), Err(Unverified::NoKeys));
+    assert_eq!(guard.check(&token, NOW_S), Err(Unverified::NoKeys));
+    assert!(remote.refresh.is_wanted() && notified() == 1, "once, until it is begun");
+    remote.refresh.begin();
     let named = |kid: &str| {
-        let key = Key::from_pem(pem!("p256.pub")).unwrap();
-        Keys::new(vec![key.named(Some(kid.to_owned()))])
+        let key = VerifyingKey::from_pem(pem!("p256.pub")).unwrap();
+        KeySet::new(vec![key.named(Some(kid.to_owned()))])
     };
     remote.put(named("a"));
-    assert!(guard.check(&token, NOW_S).is_ok() && !remote.wanted.is_wanted());
+    assert!(guard.check(&token, NOW_S).is_ok() && !remote.refresh.is_wanted());
     remote.put(named("b"));
-    assert_eq!(guard.check(&token, NOW_S), Err(Doubt::Flaw(Flaw::Key)));
-    assert!(remote.wanted.is_wanted() && rung() == 2);
+    assert_eq!(guard.check(&token, NOW_S), Err(Unverified::Flaw(Flaw::Key)));
+    assert!(remote.refresh.is_wanted() && notified() == 2);
     // A new configuration has the keys that are known.
     remotes.replace(vec![remote]);
     let again = remotes.at("https://auth.example.com/jwks", false, "", 2000, 100);

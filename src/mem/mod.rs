@@ -2,15 +2,15 @@
 
 #![allow(unsafe_code)]
 
-pub mod bell;
 pub mod frame;
 pub mod mailbox;
+pub mod notifier;
 pub mod park;
 pub mod slots;
 mod sync;
 
-pub use bell::{Bell, Tended, Wanted};
 pub use frame::{Frozen, Handle, Segment};
+pub use notifier::{Notifier, RefreshList, RefreshRequest};
 pub use slots::{FreeList, Slot, Table};
 
 /// Gives memory that the calling thread's allocator keeps for reuse back to the system. Worth its

@@ -53,11 +53,11 @@ impl Avro {
         let others = others.iter().map(|(_, text)| plain(text)).collect::<Result<Vec<_>, _>>()?;
         let parsed = Schema::parse_str_with_list(&schema, &others);
         let (schema, others) = parsed.map_err(BadSchema::new)?;
-        let mut survey = Survey::default();
+        let mut schema_survey = SchemaSurvey::default();
         for schema in others.iter().chain([&schema]) {
-            survey.walk(schema, 0)?;
+            schema_survey.walk(schema, 0)?;
         }
-        Ok(Avro { schema, others, names: survey.names })
+        Ok(Avro { schema, others, names: schema_survey.names })
     }
 
     fn schemata(&self) -> Vec<&Schema> {
@@ -297,14 +297,14 @@ fn drop_logical_types(schema: &mut Json) {
 
 /// What is found out about a schema before it is used.
 #[derive(Default)]
-struct Survey {
+struct SchemaSurvey {
     names: HashMap<String, Schema>,
     /// Names of the types in which the walk is.
     within: Vec<String>,
     types: usize,
 }
 
-impl Survey {
+impl SchemaSurvey {
     /// Walks a schema; says whether its data take at least one byte.
     fn walk(&mut self, schema: &Schema, level: usize) -> Result<bool, BadSchema> {
         self.types += 1;

@@ -24,14 +24,14 @@ impl Retrieve for Others {
 
 /// Rules for a JSON document (RFC 8259; at most 128 levels deep).
 #[derive(Debug)]
-pub struct Json {
+pub struct JsonModel {
     schema: Option<Validator>,
 }
 
-impl Json {
+impl JsonModel {
     /// Any document.
-    pub fn any() -> Json {
-        Json { schema: None }
+    pub fn any() -> JsonModel {
+        JsonModel { schema: None }
     }
 
     /// Documents that keep to a JSON Schema: of draft 4, 6, 7, 2019-09 or 2020-12, as `$schema`
@@ -39,15 +39,15 @@ impl Json {
     ///
     /// # Errors
     /// The text is no such schema, or it refers to others.
-    pub fn new(schema: &str) -> Result<Json, BadSchema> {
-        Json::with(schema, &[])
+    pub fn new(schema: &str) -> Result<JsonModel, BadSchema> {
+        JsonModel::with(schema, &[])
     }
 
     /// The same, with the texts that it may refer to, by what it calls them.
     ///
     /// # Errors
     /// As above.
-    pub fn with(schema: &str, others: &[(String, String)]) -> Result<Json, BadSchema> {
+    pub fn with(schema: &str, others: &[(String, String)]) -> Result<JsonModel, BadSchema> {
         let schema: Value = serde_json::from_str(schema).map_err(BadSchema::new)?;
         let patterns = PatternOptions::fancy_regex().backtrack_limit(PATTERN_STEPS);
         let mut options =
@@ -59,7 +59,7 @@ impl Json {
         let others = Others(others.iter().filter_map(read).collect());
         let options = options.offline().with_retriever(others);
         let schema = options.build(&schema).map_err(BadSchema::new)?;
-        Ok(Json { schema: Some(schema) })
+        Ok(JsonModel { schema: Some(schema) })
     }
 
     pub(super) fn check(&self, message: &[u8]) -> Result<(), Invalid> {
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn documents_by_a_schema() {
-        let json = Json::new(SCHEMA).unwrap();
+        let json = JsonModel::new(SCHEMA).unwrap();
         assert_eq!(json.check(br#"{"name":"ab","tags":[1,2]}"#), Ok(()));
         for (message, malformed, reason) in [
             (r#"{"name":"ab""#, true, "not JSON: EOF while parsing an object at line 1 column 12"),
@@ -107,23 +107,23 @@ mod tests {
                 Err(Invalid { malformed, missing: false, reason })
             );
         }
-        assert_eq!(Json::any().check(b"[1]"), Ok(()));
-        assert!(Json::any().check(b"[1").is_err());
+        assert_eq!(JsonModel::any().check(b"[1]"), Ok(()));
+        assert!(JsonModel::any().check(b"[1").is_err());
     }
 
     #[test]
     fn both_sides_of_the_depth() {
         let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
-        assert_eq!(Json::any().check(nested(127).as_bytes()), Ok(()));
-        assert!(Json::any().check(nested(128).as_bytes()).is_err_and(|error| error.malformed));
-        assert!(Json::any().check("[".repeat(1_000_000).as_bytes()).is_err());
+        assert_eq!(JsonModel::any().check(nested(127).as_bytes()), Ok(()));
+        assert!(JsonModel::any().check(nested(128).as_bytes()).is_err_and(|error| error.malformed));
+        assert!(JsonModel::any().check("[".repeat(1_000_000).as_bytes()).is_err());
     }
 
     #[test]
     fn drafts_by_what_the_schema_says_else_7() {
         // An id that is relative to itself means something else in each; `prefixItems` is of 2020.
         let tuple = r#""prefixItems": [{"type": "string"}]"#;
-        let old = Json::new(&format!("{{{tuple}}}")).unwrap();
+        let old = JsonModel::new(&format!("{{{tuple}}}")).unwrap();
         assert_eq!(old.check(b"[1]"), Ok(()));
         for (draft, refused) in [
             ("https://json-schema.org/draft/2020-12/schema", true),
@@ -131,14 +131,14 @@ mod tests {
             ("http://json-schema.org/draft-06/schema#", false),
             ("http://json-schema.org/draft-04/schema#", false),
         ] {
-            let json = Json::new(&format!(r#"{{"$schema": "{draft}", {tuple}}}"#)).unwrap();
+            let json = JsonModel::new(&format!(r#"{{"$schema": "{draft}", {tuple}}}"#)).unwrap();
             assert_eq!(json.check(b"[1]").is_err(), refused, "{draft}");
         }
     }
 
     #[test]
     fn formats_assert_nothing() {
-        let json = Json::new(r#"{"format": "email"}"#).unwrap();
+        let json = JsonModel::new(r#"{"format": "email"}"#).unwrap();
         assert_eq!(json.check(br#""x""#), Ok(()));
     }
 
@@ -154,10 +154,10 @@ mod tests {
             r##"{"$ref": "#/definitions/none"}"##,
             r#"{"pattern": "("}"#,
         ] {
-            assert!(Json::new(bad).is_err(), "{bad}");
+            assert!(JsonModel::new(bad).is_err(), "{bad}");
         }
         let within = r##"{"$ref": "#/definitions/a", "definitions": {"a": {"type": "null"}}}"##;
-        assert_eq!(Json::new(within).unwrap().check(b"null"), Ok(()));
+        assert_eq!(JsonModel::new(within).unwrap().check(b"null"), Ok(()));
     }
 
     #[test]
@@ -167,7 +167,7 @@ mod tests {
         let c = ("c.json", r#"{"type": "null"}"#);
         let given = |list: &[(&str, &str)]| {
             let list = list.iter().map(|(name, text)| (name.to_string(), text.to_string()));
-            Json::with(schema, &list.collect::<Vec<_>>())
+            JsonModel::with(schema, &list.collect::<Vec<_>>())
         };
         let json = given(&[others[0], others[1], c]).unwrap();
         assert_eq!(json.check(br#"{"a": null, "b": "x"}"#), Ok(()));
@@ -177,7 +177,7 @@ mod tests {
 
     #[test]
     fn a_pattern_cannot_be_made_to_run_for_ever() {
-        let json = Json::new(r#"{"pattern": "^(a+)+(?=b)c$"}"#).unwrap();
+        let json = JsonModel::new(r#"{"pattern": "^(a+)+(?=b)c$"}"#).unwrap();
         let started = std::time::Instant::now();
         let text = format!("\"{}\"", "a".repeat(10_000));
         assert!(json.check(text.as_bytes()).is_err());

@@ -1,7 +1,8 @@
 //! What a message has to look like: JSON by a schema, Avro, Protocol Buffers, or a plain value; and
 //! the JSON view of the binary ones.
 //!
-//! A [`Model`] is a pure function of a schema's text; [`Rules`] are the models of a route, as an
+//! A [`Model`] is a pure function of a schema's text; [`ModelRules`] are the models of a route, as
+//! an
 //! operator describes them in the words of [`spec`].
 
 mod avro;
@@ -15,12 +16,15 @@ mod source;
 pub mod spec;
 
 pub use avro::Avro;
-pub use json::Json;
+pub use json::JsonModel;
 pub use plain::{Encoding, Float, Integer, Range, Text, Width, Writing};
 pub use prefix::{Prefix, SchemaId};
 pub use protobuf::Protobuf;
-pub use registry::{Doc, Failure, Find, Job, Place, Registries, Schema, Shape, Told, What};
-pub use rules::{BadSpec, Form, Held, Passed, Rules};
+pub use registry::{
+    Doc, FetchFailure, Find, Registries, RegistryHandle, Schema, SchemaFetch, SchemaLookup,
+    SchemaRef, Shape,
+};
+pub use rules::{BadSpec, ModelRules, Passed, PayloadKind, RuleSet};
 
 use std::fmt::{self, Display};
 
@@ -89,7 +93,7 @@ pub enum Model {
     /// Anything.
     Bytes,
     /// A JSON document.
-    Json(Json),
+    Json(JsonModel),
     /// An Avro datum.
     Avro(Avro),
     /// A Protocol Buffers message.

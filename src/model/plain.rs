@@ -69,10 +69,10 @@ impl Text {
 
     fn check_text(&self, text: &str) -> Result<(), Invalid> {
         let length = text.chars().count();
-        if self.min_length.is_some_and(|least| length < least) {
+        if self.min_length.is_some_and(|min| length < min) {
             return Err(Invalid::broken("shorter than minLength"));
         }
-        if self.max_length.is_some_and(|most| length > most) {
+        if self.max_length.is_some_and(|max| length > max) {
             return Err(Invalid::broken("longer than maxLength"));
         }
         match &self.pattern {

@@ -72,13 +72,13 @@ impl Protobuf {
         let mut indexes = Vec::new();
         let mut record = Some(self.record.clone());
         while let Some(it) = record {
-            let around = it.parent_message();
-            let at = match &around {
-                Some(around) => around.child_messages().position(|child| child == it),
+            let parent = it.parent_message();
+            let at = match &parent {
+                Some(parent) => parent.child_messages().position(|child| child == it),
                 None => it.parent_file().messages().position(|message| message == it),
             };
             indexes.push(at.unwrap_or_default());
-            record = around;
+            record = parent;
         }
         indexes.reverse();
         indexes

@@ -1,12 +1,13 @@
 //! Schemas of registries: which are wanted, which are there, and when to ask for them again.
 //!
 //! Routes know a schema by its name, and get what was fetched last; or messages bring its number,
-//! and then those that were used last are kept. Whoever fetches takes [`Job`]s from each [`Place`]
+//! and then those that were used last are kept. Whoever fetches takes [`SchemaFetch`]s from each
+//! [`RegistryHandle`]
 //! and tells what came of them. Time comes in as an argument.
 
-use super::spec::{Catalog, Kind};
-use super::{Avro, BadSchema, Json, Model, Protobuf, SchemaId};
-use crate::mem::Bell;
+use super::spec::{Catalog, ModelKind};
+use super::{Avro, BadSchema, JsonModel, Model, Protobuf, SchemaId};
+use crate::mem::Notifier;
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -40,7 +41,7 @@ pub struct Doc {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shape {
     /// A model with a schema.
-    pub kind: Kind,
+    pub kind: ModelKind,
     /// The type of message, of protobuf.
     pub record: Option<String>,
 }
@@ -53,9 +54,9 @@ impl Shape {
     pub fn compile(&self, doc: &Doc) -> Result<Model, BadSchema> {
         let Doc { text, references } = doc;
         match self.kind {
-            Kind::Json => Json::with(text, references).map(Model::Json),
-            Kind::Avro => Avro::with(text, references).map(Model::Avro),
-            Kind::Protobuf => {
+            ModelKind::Json => JsonModel::with(text, references).map(Model::Json),
+            ModelKind::Avro => Avro::with(text, references).map(Model::Avro),
+            ModelKind::Protobuf => {
                 Protobuf::with(text, references, self.record.as_deref()).map(Model::Protobuf)
             }
             _ => Err(BadSchema::new("no model with a schema")),
@@ -65,7 +66,7 @@ impl Shape {
 
 /// How a schema is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum What {
+pub enum SchemaRef {
     /// By its name, and a version or `latest`.
     Subject {
         /// The name.
@@ -77,11 +78,11 @@ pub enum What {
     Id(SchemaId),
 }
 
-impl fmt::Display for What {
+impl fmt::Display for SchemaRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            What::Subject { name, version } => write!(f, "{name}, version {version}"),
-            What::Id(id) => write!(f, "number {id}"),
+            SchemaRef::Subject { name, version } => write!(f, "{name}, version {version}"),
+            SchemaRef::Id(id) => write!(f, "number {id}"),
         }
     }
 }
@@ -97,15 +98,15 @@ pub struct Schema {
 
 /// A schema that a route names, as of this moment.
 #[derive(Debug)]
-pub(super) struct Cell {
-    what: What,
+pub(super) struct SchemaCell {
+    what: SchemaRef,
     shape: Shape,
     current: Mutex<Option<Arc<Schema>>>,
     /// Routes and connections that need it fresh.
     users: AtomicUsize,
 }
 
-impl Cell {
+impl SchemaCell {
     /// One more needs it.
     pub(super) fn hold(&self) {
         self.users.fetch_add(1, Ordering::Relaxed);
@@ -128,7 +129,7 @@ impl Cell {
 
 /// Why a schema was not to be had.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Failure {
+pub enum FetchFailure {
     /// The registry says that there is none.
     #[error("there is none")]
     Gone,
@@ -153,22 +154,22 @@ pub enum Find {
 
 /// One schema that is to be fetched.
 #[derive(Clone, Debug)]
-pub struct Job {
+pub struct SchemaFetch {
     /// From where.
-    pub place: Arc<Place>,
+    pub place: Arc<RegistryHandle>,
     /// Which one.
-    pub what: What,
+    pub what: SchemaRef,
     /// As what.
     pub shape: Shape,
     /// The number of the one that is there: if it is still the same, nothing more is needed.
     pub known: Option<SchemaId>,
     /// The route's, if it was not a message that named it.
-    cell: Option<Arc<Cell>>,
+    cell: Option<Arc<SchemaCell>>,
 }
 
 /// What an outcome means.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Told {
+pub enum SchemaLookup {
     /// There is a schema, the one before or another one.
     Retrieved,
     /// There is none; the one before, if there is one, stays in use.
@@ -263,16 +264,16 @@ impl Ids {
 }
 
 /// One registry, for all routes that describe it in the same way.
-pub struct Place {
+pub struct RegistryHandle {
     /// How it is described.
     pub catalog: Catalog,
     state: Mutex<State>,
-    bell: Bell,
+    notifier: Notifier,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    cells: Vec<(Arc<Cell>, Schedule)>,
+    cells: Vec<(Arc<SchemaCell>, Schedule)>,
     shapes: Vec<Shape>,
     ids: Ids,
 }
@@ -284,15 +285,15 @@ impl State {
     }
 }
 
-impl fmt::Debug for Place {
+impl fmt::Debug for RegistryHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Place").field("catalog", &self.catalog).finish_non_exhaustive()
     }
 }
 
-impl Place {
+impl RegistryHandle {
     pub(super) fn ring(&self) {
-        self.bell.ring();
+        self.notifier.notify();
     }
 
     /// The schema of that number; if it is not there, it is asked for.
@@ -310,9 +311,14 @@ impl Place {
 
     /// The place of a route's schema, which is fetched while anybody holds it; `like` is of another
     /// place with the same schemas.
-    pub(super) fn cell(&self, what: &What, shape: &Shape, like: Option<&Place>) -> Arc<Cell> {
-        let same = |cell: &Cell| cell.what == *what && cell.shape == *shape;
-        let in_place = |place: &Place| {
+    pub(super) fn cell(
+        &self,
+        what: &SchemaRef,
+        shape: &Shape,
+        like: Option<&RegistryHandle>,
+    ) -> Arc<SchemaCell> {
+        let same = |cell: &SchemaCell| cell.what == *what && cell.shape == *shape;
+        let in_place = |place: &RegistryHandle| {
             let state = lock(&place.state);
             state.cells.iter().map(|(cell, _)| cell).find(|cell| same(cell)).cloned()
         };
@@ -321,7 +327,7 @@ impl Place {
         }
         let current = like.and_then(in_place).and_then(|cell| cell.current());
         let (what, shape) = (what.clone(), shape.clone());
-        let cell = Arc::new(Cell {
+        let cell = Arc::new(SchemaCell {
             what,
             shape,
             current: Mutex::new(current),
@@ -341,7 +347,7 @@ impl Place {
     }
 
     /// Takes what is known of numbers from another place with the same schemas.
-    fn inherit(&self, other: &Place) {
+    fn inherit(&self, other: &RegistryHandle) {
         let other = lock(&other.state);
         let mut state = lock(&self.state);
         state.shapes.clone_from(&other.shapes);
@@ -349,8 +355,8 @@ impl Place {
         state.ids.uses = other.ids.uses;
     }
 
-    /// What is to be fetched now. Each is answered by [`Place::outcome`].
-    pub fn due(self: &Arc<Place>, now_ms: u64) -> Vec<Job> {
+    /// What is to be fetched now. Each is answered by [`RegistryHandle::outcome`].
+    pub fn due(self: &Arc<RegistryHandle>, now_ms: u64) -> Vec<SchemaFetch> {
         let mut state = lock(&self.state);
         // What is nobody's any more is only here.
         state.cells.retain(|(cell, schedule)| schedule.busy || Arc::strong_count(cell) > 1);
@@ -370,14 +376,20 @@ impl Place {
             schedule.busy = true;
             let (what, shape) = (cell.what.clone(), cell.shape.clone());
             let known = cell.current().map(|schema| schema.id);
-            jobs.push(Job { place: self.clone(), what, shape, known, cell: Some(cell.clone()) });
+            jobs.push(SchemaFetch {
+                place: self.clone(),
+                what,
+                shape,
+                known,
+                cell: Some(cell.clone()),
+            });
         }
         while room > 0 {
             let Some((id, shape)) = state.ids.next(now_ms) else { break };
             room -= 1;
             let Some(shape) = state.shapes.get(shape).cloned() else { continue };
-            let (place, what) = (self.clone(), What::Id(id));
-            jobs.push(Job { place, what, shape, known: None, cell: None });
+            let (place, what) = (self.clone(), SchemaRef::Id(id));
+            jobs.push(SchemaFetch { place, what, shape, known: None, cell: None });
         }
         jobs
     }
@@ -385,28 +397,28 @@ impl Place {
     /// Takes what came of a job; no schema means that the one that is known is still the one.
     pub fn outcome(
         &self,
-        job: &Job,
-        outcome: Result<Option<Arc<Schema>>, Failure>,
+        job: &SchemaFetch,
+        outcome: Result<Option<Arc<Schema>>, FetchFailure>,
         now_ms: u64,
-    ) -> Told {
+    ) -> SchemaLookup {
         let mut state = lock(&self.state);
         match &job.cell {
             Some(cell) => self.outcome_of_name(&mut state, cell, outcome, now_ms),
-            None => Place::outcome_of_id(&mut state, job, outcome, now_ms),
+            None => RegistryHandle::outcome_of_id(&mut state, job, outcome, now_ms),
         }
     }
 
     fn outcome_of_name(
         &self,
         state: &mut State,
-        cell: &Arc<Cell>,
-        outcome: Result<Option<Arc<Schema>>, Failure>,
+        cell: &Arc<SchemaCell>,
+        outcome: Result<Option<Arc<Schema>>, FetchFailure>,
         now_ms: u64,
-    ) -> Told {
+    ) -> SchemaLookup {
         let max_age_ms = self.catalog.max_age_ms();
         let mut cells = state.cells.iter_mut();
         let Some((_, schedule)) = cells.find(|(it, _)| Arc::ptr_eq(it, cell)) else {
-            return Told::Failed { stale: false };
+            return SchemaLookup::Failed { stale: false };
         };
         schedule.busy = false;
         let mut current = lock(&cell.current);
@@ -415,44 +427,44 @@ impl Place {
                 schedule.failures = 0;
                 // What is behind a number never changes.
                 schedule.next_ms = match cell.what {
-                    What::Subject { .. } => now_ms + max_age_ms,
-                    What::Id(_) => u64::MAX,
+                    SchemaRef::Subject { .. } => now_ms + max_age_ms,
+                    SchemaRef::Id(_) => u64::MAX,
                 };
                 *current = schema.or_else(|| current.take());
-                Told::Retrieved
+                SchemaLookup::Retrieved
             }
             Err(_) => {
                 let later_ms = RETRY_MS << schedule.failures.min(20);
                 schedule.failures += 1;
                 schedule.next_ms = now_ms + later_ms.min(max_age_ms);
-                Told::Failed { stale: current.is_some() }
+                SchemaLookup::Failed { stale: current.is_some() }
             }
         }
     }
 
     fn outcome_of_id(
         state: &mut State,
-        job: &Job,
-        outcome: Result<Option<Arc<Schema>>, Failure>,
+        job: &SchemaFetch,
+        outcome: Result<Option<Arc<Schema>>, FetchFailure>,
         now_ms: u64,
-    ) -> Told {
+    ) -> SchemaLookup {
         let shape = state.shapes.iter().position(|it| *it == job.shape);
-        let (What::Id(id), Some(shape)) = (&job.what, shape) else {
-            return Told::Failed { stale: false };
+        let (SchemaRef::Id(id), Some(shape)) = (&job.what, shape) else {
+            return SchemaLookup::Failed { stale: false };
         };
         let key = (*id, shape);
         state.ids.busy.retain(|busy| *busy != key);
         match outcome {
             Ok(Some(schema)) => {
                 state.ids.put(key, schema);
-                Told::Retrieved
+                SchemaLookup::Retrieved
             }
-            Ok(None) => Told::Failed { stale: false },
+            Ok(None) => SchemaLookup::Failed { stale: false },
             Err(failure) => {
                 // Nor will a text that is no schema become one.
-                let gone = !matches!(failure, Failure::Failed(_));
+                let gone = !matches!(failure, FetchFailure::Failed(_));
                 state.ids.put_vain(key, gone, now_ms);
-                Told::Failed { stale: false }
+                SchemaLookup::Failed { stale: false }
             }
         }
     }
@@ -463,7 +475,7 @@ impl Place {
         if state.busy() >= AT_ONCE {
             return u64::MAX;
         }
-        let due = |(cell, schedule): &(Arc<Cell>, Schedule)| {
+        let due = |(cell, schedule): &(Arc<SchemaCell>, Schedule)| {
             let waits = cell.is_wanted() && !schedule.busy;
             if waits { schedule.next_ms } else { u64::MAX }
         };
@@ -476,8 +488,8 @@ impl Place {
 /// routes and connections whose rules name it.
 #[derive(Default)]
 pub struct Registries {
-    list: Mutex<Vec<Weak<Place>>>,
-    bell: Bell,
+    list: Mutex<Vec<Weak<RegistryHandle>>>,
+    notifier: Notifier,
 }
 
 impl fmt::Debug for Registries {
@@ -488,23 +500,27 @@ impl fmt::Debug for Registries {
 
 impl Registries {
     /// Every registry that is in use.
-    pub fn places(&self) -> Vec<Arc<Place>> {
+    pub fn places(&self) -> Vec<Arc<RegistryHandle>> {
         let mut list = lock(&self.list);
         list.retain(|place| place.strong_count() > 0);
         list.iter().filter_map(Weak::upgrade).collect()
     }
 
     /// The registry of that description, and one with the same schemas, if there is one.
-    pub(super) fn place(&self, catalog: &Catalog) -> (Arc<Place>, Option<Arc<Place>>) {
+    pub(super) fn place(
+        &self,
+        catalog: &Catalog,
+    ) -> (Arc<RegistryHandle>, Option<Arc<RegistryHandle>>) {
         let places = self.places();
-        let alike =
-            |place: &&Arc<Place>| place.catalog != *catalog && place.catalog.is_same_place(catalog);
+        let alike = |place: &&Arc<RegistryHandle>| {
+            place.catalog != *catalog && place.catalog.is_same_place(catalog)
+        };
         let like = places.iter().rev().find(alike).cloned();
         if let Some(place) = places.iter().find(|place| place.catalog == *catalog) {
             return (place.clone(), like);
         }
-        let (catalog, bell) = (catalog.clone(), self.bell.clone());
-        let place = Arc::new(Place { catalog, state: Mutex::default(), bell });
+        let (catalog, notifier) = (catalog.clone(), self.notifier.clone());
+        let place = Arc::new(RegistryHandle { catalog, state: Mutex::default(), notifier });
         if let Some(like) = &like {
             place.inherit(like);
         }
@@ -513,7 +529,7 @@ impl Registries {
     }
 
     /// Has a registry looked after that may have been another process part's before.
-    pub(super) fn keep(&self, place: &Arc<Place>) {
+    pub(super) fn keep(&self, place: &Arc<RegistryHandle>) {
         let mut list = lock(&self.list);
         if !list.iter().any(|it| std::ptr::eq(it.as_ptr(), Arc::as_ptr(place))) {
             list.push(Arc::downgrade(place));
@@ -521,8 +537,8 @@ impl Registries {
     }
 
     /// Wakes who fetches.
-    pub fn bell(&self) -> &Bell {
-        &self.bell
+    pub fn notifier(&self) -> &Notifier {
+        &self.notifier
     }
 }
 

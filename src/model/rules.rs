@@ -3,12 +3,12 @@
 use super::plain::{Encoding, Float, Integer, Range, Text, Width, Writing};
 use super::prefix::{push_indexes, split_indexes};
 use super::registry::Registries;
-use super::source::Source;
+use super::source::SchemaSource;
 use super::spec::{
-    Catalog, CatalogKind, Direction, EncodingKind, Governance, Kind, OnInvalid, OnMiss, PrefixKind,
-    Spec, Validate, WritingKind,
+    Catalog, CatalogKind, Direction, EncodingKind, Governance, ModelKind, OnInvalid, OnMiss,
+    PrefixKind, Spec, Validate, WritingKind,
 };
-use super::{Avro, BadSchema, Invalid, Json, Model, Prefix, Protobuf, SchemaId};
+use super::{Avro, BadSchema, Invalid, JsonModel, Model, Prefix, Protobuf, SchemaId};
 use std::borrow::Cow;
 use std::ops::Deref;
 use std::path::Path;
@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 /// What the messages of a route have to look like.
 #[derive(Debug)]
-pub struct Rules {
+pub struct ModelRules {
     received: Pair,
     sent: Pair,
     on_invalid: OnInvalid,
@@ -31,8 +31,8 @@ struct Pair {
 /// A model with what stands around it.
 #[derive(Debug)]
 struct Bound {
-    kind: Kind,
-    source: Source,
+    kind: ModelKind,
+    source: SchemaSource,
     lenient: bool,
     view: bool,
     prefix: Option<Prefix>,
@@ -42,7 +42,7 @@ struct Bound {
 
 /// What a message is sent as (RFC 6455 section 5.6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
+pub enum PayloadKind {
     /// A text message.
     Text,
     /// A binary message.
@@ -53,7 +53,7 @@ pub enum Form {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Passed<'m> {
     /// What it is sent as now.
-    pub form: Form,
+    pub kind: PayloadKind,
     /// Its bytes now.
     pub payload: Cow<'m, [u8]>,
     /// Whether it breaks its schema's rules, and passes because the model is lenient.
@@ -74,37 +74,37 @@ pub struct BadSpec {
 
 /// Rules that a connection keeps, whatever becomes of its route, with the schemas that they need.
 #[derive(Debug)]
-pub struct Held(Arc<Rules>);
+pub struct RuleSet(Arc<ModelRules>);
 
-impl Held {
+impl RuleSet {
     /// Holds these rules.
-    pub fn new(rules: Arc<Rules>) -> Held {
+    pub fn new(rules: Arc<ModelRules>) -> RuleSet {
         rules.bounds().for_each(|bound| bound.source.hold());
-        Held(rules)
+        RuleSet(rules)
     }
 }
 
-impl Deref for Held {
-    type Target = Rules;
+impl Deref for RuleSet {
+    type Target = ModelRules;
 
-    fn deref(&self) -> &Rules {
+    fn deref(&self) -> &ModelRules {
         &self.0
     }
 }
 
-impl Drop for Held {
+impl Drop for RuleSet {
     fn drop(&mut self) {
         self.0.retire();
     }
 }
 
 impl<'m> Passed<'m> {
-    fn as_is(form: Form, message: &'m [u8]) -> Passed<'m> {
-        Passed { form, payload: Cow::Borrowed(message), broken: false, missed: false }
+    fn as_is(kind: PayloadKind, message: &'m [u8]) -> Passed<'m> {
+        Passed { kind, payload: Cow::Borrowed(message), broken: false, missed: false }
     }
 }
 
-impl Rules {
+impl ModelRules {
     /// Prepares what `governance` describes; schemas come from `catalogs`, files from `folder`.
     ///
     /// # Errors
@@ -113,7 +113,7 @@ impl Rules {
         governance: &Governance,
         catalogs: &[Catalog],
         folder: &Path,
-    ) -> Result<Rules, BadSpec> {
+    ) -> Result<ModelRules, BadSpec> {
         let pair = |name: &str, direction: &Direction| {
             let bound = |kind: &str, spec: &Option<Spec>| {
                 let place =
@@ -131,7 +131,7 @@ impl Rules {
                 return Err(BadSpec { key: format!("sent.{kind}.strategy"), problem });
             }
         }
-        Ok(Rules {
+        Ok(ModelRules {
             received: pair("received", &governance.received)?,
             sent: pair("sent", &governance.sent)?,
             on_invalid: governance.on_invalid,
@@ -139,7 +139,7 @@ impl Rules {
     }
 
     fn bounds(&self) -> impl Iterator<Item = &Bound> {
-        let Rules { received, sent, .. } = self;
+        let ModelRules { received, sent, .. } = self;
         [&received.text, &received.binary, &sent.text, &sent.binary].into_iter().flatten()
     }
 
@@ -172,26 +172,26 @@ impl Rules {
     ///
     /// # Errors
     /// It is not as it has to be.
-    pub fn receive<'m>(&self, form: Form, message: &'m [u8]) -> Result<Passed<'m>, Invalid> {
-        let bound = match form {
-            Form::Text => &self.received.text,
-            Form::Binary => &self.received.binary,
+    pub fn receive<'m>(&self, kind: PayloadKind, message: &'m [u8]) -> Result<Passed<'m>, Invalid> {
+        let bound = match kind {
+            PayloadKind::Text => &self.received.text,
+            PayloadKind::Binary => &self.received.binary,
         };
         match bound {
-            Some(bound) => bound.receive(form, message).inspect_err(|it| bound.note(it)),
-            None => Ok(Passed::as_is(form, message)),
+            Some(bound) => bound.receive(kind, message).inspect_err(|it| bound.note(it)),
+            None => Ok(Passed::as_is(kind, message)),
         }
     }
 
     /// Whether a message that is refused for want of its schema is to be looked at again, and the
     /// schema has not come since.
-    pub fn await_schema(&self, form: Form, message: &[u8]) -> bool {
-        let bound = match form {
-            Form::Text => &self.received.text,
-            Form::Binary => &self.received.binary,
+    pub fn await_schema(&self, kind: PayloadKind, message: &[u8]) -> bool {
+        let bound = match kind {
+            PayloadKind::Text => &self.received.text,
+            PayloadKind::Binary => &self.received.binary,
         };
         let Some(Bound { source, prefix: Some(prefix), .. }) = bound else { return false };
-        let Source::Encoded(remote, OnMiss::Wait) = source else { return false };
+        let SchemaSource::Encoded(remote, OnMiss::Wait) = source else { return false };
         let found = prefix.split(message).and_then(|(id, _)| remote.of(id));
         found.is_err_and(|invalid| invalid.missing)
     }
@@ -200,15 +200,15 @@ impl Rules {
     ///
     /// # Errors
     /// It is not as it has to be.
-    pub fn send<'m>(&self, form: Form, message: &'m [u8]) -> Result<Passed<'m>, Invalid> {
+    pub fn send<'m>(&self, kind: PayloadKind, message: &'m [u8]) -> Result<Passed<'m>, Invalid> {
         let view = self.sent.binary.as_ref().filter(|bound| bound.view);
-        let bound = match form {
-            Form::Text => view.or(self.sent.text.as_ref()),
-            Form::Binary => self.sent.binary.as_ref(),
+        let bound = match kind {
+            PayloadKind::Text => view.or(self.sent.text.as_ref()),
+            PayloadKind::Binary => self.sent.binary.as_ref(),
         };
         match bound {
-            Some(bound) => bound.send(form, message).inspect_err(|it| bound.note(it)),
-            None => Ok(Passed::as_is(form, message)),
+            Some(bound) => bound.send(kind, message).inspect_err(|it| bound.note(it)),
+            None => Ok(Passed::as_is(kind, message)),
         }
     }
 }
@@ -228,7 +228,7 @@ impl Bound {
         if let Some(catalog) = spec.registry(catalogs) {
             let (source, prefix) = spec.remote(catalog)?;
             let is_theirs = is_confluent || catalog.kind == CatalogKind::SchemaRegistry;
-            let is_indexed = spec.model == Kind::Protobuf && prefix.is_some() && is_theirs;
+            let is_indexed = spec.model == ModelKind::Protobuf && prefix.is_some() && is_theirs;
             return Ok(Bound { kind: spec.model, source, lenient, view, prefix, is_indexed });
         }
         for (key, given) in
@@ -249,8 +249,8 @@ impl Bound {
                 return Err((".prefix".to_owned(), "missing, beside `id`".to_owned()));
             }
         };
-        let is_indexed = spec.model == Kind::Protobuf && is_confluent;
-        let source = Source::Here(model, id);
+        let is_indexed = spec.model == ModelKind::Protobuf && is_confluent;
+        let source = SchemaSource::Here(model, id);
         Ok(Bound { kind: spec.model, source, lenient, view, prefix, is_indexed })
     }
 
@@ -262,7 +262,7 @@ impl Bound {
         }
     }
 
-    fn receive<'m>(&self, form: Form, message: &'m [u8]) -> Result<Passed<'m>, Invalid> {
+    fn receive<'m>(&self, kind: PayloadKind, message: &'m [u8]) -> Result<Passed<'m>, Invalid> {
         let (found, body) = match self.prefix.map(|prefix| prefix.split(message)).transpose()? {
             Some((found, body)) => (Some(found), body),
             None => (None, message),
@@ -274,50 +274,55 @@ impl Bound {
             _ => Ok(()),
         };
         match &self.source {
-            Source::Here(model, id) => of_id(*id).and_then(|()| self.take(model, form, body)),
-            Source::Named(remote) => {
+            SchemaSource::Here(model, id) => of_id(*id).and_then(|()| self.take(model, kind, body)),
+            SchemaSource::Named(remote) => {
                 let schema = remote.current()?;
-                of_id(schema.id).and_then(|()| self.take(&schema.model, form, body))
+                of_id(schema.id).and_then(|()| self.take(&schema.model, kind, body))
             }
-            Source::Encoded(remote, on_miss) => match remote.of(found.unwrap_or_default()) {
-                Ok(schema) => self.take(&schema.model, form, body),
+            SchemaSource::Encoded(remote, on_miss) => match remote.of(found.unwrap_or_default()) {
+                Ok(schema) => self.take(&schema.model, kind, body),
                 Err(_) if *on_miss == OnMiss::Pass => {
-                    Ok(Passed { missed: true, ..Passed::as_is(form, message) })
+                    Ok(Passed { missed: true, ..Passed::as_is(kind, message) })
                 }
                 Err(invalid) => Err(invalid),
             },
         }
     }
 
-    fn take<'m>(&self, model: &Model, form: Form, body: &'m [u8]) -> Result<Passed<'m>, Invalid> {
+    fn take<'m>(
+        &self,
+        model: &Model,
+        kind: PayloadKind,
+        body: &'m [u8],
+    ) -> Result<Passed<'m>, Invalid> {
         match model {
             Model::Protobuf(records) if self.is_indexed => {
                 let (indexes, body) = split_indexes(body)?;
-                self.take_body(&Model::Protobuf(records.at(&indexes)?), form, body)
+                self.take_body(&Model::Protobuf(records.at(&indexes)?), kind, body)
             }
-            _ => self.take_body(model, form, body),
+            _ => self.take_body(model, kind, body),
         }
     }
 
     fn take_body<'m>(
         &self,
         model: &Model,
-        form: Form,
+        kind: PayloadKind,
         body: &'m [u8],
     ) -> Result<Passed<'m>, Invalid> {
         if self.view {
             let payload = Cow::Owned(model.to_json(body)?);
-            return Ok(Passed { form: Form::Text, payload, broken: false, missed: false });
+            return Ok(Passed { kind: PayloadKind::Text, payload, broken: false, missed: false });
         }
-        Ok(Passed { broken: self.check(model, body)?, ..Passed::as_is(form, body) })
+        Ok(Passed { broken: self.check(model, body)?, ..Passed::as_is(kind, body) })
     }
 
-    fn send<'m>(&self, form: Form, message: &'m [u8]) -> Result<Passed<'m>, Invalid> {
+    fn send<'m>(&self, kind: PayloadKind, message: &'m [u8]) -> Result<Passed<'m>, Invalid> {
         match &self.source {
-            Source::Here(model, id) => self.give(model, *id, form, message),
-            Source::Named(remote) | Source::Encoded(remote, _) => {
+            SchemaSource::Here(model, id) => self.give(model, *id, kind, message),
+            SchemaSource::Named(remote) | SchemaSource::Encoded(remote, _) => {
                 let schema = remote.current()?;
-                self.give(&schema.model, schema.id, form, message)
+                self.give(&schema.model, schema.id, kind, message)
             }
         }
     }
@@ -326,15 +331,15 @@ impl Bound {
         &self,
         model: &Model,
         id: SchemaId,
-        form: Form,
+        kind: PayloadKind,
         message: &'m [u8],
     ) -> Result<Passed<'m>, Invalid> {
-        let (form, body, broken) = match self.view && form == Form::Text {
-            true => (Form::Binary, Cow::Owned(model.encode_json(message)?), false),
-            false => (form, Cow::Borrowed(message), self.check(model, message)?),
+        let (kind, body, broken) = match self.view && kind == PayloadKind::Text {
+            true => (PayloadKind::Binary, Cow::Owned(model.encode_json(message)?), false),
+            false => (kind, Cow::Borrowed(message), self.check(model, message)?),
         };
         let Some(prefix) = self.prefix else {
-            return Ok(Passed { form, payload: body, broken, missed: false });
+            return Ok(Passed { kind, payload: body, broken, missed: false });
         };
         if !prefix.holds(id) {
             return Err(Invalid::broken("the number of the schema has no room in the prefix"));
@@ -347,7 +352,7 @@ impl Bound {
             push_indexes(&record.indexes(), &mut payload);
         }
         payload.extend_from_slice(&body);
-        Ok(Passed { form, payload: Cow::Owned(payload), broken, missed: false })
+        Ok(Passed { kind, payload: Cow::Owned(payload), broken, missed: false })
     }
 
     /// Says whether the message passes although it breaks a rule.
@@ -373,12 +378,12 @@ fn prefix_of(kind: PrefixKind, id: SchemaId) -> Result<Prefix, Wrong> {
 impl Spec {
     /// A key that is given and means nothing to a model of this kind.
     fn strange_key(&self) -> Option<&'static str> {
-        use Kind::{Avro, Bytes, Double, Float, Int32, Int64, Json, Protobuf};
+        use ModelKind::{Avro, Bytes, Double, Float, Int32, Int64, Json, Protobuf};
         let schema = matches!(self.model, Json | Avro | Protobuf);
         let view = matches!(self.model, Avro | Protobuf);
         let number = matches!(self.model, Int32 | Int64 | Float | Double);
-        let text = self.model == Kind::String;
-        let written = number || self.model == Kind::Boolean;
+        let text = self.model == ModelKind::String;
+        let written = number || self.model == ModelKind::Boolean;
         [
             ("catalog", schema, self.catalog.is_some()),
             ("subject", schema, self.subject.is_some()),
@@ -412,42 +417,42 @@ impl Spec {
             Some(WritingKind::Binary) => Writing::Binary,
         };
         let width = match self.model {
-            Kind::Int32 | Kind::Float => Width::Bits32,
+            ModelKind::Int32 | ModelKind::Float => Width::Bits32,
             _ => Width::Bits64,
         };
         Ok(match self.model {
-            Kind::Json if self.catalog.is_none() => Model::Json(Json::any()),
-            Kind::Json => {
-                Model::Json(Json::new(&self.schema(catalogs, folder)?).map_err(wrong("subject"))?)
-            }
-            Kind::Avro => {
+            ModelKind::Json if self.catalog.is_none() => Model::Json(JsonModel::any()),
+            ModelKind::Json => Model::Json(
+                JsonModel::new(&self.schema(catalogs, folder)?).map_err(wrong("subject"))?,
+            ),
+            ModelKind::Avro => {
                 Model::Avro(Avro::new(&self.schema(catalogs, folder)?).map_err(wrong("subject"))?)
             }
-            Kind::Protobuf => {
+            ModelKind::Protobuf => {
                 let schema = self.schema(catalogs, folder)?;
                 let model = Protobuf::new(&schema, self.record.as_deref());
                 Model::Protobuf(model.map_err(wrong("subject"))?)
             }
-            Kind::String => {
+            ModelKind::String => {
                 let encoding = match self.encoding {
                     None | Some(EncodingKind::Utf8) => Encoding::Utf8,
                     Some(EncodingKind::Utf16) => Encoding::Utf16,
                 };
-                let (least, most) = (self.min_length, self.max_length);
-                let text = Text::new(encoding, least, most, self.pattern.as_deref());
+                let (min, max) = (self.min_length, self.max_length);
+                let text = Text::new(encoding, min, max, self.pattern.as_deref());
                 Model::Text(text.map_err(wrong("pattern"))?)
             }
-            Kind::Int32 | Kind::Int64 => {
+            ModelKind::Int32 | ModelKind::Int64 => {
                 let (range, multiple) = self.numbers(|multiple: &i64| *multiple > 0)?;
                 Model::Integer(Integer { width, writing, range, multiple })
             }
-            Kind::Float | Kind::Double => {
+            ModelKind::Float | ModelKind::Double => {
                 let good = |multiple: &f64| *multiple > 0.0 && multiple.is_finite();
                 let (range, multiple) = self.numbers(good)?;
                 Model::Float(Float { width, writing, range, multiple })
             }
-            Kind::Boolean => Model::Boolean(writing),
-            Kind::Bytes => Model::Bytes,
+            ModelKind::Boolean => Model::Boolean(writing),
+            ModelKind::Bytes => Model::Bytes,
         })
     }
 

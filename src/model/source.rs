@@ -1,27 +1,29 @@
 //! Where the model of a message comes from: the configuration, or a registry.
 
-use super::registry::{Cell, Find, Place, Registries, Schema, Shape, What};
+use super::registry::{Find, Registries, RegistryHandle, Schema, SchemaCell, SchemaRef, Shape};
 use super::rules::Wrong;
-use super::spec::{Catalog, CatalogKind, IdEncoding, Kind, OnMiss, PrefixKind, Spec, Strategy};
+use super::spec::{
+    Catalog, CatalogKind, IdEncoding, ModelKind, OnMiss, PrefixKind, Spec, Strategy,
+};
 use super::{Invalid, Model, Prefix, SchemaId};
 use std::sync::{Arc, OnceLock};
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub(super) enum Source {
+pub(super) enum SchemaSource {
     /// It was there when the configuration was read; with the number that its messages have.
     Here(Box<Model>, SchemaId),
     /// A registry has it, by a name or a number of the configuration.
-    Named(Remote),
+    Named(RemoteSchema),
     /// A registry has it, by the number in the message.
-    Encoded(Remote, OnMiss),
+    Encoded(RemoteSchema, OnMiss),
 }
 
 /// A way to a registry.
 #[derive(Debug)]
-pub(super) struct Remote {
+pub(super) struct RemoteSchema {
     catalog: Catalog,
-    what: Option<What>,
+    what: Option<SchemaRef>,
     shape: Shape,
     /// Made when the configuration comes into force.
     link: OnceLock<Link>,
@@ -29,16 +31,16 @@ pub(super) struct Remote {
 
 #[derive(Debug)]
 struct Link {
-    place: Arc<Place>,
-    cell: Option<Arc<Cell>>,
+    place: Arc<RegistryHandle>,
+    cell: Option<Arc<SchemaCell>>,
     /// The number of the shape there.
     shape: usize,
 }
 
-impl Source {
+impl SchemaSource {
     /// From now on its schema is fetched for `registries`, until it is released.
     pub(super) fn bind(&self, registries: &Registries) {
-        let (Source::Named(remote) | Source::Encoded(remote, _)) = self else { return };
+        let (SchemaSource::Named(remote) | SchemaSource::Encoded(remote, _)) = self else { return };
         let link = remote.link.get_or_init(|| remote.connect(registries));
         // The same rules may serve twice in one process.
         registries.keep(&link.place);
@@ -46,10 +48,10 @@ impl Source {
         link.place.ring();
     }
 
-    fn cell(&self) -> Option<&Arc<Cell>> {
+    fn cell(&self) -> Option<&Arc<SchemaCell>> {
         match self {
-            Source::Named(remote) => remote.link.get().and_then(|link| link.cell.as_ref()),
-            Source::Here(..) | Source::Encoded(..) => None,
+            SchemaSource::Named(remote) => remote.link.get().and_then(|link| link.cell.as_ref()),
+            SchemaSource::Here(..) | SchemaSource::Encoded(..) => None,
         }
     }
 
@@ -69,13 +71,13 @@ impl Source {
 
     /// Whether a registry has it.
     pub(super) fn is_remote(&self) -> bool {
-        !matches!(self, Source::Here(..))
+        !matches!(self, SchemaSource::Here(..))
     }
 }
 
-impl Remote {
-    pub(super) fn new(catalog: &Catalog, what: Option<What>, shape: Shape) -> Remote {
-        Remote { catalog: catalog.clone(), what, shape, link: OnceLock::new() }
+impl RemoteSchema {
+    pub(super) fn new(catalog: &Catalog, what: Option<SchemaRef>, shape: Shape) -> RemoteSchema {
+        RemoteSchema { catalog: catalog.clone(), what, shape, link: OnceLock::new() }
     }
 
     fn connect(&self, registries: &Registries) -> Link {
@@ -113,13 +115,17 @@ impl Remote {
 impl Spec {
     /// The registry that has its schema, if one has.
     pub(super) fn registry<'c>(&self, catalogs: &'c [Catalog]) -> Option<&'c Catalog> {
-        let with_schema = matches!(self.model, Kind::Json | Kind::Avro | Kind::Protobuf);
+        let with_schema =
+            matches!(self.model, ModelKind::Json | ModelKind::Avro | ModelKind::Protobuf);
         let name = self.catalog.as_deref().filter(|_| with_schema)?;
         catalogs.iter().find(|it| it.name == name && it.is_registry())
     }
 
     /// Its way to that registry, and what stands in front of its messages.
-    pub(super) fn remote(&self, catalog: &Catalog) -> Result<(Source, Option<Prefix>), Wrong> {
+    pub(super) fn remote(
+        &self,
+        catalog: &Catalog,
+    ) -> Result<(SchemaSource, Option<Prefix>), Wrong> {
         let eight = catalog.kind == CatalogKind::Apicurio
             && catalog.id_encoding.unwrap_or_default() == IdEncoding::Default;
         let own = if eight { Prefix::Eight } else { Prefix::Four };
@@ -140,8 +146,8 @@ impl Spec {
                     return wrong(key, "with this strategy the message names its schema");
                 }
             }
-            let remote = Remote::new(catalog, None, shape);
-            let source = Source::Encoded(remote, self.on_miss.unwrap_or_default());
+            let remote = RemoteSchema::new(catalog, None, shape);
+            let source = SchemaSource::Encoded(remote, self.on_miss.unwrap_or_default());
             return Ok((source, Some(prefix.unwrap_or(own))));
         }
         if self.on_miss.is_some() {
@@ -149,22 +155,22 @@ impl Spec {
         }
         let what = match (&self.subject, self.id) {
             (Some(name), None) => {
-                What::Subject { name: name.clone(), version: self.version.clone() }
+                SchemaRef::Subject { name: name.clone(), version: self.version.clone() }
             }
             (None, Some(_)) if self.version != "latest" => {
                 return wrong("version", "a number has one version");
             }
-            (None, Some(id)) => What::Id(id),
+            (None, Some(id)) => SchemaRef::Id(id),
             (Some(_), Some(_)) => {
                 return wrong("id", "the registry knows that of the `subject`; one of them");
             }
             (None, None) => return wrong("subject", "missing; the schema is known by it"),
         };
-        if let (What::Id(id), Some(prefix)) = (&what, prefix)
+        if let (SchemaRef::Id(id), Some(prefix)) = (&what, prefix)
             && !prefix.holds(*id)
         {
             return wrong("id", "it has no room in the four bytes of the prefix");
         }
-        Ok((Source::Named(Remote::new(catalog, Some(what), shape)), prefix))
+        Ok((SchemaSource::Named(RemoteSchema::new(catalog, Some(what), shape)), prefix))
     }
 }

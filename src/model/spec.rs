@@ -26,7 +26,7 @@ pub struct Catalog {
     pub ca_file: String,
     /// What it is shown: registries.
     #[serde(default)]
-    pub credentials: Shown,
+    pub credentials: CatalogCredentials,
     /// The context that subjects are in: schema-registry.
     #[serde(default)]
     pub context: Option<String>,
@@ -35,7 +35,7 @@ pub struct Catalog {
     pub group_id: Option<String>,
     /// Which of its two numbers a schema is known by: apicurio.
     #[serde(default)]
-    pub use_id: Option<UseId>,
+    pub use_id: Option<SchemaIdKind>,
     /// How that number is written in front of a message: apicurio.
     #[serde(default)]
     pub id_encoding: Option<IdEncoding>,
@@ -51,7 +51,7 @@ impl Catalog {
             url: url.to_owned(),
             max_age_s: None,
             ca_file: String::new(),
-            credentials: Shown::default(),
+            credentials: CatalogCredentials::default(),
             context: None,
             group_id: None,
             use_id: None,
@@ -82,7 +82,7 @@ impl Catalog {
 /// What a registry is shown of us.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table")]
-pub struct Shown {
+pub struct CatalogCredentials {
     /// In header fields.
     pub headers: ShownFields,
 }
@@ -92,17 +92,17 @@ pub struct Shown {
 #[serde(default, deny_unknown_fields, expecting = "a table")]
 pub struct ShownFields {
     /// Its value; empty is none.
-    pub authorization: Hidden,
+    pub authorization: SecretHeader,
 }
 
 /// A text that must not be logged: its `Debug` does not show it.
 #[derive(Clone, Default, PartialEq, Eq, Deserialize)]
-pub struct Hidden(String);
+pub struct SecretHeader(String);
 
-impl Hidden {
+impl SecretHeader {
     /// Wraps a text.
-    pub fn new(text: impl Into<String>) -> Hidden {
-        Hidden(text.into())
+    pub fn new(text: impl Into<String>) -> SecretHeader {
+        SecretHeader(text.into())
     }
 
     /// The text itself.
@@ -111,7 +111,7 @@ impl Hidden {
     }
 }
 
-impl std::fmt::Debug for Hidden {
+impl std::fmt::Debug for SecretHeader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Hidden(not shown)")
     }
@@ -119,7 +119,7 @@ impl std::fmt::Debug for Hidden {
 
 /// The two numbers that Apicurio gives a schema.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-pub enum UseId {
+pub enum SchemaIdKind {
     /// That of the artifact's version.
     #[default]
     #[serde(rename = "globalId")]
@@ -223,7 +223,7 @@ pub enum OnInvalid {
 #[serde(deny_unknown_fields, expecting = "a table")]
 pub struct Spec {
     /// What it is.
-    pub model: Kind,
+    pub model: ModelKind,
     /// Whether what only breaks the rules of a schema passes all the same, and is counted.
     #[serde(default)]
     pub validate: Validate,
@@ -280,7 +280,7 @@ pub struct Spec {
 /// Kinds of models.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+pub enum ModelKind {
     /// A JSON document, with a schema if a catalog is named.
     Json,
     /// An Avro datum.
@@ -303,13 +303,13 @@ pub enum Kind {
     Bytes,
 }
 
-impl Kind {
+impl ModelKind {
     /// What Zilla calls the event that a message is not as a model of this kind wants it.
     pub fn event(self) -> &'static str {
         match self {
-            Kind::Json => "MODEL_JSON_VALIDATION_FAILED",
-            Kind::Avro => "MODEL_AVRO_VALIDATION_FAILED",
-            Kind::Protobuf => "MODEL_PROTOBUF_VALIDATION_FAILED",
+            ModelKind::Json => "MODEL_JSON_VALIDATION_FAILED",
+            ModelKind::Avro => "MODEL_AVRO_VALIDATION_FAILED",
+            ModelKind::Protobuf => "MODEL_PROTOBUF_VALIDATION_FAILED",
             _ => "MODEL_CORE_VALIDATION_FAILED",
         }
     }

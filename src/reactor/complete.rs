@@ -3,10 +3,10 @@
 use super::{ACCEPT_RETRY_MS, Conn, Reactor};
 use crate::mem::Slot;
 use crate::time::Now;
-use crate::uring::{Done, Op, Sent};
+use crate::uring::{Completion, Op, Sent};
 
 impl Reactor {
-    pub(super) fn complete(&mut self, done: Done, now: Now) {
+    pub(super) fn complete(&mut self, done: Completion, now: Now) {
         match done.op {
             Op::Accept => self.accepted(&done, now),
             Op::Receive => self.received(&done, now),
@@ -22,7 +22,7 @@ impl Reactor {
         }
     }
 
-    fn accepted(&mut self, done: &Done, now: Now) {
+    fn accepted(&mut self, done: &Completion, now: Now) {
         self.ring.accept_settled();
         let at = done.index as usize;
         self.places[at].in_flight = false;
@@ -49,7 +49,7 @@ impl Reactor {
         self.arm_accept(at);
     }
 
-    fn opened(&mut self, file: u32, place: usize, done: &Done, now: Now) {
+    fn opened(&mut self, file: u32, place: usize, done: &Completion, now: Now) {
         let peer = self.ring.accepted(done);
         if file as usize >= self.conns.len() {
             self.conns.resize(file as usize + 1, Conn::default());
@@ -66,11 +66,11 @@ impl Reactor {
         self.next_sweep = self.next_sweep.min(now.plus_ms(super::SWEEP_MS));
     }
 
-    pub(super) fn slot(done: &Done) -> Slot {
+    pub(super) fn slot(done: &Completion) -> Slot {
         Slot { index: done.index, generation: done.generation }
     }
 
-    fn received(&mut self, done: &Done, now: Now) {
+    fn received(&mut self, done: &Completion, now: Now) {
         let slot = Self::slot(done);
         if !done.more() {
             let conn = &mut self.conns[slot.index as usize];
@@ -118,7 +118,7 @@ impl Reactor {
         self.close_when_quiet_after(slot, tearing && !done.more());
     }
 
-    fn sent(&mut self, done: &Done, now: Now) {
+    fn sent(&mut self, done: &Completion, now: Now) {
         let slot = Self::slot(done);
         self.counters.sends.add(1);
         let tearing = self.conns[slot.index as usize].tearing;
@@ -145,7 +145,7 @@ impl Reactor {
         self.close_when_quiet_after(slot, tearing);
     }
 
-    fn shut(&mut self, done: &Done) {
+    fn shut(&mut self, done: &Completion) {
         let slot = Self::slot(done);
         let conn = &mut self.conns[slot.index as usize];
         conn.shutting = false;
@@ -163,7 +163,7 @@ impl Reactor {
         }
     }
 
-    fn closed(&mut self, done: &Done) {
+    fn closed(&mut self, done: &Completion) {
         self.free.give(done.index);
         self.arm_missing_accepts();
     }

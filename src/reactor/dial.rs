@@ -2,7 +2,7 @@
 
 use super::{Conn, Reactor};
 use crate::time::Now;
-use crate::uring::Done;
+use crate::uring::Completion;
 
 impl Reactor {
     /// Begins the connections that the shard wants. Each takes a descriptor, as an accepted one
@@ -24,7 +24,7 @@ impl Reactor {
         }
     }
 
-    pub(super) fn socket_made(&mut self, done: &Done, now: Now) {
+    pub(super) fn socket_made(&mut self, done: &Completion, now: Now) {
         let slot = Self::slot(done);
         let conn = self.conns[slot.index as usize];
         let address = self.shard.peer(slot);
@@ -34,13 +34,13 @@ impl Reactor {
         }
     }
 
-    pub(super) fn connected(&mut self, done: &Done, now: Now) {
+    pub(super) fn connected(&mut self, done: &Completion, now: Now) {
         self.ring.connected(done);
         self.dialled(done, done.outcome().map(|_| ()), now);
     }
 
     /// The last operation of a dial is through.
-    fn dialled(&mut self, done: &Done, outcome: Result<(), i32>, now: Now) {
+    fn dialled(&mut self, done: &Completion, outcome: Result<(), i32>, now: Now) {
         let slot = Self::slot(done);
         let conn = &mut self.conns[slot.index as usize];
         conn.dialling = false;

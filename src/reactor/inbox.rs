@@ -4,7 +4,7 @@
 //! only while it takes requests and has room for those that it causes, as with its connections.
 
 use super::{Peers, Reactor};
-use crate::hub::{ConnId, Event, Told};
+use crate::hub::{ConnId, DialectMessage, Event};
 use crate::limits::ORDER_LANE;
 use crate::mem::mailbox::{Receiver, Sender, mailbox};
 use crate::time::Now;
@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// What a core is asked to do from outside the reactors.
-pub enum Order {
+pub enum ReactorCommand {
     /// To publish an event, in the order of the channel's home.
     Publish {
         /// The application's number.
@@ -28,13 +28,13 @@ pub enum Order {
         /// The connection.
         to: ConnId,
         /// What it is told.
-        what: Told,
+        what: DialectMessage,
     },
 }
 
 /// The sending end of one core's lane.
-pub struct Orders {
-    lane: Sender<Order>,
+pub struct CommandSender {
+    lane: Sender<ReactorCommand>,
     core: u16,
     peers: Arc<Peers>,
     /// Made when it is first needed.
@@ -43,23 +43,23 @@ pub struct Orders {
 
 /// The receiving end.
 pub struct Inbox {
-    lane: Receiver<Order>,
+    lane: Receiver<ReactorCommand>,
 }
 
 /// A lane to `core`.
-pub fn orders(peers: &Arc<Peers>, core: u16) -> (Orders, Inbox) {
+pub fn orders(peers: &Arc<Peers>, core: u16) -> (CommandSender, Inbox) {
     let (sender, receiver) = mailbox(ORDER_LANE);
-    let orders = Orders { lane: sender, core, peers: peers.clone(), waker: None };
+    let orders = CommandSender { lane: sender, core, peers: peers.clone(), waker: None };
     (orders, Inbox { lane: receiver })
 }
 
-impl Orders {
+impl CommandSender {
     /// Puts an order in and wakes the core if it sleeps; gives the order back when the lane is
     /// full: try again a little later.
     ///
     /// # Errors
     /// The order, when there is no room for it.
-    pub fn push(&mut self, order: Order) -> Result<(), Box<Order>> {
+    pub fn push(&mut self, order: ReactorCommand) -> Result<(), Box<ReactorCommand>> {
         self.lane.push(order).map_err(Box::new)?;
         let peer = self.peers.core(self.core);
         let ring = peer.ring.load(Ordering::Acquire);
@@ -78,7 +78,7 @@ impl Orders {
 
 impl Inbox {
     /// Takes the oldest order out.
-    pub fn pop(&mut self) -> Option<Order> {
+    pub fn pop(&mut self) -> Option<ReactorCommand> {
         self.lane.pop()
     }
 
@@ -97,10 +97,12 @@ impl Reactor {
                 return;
             }
             match inbox.pop() {
-                Some(Order::Publish { app, channel, event }) => {
+                Some(ReactorCommand::Publish { app, channel, event }) => {
                     self.shard.publish_order(app, &channel, &event, now);
                 }
-                Some(Order::Tell { to, what }) => self.shard.tell_anywhere(to, what, now),
+                Some(ReactorCommand::Tell { to, what }) => {
+                    self.shard.deliver_anywhere(to, what, now)
+                }
                 None => return,
             }
         }
@@ -111,8 +113,8 @@ impl Reactor {
 mod tests {
     use super::*;
 
-    fn publish(n: u32) -> Order {
-        Order::Publish { app: n, channel: "c".into(), event: Event::default() }
+    fn publish(n: u32) -> ReactorCommand {
+        ReactorCommand::Publish { app: n, channel: "c".into(), event: Event::default() }
     }
 
     #[test]
@@ -124,10 +126,10 @@ mod tests {
             assert!(orders.push(publish(n)).is_ok());
         }
         let back = orders.push(publish(99)).expect_err("it is full");
-        assert!(matches!(*back, Order::Publish { app: 99, .. }));
+        assert!(matches!(*back, ReactorCommand::Publish { app: 99, .. }));
         assert!(inbox.is_waiting());
         let mut taken = Vec::new();
-        while let Some(Order::Publish { app, .. }) = inbox.pop() {
+        while let Some(ReactorCommand::Publish { app, .. }) = inbox.pop() {
             taken.push(app);
         }
         assert_eq!(taken, (0..ORDER_LANE as u32).collect::<Vec<_>>());

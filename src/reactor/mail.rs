@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 const TAKEN_PER_TURN: usize = 4096;
 
 /// The ways to the control thread and, for one core, from it.
-pub type Ways = (Outbox, Option<Inbox>);
+pub type PeerLinks = (Outbox, Option<Inbox>);
 
 /// What every thread may know of one core.
 #[repr(align(128))]
@@ -25,10 +25,10 @@ pub struct Peer {
     /// The descriptor of its ring; -1 until it has one.
     pub ring: AtomicI32,
     /// A configuration that the core has not taken over yet.
-    pub renewed: Mutex<Option<Arc<Env>>>,
+    pub reloaded: Mutex<Option<Arc<Env>>>,
     /// The ways to and from the control thread that the core has not taken over yet: put here
     /// before the first configuration that needs them.
-    pub control: Mutex<Option<Ways>>,
+    pub control: Mutex<Option<PeerLinks>>,
     /// Its drain is over, or it has ended in another way.
     idle: AtomicBool,
 }
@@ -36,11 +36,11 @@ pub struct Peer {
 impl Peer {
     /// Takes a new configuration, if there is one.
     pub(super) fn take_renewed(&self) -> Option<Arc<Env>> {
-        self.renewed.try_lock().ok()?.take()
+        self.reloaded.try_lock().ok()?.take()
     }
 
     /// Takes the ways to and from the control thread, if they are new.
-    pub(super) fn take_ways(&self) -> Option<Ways> {
+    pub(super) fn take_peer_links(&self) -> Option<PeerLinks> {
         self.control.lock().ok()?.take()
     }
 }
@@ -59,7 +59,7 @@ impl Peers {
             parking: Parking::new(),
             stop: AtomicBool::new(false),
             ring: AtomicI32::new(-1),
-            renewed: Mutex::new(None),
+            reloaded: Mutex::new(None),
             control: Mutex::new(None),
             idle: AtomicBool::new(false),
         };
@@ -80,13 +80,13 @@ impl Peers {
 }
 
 /// The sending ends of the lanes to one other core.
-struct Outlet {
+struct MailSender {
     up: Sender<Up>,
     down: Sender<Down>,
 }
 
 /// The receiving ends of the lanes from one other core.
-struct Inlet {
+struct MailReceiver {
     up: Receiver<Up>,
     down: Receiver<Down>,
 }
@@ -96,8 +96,8 @@ pub struct Mail {
     core: u16,
     peers: Arc<Peers>,
     /// By the other core; none for this one.
-    to: Vec<Option<Outlet>>,
-    from: Vec<Option<Inlet>>,
+    to: Vec<Option<MailSender>>,
+    from: Vec<Option<MailReceiver>>,
 }
 
 /// The lanes between all cores, each for at least `capacity` messages.
@@ -110,16 +110,16 @@ pub fn wire(peers: &Arc<Peers>, capacity: usize) -> Vec<Mail> {
     let mut mails: Vec<Mail> = cores.clone().map(mail).collect();
     for from in cores.clone() {
         for to in cores.clone() {
-            let (outlet, inlet) = if from == to {
+            let (sender, receiver) = if from == to {
                 (None, None)
             } else {
                 let (up_in, up_out) = mailbox(capacity);
                 let (down_in, down_out) = mailbox(capacity);
-                let outlet = Outlet { up: up_in, down: down_in };
-                (Some(outlet), Some(Inlet { up: up_out, down: down_out }))
+                let sender = MailSender { up: up_in, down: down_in };
+                (Some(sender), Some(MailReceiver { up: up_out, down: down_out }))
             };
-            mails[from].to.push(outlet);
-            mails[to].from.push(inlet);
+            mails[from].to.push(sender);
+            mails[to].from.push(receiver);
         }
     }
     mails
@@ -135,7 +135,7 @@ impl Mail {
         self.from
             .iter_mut()
             .flatten()
-            .any(|inlet| !inlet.down.is_empty() || takes_requests && !inlet.up.is_empty())
+            .any(|receiver| !receiver.down.is_empty() || takes_requests && !receiver.up.is_empty())
     }
 
     /// Notes that this core's drain is over, if it is; says whether every core's is.
@@ -154,17 +154,17 @@ impl Reactor {
         if self.mail.me().stop.load(Ordering::Relaxed) && self.stopping.is_none() {
             self.stop(now);
         }
-        for (from, inlet) in self.mail.from.iter_mut().enumerate() {
-            let Some(inlet) = inlet else { continue };
+        for (from, receiver) in self.mail.from.iter_mut().enumerate() {
+            let Some(receiver) = receiver else { continue };
             for _ in 0..TAKEN_PER_TURN {
-                let Some(answer) = inlet.down.pop() else { break };
+                let Some(answer) = receiver.down.pop() else { break };
                 self.shard.answer(answer, now);
             }
             for _ in 0..TAKEN_PER_TURN {
                 if !self.shard.takes_requests() {
                     break;
                 }
-                let Some(request) = inlet.up.pop() else { break };
+                let Some(request) = receiver.up.pop() else { break };
                 self.shard.request(from as u16, request, now);
             }
         }
@@ -174,27 +174,27 @@ impl Reactor {
     /// Hands over what this core has to say, and wakes who sleeps: each at most once a turn.
     pub(super) fn hand_over_mail(&mut self, now: Now) {
         for to in 0..self.mail.to.len() {
-            let Some(outlet) = &mut self.mail.to[to] else { continue };
-            let post = self.shard.post().to(to as u16);
-            if post.up.is_empty() && post.down.is_empty() {
+            let Some(sender) = &mut self.mail.to[to] else { continue };
+            let outgoing = self.shard.mail().to(to as u16);
+            if outgoing.up.is_empty() && outgoing.down.is_empty() {
                 continue;
             }
             let mut put = 0;
-            while let Some(message) = post.up.pop_front() {
-                if let Err(back) = outlet.up.push(message) {
-                    post.up.push_front(back);
+            while let Some(message) = outgoing.up.pop_front() {
+                if let Err(back) = sender.up.push(message) {
+                    outgoing.up.push_front(back);
                     break;
                 }
                 put += 1;
             }
-            while let Some(message) = post.down.pop_front() {
-                if let Err(back) = outlet.down.push(message) {
-                    post.down.push_front(back);
+            while let Some(message) = outgoing.down.pop_front() {
+                if let Err(back) = sender.down.push(message) {
+                    outgoing.down.push_front(back);
                     break;
                 }
                 put += 1;
             }
-            let left = post.up.len() + post.down.len();
+            let left = outgoing.up.len() + outgoing.down.len();
             self.counters.mail_waited.add(left as u64);
             if put > 0 {
                 self.wake(to as u16);

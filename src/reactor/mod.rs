@@ -10,8 +10,8 @@ mod inbox;
 mod mail;
 mod outbox;
 
-pub use inbox::{Inbox, Order, Orders, orders};
-pub use mail::{Mail, Peers, Ways, wire};
+pub use inbox::{CommandSender, Inbox, ReactorCommand, orders};
+pub use mail::{Mail, PeerLinks, Peers, wire};
 pub use outbox::Outbox;
 
 use crate::mem::{self, FreeList, Slot};
@@ -20,7 +20,7 @@ use crate::shard::Shard;
 use crate::stats::Counters;
 use crate::time::{Deadline, Now};
 use crate::uring::sys::Clock;
-use crate::uring::{Done, Ring};
+use crate::uring::{Completion, Ring};
 use socket2::Socket;
 use std::collections::HashMap;
 use std::io;
@@ -41,9 +41,9 @@ const MAIL_RETRY: Duration = Duration::from_millis(1);
 /// How long accepting waits when there was no file left.
 const ACCEPT_RETRY_MS: u64 = 100;
 /// Connections that are worth giving memory back for when most of them have left.
-const CROWD: usize = 1024;
+const SHRINK_THRESHOLD: usize = 1024;
 /// How long the operations of connections that are cut at the end have to come back.
-const LAST_WORDS_MS: u64 = 500;
+const CUT_GRACE_MS: u64 = 500;
 
 /// What a reactor is made of.
 pub struct Parts {
@@ -75,29 +75,29 @@ pub struct Parts {
 /// where there is a limit.
 #[derive(Debug, Default)]
 pub struct Addresses {
-    most: usize,
+    max: usize,
     open: Mutex<HashMap<IpAddr, usize>>,
 }
 
 impl Addresses {
-    /// At most `most` connections of one address; 0 is any number.
-    pub fn new(most: usize) -> Addresses {
-        Addresses { most, open: Mutex::default() }
+    /// At most `max` connections of one address; 0 is any number.
+    pub fn new(max: usize) -> Addresses {
+        Addresses { max, open: Mutex::default() }
     }
 
     fn enter(&self, address: IpAddr) -> bool {
-        if self.most == 0 {
+        if self.max == 0 {
             return true;
         }
         let Ok(mut open) = self.open.lock() else { return true };
         let count = open.entry(network(address)).or_insert(0);
-        let admitted = *count < self.most;
+        let admitted = *count < self.max;
         *count += usize::from(admitted);
         admitted
     }
 
     fn leave(&self, address: IpAddr) {
-        if self.most == 0 {
+        if self.max == 0 {
             return;
         }
         let Ok(mut open) = self.open.lock() else { return };
@@ -169,7 +169,7 @@ pub struct Reactor {
     inbox: Option<Inbox>,
     addresses: Arc<Addresses>,
     /// Most connections since memory was given back to the system.
-    crowd: usize,
+    connections_peak: usize,
     next_sweep: Deadline,
     stopping: Option<Deadline>,
     drain_ms: u64,
@@ -204,7 +204,7 @@ impl Reactor {
             outbox: parts.outbox,
             inbox: parts.inbox,
             addresses: parts.addresses,
-            crowd: 0,
+            connections_peak: 0,
             next_sweep: Deadline(0),
             stopping: None,
             drain_ms: parts.drain_ms,
@@ -215,7 +215,7 @@ impl Reactor {
 
     /// Runs until the server is stopped and drained.
     pub fn run(mut self) -> io::Result<()> {
-        let mut done: Vec<Done> = Vec::new();
+        let mut done: Vec<Completion> = Vec::new();
         self.arm_accepts();
         loop {
             let wait = self.park();
@@ -249,14 +249,14 @@ impl Reactor {
         if self.shard.has_listed() || self.shard.is_restless() || !self.touched.is_empty() {
             return Duration::ZERO;
         }
-        let retry = !self.shard.post().is_empty()
+        let retry = !self.shard.mail().is_empty()
             || !self.shard.takes_requests()
             || self.shard.has_notices();
         self.mail.me().parking.announce();
-        let told = self.stopping.is_none() && self.mail.me().stop.load(Ordering::SeqCst);
+        let stop_requested = self.stopping.is_none() && self.mail.me().stop.load(Ordering::SeqCst);
         let ordered = self.inbox.as_mut().is_some_and(Inbox::is_waiting);
         let ordered = ordered && self.shard.takes_orders();
-        if told || ordered || self.mail.is_waiting(self.shard.takes_requests()) {
+        if stop_requested || ordered || self.mail.is_waiting(self.shard.takes_requests()) {
             self.mail.me().parking.retract();
             return Duration::ZERO;
         }
@@ -271,7 +271,7 @@ impl Reactor {
     fn sweep(&mut self, now: Now) {
         if let Some(env) = self.mail.me().take_renewed() {
             // Behind the configuration, so that none is in force whose ways are not there.
-            if let Some((outbox, inbox)) = self.mail.me().take_ways() {
+            if let Some((outbox, inbox)) = self.mail.me().take_peer_links() {
                 (self.outbox, self.inbox) = (Some(outbox), inbox);
             }
             self.shard.renew(env, now);
@@ -282,9 +282,10 @@ impl Reactor {
             // Who has turned out not to be dialled for leaves room for others.
             self.arm_missing_accepts();
         }
-        self.crowd = self.crowd.max(self.shard.len());
-        if self.crowd >= CROWD && self.shard.len() < self.crowd / 8 {
-            self.crowd = self.shard.len();
+        self.connections_peak = self.connections_peak.max(self.shard.len());
+        if self.connections_peak >= SHRINK_THRESHOLD && self.shard.len() < self.connections_peak / 8
+        {
+            self.connections_peak = self.shard.len();
             self.ring.drop_spares();
             mem::give_back();
         }
@@ -368,9 +369,9 @@ impl Reactor {
             // Closed only now: an accept in flight holds the descriptor's number.
             self.listeners.clear();
         }
-        let told = !self.shard.has_notices();
-        let gone = self.shard.is_empty() && self.open_conns() == 0;
-        let idle = gone && told && self.listeners.is_empty();
+        let notices_sent = !self.shard.has_notices();
+        let is_gone = self.shard.is_empty() && self.open_conns() == 0;
+        let idle = is_gone && notices_sent && self.listeners.is_empty();
         if self.mail.all_idle(idle) {
             return true;
         }
@@ -380,7 +381,7 @@ impl Reactor {
                     self.tear_down(slot);
                 }
             }
-            return idle || Deadline(deadline.0 + LAST_WORDS_MS).due(now);
+            return idle || Deadline(deadline.0 + CUT_GRACE_MS).due(now);
         }
         false
     }

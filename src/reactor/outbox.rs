@@ -1,21 +1,21 @@
 //! A core's way to the control thread: one bounded lane, and a bell for when that thread sleeps.
 
 use super::Reactor;
-use crate::hub::Notice;
-use crate::mem::Bell;
+use crate::hub::ChannelEvent;
+use crate::mem::Notifier;
 use crate::mem::mailbox::Sender;
 use crate::time::Now;
 
 /// The sending end of one core's lane.
 pub struct Outbox {
-    lane: Sender<Notice>,
-    bell: Bell,
+    lane: Sender<ChannelEvent>,
+    notifier: Notifier,
 }
 
 impl Outbox {
-    /// A lane whose receiver is woken by `bell`.
-    pub fn new(lane: Sender<Notice>, bell: Bell) -> Outbox {
-        Outbox { lane, bell }
+    /// A lane whose receiver is woken by `notifier`.
+    pub fn new(lane: Sender<ChannelEvent>, notifier: Notifier) -> Outbox {
+        Outbox { lane, notifier }
     }
 }
 
@@ -29,16 +29,16 @@ impl Reactor {
             return;
         };
         self.counters.hooks_dropped.add(self.shard.lost_notices());
-        let mut rung = false;
+        let mut notified = false;
         while let Some(notice) = self.shard.next_notice(now) {
-            rung = true;
+            notified = true;
             if let Err(notice) = outbox.lane.push(notice) {
                 self.shard.keep_notice(notice);
                 break;
             }
         }
-        if rung {
-            outbox.bell.ring();
+        if notified {
+            outbox.notifier.notify();
         }
     }
 

@@ -1,12 +1,12 @@
 //! A configuration file that may change while the server runs.
 
-use crate::config::{App, Config, Error, Listener, Overrides};
+use crate::config::{AppConfig, Config, Error, Listener, Overrides};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 /// Where the configuration came from.
 #[derive(Debug)]
-pub struct Source {
+pub struct ConfigSource {
     path: PathBuf,
     overrides: Overrides,
     /// When each file was changed last, as far as is known: the configuration and those that it
@@ -16,10 +16,10 @@ pub struct Source {
     fixed: Config,
 }
 
-impl Source {
+impl ConfigSource {
     /// Watches `path`, from which `config` was read and changed by the command line's `overrides`.
-    pub fn new(path: PathBuf, overrides: Overrides, config: &Config) -> Source {
-        let mut source = Source { path, overrides, seen: Vec::new(), fixed: config.clone() };
+    pub fn new(path: PathBuf, overrides: Overrides, config: &Config) -> ConfigSource {
+        let mut source = ConfigSource { path, overrides, seen: Vec::new(), fixed: config.clone() };
         source.watch(config);
         source
     }
@@ -88,7 +88,8 @@ impl Source {
 
 /// Whether an application speaks something else than it did.
 fn spoken_otherwise(was: &Config, config: &Config) -> bool {
-    let other = |app: &&App| was.apps.iter().any(|it| it.id == app.id && it.dialect != app.dialect);
+    let other =
+        |app: &&AppConfig| was.apps.iter().any(|it| it.id == app.id && it.dialect != app.dialect);
     config.apps.iter().any(|app| other(&app))
 }
 
@@ -104,7 +105,8 @@ mod tests {
     #[test]
     fn what_takes_a_restart_is_named_and_what_does_not_is_not() {
         let config = Config::demo();
-        let source = Source::new(PathBuf::from("polycast.toml"), Overrides::default(), &config);
+        let source =
+            ConfigSource::new(PathBuf::from("polycast.toml"), Overrides::default(), &config);
         assert!(source.needing_restart(&config).is_empty());
         let mut limits = config.clone();
         limits.apps[0].limits.event_bytes += 1;
@@ -117,10 +119,10 @@ mod tests {
         fixed.threads += 1;
         fixed.drain_s += 1;
         assert_eq!(source.needing_restart(&fixed), ["threads", "drain_s"]);
-        let mut spoken = Config::demo();
-        spoken.apps[0].dialect = crate::config::Dialect::Broadcastt;
-        assert_eq!(source.needing_restart(&spoken), ["apps.dialect"]);
-        spoken.apps[0].id = "new".to_owned();
-        assert!(!source.needing_restart(&spoken).contains(&"apps.dialect"));
+        let mut dialect_kind = Config::demo();
+        dialect_kind.apps[0].dialect = crate::config::AppDialect::Broadcastt;
+        assert_eq!(source.needing_restart(&dialect_kind), ["apps.dialect"]);
+        dialect_kind.apps[0].id = "new".to_owned();
+        assert!(!source.needing_restart(&dialect_kind).contains(&"apps.dialect"));
     }
 }

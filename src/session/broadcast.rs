@@ -1,15 +1,15 @@
 //! What many peers are given, on its way into one queue: in the format and the compressed form that
 //! the peer takes, each wrapped once on a core.
 
-use super::{Ending, Full, Session, Stage, Surroundings};
+use super::{Context, Ending, QueueFull, Session, Stage};
 use crate::codec::Format;
 use crate::dialect::Why;
-use crate::hub::{Event, Forms, Past, Squeezed};
+use crate::hub::{CompressedFrames, Encodings, Event, HistoryEntry};
 use crate::limits::REPLY_BYTES;
 use crate::mem::{Frozen, Handle};
 use crate::ws::output::{BITS, Channel, Codecs};
-use crate::ws::record::{FRAMINGS, Framing};
-use crate::ws::{Kind, Opcode, frame};
+use crate::ws::record::{FRAMINGS, RecordFraming};
+use crate::ws::{MessageKind, Opcode, frame};
 use std::sync::Arc;
 
 /// One event on one core: its forms, each wrapped once for all connections that take it.
@@ -20,16 +20,16 @@ pub struct Broadcast<'e> {
 
 /// An event in several formats.
 struct Formed<'e> {
-    forms: &'e Forms,
+    encodings: &'e Encodings,
     wrapped: [Option<Wrapped<'e>>; Format::ALL.len()],
 }
 
 /// A frame and its compressed forms.
 struct Wrapped<'e> {
     frame: &'e Frozen,
-    shared: Option<&'e Squeezed>,
+    shared: Option<&'e CompressedFrames>,
     plain: Handle,
-    squeezed: [Option<Handle>; BITS],
+    compressed: [Option<Handle>; BITS],
     /// Its message as a record, on this core; streams are few.
     records: Option<Box<[Option<Handle>; FRAMINGS]>>,
 }
@@ -37,65 +37,65 @@ struct Wrapped<'e> {
 impl<'e> Broadcast<'e> {
     /// Takes this core's share of the event.
     pub fn new(event: &'e Event) -> Broadcast<'e> {
-        let formed = |forms: &'e Arc<Forms>| {
-            Box::new(Formed { forms, wrapped: [const { None }; Format::ALL.len()] })
+        let formed = |encodings: &'e Arc<Encodings>| {
+            Box::new(Formed { encodings, wrapped: [const { None }; Format::ALL.len()] })
         };
         Broadcast {
-            plain: Wrapped::new(&event.frame, event.squeezed.as_deref()),
-            formed: event.forms.as_ref().map(formed),
+            plain: Wrapped::new(&event.frame, event.compressed.as_deref()),
+            formed: event.encodings.as_ref().map(formed),
         }
     }
 }
 
 impl<'e> Formed<'e> {
-    fn form(&mut self, format: Format) -> &mut Wrapped<'e> {
-        let forms = self.forms;
-        let wrap = || Wrapped::new(forms.form(format), forms.squeezed(format));
+    fn encoded(&mut self, format: Format) -> &mut Wrapped<'e> {
+        let encodings = self.encodings;
+        let wrap = || Wrapped::new(encodings.encoded(format), encodings.compressed(format));
         self.wrapped[format.index()].get_or_insert_with(wrap)
     }
 }
 
 impl<'e> Wrapped<'e> {
-    fn new(frame: &'e Frozen, shared: Option<&'e Squeezed>) -> Wrapped<'e> {
+    fn new(frame: &'e Frozen, shared: Option<&'e CompressedFrames>) -> Wrapped<'e> {
         let plain = Handle::new(frame.clone());
-        Wrapped { frame, shared, plain, squeezed: [const { None }; BITS], records: None }
+        Wrapped { frame, shared, plain, compressed: [const { None }; BITS], records: None }
     }
 
     /// The frame in the compressed form that was agreed on with one peer.
     fn for_channel(&mut self, channel: Option<&mut Channel>, codecs: &mut Codecs) -> Handle {
         let plain = &self.plain;
         let Some(channel) = channel else { return plain.clone() };
-        if plain.len() < channel.least() {
+        if plain.len() < channel.min_bytes() {
             return plain.clone();
         }
         if let Some(bits) = channel.shared_bits() {
-            return self.squeezed(bits, codecs);
+            return self.compressed(bits, codecs);
         }
         let Some((opcode, payload)) = frame::split(plain) else { return plain.clone() };
-        let kind = if opcode == Opcode::Text { Kind::Text } else { Kind::Binary };
+        let kind = if opcode == Opcode::Text { MessageKind::Text } else { MessageKind::Binary };
         let mut own = Vec::new();
         channel.output(&mut own, codecs).message(kind, payload);
         Handle::new(Frozen::new(&own))
     }
 
     /// The frame's message as a record; empty if the framing has none for it.
-    fn record(&mut self, framing: Framing) -> Handle {
+    fn record(&mut self, framing: RecordFraming) -> Handle {
         let records = self.records.get_or_insert_default();
         let reframe = || Handle::new(Frozen::new(&framing.reframe(self.frame)));
         records[framing.index()].get_or_insert_with(reframe).clone()
     }
 
     /// The form that is compressed for peers with a window of `bits`.
-    fn squeezed(&mut self, bits: u8, codecs: &mut Codecs) -> Handle {
+    fn compressed(&mut self, bits: u8, codecs: &mut Codecs) -> Handle {
         let (frame, plain, Some(shared)) = (self.frame, &self.plain, self.shared) else {
             return self.plain.clone();
         };
-        let form = &mut self.squeezed[usize::from(bits.clamp(9, 15) - 9)];
-        let wrap = || match shared.form(frame, bits, codecs) {
-            form if form.as_ptr() == frame.as_ptr() => plain.clone(),
-            form => Handle::new(form.clone()),
+        let encoded = &mut self.compressed[usize::from(bits.clamp(9, 15) - 9)];
+        let wrap = || match shared.encoded(frame, bits, codecs) {
+            encoded if encoded.as_ptr() == frame.as_ptr() => plain.clone(),
+            encoded => Handle::new(encoded.clone()),
         };
-        form.get_or_insert_with(wrap).clone()
+        encoded.get_or_insert_with(wrap).clone()
     }
 }
 
@@ -119,66 +119,66 @@ impl Session {
         codecs: &mut Codecs,
         bound: usize,
         now_ms: u64,
-    ) -> Result<bool, Full> {
-        let form = match &mut broadcast.formed {
+    ) -> Result<bool, QueueFull> {
+        let encoded = match &mut broadcast.formed {
             None => &mut broadcast.plain,
-            Some(formed) => match formed.form(self.stage.format()) {
-                form if form.plain.is_empty() => return Ok(true),
-                form => form,
+            Some(formed) => match formed.encoded(self.stage.format()) {
+                encoded if encoded.plain.is_empty() => return Ok(true),
+                encoded => encoded,
             },
         };
         match &mut self.stage {
             Stage::Socket(socket) if socket.compresses() => {
                 // Once it has gone through a window that is kept, it has to be sent.
-                if !self.queue.has_room(form.plain.len(), bound) {
-                    return Err(Full);
+                if !self.queue.has_room(encoded.plain.len(), bound) {
+                    return Err(QueueFull);
                 }
-                let frame = form.for_channel(socket.channel(), codecs);
+                let frame = encoded.for_channel(socket.channel(), codecs);
                 self.queue.push(&frame, usize::MAX, now_ms)?;
             }
             Stage::Socket(socket) if let Some(framing) = socket.records() => {
-                let record = form.record(framing);
+                let record = encoded.record(framing);
                 if record.is_empty() {
                     return Ok(false);
                 }
                 self.queue.push(&record, bound, now_ms)?;
             }
-            _ => self.queue.push(&form.plain, bound, now_ms)?,
+            _ => self.queue.push(&encoded.plain, bound, now_ms)?,
         }
         Ok(true)
     }
 
     /// Queues the picture of a channel as a reply, in the form that this peer takes. A peer that
     /// has asked for more of them than may wait is closed, whatever the policy for slow consumers.
-    pub fn show(&mut self, picture: &Forms, around: &mut Surroundings<'_>) {
+    pub fn show(&mut self, picture: &Encodings, cx: &mut Context<'_>) {
         let format = self.stage.format();
-        self.show_form(Wrapped::new(picture.form(format), picture.squeezed(format)), around);
+        self.queue_encoded(Wrapped::new(picture.encoded(format), picture.compressed(format)), cx);
     }
 
     /// Queues the last events of a channel as replies.
-    pub fn recall(&mut self, history: &[Past], around: &mut Surroundings<'_>) {
-        for past in history {
-            self.show_form(Wrapped::new(&past.frame, past.squeezed.as_deref()), around);
+    pub fn recall(&mut self, history: &[HistoryEntry], cx: &mut Context<'_>) {
+        for entry in history {
+            self.queue_encoded(Wrapped::new(&entry.frame, entry.compressed.as_deref()), cx);
         }
     }
 
-    fn show_form(&mut self, mut form: Wrapped<'_>, around: &mut Surroundings<'_>) {
+    fn queue_encoded(&mut self, mut encoded: Wrapped<'_>, cx: &mut Context<'_>) {
         let Stage::Socket(socket) = &mut self.stage else { return };
-        if self.ending != Ending::Open || !socket.is_open() || form.plain.is_empty() {
+        if self.ending != Ending::Open || !socket.is_open() || encoded.plain.is_empty() {
             return;
         }
-        if self.queue.replies() + form.plain.len() > REPLY_BYTES {
-            around.counters.slow_consumer_closed.add(1);
-            return self.close_for(Why::Slow, around);
+        if self.queue.replies() + encoded.plain.len() > REPLY_BYTES {
+            cx.counters.slow_consumer_closed.add(1);
+            return self.close_for(Why::Slow, cx);
         }
         let frame = match socket.records() {
-            Some(framing) => form.record(framing),
-            None => form.for_channel(socket.channel(), around.codecs),
+            Some(framing) => encoded.record(framing),
+            None => encoded.for_channel(socket.channel(), cx.codecs),
         };
         if frame.is_empty() {
-            return around.counters.http_streams_unsaid.add(1);
+            return cx.counters.http_streams_unsaid.add(1);
         }
-        self.queue.push_reply(&frame, around.now.ms);
+        self.queue.push_reply(&frame, cx.now.ms);
     }
 }
 
@@ -186,12 +186,12 @@ impl Session {
 mod tests {
     use super::super::socket::{Endpoint, Socket};
     use super::super::stream::Input;
-    use super::super::{Errand, Keys};
+    use super::super::{MaskKeys, ProxyEffect};
     use super::*;
     use crate::codec::json::Scratch;
     use crate::codec::{Envelope, Value};
     use crate::config::Config;
-    use crate::dialect::{Action, Desk, Env};
+    use crate::dialect::{CoreState, Effect, Env};
     use crate::hub::{ConnId, Retain};
     use crate::mem::Slot;
     use crate::stats::Counters;
@@ -201,8 +201,8 @@ mod tests {
     fn event(compresses: bool) -> Event {
         let envelope = Envelope { members: Vec::new(), key: "Data".into() };
         let value = Value::text(&"x".repeat(500));
-        let forms = Forms::new(Arc::new(envelope), value, Retain::Nothing, compresses);
-        Event { forms: Some(Arc::new(forms.expect("sound"))), ..Event::default() }
+        let encodings = Encodings::new(Arc::new(envelope), value, Retain::Nothing, compresses);
+        Event { encodings: Some(Arc::new(encodings.expect("sound"))), ..Event::default() }
     }
 
     #[test]
@@ -213,17 +213,17 @@ mod tests {
         let mut codecs = Codecs::new(0);
         let mut frames = [&mut here, &mut there].map(|broadcast| {
             let formed = broadcast.formed.as_mut().expect("forms");
-            let form = formed.form(Format::Bson);
-            (form.plain.as_ptr(), form.squeezed(15, &mut codecs))
+            let encoded = formed.encoded(Format::Bson);
+            (encoded.plain.as_ptr(), encoded.compressed(15, &mut codecs))
         });
         assert_eq!(frames[0].0, frames[1].0);
         assert_eq!(frames[0].1.as_ptr(), frames[1].1.as_ptr());
         assert_eq!(frames[0].1[0], 0xc2, "compressed and binary");
         assert!(frames[0].1.len() < 100);
-        let forms = event.forms.as_ref().expect("forms");
-        assert!(!forms.is_made(Format::Json) && !forms.is_made(Format::MsgPack));
+        let encodings = event.encodings.as_ref().expect("forms");
+        assert!(!encodings.is_made(Format::Json) && !encodings.is_made(Format::MsgPack));
         let formed = there.formed.as_mut().expect("forms");
-        frames[0].1 = formed.form(Format::Json).squeezed(9, &mut codecs);
+        frames[0].1 = formed.encoded(Format::Json).compressed(9, &mut codecs);
         assert_eq!(frames[0].1[0], 0xc1, "compressed and text");
     }
 
@@ -231,9 +231,9 @@ mod tests {
     fn without_compression_there_is_one_form() {
         let event = event(false);
         let mut broadcast = Broadcast::new(&event);
-        let form = broadcast.formed.as_mut().expect("forms").form(Format::MsgPack);
-        assert_eq!(form.squeezed(15, &mut Codecs::new(0)).as_ptr(), form.plain.as_ptr());
-        assert_eq!(form.plain[0], 0x82);
+        let encoded = broadcast.formed.as_mut().expect("forms").encoded(Format::MsgPack);
+        assert_eq!(encoded.compressed(15, &mut Codecs::new(0)).as_ptr(), encoded.plain.as_ptr());
+        assert_eq!(encoded.plain[0], 0x82);
     }
 
     #[test]
@@ -241,10 +241,10 @@ mod tests {
         let frame = Frozen::new(&frame::frozen(Opcode::Text, b"{\n}"));
         let event = Event { frame, ..Event::default() };
         let mut broadcast = Broadcast::new(&event);
-        let [one, two] = [(); 2].map(|()| broadcast.plain.record(Framing::Json));
+        let [one, two] = [(); 2].map(|()| broadcast.plain.record(RecordFraming::Json));
         assert_eq!((&*one, one.as_ptr()), (&b"4\r\n{ }\n\r\n"[..], two.as_ptr()));
-        assert!(broadcast.plain.record(Framing::Lines).is_empty());
-        assert_eq!(&*broadcast.plain.record(Framing::Lengths), b"7\r\n\0\0\0\x03{\n}\r\n");
+        assert!(broadcast.plain.record(RecordFraming::Lines).is_empty());
+        assert_eq!(&*broadcast.plain.record(RecordFraming::Lengths), b"7\r\n\0\0\0\x03{\n}\r\n");
     }
 
     /// What a session works with, on a core where nothing else is.
@@ -253,11 +253,11 @@ mod tests {
         json: Scratch,
         codecs: Codecs,
         counters: Counters,
-        desk: Desk,
+        core_state: CoreState,
         shared: Vec<Handle>,
-        actions: Vec<Action>,
-        errands: Vec<Errand>,
-        keys: Keys,
+        effects: Vec<Effect>,
+        proxy_effects: Vec<ProxyEffect>,
+        keys: MaskKeys,
     }
 
     impl Core {
@@ -267,16 +267,16 @@ mod tests {
                 json: Scratch::default(),
                 codecs: Codecs::new(0),
                 counters: Counters::default(),
-                desk: Desk::default(),
+                core_state: CoreState::default(),
                 shared: Vec::new(),
-                actions: Vec::new(),
-                errands: Vec::new(),
-                keys: Keys::default(),
+                effects: Vec::new(),
+                proxy_effects: Vec::new(),
+                keys: MaskKeys::default(),
             }
         }
 
-        fn around(&mut self) -> Surroundings<'_> {
-            Surroundings {
+        fn cx(&mut self) -> Context<'_> {
+            Context {
                 now: Now { ms: 1, unix_s: 1 },
                 conn: ConnId { core: 0, slot: Slot { index: 0, generation: 1 } },
                 peer: SocketAddr::from(([127, 0, 0, 1], 1)),
@@ -284,10 +284,10 @@ mod tests {
                 env: &self.env,
                 json: &mut self.json,
                 codecs: &mut self.codecs,
-                desk: &mut self.desk,
+                core_state: &mut self.core_state,
                 shared: &mut self.shared,
-                actions: &mut self.actions,
-                errands: &mut self.errands,
+                effects: &mut self.effects,
+                proxy_effects: &mut self.proxy_effects,
                 keys: &mut self.keys,
                 counters: &self.counters,
                 draining: false,
@@ -312,22 +312,22 @@ mod tests {
         let mut core = Core::new();
         let mut session = core.session();
         let event = event(false);
-        let forms = event.forms.as_ref().expect("forms");
-        session.show(forms, &mut core.around());
-        let bytes = forms.form(Format::Json).len();
+        let encodings = event.encodings.as_ref().expect("forms");
+        session.show(encodings, &mut core.cx());
+        let bytes = encodings.encoded(Format::Json).len();
         assert_eq!(session.queue.replies(), bytes);
         assert!(session.queue.has_room(1, 1), "it is no broadcast");
         let deliver = |session: &mut Session, core: &mut Core, event: &Event, bound| {
             session.deliver(&mut Broadcast::new(event), &mut core.codecs, bound, 0)
         };
-        assert_eq!(deliver(&mut session, &mut core, &event, bytes - 1), Err(Full));
+        assert_eq!(deliver(&mut session, &mut core, &event, bytes - 1), Err(QueueFull));
         assert_eq!(deliver(&mut session, &mut core, &event, bytes), Ok(true));
         let batch = session.take_batch(&mut Vec::new()).expect("a batch");
-        let at = forms.form(Format::Json).as_ptr();
+        let at = encodings.encoded(Format::Json).as_ptr();
         assert_eq!(batch.iter().map(|it| it.as_ptr()).collect::<Vec<_>>(), [at, at]);
         // What has no form is not sent.
-        let none = Event { forms: Some(Arc::new(Forms::clear())), ..Event::default() };
-        session.show(none.forms.as_ref().expect("forms"), &mut core.around());
+        let none = Event { encodings: Some(Arc::new(Encodings::clear())), ..Event::default() };
+        session.show(none.encodings.as_ref().expect("forms"), &mut core.cx());
         assert_eq!(deliver(&mut session, &mut core, &none, 0), Ok(true));
         assert!(session.queue.take_batch().is_none());
     }
@@ -337,16 +337,16 @@ mod tests {
         let mut core = Core::new();
         let mut session = core.session();
         let event = event(false);
-        let forms = event.forms.as_ref().expect("forms");
-        let bytes = forms.form(Format::Json).len();
-        let most = Handle::new(Frozen::new(&vec![0; 1 << 20]));
+        let encodings = event.encodings.as_ref().expect("forms");
+        let bytes = encodings.encoded(Format::Json).len();
+        let max = Handle::new(Frozen::new(&vec![0; 1 << 20]));
         let rest = Handle::new(Frozen::new(&vec![0; (1 << 20) - bytes]));
-        (1..REPLY_BYTES >> 20).for_each(|_| session.queue.push_reply(&most, 0));
+        (1..REPLY_BYTES >> 20).for_each(|_| session.queue.push_reply(&max, 0));
         session.queue.push_reply(&rest, 0);
-        session.show(forms, &mut core.around());
+        session.show(encodings, &mut core.cx());
         assert_eq!(session.queue.replies(), REPLY_BYTES);
         assert!(session.is_open_socket());
-        session.show(forms, &mut core.around());
+        session.show(encodings, &mut core.cx());
         assert!(!session.is_open_socket());
         assert_eq!(core.counters.slow_consumer_closed.get(), 1);
     }

@@ -2,7 +2,7 @@
 
 use super::{Session, Stage};
 use crate::stats::Counters;
-use crate::ws::close::Handshake;
+use crate::ws::close::CloseHandshake;
 
 impl Session {
     /// Counts bytes of the WebSocket of a client; with the first of them, the WebSocket. What is
@@ -29,10 +29,10 @@ impl Session {
         }
         let streams = counters.streams(self.listener);
         let (received, sent) = match socket.closing {
-            Handshake::Open => (0, 0),
-            Handshake::Sent => (0, 1),
-            Handshake::Received => (1, 0),
-            Handshake::Done => (1, 1),
+            CloseHandshake::Open => (0, 0),
+            CloseHandshake::Sent => (0, 1),
+            CloseHandshake::Received => (1, 0),
+            CloseHandshake::Done => (1, 1),
         };
         streams.ended.add(1);
         streams.closes_received.add(received);

@@ -2,32 +2,32 @@
 //!
 //! Nothing here fails: what a peer does wrong becomes an answer in the queue and an [`Ending`].
 
-mod around;
 mod broadcast;
+mod context;
 mod counted;
-mod flood;
-mod half;
+mod inbound;
 mod pause;
+mod proxy;
 mod queue;
-mod recipient;
+mod rate_limit;
+mod records;
 mod request;
 mod secure;
 mod socket;
 mod stream;
-mod tickets;
 mod unpack;
 pub mod upgrade;
 mod upstream;
 
-pub use around::Surroundings;
 pub use broadcast::Broadcast;
-pub use half::{Errand, Keys, Word};
-pub use queue::{Full, Queue};
+pub use context::Context;
+pub use proxy::{MaskKeys, PeerMessage, ProxyEffect};
+pub use queue::{QueueFull, WriteQueue};
 pub use upstream::Dial;
 
 use crate::config::SlowConsumer;
-use crate::dialect::{Action, Closing, Context, Env, JoinOutcome, Why};
-use crate::hub::{Answer, ConnId, Told};
+use crate::dialect::{Closing, DialectContext, Effect, Env, JoinOutcome, Why};
+use crate::hub::{Answer, ConnId, DialectMessage};
 use crate::mem::Segment;
 use crate::time::{Deadline, Now};
 use crate::tls::Filter;
@@ -35,7 +35,7 @@ use crate::ws::output::{Channel, Codecs, Output};
 use request::Requests;
 use socket::Socket;
 use std::net::{IpAddr, SocketAddr};
-use upstream::{Dialling, Waiting};
+use upstream::{Dialling, PendingUpstream};
 
 /// How a connection is to end, if it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -65,7 +65,7 @@ pub enum Step {
 /// One connection. See the module's documentation.
 pub struct Session {
     stage: Stage,
-    queue: Queue,
+    queue: WriteQueue,
     /// TLS, if the listener speaks it.
     filter: Option<Box<Filter>>,
     /// Input that waits because reading is paused, and whether it is.
@@ -93,7 +93,7 @@ enum Stage {
     Http(Box<Requests>),
     Socket(Socket),
     /// Of a route to upstreams: waits for one of them.
-    Waiting(Box<Waiting>),
+    Connecting(Box<PendingUpstream>),
     /// To an upstream that has not answered yet.
     Dialling(Box<Dialling>),
 }
@@ -103,7 +103,7 @@ enum After {
     Need,
     Again,
     Upgraded(Box<Socket>),
-    Waits(Box<Waiting>),
+    Connecting(Box<PendingUpstream>),
     End(Ending),
 }
 
@@ -112,7 +112,7 @@ impl Session {
     pub fn new(peer: SocketAddr, listener: u16, now: Now, env: &Env) -> Session {
         Session {
             stage: Stage::Http(Box::default()),
-            queue: Queue::default(),
+            queue: WriteQueue::default(),
             filter: None,
             held: Box::default(),
             paused: false,
@@ -169,28 +169,28 @@ impl Session {
     }
 
     /// Takes what it can from the front of `input`: at most one message or request.
-    pub fn step(&mut self, input: &mut [u8], around: &mut Surroundings<'_>) -> (usize, Step) {
+    pub fn step(&mut self, input: &mut [u8], cx: &mut Context<'_>) -> (usize, Step) {
         if self.ending != Ending::Open {
             return (input.len(), Step::Need);
         }
-        if self.must_hold(around) {
+        if self.must_hold(cx) {
             self.paused = true;
             return (0, Step::Hold);
         }
         let mut out = self.queue.open_tail();
         let (taken, after) = match &mut self.stage {
-            Stage::Http(requests) => requests.step(input, &mut out, &mut self.deadline, around),
-            Stage::Socket(socket) => socket.step(input, &mut out, &mut self.deadline, around),
-            Stage::Dialling(dialling) => dialling.step(input, around),
-            Stage::Waiting(_) => (0, After::Need),
+            Stage::Http(requests) => requests.step(input, &mut out, &mut self.deadline, cx),
+            Stage::Socket(socket) => socket.step(input, &mut out, &mut self.deadline, cx),
+            Stage::Dialling(dialling) => dialling.step(input, cx),
+            Stage::Connecting(_) => (0, After::Need),
         };
         if let Stage::Socket(socket) = &self.stage
             && socket.is_open()
         {
             self.deadline = self.deadline.min(socket.own_deadline());
         }
-        self.queue.close_tail(out, around.now.ms);
-        let _ = self.queue.push_all(around.shared, usize::MAX, around.now.ms);
+        self.queue.close_tail(out, cx.now.ms);
+        let _ = self.queue.push_all(cx.shared, usize::MAX, cx.now.ms);
         match after {
             After::Need => (taken, Step::Need),
             After::Again if self.has_parked() => {
@@ -199,26 +199,26 @@ impl Session {
             }
             After::Again => (taken, Step::Again),
             After::Upgraded(socket) => {
-                self.upgraded(*socket, around);
+                self.upgraded(*socket, cx);
                 (taken, Step::Again)
             }
-            After::Waits(waiting) => {
+            After::Connecting(waiting) => {
                 // Each upstream that is tried has its time; all of them, that of two.
                 let one = waiting.proxy.connect_ms + waiting.proxy.handshake_ms;
-                self.deadline = around.now.plus_ms(2 * one);
-                self.stage = Stage::Waiting(waiting);
+                self.deadline = cx.now.plus_ms(2 * one);
+                self.stage = Stage::Connecting(waiting);
                 (taken, Step::Again)
             }
             After::End(ending) => {
-                self.end(ending, around);
+                self.end(ending, cx);
                 (input.len(), Step::Need)
             }
         }
     }
 
-    fn upgraded(&mut self, socket: Socket, around: &Surroundings<'_>) {
-        let env = around.env;
-        self.deadline = around.now.plus_ms(match socket.is_open() {
+    fn upgraded(&mut self, socket: Socket, cx: &Context<'_>) {
+        let env = cx.env;
+        self.deadline = cx.now.plus_ms(match socket.is_open() {
             true => socket.heartbeat(env).silence_ms,
             false => env.config.timeouts.close_ms,
         });
@@ -226,43 +226,43 @@ impl Session {
         self.stage = Stage::Socket(socket);
     }
 
-    fn end(&mut self, ending: Ending, around: &Surroundings<'_>) {
+    fn end(&mut self, ending: Ending, cx: &Context<'_>) {
         if self.ending == Ending::Open {
             self.ending = ending;
-            self.deadline = around.now.plus_ms(around.env.config.timeouts.close_ms);
+            self.deadline = cx.now.plus_ms(cx.env.config.timeouts.close_ms);
         }
         if ending == Ending::Cut {
             self.ending = ending;
         }
         if self.filter.is_some() {
-            self.queue.waits(around.now.ms); // TLS's last word does.
+            self.queue.waits(cx.now.ms); // TLS's last word does.
         }
         // What comes from now on is read and thrown away, also if reading was paused.
         self.paused = false;
         self.held = Box::default();
     }
 
-    fn must_hold(&self, around: &Surroundings<'_>) -> bool {
+    fn must_hold(&self, cx: &Context<'_>) -> bool {
         let answers_wait = match &self.stage {
             Stage::Http(requests) => requests.is_full(),
             Stage::Socket(socket) => {
-                let spent = socket.compresses() && around.codecs.is_spent();
-                let waits = spent || socket.is_held(around);
-                if let Some(half) = socket.half() {
+                let spent = socket.compresses() && cx.codecs.is_spent();
+                let waits = spent || socket.is_held(cx);
+                if let Some(leg) = socket.leg() {
                     // Nearly all that waits for its peer is not its own, and nothing of it goes
                     // elsewhere; but refusals are.
-                    let limits = &around.env.config.limits;
-                    let most = half.most_waiting(limits) + limits.write_queue_bytes / 4;
-                    return waits || half.is_held_up() || self.queue.replies() > most;
+                    let limits = &cx.env.config.limits;
+                    let max = leg.max_waiting(limits) + limits.write_queue_bytes / 4;
+                    return waits || leg.is_held_up() || self.queue.replies() > max;
                 }
                 waits
             }
-            Stage::Waiting(_) => return true,
+            Stage::Connecting(_) => return true,
             Stage::Dialling(_) => return false,
         };
         answers_wait
-            || around.congested
-            || self.queue.replies() > around.env.config.limits.write_queue_bytes / 4
+            || cx.congested
+            || self.queue.replies() > cx.env.config.limits.write_queue_bytes / 4
     }
 
     /// Whether nothing that was read is kept: a WebSocket between two messages.
@@ -274,77 +274,69 @@ impl Session {
     }
 
     /// Whether reading is paused without a reason any more.
-    pub fn may_resume(&self, around: &Surroundings<'_>) -> bool {
-        self.paused && !self.must_hold(around)
+    pub fn may_resume(&self, cx: &Context<'_>) -> bool {
+        self.paused && !self.must_hold(cx)
     }
 
     /// One answer to part `part` of request `ticket`, or of what the dialect asked.
-    pub fn answered(
-        &mut self,
-        ticket: u32,
-        part: u16,
-        answer: Answer,
-        around: &mut Surroundings<'_>,
-    ) {
+    pub fn answered(&mut self, ticket: u32, part: u16, answer: Answer, cx: &mut Context<'_>) {
         match &mut self.stage {
             Stage::Http(requests) => requests.answered(ticket, part, answer),
-            _ => self.with_socket(around, |socket, out, around| {
-                socket.answered(part, answer, out, around)
-            }),
+            _ => self.with_socket(cx, |socket, out, cx| socket.answered(part, answer, out, cx)),
         }
     }
 
     /// Queues the replies that wait for nothing any more.
-    pub fn settle(&mut self, around: &mut Surroundings<'_>) {
+    pub fn settle(&mut self, cx: &mut Context<'_>) {
         let requests = match &mut self.stage {
             Stage::Http(requests) => requests,
             // Nobody answers the end of a stream.
-            Stage::Socket(socket) if socket.is_through() => return self.end(Ending::Flush, around),
+            Stage::Socket(socket) if socket.is_through() => return self.end(Ending::Flush, cx),
             _ => return,
         };
         if !requests.has_ready_reply() {
             return;
         }
         let mut out = self.queue.open_tail();
-        let last = requests.flush(&mut out, around);
-        self.queue.close_tail(out, around.now.ms);
+        let last = requests.flush(&mut out, cx);
+        self.queue.close_tail(out, cx.now.ms);
         // What is held has not been asked for yet.
         let done = self.eof && !self.paused && requests.ticket().is_none();
         if last || done {
-            self.end(Ending::Flush, around);
+            self.end(Ending::Flush, cx);
         }
     }
 
     /// The peer has ended its side.
-    pub fn eof(&mut self, around: &mut Surroundings<'_>) {
+    pub fn eof(&mut self, cx: &mut Context<'_>) {
         self.eof = true;
         if self.paused {
             return; // Taken up when the held input has been stepped through.
         }
-        self.note_truncation(around);
+        self.note_truncation(cx);
         match &mut self.stage {
             _ if self.ending != Ending::Open => {}
-            Stage::Socket(socket) if socket.has_said_all() => {
-                self.with_socket(around, |socket, out, _| socket.hang_up(out));
+            Stage::Socket(socket) if socket.has_sent_all() => {
+                self.with_socket(cx, |socket, out, _| socket.hang_up(out));
             }
-            Stage::Socket(_) => self.end(self.after_eof(), around),
+            Stage::Socket(_) => self.end(self.after_eof(), cx),
             Stage::Http(requests) if requests.ticket().is_some() => {}
             Stage::Dialling(dialling) => {
                 dialling.ended();
-                self.end(Ending::Cut, around);
+                self.end(Ending::Cut, cx);
             }
-            Stage::Http(_) | Stage::Waiting(_) => self.end(Ending::Flush, around),
+            Stage::Http(_) | Stage::Connecting(_) => self.end(Ending::Flush, cx),
         }
     }
 
     /// Tells the dialect what its join came to.
-    pub fn joined(&mut self, name: &str, outcome: JoinOutcome, around: &mut Surroundings<'_>) {
-        self.with_socket(around, |socket, out, around| socket.joined(name, outcome, out, around));
+    pub fn joined(&mut self, name: &str, outcome: JoinOutcome, cx: &mut Context<'_>) {
+        self.with_socket(cx, |socket, out, cx| socket.joined(name, outcome, out, cx));
     }
 
     /// Tells the dialect that it has spoken where it is not subscribed.
-    pub fn not_subscribed(&mut self, name: &str, around: &mut Surroundings<'_>) {
-        self.with_socket(around, |socket, out, around| socket.not_subscribed(name, out, around));
+    pub fn not_subscribed(&mut self, name: &str, cx: &mut Context<'_>) {
+        self.with_socket(cx, |socket, out, cx| socket.not_subscribed(name, out, cx));
     }
 
     /// Bytes of shared frames that may wait for this peer.
@@ -367,131 +359,131 @@ impl Session {
     ///
     /// # Errors
     /// More than `bound` bytes of shared frames would wait; none of them was queued.
-    pub fn told(
+    pub fn on_message(
         &mut self,
-        what: &Told,
+        what: &DialectMessage,
         bound: usize,
-        around: &mut Surroundings<'_>,
-    ) -> Result<(), Full> {
-        self.with_socket_bound(around, bound, |socket, out, around| socket.told(what, out, around))
+        cx: &mut Context<'_>,
+    ) -> Result<(), QueueFull> {
+        self.with_socket_bound(cx, bound, |socket, out, cx| socket.on_message(what, out, cx))
     }
 
     /// The configuration was read anew.
-    pub fn renewed(&mut self, around: &mut Surroundings<'_>) {
-        self.with_socket(around, |socket, out, around| socket.renewed(out, around));
+    pub fn on_reload(&mut self, cx: &mut Context<'_>) {
+        self.with_socket(cx, |socket, out, cx| socket.on_reload(out, cx));
     }
 
     /// Closes as the application wants it.
-    pub fn close_with(&mut self, closing: &Closing, around: &mut Surroundings<'_>) {
-        self.with_socket(around, |socket, out, _| {
+    pub fn close_with(&mut self, closing: &Closing, cx: &mut Context<'_>) {
+        self.with_socket(cx, |socket, out, _| {
             socket.close(closing, out);
             After::Again
         });
     }
 
     /// Closes for a reason of the server's.
-    pub fn close_for(&mut self, why: Why, around: &mut Surroundings<'_>) {
+    pub fn close_for(&mut self, why: Why, cx: &mut Context<'_>) {
         if why == Why::Slow {
             self.queue.drop_from_broadcast();
         }
         match &self.stage {
             Stage::Socket(_) => {
-                self.with_socket(around, |socket, out, around| socket.close_for(why, out, around));
+                self.with_socket(cx, |socket, out, cx| socket.close_for(why, out, cx));
             }
             Stage::Http(requests) if requests.ticket().is_some() => {}
-            Stage::Http(_) => self.end(Ending::Flush, around),
-            Stage::Waiting(_) => self.refuse(503, SHUTTING_DOWN, &[], around),
+            Stage::Http(_) => self.end(Ending::Flush, cx),
+            Stage::Connecting(_) => self.refuse(503, SHUTTING_DOWN, &[], cx),
             // The client is told by its own half, which then ends this one.
             Stage::Dialling(_) if why == Why::Draining => {}
-            Stage::Dialling(_) => self.end(Ending::Cut, around),
+            Stage::Dialling(_) => self.end(Ending::Cut, cx),
         }
     }
 
     fn with_socket(
         &mut self,
-        around: &mut Surroundings<'_>,
-        act: impl FnOnce(&mut Socket, &mut Vec<u8>, &mut Surroundings<'_>) -> After,
+        cx: &mut Context<'_>,
+        act: impl FnOnce(&mut Socket, &mut Vec<u8>, &mut Context<'_>) -> After,
     ) {
         // Replies are not bounded: reading stops while they wait.
-        let _ = self.with_socket_bound(around, usize::MAX, act);
+        let _ = self.with_socket_bound(cx, usize::MAX, act);
     }
 
     fn with_socket_bound(
         &mut self,
-        around: &mut Surroundings<'_>,
+        cx: &mut Context<'_>,
         bound: usize,
-        act: impl FnOnce(&mut Socket, &mut Vec<u8>, &mut Surroundings<'_>) -> After,
-    ) -> Result<(), Full> {
+        act: impl FnOnce(&mut Socket, &mut Vec<u8>, &mut Context<'_>) -> After,
+    ) -> Result<(), QueueFull> {
         let Stage::Socket(socket) = &mut self.stage else { return Ok(()) };
         if self.ending != Ending::Open {
             return Ok(());
         }
         let mut out = self.queue.open_tail();
         let was_open = socket.is_open();
-        let after = act(socket, &mut out, around);
+        let after = act(socket, &mut out, cx);
         if was_open && !socket.is_open() {
-            self.deadline = around.now.plus_ms(around.env.config.timeouts.close_ms);
+            self.deadline = cx.now.plus_ms(cx.env.config.timeouts.close_ms);
         } else if was_open {
             self.deadline = self.deadline.min(socket.own_deadline());
         }
-        self.queue.close_tail(out, around.now.ms);
-        let queued = self.queue.push_all(around.shared, bound, around.now.ms);
+        self.queue.close_tail(out, cx.now.ms);
+        let queued = self.queue.push_all(cx.shared, bound, cx.now.ms);
         if let After::End(ending) = after {
-            self.end(ending, around);
+            self.end(ending, cx);
         }
         queued
     }
 
     /// Does what is due: heartbeats, and the end of what has taken too long.
-    pub fn sweep(&mut self, around: &mut Surroundings<'_>) {
-        let timeouts = &around.env.config.timeouts;
-        if self.queue.is_stuck(timeouts.send_ms, around.now.ms) {
-            around.counters.timed_out.add(1);
-            return self.end(Ending::Cut, around);
+    pub fn sweep(&mut self, cx: &mut Context<'_>) {
+        let timeouts = &cx.env.config.timeouts;
+        if self.queue.is_stuck(timeouts.send_ms, cx.now.ms) {
+            cx.counters.timed_out.add(1);
+            return self.end(Ending::Cut, cx);
         }
-        if !self.deadline.due(around.now) {
+        if !self.deadline.due(cx.now) {
             return;
         }
         let dials = matches!(self.stage, Stage::Dialling(_));
         if self.is_handshaking() && self.ending == Ending::Open && !dials {
-            around.counters.timed_out.add(1);
-            around.counters.tls_failed.add(1);
+            cx.counters.timed_out.add(1);
+            cx.counters.tls_failed.add(1);
             let event = "BINDING_TLS_HANDSHAKE_FAILED";
-            tracing::debug!(event, peer = %around.peer, "a TLS handshake takes too long");
-            return self.end(Ending::Cut, around);
+            tracing::debug!(event, peer = %cx.peer, "a TLS handshake takes too long");
+            return self.end(Ending::Cut, cx);
         }
         let closing = self.ending != Ending::Open
             || matches!(&self.stage, Stage::Socket(socket) if !socket.is_open());
         if closing {
-            if !self.queue.is_empty() && !self.queue.is_stuck(timeouts.close_ms, around.now.ms) {
-                self.deadline = around.now.plus_ms(timeouts.close_ms);
+            if !self.queue.is_empty() && !self.queue.is_stuck(timeouts.close_ms, cx.now.ms) {
+                self.deadline = cx.now.plus_ms(timeouts.close_ms);
                 return;
             }
-            around.counters.timed_out.add(1);
-            return self.end(Ending::Cut, around);
+            cx.counters.timed_out.add(1);
+            return self.end(Ending::Cut, cx);
         }
         if let Stage::Socket(socket) = &self.stage
             && self.paused
-            && !socket.has_expired(around)
+            && !socket.has_expired(cx)
         {
             // Its signs of life are not read; `send_ms` ends it if it does not read, either.
-            self.deadline = around.now.plus_ms(timeouts.send_ms).min(socket.lease_deadline());
+            self.deadline = cx.now.plus_ms(timeouts.send_ms).min(socket.lease_deadline());
             return;
         }
-        if let Stage::Waiting(_) = self.stage {
-            return self.refuse(504, TOO_LATE, &[], around);
+        if let Stage::Connecting(_) = self.stage {
+            return self.refuse(504, TOO_LATE, &[], cx);
         }
         let mut out = self.queue.open_tail();
         let after = match &mut self.stage {
-            Stage::Http(requests) => requests.late(&mut out, around),
-            Stage::Socket(socket) => socket.beat(&mut out, &mut self.deadline, around),
-            Stage::Dialling(dialling) => dialling.late(),
-            Stage::Waiting(_) => After::Need,
+            Stage::Http(requests) => requests.on_deadline(&mut out, cx),
+            Stage::Socket(socket) => socket.liveness(&mut out, &mut self.deadline, cx),
+            Stage::Dialling(dialling) => dialling.on_deadline(),
+            Stage::Connecting(_) => After::Need,
         };
-        self.queue.close_tail(out, around.now.ms);
-        let _ = self.queue.push_all(around.shared, usize::MAX, around.now.ms);
+        self.queue.close_tail(out, cx.now.ms);
+        let _ = self.queue.push_all(cx.shared, usize::MAX, cx.now.ms);
         if let After::End(ending) = after {
-            self.end(ending, around);
+            self.end(ending, cx);
         }
     }
 
@@ -516,8 +508,8 @@ impl Session {
 
     /// Whether nothing waits to be sent; if so, memory that an idle connection does not need is
     /// freed.
-    pub fn relax(&mut self) -> bool {
-        self.queue.relax();
+    pub fn shrink(&mut self) -> bool {
+        self.queue.shrink();
         self.queue.is_empty() && !self.filter.as_ref().is_some_and(|it| it.has_records())
     }
 
@@ -527,17 +519,17 @@ impl Session {
     }
 
     /// Says what is left to be done for others when the connection is gone.
-    pub fn farewell(&mut self, env: &Env, us: ConnId, out: &mut Vec<Action>) {
+    pub fn on_close(&mut self, env: &Env, us: ConnId, out: &mut Vec<Effect>) {
         if let Stage::Socket(socket) = &mut self.stage {
-            socket.farewell(env, us, out);
+            socket.on_close(env, us, out);
         }
     }
 
     /// Undoes what the connection holds beside its own memory.
-    pub fn gone(&mut self, env: &Env, codecs: &mut Codecs) {
+    pub fn drop_state(&mut self, env: &Env, codecs: &mut Codecs) {
         match &mut self.stage {
-            Stage::Socket(socket) => socket.gone(env, codecs),
-            Stage::Waiting(waiting) => waiting.gone(codecs),
+            Stage::Socket(socket) => socket.on_drop(env, codecs),
+            Stage::Connecting(waiting) => waiting.drop_state(codecs),
             Stage::Http(_) | Stage::Dialling(_) => {}
         }
     }
@@ -551,23 +543,23 @@ fn context<'c>(
     bytes: &'c mut Vec<u8>,
     channel: Option<&'c mut Channel>,
     closing: &'c mut Option<Closing>,
-    around: &'c mut Surroundings<'_>,
-) -> Context<'c> {
+    cx: &'c mut Context<'_>,
+) -> DialectContext<'c> {
     let out = match channel {
-        Some(channel) => channel.output(bytes, around.codecs),
+        Some(channel) => channel.output(bytes, cx.codecs),
         None => Output::plain(bytes),
     };
-    Context {
-        now: around.now,
-        conn: around.conn,
-        env: around.env,
-        json: around.json,
+    DialectContext {
+        now: cx.now,
+        conn: cx.conn,
+        env: cx.env,
+        json: cx.json,
         out,
-        desk: around.desk,
-        shared: around.shared,
-        actions: around.actions,
+        core_state: cx.core_state,
+        shared: cx.shared,
+        effects: cx.effects,
         closing,
-        draining: around.draining,
+        draining: cx.draining,
     }
 }
 

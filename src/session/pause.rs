@@ -1,18 +1,18 @@
 //! Reading that is paused: what was read meanwhile is held. A message may wait for its schema.
 
-use super::recipient::{Recipient, form};
-use super::socket::{Socket, Terms};
-use super::{After, Session, Stage, Surroundings};
-use crate::model::Rules;
+use super::inbound::{Recipient, payload_kind};
+use super::socket::{ConnectionPolicy, Socket};
+use super::{After, Context, Session, Stage};
+use crate::model::ModelRules;
 use crate::time::Deadline;
-use crate::ws::Kind;
+use crate::ws::MessageKind;
 
 /// How long it waits, in milliseconds.
 const WAIT_MS: u64 = 5000;
 
 /// A message that waits for its schema. Nothing more is read from its connection meanwhile.
-pub(super) struct Parked {
-    pub(super) kind: Kind,
+pub(super) struct ParkedMessage {
+    pub(super) kind: MessageKind,
     pub(super) payload: Vec<u8>,
     until: Deadline,
 }
@@ -48,10 +48,10 @@ impl Socket {
     /// Gives the endpoint a message that has waited for its schema, or refuses it.
     pub(super) fn unpark(
         &mut self,
-        mut parked: Box<Parked>,
+        mut parked: Box<ParkedMessage>,
         out: &mut Vec<u8>,
         deadline: &mut Deadline,
-        around: &mut Surroundings<'_>,
+        cx: &mut Context<'_>,
     ) -> After {
         if !self.is_open() {
             return After::Again;
@@ -60,48 +60,49 @@ impl Socket {
         let mut to = Recipient {
             endpoint: &mut self.endpoint,
             channel: self.channel.as_deref_mut(),
-            rules: self.terms.as_ref().and_then(|terms| terms.rules.as_deref()),
+            rules: self.policy.as_ref().and_then(|policy| policy.rules.as_deref()),
             park: None,
             wanted: &mut wanted,
         };
-        to.take_parked(&mut parked, out, around);
-        self.close_if(wanted, out, deadline, around);
+        to.take_parked(&mut parked, out, cx);
+        self.close_if(wanted, out, deadline, cx);
         After::Again
     }
 
     /// Whether a message waits for its schema.
     pub(super) fn has_parked(&self) -> bool {
-        self.terms.as_ref().is_some_and(|terms| terms.parked.is_some())
+        self.policy.as_ref().is_some_and(|policy| policy.parked.is_some())
     }
 
     /// Whether reading waits because a message does.
-    pub(super) fn is_held(&self, around: &Surroundings<'_>) -> bool {
-        let Some(Terms { rules: Some(rules), parked: Some(parked), .. }) = self.terms.as_deref()
+    pub(super) fn is_held(&self, cx: &Context<'_>) -> bool {
+        let Some(ConnectionPolicy { rules: Some(rules), parked: Some(parked), .. }) =
+            self.policy.as_deref()
         else {
             return false;
         };
-        self.is_open() && parked.waits(rules, around)
+        self.is_open() && parked.waits(rules, cx)
     }
 }
 
-impl Parked {
+impl ParkedMessage {
     /// Parks a message that has been refused for want of its schema, if that is worth it.
     pub(super) fn new(
-        rules: &Rules,
-        kind: Kind,
+        rules: &ModelRules,
+        kind: MessageKind,
         payload: &[u8],
-        around: &Surroundings<'_>,
-    ) -> Option<Box<Parked>> {
-        if !rules.await_schema(form(kind), payload) {
+        cx: &Context<'_>,
+    ) -> Option<Box<ParkedMessage>> {
+        if !rules.await_schema(payload_kind(kind), payload) {
             return None;
         }
-        around.counters.schemas_awaited.add(1);
-        let until = around.now.plus_ms(WAIT_MS);
-        Some(Box::new(Parked { kind, payload: payload.to_vec(), until }))
+        cx.counters.schemas_awaited.add(1);
+        let until = cx.now.plus_ms(WAIT_MS);
+        Some(Box::new(ParkedMessage { kind, payload: payload.to_vec(), until }))
     }
 
     /// Whether it still waits.
-    pub(super) fn waits(&self, rules: &Rules, around: &Surroundings<'_>) -> bool {
-        !self.until.due(around.now) && rules.await_schema(form(self.kind), &self.payload)
+    pub(super) fn waits(&self, rules: &ModelRules, cx: &Context<'_>) -> bool {
+        !self.until.due(cx.now) && rules.await_schema(payload_kind(self.kind), &self.payload)
     }
 }

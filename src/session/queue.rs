@@ -10,14 +10,14 @@ use crate::mem::{Handle, Segment};
 
 /// A queue at its bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Full;
+pub struct QueueFull;
 
 /// Replies longer than this get a segment of their own instead of being added to the last one.
 const JOIN_BYTES: usize = 16 * 1024;
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
-pub struct Queue {
+pub struct WriteQueue {
     segments: Vec<Segment>,
     /// Bytes in `segments` and at the kernel's. The configuration's bounds keep them below 4 GiB.
     replies: u32,
@@ -32,11 +32,11 @@ pub struct Queue {
     progress_ms: u32,
 }
 
-impl Queue {
+impl WriteQueue {
     /// Adds a broadcast frame, unless more than `bound` bytes of such would wait then.
-    pub fn push(&mut self, frame: &Handle, bound: usize, now_ms: u64) -> Result<(), Full> {
+    pub fn push(&mut self, frame: &Handle, bound: usize, now_ms: u64) -> Result<(), QueueFull> {
         if !self.has_room(frame.len(), bound) {
-            return Err(Full);
+            return Err(QueueFull);
         }
         self.waits(now_ms);
         self.broadcasts += frame.len() as u32;
@@ -58,11 +58,11 @@ impl Queue {
         frames: &mut Vec<Handle>,
         bound: usize,
         now_ms: u64,
-    ) -> Result<(), Full> {
+    ) -> Result<(), QueueFull> {
         let bytes: usize = frames.iter().map(|frame| frame.len()).sum();
         if bytes > 0 && !self.has_room(bytes, bound) {
             frames.clear();
-            return Err(Full);
+            return Err(QueueFull);
         }
         let Some(last) = frames.pop() else { return Ok(()) };
         self.waits(now_ms);
@@ -72,7 +72,7 @@ impl Queue {
         Ok(())
     }
 
-    /// Takes the tail out for replies to be added to; give it back with [`Queue::close_tail`].
+    /// Takes the tail out for replies to be added to; give it back with [`WriteQueue::close_tail`].
     pub fn open_tail(&mut self) -> Vec<u8> {
         match self.segments.last() {
             Some(Segment::Own(bytes)) if bytes.len() < JOIN_BYTES => {}
@@ -160,13 +160,13 @@ impl Queue {
         self.sending = false;
         self.progress_ms = now_ms as u32;
         if self.segments.is_empty() && spare.capacity() <= FRAMES_PER_SEND {
-            // Kept only while the connection is busy: see `relax`.
+            // Kept only while the connection is busy: see `shrink`.
             self.segments = spare;
         }
     }
 
     /// Frees the memory of a queue in which nothing waits.
-    pub fn relax(&mut self) {
+    pub fn shrink(&mut self) {
         if self.segments.is_empty() {
             self.segments = Vec::new();
         }
@@ -232,16 +232,16 @@ mod tests {
 
     #[test]
     fn broadcasts_are_bounded_and_replies_are_not_counted_against_them() {
-        let mut queue = Queue::default();
+        let mut queue = WriteQueue::default();
         queue.close_tail(vec![0; 100], 0);
         assert_eq!(queue.push(&frame(6), 10, 0), Ok(()));
-        assert_eq!(queue.push(&frame(5), 10, 0), Err(Full));
+        assert_eq!(queue.push(&frame(5), 10, 0), Err(QueueFull));
         assert_eq!(queue.push(&frame(4), 10, 0), Ok(()));
         assert_eq!((queue.replies(), queue.bytes()), (100, 110));
         let batch = queue.take_batch().expect("a batch");
         assert_eq!((batch.len(), queue.bytes()), (3, 110));
         assert!(queue.take_batch().is_none(), "one batch at a time");
-        assert_eq!(queue.push(&frame(1), 10, 0), Err(Full), "unsent bytes count");
+        assert_eq!(queue.push(&frame(1), 10, 0), Err(QueueFull), "unsent bytes count");
         queue.settled(Vec::new(), 0);
         assert_eq!(queue.push(&frame(10), 10, 0), Ok(()));
         assert_eq!(queue.replies(), 0);
@@ -249,7 +249,7 @@ mod tests {
 
     #[test]
     fn a_lent_frame_counts_as_a_reply() {
-        let mut queue = Queue::default();
+        let mut queue = WriteQueue::default();
         queue.close_tail(b"ab".to_vec(), 0);
         queue.push_reply(&frame(6), 0);
         assert_eq!(queue.replies(), 8);
@@ -264,9 +264,9 @@ mod tests {
 
     #[test]
     fn frames_that_belong_together_are_queued_all_or_none() {
-        let mut queue = Queue::default();
+        let mut queue = WriteQueue::default();
         let mut frames = vec![frame(6), frame(5)];
-        assert_eq!(queue.push_all(&mut frames, 10, 0), Err(Full));
+        assert_eq!(queue.push_all(&mut frames, 10, 0), Err(QueueFull));
         assert!(queue.is_empty() && frames.is_empty());
         let mut frames = vec![frame(6), frame(4)];
         assert_eq!(queue.push_all(&mut frames, 10, 0), Ok(()));
@@ -276,7 +276,7 @@ mod tests {
 
     #[test]
     fn replies_join_but_do_not_overtake_a_broadcast() {
-        let mut queue = Queue::default();
+        let mut queue = WriteQueue::default();
         for part in [b"a", b"b"] {
             let mut tail = queue.open_tail();
             tail.extend_from_slice(part);
@@ -294,7 +294,7 @@ mod tests {
 
     #[test]
     fn what_is_unsent_can_be_dropped_from_the_first_broadcast_on() {
-        let mut queue = Queue::default();
+        let mut queue = WriteQueue::default();
         assert_eq!(queue.push(&frame(4), 10, 0), Ok(()));
         assert_eq!(queue.take_batch().map(|batch| batch.len()), Some(1));
         queue.close_tail(b"101".to_vec(), 0);
@@ -312,7 +312,7 @@ mod tests {
 
     #[test]
     fn a_message_that_has_begun_to_leave_is_not_cut_in_pieces() {
-        let mut queue = Queue::default();
+        let mut queue = WriteQueue::default();
         let mut pieces = vec![frame(1); FRAMES_PER_SEND + 2];
         assert_eq!(queue.push_all(&mut pieces, 1000, 0), Ok(()));
         assert_eq!(queue.push_all(&mut vec![frame(5), frame(5)], 1000, 0), Ok(()));
@@ -334,7 +334,7 @@ mod tests {
 
     #[test]
     fn a_batch_has_at_most_as_many_frames_as_one_send_takes() {
-        let mut queue = Queue::default();
+        let mut queue = WriteQueue::default();
         for _ in 0..FRAMES_PER_SEND + 1 {
             assert_eq!(queue.push(&frame(1), 1000, 0), Ok(()));
         }
@@ -348,7 +348,7 @@ mod tests {
 
     #[test]
     fn a_queue_is_stuck_when_nothing_leaves_it_for_the_time() {
-        let mut queue = Queue::default();
+        let mut queue = WriteQueue::default();
         assert!(!queue.is_stuck(0, 100));
         assert_eq!(queue.push(&frame(1), 10, 1000), Ok(()));
         assert!(!queue.is_stuck(500, 1499));

@@ -1,18 +1,18 @@
 //! The way through TLS, on a listener that speaks it: bytes from the peer are decrypted before they
 //! are stepped through, a batch is made into records when it is taken.
 
-use super::{Ending, Session, Stage, Surroundings};
+use super::{Context, Ending, Session, Stage};
 use crate::http::{Connection, Response};
 use crate::mem::Segment;
-use crate::tls::{Failure, Filter, Identity};
+use crate::tls::{Filter, PeerCertificate, TlsFailure};
 use std::sync::Arc;
 
 impl Session {
     /// Puts TLS between the peer and this connection, which has just been accepted. The handshake
     /// has `handshake_ms` for itself.
-    pub fn secure(&mut self, filter: Filter, around: &Surroundings<'_>) {
+    pub fn secure(&mut self, filter: Filter, cx: &Context<'_>) {
         self.filter = Some(Box::new(filter));
-        self.deadline = around.now.plus_ms(around.env.config.timeouts.handshake_ms);
+        self.deadline = cx.now.plus_ms(cx.env.config.timeouts.handshake_ms);
     }
 
     /// Whether the peer is spoken to through TLS.
@@ -25,7 +25,7 @@ impl Session {
     }
 
     /// Who the client has proved to be, while it may make requests.
-    pub fn identity(&self) -> Option<Arc<Identity>> {
+    pub fn identity(&self) -> Option<Arc<PeerCertificate>> {
         match &self.stage {
             Stage::Http(_) => self.filter.as_ref()?.identity().cloned(),
             _ => None,
@@ -41,21 +41,16 @@ impl Session {
     }
 
     /// Notes that the peer has ended its stream; in TLS it should have said so before.
-    pub(super) fn note_truncation(&self, around: &Surroundings<'_>) {
+    pub(super) fn note_truncation(&self, cx: &Context<'_>) {
         let cut = |filter: &Filter| !filter.is_handshaking() && !filter.has_ended();
         if self.ending == Ending::Open && self.filter.as_deref().is_some_and(cut) {
-            around.counters.tls_truncated.add(1);
+            cx.counters.tls_truncated.add(1);
         }
     }
 
     /// Decrypts what has come from the peer, and adds what it says to `plain`. True when the peer
     /// has ended its side behind that.
-    pub fn decrypt(
-        &mut self,
-        bytes: &mut [u8],
-        plain: &mut Vec<u8>,
-        around: &mut Surroundings<'_>,
-    ) -> bool {
+    pub fn decrypt(&mut self, bytes: &mut [u8], plain: &mut Vec<u8>, cx: &mut Context<'_>) -> bool {
         let Some(filter) = &mut self.filter else { return false };
         if self.ending != Ending::Open {
             return false;
@@ -63,27 +58,27 @@ impl Session {
         let was_handshaking = filter.is_handshaking();
         let progress = filter.receive(bytes, plain);
         if filter.has_records() {
-            self.queue.waits(around.now.ms);
+            self.queue.waits(cx.now.ms);
         }
-        let counters = around.counters;
+        let counters = cx.counters;
         if progress.opened {
             counters.tls_handshakes.add(1);
             counters.tls_resumed.add(u64::from(filter.is_resumed()));
             match &mut self.stage {
-                Stage::Dialling(it) => it.ask(&mut self.queue, around.now),
+                Stage::Dialling(it) => it.ask(&mut self.queue, cx.now),
                 // From here on the first request has its own time.
-                _ => self.deadline = around.now.plus_ms(around.env.config.timeouts.head_ms),
+                _ => self.deadline = cx.now.plus_ms(cx.env.config.timeouts.head_ms),
             }
         }
         match progress.failed {
             None => return progress.ended,
-            Some(Failure::Plain) => {
+            Some(TlsFailure::Plain) => {
                 counters.tls_plain.add(1);
                 let text = "this port speaks TLS: use https:// or wss://\n";
                 let mut answer = Vec::new();
                 Response::text(400, text).connection(Connection::Close).push(&mut answer);
                 filter.say_plainly(&answer);
-                self.queue.waits(around.now.ms);
+                self.queue.waits(cx.now.ms);
             }
             Some(failure) => {
                 counters.tls_failed.add(1);
@@ -91,11 +86,11 @@ impl Session {
                     true => "BINDING_TLS_HANDSHAKE_FAILED",
                     false => "BINDING_TLS_TLS_FAILED",
                 };
-                tracing::debug!(event, peer = %around.peer, ?failure, "TLS has failed");
+                tracing::debug!(event, peer = %cx.peer, ?failure, "TLS has failed");
             }
         }
         self.note_no_tls();
-        self.end(Ending::Flush, around);
+        self.end(Ending::Flush, cx);
         false
     }
 

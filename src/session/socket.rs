@@ -1,22 +1,24 @@
 //! The WebSocket stage: messages in and out, the closing handshake, heartbeats.
 
-use super::flood::Flood;
-use super::half::Half;
-use super::pause::Parked;
-use super::recipient::Recipient;
+use super::inbound::Recipient;
+use super::pause::ParkedMessage;
+use super::proxy::ProxyLeg;
+use super::rate_limit::RateLimit;
 use super::stream::Input;
-use super::{After, Ending, Surroundings, context};
+use super::{After, Context, Ending, context};
 use crate::codec::Format;
 use crate::config::SlowConsumer;
-use crate::dialect::{Action, Closing, Connection, Context, Env, Heartbeat, JoinOutcome, Why};
-use crate::hub::{Answer, ConnId, Told};
-use crate::jwt::{Lapse, Leases};
-use crate::model::{Held, Rules};
+use crate::dialect::{
+    Closing, Connection, DialectContext, Effect, Env, Heartbeat, JoinOutcome, Why,
+};
+use crate::hub::{Answer, ConnId, DialectMessage};
+use crate::jwt::{Expiry, TokenLeases};
+use crate::model::{ModelRules, RuleSet};
 use crate::time::{Deadline, Now};
-use crate::ws::close::{self, Handshake};
+use crate::ws::close::{self, CloseHandshake};
 use crate::ws::output::{Channel, Codecs};
 use crate::ws::record;
-use crate::ws::{self, Event, Opcode, Violation, frame};
+use crate::ws::{self, FrameEvent, Opcode, Violation, frame};
 use std::sync::Arc;
 
 /// One WebSocket, or a stream in the place of one.
@@ -29,31 +31,33 @@ pub(super) struct Socket {
     pub(super) heard: u32,
     /// Those of when the message began of which part is in; 0 between messages.
     pub(super) begun: u32,
-    pub(super) closing: Handshake,
-    beat: Beat,
-    pub(super) flood: Flood,
+    pub(super) closing: CloseHandshake,
+    liveness: Liveness,
+    pub(super) rate_limit: RateLimit,
     /// What the connection is bound to, if to anything.
-    pub(super) terms: Option<Box<Terms>>,
+    pub(super) policy: Option<Box<ConnectionPolicy>>,
 }
 
 /// What a connection is bound to.
-pub(super) struct Terms {
+pub(super) struct ConnectionPolicy {
     /// What messages have to look like, if the route says so.
-    pub(super) rules: Option<Held>,
+    pub(super) rules: Option<RuleSet>,
     /// How long its tokens let it live, if not for ever.
-    leases: Option<Box<Leases>>,
+    leases: Option<Box<TokenLeases>>,
     /// A message that waits for its schema.
-    pub(super) parked: Option<Box<Parked>>,
+    pub(super) parked: Option<Box<ParkedMessage>>,
 }
 
-impl Terms {
+impl ConnectionPolicy {
     /// These terms; `None` if there are none.
     pub(super) fn new(
-        rules: Option<Arc<Rules>>,
-        leases: Option<Box<Leases>>,
-    ) -> Option<Box<Terms>> {
+        rules: Option<Arc<ModelRules>>,
+        leases: Option<Box<TokenLeases>>,
+    ) -> Option<Box<ConnectionPolicy>> {
         let any = rules.is_some() || leases.is_some();
-        any.then(|| Box::new(Terms { rules: rules.map(Held::new), leases, parked: None }))
+        any.then(|| {
+            Box::new(ConnectionPolicy { rules: rules.map(RuleSet::new), leases, parked: None })
+        })
     }
 }
 
@@ -66,19 +70,19 @@ pub(super) enum Endpoint {
     Echo,
     Dialect(Connection),
     /// The other half of a proxied connection.
-    Half(Box<Half>),
+    ProxyLeg(Box<ProxyLeg>),
     /// The dialect has refused the connection; its close is on the way.
     Refused,
 }
 
 /// Signs of life asked for since the peer was last heard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Beat {
+enum Liveness {
     None,
     /// A ping frame.
     Ping,
     /// Then, for a peer that does not answer those, the dialect's own words.
-    Words,
+    AppPing,
 }
 
 impl Socket {
@@ -86,7 +90,7 @@ impl Socket {
         input: Input,
         endpoint: Endpoint,
         channel: Option<Box<Channel>>,
-        terms: Option<Box<Terms>>,
+        policy: Option<Box<ConnectionPolicy>>,
         now_ms: u64,
     ) -> Socket {
         Socket {
@@ -95,16 +99,16 @@ impl Socket {
             channel,
             heard: now_ms as u32,
             begun: 0,
-            closing: Handshake::Open,
-            beat: Beat::None,
-            flood: Flood::default(),
-            terms,
+            closing: CloseHandshake::Open,
+            liveness: Liveness::None,
+            rate_limit: RateLimit::default(),
+            policy,
         }
     }
 
     /// Whether it is open and may have lived long enough.
-    pub(super) fn has_expired(&self, around: &Surroundings<'_>) -> bool {
-        self.is_open() && self.lease_deadline().due(around.now)
+    pub(super) fn has_expired(&self, cx: &Context<'_>) -> bool {
+        self.is_open() && self.lease_deadline().due(cx.now)
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -116,64 +120,70 @@ impl Socket {
         input: &mut [u8],
         out: &mut Vec<u8>,
         deadline: &mut Deadline,
-        around: &mut Surroundings<'_>,
+        cx: &mut Context<'_>,
     ) -> (usize, After) {
-        self.heard = around.now.ms as u32;
-        self.beat = Beat::None;
-        let limits = self.limits(around.env);
+        self.heard = cx.now.ms as u32;
+        self.liveness = Liveness::None;
+        let limits = self.limits(cx.env);
         // After our close frame, what the peer still says is not answered (section 5.5.1).
-        let ignores = !self.is_open() && self.half().is_none();
-        if let Some(parked) = self.terms.as_mut().and_then(|terms| terms.parked.take()) {
-            return (0, self.unpark(parked, out, deadline, around));
+        let ignores = !self.is_open() && self.leg().is_none();
+        if let Some(parked) = self.policy.as_mut().and_then(|policy| policy.parked.take()) {
+            return (0, self.unpark(parked, out, deadline, cx));
         }
         if self.is_unpacking() {
-            return (0, self.unpack_on(&limits, ignores, out, deadline, around));
+            return (0, self.unpack_on(&limits, ignores, out, deadline, cx));
         }
         let (taken, event) = self.input.next(&limits, input);
         let mut wanted = None;
         let after = match event {
-            Event::Need if ignores => After::Need,
-            Event::Need => self.needs_more(&limits, out, deadline, around),
-            Event::Message { .. } | Event::Ping(_) | Event::Pong(_) if ignores => After::Again,
-            Event::Message { kind, compressed: true, payload } => {
+            FrameEvent::Need if ignores => After::Need,
+            FrameEvent::Need => self.needs_more(&limits, out, deadline, cx),
+            FrameEvent::Message { .. } | FrameEvent::Ping(_) | FrameEvent::Pong(_) if ignores => {
+                After::Again
+            }
+            FrameEvent::Message { kind, compressed: true, payload } => {
                 let unpacked = match &mut self.channel {
-                    Some(it) => it.unpack(kind, payload, limits.message_bytes, around.codecs),
+                    Some(it) => it.unpack(kind, payload, limits.message_bytes, cx.codecs),
                     None => Err(Violation::ReservedBits),
                 };
-                self.unpacked(unpacked, out, deadline, around)
+                self.unpacked(unpacked, out, deadline, cx)
             }
-            Event::Message { payload: &mut [], .. } | Event::Ping(_) | Event::Pong(_)
-                if self.flood.is_over(1, around) =>
+            FrameEvent::Message { payload: &mut [], .. }
+            | FrameEvent::Ping(_)
+            | FrameEvent::Pong(_)
+                if self.rate_limit.is_over(1, cx) =>
             {
-                self.flooded(out, deadline, around)
+                self.is_over_limit(out, deadline, cx)
             }
-            Event::Message { kind, payload, .. } => {
-                around.counters.messages_received.add(1);
+            FrameEvent::Message { kind, payload, .. } => {
+                cx.counters.messages_received.add(1);
                 self.begun = 0;
-                let (rules, park) = match self.terms.as_deref_mut() {
-                    Some(Terms { rules, parked, .. }) => (rules.as_deref(), Some(parked)),
+                let (rules, park) = match self.policy.as_deref_mut() {
+                    Some(ConnectionPolicy { rules, parked, .. }) => {
+                        (rules.as_deref(), Some(parked))
+                    }
                     None => (None, None),
                 };
                 let channel = self.channel.as_deref_mut();
                 let (endpoint, wanted) = (&mut self.endpoint, &mut wanted);
                 let mut to = Recipient { endpoint, channel, rules, park, wanted };
-                to.give(kind, payload, out, around);
+                to.give(kind, payload, out, cx);
                 After::Again
             }
-            Event::Ping(payload) => self.endpoint.control(Opcode::Ping, payload, out, around),
-            Event::Pong(payload) => self.endpoint.control(Opcode::Pong, payload, out, around),
-            Event::Close { code, reason } => {
+            FrameEvent::Ping(payload) => self.endpoint.control(Opcode::Ping, payload, out, cx),
+            FrameEvent::Pong(payload) => self.endpoint.control(Opcode::Pong, payload, out, cx),
+            FrameEvent::Close { code, reason } => {
                 let owed = self.closing.receive();
-                if let Endpoint::Half(half) = &mut self.endpoint {
-                    *deadline = half.closed(code, reason, owed, around);
+                if let Endpoint::ProxyLeg(leg) = &mut self.endpoint {
+                    *deadline = leg.closed(code, reason, owed, cx);
                 } else if owed && self.closing.send() {
                     self.push_close(out, code, "");
                 }
                 self.when_closed()
             }
-            Event::Violation(violation) => self.violated(violation, out, around),
+            FrameEvent::Violation(violation) => self.violated(violation, out, cx),
         };
-        self.close_if(wanted, out, deadline, around);
+        self.close_if(wanted, out, deadline, cx);
         (taken, after)
     }
 
@@ -183,70 +193,70 @@ impl Socket {
         wanted: Option<Closing>,
         out: &mut Vec<u8>,
         deadline: &mut Deadline,
-        around: &Surroundings<'_>,
+        cx: &Context<'_>,
     ) {
         if let Some(closing) = wanted {
             self.close(&closing, out);
-            *deadline = around.now.plus_ms(around.env.config.timeouts.close_ms);
+            *deadline = cx.now.plus_ms(cx.env.config.timeouts.close_ms);
         }
     }
 
     /// It has sent more than a second may bring of what costs next to nothing.
-    pub(super) fn flooded(
+    pub(super) fn is_over_limit(
         &mut self,
         out: &mut Vec<u8>,
         deadline: &mut Deadline,
-        around: &mut Surroundings<'_>,
+        cx: &mut Context<'_>,
     ) -> After {
-        around.counters.control_floods.add(1);
-        let closing = self.parting(FLOOD, out, around);
-        self.close_if(Some(closing), out, deadline, around);
+        cx.counters.control_floods.add(1);
+        let closing = self.before_close(FLOOD, out, cx);
+        self.close_if(Some(closing), out, deadline, cx);
         After::Again
     }
 
     /// All that came was taken.
     fn needs_more(
         &mut self,
-        limits: &ws::Limits,
+        limits: &ws::FrameLimits,
         out: &mut Vec<u8>,
         deadline: &mut Deadline,
-        around: &mut Surroundings<'_>,
+        cx: &mut Context<'_>,
     ) -> After {
         let empty = self.input.take_empty_frames();
-        match self.unpack_part(limits, around) {
-            Err(violation) => self.violated(violation, out, around),
-            Ok(()) if empty > 0 && self.flood.is_over(empty, around) => {
-                self.flooded(out, deadline, around)
+        match self.unpack_part(limits, cx) {
+            Err(violation) => self.violated(violation, out, cx),
+            Ok(()) if empty > 0 && self.rate_limit.is_over(empty, cx) => {
+                self.is_over_limit(out, deadline, cx)
             }
-            Ok(()) => self.time_message(deadline, around),
+            Ok(()) => self.time_message(deadline, cx),
         }
     }
 
     /// A message has its time from its first byte, however its bytes are spread.
-    fn time_message(&mut self, deadline: &mut Deadline, around: &Surroundings<'_>) -> After {
+    fn time_message(&mut self, deadline: &mut Deadline, cx: &Context<'_>) -> After {
         if !self.input.mid_message() {
             self.begun = 0;
         } else if self.begun == 0 {
-            self.begun = (around.now.ms as u32).max(1);
-            *deadline = (*deadline).min(self.message_deadline(around));
+            self.begun = (cx.now.ms as u32).max(1);
+            *deadline = (*deadline).min(self.message_deadline(cx));
         }
         After::Need
     }
 
-    fn message_deadline(&self, around: &Surroundings<'_>) -> Deadline {
-        Deadline(full(self.begun, around.now) + around.env.config.timeouts.message_ms)
+    fn message_deadline(&self, cx: &Context<'_>) -> Deadline {
+        Deadline(full(self.begun, cx.now) + cx.env.config.timeouts.message_ms)
     }
 
     pub(super) fn violated(
         &mut self,
         violation: Violation,
         out: &mut Vec<u8>,
-        around: &mut Surroundings<'_>,
+        cx: &mut Context<'_>,
     ) -> After {
-        around.counters.violations.add(1);
+        cx.counters.violations.add(1);
         let mut closing = Closing::new(violation.code(), violation.reason());
         if violation == Violation::TooBig {
-            closing = self.parting(closing, out, around);
+            closing = self.before_close(closing, out, cx);
         }
         self.close(&closing, out);
         After::End(Ending::Flush)
@@ -259,7 +269,7 @@ impl Socket {
 
     /// When a token ends, or has to be looked at.
     pub(super) fn lease_deadline(&self) -> Deadline {
-        let leases = self.terms.as_ref().and_then(|terms| terms.leases.as_ref());
+        let leases = self.policy.as_ref().and_then(|policy| policy.leases.as_ref());
         leases.map_or(Deadline::NEVER, |leases| leases.deadline())
     }
 
@@ -271,16 +281,16 @@ impl Socket {
     }
 
     /// Whether a token has ended, and nobody has brought another one.
-    fn lapses(&mut self, around: &Surroundings<'_>) -> bool {
-        if !self.has_expired(around) {
+    fn expiry(&mut self, cx: &Context<'_>) -> bool {
+        if !self.has_expired(cx) {
             return false;
         }
-        let leases = self.terms.as_mut().and_then(|terms| terms.leases.as_mut());
-        match leases.map_or(Lapse::None, |leases| leases.look(around.now)) {
-            Lapse::None => return false,
-            Lapse::Challenge => around.counters.guard_challenges.add(1),
-            Lapse::Expired => {
-                around.counters.guard_expired.add(1);
+        let leases = self.policy.as_mut().and_then(|policy| policy.leases.as_mut());
+        match leases.map_or(Expiry::None, |leases| leases.look(cx.now)) {
+            Expiry::None => return false,
+            Expiry::Challenge => cx.counters.guard_challenges.add(1),
+            Expiry::Expired => {
+                cx.counters.guard_expired.add(1);
                 return true;
             }
         }
@@ -303,7 +313,7 @@ impl Socket {
         }
         // Without a code the payload stays empty.
         let payload = close::payload(code.unwrap_or(close::NO_CODE), reason);
-        frame::push(out, Opcode::Close, &payload, self.half().and_then(Half::close_mask));
+        frame::push(out, Opcode::Close, &payload, self.leg().and_then(ProxyLeg::close_mask));
     }
 
     /// The format of the messages to the peer, where events have several forms.
@@ -319,13 +329,13 @@ impl Socket {
         self.channel.as_deref_mut()
     }
 
-    fn limits(&self, env: &Env) -> ws::Limits {
+    fn limits(&self, env: &Env) -> ws::FrameLimits {
         let allow_rsv1 = self.compresses();
         match &self.endpoint {
-            Endpoint::Dialect(it) => ws::Limits { allow_rsv1, ..it.limits(env) },
+            Endpoint::Dialect(it) => ws::FrameLimits { allow_rsv1, ..it.limits(env) },
             _ => {
                 let limits = &env.config.limits;
-                ws::Limits {
+                ws::FrameLimits {
                     frame_bytes: limits.frame_bytes,
                     message_bytes: limits.message_bytes,
                     fragments: limits.fragments,
@@ -352,22 +362,17 @@ impl Socket {
         if self.closing.send() {
             self.push_close(out, Some(closing.code), &closing.reason);
         }
-        if let Some(half) = self.half_mut() {
-            half.parts();
+        if let Some(leg) = self.leg_mut() {
+            leg.parts();
         }
     }
 
-    pub(super) fn close_for(
-        &mut self,
-        why: Why,
-        out: &mut Vec<u8>,
-        around: &mut Surroundings<'_>,
-    ) -> After {
+    pub(super) fn close_for(&mut self, why: Why, out: &mut Vec<u8>, cx: &mut Context<'_>) -> After {
         let closing = match &self.endpoint {
             Endpoint::Dialect(it) => it.closing(why),
             _ => plain_closing(why),
         };
-        let closing = self.parting(closing, out, around);
+        let closing = self.before_close(closing, out, cx);
         self.close(&closing, out);
         match why {
             // It will not be heard from soon: what is left of the queue goes out, and that is it.
@@ -377,16 +382,16 @@ impl Socket {
     }
 
     /// Has the dialect say what it says before this close, and how it closes.
-    fn parting(
+    fn before_close(
         &mut self,
         closing: Closing,
         out: &mut Vec<u8>,
-        around: &mut Surroundings<'_>,
+        cx: &mut Context<'_>,
     ) -> Closing {
         match &mut self.endpoint {
             Endpoint::Dialect(it) if self.closing.may_send_data() => {
                 let channel = self.channel.as_deref_mut();
-                it.parting(&mut context(out, channel, &mut None, around), closing)
+                it.before_close(&mut context(out, channel, &mut None, cx), closing)
             }
             _ => closing,
         }
@@ -397,9 +402,9 @@ impl Socket {
         part: u16,
         answer: Answer,
         out: &mut Vec<u8>,
-        around: &mut Surroundings<'_>,
+        cx: &mut Context<'_>,
     ) -> After {
-        self.tell(out, around, |it, context| it.answered(context, part, answer))
+        self.tell(out, cx, |it, context| it.answered(context, part, answer))
     }
 
     pub(super) fn joined(
@@ -407,18 +412,18 @@ impl Socket {
         name: &str,
         outcome: JoinOutcome,
         out: &mut Vec<u8>,
-        around: &mut Surroundings<'_>,
+        cx: &mut Context<'_>,
     ) -> After {
-        self.tell(out, around, |it, context| it.joined(context, name, outcome))
+        self.tell(out, cx, |it, context| it.joined(context, name, outcome))
     }
 
     pub(super) fn not_subscribed(
         &mut self,
         name: &str,
         out: &mut Vec<u8>,
-        around: &mut Surroundings<'_>,
+        cx: &mut Context<'_>,
     ) -> After {
-        self.tell(out, around, |it, context| it.not_subscribed(context, name))
+        self.tell(out, cx, |it, context| it.not_subscribed(context, name))
     }
 
     pub(super) fn queue_bytes(&self, env: &Env) -> usize {
@@ -435,32 +440,32 @@ impl Socket {
         }
     }
 
-    pub(super) fn told(
+    pub(super) fn on_message(
         &mut self,
-        what: &Told,
+        what: &DialectMessage,
         out: &mut Vec<u8>,
-        around: &mut Surroundings<'_>,
+        cx: &mut Context<'_>,
     ) -> After {
-        self.tell(out, around, |it, context| it.told(context, what))
+        self.tell(out, cx, |it, context| it.on_message(context, what))
     }
 
-    pub(super) fn renewed(&mut self, out: &mut Vec<u8>, around: &mut Surroundings<'_>) -> After {
-        self.tell(out, around, |it, context| it.renewed(context))
+    pub(super) fn on_reload(&mut self, out: &mut Vec<u8>, cx: &mut Context<'_>) -> After {
+        self.tell(out, cx, |it, context| it.on_reload(context))
     }
 
     /// Tells the dialect something, unless the connection is closing.
     fn tell(
         &mut self,
         out: &mut Vec<u8>,
-        around: &mut Surroundings<'_>,
-        what: impl FnOnce(&mut Connection, &mut Context<'_>),
+        cx: &mut Context<'_>,
+        what: impl FnOnce(&mut Connection, &mut DialectContext<'_>),
     ) -> After {
         let mut wanted = None;
         if self.is_open()
             && let Endpoint::Dialect(it) = &mut self.endpoint
         {
             let channel = self.channel.as_deref_mut();
-            what(it, &mut context(out, channel, &mut wanted, around));
+            what(it, &mut context(out, channel, &mut wanted, cx));
         }
         if let Some(closing) = wanted {
             self.close(&closing, out);
@@ -469,52 +474,52 @@ impl Socket {
     }
 
     /// The deadline has come: ask for a sign of life, or give up.
-    pub(super) fn beat(
+    pub(super) fn liveness(
         &mut self,
         out: &mut Vec<u8>,
         deadline: &mut Deadline,
-        around: &mut Surroundings<'_>,
+        cx: &mut Context<'_>,
     ) -> After {
-        let now = around.now;
+        let now = cx.now;
         if !self.is_open() {
             // The peer's close frame has not come.
-            around.counters.timed_out.add(1);
+            cx.counters.timed_out.add(1);
             return After::End(Ending::Cut);
         }
-        if self.input.mid_message() && self.message_deadline(around).due(now) {
-            around.counters.timed_out.add(1);
+        if self.input.mid_message() && self.message_deadline(cx).due(now) {
+            cx.counters.timed_out.add(1);
             self.close(&LATE, out);
             return After::End(Ending::Flush);
         }
-        if self.lapses(around) {
+        if self.expiry(cx) {
             self.close(&EXPIRED, out);
-            *deadline = now.plus_ms(around.env.config.timeouts.close_ms);
+            *deadline = now.plus_ms(cx.env.config.timeouts.close_ms);
             return After::Again;
         }
         if self.dialect_deadline().due(now) {
-            let after = self.tell(out, around, |it, context| it.late(context));
+            let after = self.tell(out, cx, |it, context| it.on_deadline(context));
             if !self.is_open() {
-                *deadline = now.plus_ms(around.env.config.timeouts.close_ms);
+                *deadline = now.plus_ms(cx.env.config.timeouts.close_ms);
                 return after;
             }
         }
-        let Heartbeat { silence_ms, answer_ms } = self.heartbeat(around.env);
+        let Heartbeat { silence_ms, answer_ms } = self.heartbeat(cx.env);
         let heard_ms = full(self.heard, now);
         if now.ms.saturating_sub(heard_ms) < silence_ms {
-            self.beat = Beat::None;
+            self.liveness = Liveness::None;
             *deadline = Deadline(heard_ms + silence_ms).min(self.own_deadline());
             if self.input.mid_message() {
-                *deadline = (*deadline).min(self.message_deadline(around));
+                *deadline = (*deadline).min(self.message_deadline(cx));
             }
             return After::Again;
         }
         if self.records().is_some() {
-            return self.say_alive(silence_ms, out, deadline, around);
+            return self.say_alive(silence_ms, out, deadline, cx);
         }
-        let (asked_ms, answer_ms) = match self.beat {
-            Beat::None => (0, answer_ms / 2),
-            Beat::Ping => (answer_ms / 2, answer_ms.div_ceil(2)),
-            Beat::Words => (answer_ms, 0),
+        let (asked_ms, answer_ms) = match self.liveness {
+            Liveness::None => (0, answer_ms / 2),
+            Liveness::Ping => (answer_ms / 2, answer_ms.div_ceil(2)),
+            Liveness::AppPing => (answer_ms, 0),
         };
         let missed = Deadline(heard_ms + silence_ms + asked_ms);
         if !missed.due(now) {
@@ -522,33 +527,33 @@ impl Socket {
             *deadline = missed.min(self.own_deadline());
             return After::Again;
         }
-        match self.beat {
-            Beat::None => {
-                self.ask(out, around);
-                self.beat = Beat::Ping;
+        match self.liveness {
+            Liveness::None => {
+                self.ask(out, cx);
+                self.liveness = Liveness::Ping;
             }
-            Beat::Ping => {
-                self.tell(out, around, |it, context| it.nudge(context));
-                self.beat = Beat::Words;
+            Liveness::Ping => {
+                self.tell(out, cx, |it, context| it.app_ping(context));
+                self.liveness = Liveness::AppPing;
             }
-            Beat::Words => {
-                around.counters.timed_out.add(1);
-                return self.close_for(Why::Silent, out, around);
+            Liveness::AppPing => {
+                cx.counters.timed_out.add(1);
+                return self.close_for(Why::Silent, out, cx);
             }
         }
         *deadline = now.plus_ms(answer_ms).min(self.own_deadline());
         After::Again
     }
 
-    pub(super) fn farewell(&mut self, env: &Env, us: ConnId, out: &mut Vec<Action>) {
+    pub(super) fn on_close(&mut self, env: &Env, us: ConnId, out: &mut Vec<Effect>) {
         if let Endpoint::Dialect(it) = &mut self.endpoint {
-            it.farewell(env, us, out);
+            it.on_close(env, us, out);
         }
     }
 
-    pub(super) fn gone(&mut self, env: &Env, codecs: &mut Codecs) {
+    pub(super) fn on_drop(&mut self, env: &Env, codecs: &mut Codecs) {
         if let Endpoint::Dialect(it) = &mut self.endpoint {
-            it.gone(env);
+            it.on_drop(env);
         }
         if let Some(channel) = &mut self.channel {
             channel.release(codecs);

@@ -6,17 +6,17 @@
 //! deadlines are those of a WebSocket. To the upstream of a proxy it is one.
 
 use super::request::{enter, refuse};
-use super::socket::{Socket, Terms};
-use super::upstream::{Waiting, Wish};
-use super::{After, Ending, Surroundings};
+use super::socket::{ConnectionPolicy, Socket};
+use super::upstream::{PendingUpstream, UpstreamRequest};
+use super::{After, Context, Ending};
 use crate::config;
 use crate::dialect::Opening;
-use crate::gateway::{Entry, Refusal};
+use crate::gateway::{RouteMatch, RouteRefusal};
 use crate::http::{self, Body, Request, push_field, push_status};
 use crate::time::Deadline;
 use crate::ws::output::Channel;
-use crate::ws::record::{self, Found, Framing};
-use crate::ws::{self, Event, Kind, Role, Violation};
+use crate::ws::record::{self, RecordEvent, RecordFraming};
+use crate::ws::{self, FrameEvent, MessageKind, Role, Violation};
 
 /// How what comes from the client is read.
 pub(super) enum Input {
@@ -54,9 +54,9 @@ impl Input {
 
     pub(super) fn next<'a>(
         &'a mut self,
-        limits: &ws::Limits,
+        limits: &ws::FrameLimits,
         input: &'a mut [u8],
-    ) -> (usize, Event<'a>) {
+    ) -> (usize, FrameEvent<'a>) {
         match self {
             Input::Frames(reader) => reader.next(Role::Server, limits, input),
             Input::Answers(reader) => reader.next(Role::Client, limits, input),
@@ -65,7 +65,7 @@ impl Input {
     }
 
     /// What has come of an unfinished message that is compressed.
-    pub(super) fn take_compressed(&mut self) -> Option<(Kind, Vec<u8>)> {
+    pub(super) fn take_compressed(&mut self) -> Option<(MessageKind, Vec<u8>)> {
         match self {
             Input::Frames(reader) | Input::Answers(reader) => reader.take_compressed(),
             Input::Records(_) => None,
@@ -103,36 +103,45 @@ impl Input {
 }
 
 impl Records {
-    pub(super) fn new(framing: Framing, body: Body, aside: usize, half_open: bool) -> Records {
+    pub(super) fn new(
+        framing: RecordFraming,
+        body: Body,
+        aside: usize,
+        half_open: bool,
+    ) -> Records {
         let reader = record::Reader::new(framing);
         Records { body, reader, aside, half_open, stage: Stage::Body }
     }
 
     fn keeps_nothing(&self) -> bool {
-        let told = match self.stage {
+        let has_ended = match self.stage {
             Stage::Body => !self.body.has_ended(),
             Stage::Ending => false,
             Stage::Over => true,
         };
-        told && self.reader.held_bytes() == 0
+        has_ended && self.reader.held_bytes() == 0
     }
 
-    fn next<'a>(&'a mut self, limits: &ws::Limits, input: &'a mut [u8]) -> (usize, Event<'a>) {
+    fn next<'a>(
+        &'a mut self,
+        limits: &ws::FrameLimits,
+        input: &'a mut [u8],
+    ) -> (usize, FrameEvent<'a>) {
         let was_over = self.stage == Stage::Over;
         let (taken, start, found) = self.advance(limits, input);
         let event = match found {
-            Found::Need if !was_over && !self.half_open && self.stage == Stage::Over => {
-                Event::Close { code: None, reason: "" }
+            RecordEvent::Need if !was_over && !self.half_open && self.stage == Stage::Over => {
+                FrameEvent::Close { code: None, reason: "" }
             }
-            Found::Need => Event::Need,
-            Found::Alive => Event::Pong(&[]),
-            Found::Violation(violation) => {
+            RecordEvent::Need => FrameEvent::Need,
+            RecordEvent::Alive => FrameEvent::Pong(&[]),
+            RecordEvent::Violation(violation) => {
                 self.stage = Stage::Over;
-                return (input.len(), Event::Violation(violation));
+                return (input.len(), FrameEvent::Violation(violation));
             }
-            Found::Message(kind, place) => {
+            RecordEvent::Message(kind, place) => {
                 let payload = self.reader.payload(place, &mut input[start..]);
-                Event::Message { kind, compressed: false, payload }
+                FrameEvent::Message { kind, compressed: false, payload }
             }
         };
         (taken, event)
@@ -140,13 +149,13 @@ impl Records {
 
     /// Goes through `input` up to the first thing worth telling: how much of it is done with, where
     /// the piece begins that the finding speaks of, and the finding.
-    fn advance(&mut self, limits: &ws::Limits, input: &[u8]) -> (usize, usize, Found) {
+    fn advance(&mut self, limits: &ws::FrameLimits, input: &[u8]) -> (usize, usize, RecordEvent) {
         let mut at = 0;
         loop {
             match self.stage {
-                Stage::Over => return (input.len(), at, Found::Need),
+                Stage::Over => return (input.len(), at, RecordEvent::Need),
                 Stage::Ending => match self.reader.end(limits) {
-                    Found::Need => {
+                    RecordEvent::Need => {
                         self.stage = Stage::Over;
                         continue;
                     }
@@ -154,21 +163,21 @@ impl Records {
                 },
                 Stage::Body => {}
             }
-            let Ok(stretch) = self.body.look(self.aside, &input[at..]) else {
-                return (input.len(), at, Found::Violation(Violation::Chunk));
+            let Ok(chunk) = self.body.look(self.aside, &input[at..]) else {
+                return (input.len(), at, RecordEvent::Violation(Violation::Chunk));
             };
-            let (from, to) = (at + stretch.from, at + stretch.to);
+            let (from, to) = (at + chunk.from, at + chunk.to);
             // Also without data: it takes back what was given.
             let (taken, found) = self.reader.next(limits, &input[from..to]);
             self.body.took(taken);
             at = from + taken;
-            if found != Found::Need {
+            if found != RecordEvent::Need {
                 return (at, from, found);
             }
             if self.body.has_ended() {
                 self.stage = Stage::Ending;
             } else if at == input.len() {
-                return (at, at, Found::Need);
+                return (at, at, RecordEvent::Need);
             }
         }
     }
@@ -176,7 +185,7 @@ impl Records {
 
 impl Socket {
     /// The framing, if it is a stream.
-    pub(super) fn records(&self) -> Option<Framing> {
+    pub(super) fn records(&self) -> Option<RecordFraming> {
         self.channel.as_ref().and_then(|channel| channel.records())
     }
 
@@ -186,7 +195,7 @@ impl Socket {
     }
 
     /// Whether the client of a stream has said all that it will say.
-    pub(super) fn has_said_all(&self) -> bool {
+    pub(super) fn has_sent_all(&self) -> bool {
         self.input.has_ended()
     }
 
@@ -205,13 +214,13 @@ impl Socket {
         silence_ms: u64,
         out: &mut Vec<u8>,
         deadline: &mut Deadline,
-        around: &Surroundings<'_>,
+        cx: &Context<'_>,
     ) -> After {
         if let Some(framing) = self.records() {
             framing.push_alive(out);
         }
-        self.heard = around.now.ms as u32;
-        *deadline = around.now.plus_ms(silence_ms).min(self.own_deadline());
+        self.heard = cx.now.ms as u32;
+        *deadline = cx.now.plus_ms(silence_ms).min(self.own_deadline());
         After::Again
     }
 }
@@ -220,51 +229,51 @@ impl Socket {
 pub(super) fn open(
     request: &Request<'_>,
     body: Body,
-    entry: Result<Entry<'_, '_>, Refusal>,
+    entry: Result<RouteMatch<'_, '_>, RouteRefusal>,
     out: &mut Vec<u8>,
-    around: &mut Surroundings<'_>,
+    cx: &mut Context<'_>,
 ) -> After {
-    let Entry { route, leases, claims, .. } = match entry {
+    let RouteMatch { route, leases, claims, .. } = match entry {
         Ok(entry) => entry,
         Err(refusal) => {
-            refuse(refusal, http::Connection::Close, false, out, around);
+            refuse(refusal, http::Connection::Close, false, out, cx);
             return After::End(Ending::Flush);
         }
     };
-    let Some(framing) = request.header("content-type").and_then(Framing::of) else {
+    let Some(framing) = request.header("content-type").and_then(RecordFraming::of) else {
         let text = "a stream is application/x-ndjson, application/octet-stream or text";
-        return bad(415, text, out, around);
+        return bad(415, text, out, cx);
     };
     let channel = Some(Box::new(Channel::of_records(framing)));
-    let half_open = route.endpoint != config::Endpoint::Echo;
-    let aside = around.env.config.limits.http_head_bytes;
+    let half_open = route.endpoint != config::EndpointKind::Echo;
+    let aside = cx.env.config.limits.http_head_bytes;
     let records = Box::new(Records::new(framing, body, aside, half_open));
     if let Some(proxy) = &route.proxy {
         let mut head = Vec::new();
         push_head(request, framing, &mut head);
-        let terms = Terms::new(route.rules.get().cloned(), leases);
-        let wish = Wish { head, records: Some(records), channel, terms };
-        let waiting = Waiting::begin(proxy, request, wish, around);
-        return waiting.unwrap_or_else(|(status, text)| bad(status, text, out, around));
+        let policy = ConnectionPolicy::new(route.rules.get().cloned(), leases);
+        let upgrade = UpstreamRequest { head, records: Some(records), channel, policy };
+        let waiting = PendingUpstream::begin(proxy, request, upgrade, cx);
+        return waiting.unwrap_or_else(|(status, text)| bad(status, text, out, cx));
     }
     let opening = Opening {
         route,
         path: request.path(),
         query: request.query(),
         origin: request.header("origin"),
-        secure: around.secure,
+        secure: cx.secure,
         headers: &request.headers,
         claims: claims.as_ref(),
     };
     push_head(request, framing, out);
     out.extend_from_slice(b"\r\n");
-    count(around);
-    enter(Input::Records(records), channel, leases, &opening, out, around)
+    count(cx);
+    enter(Input::Records(records), channel, leases, &opening, out, cx)
 }
 
-fn bad(status: u16, text: &str, out: &mut Vec<u8>, around: &Surroundings<'_>) -> After {
-    around.counters.http_requests.add(1);
-    around.counters.http_errors.add(1);
+fn bad(status: u16, text: &str, out: &mut Vec<u8>, cx: &Context<'_>) -> After {
+    cx.counters.http_requests.add(1);
+    cx.counters.http_errors.add(1);
     let text = format!("{text}\n");
     let response = http::Response::text(status, &text);
     response.connection(http::Connection::Close).push(out);
@@ -272,14 +281,14 @@ fn bad(status: u16, text: &str, out: &mut Vec<u8>, around: &Surroundings<'_>) ->
 }
 
 /// Counts a stream that was opened.
-pub(super) fn count(around: &Surroundings<'_>) {
-    around.counters.http_requests.add(1);
-    around.counters.http_streams.add(1);
+pub(super) fn count(cx: &Context<'_>) {
+    cx.counters.http_requests.add(1);
+    cx.counters.http_streams.add(1);
 }
 
 /// Writes the head of the answer, but for its blank line. A client that waits to be told to send
 /// its body is told: not every one takes the answer itself for that (RFC 9110 section 10.1.1).
-fn push_head(request: &Request<'_>, framing: Framing, out: &mut Vec<u8>) {
+fn push_head(request: &Request<'_>, framing: RecordFraming, out: &mut Vec<u8>) {
     if request.headers.has_token("Expect", "100-continue") {
         out.extend_from_slice(http::CONTINUE);
     }

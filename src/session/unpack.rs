@@ -1,8 +1,8 @@
 //! Compressed messages: parts of them as they come, and the work on them shared out among turns.
 
-use super::recipient::Recipient;
-use super::socket::{Socket, Terms};
-use super::{After, Surroundings};
+use super::inbound::Recipient;
+use super::socket::{ConnectionPolicy, Socket};
+use super::{After, Context};
 use crate::time::Deadline;
 use crate::ws::{self, Unpacked, Violation};
 
@@ -15,30 +15,30 @@ impl Socket {
     /// Goes on with such a message, unless it is ignored.
     pub(super) fn unpack_on(
         &mut self,
-        limits: &ws::Limits,
+        limits: &ws::FrameLimits,
         ignores: bool,
         out: &mut Vec<u8>,
         deadline: &mut Deadline,
-        around: &mut Surroundings<'_>,
+        cx: &mut Context<'_>,
     ) -> After {
         let Some(channel) = &mut self.channel else { return After::Again };
         if ignores {
-            channel.forget(around.codecs);
+            channel.forget(cx.codecs);
             return After::Again;
         }
-        let unpacked = channel.go_on(limits.message_bytes, around.codecs);
-        self.unpacked(unpacked, out, deadline, around)
+        let unpacked = channel.go_on(limits.message_bytes, cx.codecs);
+        self.unpacked(unpacked, out, deadline, cx)
     }
 
     /// Looks at what has come of an unfinished message.
     pub(super) fn unpack_part(
         &mut self,
-        limits: &ws::Limits,
-        around: &mut Surroundings<'_>,
+        limits: &ws::FrameLimits,
+        cx: &mut Context<'_>,
     ) -> Result<(), Violation> {
         let Some(channel) = &mut self.channel else { return Ok(()) };
         let Some((kind, part)) = self.input.take_compressed() else { return Ok(()) };
-        channel.unpack_part(kind, &part, limits.message_bytes, around.codecs).map(drop)
+        channel.unpack_part(kind, &part, limits.message_bytes, cx.codecs).map(drop)
     }
 
     /// Gives a message to the endpoint if it is ready.
@@ -47,29 +47,29 @@ impl Socket {
         unpacked: Result<Unpacked, Violation>,
         out: &mut Vec<u8>,
         deadline: &mut Deadline,
-        around: &mut Surroundings<'_>,
+        cx: &mut Context<'_>,
     ) -> After {
         self.begun = 0;
         let (kind, mut message) = match unpacked {
             Ok(Unpacked::Whole(kind, message)) => (kind, message),
             Ok(Unpacked::Part | Unpacked::Busy) => return After::Again,
-            Err(violation) => return self.violated(violation, out, around),
+            Err(violation) => return self.violated(violation, out, cx),
         };
-        if message.is_empty() && self.flood.is_over(1, around) {
-            return self.flooded(out, deadline, around);
+        if message.is_empty() && self.rate_limit.is_over(1, cx) {
+            return self.is_over_limit(out, deadline, cx);
         }
-        around.counters.messages_received.add(1);
-        let (rules, park) = match self.terms.as_deref_mut() {
-            Some(Terms { rules, parked, .. }) => (rules.as_deref(), Some(parked)),
+        cx.counters.messages_received.add(1);
+        let (rules, park) = match self.policy.as_deref_mut() {
+            Some(ConnectionPolicy { rules, parked, .. }) => (rules.as_deref(), Some(parked)),
             None => (None, None),
         };
         let mut wanted = None;
         let channel = self.channel.as_deref_mut();
         let (endpoint, wants) = (&mut self.endpoint, &mut wanted);
         let mut to = Recipient { endpoint, channel, rules, park, wanted: wants };
-        to.give(kind, &mut message, out, around);
-        around.codecs.give_back(message);
-        self.close_if(wanted, out, deadline, around);
+        to.give(kind, &mut message, out, cx);
+        cx.codecs.give_back(message);
+        self.close_if(wanted, out, deadline, cx);
         After::Again
     }
 }

@@ -1,7 +1,7 @@
 //! The server's side of the opening handshake (RFC 6455 section 4.2).
 
 use crate::crypto::{decode_base64, websocket_accept};
-use crate::http::{Connection, Headers, Request, Response, Version};
+use crate::http::{Connection, Headers, HttpVersion, Request, Response};
 use crate::http::{is_token_byte, push_field, push_status};
 
 /// A handshake that can be accepted.
@@ -37,7 +37,7 @@ impl<'r> Upgrade<'r> {
 
 /// Why a handshake is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum UpgradeRefusal {
     /// Section 4.2.1, item 1: the method is GET.
     #[error("a WebSocket handshake is a GET")]
     Method,
@@ -50,7 +50,7 @@ pub enum Refusal {
     /// Section 4.2.1, item 4: `Connection` names `upgrade`.
     #[error("the Connection field must name upgrade")]
     Connection,
-    /// Section 4.2.1, item 6: `Sec-WebSocket-Version` is missing or given twice.
+    /// Section 4.2.1, item 6: `Sec-WebSocket-HttpVersion` is missing or given twice.
     #[error("exactly one Sec-WebSocket-Version is required")]
     NoSocketVersion,
     /// Section 4.4: another version than 13, the only one there is.
@@ -67,11 +67,11 @@ pub enum Refusal {
     Body,
 }
 
-impl Refusal {
+impl UpgradeRefusal {
     /// The status of the answer.
     pub fn status(self) -> u16 {
         match self {
-            Refusal::SocketVersion => 426,
+            UpgradeRefusal::SocketVersion => 426,
             _ => 400,
         }
     }
@@ -81,7 +81,7 @@ impl Refusal {
     pub fn respond(self, out: &mut Vec<u8>) {
         let headers: &[(&str, &str)] = match self {
             // RFC 9110 section 7.8: whoever sends `Upgrade` names it in `Connection` too.
-            Refusal::SocketVersion => {
+            UpgradeRefusal::SocketVersion => {
                 &[("Connection", "Upgrade"), ("Upgrade", "websocket"), (VERSION, "13")]
             }
             _ => &[],
@@ -102,32 +102,32 @@ pub fn wanted(request: &Request<'_>) -> bool {
 ///
 /// # Errors
 /// The first rule of section 4.2.1 that `request` breaks.
-pub fn check<'r>(request: &'r Request<'_>) -> Result<Upgrade<'r>, Refusal> {
+pub fn check<'r>(request: &'r Request<'_>) -> Result<Upgrade<'r>, UpgradeRefusal> {
     let headers = &request.headers;
     if request.method != "GET" {
-        return Err(Refusal::Method);
+        return Err(UpgradeRefusal::Method);
     }
-    if request.version < Version::Http11 {
-        return Err(Refusal::Version);
+    if request.version < HttpVersion::Http11 {
+        return Err(UpgradeRefusal::Version);
     }
     if !wanted(request) {
-        return Err(Refusal::Upgrade);
+        return Err(UpgradeRefusal::Upgrade);
     }
     if !headers.has_token("Connection", "upgrade") {
-        return Err(Refusal::Connection);
+        return Err(UpgradeRefusal::Connection);
     }
     match only(headers, VERSION) {
         Some(b"13") => {}
-        Some(_) => return Err(Refusal::SocketVersion),
-        None => return Err(Refusal::NoSocketVersion),
+        Some(_) => return Err(UpgradeRefusal::SocketVersion),
+        None => return Err(UpgradeRefusal::NoSocketVersion),
     }
-    let key = only(headers, KEY).filter(|key| is_key(key)).ok_or(Refusal::Key)?;
-    let key = str::from_utf8(key).map_err(|_| Refusal::Key)?;
+    let key = only(headers, KEY).filter(|key| is_key(key)).ok_or(UpgradeRefusal::Key)?;
+    let key = str::from_utf8(key).map_err(|_| UpgradeRefusal::Key)?;
     if !are_tokens_once(headers) {
-        return Err(Refusal::Protocols);
+        return Err(UpgradeRefusal::Protocols);
     }
     if !request.body.is_empty() {
-        return Err(Refusal::Body);
+        return Err(UpgradeRefusal::Body);
     }
     Ok(Upgrade { accept: websocket_accept(key), headers })
 }
@@ -197,7 +197,7 @@ const MAX_PROTOCOLS: usize = 32;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::{Event, Limits, Reader};
+    use crate::http::{HeadLimits, Reader, RequestEvent};
 
     /// The handshake of RFC 6455 section 1.2.
     const SAMPLE: &str = "GET /chat HTTP/1.1\r\nHost: server.example.com\r\nUpgrade: websocket\r\n\
@@ -208,14 +208,14 @@ mod tests {
 
     fn with_request<T>(text: &str, run: impl FnOnce(&Request<'_>) -> T) -> T {
         let (mut reader, mut input) = (Reader::new(), text.as_bytes().to_vec());
-        match reader.next(&Limits::default(), &mut input) {
-            (_, Event::Request(request)) => run(&request),
+        match reader.next(&HeadLimits::default(), &mut input) {
+            (_, RequestEvent::Request(request)) => run(&request),
             (_, event) => panic!("{event:?} of {text}"),
         }
     }
 
     /// The sample with `from` replaced by `to`.
-    fn check_sample(from: &str, to: &str, want: Option<Refusal>) {
+    fn check_sample(from: &str, to: &str, want: Option<UpgradeRefusal>) {
         assert!(SAMPLE.contains(from), "{from}");
         let text = SAMPLE.replace(from, to);
         let got = with_request(&text, |request| check(request).err());
@@ -282,20 +282,24 @@ mod tests {
     #[test]
     fn s4_2_1_methods_upgrades_and_versions_that_are_refused() {
         for (from, to, want) in [
-            ("GET", "POST", Refusal::Method),
-            ("GET", "get", Refusal::Method),
-            ("HTTP/1.1", "HTTP/1.0", Refusal::Version),
-            ("Upgrade: websocket\r\n", "", Refusal::Upgrade),
-            ("Upgrade: websocket", "Upgrade: websockets", Refusal::Upgrade),
-            ("Upgrade: websocket", "Upgrade: web socket", Refusal::Upgrade),
-            ("Connection: Upgrade\r\n", "", Refusal::Connection),
-            ("Connection: Upgrade", "Connection: keep-alive", Refusal::Connection),
-            ("Sec-WebSocket-Version: 13\r\n", "", Refusal::NoSocketVersion),
-            ("Version: 13", "Version: 13\r\nSec-WebSocket-Version: 13", Refusal::NoSocketVersion),
-            ("Version: 13", "Version: 8", Refusal::SocketVersion),
-            ("Version: 13", "Version: 013", Refusal::SocketVersion),
-            ("Version: 13", "Version: 13, 8", Refusal::SocketVersion),
-            ("Version: 13", "Version:", Refusal::SocketVersion),
+            ("GET", "POST", UpgradeRefusal::Method),
+            ("GET", "get", UpgradeRefusal::Method),
+            ("HTTP/1.1", "HTTP/1.0", UpgradeRefusal::Version),
+            ("Upgrade: websocket\r\n", "", UpgradeRefusal::Upgrade),
+            ("Upgrade: websocket", "Upgrade: websockets", UpgradeRefusal::Upgrade),
+            ("Upgrade: websocket", "Upgrade: web socket", UpgradeRefusal::Upgrade),
+            ("Connection: Upgrade\r\n", "", UpgradeRefusal::Connection),
+            ("Connection: Upgrade", "Connection: keep-alive", UpgradeRefusal::Connection),
+            ("Sec-WebSocket-Version: 13\r\n", "", UpgradeRefusal::NoSocketVersion),
+            (
+                "Version: 13",
+                "Version: 13\r\nSec-WebSocket-Version: 13",
+                UpgradeRefusal::NoSocketVersion,
+            ),
+            ("Version: 13", "Version: 8", UpgradeRefusal::SocketVersion),
+            ("Version: 13", "Version: 013", UpgradeRefusal::SocketVersion),
+            ("Version: 13", "Version: 13, 8", UpgradeRefusal::SocketVersion),
+            ("Version: 13", "Version:", UpgradeRefusal::SocketVersion),
         ] {
             check_sample(from, to, Some(want));
         }
@@ -305,21 +309,21 @@ mod tests {
     fn s4_2_1_keys_protocols_and_bodies_that_are_refused() {
         let twice = format!("{KEY_LINE}{KEY_LINE}");
         for (from, to, want) in [
-            (KEY_LINE, "", Refusal::Key),
-            (KEY_LINE, &twice, Refusal::Key),
-            ("dGhlIHNhbXBsZSBub25jZQ==", "", Refusal::Key),
-            ("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25jZQ", Refusal::Key),
-            ("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25j", Refusal::Key),
-            ("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25jZQA=", Refusal::Key),
-            ("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25jZR==", Refusal::Key),
-            ("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25jZQAA", Refusal::Key),
-            ("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNh XBsZSBub25jZQ==", Refusal::Key),
-            ("chat, superchat", "chat, chat", Refusal::Protocols),
-            ("chat, superchat", "chat\r\nSec-WebSocket-Protocol: chat", Refusal::Protocols),
-            ("chat, superchat", "chat/1", Refusal::Protocols),
-            ("chat, superchat", "two words", Refusal::Protocols),
-            ("chat, superchat", "é", Refusal::Protocols),
-            ("13\r\n\r\n", "13\r\nContent-Length: 1\r\n\r\nx", Refusal::Body),
+            (KEY_LINE, "", UpgradeRefusal::Key),
+            (KEY_LINE, &twice, UpgradeRefusal::Key),
+            ("dGhlIHNhbXBsZSBub25jZQ==", "", UpgradeRefusal::Key),
+            ("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25jZQ", UpgradeRefusal::Key),
+            ("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25j", UpgradeRefusal::Key),
+            ("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25jZQA=", UpgradeRefusal::Key),
+            ("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25jZR==", UpgradeRefusal::Key),
+            ("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25jZQAA", UpgradeRefusal::Key),
+            ("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNh XBsZSBub25jZQ==", UpgradeRefusal::Key),
+            ("chat, superchat", "chat, chat", UpgradeRefusal::Protocols),
+            ("chat, superchat", "chat\r\nSec-WebSocket-Protocol: chat", UpgradeRefusal::Protocols),
+            ("chat, superchat", "chat/1", UpgradeRefusal::Protocols),
+            ("chat, superchat", "two words", UpgradeRefusal::Protocols),
+            ("chat, superchat", "é", UpgradeRefusal::Protocols),
+            ("13\r\n\r\n", "13\r\nContent-Length: 1\r\n\r\nx", UpgradeRefusal::Body),
         ] {
             check_sample(from, to, Some(want));
         }
@@ -329,7 +333,7 @@ mod tests {
     fn both_sides_of_the_count_of_subprotocols() {
         let offer = |count| (0..count).map(|n| format!("p{n}")).collect::<Vec<_>>().join(",");
         check_sample("chat, superchat", &offer(MAX_PROTOCOLS), None);
-        let refusal = Some(Refusal::Protocols);
+        let refusal = Some(UpgradeRefusal::Protocols);
         check_sample("chat, superchat", &offer(MAX_PROTOCOLS + 1), refusal);
     }
 
@@ -343,13 +347,13 @@ mod tests {
     #[test]
     fn refusals_are_whole_responses() {
         for (refusal, first, more) in [
-            (Refusal::Method, "HTTP/1.1 400 Bad Request", ""),
+            (UpgradeRefusal::Method, "HTTP/1.1 400 Bad Request", ""),
             (
-                Refusal::SocketVersion,
+                UpgradeRefusal::SocketVersion,
                 "HTTP/1.1 426 Upgrade Required",
                 "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
             ),
-            (Refusal::Key, "HTTP/1.1 400 Bad Request", ""),
+            (UpgradeRefusal::Key, "HTTP/1.1 400 Bad Request", ""),
         ] {
             let mut out = Vec::new();
             refusal.respond(&mut out);

@@ -2,71 +2,73 @@
 
 use super::Shard;
 use crate::config::SlowConsumer;
-use crate::dialect::{Action, Closing, JoinOutcome, Why};
-use crate::hub::{Ack, Answer, ChannelName, ConnId, Event, Join, Joined, Published, Query, Told};
+use crate::dialect::{Closing, Effect, JoinOutcome, Why};
+use crate::hub::{
+    Ack, Answer, ChannelName, ConnId, DialectMessage, Event, Join, Joined, Published, Query,
+};
 use crate::mem::Slot;
 use crate::session::Broadcast;
 use crate::time::Now;
 
 impl Shard {
-    pub(super) fn act(&mut self, slot: Slot, action: Action, now: Now) {
-        match action {
-            Action::Join { app, name, most, wish } => {
-                let join = Join { slot, app, name: &name, most, wish };
-                let outcome = match self.hub.join(join, now.ms, &mut self.post) {
+    pub(super) fn act(&mut self, slot: Slot, effect: Effect, now: Now) {
+        match effect {
+            Effect::Join { app, name, max, request } => {
+                let join = Join { slot, app, name: &name, max, request };
+                let outcome = match self.hub.join(join, now.ms, &mut self.mail) {
                     Joined::Later => return self.counters.subscriptions.add(1),
-                    Joined::Now(welcome) => {
+                    Joined::Now(reply) => {
                         self.counters.subscriptions.add(1);
                         // Those who were there before hear of it before the new one does.
                         self.deliver_local(now);
-                        JoinOutcome::Joined(welcome)
+                        JoinOutcome::Joined(reply)
                     }
                     Joined::Already => JoinOutcome::Already,
-                    Joined::Full => JoinOutcome::Full,
-                    Joined::Crowded => JoinOutcome::Crowded,
+                    Joined::SubscriptionLimit => JoinOutcome::SubscriptionLimit,
+                    Joined::ChannelFull => JoinOutcome::ChannelFull,
                 };
-                if let Some((session, mut around)) = self.session(slot, now) {
-                    Shard::tell_outcome(session, &name, outcome, &mut around);
+                if let Some((session, mut cx)) = self.session(slot, now) {
+                    Shard::deliver_outcome(session, &name, outcome, &mut cx);
                 }
             }
-            Action::Leave { app, name } => {
-                if self.hub.leave(slot, app, &name, &mut self.post) {
+            Effect::Leave { app, name } => {
+                if self.hub.leave(slot, app, &name, &mut self.mail) {
                     self.counters.subscriptions.sub(1);
                     self.deliver_local(now);
                 }
             }
-            Action::Publish { app, name, event, part } => {
+            Effect::Publish { app, name, event, part } => {
                 self.publish(slot, app, &name, &event, part, now);
             }
-            Action::Say { app, name, event } => {
+            Effect::Say { app, name, event } => {
                 if self.hub.hears(slot, app, &name) {
                     self.publish(slot, app, &name, &event, 0, now);
-                } else if let Some((session, mut around)) = self.session(slot, now) {
-                    session.not_subscribed(&name, &mut around);
+                } else if let Some((session, mut cx)) = self.session(slot, now) {
+                    session.not_subscribed(&name, &mut cx);
                 }
             }
-            Action::Ask { query, part } => self.ask(slot, &query, part, now),
-            Action::Tell { to, what } => self.tell_anywhere(to, what, now),
-            Action::TellBehind { app, name, to, what } => match self.hub.home(app, &name) {
+            Effect::Ask { query, part } => self.ask(slot, &query, part, now),
+            Effect::Tell { to, what } => self.deliver_anywhere(to, what, now),
+            Effect::TellBehind { app, name, to, what } => match self.hub.home(app, &name) {
                 home if home == self.core => self.pass_on(to, what, now),
-                home => self.post.tell(home, to, what),
+                home => self.mail.tell(home, to, what),
             },
         }
     }
 
     /// Gives `what` to the dialect of a connection, on whichever core.
-    pub fn tell_anywhere(&mut self, to: ConnId, what: Told, now: Now) {
+    pub fn deliver_anywhere(&mut self, to: ConnId, what: DialectMessage, now: Now) {
         match to.core == self.core {
             true => self.tell(to.slot, &what, now),
-            false => self.post.tell(to.core, to, what),
+            false => self.mail.tell(to.core, to, what),
         }
     }
 
     /// The same behind what this core has ordered as the home of a channel.
-    pub(super) fn pass_on(&mut self, to: ConnId, what: Told, now: Now) {
+    pub(super) fn pass_on(&mut self, to: ConnId, what: DialectMessage, now: Now) {
         match to.core == self.core {
             true => self.tell(to.slot, &what, now),
-            false => self.post.pass_on(to, what),
+            false => self.mail.pass_on(to, what),
         }
     }
 
@@ -74,7 +76,7 @@ impl Shard {
         self.counters.published.add(1);
         let ticket = self.sessions.get_mut(slot).and_then(|it| it.ticket_of_publish(part));
         let ack = ticket.map(|ticket| Ack { slot, ticket, part });
-        match self.hub.publish(app, name, event, ack, now.ms, &mut self.post) {
+        match self.hub.publish(app, name, event, ack, now.ms, &mut self.mail) {
             Published::Ordered(at) => {
                 let heard = self.hub.subscribers_at(at).iter().filter(|it| it.is_active());
                 self.subscribers.extend(heard.map(|it| it.slot));
@@ -91,9 +93,9 @@ impl Shard {
         let Some(ticket) = ticket else { return };
         let collects = self.sessions.get_mut(slot).is_some_and(|it| it.collects_answers(ticket));
         if collects {
-            let facts = self.hub.facts(&self.hub.name(app, name), now.ms);
-            if let Some((session, mut around)) = self.session(slot, now) {
-                session.answered(ticket, part, Answer::Channel(facts), &mut around);
+            let channel_info = self.hub.channel_info(&self.hub.name(app, name), now.ms);
+            if let Some((session, mut cx)) = self.session(slot, now) {
+                session.answered(ticket, part, Answer::Channel(channel_info), &mut cx);
             }
         }
     }
@@ -106,7 +108,7 @@ impl Shard {
 
     /// Publishes what the server itself has to say on a channel.
     pub(super) fn announce(&mut self, app: u32, name: &str, event: &Event, now: Now) {
-        let published = self.hub.publish(app, name, event, None, now.ms, &mut self.post);
+        let published = self.hub.publish(app, name, event, None, now.ms, &mut self.mail);
         if let Published::Ordered(at) = published {
             let heard = self.hub.subscribers_at(at).iter().filter(|it| it.is_active());
             self.subscribers.extend(heard.map(|it| it.slot));
@@ -119,14 +121,14 @@ impl Shard {
         // A WebSocket has no requests, and knows its questions by their part.
         let ticket = session.ticket().unwrap_or_default();
         let ack = Ack { slot, ticket, part };
-        let (ours, others) = self.hub.put(query, ack, now.ms, &mut self.post);
+        let (ours, others) = self.hub.put(query, ack, now.ms, &mut self.mail);
         for _ in 0..others {
             session.await_ack(ticket);
         }
         if let Some(answer) = ours
-            && let Some((session, mut around)) = self.session(slot, now)
+            && let Some((session, mut cx)) = self.session(slot, now)
         {
-            session.answered(ticket, part, answer, &mut around);
+            session.answered(ticket, part, answer, &mut cx);
         }
     }
 
@@ -151,8 +153,8 @@ impl Shard {
         if let Some((code, reason)) = event.close {
             return self.close_listed(&Closing::new(code, reason), now);
         }
-        if let Some(told) = &event.told {
-            return self.tell_listed(told, event.except, now);
+        if let Some(message) = &event.message {
+            return self.deliver_message(message, event.except, now);
         }
         let mut broadcast = Broadcast::new(event);
         let limits = &self.env.config.limits;
@@ -193,13 +195,13 @@ impl Shard {
     }
 
     /// Gives the dialect of one connection what somebody has to say to it.
-    pub(super) fn tell(&mut self, slot: Slot, what: &Told, now: Now) {
+    pub(super) fn tell(&mut self, slot: Slot, what: &DialectMessage, now: Now) {
         // What another session has asked for is not this one's.
-        let others = std::mem::take(&mut self.actions);
-        if let Some((session, mut around)) = self.session(slot, now) {
-            let bound = session.queue_bytes(around.env);
-            let told = session.told(what, bound, &mut around);
-            let policy = told.map_err(|_| session.overrun(around.env));
+        let others = std::mem::take(&mut self.effects);
+        if let Some((session, mut cx)) = self.session(slot, now) {
+            let bound = session.queue_bytes(cx.env);
+            let queued = session.on_message(what, bound, &mut cx);
+            let policy = queued.map_err(|_| session.overrun(cx.env));
             self.after(slot, now);
             self.list(slot);
             match policy {
@@ -207,11 +209,11 @@ impl Shard {
                 Err(policy) => self.too_slow(slot, policy, now),
             }
         }
-        self.actions = others;
+        self.effects = others;
     }
 
     /// Gives the dialects of `self.subscribers` what they are told, and empties that list.
-    fn tell_listed(&mut self, what: &Told, except: Option<ConnId>, now: Now) {
+    fn deliver_message(&mut self, what: &DialectMessage, except: Option<ConnId>, now: Now) {
         let except = except.filter(|conn| conn.core == self.core).map(|conn| conn.slot);
         let mut listed = std::mem::take(&mut self.subscribers);
         for index in listed.drain(..) {
@@ -222,20 +224,20 @@ impl Shard {
         }
         // What they did may have listed others, for deliveries of its own; those are through.
         self.subscribers = listed;
-        self.desk.rest();
+        self.core_state.rest();
     }
 
     /// Closes the connections of `self.subscribers`, and empties that list.
     fn close_listed(&mut self, closing: &Closing, now: Now) {
-        let others = std::mem::take(&mut self.actions);
+        let others = std::mem::take(&mut self.effects);
         for index in std::mem::take(&mut self.subscribers) {
             let Some(slot) = self.sessions.slot_at(index) else { continue };
-            if let Some((session, mut around)) = self.session(slot, now) {
-                session.close_with(closing, &mut around);
+            if let Some((session, mut cx)) = self.session(slot, now) {
+                session.close_with(closing, &mut cx);
                 self.after(slot, now);
                 self.list(slot);
             }
         }
-        self.actions = others;
+        self.effects = others;
     }
 }

@@ -2,28 +2,28 @@
 
 use super::Shard;
 use crate::dialect;
-use crate::hub::{Event, Notice, What};
+use crate::hub::{ChannelEvent, ChannelEventKind, Event};
 use crate::time::Now;
 
 impl Shard {
     /// The oldest notice. Of some of them the channel's own subscribers are told, too.
-    pub fn next_notice(&mut self, now: Now) -> Option<Notice> {
+    pub fn next_notice(&mut self, now: Now) -> Option<ChannelEvent> {
         if let Some(notice) = self.notice.take() {
             return Some(notice);
         }
         let notice = self.hub.next_notice()?;
-        if let What::Count(count) = notice.what
+        if let ChannelEventKind::Count(count) = notice.what
             && let Some(frame) = dialect::count(&self.env, notice.app, &notice.channel, count)
         {
-            let squeezed = self.env.compresses.then(Default::default);
-            let event = Event { frame, squeezed, ..Event::default() };
+            let compressed = self.env.compresses.then(Default::default);
+            let event = Event { frame, compressed, ..Event::default() };
             self.announce(notice.app, &notice.channel, &event, now);
         }
         Some(notice)
     }
 
     /// Takes back a notice that could not be handed over.
-    pub fn keep_notice(&mut self, notice: Notice) {
+    pub fn keep_notice(&mut self, notice: ChannelEvent) {
         self.notice = Some(notice);
     }
 

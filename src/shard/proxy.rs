@@ -1,9 +1,9 @@
 //! What a shard does for proxied connections: the dials, and the words between two halves.
 
 use super::Shard;
-use crate::gateway::proxy::Cause;
+use crate::gateway::proxy::UpstreamFailure;
 use crate::mem::Slot;
-use crate::session::{Dial, Errand, Session, Word};
+use crate::session::{Dial, PeerMessage, ProxyEffect, Session};
 use crate::time::Now;
 
 impl Shard {
@@ -44,14 +44,14 @@ impl Shard {
 
     /// There is no place for the connection.
     pub fn undialled(&mut self, dial: &Dial, now: Now) {
-        self.say(dial.client, Word::Answered(Err(Cause::NoSlot)), now);
+        self.send_to_peer(dial.client, PeerMessage::Answered(Err(UpstreamFailure::NoSlot)), now);
     }
 
     /// The connection is made; or it cannot be, by this errno.
     pub fn connected(&mut self, slot: Slot, outcome: Result<(), i32>, now: Now) {
-        let Some((session, mut around)) = self.session(slot, now) else { return };
+        let Some((session, mut cx)) = self.session(slot, now) else { return };
         match outcome {
-            Ok(()) => session.connected(&mut around),
+            Ok(()) => session.connected(&mut cx),
             Err(errno) => {
                 tracing::debug!(upstream = %session.peer(), errno, "an upstream is not there");
                 session.lost();
@@ -61,13 +61,18 @@ impl Shard {
         self.list(slot);
     }
 
-    /// Does what session `from` has asked for; `last_word` is what it leaves to its other half.
-    pub(super) fn run_errands(&mut self, from: Slot, last_word: Option<(Slot, Word)>, now: Now) {
-        for errand in std::mem::take(&mut self.errands) {
-            match errand {
-                Errand::Dial(dial) => self.dials.push_back(dial),
-                Errand::Say { to, word } => {
-                    self.say(to, word, now);
+    /// Does what session `from` has asked for; `last_message` is what it leaves to its other half.
+    pub(super) fn run_proxy_effects(
+        &mut self,
+        from: Slot,
+        last_message: Option<(Slot, PeerMessage)>,
+        now: Now,
+    ) {
+        for effect in std::mem::take(&mut self.proxy_effects) {
+            match effect {
+                ProxyEffect::Dial(dial) => self.dials.push_back(dial),
+                ProxyEffect::Say { to, message } => {
+                    self.send_to_peer(to, message, now);
                     let is_full = self.sessions.get_mut(to).is_some_and(|it| it.is_full());
                     if is_full && let Some(session) = self.sessions.get_mut(from) {
                         session.hold_up();
@@ -75,15 +80,15 @@ impl Shard {
                 }
             }
         }
-        if let Some((to, word)) = last_word {
-            self.say(to, word, now);
+        if let Some((to, message)) = last_message {
+            self.send_to_peer(to, message, now);
         }
     }
 
     /// Gives a word to the session that it is for.
-    pub(super) fn say(&mut self, to: Slot, word: Word, now: Now) {
-        let Some((session, mut around)) = self.session(to, now) else { return };
-        session.said(word, &mut around);
+    pub(super) fn send_to_peer(&mut self, to: Slot, message: PeerMessage, now: Now) {
+        let Some((session, mut cx)) = self.session(to, now) else { return };
+        session.on_peer(message, &mut cx);
         self.after(to, now);
         // It may have been the end of what it has waited for.
         self.go_on(to, now);

@@ -18,11 +18,11 @@ impl Shard {
             return slot;
         }
         let filter = listener.tls.acceptor().and_then(|acceptor| acceptor.accept());
-        if let Some((session, around)) = self.session(slot, now) {
+        if let Some((session, cx)) = self.session(slot, now) {
             match filter {
-                Some(filter) => session.secure(filter, &around),
+                Some(filter) => session.secure(filter, &cx),
                 None => {
-                    around.counters.tls_failed.add(1);
+                    cx.counters.tls_failed.add(1);
                     session.lost();
                 }
             }
@@ -33,8 +33,8 @@ impl Shard {
     pub(super) fn receive_secure(&mut self, slot: Slot, bytes: &mut [u8], now: Now) {
         let mut plain = std::mem::take(&mut self.plain);
         plain.clear();
-        let Some((session, mut around)) = self.session(slot, now) else { return };
-        let ended = session.decrypt(bytes, &mut plain, &mut around);
+        let Some((session, mut cx)) = self.session(slot, now) else { return };
+        let ended = session.decrypt(bytes, &mut plain, &mut cx);
         if session.is_paused() {
             session.hold(&plain);
         } else if !plain.is_empty() {

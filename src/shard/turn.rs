@@ -7,20 +7,20 @@ use crate::time::Now;
 impl Shard {
     /// Whether connections wait that can go on with the next turn.
     pub fn is_restless(&self) -> bool {
-        !self.farewells.is_empty()
-            || !self.last_words.is_empty()
-            || !self.waiting.is_empty() && !self.post.up_is_full(self.post_bound)
+        !self.closing_effects.is_empty()
+            || !self.last_messages.is_empty()
+            || !self.waiting.is_empty() && !self.mail.up_is_full(self.mail_bound)
     }
 
     /// Call once a turn, after mail was handed over: reading goes on where congestion or the
     /// turn's share of work had stopped it.
     pub fn next_turn(&mut self, now: Now) {
         self.codecs.new_turn();
-        self.farewell(now);
+        self.run_closing_effects(now);
         self.deliver_local(now);
-        self.hub.report_counts(&mut self.post);
-        self.post.measure();
-        if self.waiting.is_empty() || self.post.up_is_full(self.post_bound) {
+        self.hub.report_counts(&mut self.mail);
+        self.mail.measure();
+        if self.waiting.is_empty() || self.mail.up_is_full(self.mail_bound) {
             return;
         }
         let mut unserved = Vec::new();
@@ -44,13 +44,10 @@ impl Shard {
     /// turn's share of work holds up is taken up again by [`Shard::next_turn`], all else by what
     /// ends the pause.
     pub(super) fn go_on(&mut self, slot: Slot, now: Now) {
-        let Some((session, around)) = self.session(slot, now) else { return };
-        if session.may_resume(&around) {
+        let Some((session, cx)) = self.session(slot, now) else { return };
+        if session.may_resume(&cx) {
             self.resume(slot, now);
-        } else if (around.congested || around.codecs.is_spent())
-            && session.is_paused()
-            && !session.waits
-        {
+        } else if (cx.congested || cx.codecs.is_spent()) && session.is_paused() && !session.waits {
             session.waits = true;
             self.waiting.push(slot);
         }

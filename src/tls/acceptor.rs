@@ -1,7 +1,7 @@
 //! What a listener offers: versions, certificates by name, and whose clients it takes.
 
 use super::Filter;
-use super::files::{Error, Pair, Roots, What};
+use super::files::{Error, FileKind, Pair, Roots};
 use super::side::Conn;
 use rustls::client::verify_server_name;
 use rustls::crypto::{CryptoProvider, ring};
@@ -33,7 +33,7 @@ pub enum Mutual {
 
 /// A version of TLS.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-pub enum Version {
+pub enum TlsVersion {
     /// RFC 5246, with the suites that have forward secrecy and authenticated encryption only.
     #[default]
     #[serde(rename = "1.2")]
@@ -43,13 +43,13 @@ pub enum Version {
     V13,
 }
 
-impl Version {
+impl TlsVersion {
     /// This one and all that are newer.
     pub(super) fn on(self) -> &'static [&'static SupportedProtocolVersion] {
         static ALL: [&SupportedProtocolVersion; 2] = [&TLS13, &TLS12];
         match self {
-            Version::V12 => &ALL,
-            Version::V13 => &ALL[..1],
+            TlsVersion::V12 => &ALL,
+            TlsVersion::V13 => &ALL[..1],
         }
     }
 }
@@ -63,7 +63,7 @@ pub struct Setup<'a> {
     /// Who vouches for them.
     pub client_ca: Option<Roots>,
     /// The oldest version that is accepted.
-    pub min_version: Version,
+    pub min_version: TlsVersion,
     /// Protocols of ALPN, in the order of preference. Empty is no ALPN.
     pub alpn: &'a [String],
 }
@@ -115,7 +115,7 @@ impl Acceptor {
         for pair in setup.pairs {
             keys.push(Arc::new(certified(pair, &provider)?));
         }
-        let other = |error: rustls::Error| Error::new(Path::new("TLS"), What::Refused(error));
+        let other = |error: rustls::Error| Error::new(Path::new("TLS"), FileKind::Refused(error));
         let builder = ServerConfig::builder_with_provider(provider.clone());
         let builder = builder.with_protocol_versions(setup.min_version.on()).map_err(other)?;
         let builder = match (setup.mutual, setup.client_ca) {
@@ -127,7 +127,7 @@ impl Acceptor {
                     Mutual::Requested => verifier.allow_unauthenticated(),
                     _ => verifier,
                 };
-                let refused = |error| Error::new(&roots.file, What::Verifier(error));
+                let refused = |error| Error::new(&roots.file, FileKind::Verifier(error));
                 builder.with_client_cert_verifier(verifier.build().map_err(refused)?)
             }
         };
@@ -148,12 +148,12 @@ impl Acceptor {
 pub(super) fn certified(pair: Pair, provider: &CryptoProvider) -> Result<CertifiedKey, Error> {
     let refused = |what| Error::new(&pair.key_file, what);
     let key = provider.key_provider.load_private_key(pair.key.clone_key());
-    let key = key.map_err(|_| refused(What::KeyKind))?;
+    let key = key.map_err(|_| refused(FileKind::KeyKind))?;
     let certified = CertifiedKey::new(pair.chain, key);
     match certified.keys_match() {
         Ok(()) => Ok(certified),
-        Err(rustls::Error::InconsistentKeys(_)) => Err(refused(What::OtherKey(pair.file))),
-        Err(error) => Err(Error::new(&pair.file, What::Refused(error))),
+        Err(rustls::Error::InconsistentKeys(_)) => Err(refused(FileKind::OtherKey(pair.file))),
+        Err(error) => Err(Error::new(&pair.file, FileKind::Refused(error))),
     }
 }
 

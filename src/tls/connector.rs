@@ -1,8 +1,8 @@
 //! What is offered to servers: versions, a certificate, and who has to vouch for theirs.
 
 use super::Filter;
-use super::acceptor::{Version, certified};
-use super::files::{Error, Pair, Roots, What, system_roots};
+use super::acceptor::{TlsVersion, certified};
+use super::files::{Error, FileKind, Pair, Roots, system_roots};
 use super::side::Conn;
 use rustls::ClientConfig;
 use rustls::client::UnbufferedClientConnection;
@@ -20,7 +20,7 @@ pub struct Offer {
     /// What is shown to a server that asks for a certificate.
     pub pair: Option<Pair>,
     /// The oldest version that is accepted.
-    pub min_version: Version,
+    pub min_version: TlsVersion,
 }
 
 impl Offer {
@@ -63,7 +63,7 @@ impl Connector {
     pub fn new(offer: Offer) -> Result<Connector, Error> {
         let provider = Arc::new(ring::default_provider());
         let digest = offer.digest();
-        let other = |error: rustls::Error| Error::new(Path::new("TLS"), What::Refused(error));
+        let other = |error: rustls::Error| Error::new(Path::new("TLS"), FileKind::Refused(error));
         let builder = ClientConfig::builder_with_provider(provider.clone());
         let builder = builder.with_protocol_versions(offer.min_version.on()).map_err(other)?;
         let roots = match offer.roots {

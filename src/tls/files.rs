@@ -18,12 +18,12 @@ pub struct Error {
     /// The file.
     pub file: PathBuf,
     /// What is wrong with it.
-    pub what: What,
+    pub what: FileKind,
 }
 
 /// See [`Error`]. Nothing of a key is ever shown.
 #[derive(Debug, thiserror::Error)]
-pub enum What {
+pub enum FileKind {
     /// It cannot be read.
     #[error("cannot be read: {0}")]
     Read(io::Error),
@@ -73,7 +73,7 @@ pub enum What {
 }
 
 impl Error {
-    pub(super) fn new(file: &Path, what: What) -> Error {
+    pub(super) fn new(file: &Path, what: FileKind) -> Error {
         Error { file: file.to_owned(), what }
     }
 }
@@ -118,9 +118,9 @@ impl Roots {
 
 /// Certificates of one file, the server's own first.
 #[derive(Debug)]
-pub struct Chain(Vec<CertificateDer<'static>>, PathBuf);
+pub struct CertificateChain(Vec<CertificateDer<'static>>, PathBuf);
 
-impl Chain {
+impl CertificateChain {
     /// Puts the key beside the chain that is read from `file`. Whether they belong together is
     /// found out later.
     ///
@@ -131,10 +131,10 @@ impl Chain {
         let key = PrivateKeyDer::from_pem_slice(&text).map_err(|error| {
             let encrypted = memchr::memmem::find(&text, b"BEGIN ENCRYPTED PRIVATE KEY").is_some();
             let what = match error {
-                pem::Error::NoItemsFound if encrypted => What::EncryptedKey,
-                pem::Error::NoItemsFound => What::NoKey,
+                pem::Error::NoItemsFound if encrypted => FileKind::EncryptedKey,
+                pem::Error::NoItemsFound => FileKind::NoKey,
                 // What is wrong in the text is not shown: it may be of the key.
-                _ => What::Pem("it is damaged".to_owned()),
+                _ => FileKind::Pem("it is damaged".to_owned()),
             };
             Error::new(file, what)
         })?;
@@ -146,10 +146,10 @@ impl Chain {
 ///
 /// # Errors
 /// The file cannot be read, or holds none.
-pub fn pem_chain(file: &Path) -> Result<Chain, Error> {
+pub fn pem_chain(file: &Path) -> Result<CertificateChain, Error> {
     match certificates(file)? {
-        chain if chain.is_empty() => Err(Error::new(file, What::NoCertificate)),
-        chain => Ok(Chain(chain, file.to_owned())),
+        chain if chain.is_empty() => Err(Error::new(file, FileKind::NoCertificate)),
+        chain => Ok(CertificateChain(chain, file.to_owned())),
     }
 }
 
@@ -167,7 +167,8 @@ pub fn pkcs12_pair(path: &Path, password: &str, alias: &str) -> Result<Pair, Err
         _ => None,
     });
     let Some(found) = found else {
-        let what = if alias.is_empty() { What::NoPair } else { What::NoEntry(alias.to_owned()) };
+        let what =
+            if alias.is_empty() { FileKind::NoPair } else { FileKind::NoEntry(alias.to_owned()) };
         return Err(Error::new(path, what));
     };
     let chain = found.certs().iter().map(|it| CertificateDer::from(it.as_der().to_vec())).collect();
@@ -177,7 +178,7 @@ pub fn pkcs12_pair(path: &Path, password: &str, alias: &str) -> Result<Pair, Err
 
 fn pkcs12(path: &Path, password: &str, policy: Pkcs12ImportPolicy) -> Result<KeyStore, Error> {
     KeyStore::from_pkcs12(&read(path)?, password, policy)
-        .map_err(|error| Error::new(path, What::Pkcs12(error.to_string())))
+        .map_err(|error| Error::new(path, FileKind::Pkcs12(error.to_string())))
 }
 
 /// The case of these names does not count in Java's stores.
@@ -209,7 +210,7 @@ pub fn pkcs12_roots(path: &Path, password: &str, aliases: &[String]) -> Result<R
         let mut its = certificates(&all, &named);
         its.extend(certificates(&trusted, &named));
         if its.is_empty() {
-            return Err(Error::new(path, What::NoEntry(alias.clone())));
+            return Err(Error::new(path, FileKind::NoEntry(alias.clone())));
         }
         found.append(&mut its);
     }
@@ -236,10 +237,10 @@ fn make_roots(path: &Path, certificates: Vec<CertificateDer<'static>>) -> Result
     for certificate in certificates {
         digest.update(&certificate);
         let added = store.add(certificate);
-        added.map_err(|error| Error::new(path, What::BadCertificate(error)))?;
+        added.map_err(|error| Error::new(path, FileKind::BadCertificate(error)))?;
     }
     if store.is_empty() {
-        return Err(Error::new(path, What::NoCertificate));
+        return Err(Error::new(path, FileKind::NoCertificate));
     }
     Ok(Roots { store, digest: digest.finalize().into(), file: path.to_owned() })
 }
@@ -257,7 +258,7 @@ pub fn system_roots() -> RootCertStore {
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
     let text = read(path)?;
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
-    found.map_err(|error| Error::new(path, What::Pem(error.to_string())))
+    found.map_err(|error| Error::new(path, FileKind::Pem(error.to_string())))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Error> {
@@ -265,8 +266,8 @@ fn read(path: &Path) -> Result<Vec<u8>, Error> {
     let opened = std::fs::File::open(path);
     let got = opened.and_then(|file| file.take(FILE_BYTES + 1).read_to_end(&mut bytes));
     match got {
-        Ok(n) if n as u64 > FILE_BYTES => Err(Error::new(path, What::TooLong)),
+        Ok(n) if n as u64 > FILE_BYTES => Err(Error::new(path, FileKind::TooLong)),
         Ok(_) => Ok(bytes),
-        Err(error) => Err(Error::new(path, What::Read(error))),
+        Err(error) => Err(Error::new(path, FileKind::Read(error))),
     }
 }

@@ -13,10 +13,11 @@ mod files;
 mod holder;
 mod side;
 
-pub use acceptor::{Acceptor, Mutual, Setup, Version};
+pub use acceptor::{Acceptor, Mutual, Setup, TlsVersion};
 pub use connector::{Connector, Offer};
 pub use files::{
-    Chain, Error, Pair, Roots, What, pem_chain, pkcs12_pair, pkcs12_roots, roots, system_roots,
+    CertificateChain, Error, FileKind, Pair, Roots, pem_chain, pkcs12_pair, pkcs12_roots, roots,
+    system_roots,
 };
 pub use holder::Holder;
 
@@ -24,7 +25,7 @@ use crate::limits::{TLS_HELD_BYTES, TLS_RECORD_BYTES};
 use crate::mem::Segment;
 use rustls::pki_types::CertificateDer;
 use sha2::{Digest, Sha256};
-use side::{Conn, Word};
+use side::{Chunk, Conn};
 use std::sync::Arc;
 
 /// Bytes that a record has beside its payload, at most: header, nonce, tag, type.
@@ -36,15 +37,15 @@ const HANDSHAKE_RECORD: u8 = 22;
 
 /// Who a client has proved to be.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Identity {
+pub struct PeerCertificate {
     certificate: CertificateDer<'static>,
     fingerprint: [u8; 32],
 }
 
-impl Identity {
-    fn new(certificate: &CertificateDer<'static>) -> Identity {
+impl PeerCertificate {
+    fn new(certificate: &CertificateDer<'static>) -> PeerCertificate {
         let fingerprint = Sha256::digest(certificate).into();
-        Identity { certificate: certificate.clone(), fingerprint }
+        PeerCertificate { certificate: certificate.clone(), fingerprint }
     }
 
     /// Its certificate, in DER, verified by the listener's `client_ca`.
@@ -60,18 +61,18 @@ impl Identity {
 
 /// What came of received bytes, beside plaintext.
 #[derive(Debug, Default)]
-pub struct Progress {
+pub struct TlsProgress {
     /// The handshake has been completed by them.
     pub opened: bool,
     /// The peer has ended its side (close_notify); nothing comes after it.
     pub ended: bool,
     /// Why the connection is over, if it is.
-    pub failed: Option<Failure>,
+    pub failed: Option<TlsFailure>,
 }
 
 /// Why a connection is over.
 #[derive(Debug)]
-pub enum Failure {
+pub enum TlsFailure {
     /// The peer does not speak TLS but plain HTTP, by its first byte.
     Plain,
     /// The peer broke the protocol, or there is nothing that both sides accept. It is told by an
@@ -101,7 +102,7 @@ pub struct Filter {
     stage: Stage,
     /// The peer has ended its side.
     ended: bool,
-    identity: Option<Arc<Identity>>,
+    identity: Option<Arc<PeerCertificate>>,
 }
 
 impl Filter {
@@ -132,20 +133,20 @@ impl Filter {
     }
 
     /// Who the client has proved to be, where the peer is one.
-    pub fn identity(&self) -> Option<&Arc<Identity>> {
+    pub fn identity(&self) -> Option<&Arc<PeerCertificate>> {
         self.identity.as_ref()
     }
 
     /// Takes what was received; what it says is added to `plain`. `bytes` are changed in place.
-    pub fn receive(&mut self, bytes: &mut [u8], plain: &mut Vec<u8>) -> Progress {
-        let mut progress = Progress::default();
+    pub fn receive(&mut self, bytes: &mut [u8], plain: &mut Vec<u8>) -> TlsProgress {
+        let mut progress = TlsProgress::default();
         if self.stage == Stage::New
             && let Some(first) = bytes.first()
         {
             self.stage = Stage::Handshake;
             if *first != HANDSHAKE_RECORD && first.is_ascii_uppercase() {
                 self.stage = Stage::Over;
-                progress.failed = Some(Failure::Plain);
+                progress.failed = Some(TlsFailure::Plain);
             }
         }
         if self.stage == Stage::Over || self.ended {
@@ -165,7 +166,7 @@ impl Filter {
             }
         }
         if self.held.len() > TLS_HELD_BYTES && progress.failed.is_none() {
-            progress.failed = Some(Failure::TooLong);
+            progress.failed = Some(TlsFailure::TooLong);
         }
         if progress.failed.is_some() {
             self.stage = Stage::Over;
@@ -190,7 +191,12 @@ impl Filter {
     }
 
     /// Processes whole records and says how many bytes they were.
-    fn process(&mut self, bytes: &mut [u8], plain: &mut Vec<u8>, progress: &mut Progress) -> usize {
+    fn process(
+        &mut self,
+        bytes: &mut [u8],
+        plain: &mut Vec<u8>,
+        progress: &mut TlsProgress,
+    ) -> usize {
         let outcome = self.conn.process(bytes, plain, &mut self.out);
         self.ended |= outcome.ended;
         progress.ended |= outcome.ended;
@@ -201,7 +207,7 @@ impl Filter {
             progress.opened = true;
             if let Conn::Server(conn) = &self.conn {
                 let certificate = conn.peer_certificates().and_then(|chain| chain.first());
-                self.identity = certificate.map(|it| Arc::new(Identity::new(it)));
+                self.identity = certificate.map(|it| Arc::new(PeerCertificate::new(it)));
             }
         }
         outcome.taken
@@ -233,19 +239,19 @@ impl Filter {
     fn encrypt(&mut self, plain: &[u8]) -> bool {
         let records = plain.len().div_ceil(TLS_RECORD_BYTES);
         let room = plain.len() + records * RECORD_OVERHEAD + KEY_UPDATE_BYTES;
-        self.write(Word::Plain(plain), room)
+        self.write(Chunk::Plain(plain), room)
     }
 
     /// Ends our side (close_notify), behind all that was sealed.
     pub fn end(&mut self) {
         if self.stage == Stage::Open {
-            self.write(Word::Close, KEY_UPDATE_BYTES);
+            self.write(Chunk::Close, KEY_UPDATE_BYTES);
         }
         self.stage = Stage::Over;
     }
 
     /// Writes records behind those so far; they take about `room` bytes.
-    fn write(&mut self, word: Word<'_>, room: usize) -> bool {
+    fn write(&mut self, word: Chunk<'_>, room: usize) -> bool {
         let Filter { conn, held, out, ended, .. } = self;
         self.stage == Stage::Open && conn.write(word, room, held, ended, out)
     }

@@ -1,6 +1,6 @@
 //! Records in and out of a connection of either side, server or client.
 
-use super::Failure;
+use super::TlsFailure;
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{
@@ -16,17 +16,17 @@ pub(super) enum Conn {
 
 /// What came of whole records, beside plaintext.
 #[derive(Default)]
-pub(super) struct Outcome {
+pub(super) struct TlsOutcome {
     /// How many bytes they were.
     pub(super) taken: usize,
     /// The peer has ended its side.
     pub(super) ended: bool,
-    pub(super) failed: Option<Failure>,
+    pub(super) failed: Option<TlsFailure>,
 }
 
 /// What is written into records.
 #[derive(Clone, Copy)]
-pub(super) enum Word<'w> {
+pub(super) enum Chunk<'w> {
     Plain(&'w [u8]),
     Close,
 }
@@ -49,7 +49,7 @@ impl Conn {
         bytes: &mut [u8],
         plain: &mut Vec<u8>,
         out: &mut Vec<u8>,
-    ) -> Outcome {
+    ) -> TlsOutcome {
         match self {
             Conn::Server(conn) => process(conn, bytes, plain, out),
             Conn::Client(conn) => process(conn, bytes, plain, out),
@@ -60,7 +60,7 @@ impl Conn {
     /// is held is looked at again; whether the peer has ended its side is noted.
     pub(super) fn write(
         &mut self,
-        word: Word<'_>,
+        word: Chunk<'_>,
         room: usize,
         held: &mut Vec<u8>,
         ended: &mut bool,
@@ -111,8 +111,8 @@ fn process<S: Side>(
     bytes: &mut [u8],
     plain: &mut Vec<u8>,
     out: &mut Vec<u8>,
-) -> Outcome {
-    let mut outcome = Outcome::default();
+) -> TlsOutcome {
+    let mut outcome = TlsOutcome::default();
     loop {
         let UnbufferedStatus { mut discard, state } = conn.records(&mut bytes[outcome.taken..]);
         let mut done = false;
@@ -128,7 +128,7 @@ fn process<S: Side>(
             Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
             Ok(ConnectionState::PeerClosed) => outcome.ended = true,
             Ok(_) => done = true,
-            Err(error) => failed = Some(Failure::Protocol(error)),
+            Err(error) => failed = Some(TlsFailure::Protocol(error)),
         }
         outcome.taken += discard;
         if failed.is_some() {
@@ -158,7 +158,7 @@ fn say_why<S: Side>(conn: &mut S, out: &mut Vec<u8>) {
 
 fn write<S: Side>(
     conn: &mut S,
-    word: Word<'_>,
+    word: Chunk<'_>,
     mut room: usize,
     held: &mut Vec<u8>,
     ended: &mut bool,
@@ -191,12 +191,12 @@ fn write<S: Side>(
 
 fn put<Data>(
     traffic: &mut WriteTraffic<'_, Data>,
-    word: Word<'_>,
+    word: Chunk<'_>,
     room: &mut [u8],
 ) -> Result<usize, EncryptError> {
     match word {
-        Word::Plain(plain) => traffic.encrypt(plain, room),
-        Word::Close => traffic.queue_close_notify(room),
+        Chunk::Plain(plain) => traffic.encrypt(plain, room),
+        Chunk::Close => traffic.queue_close_notify(room),
     }
 }
 

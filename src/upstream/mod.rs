@@ -8,4 +8,4 @@ mod names;
 mod pool;
 
 pub use names::{Name, Names};
-pub use pool::{Balance, Chosen, Pool, Server, Terms, Tried};
+pub use pool::{Balance, Chosen, Pool, PoolOptions, Tried, UpstreamServer};

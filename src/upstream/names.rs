@@ -1,6 +1,6 @@
 //! Names of servers and their addresses of the moment. Another thread looks them up.
 
-use crate::mem::{Tended, Wanted};
+use crate::mem::{RefreshList, RefreshRequest};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,7 +18,7 @@ pub struct Name {
     /// The place of the address that could be reached last.
     preferred: AtomicUsize,
     /// Whether it is to be looked up soon.
-    pub wanted: Wanted,
+    pub refresh: RefreshRequest,
 }
 
 impl fmt::Debug for Name {
@@ -63,7 +63,7 @@ impl Name {
 }
 
 /// All names that are to be looked up.
-pub type Names = Tended<Name>;
+pub type Names = RefreshList<Name>;
 
 impl Names {
     /// A name, with the addresses that are known of it.
@@ -75,7 +75,7 @@ impl Names {
             refresh_ms,
             found: Mutex::new(known.unwrap_or_else(|| Arc::new([]))),
             preferred: AtomicUsize::new(0),
-            wanted: Wanted::new(self.bell()),
+            refresh: RefreshRequest::new(self.notifier()),
         })
     }
 }

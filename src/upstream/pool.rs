@@ -26,7 +26,7 @@ pub enum Balance {
 
 /// By what a pool goes.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Terms {
+pub struct PoolOptions {
     /// Which server is chosen.
     pub balance: Balance,
     /// After so many failures in a row one is put aside.
@@ -39,7 +39,7 @@ pub struct Terms {
 
 /// One server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Server {
+pub struct UpstreamServer {
     /// Whether it speaks TLS.
     pub secure: bool,
     /// Its name, or its address without brackets.
@@ -55,15 +55,15 @@ pub struct Server {
 #[derive(Debug, Default)]
 pub struct Pool {
     members: Vec<Arc<Member>>,
-    terms: Terms,
+    options: PoolOptions,
     turn: AtomicUsize,
 }
 
 #[derive(Debug)]
 struct Member {
     number: usize,
-    server: Server,
-    terms: Terms,
+    server: UpstreamServer,
+    options: PoolOptions,
     place: Place,
     state: Arc<State>,
 }
@@ -119,30 +119,34 @@ pub struct Chosen {
 
 impl Pool {
     /// Servers of which nothing is known. At most [`UPSTREAMS`]; further ones are never chosen.
-    pub fn new(servers: impl IntoIterator<Item = Server>, terms: Terms, names: &Names) -> Pool {
-        Pool::after(&Pool::default(), servers, terms, names)
+    pub fn new(
+        servers: impl IntoIterator<Item = UpstreamServer>,
+        options: PoolOptions,
+        names: &Names,
+    ) -> Pool {
+        Pool::after(&Pool::default(), servers, options, names)
     }
 
     /// Servers of which so much is known as `old` does.
     pub fn after(
         old: &Pool,
-        servers: impl IntoIterator<Item = Server>,
-        terms: Terms,
+        servers: impl IntoIterator<Item = UpstreamServer>,
+        options: PoolOptions,
         names: &Names,
     ) -> Pool {
         let mut left = old.members.clone();
-        let member = |(number, server): (usize, Server)| {
+        let member = |(number, server): (usize, UpstreamServer)| {
             // One that stands there twice is two.
             let known = left.iter().position(|it| it.server == server).map(|at| left.remove(at));
             let place = match server.host.parse::<IpAddr>() {
                 Ok(ip) => Place::Address(SocketAddr::new(ip, server.port)),
-                Err(_) => Place::Name(names.at(&server.host, server.port, terms.refresh_ms)),
+                Err(_) => Place::Name(names.at(&server.host, server.port, options.refresh_ms)),
             };
             let state = known.map(|it| it.state.clone()).unwrap_or_default();
-            Arc::new(Member { number, server, terms, place, state })
+            Arc::new(Member { number, server, options, place, state })
         };
         let members = servers.into_iter().take(UPSTREAMS).enumerate().map(member).collect();
-        Pool { members, terms, turn: AtomicUsize::new(0) }
+        Pool { members, options, turn: AtomicUsize::new(0) }
     }
 
     /// Whether one of its servers is one of `other`.
@@ -186,20 +190,20 @@ impl Pool {
             0 => None,
             len => list.into_iter().nth(turn % len),
         };
-        match self.terms.balance {
+        match self.options.balance {
             Balance::First => fit.into_iter().next(),
             Balance::RoundRobin => nth(fit.collect()),
             Balance::LeastConnections => {
                 let fit: Vec<_> =
                     fit.map(|it| (it, it.state.open.load(Ordering::Relaxed))).collect();
-                let least = fit.iter().map(|(_, open)| *open).min()?;
-                nth(fit.into_iter().filter(|it| it.1 == least).map(|(it, _)| it).collect())
+                let fewest = fit.iter().map(|(_, open)| *open).min()?;
+                nth(fit.into_iter().filter(|it| it.1 == fewest).map(|(it, _)| it).collect())
             }
         }
     }
 
     /// Connections to each server, those that are being made included.
-    pub fn open(&self) -> impl Iterator<Item = (&Server, u32)> {
+    pub fn open(&self) -> impl Iterator<Item = (&UpstreamServer, u32)> {
         self.members.iter().map(|it| (&it.server, it.state.open.load(Ordering::Relaxed)))
     }
 }
@@ -213,7 +217,7 @@ impl Member {
     fn take(&self, now_ms: u64) -> bool {
         let aside_ms = self.aside_ms();
         let order = Ordering::Relaxed;
-        let until_ms = now_ms.saturating_add(self.terms.retry_ms);
+        let until_ms = now_ms.saturating_add(self.options.retry_ms);
         aside_ms == 0
             || aside_ms <= now_ms
                 && self.state.aside_ms.compare_exchange(aside_ms, until_ms, order, order).is_ok()
@@ -234,7 +238,7 @@ impl Chosen {
             Place::Name(name) => name.address(self.tried),
         };
         match (&self.member.place, found) {
-            (Place::Name(name), None) => name.wanted.want(),
+            (Place::Name(name), None) => name.refresh.want(),
             _ => self.tried += 1,
         }
         self.last = found.or(self.last);
@@ -253,16 +257,16 @@ impl Chosen {
     /// It could not be reached, or has not answered as it should. Whether it is put aside by that
     /// and was not before.
     pub fn failed(&self, now_ms: u64) -> bool {
-        let Member { state, terms, place, .. } = &*self.member;
+        let Member { state, options, place, .. } = &*self.member;
         if let Place::Name(name) = place {
-            name.wanted.want();
+            name.refresh.want();
         }
         let order = Ordering::Relaxed;
         let more = |failures: u32| Some(failures.saturating_add(1));
         let before = state.failures.fetch_update(order, order, more).unwrap_or(u32::MAX);
         let failures = before.saturating_add(1);
-        let until_ms = now_ms.saturating_add(terms.retry_ms).max(1);
-        failures >= terms.fail_after && state.aside_ms.swap(until_ms, Ordering::Relaxed) == 0
+        let until_ms = now_ms.saturating_add(options.retry_ms).max(1);
+        failures >= options.fail_after && state.aside_ms.swap(until_ms, Ordering::Relaxed) == 0
     }
 }
 

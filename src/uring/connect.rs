@@ -60,7 +60,7 @@ impl ConnectPlace {
 mod tests {
     use crate::mem::Slot;
     use crate::stats::Counters;
-    use crate::uring::{Done, Op, Ring, Settings, probe};
+    use crate::uring::{Completion, Op, Ring, Settings, probe};
     use std::net::{SocketAddr, TcpListener};
     use std::sync::Arc;
     use std::time::Duration;
@@ -77,7 +77,7 @@ mod tests {
     }
 
     /// The completion of `op`; what others say goes to `seen`.
-    fn wait_for(ring: &mut Ring, op: Op, seen: &mut Vec<Done>) -> Done {
+    fn wait_for(ring: &mut Ring, op: Op, seen: &mut Vec<Completion>) -> Completion {
         for _ in 0..100 {
             let mut done = Vec::new();
             ring.turn(Duration::from_millis(100), &mut done).expect("a turn");
@@ -90,7 +90,11 @@ mod tests {
         panic!("no completion of {op:?}")
     }
 
-    fn dial(ring: &mut Ring, slot: Slot, address: SocketAddr) -> (Result<usize, i32>, Vec<Done>) {
+    fn dial(
+        ring: &mut Ring,
+        slot: Slot,
+        address: SocketAddr,
+    ) -> (Result<usize, i32>, Vec<Completion>) {
         let mut seen = Vec::new();
         ring.socket(slot, address);
         assert_eq!(wait_for(ring, Op::Socket, &mut seen).outcome(), Ok(0));
@@ -115,7 +119,7 @@ mod tests {
             assert_eq!(outcome, Ok(0), "{any}");
             assert!(listener.accept().is_ok());
             let options: Vec<_> = seen.iter().filter(|done| done.op == Op::Option).collect();
-            let refused = |done: &&Done| done.outcome() == Err(libc::EOPNOTSUPP);
+            let refused = |done: &&Completion| done.outcome() == Err(libc::EOPNOTSUPP);
             if options.iter().any(refused) {
                 println!("SKIPPED: this kernel does not set options of direct descriptors");
             } else {

@@ -85,7 +85,7 @@ impl Tag {
 
 /// One reaped completion.
 #[derive(Clone, Copy, Debug)]
-pub struct Done {
+pub struct Completion {
     /// Which operation ended or, for a multishot one, has a result.
     pub op: Op,
     /// The slot it was for, or the accept place.
@@ -97,7 +97,7 @@ pub struct Done {
     flags: u32,
 }
 
-impl Done {
+impl Completion {
     /// Whether a multishot operation goes on after this completion.
     pub fn more(&self) -> bool {
         io_uring::cqueue::more(self.flags)

@@ -22,7 +22,7 @@ pub(super) fn bundles_are_sound() -> bool {
 
 /// Why io_uring cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cause {
+pub enum Unsupported {
     /// The kernel is older than 6.1, or was built without io_uring.
     OldKernel,
     /// The setting `kernel.io_uring_disabled` forbids it. Holds the value, 1 or 2.
@@ -33,21 +33,23 @@ pub enum Cause {
     Other,
 }
 
-impl Cause {
+impl Unsupported {
     /// What a person can do about it.
     pub fn advice(self) -> String {
         match self {
-            Cause::OldKernel => "the kernel is too old: 6.1 or newer is needed".to_owned(),
-            Cause::Disabled(value) => format!(
+            Unsupported::OldKernel => "the kernel is too old: 6.1 or newer is needed".to_owned(),
+            Unsupported::Disabled(value) => format!(
                 "kernel.io_uring_disabled is {value}: allow it with \
                  `sysctl -w kernel.io_uring_disabled=0`{}",
                 if value == 1 { ", or run in the group kernel.io_uring_group" } else { "" }
             ),
-            Cause::Seccomp => "a seccomp profile forbids io_uring, as container runtimes do by \
+            Unsupported::Seccomp => {
+                "a seccomp profile forbids io_uring, as container runtimes do by \
                 default: run with a profile that allows io_uring_setup, io_uring_enter and \
                 io_uring_register"
-                .to_owned(),
-            Cause::Other => "the kernel refused for another reason".to_owned(),
+                    .to_owned()
+            }
+            Unsupported::Other => "the kernel refused for another reason".to_owned(),
         }
     }
 }
@@ -79,20 +81,20 @@ impl Signs {
         Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
     }
 
-    fn cause(&self, errno: i32) -> Cause {
+    fn cause(&self, errno: i32) -> Unsupported {
         let old = self.kernel().is_some_and(|kernel| kernel < KERNEL_FLOOR);
         match (errno, self.disabled) {
-            (libc::EPERM, Some(value @ (1 | 2))) => Cause::Disabled(value),
-            (libc::EPERM | libc::EACCES | libc::ENOSYS, _) if self.filtered => Cause::Seccomp,
-            (libc::ENOSYS | libc::EINVAL, _) => Cause::OldKernel,
-            _ if old => Cause::OldKernel,
-            _ => Cause::Other,
+            (libc::EPERM, Some(value @ (1 | 2))) => Unsupported::Disabled(value),
+            (libc::EPERM | libc::EACCES | libc::ENOSYS, _) if self.filtered => Unsupported::Seccomp,
+            (libc::ENOSYS | libc::EINVAL, _) => Unsupported::OldKernel,
+            _ if old => Unsupported::OldKernel,
+            _ => Unsupported::Other,
         }
     }
 }
 
 /// Names the cause of a set-up that failed.
-pub fn cause(error: &SetupError) -> Cause {
+pub fn cause(error: &SetupError) -> Unsupported {
     Signs::read().cause(error.error.raw_os_error().unwrap_or(0))
 }
 
@@ -211,14 +213,14 @@ mod tests {
     #[test]
     fn the_cause_of_a_refusal_is_told_apart() {
         for (errno, signs, expected) in [
-            (libc::ENOSYS, signs("4.19.0-1-amd64", None, false), Cause::OldKernel),
-            (libc::EINVAL, signs("5.15.0", None, false), Cause::OldKernel),
-            (libc::EPERM, signs("6.8.0", Some(2), false), Cause::Disabled(2)),
-            (libc::EPERM, signs("6.8.0", Some(1), true), Cause::Disabled(1)),
-            (libc::EPERM, signs("6.8.0", Some(0), true), Cause::Seccomp),
-            (libc::ENOSYS, signs("6.8.0", None, true), Cause::Seccomp),
-            (libc::ENOMEM, signs("6.8.0", Some(0), false), Cause::Other),
-            (libc::ENOMEM, signs("5.19.1", None, false), Cause::OldKernel),
+            (libc::ENOSYS, signs("4.19.0-1-amd64", None, false), Unsupported::OldKernel),
+            (libc::EINVAL, signs("5.15.0", None, false), Unsupported::OldKernel),
+            (libc::EPERM, signs("6.8.0", Some(2), false), Unsupported::Disabled(2)),
+            (libc::EPERM, signs("6.8.0", Some(1), true), Unsupported::Disabled(1)),
+            (libc::EPERM, signs("6.8.0", Some(0), true), Unsupported::Seccomp),
+            (libc::ENOSYS, signs("6.8.0", None, true), Unsupported::Seccomp),
+            (libc::ENOMEM, signs("6.8.0", Some(0), false), Unsupported::Other),
+            (libc::ENOMEM, signs("5.19.1", None, false), Unsupported::OldKernel),
         ] {
             assert_eq!(signs.cause(errno), expected, "{errno} {signs:?}");
         }
@@ -226,9 +228,14 @@ mod tests {
 
     #[test]
     fn every_cause_says_what_to_do() {
-        for cause in [Cause::OldKernel, Cause::Disabled(1), Cause::Disabled(2), Cause::Seccomp] {
+        for cause in [
+            Unsupported::OldKernel,
+            Unsupported::Disabled(1),
+            Unsupported::Disabled(2),
+            Unsupported::Seccomp,
+        ] {
             assert!(cause.advice().len() > 30);
         }
-        assert!(Cause::Disabled(1).advice().contains("io_uring_group"));
+        assert!(Unsupported::Disabled(1).advice().contains("io_uring_group"));
     }
 }

@@ -4,7 +4,7 @@ use super::accept::AcceptPlace;
 use super::buffers::{self, Buffers, Pieces};
 use super::connect::{self, ConnectPlace};
 use super::send::{Outgoing, Sent};
-use super::{Done, Op, Tag, probe};
+use super::{Completion, Op, Tag, probe};
 use crate::mem::{Segment, Slot};
 use crate::stats::Counters;
 use io_uring::squeue::Entry;
@@ -116,7 +116,7 @@ impl Ring {
     }
 
     /// The peer's address of the accept that has completed at `place`.
-    pub fn accepted(&mut self, done: &Done) -> SocketAddr {
+    pub fn accepted(&mut self, done: &Completion) -> SocketAddr {
         self.places[done.index as usize].peer()
     }
 
@@ -149,7 +149,7 @@ impl Ring {
     }
 
     /// Settles a completed connect: its memory is free again.
-    pub fn connected(&mut self, done: &Done) {
+    pub fn connected(&mut self, done: &Completion) {
         self.in_flight -= 1;
         self.connects.remove(&done.index);
     }
@@ -173,13 +173,13 @@ impl Ring {
     }
 
     /// The bytes of a completed receive; give them back with [`Ring::give_back`].
-    pub fn pieces(&mut self, done: &Done) -> Option<Pieces<'_>> {
+    pub fn pieces(&mut self, done: &Completion) -> Option<Pieces<'_>> {
         let first = io_uring::cqueue::buffer_select(done.flags)?;
         Some(Pieces::new(&mut self.buffers, first, done.result.max(0) as usize))
     }
 
     /// Returns the buffers of a completed receive to the pool.
-    pub fn give_back(&mut self, done: &Done) {
+    pub fn give_back(&mut self, done: &Completion) {
         if let Some(first) = io_uring::cqueue::buffer_select(done.flags) {
             self.buffers.give_back(first, done.result.max(0) as usize);
         }
@@ -203,7 +203,7 @@ impl Ring {
 
     /// Settles a completed send. After [`Sent::Short`] call [`Ring::send_rest`] or
     /// [`Ring::drop_rest`].
-    pub fn sent(&mut self, done: &Done) -> Sent {
+    pub fn sent(&mut self, done: &Completion) -> Sent {
         self.in_flight -= 1;
         let Some(place) = self.sends.get_mut(done.index as usize) else {
             return Sent::Failed(0);
@@ -313,7 +313,7 @@ impl Ring {
 
     /// Hands all prepared operations over, waits up to `wait` for a completion (not at all when
     /// it is zero), and reaps every completion into `done`.
-    pub fn turn(&mut self, wait: Duration, done: &mut Vec<Done>) -> io::Result<()> {
+    pub fn turn(&mut self, wait: Duration, done: &mut Vec<Completion>) -> io::Result<()> {
         self.buffers.publish();
         self.push_waiting();
         let entered = if wait.is_zero() || !self.waiting.is_empty() {
@@ -337,7 +337,7 @@ impl Ring {
                 if tag.op == Op::Receive && !io_uring::cqueue::more(entry.flags()) {
                     self.in_flight -= 1;
                 }
-                done.push(Done {
+                done.push(Completion {
                     op: tag.op,
                     index: tag.index,
                     generation: tag.generation,

@@ -99,7 +99,7 @@ pub(super) fn check_part(part: &[u8]) -> Result<(), Violation> {
 
 /// The closing handshake (section 7.1): each side sends one close frame and no data after it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Handshake {
+pub enum CloseHandshake {
     /// Neither side has closed.
     #[default]
     Open,
@@ -111,14 +111,14 @@ pub enum Handshake {
     Done,
 }
 
-impl Handshake {
+impl CloseHandshake {
     /// We want to send a close frame: whether it may go out. At most one ever does.
     #[must_use]
     pub fn send(&mut self) -> bool {
         let (next, may) = match self {
-            Handshake::Open => (Handshake::Sent, true),
-            Handshake::Received => (Handshake::Done, true),
-            Handshake::Sent | Handshake::Done => return false,
+            CloseHandshake::Open => (CloseHandshake::Sent, true),
+            CloseHandshake::Received => (CloseHandshake::Done, true),
+            CloseHandshake::Sent | CloseHandshake::Done => return false,
         };
         *self = next;
         may
@@ -128,9 +128,9 @@ impl Handshake {
     #[must_use]
     pub fn receive(&mut self) -> bool {
         let (next, owed) = match self {
-            Handshake::Open => (Handshake::Received, true),
-            Handshake::Sent => (Handshake::Done, false),
-            Handshake::Received | Handshake::Done => return false,
+            CloseHandshake::Open => (CloseHandshake::Received, true),
+            CloseHandshake::Sent => (CloseHandshake::Done, false),
+            CloseHandshake::Received | CloseHandshake::Done => return false,
         };
         *self = next;
         owed
@@ -138,7 +138,7 @@ impl Handshake {
 
     /// Whether data frames may still be sent.
     pub fn may_send_data(self) -> bool {
-        self == Handshake::Open
+        self == CloseHandshake::Open
     }
 }
 
@@ -179,13 +179,13 @@ mod tests {
 
     #[test]
     fn each_side_closes_once() {
-        let mut ours = Handshake::Open;
+        let mut ours = CloseHandshake::Open;
         assert!(ours.send() && !ours.may_send_data() && !ours.send());
         assert!(!ours.receive());
-        assert_eq!(ours, Handshake::Done);
-        let mut theirs = Handshake::Open;
+        assert_eq!(ours, CloseHandshake::Done);
+        let mut theirs = CloseHandshake::Open;
         assert!(theirs.receive() && !theirs.may_send_data() && !theirs.receive());
         assert!(theirs.send() && !theirs.send() && !theirs.receive());
-        assert_eq!(theirs, Handshake::Done);
+        assert_eq!(theirs, CloseHandshake::Done);
     }
 }

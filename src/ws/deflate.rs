@@ -95,14 +95,14 @@ pub enum InflateError {
 
 /// How far a message has been decompressed.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Progress {
+pub struct InflateProgress {
     /// Final blocks so far.
     streams: usize,
     /// Whether something waits for room that was taken already.
     pending: bool,
 }
 
-impl Progress {
+impl InflateProgress {
     /// Whether all that was taken has been given.
     pub fn is_drained(&self) -> bool {
         !self.pending
@@ -122,48 +122,49 @@ impl Inflater {
         Inflater { zlib: Decompress::new(false), keep_window }
     }
 
-    /// Decompresses one whole message of at most `most` bytes into `out`, which is emptied first.
+    /// Decompresses one whole message of at most `max_bytes` bytes into `out`, which is emptied
+    /// first.
     ///
     /// # Errors
     /// [`InflateError`]; what is in `out` then is of no use.
     pub fn inflate(
         &mut self,
         message: &[u8],
-        most: usize,
+        max_bytes: usize,
         out: &mut Vec<u8>,
     ) -> Result<(), InflateError> {
         out.clear();
         let mut progress = self.begin();
-        self.part(message, most, out, &mut progress, &mut usize::MAX.clone())?;
-        self.end(most, out, progress)
+        self.part(message, max_bytes, out, &mut progress, &mut usize::MAX.clone())?;
+        self.end(max_bytes, out, progress)
     }
 
     /// A message begins.
-    pub fn begin(&mut self) -> Progress {
+    pub fn begin(&mut self) -> InflateProgress {
         if !self.keep_window {
             self.zlib.reset(false);
         }
-        Progress::default()
+        InflateProgress::default()
     }
 
     /// Decompresses octets of a message from the front of `input` behind what is in `out`, until
     /// all is done or the share of `work` is used up. Says how many octets it took; there is more
-    /// to do while that is not all or [`Progress::is_drained`] is false.
+    /// to do while that is not all or [`InflateProgress::is_drained`] is false.
     ///
     /// # Errors
     /// [`InflateError`]; the decompressor serves no further message then.
     pub fn part(
         &mut self,
         input: &[u8],
-        most: usize,
+        max_bytes: usize,
         out: &mut Vec<u8>,
-        progress: &mut Progress,
+        progress: &mut InflateProgress,
         work: &mut usize,
     ) -> Result<usize, InflateError> {
         let mut at = 0;
         loop {
             if out.len() == out.capacity() {
-                let left = most.saturating_sub(out.len());
+                let left = max_bytes.saturating_sub(out.len());
                 out.reserve_exact(BLOCK.max(out.len() / 2).min(left + BLOCK));
             }
             let (taken_before, given_before) = (self.zlib.total_in(), out.len());
@@ -174,7 +175,7 @@ impl Inflater {
                 .map_err(|_| InflateError::Invalid)?;
             let taken = (self.zlib.total_in() - taken_before) as usize;
             at += taken;
-            if out.len() > most {
+            if out.len() > max_bytes {
                 return Err(InflateError::TooBig);
             }
             let given = out.len() - given_before;
@@ -210,12 +211,12 @@ impl Inflater {
     /// [`InflateError::Invalid`].
     pub fn end(
         &mut self,
-        most: usize,
+        max_bytes: usize,
         out: &mut Vec<u8>,
-        mut progress: Progress,
+        mut progress: InflateProgress,
     ) -> Result<(), InflateError> {
         let len = out.len();
-        self.part(&TAIL, most, out, &mut progress, &mut usize::MAX.clone())?;
+        self.part(&TAIL, max_bytes, out, &mut progress, &mut usize::MAX.clone())?;
         if out.len() == len { Ok(()) } else { Err(InflateError::Invalid) }
     }
 }
@@ -283,10 +284,10 @@ mod tests {
         assert_eq!(Deflater::new(15, false).deflate(&zeros, &mut wire), Some(()));
         assert!(wire.len() < zeros.len() / 100);
         let mut out = Vec::new();
-        let most = 100_000;
-        let result = Inflater::new(false).inflate(&wire, most, &mut out);
+        let max_bytes = 100_000;
+        let result = Inflater::new(false).inflate(&wire, max_bytes, &mut out);
         assert_eq!(result, Err(InflateError::TooBig));
-        let bound = most + BLOCK;
+        let bound = max_bytes + BLOCK;
         assert!(out.capacity() <= bound, "{} > {bound}", out.capacity());
     }
 
@@ -306,7 +307,7 @@ mod tests {
         let message = sample(1000, true);
         let mut wire = Vec::new();
         assert_eq!(Deflater::new(15, false).deflate(&message, &mut wire), Some(()));
-        let inflate = |most| Inflater::new(false).inflate(&wire, most, &mut Vec::new());
+        let inflate = |max_bytes| Inflater::new(false).inflate(&wire, max_bytes, &mut Vec::new());
         assert_eq!(inflate(1000), Ok(()));
         assert_eq!(inflate(999), Err(InflateError::TooBig));
     }
@@ -368,8 +369,8 @@ mod tests {
                 assert!(out.len() - had <= share + BLOCK.max(had / 2), "{} octets", out.len());
                 assert!(shares < 1000);
             }
-            let most = (wire.len() * WORK_PER_OCTET + expected.len()) / share;
-            assert!(shares > most / 8, "{shares} shares of {most}");
+            let max_bytes = (wire.len() * WORK_PER_OCTET + expected.len()) / share;
+            assert!(shares > max_bytes / 8, "{shares} shares of {max_bytes}");
             assert_eq!(inflater.end(1 << 20, &mut out, progress), Ok(()));
             assert!(out == expected);
         }
@@ -419,9 +420,9 @@ mod tests {
             }
         }
         let each = (resident() - before) / EACH;
-        let told = if bits == 0 { INFLATER_BYTES } else { deflater_bytes(bits) };
-        assert!(each <= told + told / 8, "{bits}: {each} bytes, and not {told}");
-        assert!(told <= each + each / 3, "{bits}: {each} bytes, and not {told}");
+        let documented = if bits == 0 { INFLATER_BYTES } else { deflater_bytes(bits) };
+        assert!(each <= documented + documented / 8, "{bits}: {each} bytes, and not {documented}");
+        assert!(documented <= each + each / 3, "{bits}: {each} bytes, and not {documented}");
     }
 
     #[test]

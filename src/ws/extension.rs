@@ -31,7 +31,7 @@ pub struct Agreed {
 /// The value of the field is not a list of extensions: the handshake fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("Sec-WebSocket-Extensions is malformed")]
-pub struct Malformed;
+pub struct MalformedExtension;
 
 /// The smallest window that the compressor can keep to; 8 bits can be offered but not met.
 const BITS_MIN: u8 = 9;
@@ -64,11 +64,11 @@ impl Agreed {
 /// `permessage-deflate` that can be met. `fields` are the values of all such header fields.
 ///
 /// # Errors
-/// [`Malformed`], wherever in the list.
+/// [`MalformedExtension`], wherever in the list.
 pub fn negotiate<'f>(
     fields: impl Iterator<Item = &'f str>,
     compression: Compression,
-) -> Result<Option<Agreed>, Malformed> {
+) -> Result<Option<Agreed>, MalformedExtension> {
     let mut agreed = None;
     for field in fields {
         let mut rest = Text(field);
@@ -97,18 +97,22 @@ pub const OFFER: &str = "permessage-deflate; client_max_window_bits";
 /// Reads a server's answer to [`OFFER`]; `None` if it declined.
 ///
 /// # Errors
-/// [`Malformed`] also for an answer to something that was not offered, or one that cannot be met:
+/// [`MalformedExtension`] also for an answer to something that was not offered, or one that cannot
+/// be met:
 /// the client fails the connection (RFC 7692 section 7.1).
-pub fn read_answer<'f>(fields: impl Iterator<Item = &'f str>) -> Result<Option<Agreed>, Malformed> {
+pub fn read_answer<'f>(
+    fields: impl Iterator<Item = &'f str>,
+) -> Result<Option<Agreed>, MalformedExtension> {
     let mut agreed = None;
     for field in fields {
         let mut rest = Text(field);
         rest.skip_space();
-        let answer = offer(&mut rest)?.filter(|answer| !answer.invalid).ok_or(Malformed)?;
+        let answer =
+            offer(&mut rest)?.filter(|answer| !answer.invalid).ok_or(MalformedExtension)?;
         let our_bits = match answer.client_bits {
             None => BITS_MAX,
             Some(Some(bits @ BITS_MIN..=BITS_MAX)) => bits,
-            Some(_) => return Err(Malformed),
+            Some(_) => return Err(MalformedExtension),
         };
         let taken = Agreed {
             our_bits,
@@ -117,7 +121,7 @@ pub fn read_answer<'f>(fields: impl Iterator<Item = &'f str>) -> Result<Option<A
             names_bits: false,
         };
         if !rest.0.is_empty() || agreed.replace(taken).is_some() {
-            return Err(Malformed);
+            return Err(MalformedExtension);
         }
     }
     Ok(agreed)
@@ -181,7 +185,7 @@ fn bits(value: &str) -> Option<u8> {
 }
 
 /// Reads one extension; its parameters if it is `permessage-deflate`.
-fn offer(rest: &mut Text<'_>) -> Result<Option<Offer>, Malformed> {
+fn offer(rest: &mut Text<'_>) -> Result<Option<Offer>, MalformedExtension> {
     let is_deflate = rest.token()? == "permessage-deflate";
     let mut offer = Offer::default();
     loop {
@@ -222,28 +226,28 @@ impl<'t> Text<'t> {
         self.0.as_bytes().first() == Some(&byte)
     }
 
-    fn take(&mut self, byte: u8) -> Result<(), Malformed> {
+    fn take(&mut self, byte: u8) -> Result<(), MalformedExtension> {
         if !self.is_at(byte) {
-            return Err(Malformed);
+            return Err(MalformedExtension);
         }
         self.0 = &self.0[1..];
         Ok(())
     }
 
-    fn token(&mut self) -> Result<&'t str, Malformed> {
+    fn token(&mut self) -> Result<&'t str, MalformedExtension> {
         let is_token =
             |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
         let end = self.0.bytes().position(|byte| !is_token(byte)).unwrap_or(self.0.len());
         let (token, rest) = self.0.split_at(end);
         self.0 = rest;
         match token {
-            "" => Err(Malformed),
+            "" => Err(MalformedExtension),
             token => Ok(token),
         }
     }
 
     /// A quoted string, whose content must be a token (RFC 6455 section 9.1).
-    fn quoted(&mut self, content: &mut String) -> Result<(), Malformed> {
+    fn quoted(&mut self, content: &mut String) -> Result<(), MalformedExtension> {
         self.take(b'"')?;
         let mut chars = self.0.char_indices();
         while let Some((at, char)) = chars.next() {
@@ -252,13 +256,13 @@ impl<'t> Text<'t> {
                     self.0 = &self.0[at + 1..];
                     let mut inner = Text(content);
                     inner.token()?;
-                    return if inner.0.is_empty() { Ok(()) } else { Err(Malformed) };
+                    return if inner.0.is_empty() { Ok(()) } else { Err(MalformedExtension) };
                 }
                 '\\' => content.extend(chars.next().map(|(_, escaped)| escaped)),
                 char => content.push(char),
             }
         }
-        Err(Malformed)
+        Err(MalformedExtension)
     }
 }
 
@@ -266,7 +270,10 @@ impl<'t> Text<'t> {
 mod tests {
     use super::*;
 
-    fn answer(fields: &[&str], compression: Compression) -> Result<Option<String>, Malformed> {
+    fn answer(
+        fields: &[&str],
+        compression: Compression,
+    ) -> Result<Option<String>, MalformedExtension> {
         let agreed = negotiate(fields.iter().copied(), compression)?;
         Ok(agreed.map(|agreed| agreed.answer()))
     }
@@ -343,7 +350,7 @@ mod tests {
             "permessage-deflate; client_max_window_bits",
             "permessage-deflate; unknown",
         ] {
-            assert_eq!(read(bad), Err(Malformed), "{bad}");
+            assert_eq!(read(bad), Err(MalformedExtension), "{bad}");
         }
     }
 
@@ -367,8 +374,8 @@ mod tests {
             "permessage-deflate, foo@",
             "/",
         ] {
-            assert_eq!(answer(&[bad], Compression::Shared), Err(Malformed), "{bad}");
-            assert_eq!(answer(&[bad], Compression::Off), Err(Malformed), "{bad}");
+            assert_eq!(answer(&[bad], Compression::Shared), Err(MalformedExtension), "{bad}");
+            assert_eq!(answer(&[bad], Compression::Off), Err(MalformedExtension), "{bad}");
         }
     }
 }

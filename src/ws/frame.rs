@@ -1,6 +1,6 @@
 //! Frame headers (RFC 6455 section 5.2), read and written.
 
-use super::{Kind, Role, Violation};
+use super::{MessageKind, Role, Violation};
 use crate::{limits::WS_CONTROL_BYTES, simd};
 
 /// The longest header: two octets, a 64-bit length and a masking key.
@@ -78,8 +78,8 @@ pub struct Header {
 impl Header {
     /// The header of a whole, uncompressed data message.
     #[inline]
-    pub(super) fn plain(kind: Kind, mask: Option<[u8; 4]>, len: usize) -> Header {
-        let opcode = if kind == Kind::Text { Opcode::Text } else { Opcode::Binary };
+    pub(super) fn plain(kind: MessageKind, mask: Option<[u8; 4]>, len: usize) -> Header {
+        let opcode = if kind == MessageKind::Text { Opcode::Text } else { Opcode::Binary };
         Header { fin: true, rsv1: false, opcode, mask, len: len as u64 }
     }
 
@@ -181,7 +181,7 @@ pub fn header_len(payload: usize) -> usize {
 
 /// What the state of a reader admits of the next frame.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Rules {
+pub(super) struct FrameRules {
     pub(super) role: Role,
     pub(super) allow_rsv1: bool,
     /// A fragmented message is open.
@@ -192,7 +192,7 @@ pub(super) struct Rules {
     pub(super) room: u64,
 }
 
-impl Rules {
+impl FrameRules {
     /// Reads a header from the front of `bytes`: its length and what it says, or `None` if it is
     /// not all there.
     ///
@@ -268,7 +268,7 @@ impl Rules {
     /// allowed is a violation already.
     #[inline]
     fn length(&self, opcode: Opcode, code: u8, bytes: &[u8]) -> Result<Option<u64>, Violation> {
-        let (width, least) = match code {
+        let (width, min) = match code {
             126 => (2, 126),
             127 => (8, 0x1_0000),
             _ => (0, 0),
@@ -280,13 +280,13 @@ impl Rules {
             126 | 127 => (known << missing, known << missing | ((1 << missing) - 1)),
             _ => (u64::from(code), u64::from(code)),
         };
-        if least > self.room && !opcode.is_control() {
+        if min > self.room && !opcode.is_control() {
             return Err(Violation::TooBig);
         }
         if low >> 63 != 0 {
             return Err(Violation::NegativeLength);
         }
-        if high < least {
+        if high < min {
             return Err(Violation::OverlongLength);
         }
         if low > self.room && !opcode.is_control() {

@@ -50,7 +50,7 @@ impl Role {
 
 /// What a reader admits. Shared by many connections, so it is passed to every call and never kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct FrameLimits {
     /// Payload bytes of one data frame.
     pub frame_bytes: u64,
     /// Payload bytes of one message, all its frames together, before any decompression.
@@ -61,10 +61,10 @@ pub struct Limits {
     pub allow_rsv1: bool,
 }
 
-impl Default for Limits {
+impl Default for FrameLimits {
     /// The bounds of [`crate::limits`], without compression.
     fn default() -> Self {
-        Limits {
+        FrameLimits {
             frame_bytes: limits::WS_FRAME_BYTES,
             message_bytes: limits::WS_MESSAGE_BYTES,
             fragments: limits::WS_FRAGMENTS,
@@ -75,7 +75,7 @@ impl Default for Limits {
 
 /// What a message holds (RFC 6455 section 5.6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum MessageKind {
     /// UTF-8 text.
     Text,
     /// Octets that only the application understands.
@@ -84,14 +84,14 @@ pub enum Kind {
 
 /// What [`Reader::next`] found at the front of its input.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Event<'a> {
+pub enum FrameEvent<'a> {
     /// All of the input was taken and nothing is complete.
     Need,
     /// A whole message: in place in the input if it came whole and in one frame, else in the
     /// reader's buffer, which is released by the next call.
     Message {
         /// Text or binary. Text is valid UTF-8 unless it is compressed.
-        kind: Kind,
+        kind: MessageKind,
         /// The first frame carried RSV1: the payload is to be inflated, and text to be checked.
         compressed: bool,
         /// The payload, unmasked.

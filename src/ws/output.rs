@@ -3,30 +3,30 @@
 use super::deflate::{Deflater, Inflater, deflater_bytes};
 use super::extension::Agreed;
 use super::frame::{self, Header, Opcode};
-use super::record::Framing;
-use super::unpack::{self, Place, Unpacked, Unpacking};
-use super::{Kind, Violation, deflate, utf8};
+use super::record::RecordFraming;
+use super::unpack::{self, UnpackTarget, Unpacked, Unpacking};
+use super::{MessageKind, Violation, deflate, utf8};
 
 /// Where messages for one peer are written.
 pub struct Output<'a> {
     /// The bytes so far, whole frames.
     pub bytes: &'a mut Vec<u8>,
     /// How messages are compressed, if they are.
-    pub squeeze: Option<Squeeze<'a>>,
+    pub compress: Option<Compress<'a>>,
     /// The masking key of the next message: a client's, fresh for each.
     pub mask: Option<[u8; 4]>,
     /// What messages are in place of frames, for a peer without a WebSocket.
-    pub records: Option<Framing>,
+    pub records: Option<RecordFraming>,
 }
 
 /// A compressor at work for one peer.
-pub struct Squeeze<'a> {
+pub struct Compress<'a> {
     /// The compressor.
     pub deflater: &'a mut Deflater,
     /// Memory to use again.
     pub scratch: &'a mut Vec<u8>,
     /// Shorter messages stay plain, in bytes.
-    pub least: usize,
+    pub min_bytes: usize,
     /// What the turn has left of its share of work.
     work: &'a mut usize,
 }
@@ -34,21 +34,21 @@ pub struct Squeeze<'a> {
 impl<'a> Output<'a> {
     /// An output that compresses nothing.
     pub fn plain(bytes: &'a mut Vec<u8>) -> Output<'a> {
-        Output { bytes, squeeze: None, mask: None, records: None }
+        Output { bytes, compress: None, mask: None, records: None }
     }
 
     /// Writes one message; false if the peer's framing has no record for it.
-    pub fn message(&mut self, kind: Kind, payload: &[u8]) -> bool {
+    pub fn message(&mut self, kind: MessageKind, payload: &[u8]) -> bool {
         if let Some(framing) = self.records {
             return framing.push(self.bytes, kind, payload);
         }
         let opcode = match kind {
-            Kind::Text => Opcode::Text,
-            Kind::Binary => Opcode::Binary,
+            MessageKind::Text => Opcode::Text,
+            MessageKind::Binary => Opcode::Binary,
         };
-        match &mut self.squeeze {
-            Some(squeeze) if payload.len() >= squeeze.least => {
-                if !squeeze.push(self.bytes, opcode, payload, self.mask) {
+        match &mut self.compress {
+            Some(compress) if payload.len() >= compress.min_bytes => {
+                if !compress.push(self.bytes, opcode, payload, self.mask) {
                     frame::push(self.bytes, opcode, payload, self.mask);
                 }
             }
@@ -58,7 +58,7 @@ impl<'a> Output<'a> {
     }
 }
 
-impl Squeeze<'_> {
+impl Compress<'_> {
     /// Appends `payload` as one compressed frame; false if the plain one is no longer. A
     /// compressor that keeps its window has no choice any more: what went through it must be sent.
     fn push(
@@ -94,7 +94,7 @@ pub struct Codecs {
     work: usize,
     /// Heap bytes that peers with kept windows hold, and may hold together.
     dedicated: usize,
-    dedicated_most: usize,
+    dedicated_max: usize,
 }
 
 /// Window sizes, 9 to 15 bits.
@@ -110,8 +110,8 @@ const DEFLATE_WORK: usize = 4;
 const KEPT_BYTES: usize = 64 * 1024;
 
 impl Codecs {
-    /// Codecs for a core on which kept windows may hold `dedicated_most` bytes of heap.
-    pub fn new(dedicated_most: usize) -> Codecs {
+    /// Codecs for a core on which kept windows may hold `dedicated_max` bytes of heap.
+    pub fn new(dedicated_max: usize) -> Codecs {
         Codecs {
             deflaters: [const { None }; BITS],
             inflater: Box::new(Inflater::new(false)),
@@ -119,7 +119,7 @@ impl Codecs {
             inflated: Vec::new(),
             work: TURN_WORK,
             dedicated: 0,
-            dedicated_most,
+            dedicated_max,
         }
     }
 
@@ -139,7 +139,7 @@ impl Codecs {
 
     /// Accounts for heap that a peer holds: all of it, or nothing if there is no room.
     pub(super) fn hold(&mut self, bytes: usize) -> usize {
-        let held = if self.dedicated + bytes <= self.dedicated_most { bytes } else { 0 };
+        let held = if self.dedicated + bytes <= self.dedicated_max { bytes } else { 0 };
         self.dedicated += held;
         held
     }
@@ -154,19 +154,19 @@ impl Codecs {
         std::mem::replace(&mut self.inflater, Box::new(Inflater::new(false)))
     }
 
-    fn squeeze(&mut self, bits: u8, least: usize) -> Squeeze<'_> {
+    fn compress(&mut self, bits: u8, min_bytes: usize) -> Compress<'_> {
         let at = usize::from(bits.clamp(9, 15) - 9);
         let deflater =
             self.deflaters[at].get_or_insert_with(|| Box::new(Deflater::new(bits, false)));
-        Squeeze { deflater, scratch: &mut self.scratch, least, work: &mut self.work }
+        Compress { deflater, scratch: &mut self.scratch, min_bytes, work: &mut self.work }
     }
 
     /// The compressed form of a whole unmasked frame of one message, for peers with a window of
     /// `bits`; `None` if it would not be shorter.
-    pub fn squeeze_frame(&mut self, plain: &[u8], bits: u8) -> Option<Vec<u8>> {
+    pub fn compress_frame(&mut self, plain: &[u8], bits: u8) -> Option<Vec<u8>> {
         let (opcode, payload) = frame::split(plain)?;
         let mut out = Vec::new();
-        self.squeeze(bits, 0).push(&mut out, opcode, payload, None).then_some(out)
+        self.compress(bits, 0).push(&mut out, opcode, payload, None).then_some(out)
     }
 }
 
@@ -174,8 +174,8 @@ impl Codecs {
 /// is no WebSocket.
 pub struct Channel {
     agreed: Agreed,
-    records: Option<Framing>,
-    least: usize,
+    records: Option<RecordFraming>,
+    min_bytes: usize,
     deflater: Option<Box<Deflater>>,
     inflater: Option<Box<Inflater>>,
     /// A message that could not be decompressed at once.
@@ -184,22 +184,22 @@ pub struct Channel {
 
 impl Channel {
     /// The compression of one connection, unless its windows are more than the core may hold.
-    pub fn new(agreed: Agreed, least: usize, codecs: &mut Codecs) -> Option<Channel> {
+    pub fn new(agreed: Agreed, min_bytes: usize, codecs: &mut Codecs) -> Option<Channel> {
         let bytes = bytes(&agreed);
-        (codecs.hold(bytes) == bytes).then(|| Channel::of(agreed, None, least))
+        (codecs.hold(bytes) == bytes).then(|| Channel::of(agreed, None, min_bytes))
     }
 
     /// A connection whose messages are records: nothing is compressed.
-    pub fn of_records(framing: Framing) -> Channel {
+    pub fn of_records(framing: RecordFraming) -> Channel {
         Channel::of(Agreed::NOTHING, Some(framing), 0)
     }
 
-    fn of(agreed: Agreed, records: Option<Framing>, least: usize) -> Channel {
-        Channel { agreed, records, least, deflater: None, inflater: None, unpacking: None }
+    fn of(agreed: Agreed, records: Option<RecordFraming>, min_bytes: usize) -> Channel {
+        Channel { agreed, records, min_bytes, deflater: None, inflater: None, unpacking: None }
     }
 
     /// The framing of the records of a connection that is no WebSocket.
-    pub fn records(&self) -> Option<Framing> {
+    pub fn records(&self) -> Option<RecordFraming> {
         self.records
     }
 
@@ -220,8 +220,8 @@ impl Channel {
     }
 
     /// Messages shorter than this many bytes stay plain.
-    pub fn least(&self) -> usize {
-        self.least
+    pub fn min_bytes(&self) -> usize {
+        self.min_bytes
     }
 
     /// An output that compresses as agreed on.
@@ -229,36 +229,36 @@ impl Channel {
         if self.records.is_some() {
             return Output { records: self.records, ..Output::plain(bytes) };
         }
-        let least = self.least;
+        let min_bytes = self.min_bytes;
         let bits = self.agreed.our_bits;
-        let squeeze = if self.agreed.we_keep {
+        let compress = if self.agreed.we_keep {
             let own = self.deflater.get_or_insert_with(|| Box::new(Deflater::new(bits, true)));
             let (scratch, work) = (&mut codecs.scratch, &mut codecs.work);
-            Squeeze { deflater: own, scratch, least, work }
+            Compress { deflater: own, scratch, min_bytes, work }
         } else {
-            codecs.squeeze(bits, least)
+            codecs.compress(bits, min_bytes)
         };
-        Output { squeeze: Some(squeeze), ..Output::plain(bytes) }
+        Output { compress: Some(compress), ..Output::plain(bytes) }
     }
 
-    /// Decompresses a message of at most `most` bytes, or the end of one of which parts came
+    /// Decompresses a message of at most `max_bytes` bytes, or the end of one of which parts came
     /// before. Give the memory back with [`Codecs::give_back`].
     ///
     /// # Errors
     /// What is wrong with it.
     pub fn unpack(
         &mut self,
-        kind: Kind,
+        kind: MessageKind,
         message: &[u8],
-        most: u64,
+        max_bytes: u64,
         codecs: &mut Codecs,
     ) -> Result<Unpacked, Violation> {
         codecs.work = codecs.work.saturating_sub(MESSAGE_WORK);
         if let Some(unpacking) = &mut self.unpacking {
             unpacking.add(message, true);
-            return self.go_on(most, codecs);
+            return self.go_on(max_bytes, codecs);
         }
-        let most_bytes = usize::try_from(most).unwrap_or(usize::MAX);
+        let max_usize = usize::try_from(max_bytes).unwrap_or(usize::MAX);
         let mut out = std::mem::take(&mut codecs.inflated);
         out.clear();
         let keeps = self.agreed.peer_keeps;
@@ -267,7 +267,7 @@ impl Channel {
             false => &mut codecs.inflater,
         };
         let mut progress = inflater.begin();
-        let taken = inflater.part(message, most_bytes, &mut out, &mut progress, &mut codecs.work);
+        let taken = inflater.part(message, max_usize, &mut out, &mut progress, &mut codecs.work);
         let taken = taken.map_err(unpack::violation)?;
         if taken < message.len() || !progress.is_drained() {
             let own = (!keeps).then(|| codecs.lend());
@@ -275,23 +275,23 @@ impl Channel {
             self.unpacking = Some(Box::new(unpacking));
             return Ok(Unpacked::Busy);
         }
-        inflater.end(most_bytes, &mut out, progress).map_err(unpack::violation)?;
-        if kind == Kind::Text && !utf8::valid(&out) {
+        inflater.end(max_usize, &mut out, progress).map_err(unpack::violation)?;
+        if kind == MessageKind::Text && !utf8::valid(&out) {
             return Err(Violation::TextNotUtf8);
         }
         Ok(Unpacked::Whole(kind, out))
     }
 
-    /// Decompresses what has come of a message of at most `most` bytes, as far as that is for
+    /// Decompresses what has come of a message of at most `max_bytes` bytes, as far as that is for
     /// free: nothing is to be done about what is left.
     ///
     /// # Errors
     /// What is wrong with it.
     pub fn unpack_part(
         &mut self,
-        kind: Kind,
+        kind: MessageKind,
         part: &[u8],
-        most: u64,
+        max_bytes: u64,
         codecs: &mut Codecs,
     ) -> Result<Unpacked, Violation> {
         if self.unpacking.is_none() {
@@ -304,18 +304,18 @@ impl Channel {
         if let Some(unpacking) = &mut self.unpacking {
             unpacking.add(part, false);
         }
-        self.go_on(most, codecs)
+        self.go_on(max_bytes, codecs)
     }
 
     /// Goes on with a message that is [`Unpacked::Busy`].
     ///
     /// # Errors
     /// What is wrong with it.
-    pub fn go_on(&mut self, most: u64, codecs: &mut Codecs) -> Result<Unpacked, Violation> {
+    pub fn go_on(&mut self, max_bytes: u64, codecs: &mut Codecs) -> Result<Unpacked, Violation> {
         let Some(mut unpacking) = self.unpacking.take() else { return Ok(Unpacked::Part) };
-        let most = usize::try_from(most).unwrap_or(usize::MAX);
+        let max_bytes = usize::try_from(max_bytes).unwrap_or(usize::MAX);
         let kept = self.inflater.as_deref_mut();
-        let unpacked = unpacking.go_on(&mut Place { kept, codecs, most });
+        let unpacked = unpacking.go_on(&mut UnpackTarget { kept, codecs, max_bytes });
         match unpacked {
             Ok(Unpacked::Part | Unpacked::Busy) => self.unpacking = Some(unpacking),
             _ => unpacking.release(codecs),
@@ -354,7 +354,7 @@ fn bytes(agreed: &Agreed) -> usize {
 #[cfg(test)]
 mod tests {
     use super::super::extension::{Compression, negotiate};
-    use super::super::{Event, Limits, Reader, Role};
+    use super::super::{FrameEvent, FrameLimits, Reader, Role};
     use super::*;
 
     fn agreed(compression: Compression) -> Agreed {
@@ -382,13 +382,13 @@ mod tests {
         let mut first = Channel::new(shared, 0, &mut codecs).expect("nothing is kept");
         let mut second = Channel::new(shared, 0, &mut codecs).expect("nothing is kept");
         let part = |it: &mut Channel, part: &[u8], codecs: &mut Codecs| {
-            it.unpack_part(Kind::Text, part, 100, codecs)
+            it.unpack_part(MessageKind::Text, part, 100, codecs)
         };
         assert_eq!(part(&mut first, &bad[..5], &mut codecs), Ok(Unpacked::Part));
         assert_eq!(part(&mut second, &bad, &mut codecs), Ok(Unpacked::Part), "it waits");
         assert_eq!(part(&mut first, &bad[5..], &mut codecs), Err(Violation::TextNotUtf8));
         assert_eq!(codecs.dedicated, 0);
-        let end = second.unpack(Kind::Text, &[0], 100, &mut codecs);
+        let end = second.unpack(MessageKind::Text, &[0], 100, &mut codecs);
         assert_eq!(end, Err(Violation::TextNotUtf8), "at the end at the latest");
         for gone in [&mut first, &mut second] {
             assert_eq!(part(gone, &bad[..5], &mut codecs), Ok(Unpacked::Part));
@@ -406,20 +406,20 @@ mod tests {
         let mut channel = Channel::new(agreed(Compression::Shared), 10, &mut codecs).expect("room");
         let mut bytes = Vec::new();
         let mut output = channel.output(&mut bytes, &mut codecs);
-        output.message(Kind::Text, b"aaaaaaaaa");
-        output.message(Kind::Text, &[b'a'; 100]);
-        output.message(Kind::Binary, &[1, 2, 3, 4, 5, 6, 7, 8, 9, 0]);
-        let limits = Limits { allow_rsv1: true, ..Limits::default() };
+        output.message(MessageKind::Text, b"aaaaaaaaa");
+        output.message(MessageKind::Text, &[b'a'; 100]);
+        output.message(MessageKind::Binary, &[1, 2, 3, 4, 5, 6, 7, 8, 9, 0]);
+        let limits = FrameLimits { allow_rsv1: true, ..FrameLimits::default() };
         let mut reader = Reader::new();
         let mut at = 0;
         let mut marks = Vec::new();
         loop {
             let (taken, event) = reader.next(Role::Client, &limits, &mut bytes[at..]);
             at += taken;
-            let Event::Message { compressed, payload, .. } = event else { break };
+            let FrameEvent::Message { compressed, payload, .. } = event else { break };
             if compressed {
-                let back = channel.unpack(Kind::Text, payload, 100, &mut codecs);
-                assert_eq!(back, Ok(Unpacked::Whole(Kind::Text, vec![b'a'; 100])));
+                let back = channel.unpack(MessageKind::Text, payload, 100, &mut codecs);
+                assert_eq!(back, Ok(Unpacked::Whole(MessageKind::Text, vec![b'a'; 100])));
             }
             marks.push(compressed);
         }
@@ -430,10 +430,10 @@ mod tests {
     fn a_frame_is_squeezed_once_for_each_window() {
         let mut codecs = Codecs::new(0);
         let plain = frame::frozen(Opcode::Text, &[b'x'; 500]);
-        let squeezed = codecs.squeeze_frame(&plain, 15).expect("shorter");
-        assert!(squeezed.len() < 50);
-        assert_eq!(squeezed[0], 0xc1);
+        let compressed = codecs.compress_frame(&plain, 15).expect("shorter");
+        assert!(compressed.len() < 50);
+        assert_eq!(compressed[0], 0xc1);
         let noise: Vec<u8> = (0..100_u8).map(|n| n.wrapping_mul(167)).collect();
-        assert!(codecs.squeeze_frame(&frame::frozen(Opcode::Binary, &noise), 9).is_none());
+        assert!(codecs.compress_frame(&frame::frozen(Opcode::Binary, &noise), 9).is_none());
     }
 }

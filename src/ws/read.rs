@@ -1,7 +1,7 @@
 //! The reading half: octets in, events out.
 
-use super::frame::{HEADER_BYTES, Header, Opcode, Rules};
-use super::{Event, Kind, Limits, Role, Violation, close, utf8};
+use super::frame::{FrameRules, HEADER_BYTES, Header, Opcode};
+use super::{FrameEvent, FrameLimits, MessageKind, Role, Violation, close, utf8};
 use crate::simd;
 
 /// What one connection remembers between two pieces of input.
@@ -29,7 +29,7 @@ pub struct Reader {
     stage: Stage,
     opcode: Opcode,
     fin: bool,
-    kind: Kind,
+    kind: MessageKind,
     compressed: bool,
 }
 
@@ -87,23 +87,25 @@ impl Reader {
             stage: Stage::Idle,
             opcode: Opcode::Continuation,
             fin: false,
-            kind: Kind::Binary,
+            kind: MessageKind::Binary,
             compressed: false,
         }
     }
 
     /// Takes octets from the front of `input` and answers how many it took and what they gave.
     ///
-    /// Call it with what is left of the input until it answers [`Event::Need`], which always takes
+    /// Call it with what is left of the input until it answers [`FrameEvent::Need`], which always
+    /// takes
     /// all of it; that last call also releases the buffer of a message that was handed out before.
-    /// After [`Event::Close`] and [`Event::Violation`] the reader takes and ignores everything.
+    /// After [`FrameEvent::Close`] and [`FrameEvent::Violation`] the reader takes and ignores
+    /// everything.
     #[inline]
     pub fn next<'a>(
         &'a mut self,
         role: Role,
-        limits: &Limits,
+        limits: &FrameLimits,
         input: &'a mut [u8],
-    ) -> (usize, Event<'a>) {
+    ) -> (usize, FrameEvent<'a>) {
         let all = input.len();
         if self.stage != Stage::Idle {
             self.take_back();
@@ -125,11 +127,11 @@ impl Reader {
         }
         let payload = &mut rest[..len];
         let ascii = key.is_some_and(|key| simd::mask_ascii(payload, *key));
-        if kind == Kind::Text && !ascii && !utf8::valid(payload) {
+        if kind == MessageKind::Text && !ascii && !utf8::valid(payload) {
             self.die();
-            return (all, Event::Violation(Violation::TextNotUtf8));
+            return (all, FrameEvent::Violation(Violation::TextNotUtf8));
         }
-        (start + len, Event::Message { kind, compressed: false, payload })
+        (start + len, FrameEvent::Message { kind, compressed: false, payload })
     }
 
     /// Bytes of heap that the reader holds: the unfinished message, or none.
@@ -148,8 +150,8 @@ impl Reader {
     }
 
     /// Takes away what has come of an unfinished message that is compressed. Call it after
-    /// [`Event::Need`]; what is taken counts no more towards the limit of the message.
-    pub fn take_compressed(&mut self) -> Option<(Kind, Vec<u8>)> {
+    /// [`FrameEvent::Need`]; what is taken counts no more towards the limit of the message.
+    pub fn take_compressed(&mut self) -> Option<(MessageKind, Vec<u8>)> {
         if self.fragments == 0 || !self.compressed {
             return None;
         }
@@ -173,14 +175,14 @@ impl Reader {
 
     /// A part of the current payload, of which more is to come.
     #[inline(never)]
-    fn part<'a>(&'a mut self, part: &[u8]) -> Event<'a> {
+    fn part<'a>(&'a mut self, part: &[u8]) -> FrameEvent<'a> {
         let kept = self.keep(part);
         self.release();
         match kept {
-            Ok(()) => Event::Need,
+            Ok(()) => FrameEvent::Need,
             Err(violation) => {
                 self.die();
-                Event::Violation(violation)
+                FrameEvent::Violation(violation)
             }
         }
     }
@@ -189,9 +191,9 @@ impl Reader {
     fn next_of_any<'a>(
         &'a mut self,
         role: Role,
-        limits: &Limits,
+        limits: &FrameLimits,
         input: &'a mut [u8],
-    ) -> (usize, Event<'a>) {
+    ) -> (usize, FrameEvent<'a>) {
         let all = input.len();
         let (taken, found) = match self.advance(role, limits, input) {
             Ok(found) => found,
@@ -200,11 +202,11 @@ impl Reader {
         let (opcode, place) = match found {
             Found::Need => {
                 self.release();
-                return (taken, Event::Need);
+                return (taken, FrameEvent::Need);
             }
             Found::Violation(violation) => {
                 self.die();
-                return (all, Event::Violation(violation));
+                return (all, FrameEvent::Violation(violation));
             }
             Found::Frame(opcode, place) => (opcode, place),
         };
@@ -213,15 +215,15 @@ impl Reader {
             Place::Buffer => &mut self.buf[self.start..],
         };
         match opcode {
-            Opcode::Ping => (taken, Event::Ping(payload)),
-            Opcode::Pong => (taken, Event::Pong(payload)),
+            Opcode::Ping => (taken, FrameEvent::Ping(payload)),
+            Opcode::Pong => (taken, FrameEvent::Pong(payload)),
             Opcode::Close => match close::parse(payload) {
-                Ok((code, reason)) => (all, Event::Close { code, reason }),
-                Err(violation) => (all, Event::Violation(violation)),
+                Ok((code, reason)) => (all, FrameEvent::Close { code, reason }),
+                Err(violation) => (all, FrameEvent::Violation(violation)),
             },
             _ => {
                 let (kind, compressed) = (self.kind, self.compressed);
-                (taken, Event::Message { kind, compressed, payload })
+                (taken, FrameEvent::Message { kind, compressed, payload })
             }
         }
     }
@@ -230,7 +232,7 @@ impl Reader {
     fn advance(
         &mut self,
         role: Role,
-        limits: &Limits,
+        limits: &FrameLimits,
         input: &mut [u8],
     ) -> Result<(usize, Found), Violation> {
         if self.stage == Stage::Dead {
@@ -269,7 +271,7 @@ impl Reader {
     fn header(
         &mut self,
         role: Role,
-        limits: &Limits,
+        limits: &FrameLimits,
         input: &[u8],
     ) -> Result<Option<(usize, Header)>, Violation> {
         let rules = self.rules(role, limits);
@@ -285,7 +287,7 @@ impl Reader {
     #[inline(never)]
     fn header_in_parts(
         &mut self,
-        rules: &Rules,
+        rules: &FrameRules,
         input: &[u8],
     ) -> Result<Option<(usize, Header)>, Violation> {
         if input.is_empty() {
@@ -307,9 +309,9 @@ impl Reader {
         Ok(Some((size - had, header)))
     }
 
-    fn rules(&self, role: Role, limits: &Limits) -> Rules {
+    fn rules(&self, role: Role, limits: &FrameLimits) -> FrameRules {
         let room = limits.message_bytes.saturating_sub(self.buf.len() as u64);
-        Rules {
+        FrameRules {
             role,
             allow_rsv1: limits.allow_rsv1,
             open: self.fragments > 0,
@@ -337,7 +339,7 @@ impl Reader {
         }
         if header.opcode != Opcode::Continuation {
             let text = header.opcode == Opcode::Text;
-            self.kind = if text { Kind::Text } else { Kind::Binary };
+            self.kind = if text { MessageKind::Text } else { MessageKind::Binary };
             self.compressed = header.rsv1;
             self.text = utf8::Validator::new();
         }
@@ -400,8 +402,8 @@ impl Reader {
         let arrived = len + part;
         let times = if self.fin && arrived >= 64 * 1024 { 16 } else { 2 };
         let wanted = usize::try_from(self.left).unwrap_or(usize::MAX);
-        let most = arrived.saturating_mul(times).max(128) - len;
-        let room = if self.fin { wanted.min(most) } else { most };
+        let max_bytes = arrived.saturating_mul(times).max(128) - len;
+        let room = if self.fin { wanted.min(max_bytes) } else { max_bytes };
         self.buf.reserve_exact(room.max(part));
     }
 
@@ -466,21 +468,21 @@ impl Reader {
     }
 
     fn checks_text(&self) -> bool {
-        self.kind == Kind::Text && !self.compressed
+        self.kind == MessageKind::Text && !self.compressed
     }
 }
 
 /// The hot case: an uncompressed data frame that is a whole message of less than 64 KiB, and whose
 /// header is all there. Answers its kind, where its payload starts and its length. Whatever is
-/// unusual or wrong is left to [`Rules::read`].
+/// unusual or wrong is left to [`FrameRules::read`].
 #[inline]
-fn plain(role: Role, limits: &Limits, input: &[u8]) -> Option<(Kind, usize, usize)> {
+fn plain(role: Role, limits: &FrameLimits, input: &[u8]) -> Option<(MessageKind, usize, usize)> {
     let [first, second, a, b, ..] = *input else {
         return None;
     };
     let kind = match first {
-        0x81 => Kind::Text,
-        0x82 => Kind::Binary,
+        0x81 => MessageKind::Text,
+        0x82 => MessageKind::Binary,
         _ => return None,
     };
     let key = if role.peer_masks() { 4 } else { 0 };

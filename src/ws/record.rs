@@ -4,11 +4,11 @@
 //! A record ends where its framing says and not where a chunk does, because whoever stands between
 //! may cut chunks anew. What this server writes is one chunk for each record all the same.
 
-use super::{Kind, Limits, Violation, frame, utf8};
+use super::{FrameLimits, MessageKind, Violation, frame, utf8};
 
 /// How the records of a body are told apart, by its media type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Framing {
+pub enum RecordFraming {
     /// `application/x-ndjson`: a line each, of JSON. In a message to the client a line break, which
     /// can only stand between the tokens of JSON, becomes a space.
     Json,
@@ -31,14 +31,14 @@ const LENGTH: usize = 4;
 /// The field behind the last chunk in which the server says why it ends.
 pub const TRAILER: &str = "Polycast-Close";
 
-impl Framing {
+impl RecordFraming {
     /// The framing of bodies of a media type, whose parameters do not count.
-    pub fn of(media_type: &str) -> Option<Framing> {
+    pub fn of(media_type: &str) -> Option<RecordFraming> {
         let essence = media_type.split(';').next()?.trim().to_ascii_lowercase();
         match essence.as_str() {
-            "application/x-ndjson" => Some(Framing::Json),
-            "application/octet-stream" => Some(Framing::Lengths),
-            text if text.starts_with("text/") => Some(Framing::Lines),
+            "application/x-ndjson" => Some(RecordFraming::Json),
+            "application/octet-stream" => Some(RecordFraming::Lengths),
+            text if text.starts_with("text/") => Some(RecordFraming::Lines),
             _ => None,
         }
     }
@@ -46,9 +46,9 @@ impl Framing {
     /// The media type of what the server writes.
     pub fn media_type(self) -> &'static str {
         match self {
-            Framing::Json => "application/x-ndjson",
-            Framing::Lines => "text/plain; charset=utf-8",
-            Framing::Lengths => "application/octet-stream",
+            RecordFraming::Json => "application/x-ndjson",
+            RecordFraming::Lines => "text/plain; charset=utf-8",
+            RecordFraming::Lengths => "application/octet-stream",
         }
     }
 
@@ -59,22 +59,22 @@ impl Framing {
 
     /// Appends a message as one record, which is one chunk; false if the framing has no record for
     /// it: no empty line, no binary one, none with a line break in it.
-    pub fn push(self, out: &mut Vec<u8>, kind: Kind, payload: &[u8]) -> bool {
+    pub fn push(self, out: &mut Vec<u8>, kind: MessageKind, payload: &[u8]) -> bool {
         let breaks = |byte: &u8| matches!(byte, b'\n' | b'\r');
         match self {
-            Framing::Lengths => {
+            RecordFraming::Lengths => {
                 let length = u32::try_from(payload.len()).unwrap_or(NO_MESSAGE);
                 if length == NO_MESSAGE {
                     return false;
                 }
                 push_chunk(out, &[&length.to_be_bytes(), payload]);
             }
-            _ if kind == Kind::Binary || payload.is_empty() => return false,
+            _ if kind == MessageKind::Binary || payload.is_empty() => return false,
             _ if !payload.iter().any(breaks) => {
                 push_chunk(out, &[payload, b"\n"]);
             }
-            Framing::Lines => return false,
-            Framing::Json => {
+            RecordFraming::Lines => return false,
+            RecordFraming::Json => {
                 let start = out.len() + push_chunk(out, &[payload, b"\n"]);
                 out[start..start + payload.len()]
                     .iter_mut()
@@ -89,7 +89,8 @@ impl Framing {
     pub fn reframe(self, frame: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
         if let Some((opcode, payload)) = frame::split(frame) {
-            let kind = if opcode == super::Opcode::Text { Kind::Text } else { Kind::Binary };
+            let kind =
+                if opcode == super::Opcode::Text { MessageKind::Text } else { MessageKind::Binary };
             self.push(&mut out, kind, payload);
         }
         out
@@ -98,8 +99,8 @@ impl Framing {
     /// Appends a sign of life, which is no message.
     pub fn push_alive(self, out: &mut Vec<u8>) {
         match self {
-            Framing::Json | Framing::Lines => push_chunk(out, &[b"\n"]),
-            Framing::Lengths => push_chunk(out, &[&NO_MESSAGE.to_be_bytes()]),
+            RecordFraming::Json | RecordFraming::Lines => push_chunk(out, &[b"\n"]),
+            RecordFraming::Lengths => push_chunk(out, &[&NO_MESSAGE.to_be_bytes()]),
         };
     }
 }
@@ -138,7 +139,7 @@ fn push_chunk(out: &mut Vec<u8>, parts: &[&[u8]]) -> usize {
 /// its length where it has one.
 #[derive(Debug)]
 pub struct Reader {
-    framing: Framing,
+    framing: RecordFraming,
     buf: Vec<u8>,
     /// `buf` was handed out; the next call takes it back.
     given: bool,
@@ -146,11 +147,11 @@ pub struct Reader {
 
 /// What is found at the front of a piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Found {
+pub enum RecordEvent {
     /// All of it was taken, and no record is complete.
     Need,
     /// A message; see [`Reader::payload`].
-    Message(Kind, Place),
+    Message(MessageKind, PayloadPlace),
     /// A sign of life.
     Alive,
     /// The client has broken the framing. Nothing more is to be read.
@@ -159,7 +160,7 @@ pub enum Found {
 
 /// Where a message lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum PayloadPlace {
     /// In the piece that was read.
     Piece(usize, usize),
     /// In the reader's buffer.
@@ -168,12 +169,12 @@ pub enum Place {
 
 impl Reader {
     /// A reader at the beginning of a body.
-    pub fn new(framing: Framing) -> Reader {
+    pub fn new(framing: RecordFraming) -> Reader {
         Reader { framing, buf: Vec::new(), given: false }
     }
 
     /// The framing.
-    pub fn framing(&self) -> Framing {
+    pub fn framing(&self) -> RecordFraming {
         self.framing
     }
 
@@ -188,30 +189,30 @@ impl Reader {
     }
 
     /// The bytes of a message that the last call has found, of the same `piece`.
-    pub fn payload<'a>(&'a mut self, place: Place, piece: &'a mut [u8]) -> &'a mut [u8] {
+    pub fn payload<'a>(&'a mut self, place: PayloadPlace, piece: &'a mut [u8]) -> &'a mut [u8] {
         match place {
-            Place::Piece(start, end) => &mut piece[start..end],
-            Place::Buffer(start, end) => &mut self.buf[start..end],
+            PayloadPlace::Piece(start, end) => &mut piece[start..end],
+            PayloadPlace::Buffer(start, end) => &mut self.buf[start..end],
         }
     }
 
     /// Reads on: how many bytes of `piece` are done with, and what is found.
-    pub fn next(&mut self, limits: &Limits, piece: &[u8]) -> (usize, Found) {
+    pub fn next(&mut self, limits: &FrameLimits, piece: &[u8]) -> (usize, RecordEvent) {
         self.take_back();
         match self.framing {
-            Framing::Json | Framing::Lines => self.line(limits, piece),
-            Framing::Lengths => self.measured(limits, piece),
+            RecordFraming::Json | RecordFraming::Lines => self.line(limits, piece),
+            RecordFraming::Lengths => self.measured(limits, piece),
         }
     }
 
     /// The body has ended. What stands behind the last line break is a line; half of a record that
     /// has a length is none.
-    pub fn end(&mut self, limits: &Limits) -> Found {
+    pub fn end(&mut self, limits: &FrameLimits) -> RecordEvent {
         self.take_back();
         match self.framing {
-            _ if self.buf.is_empty() => Found::Need,
-            Framing::Json | Framing::Lines => self.line(limits, b"\n").1,
-            Framing::Lengths => Found::Violation(Violation::CutRecord),
+            _ if self.buf.is_empty() => RecordEvent::Need,
+            RecordFraming::Json | RecordFraming::Lines => self.line(limits, b"\n").1,
+            RecordFraming::Lengths => RecordEvent::Violation(Violation::CutRecord),
         }
     }
 
@@ -221,15 +222,15 @@ impl Reader {
         }
     }
 
-    fn line(&mut self, limits: &Limits, piece: &[u8]) -> (usize, Found) {
-        let most = usize::try_from(limits.message_bytes).unwrap_or(usize::MAX);
+    fn line(&mut self, limits: &FrameLimits, piece: &[u8]) -> (usize, RecordEvent) {
+        let max_bytes = usize::try_from(limits.message_bytes).unwrap_or(usize::MAX);
         let Some(at) = piece.iter().position(|&byte| byte == b'\n') else {
             // A return may be the first half of a line break.
-            if self.buf.len().saturating_add(piece.len()) > most.saturating_add(1) {
-                return (piece.len(), Found::Violation(Violation::TooBig));
+            if self.buf.len().saturating_add(piece.len()) > max_bytes.saturating_add(1) {
+                return (piece.len(), RecordEvent::Violation(Violation::TooBig));
             }
             self.buf.extend_from_slice(piece);
-            return (piece.len(), Found::Need);
+            return (piece.len(), RecordEvent::Need);
         };
         let whole = self.buf.is_empty();
         if !whole {
@@ -239,16 +240,16 @@ impl Reader {
         let line = if whole { &piece[..at] } else { &self.buf[..] };
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         let found = match line.len() {
-            0 => Found::Alive,
-            len if len > most => Found::Violation(Violation::TooBig),
-            _ if !utf8::valid(line) => Found::Violation(Violation::TextNotUtf8),
-            len if whole => Found::Message(Kind::Text, Place::Piece(0, len)),
-            len => Found::Message(Kind::Text, Place::Buffer(0, len)),
+            0 => RecordEvent::Alive,
+            len if len > max_bytes => RecordEvent::Violation(Violation::TooBig),
+            _ if !utf8::valid(line) => RecordEvent::Violation(Violation::TextNotUtf8),
+            len if whole => RecordEvent::Message(MessageKind::Text, PayloadPlace::Piece(0, len)),
+            len => RecordEvent::Message(MessageKind::Text, PayloadPlace::Buffer(0, len)),
         };
         (at + 1, found)
     }
 
-    fn measured(&mut self, limits: &Limits, piece: &[u8]) -> (usize, Found) {
+    fn measured(&mut self, limits: &FrameLimits, piece: &[u8]) -> (usize, RecordEvent) {
         let mut taken = 0;
         let length = match piece.first_chunk::<LENGTH>() {
             Some(length) if self.buf.is_empty() => {
@@ -259,32 +260,35 @@ impl Reader {
                 taken += self.gather(LENGTH, piece);
                 match self.buf.first_chunk::<LENGTH>() {
                     Some(length) => *length,
-                    None => return (taken, Found::Need),
+                    None => return (taken, RecordEvent::Need),
                 }
             }
         };
         let number = u32::from_be_bytes(length);
         if number == NO_MESSAGE {
             self.given = true;
-            return (taken, Found::Alive);
+            return (taken, RecordEvent::Alive);
         }
         if u64::from(number) > limits.message_bytes {
-            return (piece.len(), Found::Violation(Violation::TooBig));
+            return (piece.len(), RecordEvent::Violation(Violation::TooBig));
         }
         let end = number as usize;
         if self.buf.is_empty() && piece.len() - taken >= end {
-            let place = Place::Piece(taken, taken + end);
-            return (taken + end, Found::Message(Kind::Binary, place));
+            let place = PayloadPlace::Piece(taken, taken + end);
+            return (taken + end, RecordEvent::Message(MessageKind::Binary, place));
         }
         if self.buf.is_empty() {
             self.buf.extend_from_slice(&length);
         }
         taken += self.gather(LENGTH + end, &piece[taken..]);
         if self.buf.len() < LENGTH + end {
-            return (taken, Found::Need);
+            return (taken, RecordEvent::Need);
         }
         self.given = true;
-        (taken, Found::Message(Kind::Binary, Place::Buffer(LENGTH, LENGTH + end)))
+        (
+            taken,
+            RecordEvent::Message(MessageKind::Binary, PayloadPlace::Buffer(LENGTH, LENGTH + end)),
+        )
     }
 
     /// Keeps bytes of `piece` until there are `wanted`; says how many.
@@ -298,28 +302,28 @@ impl Reader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use Framing::{Json, Lengths, Lines};
+    use RecordFraming::{Json, Lengths, Lines};
 
-    const LIMITS: Limits =
-        Limits { frame_bytes: 8, message_bytes: 8, fragments: 1, allow_rsv1: false };
+    const LIMITS: FrameLimits =
+        FrameLimits { frame_bytes: 8, message_bytes: 8, fragments: 1, allow_rsv1: false };
 
     /// What a body says that comes in pieces of `size`: messages in words, `.` for a sign of life,
     /// and in the end what is wrong.
-    fn read(framing: Framing, body: &[u8], size: usize) -> String {
+    fn read(framing: RecordFraming, body: &[u8], size: usize) -> String {
         let mut reader = Reader::new(framing);
-        let mut said = Vec::new();
+        let mut records = Vec::new();
         let mut tell = |reader: &mut Reader, found, piece: &mut [u8]| match found {
-            Found::Need => false,
-            Found::Message(_, place) => {
-                said.push(String::from_utf8_lossy(reader.payload(place, piece)).into_owned());
+            RecordEvent::Need => false,
+            RecordEvent::Message(_, place) => {
+                records.push(String::from_utf8_lossy(reader.payload(place, piece)).into_owned());
                 true
             }
-            Found::Alive => {
-                said.push(".".to_owned());
+            RecordEvent::Alive => {
+                records.push(".".to_owned());
                 true
             }
-            Found::Violation(violation) => {
-                said.push(format!("{violation:?}"));
+            RecordEvent::Violation(violation) => {
+                records.push(format!("{violation:?}"));
                 false
             }
         };
@@ -330,8 +334,8 @@ mod tests {
                 let (taken, found) = reader.next(&LIMITS, &piece[at..]);
                 let goes_on = tell(&mut reader, found, &mut piece[at..]);
                 at += taken;
-                if matches!(found, Found::Violation(_)) {
-                    return said.join(",");
+                if matches!(found, RecordEvent::Violation(_)) {
+                    return records.join(",");
                 }
                 if !goes_on {
                     assert_eq!(at, piece.len(), "all is taken when more is needed");
@@ -342,12 +346,12 @@ mod tests {
         }
         let found = reader.end(&LIMITS);
         if tell(&mut reader, found, &mut []) {
-            assert_eq!(reader.end(&LIMITS), Found::Need, "once");
+            assert_eq!(reader.end(&LIMITS), RecordEvent::Need, "once");
         }
-        said.join(",")
+        records.join(",")
     }
 
-    fn check(framing: Framing, body: &[u8], want: &str) {
+    fn check(framing: RecordFraming, body: &[u8], want: &str) {
         for size in 1..=body.len().max(1) {
             assert_eq!(read(framing, body, size), want, "{body:?} by {size}");
         }
@@ -385,11 +389,11 @@ mod tests {
         check(Lengths, b"\0\0", "CutRecord");
     }
 
-    fn check_push(framing: Framing, kind: Kind, payload: &[u8], want: Option<&[u8]>) {
+    fn check_push(framing: RecordFraming, kind: MessageKind, payload: &[u8], want: Option<&[u8]>) {
         let mut out = b"before".to_vec();
         assert_eq!(framing.push(&mut out, kind, payload), want.is_some(), "{payload:?}");
         assert_eq!(&out[6..], want.unwrap_or_default());
-        let opcode = if kind == Kind::Text {
+        let opcode = if kind == MessageKind::Text {
             super::super::Opcode::Text
         } else {
             super::super::Opcode::Binary
@@ -399,17 +403,17 @@ mod tests {
 
     #[test]
     fn a_record_is_one_chunk_if_there_is_one() {
-        check_push(Lines, Kind::Text, b"hello", Some(b"6\r\nhello\n\r\n"));
-        check_push(Lines, Kind::Text, b"two\nlines", None);
-        check_push(Lines, Kind::Text, b"a\r", None);
-        check_push(Lines, Kind::Text, b"", None);
-        check_push(Lines, Kind::Binary, b"x", None);
-        check_push(Json, Kind::Text, b"{\r\n}", Some(b"5\r\n{  }\n\r\n"));
-        check_push(Json, Kind::Text, b"[\n10,\n\"a\"\n]", Some(b"c\r\n[ 10, \"a\" ]\n\r\n"));
-        check_push(Json, Kind::Text, b"", None);
-        check_push(Json, Kind::Binary, b"{}", None);
-        check_push(Lengths, Kind::Binary, b"\n", Some(b"5\r\n\0\0\0\x01\n\r\n"));
-        check_push(Lengths, Kind::Text, b"", Some(b"4\r\n\0\0\0\0\r\n"));
+        check_push(Lines, MessageKind::Text, b"hello", Some(b"6\r\nhello\n\r\n"));
+        check_push(Lines, MessageKind::Text, b"two\nlines", None);
+        check_push(Lines, MessageKind::Text, b"a\r", None);
+        check_push(Lines, MessageKind::Text, b"", None);
+        check_push(Lines, MessageKind::Binary, b"x", None);
+        check_push(Json, MessageKind::Text, b"{\r\n}", Some(b"5\r\n{  }\n\r\n"));
+        check_push(Json, MessageKind::Text, b"[\n10,\n\"a\"\n]", Some(b"c\r\n[ 10, \"a\" ]\n\r\n"));
+        check_push(Json, MessageKind::Text, b"", None);
+        check_push(Json, MessageKind::Binary, b"{}", None);
+        check_push(Lengths, MessageKind::Binary, b"\n", Some(b"5\r\n\0\0\0\x01\n\r\n"));
+        check_push(Lengths, MessageKind::Text, b"", Some(b"4\r\n\0\0\0\0\r\n"));
     }
 
     #[test]
@@ -444,10 +448,10 @@ mod tests {
             ("application/x-www-form-urlencoded", None),
             ("", None),
         ] {
-            assert_eq!(Framing::of(text), framing, "{text}");
+            assert_eq!(RecordFraming::of(text), framing, "{text}");
         }
         for framing in [Json, Lines, Lengths] {
-            assert_eq!(Framing::of(framing.media_type()), Some(framing));
+            assert_eq!(RecordFraming::of(framing.media_type()), Some(framing));
             assert!(framing.index() < FRAMINGS);
         }
     }

@@ -4,9 +4,9 @@
 //! What has come of it is decompressed and checked as it comes, so that bad octets are found where
 //! they are. The memory for that is bounded by what came: beyond, octets wait for the end.
 
-use super::deflate::{INFLATER_BYTES, InflateError, Inflater, Progress};
+use super::deflate::{INFLATER_BYTES, InflateError, InflateProgress, Inflater};
 use super::output::Codecs;
-use super::{Kind, Violation, utf8};
+use super::{MessageKind, Violation, utf8};
 
 /// Octets of output that an unfinished message may hold at least.
 const AHEAD: usize = 16 * 1024;
@@ -15,7 +15,7 @@ const AHEAD_TIMES: usize = 8;
 
 /// See the module's documentation.
 pub(super) struct Unpacking {
-    kind: Kind,
+    kind: MessageKind,
     /// Octets of the message, of which `rest[at..]` wait.
     rest: Vec<u8>,
     at: usize,
@@ -27,7 +27,7 @@ pub(super) struct Unpacking {
     /// How much of that is checked.
     checked: usize,
     text: utf8::Validator,
-    progress: Progress,
+    progress: InflateProgress,
     /// For a peer that keeps no window; the other's is its channel's.
     own: Option<Box<Inflater>>,
     /// Bytes of heap that it is accounted for.
@@ -38,7 +38,7 @@ pub(super) struct Unpacking {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Unpacked {
     /// It is whole, and text is UTF-8.
-    Whole(Kind, Vec<u8>),
+    Whole(MessageKind, Vec<u8>),
     /// The rest has to come.
     Part,
     /// The turn's share of work is used up: go on in the next one.
@@ -46,18 +46,18 @@ pub enum Unpacked {
 }
 
 /// Whoever decompresses for one peer.
-pub(super) struct Place<'a> {
+pub(super) struct UnpackTarget<'a> {
     /// The peer's own, if it keeps its window.
     pub(super) kept: Option<&'a mut Inflater>,
     pub(super) codecs: &'a mut Codecs,
     /// Octets that a message may have, before and behind decompression.
-    pub(super) most: usize,
+    pub(super) max_bytes: usize,
 }
 
 impl Unpacking {
     /// A message of a peer that keeps its window, whose decompressor has begun with it; or of one
     /// that keeps none, which waits for its end if there is no memory for another decompressor.
-    pub(super) fn new(kind: Kind, keeps: bool, codecs: &mut Codecs) -> Unpacking {
+    pub(super) fn new(kind: MessageKind, keeps: bool, codecs: &mut Codecs) -> Unpacking {
         let held = if keeps { 0 } else { codecs.hold(INFLATER_BYTES) };
         let own = (held > 0).then(|| Box::new(Inflater::new(false)));
         Unpacking { own, held, ..Unpacking::of(kind) }
@@ -65,9 +65,9 @@ impl Unpacking {
 
     /// One that is whole, whose front `out` is decompressed.
     pub(super) fn after(
-        kind: Kind,
+        kind: MessageKind,
         own: Option<Box<Inflater>>,
-        progress: Progress,
+        progress: InflateProgress,
         out: Vec<u8>,
         rest: &[u8],
     ) -> Unpacking {
@@ -75,7 +75,7 @@ impl Unpacking {
         Unpacking { own, progress, out, rest, whole: true, ..Unpacking::of(kind) }
     }
 
-    fn of(kind: Kind) -> Unpacking {
+    fn of(kind: MessageKind) -> Unpacking {
         Unpacking {
             kind,
             rest: Vec::new(),
@@ -85,7 +85,7 @@ impl Unpacking {
             out: Vec::new(),
             checked: 0,
             text: utf8::Validator::new(),
-            progress: Progress::default(),
+            progress: InflateProgress::default(),
             own: None,
             held: 0,
         }
@@ -110,8 +110,8 @@ impl Unpacking {
     }
 
     /// Goes on with it, as far as the turn's share of work goes.
-    pub(super) fn go_on(&mut self, place: &mut Place<'_>) -> Result<Unpacked, Violation> {
-        if self.came > place.most {
+    pub(super) fn go_on(&mut self, place: &mut UnpackTarget<'_>) -> Result<Unpacked, Violation> {
+        if self.came > place.max_bytes {
             return Err(Violation::TooBig);
         }
         let inflater = match (&mut self.own, &mut place.kept) {
@@ -133,11 +133,11 @@ impl Unpacking {
             let before = share;
             let input = &self.rest[self.at..];
             let (out, progress) = (&mut self.out, &mut self.progress);
-            let taken = inflater.part(input, place.most, out, progress, &mut share);
+            let taken = inflater.part(input, place.max_bytes, out, progress, &mut share);
             *left -= before - share;
             self.at += taken.map_err(violation)?;
             let new = &self.out[self.checked..];
-            if self.kind == Kind::Text && !self.text.feed(new) {
+            if self.kind == MessageKind::Text && !self.text.feed(new) {
                 return Err(Violation::TextNotUtf8);
             }
             self.checked = self.out.len();
@@ -151,8 +151,8 @@ impl Unpacking {
             return Ok(Unpacked::Part);
         }
         let mut out = std::mem::take(&mut self.out);
-        inflater.end(place.most, &mut out, self.progress).map_err(violation)?;
-        if self.kind == Kind::Text && !self.text.complete() {
+        inflater.end(place.max_bytes, &mut out, self.progress).map_err(violation)?;
+        if self.kind == MessageKind::Text && !self.text.complete() {
             return Err(Violation::TextNotUtf8);
         }
         Ok(Unpacked::Whole(self.kind, out))

@@ -8,7 +8,7 @@ use polycast::session::Ending;
 use polycast::shard::Shard;
 use polycast::stats::Counters;
 use polycast::time::Now;
-use polycast::ws::{Event, Kind, Limits, Opcode, Reader, Role, frame};
+use polycast::ws::{FrameEvent, FrameLimits, MessageKind, Opcode, Reader, Role, frame};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
@@ -171,7 +171,7 @@ impl Bench {
     }
 
     /// What an upstream was sent as a WebSocket.
-    pub(crate) fn said(&mut self, at: usize) -> Vec<Heard> {
+    pub(crate) fn replies(&mut self, at: usize) -> Vec<Heard> {
         frames(Role::Server, &self.taken(at))
     }
 
@@ -218,18 +218,18 @@ pub(crate) fn frames(role: Role, bytes: &[u8]) -> Vec<Heard> {
     let (mut reader, mut bytes) = (Reader::new(), bytes.to_vec());
     let (mut at, mut heard) = (0, Vec::new());
     loop {
-        let (taken, event) = reader.next(role, &Limits::default(), &mut bytes[at..]);
+        let (taken, event) = reader.next(role, &FrameLimits::default(), &mut bytes[at..]);
         at += taken;
         heard.push(match event {
-            Event::Need => return heard,
-            Event::Message { kind: Kind::Text, payload, .. } => {
+            FrameEvent::Need => return heard,
+            FrameEvent::Message { kind: MessageKind::Text, payload, .. } => {
                 Heard::Text(String::from_utf8(payload.to_vec()).expect("UTF-8"))
             }
-            Event::Message { payload, .. } => Heard::Binary(payload.to_vec()),
-            Event::Ping(payload) => Heard::Ping(payload.to_vec()),
-            Event::Pong(payload) => Heard::Pong(payload.to_vec()),
-            Event::Close { code, reason } => Heard::Close(code, reason.to_owned()),
-            Event::Violation(violation) => panic!("{violation} for {role:?}"),
+            FrameEvent::Message { payload, .. } => Heard::Binary(payload.to_vec()),
+            FrameEvent::Ping(payload) => Heard::Ping(payload.to_vec()),
+            FrameEvent::Pong(payload) => Heard::Pong(payload.to_vec()),
+            FrameEvent::Close { code, reason } => Heard::Close(code, reason.to_owned()),
+            FrameEvent::Violation(violation) => panic!("{violation} for {role:?}"),
         });
     }
 }

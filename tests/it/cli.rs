@@ -109,15 +109,15 @@ fn check_reads_the_files_that_a_listener_names() {
     let path = file("tls.toml", &text);
     let output = polycast(&["check", &path]);
     assert_eq!(output.status.code(), Some(2));
-    let said = String::from_utf8(output.stderr).unwrap();
+    let replies = String::from_utf8(output.stderr).unwrap();
     let key = "listeners[0].tls.certificates[0].key";
     let clear = format!(": {key}: {folder}/none.key cannot be read: No such file");
-    assert!(said.contains(&format!("{path}:3:")) && said.contains(&clear), "{said}");
+    assert!(replies.contains(&format!("{path}:3:")) && replies.contains(&clear), "{replies}");
 }
 
 #[test]
 fn a_bad_file_is_refused_by_line_key_and_what_is_accepted() {
-    for (name, text, said) in [
+    for (name, text, replies) in [
         (
             "range.toml",
             format!("\nthreads = 999\n{APP}"),
@@ -165,7 +165,7 @@ fn a_bad_file_is_refused_by_line_key_and_what_is_accepted() {
         let path = file(name, &text);
         for arguments in [&["check", &path][..], &["--config", &path], &["serve", "-c", &path]] {
             let error = refusal(arguments);
-            assert!(error.starts_with(&format!("polycast: {path}{said}")), "{error}");
+            assert!(error.starts_with(&format!("polycast: {path}{replies}")), "{error}");
         }
     }
 }
@@ -180,7 +180,7 @@ fn a_file_that_cannot_be_read_is_named() {
 
 #[test]
 fn wrong_arguments_are_one_line() {
-    for (arguments, said) in [
+    for (arguments, replies) in [
         (
             &["--lisen", "127.0.0.1:1"][..],
             "unexpected argument '--lisen' found; tip: a similar argument exists: '--listen'",
@@ -197,7 +197,7 @@ fn wrong_arguments_are_one_line() {
         (&["--threads", "257"], "command line: threads: 257 is out of range; accepted: 0 to 256"),
     ] {
         let error = refusal(arguments);
-        assert!(error.contains(said), "{error}");
+        assert!(error.contains(replies), "{error}");
     }
 }
 

@@ -2,13 +2,13 @@
 
 use crate::machine::{Machine, config};
 use crate::peer::{self, Heard};
-use polycast::config::{Compression, Config};
+use polycast::config::{CompressionMode, Config};
 use polycast::ws::deflate::{Deflater, INFLATER_BYTES};
 use polycast::ws::frame::{Header, Opcode, push_with};
 
 const OFFER: &str = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
 
-fn compressing(compression: Compression) -> Config {
+fn compressing(compression: CompressionMode) -> Config {
     let mut config = config("");
     for route in &mut config.routes {
         route.compression = compression;
@@ -18,9 +18,9 @@ fn compressing(compression: Compression) -> Config {
 
 /// Each way in which a core may have memory for what is unfinished, or not.
 fn all_ways() -> [Config; 3] {
-    let mut scarce = compressing(Compression::Shared);
+    let mut scarce = compressing(CompressionMode::Shared);
     scarce.compression.windows_bytes = INFLATER_BYTES - 1;
-    [compressing(Compression::Shared), compressing(Compression::Dedicated), scarce]
+    [compressing(CompressionMode::Shared), compressing(CompressionMode::Dedicated), scarce]
 }
 
 fn echo(machine: &mut Machine) -> usize {
@@ -104,12 +104,12 @@ fn messages_cut_anywhere_come_back() {
 
 #[test]
 fn what_is_wrong_is_answered_when_it_is_in_and_not_at_the_end() {
-    let mut config = compressing(Compression::Shared);
+    let mut config = compressing(CompressionMode::Shared);
     config.limits.message_bytes = 10_000;
     for (compression, bytes) in [
-        (Compression::Shared, 1 << 20),
-        (Compression::Dedicated, 1 << 20),
-        (Compression::Shared, 0),
+        (CompressionMode::Shared, 1 << 20),
+        (CompressionMode::Dedicated, 1 << 20),
+        (CompressionMode::Shared, 0),
     ] {
         for route in &mut config.routes {
             route.compression = compression;
@@ -142,7 +142,7 @@ fn what_is_wrong_is_answered_when_it_is_in_and_not_at_the_end() {
 
 #[test]
 fn what_has_come_of_a_message_holds_little_more_than_what_was_sent() {
-    let mut machine = Machine::new(compressing(Compression::Shared));
+    let mut machine = Machine::new(compressing(CompressionMode::Shared));
     let at = echo(&mut machine);
     let message = vec![b'x'; 8 << 20];
     let wire = deflated(&message);
@@ -189,13 +189,13 @@ fn what_costs_a_peer_nothing_is_bounded_in_a_second() {
     let ping = frame(true, Some(Opcode::Ping), b"p");
     let pong = frame(true, Some(Opcode::Pong), b"");
     let empty = peer::framed(Opcode::Text, b"");
-    let squeezed = frame(true, Some(Opcode::Text), &[0]);
+    let compressed = frame(true, Some(Opcode::Text), &[0]);
     let fragment = frame(false, None, b"");
     let begun = frame(false, Some(Opcode::Text), &[0x00, 0x01]);
     for (first, each) in
-        [(&[][..], &ping), (&[], &pong), (&[], &empty), (&[], &squeezed), (&begun, &fragment)]
+        [(&[][..], &ping), (&[], &pong), (&[], &empty), (&[], &compressed), (&begun, &fragment)]
     {
-        let mut config = compressing(Compression::Shared);
+        let mut config = compressing(CompressionMode::Shared);
         config.limits.control_frames_per_s = 50;
         let mut machine = Machine::new(config);
         let at = echo(&mut machine);

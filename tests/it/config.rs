@@ -1,11 +1,13 @@
 //! What a configuration's values may be; each refusal by the key and the line that it names.
 
-use polycast::config::{Asked, Config, DuplicateSubscribe, Format, Overrides, Problem, Route};
+use polycast::config::{
+    Config, DuplicateSubscribe, FileFormat, Overrides, Problem, Route, RouteQuery,
+};
 
 const APP: &str = "[[apps]]\nid = '1'\nkey = 'k'\nsecret = 's'\n";
 
 fn parse(text: &str) -> Result<Config, String> {
-    Config::parse(text, Format::Toml, "f").map_err(|error| error.to_string())
+    Config::parse(text, FileFormat::Toml, "f").map_err(|error| error.to_string())
 }
 
 /// What stands before the smallest application, and how its refusal begins; "" is accepted.
@@ -111,7 +113,10 @@ fn messages_and_times_have_ranges() {
 fn a_profile_sets_what_the_application_does_not() {
     let app = |more: &str| {
         let text = format!("[[apps]]\nid = '1'\nkey = 'k'\nsecret = 's'\n{more}");
-        Config::parse(&text, Format::Toml, "f").unwrap_or_else(|it| panic!("{it}")).apps.remove(0)
+        Config::parse(&text, FileFormat::Toml, "f")
+            .unwrap_or_else(|it| panic!("{it}"))
+            .apps
+            .remove(0)
     };
     let own = app("");
     let of = |profile: &str| {
@@ -131,20 +136,20 @@ fn a_profile_sets_what_the_application_does_not() {
     let ack = DuplicateSubscribe::Ack;
     assert_eq!(of("soketi"), ((names.0, names.1, ack), soketi, (1024, 0, 3600)));
     assert_eq!(app("profile = 'polycast'"), own);
-    let said = app("limits.cache_ttl_s = 7\nduplicate_subscribe = 'error'\nprofile = 'soketi'");
-    assert_eq!((said.limits.cache_ttl_s, said.limits.event_bytes), (7, 102_400));
-    assert_eq!(said.duplicate_subscribe, DuplicateSubscribe::Error);
+    let replies = app("limits.cache_ttl_s = 7\nduplicate_subscribe = 'error'\nprofile = 'soketi'");
+    assert_eq!((replies.limits.cache_ttl_s, replies.limits.event_bytes), (7, 102_400));
+    assert_eq!(replies.duplicate_subscribe, DuplicateSubscribe::Error);
     check_app(&[
         ("profile = 'pusherr'", "5:11: apps[0].profile: `pusherr` is not accepted"),
         ("profile = 7", "5:11: apps[0].profile: expected one of polycast, pusher, vask, soketi"),
         ("profile = 'soketi'\nlimits = 7", "6:10: apps[0].limits: expected"),
     ]);
     let text = "apps:\n  - id: '1'\n    key: k\n    secret: s\n    limits:\n    profile: soketi\n";
-    let yaml = Config::parse(text, Format::Yaml, "f").unwrap_or_else(|it| panic!("{it}"));
+    let yaml = Config::parse(text, FileFormat::Yaml, "f").unwrap_or_else(|it| panic!("{it}"));
     assert_eq!(yaml.apps[0].limits.cache_ttl_s, 3600, "a section without entries");
     // What a profile sets has to fit the rest; the place is the profile's.
     let text = format!("limits:\n  http_body_bytes: 65536\n{text}");
-    let error = Config::parse(&text, Format::Yaml, "f").expect_err("too long").to_string();
+    let error = Config::parse(&text, FileFormat::Yaml, "f").expect_err("too long").to_string();
     assert!(error.starts_with("f:8:5: apps[0].limits.event_bytes: 102400 is more"), "{error}");
 }
 
@@ -222,8 +227,9 @@ fn numbers_of_a_guard_on_both_sides() {
 #[test]
 fn names_and_keys_of_guards() {
     let short = "4:9: guards[0].keys[0]: the value (not shown) is not accepted; accepted: a sec";
-    let forms = "accepted: exactly one of `pem`, `secret` and `kty`";
-    let forms = format!("4:9: guards[0].keys[0]: the value (not shown) is not accepted; {forms}");
+    let encodings = "accepted: exactly one of `pem`, `secret` and `kty`";
+    let encodings =
+        format!("4:9: guards[0].keys[0]: the value (not shown) is not accepted; {encodings}");
     let fits = "4:9: guards[0].keys[0]: the value (not shown) is not accepted; accepted: a key \
                 that one of the guard's `algorithms` fits";
     let url = |url: &str| format!("4:1: guards[0].keys_url: `{url}` is not accepted; accepted: `k");
@@ -233,8 +239,8 @@ fn names_and_keys_of_guards() {
         (&format!("keys = [{{ secret = '{secret}' }}]"), ""),
         (&format!("keys = [{{ secret = '{secret}', alg = 'HS256' }}]"), ""),
         (&format!("keys = [{{ secret = '{}' }}]", &secret[1..]), short),
-        (&format!("keys = [{{ secret = '{secret}', pem = 'x' }}]"), &forms),
-        ("keys = [{ kid = 'a' }]", &forms),
+        (&format!("keys = [{{ secret = '{secret}', pem = 'x' }}]"), &encodings),
+        ("keys = [{ kid = 'a' }]", &encodings),
         (&format!("keys = [{{ secret = '{secret}' }}]\nalgorithms = ['HS512']"), fits),
         (
             "algorithms = ['none']",
@@ -495,7 +501,7 @@ fn key_pairs_and_routes_are_in_order() {
     let pairs = config.apps[0].key_pairs().map(|(key, secret)| (key, secret.expose()));
     assert_eq!(pairs.collect::<Vec<_>>(), [("k", "s"), ("old", "t")]);
     let endpoint = |path| {
-        let asked = Asked { path, query: "", authority: None, secure: false, listener: "" };
+        let asked = RouteQuery { path, query: "", authority: None, secure: false, listener: "" };
         config.routes.iter().find(|route| route.takes(&asked, &[]).is_some()).unwrap().endpoint
     };
     assert_eq!(format!("{:?} {:?}", endpoint("/echo"), endpoint("/app/k")), "Echo Apps");
@@ -702,7 +708,7 @@ fn check_zenith(cases: &[(&str, &str)]) {
 
 #[test]
 fn zenith_numbers_have_ranges() {
-    for (key, least, most) in [
+    for (key, min, max) in [
         ("topic_length", 16, 65_536),
         ("subscriptions_per_connection", 1, 1 << 20),
         ("pending_per_connection", 1, 1 << 20),
@@ -713,15 +719,14 @@ fn zenith_numbers_have_ranges() {
         ("batch", 1, 10_000),
         ("log_elements", 1, 1 << 20),
     ] {
-        let refusal =
-            |number| format!(": zenith.{key}: {number} is out of range; accepted: {least}");
+        let refusal = |number| format!(": zenith.{key}: {number} is out of range; accepted: {min}");
         check_zenith(&[
-            (&format!("{key} = {least}"), ""),
-            (&format!("{key} = {most}"), ""),
-            (&format!("{key} = {}", most + 1), &refusal(most + 1)),
+            (&format!("{key} = {min}"), ""),
+            (&format!("{key} = {max}"), ""),
+            (&format!("{key} = {}", max + 1), &refusal(max + 1)),
         ]);
-        if least > 0 {
-            check_zenith(&[(&format!("{key} = {}", least - 1), &refusal(least - 1))]);
+        if min > 0 {
+            check_zenith(&[(&format!("{key} = {}", min - 1), &refusal(min - 1))]);
         }
     }
     check_zenith(&[

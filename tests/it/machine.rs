@@ -1,7 +1,7 @@
 //! One shard on a machine without a kernel: every send leaves whole and at once.
 
 use crate::peer::{APP, Ear, Heard};
-use polycast::config::{Config, Format};
+use polycast::config::{Config, FileFormat};
 use polycast::dialect::Env;
 use polycast::hub::Hasher;
 use polycast::mem::Slot;
@@ -21,13 +21,14 @@ pub(crate) const SWEEP_MS: u64 = 250;
 pub(crate) fn config(more: &str) -> Config {
     let (id, key, secret) = APP;
     let text = format!("[[apps]]\nid = '{id}'\nkey = '{key}'\nsecret = '{secret}'\n{more}");
-    Config::parse_with(&text, Format::Toml, "test", &|_| None).unwrap_or_else(|it| panic!("{it}"))
+    Config::parse_with(&text, FileFormat::Toml, "test", &|_| None)
+        .unwrap_or_else(|it| panic!("{it}"))
 }
 
 /// What the shards of one process share.
-pub(crate) fn common(config: Config, cores: u16, seed: u64, post_bound: usize) -> Common {
+pub(crate) fn common(config: Config, cores: u16, seed: u64, mail_bound: usize) -> Common {
     let env = Arc::new(Env::new(config, 7));
-    Common { env, hasher: Hasher::new(seed), cores, post_bound }
+    Common { env, hasher: Hasher::new(seed), cores, mail_bound }
 }
 
 /// See the module's documentation.
@@ -102,11 +103,11 @@ impl Machine {
     }
 
     pub(crate) fn eof(&mut self, at: usize) {
-        self.last_words(at, &[]);
+        self.last_messages(at, &[]);
     }
 
     /// Bytes and the end of the client's side in one turn.
-    pub(crate) fn last_words(&mut self, at: usize, bytes: &[u8]) {
+    pub(crate) fn last_messages(&mut self, at: usize, bytes: &[u8]) {
         let wire = &mut self.wires[at];
         let first = !std::mem::replace(&mut wire.eof, true);
         if let (Some(slot), true) = (wire.slot, first) {
@@ -139,7 +140,7 @@ impl Machine {
                 self.shard.close(slot);
             }
         }
-        self.shard.farewell(self.now);
+        self.shard.run_closing_effects(self.now);
         // Cache channels keep their last event for a day at most.
         self.now.ms += 86_400_000;
         self.shard.sweep(self.now);
@@ -209,7 +210,7 @@ impl Machine {
     fn close(&mut self, at: usize) {
         if let Some(slot) = self.wires[at].slot.take() {
             self.shard.close(slot);
-            self.shard.farewell(self.now);
+            self.shard.run_closing_effects(self.now);
             self.wires[at].gone = true;
         }
     }

@@ -1,5 +1,6 @@
 //! The integration tests, in one binary so that it links once.
 
+mod architecture;
 mod bench;
 mod certs;
 mod cli;
@@ -8,7 +9,6 @@ mod config;
 mod drain;
 mod forged;
 mod handshakes;
-mod house;
 mod live;
 mod machine;
 mod net;

@@ -2,7 +2,7 @@
 
 use polycast::crypto::{self, HmacKey};
 use polycast::ws::deflate::Inflater;
-use polycast::ws::{Event, Kind, Limits, Opcode, Reader, Role, frame};
+use polycast::ws::{FrameEvent, FrameLimits, MessageKind, Opcode, Reader, Role, frame};
 
 /// The application that every test here talks to.
 pub(crate) const APP: (&str, &str, &str) = ("1", "app-key", "app-secret");
@@ -151,21 +151,21 @@ impl Ear {
         }
         let Some(reader) = &mut self.socket else { return self.answer() };
         let mut bytes = std::mem::take(&mut self.bytes);
-        let limits = Limits { allow_rsv1: self.inflater.is_some(), ..Limits::default() };
+        let limits = FrameLimits { allow_rsv1: self.inflater.is_some(), ..FrameLimits::default() };
         let (taken, event) = reader.next(Role::Client, &limits, &mut bytes);
         let heard = match event {
-            Event::Need => None,
-            Event::Message { kind, compressed: true, payload } => {
+            FrameEvent::Need => None,
+            FrameEvent::Message { kind, compressed: true, payload } => {
                 Some(inflated(self.inflater.as_mut(), kind, payload))
             }
-            Event::Message { kind: Kind::Text, payload, .. } => {
+            FrameEvent::Message { kind: MessageKind::Text, payload, .. } => {
                 Some(Heard::Text(String::from_utf8_lossy(payload).into_owned()))
             }
-            Event::Message { payload, .. } => Some(Heard::Binary(payload.to_vec())),
-            Event::Ping(payload) => Some(Heard::Ping(payload.to_vec())),
-            Event::Pong(payload) => Some(Heard::Pong(payload.to_vec())),
-            Event::Close { code, reason } => Some(Heard::Close(code, reason.to_owned())),
-            Event::Violation(violation) => Some(Heard::Broken(violation.to_string())),
+            FrameEvent::Message { payload, .. } => Some(Heard::Binary(payload.to_vec())),
+            FrameEvent::Ping(payload) => Some(Heard::Ping(payload.to_vec())),
+            FrameEvent::Pong(payload) => Some(Heard::Pong(payload.to_vec())),
+            FrameEvent::Close { code, reason } => Some(Heard::Close(code, reason.to_owned())),
+            FrameEvent::Violation(violation) => Some(Heard::Broken(violation.to_string())),
         };
         self.bytes = bytes.split_off(taken);
         heard
@@ -242,12 +242,12 @@ impl Ear {
     }
 }
 
-fn inflated(inflater: Option<&mut Inflater>, kind: Kind, payload: &[u8]) -> Heard {
+fn inflated(inflater: Option<&mut Inflater>, kind: MessageKind, payload: &[u8]) -> Heard {
     let mut message = Vec::new();
     let result = inflater.map(|it| it.inflate(payload, 1 << 24, &mut message));
     match (result, kind) {
-        (Some(Ok(())), Kind::Binary) => Heard::Binary(message),
-        (Some(Ok(())), Kind::Text) => match String::from_utf8(message) {
+        (Some(Ok(())), MessageKind::Binary) => Heard::Binary(message),
+        (Some(Ok(())), MessageKind::Text) => match String::from_utf8(message) {
             Ok(text) => Heard::Text(text),
             Err(error) => Heard::Broken(error.to_string()),
         },

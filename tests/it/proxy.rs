@@ -22,10 +22,10 @@ fn messages_and_control_frames_go_both_ways_as_they_came() {
     bench.receive(client, &[0x80, 0x83, 0, 0, 0, 0, b'T', b'w', b'o']);
     bench.receive(client, &framed(Opcode::Binary, &[0, 255]));
     bench.receive(client, &framed(Opcode::Pong, b"unasked"));
-    let said = bench.said(upstream);
+    let replies = bench.replies(upstream);
     let binary = Heard::Binary(vec![0, 255]);
     let (ping, pong) = (Heard::Ping(b"p".to_vec()), Heard::Pong(b"unasked".to_vec()));
-    assert_eq!(said, [ping, Heard::Text("oneTwo".into()), binary.clone(), pong.clone()]);
+    assert_eq!(replies, [ping, Heard::Text("oneTwo".into()), binary.clone(), pong.clone()]);
     assert_eq!(bench.heard(client), [], "a ping is answered by who it is for");
     for (opcode, payload) in [
         (Opcode::Pong, &b"p"[..]),
@@ -71,7 +71,7 @@ fn what_comes_before_the_101_waits_and_is_not_lost() {
     let mut ear = Ear::default();
     let heard = ear.hear(&bytes);
     assert!(matches!(heard[..], [Heard::Answer { status: 101, .. }, Heard::Text(_)]), "{heard:?}");
-    assert_eq!(bench.said(1), [Heard::Text("early".into())]);
+    assert_eq!(bench.replies(1), [Heard::Text("early".into())]);
     assert!(bench.wires[client].reads);
 }
 
@@ -113,10 +113,10 @@ fn both_sides_of_the_bound_on_an_answers_head() {
         bench.receive(client, &handshake("/", ""));
         bench.connected(1, Ok(()));
         let request = bench.text(1);
-        let most = polycast::limits::HTTP_HEAD_BYTES;
-        let pad = most - answer(&request, "X: \r\n").len() + over;
+        let max = polycast::limits::HTTP_HEAD_BYTES;
+        let pad = max - answer(&request, "X: \r\n").len() + over;
         let answer = answer(&request, &format!("X: {}\r\n", "x".repeat(pad)));
-        assert_eq!(answer.len(), most + over);
+        assert_eq!(answer.len(), max + over);
         bench.receive(1, &answer);
         let status = bench.text(client)[9..12].to_owned();
         assert_eq!(status, if fine { "101" } else { "502" });
@@ -284,7 +284,7 @@ fn a_close_goes_to_the_other_side_and_its_answer_comes_back() {
         let mut bench = Bench::new(ONE, "");
         let (client, upstream) = bench.pair();
         bench.receive(client, &framed(Opcode::Close, payload));
-        assert_eq!(bench.said(upstream), [Heard::Close(code, reason.to_owned())]);
+        assert_eq!(bench.replies(upstream), [Heard::Close(code, reason.to_owned())]);
         assert_eq!(bench.heard(client), [], "the upstream's answer is awaited");
         bench.receive(upstream, &plain(Opcode::Text, b"last"));
         bench.receive(upstream, &plain(Opcode::Close, payload));
@@ -302,7 +302,7 @@ fn a_close_goes_to_the_other_side_and_its_answer_comes_back() {
         bench.receive(client, &text("last"));
         bench.receive(client, &framed(Opcode::Close, payload));
         let last = Heard::Text("last".into());
-        assert_eq!(bench.said(upstream), [last, Heard::Close(code, reason.to_owned())]);
+        assert_eq!(bench.replies(upstream), [last, Heard::Close(code, reason.to_owned())]);
         bench.eof(upstream);
         bench.eof(client);
         bench.check_empty();
@@ -314,7 +314,7 @@ fn a_side_that_does_not_answer_a_close_is_cut_in_its_time() {
     let mut bench = Bench::new(ONE, "");
     let (client, upstream) = bench.pair();
     bench.receive(client, &framed(Opcode::Close, &close(1000, "")));
-    let _ = bench.said(upstream);
+    let _ = bench.replies(upstream);
     bench.wait(5000);
     assert_eq!(bench.wires[upstream].slot, None);
     let gone = Heard::Close(Some(1014), "the upstream has gone".into());
@@ -346,7 +346,7 @@ fn an_upstream_that_ends_without_a_close_is_1014_and_a_client_1001() {
         }
         bench.settle();
         let gone = Heard::Close(Some(1001), "the client has gone".into());
-        assert_eq!(bench.said(upstream), [gone]);
+        assert_eq!(bench.replies(upstream), [gone]);
         bench.receive(upstream, &plain(Opcode::Close, &close(1001, "")));
         bench.eof(upstream);
         bench.check_empty();
@@ -377,7 +377,7 @@ fn s5_1_a_masked_frame_of_an_upstream_is_1002() {
     let (client, upstream) = bench.pair();
     bench.receive(upstream, &text("masked"));
     let violation = Heard::Close(Some(1002), "masked frame from a server".into());
-    assert_eq!(bench.said(upstream), [violation]);
+    assert_eq!(bench.replies(upstream), [violation]);
     let gone = Heard::Close(Some(1014), "the upstream has gone".into());
     assert_eq!(bench.heard(client), [gone]);
 }
@@ -390,7 +390,7 @@ fn a_violation_of_the_client_is_not_the_upstreams() {
     let violation = Heard::Close(Some(1002), "frame without a mask".into());
     assert_eq!(bench.heard(client), [violation]);
     let gone = Heard::Close(Some(1001), "the client has gone".into());
-    assert_eq!(bench.said(upstream), [gone]);
+    assert_eq!(bench.replies(upstream), [gone]);
 }
 
 #[test]
@@ -398,14 +398,14 @@ fn the_servers_own_heartbeat_asks_each_side_and_answers_for_none() {
     let mut bench = Bench::new(ONE, "");
     let (client, upstream) = bench.pair();
     bench.wait(120_000);
-    let (asked, also) = (bench.heard(client), bench.said(upstream));
-    let ([Heard::Ping(beat)], [Heard::Ping(other)]) = (&asked[..], &also[..]) else {
+    let (asked, also) = (bench.heard(client), bench.replies(upstream));
+    let ([Heard::Ping(liveness)], [Heard::Ping(other)]) = (&asked[..], &also[..]) else {
         panic!("{asked:?} {also:?}");
     };
-    bench.receive(client, &framed(Opcode::Pong, beat));
-    assert_eq!(bench.said(upstream), [], "the answer is for the server");
-    bench.receive(client, &framed(Opcode::Pong, beat));
-    assert_eq!(bench.said(upstream), [Heard::Pong(beat.clone())], "this one is not");
+    bench.receive(client, &framed(Opcode::Pong, liveness));
+    assert_eq!(bench.replies(upstream), [], "the answer is for the server");
+    bench.receive(client, &framed(Opcode::Pong, liveness));
+    assert_eq!(bench.replies(upstream), [Heard::Pong(liveness.clone())], "this one is not");
     bench.receive(upstream, &plain(Opcode::Pong, other));
     assert_eq!(bench.heard(client), []);
     bench.receive(upstream, &plain(Opcode::Text, b"alive"));
@@ -419,7 +419,7 @@ fn the_servers_own_heartbeat_asks_each_side_and_answers_for_none() {
     let silent = Heard::Close(Some(1001), "no sign of life".into());
     assert!(last.contains(&silent), "{last:?}");
     let gone = Heard::Close(Some(1001), "the client has gone".into());
-    assert_eq!(bench.said(upstream).last(), Some(&gone));
+    assert_eq!(bench.replies(upstream).last(), Some(&gone));
 }
 
 #[test]
@@ -430,19 +430,19 @@ fn models_hold_in_both_directions() {
     let (client, upstream) = bench.pair();
     bench.receive(client, &text("1"));
     bench.receive(upstream, &plain(Opcode::Text, b"2"));
-    assert_eq!(bench.said(upstream), [Heard::Text("1".into())]);
+    assert_eq!(bench.replies(upstream), [Heard::Text("1".into())]);
     assert_eq!(bench.heard(client), [Heard::Text("2".into())]);
     bench.receive(upstream, &plain(Opcode::Text, b"two"));
     let heard = bench.heard(client);
     assert!(matches!(heard[..], [Heard::Close(Some(1007 | 1008), _)]), "{heard:?}");
     let gone = Heard::Close(Some(1001), "the client has gone".into());
-    assert_eq!(bench.said(upstream), [gone]);
+    assert_eq!(bench.replies(upstream), [gone]);
     let mut bench = Bench::new(ONE, model);
     let (client, upstream) = bench.pair();
     bench.receive(client, &text("one"));
     let heard = bench.heard(client);
     assert!(matches!(heard[..], [Heard::Close(Some(1007 | 1008), _)]), "{heard:?}");
-    assert!(matches!(bench.said(upstream)[..], [Heard::Close(Some(1001), _)]));
+    assert!(matches!(bench.replies(upstream)[..], [Heard::Close(Some(1001), _)]));
 }
 
 #[test]
@@ -454,7 +454,7 @@ fn refusals_that_a_client_does_not_read_stop_its_reading() {
          model.on_invalid = 'reply'\n[routes.proxy]\nupstreams = ['ws://127.0.0.1:1001']\n\
          buffer_bytes = '4KiB'\n",
     );
-    let most = (4 << 10) + 65_536 + (64 << 10) / 4;
+    let max = (4 << 10) + 65_536 + (64 << 10) / 4;
     bench.shard = Shard::new(0, &common(config, 1, 1, 64), bench.counters.clone());
     let (client, upstream) = bench.pair();
     bench.wires[client].stalled = true;
@@ -473,9 +473,9 @@ fn refusals_that_a_client_does_not_read_stop_its_reading() {
         Heard::Text(text) => text.len() + 2,
         other => panic!("{other:?}"),
     };
-    assert!((most..most + 2 * len).contains(&(refused * len)), "{refused} of {len}");
+    assert!((max..max + 2 * len).contains(&(refused * len)), "{refused} of {len}");
     bench.receive(client, &text("1"));
-    assert_eq!(bench.said(upstream), [Heard::Text("1".into())], "it is read again");
+    assert_eq!(bench.replies(upstream), [Heard::Text("1".into())], "it is read again");
 }
 
 #[test]
@@ -521,7 +521,7 @@ fn a_shutdown_closes_both_sides_and_dials_no_more() {
     bench.wait(SWEEP_MS);
     let down = Heard::Close(Some(1001), "the server is shutting down".into());
     assert_eq!(bench.heard(client), std::slice::from_ref(&down));
-    assert_eq!(bench.said(upstream), [down]);
+    assert_eq!(bench.replies(upstream), [down]);
     assert!(bench.text(waiting).starts_with("HTTP/1.1 503 "));
     let late = bench.open();
     bench.receive(late, &handshake("/", ""));
@@ -584,7 +584,7 @@ fn check_stall(from: usize, to: usize) {
     bench.flow(to);
     let got = match to {
         CLIENT => bench.heard(to),
-        _ => bench.said(to),
+        _ => bench.replies(to),
     };
     let want = (0..64).map(|n| Heard::Text(String::from_utf8(message(n)).expect("text")));
     assert!(got == want.collect::<Vec<_>>(), "{} messages", got.len());

@@ -42,7 +42,7 @@ fn linked(bench: &mut Bench, content_type: &str) -> Ear {
     ear
 }
 
-fn told(bench: &mut Bench, ear: &mut Ear) -> Vec<Heard> {
+fn received(bench: &mut Bench, ear: &mut Ear) -> Vec<Heard> {
     let bytes = bench.taken(CLIENT);
     ear.hear(&bytes)
 }
@@ -73,7 +73,7 @@ fn a_stream_is_a_websocket_to_the_upstream() {
     assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
     assert!(head.ends_with("\r\nConnection: close\r\nSec-WebSocket-Protocol: b"), "{head}");
     assert_eq!(records, "6\r\nfirst\n\r\n");
-    assert_eq!(bench.said(UPSTREAM), [Heard::Text("early".into())]);
+    assert_eq!(bench.replies(UPSTREAM), [Heard::Text("early".into())]);
     let counters = &bench.counters;
     assert_eq!((counters.http_streams.get(), counters.http_requests.get()), (1, 1));
     assert_eq!(counters.upgrades.get(), 0);
@@ -87,14 +87,14 @@ fn records_are_messages_at_every_cut() {
         let mut ear = linked(&mut bench, LINES);
         bench.receive(CLIENT, &body[..cut]);
         bench.receive(CLIENT, &body[cut..]);
-        let mut said = bench.said(UPSTREAM);
+        let mut replies = bench.replies(UPSTREAM);
         // An empty line is a sign of life, on both ways.
-        said.retain(|heard| *heard != Heard::Pong(Vec::new()));
+        replies.retain(|heard| *heard != Heard::Pong(Vec::new()));
         let text = |text: &str| Heard::Text(text.to_owned());
-        assert_eq!(said, [text("one"), text("two"), text("three")], "{cut}");
+        assert_eq!(replies, [text("one"), text("two"), text("three")], "{cut}");
         // Who has said all listens on.
         bench.receive(UPSTREAM, &plain(Opcode::Text, b"still"));
-        assert_eq!(told(&mut bench, &mut ear), [text("still")]);
+        assert_eq!(received(&mut bench, &mut ear), [text("still")]);
     }
 }
 
@@ -104,16 +104,16 @@ fn messages_of_both_kinds_have_records_where_the_framing_has() {
     let mut ear = linked(&mut bench, OCTETS);
     bench.receive(CLIENT, &chunk(b"\0\0\0\x02\0\xff\0\0\0\0"));
     let binary = |bytes: &[u8]| Heard::Binary(bytes.to_vec());
-    assert_eq!(bench.said(UPSTREAM), [binary(&[0, 255]), binary(&[])]);
+    assert_eq!(bench.replies(UPSTREAM), [binary(&[0, 255]), binary(&[])]);
     bench.receive(UPSTREAM, &plain(Opcode::Binary, &[0, 255]));
     bench.receive(UPSTREAM, &plain(Opcode::Text, b"text"));
-    assert_eq!(told(&mut bench, &mut ear), [binary(&[0, 255]), binary(b"text")]);
+    assert_eq!(received(&mut bench, &mut ear), [binary(&[0, 255]), binary(b"text")]);
     assert_eq!(bench.counters.http_streams_unsaid.get(), 0);
     let mut bench = self::bench();
     let mut ear = linked(&mut bench, LINES);
     bench.receive(UPSTREAM, &plain(Opcode::Binary, &[0, 255]));
     bench.receive(UPSTREAM, &plain(Opcode::Text, b"two\nlines"));
-    assert_eq!(told(&mut bench, &mut ear), []);
+    assert_eq!(received(&mut bench, &mut ear), []);
     assert_eq!(bench.counters.http_streams_unsaid.get(), 2);
 }
 
@@ -123,8 +123,8 @@ fn the_upstreams_pings_are_answered_and_its_pongs_are_not_told() {
     let mut ear = linked(&mut bench, LINES);
     bench.receive(UPSTREAM, &plain(Opcode::Ping, b"there?"));
     bench.receive(UPSTREAM, &plain(Opcode::Pong, b"unasked"));
-    assert_eq!(bench.said(UPSTREAM), [Heard::Pong(b"there?".to_vec())]);
-    assert_eq!(told(&mut bench, &mut ear), []);
+    assert_eq!(bench.replies(UPSTREAM), [Heard::Pong(b"there?".to_vec())]);
+    assert_eq!(received(&mut bench, &mut ear), []);
 }
 
 #[test]
@@ -133,9 +133,9 @@ fn silence_is_broken_on_both_sides_by_their_own_means() {
     let mut ear = linked(&mut bench, LINES);
     bench.wait(120_000);
     bench.receive(UPSTREAM, &plain(Opcode::Pong, b"\0polycast"));
-    let alive = told(&mut bench, &mut ear);
+    let alive = received(&mut bench, &mut ear);
     assert!(!alive.is_empty() && alive.iter().all(|it| *it == Heard::Alive), "{alive:?}");
-    assert_eq!(bench.said(UPSTREAM), [Heard::Ping(b"\0polycast".to_vec())]);
+    assert_eq!(bench.replies(UPSTREAM), [Heard::Ping(b"\0polycast".to_vec())]);
     assert!(bench.wires[CLIENT].slot.is_some());
 }
 
@@ -151,12 +151,12 @@ fn the_upstreams_close_is_the_end_and_is_answered() {
         bench.receive(UPSTREAM, &plain(Opcode::Text, b"last"));
         bench.receive(UPSTREAM, &plain(Opcode::Close, &payload));
         let last = Heard::Text("last".into());
-        assert_eq!(told(&mut bench, &mut ear), [last, Heard::End(trailer.to_owned())]);
-        assert_eq!(bench.said(UPSTREAM), [Heard::Close(code, reason.to_owned())]);
+        assert_eq!(received(&mut bench, &mut ear), [last, Heard::End(trailer.to_owned())]);
+        assert_eq!(bench.replies(UPSTREAM), [Heard::Close(code, reason.to_owned())]);
         assert!(bench.wires[CLIENT].shut && !bench.wires[UPSTREAM].shut, "servers end first");
         // What the client still says goes nowhere.
         bench.receive(CLIENT, &chunk(b"late\n"));
-        assert_eq!(bench.said(UPSTREAM), []);
+        assert_eq!(bench.replies(UPSTREAM), []);
         bench.eof(CLIENT);
         bench.eof(UPSTREAM);
         bench.check_empty();
@@ -174,9 +174,9 @@ fn a_client_that_goes_is_1001_whether_it_has_said_all_or_not() {
         }
         bench.eof(CLIENT);
         let gone = Heard::Close(Some(1001), "the client has gone".into());
-        assert_eq!(bench.said(UPSTREAM), [Heard::Text("a".into()), gone]);
+        assert_eq!(bench.replies(UPSTREAM), [Heard::Text("a".into()), gone]);
         let end = if whole { vec![Heard::End(String::new())] } else { vec![] };
-        assert_eq!(told(&mut bench, &mut ear), end);
+        assert_eq!(received(&mut bench, &mut ear), end);
         bench.receive(UPSTREAM, &plain(Opcode::Close, &close(1001, "")));
         bench.eof(UPSTREAM);
         bench.check_empty();
@@ -189,7 +189,7 @@ fn an_upstream_that_goes_is_1014() {
     let mut ear = linked(&mut bench, LINES);
     bench.eof(UPSTREAM);
     let end = Heard::End("Polycast-Close: 1014 the upstream has gone".into());
-    assert_eq!(told(&mut bench, &mut ear), [end]);
+    assert_eq!(received(&mut bench, &mut ear), [end]);
     bench.eof(CLIENT);
     bench.check_empty();
 }
@@ -204,11 +204,11 @@ fn a_body_that_breaks_its_framing_is_the_clients_fault() {
         let mut bench = bench();
         let mut ear = linked(&mut bench, content_type);
         bench.receive(CLIENT, &body);
-        let heard = told(&mut bench, &mut ear);
+        let heard = received(&mut bench, &mut ear);
         let [Heard::End(end)] = &heard[..] else { panic!("{heard:?}") };
         assert!(end.starts_with(trailer), "{end}");
         let gone = Heard::Close(Some(1001), "the client has gone".into());
-        assert_eq!(bench.said(UPSTREAM), [gone]);
+        assert_eq!(bench.replies(UPSTREAM), [gone]);
         bench.eof(CLIENT);
         bench.eof(UPSTREAM);
         bench.check_empty();
@@ -225,8 +225,11 @@ fn without_an_upstream_the_answer_says_why() {
         bench.receive(client, &[head(LINES, ""), chunk(b"unheard\n")].concat());
         bench.connected(UPSTREAM, Ok(()));
         bench.receive(UPSTREAM, upstreams_answer.as_bytes());
-        let told = bench.text(client);
-        assert!(told.starts_with(want) && told.contains("\r\nConnection: close\r\n"), "{told}");
+        let received = bench.text(client);
+        assert!(
+            received.starts_with(want) && received.contains("\r\nConnection: close\r\n"),
+            "{received}"
+        );
         let counters = &bench.counters;
         assert_eq!((counters.http_requests.get(), counters.http_errors.get()), (1, 1));
         assert_eq!(counters.http_streams.get(), 0);
@@ -254,9 +257,9 @@ fn a_shutdown_ends_the_stream_and_tells_the_upstream() {
     bench.shard.drain();
     bench.wait(SWEEP_MS);
     let end = Heard::End("Polycast-Close: 1001 the server is shutting down".into());
-    assert_eq!(told(&mut bench, &mut ear), [end]);
+    assert_eq!(received(&mut bench, &mut ear), [end]);
     let down = Heard::Close(Some(1001), "the server is shutting down".into());
-    assert_eq!(bench.said(UPSTREAM), [down]);
+    assert_eq!(bench.replies(UPSTREAM), [down]);
     bench.receive(UPSTREAM, &plain(Opcode::Close, &close(1001, "")));
     bench.eof(UPSTREAM);
     bench.eof(CLIENT);
@@ -290,8 +293,8 @@ fn each_side_is_paused_by_the_other() {
             assert!(bench.wires[from].reads);
         }
         let heard = match to {
-            CLIENT => told(&mut bench, &mut ear),
-            _ => bench.said(to),
+            CLIENT => received(&mut bench, &mut ear),
+            _ => bench.replies(to),
         };
         let want: Vec<_> = (0..number).map(|number| Heard::Text(message(number))).collect();
         assert!(heard == want, "{} of {number}", heard.len());
@@ -309,10 +312,10 @@ fn a_body_of_a_known_length_ends_with_its_last_line_and_the_client_listens_on() 
     let answer = answer(&bench.text(UPSTREAM), "");
     bench.receive(UPSTREAM, &answer);
     let text = |text: &str| Heard::Text(text.to_owned());
-    assert_eq!(bench.said(UPSTREAM), [text("one"), text("two")]);
+    assert_eq!(bench.replies(UPSTREAM), [text("one"), text("two")]);
     bench.receive(UPSTREAM, &plain(Opcode::Text, b"three"));
     let mut ear = Ear::default();
-    let heard = told(&mut bench, &mut ear);
+    let heard = received(&mut bench, &mut ear);
     assert!(matches!(&heard[..], [Heard::Answer { .. }, Heard::Text(it)] if it == "three"));
 }
 
@@ -328,7 +331,7 @@ fn what_is_said_early_reaches_the_upstream_that_opens_once() {
     let answer = answer(&bench.text(2), "");
     bench.receive(2, &answer);
     bench.receive(client, &chunk(b"o\n"));
-    assert_eq!(bench.said(2), [Heard::Text("one".into()), Heard::Text("two".into())]);
+    assert_eq!(bench.replies(2), [Heard::Text("one".into()), Heard::Text("two".into())]);
     assert_eq!(bench.counters.http_streams.get(), 1);
 }
 
@@ -350,11 +353,11 @@ fn models_hold_in_both_directions() {
             CLIENT => bench.receive(CLIENT, &chunk(b"one\n")),
             _ => bench.receive(UPSTREAM, &plain(Opcode::Text, b"two")),
         }
-        let heard = told(&mut bench, &mut ear);
+        let heard = received(&mut bench, &mut ear);
         let [Heard::Text(two), Heard::End(end)] = &heard[..] else { panic!("{heard:?}") };
         assert!(two == "2" && end.starts_with("Polycast-Close: 100"), "{end}");
         let gone = Heard::Close(Some(1001), "the client has gone".into());
-        assert_eq!(bench.said(UPSTREAM), [Heard::Text("1".into()), gone]);
+        assert_eq!(bench.replies(UPSTREAM), [Heard::Text("1".into()), gone]);
         bench.receive(UPSTREAM, &plain(Opcode::Close, &close(1001, "")));
         bench.eof(UPSTREAM);
         bench.eof(CLIENT);
@@ -363,7 +366,7 @@ fn models_hold_in_both_directions() {
     let mut bench = new("reply");
     let mut ear = linked(&mut bench, LINES);
     bench.receive(CLIENT, &chunk(b"one\n1\n"));
-    let heard = told(&mut bench, &mut ear);
+    let heard = received(&mut bench, &mut ear);
     assert!(matches!(&heard[..], [Heard::Text(it)] if it.contains("\"error\"")), "{heard:?}");
-    assert_eq!(bench.said(UPSTREAM), [Heard::Text("1".into())]);
+    assert_eq!(bench.replies(UPSTREAM), [Heard::Text("1".into())]);
 }

@@ -3,72 +3,80 @@
 
 mod model;
 
-use polycast::ws::{Event, Kind, Limits, Opcode, Reader, Role, Violation, close, frame};
+use polycast::ws::{
+    FrameEvent, FrameLimits, MessageKind, Opcode, Reader, Role, Violation, close, frame,
+};
 
 const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
 /// An [`Event`] that owns what it says.
 #[derive(Clone, Debug, PartialEq)]
-enum Told {
+enum DialectMessage {
     Need,
-    Message(Kind, bool, Vec<u8>),
+    Message(MessageKind, bool, Vec<u8>),
     Ping(Vec<u8>),
     Pong(Vec<u8>),
     Close(Option<u16>, String),
     Violation(Violation),
 }
 
-impl From<Event<'_>> for Told {
-    fn from(event: Event<'_>) -> Told {
+impl From<FrameEvent<'_>> for DialectMessage {
+    fn from(event: FrameEvent<'_>) -> DialectMessage {
         match event {
-            Event::Need => Told::Need,
-            Event::Message { kind, compressed, payload } => {
-                Told::Message(kind, compressed, payload.to_vec())
+            FrameEvent::Need => DialectMessage::Need,
+            FrameEvent::Message { kind, compressed, payload } => {
+                DialectMessage::Message(kind, compressed, payload.to_vec())
             }
-            Event::Ping(payload) => Told::Ping(payload.to_vec()),
-            Event::Pong(payload) => Told::Pong(payload.to_vec()),
-            Event::Close { code, reason } => Told::Close(code, reason.to_owned()),
-            Event::Violation(violation) => Told::Violation(violation),
+            FrameEvent::Ping(payload) => DialectMessage::Ping(payload.to_vec()),
+            FrameEvent::Pong(payload) => DialectMessage::Pong(payload.to_vec()),
+            FrameEvent::Close { code, reason } => DialectMessage::Close(code, reason.to_owned()),
+            FrameEvent::Violation(violation) => DialectMessage::Violation(violation),
         }
     }
 }
 
 /// Every way of cutting `stream` says `want`.
-fn check_in(role: Role, limits: &Limits, stream: &[u8], want: &[Told]) {
+fn check_in(role: Role, limits: &FrameLimits, stream: &[u8], want: &[DialectMessage]) {
     assert_eq!(model::read(role, limits, stream), want, "the model");
-    assert_eq!(model::told(role, limits, [stream]), want, "whole");
-    assert_eq!(model::told(role, limits, stream.chunks(1)), want, "octet by octet");
+    assert_eq!(model::received(role, limits, [stream]), want, "whole");
+    assert_eq!(model::received(role, limits, stream.chunks(1)), want, "octet by octet");
     let step = 1 + stream.len() / 2000;
     for cut in (0..=stream.len()).step_by(step) {
         let (a, b) = stream.split_at(cut);
-        assert_eq!(model::told(role, limits, [a, b]), want, "cut at {cut}");
+        assert_eq!(model::received(role, limits, [a, b]), want, "cut at {cut}");
     }
 }
 
 /// A server with the default limits.
-fn check(stream: &[u8], want: &[Told]) {
-    check_in(Role::Server, &Limits::default(), stream, want);
+fn check(stream: &[u8], want: &[DialectMessage]) {
+    check_in(Role::Server, &FrameLimits::default(), stream, want);
 }
 
 /// The violation is reported with the last octet of `stream` and not before.
-fn check_at_once_in(role: Role, limits: &Limits, stream: &[u8], violation: Violation, code: u16) {
+fn check_at_once_in(
+    role: Role,
+    limits: &FrameLimits,
+    stream: &[u8],
+    violation: Violation,
+    code: u16,
+) {
     assert_eq!(violation.code(), code);
-    check_in(role, limits, stream, &[Told::Violation(violation)]);
+    check_in(role, limits, stream, &[DialectMessage::Violation(violation)]);
     check_in(role, limits, &stream[..stream.len() - 1], &[]);
     let more = [stream, &[0; 20]].concat();
-    check_in(role, limits, &more, &[Told::Violation(violation)]);
+    check_in(role, limits, &more, &[DialectMessage::Violation(violation)]);
 }
 
 fn check_at_once(stream: &[u8], violation: Violation, code: u16) {
-    check_at_once_in(Role::Server, &Limits::default(), stream, violation, code);
+    check_at_once_in(Role::Server, &FrameLimits::default(), stream, violation, code);
 }
 
-fn text(payload: &str) -> Told {
-    Told::Message(Kind::Text, false, payload.as_bytes().to_vec())
+fn text(payload: &str) -> DialectMessage {
+    DialectMessage::Message(MessageKind::Text, false, payload.as_bytes().to_vec())
 }
 
-fn binary(payload: &[u8]) -> Told {
-    Told::Message(Kind::Binary, false, payload.to_vec())
+fn binary(payload: &[u8]) -> DialectMessage {
+    DialectMessage::Message(MessageKind::Binary, false, payload.to_vec())
 }
 
 /// A frame with any first octet, masked.
@@ -92,7 +100,7 @@ fn s5_1_unmasked_client_frame_is_1002() {
 
 #[test]
 fn s5_1_masked_server_frame_is_1002() {
-    let limits = Limits::default();
+    let limits = FrameLimits::default();
     check_at_once_in(Role::Client, &limits, &[0x81, 0x85], Violation::Masked, 1002);
 }
 
@@ -121,10 +129,14 @@ fn s5_2_lengths_are_in_their_shortest_form() {
         let payload = (0..len).map(|i| i as u8).collect::<Vec<_>>();
         let stream = raw(0x82, &payload);
         let want = [binary(&payload)];
-        assert_eq!(model::told(Role::Server, &Limits::default(), [&stream[..]]), want);
+        assert_eq!(model::received(Role::Server, &FrameLimits::default(), [&stream[..]]), want);
         for cut in (0..=16).chain(stream.len().saturating_sub(16)..=stream.len()) {
             let (a, b) = stream.split_at(cut.min(stream.len()));
-            assert_eq!(model::told(Role::Server, &Limits::default(), [a, b]), want, "{len} {cut}");
+            assert_eq!(
+                model::received(Role::Server, &FrameLimits::default(), [a, b]),
+                want,
+                "{len} {cut}"
+            );
         }
     }
 }
@@ -159,8 +171,9 @@ fn s5_4_control_frames_come_between_fragments() {
         (0x80, b"lo"),
         (0x89, b""),
     ]);
-    let ping = |p: &[u8]| Told::Ping(p.to_vec());
-    let want = [ping(b"first"), ping(b"ping"), Told::Pong(vec![]), text("Hello"), ping(b"")];
+    let ping = |p: &[u8]| DialectMessage::Ping(p.to_vec());
+    let want =
+        [ping(b"first"), ping(b"ping"), DialectMessage::Pong(vec![]), text("Hello"), ping(b"")];
     check(&stream, &want);
     let empty_so_far = frames(&[(0x01, b""), (0x89, b"ping"), (0x80, b"lo")]);
     check(&empty_so_far, &[ping(b"ping"), text("lo")]);
@@ -171,7 +184,7 @@ fn s5_4_loose_continuation_is_1002() {
     check_at_once(&[0x80], Violation::LooseContinuation, 1002);
     check_at_once(&[0x00], Violation::LooseContinuation, 1002);
     let after_a_message = [&frames(&[(0x01, b"a"), (0x80, b"b")])[..], &[0x80]].concat();
-    let want = [text("ab"), Told::Violation(Violation::LooseContinuation)];
+    let want = [text("ab"), DialectMessage::Violation(Violation::LooseContinuation)];
     check(&after_a_message, &want);
 }
 
@@ -185,7 +198,7 @@ fn s5_4_data_inside_a_message_is_1002() {
 
 #[test]
 fn s5_4_too_many_fragments_are_1009() {
-    let limits = Limits { fragments: 3, ..Limits::default() };
+    let limits = FrameLimits { fragments: 3, ..FrameLimits::default() };
     let three = frames(&[(0x02, b"a"), (0x00, b"b"), (0x80, b"c"), (0x82, b"d")]);
     check_in(Role::Server, &limits, &three, &[binary(b"abc"), binary(b"d")]);
     let four = [&frames(&[(0x02, b"a"), (0x00, b"b"), (0x00, b"c")])[..], &[0x80]].concat();
@@ -201,9 +214,9 @@ fn s5_5_fragmented_control_frame_is_1002() {
 
 #[test]
 fn s5_5_control_frame_over_125_bytes_is_1002() {
-    let most = vec![b'p'; 125];
-    check(&raw(0x89, &most), &[Told::Ping(most.clone())]);
-    check(&raw(0x8a, &most), &[Told::Pong(most.clone())]);
+    let max = vec![b'p'; 125];
+    check(&raw(0x89, &max), &[DialectMessage::Ping(max.clone())]);
+    check(&raw(0x8a, &max), &[DialectMessage::Pong(max.clone())]);
     for (opcode, code) in [(0x88, 126), (0x89, 126), (0x8a, 127), (0x89, 127)] {
         check_at_once(&[opcode, 0x80 | code], Violation::LongControl, 1002);
     }
@@ -212,15 +225,15 @@ fn s5_5_control_frame_over_125_bytes_is_1002() {
 #[test]
 fn s5_5_1_close_is_read_and_ends_the_stream() {
     let close = |payload: &[u8]| frames(&[(0x88, payload), (0x81, b"late"), (0x83, b"")]);
-    check(&close(b""), &[Told::Close(None, String::new())]);
-    check(&close(b"\x03\xe8"), &[Told::Close(Some(1000), String::new())]);
-    check(&close(b"\x03\xe8bye"), &[Told::Close(Some(1000), "bye".into())]);
+    check(&close(b""), &[DialectMessage::Close(None, String::new())]);
+    check(&close(b"\x03\xe8"), &[DialectMessage::Close(Some(1000), String::new())]);
+    check(&close(b"\x03\xe8bye"), &[DialectMessage::Close(Some(1000), "bye".into())]);
     let reason = "r".repeat(123);
     let payload = close::payload(4999, &reason);
     assert_eq!(payload.len(), 125);
-    check(&close(&payload), &[Told::Close(Some(4999), reason)]);
+    check(&close(&payload), &[DialectMessage::Close(Some(4999), reason)]);
     let inside = frames(&[(0x01, b"a"), (0x88, b"\x03\xe9")]);
-    check(&inside, &[Told::Close(Some(1001), String::new())]);
+    check(&inside, &[DialectMessage::Close(Some(1001), String::new())]);
 }
 
 #[test]
@@ -244,14 +257,14 @@ fn s5_5_1_close_reason_is_utf8_or_1007() {
 fn s5_5_2_ping_with_and_without_payload() {
     check(
         &frames(&[(0x89, b""), (0x89, b"\x00\xff")]),
-        &[Told::Ping(vec![]), Told::Ping(vec![0x00, 0xff])],
+        &[DialectMessage::Ping(vec![]), DialectMessage::Ping(vec![0x00, 0xff])],
     );
 }
 
 #[test]
 fn s5_7_examples() {
     let hello = || text("Hello");
-    let limits = Limits::default();
+    let limits = FrameLimits::default();
     let single = [0x81, 0x05, 0x48, 0x65, 0x6c, 0x6c, 0x6f];
     check_in(Role::Client, &limits, &single, &[hello()]);
     let masked = [0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58];
@@ -259,9 +272,9 @@ fn s5_7_examples() {
     let fragmented = [0x01, 0x03, 0x48, 0x65, 0x6c, 0x80, 0x02, 0x6c, 0x6f];
     check_in(Role::Client, &limits, &fragmented, &[hello()]);
     let ping = [0x89, 0x05, 0x48, 0x65, 0x6c, 0x6c, 0x6f];
-    check_in(Role::Client, &limits, &ping, &[Told::Ping(b"Hello".to_vec())]);
+    check_in(Role::Client, &limits, &ping, &[DialectMessage::Ping(b"Hello".to_vec())]);
     let pong = [0x8a, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58];
-    check(&pong, &[Told::Pong(b"Hello".to_vec())]);
+    check(&pong, &[DialectMessage::Pong(b"Hello".to_vec())]);
     assert_eq!(&frame::frozen(Opcode::Binary, &[0; 256])[..4], &[0x82, 0x7e, 0x01, 0x00]);
     let long = frame::frozen(Opcode::Binary, &[0; 65536]);
     assert_eq!(&long[..10], &[0x82, 0x7f, 0, 0, 0, 0, 0, 1, 0, 0]);
@@ -271,7 +284,7 @@ fn s5_7_examples() {
 fn s7_4_close_codes_on_both_sides_of_every_bound() {
     let payload = |code: u16| code.to_be_bytes();
     for code in [1000, 1003, 1007, 1014, 3000, 3999, 4000, 4999] {
-        check(&raw(0x88, &payload(code)), &[Told::Close(Some(code), String::new())]);
+        check(&raw(0x88, &payload(code)), &[DialectMessage::Close(Some(code), String::new())]);
     }
     for code in [0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, u16::MAX] {
         check_at_once(&raw(0x88, &payload(code)), Violation::CloseCode(code), 1002);
@@ -302,7 +315,7 @@ fn s8_1_text_that_is_not_utf8_is_1007_at_the_octet() {
 #[test]
 fn s8_1_a_code_point_may_be_cut_by_fragments_and_pings() {
     let stream = frames(&[(0x01, b"\xf0"), (0x89, b"\xff"), (0x00, b"\x9f\x98"), (0x80, b"\x80")]);
-    check(&stream, &[Told::Ping(vec![0xff]), text("\u{1f600}")]);
+    check(&stream, &[DialectMessage::Ping(vec![0xff]), text("\u{1f600}")]);
     let ends_early = frames(&[(0x01, b"\xf0\x9f"), (0x80, b"\x98")]);
     check_at_once(&ends_early, Violation::TextNotUtf8, 1007);
     check_at_once(&frames(&[(0x81, b"\xe2\x82")]), Violation::TextNotUtf8, 1007);
@@ -311,7 +324,7 @@ fn s8_1_a_code_point_may_be_cut_by_fragments_and_pings() {
 
 #[test]
 fn s10_4_a_frame_over_the_limit_is_1009_at_its_header() {
-    let limits = Limits { frame_bytes: 200, message_bytes: 300, ..Limits::default() };
+    let limits = FrameLimits { frame_bytes: 200, message_bytes: 300, ..FrameLimits::default() };
     check_in(Role::Server, &limits, &raw(0x82, &[7; 200]), &[binary(&[7; 200])]);
     check_at_once_in(Role::Server, &limits, &[0x82, 0xfe, 0, 201], Violation::TooBig, 1009);
     check_at_once_in(Role::Server, &limits, &[0x82, 0xfe, 1], Violation::TooBig, 1009);
@@ -320,14 +333,14 @@ fn s10_4_a_frame_over_the_limit_is_1009_at_its_header() {
     check_at_once(&gib, Violation::TooBig, 1009);
     check(&[0x82, 0xff, 0, 0, 0, 0, 0x01, 0, 0, 0], &[]);
     check_at_once(&[0x82, 0xff, 0, 0, 0, 0, 0x01, 0, 0, 1], Violation::TooBig, 1009);
-    let tiny = Limits { frame_bytes: 5, ..limits };
+    let tiny = FrameLimits { frame_bytes: 5, ..limits };
     check_at_once_in(Role::Server, &tiny, &[0x82, 0x86], Violation::TooBig, 1009);
-    check_in(Role::Server, &tiny, &raw(0x89, &[1; 9]), &[Told::Ping(vec![1; 9])]);
+    check_in(Role::Server, &tiny, &raw(0x89, &[1; 9]), &[DialectMessage::Ping(vec![1; 9])]);
 }
 
 #[test]
 fn s10_4_a_message_over_the_limit_is_1009_at_the_header_that_exceeds_it() {
-    let limits = Limits { frame_bytes: 200, message_bytes: 300, ..Limits::default() };
+    let limits = FrameLimits { frame_bytes: 200, message_bytes: 300, ..FrameLimits::default() };
     let start = raw(0x02, &[7; 200]);
     let full = [&start[..], &raw(0x80, &[7; 100])].concat();
     check_in(Role::Server, &limits, &full, &[binary(&[7; 300])]);
@@ -337,16 +350,16 @@ fn s10_4_a_message_over_the_limit_is_1009_at_the_header_that_exceeds_it() {
 
 #[test]
 fn s10_4_a_declared_length_reserves_no_memory() {
-    let limits = Limits::default();
+    let limits = FrameLimits::default();
     let mut reader = Reader::new();
     let mut header = [0x82, 0xff, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 1, 2, 3, 4];
-    assert_eq!(reader.next(Role::Server, &limits, &mut header), (14, Event::Need));
+    assert_eq!(reader.next(Role::Server, &limits, &mut header), (14, FrameEvent::Need));
     assert_eq!(reader.held_bytes(), 0);
     let mut arrived = 0;
     for piece in [1, 10, 1000, 10_000, 50_000] {
         let mut input = vec![0; piece];
         let taken = reader.next(Role::Server, &limits, &mut input);
-        assert_eq!(taken, (piece, Event::Need));
+        assert_eq!(taken, (piece, FrameEvent::Need));
         arrived += piece;
         assert!(reader.held_bytes() <= (2 * arrived).max(128), "{arrived} arrived");
     }
@@ -357,18 +370,25 @@ fn s10_4_sixteen_mebibytes_in_small_pieces() {
     let payload = "thirteen octs\u{20ac}".repeat(1 << 20).into_bytes();
     assert_eq!(payload.len(), 16 << 20);
     let stream = raw(0x81, &payload);
-    let got = model::told(Role::Server, &Limits::default(), stream.chunks(4096));
-    assert!(got == [Told::Message(Kind::Text, false, payload)]);
+    let got = model::received(Role::Server, &FrameLimits::default(), stream.chunks(4096));
+    assert!(got == [DialectMessage::Message(MessageKind::Text, false, payload)]);
 }
 
 #[test]
 fn rfc7692_6_rsv1_is_for_the_first_frame_of_a_data_message_only() {
-    let limits = Limits { allow_rsv1: true, ..Limits::default() };
-    let check = |stream: &[u8], want: &[Told]| check_in(Role::Server, &limits, stream, want);
-    let squeezed = |kind, payload: &[u8]| Told::Message(kind, true, payload.to_vec());
-    check(&frames(&[(0xc1, b"\xff\x00")]), &[squeezed(Kind::Text, b"\xff\x00")]);
-    check(&frames(&[(0xc2, b"\xff"), (0x81, b"a")]), &[squeezed(Kind::Binary, b"\xff"), text("a")]);
-    check(&frames(&[(0x41, b"\xff"), (0x80, b"\xfe")]), &[squeezed(Kind::Text, b"\xff\xfe")]);
+    let limits = FrameLimits { allow_rsv1: true, ..FrameLimits::default() };
+    let check =
+        |stream: &[u8], want: &[DialectMessage]| check_in(Role::Server, &limits, stream, want);
+    let compressed = |kind, payload: &[u8]| DialectMessage::Message(kind, true, payload.to_vec());
+    check(&frames(&[(0xc1, b"\xff\x00")]), &[compressed(MessageKind::Text, b"\xff\x00")]);
+    check(
+        &frames(&[(0xc2, b"\xff"), (0x81, b"a")]),
+        &[compressed(MessageKind::Binary, b"\xff"), text("a")],
+    );
+    check(
+        &frames(&[(0x41, b"\xff"), (0x80, b"\xfe")]),
+        &[compressed(MessageKind::Text, b"\xff\xfe")],
+    );
     for first in [0xc9, 0xc8, 0xca, 0xc0, 0xe1] {
         let stream = [first];
         check_at_once_in(Role::Server, &limits, &stream, Violation::ReservedBits, 1002);
@@ -384,8 +404,11 @@ fn what_is_written_is_read_by_the_other_role() {
         frame::push(&mut out, Opcode::Text, b"text", mask);
         frame::push(&mut out, Opcode::Ping, b"ping", mask);
         frame::push(&mut out, Opcode::Close, &close::payload(1001, "bye"), mask);
-        let want =
-            [text("text"), Told::Ping(b"ping".to_vec()), Told::Close(Some(1001), "bye".into())];
-        check_in(role, &Limits::default(), &out, &want);
+        let want = [
+            text("text"),
+            DialectMessage::Ping(b"ping".to_vec()),
+            DialectMessage::Close(Some(1001), "bye".into()),
+        ];
+        check_in(role, &FrameLimits::default(), &out, &want);
     }
 }

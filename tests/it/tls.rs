@@ -5,7 +5,7 @@ mod guard;
 use crate::certs::{Authority, table};
 use crate::machine::{Machine, SWEEP_MS};
 use crate::peer::{APP, Ear, Heard, framed, handshake, signed, text};
-use polycast::config::{Config, Format, Overrides};
+use polycast::config::{Config, FileFormat, Overrides};
 use polycast::ws::Opcode;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, SupportedProtocolVersion, version};
@@ -20,7 +20,7 @@ fn config(name: &str, authority: &Authority, more: &str, app: &str) -> Config {
         "listeners = [{{ address = '127.0.0.1:0', tls = {tls} }}]\n\
          [[apps]]\nid = '{id}'\nkey = '{key}'\nsecret = '{secret}'\n{app}"
     );
-    let config = Config::parse_with(&text, Format::Toml, "test", &|_| None).unwrap();
+    let config = Config::parse_with(&text, FileFormat::Toml, "test", &|_| None).unwrap();
     config.with(Overrides::default()).unwrap()
 }
 
@@ -204,8 +204,8 @@ fn plain_http_is_told_what_is_spoken_here() {
     for request in ["GET / HTTP/1.1\r\nHost: h\r\n\r\n", "P"] {
         let at = machine.open_secure();
         machine.receive(at, request.as_bytes());
-        let said = String::from_utf8(std::mem::take(&mut machine.wire(at).raw)).unwrap();
-        assert!(said.starts_with("HTTP/1.1 400 ") && said.contains("https://"), "{said}");
+        let replies = String::from_utf8(std::mem::take(&mut machine.wire(at).raw)).unwrap();
+        assert!(replies.starts_with("HTTP/1.1 400 ") && replies.contains("https://"), "{replies}");
         assert!(machine.wire(at).shut);
     }
     assert_eq!((machine.counters.tls_plain.get(), machine.counters.tls_failed.get()), (2, 0));
@@ -229,8 +229,8 @@ fn garbage_is_answered_by_an_alert_and_the_end() {
     for (number, bytes) in cases.iter().enumerate() {
         let at = machine.open_secure();
         machine.receive(at, bytes);
-        let said = std::mem::take(&mut machine.wire(at).raw);
-        assert_eq!(said.first(), Some(&21), "{number}: an alert");
+        let replies = std::mem::take(&mut machine.wire(at).raw);
+        assert_eq!(replies.first(), Some(&21), "{number}: an alert");
         assert!(machine.wire(at).shut, "{number}");
         assert_eq!(machine.counters.tls_failed.get(), number as u64 + 1);
     }

@@ -2,9 +2,11 @@
 
 use crate::certs::{Authority, Leaf, folder};
 use p12_keystore::{Certificate, KeyStore, KeyStoreEntry, LocalKeyId, PrivateKey, PrivateKeyChain};
-use polycast::config::{Config, Endpoint, Format};
+use polycast::config::{Config, EndpointKind, FileFormat};
 use polycast::mem::Segment;
-use polycast::tls::{self, Acceptor, Connector, Failure, Filter, Mutual, Offer, Setup, Version};
+use polycast::tls::{
+    self, Acceptor, Connector, Filter, Mutual, Offer, Setup, TlsFailure, TlsVersion,
+};
 use std::fs;
 use std::path::Path;
 
@@ -23,7 +25,7 @@ fn roots(authority: &Authority, folder: &Path) -> tls::Roots {
 }
 
 /// A server for `localhost` and 127.0.0.1.
-fn acceptor(authority: &Authority, folder: &Path, mutual: Mutual, version: Version) -> Acceptor {
+fn acceptor(authority: &Authority, folder: &Path, mutual: Mutual, version: TlsVersion) -> Acceptor {
     let pairs = vec![pair(&authority.leaf(&["localhost", "127.0.0.1"]), folder, "server")];
     let client_ca = (mutual != Mutual::None).then(|| roots(authority, folder));
     let alpn = ["http/1.1".to_owned()];
@@ -32,7 +34,7 @@ fn acceptor(authority: &Authority, folder: &Path, mutual: Mutual, version: Versi
 }
 
 fn connector(authority: &Authority, folder: &Path, pair: Option<tls::Pair>) -> Connector {
-    let offer = Offer { roots: Some(roots(authority, folder)), pair, min_version: Version::V12 };
+    let offer = Offer { roots: Some(roots(authority, folder)), pair, min_version: TlsVersion::V12 };
     Connector::new(offer).unwrap()
 }
 
@@ -42,7 +44,7 @@ struct End {
     plain: Vec<u8>,
     opened: bool,
     ended: bool,
-    failed: Option<Failure>,
+    failed: Option<TlsFailure>,
 }
 
 impl End {
@@ -84,10 +86,10 @@ fn meet(acceptor: &Acceptor, connector: &Connector, name: &str, every: usize) ->
 #[test]
 fn both_ends_shake_hands_and_talk_however_it_is_cut() {
     let (authority, folder) = (Authority::new(), folder("client"));
-    for version in [Version::V12, Version::V13] {
+    for version in [TlsVersion::V12, TlsVersion::V13] {
         let acceptor = acceptor(&authority, &folder, Mutual::None, version);
         let roots = Some(roots(&authority, &folder));
-        let offer = Offer { roots, pair: None, min_version: Version::V12 };
+        let offer = Offer { roots, pair: None, min_version: TlsVersion::V12 };
         let connector = Connector::new(offer).unwrap();
         for every in [usize::MAX, 1, 2, 5, 100] {
             let (mut client, mut server) = meet(&acceptor, &connector, "localhost", every);
@@ -113,10 +115,10 @@ fn both_ends_shake_hands_and_talk_however_it_is_cut() {
 #[test]
 fn a_server_is_who_it_is_asked_for_and_vouched_for() {
     let (authority, folder) = (Authority::new(), folder("client-names"));
-    let acceptor = acceptor(&authority, &folder, Mutual::None, Version::V12);
+    let acceptor = acceptor(&authority, &folder, Mutual::None, TlsVersion::V12);
     let trusting = connector(&authority, &folder, None);
     let stranger = connector(&Authority::new(), &folder, None);
-    let system = Offer { roots: None, pair: None, min_version: Version::V12 };
+    let system = Offer { roots: None, pair: None, min_version: TlsVersion::V12 };
     let system = Connector::new(system).unwrap();
     for (connector, name, right) in [
         (&trusting, "localhost", true),
@@ -129,7 +131,7 @@ fn a_server_is_who_it_is_asked_for_and_vouched_for() {
     ] {
         let (client, server) = meet(&acceptor, connector, name, usize::MAX);
         assert_eq!(client.opened && client.failed.is_none(), right, "{name}");
-        assert_eq!(matches!(client.failed, Some(Failure::Protocol(_))), !right, "{name}");
+        assert_eq!(matches!(client.failed, Some(TlsFailure::Protocol(_))), !right, "{name}");
         assert_eq!(server.failed.is_some(), !right, "{name}: the server is told by an alert");
     }
     for name in ["", "a b", "-", "a..b"] {
@@ -144,7 +146,7 @@ fn a_client_shows_its_certificate_where_it_is_asked() {
     let with = connector(&authority, &folder, Some(own(&authority)));
     let without = connector(&authority, &folder, None);
     let wrong = connector(&authority, &folder, Some(own(&Authority::new())));
-    for version in [Version::V12, Version::V13] {
+    for version in [TlsVersion::V12, TlsVersion::V13] {
         let required = acceptor(&authority, &folder, Mutual::Required, version);
         let none = acceptor(&authority, &folder, Mutual::None, version);
         for (acceptor, connector, known, right) in [
@@ -164,7 +166,7 @@ fn a_client_shows_its_certificate_where_it_is_asked() {
 fn an_old_version_or_no_tls_is_refused() {
     let (authority, folder) = (Authority::new(), folder("client-versions"));
     let new =
-        Offer { roots: Some(roots(&authority, &folder)), pair: None, min_version: Version::V13 };
+        Offer { roots: Some(roots(&authority, &folder)), pair: None, min_version: TlsVersion::V13 };
     let mut client = End::new(Connector::new(new).unwrap().connect("localhost").unwrap());
     let old = rustls::ServerConfig::builder_with_provider(
         rustls::crypto::ring::default_provider().into(),
@@ -178,13 +180,13 @@ fn an_old_version_or_no_tls_is_refused() {
     let mut alert = Vec::new();
     old.write_tls(&mut alert).unwrap();
     client.receive(&alert, 1);
-    assert!(matches!(client.failed, Some(Failure::Protocol(_))));
+    assert!(matches!(client.failed, Some(TlsFailure::Protocol(_))));
 
     let connector = connector(&authority, &folder, None);
-    for said in [&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], b"\0\0\0\0\0\0\0\0"] {
+    for replies in [&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], b"\0\0\0\0\0\0\0\0"] {
         let mut client = End::new(connector.connect("localhost").unwrap());
-        client.receive(said, usize::MAX);
-        assert!(matches!(client.failed, Some(Failure::Protocol(_))));
+        client.receive(replies, usize::MAX);
+        assert!(matches!(client.failed, Some(TlsFailure::Protocol(_))));
         assert!(client.filter.is_handshaking() || !client.opened);
     }
     let mut client = End::new(connector.connect("localhost").unwrap());
@@ -233,7 +235,7 @@ fn the_files_of_a_proxy_are_read_with_the_configuration() {
     // Without a folder to look in, nothing is read.
     let text = "[[routes]]\nendpoint = 'proxy'\nproxy.upstreams = 'wss://b'\n\
                 proxy.tls.ca_file = 'none.pem'\n";
-    assert!(Config::parse(&format!("{text}{APP}"), Format::Toml, "f").is_ok());
+    assert!(Config::parse(&format!("{text}{APP}"), FileFormat::Toml, "f").is_ok());
 }
 
 /// A store with a key and two authorities.
@@ -260,14 +262,14 @@ fn entries_of_a_store_are_told_apart_by_their_names() {
     for (alias, found) in [("", true), ("localhost", true), ("LOCALHOST", true), ("one", false)] {
         assert_eq!(tls::pkcs12_pair(&keys, "generated", alias).is_ok(), found, "{alias}");
     }
-    let told = tls::pkcs12_pair(&keys, "generated", "one").unwrap_err().to_string();
-    assert!(told.ends_with("localhost.p12 holds no entry `one` of that kind"), "{told}");
+    let received = tls::pkcs12_pair(&keys, "generated", "one").unwrap_err().to_string();
+    assert!(received.ends_with("localhost.p12 holds no entry `one` of that kind"), "{received}");
     let pairs = vec![tls::pkcs12_pair(&keys, "generated", "").unwrap()];
     let setup = Setup {
         pairs,
         mutual: Mutual::None,
         client_ca: None,
-        min_version: Version::V12,
+        min_version: TlsVersion::V12,
         alpn: &[],
     };
     let acceptor = Acceptor::new(setup).unwrap();
@@ -279,7 +281,7 @@ fn entries_of_a_store_are_told_apart_by_their_names() {
         for roots in
             [tls::pkcs12_roots(&trust, "generated", &aliases).unwrap(), roots.with_system()]
         {
-            let offer = Offer { roots: Some(roots), pair: None, min_version: Version::V12 };
+            let offer = Offer { roots: Some(roots), pair: None, min_version: TlsVersion::V12 };
             let connector = Connector::new(offer).unwrap();
             let (client, _) = meet(&acceptor, &connector, "localhost", usize::MAX);
             assert_eq!(client.failed.is_none(), right, "{aliases:?}");
@@ -310,7 +312,7 @@ fn the_zilla_file_of_a_proxy_finds_its_stores() {
     };
     let config = load(text).unwrap_or_else(|error| panic!("{error}"));
     assert!(config.listeners[0].tls.acceptor().is_some());
-    let route = config.routes.iter().find(|it| it.endpoint == Endpoint::Proxy).unwrap();
+    let route = config.routes.iter().find(|it| it.endpoint == EndpointKind::Proxy).unwrap();
     let proxy = route.proxy.as_ref().unwrap();
     let mut client = End::new(proxy.tls.connect(&proxy.upstreams[0]).unwrap());
     let mut server = End::new(config.listeners[0].tls.acceptor().unwrap().accept().unwrap());

@@ -66,7 +66,7 @@ fn what_is_wrong_with_a_file_is_said_with_its_name_and_key() {
         load(&folder, &tls).expect_err(pair)
     };
     let at = "polycast.toml:4:";
-    for (pair, key, said) in [
+    for (pair, key, replies) in [
         ("cert = 'none.pem', key = 'ec.key'", "cert", "none.pem cannot be read: No such file"),
         ("cert = 'ec.pem', key = 'none.key'", "key", "none.key cannot be read: No such file"),
         ("cert = 'empty.pem', key = 'ec.key'", "cert", "empty.pem holds no certificate"),
@@ -81,17 +81,17 @@ fn what_is_wrong_with_a_file_is_said_with_its_name_and_key() {
         let error = of_pair(pair);
         let (place, words) = error.split_once(": ").unwrap();
         assert!(place.starts_with(at), "{error}");
-        let wanted = format!("listeners[0].tls.certificates[0].{key}: {said}");
+        let wanted = format!("listeners[0].tls.certificates[0].{key}: {replies}");
         assert!(words.starts_with(&wanted), "{error}\n{wanted}");
         let base64 = fs::read_to_string(folder.join("ec.key")).unwrap();
         assert!(!error.contains(base64.lines().nth(1).unwrap()) && !error.contains("sesame"));
     }
-    for (pair, said) in [
+    for (pair, replies) in [
         ("cert = 'ec.pem', key = 'rsa.key'", "rsa.key holds a private key that does not belong"),
         ("cert = 'not-der.pem', key = 'ec.key'", "not-der.pem "),
     ] {
         let error = of_pair(pair);
-        assert!(error.contains(&format!("listeners[0].tls.certificates: {said}")), "{error}");
+        assert!(error.contains(&format!("listeners[0].tls.certificates: {replies}")), "{error}");
     }
 }
 
@@ -99,7 +99,7 @@ fn what_is_wrong_with_a_file_is_said_with_its_name_and_key() {
 fn keys_that_do_not_go_together_are_refused() {
     let folder = files("together");
     let pair = "certificates = [{ cert = 'ec.pem', key = 'ec.key' }]\n";
-    for (tls, said) in [
+    for (tls, replies) in [
         ("certificates = [{ cert = 'ec.pem' }]", "certificates[0]: what is needed here: either"),
         ("certificates = [{ key = 'ec.pem' }]", "certificates[0]: what is needed here: either"),
         ("certificates = [{ }]", "certificates[0]: what is needed here: either"),
@@ -130,7 +130,7 @@ fn keys_that_do_not_go_together_are_refused() {
         (&format!("{pair}mutual = 'maybe'"), "mutual: `maybe` is not accepted; accepted: none"),
     ] {
         let error = load(&folder, tls).expect_err(tls);
-        assert!(error.contains(&format!("listeners[0].tls.{said}")), "{tls}\n{error}");
+        assert!(error.contains(&format!("listeners[0].tls.{replies}")), "{tls}\n{error}");
     }
 }
 

@@ -47,7 +47,7 @@ use crate::machine::{Machine, config};
 use crate::peer::{self, Heard};
 use polycast::codec::Format;
 use polycast::codec::json::Scratch;
-use polycast::codec::value::{Limits, decode, decode_json, encode};
+use polycast::codec::value::{DecodeLimits, decode, decode_json, encode};
 use polycast::config::Config;
 use polycast::ws::Opcode;
 use simd_json::OwnedValue;
@@ -216,7 +216,7 @@ impl Stage {
             "EOF" => {
                 let last = self.held.pop_if(|(at, _)| *at == wire);
                 self.flush();
-                self.machine.last_words(wire, &last.map(|(_, bytes)| bytes).unwrap_or_default());
+                self.machine.last_messages(wire, &last.map(|(_, bytes)| bytes).unwrap_or_default());
                 return Ok(());
             }
             "OPEN" => {
@@ -410,8 +410,8 @@ fn says(line: &str, word: &str, rest: &str, heard: &Heard) -> bool {
         }
         Heard::Alive => word == "ALIVE",
         Heard::End(trailer) => {
-            let said = trailer.strip_prefix("Polycast-Close: ").unwrap_or(trailer);
-            word == "END" && glob(rest, said)
+            let replies = trailer.strip_prefix("Polycast-Close: ").unwrap_or(trailer);
+            word == "END" && glob(rest, replies)
         }
         Heard::Broken(_) => false,
     }
@@ -419,7 +419,7 @@ fn says(line: &str, word: &str, rest: &str, heard: &Heard) -> bool {
 
 /// A JSON object in another format.
 fn written(format: Format, json: &str) -> Result<Vec<u8>, String> {
-    let limits = Limits::default();
+    let limits = DecodeLimits::default();
     let value = decode_json(&mut json.as_bytes().to_vec(), &limits, &mut Scratch::default());
     let mut out = Vec::new();
     encode(format, &value.map_err(|it| it.to_string())?, &mut out).map_err(|it| it.to_string())?;
@@ -428,7 +428,7 @@ fn written(format: Format, json: &str) -> Result<Vec<u8>, String> {
 
 /// Whether a message says what the JSON says, in which `*` is any run of characters.
 fn reads(format: Format, payload: &[u8], json: &str) -> bool {
-    let limits = Limits::default();
+    let limits = DecodeLimits::default();
     let value = decode(format, &mut payload.to_vec(), &limits, &mut Scratch::default());
     let mut out = Vec::new();
     let Ok(()) = value.and_then(|value| encode(Format::Json, &value, &mut out)) else {

@@ -4,7 +4,7 @@ use crate::machine::{Machine, config};
 use crate::peer::{Ear, Heard, framed, handshake, ingest};
 use fastrand::Rng;
 use polycast::codec::json::Scratch;
-use polycast::codec::value::{Limits, Value, decode, decode_json, encode};
+use polycast::codec::value::{DecodeLimits, Value, decode, decode_json, encode};
 use polycast::codec::{Format, value};
 use polycast::shard::Shard;
 use polycast::time::Now;
@@ -34,7 +34,7 @@ const PROTOCOLS: [&str; 3] = ["ZenithJson", "ZenithBson", "ZenithMsgPack"];
 
 fn parse(json: &str) -> Value {
     let mut bytes = json.as_bytes().to_vec();
-    decode_json(&mut bytes, &Limits::default(), &mut Scratch::default()).expect(json)
+    decode_json(&mut bytes, &DecodeLimits::default(), &mut Scratch::default()).expect(json)
 }
 
 fn framed_in(format: Format, json: &str) -> Vec<u8> {
@@ -44,14 +44,14 @@ fn framed_in(format: Format, json: &str) -> Vec<u8> {
 }
 
 /// What was heard, as JSON in one writing.
-fn said(format: Format, heard: &Heard) -> String {
+fn replies(format: Format, heard: &Heard) -> String {
     let mut payload = match heard {
         Heard::Text(text) if format.is_text() => text.clone().into_bytes(),
         Heard::Binary(payload) if !format.is_text() => payload.clone(),
         Heard::Answer { status, .. } => return status.to_string(),
         other => return format!("{other:?}"),
     };
-    let value = decode(format, &mut payload, &Limits::default(), &mut Scratch::default());
+    let value = decode(format, &mut payload, &DecodeLimits::default(), &mut Scratch::default());
     let mut out = Vec::new();
     value::encode_any(Format::Json, &value.expect("a container"), &mut out).expect("JSON");
     String::from_utf8(out).expect("UTF-8")
@@ -62,7 +62,7 @@ fn topic(rng: &mut Rng) -> &'static str {
 }
 
 /// Something that a client may say.
-fn saying(rng: &mut Rng) -> String {
+fn message(rng: &mut Rng) -> String {
     let topic = topic(rng);
     let confirm = if rng.bool() { r#","Confirm":true"# } else { "" };
     let number = match rng.u8(0..4) {
@@ -133,23 +133,23 @@ fn the_same_conversation_says_the_same_in_each_format() {
                 }
                 3 => machine.wait(500),
                 _ => {
-                    let json = saying(&mut rng);
+                    let json = message(&mut rng);
                     for (wire, format) in wires.iter().zip(Format::ALL) {
                         machine.receive(*wire, &framed_in(format, &json));
                     }
                 }
             }
-            let said: Vec<Vec<String>> = wires
+            let replies: Vec<Vec<String>> = wires
                 .iter()
                 .zip(Format::ALL)
                 .map(|(wire, format)| {
                     let heard = std::mem::take(&mut machine.wire(*wire).heard);
-                    heard.iter().map(|heard| said(format, heard)).collect()
+                    heard.iter().map(|heard| replies(format, heard)).collect()
                 })
                 .collect();
-            heard += said[0].len();
-            assert_eq!(said[0], said[1], "seed {seed}: BSON");
-            assert_eq!(said[0], said[2], "seed {seed}: MessagePack");
+            heard += replies[0].len();
+            assert_eq!(replies[0], replies[1], "seed {seed}: BSON");
+            assert_eq!(replies[0], replies[2], "seed {seed}: MessagePack");
         }
         machine.end();
     }
@@ -175,7 +175,7 @@ fn a_call_of_each_fixture_in_binary_is_answered_in_binary() {
         machine.receive(wire, &handshake("/Zenith", fields));
         machine.receive(wire, &framed(Opcode::Binary, &bytes));
         let heard = std::mem::take(&mut machine.wire(wire).heard);
-        answers.push(heard.iter().map(|it| said(Format::Bson, it)).collect::<Vec<_>>());
+        answers.push(heard.iter().map(|it| replies(Format::Bson, it)).collect::<Vec<_>>());
         assert_eq!(answers[at], answers[0], "{hex}");
     }
     assert_eq!(
@@ -190,7 +190,7 @@ fn a_call_of_each_fixture_in_binary_is_answered_in_binary() {
 /// Hands over what two cores have to say to each other.
 fn exchange(shards: &mut [Shard; 2], now: Now) {
     for (from, to) in [(0, 1), (1, 0)] {
-        let lanes = std::mem::take(shards[from].post().to(to as u16));
+        let lanes = std::mem::take(shards[from].mail().to(to as u16));
         lanes.up.into_iter().for_each(|it| shards[to].request(from as u16, it, now));
         lanes.down.into_iter().for_each(|it| shards[to].answer(it, now));
     }
@@ -225,7 +225,7 @@ fn a_numbered_publish_is_confirmed_when_its_home_has_ordered_it() {
         let confirmation = [Heard::Text(format!(r#"{{{head},"TransactionID":{at}}}"#))];
         shards[0].receive(slot, &mut framed(Opcode::Text, publish.as_bytes()), now);
         let heard = hear(&mut shards[0]);
-        if shards[0].post().is_empty() {
+        if shards[0].mail().is_empty() {
             here += 1;
             assert_eq!(heard, confirmation, "this core is the home");
             continue;
@@ -275,7 +275,7 @@ fn closed_with(config_text: &str, format: Format, payload: &[u8]) -> Option<u16>
     match machine.wire(wire).heard.remove(0) {
         Heard::Close(code, _) => code,
         other => {
-            assert!(said(format, &other).contains("Operation.Unknown"), "{other:?}");
+            assert!(replies(format, &other).contains("Operation.Unknown"), "{other:?}");
             None
         }
     }

@@ -81,7 +81,7 @@ impl World {
     fn hand_over_one(&mut self) -> bool {
         for at in 0..self.lanes.len() {
             let (from, to, lane) = &mut self.lanes[at];
-            let unsent = self.shards[*from].post().to(*to as u16);
+            let unsent = self.shards[*from].mail().to(*to as u16);
             match at % 2 {
                 0 => lane.extend(unsent.up.drain(..).map(Mail::Up)),
                 _ => lane.extend(unsent.down.drain(..).map(Mail::Down)),
@@ -161,9 +161,11 @@ fn an_answer_keeps_its_place_among_the_data_of_its_topic() {
     world.shards[0].close(backend.slot);
     world.shards[0].next_turn(NOW);
     for client in &mut clients {
-        let told = texts(world.heard(client));
-        assert!(told[0].contains(r#""Action":"Error""#) && told[0].contains(".Unavailable"));
-        assert_eq!(told[1..], [format!(r#"{{{head},"TransactionID":1}}"#)]);
+        let received = texts(world.heard(client));
+        assert!(
+            received[0].contains(r#""Action":"Error""#) && received[0].contains(".Unavailable")
+        );
+        assert_eq!(received[1..], [format!(r#"{{{head},"TransactionID":1}}"#)]);
     }
     assert!(world.ordered[1..].iter().all(|&count| count > 100), "{:?}", world.ordered);
 }

@@ -90,7 +90,7 @@ fn who_has_just_come_is_told_what_an_old_client_is_told() {
         at
     };
     let old: Vec<usize> = sets.iter().map(|set| join(&mut machine, set)).collect();
-    let mut told = 0;
+    let mut received = 0;
     for number in 0..40 {
         let mut transactions = String::new();
         for n in 0..rng.usize(0..30) {
@@ -109,10 +109,10 @@ fn who_has_just_come_is_told_what_an_old_client_is_told() {
             let fresh = texts(&std::mem::take(&mut machine.wire(fresh).heard));
             let old = texts(&std::mem::take(&mut machine.wire(*old).heard));
             assert_eq!((&old, old.len()), (&fresh, 1));
-            told += usize::from(old[0].contains(r#""fromAddr""#));
+            received += usize::from(old[0].contains(r#""fromAddr""#));
         }
     }
-    assert!(told > 50, "{told} notifications had transactions");
+    assert!(received > 50, "{received} notifications had transactions");
 }
 
 #[test]
@@ -212,7 +212,7 @@ fn who_does_not_read_loses_whole_notifications_and_then_the_connection() {
 fn a_node_says_which_accounts_are_contracts() {
     let mut stage =
         Stage::new(zilliqa("contracts = 'node'\nnode = { urls = ['http://127.0.0.1:1/'] }"));
-    stage.env.zilliqa.bell().hang(|| {});
+    stage.env.zilliqa.notifier().attach(|| {});
     let (client, publisher) = (stage.open(0), stage.open(1));
     let mut ear = Ear::default();
     stage.receive(client, &handshake("/", ""));
@@ -243,8 +243,8 @@ fn a_node_says_which_accounts_are_contracts() {
         logs(2)
     );
     stage.receive(publisher, &post(&epoch(1, 0, &transaction)));
-    let told = texts(&stage.read(client, &mut ear)).concat();
-    assert!(told.contains(&address(2)) && !told.contains(&address(1)), "{told}");
+    let received = texts(&stage.read(client, &mut ear)).concat();
+    assert!(received.contains(&address(2)) && !received.contains(&address(1)), "{received}");
     assert!(stage.env.zilliqa.wants_logs());
     stage.shard.close(client);
     assert!(!stage.env.zilliqa.wants_logs());

@@ -3,7 +3,8 @@
 //! Written here: the crate's builder copies every document into the one around it.
 
 use super::{
-    Body, Budget, Envelope, Error, Limits, NANOS, Value, check_key, check_members, date, json,
+    Budget, DecodeLimits, Envelope, EnvelopeBody, Error, NANOS, Value, check_key, check_members,
+    date, json,
 };
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -13,7 +14,7 @@ use bson::raw::{RawDocument, RawElement};
 use bson::spec::ElementType;
 use std::io::Write;
 
-pub(super) fn read(bytes: &[u8], limits: &Limits) -> Result<Value, Error> {
+pub(super) fn read(bytes: &[u8], limits: &DecodeLimits) -> Result<Value, Error> {
     let Some(&prefix) = bytes.first_chunk() else { return Err(Error::Truncated) };
     match usize::try_from(i32::from_le_bytes(prefix)) {
         Ok(length) if length == bytes.len() => {}
@@ -101,7 +102,7 @@ fn document_of(array: &bson::raw::RawArray) -> Result<&RawDocument, Error> {
 }
 
 pub(super) fn write(
-    body: &Body<'_>,
+    body: &EnvelopeBody<'_>,
     envelope: Option<&Envelope>,
     out: &mut Vec<u8>,
 ) -> Result<(), Error> {
@@ -110,8 +111,10 @@ pub(super) fn write(
             push_members(&envelope.members, out)?;
             push_body(&envelope.key, body, out)
         }),
-        (None, Body::Value(Value::Map(members))) => document(out, |out| push_members(members, out)),
-        (None, Body::Members(members)) => document(out, |out| push_members(members, out)),
+        (None, EnvelopeBody::Value(Value::Map(members))) => {
+            document(out, |out| push_members(members, out))
+        }
+        (None, EnvelopeBody::Members(members)) => document(out, |out| push_members(members, out)),
         (None, _) => Err(Error::NotMap),
     }
 }
@@ -134,14 +137,14 @@ fn length(bytes: usize) -> Result<[u8; 4], Error> {
     i32::try_from(bytes).map(i32::to_le_bytes).map_err(|_| Error::Bytes)
 }
 
-fn push_body(key: &str, body: &Body<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
+fn push_body(key: &str, body: &EnvelopeBody<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
     match body {
-        Body::Value(value) => push(key, value, out),
-        Body::Members(members) => {
+        EnvelopeBody::Value(value) => push(key, value, out),
+        EnvelopeBody::Members(members) => {
             begin(ElementType::EmbeddedDocument, key, out)?;
             document(out, |out| push_members(members, out))
         }
-        Body::Elements(elements) => {
+        EnvelopeBody::Elements(elements) => {
             begin(ElementType::Array, key, out)?;
             document(out, |out| push_elements(elements.iter(), out))
         }

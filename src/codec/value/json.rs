@@ -4,8 +4,8 @@
 //! the text is looked through first: a number that is more than some digits is remembered and
 //! replaced by a zero. The same look counts values and depth, before memory is taken for them.
 
-use super::{Body, Budget, Envelope, Error, Limits, Value, check_key, check_members};
-use crate::codec::json::{Malformed, Scratch, push_string};
+use super::{Budget, DecodeLimits, Envelope, EnvelopeBody, Error, Value, check_key, check_members};
+use crate::codec::json::{MalformedJson, Scratch, push_string};
 use simd_json::{Node, StaticNode};
 use std::slice;
 
@@ -14,7 +14,7 @@ const PLAIN_DIGITS: usize = 18;
 
 pub(super) fn read(
     text: &mut [u8],
-    limits: &Limits,
+    limits: &DecodeLimits,
     scratch: &mut Scratch,
 ) -> Result<Value, Error> {
     let special = look(text, limits)?;
@@ -26,7 +26,7 @@ pub(super) fn read(
     match scratch.parse_nodes(text, read) {
         Ok(value) => value,
         // It has not been said whether that was the reason.
-        Err(Malformed) => Err(Error::Malformed),
+        Err(MalformedJson) => Err(Error::Malformed),
     }
 }
 
@@ -34,9 +34,9 @@ pub(super) fn read(
 type Special = (usize, Value);
 
 /// Counts values and depth, and takes numbers out that need more care.
-fn look(text: &mut [u8], limits: &Limits) -> Result<Vec<Special>, Error> {
+fn look(text: &mut [u8], limits: &DecodeLimits) -> Result<Vec<Special>, Error> {
     // An empty map or array has counted as one of one until it ends: that is at most `depth`.
-    let most = limits.values.saturating_add(limits.depth);
+    let max = limits.values.saturating_add(limits.depth);
     let mut special = Vec::new();
     let (mut depth, mut values, mut numbers) = (0_usize, 1_usize, 0);
     let mut opened = false;
@@ -70,7 +70,7 @@ fn look(text: &mut [u8], limits: &Limits) -> Result<Vec<Special>, Error> {
         if depth > limits.depth {
             return Err(Error::Depth);
         }
-        if values > most {
+        if values > max {
             return Err(Error::Values);
         }
     }
@@ -200,7 +200,7 @@ impl<S: Iterator<Item = Special>> Reader<'_, '_, S> {
     }
 }
 
-pub(super) fn write(body: &Body<'_>, envelope: Option<&Envelope>, out: &mut Vec<u8>) {
+pub(super) fn write(body: &EnvelopeBody<'_>, envelope: Option<&Envelope>, out: &mut Vec<u8>) {
     let Some(envelope) = envelope else { return push_body(body, out) };
     out.push(b'{');
     for member in &envelope.members {
@@ -213,11 +213,11 @@ pub(super) fn write(body: &Body<'_>, envelope: Option<&Envelope>, out: &mut Vec<
     out.push(b'}');
 }
 
-fn push_body(body: &Body<'_>, out: &mut Vec<u8>) {
+fn push_body(body: &EnvelopeBody<'_>, out: &mut Vec<u8>) {
     match body {
-        Body::Value(value) => push(value, out),
-        Body::Members(members) => push_list(b"{}", members.iter(), out, push_member),
-        Body::Elements(elements) => push_list(b"[]", elements.iter(), out, push),
+        EnvelopeBody::Value(value) => push(value, out),
+        EnvelopeBody::Members(members) => push_list(b"{}", members.iter(), out, push_member),
+        EnvelopeBody::Elements(elements) => push_list(b"[]", elements.iter(), out, push),
     }
 }
 

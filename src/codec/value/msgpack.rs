@@ -4,7 +4,8 @@
 //! be in the bytes which are there.
 
 use super::{
-    Body, Budget, Envelope, Error, Limits, NANOS, Value, check_key, check_members, date, json,
+    Budget, DecodeLimits, Envelope, EnvelopeBody, Error, NANOS, Value, check_key, check_members,
+    date, json,
 };
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -16,7 +17,7 @@ use std::io;
 /// The extension type of a timestamp.
 const TIMESTAMP: i8 = -1;
 
-pub(super) fn read(bytes: &[u8], limits: &Limits) -> Result<Value, Error> {
+pub(super) fn read(bytes: &[u8], limits: &DecodeLimits) -> Result<Value, Error> {
     let mut reader = Reader { rest: bytes };
     let value = reader.value(&mut Budget::new(limits))?;
     if reader.rest.is_empty() { Ok(value) } else { Err(Error::Trailing) }
@@ -189,7 +190,7 @@ fn unsigned(number: u64) -> Value {
 }
 
 pub(super) fn write(
-    body: &Body<'_>,
+    body: &EnvelopeBody<'_>,
     envelope: Option<&Envelope>,
     out: &mut Vec<u8>,
 ) -> Result<(), Error> {
@@ -200,14 +201,14 @@ pub(super) fn write(
     push_body(body, out)
 }
 
-fn push_body(body: &Body<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
+fn push_body(body: &EnvelopeBody<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
     match body {
-        Body::Value(value) => push(value, out),
-        Body::Members(members) => {
+        EnvelopeBody::Value(value) => push(value, out),
+        EnvelopeBody::Members(members) => {
             put::write_map_len(out, length(members.len())?).map_err(never)?;
             push_members(members, out)
         }
-        Body::Elements(elements) => {
+        EnvelopeBody::Elements(elements) => {
             put::write_array_len(out, length(elements.len())?).map_err(never)?;
             elements.iter().try_for_each(|element| push(element, out))
         }

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 const FIXTURES: &str = include_str!("fixtures.txt");
 
 fn read(format: Format, bytes: &[u8]) -> Result<Value, Error> {
-    decode(format, &mut bytes.to_vec(), &Limits::default(), &mut Scratch::default())
+    decode(format, &mut bytes.to_vec(), &DecodeLimits::default(), &mut Scratch::default())
 }
 
 fn read_json(text: &str) -> Result<Value, Error> {
@@ -98,8 +98,11 @@ fn every_cut_of_a_message_is_refused() {
 fn a_message_is_one_map() {
     for text in ["[]", "1", "\"a\"", "null", "1.50", "true"] {
         assert_eq!(read_json(text), Err(Error::NotMap), "{text}");
-        let any =
-            decode_json(&mut text.as_bytes().to_vec(), &Limits::default(), &mut Scratch::default());
+        let any = decode_json(
+            &mut text.as_bytes().to_vec(),
+            &DecodeLimits::default(),
+            &mut Scratch::default(),
+        );
         let mut out = Vec::new();
         let any = any.expect("a value");
         assert_eq!(encode(Format::Json, &any, &mut out), Err(Error::NotMap));
@@ -319,8 +322,8 @@ fn keys_are_different_texts_without_a_nul() {
     let twice = b"\x0b\0\0\0\x0aa\0\x0aa\0\0";
     assert_eq!(read(Format::Bson, twice), Err(Error::Repeated));
     // Beside many others, too.
-    for most in [15, 16, 17, 1000] {
-        let mut keys: Vec<String> = (0..most).map(|at| format!(r#""k{at}":{at}"#)).collect();
+    for max in [15, 16, 17, 1000] {
+        let mut keys: Vec<String> = (0..max).map(|at| format!(r#""k{at}":{at}"#)).collect();
         assert!(read_json(&format!("{{{}}}", keys.join(","))).is_ok());
         keys.push(r#""k3":0"#.to_owned());
         assert_eq!(read_json(&format!("{{{}}}", keys.join(","))), Err(Error::Repeated));
@@ -365,8 +368,8 @@ fn depth_is_bounded() {
     }
     assert_eq!(read(Format::Json, &vec![b'['; 1 << 20]), Err(Error::Depth));
     assert_eq!(read(Format::MsgPack, &vec![0x91; 1 << 20]), Err(Error::Depth));
-    let mut one = Limits { depth: 1, ..Limits::default() };
-    let read = |limits: &Limits, text: &str| {
+    let mut one = DecodeLimits { depth: 1, ..DecodeLimits::default() };
+    let read = |limits: &DecodeLimits, text: &str| {
         decode(Format::Json, &mut text.as_bytes().to_vec(), limits, &mut Scratch::default())
     };
     assert!(read(&one, r#"{"v":"[[[["}"#).is_ok());
@@ -377,7 +380,7 @@ fn depth_is_bounded() {
 #[test]
 fn values_are_bounded() {
     let elements = |count: usize| Value::map([("v", Value::Array(vec![Value::Null; count]))]);
-    let limits = Limits { values: 1000, ..Limits::default() };
+    let limits = DecodeLimits { values: 1000, ..DecodeLimits::default() };
     for format in Format::ALL {
         let read = |value: &Value| {
             decode(format, &mut written(format, value), &limits, &mut Scratch::default())
@@ -399,9 +402,10 @@ fn values_are_bounded() {
 fn bytes_are_bounded() {
     for format in Format::ALL {
         let message = written(format, &Value::map([("v", Value::text("xxxxxxxx"))]));
-        let mut limits = Limits { bytes: message.len(), ..Limits::default() };
-        let read =
-            |limits: &Limits| decode(format, &mut message.clone(), limits, &mut Scratch::default());
+        let mut limits = DecodeLimits { bytes: message.len(), ..DecodeLimits::default() };
+        let read = |limits: &DecodeLimits| {
+            decode(format, &mut message.clone(), limits, &mut Scratch::default())
+        };
         assert!(read(&limits).is_ok());
         limits.bytes -= 1;
         assert_eq!(read(&limits), Err(Error::Bytes));
@@ -411,7 +415,7 @@ fn bytes_are_bounded() {
 /// Would take 128 GiB if it were believed.
 #[test]
 fn a_claim_takes_no_memory() {
-    let limits = Limits { values: usize::MAX, ..Limits::default() };
+    let limits = DecodeLimits { values: usize::MAX, ..DecodeLimits::default() };
     for claim in ["81a176ddffffffff", "dfffffffff", "81a176dfffffffff", "81a176dbffffffff"] {
         let read = decode(Format::MsgPack, &mut bytes(claim), &limits, &mut Scratch::default());
         assert_eq!(read, Err(Error::Truncated), "{claim}");
@@ -438,18 +442,18 @@ fn an_envelope_stands_around_each_kind_of_body() {
             whole.push(("Data".into(), body.clone()));
             written(format, &Value::Map(whole))
         };
-        let around = |body: Body<'_>| {
+        let cx = |body: EnvelopeBody<'_>| {
             let mut out = Vec::new();
             envelope.encode(format, &body, &mut out).expect("it can be written");
             out
         };
-        assert_eq!(around(Body::Value(&map)), plain(&map));
-        assert_eq!(around(Body::Members(&members)), plain(&map));
-        assert_eq!(around(Body::Elements(&elements)), plain(&array));
-        assert_eq!(around(Body::Value(&Value::Null)), plain(&Value::Null));
+        assert_eq!(cx(EnvelopeBody::Value(&map)), plain(&map));
+        assert_eq!(cx(EnvelopeBody::Members(&members)), plain(&map));
+        assert_eq!(cx(EnvelopeBody::Elements(&elements)), plain(&array));
+        assert_eq!(cx(EnvelopeBody::Value(&Value::Null)), plain(&Value::Null));
         let none = Envelope { members: Vec::new(), key: "Data".into() };
         let mut out = Vec::new();
-        assert_eq!(none.encode(format, &Body::Value(&map), &mut out), Ok(()));
+        assert_eq!(none.encode(format, &EnvelopeBody::Value(&map), &mut out), Ok(()));
         assert_eq!(out, written(format, &Value::map([("Data", map.clone())])));
     }
 }

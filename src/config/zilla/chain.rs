@@ -1,15 +1,15 @@
 //! From bindings of type tcp to the ends of their chains.
 
 use super::guards::{self, Guarded};
-use super::place::Place;
+use super::place::YamlPlace;
 use super::{upstream, vaults};
 use crate::config::Listener;
 use crate::config::error::Error;
-use crate::config::guard::Guard;
+use crate::config::guard::GuardConfig;
 use crate::config::pattern::Pattern;
 use crate::config::proxy::Proxy;
 use crate::config::route::Condition;
-use crate::config::schema::{Config, Endpoint, Route};
+use crate::config::schema::{Config, EndpointKind, Route};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
@@ -22,10 +22,10 @@ const CLIENTS: [&str; 4] = ["tcp", "tls", "http", "ws"];
 const KEYS: [&str; 4] = ["type", "kind", "telemetry", "exit"];
 
 /// The bindings of a file.
-pub(super) struct Chain<'a> {
-    pub(super) top: Place<'a>,
-    bindings: Vec<Place<'a>>,
-    guards: Vec<Guard>,
+pub(super) struct BindingChain<'a> {
+    pub(super) top: YamlPlace<'a>,
+    bindings: Vec<YamlPlace<'a>>,
+    guards: Vec<GuardConfig>,
 }
 
 /// A way on from a binding.
@@ -33,31 +33,31 @@ struct Way<'a> {
     /// Any of these must hold; always, if there are none.
     when: Vec<Condition>,
     guarded: Guarded,
-    exit: Place<'a>,
+    exit: YamlPlace<'a>,
 }
 
 /// Where a chain ends.
 struct End {
-    endpoint: Endpoint,
+    endpoint: EndpointKind,
     proxy: Option<Arc<Proxy>>,
 }
 
-fn kind(binding: &Place<'_>) -> Result<(String, String), Error> {
+fn kind(binding: &YamlPlace<'_>) -> Result<(String, String), Error> {
     Ok((binding.need("type")?.text()?, binding.need("kind")?.text()?))
 }
 
 /// The ports of a binding's options: a number, or a list of them.
-pub(super) fn ports(options: &Place<'_>) -> Result<Vec<u16>, Error> {
+pub(super) fn ports(options: &YamlPlace<'_>) -> Result<Vec<u16>, Error> {
     options.need("port")?;
-    let port = |place: &Place<'_>| {
+    let port = |place: &YamlPlace<'_>| {
         let text = place.text()?;
         text.parse().map_err(|_| place.wrong(format!("`{text}` is no port")))
     };
     options.list("port").iter().map(port).collect()
 }
 
-impl<'a> Chain<'a> {
-    pub(super) fn new(top: &Place<'a>) -> Result<Chain<'a>, Error> {
+impl<'a> BindingChain<'a> {
+    pub(super) fn new(top: &YamlPlace<'a>) -> Result<BindingChain<'a>, Error> {
         vaults::check(top)?;
         let bindings = top.below("bindings")?;
         for binding in &bindings {
@@ -76,7 +76,7 @@ impl<'a> Chain<'a> {
                 telemetry.texts("metrics")?;
             }
         }
-        Ok(Chain { top: top.clone(), bindings, guards: guards::read(top)? })
+        Ok(BindingChain { top: top.clone(), bindings, guards: guards::read(top)? })
     }
 
     /// Makes listeners and routes of every chain.
@@ -95,14 +95,14 @@ impl<'a> Chain<'a> {
     /// The binding that an exit names, which has to be of one of these types.
     pub(super) fn exit(
         &self,
-        from: &Place<'_>,
-        exit: &Place<'_>,
+        from: &YamlPlace<'_>,
+        exit: &YamlPlace<'_>,
         role: &str,
         types: &[&str],
-    ) -> Result<Place<'a>, Error> {
+    ) -> Result<YamlPlace<'a>, Error> {
         let name = exit.text()?;
         let found = self.bindings.iter().find(|it| it.name == name);
-        let fits = |it: &&Place<'_>| {
+        let fits = |it: &&YamlPlace<'_>| {
             kind(it).is_ok_and(|(kind, its)| its == role && types.contains(&kind.as_str()))
         };
         let types = types.join(" or ");
@@ -111,7 +111,7 @@ impl<'a> Chain<'a> {
     }
 
     /// Each port has its own way: the first route that is for it, or the binding's exit.
-    fn tcp(&self, here: &Place<'a>, config: &mut Config) -> Result<(), Error> {
+    fn tcp(&self, here: &YamlPlace<'a>, config: &mut Config) -> Result<(), Error> {
         here.only(&["type", "kind", "telemetry", "options", "routes", "exit"])?;
         let options = here.need("options")?;
         options.only(&["host", "port"])?;
@@ -122,7 +122,7 @@ impl<'a> Chain<'a> {
                 host.parse().map_err(|_| here.wrong(format!("`{host}` is no address")))?
             }
         };
-        let mut ways = Vec::new();
+        let mut spellings = Vec::new();
         for route in here.list("routes") {
             route.only(&["when", "exit"])?;
             let when = route.list("when");
@@ -131,12 +131,12 @@ impl<'a> Chain<'a> {
                 entry.only(&["port"])?;
                 taken.extend(ports(entry)?);
             }
-            ways.push((taken, when.is_empty(), route.need("exit")?));
+            spellings.push((taken, when.is_empty(), route.need("exit")?));
         }
-        ways.extend(here.get("exit").map(|exit| (Vec::new(), true, exit)));
-        let mut exits: Vec<(String, Place<'a>, Vec<usize>)> = Vec::new();
+        spellings.extend(here.get("exit").map(|exit| (Vec::new(), true, exit)));
+        let mut exits: Vec<(String, YamlPlace<'a>, Vec<usize>)> = Vec::new();
         for port in ports(&options)? {
-            let way = ways.iter().find(|(ports, always, _)| *always || ports.contains(&port));
+            let way = spellings.iter().find(|(ports, always, _)| *always || ports.contains(&port));
             let (_, _, exit) = way.ok_or_else(|| here.wrong("it has no exit"))?;
             let number = config.listeners.len();
             let name = format!("{}.{port}", here.name);
@@ -158,7 +158,7 @@ impl<'a> Chain<'a> {
     /// What stands behind the ports: http, perhaps within TLS.
     fn enter(
         &self,
-        next: &Place<'a>,
+        next: &YamlPlace<'a>,
         listeners: &[usize],
         config: &mut Config,
     ) -> Result<(), Error> {
@@ -181,7 +181,7 @@ impl<'a> Chain<'a> {
 
     fn http(
         &self,
-        here: &Place<'a>,
+        here: &YamlPlace<'a>,
         listeners: &[usize],
         config: &mut Config,
     ) -> Result<(), Error> {
@@ -204,7 +204,7 @@ impl<'a> Chain<'a> {
             names.push(listener.name.clone());
         }
         let authorised = authorised.as_deref();
-        for outer in self.ways(here, authorised)? {
+        for outer in self.spellings(here, authorised)? {
             let ws = self.exit(here, &outer.exit, "server", &["ws"])?;
             ws.only(&["type", "kind", "telemetry", "routes", "exit"])?;
             for listener in listeners {
@@ -214,7 +214,7 @@ impl<'a> Chain<'a> {
                     ws.name.clone_into(binding);
                 }
             }
-            for inner in self.ways(&ws, authorised)? {
+            for inner in self.spellings(&ws, authorised)? {
                 let types = ["echo", "fan", "ws"];
                 let end = match self.exit(&ws, &inner.exit, "client", &["ws"]) {
                     Ok(client) => upstream::read(self, &client).map(End::proxy)?,
@@ -233,15 +233,19 @@ impl<'a> Chain<'a> {
             // Who is not let in there is not for the next one.
             let when = both(&[], outer.when).unwrap_or_default();
             let (guarded, listeners, status) = (outer.guarded, names.clone(), NO_ROUTE);
-            let route = Route::to(Endpoint::Reject);
+            let route = Route::to(EndpointKind::Reject);
             config.routes.push(Route { when, guarded, listeners, status, ..route });
         }
         Ok(())
     }
 
     /// The ways on, in order: those of its routes, then its own exit.
-    fn ways(&self, here: &Place<'a>, authorised: Option<&str>) -> Result<Vec<Way<'a>>, Error> {
-        let mut ways = Vec::new();
+    fn spellings(
+        &self,
+        here: &YamlPlace<'a>,
+        authorised: Option<&str>,
+    ) -> Result<Vec<Way<'a>>, Error> {
+        let mut spellings = Vec::new();
         for route in here.list("routes") {
             route.only(&["when", "guarded", "exit"])?;
             let when = route.list("when").iter().map(|entry| condition(here, entry)).collect();
@@ -249,36 +253,36 @@ impl<'a> Chain<'a> {
             let exit = route.get("exit").or_else(|| here.get("exit"));
             let exit = exit.ok_or_else(|| here.wrong("a route has no exit"))?;
             let when: Result<Vec<_>, Error> = when;
-            ways.push(Way { when: when?, guarded, exit });
+            spellings.push(Way { when: when?, guarded, exit });
         }
         let own = |exit| Way { when: Vec::new(), guarded: Guarded::new(), exit };
-        ways.extend(here.get("exit").map(own));
-        Ok(ways)
+        spellings.extend(here.get("exit").map(own));
+        Ok(spellings)
     }
 
     /// The end of a chain.
-    fn end(&self, here: &Place<'a>) -> Result<End, Error> {
+    fn end(&self, here: &YamlPlace<'a>) -> Result<End, Error> {
         here.only(&KEYS)?;
         if kind(here)?.0 == "echo" {
             return match here.get("exit") {
                 Some(exit) => Err(exit.wrong("nothing is behind an echo")),
-                None => Ok(End { endpoint: Endpoint::Echo, proxy: None }),
+                None => Ok(End { endpoint: EndpointKind::Echo, proxy: None }),
             };
         }
         let exit = here.need("exit")?;
         self.end(&self.exit(here, &exit, "server", &["echo"])?)?;
-        Ok(End { endpoint: Endpoint::Reflect, proxy: None })
+        Ok(End { endpoint: EndpointKind::Reflect, proxy: None })
     }
 }
 
 impl End {
     fn proxy(proxy: Proxy) -> End {
-        End { endpoint: Endpoint::Proxy, proxy: Some(Arc::new(proxy)) }
+        End { endpoint: EndpointKind::Proxy, proxy: Some(Arc::new(proxy)) }
     }
 }
 
 /// From which origins browsers may come: by default the own one.
-fn access(options: &Place<'_>) -> Result<Vec<Pattern>, Error> {
+fn access(options: &YamlPlace<'_>) -> Result<Vec<Pattern>, Error> {
     let same = vec![Pattern::new("same-origin")];
     let Some(access) = options.get("access-control") else { return Ok(same) };
     // What is about plain requests alone has nothing to act on here.
@@ -300,7 +304,7 @@ fn access(options: &Place<'_>) -> Result<Vec<Pattern>, Error> {
     }
 }
 
-fn condition(here: &Place<'_>, entry: &Place<'_>) -> Result<Condition, Error> {
+fn condition(here: &YamlPlace<'_>, entry: &YamlPlace<'_>) -> Result<Condition, Error> {
     let entries = match kind(here)?.0.as_str() {
         "http" => {
             entry.only(&["headers"])?;

@@ -1,8 +1,8 @@
 //! Guards of type jwt, and where http bindings look for their tokens.
 
-use super::place::Place;
+use super::place::YamlPlace;
 use crate::config::error::Error;
-use crate::config::guard::{CREDENTIALS, Credentials, Guard, GuardKey};
+use crate::config::guard::{CREDENTIALS, Credentials, GuardConfig, GuardKey};
 use crate::config::schema::{Config, Secret};
 use std::collections::BTreeMap;
 
@@ -10,17 +10,17 @@ use std::collections::BTreeMap;
 pub(super) type Guarded = BTreeMap<String, Vec<String>>;
 
 /// The guards of a file, each without a place for its tokens.
-pub(super) fn read(top: &Place<'_>) -> Result<Vec<Guard>, Error> {
+pub(super) fn read(top: &YamlPlace<'_>) -> Result<Vec<GuardConfig>, Error> {
     top.below("guards")?.iter().map(guard).collect()
 }
 
-fn guard(place: &Place<'_>) -> Result<Guard, Error> {
+fn guard(place: &YamlPlace<'_>) -> Result<GuardConfig, Error> {
     place.only(&["type", "options"])?;
     let kind = place.need("type")?.text()?;
     if kind != "jwt" {
         return Err(place.wrong(format!("a guard of type {kind} is not supported")));
     }
-    let mut guard = Guard::new(place.name);
+    let mut guard = GuardConfig::new(place.name);
     // Who has written the file has said where the keys are.
     guard.allow_private = true;
     let Some(options) = place.get("options") else { return Ok(guard) };
@@ -41,7 +41,7 @@ fn guard(place: &Place<'_>) -> Result<Guard, Error> {
     Ok(guard)
 }
 
-fn key(place: &Place<'_>) -> Result<GuardKey, Error> {
+fn key(place: &YamlPlace<'_>) -> Result<GuardKey, Error> {
     place.only(&["kty", "kid", "alg", "use", "n", "e", "crv", "x", "y", "k"])?;
     let word = |name: &str| place.word(name).map(Option::unwrap_or_default);
     place.need("kty")?;
@@ -62,8 +62,8 @@ fn key(place: &Place<'_>) -> Result<GuardKey, Error> {
 
 /// Puts the guard of an http binding's `authorization` into the configuration, and says its name.
 pub(super) fn authorise(
-    options: &Place<'_>,
-    guards: &[Guard],
+    options: &YamlPlace<'_>,
+    guards: &[GuardConfig],
     config: &mut Config,
 ) -> Result<Option<String>, Error> {
     let Some(place) = options.get("authorization") else { return Ok(None) };
@@ -80,12 +80,12 @@ pub(super) fn authorise(
             return Err(named.wrong("another http binding has other credentials for this guard"));
         }
         Some(_) => {}
-        None => config.guards.push(Guard { credentials, ..guard.clone() }),
+        None => config.guards.push(GuardConfig { credentials, ..guard.clone() }),
     }
     Ok(Some(guard.name.clone()))
 }
 
-fn credentials(place: &Place<'_>) -> Result<Credentials, Error> {
+fn credentials(place: &YamlPlace<'_>) -> Result<Credentials, Error> {
     place.only(&["headers", "query", "cookies"])?;
     let mut found = Credentials { headers: BTreeMap::new(), ..Credentials::default() };
     for (name, section) in [
@@ -105,7 +105,7 @@ fn credentials(place: &Place<'_>) -> Result<Credentials, Error> {
 }
 
 /// What a route's `guarded` asks for, of a chain whose http binding takes tokens for `authorised`.
-pub(super) fn guarded(route: &Place<'_>, authorised: Option<&str>) -> Result<Guarded, Error> {
+pub(super) fn guarded(route: &YamlPlace<'_>, authorised: Option<&str>) -> Result<Guarded, Error> {
     let mut guarded = Guarded::new();
     for guard in route.below("guarded")? {
         if authorised != Some(guard.name) {

@@ -18,8 +18,8 @@ use super::env::Lookup;
 use super::error::Error;
 use super::schema::Config;
 use super::tree::Node;
-use chain::Chain;
-use place::Place;
+use chain::BindingChain;
+use place::YamlPlace;
 
 /// Whether a file is one of Zilla's: its top has `bindings`.
 pub(super) fn is_zilla(tree: &Node) -> bool {
@@ -28,13 +28,13 @@ pub(super) fn is_zilla(tree: &Node) -> bool {
 
 /// The configuration that a Zilla file stands for.
 pub(super) fn read(tree: &Node, lookup: &Lookup<'_>) -> Result<Config, Error> {
-    let top = Place::top(tree, lookup);
+    let top = YamlPlace::top(tree, lookup);
     top.only(&["name", "vaults", "guards", "catalogs", "telemetry", "bindings"])?;
     if let Some(catalog) = top.below("catalogs")?.first() {
         return Err(catalog.wrong("no binding that is served here has models, or uses a catalog"));
     }
     let mut config = Config { listeners: Vec::new(), routes: Vec::new(), ..Config::default() };
-    let chain = Chain::new(&top)?;
+    let chain = BindingChain::new(&top)?;
     chain.serve(&mut config)?;
     telemetry::serve(&top, &mut config)?;
     Ok(config)

@@ -2,28 +2,28 @@
 
 use crate::config::env::Lookup;
 use crate::config::error::{Error, Position, Problem};
-use crate::config::tree::{Key, Node, Value};
+use crate::config::tree::{ConfigKey, ConfigValue, Node};
 
 /// See the module's documentation.
 #[derive(Clone, Copy)]
-pub(super) struct Context<'a> {
+pub(super) struct VariableLookup<'a> {
     lookup: &'a Lookup<'a>,
 }
 
 /// A value, the path of its key and where it stands.
 #[derive(Clone)]
-pub(super) struct Place<'a> {
+pub(super) struct YamlPlace<'a> {
     pub(super) path: String,
     /// The last part of the path.
     pub(super) name: &'a str,
     position: Option<Position>,
     node: &'a Node,
-    context: Context<'a>,
+    context: VariableLookup<'a>,
 }
 
-fn entries(node: &Node) -> &[(Key, Node)] {
+fn entries(node: &Node) -> &[(ConfigKey, Node)] {
     match &node.value {
-        Value::Table(entries) => entries,
+        ConfigValue::Table(entries) => entries,
         _ => &[],
     }
 }
@@ -33,10 +33,10 @@ pub(super) fn entry<'n>(node: &'n Node, name: &str) -> Option<&'n Node> {
     entries(node).iter().find(|(key, _)| key.name == name).map(|(_, node)| node)
 }
 
-impl<'a> Place<'a> {
-    pub(super) fn top(node: &'a Node, lookup: &'a Lookup<'a>) -> Place<'a> {
-        let context = Context { lookup };
-        Place { path: String::new(), name: "", position: node.position, node, context }
+impl<'a> YamlPlace<'a> {
+    pub(super) fn top(node: &'a Node, lookup: &'a Lookup<'a>) -> YamlPlace<'a> {
+        let context = VariableLookup { lookup };
+        YamlPlace { path: String::new(), name: "", position: node.position, node, context }
     }
 
     pub(super) fn wrong(&self, problem: impl Into<String>) -> Error {
@@ -47,13 +47,13 @@ impl<'a> Place<'a> {
         Error::keyed(self.path.clone(), problem).or_at(self.position)
     }
 
-    fn at(&self, key: &'a Key, node: &'a Node) -> Place<'a> {
+    fn at(&self, key: &'a ConfigKey, node: &'a Node) -> YamlPlace<'a> {
         let path = match self.path.as_str() {
             "" => key.name.clone(),
             path => format!("{path}.{}", key.name),
         };
         let position = key.position.or(node.position);
-        Place { path, name: &key.name, position, node, context: self.context }
+        YamlPlace { path, name: &key.name, position, node, context: self.context }
     }
 
     /// Refuses what is no table, and one that has other keys.
@@ -67,10 +67,10 @@ impl<'a> Place<'a> {
     }
 
     /// The entries of this table.
-    pub(super) fn table(&self) -> Result<Vec<Place<'a>>, Error> {
+    pub(super) fn table(&self) -> Result<Vec<YamlPlace<'a>>, Error> {
         match &self.node.value {
-            Value::Null => Ok(Vec::new()),
-            Value::Table(entries) => {
+            ConfigValue::Null => Ok(Vec::new()),
+            ConfigValue::Table(entries) => {
                 Ok(entries.iter().map(|(key, node)| self.at(key, node)).collect())
             }
             _ => Err(self.wrong("a table is needed here")),
@@ -78,26 +78,26 @@ impl<'a> Place<'a> {
     }
 
     /// The entry of this table with that name.
-    pub(super) fn get(&self, name: &str) -> Option<Place<'a>> {
+    pub(super) fn get(&self, name: &str) -> Option<YamlPlace<'a>> {
         let found = entries(self.node).iter().find(|(key, _)| key.name == name);
         found.map(|(key, node)| self.at(key, node))
     }
 
     /// The same where there must be one.
-    pub(super) fn need(&self, name: &str) -> Result<Place<'a>, Error> {
+    pub(super) fn need(&self, name: &str) -> Result<YamlPlace<'a>, Error> {
         self.get(name).ok_or_else(|| self.wrong(format!("it has no {name}")))
     }
 
     /// The entries of the table with that name; none if there is none.
-    pub(super) fn below(&self, name: &str) -> Result<Vec<Place<'a>>, Error> {
+    pub(super) fn below(&self, name: &str) -> Result<Vec<YamlPlace<'a>>, Error> {
         self.get(name).map_or_else(|| Ok(Vec::new()), |place| place.table())
     }
 
     /// The entries of the list with that name; none if there is none. What is no list is one entry.
-    pub(super) fn list(&self, name: &str) -> Vec<Place<'a>> {
+    pub(super) fn list(&self, name: &str) -> Vec<YamlPlace<'a>> {
         let Some(place) = self.get(name) else { return Vec::new() };
-        let Value::List(entries) = &place.node.value else { return vec![place] };
-        let entry = |(index, node): (usize, &'a Node)| Place {
+        let ConfigValue::List(entries) = &place.node.value else { return vec![place] };
+        let entry = |(index, node): (usize, &'a Node)| YamlPlace {
             path: format!("{}[{index}]", place.path),
             name: place.name,
             position: node.position,
@@ -110,8 +110,8 @@ impl<'a> Place<'a> {
     /// A text or a number; `${{env.NAME}}` in it is the variable.
     pub(super) fn text(&self) -> Result<String, Error> {
         let mut rest = match &self.node.value {
-            Value::Text(text) => text.as_str(),
-            Value::Int(number) => return Ok(number.to_string()),
+            ConfigValue::Text(text) => text.as_str(),
+            ConfigValue::Int(number) => return Ok(number.to_string()),
             _ => return Err(self.wrong("a text is needed here")),
         };
         let mut out = String::new();
@@ -131,7 +131,7 @@ impl<'a> Place<'a> {
 
     /// The texts of the list with that name, or the one text.
     pub(super) fn texts(&self, name: &str) -> Result<Vec<String>, Error> {
-        self.list(name).iter().map(Place::text).collect()
+        self.list(name).iter().map(YamlPlace::text).collect()
     }
 
     /// The text with that name, if there is one.
@@ -150,7 +150,7 @@ impl<'a> Place<'a> {
     pub(super) fn flag(&self, name: &str) -> Result<Option<bool>, Error> {
         let Some(place) = self.get(name) else { return Ok(None) };
         match (&place.node.value, place.text().as_deref()) {
-            (Value::Bool(truth), _) => Ok(Some(*truth)),
+            (ConfigValue::Bool(truth), _) => Ok(Some(*truth)),
             (_, Ok("true")) => Ok(Some(true)),
             (_, Ok("false")) => Ok(Some(false)),
             _ => Err(place.wrong("true or false is needed here")),

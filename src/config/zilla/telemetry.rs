@@ -1,16 +1,16 @@
 //! Telemetry: the endpoints of a Prometheus exporter become listeners.
 
-use super::place::Place;
+use super::place::YamlPlace;
 use crate::config::Listener;
 use crate::config::error::Error;
 use crate::config::pattern::Pattern;
-use crate::config::schema::{Config, Endpoint, Route};
+use crate::config::schema::{Config, EndpointKind, Route};
 use std::net::{Ipv4Addr, SocketAddr};
 
 /// Where an exporter's counters are, unless it says so.
 const PATH: &str = "/metrics";
 
-pub(super) fn serve(top: &Place<'_>, config: &mut Config) -> Result<(), Error> {
+pub(super) fn serve(top: &YamlPlace<'_>, config: &mut Config) -> Result<(), Error> {
     config.metrics.zilla = true;
     if let Some(name) = top.word("name")? {
         config.metrics.namespace = name;
@@ -33,7 +33,7 @@ pub(super) fn serve(top: &Place<'_>, config: &mut Config) -> Result<(), Error> {
     Ok(())
 }
 
-fn listen(exporter: &str, endpoint: &Place<'_>, config: &mut Config) -> Result<(), Error> {
+fn listen(exporter: &str, endpoint: &YamlPlace<'_>, config: &mut Config) -> Result<(), Error> {
     endpoint.only(&["scheme", "port", "path"])?;
     let scheme = endpoint.need("scheme")?.text()?;
     if scheme != "http" {
@@ -43,7 +43,7 @@ fn listen(exporter: &str, endpoint: &Place<'_>, config: &mut Config) -> Result<(
     let number = port.text()?.parse().map_err(|_| port.wrong("it is no port"))?;
     let path = endpoint.word("path")?.unwrap_or_else(|| PATH.to_owned());
     let (name, address) = (format!("{exporter}.{number}"), (Ipv4Addr::UNSPECIFIED, number));
-    let mut route = Route::of(&[], Endpoint::Metrics);
+    let mut route = Route::of(&[], EndpointKind::Metrics);
     route.when.push(crate::config::Condition { path: Pattern::new(path), ..Default::default() });
     route.listeners = vec![name.clone()];
     // Before those of the chains, which do not ask which listener it is.

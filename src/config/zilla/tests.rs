@@ -3,8 +3,8 @@
 use crate::config::error::Error;
 use crate::config::pattern::Pattern;
 use crate::config::route::Condition;
-use crate::config::schema::{Config, Endpoint, Route};
-use crate::config::{Balance, Format, Mutual, TlsVersion};
+use crate::config::schema::{Config, EndpointKind, Route};
+use crate::config::{Balance, FileFormat, Mutual, TlsVersion};
 
 const PROXY: &str = include_str!("../../../examples/zilla/proxy.yaml");
 
@@ -31,7 +31,7 @@ fn parse(text: &str) -> Result<Config, String> {
         "STORE_PASSWORD" => Some("generated".to_owned()),
         _ => None,
     };
-    let parsed = Config::parse_with(text, Format::Yaml, "f", &lookup);
+    let parsed = Config::parse_with(text, FileFormat::Yaml, "f", &lookup);
     parsed.map_err(|error: Error| error.to_string())
 }
 
@@ -46,7 +46,9 @@ fn refused(text: &str, cases: &[(&str, &str, &str)]) {
 
 #[test]
 fn the_chains_of_echo_and_reflect_are_a_listener_and_its_routes() {
-    for (end, endpoint) in [("north_echo", Endpoint::Echo), ("north_fan", Endpoint::Reflect)] {
+    for (end, endpoint) in
+        [("north_echo", EndpointKind::Echo), ("north_fan", EndpointKind::Reflect)]
+    {
         let config = parse(&chain(end)).unwrap();
         assert_eq!(config.listeners.len(), 1);
         assert_eq!(config.listeners[0].address.to_string(), "0.0.0.0:7114");
@@ -55,7 +57,7 @@ fn the_chains_of_echo_and_reflect_are_a_listener_and_its_routes() {
         let protocol = Pattern::new("echo");
         let when = vec![Condition { protocol, ..Condition::default() }];
         let route = Route { when, listeners: listeners.clone(), ..Route::to(endpoint) };
-        let reject = Route { listeners, status: 404, ..Route::to(Endpoint::Reject) };
+        let reject = Route { listeners, status: 404, ..Route::to(EndpointKind::Reject) };
         assert_eq!(config.routes, [route, reject]);
         assert!(config.apps.is_empty());
         assert!(config.metrics.zilla && !config.metrics.open);
@@ -132,10 +134,10 @@ fn a_port_may_have_its_own_way() {
     let routes = config.routes.iter().map(|it| (it.endpoint, it.listeners.join(" ")));
     let (all, one) = ("north_tcp.7114 north_tcp.7116".to_owned(), "north_tcp.7115".to_owned());
     let want = [
-        (Endpoint::Echo, all.clone()),
-        (Endpoint::Reject, all),
-        (Endpoint::Reflect, one.clone()),
-        (Endpoint::Reject, one),
+        (EndpointKind::Echo, all.clone()),
+        (EndpointKind::Reject, all),
+        (EndpointKind::Reflect, one.clone()),
+        (EndpointKind::Reject, one),
     ];
     assert_eq!(routes.collect::<Vec<_>>(), want);
     refused(
@@ -157,7 +159,7 @@ fn the_chain_of_a_proxy_has_tls_on_both_sides() {
     assert_eq!(certificate.password.expose(), "generated");
     assert_eq!((listener.tls.mutual, listener.tls.min_version), (Mutual::None, TlsVersion::V12));
     let [metrics, proxied, reject] = config.routes.as_slice() else { panic!("three routes") };
-    assert_eq!((proxied.endpoint, reject.status), (Endpoint::Proxy, 404));
+    assert_eq!((proxied.endpoint, reject.status), (EndpointKind::Proxy, 404));
     let proxy = proxied.proxy.as_ref().unwrap();
     assert_eq!(proxy.upstreams[0].to_string(), "wss://a.example:8443");
     assert_eq!((proxy.upstreams.len(), proxy.balance), (1, Balance::RoundRobin));
@@ -170,7 +172,7 @@ fn the_chain_of_a_proxy_has_tls_on_both_sides() {
     assert_eq!((exporter.address.port(), &*exporter.name), (7190, "prometheus.7190"));
     assert_eq!(
         (metrics.endpoint, &metrics.listeners[..]),
-        (Endpoint::Metrics, &["prometheus.7190".to_owned()][..])
+        (EndpointKind::Metrics, &["prometheus.7190".to_owned()][..])
     );
     assert_eq!(metrics.when[0].path.as_str(), "/metrics");
     assert!(config.metrics.open);

@@ -1,21 +1,22 @@
 //! The chain of clients behind a ws server: ws, http, tls or none, tcp.
 
-use super::chain::{self, Chain};
-use super::place::Place;
+use super::chain::{self, BindingChain};
+use super::place::YamlPlace;
 use super::vaults;
 use crate::config::error::Error;
 use crate::config::proxy::{Proxy, ProxyTls, Upstream};
 use crate::config::schema::Secret;
 
 /// The servers to which this binding of type ws, kind client leads.
-pub(super) fn read(chain: &Chain<'_>, ws: &Place<'_>) -> Result<Proxy, Error> {
+pub(super) fn read(chain: &BindingChain<'_>, ws: &YamlPlace<'_>) -> Result<Proxy, Error> {
     ws.only(&["type", "kind", "telemetry", "options", "exit"])?;
     if let Some(options) = ws.get("options") {
         // They are for who is no WebSocket, and behind a ws server everybody is.
         options.only(&["defaults"])?;
     }
-    let next =
-        |from: &Place<'_>, types: &[&str]| chain.exit(from, &from.need("exit")?, "client", types);
+    let next = |from: &YamlPlace<'_>, types: &[&str]| {
+        chain.exit(from, &from.need("exit")?, "client", types)
+    };
     let http = next(ws, &["http"])?;
     http.only(&["type", "kind", "telemetry", "options", "exit"])?;
     let mut proxy = Proxy::default();
@@ -54,7 +55,7 @@ pub(super) fn read(chain: &Chain<'_>, ws: &Place<'_>) -> Result<Proxy, Error> {
 }
 
 /// Header fields that every request has; `:authority` is that of the request itself.
-fn overrides(options: &Place<'_>, proxy: &mut Proxy) -> Result<(), Error> {
+fn overrides(options: &YamlPlace<'_>, proxy: &mut Proxy) -> Result<(), Error> {
     for field in options.below("overrides")? {
         let name = match field.name {
             ":authority" => "Host",

@@ -1,6 +1,6 @@
 //! Vaults: files of keys and of those who are trusted, by the names of their entries.
 
-use super::place::Place;
+use super::place::YamlPlace;
 use crate::config::error::Error;
 use crate::config::schema::Secret;
 use crate::config::tls::Certificate;
@@ -16,7 +16,7 @@ struct Store {
 
 impl Store {
     /// What `binding` needs of its vault: the store `kind` of the one that it names.
-    fn of(top: &Place<'_>, binding: &Place<'_>, kind: &str) -> Result<Store, Error> {
+    fn of(top: &YamlPlace<'_>, binding: &YamlPlace<'_>, kind: &str) -> Result<Store, Error> {
         let name = binding.need("vault")?.text()?;
         let vault = top.below("vaults")?.into_iter().find(|it| it.name == name);
         let vault = vault.ok_or_else(|| binding.wrong(format!("there is no vault `{name}`")))?;
@@ -45,7 +45,7 @@ impl Store {
 }
 
 /// Checks every vault, also those that nobody uses.
-pub(super) fn check(top: &Place<'_>) -> Result<(), Error> {
+pub(super) fn check(top: &YamlPlace<'_>) -> Result<(), Error> {
     for vault in top.below("vaults")? {
         vault.only(&["type", "options"])?;
         let kind = vault.need("type")?.text()?;
@@ -68,7 +68,7 @@ pub(super) fn check(top: &Place<'_>) -> Result<(), Error> {
 }
 
 /// The options that both sides have in common: version, and protocols, of which one is ours.
-fn version(options: &Place<'_>) -> Result<TlsVersion, Error> {
+fn version(options: &YamlPlace<'_>) -> Result<TlsVersion, Error> {
     let protocols = options.texts("alpn")?;
     if let Some(place) = options.get("alpn")
         && !protocols.iter().any(|it| it == "http/1.1")
@@ -83,7 +83,7 @@ fn version(options: &Place<'_>) -> Result<TlsVersion, Error> {
 }
 
 /// What a listener of this binding of type tls speaks.
-pub(super) fn server(top: &Place<'_>, binding: &Place<'_>) -> Result<Tls, Error> {
+pub(super) fn server(top: &YamlPlace<'_>, binding: &YamlPlace<'_>) -> Result<Tls, Error> {
     let options = binding.need("options")?;
     options.only(&["keys", "sni", "alpn", "mutual", "trust", "version"])?;
     let keys = options.texts("keys")?;
@@ -120,7 +120,7 @@ pub(super) fn server(top: &Place<'_>, binding: &Place<'_>) -> Result<Tls, Error>
 }
 
 /// How this binding of type tls speaks to servers.
-pub(super) fn client(top: &Place<'_>, binding: &Place<'_>) -> Result<ProxyTls, Error> {
+pub(super) fn client(top: &YamlPlace<'_>, binding: &YamlPlace<'_>) -> Result<ProxyTls, Error> {
     let mut tls = ProxyTls::default();
     let Some(options) = binding.get("options") else { return Ok(tls) };
     options.only(&["keys", "sni", "alpn", "trust", "trustcacerts", "version"])?;

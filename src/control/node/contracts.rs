@@ -5,7 +5,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 
 /// An account's address.
-pub(super) type Address = [u8; 20];
+pub(super) type ContractAddress = [u8; 20];
 
 /// Accounts that one request asks about.
 const BATCH: usize = 50;
@@ -16,11 +16,11 @@ const QUESTIONS: usize = 1024;
 
 /// Questions of the kind `Q`, and what is known of the accounts that they are about. One request at
 /// a time is under way for them.
-pub(super) struct Desk<Q> {
+pub(super) struct ContractLookup<Q> {
     known: Contracts,
-    waiting: VecDeque<Waiting<Q>>,
+    waiting: VecDeque<PendingRequest<Q>>,
     /// What is being asked.
-    asked: Option<Vec<Address>>,
+    asked: Option<Vec<ContractAddress>>,
     /// Accounts that one request asks about now: after a failure, one.
     batch: usize,
     /// Nothing is asked before.
@@ -28,35 +28,35 @@ pub(super) struct Desk<Q> {
     patience_ms: u64,
 }
 
-struct Waiting<Q> {
+struct PendingRequest<Q> {
     question: Q,
-    open: Vec<Address>,
-    contracts: HashSet<Address>,
+    open: Vec<ContractAddress>,
+    contracts: HashSet<ContractAddress>,
     unknown: u64,
     until_ms: u64,
 }
 
 /// A question that is answered.
-pub(super) struct Answer<Q> {
+pub(super) struct ContractAnswer<Q> {
     pub(super) question: Q,
     /// The contracts among its accounts.
-    pub(super) contracts: HashSet<Address>,
+    pub(super) contracts: HashSet<ContractAddress>,
     /// Accounts of which no node has said anything in time; they count as none.
     pub(super) unknown: u64,
 }
 
-impl<Q> Desk<Q> {
-    /// Remembers `most` accounts; a question waits for `patience_ms` at most.
-    pub(super) fn new(most: usize, patience_ms: u64) -> Desk<Q> {
-        let (known, waiting) = (Contracts::new(most), VecDeque::new());
-        Desk { known, waiting, asked: None, batch: BATCH, again_ms: 0, patience_ms }
+impl<Q> ContractLookup<Q> {
+    /// Remembers `max` accounts; a question waits for `patience_ms` at most.
+    pub(super) fn new(max: usize, patience_ms: u64) -> ContractLookup<Q> {
+        let (known, waiting) = (Contracts::new(max), VecDeque::new());
+        ContractLookup { known, waiting, asked: None, batch: BATCH, again_ms: 0, patience_ms }
     }
 
-    /// Remembers `most` accounts from the next one on; further questions wait for `patience_ms`.
+    /// Remembers `max` accounts from the next one on; further questions wait for `patience_ms`.
     /// What is being asked will not be answered, and is asked again.
-    pub(super) fn renew(&mut self, most: usize, patience_ms: u64) {
+    pub(super) fn renew(&mut self, max: usize, patience_ms: u64) {
         self.asked = None;
-        self.known.most = most;
+        self.known.max = max;
         self.patience_ms = patience_ms;
     }
 
@@ -66,7 +66,7 @@ impl<Q> Desk<Q> {
     }
 
     /// Takes a question about these accounts.
-    pub(super) fn take(&mut self, question: Q, about: &[Address], epoch: u64, now_ms: u64) {
+    pub(super) fn take(&mut self, question: Q, about: &[ContractAddress], epoch: u64, now_ms: u64) {
         let (mut open, mut contracts) = (Vec::new(), HashSet::new());
         for address in about {
             match self.known.get(address, epoch) {
@@ -76,11 +76,11 @@ impl<Q> Desk<Q> {
             }
         }
         let until_ms = now_ms + self.patience_ms;
-        self.waiting.push_back(Waiting { question, open, contracts, unknown: 0, until_ms });
+        self.waiting.push_back(PendingRequest { question, open, contracts, unknown: 0, until_ms });
     }
 
     /// What is to be asked next, if anything is.
-    pub(super) fn ask(&mut self, now_ms: u64) -> Option<&[Address]> {
+    pub(super) fn ask(&mut self, now_ms: u64) -> Option<&[ContractAddress]> {
         if self.asked.is_some() || now_ms < self.again_ms {
             return None;
         }
@@ -107,16 +107,17 @@ impl<Q> Desk<Q> {
     }
 
     /// Takes what was answered about each of them.
-    pub(super) fn heard(&mut self, said: &[bool], epoch: u64) {
+    pub(super) fn heard(&mut self, answers: &[bool], epoch: u64) {
         let Some(asked) = self.asked.take() else { return };
         self.batch = BATCH;
-        let said: HashMap<Address, bool> = asked.into_iter().zip(said.iter().copied()).collect();
-        for (address, is_contract) in &said {
+        let answers: HashMap<ContractAddress, bool> =
+            asked.into_iter().zip(answers.iter().copied()).collect();
+        for (address, is_contract) in &answers {
             self.known.note(*address, *is_contract, epoch);
         }
         for waiting in &mut self.waiting {
             let contracts = &mut waiting.contracts;
-            waiting.open.retain(|address| match said.get(address) {
+            waiting.open.retain(|address| match answers.get(address) {
                 Some(is_contract) => {
                     if *is_contract {
                         contracts.insert(*address);
@@ -134,7 +135,7 @@ impl<Q> Desk<Q> {
         let Some(asked) = self.asked.take() else { return };
         self.again_ms = now_ms + RETRY_MS;
         if let [address] = asked[..] {
-            for Waiting { open, unknown, .. } in &mut self.waiting {
+            for PendingRequest { open, unknown, .. } in &mut self.waiting {
                 let before = open.len();
                 open.retain(|other| *other != address);
                 *unknown += (before - open.len()) as u64;
@@ -144,11 +145,11 @@ impl<Q> Desk<Q> {
     }
 
     /// The next question that is answered, or has waited long enough.
-    pub(super) fn answer(&mut self, now_ms: u64) -> Option<Answer<Q>> {
-        let is_done = |it: &Waiting<Q>| it.open.is_empty() || now_ms >= it.until_ms;
+    pub(super) fn answer(&mut self, now_ms: u64) -> Option<ContractAnswer<Q>> {
+        let is_done = |it: &PendingRequest<Q>| it.open.is_empty() || now_ms >= it.until_ms;
         let at = self.waiting.iter().position(is_done)?;
-        let Waiting { question, open, contracts, unknown, .. } = self.waiting.remove(at)?;
-        Some(Answer { question, contracts, unknown: unknown + open.len() as u64 })
+        let PendingRequest { question, open, contracts, unknown, .. } = self.waiting.remove(at)?;
+        Some(ContractAnswer { question, contracts, unknown: unknown + open.len() as u64 })
     }
 
     /// When there is something to do again, if nothing else happens.
@@ -161,10 +162,10 @@ impl<Q> Desk<Q> {
 
 /// What is known, of a bounded number of accounts; beyond it the oldest are forgotten.
 struct Contracts {
-    most: usize,
-    known: HashMap<Address, Known, ahash::RandomState>,
+    max: usize,
+    known: HashMap<ContractAddress, Known, ahash::RandomState>,
     /// Oldest first. An account that was noted again has a later entry too.
-    order: VecDeque<(Address, u64)>,
+    order: VecDeque<(ContractAddress, u64)>,
     notes: u64,
 }
 
@@ -176,12 +177,12 @@ struct Known {
 }
 
 impl Contracts {
-    fn new(most: usize) -> Contracts {
-        Contracts { most, known: HashMap::default(), order: VecDeque::new(), notes: 0 }
+    fn new(max: usize) -> Contracts {
+        Contracts { max, known: HashMap::default(), order: VecDeque::new(), notes: 0 }
     }
 
     /// Whether the account is a contract, if that is known at this epoch.
-    fn get(&self, address: &Address, epoch: u64) -> Option<bool> {
+    fn get(&self, address: &ContractAddress, epoch: u64) -> Option<bool> {
         match self.known.get(address)?.not_at {
             None => Some(true),
             Some(at) if at == epoch => Some(false),
@@ -190,12 +191,12 @@ impl Contracts {
     }
 
     /// Notes what a node has said.
-    fn note(&mut self, address: Address, is_contract: bool, epoch: u64) {
+    fn note(&mut self, address: ContractAddress, is_contract: bool, epoch: u64) {
         self.notes += 1;
         let known = Known { not_at: (!is_contract).then_some(epoch), note: self.notes };
         self.known.insert(address, known);
         self.order.push_back((address, self.notes));
-        while self.known.len() > self.most || self.order.len() > 2 * self.most {
+        while self.known.len() > self.max || self.order.len() > 2 * self.max {
             let Some((address, note)) = self.order.pop_front() else { return };
             if self.known.get(&address).is_some_and(|known| known.note == note) {
                 self.known.remove(&address);
@@ -208,13 +209,13 @@ impl Contracts {
 mod tests {
     use super::*;
 
-    fn address(n: u8) -> Address {
+    fn address(n: u8) -> ContractAddress {
         [n; 20]
     }
 
-    fn answers(desk: &mut Desk<u8>, now_ms: u64) -> Vec<(u8, Vec<u8>, u64)> {
+    fn answers(lookup: &mut ContractLookup<u8>, now_ms: u64) -> Vec<(u8, Vec<u8>, u64)> {
         let mut answers = Vec::new();
-        while let Some(Answer { question, contracts, unknown }) = desk.answer(now_ms) {
+        while let Some(ContractAnswer { question, contracts, unknown }) = lookup.answer(now_ms) {
             let mut contracts: Vec<u8> = contracts.iter().map(|it| it[0]).collect();
             contracts.sort_unstable();
             answers.push((question, contracts, unknown));
@@ -224,59 +225,59 @@ mod tests {
 
     #[test]
     fn a_question_is_answered_when_all_is_known_and_nothing_is_asked_twice() {
-        let mut desk = Desk::new(100, 1000);
-        let list: Vec<Address> = (0..60).map(address).collect();
-        desk.take(1, &list, 5, 0);
-        desk.take(2, &[address(0), address(70), address(70)], 5, 0);
-        assert_eq!(desk.ask(0).map(<[Address]>::len), Some(BATCH));
-        assert!(desk.ask(0).is_none(), "one request at a time");
-        assert_eq!(answers(&mut desk, 0), []);
-        desk.heard(&[true; BATCH], 5);
-        assert_eq!(answers(&mut desk, 0), []);
-        assert_eq!(desk.ask(0).map(<[Address]>::len), Some(11));
-        desk.heard(&[false; 11], 5);
+        let mut lookup = ContractLookup::new(100, 1000);
+        let list: Vec<ContractAddress> = (0..60).map(address).collect();
+        lookup.take(1, &list, 5, 0);
+        lookup.take(2, &[address(0), address(70), address(70)], 5, 0);
+        assert_eq!(lookup.ask(0).map(<[ContractAddress]>::len), Some(BATCH));
+        assert!(lookup.ask(0).is_none(), "one request at a time");
+        assert_eq!(answers(&mut lookup, 0), []);
+        lookup.heard(&[true; BATCH], 5);
+        assert_eq!(answers(&mut lookup, 0), []);
+        assert_eq!(lookup.ask(0).map(<[ContractAddress]>::len), Some(11));
+        lookup.heard(&[false; 11], 5);
         let first = (1, (0..50).collect::<Vec<u8>>(), 0);
-        assert_eq!(answers(&mut desk, 0), [first, (2, vec![0], 0)]);
-        assert!(desk.ask(0).is_none());
+        assert_eq!(answers(&mut lookup, 0), [first, (2, vec![0], 0)]);
+        assert!(lookup.ask(0).is_none());
         // What is known is not asked for; of what is none, in this epoch.
-        desk.take(3, &[address(1), address(55)], 5, 0);
-        assert!(desk.ask(0).is_none());
-        assert_eq!(answers(&mut desk, 0), [(3, vec![1], 0)]);
-        desk.take(4, &[address(1), address(55)], 6, 0);
-        assert_eq!(desk.ask(0), Some(&[address(55)][..]));
+        lookup.take(3, &[address(1), address(55)], 5, 0);
+        assert!(lookup.ask(0).is_none());
+        assert_eq!(answers(&mut lookup, 0), [(3, vec![1], 0)]);
+        lookup.take(4, &[address(1), address(55)], 6, 0);
+        assert_eq!(lookup.ask(0), Some(&[address(55)][..]));
     }
 
     #[test]
     fn what_is_not_answered_is_asked_for_one_by_one_and_given_up() {
-        let mut desk = Desk::new(100, 60_000);
-        desk.take(1, &[address(1), address(2), address(3)], 0, 0);
-        assert_eq!(desk.ask(0).map(<[Address]>::len), Some(3));
-        desk.unheard(0);
-        assert_eq!(desk.ask(999), None);
-        assert_eq!(desk.deadline_ms(999), RETRY_MS);
-        assert_eq!(desk.ask(1000), Some(&[address(1)][..]));
-        desk.unheard(1000);
-        assert_eq!(desk.ask(2000), Some(&[address(2)][..]));
-        desk.heard(&[true], 0);
-        assert_eq!(desk.ask(2000), Some(&[address(3)][..]), "and the rest at once");
-        desk.heard(&[false], 0);
-        assert_eq!(answers(&mut desk, 2000), [(1, vec![2], 1)]);
+        let mut lookup = ContractLookup::new(100, 60_000);
+        lookup.take(1, &[address(1), address(2), address(3)], 0, 0);
+        assert_eq!(lookup.ask(0).map(<[ContractAddress]>::len), Some(3));
+        lookup.unheard(0);
+        assert_eq!(lookup.ask(999), None);
+        assert_eq!(lookup.deadline_ms(999), RETRY_MS);
+        assert_eq!(lookup.ask(1000), Some(&[address(1)][..]));
+        lookup.unheard(1000);
+        assert_eq!(lookup.ask(2000), Some(&[address(2)][..]));
+        lookup.heard(&[true], 0);
+        assert_eq!(lookup.ask(2000), Some(&[address(3)][..]), "and the rest at once");
+        lookup.heard(&[false], 0);
+        assert_eq!(answers(&mut lookup, 2000), [(1, vec![2], 1)]);
     }
 
     #[test]
     fn a_question_waits_for_so_long_and_there_are_so_many() {
-        let mut desk = Desk::new(100, 1000);
-        desk.take(1, &[address(1), address(2)], 0, 500);
-        desk.take(2, &[address(1)], 0, 700);
-        assert_eq!(desk.deadline_ms(0), 1500);
-        assert_eq!(answers(&mut desk, 1499), []);
-        assert_eq!(answers(&mut desk, 1500), [(1, vec![], 2)]);
-        assert_eq!(desk.deadline_ms(0), 1700);
-        (1..QUESTIONS).for_each(|_| desk.take(3, &[address(1)], 0, 0));
-        assert!(!desk.has_room());
-        assert_eq!(answers(&mut desk, 5000).len(), QUESTIONS);
-        assert!(desk.has_room());
-        assert_eq!(desk.deadline_ms(0), u64::MAX);
+        let mut lookup = ContractLookup::new(100, 1000);
+        lookup.take(1, &[address(1), address(2)], 0, 500);
+        lookup.take(2, &[address(1)], 0, 700);
+        assert_eq!(lookup.deadline_ms(0), 1500);
+        assert_eq!(answers(&mut lookup, 1499), []);
+        assert_eq!(answers(&mut lookup, 1500), [(1, vec![], 2)]);
+        assert_eq!(lookup.deadline_ms(0), 1700);
+        (1..QUESTIONS).for_each(|_| lookup.take(3, &[address(1)], 0, 0));
+        assert!(!lookup.has_room());
+        assert_eq!(answers(&mut lookup, 5000).len(), QUESTIONS);
+        assert!(lookup.has_room());
+        assert_eq!(lookup.deadline_ms(0), u64::MAX);
     }
 
     #[test]

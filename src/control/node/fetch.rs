@@ -1,6 +1,6 @@
 //! One epoch, gathered from a node call by call.
 
-use super::rpc::{self, Block, Hashes, Nonsense, Reply};
+use super::rpc::{self, Block, Hashes, InvalidReply, RpcReply};
 use serde_json::value::RawValue;
 
 /// Transactions above which a block is given in pages.
@@ -12,9 +12,9 @@ const TRIES: u32 = 5;
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub(super) struct Fetch {
+pub(super) struct EpochFetch {
     number: u64,
-    most: usize,
+    max_bytes: usize,
     asked: bool,
     /// The node that has given the last part.
     node: usize,
@@ -42,7 +42,7 @@ enum Step {
 
 /// What an answer came to.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Progress {
+pub(super) enum FetchProgress {
     /// The next part can be asked for; so many transactions are given up.
     Further { missing: u64 },
     /// The node does not have the block.
@@ -53,12 +53,12 @@ pub(super) enum Progress {
     Error(i64, String),
 }
 
-impl Fetch {
-    /// The epoch with this number, of at most `most` bytes.
-    pub(super) fn new(number: u64, most: usize) -> Fetch {
-        Fetch {
+impl EpochFetch {
+    /// The epoch with this number, of at most `max_bytes` bytes.
+    pub(super) fn new(number: u64, max_bytes: usize) -> EpochFetch {
+        EpochFetch {
             number,
-            most,
+            max_bytes,
             asked: false,
             node: 0,
             step: Step::Block,
@@ -92,7 +92,7 @@ impl Fetch {
 
     /// Throws away what was gathered.
     pub(super) fn restart(&mut self) {
-        *self = Fetch { tries: self.tries, ..Fetch::new(self.number, self.most) };
+        *self = EpochFetch { tries: self.tries, ..EpochFetch::new(self.number, self.max_bytes) };
     }
 
     /// The request for the next part. `offers_bodies` says whether the node is known not to give
@@ -136,43 +136,43 @@ impl Fetch {
     }
 
     /// Takes the answer.
-    pub(super) fn answered(&mut self, bytes: &[u8]) -> Result<Progress, Nonsense> {
+    pub(super) fn answered(&mut self, bytes: &[u8]) -> Result<FetchProgress, InvalidReply> {
         self.asked = false;
-        if self.bytes + bytes.len() > self.most {
+        if self.bytes + bytes.len() > self.max_bytes {
             self.restart();
-            return Err(Nonsense("an epoch above answer_bytes"));
+            return Err(InvalidReply("an epoch above answer_bytes"));
         }
         let progress = match self.step {
             Step::Each(from) => self.take_each(from, bytes)?,
             step => match rpc::answer(bytes, 0)? {
-                Reply::Result(raw) => self.take(step, raw)?,
-                Reply::Error(code, message) => self.refused(step, code, &message),
+                RpcReply::Result(raw) => self.take(step, raw)?,
+                RpcReply::Error(code, message) => self.refused(step, code, &message),
             },
         };
-        if let Progress::Further { .. } = progress {
+        if let FetchProgress::Further { .. } = progress {
             self.bytes += bytes.len();
         }
         Ok(progress)
     }
 
-    fn refused(&mut self, step: Step, code: i64, message: &str) -> Progress {
+    fn refused(&mut self, step: Step, code: i64, message: &str) -> FetchProgress {
         match step {
-            Step::Block if rpc::is_not_yet(message) => Progress::NotYet,
+            Step::Block if rpc::is_not_yet(message) => FetchProgress::NotYet,
             Step::Bodies(_) if rpc::is_not_offered(code, message) => {
                 self.bodies.clear();
                 self.step = Step::Each(0);
-                Progress::NotOffered
+                FetchProgress::NotOffered
             }
-            _ => Progress::Error(code, message.to_owned()),
+            _ => FetchProgress::Error(code, message.to_owned()),
         }
     }
 
-    fn take(&mut self, step: Step, raw: &RawValue) -> Result<Progress, Nonsense> {
+    fn take(&mut self, step: Step, raw: &RawValue) -> Result<FetchProgress, InvalidReply> {
         match step {
             Step::Block | Step::Whole => {
-                let Some(block) = rpc::block(raw)? else { return Ok(Progress::NotYet) };
+                let Some(block) = rpc::block(raw)? else { return Ok(FetchProgress::NotYet) };
                 if block.number != self.number {
-                    return Err(Nonsense("another block"));
+                    return Err(InvalidReply("another block"));
                 }
                 self.block = Some((block, raw.to_owned()));
                 self.step = if block.count == 0 { Step::Whole } else { Step::Hashes(0) };
@@ -181,7 +181,7 @@ impl Fetch {
                 let (raw, pages) = self.page(raw, page)?;
                 let hashes = rpc::hashes(raw)?;
                 if !hashes.iter().flatten().any(|shard| !shard.is_empty()) {
-                    return Err(Nonsense("no hash of a block that has transactions"));
+                    return Err(InvalidReply("no hash of a block that has transactions"));
                 }
                 add(&mut self.hashes, hashes);
                 let is_last = page + 1 >= pages;
@@ -195,22 +195,22 @@ impl Fetch {
             }
             Step::Each(_) => {}
         }
-        Ok(Progress::Further { missing: 0 })
+        Ok(FetchProgress::Further { missing: 0 })
     }
 
-    fn page<'r>(&self, raw: &'r RawValue, page: u64) -> Result<(&'r RawValue, u64), Nonsense> {
+    fn page<'r>(&self, raw: &'r RawValue, page: u64) -> Result<(&'r RawValue, u64), InvalidReply> {
         match &self.block {
             Some((block, _)) if block.count > PAGE => rpc::page(raw, page),
             _ => Ok((raw, 1)),
         }
     }
 
-    fn take_each(&mut self, from: usize, bytes: &[u8]) -> Result<Progress, Nonsense> {
+    fn take_each(&mut self, from: usize, bytes: &[u8]) -> Result<FetchProgress, InvalidReply> {
         let total = self.hashes.iter().flatten().flatten().count();
         let count = total.saturating_sub(from).min(BATCH);
         let replies = rpc::answers(bytes, count)?;
-        let found = |reply: &Reply<'_>| match reply {
-            Reply::Result(raw) if raw.get().starts_with('{') => Some((*raw).to_owned()),
+        let found = |reply: &RpcReply<'_>| match reply {
+            RpcReply::Result(raw) if raw.get().starts_with('{') => Some((*raw).to_owned()),
             _ => None,
         };
         let bodies: Vec<_> = replies.iter().filter_map(found).collect();
@@ -218,15 +218,15 @@ impl Fetch {
         if missing > 0 && self.tries < TRIES {
             self.tries += 1;
             let (code, message) = match replies.iter().find(|reply| found(reply).is_none()) {
-                Some(Reply::Error(code, message)) => (*code, message.as_ref()),
+                Some(RpcReply::Error(code, message)) => (*code, message.as_ref()),
                 _ => (0, "no transaction"),
             };
-            return Ok(Progress::Error(code, message.to_owned()));
+            return Ok(FetchProgress::Error(code, message.to_owned()));
         }
         self.bodies.extend(bodies);
         let next = from + count;
         self.step = if next >= total { Step::Whole } else { Step::Each(next) };
-        Ok(Progress::Further { missing })
+        Ok(FetchProgress::Further { missing })
     }
 
     /// The epoch as one document.

@@ -13,13 +13,13 @@ mod state;
 
 use crate::config::ZilliqaNode;
 use crate::crypto::hex;
-use crate::hub::{ConnId, Event, Told};
+use crate::hub::{ConnId, DialectMessage, Event};
 use crate::stats::Counters;
-use contracts::{Address, Answer, Desk};
-use fetch::{Fetch, Progress};
+use contracts::{ContractAddress, ContractAnswer, ContractLookup};
+use fetch::{EpochFetch, FetchProgress};
 use hyper::body::Bytes;
 use nodes::{Nodes, Purpose};
-use rpc::{Nonsense, Reply};
+use rpc::{InvalidReply, RpcReply};
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
@@ -27,19 +27,19 @@ use std::sync::Arc;
 type Make = fn(String) -> Result<Event, String>;
 
 /// What is to be done.
-enum Order {
+enum PollerAction {
     /// To send this to a node, over that lane of its connections.
     Ask { ticket: u64, node: usize, lane: usize, body: Bytes },
     /// To publish the event of this epoch.
     Publish { number: u64, event: Event },
     /// To keep this number.
-    Keep(u64),
+    SaveState(u64),
     /// To tell a connection what it has asked for.
-    Tell { to: ConnId, what: Told },
+    Tell { to: ConnId, what: DialectMessage },
 }
 
 /// What a connection is told of the contracts among its addresses.
-type Tell = Box<dyn FnOnce(&HashSet<Address>) -> Told>;
+type Tell = Box<dyn FnOnce(&HashSet<ContractAddress>) -> DialectMessage>;
 
 /// Which of a client's addresses are contracts?
 struct Question {
@@ -49,7 +49,7 @@ struct Question {
 
 /// Why there is no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Failure {
+enum NodeFailure {
     /// The node was not reached, was too slow, or answered with a status of failure.
     Silent(String),
     /// The answer was larger than it may be.
@@ -66,11 +66,11 @@ struct Poller {
     /// The last epoch of the life before this one.
     saved: Option<u64>,
     /// The epochs after the last one, in order, without a gap.
-    fetches: VecDeque<Fetch>,
-    contracts: Desk<Question>,
+    fetches: VecDeque<EpochFetch>,
+    contracts: ContractLookup<Question>,
     next_poll_ms: u64,
     /// When something new was last heard of.
-    news_ms: u64,
+    progress_ms: u64,
     /// Epochs are not handed over before.
     hold_until_ms: u64,
     counters: Arc<Counters>,
@@ -86,14 +86,14 @@ impl Poller {
     ) -> Poller {
         Poller {
             nodes: Nodes::new(&config, counters.clone()),
-            contracts: Desk::new(config.contracts, config.timeout_ms),
+            contracts: ContractLookup::new(config.contracts, config.timeout_ms),
             config,
             make,
             last: None,
             saved,
             fetches: VecDeque::new(),
             next_poll_ms: now_ms,
-            news_ms: now_ms,
+            progress_ms: now_ms,
             hold_until_ms: 0,
             counters,
         }
@@ -106,16 +106,16 @@ impl Poller {
     /// Goes on with other nodes, or in another way, behind the epoch that was handed over last.
     /// What the nodes before were asked for is asked for again.
     fn renew(&mut self, config: ZilliqaNode, now_ms: u64) {
-        self.nodes = self.nodes.renewed(&config);
+        self.nodes = self.nodes.reloaded(&config);
         self.fetches.clear();
         self.contracts.renew(config.contracts, config.timeout_ms);
         self.config = config;
-        (self.next_poll_ms, self.news_ms) = (now_ms, now_ms);
+        (self.next_poll_ms, self.progress_ms) = (now_ms, now_ms);
     }
 
     /// Everything that can be done now. An epoch is only handed over where there is `room` for it;
     /// `wants_logs` says whether anybody is interested in more than the block itself.
-    fn orders(&mut self, room: bool, wants_logs: bool, now_ms: u64) -> Vec<Order> {
+    fn orders(&mut self, room: bool, wants_logs: bool, now_ms: u64) -> Vec<PollerAction> {
         let mut orders = Vec::new();
         if now_ms >= self.next_poll_ms {
             self.next_poll_ms = now_ms + self.config.interval_ms;
@@ -133,8 +133,8 @@ impl Poller {
     }
 
     /// Asks the preferred node for its latest epoch, and all others too if it may be behind.
-    fn poll(&mut self, now_ms: u64, orders: &mut Vec<Order>) {
-        let stale = now_ms.saturating_sub(self.news_ms) >= self.config.stale_ms;
+    fn poll(&mut self, now_ms: u64, orders: &mut Vec<PollerAction>) {
+        let stale = now_ms.saturating_sub(self.progress_ms) >= self.config.stale_ms;
         let top = self.nodes.top().max(self.last);
         for (at, node) in self.nodes.available(now_ms).into_iter().enumerate() {
             let leads = at == 0;
@@ -143,7 +143,7 @@ impl Poller {
                 let lane = self.config.ahead;
                 let body = rpc::call(0, "GetLatestTxBlock", &[]);
                 let ticket = self.nodes.ask(node, Purpose::Latest);
-                orders.push(Order::Ask { ticket, node, lane, body: body.into() });
+                orders.push(PollerAction::Ask { ticket, node, lane, body: body.into() });
             }
             if leads && !lead_may_be_behind && self.last.is_some() {
                 return;
@@ -152,14 +152,14 @@ impl Poller {
     }
 
     /// Settles where to begin, as soon as every node that can has said where it is.
-    fn begin(&mut self, now_ms: u64, orders: &mut Vec<Order>) {
+    fn begin(&mut self, now_ms: u64, orders: &mut Vec<PollerAction>) {
         let (None, Some(top)) = (self.last, self.nodes.top()) else { return };
         if self.nodes.any_polled() {
             return;
         }
         let last = match self.saved {
             None => {
-                orders.push(Order::Keep(top));
+                orders.push(PollerAction::SaveState(top));
                 top
             }
             Some(saved) if top <= saved => {
@@ -183,11 +183,11 @@ impl Poller {
         tracing::info!(last, top, "epochs are followed");
         self.last = Some(last);
         self.counters.last_epoch.set(last);
-        self.news_ms = now_ms;
+        self.progress_ms = now_ms;
     }
 
     /// Hands over what is whole, in order.
-    fn release(&mut self, wants_logs: bool, now_ms: u64, orders: &mut Vec<Order>) {
+    fn release(&mut self, wants_logs: bool, now_ms: u64, orders: &mut Vec<PollerAction>) {
         if now_ms < self.hold_until_ms {
             return;
         }
@@ -199,14 +199,14 @@ impl Poller {
             Ok(event) => {
                 self.fetches.pop_front();
                 self.last = Some(number);
-                self.news_ms = now_ms;
+                self.progress_ms = now_ms;
                 self.nodes.recovered(node);
-                orders.push(Order::Publish { number, event });
-                orders.push(Order::Keep(number));
+                orders.push(PollerAction::Publish { number, event });
+                orders.push(PollerAction::SaveState(number));
             }
             Err(why) => {
                 first.restart();
-                self.nonsense(node, &why, now_ms);
+                self.invalid_reply(node, &why, now_ms);
             }
         }
     }
@@ -219,12 +219,12 @@ impl Poller {
             if next > top {
                 break;
             }
-            self.fetches.push_back(Fetch::new(next, self.config.answer_bytes));
+            self.fetches.push_back(EpochFetch::new(next, self.config.answer_bytes));
         }
     }
 
     /// Asks for the next part of every epoch that nothing is asked for.
-    fn fetch(&mut self, wants_logs: bool, now_ms: u64, orders: &mut Vec<Order>) {
+    fn fetch(&mut self, wants_logs: bool, now_ms: u64, orders: &mut Vec<PollerAction>) {
         for fetch in &mut self.fetches {
             if fetch.is_asked() || fetch.whole(wants_logs).is_some() {
                 continue;
@@ -234,7 +234,7 @@ impl Poller {
             let body = fetch.ask(node, self.nodes.offers_bodies(node));
             let lane = (number % self.config.ahead as u64) as usize;
             let ticket = self.nodes.ask(node, Purpose::Part(number));
-            orders.push(Order::Ask { ticket, node, lane, body: body.into() });
+            orders.push(PollerAction::Ask { ticket, node, lane, body: body.into() });
         }
     }
 
@@ -244,15 +244,15 @@ impl Poller {
     }
 
     /// Takes a question about these accounts.
-    fn question(&mut self, question: Question, about: &[Address], now_ms: u64) {
+    fn question(&mut self, question: Question, about: &[ContractAddress], now_ms: u64) {
         self.contracts.take(question, about, self.last.unwrap_or(0), now_ms);
     }
 
     /// Asks for the code of accounts that somebody wants to know of.
-    fn inquire(&mut self, now_ms: u64, orders: &mut Vec<Order>) {
+    fn inquire(&mut self, now_ms: u64, orders: &mut Vec<PollerAction>) {
         let Some(node) = self.nodes.available(now_ms).first().copied() else { return };
         let Some(batch) = self.contracts.ask(now_ms) else { return };
-        let call = |(id, address): (usize, &Address)| {
+        let call = |(id, address): (usize, &ContractAddress)| {
             let digits: [u8; 40] = hex(address);
             rpc::call(id, "GetSmartContractCode", &[&String::from_utf8_lossy(&digits)])
         };
@@ -260,27 +260,29 @@ impl Poller {
         let body = format!("[{}]", calls.join(","));
         let lane = self.config.ahead + 1;
         let ticket = self.nodes.ask(node, Purpose::Contracts);
-        orders.push(Order::Ask { ticket, node, lane, body: body.into() });
+        orders.push(PollerAction::Ask { ticket, node, lane, body: body.into() });
     }
 
     /// Tells who has asked.
-    fn answer(&mut self, now_ms: u64, orders: &mut Vec<Order>) {
-        while let Some(Answer { question, contracts, unknown }) = self.contracts.answer(now_ms) {
+    fn answer(&mut self, now_ms: u64, orders: &mut Vec<PollerAction>) {
+        while let Some(ContractAnswer { question, contracts, unknown }) =
+            self.contracts.answer(now_ms)
+        {
             self.counters.contracts_unknown.add(unknown);
             let Question { from, answer } = question;
-            orders.push(Order::Tell { to: from, what: answer(&contracts) });
+            orders.push(PollerAction::Tell { to: from, what: answer(&contracts) });
         }
     }
 
     /// Takes the codes. A failure here is never held against a node: it could be a client's doing.
-    fn codes(&mut self, answer: Result<Bytes, Failure>, now_ms: u64) {
+    fn codes(&mut self, answer: Result<Bytes, NodeFailure>, now_ms: u64) {
         let count = self.contracts.asked();
         let replies = answer.as_ref().ok().map(|bytes| rpc::answers(bytes, count));
         match replies {
             Some(Ok(replies)) => {
-                let said: Vec<bool> =
+                let answers: Vec<bool> =
                     replies.iter().map(|reply| rpc::is_contract(reply).unwrap_or(false)).collect();
-                self.contracts.heard(&said, self.last.unwrap_or(0));
+                self.contracts.heard(&answers, self.last.unwrap_or(0));
             }
             Some(Err(_)) => {
                 self.counters.node_nonsense.add(1);
@@ -294,7 +296,7 @@ impl Poller {
     }
 
     /// Takes what came of a request.
-    fn heard(&mut self, ticket: u64, answer: Result<Bytes, Failure>, now_ms: u64) {
+    fn heard(&mut self, ticket: u64, answer: Result<Bytes, NodeFailure>, now_ms: u64) {
         let Some((node, purpose)) = self.nodes.settle(ticket) else { return };
         if purpose == Purpose::Contracts {
             return self.codes(answer, now_ms);
@@ -304,7 +306,7 @@ impl Poller {
             (Ok(bytes), Purpose::Part(number)) => self.part(node, number, bytes),
             (_, Purpose::Contracts) => Ok(()),
             (Err(failure), Purpose::Latest | Purpose::Part(_)) => {
-                Err(Trouble::Failure(failure.clone()))
+                Err(NodeError::Failure(failure.clone()))
             }
         };
         if let (Err(_), Purpose::Part(number)) = (&heard, purpose)
@@ -314,27 +316,27 @@ impl Poller {
         }
         match heard {
             Ok(()) => {}
-            Err(Trouble::NotYet(number)) => self.nodes.lacks(node, number),
-            Err(Trouble::Failure(Failure::Silent(why))) => self.failed(node, &why, now_ms),
-            Err(Trouble::Failure(Failure::TooLarge)) => {
-                self.nonsense(node, "an answer above answer_bytes", now_ms);
+            Err(NodeError::NotYet(number)) => self.nodes.lacks(node, number),
+            Err(NodeError::Failure(NodeFailure::Silent(why))) => self.failed(node, &why, now_ms),
+            Err(NodeError::Failure(NodeFailure::TooLarge)) => {
+                self.invalid_reply(node, "an answer above answer_bytes", now_ms);
             }
-            Err(Trouble::Nonsense(why)) => self.nonsense(node, why, now_ms),
-            Err(Trouble::Error(code, message)) => {
+            Err(NodeError::InvalidReply(why)) => self.invalid_reply(node, why, now_ms),
+            Err(NodeError::Error(code, message)) => {
                 self.failed(node, &format!("error {code}: {message}"), now_ms);
             }
         }
     }
 
-    fn latest(&mut self, node: usize, bytes: &[u8], now_ms: u64) -> Result<(), Trouble> {
+    fn latest(&mut self, node: usize, bytes: &[u8], now_ms: u64) -> Result<(), NodeError> {
         match rpc::answer(bytes, 0)? {
-            Reply::Error(code, message) => Err(Trouble::Error(code, message.into_owned())),
-            Reply::Result(raw) => {
-                let block = rpc::block(raw)?.ok_or(Nonsense("no latest block"))?;
+            RpcReply::Error(code, message) => Err(NodeError::Error(code, message.into_owned())),
+            RpcReply::Result(raw) => {
+                let block = rpc::block(raw)?.ok_or(InvalidReply("no latest block"))?;
                 let known = self.nodes.top().max(self.last);
                 self.nodes.is_at(node, block.number);
                 if Some(block.number) > known {
-                    self.news_ms = now_ms;
+                    self.progress_ms = now_ms;
                 }
                 if self.last.is_some_and(|last| block.number <= last) {
                     // It has nothing to tell, and says so well.
@@ -345,24 +347,24 @@ impl Poller {
         }
     }
 
-    fn part(&mut self, node: usize, number: u64, bytes: &[u8]) -> Result<(), Trouble> {
+    fn part(&mut self, node: usize, number: u64, bytes: &[u8]) -> Result<(), NodeError> {
         let fetch = self.fetches.iter_mut().find(|fetch| fetch.number() == number);
         // What was begun anew asks again.
         let Some(fetch) = fetch else { return Ok(()) };
         match fetch.answered(bytes)? {
-            Progress::Further { missing } => {
+            FetchProgress::Further { missing } => {
                 self.counters.bodies_missing.add(missing);
                 if missing > 0 {
                     tracing::warn!(number, missing, "transactions are not given by the nodes");
                 }
                 Ok(())
             }
-            Progress::NotYet => Err(Trouble::NotYet(number)),
-            Progress::NotOffered => {
+            FetchProgress::NotYet => Err(NodeError::NotYet(number)),
+            FetchProgress::NotOffered => {
                 self.nodes.offers_no_bodies(node);
                 Ok(())
             }
-            Progress::Error(code, message) => Err(Trouble::Error(code, message)),
+            FetchProgress::Error(code, message) => Err(NodeError::Error(code, message)),
         }
     }
 
@@ -371,7 +373,7 @@ impl Poller {
         self.leave(node, why, now_ms);
     }
 
-    fn nonsense(&mut self, node: usize, why: &str, now_ms: u64) {
+    fn invalid_reply(&mut self, node: usize, why: &str, now_ms: u64) {
         self.counters.node_nonsense.add(1);
         self.leave(node, why, now_ms);
     }
@@ -394,16 +396,16 @@ impl Poller {
 
 /// Why an answer was of no use.
 #[derive(Debug)]
-enum Trouble {
+enum NodeError {
     NotYet(u64),
-    Failure(Failure),
-    Nonsense(&'static str),
+    Failure(NodeFailure),
+    InvalidReply(&'static str),
     Error(i64, String),
 }
 
-impl From<Nonsense> for Trouble {
-    fn from(nonsense: Nonsense) -> Trouble {
-        Trouble::Nonsense(nonsense.0)
+impl From<InvalidReply> for NodeError {
+    fn from(invalid_reply: InvalidReply) -> NodeError {
+        NodeError::InvalidReply(invalid_reply.0)
     }
 }
 

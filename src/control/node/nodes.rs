@@ -50,7 +50,7 @@ impl Nodes {
     }
 
     /// Other nodes, of which nothing is known; tickets of these are none of theirs.
-    pub(super) fn renewed(&self, config: &ZilliqaNode) -> Nodes {
+    pub(super) fn reloaded(&self, config: &ZilliqaNode) -> Nodes {
         Nodes { tickets: self.tickets, ..Nodes::new(config, self.counters.clone()) }
     }
 

@@ -10,11 +10,11 @@ use std::fmt::Write;
 
 /// An answer that is not one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Nonsense(pub(super) &'static str);
+pub(super) struct InvalidReply(pub(super) &'static str);
 
 /// What a node answers to one call.
 #[derive(Clone, Debug)]
-pub(super) enum Reply<'a> {
+pub(super) enum RpcReply<'a> {
     /// The result, as it came.
     Result(&'a RawValue),
     /// An error.
@@ -50,35 +50,35 @@ struct Fault<'a> {
 }
 
 /// A missing result is read as null.
-fn reply(envelope: Envelope<'_>) -> Reply<'_> {
+fn reply(envelope: Envelope<'_>) -> RpcReply<'_> {
     match envelope.error {
-        Some(fault) => Reply::Error(fault.code, fault.message),
-        None => Reply::Result(envelope.result.unwrap_or(RawValue::NULL)),
+        Some(fault) => RpcReply::Error(fault.code, fault.message),
+        None => RpcReply::Result(envelope.result.unwrap_or(RawValue::NULL)),
     }
 }
 
 /// The answer to the call with this id.
-pub(super) fn answer(bytes: &[u8], id: usize) -> Result<Reply<'_>, Nonsense> {
+pub(super) fn answer(bytes: &[u8], id: usize) -> Result<RpcReply<'_>, InvalidReply> {
     let envelope: Envelope<'_> =
-        serde_json::from_slice(bytes).map_err(|_| Nonsense("no answer of JSON-RPC"))?;
+        serde_json::from_slice(bytes).map_err(|_| InvalidReply("no answer of JSON-RPC"))?;
     if envelope.id.get() != id.to_string() {
-        return Err(Nonsense("the answer to another call"));
+        return Err(InvalidReply("the answer to another call"));
     }
     Ok(reply(envelope))
 }
 
 /// The answers to a batch of calls with the ids `0..count`, in their order.
-pub(super) fn answers(bytes: &[u8], count: usize) -> Result<Vec<Reply<'_>>, Nonsense> {
+pub(super) fn answers(bytes: &[u8], count: usize) -> Result<Vec<RpcReply<'_>>, InvalidReply> {
     let envelopes: Vec<Envelope<'_>> =
-        serde_json::from_slice(bytes).map_err(|_| Nonsense("no answers to a batch"))?;
-    let mut replies: Vec<Option<Reply<'_>>> = vec![None; count];
+        serde_json::from_slice(bytes).map_err(|_| InvalidReply("no answers to a batch"))?;
+    let mut replies: Vec<Option<RpcReply<'_>>> = vec![None; count];
     for envelope in envelopes {
         let place = envelope.id.get().parse().ok().and_then(|id: usize| replies.get_mut(id));
-        let place = place.ok_or(Nonsense("the answer to another call"))?;
+        let place = place.ok_or(InvalidReply("the answer to another call"))?;
         *place = Some(reply(envelope));
     }
     let whole: Option<Vec<_>> = replies.into_iter().collect();
-    whole.ok_or(Nonsense("a batch without one of its answers"))
+    whole.ok_or(InvalidReply("a batch without one of its answers"))
 }
 
 /// A number, or one in a string.
@@ -109,7 +109,7 @@ pub(super) struct Block {
 }
 
 /// Reads a block; none is null, or the dummy of the older nodes.
-pub(super) fn block(raw: &RawValue) -> Result<Option<Block>, Nonsense> {
+pub(super) fn block(raw: &RawValue) -> Result<Option<Block>, InvalidReply> {
     #[derive(Deserialize)]
     struct Outer<'a> {
         #[serde(borrow)]
@@ -126,10 +126,10 @@ pub(super) fn block(raw: &RawValue) -> Result<Option<Block>, Nonsense> {
         num_micro_blocks: Option<Number<'a>>,
     }
     let outer: Option<Outer<'_>> =
-        serde_json::from_str(raw.get()).map_err(|_| Nonsense("a block without its numbers"))?;
+        serde_json::from_str(raw.get()).map_err(|_| InvalidReply("a block without its numbers"))?;
     let Some(Outer { header }) = outer else { return Ok(None) };
-    let number = header.block_num.get().ok_or(Nonsense("a block without a number"))?;
-    let count = header.num_txns.get().ok_or(Nonsense("a block without its transactions"))?;
+    let number = header.block_num.get().ok_or(InvalidReply("a block without a number"))?;
+    let count = header.num_txns.get().ok_or(InvalidReply("a block without its transactions"))?;
     let divided = header.num_micro_blocks.and_then(|number| number.get()).unwrap_or(0) > 0;
     Ok((number != u64::MAX).then_some(Block { number, count, divided }))
 }
@@ -138,28 +138,28 @@ pub(super) fn block(raw: &RawValue) -> Result<Option<Block>, Nonsense> {
 pub(super) type Hashes = Vec<Option<Vec<String>>>;
 
 /// Reads what `GetTransactionsForTxBlock` gives.
-pub(super) fn hashes(raw: &RawValue) -> Result<Hashes, Nonsense> {
+pub(super) fn hashes(raw: &RawValue) -> Result<Hashes, InvalidReply> {
     let hashes: Hashes =
-        serde_json::from_str(raw.get()).map_err(|_| Nonsense("no lists of hashes"))?;
+        serde_json::from_str(raw.get()).map_err(|_| InvalidReply("no lists of hashes"))?;
     let is_hash = |hash: &String| hash.len() == 64 && hash.bytes().all(|b| b.is_ascii_hexdigit());
     if !hashes.iter().flatten().flatten().all(is_hash) {
-        return Err(Nonsense("a hash that is none"));
+        return Err(InvalidReply("a hash that is none"));
     }
     Ok(hashes)
 }
 
 /// Reads a list of transactions.
-pub(super) fn bodies(raw: &RawValue) -> Result<Vec<Box<RawValue>>, Nonsense> {
+pub(super) fn bodies(raw: &RawValue) -> Result<Vec<Box<RawValue>>, InvalidReply> {
     let bodies: Vec<Box<RawValue>> =
-        serde_json::from_str(raw.get()).map_err(|_| Nonsense("no list of transactions"))?;
+        serde_json::from_str(raw.get()).map_err(|_| InvalidReply("no list of transactions"))?;
     match bodies.iter().all(|body| body.get().starts_with('{')) {
         true => Ok(bodies),
-        false => Err(Nonsense("a transaction that is none")),
+        false => Err(InvalidReply("a transaction that is none")),
     }
 }
 
 /// Reads one page of what is given in pages: its content, and how many pages there are.
-pub(super) fn page(raw: &RawValue, number: u64) -> Result<(&RawValue, u64), Nonsense> {
+pub(super) fn page(raw: &RawValue, number: u64) -> Result<(&RawValue, u64), InvalidReply> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
     struct Page<'a> {
@@ -168,30 +168,30 @@ pub(super) fn page(raw: &RawValue, number: u64) -> Result<(&RawValue, u64), Nons
         #[serde(borrow)]
         transactions: &'a RawValue,
     }
-    let page: Page<'_> = serde_json::from_str(raw.get()).map_err(|_| Nonsense("no page"))?;
+    let page: Page<'_> = serde_json::from_str(raw.get()).map_err(|_| InvalidReply("no page"))?;
     if page.curr_page != number || page.num_pages <= number {
-        return Err(Nonsense("another page"));
+        return Err(InvalidReply("another page"));
     }
     Ok((page.transactions, page.num_pages))
 }
 
 /// Whether an answer to `GetSmartContractCode` says that there is a contract.
-pub(super) fn is_contract(reply: &Reply<'_>) -> Result<bool, Nonsense> {
+pub(super) fn is_contract(reply: &RpcReply<'_>) -> Result<bool, InvalidReply> {
     #[derive(Deserialize)]
     struct Code<'a> {
         #[serde(borrow)]
         code: Cow<'a, str>,
     }
     match reply {
-        Reply::Result(raw) => {
+        RpcReply::Result(raw) => {
             let code: Code<'_> =
-                serde_json::from_str(raw.get()).map_err(|_| Nonsense("no code"))?;
+                serde_json::from_str(raw.get()).map_err(|_| InvalidReply("no code"))?;
             // The newer nodes have an account without code where the older ones have an error.
             Ok(!code.code.is_empty())
         }
-        Reply::Error(-5, _) => Ok(false),
-        Reply::Error(_, message) if message.starts_with("Address ") => Ok(false),
-        Reply::Error(..) => Err(Nonsense("an error that says nothing of a contract")),
+        RpcReply::Error(-5, _) => Ok(false),
+        RpcReply::Error(_, message) if message.starts_with("Address ") => Ok(false),
+        RpcReply::Error(..) => Err(InvalidReply("an error that says nothing of a contract")),
     }
 }
 
@@ -224,9 +224,9 @@ mod tests {
     #[test]
     fn an_answer_is_a_result_or_an_error_of_the_call() {
         let text = |bytes: &str| match answer(bytes.as_bytes(), 1) {
-            Ok(Reply::Result(raw)) => raw.get().to_owned(),
-            Ok(Reply::Error(code, message)) => format!("{code} {message}"),
-            Err(Nonsense(why)) => why.to_owned(),
+            Ok(RpcReply::Result(raw)) => raw.get().to_owned(),
+            Ok(RpcReply::Error(code, message)) => format!("{code} {message}"),
+            Err(InvalidReply(why)) => why.to_owned(),
         };
         for (bytes, expected) in [
             (r#"{"id":1,"jsonrpc":"2.0","result":{"a":[1]}}"#, r#"{"a":[1]}"#),
@@ -252,12 +252,12 @@ mod tests {
             Ok(replies) => replies
                 .iter()
                 .map(|reply| match reply {
-                    Reply::Result(raw) => raw.get().to_owned(),
-                    Reply::Error(code, _) => code.to_string(),
+                    RpcReply::Result(raw) => raw.get().to_owned(),
+                    RpcReply::Error(code, _) => code.to_string(),
                 })
                 .collect::<Vec<_>>()
                 .join(" "),
-            Err(Nonsense(why)) => why.to_owned(),
+            Err(InvalidReply(why)) => why.to_owned(),
         };
         let two = r#"[{"id":1,"result":"b"},{"id":0,"error":{"code":-20,"message":"m"}}]"#;
         assert_eq!(read(two), r#"-20 "b""#);
@@ -306,11 +306,12 @@ mod tests {
 
     #[test]
     fn a_contract_is_what_has_code() {
-        let says = |text: &str| is_contract(&Reply::Result(&result(text)));
+        let says = |text: &str| is_contract(&RpcReply::Result(&result(text)));
         assert_eq!(says(r#"{"code":"scilla_version 0"}"#), Ok(true));
         assert_eq!(says(r#"{"code":"","type":"evm"}"#), Ok(false));
         assert!(says("null").is_err());
-        let error = |code, message: &'static str| is_contract(&Reply::Error(code, message.into()));
+        let error =
+            |code, message: &'static str| is_contract(&RpcReply::Error(code, message.into()));
         assert_eq!(error(-5, "Address not contract address"), Ok(false));
         assert_eq!(error(-32603, "Address does not exist: ab"), Ok(false));
         assert!(error(-32603, "Internal error").is_err());

@@ -1,15 +1,15 @@
 //! What the poller asks for, done: requests to nodes, epochs to the reactors, a number to a file.
 
-use super::state::{self, Keeper};
-use super::{Failure, Order, Poller, Question};
+use super::state::{self, StateFile};
+use super::{NodeFailure, Poller, PollerAction, Question};
 use crate::config::ZilliqaNode;
+use crate::control::backlog::{Backlog, RETRY_MS};
 use crate::control::client::{self, Kept, Target};
-use crate::control::done::Done;
-use crate::control::lane::{Lane, RETRY_MS};
+use crate::control::results::Results;
 use crate::dialect::zilliqa::epoch::{Epoch, Strictness};
 use crate::dialect::zilliqa::{self, Shared};
 use crate::hub::Event;
-use crate::mem::Bell;
+use crate::mem::Notifier;
 use crate::reactor;
 use crate::stats::Counters;
 use hyper::body::Bytes;
@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// What came of the request with this ticket.
-type Heard = (u64, Result<Bytes, Failure>);
+type NodeReply = (u64, Result<Bytes, NodeFailure>);
 
 /// The poller and what it needs of the outside world.
 pub(in crate::control) struct Follower {
@@ -33,15 +33,15 @@ pub(in crate::control) struct Follower {
     targets: Vec<Option<Rc<Target>>>,
     /// Connections that wait for another request, by node and lane.
     kept: Vec<Vec<Rc<Kept>>>,
-    answers: Done<Heard>,
-    keeper: Option<Keeper>,
+    answers: Results<NodeReply>,
+    state_file: Option<StateFile>,
     /// A number that is written when the reactors have its epoch.
     unkept: Option<u64>,
     /// Whether the last epoch of the nodes was not above those that were posted.
     behind: bool,
     timeout: Duration,
-    most: usize,
-    bell: Bell,
+    max_bytes: usize,
+    notifier: Notifier,
     counters: Arc<Counters>,
 }
 
@@ -53,14 +53,14 @@ impl Follower {
     pub(in crate::control) async fn new(
         config: &ZilliqaNode,
         shared: Arc<Shared>,
-        bell: &Bell,
+        notifier: &Notifier,
         counters: Arc<Counters>,
         now_ms: u64,
     ) -> io::Result<Follower> {
         let path = Path::new(&config.state_file);
-        let (saved, keeper) = match config.state_file.as_str() {
+        let (saved, state_file) = match config.state_file.as_str() {
             "" => (None, None),
-            _ => (state::read(path).await?, Some(Keeper::new(path.to_owned()))),
+            _ => (state::read(path).await?, Some(StateFile::new(path.to_owned()))),
         };
         if let Some(saved) = saved {
             // Nor is it taken from who posts it.
@@ -70,13 +70,13 @@ impl Follower {
         Ok(Follower {
             kept: targets.iter().map(|_| lanes(config)).collect(),
             targets,
-            answers: Done::new(bell),
-            keeper,
+            answers: Results::new(notifier),
+            state_file,
             unkept: None,
             behind: false,
             timeout: Duration::from_millis(config.timeout_ms),
-            most: config.answer_bytes,
-            bell: bell.clone(),
+            max_bytes: config.answer_bytes,
+            notifier: notifier.clone(),
             poller: Poller::new(config.clone(), epoch, saved, counters.clone(), now_ms),
             shared,
             channel: zilliqa::CHANNEL.into(),
@@ -94,18 +94,18 @@ impl Follower {
         }
         if before.state_file != config.state_file {
             let path = Path::new(&config.state_file).to_owned();
-            self.keeper = (!config.state_file.is_empty()).then(|| Keeper::new(path));
+            self.state_file = (!config.state_file.is_empty()).then(|| StateFile::new(path));
             self.unkept = self.shared.last();
         }
         self.targets = targets(config);
         self.kept = self.targets.iter().map(|_| lanes(config)).collect();
         self.timeout = Duration::from_millis(config.timeout_ms);
-        self.most = config.answer_bytes;
+        self.max_bytes = config.answer_bytes;
         self.poller.renew(config.clone(), now_ms);
     }
 
     /// Does all that can be done now; nothing new once the server ends.
-    pub(in crate::control) fn turn(&mut self, lane: &mut Lane, draining: bool, now_ms: u64) {
+    pub(in crate::control) fn turn(&mut self, lane: &mut Backlog, draining: bool, now_ms: u64) {
         for (ticket, answer) in self.answers.take() {
             self.poller.heard(ticket, answer, now_ms);
         }
@@ -114,17 +114,17 @@ impl Follower {
         }
         if lane.has_room()
             && let Some(number) = self.unkept.take()
-            && let Some(keeper) = &mut self.keeper
+            && let Some(state_file) = &mut self.state_file
         {
-            keeper.keep(number);
+            state_file.keep(number);
         }
-        if let Some(keeper) = &mut self.keeper {
-            let bell = self.bell.clone();
-            self.counters.state_failures.add(keeper.turn(move || bell.ring()).into());
+        if let Some(state_file) = &mut self.state_file {
+            let notifier = self.notifier.clone();
+            self.counters.state_failures.add(state_file.turn(move || notifier.notify()).into());
         }
     }
 
-    fn order(&mut self, lane: &mut Lane, now_ms: u64) {
+    fn order(&mut self, lane: &mut Backlog, now_ms: u64) {
         if self.poller.takes_questions() {
             for question in self.shared.questions() {
                 self.question(question, now_ms);
@@ -151,10 +151,10 @@ impl Follower {
         self.poller.question(Question { from, answer }, &about, now_ms);
     }
 
-    fn carry_out(&mut self, order: Order, lane: &mut Lane) {
+    fn carry_out(&mut self, order: PollerAction, lane: &mut Backlog) {
         match order {
-            Order::Ask { ticket, node, lane, body } => self.ask(ticket, node, lane, body),
-            Order::Publish { number, event } => {
+            PollerAction::Ask { ticket, node, lane, body } => self.ask(ticket, node, lane, body),
+            PollerAction::Publish { number, event } => {
                 // One that was posted in the meantime is not told again.
                 if !self.shared.note(number) {
                     return self.pass_over(number);
@@ -165,10 +165,10 @@ impl Follower {
                 let (app, channel) = (zilliqa::APP, self.channel.clone());
                 self.counters.epochs.add(1);
                 self.counters.last_epoch.set(number);
-                lane.put(reactor::Order::Publish { app, channel, event });
+                lane.put(reactor::ReactorCommand::Publish { app, channel, event });
             }
-            Order::Keep(number) => self.unkept = Some(number),
-            Order::Tell { to, what } => lane.put(reactor::Order::Tell { to, what }),
+            PollerAction::SaveState(number) => self.unkept = Some(number),
+            PollerAction::Tell { to, what } => lane.put(reactor::ReactorCommand::Tell { to, what }),
         }
     }
 
@@ -185,22 +185,22 @@ impl Follower {
         let target = self.targets[node].clone();
         let kept = self.kept[node][lane].clone();
         let answers = self.answers.clone();
-        let (timeout, most) = (self.timeout, self.most);
+        let (timeout, max_bytes) = (self.timeout, self.max_bytes);
         tokio_uring::spawn(async move {
             let answer = match &target {
                 Some(target) => {
-                    let ask = ask(target, &kept, body, most);
-                    let late = |_| Err(Failure::Silent("no answer in time".to_owned()));
+                    let ask = ask(target, &kept, body, max_bytes);
+                    let late = |_| Err(NodeFailure::Silent("no answer in time".to_owned()));
                     tokio::time::timeout(timeout, ask).await.unwrap_or_else(late)
                 }
-                None => Err(Failure::Silent("no such place".to_owned())),
+                None => Err(NodeFailure::Silent("no such place".to_owned())),
             };
             answers.put((ticket, answer));
         });
     }
 
     /// When to turn again, if nothing else happens.
-    pub(in crate::control) fn deadline_ms(&self, lane: &Lane, now_ms: u64) -> u64 {
+    pub(in crate::control) fn deadline_ms(&self, lane: &Backlog, now_ms: u64) -> u64 {
         match lane.has_room() {
             true => self.poller.deadline_ms(now_ms),
             false => now_ms + RETRY_MS,
@@ -209,7 +209,7 @@ impl Follower {
 
     /// Whether nothing is left to be written.
     pub(in crate::control) fn is_idle(&self) -> bool {
-        self.unkept.is_none() && self.keeper.as_ref().is_none_or(Keeper::is_idle)
+        self.unkept.is_none() && self.state_file.as_ref().is_none_or(StateFile::is_idle)
     }
 }
 
@@ -231,24 +231,29 @@ fn lanes(config: &ZilliqaNode) -> Vec<Rc<Kept>> {
 /// What is published of an epoch's document.
 fn epoch(document: String) -> Result<Event, String> {
     let epoch = Epoch::read(document, Strictness::Skip).map_err(|why| why.to_string())?;
-    for odd in epoch.skipped() {
-        tracing::warn!(number = epoch.number(), %odd, "a transaction is left out");
+    for anomaly in epoch.skipped() {
+        tracing::warn!(number = epoch.number(), %anomaly, "a transaction is left out");
     }
     Ok(Arc::new(epoch).event())
 }
 
-async fn ask(target: &Target, kept: &Kept, body: Bytes, most: usize) -> Result<Bytes, Failure> {
-    let silent = |error: io::Error| Failure::Silent(error.to_string());
+async fn ask(
+    target: &Target,
+    kept: &Kept,
+    body: Bytes,
+    max_bytes: usize,
+) -> Result<Bytes, NodeFailure> {
+    let silent = |error: io::Error| NodeFailure::Silent(error.to_string());
     let Some((response, connection)) = target.send(kept, &body, &[]).await.map_err(silent)? else {
-        return Err(Failure::Silent("an address that it may not have".to_owned()));
+        return Err(NodeFailure::Silent("an address that it may not have".to_owned()));
     };
     let status = response.status();
-    let bytes = client::finish(response, connection, kept, most).await;
+    let bytes = client::finish(response, connection, kept, max_bytes).await;
     if !status.is_success() {
-        return Err(Failure::Silent(format!("status {status}")));
+        return Err(NodeFailure::Silent(format!("status {status}")));
     }
     bytes.map_err(|error| match client::is_too_long(&error) {
-        true => Failure::TooLarge,
+        true => NodeFailure::TooLarge,
         false => silent(error),
     })
 }

@@ -56,7 +56,7 @@ pub(super) async fn write(path: &Path, number: u64) -> io::Result<()> {
 }
 
 /// Writes numbers one after the other; of those that come meanwhile, the last.
-pub(super) struct Keeper {
+pub(super) struct StateFile {
     path: PathBuf,
     wanted: Option<u64>,
     task: Rc<Task>,
@@ -68,9 +68,9 @@ struct Task {
     failed: Cell<Option<u64>>,
 }
 
-impl Keeper {
-    pub(super) fn new(path: PathBuf) -> Keeper {
-        Keeper { path, wanted: None, task: Rc::default() }
+impl StateFile {
+    pub(super) fn new(path: PathBuf) -> StateFile {
+        StateFile { path, wanted: None, task: Rc::default() }
     }
 
     /// To write this number as soon as possible.
@@ -161,23 +161,23 @@ mod tests {
         let folder = folder("kept");
         let path = folder.join("epoch");
         run(async {
-            let mut keeper = Keeper::new(path.clone());
+            let mut state_file = StateFile::new(path.clone());
             for number in 0..100 {
-                keeper.keep(number);
-                assert!(!keeper.turn(|| ()));
+                state_file.keep(number);
+                assert!(!state_file.turn(|| ()));
             }
-            while !keeper.is_idle() {
+            while !state_file.is_idle() {
                 tokio::time::sleep(std::time::Duration::from_millis(1)).await;
-                keeper.turn(|| ());
+                state_file.turn(|| ());
             }
             assert_eq!(read(&path).await.expect("read"), Some(99));
-            let mut keeper = Keeper::new(folder.join("none/epoch"));
-            keeper.keep(1);
-            assert!(!keeper.turn(|| ()));
-            while !keeper.is_idle() {
+            let mut state_file = StateFile::new(folder.join("none/epoch"));
+            state_file.keep(1);
+            assert!(!state_file.turn(|| ()));
+            while !state_file.is_idle() {
                 tokio::time::sleep(std::time::Duration::from_millis(1)).await;
             }
-            assert!(keeper.turn(|| ()));
+            assert!(state_file.turn(|| ()));
         });
         let _ = std::fs::remove_dir_all(folder);
     }

@@ -39,17 +39,17 @@ struct World {
     nodes: Vec<Mock>,
     now_ms: u64,
     /// Answers under way, and when they are there.
-    late: Vec<(u64, u64, Result<Bytes, Failure>)>,
+    late: Vec<(u64, u64, Result<Bytes, NodeFailure>)>,
     asked: Vec<(usize, String)>,
     /// The documents, by number.
     published: Vec<(u64, Value)>,
     kept: Option<u64>,
     /// The contracts that were found, by question.
-    told: Vec<Vec<String>>,
+    heard: Vec<Vec<String>>,
     wants_logs: bool,
     room: bool,
     answer_ms: u64,
-    most_at_once: usize,
+    max_at_once: usize,
 }
 
 const TIMEOUT_MS: u64 = 10_000;
@@ -75,23 +75,23 @@ impl World {
             asked: Vec::new(),
             published: Vec::new(),
             kept: None,
-            told: Vec::new(),
+            heard: Vec::new(),
             wants_logs: true,
             room: true,
             answer_ms: 0,
-            most_at_once: 0,
+            max_at_once: 0,
         }
     }
 
-    fn answer(&self, node: usize, body: &str) -> (u64, Result<Bytes, Failure>) {
+    fn answer(&self, node: usize, body: &str) -> (u64, Result<Bytes, NodeFailure>) {
         let Mock { chain, tip, mood } = &self.nodes[node];
         let good = || chain.answer(body, *tip);
-        let silent = |why: &str| Err(Failure::Silent(why.to_owned()));
+        let silent = |why: &str| Err(NodeFailure::Silent(why.to_owned()));
         let at_ms = self.now_ms + self.answer_ms;
         match mood {
             Mood::Down => (at_ms, silent("down")),
             Mood::Mute => (self.now_ms + TIMEOUT_MS, silent("late")),
-            Mood::Large => (at_ms, Err(Failure::TooLarge)),
+            Mood::Large => (at_ms, Err(NodeFailure::TooLarge)),
             Mood::Garbage => (at_ms, Ok("<html>502</html>".into())),
             Mood::Lacks(method) if body.contains(&format!("\"{method}\"")) => {
                 let error = r#"{"id":0,"jsonrpc":"2.0","error":{"code":-1,"message":"m"}}"#;
@@ -133,7 +133,7 @@ impl World {
     fn turn(&mut self) {
         loop {
             let now_ms = self.now_ms;
-            let due = |it: &&(u64, u64, Result<Bytes, Failure>)| it.0 <= now_ms;
+            let due = |it: &&(u64, u64, Result<Bytes, NodeFailure>)| it.0 <= now_ms;
             let there: Vec<_> = self.late.iter().filter(due).cloned().collect();
             self.late.retain(|it| it.0 > now_ms);
             for (_, ticket, answer) in there {
@@ -149,32 +149,32 @@ impl World {
         }
     }
 
-    fn carry_out(&mut self, order: Order) {
+    fn carry_out(&mut self, order: PollerAction) {
         match order {
-            Order::Ask { ticket, node, body, .. } => {
+            PollerAction::Ask { ticket, node, body, .. } => {
                 let body = String::from_utf8(body.to_vec()).expect("UTF-8");
                 let (at_ms, answer) = self.answer(node, &body);
                 let method = body.split('"').nth(9).unwrap_or_default().to_owned();
                 self.asked.push((node, method));
                 self.late.push((at_ms, ticket, answer));
-                self.most_at_once = self.most_at_once.max(self.late.len());
+                self.max_at_once = self.max_at_once.max(self.late.len());
             }
-            Order::Publish { number, event } => {
+            PollerAction::Publish { number, event } => {
                 let bytes: &[u8] = event.frame.as_ref();
                 let document: Value = serde_json::from_slice(bytes).expect("JSON");
                 self.published.push((number, document));
             }
-            Order::Keep(number) => self.kept = Some(number),
-            Order::Tell { what, .. } => {
-                self.told.extend(what.downcast_ref::<Vec<String>>().cloned());
+            PollerAction::SaveState(number) => self.kept = Some(number),
+            PollerAction::Tell { what, .. } => {
+                self.heard.extend(what.downcast_ref::<Vec<String>>().cloned());
             }
         }
     }
 
-    fn ask(&mut self, about: &[Address]) {
+    fn ask(&mut self, about: &[ContractAddress]) {
         let from = ConnId { core: 0, slot: crate::mem::Slot { index: 0, generation: 0 } };
-        let answer = |contracts: &HashSet<Address>| -> Told {
-            let text = |address: &Address| -> String {
+        let answer = |contracts: &HashSet<ContractAddress>| -> DialectMessage {
+            let text = |address: &ContractAddress| -> String {
                 let digits: [u8; 40] = hex(address);
                 String::from_utf8_lossy(&digits).into_owned()
             };
@@ -322,8 +322,8 @@ fn what_came_while_the_node_was_down_is_told_in_order() {
         let counters = &world.poller.counters;
         let counted = counters.node_failures.get() + counters.node_nonsense.get();
         assert!(counted > 2, "{mood:?}");
-        let nonsense = matches!(mood, Mood::Garbage | Mood::Large);
-        assert_eq!(counters.node_nonsense.get() > 0, nonsense, "{mood:?}");
+        let invalid_reply = matches!(mood, Mood::Garbage | Mood::Large);
+        assert_eq!(counters.node_nonsense.get() > 0, invalid_reply, "{mood:?}");
     }
 }
 
@@ -415,7 +415,7 @@ fn slow_answers_keep_the_order_and_few_are_under_way() {
     }
     world.run(10_000);
     world.check(101, 130);
-    assert!(world.most_at_once <= 5, "{}", world.most_at_once);
+    assert!(world.max_at_once <= 5, "{}", world.max_at_once);
 }
 
 #[test]
@@ -467,11 +467,11 @@ fn transactions_that_no_node_gives_are_given_up_in_the_end() {
     // The hashes are those of another chain.
     let hashes = vec![Some(vec!["f".repeat(64), format!("{:032x}{:032x}", 101, 0)])];
     world.poller.fetches.clear();
-    let mut fetch = Fetch::new(101, 1 << 20);
+    let mut fetch = EpochFetch::new(101, 1 << 20);
     assert!(fetch.ask(0, true).contains("GetTxBlock"));
     let block = world.nodes[0].chain.block(101);
     let answer = |result: &Value| format!(r#"{{"id":0,"result":{result}}}"#);
-    let further = Ok(Progress::Further { missing: 0 });
+    let further = Ok(FetchProgress::Further { missing: 0 });
     assert_eq!(fetch.answered(answer(&block).as_bytes()), further);
     fetch.ask(0, true);
     let list = serde_json::json!(hashes);
@@ -481,8 +481,8 @@ fn transactions_that_no_node_gives_are_given_up_in_the_end() {
         let answer = world.nodes[0].chain.answer(&request, 101);
         let progress = fetch.answered(answer.as_bytes());
         let expected = match attempt {
-            5 => Progress::Further { missing: 1 },
-            _ => Progress::Error(-20, "Txn Hash not Present".to_owned()),
+            5 => FetchProgress::Further { missing: 1 },
+            _ => FetchProgress::Error(-20, "Txn Hash not Present".to_owned()),
         };
         assert_eq!(progress, Ok(expected));
     }
@@ -526,18 +526,18 @@ fn contracts_are_told_from_other_accounts_and_nothing_is_asked_twice() {
         world.run(1000);
         world.ask(&[nobody, contract, wallet]);
         world.run(0);
-        assert_eq!(world.told, [[chain::CONTRACT]]);
+        assert_eq!(world.heard, [[chain::CONTRACT]]);
         world.ask(&[contract, wallet]);
         world.ask(&[wallet]);
         world.run(0);
-        assert_eq!((world.told.len(), world.calls("GetSmartContractCode")), (3, 1));
-        assert_eq!((world.told[1].len(), world.told[2].len()), (1, 0));
+        assert_eq!((world.heard.len(), world.calls("GetSmartContractCode")), (3, 1));
+        assert_eq!((world.heard[1].len(), world.heard[2].len()), (1, 0));
         // In another epoch it may have become one.
         world.tips(101);
         world.run(1000);
         world.ask(&[contract, wallet]);
         world.run(0);
-        assert_eq!((world.told[3].len(), world.calls("GetSmartContractCode")), (1, 2));
+        assert_eq!((world.heard[3].len(), world.calls("GetSmartContractCode")), (1, 2));
     }
 }
 
@@ -553,8 +553,8 @@ fn a_question_without_an_answer_is_held_against_nobody() {
         world.nodes[0].mood = Mood::Good;
         world.run(1000);
     }
-    assert_eq!(world.told.len(), 3);
-    assert_eq!(world.told[2], [chain::CONTRACT]);
+    assert_eq!(world.heard.len(), 3);
+    assert_eq!(world.heard[2], [chain::CONTRACT]);
     let tip = world.nodes[0].tip + 1;
     world.tips(tip);
     world.run(1000);
@@ -563,7 +563,7 @@ fn a_question_without_an_answer_is_held_against_nobody() {
     world.nodes[0].mood = Mood::Mute;
     world.ask(&[[0x44; 20]]);
     world.run(30_000);
-    assert_eq!(world.told.last(), Some(&vec![]));
+    assert_eq!(world.heard.last(), Some(&vec![]));
     assert_eq!(world.poller.counters.contracts_unknown.get(), 1);
 }
 
@@ -584,6 +584,6 @@ fn answers_that_are_changed_or_cut_break_no_order() {
         world.tips(120);
         world.run(70_000);
         assert_eq!(world.numbers(), (101..=120).collect::<Vec<_>>(), "{seed}");
-        assert_eq!(world.told.len(), 10, "{seed}");
+        assert_eq!(world.heard.len(), 10, "{seed}");
     }
 }

@@ -3,9 +3,10 @@
 
 mod words;
 
-use super::channels::signature::Rules;
+use super::channels::signature::SigningRules;
 use super::channels::vendor::{
-    BadEvent, Choices, Codes, Kind, Mistake, Refusal, Response, Sayings, Target, Vendor, decoded,
+    BadEvent, ChannelKind, Codes, EventNames, ProtocolError, Quirks, SubscribeRefusal, Target,
+    Vendor, VendorResponse, decoded,
 };
 use super::{Closing, Env, Heartbeat, Opening, channels};
 use crate::config;
@@ -44,19 +45,20 @@ const NAME: &str = "ChannelError";
 const LIMIT: &str = "LimitReached";
 
 impl Vendor for Broadcastt {
-    const SAYINGS: Sayings = Sayings {
+    const SAYINGS: EventNames = EventNames {
         ping: "broadcastt:ping",
         pong: "broadcastt:pong",
         subscribe: "broadcastt:subscribe",
         unsubscribe: "broadcastt:unsubscribe",
         sign_in: "",
     };
-    const PREFIXES: &'static [(&'static str, Kind, bool)] =
-        &[("presence-", Kind::Presence, false), ("private-", Kind::Private, false)];
+    const PREFIXES: &'static [(&'static str, ChannelKind, bool)] =
+        &[("presence-", ChannelKind::Presence, false), ("private-", ChannelKind::Private, false)];
     const OWN_EVENTS: [&'static str; 2] = ["broadcastt:", "broadcastt_internal:"];
     const CODES: Codes = CODES;
-    const SIGNING: Rules = Rules { lower_names: false, lenient: false, always_md5: true };
-    const CHOICES: Choices = Choices {
+    const SIGNING: SigningRules =
+        SigningRules { lower_names: false, lenient: false, always_md5: true };
+    const QUIRKS: Quirks = Quirks {
         binary_messages: 0,
         refusals_count: false,
         refuses_paths_early: true,
@@ -76,7 +78,7 @@ impl Vendor for Broadcastt {
 
     /// Clients ask after the activity timeout, whatever they hear and say meanwhile; the server
     /// does when that has not come.
-    fn heartbeat(env: &Env, app: &config::App) -> Heartbeat {
+    fn heartbeat(env: &Env, app: &config::AppConfig) -> Heartbeat {
         let section = &env.config.broadcastt;
         Heartbeat {
             silence_ms: (app.activity_s(section.activity_timeout_s) + section.pong_timeout_s)
@@ -85,7 +87,7 @@ impl Vendor for Broadcastt {
         }
     }
 
-    fn established(env: &Env, app: &config::App, socket_id: &str) -> String {
+    fn established(env: &Env, app: &config::AppConfig, socket_id: &str) -> String {
         words::established(socket_id, app.activity_s(env.config.broadcastt.activity_timeout_s))
     }
 
@@ -104,16 +106,16 @@ impl Vendor for Broadcastt {
     }
 
     /// A client that hears of an error subscribes to nothing any more, so it hears of none.
-    fn mistake(mistake: &Mistake<'_>) -> Response {
-        match mistake {
-            Mistake::NotJson
-            | Mistake::NotAnObject
-            | Mistake::NoData
-            | Mistake::DataNotAnObject
-            | Mistake::NoChannel
-            | Mistake::NoSignIn
-            | Mistake::Binary => Response::Count,
-            Mistake::Event(
+    fn protocol_error(protocol_error: &ProtocolError<'_>) -> VendorResponse {
+        match protocol_error {
+            ProtocolError::NotJson
+            | ProtocolError::NotAnObject
+            | ProtocolError::NoData
+            | ProtocolError::DataNotAnObject
+            | ProtocolError::NoChannel
+            | ProtocolError::NoSignIn
+            | ProtocolError::Binary => VendorResponse::Count,
+            ProtocolError::Event(
                 BadEvent::Off
                 | BadEvent::NoChannel
                 | BadEvent::LongName
@@ -121,11 +123,11 @@ impl Vendor for Broadcastt {
                 | BadEvent::LongData
                 | BadEvent::TooMany,
             )
-            | Mistake::Unsupported(_)
-            | Mistake::Subscribed(_)
-            | Mistake::NotSubscribed(_)
-            | Mistake::SignedIn
-            | Mistake::LongWatchlist(_) => Response::Ignore,
+            | ProtocolError::Unsupported(_)
+            | ProtocolError::Subscribed(_)
+            | ProtocolError::NotSubscribed(_)
+            | ProtocolError::SignedIn
+            | ProtocolError::LongWatchlist(_) => VendorResponse::Ignore,
         }
     }
 
@@ -133,17 +135,19 @@ impl Vendor for Broadcastt {
         words::subscribed(name, data)
     }
 
-    fn refused(name: &str, refusal: &Refusal<'_>) -> Vec<u8> {
+    fn refused(name: &str, refusal: &SubscribeRefusal<'_>) -> Vec<u8> {
         let (kind, status) = match refusal {
-            Refusal::Name(_) => (NAME, 400),
-            Refusal::Member(_) | Refusal::Large(_) => (AUTH, 400),
-            Refusal::User | Refusal::Signature => (AUTH, 401),
-            Refusal::Full(_) | Refusal::Crowded(_) => (LIMIT, 403),
+            SubscribeRefusal::Name(_) => (NAME, 400),
+            SubscribeRefusal::Member(_) | SubscribeRefusal::Large(_) => (AUTH, 400),
+            SubscribeRefusal::User | SubscribeRefusal::Signature => (AUTH, 401),
+            SubscribeRefusal::SubscriptionLimit(_) | SubscribeRefusal::ChannelFull(_) => {
+                (LIMIT, 403)
+            }
         };
         words::subscription_error(name, kind, &refusal.text(name), status)
     }
 
-    fn again(_app: &config::App) -> bool {
+    fn again(_app: &config::AppConfig) -> bool {
         true
     }
 
@@ -151,7 +155,7 @@ impl Vendor for Broadcastt {
         env.config.broadcastt.infer_channel
     }
 
-    fn name_length(env: &Env, _app: &config::App) -> usize {
+    fn name_length(env: &Env, _app: &config::AppConfig) -> usize {
         env.config.broadcastt.channel_name_length
     }
 
@@ -185,7 +189,7 @@ impl Vendor for Broadcastt {
         words::data(data, is_string)
     }
 
-    fn batch_events(env: &Env, _app: &config::App) -> usize {
+    fn batch_events(env: &Env, _app: &config::AppConfig) -> usize {
         env.config.broadcastt.batch_events
     }
 

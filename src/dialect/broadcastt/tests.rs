@@ -1,6 +1,6 @@
 //! The vectors of the vendor's publishing library, and every message that goes out.
 
-use super::super::channels::signature::{self, Key, Refused, Signed};
+use super::super::channels::signature::{self, AppKey, SignatureError, Signed};
 use super::*;
 use crate::crypto::{self, HmacKey};
 use crate::hub::Users;
@@ -8,8 +8,8 @@ use crate::hub::Users;
 const NOW: u64 = 1_553_345_934;
 const AUTH: &str = "auth_key=testkey&auth_timestamp=1553345934&auth_version=1.0";
 
-fn keys() -> [Key; 1] {
-    [Key::new("testkey", "testsecret")]
+fn keys() -> [AppKey; 1] {
+    [AppKey::new("testkey", "testsecret")]
 }
 
 fn hmac(text: &str) -> String {
@@ -17,12 +17,18 @@ fn hmac(text: &str) -> String {
     String::from_utf8(crypto::hex::<32, 64>(&mac).to_vec()).unwrap()
 }
 
-fn run_at(method: &str, path: &str, query: &str, body: &str, now: u64) -> Result<(), Refused> {
+fn run_at(
+    method: &str,
+    path: &str,
+    query: &str,
+    body: &str,
+    now: u64,
+) -> Result<(), SignatureError> {
     let signed = Signed { method, path, prefix: "", query, body: body.as_bytes() };
     signature::verify(&signed, Broadcastt::SIGNING, &keys(), now, Some(600))
 }
 
-fn run(method: &str, path: &str, query: &str, body: &str) -> Result<(), Refused> {
+fn run(method: &str, path: &str, query: &str, body: &str) -> Result<(), SignatureError> {
     run_at(method, path, query, body, NOW)
 }
 
@@ -85,8 +91,8 @@ fn signed_requests() {
         let query = format!("{key}&auth_signature={signature}&{rest}");
         assert_eq!(run("POST", path, &query, body), Ok(()), "{path}");
         let spaced = body.replacen(':', ": ", 1);
-        assert_eq!(run("POST", path, &query, &spaced), Err(Refused::BodyMd5), "{path}");
-        assert_eq!(run("GET", path, &query, body), Err(Refused::Signature), "{path}");
+        assert_eq!(run("POST", path, &query, &spaced), Err(SignatureError::BodyMd5), "{path}");
+        assert_eq!(run("GET", path, &query, body), Err(SignatureError::Signature), "{path}");
     }
     let query = format!(
         "{AUTH}&auth_signature=\
@@ -99,10 +105,10 @@ fn signed_requests() {
     let signature = "8dc3014302fa10b7f7d5c7bd1c2798433530a8b602300750f1f9810d26b4e6cd";
     assert_eq!(hmac(&text), signature);
     let query = format!("{AUTH}&test_param_name=test_param_value&auth_signature={signature}");
-    assert_eq!(run("POST", "/test/path", &query, ""), Err(Refused::BodyMd5Missing));
+    assert_eq!(run("POST", "/test/path", &query, ""), Err(SignatureError::BodyMd5Missing));
 }
 
-fn get(sent: &str, signed: &str) -> Result<(), Refused> {
+fn get(sent: &str, signed: &str) -> Result<(), SignatureError> {
     let signature = hmac(&format!("GET\n/p\n{signed}"));
     run("GET", "/p", &format!("{sent}&auth_signature={signature}"), "")
 }
@@ -124,21 +130,21 @@ fn signing_traps() {
         ("&info=a", "&INFO=a", false),
         ("&zeta=1&info=2", "&info=2&zeta=1", true),
     ] {
-        let want = if valid { Ok(()) } else { Err(Refused::Signature) };
+        let want = if valid { Ok(()) } else { Err(SignatureError::Signature) };
         assert_eq!(get(&with(sent), &with(signed)), want, "{sent}");
     }
     // Upper case sorts before lower case.
     assert_eq!(get(&with("&Info=a"), &format!("Info=a&{AUTH}")), Ok(()));
     // A name in another case is another parameter.
     let upper = AUTH.replace("auth_key", "AUTH_KEY");
-    assert_eq!(get(&upper, &upper), Err(Refused::Key));
+    assert_eq!(get(&upper, &upper), Err(SignatureError::Key));
     let other = AUTH.replace("1.0", "1.1");
-    assert_eq!(get(&other, &other), Err(Refused::Version));
+    assert_eq!(get(&other, &other), Err(SignatureError::Version));
     let lacking = AUTH.replace("&auth_version=1.0", "");
-    assert_eq!(get(&lacking, &lacking), Err(Refused::Version));
+    assert_eq!(get(&lacking, &lacking), Err(SignatureError::Version));
     let lacking = AUTH.replace("auth_timestamp=1553345934&", "");
-    assert_eq!(get(&lacking, &lacking), Err(Refused::Timestamp));
-    assert_eq!(run("GET", "/p", AUTH, ""), Err(Refused::Signature));
+    assert_eq!(get(&lacking, &lacking), Err(SignatureError::Timestamp));
+    assert_eq!(run("GET", "/p", AUTH, ""), Err(SignatureError::Signature));
 }
 
 #[test]
@@ -159,9 +165,9 @@ fn a_post_needs_its_digest() {
     };
     let empty = "&body_md5=d41d8cd98f00b204e9800998ecf8427e";
     assert_eq!(run("POST", "/p", &signed(empty), ""), Ok(()));
-    assert_eq!(run("POST", "/p", &signed(empty), "{}"), Err(Refused::BodyMd5));
-    assert_eq!(run("POST", "/p", &signed(""), ""), Err(Refused::BodyMd5Missing));
-    assert_eq!(run("POST", "/p", &signed(""), "{}"), Err(Refused::BodyMd5Missing));
+    assert_eq!(run("POST", "/p", &signed(empty), "{}"), Err(SignatureError::BodyMd5));
+    assert_eq!(run("POST", "/p", &signed(""), ""), Err(SignatureError::BodyMd5Missing));
+    assert_eq!(run("POST", "/p", &signed(""), "{}"), Err(SignatureError::BodyMd5Missing));
 }
 
 #[test]
@@ -290,8 +296,8 @@ fn codes_are_in_the_three_ranges_and_told_before_the_close() {
         (CODES.silent, 4201),
     ] {
         assert_eq!(closing.code, code);
-        let said = Broadcastt::before_close(&closing, false).expect("an event");
-        assert_eq!(said, words::error(code, &closing.reason));
+        let closing_event = Broadcastt::before_close(&closing, false).expect("an event");
+        assert_eq!(closing_event, words::error(code, &closing.reason));
     }
     for (code, becomes) in [(1008, 4008), (1009, 4008), (1002, 1002), (4201, 4201)] {
         assert_eq!(Broadcastt::translate(Closing::new(code, "x")).code, becomes);

@@ -1,14 +1,14 @@
 //! The HTTP API: who may ask, for what, and the publishing half of it.
 
-use super::super::{Action, Answered, Context, Env, Reply, freeze_text};
+use super::super::{Answered, DialectContext, Effect, Env, HttpReply, freeze_text};
 use super::reads::{self, Info};
-use super::vendor::{Kind, Target, USER, Vendor};
+use super::vendor::{ChannelKind, Target, USER, Vendor};
 use super::{batch, channel, json_error, parse_socket_id, push_event, signature};
-use crate::codec::json::{Json, Malformed, push_string};
+use crate::codec::json::{JsonText, MalformedJson, push_string};
 use crate::config;
 use crate::http::Request;
 use crate::http::query;
-use crate::hub::{Answer, ConnId, Event, Keep};
+use crate::hub::{Answer, CacheEntry, ConnId, Event};
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -17,17 +17,17 @@ const TOLERANCE_S: u64 = 600;
 
 /// Answers a request for application `app`, where `path` follows the application's id.
 pub(super) fn answer<V: Vendor>(
-    context: &mut Context<'_>,
+    context: &mut DialectContext<'_>,
     app: u32,
     path: &str,
     request: &mut Request<'_>,
 ) -> Answered {
     let entry = context.env.apps.get(app);
     if let Err(refused) = verify::<V>(context, app, request) {
-        let foreign = V::CHOICES.foreign_key != 401
-            && refused == signature::Refused::Key
+        let foreign = V::QUIRKS.foreign_key != 401
+            && refused == signature::SignatureError::Key
             && is_foreign::<V>(context, request);
-        let status = if foreign { V::CHOICES.foreign_key } else { refused.status() };
+        let status = if foreign { V::QUIRKS.foreign_key } else { refused.status() };
         return Answered::Now(json_error::<V>(status, &refused.to_string()));
     }
     if !entry.config.enabled {
@@ -45,7 +45,7 @@ pub(super) fn answer<V: Vendor>(
     };
     if request.method != method {
         let message = format!("The method {} is not allowed here", request.method);
-        return Answered::Now(Reply { allow: Some(method), ..json_error::<V>(405, &message) });
+        return Answered::Now(HttpReply { allow: Some(method), ..json_error::<V>(405, &message) });
     }
     match target {
         Target::Events => events::<V>(context, app, request.body),
@@ -59,17 +59,17 @@ pub(super) fn answer<V: Vendor>(
 }
 
 /// Whether the key and the signature of a request are those of another application.
-fn is_foreign<V: Vendor>(context: &Context<'_>, request: &Request<'_>) -> bool {
+fn is_foreign<V: Vendor>(context: &DialectContext<'_>, request: &Request<'_>) -> bool {
     let key = query::get(request.query(), "auth_key").unwrap_or("");
     let other = context.env.apps.by_key(key);
     other.is_some_and(|other| verify::<V>(context, other, request).is_ok())
 }
 
 fn verify<V: Vendor>(
-    context: &Context<'_>,
+    context: &DialectContext<'_>,
     app: u32,
     request: &Request<'_>,
-) -> Result<(), signature::Refused> {
+) -> Result<(), signature::SignatureError> {
     let entry = context.env.apps.get(app);
     let signed = signature::Signed {
         method: request.method,
@@ -83,15 +83,15 @@ fn verify<V: Vendor>(
 }
 
 /// One event to one channel or several.
-fn events<V: Vendor>(context: &mut Context<'_>, app: u32, body: &mut [u8]) -> Answered {
+fn events<V: Vendor>(context: &mut DialectContext<'_>, app: u32, body: &mut [u8]) -> Answered {
     let env = context.env;
-    let before = context.actions.len();
-    let actions = &mut *context.actions;
+    let before = context.effects.len();
+    let effects = &mut *context.effects;
     let triggered = context.json.parse(body, |body| {
         let trigger = Trigger::read::<V>(env, app, body)?;
         let names: Vec<String> = trigger.channels.iter().map(|&name| name.to_owned()).collect();
         for (part, name) in names.iter().enumerate() {
-            actions.push(trigger.publish::<V>(env, app, name, part as u16));
+            effects.push(trigger.publish::<V>(env, app, name, part as u16));
         }
         Ok((trigger.info, names))
     });
@@ -104,26 +104,26 @@ fn events<V: Vendor>(context: &mut Context<'_>, app: u32, body: &mut [u8]) -> An
     }
 }
 
-fn empty() -> Reply {
-    Reply { status: 200, body: Cow::Borrowed(b"{}"), allow: None }
+fn empty() -> HttpReply {
+    HttpReply { status: 200, body: Cow::Borrowed(b"{}"), allow: None }
 }
 
 /// The reply to a request that needs no answers. One that is refused publishes nothing.
 fn settled<V: Vendor>(
-    context: &mut Context<'_>,
+    context: &mut DialectContext<'_>,
     before: usize,
-    done: Result<Result<(), Refusal>, Malformed>,
-) -> Reply {
+    done: Result<Result<(), ApiRefusal>, MalformedJson>,
+) -> HttpReply {
     let refused = match done {
         Ok(Ok(())) => return empty(),
         Ok(Err((status, message))) => json_error::<V>(status, &message),
-        Err(Malformed) => json_error::<V>(400, "The body is not valid JSON"),
+        Err(MalformedJson) => json_error::<V>(400, "The body is not valid JSON"),
     };
-    context.actions.truncate(before);
+    context.effects.truncate(before);
     refused
 }
 
-fn trigger_reply<V: Vendor>(info: Info, names: &[String], answers: &[(u16, Answer)]) -> Reply {
+fn trigger_reply<V: Vendor>(info: Info, names: &[String], answers: &[(u16, Answer)]) -> HttpReply {
     let mut out = br#"{"channels":{"#.to_vec();
     for (part, name) in names.iter().enumerate() {
         if part > 0 {
@@ -131,8 +131,8 @@ fn trigger_reply<V: Vendor>(info: Info, names: &[String], answers: &[(u16, Answe
         }
         push_string(&mut out, name);
         out.push(b':');
-        let facts = reads::facts_of(answers, part as u16);
-        out.extend_from_slice(&reads::object::<V>(info, name, &facts));
+        let channel_info = reads::channel_info_of(answers, part as u16);
+        out.extend_from_slice(&reads::object::<V>(info, name, &channel_info));
     }
     out.extend_from_slice(b"}}");
     reads::ok(out)
@@ -140,15 +140,15 @@ fn trigger_reply<V: Vendor>(info: Info, names: &[String], answers: &[(u16, Answe
 
 /// One event to all connections of a user who has signed in.
 fn to_user<V: Vendor>(
-    context: &mut Context<'_>,
+    context: &mut DialectContext<'_>,
     app: u32,
     user: &str,
     body: &mut [u8],
 ) -> Answered {
     let env = context.env;
     let limits = &env.apps.get(app).config.limits;
-    let before = context.actions.len();
-    let actions = &mut *context.actions;
+    let before = context.effects.len();
+    let effects = &mut *context.effects;
     let name = format!("{}{user}", USER);
     let done = context.json.parse(body, |body| {
         channel::check::<V>(&name, V::name_length(env, &env.apps.get(app).config))
@@ -160,23 +160,23 @@ fn to_user<V: Vendor>(
             channels: Vec::new(),
             info: None,
         };
-        actions.push(trigger.publish::<V>(env, app, &name, 0));
+        effects.push(trigger.publish::<V>(env, app, &name, 0));
         Ok(())
     });
     Answered::Now(settled::<V>(context, before, done))
 }
 
 /// The end of a user's connections.
-fn terminate<V: Vendor>(context: &mut Context<'_>, app: u32, user: &str) -> Answered {
+fn terminate<V: Vendor>(context: &mut DialectContext<'_>, app: u32, user: &str) -> Answered {
     let name = format!("{}{user}", USER);
     let code = context.env.apps.get(app).config.terminate_close_code;
     let close = Some((code, V::CODES.terminated));
     let event = Event { close, ..Event::default() };
-    context.actions.push(Action::Publish { app, name, event, part: 0 });
+    context.effects.push(Effect::Publish { app, name, event, part: 0 });
     Answered::Now(empty())
 }
 
-pub(super) type Refusal = (u16, Cow<'static, str>);
+pub(super) type ApiRefusal = (u16, Cow<'static, str>);
 
 /// One event of a request, checked.
 pub(super) struct Trigger<'t> {
@@ -192,8 +192,8 @@ impl<'t> Trigger<'t> {
     pub(super) fn read<V: Vendor>(
         env: &Env,
         app: u32,
-        body: Json<'t, '_>,
-    ) -> Result<Trigger<'t>, Refusal> {
+        body: JsonText<'t, '_>,
+    ) -> Result<Trigger<'t>, ApiRefusal> {
         if !body.is_object() {
             return Err((400, "The body must be a JSON object".into()));
         }
@@ -202,7 +202,7 @@ impl<'t> Trigger<'t> {
         let except = excluded(env, body)?;
         let data = event_data::<V>(body, limits)?;
         let info = match body.get("info").filter(|info| !info.is_null()) {
-            Some(list) if V::CHOICES.publish_asks => Some(
+            Some(list) if V::QUIRKS.publish_asks => Some(
                 Info::read::<V>(list.text().unwrap_or("that is not a string"))
                     .map_err(|unknown| (400, Cow::Owned(format!("info {unknown} is not known"))))?,
             ),
@@ -213,34 +213,34 @@ impl<'t> Trigger<'t> {
     }
 
     /// The action that publishes it on one channel.
-    pub(super) fn publish<V: Vendor>(&self, env: &Env, app: u32, name: &str, part: u16) -> Action {
+    pub(super) fn publish<V: Vendor>(&self, env: &Env, app: u32, name: &str, part: u16) -> Effect {
         let mut scratch = Vec::with_capacity(64 + self.data.len() + self.data.len() / 4);
         let frame = freeze_text(&mut scratch, |out| {
             push_event(out, self.event, name, &self.data);
         });
         let keep = channel::is_cached::<V>(name).then(|| {
-            Arc::new(Keep {
+            Arc::new(CacheEntry {
                 ttl_ms: env.apps.get(app).config.limits.cache_ttl_s * 1000,
                 event: self.event.into(),
                 data: (*self.data).into(),
             })
         });
-        let squeezed = env.compresses.then(Default::default);
-        let event = Event { frame, squeezed, except: self.except, keep, ..Event::default() };
-        Action::Publish { app, name: name.to_owned(), event, part }
+        let compressed = env.compresses.then(Default::default);
+        let event = Event { frame, compressed, except: self.except, keep, ..Event::default() };
+        Effect::Publish { app, name: name.to_owned(), event, part }
     }
 }
 
 fn event_name<'t, V: Vendor>(
-    body: Json<'t, '_>,
+    body: JsonText<'t, '_>,
     limits: &config::AppLimits,
-) -> Result<&'t str, Refusal> {
+) -> Result<&'t str, ApiRefusal> {
     let name = body.get("name").and_then(|name| name.text());
-    let most = limits.event_name_length;
+    let max = limits.event_name_length;
     match name {
         None | Some("") => Err((400, "name must be a string that is not empty".into())),
-        Some(name) if name.len() > most => {
-            Err((400, format!("name is longer than {most} characters").into()))
+        Some(name) if name.len() > max => {
+            Err((400, format!("name is longer than {max} characters").into()))
         }
         Some(name) if V::OWN_EVENTS.iter().any(|own| name.starts_with(own)) => {
             let [own, _] = V::OWN_EVENTS;
@@ -250,7 +250,7 @@ fn event_name<'t, V: Vendor>(
     }
 }
 
-fn excluded(env: &Env, body: Json<'_, '_>) -> Result<Option<ConnId>, Refusal> {
+fn excluded(env: &Env, body: JsonText<'_, '_>) -> Result<Option<ConnId>, ApiRefusal> {
     let Some(given) = body.get("socket_id").filter(|given| !given.is_null()) else {
         return Ok(None);
     };
@@ -263,9 +263,9 @@ fn excluded(env: &Env, body: Json<'_, '_>) -> Result<Option<ConnId>, Refusal> {
 
 /// The event's data as text: a string's content, or any other value written out once.
 fn event_data<'t, V: Vendor>(
-    body: Json<'t, '_>,
+    body: JsonText<'t, '_>,
     limits: &config::AppLimits,
-) -> Result<Cow<'t, str>, Refusal> {
+) -> Result<Cow<'t, str>, ApiRefusal> {
     let data = body.get("data").ok_or((400, Cow::Borrowed("data is missing")))?;
     let text = match data.text() {
         Some(text) => Cow::Borrowed(text),
@@ -276,9 +276,9 @@ fn event_data<'t, V: Vendor>(
             Cow::Owned(String::from_utf8(written).map_err(invalid)?)
         }
     };
-    let most = limits.event_bytes;
-    match text.len() > most {
-        true => Err((413, format!("data is longer than {most} bytes").into())),
+    let max = limits.event_bytes;
+    match text.len() > max {
+        true => Err((413, format!("data is longer than {max} bytes").into())),
         false => Ok(V::event_data(text, data.text().is_some())),
     }
 }
@@ -286,9 +286,9 @@ fn event_data<'t, V: Vendor>(
 /// The channels to publish to, each once.
 fn channel_names<'t, V: Vendor>(
     env: &Env,
-    app: &config::App,
-    body: Json<'t, '_>,
-) -> Result<Vec<&'t str>, Refusal> {
+    app: &config::AppConfig,
+    body: JsonText<'t, '_>,
+) -> Result<Vec<&'t str>, ApiRefusal> {
     let limits = &app.limits;
     let one = body.get("channel").filter(|one| !one.is_null());
     let several = body.get("channels").filter(|several| !several.is_null());
@@ -301,8 +301,8 @@ fn channel_names<'t, V: Vendor>(
                     return Err((400, "channels must be strings".into()));
                 };
                 if names.len() == limits.channels_per_trigger {
-                    let most = limits.channels_per_trigger;
-                    return Err((400, format!("more than {most} channels").into()));
+                    let max = limits.channels_per_trigger;
+                    return Err((400, format!("more than {max} channels").into()));
                 }
                 names.push(name);
             }
@@ -319,7 +319,7 @@ fn channel_names<'t, V: Vendor>(
         }
     }
     if names.len() > 1 {
-        if names.iter().any(|name| channel::kind::<V>(name) == Kind::Encrypted) {
+        if names.iter().any(|name| channel::kind::<V>(name) == ChannelKind::Encrypted) {
             return Err((400, "an encrypted channel must be the only one".into()));
         }
         let mut seen = std::collections::HashSet::new();

@@ -1,7 +1,7 @@
 //! Several events in one request, all of them or none.
 
-use super::super::{Answered, Context, Reply};
-use super::api::{Refusal, Trigger};
+use super::super::{Answered, DialectContext, HttpReply};
+use super::api::{ApiRefusal, Trigger};
 use super::json_error;
 use super::reads::{self, Info};
 use super::vendor::Vendor;
@@ -11,27 +11,31 @@ use std::borrow::Cow;
 /// What the reply has to say of one event: its channel, and what was asked about it.
 type Entry = (String, Option<Info>);
 
-pub(super) fn events<V: Vendor>(context: &mut Context<'_>, app: u32, body: &mut [u8]) -> Answered {
+pub(super) fn events<V: Vendor>(
+    context: &mut DialectContext<'_>,
+    app: u32,
+    body: &mut [u8],
+) -> Answered {
     let env = context.env;
-    let most = V::batch_events(env, &env.apps.get(app).config);
-    let before = context.actions.len();
-    let actions = &mut *context.actions;
-    let read = context.json.parse(body, |body| -> Result<Vec<Entry>, Refusal> {
-        let bare = if V::CHOICES.bare_batch { body.elements() } else { None };
+    let max = V::batch_events(env, &env.apps.get(app).config);
+    let before = context.effects.len();
+    let effects = &mut *context.effects;
+    let read = context.json.parse(body, |body| -> Result<Vec<Entry>, ApiRefusal> {
+        let bare = if V::QUIRKS.bare_batch { body.elements() } else { None };
         let named = || body.get("batch").and_then(|batch| batch.elements());
         let Some(batch) = bare.or_else(named) else {
             return Err((400, "batch must be an array of events".into()));
         };
         let mut entries: Vec<Entry> = Vec::new();
         for event in batch {
-            if entries.len() == most {
-                return Err((400, format!("more than {most} events in a batch").into()));
+            if entries.len() == max {
+                return Err((400, format!("more than {max} events in a batch").into()));
             }
             let trigger = Trigger::read::<V>(env, app, event)?;
             let [name] = trigger.channels[..] else {
                 return Err((400, "an event of a batch has one channel".into()));
             };
-            actions.push(trigger.publish::<V>(env, app, name, entries.len() as u16));
+            effects.push(trigger.publish::<V>(env, app, name, entries.len() as u16));
             entries.push((name.to_owned(), trigger.info));
         }
         Ok(entries)
@@ -40,23 +44,25 @@ pub(super) fn events<V: Vendor>(context: &mut Context<'_>, app: u32, body: &mut 
         Ok(Ok(entries)) if entries.iter().any(|(_, info)| info.is_some()) => {
             Answered::Later(Box::new(move |answers| reply::<V>(&entries, &answers)))
         }
-        Ok(Ok(_)) => Answered::Now(Reply { status: 200, body: Cow::Borrowed(b"{}"), allow: None }),
+        Ok(Ok(_)) => {
+            Answered::Now(HttpReply { status: 200, body: Cow::Borrowed(b"{}"), allow: None })
+        }
         Ok(Err((status, message))) => {
-            context.actions.truncate(before);
+            context.effects.truncate(before);
             Answered::Now(json_error::<V>(status, &message))
         }
         Err(_) => Answered::Now(json_error::<V>(400, "The body is not valid JSON")),
     }
 }
 
-fn reply<V: Vendor>(entries: &[Entry], answers: &[(u16, Answer)]) -> Reply {
+fn reply<V: Vendor>(entries: &[Entry], answers: &[(u16, Answer)]) -> HttpReply {
     let mut out = br#"{"batch":["#.to_vec();
     for (part, (name, info)) in entries.iter().enumerate() {
         if part > 0 {
             out.push(b',');
         }
-        let facts = reads::facts_of(answers, part as u16);
-        out.extend_from_slice(&reads::object::<V>(info.unwrap_or_default(), name, &facts));
+        let channel_info = reads::channel_info_of(answers, part as u16);
+        out.extend_from_slice(&reads::object::<V>(info.unwrap_or_default(), name, &channel_info));
     }
     out.extend_from_slice(b"]}");
     reads::ok(out)

@@ -1,8 +1,8 @@
 //! Channel names: which are allowed, and what their beginnings mean.
 
-use super::vendor::{Kind, USER, Vendor};
+use super::vendor::{ChannelKind, USER, Vendor};
 
-pub(in super::super) fn kind<V: Vendor>(name: &str) -> Kind {
+pub(in super::super) fn kind<V: Vendor>(name: &str) -> ChannelKind {
     traits::<V>(name).0
 }
 
@@ -11,21 +11,21 @@ pub(super) fn is_cached<V: Vendor>(name: &str) -> bool {
     traits::<V>(name).1
 }
 
-fn traits<V: Vendor>(name: &str) -> (Kind, bool) {
+fn traits<V: Vendor>(name: &str) -> (ChannelKind, bool) {
     let found = V::PREFIXES.iter().find(|(prefix, ..)| name.starts_with(prefix));
-    found.map_or((Kind::Public, false), |(_, kind, cached)| (*kind, *cached))
+    found.map_or((ChannelKind::Public, false), |(_, kind, cached)| (*kind, *cached))
 }
 
 /// Why a name cannot be a channel's, if it cannot: its length in bytes or its characters.
-pub(super) fn check<V: Vendor>(name: &str, most: usize) -> Result<(), String> {
+pub(super) fn check<V: Vendor>(name: &str, max: usize) -> Result<(), String> {
     if name.is_empty() {
         return Err("Channel name is empty".to_owned());
     }
-    if name.len() > most {
-        return Err(format!("Channel name is longer than {most} characters"));
+    if name.len() > max {
+        return Err(format!("Channel name is longer than {max} characters"));
     }
     let rest = match name.strip_prefix(USER) {
-        Some(rest) if kind::<V>(name) == Kind::User => rest,
+        Some(rest) if kind::<V>(name) == ChannelKind::User => rest,
         _ => name,
     };
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_-=@,.;".contains(&byte);
@@ -43,20 +43,20 @@ mod tests {
     #[test]
     fn the_longest_prefix_decides_and_its_dash_counts() {
         for (name, expected) in [
-            ("news", (Kind::Public, false)),
-            ("privateer", (Kind::Public, false)),
-            ("presences", (Kind::Public, false)),
-            ("cached", (Kind::Public, false)),
-            ("private-a", (Kind::Private, false)),
-            ("private-encryptedx", (Kind::Private, false)),
-            ("private-encrypted-a", (Kind::Encrypted, false)),
-            ("private-encrypted-cache-a", (Kind::Encrypted, true)),
-            ("private-cache-a", (Kind::Private, true)),
-            ("presence-a", (Kind::Presence, false)),
-            ("presence-cache-a", (Kind::Presence, true)),
-            ("presence-cachea", (Kind::Presence, false)),
-            ("cache-a", (Kind::Public, true)),
-            ("#server-to-user-a", (Kind::User, false)),
+            ("news", (ChannelKind::Public, false)),
+            ("privateer", (ChannelKind::Public, false)),
+            ("presences", (ChannelKind::Public, false)),
+            ("cached", (ChannelKind::Public, false)),
+            ("private-a", (ChannelKind::Private, false)),
+            ("private-encryptedx", (ChannelKind::Private, false)),
+            ("private-encrypted-a", (ChannelKind::Encrypted, false)),
+            ("private-encrypted-cache-a", (ChannelKind::Encrypted, true)),
+            ("private-cache-a", (ChannelKind::Private, true)),
+            ("presence-a", (ChannelKind::Presence, false)),
+            ("presence-cache-a", (ChannelKind::Presence, true)),
+            ("presence-cachea", (ChannelKind::Presence, false)),
+            ("cache-a", (ChannelKind::Public, true)),
+            ("#server-to-user-a", (ChannelKind::User, false)),
         ] {
             assert_eq!(traits::<Pusher>(name), expected, "{name}");
         }

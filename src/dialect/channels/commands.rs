@@ -1,12 +1,12 @@
 //! What clients say over the WebSocket.
 
-use super::super::{Action, Context, freeze_text};
-use super::vendor::{BadEvent, Kind, Mistake, Refusal, Vendor};
+use super::super::{DialectContext, Effect, freeze_text};
+use super::vendor::{BadEvent, ChannelKind, ProtocolError, SubscribeRefusal, Vendor};
 use super::{Connection, channel, socket_id, users};
-use crate::codec::json::{Json, Scratch};
-use crate::codec::raw::Members;
+use crate::codec::json::{JsonText, Scratch};
+use crate::codec::raw::RawMembers;
 use crate::crypto;
-use crate::hub::{Event as Published, Kinds, Said, Wish};
+use crate::hub::{ClientEvent, Event as Published, EventMask, JoinRequest};
 use memchr::memmem;
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ enum Command {
     /// An event that there is no such command for.
     Unsupported(String),
     /// What cannot be done.
-    Wrong(Mistake<'static>),
+    Wrong(ProtocolError<'static>),
 }
 
 struct Subscription {
@@ -36,13 +36,13 @@ struct Subscription {
 
 pub(super) fn text<V: Vendor>(
     conn: &mut Connection<V>,
-    context: &mut Context<'_>,
+    context: &mut DialectContext<'_>,
     payload: &mut [u8],
 ) {
     // Parsing changes the text, and what clients say to each other is passed on as it is.
     let kept = memmem::find(payload, b"client-").map(|_| payload.to_vec());
     let Ok(command) = context.json.parse(payload, read::<V>) else {
-        return conn.mistake(context, Mistake::NotJson);
+        return conn.protocol_error(context, ProtocolError::NotJson);
     };
     let command = match command {
         Read::Whole(command) => command,
@@ -56,9 +56,9 @@ pub(super) fn text<V: Vendor>(
         Command::SignIn { auth, user_data } => users::sign_in(conn, context, &auth, &user_data),
         Command::ClientEvent => client_event(conn, context, kept.as_deref().unwrap_or(&[])),
         Command::Unsupported(event) => {
-            conn.mistake(context, Mistake::Unsupported(&event));
+            conn.protocol_error(context, ProtocolError::Unsupported(&event));
         }
-        Command::Wrong(mistake) => conn.mistake(context, mistake),
+        Command::Wrong(protocol_error) => conn.protocol_error(context, protocol_error),
     }
 }
 
@@ -75,9 +75,9 @@ enum Event {
     SignIn,
 }
 
-fn read<V: Vendor>(message: Json<'_, '_>) -> Read {
+fn read<V: Vendor>(message: JsonText<'_, '_>) -> Read {
     let Some(name) = message.get("event").and_then(|event| event.text()) else {
-        return Read::Whole(Command::Wrong(Mistake::NotAnObject));
+        return Read::Whole(Command::Wrong(ProtocolError::NotAnObject));
     };
     let event = match name {
         name if name == V::SAYINGS.ping => return Read::Whole(Command::Ping),
@@ -93,7 +93,7 @@ fn read<V: Vendor>(message: Json<'_, '_>) -> Read {
             Some(text) => Read::Inner(event, text.to_owned()),
             None => Read::Whole(fit(event, data)),
         },
-        None => Read::Whole(Command::Wrong(Mistake::NoData)),
+        None => Read::Whole(Command::Wrong(ProtocolError::NoData)),
     }
 }
 
@@ -101,24 +101,24 @@ fn read_inner(json: &mut Scratch, event: Event, data: String) -> Command {
     let mut text = data.into_bytes();
     match json.parse(&mut text, |data| fit(event, data)) {
         Ok(command) => command,
-        Err(_) => Command::Wrong(Mistake::DataNotAnObject),
+        Err(_) => Command::Wrong(ProtocolError::DataNotAnObject),
     }
 }
 
-fn fit(event: Event, data: Json<'_, '_>) -> Command {
+fn fit(event: Event, data: JsonText<'_, '_>) -> Command {
     if !data.is_object() {
-        return Command::Wrong(Mistake::DataNotAnObject);
+        return Command::Wrong(ProtocolError::DataNotAnObject);
     }
     let text = |key| data.get(key).and_then(|value| value.text()).map(str::to_owned);
     if let Event::SignIn = event {
         let (auth, user_data) = (text("auth"), text("user_data"));
         return match (auth, user_data) {
             (Some(auth), Some(user_data)) => Command::SignIn { auth, user_data },
-            _ => Command::Wrong(Mistake::NoSignIn),
+            _ => Command::Wrong(ProtocolError::NoSignIn),
         };
     }
     let Some(channel) = data.get("channel").and_then(|channel| channel.text()) else {
-        return Command::Wrong(Mistake::NoChannel);
+        return Command::Wrong(ProtocolError::NoChannel);
     };
     let channel = channel.to_owned();
     match event {
@@ -131,59 +131,71 @@ fn fit(event: Event, data: Json<'_, '_>) -> Command {
     }
 }
 
-fn subscribe<V: Vendor>(conn: &mut Connection<V>, context: &mut Context<'_>, wish: Subscription) {
+fn subscribe<V: Vendor>(
+    conn: &mut Connection<V>,
+    context: &mut DialectContext<'_>,
+    subscription: Subscription,
+) {
     let app = &context.env.apps.get(conn.app).config;
     let limits = &app.limits;
-    let most = limits.subscriptions_per_connection + conn.hidden();
-    let name = wish.channel;
+    let max = limits.subscriptions_per_connection + conn.hidden();
+    let name = subscription.channel;
     if let Err(problem) = channel::check::<V>(&name, V::name_length(context.env, app)) {
-        return conn.refuse(context, &shorten(&name), Refusal::Name(&problem));
+        return conn.refuse(context, &shorten(&name), SubscribeRefusal::Name(&problem));
     }
     let cached = channel::is_cached::<V>(&name);
     let kind = channel::kind::<V>(&name);
-    let data = wish.channel_data.as_deref();
-    let wish = match kind {
-        Kind::Public => cached.then_some(Wish { cached, ..Wish::default() }),
-        Kind::User if !conn.ask_for_user_channel(&name) => {
-            return conn.refuse(context, &name, Refusal::User);
+    let data = subscription.channel_data.as_deref();
+    let request = match kind {
+        ChannelKind::Public => cached.then_some(JoinRequest { cached, ..JoinRequest::default() }),
+        ChannelKind::User if !conn.ask_for_user_channel(&name) => {
+            return conn.refuse(context, &name, SubscribeRefusal::User);
         }
-        Kind::User => None,
-        _ if !authorised(conn, context, &name, &wish.auth, data) => {
-            return conn.refuse(context, &name, Refusal::Signature);
+        ChannelKind::User => None,
+        _ if !authorised(conn, context, &name, &subscription.auth, data) => {
+            return conn.refuse(context, &name, SubscribeRefusal::Signature);
         }
-        Kind::Private | Kind::Encrypted => cached.then_some(Wish { cached, ..Wish::default() }),
-        Kind::Presence => {
+        ChannelKind::Private | ChannelKind::Encrypted => {
+            cached.then_some(JoinRequest { cached, ..JoinRequest::default() })
+        }
+        ChannelKind::Presence => {
             let who = match (data, conn.signed_in_identity()) {
                 (Some(data), _) => users::identity::<V>(data, limits),
                 (None, Some(identity)) => Ok(identity),
-                (None, None) => Err(Refusal::Member("Presence channels need channel_data")),
+                (None, None) => {
+                    Err(SubscribeRefusal::Member("Presence channels need channel_data"))
+                }
             };
             match who {
                 Ok(who) => {
-                    let wish = users::wish::<V>(&name, &who, limits, cached);
+                    let request = users::join_request::<V>(&name, &who, limits, cached);
                     conn.who().present.entry(name.clone()).or_insert(who.id);
-                    Some(wish)
+                    Some(request)
                 }
                 Err(refusal) => return conn.refuse(context, &name, refusal),
             }
         }
     };
-    context.actions.push(Action::Join { app: conn.app, name, most, wish });
+    context.effects.push(Effect::Join { app: conn.app, name, max, request });
 }
 
-fn unsubscribe<V: Vendor>(conn: &mut Connection<V>, context: &mut Context<'_>, name: String) {
-    if channel::kind::<V>(&name) == Kind::User {
+fn unsubscribe<V: Vendor>(
+    conn: &mut Connection<V>,
+    context: &mut DialectContext<'_>,
+    name: String,
+) {
+    if channel::kind::<V>(&name) == ChannelKind::User {
         return; // Ends with the socket.
     }
     conn.absent(&name);
-    context.actions.push(Action::Leave { app: conn.app, name });
+    context.effects.push(Effect::Leave { app: conn.app, name });
 }
 
 /// Whether `auth` is `key:signature` over `socket_id:channel[:channel_data]`, whatever the
 /// channel's kind: clients pass on whatever data their authorisation endpoint gave them.
 fn authorised<V: Vendor>(
     conn: &Connection<V>,
-    context: &Context<'_>,
+    context: &DialectContext<'_>,
     name: &str,
     auth: &str,
     channel_data: Option<&str>,
@@ -197,7 +209,12 @@ fn authorised<V: Vendor>(
 
 impl<V: Vendor> Connection<V> {
     /// Whether `auth` is `key:signature` over this connection's socket id and `parts`.
-    pub(super) fn is_signed(&self, context: &Context<'_>, auth: &str, parts: &[&[u8]]) -> bool {
+    pub(super) fn is_signed(
+        &self,
+        context: &DialectContext<'_>,
+        auth: &str,
+        parts: &[&[u8]],
+    ) -> bool {
         let Some((key, given)) = auth.split_once(':') else { return false };
         let keys = &context.env.apps.get(self.app).keys;
         let Some(key) = keys.iter().find(|candidate| *candidate.text == *key) else { return false };
@@ -210,16 +227,20 @@ impl<V: Vendor> Connection<V> {
 }
 
 /// A `client-` event: passed on, as it was written, to the other subscribers.
-fn client_event<V: Vendor>(conn: &mut Connection<V>, context: &mut Context<'_>, text: &[u8]) {
+fn client_event<V: Vendor>(
+    conn: &mut Connection<V>,
+    context: &mut DialectContext<'_>,
+    text: &[u8],
+) {
     let app = &context.env.apps.get(conn.app).config;
-    let refuse = |conn: &mut Connection<V>, context: &mut Context<'_>, why| {
-        conn.mistake(context, Mistake::Event(why));
+    let refuse = |conn: &mut Connection<V>, context: &mut DialectContext<'_>, why| {
+        conn.protocol_error(context, ProtocolError::Event(why));
     };
     if !app.client_events {
         return refuse(conn, context, BadEvent::Off);
     }
-    let Some(message) = str::from_utf8(text).ok().and_then(Members::read) else {
-        return conn.mistake(context, Mistake::NotAnObject);
+    let Some(message) = str::from_utf8(text).ok().and_then(RawMembers::read) else {
+        return conn.protocol_error(context, ProtocolError::NotAnObject);
     };
     let only = || match V::infers_channel(context.env) {
         true => conn.only_channel().map(|name| Cow::Owned(name.to_owned())),
@@ -232,14 +253,14 @@ fn client_event<V: Vendor>(conn: &mut Connection<V>, context: &mut Context<'_>, 
     if event.len() > app.limits.event_name_length {
         return refuse(conn, context, BadEvent::LongName);
     }
-    if !matches!(channel::kind::<V>(&name), Kind::Private | Kind::Presence) {
+    if !matches!(channel::kind::<V>(&name), ChannelKind::Private | ChannelKind::Presence) {
         return refuse(conn, context, BadEvent::Public);
     }
     let data = message.raw("data");
     if data.map_or(0, str::len) > app.limits.event_bytes {
         return refuse(conn, context, BadEvent::LongData);
     }
-    if !conn.may_say(context.now, app.limits.client_events_per_s) {
+    if !conn.may_publish_client_event(context.now, app.limits.client_events_per_s) {
         return refuse(conn, context, BadEvent::TooMany);
     }
     let user_id = conn.who.as_ref().and_then(|who| who.present.get(&*name)).map(String::as_str);
@@ -247,9 +268,9 @@ fn client_event<V: Vendor>(conn: &mut Connection<V>, context: &mut Context<'_>, 
     let frame = freeze_text(&mut scratch, |out| {
         V::push_client_event(out, &event, &name, data, user_id);
     });
-    let squeezed = context.env.compresses.then(Default::default);
-    let said = context.env.watches(conn.app, Kinds::SAID).then(|| {
-        Arc::new(Said {
+    let compressed = context.env.compresses.then(Default::default);
+    let client_event = context.env.watches(conn.app, EventMask::CLIENT_EVENTS).then(|| {
+        Arc::new(ClientEvent {
             event: (*event).into(),
             data: data.map(|raw| message.text("data").map_or(raw.into(), |text| (*text).into())),
             from: socket_id(context.env, context.conn).into(),
@@ -257,9 +278,9 @@ fn client_event<V: Vendor>(conn: &mut Connection<V>, context: &mut Context<'_>, 
         })
     });
     let except = Some(context.conn);
-    let event = Published { frame, squeezed, except, said, ..Published::default() };
+    let event = Published { frame, compressed, except, client_event, ..Published::default() };
     let name = name.into_owned();
-    context.actions.push(Action::Say { app: conn.app, name, event });
+    context.effects.push(Effect::Say { app: conn.app, name, event });
 }
 
 /// At most 200 bytes of a name that a client made up, for an answer that quotes it.

@@ -15,19 +15,19 @@ mod watch;
 
 use super::apps::PathError;
 use super::{
-    Answered, Closing, Context, Dialect, Env, Heartbeat, JoinOutcome, Opening, Refused, Reply, Why,
-    freeze_text,
+    Answered, Closing, Dialect, DialectContext, Env, Heartbeat, HttpReply, JoinOutcome, Opening,
+    Rejection, Why, freeze_text,
 };
 use crate::codec::json::push_content;
 use crate::http;
-use crate::hub::{Answer, ConnId, Told, Welcome};
+use crate::hub::{Answer, ConnId, DialectMessage, JoinReply};
 use crate::mem::{Frozen, Slot};
 use crate::time::{Deadline, Now};
 use crate::ws;
 use std::borrow::Cow;
 use std::marker::PhantomData;
 use users::{Silence, Who};
-use vendor::{Kind, Mistake, Refusal, Response, Vendor};
+use vendor::{ChannelKind, ProtocolError, SubscribeRefusal, Vendor, VendorResponse};
 
 /// Answers of error that one connection gets in a second; one more and it is closed.
 const ERRORS_PER_SECOND: u8 = 10;
@@ -44,8 +44,8 @@ pub struct Connection<V> {
     errors: u8,
     binaries: u8,
     /// Client events in the same way.
-    said_second: u16,
-    said: u16,
+    client_events_second: u16,
+    client_events: u16,
     /// The second by which the client has to authorise itself; 0 when it has or need not.
     authorise_by_s: u32,
     /// Most clients are nobody in particular, and can be asked for a sign of life.
@@ -54,15 +54,15 @@ pub struct Connection<V> {
 }
 
 impl<V: Vendor> Dialect for Connection<V> {
-    fn subprotocol<'a>(env: &Env, opening: &Opening<'a>) -> Result<Option<&'a str>, Refused> {
+    fn subprotocol<'a>(env: &Env, opening: &Opening<'a>) -> Result<Option<&'a str>, Rejection> {
         let nowhere = env.app_of_socket(opening.path) == Err(PathError::NoSuchPath);
-        match nowhere && V::CHOICES.refuses_paths_early {
-            true => Err(Refused { status: 404, text: "nothing is served at this path".into() }),
+        match nowhere && V::QUIRKS.refuses_paths_early {
+            true => Err(Rejection { status: 404, text: "nothing is served at this path".into() }),
             false => Ok(None),
         }
     }
 
-    fn open(context: &mut Context<'_>, opening: &Opening<'_>) -> Option<Connection<V>> {
+    fn open(context: &mut DialectContext<'_>, opening: &Opening<'_>) -> Option<Connection<V>> {
         match admit::<V>(context, opening) {
             Ok(app) => {
                 let config = &context.env.apps.get(app).config;
@@ -74,7 +74,7 @@ impl<V: Vendor> Dialect for Connection<V> {
                 let mut conn = Connection::new(app, within_s, context.now);
                 if inactive_s > 0 {
                     let since_s = context.now.ms.div_ceil(1000) as u32;
-                    conn.who().silence = Some(Silence { since_s, most_s: inactive_s as u32 });
+                    conn.who().silence = Some(Silence { since_s, max_s: inactive_s as u32 });
                 }
                 Some(conn)
             }
@@ -85,72 +85,77 @@ impl<V: Vendor> Dialect for Connection<V> {
         }
     }
 
-    fn message(&mut self, context: &mut Context<'_>, kind: ws::Kind, payload: &mut [u8]) {
+    fn message(
+        &mut self,
+        context: &mut DialectContext<'_>,
+        kind: ws::MessageKind,
+        payload: &mut [u8],
+    ) {
         if let Some(silence) = self.silence() {
             silence.since_s = context.now.ms.div_ceil(1000) as u32;
         }
         match kind {
-            ws::Kind::Text => commands::text(self, context, payload),
-            ws::Kind::Binary => {
+            ws::MessageKind::Text => commands::text(self, context, payload),
+            ws::MessageKind::Binary => {
                 self.binaries = self.binaries.saturating_add(1);
-                if self.binaries > V::CHOICES.binary_messages {
+                if self.binaries > V::QUIRKS.binary_messages {
                     context.close(Closing::new(1003, "Binary messages are not supported"));
                 } else {
-                    self.mistake(context, Mistake::Binary);
+                    self.protocol_error(context, ProtocolError::Binary);
                 }
             }
         }
     }
 
-    fn joined(&mut self, context: &mut Context<'_>, name: &str, outcome: JoinOutcome) {
+    fn joined(&mut self, context: &mut DialectContext<'_>, name: &str, outcome: JoinOutcome) {
         if let Some(user) = name.strip_prefix(watch::WATCHED) {
             return watch::joined(self, context, user, &outcome);
         }
         let kind = channel::kind::<V>(name);
-        if kind == Kind::User {
+        if kind == ChannelKind::User {
             if self.user_channel_joined() {
                 context.send_text(&V::subscribed(name, b"{}"));
             }
             return;
         }
         let app = &context.env.apps.get(self.app).config;
-        if kind != Kind::Public && matches!(outcome, JoinOutcome::Joined(_)) {
+        if kind != ChannelKind::Public && matches!(outcome, JoinOutcome::Joined(_)) {
             self.authorise_by_s = 0;
         }
         match outcome {
             JoinOutcome::Already if !V::again(app) => {
-                self.mistake(context, Mistake::Subscribed(name));
+                self.protocol_error(context, ProtocolError::Subscribed(name));
             }
-            JoinOutcome::Already if kind == Kind::Presence => self.ask_roster(context, name),
+            JoinOutcome::Already if kind == ChannelKind::Presence => self.ask_roster(context, name),
             JoinOutcome::Already => context.send_text(&V::subscribed(name, b"{}")),
-            JoinOutcome::Joined(welcome) => {
-                if kind != Kind::Public && V::infers_channel(context.env) {
+            JoinOutcome::Joined(reply) => {
+                if kind != ChannelKind::Public && V::infers_channel(context.env) {
                     self.who().closed.push(name.to_owned());
                 }
-                welcome_to::<V>(context, name, welcome.unwrap_or_default());
+                push_join_reply::<V>(context, name, reply.unwrap_or_default());
             }
-            JoinOutcome::Full => {
-                let most = app.limits.subscriptions_per_connection;
+            JoinOutcome::SubscriptionLimit => {
+                let max = app.limits.subscriptions_per_connection;
                 self.absent(name);
-                self.refuse(context, name, Refusal::Full(most));
+                self.refuse(context, name, SubscribeRefusal::SubscriptionLimit(max));
             }
-            JoinOutcome::Crowded => {
-                let most = app.limits.presence_members;
+            JoinOutcome::ChannelFull => {
+                let max = app.limits.presence_members;
                 self.absent(name);
-                self.refuse(context, name, Refusal::Crowded(most));
+                self.refuse(context, name, SubscribeRefusal::ChannelFull(max));
             }
         }
     }
 
-    fn not_subscribed(&mut self, context: &mut Context<'_>, name: &str) {
-        self.mistake(context, Mistake::NotSubscribed(name));
+    fn not_subscribed(&mut self, context: &mut DialectContext<'_>, name: &str) {
+        self.protocol_error(context, ProtocolError::NotSubscribed(name));
     }
 
-    fn told(&mut self, context: &mut Context<'_>, what: &Told) {
-        watch::told(self, context, what);
+    fn on_message(&mut self, context: &mut DialectContext<'_>, what: &DialectMessage) {
+        watch::on_message(self, context, what);
     }
 
-    fn answered(&mut self, context: &mut Context<'_>, part: u16, answer: Answer) {
+    fn answered(&mut self, context: &mut DialectContext<'_>, part: u16, answer: Answer) {
         let name = self.who.as_mut().and_then(|who| who.asked.remove(&part));
         let (Some(name), Answer::Users(users)) = (name, answer) else { return };
         if self.who().present.contains_key(&name) {
@@ -158,7 +163,7 @@ impl<V: Vendor> Dialect for Connection<V> {
         }
     }
 
-    fn parting(&mut self, context: &mut Context<'_>, closing: Closing) -> Closing {
+    fn before_close(&mut self, context: &mut DialectContext<'_>, closing: Closing) -> Closing {
         let closing = V::translate(closing);
         if let Some(text) = V::before_close(&closing, false) {
             context.send_text(&text);
@@ -166,7 +171,7 @@ impl<V: Vendor> Dialect for Connection<V> {
         closing
     }
 
-    fn nudge(&mut self, context: &mut Context<'_>) {
+    fn app_ping(&mut self, context: &mut DialectContext<'_>) {
         if let Some(ping) = V::PING {
             context.send_text(ping);
         }
@@ -180,7 +185,7 @@ impl<V: Vendor> Dialect for Connection<V> {
         at(self.authorise_by_s).min(at(self.inactive_by_s()))
     }
 
-    fn late(&mut self, context: &mut Context<'_>) {
+    fn on_deadline(&mut self, context: &mut DialectContext<'_>) {
         let is_due = |by_s: u32| by_s > 0 && u64::from(by_s) * 1000 <= context.now.ms;
         if is_due(self.inactive_by_s()) {
             return end::<V>(context, V::INACTIVE, false);
@@ -191,7 +196,7 @@ impl<V: Vendor> Dialect for Connection<V> {
         }
     }
 
-    fn renewed(&mut self, context: &mut Context<'_>) {
+    fn on_reload(&mut self, context: &mut DialectContext<'_>) {
         if !context.env.apps.get(self.app).config.enabled {
             end::<V>(context, V::CODES.app_disabled, false);
         }
@@ -205,15 +210,15 @@ impl<V: Vendor> Dialect for Connection<V> {
         }
     }
 
-    fn gone(&mut self, env: &Env) {
+    fn on_drop(&mut self, env: &Env) {
         env.apps.get(self.app).release();
     }
 
-    fn limits(&self, env: &Env) -> ws::Limits {
-        let most = env.apps.get(self.app).config.limits.message_bytes;
-        ws::Limits {
-            frame_bytes: most.min(env.config.limits.frame_bytes),
-            message_bytes: most,
+    fn limits(&self, env: &Env) -> ws::FrameLimits {
+        let max = env.apps.get(self.app).config.limits.message_bytes;
+        ws::FrameLimits {
+            frame_bytes: max.min(env.config.limits.frame_bytes),
+            message_bytes: max,
             fragments: env.config.limits.fragments,
             allow_rsv1: false,
         }
@@ -228,16 +233,16 @@ impl<V: Vendor> Dialect for Connection<V> {
 
     fn count(env: &Env, app: u32, name: &str, count: u64) -> Option<Frozen> {
         let wanted = env.apps.get(app).config.subscription_count;
-        if !wanted || channel::kind::<V>(name) == Kind::Presence {
+        if !wanted || channel::kind::<V>(name) == ChannelKind::Presence {
             return None;
         }
-        let mut told = false;
-        let frame = freeze_text(&mut Vec::new(), |out| told = V::push_count(out, name, count));
-        told.then_some(frame)
+        let mut pushed = false;
+        let frame = freeze_text(&mut Vec::new(), |out| pushed = V::push_count(out, name, count));
+        pushed.then_some(frame)
     }
 
     fn request(
-        context: &mut Context<'_>,
+        context: &mut DialectContext<'_>,
         app: u32,
         path: &str,
         request: &mut http::Request<'_>,
@@ -247,10 +252,10 @@ impl<V: Vendor> Dialect for Connection<V> {
 }
 
 /// What a new subscriber is told: that it is one, and what the channel has to give.
-fn welcome_to<V: Vendor>(context: &mut Context<'_>, name: &str, welcome: Welcome) {
-    let data = welcome.users.map_or(b"{}".to_vec(), |users| V::roster(&users));
+fn push_join_reply<V: Vendor>(context: &mut DialectContext<'_>, name: &str, reply: JoinReply) {
+    let data = reply.users.map_or(b"{}".to_vec(), |users| V::roster(&users));
     context.send_text(&V::subscribed(name, &data));
-    match welcome.cached {
+    match reply.cached {
         Some(Some(frame)) => {
             if let Some((_, text)) = ws::frame::split(&frame) {
                 context.send_text(text);
@@ -262,7 +267,7 @@ fn welcome_to<V: Vendor>(context: &mut Context<'_>, name: &str, welcome: Welcome
 }
 
 /// Closes, with what the vendor says before that.
-fn end<V: Vendor>(context: &mut Context<'_>, closing: Closing, refused: bool) {
+fn end<V: Vendor>(context: &mut DialectContext<'_>, closing: Closing, refused: bool) {
     if context.closing.is_none()
         && let Some(text) = V::before_close(&closing, refused)
     {
@@ -279,8 +284,8 @@ impl<V: Vendor> Connection<V> {
             error_second: 0,
             errors: 0,
             binaries: 0,
-            said_second: 0,
-            said: 0,
+            client_events_second: 0,
+            client_events: 0,
             authorise_by_s: by_s as u32,
             who: None,
             vendor: PhantomData,
@@ -290,42 +295,51 @@ impl<V: Vendor> Connection<V> {
     /// The second by which a client that cannot be asked has to be heard; 0 of one that can be.
     fn inactive_by_s(&self) -> u32 {
         let silence = self.who.as_ref().and_then(|who| who.silence.as_ref());
-        silence.map_or(0, |silence| silence.since_s.saturating_add(silence.most_s))
+        silence.map_or(0, |silence| silence.since_s.saturating_add(silence.max_s))
     }
 
-    /// Counts one more client event; false when there are more than `most` in this second, if
+    /// Counts one more client event; false when there are more than `max` in this second, if
     /// that is not 0.
-    fn may_say(&mut self, now: Now, most: u16) -> bool {
+    fn may_publish_client_event(&mut self, now: Now, max: u16) -> bool {
         let second = (now.ms / 1000) as u16;
-        if second != self.said_second {
-            (self.said_second, self.said) = (second, 0);
+        if second != self.client_events_second {
+            (self.client_events_second, self.client_events) = (second, 0);
         }
-        self.said = self.said.saturating_add(1);
-        most == 0 || self.said <= most
+        self.client_events = self.client_events.saturating_add(1);
+        max == 0 || self.client_events <= max
     }
 
     /// Answers a mistake that does not close the connection, up to a bound in each second.
-    fn mistake(&mut self, context: &mut Context<'_>, mistake: Mistake<'_>) {
-        match V::mistake(&mistake) {
-            Response::Say(text) => self.report(context, Some(&text)),
-            Response::Count => {
+    fn protocol_error(
+        &mut self,
+        context: &mut DialectContext<'_>,
+        protocol_error: ProtocolError<'_>,
+    ) {
+        match V::protocol_error(&protocol_error) {
+            VendorResponse::Say(text) => self.report(context, Some(&text)),
+            VendorResponse::Count => {
                 ignored(context);
                 self.report(context, None);
             }
-            Response::Ignore => ignored(context),
+            VendorResponse::Ignore => ignored(context),
         }
     }
 
     /// Refuses one subscription.
-    fn refuse(&mut self, context: &mut Context<'_>, name: &str, refusal: Refusal<'_>) {
+    fn refuse(
+        &mut self,
+        context: &mut DialectContext<'_>,
+        name: &str,
+        refusal: SubscribeRefusal<'_>,
+    ) {
         let text = V::refused(name, &refusal);
-        match V::CHOICES.refusals_count {
+        match V::QUIRKS.refusals_count {
             true => self.report(context, Some(&text)),
             false => context.send_text(&text),
         }
     }
 
-    fn report(&mut self, context: &mut Context<'_>, text: Option<&[u8]>) {
+    fn report(&mut self, context: &mut DialectContext<'_>, text: Option<&[u8]>) {
         let second = (context.now.ms / 1000) as u16;
         if second != self.error_second {
             self.error_second = second;
@@ -341,14 +355,14 @@ impl<V: Vendor> Connection<V> {
 }
 
 /// Counts a message that nothing is done about.
-fn ignored(context: &Context<'_>) {
+fn ignored(context: &DialectContext<'_>) {
     if let Some(counters) = context.env.counters.get(usize::from(context.conn.core)) {
         counters.messages_ignored.add(1);
     }
 }
 
 /// The checks on a new connection, the cheapest and least telling first.
-fn admit<V: Vendor>(context: &Context<'_>, opening: &Opening<'_>) -> Result<u32, Closing> {
+fn admit<V: Vendor>(context: &DialectContext<'_>, opening: &Opening<'_>) -> Result<u32, Closing> {
     let env = context.env;
     let number = env.app_of_socket(opening.path);
     if number == Err(PathError::NoSuchPath) {
@@ -417,13 +431,13 @@ pub(super) fn push_event(out: &mut Vec<u8>, event: &str, channel: &str, data: &s
     out.extend_from_slice(br#""}"#);
 }
 
-fn json_error<V: Vendor>(status: u16, message: &str) -> Reply {
-    Reply { status, body: Cow::Owned(V::api_error(status, message)), allow: None }
+fn json_error<V: Vendor>(status: u16, message: &str) -> HttpReply {
+    HttpReply { status, body: Cow::Owned(V::api_error(status, message)), allow: None }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::Desk;
+    use super::super::CoreState;
     use super::super::broadcastt::Broadcastt;
     use super::*;
     use crate::codec::json::Scratch;
@@ -455,17 +469,17 @@ mod tests {
         let now = Now { ms: 1_000_000, unix_s: 1_760_000_000 };
         let conn = ConnId { core: 0, slot: Slot { index: 1, generation: 1 } };
         let (mut json, mut bytes) = (Scratch::default(), Vec::new());
-        let (mut shared, mut actions, mut closing) = (Vec::new(), Vec::new(), None);
-        let mut desk = Desk::default();
-        let mut context = Context {
+        let (mut shared, mut effects, mut closing) = (Vec::new(), Vec::new(), None);
+        let mut core_state = CoreState::default();
+        let mut context = DialectContext {
             now,
             conn,
             env: &env,
             json: &mut json,
             out: Output::plain(&mut bytes),
-            desk: &mut desk,
+            core_state: &mut core_state,
             shared: &mut shared,
-            actions: &mut actions,
+            effects: &mut effects,
             closing: &mut closing,
             draining: false,
         };
@@ -473,11 +487,11 @@ mod tests {
         for _ in 0..64 {
             client.joined(&mut context, "presence-a", JoinOutcome::Already);
         }
-        assert_eq!((context.actions.len(), counters.messages_ignored.get()), (64, 0));
+        assert_eq!((context.effects.len(), counters.messages_ignored.get()), (64, 0));
         client.joined(&mut context, "presence-a", JoinOutcome::Already);
-        assert_eq!((context.actions.len(), counters.messages_ignored.get()), (64, 1));
+        assert_eq!((context.effects.len(), counters.messages_ignored.get()), (64, 1));
         client.answered(&mut context, 1, Answer::Users(Vec::new()));
         client.joined(&mut context, "presence-a", JoinOutcome::Already);
-        assert_eq!((context.actions.len(), counters.messages_ignored.get()), (65, 1));
+        assert_eq!((context.effects.len(), counters.messages_ignored.get()), (65, 1));
     }
 }

@@ -1,11 +1,11 @@
 //! The reading half of the HTTP API: what is known of channels and their users.
 
-use super::super::{Action, Answered, Context, Reply};
-use super::vendor::{Kind, Vendor};
+use super::super::{Answered, DialectContext, Effect, HttpReply};
+use super::vendor::{ChannelKind, Vendor};
 use super::{channel, json_error};
 use crate::codec::json::push_string;
 use crate::http::query;
-use crate::hub::{Answer, Facts, Query};
+use crate::hub::{Answer, ChannelInfo, Query};
 use std::borrow::Cow;
 
 /// Attributes that a request may ask for, in any combination.
@@ -33,10 +33,10 @@ impl Info {
 
     /// The first attribute that channels of this name do not have.
     fn inapplicable<V: Vendor>(self, name: &str) -> Option<&'static str> {
-        let presence = channel::kind::<V>(name) == Kind::Presence;
+        let presence = channel::kind::<V>(name) == ChannelKind::Presence;
         match self {
             Info { user_count: true, .. } if !presence => Some("user_count"),
-            Info { subscription_count: true, .. } if presence && !V::CHOICES.counts_presence => {
+            Info { subscription_count: true, .. } if presence && !V::QUIRKS.counts_presence => {
                 Some("subscription_count")
             }
             Info { cache: true, .. } if !channel::is_cached::<V>(name) => Some("cache"),
@@ -45,26 +45,31 @@ impl Info {
     }
 
     /// Appends the attributes that apply, each behind a comma.
-    pub(super) fn push_applicable<V: Vendor>(self, out: &mut Vec<u8>, name: &str, facts: &Facts) {
+    pub(super) fn push_applicable<V: Vendor>(
+        self,
+        out: &mut Vec<u8>,
+        name: &str,
+        channel_info: &ChannelInfo,
+    ) {
         if is_hidden(name) {
             return;
         }
-        let presence = channel::kind::<V>(name) == Kind::Presence;
+        let presence = channel::kind::<V>(name) == ChannelKind::Presence;
         if self.user_count && presence {
-            out.extend_from_slice(format!(r#","user_count":{}"#, facts.users).as_bytes());
+            out.extend_from_slice(format!(r#","user_count":{}"#, channel_info.users).as_bytes());
         }
-        if self.subscription_count && (!presence || V::CHOICES.counts_presence) {
-            let count = facts.subscriptions;
+        if self.subscription_count && (!presence || V::QUIRKS.counts_presence) {
+            let count = channel_info.subscriptions;
             out.extend_from_slice(format!(r#","subscription_count":{count}"#).as_bytes());
         }
         if self.cache && channel::is_cached::<V>(name) {
-            push_cache(out, facts);
+            push_cache(out, channel_info);
         }
     }
 }
 
-fn push_cache(out: &mut Vec<u8>, facts: &Facts) {
-    let Some((keep, left_ms)) = &facts.kept else {
+fn push_cache(out: &mut Vec<u8>, channel_info: &ChannelInfo) {
+    let Some((keep, left_ms)) = &channel_info.kept else {
         return out.extend_from_slice(br#","cache":null"#);
     };
     out.extend_from_slice(br#","cache":{"event":"#);
@@ -75,17 +80,17 @@ fn push_cache(out: &mut Vec<u8>, facts: &Facts) {
 }
 
 /// An object of the attributes that apply, without its braces' contents' first comma.
-pub(super) fn object<V: Vendor>(info: Info, name: &str, facts: &Facts) -> Vec<u8> {
+pub(super) fn object<V: Vendor>(info: Info, name: &str, channel_info: &ChannelInfo) -> Vec<u8> {
     let mut members = Vec::new();
-    info.push_applicable::<V>(&mut members, name, facts);
+    info.push_applicable::<V>(&mut members, name, channel_info);
     let mut out = b"{".to_vec();
     out.extend_from_slice(members.get(1..).unwrap_or(&[]));
     out.push(b'}');
     out
 }
 
-pub(super) fn ok(body: Vec<u8>) -> Reply {
-    Reply { status: 200, body: Cow::Owned(body), allow: None }
+pub(super) fn ok(body: Vec<u8>) -> HttpReply {
+    HttpReply { status: 200, body: Cow::Owned(body), allow: None }
 }
 
 /// What is for one user, and what the server needs for itself, is no channel to anybody outside.
@@ -99,7 +104,11 @@ fn parameter<'q, V: Vendor>(text: &'q str, name: &str) -> Cow<'q, str> {
 }
 
 /// `GET /channels`: the occupied ones.
-pub(super) fn channels<V: Vendor>(context: &mut Context<'_>, app: u32, query: &str) -> Answered {
+pub(super) fn channels<V: Vendor>(
+    context: &mut DialectContext<'_>,
+    app: u32,
+    query: &str,
+) -> Answered {
     let prefix = parameter::<V>(query, "filter_by_prefix").into_owned();
     let info = match Info::read::<V>(&parameter::<V>(query, "info")) {
         Ok(info) => info,
@@ -111,9 +120,9 @@ pub(super) fn channels<V: Vendor>(context: &mut Context<'_>, app: u32, query: &s
     if info.cache {
         return refuse::<V>("info cache is for one channel");
     }
-    let most = context.env.apps.get(app).config.limits.listed_channels;
-    let asked = Query::Channels { app, prefix: prefix.into(), most };
-    context.actions.push(Action::Ask { query: asked, part: 0 });
+    let max = context.env.apps.get(app).config.limits.listed_channels;
+    let asked = Query::Channels { app, prefix: prefix.into(), max };
+    context.effects.push(Effect::Ask { query: asked, part: 0 });
     Answered::Later(Box::new(move |answers| {
         let mut out = br#"{"channels":{"#.to_vec();
         let start = out.len();
@@ -121,9 +130,9 @@ pub(super) fn channels<V: Vendor>(context: &mut Context<'_>, app: u32, query: &s
             Answer::Channels(list) => Some(list),
             _ => None,
         });
-        for (count, (name, facts)) in lists.flatten().enumerate() {
-            if count == most {
-                let message = format!("more than {most} channels: filter_by_prefix must be longer");
+        for (count, (name, channel_info)) in lists.flatten().enumerate() {
+            if count == max {
+                let message = format!("more than {max} channels: filter_by_prefix must be longer");
                 return json_error::<V>(400, &message);
             }
             if out.len() > start {
@@ -131,7 +140,7 @@ pub(super) fn channels<V: Vendor>(context: &mut Context<'_>, app: u32, query: &s
             }
             push_string(&mut out, name.text());
             out.push(b':');
-            out.extend_from_slice(&object::<V>(info, name.text(), &facts));
+            out.extend_from_slice(&object::<V>(info, name.text(), &channel_info));
         }
         out.extend_from_slice(b"}}");
         ok(out)
@@ -140,7 +149,7 @@ pub(super) fn channels<V: Vendor>(context: &mut Context<'_>, app: u32, query: &s
 
 /// `GET /channels/{name}`.
 pub(super) fn channel<V: Vendor>(
-    context: &mut Context<'_>,
+    context: &mut DialectContext<'_>,
     app: u32,
     name: &str,
     query: &str,
@@ -156,43 +165,43 @@ pub(super) fn channel<V: Vendor>(
         return refuse::<V>(&problem);
     }
     let asked = Query::Channel { app, name: name.into() };
-    context.actions.push(Action::Ask { query: asked, part: 0 });
+    context.effects.push(Effect::Ask { query: asked, part: 0 });
     let name = name.to_owned();
     Answered::Later(Box::new(move |answers| {
-        let facts = facts_of(&answers, 0);
-        let occupied = facts.subscriptions > 0 && !is_hidden(&name);
+        let channel_info = channel_info_of(&answers, 0);
+        let occupied = channel_info.subscriptions > 0 && !is_hidden(&name);
         let mut out = format!(r#"{{"occupied":{occupied}"#).into_bytes();
-        info.push_applicable::<V>(&mut out, &name, &facts);
+        info.push_applicable::<V>(&mut out, &name, &channel_info);
         out.push(b'}');
         ok(out)
     }))
 }
 
 /// Why no channel can have this name, where that is said.
-fn bad_name<V: Vendor>(context: &Context<'_>, app: u32, name: &str) -> Option<String> {
-    let most = V::name_length(context.env, &context.env.apps.get(app).config);
-    V::CHOICES.checks_names.then(|| channel::check::<V>(name, most).err()).flatten()
+fn bad_name<V: Vendor>(context: &DialectContext<'_>, app: u32, name: &str) -> Option<String> {
+    let max = V::name_length(context.env, &context.env.apps.get(app).config);
+    V::QUIRKS.checks_names.then(|| channel::check::<V>(name, max).err()).flatten()
 }
 
 /// The facts among the answers to one part.
-pub(super) fn facts_of(answers: &[(u16, Answer)], part: u16) -> Facts {
+pub(super) fn channel_info_of(answers: &[(u16, Answer)], part: u16) -> ChannelInfo {
     let found = answers.iter().find_map(|(other, answer)| match answer {
-        Answer::Channel(facts) if *other == part => Some(facts.clone()),
+        Answer::Channel(channel_info) if *other == part => Some(channel_info.clone()),
         _ => None,
     });
     found.unwrap_or_default()
 }
 
 /// `GET /channels/{name}/users`.
-pub(super) fn users<V: Vendor>(context: &mut Context<'_>, app: u32, name: &str) -> Answered {
+pub(super) fn users<V: Vendor>(context: &mut DialectContext<'_>, app: u32, name: &str) -> Answered {
     if let Some(problem) = bad_name::<V>(context, app, name) {
         return refuse::<V>(&problem);
     }
-    if channel::kind::<V>(name) != Kind::Presence {
+    if channel::kind::<V>(name) != ChannelKind::Presence {
         return refuse::<V>("only presence channels know their users");
     }
     let asked = Query::Users { app, name: name.into() };
-    context.actions.push(Action::Ask { query: asked, part: 0 });
+    context.effects.push(Effect::Ask { query: asked, part: 0 });
     Answered::Later(Box::new(move |answers| {
         let mut out = br#"{"users":["#.to_vec();
         let users = answers.into_iter().find_map(|(_, answer)| match answer {
@@ -236,9 +245,9 @@ mod tests {
         assert_eq!(inapplicable("subscription_count", "news"), None);
         assert_eq!(inapplicable("cache", "news"), Some("cache"));
         assert_eq!(inapplicable("cache", "cache-a"), None);
-        let facts = Facts { subscriptions: 3, users: 2, kept: None };
-        assert_eq!(object::<Pusher>(both, "presence-a", &facts), br#"{"user_count":2}"#);
-        assert_eq!(object::<Pusher>(both, "news", &facts), br#"{"subscription_count":3}"#);
-        assert_eq!(object::<Pusher>(Info::default(), "news", &facts), b"{}");
+        let channel_info = ChannelInfo { subscriptions: 3, users: 2, kept: None };
+        assert_eq!(object::<Pusher>(both, "presence-a", &channel_info), br#"{"user_count":2}"#);
+        assert_eq!(object::<Pusher>(both, "news", &channel_info), br#"{"subscription_count":3}"#);
+        assert_eq!(object::<Pusher>(Info::default(), "news", &channel_info), b"{}");
     }
 }

@@ -14,7 +14,7 @@
 //! usual kind costs one HMAC.
 
 use crate::crypto::{HmacKey, constant_time_eq, hex, md5};
-use crate::http::query::{self, Plus};
+use crate::http::query::{self, QueryDecoder};
 
 /// A request to verify.
 #[derive(Clone, Copy, Debug)]
@@ -33,23 +33,23 @@ pub struct Signed<'a> {
 
 /// One key of an application.
 #[derive(Clone, Debug)]
-pub struct Key {
+pub struct AppKey {
     /// What a client names it by.
     pub text: Box<str>,
     /// Its secret, ready for signing.
     pub secret: HmacKey,
 }
 
-impl Key {
+impl AppKey {
     /// A key and its secret.
-    pub fn new(text: &str, secret: &str) -> Key {
-        Key { text: text.into(), secret: HmacKey::new(secret.as_bytes()) }
+    pub fn new(text: &str, secret: &str) -> AppKey {
+        AppKey { text: text.into(), secret: HmacKey::new(secret.as_bytes()) }
     }
 }
 
 /// What vendors differ in.
 #[derive(Clone, Copy, Debug)]
-pub struct Rules {
+pub struct SigningRules {
     /// Whether parameters are signed with their names in lower case.
     pub lower_names: bool,
     /// Whether readings are tried that differ from plain percent-decoding.
@@ -58,19 +58,20 @@ pub struct Rules {
     pub always_md5: bool,
 }
 
-impl Rules {
+impl SigningRules {
     /// What a `+` stands for in the values of a query.
-    pub(super) fn plus(self) -> Plus {
-        if self.lenient { Plus::Space } else { Plus::Plus }
+    pub(super) fn plus(self) -> QueryDecoder {
+        if self.lenient { QueryDecoder::Space } else { QueryDecoder::QueryDecoder }
     }
 }
 
 /// The rules that take what any library of Pusher Channels sends.
-pub const LENIENT: Rules = Rules { lower_names: true, lenient: true, always_md5: false };
+pub const LENIENT: SigningRules =
+    SigningRules { lower_names: true, lenient: true, always_md5: false };
 
 /// Why a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
+pub enum SignatureError {
     /// A parameter that must be unique is given twice.
     #[error("Parameter {0} given more than once")]
     Repeated(&'static str),
@@ -107,7 +108,7 @@ pub enum Refused {
     Signature,
 }
 
-impl Refused {
+impl SignatureError {
     /// The status of the answer.
     pub fn status(self) -> u16 {
         401
@@ -122,17 +123,18 @@ impl Refused {
 /// The first of these that does not hold: the key, the version, the time, the body, the signature.
 pub fn verify(
     request: &Signed<'_>,
-    rules: Rules,
-    keys: &[Key],
+    rules: SigningRules,
+    keys: &[AppKey],
     now_unix_s: u64,
     tolerance_s: Option<u64>,
-) -> Result<(), Refused> {
+) -> Result<(), SignatureError> {
     let readings = if rules.lenient { Reading::all(request.query) } else { &[Reading::Url] };
     let mut form = Form::read(request.query, readings[0], rules)?;
     let name = form.get(AUTH_KEY);
-    let key = keys.iter().find(|key| name == Some(key.text.as_bytes())).ok_or(Refused::Key)?;
+    let key =
+        keys.iter().find(|key| name == Some(key.text.as_bytes())).ok_or(SignatureError::Key)?;
     if form.get(AUTH_VERSION) != Some(b"1.0") {
-        return Err(Refused::Version);
+        return Err(SignatureError::Version);
     }
     if let Some(tolerance) = tolerance_s {
         check_time(form.get(AUTH_TIMESTAMP), now_unix_s, tolerance)?;
@@ -147,26 +149,26 @@ pub fn verify(
             return Ok(());
         }
     }
-    Err(Refused::Signature)
+    Err(SignatureError::Signature)
 }
 
-fn check_time(given: Option<&[u8]>, now: u64, tolerance: u64) -> Result<(), Refused> {
+fn check_time(given: Option<&[u8]>, now: u64, tolerance: u64) -> Result<(), SignatureError> {
     let digits = given.filter(|text| text.iter().all(u8::is_ascii_digit));
     let text = digits.and_then(|text| str::from_utf8(text).ok());
-    let given: u64 = text.and_then(|text| text.parse().ok()).ok_or(Refused::Timestamp)?;
+    let given: u64 = text.and_then(|text| text.parse().ok()).ok_or(SignatureError::Timestamp)?;
     if now.abs_diff(given) > tolerance {
-        return Err(Refused::Expired { given, now, tolerance });
+        return Err(SignatureError::Expired { given, now, tolerance });
     }
     Ok(())
 }
 
 /// A `body_md5` is compared wherever it is given: one SDK sends that of no bytes with a `GET`.
-fn check_body(given: Option<&[u8]>, body: &[u8], may_lack: bool) -> Result<(), Refused> {
+fn check_body(given: Option<&[u8]>, body: &[u8], may_lack: bool) -> Result<(), SignatureError> {
     match given {
         None if may_lack => Ok(()),
-        None => Err(Refused::BodyMd5Missing),
+        None => Err(SignatureError::BodyMd5Missing),
         Some(given) if given.eq_ignore_ascii_case(&hex::<16, 32>(&md5(body))) => Ok(()),
-        Some(_) => Err(Refused::BodyMd5),
+        Some(_) => Err(SignatureError::BodyMd5),
     }
 }
 
@@ -193,8 +195,8 @@ impl Reading {
 
     fn decode_into(self, out: &mut Vec<u8>, text: &str) {
         match self {
-            Reading::Form => query::decode_into(out, text.as_bytes(), Plus::Space),
-            Reading::Url => query::decode_into(out, text.as_bytes(), Plus::Plus),
+            Reading::Form => query::decode_into(out, text.as_bytes(), QueryDecoder::Space),
+            Reading::Url => query::decode_into(out, text.as_bytes(), QueryDecoder::QueryDecoder),
             Reading::Raw => out.extend_from_slice(text.as_bytes()),
         }
     }
@@ -218,7 +220,7 @@ struct Pair {
 }
 
 impl Form {
-    fn read(query: &str, reading: Reading, rules: Rules) -> Result<Form, Refused> {
+    fn read(query: &str, reading: Reading, rules: SigningRules) -> Result<Form, SignatureError> {
         let text = Vec::with_capacity(query.len());
         let mut form = Form { text, pairs: Vec::with_capacity(USUAL_PAIRS), signature: None };
         for (key, value) in query::pairs(query) {
@@ -239,7 +241,7 @@ impl Form {
                 let signature = form.text[middle + 1..].to_vec();
                 form.text.truncate(before);
                 if form.signature.replace(signature).is_some() {
-                    return Err(Refused::Repeated(AUTH_SIGNATURE));
+                    return Err(SignatureError::Repeated(AUTH_SIGNATURE));
                 }
             } else {
                 form.pairs.push(Pair { start, middle, end });
@@ -250,10 +252,10 @@ impl Form {
     }
 
     /// Two of these would be one for us and the other for whoever signed.
-    fn check_unique(&self) -> Result<(), Refused> {
+    fn check_unique(&self) -> Result<(), SignatureError> {
         for name in [AUTH_KEY, AUTH_TIMESTAMP, AUTH_VERSION, BODY_MD5] {
             if self.values(name).nth(1).is_some() {
-                return Err(Refused::Repeated(name));
+                return Err(SignatureError::Repeated(name));
             }
         }
         Ok(())
@@ -273,7 +275,7 @@ impl Form {
     }
 
     /// Whether the signature is that of this reading, for the path with or without the prefix.
-    fn is_signed_by(&mut self, key: &Key, request: &Signed<'_>) -> bool {
+    fn is_signed_by(&mut self, key: &AppKey, request: &Signed<'_>) -> bool {
         self.sort();
         let Some(signature) = &self.signature else {
             return false;

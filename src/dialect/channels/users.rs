@@ -1,12 +1,12 @@
 //! Who a client is: the members of presence channels, and users who sign in.
 
-use super::super::{Action, Context, freeze_text};
-use super::vendor::{Mistake, Refusal, USER, Vendor};
+use super::super::{DialectContext, Effect, freeze_text};
+use super::vendor::{ProtocolError, SubscribeRefusal, USER, Vendor};
 use super::watch::{self, Gathering};
 use super::{Connection, channel, end};
-use crate::codec::raw::Members;
+use crate::codec::raw::RawMembers;
 use crate::config::AppLimits;
-use crate::hub::{Member, Query, Wish};
+use crate::hub::{JoinRequest, Member, Query};
 use std::borrow::Cow;
 use std::collections::HashMap;
 
@@ -32,7 +32,7 @@ pub(super) struct Who {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Silence {
     pub(super) since_s: u32,
-    pub(super) most_s: u32,
+    pub(super) max_s: u32,
 }
 
 /// A user who has signed in on one connection.
@@ -43,7 +43,7 @@ pub(super) struct User {
     info: Option<String>,
     /// Whether the client has asked for the user's channel, and was told that it has it.
     asked: bool,
-    told: bool,
+    status_reported: bool,
     /// Subscriptions that it takes and the client has not asked for.
     hidden: usize,
     /// The first answers about the watchlist, as long as some are missing.
@@ -52,7 +52,7 @@ pub(super) struct User {
 
 /// A user as `channel_data` or a sign-in describes it.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Identity {
+pub(super) struct UserIdentity {
     pub(super) id: String,
     pub(super) info: Option<String>,
 }
@@ -62,14 +62,14 @@ pub(super) struct Identity {
 pub(super) fn identity<V: Vendor>(
     data: &str,
     limits: &AppLimits,
-) -> Result<Identity, Refusal<'static>> {
-    const BAD_ID: Refusal<'static> =
-        Refusal::Member("channel_data must have a user_id that is a string or a number");
+) -> Result<UserIdentity, SubscribeRefusal<'static>> {
+    const BAD_ID: SubscribeRefusal<'static> =
+        SubscribeRefusal::Member("channel_data must have a user_id that is a string or a number");
     if data.len() > limits.presence_member_bytes {
-        return Err(Refusal::Large("channel_data is too long"));
+        return Err(SubscribeRefusal::Large("channel_data is too long"));
     }
-    let members =
-        Members::read(data).ok_or(Refusal::Member("channel_data must be a JSON object"))?;
+    let members = RawMembers::read(data)
+        .ok_or(SubscribeRefusal::Member("channel_data must be a JSON object"))?;
     let raw = members.raw("user_id").ok_or(BAD_ID)?;
     let id = match members.text("user_id") {
         Some(text) => text,
@@ -80,19 +80,19 @@ pub(super) fn identity<V: Vendor>(
         return Err(BAD_ID);
     }
     if id.len() > limits.user_id_length {
-        return Err(Refusal::Large("user_id is too long"));
+        return Err(SubscribeRefusal::Large("user_id is too long"));
     }
     let info = members.raw("user_info").map(str::to_owned);
-    Ok(Identity { id: V::user_id(raw, id).into_owned(), info })
+    Ok(UserIdentity { id: V::user_id(raw, id).into_owned(), info })
 }
 
 /// What the home of presence channel `name` is asked for.
-pub(super) fn wish<V: Vendor>(
+pub(super) fn join_request<V: Vendor>(
     name: &str,
-    who: &Identity,
+    who: &UserIdentity,
     limits: &AppLimits,
     cached: bool,
-) -> Wish {
+) -> JoinRequest {
     let mut scratch = Vec::new();
     let info = who.info.as_deref();
     let added = freeze_text(&mut scratch, |out| V::push_member_added(out, name, &who.id, info));
@@ -102,15 +102,15 @@ pub(super) fn wish<V: Vendor>(
         info: info.map(Into::into),
         added: added.into(),
         removed: removed.into(),
-        most: limits.presence_members,
+        max: limits.presence_members,
     };
-    Wish { member: Some(Box::new(member)), cached, ..Wish::default() }
+    JoinRequest { member: Some(Box::new(member)), cached, ..JoinRequest::default() }
 }
 
 /// A user who says who he is.
 pub(super) fn sign_in<V: Vendor>(
     conn: &mut Connection<V>,
-    context: &mut Context<'_>,
+    context: &mut DialectContext<'_>,
     auth: &str,
     user_data: &str,
 ) {
@@ -123,7 +123,7 @@ pub(super) fn sign_in<V: Vendor>(
     };
     let before = conn.who().user.as_ref();
     if before.is_some_and(|user| user.id != id.id) {
-        return conn.mistake(context, Mistake::SignedIn);
+        return conn.protocol_error(context, ProtocolError::SignedIn);
     }
     let first = before.is_none();
     context.send_text(&V::signed_in(user_data));
@@ -136,20 +136,27 @@ pub(super) fn sign_in<V: Vendor>(
 /// What the first sign-in of a connection brings about.
 fn begin<V: Vendor>(
     conn: &mut Connection<V>,
-    context: &mut Context<'_>,
-    user: Identity,
+    context: &mut DialectContext<'_>,
+    user: UserIdentity,
     user_data: &str,
 ) {
     let app = &context.env.apps.get(conn.app).config;
     let name = format!("{}{}", USER, user.id);
-    let Identity { id, info } = user;
-    let user = User { id: id.clone(), info, asked: false, told: false, hidden: 1, gathering: None };
+    let UserIdentity { id, info } = user;
+    let user = User {
+        id: id.clone(),
+        info,
+        asked: false,
+        status_reported: false,
+        hidden: 1,
+        gathering: None,
+    };
     conn.who().user = Some(user);
     // One more than the client may have of its own.
-    let most = app.limits.subscriptions_per_connection + 1;
-    context.actions.push(Action::Join { app: conn.app, name, most, wish: None });
+    let max = app.limits.subscriptions_per_connection + 1;
+    context.effects.push(Effect::Join { app: conn.app, name, max, request: None });
     if V::WATCHES && app.watchlist {
-        let members = Members::read(user_data);
+        let members = RawMembers::read(user_data);
         let list = members.as_ref().and_then(|members| members.raw("watchlist"));
         let hidden = watch::begin(conn, context, &id, list);
         if let Some(user) = conn.user() {
@@ -160,11 +167,11 @@ fn begin<V: Vendor>(
 
 /// A user's data must have an `id` that is a string, which client libraries insist on, and one that
 /// can stand in a channel's name.
-fn read_user<V: Vendor>(data: &str, most: usize) -> Option<Identity> {
-    let members = Members::read(data)?;
+fn read_user<V: Vendor>(data: &str, max: usize) -> Option<UserIdentity> {
+    let members = RawMembers::read(data)?;
     let id = members.text("id")?.into_owned();
-    channel::check::<V>(&id, most).ok()?;
-    Some(Identity { id, info: members.raw("user_info").map(str::to_owned) })
+    channel::check::<V>(&id, max).ok()?;
+    Some(UserIdentity { id, info: members.raw("user_info").map(str::to_owned) })
 }
 
 impl<V: Vendor> Connection<V> {
@@ -209,17 +216,17 @@ impl<V: Vendor> Connection<V> {
     }
 
     /// Asks for the members of a presence channel that the client is in.
-    pub(super) fn ask_roster(&mut self, context: &mut Context<'_>, name: &str) {
+    pub(super) fn ask_roster(&mut self, context: &mut DialectContext<'_>, name: &str) {
         let app = self.app;
         let who = self.who();
         if who.asked.len() >= QUESTIONS {
-            return self.mistake(context, Mistake::Subscribed(name));
+            return self.protocol_error(context, ProtocolError::Subscribed(name));
         }
         who.questions = who.questions.wrapping_add(1);
         let part = who.questions;
         who.asked.insert(part, name.to_owned());
         let query = Query::Users { app, name: name.into() };
-        context.actions.push(Action::Ask { query, part });
+        context.effects.push(Effect::Ask { query, part });
     }
 
     /// The one private or presence channel that the client is in.
@@ -231,9 +238,9 @@ impl<V: Vendor> Connection<V> {
     }
 
     /// The user who has signed in, as a presence channel shows it.
-    pub(super) fn signed_in_identity(&self) -> Option<Identity> {
+    pub(super) fn signed_in_identity(&self) -> Option<UserIdentity> {
         let user = self.who.as_ref()?.user.as_ref()?;
-        Some(Identity { id: user.id.clone(), info: user.info.clone() })
+        Some(UserIdentity { id: user.id.clone(), info: user.info.clone() })
     }
 
     /// A subscription to a user's own channel, which begins with the sign-in: true if it is its
@@ -251,7 +258,7 @@ impl<V: Vendor> Connection<V> {
     /// The user's channel has been joined or asked for: whether to tell the client, once.
     pub(super) fn user_channel_joined(&mut self) -> bool {
         match self.user() {
-            Some(user) => user.asked && !std::mem::replace(&mut user.told, user.asked),
+            Some(user) => user.asked && !std::mem::replace(&mut user.status_reported, user.asked),
             None => false,
         }
     }
@@ -262,7 +269,7 @@ mod tests {
     use super::super::super::pusher::Pusher;
     use super::*;
 
-    fn id(data: &str) -> Result<String, Refusal<'static>> {
+    fn id(data: &str) -> Result<String, SubscribeRefusal<'static>> {
         identity::<Pusher>(data, &AppLimits::default()).map(|identity| identity.id)
     }
 

@@ -7,7 +7,7 @@ use super::super::{Closing, Env, Heartbeat, Opening};
 use super::signature;
 use crate::codec::json::push_string;
 use crate::config;
-use crate::http::query::{self, Plus};
+use crate::http::query::{self, QueryDecoder};
 use crate::hub::Users;
 use std::borrow::Cow;
 use std::fmt::Debug;
@@ -15,10 +15,10 @@ use std::fmt::Debug;
 /// One vendor of channels.
 pub trait Vendor: Debug + 'static {
     /// The names of what clients say.
-    const SAYINGS: Sayings;
+    const SAYINGS: EventNames;
     /// What the beginnings of channel names mean, and whether the last event is kept. Longest
     /// first; the dash belongs to the prefix, so that `privateer` is public.
-    const PREFIXES: &'static [(&'static str, Kind, bool)];
+    const PREFIXES: &'static [(&'static str, ChannelKind, bool)];
     /// Beginnings of event names that are the server's own.
     const OWN_EVENTS: [&'static str; 2];
     /// Why connections are closed.
@@ -31,9 +31,9 @@ pub trait Vendor: Debug + 'static {
     /// wants it.
     const WATCHES: bool = false;
     /// How requests of the HTTP API are signed.
-    const SIGNING: signature::Rules;
+    const SIGNING: signature::SigningRules;
     /// What the vendor has chosen where others chose otherwise.
-    const CHOICES: Choices;
+    const QUIRKS: Quirks;
     /// Asks a client for a sign of life, if the vendor has such a message.
     const PING: Option<&'static [u8]>;
     /// The answer to a client that asks.
@@ -54,10 +54,10 @@ pub trait Vendor: Debug + 'static {
     }
 
     /// How long the peer may be silent.
-    fn heartbeat(env: &Env, app: &config::App) -> Heartbeat;
+    fn heartbeat(env: &Env, app: &config::AppConfig) -> Heartbeat;
 
     /// The first message of a connection.
-    fn established(env: &Env, app: &config::App, socket_id: &str) -> String;
+    fn established(env: &Env, app: &config::AppConfig, socket_id: &str) -> String;
 
     /// The close for a reason of the session's own, which has a code of RFC 6455.
     fn translate(closing: Closing) -> Closing {
@@ -69,7 +69,7 @@ pub trait Vendor: Debug + 'static {
     fn before_close(closing: &Closing, refused: bool) -> Option<Vec<u8>>;
 
     /// What is done about a mistake that the connection survives.
-    fn mistake(mistake: &Mistake<'_>) -> Response;
+    fn protocol_error(protocol_error: &ProtocolError<'_>) -> VendorResponse;
 
     // --- subscriptions ---
 
@@ -77,10 +77,10 @@ pub trait Vendor: Debug + 'static {
     fn subscribed(name: &str, data: &[u8]) -> Vec<u8>;
 
     /// The answer to a subscription that is refused.
-    fn refused(name: &str, refusal: &Refusal<'_>) -> Vec<u8>;
+    fn refused(name: &str, refusal: &SubscribeRefusal<'_>) -> Vec<u8>;
 
     /// Whether a subscription that the connection already has is acknowledged again.
-    fn again(app: &config::App) -> bool;
+    fn again(app: &config::AppConfig) -> bool;
 
     /// Whether a client's event that names no channel goes to the one private or presence channel
     /// that the client is in, if it is in one only.
@@ -89,7 +89,7 @@ pub trait Vendor: Debug + 'static {
     }
 
     /// Bytes that a channel's name may have.
-    fn name_length(_env: &Env, app: &config::App) -> usize {
+    fn name_length(_env: &Env, app: &config::AppConfig) -> usize {
         app.limits.channel_name_length
     }
 
@@ -147,7 +147,7 @@ pub trait Vendor: Debug + 'static {
     // --- the HTTP API ---
 
     /// Events that one batch may have.
-    fn batch_events(_env: &Env, app: &config::App) -> usize {
+    fn batch_events(_env: &Env, app: &config::AppConfig) -> usize {
         app.limits.batch_events
     }
 
@@ -165,7 +165,7 @@ pub trait Vendor: Debug + 'static {
 
 /// What one vendor has chosen where others chose otherwise.
 #[derive(Clone, Copy, Debug)]
-pub struct Choices {
+pub struct Quirks {
     /// Binary messages, which the protocol does not have, that are mistakes before the close.
     pub binary_messages: u8,
     /// Whether refused subscriptions count among the mistakes that a second may have.
@@ -187,7 +187,7 @@ pub struct Choices {
 
 /// What is done about a mistake that the connection survives.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Response {
+pub enum VendorResponse {
     /// It is answered, and counts among those that a second may have.
     Say(Vec<u8>),
     /// It is not, but counts.
@@ -198,7 +198,7 @@ pub enum Response {
 
 /// The names of what clients say.
 #[derive(Clone, Copy, Debug)]
-pub struct Sayings {
+pub struct EventNames {
     /// Asks us for a sign of life.
     pub ping: &'static str,
     /// The answer to our asking.
@@ -213,7 +213,7 @@ pub struct Sayings {
 
 /// What a channel's name says about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum ChannelKind {
     /// Anyone may subscribe.
     Public,
     /// Subscribing needs a signature.
@@ -249,7 +249,7 @@ pub struct Codes {
 
 /// What a client has done wrong that its connection survives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mistake<'m> {
+pub enum ProtocolError<'m> {
     /// A message that is not JSON.
     NotJson,
     /// A message that is not an object with an event.
@@ -297,7 +297,7 @@ pub enum BadEvent {
 
 /// Why a subscription is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal<'r> {
+pub enum SubscribeRefusal<'r> {
     /// The name cannot be a channel's.
     Name(&'r str),
     /// The channel is a user's, and of another user.
@@ -309,9 +309,9 @@ pub enum Refusal<'r> {
     /// It is longer than it may be.
     Large(&'r str),
     /// The connection holds this many subscriptions, and may not hold more.
-    Full(usize),
+    SubscriptionLimit(usize),
     /// The channel has this many members, and may not have more.
-    Crowded(usize),
+    ChannelFull(usize),
 }
 
 /// What a path of the HTTP API names.
@@ -338,20 +338,24 @@ pub const USER: &str = "#server-to-user-";
 
 /// One segment of a path, if it stands for something.
 pub fn decoded(segment: &str) -> Option<Cow<'_, str>> {
-    query::decode(segment, Plus::Plus).filter(|text| !text.is_empty())
+    query::decode(segment, QueryDecoder::QueryDecoder).filter(|text| !text.is_empty())
 }
 
-impl Refusal<'_> {
+impl SubscribeRefusal<'_> {
     /// In words for people.
     pub fn text(&self, name: &str) -> Cow<'_, str> {
         match self {
-            Refusal::Name(problem) | Refusal::Member(problem) | Refusal::Large(problem) => {
-                Cow::Borrowed(problem)
+            SubscribeRefusal::Name(problem)
+            | SubscribeRefusal::Member(problem)
+            | SubscribeRefusal::Large(problem) => Cow::Borrowed(problem),
+            SubscribeRefusal::User => "Only the user who has signed in may subscribe".into(),
+            SubscribeRefusal::Signature => format!("Invalid signature for {name}").into(),
+            SubscribeRefusal::SubscriptionLimit(max) => {
+                format!("A connection may hold {max} subscriptions").into()
             }
-            Refusal::User => "Only the user who has signed in may subscribe".into(),
-            Refusal::Signature => format!("Invalid signature for {name}").into(),
-            Refusal::Full(most) => format!("A connection may hold {most} subscriptions").into(),
-            Refusal::Crowded(most) => format!("A presence channel may have {most} members").into(),
+            SubscribeRefusal::ChannelFull(max) => {
+                format!("A presence channel may have {max} members").into()
+            }
         }
     }
 }

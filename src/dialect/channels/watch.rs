@@ -4,11 +4,11 @@
 //! user is a subscriber of it, and no member. So a user comes with the first connection and goes
 //! with the last one, over all cores, as members of presence channels do.
 
-use super::super::{Action, Context, JoinOutcome};
-use super::vendor::{Mistake, Vendor};
+use super::super::{DialectContext, Effect, JoinOutcome};
+use super::vendor::{ProtocolError, Vendor};
 use super::{Connection, channel};
 use crate::config::AppLimits;
-use crate::hub::{Member, News, Told, Wish};
+use crate::hub::{DialectMessage, JoinRequest, Member, MemberChange};
 use serde_json::value::RawValue;
 use std::sync::Arc;
 
@@ -33,41 +33,41 @@ pub(super) fn read<V: Vendor>(list: &str, limits: &AppLimits) -> (Vec<String>, b
     let Ok(entries) = serde_json::from_str::<Vec<&RawValue>>(list) else {
         return (Vec::new(), false);
     };
-    let most = limits.watchlist_length;
+    let max = limits.watchlist_length;
     let mut users: Vec<String> = Vec::new();
-    for entry in entries.iter().take(most) {
+    for entry in entries.iter().take(max) {
         // What can be no user's id is nobody who could come.
         let Ok(id) = serde_json::from_str::<String>(entry.get()) else { continue };
         if channel::check::<V>(&id, limits.user_id_length).is_ok() && !users.contains(&id) {
             users.push(id);
         }
     }
-    (users, entries.len() > most)
+    (users, entries.len() > max)
 }
 
 /// Makes the user who has just signed in one who can be watched, and who watches `list`. Gives the
 /// subscriptions that this takes.
 pub(super) fn begin<V: Vendor>(
     conn: &mut Connection<V>,
-    context: &mut Context<'_>,
+    context: &mut DialectContext<'_>,
     id: &str,
     list: Option<&str>,
 ) -> usize {
     let limits = &context.env.apps.get(conn.app).config.limits;
     let (users, too_long) = list.map_or_else(Default::default, |list| read::<V>(list, limits));
     if too_long {
-        conn.mistake(context, Mistake::LongWatchlist(limits.watchlist_length));
+        conn.protocol_error(context, ProtocolError::LongWatchlist(limits.watchlist_length));
     }
     let others = users.iter().filter(|user| *user != id);
     let names: Vec<String> = others.map(|user| format!("{WATCHED}{user}")).collect();
     let hidden = names.len() + 1;
     // Beside the subscriptions of its own, the client has the user's channel and these.
-    let most = limits.subscriptions_per_connection + 1 + hidden;
+    let max = limits.subscriptions_per_connection + 1 + hidden;
     let app = conn.app;
     let member = Some(Box::new(member(id)));
     let mut join = |name, member| {
-        let wish = Some(Wish { member, ..Wish::default() });
-        context.actions.push(Action::Join { app, name, most, wish });
+        let request = Some(JoinRequest { member, ..JoinRequest::default() });
+        context.effects.push(Effect::Join { app, name, max, request });
     };
     join(format!("{WATCHED}{id}"), member);
     names.into_iter().for_each(|name| join(name, None));
@@ -79,22 +79,22 @@ pub(super) fn begin<V: Vendor>(
 }
 
 fn member(id: &str) -> Member {
-    let news = |online| {
-        let moved: Told = Arc::new(Moved { id: id.to_owned(), online });
-        News::Told(moved)
+    let change = |online| {
+        let moved: DialectMessage = Arc::new(Moved { id: id.to_owned(), online });
+        MemberChange::Message(moved)
     };
-    Member { id: id.into(), info: None, added: news(true), removed: news(false), most: 0 }
+    Member { id: id.into(), info: None, added: change(true), removed: change(false), max: 0 }
 }
 
 /// Takes the answer to one of the subscriptions.
 pub(super) fn joined<V: Vendor>(
     conn: &mut Connection<V>,
-    context: &mut Context<'_>,
+    context: &mut DialectContext<'_>,
     user: &str,
     outcome: &JoinOutcome,
 ) {
     let online = match outcome {
-        JoinOutcome::Joined(Some(welcome)) => welcome.users.is_some(),
+        JoinOutcome::Joined(Some(reply)) => reply.users.is_some(),
         _ => false,
     };
     let Some(gathering) = conn.gathering() else { return };
@@ -111,7 +111,11 @@ pub(super) fn joined<V: Vendor>(
 }
 
 /// Takes what a watched user does.
-pub(super) fn told<V: Vendor>(conn: &mut Connection<V>, context: &mut Context<'_>, what: &Told) {
+pub(super) fn on_message<V: Vendor>(
+    conn: &mut Connection<V>,
+    context: &mut DialectContext<'_>,
+    what: &DialectMessage,
+) {
     let Some(Moved { id, online }) = what.downcast_ref() else { return };
     if let Some(gathering) = conn.gathering() {
         return gathering.note(id, *online);
@@ -122,7 +126,7 @@ pub(super) fn told<V: Vendor>(conn: &mut Connection<V>, context: &mut Context<'_
     }
 }
 
-fn send<V: Vendor>(context: &mut Context<'_>, online: &[&str], offline: &[&str]) {
+fn send<V: Vendor>(context: &mut DialectContext<'_>, online: &[&str], offline: &[&str]) {
     if let Some(text) = V::watchlist(online, offline) {
         context.send_text(&text);
     }

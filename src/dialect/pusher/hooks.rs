@@ -1,12 +1,12 @@
 //! Webhooks: what happened to a channel, in the vendor's words.
 
 use super::super::channels::channel;
-use super::super::channels::vendor::Kind;
+use super::super::channels::vendor::ChannelKind;
 use super::Pusher;
 use crate::codec::json::push_string;
-use crate::config::{App, HookEvent};
+use crate::config::{AppConfig, HookEvent};
 use crate::crypto::{self, HmacKey};
-use crate::hub::{Kinds, Notice, Said, What};
+use crate::hub::{ChannelEvent, ChannelEventKind, ClientEvent, EventMask};
 
 /// The header fields of a request that say which key has signed it, and its signature.
 pub const KEY_FIELD: &str = "x-pusher-key";
@@ -15,34 +15,36 @@ pub const SIGNATURE_FIELD: &str = "x-pusher-signature";
 
 /// What an application's webhooks need to be told. Who comes back soon is not reported at all, so
 /// leaving and coming are always looked at together.
-pub fn kinds(app: &App) -> Kinds {
+pub fn mask(app: &AppConfig) -> EventMask {
     use HookEvent as Event;
     let wants = |event| app.webhooks.iter().any(|hook| hook.wants(event));
-    let kinds = [
-        (wants(Event::ChannelOccupied) || wants(Event::ChannelVacated), Kinds::OCCUPANCY),
-        (wants(Event::MemberAdded) || wants(Event::MemberRemoved), Kinds::MEMBERS),
-        (wants(Event::CacheMiss), Kinds::MISSES),
-        (wants(Event::SubscriptionCount) || app.subscription_count, Kinds::COUNTS),
-        (wants(Event::ClientEvent), Kinds::SAID),
+    let mask = [
+        (wants(Event::ChannelOccupied) || wants(Event::ChannelVacated), EventMask::OCCUPANCY),
+        (wants(Event::MemberAdded) || wants(Event::MemberRemoved), EventMask::MEMBERS),
+        (wants(Event::CacheMiss), EventMask::MISSES),
+        (wants(Event::SubscriptionCount) || app.subscription_count, EventMask::COUNTS),
+        (wants(Event::ClientEvent), EventMask::CLIENT_EVENTS),
     ];
-    let wanted = kinds.into_iter().filter(|(wanted, _)| *wanted);
-    wanted.fold(Kinds::NONE, |all, (_, kinds)| all | kinds)
+    let wanted = mask.into_iter().filter(|(wanted, _)| *wanted);
+    wanted.fold(EventMask::NONE, |all, (_, mask)| all | mask)
 }
 
 /// One event as JSON, if there is one for this notice.
-pub fn event(notice: &Notice) -> Option<(HookEvent, Vec<u8>)> {
+pub fn event(notice: &ChannelEvent) -> Option<(HookEvent, Vec<u8>)> {
     let (kind, name) = match &notice.what {
-        What::Occupied => (HookEvent::ChannelOccupied, "channel_occupied"),
-        What::Vacated => (HookEvent::ChannelVacated, "channel_vacated"),
-        What::Came(_) => (HookEvent::MemberAdded, "member_added"),
-        What::Left(_) => (HookEvent::MemberRemoved, "member_removed"),
-        What::Missed => (HookEvent::CacheMiss, "cache_miss"),
+        ChannelEventKind::Occupied => (HookEvent::ChannelOccupied, "channel_occupied"),
+        ChannelEventKind::Vacated => (HookEvent::ChannelVacated, "channel_vacated"),
+        ChannelEventKind::MemberAdded(_) => (HookEvent::MemberAdded, "member_added"),
+        ChannelEventKind::MemberRemoved(_) => (HookEvent::MemberRemoved, "member_removed"),
+        ChannelEventKind::CacheMiss => (HookEvent::CacheMiss, "cache_miss"),
         // Of presence channels users are counted, and by their own events.
-        What::Count(_) if channel::kind::<Pusher>(&notice.channel) == Kind::Presence => {
+        ChannelEventKind::Count(_)
+            if channel::kind::<Pusher>(&notice.channel) == ChannelKind::Presence =>
+        {
             return None;
         }
-        What::Count(_) => (HookEvent::SubscriptionCount, "subscription_count"),
-        What::Said(_) => (HookEvent::ClientEvent, "client_event"),
+        ChannelEventKind::Count(_) => (HookEvent::SubscriptionCount, "subscription_count"),
+        ChannelEventKind::ClientEvent(_) => (HookEvent::ClientEvent, "client_event"),
     };
     let mut out = Vec::with_capacity(64 + notice.channel.len());
     out.push(b'{');
@@ -50,26 +52,28 @@ pub fn event(notice: &Notice) -> Option<(HookEvent, Vec<u8>)> {
     out.push(b',');
     push_member(&mut out, "channel", &notice.channel);
     match &notice.what {
-        What::Came(user) | What::Left(user) => {
+        ChannelEventKind::MemberAdded(user) | ChannelEventKind::MemberRemoved(user) => {
             out.push(b',');
             push_member(&mut out, "user_id", user);
         }
-        What::Count(count) => {
+        ChannelEventKind::Count(count) => {
             out.extend_from_slice(format!(r#","subscription_count":{count}"#).as_bytes());
         }
-        What::Said(said) => push_said(&mut out, said),
-        What::Occupied | What::Vacated | What::Missed => {}
+        ChannelEventKind::ClientEvent(client_event) => {
+            push_client_event_fields(&mut out, client_event)
+        }
+        ChannelEventKind::Occupied | ChannelEventKind::Vacated | ChannelEventKind::CacheMiss => {}
     }
     out.push(b'}');
     Some((kind, out))
 }
 
-fn push_said(out: &mut Vec<u8>, said: &Said) {
+fn push_client_event_fields(out: &mut Vec<u8>, client_event: &ClientEvent) {
     let more = [
-        ("event", Some(&said.event)),
-        ("data", said.data.as_ref()),
-        ("socket_id", Some(&said.from)),
-        ("user_id", said.user.as_ref()),
+        ("event", Some(&client_event.event)),
+        ("data", client_event.data.as_ref()),
+        ("socket_id", Some(&client_event.from)),
+        ("user_id", client_event.user.as_ref()),
     ];
     for (name, value) in more {
         if let Some(value) = value {
@@ -109,15 +113,20 @@ mod tests {
     use super::*;
     use crate::config::{Config, Webhook};
 
-    fn check(channel: &str, what: What, kind: HookEvent, expected: &str) {
-        let notice = Notice { app: 0, version: 0, channel: channel.into(), what };
+    fn check(channel: &str, what: ChannelEventKind, kind: HookEvent, expected: &str) {
+        let notice = ChannelEvent { app: 0, version: 0, channel: channel.into(), what };
         let (found, text) = event(&notice).expect("an event");
         assert_eq!((found, String::from_utf8(text).as_deref()), (kind, Ok(expected)));
     }
 
     #[test]
     fn a_body_is_signed_as_other_libraries_verify_it() {
-        let room = Notice { app: 0, version: 0, channel: "room".into(), what: What::Occupied };
+        let room = ChannelEvent {
+            app: 0,
+            version: 0,
+            channel: "room".into(),
+            what: ChannelEventKind::Occupied,
+        };
         let (_, event) = event(&room).expect("an event");
         let body = body(1_760_000_000_123, &[&event]);
         let text =
@@ -133,39 +142,67 @@ mod tests {
     fn every_event_has_its_fields() {
         use HookEvent as Event;
         let vacated = r#"{"name":"channel_vacated","channel":"a"}"#;
-        check("a", What::Vacated, Event::ChannelVacated, vacated);
+        check("a", ChannelEventKind::Vacated, Event::ChannelVacated, vacated);
         let added = r#"{"name":"member_added","channel":"presence-a","user_id":"a\"b"}"#;
-        check("presence-a", What::Came("a\"b".into()), Event::MemberAdded, added);
+        check(
+            "presence-a",
+            ChannelEventKind::MemberAdded("a\"b".into()),
+            Event::MemberAdded,
+            added,
+        );
         let removed = r#"{"name":"member_removed","channel":"presence-a","user_id":"7"}"#;
-        check("presence-a", What::Left("7".into()), Event::MemberRemoved, removed);
+        check(
+            "presence-a",
+            ChannelEventKind::MemberRemoved("7".into()),
+            Event::MemberRemoved,
+            removed,
+        );
         let missed = r#"{"name":"cache_miss","channel":"cache-a"}"#;
-        check("cache-a", What::Missed, Event::CacheMiss, missed);
+        check("cache-a", ChannelEventKind::CacheMiss, Event::CacheMiss, missed);
         let count = r#"{"name":"subscription_count","channel":"a","subscription_count":3}"#;
-        check("a", What::Count(3), Event::SubscriptionCount, count);
+        check("a", ChannelEventKind::Count(3), Event::SubscriptionCount, count);
         let data = Some(r#"{"on":true}"#.into());
-        let said = Said { event: "client-x".into(), data, from: "1.2".into(), user: None };
+        let client_event =
+            ClientEvent { event: "client-x".into(), data, from: "1.2".into(), user: None };
         let text = r#"{"name":"client_event","channel":"private-a","event":"client-x","data":"{\"on\":true}","socket_id":"1.2"}"#;
-        check("private-a", What::Said(said.clone().into()), Event::ClientEvent, text);
-        let said = Said { data: None, user: Some("ada".into()), ..said };
+        check(
+            "private-a",
+            ChannelEventKind::ClientEvent(client_event.clone().into()),
+            Event::ClientEvent,
+            text,
+        );
+        let client_event = ClientEvent { data: None, user: Some("ada".into()), ..client_event };
         let text = r#"{"name":"client_event","channel":"presence-a","event":"client-x","socket_id":"1.2","user_id":"ada"}"#;
-        check("presence-a", What::Said(said.into()), Event::ClientEvent, text);
-        let users =
-            Notice { app: 0, version: 0, channel: "presence-a".into(), what: What::Count(3) };
+        check(
+            "presence-a",
+            ChannelEventKind::ClientEvent(client_event.into()),
+            Event::ClientEvent,
+            text,
+        );
+        let users = ChannelEvent {
+            app: 0,
+            version: 0,
+            channel: "presence-a".into(),
+            what: ChannelEventKind::Count(3),
+        };
         assert_eq!(event(&users), None);
     }
 
     #[test]
     fn only_what_an_endpoint_wants_is_noticed() {
         let mut app = Config::demo().apps.remove(0);
-        assert_eq!(kinds(&app), Kinds::NONE);
+        assert_eq!(mask(&app), EventMask::NONE);
         app.webhooks.push(Webhook::new("http://a"));
-        let all = Kinds::OCCUPANCY | Kinds::MEMBERS | Kinds::MISSES | Kinds::SAID;
-        assert_eq!(kinds(&app), all);
+        let all = EventMask::OCCUPANCY
+            | EventMask::MEMBERS
+            | EventMask::MISSES
+            | EventMask::CLIENT_EVENTS;
+        assert_eq!(mask(&app), all);
         app.webhooks[0].event_types = vec![HookEvent::ChannelOccupied];
-        assert_eq!(kinds(&app), Kinds::OCCUPANCY);
+        assert_eq!(mask(&app), EventMask::OCCUPANCY);
         let mut counts = Webhook::new("http://a");
         counts.event_types = vec![HookEvent::SubscriptionCount];
         app.webhooks.push(counts);
-        assert_eq!(kinds(&app), Kinds::OCCUPANCY | Kinds::COUNTS);
+        assert_eq!(mask(&app), EventMask::OCCUPANCY | EventMask::COUNTS);
     }
 }

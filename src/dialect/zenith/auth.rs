@@ -1,18 +1,18 @@
 //! Who a client is: tokens, their end, and what that means for its topics.
 
 use super::client::{Client, at_unix};
-use super::realm::{Found, Person};
-use super::told::{Told, told};
-use super::words::{Container, codes};
+use super::directory::{Principal, TokenOwner};
+use super::messages::{ZenithMessage, to_message};
+use super::wire::{MessageEnvelope, codes};
 use crate::codec::value::Value;
 use crate::config::{self, GuardKind};
-use crate::dialect::{Action, Context};
+use crate::dialect::{DialectContext, Effect};
 use crate::time::{Deadline, Now};
 use std::sync::Arc;
 
 /// A client that has signed in.
-pub(super) struct Identity {
-    pub(super) person: Arc<Person>,
+pub(super) struct ZenithSession {
+    pub(super) principal: Arc<Principal>,
     /// The token, as the client wrote it; nothing after a password.
     given: Box<str>,
     /// When the token ends.
@@ -25,7 +25,7 @@ const REST_MOST_S: u64 = 86_399;
 
 impl Client {
     /// A call of controller `Auth`.
-    pub(super) fn auth(&mut self, context: &mut Context<'_>, it: &Container) {
+    pub(super) fn auth(&mut self, context: &mut DialectContext<'_>, it: &MessageEnvelope) {
         let (at, tid) = ((&*it.controller, it.topic()), it.transaction.as_ref());
         let failed = (&*it.controller, Some(it.topic()));
         let wanted: &[&str] = match it.topic() {
@@ -46,64 +46,64 @@ impl Client {
             return self.fail(context, failed, tid, &Value::text(codes::DESERIALISE));
         }
         let given = text("AccessToken").unwrap_or("");
-        let realm = &context.env.zenith;
-        let person = match it.topic() {
+        let directory = &context.env.zenith;
+        let principal = match it.topic() {
             "AuthToken" if text("Provider") != Some("Bearer") => None,
-            "AuthToken" => match realm.token(given) {
-                Some(Found::Person(person)) => Some(person),
-                Some(Found::Service(_)) => None,
+            "AuthToken" => match directory.token(given) {
+                Some(TokenOwner::Principal(principal)) => Some(principal),
+                Some(TokenOwner::Service(_)) => None,
                 None => self.guarded_person(context, given),
             },
             "AuthOwner" => {
                 let user = text("UserName").or_else(|| text("Username")).unwrap_or("");
-                realm.owner(user, text("Password").unwrap_or(""))
+                directory.owner(user, text("Password").unwrap_or(""))
             }
-            _ => realm.grantee(text("AuthGrant").unwrap_or("")),
+            _ => directory.grantee(text("AuthGrant").unwrap_or("")),
         };
-        let alive = |it: &Arc<Person>| is_alive(it, context.now);
-        let Some(person) = person.filter(alive) else {
+        let alive = |it: &Arc<Principal>| is_alive(it, context.now);
+        let Some(principal) = principal.filter(alive) else {
             return self.reply(context, at, tid, Some(&rejected()));
         };
-        let told = Identity::new(person, given, context.now);
-        let answer = told.value(context.now, self.secure, &realm.config.secure_scopes);
+        let identity = ZenithSession::new(principal, given, context.now);
+        let answer = identity.value(context.now, self.secure, &directory.config.secure_scopes);
         self.reply(context, at, tid, Some(&answer));
-        self.sign_in(context, told);
+        self.sign_in(context, identity);
     }
 
     /// Whom a token names that a guard of the client's route believes. That guard's time for this
     /// identity goes on.
-    fn guarded_person(&self, context: &Context<'_>, token: &str) -> Option<Arc<Person>> {
+    fn guarded_person(&self, context: &DialectContext<'_>, token: &str) -> Option<Arc<Principal>> {
         let (env, now_s) = (context.env, context.now.unix_s);
         let mut found = None;
         for (name, roles) in &self.guarded {
             let mut guards = env.guards.iter().zip(&env.config.guards);
-            let by_token = |guard: &config::Guard| guard.kind == GuardKind::Jwt;
+            let by_token = |guard: &config::GuardConfig| guard.kind == GuardKind::Jwt;
             let found_guard = guards.find(|(it, config)| it.name == *name && by_token(config));
             let Some((guard, _)) = found_guard else { continue };
             let checked = guard.check(token, now_s).ok();
             let Some(claims) = checked.filter(|it| it.have(roles)) else { continue };
-            if guard.tenants.renew(&claims)
+            if guard.holders.renew(&claims)
                 && let Some(counters) = env.counters.get(usize::from(context.conn.core))
             {
                 counters.guard_renewals.add(1);
             }
-            found = found.or_else(|| Person::of_claims(name, &claims));
+            found = found.or_else(|| Principal::of_claims(name, &claims));
         }
         found
     }
 
     /// A client has the rights of a person from now on.
-    pub(super) fn sign_in(&mut self, context: &mut Context<'_>, identity: Identity) {
+    pub(super) fn sign_in(&mut self, context: &mut DialectContext<'_>, identity: ZenithSession) {
         let state = &context.env.zenith.state;
-        let person = identity.person.clone();
+        let principal = identity.principal.clone();
         if let Some(before) = &self.identity
-            && before.person.user != person.user
+            && before.principal.user != principal.user
         {
-            state.leave(&before.person.user, context.conn);
+            state.leave(&before.principal.user, context.conn);
         }
-        for too_many in state.enter(&person.user, context.conn, person.sessions) {
-            let what = told(Told::Kick(TOO_MANY));
-            context.actions.push(Action::Tell { to: too_many, what });
+        for too_many in state.enter(&principal.user, context.conn, principal.sessions) {
+            let what = to_message(ZenithMessage::Kick(TOO_MANY));
+            context.effects.push(Effect::Tell { to: too_many, what });
         }
         self.look_at(identity.until);
         self.identity = Some(identity);
@@ -113,20 +113,20 @@ impl Client {
     }
 
     /// The token has ended: data that needs it stops, and is remembered.
-    pub(super) fn expire(&mut self, context: &mut Context<'_>) {
+    pub(super) fn expire(&mut self, context: &mut DialectContext<'_>) {
         if let Some(identity) = self.identity.take() {
-            context.env.zenith.state.leave(&identity.person.user, context.conn);
+            context.env.zenith.state.leave(&identity.principal.user, context.conn);
         }
         self.refresh(context);
         self.suspend(context);
     }
 
     /// The configuration was read anew: rights may be others, and so may what is told.
-    pub(super) fn renewed(&mut self, context: &mut Context<'_>) {
+    pub(super) fn on_reload(&mut self, context: &mut DialectContext<'_>) {
         let env = context.env;
-        let known = self.identity.as_ref().is_none_or(|it| match &it.person.guard {
+        let known = self.identity.as_ref().is_none_or(|it| match &it.principal.guard {
             Some(name) => env.guards.iter().any(|guard| *guard.name == **name),
-            None => env.zenith.has(&it.person),
+            None => env.zenith.has(&it.principal),
         });
         if !known {
             return self.expire(context);
@@ -144,21 +144,21 @@ impl Client {
 
     /// Whether a scope is granted; the empty one is to all.
     pub(super) fn may(&self, scope: &str) -> bool {
-        let granted = |it: &Identity| it.person.scopes.iter().any(|own| **own == *scope);
+        let granted = |it: &ZenithSession| it.principal.scopes.iter().any(|own| **own == *scope);
         scope.is_empty()
             || self.identity.as_ref().is_some_and(granted)
                 && (self.secure || !self.secure_scopes.iter().any(|it| it == scope))
     }
 }
 
-impl Identity {
-    pub(super) fn new(person: Arc<Person>, given: &str, now: Now) -> Identity {
-        let until = person.expires_unix_s.map_or(Deadline::NEVER, |end| at_unix(now, end));
-        Identity { person, given: given.into(), until }
+impl ZenithSession {
+    pub(super) fn new(principal: Arc<Principal>, given: &str, now: Now) -> ZenithSession {
+        let until = principal.expires_unix_s.map_or(Deadline::NEVER, |end| at_unix(now, end));
+        ZenithSession { principal, given: given.into(), until }
     }
 
     fn value(&self, now: Now, secure: bool, secure_scopes: &[String]) -> Value {
-        let person = &self.person;
+        let principal = &self.principal;
         let given = match &*self.given {
             // The client insists on one.
             "" => "-",
@@ -168,18 +168,18 @@ impl Identity {
         let mut add = |key: &str, value: Value| members.push((key.into(), value));
         add("Result", Value::text("Success"));
         add("AccessToken", Value::text(given));
-        add("UserID", Value::text(&person.user));
-        add("DisplayName", Value::text(&person.display_name));
-        if !person.expires.is_empty() {
-            add("ExpiryDate", Value::text(&person.expires));
+        add("UserID", Value::text(&principal.user));
+        add("DisplayName", Value::text(&principal.display_name));
+        if !principal.expires.is_empty() {
+            add("ExpiryDate", Value::text(&principal.expires));
         }
-        let rest = person
+        let rest = principal
             .expires_unix_s
             .map_or(REST_MOST_S, |end| end.saturating_sub(now.unix_s).min(REST_MOST_S));
         let rest = format!("{:02}:{:02}:{:02}.0", rest / 3600, rest / 60 % 60, rest % 60);
         add("ExpiresIn", Value::text(&rest));
         let granted = |scope: &str| secure || !secure_scopes.iter().any(|it| it == scope);
-        let scopes = person.scopes.iter().filter(|scope| granted(scope));
+        let scopes = principal.scopes.iter().filter(|scope| granted(scope));
         let scopes = scopes.map(|scope| Value::text(scope));
         add("Scope", Value::Array(scopes.collect()));
         Value::Map(members)
@@ -187,8 +187,8 @@ impl Identity {
 }
 
 /// Whether a token's time has not ended.
-pub(super) fn is_alive(person: &Person, now: Now) -> bool {
-    person.expires_unix_s.is_none_or(|end| end > now.unix_s)
+pub(super) fn is_alive(principal: &Principal, now: Now) -> bool {
+    principal.expires_unix_s.is_none_or(|end| end > now.unix_s)
 }
 
 /// What one is told who is nobody.

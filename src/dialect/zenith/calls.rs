@@ -1,13 +1,13 @@
 //! Calls of one client: answered here, from the configuration, or by a back end.
 
 use super::client::Client;
-use super::realm::Backend;
-use super::service::late;
-use super::told::{Call, Outcome, Told, told};
+use super::directory::Backend;
+use super::messages::{Call, CallOutcome, ZenithMessage, to_message};
+use super::service::note_late_answer;
 use super::topics::unavailable;
-use super::words::{self, Container, Saying, codes};
+use super::wire::{self, MessageEnvelope, WireMessage, codes};
 use crate::codec::value::Value;
-use crate::dialect::{Action, Context};
+use crate::dialect::{DialectContext, Effect};
 use crate::hub::ConnId;
 use crate::time::Deadline;
 
@@ -25,15 +25,15 @@ pub(super) struct Pending {
 
 impl Client {
     /// `Publish`: a call.
-    pub(super) fn call(&mut self, context: &mut Context<'_>, it: Container) {
+    pub(super) fn call(&mut self, context: &mut DialectContext<'_>, it: MessageEnvelope) {
         let (controller, topic) = (&*it.controller, it.topic());
         let tid = it.transaction.as_ref();
         let at = (controller, Some(topic));
-        let realm = &context.env.zenith;
-        if controller.len() + topic.len() > realm.config.topic_length {
+        let directory = &context.env.zenith;
+        if controller.len() + topic.len() > directory.config.topic_length {
             return self.fail(context, at, tid, &Value::text(codes::LIMITED));
         }
-        if !realm.knows(controller) {
+        if !directory.knows(controller) {
             return self.fail(context, at, tid, &Value::text(&format!("Controller {controller}")));
         }
         match (controller, topic) {
@@ -43,26 +43,26 @@ impl Client {
             ("Zenith", _) => return self.fail(context, at, tid, &Value::text(codes::UNKNOWN)),
             _ => {}
         }
-        let looked = realm.look(controller, topic);
-        let scope = looked.rule.as_ref().map_or("", |rule| &*rule.scope);
+        let lookup = directory.look(controller, topic);
+        let scope = lookup.rule.as_ref().map_or("", |rule| &*rule.scope);
         if !self.may(scope) {
             return self.fail(context, at, tid, &Value::text(codes::AUTHORITY));
         }
-        let reply = looked.rule.as_ref().and_then(|rule| rule.reply.as_deref());
+        let reply = lookup.rule.as_ref().and_then(|rule| rule.reply.as_deref());
         if let Some(reply) = reply {
             return self.reply(context, (controller, topic), tid, Some(reply));
         }
-        match looked.backend {
+        match lookup.backend {
             Backend::At(backend, _) => self.forward(context, it, backend),
             Backend::Away => self.fail(context, at, tid, &Value::text(&unavailable(controller))),
-            Backend::None if looked.rule.is_some_and(|rule| rule.served) => {
+            Backend::None if lookup.rule.is_some_and(|rule| rule.served) => {
                 self.fail(context, at, tid, &Value::text(&unavailable(controller)));
             }
             Backend::None => self.fail(context, at, tid, &Value::text(codes::UNKNOWN)),
         }
     }
 
-    fn forward(&mut self, context: &mut Context<'_>, it: Container, backend: ConnId) {
+    fn forward(&mut self, context: &mut DialectContext<'_>, it: MessageEnvelope, backend: ConnId) {
         let times = self.times(context, &it.controller);
         let topic: Box<str> = it.topic().into();
         let pending = Pending {
@@ -77,21 +77,25 @@ impl Client {
             let at = (&*it.controller, Some(&*topic));
             return self.fail(context, at, it.transaction.as_ref(), &Value::text(codes::LIMITED));
         };
-        let what = Told::Call(Call {
+        let what = ZenithMessage::Call(Call {
             from: context.conn,
             call,
             controller: it.controller,
             topic,
             subscribes: false,
             data: it.data,
-            user: self.identity.as_ref().map(|it| it.person.user.clone()),
+            user: self.identity.as_ref().map(|it| it.principal.user.clone()),
             version: self.version.clone(),
         });
-        context.actions.push(Action::Tell { to: backend, what: told(what) });
+        context.effects.push(Effect::Tell { to: backend, what: to_message(what) });
     }
 
     /// Lists what waits for a back end; `None` if as much waits as may.
-    pub(super) fn add_call(&mut self, context: &Context<'_>, pending: Pending) -> Option<u32> {
+    pub(super) fn add_call(
+        &mut self,
+        context: &DialectContext<'_>,
+        pending: Pending,
+    ) -> Option<u32> {
         if self.calls.len() >= context.env.zenith.config.pending_per_connection {
             return None;
         }
@@ -105,34 +109,39 @@ impl Client {
     }
 
     /// Tells the back end that nobody waits for an answer any more.
-    pub(super) fn forget(&self, context: &mut Context<'_>, call: u32) {
+    pub(super) fn forget(&self, context: &mut DialectContext<'_>, call: u32) {
         if let Some(pending) = self.calls.get(&call) {
-            let what = Told::Forget { from: context.conn, call };
-            context.actions.push(Action::Tell { to: pending.to, what: told(what) });
+            let what = ZenithMessage::Forget { from: context.conn, call };
+            context.effects.push(Effect::Tell { to: pending.to, what: to_message(what) });
         }
     }
 
     /// Gives up what waits for a back end.
-    pub(super) fn drop_call(&mut self, context: &mut Context<'_>, call: u32) {
+    pub(super) fn drop_call(&mut self, context: &mut DialectContext<'_>, call: u32) {
         self.forget(context, call);
         self.calls.remove(&call);
     }
 
     /// What has come of a call. Of one that is not waited for any more, nothing.
-    pub(super) fn answered(&mut self, context: &mut Context<'_>, call: u32, outcome: &Outcome) {
-        let Some(pending) = self.calls.remove(&call) else { return late(context) };
+    pub(super) fn answered(
+        &mut self,
+        context: &mut DialectContext<'_>,
+        call: u32,
+        outcome: &CallOutcome,
+    ) {
+        let Some(pending) = self.calls.remove(&call) else { return note_late_answer(context) };
         let (controller, topic) = (&*pending.controller, &*pending.topic);
         if pending.subscribes {
             let refusal = match outcome {
-                Outcome::Done(_) => None,
-                Outcome::Failed(error) => Some(error),
+                CallOutcome::Done(_) => None,
+                CallOutcome::Failed(error) => Some(error),
             };
-            return self.authorised(context, &words::channel(controller, topic), refusal);
+            return self.authorised(context, &wire::channel(controller, topic), refusal);
         }
         let tid = pending.transaction.as_ref();
         match outcome {
-            Outcome::Done(data) => self.reply(context, (controller, topic), tid, data.as_ref()),
-            Outcome::Failed(error) => self.fail(context, (controller, Some(topic)), tid, error),
+            CallOutcome::Done(data) => self.reply(context, (controller, topic), tid, data.as_ref()),
+            CallOutcome::Failed(error) => self.fail(context, (controller, Some(topic)), tid, error),
         }
     }
 
@@ -140,7 +149,7 @@ impl Client {
     /// topic.
     pub(super) fn reply(
         &self,
-        context: &mut Context<'_>,
+        context: &mut DialectContext<'_>,
         (controller, topic): (&str, &str),
         transaction: Option<&Value>,
         data: Option<&Value>,
@@ -149,10 +158,11 @@ impl Client {
         match (transaction, data) {
             (Some(_), _) => {
                 let topic = Some(topic);
-                let saying = Saying { controller, topic, transaction, data, ..Saying::default() };
-                self.say(context, &saying);
+                let message =
+                    WireMessage { controller, topic, transaction, data, ..WireMessage::default() };
+                self.say(context, &message);
             }
-            (None, Some(data)) if self.hears(&words::channel(controller, topic)) => {
+            (None, Some(data)) if self.hears(&wire::channel(controller, topic)) => {
                 self.data(context, (controller, topic), data);
             }
             (None, Some(_)) => {
@@ -164,7 +174,7 @@ impl Client {
     }
 
     /// `Cancel`: ends what waits under this TransactionID.
-    pub(super) fn cancel(&mut self, context: &mut Context<'_>, it: &Container) {
+    pub(super) fn cancel(&mut self, context: &mut DialectContext<'_>, it: &MessageEnvelope) {
         let Some(tid) = &it.transaction else { return };
         let is_meant = |pending: &Pending| {
             !pending.subscribes
@@ -176,7 +186,7 @@ impl Client {
         let meant: Vec<u32> = meant.map(|(call, _)| *call).collect();
         for call in meant {
             self.forget(context, call);
-            self.answered(context, call, &Outcome::failed(codes::ABORT));
+            self.answered(context, call, &CallOutcome::failed(codes::ABORT));
         }
     }
 }

@@ -1,13 +1,13 @@
 //! A client: what it says is sorted here, and what it is told.
 
-use super::auth::Identity;
+use super::auth::ZenithSession;
 use super::calls::Pending;
 use super::closings;
-use super::told::{Outcome, Told};
-use super::topics::{Op, Topic};
-use super::words::{self, Container, Saying, codes};
+use super::messages::{CallOutcome, ZenithMessage};
+use super::topics::{TopicOp, TopicSubscription};
+use super::wire::{self, MessageEnvelope, WireMessage, codes};
 use crate::codec::value::{Format, Value};
-use crate::dialect::{Action, Context};
+use crate::dialect::{DialectContext, Effect};
 use crate::hub::ConnId;
 use crate::mem::Handle;
 use crate::time::{Deadline, Now};
@@ -23,9 +23,9 @@ pub(super) struct Client {
     /// Scopes that are granted over TLS only.
     pub(super) secure_scopes: Vec<String>,
     /// Who it is, if it has signed in and the token is good.
-    pub(super) identity: Option<Identity>,
+    pub(super) identity: Option<ZenithSession>,
     /// What it is subscribed to, or wants to be, by the channel.
-    pub(super) topics: HashMap<Box<str>, Topic>,
+    pub(super) topics: HashMap<Box<str>, TopicSubscription>,
     /// What waits for a back end.
     pub(super) calls: BTreeMap<u32, Pending>,
     pub(super) last_call: u32,
@@ -65,25 +65,25 @@ impl Client {
     }
 
     /// Takes one container.
-    pub(super) fn message(&mut self, context: &mut Context<'_>, it: Container) {
+    pub(super) fn message(&mut self, context: &mut DialectContext<'_>, it: MessageEnvelope) {
         let topic = it.topic.as_deref();
         let limited = self.is_over_rate(context);
         match it.action.as_deref() {
-            Some(words::ERROR) => {}
-            Some(words::CANCEL) => self.cancel(context, &it),
-            Some(words::UNSUB) => {
-                let channel = words::channel(&it.controller, it.topic());
+            Some(wire::ERROR) => {}
+            Some(wire::CANCEL) => self.cancel(context, &it),
+            Some(wire::UNSUB) => {
+                let channel = wire::channel(&it.controller, it.topic());
                 self.unsub(context, &channel, it.confirm);
             }
-            Some(words::SUB) => match topic {
+            Some(wire::SUB) => match topic {
                 _ if limited => self.refuse(context, &it.controller, topic, codes::LIMITED, &it),
                 None => self.refuse(context, &it.controller, topic, codes::UNKNOWN, &it),
                 Some(topic) => {
-                    let channel = words::channel(&it.controller, topic);
-                    self.sub(context, &channel, Op::sub(it.confirm, it.data));
+                    let channel = wire::channel(&it.controller, topic);
+                    self.sub(context, &channel, TopicOp::sub(it.confirm, it.data));
                 }
             },
-            None | Some(words::PUBLISH) if !limited && topic.is_some() => self.call(context, it),
+            None | Some(wire::PUBLISH) if !limited && topic.is_some() => self.call(context, it),
             _ => {
                 let code = if limited { codes::LIMITED } else { codes::UNKNOWN };
                 let tid = it.transaction.as_ref();
@@ -94,50 +94,50 @@ impl Client {
 
     fn refuse(
         &self,
-        context: &mut Context<'_>,
+        context: &mut DialectContext<'_>,
         controller: &str,
         topic: Option<&str>,
         code: &str,
-        it: &Container,
+        it: &MessageEnvelope,
     ) {
         self.refuse_sub(context, (controller, topic), &Value::text(code), it.confirm);
     }
 
-    fn is_over_rate(&mut self, context: &Context<'_>) -> bool {
-        let most = context.env.zenith.config.messages_per_s;
+    fn is_over_rate(&mut self, context: &DialectContext<'_>) -> bool {
+        let max = context.env.zenith.config.messages_per_s;
         let second = context.now.ms / 1000;
         if second != self.second {
             (self.second, self.messages) = (second, 0);
         }
         self.messages = self.messages.saturating_add(1);
-        most > 0 && self.messages > most
+        max > 0 && self.messages > max
     }
 
     /// Takes what another connection has to say.
-    pub(super) fn told(&mut self, context: &mut Context<'_>, what: &Told) {
+    pub(super) fn on_message(&mut self, context: &mut DialectContext<'_>, what: &ZenithMessage) {
         match what {
-            Told::Kick(reason) => context.close(closings::kicked(reason)),
-            Told::Answer { call, outcome } => self.answered(context, *call, outcome),
-            Told::End { channel, error } => self.end(context, channel, error.as_ref()),
-            Told::Feeds(feeds) => {
-                self.data(context, (words::DEFAULT_CONTROLLER, "Feeds"), feeds);
+            ZenithMessage::Kick(reason) => context.close(closings::kicked(reason)),
+            ZenithMessage::Answer { call, outcome } => self.answered(context, *call, outcome),
+            ZenithMessage::End { channel, error } => self.end(context, channel, error.as_ref()),
+            ZenithMessage::Feeds(feeds) => {
+                self.data(context, (wire::DEFAULT_CONTROLLER, "Feeds"), feeds);
             }
-            Told::Call(_) | Told::Forget { .. } => {}
+            ZenithMessage::Call(_) | ZenithMessage::Forget { .. } => {}
         }
     }
 
     /// A time has come.
-    pub(super) fn late(&mut self, context: &mut Context<'_>) {
+    pub(super) fn on_deadline(&mut self, context: &mut DialectContext<'_>) {
         let now = context.now;
-        let late: Vec<u32> = self
+        let on_deadline: Vec<u32> = self
             .calls
             .iter()
             .filter(|(_, pending)| pending.by.due(now))
             .map(|(call, _)| *call)
             .collect();
-        for call in late {
+        for call in on_deadline {
             self.forget(context, call);
-            self.answered(context, call, &Outcome::failed(codes::TIMEOUT));
+            self.answered(context, call, &CallOutcome::failed(codes::TIMEOUT));
         }
         if self.identity.as_ref().is_some_and(|it| it.until.due(now)) {
             self.expire(context);
@@ -153,39 +153,42 @@ impl Client {
     }
 
     /// The connection is gone.
-    pub(super) fn gone(&mut self, env: &crate::dialect::Env, us: ConnId, out: &mut Vec<Action>) {
+    pub(super) fn on_drop(&mut self, env: &crate::dialect::Env, us: ConnId, out: &mut Vec<Effect>) {
         if let Some(identity) = &self.identity {
-            env.zenith.state.leave(&identity.person.user, us);
+            env.zenith.state.leave(&identity.principal.user, us);
         }
         for (call, pending) in &self.calls {
-            let what = super::told::told(Told::Forget { from: us, call: *call });
-            out.push(Action::Tell { to: pending.to, what });
+            let what = super::messages::to_message(ZenithMessage::Forget { from: us, call: *call });
+            out.push(Effect::Tell { to: pending.to, what });
         }
     }
 
     // --- what is said ---
 
-    pub(super) fn say(&self, context: &mut Context<'_>, saying: &Saying<'_>) {
-        say(context, self.format, saying);
+    pub(super) fn say(&self, context: &mut DialectContext<'_>, message: &WireMessage<'_>) {
+        say(context, self.format, message);
     }
 
     /// Data on a topic.
-    pub(super) fn data(&self, context: &mut Context<'_>, at: (&str, &str), data: &Value) {
+    pub(super) fn data(&self, context: &mut DialectContext<'_>, at: (&str, &str), data: &Value) {
         let (controller, topic) = (at.0, Some(at.1));
-        self.say(context, &Saying { controller, topic, data: Some(data), ..Saying::default() });
+        self.say(
+            context,
+            &WireMessage { controller, topic, data: Some(data), ..WireMessage::default() },
+        );
     }
 
     /// An error, and the empty reply that ends a call.
     pub(super) fn fail(
         &self,
-        context: &mut Context<'_>,
+        context: &mut DialectContext<'_>,
         (controller, topic): (&str, Option<&str>),
         transaction: Option<&Value>,
         error: &Value,
     ) {
-        let reply = Saying { controller, topic, transaction, ..Saying::default() };
-        let action = Some(words::ERROR);
-        self.say(context, &Saying { action, data: Some(error), ..reply });
+        let reply = WireMessage { controller, topic, transaction, ..WireMessage::default() };
+        let action = Some(wire::ERROR);
+        self.say(context, &WireMessage { action, data: Some(error), ..reply });
         if transaction.is_some() {
             self.say(context, &reply);
         }
@@ -194,20 +197,20 @@ impl Client {
     /// An error, and the unconfirmed subscription, if a confirmation was asked for.
     pub(super) fn refuse_sub(
         &self,
-        context: &mut Context<'_>,
+        context: &mut DialectContext<'_>,
         (controller, topic): (&str, Option<&str>),
         error: &Value,
         confirm: bool,
     ) {
         self.fail(context, (controller, topic), None, error);
         if confirm {
-            let action = Some(words::SUB);
-            self.say(context, &Saying { controller, topic, action, ..Saying::default() });
+            let action = Some(wire::SUB);
+            self.say(context, &WireMessage { controller, topic, action, ..WireMessage::default() });
         }
     }
 
     /// How long a back end may take for an answer.
-    pub(super) fn times(&self, context: &Context<'_>, controller: &str) -> Times {
+    pub(super) fn times(&self, context: &DialectContext<'_>, controller: &str) -> Times {
         let set = self.times.iter().find(|(name, _)| **name == *controller);
         let ms = context.env.zenith.config.answer_timeout_s * 1000;
         set.map_or(Times { action_ms: ms, subscription_ms: ms }, |(_, times)| *times)
@@ -215,20 +218,20 @@ impl Client {
 }
 
 /// Sends one container behind all that was sent before.
-pub(super) fn say(context: &mut Context<'_>, format: Format, saying: &Saying<'_>) {
-    match saying.encode(format) {
+pub(super) fn say(context: &mut DialectContext<'_>, format: Format, message: &WireMessage<'_>) {
+    match message.encode(format) {
         Ok(payload) => send(context, format, &payload),
         Err(_) => context.close(closings::INTERNAL),
     }
 }
 
 /// Sends one message behind all that was sent before.
-pub(super) fn send(context: &mut Context<'_>, format: Format, payload: &[u8]) {
+pub(super) fn send(context: &mut DialectContext<'_>, format: Format, payload: &[u8]) {
     if context.shared.is_empty() {
-        context.out.message(words::message_kind(format), payload);
+        context.out.message(wire::message_kind(format), payload);
     } else {
         // Frames that are shared go behind what is written.
-        context.shared.push(Handle::new(words::freeze(format, payload)));
+        context.shared.push(Handle::new(wire::freeze(format, payload)));
     }
 }
 

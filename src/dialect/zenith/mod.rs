@@ -3,41 +3,42 @@
 //! `README.md` beside this file says what is configured and how a back end is written.
 
 mod auth;
+mod builtin;
 mod calls;
 mod client;
+mod commands;
+mod directory;
 mod ingest;
-mod native;
+mod messages;
 mod negotiate;
-mod realm;
+mod registry;
 mod service;
-mod state;
 #[cfg(test)]
 mod tests;
-mod told;
 mod topics;
-mod verbs;
-mod words;
+mod wire;
 
-pub use realm::Realm;
-pub use state::State;
+pub use directory::Directory;
+pub use registry::State;
 
 use super::{
-    Action, Answered, Closing, Context, Dialect, Env, Heartbeat, JoinOutcome, Opening, Refused, Why,
+    Answered, Closing, Dialect, DialectContext, Effect, Env, Heartbeat, JoinOutcome, Opening,
+    Rejection, Why,
 };
 use crate::codec::Format;
-use crate::codec::value::{self, Limits};
+use crate::codec::value::{self, DecodeLimits};
 use crate::config::SlowConsumer;
 use crate::http;
 use crate::hub::{self, Answer, ConnId};
 use crate::time::Deadline;
 use crate::ws;
-use auth::Identity;
+use auth::ZenithSession;
 use client::Client;
-use realm::Found;
+use directory::TokenOwner;
+use messages::ZenithMessage;
 use service::Service;
 use std::borrow::Cow;
-use told::Told;
-use words::Container;
+use wire::MessageEnvelope;
 
 /// The application number of all channels of this dialect; no application has it.
 pub const APP: u32 = u32::MAX;
@@ -74,7 +75,7 @@ enum Role {
 }
 
 impl Dialect for Connection {
-    fn subprotocol<'a>(env: &Env, opening: &Opening<'a>) -> Result<Option<&'a str>, Refused> {
+    fn subprotocol<'a>(env: &Env, opening: &Opening<'a>) -> Result<Option<&'a str>, Rejection> {
         negotiate::version(opening)?;
         negotiate::bearer(env, opening)?;
         negotiate::protocol(opening)
@@ -87,7 +88,7 @@ impl Dialect for Connection {
         }
     }
 
-    fn open(context: &mut Context<'_>, opening: &Opening<'_>) -> Option<Connection> {
+    fn open(context: &mut DialectContext<'_>, opening: &Opening<'_>) -> Option<Connection> {
         if context.draining {
             context.close(closings::RESTART);
             return None;
@@ -98,25 +99,32 @@ impl Dialect for Connection {
         let guarded = opening.route.guarded.iter();
         client.guarded = guarded.map(|(name, roles)| (name.clone(), roles.clone())).collect();
         match negotiate::bearer(context.env, opening).ok().flatten() {
-            Some((Found::Service(entry), _)) => {
+            Some((TokenOwner::Service(entry), _)) => {
                 return Some(Connection(Box::new(Role::Service(Service::new(format, entry)))));
             }
-            Some((Found::Person(person), given)) if auth::is_alive(&person, context.now) => {
-                client.sign_in(context, Identity::new(person, &given, context.now));
+            Some((TokenOwner::Principal(principal), given))
+                if auth::is_alive(&principal, context.now) =>
+            {
+                client.sign_in(context, ZenithSession::new(principal, &given, context.now));
             }
             _ => {}
         }
         Some(Connection(Box::new(Role::Client(client))))
     }
 
-    fn message(&mut self, context: &mut Context<'_>, kind: ws::Kind, payload: &mut [u8]) {
+    fn message(
+        &mut self,
+        context: &mut DialectContext<'_>,
+        kind: ws::MessageKind,
+        payload: &mut [u8],
+    ) {
         let format = self.format();
-        if kind != words::message_kind(format) {
+        if kind != wire::message_kind(format) {
             return context.close(closings::invalid("the format has the other kind of message"));
         }
-        let limits = Limits { bytes: payload.len(), ..Limits::default() };
+        let limits = DecodeLimits { bytes: payload.len(), ..DecodeLimits::default() };
         let read = value::decode(format, payload, &limits, context.json);
-        let container = match read.map(Container::of) {
+        let container = match read.map(MessageEnvelope::of) {
             Ok(Ok(container)) => container,
             Ok(Err(reason)) => return context.close(closings::invalid(reason)),
             Err(error) => return context.close(closings::invalid(error.to_string())),
@@ -127,33 +135,33 @@ impl Dialect for Connection {
         }
     }
 
-    fn joined(&mut self, context: &mut Context<'_>, name: &str, outcome: JoinOutcome) {
+    fn joined(&mut self, context: &mut DialectContext<'_>, name: &str, outcome: JoinOutcome) {
         if let Role::Client(client) = &mut *self.0 {
             client.joined(context, name, outcome);
         }
     }
 
-    fn not_subscribed(&mut self, _context: &mut Context<'_>, _name: &str) {}
+    fn not_subscribed(&mut self, _context: &mut DialectContext<'_>, _name: &str) {}
 
-    fn told(&mut self, context: &mut Context<'_>, what: &hub::Told) {
-        let Some(what) = what.downcast_ref::<Told>() else { return };
+    fn on_message(&mut self, context: &mut DialectContext<'_>, what: &hub::DialectMessage) {
+        let Some(what) = what.downcast_ref::<ZenithMessage>() else { return };
         match &mut *self.0 {
-            Role::Client(client) => client.told(context, what),
-            Role::Service(service) => service.told(context, what),
+            Role::Client(client) => client.on_message(context, what),
+            Role::Service(service) => service.on_message(context, what),
         }
     }
 
-    fn answered(&mut self, context: &mut Context<'_>, part: u16, _answer: Answer) {
+    fn answered(&mut self, context: &mut DialectContext<'_>, part: u16, _answer: Answer) {
         if let Role::Service(service) = &mut *self.0 {
             service.placed(context, part);
         }
     }
 
-    fn nudge(&mut self, _context: &mut Context<'_>) {}
+    fn app_ping(&mut self, _context: &mut DialectContext<'_>) {}
 
-    fn renewed(&mut self, context: &mut Context<'_>) {
+    fn on_reload(&mut self, context: &mut DialectContext<'_>) {
         if let Role::Client(client) = &mut *self.0 {
-            client.renewed(context);
+            client.on_reload(context);
         }
     }
 
@@ -164,9 +172,9 @@ impl Dialect for Connection {
         }
     }
 
-    fn late(&mut self, context: &mut Context<'_>) {
+    fn on_deadline(&mut self, context: &mut DialectContext<'_>) {
         if let Role::Client(client) = &mut *self.0 {
-            client.late(context);
+            client.on_deadline(context);
         }
     }
 
@@ -178,31 +186,31 @@ impl Dialect for Connection {
         }
     }
 
-    fn gone(&mut self, _env: &Env) {}
+    fn on_drop(&mut self, _env: &Env) {}
 
-    fn farewell(&mut self, env: &Env, us: ConnId, out: &mut Vec<Action>) {
+    fn on_close(&mut self, env: &Env, us: ConnId, out: &mut Vec<Effect>) {
         match &mut *self.0 {
-            Role::Client(client) => client.gone(env, us, out),
-            Role::Service(service) => service.gone(env, us, out),
+            Role::Client(client) => client.on_drop(env, us, out),
+            Role::Service(service) => service.on_drop(env, us, out),
         }
     }
 
-    fn limits(&self, env: &Env) -> ws::Limits {
-        let most = env.zenith.config.message_bytes;
-        ws::Limits {
-            frame_bytes: most.min(env.config.limits.frame_bytes),
-            message_bytes: most,
+    fn limits(&self, env: &Env) -> ws::FrameLimits {
+        let max = env.zenith.config.message_bytes;
+        ws::FrameLimits {
+            frame_bytes: max.min(env.config.limits.frame_bytes),
+            message_bytes: max,
             fragments: env.config.limits.fragments,
             allow_rsv1: false,
         }
     }
 
     fn queue_bytes(&self, env: &Env) -> usize {
-        let most = env.config.limits.write_queue_bytes;
+        let max = env.config.limits.write_queue_bytes;
         match &*self.0 {
-            Role::Client(_) => most,
+            Role::Client(_) => max,
             // A call is as large as a client's message, and one always fits.
-            Role::Service(_) => most.saturating_add(2 * env.zenith.config.message_bytes as usize),
+            Role::Service(_) => max.saturating_add(2 * env.zenith.config.message_bytes as usize),
         }
     }
 
@@ -220,7 +228,7 @@ impl Dialect for Connection {
     }
 
     fn request(
-        context: &mut Context<'_>,
+        context: &mut DialectContext<'_>,
         _app: u32,
         _path: &str,
         request: &mut http::Request<'_>,

@@ -1,9 +1,9 @@
 //! The handshake: which format, which version, and who asks.
 
-use super::realm::{Found, Person};
+use super::directory::{Principal, TokenOwner};
 use crate::codec::value::Format;
 use crate::config::GuardKind;
-use crate::dialect::{Env, Opening, Refused};
+use crate::dialect::{Env, Opening, Rejection};
 use crate::http::query;
 use std::borrow::Cow;
 
@@ -20,7 +20,7 @@ const NEWEST: &str = "2.0";
 const VERSION_BYTES: usize = 16;
 
 /// The first subprotocol offered that is known. `Ok(None)` if none is offered.
-pub(super) fn protocol<'a>(opening: &Opening<'a>) -> Result<Option<&'a str>, Refused> {
+pub(super) fn protocol<'a>(opening: &Opening<'a>) -> Result<Option<&'a str>, Rejection> {
     let mut any = false;
     for offered in opening.headers.tokens("sec-websocket-protocol") {
         any = true;
@@ -42,7 +42,7 @@ pub(super) fn format(opening: &Opening<'_>) -> Format {
 }
 
 /// The version that is in effect: 1.1 and up, below 3.
-pub(super) fn version<'a>(opening: &Opening<'a>) -> Result<&'a str, Refused> {
+pub(super) fn version<'a>(opening: &Opening<'a>) -> Result<&'a str, Rejection> {
     let Some(version) = query::get(opening.query, "version") else { return Ok(NEWEST) };
     if is_supported(version) {
         return Ok(version);
@@ -70,7 +70,10 @@ fn is_supported(version: &str) -> bool {
 }
 
 /// Who asks, if the request says so; on a guarded route, whom the guard has let in.
-pub(super) fn bearer(env: &Env, opening: &Opening<'_>) -> Result<Option<(Found, String)>, Refused> {
+pub(super) fn bearer(
+    env: &Env,
+    opening: &Opening<'_>,
+) -> Result<Option<(TokenOwner, String)>, Rejection> {
     let field = opening.headers.first("authorization");
     let token = field.and_then(|it| str::from_utf8(it).ok()).and_then(credentials);
     if let Some((found, token)) = token.and_then(|it| Some((env.zenith.token(it)?, it))) {
@@ -81,8 +84,9 @@ pub(super) fn bearer(env: &Env, opening: &Opening<'_>) -> Result<Option<(Found, 
         return Err(refused(403, "the token is not known"));
     }
     let guard = opening.route.guarded.keys().next();
-    let person = opening.claims.zip(guard).and_then(|(it, guard)| Person::of_claims(guard, it));
-    Ok(person.map(|it| (Found::Person(it), token.unwrap_or_default().to_owned())))
+    let principal =
+        opening.claims.zip(guard).and_then(|(it, guard)| Principal::of_claims(guard, it));
+    Ok(principal.map(|it| (TokenOwner::Principal(it), token.unwrap_or_default().to_owned())))
 }
 
 /// Whether a guard looks for its tokens where ours stand.
@@ -100,8 +104,8 @@ pub(super) fn credentials(field: &str) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
 }
 
-fn refused(status: u16, text: &'static str) -> Refused {
-    Refused { status, text: Cow::Borrowed(text) }
+fn refused(status: u16, text: &'static str) -> Rejection {
+    Rejection { status, text: Cow::Borrowed(text) }
 }
 
 #[cfg(test)]

@@ -2,16 +2,16 @@
 //! ask. `README.md` beside this file has its messages.
 
 use super::client::say;
-use super::realm::{Rule, ServiceEntry};
-use super::state::Served;
-use super::told::{Call, Outcome, Told, told};
+use super::commands::{self, BackendCommand};
+use super::directory::{Rule, ServiceEntry};
+use super::messages::{Call, CallOutcome, ZenithMessage, to_message};
+use super::registry::Served;
 use super::topics::unavailable;
-use super::verbs::{self, Order};
-use super::words::{self, Container, Saying, codes};
+use super::wire::{self, MessageEnvelope, WireMessage, codes};
 use super::{APP, closings};
 use crate::codec::{Format, Value};
-use crate::dialect::{Action, Context, Env};
-use crate::hub::{ConnId, Event, Forms};
+use crate::dialect::{DialectContext, Effect, Env};
+use crate::hub::{ConnId, Encodings, Event};
 use crate::mem::Handle;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -21,10 +21,10 @@ pub(super) struct Service {
     pub(super) format: Format,
     entry: Arc<ServiceEntry>,
     /// What it is asked and has not answered, by the number that it knows.
-    asked: BTreeMap<i64, Asked>,
+    asked: BTreeMap<i64, AskedCall>,
     last: i64,
     /// What it has published and numbered and has no place yet, by the part; it is told then.
-    unplaced: BTreeMap<u16, Container>,
+    unplaced: BTreeMap<u16, MessageEnvelope>,
     last_part: u16,
     /// The feeds that stand and fall with it.
     feeds: Vec<Box<str>>,
@@ -32,20 +32,20 @@ pub(super) struct Service {
     pictures: Option<HashSet<String>>,
 }
 
-struct Asked {
+struct AskedCall {
     from: ConnId,
     call: u32,
     controller: Box<str>,
     topic: Box<str>,
 }
 
-impl Asked {
+impl AskedCall {
     /// The answer, in the order of the topic: behind data that went before, and before data that
     /// comes later.
-    fn answer(&self, outcome: Outcome) -> Action {
-        let what = told(Told::Answer { call: self.call, outcome });
-        let name = words::channel(&self.controller, &self.topic);
-        Action::TellBehind { app: APP, name, to: self.from, what }
+    fn answer(&self, outcome: CallOutcome) -> Effect {
+        let what = to_message(ZenithMessage::Answer { call: self.call, outcome });
+        let name = wire::channel(&self.controller, &self.topic);
+        Effect::TellBehind { app: APP, name, to: self.from, what }
     }
 }
 
@@ -74,20 +74,20 @@ impl Service {
     }
 
     /// Takes one container.
-    pub(super) fn message(&mut self, context: &mut Context<'_>, it: Container) {
+    pub(super) fn message(&mut self, context: &mut DialectContext<'_>, it: MessageEnvelope) {
         let action = it.action.as_deref();
         match (action, &it.transaction) {
-            (None | Some(words::SUB | words::ERROR), Some(number)) => {
+            (None | Some(wire::SUB | wire::ERROR), Some(number)) => {
                 let number = number.as_int();
                 let outcome = match (action, it.data) {
-                    (Some(words::ERROR), data) => {
-                        Outcome::Failed(data.unwrap_or_else(|| Value::text(codes::FAULT)))
+                    (Some(wire::ERROR), data) => {
+                        CallOutcome::Failed(data.unwrap_or_else(|| Value::text(codes::FAULT)))
                     }
-                    (_, data) => Outcome::Done(data),
+                    (_, data) => CallOutcome::Done(data),
                 };
                 match number.and_then(|number| self.asked.remove(&number)) {
-                    Some(asked) => context.actions.push(asked.answer(outcome)),
-                    None => late(context),
+                    Some(asked) => context.effects.push(asked.answer(outcome)),
+                    None => note_late_answer(context),
                 }
             }
             (Some("Register"), _) => {
@@ -95,13 +95,13 @@ impl Service {
                 self.confirm(context, &it, done);
             }
             _ => {
-                let head = Container {
+                let head = MessageEnvelope {
                     controller: it.controller.clone(),
                     topic: it.topic.clone(),
                     transaction: it.transaction.clone(),
-                    ..Container::default()
+                    ..MessageEnvelope::default()
                 };
-                match verbs::read(context.env, &self.entry, it) {
+                match commands::read(context.env, &self.entry, it) {
                     Ok(order) => self.order(context, order, head),
                     Err(refusal) => self.confirm(context, &head, Err(refusal.code)),
                 }
@@ -111,7 +111,12 @@ impl Service {
 
     /// Does what the back end has asked for with this head. A publish is confirmed when its
     /// channel's home has ordered it.
-    fn order(&mut self, context: &mut Context<'_>, order: Order, head: Container) {
+    fn order(
+        &mut self,
+        context: &mut DialectContext<'_>,
+        order: BackendCommand,
+        head: MessageEnvelope,
+    ) {
         let part = match head.transaction.is_some() && order.is_published() {
             true => self.free_part(),
             false => Some(0),
@@ -119,7 +124,7 @@ impl Service {
         let Some(part) = part.filter(|_| self.notes(&order)) else {
             return self.confirm(context, &head, Err(codes::LIMITED));
         };
-        verbs::carry_out(context, order, part);
+        commands::carry_out(context, order, part);
         match part {
             0 => self.confirm(context, &head, Ok(())),
             part => {
@@ -142,16 +147,16 @@ impl Service {
     }
 
     /// A publish has its place.
-    pub(super) fn placed(&mut self, context: &mut Context<'_>, part: u16) {
+    pub(super) fn placed(&mut self, context: &mut DialectContext<'_>, part: u16) {
         if let Some(head) = self.unplaced.remove(&part) {
             self.confirm(context, &head, Ok(()));
         }
     }
 
     /// Notes which picture an order makes; false if there are too many to go with the back end.
-    fn notes(&mut self, order: &Order) -> bool {
-        if let (Some(pictures), Order::Data(name, forms)) = (&mut self.pictures, order)
-            && forms.is_kept()
+    fn notes(&mut self, order: &BackendCommand) -> bool {
+        if let (Some(pictures), BackendCommand::Data(name, encodings)) = (&mut self.pictures, order)
+            && encodings.is_kept()
             && !pictures.contains(name)
         {
             if pictures.len() >= PICTURES_MOST {
@@ -164,13 +169,18 @@ impl Service {
 
     /// Tells the back end what came of what it asked for; nothing where it went well and it did
     /// not number it.
-    fn confirm(&self, context: &mut Context<'_>, it: &Container, done: Result<(), &'static str>) {
+    fn confirm(
+        &self,
+        context: &mut DialectContext<'_>,
+        it: &MessageEnvelope,
+        done: Result<(), &'static str>,
+    ) {
         let (controller, topic) = (&*it.controller, it.topic.as_deref());
         let transaction = it.transaction.as_ref();
-        let reply = Saying { controller, topic, transaction, ..Saying::default() };
+        let reply = WireMessage { controller, topic, transaction, ..WireMessage::default() };
         if let Err(code) = done {
-            let (action, error) = (Some(words::ERROR), Value::text(code));
-            say(context, self.format, &Saying { action, data: Some(&error), ..reply });
+            let (action, error) = (Some(wire::ERROR), Value::text(code));
+            say(context, self.format, &WireMessage { action, data: Some(&error), ..reply });
         }
         if transaction.is_some() {
             say(context, self.format, &reply);
@@ -180,11 +190,11 @@ impl Service {
     /// `Register`: controllers or kinds of topics, and feeds.
     fn register(
         &mut self,
-        context: &mut Context<'_>,
+        context: &mut DialectContext<'_>,
         data: Option<&Value>,
     ) -> Result<(), &'static str> {
         let wanted = Registration::read(data.ok_or(codes::DATA)?).ok_or(codes::DESERIALISE)?;
-        let realm = &context.env.zenith;
+        let directory = &context.env.zenith;
         for (controller, served) in wanted.served(context.conn) {
             if crate::config::OWN_CONTROLLERS.contains(&&*controller) || controller.contains('\0') {
                 return Err(codes::UNKNOWN);
@@ -192,7 +202,7 @@ impl Service {
             if !self.entry.may_serve(&controller) {
                 return Err(codes::AUTHORITY);
             }
-            if !realm.state.register(&controller, served) {
+            if !directory.state.register(&controller, served) {
                 return Err(codes::LIMITED);
             }
         }
@@ -201,71 +211,74 @@ impl Service {
         }
         let mut changed = false;
         for feed in wanted.feeds {
-            if !realm.has_feed(&feed) {
+            if !directory.has_feed(&feed) {
                 return Err(codes::UNKNOWN);
             }
-            changed |= realm.state.set_feed(&feed, None);
+            changed |= directory.state.set_feed(&feed, None);
             if !self.feeds.contains(&feed) {
                 self.feeds.push(feed);
             }
         }
         if changed {
-            context.actions.push(verbs::feeds_told(context.env, 0));
+            context.effects.push(commands::announce_feeds(context.env, 0));
         }
         tracing::debug!(service = &*self.entry.name, "a back end has registered");
         Ok(())
     }
 
     /// Takes what a client's connection has to say.
-    pub(super) fn told(&mut self, context: &mut Context<'_>, what: &Told) {
+    pub(super) fn on_message(&mut self, context: &mut DialectContext<'_>, what: &ZenithMessage) {
         match what {
-            Told::Call(call) => self.ask(context, call),
-            Told::Forget { from, call } => {
-                let is_it = |asked: &Asked| asked.from == *from && asked.call == *call;
+            ZenithMessage::Call(call) => self.ask(context, call),
+            ZenithMessage::Forget { from, call } => {
+                let is_it = |asked: &AskedCall| asked.from == *from && asked.call == *call;
                 let found = self.asked.iter().find(|(_, asked)| is_it(asked));
                 let Some(number) = found.map(|(number, _)| *number) else { return };
                 let Some(asked) = self.asked.remove(&number) else { return };
                 let number = Value::Int(number);
-                let saying = Saying {
+                let message = WireMessage {
                     controller: &asked.controller,
-                    action: Some(words::CANCEL),
+                    action: Some(wire::CANCEL),
                     transaction: Some(&number),
-                    ..Saying::default()
+                    ..WireMessage::default()
                 };
-                say(context, self.format, &saying);
+                say(context, self.format, &message);
             }
-            Told::Kick(_) | Told::Answer { .. } | Told::End { .. } | Told::Feeds(_) => {}
+            ZenithMessage::Kick(_)
+            | ZenithMessage::Answer { .. }
+            | ZenithMessage::End { .. }
+            | ZenithMessage::Feeds(_) => {}
         }
     }
 
-    fn ask(&mut self, context: &mut Context<'_>, call: &Call) {
-        let asked = Asked {
+    fn ask(&mut self, context: &mut DialectContext<'_>, call: &Call) {
+        let asked = AskedCall {
             from: call.from,
             call: call.call,
             controller: call.controller.clone(),
             topic: call.topic.clone(),
         };
         if self.asked.len() >= ASKED_MOST {
-            return context.actions.push(asked.answer(Outcome::failed(codes::LIMITED)));
+            return context.effects.push(asked.answer(CallOutcome::failed(codes::LIMITED)));
         }
         self.last += 1;
         self.asked.insert(self.last, asked);
         let number = Value::Int(self.last);
-        let saying = Saying {
+        let message = WireMessage {
             controller: &call.controller,
             topic: Some(&call.topic),
-            action: Some(if call.subscribes { words::SUB } else { words::PUBLISH }),
+            action: Some(if call.subscribes { wire::SUB } else { wire::PUBLISH }),
             user: call.user.as_deref(),
-            session: Some(&words::session(call.from)),
+            session: Some(&wire::session(call.from)),
             version: Some(&call.version),
             transaction: Some(&number),
             data: call.data.as_ref(),
             confirm: false,
         };
         // Clients ask faster than a back end may read: what waits for it is bounded.
-        match saying.encode(self.format) {
+        match message.encode(self.format) {
             Ok(payload) => {
-                let frame = words::freeze(self.format, &payload);
+                let frame = wire::freeze(self.format, &payload);
                 context.shared.push(Handle::new(frame));
             }
             Err(_) => context.close(closings::INTERNAL),
@@ -274,30 +287,30 @@ impl Service {
 
     /// The connection is gone: who waits for it is told, its feeds are marked, and its pictures go
     /// if it said so.
-    pub(super) fn gone(&mut self, env: &Env, us: ConnId, out: &mut Vec<Action>) {
+    pub(super) fn on_drop(&mut self, env: &Env, us: ConnId, out: &mut Vec<Effect>) {
         let state = &env.zenith.state;
         state.unregister(us);
         for asked in std::mem::take(&mut self.asked).into_values() {
-            out.push(asked.answer(Outcome::failed(&unavailable(&asked.controller))));
+            out.push(asked.answer(CallOutcome::failed(&unavailable(&asked.controller))));
         }
         let mut changed = false;
         for feed in &self.feeds {
             changed |= state.set_feed(feed, Some(GONE));
         }
         if changed {
-            out.push(verbs::feeds_told(env, 0));
+            out.push(commands::announce_feeds(env, 0));
         }
         let mut pictures: Vec<String> = self.pictures.take().into_iter().flatten().collect();
         pictures.sort_unstable();
         for name in pictures {
-            let event = Event { forms: Some(Arc::new(Forms::clear())), ..Event::default() };
-            out.push(Action::Publish { app: APP, name, event, part: 0 });
+            let event = Event { encodings: Some(Arc::new(Encodings::clear())), ..Event::default() };
+            out.push(Effect::Publish { app: APP, name, event, part: 0 });
         }
     }
 }
 
 /// Counts an answer that nobody waits for.
-pub(super) fn late(context: &Context<'_>) {
+pub(super) fn note_late_answer(context: &DialectContext<'_>) {
     if let Some(counters) = context.env.counters.get(usize::from(context.conn.core)) {
         counters.backend_answers_late.add(1);
     }
@@ -355,8 +368,8 @@ impl Registration {
             Some(value) => value.as_text(),
         };
         let retain = match text("Retain")? {
-            "" => crate::config::Retain::default(),
-            word => verbs::retain_of(word)?,
+            "" => crate::config::RetainConfig::default(),
+            word => commands::retain_of(word)?,
         };
         let rule = Rule { retain, scope: text("Scope")?.into(), ..Rule::default() };
         let (controller, kind) = (text("Controller")?, text("Kind")?);
@@ -373,10 +386,10 @@ impl Registration {
         };
         let whole = self.controllers.iter();
         let whole = whole.map(|name| (name.clone(), served(None, Rule::default())));
-        let kinds = self.topics.iter().map(|(controller, kind, rule)| {
+        let mask = self.topics.iter().map(|(controller, kind, rule)| {
             let rule = Rule { retain: rule.retain, scope: rule.scope.clone(), ..Rule::default() };
             (controller.clone(), served(Some(kind), rule))
         });
-        whole.chain(kinds).collect()
+        whole.chain(mask).collect()
     }
 }

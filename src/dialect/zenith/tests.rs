@@ -3,45 +3,47 @@
 use super::*;
 use crate::codec::json::Scratch;
 use crate::config::Config;
-use crate::dialect::Desk;
+use crate::dialect::CoreState;
 use crate::mem::Slot;
 use crate::time::Now;
 use crate::ws::output::Output;
 
 /// A client that is subscribing to `Market/A`, and what `act` makes it close with.
-fn closing(act: impl FnOnce(&mut Connection, &mut Context<'_>)) -> Option<Closing> {
+fn closing(act: impl FnOnce(&mut Connection, &mut DialectContext<'_>)) -> Option<Closing> {
     let text = "[zenith]\ntopics = [{ controller = 'Market', kind = 'A' }]\n";
-    let format = crate::config::Format::Toml;
+    let format = crate::config::FileFormat::Toml;
     let config = Config::parse_with(text, format, "test", &|_| None).expect("a configuration");
     let env = Env::new(config, 1);
     let (mut json, mut out, mut shared) = (Scratch::default(), Vec::new(), Vec::new());
-    let (mut actions, mut closing, mut desk) = (Vec::new(), None, Desk::default());
-    let mut context = Context {
+    let (mut effects, mut closing, mut core_state) = (Vec::new(), None, CoreState::default());
+    let mut context = DialectContext {
         now: Now { ms: 1000, unix_s: 1000 },
         conn: ConnId { core: 0, slot: Slot { index: 0, generation: 1 } },
         env: &env,
         json: &mut json,
-        desk: &mut desk,
+        core_state: &mut core_state,
         out: Output::plain(&mut out),
         shared: &mut shared,
-        actions: &mut actions,
+        effects: &mut effects,
         closing: &mut closing,
         draining: false,
     };
     let client = Client::new(Format::Json, "2.0", false);
     let mut connection = Connection(Box::new(Role::Client(client)));
     let mut sub = br#"{"Controller":"Market","Topic":"A","Action":"Sub"}"#.to_vec();
-    connection.message(&mut context, ws::Kind::Text, &mut sub);
-    assert_eq!(context.actions.len(), 1, "it joins");
+    connection.message(&mut context, ws::MessageKind::Text, &mut sub);
+    assert_eq!(context.effects.len(), 1, "it joins");
     act(&mut connection, &mut context);
     closing
 }
 
 #[test]
 fn an_answer_that_cannot_be_is_an_error_of_our_own() {
-    let crowded = closing(|it, context| it.joined(context, "Market\0A", JoinOutcome::Crowded));
-    assert_eq!(crowded.map(|it| it.code), Some(1011));
-    let full = closing(|it, context| it.joined(context, "Market\0A", JoinOutcome::Full));
+    let channel_full =
+        closing(|it, context| it.joined(context, "Market\0A", JoinOutcome::ChannelFull));
+    assert_eq!(channel_full.map(|it| it.code), Some(1011));
+    let full =
+        closing(|it, context| it.joined(context, "Market\0A", JoinOutcome::SubscriptionLimit));
     assert_eq!(full, None, "a bound is no error of ours");
 }
 
@@ -53,9 +55,9 @@ fn the_server_has_a_code_for_each_reason_of_its_own() {
 
 #[test]
 fn what_is_told_to_the_wrong_one_is_not_heard() {
-    let kick: hub::Told = std::sync::Arc::new("kick");
-    assert_eq!(closing(|it, context| it.told(context, &kick)), None);
-    let kick = told::told(Told::Kick("why"));
-    let closed = closing(|it, context| it.told(context, &kick));
+    let kick: hub::DialectMessage = std::sync::Arc::new("kick");
+    assert_eq!(closing(|it, context| it.on_message(context, &kick)), None);
+    let kick = messages::to_message(ZenithMessage::Kick("why"));
+    let closed = closing(|it, context| it.on_message(context, &kick));
     assert_eq!(closed, Some(Closing::new(4000, "why")));
 }

@@ -5,18 +5,18 @@
 
 use super::calls::Pending;
 use super::client::Client;
-use super::realm::Backend;
-use super::told::{Call, Told, told};
-use super::words::{self, Saying, codes};
+use super::directory::Backend;
+use super::messages::{Call, ZenithMessage, to_message};
+use super::wire::{self, WireMessage, codes};
 use super::{APP, closings};
 use crate::codec::value::Value;
-use crate::dialect::{Action, Context, JoinOutcome};
-use crate::hub::{ConnId, Welcome, Wish};
+use crate::dialect::{DialectContext, Effect, JoinOutcome};
+use crate::hub::{ConnId, JoinReply, JoinRequest};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// One topic of a client.
-pub(super) struct Topic {
+pub(super) struct TopicSubscription {
     /// How often it is subscribed to; each has its own end.
     refs: u32,
     stage: Stage,
@@ -30,7 +30,7 @@ pub(super) struct Topic {
     confirm: bool,
     data: Option<Value>,
     /// What was asked since, while an answer is awaited.
-    waiting: VecDeque<Op>,
+    waiting: VecDeque<TopicOp>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -49,19 +49,19 @@ enum Stage {
 
 /// A subscription, or the end of one.
 #[derive(Debug)]
-pub(super) struct Op {
+pub(super) struct TopicOp {
     sub: bool,
     confirm: bool,
     data: Option<Value>,
 }
 
-impl Op {
-    pub(super) fn sub(confirm: bool, data: Option<Value>) -> Op {
-        Op { sub: true, confirm, data }
+impl TopicOp {
+    pub(super) fn sub(confirm: bool, data: Option<Value>) -> TopicOp {
+        TopicOp { sub: true, confirm, data }
     }
 
-    fn unsub(confirm: bool) -> Op {
-        Op { sub: false, confirm, data: None }
+    fn unsub(confirm: bool) -> TopicOp {
+        TopicOp { sub: false, confirm, data: None }
     }
 }
 
@@ -83,8 +83,8 @@ struct Gate {
 
 impl Client {
     /// `Sub`.
-    pub(super) fn sub(&mut self, context: &mut Context<'_>, channel: &str, op: Op) {
-        let (controller, topic) = words::split(channel);
+    pub(super) fn sub(&mut self, context: &mut DialectContext<'_>, channel: &str, op: TopicOp) {
+        let (controller, topic) = wire::split(channel);
         let at = (controller, Some(topic));
         let Some(known) = self.topics.get_mut(channel) else {
             return match self.gate(context, controller, topic) {
@@ -110,12 +110,12 @@ impl Client {
     }
 
     /// `Unsub`, which always succeeds.
-    pub(super) fn unsub(&mut self, context: &mut Context<'_>, channel: &str, confirm: bool) {
-        let (controller, topic) = words::split(channel);
+    pub(super) fn unsub(&mut self, context: &mut DialectContext<'_>, channel: &str, confirm: bool) {
+        let (controller, topic) = wire::split(channel);
         if let Some(known) = self.topics.get_mut(channel) {
             match known.stage {
                 Stage::Asking(_) | Stage::Joining if known.waiting.len() < WAITING_MOST => {
-                    return known.waiting.push_back(Op::unsub(confirm));
+                    return known.waiting.push_back(TopicOp::unsub(confirm));
                 }
                 Stage::Asking(_) | Stage::Joining => {}
                 _ if known.refs > 1 => known.refs -= 1,
@@ -124,24 +124,28 @@ impl Client {
         }
         if confirm {
             let topic = (!topic.is_empty()).then_some(topic);
-            let action = Some(words::UNSUB);
-            self.say(context, &Saying { controller, topic, action, ..Saying::default() });
+            let action = Some(wire::UNSUB);
+            self.say(context, &WireMessage { controller, topic, action, ..WireMessage::default() });
         }
     }
 
-    fn confirm_sub(&self, context: &mut Context<'_>, (controller, topic): (&str, Option<&str>)) {
-        let action = Some(words::SUB);
+    fn confirm_sub(
+        &self,
+        context: &mut DialectContext<'_>,
+        (controller, topic): (&str, Option<&str>),
+    ) {
+        let action = Some(wire::SUB);
         self.say(
             context,
-            &Saying { controller, topic, action, confirm: true, ..Saying::default() },
+            &WireMessage { controller, topic, action, confirm: true, ..WireMessage::default() },
         );
     }
 
-    fn drop_topic(&mut self, context: &mut Context<'_>, channel: &str) {
+    fn drop_topic(&mut self, context: &mut DialectContext<'_>, channel: &str) {
         let Some(topic) = self.topics.remove(channel) else { return };
         match topic.stage {
             Stage::Active | Stage::Joining => {
-                context.actions.push(Action::Leave { app: APP, name: channel.to_owned() });
+                context.effects.push(Effect::Leave { app: APP, name: channel.to_owned() });
             }
             Stage::Asking(call) => self.drop_call(context, call),
             Stage::Own(_) | Stage::Suspended => {}
@@ -149,7 +153,12 @@ impl Client {
     }
 
     /// Whether a topic may be subscribed to now, and how.
-    fn gate(&self, context: &Context<'_>, controller: &str, topic: &str) -> Result<Gate, String> {
+    fn gate(
+        &self,
+        context: &DialectContext<'_>,
+        controller: &str,
+        topic: &str,
+    ) -> Result<Gate, String> {
         let config = &context.env.zenith.config;
         if self.topics.len() >= config.subscriptions_per_connection
             || controller.len() + topic.len() > config.topic_length
@@ -160,9 +169,14 @@ impl Client {
     }
 
     /// How a topic may be subscribed to, whatever the bounds.
-    fn way(&self, context: &Context<'_>, controller: &str, topic: &str) -> Result<Gate, String> {
-        let realm = &context.env.zenith;
-        if !realm.knows(controller) {
+    fn way(
+        &self,
+        context: &DialectContext<'_>,
+        controller: &str,
+        topic: &str,
+    ) -> Result<Gate, String> {
+        let directory = &context.env.zenith;
+        if !directory.knows(controller) {
             return Err(format!("Controller {controller}"));
         }
         let own = |way| Gate { way, scope: "".into(), strict: false };
@@ -173,12 +187,12 @@ impl Client {
             ("Zenith" | "Auth", _) => return Err(codes::UNKNOWN.to_owned()),
             _ => {}
         }
-        let looked = realm.look(controller, topic);
-        let Some(rule) = looked.rule else { return Err(codes::UNKNOWN.to_owned()) };
+        let lookup = directory.look(controller, topic);
+        let Some(rule) = lookup.rule else { return Err(codes::UNKNOWN.to_owned()) };
         if !self.may(&rule.scope) {
             return Err(codes::AUTHORITY.to_owned());
         }
-        let way = match (&rule.data, looked.backend) {
+        let way = match (&rule.data, lookup.backend) {
             (Some(data), _) => Way::Own(Value::clone(data)),
             (None, Backend::At(backend, true)) => Way::Ask(backend),
             (None, Backend::None | Backend::Away) if rule.served => {
@@ -190,8 +204,8 @@ impl Client {
         Ok(Gate { way, scope: rule.scope.clone(), strict: rule.strict })
     }
 
-    fn begin(&mut self, context: &mut Context<'_>, channel: &str, gate: Gate, op: Op) {
-        let topic = Topic {
+    fn begin(&mut self, context: &mut DialectContext<'_>, channel: &str, gate: Gate, op: TopicOp) {
+        let topic = TopicSubscription {
             refs: 1,
             stage: Stage::Joining,
             scope: gate.scope,
@@ -206,12 +220,12 @@ impl Client {
     }
 
     /// Goes the way of a topic that is listed.
-    fn go(&mut self, context: &mut Context<'_>, channel: &str, way: Way) {
+    fn go(&mut self, context: &mut DialectContext<'_>, channel: &str, way: Way) {
         let Some(topic) = self.topics.get_mut(channel) else { return };
         match way {
             Way::Own(value) => {
                 topic.stage = Stage::Own(Arc::new(value.clone()));
-                self.data(context, words::split(channel), &value);
+                self.data(context, wire::split(channel), &value);
                 self.settled(context, channel);
             }
             Way::Join => self.join(context, channel),
@@ -222,22 +236,22 @@ impl Client {
         }
     }
 
-    fn join(&mut self, context: &mut Context<'_>, channel: &str) {
+    fn join(&mut self, context: &mut DialectContext<'_>, channel: &str) {
         let Some(topic) = self.topics.get_mut(channel) else { return };
         topic.stage = Stage::Joining;
-        let wish = Some(Wish { picture: Some(self.format), ..Wish::default() });
+        let request = Some(JoinRequest { picture: Some(self.format), ..JoinRequest::default() });
         let name = channel.to_owned();
-        context.actions.push(Action::Join { app: APP, name, most: usize::MAX, wish });
+        context.effects.push(Effect::Join { app: APP, name, max: usize::MAX, request });
     }
 
     fn ask_to_sub(
         &mut self,
-        context: &mut Context<'_>,
+        context: &mut DialectContext<'_>,
         channel: &str,
         backend: ConnId,
         data: Option<Value>,
     ) {
-        let (controller, topic) = words::split(channel);
+        let (controller, topic) = wire::split(channel);
         let times = self.times(context, controller);
         let pending = Pending {
             controller: controller.into(),
@@ -253,23 +267,23 @@ impl Client {
         if let Some(known) = self.topics.get_mut(channel) {
             known.stage = Stage::Asking(call);
         }
-        let what = Told::Call(Call {
+        let what = ZenithMessage::Call(Call {
             from: context.conn,
             call,
             controller: controller.into(),
             topic: topic.into(),
             subscribes: true,
             data,
-            user: self.identity.as_ref().map(|it| it.person.user.clone()),
+            user: self.identity.as_ref().map(|it| it.principal.user.clone()),
             version: self.version.clone(),
         });
-        context.actions.push(Action::Tell { to: backend, what: told(what) });
+        context.effects.push(Effect::Tell { to: backend, what: to_message(what) });
     }
 
     /// A back end has granted a subscription, or refused it.
     pub(super) fn authorised(
         &mut self,
-        context: &mut Context<'_>,
+        context: &mut DialectContext<'_>,
         channel: &str,
         refusal: Option<&Value>,
     ) {
@@ -282,26 +296,26 @@ impl Client {
     /// The home has answered. The picture is queued already.
     pub(super) fn joined(
         &mut self,
-        context: &mut Context<'_>,
+        context: &mut DialectContext<'_>,
         channel: &str,
         outcome: JoinOutcome,
     ) {
         let Some(topic) = self.topics.get_mut(channel) else { return };
-        let welcome = match outcome {
-            JoinOutcome::Joined(welcome) => welcome.unwrap_or_default(),
-            JoinOutcome::Already => Welcome::default(),
-            JoinOutcome::Full => {
+        let reply = match outcome {
+            JoinOutcome::Joined(reply) => reply.unwrap_or_default(),
+            JoinOutcome::Already => JoinReply::default(),
+            JoinOutcome::SubscriptionLimit => {
                 return self.refused(context, channel, &Value::text(codes::LIMITED));
             }
             // Nobody has asked to be a member.
-            JoinOutcome::Crowded => return context.close(closings::INTERNAL),
+            JoinOutcome::ChannelFull => return context.close(closings::INTERNAL),
         };
-        if topic.strict && welcome.picture.is_none() {
-            context.actions.push(Action::Leave { app: APP, name: channel.to_owned() });
+        if topic.strict && reply.picture.is_none() {
+            context.effects.push(Effect::Leave { app: APP, name: channel.to_owned() });
             return self.refused(context, channel, &Value::text(codes::UNKNOWN));
         }
         topic.stage = Stage::Active;
-        let at = words::split(channel);
+        let at = wire::split(channel);
         if at == ("Zenith", "Feeds") {
             self.data(context, at, &context.env.zenith.feeds());
         }
@@ -309,22 +323,22 @@ impl Client {
     }
 
     /// A topic is subscribed to: confirms that and takes up what has waited for it.
-    fn settled(&mut self, context: &mut Context<'_>, channel: &str) {
+    fn settled(&mut self, context: &mut DialectContext<'_>, channel: &str) {
         let Some(topic) = self.topics.get_mut(channel) else { return };
         let waiting = std::mem::take(&mut topic.waiting);
         let confirm = std::mem::take(&mut topic.confirm);
         topic.resumes = false;
         if confirm {
-            let (controller, topic) = words::split(channel);
+            let (controller, topic) = wire::split(channel);
             self.confirm_sub(context, (controller, Some(topic)));
         }
         self.take_up(context, channel, waiting);
     }
 
     /// A topic cannot be subscribed to.
-    fn refused(&mut self, context: &mut Context<'_>, channel: &str, error: &Value) {
+    fn refused(&mut self, context: &mut DialectContext<'_>, channel: &str, error: &Value) {
         let Some(topic) = self.topics.remove(channel) else { return };
-        let (controller, name) = words::split(channel);
+        let (controller, name) = wire::split(channel);
         let at = (controller, Some(name));
         if topic.resumes {
             self.fail(context, at, None, error);
@@ -335,7 +349,12 @@ impl Client {
         self.take_up(context, channel, topic.waiting);
     }
 
-    fn take_up(&mut self, context: &mut Context<'_>, channel: &str, waiting: VecDeque<Op>) {
+    fn take_up(
+        &mut self,
+        context: &mut DialectContext<'_>,
+        channel: &str,
+        waiting: VecDeque<TopicOp>,
+    ) {
         for op in waiting {
             match op.sub {
                 true => self.sub(context, channel, op),
@@ -344,17 +363,23 @@ impl Client {
         }
     }
 
-    fn end_refs(&self, context: &mut Context<'_>, at: (&str, Option<&str>), refs: u32) {
+    fn end_refs(&self, context: &mut DialectContext<'_>, at: (&str, Option<&str>), refs: u32) {
         let (controller, topic) = at;
-        let action = Some(words::UNSUB);
-        let end = Saying { controller, topic, action, confirm: true, ..Saying::default() };
+        let action = Some(wire::UNSUB);
+        let end =
+            WireMessage { controller, topic, action, confirm: true, ..WireMessage::default() };
         for _ in 0..refs {
             self.say(context, &end);
         }
     }
 
     /// A topic ends. One that is not there yet is refused.
-    pub(super) fn end(&mut self, context: &mut Context<'_>, channel: &str, error: Option<&Value>) {
+    pub(super) fn end(
+        &mut self,
+        context: &mut DialectContext<'_>,
+        channel: &str,
+        error: Option<&Value>,
+    ) {
         let Some(topic) = self.topics.get_mut(channel) else { return };
         if let Stage::Asking(_) | Stage::Joining = topic.stage
             && !topic.resumes
@@ -363,7 +388,7 @@ impl Client {
                 Stage::Asking(call) => self.drop_call(context, call),
                 _ => {
                     let name = channel.to_owned();
-                    context.actions.push(Action::Leave { app: APP, name });
+                    context.effects.push(Effect::Leave { app: APP, name });
                 }
             }
             let unknown = Value::text(codes::UNKNOWN);
@@ -371,7 +396,7 @@ impl Client {
         }
         let (refs, waiting) = (topic.refs, std::mem::take(&mut topic.waiting));
         self.drop_topic(context, channel);
-        let (controller, topic) = words::split(channel);
+        let (controller, topic) = wire::split(channel);
         if let Some(error) = error {
             self.fail(context, (controller, Some(topic)), None, error);
         }
@@ -386,13 +411,13 @@ impl Client {
     }
 
     /// Rights have gone: what needs them is remembered and not heard.
-    pub(super) fn suspend(&mut self, context: &mut Context<'_>) {
+    pub(super) fn suspend(&mut self, context: &mut DialectContext<'_>) {
         let lost: Vec<Box<str>> = self.without_rights();
         for channel in lost {
             let Some(topic) = self.topics.get_mut(&channel) else { continue };
             let stage = std::mem::replace(&mut topic.stage, Stage::Suspended);
             if let Stage::Active | Stage::Joining = stage {
-                context.actions.push(Action::Leave { app: APP, name: channel.to_string() });
+                context.effects.push(Effect::Leave { app: APP, name: channel.to_string() });
             }
             let unsettled = matches!(stage, Stage::Asking(_) | Stage::Joining);
             let resumes = topic.resumes;
@@ -408,18 +433,18 @@ impl Client {
     }
 
     /// Rights have changed: what was suspended comes back, or ends with what is not allowed.
-    pub(super) fn resume(&mut self, context: &mut Context<'_>) {
+    pub(super) fn resume(&mut self, context: &mut DialectContext<'_>) {
         for channel in self.without_rights() {
             self.end(context, &channel, Some(&Value::text(codes::AUTHORITY)));
         }
-        let is_suspended = |topic: &Topic| topic.stage == Stage::Suspended;
+        let is_suspended = |topic: &TopicSubscription| topic.stage == Stage::Suspended;
         let suspended = self.topics.iter().filter(|(_, topic)| is_suspended(topic));
         let mut suspended: Vec<Box<str>> = suspended.map(|(name, _)| name.clone()).collect();
         suspended.sort_unstable();
         for channel in suspended {
             let Some(topic) = self.topics.get_mut(&channel) else { continue };
             topic.resumes = true;
-            let (controller, name) = words::split(&channel);
+            let (controller, name) = wire::split(&channel);
             match self.way(context, controller, name) {
                 Ok(gate) => self.go(context, &channel, gate.way),
                 Err(code) => self.refused(context, &channel, &Value::text(&code)),
@@ -435,13 +460,13 @@ impl Client {
     }
 
     /// The server's own topics may have other data now.
-    pub(super) fn refresh(&mut self, context: &mut Context<'_>) {
-        let is_own = |topic: &Topic| matches!(topic.stage, Stage::Own(_));
+    pub(super) fn refresh(&mut self, context: &mut DialectContext<'_>) {
+        let is_own = |topic: &TopicSubscription| matches!(topic.stage, Stage::Own(_));
         let own = self.topics.iter().filter(|(_, topic)| is_own(topic));
         let mut own: Vec<Box<str>> = own.map(|(channel, _)| channel.clone()).collect();
         own.sort_unstable();
         for channel in own {
-            let (controller, name) = words::split(&channel);
+            let (controller, name) = wire::split(&channel);
             let Ok(Gate { way: Way::Own(value), .. }) = self.way(context, controller, name) else {
                 continue;
             };

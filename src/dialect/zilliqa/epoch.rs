@@ -24,7 +24,7 @@ pub struct Epoch {
     by_address: HashMap<Address, u32, ahash::RandomState>,
     /// In block order.
     transactions: Vec<Transaction>,
-    skipped: Vec<Odd>,
+    skipped: Vec<Anomaly>,
     new_block: OnceLock<Part>,
     by_account: OnceLock<HashMap<Address, Account, ahash::RandomState>>,
 }
@@ -77,7 +77,7 @@ pub enum Strictness {
 /// A transaction that is not as it should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("Transactions[{index}]: {what}")]
-pub struct Odd {
+pub struct Anomaly {
     /// Which one.
     pub index: usize,
     /// What is wrong with it.
@@ -86,7 +86,7 @@ pub struct Odd {
 
 /// Why a document is no epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NoEpoch {
+pub enum EpochError {
     /// It is not JSON, not an object, or lacks a member.
     #[error("the document must be an object with TxBlock, TxHashes and, optionally, Transactions")]
     Document,
@@ -101,7 +101,7 @@ pub enum NoEpoch {
     TxHashes,
     /// A transaction is not understood.
     #[error(transparent)]
-    Transaction(#[from] Odd),
+    Transaction(#[from] Anomaly),
 }
 
 #[derive(Deserialize)]
@@ -168,9 +168,9 @@ impl Epoch {
     ///
     /// # Errors
     /// What is wrong with it first.
-    pub fn read(text: String, strictness: Strictness) -> Result<Epoch, NoEpoch> {
+    pub fn read(text: String, strictness: Strictness) -> Result<Epoch, EpochError> {
         let text = text.into_boxed_str();
-        let document: Document<'_> = object(&text).ok_or(NoEpoch::Document)?;
+        let document: Document<'_> = object(&text).ok_or(EpochError::Document)?;
         let number = number_of(document.block.get())?;
         check_hashes(document.hashes.get())?;
         let span = |part: &str| span(&text, part);
@@ -178,10 +178,10 @@ impl Epoch {
         let mut found = Found::new(&text);
         for (index, given) in document.transactions.iter().enumerate() {
             if let Err(what) = found.take(given.get()) {
-                let odd = Odd { index, what };
+                let anomaly = Anomaly { index, what };
                 match strictness {
-                    Strictness::Refuse => return Err(odd.into()),
-                    Strictness::Skip => found.skipped.push(odd),
+                    Strictness::Refuse => return Err(anomaly.into()),
+                    Strictness::Skip => found.skipped.push(anomaly),
                 }
             }
         }
@@ -207,7 +207,7 @@ impl Epoch {
     }
 
     /// Transactions that were left out.
-    pub fn skipped(&self) -> &[Odd] {
+    pub fn skipped(&self) -> &[Anomaly] {
         &self.skipped
     }
 
@@ -249,11 +249,11 @@ impl Epoch {
 
     /// What is published to make it known: on [`super::CHANNEL`] of [`super::APP`].
     pub fn event(self: Arc<Self>) -> Event {
-        Event { told: Some(self), ..Event::default() }
+        Event { message: Some(self), ..Event::default() }
     }
 
-    /// `{"query":"NewBlock","value":{..}}`, in pieces of `most` bytes.
-    pub fn new_block(&self, most: usize) -> &[Frozen] {
+    /// `{"query":"NewBlock","value":{..}}`, in pieces of `max_bytes` bytes.
+    pub fn new_block(&self, max_bytes: usize) -> &[Frozen] {
         self.new_block.get_or_init(|| {
             let (block, hashes) = (&self.text[self.block.clone()], &self.text[self.hashes.clone()]);
             let mut out = Vec::with_capacity(block.len() + hashes.len() + 64);
@@ -262,13 +262,13 @@ impl Epoch {
             out.extend_from_slice(br#","TxHashes":"#);
             out.extend_from_slice(hashes.as_bytes());
             out.extend_from_slice(b"}}");
-            part(&out, most)
+            part(&out, max_bytes)
         })
     }
 
     /// The list of a contract's events, each with its name and its parameters only, in pieces of
-    /// `most` bytes.
-    pub fn event_logs<'e>(&'e self, emitter: &'e Emitter, most: usize) -> &'e [Frozen] {
+    /// `max_bytes` bytes.
+    pub fn event_logs<'e>(&'e self, emitter: &'e Emitter, max_bytes: usize) -> &'e [Frozen] {
         emitter.written.get_or_init(|| {
             let mut out = b"[".to_vec();
             for (name, params) in &emitter.logs {
@@ -282,7 +282,7 @@ impl Epoch {
                 out.push(b'}');
             }
             out.push(b']');
-            part(&out, most)
+            part(&out, max_bytes)
         })
     }
 
@@ -338,8 +338,8 @@ impl Transaction {
     }
 }
 
-fn part(bytes: &[u8], most: usize) -> Part {
-    bytes.chunks(most.max(1)).map(Frozen::new).collect()
+fn part(bytes: &[u8], max_bytes: usize) -> Part {
+    bytes.chunks(max_bytes.max(1)).map(Frozen::new).collect()
 }
 
 /// Reads an object; a list of its values in order will not do.
@@ -355,23 +355,23 @@ fn span(text: &str, part: &str) -> Range<usize> {
 }
 
 /// The number in the block's header, as canonical decimal.
-fn number_of(block: &str) -> Result<u64, NoEpoch> {
+fn number_of(block: &str) -> Result<u64, EpochError> {
     let header = object(block).and_then(|block: Block<'_>| object(block.header.get()));
-    let Header { number: digits } = header.ok_or(NoEpoch::BlockNum)?;
+    let Header { number: digits } = header.ok_or(EpochError::BlockNum)?;
     let number = digits.parse().ok().filter(|number: &u64| number.to_string() == digits);
-    match number.ok_or(NoEpoch::BlockNum)? {
-        u64::MAX => Err(NoEpoch::Placeholder),
+    match number.ok_or(EpochError::BlockNum)? {
+        u64::MAX => Err(EpochError::Placeholder),
         number => Ok(number),
     }
 }
 
-fn check_hashes(hashes: &str) -> Result<(), NoEpoch> {
+fn check_hashes(hashes: &str) -> Result<(), EpochError> {
     let shards: Vec<Option<Vec<&str>>> =
-        serde_json::from_str(hashes).map_err(|_| NoEpoch::TxHashes)?;
+        serde_json::from_str(hashes).map_err(|_| EpochError::TxHashes)?;
     let is_hash = |hash: &&str| hash.len() == 64 && hash.bytes().all(|it| it.is_ascii_hexdigit());
     match shards.iter().flatten().flatten().all(is_hash) {
         true => Ok(()),
-        false => Err(NoEpoch::TxHashes),
+        false => Err(EpochError::TxHashes),
     }
 }
 
@@ -387,7 +387,7 @@ struct Found<'t> {
     emitters: Vec<Emitter>,
     by_address: HashMap<Address, u32, ahash::RandomState>,
     transactions: Vec<Transaction>,
-    skipped: Vec<Odd>,
+    skipped: Vec<Anomaly>,
 }
 
 impl<'t> Found<'t> {

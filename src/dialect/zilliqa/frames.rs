@@ -11,7 +11,7 @@ const SHARED_LEAST: usize = 4096;
 /// Writes one text message.
 pub(super) struct Composer {
     /// Payload bytes of one frame.
-    most: usize,
+    max_bytes: usize,
     /// Whole frames.
     done: Vec<Handle>,
     /// The first bytes of the present frame, behind room for its header.
@@ -29,18 +29,25 @@ enum Bit {
 }
 
 impl Composer {
-    pub(super) fn new(most: usize) -> Composer {
+    pub(super) fn new(max_bytes: usize) -> Composer {
         let (done, bits) = (Vec::new(), Vec::new());
-        Composer { most: most.max(1), done, head: vec![0; HEADER_BYTES], bits, len: 0, total: 0 }
+        Composer {
+            max_bytes: max_bytes.max(1),
+            done,
+            head: vec![0; HEADER_BYTES],
+            bits,
+            len: 0,
+            total: 0,
+        }
     }
 
     /// Adds bytes of this message's own.
     pub(super) fn push(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
-            if self.len >= self.most {
+            if self.len >= self.max_bytes {
                 self.frame(false);
             }
-            let (now, later) = bytes.split_at(bytes.len().min(self.most - self.len));
+            let (now, later) = bytes.split_at(bytes.len().min(self.max_bytes - self.len));
             match self.bits.last_mut() {
                 None => self.head.extend_from_slice(now),
                 Some(Bit::Own(own)) => own.extend_from_slice(now),
@@ -58,7 +65,7 @@ impl Composer {
                 self.push(piece);
                 continue;
             }
-            if self.len > 0 && self.len + piece.len() > self.most {
+            if self.len > 0 && self.len + piece.len() > self.max_bytes {
                 self.frame(false);
             }
             self.len += piece.len();
@@ -97,7 +104,7 @@ impl Composer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ws::{Event, Kind, Limits, Reader, Role};
+    use crate::ws::{FrameEvent, FrameLimits, MessageKind, Reader, Role};
 
     /// The payloads of the frames, and the whole message as a peer reads it.
     fn read(handles: &[Handle]) -> (Vec<usize>, String) {
@@ -118,15 +125,16 @@ mod tests {
         }
         let (mut reader, mut at) = (Reader::new(), 0);
         loop {
-            let (taken, event) = reader.next(Role::Client, &Limits::default(), &mut bytes[at..]);
+            let (taken, event) =
+                reader.next(Role::Client, &FrameLimits::default(), &mut bytes[at..]);
             at += taken;
             match event {
-                Event::Message { kind: Kind::Text, payload, .. } => {
+                FrameEvent::Message { kind: MessageKind::Text, payload, .. } => {
                     let text = String::from_utf8(payload.to_vec()).expect("UTF-8");
                     assert_eq!(at, bytes.len());
                     return (lengths, text);
                 }
-                Event::Need if taken > 0 => {}
+                FrameEvent::Need if taken > 0 => {}
                 event => panic!("{event:?} of {lengths:?}"),
             }
         }

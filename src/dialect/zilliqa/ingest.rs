@@ -1,18 +1,18 @@
 //! Epochs from outside: one document for each, posted in the order of the blocks.
 
 use super::epoch::{Epoch, Strictness};
-use super::shared::{NotTaken, Passage};
+use super::shared::{EpochRange, EpochRejected};
 use super::{APP, CHANNEL};
 use crate::codec::json::push_string;
 use crate::config::Secret;
 use crate::crypto::{constant_time_eq, sha256};
-use crate::dialect::{Action, Answered, Context, Reply};
+use crate::dialect::{Answered, DialectContext, Effect, HttpReply};
 use crate::http::Request;
 use std::borrow::Cow;
 use std::sync::Arc;
 
 /// Answers a request that is for no WebSocket.
-pub(super) fn answer(context: &mut Context<'_>, request: &mut Request<'_>) -> Answered {
+pub(super) fn answer(context: &mut DialectContext<'_>, request: &mut Request<'_>) -> Answered {
     let section = &context.env.config.zilliqa;
     let token = &section.publish_token;
     let publishes = request.path() == section.publish_path && !token.expose().is_empty();
@@ -38,7 +38,7 @@ fn presents(request: &Request<'_>, token: &Secret) -> bool {
     })
 }
 
-fn publish(context: &mut Context<'_>, body: &[u8]) -> Answered {
+fn publish(context: &mut DialectContext<'_>, body: &[u8]) -> Answered {
     if context.draining {
         return Answered::Now(refused(503, "the server is shutting down"));
     }
@@ -51,48 +51,48 @@ fn publish(context: &mut Context<'_>, body: &[u8]) -> Answered {
     };
     let number = epoch.number();
     match context.env.zilliqa.admit(number, context.conn.core) {
-        Ok(passage) => {
-            context.actions.push(Action::Publish {
+        Ok(range) => {
+            context.effects.push(Effect::Publish {
                 app: APP,
                 name: CHANNEL.to_owned(),
                 event: Arc::new(epoch).event(),
                 part: 0,
             });
             // Until the home has ordered it.
-            Answered::Later(Box::new(move |_| done(number, &passage)))
+            Answered::Later(Box::new(move |_| done(number, &range)))
         }
-        Err(NotTaken::Late(last)) => {
+        Err(EpochRejected::Late(last)) => {
             let text = format!("BlockNum {number} is not above the last one, {last}");
             Answered::Now(refused(409, &text))
         }
-        Err(NotTaken::Busy) => {
+        Err(EpochRejected::Busy) => {
             Answered::Now(refused(503, "another epoch is being published; try again"))
         }
     }
 }
 
-fn done(number: u64, _: &Passage) -> Reply {
+fn done(number: u64, _: &EpochRange) -> HttpReply {
     let body = format!(r#"{{"BlockNum":"{number}"}}"#).into_bytes();
-    Reply { status: 200, body: body.into(), allow: None }
+    HttpReply { status: 200, body: body.into(), allow: None }
 }
 
 /// What a load balancer asks for: that the server runs, and how far it is.
-fn status(context: &Context<'_>) -> Reply {
+fn status(context: &DialectContext<'_>) -> HttpReply {
     let number = context.env.zilliqa.last();
     let number = number.map_or("null".to_owned(), |number| format!("\"{number}\""));
     let status = if context.draining { 503 } else { 200 };
     let body = format!(r#"{{"server":"zilliqa","BlockNum":{number}}}"#).into_bytes();
-    Reply { status, body: body.into(), allow: None }
+    HttpReply { status, body: body.into(), allow: None }
 }
 
 fn not_allowed(methods: &'static str) -> Answered {
     let body: &[u8] = br#"{"error":"the method is not allowed here","code":405}"#;
-    Answered::Now(Reply { status: 405, body: Cow::Borrowed(body), allow: Some(methods) })
+    Answered::Now(HttpReply { status: 405, body: Cow::Borrowed(body), allow: Some(methods) })
 }
 
-fn refused(status: u16, what: &str) -> Reply {
+fn refused(status: u16, what: &str) -> HttpReply {
     let mut body = br#"{"error":"#.to_vec();
     push_string(&mut body, what);
     body.extend_from_slice(format!(r#","code":{status}}}"#).as_bytes());
-    Reply { status, body: body.into(), allow: None }
+    HttpReply { status, body: body.into(), allow: None }
 }

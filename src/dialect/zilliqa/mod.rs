@@ -3,31 +3,31 @@
 //! <https://dev.zilliqa.com/docs/dev/dev-tools-websockets/>
 
 pub mod address;
-mod desk;
 pub mod epoch;
 mod frames;
 mod ingest;
+mod notifications;
 mod query;
 mod sets;
 mod shared;
 mod words;
 
-pub use desk::Desk;
-pub use query::{Query, Topic, read};
-pub use shared::{NotTaken, Passage, Question, Shared};
+pub use notifications::NotificationCache;
+pub use query::{QueryTopic, SubscriptionQuery, read};
+pub use shared::{EpochRange, EpochRejected, Question, Shared};
 
 use super::{
-    Action, Answered, Closing, Context, Dialect, Env, Heartbeat, JoinOutcome, Opening, Why,
+    Answered, Closing, Dialect, DialectContext, Effect, Env, Heartbeat, JoinOutcome, Opening, Why,
 };
 use crate::config::{Contracts, SlowConsumer};
 use crate::http;
-use crate::hub::Told;
+use crate::hub::DialectMessage;
 use crate::ws::{self, close};
-use desk::Key;
 use epoch::Epoch;
+use notifications::NotificationKey;
 use query::Named;
 use sets::Set;
-use shared::Verdict;
+use shared::AddressVerdict;
 use std::rc::Rc;
 
 /// The number of the application under which epochs are published: none that is configured has it.
@@ -68,17 +68,17 @@ struct Watched {
 }
 
 impl Watched {
-    /// Adds addresses; false if there would be more than `most`.
-    fn add(&mut self, named: &[Named], anew: bool, most: usize) -> bool {
+    /// Adds addresses; false if there would be more than `max`.
+    fn add(&mut self, named: &[Named], replaces: bool, max: usize) -> bool {
         let has = |address| self.now.as_ref().is_some_and(|set| set.has(address));
         let len = self.now.as_ref().map_or(0, |set| set.len());
-        if len + named.len() > most {
+        if len + named.len() > max {
             let more = named.iter().map(|(address, _)| address).filter(|address| !has(address));
-            if len + more.collect::<std::collections::HashSet<_>>().len() > most {
+            if len + more.collect::<std::collections::HashSet<_>>().len() > max {
                 return false;
             }
         }
-        if anew || self.next.is_some() {
+        if replaces || self.next.is_some() {
             Set::add(&mut self.next, named);
         }
         Set::add(&mut self.now, named);
@@ -95,17 +95,22 @@ impl Watched {
 }
 
 impl Dialect for Connection {
-    fn open(context: &mut Context<'_>, _opening: &Opening<'_>) -> Option<Connection> {
+    fn open(context: &mut DialectContext<'_>, _opening: &Opening<'_>) -> Option<Connection> {
         if context.draining {
             context.close(Connection::closing(Why::Draining));
             return None;
         }
         let (app, name) = (APP, CHANNEL.to_owned());
-        context.actions.push(Action::Join { app, name, most: usize::MAX, wish: None });
+        context.effects.push(Effect::Join { app, name, max: usize::MAX, request: None });
         Some(Connection { early: Some(Box::default()), ..Connection::default() })
     }
 
-    fn message(&mut self, context: &mut Context<'_>, _kind: ws::Kind, payload: &mut [u8]) {
+    fn message(
+        &mut self,
+        context: &mut DialectContext<'_>,
+        _kind: ws::MessageKind,
+        payload: &mut [u8],
+    ) {
         if payload.is_empty() {
             return;
         }
@@ -122,19 +127,19 @@ impl Dialect for Connection {
         }
     }
 
-    fn joined(&mut self, context: &mut Context<'_>, _name: &str, _outcome: JoinOutcome) {
+    fn joined(&mut self, context: &mut DialectContext<'_>, _name: &str, _outcome: JoinOutcome) {
         for text in self.early.take().into_iter().flat_map(|early| early.0) {
             context.send_text(&text);
         }
     }
 
-    fn not_subscribed(&mut self, _context: &mut Context<'_>, _name: &str) {}
+    fn not_subscribed(&mut self, _context: &mut DialectContext<'_>, _name: &str) {}
 
-    fn told(&mut self, context: &mut Context<'_>, what: &Told) {
+    fn on_message(&mut self, context: &mut DialectContext<'_>, what: &DialectMessage) {
         if let Some(epoch) = what.downcast_ref::<Epoch>() {
             self.notify(context, what, epoch);
-        } else if let Some(verdict) = what.downcast_ref::<Verdict>() {
-            let watched = self.watch(context, Topic::EventLog, &verdict.named);
+        } else if let Some(verdict) = what.downcast_ref::<AddressVerdict>() {
+            let watched = self.watch(context, QueryTopic::EventLog, &verdict.named);
             match watched {
                 Ok(()) => self.answer(context, &verdict.text),
                 Err(text) => self.error(context, text),
@@ -142,9 +147,9 @@ impl Dialect for Connection {
         }
     }
 
-    fn nudge(&mut self, _context: &mut Context<'_>) {}
+    fn app_ping(&mut self, _context: &mut DialectContext<'_>) {}
 
-    fn renewed(&mut self, _context: &mut Context<'_>) {}
+    fn on_reload(&mut self, _context: &mut DialectContext<'_>) {}
 
     fn closing(why: Why) -> Closing {
         // 1000 would make clients stay away.
@@ -158,18 +163,18 @@ impl Dialect for Connection {
         )
     }
 
-    fn gone(&mut self, env: &Env) {
+    fn on_drop(&mut self, env: &Env) {
         if self.wants_logs() {
             env.zilliqa.unwatch();
         }
     }
 
-    fn limits(&self, env: &Env) -> ws::Limits {
+    fn limits(&self, env: &Env) -> ws::FrameLimits {
         let limits = &env.config.limits;
-        let most = env.config.zilliqa.message_bytes.min(limits.message_bytes);
-        ws::Limits {
-            frame_bytes: most.min(limits.frame_bytes),
-            message_bytes: most,
+        let max = env.config.zilliqa.message_bytes.min(limits.message_bytes);
+        ws::FrameLimits {
+            frame_bytes: max.min(limits.frame_bytes),
+            message_bytes: max,
             fragments: limits.fragments,
             allow_rsv1: false,
         }
@@ -195,7 +200,7 @@ impl Dialect for Connection {
     }
 
     fn request(
-        context: &mut Context<'_>,
+        context: &mut DialectContext<'_>,
         _app: u32,
         _path: &str,
         request: &mut http::Request<'_>,
@@ -208,22 +213,22 @@ impl Connection {
     /// Does what was asked for; false if the answer comes later.
     fn ask(
         &mut self,
-        context: &Context<'_>,
+        context: &DialectContext<'_>,
         text: &[u8],
-        query: Query,
+        query: SubscriptionQuery,
     ) -> Result<bool, &'static str> {
         match query {
-            Query::NewBlock => {
-                self.topics |= Topic::NewBlock.bit();
-                self.leaving &= !Topic::NewBlock.bit();
+            SubscriptionQuery::NewBlock => {
+                self.topics |= QueryTopic::NewBlock.bit();
+                self.leaving &= !QueryTopic::NewBlock.bit();
             }
-            Query::Unsubscribe(topic) => {
+            SubscriptionQuery::Unsubscribe(topic) => {
                 self.leaving |= self.topics & topic.bit();
                 if let Some(watched) = self.watched(topic) {
                     watched.next = None;
                 }
             }
-            Query::Addresses(Topic::EventLog, mut named) => {
+            SubscriptionQuery::Addresses(QueryTopic::EventLog, mut named) => {
                 match &context.env.config.zilliqa.contracts {
                     Contracts::Any => {}
                     Contracts::List(list) => {
@@ -235,9 +240,9 @@ impl Connection {
                         return if asked { Ok(false) } else { Err(words::NO_CONTRACT) };
                     }
                 }
-                self.watch(context, Topic::EventLog, &named)?;
+                self.watch(context, QueryTopic::EventLog, &named)?;
             }
-            Query::Addresses(topic, named) => self.watch(context, topic, &named)?,
+            SubscriptionQuery::Addresses(topic, named) => self.watch(context, topic, &named)?,
         }
         Ok(true)
     }
@@ -245,17 +250,17 @@ impl Connection {
     /// Subscribes to a topic at addresses.
     fn watch(
         &mut self,
-        context: &Context<'_>,
-        topic: Topic,
+        context: &DialectContext<'_>,
+        topic: QueryTopic,
         named: &[Named],
     ) -> Result<(), &'static str> {
         if named.is_empty() {
             return Err(words::NO_CONTRACT);
         }
-        let most = context.env.config.zilliqa.addresses_per_connection;
-        let anew = self.leaving & topic.bit() != 0;
+        let max = context.env.config.zilliqa.addresses_per_connection;
+        let replaces = self.leaving & topic.bit() != 0;
         self.watched.get_or_insert_default();
-        let added = self.watched(topic).is_some_and(|it| it.add(named, anew, most));
+        let added = self.watched(topic).is_some_and(|it| it.add(named, replaces, max));
         if !added {
             return Err(words::ADDRESSES);
         }
@@ -267,21 +272,21 @@ impl Connection {
         Ok(())
     }
 
-    fn watched(&mut self, topic: Topic) -> Option<&mut Watched> {
+    fn watched(&mut self, topic: QueryTopic) -> Option<&mut Watched> {
         let [events, payments] = self.watched.as_deref_mut()?;
         match topic {
-            Topic::NewBlock => None,
-            Topic::EventLog => Some(events),
-            Topic::TxnLog => Some(payments),
+            QueryTopic::NewBlock => None,
+            QueryTopic::EventLog => Some(events),
+            QueryTopic::TxnLog => Some(payments),
         }
     }
 
     fn wants_logs(&self) -> bool {
-        self.topics & !Topic::NewBlock.bit() != 0
+        self.topics & !QueryTopic::NewBlock.bit() != 0
     }
 
     /// Sends an answer, which is the client's own words where it is no error.
-    fn answer(&mut self, context: &mut Context<'_>, text: &[u8]) {
+    fn answer(&mut self, context: &mut DialectContext<'_>, text: &[u8]) {
         let Some(early) = &mut self.early else { return context.send_text(text) };
         if early.0.iter().map(|it| it.len()).sum::<usize>() + text.len() > EARLY_BYTES {
             let reason = "too much was asked before the subscription stood";
@@ -290,15 +295,20 @@ impl Connection {
         early.0.push(text.into());
     }
 
-    fn error(&mut self, context: &mut Context<'_>, text: &str) {
+    fn error(&mut self, context: &mut DialectContext<'_>, text: &str) {
         let text = words::error(context.env.config.zilliqa.error_format, text);
         self.answer(context, &text);
     }
 
     /// Tells the client of an epoch.
-    fn notify(&mut self, context: &mut Context<'_>, told: &Told, epoch: &Epoch) {
-        let desk = &mut context.desk.zilliqa;
-        if self.topics == 0 || !desk.turn_to(told, epoch) {
+    fn notify(
+        &mut self,
+        context: &mut DialectContext<'_>,
+        message: &DialectMessage,
+        epoch: &Epoch,
+    ) {
+        let core_state = &mut context.core_state.zilliqa;
+        if self.topics == 0 || !core_state.turn_to(message, epoch) {
             return;
         }
         if !std::mem::take(&mut self.is_behind) {
@@ -308,17 +318,17 @@ impl Connection {
             Some([events, payments]) => (events.now.as_mut(), payments.now.as_mut()),
             None => (None, None),
         };
-        let key = Key {
+        let key = NotificationKey {
             topics: self.topics,
             leaving: self.leaving,
-            events: events.map_or(0, |set| desk.events_of(set)),
-            payments: payments.map_or(0, |set| desk.payments_of(set)),
+            events: events.map_or(0, |set| core_state.events_of(set)),
+            payments: payments.map_or(0, |set| core_state.payments_of(set)),
         };
-        if let Some(frames) = desk.notification(key, &context.env.config.zilliqa) {
+        if let Some(frames) = core_state.notification(key, &context.env.config.zilliqa) {
             context.shared.extend(frames.iter().cloned());
         }
         let wanted_logs = self.wants_logs();
-        for topic in [Topic::EventLog, Topic::TxnLog] {
+        for topic in [QueryTopic::EventLog, QueryTopic::TxnLog] {
             let ends = self.leaving & topic.bit() != 0;
             if let Some(watched) = self.watched(topic) {
                 watched.advance(ends);

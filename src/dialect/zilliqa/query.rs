@@ -2,14 +2,14 @@
 
 use super::address::{self, Address};
 use super::words;
-use crate::codec::raw::Members;
+use crate::codec::raw::RawMembers;
 use crate::config::ZilliqaWire;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 
 /// What a client can subscribe to. The order is that of entries in a notification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Topic {
+pub enum QueryTopic {
     /// Every Tx block with the hashes of its transactions.
     NewBlock,
     /// The events of contracts.
@@ -18,16 +18,17 @@ pub enum Topic {
     TxnLog,
 }
 
-impl Topic {
+impl QueryTopic {
     /// All topics in their order.
-    pub const ALL: [Topic; 3] = [Topic::NewBlock, Topic::EventLog, Topic::TxnLog];
+    pub const ALL: [QueryTopic; 3] =
+        [QueryTopic::NewBlock, QueryTopic::EventLog, QueryTopic::TxnLog];
 
     /// Its name in queries and notifications.
     pub fn name(self) -> &'static str {
         match self {
-            Topic::NewBlock => "NewBlock",
-            Topic::EventLog => "EventLog",
-            Topic::TxnLog => "TxnLog",
+            QueryTopic::NewBlock => "NewBlock",
+            QueryTopic::EventLog => "EventLog",
+            QueryTopic::TxnLog => "TxnLog",
         }
     }
 
@@ -36,8 +37,8 @@ impl Topic {
         1 << self as u8
     }
 
-    fn named(name: &str) -> Option<Topic> {
-        Topic::ALL.into_iter().find(|topic| topic.name() == name)
+    fn named(name: &str) -> Option<QueryTopic> {
+        QueryTopic::ALL.into_iter().find(|topic| topic.name() == name)
     }
 }
 
@@ -47,35 +48,35 @@ pub(super) type Named = (Address, u64);
 
 /// What a client asks for.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Query {
+pub enum SubscriptionQuery {
     /// To be told of blocks.
     NewBlock,
     /// To be told of what happens at addresses; of an address that is named twice the last counts.
-    Addresses(Topic, Vec<Named>),
+    Addresses(QueryTopic, Vec<Named>),
     /// To be told no more.
-    Unsubscribe(Topic),
+    Unsubscribe(QueryTopic),
 }
 
 /// Reads one message; with the words of the error.
 ///
 /// # Errors
 /// What is wrong with it, as the server of `wire` says it.
-pub fn read(text: &str, wire: ZilliqaWire) -> Result<Query, &'static str> {
-    let members = Members::read(text).ok_or(words::QUERY)?;
+pub fn read(text: &str, wire: ZilliqaWire) -> Result<SubscriptionQuery, &'static str> {
+    let members = RawMembers::read(text).ok_or(words::QUERY)?;
     match members.text("query").ok_or(words::QUERY)?.as_ref() {
         "Unsubscribe" => {
-            let topic = members.text("type").and_then(|name| Topic::named(&name));
-            topic.map(Query::Unsubscribe).ok_or(words::TYPE)
+            let topic = members.text("type").and_then(|name| QueryTopic::named(&name));
+            topic.map(SubscriptionQuery::Unsubscribe).ok_or(words::TYPE)
         }
-        name => match Topic::named(name).ok_or(words::QUERY)? {
-            Topic::NewBlock => Ok(Query::NewBlock),
+        name => match QueryTopic::named(name).ok_or(words::QUERY)? {
+            QueryTopic::NewBlock => Ok(SubscriptionQuery::NewBlock),
             topic => {
                 let list = members.raw("addresses").and_then(list).ok_or(words::ADDRESSES)?;
                 let named = list.iter().map(|entry| named(entry, topic, wire));
                 let named: Vec<Named> = named.collect::<Result<_, _>>()?;
                 match named.is_empty() {
                     true => Err(words::ADDRESSES),
-                    false => Ok(Query::Addresses(topic, named)),
+                    false => Ok(SubscriptionQuery::Addresses(topic, named)),
                 }
             }
         },
@@ -88,11 +89,11 @@ fn list(raw: &str) -> Option<Vec<&RawValue>> {
 
 /// One entry of a list. What is no string is turned to text by the server in service, and that is
 /// never of the right length; lists and objects it cannot turn.
-fn named(entry: &RawValue, topic: Topic, wire: ZilliqaWire) -> Result<Named, &'static str> {
+fn named(entry: &RawValue, topic: QueryTopic, wire: ZilliqaWire) -> Result<Named, &'static str> {
     let (malformed, digits) = match (wire, topic) {
-        (ZilliqaWire::Deployed, Topic::EventLog) => (words::EVENT_HEX, words::ADDRESS),
+        (ZilliqaWire::Deployed, QueryTopic::EventLog) => (words::EVENT_HEX, words::ADDRESS),
         (ZilliqaWire::Deployed, _) => (words::PAYMENT_HEX, words::ADDRESS),
-        (ZilliqaWire::Documented, Topic::EventLog) => (words::ADDRESSES, words::ADDRESSES),
+        (ZilliqaWire::Documented, QueryTopic::EventLog) => (words::ADDRESSES, words::ADDRESSES),
         (ZilliqaWire::Documented, _) => (words::PAYMENT_HEX, words::PAYMENT_HEX),
     };
     if entry.get().starts_with(['[', '{']) {
@@ -116,33 +117,40 @@ mod tests {
     const A: &str = "0x2ce491a0fd9e318b39172258101b7c836da7449b";
     const B: &str = "0x167e3980e04EAB1E89ff84523ae8c77e008932dc";
 
-    fn addresses(query: &str, list: &str, wire: ZilliqaWire) -> Result<Query, &'static str> {
+    fn addresses(
+        query: &str,
+        list: &str,
+        wire: ZilliqaWire,
+    ) -> Result<SubscriptionQuery, &'static str> {
         read(&format!(r#"{{"query":"{query}","addresses":{list}}}"#), wire)
     }
 
     #[test]
     fn every_query_is_read_with_whatever_else_it_says() {
-        fn read(text: &str) -> Result<Query, &'static str> {
+        fn read(text: &str) -> Result<SubscriptionQuery, &'static str> {
             super::read(text, Deployed)
         }
-        assert_eq!(read(r#"{"query":"NewBlock"}"#), Ok(Query::NewBlock));
-        assert_eq!(read(" {\"x\":[1],\n\"query\" : \"New\\u0042lock\"} "), Ok(Query::NewBlock));
-        assert_eq!(read(r#"{"query":"x","query":"NewBlock"}"#), Ok(Query::NewBlock));
-        for topic in Topic::ALL {
+        assert_eq!(read(r#"{"query":"NewBlock"}"#), Ok(SubscriptionQuery::NewBlock));
+        assert_eq!(
+            read(" {\"x\":[1],\n\"query\" : \"New\\u0042lock\"} "),
+            Ok(SubscriptionQuery::NewBlock)
+        );
+        assert_eq!(read(r#"{"query":"x","query":"NewBlock"}"#), Ok(SubscriptionQuery::NewBlock));
+        for topic in QueryTopic::ALL {
             let text =
                 format!(r#"{{"query":"Unsubscribe","type":"{}","addresses":[1]}}"#, topic.name());
-            assert_eq!(read(&text), Ok(Query::Unsubscribe(topic)));
+            assert_eq!(read(&text), Ok(SubscriptionQuery::Unsubscribe(topic)));
         }
         let a = address::parse(&A[2..]).expect("an address");
         let b = address::parse(&B[2..]).expect("an address");
-        for topic in [Topic::EventLog, Topic::TxnLog] {
+        for topic in [QueryTopic::EventLog, QueryTopic::TxnLog] {
             let list = format!(r#"["{A}", "{B}"]"#);
             let named = vec![(a, 0), (b, 0)];
-            let expected = Ok(Query::Addresses(topic, named));
+            let expected = Ok(SubscriptionQuery::Addresses(topic, named));
             assert_eq!(addresses(topic.name(), &list, Deployed), expected);
         }
         match addresses("EventLog", &format!(r#"["{B}"]"#), Documented) {
-            Ok(Query::Addresses(_, named)) => {
+            Ok(SubscriptionQuery::Addresses(_, named)) => {
                 assert_eq!(address::spelt(&named[0].0, named[0].1), B.as_bytes()[2..]);
             }
             other => panic!("{other:?}"),

@@ -3,8 +3,8 @@
 
 use super::address::Address;
 use super::query::Named;
-use crate::hub::{ConnId, Told};
-use crate::mem::Bell;
+use crate::hub::{ConnId, DialectMessage};
+use crate::mem::Notifier;
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,7 +20,7 @@ pub struct Shared {
     /// Connections that want events or transactions.
     watchers: AtomicUsize,
     questions: Mutex<VecDeque<Question>>,
-    bell: Bell,
+    notifier: Notifier,
 }
 
 #[derive(Debug, Default)]
@@ -32,7 +32,7 @@ struct Gate {
 
 /// Why an epoch is not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NotTaken {
+pub enum EpochRejected {
     /// This one or a later one was taken before.
     Late(u64),
     /// Another core has one on its way, which must be ordered first.
@@ -62,16 +62,16 @@ impl Question {
 
     /// What the connection is to be told: that those of its addresses are contracts for which
     /// `is_contract` holds.
-    pub fn answer(self, is_contract: impl Fn(&Address) -> bool) -> Told {
+    pub fn answer(self, is_contract: impl Fn(&Address) -> bool) -> DialectMessage {
         let Question { text, mut named, .. } = self;
         named.retain(|(address, _)| is_contract(address));
-        Arc::new(Verdict { text, named })
+        Arc::new(AddressVerdict { text, named })
     }
 }
 
 /// The answer to a [`Question`]: the message with the addresses that are contracts.
 #[derive(Debug)]
-pub(super) struct Verdict {
+pub(super) struct AddressVerdict {
     pub(super) text: Box<[u8]>,
     pub(super) named: Vec<Named>,
 }
@@ -82,18 +82,18 @@ impl Shared {
     ///
     /// # Errors
     /// It is too late, or too early.
-    pub fn admit(self: &Arc<Shared>, number: u64, core: u16) -> Result<Passage, NotTaken> {
+    pub fn admit(self: &Arc<Shared>, number: u64, core: u16) -> Result<EpochRange, EpochRejected> {
         let mut gate = self.gate();
         if let Some(last) = gate.last.filter(|&last| last >= number) {
-            return Err(NotTaken::Late(last));
+            return Err(EpochRejected::Late(last));
         }
         match &mut gate.under_way {
-            Some((other, _)) if *other != core => return Err(NotTaken::Busy),
+            Some((other, _)) if *other != core => return Err(EpochRejected::Busy),
             Some((_, count)) => *count += 1,
             none => *none = Some((core, 1)),
         }
         gate.pass(number);
-        Ok(Passage(self.clone()))
+        Ok(EpochRange(self.clone()))
     }
 
     /// Notes an epoch that was published in another way; false if it is not above the last.
@@ -125,8 +125,8 @@ impl Shared {
     }
 
     /// Rings whenever there are questions to take. Before it is hung, none are asked.
-    pub fn bell(&self) -> &Bell {
-        &self.bell
+    pub fn notifier(&self) -> &Notifier {
+        &self.notifier
     }
 
     /// Takes all questions. Each must be answered.
@@ -136,7 +136,7 @@ impl Shared {
 
     /// Asks; false when nobody answers or too many wait.
     pub(super) fn ask(&self, question: Question) -> bool {
-        if !self.bell.is_hung() {
+        if !self.notifier.is_attached() {
             return false;
         }
         let mut questions = self.lock_questions();
@@ -145,7 +145,7 @@ impl Shared {
         }
         questions.push_back(question);
         drop(questions);
-        self.bell.ring();
+        self.notifier.notify();
         true
     }
 
@@ -177,9 +177,9 @@ impl Gate {
 
 /// An epoch that is on its way until this is dropped.
 #[derive(Debug)]
-pub struct Passage(Arc<Shared>);
+pub struct EpochRange(Arc<Shared>);
 
-impl Drop for Passage {
+impl Drop for EpochRange {
     fn drop(&mut self) {
         let mut gate = self.0.gate();
         gate.under_way = match gate.under_way.take() {
@@ -199,9 +199,9 @@ mod tests {
         let shared = Arc::new(Shared::default());
         assert_eq!(shared.last(), None);
         assert!(shared.admit(0, 0).is_ok());
-        assert_eq!(shared.admit(0, 0).err(), Some(NotTaken::Late(0)));
+        assert_eq!(shared.admit(0, 0).err(), Some(EpochRejected::Late(0)));
         assert!(shared.admit(5, 0).is_ok(), "a gap is allowed");
-        assert_eq!(shared.admit(4, 0).err(), Some(NotTaken::Late(5)));
+        assert_eq!(shared.admit(4, 0).err(), Some(EpochRejected::Late(5)));
         assert!(!shared.note(5));
         assert!(shared.note(6));
         assert_eq!(shared.last(), Some(6));
@@ -212,9 +212,9 @@ mod tests {
         let shared = Arc::new(Shared::default());
         let one = shared.admit(1, 3);
         let two = shared.admit(2, 3);
-        assert_eq!(shared.admit(3, 1).err(), Some(NotTaken::Busy));
+        assert_eq!(shared.admit(3, 1).err(), Some(EpochRejected::Busy));
         drop(one);
-        assert_eq!(shared.admit(3, 1).err(), Some(NotTaken::Busy));
+        assert_eq!(shared.admit(3, 1).err(), Some(EpochRejected::Busy));
         drop(two);
         assert_eq!(shared.last(), Some(2), "who had to wait has left no trace");
         assert!(shared.admit(3, 1).is_ok());
@@ -228,7 +228,7 @@ mod tests {
         assert!(!ask());
         let count = Arc::new(AtomicUsize::new(0));
         let counted = count.clone();
-        shared.bell().hang(move || {
+        shared.notifier().attach(move || {
             counted.fetch_add(1, Ordering::Relaxed);
         });
         assert!((0..QUESTIONS).all(|_| ask()));
@@ -238,8 +238,8 @@ mod tests {
         assert_eq!(questions.len(), QUESTIONS);
         let question = questions.pop_front().expect("a question");
         assert_eq!(question.addresses().count(), 2);
-        let told = question.answer(|address| *address == [2; 20]);
-        let verdict = told.downcast::<Verdict>().expect("a verdict");
+        let message = question.answer(|address| *address == [2; 20]);
+        let verdict = message.downcast::<AddressVerdict>().expect("a verdict");
         assert_eq!(verdict.named, [([2; 20], 0)]);
         assert!(ask(), "there is room again");
     }

@@ -1,10 +1,10 @@
 //! What clients are told.
 
 use super::address::{self, Address};
-use super::desk::{Key, Lists};
 use super::epoch::Epoch;
 use super::frames::Composer;
-use super::query::Topic;
+use super::notifications::{Lists, NotificationKey};
+use super::query::QueryTopic;
 use crate::codec::json::push_string;
 use crate::config::{Zilliqa, ZilliqaErrors, ZilliqaWire};
 use std::collections::HashMap;
@@ -33,9 +33,9 @@ pub(super) fn error(format: ZilliqaErrors, text: &str) -> Vec<u8> {
 }
 
 /// Whether an epoch is told at all to who has these subscriptions.
-pub(super) fn is_told(config: &Zilliqa, key: Key) -> bool {
+pub(super) fn is_notified(config: &Zilliqa, key: NotificationKey) -> bool {
     let silent = config.suppress_empty || config.wire == ZilliqaWire::Documented;
-    let has_news = key.topics & Topic::NewBlock.bit() != 0
+    let has_news = key.topics & QueryTopic::NewBlock.bit() != 0
         || key.leaving != 0
         || (key.events, key.payments) != (0, 0);
     has_news || !silent
@@ -45,7 +45,7 @@ pub(super) fn is_told(config: &Zilliqa, key: Key) -> bool {
 pub(super) fn notify(
     out: &mut Composer,
     epoch: &Epoch,
-    key: Key,
+    key: NotificationKey,
     lists: &mut Lists<'_>,
     config: &Zilliqa,
 ) {
@@ -55,11 +55,11 @@ pub(super) fn notify(
         true => br#"{"type":"notification","values":["#,
     });
     let mut comma = Comma::default();
-    if key.topics & Topic::NewBlock.bit() != 0 {
+    if key.topics & QueryTopic::NewBlock.bit() != 0 {
         comma.push(out);
         out.share(lists.new_block(epoch));
     }
-    for (topic, list) in [(Topic::EventLog, key.events), (Topic::TxnLog, key.payments)] {
+    for (topic, list) in [(QueryTopic::EventLog, key.events), (QueryTopic::TxnLog, key.payments)] {
         if key.topics & topic.bit() == 0 || documented && list == 0 {
             continue;
         }
@@ -70,7 +70,7 @@ pub(super) fn notify(
         if list != 0 {
             out.push(br#","value":["#);
             match topic {
-                Topic::EventLog => events(out, epoch, list, lists, documented),
+                QueryTopic::EventLog => events(out, epoch, list, lists, documented),
                 _ => payments(out, epoch, list, lists, documented),
             }
             out.push(b"]");
@@ -81,7 +81,7 @@ pub(super) fn notify(
         comma.push(out);
         out.push(br#"{"query":"Unsubscribe","value":["#);
         let mut comma = Comma::default();
-        for topic in Topic::ALL.iter().filter(|topic| key.leaving & topic.bit() != 0) {
+        for topic in QueryTopic::ALL.iter().filter(|topic| key.leaving & topic.bit() != 0) {
             comma.push(out);
             out.push(format!("\"{}\"", topic.name()).as_bytes());
         }

@@ -118,9 +118,9 @@ fn every_counter_is_told_once_and_summed() {
     // One core opens what another one closes.
     cores[0].subscriptions.add(5);
     cores[1].subscriptions.sub(2);
-    let told =
+    let exposition =
         text(&cores, &Counters::default(), [("1", 3), ("shop.eu", 0)].into_iter(), &Config::demo());
-    let samples = read(&told).unwrap_or_else(|wrong| panic!("{wrong}\n{told}"));
+    let samples = read(&exposition).unwrap_or_else(|wrong| panic!("{wrong}\n{exposition}"));
     for (series, value) in [
         ("polycast_received_bytes_total[]".to_owned(), 80.0),
         ("polycast_subscriptions[]".to_owned(), 3.0),
@@ -131,20 +131,23 @@ fn every_counter_is_told_once_and_summed() {
         (r#"polycast_app_connections[("app", "shop.eu")]"#.to_owned(), 0.0),
         (format!(r#"polycast_build_info[("version", "{}")]"#, env!("CARGO_PKG_VERSION")), 1.0),
     ] {
-        assert_eq!(samples.get(&series), Some(&value), "{series}\n{told}");
+        assert_eq!(samples.get(&series), Some(&value), "{series}\n{exposition}");
     }
     for (name, _) in cores[0].list() {
-        assert!(told.contains(&format!("# HELP polycast_{name}")), "{name}");
+        assert!(exposition.contains(&format!("# HELP polycast_{name}")), "{name}");
     }
-    assert!(told.contains("# HELP polycast_accepted_total Connections accepted.\n"), "{told}");
+    assert!(
+        exposition.contains("# HELP polycast_accepted_total Connections accepted.\n"),
+        "{exposition}"
+    );
     assert!(GAUGES.iter().chain(&BY_CORE).all(|it| cores[0].list().iter().any(|x| x.0 == *it)));
 }
 
 #[test]
 fn what_stands_in_a_label_stays_there() {
     let id = "a\"} 1\npolycast_connections 9\\";
-    let told = text(&cores(1), &Counters::default(), [(id, 1)].into_iter(), &Config::demo());
-    let samples = read(&told).unwrap_or_else(|wrong| panic!("{wrong}\n{told}"));
+    let exposition = text(&cores(1), &Counters::default(), [(id, 1)].into_iter(), &Config::demo());
+    let samples = read(&exposition).unwrap_or_else(|wrong| panic!("{wrong}\n{exposition}"));
     assert_eq!(samples.get(&format!("polycast_app_connections[(\"app\", {id:?})]")), Some(&1.0));
 }
 
@@ -184,8 +187,8 @@ fn streams_have_zillas_names_and_labels() {
     }
     cores[1].streams(3).opened.add(5);
     let none = std::iter::empty;
-    let told = text(&cores, &Counters::default(), none(), &with_streams());
-    let samples = read(&told).unwrap_or_else(|wrong| panic!("{wrong}\n{told}"));
+    let exposition = text(&cores, &Counters::default(), none(), &with_streams());
+    let samples = read(&exposition).unwrap_or_else(|wrong| panic!("{wrong}\n{exposition}"));
     let value = |name: &str, binding: &str| {
         let series = format!(r#"{name}[("namespace", "example"), ("binding", "{binding}")]"#);
         samples.get(&series).copied()
@@ -202,7 +205,7 @@ fn streams_have_zillas_names_and_labels() {
         ("stream_closes_received_total", 8.0),
         ("stream_closes_sent_total", 6.0),
     ] {
-        assert_eq!(value(name, "ws_server"), Some(both), "{name}\n{told}");
+        assert_eq!(value(name, "ws_server"), Some(both), "{name}\n{exposition}");
         assert_eq!(value(name, "main"), Some(0.0), "{name}");
     }
     assert_eq!(value("stream_opens_received_total", "[::1]:4"), Some(5.0));

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::config::Credentials;
-use crate::http::{Event, Limits, Reader};
+use crate::http::{HeadLimits, Reader, RequestEvent};
 
 const NONCE: [u8; 16] = *b"the sample nonce";
 /// The key that stands for [`NONCE`].
@@ -13,19 +13,20 @@ fn proxy(toml: &str) -> Proxy {
 }
 
 /// What `upstream` is asked for a client's request with these header lines.
-fn asked(proxy: &Proxy, upstream: &str, fields: &str) -> (Handshake, String) {
+fn asked(proxy: &Proxy, upstream: &str, fields: &str) -> (UpstreamHandshake, String) {
     let text = format!("GET /a/b?c=d HTTP/1.1\r\nHost: front\r\n{fields}\r\n");
     let (mut reader, mut input) = (Reader::new(), text.into_bytes());
-    let (_, Event::Request(request)) = reader.next(&Limits::default(), &mut input) else {
+    let (_, RequestEvent::Request(request)) = reader.next(&HeadLimits::default(), &mut input)
+    else {
         panic!("{fields}");
     };
     let credentials =
         Credentials { protocol: "bearer.{credentials}".to_owned(), ..Credentials::default() };
-    let guard = Guard { credentials, ..toml::from_str("name = 'g'").expect("a guard") };
+    let guard = GuardConfig { credentials, ..toml::from_str("name = 'g'").expect("a guard") };
     let peer = IpAddr::from([192, 0, 2, 7]);
-    let asked = Asked::new(proxy, &[guard], &request, peer, false);
+    let asked = UpgradeQuery::new(proxy, &[guard], &request, peer, false);
     let upstream = Upstream::new(upstream).expect(upstream);
-    let (handshake, request) = Handshake::new(proxy, &upstream, &asked, NONCE);
+    let (handshake, request) = UpstreamHandshake::new(proxy, &upstream, &asked, NONCE);
     (handshake, String::from_utf8(request).expect("text"))
 }
 
@@ -83,7 +84,7 @@ const ANSWER: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n
     Connection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
 /// What becomes of the answer with `from` replaced by `to`, to a client that offers a and b.
-fn judged(from: &str, to: &str) -> Outcome {
+fn judged(from: &str, to: &str) -> HandshakeOutcome {
     let (handshake, _) = asked(&proxy(""), "ws://up", "Sec-WebSocket-Protocol: a, b\r\n");
     assert!(ANSWER.contains(from), "{from}");
     handshake.judge(ANSWER.replacen(from, to, 1).as_bytes())
@@ -100,7 +101,7 @@ fn s4_1_answers_that_are_taken() {
         ("\r\n\r\n", "\r\nSec-WebSocket-Extensions:\r\n\r\n", None),
         ("Switching Protocols", "", None),
     ] {
-        assert_eq!(judged(from, to), Outcome::Open(protocol.map(Box::from)), "{to}");
+        assert_eq!(judged(from, to), HandshakeOutcome::Open(protocol.map(Box::from)), "{to}");
     }
 }
 
@@ -122,15 +123,18 @@ fn s4_1_answers_that_are_not() {
         ("101", "99999"),
     ] {
         let outcome = judged(from, to);
-        assert!(matches!(outcome, Outcome::Failed(Cause::Nonsense(_))), "{to}: {outcome:?}");
-        let Outcome::Failed(cause) = outcome else { continue };
+        assert!(
+            matches!(outcome, HandshakeOutcome::Failed(UpstreamFailure::InvalidReply(_))),
+            "{to}: {outcome:?}"
+        );
+        let HandshakeOutcome::Failed(cause) = outcome else { continue };
         assert_eq!((cause.status(), cause.may_be_tried_elsewhere()), (502, true));
     }
 }
 
 #[test]
 fn other_statuses_and_what_the_client_is_told() {
-    for (status, told, elsewhere) in [
+    for (status, passed_on, elsewhere) in [
         ("200", 502, false),
         ("302", 502, false),
         ("400", 502, false),
@@ -139,26 +143,34 @@ fn other_statuses_and_what_the_client_is_told() {
         ("500", 502, true),
         ("503", 502, true),
     ] {
-        let Outcome::Failed(cause) = judged("101", status) else { panic!("{status}") };
-        let refused = Cause::Refused(status.parse().expect("a number"), None);
+        let HandshakeOutcome::Failed(cause) = judged("101", status) else { panic!("{status}") };
+        let refused = UpstreamFailure::Refused(status.parse().expect("a number"), None);
         assert_eq!(cause, refused);
-        assert_eq!((cause.status(), cause.may_be_tried_elsewhere()), (told, elsewhere), "{status}");
+        assert_eq!(
+            (cause.status(), cause.may_be_tried_elsewhere()),
+            (passed_on, elsewhere),
+            "{status}"
+        );
     }
     let challenged = judged("101 Switching Protocols", "401 No\r\nWWW-Authenticate: Basic");
-    assert_eq!(challenged, Outcome::Failed(Cause::Refused(401, Some("Basic".into()))));
-    assert_eq!(judged("101", "103"), Outcome::Interim);
+    assert_eq!(
+        challenged,
+        HandshakeOutcome::Failed(UpstreamFailure::Refused(401, Some("Basic".into())))
+    );
+    assert_eq!(judged("101", "103"), HandshakeOutcome::Interim);
 }
 
 #[test]
 fn faults_of_a_server_and_of_an_address() {
-    let (late, later) = (Cause::Late { connected: false }, Cause::Late { connected: true });
-    let refused = |status| Cause::Refused(status, None);
+    let (late, later) =
+        (UpstreamFailure::Late { connected: false }, UpstreamFailure::Late { connected: true });
+    let refused = |status| UpstreamFailure::Refused(status, None);
     for (cause, status, elsewhere, fault, address) in [
-        (Cause::NoSlot, 503, false, false, false),
-        (Cause::Unreachable, 502, true, true, true),
+        (UpstreamFailure::NoSlot, 503, false, false, false),
+        (UpstreamFailure::Unreachable, 502, true, true, true),
         (late, 504, true, true, true),
         (later, 504, true, true, false),
-        (Cause::Nonsense(""), 502, true, true, false),
+        (UpstreamFailure::InvalidReply(""), 502, true, true, false),
         (refused(404), 404, false, false, false),
         (refused(499), 502, false, false, false),
         (refused(500), 502, true, false, false),

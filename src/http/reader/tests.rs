@@ -6,7 +6,7 @@ mod rules;
 use proptest::prelude::*;
 
 use super::*;
-use crate::http::{Connection, Version};
+use crate::http::{Connection, HttpVersion};
 use crate::limits::HTTP_HEADERS;
 
 /// An event without its borrows.
@@ -21,7 +21,7 @@ type Outcome = (Vec<Seen>, Phase, Vec<u8>);
 
 /// Feeds `pieces` and collects what comes of them. Stops behind an upgrade request, like the
 /// session does.
-fn run<'p>(limits: &Limits, pieces: impl IntoIterator<Item = &'p [u8]>) -> Outcome {
+fn run<'p>(limits: &HeadLimits, pieces: impl IntoIterator<Item = &'p [u8]>) -> Outcome {
     let (mut reader, mut seen, mut untaken) = (Reader::new(), Vec::new(), Vec::new());
     let mut upgraded = false;
     for piece in pieces {
@@ -37,17 +37,17 @@ fn run<'p>(limits: &Limits, pieces: impl IntoIterator<Item = &'p [u8]>) -> Outco
             assert!(taken <= rest);
             pos += taken;
             match event {
-                Event::Need => {
+                RequestEvent::Need => {
                     assert_eq!(pos, input.len(), "need takes everything");
                     break;
                 }
-                Event::Head(..) => panic!("nobody asked for it"),
-                Event::Continue => assert_eq!(pos, input.len(), "no body byte is here"),
-                Event::Bad(error) => {
+                RequestEvent::Head(..) => panic!("nobody asked for it"),
+                RequestEvent::Continue => assert_eq!(pos, input.len(), "no body byte is here"),
+                RequestEvent::Bad(error) => {
                     assert_eq!(pos, input.len(), "nothing follows");
                     seen.push(Seen::Bad(error));
                 }
-                Event::Request(request) => {
+                RequestEvent::Request(request) => {
                     upgraded = request.header("upgrade").is_some();
                     seen.push(own(&request));
                     if upgraded {
@@ -69,7 +69,7 @@ fn run<'p>(limits: &Limits, pieces: impl IntoIterator<Item = &'p [u8]>) -> Outco
 }
 
 fn own(request: &Request<'_>) -> Seen {
-    let version = if request.version == Version::Http10 { "1.0" } else { "1.1" };
+    let version = if request.version == HttpVersion::Http10 { "1.0" } else { "1.1" };
     Seen::Request {
         line: format!("{} {} {version}", request.method, request.target),
         headers: request.headers.iter().map(|(name, value)| (name.into(), value.into())).collect(),
@@ -79,7 +79,7 @@ fn own(request: &Request<'_>) -> Seen {
 }
 
 /// The outcome of `input`, the same at every cut.
-fn outcome(limits: &Limits, input: &[u8]) -> Outcome {
+fn outcome(limits: &HeadLimits, input: &[u8]) -> Outcome {
     let whole = run(limits, [input]);
     for cut in 0..=input.len() {
         let (head, tail) = input.split_at(cut);
@@ -91,7 +91,7 @@ fn outcome(limits: &Limits, input: &[u8]) -> Outcome {
 
 /// One line an event: `POST /path 1.1 [body]`, with ` close` if the connection ends there; or
 /// the status and the error.
-fn check_with(limits: &Limits, input: &str, want: &[&str]) {
+fn check_with(limits: &HeadLimits, input: &str, want: &[&str]) {
     let (seen, ..) = outcome(limits, input.as_bytes());
     let got: Vec<String> = seen
         .iter()
@@ -107,7 +107,7 @@ fn check_with(limits: &Limits, input: &str, want: &[&str]) {
 }
 
 fn check(input: &str, want: &[&str]) {
-    check_with(&Limits::default(), input, want);
+    check_with(&HeadLimits::default(), input, want);
 }
 
 /// A GET of HTTP/1.1 with a host and these further lines.
@@ -143,7 +143,7 @@ fn s9_3_2_pipelining() {
 #[test]
 fn s7_8_what_follows_an_upgrade_stays() {
     let input = get("Upgrade: websocket\r\n") + "\u{1}frame\r\n\r\n";
-    let (seen, phase, untaken) = outcome(&Limits::default(), input.as_bytes());
+    let (seen, phase, untaken) = outcome(&HeadLimits::default(), input.as_bytes());
     assert_eq!((seen.len(), phase), (1, Phase::Idle));
     assert_eq!(untaken, b"\x01frame\r\n\r\n");
 }
@@ -174,7 +174,7 @@ fn s7_1_chunked_bodies() {
 #[test]
 fn both_sides_of_the_head_limit() {
     let head = get("A: b\r\n");
-    let limits = |head_bytes| Limits { head_bytes, body_bytes: 4 };
+    let limits = |head_bytes| HeadLimits { head_bytes, body_bytes: 4 };
     check_with(&limits(head.len()), &head, &["GET / 1.1 []"]);
     check_with(&limits(head.len() - 1), &head, &["431 HeadTooLarge"]);
     // Found at the limit, not when the end comes.
@@ -190,7 +190,7 @@ fn both_sides_of_the_head_limit() {
 
 #[test]
 fn both_sides_of_the_body_limit() {
-    let limits = Limits { head_bytes: 80, body_bytes: 4 };
+    let limits = HeadLimits { head_bytes: 80, body_bytes: 4 };
     check_with(&limits, &post("Content-Length: 4\r\n\r\nabcd"), &["POST /p 1.1 [abcd]"]);
     check_with(&limits, &post("Content-Length: 5\r\n\r\nabcde"), &["413 BodyTooLarge"]);
     let head = post("Transfer-Encoding: chunked\r\n\r\n");
@@ -208,26 +208,29 @@ fn both_sides_of_the_field_count() {
 
 #[test]
 fn nothing_comes_after_a_refusal() {
-    let (seen, phase, _) = outcome(&Limits::default(), b"BAD\r\n\r\nGET / HTTP/1.0\r\n\r\n");
+    let (seen, phase, _) = outcome(&HeadLimits::default(), b"BAD\r\n\r\nGET / HTTP/1.0\r\n\r\n");
     assert_eq!((seen, phase), (vec![Seen::Bad(Error::RequestLine)], Phase::Failed));
 }
 
 #[test]
 fn s10_1_1_continue_comes_once_and_only_while_the_body_is_away() {
-    let limits = Limits::default();
+    let limits = HeadLimits::default();
     let length = post("Expect: 100-Continue\r\nContent-Length: 2\r\n\r\n");
     let chunked = post("Expect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n");
     for (head, body) in [(&length, "ab"), (&chunked, "2\r\nab\r\n0\r\n\r\n")] {
         for cut in 0..head.len() {
             let mut reader = Reader::new();
             let (first, second) = head.as_bytes().split_at(cut);
-            assert!(matches!(reader.next(&limits, &mut first.to_vec()), (_, Event::Need)));
-            assert!(matches!(reader.next(&limits, &mut second.to_vec()), (_, Event::Continue)));
+            assert!(matches!(reader.next(&limits, &mut first.to_vec()), (_, RequestEvent::Need)));
+            assert!(matches!(
+                reader.next(&limits, &mut second.to_vec()),
+                (_, RequestEvent::Continue)
+            ));
             assert_eq!(reader.phase(), Phase::Body);
-            assert!(matches!(reader.next(&limits, &mut []), (0, Event::Need)));
+            assert!(matches!(reader.next(&limits, &mut []), (0, RequestEvent::Need)));
             let mut body = body.as_bytes().to_vec();
             let (taken, event) = reader.next(&limits, &mut body);
-            assert!(matches!(event, Event::Request(request) if request.body == b"ab"));
+            assert!(matches!(event, RequestEvent::Request(request) if request.body == b"ab"));
             assert_eq!(taken, body.len());
         }
     }
@@ -238,14 +241,17 @@ fn s10_1_1_continue_comes_once_and_only_while_the_body_is_away() {
         (length.replace("1.1", "1.0"), "not in HTTP/1.0"),
     ] {
         let mut input = input.into_bytes();
-        assert!(matches!(Reader::new().next(&limits, &mut input), (_, Event::Need)), "{what}");
+        assert!(
+            matches!(Reader::new().next(&limits, &mut input), (_, RequestEvent::Need)),
+            "{what}"
+        );
     }
     check(&post("Expect: 100-continue\r\n\r\n"), &["POST /p 1.1 []"]);
 }
 
 #[test]
 fn phases_name_what_is_awaited() {
-    let limits = Limits::default();
+    let limits = HeadLimits::default();
     let mut reader = Reader::new();
     for (piece, want) in [
         ("", Phase::Idle),
@@ -272,8 +278,8 @@ fn fields_and_accessors() {
         X-Raw: \xff\r\nX-Empty:\r\nX-Raw: ok\r\n\r\n"
             .to_vec();
     let mut reader = Reader::new();
-    let (_, event) = reader.next(&Limits::default(), &mut input);
-    let Event::Request(request) = event else { panic!("{event:?}") };
+    let (_, event) = reader.next(&HeadLimits::default(), &mut input);
+    let RequestEvent::Request(request) = event else { panic!("{event:?}") };
     assert_eq!((request.path(), request.query()), ("/a/b", "c?d"));
     assert_eq!((request.authority(), request.header("HOST")), (Some("one:1"), Some("two")));
     assert_eq!(request.header_values("X-LIST").collect::<Vec<_>>(), ["a, ,b", ",c"]);
@@ -284,7 +290,7 @@ fn fields_and_accessors() {
     assert_eq!(request.headers.tokens("x-raw").collect::<Vec<_>>(), ["", "ok"]);
     assert_eq!((request.header("x-empty"), request.header("x-none")), (Some(""), None));
     assert_eq!((request.headers.len(), request.headers.is_empty()), (6, false));
-    assert_eq!(request.connection(), Connection::Keep);
+    assert_eq!(request.connection(), Connection::KeepAlive);
 }
 
 #[test]
@@ -292,8 +298,8 @@ fn a_whole_request_is_borrowed_from_the_input() {
     let mut input = post("Content-Length: 2\r\n\r\nab").into_bytes();
     let range = input.as_ptr_range();
     let mut reader = Reader::new();
-    let (_, event) = reader.next(&Limits::default(), &mut input);
-    let Event::Request(request) = event else { panic!("{event:?}") };
+    let (_, event) = reader.next(&HeadLimits::default(), &mut input);
+    let RequestEvent::Request(request) = event else { panic!("{event:?}") };
     assert!(range.contains(&request.method.as_ptr()) && range.contains(&request.body.as_ptr()));
     assert_eq!(reader.buffer.capacity(), 0);
     assert!(size_of::<Reader>() <= 96, "{}", size_of::<Reader>());
@@ -331,9 +337,9 @@ proptest! {
             pieces.push(&input[start..cut]);
             start = cut;
         }
-        let whole = run(&Limits::default(), [&input[..]]);
+        let whole = run(&HeadLimits::default(), [&input[..]]);
         prop_assert_eq!(whole.0.len(), bodies.len());
-        prop_assert_eq!(run(&Limits::default(), pieces), whole);
+        prop_assert_eq!(run(&HeadLimits::default(), pieces), whole);
     }
 
     /// Bytes that look like requests here and there: no panic, no difference between cuts.
@@ -342,7 +348,7 @@ proptest! {
         words in prop::collection::vec(prop::sample::select(NOISE), 0..20),
         head_bytes in 2..60usize,
     ) {
-        let limits = Limits { head_bytes, body_bytes: 8 };
+        let limits = HeadLimits { head_bytes, body_bytes: 8 };
         outcome(&limits, words.concat().as_bytes());
     }
 }
@@ -388,34 +394,34 @@ fn push_request(out: &mut Vec<u8>, kind: u8, body: &[u8]) {
 
 #[test]
 fn a_head_is_given_by_itself_if_that_is_asked_for_and_then_the_whole_request() {
-    let limits = Limits { head_bytes: 200, body_bytes: 2 };
+    let limits = HeadLimits { head_bytes: 200, body_bytes: 2 };
     let heads = |input: &str, cut: usize| {
         let mut reader = Reader::new();
         reader.offer(true);
-        let mut said = Vec::new();
+        let mut seen = Vec::new();
         let (first, second) = input.as_bytes().split_at(cut);
         for piece in [first, second, b""] {
             let (mut piece, mut at) = (piece.to_vec(), 0);
             loop {
                 let (taken, event) = reader.next(&limits, &mut piece[at..]);
                 at += taken;
-                said.push(match event {
-                    Event::Need => break,
-                    Event::Head(request, body) => {
+                seen.push(match event {
+                    RequestEvent::Need => break,
+                    RequestEvent::Head(request, body) => {
                         assert!(request.body.is_empty());
                         let ended = if body.has_ended() { " without a body" } else { "" };
                         format!("head {}{ended}", request.path())
                     }
-                    Event::Continue => "continue".to_owned(),
-                    Event::Bad(error) => format!("{error:?}"),
-                    Event::Request(it) => {
+                    RequestEvent::Continue => "continue".to_owned(),
+                    RequestEvent::Bad(error) => format!("{error:?}"),
+                    RequestEvent::Request(it) => {
                         format!("{} {}", it.path(), String::from_utf8_lossy(it.body))
                     }
                 });
             }
             assert_eq!(at, piece.len());
         }
-        said.join(", ")
+        seen.join(", ")
     };
     let check = |input: &str, want: &str| {
         for cut in 0..=input.len() {

@@ -9,16 +9,16 @@ pub(in crate::hub) fn envelope() -> Arc<Envelope> {
     Arc::new(Envelope { members: vec![("Topic".into(), Value::text("t"))], key: "Data".into() })
 }
 
-pub(in crate::hub) fn forms(retain: Retain, value: Value) -> Arc<Forms> {
-    Arc::new(Forms::new(envelope(), value, retain, false).expect("sound"))
+pub(in crate::hub) fn encodings(retain: Retain, value: Value) -> Arc<Encodings> {
+    Arc::new(Encodings::new(envelope(), value, retain, false).expect("sound"))
 }
 
 /// What a client reads out of a frame.
 pub(in crate::hub) fn data(frame: &[u8], format: Format) -> Value {
-    use crate::codec::{Limits, decode, json::Scratch};
+    use crate::codec::{DecodeLimits, decode, json::Scratch};
     let (_, payload) = frame::split(frame).expect("a frame");
     let message =
-        decode(format, &mut payload.to_vec(), &Limits::default(), &mut Scratch::default());
+        decode(format, &mut payload.to_vec(), &DecodeLimits::default(), &mut Scratch::default());
     sorted(message.expect("a message").get("Data").expect("data").clone())
 }
 
@@ -54,7 +54,7 @@ pub(in crate::hub) fn naive(
             gone.for_each(|(key, _)| drop(all.remove(key)));
             Value::Map(all.into_iter().collect())
         }
-        (Mode::Log { most, clears }, before, Value::Array(elements)) => {
+        (Mode::Log { max, clears }, before, Value::Array(elements)) => {
             let before = before.and_then(Value::elements).unwrap_or_default();
             let mut all = [before, elements].concat();
             let is_clear = |it: &Value| {
@@ -63,7 +63,7 @@ pub(in crate::hub) fn naive(
             if let Some(last) = all.iter().rposition(is_clear) {
                 all.drain(..last);
             }
-            while all.len() > most.max(1) as usize {
+            while all.len() > max.max(1) as usize {
                 all.remove(usize::from(is_clear(&all[0]) && all.len() > 1));
             }
             Value::Array(all)
@@ -73,7 +73,7 @@ pub(in crate::hub) fn naive(
 }
 
 fn shown(picture: &mut Option<Picture>, format: Format) -> Option<Value> {
-    picture.as_mut().map(|picture| data(picture.forms(format).form(format), format))
+    picture.as_mut().map(|picture| data(picture.encodings(format).encoded(format), format))
 }
 
 fn change(operation: &str, number: i64) -> Value {
@@ -93,9 +93,9 @@ fn a_merged_picture_has_the_last_of_each_member() {
         let update = Retain::Update(Mode::Merge { null_deletes });
         let mut picture = None;
         let first = Value::map([("a", Value::Int(1)), ("b", Value::Int(1)), ("c", Value::Null)]);
-        Picture::apply(&mut picture, &forms(update, first));
+        Picture::apply(&mut picture, &encodings(update, first));
         let then = [("c", Value::Int(3)), ("a", Value::Null), ("b", Value::Int(2))];
-        Picture::apply(&mut picture, &forms(update, Value::map(then)));
+        Picture::apply(&mut picture, &encodings(update, Value::map(then)));
         for format in Format::ALL {
             assert_eq!(shown(&mut picture, format), Some(last.clone()), "{format:?}");
         }
@@ -104,10 +104,10 @@ fn a_merged_picture_has_the_last_of_each_member() {
 
 #[test]
 fn a_log_begins_with_the_last_clearing_element() {
-    let update = Retain::Update(Mode::Log { most: 100, clears: CLEARS });
+    let update = Retain::Update(Mode::Log { max: 100, clears: CLEARS });
     let mut picture = None;
     let mut push = |elements: Value, expected: Value| {
-        assert_eq!(Picture::apply(&mut picture, &forms(update, elements)), 0);
+        assert_eq!(Picture::apply(&mut picture, &encodings(update, elements)), 0);
         assert_eq!(shown(&mut picture, Format::Bson), Some(expected));
     };
     push(array([change("A", 1)]), array([change("A", 1)]));
@@ -123,31 +123,34 @@ fn a_log_begins_with_the_last_clearing_element() {
 
 #[test]
 fn a_log_at_its_bound_loses_the_oldest_but_not_the_clearing_one() {
-    let update = Retain::Update(Mode::Log { most: 3, clears: CLEARS });
+    let update = Retain::Update(Mode::Log { max: 3, clears: CLEARS });
     let mut picture = None;
     let three = array([change("A", 1), change("A", 2), change("A", 3)]);
-    assert_eq!(Picture::apply(&mut picture, &forms(update, three)), 0);
-    assert_eq!(Picture::apply(&mut picture, &forms(update, array([change("A", 4)]))), 1);
+    assert_eq!(Picture::apply(&mut picture, &encodings(update, three)), 0);
+    assert_eq!(Picture::apply(&mut picture, &encodings(update, array([change("A", 4)]))), 1);
     let expected = array([change("A", 2), change("A", 3), change("A", 4)]);
     assert_eq!(shown(&mut picture, Format::Json), Some(expected));
     let again = array([change("C", 5), change("A", 6), change("A", 7)]);
-    assert_eq!(Picture::apply(&mut picture, &forms(update, again)), 0);
+    assert_eq!(Picture::apply(&mut picture, &encodings(update, again)), 0);
     let more = array([change("A", 8), change("A", 9)]);
-    assert_eq!(Picture::apply(&mut picture, &forms(update, more)), 2);
+    assert_eq!(Picture::apply(&mut picture, &encodings(update, more)), 2);
     let expected = array([change("C", 5), change("A", 8), change("A", 9)]);
     assert_eq!(shown(&mut picture, Format::Json), Some(expected));
-    let one = Retain::Update(Mode::Log { most: 0, clears: CLEARS });
-    assert_eq!(Picture::apply(&mut picture, &forms(one, array([change("A", 10)]))), 3);
+    let one = Retain::Update(Mode::Log { max: 0, clears: CLEARS });
+    assert_eq!(Picture::apply(&mut picture, &encodings(one, array([change("A", 10)]))), 3);
     assert_eq!(shown(&mut picture, Format::Json), Some(array([change("C", 5)])));
 }
 
 #[test]
 fn a_log_is_bounded_in_bytes_too() {
-    let update = Retain::Update(Mode::Log { most: u32::MAX, clears: CLEARS });
+    let update = Retain::Update(Mode::Log { max: u32::MAX, clears: CLEARS });
     let big = || Value::text(&"x".repeat(PICTURE_BYTES / 2 - 100));
     let mut picture = None;
-    assert_eq!(Picture::apply(&mut picture, &forms(update, array([big(), big()]))), 0);
-    assert_eq!(Picture::apply(&mut picture, &forms(update, array([Value::text("y"), big()]))), 1);
+    assert_eq!(Picture::apply(&mut picture, &encodings(update, array([big(), big()]))), 0);
+    assert_eq!(
+        Picture::apply(&mut picture, &encodings(update, array([Value::text("y"), big()]))),
+        1
+    );
     assert!(picture.is_some_and(|picture| !picture.is_too_large()));
 }
 
@@ -156,16 +159,19 @@ fn one_picture_alone_may_be_too_large() {
     let text = |bytes| Value::text(&"x".repeat(bytes));
     for mode in [Mode::Replace, Mode::Merge { null_deletes: false }] {
         let mut picture = None;
-        let most = PICTURE_BYTES - 200;
-        Picture::apply(&mut picture, &forms(Retain::Update(mode), Value::map([("a", text(most))])));
+        let max = PICTURE_BYTES - 200;
+        Picture::apply(
+            &mut picture,
+            &encodings(Retain::Update(mode), Value::map([("a", text(max))])),
+        );
         assert!(picture.as_ref().is_some_and(|picture| !picture.is_too_large()));
         let more = Value::map([("b", text(200))]);
         if mode == Mode::Replace {
             picture = None;
-            let all = Value::map([("a", text(most)), ("b", text(200))]);
-            Picture::apply(&mut picture, &forms(Retain::Update(mode), all));
+            let all = Value::map([("a", text(max)), ("b", text(200))]);
+            Picture::apply(&mut picture, &encodings(Retain::Update(mode), all));
         } else {
-            Picture::apply(&mut picture, &forms(Retain::Update(mode), more));
+            Picture::apply(&mut picture, &encodings(Retain::Update(mode), more));
         }
         assert!(picture.is_some_and(|picture| picture.is_too_large()));
     }
@@ -176,24 +182,24 @@ fn nothing_is_written_before_somebody_asks_and_nothing_twice() {
     let update = Retain::Update(Mode::Merge { null_deletes: false });
     let mut picture = None;
     let set = |picture: &mut Option<Picture>, number| {
-        Picture::apply(picture, &forms(update, Value::map([("n", Value::Int(number))])));
+        Picture::apply(picture, &encodings(update, Value::map([("n", Value::Int(number))])));
     };
     set(&mut picture, 1);
     set(&mut picture, 2);
     let plain = picture.as_ref().map_or(0, Picture::bytes);
     let it = picture.as_mut().expect("a picture");
-    let json = it.forms(Format::Json);
+    let json = it.encodings(Format::Json);
     assert!(json.is_made(Format::Json) && !json.is_made(Format::Bson));
-    assert_eq!(it.bytes(), plain + json.form(Format::Json).len(), "what is written counts");
-    let again = it.forms(Format::Json);
-    assert_eq!(again.form(Format::Json).as_ptr(), json.form(Format::Json).as_ptr());
-    let bson = it.forms(Format::Bson);
+    assert_eq!(it.bytes(), plain + json.encoded(Format::Json).len(), "what is written counts");
+    let again = it.encodings(Format::Json);
+    assert_eq!(again.encoded(Format::Json).as_ptr(), json.encoded(Format::Json).as_ptr());
+    let bson = it.encodings(Format::Bson);
     assert!(Arc::ptr_eq(&json, &bson) && bson.is_made(Format::Bson));
     set(&mut picture, 3);
     let it = picture.as_mut().expect("a picture");
     assert_eq!(it.bytes(), plain, "what was written is gone");
-    assert!(!Arc::ptr_eq(&it.forms(Format::Json), &json));
-    assert_eq!(data(json.form(Format::Json), Format::Json), Value::map([("n", Value::Int(2))]));
+    assert!(!Arc::ptr_eq(&it.encodings(Format::Json), &json));
+    assert_eq!(data(json.encoded(Format::Json), Format::Json), Value::map([("n", Value::Int(2))]));
 }
 
 fn values() -> impl Strategy<Value = Value> {
@@ -220,7 +226,7 @@ pub(in crate::hub) fn retains() -> impl Strategy<Value = Retain> {
         prop_oneof![
             1 => Just(Mode::Replace),
             4 => any::<bool>().prop_map(|null_deletes| Mode::Merge { null_deletes }),
-            4 => (0..12_u32).prop_map(|most| Mode::Log { most, clears: CLEARS }),
+            4 => (0..12_u32).prop_map(|max| Mode::Log { max, clears: CLEARS }),
         ]
     };
     prop_oneof![
@@ -241,7 +247,7 @@ proptest! {
         let mut picture = None;
         let mut model = None;
         for (retain, value, asks) in events {
-            Picture::apply(&mut picture, &forms(retain, value.clone()));
+            Picture::apply(&mut picture, &encodings(retain, value.clone()));
             model = naive(model.as_ref(), retain, Some(&value));
             if asks {
                 prop_assert_eq!(shown(&mut picture, Format::MsgPack), model.clone());

@@ -5,87 +5,87 @@ use proptest::prelude::*;
 use std::collections::{BTreeSet, HashMap};
 
 const NAME: &str = "group";
-const MOST: u32 = 3;
+const MAX_BYTES: u32 = 3;
 
 fn event(text: &str) -> Event {
-    let remember = Some(Remember { most: MOST, bytes: 1000 });
-    Event { frame: Frozen::new(text.as_bytes()), remember, ..Event::default() }
+    let history_limit = Some(HistoryLimit { max: MAX_BYTES, bytes: 1000 });
+    Event { frame: Frozen::new(text.as_bytes()), history_limit, ..Event::default() }
 }
 
 fn join(index: u32) -> Join<'static> {
-    let wish = Some(Wish { history: true, ..Wish::default() });
-    Join { slot: slot(index), app: 0, name: NAME, most: 100, wish }
+    let request = Some(JoinRequest { history: true, ..JoinRequest::default() });
+    Join { slot: slot(index), app: 0, name: NAME, max: 100, request }
 }
 
-fn texts(history: &[Past]) -> Vec<String> {
-    history.iter().map(|past| String::from_utf8_lossy(&past.frame).into_owned()).collect()
+fn texts(history: &[HistoryEntry]) -> Vec<String> {
+    history.iter().map(|entry| String::from_utf8_lossy(&entry.frame).into_owned()).collect()
 }
 
 /// One core alone, with a member.
-fn alone(kept_most: usize) -> (Hub, Post) {
-    let (mut hub, mut post) = (Hub::new(0, 1, Hasher::new(1), kept_most), Post::new(1));
-    assert_eq!(welcome(&mut hub, &mut post, 0), [""; 0]);
-    (hub, post)
+fn alone(kept_max: usize) -> (Hub, OutgoingMail) {
+    let (mut hub, mut mail) = (Hub::new(0, 1, Hasher::new(1), kept_max), OutgoingMail::new(1));
+    assert_eq!(reply(&mut hub, &mut mail, 0), [""; 0]);
+    (hub, mail)
 }
 
-fn welcome(hub: &mut Hub, post: &mut Post, index: u32) -> Vec<String> {
-    let Joined::Now(Some(welcome)) = hub.join(join(index), NOW_MS, post) else {
+fn reply(hub: &mut Hub, mail: &mut OutgoingMail, index: u32) -> Vec<String> {
+    let Joined::Now(Some(reply)) = hub.join(join(index), NOW_MS, mail) else {
         panic!("one core joins at once");
     };
-    texts(&welcome.history)
+    texts(&reply.history)
 }
 
-fn publish(hub: &mut Hub, post: &mut Post, text: &str) {
-    hub.publish(0, NAME, &event(text), None, NOW_MS, post);
+fn publish(hub: &mut Hub, mail: &mut OutgoingMail, text: &str) {
+    hub.publish(0, NAME, &event(text), None, NOW_MS, mail);
 }
 
 #[test]
 fn a_history_ends_with_its_group() {
-    let (mut hub, mut post) = alone(1 << 20);
-    ["a", "b", "c", "d"].iter().for_each(|text| publish(&mut hub, &mut post, text));
-    assert_eq!(welcome(&mut hub, &mut post, 1), ["b", "c", "d"]);
+    let (mut hub, mut mail) = alone(1 << 20);
+    ["a", "b", "c", "d"].iter().for_each(|text| publish(&mut hub, &mut mail, text));
+    assert_eq!(reply(&mut hub, &mut mail, 1), ["b", "c", "d"]);
     assert!(hub.kept_bytes() > 3);
-    assert!(hub.leave(slot(0), 0, NAME, &mut post));
-    assert_eq!(welcome(&mut hub, &mut post, 2), ["b", "c", "d"], "somebody is still there");
-    assert!(hub.leave(slot(1), 0, NAME, &mut post) && hub.leave(slot(2), 0, NAME, &mut post));
+    assert!(hub.leave(slot(0), 0, NAME, &mut mail));
+    assert_eq!(reply(&mut hub, &mut mail, 2), ["b", "c", "d"], "somebody is still there");
+    assert!(hub.leave(slot(1), 0, NAME, &mut mail) && hub.leave(slot(2), 0, NAME, &mut mail));
     assert_eq!((hub.kept_bytes(), hub.channel_count(), hub.picture_count()), (0, 0, 0));
     // Where nobody is, nothing is kept.
-    publish(&mut hub, &mut post, "e");
+    publish(&mut hub, &mut mail, "e");
     assert_eq!((hub.kept_bytes(), hub.channel_count()), (0, 0));
-    assert_eq!(welcome(&mut hub, &mut post, 3), [""; 0]);
+    assert_eq!(reply(&mut hub, &mut mail, 3), [""; 0]);
     assert_eq!(hub.losses(), Losses::default());
 }
 
 #[test]
 fn only_who_asks_is_given_it() {
-    let (mut hub, mut post) = alone(1 << 20);
-    publish(&mut hub, &mut post, "a");
-    let silent = Join { wish: Some(Wish::default()), ..join(1) };
-    let Joined::Now(Some(welcome)) = hub.join(silent, NOW_MS, &mut post) else { panic!() };
-    assert!(welcome.history.is_empty());
+    let (mut hub, mut mail) = alone(1 << 20);
+    publish(&mut hub, &mut mail, "a");
+    let silent = Join { request: Some(JoinRequest::default()), ..join(1) };
+    let Joined::Now(Some(reply)) = hub.join(silent, NOW_MS, &mut mail) else { panic!() };
+    assert!(reply.history.is_empty());
 }
 
 #[test]
 fn what_finds_no_room_is_forgotten_and_counted() {
-    let (mut hub, mut post) = alone(1 << 20);
-    publish(&mut hub, &mut post, "a");
-    hub.kept_most = hub.kept_bytes();
+    let (mut hub, mut mail) = alone(1 << 20);
+    publish(&mut hub, &mut mail, "a");
+    hub.kept_max = hub.kept_bytes();
     hub.sweep(NOW_MS);
-    assert_eq!((welcome(&mut hub, &mut post, 1), hub.losses().kept), (vec!["a".to_owned()], 0));
-    publish(&mut hub, &mut post, "b");
+    assert_eq!((reply(&mut hub, &mut mail, 1), hub.losses().kept), (vec!["a".to_owned()], 0));
+    publish(&mut hub, &mut mail, "b");
     assert_eq!((hub.kept_bytes(), hub.losses().kept), (0, 1));
-    hub.kept_most = 1 << 20;
-    publish(&mut hub, &mut post, "c");
-    assert_eq!(welcome(&mut hub, &mut post, 2), ["c"]);
-    publish(&mut hub, &mut post, &"d".repeat(1001));
+    hub.kept_max = 1 << 20;
+    publish(&mut hub, &mut mail, "c");
+    assert_eq!(reply(&mut hub, &mut mail, 2), ["c"]);
+    publish(&mut hub, &mut mail, &"d".repeat(1001));
     assert_eq!(hub.losses(), Losses { kept: 0, elements: 2 });
-    assert_eq!(welcome(&mut hub, &mut post, 3), [""; 0]);
+    assert_eq!(reply(&mut hub, &mut mail, 3), [""; 0]);
 }
 
 /// Several cores whose mail is carried one by one, in any order that lanes allow.
 struct Cores {
     hubs: Vec<Hub>,
-    posts: Vec<Post>,
+    outgoing: Vec<OutgoingMail>,
     /// What each member has heard, from its welcome on, and what it should have.
     members: HashMap<(u16, u32), Member>,
     home: u16,
@@ -93,7 +93,7 @@ struct Cores {
     ordered: Vec<String>,
     local: BTreeSet<u32>,
     cores: BTreeSet<u16>,
-    said: u32,
+    client_event: u32,
 }
 
 #[derive(Default)]
@@ -109,14 +109,14 @@ impl Cores {
         let hubs: Vec<Hub> =
             (0..cores).map(|core| Hub::new(core, cores, hasher.clone(), 1 << 20)).collect();
         let home = hubs[0].home_of(hasher.hash(0, NAME));
-        let posts = (0..cores).map(|_| Post::new(cores)).collect();
+        let outgoing = (0..cores).map(|_| OutgoingMail::new(cores)).collect();
         let (local, cores) = (BTreeSet::new(), BTreeSet::new());
         let (members, ordered) = (HashMap::new(), Vec::new());
-        Cores { hubs, posts, members, home, ordered, local, cores, said: 0 }
+        Cores { hubs, outgoing, members, home, ordered, local, cores, client_event: 0 }
     }
 
     fn from(&self) -> usize {
-        self.ordered.len().saturating_sub(MOST as usize)
+        self.ordered.len().saturating_sub(MAX_BYTES as usize)
     }
 
     fn ends(&mut self) {
@@ -126,9 +126,9 @@ impl Cores {
     }
 
     fn toggle(&mut self, core: u16, index: u32) {
-        let (hub, post) = (&mut self.hubs[core as usize], &mut self.posts[core as usize]);
+        let (hub, mail) = (&mut self.hubs[core as usize], &mut self.outgoing[core as usize]);
         if let Some(member) = self.members.remove(&(core, index)) {
-            assert!(hub.leave(slot(index), 0, NAME, post));
+            assert!(hub.leave(slot(index), 0, NAME, mail));
             if core == self.home {
                 self.local.remove(&index);
             }
@@ -136,9 +136,9 @@ impl Cores {
             return self.ends();
         }
         let mut member = Member::default();
-        match hub.join(join(index), NOW_MS, post) {
-            Joined::Now(welcome) => {
-                member.heard = welcome.map(|it| texts(&it.history));
+        match hub.join(join(index), NOW_MS, mail) {
+            Joined::Now(reply) => {
+                member.heard = reply.map(|it| texts(&it.history));
                 member.from = Some(self.from());
                 self.local.insert(index);
             }
@@ -161,10 +161,10 @@ impl Cores {
     }
 
     fn publish(&mut self, core: u16) {
-        self.said += 1;
-        let event = event(&self.said.to_string());
-        let (hub, post) = (&mut self.hubs[core as usize], &mut self.posts[core as usize]);
-        if let Published::Ordered(_) = hub.publish(0, NAME, &event, None, NOW_MS, post) {
+        self.client_event += 1;
+        let event = event(&self.client_event.to_string());
+        let (hub, mail) = (&mut self.hubs[core as usize], &mut self.outgoing[core as usize]);
+        if let Published::Ordered(_) = hub.publish(0, NAME, &event, None, NOW_MS, mail) {
             self.ordered(&event);
             self.hear(core, &event);
         }
@@ -190,12 +190,12 @@ impl Cores {
         let lanes = (0..cores).flat_map(|from| (0..cores).map(move |to| (from, to)));
         let mut full: Vec<(u16, u16, bool)> = Vec::new();
         for (from, to) in lanes {
-            let lanes = self.posts[from as usize].to(to);
+            let lanes = self.outgoing[from as usize].to(to);
             full.extend((!lanes.up.is_empty()).then_some((from, to, true)));
             full.extend((!lanes.down.is_empty()).then_some((from, to, false)));
         }
         let Some(&(from, to, is_up)) = full.get(pick % full.len().max(1)) else { return false };
-        let lanes = self.posts[from as usize].to(to);
+        let lanes = self.outgoing[from as usize].to(to);
         match is_up {
             true => lanes.up.pop_front().into_iter().for_each(|up| self.up(from, to, up)),
             false => lanes.down.pop_front().into_iter().for_each(|down| self.down(to, down)),
@@ -223,8 +223,8 @@ impl Cores {
             }
             _ => {}
         }
-        let post = &mut self.posts[to as usize];
-        if let Some((_, event)) = self.hubs[to as usize].request(from, up, NOW_MS, post) {
+        let mail = &mut self.outgoing[to as usize];
+        if let Some((_, event)) = self.hubs[to as usize].request(from, up, NOW_MS, mail) {
             self.hear(to, &event);
         }
     }
@@ -232,11 +232,11 @@ impl Cores {
     fn down(&mut self, to: u16, down: Down) {
         match down {
             Down::Deliver { event, .. } => self.hear(to, &event),
-            Down::Welcome { asked, slot, name, welcome } => {
-                let post = &mut self.posts[to as usize];
-                if self.hubs[to as usize].welcomed(asked, slot, &name, true, post) {
+            Down::JoinReply { asked, slot, name, reply } => {
+                let mail = &mut self.outgoing[to as usize];
+                if self.hubs[to as usize].on_join_reply(asked, slot, &name, true, mail) {
                     let member = self.members.get_mut(&(to, slot.index)).expect("a member");
-                    member.heard = welcome.ok().map(|it| texts(&it.history));
+                    member.heard = reply.ok().map(|it| texts(&it.history));
                 }
             }
             other => panic!("{other:?}"),

@@ -1,6 +1,6 @@
 //! Pictures: what who subscribes later is given, and that it fits what comes behind it.
 
-use super::super::picture::tests::{CLEARS, data, forms, naive, retains};
+use super::super::picture::tests::{CLEARS, data, encodings, naive, retains};
 use super::*;
 use crate::codec::{Format, Value};
 use proptest::prelude::*;
@@ -8,102 +8,102 @@ use std::collections::HashMap;
 
 const NAME: &str = "topic";
 const MERGE: Mode = Mode::Merge { null_deletes: false };
-const LOG: Mode = Mode::Log { most: 4, clears: CLEARS };
+const LOG: Mode = Mode::Log { max: 4, clears: CLEARS };
 
 fn number(key: &str, number: i64) -> Value {
     Value::map([(key, Value::Int(number))])
 }
 
 fn event(retain: Retain, value: Value) -> Event {
-    Event { forms: Some(forms(retain, value)), ..Event::default() }
+    Event { encodings: Some(encodings(retain, value)), ..Event::default() }
 }
 
-fn wish(format: Format) -> Option<Wish> {
-    Some(Wish { picture: Some(format), ..Wish::default() })
+fn request(format: Format) -> Option<JoinRequest> {
+    Some(JoinRequest { picture: Some(format), ..JoinRequest::default() })
 }
 
 fn join<'n>(index: u32, name: &'n str, format: Format) -> Join<'n> {
-    Join { slot: slot(index), app: 0, name, most: 100, wish: wish(format) }
+    Join { slot: slot(index), app: 0, name, max: 100, request: request(format) }
 }
 
 /// One core alone.
-fn alone(kept_most: usize) -> (Hub, Post) {
-    (Hub::new(0, 1, Hasher::new(1), kept_most), Post::new(1))
+fn alone(kept_max: usize) -> (Hub, OutgoingMail) {
+    (Hub::new(0, 1, Hasher::new(1), kept_max), OutgoingMail::new(1))
 }
 
-fn publish(hub: &mut Hub, post: &mut Post, name: &str, event: &Event) -> Published {
-    hub.publish(0, name, event, None, NOW_MS, post)
+fn publish(hub: &mut Hub, mail: &mut OutgoingMail, name: &str, event: &Event) -> Published {
+    hub.publish(0, name, event, None, NOW_MS, mail)
 }
 
 /// What a subscriber is shown who comes now, and goes.
-fn picture(hub: &mut Hub, post: &mut Post, name: &str) -> Option<Value> {
-    let Joined::Now(Some(welcome)) = hub.join(join(99, name, Format::Bson), NOW_MS, post) else {
+fn picture(hub: &mut Hub, mail: &mut OutgoingMail, name: &str) -> Option<Value> {
+    let Joined::Now(Some(reply)) = hub.join(join(99, name, Format::Bson), NOW_MS, mail) else {
         panic!("one core joins at once");
     };
-    assert!(hub.leave(slot(99), 0, name, post));
-    welcome.picture.map(|picture| data(picture.form(Format::Bson), Format::Bson))
+    assert!(hub.leave(slot(99), 0, name, mail));
+    reply.picture.map(|picture| data(picture.encoded(Format::Bson), Format::Bson))
 }
 
 #[test]
 fn an_installed_picture_is_heard_only_if_it_says_so() {
-    let (mut hub, mut post) = alone(1 << 20);
-    assert!(matches!(hub.join(join(1, NAME, Format::Json), NOW_MS, &mut post), Joined::Now(_)));
+    let (mut hub, mut mail) = alone(1 << 20);
+    assert!(matches!(hub.join(join(1, NAME, Format::Json), NOW_MS, &mut mail), Joined::Now(_)));
     let install = |heard| event(Retain::Install { mode: LOG, heard }, Value::Array(Vec::new()));
-    let quiet = publish(&mut hub, &mut post, NAME, &install(false));
+    let quiet = publish(&mut hub, &mut mail, NAME, &install(false));
     assert_eq!(quiet, Published::Unheard);
-    assert_eq!(picture(&mut hub, &mut post, NAME), Some(Value::Array(Vec::new())));
-    let loud = publish(&mut hub, &mut post, NAME, &install(true));
+    assert_eq!(picture(&mut hub, &mut mail, NAME), Some(Value::Array(Vec::new())));
+    let loud = publish(&mut hub, &mut mail, NAME, &install(true));
     assert!(matches!(loud, Published::Ordered(_)));
 }
 
 #[test]
 fn a_picture_ends_and_its_channel_is_gone() {
-    let (mut hub, mut post) = alone(1 << 20);
+    let (mut hub, mut mail) = alone(1 << 20);
     let update = event(Retain::Update(MERGE), number("a", 1));
-    assert!(matches!(publish(&mut hub, &mut post, NAME, &update), Published::Ordered(_)));
+    assert!(matches!(publish(&mut hub, &mut mail, NAME, &update), Published::Ordered(_)));
     assert_eq!(hub.channel_count(), 1, "kept without a subscriber");
     assert!(hub.kept_bytes() > 0);
-    let clear = Event { forms: Some(Arc::new(Forms::clear())), ..Event::default() };
-    assert_eq!(publish(&mut hub, &mut post, NAME, &clear), Published::Unheard);
+    let clear = Event { encodings: Some(Arc::new(Encodings::clear())), ..Event::default() };
+    assert_eq!(publish(&mut hub, &mut mail, NAME, &clear), Published::Unheard);
     assert_eq!((hub.channel_count(), hub.kept_bytes()), (0, 0));
-    assert_eq!(publish(&mut hub, &mut post, NAME, &clear), Published::Unheard);
+    assert_eq!(publish(&mut hub, &mut mail, NAME, &clear), Published::Unheard);
     assert_eq!(hub.channel_count(), 0, "nothing comes of clearing nothing");
     // The end of a topic: its subscribers are told.
-    assert!(matches!(publish(&mut hub, &mut post, NAME, &update), Published::Ordered(_)));
-    assert!(matches!(hub.join(join(1, NAME, Format::Json), NOW_MS, &mut post), Joined::Now(_)));
-    let end = Event { told: Some(Arc::new(())), ..clear };
-    assert!(matches!(publish(&mut hub, &mut post, NAME, &end), Published::Ordered(_)));
-    assert_eq!(picture(&mut hub, &mut post, NAME), None);
+    assert!(matches!(publish(&mut hub, &mut mail, NAME, &update), Published::Ordered(_)));
+    assert!(matches!(hub.join(join(1, NAME, Format::Json), NOW_MS, &mut mail), Joined::Now(_)));
+    let end = Event { message: Some(Arc::new(())), ..clear };
+    assert!(matches!(publish(&mut hub, &mut mail, NAME, &end), Published::Ordered(_)));
+    assert_eq!(picture(&mut hub, &mut mail, NAME), None);
     assert_eq!((hub.channel_count(), hub.kept_bytes()), (1, 0));
 }
 
 #[test]
 fn pictures_and_kept_events_share_their_room_and_the_oldest_go() {
-    let (mut hub, mut post) = alone(3000);
-    let keep = |data: &str| Keep { ttl_ms: 10_000, event: "e".into(), data: data.into() };
+    let (mut hub, mut mail) = alone(3000);
+    let keep = |data: &str| CacheEntry { ttl_ms: 10_000, event: "e".into(), data: data.into() };
     let cached = |data: &str| Event { keep: Some(Arc::new(keep(data))), ..Event::default() };
     let update =
         |bytes| event(Retain::Update(MERGE), Value::map([("a", Value::text(&"x".repeat(bytes)))]));
-    publish(&mut hub, &mut post, "cache-1", &cached(&"c".repeat(400)));
-    publish(&mut hub, &mut post, "one", &update(400));
-    publish(&mut hub, &mut post, "cache-2", &cached(&"c".repeat(400)));
-    publish(&mut hub, &mut post, "two", &update(400));
-    let shown = |hub: &mut Hub, post: &mut Post| {
-        let cached =
-            ["cache-1", "cache-2"].map(|name| hub.facts(&hub.name(0, name), NOW_MS).kept.is_some());
-        (cached, ["one", "two"].map(|name| picture(hub, post, name).is_some()))
+    publish(&mut hub, &mut mail, "cache-1", &cached(&"c".repeat(400)));
+    publish(&mut hub, &mut mail, "one", &update(400));
+    publish(&mut hub, &mut mail, "cache-2", &cached(&"c".repeat(400)));
+    publish(&mut hub, &mut mail, "two", &update(400));
+    let shown = |hub: &mut Hub, mail: &mut OutgoingMail| {
+        let cached = ["cache-1", "cache-2"]
+            .map(|name| hub.channel_info(&hub.name(0, name), NOW_MS).kept.is_some());
+        (cached, ["one", "two"].map(|name| picture(hub, mail, name).is_some()))
     };
-    assert_eq!(shown(&mut hub, &mut post), ([true; 2], [true; 2]));
+    assert_eq!(shown(&mut hub, &mut mail), ([true; 2], [true; 2]));
     hub.sweep(NOW_MS);
     assert!(hub.kept_bytes() <= 3000);
     // What was written for subscribers may have cost the first one: begin anew, with less.
     let _ = hub.losses();
-    let (mut hub, mut post) = alone(hub.kept_bytes());
-    publish(&mut hub, &mut post, "cache-1", &cached(&"c".repeat(400)));
-    publish(&mut hub, &mut post, "one", &update(400));
-    publish(&mut hub, &mut post, "cache-2", &cached(&"c".repeat(400)));
-    publish(&mut hub, &mut post, "two", &update(400));
-    let mut left = hub.kept_most;
+    let (mut hub, mut mail) = alone(hub.kept_bytes());
+    publish(&mut hub, &mut mail, "cache-1", &cached(&"c".repeat(400)));
+    publish(&mut hub, &mut mail, "one", &update(400));
+    publish(&mut hub, &mut mail, "cache-2", &cached(&"c".repeat(400)));
+    publish(&mut hub, &mut mail, "two", &update(400));
+    let mut left = hub.kept_max;
     for expected in [
         ([false, true], [true, true]),
         ([false, true], [false, true]),
@@ -111,10 +111,10 @@ fn pictures_and_kept_events_share_their_room_and_the_oldest_go() {
         ([false, false], [false, false]),
     ] {
         left = left.min(hub.kept_bytes()) - 1;
-        hub.kept_most = left;
+        hub.kept_max = left;
         hub.sweep(NOW_MS);
-        let facts = |name| hub.facts(&hub.name(0, name), NOW_MS).kept.is_some();
-        let cached = ["cache-1", "cache-2"].map(facts);
+        let channel_info = |name| hub.channel_info(&hub.name(0, name), NOW_MS).kept.is_some();
+        let cached = ["cache-1", "cache-2"].map(channel_info);
         let pictured =
             ["one", "two"].map(|name| hub.find(0, name, hub.hasher.hash(0, name)).is_some());
         assert_eq!((cached, pictured), expected);
@@ -127,11 +127,11 @@ fn pictures_and_kept_events_share_their_room_and_the_oldest_go() {
 /// of a place that is gone.
 #[test]
 fn what_never_has_room_is_published_all_the_same() {
-    let (mut hub, mut post) = alone(0);
-    let keep = Keep { ttl_ms: 10_000, event: "e".into(), data: "d".into() };
+    let (mut hub, mut mail) = alone(0);
+    let keep = CacheEntry { ttl_ms: 10_000, event: "e".into(), data: "d".into() };
     let cached = Event { keep: Some(Arc::new(keep)), ..Event::default() };
     for event in [cached, event(Retain::Update(MERGE), number("a", 1))] {
-        match publish(&mut hub, &mut post, NAME, &event) {
+        match publish(&mut hub, &mut mail, NAME, &event) {
             Published::Ordered(at) => assert!(hub.subscribers_at(at).is_empty()),
             other => panic!("{other:?}"),
         }
@@ -141,9 +141,9 @@ fn what_never_has_room_is_published_all_the_same() {
 
 #[test]
 fn lost_elements_are_counted() {
-    let (mut hub, mut post) = alone(1 << 20);
+    let (mut hub, mut mail) = alone(1 << 20);
     let five = Value::Array((0..5).map(Value::Int).collect());
-    publish(&mut hub, &mut post, NAME, &event(Retain::Update(LOG), five));
+    publish(&mut hub, &mut mail, NAME, &event(Retain::Update(LOG), five));
     assert_eq!(hub.losses(), Losses { kept: 0, elements: 1 });
     assert_eq!(hub.losses(), Losses::default());
 }
@@ -166,10 +166,10 @@ fn all_cores_share_the_frame_of_a_format() {
     frames.sort_unstable();
     frames.dedup();
     assert_eq!(frames.len(), 2, "each is made once");
-    let forms = event.forms.as_ref().expect("forms");
-    assert!(!forms.is_made(Format::Bson), "nobody takes it");
+    let encodings = event.encodings.as_ref().expect("forms");
+    assert!(!encodings.is_made(Format::Bson), "nobody takes it");
     for format in [Format::Json, Format::MsgPack] {
-        assert!(frames.contains(&(forms.form(format).as_ptr() as usize)));
+        assert!(frames.contains(&(encodings.encoded(format).as_ptr() as usize)));
     }
 }
 
@@ -178,7 +178,7 @@ fn all_cores_share_the_frame_of_a_format() {
 struct Client {
     format: Format,
     /// Until it is welcome, it hears nothing.
-    welcome: bool,
+    reply: bool,
     state: Option<Value>,
     /// Where the frames lie that it was given.
     frames: Vec<usize>,
@@ -187,7 +187,7 @@ struct Client {
 /// Several cores whose mail is carried one by one, in any order that lanes allow.
 struct Cores {
     hubs: Vec<Hub>,
-    posts: Vec<Post>,
+    outgoing: Vec<OutgoingMail>,
     clients: HashMap<(u16, u32), Client>,
     /// The picture by the order of the home.
     model: Option<Value>,
@@ -200,19 +200,19 @@ impl Cores {
         let hubs: Vec<Hub> =
             (0..cores).map(|core| Hub::new(core, cores, hasher.clone(), 1 << 20)).collect();
         let home = hubs[0].home_of(hasher.hash(0, NAME));
-        let posts = (0..cores).map(|_| Post::new(cores)).collect();
-        Cores { hubs, posts, clients: HashMap::new(), model: None, home }
+        let outgoing = (0..cores).map(|_| OutgoingMail::new(cores)).collect();
+        Cores { hubs, outgoing, clients: HashMap::new(), model: None, home }
     }
 
     fn toggle(&mut self, core: u16, index: u32, format: Format) {
-        let (hub, post) = (&mut self.hubs[core as usize], &mut self.posts[core as usize]);
+        let (hub, mail) = (&mut self.hubs[core as usize], &mut self.outgoing[core as usize]);
         if self.clients.remove(&(core, index)).is_some() {
-            assert!(hub.leave(slot(index), 0, NAME, post));
+            assert!(hub.leave(slot(index), 0, NAME, mail));
             return;
         }
         let mut client = Client { format, ..Client::default() };
-        match hub.join(join(index, NAME, format), NOW_MS, post) {
-            Joined::Now(welcome) => client.welcomed(welcome.expect("a welcome")),
+        match hub.join(join(index, NAME, format), NOW_MS, mail) {
+            Joined::Now(reply) => client.on_join_reply(reply.expect("a welcome")),
             Joined::Later => {}
             other => panic!("{other:?}"),
         }
@@ -220,16 +220,16 @@ impl Cores {
     }
 
     fn ordered(&mut self, event: &Event) {
-        let forms = event.forms.as_ref().expect("forms");
-        self.model = naive(self.model.as_ref(), forms.retain(), forms.value());
+        let encodings = event.encodings.as_ref().expect("forms");
+        self.model = naive(self.model.as_ref(), encodings.retain(), encodings.value());
     }
 
     fn publish(&mut self, core: u16, event: &Event) {
         if core == self.home {
             self.ordered(event);
         }
-        let (hub, post) = (&mut self.hubs[core as usize], &mut self.posts[core as usize]);
-        if let Published::Ordered(_) = hub.publish(0, NAME, event, None, NOW_MS, post) {
+        let (hub, mail) = (&mut self.hubs[core as usize], &mut self.outgoing[core as usize]);
+        if let Published::Ordered(_) = hub.publish(0, NAME, event, None, NOW_MS, mail) {
             self.hear(core, event);
         }
     }
@@ -246,8 +246,8 @@ impl Cores {
         let name = self.hubs[core as usize].name(0, NAME);
         for subscriber in self.hubs[core as usize].subscribers(&name) {
             let client = self.clients.get_mut(&(core, subscriber.slot)).expect("a client");
-            assert_eq!(client.welcome, subscriber.is_active());
-            if client.welcome {
+            assert_eq!(client.reply, subscriber.is_active());
+            if client.reply {
                 client.hears(event);
             }
         }
@@ -259,30 +259,30 @@ impl Cores {
         let lanes = (0..cores).flat_map(|from| (0..cores).map(move |to| (from, to)));
         let mut full: Vec<(u16, u16, bool)> = Vec::new();
         for (from, to) in lanes {
-            let lanes = self.posts[from as usize].to(to);
+            let lanes = self.outgoing[from as usize].to(to);
             full.extend((!lanes.up.is_empty()).then_some((from, to, true)));
             full.extend((!lanes.down.is_empty()).then_some((from, to, false)));
         }
         let Some(&(from, to, is_up)) = full.get(pick % full.len().max(1)) else { return false };
-        let lanes = self.posts[from as usize].to(to);
+        let lanes = self.outgoing[from as usize].to(to);
         if is_up {
             let Some(up) = lanes.up.pop_front() else { return false };
             if let Up::Publish { event, .. } = &up {
                 self.ordered(&event.clone());
             }
-            let post = &mut self.posts[to as usize];
-            if let Some((_, event)) = self.hubs[to as usize].request(from, up, NOW_MS, post) {
+            let mail = &mut self.outgoing[to as usize];
+            if let Some((_, event)) = self.hubs[to as usize].request(from, up, NOW_MS, mail) {
                 self.hear(to, &event);
             }
             return true;
         }
         match lanes.down.pop_front() {
             Some(Down::Deliver { event, .. }) => self.hear(to, &event),
-            Some(Down::Welcome { asked, slot, name, welcome }) => {
-                let post = &mut self.posts[to as usize];
-                if self.hubs[to as usize].welcomed(asked, slot, &name, true, post) {
+            Some(Down::JoinReply { asked, slot, name, reply }) => {
+                let mail = &mut self.outgoing[to as usize];
+                if self.hubs[to as usize].on_join_reply(asked, slot, &name, true, mail) {
                     let client = self.clients.get_mut(&(to, slot.index)).expect("a client");
-                    client.welcomed(welcome.expect("nothing is crowded"));
+                    client.on_join_reply(reply.expect("nothing is crowded"));
                 }
             }
             other => panic!("{other:?}"),
@@ -292,19 +292,20 @@ impl Cores {
 }
 
 impl Client {
-    fn welcomed(&mut self, welcome: Welcome) {
-        self.welcome = true;
-        self.state = welcome.picture.map(|it| data(it.form(self.format), self.format));
+    fn on_join_reply(&mut self, reply: JoinReply) {
+        self.reply = true;
+        self.state = reply.picture.map(|it| data(it.encoded(self.format), self.format));
     }
 
     /// Reads its own frame, and does with it what the topic's kind means.
     fn hears(&mut self, event: &Event) {
-        let forms = event.forms.as_ref().expect("forms");
-        if event.told.is_none() {
-            self.frames.push(forms.form(self.format).as_ptr() as usize);
+        let encodings = event.encodings.as_ref().expect("forms");
+        if event.message.is_none() {
+            self.frames.push(encodings.encoded(self.format).as_ptr() as usize);
         }
-        let value = event.told.is_none().then(|| data(forms.form(self.format), self.format));
-        self.state = naive(self.state.as_ref(), forms.retain(), value.as_ref());
+        let value =
+            event.message.is_none().then(|| data(encodings.encoded(self.format), self.format));
+        self.state = naive(self.state.as_ref(), encodings.retain(), value.as_ref());
     }
 }
 
@@ -348,8 +349,8 @@ proptest! {
                     if let Retain::Install { heard, .. } = &mut retain {
                         *heard = true;
                     }
-                    let told = (retain == Retain::Clear).then(|| Arc::new(()) as Told);
-                    world.publish(core % cores, &Event { told, ..event(retain, value) });
+                    let message = (retain == Retain::Clear).then(|| Arc::new(()) as DialectMessage);
+                    world.publish(core % cores, &Event { message, ..event(retain, value) });
                 }
                 Step::Compact => world.compact(),
                 Step::Carry(pick) => {
@@ -365,7 +366,7 @@ proptest! {
             prop_assert_eq!(hub.kept_bytes, bytes, "what is held is what is counted");
         }
         for ((core, at), client) in &world.clients {
-            prop_assert!(client.welcome);
+            prop_assert!(client.reply);
             prop_assert_eq!(&client.state, &world.model, "client {} of core {}", at, core);
         }
         world.toggle(0, 9, Format::MsgPack);

@@ -7,19 +7,23 @@ fn catalog() -> Catalog {
     Catalog::registry("r", CatalogKind::SchemaRegistry, "http://registry.example")
 }
 
-fn place() -> Arc<Place> {
+fn place() -> Arc<RegistryHandle> {
     Registries::default().place(&catalog()).0
 }
 
 /// A schema that somebody wants.
-fn wanted(place: &Place, what: &What, like: Option<&Place>) -> Arc<Cell> {
+fn wanted(
+    place: &RegistryHandle,
+    what: &SchemaRef,
+    like: Option<&RegistryHandle>,
+) -> Arc<SchemaCell> {
     let cell = place.cell(what, &shape(), like);
     cell.hold();
     cell
 }
 
 fn shape() -> Shape {
-    Shape { kind: Kind::Json, record: None }
+    Shape { kind: ModelKind::Json, record: None }
 }
 
 fn schema(id: SchemaId) -> Arc<Schema> {
@@ -27,15 +31,15 @@ fn schema(id: SchemaId) -> Arc<Schema> {
     Arc::new(Schema { id, model: shape().compile(&doc).unwrap() })
 }
 
-fn subject(name: &str) -> What {
-    What::Subject { name: name.to_owned(), version: "latest".to_owned() }
+fn subject(name: &str) -> SchemaRef {
+    SchemaRef::Subject { name: name.to_owned(), version: "latest".to_owned() }
 }
 
-fn failed<T>() -> Result<T, Failure> {
-    Err(Failure::Failed("down".to_owned()))
+fn failed<T>() -> Result<T, FetchFailure> {
+    Err(FetchFailure::Failed("down".to_owned()))
 }
 
-const RETRIEVED: Told = Told::Retrieved;
+const RETRIEVED: SchemaLookup = SchemaLookup::Retrieved;
 const MAX_AGE_MS: u64 = 300_000;
 
 #[test]
@@ -66,16 +70,16 @@ fn failures_are_retried_less_and_less_and_the_old_schema_stays() {
     let place = place();
     let cell = wanted(&place, &subject("a"), None);
     let mut now_ms = 0;
-    let told = |stale| Told::Failed { stale };
+    let outcome = |stale| SchemaLookup::Failed { stale };
     let jobs = place.due(now_ms);
-    assert_eq!(place.outcome(&jobs[0], failed(), now_ms), told(false));
+    assert_eq!(place.outcome(&jobs[0], failed(), now_ms), outcome(false));
     now_ms += 1000;
     let jobs = place.due(now_ms);
     place.outcome(&jobs[0], Ok(Some(schema(7))), now_ms);
     now_ms += MAX_AGE_MS;
     for wait_s in [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300] {
         let jobs = place.due(now_ms);
-        assert_eq!(place.outcome(&jobs[0], failed(), now_ms), told(true));
+        assert_eq!(place.outcome(&jobs[0], failed(), now_ms), outcome(true));
         now_ms += wait_s * 1000;
         assert_eq!(place.deadline_ms(), now_ms);
         assert!(place.due(now_ms - 1).is_empty());
@@ -89,7 +93,7 @@ fn failures_are_retried_less_and_less_and_the_old_schema_stays() {
 #[test]
 fn what_is_known_by_a_number_is_fetched_once() {
     let place = place();
-    let _cell = wanted(&place, &What::Id(7), None);
+    let _cell = wanted(&place, &SchemaRef::Id(7), None);
     let jobs = place.due(0);
     place.outcome(&jobs[0], Ok(Some(schema(7))), 0);
     assert_eq!(place.deadline_ms(), u64::MAX);
@@ -111,7 +115,7 @@ fn so_many_are_fetched_at_once_and_what_no_route_wants_is_not() {
     assert_eq!(lock(&place.state).cells.len(), AT_ONCE, "those that are being fetched stay");
 }
 
-fn is_here(place: &Place, id: SchemaId) -> bool {
+fn is_here(place: &RegistryHandle, id: SchemaId) -> bool {
     matches!(place.find(id, 0), Find::Here(found) if found.id == id)
 }
 
@@ -123,7 +127,7 @@ fn a_number_is_asked_for_once_and_kept() {
         assert!(matches!(place.find(7, 0), Find::Coming));
     }
     let jobs = place.due(0);
-    assert_eq!((jobs.len(), &jobs[0].what), (1, &What::Id(7)));
+    assert_eq!((jobs.len(), &jobs[0].what), (1, &SchemaRef::Id(7)));
     assert!(matches!(place.find(7, 0), Find::Coming));
     assert!(place.due(0).is_empty(), "it is under way");
     assert_eq!(place.outcome(&jobs[0], Ok(Some(schema(7))), 0), RETRIEVED);
@@ -134,15 +138,18 @@ fn a_number_is_asked_for_once_and_kept() {
 #[test]
 fn numbers_in_vain_are_remembered_for_a_while() {
     for (failure, gone) in [
-        (Failure::Gone, true),
-        (Failure::Bad("x".to_owned()), true),
-        (Failure::Failed("x".to_owned()), false),
+        (FetchFailure::Gone, true),
+        (FetchFailure::Bad("x".to_owned()), true),
+        (FetchFailure::Failed("x".to_owned()), false),
     ] {
         let place = place();
         place.shape(&shape());
         place.find(7, 0);
         let jobs = place.due(0);
-        assert_eq!(place.outcome(&jobs[0], Err(failure), 100), Told::Failed { stale: false });
+        assert_eq!(
+            place.outcome(&jobs[0], Err(failure), 100),
+            SchemaLookup::Failed { stale: false }
+        );
         assert!(place.due(99 + VAIN_MS).is_empty());
         assert_eq!(matches!(place.find(7, 0), Find::Gone), gone);
         assert!(place.due(99 + VAIN_MS).is_empty());
@@ -182,7 +189,7 @@ fn numbers_that_clients_make_up_cost_so_much_and_no_more() {
         }
         begun += jobs.len();
         for job in jobs {
-            place.outcome(&job, Err(Failure::Gone), 999);
+            place.outcome(&job, Err(FetchFailure::Gone), 999);
         }
     }
     assert_eq!((begun, place.deadline_ms()), (ASKED_PER_S as usize, 1000));
@@ -231,13 +238,13 @@ fn a_new_configuration_has_what_the_old_one_had() {
 #[test]
 fn whoever_fetches_is_woken_for_what_is_new() {
     let registries = Registries::default();
-    let rung = Arc::new(Mutex::new(0));
-    let bell = rung.clone();
-    registries.bell().hang(move || *lock(&bell) += 1);
+    let notified = Arc::new(Mutex::new(0));
+    let notifier = notified.clone();
+    registries.notifier().attach(move || *lock(&notifier) += 1);
     let (place, _) = registries.place(&catalog());
     place.shape(&shape());
     (0..10).for_each(|_| _ = place.find(7, 0));
-    assert_eq!(*lock(&rung), 1);
+    assert_eq!(*lock(&notified), 1);
 }
 
 #[test]

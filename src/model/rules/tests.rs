@@ -1,6 +1,6 @@
 //! Models of routes, from descriptions and for messages.
 
-use super::super::{Doc, Job, Schema, What};
+use super::super::{Doc, Schema, SchemaFetch, SchemaRef};
 use super::*;
 
 const CATALOG: &str = r#"
@@ -18,9 +18,9 @@ const CATALOG: &str = r#"
     schema = 'syntax = "proto3"; message A { string b = 1; } message C { bool d = 1; }'
 "#;
 
-fn rules(governance: &str) -> Result<Rules, BadSpec> {
+fn rules(governance: &str) -> Result<ModelRules, BadSpec> {
     let catalog: Catalog = toml::from_str(CATALOG).unwrap();
-    Rules::new(&toml::from_str(governance).unwrap(), &[catalog], Path::new(""))
+    ModelRules::new(&toml::from_str(governance).unwrap(), &[catalog], Path::new(""))
 }
 
 fn problem(governance: &str) -> String {
@@ -35,15 +35,18 @@ fn messages_by_direction_and_type() {
          sent.text = { model = 'string', max_length = 3 }",
     )
     .unwrap();
-    let as_it_came = |form, payload: &'static [u8]| Ok(Passed::as_is(form, payload));
+    let as_it_came = |kind, payload: &'static [u8]| Ok(Passed::as_is(kind, payload));
     let chat = br#"{"text":"x"}"#;
-    assert_eq!(rules.receive(Form::Text, chat), as_it_came(Form::Text, chat));
-    assert!(rules.receive(Form::Text, b"{}").is_err_and(|error| !error.malformed));
-    assert_eq!(rules.receive(Form::Binary, &[0; 4]), as_it_came(Form::Binary, &[0; 4]));
-    assert!(rules.receive(Form::Binary, &[0; 3]).is_err_and(|error| error.malformed));
-    assert_eq!(rules.send(Form::Text, b"abc"), as_it_came(Form::Text, b"abc"));
-    assert!(rules.send(Form::Text, b"abcd").is_err());
-    assert_eq!(rules.send(Form::Binary, b"abcd"), as_it_came(Form::Binary, b"abcd"));
+    assert_eq!(rules.receive(PayloadKind::Text, chat), as_it_came(PayloadKind::Text, chat));
+    assert!(rules.receive(PayloadKind::Text, b"{}").is_err_and(|error| !error.malformed));
+    assert_eq!(
+        rules.receive(PayloadKind::Binary, &[0; 4]),
+        as_it_came(PayloadKind::Binary, &[0; 4])
+    );
+    assert!(rules.receive(PayloadKind::Binary, &[0; 3]).is_err_and(|error| error.malformed));
+    assert_eq!(rules.send(PayloadKind::Text, b"abc"), as_it_came(PayloadKind::Text, b"abc"));
+    assert!(rules.send(PayloadKind::Text, b"abcd").is_err());
+    assert_eq!(rules.send(PayloadKind::Binary, b"abcd"), as_it_came(PayloadKind::Binary, b"abcd"));
     assert!(rules.govern_sent());
     assert_eq!(rules.on_invalid(), OnInvalid::Close);
 }
@@ -55,8 +58,8 @@ fn a_lenient_model_passes_what_is_well_formed() {
          validate = 'lenient' }",
     )
     .unwrap();
-    assert!(lenient.receive(Form::Text, b"{}").is_ok_and(|passed| passed.broken));
-    assert!(lenient.receive(Form::Text, b"{").is_err());
+    assert!(lenient.receive(PayloadKind::Text, b"{}").is_ok_and(|passed| passed.broken));
+    assert!(lenient.receive(PayloadKind::Text, b"{").is_err());
     assert!(!lenient.govern_sent());
 }
 
@@ -66,16 +69,16 @@ fn a_view_turns_binary_into_text_and_back_and_the_prefix_comes_and_goes() {
                 prefix = 'confluent', id = 7 }";
     let rules = rules(&format!("received.binary = {tick}\nsent.binary = {tick}")).unwrap();
     let wire: &[u8] = b"\0\0\0\0\x07\x02\x04\0";
-    let received = rules.receive(Form::Binary, wire).unwrap();
-    assert_eq!((received.form, &*received.payload), (Form::Text, &b"[2]"[..]));
-    let sent = rules.send(Form::Text, b"[2]").unwrap();
-    assert_eq!((sent.form, &*sent.payload), (Form::Binary, wire));
-    let other = rules.receive(Form::Binary, b"\0\0\0\0\x08\x02\x04\0").unwrap_err();
+    let received = rules.receive(PayloadKind::Binary, wire).unwrap();
+    assert_eq!((received.kind, &*received.payload), (PayloadKind::Text, &b"[2]"[..]));
+    let sent = rules.send(PayloadKind::Text, b"[2]").unwrap();
+    assert_eq!((sent.kind, &*sent.payload), (PayloadKind::Binary, wire));
+    let other = rules.receive(PayloadKind::Binary, b"\0\0\0\0\x08\x02\x04\0").unwrap_err();
     assert_eq!(other.reason, "unknown schema 8");
-    assert!(rules.receive(Form::Binary, b"\x02\x04\0").is_err_and(|error| error.malformed));
-    assert!(rules.send(Form::Text, b"[").is_err_and(|error| error.malformed));
-    let plain = rules.send(Form::Binary, b"\x02\x04\0").unwrap();
-    assert_eq!((plain.form, &*plain.payload), (Form::Binary, wire));
+    assert!(rules.receive(PayloadKind::Binary, b"\x02\x04\0").is_err_and(|error| error.malformed));
+    assert!(rules.send(PayloadKind::Text, b"[").is_err_and(|error| error.malformed));
+    let plain = rules.send(PayloadKind::Binary, b"\x02\x04\0").unwrap();
+    assert_eq!((plain.kind, &*plain.payload), (PayloadKind::Binary, wire));
 }
 
 #[test]
@@ -83,7 +86,7 @@ fn schemas_are_found_by_catalog_subject_and_version() {
     let proto = "{ model = 'protobuf', catalog = 'local', subject = 'proto', version = '2', \
                  record = 'C' }";
     let rules = rules(&format!("received.binary = {proto}")).unwrap();
-    assert!(rules.receive(Form::Binary, b"\x08\x01").is_ok());
+    assert!(rules.receive(PayloadKind::Binary, b"\x08\x01").is_ok());
     let wrong =
         |from: &str, to: &str| problem(&format!("sent.binary = {}", proto.replace(from, to)));
     for (from, to, want) in [
@@ -114,9 +117,9 @@ fn files_are_read() {
     let rules = |subject: &str| {
         let spec = format!("{{ model = 'json', catalog = 'files', subject = '{subject}' }}");
         let governance = toml::from_str(&format!("received.text = {spec}")).unwrap();
-        Rules::new(&governance, std::slice::from_ref(&catalog), &std::env::temp_dir())
+        ModelRules::new(&governance, std::slice::from_ref(&catalog), &std::env::temp_dir())
     };
-    assert!(rules("a").unwrap().receive(Form::Text, b"null").is_ok());
+    assert!(rules("a").unwrap().receive(PayloadKind::Text, b"null").is_ok());
     assert!(rules("b").unwrap_err().problem.starts_with("/no/such/file: No such file"));
     assert_eq!(rules("c").unwrap_err().problem, "the subject has no `path`");
     std::fs::remove_file(path).unwrap();
@@ -162,17 +165,18 @@ const APICURIO: &str = r#"
     url = "http://registry.example"
 "#;
 
-fn remote(governance: &str) -> Result<Rules, BadSpec> {
+fn remote(governance: &str) -> Result<ModelRules, BadSpec> {
     let catalogs = [REGISTRY, APICURIO, CATALOG].map(|text| toml::from_str(text).unwrap());
-    Rules::new(&toml::from_str(governance).unwrap(), &catalogs, Path::new(""))
+    ModelRules::new(&toml::from_str(governance).unwrap(), &catalogs, Path::new(""))
 }
 
 /// Fetches what is due: a schema of that text, and of number 7 unless the job says another.
-fn fetch(registries: &Registries, text: &str) -> Vec<What> {
+fn fetch(registries: &Registries, text: &str) -> Vec<SchemaRef> {
     let doc = Doc { text: text.to_owned(), references: Vec::new() };
-    let jobs: Vec<Job> = registries.places().iter().flat_map(|place| place.due(0)).collect();
+    let jobs: Vec<SchemaFetch> =
+        registries.places().iter().flat_map(|place| place.due(0)).collect();
     for job in &jobs {
-        let id = if let What::Id(id) = job.what { id } else { 7 };
+        let id = if let SchemaRef::Id(id) = job.what { id } else { 7 };
         let schema = Schema { id, model: job.shape.compile(&doc).unwrap() };
         job.place.outcome(job, Ok(Some(Arc::new(schema))), 0);
     }
@@ -191,23 +195,23 @@ fn a_schema_of_a_registry_is_missing_until_it_is_there() {
         if bound {
             rules.bind(&registries);
         }
-        let missing = rules.receive(Form::Binary, wire).unwrap_err();
+        let missing = rules.receive(PayloadKind::Binary, wire).unwrap_err();
         assert_eq!((missing.missing, &*missing.reason), (true, "the schema is not there yet"));
-        assert!(rules.send(Form::Text, b"[2]").is_err_and(|it| it.missing));
+        assert!(rules.send(PayloadKind::Text, b"[2]").is_err_and(|it| it.missing));
     }
     let (name, version) = ("tick".to_owned(), "latest".to_owned());
-    let tick = [What::Subject { name, version }];
+    let tick = [SchemaRef::Subject { name, version }];
     assert_eq!(fetch(&registries, r#"{"type":"array","items":"int"}"#), tick, "for both");
-    let received = rules.receive(Form::Binary, wire).unwrap();
-    assert_eq!((received.form, &*received.payload), (Form::Text, &b"[2]"[..]));
-    assert_eq!(&*rules.send(Form::Text, b"[2]").unwrap().payload, wire);
-    let other = rules.receive(Form::Binary, b"\0\0\0\0\x08\x02\x04\0").unwrap_err();
+    let received = rules.receive(PayloadKind::Binary, wire).unwrap();
+    assert_eq!((received.kind, &*received.payload), (PayloadKind::Text, &b"[2]"[..]));
+    assert_eq!(&*rules.send(PayloadKind::Text, b"[2]").unwrap().payload, wire);
+    let other = rules.receive(PayloadKind::Binary, b"\0\0\0\0\x08\x02\x04\0").unwrap_err();
     assert_eq!((other.missing, &*other.reason), (false, "unknown schema 8"));
     // The same rules in another process part have the same schema, and it is looked after there.
     let others = Registries::default();
     rules.bind(&others);
     assert_eq!(others.places().len(), 1);
-    assert!(rules.receive(Form::Binary, wire).is_ok());
+    assert!(rules.receive(PayloadKind::Binary, wire).is_ok());
 }
 
 #[test]
@@ -225,18 +229,18 @@ fn a_message_names_its_schema_in_every_encoding() {
         let (reject, pass) = (rules(""), rules(", on_miss = 'pass'"));
         let registries = Registries::default();
         [&reject, &pass].iter().for_each(|rules| rules.bind(&registries));
-        let missing = reject.receive(Form::Binary, wire).unwrap_err();
+        let missing = reject.receive(PayloadKind::Binary, wire).unwrap_err();
         assert_eq!((missing.missing, &*missing.reason), (true, "schema 9 is not there yet"));
-        let passed = pass.receive(Form::Binary, wire).unwrap();
+        let passed = pass.receive(PayloadKind::Binary, wire).unwrap();
         assert_eq!((passed.missed, &*passed.payload), (true, wire));
-        assert_eq!(fetch(&registries, r#"{"type": "object"}"#), [What::Id(9)]);
+        assert_eq!(fetch(&registries, r#"{"type": "object"}"#), [SchemaRef::Id(9)]);
         for rules in [&reject, &pass] {
-            let passed = rules.receive(Form::Binary, wire).unwrap();
+            let passed = rules.receive(PayloadKind::Binary, wire).unwrap();
             assert_eq!((passed.missed, &*passed.payload), (false, &b"{}"[..]));
             let list = [&wire[..wire.len() - 2], b"[]"].concat();
-            let broken = rules.receive(Form::Binary, &list);
+            let broken = rules.receive(PayloadKind::Binary, &list);
             assert!(broken.is_err_and(|it| !it.malformed && !it.missing));
-            assert!(rules.receive(Form::Binary, b"{}").is_err_and(|it| it.malformed));
+            assert!(rules.receive(PayloadKind::Binary, b"{}").is_err_and(|it| it.malformed));
         }
     }
 }
@@ -248,13 +252,13 @@ fn a_legacy_encoding_has_four_bytes_and_a_fixed_number_fits() {
     let rules = |more: &str| {
         let spec = format!("sent.binary = {{ model = 'json', catalog = 'api', {more} }}");
         let governance: Governance = toml::from_str(&spec).unwrap();
-        Rules::new(&governance, std::slice::from_ref(&catalog), Path::new(""))
+        ModelRules::new(&governance, std::slice::from_ref(&catalog), Path::new(""))
     };
     let seven = rules("id = 7, prefix = 'apicurio'").unwrap();
     let registries = Registries::default();
     seven.bind(&registries);
-    assert_eq!(fetch(&registries, "{}"), [What::Id(7)]);
-    assert_eq!(&*seven.send(Form::Binary, b"1").unwrap().payload, b"\0\0\0\0\x071");
+    assert_eq!(fetch(&registries, "{}"), [SchemaRef::Id(7)]);
+    assert_eq!(&*seven.send(PayloadKind::Binary, b"1").unwrap().payload, b"\0\0\0\0\x071");
     assert!(rules("id = 4294967295, prefix = 'apicurio'").is_ok());
     let error = rules("id = 4294967296, prefix = 'apicurio'").unwrap_err();
     assert_eq!(error.problem, "it has no room in the four bytes of the prefix");
@@ -265,7 +269,7 @@ fn a_legacy_encoding_has_four_bytes_and_a_fixed_number_fits() {
         let model = job.shape.compile(&Doc { text: "{}".into(), references: vec![] }).unwrap();
         job.place.outcome(&job, Ok(Some(Arc::new(Schema { id: 1 << 32, model }))), 0);
     }
-    assert!(name.send(Form::Binary, b"1").is_err());
+    assert!(name.send(PayloadKind::Binary, b"1").is_err());
 }
 
 #[test]
@@ -312,14 +316,14 @@ fn confluents_protobuf_has_the_index_of_its_message_behind_the_number() {
     let registries = Registries::default();
     rules.bind(&registries);
     let (first, second) = (&b"\0\0\0\0\x07\0\x0a\x01x"[..], b"\0\0\0\0\x07\x02\x02\x08\x01");
-    assert!(rules.receive(Form::Binary, first).is_err_and(|it| it.missing));
+    assert!(rules.receive(PayloadKind::Binary, first).is_err_and(|it| it.missing));
     assert_eq!(fetch(&registries, proto).len(), 2);
-    assert_eq!(&*rules.receive(Form::Binary, first).unwrap().payload, br#"{"b":"x"}"#);
-    assert_eq!(&*rules.receive(Form::Binary, second).unwrap().payload, br#"{"d":true}"#);
-    assert_eq!(&*rules.send(Form::Text, br#"{"d":true}"#).unwrap().payload, second);
-    let third = rules.receive(Form::Binary, b"\0\0\0\0\x07\x02\x04").unwrap_err();
+    assert_eq!(&*rules.receive(PayloadKind::Binary, first).unwrap().payload, br#"{"b":"x"}"#);
+    assert_eq!(&*rules.receive(PayloadKind::Binary, second).unwrap().payload, br#"{"d":true}"#);
+    assert_eq!(&*rules.send(PayloadKind::Text, br#"{"d":true}"#).unwrap().payload, second);
+    let third = rules.receive(PayloadKind::Binary, b"\0\0\0\0\x07\x02\x04").unwrap_err();
     assert_eq!((third.malformed, third.missing), (false, false));
-    assert!(rules.receive(Form::Binary, b"\0\0\0\0\x07").is_err_and(|it| it.malformed));
+    assert!(rules.receive(PayloadKind::Binary, b"\0\0\0\0\x07").is_err_and(|it| it.malformed));
     // The other one's has none.
     let plain = remote(&format!(
         "sent.binary = {{ {} }}",
@@ -328,6 +332,6 @@ fn confluents_protobuf_has_the_index_of_its_message_behind_the_number() {
     let plain = plain.unwrap();
     plain.bind(&registries);
     fetch(&registries, proto);
-    let sent = plain.send(Form::Text, br#"{"b":"x"}"#).unwrap();
+    let sent = plain.send(PayloadKind::Text, br#"{"b":"x"}"#).unwrap();
     assert_eq!(&*sent.payload, b"\0\0\0\0\0\0\0\0\x07\x0a\x01x");
 }

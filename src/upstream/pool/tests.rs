@@ -4,17 +4,17 @@ use super::*;
 
 const RETRY_MS: u64 = 100;
 
-fn server(host: &str) -> Server {
-    Server { secure: false, host: host.to_owned(), port: 80 }
+fn server(host: &str) -> UpstreamServer {
+    UpstreamServer { secure: false, host: host.to_owned(), port: 80 }
 }
 
-fn terms(balance: Balance, fail_after: u32) -> Terms {
-    Terms { balance, fail_after, retry_ms: RETRY_MS, refresh_ms: 1000 }
+fn options(balance: Balance, fail_after: u32) -> PoolOptions {
+    PoolOptions { balance, fail_after, retry_ms: RETRY_MS, refresh_ms: 1000 }
 }
 
-fn pool(count: u8, terms: Terms) -> Pool {
+fn pool(count: u8, options: PoolOptions) -> Pool {
     let servers = (0..count).map(|number| server(&format!("10.0.0.{number}")));
-    Pool::new(servers, terms, &Names::default())
+    Pool::new(servers, options, &Names::default())
 }
 
 /// Chooses for a client that has tried none.
@@ -28,7 +28,7 @@ fn numbers(pool: &Pool, times: usize, now_ms: u64) -> Vec<usize> {
 
 #[test]
 fn one_after_the_other() {
-    let pool = pool(3, terms(Balance::RoundRobin, 1));
+    let pool = pool(3, options(Balance::RoundRobin, 1));
     assert_eq!(numbers(&pool, 6, 1), [0, 1, 2, 0, 1, 2]);
     pick(&pool, 1).failed(1);
     let mut found = numbers(&pool, 4, 1);
@@ -38,7 +38,7 @@ fn one_after_the_other() {
 
 #[test]
 fn the_first_while_it_works() {
-    let pool = pool(3, terms(Balance::First, 2));
+    let pool = pool(3, options(Balance::First, 2));
     assert_eq!(numbers(&pool, 2, 1), [0, 0]);
     assert!(!pick(&pool, 1).failed(1), "not yet");
     assert_eq!(numbers(&pool, 1, 1), [0]);
@@ -54,7 +54,7 @@ fn the_first_while_it_works() {
 
 #[test]
 fn success_forgets_failures() {
-    let pool = pool(1, terms(Balance::First, 2));
+    let pool = pool(1, options(Balance::First, 2));
     let chosen = pick(&pool, 1);
     for _ in 0..10 {
         assert!(!chosen.failed(1));
@@ -65,7 +65,7 @@ fn success_forgets_failures() {
 
 #[test]
 fn the_fewest_connections_until_they_are_dropped() {
-    let pool = pool(3, terms(Balance::LeastConnections, 1));
+    let pool = pool(3, options(Balance::LeastConnections, 1));
     let mut held: Vec<Chosen> = (0..6).map(|_| pick(&pool, 1)).collect();
     assert!(pool.open().all(|(_, open)| open == 2));
     held.retain(|it| it.number() != 1);
@@ -82,7 +82,7 @@ fn the_fewest_connections_until_they_are_dropped() {
 
 #[test]
 fn a_client_tries_each_once_and_those_aside_only_first() {
-    let pool = pool(3, terms(Balance::First, 1));
+    let pool = pool(3, options(Balance::First, 1));
     let mut tried = Tried::default();
     let mut next = |now_ms| pool.pick(now_ms, &mut tried).map(|it| it.number());
     assert_eq!([next(1), next(1), next(1), next(1)], [Some(0), Some(1), Some(2), None]);
@@ -104,10 +104,11 @@ fn a_client_tries_each_once_and_those_aside_only_first() {
 
 #[test]
 fn many_and_none() {
-    let none = pool(0, terms(Balance::RoundRobin, 1));
+    let none = pool(0, options(Balance::RoundRobin, 1));
     assert!(none.pick(1, &mut Tried::default()).is_none());
-    let servers = (0..=UPSTREAMS).map(|port| Server { port: port as u16, ..server("10.0.0.1") });
-    let pool = Pool::new(servers, terms(Balance::First, 1), &Names::default());
+    let servers =
+        (0..=UPSTREAMS).map(|port| UpstreamServer { port: port as u16, ..server("10.0.0.1") });
+    let pool = Pool::new(servers, options(Balance::First, 1), &Names::default());
     let mut tried = Tried::default();
     let found = (0..).map_while(|_| pool.pick(1, &mut tried).map(|it| it.number()));
     assert_eq!(found.collect::<Vec<_>>(), (0..UPSTREAMS).collect::<Vec<_>>());
@@ -119,7 +120,7 @@ fn many_and_none() {
 fn what_is_known_outlives_the_configuration() {
     let names = Names::default();
     let hosts = |hosts: &[&str]| hosts.iter().map(|host| server(host)).collect::<Vec<_>>();
-    let two = terms(Balance::First, 1);
+    let two = options(Balance::First, 1);
     let old = Pool::new(hosts(&["10.0.0.1", "10.0.0.2", "10.0.0.1"]), two, &names);
     let kept = pick(&old, 1);
     kept.failed(1);
@@ -145,25 +146,25 @@ impl Pool {
 fn a_name_has_no_address_until_it_is_resolved_and_then_all_of_them() {
     let names = Names::default();
     let servers = [server("a.example"), server("::1")];
-    let pool = Pool::new(servers, terms(Balance::First, 1), &names);
+    let pool = Pool::new(servers, options(Balance::First, 1), &names);
     let name = pool.names().next().expect("a name");
-    assert_eq!((pool.names().count(), name.wanted.is_wanted()), (1, false));
+    assert_eq!((pool.names().count(), name.refresh.is_wanted()), (1, false));
     assert_eq!(pick(&pool, 1).next_address(), None);
-    assert!(name.wanted.is_wanted());
-    name.wanted.begin();
+    assert!(name.refresh.is_wanted());
+    name.refresh.begin();
     let found = ["10.0.0.1:80", "10.0.0.2:80"].map(|it| it.parse().expect(it));
     name.put(&found);
     let mut chosen = pick(&pool, 1);
     assert_eq!(chosen.next_address(), Some(found[0]));
     assert_eq!(chosen.next_address(), Some(found[1]));
     chosen.worked();
-    assert!(!name.wanted.is_wanted());
+    assert!(!name.refresh.is_wanted());
     let mut chosen = pick(&pool, 1);
     assert_eq!(chosen.next_address(), Some(found[1]), "the one that was there last");
     assert_eq!(chosen.next_address(), Some(found[0]));
     assert_eq!(chosen.next_address(), None);
     chosen.failed(1);
-    assert!(name.wanted.is_wanted(), "it may have moved");
+    assert!(name.refresh.is_wanted(), "it may have moved");
     let mut literal = pick(&pool, 1);
     assert_eq!(literal.next_address(), Some("[::1]:80".parse().expect("an address")));
     assert_eq!(literal.next_address(), None);
@@ -171,7 +172,7 @@ fn a_name_has_no_address_until_it_is_resolved_and_then_all_of_them() {
 
 /// The pool as its description has it, without a thought for speed or other cores.
 struct Naive {
-    terms: Terms,
+    options: PoolOptions,
     turn: usize,
     /// Connections, failures in a row, and until when each is aside.
     servers: Vec<(u32, u32, Option<u64>)>,
@@ -187,13 +188,13 @@ impl Naive {
                 fit.push(number);
             }
         }
-        let least = fit.iter().map(|number| self.servers[*number].0).min();
-        if self.terms.balance == Balance::LeastConnections {
-            fit.retain(|number| Some(self.servers[*number].0) == least);
+        let fewest = fit.iter().map(|number| self.servers[*number].0).min();
+        if self.options.balance == Balance::LeastConnections {
+            fit.retain(|number| Some(self.servers[*number].0) == fewest);
         }
         let mut aside: Vec<_> = (0..self.servers.len()).collect();
         aside.sort_by_key(|number| self.servers[*number].2);
-        let found = match (fit.len(), self.terms.balance) {
+        let found = match (fit.len(), self.options.balance) {
             (0, _) => aside.first().copied().filter(|_| tried.is_empty())?,
             (_, Balance::First) => fit[0],
             (len, _) => fit[turn % len],
@@ -202,7 +203,7 @@ impl Naive {
         let server = &mut self.servers[found];
         server.0 += 1;
         if server.2.is_some_and(|until| until <= now_ms) {
-            server.2 = Some(now_ms + self.terms.retry_ms);
+            server.2 = Some(now_ms + self.options.retry_ms);
         }
         Some(found)
     }
@@ -213,11 +214,11 @@ fn it_does_what_the_naive_one_does() {
     for seed in 0..300 {
         let mut random = fastrand::Rng::with_seed(seed);
         let balance = [Balance::RoundRobin, Balance::LeastConnections, Balance::First];
-        let terms = terms(balance[random.usize(..3)], random.u32(1..4));
+        let options = options(balance[random.usize(..3)], random.u32(1..4));
         let count = random.u8(1..6);
-        let pool = pool(count, terms);
+        let pool = pool(count, options);
         let servers = vec![(0, 0, None); count.into()];
-        let mut naive = Naive { terms, turn: 0, servers };
+        let mut naive = Naive { options, turn: 0, servers };
         let (mut now_ms, mut held) = (1, Vec::new());
         for _ in 0..200 {
             now_ms += random.u64(..RETRY_MS / 4);
@@ -243,7 +244,7 @@ fn it_does_what_the_naive_one_does() {
                             break;
                         }
                         server.1 += 1;
-                        let aside = server.1 >= terms.fail_after;
+                        let aside = server.1 >= options.fail_after;
                         assert_eq!(chosen.failed(now_ms), aside && server.2.is_none());
                         if aside {
                             server.2 = Some(now_ms + RETRY_MS);
@@ -259,7 +260,7 @@ fn it_does_what_the_naive_one_does() {
 
 #[test]
 fn one_of_many_threads_tries_what_was_put_aside() {
-    let pool = pool(2, terms(Balance::First, 1));
+    let pool = pool(2, options(Balance::First, 1));
     pick(&pool, 1).failed(1);
     let took = |_| {
         std::thread::scope(|scope| {

@@ -1,7 +1,7 @@
 //! Echo, HTTP and the opening handshake.
 
 use crate::net::*;
-use polycast::config::Endpoint;
+use polycast::config::EndpointKind;
 use std::net::SocketAddr;
 
 const MIB: usize = 1024 * 1024;
@@ -204,7 +204,7 @@ fn check(address: SocketAddr, request: &str, status: u16) -> Response {
 #[test]
 fn requests_that_lead_nowhere_are_told_why() {
     let mut config = config();
-    config.routes.retain(|route| route.endpoint != Endpoint::Console);
+    config.routes.retain(|route| route.endpoint != EndpointKind::Console);
     let Some(server) = start(config) else { return };
     let address = server.addresses()[0];
     let plain = |method, path| format!("{method} {path} HTTP/1.1\r\nHost: h\r\n\r\n");

@@ -56,8 +56,8 @@ impl Process {
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let address = line.rsplit("://").next().and_then(|text| text.trim().parse().ok());
-        let said = || fs::read_to_string(&log).unwrap_or_default();
-        let address = address.unwrap_or_else(|| panic!("{line}{}", said()));
+        let replies = || fs::read_to_string(&log).unwrap_or_default();
+        let address = address.unwrap_or_else(|| panic!("{line}{}", replies()));
         Process { child, address, log }
     }
 

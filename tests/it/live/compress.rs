@@ -1,13 +1,13 @@
 //! Compressed messages, as a client sees them.
 
 use crate::net::*;
-use polycast::config::{Compression, Config};
+use polycast::config::{CompressionMode, Config};
 use polycast::ws::deflate::{Deflater, Inflater};
 use polycast::ws::frame::{Header, Opcode, push_with};
 use std::net::SocketAddr;
 
 /// A configuration in which every route compresses.
-fn compressing(compression: Compression) -> Config {
+fn compressing(compression: CompressionMode) -> Config {
     let mut config = config();
     for route in &mut config.routes {
         route.compression = compression;
@@ -54,7 +54,7 @@ fn inflated(frame: &Frame) -> String {
 
 #[test]
 fn a_broadcast_is_compressed_once_and_reaches_each_subscriber_in_its_form() {
-    let Some(server) = start(compressing(Compression::Shared)) else { return };
+    let Some(server) = start(compressing(CompressionMode::Shared)) else { return };
     let address = server.addresses()[0];
     let offers = [
         OFFER,
@@ -97,7 +97,7 @@ fn a_broadcast_is_compressed_once_and_reaches_each_subscriber_in_its_form() {
 
 #[test]
 fn windows_are_kept_when_dedicated_and_not_beyond_the_memory_for_them() {
-    let mut config = compressing(Compression::Dedicated);
+    let mut config = compressing(CompressionMode::Dedicated);
     config.threads = 1;
     config.compression.windows_bytes = 500 * 1024;
     let Some(server) = start(config) else { return };
@@ -133,7 +133,7 @@ fn windows_are_kept_when_dedicated_and_not_beyond_the_memory_for_them() {
 
 #[test]
 fn what_cannot_be_decompressed_closes_its_own_connection() {
-    let mut config = compressing(Compression::Shared);
+    let mut config = compressing(CompressionMode::Shared);
     config.limits.message_bytes = 100_000;
     config.limits.frame_bytes = 100_000;
     let Some(server) = start(config) else { return };
@@ -168,7 +168,7 @@ fn what_cannot_be_decompressed_closes_its_own_connection() {
 
 #[test]
 fn an_offer_that_is_malformed_fails_the_handshake_and_one_we_cannot_meet_is_declined() {
-    let Some(server) = start(compressing(Compression::Shared)) else { return };
+    let Some(server) = start(compressing(CompressionMode::Shared)) else { return };
     let address = server.addresses()[0];
     let mut client = Client::connect(address);
     client.send(handshake("/echo", "Sec-WebSocket-Extensions: permessage-deflate;\r\n").as_bytes());
@@ -181,7 +181,7 @@ fn an_offer_that_is_malformed_fails_the_handshake_and_one_we_cannot_meet_is_decl
 
 #[test]
 fn a_turn_has_time_for_others_while_one_client_is_decompressed() {
-    let mut config = compressing(Compression::Shared);
+    let mut config = compressing(CompressionMode::Shared);
     config.threads = 1;
     config.limits.write_queue_bytes = 64 * 1024 * 1024;
     let Some(server) = start(config) else { return };
@@ -205,7 +205,7 @@ fn a_turn_has_time_for_others_while_one_client_is_decompressed() {
 #[test]
 fn messages_that_are_dropped_do_not_spoil_a_kept_window() {
     use polycast::config::SlowConsumer;
-    let mut config = compressing(Compression::Dedicated);
+    let mut config = compressing(CompressionMode::Dedicated);
     config.threads = 1;
     config.slow_consumer = SlowConsumer::Drop;
     config.limits.write_queue_bytes = 64 * 1024;

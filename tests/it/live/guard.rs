@@ -4,7 +4,7 @@
 use crate::net::*;
 use crate::peer;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, encode};
-use polycast::config::{Config, Endpoint, Guard, GuardKey, Pattern, Route, Secret};
+use polycast::config::{Config, EndpointKind, GuardConfig, GuardKey, Pattern, Route, Secret};
 use polycast::server::Server;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -117,9 +117,9 @@ fn status(server: &Server, token: &str) -> u16 {
     login(server, token).0
 }
 
-fn guarded(guard: Guard) -> Config {
+fn guarded(guard: GuardConfig) -> Config {
     let mut config = config();
-    let mut route = Route::to(Endpoint::Echo);
+    let mut route = Route::to(EndpointKind::Echo);
     route.guarded.insert(guard.name.clone(), Vec::new());
     config.guards.push(guard);
     config.routes.truncate(4);
@@ -128,7 +128,7 @@ fn guarded(guard: Guard) -> Config {
 }
 
 fn fetching(issuer: &Issuer) -> Config {
-    let mut guard = Guard::new("g");
+    let mut guard = GuardConfig::new("g");
     guard.keys_url = format!("http://{}/keys?a=b", issuer.address);
     guard.allow_private = true;
     guard.keys_floor_s = 1;
@@ -187,7 +187,7 @@ fn old_keys_serve_while_there_are_no_new_ones() {
 }
 
 fn with_secret(secret: &str) -> Config {
-    let mut guard = Guard::new("g");
+    let mut guard = GuardConfig::new("g");
     guard.keys.push(GuardKey { secret: Secret::new(secret), ..GuardKey::default() });
     guarded(guard)
 }
@@ -264,7 +264,7 @@ fn routes_and_origins_are_those_of_the_listener() {
     };
     config.listeners = vec![named("open"), named("closed")];
     config.listeners[1].allowed_origins.push(Pattern::new("same-origin"));
-    let mut route = Route::to(Endpoint::Echo);
+    let mut route = Route::to(EndpointKind::Echo);
     route.listeners.push("closed".to_owned());
     config.routes = vec![route];
     let Some(mut server) = start(config.clone()) else { return };

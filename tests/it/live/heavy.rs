@@ -69,10 +69,10 @@ fn ten_thousand_hear_every_event_once_and_leave_no_memory_behind() {
     let peak = process.resident();
     drop((clients, publisher));
 
-    let most = (before + fixed) * 11 / 10;
+    let max = (before + fixed) * 11 / 10;
     let start = Instant::now();
     let mut after = process.resident();
-    while after > most && start.elapsed() < GIVEN_BACK {
+    while after > max && start.elapsed() < GIVEN_BACK {
         // A little traffic, as there always is: allocators act when they are called.
         Client::open(address, "/echo").sync();
         after = process.resident();
@@ -88,9 +88,9 @@ fn ten_thousand_hear_every_event_once_and_leave_no_memory_behind() {
         mib(peak),
         mib(after),
         start.elapsed(),
-        mib(most),
+        mib(max),
     );
-    assert!(after <= most, "memory is kept");
+    assert!(after <= max, "memory is kept");
     process.signal(libc::SIGTERM);
     assert_eq!(process.ended().code(), Some(0));
     assert_eq!(process.logged_number(" deliveries"), (CONNECTIONS * EVENTS_EACH) as u64);

@@ -4,7 +4,7 @@
 use crate::net::*;
 use chain::{CONTRACT, Chain, Shape, WALLET};
 use node::{Faults, Node, Stream, Wrap};
-use polycast::config::{Config, Contracts, Endpoint, Pattern, Route, Secret};
+use polycast::config::{Config, Contracts, EndpointKind, Pattern, Route, Secret};
 use polycast::server::Server;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::pki_types::PrivateKeyDer;
@@ -62,7 +62,7 @@ fn with_nodes(urls: Vec<String>) -> Config {
     let mut config = config();
     let path = Pattern::new("/");
     let when = vec![polycast::config::Condition { path, ..Default::default() }];
-    config.routes.insert(0, Route { when, ..Route::to(Endpoint::Zilliqa) });
+    config.routes.insert(0, Route { when, ..Route::to(EndpointKind::Zilliqa) });
     let node = &mut config.zilliqa.node;
     node.urls = urls.into_iter().map(Secret::new).collect();
     (node.interval_ms, node.timeout_ms) = (20, 500);
@@ -127,8 +127,8 @@ fn blocks_come_as_they_are_made() {
             let values = second.next();
             assert_eq!(values[0]["value"]["TxBlock"]["header"]["BlockNum"], tip.to_string());
             assert_eq!(values[1]["query"], "EventLog");
-            let told = values[1]["value"][0]["event_logs"].as_array().map_or(0, Vec::len);
-            assert_eq!(told as u64, (tip % 4).div_ceil(2), "{values}");
+            let received = values[1]["value"][0]["event_logs"].as_array().map_or(0, Vec::len);
+            assert_eq!(received as u64, (tip % 4).div_ceil(2), "{values}");
         }
         wait_count(&server, "epochs", 8);
         wait_count(&server, "last_epoch", 108);
@@ -216,7 +216,7 @@ fn of_two_nodes_one_may_be_behind_or_go_away() {
     followed(&server);
     let mut watcher = Watcher::new(server.addresses()[0]);
     let chain = Chain::new(ZQ2);
-    let mut told = 100;
+    let mut received = 100;
     for round in 0..6u64 {
         match round {
             1 => net.nodes[0].set(Faults { behind: 1, ..Faults::default() }),
@@ -228,8 +228,8 @@ fn of_two_nodes_one_may_be_behind_or_go_away() {
         let tip = net.grow(10);
         // In the third round, all that is there is behind.
         let there = if round == 2 { tip - 1 } else { tip };
-        watcher.expect(told + 1..=there, &chain);
-        told = there;
+        watcher.expect(received + 1..=there, &chain);
+        received = there;
     }
     wait_count(&server, "epochs", 60);
 }

@@ -67,10 +67,10 @@ fn a_second_process_on_the_same_port_is_refused() {
     let address = process.address.to_string();
     let mut command = command("second", &BASE.replace("127.0.0.1:0", &address));
     let output = command.output().unwrap();
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{said}");
+    let replies = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{replies}");
     let clear = format!("polycast: cannot listen on {address}: Address already in use");
-    assert!(said.contains(&clear), "{said}");
+    assert!(replies.contains(&clear), "{replies}");
     Client::open(process.address, "/echo").sync();
 }
 
@@ -139,10 +139,10 @@ fn a_seccomp_filter_is_named_with_exit_code_78() {
             // SAFETY: only system calls between fork and exec.
             unsafe { command.pre_exec(move || forbid_io_uring(errno)) };
             let output = command.output().unwrap();
-            let said = [output.stdout, output.stderr].concat();
-            let said = String::from_utf8(said).unwrap();
-            assert_eq!(output.status.code(), Some(78), "{said}");
-            assert!(said.contains("seccomp"), "{said}");
+            let replies = [output.stdout, output.stderr].concat();
+            let replies = String::from_utf8(replies).unwrap();
+            assert_eq!(output.status.code(), Some(78), "{replies}");
+            assert!(replies.contains("seccomp"), "{replies}");
         }
     }
 }
@@ -163,7 +163,7 @@ fn what_zilla_has_a_name_for_is_logged_by_that_name() {
          model.received.text = {{ model = 'int32' }}\n"
     );
     let process = Process::start("events", &config);
-    for (path, fields, said) in [
+    for (path, fields, replies) in [
         ("/guarded", "Authorization: Bearer a.b.c\r\n", None),
         ("/json", "", Some("{")),
         ("/plain", "", Some("one")),
@@ -171,9 +171,9 @@ fn what_zilla_has_a_name_for_is_logged_by_that_name() {
         let mut client = Client::connect(process.address);
         client.send(handshake(path, fields).as_bytes());
         let status = client.response().status;
-        assert_eq!(status, if said.is_some() { 101 } else { 403 });
-        if let Some(said) = said {
-            client.send_text(said);
+        assert_eq!(status, if replies.is_some() { 101 } else { 403 });
+        if let Some(replies) = replies {
+            client.send_text(replies);
             client.close();
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::certs::{Authority, folder, table};
 use crate::net::*;
-use polycast::config::{Config, Format};
+use polycast::config::{Config, FileFormat};
 use polycast::crypto::websocket_accept;
 use polycast::server::Server;
 use std::fs;
@@ -22,7 +22,7 @@ fn proxying(upstreams: &[SocketAddr], more: &str) -> Config {
          upstreams = [{}]\nbuffer_bytes = {BUFFER}\nbalance = 'first'\n{more}",
         urls.join(", ")
     );
-    Config::parse(&text, Format::Toml, "test").unwrap_or_else(|error| panic!("{error}"))
+    Config::parse(&text, FileFormat::Toml, "test").unwrap_or_else(|error| panic!("{error}"))
 }
 
 fn listen() -> (TcpListener, SocketAddr) {
@@ -329,8 +329,8 @@ fn an_upstream_that_does_not_read_stops_its_client_and_gets_everything() {
     thread::sleep(Duration::from_millis(300));
     assert_eq!(server.count("received_bytes"), taken, "nothing more is read");
     let held = taken - server.count("sent_bytes");
-    let most = BUFFER + 2 * LEN + 1024 * 4096;
-    assert!(held as usize <= most, "{held} bytes are held");
+    let max = BUFFER + 2 * LEN + 1024 * 4096;
+    assert!(held as usize <= max, "{held} bytes are held");
     println!("{whole} messages were pushed, {held} bytes are held");
     let rest = message[begun..].to_vec();
     let sender = thread::spawn(move || {
@@ -360,8 +360,8 @@ fn a_client_that_does_not_read_stops_its_upstream_and_gets_everything() {
     thread::sleep(Duration::from_millis(300));
     assert_eq!(server.count("received_bytes"), taken, "nothing more is read");
     let held = taken - server.count("sent_bytes");
-    let most = BUFFER + 2 * LEN + 1024 * 4096;
-    assert!(held as usize <= most, "{held} bytes are held");
+    let max = BUFFER + 2 * LEN + 1024 * 4096;
+    assert!(held as usize <= max, "{held} bytes are held");
     println!("{whole} messages were pushed, {held} bytes are held");
     let rest = message[begun..].to_vec();
     let sender = thread::spawn(move || {
@@ -419,7 +419,7 @@ fn upstreams_speak_tls() {
         table(name, &authority, "")
     );
     let text = format!("threads = 1\n{text}[[apps]]\nid = '1'\nkey = 'k'\nsecret = 's'\n");
-    let back = Config::parse(&text, Format::Toml, "test").unwrap();
+    let back = Config::parse(&text, FileFormat::Toml, "test").unwrap();
     let Some(back) = start(back) else { return };
     let ca = folder(name).join("trusted.pem");
     fs::write(&ca, authority.pem()).unwrap();
@@ -428,7 +428,7 @@ fn upstreams_speak_tls() {
         let mut config = proxying(&[back.addresses()[0]], "");
         let text = format!("upstreams = 'wss://{}'\n{more}", back.addresses()[0]);
         let text = format!("[[routes]]\nendpoint = 'proxy'\n[routes.proxy]\n{text}");
-        config.routes = Config::parse(&text, Format::Toml, "test").unwrap().routes;
+        config.routes = Config::parse(&text, FileFormat::Toml, "test").unwrap().routes;
         let server = start(config).unwrap();
         let mut client = Client::connect(server.addresses()[0]);
         client.send(handshake("/echo", "").as_bytes());

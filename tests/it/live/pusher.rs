@@ -1,10 +1,10 @@
 //! The Pusher dialect over the wire: frames, close codes, errors, the HTTP API.
 
 use crate::net::*;
-use polycast::config::{App, Config, DuplicateSubscribe, KeyPair, Pattern, Secret};
+use polycast::config::{AppConfig, Config, DuplicateSubscribe, KeyPair, Pattern, Secret};
 use std::net::SocketAddr;
 
-fn app(id: &str, key: &str) -> App {
+fn app(id: &str, key: &str) -> AppConfig {
     let mut app = Config::demo().apps.remove(0);
     (app.id, app.key) = (id.to_owned(), key.to_owned());
     app
@@ -58,8 +58,8 @@ fn subscribing_and_unsubscribing() {
         let data = data.map_or(String::new(), |data| {
             format!(r#","channel_data":"{}""#, data.replace('"', r#"\""#))
         });
-        let wish = format!(r#""channel":"{channel}","auth":"{auth}"{data}"#);
-        client.send_text(&format!(r#"{{"event":"pusher:subscribe","data":{{{wish}}}}}"#));
+        let request = format!(r#""channel":"{channel}","auth":"{auth}"{data}"#);
+        client.send_text(&format!(r#"{{"event":"pusher:subscribe","data":{{{request}}}}}"#));
         assert_eq!(client.text(), subscribed(channel));
     }
     wait_count(&server, "subscriptions", 4);

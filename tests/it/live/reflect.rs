@@ -1,14 +1,14 @@
 //! Groups of the `reflect` endpoint over several reactors.
 
 use crate::net::*;
-use polycast::config::{Compression, Config, Endpoint, Format, Route, SlowConsumer};
+use polycast::config::{CompressionMode, Config, EndpointKind, FileFormat, Route, SlowConsumer};
 use std::net::SocketAddr;
 
 /// Everything is one group, on two reactors.
 fn reflecting() -> Config {
     let mut config = config();
     config.threads = 2;
-    config.routes = vec![Route::to(Endpoint::Reflect)];
+    config.routes = vec![Route::to(EndpointKind::Reflect)];
     config
 }
 
@@ -164,20 +164,20 @@ fn all_members_hear_all_in_one_order() {
 #[test]
 fn a_message_is_compressed_for_who_agreed_to_it() {
     let mut config = reflecting();
-    config.routes[0].compression = Compression::Shared;
+    config.routes[0].compression = CompressionMode::Shared;
     let Some(server) = start(config) else { return };
     let address = server.addresses()[0];
     let offer = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
-    let mut squeezed = Client::connect(address);
-    squeezed.send(handshake("/group", offer).as_bytes());
-    assert_eq!(squeezed.response().status, 101);
+    let mut compressed = Client::connect(address);
+    compressed.send(handshake("/group", offer).as_bytes());
+    assert_eq!(compressed.response().status, 101);
     let mut plain = Client::connect(address).upgrade("/group");
     let text = "x".repeat(5000);
-    squeezed.send_text("in");
-    assert_eq!(squeezed.text(), "in");
+    compressed.send_text("in");
+    assert_eq!(compressed.text(), "in");
     plain.send_text(&text);
     while plain.text() != text {}
-    let frame = squeezed.frame();
+    let frame = compressed.frame();
     assert!(frame.compressed && frame.payload.len() < 100, "{}", frame.payload.len());
 }
 
@@ -189,7 +189,7 @@ fn files_of_zilla_serve_what_their_chains_say() {
         (include_str!("../../../examples/zilla/reflect.yaml"), true),
     ] {
         let text = text.replace("0.0.0.0", "127.0.0.1").replace("port: 7114", "port: 0");
-        let read = Config::parse(&text, Format::Yaml, "zilla.yaml").expect("sound");
+        let read = Config::parse(&text, FileFormat::Yaml, "zilla.yaml").expect("sound");
         let Some(server) =
             start(Config { listeners: read.listeners, routes: read.routes, ..config() })
         else {

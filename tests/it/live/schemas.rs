@@ -2,7 +2,7 @@
 
 use crate::certs::{self, Authority};
 use crate::net::*;
-use polycast::config::{Config, Format};
+use polycast::config::{Config, FileFormat};
 use polycast::server::Server;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use std::collections::HashMap;
@@ -123,7 +123,7 @@ fn config_at(url: &str, kind: &str, more: &str, models: &str) -> Config {
          [[routes]]\nwhen = [{{ path = '/free' }}]\nendpoint = 'echo'\n\
          [[apps]]\nid = '1'\nkey = 'k'\nsecret = 's'\n"
     );
-    Config::parse(&text, Format::Toml, "test").unwrap_or_else(|error| panic!("{error}"))
+    Config::parse(&text, FileFormat::Toml, "test").unwrap_or_else(|error| panic!("{error}"))
 }
 
 fn config_of(player: &Player, kind: &str, more: &str, models: &str) -> Config {
@@ -322,8 +322,8 @@ fn a_message_waits_for_its_schema_and_those_behind_it_do() {
     assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
     let late = r#"{"code":1013,"error":"schema 9 is not there yet"}"#;
     assert_eq!((&*reply(&mut client), &*reply(&mut client)), (late, "behind"));
-    let (least, most) = (Duration::from_millis(4900), Duration::from_secs(9));
-    assert!((least..most).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+    let (min, max) = (Duration::from_millis(4900), Duration::from_secs(9));
+    assert!((min..max).contains(&begun.elapsed()), "{:?}", begun.elapsed());
     assert_eq!((server.count("schemas_awaited"), server.count("schemas_missed")), (1, 1));
     // One that comes meanwhile is there for it; the next one does not wait.
     player.turns(None);
@@ -338,7 +338,7 @@ fn a_message_waits_for_its_schema_and_those_behind_it_do() {
     let begun = Instant::now();
     client.send_frame(BINARY, &message(8, "{}"));
     assert_eq!(reply(&mut client), r#"{"code":1008,"error":"unknown schema 8"}"#);
-    assert!(begun.elapsed() < least, "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < min, "{:?}", begun.elapsed());
     assert_eq!((server.count("schemas_awaited"), server.count("schemas_missed")), (3, 1));
     // Who goes while a message waits is gone.
     player.turns(Some(Answer::Silence));

@@ -3,7 +3,7 @@
 
 use crate::net::*;
 use crate::peer::{Ear, Heard};
-use polycast::config::{Config, Endpoint, Route, SlowConsumer};
+use polycast::config::{Config, EndpointKind, Route, SlowConsumer};
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -15,7 +15,7 @@ const JSON: &str = "application/x-ndjson";
 const OCTETS: &str = "application/octet-stream";
 
 /// One route to an endpoint, which takes streams, on two reactors.
-fn streaming(endpoint: Endpoint) -> Config {
+fn streaming(endpoint: EndpointKind) -> Config {
     let mut config = config();
     config.routes = vec![Route { stream: true, ..Route::to(endpoint) }];
     config
@@ -91,7 +91,7 @@ fn measured(payload: &[u8]) -> Vec<u8> {
 
 #[test]
 fn what_is_said_comes_back_while_more_is_still_to_be_said() {
-    let Some(server) = start(streaming(Endpoint::Echo)) else { return };
+    let Some(server) = start(streaming(EndpointKind::Echo)) else { return };
     let address = server.addresses()[0];
     let mut client = Streamer::connect(address, LINES);
     for round in 0..200 {
@@ -118,7 +118,7 @@ fn what_is_said_comes_back_while_more_is_still_to_be_said() {
 #[test]
 fn who_does_not_read_is_not_read_from() {
     const LINES_SENT: usize = 4000;
-    let Some(server) = start(streaming(Endpoint::Echo)) else { return };
+    let Some(server) = start(streaming(EndpointKind::Echo)) else { return };
     let client = Client::connect_narrow(server.addresses()[0]);
     let mut client = Streamer::open(client, LINES);
     let mut writer = Streamer {
@@ -133,8 +133,8 @@ fn who_does_not_read_is_not_read_from() {
         writer.chunk(b"");
     });
     std::thread::sleep(Duration::from_millis(500));
-    let most = (LINES_SENT * 5000) as u64;
-    assert!(server.count("received_bytes") < most / 2, "it is read from all the same");
+    let max = (LINES_SENT * 5000) as u64;
+    assert!(server.count("received_bytes") < max / 2, "it is read from all the same");
     for number in 0..LINES_SENT {
         assert_eq!(client.text().parse(), Ok(number));
     }
@@ -145,7 +145,7 @@ fn who_does_not_read_is_not_read_from() {
 #[test]
 fn a_group_of_websockets_and_streams_hears_all_in_one_order() {
     const EACH: usize = 60;
-    let Some(server) = start(streaming(Endpoint::Reflect)) else { return };
+    let Some(server) = start(streaming(EndpointKind::Reflect)) else { return };
     let address = server.addresses()[0];
     let mut sockets: Vec<Client> =
         (0..3).map(|_| Client::connect(address).upgrade("/group")).collect();
@@ -199,7 +199,7 @@ fn a_group_of_websockets_and_streams_hears_all_in_one_order() {
 
 #[test]
 fn a_stream_that_stalls_loses_nothing_for_the_others_and_ends_cleanly() {
-    let mut config = streaming(Endpoint::Reflect);
+    let mut config = streaming(EndpointKind::Reflect);
     config.limits.write_queue_bytes = 64 * 1024;
     config.slow_consumer = SlowConsumer::Close;
     let Some(server) = start(config) else { return };
@@ -261,7 +261,7 @@ fn curl_speaks_and_listens_in_a_group() {
     if Command::new("curl").arg("--version").output().is_err() {
         return skip("there is no curl");
     }
-    let Some(server) = start(streaming(Endpoint::Reflect)) else { return };
+    let Some(server) = start(streaming(EndpointKind::Reflect)) else { return };
     let address = server.addresses()[0];
     let mut member = Client::connect(address).upgrade("/group");
     member.send_text("0");

@@ -4,7 +4,7 @@ use super::child::*;
 use crate::certs::{Authority, Leaf, folder, table};
 use crate::net::*;
 use crate::peer::{Ear, Heard};
-use polycast::config::{Config, Endpoint, Format, Route};
+use polycast::config::{Config, EndpointKind, FileFormat, Route};
 use polycast::server::Server;
 use rustls::pki_types::ServerName;
 use rustls::{
@@ -24,7 +24,7 @@ fn secure(name: &str, authority: &Authority, more: &str) -> Config {
         "listeners = [{{ address = '127.0.0.1:0', tls = {tls} }}]\n\
          [[apps]]\nid = '1'\nkey = 'k'\nsecret = 's'\n"
     );
-    let listeners = Config::parse(&text, Format::Toml, "test").unwrap().listeners;
+    let listeners = Config::parse(&text, FileFormat::Toml, "test").unwrap().listeners;
     Config { listeners, ..config() }
 }
 
@@ -158,16 +158,16 @@ fn nothing_that_both_sides_accept() {
     let Some(server) = start(config) else { return };
     let address = server.addresses()[0];
     let old = Arc::new(authority.client_of(None, &[&version::TLS12]));
-    let said = refusal(Secure::connect(address, &old, "localhost"));
-    assert!(said.contains("ProtocolVersion"), "{said}");
+    let replies = refusal(Secure::connect(address, &old, "localhost"));
+    assert!(replies.contains("ProtocolVersion"), "{replies}");
     let mut h2 = authority.client(None);
     h2.alpn_protocols = vec![b"h2".to_vec()];
-    let said = refusal(Secure::connect(address, &Arc::new(h2), "localhost"));
-    assert!(said.contains("NoApplicationProtocol"), "{said}");
+    let replies = refusal(Secure::connect(address, &Arc::new(h2), "localhost"));
+    assert!(replies.contains("NoApplicationProtocol"), "{replies}");
     wait_count(&server, "tls_failed", 2);
     let stranger = Arc::new(Authority::new().client(None));
-    let said = refusal(Secure::connect(address, &stranger, "localhost"));
-    assert!(said.contains("UnknownIssuer") || said.contains("BadSignature"), "{said}");
+    let replies = refusal(Secure::connect(address, &stranger, "localhost"));
+    assert!(replies.contains("UnknownIssuer") || replies.contains("BadSignature"), "{replies}");
     wait_count(&server, "tls_failed", 3);
     wait_count(&server, "connections", 0);
 }
@@ -189,7 +189,7 @@ fn a_certificate_is_chosen_by_the_name_that_is_asked_for() {
          [[apps]]\nid = '1'\nkey = 'k'\nsecret = 's'\n",
         pairs.join(", ")
     );
-    let listeners = Config::parse(&text, Format::Toml, "test").unwrap().listeners;
+    let listeners = Config::parse(&text, FileFormat::Toml, "test").unwrap().listeners;
     let Some(server) = start(Config { listeners, ..config() }) else { return };
     let config = Arc::new(authority.client(None));
     for (name, number) in [("localhost", 0), ("a.example", 1), ("b.example", 1), ("x.c.example", 2)]
@@ -198,10 +198,10 @@ fn a_certificate_is_chosen_by_the_name_that_is_asked_for() {
         assert_eq!(client.leaf(), leaves[number].cert.der().to_vec(), "{name}");
     }
     for name in ["x.y.c.example", "other.example", "127.0.0.1"] {
-        let said = refusal(Secure::connect(server.addresses()[0], &config, name));
+        let replies = refusal(Secure::connect(server.addresses()[0], &config, name));
         assert!(
-            said.contains("only valid for DnsName(\"localhost\")"),
-            "{name}: it got the first: {said}"
+            replies.contains("only valid for DnsName(\"localhost\")"),
+            "{name}: it got the first: {replies}"
         );
     }
 }
@@ -218,12 +218,15 @@ fn clients_show_certificates() {
         for version in [&version::TLS12, &version::TLS13] {
             let client = |leaf| Arc::new(authority.client_of(leaf, &[version]));
             Secure::open(address, &client(Some(&mine)), "/echo");
-            let said = refusal(Secure::connect(address, &client(Some(&theirs)), "localhost"));
-            let alert = said.contains("UnknownCA") || said.contains("DecryptError");
-            assert!(alert, "{mutual}: {said}");
+            let replies = refusal(Secure::connect(address, &client(Some(&theirs)), "localhost"));
+            let alert = replies.contains("UnknownCA") || replies.contains("DecryptError");
+            assert!(alert, "{mutual}: {replies}");
             if mutual == "required" {
-                let said = refusal(Secure::connect(address, &client(None), "localhost"));
-                assert!(said.contains("CertificateRequired") || said.contains("Alert"), "{said}");
+                let replies = refusal(Secure::connect(address, &client(None), "localhost"));
+                assert!(
+                    replies.contains("CertificateRequired") || replies.contains("Alert"),
+                    "{replies}"
+                );
             } else {
                 Secure::open(address, &client(None), "/echo");
             }
@@ -304,8 +307,8 @@ fn handshakes_byte_by_byte_are_served_and_those_that_stop_are_ended() {
     silent.end();
     half.end();
     let took = begun.elapsed();
-    let (least, most) = (Duration::from_millis(1400), Duration::from_millis(6000));
-    assert!(least < took && took < most, "{took:?}");
+    let (min, max) = (Duration::from_millis(1400), Duration::from_millis(6000));
+    assert!(min < took && took < max, "{took:?}");
     assert_eq!(server.count("tls_failed"), 2);
 }
 
@@ -474,7 +477,7 @@ fn certificates_are_renewed_without_dropping_a_connection() {
 fn a_stream_goes_both_ways_through_it() {
     let authority = Authority::new();
     let mut config = secure("stream", &authority, "");
-    config.routes = vec![Route { stream: true, ..Route::to(Endpoint::Echo) }];
+    config.routes = vec![Route { stream: true, ..Route::to(EndpointKind::Echo) }];
     let Some(server) = start(config) else { return };
     let client = Arc::new(authority.client(None));
     let mut client = Secure::connect(server.addresses()[0], &client, "localhost").unwrap();

@@ -186,10 +186,10 @@ fn each_event_has_a_signed_request_of_its_own() {
     assert_eq!(heard[0].field("host"), Some(endpoint.address.to_string().as_str()));
     let say = r#"{"event":"client-x","channel":"presence-a","data":{"on":true}}"#;
     client.send_text(say);
-    let said = format!(
+    let replies = format!(
         r#"{{"name":"client_event","channel":"presence-a","event":"client-x","data":"{{\"on\":true}}","socket_id":"{id}","user_id":"ada"}}"#
     );
-    assert_eq!(endpoint.heard(3)[2].events(), said);
+    assert_eq!(endpoint.heard(3)[2].events(), replies);
     client.send_text(&subscribe("cache-a"));
     assert_eq!(client.text(), subscribed("cache-a"));
     assert!(client.text().contains("pusher:cache_miss"));
@@ -440,11 +440,11 @@ fn a_change_in_the_middle_of_traffic_loses_no_event_and_doubles_none() {
         std::thread::sleep(Duration::from_millis(2));
     }
     wait("all events", || old.len() + new.len() == count);
-    let mut told = [old.events(old.len()), new.events(new.len())].concat();
-    told.sort();
+    let mut received = [old.events(old.len()), new.events(new.len())].concat();
+    received.sort();
     let mut expected: Vec<_> = (0..count).map(|n| occupied(&format!("c-{n}"))).collect();
     expected.sort();
-    assert_eq!(told, expected);
+    assert_eq!(received, expected);
     assert!(old.len() >= 20);
     assert_eq!((server.count("hooks_failed"), server.count("hooks_dropped")), (0, 0));
 }

@@ -4,7 +4,7 @@ use super::child::*;
 use crate::net::*;
 use polycast::codec::Format;
 use polycast::codec::json::Scratch;
-use polycast::codec::value::{Limits, Value, decode, encode_any};
+use polycast::codec::value::{DecodeLimits, Value, decode, encode_any};
 use polycast::config::{self, Config};
 use polycast::server::Server;
 use std::io::Write;
@@ -23,7 +23,7 @@ topics = [
 "#;
 
 fn zenith() -> Config {
-    let parsed = Config::parse(ZENITH, config::Format::Toml, "test").unwrap();
+    let parsed = Config::parse(ZENITH, config::FileFormat::Toml, "test").unwrap();
     let mut config = config();
     (config.zenith, config.routes) = (parsed.zenith, parsed.routes);
     config
@@ -46,13 +46,13 @@ fn say(client: &mut Client, format: Format, json: &str) {
 
 fn parse(json: &str) -> Value {
     let mut bytes = json.as_bytes().to_vec();
-    decode(Format::Json, &mut bytes, &Limits::default(), &mut Scratch::default()).unwrap()
+    decode(Format::Json, &mut bytes, &DecodeLimits::default(), &mut Scratch::default()).unwrap()
 }
 
 fn heard(client: &mut Client, format: Format) -> Value {
     let mut frame = client.frame();
     assert_eq!(frame.opcode, if format.is_text() { TEXT } else { BINARY });
-    decode(format, &mut frame.payload, &Limits::default(), &mut Scratch::default()).unwrap()
+    decode(format, &mut frame.payload, &DecodeLimits::default(), &mut Scratch::default()).unwrap()
 }
 
 fn ingest(client: &mut Client, body: &str) -> Response {

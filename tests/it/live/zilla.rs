@@ -5,7 +5,7 @@ use crate::certs::{Authority, folder, table};
 use crate::net::*;
 use crate::peer::Heard;
 use crate::tls_client::store;
-use polycast::config::{Config, Format};
+use polycast::config::{Config, FileFormat};
 use std::fs;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ fn echo(authority: &Authority) -> Config {
     let text = format!(
         "listeners = [{{ address = '127.0.0.1:0', tls = {tls} }}]\n[[routes]]\nendpoint = 'echo'\n"
     );
-    let parsed = Config::parse(&text, Format::Toml, "test").unwrap();
+    let parsed = Config::parse(&text, FileFormat::Toml, "test").unwrap();
     Config { listeners: parsed.listeners, routes: parsed.routes, ..config() }
 }
 
@@ -46,7 +46,7 @@ fn proxy(authority: &Authority, upstream: SocketAddr) -> Config {
 }
 
 /// What the exporter tells.
-fn told(address: SocketAddr) -> String {
+fn received(address: SocketAddr) -> String {
     let mut client = Client::connect(SocketAddr::from(([127, 0, 0, 1], address.port())));
     client.send(b"GET /metrics HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: 10.0.0.9\r\n\r\n");
     let answer = client.response();
@@ -63,7 +63,7 @@ fn a_proxy_leads_through_tls_on_both_sides_and_its_streams_are_counted() {
     let client = Arc::new(authority.client(None));
     let sample = |name: &str, value: &str| {
         let line = format!("\n{name}{{namespace=\"proxy\",binding=\"ws_server\"}} {value}\n");
-        wait(&line, || told(exporter).contains(&line));
+        wait(&line, || received(exporter).contains(&line));
     };
     // Until the name is resolved, the answer is 502.
     wait_count(&server, "names_found", 1);
@@ -81,7 +81,7 @@ fn a_proxy_leads_through_tls_on_both_sides_and_its_streams_are_counted() {
     sample("stream_closes_received_total", "1");
     sample("stream_closes_sent_total", "1");
     sample("stream_errors_received_total", "0");
-    assert!(told(exporter).contains("stream_data_received_total{"));
+    assert!(received(exporter).contains("stream_data_received_total{"));
     // Who comes from elsewhere is kept out, as by Zilla.
     let text = handshake("/", "Origin: https://evil.example\r\n");
     let mut stranger = Secure::connect(front, &client, "localhost").unwrap();

@@ -1,7 +1,7 @@
 //! The Zilliqa dialect over two reactors: every client gets every epoch once and in order.
 
 use crate::net::*;
-use polycast::config::{Config, Format};
+use polycast::config::{Config, FileFormat};
 use polycast::server::Server;
 use std::net::SocketAddr;
 
@@ -15,7 +15,7 @@ fn server() -> Option<Server> {
          [[routes]]\nendpoint = 'zilliqa'\n"
     );
     let Config { zilliqa, routes, .. } =
-        Config::parse(&text, Format::Toml, "test").expect("a configuration");
+        Config::parse(&text, FileFormat::Toml, "test").expect("a configuration");
     start(Config { zilliqa, routes, apps: Vec::new(), is_demo: false, ..config() })
 }
 

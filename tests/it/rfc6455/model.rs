@@ -1,10 +1,10 @@
 //! A naive reader of whole streams: it holds everything, looks at one octet at a time and uses the
 //! standard library only. What it says is what any reader must say, however the stream is cut.
 
-use polycast::ws::{Kind, Limits, Opcode, Reader, Role, Violation, close, frame};
+use polycast::ws::{FrameLimits, MessageKind, Opcode, Reader, Role, Violation, close, frame};
 use proptest::prelude::*;
 
-use super::{KEY, Told};
+use super::{DialectMessage, KEY};
 
 struct Stream<'a> {
     bytes: &'a [u8],
@@ -29,31 +29,31 @@ struct Head {
 }
 
 struct Open {
-    kind: Kind,
+    kind: MessageKind,
     compressed: bool,
     payload: Vec<u8>,
     frames: u32,
 }
 
 /// What the stream says, up to its end or to the first violation.
-pub(super) fn read(role: Role, limits: &Limits, bytes: &[u8]) -> Vec<Told> {
-    let mut told = Vec::new();
+pub(super) fn read(role: Role, limits: &FrameLimits, bytes: &[u8]) -> Vec<DialectMessage> {
+    let mut received = Vec::new();
     let mut open = None;
     let mut stream = Stream { bytes, at: 0 };
     loop {
         match next(role, limits, &mut stream, &mut open) {
-            Err(violation) => told.push(Told::Violation(violation)),
+            Err(violation) => received.push(DialectMessage::Violation(violation)),
             Ok(None) => {}
             Ok(Some(Some(event))) => {
-                let closed = matches!(event, Told::Close(..));
-                told.push(event);
+                let closed = matches!(event, DialectMessage::Close(..));
+                received.push(event);
                 if !closed {
                     continue;
                 }
             }
             Ok(Some(None)) => continue,
         }
-        return told;
+        return received;
     }
 }
 
@@ -61,10 +61,10 @@ type Parsed<T> = Result<Option<T>, Violation>;
 
 fn next(
     role: Role,
-    limits: &Limits,
+    limits: &FrameLimits,
     stream: &mut Stream<'_>,
     open: &mut Option<Open>,
-) -> Parsed<Option<Told>> {
+) -> Parsed<Option<DialectMessage>> {
     let Some(head) = head(role, limits, stream, open)? else {
         return Ok(None);
     };
@@ -72,13 +72,13 @@ fn next(
         return control(&head, stream);
     }
     let message = open.get_or_insert_with(|| Open {
-        kind: if head.opcode == 1 { Kind::Text } else { Kind::Binary },
+        kind: if head.opcode == 1 { MessageKind::Text } else { MessageKind::Binary },
         compressed: head.rsv1,
         payload: Vec::new(),
         frames: 0,
     });
     message.frames += 1;
-    let text = message.kind == Kind::Text && !message.compressed;
+    let text = message.kind == MessageKind::Text && !message.compressed;
     for i in 0..head.len {
         let Some(octet) = stream.octet() else {
             return Ok(None);
@@ -100,10 +100,10 @@ fn next(
     if text && std::str::from_utf8(&payload).is_err() {
         return Err(Violation::TextNotUtf8);
     }
-    Ok(Some(Some(Told::Message(kind, compressed, payload))))
+    Ok(Some(Some(DialectMessage::Message(kind, compressed, payload))))
 }
 
-fn control(head: &Head, stream: &mut Stream<'_>) -> Parsed<Option<Told>> {
+fn control(head: &Head, stream: &mut Stream<'_>) -> Parsed<Option<DialectMessage>> {
     let mut payload = Vec::new();
     for i in 0..head.len as usize {
         let Some(octet) = stream.octet() else {
@@ -123,17 +123,22 @@ fn control(head: &Head, stream: &mut Stream<'_>) -> Parsed<Option<Told>> {
         }
     }
     Ok(Some(Some(match head.opcode {
-        9 => Told::Ping(payload),
-        10 => Told::Pong(payload),
-        _ if payload.is_empty() => Told::Close(None, String::new()),
-        _ => Told::Close(
+        9 => DialectMessage::Ping(payload),
+        10 => DialectMessage::Pong(payload),
+        _ if payload.is_empty() => DialectMessage::Close(None, String::new()),
+        _ => DialectMessage::Close(
             Some(u16::from_be_bytes([payload[0], payload[1]])),
             String::from_utf8_lossy(&payload[2..]).into_owned(),
         ),
     })))
 }
 
-fn head(role: Role, limits: &Limits, stream: &mut Stream<'_>, open: &Option<Open>) -> Parsed<Head> {
+fn head(
+    role: Role,
+    limits: &FrameLimits,
+    stream: &mut Stream<'_>,
+    open: &Option<Open>,
+) -> Parsed<Head> {
     let Some(first) = stream.octet() else {
         return Ok(None);
     };
@@ -182,13 +187,13 @@ fn first_of(wrong: &[(bool, Violation)]) -> Result<(), Violation> {
 
 /// The length, one octet at a time: too big as soon as zeros behind it would be too big.
 fn length(code: u8, room: u64, stream: &mut Stream<'_>) -> Parsed<u64> {
-    let (octets, least) = match code {
+    let (octets, min) = match code {
         126 => (2, 126),
         127 => (8, 65536),
         _ => (0, u64::from(code)),
     };
-    first_of(&[(least > room, Violation::TooBig)])?;
-    let mut len = least * u64::from(octets == 0);
+    first_of(&[(min > room, Violation::TooBig)])?;
+    let mut len = min * u64::from(octets == 0);
     for i in 1..=octets {
         let Some(octet) = stream.octet() else {
             return Ok(None);
@@ -203,22 +208,22 @@ fn length(code: u8, room: u64, stream: &mut Stream<'_>) -> Parsed<u64> {
 }
 
 /// What the reader says of the stream in the given pieces; it must take every octet.
-pub(super) fn told<'a>(
+pub(super) fn received<'a>(
     role: Role,
-    limits: &Limits,
+    limits: &FrameLimits,
     pieces: impl IntoIterator<Item = &'a [u8]>,
-) -> Vec<Told> {
+) -> Vec<DialectMessage> {
     let mut reader = Reader::new();
-    let mut told = Vec::new();
+    let mut received = Vec::new();
     for piece in pieces {
         let mut piece = piece.to_vec();
         let mut at = 0;
         loop {
             let (taken, event) = reader.next(role, limits, &mut piece[at..]);
             at += taken;
-            match Told::from(event) {
-                Told::Need => break,
-                event => told.push(event),
+            match DialectMessage::from(event) {
+                DialectMessage::Need => break,
+                event => received.push(event),
             }
         }
         assert_eq!(at, piece.len(), "Need must take everything");
@@ -226,7 +231,7 @@ pub(super) fn told<'a>(
             assert_eq!(reader.held_bytes(), 0, "an idle reader owns no heap");
         }
     }
-    told
+    received
 }
 
 /// A frame that may be anything: mostly fine, sometimes wrong.
@@ -260,7 +265,7 @@ proptest! {
         fragments in prop_oneof![Just(2u32), Just(100)],
     ) {
         let (role, mask) = if server { (Role::Server, Some(KEY)) } else { (Role::Client, None) };
-        let limits = Limits { frame_bytes: 1 << 20, message_bytes, fragments, allow_rsv1 };
+        let limits = FrameLimits { frame_bytes: 1 << 20, message_bytes, fragments, allow_rsv1 };
         let mut stream = Vec::new();
         for (first, payload) in &list {
             let at = stream.len();
@@ -279,8 +284,8 @@ proptest! {
         at.extend([0, stream.len()]);
         at.sort_unstable();
         let pieces = at.windows(2).map(|pair| &stream[pair[0]..pair[1]]);
-        prop_assert_eq!(&told(role, &limits, pieces), &want);
-        prop_assert_eq!(&told(role, &limits, [&stream[..]]), &want);
-        prop_assert_eq!(&told(role, &limits, stream.chunks(1)), &want);
+        prop_assert_eq!(&received(role, &limits, pieces), &want);
+        prop_assert_eq!(&received(role, &limits, [&stream[..]]), &want);
+        prop_assert_eq!(&received(role, &limits, stream.chunks(1)), &want);
     }
 }

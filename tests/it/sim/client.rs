@@ -239,7 +239,7 @@ impl Client {
             let now = history.tick();
             match heard {
                 Heard::Answer { status, .. } => self.answered(status, history),
-                Heard::Text(text) => reply.extend(self.told(&text, now, history)),
+                Heard::Text(text) => reply.extend(self.received(&text, now, history)),
                 Heard::Ping(payload) => reply.extend(framed(Opcode::Pong, &payload)),
                 Heard::Pong(payload) => self.pong(&payload),
                 Heard::Close(code, reason) => {
@@ -274,7 +274,7 @@ impl Client {
         }
     }
 
-    fn told(&mut self, message: &str, now: u64, history: &mut History) -> Vec<u8> {
+    fn received(&mut self, message: &str, now: u64, history: &mut History) -> Vec<u8> {
         if let Some((_, rest)) = message.split_once(r#"{\"socket_id\":\""#) {
             let id = rest.split('\\').next().unwrap_or("").to_owned();
             history.sockets.push(id.clone());

@@ -218,8 +218,8 @@ impl World {
             Wire { slot: Some(slot), client: number, timed_out, ..Wire::default() };
         self.clients.push(client);
         self.clients[number].place = (core, index as usize);
-        let said = self.clients[number].begins(&mut self.rng);
-        self.say(number, &said);
+        let replies = self.clients[number].begins(&mut self.rng);
+        self.say(number, &replies);
     }
 
     fn act(&mut self, number: usize) {
@@ -231,8 +231,8 @@ impl World {
             }
             return;
         }
-        let said = client.acts(&mut self.rng, &mut self.history, self.now.unix_s);
-        self.say(number, &said);
+        let replies = client.acts(&mut self.rng, &mut self.history, self.now.unix_s);
+        self.say(number, &replies);
         let (core, index) = self.clients[number].place;
         let wire = &mut self.cores[core].wires[index];
         if self.clients[number].life == Life::Ended {
@@ -278,10 +278,9 @@ impl World {
             if !wants.read || self.rough && self.rng.u32(0..4) == 0 {
                 continue;
             }
-            let most =
-                wire.input.len().min(if self.rough { self.rng.usize(1..4096) } else { 4096 });
-            if most > 0 {
-                let mut piece: Vec<u8> = wire.input.drain(..most).collect();
+            let max = wire.input.len().min(if self.rough { self.rng.usize(1..4096) } else { 4096 });
+            if max > 0 {
+                let mut piece: Vec<u8> = wire.input.drain(..max).collect();
                 core.shard.receive(slot, &mut piece, self.now);
             } else if wire.eof && !wire.eof_told {
                 wire.eof_told = true;
@@ -404,7 +403,7 @@ impl World {
             let other = &self.cores[to];
             let [room_up, room_down] = [other.up_from[at].len(), other.down_from[at].len()]
                 .map(|under_way| self.capacity.saturating_sub(under_way));
-            let lanes = self.cores[at].shard.post().to(to as u16);
+            let lanes = self.cores[at].shard.mail().to(to as u16);
             assert!(to != at || lanes.up.is_empty() && lanes.down.is_empty(), "mail to oneself");
             let up: Vec<Up> = lanes.up.drain(..room_up.min(lanes.up.len())).collect();
             let down: Vec<Down> = lanes.down.drain(..room_down.min(lanes.down.len())).collect();
@@ -454,7 +453,7 @@ impl World {
         self.cores.iter_mut().all(|core| {
             let mail = core.up_from.iter().any(|lane| !lane.is_empty())
                 || core.down_from.iter().any(|lane| !lane.is_empty())
-                || !core.shard.post().is_empty();
+                || !core.shard.mail().is_empty();
             let busy = |wire: &Wire| {
                 wire.batch.is_some()
                     || !wire.input.is_empty()
@@ -483,7 +482,7 @@ impl World {
             assert_eq!(core.shard.channel_count(), 0, "channels of core {at}");
             assert_eq!(core.counters.connections.get(), 0, "connections of core {at}");
             assert_eq!(core.counters.subscriptions.get(), 0, "subscriptions of core {at}");
-            assert!(core.shard.post().is_empty(), "core {at} has mail");
+            assert!(core.shard.mail().is_empty(), "core {at} has mail");
             assert!(!core.shard.has_listed(), "core {at} has work");
             assert!(core.up_from.iter().all(VecDeque::is_empty), "mail to core {at}");
         }

@@ -224,9 +224,9 @@ fn an_endpoint_knows_its_client_by_the_certificate() {
         peer.say(&mut it, &handshake("/Zenith", ""));
         peer.say(&mut it, &text(ask));
         peer.say(&mut it, &text(&bring(&crate::peer::token(r#"{"sub":"eve"}"#))));
-        let [said, refused] = peer.texts()[..] else { panic!("{:?}", peer.heard) };
-        assert!(said.contains(&format!(r#""UserID":"{user}""#)), "{said}");
-        assert!(said.contains(r#""Scope":["sensors"]"#), "{said}");
+        let [replies, refused] = peer.texts()[..] else { panic!("{:?}", peer.heard) };
+        assert!(replies.contains(&format!(r#""UserID":"{user}""#)), "{replies}");
+        assert!(replies.contains(r#""Scope":["sensors"]"#), "{replies}");
         assert!(refused.contains(r#""Result":"Rejected""#), "{refused}");
     }
     it.end();

@@ -2,7 +2,7 @@
 
 use super::*;
 
-const CONTRACT: Address = [0x11; 20];
+const CONTRACT: ContractAddress = [0x11; 20];
 
 #[test]
 fn other_nodes_go_on_behind_the_last_epoch_and_answer_what_was_asked() {
@@ -23,7 +23,7 @@ fn other_nodes_go_on_behind_the_last_epoch_and_answer_what_was_asked() {
     world.poller.renew(config.clone(), world.now_ms);
     world.run(1000);
     world.check(101, 105);
-    assert_eq!(world.told.len(), 1);
+    assert_eq!(world.heard.len(), 1);
     // What the old ones say in the end is nobody's answer.
     world.run(2 * TIMEOUT_MS);
     world.check(101, 105);
@@ -31,5 +31,5 @@ fn other_nodes_go_on_behind_the_last_epoch_and_answer_what_was_asked() {
     world.poller.renew(config, world.now_ms);
     world.ask(&[CONTRACT]);
     world.run(2 * TIMEOUT_MS);
-    assert_eq!(world.told.len(), 2, "nobody waits for ever");
+    assert_eq!(world.heard.len(), 2, "nobody waits for ever");
 }

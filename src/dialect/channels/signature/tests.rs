@@ -7,23 +7,23 @@ const AUTH: &str = "auth_key=key-3f1c&auth_timestamp=1760000000&auth_version=1.0
 const BODY: &str = r#"{"name":"e","channels":["c"],"data":"{\"a\":1}"}"#;
 const BODY_HASH: &str = "&body_md5=f518eed1ef3e0be56159df91943672af";
 
-fn keys() -> [Key; 2] {
-    [Key::new("key-old", "secret-old"), Key::new("key-3f1c", "secret-9b7e")]
+fn keys() -> [AppKey; 2] {
+    [AppKey::new("key-old", "secret-old"), AppKey::new("key-3f1c", "secret-9b7e")]
 }
 
 /// The signature of `METHOD\npath\nquery`, with the secret of the section's vectors.
 fn sign(text: &str) -> String {
-    let mac = Key::new("", "secret-9b7e").secret.sign(&[text.as_bytes()]);
+    let mac = AppKey::new("", "secret-9b7e").secret.sign(&[text.as_bytes()]);
     String::from_utf8(hex::<32, 64>(&mac).to_vec()).unwrap()
 }
 
-fn run(method: &str, path: &str, query: &str, body: &str) -> Result<(), Refused> {
+fn run(method: &str, path: &str, query: &str, body: &str) -> Result<(), SignatureError> {
     let body = body.as_bytes();
     verify(&Signed { method, path, prefix: "/ws", query, body }, LENIENT, &keys(), NOW, Some(600))
 }
 
 /// A GET of `/p` with `query` as sent, of which `text` was signed.
-fn check_get(query: &str, text: &str, want: Result<(), Refused>) {
+fn check_get(query: &str, text: &str, want: Result<(), SignatureError>) {
     let query = format!("{query}&auth_signature={}", sign(&format!("GET\n/p\n{text}")));
     assert_eq!(run("GET", "/p", &query, ""), want, "{query}");
 }
@@ -57,12 +57,12 @@ fn published_vectors() {
         let signed = format!("{query}&auth_signature={signature}");
         assert_eq!(run(method, path, &signed, body), Ok(()), "{path}");
         for (method, path) in [("PUT", path), (method, "/apps/43/events")] {
-            assert_eq!(run(method, path, &signed, body), Err(Refused::Signature), "{path}");
+            assert_eq!(run(method, path, &signed, body), Err(SignatureError::Signature), "{path}");
         }
         // The last digit of the signature.
         let flip = if signed.ends_with('1') { "2" } else { "1" };
         let forged = format!("{}{flip}", &signed[..signed.len() - 1]);
-        assert_eq!(run(method, path, &forged, body), Err(Refused::Signature), "{path}");
+        assert_eq!(run(method, path, &forged, body), Err(SignatureError::Signature), "{path}");
     }
 }
 
@@ -73,7 +73,7 @@ fn order_and_case_of_the_parameters_do_not_matter() {
     let turned = "zeta=B&info=A&auth_version=1.0&auth_timestamp=1760000000&auth_key=key-3f1c";
     check_get(turned, &text, Ok(()));
     check_get(&format!("{AUTH}&INFO=A&Zeta=B"), &text, Ok(()));
-    check_get(&format!("{AUTH}&info=a&zeta=B"), &text, Err(Refused::Signature));
+    check_get(&format!("{AUTH}&info=a&zeta=B"), &text, Err(SignatureError::Signature));
     let signature = sign(&format!("GET\n/p\n{text}"));
     let first = format!("Auth_Signature={signature}&{text}");
     assert_eq!(run("GET", "/p", &first, ""), Ok(()));
@@ -81,7 +81,7 @@ fn order_and_case_of_the_parameters_do_not_matter() {
     let list = format!("{AUTH}&channels[]=b&channels[]=a");
     check_get(&list, &list, Ok(()));
     check_get(&format!("channels[]=b&{AUTH}&channels[]=a"), &list, Ok(()));
-    check_get(&format!("channels[]=a&{AUTH}&channels[]=b"), &list, Err(Refused::Signature));
+    check_get(&format!("channels[]=a&{AUTH}&channels[]=b"), &list, Err(SignatureError::Signature));
 }
 
 #[test]
@@ -102,7 +102,7 @@ fn every_way_of_escaping() {
         ("&q", "&q=", true),
         ("&q=a%2Cb", "&q=a;b", false),
     ] {
-        let want = if want { Ok(()) } else { Err(Refused::Signature) };
+        let want = if want { Ok(()) } else { Err(SignatureError::Signature) };
         check_get(&format!("{AUTH}{sent}"), &format!("{AUTH}{signed}"), want);
     }
     check_get(&AUTH.replace("key-", "key%2D"), AUTH, Ok(()));
@@ -121,7 +121,7 @@ fn the_path_is_signed_with_or_without_the_prefix() {
         ("/channels/a@b,c=d;e", "/channels/a@b,c=d;e", true),
     ] {
         let query = format!("{AUTH}&auth_signature={}", sign(&format!("GET\n{signed}\n{AUTH}")));
-        let want = if want { Ok(()) } else { Err(Refused::Signature) };
+        let want = if want { Ok(()) } else { Err(SignatureError::Signature) };
         assert_eq!(run("GET", received, &query, ""), want, "{received} {signed}");
     }
     // Without a prefix there is only the path as received.
@@ -129,13 +129,13 @@ fn the_path_is_signed_with_or_without_the_prefix() {
     let request = Signed { method: "GET", path: "/p", prefix: "", query: &query, body: b"" };
     assert_eq!(verify(&request, LENIENT, &keys(), NOW, Some(600)), Ok(()));
     let request = Signed { path: "/ws/p", ..request };
-    assert_eq!(verify(&request, LENIENT, &keys(), NOW, Some(600)), Err(Refused::Signature));
+    assert_eq!(verify(&request, LENIENT, &keys(), NOW, Some(600)), Err(SignatureError::Signature));
 }
 
 #[test]
 fn both_sides_of_the_time_window() {
     let at = |given: &str| AUTH.replace("1760000000", given);
-    let expired = |given| Err(Refused::Expired { given, now: NOW, tolerance: 600 });
+    let expired = |given| Err(SignatureError::Expired { given, now: NOW, tolerance: 600 });
     for (given, want) in [
         ("1759999400", Ok(())),
         ("1759999399", expired(NOW - 601)),
@@ -143,16 +143,16 @@ fn both_sides_of_the_time_window() {
         ("1760000601", expired(NOW + 601)),
         ("0", expired(0)),
         ("18446744073709551615", expired(u64::MAX)),
-        ("18446744073709551616", Err(Refused::Timestamp)),
-        ("-1760000000", Err(Refused::Timestamp)),
-        ("+1760000000", Err(Refused::Timestamp)),
-        ("1760000000.0", Err(Refused::Timestamp)),
-        ("", Err(Refused::Timestamp)),
+        ("18446744073709551616", Err(SignatureError::Timestamp)),
+        ("-1760000000", Err(SignatureError::Timestamp)),
+        ("+1760000000", Err(SignatureError::Timestamp)),
+        ("1760000000.0", Err(SignatureError::Timestamp)),
+        ("", Err(SignatureError::Timestamp)),
     ] {
         check_get(&at(given), &at(given), want);
     }
     let missing = "auth_key=key-3f1c&auth_version=1.0";
-    check_get(missing, missing, Err(Refused::Timestamp));
+    check_get(missing, missing, Err(SignatureError::Timestamp));
     let text = expired(NOW - 601).unwrap_err().to_string();
     assert_eq!(
         text,
@@ -175,14 +175,14 @@ fn body_and_its_digest() {
     for (method, digest, body, want) in [
         ("POST", BODY_HASH, BODY, Ok(())),
         ("POST", "&body_md5=F518EED1EF3E0BE56159DF91943672AF", BODY, Ok(())),
-        ("POST", "", BODY, Err(Refused::BodyMd5Missing)),
-        ("POST", BODY_HASH, "{}", Err(Refused::BodyMd5)),
-        ("POST", BODY_HASH, "", Err(Refused::BodyMd5)),
-        ("POST", "&body_md5=", BODY, Err(Refused::BodyMd5)),
+        ("POST", "", BODY, Err(SignatureError::BodyMd5Missing)),
+        ("POST", BODY_HASH, "{}", Err(SignatureError::BodyMd5)),
+        ("POST", BODY_HASH, "", Err(SignatureError::BodyMd5)),
+        ("POST", "&body_md5=", BODY, Err(SignatureError::BodyMd5)),
         ("POST", "", "", Ok(())),
         ("GET", empty, "", Ok(())),
         ("GET", "", "", Ok(())),
-        ("GET", empty, "x", Err(Refused::BodyMd5)),
+        ("GET", empty, "x", Err(SignatureError::BodyMd5)),
     ] {
         let text = format!("{AUTH}{digest}");
         let signature = sign(&format!("{method}\n/p\n{text}"));
@@ -194,29 +194,29 @@ fn body_and_its_digest() {
 #[test]
 fn keys_and_versions() {
     for (from, to, want) in [
-        ("auth_key=key-3f1c&", "", Refused::Key),
-        ("key-3f1c", "", Refused::Key),
-        ("key-3f1c", "key-3f1", Refused::Key),
-        ("key-3f1c", "KEY-3F1C", Refused::Key),
-        ("key-3f1c", "key-old", Refused::Signature),
-        ("&auth_version=1.0", "", Refused::Version),
-        ("version=1.0", "version=1.1", Refused::Version),
-        ("version=1.0", "version=1", Refused::Version),
-        ("auth_key", "auth_key=key-3f1c&auth_key", Refused::Repeated("auth_key")),
-        ("auth_v", "AUTH_VERSION=1.0&auth_v", Refused::Repeated("auth_version")),
-        ("auth_v", "auth_timestamp=1&auth_v", Refused::Repeated("auth_timestamp")),
-        ("auth_v", "auth_signature=1&auth_v", Refused::Repeated("auth_signature")),
-        ("auth_v", "body_md5=1&body_md5=1&auth_v", Refused::Repeated("body_md5")),
+        ("auth_key=key-3f1c&", "", SignatureError::Key),
+        ("key-3f1c", "", SignatureError::Key),
+        ("key-3f1c", "key-3f1", SignatureError::Key),
+        ("key-3f1c", "KEY-3F1C", SignatureError::Key),
+        ("key-3f1c", "key-old", SignatureError::Signature),
+        ("&auth_version=1.0", "", SignatureError::Version),
+        ("version=1.0", "version=1.1", SignatureError::Version),
+        ("version=1.0", "version=1", SignatureError::Version),
+        ("auth_key", "auth_key=key-3f1c&auth_key", SignatureError::Repeated("auth_key")),
+        ("auth_v", "AUTH_VERSION=1.0&auth_v", SignatureError::Repeated("auth_version")),
+        ("auth_v", "auth_timestamp=1&auth_v", SignatureError::Repeated("auth_timestamp")),
+        ("auth_v", "auth_signature=1&auth_v", SignatureError::Repeated("auth_signature")),
+        ("auth_v", "body_md5=1&body_md5=1&auth_v", SignatureError::Repeated("body_md5")),
     ] {
         let text = AUTH.replace(from, to);
         check_get(&text, &text, Err(want));
         assert_eq!(want.status(), 401);
     }
-    assert_eq!(run("GET", "/p", "", ""), Err(Refused::Key));
-    assert_eq!(run("GET", "/p", AUTH, ""), Err(Refused::Signature));
+    assert_eq!(run("GET", "/p", "", ""), Err(SignatureError::Key));
+    assert_eq!(run("GET", "/p", AUTH, ""), Err(SignatureError::Signature));
     for signature in ["", "00", &"0".repeat(64), &"0".repeat(65)] {
         let query = format!("{AUTH}&auth_signature={signature}");
-        assert_eq!(run("GET", "/p", &query, ""), Err(Refused::Signature), "{query}");
+        assert_eq!(run("GET", "/p", &query, ""), Err(SignatureError::Signature), "{query}");
     }
     // The other key with its own secret.
     let text = AUTH.replace("key-3f1c", "key-old");
@@ -228,14 +228,14 @@ fn keys_and_versions() {
 #[test]
 fn the_first_thing_wrong_is_told() {
     let all_wrong = "auth_timestamp=1&body_md5=1&auth_signature=1";
-    let expired = Refused::Expired { given: 1, now: NOW, tolerance: 600 };
+    let expired = SignatureError::Expired { given: 1, now: NOW, tolerance: 600 };
     for (more, want) in [
-        ("", Refused::Key),
-        ("&auth_key=key-3f1c", Refused::Version),
+        ("", SignatureError::Key),
+        ("&auth_key=key-3f1c", SignatureError::Version),
         ("&auth_key=key-3f1c&auth_version=1.0", expired),
     ] {
         assert_eq!(run("GET", "/p", &format!("{all_wrong}{more}"), ""), Err(want));
     }
     let query = format!("{AUTH}&body_md5=1&auth_signature=1");
-    assert_eq!(run("GET", "/p", &query, ""), Err(Refused::BodyMd5));
+    assert_eq!(run("GET", "/p", &query, ""), Err(SignatureError::BodyMd5));
 }

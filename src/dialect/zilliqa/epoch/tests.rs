@@ -20,11 +20,11 @@ fn transaction(more: &str) -> String {
     )
 }
 
-fn read(text: String) -> Result<Epoch, NoEpoch> {
+fn read(text: String) -> Result<Epoch, EpochError> {
     Epoch::read(text, Strictness::Refuse)
 }
 
-fn one(transaction: &str) -> Result<Epoch, NoEpoch> {
+fn one(transaction: &str) -> Result<Epoch, EpochError> {
     read(document(transaction))
 }
 
@@ -60,31 +60,31 @@ fn what_is_no_epoch_is_refused() {
         read(text.replacen(from, to, 1)).err()
     };
     for (from, to, error) in [
-        ("TxBlock", "Txblock", NoEpoch::Document),
-        ("TxHashes", "Txhashes", NoEpoch::Document),
-        (r#""Transactions":[]"#, r#""Transactions":{}"#, NoEpoch::Document),
-        (r#""Transactions":[]"#, r#""TxHashes":[]"#, NoEpoch::Document),
-        ("}", "", NoEpoch::Document),
-        (r#""15""#, "15", NoEpoch::BlockNum),
-        (r#""15""#, r#""015""#, NoEpoch::BlockNum),
-        (r#""15""#, r#""+15""#, NoEpoch::BlockNum),
-        (r#""15""#, r#""""#, NoEpoch::BlockNum),
-        (r#""15""#, r#""-1""#, NoEpoch::BlockNum),
-        (r#""15""#, r#""18446744073709551616""#, NoEpoch::BlockNum),
-        (r#""15""#, r#""18446744073709551615""#, NoEpoch::Placeholder),
-        ("header", "Header", NoEpoch::BlockNum),
-        (BLOCK, r#"[["15"]]"#, NoEpoch::BlockNum),
-        (r#"{"BlockNum":"15","NumTxns":1}"#, r#"["15"]"#, NoEpoch::BlockNum),
-        (",null,", ",1,", NoEpoch::TxHashes),
-        (",null,", r#",["xbeb"],"#, NoEpoch::TxHashes),
-        (ID, &ID[1..], NoEpoch::TxHashes),
+        ("TxBlock", "Txblock", EpochError::Document),
+        ("TxHashes", "Txhashes", EpochError::Document),
+        (r#""Transactions":[]"#, r#""Transactions":{}"#, EpochError::Document),
+        (r#""Transactions":[]"#, r#""TxHashes":[]"#, EpochError::Document),
+        ("}", "", EpochError::Document),
+        (r#""15""#, "15", EpochError::BlockNum),
+        (r#""15""#, r#""015""#, EpochError::BlockNum),
+        (r#""15""#, r#""+15""#, EpochError::BlockNum),
+        (r#""15""#, r#""""#, EpochError::BlockNum),
+        (r#""15""#, r#""-1""#, EpochError::BlockNum),
+        (r#""15""#, r#""18446744073709551616""#, EpochError::BlockNum),
+        (r#""15""#, r#""18446744073709551615""#, EpochError::Placeholder),
+        ("header", "Header", EpochError::BlockNum),
+        (BLOCK, r#"[["15"]]"#, EpochError::BlockNum),
+        (r#"{"BlockNum":"15","NumTxns":1}"#, r#"["15"]"#, EpochError::BlockNum),
+        (",null,", ",1,", EpochError::TxHashes),
+        (",null,", r#",["xbeb"],"#, EpochError::TxHashes),
+        (ID, &ID[1..], EpochError::TxHashes),
     ] {
         assert_eq!(with(from, to), Some(error), "{from} -> {to}");
     }
     assert!(with(r#""15""#, r#""18446744073709551614""#).is_none());
     assert!(with(",null,", ",").is_none());
     for bad in ["", "null", "[]", "{}", "1", r#"[1,[],[]]"#, "{\"TxBlock\":1,\"TxHashes\":[]} x"] {
-        assert_eq!(read(bad.to_owned()).err(), Some(NoEpoch::Document), "{bad}");
+        assert_eq!(read(bad.to_owned()).err(), Some(EpochError::Document), "{bad}");
     }
 }
 
@@ -153,12 +153,12 @@ fn a_transaction_that_is_not_understood_is_refused_or_left_out() {
     ] {
         let bad = good.replacen(from, to, 1);
         assert_ne!(good, bad);
-        let odd = Odd { index: 1, what };
-        assert_eq!(one(&format!("{good},{bad}")).err(), Some(odd.into()), "{from}");
+        let anomaly = Anomaly { index: 1, what };
+        assert_eq!(one(&format!("{good},{bad}")).err(), Some(anomaly.into()), "{from}");
         let text = document(&format!("{good},{bad},{good}"));
         let epoch = Epoch::read(text, Strictness::Skip).expect("an epoch");
         assert_eq!(epoch.transactions().len(), 2);
-        assert_eq!(epoch.skipped(), [odd]);
+        assert_eq!(epoch.skipped(), [anomaly]);
     }
     assert_eq!(one(&good).expect("an epoch").skipped(), []);
 }

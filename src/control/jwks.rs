@@ -1,24 +1,24 @@
 //! Fetches the keys of guards: at the start, at an interval, and when a token names one that is not
 //! known. What was fetched last serves until something better comes.
 
-use super::schedule::{Fetch, Schedule};
-use crate::jwt::{Keys, Remote, Remotes};
-use crate::mem::Wanted;
+use super::schedule::{Refreshable, Schedule};
+use crate::jwt::{KeySet, RemoteKeys, Remotes};
+use crate::mem::RefreshRequest;
 use crate::stats::Counters;
 use std::sync::Arc;
 
 /// Bytes of a set of keys.
 pub(super) const SET_BYTES: usize = 256 * 1024;
 
-impl Fetch for Remote {
+impl Refreshable for RemoteKeys {
     type Key = String;
 
     fn key(&self) -> String {
         self.url.clone()
     }
 
-    fn wanted(&self) -> &Wanted {
-        &self.wanted
+    fn refresh(&self) -> &RefreshRequest {
+        &self.refresh
     }
 
     fn refresh_ms(&self) -> u64 {
@@ -32,7 +32,7 @@ impl Fetch for Remote {
 
 /// See the module's documentation.
 pub(super) struct Fetches {
-    schedule: Schedule<Remote>,
+    schedule: Schedule<RemoteKeys>,
     counters: Arc<Counters>,
 }
 
@@ -42,13 +42,13 @@ impl Fetches {
     }
 
     /// What is to be fetched now. Each is answered by [`Fetches::outcome`].
-    pub(super) fn due(&mut self, now_ms: u64) -> Vec<Arc<Remote>> {
+    pub(super) fn due(&mut self, now_ms: u64) -> Vec<Arc<RemoteKeys>> {
         self.schedule.due(now_ms)
     }
 
     /// Takes what has come from `url`, if anything has.
     pub(super) fn outcome(&mut self, url: &String, text: Option<&[u8]>, now_ms: u64) {
-        let keys = text.and_then(Keys::from_set);
+        let keys = text.and_then(KeySet::from_set);
         let remotes = self.schedule.outcome(url, keys.is_some(), now_ms);
         if remotes.is_empty() {
             return;
@@ -102,12 +102,12 @@ mod tests {
         // A configuration is read while they are fetched.
         it.due(100_000);
         let fresh = || Arc::new(Remotes::default()).at(&url, false, "", 30_000, 5000);
-        let (anew, same) = (fresh(), fresh());
+        let (refreshed, same) = (fresh(), fresh());
         let other = remotes.at("https://other.example/", false, "", 30_000, 5000);
-        remotes.replace(vec![anew.clone(), same.clone(), other.clone()]);
+        remotes.replace(vec![refreshed.clone(), same.clone(), other.clone()]);
         assert_eq!(it.due(100_010).len(), 1, "only the other is new");
         it.outcome(&url, Some(&set()), 100_020);
-        assert!(anew.keys().is_some() && same.keys().is_some() && other.keys().is_none());
+        assert!(refreshed.keys().is_some() && same.keys().is_some() && other.keys().is_none());
         remotes.replace(vec![other]);
         it.due(100_030);
         it.outcome(&url, Some(&set()), 100_040);

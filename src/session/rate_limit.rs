@@ -1,23 +1,23 @@
 //! A bound on what a peer can send for next to nothing.
 
-use super::Surroundings;
+use super::Context;
 
 /// Counts what costs a peer next to nothing to send: pings, pongs and empty frames.
 #[derive(Default)]
-pub(super) struct Flood {
+pub(super) struct RateLimit {
     /// The low bits of the second in which was counted last.
     second: u16,
     frames: u16,
 }
 
-impl Flood {
+impl RateLimit {
     /// Counts so many more; true when that is more than a second may bring.
-    pub(super) fn is_over(&mut self, more: u16, around: &Surroundings<'_>) -> bool {
-        let second = (around.now.ms / 1000) as u16;
+    pub(super) fn is_over(&mut self, more: u16, cx: &Context<'_>) -> bool {
+        let second = (cx.now.ms / 1000) as u16;
         if second != self.second {
-            *self = Flood { second, frames: 0 };
+            *self = RateLimit { second, frames: 0 };
         }
         self.frames = self.frames.saturating_add(more);
-        self.frames > around.env.config.limits.control_frames_per_s
+        self.frames > cx.env.config.limits.control_frames_per_s
     }
 }

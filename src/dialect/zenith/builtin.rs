@@ -1,27 +1,27 @@
 //! What the server itself answers: about itself, and the times of answers.
 
 use super::client::{Client, Times};
-use super::words::{self, Container, codes};
+use super::wire::{self, MessageEnvelope, codes};
 use crate::codec::value::Value;
-use crate::dialect::Context;
+use crate::dialect::DialectContext;
 
 /// The times that a client may set, in milliseconds.
 const TIMES_MS: std::ops::RangeInclusive<u64> = 1..=3_600_000;
 
 impl Client {
     /// `Zenith/ServerInfo`.
-    pub(super) fn server_info(&self, context: &Context<'_>) -> Value {
-        let realm = &context.env.zenith;
+    pub(super) fn server_info(&self, context: &DialectContext<'_>) -> Value {
+        let directory = &context.env.zenith;
         Value::map([
-            ("Name", Value::text(&realm.config.name)),
+            ("Name", Value::text(&directory.config.name)),
             ("Class", Value::text("FeedProxy")),
-            ("Version", Value::text(realm.server_version())),
+            ("Version", Value::text(directory.server_version())),
             ("Protocol", Value::text(&self.version)),
         ])
     }
 
     /// `Configure`: how long answers of this controller may take.
-    pub(super) fn configure(&mut self, context: &mut Context<'_>, it: &Container) {
+    pub(super) fn configure(&mut self, context: &mut DialectContext<'_>, it: &MessageEnvelope) {
         let at = (&*it.controller, Some(it.topic()));
         let tid = it.transaction.as_ref();
         let Some(data) = it.some_data() else {
@@ -43,11 +43,11 @@ impl Client {
     }
 
     /// `QueryConfigure`.
-    pub(super) fn query_configure(&self, context: &mut Context<'_>, it: &Container) {
+    pub(super) fn query_configure(&self, context: &mut DialectContext<'_>, it: &MessageEnvelope) {
         let times = self.times(context, &it.controller);
         let data = Value::map([
-            ("ActionTimeout", Value::text(&words::span(times.action_ms))),
-            ("SubscriptionTimeout", Value::text(&words::span(times.subscription_ms))),
+            ("ActionTimeout", Value::text(&wire::span(times.action_ms))),
+            ("SubscriptionTimeout", Value::text(&wire::span(times.subscription_ms))),
         ]);
         let tid = it.transaction.as_ref();
         self.reply(context, (&it.controller, it.topic()), tid, Some(&data));
@@ -58,7 +58,7 @@ impl Client {
 fn time(data: &Value, key: &str, present: u64) -> Option<u64> {
     match data.get(key) {
         None | Some(Value::Null) => Some(present),
-        Some(Value::Text(text)) => words::parse_span(text).filter(|ms| TIMES_MS.contains(ms)),
+        Some(Value::Text(text)) => wire::parse_span(text).filter(|ms| TIMES_MS.contains(ms)),
         Some(_) => None,
     }
 }

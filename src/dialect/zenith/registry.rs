@@ -3,7 +3,7 @@
 //! Signing in and registering lock it; a subscription and a call look a back end up under a lock
 //! that they share. Data is published and delivered without it.
 
-use super::realm::{Backend, Rule};
+use super::directory::{Backend, Rule};
 use crate::hub::ConnId;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -37,13 +37,13 @@ impl State {
     // --- sessions ---
 
     /// A connection is a session of `user` now. Gives those that are too many, the oldest first.
-    pub(super) fn enter(&self, user: &str, conn: ConnId, most: usize) -> Vec<ConnId> {
+    pub(super) fn enter(&self, user: &str, conn: ConnId, max: usize) -> Vec<ConnId> {
         let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
         let list = sessions.entry(user.into()).or_default();
         if !list.contains(&conn) {
             list.push_back(conn);
         }
-        let over = if most == 0 { 0 } else { list.len().saturating_sub(most) };
+        let over = if max == 0 { 0 } else { list.len().saturating_sub(max) };
         list.drain(..over).collect()
     }
 

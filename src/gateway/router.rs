@@ -1,18 +1,18 @@
 //! Who comes in, and where to: routes in order, and the guards in front of them.
 
 use super::{certificate, token};
-use crate::config::{Asked, Config, GuardKind, Listener, Route};
+use crate::config::{Config, GuardKind, Listener, Route, RouteQuery};
 use crate::http::Request;
-use crate::jwt::{Claims, Doubt, Guard, Lease, Leases};
+use crate::jwt::{Claims, Guard, TokenLease, TokenLeases, Unverified};
 use crate::stats::Counters;
 use crate::time::Now;
-use crate::tls::Identity;
+use crate::tls::PeerCertificate;
 use std::borrow::Cow;
 use std::sync::Arc;
 
 /// What a request is judged by.
 #[derive(Clone)]
-pub struct Door<'a> {
+pub struct Router<'a> {
     /// The configuration.
     pub config: &'a Config,
     /// Its guards, in the same order.
@@ -22,7 +22,7 @@ pub struct Door<'a> {
     /// Whether the connection is encrypted.
     pub secure: bool,
     /// Who the client has proved to be by its certificate.
-    pub client: Option<Arc<Identity>>,
+    pub client: Option<Arc<PeerCertificate>>,
     /// The time.
     pub now: Now,
     /// What is counted.
@@ -30,20 +30,20 @@ pub struct Door<'a> {
 }
 
 /// A request that has found its route.
-pub struct Entry<'a, 'r> {
+pub struct RouteMatch<'a, 'r> {
     /// The route.
     pub route: &'a Route,
     /// The subprotocol that the route has chosen.
     pub protocol: Option<&'r str>,
     /// How long the guards let it stay, if not for ever.
-    pub leases: Option<Box<Leases>>,
+    pub leases: Option<Box<TokenLeases>>,
     /// What its token says, if a guard has read one.
     pub claims: Option<Claims>,
 }
 
 /// Why a request is not let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Refusal {
+pub enum RouteRefusal {
     /// No route is for it.
     NoRoute,
     /// Only guarded routes are for it, and its client has shown no certificate.
@@ -64,69 +64,69 @@ pub enum Refusal {
     Origin,
 }
 
-impl Refusal {
+impl RouteRefusal {
     /// The status of the answer.
     pub fn status(self) -> u16 {
         match self {
-            Refusal::NoRoute | Refusal::NoRole => 404,
-            Refusal::NoToken | Refusal::NoCertificate => 401,
-            Refusal::BadToken | Refusal::BadCertificate | Refusal::Origin => 403,
-            Refusal::Body => 400,
-            Refusal::NoKeys => 503,
+            RouteRefusal::NoRoute | RouteRefusal::NoRole => 404,
+            RouteRefusal::NoToken | RouteRefusal::NoCertificate => 401,
+            RouteRefusal::BadToken | RouteRefusal::BadCertificate | RouteRefusal::Origin => 403,
+            RouteRefusal::Body => 400,
+            RouteRefusal::NoKeys => 503,
         }
     }
 
     /// What is wrong, in words for people.
     pub fn text(self) -> &'static str {
         match self {
-            Refusal::NoRoute | Refusal::NoRole => "nothing is served at this path",
-            Refusal::NoToken => "a token is needed",
-            Refusal::NoCertificate => "a client certificate is needed",
-            Refusal::BadToken => "the token is not accepted",
-            Refusal::BadCertificate => "the client certificate is not accepted",
-            Refusal::NoKeys => "tokens cannot be checked at the moment",
-            Refusal::Body => "an answer to a challenge has no body",
-            Refusal::Origin => "the origin is not accepted",
+            RouteRefusal::NoRoute | RouteRefusal::NoRole => "nothing is served at this path",
+            RouteRefusal::NoToken => "a token is needed",
+            RouteRefusal::NoCertificate => "a client certificate is needed",
+            RouteRefusal::BadToken => "the token is not accepted",
+            RouteRefusal::BadCertificate => "the client certificate is not accepted",
+            RouteRefusal::NoKeys => "tokens cannot be checked at the moment",
+            RouteRefusal::Body => "an answer to a challenge has no body",
+            RouteRefusal::Origin => "the origin is not accepted",
         }
     }
 
     /// Further header fields of the answer.
     pub fn fields(self) -> &'static [(&'static str, &'static str)] {
         match self {
-            Refusal::NoToken => &[("WWW-Authenticate", "Bearer")],
+            RouteRefusal::NoToken => &[("WWW-Authenticate", "Bearer")],
             // RFC 9110 section 15.5.2 wants one; for certificates no scheme is registered.
-            Refusal::NoCertificate => &[("WWW-Authenticate", "ClientCertificate")],
-            Refusal::NoKeys => &[("Retry-After", "5")],
+            RouteRefusal::NoCertificate => &[("WWW-Authenticate", "ClientCertificate")],
+            RouteRefusal::NoKeys => &[("Retry-After", "5")],
             _ => &[],
         }
     }
 }
 
 /// What one guard says of a request.
-enum Verdict {
+enum GuardOutcome {
     NoCertificate,
     BadCertificate,
     NoToken,
-    Doubt(Doubt),
+    Unverified(Unverified),
     Believed(Claims),
 }
 
-impl Verdict {
-    fn claims(&self) -> Result<&Claims, Refusal> {
+impl GuardOutcome {
+    fn claims(&self) -> Result<&Claims, RouteRefusal> {
         match self {
-            Verdict::NoCertificate => Err(Refusal::NoCertificate),
-            Verdict::BadCertificate => Err(Refusal::BadCertificate),
-            Verdict::NoToken => Err(Refusal::NoToken),
-            Verdict::Doubt(Doubt::NoKeys) => Err(Refusal::NoKeys),
-            Verdict::Doubt(Doubt::Flaw(_)) => Err(Refusal::BadToken),
-            Verdict::Believed(claims) => Ok(claims),
+            GuardOutcome::NoCertificate => Err(RouteRefusal::NoCertificate),
+            GuardOutcome::BadCertificate => Err(RouteRefusal::BadCertificate),
+            GuardOutcome::NoToken => Err(RouteRefusal::NoToken),
+            GuardOutcome::Unverified(Unverified::NoKeys) => Err(RouteRefusal::NoKeys),
+            GuardOutcome::Unverified(Unverified::Flaw(_)) => Err(RouteRefusal::BadToken),
+            GuardOutcome::Believed(claims) => Ok(claims),
         }
     }
 }
 
-impl Door<'_> {
-    fn asked<'r>(&'r self, request: &Request<'r>) -> Asked<'r> {
-        Asked {
+impl Router<'_> {
+    fn asked<'r>(&'r self, request: &Request<'r>) -> RouteQuery<'r> {
+        RouteQuery {
             path: request.path(),
             query: request.query(),
             authority: request.authority(),
@@ -136,20 +136,23 @@ impl Door<'_> {
     }
 }
 
-impl<'a> Door<'a> {
+impl<'a> Router<'a> {
     /// Where a plain request goes.
     ///
     /// # Errors
     /// Why it goes nowhere.
-    pub fn page(&self, request: &Request<'_>) -> Result<Entry<'a, 'static>, Refusal> {
+    pub fn page(&self, request: &Request<'_>) -> Result<RouteMatch<'a, 'static>, RouteRefusal> {
         let (entry, _) = self.find(request, &[], |_| true)?;
         self.allow(entry.route);
-        Ok(Entry { protocol: None, ..entry })
+        Ok(RouteMatch { protocol: None, ..entry })
     }
 
     /// Where a request goes whose body may be streamed. `None` if that is no route with streams:
     /// then it is one for a page.
-    pub fn stream(&self, request: &Request<'_>) -> Option<Result<Entry<'a, 'static>, Refusal>> {
+    pub fn stream(
+        &self,
+        request: &Request<'_>,
+    ) -> Option<Result<RouteMatch<'a, 'static>, RouteRefusal>> {
         let asked = self.asked(request);
         let takes = |route: &Route| route.stream && route.takes(&asked, &[]).is_some();
         if self.renews(request) || !self.config.routes.iter().any(takes) {
@@ -159,11 +162,11 @@ impl<'a> Door<'a> {
             Ok((entry, _)) if !entry.route.stream => None,
             Ok(_) if !self.listener.admits(request.header("origin"), request.authority()) => {
                 self.counters.origins_refused.add(1);
-                Some(Err(Refusal::Origin))
+                Some(Err(RouteRefusal::Origin))
             }
             Ok((entry, _)) => {
                 self.allow(entry.route);
-                Some(Ok(Entry { protocol: None, ..entry }))
+                Some(Ok(RouteMatch { protocol: None, ..entry }))
             }
             Err(refusal) => Some(Err(refusal)),
         }
@@ -174,11 +177,11 @@ impl<'a> Door<'a> {
     ///
     /// # Errors
     /// Why it goes nowhere.
-    pub fn socket<'r>(&self, request: &Request<'r>) -> Result<Entry<'a, 'r>, Refusal> {
+    pub fn socket<'r>(&self, request: &Request<'r>) -> Result<RouteMatch<'a, 'r>, RouteRefusal> {
         let origin = request.header("origin");
         if !self.listener.admits(origin, request.authority()) {
             self.counters.origins_refused.add(1);
-            return Err(Refusal::Origin);
+            return Err(RouteRefusal::Origin);
         }
         let offered: Vec<&'r str> = request.headers.tokens("sec-websocket-protocol").collect();
         let (mut entry, plain) =
@@ -198,20 +201,20 @@ impl<'a> Door<'a> {
         request: &Request<'_>,
         offered: &[&'r str],
         serves: impl Fn(&Route) -> bool,
-    ) -> Result<(Entry<'a, 'r>, Vec<&'r str>), Refusal> {
+    ) -> Result<(RouteMatch<'a, 'r>, Vec<&'r str>), RouteRefusal> {
         let asked = self.asked(request);
         let carries = |name: &str| {
             let mut guards = self.config.guards.iter();
             guards.any(|guard| token::in_protocol(&guard.credentials, name).is_some())
         };
         let plain: Vec<&'r str> = offered.iter().copied().filter(|name| !carries(name)).collect();
-        let mut verdicts: Vec<Option<Verdict>> = self.guards.iter().map(|_| None).collect();
-        let mut refusal = Refusal::NoRoute;
+        let mut outcomes: Vec<Option<GuardOutcome>> = self.guards.iter().map(|_| None).collect();
+        let mut refusal = RouteRefusal::NoRoute;
         for route in self.config.routes.iter().filter(|route| serves(route)) {
             let Some(protocol) = route.takes(&asked, &plain) else { continue };
-            match self.pass(route, request, offered, &mut verdicts) {
+            match self.pass(route, request, offered, &mut outcomes) {
                 Ok((leases, claims)) => {
-                    return Ok((Entry { route, protocol, leases, claims }, plain));
+                    return Ok((RouteMatch { route, protocol, leases, claims }, plain));
                 }
                 Err(other) => refusal = refusal.max(other),
             }
@@ -224,15 +227,15 @@ impl<'a> Door<'a> {
         self.counters.guard_allowed.add(u64::from(!route.guarded.is_empty()));
     }
 
-    fn count(&self, refusal: Refusal) {
+    fn count(&self, refusal: RouteRefusal) {
         match refusal {
-            Refusal::NoRoute | Refusal::Body | Refusal::Origin => {}
-            Refusal::NoToken => self.counters.guard_no_token.add(1),
-            Refusal::BadToken => self.counters.guard_bad_token.add(1),
-            Refusal::NoCertificate => self.counters.guard_no_certificate.add(1),
-            Refusal::BadCertificate => self.counters.guard_bad_certificate.add(1),
-            Refusal::NoRole => self.counters.guard_no_role.add(1),
-            Refusal::NoKeys => self.counters.guard_no_keys.add(1),
+            RouteRefusal::NoRoute | RouteRefusal::Body | RouteRefusal::Origin => {}
+            RouteRefusal::NoToken => self.counters.guard_no_token.add(1),
+            RouteRefusal::BadToken => self.counters.guard_bad_token.add(1),
+            RouteRefusal::NoCertificate => self.counters.guard_no_certificate.add(1),
+            RouteRefusal::BadCertificate => self.counters.guard_bad_certificate.add(1),
+            RouteRefusal::NoRole => self.counters.guard_no_role.add(1),
+            RouteRefusal::NoKeys => self.counters.guard_no_keys.add(1),
         }
     }
 
@@ -242,42 +245,42 @@ impl<'a> Door<'a> {
         route: &Route,
         request: &Request<'_>,
         offered: &[&str],
-        verdicts: &mut [Option<Verdict>],
-    ) -> Result<(Option<Box<Leases>>, Option<Claims>), Refusal> {
+        outcomes: &mut [Option<GuardOutcome>],
+    ) -> Result<(Option<Box<TokenLeases>>, Option<Claims>), RouteRefusal> {
         let mut found = None;
         let mut leases = Vec::new();
         for (name, roles) in &route.guarded {
             let at = self.guards.iter().position(|guard| guard.name == *name);
-            let (at, guard) = at.map(|at| (at, &self.guards[at])).ok_or(Refusal::NoRoute)?;
-            let verdict = verdicts[at].get_or_insert_with(|| self.ask(at, request, offered));
-            let claims = verdict.claims()?;
+            let (at, guard) = at.map(|at| (at, &self.guards[at])).ok_or(RouteRefusal::NoRoute)?;
+            let outcome = outcomes[at].get_or_insert_with(|| self.ask(at, request, offered));
+            let claims = outcome.claims()?;
             if !claims.have(roles) {
-                return Err(Refusal::NoRole);
+                return Err(RouteRefusal::NoRole);
             }
-            leases.extend(Lease::new(claims, roles, guard.challenge_s, &guard.tenants));
+            leases.extend(TokenLease::new(claims, roles, guard.challenge_s, &guard.holders));
             found.get_or_insert_with(|| claims.clone());
         }
-        Ok((Leases::new(leases, self.now), found))
+        Ok((TokenLeases::new(leases, self.now), found))
     }
 
     /// What guard number `at` says of the request.
-    fn ask(&self, at: usize, request: &Request<'_>, offered: &[&str]) -> Verdict {
-        let Some(guard) = self.config.guards.get(at) else { return Verdict::NoToken };
+    fn ask(&self, at: usize, request: &Request<'_>, offered: &[&str]) -> GuardOutcome {
+        let Some(guard) = self.config.guards.get(at) else { return GuardOutcome::NoToken };
         if guard.kind == GuardKind::Certificate {
-            let Some(client) = &self.client else { return Verdict::NoCertificate };
+            let Some(client) = &self.client else { return GuardOutcome::NoCertificate };
             let claims = certificate::claims(&guard.certificate, client, self.now.unix_s);
-            return claims.map_or(Verdict::BadCertificate, Verdict::Believed);
+            return claims.map_or(GuardOutcome::BadCertificate, GuardOutcome::Believed);
         }
         let places = &guard.credentials;
         let carried = offered.iter().find_map(|name| token::in_protocol(places, name));
         let token = token::find(places, request).or(carried.map(Cow::Borrowed));
         match token.map(|token| self.guards[at].check(&token, self.now.unix_s)) {
-            None => Verdict::NoToken,
-            Some(Ok(claims)) => Verdict::Believed(claims),
-            Some(Err(doubt)) => {
+            None => GuardOutcome::NoToken,
+            Some(Ok(claims)) => GuardOutcome::Believed(claims),
+            Some(Err(unverified)) => {
                 let (event, guard) = ("GUARD_JWT_AUTHORIZATION_FAILED", &self.guards[at].name);
-                tracing::debug!(event, guard, ?doubt, "a token is not believed");
-                Verdict::Doubt(doubt)
+                tracing::debug!(event, guard, ?unverified, "a token is not believed");
+                GuardOutcome::Unverified(unverified)
             }
         }
     }
@@ -296,23 +299,23 @@ impl<'a> Door<'a> {
 
     /// Takes a fresh token for the connections of its identity, if the request brings one in answer
     /// to a challenge, without a body. `None` for any other request.
-    pub fn renewal(&self, request: &Request<'_>) -> Option<Result<(), Refusal>> {
+    pub fn renewal(&self, request: &Request<'_>) -> Option<Result<(), RouteRefusal>> {
         if !self.renews(request) {
             return None;
         }
         if !request.body.is_empty() {
-            return Some(Err(Refusal::Body));
+            return Some(Err(RouteRefusal::Body));
         }
-        let (mut refusal, mut renewed) = (Refusal::NoToken, false);
+        let (mut refusal, mut renewed) = (RouteRefusal::NoToken, false);
         for (at, guard) in self.guards.iter().enumerate() {
             match self.ask(at, request, &[]).claims() {
                 // Others may believe it, too, or find another token in their place.
-                Ok(claims) if guard.tenants.renew(claims) => {
+                Ok(claims) if guard.holders.renew(claims) => {
                     self.counters.guard_renewals.add(1);
                     renewed = true;
                 }
                 // Nobody of that name is connected.
-                Ok(_) => refusal = refusal.max(Refusal::NoRole),
+                Ok(_) => refusal = refusal.max(RouteRefusal::NoRole),
                 Err(other) => refusal = refusal.max(other),
             }
         }

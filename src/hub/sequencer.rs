@@ -1,9 +1,9 @@
 //! The home's side: the order of a channel's events, its members, its last event, its counts.
 
-use super::forms::{Forms, Retain};
-use super::history::{History, Remember};
-use super::home::{Crowded, Facts, Welcome, Wish};
-use super::mail::{Ack, Answer, Down, Event, Post, Query, Up};
+use super::encodings::{Encodings, Retain};
+use super::history::{History, HistoryLimit};
+use super::home::{ChannelFull, ChannelInfo, JoinReply, JoinRequest};
+use super::mail::{Ack, Answer, Down, Event, OutgoingMail, Query, Up};
 use super::name::{ChannelName, ConnId};
 use super::picture::Picture;
 use super::{Hub, Losses};
@@ -15,55 +15,55 @@ impl Hub {
         &mut self,
         conn: ConnId,
         at: u32,
-        wish: Wish,
+        request: JoinRequest,
         now_ms: u64,
-        post: &mut Post,
-    ) -> Result<Welcome, Crowded> {
-        let Some(channel) = &mut self.channels[at as usize] else { return Err(Crowded) };
+        mail: &mut OutgoingMail,
+    ) -> Result<JoinReply, ChannelFull> {
+        let Some(channel) = &mut self.channels[at as usize] else { return Err(ChannelFull) };
         let home = channel.home.get_or_insert_default();
-        let mut welcome = Welcome::default();
-        let mut news = None;
+        let mut reply = JoinReply::default();
+        let mut change = None;
         let mut came = None;
-        if let Some(member) = wish.member {
+        if let Some(member) = request.member {
             if home.enter(conn, &member)? {
                 came = Some(member.id.clone());
-                news = Some(Event { except: Some(conn), ..member.added.clone().into() });
+                change = Some(Event { except: Some(conn), ..member.added.clone().into() });
             }
-            welcome.users = Some(Arc::new(home.users()));
+            reply.users = Some(Arc::new(home.users()));
         } else if home.user_count() > 0 {
-            welcome.users = Some(Arc::new(home.users()));
+            reply.users = Some(Arc::new(home.users()));
         }
-        if wish.cached {
-            welcome.cached = Some(home.kept(now_ms).map(|event| event.frame.clone()));
+        if request.cached {
+            reply.cached = Some(home.kept(now_ms).map(|event| event.frame.clone()));
         }
-        if let Some(format) = wish.picture
+        if let Some(format) = request.picture
             && let Some(picture) = &mut home.picture
         {
             let before = picture.bytes();
-            welcome.picture = Some(picture.forms(format));
+            reply.picture = Some(picture.encodings(format));
             self.kept_bytes = self.kept_bytes + picture.bytes() - before;
         }
-        if wish.history
+        if request.history
             && let Some(history) = &home.history
         {
-            welcome.history = history.events();
+            reply.history = history.events();
         }
         self.note_occupied(at);
         if let Some(user) = came {
-            self.note_came(at, &user);
+            self.note_member_added(at, &user);
         }
-        if matches!(welcome.cached, Some(None)) {
-            self.note_missed(at);
+        if matches!(reply.cached, Some(None)) {
+            self.note_cache_miss(at);
         }
-        if let Some(event) = news {
-            self.announce(at, event, post);
+        if let Some(event) = change {
+            self.announce(at, event, mail);
         }
-        Ok(welcome)
+        Ok(reply)
     }
 
     /// Orders an event that came about here: for the other cores and for our own subscribers.
-    fn announce(&mut self, at: u32, event: Event, post: &mut Post) {
-        self.fan_out(at, &event, post);
+    fn announce(&mut self, at: u32, event: Event, mail: &mut OutgoingMail) {
+        self.fan_out(at, &event, mail);
         if let Some(channel) = &self.channels[at as usize]
             && !channel.subscribers.is_empty()
         {
@@ -72,41 +72,41 @@ impl Hub {
     }
 
     /// A member's connection has left; we are the home.
-    pub(super) fn exit(&mut self, conn: ConnId, at: u32, post: &mut Post) {
+    pub(super) fn exit(&mut self, conn: ConnId, at: u32, mail: &mut OutgoingMail) {
         let Some(channel) = &mut self.channels[at as usize] else { return };
         let gone = channel.home.as_mut().and_then(|home| home.exit(conn));
-        if let Some((user, news)) = gone {
-            self.note_left(at, &user);
-            self.announce(at, news.into(), post);
+        if let Some((user, change)) = gone {
+            self.note_member_removed(at, &user);
+            self.announce(at, change.into(), mail);
         }
     }
 
     /// Gives `event` its place in the channel's order.
-    pub(super) fn order(&mut self, at: u32, event: &Event, now_ms: u64, post: &mut Post) {
+    pub(super) fn order(&mut self, at: u32, event: &Event, now_ms: u64, mail: &mut OutgoingMail) {
         if event.keep.is_some() {
             self.keep(at, event, now_ms);
         }
-        if let Some(remember) = event.remember {
-            self.remember(at, event, remember);
+        if let Some(history_limit) = event.history_limit {
+            self.history_limit(at, event, history_limit);
         }
-        if let Some(said) = &event.said {
-            self.note_said(at, said);
+        if let Some(client_event) = &event.client_event {
+            self.note_client_event(at, client_event);
         }
-        match &event.forms {
-            Some(forms) if forms.retain() != Retain::Nothing => {
+        match &event.encodings {
+            Some(encodings) if encodings.retain() != Retain::Nothing => {
                 if event.is_heard() {
-                    self.fan_out(at, event, post);
+                    self.fan_out(at, event, mail);
                 }
-                self.picture(at, forms);
+                self.picture(at, encodings);
             }
-            _ => self.fan_out(at, event, post),
+            _ => self.fan_out(at, event, mail),
         }
     }
 
     fn keep(&mut self, at: u32, event: &Event, now_ms: u64) {
         let Some(channel) = &mut self.channels[at as usize] else { return };
         let home = channel.home.get_or_insert_default();
-        home.seen.filled();
+        home.reported.filled();
         if home.kept_bytes() == 0 {
             self.began += 1;
             self.keepers.push_back((self.began, channel.name.clone()));
@@ -116,7 +116,7 @@ impl Hub {
     }
 
     /// Keeps an event among the last ones of a channel, which has subscribers.
-    fn remember(&mut self, at: u32, event: &Event, remember: Remember) {
+    fn history_limit(&mut self, at: u32, event: &Event, history_limit: HistoryLimit) {
         let Some(channel) = &mut self.channels[at as usize] else { return };
         let home = channel.home.get_or_insert_default();
         let before = home.history.as_ref().map_or(0, History::memory);
@@ -125,17 +125,17 @@ impl Hub {
             self.pictures.insert(self.began, channel.name.clone());
             History::new(self.began)
         });
-        self.losses.elements += history.push(event, remember);
+        self.losses.elements += history.push(event, history_limit);
         self.kept_bytes = self.kept_bytes + history.memory() - before;
         self.make_room();
     }
 
     /// Makes the picture of a channel what it is after an event.
-    fn picture(&mut self, at: u32, forms: &Arc<Forms>) {
+    fn picture(&mut self, at: u32, encodings: &Arc<Encodings>) {
         let Some(channel) = &mut self.channels[at as usize] else { return };
         let home = channel.home.get_or_insert_default();
         let before = home.picture.as_ref().map(|picture| (picture.since, picture.bytes()));
-        self.losses.elements += Picture::apply(&mut home.picture, forms);
+        self.losses.elements += Picture::apply(&mut home.picture, encodings);
         if home.picture.as_ref().is_some_and(|picture| picture.is_too_large()) {
             self.losses.kept += 1;
             home.picture = None;
@@ -160,7 +160,7 @@ impl Hub {
 
     /// Forgets kept events, pictures and histories, the oldest first, until the others have room.
     fn make_room(&mut self) {
-        while self.kept_bytes > self.kept_most {
+        while self.kept_bytes > self.kept_max {
             let event = self.keepers.front().map(|(began, _)| *began);
             let picture = self.pictures.first_key_value().map(|(began, _)| *began);
             match (event, picture) {
@@ -224,10 +224,10 @@ impl Hub {
         self.sweep_counts(now_ms);
     }
 
-    fn fan_out(&self, at: u32, event: &Event, post: &mut Post) {
+    fn fan_out(&self, at: u32, event: &Event, mail: &mut OutgoingMail) {
         let Some(Some(channel)) = self.channels.get(at as usize) else { return };
         for core in channel.interest.iter() {
-            post.down(core, Down::Deliver { name: channel.name.clone(), event: event.clone() });
+            mail.down(core, Down::Deliver { name: channel.name.clone(), event: event.clone() });
         }
     }
 
@@ -238,27 +238,27 @@ impl Hub {
         from: u16,
         request: Up,
         now_ms: u64,
-        post: &mut Post,
+        mail: &mut OutgoingMail,
     ) -> Option<(ChannelName, Event)> {
         match request {
             Up::Interest { asked, name } => {
                 self.note_interest(from, &name);
-                post.down(from, Down::Interested { asked, name });
+                mail.down(from, Down::Interested { asked, name });
             }
-            Up::Join { asked, slot, name, wish } => {
+            Up::Join { asked, slot, name, request } => {
                 let at = self.find_or_insert(&name);
                 let conn = ConnId { core: from, slot };
-                let welcome = self.grant(conn, at, wish, now_ms, post);
-                if welcome.is_ok() {
+                let reply = self.grant(conn, at, request, now_ms, mail);
+                if reply.is_ok() {
                     self.note_interest(from, &name);
                 } else {
                     self.release_if_empty(at);
                 }
-                post.down(from, Down::Welcome { asked, slot, name, welcome });
+                mail.down(from, Down::JoinReply { asked, slot, name, reply });
             }
             Up::Leave { slot, name } => {
                 let at = self.find(name.app(), name.text(), name.hash())?;
-                self.exit(ConnId { core: from, slot }, at, post);
+                self.exit(ConnId { core: from, slot }, at, mail);
                 self.release_if_empty(at);
             }
             Up::Count { name, count } => {
@@ -277,7 +277,7 @@ impl Hub {
             }
             Up::Ask { query, ack } => {
                 let answer = self.ask(&query, now_ms);
-                post.down(from, Down::Answer { ack, answer });
+                mail.down(from, Down::Answer { ack, answer });
             }
             Up::Publish { name, event, ack } => {
                 let found = match self.find(name.app(), name.text(), name.hash()) {
@@ -285,11 +285,11 @@ impl Hub {
                     found => found,
                 };
                 if let Some(at) = found {
-                    self.order(at, &event, now_ms, post);
+                    self.order(at, &event, now_ms, mail);
                 }
                 if let Some(ack) = ack {
-                    let answer = Answer::Channel(self.facts(&name, now_ms));
-                    post.down(from, Down::Answer { ack, answer });
+                    let answer = Answer::Channel(self.channel_info(&name, now_ms));
+                    mail.down(from, Down::Answer { ack, answer });
                 }
                 return event.is_heard().then_some((name, event));
             }
@@ -328,7 +328,7 @@ impl Hub {
         query: &Query,
         ack: Ack,
         now_ms: u64,
-        post: &mut Post,
+        mail: &mut OutgoingMail,
     ) -> (Option<Answer>, u32) {
         let asked: Vec<u16> = match query {
             Query::Channels { .. } => (0..self.cores).collect(),
@@ -339,7 +339,7 @@ impl Hub {
         let others = asked.iter().filter(|core| **core != self.core);
         let mut count = 0;
         for core in others {
-            post.up(*core, Up::Ask { query: query.clone(), ack });
+            mail.up(*core, Up::Ask { query: query.clone(), ack });
             count += 1;
         }
         let ours = asked.contains(&self.core).then(|| self.ask(query, now_ms));
@@ -349,7 +349,7 @@ impl Hub {
     /// Answers for the channels of which this core is the home.
     pub fn ask(&self, query: &Query, now_ms: u64) -> Answer {
         match query {
-            Query::Channels { app, prefix, most } => {
+            Query::Channels { app, prefix, max } => {
                 let mut found = Vec::new();
                 for channel in self.channels.iter().flatten() {
                     let name = &channel.name;
@@ -359,18 +359,18 @@ impl Hub {
                     if !ours || name.app() != *app || !name.text().starts_with(&**prefix) {
                         continue;
                     }
-                    let facts = self.facts(name, now_ms);
-                    if facts.subscriptions > 0 {
-                        found.push((name.clone(), facts));
+                    let channel_info = self.channel_info(name, now_ms);
+                    if channel_info.subscriptions > 0 {
+                        found.push((name.clone(), channel_info));
                     }
-                    if found.len() > *most {
+                    if found.len() > *max {
                         break;
                     }
                 }
                 Answer::Channels(found)
             }
             Query::Channel { app, name } => {
-                Answer::Channel(self.facts(&self.hasher.name(*app, name), now_ms))
+                Answer::Channel(self.channel_info(&self.hasher.name(*app, name), now_ms))
             }
             Query::Users { app, name } => {
                 let at = self.find(*app, name, self.hasher.hash(*app, name));
@@ -382,17 +382,17 @@ impl Hub {
     }
 
     /// What this core knows of a channel of which it is the home.
-    pub fn facts(&self, name: &ChannelName, now_ms: u64) -> Facts {
+    pub fn channel_info(&self, name: &ChannelName, now_ms: u64) -> ChannelInfo {
         let at = self.find(name.app(), name.text(), name.hash());
         let Some(channel) = at.and_then(|at| self.channels[at as usize].as_ref()) else {
-            return Facts::default();
+            return ChannelInfo::default();
         };
         let home = channel.home.as_ref();
-        Facts {
+        ChannelInfo {
             subscriptions: channel.subscribers.len() as u64
                 + home.map_or(0, |home| home.remote_count()),
             users: home.map_or(0, |home| home.user_count() as u64),
-            kept: home.and_then(|home| home.kept_facts(now_ms)),
+            kept: home.and_then(|home| home.cache_info(now_ms)),
         }
     }
 }

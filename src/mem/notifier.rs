@@ -8,34 +8,34 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 /// Wakes a thread; may be rung at any time, from any thread. Until it is hung nobody hears it.
 /// Clones are the same bell.
 #[derive(Clone, Default)]
-pub struct Bell(Arc<OnceLock<Box<dyn Fn() + Send + Sync>>>);
+pub struct Notifier(Arc<OnceLock<Box<dyn Fn() + Send + Sync>>>);
 
-impl fmt::Debug for Bell {
+impl fmt::Debug for Notifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Bell").field("is_hung", &self.is_hung()).finish()
+        f.debug_struct("Bell").field("is_hung", &self.is_attached()).finish()
     }
 }
 
-impl Bell {
+impl Notifier {
     /// One that is hung already.
-    pub fn new(ring: impl Fn() + Send + Sync + 'static) -> Bell {
-        let bell = Bell::default();
-        bell.hang(ring);
-        bell
+    pub fn new(ring: impl Fn() + Send + Sync + 'static) -> Notifier {
+        let notifier = Notifier::default();
+        notifier.attach(ring);
+        notifier
     }
 
     /// Says what it does from now on. Only the first word counts.
-    pub fn hang(&self, ring: impl Fn() + Send + Sync + 'static) {
+    pub fn attach(&self, ring: impl Fn() + Send + Sync + 'static) {
         let _ = self.0.set(Box::new(ring));
     }
 
     /// Whether anybody hears it.
-    pub fn is_hung(&self) -> bool {
+    pub fn is_attached(&self) -> bool {
         self.0.get().is_some()
     }
 
     /// Wakes who has hung it.
-    pub fn ring(&self) {
+    pub fn notify(&self) {
         if let Some(ring) = self.0.get() {
             ring();
         }
@@ -44,21 +44,21 @@ impl Bell {
 
 /// Whether something is wanted soon. The bell rings once until it is begun.
 #[derive(Debug)]
-pub struct Wanted {
+pub struct RefreshRequest {
     flag: AtomicBool,
-    bell: Bell,
+    notifier: Notifier,
 }
 
-impl Wanted {
+impl RefreshRequest {
     /// Nothing is wanted yet.
-    pub fn new(bell: &Bell) -> Wanted {
-        Wanted { flag: AtomicBool::new(false), bell: bell.clone() }
+    pub fn new(notifier: &Notifier) -> RefreshRequest {
+        RefreshRequest { flag: AtomicBool::new(false), notifier: notifier.clone() }
     }
 
     /// It is wanted.
     pub fn want(&self) {
         if !self.flag.swap(true, Ordering::AcqRel) {
-            self.bell.ring();
+            self.notifier.notify();
         }
     }
 
@@ -74,24 +74,24 @@ impl Wanted {
 }
 
 /// What is to be looked after. Lives as long as the process; a new configuration changes the list.
-pub struct Tended<T> {
+pub struct RefreshList<T> {
     list: Mutex<Vec<Arc<T>>>,
-    bell: Bell,
+    notifier: Notifier,
 }
 
-impl<T> Default for Tended<T> {
-    fn default() -> Tended<T> {
-        Tended { list: Mutex::default(), bell: Bell::default() }
+impl<T> Default for RefreshList<T> {
+    fn default() -> RefreshList<T> {
+        RefreshList { list: Mutex::default(), notifier: Notifier::default() }
     }
 }
 
-impl<T: fmt::Debug> fmt::Debug for Tended<T> {
+impl<T: fmt::Debug> fmt::Debug for RefreshList<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.list()).finish()
     }
 }
 
-impl<T> Tended<T> {
+impl<T> RefreshList<T> {
     fn lock(&self) -> MutexGuard<'_, Vec<Arc<T>>> {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -109,12 +109,12 @@ impl<T> Tended<T> {
     /// From now on it is these.
     pub fn replace(&self, list: Vec<Arc<T>>) {
         *self.lock() = list;
-        self.bell.ring();
+        self.notifier.notify();
     }
 
     /// Wakes who looks after it.
-    pub fn bell(&self) -> &Bell {
-        &self.bell
+    pub fn notifier(&self) -> &Notifier {
+        &self.notifier
     }
 }
 
@@ -125,28 +125,28 @@ mod tests {
 
     #[test]
     fn the_bell_rings_for_a_list_and_once_for_a_wish_until_that_is_heard() {
-        let tended: Tended<u32> = Tended::default();
-        tended.replace(vec![Arc::new(1)]);
-        assert!(!tended.bell().is_hung(), "nobody hears it, and nothing happens");
-        let rung = Arc::new(AtomicUsize::new(0));
-        let theirs = rung.clone();
-        let rung = || rung.load(Ordering::Relaxed);
-        tended.bell().hang(move || _ = theirs.fetch_add(1, Ordering::Relaxed));
-        tended.bell().hang(|| panic!("only the first word counts"));
-        tended.replace(vec![Arc::new(2), Arc::new(3)]);
-        assert_eq!((tended.list().len(), rung()), (2, 1));
-        assert_eq!(tended.find(|it| *it > 1).as_deref(), Some(&2));
-        assert_eq!(tended.find(|it| *it == 1), None);
-        let wanted = Wanted::new(tended.bell());
+        let list: RefreshList<u32> = RefreshList::default();
+        list.replace(vec![Arc::new(1)]);
+        assert!(!list.notifier().is_attached(), "nobody hears it, and nothing happens");
+        let notified = Arc::new(AtomicUsize::new(0));
+        let theirs = notified.clone();
+        let notified = || notified.load(Ordering::Relaxed);
+        list.notifier().attach(move || _ = theirs.fetch_add(1, Ordering::Relaxed));
+        list.notifier().attach(|| panic!("only the first word counts"));
+        list.replace(vec![Arc::new(2), Arc::new(3)]);
+        assert_eq!((list.list().len(), notified()), (2, 1));
+        assert_eq!(list.find(|it| *it > 1).as_deref(), Some(&2));
+        assert_eq!(list.find(|it| *it == 1), None);
+        let wanted = RefreshRequest::new(list.notifier());
         assert!(!wanted.is_wanted());
         for _ in 0..10 {
             wanted.want();
         }
         assert!(wanted.is_wanted());
-        assert_eq!(rung(), 2);
+        assert_eq!(notified(), 2);
         wanted.begin();
         assert!(!wanted.is_wanted());
         wanted.want();
-        assert_eq!(rung(), 3);
+        assert_eq!(notified(), 3);
     }
 }

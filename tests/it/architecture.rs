@@ -204,12 +204,12 @@ fn wide_lines(source: &Source) -> Vec<String> {
 }
 
 fn long_file(source: &Source) -> Vec<String> {
-    let most = match source.text.lines().any(|line| line.starts_with(LONG_FILE_REASON)) {
+    let max = match source.text.lines().any(|line| line.starts_with(LONG_FILE_REASON)) {
         true => LONG_FILE_LINES,
         false => FILE_LINES,
     };
     let lines = source.text.lines().count();
-    if lines > most { vec![source.at(0, &format!("{lines} lines"))] } else { Vec::new() }
+    if lines > max { vec![source.at(0, &format!("{lines} lines"))] } else { Vec::new() }
 }
 
 fn leftovers(source: &Source) -> Vec<String> {
@@ -522,8 +522,8 @@ const NONE: [usize; 0] = [];
 
 /// Lines about which `rule` complains in a file `path` with this text.
 fn lines_of(rule: Rule<'_>, path: &str, text: &str) -> Vec<usize> {
-    let said = rule(&Source::new(path, text));
-    said.iter().map(|said| said.split(':').nth(1).unwrap().parse().unwrap()).collect()
+    let replies = rule(&Source::new(path, text));
+    replies.iter().map(|replies| replies.split(':').nth(1).unwrap().parse().unwrap()).collect()
 }
 
 #[test]

@@ -6,7 +6,7 @@ use super::frames::Composer;
 use super::sets::{Registry, Set};
 use super::words;
 use crate::config::Zilliqa;
-use crate::hub::Told;
+use crate::hub::DialectMessage;
 use crate::mem::{Frozen, Handle};
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -17,19 +17,19 @@ const REFUSED_BYTES: usize = 8 * 1024 * 1024;
 
 /// Memory of one core. Between epochs it holds the sets of addresses and nothing else.
 #[derive(Debug, Default)]
-pub struct Desk {
+pub struct NotificationCache {
     current: Option<Arc<Epoch>>,
     /// The number of the last epoch that was told.
     last: Option<u64>,
     pub(super) events: Registry,
     pub(super) payments: Registry,
     parts: Parts,
-    sent: HashMap<Key, Option<Rc<[Handle]>>, ahash::RandomState>,
+    sent: HashMap<NotificationKey, Option<Rc<[Handle]>>, ahash::RandomState>,
 }
 
 /// All that a notification depends on: who has the same is sent the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Key {
+pub(super) struct NotificationKey {
     /// Topics, by their bits.
     pub(super) topics: u8,
     /// Those of them that are told for the last time.
@@ -54,9 +54,9 @@ pub(super) struct Lists<'d> {
     fragment_bytes: usize,
 }
 
-impl Desk {
+impl NotificationCache {
     /// Turns to an epoch; false for one that is not above the last.
-    pub(super) fn turn_to(&mut self, told: &Told, epoch: &Epoch) -> bool {
+    pub(super) fn turn_to(&mut self, message: &DialectMessage, epoch: &Epoch) -> bool {
         if self.current.as_ref().is_some_and(|current| std::ptr::eq(&raw const **current, epoch)) {
             return true;
         }
@@ -64,7 +64,7 @@ impl Desk {
             return false;
         }
         self.rest();
-        let Ok(epoch) = told.clone().downcast::<Epoch>() else { return false };
+        let Ok(epoch) = message.clone().downcast::<Epoch>() else { return false };
         self.last = Some(epoch.number());
         self.events.begin();
         for (at, emitter) in epoch.emitters().iter().enumerate() {
@@ -141,12 +141,16 @@ impl Desk {
     }
 
     /// The notification of the present epoch, unless there is none.
-    pub(super) fn notification(&mut self, key: Key, config: &Zilliqa) -> Option<Rc<[Handle]>> {
+    pub(super) fn notification(
+        &mut self,
+        key: NotificationKey,
+        config: &Zilliqa,
+    ) -> Option<Rc<[Handle]>> {
         let epoch = self.current.as_ref()?;
         if let Some(known) = self.sent.get(&key) {
             return known.clone();
         }
-        let made = words::is_told(config, key).then(|| {
+        let made = words::is_notified(config, key).then(|| {
             let mut lists = Lists {
                 events: &self.events,
                 payments: &self.payments,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 /// Something for one connection, or for all subscribers of a topic.
 #[derive(Debug)]
-pub(super) enum Told {
+pub(super) enum ZenithMessage {
     /// The session ends: the account has too many, or a back end wants it.
     Kick(&'static str),
     /// For a back end: a client calls, or wants to subscribe.
@@ -23,7 +23,7 @@ pub(super) enum Told {
         /// The number of the call.
         call: u32,
         /// What has come of it.
-        outcome: Outcome,
+        outcome: CallOutcome,
     },
     /// For subscribers: the topic ends, with an error before that if there is one.
     End {
@@ -56,20 +56,20 @@ pub(super) struct Call {
 
 /// The answer to a call.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Outcome {
+pub(super) enum CallOutcome {
     /// The result, if there is one.
     Done(Option<Value>),
     /// An error's data.
     Failed(Value),
 }
 
-impl Outcome {
-    pub(super) fn failed(code: &str) -> Outcome {
-        Outcome::Failed(Value::text(code))
+impl CallOutcome {
+    pub(super) fn failed(code: &str) -> CallOutcome {
+        CallOutcome::Failed(Value::text(code))
     }
 }
 
 /// Wraps it for the way.
-pub(super) fn told(what: Told) -> hub::Told {
+pub(super) fn to_message(what: ZenithMessage) -> hub::DialectMessage {
     Arc::new(what)
 }

@@ -1,31 +1,31 @@
 //! What tasks of this thread have come to, until its next turn takes it.
 
-use crate::mem::Bell;
+use crate::mem::Notifier;
 use std::cell::RefCell;
 use std::rc::Rc;
 
 /// See the module's documentation. Clones are the same list.
-pub(super) struct Done<T> {
+pub(super) struct Results<T> {
     list: Rc<RefCell<Vec<T>>>,
-    bell: Bell,
+    notifier: Notifier,
 }
 
-impl<T> Clone for Done<T> {
-    fn clone(&self) -> Done<T> {
-        Done { list: self.list.clone(), bell: self.bell.clone() }
+impl<T> Clone for Results<T> {
+    fn clone(&self) -> Results<T> {
+        Results { list: self.list.clone(), notifier: self.notifier.clone() }
     }
 }
 
-impl<T> Done<T> {
-    /// `bell` calls for that turn.
-    pub(super) fn new(bell: &Bell) -> Done<T> {
-        Done { list: Rc::default(), bell: bell.clone() }
+impl<T> Results<T> {
+    /// `notifier` calls for that turn.
+    pub(super) fn new(notifier: &Notifier) -> Results<T> {
+        Results { list: Rc::default(), notifier: notifier.clone() }
     }
 
     /// A task has come to this.
     pub(super) fn put(&self, it: T) {
         self.list.borrow_mut().push(it);
-        self.bell.ring();
+        self.notifier.notify();
     }
 
     /// All that was put since, in that order.
@@ -42,12 +42,12 @@ mod tests {
 
     #[test]
     fn what_is_put_is_taken_once_and_the_bell_rings_for_each() {
-        let rung = Arc::new(AtomicUsize::new(0));
-        let theirs = rung.clone();
-        let done = Done::new(&Bell::new(move || _ = theirs.fetch_add(1, Ordering::Relaxed)));
+        let notified = Arc::new(AtomicUsize::new(0));
+        let theirs = notified.clone();
+        let done = Results::new(&Notifier::new(move || _ = theirs.fetch_add(1, Ordering::Relaxed)));
         done.put(1);
         done.clone().put(2);
-        assert_eq!((done.take(), rung.load(Ordering::Relaxed)), (vec![1, 2], 2));
+        assert_eq!((done.take(), notified.load(Ordering::Relaxed)), (vec![1, 2], 2));
         assert!(done.take().is_empty());
     }
 }

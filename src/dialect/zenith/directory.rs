@@ -1,10 +1,10 @@
 //! What is configured, ready to be looked up, and what all connections of the process share.
 
-use super::state::State;
-use super::words;
+use super::registry::State;
+use super::wire;
 use crate::codec::json::Scratch;
-use crate::codec::value::{Limits, Value, decode_json};
-use crate::config::{self, Retain, Secret};
+use crate::codec::value::{DecodeLimits, Value, decode_json};
+use crate::config::{self, RetainConfig, Secret};
 use crate::crypto::{constant_time_eq, decode_base64, sha256};
 use crate::hub::ConnId;
 use crate::jwt::Claims;
@@ -13,12 +13,12 @@ use std::sync::Arc;
 
 /// The dialect's share of [`crate::dialect::Env`]. Empty where Zenith is not configured.
 #[derive(Debug, Default)]
-pub struct Realm {
+pub struct Directory {
     pub(super) config: config::Zenith,
-    people: Vec<Arc<Person>>,
+    principals: Vec<Arc<Principal>>,
     services: Vec<Arc<ServiceEntry>>,
     /// Persons and services by the digest of their token.
-    by_token: HashMap<[u8; 32], Found>,
+    by_token: HashMap<[u8; 32], TokenOwner>,
     rules: HashMap<String, Arc<Rule>>,
     controllers: HashSet<Box<str>>,
     pub(super) state: Arc<State>,
@@ -26,14 +26,14 @@ pub struct Realm {
 
 /// Whom a token belongs to.
 #[derive(Clone, Debug)]
-pub(super) enum Found {
-    Person(Arc<Person>),
+pub(super) enum TokenOwner {
+    Principal(Arc<Principal>),
     Service(Arc<ServiceEntry>),
 }
 
 /// A user, as one token has it.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Person {
+pub(super) struct Principal {
     pub(super) user: Box<str>,
     pub(super) display_name: Box<str>,
     pub(super) scopes: Vec<Box<str>>,
@@ -66,7 +66,7 @@ impl ServiceEntry {
 /// What holds for a topic.
 #[derive(Debug, Default)]
 pub(super) struct Rule {
-    pub(super) retain: Retain,
+    pub(super) retain: RetainConfig,
     pub(super) strict: bool,
     /// Whether null takes a member out of a merged picture.
     pub(super) null_deletes: bool,
@@ -80,7 +80,7 @@ pub(super) struct Rule {
 
 /// What a topic is looked up for.
 #[derive(Clone, Debug)]
-pub(super) struct Looked {
+pub(super) struct TopicLookup {
     /// `None` if no such topic is known.
     pub(super) rule: Option<Arc<Rule>>,
     pub(super) backend: Backend,
@@ -97,38 +97,38 @@ pub(super) enum Backend {
     Away,
 }
 
-impl Realm {
+impl Directory {
     /// Prepares what is configured.
-    pub fn new(config: Option<&config::Zenith>, state: Arc<State>) -> Realm {
-        let Some(config) = config else { return Realm { state, ..Realm::default() } };
-        let mut realm = Realm { config: config.clone(), state, ..Realm::default() };
+    pub fn new(config: Option<&config::Zenith>, state: Arc<State>) -> Directory {
+        let Some(config) = config else { return Directory { state, ..Directory::default() } };
+        let mut directory = Directory { config: config.clone(), state, ..Directory::default() };
         for token in &config.tokens {
-            let person = Arc::new(Person::new(token));
-            realm.by_token.insert(person.token, Found::Person(person.clone()));
-            realm.people.push(person);
+            let principal = Arc::new(Principal::new(token));
+            directory.by_token.insert(principal.token, TokenOwner::Principal(principal.clone()));
+            directory.principals.push(principal);
         }
         for service in &config.services {
             let controllers = service.controllers.iter().map(|it| it.as_str().into()).collect();
             let entry = Arc::new(ServiceEntry { name: service.name.as_str().into(), controllers });
             let token = digest(service.token.expose());
-            realm.by_token.insert(token, Found::Service(entry.clone()));
-            realm.services.push(entry);
+            directory.by_token.insert(token, TokenOwner::Service(entry.clone()));
+            directory.services.push(entry);
         }
         for topic in &config.topics {
-            realm.controllers.insert(topic.controller.as_str().into());
-            let name = words::channel(&topic.controller, &topic.kind);
-            realm.rules.insert(name, Arc::new(Rule::new(topic)));
+            directory.controllers.insert(topic.controller.as_str().into());
+            let name = wire::channel(&topic.controller, &topic.kind);
+            directory.rules.insert(name, Arc::new(Rule::new(topic)));
         }
-        realm
+        directory
     }
 
     /// The same process with another configuration.
-    pub fn renewed(&self, config: Option<&config::Zenith>) -> Realm {
-        Realm::new(config, self.state.clone())
+    pub fn reloaded(&self, config: Option<&config::Zenith>) -> Directory {
+        Directory::new(config, self.state.clone())
     }
 
     /// Whom a token belongs to, plain or in base64.
-    pub(super) fn token(&self, token: &str) -> Option<Found> {
+    pub(super) fn token(&self, token: &str) -> Option<TokenOwner> {
         self.by_token.get(&digest(token)).cloned().or_else(|| {
             let mut plain = [0; 1024];
             let plain = decode_base64(token.as_bytes(), &mut plain).map(|len| &plain[..len])?;
@@ -137,21 +137,21 @@ impl Realm {
     }
 
     /// The person whose user name and password these are.
-    pub(super) fn owner(&self, user: &str, password: &str) -> Option<Arc<Person>> {
+    pub(super) fn owner(&self, user: &str, password: &str) -> Option<Arc<Principal>> {
         let given = digest(password);
-        let is_owner = |it: &&Arc<Person>| *it.user == *user && same(&it.password, &given);
-        self.people.iter().find(is_owner).cloned()
+        let is_owner = |it: &&Arc<Principal>| *it.user == *user && same(&it.password, &given);
+        self.principals.iter().find(is_owner).cloned()
     }
 
     /// The person whose grant this is.
-    pub(super) fn grantee(&self, grant: &str) -> Option<Arc<Person>> {
+    pub(super) fn grantee(&self, grant: &str) -> Option<Arc<Principal>> {
         let given = digest(grant);
-        self.people.iter().find(|it| same(&it.grant, &given)).cloned()
+        self.principals.iter().find(|it| same(&it.grant, &given)).cloned()
     }
 
     /// Whether a person is still configured, with the same rights.
-    pub(super) fn has(&self, person: &Person) -> bool {
-        self.people.iter().any(|it| **it == *person)
+    pub(super) fn has(&self, principal: &Principal) -> bool {
+        self.principals.iter().any(|it| **it == *principal)
     }
 
     /// Whether a controller is known: configured, or served by a back end now or before.
@@ -162,13 +162,13 @@ impl Realm {
     }
 
     /// What holds for a topic, and who serves it.
-    pub(super) fn look(&self, controller: &str, topic: &str) -> Looked {
-        let kind = words::kind(topic);
+    pub(super) fn look(&self, controller: &str, topic: &str) -> TopicLookup {
+        let kind = wire::kind(topic);
         let (registered, backend) = self.state.served(controller, kind);
         let configured = [topic, kind, "*"]
             .iter()
-            .find_map(|name| self.rules.get(&words::channel(controller, name)).cloned());
-        Looked { rule: configured.or(registered), backend }
+            .find_map(|name| self.rules.get(&wire::channel(controller, name)).cloned());
+        TopicLookup { rule: configured.or(registered), backend }
     }
 
     /// The feeds and their states, as `Zenith/Feeds` tells them.
@@ -201,8 +201,8 @@ impl Realm {
     }
 }
 
-impl Person {
-    fn new(token: &config::ZenithToken) -> Person {
+impl Principal {
+    fn new(token: &config::ZenithToken) -> Principal {
         let secret = |secret: &Secret| match secret.expose() {
             "" => None,
             text => Some(digest(text)),
@@ -211,7 +211,7 @@ impl Person {
             "" => &token.user,
             _ => &token.display_name,
         };
-        Person {
+        Principal {
             user: token.user.as_str().into(),
             display_name: name.as_str().into(),
             scopes: token.scopes.iter().map(|scope| scope.as_str().into()).collect(),
@@ -226,14 +226,14 @@ impl Person {
     }
 }
 
-impl Person {
+impl Principal {
     /// Who a guard's token says it is, with its roles as scopes; `None` if it names nobody.
-    pub(super) fn of_claims(guard: &str, claims: &Claims) -> Option<Arc<Person>> {
+    pub(super) fn of_claims(guard: &str, claims: &Claims) -> Option<Arc<Principal>> {
         let identity: Box<str> = claims.identity.as_deref()?.into();
         let end = claims.expires_s.and_then(|at| i64::try_from(at).ok()?.checked_mul(1000));
         let end = end.map(bson::DateTime::from_millis);
         let end = end.and_then(|at| at.try_to_rfc3339_string().ok());
-        Some(Arc::new(Person {
+        Some(Arc::new(Principal {
             user: identity.clone(),
             display_name: identity,
             scopes: claims.roles.iter().map(|role| role.as_str().into()).collect(),
@@ -267,7 +267,7 @@ fn value(json: &str) -> Option<Arc<Value>> {
     if json.is_empty() {
         return None;
     }
-    let limits = Limits { bytes: json.len(), ..Limits::default() };
+    let limits = DecodeLimits { bytes: json.len(), ..DecodeLimits::default() };
     let mut bytes = json.as_bytes().to_vec();
     decode_json(&mut bytes, &limits, &mut Scratch::default()).ok().map(Arc::new)
 }

@@ -1,8 +1,8 @@
 //! Looks names of upstreams up: at the start, at an interval, and when a connection to one has
 //! failed. What was found last serves until something else is found.
 
-use super::schedule::{Fetch, Schedule};
-use crate::mem::Wanted;
+use super::schedule::{Refreshable, Schedule};
+use crate::mem::RefreshRequest;
 use crate::stats::Counters;
 use crate::upstream::{Name, Names};
 use std::io;
@@ -18,17 +18,17 @@ const FLOOR_MS: u64 = 1000;
 const ADDRESSES: usize = 16;
 
 /// What is looked up: a host and a port.
-pub(super) type Key = (String, u16);
+pub(super) type HostPort = (String, u16);
 
-impl Fetch for Name {
-    type Key = Key;
+impl Refreshable for Name {
+    type Key = HostPort;
 
-    fn key(&self) -> Key {
+    fn key(&self) -> HostPort {
         (self.host.clone(), self.port)
     }
 
-    fn wanted(&self) -> &Wanted {
-        &self.wanted
+    fn refresh(&self) -> &RefreshRequest {
+        &self.refresh
     }
 
     fn refresh_ms(&self) -> u64 {
@@ -52,12 +52,17 @@ impl Lookups {
     }
 
     /// What is to be looked up now. Each is answered by [`Lookups::outcome`].
-    pub(super) fn due(&mut self, now_ms: u64) -> Vec<Key> {
+    pub(super) fn due(&mut self, now_ms: u64) -> Vec<HostPort> {
         self.schedule.due(now_ms).iter().map(|name| name.key()).collect()
     }
 
     /// Takes what was found, if anything was.
-    pub(super) fn outcome(&mut self, it: &Key, found: io::Result<Vec<SocketAddr>>, now_ms: u64) {
+    pub(super) fn outcome(
+        &mut self,
+        it: &HostPort,
+        found: io::Result<Vec<SocketAddr>>,
+        now_ms: u64,
+    ) {
         let found = found.and_then(|found| match found.is_empty() {
             true => Err(io::Error::other("it has no address")),
             false => Ok(found),
@@ -87,7 +92,7 @@ impl Lookups {
 }
 
 /// Asks the system for the addresses of a name.
-pub(super) async fn look_up(it: &Key) -> io::Result<Vec<SocketAddr>> {
+pub(super) async fn look_up(it: &HostPort) -> io::Result<Vec<SocketAddr>> {
     let found = tokio::time::timeout(LOOKUP, tokio::net::lookup_host((it.0.as_str(), it.1))).await;
     let found = found.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
     let mut addresses: Vec<SocketAddr> = Vec::new();

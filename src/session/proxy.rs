@@ -1,27 +1,28 @@
 //! A proxied WebSocket is two connections of one core, each a half to the other: one that was
 //! accepted, one that was dialled. This is the way of a message from one to the other.
 //!
-//! A half reads whole messages, pings, pongs and the close frame, and says each as a [`Word`] to
+//! A half reads whole messages, pings, pongs and the close frame, and says each as a
+//! [`PeerMessage`] to
 //! the other half, which writes it to its own peer. While more than `buffer_bytes` wait for that
 //! peer, the half that speaks is held up: nothing is read for it, and what one turn has received
 //! beside that is held. Each half closes its own connection, and says one last word about that.
 
-use super::recipient::Recipient;
+use super::inbound::Recipient;
 use super::socket::{Endpoint, Socket};
-use super::{After, Ending, Session, Stage, Surroundings};
+use super::{After, Context, Ending, Session, Stage};
 use crate::config::Limits;
 use crate::dialect::Closing;
-use crate::gateway::proxy::Cause;
+use crate::gateway::proxy::UpstreamFailure;
 use crate::mem::Slot;
 use crate::time::Deadline;
 use crate::upstream::Chosen;
-use crate::ws::close::{self, Handshake};
-use crate::ws::{Kind, Opcode, Role, frame};
+use crate::ws::close::{self, CloseHandshake};
+use crate::ws::{MessageKind, Opcode, Role, frame};
 use std::borrow::Cow;
 use std::hash::{BuildHasher, RandomState};
 
 /// What a session asks of its shard beside the actions of its dialect.
-pub enum Errand {
+pub enum ProxyEffect {
     /// To dial an upstream.
     Dial(Box<super::Dial>),
     /// To say something to another session of this core.
@@ -29,19 +30,19 @@ pub enum Errand {
         /// Which one.
         to: Slot,
         /// What.
-        word: Word,
+        message: PeerMessage,
     },
 }
 
 /// What one half of a proxied connection has to say to the other.
 #[derive(Debug)]
-pub enum Word {
+pub enum PeerMessage {
     /// What became of the dial.
-    Answered(Result<Option<Box<str>>, Cause>),
+    Answered(Result<Option<Box<str>>, UpstreamFailure>),
     /// A whole message.
     Message {
         /// Text or binary.
-        kind: Kind,
+        kind: MessageKind,
         /// Its payload.
         payload: Vec<u8>,
     },
@@ -63,13 +64,13 @@ pub enum Word {
 
 /// Keys that nobody can foresee: for masks (RFC 6455 section 5.3) and handshakes.
 #[derive(Debug, Default)]
-pub struct Keys {
+pub struct MaskKeys {
     /// Seeded by the system's random source.
     state: RandomState,
     count: u64,
 }
 
-impl Keys {
+impl MaskKeys {
     fn next(&mut self) -> [u8; 8] {
         self.count += 1;
         self.state.hash_one(self.count).to_ne_bytes()
@@ -95,7 +96,7 @@ impl Keys {
 const BEAT: &[u8] = b"\0polycast";
 
 /// One half.
-pub(super) struct Half {
+pub(super) struct ProxyLeg {
     pub(super) role: Role,
     other: Slot,
     buffer_bytes: usize,
@@ -110,14 +111,19 @@ pub(super) struct Half {
     /// We close for a reason of our own.
     parts: bool,
     /// The last word was said.
-    told: bool,
+    close_reported: bool,
     /// The upstream, of whose connections this is one.
     pub(super) chosen: Option<Chosen>,
 }
 
-impl Half {
-    pub(super) fn new(role: Role, other: Slot, buffer_bytes: usize, keys: &mut Keys) -> Half {
-        Half {
+impl ProxyLeg {
+    pub(super) fn new(
+        role: Role,
+        other: Slot,
+        buffer_bytes: usize,
+        keys: &mut MaskKeys,
+    ) -> ProxyLeg {
+        ProxyLeg {
             role,
             other,
             buffer_bytes,
@@ -126,7 +132,7 @@ impl Half {
             full: false,
             asked: 0,
             parts: false,
-            told: false,
+            close_reported: false,
             chosen: None,
         }
     }
@@ -137,13 +143,13 @@ impl Half {
     }
 
     /// The mask of any other frame.
-    pub(super) fn mask(&self, around: &mut Surroundings<'_>) -> Option<[u8; 4]> {
-        self.role.masks().then(|| around.keys.mask())
+    pub(super) fn mask(&self, cx: &mut Context<'_>) -> Option<[u8; 4]> {
+        self.role.masks().then(|| cx.keys.mask())
     }
 
     /// Bytes that wait for our peer at most: what its side is held up at, and the message that
     /// went beyond.
-    pub(super) fn most_waiting(&self, limits: &Limits) -> usize {
+    pub(super) fn max_waiting(&self, limits: &Limits) -> usize {
         self.buffer_bytes.saturating_add(limits.message_bytes as usize)
     }
 
@@ -156,34 +162,29 @@ impl Half {
         self.parts = true;
     }
 
-    fn say(&self, word: Word, around: &mut Surroundings<'_>) {
-        around.errands.push(Errand::Say { to: self.other, word });
+    fn send_to_peer(&self, message: PeerMessage, cx: &mut Context<'_>) {
+        cx.proxy_effects.push(ProxyEffect::Say { to: self.other, message });
     }
 
     /// Our peer has sent a message.
-    pub(super) fn message(&self, kind: Kind, payload: &[u8], around: &mut Surroundings<'_>) {
-        let counters = around.counters;
+    pub(super) fn message(&self, kind: MessageKind, payload: &[u8], cx: &mut Context<'_>) {
+        let counters = cx.counters;
         let (messages, bytes) = match self.role {
             Role::Server => (&counters.proxy_sent, &counters.proxy_sent_bytes),
             Role::Client => (&counters.proxy_received, &counters.proxy_received_bytes),
         };
         messages.add(1);
         bytes.add(payload.len() as u64);
-        self.say(Word::Message { kind, payload: payload.to_vec() }, around);
+        self.send_to_peer(PeerMessage::Message { kind, payload: payload.to_vec() }, cx);
     }
 
     /// Our peer has sent a ping or a pong. It is for the other side, but for answers to ours.
-    pub(super) fn control(
-        &mut self,
-        opcode: Opcode,
-        payload: &[u8],
-        around: &mut Surroundings<'_>,
-    ) {
+    pub(super) fn control(&mut self, opcode: Opcode, payload: &[u8], cx: &mut Context<'_>) {
         if opcode == Opcode::Pong && self.asked > 0 && payload == BEAT {
             self.asked -= 1;
             return;
         }
-        self.say(Word::Control { opcode, payload: payload.to_vec() }, around);
+        self.send_to_peer(PeerMessage::Control { opcode, payload: payload.to_vec() }, cx);
     }
 
     /// Our peer has sent its close frame.
@@ -194,23 +195,23 @@ impl Half {
         code: Option<u16>,
         reason: &str,
         owed: bool,
-        around: &mut Surroundings<'_>,
+        cx: &mut Context<'_>,
     ) -> Deadline {
-        if !self.told {
-            self.told = true;
-            self.say(Word::Close { code, reason: reason.to_owned().into() }, around);
+        if !self.close_reported {
+            self.close_reported = true;
+            self.send_to_peer(PeerMessage::Close { code, reason: reason.to_owned().into() }, cx);
         }
-        around.now.plus_ms((1 + u64::from(owed)) * around.env.config.timeouts.close_ms)
+        cx.now.plus_ms((1 + u64::from(owed)) * cx.env.config.timeouts.close_ms)
     }
 
     /// What the other side is told of an end for which there was no close frame.
-    fn last_word(&self, draining: bool) -> Word {
+    fn last_message(&self, draining: bool) -> PeerMessage {
         let closing = match self.role {
             _ if draining => Closing::new(close::GOING_AWAY, "the server is shutting down"),
             Role::Server => Closing::new(close::GOING_AWAY, "the client has gone"),
             Role::Client => Closing::new(close::BAD_GATEWAY, "the upstream has gone"),
         };
-        Word::Close { code: Some(closing.code), reason: closing.reason }
+        PeerMessage::Close { code: Some(closing.code), reason: closing.reason }
     }
 }
 
@@ -221,10 +222,10 @@ impl Endpoint {
         opcode: Opcode,
         payload: &[u8],
         out: &mut Vec<u8>,
-        around: &mut Surroundings<'_>,
+        cx: &mut Context<'_>,
     ) -> After {
         match self {
-            Endpoint::Half(half) => half.control(opcode, payload, around),
+            Endpoint::ProxyLeg(leg) => leg.control(opcode, payload, cx),
             _ if opcode == Opcode::Ping => frame::push(out, Opcode::Pong, payload, None),
             _ => {}
         }
@@ -244,24 +245,26 @@ impl Socket {
     /// What becomes of a connection whose peer has closed, or which was closed by the other half:
     /// when both sides have, the server of a connection ends it first (section 7.1.1).
     pub(super) fn when_closed(&self) -> After {
-        match (self.half(), self.closing) {
+        match (self.leg(), self.closing) {
             (None, _) => After::End(Ending::Flush),
-            (Some(half), Handshake::Done) if half.role == Role::Server => After::End(Ending::Flush),
+            (Some(leg), CloseHandshake::Done) if leg.role == Role::Server => {
+                After::End(Ending::Flush)
+            }
             (Some(_), _) => After::Again,
         }
     }
 
     /// This half of a proxied connection, if it is one.
-    pub(super) fn half(&self) -> Option<&Half> {
+    pub(super) fn leg(&self) -> Option<&ProxyLeg> {
         match &self.endpoint {
-            Endpoint::Half(half) => Some(half),
+            Endpoint::ProxyLeg(leg) => Some(leg),
             _ => None,
         }
     }
 
-    pub(super) fn half_mut(&mut self) -> Option<&mut Half> {
+    pub(super) fn leg_mut(&mut self) -> Option<&mut ProxyLeg> {
         match &mut self.endpoint {
-            Endpoint::Half(half) => Some(half),
+            Endpoint::ProxyLeg(leg) => Some(leg),
             _ => None,
         }
     }
@@ -269,13 +272,13 @@ impl Socket {
     /// Sends what the other half has read, if the route's models have nothing against it.
     pub(super) fn pass_on(
         &mut self,
-        kind: Kind,
+        kind: MessageKind,
         payload: &[u8],
         out: &mut Vec<u8>,
-        around: &mut Surroundings<'_>,
+        cx: &mut Context<'_>,
     ) {
         let mut wanted = None;
-        self.recipient(&mut wanted).send(kind, payload, out, around);
+        self.recipient(&mut wanted).send(kind, payload, out, cx);
         if let Some(closing) = wanted {
             self.close(&closing, out);
         }
@@ -285,7 +288,7 @@ impl Socket {
         Recipient {
             endpoint: &mut self.endpoint,
             channel: self.channel.as_deref_mut(),
-            rules: self.terms.as_ref().and_then(|terms| terms.rules.as_deref()),
+            rules: self.policy.as_ref().and_then(|policy| policy.rules.as_deref()),
             park: None,
             wanted,
         }
@@ -297,53 +300,55 @@ impl Socket {
         opcode: Opcode,
         payload: &[u8],
         out: &mut Vec<u8>,
-        around: &mut Surroundings<'_>,
+        cx: &mut Context<'_>,
     ) {
-        let mask = self.half().and_then(|half| half.mask(around));
+        let mask = self.leg().and_then(|leg| leg.mask(cx));
         frame::push(out, opcode, payload, mask);
     }
 
     /// Whether it was dialled by us.
     pub(super) fn dials(&self) -> bool {
-        self.half().is_some_and(|half| half.role == Role::Client)
+        self.leg().is_some_and(|leg| leg.role == Role::Client)
     }
 
     /// Asks the peer for a sign of life.
-    pub(super) fn ask(&mut self, out: &mut Vec<u8>, around: &mut Surroundings<'_>) {
-        let payload = if self.half().is_some() { BEAT } else { b"" };
-        self.push_control(Opcode::Ping, payload, out, around);
-        if let Some(half) = self.half_mut() {
-            half.asked = half.asked.saturating_add(1);
+    pub(super) fn ask(&mut self, out: &mut Vec<u8>, cx: &mut Context<'_>) {
+        let payload = if self.leg().is_some() { BEAT } else { b"" };
+        self.push_control(Opcode::Ping, payload, out, cx);
+        if let Some(leg) = self.leg_mut() {
+            leg.asked = leg.asked.saturating_add(1);
         }
     }
 
     /// Takes a word of the other half.
-    fn said(&mut self, word: Word, out: &mut Vec<u8>, around: &mut Surroundings<'_>) -> After {
-        let may_send = matches!(self.closing, Handshake::Open | Handshake::Received);
-        match word {
-            Word::Message { kind, payload } if may_send => {
-                self.pass_on(kind, &payload, out, around);
+    fn on_peer(&mut self, message: PeerMessage, out: &mut Vec<u8>, cx: &mut Context<'_>) -> After {
+        let may_send = matches!(self.closing, CloseHandshake::Open | CloseHandshake::Received);
+        match message {
+            PeerMessage::Message { kind, payload } if may_send => {
+                self.pass_on(kind, &payload, out, cx);
                 After::Again
             }
             // The client of a stream has no pings: we are its end of them.
-            Word::Control { opcode, payload } if self.records().is_some() => {
-                if let Some(half) = self.half().filter(|_| opcode == Opcode::Ping) {
-                    half.say(Word::Control { opcode: Opcode::Pong, payload }, around);
+            PeerMessage::Control { opcode, payload } if self.records().is_some() => {
+                if let Some(leg) = self.leg().filter(|_| opcode == Opcode::Ping) {
+                    leg.send_to_peer(PeerMessage::Control { opcode: Opcode::Pong, payload }, cx);
                 }
                 After::Again
             }
-            Word::Control { opcode, payload } if may_send => {
-                self.push_control(opcode, &payload, out, around);
+            PeerMessage::Control { opcode, payload } if may_send => {
+                self.push_control(opcode, &payload, out, cx);
                 After::Again
             }
             // Behind our close frame nothing is sent (section 5.5.1).
-            Word::Message { .. } | Word::Control { .. } | Word::Answered(_) => After::Again,
-            Word::Close { code, reason } => {
+            PeerMessage::Message { .. }
+            | PeerMessage::Control { .. }
+            | PeerMessage::Answered(_) => After::Again,
+            PeerMessage::Close { code, reason } => {
                 let nobody_answers = self.records().is_some();
-                if let Some(half) = self.half_mut() {
-                    half.held_up = false;
-                    if nobody_answers && !std::mem::replace(&mut half.told, true) {
-                        half.say(Word::Close { code, reason: "".into() }, around);
+                if let Some(leg) = self.leg_mut() {
+                    leg.held_up = false;
+                    if nobody_answers && !std::mem::replace(&mut leg.close_reported, true) {
+                        leg.send_to_peer(PeerMessage::Close { code, reason: "".into() }, cx);
                     }
                 }
                 self.close_as(code, &reason, out)
@@ -354,78 +359,80 @@ impl Socket {
 
 impl Session {
     /// Takes a word of the other half, or of the dial that is to become it.
-    pub fn said(&mut self, word: Word, around: &mut Surroundings<'_>) {
-        match (&self.stage, word) {
-            (Stage::Socket(_), word) => {
-                self.with_socket(around, |socket, out, around| socket.said(word, out, around));
+    pub fn on_peer(&mut self, message: PeerMessage, cx: &mut Context<'_>) {
+        match (&self.stage, message) {
+            (Stage::Socket(_), message) => {
+                self.with_socket(cx, |socket, out, cx| socket.on_peer(message, out, cx));
                 self.note_backlog();
             }
-            (Stage::Waiting(_), Word::Answered(Ok(protocol))) => self.linked(protocol, around),
-            (Stage::Waiting(_), Word::Answered(Err(cause))) => self.unlinked(&cause, around),
+            (Stage::Connecting(_), PeerMessage::Answered(Ok(protocol))) => {
+                self.linked(protocol, cx)
+            }
+            (Stage::Connecting(_), PeerMessage::Answered(Err(cause))) => self.unlinked(&cause, cx),
             // Its client is gone.
-            (Stage::Dialling(_), Word::Close { .. }) => self.end(Ending::Cut, around),
-            (Stage::Http(_) | Stage::Waiting(_) | Stage::Dialling(_), _) => {}
+            (Stage::Dialling(_), PeerMessage::Close { .. }) => self.end(Ending::Cut, cx),
+            (Stage::Http(_) | Stage::Connecting(_) | Stage::Dialling(_), _) => {}
         }
     }
 
-    fn half_mut(&mut self) -> Option<&mut Half> {
+    fn leg_mut(&mut self) -> Option<&mut ProxyLeg> {
         match &mut self.stage {
-            Stage::Socket(socket) => socket.half_mut(),
+            Stage::Socket(socket) => socket.leg_mut(),
             _ => None,
         }
     }
 
     fn note_backlog(&mut self) {
         let replies = self.queue.replies();
-        if let Some(half) = self.half_mut() {
-            half.full = half.full || replies > half.buffer_bytes;
+        if let Some(leg) = self.leg_mut() {
+            leg.full = leg.full || replies > leg.buffer_bytes;
         }
     }
 
     /// Whether more waits for its peer than may: whoever speaks to it is to be held up.
     pub fn is_full(&mut self) -> bool {
-        self.ending == Ending::Open && self.half_mut().is_some_and(|half| half.full)
+        self.ending == Ending::Open && self.leg_mut().is_some_and(|leg| leg.full)
     }
 
     /// Nothing is to be read for it until [`Session::may_speak`].
     pub fn hold_up(&mut self) {
-        if let Some(half) = self.half_mut() {
-            half.held_up = !half.told;
+        if let Some(leg) = self.leg_mut() {
+            leg.held_up = !leg.close_reported;
         }
     }
 
     /// The other half's peer has read enough.
     pub fn may_speak(&mut self) {
-        if let Some(half) = self.half_mut() {
-            half.held_up = false;
+        if let Some(leg) = self.leg_mut() {
+            leg.held_up = false;
         }
     }
 
     /// Bytes have left: the other half, if it was held up for want of room and there is room again.
     pub fn has_drained(&mut self) -> Option<Slot> {
         let replies = self.queue.replies();
-        let half = self.half_mut().filter(|half| half.full)?;
-        half.full = replies > half.buffer_bytes / 2;
-        (!half.full).then_some(half.other)
+        let leg = self.leg_mut().filter(|leg| leg.full)?;
+        leg.full = replies > leg.buffer_bytes / 2;
+        (!leg.full).then_some(leg.other)
     }
 
     /// The last word to the other half, if this one has ended and nothing was said about that;
-    /// `gone` if nothing of it is left.
-    pub fn last_word(&mut self, gone: bool, draining: bool) -> Option<(Slot, Word)> {
-        let ends = gone || self.ending != Ending::Open;
+    /// `is_gone` if nothing of it is left.
+    pub fn last_message(&mut self, is_gone: bool, draining: bool) -> Option<(Slot, PeerMessage)> {
+        let ends = is_gone || self.ending != Ending::Open;
         match &mut self.stage {
             Stage::Http(_) => None,
             Stage::Socket(socket) => {
-                let half = socket.half_mut()?;
-                if half.told || !(ends || half.parts) {
+                let leg = socket.leg_mut()?;
+                if leg.close_reported || !(ends || leg.parts) {
                     return None;
                 }
-                half.told = true;
-                Some((half.other, half.last_word(draining)))
+                leg.close_reported = true;
+                Some((leg.other, leg.last_message(draining)))
             }
-            Stage::Waiting(waiting) if ends => waiting.last_word(),
-            Stage::Dialling(dialling) if ends => dialling.last_word(),
-            Stage::Waiting(_) | Stage::Dialling(_) => None,
+            Stage::Connecting(waiting) if ends => waiting.last_message(),
+            Stage::Dialling(dialling) if ends => dialling.last_message(),
+            Stage::Connecting(_) | Stage::Dialling(_) => None,
         }
     }
 
@@ -434,7 +441,7 @@ impl Session {
         match &self.stage {
             Stage::Dialling(_) => true,
             Stage::Socket(socket) => socket.dials(),
-            Stage::Http(_) | Stage::Waiting(_) => false,
+            Stage::Http(_) | Stage::Connecting(_) => false,
         }
     }
 }

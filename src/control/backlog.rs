@@ -1,20 +1,20 @@
 //! Orders to the reactors that find no room: they wait here, and nobody makes more meanwhile.
 
-use crate::reactor::{Order, Orders};
+use crate::reactor::{CommandSender, ReactorCommand};
 use std::collections::VecDeque;
 
 /// How soon what found a full lane is tried again, in milliseconds.
 pub(super) const RETRY_MS: u64 = 1;
 
 /// The lane to the reactors, and what waits for it.
-pub(super) struct Lane {
-    orders: Orders,
-    waiting: VecDeque<Order>,
+pub(super) struct Backlog {
+    orders: CommandSender,
+    waiting: VecDeque<ReactorCommand>,
 }
 
-impl Lane {
-    pub(super) fn new(orders: Orders) -> Lane {
-        Lane { orders, waiting: VecDeque::new() }
+impl Backlog {
+    pub(super) fn new(orders: CommandSender) -> Backlog {
+        Backlog { orders, waiting: VecDeque::new() }
     }
 
     /// Whether an order may be made now: nothing waits for the reactors.
@@ -23,7 +23,7 @@ impl Lane {
     }
 
     /// Hands an order over, behind those that wait.
-    pub(super) fn put(&mut self, order: Order) {
+    pub(super) fn put(&mut self, order: ReactorCommand) {
         self.waiting.push_back(order);
         self.hand_over();
     }
@@ -49,20 +49,21 @@ mod tests {
     #[test]
     fn what_finds_a_full_lane_waits_in_order() {
         let (orders, mut inbox) = orders(&Arc::new(Peers::new(1)), 0);
-        let mut lane = Lane::new(orders);
-        let publish = |app| Order::Publish { app, channel: "c".into(), event: Event::default() };
-        let most = ORDER_LANE as u32;
-        (0..most).for_each(|n| lane.put(publish(n)));
+        let mut lane = Backlog::new(orders);
+        let publish =
+            |app| ReactorCommand::Publish { app, channel: "c".into(), event: Event::default() };
+        let max = ORDER_LANE as u32;
+        (0..max).for_each(|n| lane.put(publish(n)));
         assert!(lane.has_room());
-        lane.put(publish(most));
+        lane.put(publish(max));
         assert!(!lane.has_room());
-        lane.put(publish(most + 1));
+        lane.put(publish(max + 1));
         let mut taken = Vec::new();
-        while let Some(Order::Publish { app, .. }) = inbox.pop() {
+        while let Some(ReactorCommand::Publish { app, .. }) = inbox.pop() {
             taken.push(app);
             lane.hand_over();
         }
         assert!(lane.has_room());
-        assert_eq!(taken, (0..most + 2).collect::<Vec<_>>());
+        assert_eq!(taken, (0..max + 2).collect::<Vec<_>>());
     }
 }

@@ -1,9 +1,9 @@
 //! The envelope, in and out, and the words that stand in it.
 
-use crate::codec::value::{self, Body, Envelope, Format, Value};
+use crate::codec::value::{self, Envelope, EnvelopeBody, Format, Value};
 use crate::hub::ConnId;
 use crate::mem::{Frozen, Slot};
-use crate::ws::{self, Kind, frame};
+use crate::ws::{self, MessageKind, frame};
 
 /// Error codes, and what each is the answer to.
 pub(super) mod codes {
@@ -38,7 +38,7 @@ pub(super) const DEFAULT_CONTROLLER: &str = "Zenith";
 
 /// A container from a peer.
 #[derive(Debug, Default)]
-pub(super) struct Container {
+pub(super) struct MessageEnvelope {
     pub(super) controller: Box<str>,
     pub(super) topic: Option<Box<str>>,
     pub(super) action: Option<Box<str>>,
@@ -53,14 +53,15 @@ pub(super) struct Container {
     pub(super) session: Option<Value>,
 }
 
-impl Container {
+impl MessageEnvelope {
     /// Sorts the members of a map. Unknown ones are ignored.
     ///
     /// # Errors
     /// It is no map, or the named property has the wrong type: an invalid packet.
-    pub(super) fn of(value: Value) -> Result<Container, &'static str> {
+    pub(super) fn of(value: Value) -> Result<MessageEnvelope, &'static str> {
         let Value::Map(members) = value else { return Err("a message must be an object") };
-        let mut it = Container { controller: DEFAULT_CONTROLLER.into(), ..Container::default() };
+        let mut it =
+            MessageEnvelope { controller: DEFAULT_CONTROLLER.into(), ..MessageEnvelope::default() };
         for (key, value) in members {
             match (&*key, value) {
                 ("Controller", Value::Text(text)) => it.controller = text,
@@ -97,7 +98,7 @@ impl Container {
 
 /// A container for a peer. What is `None` or false is left out.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Saying<'v> {
+pub(super) struct WireMessage<'v> {
     pub(super) controller: &'v str,
     pub(super) topic: Option<&'v str>,
     pub(super) action: Option<&'static str>,
@@ -110,7 +111,7 @@ pub(super) struct Saying<'v> {
     pub(super) version: Option<&'v str>,
 }
 
-impl Saying<'_> {
+impl WireMessage<'_> {
     /// The payload of one message.
     pub(super) fn encode(&self, format: Format) -> Result<Vec<u8>, value::Error> {
         let mut members: Vec<(Box<str>, Value)> = Vec::with_capacity(6);
@@ -137,7 +138,7 @@ impl Saying<'_> {
         match self.data {
             Some(data) => {
                 let envelope = Envelope { members, key: "Data".into() };
-                envelope.encode(format, &Body::Value(data), &mut out)?;
+                envelope.encode(format, &EnvelopeBody::Value(data), &mut out)?;
             }
             None => value::encode(format, &Value::Map(members), &mut out)?,
         }
@@ -182,8 +183,8 @@ pub(super) fn kind(topic: &str) -> &str {
 }
 
 /// The kind of message that a format goes in.
-pub(super) fn message_kind(format: Format) -> Kind {
-    if format.is_text() { Kind::Text } else { Kind::Binary }
+pub(super) fn message_kind(format: Format) -> MessageKind {
+    if format.is_text() { MessageKind::Text } else { MessageKind::Binary }
 }
 
 /// One whole frame.
@@ -283,21 +284,22 @@ mod tests {
     #[test]
     fn members_stand_in_their_order_and_what_is_not_there_is_left_out() {
         let (seven, data) = (Value::Int(7), Value::map([("Last", Value::Int(10))]));
-        let saying = Saying { controller: "Market", topic: Some("T"), ..Saying::default() };
+        let message =
+            WireMessage { controller: "Market", topic: Some("T"), ..WireMessage::default() };
         let cases = [
-            (Saying { data: Some(&data), ..saying }, r#""Data":{"Last":10}"#),
+            (WireMessage { data: Some(&data), ..message }, r#""Data":{"Last":10}"#),
             (
-                Saying { transaction: Some(&seven), data: Some(&data), ..saying },
+                WireMessage { transaction: Some(&seven), data: Some(&data), ..message },
                 r#""TransactionID":7,"Data":{"Last":10}"#,
             ),
             (
-                Saying { action: Some(SUB), confirm: true, ..saying },
+                WireMessage { action: Some(SUB), confirm: true, ..message },
                 r#""Action":"Sub","Confirm":true"#,
             ),
-            (Saying { action: Some(UNSUB), ..saying }, r#""Action":"Unsub""#),
+            (WireMessage { action: Some(UNSUB), ..message }, r#""Action":"Unsub""#),
         ];
-        for (saying, rest) in cases {
-            let text = String::from_utf8(saying.encode(Format::Json).unwrap()).unwrap();
+        for (message, rest) in cases {
+            let text = String::from_utf8(message.encode(Format::Json).unwrap()).unwrap();
             assert_eq!(text, format!(r#"{{"Controller":"Market","Topic":"T",{rest}}}"#));
         }
     }

@@ -5,8 +5,8 @@
 //! What the event does to the picture of its channel, which those are given who subscribe later,
 //! is said by its [`Retain`]; `picture.rs` does it.
 
-use super::mail::Squeezed;
-use crate::codec::{Body, Envelope, Error, Format, Value};
+use super::mail::CompressedFrames;
+use crate::codec::{Envelope, EnvelopeBody, Error, Format, Value};
 use crate::mem::Frozen;
 use crate::ws::Opcode;
 use crate::ws::frame;
@@ -28,7 +28,7 @@ pub enum Mode {
     Log {
         /// Elements that the picture may have; of more, the oldest go and are counted. A clearing
         /// one at the front stays.
-        most: u32,
+        max: u32,
         /// What marks an element as a clearing one.
         clears: Clears,
     },
@@ -58,16 +58,18 @@ pub enum Retain {
 
 /// A published value, and its frames.
 ///
-/// Put it into [`super::Event::forms`]; the event's `frame` stays empty then. The topic ends by an
-/// event that has [`Forms::clear`] and, in [`super::Event::told`], what the subscribers' dialects
+/// Put it into [`super::Event::encodings`]; the event's `frame` stays empty then. The topic ends by
+/// an
+/// event that has [`Encodings::clear`] and, in [`super::Event::message`], what the subscribers'
+/// dialects
 /// need to know: both happen at one place in the channel's order.
 #[derive(Debug)]
-pub struct Forms {
+pub struct Encodings {
     content: Option<Content>,
     retain: Retain,
     made: [OnceLock<Frozen>; Format::ALL.len()],
     /// The compressed forms of each, where some endpoint compresses.
-    squeezed: Option<Box<[Squeezed; Format::ALL.len()]>>,
+    compressed: Option<Box<[CompressedFrames; Format::ALL.len()]>>,
 }
 
 #[derive(Debug)]
@@ -76,7 +78,7 @@ struct Content {
     value: Value,
 }
 
-impl Forms {
+impl Encodings {
     /// The message that has `value` in `envelope`. `compresses` says whether some endpoint does.
     ///
     /// # Errors
@@ -86,33 +88,35 @@ impl Forms {
         value: Value,
         retain: Retain,
         compresses: bool,
-    ) -> Result<Forms, Error> {
+    ) -> Result<Encodings, Error> {
         envelope.check()?;
         value.check()?;
         let content = Some(Content { envelope, value });
-        Ok(Forms { content, retain, ..Forms::empty(compresses) })
+        Ok(Encodings { content, retain, ..Encodings::empty(compresses) })
     }
 
     /// Forgets the picture.
-    pub fn clear() -> Forms {
-        Forms { retain: Retain::Clear, ..Forms::empty(false) }
+    pub fn clear() -> Encodings {
+        Encodings { retain: Retain::Clear, ..Encodings::empty(false) }
     }
 
-    /// No form, to be filled by [`Forms::make`].
-    pub(super) fn empty(compresses: bool) -> Forms {
-        Forms {
+    /// No form, to be filled by [`Encodings::make`].
+    pub(super) fn empty(compresses: bool) -> Encodings {
+        Encodings {
             content: None,
             retain: Retain::Nothing,
             made: Default::default(),
-            squeezed: compresses.then(Default::default),
+            compressed: compresses.then(Default::default),
         }
     }
 
     /// The frame in a format: a text message of JSON, a binary one of the others. Empty if there
     /// is none.
-    pub fn form(&self, format: Format) -> &Frozen {
+    pub fn encoded(&self, format: Format) -> &Frozen {
         self.made[format.index()].get_or_init(|| match &self.content {
-            Some(Content { envelope, value }) => freeze(format, envelope, &Body::Value(value)),
+            Some(Content { envelope, value }) => {
+                freeze(format, envelope, &EnvelopeBody::Value(value))
+            }
             None => Frozen::default(),
         })
     }
@@ -120,9 +124,9 @@ impl Forms {
     /// The frame in a format that is made by `make` if it is not there; says how many bytes it
     /// has, if it was made.
     pub(super) fn make(&self, format: Format, make: impl FnOnce() -> Frozen) -> usize {
-        let form = &self.made[format.index()];
-        let was_made = form.get().is_some();
-        let bytes = form.get_or_init(make).len();
+        let encoded = &self.made[format.index()];
+        let was_made = encoded.get().is_some();
+        let bytes = encoded.get_or_init(make).len();
         if was_made { 0 } else { bytes }
     }
 
@@ -132,8 +136,8 @@ impl Forms {
     }
 
     /// The compressed forms of the frame in a format.
-    pub fn squeezed(&self, format: Format) -> Option<&Squeezed> {
-        self.squeezed.as_ref().map(|squeezed| &squeezed[format.index()])
+    pub fn compressed(&self, format: Format) -> Option<&CompressedFrames> {
+        self.compressed.as_ref().map(|compressed| &compressed[format.index()])
     }
 
     /// Whether the subscribers hear it.
@@ -165,13 +169,14 @@ impl Forms {
     }
 
     pub(super) fn compresses(&self) -> bool {
-        self.squeezed.is_some()
+        self.compressed.is_some()
     }
 }
 
-/// A frame of one message; empty if the format cannot say it, which [`Forms::new`] has ruled out
+/// A frame of one message; empty if the format cannot say it, which [`Encodings::new`] has ruled
+/// out
 /// for all but 2 GiB.
-pub(super) fn freeze(format: Format, envelope: &Envelope, body: &Body<'_>) -> Frozen {
+pub(super) fn freeze(format: Format, envelope: &Envelope, body: &EnvelopeBody<'_>) -> Frozen {
     let opcode = if format.is_text() { Opcode::Text } else { Opcode::Binary };
     let mut written = Ok(());
     let mut scratch = Vec::with_capacity(512);
@@ -195,30 +200,31 @@ mod tests {
 
     #[test]
     fn each_format_is_written_once_and_only_if_it_is_asked_for() {
-        let forms = Forms::new(envelope(), Value::Int(1), Retain::Nothing, true).expect("sound");
-        assert!(Format::ALL.iter().all(|format| !forms.is_made(*format)));
-        let frame = forms.form(Format::MsgPack).clone();
+        let encodings =
+            Encodings::new(envelope(), Value::Int(1), Retain::Nothing, true).expect("sound");
+        assert!(Format::ALL.iter().all(|format| !encodings.is_made(*format)));
+        let frame = encodings.encoded(Format::MsgPack).clone();
         let (opcode, payload) = frame::split(&frame).expect("a frame");
         assert_eq!(opcode, Opcode::Binary);
         assert_eq!(payload, b"\x82\xa5Topic\xa1t\xa4Data\x01");
-        assert_eq!(frame.as_ptr(), forms.form(Format::MsgPack).as_ptr(), "the same again");
-        assert!(!forms.is_made(Format::Json) && !forms.is_made(Format::Bson));
-        let text = frame::split(forms.form(Format::Json)).expect("a frame");
+        assert_eq!(frame.as_ptr(), encodings.encoded(Format::MsgPack).as_ptr(), "the same again");
+        assert!(!encodings.is_made(Format::Json) && !encodings.is_made(Format::Bson));
+        let text = frame::split(encodings.encoded(Format::Json)).expect("a frame");
         assert_eq!(text, (Opcode::Text, &br#"{"Topic":"t","Data":1}"#[..]));
-        assert!(forms.squeezed(Format::Bson).is_some());
-        assert_eq!(forms.make(Format::Json, || panic!("it is there")), 0);
-        assert_eq!(forms.make(Format::Bson, || Frozen::new(b"abc")), 3);
+        assert!(encodings.compressed(Format::Bson).is_some());
+        assert_eq!(encodings.make(Format::Json, || panic!("it is there")), 0);
+        assert_eq!(encodings.make(Format::Bson, || Frozen::new(b"abc")), 3);
     }
 
     #[test]
     fn what_a_format_cannot_say_is_refused_before_it_is_published() {
         let nul = Value::Array(vec![Value::map([("a\0", Value::Null)])]);
-        let forms = Forms::new(envelope(), nul, Retain::Nothing, false);
-        assert_eq!(forms.err(), Some(Error::Key));
+        let encodings = Encodings::new(envelope(), nul, Retain::Nothing, false);
+        assert_eq!(encodings.err(), Some(Error::Key));
         let key = Envelope { members: Vec::new(), key: "\0".into() };
-        let forms = Forms::new(Arc::new(key), Value::Null, Retain::Nothing, false);
-        assert_eq!(forms.err(), Some(Error::Key));
-        assert!(Forms::clear().form(Format::Json).is_empty());
+        let encodings = Encodings::new(Arc::new(key), Value::Null, Retain::Nothing, false);
+        assert_eq!(encodings.err(), Some(Error::Key));
+        assert!(Encodings::clear().encoded(Format::Json).is_empty());
     }
 
     #[test]
@@ -231,8 +237,8 @@ mod tests {
             (Retain::Install { mode, heard: false }, false, true),
             (Retain::Clear, false, false),
         ] {
-            let forms = Forms::new(envelope(), Value::Null, retain, false).expect("sound");
-            assert_eq!((forms.is_heard(), forms.is_kept()), (heard, kept), "{retain:?}");
+            let encodings = Encodings::new(envelope(), Value::Null, retain, false).expect("sound");
+            assert_eq!((encodings.is_heard(), encodings.is_kept()), (heard, kept), "{retain:?}");
         }
     }
 }

@@ -1,19 +1,19 @@
 //! What a session works with.
 
-use super::{Errand, Keys};
+use super::{MaskKeys, ProxyEffect};
 use crate::codec::json::Scratch;
-use crate::dialect::{Action, Desk, Env};
+use crate::dialect::{CoreState, Effect, Env};
 use crate::hub::ConnId;
 use crate::mem::Handle;
 use crate::stats::Counters;
 use crate::time::Now;
-use crate::tls::Identity;
+use crate::tls::PeerCertificate;
 use crate::ws::output::Codecs;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// What a session works with during one call.
-pub struct Surroundings<'a> {
+pub struct Context<'a> {
     /// The time.
     pub now: Now,
     /// The connection's name in this process.
@@ -29,15 +29,15 @@ pub struct Surroundings<'a> {
     /// Compressors and decompressors.
     pub codecs: &'a mut Codecs,
     /// What connections of this core have in common.
-    pub desk: &'a mut Desk,
+    pub core_state: &'a mut CoreState,
     /// Frames that a dialect shares among connections, on their way to the queue.
     pub shared: &'a mut Vec<Handle>,
     /// What is asked of the shard.
-    pub actions: &'a mut Vec<Action>,
+    pub effects: &'a mut Vec<Effect>,
     /// What is asked of it beside that.
-    pub errands: &'a mut Vec<Errand>,
+    pub proxy_effects: &'a mut Vec<ProxyEffect>,
     /// Keys for masks and handshakes.
-    pub keys: &'a mut Keys,
+    pub keys: &'a mut MaskKeys,
     /// What is counted.
     pub counters: &'a Counters,
     /// Whether the server is being shut down.
@@ -47,5 +47,5 @@ pub struct Surroundings<'a> {
     /// Whether the connection is encrypted.
     pub secure: bool,
     /// Who the client of a request has proved to be by its certificate.
-    pub identity: Option<Arc<Identity>>,
+    pub identity: Option<Arc<PeerCertificate>>,
 }

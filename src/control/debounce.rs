@@ -1,0 +1,150 @@
+//! Leavings that wait a while, because who leaves often comes back at once: a client that loads
+//! its next page. Who does was never away, as far as anybody is told.
+
+use crate::hub::{ChannelEvent, ChannelEventKind};
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+/// Leavings held at once; one more, and the oldest is told early.
+const MOST: usize = 64 * 1024;
+
+/// See the module's documentation. Time comes in as an argument.
+#[derive(Debug)]
+pub(super) struct Debounce {
+    hold_ms: u64,
+    /// When each is due, oldest first. An entry that is not in `leavings` was cancelled.
+    due: VecDeque<(u64, u64, Key)>,
+    leavings: HashMap<Key, (u64, ChannelEvent)>,
+    held: u64,
+}
+
+/// Who has left what; no user stands for the channel's last subscriber.
+type Key = (u32, Arc<str>, Option<Arc<str>>);
+
+impl Debounce {
+    pub(super) fn new(hold_ms: u64) -> Debounce {
+        Debounce { hold_ms, due: VecDeque::new(), leavings: HashMap::new(), held: 0 }
+    }
+
+    /// Takes a notice; gives what is to be told at once.
+    pub(super) fn take(&mut self, notice: ChannelEvent, now_ms: u64) -> Option<ChannelEvent> {
+        let key = |user: Option<&Arc<str>>| (notice.app, notice.channel.clone(), user.cloned());
+        match &notice.what {
+            ChannelEventKind::Vacated => self.debounce(key(None), notice, now_ms),
+            ChannelEventKind::MemberRemoved(user) => self.debounce(key(Some(user)), notice, now_ms),
+            ChannelEventKind::Occupied => match self.leavings.remove(&key(None)) {
+                Some(_) => None,
+                None => Some(notice),
+            },
+            ChannelEventKind::MemberAdded(user) => match self.leavings.remove(&key(Some(user))) {
+                Some(_) => None,
+                None => Some(notice),
+            },
+            ChannelEventKind::CacheMiss
+            | ChannelEventKind::Count(_)
+            | ChannelEventKind::ClientEvent(_) => Some(notice),
+        }
+    }
+
+    fn debounce(&mut self, key: Key, notice: ChannelEvent, now_ms: u64) -> Option<ChannelEvent> {
+        self.held += 1;
+        self.due.push_back((now_ms + self.hold_ms, self.held, key.clone()));
+        self.leavings.insert(key, (self.held, notice));
+        if self.due.len() > MOST { self.pop() } else { None }
+    }
+
+    /// The next leaving that nobody has taken back in time.
+    pub(super) fn next_due(&mut self, now_ms: u64) -> Option<ChannelEvent> {
+        while self.due.front().is_some_and(|(due_ms, ..)| *due_ms <= now_ms) {
+            if let Some(notice) = self.pop() {
+                return Some(notice);
+            }
+        }
+        None
+    }
+
+    fn pop(&mut self) -> Option<ChannelEvent> {
+        let (_, number, key) = self.due.pop_front()?;
+        let (held, _) = self.leavings.get(&key)?;
+        // Held again since, which has an entry of its own.
+        if *held != number {
+            return None;
+        }
+        self.leavings.remove(&key).map(|(_, notice)| notice)
+    }
+
+    /// When to look again.
+    pub(super) fn deadline_ms(&self) -> u64 {
+        self.due.front().map_or(u64::MAX, |(due_ms, ..)| *due_ms)
+    }
+
+    /// Whether nothing is held.
+    pub(super) fn is_empty(&self) -> bool {
+        self.leavings.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn notice(channel: &str, what: ChannelEventKind) -> ChannelEvent {
+        ChannelEvent { app: 0, version: 0, channel: channel.into(), what }
+    }
+
+    fn left(user: &str) -> ChannelEvent {
+        notice("p", ChannelEventKind::MemberRemoved(user.into()))
+    }
+
+    fn came(user: &str) -> ChannelEvent {
+        notice("p", ChannelEventKind::MemberAdded(user.into()))
+    }
+
+    #[test]
+    fn a_leaving_is_told_at_its_time_and_not_before() {
+        let mut debounce = Debounce::new(3000);
+        assert_eq!(debounce.take(notice("a", ChannelEventKind::Vacated), 100), None);
+        assert_eq!((debounce.next_due(3099), debounce.deadline_ms()), (None, 3100));
+        assert_eq!(debounce.next_due(3100), Some(notice("a", ChannelEventKind::Vacated)));
+        assert!(debounce.is_empty() && debounce.deadline_ms() == u64::MAX);
+        let again = notice("a", ChannelEventKind::Occupied);
+        assert_eq!(debounce.take(again.clone(), 3101), Some(again));
+    }
+
+    #[test]
+    fn a_return_in_time_is_told_no_more_than_the_leaving() {
+        let mut debounce = Debounce::new(3000);
+        for notice in [left("ada"), left("bob"), notice("p", ChannelEventKind::Vacated)] {
+            assert_eq!(debounce.take(notice, 0), None);
+        }
+        assert_eq!(debounce.take(notice("p", ChannelEventKind::Occupied), 1000), None);
+        assert_eq!(debounce.take(came("ada"), 1000), None);
+        assert_eq!(debounce.take(came("eve"), 1000), Some(came("eve")));
+        // Another channel and another application are others.
+        let other = ChannelEvent { app: 1, ..came("bob") };
+        assert_eq!(debounce.take(other.clone(), 1000), Some(other));
+        assert_eq!(debounce.next_due(3000), Some(left("bob")));
+        assert_eq!(debounce.next_due(u64::MAX), None);
+    }
+
+    #[test]
+    fn who_leaves_again_is_held_again_for_the_whole_time() {
+        let mut debounce = Debounce::new(3000);
+        assert_eq!(debounce.take(left("ada"), 0), None);
+        assert_eq!(debounce.take(came("ada"), 2000), None);
+        assert_eq!(debounce.take(left("ada"), 2500), None);
+        assert_eq!(debounce.next_due(5499), None);
+        assert_eq!(debounce.next_due(5500), Some(left("ada")));
+        assert_eq!(debounce.next_due(u64::MAX), None);
+    }
+
+    #[test]
+    fn what_is_no_leaving_passes_and_too_many_leavings_push_the_oldest_out() {
+        let mut debounce = Debounce::new(3000);
+        assert!(debounce.take(notice("a", ChannelEventKind::CacheMiss), 0).is_some());
+        assert!(debounce.take(notice("a", ChannelEventKind::Count(3)), 0).is_some());
+        let channel = |n: usize| notice(&n.to_string(), ChannelEventKind::Vacated);
+        assert!((0..MOST).all(|n| debounce.take(channel(n), 0).is_none()));
+        assert_eq!(debounce.take(channel(MOST), 0), Some(channel(0)));
+    }
+}

@@ -1,0 +1,228 @@
+//! What a back end may ask for, by HTTP or by WebSocket: one container for each.
+
+use super::APP;
+use super::directory::ServiceEntry;
+use super::messages::{ZenithMessage, to_message};
+use super::wire::{self, MessageEnvelope, codes};
+use crate::codec::Value;
+use crate::config;
+use crate::dialect::{DialectContext, Effect, Env};
+use crate::hub::{self, Clears, ConnId, Encodings, Event, Mode, Retain};
+use std::sync::Arc;
+
+/// Something to be done.
+pub(super) enum BackendCommand {
+    /// Data for a channel, or the end of its picture.
+    Data(String, Arc<Encodings>),
+    /// A topic ends, with an error or without, for all who have it or for some.
+    End(String, Option<Value>, EndScope),
+    /// A user's sessions end.
+    Kick(Box<str>),
+    /// A feed's state.
+    Feed(Box<str>, Box<str>),
+}
+
+impl BackendCommand {
+    /// Whether it is ordered by a channel's home.
+    pub(super) fn is_published(&self) -> bool {
+        matches!(self, BackendCommand::Data(..) | BackendCommand::End(_, _, EndScope::All))
+    }
+}
+
+/// Who loses a topic.
+pub(super) enum EndScope {
+    /// All subscribers.
+    All,
+    /// The sessions of a user.
+    User(Box<str>),
+    /// One session.
+    Session(ConnId),
+}
+
+/// Why not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct CommandRefusal {
+    /// In the words of the protocol.
+    pub(super) code: &'static str,
+    /// For people.
+    pub(super) text: &'static str,
+}
+
+const KICKED: &str = "the session was ended by the back end";
+
+/// What marks an element of a list as one that voids all before it.
+const CLEARS: Clears = &[("O", "C"), ("O", "I"), ("Operation", "Clear")];
+
+/// Reads one container of a back end.
+pub(super) fn read(
+    env: &Env,
+    service: &ServiceEntry,
+    it: MessageEnvelope,
+) -> Result<BackendCommand, CommandRefusal> {
+    let refuse = |code, text| Err(CommandRefusal { code, text });
+    match it.action.as_deref().unwrap_or(wire::PUBLISH) {
+        "Kick" => match it.user {
+            Some(Value::Text(user)) => Ok(BackendCommand::Kick(user)),
+            _ => refuse(codes::DATA, "Kick needs UserID, a string"),
+        },
+        "Feed" => {
+            let status = it.data.as_ref().and_then(Value::as_text).unwrap_or("");
+            if !env.zenith.has_feed(it.topic()) {
+                return refuse(codes::UNKNOWN, "no feed of this name is configured");
+            }
+            if !config::FEED_STATES.contains(&status) {
+                return refuse(codes::DESERIALISE, "Data is no state of a feed");
+            }
+            Ok(BackendCommand::Feed(it.topic().into(), status.into()))
+        }
+        "Publish" | "Snapshot" | "Clear" | "End" => topic_order(env, service, it),
+        _ => refuse(codes::UNKNOWN, "Action is unknown"),
+    }
+}
+
+fn topic_order(
+    env: &Env,
+    service: &ServiceEntry,
+    it: MessageEnvelope,
+) -> Result<BackendCommand, CommandRefusal> {
+    let refuse = |code, text| Err(CommandRefusal { code, text });
+    let directory = &env.zenith;
+    let Some(topic) = &it.topic else { return refuse(codes::UNKNOWN, "Topic is missing") };
+    if it.controller.len() + topic.len() > directory.config.topic_length {
+        return refuse(codes::LIMITED, "the topic is too long");
+    }
+    if !service.may_serve(&it.controller) {
+        return refuse(codes::AUTHORITY, "the service may not serve this controller");
+    }
+    let Some(rule) = directory.look(&it.controller, topic).rule else {
+        return refuse(codes::UNKNOWN, "no such topic is configured or registered");
+    };
+    if rule.data.is_some() {
+        return refuse(codes::UNKNOWN, "the topic's data stands in the configuration");
+    }
+    let name = wire::channel(&it.controller, topic);
+    let retain = match &it.retain {
+        None => rule.retain,
+        Some(word) => match word.as_text().and_then(retain_of) {
+            Some(retain) => retain,
+            None => return refuse(codes::DESERIALISE, "Retain is unknown"),
+        },
+    };
+    let mode = match retain {
+        config::RetainConfig::Merge => Some(Mode::Merge { null_deletes: rule.null_deletes }),
+        config::RetainConfig::Log => {
+            Some(Mode::Log { max: directory.config.log_elements as u32, clears: CLEARS })
+        }
+        config::RetainConfig::Replace => Some(Mode::Replace),
+        config::RetainConfig::None => None,
+    };
+    let retain = match it.action.as_deref() {
+        Some("End") => {
+            let scope = EndScope::of(it.session.as_ref(), it.user.as_ref());
+            return match scope {
+                Some(scope) => Ok(BackendCommand::End(name, it.error, scope)),
+                None => refuse(codes::DESERIALISE, "End is for a Session or a UserID, or for all"),
+            };
+        }
+        Some("Clear") => return Ok(BackendCommand::Data(name, Arc::new(Encodings::clear()))),
+        Some("Snapshot") => Retain::Install { mode: mode.unwrap_or(Mode::Replace), heard: false },
+        _ => mode.map_or(Retain::Nothing, Retain::Update),
+    };
+    let Some(data) = it.data.filter(|data| !data.is_null()) else {
+        return refuse(codes::DATA, "Data is missing or null");
+    };
+    let envelope = Arc::new(wire::envelope(&it.controller, topic));
+    match Encodings::new(envelope, data, retain, env.compresses) {
+        Ok(encodings) => Ok(BackendCommand::Data(name, Arc::new(encodings))),
+        Err(_) => refuse(codes::DESERIALISE, "Data cannot be written in every format"),
+    }
+}
+
+impl EndScope {
+    fn of(session: Option<&Value>, user: Option<&Value>) -> Option<EndScope> {
+        match (session, user) {
+            (None, None) => Some(EndScope::All),
+            (Some(Value::Text(session)), None) => {
+                wire::parse_session(session).map(EndScope::Session)
+            }
+            (None, Some(Value::Text(user))) => Some(EndScope::User(user.clone())),
+            _ => None,
+        }
+    }
+}
+
+/// A word for what is kept.
+pub(super) fn retain_of(word: &str) -> Option<config::RetainConfig> {
+    match word {
+        "Replace" => Some(config::RetainConfig::Replace),
+        "Merge" => Some(config::RetainConfig::Merge),
+        "Log" => Some(config::RetainConfig::Log),
+        "None" => Some(config::RetainConfig::None),
+        _ => None,
+    }
+}
+
+/// Does it; says how many sessions it ends.
+pub(super) fn carry_out(
+    context: &mut DialectContext<'_>,
+    order: BackendCommand,
+    part: u16,
+) -> usize {
+    match order {
+        BackendCommand::Data(name, encodings) => {
+            let event = Event { encodings: Some(encodings), ..Event::default() };
+            context.effects.push(Effect::Publish { app: APP, name, event, part });
+            0
+        }
+        BackendCommand::End(name, error, scope) => {
+            let what = to_message(ZenithMessage::End { channel: name.as_str().into(), error });
+            let sessions = match scope {
+                EndScope::All => return end_for_all(context, name, what, part),
+                EndScope::User(user) => context.env.zenith.state.sessions(&user),
+                EndScope::Session(session) => vec![session],
+            };
+            // Behind what was said of the topic before.
+            let notify_one = |to| {
+                let (name, what) = (name.clone(), what.clone());
+                Effect::TellBehind { app: APP, name, to, what }
+            };
+            context.effects.extend(sessions.into_iter().map(notify_one));
+            0
+        }
+        BackendCommand::Kick(user) => {
+            let sessions = context.env.zenith.state.sessions(&user);
+            for &to in &sessions {
+                context
+                    .effects
+                    .push(Effect::Tell { to, what: to_message(ZenithMessage::Kick(KICKED)) });
+            }
+            sessions.len()
+        }
+        BackendCommand::Feed(name, status) => {
+            if context.env.zenith.state.set_feed(&name, Some(&status)) {
+                context.effects.push(announce_feeds(context.env, part));
+            }
+            0
+        }
+    }
+}
+
+/// Ends a topic for all, and its picture.
+fn end_for_all(
+    context: &mut DialectContext<'_>,
+    name: String,
+    what: hub::DialectMessage,
+    part: u16,
+) -> usize {
+    let encodings = Some(Arc::new(Encodings::clear()));
+    let event = Event { encodings, message: Some(what), ..Event::default() };
+    context.effects.push(Effect::Publish { app: APP, name, event, part });
+    0
+}
+
+/// Tells all subscribers of `Zenith/Feeds` how the feeds are.
+pub(super) fn announce_feeds(env: &Env, part: u16) -> Effect {
+    let what = to_message(ZenithMessage::Feeds(env.zenith.feeds()));
+    let event = Event { message: Some(what), ..Event::default() };
+    Effect::Publish { app: APP, name: wire::channel("Zenith", "Feeds"), event, part }
+}
