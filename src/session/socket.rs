@@ -159,9 +159,7 @@ impl Socket {
                 cx.counters.messages_received.add(1);
                 self.begun = 0;
                 let (rules, park) = match self.policy.as_deref_mut() {
-                    Some(ConnectionPolicy { rules, parked, .. }) => {
-                        (rules.as_deref(), Some(parked))
-                    }
+                    Some(policy) => (policy.rules.as_deref(), Some(&mut policy.parked)),
                     None => (None, None),
                 };
                 let channel = self.channel.as_deref_mut();

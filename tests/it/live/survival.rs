@@ -543,8 +543,8 @@ fn control_frames_are_bounded_in_a_second() {
     for (opcode, payload) in [(PING, &b"p"[..]), (PONG, b""), (TEXT, b"")] {
         let mut client = Client::open(address, "/echo");
         // More than two seconds may bring, wherever they begin; exact is the test in `compress`.
-        let flood: Vec<u8> = (0..101).flat_map(|_| masked(true, opcode, payload)).collect();
-        client.send(&flood);
+        let burst: Vec<u8> = (0..101).flat_map(|_| masked(true, opcode, payload)).collect();
+        client.send(&burst);
         let close = std::iter::from_fn(|| client.try_frame()).find(|frame| frame.opcode == CLOSE);
         let close = close.expect("a close");
         assert_eq!(close.payload[..2], 1008_u16.to_be_bytes());
