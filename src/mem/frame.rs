@@ -1,20 +1,20 @@
-//! Frozen frames: the bytes of a broadcast, written once and pointed at by every write queue.
+//! Frozen frames: the bytes of a broadcast, written once and referred to by every write queue.
 //!
-//! Two counts, because one is dear: [`Frozen`] crosses cores and counts atomically, [`Handle`]
-//! stays on one core and counts without atomics. A core takes one `Frozen` for an event, wraps it
-//! once, and hands a `Handle` to each of its subscribers. Both counts are the standard library's:
-//! there is nothing here that loom could explore.
+//! There are two reference counts, because an atomic one for each subscriber would be expensive:
+//! [`Frozen`] is shared by cores and counts atomically, [`Handle`] stays on one core and counts
+//! without atomics. A core takes one `Frozen` for an event, wraps it once, and gives each of its
+//! subscribers a `Handle`. Both counts are those of `Arc` and `Rc`, so loom has no model here.
 
 use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// The bytes of a whole frame that no one will change, shared between cores.
+/// The bytes of a whole frame, which never change, shared between cores.
 #[derive(Clone, Debug, Default)]
 pub struct Frozen(Arc<[u8]>);
 
 impl Frozen {
-    /// Copies `bytes` once, into a shared allocation of exactly their size.
+    /// Copies `bytes` once, into a shared allocation of exactly that size.
     pub fn new(bytes: &[u8]) -> Frozen {
         Frozen(Arc::from(bytes))
     }
@@ -27,12 +27,12 @@ impl Deref for Frozen {
     }
 }
 
-/// One core's handle to a frozen frame; a clone is one plain addition.
+/// One core's handle to a frozen frame; to clone it is one addition without atomics.
 #[derive(Clone, Debug)]
 pub struct Handle(Rc<Frozen>);
 
 impl Handle {
-    /// Takes this core's one share of `frame`.
+    /// Wraps `frame`, of which each core takes one share.
     pub fn new(frame: Frozen) -> Handle {
         Handle(Rc::new(frame))
     }
@@ -45,16 +45,16 @@ impl Deref for Handle {
     }
 }
 
-/// A run of bytes in a write queue. Moving a segment does not move the bytes.
+/// A run of bytes in a write queue. To move a segment does not move its bytes.
 #[derive(Debug)]
 pub enum Segment {
-    /// Replies to this peer alone: one or more whole frames or HTTP responses.
+    /// Replies to this peer only: one or more whole frames or HTTP responses.
     Own(Vec<u8>),
-    /// A broadcast frame, or the end of one.
+    /// A broadcast message, or its last piece.
     Shared(Handle),
-    /// A piece of a broadcast message of which more follows.
+    /// A piece of a broadcast message that further pieces follow.
     Piece(Handle),
-    /// A reply to this peer that others are given, too: one or more whole frames.
+    /// A reply to this peer whose bytes other peers get too: one or more whole frames.
     Lent(Handle),
 }
 
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_handle_keeps_the_bytes_where_they_are() {
+    fn frozen_bytes_do_not_move_when_handles_are_cloned() {
         let frozen = Frozen::new(b"frame");
         let at = frozen.as_ptr();
         let handles: Vec<Handle> = {
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn a_segment_is_three_words_so_that_a_queue_stays_small() {
+    fn segment_is_three_words_long() {
         assert_eq!(size_of::<Segment>(), 24);
     }
 }

@@ -1,7 +1,7 @@
 //! A bounded queue from one core to one other: one producer, one consumer, no lock.
 //!
-//! Invariant: `consumed <= produced <= consumed + capacity`, both counted without wrapping to the
-//! ring's size, so that full and empty are told apart without a spare place.
+//! Invariant: `consumed <= produced <= consumed + capacity`. Both counters run on without wrapping
+//! at the capacity, so a full queue differs from an empty one without an unused place.
 
 use super::sync::{Arc, AtomicUsize, Cell, Ordering};
 use std::mem::MaybeUninit;
@@ -34,7 +34,10 @@ pub fn mailbox<T: Send>(capacity: usize) -> (Sender<T>, Receiver<T>) {
 }
 
 impl<T> Sender<T> {
-    /// Puts `message` in, or gives it back when the queue is full.
+    /// Appends `message`.
+    ///
+    /// # Errors
+    /// The queue is full; the message is returned.
     pub fn push(&mut self, message: T) -> Result<(), T> {
         let capacity = self.queue.places.len();
         if self.produced.wrapping_sub(self.consumed_seen) == capacity {
@@ -44,8 +47,8 @@ impl<T> Sender<T> {
             }
         }
         let place = &self.queue.places[self.produced & (capacity - 1)];
-        // SAFETY: this place is outside `consumed..produced`, so the receiver does not look at it,
-        // and there is one sender only. The Release store below publishes the write.
+        // SAFETY: this place is outside `consumed..produced`, so the receiver does not access it,
+        // and there is only one sender. The Release store below publishes the write.
         place.with_mut(|place| _ = unsafe { (*place).write(message) });
         self.produced = self.produced.wrapping_add(1);
         self.queue.produced.0.store(self.produced, Ordering::Release);
@@ -54,7 +57,7 @@ impl<T> Sender<T> {
 }
 
 impl<T> Receiver<T> {
-    /// Takes the oldest message out.
+    /// Removes the oldest message.
     pub fn pop(&mut self) -> Option<T> {
         if self.is_empty() {
             return None;
@@ -68,7 +71,7 @@ impl<T> Receiver<T> {
         Some(message)
     }
 
-    /// Whether nothing waits at this moment.
+    /// Whether the queue is empty at this moment.
     pub fn is_empty(&mut self) -> bool {
         if self.consumed == self.produced_seen {
             self.produced_seen = self.queue.produced.0.load(Ordering::Acquire);
@@ -83,7 +86,7 @@ struct Queue<T> {
     places: Box<[Cell<MaybeUninit<T>>]>,
 }
 
-/// A counter alone on its cache lines: the two ends do not slow each other down.
+/// A counter with cache lines of its own, so that the two ends do not invalidate each other's.
 #[repr(align(128))]
 struct Padded(AtomicUsize);
 
@@ -95,12 +98,12 @@ unsafe impl<T: Send> Send for Queue<T> {}
 
 impl<T> Drop for Queue<T> {
     fn drop(&mut self) {
-        // Relaxed: whoever drops the last reference to the queue is behind both ends.
+        // Relaxed is enough: both ends have been dropped before the last reference.
         let produced = self.produced.0.load(Ordering::Relaxed);
         let mut at = self.consumed.0.load(Ordering::Relaxed);
         while at != produced {
             let place = &self.places[at & (self.places.len() - 1)];
-            // SAFETY: both ends are gone, and `consumed..produced` holds written, unread messages.
+            // SAFETY: both ends are dropped, and `consumed..produced` holds written, unread messages.
             place.with_mut(|place| unsafe { (*place).assume_init_drop() });
             at = at.wrapping_add(1);
         }
@@ -112,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_full_mailbox_gives_the_message_back_and_keeps_the_order() {
+    fn mailbox_that_is_full_returns_the_message_and_keeps_the_order() {
         let (mut tx, mut rx) = mailbox(4);
         for n in 0..4 {
             assert_eq!(tx.push(n), Ok(()));
@@ -125,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_never_taken_out_is_dropped_once() {
+    fn mailbox_drops_unread_messages_once() {
         let counted = Arc::new(());
         let (mut tx, mut rx) = mailbox(8);
         for _ in 0..6 {
@@ -138,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_million_messages_cross_between_two_threads_in_order() {
+    fn mailbox_passes_a_million_messages_between_two_threads_in_order() {
         let (mut tx, mut rx) = mailbox(64);
         const COUNT: u64 = if cfg!(miri) { 1000 } else { 1_000_000 };
         let sender = std::thread::spawn(move || {
@@ -163,8 +166,8 @@ mod tests {
     }
 }
 
-/// Every order in which the two ends can meet. Messages are boxed, so that one which is read twice
-/// or never dropped is noticed.
+/// Every order in which the two ends can run. Messages are boxed, so that loom notices a message
+/// that is read twice or never dropped.
 #[cfg(all(test, polycast_loom))]
 mod models {
     use super::super::sync::explore;
@@ -184,7 +187,7 @@ mod models {
     }
 
     #[test]
-    fn a_full_mailbox_gives_back_and_an_empty_one_gives_nothing() {
+    fn mailbox_full_returns_the_message_and_empty_returns_none() {
         explore(|| {
             let (mut tx, mut rx) = mailbox(2);
             let sender = thread::spawn(move || {
@@ -202,7 +205,7 @@ mod models {
     }
 
     #[test]
-    fn places_are_used_again_in_order() {
+    fn mailbox_reuses_places_in_order() {
         explore(|| {
             let (mut tx, mut rx) = mailbox(2);
             let sender = thread::spawn(move || {
@@ -221,7 +224,7 @@ mod models {
     }
 
     #[test]
-    fn what_is_left_is_dropped_once_whoever_ends_last() {
+    fn mailbox_drops_unread_messages_once_whichever_end_is_dropped_last() {
         explore(|| {
             let counted = Arc::new(7);
             let (mut tx, mut rx) = mailbox(2);
@@ -239,7 +242,7 @@ mod models {
     }
 
     #[test]
-    fn what_was_sent_before_the_sender_ended_arrives() {
+    fn mailbox_delivers_what_was_sent_before_the_sender_was_dropped() {
         explore(|| {
             let (mut tx, mut rx) = mailbox(2);
             let sender = thread::spawn(move || {

@@ -1,4 +1,6 @@
-//! Memory that outlives a function call: frozen frames, slot tables and mailboxes; bells.
+//! Memory that outlives a function call: frozen frames, slot tables, mailboxes between cores, and
+//! notifiers. Knows nothing of connections, channels or the kernel. One of three modules that may
+//! contain `unsafe`.
 
 #![allow(unsafe_code)]
 
@@ -13,8 +15,8 @@ pub use frame::{Frozen, Handle, Segment};
 pub use notifier::{Notifier, RefreshList, RefreshRequest};
 pub use slots::{FreeList, Slot, Table};
 
-/// Gives memory that the calling thread's allocator keeps for reuse back to the system. Worth its
-/// milliseconds when many connections have left.
+/// Returns memory that the calling thread's allocator keeps for reuse to the system. Takes
+/// milliseconds, so it is called when many connections have left.
 pub fn give_back() {
     // SAFETY: the call has no preconditions; where mimalloc is not the allocator it finds nothing.
     unsafe { libmimalloc_sys::mi_collect(true) };

@@ -1,48 +1,49 @@
-//! What one thread looks after for all others: a list, what is wanted of it, and a bell for when
-//! that thread sleeps. Nothing here waits for it.
+//! How other threads ask one thread, which may sleep, to fetch something again: a notifier that
+//! wakes it, a flag for each thing, and the list of all things. Nothing here waits or blocks.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-/// Wakes a thread; may be rung at any time, from any thread. Until it is hung nobody hears it.
-/// Clones are the same bell.
+/// Wakes one thread, from any thread and at any time. Does nothing until a function is attached.
+/// Clones share that function.
 #[derive(Clone, Default)]
 pub struct Notifier(Arc<OnceLock<Box<dyn Fn() + Send + Sync>>>);
 
 impl fmt::Debug for Notifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Bell").field("is_hung", &self.is_attached()).finish()
+        f.debug_struct("Notifier").field("is_attached", &self.is_attached()).finish()
     }
 }
 
 impl Notifier {
-    /// One that is hung already.
-    pub fn new(ring: impl Fn() + Send + Sync + 'static) -> Notifier {
+    /// A notifier that calls `wake`.
+    pub fn new(wake: impl Fn() + Send + Sync + 'static) -> Notifier {
         let notifier = Notifier::default();
-        notifier.attach(ring);
+        notifier.attach(wake);
         notifier
     }
 
-    /// Says what it does from now on. Only the first word counts.
-    pub fn attach(&self, ring: impl Fn() + Send + Sync + 'static) {
-        let _ = self.0.set(Box::new(ring));
+    /// Makes [`Notifier::notify`] call `wake`. Later calls change nothing.
+    pub fn attach(&self, wake: impl Fn() + Send + Sync + 'static) {
+        let _ = self.0.set(Box::new(wake));
     }
 
-    /// Whether anybody hears it.
+    /// Whether a function is attached.
     pub fn is_attached(&self) -> bool {
         self.0.get().is_some()
     }
 
-    /// Wakes who has hung it.
+    /// Calls the attached function, if there is one.
     pub fn notify(&self) {
-        if let Some(ring) = self.0.get() {
-            ring();
+        if let Some(wake) = self.0.get() {
+            wake();
         }
     }
 }
 
-/// Whether something is wanted soon. The bell rings once until it is begun.
+/// A request to fetch one thing again. The thread is notified by the first [`RefreshRequest::want`]
+/// after each [`RefreshRequest::begin`].
 #[derive(Debug)]
 pub struct RefreshRequest {
     flag: AtomicBool,
@@ -50,30 +51,31 @@ pub struct RefreshRequest {
 }
 
 impl RefreshRequest {
-    /// Nothing is wanted yet.
+    /// No request yet; `notifier` wakes the thread that fetches.
     pub fn new(notifier: &Notifier) -> RefreshRequest {
         RefreshRequest { flag: AtomicBool::new(false), notifier: notifier.clone() }
     }
 
-    /// It is wanted.
+    /// Requests it, and wakes the thread if it was not requested before.
     pub fn want(&self) {
         if !self.flag.swap(true, Ordering::AcqRel) {
             self.notifier.notify();
         }
     }
 
-    /// Whether it is.
+    /// Whether it is requested and not begun.
     pub fn is_wanted(&self) -> bool {
         self.flag.load(Ordering::Acquire)
     }
 
-    /// It is on its way: forgets that it was wanted.
+    /// Clears the request, because the thing is being fetched now.
     pub fn begin(&self) {
         self.flag.store(false, Ordering::Release);
     }
 }
 
-/// What is to be looked after. Lives as long as the process; a new configuration changes the list.
+/// The things that the thread fetches again and again. The list itself lives as long as the
+/// process; a new configuration replaces its entries.
 pub struct RefreshList<T> {
     list: Mutex<Vec<Arc<T>>>,
     notifier: Notifier,
@@ -96,23 +98,23 @@ impl<T> RefreshList<T> {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// All of it.
+    /// All entries.
     pub fn list(&self) -> Vec<Arc<T>> {
         self.lock().clone()
     }
 
-    /// The first of which that is true.
+    /// The first entry for which `is_it` is true.
     pub fn find(&self, is_it: impl Fn(&T) -> bool) -> Option<Arc<T>> {
         self.lock().iter().find(|it| is_it(it)).cloned()
     }
 
-    /// From now on it is these.
+    /// Replaces all entries and wakes the thread.
     pub fn replace(&self, list: Vec<Arc<T>>) {
         *self.lock() = list;
         self.notifier.notify();
     }
 
-    /// Wakes who looks after it.
+    /// Wakes the thread that fetches the entries.
     pub fn notifier(&self) -> &Notifier {
         &self.notifier
     }
@@ -124,15 +126,15 @@ mod tests {
     use std::sync::atomic::AtomicUsize;
 
     #[test]
-    fn the_bell_rings_for_a_list_and_once_for_a_wish_until_that_is_heard() {
+    fn notifier_wakes_for_a_new_list_and_once_for_each_request() {
         let list: RefreshList<u32> = RefreshList::default();
         list.replace(vec![Arc::new(1)]);
-        assert!(!list.notifier().is_attached(), "nobody hears it, and nothing happens");
+        assert!(!list.notifier().is_attached());
         let notified = Arc::new(AtomicUsize::new(0));
         let theirs = notified.clone();
         let notified = || notified.load(Ordering::Relaxed);
         list.notifier().attach(move || _ = theirs.fetch_add(1, Ordering::Relaxed));
-        list.notifier().attach(|| panic!("only the first word counts"));
+        list.notifier().attach(|| panic!("only the first function is attached"));
         list.replace(vec![Arc::new(2), Arc::new(3)]);
         assert_eq!((list.list().len(), notified()), (2, 1));
         assert_eq!(list.find(|it| *it > 1).as_deref(), Some(&2));

@@ -1,12 +1,12 @@
-//! Who sleeps: how a core waits for mail without missing any, and is woken only when it waits.
+//! Parking: how a core sleeps until mail comes without missing any, and is woken only if it sleeps.
 //!
-//! The waiting core says so, then looks for mail; a sending core puts mail in, then looks whether
-//! anyone waits. With a full fence between the two steps on both sides, at least one of them sees
-//! what the other has done. Each way of missing a wake-up is a model below.
+//! A core that is about to sleep sets its flag, then looks for mail. A sending core puts mail in,
+//! then looks at the flag. With a full fence between the two steps on both sides, at least one of
+//! the cores sees what the other has done. The models below try every order of these steps.
 
 use super::sync::{AtomicBool, Ordering, fence};
 
-/// Whether one core sleeps, or is about to.
+/// Whether one core sleeps or is about to.
 #[derive(Debug)]
 pub struct Parking {
     parked: AtomicBool,
@@ -24,21 +24,23 @@ impl Parking {
         Parking { parked: AtomicBool::new(false) }
     }
 
-    /// This core is about to sleep. It must look for mail once more before it does.
+    /// Says that this core is about to sleep. It must look for mail once more before it sleeps.
     pub fn announce(&self) {
         self.parked.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
     }
 
-    /// This core is awake, or stays so.
+    /// Says that this core is awake, or does not sleep after all.
     pub fn retract(&self) {
         self.parked.store(false, Ordering::Relaxed);
     }
 
-    /// Mail was put in for this core: whether the caller has to wake it. Of several, one has to.
+    /// Whether the caller, which has put mail in for this core, must wake it. Of several callers,
+    /// one must.
     pub fn needs_wake(&self) -> bool {
         fence(Ordering::SeqCst);
-        // Most of the time nobody sleeps, and a look takes the cache line from nobody.
+        // A plain load first: most of the time the core is awake, and a load does not take its
+        // cache line away.
         self.parked.load(Ordering::Relaxed)
             && self
                 .parked
@@ -52,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_sender_wakes_and_only_who_sleeps() {
+    fn parking_asks_one_sender_to_wake_a_core_that_sleeps() {
         let parking = Parking::new();
         assert!(!parking.needs_wake());
         parking.announce();
@@ -64,7 +66,7 @@ mod tests {
     }
 }
 
-/// A core that misses its wake-up sleeps for ever here, which loom calls a deadlock.
+/// In these models a core that misses its wake-up sleeps for ever; loom reports that as a deadlock.
 #[cfg(all(test, polycast_loom))]
 mod models {
     use super::super::mailbox::{Receiver, mailbox};
@@ -73,7 +75,7 @@ mod models {
     use loom::sync::Arc;
     use loom::thread::{self, Thread};
 
-    /// A core that sends one message and wakes `sleeper`, if that is needed.
+    /// Starts a core that sends one message and wakes `sleeper` if necessary.
     fn send(parking: Arc<Parking>, sleeper: Thread) -> Receiver<usize> {
         let (mut tx, rx) = mailbox(2);
         thread::spawn(move || {
@@ -85,7 +87,7 @@ mod models {
         rx
     }
 
-    /// The turns of a core until a message has come from each of `lanes`.
+    /// Runs the turns of a core until a message has come from each of `lanes`.
     fn turns(parking: &Parking, lanes: &mut [Receiver<usize>]) {
         let mut left = lanes.len();
         while left > 0 {
@@ -99,7 +101,7 @@ mod models {
     }
 
     #[test]
-    fn mail_from_one_core_wakes() {
+    fn parking_is_woken_by_mail_from_one_core() {
         explore(|| {
             let parking = Arc::new(Parking::new());
             let lane = send(parking.clone(), thread::current());
@@ -108,7 +110,7 @@ mod models {
     }
 
     #[test]
-    fn mail_from_two_cores_wakes() {
+    fn parking_is_woken_by_mail_from_two_cores() {
         explore(|| {
             let parking = Arc::new(Parking::new());
             let first = send(parking.clone(), thread::current());
@@ -118,7 +120,7 @@ mod models {
     }
 
     #[test]
-    fn mail_that_comes_while_a_wake_up_is_on_its_way_is_not_left() {
+    fn parking_sees_mail_that_comes_during_a_wake_up() {
         explore(|| {
             let parking = Arc::new(Parking::new());
             let (mut tx, rx) = mailbox(2);

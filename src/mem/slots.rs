@@ -1,19 +1,20 @@
-//! Slot tables: small dense indexes with generations, so that a late word about a connection that
-//! is gone is recognised and dropped.
+//! Slot tables: small dense indexes with generations, so that a late completion of a connection
+//! that has ended is recognised and dropped.
 
-/// The name of one occupant of a [`Table`]: an index, and which occupant of that index is meant.
+/// Names one occupant of a [`Table`]: its index, and which of the index's occupants it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Slot {
-    /// Position in the table; the position in the ring's file table, too.
+    /// Position in the table, and in the ring's file table.
     pub index: u32,
-    /// Counts the occupants of this index, from 1, in 24 bits.
+    /// Counts the occupants of this index, from 1; wraps at 24 bits.
     pub generation: u32,
 }
 
-/// Generations wrap here: they share a word of completion data with an operation and an index.
+/// Generations have 24 bits, because one 64-bit word of completion data holds the operation, the
+/// index and the generation.
 pub const GENERATION_MASK: u32 = (1 << 24) - 1;
 
-/// Values by slot. An empty table entry costs 16 bytes, a value is boxed so that growth moves none.
+/// Values by slot. An entry costs 16 bytes; each value is boxed, so that growth moves no value.
 #[derive(Debug)]
 pub struct Table<T> {
     entries: Vec<Entry<T>>,
@@ -33,7 +34,7 @@ impl<T> Default for Table<T> {
 }
 
 impl<T> Table<T> {
-    /// Puts a new occupant at `index`, which must be free, and names it.
+    /// Puts a new occupant at `index`, which must be free, and returns its slot.
     pub fn insert(&mut self, index: u32, value: T) -> Slot {
         let at = index as usize;
         if at >= self.entries.len() {
@@ -47,7 +48,7 @@ impl<T> Table<T> {
         Slot { index, generation: entry.generation }
     }
 
-    /// The occupant that `slot` names, if it is still there.
+    /// The occupant that `slot` names, unless it has been removed.
     pub fn get_mut(&mut self, slot: Slot) -> Option<&mut T> {
         match self.entries.get_mut(slot.index as usize) {
             Some(entry) if entry.generation == slot.generation => entry.value.as_deref_mut(),
@@ -55,18 +56,18 @@ impl<T> Table<T> {
         }
     }
 
-    /// Whoever is at `index` now.
+    /// The present occupant of `index`.
     pub fn at_mut(&mut self, index: u32) -> Option<&mut T> {
         self.entries.get_mut(index as usize)?.value.as_deref_mut()
     }
 
-    /// The full name of whoever is at `index` now.
+    /// The slot of the present occupant of `index`.
     pub fn slot_at(&self, index: u32) -> Option<Slot> {
         let entry = self.entries.get(index as usize)?;
         entry.value.is_some().then_some(Slot { index, generation: entry.generation })
     }
 
-    /// Takes the occupant out and frees its place.
+    /// Removes the occupant that `slot` names.
     pub fn remove(&mut self, slot: Slot) -> Option<Box<T>> {
         let entry = self.entries.get_mut(slot.index as usize)?;
         if entry.generation != slot.generation {
@@ -77,12 +78,12 @@ impl<T> Table<T> {
         Some(value)
     }
 
-    /// How many places are taken.
+    /// The number of occupants.
     pub fn len(&self) -> usize {
         self.occupied
     }
 
-    /// Whether no place is taken.
+    /// Whether there is no occupant.
     pub fn is_empty(&self) -> bool {
         self.occupied == 0
     }
@@ -93,7 +94,8 @@ impl<T> Table<T> {
     }
 }
 
-/// Free indexes below a limit; the last returned is the first taken, while its memory is warm.
+/// Free indexes below a limit. The index that was returned last is taken first, because its memory
+/// is likely to be in the cache.
 #[derive(Debug)]
 pub struct FreeList {
     returned: Vec<u32>,
@@ -102,12 +104,12 @@ pub struct FreeList {
 }
 
 impl FreeList {
-    /// All of `0..limit` is free.
+    /// All indexes of `0..limit` are free.
     pub fn new(limit: u32) -> FreeList {
         FreeList { returned: Vec::new(), fresh: 0, limit }
     }
 
-    /// Takes a free index, or `None` when all are out.
+    /// Takes a free index; `None` when all are taken.
     pub fn take(&mut self) -> Option<u32> {
         if let Some(index) = self.returned.pop() {
             return Some(index);
@@ -119,18 +121,18 @@ impl FreeList {
         Some(self.fresh - 1)
     }
 
-    /// Gives `index` back.
+    /// Returns `index`, which was taken before.
     pub fn give(&mut self, index: u32) {
         debug_assert!(index < self.fresh);
         self.returned.push(index);
     }
 
-    /// How many can still be taken.
+    /// The number of free indexes.
     pub fn left(&self) -> usize {
         self.limit as usize - self.taken()
     }
 
-    /// How many are out.
+    /// The number of taken indexes.
     pub fn taken(&self) -> usize {
         self.fresh as usize - self.returned.len()
     }
@@ -141,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slot_of_a_former_occupant_finds_nobody() {
+    fn slot_of_a_former_occupant_finds_nothing() {
         let mut table = Table::default();
         let first = table.insert(3, "first");
         assert_eq!(table.remove(first).as_deref(), Some(&"first"));
@@ -156,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_free_list_ends_at_its_limit_and_reuses_the_last_returned() {
+    fn free_list_ends_at_its_limit_and_takes_the_last_returned_first() {
         let mut free = FreeList::new(2);
         assert_eq!((free.take(), free.take(), free.take()), (Some(0), Some(1), None));
         free.give(0);

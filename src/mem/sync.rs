@@ -1,5 +1,6 @@
-//! What the cores share memory with: the standard library's, or loom's, which knows every order in
-//! which two threads may see each other's writes. Their cells differ, so there is one on top.
+//! The synchronisation types of the mailbox and of parking: the standard library's, or loom's in
+//! the models, which try every order in which two threads may see each other's writes. The cells
+//! of the two differ, so this module has one with the same interface.
 
 #[cfg(polycast_loom)]
 pub(super) use loom::{
@@ -13,7 +14,7 @@ pub(super) use std::{
     sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence},
 };
 
-/// A place that is reached by pointer, from whichever thread has the right to it.
+/// A value that is accessed by pointer. Its user decides which thread may do so, and when.
 #[cfg(not(polycast_loom))]
 #[derive(Debug)]
 pub(super) struct Cell<T>(std::cell::UnsafeCell<T>);
@@ -24,15 +25,15 @@ impl<T> Cell<T> {
         Cell(std::cell::UnsafeCell::new(value))
     }
 
-    /// Lends the place for writing; the pointer is good while `run` runs.
+    /// Calls `run` with a pointer to the value, which is valid during that call only.
     #[inline]
     pub(super) fn with_mut<R>(&self, run: impl FnOnce(*mut T) -> R) -> R {
         run(self.0.get())
     }
 }
 
-/// Runs `model` in every order that its threads can take with few preemptions: a fault in such code
-/// as stands here needs one or two.
+/// Runs `model` in every order of its threads with at most three preemptions. A fault in code as
+/// short as this one shows with one or two.
 #[cfg(all(test, polycast_loom))]
 pub(super) fn explore(model: impl Fn() + Send + Sync + 'static) {
     let orders = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));

@@ -1,13 +1,13 @@
 //! Masking (RFC 6455 section 5.3): every payload octet is XORed with one octet of a four-octet key.
 //!
-//! `portable::scalar` is the specification; every other version is tested against it. The
-//! version is chosen in two steps: up to 64 bytes the code is inlined and needs nothing that the
-//! compiler does not already assume, and only above that the processor is asked what it has, so the
-//! payloads that a chat server sees most never pay for the choice.
+//! `portable::scalar` is the specification; every other version is tested against it. The version
+//! is chosen in two steps: up to 64 octets the code is inlined and uses only instructions that the
+//! compiler may assume; above that the processor's features are looked up. So the short payloads
+//! that a chat server sees most often do not pay for the choice.
 //!
-//! The vector versions share one shape: load the first and the last vector unaligned, XOR the
-//! aligned middle in place, then store the two that were loaded. The ends overlap the middle and
-//! write the same octets there, so no version has a loop for a head or a tail.
+//! The vector versions share one scheme: load the first and the last vector unaligned, XOR the
+//! aligned middle in place, then store the two vectors that were loaded first. They overlap the
+//! middle and write the same octets there, so no version needs a loop for the head or the tail.
 
 #![allow(unsafe_code)]
 
@@ -15,12 +15,12 @@ mod portable;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-/// A version of [`mask`]: buffer, key, phase; the answer is the new phase.
+/// A version of [`mask`]: takes buffer, key and phase, returns the new phase.
 pub type Mask = fn(&mut [u8], [u8; 4], usize) -> usize;
 
 /// XORs `buf` in place with `key`, beginning at octet `phase & 3` of the key.
 ///
-/// The answer is the phase (0 to 3) at which the next part of the same payload goes on.
+/// Returns the phase (0 to 3) at which the next part of the same payload begins.
 #[inline]
 pub fn mask(buf: &mut [u8], key: [u8; 4], phase: usize) -> usize {
     let next = after(buf, phase);
@@ -29,8 +29,8 @@ pub fn mask(buf: &mut [u8], key: [u8; 4], phase: usize) -> usize {
     next
 }
 
-/// [`mask`] from phase 0, which also answers whether the payload is plain ASCII: it sees that while
-/// the octets are in the registers.
+/// [`mask`] from phase 0 that also returns whether the unmasked payload is ASCII, which costs
+/// little while the octets are in registers.
 #[inline]
 pub fn mask_ascii(buf: &mut [u8], key: [u8; 4]) -> bool {
     let key = turned(key, 0);
@@ -67,7 +67,7 @@ pub fn versions() -> Vec<(&'static str, Mask)> {
     all
 }
 
-/// Up to this many bytes are masked without asking what the processor has.
+/// Payloads up to this many octets are masked without a look at the processor's features.
 const SHORT: usize = 64;
 
 #[cfg(target_arch = "x86_64")]
@@ -76,7 +76,7 @@ use x86::{append, long, short};
 #[cfg(not(target_arch = "x86_64"))]
 use portable::{append, long, short};
 
-/// The phase behind `buf`.
+/// The phase after `buf`.
 #[inline]
 fn after(buf: &[u8], phase: usize) -> usize {
     phase.wrapping_add(buf.len()) & 3
@@ -88,7 +88,7 @@ fn turned(key: [u8; 4], phase: usize) -> u32 {
     u32::from_le_bytes(key).rotate_right(8 * (phase & 3) as u32)
 }
 
-/// `key` for an octet `by` places further on.
+/// `key` as it applies to an octet `by` places later.
 #[inline]
 fn further(key: u32, by: usize) -> u32 {
     key.rotate_right(8 * (by & 3) as u32)
@@ -117,14 +117,14 @@ mod tests {
     }
 
     #[test]
-    fn scalar_is_the_specification_of_section_5_3() {
+    fn mask_scalar_is_the_specification_of_section_5_3() {
         let mut hello = *b"Hello";
         assert_eq!(portable::scalar(&mut hello, KEY, 0), 1);
         assert_eq!(hello, [0x7f, 0x9f, 0x4d, 0x51, 0x58], "the example of section 5.7");
     }
 
     #[test]
-    fn every_version_equals_scalar_at_every_length_and_phase() {
+    fn mask_versions_equal_scalar_at_every_length_and_phase() {
         let buf = bytes(1100 + 80);
         for len in 0..=1100 {
             for phase in 0..4 {
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn every_version_equals_scalar_at_every_offset() {
+    fn mask_versions_equal_scalar_at_every_offset() {
         let buf = bytes(700);
         for offset in 0..64 {
             for len in (0..=20).chain(28..=36).chain(60..=70).chain([127, 128, 129, 257, 600]) {
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_payload_masked_in_two_pieces_equals_one() {
+    fn mask_in_two_pieces_equals_one() {
         let buf = bytes(300);
         let mut want = buf.clone();
         mask(&mut want, KEY, 0);
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn ascii_is_seen_wherever_one_octet_is_not() {
+    fn mask_ascii_finds_one_octet_that_is_not_ascii_at_any_place() {
         for len in (0..150).chain([255, 256, 257, 400, 600, 1023]) {
             let steps = if len < 100 { 1 } else { 7 };
             for bad in (0..=len).step_by(steps).chain([len]) {
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn appending_equals_masking_at_every_length_and_turn() {
+    fn mask_onto_equals_mask_at_every_length_and_turn() {
         let from = bytes(700 + 3);
         for len in 0..=700 {
             for phase in 0..4 {
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_phase_is_taken_modulo_four() {
+    fn mask_takes_the_phase_modulo_four() {
         let mut one = bytes(99);
         let mut two = bytes(99);
         assert_eq!(mask(&mut one, KEY, usize::MAX), mask(&mut two, KEY, 3));

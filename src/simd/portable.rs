@@ -1,4 +1,4 @@
-//! The versions that need no instruction set: one octet at a time, and eight.
+//! The versions without special instructions: one octet at a time, and eight at a time.
 
 use super::{after, further, turned};
 
@@ -16,7 +16,8 @@ pub(super) fn word(buf: &mut [u8], key: [u8; 4], phase: usize) -> usize {
     after(buf, phase)
 }
 
-/// XORs `buf` with `key` by words of eight octets; the rest by [`tiny`], and answers as it does.
+/// XORs `buf` with `key` in words of eight octets, and the rest by [`tiny`]. Returns whether all
+/// octets are ASCII afterwards.
 #[inline]
 pub(super) fn words(buf: &mut [u8], key: u32) -> bool {
     let wide = wide(key);
@@ -30,8 +31,8 @@ pub(super) fn words(buf: &mut [u8], key: u32) -> bool {
     tiny(rest, key) && all & HIGH == 0
 }
 
-/// XORs at most 16 octets: two loads that overlap, then two stores. Answers whether all octets are
-/// ASCII now.
+/// XORs at most 16 octets: two loads that overlap, then two stores. Returns whether all octets are
+/// ASCII afterwards.
 #[inline]
 pub(super) fn tiny(buf: &mut [u8], key: u32) -> bool {
     let len = buf.len();
@@ -58,20 +59,20 @@ pub(super) fn tiny(buf: &mut [u8], key: u32) -> bool {
     }
 }
 
-/// What [`super::mask`] does with short payloads where there are no vectors.
+/// [`super::mask`] of short payloads on processors without a vector version.
 #[cfg(not(target_arch = "x86_64"))]
 #[inline]
 pub(super) fn short(buf: &mut [u8], key: u32) -> bool {
     words(buf, key)
 }
 
-/// What [`super::mask`] does with long payloads where there are no vectors.
+/// [`super::mask`] of long payloads on processors without a vector version.
 #[cfg(not(target_arch = "x86_64"))]
 pub(super) fn long(buf: &mut [u8], key: u32) -> bool {
     words(buf, key)
 }
 
-/// What [`super::mask_onto`] does where there are no vectors.
+/// [`super::mask_onto`] on processors without a vector version.
 #[cfg(not(target_arch = "x86_64"))]
 pub(super) fn append(out: &mut Vec<u8>, from: &[u8], key: u32) -> bool {
     let start = out.len();
@@ -82,7 +83,7 @@ pub(super) fn append(out: &mut Vec<u8>, from: &[u8], key: u32) -> bool {
 /// The top bit of every octet.
 const HIGH: u64 = 0x8080_8080_8080_8080;
 
-/// The key twice; the same at every distance that is a multiple of four.
+/// The key twice in one word, so that it applies at every offset that is a multiple of four.
 #[inline]
 fn wide(key: u32) -> u64 {
     u64::from(key) << 32 | u64::from(key)

@@ -1,4 +1,5 @@
-//! SSE2, which every x86-64 has, and AVX2 and AVX-512, which are asked for at run time.
+//! Versions with SSE2, which every x86-64 processor has, and with AVX2 and AVX-512, which are
+//! chosen at run time.
 
 use std::arch::x86_64::*;
 
@@ -16,7 +17,7 @@ pub(super) fn versions() -> Vec<(&'static str, Mask)> {
     all
 }
 
-/// XORs at most 64 octets with what every x86-64 has. Answers whether all of them are ASCII now.
+/// XORs at most 64 octets with SSE2. Returns whether all of them are ASCII afterwards.
 #[inline]
 pub(super) fn short(buf: &mut [u8], key: u32) -> bool {
     if buf.len() < 16 {
@@ -26,7 +27,8 @@ pub(super) fn short(buf: &mut [u8], key: u32) -> bool {
     unsafe { few::<__m128i>(Span::within(buf), key).ascii() }
 }
 
-/// XORs a buffer of more than 64 octets with the widest vectors there are. Answers as [`short`].
+/// XORs more than 64 octets with the widest vectors of the processor. Returns the same as
+/// [`short`].
 #[inline]
 pub(super) fn long(buf: &mut [u8], key: u32) -> bool {
     assert!(buf.len() > 64);
@@ -34,14 +36,14 @@ pub(super) fn long(buf: &mut [u8], key: u32) -> bool {
     unsafe { widest(Span::within(buf), key) }
 }
 
-/// Appends more than 64 octets, XORed on their way. Answers as [`short`].
+/// Appends `from`, more than 64 octets, XORed with `key`. Returns the same as [`short`].
 #[inline]
 pub(super) fn append(out: &mut Vec<u8>, from: &[u8], key: u32) -> bool {
     assert!(from.len() > 64);
     out.reserve(from.len());
     let to = out.spare_capacity_mut().as_mut_ptr().cast();
     // SAFETY: the spare capacity holds `from.len()` octets since the call to `reserve`, and all of
-    // them are written before the length says so.
+    // them are written before the length is set.
     unsafe {
         let ascii = widest(Span { from: from.as_ptr(), to, len: from.len() }, key);
         out.set_len(out.len() + from.len());
@@ -53,7 +55,7 @@ pub(super) fn append(out: &mut Vec<u8>, from: &[u8], key: u32) -> bool {
 /// The span is valid and has more than 64 octets.
 #[inline]
 unsafe fn widest(span: Span, key: u32) -> bool {
-    // SAFETY: the processor is asked before each call; 64 octets are the widest vector.
+    // SAFETY: the feature is checked before each call; 64 octets hold the widest vector.
     unsafe {
         if has_avx512() {
             with_avx512(span, key)
@@ -65,7 +67,7 @@ unsafe fn widest(span: Span, key: u32) -> bool {
     }
 }
 
-/// The standard library keeps the answer, so this is one load and one test.
+/// The standard library caches the result, so this is one load and one test.
 #[inline]
 fn has_avx512() -> bool {
     is_x86_feature_detected!("avx512f")
@@ -93,10 +95,10 @@ fn avx512(buf: &mut [u8], key: [u8; 4], phase: usize) -> usize {
     unsafe { version::<__m512i>(buf, key, phase, with_avx512) }
 }
 
-/// One width alone, for buffers that hold a vector of it.
+/// Masks with vectors of one width only, or with [`short`] where the buffer is shorter than one.
 ///
 /// # Safety
-/// The caller has the instruction set that `run` is compiled for.
+/// The processor has the instruction set that `run` is compiled for.
 #[inline(always)]
 unsafe fn version<V: Vector>(
     buf: &mut [u8],
@@ -108,7 +110,8 @@ unsafe fn version<V: Vector>(
     if buf.len() < V::BYTES {
         short(buf, key);
     } else {
-        // SAFETY: the span is the buffer, which holds a vector; the rest is the caller's word.
+        // SAFETY: the span is the buffer, which holds a vector; the caller guarantees the
+        // instruction set.
         unsafe { run(Span::within(buf), key) };
     }
     after(buf, phase)
@@ -117,7 +120,7 @@ unsafe fn version<V: Vector>(
 /// # Safety
 /// The span is valid and has 16 octets or more.
 unsafe fn with_sse2(span: Span, key: u32) -> bool {
-    // SAFETY: SSE2 is part of the x86-64 baseline; the span is the caller's word.
+    // SAFETY: SSE2 is part of the x86-64 baseline; the caller guarantees the span.
     unsafe { whole::<__m128i>(span, key).ascii() }
 }
 
@@ -125,7 +128,7 @@ unsafe fn with_sse2(span: Span, key: u32) -> bool {
 /// The processor has AVX2; the span is valid and has 32 octets or more.
 #[target_feature(enable = "avx2")]
 unsafe fn with_avx2(span: Span, key: u32) -> bool {
-    // SAFETY: the caller's word.
+    // SAFETY: the caller guarantees the instruction set and the span.
     unsafe { whole::<__m256i>(span, key).ascii() }
 }
 
@@ -133,12 +136,12 @@ unsafe fn with_avx2(span: Span, key: u32) -> bool {
 /// The processor has AVX-512F; the span is valid and has 64 octets or more.
 #[target_feature(enable = "avx512f")]
 unsafe fn with_avx512(span: Span, key: u32) -> bool {
-    // SAFETY: the caller's word.
+    // SAFETY: the caller guarantees the instruction set and the span.
     unsafe { whole::<__m512i>(span, key).ascii() }
 }
 
-/// Where to read and where to write `len` octets: the same place, or two that do not overlap. It is
-/// valid as long as both may be accessed for that length.
+/// Where `len` octets are read and written: the same place, or two that do not overlap. A span is
+/// valid while both may be accessed for that length.
 #[derive(Clone, Copy)]
 struct Span {
     from: *const u8,
@@ -147,7 +150,7 @@ struct Span {
 }
 
 impl Span {
-    /// A buffer in place.
+    /// A span that reads and writes `buf`.
     #[inline(always)]
     fn within(buf: &mut [u8]) -> Span {
         let to = buf.as_mut_ptr();
@@ -158,8 +161,8 @@ impl Span {
 /// One width of vector.
 ///
 /// # Safety
-/// The caller of any method has the instruction set of the implementation; `load` and `store` touch
-/// `BYTES` octets at any address.
+/// The processor has the instruction set of the implementation; `load` and `store` access `BYTES`
+/// octets at an address of any alignment.
 trait Vector: Copy {
     const BYTES: usize;
     unsafe fn splat(key: u32) -> Self;
