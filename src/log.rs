@@ -1,7 +1,7 @@
-//! Log lines to standard error, without ever making the server wait for them or fail.
+//! Log lines to standard error. The server never waits for them, and never fails because of them.
 //!
-//! A line is handed to a thread of its own through a bounded queue. Whatever goes wrong there (a
-//! full disk, a closed pipe, a reader that has stopped reading) loses lines and is counted.
+//! A bounded queue carries the lines to a thread of their own. If that thread cannot write (the
+//! disk is full, the pipe is closed, its reader has stopped reading), lines are lost and counted.
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,10 +17,10 @@ pub(crate) static LOG_WRITE_ERRORS: AtomicU64 = AtomicU64::new(0);
 
 /// Lines that may wait to be written.
 const QUEUE_LINES: usize = 1024;
-/// How long the end of the process waits for the lines before it.
+/// How long the process waits at its end for the lines in the queue.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Starts logging; the subscriber is for the whole process.
+/// Starts logging for the whole process.
 pub(crate) fn start(log: &Log) -> Flush {
     let (lines, flush) = LossyWriter::spawn(io::stderr());
     let filter = EnvFilter::new(&log.level);
@@ -39,7 +39,7 @@ pub(crate) fn start(log: &Log) -> Flush {
     flush
 }
 
-/// A writer whose writes neither fail nor wait; each is one line.
+/// A writer whose writes neither fail nor block; each write is one line.
 #[derive(Clone)]
 struct LossyWriter(SyncSender<Job>);
 
@@ -49,11 +49,12 @@ enum Job {
 }
 
 impl LossyWriter {
-    /// Starts the thread that writes to `out`. Without a thread every line is lost, and counted.
+    /// Starts the thread that writes to `out`. If it cannot be started, every line is lost and
+    /// counted.
     fn spawn(out: impl Write + Send + 'static) -> (LossyWriter, Flush) {
         let (sender, jobs) = sync_channel(QUEUE_LINES);
         let thread = std::thread::Builder::new().name("log".to_owned());
-        // A failure drops the receiver, and so every later send fails and is counted.
+        // A failure drops the receiver, so that every later send fails and is counted.
         drop(thread.spawn(move || write_all(jobs, out)));
         (LossyWriter(sender.clone()), Flush(sender))
     }
@@ -101,7 +102,7 @@ impl Drop for Flush {
         let (answer, done) = sync_channel(1);
         match self.0.try_send(Job::Done(answer)) {
             Ok(()) => drop(done.recv_timeout(FLUSH_TIMEOUT)),
-            // A full queue is one that nobody reads: nothing to wait for.
+            // The queue is full because nothing reads it: there is nothing to wait for.
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {}
         }
     }
@@ -113,7 +114,7 @@ mod tests {
     use std::fs::OpenOptions;
     use std::sync::Mutex;
 
-    /// The counter is one for the process, and the tests of this file run side by side.
+    /// The process has one counter, and the tests of this file run in parallel.
     static COUNTING: Mutex<()> = Mutex::new(());
 
     fn lost(lines: usize, out: impl Write + Send + 'static) -> u64 {
@@ -128,20 +129,20 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_is_counted_and_not_reported() {
+    fn log_counts_lines_lost_to_a_full_disk() {
         let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
         assert_eq!(lost(3, full), 3);
     }
 
     #[test]
-    fn a_closed_pipe_is_counted_and_not_reported() {
+    fn log_counts_lines_lost_to_a_closed_pipe() {
         let (reader, writer) = io::pipe().unwrap();
         drop(reader);
         assert_eq!(lost(3, writer), 3);
     }
 
     #[test]
-    fn a_reader_that_stopped_reading_costs_lines_and_no_time() {
+    fn log_loses_lines_without_waiting_when_its_reader_stops() {
         let (reader, writer) = io::pipe().unwrap();
         // The pipe holds 64 KiB, which is less than 20 000 lines.
         let lost = lost(20_000, writer);
@@ -150,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_arrive_in_order_before_the_end() {
+    fn log_writes_lines_in_order_before_the_end() {
         let (mut reader, pipe) = io::pipe().unwrap();
         let (mut writer, flush) = LossyWriter::spawn(pipe);
         writer.write_all(b"one\n").unwrap();

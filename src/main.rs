@@ -1,7 +1,7 @@
 //! The `polycast` command: arguments, configuration, run, exit code.
 //!
-//! Exit codes: 0 done, 2 wrong arguments or configuration, 78 a kernel without io_uring; what else
-//! ends the server says its own.
+//! Exit codes: 0 done, 1 the server could not serve, 2 wrong arguments or configuration, 78 no
+//! usable io_uring.
 
 #![deny(unsafe_code)]
 #![warn(rust_2018_idioms, unreachable_pub)]
@@ -182,7 +182,7 @@ fn usage(error: &clap::Error) -> ExitCode {
     fail(&format!("{words}; `polycast --help` says what there is"), EXIT_USAGE)
 }
 
-/// A closed or full output is no reason to panic, as `println!` would.
+/// Prints `text`. Unlike `println!` it does not panic when the output is closed or full.
 fn say(text: &str) {
     let _ = writeln!(std::io::stdout(), "{}", text.trim_end());
 }

@@ -1,11 +1,11 @@
-//! The clock as an argument: nothing above the reactor asks the system what time it is.
+//! Time as an argument: no module above the reactor reads a clock.
 
-/// One reading of the clocks, taken by the reactor once a turn and handed down.
+/// One reading of the clocks, which the reactor takes once a turn and passes down.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Now {
-    /// Milliseconds on a clock that never goes back, since an arbitrary start.
+    /// Milliseconds since an arbitrary start, on a clock that never goes back.
     pub ms: u64,
-    /// Seconds since 1970-01-01 UTC, for what peers state in their own clocks.
+    /// Seconds since 1970-01-01 UTC, to compare with times that peers send.
     pub unix_s: u64,
 }
 
@@ -24,7 +24,7 @@ impl Deadline {
     /// A deadline that no clock reaches.
     pub const NEVER: Deadline = Deadline(u64::MAX);
 
-    /// Whether the instant has come.
+    /// Whether the instant is now or in the past.
     pub fn due(self, now: Now) -> bool {
         self.0 <= now.ms
     }

@@ -11,14 +11,14 @@ pub fn encode_base64(data: &[u8]) -> String {
 }
 
 /// Decodes `text` into `out` and gives the number of bytes written. `None` if the text is not
-/// canonical base64 (alphabet, padding, bits behind the end) or does not fit.
+/// canonical base64 (alphabet, padding, unused bits zero) or `out` is too short.
 pub fn decode_base64(text: &[u8], out: &mut [u8]) -> Option<usize> {
     STANDARD.decode_slice(text, out).ok()
 }
 
 /// The value of `Sec-WebSocket-Accept` for a `Sec-WebSocket-Key` (RFC 6455 section 4.2.2).
 pub fn websocket_accept(key: &str) -> [u8; 28] {
-    // A key is 24 bytes of text; a longer one is cut here, and no caller lets one through.
+    // A key has 24 octets. The upgrade refuses a longer one; here it would be cut.
     let mut text = [0; KEY_BYTES + GUID.len()];
     let key = &key.as_bytes()[..key.len().min(KEY_BYTES)];
     let end = key.len() + GUID.len();
@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn accept_of_the_sample_key() {
+    fn websocket_accept_of_the_sample_key() {
         // RFC 6455 section 1.3.
         let accept = websocket_accept("dGhlIHNhbXBsZSBub25jZQ==");
         assert_eq!(&accept, b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");

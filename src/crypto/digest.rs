@@ -23,7 +23,7 @@ pub fn md5(data: &[u8]) -> [u8; 16] {
     Md5::digest(data).into()
 }
 
-/// Lower-case hexadecimal text of `bytes`. `TEXT` must be twice `BYTES`, or it does not compile.
+/// Lower-case hexadecimal text of `bytes`. Does not compile unless `TEXT` is twice `BYTES`.
 pub fn hex<const BYTES: usize, const TEXT: usize>(bytes: &[u8; BYTES]) -> [u8; TEXT] {
     const { assert!(TEXT == 2 * BYTES, "two digits a byte") };
     let mut text = [0; TEXT];

@@ -5,14 +5,14 @@ use std::fmt;
 use ::hmac::{Hmac, KeyInit, Mac};
 use ::sha2::Sha256;
 
-/// A key made ready: signing a message copies this state and costs no hash of the key.
+/// A prepared key: to sign a message copies this state and does not hash the key again.
 #[derive(Clone)]
 pub struct HmacKey(Hmac<Sha256>);
 
 impl HmacKey {
-    /// Makes `secret`, of any length, ready for signing.
+    /// Prepares `secret`, of any length, for signing.
     pub fn new(secret: &[u8]) -> HmacKey {
-        // Our bug if it ever happens: the algorithm takes a key of every length (RFC 2104).
+        // Cannot happen: HMAC takes a key of any length (RFC 2104).
         HmacKey(Hmac::new_from_slice(secret).expect("HMAC takes a key of any length"))
     }
 

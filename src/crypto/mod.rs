@@ -1,5 +1,5 @@
-//! Digests, signatures and base64: thin wrappers over libraries, so that the rest of the house
-//! names an algorithm once and never sees a crate's generics.
+//! Digests, signatures and base64: thin wrappers over libraries, so that other modules name an
+//! algorithm without the generic types of its crate. Holds no keys and no policy.
 
 mod base64;
 mod curve;
@@ -13,7 +13,7 @@ pub use self::hmac::{HmacKey, hmac_sha256};
 
 use subtle::ConstantTimeEq;
 
-/// Whether two byte strings are equal, in a time that depends on their lengths only.
+/// Whether two byte strings are equal. The time that this takes depends only on their lengths.
 pub fn constant_time_eq(left: &[u8], right: &[u8]) -> bool {
     left.ct_eq(right).into()
 }

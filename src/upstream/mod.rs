@@ -1,8 +1,9 @@
-//! Servers behind this one: which of them is chosen, which are put aside, and where they are.
+//! Upstream servers of proxied routes: which of them is chosen for a connection, which are out of
+//! service, and their present addresses.
 //!
-//! Both are functions of what has happened and of the time, and have no socket. All cores share
-//! them, by atomics alone on the way of a choice; a lock is taken where a connection is begun, for
-//! the addresses of the moment. Nothing of it is on a message's path.
+//! This module has no socket and no clock: it is a function of events and time. All cores share
+//! its state. A choice uses atomics only; a lock is taken for the addresses when a connection is
+//! opened. No message passes through this module.
 
 mod names;
 mod pool;

@@ -1,4 +1,4 @@
-//! Names of servers and their addresses of the moment. Another thread looks them up.
+//! Host names of upstream servers and their present addresses. The control thread resolves them.
 
 use crate::mem::{RefreshList, RefreshRequest};
 use std::fmt;
@@ -6,18 +6,18 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// A name, and the addresses that were found last.
+/// A host name and the addresses of its last successful resolution.
 pub struct Name {
-    /// What is looked up.
+    /// The name that is resolved.
     pub host: String,
-    /// The port of its addresses.
+    /// The port of the addresses.
     pub port: u16,
-    /// How often it is looked up, in milliseconds.
+    /// Milliseconds between two resolutions.
     pub refresh_ms: u64,
     found: Mutex<Arc<[SocketAddr]>>,
-    /// The place of the address that could be reached last.
+    /// The position of the address that was last connected to with success.
     preferred: AtomicUsize,
-    /// Whether it is to be looked up soon.
+    /// Asks for a resolution before the next regular one.
     pub refresh: RefreshRequest,
 }
 
@@ -32,19 +32,19 @@ impl Name {
         self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The addresses that were found last; none if none ever were.
+    /// The addresses of the last successful resolution; empty before the first.
     pub fn addresses(&self) -> Arc<[SocketAddr]> {
         self.lock().clone()
     }
 
-    /// Puts these in the place of the old ones. None are no news: the old ones stay.
+    /// Replaces the addresses. An empty list changes nothing.
     pub fn put(&self, addresses: &[SocketAddr]) {
         if !addresses.is_empty() && **self.lock() != *addresses {
             *self.lock() = addresses.into();
         }
     }
 
-    /// The address to be tried when so many have been tried before.
+    /// The address to try after `tried` others.
     pub(super) fn address(&self, tried: usize) -> Option<SocketAddr> {
         let addresses = self.addresses();
         let first = self.preferred.load(Ordering::Relaxed);
@@ -54,7 +54,7 @@ impl Name {
         }
     }
 
-    /// Begins with this one next time.
+    /// Makes `address` the first to try from now on.
     pub(super) fn prefer(&self, address: SocketAddr) {
         if let Some(place) = self.addresses().iter().position(|it| *it == address) {
             self.preferred.store(place, Ordering::Relaxed);
@@ -62,11 +62,11 @@ impl Name {
     }
 }
 
-/// All names that are to be looked up.
+/// All names that are resolved again and again.
 pub type Names = RefreshList<Name>;
 
 impl Names {
-    /// A name, with the addresses that are known of it.
+    /// The entry of a name, with the addresses that are known already.
     pub fn at(&self, host: &str, port: u16, refresh_ms: u64) -> Arc<Name> {
         let known = self.find(|it| it.host == host && it.port == port).map(|it| it.addresses());
         Arc::new(Name {
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn each_address_is_tried_once_and_the_one_that_answers_first_next_time() {
+    fn names_try_each_address_once_and_the_last_successful_one_first() {
         let name = Names::default().at("a", 1, 1000);
         let order = || {
             let tried = (0..).map_while(|tried| name.address(tried));
@@ -105,11 +105,11 @@ mod tests {
         name.put(&addresses(&[4, 5]));
         assert_eq!(order(), [4, 5]);
         name.prefer(addresses(&[9])[0]);
-        assert_eq!(order(), [4, 5], "one that is gone since");
+        assert_eq!(order(), [4, 5], "the preferred address is no longer there");
     }
 
     #[test]
-    fn addresses_outlive_a_reload() {
+    fn names_keep_their_addresses_over_a_reload() {
         let names = Names::default();
         let name = names.at("a", 1, 1000);
         names.replace(vec![name.clone()]);

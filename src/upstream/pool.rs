@@ -1,8 +1,9 @@
-//! Which of several servers is chosen, and which are put aside.
+//! A pool of upstream servers: which one is chosen, and which are out of service.
 //!
-//! Health is learned from the connections that are made anyway. So many failures in a row put a
-//! server aside. When its time is over, one connection tries it: success brings it back, failure
-//! puts it aside for as long again. While all are aside, the one that was put there first is tried.
+//! Health is learned from the connections of clients. `fail_after` failures in a row take a server
+//! out of service for `retry_ms`. Then one connection tries it: a success brings it back, a failure
+//! takes it out for as long again. While all are out of service, the one that has been out for
+//! longest is tried.
 
 use super::names::{Name, Names};
 use crate::limits::UPSTREAMS;
@@ -11,38 +12,38 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
-/// Which server is chosen for a WebSocket, of those that are not put aside.
+/// Which server is chosen for a WebSocket, of those in service.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Balance {
-    /// One after the other.
+    /// One after the other (round robin).
     #[default]
     RoundRobin,
-    /// The one with the fewest connections of this pool.
+    /// The one with the fewest connections from this pool.
     LeastConnections,
-    /// The first in the list; the others are for when it fails.
+    /// The first in the list that is in service.
     First,
 }
 
-/// By what a pool goes.
+/// How a pool chooses.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PoolOptions {
     /// Which server is chosen.
     pub balance: Balance,
-    /// After so many failures in a row one is put aside.
+    /// Failures in a row that take a server out of service.
     pub fail_after: u32,
-    /// How long, in milliseconds.
+    /// Milliseconds that a server is out of service.
     pub retry_ms: u64,
-    /// How often names are looked up, in milliseconds.
+    /// Milliseconds between two resolutions of a name.
     pub refresh_ms: u64,
 }
 
-/// One server.
+/// One upstream server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpstreamServer {
-    /// Whether it speaks TLS.
+    /// Whether connections to it use TLS.
     pub secure: bool,
-    /// Its name, or its address without brackets.
+    /// Its host name, or its IP address without brackets.
     pub host: String,
     /// Its port.
     pub port: u16,
@@ -50,8 +51,8 @@ pub struct UpstreamServer {
 
 /// Servers of which one is chosen for each connection. See the module's documentation.
 ///
-/// Times are those of [`crate::time::Now::ms`]. The clocks of two cores differ by the moment
-/// between their starts, which is nothing to what is measured here.
+/// Times are those of [`crate::time::Now::ms`]. The clocks of two cores may differ by milliseconds,
+/// which is little compared with the times here.
 #[derive(Debug, Default)]
 pub struct Pool {
     members: Vec<Arc<Member>>,
@@ -68,48 +69,48 @@ struct Member {
     state: Arc<State>,
 }
 
-/// Where a server is.
+/// How the address of a server is found.
 #[derive(Debug)]
 enum Place {
     Address(SocketAddr),
     Name(Arc<Name>),
 }
 
-/// What is known of a server; outlives the configuration.
+/// The health of a server, which outlives a reload of the configuration.
 #[derive(Debug, Default)]
 struct State {
-    /// Connections to it, and those that are being made.
+    /// Connections to it, those that are being opened included.
     open: AtomicU32,
     /// Failures in a row.
     failures: AtomicU32,
-    /// Until when it is put aside; 0 is not at all.
+    /// Until when it is out of service; 0 while it is in service.
     aside_ms: AtomicU64,
 }
 
-/// Servers that were tried for one client.
+/// The servers that were tried for one client, by number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tried([u64; UPSTREAMS.div_ceil(64)]);
 
 impl Tried {
-    /// Notes that this one was.
+    /// Notes that server `number` was tried.
     pub fn add(&mut self, number: usize) {
         if let Some(word) = self.0.get_mut(number / 64) {
             *word |= 1 << (number % 64);
         }
     }
 
-    /// Whether this one was.
+    /// Whether server `number` was tried.
     pub fn has(&self, number: usize) -> bool {
         self.0.get(number / 64).is_some_and(|word| word >> (number % 64) & 1 == 1)
     }
 
-    /// Whether none was.
+    /// Whether no server was tried.
     pub fn is_empty(&self) -> bool {
         self.0.iter().all(|word| *word == 0)
     }
 }
 
-/// A server that was chosen. Counts as one of its connections until it is dropped.
+/// A chosen server. Counts as one of the server's connections until it is dropped.
 #[derive(Debug)]
 pub struct Chosen {
     member: Arc<Member>,
@@ -118,7 +119,7 @@ pub struct Chosen {
 }
 
 impl Pool {
-    /// Servers of which nothing is known. At most [`UPSTREAMS`]; further ones are never chosen.
+    /// A pool of at most [`UPSTREAMS`] servers, all in service; further servers are never chosen.
     pub fn new(
         servers: impl IntoIterator<Item = UpstreamServer>,
         options: PoolOptions,
@@ -127,7 +128,7 @@ impl Pool {
         Pool::after(&Pool::default(), servers, options, names)
     }
 
-    /// Servers of which so much is known as `old` does.
+    /// A pool that takes the state of equal servers over from `old`.
     pub fn after(
         old: &Pool,
         servers: impl IntoIterator<Item = UpstreamServer>,
@@ -136,7 +137,7 @@ impl Pool {
     ) -> Pool {
         let mut left = old.members.clone();
         let member = |(number, server): (usize, UpstreamServer)| {
-            // One that stands there twice is two.
+            // A server that is listed twice counts as two.
             let known = left.iter().position(|it| it.server == server).map(|at| left.remove(at));
             let place = match server.host.parse::<IpAddr>() {
                 Ok(ip) => Place::Address(SocketAddr::new(ip, server.port)),
@@ -149,12 +150,12 @@ impl Pool {
         Pool { members, options, turn: AtomicUsize::new(0) }
     }
 
-    /// Whether one of its servers is one of `other`.
+    /// Whether the two pools share the state of a server.
     pub fn is_kin(&self, other: &Pool) -> bool {
         self.members.iter().any(|it| other.members.iter().any(|its| its.server == it.server))
     }
 
-    /// Names that are to be looked up for it.
+    /// The names of its servers that need resolution.
     pub fn names(&self) -> impl Iterator<Item = Arc<Name>> + '_ {
         self.members.iter().filter_map(|it| match &it.place {
             Place::Name(name) => Some(name.clone()),
@@ -162,11 +163,11 @@ impl Pool {
         })
     }
 
-    /// Chooses a server that was not tried yet, and notes that it is now. `None` if there is none:
-    /// one that is put aside is tried only as the first one.
+    /// Chooses a server that is not in `tried` and adds it there. `None` if there is none; a server
+    /// out of service is chosen only if nothing was tried before.
     pub fn pick(&self, now_ms: u64, tried: &mut Tried) -> Option<Chosen> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        // If another core comes first in trying one that was put aside, look once more.
+        // Another core may take a server out of service first; then choose once more.
         let mut looks = 0..=self.members.len();
         let found = looks.find_map(|_| match self.best(now_ms, tried, turn) {
             Some(member) if !member.take(now_ms) => None,
@@ -182,7 +183,7 @@ impl Pool {
         Some(Chosen { member: member.clone(), tried: 0, last: None })
     }
 
-    /// The one whose turn it is, of those that are in service or whose time aside is over.
+    /// The server to choose, of those that are in service or are due to be tried again.
     fn best(&self, now_ms: u64, tried: &Tried, turn: usize) -> Option<&Arc<Member>> {
         let fit = |it: &&Arc<Member>| !tried.has(it.number) && it.aside_ms() <= now_ms;
         let fit = self.members.iter().filter(fit);
@@ -202,7 +203,7 @@ impl Pool {
         }
     }
 
-    /// Connections to each server, those that are being made included.
+    /// Connections to each server, those that are being opened included.
     pub fn open(&self) -> impl Iterator<Item = (&UpstreamServer, u32)> {
         self.members.iter().map(|it| (&it.server, it.state.open.load(Ordering::Relaxed)))
     }
@@ -213,7 +214,7 @@ impl Member {
         self.state.aside_ms.load(Ordering::Relaxed)
     }
 
-    /// Takes it for a connection. Of one that was put aside there is only one taker.
+    /// Reserves the server for a connection. Only one core can reserve a server out of service.
     fn take(&self, now_ms: u64) -> bool {
         let aside_ms = self.aside_ms();
         let order = Ordering::Relaxed;
@@ -225,13 +226,13 @@ impl Member {
 }
 
 impl Chosen {
-    /// Its place in the list.
+    /// Its number in the list of servers.
     pub fn number(&self) -> usize {
         self.member.number
     }
 
-    /// Where to connect to: each of its addresses once, that which could be reached last first.
-    /// `None` at once if its name is not resolved; that asks for it to be looked up.
+    /// The next address to connect to: each once, the last successful one first. `None` after the
+    /// last, or while the name is not resolved; that requests a resolution.
     pub fn next_address(&mut self) -> Option<SocketAddr> {
         let found = match &self.member.place {
             Place::Address(address) => (self.tried == 0).then_some(*address),
@@ -245,7 +246,7 @@ impl Chosen {
         found
     }
 
-    /// It has answered.
+    /// Notes that the server has answered.
     pub fn worked(&self) {
         self.member.state.failures.store(0, Ordering::Relaxed);
         self.member.state.aside_ms.store(0, Ordering::Relaxed);
@@ -254,8 +255,8 @@ impl Chosen {
         }
     }
 
-    /// It could not be reached, or has not answered as it should. Whether it is put aside by that
-    /// and was not before.
+    /// Notes that the server could not be reached or did not answer as it should. Returns whether
+    /// this takes it out of service.
     pub fn failed(&self, now_ms: u64) -> bool {
         let Member { state, options, place, .. } = &*self.member;
         if let Place::Name(name) = place {

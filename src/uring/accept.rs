@@ -1,6 +1,6 @@
-//! Places for accepts in flight: each has the memory into which the kernel writes the peer's
-//! address. Multishot accept has one such memory for all and so cannot tell peers apart, and a
-//! direct descriptor cannot be asked for its peer afterwards.
+//! Places for accepts in flight. Each has memory of its own for the peer's address: a multishot
+//! accept has one for all its connections, so that their addresses cannot be told apart, and the
+//! peer of a direct descriptor cannot be queried later.
 
 use io_uring::squeue::Entry;
 use io_uring::{opcode, types};

@@ -1,6 +1,6 @@
 //! The provided-buffer ring: where received bytes land, without a buffer per connection.
 //!
-//! Buffers stand in one mapping. Their stride is one cache line more than their length, so that
+//! All buffers are in one mapping. Their stride is one cache line more than their length, so that
 //! the first lines of neighbours fall into different cache sets: most messages are short.
 
 use io_uring::types::BufRingEntry;
@@ -19,7 +19,8 @@ pub(super) struct Buffers {
     count: u16,
     /// Usable bytes of each.
     len: u32,
-    /// For each buffer, the one given right after it: the order in which the kernel takes them.
+    /// For each buffer, the one that was returned right after it: the order in which the kernel
+    /// uses them.
     next_of: Vec<u16>,
     last_given: u16,
     tail: u16,
@@ -56,7 +57,7 @@ impl Buffers {
         self.ring.len + self.memory.len
     }
 
-    /// Gives `buffer` back; the kernel sees it after [`Buffers::publish`].
+    /// Returns `buffer`; the kernel can use it after [`Buffers::publish`].
     fn give(&mut self, buffer: u16) {
         let position = self.tail & (self.count - 1);
         self.next_of[self.last_given as usize] = buffer;
@@ -64,7 +65,7 @@ impl Buffers {
         let base = self.ring.start.as_ptr().cast::<BufRingEntry>();
         let address = self.address(buffer) as u64;
         // SAFETY: `position < count`, so the entry is inside the mapping; the kernel does not read
-        // entries at or behind the published tail.
+        // entries from the published tail on.
         let entry = unsafe { &mut *base.add(position as usize) };
         entry.set_addr(address);
         entry.set_len(self.len);
@@ -72,7 +73,7 @@ impl Buffers {
         self.tail = self.tail.wrapping_add(1);
     }
 
-    /// Gives back what a receive of `received` bytes that began in `first` has used.
+    /// Returns the buffers that a receive of `received` bytes, which began in `first`, has used.
     pub(super) fn give_back(&mut self, first: u16, received: usize) {
         let mut buffer = first & (self.count - 1);
         for _ in 0..received.max(1).div_ceil(self.len as usize) {
@@ -82,7 +83,7 @@ impl Buffers {
         }
     }
 
-    /// Shows all given buffers to the kernel.
+    /// Makes all returned buffers available to the kernel.
     pub(super) fn publish(&self) {
         let base = self.ring.start.as_ptr().cast::<BufRingEntry>();
         // SAFETY: the tail lies in the first entry's spare field, aligned for u16, and only this
@@ -121,8 +122,8 @@ impl<'a> Pieces<'a> {
         let start = self.buffers.address(self.buffer);
         self.left -= len;
         self.buffer = self.buffers.next_of[self.buffer as usize];
-        // SAFETY: the kernel has handed this buffer to us and does not touch it until it is given
-        // back, which needs the borrow that `self` holds.
+        // SAFETY: the kernel has passed this buffer to us and does not access it until it is
+        // returned, which needs the borrow that `self` holds.
         Some(unsafe { std::slice::from_raw_parts_mut(start, len) })
     }
 }
@@ -137,7 +138,7 @@ impl Mapping {
     fn new(len: usize) -> io::Result<Mapping> {
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-        // SAFETY: a fresh anonymous mapping aliases nothing.
+        // SAFETY: a new anonymous mapping aliases nothing.
         let start = unsafe { libc::mmap(std::ptr::null_mut(), len, protection, flags, -1, 0) };
         if start == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
@@ -149,7 +150,7 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: `start` and `len` are what mmap gave, and no reference into it is left.
+        // SAFETY: `start` and `len` are those of the mmap, and no reference into it is left.
         unsafe { libc::munmap(self.start.as_ptr().cast(), self.len) };
     }
 }
@@ -159,9 +160,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bundle_runs_over_buffers_in_ring_order_and_comes_back_whole() {
+    fn buffers_of_a_bundle_are_read_in_ring_order_and_returned() {
         let mut buffers = Buffers::new(4, 16).expect("memory");
-        // 0 and 1 are used and return in the other order: the kernel will take 2 3 1 0.
+        // 0 and 1 are used and returned in the other order, so the kernel will use 2 3 1 0.
         buffers.give_back(1, 3);
         buffers.give_back(0, 16);
         let starts = [3, 1, 0].map(|buffer| buffers.address(buffer).cast_const());

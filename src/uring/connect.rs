@@ -1,20 +1,20 @@
-//! Connections that are made from here: a socket as a direct descriptor, its options, the connect.
-//! The kernel reads an address from memory that is the ring's until the completion.
+//! Outgoing connections: a socket as a direct descriptor, its options, and the connect. The kernel
+//! reads the address from memory that belongs to the ring until the completion.
 
 use io_uring::squeue::Entry;
 use io_uring::{opcode, types};
 use std::net::SocketAddr;
 
-/// What the options are set to.
+/// The value of each option.
 static ON: libc::c_int = 1;
 
-/// The options of every such connection: no delay for small segments, probes against vanished
-/// peers. A kernel below 6.7 cannot set them on a direct descriptor; it says so, and the
-/// connection does without.
+/// The options of every outgoing connection: no delay for small segments, and keep-alive probes.
+/// A kernel before 6.7 cannot set them on a direct descriptor; it answers with an error, and the
+/// connection goes on without them.
 const OPTIONS: [(libc::c_int, libc::c_int); 2] =
     [(libc::IPPROTO_TCP, libc::TCP_NODELAY), (libc::SOL_SOCKET, libc::SO_KEEPALIVE)];
 
-/// The operation that makes a socket for `address`, as the direct descriptor `file`.
+/// The operation that creates a socket for `address`, as the direct descriptor `file`.
 pub(super) fn socket_entry(file: u32, address: SocketAddr) -> Option<Entry> {
     let target = types::DestinationSlot::try_from_slot_target(file).ok()?;
     let domain = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
@@ -31,7 +31,7 @@ pub(super) fn option_entries(file: u32) -> [Entry; OPTIONS.len()] {
     })
 }
 
-/// An address as the kernel reads it.
+/// An address in the form that the kernel reads.
 pub(super) struct ConnectPlace {
     address: libc::sockaddr_storage,
     len: libc::socklen_t,
@@ -76,7 +76,7 @@ mod tests {
         }
     }
 
-    /// The completion of `op`; what others say goes to `seen`.
+    /// The completion of `op`; other completions are appended to `seen`.
     fn wait_for(ring: &mut Ring, op: Op, seen: &mut Vec<Completion>) -> Completion {
         for _ in 0..100 {
             let mut done = Vec::new();
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_direct_descriptor_is_connected_by_both_families_and_its_options_are_set() {
+    fn connect_sets_options_and_works_for_both_address_families() {
         let Some(mut ring) = ring() else { return };
         for (index, any) in ["127.0.0.1:0", "[::1]:0"].into_iter().enumerate() {
             let Ok(listener) = TcpListener::bind(any) else {
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_at_which_nobody_listens_refuses() {
+    fn connect_to_a_port_without_a_listener_is_refused() {
         let Some(mut ring) = ring() else { return };
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address");

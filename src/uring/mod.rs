@@ -1,9 +1,9 @@
 //! The kernel: one ring, its operations, its buffers, and every system call of the data plane.
 //!
-//! The rest of the house sees safe functions. Memory that the kernel reads or writes moves into
-//! this module by value ([`Ring::send`]) or belongs to it (receive buffers, accept addresses), and
-//! comes back when the completion says so; what is still in flight when a ring is dropped is
-//! leaked on purpose, because the kernel may yet touch it.
+//! Other modules call safe functions. Memory that the kernel reads or writes is moved into this
+//! module by value ([`Ring::send`]) or belongs to it (receive buffers, accept addresses), and is
+//! returned with the completion. What is in flight when a ring is dropped is leaked on purpose,
+//! because the kernel may still access it. One of three modules that may contain `unsafe`.
 
 #![allow(unsafe_code)]
 
@@ -19,11 +19,11 @@ pub use buffers::Pieces;
 pub use ring::{Ring, Settings, SetupError, Waker};
 pub use send::Sent;
 
-/// What an operation was, packed into its completion's user data.
+/// The kind of an operation, which is packed into its completion's user data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Op {
-    /// A new connection.
+    /// Accept of a new connection.
     Accept = 1,
     /// Multishot receive into the buffer ring.
     Receive,
@@ -31,19 +31,19 @@ pub enum Op {
     Send,
     /// Shutdown of our sending side.
     Shutdown,
-    /// A cancellation itself.
+    /// Cancellation of another operation.
     Cancel,
     /// Close of a direct descriptor.
     Close,
-    /// Another core has put something into a mailbox of ours.
+    /// A message from another core's ring: there is mail.
     Wake,
-    /// A wake-up that we sent.
+    /// A message that we sent to another core's ring.
     WakeSent,
-    /// A socket for a connection that is made from here.
+    /// Creation of a socket for an outgoing connection.
     Socket,
-    /// An option of such a socket.
+    /// Setting of an option of such a socket.
     Option,
-    /// Its connect.
+    /// Connect of such a socket.
     Connect,
 }
 
@@ -63,7 +63,7 @@ impl Op {
     ];
 }
 
-/// Operation, slot and generation in one word: `op << 56 | generation << 32 | index`.
+/// Operation, index and generation in one 64-bit word: `op << 56 | generation << 32 | index`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Tag {
     op: Op,
@@ -86,9 +86,9 @@ impl Tag {
 /// One reaped completion.
 #[derive(Clone, Copy, Debug)]
 pub struct Completion {
-    /// Which operation ended or, for a multishot one, has a result.
+    /// The operation that has ended or, if it is multishot, has a result.
     pub op: Op,
-    /// The slot it was for, or the accept place.
+    /// The index of its slot, or of its accept place.
     pub index: u32,
     /// The slot's generation when the operation was prepared.
     pub generation: u32,
@@ -98,12 +98,15 @@ pub struct Completion {
 }
 
 impl Completion {
-    /// Whether a multishot operation goes on after this completion.
+    /// Whether a multishot operation will have further completions.
     pub fn more(&self) -> bool {
         io_uring::cqueue::more(self.flags)
     }
 
-    /// The result as a count, or the errno.
+    /// The result as a count.
+    ///
+    /// # Errors
+    /// The errno, as a positive number.
     pub fn outcome(&self) -> Result<usize, i32> {
         usize::try_from(self.result).map_err(|_| -self.result)
     }
@@ -114,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tag_survives_the_word_that_the_kernel_carries() {
+    fn tag_is_unpacked_as_it_was_packed() {
         for op in Op::ALL {
             for (generation, index) in [(0, 0), (1, 7), (0xff_ffff, u32::MAX)] {
                 let tag = Tag { op, generation, index };

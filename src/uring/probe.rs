@@ -1,4 +1,4 @@
-//! What this kernel offers, and if it is not enough, which of the possible causes it is.
+//! What this kernel offers and, if that is not enough, the cause.
 
 use super::ring::{Ring, Settings, SetupError};
 use super::sys;
@@ -8,11 +8,12 @@ use std::fmt::Write;
 use std::fs;
 use std::sync::Arc;
 
-/// Oldest kernel with everything that is needed.
+/// The oldest kernel that has every required feature.
 const KERNEL_FLOOR: (u32, u32) = (6, 1);
 
-/// Oldest kernel whose receive bundles are used. Those from 6.10 on may store a shortened length in
-/// the buffer ring, so that a later bundle has a partly filled buffer in its middle.
+/// The oldest kernel whose receive bundles are used. Kernels from 6.10 to this one may store a
+/// shortened length in the buffer ring, so that a later bundle has a partly filled buffer in its
+/// middle.
 const BUNDLES_FLOOR: (u32, u32) = (6, 18);
 
 /// Whether this kernel's receive bundles can be trusted.
@@ -29,12 +30,12 @@ pub enum Unsupported {
     Disabled(u8),
     /// A seccomp filter of this process forbids it, as container runtimes set up by default.
     Seccomp,
-    /// Something else, which the error itself names.
+    /// Another cause, which the error itself names.
     Other,
 }
 
 impl Unsupported {
-    /// What a person can do about it.
+    /// What the operator can do about it.
     pub fn advice(self) -> String {
         match self {
             Unsupported::OldKernel => "the kernel is too old: 6.1 or newer is needed".to_owned(),
@@ -54,7 +55,7 @@ impl Unsupported {
     }
 }
 
-/// What the system says of itself, for finding the cause.
+/// Facts about the system that help to find the cause.
 #[derive(Clone, Debug, Default)]
 struct Signs {
     release: String,
@@ -106,8 +107,8 @@ struct Row {
     use_of_it: &'static str,
 }
 
-/// Tries the set-up that the server uses. Returns a table for people, and whether the server can
-/// run.
+/// Tries the set-up that the server uses. Returns a table to be printed, and whether the server
+/// can run.
 pub fn report() -> (String, bool) {
     let signs = Signs::read();
     let mut text = String::new();
@@ -211,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cause_of_a_refusal_is_told_apart() {
+    fn probe_finds_the_cause_of_a_refusal() {
         for (errno, signs, expected) in [
             (libc::ENOSYS, signs("4.19.0-1-amd64", None, false), Unsupported::OldKernel),
             (libc::EINVAL, signs("5.15.0", None, false), Unsupported::OldKernel),
@@ -227,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn every_cause_says_what_to_do() {
+    fn probe_has_advice_for_every_cause() {
         for cause in [
             Unsupported::OldKernel,
             Unsupported::Disabled(1),

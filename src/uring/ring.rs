@@ -1,4 +1,4 @@
-//! The ring of one core.
+//! The ring of one core: submission, completion, and the memory of operations in flight.
 
 use super::accept::AcceptPlace;
 use super::buffers::{self, Buffers, Pieces};
@@ -17,7 +17,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How large a ring is made.
+/// Sizes of a ring.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
     /// Connections: entries of the ring's own file table.
@@ -30,26 +30,26 @@ pub struct Settings {
     pub accepts: u32,
 }
 
-/// Submission entries: a turn that prepares more hands them over in several system calls.
+/// Submission entries. A turn that prepares more operations submits them in several system calls.
 const SUBMISSIONS: u32 = 4096;
 /// Completion entries at most: 1 MiB. A turn can complete a receive and a send per connection.
 const COMPLETIONS_MAX: u32 = 65_536;
-/// Emptied batches kept for reuse.
+/// Emptied batches that are kept for reuse.
 const SPARE_BATCHES: usize = 1024;
 
 /// A step of the set-up that the kernel refused.
 #[derive(Debug, thiserror::Error)]
 #[error("io_uring: {step}: {error}")]
 pub struct SetupError {
-    /// What was asked of the kernel.
+    /// The step of the set-up.
     pub step: &'static str,
-    /// What it said.
+    /// The kernel's error.
     pub error: io::Error,
 }
 
 /// One core's ring with all memory that its operations use.
 pub struct Ring {
-    // Declared first, dropped first: the kernel's side ends before the memory goes.
+    // Declared first, so dropped first: the ring is closed before its memory is freed.
     io: IoUring,
     buffers: ManuallyDrop<Buffers>,
     sends: Vec<Option<Box<Outgoing>>>,
@@ -94,15 +94,15 @@ impl Ring {
         })
     }
 
-    /// Bytes of memory that this ring holds whatever the load: queues and buffers. The kernel's
-    /// file table comes to some 16 bytes for each connection that there may be.
+    /// Bytes of memory that this ring holds at any load: queues and buffers. The kernel's file
+    /// table adds about 16 bytes for each possible connection.
     pub fn fixed_bytes(&self) -> usize {
         let params = self.io.params();
         let queues = params.sq_entries() as usize * 64 + params.cq_entries() as usize * 16;
         queues + self.buffers.bytes()
     }
 
-    /// The descriptor by which other threads reach this ring with a [`Ring::wake`].
+    /// The descriptor that other threads give to [`Ring::wake`] to wake this ring's thread.
     pub fn descriptor(&self) -> RawFd {
         self.io.as_raw_fd()
     }
@@ -120,7 +120,7 @@ impl Ring {
         self.places[done.index as usize].peer()
     }
 
-    /// Takes the accepts at `0..places` back; each completes, most with ECANCELED.
+    /// Cancels the accepts at `0..places`; each completes, most of them with ECANCELED.
     pub fn cancel_accepts(&mut self, places: u32) {
         for place in 0..places {
             let accept = Tag { op: Op::Accept, generation: 0, index: place };
@@ -129,7 +129,7 @@ impl Ring {
         }
     }
 
-    /// Makes a socket that can connect to `address`, as the direct descriptor of `slot`.
+    /// Creates a socket for a connection to `address`, as the direct descriptor of `slot`.
     pub fn socket(&mut self, slot: Slot, address: SocketAddr) {
         if let Some(entry) = connect::socket_entry(slot.index, address) {
             self.push(entry, tag(Op::Socket, slot));
@@ -148,13 +148,13 @@ impl Ring {
         self.push(entry, tag(Op::Connect, slot));
     }
 
-    /// Settles a completed connect: its memory is free again.
+    /// Frees the memory of a completed connect.
     pub fn connected(&mut self, done: &Completion) {
         self.in_flight -= 1;
         self.connects.remove(&done.index);
     }
 
-    /// Cancels the connect of `slot`; it completes in one way or another.
+    /// Cancels the connect of `slot`, which then completes with success or an error.
     pub fn cancel_connect(&mut self, slot: Slot) {
         let entry = opcode::AsyncCancel::new(tag(Op::Connect, slot).pack()).build();
         self.push(entry, tag(Op::Cancel, slot));
@@ -238,14 +238,14 @@ impl Ring {
         self.push(entry, tag(Op::Send, slot));
     }
 
-    /// Forgets what a short send has left: the connection is being torn down.
+    /// Drops what a short send has left, because the connection is being closed.
     pub fn drop_rest(&mut self, slot: Slot) {
         if let Some(place) = self.sends.get_mut(slot.index as usize) {
             *place = None;
         }
     }
 
-    /// Shuts down our sending side: the peer reads end of file behind all that was sent.
+    /// Shuts down our sending side: the peer reads the end of file after everything sent before.
     pub fn shutdown(&mut self, slot: Slot) {
         let entry = opcode::Shutdown::new(types::Fixed(slot.index), libc::SHUT_WR).build();
         self.push(entry, tag(Op::Shutdown, slot));
@@ -257,7 +257,7 @@ impl Ring {
         self.push(entry, tag(Op::Cancel, slot));
     }
 
-    /// Cancels the send of `slot`; it completes in one way or another.
+    /// Cancels the send of `slot`, which then completes with success or an error.
     pub fn cancel_send(&mut self, slot: Slot) {
         let entry = opcode::AsyncCancel::new(tag(Op::Send, slot).pack()).build();
         self.push(entry, tag(Op::Cancel, slot));
@@ -295,8 +295,8 @@ impl Ring {
         let _ = self.io.submit();
         // SAFETY: as above.
         if unsafe { self.io.submission().push(&entry) }.is_err() {
-            // The kernel is busy until completions are reaped. The list is bounded by the
-            // operations that all connections can have in flight.
+            // The kernel takes no more until completions are reaped. The list is bounded by the
+            // number of operations that all connections can have in flight.
             self.waiting.push_back(entry);
         }
     }
@@ -311,8 +311,11 @@ impl Ring {
         }
     }
 
-    /// Hands all prepared operations over, waits up to `wait` for a completion (not at all when
-    /// it is zero), and reaps every completion into `done`.
+    /// Submits all prepared operations, waits up to `wait` for a completion (not at all if it is
+    /// zero), and appends every completion to `done`.
+    ///
+    /// # Errors
+    /// The kernel refused to submit for another reason than a full queue.
     pub fn turn(&mut self, wait: Duration, done: &mut Vec<Completion>) -> io::Result<()> {
         self.buffers.publish();
         self.push_waiting();
@@ -349,7 +352,7 @@ impl Ring {
         Ok(())
     }
 
-    /// Counts a completed accept: its place is free again.
+    /// Frees the place of a completed accept.
     pub fn accept_settled(&mut self) {
         self.in_flight -= 1;
     }
@@ -358,7 +361,7 @@ impl Ring {
 impl Drop for Ring {
     fn drop(&mut self) {
         if self.in_flight > 0 {
-            // Closing a ring ends its operations a little later, not at once.
+            // To close a ring ends its operations later, not at once, so their memory is leaked.
             std::mem::forget(std::mem::take(&mut self.sends));
             std::mem::forget(std::mem::take(&mut self.places));
             std::mem::forget(std::mem::take(&mut self.connects));
@@ -369,13 +372,13 @@ impl Drop for Ring {
     }
 }
 
-/// A way into sleeping reactors for threads that have no ring: signals, the control side.
+/// Wakes sleeping reactors from threads without a ring: signals and the control thread.
 pub struct Waker {
     io: IoUring,
 }
 
 impl Waker {
-    /// Makes the small ring that carries the wake-ups.
+    /// Creates a small ring that sends the wake-ups.
     pub fn new() -> io::Result<Waker> {
         Ok(Waker { io: IoUring::new(8)? })
     }
@@ -403,7 +406,7 @@ fn tag(op: Op, slot: Slot) -> Tag {
     Tag { op, generation: slot.generation, index: slot.index }
 }
 
-/// The newest set of features first; a kernel that does not know a flag says EINVAL.
+/// Tries the newest set of flags first; a kernel that does not know a flag answers EINVAL.
 fn build(completions: u32) -> io::Result<IoUring> {
     let attempt = |no_array: bool| {
         let mut builder = IoUring::builder();

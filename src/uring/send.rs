@@ -1,27 +1,27 @@
-//! Outgoing batches: segments that belong to the kernel until their send has completed.
+//! Outgoing batches: segments that the kernel may read until their send has completed.
 
 use crate::limits::FRAMES_PER_SEND;
 use crate::mem::Segment;
 use io_uring::squeue::Entry;
 use io_uring::{opcode, types};
 
-/// What one completed send amounts to.
+/// The result of one completed send.
 #[derive(Debug)]
 pub enum Sent {
-    /// `n` bytes left; the rest of the batch has to be sent again.
+    /// So many bytes were sent; the rest of the batch must be sent again.
     Short(usize),
-    /// The batch is through, its last `n` bytes with this send. The emptied list is for reuse.
+    /// The whole batch is sent, so many bytes with this send. The emptied list is for reuse.
     Whole(usize, Vec<Segment>),
     /// The batch is lost. Holds the errno.
     Failed(i32),
 }
 
-/// One batch in flight. Stays where it is in memory until the completion.
+/// One batch in flight. It is not moved in memory until the completion.
 pub(super) struct Outgoing {
     segments: Vec<Segment>,
     vectors: Vec<libc::iovec>,
     message: libc::msghdr,
-    /// Bytes of the batch that have left.
+    /// Bytes of the batch that are sent.
     sent: usize,
     total: usize,
 }
@@ -40,7 +40,7 @@ impl Outgoing {
         self.sent = 0;
     }
 
-    /// The operation that sends what has not left yet.
+    /// The operation that sends what is not sent yet.
     pub(super) fn entry(&mut self, file: types::Fixed) -> Entry {
         let mut skip = self.sent;
         self.vectors.clear();
@@ -66,7 +66,7 @@ impl Outgoing {
         opcode::SendMsg::new(file, &raw const self.message).flags(libc::MSG_NOSIGNAL as u32).build()
     }
 
-    /// Counts `n` sent bytes; true when the batch is through.
+    /// Counts `n` sent bytes. Returns whether the whole batch is sent.
     pub(super) fn advance(&mut self, n: usize) -> bool {
         self.sent += n;
         debug_assert!(self.sent <= self.total);
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_short_send_is_taken_up_at_every_byte() {
+    fn send_continues_after_a_short_send_at_every_byte() {
         let whole = b"abcdefgh";
         for cut in 0..whole.len() {
             let mut outgoing = Outgoing::new();

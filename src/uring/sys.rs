@@ -1,4 +1,4 @@
-//! System calls beside the ring: listeners, limits of the process, cores, clocks.
+//! System calls that do not use the ring: listening sockets, limits of the process, cores, clocks.
 
 use crate::time::Now;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -6,14 +6,14 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Connections that the kernel may complete before they are accepted.
+/// Connections that the kernel completes and queues before they are accepted.
 const BACKLOG: i32 = 4096;
 
-/// A listening socket that shares its port with those of the other cores. Its options are
-/// inherited by the connections: no delay for small segments, probes against vanished peers.
+/// A listening socket that shares its port with those of the other cores. Its connections inherit
+/// its options: no delay for small segments, and keep-alive probes.
 ///
-/// An IPv6 socket takes IPv4 connections, too, unless `only_v6` is set. Without `shared` nobody
-/// else may listen there, in this process or another.
+/// An IPv6 socket also takes IPv4 connections, unless `only_v6` is set. Without `shared` no other
+/// socket may listen on the address, in this process or another.
 pub fn listen(address: SocketAddr, only_v6: bool, shared: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
@@ -28,7 +28,7 @@ pub fn listen(address: SocketAddr, only_v6: bool, shared: bool) -> io::Result<So
     Ok(socket)
 }
 
-/// The limit of open files after raising it as far as the kernel lets this process.
+/// Raises the limit of open files as far as this process may, and returns it.
 pub fn raise_file_limit() -> io::Result<u64> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is valid for the call to fill.
@@ -58,7 +58,7 @@ pub fn cores() -> Vec<usize> {
     (0..libc::CPU_SETSIZE as usize).filter(|&core| unsafe { libc::CPU_ISSET(core, &set) }).collect()
 }
 
-/// Keeps the calling thread on `core`.
+/// Pins the calling thread to `core`.
 pub fn pin(core: usize) -> io::Result<()> {
     if core >= libc::CPU_SETSIZE as usize {
         return Err(io::ErrorKind::InvalidInput.into());
@@ -84,7 +84,7 @@ pub fn random_u64() -> io::Result<u64> {
     }
 }
 
-/// Reads both clocks. One per reactor; all readings of a process share no state.
+/// Reads both clocks. Each reactor has its own, and they share no state.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     start: Instant,
