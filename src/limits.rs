@@ -53,6 +53,7 @@ pub const COUNT_EVERY_MS: u64 = 5_000;
 
 const _: () = assert!(HTTP_HEAD_BYTES < HTTP_BODY_BYTES);
 const _: () = assert!(WS_FRAME_BYTES <= WS_MESSAGE_BYTES);
-const _: () = assert!(REPLY_BYTES + 3 * PICTURE_BYTES < u32::MAX as usize, "they are counted in 32 bits");
+const _: () =
+    assert!(REPLY_BYTES + 3 * PICTURE_BYTES < u32::MAX as usize, "they are counted in 32 bits");
 const _: () = assert!(FRAMES_PER_SEND <= 1024, "the kernel's UIO_MAXIOV");
 const _: () = assert!(MAX_CORES.is_multiple_of(64));
