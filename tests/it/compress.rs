@@ -218,3 +218,114 @@ fn what_costs_a_peer_nothing_is_bounded_in_a_second() {
         machine.end();
     }
 }
+
+/// Turns until `at` has heard a binary message; at each one the bound of what is inflated holds.
+fn bounded_turns(machine: &mut Machine, at: usize, bound: usize) -> usize {
+    for turns in 1..1000 {
+        machine.turn();
+        let held = machine.shard.inflated_bytes();
+        assert!(held <= bound, "{held} bytes of {bound} in turn {turns}");
+        if !heard(machine, at).is_empty() {
+            return turns;
+        }
+    }
+    panic!("it is never answered")
+}
+
+#[test]
+fn inflate_large_messages_one_after_another_and_small_ones_meanwhile() {
+    const LARGE: usize = 5 << 20;
+    const SHRINK_THRESHOLD: usize = 8;
+    for config in all_ways() {
+        let dedicated = config.routes[0].compression == CompressionMode::Dedicated;
+        let mut machine = Machine::new(config);
+        let crowd: Vec<usize> = (0..SHRINK_THRESHOLD).map(|_| echo(&mut machine)).collect();
+        let (small, plain) = (echo(&mut machine), machine.open());
+        machine.receive(plain, &peer::handshake("/echo", ""));
+        heard(&mut machine, plain);
+        let windows = machine.shard.inflated_bytes();
+        assert_eq!(windows > 0, dedicated);
+        // One output, which grows by half; beside it what may be begun of each of the others.
+        let begun = if dedicated { (64 + 16) * 1024 } else { 0 };
+        let bound = windows + LARGE + LARGE / 2 + 16 * 1024 + SHRINK_THRESHOLD * begun;
+        let bomb = frame(true, Some(Opcode::Binary), &deflated(&vec![b'x'; LARGE]));
+        for &at in &crowd {
+            machine.receive_in_turn(at, &bomb);
+            assert!(machine.shard.inflated_bytes() <= bound);
+        }
+        machine.receive_in_turn(small, &frame(true, Some(Opcode::Binary), &deflated(&[7; 60_000])));
+        machine.receive_in_turn(plain, &peer::framed(Opcode::Binary, b"p"));
+        let turns = bounded_turns(&mut machine, small, bound);
+        assert!(turns <= 3, "a small message waited for {turns} turns");
+        assert!(!heard(&mut machine, plain).is_empty());
+        assert!(machine.counters.inflate_waits.get() > 0);
+        // In the order in which they came, also for who has sent one more meanwhile.
+        machine.receive_in_turn(crowd[0], &bomb);
+        for &at in &crowd[1..] {
+            bounded_turns(&mut machine, at, bound);
+        }
+        machine.settle();
+        assert_eq!(heard(&mut machine, crowd[0]).len(), 2);
+        assert_eq!(machine.shard.inflated_bytes(), windows, "all is given back");
+        machine.end();
+    }
+}
+
+#[test]
+fn inflate_nothing_at_all_is_an_empty_message() {
+    for config in all_ways() {
+        let mut machine = Machine::new(config);
+        let (at, large) = (echo(&mut machine), echo(&mut machine));
+        let empty = || Heard::Text(String::new());
+        let message = b"with a window or without";
+        let compressed = frame(true, Some(Opcode::Binary), &deflated(message));
+        machine.receive(at, &frame(true, Some(Opcode::Text), b""));
+        machine.receive(at, &compressed);
+        let parts = [frame(false, Some(Opcode::Text), b""), frame(true, None, b"")];
+        machine.receive(at, &parts.concat());
+        // In parts that come apart, with parts that are not empty around them, and behind another.
+        machine.receive(at, &parts[0]);
+        machine.receive(at, &parts[1]);
+        let (front, back) = squeezed_halves(message);
+        machine.receive(at, &[front, frame(false, None, b""), back].concat());
+        let bomb = deflated(&vec![b'x'; 5 << 20]);
+        machine.receive_in_turn(large, &frame(true, Some(Opcode::Binary), &bomb));
+        machine.receive_in_turn(at, &frame(true, Some(Opcode::Text), b""));
+        machine.settle();
+        let message = || Heard::Binary(message.to_vec());
+        let expected = [empty(), message(), empty(), empty(), message(), empty()];
+        assert_eq!(heard(&mut machine, at), expected);
+        machine.end();
+    }
+}
+
+/// A message in two frames, neither of which is empty.
+fn squeezed_halves(message: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    let wire = deflated(message);
+    let (front, back) = wire.split_at(wire.len() / 2);
+    (frame(false, Some(Opcode::Binary), front), frame(true, None, back))
+}
+
+#[test]
+fn inflate_place_is_free_again_when_its_owner_leaves_or_is_closed() {
+    for config in all_ways() {
+        let mut machine = Machine::new(config);
+        let (first, second, third) = (echo(&mut machine), echo(&mut machine), echo(&mut machine));
+        let windows = machine.shard.inflated_bytes();
+        let message = vec![b'x'; 9 << 20];
+        let bomb = frame(true, Some(Opcode::Binary), &deflated(&message));
+        for at in [first, second, third] {
+            machine.receive_in_turn(at, &bomb);
+        }
+        machine.turn();
+        assert!(machine.shard.inflated_bytes() > windows + (4 << 20));
+        machine.hang_up(first);
+        machine.turn();
+        machine.turn();
+        machine.hang_up(second);
+        machine.settle();
+        assert!(heard(&mut machine, third) == [Heard::Binary(message)]);
+        machine.end();
+        assert_eq!(machine.shard.inflated_bytes(), 0);
+    }
+}
