@@ -1,9 +1,9 @@
-//! One event in several formats, each made at most once, and only if somebody takes it.
+//! One event in several formats, each encoded at most once, and only if a subscriber needs it.
 //!
 //! A dialect whose clients choose among formats publishes a value in place of a frame. The first
-//! core that has a subscriber of a format writes the value in it; all other cores share that frame.
-//! What the event does to the picture of its channel, which those are given who subscribe later,
-//! is said by its [`Retain`]; `picture.rs` does it.
+//! core with a subscriber of a format encodes the value; all other cores share that frame. The
+//! event's [`Retain`] says what it does to the channel's picture, which later subscribers get;
+//! `picture.rs` carries that out.
 
 use super::mail::CompressedFrames;
 use crate::codec::{Envelope, EnvelopeBody, Error, Format, Value};
@@ -12,29 +12,29 @@ use crate::ws::Opcode;
 use crate::ws::frame;
 use std::sync::{Arc, OnceLock};
 
-/// How a channel's picture is made of what is published on it.
+/// How events are merged into the picture of their channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// The last value is the picture.
     Replace,
-    /// The members of a map replace those of the same key; other members stay. A value that is no
-    /// map replaces the picture.
+    /// The members of a map replace members with the same key; other members stay. A value that is
+    /// not a map replaces the picture.
     Merge {
-        /// Whether a member that is null is taken out of the picture; else null is its value.
+        /// Whether null removes the member from the picture; otherwise null is its value.
         null_deletes: bool,
     },
-    /// The elements of an array follow those that are there; what is before the last clearing one
-    /// is forgotten. A value that is no array replaces the picture.
+    /// The elements of an array are appended; everything before the last clearing element is
+    /// removed. A value that is not an array replaces the picture.
     Log {
-        /// Elements that the picture may have; of more, the oldest go and are counted. A clearing
-        /// one at the front stays.
+        /// Elements that the picture may have. Beyond, the oldest are removed and counted, but for
+        /// a clearing element at the front.
         max: u32,
-        /// What marks an element as a clearing one.
+        /// Which elements are clearing ones.
         clears: Clears,
     },
 }
 
-/// Members of a map, key and text, of which each says that all before is void.
+/// Pairs of key and text: a map with one of these members makes all elements before it void.
 pub type Clears = &'static [(&'static str, &'static str)];
 
 /// What an event does to the picture of its channel.
@@ -43,32 +43,30 @@ pub enum Retain {
     /// Nothing.
     #[default]
     Nothing,
-    /// It is part of the picture from now on.
+    /// Merge it into the picture.
     Update(Mode),
-    /// It is the picture from now on, whatever was before.
+    /// Replace the picture by it.
     Install {
-        /// How later events are added to it.
+        /// How later events are merged.
         mode: Mode,
-        /// Whether the subscribers hear it; if not, it says what they know.
+        /// Whether the subscribers get it; not if they have its content already.
         heard: bool,
     },
-    /// There is no picture any more. The subscribers do not hear it.
+    /// Remove the picture. The subscribers get nothing.
     Clear,
 }
 
-/// A published value, and its frames.
+/// A published value and its frames, for [`super::Event::encodings`]; the event's `frame` is empty
+/// then.
 ///
-/// Put it into [`super::Event::encodings`]; the event's `frame` stays empty then. The topic ends by
-/// an
-/// event that has [`Encodings::clear`] and, in [`super::Event::message`], what the subscribers'
-/// dialects
-/// need to know: both happen at one place in the channel's order.
+/// A topic ends by an event with [`Encodings::clear`] and, in [`super::Event::message`], what the
+/// subscribers' dialects need: so both have one place in the channel's order.
 #[derive(Debug)]
 pub struct Encodings {
     content: Option<Content>,
     retain: Retain,
     made: [OnceLock<Frozen>; Format::ALL.len()],
-    /// The compressed forms of each, where some endpoint compresses.
+    /// The compressed frames of each format, if an endpoint compresses.
     compressed: Option<Box<[CompressedFrames; Format::ALL.len()]>>,
 }
 
@@ -79,10 +77,10 @@ struct Content {
 }
 
 impl Encodings {
-    /// The message that has `value` in `envelope`. `compresses` says whether some endpoint does.
+    /// The message that has `value` in `envelope`. `compresses` says whether an endpoint compresses.
     ///
     /// # Errors
-    /// Not every format can say it: see [`Value::check`].
+    /// A format cannot express it: see [`Value::check`].
     pub fn new(
         envelope: Arc<Envelope>,
         value: Value,
@@ -95,12 +93,12 @@ impl Encodings {
         Ok(Encodings { content, retain, ..Encodings::empty(compresses) })
     }
 
-    /// Forgets the picture.
+    /// Removes the picture.
     pub fn clear() -> Encodings {
         Encodings { retain: Retain::Clear, ..Encodings::empty(false) }
     }
 
-    /// No form, to be filled by [`Encodings::make`].
+    /// Without a value; frames are added by [`Encodings::make`].
     pub(super) fn empty(compresses: bool) -> Encodings {
         Encodings {
             content: None,
@@ -110,8 +108,8 @@ impl Encodings {
         }
     }
 
-    /// The frame in a format: a text message of JSON, a binary one of the others. Empty if there
-    /// is none.
+    /// The frame in a format: a text message in JSON, a binary message in the others. Empty if
+    /// there is no value and no frame.
     pub fn encoded(&self, format: Format) -> &Frozen {
         self.made[format.index()].get_or_init(|| match &self.content {
             Some(Content { envelope, value }) => {
@@ -121,8 +119,7 @@ impl Encodings {
         })
     }
 
-    /// The frame in a format that is made by `make` if it is not there; says how many bytes it
-    /// has, if it was made.
+    /// Adds the frame in a format, made by `make`, unless it is there. Returns the bytes added.
     pub(super) fn make(&self, format: Format, make: impl FnOnce() -> Frozen) -> usize {
         let encoded = &self.made[format.index()];
         let was_made = encoded.get().is_some();
@@ -130,17 +127,17 @@ impl Encodings {
         if was_made { 0 } else { bytes }
     }
 
-    /// Whether the frame in a format is there.
+    /// Whether the frame in a format has been made.
     pub fn is_made(&self, format: Format) -> bool {
         self.made[format.index()].get().is_some()
     }
 
-    /// The compressed forms of the frame in a format.
+    /// The compressed frames of the frame in a format.
     pub fn compressed(&self, format: Format) -> Option<&CompressedFrames> {
         self.compressed.as_ref().map(|compressed| &compressed[format.index()])
     }
 
-    /// Whether the subscribers hear it.
+    /// Whether the subscribers get it.
     pub fn is_heard(&self) -> bool {
         match self.retain {
             Retain::Nothing | Retain::Update(_) => true,
@@ -149,7 +146,7 @@ impl Encodings {
         }
     }
 
-    /// Whether there is a picture from now on.
+    /// Whether the channel has a picture after it.
     pub fn is_kept(&self) -> bool {
         matches!(self.retain, Retain::Update(_) | Retain::Install { .. })
     }
@@ -173,9 +170,8 @@ impl Encodings {
     }
 }
 
-/// A frame of one message; empty if the format cannot say it, which [`Encodings::new`] has ruled
-/// out
-/// for all but 2 GiB.
+/// The frame of one message. Empty if the format cannot express it, which [`Encodings::new`] has
+/// excluded for messages below 2 GiB.
 pub(super) fn freeze(format: Format, envelope: &Envelope, body: &EnvelopeBody<'_>) -> Frozen {
     let opcode = if format.is_text() { Opcode::Text } else { Opcode::Binary };
     let mut written = Ok(());
@@ -199,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn each_format_is_written_once_and_only_if_it_is_asked_for() {
+    fn encodings_write_each_format_once_and_only_on_demand() {
         let encodings =
             Encodings::new(envelope(), Value::Int(1), Retain::Nothing, true).expect("sound");
         assert!(Format::ALL.iter().all(|format| !encodings.is_made(*format)));
@@ -217,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_format_cannot_say_is_refused_before_it_is_published() {
+    fn encodings_refuse_what_a_format_cannot_express() {
         let nul = Value::Array(vec![Value::map([("a\0", Value::Null)])]);
         let encodings = Encodings::new(envelope(), nul, Retain::Nothing, false);
         assert_eq!(encodings.err(), Some(Error::Key));
@@ -228,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn who_hears_it_follows_from_what_it_does_to_the_picture() {
+    fn encodings_reach_subscribers_depending_on_retain() {
         let mode = Mode::Replace;
         for (retain, heard, kept) in [
             (Retain::Nothing, true, false),

@@ -1,17 +1,17 @@
-//! The last messages of a channel, which its home keeps for who subscribes later.
+//! The last messages of a channel, which its home keeps for later subscribers.
 //!
-//! They are the frames that the subscribers have got, so keeping one costs a count. They go with
-//! the last subscriber: nobody is told what was said in a group that has ended.
+//! An entry is the frame that the subscribers have got, so it costs one reference. The history ends
+//! with the last subscriber: a group that begins again does not show what an earlier one said.
 
 use super::mail::{CompressedFrames, Event};
 use crate::mem::Frozen;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// How much of a channel is kept, this event included.
+/// How much of a channel's history is kept, the present event included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HistoryLimit {
-    /// Events.
+    /// Number of events.
     pub max: u32,
     /// Bytes of their frames.
     pub bytes: usize,
@@ -30,9 +30,9 @@ pub struct HistoryEntry {
 #[derive(Debug)]
 pub(super) struct History {
     events: VecDeque<HistoryEntry>,
-    /// Of the frames.
+    /// Bytes of the frames.
     bytes: usize,
-    /// Its place in the order in which pictures and histories began; the hub's to keep.
+    /// Its position in the order in which pictures and histories began; the hub maintains it.
     pub(super) since: u64,
 }
 
@@ -41,8 +41,9 @@ impl History {
         History { events: VecDeque::new(), bytes: 0, since }
     }
 
-    /// Keeps an event; the oldest make room. Says how many had to go for the bound in bytes, this
-    /// one perhaps among them: those for the bound in number have had their time.
+    /// Appends an event and removes the oldest ones beyond the limit. Returns how many were removed
+    /// because of the limit in bytes, the new event perhaps included. Those beyond the limit in
+    /// number are not counted, because every history drops them in time.
     pub(super) fn push(&mut self, event: &Event, history_limit: HistoryLimit) -> u64 {
         let entry =
             HistoryEntry { frame: event.frame.clone(), compressed: event.compressed.clone() };
@@ -68,7 +69,7 @@ impl History {
         self.events.iter().cloned().collect()
     }
 
-    /// Bytes that it holds, about; with one compressed form of each frame that has such.
+    /// Bytes of memory, estimated, with one compressed frame for each that has such.
     pub(super) fn memory(&self) -> usize {
         let is_compressing = self.events.back().is_some_and(|entry| entry.compressed.is_some());
         let frames = if is_compressing { 2 * self.bytes } else { self.bytes };
@@ -82,7 +83,7 @@ impl History {
 mod tests {
     use super::*;
 
-    /// The texts that are kept, and how many were lost, after these were pushed.
+    /// Checks which texts are kept and how many were lost after `texts` were pushed.
     fn check(texts: &[&str], max: u32, bytes: usize, kept: &[&str], lost: u64) {
         let mut history = History::new(1);
         let push = |text: &&str| {
@@ -97,13 +98,14 @@ mod tests {
     }
 
     #[test]
-    fn both_bounds_from_both_sides() {
+    fn history_keeps_both_limits_on_both_sides() {
         check(&["a", "b", "c"], 3, 3, &["a", "b", "c"], 0);
         check(&["a", "b", "c"], 2, 3, &["b", "c"], 0);
         check(&["a", "b", "c"], 3, 2, &["b", "c"], 1);
         check(&["aa", "b", "ccc"], 3, 4, &["b", "ccc"], 1);
         check(&["aa", "b", "ccc"], 3, 3, &["ccc"], 2);
-        // What does not fit alone is not kept, and nothing before it: no gap is ever told.
+        // An event that does not fit alone is dropped with everything before it, so that a history
+        // never has a gap.
         check(&["a", "bbbb"], 3, 3, &[], 2);
         check(&["a", "bbbb", "c"], 3, 3, &["c"], 2);
         check(&["", "", ""], 2, 1, &["", ""], 0);

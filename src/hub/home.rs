@@ -1,5 +1,5 @@
-//! What only the home core of a channel keeps: how many subscribers each core has, who is present,
-//! and the last event of a channel that caches.
+//! What only the home core of a channel keeps: the number of subscribers on each other core, the
+//! present users, and the cached event.
 
 use super::encodings::Encodings;
 use super::history::{History, HistoryEntry};
@@ -12,12 +12,12 @@ use crate::mem::Frozen;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// What others are told of a member: a frame for their peers, or something for their dialects.
+/// How the other members learn that a member was added or removed.
 #[derive(Clone, Debug)]
 pub enum MemberChange {
-    /// Bytes for each of them.
+    /// By a frame for their peers.
     Frame(Frozen),
-    /// For each one's dialect to put into words.
+    /// By a message to their dialects.
     Message(DialectMessage),
 }
 
@@ -36,100 +36,99 @@ impl From<MemberChange> for Event {
     }
 }
 
-/// A user who joins a channel that knows its members, with what tells the others.
+/// A user who joins a channel with members, and how the others learn of it.
 #[derive(Clone, Debug)]
 pub struct Member {
     /// The user's id in this application.
     pub id: Arc<str>,
-    /// What the others are shown of the user, in the dialect's format.
+    /// What the others see of the user, in the dialect's format.
     pub info: Option<Arc<str>>,
-    /// Tells the others that the user has come.
+    /// Goes to the others when the user is added.
     pub added: MemberChange,
-    /// Tells the others that the user has left.
+    /// Goes to the others when the user is removed.
     pub removed: MemberChange,
-    /// Users that the channel may have; 0 is any number.
+    /// The maximum number of users of the channel; 0 is no maximum.
     pub max: usize,
 }
 
-/// What a joining connection asks of the home beside being noted.
+/// What a joining connection asks of the home.
 #[derive(Clone, Debug, Default)]
 pub struct JoinRequest {
-    /// Become a member.
+    /// To become a member.
     pub member: Option<Box<Member>>,
-    /// Be given the last event.
+    /// To get the cached event.
     pub cached: bool,
-    /// Be given the picture of the channel, in this format.
+    /// To get the channel's picture in this format.
     pub picture: Option<Format>,
-    /// Be given the last events of the channel.
+    /// To get the channel's history.
     pub history: bool,
 }
 
-/// The users of a channel, in the order in which they came: id and info.
+/// The users of a channel in the order in which they joined: id and info.
 pub type Users = Vec<(Arc<str>, Option<Arc<str>>)>;
 
-/// What the home answers to a [`JoinRequest`].
+/// The home's answer to a [`JoinRequest`].
 #[derive(Clone, Debug, Default)]
 pub struct JoinReply {
-    /// All members, the new one included if it became one. Without a wish to be one, only if
-    /// there are any.
+    /// All members, a new one included. For a request without a member, only if there are any.
     pub users: Option<Arc<Users>>,
-    /// The last event if it was asked for: `Some(None)` if there is none.
+    /// The cached event if it was requested; `Some(None)` if there is none.
     pub cached: Option<Option<Frozen>>,
-    /// The picture if it was asked for and there is one, made in the format that was asked for.
-    /// The session queues it before the dialect is told that it has joined.
+    /// The picture if it was requested and there is one, encoded in the requested format. The
+    /// session queues it before it calls the dialect's `joined`.
     pub picture: Option<Arc<Encodings>>,
-    /// The last events, the oldest first, if they were asked for. The session queues them before
-    /// the dialect is told that it has joined.
+    /// The history, the oldest event first, if it was requested. The session queues it before it
+    /// calls the dialect's `joined`.
     pub history: Vec<HistoryEntry>,
 }
 
-/// The channel has as many members as it may.
+/// The channel has its maximum number of members.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChannelFull;
 
-/// What an event needs in order to be kept.
+/// What an event needs in order to be cached.
 #[derive(Debug)]
 pub struct CacheEntry {
-    /// How long, in milliseconds.
+    /// How long it is cached, in milliseconds.
     pub ttl_ms: u64,
-    /// The event's name, for those who ask.
+    /// The event's name, for queries.
     pub event: Box<str>,
-    /// The event's data, for those who ask.
+    /// The event's data, for queries.
     pub data: Box<str>,
 }
 
-/// What the home knows of a channel.
+/// What the home answers to a query about a channel.
 #[derive(Clone, Debug, Default)]
 pub struct ChannelInfo {
     /// Subscriptions on all cores.
     pub subscriptions: u64,
-    /// Users present.
+    /// Present users.
     pub users: u64,
-    /// The kept event and how many milliseconds it has left.
+    /// The cached event, and the milliseconds until it expires.
     pub kept: Option<(Arc<CacheEntry>, u64)>,
 }
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub(super) struct Home {
-    /// Subscribers on other cores.
+    /// The number of subscribers on each other core that has some.
     counts: Vec<(u16, u32)>,
     users: HashMap<Arc<str>, User>,
-    /// Who a connection is.
+    /// The user of each member connection.
     members: HashMap<ConnId, Arc<str>>,
     came: u64,
     kept: Option<Kept>,
     pub(super) picture: Option<Picture>,
-    /// Goes with the last subscriber.
+    /// Is dropped with the last subscriber.
     pub(super) history: Option<History>,
     pub(super) reported: Reported,
 }
 
 #[derive(Debug)]
 struct User {
-    /// Counts the users that came before.
+    /// The number of users that joined before.
     order: u64,
-    /// Connections, the oldest first; the first one's info is shown.
+    /// Connections, the oldest first. The others see the info of the first.
     connections: Vec<(ConnId, Option<Arc<str>>)>,
     removed: MemberChange,
 }
@@ -146,7 +145,7 @@ impl Home {
         self.counts.is_empty() && self.users.is_empty() && !keeps
     }
 
-    /// Sets how many subscribers `core` has.
+    /// Sets the number of subscribers of `core`.
     pub(super) fn set_count(&mut self, core: u16, count: u32) {
         self.counts.retain(|(other, _)| *other != core);
         if count > 0 {
@@ -154,7 +153,7 @@ impl Home {
         }
     }
 
-    /// Notes that `core` has a subscriber, or more.
+    /// Notes that `core` has at least one subscriber.
     pub(super) fn expect_count(&mut self, core: u16) {
         if self.counts.iter().all(|(other, _)| *other != core) {
             self.counts.push((core, 1));
@@ -169,7 +168,11 @@ impl Home {
         self.users.len()
     }
 
-    /// Lets a connection in; true if it is its user's first. Present users always get in.
+    /// Adds a connection. Returns whether it is its user's first. A user who is present may always
+    /// add a connection.
+    ///
+    /// # Errors
+    /// The channel has its maximum number of users.
     pub(super) fn enter(&mut self, conn: ConnId, member: &Member) -> Result<bool, ChannelFull> {
         let connection = (conn, member.info.clone());
         if let Some(user) = self.users.get_mut(&member.id) {
@@ -191,7 +194,8 @@ impl Home {
         Ok(true)
     }
 
-    /// Lets a connection out; its user and what tells the others if it was the last one.
+    /// Removes a connection. If it was its user's last, returns the user, and what goes to the
+    /// others.
     pub(super) fn exit(&mut self, conn: ConnId) -> Option<(Arc<str>, MemberChange)> {
         let id = self.members.remove(&conn)?;
         let user = self.users.get_mut(&id)?;
@@ -202,7 +206,7 @@ impl Home {
         self.users.remove(&id).map(|user| (id, user.removed))
     }
 
-    /// Everybody who is present.
+    /// All present users.
     pub(super) fn users(&self) -> Users {
         let mut users: Vec<_> = self.users.iter().collect();
         users.sort_unstable_by_key(|(_, user)| user.order);
@@ -210,7 +214,7 @@ impl Home {
         users.into_iter().map(|(id, user)| (id.clone(), shown(user))).collect()
     }
 
-    /// Keeps an event in place of the one before; says how many bytes more are held now.
+    /// Caches an event in place of the one before. Returns by how many bytes the memory has grown.
     pub(super) fn keep(&mut self, event: &Event, now_ms: u64) -> isize {
         let Some(keep) = &event.keep else { return 0 };
         let until_ms = now_ms.saturating_add(keep.ttl_ms);
@@ -219,7 +223,8 @@ impl Home {
         self.kept_bytes() as isize - before as isize
     }
 
-    /// Forgets the kept event if its time has come, or at once; says how many bytes were held.
+    /// Drops the cached event if it has expired, or in any case without `now_ms`. Returns the bytes
+    /// that were freed.
     pub(super) fn expire(&mut self, now_ms: Option<u64>) -> usize {
         let due = |kept: &mut Kept| now_ms.is_none_or(|now_ms| kept.until_ms <= now_ms);
         let bytes = self.kept_bytes();
@@ -273,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_comes_with_the_first_connection_and_leaves_with_the_last() {
+    fn presence_adds_user_with_first_connection_and_removes_it_with_last() {
         let mut home = Home::default();
         assert_eq!(home.enter(conn(1), &member("ada", "one", 0)), Ok(true));
         assert_eq!(home.enter(conn(2), &member("bob", "b", 0)), Ok(true));
@@ -291,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bound_counts_users_and_a_present_one_always_gets_in() {
+    fn presence_maximum_counts_users_and_admits_present_ones() {
         let mut home = Home::default();
         assert_eq!(home.enter(conn(1), &member("a", "", 2)), Ok(true));
         assert_eq!(home.enter(conn(2), &member("b", "", 2)), Ok(true));
@@ -301,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_is_kept_until_its_time() {
+    fn cache_keeps_event_until_it_expires() {
         let mut home = Home::default();
         let keep = CacheEntry { ttl_ms: 100, event: "e".into(), data: "data".into() };
         let frame = Frozen::new(b"frame");

@@ -1,11 +1,11 @@
-//! What cores say to each other, in two lanes for each pair.
+//! Messages between cores, in two lanes for each pair of cores.
 //!
-//! Requests go *up* to a channel's home, answers and deliveries go *down* from it. Mail from the
-//! down lane is taken whatever lanes are full, so that lane always drains: it causes mail up only
-//! where a connection has waited for it, to join or to leave, which is bounded for each one. The
-//! home stops taking requests while its down lanes are full, an origin stops reading from its
-//! connections while its up lanes are full. Nothing is dropped, and no circle of full lanes can
-//! form.
+//! Requests go *up* to a channel's home; answers and deliveries go *down* from it. A core takes
+//! mail from a down lane however full its own lanes are, so down lanes always drain: such mail
+//! causes mail up only for a connection that waited for it to join or to leave, which is bounded
+//! for each connection. A home takes no requests while its down lanes are full, and an origin does
+//! not read from its connections while its up lanes are full. So nothing is dropped, and full lanes
+//! cannot wait for each other in a circle.
 
 use super::encodings::Encodings;
 use super::history::HistoryLimit;
@@ -18,41 +18,42 @@ use std::any::Any;
 use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock};
 
-/// One published event, in the bytes that go to its subscribers.
+/// One published event, with the bytes that go to its subscribers.
 #[derive(Clone, Debug, Default)]
 pub struct Event {
-    /// The frame; none where there are `encodings`, or the dialects are `message`.
+    /// The frame; empty if there are `encodings` or a `message`.
     pub frame: Frozen,
-    /// What is published to subscribers of several formats, in place of the frame, and what it
-    /// does to the picture of the channel.
+    /// In place of the frame: the value for subscribers of several formats, and what it does to the
+    /// channel's picture.
     pub encodings: Option<Arc<Encodings>>,
-    /// Its compressed forms, where some endpoint compresses.
+    /// The compressed frames of `frame`, if an endpoint compresses.
     pub compressed: Option<Arc<CompressedFrames>>,
-    /// The one connection that is not to receive it.
+    /// The one connection that does not receive it.
     pub except: Option<ConnId>,
-    /// Whether the home is to keep it for who subscribes later.
+    /// Makes the home cache it for later subscribers.
     pub keep: Option<Arc<CacheEntry>>,
-    /// Whether the home is to keep it among the last ones for who subscribes later.
+    /// Makes the home append it to the channel's history.
     pub history_limit: Option<HistoryLimit>,
     /// Closes the receiving connections with this code and reason in place of a frame.
     pub close: Option<(u16, &'static str)>,
-    /// What it is to those outside, if a client has published it and they want to know.
+    /// What webhooks report of it, if a client has published it and a webhook wants client events.
     pub client_event: Option<Arc<ClientEvent>>,
-    /// Given to the subscribers' dialects in place of a frame.
+    /// In place of a frame: a message to the subscribers' dialects.
     pub message: Option<DialectMessage>,
 }
 
-/// What a dialect says to the dialects of other connections, on any core; they know its type.
+/// A message from a dialect to the dialects of other connections, on any core. Sender and receiver
+/// agree on its type.
 pub type DialectMessage = Arc<dyn Any + Send + Sync>;
 
-/// The compressed forms of one frame, by the size of the window: each is made by the core that
-/// first needs it, and then shared by all.
+/// The compressed forms of one frame by window size. The first core that needs one makes it; all
+/// others share it.
 #[derive(Debug, Default)]
 pub struct CompressedFrames([OnceLock<Option<Frozen>>; BITS]);
 
 impl CompressedFrames {
-    /// The form of `frame`, of which these are the forms, for peers with a window of `bits`, 9 to
-    /// 15; `frame` itself where that is shorter.
+    /// The form of `frame`, to which these forms belong, for peers with a window of `bits` (9 to
+    /// 15); `frame` itself if that is shorter.
     pub fn encoded<'f>(&'f self, frame: &'f Frozen, bits: u8, codecs: &mut Codecs) -> &'f Frozen {
         let encoded = &self.0[usize::from(bits.clamp(9, 15) - 9)];
         let compress = || codecs.compress_frame(frame, bits).map(|frame| Frozen::new(&frame));
@@ -61,39 +62,40 @@ impl CompressedFrames {
 }
 
 impl Event {
-    /// Whether the home is to hold on to it, or to a part of it.
+    /// Whether the home keeps it or a part of it.
     pub fn is_kept(&self) -> bool {
         self.keep.is_some() || self.encodings.as_ref().is_some_and(|encodings| encodings.is_kept())
     }
 
-    /// Whether the subscribers are to hear of it.
+    /// Whether the subscribers get it.
     pub fn is_heard(&self) -> bool {
         self.message.is_some()
             || self.encodings.as_ref().is_none_or(|encodings| encodings.is_heard())
     }
 }
 
-/// Whom to tell, on the origin core, that an event has its place in the channel's order.
+/// The request on the origin core that waits until an event has its place in the channel's order,
+/// or for the answer to a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ack {
-    /// The connection that asked.
+    /// The connection with the request.
     pub slot: Slot,
-    /// Which of its requests.
+    /// The number of the request.
     pub ticket: u32,
-    /// Which part of that request.
+    /// The part of that request.
     pub part: u16,
 }
 
-/// What a core is asked about the channels that it is the home of.
+/// A query to a core about channels that it is the home of.
 #[derive(Clone, Debug)]
 pub enum Query {
-    /// All occupied channels of an application whose names begin so.
+    /// All occupied channels of an application whose names have a prefix.
     Channels {
         /// The application's number.
         app: u32,
-        /// How their names begin.
+        /// The prefix of their names.
         prefix: Box<str>,
-        /// A core with more of them stops at one more.
+        /// A core with more channels stops after `max + 1`.
         max: usize,
     },
     /// One channel.
@@ -115,25 +117,25 @@ pub enum Query {
 /// The answer to a [`Query`], or to a publish.
 #[derive(Clone, Debug)]
 pub enum Answer {
-    /// Names and what is known of them.
+    /// Channels with their names.
     Channels(Vec<(ChannelName, ChannelInfo)>),
-    /// What is known of one channel.
+    /// One channel.
     Channel(ChannelInfo),
-    /// Who is present.
+    /// The present users.
     Users(Users),
 }
 
-/// To the home of a channel.
+/// A message to the home of a channel.
 #[derive(Clone, Debug)]
 pub enum Up {
-    /// We have a subscriber: answer under this number, and send us every publish.
+    /// The sending core has a subscriber: answer, and send it every publish.
     Interest {
         /// Returned in the answer.
         asked: u32,
         /// The channel.
         name: ChannelName,
     },
-    /// A connection of ours joins with a wish.
+    /// A connection of the sending core joins with a request.
     Join {
         /// Returned in the answer.
         asked: u32,
@@ -141,7 +143,7 @@ pub enum Up {
         slot: Slot,
         /// The channel.
         name: ChannelName,
-        /// What it asks for.
+        /// The request.
         request: JoinRequest,
     },
     /// A member's connection has left.
@@ -151,21 +153,21 @@ pub enum Up {
         /// The channel.
         name: ChannelName,
     },
-    /// We have so many subscribers now.
+    /// The number of subscribers of the sending core has changed.
     Count {
         /// The channel.
         name: ChannelName,
-        /// How many.
+        /// The present number.
         count: u32,
     },
-    /// Say what you know.
+    /// Answer a query.
     Ask {
-        /// About what.
+        /// The query.
         query: Query,
-        /// Whom to tell.
+        /// The request that waits for the answer.
         ack: Ack,
     },
-    /// We have no subscriber any more.
+    /// The sending core has no subscriber any more.
     Forget {
         /// The channel.
         name: ChannelName,
@@ -176,70 +178,69 @@ pub enum Up {
         name: ChannelName,
         /// The event.
         event: Event,
-        /// Whom to tell.
+        /// The request that waits until the event is ordered.
         ack: Option<Ack>,
     },
-    /// Give this to the dialect of a connection: of yours; or of another core's, as the home of a
-    /// channel, behind what you have ordered before.
+    /// Pass a message to the dialect of a connection: one of the receiving core or, if that core is
+    /// the home of a channel, one of another core, after everything that the home ordered before.
     Tell {
         /// The connection.
         to: ConnId,
-        /// What it is told.
+        /// The message.
         what: DialectMessage,
     },
 }
 
-/// From the home of a channel.
+/// A message from the home of a channel.
 #[derive(Clone, Debug)]
 pub enum Down {
-    /// The interest is noted: publishes follow.
+    /// The interest is noted; publishes follow.
     Interested {
-        /// The number of the question.
+        /// The number of the request.
         asked: u32,
         /// The channel.
         name: ChannelName,
     },
-    /// The connection's wish is granted, or the channel is crowded.
+    /// The answer to a join request.
     JoinReply {
-        /// The number of the question.
+        /// The number of the request.
         asked: u32,
         /// The connection.
         slot: Slot,
         /// The channel.
         name: ChannelName,
-        /// What it asked for.
+        /// What it asked for, unless the channel is full.
         reply: Result<JoinReply, ChannelFull>,
     },
-    /// Deliver this event to your subscribers.
+    /// Deliver an event to the receiving core's subscribers.
     Deliver {
         /// The channel.
         name: ChannelName,
         /// The event.
         event: Event,
     },
-    /// Give this to the dialect of a connection of yours.
+    /// Pass a message to the dialect of a connection of the receiving core.
     Tell {
         /// The connection.
         slot: Slot,
-        /// What it is told.
+        /// The message.
         what: DialectMessage,
     },
-    /// The event that you sent has its place, or what you asked.
+    /// A published event is ordered, or a query is answered.
     Answer {
-        /// Whom to tell.
+        /// The request that waits for it.
         ack: Ack,
-        /// What is known of the channel, or of what was asked.
+        /// The channel after the publish, or the answer to the query.
         answer: Answer,
     },
 }
 
-/// What one core has to say to the others and has not handed over.
+/// Mail of one core to the others that is not in their mailboxes yet.
 #[derive(Debug)]
 pub struct OutgoingMail {
     lanes: Vec<Lanes>,
-    /// The longest lane each way, since [`OutgoingMail::measure`] or longer: asked for every
-    /// message, and
-    /// there are as many lanes as cores.
+    /// The length of the longest lane each way, or more until the next [`OutgoingMail::measure`].
+    /// It is needed for every message, and there are as many lanes as cores.
     longest_up: usize,
     longest_down: usize,
 }
@@ -272,16 +273,16 @@ impl OutgoingMail {
         self.longest_down = self.longest_down.max(lane.len());
     }
 
-    /// Has core `by` tell the dialect of a connection something: the connection's core, or the home
-    /// of a channel. A core that is none has no connections: what somebody outside has made up is
-    /// lost.
+    /// Sends a message to the dialect of a connection by way of core `by`: the connection's core, or
+    /// the home of a channel. Does nothing if there is no such core, because back ends may name one
+    /// that they made up.
     pub fn tell(&mut self, by: u16, to: ConnId, what: DialectMessage) {
         if usize::from(by) < self.lanes.len() {
             self.up(by, Up::Tell { to, what });
         }
     }
 
-    /// The same by the home itself.
+    /// Sends such a message as the home itself.
     pub fn pass_on(&mut self, to: ConnId, what: DialectMessage) {
         if usize::from(to.core) < self.lanes.len() {
             self.down(to.core, Down::Tell { slot: to.slot, what });
@@ -293,23 +294,23 @@ impl OutgoingMail {
         &mut self.lanes[to as usize]
     }
 
-    /// Looks at the lanes anew, after mail was taken out of them.
+    /// Measures the lanes again, after mail was taken out of them.
     pub fn measure(&mut self) {
         self.longest_up = self.lanes.iter().map(|lanes| lanes.up.len()).max().unwrap_or(0);
         self.longest_down = self.lanes.iter().map(|lanes| lanes.down.len()).max().unwrap_or(0);
     }
 
-    /// Whether more than `bound` requests wait for one core: stop reading from connections.
+    /// Whether more than `bound` requests wait for one core, so that reading must pause.
     pub fn up_is_full(&self, bound: usize) -> bool {
         self.longest_up > bound
     }
 
-    /// Whether more than `bound` deliveries wait for one core: stop taking requests.
+    /// Whether more than `bound` deliveries wait for one core, so that no requests may be taken.
     pub fn down_is_full(&self, bound: usize) -> bool {
         self.longest_down > bound
     }
 
-    /// Whether nothing waits.
+    /// Whether no mail waits.
     pub fn is_empty(&self) -> bool {
         self.lanes.iter().all(|lanes| lanes.up.is_empty() && lanes.down.is_empty())
     }

@@ -1,9 +1,9 @@
-//! Who is in what, from both sides: leaving takes constant time, joining looks through what the
-//! connection is in already.
+//! Subscriptions as two lists that point at each other, so that to leave takes constant time. To
+//! join searches the connection's own list only.
 //!
-//! A connection's list names its channels and its place in each; a channel's list names its
-//! connections and, for each, the place in that connection's list. Removing moves the last entry
-//! into the gap and corrects the one word on the other side.
+//! A connection's list holds its channels and its position in each; a channel's list holds its
+//! connections and, for each, the position in that connection's list. To remove an entry moves the
+//! last one into the gap and corrects the position that the other list holds for it.
 
 /// One subscriber in a channel's list.
 #[derive(Clone, Copy, Debug)]
@@ -12,20 +12,20 @@ pub struct Subscriber {
     pub slot: u32,
     /// Position of the channel in that connection's list.
     back: u32,
-    /// The number under which the home was asked, 0 when it has answered; and `MEMBER`.
+    /// The number of the unanswered question to the home, or 0; with the flag `MEMBER`.
     state: u32,
 }
 
-/// Marks a subscriber whose leaving is told to the home.
+/// Marks a subscriber whose leaving must be reported to the home.
 const MEMBER: u32 = 1 << 31;
 
 impl Subscriber {
-    /// Whether it hears what is published.
+    /// Whether it receives what is published.
     pub fn is_active(&self) -> bool {
         self.asked() == 0
     }
 
-    /// The number of the question that the home has not answered; 0 is none.
+    /// The number of the question that the home has not answered, or 0.
     pub(super) fn asked(&self) -> u32 {
         self.state & !MEMBER
     }
@@ -34,9 +34,9 @@ impl Subscriber {
 /// How a subscription begins.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Start {
-    /// The number of the question to the home that has to be answered first; 0 is none.
+    /// The number of the question that the home must answer first, or 0.
     pub(super) asked: u32,
-    /// Whether the home is told when it ends.
+    /// Whether its end must be reported to the home.
     pub(super) member: bool,
 }
 
@@ -83,15 +83,15 @@ impl Members {
         }
         let list = &mut self.of_slot[slot as usize];
         if list.is_empty() {
-            // Most connections hold one subscription or two.
+            // Most connections have one or two subscriptions.
             list.reserve_exact(1);
         }
         subscribers.push(Subscriber { slot, back: list.len() as u32, state });
         list.push(Membership { channel, at: (subscribers.len() - 1) as u32 });
     }
 
-    /// Removes the membership at `position` of `slot`'s list from both sides, where `subscribers`
-    /// finds the list in a channel. Gives the channel, and whether its home is to be told.
+    /// Removes the entry at `position` of `slot`'s list from both lists; `subscribers` returns the
+    /// list of a channel. Returns the channel, and whether this must be reported to its home.
     pub(super) fn remove<C>(
         &mut self,
         slot: u32,
@@ -121,8 +121,8 @@ impl Members {
         Some((gone.channel, left.state & MEMBER != 0))
     }
 
-    /// Makes the subscription at `position` of `slot`'s list an active one, if it waits for the
-    /// answer to this question.
+    /// Makes the subscription at `position` of `slot`'s list active, if it waits for the answer to
+    /// question `asked`.
     pub(super) fn activate(
         &self,
         slot: u32,
@@ -145,7 +145,7 @@ impl Members {
         at.and_then(|at| subscribers.get(at)).is_some_and(Subscriber::is_active)
     }
 
-    /// Frees the list of a connection that is gone.
+    /// Frees the list of a connection that has ended.
     pub(super) fn forget(&mut self, slot: u32) {
         if let Some(list) = self.of_slot.get_mut(slot as usize) {
             *list = Vec::new();

@@ -1,13 +1,13 @@
-//! Channels and who hears them, on one core.
+//! The channels of one core and their subscribers. Knows no socket, no bytes of a protocol and no
+//! clock.
 //!
-//! A channel has a *home* core, chosen by a hash of its application and name. Subscriber lists
-//! live on the core that holds the connections; the home orders the publishes and knows which
-//! cores have subscribers. A publish goes from its origin to the home and from there to the
-//! interested cores, so every subscriber sees one order, whoever published.
+//! A channel has a *home* core, chosen by a hash of its application and name. Each core has the
+//! list of its own subscribers; the home orders the publishes and notes which cores have
+//! subscribers (their *interest*). A publish goes from its origin core to the home and from there
+//! to the interested cores, so that all subscribers see the same order.
 //!
 //! A core's first subscriber of a channel waits until the home has noted the core's interest
-//! ([`Joined::Later`]): whoever was told that he is subscribed hears every publish that the home
-//! orders from then on.
+//! ([`Joined::Later`]). From then on it gets every publish that the home orders.
 
 mod encodings;
 mod history;
@@ -38,22 +38,22 @@ use members::{Members, Start};
 use notice::ChannelEvents;
 use std::collections::{BTreeMap, VecDeque};
 
-/// What a join came to.
+/// The result of [`Hub::join`].
 #[derive(Clone, Debug)]
 pub enum Joined {
-    /// Subscribed; with what the home had to say, if it was asked.
+    /// Subscribed; with the home's reply, if there was a request.
     Now(Option<JoinReply>),
-    /// Subscribed as soon as the home has answered; the answer names the channel.
+    /// To be subscribed when the home's answer, which names the channel, arrives.
     Later,
-    /// The connection already has this subscription, which is left as it is.
+    /// The connection had this subscription before; nothing changed.
     Already,
-    /// The connection holds as many subscriptions as it may.
+    /// The connection has its maximum number of subscriptions.
     SubscriptionLimit,
-    /// The channel has as many members as it may.
+    /// The channel has its maximum number of members.
     ChannelFull,
 }
 
-/// One connection that joins one channel.
+/// A connection that joins a channel.
 #[derive(Clone, Debug)]
 pub struct Join<'n> {
     /// The connection.
@@ -62,13 +62,13 @@ pub struct Join<'n> {
     pub app: u32,
     /// The channel.
     pub name: &'n str,
-    /// Subscriptions that the connection may hold.
+    /// The maximum number of the connection's subscriptions.
     pub max: usize,
-    /// What it asks of the home.
+    /// The request to the channel's home, if there is one.
     pub request: Option<JoinRequest>,
 }
 
-/// One core's share of all channels.
+/// The channels of one core: those with subscribers on it, and those that it is the home of.
 pub struct Hub {
     core: u16,
     cores: u16,
@@ -78,17 +78,17 @@ pub struct Hub {
     free: Vec<u32>,
     members: Members,
     asked: u32,
-    /// Events that came about here and are to be delivered here.
+    /// Events of the hub itself, such as member changes, to be delivered on this core.
     local: VecDeque<(ChannelName, Event)>,
-    /// Channels of other homes whose number of subscribers has changed.
+    /// Channels with another home whose number of subscribers on this core has changed.
     recount: Vec<u32>,
-    /// Channels with a kept event, the oldest first, and when each began.
+    /// Channels with a cached event, the oldest first, each with its number from `began`.
     keepers: VecDeque<(u64, ChannelName)>,
-    /// Channels with a picture or a history, by when each began.
+    /// Channels with a picture or a history, by their number from `began`.
     pictures: BTreeMap<u64, ChannelName>,
-    /// Numbers the beginnings of both.
+    /// The last number that was given to a cached event, a picture or a history.
     began: u64,
-    /// What both hold, and may hold.
+    /// Bytes that all of them hold, and the maximum.
     kept_bytes: usize,
     kept_max: usize,
     losses: Losses,
@@ -99,38 +99,38 @@ struct Channel {
     name: ChannelName,
     subscribers: Vec<Subscriber>,
     home_link: HomeLink,
-    /// Cores with subscribers, this one left out. Kept by the home core only.
+    /// The other cores with subscribers. Only the home core maintains it.
     interest: CoreSet,
-    /// What else the home keeps, if there is anything.
+    /// What else the home core keeps, if there is anything.
     home: Option<Box<Home>>,
-    /// How many subscribers the home was told of, and whether it is about to be told.
+    /// The number of subscribers last reported to the home, and whether a report is due.
     reported: u32,
     recounting: bool,
 }
 
-/// What was forgotten before its time, since [`Hub::losses`] was asked last.
+/// What was dropped before its time since the last call of [`Hub::losses`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Losses {
-    /// Kept events, pictures and histories that found no room.
+    /// Cached events, pictures and histories dropped for lack of memory.
     pub kept: u64,
-    /// Elements of pictures that are logs, and events of histories.
+    /// Elements of log pictures, and events of histories, beyond their limits.
     pub elements: u64,
 }
 
-/// How this core stands with the home of a channel.
+/// What the home of a channel knows of this core's interest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum HomeLink {
-    /// The home does not know that we want the channel.
+    /// The home does not know of the interest.
     Unknown,
-    /// Asked under this number, not answered: subscribers wait.
+    /// The request with this number is not answered; subscribers wait.
     Asked(u32),
-    /// The home sends us every publish. Always so when we are the home.
+    /// The home sends every publish. Always so if this core is the home.
     Known,
 }
 
 impl Hub {
-    /// The share of core `core` out of `cores`. All cores of a process share one `hasher`. Events
-    /// and pictures that are kept may hold `kept_max` bytes.
+    /// The hub of core `core` out of `cores`. All cores of a process use the same `hasher`. Cached
+    /// events, pictures and histories may hold `kept_max` bytes.
     pub fn new(core: u16, cores: u16, hasher: Hasher, kept_max: usize) -> Hub {
         debug_assert!(core < cores);
         Hub {
@@ -154,7 +154,7 @@ impl Hub {
         }
     }
 
-    /// The channel `name` of application `app`, hashed once for all cores.
+    /// The channel `name` of application `app` with its hash, which is the same on all cores.
     pub fn name(&self, app: u32, name: &str) -> ChannelName {
         self.hasher.name(app, name)
     }
@@ -169,7 +169,7 @@ impl Hub {
     }
 
     fn next_question(&mut self) -> u32 {
-        // 31 bits, never 0.
+        // 31 bits, because the highest one is `MEMBER`; 0 stands for no question.
         self.asked = (self.asked + 1) & (u32::MAX >> 1);
         self.asked = self.asked.max(1);
         self.asked
@@ -239,7 +239,8 @@ impl Hub {
         if let Some(request) = request {
             start = Start { asked: question, member: request.member.is_some() };
             mail.up(home, Up::Join { asked: question, slot, name, request });
-            // The home sends publishes from that join on; who has not been welcomed hears none.
+            // The home sends publishes from that join on. Subscribers without a join reply are not
+            // active and get none.
             channel.home_link = HomeLink::Known;
         } else if channel.home_link == HomeLink::Unknown {
             channel.home_link = HomeLink::Asked(question);
@@ -251,12 +252,12 @@ impl Hub {
         if active { Joined::Now(None) } else { Joined::Later }
     }
 
-    /// The next event that came about here and is to be delivered to our own subscribers.
+    /// The next event of the hub itself to be delivered to this core's subscribers.
     pub fn next_local(&mut self) -> Option<(ChannelName, Event)> {
         self.local.pop_front()
     }
 
-    /// Ends one subscription; false when there was none.
+    /// Ends one subscription. Returns false if there was none.
     pub fn leave(&mut self, slot: Slot, app: u32, name: &str, mail: &mut OutgoingMail) -> bool {
         let hash = self.hasher.hash(app, name);
         let Some(at) = self.find(app, name, hash) else { return false };
@@ -265,7 +266,7 @@ impl Hub {
         true
     }
 
-    /// Ends all subscriptions of a connection that is gone; says how many.
+    /// Ends all subscriptions of a connection that has ended. Returns their number.
     pub fn leave_all(&mut self, slot: Slot, mail: &mut OutgoingMail) -> usize {
         let mut left = 0;
         while self.members.count(slot.index) > 0 {
@@ -314,7 +315,7 @@ impl Hub {
         }
     }
 
-    /// Tells the homes how many subscribers there are now. Call once a turn.
+    /// Reports changed numbers of subscribers to the homes. Call once a turn.
     pub fn report_counts(&mut self, mail: &mut OutgoingMail) {
         for at in std::mem::take(&mut self.recount) {
             let Some(channel) = self.channels.get_mut(at as usize).and_then(Option::as_mut) else {
@@ -334,9 +335,9 @@ impl Hub {
         }
     }
 
-    /// Sends `event` on its way to every subscriber of the channel. The home, if it is another
-    /// core, answers with [`Down::Answer`] when `ack` is there. A core that is the home of a
-    /// channel that nobody hears allocates nothing, unless the event is to be kept.
+    /// Publishes `event` to every subscriber of the channel. If the home is another core, it answers
+    /// `ack`, if there is one, with [`Down::Answer`]. If this core is the home and the channel has
+    /// no subscriber, nothing is allocated, unless the event must be kept.
     pub fn publish(
         &mut self,
         app: u32,
@@ -365,8 +366,8 @@ impl Hub {
         }
     }
 
-    /// Takes the home's answer to a connection's wish: true if the connection is subscribed now.
-    /// An answer to an older question changes nothing.
+    /// Takes the home's answer to a join request. Returns whether the connection is subscribed now.
+    /// An answer to an older request changes nothing.
     pub fn on_join_reply(
         &mut self,
         asked: u32,
@@ -388,7 +389,7 @@ impl Hub {
         true
     }
 
-    /// Whether the connection hears what is published on the channel.
+    /// Whether the connection receives what is published on the channel.
     pub fn hears(&self, slot: Slot, app: u32, name: &str) -> bool {
         let at = self.find(app, name, self.hasher.hash(app, name));
         let channel = at.and_then(|at| self.channels[at as usize].as_ref());
@@ -403,8 +404,8 @@ impl Hub {
         }
     }
 
-    /// Takes the home's answer to our question about `name`: from now on its subscribers here,
-    /// who are returned, are subscribed. An answer to an older question finds nobody.
+    /// Takes the home's answer to this core's interest in `name`. Returns the subscribers on this
+    /// core, which are active from now on; none if the answer is to an older request.
     pub fn interested(&mut self, asked: u32, name: &ChannelName) -> &[Subscriber] {
         let Some(at) = self.find(name.app(), name.text(), name.hash()) else {
             return &[];
@@ -418,7 +419,7 @@ impl Hub {
         }
     }
 
-    /// Who on this core receives what is delivered on `name` now.
+    /// The subscribers on this core that receive what is delivered on `name` now.
     pub fn subscribers(&self, name: &ChannelName) -> &[Subscriber] {
         match self.find(name.app(), name.text(), name.hash()) {
             Some(at) => self.subscribers_at(at),
@@ -426,7 +427,7 @@ impl Hub {
         }
     }
 
-    /// Who on this core receives what is delivered on the channel at `at` now.
+    /// The subscribers on this core that receive what is delivered on the channel at `at` now.
     pub fn subscribers_at(&self, at: u32) -> &[Subscriber] {
         match self.channels.get(at as usize) {
             Some(Some(channel)) if channel.home_link == HomeLink::Known => &channel.subscribers,
@@ -439,7 +440,7 @@ impl Hub {
         self.pictures.len()
     }
 
-    /// Channels that this core knows, as a subscriber's or as a home.
+    /// Channels that this core has an entry for, as a subscribing core or as their home.
     pub fn channel_count(&self) -> usize {
         self.channels.len() - self.free.len()
     }
@@ -511,20 +512,20 @@ impl Hub {
     }
 }
 
-/// The home, among so many cores, of a channel with this hash.
+/// The home core, out of `cores`, of a channel with this hash.
 fn home_among(hash: u64, cores: u16) -> u16 {
     // The high half: the table's index uses the low bits.
     ((hash >> 32) % u64::from(cores)) as u16
 }
 
-/// What became of a publish.
+/// The result of a publish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Published {
-    /// Ordered by this core; its receivers here are the subscribers at this place.
+    /// Ordered by this core; the channel with its subscribers is at this index.
     Ordered(u32),
-    /// Ordered by this core, and nobody hears it.
+    /// Ordered by this core; there is no subscriber on it.
     Unheard,
-    /// On its way to the home core.
+    /// Sent to the home core.
     Sent,
 }
 

@@ -1,4 +1,4 @@
-//! Names: of channels, of connections, of sets of cores.
+//! Identifiers: of channels, of connections, and sets of cores.
 
 use crate::limits::MAX_CORES;
 use crate::mem::Slot;
@@ -10,11 +10,11 @@ use std::sync::Arc;
 pub struct ConnId {
     /// The core that holds it.
     pub core: u16,
-    /// Its place there.
+    /// Its slot on that core.
     pub slot: Slot,
 }
 
-/// A channel of an application, with its hash; a clone shares the text.
+/// A channel of an application, with its hash. A clone shares the text.
 #[derive(Clone, Debug)]
 pub struct ChannelName {
     hash: u64,
@@ -28,12 +28,12 @@ impl ChannelName {
         self.app
     }
 
-    /// The name as clients write it.
+    /// The name as clients write it, without the application.
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// The name, shared.
+    /// A shared copy of the name.
     pub fn shared(&self) -> Arc<str> {
         self.text.clone()
     }
@@ -47,12 +47,12 @@ impl ChannelName {
     }
 }
 
-/// Hashes channel names; keyed, since strangers choose the names.
+/// Hashes channel names with a secret key, because strangers choose the names.
 #[derive(Clone, Debug)]
 pub struct Hasher(ahash::RandomState);
 
 impl Hasher {
-    /// A hasher under a secret seed, the same for all cores of a process.
+    /// A hasher with a secret seed. All cores of a process use the same.
     pub fn new(seed: u64) -> Hasher {
         let spread =
             |n: u64| seed.rotate_left(17 * n as u32) ^ n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -77,22 +77,22 @@ impl Hasher {
 pub struct CoreSet([u64; MAX_CORES / 64]);
 
 impl CoreSet {
-    /// Puts `core` in.
+    /// Adds `core`.
     pub fn insert(&mut self, core: u16) {
         self.0[core as usize / 64] |= 1 << (core % 64);
     }
 
-    /// Takes `core` out.
+    /// Removes `core`.
     pub fn remove(&mut self, core: u16) {
         self.0[core as usize / 64] &= !(1 << (core % 64));
     }
 
-    /// Whether no core is in.
+    /// Whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.0.iter().all(|word| *word == 0)
     }
 
-    /// The cores in the set, ascending.
+    /// The cores in the set, in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = u16> + '_ {
         self.0.iter().enumerate().flat_map(|(at, word)| {
             let mut left = *word;
@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_core_set_lists_its_cores_in_order() {
+    fn core_set_lists_its_cores_in_order() {
         let mut set = CoreSet::default();
         assert!(set.is_empty());
         for core in [255, 0, 63, 64, 1] {
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn applications_do_not_share_channels() {
+    fn channel_names_of_two_applications_differ() {
         let hasher = Hasher::new(7);
         assert_ne!(hasher.hash(1, "news"), hasher.hash(2, "news"));
         assert!(!hasher.name(1, "news").is(2, "news"));

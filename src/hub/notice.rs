@@ -1,7 +1,7 @@
-//! What happens to channels, for those outside who want to know.
+//! Channel events for webhooks: a channel is occupied or vacated, members change, and so on.
 //!
-//! A channel's home alone takes notice, so all notices of a channel come from one core, in order.
-//! Only kinds that somebody wants to know of are made.
+//! Only the home of a channel makes them, so all events of a channel come from one core, in order.
+//! Only kinds that a webhook wants are made.
 
 use super::Hub;
 use super::name::ChannelName;
@@ -10,35 +10,35 @@ use std::collections::VecDeque;
 use std::ops::BitOr;
 use std::sync::Arc;
 
-/// One thing that has happened to a channel.
+/// One event of a channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChannelEvent {
     /// The application's number.
     pub app: u32,
-    /// The configuration that was in force on the channel's home: see [`Hub::watch`].
+    /// The version of the configuration that the channel's home had: see [`Hub::watch`].
     pub version: u32,
     /// The channel.
     pub channel: Arc<str>,
-    /// What has happened.
+    /// The event.
     pub what: ChannelEventKind,
 }
 
-/// What can happen to a channel.
+/// The kinds of channel events.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChannelEventKind {
-    /// It has its first subscriber, over all cores.
+    /// The channel has its first subscriber, over all cores.
     Occupied,
-    /// It has lost its last one.
+    /// The channel has lost its last subscriber.
     Vacated,
-    /// A user has come.
+    /// A user has joined.
     MemberAdded(Arc<str>),
     /// A user has left.
     MemberRemoved(Arc<str>),
-    /// There was no event to give to a subscriber. Told once until an event is kept.
+    /// A new subscriber found no cached event. Reported once until an event is cached.
     CacheMiss,
-    /// It has so many subscriptions now.
+    /// The present number of subscriptions.
     Count(u64),
-    /// A client has published.
+    /// A client has published an event.
     ClientEvent(Arc<ClientEvent>),
 }
 
@@ -47,15 +47,15 @@ pub enum ChannelEventKind {
 pub struct ClientEvent {
     /// The event's name.
     pub event: Box<str>,
-    /// Its data as text, if it has any.
+    /// Its data as text, if it has data.
     pub data: Option<Box<str>>,
-    /// The connection, in the words of its dialect.
+    /// The socket id of the connection, in the form of its dialect.
     pub from: Box<str>,
-    /// Who that is in this channel, if it is somebody.
+    /// The user that the connection is in this channel, if it is a member.
     pub user: Option<Box<str>>,
 }
 
-/// A set of kinds of notices.
+/// A set of kinds of channel events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EventMask(u8);
 
@@ -73,7 +73,7 @@ impl EventMask {
     /// [`ChannelEventKind::ClientEvent`].
     pub const CLIENT_EVENTS: EventMask = EventMask(16);
 
-    /// Whether one of `others` is in.
+    /// Whether the sets have a kind in common.
     pub fn has(self, others: EventMask) -> bool {
         self.0 & others.0 != 0
     }
@@ -91,7 +91,7 @@ impl BitOr for EventMask {
     }
 }
 
-/// What has been noticed of a channel.
+/// What has been reported of a channel.
 #[derive(Debug, Default)]
 pub(super) struct Reported {
     occupied: bool,
@@ -103,18 +103,18 @@ pub(super) struct Reported {
 }
 
 impl Reported {
-    /// An event is kept: a miss would be news again.
+    /// Notes that an event is cached, so that the next miss is reported again.
     pub(super) fn filled(&mut self) {
         self.missed = false;
     }
 }
 
-/// What one core has noticed and has not handed over.
+/// The channel events of one core that the control thread has not taken.
 #[derive(Default)]
 pub(super) struct ChannelEvents {
-    /// By the application's number; empty when nobody wants to know anything.
+    /// The kinds that webhooks want, by the application's number; empty if there is no webhook.
     wanted: Arc<[EventMask]>,
-    /// What each notice says of when it was made.
+    /// The version of the configuration.
     version: u32,
     waiting: VecDeque<ChannelEvent>,
     bytes: usize,
@@ -126,7 +126,7 @@ pub(super) struct ChannelEvents {
 impl ChannelEvents {
     fn wanted(&self, name: &ChannelName) -> EventMask {
         match self.wanted.get(name.app() as usize) {
-            // What is sent to one user is no channel to anybody outside.
+            // Channels for one user are internal.
             Some(mask) if !name.text().starts_with('#') => *mask,
             _ => EventMask::NONE,
         }
@@ -146,7 +146,7 @@ impl ChannelEvents {
 }
 
 impl ChannelEvent {
-    /// What it holds in memory, roughly.
+    /// Bytes of memory, estimated.
     pub fn bytes(&self) -> usize {
         let what = match &self.what {
             ChannelEventKind::MemberAdded(user) | ChannelEventKind::MemberRemoved(user) => {
@@ -167,8 +167,9 @@ impl ChannelEvent {
 }
 
 impl Hub {
-    /// Takes notice of such kinds from now on, by the application's number; every notice carries
-    /// `version`. Of a kind that was not wanted before, what already is so is no news.
+    /// Sets the kinds of events to be made, by the application's number. Every event carries
+    /// `version`. For a kind that was not wanted before, the present state is not reported, only
+    /// later changes.
     pub fn watch(&mut self, wanted: Arc<[EventMask]>, version: u32) {
         let before = std::mem::replace(&mut self.notices.wanted, wanted);
         self.notices.version = version;
@@ -180,7 +181,7 @@ impl Hub {
         }
     }
 
-    /// Takes what is so now for what was told last, of the kinds `added`.
+    /// Takes the present state as reported, for the kinds `added`.
     fn catch_up(&mut self, added: &[EventMask]) {
         let (core, cores) = (self.core, self.cores);
         for channel in self.channels.iter_mut().flatten() {
@@ -200,24 +201,25 @@ impl Hub {
         }
     }
 
-    /// The next thing that has happened.
+    /// The next channel event.
     pub fn next_notice(&mut self) -> Option<ChannelEvent> {
         let notice = self.notices.waiting.pop_front()?;
         self.notices.bytes -= notice.bytes();
         Some(notice)
     }
 
-    /// Whether anything has happened that is not handed over.
+    /// Whether there is a channel event.
     pub fn has_notices(&self) -> bool {
         !self.notices.waiting.is_empty()
     }
 
-    /// How many notices found no room since the last call.
+    /// The number of channel events lost for lack of room since the last call.
     pub fn lost_notices(&mut self) -> u64 {
         std::mem::take(&mut self.notices.lost)
     }
 
-    /// Looks at a channel of ours whose subscribers may have changed.
+    /// Reports occupancy and count of a channel whose subscribers may have changed, if this core is
+    /// its home.
     pub(super) fn look(&mut self, at: u32) {
         let Some(channel) = &self.channels[at as usize] else { return };
         let wanted = self.notices.wanted(&channel.name);
@@ -246,7 +248,7 @@ impl Hub {
         }
     }
 
-    /// A connection is let into a channel of ours: it is occupied, if it was not before.
+    /// Reports that a channel of this home is occupied, unless it was before.
     pub(super) fn note_occupied(&mut self, at: u32) {
         self.note(at, EventMask::OCCUPANCY, |reported| {
             let first = !std::mem::replace(&mut reported.occupied, true);
@@ -254,17 +256,17 @@ impl Hub {
         });
     }
 
-    /// A user has come to a channel of ours.
+    /// Reports that a user has joined a channel of this home.
     pub(super) fn note_member_added(&mut self, at: u32, user: &Arc<str>) {
         self.note(at, EventMask::MEMBERS, |_| Some(ChannelEventKind::MemberAdded(user.clone())));
     }
 
-    /// A user has left a channel of ours.
+    /// Reports that a user has left a channel of this home.
     pub(super) fn note_member_removed(&mut self, at: u32, user: &Arc<str>) {
         self.note(at, EventMask::MEMBERS, |_| Some(ChannelEventKind::MemberRemoved(user.clone())));
     }
 
-    /// A channel of ours had no event to give.
+    /// Reports that a channel of this home had no cached event for a subscriber.
     pub(super) fn note_cache_miss(&mut self, at: u32) {
         self.note(at, EventMask::MISSES, |reported| {
             let first = !std::mem::replace(&mut reported.missed, true);
@@ -272,7 +274,7 @@ impl Hub {
         });
     }
 
-    /// A client has published on a channel of ours.
+    /// Reports that a client has published on a channel of this home.
     pub(super) fn note_client_event(&mut self, at: u32, client_event: &Arc<ClientEvent>) {
         self.note(at, EventMask::CLIENT_EVENTS, |_| {
             Some(ChannelEventKind::ClientEvent(client_event.clone()))
@@ -294,7 +296,8 @@ impl Hub {
         }
     }
 
-    /// Tells the numbers of channels with many subscribers, each once in a while.
+    /// Reports the counts of channels with many subscribers, each at most once in
+    /// [`COUNT_EVERY_MS`].
     pub(super) fn sweep_counts(&mut self, now_ms: u64) {
         for name in std::mem::take(&mut self.notices.counting) {
             let found = self.find(name.app(), name.text(), name.hash());

@@ -1,8 +1,8 @@
-//! What a channel's home keeps for who subscribes later: the state that all updates so far have
-//! made, in the dialect's terms its picture.
+//! The picture of a topic: the state that results from all its updates, which the home keeps for
+//! later subscribers.
 //!
-//! An update costs as much as it brings, however large the picture is: nothing is written before
-//! somebody subscribes, and what was written is shared until the next change.
+//! The cost of an update depends on the update and not on the size of the picture: a picture is
+//! encoded only for a subscriber, and the encoding is shared until the next change.
 
 use super::encodings::{Clears, Encodings, Mode, Retain, freeze};
 use crate::codec::value::member_memory;
@@ -16,27 +16,27 @@ use std::sync::Arc;
 /// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Picture {
-    /// What was around the last value.
+    /// The envelope of the last value.
     envelope: Arc<Envelope>,
     state: State,
-    /// The forms of the state, until it changes; and their bytes.
+    /// The encodings of the state, until it changes, and their bytes.
     encodings: Option<Arc<Encodings>>,
     encoded_bytes: usize,
     compresses: bool,
-    /// Its place in the order in which pictures began; the hub's to keep.
+    /// Its position in the order in which pictures began; the hub maintains it.
     pub(super) since: u64,
 }
 
 #[derive(Debug)]
 enum State {
-    /// An event's own forms, and the memory of its value.
+    /// The encodings of one event, and the memory of its value.
     Whole(Arc<Encodings>, usize),
     Merged(Merged),
     Log(Log),
 }
 
 impl Picture {
-    /// Applies an event to the picture of a channel; says how many elements a log has lost.
+    /// Merges an event into the picture of a channel. Returns how many elements a log has lost.
     pub(super) fn apply(picture: &mut Option<Picture>, encodings: &Arc<Encodings>) -> u64 {
         let since = picture.as_ref().map_or(0, |picture| picture.since);
         let (state, mode) = match encodings.retain() {
@@ -63,7 +63,7 @@ impl Picture {
         trimmed
     }
 
-    /// The picture, with its form in `format`.
+    /// The picture, encoded in `format`.
     pub(super) fn encodings(&mut self, format: Format) -> Arc<Encodings> {
         if let State::Whole(encodings, _) = &self.state {
             return encodings.clone();
@@ -83,7 +83,7 @@ impl Picture {
         encodings.clone()
     }
 
-    /// Whether its state is more than one channel may hold.
+    /// Whether its state exceeds [`PICTURE_BYTES`].
     pub(super) fn is_too_large(&self) -> bool {
         let state = match &self.state {
             State::Whole(_, memory) => *memory,
@@ -93,7 +93,7 @@ impl Picture {
         state > PICTURE_BYTES
     }
 
-    /// Bytes that it holds, about. Of a whole value those that its forms will hold, too.
+    /// Bytes of memory, estimated. A whole value is counted with its future encodings.
     pub(super) fn bytes(&self) -> usize {
         let state = match &self.state {
             State::Whole(_, memory) => 2 * memory,
@@ -105,7 +105,7 @@ impl Picture {
 }
 
 impl State {
-    /// The state after `value`, and how many elements it has lost.
+    /// The state after `value`, and how many elements a log has lost.
     fn after(
         state: Option<State>,
         encodings: &Arc<Encodings>,
@@ -187,7 +187,7 @@ impl Merged {
         }
     }
 
-    /// Takes a member out; the last one takes its place.
+    /// Removes a member; the last one takes its position.
     fn remove(&mut self, at: u32, hash: u64) {
         if let Ok(entry) = self.index.find_entry(hash, |&other| other == at) {
             entry.remove();
@@ -219,7 +219,7 @@ impl Log {
     }
 
     fn push_all(&mut self, elements: &[Value], clears: Clears) {
-        // What is before the last clearing one would be copied for nothing.
+        // Elements before the last clearing one need not be copied.
         let last = elements.iter().rposition(|element| is_clear(element, clears));
         if last.is_some() {
             *self = Log::default();
@@ -230,7 +230,7 @@ impl Log {
         }
     }
 
-    /// Forgets the oldest elements of more than `max`; says how many.
+    /// Removes the oldest elements beyond `max`. Returns their number.
     fn trim(&mut self, max: usize, clears: Clears) -> u64 {
         let mut lost = 0;
         while self.elements.len() > max.max(1) || self.bytes > PICTURE_BYTES {

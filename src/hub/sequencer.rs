@@ -1,4 +1,5 @@
-//! The home's side: the order of a channel's events, its members, its last event, its counts.
+//! The home's side of a channel: the order of its events, its members, its cached event, its
+//! picture and history, and its counts.
 
 use super::encodings::{Encodings, Retain};
 use super::history::{History, HistoryLimit};
@@ -10,7 +11,7 @@ use super::{Hub, Losses};
 use std::sync::Arc;
 
 impl Hub {
-    /// Grants the wish of a joining connection: we are the home.
+    /// Carries out the request of a joining connection. This core is the home.
     pub(super) fn grant(
         &mut self,
         conn: ConnId,
@@ -61,7 +62,7 @@ impl Hub {
         Ok(reply)
     }
 
-    /// Orders an event that came about here: for the other cores and for our own subscribers.
+    /// Orders an event that the hub itself made, for subscribers on all cores.
     fn announce(&mut self, at: u32, event: Event, mail: &mut OutgoingMail) {
         self.fan_out(at, &event, mail);
         if let Some(channel) = &self.channels[at as usize]
@@ -71,7 +72,7 @@ impl Hub {
         }
     }
 
-    /// A member's connection has left; we are the home.
+    /// Removes a member's connection. This core is the home.
     pub(super) fn exit(&mut self, conn: ConnId, at: u32, mail: &mut OutgoingMail) {
         let Some(channel) = &mut self.channels[at as usize] else { return };
         let gone = channel.home.as_mut().and_then(|home| home.exit(conn));
@@ -81,7 +82,8 @@ impl Hub {
         }
     }
 
-    /// Gives `event` its place in the channel's order.
+    /// Gives `event` its place in the channel's order: keeps what must be kept, and sends it to the
+    /// interested cores.
     pub(super) fn order(&mut self, at: u32, event: &Event, now_ms: u64, mail: &mut OutgoingMail) {
         if event.keep.is_some() {
             self.keep(at, event, now_ms);
@@ -115,7 +117,7 @@ impl Hub {
         self.make_room();
     }
 
-    /// Keeps an event among the last ones of a channel, which has subscribers.
+    /// Appends an event to the history of a channel, which has subscribers.
     fn history_limit(&mut self, at: u32, event: &Event, history_limit: HistoryLimit) {
         let Some(channel) = &mut self.channels[at as usize] else { return };
         let home = channel.home.get_or_insert_default();
@@ -130,7 +132,7 @@ impl Hub {
         self.make_room();
     }
 
-    /// Makes the picture of a channel what it is after an event.
+    /// Merges an event into the picture of its channel.
     fn picture(&mut self, at: u32, encodings: &Arc<Encodings>) {
         let Some(channel) = &mut self.channels[at as usize] else { return };
         let home = channel.home.get_or_insert_default();
@@ -158,7 +160,7 @@ impl Hub {
         self.make_room();
     }
 
-    /// Forgets kept events, pictures and histories, the oldest first, until the others have room.
+    /// Drops cached events, pictures and histories, the oldest first, until the rest has room.
     fn make_room(&mut self) {
         while self.kept_bytes > self.kept_max {
             let event = self.keepers.front().map(|(began, _)| *began);
@@ -189,17 +191,18 @@ impl Hub {
         self.release_if_empty(at);
     }
 
-    /// Bytes that kept events, pictures and histories hold.
+    /// Bytes that cached events, pictures and histories hold.
     pub fn kept_bytes(&self) -> usize {
         self.kept_bytes
     }
 
-    /// What was forgotten before its time since the last call.
+    /// What was dropped before its time since the last call.
     pub fn losses(&mut self) -> Losses {
         std::mem::take(&mut self.losses)
     }
 
-    /// Forgets the kept event of a channel if it is due, or at once.
+    /// Drops the cached event of a channel if it has expired, or in any case without `now_ms`.
+    /// Returns whether there is none afterwards.
     fn expire(&mut self, name: &ChannelName, now_ms: Option<u64>) -> bool {
         let Some(at) = self.find(name.app(), name.text(), name.hash()) else { return true };
         let Some(channel) = &mut self.channels[at as usize] else { return true };
@@ -212,14 +215,14 @@ impl Hub {
         expired
     }
 
-    /// Forgets kept events whose time has come.
+    /// Drops cached events that have expired.
     pub fn sweep(&mut self, now_ms: u64) {
         for (began, name) in std::mem::take(&mut self.keepers) {
             if !self.expire(&name, Some(now_ms)) {
                 self.keepers.push_back((began, name));
             }
         }
-        // What was written of pictures for subscribers counts, too.
+        // Encoded pictures have been added for subscribers since the last call.
         self.make_room();
         self.sweep_counts(now_ms);
     }
@@ -231,8 +234,8 @@ impl Hub {
         }
     }
 
-    /// Takes a request from core `from`: we are the home. A publish is returned, for delivery to
-    /// our own subscribers; further events may be in [`Hub::next_local`].
+    /// Takes a request from core `from`. This core is the home. A published event is returned for
+    /// delivery to this core's subscribers; further events may be in [`Hub::next_local`].
     pub fn request(
         &mut self,
         from: u16,
@@ -293,7 +296,7 @@ impl Hub {
                 }
                 return event.is_heard().then_some((name, event));
             }
-            // A matter between connections: the shard's.
+            // The shard delivers messages between connections.
             Up::Tell { .. } => {}
         }
         None
@@ -321,8 +324,8 @@ impl Hub {
         }
     }
 
-    /// Puts a question to the cores that can answer it. Gives our own answer, if we can, and how
-    /// many cores will answer by [`Down::Answer`].
+    /// Sends a query to the cores that can answer it. Returns this core's own answer, if it has
+    /// one, and the number of cores that will answer by [`Down::Answer`].
     pub fn put(
         &self,
         query: &Query,
@@ -346,14 +349,14 @@ impl Hub {
         (ours, count)
     }
 
-    /// Answers for the channels of which this core is the home.
+    /// Answers a query for the channels of which this core is the home.
     pub fn ask(&self, query: &Query, now_ms: u64) -> Answer {
         match query {
             Query::Channels { app, prefix, max } => {
                 let mut found = Vec::new();
                 for channel in self.channels.iter().flatten() {
                     let name = &channel.name;
-                    // What is sent to one user is no channel to anybody outside.
+                    // Channels for one user are internal.
                     let ours =
                         self.home_of(name.hash()) == self.core && !name.text().starts_with('#');
                     if !ours || name.app() != *app || !name.text().starts_with(&**prefix) {
@@ -381,7 +384,7 @@ impl Hub {
         }
     }
 
-    /// What this core knows of a channel of which it is the home.
+    /// The state of a channel of which this core is the home.
     pub fn channel_info(&self, name: &ChannelName, now_ms: u64) -> ChannelInfo {
         let at = self.find(name.app(), name.text(), name.hash());
         let Some(channel) = at.and_then(|at| self.channels[at as usize].as_ref()) else {

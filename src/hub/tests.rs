@@ -1,4 +1,4 @@
-//! Several hubs with their mail carried by hand.
+//! Several hubs whose mail the test carries itself.
 
 use super::*;
 use crate::mem::Frozen;
@@ -15,7 +15,7 @@ struct World {
     /// (core, slot, text) in the order of delivery.
     heard: Vec<(u16, u32, String)>,
     joined: Vec<(u16, u32)>,
-    /// (core, slot, members, cached) of who was welcomed by another core.
+    /// (core, slot, members, cached) of each join reply from another core.
     on_join_reply: Vec<(u16, u32, Vec<String>, Option<String>)>,
 }
 
@@ -138,7 +138,7 @@ impl World {
 }
 
 #[test]
-fn a_join_at_home_is_done_at_once_and_elsewhere_when_the_home_has_answered() {
+fn hub_join_at_home_is_immediate_and_elsewhere_waits_for_the_home() {
     let mut world = World::new(2);
     let name = world.name_at(0);
     assert!(matches!(world.join(0, 1, &name), Joined::Now(None)));
@@ -158,7 +158,7 @@ fn a_join_at_home_is_done_at_once_and_elsewhere_when_the_home_has_answered() {
 }
 
 #[test]
-fn a_second_join_changes_nothing_and_the_bound_on_subscriptions_holds() {
+fn hub_second_join_changes_nothing_and_subscriptions_are_limited() {
     let mut world = World::new(1);
     assert!(matches!(world.join(0, 1, "a"), Joined::Now(None)));
     assert!(matches!(world.join(0, 1, "a"), Joined::Already));
@@ -173,14 +173,14 @@ fn a_second_join_changes_nothing_and_the_bound_on_subscriptions_holds() {
 }
 
 #[test]
-fn an_answer_to_an_older_question_subscribes_nobody() {
+fn hub_ignores_an_answer_to_an_older_interest() {
     let mut world = World::new(2);
     let name = world.name_at(0);
     assert!(matches!(world.join(1, 1, &name), Joined::Later));
     assert!(world.leave(1, 1, &name));
     assert!(matches!(world.join(1, 1, &name), Joined::Later));
-    // The home has seen: interest, forget, interest. A publish between the first answer and the
-    // second must not be promised.
+    // The home has got: interest, forget, interest. A publish between the first answer and the
+    // second need not arrive, so the first answer must not activate the subscription.
     let lanes = world.outgoing[1].to(0);
     assert_eq!(lanes.up.len(), 3);
     let first = lanes.up.pop_front().expect("the first question");
@@ -196,7 +196,7 @@ fn an_answer_to_an_older_question_subscribes_nobody() {
 }
 
 #[test]
-fn nothing_is_left_when_all_have_gone() {
+fn hub_keeps_nothing_after_the_last_subscriber() {
     let mut world = World::new(3);
     for core in 0..3 {
         for index in 0..20 {
@@ -237,7 +237,7 @@ fn member(id: &str, max: usize) -> Option<JoinRequest> {
 }
 
 #[test]
-fn members_hear_of_each_other_over_cores_and_of_a_user_once() {
+fn presence_tells_members_on_all_cores_of_a_user_once() {
     let mut world = World::new(2);
     let name = world.name_at(0);
     let Joined::Now(Some(reply)) = world.join_with(0, 1, &name, member("ada", 0)) else {
@@ -248,7 +248,7 @@ fn members_hear_of_each_other_over_cores_and_of_a_user_once() {
     world.publish(0, &name, "before");
     world.deliver_mail();
     assert_eq!(world.on_join_reply, [(1, 1, vec!["ada".to_owned(), "bob".to_owned()], None)]);
-    // Bob has not heard what came before he was welcomed, nor of himself.
+    // Bob gets neither what was published before his join reply nor his own addition.
     assert_eq!(world.heard, [(0, 1, "before".to_owned()), (0, 1, "+bob".to_owned())]);
     world.heard.clear();
     world.join_with(0, 2, &name, member("bob", 0));
@@ -264,7 +264,7 @@ fn members_hear_of_each_other_over_cores_and_of_a_user_once() {
 }
 
 #[test]
-fn who_asks_without_becoming_a_member_is_told_who_is_there() {
+fn presence_replies_with_the_users_to_a_request_without_a_member() {
     let mut world = World::new(2);
     let name = world.name_at(0);
     let watch = || Some(JoinRequest::default());
@@ -287,7 +287,7 @@ fn who_asks_without_becoming_a_member_is_told_who_is_there() {
 }
 
 #[test]
-fn a_crowded_channel_refuses_here_and_there() {
+fn presence_refuses_users_beyond_the_maximum_on_every_core() {
     let mut world = World::new(2);
     let name = world.name_at(0);
     world.join_with(0, 1, &name, member("ada", 1));
@@ -300,7 +300,7 @@ fn a_crowded_channel_refuses_here_and_there() {
 }
 
 #[test]
-fn a_welcome_that_comes_too_late_subscribes_nobody() {
+fn hub_ignores_a_join_reply_after_the_connection_has_left() {
     let mut world = World::new(2);
     let name = world.name_at(0);
     world.join_with(1, 1, &name, member("ada", 0));
@@ -314,7 +314,7 @@ fn a_welcome_that_comes_too_late_subscribes_nobody() {
 }
 
 #[test]
-fn the_last_event_is_kept_for_its_time_and_within_the_memory() {
+fn cache_keeps_the_last_event_for_its_time_and_within_the_memory() {
     let mut world = World::new(2);
     let name = world.name_at(0);
     let keep = |len: usize| {
@@ -338,7 +338,7 @@ fn the_last_event_is_kept_for_its_time_and_within_the_memory() {
     assert_eq!(world.hubs[0].channel_count(), 1);
     world.hubs[0].sweep(NOW_MS + 100);
     assert_eq!(world.hubs[0].channel_count(), 0);
-    // Two of these are more than the bound.
+    // Two of these exceed the maximum.
     let other = (0..)
         .map(|n| format!("other-{n}"))
         .find(|other| world.hubs[0].home_of(world.hubs[0].hasher.hash(0, other)) == 0);
@@ -348,7 +348,7 @@ fn the_last_event_is_kept_for_its_time_and_within_the_memory() {
 }
 
 #[test]
-fn homes_know_the_counts_of_all_cores() {
+fn counts_at_the_home_cover_all_cores() {
     let mut world = World::new(3);
     let name = world.name_at(0);
     for core in 0..3 {
@@ -374,13 +374,13 @@ fn homes_know_the_counts_of_all_cores() {
 }
 
 #[test]
-fn presence_over_two_cores_always_equals_a_naive_model() {
+fn presence_over_two_cores_equals_a_naive_model() {
     const USERS: u32 = 1000;
     const EACH: u32 = 3;
     let mut rng = fastrand::Rng::with_seed(4);
     let mut world = World::new(2);
     let name = world.name_at(1);
-    // Which connections are in: slot index by (core, user, which).
+    // The members: slot index by (core, user, number of the connection).
     let mut present: std::collections::BTreeSet<(u16, u32)> = Default::default();
     for step in 0..10_000 {
         let index = rng.u32(0..USERS * EACH);
@@ -421,7 +421,7 @@ fn watched(cores: u16, mask: EventMask) -> World {
 }
 
 impl World {
-    /// Everything noticed so far, home by home.
+    /// All channel events so far, home by home.
     fn notices(&mut self) -> Vec<ChannelEventKind> {
         for core in 0..self.hubs.len() {
             self.hubs[core].report_counts(&mut self.outgoing[core]);
@@ -434,7 +434,7 @@ impl World {
 }
 
 #[test]
-fn a_channel_is_occupied_and_vacated_once_over_all_cores() {
+fn channel_events_report_occupied_and_vacated_once_over_all_cores() {
     let mut world = watched(3, EventMask::OCCUPANCY | EventMask::COUNTS);
     world.join(0, 1, "a");
     assert_eq!(world.notices(), [ChannelEventKind::Occupied, ChannelEventKind::Count(1)]);
@@ -456,7 +456,7 @@ fn a_channel_is_occupied_and_vacated_once_over_all_cores() {
 }
 
 #[test]
-fn nothing_is_noticed_of_users_channels_or_what_nobody_wants() {
+fn channel_events_leave_out_user_channels_and_unwanted_kinds() {
     let mut world = watched(2, EventMask::OCCUPANCY);
     world.join(0, 1, "#server-to-user-a");
     world.leave(0, 1, "#server-to-user-a");
@@ -468,7 +468,7 @@ fn nothing_is_noticed_of_users_channels_or_what_nobody_wants() {
 }
 
 #[test]
-fn members_come_and_leave_inside_of_the_channels_life() {
+fn channel_events_of_members_come_between_occupied_and_vacated() {
     let everything = EventMask::OCCUPANCY | EventMask::MEMBERS;
     for core in [0, 1] {
         let mut world = watched(2, everything);
@@ -491,7 +491,7 @@ fn members_come_and_leave_inside_of_the_channels_life() {
 }
 
 #[test]
-fn a_miss_is_told_once_until_an_event_is_kept() {
+fn channel_events_report_a_cache_miss_once_until_an_event_is_cached() {
     for core in [0, 1] {
         let mut world = watched(2, EventMask::MISSES);
         let request = || Some(JoinRequest { cached: true, ..JoinRequest::default() });
@@ -510,7 +510,7 @@ fn a_miss_is_told_once_until_an_event_is_kept() {
 }
 
 #[test]
-fn a_miss_is_news_again_when_the_channel_was_empty_in_between() {
+fn channel_events_report_a_cache_miss_again_after_the_channel_was_empty() {
     for core in [0, 1] {
         let mut world = watched(2, EventMask::MISSES);
         let request = || Some(JoinRequest { cached: true, ..JoinRequest::default() });
@@ -530,7 +530,7 @@ fn a_miss_is_news_again_when_the_channel_was_empty_in_between() {
 }
 
 #[test]
-fn of_what_is_wanted_from_now_on_only_changes_are_news() {
+fn channel_events_of_a_newly_wanted_kind_report_changes_only() {
     for core in [0, 1] {
         let mut world = watched(2, EventMask::NONE);
         let watch = |world: &mut World, mask: EventMask, version| {
@@ -550,7 +550,7 @@ fn of_what_is_wanted_from_now_on_only_changes_are_news() {
         );
         world.join(core, 1, "a");
         assert_eq!(world.notices(), [ChannelEventKind::Occupied, ChannelEventKind::Count(1)]);
-        // Not wanted for a while, and wanted again when all is otherwise.
+        // Unwanted for a while, and wanted again after the state has changed.
         watch(&mut world, EventMask::COUNTS, 2);
         world.leave(core, 1, "a");
         assert_eq!(world.notices(), [ChannelEventKind::Count(0)]);
@@ -565,7 +565,7 @@ fn of_what_is_wanted_from_now_on_only_changes_are_news() {
 }
 
 #[test]
-fn the_number_of_many_subscribers_is_told_once_in_a_while() {
+fn channel_events_report_large_counts_at_intervals() {
     let mut world = watched(1, EventMask::COUNTS);
     (0..100).for_each(|index| drop(world.join(0, index, "a")));
     assert_eq!(world.notices().len(), 100);
@@ -586,7 +586,7 @@ fn the_number_of_many_subscribers_is_told_once_in_a_while() {
 }
 
 #[test]
-fn notices_beyond_the_bound_are_lost_and_counted() {
+fn channel_events_beyond_the_bound_are_lost_and_counted() {
     let mut world = watched(1, EventMask::OCCUPANCY);
     let rounds = crate::limits::NOTICE_BYTES / size_of::<ChannelEvent>();
     for _ in 0..rounds {

@@ -13,7 +13,7 @@ pub(in crate::hub) fn encodings(retain: Retain, value: Value) -> Arc<Encodings> 
     Arc::new(Encodings::new(envelope(), value, retain, false).expect("sound"))
 }
 
-/// What a client reads out of a frame.
+/// The content that a client reads from a frame.
 pub(in crate::hub) fn data(frame: &[u8], format: Format) -> Value {
     use crate::codec::{DecodeLimits, decode, json::Scratch};
     let (_, payload) = frame::split(frame).expect("a frame");
@@ -32,7 +32,7 @@ fn sorted(value: Value) -> Value {
     }
 }
 
-/// The picture after an event, by whole values.
+/// The picture after an event, computed with whole values.
 pub(in crate::hub) fn naive(
     before: Option<&Value>,
     retain: Retain,
@@ -85,7 +85,7 @@ fn array<const N: usize>(elements: [Value; N]) -> Value {
 }
 
 #[test]
-fn a_merged_picture_has_the_last_of_each_member() {
+fn picture_merge_has_the_last_value_of_each_member() {
     for (null_deletes, last) in [
         (false, Value::map([("a", Value::Null), ("b", Value::Int(2)), ("c", Value::Int(3))])),
         (true, Value::map([("b", Value::Int(2)), ("c", Value::Int(3))])),
@@ -103,7 +103,7 @@ fn a_merged_picture_has_the_last_of_each_member() {
 }
 
 #[test]
-fn a_log_begins_with_the_last_clearing_element() {
+fn picture_log_begins_with_the_last_clearing_element() {
     let update = Retain::Update(Mode::Log { max: 100, clears: CLEARS });
     let mut picture = None;
     let mut push = |elements: Value, expected: Value| {
@@ -122,7 +122,7 @@ fn a_log_begins_with_the_last_clearing_element() {
 }
 
 #[test]
-fn a_log_at_its_bound_loses_the_oldest_but_not_the_clearing_one() {
+fn picture_log_at_its_maximum_loses_the_oldest_but_not_the_clearing_element() {
     let update = Retain::Update(Mode::Log { max: 3, clears: CLEARS });
     let mut picture = None;
     let three = array([change("A", 1), change("A", 2), change("A", 3)]);
@@ -142,7 +142,7 @@ fn a_log_at_its_bound_loses_the_oldest_but_not_the_clearing_one() {
 }
 
 #[test]
-fn a_log_is_bounded_in_bytes_too() {
+fn picture_log_is_bounded_in_bytes_too() {
     let update = Retain::Update(Mode::Log { max: u32::MAX, clears: CLEARS });
     let big = || Value::text(&"x".repeat(PICTURE_BYTES / 2 - 100));
     let mut picture = None;
@@ -155,7 +155,7 @@ fn a_log_is_bounded_in_bytes_too() {
 }
 
 #[test]
-fn one_picture_alone_may_be_too_large() {
+fn picture_may_be_too_large_by_itself() {
     let text = |bytes| Value::text(&"x".repeat(bytes));
     for mode in [Mode::Replace, Mode::Merge { null_deletes: false }] {
         let mut picture = None;
@@ -178,7 +178,7 @@ fn one_picture_alone_may_be_too_large() {
 }
 
 #[test]
-fn nothing_is_written_before_somebody_asks_and_nothing_twice() {
+fn picture_is_encoded_on_demand_and_only_once() {
     let update = Retain::Update(Mode::Merge { null_deletes: false });
     let mut picture = None;
     let set = |picture: &mut Option<Picture>, number| {
@@ -197,7 +197,7 @@ fn nothing_is_written_before_somebody_asks_and_nothing_twice() {
     assert!(Arc::ptr_eq(&json, &bson) && bson.is_made(Format::Bson));
     set(&mut picture, 3);
     let it = picture.as_mut().expect("a picture");
-    assert_eq!(it.bytes(), plain, "what was written is gone");
+    assert_eq!(it.bytes(), plain, "the encodings are freed");
     assert!(!Arc::ptr_eq(&it.encodings(Format::Json), &json));
     assert_eq!(data(json.encoded(Format::Json), Format::Json), Value::map([("n", Value::Int(2))]));
 }
@@ -254,7 +254,7 @@ proptest! {
             }
         }
         prop_assert_eq!(shown(&mut picture, Format::Json), model.clone());
-        // What it says it holds is what a picture that was made at once would hold.
+        // Its stated memory equals that of a picture made from the whole value.
         if let (Some(Picture { state: State::Merged(it), .. }), Some(model)) = (&picture, &model) {
             let expected = model.members().unwrap_or_default().iter();
             let bytes = expected.map(|it| member_memory(it) + PLACE_BYTES).sum::<usize>();

@@ -1,4 +1,4 @@
-//! Histories: what a new member of a group is given, and that it fits what comes behind it.
+//! Histories: what a new member of a group gets, and that later messages continue it without a gap.
 
 use super::*;
 use proptest::prelude::*;
@@ -21,7 +21,7 @@ fn texts(history: &[HistoryEntry]) -> Vec<String> {
     history.iter().map(|entry| String::from_utf8_lossy(&entry.frame).into_owned()).collect()
 }
 
-/// One core alone, with a member.
+/// A single core with a member.
 fn alone(kept_max: usize) -> (Hub, OutgoingMail) {
     let (mut hub, mut mail) = (Hub::new(0, 1, Hasher::new(1), kept_max), OutgoingMail::new(1));
     assert_eq!(reply(&mut hub, &mut mail, 0), [""; 0]);
@@ -40,16 +40,16 @@ fn publish(hub: &mut Hub, mail: &mut OutgoingMail, text: &str) {
 }
 
 #[test]
-fn a_history_ends_with_its_group() {
+fn history_ends_with_its_group() {
     let (mut hub, mut mail) = alone(1 << 20);
     ["a", "b", "c", "d"].iter().for_each(|text| publish(&mut hub, &mut mail, text));
     assert_eq!(reply(&mut hub, &mut mail, 1), ["b", "c", "d"]);
     assert!(hub.kept_bytes() > 3);
     assert!(hub.leave(slot(0), 0, NAME, &mut mail));
-    assert_eq!(reply(&mut hub, &mut mail, 2), ["b", "c", "d"], "somebody is still there");
+    assert_eq!(reply(&mut hub, &mut mail, 2), ["b", "c", "d"], "a member is left");
     assert!(hub.leave(slot(1), 0, NAME, &mut mail) && hub.leave(slot(2), 0, NAME, &mut mail));
     assert_eq!((hub.kept_bytes(), hub.channel_count(), hub.picture_count()), (0, 0, 0));
-    // Where nobody is, nothing is kept.
+    // Without a subscriber nothing is kept.
     publish(&mut hub, &mut mail, "e");
     assert_eq!((hub.kept_bytes(), hub.channel_count()), (0, 0));
     assert_eq!(reply(&mut hub, &mut mail, 3), [""; 0]);
@@ -57,7 +57,7 @@ fn a_history_ends_with_its_group() {
 }
 
 #[test]
-fn only_who_asks_is_given_it() {
+fn history_goes_only_to_those_who_request_it() {
     let (mut hub, mut mail) = alone(1 << 20);
     publish(&mut hub, &mut mail, "a");
     let silent = Join { request: Some(JoinRequest::default()), ..join(1) };
@@ -66,7 +66,7 @@ fn only_who_asks_is_given_it() {
 }
 
 #[test]
-fn what_finds_no_room_is_forgotten_and_counted() {
+fn history_without_room_is_dropped_and_counted() {
     let (mut hub, mut mail) = alone(1 << 20);
     publish(&mut hub, &mut mail, "a");
     hub.kept_max = hub.kept_bytes();
@@ -82,14 +82,14 @@ fn what_finds_no_room_is_forgotten_and_counted() {
     assert_eq!(reply(&mut hub, &mut mail, 3), [""; 0]);
 }
 
-/// Several cores whose mail is carried one by one, in any order that lanes allow.
+/// Several cores whose messages are carried one by one, in any order that the lanes allow.
 struct Cores {
     hubs: Vec<Hub>,
     outgoing: Vec<OutgoingMail>,
-    /// What each member has heard, from its welcome on, and what it should have.
+    /// What each member has got since its join reply, and what it should have got.
     members: HashMap<(u16, u32), Member>,
     home: u16,
-    /// The model: what the home has ordered since the group began, and who keeps it alive.
+    /// The model: what the home has ordered since the group began, and its subscribers.
     ordered: Vec<String>,
     local: BTreeSet<u32>,
     cores: BTreeSet<u16>,
@@ -99,7 +99,7 @@ struct Cores {
 #[derive(Default)]
 struct Member {
     heard: Option<Vec<String>>,
-    /// Where in the model its history begins, by when the home let it in.
+    /// Where in the model its history begins, which depends on when the home took its request.
     from: Option<usize>,
 }
 
@@ -148,7 +148,7 @@ impl Cores {
         self.members.insert((core, index), member);
     }
 
-    /// All of the group from where the history begins: up to the end, or as far as mail has come.
+    /// What the group has said since the history began, to the end or as far as mail has arrived.
     fn check(&self, member: &Member, whole: bool) {
         let (Some(heard), Some(from)) = (&member.heard, member.from) else {
             return assert!(!whole, "a member was never let in");
@@ -184,7 +184,7 @@ impl Cores {
         }
     }
 
-    /// Carries one message of those that are first in their lanes; false if there is none.
+    /// Carries one of the messages that are first in their lanes. Returns false if there is none.
     fn carry(&mut self, pick: usize) -> bool {
         let cores = self.hubs.len() as u16;
         let lanes = (0..cores).flat_map(|from| (0..cores).map(move |to| (from, to)));
@@ -209,7 +209,7 @@ impl Cores {
             Up::Join { slot, asked, .. } => {
                 let from_here = self.from();
                 self.cores.insert(from);
-                // An answer to an older question is nobody's.
+                // The answer to an older request concerns no member.
                 let (at, asked) = ((from, slot.index), *asked);
                 if self.hubs[from as usize].asked_last(at.1) == Some(asked)
                     && let Some(member) = self.members.get_mut(&at)
@@ -245,7 +245,7 @@ impl Cores {
 }
 
 impl Hub {
-    /// The question of a connection's only subscription that is not answered yet.
+    /// The unanswered request of a connection's only subscription.
     fn asked_last(&self, index: u32) -> Option<u32> {
         let at = self.find(0, NAME, self.hasher.hash(0, NAME))?;
         let channel = self.channels[at as usize].as_ref()?;

@@ -1,4 +1,4 @@
-//! Pictures: what who subscribes later is given, and that it fits what comes behind it.
+//! Pictures: what later subscribers get, and that later updates continue it without a gap.
 
 use super::super::picture::tests::{CLEARS, data, encodings, naive, retains};
 use super::*;
@@ -26,7 +26,7 @@ fn join<'n>(index: u32, name: &'n str, format: Format) -> Join<'n> {
     Join { slot: slot(index), app: 0, name, max: 100, request: request(format) }
 }
 
-/// One core alone.
+/// A single core.
 fn alone(kept_max: usize) -> (Hub, OutgoingMail) {
     (Hub::new(0, 1, Hasher::new(1), kept_max), OutgoingMail::new(1))
 }
@@ -35,7 +35,7 @@ fn publish(hub: &mut Hub, mail: &mut OutgoingMail, name: &str, event: &Event) ->
     hub.publish(0, name, event, None, NOW_MS, mail)
 }
 
-/// What a subscriber is shown who comes now, and goes.
+/// The picture that a subscriber gets now; the subscriber leaves again.
 fn picture(hub: &mut Hub, mail: &mut OutgoingMail, name: &str) -> Option<Value> {
     let Joined::Now(Some(reply)) = hub.join(join(99, name, Format::Bson), NOW_MS, mail) else {
         panic!("one core joins at once");
@@ -45,7 +45,7 @@ fn picture(hub: &mut Hub, mail: &mut OutgoingMail, name: &str) -> Option<Value> 
 }
 
 #[test]
-fn an_installed_picture_is_heard_only_if_it_says_so() {
+fn picture_install_reaches_subscribers_only_if_heard() {
     let (mut hub, mut mail) = alone(1 << 20);
     assert!(matches!(hub.join(join(1, NAME, Format::Json), NOW_MS, &mut mail), Joined::Now(_)));
     let install = |heard| event(Retain::Install { mode: LOG, heard }, Value::Array(Vec::new()));
@@ -57,7 +57,7 @@ fn an_installed_picture_is_heard_only_if_it_says_so() {
 }
 
 #[test]
-fn a_picture_ends_and_its_channel_is_gone() {
+fn picture_clear_releases_the_channel() {
     let (mut hub, mut mail) = alone(1 << 20);
     let update = event(Retain::Update(MERGE), number("a", 1));
     assert!(matches!(publish(&mut hub, &mut mail, NAME, &update), Published::Ordered(_)));
@@ -68,7 +68,7 @@ fn a_picture_ends_and_its_channel_is_gone() {
     assert_eq!((hub.channel_count(), hub.kept_bytes()), (0, 0));
     assert_eq!(publish(&mut hub, &mut mail, NAME, &clear), Published::Unheard);
     assert_eq!(hub.channel_count(), 0, "nothing comes of clearing nothing");
-    // The end of a topic: its subscribers are told.
+    // The end of a topic reaches its subscribers.
     assert!(matches!(publish(&mut hub, &mut mail, NAME, &update), Published::Ordered(_)));
     assert!(matches!(hub.join(join(1, NAME, Format::Json), NOW_MS, &mut mail), Joined::Now(_)));
     let end = Event { message: Some(Arc::new(())), ..clear };
@@ -78,7 +78,7 @@ fn a_picture_ends_and_its_channel_is_gone() {
 }
 
 #[test]
-fn pictures_and_kept_events_share_their_room_and_the_oldest_go() {
+fn pictures_and_cached_events_share_memory_and_the_oldest_are_dropped() {
     let (mut hub, mut mail) = alone(3000);
     let keep = |data: &str| CacheEntry { ttl_ms: 10_000, event: "e".into(), data: data.into() };
     let cached = |data: &str| Event { keep: Some(Arc::new(keep(data))), ..Event::default() };
@@ -96,7 +96,7 @@ fn pictures_and_kept_events_share_their_room_and_the_oldest_go() {
     assert_eq!(shown(&mut hub, &mut mail), ([true; 2], [true; 2]));
     hub.sweep(NOW_MS);
     assert!(hub.kept_bytes() <= 3000);
-    // What was written for subscribers may have cost the first one: begin anew, with less.
+    // Encodings for subscribers may have pushed the first one out: start again with less.
     let _ = hub.losses();
     let (mut hub, mut mail) = alone(hub.kept_bytes());
     publish(&mut hub, &mut mail, "cache-1", &cached(&"c".repeat(400)));
@@ -123,10 +123,10 @@ fn pictures_and_kept_events_share_their_room_and_the_oldest_go() {
     assert_eq!((hub.kept_bytes(), hub.channel_count(), hub.losses().kept), (0, 0, 4));
 }
 
-/// The one who keeps is the only one there: nothing may be left of the channel, and nobody hears
-/// of a place that is gone.
+/// The picture is the only use of the channel: the channel is released, and its index is not used
+/// again.
 #[test]
-fn what_never_has_room_is_published_all_the_same() {
+fn picture_that_never_has_room_is_published_all_the_same() {
     let (mut hub, mut mail) = alone(0);
     let keep = CacheEntry { ttl_ms: 10_000, event: "e".into(), data: "d".into() };
     let cached = Event { keep: Some(Arc::new(keep)), ..Event::default() };
@@ -140,7 +140,7 @@ fn what_never_has_room_is_published_all_the_same() {
 }
 
 #[test]
-fn lost_elements_are_counted() {
+fn picture_counts_lost_elements() {
     let (mut hub, mut mail) = alone(1 << 20);
     let five = Value::Array((0..5).map(Value::Int).collect());
     publish(&mut hub, &mut mail, NAME, &event(Retain::Update(LOG), five));
@@ -148,9 +148,9 @@ fn lost_elements_are_counted() {
     assert_eq!(hub.losses(), Losses::default());
 }
 
-/// Subscribers of two formats on three cores: what one core has made, the others find made.
+/// Subscribers of two formats on three cores: what one core has encoded, the others reuse.
 #[test]
-fn all_cores_share_the_frame_of_a_format() {
+fn encodings_are_shared_by_all_cores() {
     let mut world = Cores::new(3);
     for core in 0..3 {
         world.toggle(core, 0, Format::Json);
@@ -173,18 +173,18 @@ fn all_cores_share_the_frame_of_a_format() {
     }
 }
 
-/// A subscriber that puts together what it hears.
+/// A subscriber that merges what it gets.
 #[derive(Default)]
 struct Client {
     format: Format,
-    /// Until it is welcome, it hears nothing.
+    /// Whether it has its join reply; before, it gets nothing.
     reply: bool,
     state: Option<Value>,
-    /// Where the frames lie that it was given.
+    /// The addresses of the frames that it got.
     frames: Vec<usize>,
 }
 
-/// Several cores whose mail is carried one by one, in any order that lanes allow.
+/// Several cores whose messages are carried one by one, in any order that the lanes allow.
 struct Cores {
     hubs: Vec<Hub>,
     outgoing: Vec<OutgoingMail>,
@@ -234,7 +234,7 @@ impl Cores {
         }
     }
 
-    /// Replaces the picture by one that says the same.
+    /// Replaces the picture by one with the same content.
     fn compact(&mut self) {
         if let Some(model) = self.model.clone() {
             let retain = Retain::Install { mode: Mode::Replace, heard: false };
@@ -253,7 +253,7 @@ impl Cores {
         }
     }
 
-    /// Carries one message of those that are first in their lanes; false if there is none.
+    /// Carries one of the messages that are first in their lanes. Returns false if there is none.
     fn carry(&mut self, pick: usize) -> bool {
         let cores = self.hubs.len() as u16;
         let lanes = (0..cores).flat_map(|from| (0..cores).map(move |to| (from, to)));
@@ -297,7 +297,7 @@ impl Client {
         self.state = reply.picture.map(|it| data(it.encoded(self.format), self.format));
     }
 
-    /// Reads its own frame, and does with it what the topic's kind means.
+    /// Reads its frame and merges it as the topic's mode says.
     fn hears(&mut self, event: &Event) {
         let encodings = event.encodings.as_ref().expect("forms");
         if event.message.is_none() {
@@ -345,7 +345,7 @@ proptest! {
             match step {
                 Step::Toggle(core, at, format) => world.toggle(core % cores, at, format),
                 Step::Publish(core, mut retain, value) => {
-                    // Nobody is to be left with another state than the one that is shown.
+                    // No subscriber may have a state that differs from the picture.
                     if let Retain::Install { heard, .. } = &mut retain {
                         *heard = true;
                     }
