@@ -1,4 +1,4 @@
-//! JSON by `simd-json`: parsed in place into a tape whose memory is used again and again.
+//! JSON by `simd-json`: parsed in place into a tape whose memory is reused.
 
 use simd_json::prelude::*;
 use simd_json::tape;
@@ -21,12 +21,14 @@ impl Default for Scratch {
 #[error("not valid JSON")]
 pub struct MalformedJson;
 
-/// Buffers that one large document has grown beyond this are not kept.
+/// Buffers of more than this many nodes, which a large document has made, are not kept.
 const KEPT_TAPE_NODES: usize = 16 * 1024;
 
 impl Scratch {
-    /// Parses `text` in place (strings are unescaped where they stand) and hands the value to
-    /// `read`.
+    /// Parses `text` in place (strings are unescaped in it) and passes the value to `read`.
+    ///
+    /// # Errors
+    /// `text` is not one JSON value.
     pub fn parse<R>(
         &mut self,
         text: &mut [u8],
@@ -35,8 +37,8 @@ impl Scratch {
         self.parse_tape(text, |tape| read(JsonText(tape.as_value())))
     }
 
-    /// Parses `text` as [`Scratch::parse`] does and hands the nodes to `read`, in the order in
-    /// which they stand in the text.
+    /// Parses `text` like [`Scratch::parse`] and passes its nodes to `read`, in the order of the
+    /// text.
     pub(super) fn parse_nodes<R>(
         &mut self,
         text: &mut [u8],
@@ -70,7 +72,7 @@ impl Scratch {
 pub struct JsonText<'t, 'i>(tape::Value<'t, 'i>);
 
 impl<'t, 'i> JsonText<'t, 'i> {
-    /// The member `key` of an object; of several, the last one.
+    /// The member `key` of an object; the last one if it is repeated.
     pub fn get(&self, key: &str) -> Option<JsonText<'t, 'i>> {
         let object = self.0.as_object()?;
         object.iter().filter(|(name, _)| *name == key).last().map(|(_, value)| JsonText(value))

@@ -1,4 +1,4 @@
-//! Payload formats, in and out.
+//! Payload formats: reading and writing JSON, BSON and MessagePack. Knows no protocol.
 
 pub mod json;
 pub mod raw;

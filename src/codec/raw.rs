@@ -1,10 +1,10 @@
-//! JSON members as they were written, for what is passed on and not understood.
+//! JSON members as they were written, for values that are passed on without being interpreted.
 
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-/// The members of an object: names unescaped, values as they stand in the text. Of a repeated name
+/// The members of an object: unescaped names, and the text of each value. If a name is repeated,
 /// the last value counts.
 #[derive(Debug)]
 pub struct RawMembers<'t>(HashMap<Cow<'t, str>, &'t RawValue>);
@@ -33,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_keep_their_writing() {
+    fn raw_members_keep_the_text_of_values() {
         let text =
             r#"{ "a" : {"z": 1.0e2, "b":[ ]}, "t":"x\n\u00e9", "n": 12345678901234567890123 }"#;
         let members = RawMembers::read(text).expect("an object");
@@ -45,7 +45,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_object_is_nothing() {
+    fn raw_members_need_an_object() {
         for bad in ["", "[]", "1", "{", "{} x", "\"a\"", "null"] {
             assert!(RawMembers::read(bad).is_none(), "{bad}");
         }

@@ -1,18 +1,17 @@
 //! One value for three formats: JSON, BSON and MessagePack.
 //!
-//! A client chooses a format, a back end another; what one says is written again for the others.
-//! [`decode`] reads a whole message, which is one map in every format, and [`encode`] writes one.
+//! Each client and each back end chooses a format; a message in one format is encoded again for the
+//! others. [`decode`] reads a whole message, which is one map in every format; [`encode`] writes one.
 //!
-//! What is common to the formats is accepted, and nothing else: null, booleans, numbers, texts,
-//! arrays and maps with texts as keys. On the way in, dates become ISO 8601 texts and binary
+//! Only what the formats have in common is accepted: null, booleans, numbers, texts, arrays, and
+//! maps with texts as keys. When a message is read, dates become ISO 8601 texts and binary data
 //! becomes base64 text (RFC 4648 section 4). Everything that was accepted can be written in every
-//! format: that is why a key with U+0000, which BSON cannot have, is refused in all of them.
+//! format. Therefore a key with U+0000, which BSON cannot have, is refused in all of them.
 //!
-//! Numbers. An integer of 64 bits is [`Value::Int`], however it was written in a binary format: as
-//! a double it says the same. Any other number of a binary format is [`Value::Float`]; what JSON
-//! cannot say, NaN and the infinities, is refused. A number of JSON that would be written
-//! otherwise if it were one of these keeps its text in [`Value::Number`]: `10.10` stays `10.10`
-//! from JSON to JSON and is 10.1 in a double.
+//! Numbers: an integer of 64 bits is [`Value::Int`], even if a binary format wrote it as a double.
+//! Any other number of a binary format is [`Value::Float`]; NaN and the infinities, which JSON does
+//! not have, are refused. A JSON number whose text would change if it were one of these keeps its
+//! text in [`Value::Number`]: `10.10` stays `10.10` from JSON to JSON, and is 10.1 as a double.
 
 mod bson;
 mod json;
@@ -23,7 +22,7 @@ mod tests;
 use super::json::Scratch;
 use std::collections::{HashSet, VecDeque};
 
-/// How messages are written.
+/// The format of messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Format {
     /// JSON (RFC 8259), in text messages.
@@ -63,26 +62,26 @@ pub enum Value {
     Bool(bool),
     /// An integer.
     Int(i64),
-    /// A finite number that is no [`Value::Int`].
+    /// A finite number that is not a [`Value::Int`].
     Float(f64),
-    /// A number in the grammar of RFC 8259 section 6, of which neither of the two above has the
-    /// writing. Its double is finite.
+    /// The text of a number by the grammar of RFC 8259 section 6, if neither variant above would be
+    /// written like it. As a double it is finite.
     Number(Box<str>),
     /// A text.
     Text(Box<str>),
-    /// Values in order.
+    /// An array.
     Array(Vec<Value>),
-    /// Values under different keys, in the order in which they were written.
+    /// A map with different keys, in the order in which they were written.
     Map(Vec<(Box<str>, Value)>),
 }
 
-/// What a document may have.
+/// The limits of a document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DecodeLimits {
-    /// Maps and arrays inside of each other, the outermost counted.
+    /// Nesting of maps and arrays, the outermost one counted.
     pub depth: usize,
-    /// Values in all, maps and arrays themselves counted. A value takes up to 64 bytes of memory
-    /// where a byte or two of the message stand for it: this bounds what a message can take.
+    /// Number of values, maps and arrays included. A value takes up to 64 bytes of memory for one or
+    /// two bytes of the message, so this bounds the memory of a message.
     pub values: usize,
     /// Bytes of the message.
     pub bytes: usize,
@@ -100,10 +99,10 @@ pub enum Error {
     /// The bytes are not of the format.
     #[error("the message is malformed")]
     Malformed,
-    /// Less is there than the message says.
+    /// The message is shorter than its lengths say.
     #[error("the message is truncated")]
     Truncated,
-    /// Something follows the document, or its length is not that of the message.
+    /// Bytes follow the document, or its length differs from that of the message.
     #[error("the message is not one document")]
     Trailing,
     /// The document is not a map.
@@ -121,16 +120,16 @@ pub enum Error {
     /// A text is not UTF-8.
     #[error("a text is not UTF-8")]
     Utf8,
-    /// A key is there twice in one map.
+    /// A map has a key twice.
     #[error("a key is repeated")]
     Repeated,
     /// A key is not a text, or has U+0000.
     #[error("a key is not allowed")]
     Key,
-    /// A type that the formats do not have in common.
+    /// A type that not all formats have.
     #[error("a value's type is not allowed")]
     Type,
-    /// NaN, an infinity, or beyond what a double can have.
+    /// NaN, an infinity, or a number beyond the range of a double.
     #[error("a number is out of range")]
     Number,
     /// A date outside of the years 0 to 9999.
@@ -138,8 +137,8 @@ pub enum Error {
     Date,
 }
 
-/// Reads one message: one map, to its last byte. `bytes` is used as memory and holds nothing of
-/// use afterwards.
+/// Reads one message: one map, to its last byte. `bytes` serves as working memory, so its content is
+/// undefined afterwards.
 ///
 /// # Errors
 /// See [`Error`].
@@ -161,7 +160,7 @@ pub fn decode(
     }
 }
 
-/// Reads one JSON value of any kind, as a back end publishes it.
+/// Reads one JSON value of any type, as a back end publishes it.
 ///
 /// # Errors
 /// See [`Error`].
@@ -187,22 +186,21 @@ pub fn encode(format: Format, value: &Value, out: &mut Vec<u8>) -> Result<(), Er
     }
 }
 
-/// Appends a value; BSON has none but maps. Nothing is appended when it fails.
+/// Appends a value; in BSON it must be a map. Appends nothing if it fails.
 ///
 /// # Errors
-/// None for what [`decode`] has given, alone or inside of further maps. BSON cannot write keys with
-/// U+0000 ([`Error::Key`]), no binary format 2 GiB ([`Error::Bytes`]).
+/// None for values from [`decode`], alone or inside of further maps. BSON has no keys with U+0000
+/// ([`Error::Key`]), and no binary format has messages of 2 GiB ([`Error::Bytes`]).
 pub fn encode_any(format: Format, value: &Value, out: &mut Vec<u8>) -> Result<(), Error> {
     write(format, &EnvelopeBody::Value(value), None, out)
 }
 
-/// What stands in a message around a value, when the same value is to be written with it and
-/// without: the members that come first, and the key of the value.
+/// The parts of a message beside its value: the members before it, and the key of the value.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Envelope {
     /// The members before the value.
     pub members: Vec<(Box<str>, Value)>,
-    /// The value's key. None of the members has it.
+    /// The value's key, which differs from those of the members.
     pub key: Box<str>,
 }
 
@@ -220,7 +218,7 @@ impl Envelope {
         write(format, body, Some(self), out)
     }
 
-    /// Whether every format can say it.
+    /// Checks that every format can express it.
     ///
     /// # Errors
     /// As [`Value::check`].
@@ -232,13 +230,13 @@ impl Envelope {
         })
     }
 
-    /// Bytes of memory, about.
+    /// Bytes of memory, estimated.
     pub fn memory(&self) -> usize {
         self.key.len() + self.members.iter().map(member_memory).sum::<usize>()
     }
 }
 
-/// What is put into an [`Envelope`].
+/// The value in an [`Envelope`].
 #[derive(Clone, Copy, Debug)]
 pub enum EnvelopeBody<'v> {
     /// A value.
@@ -281,7 +279,7 @@ impl Value {
         Value::Map(members.into_iter().map(|(key, value)| (key.into(), value)).collect())
     }
 
-    /// A finite number: an [`Value::Int`] if it is an integer of 64 bits, -0 left out.
+    /// A finite number: a [`Value::Int`] if it is an integer of 64 bits and not -0.
     pub fn number(number: f64) -> Option<Value> {
         const END: f64 = 9_223_372_036_854_775_808.0; // 2^63
         let minus_zero = number == 0.0 && number.is_sign_negative();
@@ -294,7 +292,7 @@ impl Value {
         }
     }
 
-    /// The number of this text; `None` if RFC 8259 knows no such number or no double is near it.
+    /// The number with this text; `None` if RFC 8259 has no such number or it is beyond a double.
     pub fn number_text(text: &str) -> Option<Value> {
         json::number(text)
     }
@@ -320,7 +318,7 @@ impl Value {
         }
     }
 
-    /// The text, if it is one.
+    /// The text, if this is one.
     pub fn as_text(&self) -> Option<&str> {
         match self {
             Value::Text(text) => Some(text),
@@ -328,7 +326,7 @@ impl Value {
         }
     }
 
-    /// True or false, if it is one of them.
+    /// The boolean, if this is one.
     pub fn as_bool(&self) -> Option<bool> {
         match self {
             Value::Bool(it) => Some(*it),
@@ -336,7 +334,7 @@ impl Value {
         }
     }
 
-    /// The integer, if it is one of 64 bits, however it is written: `1.0` and `1e0` are 1.
+    /// The integer, if this is one of 64 bits in any notation: `1.0` and `1e0` are 1.
     pub fn as_int(&self) -> Option<i64> {
         match self {
             Value::Int(number) => Some(*number),
@@ -353,10 +351,10 @@ impl Value {
         matches!(self, Value::Int(_) | Value::Float(_) | Value::Number(_))
     }
 
-    /// Whether every format can say it; what [`decode`] gives always can be said.
+    /// Checks that every format can express it, which is so for values from [`decode`].
     ///
     /// # Errors
-    /// [`Error::Key`]: a key has U+0000. [`Error::Number`]: there is no such number.
+    /// [`Error::Key`]: a key has U+0000. [`Error::Number`]: JSON has no such number.
     pub fn check(&self) -> Result<(), Error> {
         match self {
             Value::Float(number) if !number.is_finite() => Err(Error::Number),
@@ -375,7 +373,7 @@ impl Value {
         *self == Value::Null
     }
 
-    /// Bytes of memory, about: what it holds, and itself.
+    /// Bytes of memory, estimated: the value itself and what it holds.
     pub fn memory(&self) -> usize {
         size_of::<Value>()
             + match self {
@@ -387,12 +385,12 @@ impl Value {
     }
 }
 
-/// Bytes of memory of a map's member, about.
+/// Bytes of memory of a map's member, estimated.
 pub fn member_memory((key, value): &(Box<str>, Value)) -> usize {
     size_of::<Box<str>>() + key.len() + value.memory()
 }
 
-/// Counts what a document has while it is read.
+/// What is left of the limits while a document is read.
 struct Budget {
     depth: usize,
     values: usize,
@@ -403,13 +401,13 @@ impl Budget {
         Budget { depth: limits.depth, values: limits.values }
     }
 
-    /// So many values more.
+    /// Counts `values` more.
     fn spend(&mut self, values: usize) -> Result<(), Error> {
         self.values = self.values.checked_sub(values).ok_or(Error::Values)?;
         Ok(())
     }
 
-    /// Into a map or an array, in `read`, and out again.
+    /// Counts a map or an array while `read` reads it.
     fn nested<R>(
         &mut self,
         read: impl FnOnce(&mut Budget) -> Result<R, Error>,
@@ -423,7 +421,7 @@ impl Budget {
 
 const NANOS: u32 = 1_000_000_000;
 
-/// A date as ISO 8601 has it, in UTC: so long after the beginning of 1970.
+/// The ISO 8601 text, in UTC, of a time since 1970-01-01.
 fn date(seconds: i64, nanos: u32) -> Result<Box<str>, Error> {
     /// From the beginning of the year 0 to the end of the year 9999.
     const YEARS: std::ops::RangeInclusive<i64> = -62_167_219_200..=253_402_300_799;
@@ -449,7 +447,7 @@ fn check_key(key: &str) -> Result<(), Error> {
     }
 }
 
-/// Whether a key is there twice.
+/// Checks that no key is repeated.
 fn check_members(members: &[(Box<str>, Value)]) -> Result<(), Error> {
     const FEW: usize = 16;
     let repeated = if members.len() <= FEW {

@@ -1,6 +1,7 @@
 //! BSON (bsonspec.org, version 1.1), read by the raw documents of the `bson` crate.
 //!
-//! Written here: the crate's builder copies every document into the one around it.
+//! Documents are written by hand, because the crate's builder copies every document into the one
+//! that contains it.
 
 use super::{
     Budget, DecodeLimits, Envelope, EnvelopeBody, Error, NANOS, Value, check_key, check_members,
@@ -47,7 +48,7 @@ fn map(document: &RawDocument, budget: &mut Budget) -> Result<Value, Error> {
     })
 }
 
-/// The keys of an array say nothing that their order does not.
+/// The keys of an array are ignored, because they only repeat its order.
 fn array(document: &RawDocument, budget: &mut Budget) -> Result<Value, Error> {
     budget.nested(|budget| {
         let mut elements = Vec::new();
@@ -119,7 +120,7 @@ pub(super) fn write(
     }
 }
 
-/// A document around what `fill` writes: its length, and the zero that ends it.
+/// Writes a document: its length, what `fill` writes, and the zero byte that ends it.
 fn document(
     out: &mut Vec<u8>,
     fill: impl FnOnce(&mut Vec<u8>) -> Result<(), Error>,

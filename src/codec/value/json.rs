@@ -1,15 +1,15 @@
 //! JSON, read by simd-json.
 //!
-//! simd-json makes every number a double or an integer of 64 bits and refuses larger integers. So
-//! the text is looked through first: a number that is more than some digits is remembered and
-//! replaced by a zero. The same look counts values and depth, before memory is taken for them.
+//! simd-json turns every number into a double or an integer of 64 bits and refuses larger integers.
+//! So the text is scanned first: a number that is not just a few digits is stored apart and replaced
+//! by a zero. The same scan counts values and depth before memory is allocated for them.
 
 use super::{Budget, DecodeLimits, Envelope, EnvelopeBody, Error, Value, check_key, check_members};
 use crate::codec::json::{MalformedJson, Scratch, push_string};
 use simd_json::{Node, StaticNode};
 use std::slice;
 
-/// Digits of which simd-json makes the same integer as we.
+/// So many digits are the same integer for simd-json and for [`Value`].
 const PLAIN_DIGITS: usize = 18;
 
 pub(super) fn read(
@@ -25,17 +25,17 @@ pub(super) fn read(
     };
     match scratch.parse_nodes(text, read) {
         Ok(value) => value,
-        // It has not been said whether that was the reason.
+        // simd-json does not say whether this was the reason.
         Err(MalformedJson) => Err(Error::Malformed),
     }
 }
 
-/// A number that simd-json does not get to see: which one, counted from 0, and what it is.
+/// A number that simd-json does not read: its position among the numbers, from 0, and its value.
 type Special = (usize, Value);
 
-/// Counts values and depth, and takes numbers out that need more care.
+/// Counts values and depth, and takes out the numbers that simd-json would read differently.
 fn look(text: &mut [u8], limits: &DecodeLimits) -> Result<Vec<Special>, Error> {
-    // An empty map or array has counted as one of one until it ends: that is at most `depth`.
+    // Until it ends, an empty map or array counts as one with one value: at most `depth` too many.
     let max = limits.values.saturating_add(limits.depth);
     let mut special = Vec::new();
     let (mut depth, mut values, mut numbers) = (0_usize, 1_usize, 0);
@@ -81,7 +81,7 @@ fn is_of_number(byte: u8) -> bool {
     matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E')
 }
 
-/// Behind the quote that ends the string which has begun before `at`.
+/// The position after the quote that ends the string which begins before `at`.
 fn end_of_string(text: &[u8], mut at: usize) -> usize {
     while let Some(next) = memchr::memchr2(b'"', b'\\', &text[at..]) {
         at += next + 1;
@@ -93,8 +93,8 @@ fn end_of_string(text: &[u8], mut at: usize) -> usize {
     text.len()
 }
 
-/// Replaces what simd-json would read otherwise than we by a zero. What is no number is left for
-/// simd-json to refuse.
+/// Replaces a number that simd-json would read differently by a zero. A text that is not a number is
+/// left, so that simd-json refuses it.
 fn take_out(token: &mut [u8]) -> Result<Option<Value>, Error> {
     let digits = token.strip_prefix(b"-").unwrap_or(token);
     let minus_zero = token[0] == b'-' && digits == b"0";
@@ -129,7 +129,7 @@ fn is_number(text: &str) -> bool {
         && exponent.is_none_or(|it| digits(it.strip_prefix(['+', '-']).unwrap_or(it)))
 }
 
-/// The number of a text in the form that keeps its writing.
+/// The number of a text, in the variant that keeps its text.
 pub(super) fn number(text: &str) -> Option<Value> {
     if !is_number(text) {
         return None;

@@ -1,7 +1,7 @@
 //! MessagePack (msgpack.org), by `rmp`.
 //!
-//! A header may claim four thousand million elements: no memory is taken for elements that cannot
-//! be in the bytes which are there.
+//! A header may claim 2^32 elements. No memory is allocated for more elements than the remaining
+//! bytes can hold.
 
 use super::{
     Budget, DecodeLimits, Envelope, EnvelopeBody, Error, NANOS, Value, check_key, check_members,
@@ -24,7 +24,7 @@ pub(super) fn read(bytes: &[u8], limits: &DecodeLimits) -> Result<Value, Error> 
 }
 
 impl From<ValueReadError<io::Error>> for Error {
-    /// Only the end of the bytes is met: markers are looked at before what they announce.
+    /// The only possible error is the end of the bytes, because the marker is checked before.
     fn from(_: ValueReadError<io::Error>) -> Error {
         Error::Truncated
     }
@@ -81,7 +81,7 @@ impl<'b> Reader<'b> {
         })
     }
 
-    /// The length behind a marker, or in it.
+    /// The length after a marker, or in it.
     fn length(&mut self, marker: Marker) -> Result<usize, Error> {
         let rest = &mut self.rest;
         let length = match marker {
@@ -108,7 +108,7 @@ impl<'b> Reader<'b> {
         simdutf8::basic::from_utf8(self.take(length)?).map_err(|_| Error::Utf8)
     }
 
-    /// An element takes a byte at least.
+    /// An element has at least one byte.
     fn array(&mut self, length: usize, budget: &mut Budget) -> Result<Value, Error> {
         budget.nested(|budget| {
             self.check_claim(length, 1, budget)?;
@@ -120,7 +120,7 @@ impl<'b> Reader<'b> {
         })
     }
 
-    /// A member takes two bytes at least.
+    /// A member has at least two bytes.
     fn map(&mut self, length: usize, budget: &mut Budget) -> Result<Value, Error> {
         budget.nested(|budget| {
             self.check_claim(length, 2, budget)?;
@@ -215,7 +215,7 @@ fn push_body(body: &EnvelopeBody<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
     }
 }
 
-/// Lengths of the format have 32 bits; 31 of them are used, as in BSON.
+/// Lengths have 32 bits in this format; 31 of them are used, as in BSON.
 fn length(length: usize) -> Result<u32, Error> {
     i32::try_from(length).map(i32::unsigned_abs).map_err(|_| Error::Bytes)
 }
@@ -232,7 +232,7 @@ fn push_members(members: &[(Box<str>, Value)], out: &mut Vec<u8>) -> Result<(), 
     })
 }
 
-/// A key that BSON cannot have is not written here, either.
+/// Refuses keys that BSON cannot have.
 fn push_key(key: &str, out: &mut Vec<u8>) -> Result<(), Error> {
     check_key(key)?;
     push_text(key, out)

@@ -59,7 +59,7 @@ fn msgpack_of(value: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn what_other_implementations_have_written_is_read_and_written_alike() {
+fn codec_agrees_with_fixtures_of_other_implementations() {
     for name in ["sub", "rpc", "data", "arrayData", "error"] {
         let json = fixture(name, "json");
         let value = read(Format::Json, &json).expect("JSON");
@@ -76,7 +76,7 @@ fn what_other_implementations_have_written_is_read_and_written_alike() {
 }
 
 #[test]
-fn every_cut_of_a_message_is_refused() {
+fn codec_refuses_every_cut_of_a_message() {
     for name in ["sub", "rpc", "data", "arrayData", "error"] {
         for (format, label) in Format::ALL.into_iter().zip(["json", "bson", "msgpack"]) {
             let whole = fixture(name, label);
@@ -95,7 +95,7 @@ fn every_cut_of_a_message_is_refused() {
 }
 
 #[test]
-fn a_message_is_one_map() {
+fn codec_takes_exactly_one_map() {
     for text in ["[]", "1", "\"a\"", "null", "1.50", "true"] {
         assert_eq!(read_json(text), Err(Error::NotMap), "{text}");
         let any = decode_json(
@@ -118,7 +118,7 @@ fn a_message_is_one_map() {
 }
 
 #[test]
-fn the_prefix_of_a_bson_document_is_the_length_of_the_message() {
+fn bson_length_prefix_must_be_the_length_of_the_message() {
     let message = bson_of(0x0a, b"");
     for (length, result) in [
         (8, Ok(Value::map([("v", Value::Null)]))),
@@ -136,7 +136,7 @@ fn the_prefix_of_a_bson_document_is_the_length_of_the_message() {
 }
 
 #[test]
-fn numbers_keep_their_writing_in_json() {
+fn json_numbers_keep_their_text() {
     let same = [
         "0",
         "-1",
@@ -174,7 +174,7 @@ fn numbers_keep_their_writing_in_json() {
 }
 
 #[test]
-fn an_integer_is_one_however_it_is_written() {
+fn codec_reads_integers_in_any_notation() {
     let int = |text: &str| read_json(&format!(r#"{{"v":{text}}}"#)).unwrap().get("v")?.as_int();
     assert_eq!(int("7"), Some(7));
     assert_eq!(int("7.0"), Some(7));
@@ -197,7 +197,7 @@ fn an_integer_is_one_however_it_is_written() {
 }
 
 #[test]
-fn integers_go_out_in_the_narrowest_form() {
+fn codec_writes_integers_in_the_narrowest_form() {
     let bson = |number: &str| {
         let value = Value::map([("v", Value::number_text(number).unwrap())]);
         written(Format::Bson, &value)[4]
@@ -227,7 +227,7 @@ fn integers_go_out_in_the_narrowest_form() {
 }
 
 #[test]
-fn decimals_of_bson_become_numbers() {
+fn bson_decimals_become_numbers() {
     for (decimal, json) in [
         ("10.10", "10.10"),
         ("7", "7"),
@@ -247,7 +247,7 @@ fn decimals_of_bson_become_numbers() {
 }
 
 #[test]
-fn dates_become_texts() {
+fn codec_turns_dates_into_texts() {
     let bson = |ms: i64| only(Format::Bson, &bson_of(9, &ms.to_le_bytes()));
     assert_eq!(bson(0), Ok(Value::text("1970-01-01T00:00:00Z")));
     assert_eq!(bson(1_341_050_550_250), Ok(Value::text("2012-06-30T10:02:30.25Z")));
@@ -269,7 +269,7 @@ fn dates_become_texts() {
 }
 
 #[test]
-fn binary_becomes_base64() {
+fn codec_turns_binary_into_base64() {
     assert_eq!(
         only(Format::Bson, &bson_of(5, b"\x03\0\0\0\0\xff\xfe\xfd")),
         Ok(Value::text("//79"))
@@ -287,7 +287,7 @@ fn binary_becomes_base64() {
 }
 
 #[test]
-fn types_that_are_not_common_are_refused() {
+fn codec_refuses_types_that_not_all_formats_have() {
     let text: &[u8] = b"\x02\0\0\0x\0";
     for (kind, value) in [
         (0x06, &b""[..]),                               // undefined
@@ -311,7 +311,7 @@ fn types_that_are_not_common_are_refused() {
 }
 
 #[test]
-fn keys_are_different_texts_without_a_nul() {
+fn codec_refuses_repeated_keys_and_keys_with_nul() {
     assert_eq!(read_json(r#"{"a":1,"b":2,"a":1}"#), Err(Error::Repeated));
     assert_eq!(read_json(r#"{"v":{"a":1,"\u0061":2}}"#), Err(Error::Repeated));
     assert_eq!(read_json(r#"{"a\u0000":1}"#), Err(Error::Key));
@@ -321,7 +321,7 @@ fn keys_are_different_texts_without_a_nul() {
     assert_eq!(read(Format::MsgPack, b"\x81\xc4\x01a\xc0"), Err(Error::Key));
     let twice = b"\x0b\0\0\0\x0aa\0\x0aa\0\0";
     assert_eq!(read(Format::Bson, twice), Err(Error::Repeated));
-    // Beside many others, too.
+    // Also among many other keys.
     for max in [15, 16, 17, 1000] {
         let mut keys: Vec<String> = (0..max).map(|at| format!(r#""k{at}":{at}"#)).collect();
         assert!(read_json(&format!("{{{}}}", keys.join(","))).is_ok());
@@ -336,7 +336,7 @@ fn keys_are_different_texts_without_a_nul() {
 }
 
 #[test]
-fn texts_are_utf8() {
+fn codec_refuses_texts_that_are_not_utf8() {
     assert_eq!(read_json(r#"{"v":"\ud800"}"#), Err(Error::Malformed));
     assert_eq!(read(Format::Json, b"{\"v\":\"\xff\"}"), Err(Error::Malformed));
     assert_eq!(read(Format::MsgPack, b"\x81\xa1v\xa1\xff"), Err(Error::Utf8));
@@ -350,7 +350,7 @@ fn texts_are_utf8() {
     }
 }
 
-/// Arrays in a map: so many containers in all.
+/// Arrays in a map, `depth` containers in all.
 fn nested(depth: usize) -> Value {
     let mut value = Value::Array(Vec::new());
     for _ in 0..depth - 2 {
@@ -360,7 +360,7 @@ fn nested(depth: usize) -> Value {
 }
 
 #[test]
-fn depth_is_bounded() {
+fn codec_bounds_depth() {
     for format in Format::ALL {
         let (last, over) = (nested(64), nested(65));
         assert_eq!(read(format, &written(format, &last)), Ok(last), "{format:?}");
@@ -378,7 +378,7 @@ fn depth_is_bounded() {
 }
 
 #[test]
-fn values_are_bounded() {
+fn codec_bounds_the_number_of_values() {
     let elements = |count: usize| Value::map([("v", Value::Array(vec![Value::Null; count]))]);
     let limits = DecodeLimits { values: 1000, ..DecodeLimits::default() };
     for format in Format::ALL {
@@ -399,7 +399,7 @@ fn values_are_bounded() {
 }
 
 #[test]
-fn bytes_are_bounded() {
+fn codec_bounds_bytes() {
     for format in Format::ALL {
         let message = written(format, &Value::map([("v", Value::text("xxxxxxxx"))]));
         let mut limits = DecodeLimits { bytes: message.len(), ..DecodeLimits::default() };
@@ -412,22 +412,22 @@ fn bytes_are_bounded() {
     }
 }
 
-/// Would take 128 GiB if it were believed.
+/// The claimed length would take 128 GiB.
 #[test]
-fn a_claim_takes_no_memory() {
+fn msgpack_claimed_length_takes_no_memory() {
     let limits = DecodeLimits { values: usize::MAX, ..DecodeLimits::default() };
     for claim in ["81a176ddffffffff", "dfffffffff", "81a176dfffffffff", "81a176dbffffffff"] {
         let read = decode(Format::MsgPack, &mut bytes(claim), &limits, &mut Scratch::default());
         assert_eq!(read, Err(Error::Truncated), "{claim}");
     }
     assert_eq!(read(Format::MsgPack, &bytes("dfffffffff")), Err(Error::Values));
-    // As many as there are bytes, and one more.
+    // As many elements as there are bytes, and one more.
     assert!(read(Format::MsgPack, &bytes("81a176dc0003c0c0c0")).is_ok());
     assert_eq!(read(Format::MsgPack, &bytes("81a176dc0004c0c0c0")), Err(Error::Truncated));
 }
 
 #[test]
-fn an_envelope_stands_around_each_kind_of_body() {
+fn envelope_holds_each_kind_of_body() {
     let envelope = Envelope {
         members: vec![("Topic".into(), Value::text("t")), ("n".into(), Value::Int(1))],
         key: "Data".into(),
@@ -459,7 +459,7 @@ fn an_envelope_stands_around_each_kind_of_body() {
 }
 
 #[test]
-fn memory_grows_with_what_is_held() {
+fn value_memory_grows_with_its_content() {
     assert_eq!(Value::Null.memory(), size_of::<Value>());
     assert_eq!(Value::text("abc").memory(), size_of::<Value>() + 3);
     let two = Value::Array(vec![Value::Null, Value::text("abc")]);
@@ -498,7 +498,7 @@ fn maps(inner: impl Strategy<Value = Value>) -> impl Strategy<Value = Value> {
     })
 }
 
-/// What is left of a value in a binary format: a number's writing is gone.
+/// A value as a binary format has it: without the text of its numbers.
 fn plain(value: &Value, format: Format) -> Value {
     match value {
         Value::Number(text) if format == Format::MsgPack && text.parse::<u64>().is_ok() => {
@@ -515,7 +515,7 @@ fn plain(value: &Value, format: Format) -> Value {
     }
 }
 
-/// What a format keeps of a value.
+/// A value after it went through a format.
 fn kept(value: &Value, format: Format) -> Value {
     if format == Format::Json { value.clone() } else { plain(value, format) }
 }
@@ -524,7 +524,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
     #[test]
-    fn what_is_written_is_read(value in maps(values())) {
+    fn codec_reads_what_it_writes(value in maps(values())) {
         for format in Format::ALL {
             let back = read(format, &written(format, &value));
             prop_assert_eq!(back, Ok(kept(&value, format)));
@@ -532,7 +532,7 @@ proptest! {
     }
 
     #[test]
-    fn from_format_to_format_the_value_stays(value in maps(values())) {
+    fn codec_keeps_values_from_format_to_format(value in maps(values())) {
         let value = plain(&plain(&value, Format::MsgPack), Format::Bson);
         for first in Format::ALL {
             let there = read(first, &written(first, &value)).expect("it was written");
@@ -544,7 +544,7 @@ proptest! {
     }
 
     #[test]
-    fn what_has_gone_wrong_on_the_way_is_read_or_refused(
+    fn codec_reads_or_refuses_damaged_messages(
         which in 0..5_usize,
         wrong in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
     ) {
@@ -566,7 +566,7 @@ proptest! {
     }
 
     #[test]
-    fn anything_is_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+    fn codec_reads_or_refuses_any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
         for format in Format::ALL {
             if let Ok(value) = read(format, &bytes) {
                 let back = read(format, &written(format, &value));
