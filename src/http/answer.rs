@@ -1,9 +1,9 @@
-//! The head of an answer to what we have asked, whole: status line and fields through `httparse`.
+//! The head of an upstream's response: status line and fields, parsed by `httparse`.
 
 use super::Headers;
 use crate::limits::HTTP_HEADERS;
 
-/// The head of one answer.
+/// The head of one response.
 #[derive(Debug)]
 pub struct ResponseHead<'a> {
     /// The status code.
@@ -13,8 +13,8 @@ pub struct ResponseHead<'a> {
 }
 
 impl<'a> ResponseHead<'a> {
-    /// Reads `bytes`, which end with the blank line of a head; `None` if they are no head of an
-    /// HTTP/1.1 answer.
+    /// Parses `bytes`, which end with the blank line of a head. `None` if they are not the head of
+    /// an HTTP/1.1 response.
     pub fn parse(bytes: &'a [u8]) -> Option<ResponseHead<'a>> {
         let (mut headers, mut status) = (Headers::new(), None);
         let parsed = headers.fill(
@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_head_is_taken_whole_or_not_at_all() {
+    fn response_head_is_parsed_whole_or_not_at_all() {
         let status = |text: &str| ResponseHead::parse(text.as_bytes()).map(|answer| answer.status);
         assert_eq!(status("HTTP/1.1 101 Switching Protocols\r\nA: b\r\n\r\n"), Some(101));
         assert_eq!(status("HTTP/1.1 404\r\n\r\n"), Some(404));
@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn both_sides_of_the_count_of_fields() {
+    fn response_head_bounds_the_number_of_fields() {
         let text = |count| format!("HTTP/1.1 101 x\r\n{}\r\n", "A: b\r\n".repeat(count));
         let max = HTTP_HEADERS;
         assert!(ResponseHead::parse(text(max).as_bytes()).is_some());

@@ -1,10 +1,10 @@
-//! A body that is read as it comes, and not kept until it is whole.
+//! A request body that is read as it arrives, without being gathered.
 
 use super::chunked::Chunked;
 use super::framing::BodyFraming;
 use super::{Error, HeadLimits};
 
-/// Where the reading of one body stands. It may have any length.
+/// The progress in one body, which may have any length.
 #[derive(Clone, Copy, Debug)]
 pub struct Body(State);
 
@@ -15,10 +15,10 @@ enum State {
     Chunked(Chunked),
 }
 
-/// What is at the front of some bytes: first some that are no data, then perhaps data.
+/// The front of some input: framing bytes, then perhaps data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BodyChunk {
-    /// Where the data begins; what is before it is done with.
+    /// Where the data begins; the bytes before it are consumed.
     pub from: usize,
     /// Where the data ends.
     pub to: usize,
@@ -32,12 +32,12 @@ impl Body {
         })
     }
 
-    /// Looks at the front of `input`. Where there is data, say by [`Body::took`] how much of it was
-    /// taken, and look again behind that; where there is none, all of `input` is done with, unless
-    /// the body has ended.
+    /// Finds the data at the front of `input`. If there is data, call [`Body::took`] with the number
+    /// of bytes that were consumed, and look again after them. If there is none, all of `input` is
+    /// consumed, unless the body has ended.
     ///
     /// # Errors
-    /// The chunks are malformed, or one has more beside its data than a head may have.
+    /// The chunks are malformed, or one has more framing bytes than `head_bytes`.
     pub fn look(&mut self, head_bytes: usize, input: &[u8]) -> Result<BodyChunk, Error> {
         let limits = HeadLimits { head_bytes, body_bytes: usize::MAX, ..HeadLimits::default() };
         match &mut self.0 {
@@ -49,7 +49,7 @@ impl Body {
         }
     }
 
-    /// So many bytes of the data were taken.
+    /// Notes that so many bytes of the data were consumed.
     pub fn took(&mut self, bytes: usize) {
         match &mut self.0 {
             State::Length(left) => *left = left.saturating_sub(bytes as u64),
@@ -57,7 +57,7 @@ impl Body {
         }
     }
 
-    /// Whether all of it has come.
+    /// Whether the whole body has arrived.
     pub fn has_ended(&self) -> bool {
         match &self.0 {
             State::Length(left) => *left == 0,
@@ -70,7 +70,7 @@ impl Body {
 mod tests {
     use super::*;
 
-    /// The data that is taken, at most three bytes at a time, and what is behind the body.
+    /// Checks the data, consumed in steps of at most three bytes, and the input after the body.
     fn check(framing: BodyFraming, input: &str, want: Result<(&str, &str), Error>) {
         let input = input.as_bytes();
         for size in 1..=input.len() {
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_of_a_length_and_one_of_chunks() {
+    fn body_is_read_by_length_and_by_chunks() {
         check(BodyFraming::Length(5), "helloGET", Ok(("hello", "GET")));
         check(BodyFraming::Length(0), "GET", Ok(("", "GET")));
         check(BodyFraming::Chunked, "5\r\nhello\r\n1;a\r\n!\r\n0\r\nA: b\r\n\r\nGET", {
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_beside_the_data_is_bounded_for_each_chunk() {
+    fn body_bounds_framing_bytes_for_each_chunk() {
         let chunk = |bytes: usize| format!("1;{}\r\nx\r\n", "e".repeat(bytes));
         let body = |bytes| format!("{}0\r\n\r\n", chunk(bytes).repeat(3));
         check(BodyFraming::Chunked, &body(40), Ok(("xxx", "")));

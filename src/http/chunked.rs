@@ -1,13 +1,12 @@
 //! The chunked transfer coding (RFC 9112 section 7.1), decoded byte-exactly at any cut.
 //!
-//! Extensions and trailers are read past and dropped; what they may cost is bounded by the limit
-//! of the head. Line ends are CR LF, never less: a chunk that two programs delimit differently
-//! is a smuggled request.
+//! Extensions and trailers are skipped; together they may have as many bytes as a head. A line must
+//! end with CR LF: where two programs delimit a chunk differently, a request can be smuggled.
 
 use super::body::BodyChunk;
 use super::{Error, HeadLimits, is_token_byte};
 
-/// Where the decoder stands in one body.
+/// The decoder of one body.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Chunked {
     at: ChunkState,
@@ -24,7 +23,7 @@ pub(super) struct Chunked {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ChunkState {
     Size,
-    /// Blanks behind the size: an extension must follow.
+    /// Blanks after the size: an extension must follow.
     Blank,
     Extension,
     SizeLineFeed,
@@ -45,8 +44,8 @@ impl Chunked {
         Chunked { at: ChunkState::Size, size: 0, digits: 0, total: 0, aside: 0 }
     }
 
-    /// Decodes from `input` and appends the data to `out`. Gives the bytes taken, which are all
-    /// of them unless the body ended, and whether it ended.
+    /// Decodes `input` and appends the data to `out`. Returns the number of consumed bytes, which is
+    /// all unless the body ended, and whether it ended.
     pub(super) fn feed(
         &mut self,
         limits: &HeadLimits,
@@ -71,8 +70,8 @@ impl Chunked {
         Ok((pos, self.at == ChunkState::Done))
     }
 
-    /// Goes through `input` up to data; of that, [`Chunked::took`] says how much was taken. What
-    /// stands beside data is bounded for each chunk, because there may be any number of them.
+    /// Consumes `input` up to data; [`Chunked::took`] then consumes data. Framing bytes are bounded
+    /// for each chunk, because the number of chunks is not bounded.
     pub(super) fn look(&mut self, limits: &HeadLimits, input: &[u8]) -> Result<BodyChunk, Error> {
         let mut from = 0;
         while from < input.len() && !matches!(self.at, ChunkState::Data | ChunkState::Done) {
@@ -83,7 +82,7 @@ impl Chunked {
         Ok(BodyChunk { from, to: from + data })
     }
 
-    /// So many bytes of the data were taken.
+    /// Notes that so many bytes of the data were consumed.
     pub(super) fn took(&mut self, bytes: usize) {
         if bytes == 0 {
             return;
@@ -100,7 +99,7 @@ impl Chunked {
         self.at == ChunkState::Done
     }
 
-    /// One byte outside of the data: the next place.
+    /// The state after one framing byte.
     fn step(&mut self, limits: &HeadLimits, byte: u8) -> Result<ChunkState, Error> {
         match (self.at, byte) {
             (ChunkState::Size, _) => self.size(limits, byte),
@@ -128,7 +127,7 @@ impl Chunked {
         }
     }
 
-    /// A byte in the place of a size's digit.
+    /// A byte where a digit of the size may be.
     fn size(&mut self, limits: &HeadLimits, byte: u8) -> Result<ChunkState, Error> {
         let Some(digit) = char::from(byte).to_digit(16) else {
             return match byte {
@@ -139,7 +138,7 @@ impl Chunked {
                 _ => Err(Error::Chunk),
             };
         };
-        // Sixteen digits are every size there is; more would be zeros in front, or an overflow.
+        // 16 digits can express every size; more would be leading zeros or an overflow.
         if self.digits == 16 {
             return Err(Error::Chunk);
         }
@@ -149,7 +148,7 @@ impl Chunked {
         Ok(ChunkState::Size)
     }
 
-    /// The size is known: does the body still fit?
+    /// The size is known: checks that the body does not exceed its limit.
     fn announce(&mut self, limits: &HeadLimits, next: ChunkState) -> Result<ChunkState, Error> {
         let left = limits.body_bytes.checked_sub(self.total).ok_or(Error::BodyTooLarge)?;
         if self.size > left {
@@ -159,20 +158,20 @@ impl Chunked {
         Ok(next)
     }
 
-    /// The size line has ended: data, or the trailers behind the last chunk.
+    /// The state after the size line: data, or the trailers after the last chunk.
     fn data(&mut self) -> ChunkState {
         self.digits = 0;
         if self.size == 0 { ChunkState::Trailer } else { ChunkState::Data }
     }
 
-    /// Counts one byte that is dropped.
+    /// Counts one skipped byte.
     fn aside(&mut self, limits: &HeadLimits, next: ChunkState) -> Result<ChunkState, Error> {
         self.aside += 1;
         if self.aside > limits.head_bytes { Err(Error::HeadTooLarge) } else { Ok(next) }
     }
 }
 
-/// What a field value or an extension may hold (RFC 9110 section 5.5).
+/// Whether a field value or an extension may hold `byte` (RFC 9110 section 5.5).
 fn is_text(byte: u8) -> bool {
     byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }
@@ -183,7 +182,7 @@ mod tests {
 
     const LIMITS: HeadLimits = HeadLimits { head_bytes: 32, head_fields: 64, body_bytes: 20 };
 
-    /// The data and the bytes taken, whole and byte by byte.
+    /// Checks data and consumed bytes, whole and byte by byte.
     fn check(body: &str, want: Result<(&str, usize), Error>) {
         let body = body.as_bytes();
         for step in [1, 2, 3, body.len().max(1)] {
@@ -256,13 +255,13 @@ mod tests {
     }
 
     #[test]
-    fn bounds_of_data_and_of_what_is_dropped() {
+    fn chunked_bounds_data_and_skipped_bytes() {
         let data = "0123456789";
         check(&format!("14\r\n{data}{data}\r\n0\r\n\r\n"), Ok((&data.repeat(2), 31)));
         check("15\r\n", Err(Error::BodyTooLarge));
         check("ffffffffffffffff\r\n", Err(Error::BodyTooLarge));
         check(&format!("a\r\n{data}\r\nb\r\n"), Err(Error::BodyTooLarge));
-        // The `;` is not counted, the 32 bytes behind it are.
+        // The `;` is not counted, the 32 bytes after it are.
         let long = "e".repeat(32);
         check(&format!("0;{long}\r\n\r\n"), Ok(("", 38)));
         check(&format!("0;{long}e\r\n\r\n"), Err(Error::HeadTooLarge));

@@ -1,9 +1,9 @@
-//! Why a request is refused before anybody looks at what it asks for.
+//! Why a request is refused before it is routed.
 
 use super::{Connection, Response};
 
-/// What is wrong with the bytes of a request. Every one of these ends the connection, because
-/// nothing that follows can be trusted to begin where a request begins.
+/// What is wrong with the bytes of a request. Each of these ends the connection, because the start
+/// of the next request is not certain any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// The request line is not `method SP target SP version` (RFC 9112 section 3).
@@ -12,26 +12,27 @@ pub enum Error {
     /// A header field breaks RFC 9112 section 5: its name, its value or its line.
     #[error("malformed header field")]
     HeaderField,
-    /// A line of the head ends in LF alone (RFC 9112 section 2.2 allows it; smugglers use it).
+    /// A line of the head ends with LF only. RFC 9112 section 2.2 allows it, and request smuggling
+    /// uses it.
     #[error("line ends without CR")]
     BareLineFeed,
-    /// More blank lines before the request line than RFC 9112 section 2.2 has in mind.
+    /// More than two blank lines before the request line (RFC 9112 section 2.2 suggests one).
     #[error("too many blank lines before the request")]
     BlankLines,
     /// A target in neither origin-form nor absolute-form (RFC 9112 section 3.2).
     #[error("unsupported request target")]
     Target,
-    /// `Host` is missing on HTTP/1.1, given twice, or no host (RFC 9112 section 3.2).
+    /// `Host` is missing on HTTP/1.1, repeated, or not a host (RFC 9112 section 3.2).
     #[error("exactly one valid Host is required")]
     Host,
-    /// `Content-Length` is given twice or is not a number (RFC 9112 section 6.3).
+    /// `Content-Length` is repeated or is not a number (RFC 9112 section 6.3).
     #[error("invalid Content-Length")]
     ContentLength,
     /// Both `Content-Length` and `Transfer-Encoding` (RFC 9112 section 6.3, item 3).
     #[error("both Content-Length and Transfer-Encoding")]
     TwoLengths,
-    /// `Transfer-Encoding` where it cannot be: on HTTP/1.0, or without `chunked` as the last one
-    /// (RFC 9112 section 6.1).
+    /// `Transfer-Encoding` on HTTP/1.0, or without `chunked` as the last coding (RFC 9112 section
+    /// 6.1).
     #[error("invalid Transfer-Encoding")]
     TransferEncoding,
     /// A chunk's size line, end or trailer is malformed (RFC 9112 section 7.1).
@@ -40,10 +41,10 @@ pub enum Error {
     /// The body is longer than the limit.
     #[error("request body too large")]
     BodyTooLarge,
-    /// The request line alone does not fit in the limit of the head.
+    /// The request line alone exceeds the limit of the head.
     #[error("request target too long")]
     TargetTooLong,
-    /// The head, or the trailers behind a body, do not fit in the limit of the head.
+    /// The head, or the trailers after a body, exceed the limit of the head.
     #[error("request head too large")]
     HeadTooLarge,
     /// More header fields than the limit.
@@ -58,7 +59,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// The status of the answer.
+    /// The status of the response.
     pub fn status(self) -> u16 {
         match self {
             Error::BodyTooLarge => 413,
@@ -70,8 +71,8 @@ impl Error {
         }
     }
 
-    /// Writes the whole answer, one line of text that says what is wrong; the connection closes
-    /// behind it.
+    /// Writes the whole response, with one line of text that says what is wrong. The connection is
+    /// closed after it.
     pub fn respond(self, out: &mut Vec<u8>) {
         Response::text(self.status(), &format!("{self}\n")).connection(Connection::Close).push(out);
     }

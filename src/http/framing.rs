@@ -1,9 +1,9 @@
-//! How long the body is (RFC 9112 section 6.3). Every form that two programs may read in two
-//! ways is refused: that is how requests are smuggled.
+//! How long the body is (RFC 9112 section 6.3). Everything that two programs could read differently
+//! is refused, because such differences are used for request smuggling.
 
 use super::{Error, HttpVersion};
 
-/// How the body's end is known.
+/// How the end of the body is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BodyFraming {
     /// So many bytes follow the head.
@@ -12,7 +12,7 @@ pub(super) enum BodyFraming {
     Chunked,
 }
 
-/// The fields that decide the length, as they are met.
+/// The fields that decide the length, in the order in which they are read.
 #[derive(Default)]
 pub(super) struct Fields<'a> {
     length: Option<u64>,
@@ -20,14 +20,14 @@ pub(super) struct Fields<'a> {
     encoded: bool,
     /// Whether a coding other than `chunked` was named.
     foreign: bool,
-    /// How often `chunked` was named.
+    /// The number of times that `chunked` was named.
     chunked: u32,
     /// The coding named last.
     last: &'a [u8],
 }
 
 impl<'a> Fields<'a> {
-    /// A `Content-Length`: one in a request, digits only, nothing that overflows.
+    /// Takes a `Content-Length`: at most one, digits only, without overflow.
     pub(super) fn content_length(&mut self, value: &[u8]) -> Result<(), Error> {
         let digits = str::from_utf8(value).ok().filter(|text| is_number(text));
         let length = digits.and_then(|text| text.parse().ok()).ok_or(Error::ContentLength)?;
@@ -37,7 +37,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// A `Transfer-Encoding`, which is a list and may come in several fields.
+    /// Takes a `Transfer-Encoding`, which is a list and may be spread over several fields.
     pub(super) fn transfer_encoding(&mut self, value: &'a [u8]) {
         self.encoded = true;
         for coding in value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
@@ -54,7 +54,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// The framing that the fields add up to.
+/// The framing that follows from the fields.
 pub(super) fn of(fields: &Fields<'_>, version: HttpVersion) -> Result<BodyFraming, Error> {
     if !fields.encoded {
         return Ok(BodyFraming::Length(fields.length.unwrap_or(0)));
@@ -67,7 +67,7 @@ pub(super) fn of(fields: &Fields<'_>, version: HttpVersion) -> Result<BodyFramin
     }
     match (fields.chunked, fields.foreign) {
         (1, false) => Ok(BodyFraming::Chunked),
-        // A coding nobody here knows, in a place where it could stand.
+        // An unknown coding in a valid place.
         (0, true) => Err(Error::TransferCoding),
         (1, true) if is_chunked(fields.last) => Err(Error::TransferCoding),
         _ => Err(Error::TransferEncoding),
@@ -78,7 +78,7 @@ fn is_chunked(coding: &[u8]) -> bool {
     coding.eq_ignore_ascii_case(b"chunked")
 }
 
-/// `parse` alone would let a sign through.
+/// Whether `text` has digits only; `parse` would also accept a sign.
 fn is_number(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }

@@ -1,11 +1,12 @@
-//! One head, whole: request line and fields through `httparse`, then the rules it leaves to us.
+//! One whole request head: request line and fields, parsed by `httparse`, then the rules that it
+//! does not check.
 
 use httparse::Error as Parse;
 
 use super::framing::{self, BodyFraming};
 use super::{Error, Headers, HttpVersion};
 
-/// A head whose every rule holds.
+/// A head that keeps every rule.
 #[derive(Debug)]
 pub(super) struct Head<'a> {
     pub(super) method: &'a str,
@@ -57,7 +58,7 @@ pub(super) fn parse<'a>(
     })
 }
 
-/// What a head says about its message, gathered in one walk over the fields.
+/// The fields that matter for the message, found in one pass.
 struct Fields<'a> {
     framing: framing::Fields<'a>,
     close: bool,
@@ -71,7 +72,7 @@ impl<'a> Fields<'a> {
             Fields { framing: Default::default(), close: false, keep: false, expects: false };
         let mut hosts = 0;
         for (name, value) in headers.iter() {
-            // The length of the name rules out nearly every field before any text is compared.
+            // The length of the name excludes nearly every field before any text is compared.
             match name.len() {
                 4 if name.eq_ignore_ascii_case("host") => {
                     hosts += 1;
@@ -97,7 +98,7 @@ impl<'a> Fields<'a> {
                 _ => {}
             }
         }
-        // RFC 9112 section 3.2: exactly one on HTTP/1.1; the older version knows none.
+        // RFC 9112 section 3.2: exactly one on HTTP/1.1; HTTP/1.0 does not have it.
         let wanted = if version == HttpVersion::Http11 { 1..=1 } else { 0..=1 };
         if wanted.contains(&hosts) { Ok(fields) } else { Err(Error::Host) }
     }
@@ -131,13 +132,13 @@ fn split_target(target: &str) -> Result<(Option<&str>, &str), Error> {
     Ok((Some(authority), path))
 }
 
-/// RFC 3986 section 3.2.2, with the port's colon and the brackets of an address; no user.
+/// RFC 3986 section 3.2.2, with the colon of a port and the brackets of an address; no user info.
 fn is_host_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~!$&'()*+;=:[]%".contains(&byte)
 }
 
-/// `httparse` calls whatever stands in the place of the version a bad version; only what looks
-/// like one deserves a 505.
+/// `httparse` reports a bad version for anything in its place; only a text that looks like a version
+/// is answered 505.
 fn translate(error: Parse, bytes: &[u8]) -> Error {
     match error {
         Parse::TooManyHeaders => Error::TooManyHeaders,
@@ -150,18 +151,17 @@ fn translate(error: Parse, bytes: &[u8]) -> Error {
 fn names_a_version(bytes: &[u8]) -> bool {
     let line = bytes.split(|&byte| byte == b'\r').next().unwrap_or_default();
     let mut words = line.split(|&byte| byte == b' ');
-    // A blank too many puts the version elsewhere, and is no question of versions.
+    // An extra blank moves the version; that is a malformed line, not another version.
     let (_, _, third, fourth) = (words.next(), words.next(), words.next(), words.next());
     let digits = |major: &u8, minor: &u8| major.is_ascii_digit() && minor.is_ascii_digit();
     matches!(third, Some([b'H', b'T', b'T', b'P', b'/', major, b'.', minor])
         if fourth.is_none() && digits(major, minor))
 }
 
-/// Where the search for the end of a head stands: it goes over every byte once, however the
-/// head was cut.
+/// The search for the end of a head, which reads every byte once, wherever the input is cut.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Lines {
-    /// Bytes of the line that has not ended yet.
+    /// Bytes of the unfinished line.
     line: usize,
     /// Whether the last of them is a CR.
     cr: bool,
@@ -169,19 +169,19 @@ pub(super) struct Lines {
     pub(super) any: bool,
 }
 
-/// What the search found.
+/// The result of the search.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum HeadEnd {
-    /// The head ends behind so many of the bytes given.
+    /// The head ends after so many of the bytes.
     End(usize),
-    /// Nothing but full lines and the beginning of one.
+    /// There are only complete lines and the beginning of another.
     More,
-    /// A line that ends in LF alone.
+    /// A line ends with LF only.
     BareLineFeed,
 }
 
 impl Lines {
-    /// Goes on with the search over `bytes`, which follow those of the last call.
+    /// Continues the search in `bytes`, which follow those of the last call.
     pub(super) fn find(&mut self, bytes: &[u8]) -> HeadEnd {
         let mut rest = bytes;
         while let Some(at) = find_line_feed(rest) {
@@ -201,8 +201,8 @@ impl Lines {
     }
 }
 
-/// The place of the first LF. `skip_until` of a slice is the one door to the C library's vector
-/// search that needs neither `unsafe` nor another crate.
+/// The position of the first LF. `skip_until` of a slice uses the C library's vector search without
+/// `unsafe` and without another crate.
 fn find_line_feed(bytes: &[u8]) -> Option<usize> {
     let read = std::io::BufRead::skip_until(&mut &bytes[..], b'\n').ok()?;
     read.checked_sub(1).filter(|&at| bytes[at] == b'\n')

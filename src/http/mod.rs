@@ -1,9 +1,9 @@
-//! HTTP/1.1 heads and bodies (RFC 9110, RFC 9112), without a socket: all that a server needs, and
-//! the heads of the answers that a proxy gets.
+//! HTTP/1.1 heads and bodies (RFC 9110, RFC 9112) without a socket: what a server needs, and the
+//! heads of upstream responses.
 //!
-//! [`Reader`] turns bytes into requests, or into a head and a [`Body`] that is read as it comes;
-//! [`Response`] turns an answer into bytes, [`query`] takes a query string apart. Nothing here
-//! knows WebSocket beyond the `Upgrade` field.
+//! [`Reader`] turns bytes into requests, or into a head and a [`Body`] that is read as it arrives;
+//! [`Response`] writes a response; [`query`] parses query strings. Nothing here knows WebSocket
+//! beyond the `Upgrade` field.
 
 mod answer;
 mod body;

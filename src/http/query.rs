@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use percent_encoding::percent_decode;
 
-/// What a `+` stands for: forms write a space so, URLs do not.
+/// What a `+` stands for, which differs between forms and URLs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QueryDecoder {
     /// A space (`application/x-www-form-urlencoded`).
@@ -13,8 +13,8 @@ pub enum QueryDecoder {
     QueryDecoder,
 }
 
-/// The pairs of `query` as sent, in order. A part without `=` has an empty value, empty parts are
-/// left out.
+/// The pairs of `query` as sent, in order. A part without `=` has an empty value; empty parts are
+/// skipped.
 pub fn pairs(query: &str) -> impl Iterator<Item = (&str, &str)> + Clone {
     query
         .split('&')
@@ -22,7 +22,7 @@ pub fn pairs(query: &str) -> impl Iterator<Item = (&str, &str)> + Clone {
         .map(|part| part.split_once('=').unwrap_or((part, "")))
 }
 
-/// The first value of `name` as sent; `name` is compared as sent too.
+/// The first value of `name`, as sent. `name` is compared with the keys as sent.
 pub fn get<'a>(query: &'a str, name: &str) -> Option<&'a str> {
     pairs(query).find(|(key, _)| *key == name).map(|(_, value)| value)
 }
@@ -36,7 +36,7 @@ pub fn decode_into(out: &mut Vec<u8>, text: &[u8], plus: QueryDecoder) {
     }
     match plus {
         QueryDecoder::QueryDecoder => out.extend(percent_decode(text)),
-        // A `+` is looked for before decoding: `%2B` is a plus.
+        // `+` is replaced before decoding, because `%2B` is a plus sign.
         QueryDecoder::Space => {
             for (at, word) in text.split(|&byte| byte == b'+').enumerate() {
                 if at > 0 {
@@ -48,7 +48,7 @@ pub fn decode_into(out: &mut Vec<u8>, text: &[u8], plus: QueryDecoder) {
     }
 }
 
-/// The text that `text` stands for, borrowed if nothing had to change. `None` if it is not UTF-8.
+/// Decodes `text`; borrowed if nothing has to change. `None` if the result is not UTF-8.
 pub fn decode(text: &str, plus: QueryDecoder) -> Option<Cow<'_, str>> {
     if !text.contains(['%', '+']) {
         return Some(Cow::Borrowed(text));
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pairs_come_as_sent() {
+    fn query_pairs_are_as_sent() {
         let cases: [(&str, &[(&str, &str)]); 6] = [
             ("", &[]),
             ("&&", &[]),
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn percent_decoding() {
+    fn query_decoding() {
         for (text, plus, want) in [
             ("", QueryDecoder::Space, Some("")),
             ("plain", QueryDecoder::Space, Some("plain")),

@@ -1,4 +1,4 @@
-//! Bytes in, requests out, at any cut of the input.
+//! Turns bytes into requests, wherever the input is cut.
 
 use super::body::Body;
 use super::chunked::Chunked;
@@ -7,11 +7,11 @@ use super::head::{self, Head, HeadEnd, Lines};
 use super::{Error, Headers, HttpVersion, Request};
 use crate::limits::{HTTP_BODY_BYTES, HTTP_HEAD_BYTES, HTTP_HEADERS, HTTP_HEADERS_MAX};
 
-/// How much of a request is read at all.
+/// The maximum sizes of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeadLimits {
-    /// Bytes of a head: request line, fields and the blank line. Also of all that a chunked
-    /// body has beside data.
+    /// Bytes of a head: request line, fields and the blank line. Also bytes of a chunked body beside
+    /// its data.
     pub head_bytes: usize,
     /// Header fields of a head.
     pub head_fields: usize,
@@ -29,31 +29,31 @@ impl Default for HeadLimits {
     }
 }
 
-/// What came of some bytes.
+/// The result of reading some bytes.
 #[derive(Debug)]
 pub enum RequestEvent<'a> {
-    /// Nothing yet; every byte was taken.
+    /// No event yet; every byte was consumed.
     Need,
-    /// The client holds the body back until it is told to go on (RFC 9110 section 10.1.1): write
+    /// The client waits with the body for 100 Continue (RFC 9110 section 10.1.1): write
     /// [`super::CONTINUE`], or refuse and close.
     Continue,
-    /// The head of a request, without its body, if the reader was asked for it: take the body over
-    /// and leave the reader, or go on for the whole request.
+    /// The head of a request without its body, if [`Reader::offer`] asked for it: use the [`Body`]
+    /// and drop the reader, or continue for the whole request.
     Head(Request<'a>, Body),
     /// A whole request.
     Request(Request<'a>),
-    /// No request: answer with [`Error::respond`] and close.
+    /// A malformed request: answer with [`Error::respond`] and close.
     Bad(Error),
 }
 
-/// What a connection is waiting for, so that its owner can set the deadline.
+/// What the reader waits for, so that its owner can set the deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// Between requests.
     Idle,
-    /// Part of a head is in.
+    /// A part of a head has arrived.
     Head,
-    /// The head is in and part of the body is not.
+    /// The head has arrived, and a part of the body has not.
     Body,
     /// A request was refused; nothing more is read.
     Failed,
@@ -61,13 +61,13 @@ pub enum Phase {
 
 /// Reads the requests of one connection.
 ///
-/// A request that lies whole in the input is borrowed from there. A cut one is gathered in a
-/// buffer of at most `head_bytes + body_bytes`, which is given back with the first call behind
-/// the request; a reader between requests owns no heap.
+/// A request that is whole in the input is borrowed from it. Otherwise it is gathered in a buffer of
+/// at most `head_bytes + body_bytes`, which the first call after the request frees. Between requests
+/// a reader owns no heap memory.
 #[derive(Debug, Default)]
 pub struct Reader {
     state: State,
-    /// Whether heads of requests that a streamed body may belong to are given by themselves.
+    /// Whether heads of requests that may have a streamed body are returned before the body.
     offers: bool,
     /// The head so far, or the head and the decoded body so far.
     buffer: Vec<u8>,
@@ -75,17 +75,17 @@ pub struct Reader {
 
 #[derive(Debug)]
 enum State {
-    /// `buffer` is empty. Some blank lines have been skipped.
+    /// `buffer` is empty. So many blank lines were skipped.
     Idle { blanks: u8 },
     /// `buffer` holds a head without its end.
     Head { blanks: u8, lines: Lines },
-    /// `buffer` holds a head that was given by itself.
+    /// `buffer` holds a head that was returned by itself.
     Offered { framing: BodyFraming, expects: bool },
-    /// `buffer` holds `head` bytes of head and a body that is whole when `total` bytes are in.
+    /// `buffer` holds `head` bytes of head and a part of the body, which ends at `total` bytes.
     Length { head: usize, total: usize },
-    /// `buffer` holds `head` bytes of head and what the decoder let through.
+    /// `buffer` holds `head` bytes of head and the decoded part of the body.
     Chunked { head: usize, chunks: Chunked },
-    /// `buffer` holds a request that was handed out.
+    /// `buffer` holds a request that was returned.
     Given,
     /// A request was refused.
     Failed,
@@ -103,12 +103,11 @@ impl Reader {
         Reader::default()
     }
 
-    /// Reads on in `input`: how many bytes of it are done with, and what came of them. Call
-    /// again with the rest until it says [`RequestEvent::Need`]. Bytes behind a request stay
-    /// untaken,
-    /// which may be another request or, behind an upgrade, another protocol.
+    /// Reads `input`. Returns how many bytes were consumed, and the event. Call it again with the
+    /// rest until it returns [`RequestEvent::Need`]. Bytes after a request are not consumed; they
+    /// may be another request or, after an upgrade, another protocol.
     ///
-    /// After [`RequestEvent::Bad`] all input is taken and nothing comes of it.
+    /// After [`RequestEvent::Bad`] all input is consumed and ignored.
     pub fn next<'a>(
         &'a mut self,
         limits: &HeadLimits,
@@ -136,12 +135,12 @@ impl Reader {
         }
     }
 
-    /// Whether to give the head of each POST of HTTP/1.1 by itself: [`RequestEvent::Head`].
+    /// Whether to return the head of each HTTP/1.1 POST by itself, as [`RequestEvent::Head`].
     pub fn offer(&mut self, offers: bool) {
         self.offers = offers;
     }
 
-    /// What the connection is waiting for.
+    /// What the reader waits for.
     pub fn phase(&self) -> Phase {
         match self.state {
             State::Idle { .. } | State::Given => Phase::Idle,
@@ -151,7 +150,7 @@ impl Reader {
         }
     }
 
-    /// Between requests: skips blank lines, then takes a head in place or begins to gather it.
+    /// Between requests: skips blank lines, then parses a head in place or begins to gather it.
     fn open<'a>(
         &'a mut self,
         limits: &HeadLimits,
@@ -189,7 +188,7 @@ impl Reader {
         }
     }
 
-    /// A whole head stands at `start..start + end` of the input.
+    /// A whole head is at `start..start + end` of the input.
     fn whole<'a>(
         &'a mut self,
         limits: &HeadLimits,
@@ -226,7 +225,7 @@ impl Reader {
         (start + end + taken, event)
     }
 
-    /// Goes on with a head that was cut.
+    /// Continues a head that was cut.
     fn gather<'a>(
         &'a mut self,
         limits: &HeadLimits,
@@ -276,7 +275,7 @@ impl Reader {
         }
     }
 
-    /// Goes on with a body whose head is in the buffer. `expects` with the first bytes only.
+    /// Continues a body whose head is in the buffer. `expects` matters with its first bytes only.
     fn body<'a>(
         &'a mut self,
         limits: &HeadLimits,
@@ -294,15 +293,15 @@ impl Reader {
         };
         match fed {
             Ok((taken, true)) => (taken, self.give()),
-            // RFC 9110 section 10.1.1: needless once part of the body is here.
+            // RFC 9110 section 10.1.1: not needed once a part of the body has arrived.
             Ok((taken, false)) if expects && taken == 0 => (taken, RequestEvent::Continue),
             Ok((taken, false)) => (taken, RequestEvent::Need),
             Err(error) => self.fail(input.len(), error),
         }
     }
 
-    /// Hands out the request that the buffer holds. Its head is parsed a second time: keeping
-    /// what the first time found would mean a reader that borrows from itself.
+    /// Returns the request in the buffer. Its head is parsed again, because the result of the first
+    /// time would borrow from the reader itself.
     fn give(&mut self) -> RequestEvent<'_> {
         let size = match self.state {
             State::Length { head, .. } | State::Chunked { head, .. } => head,
@@ -323,7 +322,7 @@ impl Reader {
         }
     }
 
-    /// The state behind a head of `size` bytes.
+    /// The state after a head of `size` bytes.
     fn state_behind(
         &self,
         limits: &HeadLimits,
@@ -337,7 +336,7 @@ impl Reader {
         }
     }
 
-    /// Gives the head that the buffer holds.
+    /// Returns the head in the buffer.
     fn offered(&mut self, framing: BodyFraming) -> RequestEvent<'_> {
         let mut headers = Headers::new();
         match head::parse(&self.buffer, HTTP_HEADERS_MAX, &mut headers) {
@@ -350,8 +349,8 @@ impl Reader {
         }
     }
 
-    /// What each state says of the buffer. Checked when a call begins: while one ends, its event
-    /// still borrows the reader.
+    /// What each state requires of the buffer. Checked at the beginning of a call, because at its
+    /// end the event borrows the reader.
     fn invariants(&self) {
         let held = self.buffer.len();
         debug_assert!(match self.state {
@@ -370,7 +369,7 @@ impl Reader {
     }
 }
 
-/// The state in which a body is gathered behind a head of `size` bytes.
+/// The state in which a body is gathered after a head of `size` bytes.
 fn body_state(limits: &HeadLimits, framing: BodyFraming, size: usize) -> Result<State, Error> {
     match framing {
         BodyFraming::Chunked => Ok(State::Chunked { head: size, chunks: Chunked::new() }),
@@ -396,7 +395,7 @@ fn request<'a>(head: Head<'a>, headers: Headers<'a>, body: &'a mut [u8]) -> Requ
     }
 }
 
-/// A head that fills its limit: the request line alone, or the fields.
+/// The error of a head above its limit: because of the request line, or of the fields.
 fn too_large(lines: Lines) -> Error {
     if lines.any { Error::HeadTooLarge } else { Error::TargetTooLong }
 }

@@ -1,25 +1,24 @@
-//! A whole request, borrowed from the bytes it came in.
+//! A whole request, borrowed from the bytes in which it was received.
 
 use super::Connection;
 use crate::limits::HTTP_HEADERS;
 
-/// The protocol versions that are spoken.
+/// The supported protocol versions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum HttpVersion {
-    /// HTTP/1.0: a connection ends with its request unless `keep-alive` is asked for.
+    /// HTTP/1.0: a connection ends with its request unless the client asks for `keep-alive`.
     Http10,
     /// HTTP/1.1.
     Http11,
 }
 
-/// One request. Its head has been checked (see [`super::Error`] for what was), its body is whole
-/// and decoded.
+/// One request. Its head has been checked (see [`super::Error`]), and its body is whole and decoded.
 #[derive(Debug)]
 pub struct Request<'a> {
     /// The method as sent; methods are case-sensitive.
     pub method: &'a str,
-    /// Path and query as sent, beginning with `/`. Of an absolute-form target, the part behind
-    /// the authority.
+    /// Path and query as sent, beginning with `/`. Of an absolute-form target, the part after the
+    /// authority.
     pub target: &'a str,
     /// The version.
     pub version: HttpVersion,
@@ -39,13 +38,13 @@ impl<'a> Request<'a> {
         self.target.split_once('?').map_or(self.target, |(path, _)| path)
     }
 
-    /// The target behind the first `?`, as sent; empty if there is none.
+    /// The target after the first `?`, as sent; empty if there is none.
     pub fn query(&self) -> &'a str {
         self.target.split_once('?').map_or("", |(_, query)| query)
     }
 
-    /// The first field of that name, whatever its case. `None` if there is none, or if its value
-    /// is not UTF-8.
+    /// The value of the first field of that name; case does not matter. `None` if there is no such
+    /// field, or if its value is not UTF-8.
     pub fn header(&self, name: &str) -> Option<&'a str> {
         self.headers.first(name).and_then(|value| str::from_utf8(value).ok())
     }
@@ -55,13 +54,13 @@ impl<'a> Request<'a> {
         self.headers.values(name).filter_map(|value| str::from_utf8(value).ok())
     }
 
-    /// Host and port the request is meant for: of an absolute-form target, else of `Host`
-    /// (RFC 9112 section 3.2.2). `None` only on HTTP/1.0.
+    /// Host and port of the request: from an absolute-form target, otherwise from `Host` (RFC 9112
+    /// section 3.2.2). `None` only on HTTP/1.0.
     pub fn authority(&self) -> Option<&'a str> {
         self.authority.or_else(|| self.header("host"))
     }
 
-    /// What the answer has to say about the connection.
+    /// What the response must state about the connection.
     pub fn connection(&self) -> Connection {
         match (self.keep_alive, self.version) {
             (false, _) => Connection::Close,
@@ -120,13 +119,13 @@ impl<'a> Headers<'a> {
         self.len == 0
     }
 
-    /// Name and value of every field. Values carry no control characters but tab; they need not
-    /// be UTF-8.
+    /// Name and value of every field. Values have no control characters except tab, and may not be
+    /// UTF-8.
     pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> + '_ {
         self.all().iter().map(|field| (field.name, field.value.trim_ascii()))
     }
 
-    /// The values of all fields of that name, whatever its case, in order.
+    /// The values of all fields of that name, in order; case does not matter.
     pub fn values<'s>(&'s self, name: &'s str) -> impl Iterator<Item = &'a [u8]> + 's {
         self.iter().filter(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }
@@ -137,8 +136,8 @@ impl<'a> Headers<'a> {
     }
 
     /// The elements of a comma-separated list over all fields of that name (RFC 9110
-    /// section 5.6.1). Empty elements are left out; an element that is not UTF-8 is given as `""`,
-    /// which no list of tokens allows.
+    /// section 5.6.1). Empty elements are skipped; an element that is not UTF-8 becomes `""`, which
+    /// is not a valid token.
     pub fn tokens<'s>(&'s self, name: &'s str) -> impl Iterator<Item = &'a str> + 's {
         self.values(name)
             .flat_map(|value| value.split(|&byte| byte == b','))
@@ -147,7 +146,7 @@ impl<'a> Headers<'a> {
             .map(|element| str::from_utf8(element).unwrap_or(""))
     }
 
-    /// Whether the list of that name has `token`, whatever its case.
+    /// Whether the list of that name has `token`; case does not matter.
     pub fn has_token(&self, name: &str, token: &str) -> bool {
         self.tokens(name).any(|element| element.eq_ignore_ascii_case(token))
     }

@@ -1,18 +1,18 @@
-//! Responses into a byte vector: no allocation beyond the vector's own.
+//! Writes responses into a byte vector, without further allocations.
 
-/// What the client is told about the connection (RFC 9112 section 9.3).
+/// What a response states about the connection (RFC 9112 section 9.3).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Connection {
-    /// Another request may follow: the default of HTTP/1.1, so nothing is said.
+    /// Another request may follow: the default of HTTP/1.1, so there is no field.
     #[default]
     KeepAlive,
-    /// Another request may follow, said to a client of HTTP/1.0.
+    /// Another request may follow, stated for an HTTP/1.0 client.
     KeepHttp10,
-    /// This was the last answer.
+    /// This is the last response.
     Close,
 }
 
-/// One response with a body that is whole.
+/// One response with its whole body.
 #[derive(Clone, Copy, Debug)]
 pub struct Response<'a> {
     status: u16,
@@ -24,7 +24,7 @@ pub struct Response<'a> {
 }
 
 impl<'a> Response<'a> {
-    /// A response with this body, or with no body and no `Content-Type` if both are empty.
+    /// A response with this body; without body and `Content-Type` if both are empty.
     pub fn new(status: u16, content_type: &'a str, body: &'a [u8]) -> Response<'a> {
         let connection = Connection::KeepAlive;
         Response { status, content_type, headers: &[], body, connection, head_only: false }
@@ -45,12 +45,12 @@ impl<'a> Response<'a> {
         Response { headers, ..self }
     }
 
-    /// What is said about the connection.
+    /// Sets what is stated about the connection.
     pub fn connection(self, connection: Connection) -> Response<'a> {
         Response { connection, ..self }
     }
 
-    /// Whether this answers `HEAD`: the length is that of the body, the body stays away.
+    /// Sets whether this answers `HEAD`: with the length of the body, but without the body.
     pub fn head_only(self, head_only: bool) -> Response<'a> {
         Response { head_only, ..self }
     }
@@ -127,7 +127,7 @@ pub fn push_number(out: &mut Vec<u8>, mut number: u64) {
     out.extend_from_slice(&digits[start..]);
 }
 
-/// The reason phrases of RFC 9110 section 15 and RFC 6585; empty for a status that is not here.
+/// The reason phrases of RFC 9110 section 15 and RFC 6585; empty for other statuses.
 fn reason(status: u16) -> &'static str {
     match status {
         100 => "Continue",
@@ -169,7 +169,7 @@ fn reason(status: u16) -> &'static str {
     }
 }
 
-/// Bytes that a head of ours takes without further fields, rounded up.
+/// Bytes of a response head without further fields, rounded up.
 const HEAD_ROOM: usize = 160;
 
 #[cfg(test)]
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn whole_responses() {
+    fn response_is_written_whole() {
         check(
             Response::json(200, b"{}"),
             "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}",
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn head_has_the_length_and_not_the_body() {
+    fn response_to_head_has_the_length_and_not_the_body() {
         check(
             Response::new(200, "a/b", b"12345678901").head_only(true),
             "HTTP/1.1 200 OK\r\nContent-Type: a/b\r\nContent-Length: 11\r\n\r\n",
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_cannot_begin_another_field() {
+    fn response_field_value_cannot_begin_another_field() {
         check(
             Response::new(200, "", b"").headers(&[("A", "b\r\nSet-Cookie: c\0")]),
             "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nA: b  Set-Cookie: c \r\n\r\n",
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_at_both_ends() {
+    fn response_numbers_at_both_ends() {
         for number in [0, 9, 10, 99, 100, u64::MAX] {
             let mut out = Vec::new();
             push_number(&mut out, number);

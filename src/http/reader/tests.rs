@@ -9,18 +9,17 @@ use super::*;
 use crate::http::{Connection, HttpVersion};
 use crate::limits::{HTTP_HEADERS, HTTP_HEADERS_MAX};
 
-/// An event without its borrows.
+/// An event that owns its data.
 #[derive(Clone, Debug, PartialEq)]
 enum Seen {
     Request { line: String, headers: Vec<(String, Vec<u8>)>, body: Vec<u8>, keep_alive: bool },
     Bad(Error),
 }
 
-/// What a transcript comes to: the events, the phase, and the bytes left untaken.
+/// The result of a transcript: the events, the phase, and the bytes that were not consumed.
 type Outcome = (Vec<Seen>, Phase, Vec<u8>);
 
-/// Feeds `pieces` and collects what comes of them. Stops behind an upgrade request, like the
-/// session does.
+/// Feeds `pieces` and collects the events. Stops after an upgrade request, as the session does.
 fn run<'p>(limits: &HeadLimits, pieces: impl IntoIterator<Item = &'p [u8]>) -> Outcome {
     let (mut reader, mut seen, mut untaken) = (Reader::new(), Vec::new(), Vec::new());
     let mut upgraded = false;
@@ -58,7 +57,7 @@ fn run<'p>(limits: &HeadLimits, pieces: impl IntoIterator<Item = &'p [u8]>) -> O
             }
         }
     }
-    // What the last request left behind is given back by a call.
+    // The next call frees the buffer of the last request.
     if !upgraded {
         reader.next(limits, &mut []);
     }
@@ -121,7 +120,7 @@ fn post(rest: &str) -> String {
 }
 
 #[test]
-fn whole_requests() {
+fn reader_returns_whole_requests() {
     check("", &[]);
     check(&get(""), &["GET / 1.1 []"]);
     check("GET /a?b=c HTTP/1.0\r\n\r\n", &["GET /a?b=c 1.0 [] close"]);
@@ -172,7 +171,7 @@ fn s7_1_chunked_bodies() {
 }
 
 #[test]
-fn both_sides_of_the_head_limit() {
+fn reader_bounds_the_head_on_both_sides() {
     let head = get("A: b\r\n");
     let limits = |head_bytes| HeadLimits { head_bytes, body_bytes: 4, ..HeadLimits::default() };
     check_with(&limits(head.len()), &head, &["GET / 1.1 []"]);
@@ -189,7 +188,7 @@ fn both_sides_of_the_head_limit() {
 }
 
 #[test]
-fn both_sides_of_the_body_limit() {
+fn reader_bounds_the_body_on_both_sides() {
     let limits = HeadLimits { head_bytes: 80, body_bytes: 4, ..HeadLimits::default() };
     check_with(&limits, &post("Content-Length: 4\r\n\r\nabcd"), &["POST /p 1.1 [abcd]"]);
     check_with(&limits, &post("Content-Length: 5\r\n\r\nabcde"), &["413 BodyTooLarge"]);
@@ -200,7 +199,7 @@ fn both_sides_of_the_body_limit() {
 }
 
 #[test]
-fn both_sides_of_the_field_count() {
+fn reader_bounds_the_number_of_fields_on_both_sides() {
     // `Host` is one of them.
     check(&get(&"A: b\r\n".repeat(HTTP_HEADERS - 1)), &["GET / 1.1 []"]);
     check(&get(&"A: b\r\n".repeat(HTTP_HEADERS)), &["431 TooManyHeaders"]);
@@ -213,7 +212,7 @@ fn both_sides_of_the_field_count() {
 }
 
 #[test]
-fn nothing_comes_after_a_refusal() {
+fn reader_returns_nothing_after_a_refusal() {
     let (seen, phase, _) = outcome(&HeadLimits::default(), b"BAD\r\n\r\nGET / HTTP/1.0\r\n\r\n");
     assert_eq!((seen, phase), (vec![Seen::Bad(Error::RequestLine)], Phase::Failed));
 }
@@ -256,7 +255,7 @@ fn s10_1_1_continue_comes_once_and_only_while_the_body_is_away() {
 }
 
 #[test]
-fn phases_name_what_is_awaited() {
+fn reader_phase_says_what_it_waits_for() {
     let limits = HeadLimits::default();
     let mut reader = Reader::new();
     for (piece, want) in [
@@ -278,7 +277,7 @@ fn phases_name_what_is_awaited() {
 }
 
 #[test]
-fn fields_and_accessors() {
+fn request_accessors_return_fields() {
     let mut input =
         b"GET http://one:1/a/b?c?d HTTP/1.1\r\nHost: two\r\nX-List: a, ,b\r\nx-list:,c \r\n\
         X-Raw: \xff\r\nX-Empty:\r\nX-Raw: ok\r\n\r\n"
@@ -300,7 +299,7 @@ fn fields_and_accessors() {
 }
 
 #[test]
-fn a_whole_request_is_borrowed_from_the_input() {
+fn reader_borrows_a_whole_request_from_the_input() {
     let mut input = post("Content-Length: 2\r\n\r\nab").into_bytes();
     let range = input.as_ptr_range();
     let mut reader = Reader::new();
@@ -312,7 +311,7 @@ fn a_whole_request_is_borrowed_from_the_input() {
 }
 
 #[test]
-fn a_refusal_is_a_whole_response() {
+fn reader_refusal_is_a_whole_response() {
     let mut out = Vec::new();
     Error::BodyTooLarge.respond(&mut out);
     assert_eq!(
@@ -327,7 +326,7 @@ proptest! {
 
     /// A pipeline of requests with bodies of every kind, in random pieces.
     #[test]
-    fn any_split_gives_the_same_events(
+    fn reader_returns_the_same_events_at_any_split(
         bodies in prop::collection::vec((0..4u8, prop::collection::vec(any::<u8>(), 0..40)), 1..6),
         cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..12),
     ) {
@@ -350,7 +349,7 @@ proptest! {
 
     /// Bytes that look like requests here and there: no panic, no difference between cuts.
     #[test]
-    fn noise_is_refused_alike_at_every_cut(
+    fn reader_refuses_noise_alike_at_every_cut(
         words in prop::collection::vec(prop::sample::select(NOISE), 0..20),
         head_bytes in 2..60usize,
     ) {
@@ -399,7 +398,7 @@ fn push_request(out: &mut Vec<u8>, kind: u8, body: &[u8]) {
 }
 
 #[test]
-fn a_head_is_given_by_itself_if_that_is_asked_for_and_then_the_whole_request() {
+fn reader_returns_an_offered_head_and_then_the_whole_request() {
     let limits = HeadLimits { head_bytes: 200, body_bytes: 2, ..HeadLimits::default() };
     let heads = |input: &str, cut: usize| {
         let mut reader = Reader::new();
@@ -438,7 +437,7 @@ fn a_head_is_given_by_itself_if_that_is_asked_for_and_then_the_whole_request() {
     check(&post("Content-Length: 2\r\n\r\nab"), "head /p, /p ab");
     check(&post("\r\n"), "head /p without a body, /p ");
     check(&post(chunks).repeat(2), "head /p, /p ab, head /p, /p ab");
-    // What it says of the body is judged when that is to be gathered, but for its shape.
+    // The framing is checked for its form at once, and for its size when the body is gathered.
     check(&post("Content-Length: 3\r\n\r\nabc"), "head /p, BodyTooLarge");
     check(&post(&format!("Content-Length: 2\r\n{chunks}")), "TwoLengths");
     check("GET /g HTTP/1.1\r\nHost: h\r\n\r\n", "/g ");
