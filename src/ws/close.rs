@@ -30,8 +30,8 @@ pub const TRY_AGAIN: u16 = 1013;
 /// A server that we stand before has not done its part.
 pub const BAD_GATEWAY: u16 = 1014;
 
-/// Whether `code` may stand in a close frame (section 7.4 and its registry): 1000 to 1003, 1007 to
-/// 1014, and 3000 to 4999. The only rule, for what is read and for what is written.
+/// Whether a close frame may carry `code` (section 7.4 and its registry): 1000 to 1003, 1007 to
+/// 1014, and 3000 to 4999. The same rule applies to reading and to writing.
 pub fn on_the_wire(code: u16) -> bool {
     matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
 }
@@ -79,10 +79,10 @@ pub fn parse(payload: &[u8]) -> Result<(Option<u16>, &str), Violation> {
     Ok((Some(u16::from_be_bytes(*code)), reason))
 }
 
-/// Checks the first octets of a close payload, of which more may follow.
+/// Checks the first octets of a close payload that may not be complete.
 ///
 /// # Errors
-/// What no further octet can mend.
+/// The payload is invalid, whatever follows.
 pub(super) fn check_part(part: &[u8]) -> Result<(), Violation> {
     let Some((code, reason)) = part.split_first_chunk::<2>() else {
         return Ok(());
@@ -147,21 +147,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes_on_the_wire_are_the_registered_ones() {
+    fn close_codes_on_the_wire_are_the_registered_ones() {
         let allowed = (0..=u16::MAX).filter(|&code| on_the_wire(code)).collect::<Vec<_>>();
         let want = (1000..=1003).chain(1007..=1014).chain(3000..=4999).collect::<Vec<_>>();
         assert_eq!(allowed, want);
     }
 
     #[test]
-    fn a_payload_that_is_written_can_be_read() {
+    fn close_payload_is_read_as_written() {
         for (code, reason) in [(1000, ""), (1001, "bye"), (4999, "gr\u{fc}\u{df}e")] {
             assert_eq!(parse(&payload(code, reason)), Ok((Some(code), reason)));
         }
     }
 
     #[test]
-    fn a_long_reason_is_cut_between_characters() {
+    fn close_reason_is_cut_between_characters() {
         assert_eq!(payload(1000, &"x".repeat(123)).len(), 125);
         assert_eq!(payload(1000, &"x".repeat(124)).len(), 125);
         let euros = "\u{20ac}".repeat(60);
@@ -171,14 +171,14 @@ mod tests {
     }
 
     #[test]
-    fn a_code_that_may_not_be_on_the_wire_is_not_written() {
+    fn close_code_that_may_not_be_on_the_wire_is_not_written() {
         for code in [0, 999, NO_CODE, ABNORMAL, 1015, 2999, 5000, u16::MAX] {
             assert!(payload(code, "reason").is_empty(), "{code}");
         }
     }
 
     #[test]
-    fn each_side_closes_once() {
+    fn close_handshake_has_one_frame_from_each_side() {
         let mut ours = CloseHandshake::Open;
         assert!(ours.send() && !ours.may_send_data() && !ours.send());
         assert!(!ours.receive());

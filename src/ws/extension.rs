@@ -1,5 +1,5 @@
-//! `Sec-WebSocket-Extensions` (RFC 6455 section 9.1), and which offers of `permessage-deflate` we
-//! take (RFC 7692 section 7.1).
+//! `Sec-WebSocket-Extensions` (RFC 6455 section 9.1), and the negotiation of `permessage-deflate`
+//! (RFC 7692 section 7.1).
 
 /// How the endpoint of a connection compresses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub struct Agreed {
     pub we_keep: bool,
     /// Whether the peer keeps its window between messages. Its size is 15 bits at most, always.
     pub peer_keeps: bool,
-    /// Whether the offer named `server_max_window_bits`, so that the answer has to.
+    /// Whether the offer named `server_max_window_bits`, so that the answer must name it.
     names_bits: bool,
 }
 
@@ -60,8 +60,8 @@ impl Agreed {
     }
 }
 
-/// Walks the offers in the order of the peer's preference and takes the first of
-/// `permessage-deflate` that can be met. `fields` are the values of all such header fields.
+/// Chooses the first acceptable offer of `permessage-deflate`, in the order of the peer's
+/// preference. `fields` are the values of all such header fields.
 ///
 /// # Errors
 /// [`MalformedExtension`], wherever in the list.
@@ -97,9 +97,8 @@ pub const OFFER: &str = "permessage-deflate; client_max_window_bits";
 /// Reads a server's answer to [`OFFER`]; `None` if it declined.
 ///
 /// # Errors
-/// [`MalformedExtension`] also for an answer to something that was not offered, or one that cannot
-/// be met:
-/// the client fails the connection (RFC 7692 section 7.1).
+/// [`MalformedExtension`], also for an answer that was not offered or is not acceptable: the client
+/// fails the connection (RFC 7692 section 7.1).
 pub fn read_answer<'f>(
     fields: impl Iterator<Item = &'f str>,
 ) -> Result<Option<Agreed>, MalformedExtension> {
@@ -301,7 +300,7 @@ mod tests {
                 &format!("{shared}; server_max_window_bits=9"),
                 "permessage-deflate; server_max_window_bits=9",
             ),
-            // A window of 8 bits is more than we can promise: the next offer is looked at.
+            // A window of 8 bits is not supported, so the next offer is considered.
             (
                 "permessage-deflate; server_max_window_bits=8, permessage-deflate",
                 shared,
@@ -330,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_takes_an_answer_that_it_can_meet() {
+    fn extension_client_accepts_an_answer_to_its_offer() {
         let read = |text: &'static str| read_answer([text].into_iter());
         let agreed = |our_bits, we_keep, peer_keeps| {
             Ok(Some(Agreed { our_bits, we_keep, peer_keeps, names_bits: false }))
@@ -355,13 +354,13 @@ mod tests {
     }
 
     #[test]
-    fn offers_are_walked_over_several_fields() {
+    fn extension_offers_may_be_in_several_fields() {
         let fields = ["foo", "permessage-deflate; bar", "permessage-deflate"];
         assert!(answer(&fields, Compression::Shared).is_ok_and(|answer| answer.is_some()));
     }
 
     #[test]
-    fn a_malformed_list_fails_whatever_is_offered() {
+    fn extension_malformed_list_fails_with_any_offer() {
         for bad in [
             "permessage-deflate;",
             "permessage-deflate; =1",

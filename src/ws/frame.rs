@@ -6,11 +6,11 @@ use crate::{limits::WS_CONTROL_BYTES, simd};
 /// The longest header: two octets, a 64-bit length and a masking key.
 pub const HEADER_BYTES: usize = 14;
 
-/// What a frame is (section 5.2). The others are reserved.
+/// The opcodes of frames (section 5.2). All others are reserved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Opcode {
-    /// A further part of a message.
+    /// A further fragment of a message.
     Continuation = 0,
     /// The first part of a text message.
     Text = 1,
@@ -83,7 +83,7 @@ impl Header {
         Header { fin: true, rsv1: false, opcode, mask, len: len as u64 }
     }
 
-    /// Writes the header to the front of `out` and answers how many octets it has: 2 to 14.
+    /// Writes the header to the front of `out` and returns its length: 2 to 14 octets.
     #[inline]
     pub fn write(&self, out: &mut [u8; HEADER_BYTES]) -> usize {
         debug_assert_eq!(check(self.opcode, self.fin, self.len), Ok(()));
@@ -112,17 +112,17 @@ impl Header {
 /// Appends a whole, unfragmented, uncompressed frame to `out`; masked with `mask` if there is one.
 ///
 /// # Panics
-/// If a control frame's payload is over 125 bytes; [`check`] says so beforehand.
+/// If a control frame's payload is over 125 bytes; use [`check`] before.
 pub fn push(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8], mask: Option<[u8; 4]>) {
     let header = Header { fin: true, rsv1: false, opcode, mask, len: payload.len() as u64 };
     push_with(out, &header, payload);
 }
 
 /// Appends a frame with any header to `out`; `header.len` is the length of `payload`, which is
-/// masked on its way if the header has a key.
+/// masked if the header has a key.
 ///
 /// # Panics
-/// If a control frame is fragmented or its payload over 125 bytes; [`check`] says so beforehand.
+/// If a control frame is fragmented or its payload over 125 bytes; use [`check`] before.
 pub fn push_with(out: &mut Vec<u8>, header: &Header, payload: &[u8]) {
     assert_eq!(check(header.opcode, header.fin, header.len), Ok(()));
     debug_assert_eq!(header.len, payload.len() as u64);
@@ -146,7 +146,7 @@ pub fn frozen(opcode: Opcode, payload: &[u8]) -> Vec<u8> {
     out
 }
 
-/// One whole unmasked frame whose payload is what `write` appends; `scratch` is memory to use.
+/// One whole unmasked frame whose payload is what `write` appends; `scratch` is working memory.
 pub fn build(opcode: Opcode, scratch: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) -> &[u8] {
     scratch.clear();
     scratch.extend_from_slice(&[0; HEADER_BYTES]);
@@ -159,7 +159,7 @@ pub fn build(opcode: Opcode, scratch: &mut Vec<u8>, write: impl FnOnce(&mut Vec<
     &scratch[begin..]
 }
 
-/// Opcode and payload of one whole frame of ours: final and without a mask.
+/// Opcode and payload of one whole unfragmented frame that this server made: without a mask.
 pub fn split(frame: &[u8]) -> Option<(Opcode, &[u8])> {
     let (head, rest) = frame.split_first_chunk::<2>()?;
     let payload = match head[1] {
@@ -179,7 +179,7 @@ pub fn header_len(payload: usize) -> usize {
     }
 }
 
-/// What the state of a reader admits of the next frame.
+/// What a reader, in its present state, accepts as the next frame.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FrameRules {
     pub(super) role: Role,
@@ -193,12 +193,12 @@ pub(super) struct FrameRules {
 }
 
 impl FrameRules {
-    /// Reads a header from the front of `bytes`: its length and what it says, or `None` if it is
-    /// not all there.
+    /// Reads a header from the front of `bytes`. Returns its length and the header, or `None` if it
+    /// is not complete.
     ///
     /// # Errors
-    /// The first octet, in their order, that no further octet can mend.
-    // Always inlined: handed back through memory, the header costs three stalled loads.
+    /// The violation of the first octet that makes the header invalid, whatever follows.
+    // Always inlined: returned through memory, the header costs three stalled loads.
     #[inline(always)]
     pub(super) fn read(&self, bytes: &[u8]) -> Result<Option<(usize, Header)>, Violation> {
         let [first, ref rest @ ..] = *bytes else {
@@ -249,7 +249,7 @@ impl FrameRules {
         }
     }
 
-    /// The mask bit, and what the length code says of a control frame.
+    /// The mask bit, and the length code of a control frame.
     #[inline]
     fn second(&self, opcode: Opcode, masked: bool, code: u8) -> Result<(), Violation> {
         match (self.role.peer_masks(), masked) {
@@ -263,9 +263,9 @@ impl FrameRules {
         Ok(())
     }
 
-    /// The length, from its code and as many of the extended octets as are there; `None` if some
-    /// are missing. The missing ones leave a range, and a range that lies outside what is
-    /// allowed is a violation already.
+    /// The length, from its code and the extended octets that have arrived; `None` if some are
+    /// missing. The missing octets leave a range of lengths; if all of it is above the limit, that
+    /// is a violation already.
     #[inline]
     fn length(&self, opcode: Opcode, code: u8, bytes: &[u8]) -> Result<Option<u64>, Violation> {
         let (width, min) = match code {

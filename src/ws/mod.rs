@@ -1,11 +1,11 @@
-//! RFC 6455 after the 101, without a socket: bytes in, events out, for both roles.
+//! RFC 6455 after the 101 response, without a socket: bytes in, events out, for both roles.
 //!
-//! [`Reader`] takes what arrived and gives messages, control frames or the one [`Violation`] that
-//! ends the connection; it fails with the octet that breaks the rule, not with the frame that holds
-//! it. [`frame`] writes, [`close`] knows the codes and the closing handshake, [`utf8`] checks text
-//! as it arrives. Reading and writing share each rule: one function, both directions.
+//! [`Reader`] turns received bytes into messages and control frames, or into the one [`Violation`]
+//! that ends the connection; it reports the violation with the octet that breaks the rule, not at
+//! the end of the frame. [`frame`] writes frames, [`close`] has the codes and the closing handshake,
+//! [`utf8`] checks text as it arrives. Each rule is one function for reading and for writing.
 //!
-//! Time is not known here: who waits how long for an answer is the session's business.
+//! This module has no clock: the session decides how long to wait for an answer.
 
 pub mod close;
 pub mod deflate;

@@ -1,15 +1,15 @@
-//! The reading half: octets in, events out.
+//! Reading: octets in, events out.
 
 use super::frame::{FrameRules, HEADER_BYTES, Header, Opcode};
 use super::{FrameEvent, FrameLimits, MessageKind, Role, Violation, close, utf8};
 use crate::simd;
 
-/// What one connection remembers between two pieces of input.
+/// What one connection keeps between two pieces of input.
 ///
-/// Frames that arrive whole leave nothing behind. What is kept is an unfinished header
-/// (`head[..head_len]`), and in `buf` the message so far: `buf[..start]` of frames before the
-/// current one, `buf[start..]` of the current one, which wants `left` more octets. A control frame
-/// inside a fragmented message borrows the end of the same buffer.
+/// Frames that arrive whole need nothing to be kept. An unfinished header is kept in
+/// `head[..head_len]`, an unfinished message in `buf`: `buf[..start]` from earlier frames,
+/// `buf[start..]` from the current one, which needs `left` more octets. A control frame inside a
+/// fragmented message uses the end of the same buffer.
 ///
 /// Invariants: `start <= buf.len()`; `head_len > 0` only between frames; `fragments > 0` exactly
 /// while a message is open; an idle reader has an empty `buf` without capacity.
@@ -18,8 +18,8 @@ pub struct Reader {
     buf: Vec<u8>,
     start: usize,
     left: u64,
-    /// The key of the current frame, turned so that its first octet is the next one to be used;
-    /// zeros if it has none, for masking with them is copying.
+    /// The masking key of the current frame, rotated so that its first octet is used next; zeros if
+    /// the frame has none, because masking with zeros is copying.
     key: [u8; 4],
     fragments: u32,
     empty_frames: u16,
@@ -33,11 +33,11 @@ pub struct Reader {
     compressed: bool,
 }
 
-/// A buffer of at most this size goes on to the next unfinished frame of the same input, so that a
-/// stream whose frames are cut by every input allocates once.
+/// A buffer of at most this size is kept for the next unfinished frame of the same input, so that a
+/// stream whose frames are cut by every input allocates only once.
 const SPARE_BYTES: usize = 32 * 1024;
 
-/// Where in the stream a reader stands.
+/// The position of a reader in the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     /// Before a header, no message open, nothing kept.
@@ -46,20 +46,20 @@ enum Stage {
     Header,
     /// Inside a payload.
     Payload,
-    /// `buf[start..]` was handed out; the next call takes it back.
+    /// `buf[start..]` was returned; the next call takes it back.
     Given,
     /// After a violation or a close frame.
     Dead,
 }
 
-/// An event without its borrows.
+/// An event without references to the payload.
 enum Found {
     Need,
     Frame(Opcode, Place),
     Violation(Violation),
 }
 
-/// Where the payload of a found frame or message lies.
+/// Where the payload of a frame or message is.
 enum Place {
     Input { start: usize, end: usize },
     Buffer,
@@ -92,12 +92,11 @@ impl Reader {
         }
     }
 
-    /// Takes octets from the front of `input` and answers how many it took and what they gave.
+    /// Consumes octets from the front of `input`. Returns how many, and the event.
     ///
-    /// Call it with what is left of the input until it answers [`FrameEvent::Need`], which always
-    /// takes
-    /// all of it; that last call also releases the buffer of a message that was handed out before.
-    /// After [`FrameEvent::Close`] and [`FrameEvent::Violation`] the reader takes and ignores
+    /// Call it with the rest of the input until it returns [`FrameEvent::Need`], which always
+    /// consumes all of it and releases the buffer of a message that was returned before. After
+    /// [`FrameEvent::Close`] and [`FrameEvent::Violation`] the reader consumes and ignores
     /// everything.
     #[inline]
     pub fn next<'a>(
@@ -139,8 +138,8 @@ impl Reader {
         self.buf.capacity()
     }
 
-    /// Whether a frame or a fragmented message has begun and not ended: what a deadline for slow
-    /// senders asks.
+    /// Whether a frame or a fragmented message has begun and not ended, which the deadline for slow
+    /// senders needs.
     pub fn mid_message(&self) -> bool {
         match self.stage {
             Stage::Idle | Stage::Dead => false,
@@ -149,8 +148,8 @@ impl Reader {
         }
     }
 
-    /// Takes away what has come of an unfinished message that is compressed. Call it after
-    /// [`FrameEvent::Need`]; what is taken counts no more towards the limit of the message.
+    /// Takes the arrived part of an unfinished compressed message out of the reader. Call it after
+    /// [`FrameEvent::Need`]. That part does not count towards the limit of the message any more.
     pub fn take_compressed(&mut self) -> Option<(MessageKind, Vec<u8>)> {
         if self.fragments == 0 || !self.compressed {
             return None;
@@ -168,12 +167,12 @@ impl Reader {
         Some((self.kind, std::mem::replace(&mut self.buf, behind)))
     }
 
-    /// How many empty frames there were since the last call, those left out that are messages.
+    /// The number of empty frames since the last call, without those that are whole messages.
     pub fn take_empty_frames(&mut self) -> u16 {
         std::mem::take(&mut self.empty_frames)
     }
 
-    /// A part of the current payload, of which more is to come.
+    /// A part of the current payload, which is not complete.
     #[inline(never)]
     fn part<'a>(&'a mut self, part: &[u8]) -> FrameEvent<'a> {
         let kept = self.keep(part);
@@ -228,7 +227,7 @@ impl Reader {
         }
     }
 
-    /// Goes through `input` up to the first thing worth telling.
+    /// Reads `input` up to the first event.
     fn advance(
         &mut self,
         role: Role,
@@ -265,8 +264,8 @@ impl Reader {
         }
     }
 
-    /// Reads a header, of which the first octets may have come earlier. Answers how many octets of
-    /// `input` belong to it; without an answer all of them were kept.
+    /// Reads a header whose first octets may have arrived earlier. Returns how many octets of
+    /// `input` belong to it; `None` if all were kept because the header is not complete.
     #[inline(always)]
     fn header(
         &mut self,
@@ -283,7 +282,7 @@ impl Reader {
         self.header_in_parts(&rules, input)
     }
 
-    /// The same for a header that a cut goes through, now or earlier.
+    /// The same for a header that is cut, now or earlier.
     #[inline(never)]
     fn header_in_parts(
         &mut self,
@@ -299,7 +298,7 @@ impl Reader {
         head[..had].copy_from_slice(&self.head[..had]);
         head[had..had + more].copy_from_slice(&input[..more]);
         let Some((size, header)) = rules.read(&head[..had + more])? else {
-            // The longest of all would have been read.
+            // A header of the maximum length is complete.
             self.head.copy_from_slice(&head[..HEADER_BYTES - 1]);
             self.head_len = (had + more) as u8;
             self.stage = Stage::Header;
@@ -320,7 +319,7 @@ impl Reader {
         }
     }
 
-    /// Enters the payload that follows `header`.
+    /// Begins the payload after `header`.
     #[inline]
     fn begin(&mut self, header: &Header) {
         self.stage = Stage::Payload;
@@ -345,14 +344,14 @@ impl Reader {
         }
     }
 
-    /// Whether the frame that just began needs no buffer: it is not a part of a longer message, and
-    /// all of it lies in the `there` octets that are left of the input.
+    /// Whether the frame that just began needs no buffer: it is not a fragment, and it is whole in
+    /// the `there` octets that are left of the input.
     fn is_whole_in(&self, there: usize) -> bool {
         let alone = self.opcode.is_control() || (self.fin && self.opcode != Opcode::Continuation);
         alone && self.left <= there as u64
     }
 
-    /// Unmasks and checks such a frame where it lies, and leaves it behind.
+    /// Unmasks and checks such a frame in place, and moves past it.
     fn in_place(&mut self, payload: &mut [u8]) -> Result<(), Violation> {
         let ascii = simd::mask_ascii(payload, self.key);
         self.left = 0;
@@ -391,9 +390,9 @@ impl Reader {
         Ok(())
     }
 
-    /// Makes room for `part` more octets. It never goes by a declared length alone: the room is for
-    /// double what has arrived, or sixteenfold in the last frame of a message once 64 KiB are
-    /// there. What the last frame declares is an upper bound, so nothing is left over.
+    /// Makes room for `part` more octets. It does not trust a declared length: it makes room for
+    /// twice what has arrived, or 16 times in the last frame of a message once 64 KiB have arrived.
+    /// The length that the last frame declares is an upper bound, so no room is wasted.
     fn reserve(&mut self, part: usize) {
         let len = self.buf.len();
         if self.buf.capacity() - len >= part {
@@ -407,7 +406,7 @@ impl Reader {
         self.buf.reserve_exact(room.max(part));
     }
 
-    /// Leaves a payload that went to the buffer. Answers what became complete by it.
+    /// Ends a payload in the buffer. Returns what is complete by that.
     fn end(&mut self) -> Result<Option<Opcode>, Violation> {
         match self.opcode {
             Opcode::Ping | Opcode::Pong => self.stage = Stage::Given,
@@ -432,7 +431,7 @@ impl Reader {
         Ok(Some(self.opcode))
     }
 
-    /// Releases what was handed out by the call before.
+    /// Releases what the last call returned.
     fn take_back(&mut self) {
         if self.stage != Stage::Given {
             return;
@@ -445,8 +444,8 @@ impl Reader {
         }
     }
 
-    /// Stands before a header again. A small buffer stays for the frame that the end of this input
-    /// may cut; [`Reader::release`] takes it away if none is.
+    /// Goes back to the state before a header. A small buffer is kept for the frame that the end of
+    /// this input may cut; [`Reader::release`] frees it if there is none.
     fn rest(&mut self) {
         if self.buf.is_empty() && self.buf.capacity() > SPARE_BYTES {
             self.buf = Vec::new();
@@ -454,7 +453,7 @@ impl Reader {
         self.stage = if self.fragments > 0 { Stage::Header } else { Stage::Idle };
     }
 
-    /// Gives the buffer back if it holds nothing, at the end of an input.
+    /// Frees the buffer at the end of an input if it is empty.
     fn release(&mut self) {
         if self.buf.is_empty() && self.buf.capacity() > 0 {
             self.buf = Vec::new();
@@ -472,9 +471,9 @@ impl Reader {
     }
 }
 
-/// The hot case: an uncompressed data frame that is a whole message of less than 64 KiB, and whose
-/// header is all there. Answers its kind, where its payload starts and its length. Whatever is
-/// unusual or wrong is left to [`FrameRules::read`].
+/// The frequent case: an uncompressed data frame that is a whole message of less than 64 KiB, and
+/// whose header is complete. Returns its kind, and the start and length of its payload. Every other
+/// case and every error is left to [`FrameRules::read`].
 #[inline]
 fn plain(role: Role, limits: &FrameLimits, input: &[u8]) -> Option<(MessageKind, usize, usize)> {
     let [first, second, a, b, ..] = *input else {
@@ -501,7 +500,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reader_is_small_because_every_idle_connection_holds_one() {
+    fn reader_is_small_because_every_idle_connection_has_one() {
         assert!(size_of::<Reader>() <= 72, "{} bytes", size_of::<Reader>());
     }
 }

@@ -1,12 +1,12 @@
-//! Messages as records of two HTTP bodies, in place of frames: what a request with a streamed body
-//! and its streamed answer speak with those who have a WebSocket.
+//! Messages as records of HTTP bodies in place of frames, for a request with a streamed body and its
+//! streamed response.
 //!
-//! A record ends where its framing says and not where a chunk does, because whoever stands between
-//! may cut chunks anew. What this server writes is one chunk for each record all the same.
+//! The framing ends a record, not the chunk, because intermediaries may change the chunks. This
+//! server nevertheless writes one chunk for each record.
 
 use super::{FrameLimits, MessageKind, Violation, frame, utf8};
 
-/// How the records of a body are told apart, by its media type.
+/// How the records of a body are delimited, which its media type says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecordFraming {
     /// `application/x-ndjson`: a line each, of JSON. In a message to the client a line break, which
@@ -19,16 +19,16 @@ pub enum RecordFraming {
     Lengths,
 }
 
-/// How many framings there are.
+/// The number of framings.
 pub const FRAMINGS: usize = 3;
 
-/// The length that says that there is no message: a sign of life, as is an empty line.
+/// The length of a heartbeat, which is not a message, like an empty line.
 const NO_MESSAGE: u32 = u32::MAX;
 
 /// Bytes of a length.
 const LENGTH: usize = 4;
 
-/// The field behind the last chunk in which the server says why it ends.
+/// The trailer field in which the server states why it ends.
 pub const TRAILER: &str = "Polycast-Close";
 
 impl RecordFraming {

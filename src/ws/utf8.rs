@@ -5,8 +5,8 @@ pub fn valid(bytes: &[u8]) -> bool {
     short_ascii(bytes) || simdutf8::basic::from_utf8(bytes).is_ok()
 }
 
-/// Whether `bytes` is plain ASCII of 8 to 64 octets: the commonest message, for which the call into
-/// a vector routine costs more than the check.
+/// Whether `bytes` is ASCII of 8 to 64 octets: the most frequent message, for which a call of a
+/// vector routine costs more than this check.
 #[inline]
 fn short_ascii(bytes: &[u8]) -> bool {
     const HIGH: u64 = 0x8080_8080_8080_8080;
@@ -23,8 +23,8 @@ fn short_ascii(bytes: &[u8]) -> bool {
 
 /// Checks text that arrives in pieces, cut anywhere, also inside a code point.
 ///
-/// It keeps what the code point at the end of the last piece still wants: `need` octets, of which
-/// the next one lies in `low..=high`. `need <= 3`, and `need == 0` between code points.
+/// It keeps what the unfinished code point at the end of the last piece needs: `need` more octets,
+/// of which the next must be in `low..=high`. `need <= 3`, and `need == 0` between code points.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Validator {
     need: u8,
@@ -38,8 +38,8 @@ impl Validator {
         Validator { need: 0, low: 0x80, high: 0xbf }
     }
 
-    /// Takes the next piece. `false` if an octet in it cannot belong to UTF-8 at its place; then
-    /// the text is invalid whatever follows, and the validator is of no further use.
+    /// Takes the next piece. Returns `false` if an octet in it is not valid at its position; then
+    /// the text is invalid, whatever follows, and the validator must not be used again.
     #[must_use]
     pub fn feed(&mut self, piece: &[u8]) -> bool {
         let mut rest = piece;
@@ -90,8 +90,8 @@ impl Default for Validator {
     }
 }
 
-/// Octets at the end of `bytes` that begin a code point without ending it, by the first octet's
-/// word alone: 0 to 3.
+/// The number of octets at the end of `bytes` that begin a code point without ending it, judged by
+/// its first octet: 0 to 3.
 fn unfinished(bytes: &[u8]) -> usize {
     for (behind, octet) in bytes.iter().rev().take(3).enumerate() {
         let width = match octet {
@@ -110,7 +110,7 @@ fn unfinished(bytes: &[u8]) -> usize {
 mod tests {
     use super::*;
 
-    /// The standard library's word on the same octets, of which more may follow.
+    /// The standard library's verdict on the same octets, which more may follow.
     fn oracle(bytes: &[u8]) -> (bool, bool) {
         match std::str::from_utf8(bytes) {
             Ok(_) => (true, true),
@@ -133,14 +133,14 @@ mod tests {
     }
 
     #[test]
-    fn every_pair_of_octets_agrees_with_the_standard_library() {
+    fn utf8_agrees_with_the_standard_library_on_every_pair_of_octets() {
         for pair in 0..=u16::MAX {
             check(&pair.to_be_bytes());
         }
     }
 
     #[test]
-    fn every_edge_of_the_table_agrees_with_the_standard_library() {
+    fn utf8_agrees_with_the_standard_library_on_every_edge_of_the_table() {
         let edges = [
             0x00, 0x7f, 0x80, 0x8f, 0x90, 0x9f, 0xa0, 0xbf, 0xc0, 0xc1, 0xc2, 0xdf, 0xe0, 0xe1,
             0xec, 0xed, 0xee, 0xef, 0xf0, 0xf1, 0xf3, 0xf4, 0xf5, 0xff,
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn ascii_around_a_bad_octet_is_refused_at_every_length() {
+    fn utf8_refuses_a_bad_octet_in_ascii_of_every_length() {
         for len in 1..200 {
             let good = vec![b'a'; len];
             assert!(valid(&good));
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn long_text_agrees_at_every_cut() {
+    fn utf8_agrees_on_long_text_at_every_cut() {
         check("k\u{f6}\u{20ac}\u{1f600} plain ".repeat(9).as_bytes());
         check(&[&b"x".repeat(150)[..], b"\xf4\x90"].concat());
         check(&[&b"x".repeat(150)[..], b"\xed\xa0"].concat());

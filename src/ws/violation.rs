@@ -1,4 +1,4 @@
-//! What a peer can do wrong, by name.
+//! The rules of RFC 6455 that a peer can break.
 
 use super::close;
 
@@ -39,7 +39,7 @@ pub enum Violation {
     CloseCode(u16),
     /// A close reason that is not UTF-8 (section 5.5.1).
     ReasonNotUtf8,
-    /// A body that ends inside of a record ([`super::record`]).
+    /// A body that ends inside a record ([`super::record`]).
     CutRecord,
     /// A body whose chunks are malformed (RFC 9112 section 7.1).
     Chunk,
