@@ -419,7 +419,7 @@ fn slow_answers_keep_the_order_and_few_are_under_way() {
 }
 
 #[test]
-fn a_restart_goes_on_where_the_last_life_ended() {
+fn nodes_restart_continues_after_the_last_epoch() {
     let mut world = World::new(&[Shape::Zq1], Some(60));
     world.run(9000);
     assert!(world.numbers().is_empty(), "clients are waited for");
