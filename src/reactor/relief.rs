@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn relief_comes_when_enough_was_freed_and_nothing_more_is() {
+    fn memory_is_returned_when_enough_was_freed_and_nothing_more_is() {
         let mut relief = Relief { given_ms: 1000, ..Relief::default() };
         let mut due = |freed, ms| relief.is_due(freed, Now { ms, unix_s: 0 });
         assert!(!due(WORTH_BYTES - 1, 1000) && !due(WORTH_BYTES - 1, 1250), "too little");
@@ -48,7 +48,7 @@ mod tests {
     }
 
     #[test]
-    fn relief_comes_also_while_more_is_freed_but_seldom() {
+    fn memory_is_returned_seldom_while_more_is_freed() {
         let mut relief = Relief { given_ms: 1000, ..Relief::default() };
         let mut due = |ms| relief.is_due(ms * WORTH_BYTES, Now { ms, unix_s: 0 });
         let times: Vec<u64> = (1001..16_500).step_by(250).filter(|&ms| due(ms)).take(3).collect();
