@@ -30,14 +30,14 @@ type Rule<'a> = &'a dyn Fn(&Source) -> Vec<String>;
 // --- the tree ---
 
 #[test]
-fn modules_use_only_lower_floors() {
+fn architecture_modules_use_only_lower_layers() {
     let floors = floors(&read("src/lib.rs"));
     assert!(floors.len() > 10, "the table in src/lib.rs was not understood: {floors:?}");
     check_tree(&["src"], &|source| use_upwards(source, &floors));
 }
 
 #[test]
-fn every_module_has_a_floor_and_is_there() {
+fn architecture_every_module_has_a_layer() {
     let floors = floors(&read("src/lib.rs"));
     let mut modules: Vec<String> = sources(&["src"]).iter().map(Source::module).collect();
     modules.sort();
@@ -48,39 +48,39 @@ fn every_module_has_a_floor_and_is_there() {
 
 /// A file that nothing declares is not compiled, and no test in it ever runs.
 #[test]
-fn every_file_is_compiled() {
+fn architecture_every_file_is_compiled() {
     let sources = sources(&["src", "tests/it"]);
     let undeclared = undeclared(&sources);
     assert!(undeclared.is_empty(), "no `mod` names {undeclared:?}");
 }
 
 #[test]
-fn unsafe_stays_behind_its_fence() {
+fn architecture_unsafe_is_only_in_its_modules() {
     check_tree(&["src"], &unfenced);
 }
 
 #[test]
-fn unsafe_says_why_it_is_sound() {
+fn architecture_unsafe_has_a_safety_comment() {
     check_tree(&["src"], &unexplained);
 }
 
 #[test]
-fn functions_are_short() {
+fn architecture_functions_are_short() {
     check_tree(&["src"], &long_functions);
 }
 
 #[test]
-fn lines_are_narrow() {
+fn architecture_lines_are_narrow() {
     check_tree(&["src", "tests", "benches"], &wide_lines);
 }
 
 #[test]
-fn files_are_short() {
+fn architecture_files_are_short() {
     check_tree(&["src"], &long_file);
 }
 
 #[test]
-fn nothing_is_left_behind() {
+fn architecture_no_leftovers() {
     check_tree(&["src", "tests", "benches"], &leftovers);
 }
 
