@@ -151,6 +151,9 @@ counters! {
     http_requests,
     /// HTTP requests answered with a status of 400 or more.
     http_errors,
+    /// Requests of the HTTP API refused because their auth_timestamp was too far from the server's
+    /// time.
+    requests_stale,
     /// Upgrades to WebSocket.
     upgrades,
     /// Requests that speak by a streamed body in place of a WebSocket.
@@ -250,6 +253,8 @@ counters! {
     schemas_stale,
     /// Frames of broadcasts put into write queues.
     deliveries,
+    /// Subscriptions refused because their client had begun too many in a second.
+    subscriptions_refused,
     /// Broadcast frames not delivered because a queue was at its bound (policy `drop`).
     slow_consumer_dropped,
     /// Connections closed because their queue was at its bound (policy `close`).
@@ -264,6 +269,9 @@ counters! {
     hooks_failed,
     /// Events for webhooks that were dropped: a queue at its bound, five minutes in vain, the end.
     hooks_dropped,
+    /// Events for webhooks that were not sent because another one had undone them while they
+    /// waited: a channel that was occupied and vacated again.
+    hooks_cancelled,
     /// Requests to webhooks that were not made: the endpoint is at a private address.
     hooks_refused,
     /// Requests to nodes whose epochs are published.

@@ -1,7 +1,8 @@
 //! The Broadcastt dialect.
 
+use super::app::AppDialect;
 use super::error::Error;
-use super::schema::{AppConfig, AppDialect};
+use super::schema::AppConfig;
 use super::{check, error::Problem};
 use serde::Deserialize;
 

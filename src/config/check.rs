@@ -194,6 +194,9 @@ fn check_app(app: &AppConfig, config: &Config) -> Result<(), Error> {
     for (index, origin) in app.allowed_origins.iter().enumerate() {
         check_origin(&format!("allowed_origins[{index}]"), origin.as_str())?;
     }
+    for (index, origin) in app.cors_origins.iter().enumerate() {
+        check_origin(&format!("cors_origins[{index}]"), origin.as_str())?;
+    }
     range("activity_timeout_s", app.activity_timeout_s, 0..=DAY_S, " seconds")?;
     range("authorise_within_s", app.authorise_within_s, 0..=DAY_S, " seconds")?;
     range("terminate_close_code", app.terminate_close_code.into(), 4000..=4299, "")?;
@@ -212,6 +215,7 @@ fn check_app_limits(app: &AppConfig, config: &Config) -> Result<(), Error> {
     let (event_bytes, message_bytes) = (limits.event_bytes as u64, limits.message_bytes);
     let control = WS_CONTROL_BYTES as u64;
     range("limits.subscriptions_per_connection", subscriptions, 1..=1 << 20, "")?;
+    range("limits.subscriptions_per_s", limits.subscriptions_per_s.into(), 0..=60_000, "")?;
     range("limits.channel_name_length", channel, 1..=1024, " bytes")?;
     range("limits.event_name_length", event, 1..=1024, " bytes")?;
     range("limits.channels_per_trigger", channels, 1..=10_000, "")?;

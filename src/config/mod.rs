@@ -7,6 +7,7 @@
 //! There is one schema, the structs of `schema`; the format is chosen by the file's extension.
 //! A [`Config`] that this module hands out is checked: who uses one need not look again.
 
+mod app;
 mod broadcastt;
 mod catalog;
 mod certificate;
@@ -40,6 +41,7 @@ use std::path::Path;
 
 pub use crate::tls::{Mutual, TlsVersion};
 pub use crate::upstream::Balance;
+pub use app::{AppDialect, BadSignature, DuplicateSubscribe, KeyPair};
 pub use broadcastt::BroadcasttConfig;
 pub use certificate::{Fingerprint, GuardCertificate, GuardKind};
 pub use env::Lookup;
@@ -54,9 +56,8 @@ pub use pusher::PusherConfig;
 pub use reflect::{Grouping, Reflect};
 pub use route::{Condition, RouteQuery};
 pub use schema::{
-    AppConfig, AppDialect, AppLimits, CompressionLimits, CompressionMode, Config, Console,
-    DuplicateSubscribe, EndpointKind, KeyPair, Limits, Log, LogFormat, Metrics, Route, Secret,
-    SlowConsumer, Timeouts,
+    AppConfig, AppLimits, CompressionLimits, CompressionMode, Config, Console, EndpointKind,
+    Limits, Log, LogFormat, Metrics, Route, Secret, SlowConsumer, Timeouts,
 };
 pub use tls::{Certificate, Tls};
 pub use webhook::{HookEvent, Webhook};
@@ -189,6 +190,11 @@ impl Config {
             allowed_origins: Vec::new(),
             check_timestamp: true,
             duplicate_subscribe: DuplicateSubscribe::default(),
+            bad_signature: BadSignature::default(),
+            error_before_close: false,
+            numeric_user_ids: false,
+            counts_in_reads: false,
+            cors_origins: Vec::new(),
             client_events: true,
             subscription_count: false,
             watchlist: false,

@@ -29,17 +29,25 @@ pub enum Profile {
 enum Setting {
     Number(i128),
     Keyword(&'static str),
+    Flag(bool),
+    /// A list of one word.
+    List(&'static str),
 }
-use Setting::{Keyword, Number};
+use Setting::{Flag, Keyword, List, Number};
 
 /// Keys of an application in which a service differs from ours, a key of its limits behind a dot.
 type Settings = &'static [(&'static str, Setting)];
 
 const PUSHER: Settings = &[("limits.channel_name_length", Number(164))];
-const VASK: Settings = &[("terminate_close_code", Number(4200))];
+const VASK: Settings =
+    &[("terminate_close_code", Number(4200)), ("bad_signature", Keyword("close"))];
 const SOKETI: Settings = &[
     ("activity_timeout_s", Number(30)),
     ("duplicate_subscribe", Keyword("ack")),
+    ("error_before_close", Flag(true)),
+    ("numeric_user_ids", Flag(true)),
+    ("counts_in_reads", Flag(true)),
+    ("cors_origins", List("*")),
     ("limits.event_bytes", Number(100 * 1024)),
     ("limits.message_bytes", Number(256 * 1024)),
     ("limits.presence_member_bytes", Number(2048)),
@@ -68,6 +76,11 @@ pub(super) fn apply(document: &mut Node, lookup: &Lookup<'_>) {
             let value = match setting {
                 Number(number) => ConfigValue::Int(*number),
                 Keyword(word) => ConfigValue::Text((*word).to_owned()),
+                Flag(flag) => ConfigValue::Bool(*flag),
+                List(word) => {
+                    let value = ConfigValue::Text((*word).to_owned());
+                    ConfigValue::List(vec![Node { position, value }])
+                }
             };
             set(app, path, Node { position, value });
         }

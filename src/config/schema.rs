@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
+use super::app::{AppDialect, BadSignature, DuplicateSubscribe, KeyPair};
 use super::broadcastt::BroadcasttConfig;
 use super::guard::GuardConfig;
 use super::listener::Listener;
@@ -421,6 +422,21 @@ pub struct AppConfig {
     /// The answer to a subscription that the connection already has.
     #[serde(default)]
     pub duplicate_subscribe: DuplicateSubscribe,
+    /// What happens to a connection that asks for a channel with a wrong signature.
+    #[serde(default)]
+    pub bad_signature: BadSignature,
+    /// Whether every close with a code of the dialect follows a `pusher:error` with that code.
+    #[serde(default)]
+    pub error_before_close: bool,
+    /// Whether users may sign in whose id is a number.
+    #[serde(default)]
+    pub numeric_user_ids: bool,
+    /// Whether reads of channels have counts that were not asked for.
+    #[serde(default)]
+    pub counts_in_reads: bool,
+    /// Origins of pages that may use the HTTP API; empty is none.
+    #[serde(default)]
+    pub cors_origins: Vec<Pattern>,
     /// Whether clients may publish `client-` events.
     #[serde(default)]
     pub client_events: bool,
@@ -449,32 +465,6 @@ pub struct AppConfig {
     pub limits: AppLimits,
 }
 
-impl AppConfig {
-    /// Its own activity timeout, or that of its dialect's section, in seconds.
-    pub fn activity_s(&self, of_dialect: u64) -> u64 {
-        match self.activity_timeout_s {
-            0 => of_dialect,
-            own => own,
-        }
-    }
-
-    /// Its pairs of key and secret, the principal one first.
-    pub fn key_pairs(&self) -> impl Iterator<Item = (&str, &Secret)> {
-        let further = self.keys.iter().map(|pair| (pair.key.as_str(), &pair.secret));
-        std::iter::once((self.key.as_str(), &self.secret)).chain(further)
-    }
-}
-
-/// A key and the secret that belongs to it.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "a table")]
-pub struct KeyPair {
-    /// The public part. ASCII letters, digits, `_`, `.` and `-`.
-    pub key: String,
-    /// The part that signs.
-    pub secret: Secret,
-}
-
 /// A text that must not be logged: its `Debug` does not show it.
 #[derive(Clone, Default, PartialEq, Eq, Deserialize)]
 pub struct Secret(String);
@@ -497,28 +487,6 @@ impl std::fmt::Debug for Secret {
     }
 }
 
-/// What an application's clients speak.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum AppDialect {
-    /// Pusher Channels, protocol 7.
-    #[default]
-    Pusher,
-    /// Broadcastt.
-    Broadcastt,
-}
-
-/// The answer to a subscription that the connection already has.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum DuplicateSubscribe {
-    /// An error; the subscription stays.
-    #[default]
-    Error,
-    /// The same acknowledgement as for the first one.
-    Ack,
-}
-
 /// Bounds of one application.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table")]
@@ -527,6 +495,9 @@ pub struct AppLimits {
     pub connections: usize,
     /// Channels that one connection may be subscribed to.
     pub subscriptions_per_connection: usize,
+    /// Subscriptions that one client may begin in a second, beside as many as it may hold at once;
+    /// 0 is any number.
+    pub subscriptions_per_s: u16,
     /// Bytes of a channel's name.
     pub channel_name_length: usize,
     /// Bytes of an event's name.
@@ -563,6 +534,7 @@ impl Default for AppLimits {
         AppLimits {
             connections: 0,
             subscriptions_per_connection: 10_000,
+            subscriptions_per_s: 100,
             channel_name_length: 200,
             event_name_length: 200,
             channels_per_trigger: 100,

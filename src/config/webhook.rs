@@ -36,7 +36,8 @@ pub struct Webhook {
     /// How long an event waits for others at most, in milliseconds.
     #[serde(default = "batch_ms")]
     pub batch_ms: u64,
-    /// Bytes of events that may wait for this endpoint; beyond it the oldest are dropped.
+    /// Bytes of events that may wait for this endpoint; beyond it the newest of whoever has caused
+    /// the most are dropped.
     #[serde(default = "queue_bytes", deserialize_with = "size::memory")]
     pub queue_bytes: usize,
     /// Whether it may be at a private, loopback or link-local address.

@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     fn notice(channel: &str, what: ChannelEventKind) -> ChannelEvent {
-        ChannelEvent { app: 0, version: 0, channel: channel.into(), what }
+        ChannelEvent { app: 0, version: 0, channel: channel.into(), what, source: 0 }
     }
 
     fn left(user: &str) -> ChannelEvent {

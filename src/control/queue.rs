@@ -3,9 +3,15 @@
 //! Channels are spread over a few lanes. A lane sends one request at a time and tries it again
 //! until it succeeds or is too old, so a channel's events arrive in their order, and lanes do not
 //! wait for each other.
+//!
+//! At the bound the newest event of whichever source has the most is dropped, so that a client that
+//! makes channels up loses its own events and not those of others. A channel that is occupied and
+//! vacated, or the other way round, while the first of both waits is told neither.
 
-use std::collections::VecDeque;
+use crate::mem::Shares;
+use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// Requests under way to one endpoint, unless it takes batches.
 const LANES: usize = 8;
@@ -40,13 +46,19 @@ pub(super) struct WebhookQueue {
     lanes: Vec<Lane>,
     bytes: usize,
     pushed: u64,
+    /// Who has caused what waits in all lanes; not what is part of a request.
+    shares: Shares,
+    /// The last event of a channel that it is occupied or vacated, by its lane and number, if that
+    /// waits and no member or client event of the channel came after it.
+    occupancy: HashMap<Arc<str>, (usize, u64)>,
     /// Whether batches go without waiting to be full.
     hurried: bool,
 }
 
 #[derive(Debug, Default)]
 struct Lane {
-    waiting: VecDeque<Entry>,
+    /// By their number.
+    waiting: BTreeMap<u64, Entry>,
     current: Option<Request>,
     flying: bool,
     /// Failures since the last success, and until when nothing is tried.
@@ -54,16 +66,47 @@ struct Lane {
     rest_until_ms: u64,
 }
 
+/// An event that an endpoint is to be told.
+#[derive(Clone, Debug)]
+pub(super) struct Event {
+    pub(super) channel: Arc<str>,
+    /// Who has caused it.
+    pub(super) source: u64,
+    /// What it says of whether the channel is occupied.
+    pub(super) occupancy: Occupancy,
+    /// The event as JSON.
+    pub(super) text: Vec<u8>,
+}
+
+/// What an event says of whether its channel is occupied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Occupancy {
+    Occupied,
+    Vacated,
+    /// Nothing; it is a count, or a miss.
+    Silent,
+    /// Nothing, but it only makes sense between an occupied and a vacated.
+    Between,
+}
+
+/// What became of events when another one was added.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Pushed {
+    /// Events that had to be dropped.
+    pub(super) dropped: u64,
+    /// Events that were undone by each other.
+    pub(super) cancelled: u64,
+}
+
 #[derive(Debug)]
 struct Entry {
-    number: u64,
     since_ms: u64,
-    event: Vec<u8>,
+    event: Event,
 }
 
 impl Entry {
     fn bytes(&self) -> usize {
-        self.event.len() + ENTRY_BYTES
+        self.event.text.len() + ENTRY_BYTES
     }
 }
 
@@ -71,7 +114,6 @@ impl Entry {
 #[derive(Debug)]
 struct Request {
     /// Of its first event.
-    number: u64,
     since_ms: u64,
     events: u64,
     bytes: usize,
@@ -85,7 +127,15 @@ impl WebhookQueue {
     pub(super) fn new(policy: QueuePolicy) -> WebhookQueue {
         let count = if policy.batch_ms.is_some() { 1 } else { LANES };
         let lanes = (0..count).map(|_| Lane::default()).collect();
-        WebhookQueue { policy, lanes, bytes: 0, pushed: 0, hurried: false }
+        WebhookQueue {
+            policy,
+            lanes,
+            bytes: 0,
+            pushed: 0,
+            shares: Shares::default(),
+            occupancy: HashMap::new(),
+            hurried: false,
+        }
     }
 
     pub(super) fn lanes(&self) -> usize {
@@ -100,23 +150,63 @@ impl WebhookQueue {
         self.make_room()
     }
 
-    /// Takes an event of the channel with this hash; says how many events had to be dropped.
-    pub(super) fn push(&mut self, channel: u64, event: Vec<u8>, now_ms: u64) -> u64 {
-        self.pushed += 1;
-        let entry = Entry { number: self.pushed, since_ms: now_ms, event };
-        if entry.bytes() > self.policy.max_bytes {
-            return 1;
+    /// Takes an event, whose channel has this hash.
+    pub(super) fn push(&mut self, hash: u64, event: Event, now_ms: u64) -> Pushed {
+        if event.text.len() + ENTRY_BYTES > self.policy.max_bytes {
+            return Pushed { dropped: 1, ..Pushed::default() };
         }
+        let at = (hash % self.lanes.len() as u64) as usize;
+        if self.undo(&event) {
+            return Pushed { cancelled: 2, ..Pushed::default() };
+        }
+        self.pushed += 1;
+        let number = self.pushed;
+        match event.occupancy {
+            Occupancy::Occupied | Occupancy::Vacated => {
+                self.occupancy.insert(event.channel.clone(), (at, number));
+            }
+            Occupancy::Between => drop(self.occupancy.remove(&event.channel)),
+            Occupancy::Silent => {}
+        }
+        self.shares.add(event.source, number);
+        let entry = Entry { since_ms: now_ms, event };
         self.bytes += entry.bytes();
-        let lane = (channel % self.lanes.len() as u64) as usize;
-        self.lanes[lane].waiting.push_back(entry);
-        self.make_room()
+        self.lanes[at].waiting.insert(number, entry);
+        Pushed { dropped: self.make_room(), ..Pushed::default() }
+    }
+
+    /// Takes back the event that `event` undoes, if that waits.
+    fn undo(&mut self, event: &Event) -> bool {
+        let opposite = match event.occupancy {
+            Occupancy::Occupied => Occupancy::Vacated,
+            Occupancy::Vacated => Occupancy::Occupied,
+            Occupancy::Silent | Occupancy::Between => return false,
+        };
+        let Some((lane, number)) = self.occupancy.get(&event.channel).copied() else {
+            return false;
+        };
+        let waits = self.lanes[lane].waiting.get(&number);
+        if waits.is_none_or(|entry| entry.event.occupancy != opposite) {
+            return false;
+        }
+        self.take(lane, number).is_some()
+    }
+
+    /// Takes an event out of its lane.
+    fn take(&mut self, lane: usize, number: u64) -> Option<Entry> {
+        let entry = self.lanes[lane].waiting.remove(&number)?;
+        self.shares.remove(entry.event.source, number);
+        if self.occupancy.get(&entry.event.channel) == Some(&(lane, number)) {
+            self.occupancy.remove(&entry.event.channel);
+        }
+        self.bytes -= entry.bytes();
+        Some(entry)
     }
 
     fn make_room(&mut self) -> u64 {
         let mut dropped = 0;
         while self.bytes > self.policy.max_bytes {
-            match self.drop_oldest() {
+            match self.drop_one() {
                 // All that is left is under way.
                 0 => break,
                 some => dropped += some,
@@ -125,47 +215,40 @@ impl WebhookQueue {
         dropped
     }
 
-    /// Drops what has waited the longest and is not under way at this moment, if there is such a
-    /// thing. There is when an event has just been pushed.
-    fn drop_oldest(&mut self) -> u64 {
-        let age = |lane: &Lane| match &lane.current {
-            Some(request) if !lane.flying => request.number,
-            _ => lane.waiting.front().map_or(u64::MAX, |entry| entry.number),
-        };
-        let Some(lane) = self.lanes.iter_mut().min_by_key(|lane| age(lane)) else { return 0 };
-        if !lane.flying
-            && let Some(request) = lane.current.take()
-        {
-            self.bytes -= request.bytes;
-            return request.events;
+    /// Drops the newest event of the source with the most events that wait; if none waits, a
+    /// request that is not under way at this moment. Says how many events that were.
+    fn drop_one(&mut self) -> u64 {
+        if let Some(number) = self.shares.newest_of_busiest() {
+            let holds = |lane: &Lane| lane.waiting.contains_key(&number);
+            let Some(lane) = self.lanes.iter().position(holds) else { return 0 };
+            return u64::from(self.take(lane, number).is_some());
         }
-        match lane.waiting.pop_front() {
-            Some(entry) => {
-                self.bytes -= entry.bytes();
-                1
-            }
-            None => 0,
-        }
+        let rests = |lane: &&mut Lane| !lane.flying && lane.current.is_some();
+        let Some(lane) = self.lanes.iter_mut().find(rests) else { return 0 };
+        let Some(request) = lane.current.take() else { return 0 };
+        self.bytes -= request.bytes;
+        request.events
     }
 
     /// The next request that can be made now.
     pub(super) fn next(&mut self, now_ms: u64, unix_ms: u64) -> Option<Job> {
         let ready = |lane: &Lane| self.ready_ms(lane) <= now_ms;
         let at = self.lanes.iter().position(ready)?;
-        let lane = &mut self.lanes[at];
-        if lane.current.is_none() {
-            lane.current = Some(gather(lane, &self.policy, unix_ms)?);
+        if self.lanes[at].current.is_none() {
+            let request = self.gather(at, unix_ms)?;
+            self.lanes[at].current = Some(request);
         }
+        let lane = &mut self.lanes[at];
         lane.flying = true;
         lane.current.as_ref().map(|request| (at, request.body.clone()))
     }
 
     /// When the lane can make a request.
     fn ready_ms(&self, lane: &Lane) -> u64 {
-        let waits_since = match (&lane.current, lane.waiting.front()) {
+        let waits_since = match (&lane.current, lane.waiting.first_key_value()) {
             _ if lane.flying => return u64::MAX,
             (Some(_), _) => return lane.rest_until_ms,
-            (None, Some(entry)) => entry.since_ms,
+            (None, Some((_, entry))) => entry.since_ms,
             (None, None) => return u64::MAX,
         };
         let full = lane.waiting.len() >= BATCH_EVENTS || self.bytes >= BATCH_BYTES;
@@ -223,28 +306,33 @@ impl WebhookQueue {
         };
         self.lanes.iter().map(in_lane).sum()
     }
-}
 
-/// Makes one request of what waits in a lane.
-fn gather(lane: &mut Lane, policy: &QueuePolicy, unix_ms: u64) -> Option<Request> {
-    let max_bytes = if policy.batch_ms.is_some() { BATCH_EVENTS } else { 1 };
-    let mut taken = vec![lane.waiting.pop_front()?];
-    let mut length = taken[0].event.len();
-    while taken.len() < max_bytes
-        && let Some(next) =
-            lane.waiting.pop_front_if(|next| length + next.event.len() <= BATCH_BYTES)
-    {
-        length += next.event.len();
-        taken.push(next);
+    /// Makes one request of what waits in a lane.
+    fn gather(&mut self, at: usize, unix_ms: u64) -> Option<Request> {
+        let max_bytes = if self.policy.batch_ms.is_some() { BATCH_EVENTS } else { 1 };
+        let bytes_before = self.bytes;
+        let mut taken: Vec<Entry> = Vec::new();
+        let mut length = 0;
+        while taken.len() < max_bytes
+            && let Some((number, next)) = self.lanes[at].waiting.first_key_value()
+        {
+            length += next.event.text.len();
+            if !taken.is_empty() && length > BATCH_BYTES {
+                break;
+            }
+            let number = *number;
+            taken.extend(self.take(at, number));
+        }
+        // A request counts until it is answered.
+        self.bytes = bytes_before;
+        let events: Vec<&[u8]> = taken.iter().map(|entry| entry.event.text.as_slice()).collect();
+        Some(Request {
+            since_ms: taken.first()?.since_ms,
+            events: taken.len() as u64,
+            bytes: taken.iter().map(Entry::bytes).sum(),
+            body: (self.policy.body)(unix_ms, &events).into(),
+        })
     }
-    let events: Vec<&[u8]> = taken.iter().map(|entry| entry.event.as_slice()).collect();
-    Some(Request {
-        number: taken[0].number,
-        since_ms: taken[0].since_ms,
-        events: taken.len() as u64,
-        bytes: taken.iter().map(Entry::bytes).sum(),
-        body: (policy.body)(unix_ms, &events).into(),
-    })
 }
 
 #[cfg(test)]
@@ -261,6 +349,19 @@ mod tests {
         WebhookQueue::new(QueuePolicy { max_bytes, batch_ms, body })
     }
 
+    fn event(channel: u64, text: &str) -> Event {
+        let occupancy = Occupancy::Silent;
+        let channel = channel.to_string();
+        Event { channel: channel.as_str().into(), source: 1, occupancy, text: text.into() }
+    }
+
+    impl WebhookQueue {
+        /// An event of the one source; says how many events had to be dropped.
+        fn add(&mut self, channel: u64, text: &str, now_ms: u64) -> u64 {
+            self.push(channel, event(channel, text), now_ms).dropped
+        }
+    }
+
     fn text(job: Option<Job>) -> Option<(usize, String)> {
         job.map(|(lane, body)| (lane, String::from_utf8_lossy(&body).into_owned()))
     }
@@ -273,7 +374,7 @@ mod tests {
     fn webhook_queue_orders_events_of_a_channel() {
         let mut queue = queue(10_000, None);
         for (channel, event) in [(1, "a1"), (1, "a2"), (2, "b1")] {
-            assert_eq!(queue.push(channel, event.into(), 0), 0);
+            assert_eq!(queue.add(channel, event, 0), 0);
         }
         assert_eq!(text(queue.next(0, 7)), job(1, "7:a1"));
         assert_eq!(text(queue.next(0, 7)), job(2, "7:b1"));
@@ -289,8 +390,8 @@ mod tests {
     #[test]
     fn webhook_queue_retries_with_backoff_for_five_minutes() {
         let mut queue = queue(10_000, None);
-        queue.push(0, "a".into(), 1000);
-        queue.push(0, "b".into(), 1000);
+        queue.add(0, "a", 1000);
+        queue.add(0, "b", 1000);
         let mut now_ms = 1000;
         let mut rests = Vec::new();
         let given_up = loop {
@@ -313,7 +414,7 @@ mod tests {
         assert!(due_ms >= now_ms + 30_000);
         assert_eq!(text(queue.next(due_ms, 6)), job(0, "6:b"));
         queue.succeeded(0);
-        queue.push(0, "c".into(), due_ms);
+        queue.add(0, "c", due_ms);
         assert_eq!(text(queue.next(due_ms, 6)), job(0, "6:c"));
         assert_eq!(queue.failed(0, false, 0, due_ms), 1);
         assert_eq!((queue.len(), queue.bytes), (0, 0));
@@ -322,18 +423,18 @@ mod tests {
     #[test]
     fn webhook_queue_batch_waits_for_time_or_number() {
         let mut queue = queue(100_000, Some(50));
-        queue.push(1, "a".into(), 0);
-        queue.push(2, "b".into(), 40);
+        queue.add(1, "a", 0);
+        queue.add(2, "b", 40);
         assert_eq!((text(queue.next(49, 0)), queue.deadline_ms()), (None, 50));
         assert_eq!(text(queue.next(50, 9)), job(0, "9:a,b"));
-        queue.push(2, "c".into(), 60);
+        queue.add(2, "c", 60);
         assert_eq!(text(queue.next(200, 0)), None);
         queue.succeeded(0);
         queue.hurry();
         assert_eq!(text(queue.next(61, 9)), job(0, "9:c"));
         queue.succeeded(0);
         queue.hurried = false;
-        (0..=BATCH_EVENTS).for_each(|_| assert_eq!(queue.push(0, "x".into(), 100), 0));
+        (0..=BATCH_EVENTS).for_each(|_| assert_eq!(queue.add(0, "x", 100), 0));
         let (_, full) = text(queue.next(100, 9)).expect("enough");
         assert_eq!(full.matches('x').count(), BATCH_EVENTS);
         queue.succeeded(0);
@@ -342,20 +443,85 @@ mod tests {
     }
 
     #[test]
-    fn webhook_queue_drops_the_oldest_beyond_the_bound() {
+    fn beyond_the_bound_the_newest_of_the_busiest_goes_but_not_what_is_under_way() {
         let size = ENTRY_BYTES + 1;
         let mut queue = queue(3 * size, None);
-        for (channel, event) in [(0, "a"), (1, "b"), (0, "c")] {
-            assert_eq!(queue.push(channel, event.into(), 0), 0);
+        let of = |source, channel, text| Event { source, ..event(channel, text) };
+        let push = |queue: &mut WebhookQueue, source, channel, text| {
+            queue.push(channel, of(source, channel, text), 0).dropped
+        };
+        // Exactly full: two of the one who makes channels up, one of somebody else.
+        for (source, channel, text) in [(7, 0, "a"), (7, 1, "b"), (8, 2, "c")] {
+            assert_eq!(push(&mut queue, source, channel, text), 0);
         }
-        assert_eq!(text(queue.next(0, 0)), job(0, "0:a"));
-        assert_eq!(queue.push(0, "d".into(), 0), 1);
-        assert_eq!(text(queue.next(0, 0)), None, "b was older than c");
-        assert_eq!(queue.failed(0, true, 0, 0), 0);
-        assert_eq!(queue.push(0, "e".into(), 0), 1);
-        let due_ms = queue.deadline_ms();
-        assert_eq!(text(queue.next(due_ms, 0)), job(0, "0:c"), "a was the oldest");
-        assert_eq!(queue.push(0, vec![b'x'; 3 * size], 0), 1);
+        // Each further one of the first costs that one's newest, be it the one that has just come.
+        assert_eq!(push(&mut queue, 7, 3, "d"), 1);
+        assert_eq!(push(&mut queue, 7, 4, "e"), 1);
         assert_eq!(queue.len(), 3);
+        // What is under way stays; one of somebody new costs the newest of the busiest.
+        assert_eq!(text(queue.next(0, 0)), job(0, "0:a"));
+        assert_eq!(text(queue.next(0, 0)), job(1, "0:b"));
+        assert_eq!(push(&mut queue, 9, 5, "f"), 1, "all have one: the newest");
+        assert_eq!(text(queue.next(0, 0)), job(2, "0:c"));
+        assert_eq!(queue.failed(2, true, 0, 0), 0);
+        assert_eq!(push(&mut queue, 9, 5, &"x".repeat(3 * size)), 1, "itself");
+        assert_eq!(queue.len(), 3);
+        // With a smaller bound even what is to be tried again goes, but not what is under way.
+        let policy = QueuePolicy { max_bytes: size, ..queue.policy };
+        assert_eq!((queue.renew(policy), queue.len()), (1, 2));
+    }
+
+    #[test]
+    fn a_flood_of_one_source_costs_nobody_else_an_event() {
+        let max_bytes = 1000 * (ENTRY_BYTES + 8);
+        let mut queue = queue(max_bytes, None);
+        let mut dropped = 0;
+        for number in 0..100_000 {
+            let channel = format!("made-up-{number}");
+            let event = Event {
+                channel: channel.as_str().into(),
+                source: 7,
+                occupancy: Occupancy::Occupied,
+                text: vec![b'x'; 8],
+            };
+            dropped += queue.push(number, event, 0).dropped;
+        }
+        assert_eq!((dropped, queue.len()), (99_000, 1000));
+        let theirs = Event { source: 8, text: b"theirs!!".to_vec(), ..event(3, "") };
+        assert_eq!(queue.push(3, theirs, 0).dropped, 1);
+        let mut told = Vec::new();
+        while let Some((lane, body)) = queue.next(0, 0) {
+            told.push(body);
+            queue.succeeded(lane);
+        }
+        assert_eq!(told.len(), 1000);
+        assert_eq!(told.iter().filter(|body| body.ends_with(b"theirs!!")).count(), 1);
+        assert_eq!(queue.bytes, 0);
+    }
+
+    #[test]
+    fn an_occupied_and_a_vacated_that_wait_cancel_each_other() {
+        let mut queue = queue(10_000, None);
+        let of = |channel, occupancy| Event { occupancy, ..event(channel, "x") };
+        let (occupied, vacated) = (Occupancy::Occupied, Occupancy::Vacated);
+        let cancelled = |queue: &mut WebhookQueue, channel, occupancy| {
+            queue.push(channel, of(channel, occupancy), 0).cancelled
+        };
+        assert_eq!(cancelled(&mut queue, 1, occupied), 0);
+        assert_eq!(cancelled(&mut queue, 1, Occupancy::Silent), 0);
+        assert_eq!(cancelled(&mut queue, 1, vacated), 2);
+        assert_eq!((queue.len(), queue.occupancy.len()), (1, 0));
+        // The other way round, too, and the same twice is no pair.
+        assert_eq!(cancelled(&mut queue, 1, vacated), 0);
+        assert_eq!(cancelled(&mut queue, 1, vacated), 0);
+        assert_eq!(cancelled(&mut queue, 1, occupied), 2);
+        // What only makes sense in between keeps both.
+        assert_eq!(cancelled(&mut queue, 2, occupied), 0);
+        assert_eq!(cancelled(&mut queue, 2, Occupancy::Between), 0);
+        assert_eq!(cancelled(&mut queue, 2, vacated), 0);
+        // What is under way does not cancel anything.
+        assert_eq!(cancelled(&mut queue, 3, occupied), 0);
+        while queue.next(0, 0).is_some() {}
+        assert_eq!(cancelled(&mut queue, 3, vacated), 0);
     }
 }

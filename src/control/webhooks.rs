@@ -9,11 +9,11 @@
 
 use super::debounce::Debounce;
 use super::post::PostOutcome;
-use super::queue::{Job, QueuePolicy, WebhookQueue};
+use super::queue::{Event, Job, Occupancy, QueuePolicy, WebhookQueue};
 use crate::config::{self, Webhook};
 use crate::dialect::pusher::hooks;
 use crate::dialect::{App, Env};
-use crate::hub::ChannelEvent;
+use crate::hub::{ChannelEvent, ChannelEventKind};
 use crate::stats::Counters;
 use std::collections::{HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
@@ -30,7 +30,9 @@ const ROSTERS: usize = 16;
 
 /// See the module's documentation.
 pub(super) struct Webhooks {
-    debounce: Debounce,
+    /// By the application's number, so that one's many leavings do not push out another's.
+    holds: Vec<Debounce>,
+    hold_ms: u64,
     /// Who is told what by which configuration: the present one last. There is always one.
     rosters: VecDeque<Roster>,
     ends: Vec<Option<End>>,
@@ -80,7 +82,8 @@ pub(super) struct WebhookDelivery {
 impl Webhooks {
     pub(super) fn new(env: Arc<Env>, hold_ms: u64, counters: Arc<Counters>) -> Webhooks {
         let mut webhooks = Webhooks {
-            debounce: Debounce::new(hold_ms),
+            holds: Vec::new(),
+            hold_ms,
             rosters: VecDeque::new(),
             ends: Vec::new(),
             leaving: false,
@@ -130,8 +133,9 @@ impl Webhooks {
             if end.hook != *hook || !hook.ca_file.is_empty() {
                 self.changed.push(at);
             }
-            self.counters.hooks_dropped.add(end.queue.renew(policy));
+            let dropped = end.queue.renew(policy);
             (end.hook, end.env) = (hook.clone(), env.clone());
+            count_dropped(&self.counters, end, dropped);
             return at;
         }
         let end =
@@ -180,8 +184,21 @@ impl Webhooks {
 
     /// Takes what has happened.
     pub(super) fn notice(&mut self, notice: ChannelEvent, now_ms: u64) {
-        if let Some(notice) = self.debounce.take(notice, now_ms) {
+        let app = notice.app as usize;
+        if self.holds.len() <= app {
+            self.holds.resize_with(app + 1, || Debounce::new(self.hold_ms));
+        }
+        if let Some(notice) = self.holds[app].take(notice, now_ms) {
             self.tell(&notice, now_ms);
+        }
+    }
+
+    /// Tells the leavings that are due by `until_ms`.
+    fn tell_held(&mut self, until_ms: u64, now_ms: u64) {
+        for app in 0..self.holds.len() {
+            while let Some(notice) = self.holds[app].next_due(until_ms) {
+                self.tell(&notice, now_ms);
+            }
         }
     }
 
@@ -193,23 +210,25 @@ impl Webhooks {
             config::AppDialect::Pusher => hooks::event(notice),
             config::AppDialect::Broadcastt => None,
         };
-        let Some((kind, event)) = event else { return };
-        let channel = self.hasher.hash_one(&notice.channel);
+        let Some((kind, text)) = event else { return };
+        let hash = self.hasher.hash_one(&notice.channel);
+        let (channel, source) = (notice.channel.clone(), notice.source);
+        let event = Event { channel, source, occupancy: occupancy(&notice.what), text };
         for (hook, end) in ends {
             if hook.wants(kind)
                 && hook.covers(&notice.channel)
                 && let Some(end) = &mut self.ends[*end]
             {
-                self.counters.hooks_dropped.add(end.queue.push(channel, event.clone(), now_ms));
+                let pushed = end.queue.push(hash, event.clone(), now_ms);
+                self.counters.hooks_cancelled.add(pushed.cancelled);
+                count_dropped(&self.counters, end, pushed.dropped);
             }
         }
     }
 
     /// Every request that can be made now.
     pub(super) fn orders(&mut self, now_ms: u64, unix_ms: u64) -> VecDeque<WebhookDelivery> {
-        while let Some(notice) = self.debounce.next_due(now_ms) {
-            self.tell(&notice, now_ms);
-        }
+        self.tell_held(now_ms, now_ms);
         self.forget(now_ms);
         let mut orders = VecDeque::new();
         for (at, end) in self.ends.iter_mut().enumerate() {
@@ -224,11 +243,11 @@ impl Webhooks {
     /// Takes what became of a request.
     pub(super) fn outcome(&mut self, end: usize, lane: usize, outcome: PostOutcome, now_ms: u64) {
         // One with a request under way is not forgotten.
-        let Some(End { queue, .. }) = &mut self.ends[end] else { return };
+        let Some(end) = &mut self.ends[end] else { return };
         let (counter, again) = match outcome {
             PostOutcome::Delivered => {
                 self.counters.hooks_sent.add(1);
-                return queue.succeeded(lane);
+                return end.queue.succeeded(lane);
             }
             PostOutcome::Failed => (&self.counters.hooks_failed, true),
             PostOutcome::Refused => (&self.counters.hooks_refused, false),
@@ -236,21 +255,21 @@ impl Webhooks {
         counter.add(1);
         self.failures += 1;
         let jitter = self.hasher.hash_one(self.failures);
-        self.counters.hooks_dropped.add(queue.failed(lane, again, jitter, now_ms));
+        let dropped = end.queue.failed(lane, again, jitter, now_ms);
+        count_dropped(&self.counters, end, dropped);
     }
 
     /// The server ends: nobody can return, and no batch gets fuller.
     pub(super) fn finish(&mut self, now_ms: u64) {
-        while let Some(notice) = self.debounce.next_due(u64::MAX) {
-            self.tell(&notice, now_ms);
-        }
+        self.tell_held(u64::MAX, now_ms);
         self.ends.iter_mut().flatten().for_each(|end| end.queue.hurry());
     }
 
     /// When to ask for orders again, if nothing else happens.
     pub(super) fn deadline_ms(&self) -> u64 {
         let queues = self.ends.iter().flatten().map(|end| end.queue.deadline_ms());
-        queues.fold(self.debounce.deadline_ms(), u64::min)
+        let held = self.holds.iter().map(Debounce::deadline_ms);
+        queues.chain(held).min().unwrap_or(u64::MAX)
     }
 
     /// Events that nobody has been told of yet.
@@ -260,7 +279,25 @@ impl Webhooks {
 
     /// Whether there is nothing to be told, now or later.
     pub(super) fn is_empty(&self) -> bool {
-        self.debounce.is_empty() && self.len() == 0
+        self.holds.iter().all(Debounce::is_empty) && self.len() == 0
+    }
+}
+
+/// Counts events of an endpoint that it will not be told.
+fn count_dropped(counters: &Counters, end: &End, events: u64) {
+    counters.hooks_dropped.add(events);
+    end.env.apps.get(end.app).count_dropped_hooks(events);
+}
+
+/// What `what` says of whether its channel is occupied.
+fn occupancy(what: &ChannelEventKind) -> Occupancy {
+    match what {
+        ChannelEventKind::Occupied => Occupancy::Occupied,
+        ChannelEventKind::Vacated => Occupancy::Vacated,
+        ChannelEventKind::Count(_) | ChannelEventKind::CacheMiss => Occupancy::Silent,
+        ChannelEventKind::MemberAdded(_)
+        | ChannelEventKind::MemberRemoved(_)
+        | ChannelEventKind::ClientEvent(_) => Occupancy::Between,
     }
 }
 
@@ -289,7 +326,7 @@ mod tests {
     }
 
     fn notice(channel: &str, what: ChannelEventKind) -> ChannelEvent {
-        ChannelEvent { app: 0, version: 0, channel: channel.into(), what }
+        ChannelEvent { app: 0, version: 0, channel: channel.into(), what, source: 0 }
     }
 
     fn deliveries(webhooks: &mut Webhooks, now_ms: u64) -> Vec<(usize, String)> {

@@ -1,6 +1,6 @@
 //! The applications, as all cores share them, and how a path names one.
 
-use super::channels::signature;
+use super::app::App;
 use super::pusher::hooks;
 use super::zenith::{self, Directory};
 use super::{DialectKind, HttpReply, reflect, zilliqa};
@@ -280,56 +280,6 @@ pub(super) fn no_such_target(path: &str) -> HttpReply {
     HttpReply { status: 404, body: Cow::Borrowed(body), allow: None }
 }
 
-/// One application.
-#[derive(Debug)]
-pub struct App {
-    /// Its section of the configuration.
-    pub config: config::AppConfig,
-    /// Its keys, ready to verify with.
-    pub keys: Vec<signature::AppKey>,
-    /// Its connections on all cores, and those of all applications. Not touched by messages.
-    connections: Arc<AtomicUsize>,
-    all: Arc<AtomicUsize>,
-}
-
-impl App {
-    fn new(config: config::AppConfig, connections: Arc<AtomicUsize>, all: Arc<AtomicUsize>) -> App {
-        let keys = config.key_pairs();
-        let keys = keys.map(|(key, secret)| signature::AppKey::new(key, secret.expose())).collect();
-        App { keys, config, connections, all }
-    }
-
-    /// Counts one more connection, unless the application has as many as it may.
-    pub fn admit(&self) -> bool {
-        let max = match self.config.limits.connections {
-            0 => usize::MAX,
-            max => max,
-        };
-        let step = |count: usize| (count < max).then_some(count + 1);
-        let counted = self.connections.fetch_update(Ordering::Relaxed, Ordering::Relaxed, step);
-        if counted.is_ok() {
-            self.all.fetch_add(1, Ordering::Relaxed);
-        }
-        counted.is_ok()
-    }
-
-    /// Whether the configuration no longer has it.
-    pub fn is_gone(&self) -> bool {
-        self.keys.is_empty()
-    }
-
-    /// Its connections now, on all cores.
-    pub fn connections(&self) -> usize {
-        self.connections.load(Ordering::Relaxed)
-    }
-
-    /// Counts one connection less.
-    pub fn release(&self) {
-        self.connections.fetch_sub(1, Ordering::Relaxed);
-        self.all.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 /// All applications, by number, key and id.
 #[derive(Debug)]
 pub struct Apps {
@@ -367,7 +317,7 @@ impl Apps {
         for old in &self.list {
             let new = configs.iter().find(|app| app.id == old.config.id);
             let config = new.unwrap_or(&old.config).clone();
-            let mut app = App::new(config, old.connections.clone(), self.open.clone());
+            let mut app = App::new(config, old.tally.clone(), self.open.clone());
             // Its connections go on in what they speak, and hear what is published in that.
             app.config.dialect = old.config.dialect;
             if new.is_none() {

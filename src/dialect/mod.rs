@@ -4,6 +4,7 @@
 //! A dialect writes to its own peer through [`DialectContext`] and asks for everything else by an
 //! [`Effect`]. It has two doors: WebSocket messages, and HTTP requests below its API path.
 
+mod app;
 mod apps;
 pub mod broadcastt;
 pub mod channels;
@@ -12,7 +13,8 @@ pub mod reflect;
 pub mod zenith;
 pub mod zilliqa;
 
-pub use apps::{App, Apps, Env};
+pub use app::{App, SharedWith, shared_with};
+pub use apps::{Apps, Env};
 
 use crate::codec::Format;
 use crate::codec::json::Scratch;
@@ -234,6 +236,9 @@ pub enum Answered {
     Now(HttpReply),
     /// The reply follows from the answers, each with the part of the request that it is for.
     Later(Finish),
+    /// The same with answers that may be large: until they are there, nothing more is read from
+    /// the connection, so that one connection has one such reply under way.
+    Gathered(Finish),
 }
 
 /// Makes a reply of answers.

@@ -32,6 +32,7 @@ const CODES: Codes = Codes {
     no_such_path: Closing::new(4005, "Path not found"),
     origin: Closing::new(4009, "Connection is unauthorized: origin not allowed"),
     sign_in: Closing::new(4009, "Connection is unauthorized: invalid sign-in"),
+    bad_signature: Closing::new(4009, "Connection is unauthorized: invalid signature"),
     unauthorised: Closing::new(
         4009,
         "Connection is unauthorized: it has neither signed in nor joined a private channel in time",
@@ -74,7 +75,6 @@ impl Vendor for Pusher {
         refuses_paths_early: false,
         bare_batch: false,
         publish_asks: true,
-        counts_presence: false,
         checks_names: false,
         foreign_key: 401,
     };
@@ -108,18 +108,21 @@ impl Vendor for Pusher {
 
     /// Clients of older protocols see only the event, newer ones only the code.
     fn before_close(closing: &Closing, refused: bool) -> Option<Vec<u8>> {
-        refused.then(|| words::error(Some(closing.code), &closing.reason))
+        refused.then(|| words::error(Some(closing.code), &closing.reason, None))
     }
 
     fn protocol_error(protocol_error: &ProtocolError<'_>) -> VendorResponse {
-        let code = match protocol_error {
-            ProtocolError::Event(BadEvent::Off | BadEvent::LongData | BadEvent::TooMany) => {
-                Some(4301)
+        use BadEvent::{LongData, LongName, Off, TooMany};
+        let (code, channel) = match protocol_error {
+            ProtocolError::Event(Off | LongName | LongData | TooMany, channel) => {
+                (Some(4301), *channel)
             }
-            ProtocolError::LongWatchlist(_) => Some(4302),
-            _ => None,
+            ProtocolError::Event(_, channel) => (None, *channel),
+            ProtocolError::NotSubscribed(channel) => (None, Some(*channel)),
+            ProtocolError::LongWatchlist(_) => (Some(4302), None),
+            _ => (None, None),
         };
-        VendorResponse::Say(words::error(code, &text_of(protocol_error)))
+        VendorResponse::Say(words::error(code, &text_of(protocol_error), channel))
     }
 
     fn subscribed(name: &str, data: &[u8]) -> Vec<u8> {
@@ -132,7 +135,7 @@ impl Vendor for Pusher {
             SubscribeRefusal::SubscriptionLimit(_) | SubscribeRefusal::ChannelFull(_) => {
                 (words::LIMIT, 4100)
             }
-            SubscribeRefusal::Large(_) => (words::LIMIT, 4301),
+            SubscribeRefusal::Large(_) | SubscribeRefusal::TooMany(_) => (words::LIMIT, 4301),
             SubscribeRefusal::User | SubscribeRefusal::Signature | SubscribeRefusal::Member(_) => {
                 (words::AUTH, 401)
             }
@@ -232,14 +235,14 @@ fn text_of<'m>(protocol_error: &ProtocolError<'m>) -> Cow<'m, str> {
         ProtocolError::LongWatchlist(max) => {
             return format!("Watchlist limit exceeded: only the first {max} count").into();
         }
-        ProtocolError::Event(BadEvent::Off) => "The app does not have client messaging enabled.",
-        ProtocolError::Event(BadEvent::NoChannel) => "Client events must name a channel",
-        ProtocolError::Event(BadEvent::LongName) => "Event name is too long",
-        ProtocolError::Event(BadEvent::Public) => {
+        ProtocolError::Event(BadEvent::Off, _) => "The app does not have client messaging enabled.",
+        ProtocolError::Event(BadEvent::NoChannel, _) => "Client events must name a channel",
+        ProtocolError::Event(BadEvent::LongName, _) => "Event name is too long",
+        ProtocolError::Event(BadEvent::Public, _) => {
             "Client events are only allowed on private and presence channels"
         }
-        ProtocolError::Event(BadEvent::LongData) => "Client event data is too long",
-        ProtocolError::Event(BadEvent::TooMany) => "Too many client events in one second",
+        ProtocolError::Event(BadEvent::LongData, _) => "Client event data is too long",
+        ProtocolError::Event(BadEvent::TooMany, _) => "Too many client events in one second",
     };
     text.into()
 }

@@ -37,19 +37,30 @@ pub(super) fn answer(request: &Request<'_>, visit: &Visit<'_>) -> Page {
         return Page::text(403, "the token of metrics is missing or wrong\n");
     }
     let apps = visit.config.apps.iter().enumerate();
-    let apps = apps.map(|(number, app)| (&*app.id, (visit.connections)(number)));
+    let counts = |number| AppCounts {
+        connections: (visit.connections)(number) as u64,
+        dropped_hooks: (visit.dropped_hooks)(number),
+    };
+    let apps: Vec<_> = apps.map(|(number, app)| (&*app.id, counts(number))).collect();
     Page {
         status: 200,
         content_type: "text/plain; version=0.0.4; charset=utf-8",
         fields: NO_STORE,
-        body: text(visit.counters, visit.control, apps, visit.config).into_bytes().into(),
+        body: text(visit.counters, visit.control, &apps, visit.config).into_bytes().into(),
     }
 }
 
-fn text<'a>(
+/// What is counted of one application.
+#[derive(Clone, Copy, Default)]
+struct AppCounts {
+    connections: u64,
+    dropped_hooks: u64,
+}
+
+fn text(
     cores: &[Arc<Counters>],
     control: &Counters,
-    apps: impl Iterator<Item = (&'a str, usize)>,
+    apps: &[(&str, AppCounts)],
     config: &Config,
 ) -> String {
     let mut out = Exposition(String::with_capacity(8 * 1024));
@@ -76,8 +87,13 @@ fn text<'a>(
     }
     let help = "Connections open now, by application.";
     let name = out.family("app_connections", Kind::Gauge, help);
-    for (id, connections) in apps {
-        out.sample(&name, &[("app", id)], connections as u64);
+    for (id, counts) in apps {
+        out.sample(&name, &[("app", id)], counts.connections);
+    }
+    let help = "Events for webhooks that were dropped, by application.";
+    let name = out.family("app_hooks_dropped", Kind::Counter, help);
+    for (id, counts) in apps {
+        out.sample(&name, &[("app", id)], counts.dropped_hooks);
     }
     if config.metrics.zilla {
         streams::write(&mut out, config, cores);

@@ -37,6 +37,8 @@ pub struct Visit<'a> {
     pub control: &'a Counters,
     /// The connections of the application with this number.
     pub connections: &'a dyn Fn(usize) -> usize,
+    /// The events for its webhooks that were dropped.
+    pub dropped_hooks: &'a dyn Fn(usize) -> u64,
     /// Whether the server is being shut down.
     pub draining: bool,
 }

@@ -132,6 +132,8 @@ pub enum Up {
     Interest {
         /// Returned in the answer.
         asked: u32,
+        /// The connection that it is for first.
+        slot: Slot,
         /// The channel.
         name: ChannelName,
     },

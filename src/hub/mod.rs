@@ -218,6 +218,7 @@ impl Hub {
             self.members.add(slot.index, at, &mut channel.subscribers, start);
             channel.home_link = HomeLink::Known;
         }
+        self.note_maker(at, conn);
         self.look(at);
         Joined::Now(reply)
     }
@@ -244,7 +245,7 @@ impl Hub {
             channel.home_link = HomeLink::Known;
         } else if channel.home_link == HomeLink::Unknown {
             channel.home_link = HomeLink::Asked(question);
-            mail.up(home, Up::Interest { asked: question, name });
+            mail.up(home, Up::Interest { asked: question, slot, name });
         }
         self.members.add(slot.index, at, &mut channel.subscribers, start);
         let active = start.asked == 0 && channel.home_link == HomeLink::Known;

@@ -1,12 +1,17 @@
 //! Channel events for webhooks: a channel is occupied or vacated, members change, and so on.
 //!
 //! Only the home of a channel makes them, so all events of a channel come from one core, in order.
-//! Only kinds that a webhook wants are made.
+//! Only kinds that a webhook wants are made. Waiting events share one bound in bytes: applications
+//! take turns, and at the bound the application with the most bytes loses the newest event of the
+//! connection or channel that has caused the most. If a channel is occupied and vacated, or vacated
+//! and occupied, while the first of the two events waits, both are dropped, because nothing has
+//! changed.
 
 use super::Hub;
-use super::name::ChannelName;
+use super::name::{ChannelName, ConnId};
 use crate::limits::{COUNT_EVERY_MS, COUNT_SMALL, NOTICE_BYTES};
-use std::collections::VecDeque;
+use crate::mem::Shares;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::BitOr;
 use std::sync::Arc;
 
@@ -21,6 +26,9 @@ pub struct ChannelEvent {
     pub channel: Arc<str>,
     /// The event.
     pub what: ChannelEventKind,
+    /// What has caused it, for shares in queues: the connection that the channel exists for, if any
+    /// client's connection can make such a channel, otherwise the channel.
+    pub source: u64,
 }
 
 /// The kinds of channel events.
@@ -98,6 +106,8 @@ pub(super) struct Reported {
     missed: bool,
     count: u64,
     counted_ms: u64,
+    /// The connection that has made it occupied, as the source of notices; 0 is not known.
+    maker: u64,
     /// Whether it is in [`ChannelEvents::counting`].
     counting: bool,
 }
@@ -116,11 +126,68 @@ pub(super) struct ChannelEvents {
     wanted: Arc<[EventMask]>,
     /// The version of the configuration.
     version: u32,
-    waiting: VecDeque<ChannelEvent>,
+    waiting: BTreeMap<u32, Waiting>,
+    /// Applications of which something waits, in the order in which they have their turn.
+    turns: VecDeque<u32>,
     bytes: usize,
-    lost: u64,
+    /// Counts notices.
+    made: u64,
+    lost: Vec<(u32, u64)>,
+    cancelled: u64,
     /// Channels with many subscribers whose number has changed.
     counting: VecDeque<ChannelName>,
+}
+
+/// What waits of one application.
+#[derive(Default)]
+struct Waiting {
+    /// By their number.
+    notices: BTreeMap<u64, ChannelEvent>,
+    shares: Shares,
+    /// The last notice of a channel that it is occupied or vacated, if nothing but its counts and
+    /// misses was noticed behind that.
+    occupancy: HashMap<Arc<str>, u64>,
+    bytes: usize,
+}
+
+impl Waiting {
+    fn put(&mut self, number: u64, notice: ChannelEvent) {
+        match notice.what {
+            ChannelEventKind::Occupied | ChannelEventKind::Vacated => {
+                self.occupancy.insert(notice.channel.clone(), number);
+            }
+            ChannelEventKind::MemberAdded(_)
+            | ChannelEventKind::MemberRemoved(_)
+            | ChannelEventKind::ClientEvent(_) => {
+                self.occupancy.remove(&notice.channel);
+            }
+            ChannelEventKind::CacheMiss | ChannelEventKind::Count(_) => {}
+        }
+        self.bytes += notice.bytes();
+        self.shares.add(notice.source, number);
+        self.notices.insert(number, notice);
+    }
+
+    fn take(&mut self, number: u64) -> Option<ChannelEvent> {
+        let notice = self.notices.remove(&number)?;
+        self.bytes -= notice.bytes();
+        self.shares.remove(notice.source, number);
+        if self.occupancy.get(&notice.channel) == Some(&number) {
+            self.occupancy.remove(&notice.channel);
+        }
+        Some(notice)
+    }
+
+    /// Takes back the notice that `notice` undoes, if that waits.
+    fn undone(&mut self, notice: &ChannelEvent) -> Option<ChannelEvent> {
+        if !matches!(notice.what, ChannelEventKind::Occupied | ChannelEventKind::Vacated) {
+            return None;
+        }
+        let number = *self.occupancy.get(&notice.channel)?;
+        let other = self.notices.get(&number)?;
+        let undoes = other.what != notice.what && other.version == notice.version;
+        if undoes { self.take(number) } else { None }
+    }
 }
 
 impl ChannelEvents {
@@ -132,17 +199,71 @@ impl ChannelEvents {
         }
     }
 
-    fn push(&mut self, name: &ChannelName, what: ChannelEventKind) {
+    /// Adds a notice. `maker` is the connection that the channel exists for; 0 if another matter.
+    fn push(&mut self, name: &ChannelName, what: ChannelEventKind, maker: u64) {
+        let source = if maker == 0 { name.hash() } else { maker };
+        let app = name.app();
         let notice =
-            ChannelEvent { app: name.app(), version: self.version, channel: name.shared(), what };
-        let bytes = notice.bytes();
-        if self.bytes + bytes > NOTICE_BYTES {
-            self.lost += 1;
-            return;
+            ChannelEvent { app, version: self.version, channel: name.shared(), what, source };
+        let waiting = self.waiting.entry(app).or_default();
+        if let Some(other) = waiting.undone(&notice) {
+            self.bytes -= other.bytes();
+            self.cancelled += 2;
+            return self.forget_if_empty(app);
         }
-        self.bytes += bytes;
-        self.waiting.push_back(notice);
+        if waiting.notices.is_empty() {
+            self.turns.push_back(app);
+        }
+        self.made += 1;
+        self.bytes += notice.bytes();
+        waiting.put(self.made, notice);
+        while self.bytes > NOTICE_BYTES {
+            self.lose();
+        }
     }
+
+    /// Drops one notice of the application that has the most.
+    fn lose(&mut self) {
+        let Some((app, waiting)) = self.waiting.iter_mut().max_by_key(|(_, it)| it.bytes) else {
+            return;
+        };
+        let app = *app;
+        let number = waiting.shares.newest_of_busiest();
+        let Some(notice) = number.and_then(|number| waiting.take(number)) else { return };
+        self.bytes -= notice.bytes();
+        match self.lost.iter_mut().find(|(other, _)| *other == app) {
+            Some((_, count)) => *count += 1,
+            None => self.lost.push((app, 1)),
+        }
+        self.forget_if_empty(app);
+    }
+
+    fn forget_if_empty(&mut self, app: u32) {
+        if self.waiting.get(&app).is_some_and(|waiting| waiting.notices.is_empty()) {
+            self.waiting.remove(&app);
+            self.turns.retain(|other| *other != app);
+        }
+    }
+
+    /// The next notice of the application whose turn it is.
+    fn next(&mut self) -> Option<ChannelEvent> {
+        let app = self.turns.pop_front()?;
+        let waiting = self.waiting.get_mut(&app)?;
+        let number = *waiting.notices.first_key_value()?.0;
+        let notice = waiting.take(number)?;
+        self.bytes -= notice.bytes();
+        match waiting.notices.is_empty() {
+            true => drop(self.waiting.remove(&app)),
+            false => self.turns.push_back(app),
+        }
+        Some(notice)
+    }
+}
+
+/// A connection as the source of notices; never 0, since generations begin with 1.
+fn source_of(conn: ConnId) -> u64 {
+    let slot = conn.slot;
+    u64::from(conn.core) << 56 | u64::from(slot.generation) << 32 | u64::from(slot.index)
 }
 
 impl ChannelEvent {
@@ -203,9 +324,7 @@ impl Hub {
 
     /// The next channel event.
     pub fn next_notice(&mut self) -> Option<ChannelEvent> {
-        let notice = self.notices.waiting.pop_front()?;
-        self.notices.bytes -= notice.bytes();
-        Some(notice)
+        self.notices.next()
     }
 
     /// Whether there is a channel event.
@@ -213,9 +332,26 @@ impl Hub {
         !self.notices.waiting.is_empty()
     }
 
-    /// The number of channel events lost for lack of room since the last call.
-    pub fn lost_notices(&mut self) -> u64 {
+    /// The number of channel events lost for lack of room since the last call, by application.
+    pub fn lost_notices(&mut self) -> Vec<(u32, u64)> {
         std::mem::take(&mut self.notices.lost)
+    }
+
+    /// The number of channel events that have cancelled each other since the last call.
+    pub fn cancelled_notices(&mut self) -> u64 {
+        std::mem::take(&mut self.notices.cancelled)
+    }
+
+    /// Notes that a connection joins a channel of this home, which may exist because of it.
+    pub(super) fn note_maker(&mut self, at: u32, conn: ConnId) {
+        let Some(Some(channel)) = self.channels.get_mut(at as usize) else { return };
+        if self.notices.wanted(&channel.name) == EventMask::NONE {
+            return;
+        }
+        let reported = &mut channel.home.get_or_insert_default().reported;
+        if !reported.occupied {
+            reported.maker = source_of(conn);
+        }
     }
 
     /// Reports occupancy and count of a channel whose subscribers may have changed, if this core is
@@ -234,14 +370,14 @@ impl Hub {
             home.reported.occupied = occupied;
             let what =
                 if occupied { ChannelEventKind::Occupied } else { ChannelEventKind::Vacated };
-            self.notices.push(&channel.name, what);
+            self.notices.push(&channel.name, what, home.reported.maker);
         }
         if !wanted.has(EventMask::COUNTS) || count == home.reported.count {
             return;
         }
         if count <= COUNT_SMALL {
             home.reported.count = count;
-            self.notices.push(&channel.name, ChannelEventKind::Count(count));
+            self.notices.push(&channel.name, ChannelEventKind::Count(count), home.reported.maker);
         } else if !home.reported.counting {
             home.reported.counting = true;
             self.notices.counting.push_back(channel.name.clone());
@@ -291,9 +427,15 @@ impl Hub {
         if !self.notices.wanted(&channel.name).has(kind) {
             return;
         }
-        if let Some(what) = what(&mut channel.home.get_or_insert_default().reported) {
-            self.notices.push(&channel.name, what);
-        }
+        let reported = &mut channel.home.get_or_insert_default().reported;
+        let Some(what) = what(reported) else { return };
+        // Who comes and who speaks has been signed for: that is the channel's share.
+        let maker = if kind.has(EventMask::MEMBERS | EventMask::CLIENT_EVENTS) {
+            0
+        } else {
+            reported.maker
+        };
+        self.notices.push(&channel.name, what, maker);
     }
 
     /// Reports the counts of channels with many subscribers, each at most once in
@@ -314,7 +456,8 @@ impl Hub {
             if count != home.reported.count {
                 home.reported.count = count;
                 home.reported.counted_ms = now_ms;
-                self.notices.push(&name, ChannelEventKind::Count(count));
+                let maker = home.reported.maker;
+                self.notices.push(&name, ChannelEventKind::Count(count), maker);
             }
         }
     }

@@ -49,6 +49,7 @@ impl Hub {
         {
             reply.history = history.events();
         }
+        self.note_maker(at, conn);
         self.note_occupied(at);
         if let Some(user) = came {
             self.note_member_added(at, &user);
@@ -244,7 +245,9 @@ impl Hub {
         mail: &mut OutgoingMail,
     ) -> Option<(ChannelName, Event)> {
         match request {
-            Up::Interest { asked, name } => {
+            Up::Interest { asked, slot, name } => {
+                let at = self.find_or_insert(&name);
+                self.note_maker(at, ConnId { core: from, slot });
                 self.note_interest(from, &name);
                 mail.down(from, Down::Interested { asked, name });
             }

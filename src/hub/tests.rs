@@ -5,6 +5,7 @@ use crate::mem::Frozen;
 use std::sync::Arc;
 
 mod history;
+mod notices;
 mod pictures;
 
 const NOW_MS: u64 = 1000;
@@ -583,20 +584,4 @@ fn channel_events_report_large_counts_at_intervals() {
     assert_eq!(world.notices(), [ChannelEventKind::Count(100)]);
     world.hubs[0].sweep(20_000);
     assert_eq!(world.notices(), []);
-}
-
-#[test]
-fn channel_events_beyond_the_bound_are_lost_and_counted() {
-    let mut world = watched(1, EventMask::OCCUPANCY);
-    let rounds = crate::limits::NOTICE_BYTES / size_of::<ChannelEvent>();
-    for _ in 0..rounds {
-        world.join(0, 1, "a");
-        world.leave(0, 1, "a");
-    }
-    let lost = world.hubs[0].lost_notices();
-    assert!(lost > 0);
-    assert_eq!(world.notices().len() as u64 + lost, 2 * rounds as u64);
-    assert!(!world.hubs[0].has_notices());
-    world.join(0, 1, "a");
-    assert_eq!(world.notices(), [ChannelEventKind::Occupied]);
 }

@@ -8,11 +8,13 @@ pub mod frame;
 pub mod mailbox;
 pub mod notifier;
 pub mod park;
+mod shares;
 pub mod slots;
 mod sync;
 
 pub use frame::{Frozen, Handle, Segment};
 pub use notifier::{Notifier, RefreshList, RefreshRequest};
+pub use shares::Shares;
 pub use slots::{FreeList, Slot, Table};
 
 /// Returns memory that the calling thread's allocator keeps for reuse to the system. Takes

@@ -4,6 +4,7 @@
 
 mod broadcast;
 mod context;
+mod cors;
 mod counted;
 mod inbound;
 mod pause;
@@ -380,8 +381,9 @@ impl Session {
 
     /// Closes as the application wants it.
     pub fn close_with(&mut self, closing: &Closing, cx: &mut Context<'_>) {
-        self.with_socket(cx, |socket, out, _| {
-            socket.close(closing, out);
+        self.with_socket(cx, |socket, out, cx| {
+            let closing = socket.before_close(closing.clone(), out, cx);
+            socket.close(&closing, out);
             After::Again
         });
     }

@@ -3,9 +3,11 @@
 use super::socket::{ConnectionPolicy, Endpoint, Socket};
 use super::stream::{self, Input};
 use super::upstream::{self, UpstreamRequest};
-use super::{After, Context, Ending, context, upgrade};
+use super::{After, Context, Ending, context, cors, upgrade};
 use crate::config;
-use crate::dialect::{self, Answered, Connection, DialectContext, Finish, HttpReply, Opening};
+use crate::dialect::{
+    self, Answered, Connection, DialectContext, Finish, HttpReply, Opening, SharedWith,
+};
 use crate::gateway;
 use crate::http::{self, Phase, Request, RequestEvent, Response};
 use crate::hub::Answer;
@@ -34,6 +36,8 @@ struct PendingReply {
     body: Body,
     /// Whether the connection ends behind it.
     last: bool,
+    /// Whether nothing more is read before it is made.
+    gathers: bool,
 }
 
 enum Body {
@@ -48,11 +52,12 @@ struct Unfinished {
     answers: Vec<(u16, Answer)>,
     connection: http::Connection,
     head_only: bool,
+    shared_with: Option<SharedWith>,
 }
 
 impl PendingReply {
     fn bytes(bytes: Vec<u8>, last: bool) -> PendingReply {
-        PendingReply { acks: 0, body: Body::Bytes(bytes), last }
+        PendingReply { acks: 0, body: Body::Bytes(bytes), last, gathers: false }
     }
 
     /// The answer to a request that cannot wait for its turn.
@@ -167,8 +172,11 @@ impl Requests {
         !self.had_request
     }
 
+    /// Whether no further request is read for now: as many wait for their answers as may, or one
+    /// whose answers may be large.
     pub(super) fn is_full(&self) -> bool {
-        self.replies.len() >= HTTP_PIPELINE
+        let gathers = self.replies.back().is_some_and(|reply| reply.gathers);
+        gathers || self.replies.len() >= HTTP_PIPELINE
     }
 
     pub(super) fn ticket(&self) -> Option<u32> {
@@ -218,7 +226,8 @@ impl Requests {
                 Body::Bytes(bytes) => out.extend_from_slice(&bytes),
                 Body::Later(it) => {
                     let reply = (it.finish)(it.answers);
-                    push(&reply, it.connection, it.head_only, out, cx);
+                    let manner = Manner { connection: it.connection, head_only: it.head_only };
+                    push(&reply, manner, it.shared_with.as_ref(), out, cx);
                 }
             }
             if reply.last {
@@ -264,7 +273,40 @@ fn answer(request: &mut Request<'_>, cx: &mut Context<'_>) -> PendingReply {
         send(page.status, &response, &mut bytes, cx);
         return PendingReply::bytes(bytes, last);
     }
-    let answered = match endpoint {
+    let is_app = matches!(endpoint, Some(config::EndpointKind::Apps));
+    let shared_with = if is_app { dialect::shared_with(cx.env, request) } else { None };
+    if let Some(origin) = &shared_with
+        && cors::is_preflight(request)
+    {
+        let mut bytes = Vec::new();
+        let fields = cors::preflight(origin);
+        let response = Response::new(204, "", b"").headers(&fields).connection(connection);
+        send(204, &response, &mut bytes, cx);
+        return PendingReply::bytes(bytes, last);
+    }
+    let answered = dispatch(route, request, cx);
+    let (finish, gathers) = match answered {
+        Answered::Now(reply) => {
+            let mut bytes = Vec::new();
+            let manner = Manner { connection, head_only };
+            push(&reply, manner, shared_with.as_ref(), &mut bytes, cx);
+            return PendingReply::bytes(bytes, last);
+        }
+        Answered::Later(finish) => (finish, false),
+        Answered::Gathered(finish) => (finish, true),
+    };
+    let answers = Vec::new();
+    let unfinished = Unfinished { finish, answers, connection, head_only, shared_with };
+    PendingReply { acks: 0, body: Body::Later(Box::new(unfinished)), last, gathers }
+}
+
+/// Gives a request to its endpoint.
+fn dispatch(
+    route: Option<&config::Route>,
+    request: &mut Request<'_>,
+    cx: &mut Context<'_>,
+) -> Answered {
+    match route.map(|route| route.endpoint) {
         Some(
             endpoint @ (config::EndpointKind::Apps
             | config::EndpointKind::Zenith
@@ -287,18 +329,14 @@ fn answer(request: &mut Request<'_>, cx: &mut Context<'_>) -> PendingReply {
             Answered::Now(error(route.map_or(404, |route| route.status), REJECTED))
         }
         _ => Answered::Now(error(404, "nothing is served at this path")),
-    };
-    match answered {
-        Answered::Now(reply) => {
-            let mut bytes = Vec::new();
-            push(&reply, connection, head_only, &mut bytes, cx);
-            PendingReply::bytes(bytes, last)
-        }
-        Answered::Later(finish) => {
-            let unfinished = Unfinished { finish, answers: Vec::new(), connection, head_only };
-            PendingReply { acks: 0, body: Body::Later(Box::new(unfinished)), last }
-        }
     }
+}
+
+/// How a response is written.
+#[derive(Clone, Copy)]
+struct Manner {
+    connection: http::Connection,
+    head_only: bool,
 }
 
 fn page(
@@ -313,6 +351,7 @@ fn page(
         counters: &env.counters,
         control: &env.control,
         connections: &|app| env.apps.get(app as u32).connections(),
+        dropped_hooks: &|app| env.apps.get(app as u32).dropped_hooks(),
         draining: cx.draining,
     };
     gateway::page(endpoint, request, &visit)
@@ -321,20 +360,25 @@ fn page(
 /// Writes a reply.
 fn push(
     reply: &HttpReply,
-    connection: http::Connection,
-    head_only: bool,
+    manner: Manner,
+    shared_with: Option<&SharedWith>,
     out: &mut Vec<u8>,
     cx: &Context<'_>,
 ) {
-    let fields: &[(&str, &str)] = match (reply.status, reply.allow) {
+    let own: &[(&str, &str)] = match (reply.status, reply.allow) {
         (405, Some(allow)) => &[("Allow", allow)],
         (426, _) => {
             &[("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Version", "13")]
         }
         _ => &[],
     };
-    let response = Response::json(reply.status, &reply.body).headers(fields);
-    send(reply.status, &response.connection(connection).head_only(head_only), out, cx);
+    let mut fields = own.to_vec();
+    if let Some(origin) = shared_with {
+        fields.extend(cors::fields(origin));
+    }
+    let response = Response::json(reply.status, &reply.body).headers(&fields);
+    let response = response.connection(manner.connection).head_only(manner.head_only);
+    send(reply.status, &response, out, cx);
 }
 
 fn send(status: u16, response: &Response<'_>, out: &mut Vec<u8>, cx: &Context<'_>) {
@@ -490,4 +534,27 @@ fn compress(
         Channel::new(shared.ok()??, min_bytes, cx.codecs)
     });
     channel.map(Box::new)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pending_reply(gathers: bool) -> PendingReply {
+        PendingReply { gathers, ..PendingReply::bytes(Vec::new(), false) }
+    }
+
+    #[test]
+    fn requests_are_full_with_a_pipeline_or_with_one_reply_that_gathers() {
+        let mut requests = Requests::default();
+        requests.replies.extend((1..HTTP_PIPELINE).map(|_| pending_reply(false)));
+        assert!(!requests.is_full());
+        requests.replies.push_back(pending_reply(false));
+        assert!(requests.is_full());
+        let mut requests = Requests::default();
+        requests.replies.push_back(pending_reply(false));
+        assert!(!requests.is_full());
+        requests.replies.push_back(pending_reply(true));
+        assert!(requests.is_full());
+    }
 }

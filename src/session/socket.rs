@@ -380,7 +380,7 @@ impl Socket {
     }
 
     /// Has the dialect say what it says before this close, and how it closes.
-    fn before_close(
+    pub(super) fn before_close(
         &mut self,
         closing: Closing,
         out: &mut Vec<u8>,

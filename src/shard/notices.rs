@@ -34,6 +34,14 @@ impl Shard {
 
     /// Notices that found no room since the last call.
     pub fn lost_notices(&mut self) -> u64 {
-        self.hub.lost_notices()
+        self.counters.hooks_cancelled.add(self.hub.cancelled_notices());
+        let mut lost = 0;
+        for (app, count) in self.hub.lost_notices() {
+            if let Some(app) = self.env.apps.find(app) {
+                app.count_dropped_hooks(count);
+            }
+            lost += count;
+        }
+        lost
     }
 }

@@ -1,7 +1,7 @@
 //! What a configuration's values may be; each refusal by the key and the line that it names.
 
 use polycast::config::{
-    Config, DuplicateSubscribe, FileFormat, Overrides, Problem, Route, RouteQuery,
+    BadSignature, Config, DuplicateSubscribe, FileFormat, Overrides, Problem, Route, RouteQuery,
 };
 
 const APP: &str = "[[apps]]\nid = '1'\nkey = 'k'\nsecret = 's'\n";
@@ -107,6 +107,12 @@ fn config_ranges_of_messages_and_timeouts() {
         ("limits.listed_channels = 0", "5:8: apps[0].limits.listed_channels: 0 is out of range"),
         ("limits.listed_channels = 1048576", ""),
         ("limits.listed_channels = 1048577", "5:8: apps[0].limits.listed_channels: 1048577 is"),
+        ("limits.subscriptions_per_s = 0", ""),
+        ("limits.subscriptions_per_s = 60000", ""),
+        ("limits.subscriptions_per_s = 60001", "5:8: apps[0].limits.subscriptions_per_s: 60001"),
+        ("cors_origins = ['*', 'https://*.example.com']", ""),
+        ("cors_origins = ['example.com']", "5:17: apps[0].cors_origins[0]: `example.com` is not"),
+        ("bad_signature = 'no'", "5:17: apps[0].bad_signature: `no` is not accepted"),
         ("limits.client_events_per_s = 60001", "5:8: apps[0].limits.client_events_per_s: 60001"),
     ]);
 }
@@ -130,6 +136,16 @@ fn config_profile_sets_missing_keys() {
             (limits.user_id_length, limits.client_events_per_s, limits.cache_ttl_s),
         )
     };
+    let flags = |profile: &str| {
+        let app = app(&format!("profile = '{profile}'"));
+        let origins: Vec<&str> = app.cors_origins.iter().map(|it| it.as_str()).collect();
+        let flags = [app.error_before_close, app.numeric_user_ids, app.counts_in_reads];
+        (app.bad_signature, flags, origins.join(" "))
+    };
+    let (refuse, close) = (BadSignature::Refuse, BadSignature::Close);
+    assert_eq!(flags("pusher"), (refuse, [false; 3], String::new()));
+    assert_eq!(flags("vask"), (close, [false; 3], String::new()));
+    assert_eq!(flags("soketi"), (refuse, [true; 3], "*".to_owned()));
     let ours = of("polycast");
     let (names, bytes, rest) = ours;
     assert_eq!(of("pusher"), ((164, names.1, names.2), bytes, rest));

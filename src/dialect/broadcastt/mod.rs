@@ -30,6 +30,7 @@ const CODES: Codes = Codes {
     no_such_path: Closing::new(4005, "Path not found"),
     origin: Closing::new(4009, "Unauthorised: origin not allowed"),
     sign_in: Closing::new(4009, "Unauthorised: there is no sign-in"),
+    bad_signature: Closing::new(4009, "Unauthorised: invalid signature"),
     unauthorised: Closing::new(4009, "Unauthorised: no private channel joined in time"),
     too_slow: Closing::new(4100, "Over capacity: the client does not read what it is sent"),
     too_many_errors: TOO_MUCH,
@@ -64,7 +65,6 @@ impl Vendor for Broadcastt {
         refuses_paths_early: true,
         bare_batch: true,
         publish_asks: false,
-        counts_presence: true,
         checks_names: true,
         foreign_key: 403,
     };
@@ -122,6 +122,7 @@ impl Vendor for Broadcastt {
                 | BadEvent::Public
                 | BadEvent::LongData
                 | BadEvent::TooMany,
+                _,
             )
             | ProtocolError::Unsupported(_)
             | ProtocolError::Subscribed(_)
@@ -140,9 +141,9 @@ impl Vendor for Broadcastt {
             SubscribeRefusal::Name(_) => (NAME, 400),
             SubscribeRefusal::Member(_) | SubscribeRefusal::Large(_) => (AUTH, 400),
             SubscribeRefusal::User | SubscribeRefusal::Signature => (AUTH, 401),
-            SubscribeRefusal::SubscriptionLimit(_) | SubscribeRefusal::ChannelFull(_) => {
-                (LIMIT, 403)
-            }
+            SubscribeRefusal::SubscriptionLimit(_)
+            | SubscribeRefusal::ChannelFull(_)
+            | SubscribeRefusal::TooMany(_) => (LIMIT, 403),
         };
         words::subscription_error(name, kind, &refusal.text(name), status)
     }

@@ -24,6 +24,9 @@ pub(super) fn answer<V: Vendor>(
 ) -> Answered {
     let entry = context.env.apps.get(app);
     if let Err(refused) = verify::<V>(context, app, request) {
+        if let signature::SignatureError::Expired { given, now, .. } = refused {
+            stale(context, app, given, now);
+        }
         let foreign = V::QUIRKS.foreign_key != 401
             && refused == signature::SignatureError::Key
             && is_foreign::<V>(context, request);
@@ -55,6 +58,24 @@ pub(super) fn answer<V: Vendor>(
         Target::Users(name) => reads::users::<V>(context, app, &name),
         Target::ToUser(user) => to_user::<V>(context, app, &user, request.body),
         Target::Terminate(user) => terminate::<V>(context, app, &user),
+    }
+}
+
+/// Counts a request that is refused for its time, and says so now and then: a clock that is wrong
+/// refuses all of them.
+fn stale(context: &DialectContext<'_>, app: u32, given: u64, now: u64) {
+    if let Some(counters) = context.env.counters.get(usize::from(context.conn.core)) {
+        counters.requests_stale.add(1);
+    }
+    let entry = context.env.apps.get(app);
+    if entry.stale_is_news(context.now.ms) {
+        let id = &*entry.config.id;
+        tracing::warn!(
+            app = id,
+            auth_timestamp = given,
+            server_time = now,
+            "requests are refused for their auth_timestamp: a clock is wrong, or they are repeated"
+        );
     }
 }
 
@@ -278,7 +299,11 @@ fn event_data<'t, V: Vendor>(
     };
     let max = limits.event_bytes;
     match text.len() > max {
-        true => Err((413, format!("data is longer than {max} bytes").into())),
+        // The vendor's own suites look for these words.
+        true => {
+            let text = "The data content of this event exceeds the allowed maximum";
+            Err((413, format!("{text} ({max} bytes).").into()))
+        }
         false => Ok(V::event_data(text, data.text().is_some())),
     }
 }

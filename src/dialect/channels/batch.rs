@@ -29,7 +29,7 @@ pub(super) fn events<V: Vendor>(
         let mut entries: Vec<Entry> = Vec::new();
         for event in batch {
             if entries.len() == max {
-                return Err((400, format!("more than {max} events in a batch").into()));
+                return Err((400, format!("Batch too large: more than {max} events").into()));
             }
             let trigger = Trigger::read::<V>(env, app, event)?;
             let [name] = trigger.channels[..] else {

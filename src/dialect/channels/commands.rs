@@ -143,6 +143,12 @@ fn subscribe<V: Vendor>(
     if let Err(problem) = channel::check::<V>(&name, V::name_length(context.env, app)) {
         return conn.refuse(context, &shorten(&name), SubscribeRefusal::Name(&problem));
     }
+    if !conn.may_subscribe(context.now, limits) {
+        if let Some(counters) = context.env.counters.get(usize::from(context.conn.core)) {
+            counters.subscriptions_refused.add(1);
+        }
+        return conn.refuse(context, &name, SubscribeRefusal::TooMany(limits.subscriptions_per_s));
+    }
     let cached = channel::is_cached::<V>(&name);
     let kind = channel::kind::<V>(&name);
     let data = subscription.channel_data.as_deref();
@@ -233,12 +239,6 @@ fn client_event<V: Vendor>(
     text: &[u8],
 ) {
     let app = &context.env.apps.get(conn.app).config;
-    let refuse = |conn: &mut Connection<V>, context: &mut DialectContext<'_>, why| {
-        conn.protocol_error(context, ProtocolError::Event(why));
-    };
-    if !app.client_events {
-        return refuse(conn, context, BadEvent::Off);
-    }
     let Some(message) = str::from_utf8(text).ok().and_then(RawMembers::read) else {
         return conn.protocol_error(context, ProtocolError::NotAnObject);
     };
@@ -247,6 +247,13 @@ fn client_event<V: Vendor>(
         false => None,
     };
     let name = message.text("channel").or_else(only);
+    let named = name.as_deref().map(shorten);
+    let refuse = |conn: &mut Connection<V>, context: &mut DialectContext<'_>, why| {
+        conn.protocol_error(context, ProtocolError::Event(why, named.as_deref()));
+    };
+    if !app.client_events {
+        return refuse(conn, context, BadEvent::Off);
+    }
     let (Some(event), Some(name)) = (message.text("event"), name) else {
         return refuse(conn, context, BadEvent::NoChannel);
     };

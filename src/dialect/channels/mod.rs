@@ -19,6 +19,7 @@ use super::{
     Rejection, Why, freeze_text,
 };
 use crate::codec::json::push_content;
+use crate::config::{AppLimits, BadSignature};
 use crate::http;
 use crate::hub::{Answer, ConnId, DialectMessage, JoinReply};
 use crate::mem::{Frozen, Slot};
@@ -46,6 +47,10 @@ pub struct Connection<V> {
     /// Client events in the same way.
     client_events_second: u16,
     client_events: u16,
+    /// Subscriptions that it has begun and that its rate has not made up for yet, and the second
+    /// in which that was counted last.
+    begun: u32,
+    begun_second: u32,
     /// The second by which the client has to authorise itself; 0 when it has or need not.
     authorise_by_s: u32,
     /// Most clients are nobody in particular, and can be asked for a sign of life.
@@ -165,7 +170,7 @@ impl<V: Vendor> Dialect for Connection<V> {
 
     fn before_close(&mut self, context: &mut DialectContext<'_>, closing: Closing) -> Closing {
         let closing = V::translate(closing);
-        if let Some(text) = V::before_close(&closing, false) {
+        if let Some(text) = V::before_close(&closing, self.tells_closes(context, &closing)) {
             context.send_text(&text);
         }
         closing
@@ -188,17 +193,17 @@ impl<V: Vendor> Dialect for Connection<V> {
     fn on_deadline(&mut self, context: &mut DialectContext<'_>) {
         let is_due = |by_s: u32| by_s > 0 && u64::from(by_s) * 1000 <= context.now.ms;
         if is_due(self.inactive_by_s()) {
-            return end::<V>(context, V::INACTIVE, false);
+            return self.end(context, V::INACTIVE);
         }
         if is_due(self.authorise_by_s) {
             self.authorise_by_s = 0;
-            end::<V>(context, V::CODES.unauthorised, false);
+            self.end(context, V::CODES.unauthorised);
         }
     }
 
     fn on_reload(&mut self, context: &mut DialectContext<'_>) {
         if !context.env.apps.get(self.app).config.enabled {
-            end::<V>(context, V::CODES.app_disabled, false);
+            self.end(context, V::CODES.app_disabled);
         }
     }
 
@@ -286,6 +291,8 @@ impl<V: Vendor> Connection<V> {
             binaries: 0,
             client_events_second: 0,
             client_events: 0,
+            begun: 0,
+            begun_second: 0,
             authorise_by_s: by_s as u32,
             who: None,
             vendor: PhantomData,
@@ -298,6 +305,18 @@ impl<V: Vendor> Connection<V> {
         silence.map_or(0, |silence| silence.since_s.saturating_add(silence.max_s))
     }
 
+    /// Closes a connection that was admitted.
+    fn end(&self, context: &mut DialectContext<'_>, closing: Closing) {
+        let tells = self.tells_closes(context, &closing);
+        end::<V>(context, closing, tells);
+    }
+
+    /// Whether the application wants its clients to hear of this close by an event, too.
+    fn tells_closes(&self, context: &DialectContext<'_>, closing: &Closing) -> bool {
+        let is_own = (4000..4300).contains(&closing.code);
+        is_own && context.env.apps.get(self.app).config.error_before_close
+    }
+
     /// Counts one more client event; false when there are more than `max` in this second, if
     /// that is not 0.
     fn may_publish_client_event(&mut self, now: Now, max: u16) -> bool {
@@ -307,6 +326,22 @@ impl<V: Vendor> Connection<V> {
         }
         self.client_events = self.client_events.saturating_add(1);
         max == 0 || self.client_events <= max
+    }
+
+    /// Counts one more subscription that is asked for; false when it is beyond what the client may
+    /// begin: as many as it may hold at once, and then so many in each second.
+    fn may_subscribe(&mut self, now: Now, limits: &AppLimits) -> bool {
+        let rate = u32::from(limits.subscriptions_per_s);
+        let second = (now.ms / 1000) as u32;
+        let passed = second.wrapping_sub(self.begun_second);
+        self.begun = self.begun.saturating_sub(rate.saturating_mul(passed));
+        self.begun_second = second;
+        if rate == 0 {
+            return true;
+        }
+        let may = (self.begun as usize) < limits.subscriptions_per_connection.max(rate as usize);
+        self.begun += u32::from(may);
+        may
     }
 
     /// Answers a mistake that does not close the connection, up to a bound in each second.
@@ -337,6 +372,11 @@ impl<V: Vendor> Connection<V> {
             true => self.report(context, Some(&text)),
             false => context.send_text(&text),
         }
+        let unsigned = matches!(refusal, SubscribeRefusal::Signature | SubscribeRefusal::User);
+        let policy = context.env.apps.get(self.app).config.bad_signature;
+        if unsigned && policy == BadSignature::Close {
+            end::<V>(context, V::CODES.bad_signature, true);
+        }
     }
 
     fn report(&mut self, context: &mut DialectContext<'_>, text: Option<&[u8]>) {
@@ -347,7 +387,7 @@ impl<V: Vendor> Connection<V> {
         }
         self.errors += 1;
         if self.errors > ERRORS_PER_SECOND {
-            end::<V>(context, V::CODES.too_many_errors, false);
+            self.end(context, V::CODES.too_many_errors);
         } else if let Some(text) = text {
             context.send_text(text);
         }

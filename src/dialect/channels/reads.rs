@@ -31,14 +31,16 @@ impl Info {
         Ok(info)
     }
 
+    /// The same with the counts, where they apply.
+    fn with_counts(self) -> Info {
+        Info { user_count: true, subscription_count: true, ..self }
+    }
+
     /// The first attribute that channels of this name do not have.
     fn inapplicable<V: Vendor>(self, name: &str) -> Option<&'static str> {
         let presence = channel::kind::<V>(name) == ChannelKind::Presence;
         match self {
             Info { user_count: true, .. } if !presence => Some("user_count"),
-            Info { subscription_count: true, .. } if presence && !V::QUIRKS.counts_presence => {
-                Some("subscription_count")
-            }
             Info { cache: true, .. } if !channel::is_cached::<V>(name) => Some("cache"),
             _ => None,
         }
@@ -58,7 +60,7 @@ impl Info {
         if self.user_count && presence {
             out.extend_from_slice(format!(r#","user_count":{}"#, channel_info.users).as_bytes());
         }
-        if self.subscription_count && (!presence || V::QUIRKS.counts_presence) {
+        if self.subscription_count {
             let count = channel_info.subscriptions;
             out.extend_from_slice(format!(r#","subscription_count":{count}"#).as_bytes());
         }
@@ -120,10 +122,11 @@ pub(super) fn channels<V: Vendor>(
     if info.cache {
         return refuse::<V>("info cache is for one channel");
     }
-    let max = context.env.apps.get(app).config.limits.listed_channels;
+    let config = &context.env.apps.get(app).config;
+    let (max, counts) = (config.limits.listed_channels, config.counts_in_reads);
     let asked = Query::Channels { app, prefix: prefix.into(), max };
     context.effects.push(Effect::Ask { query: asked, part: 0 });
-    Answered::Later(Box::new(move |answers| {
+    Answered::Gathered(Box::new(move |answers| {
         let mut out = br#"{"channels":{"#.to_vec();
         let start = out.len();
         let lists = answers.into_iter().filter_map(|(_, answer)| match answer {
@@ -140,7 +143,15 @@ pub(super) fn channels<V: Vendor>(
             }
             push_string(&mut out, name.text());
             out.push(b':');
-            out.extend_from_slice(&object::<V>(info, name.text(), &channel_info));
+            let info = if counts { info.with_counts() } else { info };
+            let listed = object::<V>(info, name.text(), &channel_info);
+            match listed.strip_suffix(b"}") {
+                Some(members) if counts => {
+                    out.extend_from_slice(members);
+                    out.extend_from_slice(br#","occupied":true}"#);
+                }
+                _ => out.extend_from_slice(&listed),
+            }
         }
         out.extend_from_slice(b"}}");
         ok(out)
@@ -164,6 +175,8 @@ pub(super) fn channel<V: Vendor>(
     if let Some(problem) = bad_name::<V>(context, app, name) {
         return refuse::<V>(&problem);
     }
+    let counts = context.env.apps.get(app).config.counts_in_reads;
+    let info = if counts { info.with_counts() } else { info };
     let asked = Query::Channel { app, name: name.into() };
     context.effects.push(Effect::Ask { query: asked, part: 0 });
     let name = name.to_owned();
@@ -241,12 +254,13 @@ mod tests {
             |list, name| read(list).ok().and_then(|info| info.inapplicable::<Pusher>(name));
         assert_eq!(inapplicable("user_count", "news"), Some("user_count"));
         assert_eq!(inapplicable("user_count", "presence-a"), None);
-        assert_eq!(inapplicable("subscription_count", "presence-a"), Some("subscription_count"));
+        assert_eq!(inapplicable("subscription_count", "presence-a"), None);
         assert_eq!(inapplicable("subscription_count", "news"), None);
         assert_eq!(inapplicable("cache", "news"), Some("cache"));
         assert_eq!(inapplicable("cache", "cache-a"), None);
         let channel_info = ChannelInfo { subscriptions: 3, users: 2, kept: None };
-        assert_eq!(object::<Pusher>(both, "presence-a", &channel_info), br#"{"user_count":2}"#);
+        let counts = br#"{"user_count":2,"subscription_count":3}"#;
+        assert_eq!(object::<Pusher>(both, "presence-a", &channel_info), counts);
         assert_eq!(object::<Pusher>(both, "news", &channel_info), br#"{"subscription_count":3}"#);
         assert_eq!(object::<Pusher>(Info::default(), "news", &channel_info), b"{}");
     }

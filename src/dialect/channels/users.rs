@@ -117,7 +117,8 @@ pub(super) fn sign_in<V: Vendor>(
     let env = context.env;
     let limits = &env.apps.get(conn.app).config.limits;
     let signed = [b"::user::".as_slice(), user_data.as_bytes()];
-    let id = match read_user::<V>(user_data, limits.user_id_length) {
+    let numeric = env.apps.get(conn.app).config.numeric_user_ids;
+    let id = match read_user::<V>(user_data, limits.user_id_length, numeric) {
         Some(user) if conn.is_signed(context, auth, &signed) => user,
         _ => return end::<V>(context, V::CODES.sign_in, true),
     };
@@ -165,11 +166,15 @@ fn begin<V: Vendor>(
     }
 }
 
-/// A user's data must have an `id` that is a string, which client libraries insist on, and one that
-/// can stand in a channel's name.
-fn read_user<V: Vendor>(data: &str, max: usize) -> Option<UserIdentity> {
+/// A user's data must have an `id` that is a string, which client libraries insist on, or an
+/// integer if `numeric`, and one that can stand in a channel's name.
+fn read_user<V: Vendor>(data: &str, max: usize, numeric: bool) -> Option<UserIdentity> {
     let members = RawMembers::read(data)?;
-    let id = members.text("id")?.into_owned();
+    let digits = |raw: &str| raw.bytes().all(|byte| byte.is_ascii_digit());
+    let id = match members.text("id") {
+        Some(text) => text.into_owned(),
+        None => members.raw("id").filter(|raw| numeric && digits(raw))?.to_owned(),
+    };
     channel::check::<V>(&id, max).ok()?;
     Some(UserIdentity { id, info: members.raw("user_info").map(str::to_owned) })
 }
@@ -318,7 +323,13 @@ mod tests {
 
     #[test]
     fn users_sign_in_needs_a_string_id() {
-        let id = |data| read_user::<Pusher>(data, 10).map(|user| user.id);
+        let id = |data| read_user::<Pusher>(data, 10, false).map(|user| user.id);
+        let numeric = |data| read_user::<Pusher>(data, 10, true).map(|user| user.id);
+        assert_eq!(numeric(r#"{"id":"ada"}"#).as_deref(), Some("ada"));
+        assert_eq!(numeric(r#"{"id":1234567890}"#).as_deref(), Some("1234567890"));
+        for bad in [r#"{"id":12345678901}"#, r#"{"id":1.5}"#, r#"{"id":-1}"#, r#"{"id":null}"#] {
+            assert_eq!(numeric(bad), None, "{bad}");
+        }
         assert_eq!(id(r#"{"id":"ada"}"#).as_deref(), Some("ada"));
         for bad in
             [r#"{"id":1}"#, r#"{"id":""}"#, "{}", r#"{"id":"a b"}"#, r#"{"id":"12345678901"}"#]

@@ -176,8 +176,6 @@ pub struct Quirks {
     pub bare_batch: bool,
     /// Whether a publish may ask about its channels.
     pub publish_asks: bool,
-    /// Whether `subscription_count` can be asked of presence channels too.
-    pub counts_presence: bool,
     /// Whether the API refuses questions about names that no channel can have.
     pub checks_names: bool,
     /// The status for a request that another application has signed; 401 is that of any other one
@@ -238,6 +236,7 @@ pub struct Codes {
     pub no_such_path: Closing,
     pub origin: Closing,
     pub sign_in: Closing,
+    pub bad_signature: Closing,
     pub unauthorised: Closing,
     pub too_slow: Closing,
     pub too_many_errors: Closing,
@@ -274,8 +273,8 @@ pub enum ProtocolError<'m> {
     SignedIn,
     /// A watchlist of more users than this, of which the first ones count.
     LongWatchlist(usize),
-    /// A client's event.
-    Event(BadEvent),
+    /// A client's event, and the channel that it names.
+    Event(BadEvent, Option<&'m str>),
 }
 
 /// Why a client's event is not passed on.
@@ -308,6 +307,9 @@ pub enum SubscribeRefusal<'r> {
     Member(&'r str),
     /// It is longer than it may be.
     Large(&'r str),
+    /// The connection has begun so many subscriptions in a second that this one is beyond its rate,
+    /// which is this many.
+    TooMany(u16),
     /// The connection holds this many subscriptions, and may not hold more.
     SubscriptionLimit(usize),
     /// The channel has this many members, and may not have more.
@@ -350,6 +352,9 @@ impl SubscribeRefusal<'_> {
             | SubscribeRefusal::Large(problem) => Cow::Borrowed(problem),
             SubscribeRefusal::User => "Only the user who has signed in may subscribe".into(),
             SubscribeRefusal::Signature => format!("Invalid signature for {name}").into(),
+            SubscribeRefusal::TooMany(max) => {
+                format!("A connection may begin {max} subscriptions in a second").into()
+            }
             SubscribeRefusal::SubscriptionLimit(max) => {
                 format!("A connection may hold {max} subscriptions").into()
             }

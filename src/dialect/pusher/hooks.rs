@@ -114,7 +114,7 @@ mod tests {
     use crate::config::{Config, Webhook};
 
     fn check(channel: &str, what: ChannelEventKind, kind: HookEvent, expected: &str) {
-        let notice = ChannelEvent { app: 0, version: 0, channel: channel.into(), what };
+        let notice = ChannelEvent { app: 0, version: 0, channel: channel.into(), what, source: 0 };
         let (found, text) = event(&notice).expect("an event");
         assert_eq!((found, String::from_utf8(text).as_deref()), (kind, Ok(expected)));
     }
@@ -126,6 +126,7 @@ mod tests {
             version: 0,
             channel: "room".into(),
             what: ChannelEventKind::Occupied,
+            source: 0,
         };
         let (_, event) = event(&room).expect("an event");
         let body = body(1_760_000_000_123, &[&event]);
@@ -184,6 +185,7 @@ mod tests {
             version: 0,
             channel: "presence-a".into(),
             what: ChannelEventKind::Count(3),
+            source: 0,
         };
         assert_eq!(event(&users), None);
     }

@@ -19,8 +19,16 @@ pub(super) fn established(socket_id: &str, activity_timeout_s: u64) -> String {
     )
 }
 
-pub(super) fn error(code: Option<u16>, message: &str) -> Vec<u8> {
-    let mut out = br#"{"event":"pusher:error","data":{"code":"#.to_vec();
+/// An error, of a client's event with the channel that it names: so listeners of that channel hear
+/// of it, too.
+pub(super) fn error(code: Option<u16>, message: &str, channel: Option<&str>) -> Vec<u8> {
+    let mut out = br#"{"event":"pusher:error","#.to_vec();
+    if let Some(channel) = channel {
+        out.extend_from_slice(br#""channel":"#);
+        push_string(&mut out, channel);
+        out.push(b',');
+    }
+    out.extend_from_slice(br#""data":{"code":"#);
     match code {
         Some(code) => out.extend_from_slice(code.to_string().as_bytes()),
         None => out.extend_from_slice(b"null"),

@@ -116,10 +116,12 @@ fn metrics_have_every_counter_once_and_summed() {
         counters.turns.add(7);
     }
     // One core opens what another one closes.
+    let counts = AppCounts { connections: 3, dropped_hooks: 9 };
+    let none = AppCounts::default();
     cores[0].subscriptions.add(5);
     cores[1].subscriptions.sub(2);
     let exposition =
-        text(&cores, &Counters::default(), [("1", 3), ("shop.eu", 0)].into_iter(), &Config::demo());
+        text(&cores, &Counters::default(), &[("1", counts), ("shop.eu", none)], &Config::demo());
     let samples = read(&exposition).unwrap_or_else(|wrong| panic!("{wrong}\n{exposition}"));
     for (series, value) in [
         ("polycast_received_bytes_total[]".to_owned(), 80.0),
@@ -129,6 +131,7 @@ fn metrics_have_every_counter_once_and_summed() {
         (r#"polycast_core_connections[("core", "0")]"#.to_owned(), 0.0),
         (r#"polycast_app_connections[("app", "1")]"#.to_owned(), 3.0),
         (r#"polycast_app_connections[("app", "shop.eu")]"#.to_owned(), 0.0),
+        (r#"polycast_app_hooks_dropped_total[("app", "1")]"#.to_owned(), 9.0),
         (format!(r#"polycast_build_info[("version", "{}")]"#, env!("CARGO_PKG_VERSION")), 1.0),
     ] {
         assert_eq!(samples.get(&series), Some(&value), "{series}\n{exposition}");
@@ -146,7 +149,8 @@ fn metrics_have_every_counter_once_and_summed() {
 #[test]
 fn metrics_labels_are_escaped() {
     let id = "a\"} 1\npolycast_connections 9\\";
-    let exposition = text(&cores(1), &Counters::default(), [(id, 1)].into_iter(), &Config::demo());
+    let counts = AppCounts { connections: 1, dropped_hooks: 0 };
+    let exposition = text(&cores(1), &Counters::default(), &[(id, counts)], &Config::demo());
     let samples = read(&exposition).unwrap_or_else(|wrong| panic!("{wrong}\n{exposition}"));
     assert_eq!(samples.get(&format!("polycast_app_connections[(\"app\", {id:?})]")), Some(&1.0));
 }
@@ -186,8 +190,7 @@ fn metrics_of_streams_have_zillas_names() {
         }
     }
     cores[1].streams(3).opened.add(5);
-    let none = std::iter::empty;
-    let exposition = text(&cores, &Counters::default(), none(), &with_streams());
+    let exposition = text(&cores, &Counters::default(), &[], &with_streams());
     let samples = read(&exposition).unwrap_or_else(|wrong| panic!("{wrong}\n{exposition}"));
     let value = |name: &str, binding: &str| {
         let series = format!(r#"{name}[("namespace", "example"), ("binding", "{binding}")]"#);
@@ -209,7 +212,7 @@ fn metrics_of_streams_have_zillas_names() {
         assert_eq!(value(name, "main"), Some(0.0), "{name}");
     }
     assert_eq!(value("stream_opens_received_total", "[::1]:4"), Some(5.0));
-    let without = text(&cores, &Counters::default(), none(), &Config::demo());
+    let without = text(&cores, &Counters::default(), &[], &Config::demo());
     assert!(!without.contains("stream_"), "only where it is wanted");
 }
 

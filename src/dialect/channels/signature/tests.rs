@@ -236,6 +236,12 @@ fn signature_reports_the_first_error() {
     ] {
         assert_eq!(run("GET", "/p", &format!("{all_wrong}{more}"), ""), Err(want));
     }
-    let query = format!("{AUTH}&body_md5=1&auth_signature=1");
-    assert_eq!(run("GET", "/p", &query, ""), Err(SignatureError::BodyMd5));
+    let forged = format!("{AUTH}&auth_signature=1");
+    assert_eq!(run("POST", "/p", &forged, "x"), Err(SignatureError::BodyMd5Missing));
+    // A body is not hashed for whoever has no secret.
+    let forged = format!("{AUTH}&body_md5=1&auth_signature=1");
+    assert_eq!(run("POST", "/p", &forged, &"x".repeat(1 << 20)), Err(SignatureError::Signature));
+    let text = format!("{AUTH}&body_md5=1");
+    let signed = format!("{text}&auth_signature={}", sign(&format!("POST\n/p\n{text}")));
+    assert_eq!(run("POST", "/p", &signed, "x"), Err(SignatureError::BodyMd5));
 }

@@ -1,0 +1,64 @@
+//! What an application can be configured to do, and the pairs of keys it has.
+
+use serde::Deserialize;
+
+use super::schema::{AppConfig, Secret};
+
+impl AppConfig {
+    /// Its own activity timeout, or that of its dialect's section, in seconds.
+    pub fn activity_s(&self, of_dialect: u64) -> u64 {
+        match self.activity_timeout_s {
+            0 => of_dialect,
+            own => own,
+        }
+    }
+
+    /// Its pairs of key and secret, the principal one first.
+    pub fn key_pairs(&self) -> impl Iterator<Item = (&str, &Secret)> {
+        let further = self.keys.iter().map(|pair| (pair.key.as_str(), &pair.secret));
+        std::iter::once((self.key.as_str(), &self.secret)).chain(further)
+    }
+}
+
+/// A key and the secret that belongs to it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub struct KeyPair {
+    /// The public part. ASCII letters, digits, `_`, `.` and `-`.
+    pub key: String,
+    /// The part that signs.
+    pub secret: Secret,
+}
+
+/// What an application's clients speak.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AppDialect {
+    /// Pusher Channels, protocol 7.
+    #[default]
+    Pusher,
+    /// Broadcastt.
+    Broadcastt,
+}
+
+/// The answer to a subscription that the connection already has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DuplicateSubscribe {
+    /// An error; the subscription stays.
+    #[default]
+    Error,
+    /// The same acknowledgement as for the first one.
+    Ack,
+}
+
+/// What happens to a connection that asks for a channel with a wrong signature.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BadSignature {
+    /// The subscription is refused, and the connection goes on.
+    #[default]
+    Refuse,
+    /// The subscription is refused, and the connection is closed with 4009.
+    Close,
+}

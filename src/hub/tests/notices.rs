@@ -1,0 +1,66 @@
+//! The bound on notices, and whose are lost there.
+
+use super::*;
+
+/// Subscribes connection `index` of core 0 to a channel of application `app`.
+fn join(world: &mut World, app: u32, index: u32, name: &str) {
+    let join = Join { slot: slot(index), app, name, max: usize::MAX, request: None };
+    drop(world.hubs[0].join(join, NOW_MS, &mut world.outgoing[0]));
+}
+
+#[test]
+fn notices_beyond_the_bound_cost_whoever_has_made_the_most() {
+    let mut world = watched(1, EventMask::OCCUPANCY);
+    join(&mut world, 0, 2, "theirs");
+    let bytes = size_of::<ChannelEvent>() + "made-up-000000".len();
+    let max = crate::limits::NOTICE_BYTES / bytes;
+    for number in 0..max - 1 {
+        join(&mut world, 0, 1, &format!("made-up-{number:06}"));
+    }
+    assert_eq!(world.hubs[0].lost_notices(), []);
+    for number in max..max + 100 {
+        join(&mut world, 0, 1, &format!("made-up-{number:06}"));
+    }
+    // Another connection's notice costs the busy one another of its own.
+    join(&mut world, 0, 3, "also-theirs");
+    let lost: u64 = world.hubs[0].lost_notices().iter().map(|(_, count)| count).sum();
+    assert!((100..=102).contains(&lost), "{lost}");
+    let message: Vec<ChannelEvent> = std::iter::from_fn(|| world.hubs[0].next_notice()).collect();
+    assert_eq!(message.len() as u64 + lost, max as u64 + 101);
+    for name in ["theirs", "also-theirs", "made-up-000000"] {
+        assert!(message.iter().any(|notice| &*notice.channel == name), "{name}");
+    }
+    assert!(!message.iter().any(|it| *it.channel == *format!("made-up-{:06}", max + 99)));
+    assert!(!world.hubs[0].has_notices());
+}
+
+#[test]
+fn notices_of_a_channel_that_is_made_and_left_at_once_cancel_each_other() {
+    let mut world = watched(2, EventMask::OCCUPANCY);
+    for _ in 0..3 {
+        for number in 0..10 {
+            join(&mut world, 0, 1, &format!("made-up-{number}"));
+        }
+        assert!((0..10).all(|number| world.leave(0, 1, &format!("made-up-{number}"))));
+        assert_eq!(world.notices(), []);
+    }
+    let cancelled = world.hubs.iter_mut().map(|hub| hub.cancelled_notices()).sum::<u64>();
+    assert_eq!(cancelled, 60);
+    // What was handed over is not undone.
+    world.join(0, 1, "a");
+    assert_eq!(world.notices(), [ChannelEventKind::Occupied]);
+    assert!(world.leave(0, 1, "a"));
+    assert_eq!(world.notices(), [ChannelEventKind::Vacated]);
+}
+
+#[test]
+fn notices_of_each_application_have_their_turn() {
+    let mut world = watched(1, EventMask::OCCUPANCY);
+    let wanted = Arc::from([EventMask::OCCUPANCY, EventMask::OCCUPANCY]);
+    world.hubs[0].watch(wanted, 0);
+    (0..100).for_each(|number| join(&mut world, 0, 1, &format!("made-up-{number}")));
+    join(&mut world, 1, 2, "theirs");
+    let apps: Vec<u32> =
+        std::iter::from_fn(|| world.hubs[0].next_notice()).map(|it| it.app).take(3).collect();
+    assert_eq!(apps, [0, 1, 0]);
+}
