@@ -149,12 +149,11 @@ impl Server {
             let place = setup.common.env.config.pin.then(|| cores[core % cores.len()]);
             let counters = server.counters[core].clone();
             let (outbox, inbox) = (outboxes.next(), inbox.take());
-            let reactor_thread =
+            let parts =
                 ReactorThread { core: core as u16, place, sockets, mail, outbox, inbox, counters };
             let (setup, ready) = (setup.clone(), ready.clone());
             let thread = std::thread::Builder::new().name(format!("reactor-{core}"));
-            let spawned = thread.spawn(move || sit(reactor_thread, &setup, &ready));
-            match spawned {
+            match thread.spawn(move || sit(parts, &setup, &ready)) {
                 Ok(thread) => server.threads.push(thread),
                 Err(error) => {
                     // The others wait for one that will not come, and end with the process.

@@ -298,7 +298,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_list_names_each_counter_with_its_value() {
+    fn counters_list_names_each_with_its_value() {
         let counters = Counters::default();
         counters.accepted.add(3);
         counters.connections.add(3);

@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_defaults_and_dollars() {
+    fn env_variables_defaults_and_dollars() {
         for (text, value) in [
             ("", ""),
             ("plain", "plain"),

@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn each_key_of_a_condition() {
+    fn route_condition_keys() {
         for (key, pattern, target, authority, secure, holds) in [
             ("path", "/echo", "/echo?a=b", "h", false, true),
             ("path", "/echo*", "/echo/x", "h", false, true),
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn any_entry_and_all_of_its_keys() {
+    fn route_conditions_any_entry_with_all_keys() {
         let both = Condition { scheme: Pattern::new("https"), ..when("path", "/a") };
         let route = route(vec![both, when("path", "/b")]);
         let takes = |target, secure| route.takes(&asked(target, "h", secure), &[]).is_some();
@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn the_clients_first_subprotocol_that_the_route_has() {
+    fn route_takes_the_clients_first_known_subprotocol() {
         let chosen = |when: Vec<Condition>, offered: &[&'static str]| {
             route(when).takes(&asked("/", "h", false), offered)
         };
@@ -380,14 +380,14 @@ mod tests {
     }
 
     #[test]
-    fn a_route_may_be_one_listeners_alone() {
+    fn route_may_belong_to_one_listener() {
         let only = |name: &str| Route { listeners: vec![name.to_owned()], ..route(Vec::new()) };
         assert!(only("main").takes(&asked("/", "h", false), &[]).is_some());
         assert!(only("admin").takes(&asked("/", "h", false), &[]).is_none());
     }
 
     #[test]
-    fn origins_of_a_listener() {
+    fn route_origins_of_a_listener() {
         let admits = |allowed: &[&str], origin: &str, authority: &str| {
             let allowed_origins = allowed.iter().map(|it| Pattern::new(*it)).collect();
             let origin = Some(origin).filter(|origin| !origin.is_empty());

@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn digits_with_and_without_a_unit() {
+    fn size_with_and_without_a_unit() {
         for (text, bytes) in [
             ("0", Some(0)),
             ("512", Some(512)),

@@ -38,7 +38,7 @@ fn yaml_error(text: &str) -> String {
 }
 
 #[test]
-fn the_example_holds_the_defaults() {
+fn config_example_has_the_defaults() {
     let smallest = "[[apps]]\nid = '1'\nkey = 'change-this-key'\nsecret = 'change-this-secret'\n";
     assert_eq!(toml(EXAMPLE), toml(smallest));
     let Config { apps, .. } = toml(smallest);
@@ -47,7 +47,7 @@ fn the_example_holds_the_defaults() {
 
 /// A webhook stands in the example as a comment, since its URL has no default.
 #[test]
-fn the_webhook_of_the_example_holds_every_default() {
+fn config_example_webhook_has_every_default() {
     let from = EXAMPLE.find("# [[apps.webhooks]]").unwrap();
     let block = EXAMPLE[from..].lines().take_while(|line| line.starts_with("# "));
     let text: String = block.map(|line| format!("{}\n", &line[2..])).collect();
@@ -69,7 +69,7 @@ fn zenith_block(front: &str) -> String {
 
 /// The section of Zenith stands in the example as a comment, since without it nothing is served.
 #[test]
-fn the_zenith_section_of_the_example_holds_every_default() {
+fn config_example_zenith_has_every_default() {
     let it = *toml(&zenith_block("")).zenith.expect("a section");
     let defaults = Zenith { tokens: it.tokens.clone(), ..Zenith::default() };
     let defaults = Zenith { services: it.services.clone(), feeds: it.feeds.clone(), ..defaults };
@@ -83,7 +83,7 @@ fn the_zenith_section_of_the_example_holds_every_default() {
 
 /// A guard stands in the example as a comment, since its name and its keys have no default.
 #[test]
-fn the_guard_of_the_example_holds_every_default() {
+fn config_example_guard_has_every_default() {
     let from = EXAMPLE.find("# [[guards]]").unwrap();
     let block = EXAMPLE[from..].lines().take_while(|line| line.starts_with('#'));
     let text: String = block.map(|line| format!("{}\n", line[1..].trim_start())).collect();
@@ -115,7 +115,7 @@ fn the_guard_of_the_example_holds_every_default() {
 /// A route that leads to other servers stands in the example as a comment, since they have no
 /// default.
 #[test]
-fn the_proxy_of_the_example_holds_every_default() {
+fn config_example_proxy_has_every_default() {
     let from = EXAMPLE.find("# [[routes]]").unwrap();
     let block = EXAMPLE[from..].lines().take_while(|line| line.starts_with("# "));
     let text: String = block.map(|line| format!("{}\n", &line[2..])).collect();
@@ -141,7 +141,7 @@ fn the_proxy_of_the_example_holds_every_default() {
 
 /// Catalogs and models stand in the example as comments, since they name each other.
 #[test]
-fn the_model_of_the_example_is_accepted() {
+fn config_example_model_is_accepted() {
     let block = |from: &str| {
         let from = EXAMPLE.find(from).unwrap();
         let block = EXAMPLE[from..].lines().take_while(|line| line.starts_with("# "));
@@ -159,7 +159,7 @@ fn the_model_of_the_example_is_accepted() {
 
 /// A registry stands there too, since its URL has no default.
 #[test]
-fn the_registry_of_the_example_holds_every_default() {
+fn config_example_registry_has_every_default() {
     let from = EXAMPLE.find("# [[catalogs]]\n# name = \"registry\"").unwrap();
     let block = EXAMPLE[from..].lines().take_while(|line| line.starts_with("# "));
     let text: String = block.map(|line| format!("{}\n", &line[2..])).collect();
@@ -186,7 +186,7 @@ fn the_registry_of_the_example_holds_every_default() {
 }
 
 #[test]
-fn registries_are_checked_and_errors_name_line_and_key() {
+fn config_registry_errors_name_line_and_key() {
     let minimal = "type = 'karapace'\nurl = 'https://r.example/api'";
     let api = "type = 'apicurio'\nurl = 'https://r.example'";
     let url = "8:1: catalogs[0].url: `";
@@ -243,7 +243,7 @@ fn registries_are_checked_and_errors_name_line_and_key() {
 }
 
 #[test]
-fn models_that_mean_nothing_are_named_with_their_line() {
+fn config_model_errors_name_their_line() {
     let route = |rest: &str| format!("{APP}[[routes]]\nendpoint = {rest}");
     for (text, want) in [
         (
@@ -274,7 +274,7 @@ fn models_that_mean_nothing_are_named_with_their_line() {
 }
 
 #[test]
-fn groups_are_those_of_a_route_that_reflects() {
+fn config_groups_need_a_reflect_route() {
     let route = |rest: &str| format!("[[routes]]\nendpoint = {rest}");
     let config = toml(&route("'reflect'"));
     assert_eq!(config.routes[0].reflect, Reflect::default());
@@ -303,7 +303,7 @@ fn groups_are_those_of_a_route_that_reflects() {
 }
 
 #[test]
-fn the_example_in_yaml_is_the_same_configuration() {
+fn config_example_in_yaml_is_the_same() {
     let example: Table = EXAMPLE.parse().unwrap();
     assert_eq!(yaml(&serde_saphyr::to_string(&example).unwrap()), toml(EXAMPLE));
 }
@@ -338,7 +338,7 @@ fn at<'a>(mut value: &'a mut Value, path: &str) -> &'a mut Table {
 
 /// The schema says itself which keys it knows, table by table; the example must have them all.
 #[test]
-fn the_example_has_every_key_and_every_table_refuses_others() {
+fn config_example_has_every_key_and_tables_refuse_others() {
     let full = EXAMPLE.replace("\nkeys = []", "").replace("# keys = [{", "keys = [{");
     let full = full.replace("\nwhen = [{ path = \"/echo\" }]", "");
     let full = full.replacen("# when = [{", "when = [{", 1);
@@ -371,7 +371,7 @@ fn the_example_has_every_key_and_every_table_refuses_others() {
 }
 
 #[test]
-fn every_key_of_the_example_has_a_comment_above_it() {
+fn config_example_comments_every_key() {
     let mut before = "";
     for line in EXAMPLE.lines().filter(|line| !line.starts_with('[')) {
         let is_key = !line.starts_with('#') && line.contains(" = ");
@@ -386,7 +386,7 @@ fn is_route(line: &str) -> bool {
 }
 
 #[test]
-fn variables_stand_for_strings_numbers_booleans_sizes_and_words() {
+fn config_variables_in_values_of_every_type() {
     let text = format!(
         "threads = '${{THREADS}}'\npin = '${{NONE:-false}}'\nslow_consumer = '${{WORD}}'\n\
          listeners = [{{ address = '127.0.0.1:${{THREADS}}' }}]\n\
@@ -414,7 +414,7 @@ fn check_toml(cases: &[(&str, &str, &str)]) {
 }
 
 #[test]
-fn a_value_of_another_type() {
+fn config_refuses_values_of_another_type() {
     let expected = |found: &str| format!("expected an integer, 0 or more, found {found}");
     check_toml(&[
         ("threads = true", "1:11: threads", &expected("a boolean")),
@@ -440,7 +440,7 @@ fn a_value_of_another_type() {
 }
 
 #[test]
-fn a_word_size_or_address_of_another_shape() {
+fn config_refuses_malformed_words_sizes_and_addresses() {
     check_toml(&[
         ("log.format = 'xml'", "1:14: log.format", "`xml` is not accepted; accepted: text, json"),
         (
@@ -481,7 +481,7 @@ fn a_word_size_or_address_of_another_shape() {
 }
 
 #[test]
-fn unknown_missing_and_duplicate_keys() {
+fn config_refuses_unknown_missing_and_duplicate_keys() {
     let known = "unknown key; known here: level, format";
     check_toml(&[
         ("[log]\n lebel = 1", "2:2: log.lebel", known),
@@ -498,7 +498,7 @@ fn unknown_missing_and_duplicate_keys() {
 }
 
 #[test]
-fn what_is_neither_toml_nor_yaml() {
+fn config_refuses_text_that_is_neither_toml_nor_yaml() {
     for (text, start) in [
         ("é = 1", "f:1:1: "),
         ("log.level = 'é' x", "f:1:17: "),
@@ -529,7 +529,7 @@ fn what_is_neither_toml_nor_yaml() {
 }
 
 #[test]
-fn yaml_sections_may_be_empty_and_anchors_work() {
+fn config_yaml_sections_may_be_empty_and_anchors_work() {
     assert_eq!(yaml(&format!("limits:\nlog:\n{APP_YAML}")), toml(APP));
     let text = "apps:\n  - &a { id: '1', key: k, secret: s }\n  - { <<: *a, id: '2', key: l }\n";
     assert_eq!(yaml(text).apps[1].secret, Secret::new("s"));
@@ -538,7 +538,7 @@ fn yaml_sections_may_be_empty_and_anchors_work() {
 }
 
 #[test]
-fn an_alias_bomb_is_an_error_and_not_a_bomb() {
+fn config_yaml_alias_bomb_is_an_error() {
     let mut text = "a0: &a0 [x, x, x, x, x, x, x, x]\n".to_owned();
     for level in 1..12 {
         let aliases = vec![format!("*a{}", level - 1); 8].join(", ");
@@ -550,7 +550,7 @@ fn an_alias_bomb_is_an_error_and_not_a_bomb() {
 }
 
 #[test]
-fn a_secret_is_in_no_message() {
+fn config_errors_do_not_contain_secrets() {
     let config = toml(&APP.replace("'s'", "'hush-hush'"));
     assert!(!format!("{config:?}").contains("hush-hush"));
     for text in [

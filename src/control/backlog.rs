@@ -47,7 +47,7 @@ mod tests {
     use std::sync::Arc;
 
     #[test]
-    fn what_finds_a_full_lane_waits_in_order() {
+    fn backlog_waits_in_order_when_the_lane_is_full() {
         let (orders, mut inbox) = orders(&Arc::new(Peers::new(1)), 0);
         let mut lane = Backlog::new(orders);
         let publish =

@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_leaving_is_told_at_its_time_and_not_before() {
+    fn debounce_reports_a_leave_at_its_time() {
         let mut debounce = Debounce::new(3000);
         assert_eq!(debounce.take(notice("a", ChannelEventKind::Vacated), 100), None);
         assert_eq!((debounce.next_due(3099), debounce.deadline_ms()), (None, 3100));
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_return_in_time_is_told_no_more_than_the_leaving() {
+    fn debounce_drops_a_leave_and_its_return() {
         let mut debounce = Debounce::new(3000);
         for notice in [left("ada"), left("bob"), notice("p", ChannelEventKind::Vacated)] {
             assert_eq!(debounce.take(notice, 0), None);
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn who_leaves_again_is_held_again_for_the_whole_time() {
+    fn debounce_holds_a_second_leave_for_the_whole_time() {
         let mut debounce = Debounce::new(3000);
         assert_eq!(debounce.take(left("ada"), 0), None);
         assert_eq!(debounce.take(came("ada"), 2000), None);
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_leaving_passes_and_too_many_leavings_push_the_oldest_out() {
+    fn debounce_passes_other_events_and_is_bounded() {
         let mut debounce = Debounce::new(3000);
         assert!(debounce.take(notice("a", ChannelEventKind::CacheMiss), 0).is_some());
         assert!(debounce.take(notice("a", ChannelEventKind::Count(3)), 0).is_some());

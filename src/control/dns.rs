@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_found_serves_until_something_else_is() {
+    fn dns_addresses_serve_until_replaced() {
         let names = Arc::new(Names::default());
         let name = names.at("a.example", 80, 30_000);
         let twin = names.at("a.example", 80, 60_000);

@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn old_keys_stay_until_better_come_also_for_a_new_configuration() {
+    fn jwks_old_keys_stay_over_a_reload() {
         let url = "https://auth.example.com/jwks".to_owned();
         let remotes = Arc::new(Remotes::default());
         let remote = remotes.at(&url, false, "", 60_000, 5000);

@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn one_event_a_request_in_order_and_channels_do_not_wait_for_each_other() {
+    fn webhook_queue_orders_events_of_a_channel() {
         let mut queue = queue(10_000, None);
         for (channel, event) in [(1, "a1"), (1, "a2"), (2, "b1")] {
             assert_eq!(queue.push(channel, event.into(), 0), 0);
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_is_tried_again_later_and_later_with_the_same_body_for_five_minutes() {
+    fn webhook_queue_retries_with_backoff_for_five_minutes() {
         let mut queue = queue(10_000, None);
         queue.push(0, "a".into(), 1000);
         queue.push(0, "b".into(), 1000);
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_waits_for_its_time_or_for_enough() {
+    fn webhook_queue_batch_waits_for_time_or_number() {
         let mut queue = queue(100_000, Some(50));
         queue.push(1, "a".into(), 0);
         queue.push(2, "b".into(), 40);
@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn beyond_the_bound_the_oldest_goes_but_not_what_is_under_way() {
+    fn webhook_queue_drops_the_oldest_beyond_the_bound() {
         let size = ENTRY_BYTES + 1;
         let mut queue = queue(3 * size, None);
         for (channel, event) in [(0, "a"), (1, "b"), (0, "c")] {

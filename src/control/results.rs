@@ -41,7 +41,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     #[test]
-    fn what_is_put_is_taken_once_and_the_bell_rings_for_each() {
+    fn results_are_taken_once_and_notify_each() {
         let notified = Arc::new(AtomicUsize::new(0));
         let theirs = notified.clone();
         let done = Results::new(&Notifier::new(move || _ = theirs.fetch_add(1, Ordering::Relaxed)));

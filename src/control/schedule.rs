@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn at_the_start_and_at_the_interval() {
+    fn schedule_runs_at_start_and_at_the_interval() {
         let (mut all, _) = schedule(&[&it("a", 60_000)]);
         assert_eq!((all.deadline_ms(), all.began(100).len()), (0, 1));
         assert_eq!((all.deadline_ms(), all.began(100).len()), (u64::MAX, 0), "one at a time");
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn when_it_is_wanted_but_not_before_the_floor() {
+    fn schedule_runs_on_request_but_not_before_the_floor() {
         let a = it("a", 60_000);
         let (mut all, _) = schedule(&[&a]);
         all.due(0);
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_come_is_tried_less_and_less() {
+    fn schedule_backs_off_after_failures() {
         let (mut all, _) = schedule(&[&it("a", 60_000)]);
         let mut now_ms = 0;
         for wait_ms in [10_000, 20_000, 40_000, 60_000, 60_000] {
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn an_interval_below_the_floor_is_the_floor() {
+    fn schedule_interval_is_at_least_the_floor() {
         let (mut all, _) = schedule(&[&it("a", 1000)]);
         for came in [true, false, false] {
             all.outcome(&"a", came, 0);
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn those_of_one_key_are_fetched_once_and_as_often_as_one_of_them_asks_for() {
+    fn schedule_fetches_entries_with_one_key_once() {
         let (long, short, other) = (it("a", 60_000), it("a", 30_000), it("b", 60_000));
         let (mut all, refresh_list) = schedule(&[&short, &long, &other]);
         long.refresh.want();

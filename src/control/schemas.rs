@@ -427,7 +427,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn events_have_the_names_of_zilla() {
+    fn schemas_events_have_the_names_of_zilla() {
         let subject = SchemaRef::Subject { name: "chat".to_owned(), version: "latest".to_owned() };
         let (stale, none) =
             (SchemaLookup::Failed { stale: true }, SchemaLookup::Failed { stale: false });

@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn each_endpoint_hears_what_it_wants_of_the_channels_it_covers() {
+    fn webhooks_endpoint_gets_its_events_and_channels() {
         let mut prefix = Webhook::new("http://a");
         prefix.filter_prefix = "private-".to_owned();
         let mut suffix = Webhook::new("http://b");
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quick_return_is_not_told_and_an_end_waits_for_nobody() {
+    fn webhooks_quick_return_is_not_reported() {
         let mut hooks = webhooks(vec![Webhook::new("http://a")]);
         hooks.notice(notice("a", ChannelEventKind::Occupied), 0);
         assert_eq!(deliveries(&mut hooks, 0).len(), 1);
@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn outcomes_are_counted() {
+    fn webhooks_count_outcomes() {
         let mut hooks = webhooks(vec![Webhook::new("http://a")]);
         let counters = hooks.counters.clone();
         hooks.notice(notice("a", ChannelEventKind::Occupied), 0);
@@ -379,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn a_notice_is_told_to_the_endpoints_of_its_own_configuration() {
+    fn webhooks_event_goes_to_endpoints_of_its_configuration() {
         let mut hooks = webhooks(vec![Webhook::new("http://a"), Webhook::new("http://b")]);
         assert_eq!(hooks.take_changed(), [0, 1]);
         let mut filtered = Webhook::new("http://b");
@@ -412,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_that_is_taken_out_is_told_what_waits_for_it_and_then_forgotten() {
+    fn webhooks_removed_endpoint_gets_its_queue_then_is_dropped() {
         let mut hooks = webhooks(vec![Webhook::new("http://a")]);
         let env = hooks.rosters[0].env.clone();
         hooks.notice(occupied("1", 0), 0);
@@ -431,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_that_stays_keeps_what_waits_and_one_that_comes_back_is_the_same() {
+    fn webhooks_endpoint_keeps_its_queue_over_reloads() {
         let mut hooks = webhooks(vec![Webhook::new("http://a")]);
         for channel in ["1", "2"] {
             hooks.notice(occupied(channel, 0), 0);
@@ -453,7 +453,7 @@ mod tests {
     }
 
     #[test]
-    fn only_so_many_configurations_are_remembered() {
+    fn webhooks_remember_a_bounded_number_of_configurations() {
         let mut hooks = webhooks(vec![Webhook::new("http://a")]);
         for n in 0..2 * ROSTERS {
             let env = hooks.rosters.back().expect("one").env.clone();

@@ -432,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_path_names_an_application_below_the_prefix() {
+    fn apps_socket_path_names_the_application() {
         let cases = [
             ("", "/app/app-key", Ok(0)),
             ("", "/app/app-key/", Ok(0)),
@@ -458,7 +458,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broadcastt_application_has_sockets_at_both_paths_and_an_api_at_its_id() {
+    fn apps_broadcastt_has_both_socket_paths_and_an_api() {
         use config::AppDialect::{Broadcastt, Pusher};
         let endpoint = config::EndpointKind::Apps;
         let (mixed, alone) = (two(Pusher, Broadcastt), two(Broadcastt, Broadcastt));
@@ -486,7 +486,7 @@ mod tests {
     }
 
     #[test]
-    fn an_api_path_names_an_application_by_id_or_key() {
+    fn apps_api_path_names_the_application_by_id_or_key() {
         let env = env("");
         assert_eq!(env.api_target("/apps/1/events"), Some((0, "/events")));
         assert_eq!(env.api_target("/apps/app-key/events"), Some((0, "/events")));
@@ -497,7 +497,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_without_an_application_is_told_by_its_key_where_one_library_needs_it() {
+    fn apps_path_without_application_uses_the_key() {
         let env = env("/ws");
         let path = "/ws/users/ada/terminate_connections";
         let target = |path, query| env.api_target_by_key(path, query);
@@ -512,7 +512,7 @@ mod tests {
     }
 
     #[test]
-    fn overload_is_counted_over_all_applications_and_reloads() {
+    fn apps_overload_counts_all_applications() {
         let mut config = Config::demo();
         let mut second = config.apps[0].clone();
         (second.id, second.key) = ("2".to_owned(), "second".to_owned());
@@ -529,7 +529,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_wait_on_all_cores_are_an_overload() {
+    fn apps_overload_by_bytes_on_all_cores() {
         let mut config = Config::demo();
         config.limits.overload_bytes = 100;
         let mut env = Env::new(config.clone(), 0);
@@ -544,7 +544,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_noticed_is_what_the_new_configuration_wants() {
+    fn apps_event_masks_follow_the_new_configuration() {
         let mut config = Config::demo();
         let env = Env::new(config.clone(), 0);
         assert!(!env.watches(0, EventMask::COUNTS));
@@ -560,7 +560,7 @@ mod tests {
     }
 
     #[test]
-    fn an_application_admits_as_many_as_it_may() {
+    fn apps_connections_are_bounded() {
         let mut config = Config::demo();
         config.apps[0].limits.connections = 2;
         let env = Env::new(config, 0);
@@ -572,7 +572,7 @@ mod tests {
     }
 
     #[test]
-    fn applications_keep_their_numbers_and_counts_when_the_configuration_changes() {
+    fn apps_keep_numbers_and_counts_over_a_reload() {
         let mut config = Config::demo();
         let mut second = config.apps[0].clone();
         (second.id, second.key) = ("2".to_owned(), "second".to_owned());

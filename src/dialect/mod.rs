@@ -412,7 +412,10 @@ macro_rules! table {
             }
 
             /// Opens a connection in the dialect of the endpoint.
-            pub fn open(context: &mut DialectContext<'_>, opening: &Opening<'_>) -> Option<Connection> {
+            pub fn open(
+                context: &mut DialectContext<'_>,
+                opening: &Opening<'_>,
+            ) -> Option<Connection> {
                 match context.env.dialect_kind(opening.route.endpoint, opening.path) {
                     $(DialectKind::$name => {
                         $module::Connection::open(context, opening).map(Connection::$name)
@@ -426,12 +429,22 @@ macro_rules! table {
             }
 
             /// See [`Dialect::message`].
-            pub fn message(&mut self, cx: &mut DialectContext<'_>, kind: ws::MessageKind, payload: &mut [u8]) {
+            pub fn message(
+                &mut self,
+                cx: &mut DialectContext<'_>,
+                kind: ws::MessageKind,
+                payload: &mut [u8],
+            ) {
                 match self { $(Connection::$name(it) => it.message(cx, kind, payload),)* }
             }
 
             /// See [`Dialect::joined`].
-            pub fn joined(&mut self, cx: &mut DialectContext<'_>, name: &str, outcome: JoinOutcome) {
+            pub fn joined(
+                &mut self,
+                cx: &mut DialectContext<'_>,
+                name: &str,
+                outcome: JoinOutcome,
+            ) {
                 match self { $(Connection::$name(it) => it.joined(cx, name, outcome),)* }
             }
 
@@ -451,7 +464,11 @@ macro_rules! table {
             }
 
             /// See [`Dialect::before_close`].
-            pub fn before_close(&mut self, cx: &mut DialectContext<'_>, closing: Closing) -> Closing {
+            pub fn before_close(
+                &mut self,
+                cx: &mut DialectContext<'_>,
+                closing: Closing,
+            ) -> Closing {
                 match self { $(Connection::$name(it) => it.before_close(cx, closing),)* }
             }
 

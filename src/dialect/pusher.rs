@@ -261,7 +261,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_version_is_checked_only_when_strict() {
+    fn pusher_version_is_checked_only_when_strict() {
         for (protocol, strict, expected) in [
             (None, false, Ok(())),
             (Some("abc"), false, Ok(())),

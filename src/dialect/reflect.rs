@@ -137,7 +137,7 @@ mod tests {
     use crate::config::{Condition, EndpointKind, Pattern};
 
     #[test]
-    fn a_group_is_that_of_the_route_or_of_the_path() {
+    fn reflect_group_is_by_route_or_by_path() {
         let mut route = Route::to(EndpointKind::Reflect);
         assert_eq!(group(&route, "/a"), group(&route, "/b"));
         route.reflect.group = Grouping::Path;

@@ -49,7 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_presented_whole_or_not_at_all() {
+    fn access_token_must_match_whole() {
         let token = Secret::new("a+b%c-0123456789");
         for (target, field, expected) in [
             ("/", "A: b", false),
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn who_asks_for_another_is_not_local() {
+    fn access_forwarded_request_is_not_local() {
         for (peer, field, expected) in [
             ("127.0.0.1", "A: b", true),
             ("127.9.9.9", "A: b", true),

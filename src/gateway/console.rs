@@ -122,7 +122,7 @@ mod tests {
     use crate::config::Secret;
 
     #[test]
-    fn only_the_secret_of_the_demo_leaves() {
+    fn console_reveals_only_the_secret_of_the_demo() {
         let mut config = Config::demo();
         let text = |config: &Config| String::from_utf8(settings(config)).unwrap();
         let app = |secret| {
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn the_page_is_told_where_zenith_is_served() {
+    fn console_page_knows_the_zenith_path() {
         let page = |more: &str| {
             let text = format!("[zenith]\n{more}");
             let format = crate::config::FileFormat::Toml;
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn the_page_names_only_files_that_are_there() {
+    fn console_page_names_existing_files_only() {
         let linked = PAGE.split(['"', '\'']).filter(|text| text.starts_with("console/"));
         let linked: Vec<_> = linked.collect();
         assert!(linked.len() >= 3, "{linked:?}");

@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_readiness_ends_before_the_process() {
+    fn health_ready_ends_before_live() {
         let status = |path, draining| health(path, draining).status;
         assert_eq!([status("/live", false), status("/live", true)], [200, 200]);
         assert_eq!([status("/ready", false), status("/ready", true)], [200, 503]);

@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn cookie_then_header_then_query() {
+    fn token_is_read_from_cookie_then_header_then_query() {
         let all = "Authorization: Bearer h\r\nCookie: token=c\r\n";
         let query = "/?access%20token=q";
         assert_eq!(found(query, all).as_deref(), Some("c"));

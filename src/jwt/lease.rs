@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_ends_at_its_second_and_not_before() {
+    fn lease_ends_at_its_second() {
         let holders = Arc::default();
         let mut it = leases(&holders, 0);
         assert_eq!(it.deadline(), Deadline(110_000));
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_challenge_comes_once_before_the_end_and_again_after_a_renewal() {
+    fn lease_challenge_comes_once_for_each_renewal() {
         let holders = Arc::default();
         let mut it = leases(&holders, 4);
         assert_eq!(it.deadline(), Deadline(106_000));
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_renewal_is_for_its_identity_with_its_roles_and_a_later_end() {
+    fn lease_renewal_needs_identity_roles_and_a_later_end() {
         let holders = Arc::default();
         let mut it = leases(&holders, 0);
         assert!(!holders.renew(&claims("eve", 200, &["r"])));
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_renewal_that_ends_sooner_takes_nothing_away() {
+    fn lease_renewal_that_ends_sooner_changes_nothing() {
         let holders = Arc::default();
         let mut it = leases(&holders, 4);
         assert!(holders.renew(&claims("ada", 108, &["r"])));
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn the_shortest_of_several_leases_counts_and_one_without_end_is_none() {
+    fn lease_shortest_of_several_counts() {
         let holders = Arc::default();
         let lease = |at| TokenLease::new(&claims("ada", at, &[]), &[], 0, &holders);
         assert!(lease(0).is_none() && TokenLeases::new(Vec::new(), now(0)).is_none());

@@ -105,7 +105,7 @@ const ALL: [Algorithm; 12] = [
 ];
 
 #[test]
-fn every_algorithm_verifies_what_it_has_signed_and_no_other_does() {
+fn jwt_algorithms_verify_only_their_own_signatures() {
     for algorithm in ALL {
         let header = json!({ "alg": format!("{algorithm:?}") });
         let token = signed(&header, &good(), algorithm);
@@ -126,7 +126,7 @@ fn every_algorithm_verifies_what_it_has_signed_and_no_other_does() {
 }
 
 #[test]
-fn no_algorithm_is_none() {
+fn jwt_algorithm_none_is_refused() {
     for name in ["none", "None", "NONE", "nOnE", "", "HS1", "ES512", "ES256K", "es256", "RSA-OAEP"]
     {
         let head = b64(json!({ "alg": name }).to_string());
@@ -139,7 +139,7 @@ fn no_algorithm_is_none() {
 }
 
 #[test]
-fn a_public_key_is_no_secret() {
+fn jwt_public_key_is_not_a_secret() {
     let header = b64(json!({"alg": "HS256"}).to_string());
     let message = format!("{header}.{}", b64(good().to_string()));
     let key = DecodingKey::from_rsa_pem(pem!("rsa.pub").as_bytes()).unwrap();
@@ -154,7 +154,7 @@ fn a_public_key_is_no_secret() {
 }
 
 #[test]
-fn signatures_that_sign_nothing() {
+fn jwt_refuses_empty_and_wrong_signatures() {
     let token = token(&good());
     let (message, signature) = token.rsplit_once('.').unwrap();
     let bytes = URL_SAFE_NO_PAD.decode(signature).unwrap();
@@ -192,7 +192,7 @@ fn signatures_that_sign_nothing() {
 }
 
 #[test]
-fn keys_in_the_token_are_not_looked_at() {
+fn jwt_ignores_keys_in_the_token() {
     let mine = EncodingKey::from_ec_pem(pem!("p384.pem").as_bytes()).unwrap();
     for (name, value) in [
         ("jwk", json!({"kty": "EC", "crv": "P-384", "x": "AA", "y": "AA"})),
@@ -217,7 +217,7 @@ fn keys_in_the_token_are_not_looked_at() {
 }
 
 #[test]
-fn a_key_is_chosen_by_its_name() {
+fn jwt_key_is_chosen_by_kid() {
     let key =
         |pem, kid: Option<&str>| VerifyingKey::from_pem(pem).unwrap().named(kid.map(str::to_owned));
     let named =
@@ -242,7 +242,7 @@ fn a_key_is_chosen_by_its_name() {
 }
 
 #[test]
-fn a_token_without_a_name_is_tried_with_a_few_keys() {
+fn jwt_without_kid_tries_a_few_keys() {
     let other = |n: u8| VerifyingKey::from_secret(&[n; 32]).unwrap();
     let header = json!({"alg": "HS256"});
     let token = signed(&header, &good(), Algorithm::HS256);
@@ -255,7 +255,7 @@ fn a_token_without_a_name_is_tried_with_a_few_keys() {
 }
 
 #[test]
-fn what_is_said_twice_is_not_believed() {
+fn jwt_repeated_members_are_refused() {
     let header = r#"{"alg":"ES256"}"#;
     for claims in [
         r#"{"iss":"https://auth.example.com","aud":"api","sub":"ada","sub":"eve"}"#,
@@ -272,7 +272,7 @@ fn what_is_said_twice_is_not_believed() {
 }
 
 #[test]
-fn times_on_both_sides() {
+fn jwt_times_on_both_sides() {
     let at = |name: &str, at: u64, leeway_s: u64| {
         verify(&with(name, json!(at)), &TokenPolicy { leeway_s, ..policy() }, &all_keys(), NOW_S)
             .err()
@@ -304,7 +304,7 @@ fn times_on_both_sides() {
 }
 
 #[test]
-fn issuer_and_audience() {
+fn jwt_issuer_and_audience() {
     refused(&without("iss"), Flaw::Issuer);
     refused(&with("iss", json!("https://auth.example.com/")), Flaw::Issuer);
     refused(&with("iss", json!(["https://auth.example.com"])), Flaw::Issuer);
@@ -323,7 +323,7 @@ fn issuer_and_audience() {
 }
 
 #[test]
-fn roles_identity_and_attributes_are_found_by_path() {
+fn jwt_claims_are_found_by_path() {
     let roles = |path: &str, claims: &Value| {
         let policy = TokenPolicy { roles: path.to_owned(), ..policy() };
         verify(&token(claims), &policy, &all_keys(), NOW_S).unwrap().roles
@@ -352,7 +352,7 @@ fn roles_identity_and_attributes_are_found_by_path() {
 }
 
 #[test]
-fn what_is_no_token() {
+fn jwt_refuses_malformed_tokens() {
     for text in ["", ".", "..", "...", "a.b", "a.b.c.d", "..c", "a..c", "é.é.é"] {
         assert!(check(text).is_err(), "{text}");
     }
@@ -372,7 +372,7 @@ fn what_is_no_token() {
 }
 
 #[test]
-fn both_sides_of_a_tokens_length() {
+fn jwt_token_length_is_bounded() {
     let token = token(&good());
     let bound = |token_bytes| TokenPolicy { token_bytes, ..policy() };
     assert!(verify(&token, &bound(token.len()), &all_keys(), NOW_S).is_ok());
@@ -390,7 +390,7 @@ fn jwk(pem: &str) -> Jwk {
 }
 
 #[test]
-fn jwks_need_no_algorithm_and_must_not_have_a_wrong_one() {
+fn jwks_algorithm_may_be_missing_but_not_wrong() {
     let key = |change: &dyn Fn(&mut Jwk)| {
         let mut jwk = jwk(pem!("p256.pub"));
         change(&mut jwk);
@@ -423,7 +423,7 @@ fn jwks_need_no_algorithm_and_must_not_have_a_wrong_one() {
 }
 
 #[test]
-fn rsa_keys_and_secrets_have_a_least_length() {
+fn jwt_rsa_keys_and_secrets_have_a_minimum_length() {
     assert!(VerifyingKey::from_pem(pem!("rsa.pub")).is_ok());
     assert!(VerifyingKey::from_pem(pem!("rsa_short.pub")).is_err());
     let rsa = |n: &[u8], e: &[u8]| {
@@ -447,7 +447,7 @@ fn rsa_keys_and_secrets_have_a_least_length() {
 }
 
 #[test]
-fn only_public_keys_in_pem_are_keys() {
+fn jwt_pem_must_be_a_public_key() {
     for pem in [
         pem!("rsa.pem"),
         pem!("p256.pem"),
@@ -463,7 +463,7 @@ fn only_public_keys_in_pem_are_keys() {
 }
 
 #[test]
-fn a_set_keeps_what_it_can_use() {
+fn jwks_keeps_usable_keys() {
     let ours = jwk(pem!("p256.pub"));
     let ours = json!({"kty": "EC", "crv": "P-256", "x": ours.x, "y": ours.y, "kid": "a", "z": 1});
     let secret = json!({"kty": "oct", "k": b64(SECRET), "kid": "s"});
@@ -482,7 +482,7 @@ fn a_set_keeps_what_it_can_use() {
 }
 
 #[test]
-fn keys_from_afar_are_asked_for_when_one_is_missing_and_old_ones_stay() {
+fn jwks_is_requested_for_a_missing_key_and_old_keys_stay() {
     let remotes = Remotes::default();
     let notified = Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let theirs = notified.clone();

@@ -382,7 +382,7 @@ mod tests {
         \"notes\":{\"a\":-2},\"id\":\"\\u0001\\u0002\",\"at\":1000}";
 
     #[test]
-    fn a_datum_and_its_json_view() {
+    fn avro_datum_and_its_json_view() {
         let avro = Avro::new(SCHEMA).unwrap();
         assert_eq!(avro.check(DATUM), Ok(()));
         let json: Json = serde_json::from_slice(&avro.to_json(DATUM).unwrap()).unwrap();
@@ -391,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_datum_is_malformed() {
+    fn avro_refuses_malformed_data() {
         let avro = Avro::new(SCHEMA).unwrap();
         for end in 0..DATUM.len() {
             assert!(avro.check(&DATUM[..end]).is_err_and(|error| error.malformed), "{end}");
@@ -408,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn json_that_is_not_of_the_schema_is_refused() {
+    fn avro_refuses_json_that_does_not_match_the_schema() {
         let avro = Avro::new(SCHEMA).unwrap();
         assert!(avro.encode_json(b"{").is_err_and(|error| error.malformed));
         for (from, to, reason) in [
@@ -430,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn types_of_other_schemas() {
+    fn avro_types_of_other_schemas() {
         let side = r#"{"type":"enum","name":"Side","namespace":"m","symbols":["BUY","SELL"]}"#;
         let part = r#"{"type":"record","name":"m.Part","fields":[{"name":"s","type":"m.Side"}]}"#;
         let root = r#"{"type":"record","name":"Order","fields":[
@@ -451,7 +451,7 @@ mod tests {
     }
 
     #[test]
-    fn schemas_that_could_blow_up_are_refused() {
+    fn avro_refuses_schemas_that_could_grow_without_bound() {
         for (bad, why) in [
             (
                 r#"{"type":"record","name":"L","fields":[{"name":"n","type":["null","L"]}]}"#,

@@ -90,7 +90,7 @@ mod tests {
     }"#;
 
     #[test]
-    fn documents_by_a_schema() {
+    fn json_model_validates_documents() {
         let json = JsonModel::new(SCHEMA).unwrap();
         assert_eq!(json.check(br#"{"name":"ab","tags":[1,2]}"#), Ok(()));
         for (message, malformed, reason) in [
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn both_sides_of_the_depth() {
+    fn json_model_bounds_the_depth() {
         let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
         assert_eq!(JsonModel::any().check(nested(127).as_bytes()), Ok(()));
         assert!(JsonModel::any().check(nested(128).as_bytes()).is_err_and(|error| error.malformed));
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn drafts_by_what_the_schema_says_else_7() {
+    fn json_model_uses_the_draft_of_the_schema_or_7() {
         // An id that is relative to itself means something else in each; `prefixItems` is of 2020.
         let tuple = r#""prefixItems": [{"type": "string"}]"#;
         let old = JsonModel::new(&format!("{{{tuple}}}")).unwrap();
@@ -137,13 +137,13 @@ mod tests {
     }
 
     #[test]
-    fn formats_assert_nothing() {
+    fn json_model_does_not_assert_formats() {
         let json = JsonModel::new(r#"{"format": "email"}"#).unwrap();
         assert_eq!(json.check(br#""x""#), Ok(()));
     }
 
     #[test]
-    fn schemas_that_are_none_or_lead_elsewhere_are_refused() {
+    fn json_model_refuses_bad_and_remote_schemas() {
         for bad in [
             "",
             "{",
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn other_schemas_are_those_that_are_given() {
+    fn json_model_resolves_given_references() {
         let schema = r#"{"properties": {"a": {"$ref": "a.json"}, "b": {"$ref": "urn:b"}}}"#;
         let others = [("a.json", r#"{"$ref": "c.json"}"#), ("urn:b", r#"{"type": "string"}"#)];
         let c = ("c.json", r#"{"type": "null"}"#);
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_cannot_be_made_to_run_for_ever() {
+    fn json_model_bounds_the_work_of_patterns() {
         let json = JsonModel::new(r#"{"pattern": "^(a+)+(?=b)c$"}"#).unwrap();
         let started = std::time::Instant::now();
         let text = format!("\"{}\"", "a".repeat(10_000));

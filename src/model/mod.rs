@@ -154,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reason_fits_a_close_frame() {
+    fn models_reason_fits_a_close_frame() {
         assert_eq!(cut("a\nb"), "a");
         assert_eq!(cut(&"x".repeat(123)).len(), 123);
         assert_eq!(cut(&"x".repeat(124)).len(), 123);
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn models_without_a_view_pass_what_they_accept() {
+    fn models_without_a_view_pass_messages_unchanged() {
         let model = Model::Boolean(Writing::Text);
         assert!(!model.has_view());
         assert_eq!(model.to_json(b"true").unwrap(), b"true");

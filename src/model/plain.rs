@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn both_sides_of_the_length_of_text_in_characters() {
+    fn plain_text_length_is_in_characters() {
         let text = Text::new(Encoding::Utf8, Some(2), Some(3), None).unwrap();
         for (message, want) in [("é", Some(false)), ("éé", None), ("ééé", None)] {
             assert_eq!(malformed(text.check(message.as_bytes())), want, "{message}");
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn text_that_is_no_utf_8_is_malformed() {
+    fn plain_text_must_be_utf_8() {
         let text = Text::default();
         for bad in [&b"\xff"[..], b"\xc0\x80", b"\xed\xa0\x80", b"\xe2\x82"] {
             assert_eq!(malformed(text.check(bad)), Some(true), "{bad:x?}");
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn utf_16_is_utf_16() {
+    fn plain_text_in_utf_16() {
         let text = Text::new(Encoding::Utf16, None, Some(1), Some("^[aé😀]$")).unwrap();
         for good in [&b"\0a"[..], b"\xfe\xff\0a", b"\xff\xfea\0", b"\xd8\x3d\xde\x00"] {
             assert_eq!(malformed(text.check(good)), None, "{good:x?}");
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns_are_searched_for_and_bad_ones_refused() {
+    fn plain_text_patterns() {
         let text = Text::new(Encoding::Utf8, None, None, Some("^a+$")).unwrap();
         assert_eq!(malformed(text.check(b"aaa")), None);
         assert_eq!(malformed(text.check(b"aab")), Some(false));
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_with_and_without_their_ends() {
+    fn plain_number_ranges_with_and_without_their_ends() {
         for (range, inside, outside) in [
             ("[1,3]", vec![1, 3], vec![0, 4]),
             ("(1,3)", vec![2], vec![1, 3]),
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn whole_numbers_of_32_and_64_bits() {
+    fn plain_integers_of_32_and_64_bits() {
         let integer = |width, writing| Integer { width, writing, range: None, multiple: None };
         let int = integer(Width::Bits32, Writing::Text);
         for good in ["0", "-1", "2147483647", "-2147483648", "007"] {

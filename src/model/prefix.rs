@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn indexes_there_and_back() {
+    fn prefix_indexes_round_trip() {
         for (indexes, bytes) in [
             (vec![0], &[0][..]),
             (vec![1], &[2, 2]),
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn both_prefixes_there_and_back() {
+    fn prefix_of_both_kinds_round_trips() {
         for (prefix, bytes) in [(Prefix::Four, 5), (Prefix::Eight, 9)] {
             let mut message = Vec::new();
             prefix.push(0x0102_0304, &mut message);

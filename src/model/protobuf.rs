@@ -157,7 +157,7 @@ mod tests {
     "#;
 
     #[test]
-    fn a_message_and_its_json_view() {
+    fn protobuf_message_and_its_json_view() {
         let tick = Protobuf::new(SCHEMA, Some("Tick")).unwrap();
         let json = br#"{"code":"XYZ","price":10.5,"sizes":["1","2"],"at":"2020-01-02T03:04:05Z"}"#;
         let bytes = tick.encode_json(json).unwrap();
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_such_message_is_refused() {
+    fn protobuf_refuses_malformed_messages() {
         let tick = Protobuf::new(SCHEMA, Some("market.Tick")).unwrap();
         for bad in [&b"\x0a\x05XYZ"[..], b"\x0a", b"\xff\xff", b"\x0a\x01\xff"] {
             assert!(tick.check(bad).is_err_and(|error| error.malformed), "{bad:x?}");
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_by_its_place_in_the_file() {
+    fn protobuf_message_by_its_index_in_the_file() {
         let text = "syntax = \"proto3\"; message A { message B { message C { bool c = 1; } } } \
                     message D { bool d = 1; message E {} message F { bool f = 1; } }";
         for (record, indexes) in [("A", &[0][..]), ("A.B.C", &[0, 0, 0]), ("D.F", &[1, 1])] {
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn nesting_has_a_bound() {
+    fn protobuf_nesting_is_bounded() {
         let tick = Protobuf::new(SCHEMA, Some("Tick")).unwrap();
         let nested = |levels: usize| {
             let mut message = Vec::new();
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn schemas_and_records() {
+    fn protobuf_schemas_and_records() {
         assert!(Protobuf::new(SCHEMA, Some("Other")).unwrap().check(b"\x08\x01").is_ok());
         assert!(Protobuf::new(SCHEMA, None).unwrap().to_json(b"\x0a\x01a").is_ok());
         assert!(Protobuf::new(SCHEMA, Some("None")).is_err());

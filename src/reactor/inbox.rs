@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_lane_gives_the_order_back_and_keeps_all_others() {
+    fn inbox_returns_a_command_when_full() {
         let peers = Arc::new(Peers::new(1));
         let (mut orders, mut inbox) = orders(&peers, 0);
         assert!(!inbox.is_waiting());

@@ -484,7 +484,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_network_of_ipv6_is_one_address() {
+    fn addresses_count_an_ipv6_network_as_one() {
         let addresses = Addresses::new(2);
         let enter = |text: &str| addresses.enter(text.parse().expect(text));
         assert!(enter("2001:db8:0:1::1") && enter("2001:db8:0:1:ffff:ffff:ffff:ffff"));

@@ -103,7 +103,7 @@ mod tests {
     use crate::config::Webhook;
 
     #[test]
-    fn what_takes_a_restart_is_named_and_what_does_not_is_not() {
+    fn reload_names_what_needs_a_restart() {
         let config = Config::demo();
         let source =
             ConfigSource::new(PathBuf::from("polycast.toml"), Overrides::default(), &config);

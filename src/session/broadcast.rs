@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_form_is_made_and_compressed_by_the_core_that_first_needs_it() {
+    fn broadcast_is_encoded_and_compressed_by_the_first_core_that_needs_it() {
         let event = event(true);
         let (here, there) = (event.clone(), event.clone());
         let [mut here, mut there] = [Broadcast::new(&here), Broadcast::new(&there)];
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn without_compression_there_is_one_form() {
+    fn broadcast_without_compression_has_one_encoding() {
         let event = event(false);
         let mut broadcast = Broadcast::new(&event);
         let encoded = broadcast.formed.as_mut().expect("forms").encoded(Format::MsgPack);
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_is_made_once_for_each_framing() {
+    fn broadcast_record_is_made_once_for_each_framing() {
         let frame = Frozen::new(&frame::frozen(Opcode::Text, b"{\n}"));
         let event = Event { frame, ..Event::default() };
         let mut broadcast = Broadcast::new(&event);
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_is_a_reply_and_comes_before_what_follows() {
+    fn broadcast_picture_is_a_reply_before_later_events() {
         let mut core = Core::new();
         let mut session = core.session();
         let event = event(false);
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn pictures_that_wait_are_bounded() {
+    fn broadcast_waiting_pictures_are_bounded() {
         let mut core = Core::new();
         let mut session = core.session();
         let event = event(false);

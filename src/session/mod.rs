@@ -568,7 +568,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_session_fits_a_size_class_of_the_allocator() {
+    fn session_fits_a_size_class_of_the_allocator() {
         assert!(size_of::<Session>() <= 256, "{} bytes", size_of::<Session>());
     }
 }

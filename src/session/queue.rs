@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn broadcasts_are_bounded_and_replies_are_not_counted_against_them() {
+    fn queue_bounds_broadcasts_apart_from_replies() {
         let mut queue = WriteQueue::default();
         queue.close_tail(vec![0; 100], 0);
         assert_eq!(queue.push(&frame(6), 10, 0), Ok(()));
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lent_frame_counts_as_a_reply() {
+    fn queue_counts_a_lent_frame_as_a_reply() {
         let mut queue = WriteQueue::default();
         queue.close_tail(b"ab".to_vec(), 0);
         queue.push_reply(&frame(6), 0);
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_that_belong_together_are_queued_all_or_none() {
+    fn queue_takes_frames_of_a_message_all_or_none() {
         let mut queue = WriteQueue::default();
         let mut frames = vec![frame(6), frame(5)];
         assert_eq!(queue.push_all(&mut frames, 10, 0), Err(QueueFull));
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn replies_join_but_do_not_overtake_a_broadcast() {
+    fn queue_joins_replies_without_overtaking_a_broadcast() {
         let mut queue = WriteQueue::default();
         for part in [b"a", b"b"] {
             let mut tail = queue.open_tail();
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unsent_can_be_dropped_from_the_first_broadcast_on() {
+    fn queue_drops_unsent_segments_from_the_first_broadcast() {
         let mut queue = WriteQueue::default();
         assert_eq!(queue.push(&frame(4), 10, 0), Ok(()));
         assert_eq!(queue.take_batch().map(|batch| batch.len()), Some(1));
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_that_has_begun_to_leave_is_not_cut_in_pieces() {
+    fn queue_keeps_the_rest_of_a_message_in_progress() {
         let mut queue = WriteQueue::default();
         let mut pieces = vec![frame(1); FRAMES_PER_SEND + 2];
         assert_eq!(queue.push_all(&mut pieces, 1000, 0), Ok(()));
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_has_at_most_as_many_frames_as_one_send_takes() {
+    fn queue_batch_has_at_most_the_frames_of_one_send() {
         let mut queue = WriteQueue::default();
         for _ in 0..FRAMES_PER_SEND + 1 {
             assert_eq!(queue.push(&frame(1), 1000, 0), Ok(()));
@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_is_stuck_when_nothing_leaves_it_for_the_time() {
+    fn queue_is_stuck_without_progress_for_the_time() {
         let mut queue = WriteQueue::default();
         assert!(!queue.is_stuck(0, 100));
         assert_eq!(queue.push(&frame(1), 10, 1000), Ok(()));

@@ -159,9 +159,7 @@ impl Socket {
                 cx.counters.messages_received.add(1);
                 self.begun = 0;
                 let (rules, park) = match self.policy.as_deref_mut() {
-                    Some(ConnectionPolicy { rules, parked, .. }) => {
-                        (rules.as_deref(), Some(parked))
-                    }
+                    Some(policy) => (policy.rules.as_deref(), Some(&mut policy.parked)),
                     None => (None, None),
                 };
                 let channel = self.channel.as_deref_mut();
@@ -580,7 +578,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_is_whole_again_also_when_its_low_bits_have_begun_anew() {
+    fn heartbeat_time_survives_a_wrap_of_its_low_bits() {
         for (then, later) in [(0, 0), (5, 7), (u64::from(u32::MAX), 10), (1 << 33, 1 << 31)] {
             let now = Now { ms: then + later, unix_s: 0 };
             assert_eq!(full(then as u32, now), then, "{then} {later}");

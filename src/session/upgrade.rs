@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn extensions_come_raw_and_the_answer_names_the_chosen_ones() {
+    fn upgrade_answer_names_the_chosen_extensions() {
         let offers = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits, x\r\n\
             sec-websocket-extensions: y\r\n";
         let text = SAMPLE.replace(KEY_LINE, &format!("{KEY_LINE}{offers}"));
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn s4_2_1_what_is_accepted() {
+    fn s4_2_1_accepted_upgrades() {
         for (from, to) in [
             ("Upgrade: websocket", "upgrade: WebSocket"),
             ("Upgrade: websocket", "Upgrade: h2c, websocket"),
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn s4_2_1_methods_upgrades_and_versions_that_are_refused() {
+    fn s4_2_1_refused_methods_upgrades_and_versions() {
         for (from, to, want) in [
             ("GET", "POST", UpgradeRefusal::Method),
             ("GET", "get", UpgradeRefusal::Method),
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn s4_2_1_keys_protocols_and_bodies_that_are_refused() {
+    fn s4_2_1_refused_keys_protocols_and_bodies() {
         let twice = format!("{KEY_LINE}{KEY_LINE}");
         for (from, to, want) in [
             (KEY_LINE, "", UpgradeRefusal::Key),
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn both_sides_of_the_count_of_subprotocols() {
+    fn upgrade_bounds_the_number_of_subprotocols() {
         let offer = |count| (0..count).map(|n| format!("p{n}")).collect::<Vec<_>>().join(",");
         check_sample("chat, superchat", &offer(MAX_PROTOCOLS), None);
         let refusal = Some(UpgradeRefusal::Protocols);
@@ -338,14 +338,14 @@ mod tests {
     }
 
     #[test]
-    fn a_plain_request_wants_no_upgrade() {
+    fn upgrade_is_not_wanted_by_a_plain_request() {
         with_request("GET / HTTP/1.1\r\nHost: h\r\n\r\n", |request| assert!(!wanted(request)));
         let other = "GET / HTTP/1.1\r\nHost: h\r\nUpgrade: h2c\r\n\r\n";
         with_request(other, |request| assert!(!wanted(request)));
     }
 
     #[test]
-    fn refusals_are_whole_responses() {
+    fn upgrade_refusals_are_whole_responses() {
         for (refusal, first, more) in [
             (UpgradeRefusal::Method, "HTTP/1.1 400 Bad Request", ""),
             (

@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_each_kind() {
+    fn holder_names_of_each_kind() {
         let ia5 = |text: &str| text.try_into().unwrap();
         let der = made(
             "Ada Lovelace",
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn names_with_control_characters_and_bytes_that_are_no_certificate() {
+    fn holder_refuses_malformed_names_and_certificates() {
         let holder = Holder::read(&made("a\0.evil", "x\ny", Vec::new())).unwrap();
         assert!(holder.common_names.is_empty() && holder.units.is_empty());
         let der = made("a", "", Vec::new());
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn good_from_its_first_second_to_its_last() {
+    fn holder_is_valid_from_first_to_last_second() {
         let holder = Holder::read(&made("a", "", Vec::new())).unwrap();
         let (from, until) = (1_577_836_800, 1_893_456_000);
         assert_eq!((holder.from_s, holder.until_s), (from as i64, until as i64));

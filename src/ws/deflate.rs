@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_of_all_sizes_come_back_with_every_window() {
+    fn deflate_round_trips_with_every_window() {
         for bits in 9..=15 {
             for keep in [false, true] {
                 let (mut deflater, mut inflater) = (Deflater::new(bits, keep), Inflater::new(keep));
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bomb_is_found_out_within_a_block_of_the_limit() {
+    fn inflate_bomb_is_found_within_a_block_of_the_limit() {
         let zeros = vec![0; 64 * 1024 * 1024];
         let mut wire = Vec::new();
         assert_eq!(Deflater::new(15, false).deflate(&zeros, &mut wire), Some(()));
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn final_blocks_are_few() {
+    fn inflate_bounds_final_blocks() {
         let inflate = |blocks: usize| {
             let message = [0x03, 0x00].repeat(blocks);
             Inflater::new(false).inflate(&message, 1000, &mut Vec::new())
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_holds_on_both_sides() {
+    fn inflate_limit_on_both_sides() {
         let message = sample(1000, true);
         let mut wire = Vec::new();
         assert_eq!(Deflater::new(15, false).deflate(&message, &mut wire), Some(()));
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_that_ends_inside_a_block_is_refused_and_gives_nothing_of_our_own() {
+    fn inflate_refuses_a_message_that_ends_inside_a_block() {
         for cut in
             [&[0x00, 0x05, 0x00, 0xfa, 0xff, 0x48][..], &[0x00, 0x64, 0x00, 0x9b, 0xff, 0x48]]
         {
@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn work_is_shared_out_and_what_is_left_goes_on_where_it_was() {
+    fn inflate_work_is_spread_and_continues() {
         let zeros = vec![0; 1 << 20];
         let mut bomb = Vec::new();
         assert_eq!(Deflater::new(15, false).deflate(&zeros, &mut bomb), Some(()));
@@ -377,13 +377,13 @@ mod tests {
     }
 
     #[test]
-    fn what_each_of_them_holds_is_known() {
+    fn deflate_memory_of_codecs_is_known() {
         const CHILD: &str = "POLYCAST_COUNT_HEAP";
         const EACH: usize = 100;
         let bits: Option<u8> = std::env::var(CHILD).ok().and_then(|bits| bits.parse().ok());
         let Some(bits) = bits else {
             // In a process of its own, whose memory nobody else moves.
-            let name = "ws::deflate::tests::what_each_of_them_holds_is_known";
+            let name = "ws::deflate::tests::deflate_memory_of_codecs_is_known";
             for bits in [0, 9, 12, 15] {
                 let test = std::env::current_exe().expect("this test");
                 let child = std::process::Command::new(test)
@@ -426,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_deflate_is_refused() {
+    fn inflate_refuses_invalid_data() {
         for bad in [&[0xff; 10][..], &[0x07, 1, 2, 3], &[0x00, 0x05, 0x00, 0x00, 0x00, 1]] {
             let result = Inflater::new(false).inflate(bad, 1000, &mut Vec::new());
             assert_eq!(result, Err(InflateError::Invalid), "{bad:?}");

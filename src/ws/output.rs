@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn kept_windows_are_bounded_and_shared_ones_cost_nothing() {
+    fn output_bounds_dedicated_windows_and_shared_ones_are_free() {
         let dedicated = agreed(Compression::Dedicated);
         let one = bytes(&dedicated);
         let mut codecs = Codecs::new(2 * one);
@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn unfinished_messages_are_looked_at_while_there_is_memory_for_it() {
+    fn output_checks_unfinished_messages_while_memory_lasts() {
         let shared = agreed(Compression::Shared);
         let mut codecs = Codecs::new(deflate::INFLATER_BYTES);
         let bad = [0x00, 0x01, 0x00, 0xfe, 0xff, 0xff];
@@ -401,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn short_messages_stay_plain_and_longer_ones_are_marked() {
+    fn output_compresses_messages_from_the_minimum_on() {
         let mut codecs = Codecs::new(0);
         let mut channel = Channel::new(agreed(Compression::Shared), 10, &mut codecs).expect("room");
         let mut bytes = Vec::new();
@@ -427,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_is_squeezed_once_for_each_window() {
+    fn output_compresses_a_frame_for_each_window() {
         let mut codecs = Codecs::new(0);
         let plain = frame::frozen(Opcode::Text, &[b'x'; 500]);
         let compressed = codecs.compress_frame(&plain, 15).expect("shorter");

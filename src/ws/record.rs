@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_however_they_are_cut() {
+    fn record_lines_at_every_cut() {
         check(Lines, b"one\ntwo\r\n\n\r\nlast", "one,two,.,.,last");
         check(Lines, b"", "");
         check(Lines, b"a\rb\n", "a\rb");
@@ -369,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn both_sides_of_a_lines_bound() {
+    fn record_lines_are_bounded() {
         check(Lines, b"12345678\n", "12345678");
         check(Lines, b"12345678\r\n", "12345678");
         check(Lines, b"12345678", "12345678");
@@ -379,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths_however_they_are_cut() {
+    fn record_lengths_at_every_cut() {
         check(Lengths, b"\0\0\0\x03one\0\0\0\0\0\0\0\x02ab", "one,,ab");
         check(Lengths, b"\xff\xff\xff\xff\0\0\0\x01x\xff\xff\xff\xff", ".,x,.");
         check(Lengths, b"\0\0\0\x0812345678", "12345678");
@@ -402,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_is_one_chunk_if_there_is_one() {
+    fn record_is_one_chunk() {
         check_push(Lines, MessageKind::Text, b"hello", Some(b"6\r\nhello\n\r\n"));
         check_push(Lines, MessageKind::Text, b"two\nlines", None);
         check_push(Lines, MessageKind::Text, b"a\r", None);
@@ -417,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn signs_of_life_and_ends() {
+    fn record_heartbeats_and_ends() {
         let written = |write: &dyn Fn(&mut Vec<u8>)| {
             let mut out = Vec::new();
             write(&mut out);

@@ -38,7 +38,7 @@ fn refusal(arguments: &[&str]) -> String {
 }
 
 #[test]
-fn help_names_every_command_and_option() {
+fn cli_help_names_every_command_and_option() {
     let output = polycast(&["--help"]);
     assert_eq!(output.status.code(), Some(0));
     assert_eq!(output.stderr, b"");
@@ -65,14 +65,14 @@ fn help_names_every_command_and_option() {
 }
 
 #[test]
-fn version_is_the_crates() {
+fn cli_version_is_the_crates() {
     let output = polycast(&["--version"]);
     assert_eq!(output.status.code(), Some(0));
     assert_eq!(stdout(&output), concat!("polycast ", env!("CARGO_PKG_VERSION"), "\n"));
 }
 
 #[test]
-fn check_sums_up_a_good_file() {
+fn cli_check_summarises_a_good_file() {
     let two = "listeners = [{ address = '127.0.0.1:1' }, { address = '[::1]:1' }]\nthreads = 2\n";
     for (name, text, sum) in [
         ("good.toml", APP.to_owned(), "1 listener, 1 app, 5 routes, one thread a core"),
@@ -89,13 +89,13 @@ fn check_sums_up_a_good_file() {
 }
 
 #[test]
-fn check_accepts_the_example() {
+fn cli_check_accepts_the_example() {
     let example = concat!(env!("CARGO_MANIFEST_DIR"), "/polycast.example.toml");
     assert_eq!(polycast(&["check", example]).status.code(), Some(0));
 }
 
 #[test]
-fn check_reads_the_files_that_a_listener_names() {
+fn cli_check_reads_the_files_of_a_listener() {
     let pair = |key: &str| {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");
         let pair = format!("{{ cert = '{folder}/ec.pem', key = '{folder}/{key}' }}");
@@ -116,7 +116,7 @@ fn check_reads_the_files_that_a_listener_names() {
 }
 
 #[test]
-fn a_bad_file_is_refused_by_line_key_and_what_is_accepted() {
+fn cli_check_names_line_key_and_accepted_values() {
     for (name, text, replies) in [
         (
             "range.toml",
@@ -171,7 +171,7 @@ fn a_bad_file_is_refused_by_line_key_and_what_is_accepted() {
 }
 
 #[test]
-fn a_file_that_cannot_be_read_is_named() {
+fn cli_names_a_file_that_cannot_be_read() {
     assert!(refusal(&["check", "no/such.toml"]).contains("no/such.toml: cannot be read: No such"));
     assert!(refusal(&["--config", "no/such.yaml"]).contains("no/such.yaml: cannot be read"));
     assert!(refusal(&["check", "polycast.conf"]).contains(".toml, .yaml or .yml"));
@@ -179,7 +179,7 @@ fn a_file_that_cannot_be_read_is_named() {
 }
 
 #[test]
-fn wrong_arguments_are_one_line() {
+fn cli_wrong_arguments_are_one_line() {
     for (arguments, replies) in [
         (
             &["--lisen", "127.0.0.1:1"][..],
@@ -202,14 +202,14 @@ fn wrong_arguments_are_one_line() {
 }
 
 #[test]
-fn the_demo_refuses_an_address_that_others_reach() {
+fn cli_demo_refuses_addresses_beyond_loopback() {
     let error = refusal(&["--listen", "0.0.0.0:0"]);
     assert!(error.contains("0.0.0.0:0 is not a loopback address"), "{error}");
     assert!(error.contains("write a configuration"), "{error}");
 }
 
 #[test]
-fn variables_come_from_the_environment() {
+fn cli_variables_come_from_the_environment() {
     let path = file("environment.toml", &format!("threads = '${{POLYCAST_TEST_N}}'\n{APP}"));
     let mut command = Command::new(env!("CARGO_BIN_EXE_polycast"));
     let output = command.args(["check", &path]).env("POLYCAST_TEST_N", "3").output().unwrap();
@@ -217,7 +217,7 @@ fn variables_come_from_the_environment() {
 }
 
 #[test]
-fn a_full_disk_or_closed_output_is_no_panic() {
+fn cli_survives_a_full_disk_and_closed_output() {
     let good = file("output.toml", APP);
     for (arguments, code) in [(&["check", &good][..], 0), (&["check", "none.toml"], 2)] {
         let full = || fs::OpenOptions::new().write(true).open("/dev/full").unwrap();

@@ -60,7 +60,7 @@ fn close_code(heard: &[Heard]) -> Option<u16> {
 }
 
 #[test]
-fn messages_cut_anywhere_come_back() {
+fn compress_messages_cut_anywhere_come_back() {
     for config in all_ways() {
         let mut machine = Machine::new(config);
         let mut rng = fastrand::Rng::with_seed(3);
@@ -103,7 +103,7 @@ fn messages_cut_anywhere_come_back() {
 }
 
 #[test]
-fn what_is_wrong_is_answered_when_it_is_in_and_not_at_the_end() {
+fn compress_violation_is_answered_with_its_octet() {
     let mut config = compressing(CompressionMode::Shared);
     config.limits.message_bytes = 10_000;
     for (compression, bytes) in [
@@ -141,7 +141,7 @@ fn what_is_wrong_is_answered_when_it_is_in_and_not_at_the_end() {
 }
 
 #[test]
-fn what_has_come_of_a_message_holds_little_more_than_what_was_sent() {
+fn compress_unfinished_message_holds_little_more_than_was_sent() {
     let mut machine = Machine::new(compressing(CompressionMode::Shared));
     let at = echo(&mut machine);
     let message = vec![b'x'; 8 << 20];
@@ -156,7 +156,7 @@ fn what_has_come_of_a_message_holds_little_more_than_what_was_sent() {
 }
 
 #[test]
-fn a_message_that_is_much_work_is_shared_out_and_others_are_served_meanwhile() {
+fn compress_expensive_message_is_spread_over_turns() {
     for config in all_ways() {
         let mut machine = Machine::new(config);
         let (heavy, twin, other) = (echo(&mut machine), echo(&mut machine), echo(&mut machine));
@@ -185,7 +185,7 @@ fn a_message_that_is_much_work_is_shared_out_and_others_are_served_meanwhile() {
 }
 
 #[test]
-fn what_costs_a_peer_nothing_is_bounded_in_a_second() {
+fn rate_limit_bounds_control_and_empty_frames_a_second() {
     let ping = frame(true, Some(Opcode::Ping), b"p");
     let pong = frame(true, Some(Opcode::Pong), b"");
     let empty = peer::framed(Opcode::Text, b"");

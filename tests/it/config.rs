@@ -35,7 +35,7 @@ fn verify(text: &str, refusal: &str) {
 }
 
 #[test]
-fn queues_and_buffers_have_ranges() {
+fn config_ranges_of_queues_and_buffers() {
     check(&[
         ("threads = 256", ""),
         ("threads = 257", "1:1: threads: 257 is out of range; accepted: 0 to 256"),
@@ -57,7 +57,7 @@ fn queues_and_buffers_have_ranges() {
 }
 
 #[test]
-fn histories_of_groups_have_ranges() {
+fn config_ranges_of_histories() {
     let reflect = |text: &str| format!("[[routes]]\nendpoint = 'reflect'\nreflect.{text}\n");
     for (text, refusal) in [
         ("history = 0", ""),
@@ -74,7 +74,7 @@ fn histories_of_groups_have_ranges() {
 }
 
 #[test]
-fn messages_and_times_have_ranges() {
+fn config_ranges_of_messages_and_timeouts() {
     check(&[
         ("limits.fragments = 0", "1:8: limits.fragments: 0 is out of range"),
         ("limits.http_head_bytes = 1023", "1:8: limits.http_head_bytes: 1023 is out"),
@@ -110,7 +110,7 @@ fn messages_and_times_have_ranges() {
 }
 
 #[test]
-fn a_profile_sets_what_the_application_does_not() {
+fn config_profile_sets_missing_keys() {
     let app = |more: &str| {
         let text = format!("[[apps]]\nid = '1'\nkey = 'k'\nsecret = 's'\n{more}");
         Config::parse(&text, FileFormat::Toml, "f")
@@ -154,7 +154,7 @@ fn a_profile_sets_what_the_application_does_not() {
 }
 
 #[test]
-fn related_numbers_must_fit() {
+fn config_related_numbers_must_fit() {
     check(&[
         (
             "[limits]\nframe_bytes = 2000\nmessage_bytes = 1000",
@@ -184,7 +184,7 @@ fn related_numbers_must_fit() {
 }
 
 #[test]
-fn listeners_are_one_or_more_and_differ() {
+fn config_listeners_are_one_or_more_and_differ() {
     check(&[
         ("listeners = []", "1:1: listeners: at least one entry is needed"),
         ("listeners = [{ address = '[::1]:1' }, { address = '0.0.0.0:1' }]", ""),
@@ -206,7 +206,7 @@ fn check_guard(cases: &[(&str, &str)]) {
 }
 
 #[test]
-fn numbers_of_a_guard_on_both_sides() {
+fn config_ranges_of_guards() {
     for (key, min, max) in [
         ("keys_refresh_s", 10, 86_400),
         ("keys_floor_s", 1, 3600),
@@ -225,7 +225,7 @@ fn numbers_of_a_guard_on_both_sides() {
 }
 
 #[test]
-fn names_and_keys_of_guards() {
+fn config_names_and_keys_of_guards() {
     let short = "4:9: guards[0].keys[0]: the value (not shown) is not accepted; accepted: a sec";
     let encodings = "accepted: exactly one of `pem`, `secret` and `kty`";
     let encodings =
@@ -263,7 +263,7 @@ fn names_and_keys_of_guards() {
 }
 
 #[test]
-fn guards_by_certificates() {
+fn config_certificate_guards() {
     let digits = "0123456789abcdefABCDEF0123456789".repeat(2);
     let listening = "[[listeners]]\naddress = '[::1]:1'\n[listeners.tls]\nmutual = 'requested'\n\
                      client_ca = 'ca.pem'\ncertificates = [{ cert = 'a', key = 'b' }]\n";
@@ -323,7 +323,7 @@ fn guards_by_certificates() {
 }
 
 #[test]
-fn credentials_have_one_place_each() {
+fn config_credentials_have_one_place_each() {
     let place = |key: &str, text: &str| format!("credentials.{key} = {{ a = '{text}' }}");
     for key in ["cookies", "headers", "query"] {
         let error = format!("4:19: guards[0].credentials.{key}.a: `x` is not accepted");
@@ -347,7 +347,7 @@ fn credentials_have_one_place_each() {
 }
 
 #[test]
-fn conditions_of_routes() {
+fn config_route_conditions() {
     for (key, good, bad) in [
         ("path", "/a*", "a"),
         ("path", "*", "/a?b"),
@@ -396,7 +396,7 @@ fn conditions_of_routes() {
 }
 
 #[test]
-fn log_levels_are_levels_or_directives() {
+fn config_log_levels_are_levels_or_directives() {
     check(&[
         ("log.level = 'off'", ""),
         ("log.level = 'DEBUG'", ""),
@@ -409,7 +409,7 @@ fn log_levels_are_levels_or_directives() {
 }
 
 #[test]
-fn paths_begin_with_a_slash() {
+fn config_paths_begin_with_a_slash() {
     check(&[
         ("pusher.path_prefix = ''", ""),
         ("pusher.path_prefix = '/ws'", ""),
@@ -429,7 +429,7 @@ fn paths_begin_with_a_slash() {
 }
 
 #[test]
-fn names_secrets_and_origins_have_a_shape() {
+fn config_accepted_names_secrets_and_origins() {
     let app = |id: &str, key: &str, secret: &str| {
         format!("[[apps]]\nid = '{id}'\nkey = '{key}'\nsecret = '{secret}'\n")
     };
@@ -449,7 +449,7 @@ fn names_secrets_and_origins_have_a_shape() {
 }
 
 #[test]
-fn tokens_are_long_and_are_not_shown() {
+fn config_tokens_are_long_and_not_printed() {
     let refusal = |place: &str| format!("{place}: the value (not shown) is not accepted; accepted");
     check(&[
         ("console.token = ''", ""),
@@ -462,7 +462,7 @@ fn tokens_are_long_and_are_not_shown() {
 }
 
 #[test]
-fn application_numbers_have_ranges() {
+fn config_ranges_of_applications() {
     check_app(&[
         ("limits.connections = 0", ""),
         ("limits.subscriptions_per_connection = 0", "5:8: apps[0].limits.subscriptions_per_con"),
@@ -475,7 +475,7 @@ fn application_numbers_have_ranges() {
 }
 
 #[test]
-fn no_two_applications_share_an_id_or_a_key() {
+fn config_application_ids_and_keys_are_unique() {
     let second = |rest: &str| format!("[[apps]]\nsecret = 't'\n{rest}\n");
     check_app(&[
         (&second("id = '2'\nkey = 'l'"), ""),
@@ -496,7 +496,7 @@ fn no_two_applications_share_an_id_or_a_key() {
 }
 
 #[test]
-fn key_pairs_and_routes_are_in_order() {
+fn config_key_pairs_and_routes_keep_their_order() {
     let config = parse(&format!("{APP}keys = [{{ key = 'old', secret = 't' }}]")).unwrap();
     let pairs = config.apps[0].key_pairs().map(|(key, secret)| (key, secret.expose()));
     assert_eq!(pairs.collect::<Vec<_>>(), [("k", "s"), ("old", "t")]);
@@ -510,7 +510,7 @@ fn key_pairs_and_routes_are_in_order() {
 }
 
 #[test]
-fn the_command_line_replaces_what_the_file_says() {
+fn config_command_line_overrides_the_file() {
     let overrides = Overrides {
         listen: vec!["0.0.0.0:1".parse().unwrap(), "[::]:2".parse().unwrap()],
         threads: Some(2),
@@ -531,7 +531,7 @@ fn the_command_line_replaces_what_the_file_says() {
 }
 
 #[test]
-fn the_demo_is_served_on_loopback_addresses_only() {
+fn config_demo_listens_on_loopback_only() {
     let demo = |address: &str| {
         let listen = vec![address.parse().unwrap()];
         Config::demo().with(Overrides { listen, ..Overrides::default() })
@@ -552,7 +552,7 @@ fn the_demo_is_served_on_loopback_addresses_only() {
 }
 
 #[test]
-fn webhooks_have_a_target_and_ranges() {
+fn config_webhook_urls_and_ranges() {
     let hook = |more: &str| format!("[[apps.webhooks]]\nurl = 'https://a.example/x?y'\n{more}");
     for (more, refusal) in [
         ("", ""),
@@ -578,7 +578,7 @@ fn webhooks_have_a_target_and_ranges() {
 }
 
 #[test]
-fn nodes_have_targets_and_ranges() {
+fn config_node_urls_and_ranges() {
     check(&[
         ("zilliqa.node.urls = ['https://a.example/?key=b', 'http://[::1]:4201']", ""),
         ("zilliqa.node.urls = ['ftp://a']", "1:22: zilliqa.node.urls[0]: "),
@@ -610,7 +610,7 @@ fn nodes_have_targets_and_ranges() {
 }
 
 #[test]
-fn the_zilliqa_dialect_has_ranges() {
+fn config_ranges_of_zilliqa() {
     let route = "[[routes]]\nendpoint = 'zilliqa'\n";
     let token = "zilliqa.publish_token = '0123456789abcdef'";
     let a = "0x2ce491a0fd9e318b39172258101b7c836da7449b";
@@ -658,7 +658,7 @@ fn the_zilliqa_dialect_has_ranges() {
 }
 
 #[test]
-fn broadcastt_has_bounds_of_its_own_and_no_webhooks() {
+fn config_broadcastt_ranges_and_no_webhooks() {
     check(&[
         ("broadcastt.activity_timeout_s = 1", ""),
         ("broadcastt.activity_timeout_s = 0", "1:12: broadcastt.activity_timeout_s: 0 is out of"),
@@ -707,7 +707,7 @@ fn check_zenith(cases: &[(&str, &str)]) {
 }
 
 #[test]
-fn zenith_numbers_have_ranges() {
+fn config_ranges_of_zenith() {
     for (key, min, max) in [
         ("topic_length", 16, 65_536),
         ("subscriptions_per_connection", 1, 1 << 20),
@@ -738,7 +738,7 @@ fn zenith_numbers_have_ranges() {
 }
 
 #[test]
-fn zenith_names_and_values_have_a_shape() {
+fn config_accepted_zenith_names_and_values() {
     let token = |rest: &str| format!("tokens = [{{ token = 't', user = 'u'{rest} }}]");
     let feed = |rest: &str| format!("feeds = [{{ {rest} }}]");
     let topic = |rest: &str| format!("topics = [{{ {rest} }}]");
@@ -788,7 +788,7 @@ fn zenith_names_and_values_have_a_shape() {
 }
 
 #[test]
-fn zenith_has_a_route_where_it_is_configured() {
+fn config_zenith_has_a_route_when_configured() {
     let routes = |text: &str| {
         let config = parse(text).unwrap_or_else(|error| panic!("{error}"));
         let takes = |route: &&Route, path: &str| {
@@ -808,7 +808,7 @@ fn zenith_has_a_route_where_it_is_configured() {
 }
 
 #[test]
-fn the_authorities_of_a_webhook_are_read_with_the_configuration() {
+fn config_webhook_ca_is_read_with_the_configuration() {
     let folder = std::env::temp_dir().join(format!("polycast-ca-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     let authority = rcgen::generate_simple_self_signed(vec!["a.example".to_owned()]).unwrap();
@@ -840,7 +840,7 @@ fn check_proxy(cases: &[(&str, &str)]) {
 }
 
 #[test]
-fn upstreams_are_urls() {
+fn config_upstreams_are_urls() {
     let upstream = |url: &str| {
         let text = format!("[[routes]]\nendpoint = 'proxy'\nproxy.upstreams = '{url}'");
         let config = parse(&text).unwrap_or_else(|error| panic!("{error}"));
@@ -912,7 +912,7 @@ fn check_upstream(cases: &[(&str, &str)]) {
 }
 
 #[test]
-fn numbers_of_a_proxy_on_both_sides() {
+fn config_ranges_of_proxies() {
     for (key, min, max) in [
         ("connect_ms", 1, 3_600_000),
         ("handshake_ms", 1, 3_600_000),
@@ -943,7 +943,7 @@ fn numbers_of_a_proxy_on_both_sides() {
 }
 
 #[test]
-fn header_fields_of_a_proxy() {
+fn config_header_fields_of_proxies() {
     let many = |count: usize| format!("pass_headers = [{}]", "'A',".repeat(count));
     let sets = |count: usize| {
         let fields: String = (0..count).map(|number| format!("A{number} = '',")).collect();
@@ -973,7 +973,7 @@ fn header_fields_of_a_proxy() {
 }
 
 #[test]
-fn tls_of_a_proxy() {
+fn config_tls_of_proxies() {
     let pair = "what is needed here: either `cert` and `key`, or `pkcs12`";
     let pair = format!("5:5: routes[0].proxy.tls.certificate: {pair}");
     check_upstream(&[
@@ -1015,7 +1015,7 @@ fn tls_of_a_proxy() {
 }
 
 #[test]
-fn stores_of_listeners_and_the_name_of_metrics() {
+fn config_listener_stores_and_metric_names() {
     let tls = |more: &str| {
         let pair = "certificates = [{ pkcs12 = 'a', password = 'b', alias = 'c' }]";
         format!("listeners = [{{ address = '[::1]:1', tls = {{ {pair}, {more} }} }}]")

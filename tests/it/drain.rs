@@ -12,7 +12,7 @@ fn closed(machine: &mut Machine) -> usize {
 }
 
 #[test]
-fn choice_16_a_drain_closes_in_slices() {
+fn drain_closes_connections_in_slices() {
     let mut machine = Machine::new(config(""));
     for _ in 0..SOCKETS {
         let at = machine.open();

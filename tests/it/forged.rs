@@ -125,7 +125,7 @@ fn combine(a: &[u8], b: &[u8], sign: i16) -> Vec<u8> {
 }
 
 #[test]
-fn tokens_as_the_issuer_makes_them_are_let_in() {
+fn jwt_good_tokens_are_accepted() {
     let mut it = server();
     for (kid, algorithm) in OURS {
         let named = json!({"alg": format!("{algorithm:?}"), "kid": kid, "typ": "JWT"});
@@ -137,7 +137,7 @@ fn tokens_as_the_issuer_makes_them_are_let_in() {
 }
 
 #[test]
-fn no_algorithm_and_no_signature() {
+fn jwt_without_algorithm_or_signature_is_refused() {
     let mut it = server();
     for name in ["none", "None", "NONE", "nOnE", "none ", "\0none", "", "HS256", "es256", "ES512"] {
         for kid in [None, Some("ec")] {
@@ -163,7 +163,7 @@ fn no_algorithm_and_no_signature() {
 }
 
 #[test]
-fn what_everybody_knows_is_no_secret() {
+fn jwt_public_values_are_no_secrets() {
     let mut it = server();
     let rsa = DecodingKey::from_rsa_pem(pem!("rsa.pub").as_bytes()).unwrap();
     let body = |pem: &str| {
@@ -197,7 +197,7 @@ fn what_everybody_knows_is_no_secret() {
 }
 
 #[test]
-fn a_key_is_used_for_its_own_algorithms_only() {
+fn jwt_key_is_used_for_its_own_algorithms_only() {
     let mut it = server();
     let all = [Algorithm::RS256, Algorithm::PS256, Algorithm::ES256, Algorithm::ES384];
     for signer in all.into_iter().chain([Algorithm::EdDSA]) {
@@ -219,7 +219,7 @@ fn a_key_is_used_for_its_own_algorithms_only() {
 }
 
 #[test]
-fn names_of_keys_are_names_and_nothing_else() {
+fn jwt_key_ids_are_only_names() {
     let mut it = server();
     for kid in [
         "",
@@ -260,7 +260,7 @@ fn names_of_keys_are_names_and_nothing_else() {
 }
 
 #[test]
-fn keys_that_a_token_brings_are_not_used() {
+fn jwt_keys_in_the_token_are_not_used() {
     let mut it = server();
     let key = DecodingKey::from_ec_pem(pem!("p384.pub").as_bytes()).unwrap();
     let (x, y) = key.as_bytes()[1..].split_at(48);
@@ -288,7 +288,7 @@ fn keys_that_a_token_brings_are_not_used() {
 }
 
 #[test]
-fn claims_that_are_not_for_now_and_here() {
+fn jwt_claims_for_other_times_or_audiences_are_refused() {
     let mut it = server();
     let_in(&mut it, &with("nbf", json!(UNIX_S)));
     let_in(&mut it, &with("exp", json!(UNIX_S + 1)));
@@ -330,7 +330,7 @@ fn claims_that_are_not_for_now_and_here() {
 }
 
 #[test]
-fn what_is_said_twice_or_is_no_object() {
+fn jwt_repeated_members_and_non_objects_are_refused() {
     let mut it = server();
     let header = r#"{"alg":"ES256","kid":"ec"}"#;
     let claims = good().to_string();
@@ -370,7 +370,7 @@ fn what_is_said_twice_or_is_no_object() {
 }
 
 #[test]
-fn signatures_of_curves() {
+fn jwt_malformed_curve_signatures_are_refused() {
     let mut it = server();
     let token = issued(&good());
     let (message, signature) = split(&token);
@@ -443,7 +443,7 @@ fn signatures_of_curves() {
 }
 
 #[test]
-fn texts_that_decode_to_a_good_token_and_are_not_it() {
+fn jwt_other_encodings_of_a_good_token_are_refused() {
     let mut it = server();
     let token = issued(&good());
     let_in(&mut it, &token);
@@ -495,7 +495,7 @@ fn texts_that_decode_to_a_good_token_and_are_not_it() {
 }
 
 #[test]
-fn one_character_of_a_token_is_enough() {
+fn jwt_one_changed_character_is_refused() {
     let mut it = server();
     let token = issued(&good());
     for at in (0..token.len()).step_by(5) {
@@ -507,7 +507,7 @@ fn one_character_of_a_token_is_enough() {
 }
 
 #[test]
-fn long_ones_and_those_that_would_end_a_line() {
+fn jwt_long_tokens_and_line_breaks_are_refused() {
     let mut it = server();
     let padded = |bytes: usize| {
         let mut claims = good();
@@ -538,7 +538,7 @@ fn long_ones_and_those_that_would_end_a_line() {
 }
 
 #[test]
-fn two_tokens_are_one_and_that_is_the_first() {
+fn jwt_of_two_tokens_the_first_counts() {
     let mut it = server();
     let (good, bad) = (issued(&good()), with("exp", json!(1)));
     let target = |token: &str| format!("/?t={token}");

@@ -13,7 +13,7 @@ fn at_most(handshakes: usize) -> Config {
 }
 
 #[test]
-fn the_oldest_makes_room_also_when_a_new_configuration_has_less_of_it() {
+fn handshakes_oldest_is_closed_after_a_reload_with_a_lower_limit() {
     let mut machine = Machine::new(at_most(3));
     let silent: Vec<usize> = (0..3).map(|_| machine.open()).collect();
     machine.settle();

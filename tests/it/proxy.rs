@@ -12,7 +12,7 @@ const ONE: &str = "['ws://127.0.0.1:1001']";
 const TWO: &str = "['ws://127.0.0.1:1001', 'ws://127.0.0.1:1002']";
 
 #[test]
-fn messages_and_control_frames_go_both_ways_as_they_came() {
+fn proxy_passes_messages_and_control_frames_unchanged() {
     let mut bench = Bench::new(ONE, "");
     let (client, upstream) = bench.pair();
     let mut fragments = vec![0x01, 0x83, 0, 0, 0, 0];
@@ -44,7 +44,7 @@ fn messages_and_control_frames_go_both_ways_as_they_came() {
 }
 
 #[test]
-fn masks_differ_from_frame_to_frame() {
+fn proxy_masks_differ_from_frame_to_frame() {
     let mut bench = Bench::new(ONE, "");
     let (client, upstream) = bench.pair();
     for _ in 0..8 {
@@ -58,7 +58,7 @@ fn masks_differ_from_frame_to_frame() {
 }
 
 #[test]
-fn what_comes_before_the_101_waits_and_is_not_lost() {
+fn proxy_early_data_waits_for_the_101() {
     let mut bench = Bench::new(ONE, "");
     let client = bench.open();
     let early = [handshake("/", ""), text("early")].concat();
@@ -76,7 +76,7 @@ fn what_comes_before_the_101_waits_and_is_not_lost() {
 }
 
 #[test]
-fn answers_are_taken_at_every_cut() {
+fn proxy_reads_responses_at_every_cut() {
     let whole = |bench: &mut Bench| {
         let client = bench.open();
         let offer = "Sec-WebSocket-Protocol: a, b\r\n";
@@ -106,7 +106,7 @@ fn answers_are_taken_at_every_cut() {
 }
 
 #[test]
-fn both_sides_of_the_bound_on_an_answers_head() {
+fn proxy_bounds_the_response_head() {
     for (over, fine) in [(0, true), (1, false)] {
         let mut bench = Bench::new(ONE, "");
         let client = bench.open();
@@ -125,7 +125,7 @@ fn both_sides_of_the_bound_on_an_answers_head() {
 }
 
 #[test]
-fn the_next_upstream_is_tried_and_the_last_ones_failure_is_told() {
+fn proxy_tries_the_next_upstream_and_reports_the_last_failure() {
     let mut bench = Bench::new(TWO, "");
     let client = bench.open();
     bench.receive(client, &handshake("/", ""));
@@ -145,7 +145,7 @@ fn the_next_upstream_is_tried_and_the_last_ones_failure_is_told() {
 }
 
 #[test]
-fn what_the_application_says_of_the_client_goes_on_at_once() {
+fn proxy_passes_client_errors_of_the_upstream_on_at_once() {
     let mut bench = Bench::new(TWO, "");
     let client = bench.open();
     bench.receive(client, &handshake("/", ""));
@@ -184,7 +184,7 @@ fn ports(bench: &mut Bench, answers: &[(u16, &str)], clients: usize) -> Vec<Vec<
 }
 
 #[test]
-fn an_upstream_that_fails_again_and_again_is_put_aside() {
+fn proxy_takes_a_failing_upstream_out_of_service() {
     let mut bench = Bench::new(TWO, "");
     let both = vec![1001, 1002];
     let tried = ports(&mut bench, &[(1002, "404 x")], 5);
@@ -197,7 +197,7 @@ fn an_upstream_that_fails_again_and_again_is_put_aside() {
 }
 
 #[test]
-fn clients_cannot_have_an_upstream_put_aside_by_what_they_ask_for() {
+fn proxy_client_errors_do_not_count_against_an_upstream() {
     for (answer, tried) in [("400 x", vec![1001]), ("500 x", vec![1001, 1002])] {
         let mut bench = Bench::new(TWO, "");
         let answers = [(1001, answer), (1002, "404 x")];
@@ -207,7 +207,7 @@ fn clients_cannot_have_an_upstream_put_aside_by_what_they_ask_for() {
 }
 
 #[test]
-fn a_name_that_is_not_resolved_is_no_upstream() {
+fn proxy_unresolved_name_is_no_upstream() {
     let mut bench = Bench::new("['ws://a.example', 'ws://127.0.0.1:1001']", "");
     assert_eq!(ports(&mut bench, &[(1001, "404 x")], 1), [[1001]]);
     assert_eq!(bench.counters.proxy_unresolved.get(), 1);
@@ -218,7 +218,7 @@ fn a_name_that_is_not_resolved_is_no_upstream() {
 }
 
 #[test]
-fn the_fewest_connections_count_until_they_are_gone() {
+fn proxy_least_connections_counts_until_they_end() {
     let mut bench = Bench::new(TWO, "");
     let config = config(
         "[[routes]]\nendpoint = 'proxy'\n[routes.proxy]\nbalance = 'least-connections'\n\
@@ -237,7 +237,7 @@ fn the_fewest_connections_count_until_they_are_gone() {
 }
 
 #[test]
-fn upstreams_have_a_time_to_connect_and_one_to_answer() {
+fn proxy_upstreams_have_connect_and_handshake_timeouts() {
     let mut bench = Bench::new(TWO, "");
     let client = bench.open();
     bench.receive(client, &handshake("/", ""));
@@ -257,7 +257,7 @@ fn upstreams_have_a_time_to_connect_and_one_to_answer() {
 }
 
 #[test]
-fn without_a_place_it_is_503() {
+fn proxy_without_a_free_slot_answers_503() {
     let mut bench = Bench::new(TWO, "");
     let client = bench.open();
     let slot = bench.wires[client].slot.expect("it is there");
@@ -272,7 +272,7 @@ fn without_a_place_it_is_503() {
 }
 
 #[test]
-fn a_close_goes_to_the_other_side_and_its_answer_comes_back() {
+fn proxy_passes_close_code_and_its_answer() {
     let codes: [(&[u8], Option<u16>, &str); 4] = [
         (&close(1000, "bye"), Some(1000), "bye"),
         (&close(4321, ""), Some(4321), ""),
@@ -310,7 +310,7 @@ fn a_close_goes_to_the_other_side_and_its_answer_comes_back() {
 }
 
 #[test]
-fn a_side_that_does_not_answer_a_close_is_cut_in_its_time() {
+fn proxy_cuts_a_side_that_does_not_answer_a_close() {
     let mut bench = Bench::new(ONE, "");
     let (client, upstream) = bench.pair();
     bench.receive(client, &framed(Opcode::Close, &close(1000, "")));
@@ -324,7 +324,7 @@ fn a_side_that_does_not_answer_a_close_is_cut_in_its_time() {
 }
 
 #[test]
-fn an_upstream_that_ends_without_a_close_is_1014_and_a_client_1001() {
+fn proxy_end_without_close_is_1014_for_clients_and_1001_for_upstreams() {
     for reset in [false, true] {
         let mut bench = Bench::new(ONE, "");
         let (client, upstream) = bench.pair();
@@ -354,7 +354,7 @@ fn an_upstream_that_ends_without_a_close_is_1014_and_a_client_1001() {
 }
 
 #[test]
-fn a_client_that_is_gone_takes_its_dial_with_it() {
+fn proxy_cancels_the_connect_of_a_lost_client() {
     let mut bench = Bench::new(TWO, "");
     let client = bench.open();
     bench.receive(client, &handshake("/", ""));
@@ -372,7 +372,7 @@ fn a_client_that_is_gone_takes_its_dial_with_it() {
 }
 
 #[test]
-fn s5_1_a_masked_frame_of_an_upstream_is_1002() {
+fn s5_1_proxy_masked_frame_of_an_upstream_is_1002() {
     let mut bench = Bench::new(ONE, "");
     let (client, upstream) = bench.pair();
     bench.receive(upstream, &text("masked"));
@@ -383,7 +383,7 @@ fn s5_1_a_masked_frame_of_an_upstream_is_1002() {
 }
 
 #[test]
-fn a_violation_of_the_client_is_not_the_upstreams() {
+fn proxy_violation_of_the_client_is_not_the_upstreams() {
     let mut bench = Bench::new(ONE, "");
     let (client, upstream) = bench.pair();
     bench.receive(client, &plain(Opcode::Text, b"plain"));
@@ -394,7 +394,7 @@ fn a_violation_of_the_client_is_not_the_upstreams() {
 }
 
 #[test]
-fn the_servers_own_heartbeat_asks_each_side_and_answers_for_none() {
+fn proxy_heartbeat_pings_each_side() {
     let mut bench = Bench::new(ONE, "");
     let (client, upstream) = bench.pair();
     bench.wait(120_000);
@@ -446,7 +446,7 @@ fn models_hold_in_both_directions() {
 }
 
 #[test]
-fn refusals_that_a_client_does_not_read_stop_its_reading() {
+fn proxy_unread_refusals_pause_the_client() {
     let mut bench = Bench::new(ONE, "");
     let config = config(
         "[limits]\nmessage_bytes = 65536\nframe_bytes = 65536\nwrite_queue_bytes = '64KiB'\n\
@@ -479,7 +479,7 @@ fn refusals_that_a_client_does_not_read_stop_its_reading() {
 }
 
 #[test]
-fn all_upstreams_have_the_time_of_two() {
+fn proxy_all_attempts_have_the_time_of_two() {
     let many = "['ws://127.0.0.1:1001', 'ws://127.0.0.1:1002', 'ws://127.0.0.1:1003', \
         'ws://127.0.0.1:1004', 'ws://127.0.0.1:1005', 'ws://127.0.0.1:1006', \
         'ws://127.0.0.1:1007', 'ws://127.0.0.1:1008']";
@@ -498,7 +498,7 @@ fn all_upstreams_have_the_time_of_two() {
 }
 
 #[test]
-fn a_dial_in_the_middle_of_a_shutdown_is_not_an_upstream_that_is_down() {
+fn proxy_connect_during_drain_does_not_count_against_the_upstream() {
     let mut bench = Bench::new(ONE, "");
     // The dial's place is before the client's: its slice of the drain comes first.
     let early = bench.open();
@@ -512,7 +512,7 @@ fn a_dial_in_the_middle_of_a_shutdown_is_not_an_upstream_that_is_down() {
 }
 
 #[test]
-fn a_shutdown_closes_both_sides_and_dials_no_more() {
+fn proxy_drain_closes_both_sides_and_connects_no_more() {
     let mut bench = Bench::new(TWO, "");
     let (client, upstream) = bench.pair();
     let waiting = bench.open();
@@ -592,17 +592,17 @@ fn check_stall(from: usize, to: usize) {
 }
 
 #[test]
-fn a_stalled_upstream_pauses_the_client_and_loses_nothing() {
+fn proxy_stalled_upstream_pauses_the_client_and_loses_nothing() {
     check_stall(CLIENT, 1);
 }
 
 #[test]
-fn a_stalled_client_pauses_the_upstream_and_loses_nothing() {
+fn proxy_stalled_client_pauses_the_upstream_and_loses_nothing() {
     check_stall(1, CLIENT);
 }
 
 #[test]
-fn a_stalled_side_still_speaks() {
+fn proxy_stalled_side_can_still_send() {
     let mut bench = Bench::new(ONE, "");
     let (client, upstream) = bench.pair();
     bench.wires[upstream].stalled = true;

@@ -48,7 +48,7 @@ fn received(bench: &mut Bench, ear: &mut Ear) -> Vec<Heard> {
 }
 
 #[test]
-fn a_stream_is_a_websocket_to_the_upstream() {
+fn proxy_stream_is_a_websocket_to_the_upstream() {
     let mut bench = bench();
     let client = bench.open();
     let fields = "Expect: 100-continue\r\nSec-WebSocket-Protocol: a, b\r\nCookie: c=d\r\n";
@@ -80,7 +80,7 @@ fn a_stream_is_a_websocket_to_the_upstream() {
 }
 
 #[test]
-fn records_are_messages_at_every_cut() {
+fn proxy_stream_records_are_messages_at_every_cut() {
     let body = [chunk(b"on"), chunk(b"e\ntwo\n\nthr"), chunk(b"ee"), chunk(b"")].concat();
     for cut in 0..=body.len() {
         let mut bench = bench();
@@ -99,7 +99,7 @@ fn records_are_messages_at_every_cut() {
 }
 
 #[test]
-fn messages_of_both_kinds_have_records_where_the_framing_has() {
+fn proxy_stream_writes_records_of_both_message_kinds() {
     let mut bench = bench();
     let mut ear = linked(&mut bench, OCTETS);
     bench.receive(CLIENT, &chunk(b"\0\0\0\x02\0\xff\0\0\0\0"));
@@ -118,7 +118,7 @@ fn messages_of_both_kinds_have_records_where_the_framing_has() {
 }
 
 #[test]
-fn the_upstreams_pings_are_answered_and_its_pongs_are_not_told() {
+fn proxy_stream_answers_pings_and_drops_pongs_of_the_upstream() {
     let mut bench = bench();
     let mut ear = linked(&mut bench, LINES);
     bench.receive(UPSTREAM, &plain(Opcode::Ping, b"there?"));
@@ -128,7 +128,7 @@ fn the_upstreams_pings_are_answered_and_its_pongs_are_not_told() {
 }
 
 #[test]
-fn silence_is_broken_on_both_sides_by_their_own_means() {
+fn proxy_stream_sends_heartbeats_to_both_sides() {
     let mut bench = bench();
     let mut ear = linked(&mut bench, LINES);
     bench.wait(120_000);
@@ -140,7 +140,7 @@ fn silence_is_broken_on_both_sides_by_their_own_means() {
 }
 
 #[test]
-fn the_upstreams_close_is_the_end_and_is_answered() {
+fn proxy_stream_ends_with_the_upstreams_close() {
     for (payload, code, reason, trailer) in [
         (close(4321, "bye"), Some(4321), "", "Polycast-Close: 4321 bye"),
         (close(1000, ""), Some(1000), "", "Polycast-Close: 1000"),
@@ -164,7 +164,7 @@ fn the_upstreams_close_is_the_end_and_is_answered() {
 }
 
 #[test]
-fn a_client_that_goes_is_1001_whether_it_has_said_all_or_not() {
+fn proxy_stream_client_that_leaves_closes_upstream_with_1001() {
     for whole in [true, false] {
         let mut bench = bench();
         let mut ear = linked(&mut bench, LINES);
@@ -184,7 +184,7 @@ fn a_client_that_goes_is_1001_whether_it_has_said_all_or_not() {
 }
 
 #[test]
-fn an_upstream_that_goes_is_1014() {
+fn proxy_stream_upstream_that_leaves_is_1014() {
     let mut bench = bench();
     let mut ear = linked(&mut bench, LINES);
     bench.eof(UPSTREAM);
@@ -195,7 +195,7 @@ fn an_upstream_that_goes_is_1014() {
 }
 
 #[test]
-fn a_body_that_breaks_its_framing_is_the_clients_fault() {
+fn proxy_stream_malformed_body_is_the_clients_fault() {
     for (content_type, body, trailer) in [
         (LINES, b"zz\r\n".to_vec(), "Polycast-Close: 1002 "),
         (LINES, chunk(b"\xff\n"), "Polycast-Close: 1007 "),
@@ -216,7 +216,7 @@ fn a_body_that_breaks_its_framing_is_the_clients_fault() {
 }
 
 #[test]
-fn without_an_upstream_the_answer_says_why() {
+fn proxy_stream_without_upstream_answers_the_reason() {
     for (upstreams_answer, want) in
         [("HTTP/1.1 403 No\r\n\r\n", "HTTP/1.1 403 "), ("HTTP/1.1 500 No\r\n\r\n", "HTTP/1.1 502 ")]
     {
@@ -251,7 +251,7 @@ fn without_an_upstream_the_answer_says_why() {
 }
 
 #[test]
-fn a_shutdown_ends_the_stream_and_tells_the_upstream() {
+fn proxy_stream_drain_ends_the_stream_and_closes_the_upstream() {
     let mut bench = bench();
     let mut ear = linked(&mut bench, LINES);
     bench.shard.drain();
@@ -269,7 +269,7 @@ fn a_shutdown_ends_the_stream_and_tells_the_upstream() {
 /// One side sends as fast as it may while the other does not read: what is held is bounded, and
 /// comes in order when it reads again.
 #[test]
-fn each_side_is_paused_by_the_other() {
+fn proxy_stream_each_side_pauses_the_other() {
     for (from, to) in [(CLIENT, UPSTREAM), (UPSTREAM, CLIENT)] {
         const LEN: usize = 1000;
         let mut bench = bench();
@@ -302,7 +302,7 @@ fn each_side_is_paused_by_the_other() {
 }
 
 #[test]
-fn a_body_of_a_known_length_ends_with_its_last_line_and_the_client_listens_on() {
+fn proxy_stream_body_of_known_length_ends_while_the_client_still_receives() {
     let mut bench = bench();
     let client = bench.open();
     let head =
@@ -320,7 +320,7 @@ fn a_body_of_a_known_length_ends_with_its_last_line_and_the_client_listens_on() 
 }
 
 #[test]
-fn what_is_said_early_reaches_the_upstream_that_opens_once() {
+fn proxy_stream_early_data_reaches_the_upstream_once() {
     let upstreams = "['ws://127.0.0.1:1001', 'ws://127.0.0.1:1002']";
     let mut bench = Bench::new(upstreams, "stream = true");
     let client = bench.open();

@@ -398,7 +398,7 @@ fn rfc7692_6_rsv1_is_for_the_first_frame_of_a_data_message_only() {
 }
 
 #[test]
-fn what_is_written_is_read_by_the_other_role() {
+fn rfc6455_frames_are_read_by_the_other_role() {
     for (mask, role) in [(Some(KEY), Role::Server), (None, Role::Client)] {
         let mut out = Vec::new();
         frame::push(&mut out, Opcode::Text, b"text", mask);

@@ -137,7 +137,7 @@ fn converse(machine: &mut Machine, client: &Arc<ClientConfig>, every: usize, onc
 }
 
 #[test]
-fn a_conversation_is_the_same_however_it_is_cut() {
+fn tls_conversation_is_the_same_at_every_cut() {
     let authority = Authority::new();
     for version in [&version::TLS12, &version::TLS13] {
         let client = client(&authority, version);
@@ -160,7 +160,7 @@ fn a_conversation_is_the_same_however_it_is_cut() {
 }
 
 #[test]
-fn an_application_that_wants_tls_is_served_through_it_only() {
+fn tls_required_by_an_application() {
     let authority = Authority::new();
     let mut machine = Machine::new(config("require", &authority, "", "require_tls = true\n"));
     let client = client(&authority, &version::TLS13);
@@ -174,7 +174,7 @@ fn an_application_that_wants_tls_is_served_through_it_only() {
 }
 
 #[test]
-fn a_handshake_has_its_time_and_a_request_behind_it_has_its_own() {
+fn tls_handshake_and_request_have_a_timeout_each() {
     let authority = Authority::new();
     let times = "[timeouts]\nhandshake_ms = 2000\nhead_ms = 5000\n";
     let mut machine = Machine::new(config("deadline", &authority, "", times));
@@ -198,7 +198,7 @@ fn a_handshake_has_its_time_and_a_request_behind_it_has_its_own() {
 }
 
 #[test]
-fn plain_http_is_told_what_is_spoken_here() {
+fn tls_plain_http_gets_an_answer() {
     let authority = Authority::new();
     let mut machine = Machine::new(config("plain", &authority, "", ""));
     for request in ["GET / HTTP/1.1\r\nHost: h\r\n\r\n", "P"] {
@@ -212,7 +212,7 @@ fn plain_http_is_told_what_is_spoken_here() {
 }
 
 #[test]
-fn garbage_is_answered_by_an_alert_and_the_end() {
+fn tls_garbage_is_answered_by_an_alert() {
     let authority = Authority::new();
     let mut machine = Machine::new(config("garbage", &authority, "", ""));
     let record = |kind: u8, bytes: &[u8]| {
@@ -237,7 +237,7 @@ fn garbage_is_answered_by_an_alert_and_the_end() {
 }
 
 #[test]
-fn a_handshake_that_does_not_end_is_bounded() {
+fn tls_unfinished_handshake_is_bounded() {
     let authority = Authority::new();
     let mut machine = Machine::new(config("endless", &authority, "", ""));
     let at = machine.open_secure();
@@ -257,7 +257,7 @@ fn a_handshake_that_does_not_end_is_bounded() {
 }
 
 #[test]
-fn a_stream_that_ends_without_the_last_word_is_counted() {
+fn tls_end_without_close_notify_is_counted() {
     let authority = Authority::new();
     let mut machine = Machine::new(config("truncated", &authority, "", ""));
     let config = client(&authority, &version::TLS13);
@@ -269,7 +269,7 @@ fn a_stream_that_ends_without_the_last_word_is_counted() {
 }
 
 #[test]
-fn long_messages_and_many_short_ones_go_both_ways() {
+fn tls_long_and_many_short_messages() {
     let authority = Authority::new();
     let mut machine = Machine::new(config("long", &authority, "", ""));
     let config = client(&authority, &version::TLS12);

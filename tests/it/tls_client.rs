@@ -84,7 +84,7 @@ fn meet(acceptor: &Acceptor, connector: &Connector, name: &str, every: usize) ->
 }
 
 #[test]
-fn both_ends_shake_hands_and_talk_however_it_is_cut() {
+fn tls_client_handshake_works_at_every_cut() {
     let (authority, folder) = (Authority::new(), folder("client"));
     for version in [TlsVersion::V12, TlsVersion::V13] {
         let acceptor = acceptor(&authority, &folder, Mutual::None, version);
@@ -113,7 +113,7 @@ fn both_ends_shake_hands_and_talk_however_it_is_cut() {
 }
 
 #[test]
-fn a_server_is_who_it_is_asked_for_and_vouched_for() {
+fn tls_client_checks_name_and_issuer_of_the_server() {
     let (authority, folder) = (Authority::new(), folder("client-names"));
     let acceptor = acceptor(&authority, &folder, Mutual::None, TlsVersion::V12);
     let trusting = connector(&authority, &folder, None);
@@ -140,7 +140,7 @@ fn a_server_is_who_it_is_asked_for_and_vouched_for() {
 }
 
 #[test]
-fn a_client_shows_its_certificate_where_it_is_asked() {
+fn tls_client_shows_its_certificate_on_request() {
     let (authority, folder) = (Authority::new(), folder("client-mutual"));
     let own = |authority: &Authority| pair(&authority.leaf(&["gateway"]), &folder, "gateway");
     let with = connector(&authority, &folder, Some(own(&authority)));
@@ -163,7 +163,7 @@ fn a_client_shows_its_certificate_where_it_is_asked() {
 }
 
 #[test]
-fn an_old_version_or_no_tls_is_refused() {
+fn tls_client_refuses_old_versions_and_plain_text() {
     let (authority, folder) = (Authority::new(), folder("client-versions"));
     let new =
         Offer { roots: Some(roots(&authority, &folder)), pair: None, min_version: TlsVersion::V13 };
@@ -195,7 +195,7 @@ fn an_old_version_or_no_tls_is_refused() {
 }
 
 #[test]
-fn the_files_of_a_proxy_are_read_with_the_configuration() {
+fn tls_client_files_are_read_with_the_configuration() {
     let (authority, folder) = (Authority::new(), folder("client-files"));
     roots(&authority, &folder);
     pair(&authority.leaf(&["a"]), &folder, "a");
@@ -254,7 +254,7 @@ pub(crate) fn store(folder: &Path, own: &Leaf, trusted: &[(&str, &Authority)]) {
 }
 
 #[test]
-fn entries_of_a_store_are_told_apart_by_their_names() {
+fn tls_client_store_entries_are_chosen_by_alias() {
     let folder = folder("client-stores");
     let (one, other) = (Authority::new(), Authority::new());
     store(&folder, &one.leaf(&["localhost"]), &[("one", &one), ("other", &other)]);
@@ -299,7 +299,7 @@ fn entries_of_a_store_are_told_apart_by_their_names() {
 }
 
 #[test]
-fn the_zilla_file_of_a_proxy_finds_its_stores() {
+fn zilla_proxy_file_finds_its_stores() {
     let folder = folder("client-zilla");
     let authority = Authority::new();
     store(&folder, &authority.leaf(&["localhost"]), &[("localhost", &authority)]);

@@ -40,7 +40,7 @@ fn load(folder: &Path, tls: &str) -> Result<Config, String> {
 }
 
 #[test]
-fn each_form_of_a_key_is_read() {
+fn tls_files_read_each_form_of_a_key() {
     let folder = files("forms");
     for pair in [
         "cert = 'rsa.pem', key = 'rsa.key'",
@@ -59,7 +59,7 @@ fn each_form_of_a_key_is_read() {
 }
 
 #[test]
-fn what_is_wrong_with_a_file_is_said_with_its_name_and_key() {
+fn tls_files_errors_name_file_and_key() {
     let folder = files("wrong");
     let of_pair = |pair: &str| {
         let tls = format!("certificates = [{{ {pair} }}]");
@@ -96,7 +96,7 @@ fn what_is_wrong_with_a_file_is_said_with_its_name_and_key() {
 }
 
 #[test]
-fn keys_that_do_not_go_together_are_refused() {
+fn tls_files_refuse_certificate_and_key_that_do_not_match() {
     let folder = files("together");
     let pair = "certificates = [{ cert = 'ec.pem', key = 'ec.key' }]\n";
     for (tls, replies) in [
@@ -135,7 +135,7 @@ fn keys_that_do_not_go_together_are_refused() {
 }
 
 #[test]
-fn a_reload_keeps_what_has_not_changed_and_takes_what_has() {
+fn tls_files_reload_takes_only_changes() {
     let folder = files("kept");
     let pair = "certificates = [{ cert = 'leaf.pem', key = 'leaf.key' }]\n";
     let old = load(&folder, pair).unwrap();

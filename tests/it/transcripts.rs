@@ -73,7 +73,7 @@ enum Cut {
 const CUT_BYTES: usize = 700_000;
 
 #[test]
-fn every_transcript_says_the_same_however_it_is_cut() {
+fn transcripts_give_the_same_at_every_cut() {
     let only = std::env::var("TRANSCRIPT").unwrap_or_default();
     let files: Vec<PathBuf> =
         files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/transcripts"))

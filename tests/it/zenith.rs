@@ -114,7 +114,7 @@ fn published(rng: &mut Rng) -> String {
 }
 
 #[test]
-fn the_same_conversation_says_the_same_in_each_format() {
+fn zenith_conversation_is_the_same_in_each_format() {
     let mut heard = 0;
     for seed in 0..40 {
         let mut rng = Rng::with_seed(seed);
@@ -157,7 +157,7 @@ fn the_same_conversation_says_the_same_in_each_format() {
 }
 
 #[test]
-fn a_call_of_each_fixture_in_binary_is_answered_in_binary() {
+fn zenith_binary_calls_are_answered_in_binary() {
     // As encoders in JavaScript write numbers: int32, int64 and double; all are the same number.
     let bson = [
         "2500000002546f70696300020000005400105472616e73616374696f6e4944000100000000",
@@ -197,7 +197,7 @@ fn exchange(shards: &mut [Shard; 2], now: Now) {
 }
 
 #[test]
-fn a_numbered_publish_is_confirmed_when_its_home_has_ordered_it() {
+fn zenith_numbered_publish_is_confirmed_once_ordered() {
     let common = crate::machine::common(config(CONFIG), 2, 1, 64);
     let now = Now { ms: 1_000_000, unix_s: crate::machine::UNIX_S };
     let mut shards = [0, 1].map(|core| Shard::new(core, &common, Arc::default()));
@@ -239,7 +239,7 @@ fn a_numbered_publish_is_confirmed_when_its_home_has_ordered_it() {
 }
 
 #[test]
-fn answers_that_nobody_waits_for_are_counted() {
+fn zenith_counts_answers_without_a_call() {
     let mut machine = Machine::new(config(CONFIG));
     let [backend, client] = [machine.open(), machine.open()];
     let fields = "Authorization: Bearer SERVICE\r\n";
@@ -302,7 +302,7 @@ fn nested(depth: usize) -> Value {
 }
 
 #[test]
-fn each_bound_on_a_message_has_two_sides_in_each_format() {
+fn zenith_bounds_messages_on_both_sides_in_each_format() {
     for format in Format::ALL {
         let close = |value: &Value| closed_with("[zenith]", format, &encoded(format, value));
         assert_eq!(close(&nested(64)), None, "{format:?}");
@@ -321,7 +321,7 @@ fn each_bound_on_a_message_has_two_sides_in_each_format() {
 }
 
 #[test]
-fn a_message_that_is_cut_or_repeats_a_key_is_refused_in_each_format() {
+fn zenith_refuses_cut_messages_and_repeated_keys_in_each_format() {
     let text = Value::text;
     for format in Format::ALL {
         let close = |payload: &[u8]| closed_with("[zenith]", format, payload);
@@ -358,7 +358,7 @@ fn a_message_that_is_cut_or_repeats_a_key_is_refused_in_each_format() {
 }
 
 #[test]
-fn what_the_formats_do_not_have_in_common_is_refused() {
+fn zenith_refuses_types_that_not_all_formats_have() {
     // A document of one member `a`; its type and its bytes.
     let bson = |kind: u8, value: &[u8]| {
         let len = (4 + 3 + value.len() + 1) as u32;

@@ -118,7 +118,7 @@ fn member<'a>(json: &'a str, name: &str) -> &'a str {
 }
 
 #[test]
-fn an_answer_keeps_its_place_among_the_data_of_its_topic() {
+fn zenith_answer_keeps_its_place_among_the_data_of_its_topic() {
     let mut world = World::new(7);
     let mut backend = world.open(0, 0, "Authorization: Bearer SERVICE\r\n");
     world.say(

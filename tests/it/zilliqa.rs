@@ -51,7 +51,7 @@ fn texts(heard: &[Heard]) -> Vec<String> {
 }
 
 #[test]
-fn an_echo_has_the_very_bytes_of_the_query() {
+fn zilliqa_echo_has_the_bytes_of_the_query() {
     let mut machine = Machine::new(zilliqa(""));
     let at = machine.open();
     machine.receive(at, &handshake("/", ""));
@@ -68,7 +68,7 @@ fn an_echo_has_the_very_bytes_of_the_query() {
 
 /// Random epochs; one client is there from the start, others come right before each.
 #[test]
-fn who_has_just_come_is_told_what_an_old_client_is_told() {
+fn zilliqa_new_client_gets_what_older_clients_get() {
     let mut rng = fastrand::Rng::with_seed(5);
     let mut machine = Machine::new(zilliqa(""));
     let publisher = machine.open();
@@ -116,7 +116,7 @@ fn who_has_just_come_is_told_what_an_old_client_is_told() {
 }
 
 #[test]
-fn a_long_notification_comes_whole() {
+fn zilliqa_long_notification_arrives_whole() {
     let mut machine = Machine::new(zilliqa("fragment_bytes = 1024"));
     let (at, publisher) = (machine.open(), machine.open());
     machine.receive(at, &handshake("/", ""));
@@ -169,7 +169,7 @@ impl Stage {
 }
 
 #[test]
-fn who_does_not_read_loses_whole_notifications_and_then_the_connection() {
+fn zilliqa_slow_client_loses_whole_notifications_then_the_connection() {
     let mut stage = Stage::new(zilliqa("queue_bytes = 65536\ndropped_in_a_row = 2"));
     let (slow, publisher) = (stage.open(0), stage.open(1));
     let (mut ear, mut other) = (Ear::default(), Ear::default());
@@ -209,7 +209,7 @@ fn who_does_not_read_loses_whole_notifications_and_then_the_connection() {
 }
 
 #[test]
-fn a_node_says_which_accounts_are_contracts() {
+fn zilliqa_node_decides_which_accounts_are_contracts() {
     let mut stage =
         Stage::new(zilliqa("contracts = 'node'\nnode = { urls = ['http://127.0.0.1:1/'] }"));
     stage.env.zilliqa.notifier().attach(|| {});

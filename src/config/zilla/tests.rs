@@ -45,7 +45,7 @@ fn refused(text: &str, cases: &[(&str, &str, &str)]) {
 }
 
 #[test]
-fn the_chains_of_echo_and_reflect_are_a_listener_and_its_routes() {
+fn zilla_echo_and_reflect_become_a_listener_with_routes() {
     for (end, endpoint) in
         [("north_echo", EndpointKind::Echo), ("north_fan", EndpointKind::Reflect)]
     {
@@ -66,7 +66,7 @@ fn the_chains_of_echo_and_reflect_are_a_listener_and_its_routes() {
 }
 
 #[test]
-fn ports_variables_and_conditions_of_both() {
+fn zilla_ports_variables_and_conditions() {
     let text = chain("north_echo").replace("port: 7114", "port: [7114, '${{env.PORT}}']");
     let text = text
         .replace("upgrade: websocket", "':path': /a*")
@@ -86,7 +86,7 @@ fn ports_variables_and_conditions_of_both() {
 }
 
 #[test]
-fn what_is_not_supported_is_named_with_its_line() {
+fn zilla_unsupported_parts_are_named_with_their_line() {
     refused(
         &chain("north_fan"),
         &[
@@ -122,7 +122,7 @@ fn what_is_not_supported_is_named_with_its_line() {
 }
 
 #[test]
-fn a_port_may_have_its_own_way() {
+fn zilla_ports_may_lead_to_different_chains() {
     let text = chain("north_echo").replace("port: 7114", "port: [7114, 7115, 7116]").replacen(
         "    exit: north_http\n",
         "    routes:\n      - when:\n          - port: [7115]\n        exit: other_http\n    \
@@ -150,7 +150,7 @@ fn a_port_may_have_its_own_way() {
 }
 
 #[test]
-fn the_chain_of_a_proxy_has_tls_on_both_sides() {
+fn zilla_proxy_chain_has_tls_on_both_sides() {
     let config = parse(PROXY).unwrap();
     let [listener, exporter] = config.listeners.as_slice() else { panic!("two listeners") };
     assert_eq!(listener.address.to_string(), "0.0.0.0:7143");
@@ -179,7 +179,7 @@ fn the_chain_of_a_proxy_has_tls_on_both_sides() {
 }
 
 #[test]
-fn ways_to_write_a_proxy() {
+fn zilla_spellings_of_a_proxy() {
     let proxy = |text: &str| {
         let routes = parse(text).unwrap_or_else(|error| panic!("{error}")).routes;
         routes.iter().find_map(|it| it.proxy.clone()).expect("a proxy")
@@ -216,7 +216,7 @@ fn ways_to_write_a_proxy() {
 }
 
 #[test]
-fn what_a_proxy_may_not_have_is_named_with_its_line() {
+fn zilla_unsupported_parts_of_a_proxy_are_named() {
     refused(
         PROXY,
         &[
@@ -288,7 +288,7 @@ fn guarded() -> String {
 }
 
 #[test]
-fn guards_and_origins_of_an_http_binding() {
+fn zilla_guards_and_origins_of_an_http_binding() {
     let config = parse(&guarded()).unwrap_or_else(|error| panic!("{error}"));
     let guard = &config.guards[0];
     let named = [&guard.name, &guard.issuer, &guard.audience, &guard.roles, &guard.identity];
@@ -319,7 +319,7 @@ fn guards_and_origins_of_an_http_binding() {
 }
 
 #[test]
-fn what_a_guard_may_not_be_is_named_with_its_line() {
+fn zilla_unsupported_parts_of_a_guard_are_named() {
     refused(
         &guarded(),
         &[
@@ -358,7 +358,7 @@ fn what_a_guard_may_not_be_is_named_with_its_line() {
 }
 
 #[test]
-fn what_is_wrong_with_a_configuration_is_told_with_the_line_that_it_is_made_of() {
+fn zilla_errors_name_the_line_of_the_original() {
     refused(
         &guarded(),
         &[

@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_question_is_answered_when_all_is_known_and_nothing_is_asked_twice() {
+    fn contract_lookup_answers_when_all_is_known() {
         let mut lookup = ContractLookup::new(100, 1000);
         let list: Vec<ContractAddress> = (0..60).map(address).collect();
         lookup.take(1, &list, 5, 0);
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_answered_is_asked_for_one_by_one_and_given_up() {
+    fn contract_lookup_retries_one_by_one_then_gives_up() {
         let mut lookup = ContractLookup::new(100, 60_000);
         lookup.take(1, &[address(1), address(2), address(3)], 0, 0);
         assert_eq!(lookup.ask(0).map(<[ContractAddress]>::len), Some(3));
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_question_waits_for_so_long_and_there_are_so_many() {
+    fn contract_lookup_bounds_time_and_number() {
         let mut lookup = ContractLookup::new(100, 1000);
         lookup.take(1, &[address(1), address(2)], 0, 500);
         lookup.take(2, &[address(1)], 0, 700);
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn a_contract_is_one_for_ever_and_another_account_for_one_epoch() {
+    fn contract_lookup_remembers_contracts_for_ever() {
         let mut contracts = Contracts::new(16);
         assert_eq!(contracts.get(&address(1), 5), None);
         contracts.note(address(1), true, 5);
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_are_forgotten_and_what_was_noted_again_is_not_old() {
+    fn contract_lookup_forgets_the_oldest() {
         let mut contracts = Contracts::new(3);
         for n in 1..=3 {
             contracts.note(address(n), true, 0);

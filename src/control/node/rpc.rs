@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_has_its_parameters_as_strings() {
+    fn rpc_call_has_parameters_as_strings() {
         let expected =
             r#"{"id":3,"jsonrpc":"2.0","method":"GetTransactionsForTxBlockEx","params":["7","0"]}"#;
         assert_eq!(call(3, "GetTransactionsForTxBlockEx", &["7", "0"]), expected);
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_a_result_or_an_error_of_the_call() {
+    fn rpc_answer_is_a_result_or_an_error() {
         let text = |bytes: &str| match answer(bytes.as_bytes(), 1) {
             Ok(RpcReply::Result(raw)) => raw.get().to_owned(),
             Ok(RpcReply::Error(code, message)) => format!("{code} {message}"),
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_to_a_batch_may_come_in_any_order_but_all_have_to() {
+    fn rpc_batch_answers_may_come_in_any_order() {
         let read = |bytes: &str| match answers(bytes.as_bytes(), 2) {
             Ok(replies) => replies
                 .iter()
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn blocks_are_read_in_both_generations_shapes() {
+    fn rpc_reads_blocks_of_both_generations() {
         let read = |text: &str| block(&result(text));
         let old = r#"{"body":{},"header":{"BlockNum":"7","NumTxns":2,"NumMicroBlocks":3}}"#;
         let new = r#"{"header":{"BlockNum":"7","NumTxns":0,"NumMicroBlocks":0,"x":{}}}"#;
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn hashes_have_holes_and_64_digits() {
+    fn rpc_hashes_have_64_digits_or_are_missing() {
         let hash = "0a".repeat(32);
         let text = format!(r#"[["{hash}"],null,[]]"#);
         let expected = vec![Some(vec![hash.clone()]), None, Some(vec![])];
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_is_the_one_that_was_asked_for() {
+    fn rpc_page_is_the_requested_one() {
         let text = result(r#"{"CurrPage":1,"NumPages":3,"Transactions":[]}"#);
         assert!(matches!(page(&text, 1), Ok((raw, 3)) if raw.get() == "[]"));
         assert!(page(&text, 0).is_err());
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn a_contract_is_what_has_code() {
+    fn rpc_contract_is_an_account_with_code() {
         let says = |text: &str| is_contract(&RpcReply::Result(&result(text)));
         assert_eq!(says(r#"{"code":"scilla_version 0"}"#), Ok(true));
         assert_eq!(says(r#"{"code":"","type":"evm"}"#), Ok(false));

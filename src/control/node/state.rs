@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_is_read_as_it_was_written_and_nothing_is_left_beside_it() {
+    fn state_file_is_read_as_written() {
         let folder = folder("written");
         let path = folder.join("epoch");
         run(async {
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_with_anything_else_is_refused_and_a_folder_that_is_not_there_is_an_error() {
+    fn state_file_refuses_other_content() {
         let folder = folder("refused");
         let path = folder.join("epoch");
         run(async {
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn of_many_numbers_the_last_is_kept() {
+    fn state_file_keeps_the_last_number() {
         let folder = folder("kept");
         let path = folder.join("epoch");
         run(async {

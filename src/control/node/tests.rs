@@ -207,7 +207,7 @@ impl World {
 }
 
 #[test]
-fn new_blocks_are_told_once_each_and_the_first_is_not_old() {
+fn poller_publishes_each_new_block_once() {
     for shape in [Shape::Zq1, Shape::Zq2] {
         let mut world = World::new(&[shape], None);
         world.run(3000);
@@ -231,7 +231,7 @@ fn new_blocks_are_told_once_each_and_the_first_is_not_old() {
 }
 
 #[test]
-fn a_node_that_does_not_give_transactions_at_once_is_asked_for_each() {
+fn poller_requests_transactions_one_by_one_if_necessary() {
     let mut world = World::new(&[Shape::Zq1], None);
     world.nodes[0].chain.bodies = false;
     world.nodes[0].chain.count = |_| 120;
@@ -248,7 +248,7 @@ fn a_node_that_does_not_give_transactions_at_once_is_asked_for_each() {
 }
 
 #[test]
-fn a_block_of_many_transactions_comes_in_pages() {
+fn poller_reads_large_blocks_in_pages() {
     let mut world = World::new(&[Shape::Zq1], None);
     world.nodes[0].chain.count = |number| [2500, 2501, 5000][number as usize % 3];
     world.run(1000);
@@ -270,7 +270,7 @@ fn a_block_of_many_transactions_comes_in_pages() {
 }
 
 #[test]
-fn transactions_are_not_asked_for_while_nobody_wants_them() {
+fn poller_skips_transactions_without_subscribers() {
     let mut world = World::new(&[Shape::Zq1], None);
     world.wants_logs = false;
     world.run(1000);
@@ -292,7 +292,7 @@ fn transactions_are_not_asked_for_while_nobody_wants_them() {
 }
 
 #[test]
-fn nothing_is_handed_over_without_room() {
+fn poller_publishes_nothing_without_room() {
     let mut world = World::new(&[Shape::Zq1], None);
     world.run(1000);
     world.room = false;
@@ -306,7 +306,7 @@ fn nothing_is_handed_over_without_room() {
 }
 
 #[test]
-fn what_came_while_the_node_was_down_is_told_in_order() {
+fn poller_publishes_missed_blocks_in_order() {
     for mood in [Mood::Down, Mood::Mute, Mood::Garbage, Mood::Large, Mood::Lacks("GetTxBlock")] {
         let mut world = World::new(&[Shape::Zq2], None);
         world.run(1000);
@@ -328,7 +328,7 @@ fn what_came_while_the_node_was_down_is_told_in_order() {
 }
 
 #[test]
-fn a_node_that_is_down_at_the_start_is_waited_for() {
+fn poller_waits_for_a_node_that_is_down_at_the_start() {
     let mut world = World::new(&[Shape::Zq1], None);
     world.nodes[0].mood = Mood::Down;
     world.run(10_000);
@@ -342,7 +342,7 @@ fn a_node_that_is_down_at_the_start_is_waited_for() {
 }
 
 #[test]
-fn the_next_node_takes_over_at_once_and_the_first_comes_back() {
+fn poller_fails_over_at_once_and_returns() {
     for mood in [Mood::Down, Mood::Garbage, Mood::Lies, Mood::Lacks("GetTransactionsForTxBlock")] {
         let mut world = World::new(&[Shape::Zq1, Shape::Zq2], None);
         world.run(1000);
@@ -365,7 +365,7 @@ fn the_next_node_takes_over_at_once_and_the_first_comes_back() {
 }
 
 #[test]
-fn a_node_that_is_behind_changes_nothing() {
+fn poller_ignores_a_node_that_lags() {
     // The preferred one is behind, and by less and less.
     let mut world = World::new(&[Shape::Zq2, Shape::Zq1], None);
     world.nodes[0].tip = 97;
@@ -389,7 +389,7 @@ fn a_node_that_is_behind_changes_nothing() {
 }
 
 #[test]
-fn a_preferred_node_that_stands_still_is_noticed() {
+fn poller_notices_a_preferred_node_that_stands_still() {
     let mut world = World::new(&[Shape::Zq1, Shape::Zq1], None);
     world.run(1000);
     world.asked.clear();
@@ -405,7 +405,7 @@ fn a_preferred_node_that_stands_still_is_noticed() {
 }
 
 #[test]
-fn slow_answers_keep_the_order_and_few_are_under_way() {
+fn poller_keeps_order_with_slow_answers() {
     let mut world = World::new(&[Shape::Zq1], None);
     world.answer_ms = 700;
     world.run(2000);
@@ -419,7 +419,7 @@ fn slow_answers_keep_the_order_and_few_are_under_way() {
 }
 
 #[test]
-fn a_restart_goes_on_where_the_last_life_ended() {
+fn nodes_restart_continues_after_the_last_epoch() {
     let mut world = World::new(&[Shape::Zq1], Some(60));
     world.run(9000);
     assert!(world.numbers().is_empty(), "clients are waited for");
@@ -445,7 +445,7 @@ fn a_restart_goes_on_where_the_last_life_ended() {
 }
 
 #[test]
-fn without_a_replay_nothing_is_waited_for() {
+fn poller_without_replay_does_not_wait() {
     let mut config = ZilliqaNode { replay: 0, ..ZilliqaNode::default() };
     config.urls = vec![crate::config::Secret::new("http://n")];
     let mut world = World::with(config, &[Shape::Zq1], Some(60));
@@ -457,7 +457,7 @@ fn without_a_replay_nothing_is_waited_for() {
 }
 
 #[test]
-fn transactions_that_no_node_gives_are_given_up_in_the_end() {
+fn poller_gives_up_transactions_that_no_node_has() {
     let mut world = World::new(&[Shape::Zq2], None);
     world.run(1000);
     world.tips(101);
@@ -491,7 +491,7 @@ fn transactions_that_no_node_gives_are_given_up_in_the_end() {
 }
 
 #[test]
-fn an_epoch_is_bounded_as_a_whole() {
+fn poller_bounds_an_epoch_as_a_whole() {
     let mut config = ZilliqaNode { answer_bytes: 65_536, ..ZilliqaNode::default() };
     config.urls = vec![crate::config::Secret::new("http://n")];
     let mut world = World::with(config, &[Shape::Zq1], None);
@@ -504,7 +504,7 @@ fn an_epoch_is_bounded_as_a_whole() {
 }
 
 #[test]
-fn an_epoch_that_is_refused_is_asked_for_again() {
+fn poller_requests_a_refused_epoch_again() {
     let mut world = World::new(&[Shape::Zq1, Shape::Zq1], None);
     world.run(1000);
     world.poller.make = |_| Err("poison".to_owned());
@@ -519,7 +519,7 @@ fn an_epoch_that_is_refused_is_asked_for_again() {
 }
 
 #[test]
-fn contracts_are_told_from_other_accounts_and_nothing_is_asked_twice() {
+fn poller_asks_once_which_accounts_are_contracts() {
     let (contract, wallet, nobody) = ([0x11; 20], [0x22; 20], [0x33; 20]);
     for shape in [Shape::Zq1, Shape::Zq2] {
         let mut world = World::new(&[shape], None);
@@ -542,7 +542,7 @@ fn contracts_are_told_from_other_accounts_and_nothing_is_asked_twice() {
 }
 
 #[test]
-fn a_question_without_an_answer_is_held_against_nobody() {
+fn poller_unanswered_lookup_does_not_count_against_a_node() {
     let mut world = World::new(&[Shape::Zq1], None);
     world.run(1000);
     for mood in [Mood::Garbage, Mood::Large, Mood::Down] {
@@ -568,7 +568,7 @@ fn a_question_without_an_answer_is_held_against_nobody() {
 }
 
 #[test]
-fn answers_that_are_changed_or_cut_break_no_order() {
+fn poller_survives_changed_and_cut_answers() {
     for seed in 0..60 {
         let shape = if seed % 2 == 0 { Shape::Zq1 } else { Shape::Zq2 };
         let mut world = World::new(&[shape, shape], Some(100));

@@ -39,7 +39,7 @@ fn string(write: impl FnOnce(&mut Vec<u8>)) -> String {
 }
 
 #[test]
-fn channel_tokens() {
+fn broadcastt_channel_tokens() {
     for (text, signature) in [
         ("1.1:test-channel", "67b492396edbe136bed8a131fd3c5ba7c28316a0a93c083973ecf69ceb2b474b"),
         (
@@ -82,7 +82,7 @@ const POSTS: [(&str, &str, &str, &str); 3] = [
 ];
 
 #[test]
-fn signed_requests() {
+fn broadcastt_signed_requests() {
     for (path, md5, body, signature) in POSTS {
         let text = format!("{AUTH}&body_md5={md5}");
         assert_eq!(hmac(&format!("POST\n{path}\n{text}")), signature, "{path}");
@@ -114,7 +114,7 @@ fn get(sent: &str, signed: &str) -> Result<(), SignatureError> {
 }
 
 #[test]
-fn signing_traps() {
+fn broadcastt_signature_edge_cases() {
     let with = |more: &str| format!("{AUTH}{more}");
     for (sent, signed, valid) in [
         // Escapes are undone, and a plus is a plus.
@@ -148,7 +148,7 @@ fn signing_traps() {
 }
 
 #[test]
-fn both_sides_of_the_time_window() {
+fn signature_time_window_on_both_sides() {
     let query = format!("{AUTH}&auth_signature={}", hmac(&format!("GET\n/p\n{AUTH}")));
     for (now, valid) in
         [(NOW - 601, false), (NOW - 600, true), (NOW + 600, true), (NOW + 601, false)]
@@ -158,7 +158,7 @@ fn both_sides_of_the_time_window() {
 }
 
 #[test]
-fn a_post_needs_its_digest() {
+fn broadcastt_post_needs_its_digest() {
     let signed = |more: &str| {
         let text = format!("{AUTH}{more}");
         format!("{text}&auth_signature={}", hmac(&format!("POST\n/p\n{text}")))
@@ -171,7 +171,7 @@ fn a_post_needs_its_digest() {
 }
 
 #[test]
-fn every_message_has_a_string_of_json_for_data() {
+fn broadcastt_data_is_a_string_of_json() {
     assert_eq!(
         words::established("123.456", 120),
         r#"{"event":"broadcastt:connection_established","data":"{\"socket_id\":\"123.456\",\"activity_timeout\":120}"}"#
@@ -214,7 +214,7 @@ fn every_message_has_a_string_of_json_for_data() {
 }
 
 #[test]
-fn a_user_id_keeps_its_type_and_has_one_writing() {
+fn broadcastt_user_id_keeps_its_type() {
     for (raw, content, id, quoted) in [
         ("42", "42", "42", r#""42""#),
         (r#""42""#, "42", r#""42""#, r#""42""#),
@@ -226,7 +226,7 @@ fn a_user_id_keeps_its_type_and_has_one_writing() {
 }
 
 #[test]
-fn data_that_is_no_json_becomes_a_string_of_it() {
+fn broadcastt_data_that_is_not_json_becomes_a_string() {
     for (given, is_string, want) in [
         (r#"{"a":1}"#, true, r#"{"a":1}"#),
         (r#""str""#, true, r#""str""#),
@@ -256,7 +256,7 @@ fn data_that_is_no_json_becomes_a_string_of_it() {
 }
 
 #[test]
-fn the_paths_are_crosswise_to_pusher() {
+fn broadcastt_paths_differ_from_pusher() {
     let named = |name: &'static str| Cow::Borrowed(name);
     for (path, target) in [
         ("/event", Some(Target::Events)),
@@ -281,7 +281,7 @@ fn the_paths_are_crosswise_to_pusher() {
 
 /// Only these close for good, for a while, or for a moment.
 #[test]
-fn codes_are_in_the_three_ranges_and_told_before_the_close() {
+fn broadcastt_error_event_comes_before_the_close() {
     for (closing, code) in [
         (CODES.tls_required, 4000),
         (CODES.unknown_app, 4001),

@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_longest_prefix_decides_and_its_dash_counts() {
+    fn channel_kind_is_decided_by_the_longest_prefix() {
         for (name, expected) in [
             ("news", (ChannelKind::Public, false)),
             ("privateer", (ChannelKind::Public, false)),
@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_checked_on_both_sides_of_its_bounds() {
+    fn channel_name_is_checked_on_both_sides_of_its_bounds() {
         assert!(check::<Pusher>(&"a".repeat(200), 200).is_ok());
         assert!(check::<Pusher>(&"a".repeat(201), 200).is_err());
         assert!(check::<Pusher>("", 200).is_err());

@@ -447,7 +447,7 @@ mod tests {
     use std::sync::Arc;
 
     #[test]
-    fn a_socket_id_leads_back_to_its_connection() {
+    fn socket_id_leads_back_to_its_connection() {
         let env = Env::new(Config::demo(), 0xfeed_beef);
         let slot = Slot { index: 77, generation: 0xff_ffff };
         let conn = ConnId { core: 255, slot };
@@ -462,7 +462,7 @@ mod tests {
 
     /// While another core is asked about members, a client may ask again a bounded number of times.
     #[test]
-    fn questions_about_members_are_bounded() {
+    fn channels_presence_queries_are_bounded() {
         let counters = Arc::new(Counters::default());
         let mut env = Env::new(Config::demo(), 0);
         env.counters.push(counters.clone());

@@ -231,7 +231,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn info_is_read_and_what_does_not_apply_is_known() {
+    fn reads_info_and_what_does_not_apply() {
         let read = |list| Info::read::<Pusher>(list);
         let both = Info { user_count: true, subscription_count: true, cache: false };
         assert_eq!(read(""), Ok(Info::default()));

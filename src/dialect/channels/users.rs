@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_id_is_a_string_or_the_writing_of_a_number() {
+    fn users_id_is_a_string_or_the_text_of_a_number() {
         assert_eq!(id(r#"{"user_id":"ada"}"#).as_deref(), Ok("ada"));
         assert_eq!(id(r#"{"user_id":10}"#).as_deref(), Ok("10"));
         assert_eq!(
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_bounded_on_both_sides() {
+    fn users_sizes_are_bounded_on_both_sides() {
         let data = |len: usize| format!(r#"{{"user_id":"{}"}}"#, "a".repeat(len));
         assert!(id(&data(128)).is_ok());
         assert!(id(&data(129)).is_err());
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn user_info_keeps_its_writing() {
+    fn users_info_keeps_its_text() {
         let who = identity::<Pusher>(
             r#"{"user_id":1,"user_info":{"b":1, "a":2.0}}"#,
             &AppLimits::default(),
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_who_signs_in_has_a_string_for_an_id() {
+    fn users_sign_in_needs_a_string_id() {
         let id = |data| read_user::<Pusher>(data, 10).map(|user| user.id);
         assert_eq!(id(r#"{"id":"ada"}"#).as_deref(), Some("ada"));
         for bad in

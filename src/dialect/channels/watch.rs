@@ -146,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_watchlist_is_read_up_to_its_bound_and_each_user_once() {
+    fn watchlist_is_read_up_to_its_bound_and_each_user_once() {
         let limits = AppLimits { watchlist_length: 3, ..AppLimits::default() };
         let read = |list| read::<Pusher>(list, &limits);
         let users = |users: &[&str]| users.iter().map(|&user| user.to_owned()).collect::<Vec<_>>();

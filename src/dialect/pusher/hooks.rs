@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_is_signed_as_other_libraries_verify_it() {
+    fn hooks_body_signature_is_the_vendors() {
         let room = ChannelEvent {
             app: 0,
             version: 0,
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn every_event_has_its_fields() {
+    fn hooks_every_event_has_its_fields() {
         use HookEvent as Event;
         let vacated = r#"{"name":"channel_vacated","channel":"a"}"#;
         check("a", ChannelEventKind::Vacated, Event::ChannelVacated, vacated);
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_an_endpoint_wants_is_noticed() {
+    fn hooks_mask_has_only_wanted_events() {
         let mut app = Config::demo().apps.remove(0);
         assert_eq!(mask(&app), EventMask::NONE);
         app.webhooks.push(Webhook::new("http://a"));

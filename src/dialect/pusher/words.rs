@@ -173,7 +173,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn data_is_a_string_of_json_inside_json() {
+    fn pusher_data_is_a_string_of_json() {
         let mut out = Vec::new();
         push_event(&mut out, "order.paid", "news", r#"{"id":7}"#);
         let expected = r#"{"event":"order.paid","channel":"news","data":"{\"id\":7}"}"#;

@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_from_1_1_to_2_are_spoken() {
+    fn zenith_versions_from_1_1_to_2() {
         for version in ["1.1", "1.6", "1.5.4", "1.99", "2.0", "2", "2.12"] {
             assert!(is_supported(version), "{version}");
         }

@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_session_goes_when_there_are_too_many() {
+    fn zenith_registry_returns_the_oldest_sessions_over_the_limit() {
         let state = State::default();
         assert_eq!(state.enter("u", conn(1), 2), []);
         assert_eq!(state.enter("u", conn(2), 2), []);
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn an_exact_kind_goes_before_a_controller_and_who_is_gone_is_missed() {
+    fn zenith_registry_prefers_an_exact_kind() {
         let state = State::default();
         assert_eq!(state.served("M", "Q").1, Backend::None);
         assert!(state.register("M", served(None, 1)));
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_a_bound_on_what_is_registered() {
+    fn zenith_registry_is_bounded() {
         let state = State::default();
         for at in 0..REGISTERED_MOST {
             assert!(state.register("M", served(Some(&at.to_string()), 1)), "{at}");

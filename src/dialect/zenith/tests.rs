@@ -38,7 +38,7 @@ fn closing(act: impl FnOnce(&mut Connection, &mut DialectContext<'_>)) -> Option
 }
 
 #[test]
-fn an_answer_that_cannot_be_is_an_error_of_our_own() {
+fn zenith_answer_that_cannot_be_encoded_is_an_error() {
     let channel_full =
         closing(|it, context| it.joined(context, "Market\0A", JoinOutcome::ChannelFull));
     assert_eq!(channel_full.map(|it| it.code), Some(1011));
@@ -48,13 +48,13 @@ fn an_answer_that_cannot_be_is_an_error_of_our_own() {
 }
 
 #[test]
-fn the_server_has_a_code_for_each_reason_of_its_own() {
+fn zenith_has_a_close_code_for_each_reason() {
     let code = |why| Connection::closing(why).code;
     assert_eq!([Why::Slow, Why::Silent, Why::Draining].map(code), [1001, 1008, 1012]);
 }
 
 #[test]
-fn what_is_told_to_the_wrong_one_is_not_heard() {
+fn zenith_ignores_messages_of_other_types() {
     let kick: hub::DialectMessage = std::sync::Arc::new("kick");
     assert_eq!(closing(|it, context| it.on_message(context, &kick)), None);
     let kick = messages::to_message(ZenithMessage::Kick("why"));

@@ -235,7 +235,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_span_of_time_is_read_in_each_of_its_forms() {
+    fn zenith_timespan_is_read_in_each_form() {
         for (text, expected) in [
             ("00:00:35", Some(35_000)),
             ("0:1", Some(60_000)),
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_has_a_name() {
+    fn zenith_session_id_round_trips() {
         let slot = Slot { index: 70_000, generation: (1 << 24) - 1 };
         let conn = ConnId { core: 65_535, slot };
         assert_eq!(session(conn), "65535.70000.16777215");
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_topic_has_a_kind() {
+    fn zenith_topic_has_a_kind() {
         for (topic, expected) in
             [("Markets", "Markets"), ("Security!BHP.ASX", "Security"), ("News!A!B", "News")]
         {
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn members_stand_in_their_order_and_what_is_not_there_is_left_out() {
+    fn zenith_members_are_ordered_and_missing_ones_left_out() {
         let (seven, data) = (Value::Int(7), Value::map([("Last", Value::Int(10))]));
         let message =
             WireMessage { controller: "Market", topic: Some("T"), ..WireMessage::default() };

@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_is_read_in_either_case_and_written_in_lower_case() {
+    fn zilliqa_address_is_read_in_either_case() {
         let written = "2ce491a0fd9e318b39172258101b7c836da7449b";
         let address = parse(&written.to_uppercase()).expect("an address");
         assert_eq!(&text(&address), written.as_bytes());
@@ -97,7 +97,7 @@ mod tests {
     /// The generator of secp256k1 (SEC 2 section 2.4.1) is the public key of the secret key 1,
     /// whose account in Ethereum is well known.
     #[test]
-    fn accounts_follow_from_public_keys() {
+    fn zilliqa_accounts_follow_from_public_keys() {
         let generator = "0279be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798";
         let key = parse_key(generator).expect("a key");
         let ethereum = of_ethereum_key(&key).map(|address| text(&address));
@@ -109,7 +109,7 @@ mod tests {
 
     /// Keys and accounts of the tests of zilliqa-js, `address.fixtures.ts`.
     #[test]
-    fn the_account_of_a_zilliqa_key() {
+    fn zilliqa_account_of_a_zilliqa_key() {
         for (key, address) in VECTORS {
             let key = parse_key(key).expect("a key");
             assert_eq!(Some(of_key(&key)), parse(address));

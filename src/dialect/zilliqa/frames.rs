@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_of_the_length_of_a_frame_is_one_and_a_longer_one_is_cut() {
+    fn zilliqa_long_message_is_cut_into_frames() {
         let mut one = Composer::new(10);
         one.push(b"0123");
         one.push(b"456789");
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_piece_is_shared_and_a_short_one_is_copied() {
+    fn zilliqa_long_piece_is_shared_and_short_one_copied() {
         let long = Handle::new(Frozen::new(&vec![b'l'; SHARED_LEAST]));
         let short = Handle::new(Frozen::new(&vec![b's'; SHARED_LEAST - 1]));
         let mut out = Composer::new(3 * SHARED_LEAST - 1);
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_piece_longer_than_a_frame_has_one_of_its_own() {
+    fn zilliqa_piece_longer_than_a_frame_has_its_own() {
         let long = Handle::new(Frozen::new(&vec![b'l'; 2 * SHARED_LEAST]));
         let mut out = Composer::new(10);
         out.share(&[long]);

@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn every_query_is_read_with_whatever_else_it_says() {
+    fn zilliqa_query_is_read_with_unknown_members() {
         fn read(text: &str) -> Result<SubscriptionQuery, &'static str> {
             super::read(text, Deployed)
         }
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_query_is_an_invalid_query_field() {
+    fn zilliqa_malformed_query_is_an_invalid_query_field() {
         for bad in [
             "{}",
             "null",
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_topic_can_be_unsubscribed() {
+    fn zilliqa_only_a_topic_can_be_unsubscribed() {
         for bad in ["\"Unsubscribe\"", "\"newblock\"", "1", "null", "{}", "[\"NewBlock\"]", "\"\""]
         {
             let text = format!(r#"{{"query":"Unsubscribe","type":{bad}}}"#);
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_must_be_a_list_with_something_in_it() {
+    fn zilliqa_addresses_must_be_a_list_that_is_not_empty() {
         for query in ["EventLog", "TxnLog"] {
             for bad in ["[]", "{}", "null", "\"0x\"", "1"] {
                 assert_eq!(addresses(query, bad, Deployed), Err(words::ADDRESSES), "{bad}");
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn one_malformed_address_refuses_the_list() {
+    fn zilliqa_one_malformed_address_refuses_the_list() {
         let short = &A[..41];
         let no_prefix = format!("{}00", &A[2..]);
         let upper_prefix = A.replace("0x", "0X");

@@ -219,7 +219,7 @@ mod tests {
     const B: Address = [2; 20];
 
     #[test]
-    fn equal_sets_are_one_whatever_order_they_were_named_in() {
+    fn zilliqa_equal_sets_are_one_in_any_order() {
         let mut registry = Registry::default();
         let (mut one, mut two) = (set(&[(A, 0), (B, 0)]), set(&[(B, 0), (A, 0)]));
         let mut other = set(&[(A, 0)]);
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn sets_that_nobody_has_are_forgotten_with_the_next_epoch() {
+    fn zilliqa_unused_sets_are_dropped_with_the_next_epoch() {
         let mut registry = Registry::default();
         let (mut one, mut two) = (set(&[(A, 0), (B, 0)]), set(&[(B, 0)]));
         list(&mut registry, &mut one, &[]);
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn marks_reach_the_sets_that_have_the_address() {
+    fn zilliqa_marks_reach_the_sets_of_an_address() {
         let mut registry = Registry::default();
         let mut sets = [set(&[(A, 0)]), set(&[(A, 0), (B, 0)]), set(&[([3; 20], 0)])];
         for set in &mut sets {
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_lists_are_one_unless_the_addresses_were_written_in_another_way() {
+    fn zilliqa_lists_are_equal_by_their_text() {
         let mut registry = Registry::default();
         let mut sets =
             [set(&[(A, 0)]), set(&[(A, 0), (B, 0)]), set(&[(A, 2)]), set(&[(A, 2), (B, 0)])];

@@ -195,7 +195,7 @@ mod tests {
     use crate::mem::Slot;
 
     #[test]
-    fn epochs_pass_once_and_in_order() {
+    fn zilliqa_epochs_pass_once_and_in_order() {
         let shared = Arc::new(Shared::default());
         assert_eq!(shared.last(), None);
         assert!(shared.admit(0, 0).is_ok());
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn one_core_at_a_time_has_epochs_on_their_way() {
+    fn zilliqa_one_core_at_a_time_publishes_epochs() {
         let shared = Arc::new(Shared::default());
         let one = shared.admit(1, 3);
         let two = shared.admit(2, 3);
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn questions_are_asked_of_who_answers_and_only_so_many() {
+    fn zilliqa_lookups_are_bounded() {
         let shared = Shared::default();
         let conn = ConnId { core: 0, slot: Slot { index: 0, generation: 0 } };
         let ask = || shared.ask(Question::new(conn, b"x", vec![([1; 20], 0), ([2; 20], 0)]));

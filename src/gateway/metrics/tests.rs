@@ -88,7 +88,7 @@ fn cores(count: usize) -> Vec<Arc<Counters>> {
 }
 
 #[test]
-fn the_reader_sees_what_is_wrong() {
+fn metrics_test_reader_finds_errors() {
     let family = "# HELP a_total x\n# TYPE a_total counter\n";
     for text in [
         "a_total 1\n".to_owned(),
@@ -109,7 +109,7 @@ fn the_reader_sees_what_is_wrong() {
 }
 
 #[test]
-fn every_counter_is_told_once_and_summed() {
+fn metrics_have_every_counter_once_and_summed() {
     let cores = cores(2);
     for counters in &cores {
         counters.received_bytes.add(40);
@@ -144,7 +144,7 @@ fn every_counter_is_told_once_and_summed() {
 }
 
 #[test]
-fn what_stands_in_a_label_stays_there() {
+fn metrics_labels_are_escaped() {
     let id = "a\"} 1\npolycast_connections 9\\";
     let exposition = text(&cores(1), &Counters::default(), [(id, 1)].into_iter(), &Config::demo());
     let samples = read(&exposition).unwrap_or_else(|wrong| panic!("{wrong}\n{exposition}"));
@@ -172,7 +172,7 @@ fn with_streams() -> Config {
 }
 
 #[test]
-fn streams_have_zillas_names_and_labels() {
+fn metrics_of_streams_have_zillas_names() {
     let cores = cores(2);
     for (core, counters) in cores.iter().enumerate() {
         for listener in 0..2 {
@@ -214,7 +214,7 @@ fn streams_have_zillas_names_and_labels() {
 }
 
 #[test]
-fn further_listeners_are_counted_with_the_last() {
+fn metrics_count_further_listeners_with_the_last() {
     let counters = Counters::default();
     counters.streams(u16::MAX).opened.add(1);
     let last = Streams::LISTENERS as u16 - 1;

@@ -31,7 +31,7 @@ fn asked(proxy: &Proxy, upstream: &str, fields: &str) -> (UpstreamHandshake, Str
 }
 
 #[test]
-fn s4_1_the_whole_request() {
+fn s4_1_proxy_request_is_complete() {
     let fields = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: x\r\n\
         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: a\r\n\
         Sec-WebSocket-Protocol: bearer.x, b, c\r\n\
@@ -48,7 +48,7 @@ fn s4_1_the_whole_request() {
 }
 
 #[test]
-fn the_target_is_the_clients_where_the_url_has_none() {
+fn proxy_target_is_the_clients_if_the_url_has_none() {
     for (url, target) in [
         ("ws://up", "/a/b?c=d"),
         ("ws://up/", "/"),
@@ -62,7 +62,7 @@ fn the_target_is_the_clients_where_the_url_has_none() {
 }
 
 #[test]
-fn fields_are_passed_set_and_put_behind_those_of_others() {
+fn proxy_fields_are_passed_set_and_appended() {
     let chosen = proxy(
         "pass_headers = ['x-other', 'x-forwarded-for', 'x-forwarded-proto']\n\
          set_headers = { host = 'inside', X-Token = 't', X-Forwarded-Host = 'set' }",
@@ -91,7 +91,7 @@ fn judged(from: &str, to: &str) -> HandshakeOutcome {
 }
 
 #[test]
-fn s4_1_answers_that_are_taken() {
+fn s4_1_proxy_accepts_valid_responses() {
     for (from, to, protocol) in [
         ("\r\n\r\n", "\r\n\r\n", None),
         ("Upgrade: websocket", "upgrade:  WebSocket ", None),
@@ -106,7 +106,7 @@ fn s4_1_answers_that_are_taken() {
 }
 
 #[test]
-fn s4_1_answers_that_are_not() {
+fn s4_1_proxy_refuses_invalid_responses() {
     for (from, to) in [
         ("Upgrade: websocket\r\n", ""),
         ("Upgrade: websocket", "Upgrade: h2c"),
@@ -133,7 +133,7 @@ fn s4_1_answers_that_are_not() {
 }
 
 #[test]
-fn other_statuses_and_what_the_client_is_told() {
+fn proxy_maps_other_statuses() {
     for (status, passed_on, elsewhere) in [
         ("200", 502, false),
         ("302", 502, false),
@@ -161,7 +161,7 @@ fn other_statuses_and_what_the_client_is_told() {
 }
 
 #[test]
-fn faults_of_a_server_and_of_an_address() {
+fn proxy_tells_server_faults_from_address_faults() {
     let (late, later) =
         (UpstreamFailure::Late { connected: false }, UpstreamFailure::Late { connected: true });
     let refused = |status| UpstreamFailure::Refused(status, None);

@@ -43,7 +43,7 @@ const RETRIEVED: SchemaLookup = SchemaLookup::Retrieved;
 const MAX_AGE_MS: u64 = 300_000;
 
 #[test]
-fn a_name_is_fetched_at_the_start_and_at_its_age() {
+fn registry_subject_is_fetched_at_start_and_when_old() {
     let place = place();
     let cell = wanted(&place, &subject("a"), None);
     assert!(cell.current().is_none());
@@ -66,7 +66,7 @@ fn a_name_is_fetched_at_the_start_and_at_its_age() {
 }
 
 #[test]
-fn failures_are_retried_less_and_less_and_the_old_schema_stays() {
+fn registry_failures_back_off_and_keep_the_old_schema() {
     let place = place();
     let cell = wanted(&place, &subject("a"), None);
     let mut now_ms = 0;
@@ -91,7 +91,7 @@ fn failures_are_retried_less_and_less_and_the_old_schema_stays() {
 }
 
 #[test]
-fn what_is_known_by_a_number_is_fetched_once() {
+fn registry_schema_by_id_is_fetched_once() {
     let place = place();
     let _cell = wanted(&place, &SchemaRef::Id(7), None);
     let jobs = place.due(0);
@@ -100,7 +100,7 @@ fn what_is_known_by_a_number_is_fetched_once() {
 }
 
 #[test]
-fn so_many_are_fetched_at_once_and_what_no_route_wants_is_not() {
+fn registry_bounds_fetches_and_skips_unused_schemas() {
     let place = place();
     let names: Vec<_> = (0..AT_ONCE + 1).map(|n| subject(&n.to_string())).collect();
     let mut cells: Vec<_> = names.iter().map(|it| wanted(&place, it, None)).collect();
@@ -120,7 +120,7 @@ fn is_here(place: &RegistryHandle, id: SchemaId) -> bool {
 }
 
 #[test]
-fn a_number_is_asked_for_once_and_kept() {
+fn registry_id_is_requested_once() {
     let place = place();
     place.shape(&shape());
     for _ in 0..100 {
@@ -136,7 +136,7 @@ fn a_number_is_asked_for_once_and_kept() {
 }
 
 #[test]
-fn numbers_in_vain_are_remembered_for_a_while() {
+fn registry_unknown_ids_are_remembered_for_a_while() {
     for (failure, gone) in [
         (FetchFailure::Gone, true),
         (FetchFailure::Bad("x".to_owned()), true),
@@ -160,7 +160,7 @@ fn numbers_in_vain_are_remembered_for_a_while() {
 }
 
 #[test]
-fn the_number_that_was_unused_for_longest_goes() {
+fn registry_drops_the_least_recently_used_id() {
     let mut ids = Ids::default();
     for id in 0..KNOWN as SchemaId {
         ids.put((id, 0), schema(id));
@@ -174,7 +174,7 @@ fn the_number_that_was_unused_for_longest_goes() {
 }
 
 #[test]
-fn numbers_that_clients_make_up_cost_so_much_and_no_more() {
+fn registry_bounds_the_cost_of_made_up_ids() {
     let place = place();
     place.shape(&shape());
     for id in 0..ASKED as SchemaId * 10 {
@@ -204,7 +204,7 @@ fn numbers_that_clients_make_up_cost_so_much_and_no_more() {
 }
 
 #[test]
-fn a_new_configuration_has_what_the_old_one_had() {
+fn registry_reload_keeps_fetched_schemas() {
     let registries = Registries::default();
     let (old, _) = registries.place(&catalog());
     let shape = shape();
@@ -236,7 +236,7 @@ fn a_new_configuration_has_what_the_old_one_had() {
 }
 
 #[test]
-fn whoever_fetches_is_woken_for_what_is_new() {
+fn registry_wakes_the_fetcher_for_new_requests() {
     let registries = Registries::default();
     let notified = Arc::new(Mutex::new(0));
     let notifier = notified.clone();
@@ -248,7 +248,7 @@ fn whoever_fetches_is_woken_for_what_is_new() {
 }
 
 #[test]
-fn what_nobody_holds_is_not_fetched() {
+fn registry_does_not_fetch_unreferenced_schemas() {
     let place = place();
     let cell = place.cell(&subject("a"), &shape(), None);
     assert_eq!((place.deadline_ms(), place.due(0).len()), (u64::MAX, 0));

@@ -28,7 +28,7 @@ fn problem(governance: &str) -> String {
 }
 
 #[test]
-fn messages_by_direction_and_type() {
+fn models_apply_by_direction_and_type() {
     let rules = rules(
         "received.text = { model = 'json', catalog = 'local', subject = 'chat' }\n\
          received.binary = { model = 'int32', format = 'binary' }\n\
@@ -52,7 +52,7 @@ fn messages_by_direction_and_type() {
 }
 
 #[test]
-fn a_lenient_model_passes_what_is_well_formed() {
+fn models_lenient_passes_well_formed_messages() {
     let lenient = rules(
         "received.text = { model = 'json', catalog = 'local', subject = 'chat', \
          validate = 'lenient' }",
@@ -64,7 +64,7 @@ fn a_lenient_model_passes_what_is_well_formed() {
 }
 
 #[test]
-fn a_view_turns_binary_into_text_and_back_and_the_prefix_comes_and_goes() {
+fn models_json_view_converts_both_ways_with_the_prefix() {
     let tick = "{ model = 'avro', catalog = 'local', subject = 'tick', view = 'json', \
                 prefix = 'confluent', id = 7 }";
     let rules = rules(&format!("received.binary = {tick}\nsent.binary = {tick}")).unwrap();
@@ -82,7 +82,7 @@ fn a_view_turns_binary_into_text_and_back_and_the_prefix_comes_and_goes() {
 }
 
 #[test]
-fn schemas_are_found_by_catalog_subject_and_version() {
+fn models_find_schemas_by_catalog_subject_and_version() {
     let proto = "{ model = 'protobuf', catalog = 'local', subject = 'proto', version = '2', \
                  record = 'C' }";
     let rules = rules(&format!("received.binary = {proto}")).unwrap();
@@ -105,7 +105,7 @@ fn schemas_are_found_by_catalog_subject_and_version() {
 }
 
 #[test]
-fn files_are_read() {
+fn models_read_schema_files() {
     let name = format!("polycast-schema-{}", std::process::id());
     let path = std::env::temp_dir().join(&name);
     std::fs::write(&path, "{\"type\": \"null\"}").unwrap();
@@ -126,7 +126,7 @@ fn files_are_read() {
 }
 
 #[test]
-fn keys_that_mean_nothing_and_values_that_are_none_are_refused() {
+fn models_refuse_unknown_keys_and_values() {
     for (spec, want) in [
         ("model = 'bytes', range = '[1,2]'", ".range: a model of this kind has no `range`"),
         ("model = 'json', view = 'json'", ".view: a model of this kind has no `view`"),
@@ -184,7 +184,7 @@ fn fetch(registries: &Registries, text: &str) -> Vec<SchemaRef> {
 }
 
 #[test]
-fn a_schema_of_a_registry_is_missing_until_it_is_there() {
+fn models_registry_schema_is_missing_until_fetched() {
     let spec = "{ model = 'avro', catalog = 'reg', subject = 'tick', view = 'json', \
                 prefix = 'confluent' }";
     let rules = remote(&format!("received.binary = {spec}\nsent.binary = {spec}")).unwrap();
@@ -215,7 +215,7 @@ fn a_schema_of_a_registry_is_missing_until_it_is_there() {
 }
 
 #[test]
-fn a_message_names_its_schema_in_every_encoding() {
+fn models_schema_id_in_every_encoding() {
     for (catalog, prefix, wire) in [
         ("reg", "", &b"\0\0\0\0\x09{}"[..]),
         ("api", "", b"\0\0\0\0\0\0\0\0\x09{}"),
@@ -246,7 +246,7 @@ fn a_message_names_its_schema_in_every_encoding() {
 }
 
 #[test]
-fn a_legacy_encoding_has_four_bytes_and_a_fixed_number_fits() {
+fn models_legacy_encoding_has_four_bytes() {
     let legacy = format!("{APICURIO}id_encoding = 'legacy'");
     let catalog: Catalog = toml::from_str(&legacy).unwrap();
     let rules = |more: &str| {
@@ -273,7 +273,7 @@ fn a_legacy_encoding_has_four_bytes_and_a_fixed_number_fits() {
 }
 
 #[test]
-fn keys_of_registries_that_mean_nothing_are_refused() {
+fn models_refuse_unknown_registry_keys() {
     for (direction, spec, want) in [
         ("received", "catalog = 'reg'", "subject: missing; the schema is known by it"),
         ("received", "catalog = 'reg', subject = 's', id = 1", "id: the registry knows that of"),
@@ -305,7 +305,7 @@ fn keys_of_registries_that_mean_nothing_are_refused() {
 }
 
 #[test]
-fn confluents_protobuf_has_the_index_of_its_message_behind_the_number() {
+fn models_confluent_protobuf_has_a_message_index() {
     let proto = "syntax = \"proto3\"; message A { string b = 1; } message C { bool d = 1; }";
     let spec = "model = 'protobuf', catalog = 'reg', view = 'json'";
     let rules = remote(&format!(

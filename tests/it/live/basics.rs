@@ -11,7 +11,7 @@ fn pattern(len: usize) -> Vec<u8> {
 }
 
 #[test]
-fn echo_returns_what_it_got_over_both_families() {
+fn echo_over_both_address_families() {
     let mut config = config();
     config.listeners = vec![listener("127.0.0.1:0"), listener("[::1]:0")];
     let Some(server) = start(config) else { return };
@@ -30,7 +30,7 @@ fn echo_returns_what_it_got_over_both_families() {
 }
 
 #[test]
-fn a_message_of_16_mib_passes_and_one_byte_more_is_1009() {
+fn echo_message_of_16_mib_passes_and_one_byte_more_is_1009() {
     let Some(server) = start(config()) else { return };
     let address = server.addresses()[0];
     let mut client = Client::open(address, "/echo");
@@ -51,7 +51,7 @@ fn a_message_of_16_mib_passes_and_one_byte_more_is_1009() {
 }
 
 #[test]
-fn control_frames_are_answered_between_fragments() {
+fn websocket_answers_control_frames_between_fragments() {
     let Some(server) = start(config()) else { return };
     let mut client = Client::open(server.addresses()[0], "/echo");
     for (fin, opcode, payload) in [
@@ -97,7 +97,7 @@ fn s5_5_1_close_codes_are_echoed_and_bad_ones_are_1002() {
 }
 
 #[test]
-fn an_independent_client_is_served() {
+fn websocket_serves_an_independent_client() {
     let Some(server) = start(config()) else { return };
     let url = format!("ws://{}/echo", server.addresses()[0]);
     let (mut socket, response) = tungstenite::connect(url).unwrap();
@@ -121,7 +121,7 @@ fn an_independent_client_is_served() {
 }
 
 #[test]
-fn pipelined_requests_are_answered_in_their_order() {
+fn http_pipelined_requests_are_answered_in_order() {
     let Some(server) = start(config()) else { return };
     let address = server.addresses()[0];
     // Channels of both cores: some answers wait for the other core, others do not.
@@ -155,7 +155,7 @@ fn pipelined_requests_are_answered_in_their_order() {
 }
 
 #[test]
-fn requests_with_expectation_with_chunks_and_with_an_end() {
+fn http_requests_with_expect_chunks_and_eof() {
     let Some(server) = start(config()) else { return };
     let address = server.addresses()[0];
     let mut subscriber = Client::subscriber(address, "c");
@@ -202,7 +202,7 @@ fn check(address: SocketAddr, request: &str, status: u16) -> Response {
 }
 
 #[test]
-fn requests_that_lead_nowhere_are_told_why() {
+fn http_requests_without_a_target_get_the_reason() {
     let mut config = config();
     config.routes.retain(|route| route.endpoint != EndpointKind::Console);
     let Some(server) = start(config) else { return };
@@ -235,7 +235,7 @@ fn requests_that_lead_nowhere_are_told_why() {
 }
 
 #[test]
-fn the_first_frame_may_come_with_the_handshake() {
+fn websocket_first_frame_may_come_with_the_handshake() {
     let Some(server) = start(config()) else { return };
     let mut client = Client::connect(server.addresses()[0]);
     let mut bytes = handshake("/echo", "").into_bytes();
@@ -248,7 +248,7 @@ fn the_first_frame_may_come_with_the_handshake() {
 }
 
 #[test]
-fn a_handshake_and_its_frames_may_come_byte_by_byte() {
+fn websocket_handshake_and_frames_may_come_byte_by_byte() {
     let Some(server) = start(config()) else { return };
     let mut client = Client::connect(server.addresses()[0]);
     let mut bytes = handshake(APP_PATH, "").into_bytes();
@@ -266,7 +266,7 @@ fn a_handshake_and_its_frames_may_come_byte_by_byte() {
 }
 
 #[test]
-fn any_core_tells_of_all_cores() {
+fn http_api_on_any_core_covers_all_cores() {
     let Some(server) = start(config()) else { return };
     let address = server.addresses()[0];
     let _open: Vec<Client> = (0..8).map(|_| Client::open(address, APP_PATH)).collect();

@@ -53,7 +53,7 @@ fn inflated(frame: &Frame) -> String {
 }
 
 #[test]
-fn a_broadcast_is_compressed_once_and_reaches_each_subscriber_in_its_form() {
+fn compress_broadcast_once_for_each_window() {
     let Some(server) = start(compressing(CompressionMode::Shared)) else { return };
     let address = server.addresses()[0];
     let offers = [
@@ -96,7 +96,7 @@ fn a_broadcast_is_compressed_once_and_reaches_each_subscriber_in_its_form() {
 }
 
 #[test]
-fn windows_are_kept_when_dedicated_and_not_beyond_the_memory_for_them() {
+fn compress_keeps_dedicated_windows_within_their_memory() {
     let mut config = compressing(CompressionMode::Dedicated);
     config.threads = 1;
     config.compression.windows_bytes = 500 * 1024;
@@ -132,7 +132,7 @@ fn windows_are_kept_when_dedicated_and_not_beyond_the_memory_for_them() {
 }
 
 #[test]
-fn what_cannot_be_decompressed_closes_its_own_connection() {
+fn compress_invalid_data_closes_its_own_connection() {
     let mut config = compressing(CompressionMode::Shared);
     config.limits.message_bytes = 100_000;
     config.limits.frame_bytes = 100_000;
@@ -167,7 +167,7 @@ fn what_cannot_be_decompressed_closes_its_own_connection() {
 }
 
 #[test]
-fn an_offer_that_is_malformed_fails_the_handshake_and_one_we_cannot_meet_is_declined() {
+fn compress_malformed_offer_fails_and_unsupported_offer_is_declined() {
     let Some(server) = start(compressing(CompressionMode::Shared)) else { return };
     let address = server.addresses()[0];
     let mut client = Client::connect(address);
@@ -180,7 +180,7 @@ fn an_offer_that_is_malformed_fails_the_handshake_and_one_we_cannot_meet_is_decl
 }
 
 #[test]
-fn a_turn_has_time_for_others_while_one_client_is_decompressed() {
+fn compress_others_are_served_while_one_client_inflates() {
     let mut config = compressing(CompressionMode::Shared);
     config.threads = 1;
     config.limits.write_queue_bytes = 64 * 1024 * 1024;
@@ -203,7 +203,7 @@ fn a_turn_has_time_for_others_while_one_client_is_decompressed() {
 }
 
 #[test]
-fn messages_that_are_dropped_do_not_spoil_a_kept_window() {
+fn compress_dropped_messages_do_not_damage_a_kept_window() {
     use polycast::config::SlowConsumer;
     let mut config = compressing(CompressionMode::Dedicated);
     config.threads = 1;

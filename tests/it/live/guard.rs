@@ -144,7 +144,7 @@ fn becomes(server: &Server, token: &str, want: u16) {
 }
 
 #[test]
-fn keys_are_fetched_and_rotate() {
+fn guard_keys_are_fetched_and_rotate() {
     let issuer = Issuer::start(set("a"));
     let Some(server) = start(fetching(&issuer)) else { return };
     wait_count(&server, "keys_fetched", 1);
@@ -157,7 +157,7 @@ fn keys_are_fetched_and_rotate() {
 }
 
 #[test]
-fn old_keys_serve_while_there_are_no_new_ones() {
+fn guard_old_keys_serve_until_new_ones_arrive() {
     let issuer = Issuer::start(Mood::Down);
     let Some(server) = start(fetching(&issuer)) else { return };
     wait_count(&server, "keys_failed", 1);
@@ -193,7 +193,7 @@ fn with_secret(secret: &str) -> Config {
 }
 
 #[test]
-fn a_renewal_reaches_every_connection_of_its_identity_on_every_core() {
+fn guard_renewal_reaches_every_connection_of_its_identity() {
     let Some(server) = start(with_secret(peer::TOKEN_SECRET)) else { return };
     let end_s = unix_s() + 4;
     let token = |sub: &str, exp: u64| peer::token(&format!(r#"{{"sub":"{sub}","exp":{exp}}}"#));
@@ -228,7 +228,7 @@ fn a_renewal_reaches_every_connection_of_its_identity_on_every_core() {
 }
 
 #[test]
-fn a_new_configuration_has_its_guards_at_once_and_keeps_who_is_in() {
+fn guard_reload_applies_at_once_and_keeps_connections() {
     let Some(mut server) = start(with_secret(peer::TOKEN_SECRET)) else { return };
     let token = peer::token(r#"{"sub":"ada"}"#);
     let (before, mut client) = login(&server, &token);
@@ -242,7 +242,7 @@ fn a_new_configuration_has_its_guards_at_once_and_keeps_who_is_in() {
 }
 
 #[test]
-fn the_first_keys_of_elsewhere_can_come_later() {
+fn guard_first_remote_keys_can_come_later() {
     let issuer = Issuer::start(set("a"));
     let Some(mut server) = start(with_secret(peer::TOKEN_SECRET)) else { return };
     assert_eq!(status(&server, &signed("a")), 403);
@@ -255,7 +255,7 @@ fn the_first_keys_of_elsewhere_can_come_later() {
 }
 
 #[test]
-fn routes_and_origins_are_those_of_the_listener() {
+fn guard_routes_and_origins_are_those_of_the_listener() {
     let mut config = config();
     let named = |name: &str| {
         let mut listener = listener("127.0.0.1:0");

@@ -18,7 +18,7 @@ fn mib(bytes: u64) -> f64 {
 }
 
 #[test]
-fn ten_thousand_hear_every_event_once_and_leave_no_memory_behind() {
+fn heavy_ten_thousand_get_every_event_once_and_free_their_memory() {
     if !has_uring() || !has_files(CONNECTIONS as u64 + OTHER_FILES) {
         return;
     }

@@ -111,7 +111,7 @@ impl Watcher {
 const ZQ2: Shape = Shape::Zq2;
 
 #[test]
-fn blocks_come_as_they_are_made() {
+fn nodes_blocks_arrive_as_they_are_made() {
     for shape in [Shape::Zq1, Shape::Zq2] {
         let net = Net::start(&[shape]);
         let Some(server) = start(net.config()) else { return };
@@ -143,7 +143,7 @@ fn blocks_come_as_they_are_made() {
 }
 
 #[test]
-fn a_node_that_is_not_there_at_the_start_is_waited_for() {
+fn nodes_waits_for_a_node_that_is_down_at_the_start() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
@@ -159,7 +159,7 @@ fn a_node_that_is_not_there_at_the_start_is_waited_for() {
 }
 
 #[test]
-fn fifty_blocks_of_a_node_that_was_down_come_in_order() {
+fn nodes_fifty_missed_blocks_arrive_in_order() {
     let net = Net::start(&[Shape::Zq1]);
     let Some(server) = start(net.config()) else { return };
     followed(&server);
@@ -178,7 +178,7 @@ fn fifty_blocks_of_a_node_that_was_down_come_in_order() {
 }
 
 #[test]
-fn slow_answers_and_answers_that_are_too_slow_lose_nothing() {
+fn nodes_slow_answers_lose_nothing() {
     let net = Net::start(&[ZQ2]);
     let Some(server) = start(net.config()) else { return };
     followed(&server);
@@ -195,7 +195,7 @@ fn slow_answers_and_answers_that_are_too_slow_lose_nothing() {
 }
 
 #[test]
-fn nonsense_is_refused_and_counted_and_loses_nothing() {
+fn nodes_invalid_replies_are_counted_and_lose_nothing() {
     let net = Net::start(&[ZQ2]);
     let Some(server) = start(net.config()) else { return };
     followed(&server);
@@ -209,7 +209,7 @@ fn nonsense_is_refused_and_counted_and_loses_nothing() {
 }
 
 #[test]
-fn of_two_nodes_one_may_be_behind_or_go_away() {
+fn nodes_of_two_one_may_lag_or_fail() {
     let net = Net::start(&[ZQ2, ZQ2]);
     net.nodes[0].set(Faults { behind: 3, ..Faults::default() });
     let Some(server) = start(net.config()) else { return };
@@ -235,7 +235,7 @@ fn of_two_nodes_one_may_be_behind_or_go_away() {
 }
 
 #[test]
-fn a_restart_goes_on_where_the_last_life_ended() {
+fn nodes_restart_continues_after_the_last_epoch() {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("live");
     fs::create_dir_all(&folder).unwrap();
     let path = folder.join("last-epoch");
@@ -264,7 +264,7 @@ fn a_restart_goes_on_where_the_last_life_ended() {
 }
 
 #[test]
-fn contracts_are_what_the_node_says() {
+fn nodes_decide_which_accounts_are_contracts() {
     let net = Net::start(&[ZQ2]);
     let mut config = net.config();
     config.zilliqa.contracts = Contracts::Node;
@@ -284,7 +284,7 @@ fn contracts_are_what_the_node_says() {
 }
 
 #[test]
-fn a_node_behind_tls_is_asked_if_its_authority_is_known() {
+fn nodes_over_tls_need_a_known_ca() {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -340,7 +340,7 @@ fn a_node_behind_tls_is_asked_if_its_authority_is_known() {
 static TLS: OnceLock<Arc<ServerConfig>> = OnceLock::new();
 
 #[test]
-fn other_nodes_can_be_followed_while_it_runs_and_none_before() {
+fn nodes_can_be_changed_by_reload() {
     let (first, second) = (Net::start(&[ZQ2]), Net::start(&[ZQ2]));
     let Some(mut server) = start(with_nodes(Vec::new())) else { return };
     let mut watcher = Watcher::new(server.addresses()[0]);
@@ -360,7 +360,7 @@ fn other_nodes_can_be_followed_while_it_runs_and_none_before() {
 }
 
 #[test]
-fn epochs_of_nodes_up_to_a_posted_one_are_passed_over_and_counted() {
+fn nodes_epochs_up_to_a_posted_one_are_skipped() {
     let net = Net::start(&[ZQ2]);
     let mut config = net.config();
     config.routes[0].when.clear();

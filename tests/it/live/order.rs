@@ -32,7 +32,7 @@ fn server_of(threads: usize) -> Option<Server> {
 }
 
 #[test]
-fn a_socket_id_excludes_its_socket_on_whichever_core() {
+fn order_socket_id_excludes_its_connection_on_any_core() {
     let Some(server) = server_of(2) else { return };
     let address = server.addresses()[0];
     let mut clients = on_all_cores(address, 2, 1);
@@ -62,12 +62,12 @@ fn a_socket_id_excludes_its_socket_on_whichever_core() {
 }
 
 #[test]
-fn all_subscribers_see_one_order_on_two_reactors() {
+fn order_is_the_same_for_all_on_two_reactors() {
     check_one_order(2);
 }
 
 #[test]
-fn all_subscribers_see_one_order_on_four_reactors() {
+fn order_is_the_same_for_all_on_four_reactors() {
     check_one_order(4);
 }
 
@@ -129,7 +129,7 @@ fn check_one_order(threads: usize) {
 }
 
 #[test]
-fn an_acknowledged_publish_reaches_whoever_was_subscribed_before_it() {
+fn order_acknowledged_publish_reaches_earlier_subscribers() {
     let Some(server) = server_of(4) else { return };
     let address = server.addresses()[0];
     let mut publisher = Client::connect(address);

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::{env, io};
 
 #[test]
-fn a_full_log_does_not_stop_it() {
+fn process_full_log_does_not_stop_it() {
     if !has_uring() {
         return;
     }
@@ -27,7 +27,7 @@ fn a_full_log_does_not_stop_it() {
 }
 
 #[test]
-fn sigterm_drains_and_ends_with_success() {
+fn process_sigterm_drains_and_exits_with_0() {
     if !has_uring() {
         return;
     }
@@ -44,7 +44,7 @@ fn sigterm_drains_and_ends_with_success() {
 }
 
 #[test]
-fn a_second_signal_ends_it_at_once() {
+fn process_second_signal_ends_it_at_once() {
     if !has_uring() {
         return;
     }
@@ -59,7 +59,7 @@ fn a_second_signal_ends_it_at_once() {
 }
 
 #[test]
-fn a_second_process_on_the_same_port_is_refused() {
+fn process_second_one_on_the_same_port_is_refused() {
     if !has_uring() {
         return;
     }
@@ -76,7 +76,7 @@ fn a_second_process_on_the_same_port_is_refused() {
 
 const SLEEPER: &str = "POLYCAST_TEST_SLEEPER";
 
-/// Not a test: what [`a_stopped_subscriber_is_closed_and_the_others_go_on`] runs as a process.
+/// Not a test: what [`process_stopped_subscriber_is_closed_and_others_continue`] runs as a process.
 #[test]
 fn sleeper() {
     let Ok(address) = env::var(SLEEPER) else { return };
@@ -88,7 +88,7 @@ fn sleeper() {
 }
 
 #[test]
-fn a_stopped_subscriber_is_closed_and_the_others_go_on() {
+fn process_stopped_subscriber_is_closed_and_others_continue() {
     let mut config = config();
     config.limits.write_queue_bytes = 64 * 1024;
     let Some(server) = start(config) else { return };
@@ -121,7 +121,7 @@ fn a_stopped_subscriber_is_closed_and_the_others_go_on() {
 }
 
 #[test]
-fn doctor_finds_this_kernel_usable() {
+fn process_doctor_finds_this_kernel_usable() {
     if !has_uring() {
         return;
     }
@@ -131,7 +131,7 @@ fn doctor_finds_this_kernel_usable() {
 }
 
 #[test]
-fn a_seccomp_filter_is_named_with_exit_code_78() {
+fn process_names_a_seccomp_filter_with_exit_code_78() {
     for errno in [libc::EPERM, libc::ENOSYS] {
         let mut doctor = Command::new(env!("CARGO_BIN_EXE_polycast"));
         doctor.arg("doctor");
@@ -149,7 +149,7 @@ fn a_seccomp_filter_is_named_with_exit_code_78() {
 
 /// Dashboards know these names.
 #[test]
-fn what_zilla_has_a_name_for_is_logged_by_that_name() {
+fn log_has_the_event_names_of_zilla() {
     if !has_uring() {
         return;
     }
@@ -185,7 +185,7 @@ fn what_zilla_has_a_name_for_is_logged_by_that_name() {
 }
 
 #[test]
-fn a_tls_handshake_that_fails_is_logged_with_its_reason() {
+fn log_has_the_reason_of_a_failed_tls_handshake() {
     if !has_uring() {
         return;
     }

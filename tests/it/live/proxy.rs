@@ -124,7 +124,7 @@ fn check_empty(server: &Server) {
 }
 
 #[test]
-fn a_conversation_goes_through() {
+fn proxy_passes_a_conversation() {
     let (listener, address) = listen();
     let Some(server) = start(proxying(&[address], "")) else { return };
     let upstream = thread::spawn(move || {
@@ -162,7 +162,7 @@ fn a_conversation_goes_through() {
 }
 
 #[test]
-fn many_at_once_each_with_its_own_upstream() {
+fn proxy_serves_many_with_an_upstream_each() {
     const PAIRS: usize = 50;
     let (listener, address) = listen();
     let Some(server) = start(proxying(&[address], "")) else { return };
@@ -198,7 +198,7 @@ fn many_at_once_each_with_its_own_upstream() {
 }
 
 #[test]
-fn clients_that_die_take_their_upstreams_with_them() {
+fn proxy_closes_upstreams_of_lost_clients() {
     let (listener, address) = listen();
     let Some(server) = start(proxying(&[address], "")) else { return };
     for reset in [true, false] {
@@ -224,7 +224,7 @@ fn clients_that_die_take_their_upstreams_with_them() {
 }
 
 #[test]
-fn failures_of_upstreams_have_their_status() {
+fn proxy_answers_upstream_failures_with_their_status() {
     let (listener, address) = listen();
     let (closed, dead) = listen();
     drop(closed);
@@ -262,7 +262,7 @@ fn failures_of_upstreams_have_their_status() {
 }
 
 #[test]
-fn a_connection_that_is_not_made_in_time_is_given_up_and_leaves_nothing() {
+fn proxy_gives_up_a_late_connect() {
     // A listener whose queue is full answers no further one.
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
@@ -316,7 +316,7 @@ fn push_until_stalled(stream: &mut TcpStream, message: &[u8]) -> (usize, usize) 
 const LEN: usize = 100_000;
 
 #[test]
-fn an_upstream_that_does_not_read_stops_its_client_and_gets_everything() {
+fn proxy_slow_upstream_pauses_its_client() {
     let (listener, address) = listen();
     let Some(server) = start(proxying(&[address], "")) else { return };
     let upstream = thread::spawn(move || Peer::open(&listener));
@@ -348,7 +348,7 @@ fn an_upstream_that_does_not_read_stops_its_client_and_gets_everything() {
 }
 
 #[test]
-fn a_client_that_does_not_read_stops_its_upstream_and_gets_everything() {
+fn proxy_slow_client_pauses_its_upstream() {
     let (listener, address) = listen();
     let Some(server) = start(proxying(&[address], "")) else { return };
     let upstream = thread::spawn(move || Peer::open(&listener));
@@ -379,7 +379,7 @@ fn a_client_that_does_not_read_stops_its_upstream_and_gets_everything() {
 }
 
 #[test]
-fn the_last_descriptors_are_shared_by_those_who_come_and_their_upstreams() {
+fn proxy_last_descriptors_serve_clients_and_upstreams() {
     let (listener, address) = listen();
     let mut config = proxying(&[address], "");
     (config.threads, config.limits.connections) = (1, 4);
@@ -410,7 +410,7 @@ fn the_last_descriptors_are_shared_by_those_who_come_and_their_upstreams() {
 
 /// A polycast behind a polycast, by TLS and by name; and one whose certificate is of no use.
 #[test]
-fn upstreams_speak_tls() {
+fn proxy_upstreams_over_tls() {
     let authority = Authority::new();
     let name = "proxy_upstream";
     let text = format!(
@@ -448,7 +448,7 @@ fn upstreams_speak_tls() {
 }
 
 #[test]
-fn a_shutdown_says_so_to_both_sides() {
+fn proxy_drain_closes_both_sides() {
     let (listener, address) = listen();
     let Some(mut server) = start(proxying(&[address], "")) else { return };
     let upstream = thread::spawn(move || {

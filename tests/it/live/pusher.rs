@@ -26,7 +26,7 @@ fn check_refused(address: SocketAddr, path: &str, more: &str, code: u16, reason:
 }
 
 #[test]
-fn the_first_frame_says_the_socket_id_and_the_activity_timeout() {
+fn pusher_first_frame_has_socket_id_and_activity_timeout() {
     let Some(server) = start(config()) else { return };
     let mut client = Client::open(server.addresses()[0], APP_PATH);
     let text = client.text();
@@ -40,7 +40,7 @@ fn the_first_frame_says_the_socket_id_and_the_activity_timeout() {
 }
 
 #[test]
-fn subscribing_and_unsubscribing() {
+fn pusher_subscribe_and_unsubscribe() {
     let Some(server) = start(config()) else { return };
     let address = server.addresses()[0];
     let (mut client, id) = Client::app(address);
@@ -81,7 +81,7 @@ fn subscribing_and_unsubscribing() {
 }
 
 #[test]
-fn a_second_subscription_is_an_error_or_acknowledged_and_never_delivers_twice() {
+fn pusher_second_subscription_never_delivers_twice() {
     let mut config = config();
     config.apps[0].limits.subscriptions_per_connection = 2;
     let mut ack = app("2", "ack-key");
@@ -119,7 +119,7 @@ fn a_second_subscription_is_an_error_or_acknowledged_and_never_delivers_twice() 
 }
 
 #[test]
-fn a_refused_connection_hears_the_event_and_then_the_close() {
+fn pusher_refused_connection_gets_error_event_then_close() {
     let mut config = config();
     let mut tls = app("2", "tls-key");
     tls.require_tls = true;
@@ -152,7 +152,7 @@ fn a_refused_connection_hears_the_event_and_then_the_close() {
 }
 
 #[test]
-fn strict_versions_are_4006_to_4008() {
+fn pusher_strict_versions_are_4006_to_4008() {
     let mut config = config();
     config.pusher.strict_protocol = true;
     let Some(server) = start(config) else { return };
@@ -172,7 +172,7 @@ fn strict_versions_are_4006_to_4008() {
 }
 
 #[test]
-fn a_connection_over_the_applications_quota_is_4004_until_a_place_is_free() {
+fn pusher_connection_over_quota_is_4004() {
     let mut config = config();
     config.apps[0].limits.connections = 2;
     let Some(server) = start(config) else { return };
@@ -187,7 +187,7 @@ fn a_connection_over_the_applications_quota_is_4004_until_a_place_is_free() {
 }
 
 #[test]
-fn more_than_ten_errors_a_second_are_4100() {
+fn pusher_more_than_ten_errors_a_second_are_4100() {
     let Some(server) = start(config()) else { return };
     let (mut client, _) = Client::app(server.addresses()[0]);
     let nonsense = masked(true, TEXT, b"nonsense");
@@ -212,7 +212,7 @@ fn more_than_ten_errors_a_second_are_4100() {
 }
 
 #[test]
-fn a_silent_peer_is_pinged_asked_and_closed_with_4201() {
+fn pusher_silent_peer_is_pinged_and_closed_with_4201() {
     let mut config = config();
     config.pusher.activity_timeout_s = 1;
     config.pusher.pong_timeout_s = 2;
@@ -242,7 +242,7 @@ fn a_silent_peer_is_pinged_asked_and_closed_with_4201() {
 }
 
 #[test]
-fn a_drain_closes_with_4200_and_waits_for_the_answer() {
+fn pusher_drain_closes_with_4200_and_waits_for_the_answer() {
     let Some(mut server) = start(config()) else { return };
     let address = server.addresses()[0];
     let mut client = Client::subscriber(address, "c");
@@ -264,7 +264,7 @@ fn a_drain_closes_with_4200_and_waits_for_the_answer() {
 }
 
 #[test]
-fn choice_28_no_answer_of_the_api_is_for_pages_of_elsewhere() {
+fn pusher_api_has_no_cors_fields_by_default() {
     let Some(server) = start(config()) else { return };
     let address = server.addresses()[0];
     for method in ["GET", "POST", "OPTIONS"] {
@@ -282,7 +282,7 @@ fn choice_28_no_answer_of_the_api_is_for_pages_of_elsewhere() {
 }
 
 #[test]
-fn errors_that_leave_the_connection_open() {
+fn pusher_errors_that_leave_the_connection_open() {
     let mut config = config();
     config.apps[0].client_events = false;
     let Some(server) = start(config) else { return };
@@ -324,7 +324,7 @@ fn errors_that_leave_the_connection_open() {
 }
 
 #[test]
-fn subscriptions_that_are_refused() {
+fn pusher_refused_subscriptions() {
     let Some(server) = start(config()) else { return };
     let address = server.addresses()[0];
     let (mut client, id) = Client::app(address);
@@ -353,7 +353,7 @@ fn subscriptions_that_are_refused() {
 }
 
 #[test]
-fn pings_are_answered_in_both_languages() {
+fn pusher_answers_pings_of_both_layers() {
     let Some(server) = start(config()) else { return };
     let (mut client, _) = Client::app(server.addresses()[0]);
     let pong = r#"{"event":"pusher:pong","data":{}}"#;
@@ -365,7 +365,7 @@ fn pings_are_answered_in_both_languages() {
 }
 
 #[test]
-fn the_api_says_what_is_wrong_and_delivers_nothing() {
+fn pusher_api_errors_deliver_nothing() {
     let mut config = config();
     let mut disabled = app("3", "disabled-key");
     disabled.enabled = false;
@@ -426,7 +426,7 @@ fn the_api_says_what_is_wrong_and_delivers_nothing() {
 }
 
 #[test]
-fn data_of_any_json_arrives_as_a_string() {
+fn pusher_data_of_any_json_arrives_as_a_string() {
     let Some(server) = start(config()) else { return };
     let address = server.addresses()[0];
     let mut subscriber = Client::subscriber(address, "c");
@@ -448,7 +448,7 @@ fn data_of_any_json_arrives_as_a_string() {
 }
 
 #[test]
-fn every_key_of_an_application_serves_and_signs() {
+fn pusher_every_key_of_an_application_serves_and_signs() {
     let mut config = config();
     let pair = KeyPair { key: "new-key".to_owned(), secret: Secret::new("new-secret") };
     config.apps[0].keys = vec![pair];
@@ -491,7 +491,7 @@ fn every_key_of_an_application_serves_and_signs() {
 }
 
 #[test]
-fn a_configuration_that_changes_drops_nobody_but_who_is_disabled() {
+fn pusher_reload_drops_only_disabled_applications() {
     let config = config();
     let Some(mut server) = start(config.clone()) else { return };
     let address = server.addresses()[0];

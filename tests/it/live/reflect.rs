@@ -28,7 +28,7 @@ fn members(address: SocketAddr, count: usize) -> Vec<Client> {
 }
 
 #[test]
-fn one_member_that_stalls_loses_nothing_for_the_others() {
+fn reflect_stalled_member_costs_the_others_nothing() {
     const MEMBERS: usize = 12;
     let mut config = reflecting();
     config.limits.write_queue_bytes = 64 * 1024;
@@ -67,7 +67,7 @@ fn one_member_that_stalls_loses_nothing_for_the_others() {
 }
 
 #[test]
-fn what_a_member_misses_by_policy_is_counted() {
+fn reflect_counts_what_a_member_misses_by_policy() {
     let mut config = reflecting();
     config.limits.write_queue_bytes = 64 * 1024;
     config.slow_consumer = SlowConsumer::Drop;
@@ -109,7 +109,7 @@ fn what_a_member_misses_by_policy_is_counted() {
 
 /// Who joins while others speak has the last ones first, and from there on each one once.
 #[test]
-fn a_history_and_what_follows_it_have_no_gap() {
+fn reflect_history_continues_without_a_gap() {
     const MESSAGES: usize = 300;
     const HISTORY: usize = 25;
     let mut config = reflecting();
@@ -140,7 +140,7 @@ fn a_history_and_what_follows_it_have_no_gap() {
 }
 
 #[test]
-fn all_members_hear_all_in_one_order() {
+fn reflect_order_is_the_same_for_all_members() {
     const EACH: usize = 100;
     let Some(server) = start(reflecting()) else { return };
     let mut members = members(server.addresses()[0], 6);
@@ -162,7 +162,7 @@ fn all_members_hear_all_in_one_order() {
 }
 
 #[test]
-fn a_message_is_compressed_for_who_agreed_to_it() {
+fn reflect_compresses_for_members_that_agreed() {
     let mut config = reflecting();
     config.routes[0].compression = CompressionMode::Shared;
     let Some(server) = start(config) else { return };
@@ -183,7 +183,7 @@ fn a_message_is_compressed_for_who_agreed_to_it() {
 
 /// The examples of Zilla's chains, on a port of the kernel's choice.
 #[test]
-fn files_of_zilla_serve_what_their_chains_say() {
+fn zilla_files_serve_their_chains() {
     for (text, is_group) in [
         (include_str!("../../../examples/zilla/echo.yaml"), false),
         (include_str!("../../../examples/zilla/reflect.yaml"), true),

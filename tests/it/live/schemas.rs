@@ -158,7 +158,7 @@ const OBJECT: &str = r#"{"type":"object"}"#;
 const JSON: &str = r#","schemaType":"JSON""#;
 
 #[test]
-fn a_subject_of_a_context_with_what_it_refers_to() {
+fn schemas_subject_of_a_context_with_references() {
     let player = Player::start(None);
     let schema = serde_json::to_string(r#"{"properties":{"a":{"$ref":"a.json"}}}"#).unwrap();
     let reference = |name: &str, subject: &str| {
@@ -191,7 +191,7 @@ fn a_subject_of_a_context_with_what_it_refers_to() {
 }
 
 #[test]
-fn apicurio_by_each_of_its_numbers_and_encodings_with_a_json_view() {
+fn schemas_apicurio_by_each_id_and_encoding() {
     for (more, id, by, prefix) in [
         ("", 9, "globalIds", &[0, 0, 0, 0, 0, 0, 0, 0, 9][..]),
         ("use_id = 'contentId'\nid_encoding = 'legacy'", 4, "contentIds", &[0, 0, 0, 0, 4]),
@@ -231,7 +231,7 @@ fn apicurio_by_each_of_its_numbers_and_encodings_with_a_json_view() {
 }
 
 #[test]
-fn a_message_names_its_schema_by_the_number_in_front() {
+fn schemas_are_chosen_by_the_id_in_the_message() {
     let player = Player::start(None);
     player.registers("chat", 7, OBJECT, JSON);
     player.registers("avro", 8, "\"int\"", "");
@@ -264,7 +264,7 @@ fn a_message_names_its_schema_by_the_number_in_front() {
 }
 
 #[test]
-fn a_registry_that_never_answers_holds_nobody_up() {
+fn schemas_silent_registry_delays_no_other_connection() {
     let player = Player::start(None);
     player.turns(Some(Answer::Silence));
     let models = format!(
@@ -303,7 +303,7 @@ fn a_registry_that_never_answers_holds_nobody_up() {
 }
 
 #[test]
-fn a_message_waits_for_its_schema_and_those_behind_it_do() {
+fn schemas_message_waits_for_its_schema_in_order() {
     let player = Player::start(None);
     player.registers("chat", 7, OBJECT, JSON);
     player.turns(Some(Answer::Silence));
@@ -349,7 +349,7 @@ fn a_message_waits_for_its_schema_and_those_behind_it_do() {
 }
 
 #[test]
-fn failures_of_every_kind_and_the_old_schema_that_stays() {
+fn schemas_old_schema_stays_after_failures() {
     let player = Player::start(None);
     let other = Player::start(None);
     player.registers("chat", 7, OBJECT, JSON);
@@ -400,7 +400,7 @@ fn failures_of_every_kind_and_the_old_schema_that_stays() {
 }
 
 #[test]
-fn what_a_schema_refers_to_has_bounds() {
+fn schemas_references_are_bounded() {
     let player = Player::start(None);
     let to = |names: &[String]| {
         let one = |name: &String| format!(r#"{{"name":"{name}","subject":"{name}","version":1}}"#);
@@ -452,7 +452,7 @@ fn what_a_schema_refers_to_has_bounds() {
 }
 
 #[test]
-fn a_new_configuration_has_its_schemas_and_connections_keep_theirs() {
+fn schemas_reload_and_connections_keep_theirs() {
     let player = Player::start(None);
     player.registers("chat", 7, OBJECT, JSON);
     player.registers("list", 8, r#"{"type":"array"}"#, JSON);
@@ -497,7 +497,7 @@ fn a_new_configuration_has_its_schemas_and_connections_keep_theirs() {
 }
 
 #[test]
-fn the_first_registry_and_the_first_keys_may_come_with_a_reload() {
+fn schemas_first_registry_may_come_with_a_reload() {
     let player = Player::start(None);
     player.registers("chat", 7, OBJECT, JSON);
     player.knows("/keys", &keys());
@@ -523,7 +523,7 @@ fn keys() -> String {
 }
 
 #[test]
-fn a_registry_and_keys_behind_tls_that_the_given_authority_has_signed() {
+fn schemas_registry_over_tls_needs_a_known_ca() {
     let (own, other) = (Authority::new(), Authority::new());
     let folder = certs::folder("schemas");
     let provider = Arc::new(rustls::crypto::ring::default_provider());

@@ -80,7 +80,7 @@ fn check_closed_as_slow(mut sleeper: Client) {
 }
 
 #[test]
-fn choice_17_one_that_does_not_read_is_closed_and_99_hear_everything() {
+fn slow_consumer_is_closed_and_99_others_get_everything() {
     let Some(server) = start(narrow()) else { return };
     let address = server.addresses()[0];
     let mut readers = readers(address, 99, &["all", "news"]);
@@ -93,7 +93,7 @@ fn choice_17_one_that_does_not_read_is_closed_and_99_hear_everything() {
 }
 
 #[test]
-fn one_that_does_not_read_is_closed_and_999_hear_everything() {
+fn slow_consumer_is_closed_and_999_others_get_everything() {
     let Some(server) = start(narrow()) else { return };
     let address = server.addresses()[0];
     let mut readers = readers(address, 999, &["news"]);
@@ -111,7 +111,7 @@ fn check_only_one_closed(server: &Server, readers: usize) {
 }
 
 #[test]
-fn one_that_never_reads_again_is_cut_after_the_closing_time() {
+fn slow_consumer_is_cut_after_the_close_timeout() {
     let mut config = narrow();
     config.timeouts.close_ms = 300;
     let Some(server) = start(config) else { return };
@@ -126,7 +126,7 @@ fn one_that_never_reads_again_is_cut_after_the_closing_time() {
 }
 
 #[test]
-fn choice_17_policy_drop_counts_exactly_what_is_missing() {
+fn slow_consumer_policy_drop_counts_what_is_missing() {
     let mut config = narrow();
     config.slow_consumer = SlowConsumer::Drop;
     let Some(server) = start(config) else { return };
@@ -153,7 +153,7 @@ fn choice_17_policy_drop_counts_exactly_what_is_missing() {
 }
 
 #[test]
-fn one_that_asks_much_and_does_not_read_is_paused_and_gets_everything() {
+fn slow_requester_is_paused_and_gets_everything() {
     const COUNT: usize = 3000;
     const LEN: usize = 10_000;
     let Some(server) = start(narrow()) else { return };
@@ -187,7 +187,7 @@ fn one_that_asks_much_and_does_not_read_is_paused_and_gets_everything() {
 }
 
 #[test]
-fn a_queue_without_progress_is_cut_after_its_time() {
+fn slow_queue_without_progress_is_cut_after_its_time() {
     let mut config = narrow();
     config.timeouts.send_ms = 300;
     let Some(server) = start(config) else { return };
@@ -206,7 +206,7 @@ fn a_queue_without_progress_is_cut_after_its_time() {
 }
 
 #[test]
-fn what_waits_to_be_written_makes_the_process_overloaded_until_it_has_left() {
+fn overload_by_queued_bytes_ends_when_they_are_sent() {
     let mut config = config();
     config.limits.overload_bytes = 512 * 1024;
     config.limits.write_queue_bytes = 64 * 1024 * 1024;

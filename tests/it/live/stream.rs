@@ -90,7 +90,7 @@ fn measured(payload: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn what_is_said_comes_back_while_more_is_still_to_be_said() {
+fn stream_echo_answers_while_the_request_goes_on() {
     let Some(server) = start(streaming(EndpointKind::Echo)) else { return };
     let address = server.addresses()[0];
     let mut client = Streamer::connect(address, LINES);
@@ -116,7 +116,7 @@ fn what_is_said_comes_back_while_more_is_still_to_be_said() {
 
 /// A client that says much and reads nothing is not read from any more, and nothing is lost.
 #[test]
-fn who_does_not_read_is_not_read_from() {
+fn stream_client_that_does_not_read_is_paused() {
     const LINES_SENT: usize = 4000;
     let Some(server) = start(streaming(EndpointKind::Echo)) else { return };
     let client = Client::connect_narrow(server.addresses()[0]);
@@ -143,7 +143,7 @@ fn who_does_not_read_is_not_read_from() {
 }
 
 #[test]
-fn a_group_of_websockets_and_streams_hears_all_in_one_order() {
+fn stream_and_websocket_members_see_one_order() {
     const EACH: usize = 60;
     let Some(server) = start(streaming(EndpointKind::Reflect)) else { return };
     let address = server.addresses()[0];
@@ -198,7 +198,7 @@ fn a_group_of_websockets_and_streams_hears_all_in_one_order() {
 }
 
 #[test]
-fn a_stream_that_stalls_loses_nothing_for_the_others_and_ends_cleanly() {
+fn stream_stalled_member_costs_the_others_nothing() {
     let mut config = streaming(EndpointKind::Reflect);
     config.limits.write_queue_bytes = 64 * 1024;
     config.slow_consumer = SlowConsumer::Close;
@@ -257,7 +257,7 @@ fn curl(address: SocketAddr, more: &[&str]) -> Child {
 
 /// The examples of the README, with a client that everybody has.
 #[test]
-fn curl_speaks_and_listens_in_a_group() {
+fn stream_curl_sends_and_receives_in_a_group() {
     if Command::new("curl").arg("--version").output().is_err() {
         return skip("there is no curl");
     }

@@ -55,7 +55,7 @@ fn garbage(seed: u64, len: usize) -> Vec<u8> {
 }
 
 #[test]
-fn garbage_ends_its_own_connection_only() {
+fn survival_garbage_ends_its_own_connection_only() {
     let Some(server) = start(quick()) else { return };
     let address = server.addresses()[0];
     let mut healthy = Healthy::new(address);
@@ -74,7 +74,7 @@ fn garbage_ends_its_own_connection_only() {
 }
 
 #[test]
-fn what_does_not_arrive_in_time_is_408() {
+fn survival_late_request_is_408() {
     let Some(server) = start(quick()) else { return };
     let address = server.addresses()[0];
     let mut healthy = Healthy::new(address);
@@ -101,7 +101,7 @@ fn what_does_not_arrive_in_time_is_408() {
 }
 
 #[test]
-fn a_request_that_trickles_in_has_its_time_from_its_first_byte() {
+fn survival_slow_request_has_its_time_from_the_first_byte() {
     let Some(server) = start(quick()) else { return };
     let mut client = Client::connect(server.addresses()[0]);
     client.stream.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
@@ -118,7 +118,7 @@ fn a_request_that_trickles_in_has_its_time_from_its_first_byte() {
 }
 
 #[test]
-fn a_declared_gibibyte_is_refused_before_it_comes() {
+fn survival_declared_gibibyte_is_refused_at_once() {
     let Some(server) = start(config()) else { return };
     let address = server.addresses()[0];
     let mut healthy = Healthy::new(address);
@@ -140,7 +140,7 @@ fn a_declared_gibibyte_is_refused_before_it_comes() {
 }
 
 #[test]
-fn a_reset_in_every_state() {
+fn survival_reset_in_every_state() {
     let Some(server) = start(quick()) else { return };
     let address = server.addresses()[0];
     let mut healthy = Healthy::new(address);
@@ -182,7 +182,7 @@ fn a_reset_in_every_state() {
 }
 
 #[test]
-fn a_reset_while_being_sent_to() {
+fn survival_reset_during_a_send() {
     let Some(server) = start(quick()) else { return };
     let address = server.addresses()[0];
     let mut healthy = Healthy::new(address);
@@ -204,7 +204,7 @@ fn a_reset_while_being_sent_to() {
 }
 
 #[test]
-fn connections_over_the_limit_wait_until_a_place_is_free() {
+fn survival_connections_over_the_limit_wait() {
     const LIMIT: usize = 8;
     let mut config = config();
     config.threads = 1;
@@ -238,7 +238,7 @@ fn connections_over_the_limit_wait_until_a_place_is_free() {
 }
 
 #[test]
-fn near_the_limit_every_listener_still_accepts() {
+fn survival_every_listener_accepts_near_the_limit() {
     let mut config = config();
     config.threads = 1;
     config.limits.connections = 4;
@@ -255,7 +255,7 @@ fn near_the_limit_every_listener_still_accepts() {
 }
 
 #[test]
-fn one_address_has_so_many_connections_and_not_one_more() {
+fn survival_connections_per_address_are_bounded() {
     let mut config = config();
     config.limits.connections_per_address = 3;
     let Some(server) = start(config) else { return };
@@ -273,7 +273,7 @@ fn one_address_has_so_many_connections_and_not_one_more() {
 }
 
 #[test]
-fn a_half_closed_connection_still_gets_its_answers() {
+fn survival_half_closed_connection_gets_its_answers() {
     let Some(server) = start(config()) else { return };
     let address = server.addresses()[0];
     let mut subscriber = Client::subscriber(address, "c");
@@ -295,7 +295,7 @@ fn a_half_closed_connection_still_gets_its_answers() {
 }
 
 #[test]
-fn two_thousand_come_and_go_and_nothing_is_left() {
+fn survival_two_thousand_connections_leave_nothing() {
     let Some(server) = start(config()) else { return };
     let address = server.addresses()[0];
     for round in 0..20 {
@@ -321,7 +321,7 @@ fn two_thousand_come_and_go_and_nothing_is_left() {
 }
 
 #[test]
-fn full_mailboxes_slow_publishers_down_and_lose_nothing() {
+fn survival_full_mailboxes_pause_publishers_and_lose_nothing() {
     const PUBLISHERS: usize = 4;
     const COUNT: usize = 600;
     let mut config = config();
@@ -375,7 +375,7 @@ fn full_mailboxes_slow_publishers_down_and_lose_nothing() {
 }
 
 #[test]
-fn publishers_that_waited_for_acknowledgements_and_for_mailboxes_go_on() {
+fn survival_paused_publishers_continue() {
     const PUBLISHERS: usize = 16;
     const COUNT: usize = 300;
     let mut config = config();
@@ -411,7 +411,7 @@ fn publishers_that_waited_for_acknowledgements_and_for_mailboxes_go_on() {
 }
 
 #[test]
-fn few_receive_buffers_are_enough_for_many_busy_clients() {
+fn survival_few_receive_buffers_serve_many_clients() {
     let mut config = config();
     config.threads = 1;
     config.limits.receive_buffers = 16;
@@ -438,7 +438,7 @@ fn few_receive_buffers_are_enough_for_many_busy_clients() {
 
 /// Flooders that always have more to say than there are buffers have to let others in.
 #[test]
-fn a_connection_that_found_no_buffer_gets_one_before_those_that_had_some() {
+fn survival_starved_connection_gets_the_next_buffer() {
     let mut config = config();
     config.threads = 1;
     config.limits.receive_buffers = 16;
@@ -503,7 +503,7 @@ fn busy_server(drain_s: u64) -> Option<(Server, Vec<Client>)> {
 }
 
 #[test]
-fn a_stopped_server_ends_within_its_time_whatever_its_clients_do() {
+fn survival_stopped_server_ends_within_its_time() {
     let Some((mut server, clients)) = busy_server(1) else { return };
     let start = Instant::now();
     server.stop();
@@ -516,7 +516,7 @@ fn a_stopped_server_ends_within_its_time_whatever_its_clients_do() {
 }
 
 #[test]
-fn a_dropped_server_ends_at_once_without_time_to_drain() {
+fn survival_dropped_server_ends_at_once() {
     let Some((server, clients)) = busy_server(0) else { return };
     let start = Instant::now();
     drop(server);
@@ -528,7 +528,7 @@ fn a_dropped_server_ends_at_once_without_time_to_drain() {
 }
 
 #[test]
-fn control_frames_are_bounded_in_a_second() {
+fn survival_control_frames_a_second_are_bounded() {
     let mut config = quick();
     config.limits.control_frames_per_s = 50;
     let Some(server) = start(config) else { return };
@@ -543,8 +543,8 @@ fn control_frames_are_bounded_in_a_second() {
     for (opcode, payload) in [(PING, &b"p"[..]), (PONG, b""), (TEXT, b"")] {
         let mut client = Client::open(address, "/echo");
         // More than two seconds may bring, wherever they begin; exact is the test in `compress`.
-        let flood: Vec<u8> = (0..101).flat_map(|_| masked(true, opcode, payload)).collect();
-        client.send(&flood);
+        let burst: Vec<u8> = (0..101).flat_map(|_| masked(true, opcode, payload)).collect();
+        client.send(&burst);
         let close = std::iter::from_fn(|| client.try_frame()).find(|frame| frame.opcode == CLOSE);
         let close = close.expect("a close");
         assert_eq!(close.payload[..2], 1008_u16.to_be_bytes());
@@ -554,7 +554,7 @@ fn control_frames_are_bounded_in_a_second() {
 }
 
 #[test]
-fn what_is_on_its_way_makes_no_reset_of_the_end() {
+fn survival_close_is_not_a_reset_while_data_arrives() {
     let Some(server) = start(config()) else { return };
     let mut client = Client::open(server.addresses()[0], "/echo");
     let text = "x".repeat(50_000);
@@ -576,7 +576,7 @@ fn what_is_on_its_way_makes_no_reset_of_the_end() {
 }
 
 #[test]
-fn handshakes_in_flight_are_bounded() {
+fn survival_handshakes_in_flight_are_bounded() {
     let mut config = config();
     config.threads = 1;
     config.limits.handshakes = 2;
@@ -605,7 +605,7 @@ fn handshakes_in_flight_are_bounded() {
 }
 
 #[test]
-fn a_message_that_does_not_end_is_closed_in_its_time() {
+fn survival_unfinished_message_is_closed_in_its_time() {
     let mut config = quick();
     config.timeouts.message_ms = 600;
     let Some(server) = start(config) else { return };
@@ -631,7 +631,7 @@ fn a_message_that_does_not_end_is_closed_in_its_time() {
 }
 
 #[test]
-fn blank_lines_buy_no_time() {
+fn survival_blank_lines_do_not_extend_the_deadline() {
     let Some(server) = start(quick()) else { return };
     let address = server.addresses()[0];
     let mut client = Client::connect(address);
@@ -642,7 +642,7 @@ fn blank_lines_buy_no_time() {
 }
 
 #[test]
-fn who_pipelines_much_and_ends_its_side_gets_every_answer() {
+fn survival_pipelining_client_gets_every_answer_after_its_end() {
     let Some(server) = start(config()) else { return };
     let address = server.addresses()[0];
     for round in 0..20 {
@@ -660,7 +660,7 @@ fn who_pipelines_much_and_ends_its_side_gets_every_answer() {
 }
 
 #[test]
-fn both_families_listen_on_one_port() {
+fn survival_both_address_families_share_a_port() {
     let mut config = config();
     config.listeners = vec![listener("127.0.0.1:0")];
     let Some(first) = start(config.clone()) else { return };

@@ -122,7 +122,7 @@ fn refusal(outcome: io::Result<Secure>) -> String {
 }
 
 #[test]
-fn both_versions_are_spoken_in_any_length() {
+fn tls_both_versions_at_any_length() {
     let authority = Authority::new();
     let Some(server) = start(secure("versions", &authority, "")) else { return };
     let address = server.addresses()[0];
@@ -152,7 +152,7 @@ fn pattern(len: usize) -> Vec<u8> {
 }
 
 #[test]
-fn nothing_that_both_sides_accept() {
+fn tls_without_common_parameters_fails() {
     let authority = Authority::new();
     let config = secure("nothing", &authority, ", min_version = '1.3'");
     let Some(server) = start(config) else { return };
@@ -173,7 +173,7 @@ fn nothing_that_both_sides_accept() {
 }
 
 #[test]
-fn a_certificate_is_chosen_by_the_name_that_is_asked_for() {
+fn tls_certificate_is_chosen_by_server_name() {
     let authority = Authority::new();
     let folder = folder("names");
     let leaves = [&["localhost"][..], &["a.example", "b.example"], &["*.c.example"]];
@@ -207,7 +207,7 @@ fn a_certificate_is_chosen_by_the_name_that_is_asked_for() {
 }
 
 #[test]
-fn clients_show_certificates() {
+fn tls_client_certificates() {
     let authority = Authority::new();
     let stranger = Authority::new();
     let (mine, theirs) = (authority.leaf(&["me"]), stranger.leaf(&["me"]));
@@ -237,7 +237,7 @@ fn clients_show_certificates() {
 }
 
 #[test]
-fn a_session_is_resumed_by_its_ticket() {
+fn tls_session_is_resumed_by_ticket() {
     let authority = Authority::new();
     let more = ", mutual = 'requested', client_ca = 'FOLDER/ca.pem'";
     let Some(server) = start(secure("tickets", &authority, more)) else { return };
@@ -257,7 +257,7 @@ fn a_session_is_resumed_by_its_ticket() {
 }
 
 #[test]
-fn events_published_over_https_reach_every_subscriber() {
+fn tls_publish_over_https_reaches_every_subscriber() {
     let authority = Authority::new();
     let mut config = secure("events", &authority, "");
     config.listeners.push(listener("127.0.0.1:0"));
@@ -280,7 +280,7 @@ fn events_published_over_https_reach_every_subscriber() {
 }
 
 #[test]
-fn handshakes_byte_by_byte_are_served_and_those_that_stop_are_ended() {
+fn tls_slow_handshakes_are_served_and_stalled_ones_end() {
     let authority = Authority::new();
     let mut config = secure("slow", &authority, "");
     config.timeouts.handshake_ms = 1500;
@@ -313,7 +313,7 @@ fn handshakes_byte_by_byte_are_served_and_those_that_stop_are_ended() {
 }
 
 #[test]
-fn what_is_not_tls_is_told_so() {
+fn tls_plain_client_gets_an_answer() {
     let authority = Authority::new();
     let Some(server) = start(secure("other", &authority, "")) else { return };
     let address = server.addresses()[0];
@@ -343,7 +343,7 @@ fn what_is_not_tls_is_told_so() {
 }
 
 #[test]
-fn a_peer_may_end_with_or_without_its_last_word() {
+fn tls_peer_may_end_without_close_notify() {
     let authority = Authority::new();
     let Some(server) = start(secure("ends", &authority, "")) else { return };
     let config = Arc::new(authority.client(None));
@@ -370,7 +370,7 @@ fn a_peer_may_end_with_or_without_its_last_word() {
 }
 
 #[test]
-fn a_slow_consumer_is_closed_and_the_others_go_on() {
+fn tls_slow_consumer_is_closed_and_others_continue() {
     let authority = Authority::new();
     let mut config = secure("consumer", &authority, "");
     config.limits.write_queue_bytes = 64 * 1024;
@@ -407,7 +407,7 @@ fn a_slow_consumer_is_closed_and_the_others_go_on() {
 }
 
 #[test]
-fn a_drain_tells_every_client() {
+fn tls_drain_closes_every_client() {
     let authority = Authority::new();
     let Some(mut server) = start(secure("drain", &authority, "")) else { return };
     let config = Arc::new(authority.client(None));
@@ -426,7 +426,7 @@ fn a_drain_tells_every_client() {
 }
 
 #[test]
-fn certificates_are_renewed_without_dropping_a_connection() {
+fn tls_certificates_are_replaced_without_dropping_a_connection() {
     if !has_uring() {
         return;
     }
@@ -474,7 +474,7 @@ fn certificates_are_renewed_without_dropping_a_connection() {
 }
 
 #[test]
-fn a_stream_goes_both_ways_through_it() {
+fn tls_stream_goes_both_ways() {
     let authority = Authority::new();
     let mut config = secure("stream", &authority, "");
     config.routes = vec![Route { stream: true, ..Route::to(EndpointKind::Echo) }];

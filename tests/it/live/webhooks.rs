@@ -170,7 +170,7 @@ fn join_presence(client: &mut Client, id: &str, channel: &str, user: &str) {
 }
 
 #[test]
-fn each_event_has_a_signed_request_of_its_own() {
+fn webhooks_send_a_signed_request_for_each_event() {
     let endpoint = Endpoint::start(&[]);
     let mut hook = endpoint.hook();
     hook.headers.insert("X-Token".to_owned(), Secret::new("t"));
@@ -207,7 +207,7 @@ fn each_event_has_a_signed_request_of_its_own() {
 }
 
 #[test]
-fn a_batch_gathers_events_and_filters_leave_others_out() {
+fn webhooks_batch_and_filter_events() {
     let (batch, filtered) = (Endpoint::start(&[]), Endpoint::start(&[]));
     let mut hooks = vec![batch.hook(), filtered.hook()];
     (hooks[0].batch, hooks[0].batch_ms) = (true, 500);
@@ -232,7 +232,7 @@ fn a_batch_gathers_events_and_filters_leave_others_out() {
 }
 
 #[test]
-fn what_fails_is_tried_again_at_the_same_place_with_the_same_body() {
+fn webhooks_retry_with_the_same_body_in_order() {
     // A redirect, an error and no answer at all.
     let endpoint = Endpoint::start(&[302, 500, 0]);
     let Some(server) = start_with(endpoint.hook()) else { return };
@@ -250,7 +250,7 @@ fn what_fails_is_tried_again_at_the_same_place_with_the_same_body() {
 }
 
 #[test]
-fn a_leaving_is_told_after_its_hold_unless_there_was_a_return() {
+fn webhooks_report_a_leave_after_the_hold_unless_reversed() {
     let endpoint = Endpoint::start(&[]);
     let Some(server) = start_with(endpoint.hook()) else { return };
     let mut client = Client::subscriber(server.addresses()[0], "a");
@@ -268,7 +268,7 @@ fn a_leaving_is_told_after_its_hold_unless_there_was_a_return() {
 }
 
 #[test]
-fn a_private_address_is_refused_unless_it_is_allowed() {
+fn webhooks_refuse_private_addresses_unless_allowed() {
     let endpoint = Endpoint::start(&[]);
     for host in ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]"] {
         let hook = Webhook::new(format!("http://{host}:{}/", endpoint.address.port()));
@@ -281,7 +281,7 @@ fn a_private_address_is_refused_unless_it_is_allowed() {
 }
 
 #[test]
-fn an_endpoint_without_the_tls_that_its_url_promises_is_a_failure() {
+fn webhooks_fail_without_the_tls_of_the_url() {
     let endpoint = Endpoint::start(&[]);
     let mut hook = Webhook::new(format!("https://{}/", endpoint.address));
     hook.allow_private = true;
@@ -320,7 +320,7 @@ impl Authority {
 }
 
 #[test]
-fn tls_reaches_an_endpoint_that_the_given_authority_has_signed_and_no_other() {
+fn webhooks_over_tls_need_a_known_ca() {
     let folder = std::env::temp_dir().join(format!("polycast-hooks-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     let [own, other] = ["own.pem", "other.pem"].map(|name| Authority::new(&folder, name));
@@ -345,7 +345,7 @@ fn tls_reaches_an_endpoint_that_the_given_authority_has_signed_and_no_other() {
 }
 
 #[test]
-fn the_end_of_the_server_delivers_what_waits_and_what_is_held() {
+fn webhooks_are_delivered_before_the_server_ends() {
     let endpoint = Endpoint::start(&[]);
     let mut batch = endpoint.hook();
     (batch.batch, batch.batch_ms) = (true, 60_000);
@@ -366,7 +366,7 @@ fn the_end_of_the_server_delivers_what_waits_and_what_is_held() {
 }
 
 #[test]
-fn an_endpoint_that_never_answers_costs_its_own_events_and_nothing_else() {
+fn webhooks_silent_endpoint_loses_only_its_own_events() {
     let endpoint = Endpoint::start(&[0; 64]);
     let mut hook = endpoint.hook();
     hook.queue_bytes = 4096;
@@ -397,7 +397,7 @@ fn renew(server: &mut Server, config: Config) {
 }
 
 #[test]
-fn an_event_is_told_to_the_endpoints_of_its_time() {
+fn webhooks_use_the_endpoints_at_the_time_of_the_event() {
     let (old, new, stays) = (Endpoint::start(&[]), Endpoint::start(&[]), Endpoint::start(&[]));
     let Some(mut server) = start(with_hooks(vec![old.hook(), stays.hook()])) else { return };
     let mut client = Client::subscriber(server.addresses()[0], "a");
@@ -423,7 +423,7 @@ fn an_event_is_told_to_the_endpoints_of_its_time() {
 }
 
 #[test]
-fn a_change_in_the_middle_of_traffic_loses_no_event_and_doubles_none() {
+fn webhooks_reload_under_traffic_loses_and_repeats_nothing() {
     let (old, new) = (Endpoint::start(&[]), Endpoint::start(&[]));
     let Some(mut server) = start(with_hooks(vec![old.hook()])) else { return };
     let mut client = Client::app(server.addresses()[0]).0;
@@ -450,7 +450,7 @@ fn a_change_in_the_middle_of_traffic_loses_no_event_and_doubles_none() {
 }
 
 #[test]
-fn the_first_webhook_can_come_later() {
+fn webhooks_can_be_added_by_reload() {
     let endpoint = Endpoint::start(&[]);
     let Some(mut server) = start(config()) else { return };
     let mut client = Client::subscriber(server.addresses()[0], "a");
@@ -463,7 +463,7 @@ fn the_first_webhook_can_come_later() {
 }
 
 #[test]
-fn what_waits_for_an_endpoint_that_is_taken_out_is_still_sent() {
+fn webhooks_of_a_removed_endpoint_are_still_sent() {
     let endpoint = Endpoint::start(&[500, 500]);
     let Some(mut server) = start_with(endpoint.hook()) else { return };
     let _client = Client::subscriber(server.addresses()[0], "a");
@@ -476,7 +476,7 @@ fn what_waits_for_an_endpoint_that_is_taken_out_is_still_sent() {
 }
 
 #[test]
-fn the_program_takes_over_webhooks_from_its_file() {
+fn webhooks_are_read_from_the_file() {
     if !has_uring() {
         return;
     }

@@ -73,7 +73,7 @@ fn server() -> Option<Server> {
 }
 
 #[test]
-fn the_oldest_sessions_of_a_user_go_on_whichever_core_they_are() {
+fn zenith_closes_the_oldest_sessions_of_a_user_on_any_core() {
     let Some(server) = server() else { return };
     let address = server.addresses()[0];
     let mut clients = Vec::new();
@@ -97,7 +97,7 @@ fn the_oldest_sessions_of_a_user_go_on_whichever_core_they_are() {
 }
 
 #[test]
-fn a_back_end_serves_the_clients_of_all_cores() {
+fn zenith_back_end_serves_clients_of_all_cores() {
     let Some(server) = server() else { return };
     let address = server.addresses()[0];
     let mut backend = client(address, "ZenithMsgPack", "Authorization: Bearer SERVICE\r\n");
@@ -135,7 +135,7 @@ fn a_back_end_serves_the_clients_of_all_cores() {
 }
 
 #[test]
-fn a_client_that_does_not_read_is_closed_with_1001() {
+fn zenith_client_that_does_not_read_is_closed_with_1001() {
     let mut config = zenith();
     config.limits.write_queue_bytes = 64 * 1024;
     let Some(server) = start(config) else { return };
@@ -162,7 +162,7 @@ fn a_client_that_does_not_read_is_closed_with_1001() {
 }
 
 #[test]
-fn a_back_end_that_does_not_read_is_closed_and_what_waits_fails() {
+fn zenith_back_end_that_does_not_read_is_closed_and_calls_fail() {
     let mut config = zenith();
     config.limits.write_queue_bytes = 64 * 1024;
     let section = config.zenith.as_mut().unwrap();
@@ -200,7 +200,7 @@ fn a_back_end_that_does_not_read_is_closed_and_what_waits_fails() {
 }
 
 #[test]
-fn a_restart_is_told_and_the_state_is_right_again() {
+fn zenith_back_end_restart_restores_the_state() {
     if !has_uring() {
         return;
     }
@@ -230,14 +230,14 @@ fn a_restart_is_told_and_the_state_is_right_again() {
 const FIELDS: usize = 10_000;
 
 #[test]
-fn a_large_picture_is_updated_for_a_thousand_subscribers_and_nothing_is_lost() {
+fn zenith_large_picture_reaches_a_thousand_subscribers() {
     large_picture(1_000, 100, 200);
 }
 
 /// Both at once takes a machine of its own, and is done where `PICTURE_UPDATES` says how often:
 /// `PICTURE_UPDATES=5000 cargo test --release --test it a_thousand_times_a_second`.
 #[test]
-fn a_large_picture_is_updated_a_thousand_times_a_second_and_nothing_is_lost() {
+fn zenith_large_picture_takes_a_thousand_updates_a_second() {
     let whole = std::env::var("PICTURE_UPDATES").ok().and_then(|it| it.parse().ok());
     let (subscribers, updates) = whole.map_or((60, 1_000), |updates| (1_000, updates));
     let took = large_picture(subscribers, 1_000, updates);
@@ -332,7 +332,7 @@ fn hear_fields((client, format): &mut (Client, Format), updates: Range<usize>) {
 }
 
 #[test]
-fn a_configuration_that_changes_is_told_and_takes_rights() {
+fn zenith_reload_changes_rights_and_tells_clients() {
     let config = zenith();
     let Some(mut server) = start(config.clone()) else { return };
     let address = server.addresses()[0];

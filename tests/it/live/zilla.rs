@@ -55,7 +55,7 @@ fn received(address: SocketAddr) -> String {
 }
 
 #[test]
-fn a_proxy_leads_through_tls_on_both_sides_and_its_streams_are_counted() {
+fn zilla_proxy_uses_tls_on_both_sides() {
     let authority = Authority::new();
     let Some(upstream) = start(echo(&authority)) else { return };
     let Some(server) = start(proxy(&authority, upstream.addresses()[0])) else { return };

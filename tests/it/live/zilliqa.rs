@@ -49,7 +49,7 @@ fn subscribed(address: SocketAddr) -> Client {
 }
 
 #[test]
-fn every_client_gets_every_epoch_once_and_in_order() {
+fn zilliqa_every_client_gets_every_epoch_once_and_in_order() {
     let Some(server) = server() else { return };
     let address = server.addresses()[0];
     let mut clients: Vec<Client> = (0..CLIENTS).map(|_| subscribed(address)).collect();
@@ -75,7 +75,7 @@ fn every_client_gets_every_epoch_once_and_in_order() {
 }
 
 #[test]
-fn a_long_notification_comes_in_frames_of_the_configured_length() {
+fn zilliqa_long_notification_is_fragmented_as_configured() {
     let Some(server) = server() else { return };
     let address = server.addresses()[0];
     let mut client = subscribed(address);

@@ -254,7 +254,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_stream_in_any_pieces_says_what_the_model_says(
+    fn rfc6455_reader_equals_the_model_on_any_stream(
         list in proptest::collection::vec(any_frame(), 0..12),
         damage in proptest::option::weighted(0.3, (any::<prop::sample::Index>(), any::<u8>())),
         end in proptest::option::weighted(0.3, any::<prop::sample::Index>()),

@@ -37,7 +37,7 @@ const REST_TURNS: usize = 20_000;
 const REST_MS: u64 = 100_000;
 
 #[test]
-fn whatever_happens_nobody_hears_too_much_or_too_little() {
+fn simulation_delivers_every_event_exactly_once() {
     let number = |name| std::env::var(name).ok().map(|text| text.parse().expect("a number"));
     let steps = number("SIM_STEPS").unwrap_or(STEPS);
     let seeds = match number("SIM_SEED") {

@@ -64,7 +64,7 @@ fn fingerprint(leaf: &Leaf) -> String {
 }
 
 #[test]
-fn certificates_that_are_listed_are_let_in() {
+fn certificate_guard_accepts_listed_certificates() {
     let authority = Authority::new();
     let pinned = authority.leaf(&["somebody"]);
     let mut it = guarded("guard-listed", &authority, &fingerprint(&pinned));
@@ -104,7 +104,7 @@ fn certificates_that_are_listed_are_let_in() {
 }
 
 #[test]
-fn without_one_with_another_and_with_the_wrong_roles() {
+fn certificate_guard_refuses_missing_and_other_certificates() {
     let authority = Authority::new();
     let mut it = guarded("guard-statuses", &authority, &"0".repeat(64));
     let bare = Arc::new(authority.client(None));
@@ -142,7 +142,7 @@ fn without_one_with_another_and_with_the_wrong_roles() {
 }
 
 #[test]
-fn a_certificate_and_a_token() {
+fn certificate_guard_together_with_a_token() {
     let authority = Authority::new();
     let mut it = guarded("guard-both", &authority, &"0".repeat(64));
     let bare = Arc::new(authority.client(None));
@@ -172,7 +172,7 @@ fn a_certificate_and_a_token() {
 }
 
 #[test]
-fn dates_are_looked_at_when_a_request_comes() {
+fn certificate_guard_checks_dates_at_each_request() {
     let authority = Authority::new();
     let mut it = guarded("guard-dates", &authority, &"0".repeat(64));
     // Good by the clock that TLS goes by, but only from tomorrow on by the one of requests.
@@ -187,7 +187,7 @@ fn dates_are_looked_at_when_a_request_comes() {
 }
 
 #[test]
-fn a_resumed_session_is_still_its_client() {
+fn certificate_guard_knows_the_client_of_a_resumed_session() {
     let authority = Authority::new();
     let mut it = guarded("guard-resumed", &authority, &"0".repeat(64));
     let ada = shows(&authority, &authority.leaf(&["ada"]));
@@ -201,7 +201,7 @@ fn a_resumed_session_is_still_its_client() {
 }
 
 #[test]
-fn an_endpoint_knows_its_client_by_the_certificate() {
+fn certificate_guard_gives_the_endpoint_its_client() {
     let authority = Authority::new();
     let more = ", mutual = 'requested', client_ca = 'FOLDER/ca.pem'";
     let rest = "[[guards]]\nname = 'any'\ntype = 'certificate'\n\

@@ -5,7 +5,7 @@ use super::*;
 const CONTRACT: ContractAddress = [0x11; 20];
 
 #[test]
-fn other_nodes_go_on_behind_the_last_epoch_and_answer_what_was_asked() {
+fn poller_reload_continues_after_the_last_epoch() {
     let mut world = World::new(&[Shape::Zq1], None);
     world.run(1000);
     world.tips(103);

@@ -29,7 +29,7 @@ fn check_get(query: &str, text: &str, want: Result<(), SignatureError>) {
 }
 
 #[test]
-fn published_vectors() {
+fn signature_vectors_published_by_the_vendor() {
     let terminate = format!("{AUTH}&body_md5=99914b932bd37a50b983c5e7c90ae93b");
     for (method, path, query, body, signature) in [
         (
@@ -67,7 +67,7 @@ fn published_vectors() {
 }
 
 #[test]
-fn order_and_case_of_the_parameters_do_not_matter() {
+fn signature_ignores_order_and_case_of_parameters() {
     let text = format!("{AUTH}&info=A&zeta=B");
     check_get(&text, &text, Ok(()));
     let turned = "zeta=B&info=A&auth_version=1.0&auth_timestamp=1760000000&auth_key=key-3f1c";
@@ -85,7 +85,7 @@ fn order_and_case_of_the_parameters_do_not_matter() {
 }
 
 #[test]
-fn every_way_of_escaping() {
+fn signature_accepts_every_escaping() {
     for (sent, signed, want) in [
         ("&info=user_count%2Csubscription_count", "&info=user_count,subscription_count", true),
         ("&info=user_count,subscription_count", "&info=user_count,subscription_count", true),
@@ -109,7 +109,7 @@ fn every_way_of_escaping() {
 }
 
 #[test]
-fn the_path_is_signed_with_or_without_the_prefix() {
+fn signature_path_with_or_without_the_prefix() {
     for (received, signed, want) in [
         ("/p", "/p", true),
         ("/ws/p", "/ws/p", true),
@@ -133,7 +133,7 @@ fn the_path_is_signed_with_or_without_the_prefix() {
 }
 
 #[test]
-fn both_sides_of_the_time_window() {
+fn signature_time_window_on_both_sides() {
     let at = |given: &str| AUTH.replace("1760000000", given);
     let expired = |given| Err(SignatureError::Expired { given, now: NOW, tolerance: 600 });
     for (given, want) in [
@@ -162,7 +162,7 @@ fn both_sides_of_the_time_window() {
 }
 
 #[test]
-fn without_a_tolerance_any_time_will_do() {
+fn signature_without_time_check_accepts_any_time() {
     let text = "auth_key=key-3f1c&auth_timestamp=1&auth_version=1.0";
     let query = format!("{text}&auth_signature={}", sign(&format!("GET\n/p\n{text}")));
     let request = Signed { method: "GET", path: "/p", prefix: "", query: &query, body: b"" };
@@ -170,7 +170,7 @@ fn without_a_tolerance_any_time_will_do() {
 }
 
 #[test]
-fn body_and_its_digest() {
+fn signature_checks_the_body_digest() {
     let empty = "&body_md5=d41d8cd98f00b204e9800998ecf8427e";
     for (method, digest, body, want) in [
         ("POST", BODY_HASH, BODY, Ok(())),
@@ -192,7 +192,7 @@ fn body_and_its_digest() {
 }
 
 #[test]
-fn keys_and_versions() {
+fn signature_keys_and_versions() {
     for (from, to, want) in [
         ("auth_key=key-3f1c&", "", SignatureError::Key),
         ("key-3f1c", "", SignatureError::Key),
@@ -226,7 +226,7 @@ fn keys_and_versions() {
 }
 
 #[test]
-fn the_first_thing_wrong_is_told() {
+fn signature_reports_the_first_error() {
     let all_wrong = "auth_timestamp=1&body_md5=1&auth_signature=1";
     let expired = SignatureError::Expired { given: 1, now: NOW, tolerance: 600 };
     for (more, want) in [

@@ -38,7 +38,7 @@ fn joined(part: &[Frozen]) -> String {
 }
 
 #[test]
-fn block_and_hashes_are_passed_on_as_they_were_written() {
+fn zilliqa_block_and_hashes_keep_their_text() {
     let epoch = one("").expect("an epoch");
     assert_eq!(epoch.number(), 15);
     assert_eq!(
@@ -53,7 +53,7 @@ fn block_and_hashes_are_passed_on_as_they_were_written() {
 }
 
 #[test]
-fn what_is_no_epoch_is_refused() {
+fn zilliqa_refuses_malformed_epochs() {
     let with = |from: &str, to: &str| {
         let text = document("");
         assert!(text.contains(from), "{from}");
@@ -89,7 +89,7 @@ fn what_is_no_epoch_is_refused() {
 }
 
 #[test]
-fn a_record_has_its_members_in_order_and_addresses_without_a_prefix() {
+fn zilliqa_record_members_are_ordered() {
     let epoch = one(&transaction(r#""receipt":{"success":false}"#)).expect("an epoch");
     let record = text(epoch.record(&epoch.transactions()[0])).to_owned();
     assert_eq!(
@@ -101,7 +101,7 @@ fn a_record_has_its_members_in_order_and_addresses_without_a_prefix() {
 }
 
 #[test]
-fn the_sender_follows_from_the_key_in_the_manner_of_the_version() {
+fn zilliqa_sender_follows_from_key_and_version() {
     let account = |more: &str| {
         let given = transaction(r#""receipt":{"success":true}"#);
         let given = given.replace(&format!(r#""senderAddr":"0x{FROM}","#), more);
@@ -136,7 +136,7 @@ fn the_sender_follows_from_the_key_in_the_manner_of_the_version() {
 const RECEIPT: &str = "receipt must be an object with a boolean success";
 
 #[test]
-fn a_transaction_that_is_not_understood_is_refused_or_left_out() {
+fn zilliqa_unknown_transaction_is_refused_or_left_out() {
     let good = transaction(r#""receipt":{"success":true}"#);
     for (from, to, what) in [
         (ID, &ID[1..], "ID must be 64 hexadecimal digits"),
@@ -164,7 +164,7 @@ fn a_transaction_that_is_not_understood_is_refused_or_left_out() {
 }
 
 #[test]
-fn events_are_grouped_by_emitter_in_the_order_of_their_first_appearance() {
+fn zilliqa_events_are_grouped_by_emitter() {
     let log = |address: &str, name: &str| {
         format!(r#"{{"address":"{address}","_eventname":"{name}","params":[{{"v": 1}}]}}"#)
     };
@@ -193,7 +193,7 @@ fn events_are_grouped_by_emitter_in_the_order_of_their_first_appearance() {
 }
 
 #[test]
-fn only_well_formed_events_of_successful_calls_count() {
+fn zilliqa_only_valid_events_of_successful_calls_count() {
     let emitters = |logs: &str, success: bool| {
         let more = format!(r#""receipt":{{"event_logs":{logs},"success":{success}}}"#);
         one(&transaction(&more)).expect("an epoch").emitters().len()
