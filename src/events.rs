@@ -1,7 +1,7 @@
 //! Events as Zilla's exporter of type `stdout` writes them, one line for each:
 //!
 //! ```text
-//! example.my_jwt [28/Nov/2026:15:54:24 +0000] [0000000000000000] BINDING_TLS_TLS_FAILED ..
+//! example.polycast [28/Nov/2026:15:54:24 +0000] [0000000000000000] BINDING_TLS_TLS_FAILED ...
 //! ```
 //!
 //! They are namespace and component, the time in UTC, the trace, the event's name, and what

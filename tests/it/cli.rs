@@ -97,7 +97,7 @@ fn check_warns_of_an_exporter_that_has_no_effect() {
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let warning = String::from_utf8(output.stderr).unwrap();
     let want =
-        format!("polycast: warning: {path}:38:5: telemetry.exporters.events: an exporter of");
+        format!("polycast: warning: {path}:36:5: telemetry.exporters.events: an exporter of");
     assert!(warning.starts_with(&want), "{warning}");
     assert_eq!(warning.lines().count(), 1);
 }
