@@ -1,4 +1,5 @@
-//! Log lines to standard error. The server never waits for them, and never fails because of them.
+//! Log lines to standard error, and events to standard output where they are asked for, without
+//! ever making the server wait for them or fail.
 //!
 //! A bounded queue carries the lines to a thread of their own. If that thread cannot write (the
 //! disk is full, the pipe is closed, its reader has stopped reading), lines are lost and counted.
@@ -9,8 +10,12 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
 use polycast::config::{Log, LogFormat};
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::filter::{LevelFilter, filter_fn};
+use tracing_subscriber::fmt::{MakeWriter, layer};
+use tracing_subscriber::prelude::*;
+use tracing_subscriber::{EnvFilter, Layer};
+
+use crate::events::EventLines;
 
 /// Log lines that were lost since the start.
 pub(crate) static LOG_WRITE_ERRORS: AtomicU64 = AtomicU64::new(0);
@@ -20,23 +25,32 @@ const QUEUE_LINES: usize = 1024;
 /// How long the process waits at its end for the lines in the queue.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Starts logging for the whole process.
-pub(crate) fn start(log: &Log) -> Flush {
+/// Starts logging; the subscriber is for the whole process. Events are told as of `namespace`.
+pub(crate) fn start(log: &Log, namespace: &str) -> Vec<Flush> {
     let (lines, flush) = LossyWriter::spawn(io::stderr());
-    let filter = EnvFilter::new(&log.level);
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(lines)
-        .with_ansi(false)
-        .log_internal_errors(false);
-    let outcome = match log.format {
-        LogFormat::Text => builder.try_init(),
-        LogFormat::Json => builder.json().try_init(),
+    let mut flushes = vec![flush];
+    let text = layer().with_writer(lines).with_ansi(false).log_internal_errors(false);
+    let text = match log.format {
+        LogFormat::Text => text.boxed(),
+        LogFormat::Json => text.json().boxed(),
     };
-    if outcome.is_err() {
+    let events = log.events_to_stdout.then(|| {
+        let (lines, flush) = LossyWriter::spawn(io::stdout());
+        flushes.push(flush);
+        // What is no event costs as little as without this layer.
+        let is_event = filter_fn(|it| it.fields().field("event").is_some() && is_ours(it.target()));
+        let is_event = is_event.with_max_level_hint(LevelFilter::DEBUG);
+        EventLines::new(namespace, lines).with_filter(is_event)
+    });
+    let text = text.with_filter(EnvFilter::new(&log.level));
+    if tracing_subscriber::registry().with(text).with(events).try_init().is_err() {
         LOG_WRITE_ERRORS.fetch_add(1, Ordering::Relaxed);
     }
-    flush
+    flushes
+}
+
+fn is_ours(target: &str) -> bool {
+    target.split("::").next() == Some(env!("CARGO_PKG_NAME"))
 }
 
 /// A writer whose writes neither fail nor block; each write is one line.

@@ -6,6 +6,7 @@
 #![deny(unsafe_code)]
 #![warn(rust_2018_idioms, unreachable_pub)]
 
+mod events;
 mod log;
 
 use std::fmt::Display;
@@ -67,7 +68,9 @@ struct Serve {
     /// The configuration: .toml, .yaml or .yml. Without it, a demo application is served
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Listen here instead of where the configuration says; may be given several times
+    /// Listen here instead of where the configuration says, with what else it says of its listener
+    /// (tls, allowed_origins, name); may be given several times. Refused if the configuration has
+    /// listeners that differ in these
     #[arg(short, long, value_name = "ADDR")]
     listen: Vec<SocketAddr>,
     /// Reactors, one thread each; 0 is one for each core
@@ -108,7 +111,8 @@ fn serve(arguments: Serve) -> ExitCode {
         Ok(config) => config,
         Err(error) => return fail(&error, EXIT_USAGE),
     };
-    let _flush = log::start(&config.log);
+    let _flush = log::start(&config.log, &config.metrics.namespace);
+    config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     if config.is_demo {
         tracing::warn!("no configuration: serving the demo application, whose secret is public");
     }
@@ -122,6 +126,9 @@ fn serve(arguments: Serve) -> ExitCode {
 fn check(file: &Path) -> ExitCode {
     match Config::load(file) {
         Ok(config) => {
+            for warning in &config.warnings {
+                let _ = writeln!(std::io::stderr(), "polycast: warning: {warning}");
+            }
             say(&format!("{}: ok: {}", file.display(), summary(&config)));
             ExitCode::SUCCESS
         }

@@ -267,6 +267,7 @@ impl Server {
                     let sections = restart.join(", ");
                     tracing::warn!(sections, "changed, and take effect with a restart");
                 }
+                config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
                 source.watch(&config);
                 tracing::info!(apps = config.apps.len(), "configuration reloaded");
                 self.renew(config);
@@ -466,6 +467,7 @@ pub fn run(config: Config, source: Option<ConfigSource>) -> Result<(), Error> {
         tracing::info!(address = %core, "listening");
     }
     tracing::info!(
+        event = "ENGINE_STARTED",
         reactors = server.threads.len(),
         connections_per_reactor = server.connections,
         fixed_bytes_per_reactor = server.fixed_bytes,

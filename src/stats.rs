@@ -162,6 +162,8 @@ counters! {
     http_streams_unsaid,
     /// WebSockets refused because of the origin of their page.
     origins_refused,
+    /// Requests refused because servers read their path differently, and their route leads to one.
+    paths_refused,
     /// Requests that the guards of a route let in.
     guard_allowed,
     /// Requests refused because only guarded routes are for them, and they had no token.

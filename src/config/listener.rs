@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Deserializer};
 
+use super::error::{Error, Problem};
 use super::pattern::Pattern;
 use super::tls::Tls;
 
@@ -38,6 +39,36 @@ impl Default for Listener {
             binding: String::new(),
         }
     }
+}
+
+/// The listeners at other addresses, with all that the file says of them: TLS, origins and names.
+///
+/// # Errors
+/// They differ in more than their address, so that nobody knows which settings an address would
+/// have; or a listener's name would be that of several.
+pub(super) fn listen_at(
+    listeners: &[Listener],
+    addresses: &[SocketAddr],
+) -> Result<Vec<Listener>, Error> {
+    let refuse = |problem: &str| Error::keyed("--listen", Problem::Other(problem.to_owned()));
+    let Some(first) = listeners.first() else {
+        return Ok(Vec::new());
+    };
+    let at = |address: &SocketAddr| Listener { address: *address, ..first.clone() };
+    if listeners.iter().any(|it| *it != at(&it.address)) {
+        return Err(refuse(
+            "the configuration has several listeners that differ in more than their address \
+             (tls, allowed_origins or name), and which of these settings the new addresses have \
+             is not clear; change the addresses in the configuration",
+        ));
+    }
+    if addresses.len() > 1 && !first.name.is_empty() {
+        return Err(refuse(
+            "the listener of the configuration has a name, which several addresses cannot share; \
+             give one address, or write a listener for each in the configuration",
+        ));
+    }
+    Ok(addresses.iter().map(at).collect())
 }
 
 fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {

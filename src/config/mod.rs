@@ -91,7 +91,8 @@ impl FileFormat {
 /// What the command line says instead of the configuration.
 #[derive(Clone, Debug, Default)]
 pub struct Overrides {
-    /// Replace all listeners, unless empty.
+    /// Addresses that the listeners have instead of their own, unless empty. What else the file
+    /// says of its listener stays.
     pub listen: Vec<SocketAddr>,
     /// Replaces `threads`.
     pub threads: Option<usize>,
@@ -148,7 +149,7 @@ impl Config {
             profile::apply(&mut tree, lookup);
             let is_zilla = format == FileFormat::Yaml && zilla::is_zilla(&tree);
             let mut config: Config = match is_zilla {
-                true => zilla::read(&tree, lookup)?,
+                true => zilla::read(&tree, lookup, name)?,
                 false => read::read(&tree, lookup)?,
             };
             config.complete();
@@ -209,10 +210,13 @@ impl Config {
 
     /// Applies what the command line says, and checks the outcome. Files that were not read yet
     /// are read.
+    ///
+    /// # Errors
+    /// As [`Config::load`]; and if it is not clear which listener's settings `--listen` is about.
     pub fn with(mut self, overrides: Overrides) -> Result<Config, Error> {
         if !overrides.listen.is_empty() {
-            let listener = |address| Listener { address, ..Listener::default() };
-            self.listeners = overrides.listen.into_iter().map(listener).collect();
+            let listeners = listener::listen_at(&self.listeners, &overrides.listen);
+            self.listeners = listeners.map_err(|error| error.named("command line"))?;
         }
         self.threads = overrides.threads.unwrap_or(self.threads);
         self.pin &= !overrides.no_pin;

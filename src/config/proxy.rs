@@ -51,6 +51,11 @@ pub struct Proxy {
     pub pass_headers: Vec<String>,
     /// Header fields that are set; `Host` may be one.
     pub set_headers: BTreeMap<String, Secret>,
+    /// Whether paths go on that servers read differently; see [`NormalPath::is_ambiguous`]. They
+    /// are refused with 400 otherwise.
+    ///
+    /// [`NormalPath::is_ambiguous`]: crate::http::NormalPath::is_ambiguous
+    pub allow_ambiguous_paths: bool,
     /// Whether the upstream is told who asked for what: `X-Forwarded-For`, `-Proto`, `-Host`.
     pub forwarded: bool,
     /// How `wss` upstreams are spoken to.
@@ -96,6 +101,7 @@ impl Default for Proxy {
                 .to_vec(),
             set_headers: BTreeMap::new(),
             forwarded: true,
+            allow_ambiguous_paths: false,
             tls: ProxyTls::default(),
             pool: Behind::default(),
         }

@@ -5,6 +5,7 @@ use super::listener::Listener;
 use super::pattern::Pattern;
 use super::schema::{CompressionMode, Config, EndpointKind, Route};
 use super::{proxy, reflect};
+use crate::http::NormalPath;
 use crate::http::query::{self, QueryDecoder};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -19,7 +20,7 @@ pub struct Condition {
     pub scheme: Pattern,
     /// The host that it is meant for, perhaps with a port.
     pub authority: Pattern,
-    /// Its path without its query.
+    /// Its path without its query, as [`NormalPath::matched`] has it.
     pub path: Pattern,
     /// Pairs of its query, decoded: `name=value`, several with `&` between them.
     pub query: Pattern,
@@ -28,7 +29,7 @@ pub struct Condition {
 /// A request, as far as routes ask what it is.
 #[derive(Clone, Copy, Debug)]
 pub struct RouteQuery<'r> {
-    /// The path, without its query.
+    /// The path, without its query, as [`NormalPath::matched`] has it.
     pub path: &'r str,
     /// The query.
     pub query: &'r str,
@@ -260,8 +261,12 @@ fn check_condition(condition: &Condition) -> Result<(), Error> {
             "path",
             path.as_str(),
             path.is_empty()
-                || path.as_str().starts_with(['/', '*']) && path.as_str().bytes().all(visible),
-            "a path that begins with `/` or `*`; `*` is any run of characters",
+                || path.as_str().starts_with(['/', '*'])
+                    && path.as_str().bytes().all(visible)
+                    && is_normal(path.as_str()),
+            "a path that begins with `/` or `*`; `*` is any run of characters. It has no empty \
+             segment, no `.` or `..`, and no escape of a visible character, since it is compared \
+             with paths that have none",
         ),
         (
             "query",
@@ -275,6 +280,13 @@ fn check_condition(condition: &Condition) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// Whether a path can be like it. A `*` is taken for a letter.
+fn is_normal(pattern: &str) -> bool {
+    let slash = if pattern.starts_with('/') { "" } else { "/" };
+    let path = format!("{slash}{pattern}");
+    NormalPath::new(&path).matched() == path
 }
 
 fn shape(key: impl Into<String>, found: &str, accepted: &'static str) -> Error {

@@ -65,6 +65,9 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// Applications; at least one.
     pub apps: Vec<AppConfig>,
+    /// What is accepted and has no effect, each in one line with file, line and key.
+    #[serde(skip)]
+    pub warnings: Vec<String>,
     /// Whether this is [`Config::demo`], which only loopback addresses may serve.
     #[serde(skip)]
     pub is_demo: bool,
@@ -93,6 +96,7 @@ impl Default for Config {
             catalogs: Vec::new(),
             routes: Route::defaults(),
             apps: Vec::new(),
+            warnings: Vec::new(),
             is_demo: false,
         }
     }
@@ -109,7 +113,7 @@ pub enum SlowConsumer {
     Drop,
 }
 
-/// What is logged, and how; always to standard error.
+/// What is logged, and how: to standard error.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table")]
 pub struct Log {
@@ -117,11 +121,14 @@ pub struct Log {
     pub level: String,
     /// Lines of text or of JSON.
     pub format: LogFormat,
+    /// Whether events, which are the lines with the field `event`, are written to standard output,
+    /// too, whatever `level` is, in the form of Zilla's exporter of type stdout.
+    pub events_to_stdout: bool,
 }
 
 impl Default for Log {
     fn default() -> Log {
-        Log { level: "info".to_owned(), format: LogFormat::default() }
+        Log { level: "info".to_owned(), format: LogFormat::default(), events_to_stdout: false }
     }
 }
 

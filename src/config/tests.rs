@@ -482,7 +482,7 @@ fn config_refuses_malformed_words_sizes_and_addresses() {
 
 #[test]
 fn config_refuses_unknown_missing_and_duplicate_keys() {
-    let known = "unknown key; known here: level, format";
+    let known = "unknown key; known here: level, format, events_to_stdout";
     check_toml(&[
         ("[log]\n lebel = 1", "2:2: log.lebel", known),
         ("log = { lebel = 1 }", "1:9: log.lebel", known),

@@ -4,7 +4,7 @@
 //! second look-up can give another. Redirects are answers like any other.
 
 use super::address::is_public;
-use crate::tls;
+use crate::tls::{self, Roots};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
@@ -21,7 +21,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
-use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
+use tokio_rustls::rustls::{ClientConfig, crypto};
 
 /// Where requests go, and what every one of them has.
 pub(super) struct Target {
@@ -57,8 +57,11 @@ impl Target {
         let tls = match secure {
             true => {
                 let connector = match ca_file {
-                    "" => tls.get_or_insert_with(|| connector(tls::system_roots())).clone(),
-                    file => connector(roots_of(file)?),
+                    "" => match tls {
+                        Some(connector) => connector.clone(),
+                        None => tls.insert(connector(Roots::of_system())?).clone(),
+                    },
+                    file => connector(roots_of(file)?)?,
                 };
                 Some((connector, ServerName::try_from(host.clone()).ok()?))
             }
@@ -235,9 +238,9 @@ pub(super) fn is_too_long(error: &io::Error) -> bool {
 }
 
 /// The authorities of a file that was read when the configuration was.
-fn roots_of(file: &str) -> Option<RootCertStore> {
+fn roots_of(file: &str) -> Option<Roots> {
     match tls::roots(Path::new(file)) {
-        Ok(roots) => Some(roots.store().clone()),
+        Ok(roots) => Some(roots),
         Err(error) => {
             tracing::warn!(%error, "authorities cannot be read");
             None
@@ -246,12 +249,20 @@ fn roots_of(file: &str) -> Option<RootCertStore> {
 }
 
 /// What verifies servers by `roots`.
-fn connector(roots: RootCertStore) -> TlsConnector {
+fn connector(roots: Roots) -> Option<TlsConnector> {
+    let verifier = match roots.verifier() {
+        Ok(verifier) => verifier,
+        Err(error) => {
+            tracing::warn!(%error, "there are no authorities");
+            return None;
+        }
+    };
     let provider = Arc::new(crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .expect("this provider has the default versions")
-        .with_root_certificates(roots)
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
         .with_no_client_auth();
-    TlsConnector::from(Arc::new(config))
+    Some(TlsConnector::from(Arc::new(config)))
 }

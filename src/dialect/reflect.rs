@@ -6,7 +6,7 @@ use super::{
     apps,
 };
 use crate::config::{Grouping, Reflect, Route};
-use crate::http;
+use crate::http::{self, NormalPath};
 use crate::hub::{Event, HistoryLimit, JoinRequest};
 use crate::mem::Frozen;
 use crate::ws::{self, Opcode, close, frame};
@@ -39,9 +39,11 @@ fn max_bytes(env: &Env) -> usize {
 /// the configuration better than its place there.
 fn group(route: &Route, path: &str) -> Box<str> {
     let Route { listeners, when, guarded, .. } = route;
+    let path = NormalPath::new(path);
     let path = match route.reflect.group {
         Grouping::Route => "",
-        Grouping::Path => path,
+        // In the spelling by which the route was chosen: a guarded group has no second name.
+        Grouping::Path => path.matched(),
     };
     format!("{listeners:?} {when:?} {guarded:?} {path}").into()
 }

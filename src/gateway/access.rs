@@ -4,7 +4,7 @@ use crate::config::Secret;
 use crate::crypto::{constant_time_eq, sha256};
 use crate::http::Request;
 use crate::http::query::{self, QueryDecoder};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// Whether `request` presents `token`, which is not empty: as a bearer, or in its query.
 pub(super) fn presents(request: &Request<'_>, token: &Secret) -> bool {
@@ -26,12 +26,27 @@ fn bearer(field: &str) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then_some(token.trim_start_matches(' '))
 }
 
-/// Whether the request comes from this machine, and for this machine: a proxy beside us says for
-/// whom it asks.
+/// Whether the request comes from this machine, and is meant for it. A proxy beside us says for
+/// which client it asks, or passes on the host that the client named. So does a browser on this
+/// machine, whose page may be anybody's, with a name that leads to a loopback address.
 pub(super) fn is_local(request: &Request<'_>, peer: IpAddr) -> bool {
     const ON_BEHALF: [&str; 4] = ["forwarded", "x-forwarded-for", "x-real-ip", "via"];
     peer.to_canonical().is_loopback()
+        && request.authority().is_some_and(is_loopback)
         && ON_BEHALF.iter().all(|name| request.headers.first(name).is_none())
+}
+
+/// Whether a host, perhaps with a port, is this machine by its name or its address alone.
+fn is_loopback(authority: &str) -> bool {
+    let is_port = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    if let Some((host, port)) = authority.strip_prefix('[').and_then(|it| it.split_once(']')) {
+        let is_address = host.parse().is_ok_and(|ip: IpAddr| ip.to_canonical().is_loopback());
+        return is_address && (port.is_empty() || port.strip_prefix(':').is_some_and(is_port));
+    }
+    let (host, port) = authority.split_once(':').unwrap_or((authority, ""));
+    is_port(port)
+        && (host.eq_ignore_ascii_case("localhost")
+            || host.parse().is_ok_and(|ip: Ipv4Addr| ip.is_loopback()))
 }
 
 #[cfg(test)]
@@ -40,7 +55,11 @@ mod tests {
     use crate::http::{HeadLimits, Reader, RequestEvent};
 
     fn with(target: &str, field: &str, check: impl FnOnce(&Request<'_>)) {
-        let mut bytes = format!("GET {target} HTTP/1.1\r\nHost: h\r\n{field}\r\n\r\n").into_bytes();
+        with_host(target, "Host: localhost", field, check);
+    }
+
+    fn with_host(target: &str, host: &str, field: &str, check: impl FnOnce(&Request<'_>)) {
+        let mut bytes = format!("GET {target} HTTP/1.1\r\n{host}\r\n{field}\r\n\r\n").into_bytes();
         let limits = HeadLimits { head_bytes: 4096, body_bytes: 0, ..HeadLimits::default() };
         match Reader::default().next(&limits, &mut bytes).1 {
             RequestEvent::Request(request) => check(&request),
@@ -87,5 +106,44 @@ mod tests {
                 assert_eq!(is_local(it, peer.parse().unwrap()), expected, "{peer} {field}");
             });
         }
+    }
+
+    #[test]
+    fn metrics_are_local_only_for_a_host_that_is_this_machine() {
+        for (host, expected) in [
+            ("localhost", true),
+            ("LocalHost:6001", true),
+            ("127.0.0.1", true),
+            ("127.255.255.254:9", true),
+            ("[::1]", true),
+            ("[::1]:6001", true),
+            ("[::ffff:127.0.0.1]:6001", true),
+            ("evil.example", false),
+            ("evil.example:6001", false),
+            ("localhost.evil.example", false),
+            ("127.0.0.1.evil.example", false),
+            ("128.0.0.1", false),
+            ("126.255.255.255", false),
+            ("0.0.0.0", false),
+            ("[::2]", false),
+            ("[::]", false),
+        ] {
+            for (target, field) in
+                [("/", format!("Host: {host}")), ("/x?y", format!("host:{host}"))]
+            {
+                with_host(target, &field, "A: b", |it| {
+                    assert_eq!(is_local(it, IpAddr::from([127, 0, 0, 1])), expected, "{host}");
+                });
+            }
+            // The authority of the target counts, and not the field.
+            with_host(&format!("http://{host}/"), "Host: localhost", "A: b", |it| {
+                assert_eq!(is_local(it, IpAddr::from([127, 0, 0, 1])), expected, "{host}");
+            });
+        }
+        let mut old = b"GET / HTTP/1.0\r\n\r\n".to_vec();
+        let limits = HeadLimits { head_bytes: 4096, body_bytes: 0 };
+        let mut reader = Reader::default();
+        let RequestEvent::Request(request) = reader.next(&limits, &mut old).1 else { panic!() };
+        assert!(!is_local(&request, IpAddr::from([127, 0, 0, 1])), "without any host");
     }
 }

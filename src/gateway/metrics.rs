@@ -31,7 +31,10 @@ pub(super) fn answer(request: &Request<'_>, visit: &Visit<'_>) -> Page {
     let token = &visit.config.metrics.token;
     let is_open = visit.config.metrics.open || access::is_local(request, visit.peer);
     if token.expose().is_empty() && !is_open {
-        return Page::text(403, "metrics are for this machine, unless metrics.token is set\n");
+        return Page::text(
+            403,
+            "metrics are for this machine, under a name of its own, unless metrics.token is set\n",
+        );
     }
     if !token.expose().is_empty() && !access::presents(request, token) {
         return Page::text(403, "the token of metrics is missing or wrong\n");

@@ -4,13 +4,13 @@
 use super::token;
 use crate::config::{GuardConfig, Proxy, Upstream};
 use crate::crypto::{encode_base64, websocket_accept};
-use crate::http::{Headers, Request, ResponseHead, push_field};
+use crate::http::{Headers, NormalPath, Request, ResponseHead, push_field};
 use std::net::IpAddr;
 
 /// What a client's request says to each server that is tried for it.
 #[derive(Debug)]
 pub struct UpgradeQuery {
-    /// Path and query.
+    /// Path and query; see [`NormalPath::sent`].
     target: Box<str>,
     /// Subprotocols, in the order in which they were offered.
     protocols: Vec<Box<str>>,
@@ -66,8 +66,16 @@ impl UpgradeQuery {
         };
         let offered = request.headers.tokens(PROTOCOL).filter(|name| !carries(name));
         let protocols = offered.map(Box::from).collect();
-        UpgradeQuery { target: request.target.into(), protocols, fields }
+        UpgradeQuery { target: target(request), protocols, fields }
     }
+}
+
+/// Path and query that go on: the path in the spelling by which the route was chosen, the query as
+/// it came.
+fn target(request: &Request<'_>) -> Box<str> {
+    let path = NormalPath::new(request.path());
+    let query = &request.target[request.path().len()..];
+    format!("{}{query}", path.sent()).into()
 }
 
 /// Whether the field is one that [`UpgradeQuery::new`] writes itself.

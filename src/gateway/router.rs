@@ -1,8 +1,8 @@
 //! Who comes in, and where to: routes in order, and the guards in front of them.
 
 use super::{certificate, token};
-use crate::config::{Config, GuardKind, Listener, Route, RouteQuery};
-use crate::http::Request;
+use crate::config::{Config, EndpointKind, GuardKind, Listener, Route, RouteQuery};
+use crate::http::{NormalPath, Request};
 use crate::jwt::{Claims, Guard, TokenLease, TokenLeases, Unverified};
 use crate::stats::Counters;
 use crate::time::Now;
@@ -58,6 +58,8 @@ pub enum RouteRefusal {
     NoRole,
     /// Its token cannot be checked: no keys were to be had so far.
     NoKeys,
+    /// Its path is one that servers read differently, and its route leads to one.
+    Path,
     /// An answer to a challenge has a body.
     Body,
     /// It comes from an origin that the listener does not admit.
@@ -71,7 +73,7 @@ impl RouteRefusal {
             RouteRefusal::NoRoute | RouteRefusal::NoRole => 404,
             RouteRefusal::NoToken | RouteRefusal::NoCertificate => 401,
             RouteRefusal::BadToken | RouteRefusal::BadCertificate | RouteRefusal::Origin => 403,
-            RouteRefusal::Body => 400,
+            RouteRefusal::Body | RouteRefusal::Path => 400,
             RouteRefusal::NoKeys => 503,
         }
     }
@@ -85,6 +87,7 @@ impl RouteRefusal {
             RouteRefusal::BadToken => "the token is not accepted",
             RouteRefusal::BadCertificate => "the client certificate is not accepted",
             RouteRefusal::NoKeys => "tokens cannot be checked at the moment",
+            RouteRefusal::Path => "the path can be read in more than one way",
             RouteRefusal::Body => "an answer to a challenge has no body",
             RouteRefusal::Origin => "the origin is not accepted",
         }
@@ -100,6 +103,12 @@ impl RouteRefusal {
             _ => &[],
         }
     }
+}
+
+/// Whether the route leads to servers whose reading of a path is not known.
+fn is_strict(route: &Route) -> bool {
+    route.endpoint == EndpointKind::Proxy
+        && route.proxy.as_ref().is_none_or(|proxy| !proxy.allow_ambiguous_paths)
 }
 
 /// What one guard says of a request.
@@ -125,9 +134,9 @@ impl GuardOutcome {
 }
 
 impl Router<'_> {
-    fn asked<'r>(&'r self, request: &Request<'r>) -> RouteQuery<'r> {
+    fn asked<'r>(&'r self, request: &Request<'r>, path: &'r NormalPath<'_>) -> RouteQuery<'r> {
         RouteQuery {
-            path: request.path(),
+            path: path.matched(),
             query: request.query(),
             authority: request.authority(),
             secure: self.secure,
@@ -153,7 +162,8 @@ impl<'a> Router<'a> {
         &self,
         request: &Request<'_>,
     ) -> Option<Result<RouteMatch<'a, 'static>, RouteRefusal>> {
-        let asked = self.asked(request);
+        let path = NormalPath::new(request.path());
+        let asked = self.asked(request, &path);
         let takes = |route: &Route| route.stream && route.takes(&asked, &[]).is_some();
         if self.renews(request) || !self.config.routes.iter().any(takes) {
             return None;
@@ -202,7 +212,8 @@ impl<'a> Router<'a> {
         offered: &[&'r str],
         serves: impl Fn(&Route) -> bool,
     ) -> Result<(RouteMatch<'a, 'r>, Vec<&'r str>), RouteRefusal> {
-        let asked = self.asked(request);
+        let path = NormalPath::new(request.path());
+        let asked = self.asked(request, &path);
         let carries = |name: &str| {
             let mut guards = self.config.guards.iter();
             guards.any(|guard| token::in_protocol(&guard.credentials, name).is_some())
@@ -213,6 +224,10 @@ impl<'a> Router<'a> {
         for route in self.config.routes.iter().filter(|route| serves(route)) {
             let Some(protocol) = route.takes(&asked, &plain) else { continue };
             match self.pass(route, request, offered, &mut outcomes) {
+                Ok(_) if path.is_ambiguous() && is_strict(route) => {
+                    self.counters.paths_refused.add(1);
+                    return Err(RouteRefusal::Path);
+                }
                 Ok((leases, claims)) => {
                     return Ok((RouteMatch { route, protocol, leases, claims }, plain));
                 }
@@ -229,7 +244,10 @@ impl<'a> Router<'a> {
 
     fn count(&self, refusal: RouteRefusal) {
         match refusal {
-            RouteRefusal::NoRoute | RouteRefusal::Body | RouteRefusal::Origin => {}
+            RouteRefusal::NoRoute
+            | RouteRefusal::Body
+            | RouteRefusal::Origin
+            | RouteRefusal::Path => {}
             RouteRefusal::NoToken => self.counters.guard_no_token.add(1),
             RouteRefusal::BadToken => self.counters.guard_bad_token.add(1),
             RouteRefusal::NoCertificate => self.counters.guard_no_certificate.add(1),

@@ -2,13 +2,14 @@
 
 use super::Filter;
 use super::files::{Error, FileKind, Pair, Roots};
+use super::listed::{client_verifier, v1_public_key};
 use super::side::Conn;
 use rustls::client::verify_server_name;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::ServerName;
 use rustls::server::{
     ClientHello, NoServerSessionStorage, ParsedCertificate, ResolvesServerCert,
-    UnbufferedServerConnection, WebPkiClientVerifier,
+    UnbufferedServerConnection,
 };
 use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
@@ -121,14 +122,10 @@ impl Acceptor {
         let builder = match (setup.mutual, setup.client_ca) {
             (Mutual::None, _) | (_, None) => builder.with_no_client_auth(),
             (mutual, Some(roots)) => {
-                let store = Arc::new(roots.store);
-                let verifier = WebPkiClientVerifier::builder_with_provider(store, provider);
-                let verifier = match mutual {
-                    Mutual::Requested => verifier.allow_unauthenticated(),
-                    _ => verifier,
-                };
-                let refused = |error| Error::new(&roots.file, FileKind::Verifier(error));
-                builder.with_client_cert_verifier(verifier.build().map_err(refused)?)
+                let file = roots.file.clone();
+                let verifier = client_verifier(roots, mutual == Mutual::Requested, &provider);
+                let refused = |error| Error::new(&file, FileKind::Verifier(error));
+                builder.with_client_cert_verifier(verifier.map_err(refused)?)
             }
         };
         let mut config = builder.with_cert_resolver(Arc::new(ByName(keys)));
@@ -152,9 +149,17 @@ pub(super) fn certified(pair: Pair, provider: &CryptoProvider) -> Result<Certifi
     let certified = CertifiedKey::new(pair.chain, key);
     match certified.keys_match() {
         Ok(()) => Ok(certified),
+        // The library does not read it.
+        Err(_) if is_v1_pair(&certified) => Ok(certified),
         Err(rustls::Error::InconsistentKeys(_)) => Err(refused(FileKind::OtherKey(pair.file))),
         Err(error) => Err(Error::new(&pair.file, FileKind::Refused(error))),
     }
+}
+
+/// Whether it is a certificate of X.509 version 1 that belongs to its key.
+fn is_v1_pair(certified: &CertifiedKey) -> bool {
+    let key = certified.cert.first().and_then(|it| v1_public_key(it));
+    key.is_some() && certified.key.public_key().as_deref() == key
 }
 
 /// Certificates by the names in them (RFC 6066 section 3), in the order of the configuration.

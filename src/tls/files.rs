@@ -1,13 +1,17 @@
 //! Certificates and keys from files: PEM (PKCS#1, PKCS#8, SEC1) and PKCS#12.
 
+use super::listed;
 use p12_keystore::{KeyStore, KeyStoreEntry, Pkcs12ImportPolicy};
 use rustls::RootCertStore;
+use rustls::client::danger::ServerCertVerifier;
+use rustls::crypto::ring;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use sha2::{Digest, Sha256};
 use std::fmt;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Bytes of one file of certificates or keys.
 const FILE_BYTES: u64 = 1024 * 1024;
@@ -65,7 +69,7 @@ pub enum FileKind {
     #[error("holds a certificate that cannot be used: {0}")]
     BadCertificate(rustls::Error),
     /// The certificates do not make a verifier.
-    #[error("cannot verify clients: {0}")]
+    #[error("cannot verify the other side: {0}")]
     Verifier(rustls::server::VerifierBuilderError),
     /// Anything else that the library says.
     #[error("{0}")]
@@ -95,17 +99,32 @@ pub struct Pair {
     pub(super) key_file: PathBuf,
 }
 
-/// Those who vouch for the other side.
+/// Those who vouch for the other side, and may be the other side themselves.
 pub struct Roots {
     pub(super) store: RootCertStore,
+    /// The certificates of the file. One of them is accepted as it is; those of the system are
+    /// authorities only.
+    pub(super) listed: Vec<CertificateDer<'static>>,
     pub(super) digest: [u8; 32],
     pub(super) file: PathBuf,
 }
 
 impl Roots {
-    /// As a store, for who verifies servers by them.
-    pub fn store(&self) -> &RootCertStore {
-        &self.store
+    /// The authorities of the system alone, or, if it has none, Mozilla's.
+    pub fn of_system() -> Roots {
+        let file = PathBuf::from("the system's certificates");
+        Roots { store: system_roots(), listed: Vec::new(), digest: [0; 32], file }
+    }
+
+    /// What verifies servers by them.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn verifier(self) -> Result<Arc<dyn ServerCertVerifier>, Error> {
+        let file = self.file.clone();
+        let provider = Arc::new(ring::default_provider());
+        let verifier = listed::server_verifier(self, &provider);
+        verifier.map_err(|error| Error::new(&file, FileKind::Verifier(error)))
     }
 
     /// These, and those whom the system trusts.
@@ -234,19 +253,20 @@ pub fn roots(path: &Path) -> Result<Roots, Error> {
 fn make_roots(path: &Path, certificates: Vec<CertificateDer<'static>>) -> Result<Roots, Error> {
     let mut store = RootCertStore::empty();
     let mut digest = Sha256::new();
-    for certificate in certificates {
-        digest.update(&certificate);
-        let added = store.add(certificate);
+    for certificate in &certificates {
+        digest.update(certificate);
+        let added = store.add(certificate.clone());
         added.map_err(|error| Error::new(path, FileKind::BadCertificate(error)))?;
     }
     if store.is_empty() {
         return Err(Error::new(path, FileKind::NoCertificate));
     }
-    Ok(Roots { store, digest: digest.finalize().into(), file: path.to_owned() })
+    let digest = digest.finalize().into();
+    Ok(Roots { store, listed: certificates, digest, file: path.to_owned() })
 }
 
 /// Those whom the system trusts to vouch for servers, or, if it has none, Mozilla's.
-pub fn system_roots() -> RootCertStore {
+fn system_roots() -> RootCertStore {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if roots.is_empty() {

@@ -11,13 +11,13 @@ mod acceptor;
 mod connector;
 mod files;
 mod holder;
+mod listed;
 mod side;
 
 pub use acceptor::{Acceptor, Mutual, Setup, TlsVersion};
 pub use connector::{Connector, Offer};
 pub use files::{
     CertificateChain, Error, FileKind, Pair, Roots, pem_chain, pkcs12_pair, pkcs12_roots, roots,
-    system_roots,
 };
 pub use holder::Holder;
 

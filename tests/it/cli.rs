@@ -89,6 +89,20 @@ fn cli_check_summarises_a_good_file() {
 }
 
 #[test]
+fn check_warns_of_an_exporter_that_has_no_effect() {
+    let echo = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/zilla/echo.yaml"));
+    let otlp = "type: otlp\n      options:\n        endpoint:\n          location: http://c:4318\n";
+    let path = file("otlp.yaml", &echo.unwrap().replace("type: stdout\n", otlp));
+    let output = polycast(&["check", &path]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let warning = String::from_utf8(output.stderr).unwrap();
+    let want =
+        format!("polycast: warning: {path}:36:5: telemetry.exporters.events: an exporter of");
+    assert!(warning.starts_with(&want), "{warning}");
+    assert_eq!(warning.lines().count(), 1);
+}
+
+#[test]
 fn cli_check_accepts_the_example() {
     let example = concat!(env!("CARGO_MANIFEST_DIR"), "/polycast.example.toml");
     assert_eq!(polycast(&["check", example]).status.code(), Some(0));

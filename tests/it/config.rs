@@ -35,6 +35,74 @@ fn verify(text: &str, refusal: &str) {
 }
 
 #[test]
+fn listen_keeps_what_the_file_says_of_its_listener() {
+    let (one, two) = ("127.0.0.1:7001".parse().unwrap(), "127.0.0.1:7002".parse().unwrap());
+    let listen = |text: &str, addresses: &[std::net::SocketAddr]| {
+        let config = parse(&format!("{text}{APP}")).unwrap();
+        let listen = addresses.to_vec();
+        config.with(Overrides { listen, ..Overrides::default() }).map_err(|it| it.to_string())
+    };
+    let pair = |name: &str| {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");
+        format!("{{ cert = '{folder}/{name}.pem', key = '{folder}/{name}.key' }}")
+    };
+    let at = |more: &str| format!("[[listeners]]\naddress = '127.0.0.1:6443'\n{more}\n");
+    let tls = |name: &str| {
+        let (pair, folder) = (pair(name), concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures"));
+        at(&format!(
+            "allowed_origins = ['https://a.example']\n[listeners.tls]\ncertificates = [{pair}]\n\
+             mutual = 'required'\nclient_ca = '{folder}/ca.pem'"
+        ))
+    };
+    let named = at("name = 'main'\nallowed_origins = ['same-origin']");
+    for (text, addresses) in [
+        (tls("ec"), &[one][..]),
+        (tls("ec"), &[one, two]),
+        (named.clone(), &[one]),
+        (String::new(), &[one, two]),
+    ] {
+        let own = parse(&format!("{text}{APP}")).unwrap().with(Overrides::default()).unwrap();
+        let listeners = listen(&text, addresses).unwrap().listeners;
+        assert_eq!(listeners.iter().map(|it| it.address).collect::<Vec<_>>(), addresses);
+        for listener in listeners {
+            let address = own.listeners[0].address;
+            assert_eq!(listener.tls.acceptor().is_some(), listener.tls.is_on());
+            let back = polycast::config::Listener { address, ..listener };
+            assert_eq!(back, own.listeners[0], "{text}");
+        }
+    }
+    // Several that are alike are as one.
+    let alike = at("") + &at("").replace("6443", "6444");
+    assert_eq!(listen(&alike, &[one]).unwrap().listeners.len(), 1);
+    for (text, addresses, problem) in [
+        (tls("ec") + &at("").replace("6443", "6444"), &[one][..], "which of these settings"),
+        (tls("ec") + &at("").replace("6443", "6444"), &[one, two], "which of these settings"),
+        (tls("ec") + &tls("rsa").replace("6443", "6444"), &[one], "several listeners that differ"),
+        (named.clone() + &at("").replace("6443", "6444"), &[one], "several listeners that differ"),
+        (named, &[one, two], "has a name, which several addresses cannot share"),
+    ] {
+        let error = listen(&text, addresses).unwrap_err();
+        assert!(error.starts_with("command line: --listen: the "), "{error}");
+        assert!(error.contains(problem), "{error}");
+    }
+}
+
+#[test]
+fn path_patterns_that_no_path_is_like_are_refused() {
+    let with = |path: &str| {
+        parse(&format!("[[routes]]\nwhen = [{{ path = '{path}' }}]\nendpoint = 'echo'\n{APP}"))
+    };
+    for path in ["/a/*", "*", "*.json", "/a@b;c", "/a%20b", "/.well-known/*", "/a..b", "/caf%C3%A9"]
+    {
+        assert!(with(path).is_ok(), "{path}");
+    }
+    for path in ["//a", "/a//*", "/./a", "/a/..", "*/../a", "/%61", "/a%40b", "/a%2fb", "/a/."] {
+        let error = with(path).unwrap_err().to_string();
+        assert!(error.contains(&format!("when[0].path: `{path}` is not accepted")), "{error}");
+    }
+}
+
+#[test]
 fn config_ranges_of_queues_and_buffers() {
     check(&[
         ("threads = 256", ""),

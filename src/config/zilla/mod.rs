@@ -26,8 +26,8 @@ pub(super) fn is_zilla(tree: &Node) -> bool {
     place::entry(tree, "bindings").is_some()
 }
 
-/// The configuration that a Zilla file stands for.
-pub(super) fn read(tree: &Node, lookup: &Lookup<'_>) -> Result<Config, Error> {
+/// The configuration that the Zilla file of this name stands for.
+pub(super) fn read(tree: &Node, lookup: &Lookup<'_>, name: &str) -> Result<Config, Error> {
     let top = YamlPlace::top(tree, lookup);
     top.only(&["name", "vaults", "guards", "catalogs", "telemetry", "bindings"])?;
     if let Some(catalog) = top.below("catalogs")?.first() {
@@ -36,7 +36,7 @@ pub(super) fn read(tree: &Node, lookup: &Lookup<'_>) -> Result<Config, Error> {
     let mut config = Config { listeners: Vec::new(), routes: Vec::new(), ..Config::default() };
     let chain = BindingChain::new(&top)?;
     chain.serve(&mut config)?;
-    telemetry::serve(&top, &mut config)?;
+    telemetry::serve(&top, name, &mut config)?;
     Ok(config)
 }
 

@@ -1,4 +1,5 @@
-//! Telemetry: the endpoints of a Prometheus exporter become listeners.
+//! Telemetry: the endpoints of a Prometheus exporter become listeners, and one of type stdout has
+//! events written to standard output.
 
 use super::place::YamlPlace;
 use crate::config::Listener;
@@ -10,7 +11,11 @@ use std::net::{Ipv4Addr, SocketAddr};
 /// Where an exporter's counters are, unless it says so.
 const PATH: &str = "/metrics";
 
-pub(super) fn serve(top: &YamlPlace<'_>, config: &mut Config) -> Result<(), Error> {
+/// What exporters are.
+const KINDS: &str = "stdout, prometheus or otlp";
+
+/// Applies the telemetry of the file of this name.
+pub(super) fn serve(top: &YamlPlace<'_>, file: &str, config: &mut Config) -> Result<(), Error> {
     config.metrics.zilla = true;
     if let Some(name) = top.word("name")? {
         config.metrics.namespace = name;
@@ -19,18 +24,58 @@ pub(super) fn serve(top: &YamlPlace<'_>, config: &mut Config) -> Result<(), Erro
     telemetry.only(&["metrics", "exporters"])?;
     telemetry.texts("metrics")?;
     for exporter in telemetry.below("exporters")? {
-        exporter.only(&["type", "options"])?;
-        let kind = exporter.need("type")?.text()?;
-        if kind != "prometheus" {
-            return Err(exporter.wrong(format!("an exporter of type {kind} is not supported")));
-        }
-        let options = exporter.need("options")?;
-        options.only(&["endpoints"])?;
-        for endpoint in options.list("endpoints") {
-            listen(exporter.name, &endpoint, config)?;
+        match exporter.need("type")?.text()?.as_str() {
+            "stdout" => {
+                exporter.only(&["type"])?;
+                config.log.events_to_stdout = true;
+            }
+            "prometheus" => {
+                exporter.only(&["type", "options"])?;
+                let options = exporter.need("options")?;
+                options.only(&["endpoints"])?;
+                for endpoint in options.list("endpoints") {
+                    listen(exporter.name, &endpoint, config)?;
+                }
+            }
+            "otlp" => {
+                check_otlp(&exporter)?;
+                let problem = "an exporter of type otlp has no effect here: nothing is sent to \
+                               it; metrics are there for an exporter of type prometheus, and \
+                               events for one of type stdout";
+                config.warnings.push(exporter.wrong(problem).named(file).to_string());
+            }
+            kind => {
+                let problem = format!("an exporter of type {kind} is not supported; {KINDS} is");
+                return Err(exporter.wrong(problem));
+            }
         }
     }
     Ok(())
+}
+
+/// Checks an exporter that has no effect, so that a mistake in it is found all the same.
+fn check_otlp(exporter: &YamlPlace<'_>) -> Result<(), Error> {
+    exporter.only(&["type", "vault", "options"])?;
+    let options = exporter.need("options")?;
+    options.only(&["interval", "signals", "endpoint", "tls", "credentials"])?;
+    options.number("interval")?;
+    for signal in options.list("signals") {
+        if !matches!(signal.text()?.as_str(), "metrics" | "logs") {
+            return Err(signal.wrong("a signal is metrics or logs"));
+        }
+    }
+    let endpoint = options.need("endpoint")?;
+    endpoint.only(&["protocol", "location", "overrides"])?;
+    if let Some(protocol) = endpoint.get("protocol")
+        && protocol.text()? != "http"
+    {
+        return Err(protocol.wrong("the protocol is http"));
+    }
+    let location = endpoint.need("location")?;
+    match location.text()?.starts_with("http://") || location.text()?.starts_with("https://") {
+        true => Ok(()),
+        false => Err(location.wrong("it begins with http:// or https://")),
+    }
 }
 
 fn listen(exporter: &str, endpoint: &YamlPlace<'_>, config: &mut Config) -> Result<(), Error> {

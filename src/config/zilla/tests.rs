@@ -252,7 +252,13 @@ fn zilla_unsupported_parts_of_a_proxy_are_named() {
             ("host: ${{env.UPSTREAM}}", "host: a/b", "tcp_client.options.host: `a/b:8443` is no"),
             ("      host: ${{env.UPSTREAM}}\n", "", "bindings.tcp_client.options: it has no host"),
             ("port: 8443", "port: 0", "tcp_client.options.host: `a.example:0` is no"),
-            ("type: prometheus", "type: stdout", "telemetry.exporters.prometheus: an exporter of"),
+            (
+                "type: prometheus",
+                "type: kafka",
+                "f:91:5: telemetry.exporters.prometheus: an exporter of type kafka is not \
+                 supported; stdout, prometheus or otlp is",
+            ),
+            ("type: prometheus", "type: stdout", "exporters.prometheus.options: unknown key"),
             ("scheme: http\n", "scheme: https\n", "endpoints[0]: the scheme is http, not https"),
             ("port: 7190", "port: x", "endpoints[0].port: it is no port"),
             ("  metrics:\n", "  attributes: {}\n  metrics:\n", "telemetry.attributes: unknown key"),
@@ -265,6 +271,38 @@ fn zilla_unsupported_parts_of_a_proxy_are_named() {
     let authority = PROXY
         .replace("    exit: tls_client", "      overrides: {':path': /}\n    exit: tls_client");
     assert!(parse(&authority).unwrap_err().contains("overrides.:path: only `:authority` and"));
+}
+
+#[test]
+fn exporters_of_events_and_one_that_has_no_effect() {
+    let with =
+        |exporters: &str| format!("{}telemetry:\n  exporters:\n{exporters}", chain("north_echo"));
+    let stdout = parse(&with("    a: {type: stdout}\n")).unwrap();
+    assert!(stdout.log.events_to_stdout && stdout.warnings.is_empty());
+    assert_eq!(stdout.listeners.len(), 1);
+    let otlp = "    a:\n      type: otlp\n      options:\n        interval: 10\n        \
+                signals: [metrics, logs]\n        endpoint:\n          protocol: http\n          \
+                location: http://localhost:4317\n";
+    let config = parse(&with(otlp)).unwrap();
+    assert!(!config.log.events_to_stdout);
+    let [warning] = &config.warnings[..] else { panic!("{:?}", config.warnings) };
+    let want = "f:35:5: telemetry.exporters.a: an exporter of type otlp has no effect here";
+    assert!(warning.starts_with(want), "{warning}");
+    let without =
+        |exporter: &str| Config { warnings: Vec::new(), ..parse(&with(exporter)).unwrap() };
+    assert_eq!(without(otlp), parse(&chain("north_echo")).unwrap(), "and nothing else");
+    refused(
+        &with(otlp),
+        &[
+            ("http://", "grpc://", "f:42:11: telemetry.exporters.a.options.endpoint.location: it"),
+            ("[metrics, logs]", "[traces]", "options.signals[0]: a signal is metrics or logs"),
+            ("interval: 10", "interval: x", "options.interval: an integer, 0 or more, is needed"),
+            ("protocol: http", "protocol: grpc", "endpoint.protocol: the protocol is http"),
+            ("location:", "url:", "options.endpoint.url: unknown key"),
+            ("interval:", "every:", "options.every: unknown key"),
+            ("type: otlp", "type: otel", "f:35:5: telemetry.exporters.a: an exporter of type otel"),
+        ],
+    );
 }
 
 /// An echo whose http binding takes tokens, with a role on the http route.

@@ -271,7 +271,7 @@ fn http_api_on_any_core_covers_all_cores() {
     let address = server.addresses()[0];
     let _open: Vec<Client> = (0..8).map(|_| Client::open(address, APP_PATH)).collect();
     wait_count(&server, "connections", 8);
-    let response = check(address, "GET /metrics HTTP/1.1\r\nHost: h\r\n\r\n", 200);
+    let response = check(address, "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n", 200);
     let value = |series: &str| -> u64 {
         let found = response.body.lines().find_map(|line| line.strip_prefix(series));
         let found = found.unwrap_or_else(|| panic!("{series}\n{}", response.body));

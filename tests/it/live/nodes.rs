@@ -134,7 +134,7 @@ fn nodes_blocks_arrive_as_they_are_made() {
         wait_count(&server, "last_epoch", 108);
         assert_eq!((server.count("node_failures"), server.count("node_nonsense")), (0, 0));
         let mut asking = Client::connect(address);
-        asking.send(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n");
+        asking.send(b"GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n");
         let metrics = asking.response();
         for line in ["polycast_epochs_total 8\n", "polycast_last_epoch 108\n"] {
             assert!(metrics.body.contains(line), "{}", metrics.body);

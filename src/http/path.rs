@@ -1,0 +1,210 @@
+//! One spelling of a path, so that whoever decides by it and whoever serves it read the same.
+//!
+//! `/%61dmin`, `//admin`, `/./admin` and `/a/../admin` are other texts than `/admin`, and to usual
+//! servers the same path. A route that is guarded by the text alone would be walked past.
+//!
+//! ```text
+//! as sent -> escapes of unreserved characters decoded -> empty and dot segments removed
+//!         -> what goes on -> escapes of other visible characters decoded -> what is matched
+//! ```
+
+use std::borrow::Cow;
+
+/// A path in the spelling that routes match and that goes on to servers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NormalPath<'p> {
+    sent: Cow<'p, str>,
+    /// Where it differs from `sent`.
+    matched: Option<String>,
+    is_ambiguous: bool,
+}
+
+impl<'p> NormalPath<'p> {
+    /// Normalises a path, which begins with `/` and has no query (RFC 3986 sections 5.2.4 and
+    /// 6.2.2; runs of `/` become one).
+    pub fn new(path: &'p str) -> NormalPath<'p> {
+        if is_normal(path) {
+            let sent = Cow::Borrowed(path);
+            return NormalPath { sent, matched: None, is_ambiguous: false };
+        }
+        let (decoded, is_malformed) = decode(path, is_unreserved);
+        let sent = without_dots(&decoded);
+        // The escapes that are left stand for what must not be taken for a delimiter.
+        let visible = |byte: u8| byte.is_ascii_graphic() && !b"/\\%?#".contains(&byte);
+        let matched = decode(&sent, visible).0;
+        NormalPath {
+            is_ambiguous: is_malformed || is_ambiguous(&sent),
+            matched: Some(matched).filter(|it| *it != sent),
+            sent: if sent == path { Cow::Borrowed(path) } else { Cow::Owned(sent) },
+        }
+    }
+
+    /// What goes on to a server. Whoever decodes it once has what is matched.
+    pub fn sent(&self) -> &str {
+        &self.sent
+    }
+
+    /// What the patterns of routes are compared with.
+    pub fn matched(&self) -> &str {
+        self.matched.as_deref().unwrap_or(&self.sent)
+    }
+
+    /// Whether servers differ in what they take it for: it has `\`, `;` or `#`, an escape of `/`,
+    /// `\`, `;` or a control character, a `%` without two digits, or stands for bytes that are not
+    /// UTF-8.
+    pub fn is_ambiguous(&self) -> bool {
+        self.is_ambiguous
+    }
+}
+
+/// Whether nothing about it can change, without a copy.
+fn is_normal(path: &str) -> bool {
+    let bytes = path.as_bytes();
+    let is_plain = |&byte: &u8| byte.is_ascii_graphic() && !b"%\\;#".contains(&byte);
+    let starts_segment = |pair: &[u8]| pair[0] == b'/' && (pair[1] == b'/' || pair[1] == b'.');
+    bytes.first() == Some(&b'/')
+        && bytes.iter().all(is_plain)
+        && !bytes.windows(2).any(starts_segment)
+}
+
+fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
+}
+
+/// The text with those escapes decoded that stand for what `decodes` takes, and the digits of the
+/// others in upper case; and whether there is a `%` without two digits.
+fn decode(text: &str, decodes: impl Fn(u8) -> bool) -> (String, bool) {
+    let (mut out, mut is_malformed) = (String::with_capacity(text.len()), false);
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('%') {
+        out.push_str(before);
+        match escape(after) {
+            Some(byte) if byte.is_ascii() && decodes(byte) => out.push(byte.into()),
+            Some(_) => {
+                out.push('%');
+                out.push_str(&after[..2].to_ascii_uppercase());
+            }
+            None => {
+                (is_malformed, rest) = (true, after);
+                out.push('%');
+                continue;
+            }
+        }
+        rest = &after[2..];
+    }
+    out.push_str(rest);
+    (out, is_malformed)
+}
+
+/// The byte that the two digits at the beginning stand for.
+fn escape(text: &str) -> Option<u8> {
+    let [high, low, ..] = text.as_bytes() else { return None };
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    u8::try_from(digit(*high)? * 16 + digit(*low)?).ok()
+}
+
+/// The path without empty segments and without `.` and `..`, which take the segment before them
+/// with them. A `/` at the end stays.
+fn without_dots(path: &str) -> String {
+    let mut segments: Vec<&str> = Vec::new();
+    let mut ends_with_slash = false;
+    for segment in path.split('/') {
+        ends_with_slash = matches!(segment, "" | "." | "..");
+        match segment {
+            "" | "." => {}
+            ".." => drop(segments.pop()),
+            segment => segments.push(segment),
+        }
+    }
+    let mut out = String::with_capacity(path.len() + 1);
+    for segment in &segments {
+        out.push('/');
+        out.push_str(segment);
+    }
+    if ends_with_slash || out.is_empty() {
+        out.push('/');
+    }
+    out
+}
+
+fn is_ambiguous(sent: &str) -> bool {
+    if sent.contains(['\\', ';', '#']) || sent.contains(char::is_control) {
+        return true;
+    }
+    let escapes = sent.split('%').skip(1).filter_map(escape);
+    let splits = |byte: u8| matches!(byte, b'/' | b'\\' | b';') || byte.is_ascii_control();
+    escapes.into_iter().any(splits)
+        || percent_encoding::percent_decode_str(sent).decode_utf8().is_err()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn path_spellings_of_one_path() {
+        for (path, sent, matched) in [
+            ("/", "/", "/"),
+            ("/admin/x", "/admin/x", "/admin/x"),
+            ("/%61dmin/%78", "/admin/x", "/admin/x"),
+            ("//admin///x", "/admin/x", "/admin/x"),
+            ("/./admin/./x", "/admin/x", "/admin/x"),
+            ("/a/../admin/x", "/admin/x", "/admin/x"),
+            ("/a/b/../../admin/x", "/admin/x", "/admin/x"),
+            ("/../../admin/x", "/admin/x", "/admin/x"),
+            ("/public/%2e%2e/admin/x", "/admin/x", "/admin/x"),
+            ("/public/%2E./admin/x", "/admin/x", "/admin/x"),
+            ("/public//../admin/x", "/admin/x", "/admin/x"),
+            ("/admin/", "/admin/", "/admin/"),
+            ("/admin/x/..", "/admin/", "/admin/"),
+            ("/admin/.", "/admin/", "/admin/"),
+            ("/admin//", "/admin/", "/admin/"),
+            ("/..", "/", "/"),
+            ("/%2E%2E", "/", "/"),
+            ("/.well-known/x", "/.well-known/x", "/.well-known/x"),
+            ("/a..b/...", "/a..b/...", "/a..b/..."),
+            ("/%7euser", "/~user", "/~user"),
+            ("/a%40b/%3ac%2c", "/a%40b/%3Ac%2C", "/a@b/:c,"),
+            ("/a%25%32%66", "/a%252f", "/a%252f"),
+            ("/%252e%252e/x", "/%252e%252e/x", "/%252e%252e/x"),
+            ("/caf%c3%a9", "/caf%C3%A9", "/caf%C3%A9"),
+            ("/a%20b%3Fc%23", "/a%20b%3Fc%23", "/a%20b%3Fc%23"),
+        ] {
+            let path_read = NormalPath::new(path);
+            assert_eq!((path_read.sent(), path_read.matched()), (sent, matched), "{path}");
+            assert!(!path_read.is_ambiguous(), "{path}");
+            // Normalising it again changes nothing.
+            assert_eq!(NormalPath::new(sent).sent(), sent, "{path}");
+        }
+    }
+
+    #[test]
+    fn path_spellings_that_servers_read_differently() {
+        for path in [
+            "/admin%2Fx",
+            "/admin%2fx",
+            "/admin%5Cx",
+            "/admin%5cx",
+            "/admin\\x",
+            "/admin%00",
+            "/admin%0a",
+            "/admin%7F",
+            "/admin;a=b/x",
+            "/public/..;/admin/x",
+            "/admin#",
+            "/%zz",
+            "/a%",
+            "/a%4",
+            "/%u002f",
+            "/%c0%af",
+            "/%ff",
+            "/%\u{e9}1",
+            "/a%3Bb",
+        ] {
+            assert!(NormalPath::new(path).is_ambiguous(), "{path}");
+        }
+        for path in ["/%25", "/a=b&c", "/'()*+,:@!$", "/%E2%82%AC", "/\u{e9}", "/%3F%23"] {
+            assert!(!NormalPath::new(path).is_ambiguous(), "{path}");
+        }
+    }
+}
