@@ -23,5 +23,6 @@ mod tls_client;
 mod tls_files;
 mod transcripts;
 mod zenith;
+mod zenith_load;
 mod zenith_order;
 mod zilliqa;
