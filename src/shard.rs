@@ -515,6 +515,7 @@ impl Shard {
             peer: session.peer(),
             listener: session.listener(),
             env: &self.env,
+            waiting_bytes: session.waiting_bytes(),
             json: &mut self.json,
             codecs: &mut self.codecs,
             core_state: &mut self.core_state,
@@ -550,12 +551,25 @@ impl Shard {
         let open = session.is_open_socket();
         let last_message = session.last_message(false, cx.draining);
         self.fresh -= usize::from(answered);
+        if !open {
+            self.note_close(slot);
+        }
         if !open && self.hub.subscription_count(slot) > 0 {
             self.leave_all(slot);
         }
         if !self.proxy_effects.is_empty() || last_message.is_some() {
             self.run_proxy_effects(slot, last_message, now);
         }
+    }
+
+    /// Nothing reaches the peer of this connection any more: whoever waits for it hears of that
+    /// with the next turn.
+    fn note_close(&mut self, slot: Slot) {
+        let (us, from) = (ConnId { core: self.core, slot }, self.closing_effects.len());
+        let Some(session) = self.sessions.get_mut(slot) else { return };
+        session.on_close(&self.env, us, &mut self.closing_effects);
+        let last = self.closing_effects.len();
+        self.closing_slots.extend((from..last).map(|_| slot));
     }
 
     fn leave_all(&mut self, slot: Slot) {

@@ -203,6 +203,17 @@ counters! {
     messages_ignored,
     /// Answers of Zenith's back ends that nobody waits for: too late, given twice or not asked for.
     backend_answers_late,
+    /// Calls and subscriptions that Zenith's back ends were not asked about, because too much
+    /// waited for them.
+    backend_calls_refused,
+    /// Tokens, passwords and grants of Zenith clients and back ends that were wrong.
+    sign_ins_wrong,
+    /// Attempts to sign in to Zenith that were refused unseen, because too many from the same
+    /// address had been wrong.
+    sign_ins_refused,
+    /// Queries of Zilliqa clients that were refused because a core held as many addresses as it
+    /// may.
+    addresses_refused,
     /// RFC 6455 violations by peers.
     violations,
     /// Clients closed for too many pings, pongs and empty messages in a second.

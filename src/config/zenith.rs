@@ -21,12 +21,17 @@ pub struct Zenith {
     pub message_bytes: u64,
     /// Bytes of a controller's and a topic's name together.
     pub topic_length: usize,
-    /// Topics that one connection may be subscribed to.
+    /// Subscriptions that one connection may have; each reference to a topic is one.
     pub subscriptions_per_connection: usize,
     /// Calls and subscriptions of one connection that may wait for a back end.
     pub pending_per_connection: usize,
     /// Messages that one client may send in a second; 0 is any number.
     pub messages_per_s: u32,
+    /// Wrong tokens, passwords and grants with which a connection is closed; 0 is any number.
+    pub wrong_tokens_per_connection: u32,
+    /// Those from one address in a minute, after which attempts to sign in from there are refused;
+    /// 0 is any number.
+    pub wrong_tokens_per_minute: u32,
     /// Seconds that a back end has for an answer, until a client sets another time.
     pub answer_timeout_s: u64,
     /// Seconds of silence after which a client is sent a ping.
@@ -59,6 +64,8 @@ impl Default for Zenith {
             subscriptions_per_connection: 10_000,
             pending_per_connection: 1000,
             messages_per_s: 0,
+            wrong_tokens_per_connection: 5,
+            wrong_tokens_per_minute: 10,
             answer_timeout_s: 35,
             ping_s: 30,
             pong_s: 30,
@@ -219,6 +226,14 @@ pub(super) fn check(zenith: &Zenith, server_message_bytes: u64) -> Result<(), Er
         ),
         ("pending_per_connection", zenith.pending_per_connection as u64, 1, 1 << 20, ""),
         ("messages_per_s", zenith.messages_per_s.into(), 0, 1_000_000, ""),
+        (
+            "wrong_tokens_per_connection",
+            zenith.wrong_tokens_per_connection.into(),
+            0,
+            1_000_000,
+            "",
+        ),
+        ("wrong_tokens_per_minute", zenith.wrong_tokens_per_minute.into(), 0, 1_000_000, ""),
         ("answer_timeout_s", zenith.answer_timeout_s, 1, 3600, " seconds"),
         ("ping_s", zenith.ping_s, 1, 3600, " seconds"),
         ("pong_s", zenith.pong_s, 1, 3600, " seconds"),

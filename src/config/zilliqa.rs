@@ -28,6 +28,8 @@ pub struct Zilliqa {
     pub message_bytes: u64,
     /// Addresses that one connection may name in each of its two lists.
     pub addresses_per_connection: usize,
+    /// Addresses that all connections of one core may name together; equal lists count once.
+    pub addresses_per_core: usize,
     /// Payload bytes of one frame of a notification; longer ones are sent in several.
     #[serde(deserialize_with = "size::memory")]
     pub fragment_bytes: usize,
@@ -58,6 +60,7 @@ impl Default for Zilliqa {
             suppress_empty: false,
             message_bytes: 64 * 1024,
             addresses_per_connection: 10_000,
+            addresses_per_core: 2_000_000,
             fragment_bytes: 512 * 1024,
             queue_bytes: 16 * 1024 * 1024,
             dropped_in_a_row: 8,
@@ -160,6 +163,7 @@ pub(super) fn check(section: &Zilliqa, routes: &[Route]) -> Result<(), Error> {
     for (key, found, min, max, unit) in [
         ("message_bytes", section.message_bytes, control, GIB, " bytes"),
         ("addresses_per_connection", section.addresses_per_connection as u64, 1, 1 << 20, ""),
+        ("addresses_per_core", section.addresses_per_core as u64, 1, GIB, ""),
         ("fragment_bytes", fragment, 1024, GIB, " bytes"),
         ("queue_bytes", section.queue_bytes as u64, 65_536, GIB, " bytes"),
         ("dropped_in_a_row", section.dropped_in_a_row.into(), 0, 60_000, ""),

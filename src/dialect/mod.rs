@@ -27,6 +27,7 @@ use crate::time::{Deadline, Now};
 use crate::ws::output::Output;
 use crate::ws::{self, frame};
 use std::borrow::Cow;
+use std::net::SocketAddr;
 
 /// What a dialect asks of the shard.
 #[derive(Debug)]
@@ -117,6 +118,10 @@ pub enum JoinOutcome {
 
 /// What a dialect works with during one call.
 pub struct DialectContext<'a> {
+    /// The address of this peer.
+    pub peer: SocketAddr,
+    /// Bytes of shared frames that waited to be written to this peer when the call began.
+    pub waiting_bytes: usize,
     /// The time.
     pub now: Now,
     /// The connection.
@@ -185,6 +190,12 @@ impl DialectContext<'_> {
 /// How a client asked for a WebSocket.
 #[derive(Clone, Copy, Debug)]
 pub struct Opening<'a> {
+    /// The time.
+    pub now: Now,
+    /// The connection.
+    pub conn: ConnId,
+    /// The client's address.
+    pub peer: SocketAddr,
     /// The route that has let it in.
     pub route: &'a config::Route,
     /// The request's path, as received.
@@ -314,10 +325,18 @@ pub trait Dialect: Sized {
     /// Why the server closes, in the dialect's codes.
     fn closing(why: Why) -> Closing;
 
+    /// The code that answers the peer's close frame, which had `code`, or none. RFC 6455 section
+    /// 5.5.1 suggests the same one.
+    fn close_reply(&self, code: Option<u16>) -> Option<u16> {
+        code
+    }
+
     /// Forgets a connection that is gone.
     fn on_drop(&mut self, env: &Env);
 
-    /// What is left to be done for others when a connection is gone, before it is forgotten.
+    /// What is to be done for others when a connection ends. It is called as soon as either side
+    /// has closed, since nothing reaches the peer from then on, and may be called again until the
+    /// connection is forgotten.
     fn on_close(&mut self, _env: &Env, _us: ConnId, _out: &mut Vec<Effect>) {}
 
     /// The bounds on what the peer sends.
@@ -507,6 +526,11 @@ macro_rules! table {
                 match self { $(Connection::$name(it) => it.on_drop(env),)* }
             }
 
+            /// See [`Dialect::close_reply`].
+            pub fn close_reply(&self, code: Option<u16>) -> Option<u16> {
+                match self { $(Connection::$name(it) => it.close_reply(code),)* }
+            }
+
             /// See [`Dialect::on_close`].
             pub fn on_close(&mut self, env: &Env, us: ConnId, out: &mut Vec<Effect>) {
                 match self { $(Connection::$name(it) => it.on_close(env, us, out),)* }
@@ -567,6 +591,11 @@ table! {
     Zenith in zenith,
     Zilliqa in zilliqa,
     Reflect in reflect,
+}
+
+/// What is to be done about a message for a connection that has closed or is gone.
+pub fn on_undelivered(what: &DialectMessage, out: &mut Vec<Effect>) {
+    zenith::on_undelivered(what, out);
 }
 
 /// A text frame that is written by `write`, frozen; `scratch` is memory to use again.

@@ -141,7 +141,7 @@ mod tests {
             });
         }
         let mut old = b"GET / HTTP/1.0\r\n\r\n".to_vec();
-        let limits = HeadLimits { head_bytes: 4096, body_bytes: 0 };
+        let limits = HeadLimits { head_bytes: 4096, body_bytes: 0, ..HeadLimits::default() };
         let mut reader = Reader::default();
         let RequestEvent::Request(request) = reader.next(&limits, &mut old).1 else { panic!() };
         assert!(!is_local(&request, IpAddr::from([127, 0, 0, 1])), "without any host");

@@ -277,6 +277,7 @@ mod tests {
 
         fn cx(&mut self) -> Context<'_> {
             Context {
+                waiting_bytes: 0,
                 now: Now { ms: 1, unix_s: 1 },
                 conn: ConnId { core: 0, slot: Slot { index: 0, generation: 1 } },
                 peer: SocketAddr::from(([127, 0, 0, 1], 1)),

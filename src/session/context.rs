@@ -24,6 +24,8 @@ pub struct Context<'a> {
     pub listener: u16,
     /// Configuration and applications.
     pub env: &'a Env,
+    /// Bytes of shared frames that wait to be written to it.
+    pub waiting_bytes: usize,
     /// Parser memory.
     pub json: &'a mut Scratch,
     /// Compressors and decompressors.

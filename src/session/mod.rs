@@ -164,6 +164,11 @@ impl Session {
         self.queue.bytes()
     }
 
+    /// Bytes of shared frames that wait to be written to it.
+    pub fn waiting_bytes(&self) -> usize {
+        self.queue.broadcasts()
+    }
+
     /// Whether messages can be delivered to it: a WebSocket on which nobody has closed.
     pub fn is_open_socket(&self) -> bool {
         matches!(&self.stage, Stage::Socket(it) if self.ending == Ending::Open && it.is_open())
@@ -559,6 +564,8 @@ fn context<'c>(
     DialectContext {
         now: cx.now,
         conn: cx.conn,
+        peer: cx.peer,
+        waiting_bytes: cx.waiting_bytes,
         env: cx.env,
         json: cx.json,
         out,

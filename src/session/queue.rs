@@ -210,6 +210,11 @@ impl WriteQueue {
         self.replies as usize + self.broadcasts as usize
     }
 
+    /// Bytes of broadcasts that wait.
+    pub fn broadcasts(&self) -> usize {
+        self.broadcasts as usize
+    }
+
     /// Bytes of replies that wait.
     pub fn replies(&self) -> usize {
         self.replies as usize

@@ -464,6 +464,9 @@ fn open(request: &Request<'_>, out: &mut Vec<u8>, cx: &mut Context<'_>) -> After
         return waiting.unwrap_or_else(|(status, text)| refuse(out, status, &format!("{text}\n")));
     }
     let opening = Opening {
+        now: cx.now,
+        conn: cx.conn,
+        peer: cx.peer,
         route,
         path: request.path(),
         query: request.query(),

@@ -175,7 +175,7 @@ impl Socket {
                 if let Endpoint::ProxyLeg(leg) = &mut self.endpoint {
                     *deadline = leg.closed(code, reason, owed, cx);
                 } else if owed && self.closing.send() {
-                    self.push_close(out, code, "");
+                    self.push_close(out, self.close_reply(code), "");
                 }
                 self.when_closed()
             }
@@ -183,6 +183,14 @@ impl Socket {
         };
         self.close_if(wanted, out, deadline, cx);
         (taken, after)
+    }
+
+    /// The code that answers the peer's close frame.
+    fn close_reply(&self, code: Option<u16>) -> Option<u16> {
+        match &self.endpoint {
+            Endpoint::Dialect(it) => it.close_reply(code),
+            _ => code,
+        }
     }
 
     /// Closes if that is wanted; the peer's close frame is awaited.

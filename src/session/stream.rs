@@ -257,6 +257,9 @@ pub(super) fn open(
         return waiting.unwrap_or_else(|(status, text)| bad(status, text, out, cx));
     }
     let opening = Opening {
+        now: cx.now,
+        conn: cx.conn,
+        peer: cx.peer,
         route,
         path: request.path(),
         query: request.query(),

@@ -2,7 +2,7 @@
 
 use super::Shard;
 use crate::config::SlowConsumer;
-use crate::dialect::{Closing, Effect, JoinOutcome, Why};
+use crate::dialect::{self, Closing, Effect, JoinOutcome, Why};
 use crate::hub::{
     Ack, Answer, ChannelName, ConnId, DialectMessage, Event, Join, Joined, Published, Query,
 };
@@ -196,6 +196,11 @@ impl Shard {
 
     /// Gives the dialect of one connection what somebody has to say to it.
     pub(super) fn tell(&mut self, slot: Slot, what: &DialectMessage, now: Now) {
+        if !self.sessions.get_mut(slot).is_some_and(|it| it.is_open_socket()) {
+            let mut effects = Vec::new();
+            dialect::on_undelivered(what, &mut effects);
+            return effects.into_iter().for_each(|effect| self.act(slot, effect, now));
+        }
         // What another session has asked for is not this one's.
         let others = std::mem::take(&mut self.effects);
         if let Some((session, mut cx)) = self.session(slot, now) {

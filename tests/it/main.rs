@@ -25,5 +25,6 @@ mod tls_files;
 mod tls_listed;
 mod transcripts;
 mod zenith;
+mod zenith_load;
 mod zenith_order;
 mod zilliqa;

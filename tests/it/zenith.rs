@@ -15,6 +15,8 @@ use std::sync::Arc;
 const CONFIG: &str = r#"
 [zenith]
 subscriptions_per_connection = 4
+wrong_tokens_per_connection = 0
+wrong_tokens_per_minute = 0
 tokens = [
     { token = "T", user = "u", scopes = ["M"] },
     { token = "LESS", user = "u" },

@@ -169,3 +169,33 @@ fn zenith_answer_keeps_its_place_among_the_data_of_its_topic() {
     }
     assert!(world.ordered[1..].iter().all(|&count| count > 100), "{:?}", world.ordered);
 }
+
+#[test]
+fn zenith_call_under_way_to_a_backend_that_closes_fails_at_once() {
+    let mut world = World::new(11);
+    let mut backend = world.open(0, 0, "Authorization: Bearer SERVICE\r\n");
+    let mut other = world.open(2, 0, "Authorization: Bearer SERVICE\r\n");
+    for backend in [&backend, &other] {
+        world.say(backend, r#"{"Action":"Register","Data":{"Controllers":["News"]}}"#);
+    }
+    let mut client = world.open(1, 0, "");
+    let call = |at| format!(r#"{{"Controller":"News","Topic":"Q","TransactionID":{at}}}"#);
+    let unavailable = |at| {
+        let head = r#""Controller":"News","Topic":"Q""#;
+        let error = r#""Action":"Error","TransactionID""#;
+        [format!(r#"{{{head},{error}:{at},"Data":"News.Unavailable"}}"#), call(at)]
+    };
+    // One that has closed, and is still there; the call is on its way between the cores.
+    world.say(&client, &call(1));
+    world.receive(&backend, &framed(Opcode::Close, &1000u16.to_be_bytes()));
+    assert_eq!(texts(world.heard(&mut client)), unavailable(1));
+    assert_eq!(world.heard(&mut backend), [Heard::Close(Some(1000), String::new())]);
+    // The next call goes to the other one; that one is gone before the call after that arrives.
+    world.say(&client, &call(2));
+    assert_eq!(texts(world.heard(&mut other)).len(), 1);
+    world.say(&client, &call(3));
+    world.shards[2].close(other.slot);
+    assert_eq!(texts(world.heard(&mut client)), unavailable(3));
+    world.shards[2].next_turn(NOW);
+    assert_eq!(texts(world.heard(&mut client)), unavailable(2));
+}

@@ -512,6 +512,8 @@ mod tests {
         let (mut shared, mut effects, mut closing) = (Vec::new(), Vec::new(), None);
         let mut core_state = CoreState::default();
         let mut context = DialectContext {
+            peer: std::net::SocketAddr::from(([127, 0, 0, 1], 40_000)),
+            waiting_bytes: 0,
             now,
             conn,
             env: &env,

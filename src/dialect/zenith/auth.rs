@@ -4,6 +4,7 @@ use super::client::{Client, at_unix};
 use super::directory::{Principal, TokenOwner};
 use super::messages::{ZenithMessage, to_message};
 use super::wire::{MessageEnvelope, codes};
+use super::{attempts, closings};
 use crate::codec::value::Value;
 use crate::config::{self, GuardKind};
 use crate::dialect::{DialectContext, Effect};
@@ -46,9 +47,14 @@ impl Client {
             return self.fail(context, failed, tid, &Value::text(codes::DESERIALISE));
         }
         let given = text("AccessToken").unwrap_or("");
+        let (env, conn, peer, now) = (context.env, context.conn, context.peer, context.now);
+        if attempts::is_refused(env, conn, peer, now) {
+            return context.close(closings::GUESSES);
+        }
         let directory = &context.env.zenith;
+        let is_other = it.topic() == "AuthToken" && text("Provider") != Some("Bearer");
         let principal = match it.topic() {
-            "AuthToken" if text("Provider") != Some("Bearer") => None,
+            _ if is_other => None,
             "AuthToken" => match directory.token(given) {
                 Some(TokenOwner::Principal(principal)) => Some(principal),
                 Some(TokenOwner::Service(_)) => None,
@@ -60,14 +66,28 @@ impl Client {
             }
             _ => directory.grantee(text("AuthGrant").unwrap_or("")),
         };
-        let alive = |it: &Arc<Principal>| is_alive(it, context.now);
-        let Some(principal) = principal.filter(alive) else {
-            return self.reply(context, at, tid, Some(&rejected()));
+        // A token that has ended is no guess, and neither is one for another provider.
+        let is_wrong = principal.is_none() && !is_other;
+        let Some(principal) = principal.filter(|it| is_alive(it, now)) else {
+            self.reply(context, at, tid, Some(&rejected()));
+            return if is_wrong {
+                self.note_wrong_token(context)
+            };
         };
         let identity = ZenithSession::new(principal, given, context.now);
         let answer = identity.value(context.now, self.secure, &directory.config.secure_scopes);
         self.reply(context, at, tid, Some(&answer));
         self.sign_in(context, identity);
+    }
+
+    /// A token, a password or a grant was wrong; too many of them end the connection.
+    fn note_wrong_token(&mut self, context: &mut DialectContext<'_>) {
+        attempts::note_wrong(context.env, context.conn, context.peer, context.now);
+        self.wrong_tokens = self.wrong_tokens.saturating_add(1);
+        let max = context.env.zenith.config.wrong_tokens_per_connection;
+        if max > 0 && self.wrong_tokens >= max {
+            context.close(closings::GUESSES);
+        }
     }
 
     /// Whom a token names that a guard of the client's route believes. That guard's time for this

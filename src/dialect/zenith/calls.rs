@@ -104,6 +104,9 @@ impl Client {
             self.last_call = self.last_call.wrapping_add(1);
         }
         self.look_at(pending.by);
+        if let Some(number) = &pending.transaction {
+            self.by_transaction.insert((TransactionKey::of(number), self.last_call));
+        }
         self.calls.insert(self.last_call, pending);
         Some(self.last_call)
     }
@@ -119,7 +122,15 @@ impl Client {
     /// Gives up what waits for a back end.
     pub(super) fn drop_call(&mut self, context: &mut DialectContext<'_>, call: u32) {
         self.forget(context, call);
-        self.calls.remove(&call);
+        self.take_call(call);
+    }
+
+    fn take_call(&mut self, call: u32) -> Option<Pending> {
+        let pending = self.calls.remove(&call)?;
+        if let Some(number) = &pending.transaction {
+            self.by_transaction.remove(&(TransactionKey::of(number), call));
+        }
+        Some(pending)
     }
 
     /// What has come of a call. Of one that is not waited for any more, nothing.
@@ -129,7 +140,7 @@ impl Client {
         call: u32,
         outcome: &CallOutcome,
     ) {
-        let Some(pending) = self.calls.remove(&call) else { return note_late_answer(context) };
+        let Some(pending) = self.take_call(call) else { return note_late_answer(context) };
         let (controller, topic) = (&*pending.controller, &*pending.topic);
         if pending.subscribes {
             let refusal = match outcome {
@@ -176,14 +187,17 @@ impl Client {
     /// `Cancel`: ends what waits under this TransactionID.
     pub(super) fn cancel(&mut self, context: &mut DialectContext<'_>, it: &MessageEnvelope) {
         let Some(tid) = &it.transaction else { return };
+        let key = TransactionKey::of(tid);
         let is_meant = |pending: &Pending| {
             !pending.subscribes
                 && pending.controller == it.controller
-                && pending.transaction.as_ref().is_some_and(|other| same_number(other, tid))
                 && it.topic.as_ref().is_none_or(|topic| *topic == pending.topic)
         };
-        let meant = self.calls.iter().filter(|(_, pending)| is_meant(pending));
-        let meant: Vec<u32> = meant.map(|(call, _)| *call).collect();
+        let same = self.by_transaction.range((key.clone(), 0)..=(key, u32::MAX));
+        let meant: Vec<u32> = same
+            .map(|(_, call)| *call)
+            .filter(|call| self.calls.get(call).is_some_and(is_meant))
+            .collect();
         for call in meant {
             self.forget(context, call);
             self.answered(context, call, &CallOutcome::failed(codes::ABORT));
@@ -191,7 +205,23 @@ impl Client {
     }
 }
 
-/// Whether two TransactionIDs are the same number, however they are written.
-fn same_number(left: &Value, right: &Value) -> bool {
-    left == right || left.as_int().is_some() && left.as_int() == right.as_int()
+/// A TransactionID, by which two that are the same number, however they are written, are equal.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum TransactionKey {
+    Int(i64),
+    /// The bits of a double.
+    Float(u64),
+    /// As it was written.
+    Number(Box<str>),
+}
+
+impl TransactionKey {
+    fn of(number: &Value) -> TransactionKey {
+        match (number.as_int(), number) {
+            (Some(number), _) => TransactionKey::Int(number),
+            (None, Value::Float(number)) => TransactionKey::Float(number.to_bits()),
+            (None, Value::Number(text)) => TransactionKey::Number(text.clone()),
+            (None, _) => TransactionKey::Number(Box::default()),
+        }
+    }
 }

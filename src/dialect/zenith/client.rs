@@ -1,7 +1,7 @@
 //! A client: what it says is sorted here, and what it is told.
 
 use super::auth::ZenithSession;
-use super::calls::Pending;
+use super::calls::{Pending, TransactionKey};
 use super::closings;
 use super::messages::{CallOutcome, ZenithMessage};
 use super::topics::{TopicOp, TopicSubscription};
@@ -11,7 +11,7 @@ use crate::dialect::{DialectContext, Effect};
 use crate::hub::ConnId;
 use crate::mem::Handle;
 use crate::time::{Deadline, Now};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// One client.
 pub(super) struct Client {
@@ -26,9 +26,14 @@ pub(super) struct Client {
     pub(super) identity: Option<ZenithSession>,
     /// What it is subscribed to, or wants to be, by the channel.
     pub(super) topics: HashMap<Box<str>, TopicSubscription>,
-    /// What waits for a back end.
+    /// Subscriptions that it holds: the references of all topics, and what is asked for.
+    pub(super) references: usize,
+    /// What waits for a back end, and the same by TransactionID.
     pub(super) calls: BTreeMap<u32, Pending>,
+    pub(super) by_transaction: BTreeSet<(TransactionKey, u32)>,
     pub(super) last_call: u32,
+    /// Wrong tokens, passwords and grants that it has sent.
+    pub(super) wrong_tokens: u32,
     /// The times that it has set, by controller.
     pub(super) times: Vec<(Box<str>, Times)>,
     /// Not later than the first of all times that are to be looked at.
@@ -55,7 +60,10 @@ impl Client {
             secure_scopes: Vec::new(),
             identity: None,
             topics: HashMap::new(),
+            references: 0,
             calls: BTreeMap::new(),
+            by_transaction: BTreeSet::new(),
+            wrong_tokens: 0,
             last_call: 0,
             times: Vec::new(),
             due: Deadline::NEVER,
@@ -152,13 +160,13 @@ impl Client {
         self.due = self.due.min(when);
     }
 
-    /// The connection is gone.
+    /// The connection has closed.
     pub(super) fn on_drop(&mut self, env: &crate::dialect::Env, us: ConnId, out: &mut Vec<Effect>) {
-        if let Some(identity) = &self.identity {
+        if let Some(identity) = self.identity.take() {
             env.zenith.state.leave(&identity.principal.user, us);
         }
-        for (call, pending) in &self.calls {
-            let what = super::messages::to_message(ZenithMessage::Forget { from: us, call: *call });
+        for (call, pending) in std::mem::take(&mut self.calls) {
+            let what = super::messages::to_message(ZenithMessage::Forget { from: us, call });
             out.push(Effect::Tell { to: pending.to, what });
         }
     }

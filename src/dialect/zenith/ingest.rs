@@ -1,5 +1,6 @@
 //! The HTTP door for back ends: `POST .../ingest` with one container or an array of them.
 
+use super::attempts;
 use super::commands::{self, CommandRefusal};
 use super::directory::{ServiceEntry, TokenOwner};
 use super::negotiate::credentials;
@@ -27,8 +28,15 @@ fn reply(context: &mut DialectContext<'_>, request: &mut Request<'_>) -> HttpRep
         return HttpReply { allow: Some("POST"), ..reply };
     }
     let token = request.header("authorization").and_then(credentials);
+    let (env, conn, peer, now) = (context.env, context.conn, context.peer, context.now);
+    if token.is_some() && attempts::is_refused(env, conn, peer, now) {
+        return error(429, "too many wrong tokens have come from this address", None);
+    }
     let found = token.and_then(|token| context.env.zenith.token(token));
     let Some(TokenOwner::Service(service)) = found else {
+        if token.is_some() {
+            attempts::note_wrong(env, conn, peer, now);
+        }
         return error(401, "a service's token is needed: Authorization: Bearer ...", None);
     };
     if context.draining {

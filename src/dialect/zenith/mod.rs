@@ -2,6 +2,8 @@
 //!
 //! `README.md` beside this file says what is configured and how a back end is written.
 
+mod asked;
+mod attempts;
 mod auth;
 mod builtin;
 mod calls;
@@ -31,7 +33,7 @@ use crate::config::SlowConsumer;
 use crate::http;
 use crate::hub::{self, Answer, ConnId};
 use crate::time::Deadline;
-use crate::ws;
+use crate::ws::{self, close};
 use auth::ZenithSession;
 use client::Client;
 use directory::TokenOwner;
@@ -46,8 +48,8 @@ pub const APP: u32 = u32::MAX;
 /// Close codes, with the text that goes with each. What is 4000 or above ends the client for good,
 /// below it comes back.
 mod closings {
+    use super::close;
     use super::{Closing, Cow};
-    use crate::ws::close;
 
     pub(super) const SLOW: Closing =
         Closing::new(close::GOING_AWAY, "the client does not read what it is sent");
@@ -57,12 +59,23 @@ mod closings {
         Closing::new(close::INTERNAL, "something has gone wrong in the server");
     pub(super) const RESTART: Closing = Closing::new(close::RESTART, "the server restarts");
 
+    pub(super) const GUESSES: Closing =
+        Closing::new(close::POLICY, "too many wrong tokens or passwords");
+
     pub(super) fn invalid(reason: impl Into<Cow<'static, str>>) -> Closing {
         Closing { code: close::INVALID_DATA, reason: reason.into() }
     }
 
     pub(super) fn kicked(reason: &'static str) -> Closing {
         Closing::new(4000, reason)
+    }
+}
+
+/// What follows from a message for a connection that has closed: who has called a back end in the
+/// moment in which it closed is told that it is not there.
+pub(super) fn on_undelivered(what: &hub::DialectMessage, out: &mut Vec<Effect>) {
+    if let Some(ZenithMessage::Call(call)) = what.downcast_ref::<ZenithMessage>() {
+        out.push(asked::AskedCall::of(call).unavailable());
     }
 }
 
@@ -77,7 +90,7 @@ enum Role {
 impl Dialect for Connection {
     fn subprotocol<'a>(env: &Env, opening: &Opening<'a>) -> Result<Option<&'a str>, Rejection> {
         negotiate::version(opening)?;
-        negotiate::bearer(env, opening)?;
+        negotiate::check_bearer(env, opening)?;
         negotiate::protocol(opening)
     }
 
@@ -95,7 +108,7 @@ impl Dialect for Connection {
         }
         let format = negotiate::format(opening);
         let version = negotiate::version(opening).unwrap_or_default();
-        let mut client = Client::new(format, version, opening.secure);
+        let mut client = Client::new(format, &version, opening.secure);
         let guarded = opening.route.guarded.iter();
         client.guarded = guarded.map(|(name, roles)| (name.clone(), roles.clone())).collect();
         match negotiate::bearer(context.env, opening).ok().flatten() {
@@ -186,6 +199,11 @@ impl Dialect for Connection {
         }
     }
 
+    /// The vendor's page: 1000 answers whatever a client closes with.
+    fn close_reply(&self, _code: Option<u16>) -> Option<u16> {
+        Some(close::NORMAL)
+    }
+
     fn on_drop(&mut self, _env: &Env) {}
 
     fn on_close(&mut self, env: &Env, us: ConnId, out: &mut Vec<Effect>) {
@@ -209,16 +227,15 @@ impl Dialect for Connection {
         let max = env.config.limits.write_queue_bytes;
         match &*self.0 {
             Role::Client(_) => max,
-            // A call is as large as a client's message, and one always fits.
-            Role::Service(_) => max.saturating_add(2 * env.zenith.config.message_bytes as usize),
+            Role::Service(_) => service::queue_bytes(env),
         }
     }
 
     fn overrun(&mut self, env: &Env) -> SlowConsumer {
         match &*self.0 {
             Role::Client(_) => env.config.slow_consumer,
-            // Who has missed a question does not know of it.
-            Role::Service(_) => SlowConsumer::Close,
+            // It is asked no more than fits; `send_ms` ends one that does not read.
+            Role::Service(_) => SlowConsumer::Drop,
         }
     }
 

@@ -1,10 +1,11 @@
 //! The handshake: which format, which version, and who asks.
 
+use super::attempts;
 use super::directory::{Principal, TokenOwner};
 use crate::codec::value::Format;
 use crate::config::GuardKind;
 use crate::dialect::{Env, Opening, Rejection};
-use crate::http::query;
+use crate::http::query::{self, QueryDecoder};
 use std::borrow::Cow;
 
 /// The subprotocols, in their exact spelling.
@@ -42,9 +43,12 @@ pub(super) fn format(opening: &Opening<'_>) -> Format {
 }
 
 /// The version that is in effect: 1.1 and up, below 3.
-pub(super) fn version<'a>(opening: &Opening<'a>) -> Result<&'a str, Rejection> {
-    let Some(version) = query::get(opening.query, "version") else { return Ok(NEWEST) };
-    if is_supported(version) {
+pub(super) fn version<'a>(opening: &Opening<'a>) -> Result<Cow<'a, str>, Rejection> {
+    let Some(version) = query::get(opening.query, "version") else {
+        return Ok(Cow::Borrowed(NEWEST));
+    };
+    let version = query::decode(version, QueryDecoder::QueryDecoder);
+    if let Some(version) = version.filter(|version| is_supported(version)) {
         return Ok(version);
     }
     Err(refused(400, "version must be 1.1 to 2.x"))
@@ -67,6 +71,19 @@ fn is_supported(version: &str) -> bool {
     version.len() <= VERSION_BYTES
         && parts.all(|part| number(part).is_some())
         && (major == 2 || major == 1 && minor >= 1)
+}
+
+/// Looks at the token of the request, as far as it is for us to look at, and counts a wrong one.
+pub(super) fn check_bearer(env: &Env, opening: &Opening<'_>) -> Result<(), Rejection> {
+    let guarded = opening.route.guarded.keys().any(|name| reads_bearer(env, name));
+    if opening.headers.first("authorization").is_none() || guarded {
+        return bearer(env, opening).map(|_| ());
+    }
+    let Opening { conn, peer, now, .. } = *opening;
+    if attempts::is_refused(env, conn, peer, now) {
+        return Err(refused(429, "too many wrong tokens have come from this address"));
+    }
+    bearer(env, opening).map(|_| ()).inspect_err(|_| attempts::note_wrong(env, conn, peer, now))
 }
 
 /// Who asks, if the request says so; on a guarded route, whom the guard has let in.

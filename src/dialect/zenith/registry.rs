@@ -3,18 +3,41 @@
 //! Signing in and registering lock it; a subscription and a call look a back end up under a lock
 //! that they share. Data is published and delivered without it.
 
+use super::attempts::SignInAttempts;
 use super::directory::{Backend, Rule};
 use crate::hub::ConnId;
-use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub struct State {
-    /// The sessions of each user, the oldest first.
-    sessions: Mutex<HashMap<Box<str>, VecDeque<ConnId>>>,
+    /// The sessions of each user. Users are spread over several tables, so that those of one core
+    /// seldom wait for those of another.
+    sessions: [Mutex<SessionTable>; SESSION_TABLES],
+    hasher: ahash::RandomState,
+    /// Wrong tokens and passwords.
+    pub(super) attempts: SignInAttempts,
     served: RwLock<HashMap<Box<str>, Vec<Served>>>,
     feeds: RwLock<HashMap<Box<str>, Box<str>>>,
+}
+
+const SESSION_TABLES: usize = 32;
+
+/// The sessions of some users.
+#[derive(Debug, Default)]
+struct SessionTable {
+    users: HashMap<Box<str>, UserSessions>,
+    /// Numbers all sessions, in the order in which they began.
+    last: u64,
+}
+
+/// The sessions of one user, by their number, and the number of each.
+#[derive(Debug, Default)]
+struct UserSessions {
+    by_age: BTreeMap<u64, ConnId>,
+    numbers: HashMap<ConnId, u64>,
 }
 
 /// What a back end has registered for a controller.
@@ -38,30 +61,44 @@ impl State {
 
     /// A connection is a session of `user` now. Gives those that are too many, the oldest first.
     pub(super) fn enter(&self, user: &str, conn: ConnId, max: usize) -> Vec<ConnId> {
-        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        let list = sessions.entry(user.into()).or_default();
-        if !list.contains(&conn) {
-            list.push_back(conn);
+        let mut table = self.sessions_of(user);
+        table.last += 1;
+        let number = table.last;
+        let sessions = table.users.entry(user.into()).or_default();
+        if let Entry::Vacant(place) = sessions.numbers.entry(conn) {
+            place.insert(number);
+            sessions.by_age.insert(number, conn);
         }
-        let over = if max == 0 { 0 } else { list.len().saturating_sub(max) };
-        list.drain(..over).collect()
+        let over = if max == 0 { 0 } else { sessions.by_age.len().saturating_sub(max) };
+        let too_many = (0..over).filter_map(|_| sessions.by_age.pop_first());
+        let too_many: Vec<ConnId> = too_many.map(|(_, conn)| conn).collect();
+        for conn in &too_many {
+            sessions.numbers.remove(conn);
+        }
+        too_many
     }
 
     /// A connection is no session of `user` any more.
     pub(super) fn leave(&self, user: &str, conn: ConnId) {
-        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(list) = sessions.get_mut(user) {
-            list.retain(|other| *other != conn);
-            if list.is_empty() {
-                sessions.remove(user);
-            }
+        let mut table = self.sessions_of(user);
+        let Some(sessions) = table.users.get_mut(user) else { return };
+        if let Some(number) = sessions.numbers.remove(&conn) {
+            sessions.by_age.remove(&number);
+        }
+        if sessions.by_age.is_empty() {
+            table.users.remove(user);
         }
     }
 
-    /// The sessions of `user`.
+    /// The sessions of `user`, the oldest first.
     pub(super) fn sessions(&self, user: &str) -> Vec<ConnId> {
-        let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        sessions.get(user).map(|list| list.iter().copied().collect()).unwrap_or_default()
+        let table = self.sessions_of(user);
+        table.users.get(user).map(|it| it.by_age.values().copied().collect()).unwrap_or_default()
+    }
+
+    fn sessions_of(&self, user: &str) -> MutexGuard<'_, SessionTable> {
+        let at = self.hasher.hash_one(user) as usize % self.sessions.len();
+        self.sessions[at].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     // --- back ends ---
@@ -169,7 +206,8 @@ mod tests {
         state.leave("u", conn(2));
         state.leave("u", conn(4));
         assert_eq!(state.sessions("u"), []);
-        assert!(state.sessions.lock().unwrap().len() == 1);
+        let users = state.sessions.iter().map(|table| table.lock().unwrap().users.len());
+        assert_eq!(users.sum::<usize>(), 1);
     }
 
     #[test]

@@ -1,14 +1,14 @@
 //! A back end on a WebSocket: it registers what it serves, publishes, and answers what clients
 //! ask. `README.md` beside this file has its messages.
 
+use super::APP;
+use super::asked::{AskedCall, AskedCalls};
 use super::client::say;
 use super::commands::{self, BackendCommand};
 use super::directory::{Rule, ServiceEntry};
-use super::messages::{Call, CallOutcome, ZenithMessage, to_message};
+use super::messages::{Call, CallOutcome, ZenithMessage};
 use super::registry::Served;
-use super::topics::unavailable;
 use super::wire::{self, MessageEnvelope, WireMessage, codes};
-use super::{APP, closings};
 use crate::codec::{Format, Value};
 use crate::dialect::{DialectContext, Effect, Env};
 use crate::hub::{ConnId, Encodings, Event};
@@ -21,8 +21,9 @@ pub(super) struct Service {
     pub(super) format: Format,
     entry: Arc<ServiceEntry>,
     /// What it is asked and has not answered, by the number that it knows.
-    asked: BTreeMap<i64, AskedCall>,
-    last: i64,
+    asked: AskedCalls,
+    /// Whether it has closed, and all that follows from that is done.
+    has_left: bool,
     /// What it has published and numbered and has no place yet, by the part; it is told then.
     unplaced: BTreeMap<u16, MessageEnvelope>,
     last_part: u16,
@@ -32,25 +33,6 @@ pub(super) struct Service {
     pictures: Option<HashSet<String>>,
 }
 
-struct AskedCall {
-    from: ConnId,
-    call: u32,
-    controller: Box<str>,
-    topic: Box<str>,
-}
-
-impl AskedCall {
-    /// The answer, in the order of the topic: behind data that went before, and before data that
-    /// comes later.
-    fn answer(&self, outcome: CallOutcome) -> Effect {
-        let what = to_message(ZenithMessage::Answer { call: self.call, outcome });
-        let name = wire::channel(&self.controller, &self.topic);
-        Effect::TellBehind { app: APP, name, to: self.from, what }
-    }
-}
-
-/// What one back end may be asked and not have answered.
-const ASKED_MOST: usize = 65_536;
 /// Numbered publishes of one back end that may wait for their place. Long before that, reading from
 /// it stops, because the lanes to other cores are full.
 const UNPLACED_MOST: usize = u16::MAX as usize;
@@ -64,8 +46,8 @@ impl Service {
         Service {
             format,
             entry,
-            asked: BTreeMap::new(),
-            last: 0,
+            asked: AskedCalls::default(),
+            has_left: false,
             unplaced: BTreeMap::new(),
             last_part: 0,
             feeds: Vec::new(),
@@ -85,7 +67,7 @@ impl Service {
                     }
                     (_, data) => CallOutcome::Done(data),
                 };
-                match number.and_then(|number| self.asked.remove(&number)) {
+                match number.and_then(|number| self.asked.remove(number)) {
                     Some(asked) => context.effects.push(asked.answer(outcome)),
                     None => note_late_answer(context),
                 }
@@ -231,10 +213,7 @@ impl Service {
         match what {
             ZenithMessage::Call(call) => self.ask(context, call),
             ZenithMessage::Forget { from, call } => {
-                let is_it = |asked: &AskedCall| asked.from == *from && asked.call == *call;
-                let found = self.asked.iter().find(|(_, asked)| is_it(asked));
-                let Some(number) = found.map(|(number, _)| *number) else { return };
-                let Some(asked) = self.asked.remove(&number) else { return };
+                let Some((number, asked)) = self.asked.forget(*from, *call) else { return };
                 let number = Value::Int(number);
                 let message = WireMessage {
                     controller: &asked.controller,
@@ -251,19 +230,10 @@ impl Service {
         }
     }
 
+    /// Asks the back end, unless too much waits for it: then whoever asks is told so at once.
     fn ask(&mut self, context: &mut DialectContext<'_>, call: &Call) {
-        let asked = AskedCall {
-            from: call.from,
-            call: call.call,
-            controller: call.controller.clone(),
-            topic: call.topic.clone(),
-        };
-        if self.asked.len() >= ASKED_MOST {
-            return context.effects.push(asked.answer(CallOutcome::failed(codes::LIMITED)));
-        }
-        self.last += 1;
-        self.asked.insert(self.last, asked);
-        let number = Value::Int(self.last);
+        let asked = AskedCall::of(call);
+        let number = Value::Int(self.asked.next_number());
         let message = WireMessage {
             controller: &call.controller,
             topic: Some(&call.topic),
@@ -275,24 +245,30 @@ impl Service {
             data: call.data.as_ref(),
             confirm: false,
         };
-        // Clients ask faster than a back end may read: what waits for it is bounded.
-        match message.encode(self.format) {
-            Ok(payload) => {
-                let frame = wire::freeze(self.format, &payload);
-                context.shared.push(Handle::new(frame));
+        let Ok(payload) = message.encode(self.format) else {
+            return context.effects.push(asked.answer(CallOutcome::failed(codes::FAULT)));
+        };
+        let frame = Handle::new(wire::freeze(self.format, &payload));
+        let (bytes, bound) = (frame.len(), queue_bytes(context.env));
+        if !self.asked.has_room(call.from, bytes, context.waiting_bytes, bound) {
+            if let Some(counters) = context.env.counters.get(usize::from(context.conn.core)) {
+                counters.backend_calls_refused.add(1);
             }
-            Err(_) => context.close(closings::INTERNAL),
+            return context.effects.push(asked.answer(CallOutcome::failed(codes::LIMITED)));
         }
+        self.asked.insert(asked, bytes);
+        context.shared.push(frame);
     }
 
-    /// The connection is gone: who waits for it is told, its feeds are marked, and its pictures go
-    /// if it said so.
+    /// The connection has closed: nobody asks it any more, who waits for it is told, its feeds are
+    /// marked, and its pictures go if it said so.
     pub(super) fn on_drop(&mut self, env: &Env, us: ConnId, out: &mut Vec<Effect>) {
+        if std::mem::replace(&mut self.has_left, true) {
+            return;
+        }
         let state = &env.zenith.state;
         state.unregister(us);
-        for asked in std::mem::take(&mut self.asked).into_values() {
-            out.push(asked.answer(CallOutcome::failed(&unavailable(&asked.controller))));
-        }
+        out.extend(self.asked.take_all().map(|asked| asked.unavailable()));
         let mut changed = false;
         for feed in &self.feeds {
             changed |= state.set_feed(feed, Some(GONE));
@@ -307,6 +283,13 @@ impl Service {
             out.push(Effect::Publish { app: APP, name, event, part: 0 });
         }
     }
+}
+
+/// Bytes of questions that may wait for a back end: one is as large as a client's message, and two
+/// always fit.
+pub(super) fn queue_bytes(env: &Env) -> usize {
+    let max = env.config.limits.write_queue_bytes;
+    max.saturating_add(2 * env.zenith.config.message_bytes as usize)
 }
 
 /// Counts an answer that nobody waits for.

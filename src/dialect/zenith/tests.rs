@@ -17,6 +17,8 @@ fn closing(act: impl FnOnce(&mut Connection, &mut DialectContext<'_>)) -> Option
     let (mut json, mut out, mut shared) = (Scratch::default(), Vec::new(), Vec::new());
     let (mut effects, mut closing, mut core_state) = (Vec::new(), None, CoreState::default());
     let mut context = DialectContext {
+        peer: std::net::SocketAddr::from(([127, 0, 0, 1], 40_000)),
+        waiting_bytes: 0,
         now: Now { ms: 1000, unix_s: 1000 },
         conn: ConnId { core: 0, slot: Slot { index: 0, generation: 1 } },
         env: &env,

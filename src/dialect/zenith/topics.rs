@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 /// One topic of a client.
 pub(super) struct TopicSubscription {
-    /// How often it is subscribed to; each has its own end.
+    /// How often it is subscribed to; each has its own end, and counts as a subscription.
     refs: u32,
     stage: Stage,
     /// The scope that it needs.
@@ -86,6 +86,7 @@ impl Client {
     pub(super) fn sub(&mut self, context: &mut DialectContext<'_>, channel: &str, op: TopicOp) {
         let (controller, topic) = wire::split(channel);
         let at = (controller, Some(topic));
+        let has_room = self.has_room(context);
         let Some(known) = self.topics.get_mut(channel) else {
             return match self.gate(context, controller, topic) {
                 Ok(gate) => self.begin(context, channel, gate, op),
@@ -93,11 +94,13 @@ impl Client {
             };
         };
         match known.stage {
-            Stage::Asking(_) | Stage::Joining if known.waiting.len() < WAITING_MOST => {
+            Stage::Asking(_) | Stage::Joining if known.waiting.len() < WAITING_MOST && has_room => {
                 known.waiting.push_back(op);
+                self.references += 1;
             }
-            Stage::Active | Stage::Own(_) if known.refs < u32::MAX => {
+            Stage::Active | Stage::Own(_) if has_room => {
                 known.refs += 1;
+                self.references += 1;
                 if op.confirm {
                     self.confirm_sub(context, at);
                 }
@@ -118,7 +121,10 @@ impl Client {
                     return known.waiting.push_back(TopicOp::unsub(confirm));
                 }
                 Stage::Asking(_) | Stage::Joining => {}
-                _ if known.refs > 1 => known.refs -= 1,
+                _ if known.refs > 1 => {
+                    known.refs -= 1;
+                    self.references -= 1;
+                }
                 _ => self.drop_topic(context, channel),
             }
         }
@@ -141,8 +147,21 @@ impl Client {
         );
     }
 
+    /// Takes a topic off the list, with all its references.
+    fn take_topic(&mut self, channel: &str) -> Option<TopicSubscription> {
+        let topic = self.topics.remove(channel)?;
+        self.references -= topic.refs as usize;
+        Some(topic)
+    }
+
+    /// Whether the connection may have one more subscription. Each reference counts, since each
+    /// costs a message when the topic ends.
+    fn has_room(&self, context: &DialectContext<'_>) -> bool {
+        self.references < context.env.zenith.config.subscriptions_per_connection
+    }
+
     fn drop_topic(&mut self, context: &mut DialectContext<'_>, channel: &str) {
-        let Some(topic) = self.topics.remove(channel) else { return };
+        let Some(topic) = self.take_topic(channel) else { return };
         match topic.stage {
             Stage::Active | Stage::Joining => {
                 context.effects.push(Effect::Leave { app: APP, name: channel.to_owned() });
@@ -160,9 +179,7 @@ impl Client {
         topic: &str,
     ) -> Result<Gate, String> {
         let config = &context.env.zenith.config;
-        if self.topics.len() >= config.subscriptions_per_connection
-            || controller.len() + topic.len() > config.topic_length
-        {
+        if !self.has_room(context) || controller.len() + topic.len() > config.topic_length {
             return Err(codes::LIMITED.to_owned());
         }
         self.way(context, controller, topic)
@@ -216,6 +233,7 @@ impl Client {
             waiting: VecDeque::new(),
         };
         self.topics.insert(channel.into(), topic);
+        self.references += 1;
         self.go(context, channel, gate.way);
     }
 
@@ -337,7 +355,7 @@ impl Client {
 
     /// A topic cannot be subscribed to.
     fn refused(&mut self, context: &mut DialectContext<'_>, channel: &str, error: &Value) {
-        let Some(topic) = self.topics.remove(channel) else { return };
+        let Some(topic) = self.take_topic(channel) else { return };
         let (controller, name) = wire::split(channel);
         let at = (controller, Some(name));
         if topic.resumes {
@@ -356,6 +374,8 @@ impl Client {
         waiting: VecDeque<TopicOp>,
     ) {
         for op in waiting {
+            // It counted while it waited; from here on it counts as what comes of it.
+            self.references -= usize::from(op.sub);
             match op.sub {
                 true => self.sub(context, channel, op),
                 false => self.unsub(context, channel, op.confirm),

@@ -26,7 +26,7 @@ use crate::ws::{self, close};
 use epoch::Epoch;
 use notifications::NotificationKey;
 use query::Named;
-use sets::Set;
+use sets::{HeldAddresses, Set};
 use shared::AddressVerdict;
 use std::rc::Rc;
 
@@ -68,8 +68,20 @@ struct Watched {
 }
 
 impl Watched {
+    /// Whether `named` fits, if `free` more addresses may be held.
+    fn fits(&self, named: &[Named], replaces: bool, free: usize) -> bool {
+        if 2 * named.len() <= free {
+            return true;
+        }
+        let mut missing = Set::missing(self.now.as_ref(), named);
+        if replaces || self.next.is_some() {
+            missing += Set::missing(self.next.as_ref(), named);
+        }
+        missing <= free
+    }
+
     /// Adds addresses; false if there would be more than `max`.
-    fn add(&mut self, named: &[Named], replaces: bool, max: usize) -> bool {
+    fn add(&mut self, named: &[Named], replaces: bool, max: usize, held: &HeldAddresses) -> bool {
         let has = |address| self.now.as_ref().is_some_and(|set| set.has(address));
         let len = self.now.as_ref().map_or(0, |set| set.len());
         if len + named.len() > max {
@@ -79,9 +91,9 @@ impl Watched {
             }
         }
         if replaces || self.next.is_some() {
-            Set::add(&mut self.next, named);
+            Set::add(&mut self.next, named, held);
         }
-        Set::add(&mut self.now, named);
+        Set::add(&mut self.now, named, held);
         true
     }
 
@@ -257,10 +269,19 @@ impl Connection {
         if named.is_empty() {
             return Err(words::NO_CONTRACT);
         }
-        let max = context.env.config.zilliqa.addresses_per_connection;
+        let section = &context.env.config.zilliqa;
+        let (max, held) = (section.addresses_per_connection, &context.core_state.zilliqa.held);
+        let free = section.addresses_per_core.saturating_sub(held.get());
         let replaces = self.leaving & topic.bit() != 0;
         self.watched.get_or_insert_default();
-        let added = self.watched(topic).is_some_and(|it| it.add(named, replaces, max));
+        let Some(watched) = self.watched(topic) else { return Err(words::ADDRESSES) };
+        if !watched.fits(named, replaces, free) {
+            if let Some(counters) = context.env.counters.get(usize::from(context.conn.core)) {
+                counters.addresses_refused.add(1);
+            }
+            return Err(words::ADDRESSES);
+        }
+        let added = watched.add(named, replaces, max, held);
         if !added {
             return Err(words::ADDRESSES);
         }

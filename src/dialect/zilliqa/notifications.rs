@@ -3,7 +3,7 @@
 use super::address::Address;
 use super::epoch::Epoch;
 use super::frames::Composer;
-use super::sets::{Registry, Set};
+use super::sets::{Cases, HeldAddresses, Registry, Set};
 use super::words;
 use crate::config::Zilliqa;
 use crate::hub::DialectMessage;
@@ -23,6 +23,8 @@ pub struct NotificationCache {
     last: Option<u64>,
     pub(super) events: Registry,
     pub(super) payments: Registry,
+    /// How many addresses the sets of both hold.
+    pub(super) held: HeldAddresses,
     parts: Parts,
     sent: HashMap<NotificationKey, Option<Rc<[Handle]>>, ahash::RandomState>,
 }
@@ -68,15 +70,15 @@ impl NotificationCache {
         self.last = Some(epoch.number());
         self.events.begin();
         for (at, emitter) in epoch.emitters().iter().enumerate() {
-            self.events.mark(&emitter.address, None, at as u32);
+            self.events.mark(&emitter.address, at as u32);
         }
         self.payments.begin();
         // Senders' accounts take a while to compute, and mostly nobody asks.
         if !self.payments.is_empty() {
             for (at, transaction) in epoch.transactions().iter().enumerate() {
-                let (mark, to) = ((at as u32) << 1, &transaction.to);
-                self.payments.mark(to, None, mark);
-                self.payments.mark(transaction.from(), Some(to), mark | 1);
+                let mark = (at as u32) << 1;
+                self.payments.mark(&transaction.to, mark);
+                self.payments.mark(transaction.from(), mark | 1);
             }
         }
         self.current = Some(epoch);
@@ -97,47 +99,39 @@ impl NotificationCache {
     /// The list of the events that concern a set.
     pub(super) fn events_of(&mut self, set: &mut Rc<Set>) -> u32 {
         let Some(epoch) = &self.current else { return 0 };
-        self.events.list(set, |set| {
-            let mut marks: Vec<u32> = if set.len() < epoch.emitters().len() {
-                set.iter().filter_map(|address| epoch.emitter(address)).collect()
-            } else {
-                let emitters = epoch.emitters().iter().enumerate();
-                let known = emitters.filter(|(_, emitter)| set.has(&emitter.address));
-                known.map(|(at, _)| at as u32).collect()
-            };
-            marks.sort_unstable();
-            marks
-        })
+        let look = |own: &Cases| -> Vec<u32> {
+            if own.len() < epoch.emitters().len() {
+                return own.keys().filter_map(|address| epoch.emitter(address)).collect();
+            }
+            let emitters = epoch.emitters().iter().enumerate();
+            let known = emitters.filter(|(_, emitter)| own.contains_key(&emitter.address));
+            known.map(|(at, _)| at as u32).collect()
+        };
+        self.events.list(set, look, Vec::dedup)
     }
 
     /// The list of the transactions that concern a set, each doubled, and odd where the sender is
     /// in the set and the receiver is not.
     pub(super) fn payments_of(&mut self, set: &mut Rc<Set>) -> u32 {
         let Some(epoch) = &self.current else { return 0 };
-        self.payments.list(set, |set| match set.len() < epoch.transactions().len() {
-            true => {
-                let mut marks: Vec<u32> = Vec::new();
-                for address in set.iter() {
+        let look = |own: &Cases| {
+            let mut marks: Vec<u32> = Vec::new();
+            if own.len() < epoch.transactions().len() {
+                for address in own.keys() {
                     let (received, sent) = epoch.transactions_of(address);
                     marks.extend(received.iter().map(|at| at << 1));
-                    let is_other = |at: &&u32| !set.has(&epoch.transactions()[**at as usize].to);
-                    marks.extend(sent.iter().filter(is_other).map(|at| at << 1 | 1));
+                    marks.extend(sent.iter().map(|at| at << 1 | 1));
                 }
-                marks.sort_unstable();
-                marks
+                return marks;
             }
-            false => {
-                let mark = |(at, it): (usize, &super::epoch::Transaction)| {
-                    let at = at as u32;
-                    match (set.has(&it.to), set.has(it.from())) {
-                        (true, _) => Some(at << 1),
-                        (false, true) => Some(at << 1 | 1),
-                        (false, false) => None,
-                    }
-                };
-                epoch.transactions().iter().enumerate().filter_map(mark).collect()
+            for (at, transaction) in (0..).zip(epoch.transactions()) {
+                marks.extend(own.contains_key(&transaction.to).then_some(at << 1));
+                marks.extend(own.contains_key(transaction.from()).then_some(at << 1 | 1));
             }
-        })
+            marks
+        };
+        // Where both are in it, the receiver counts.
+        self.payments.list(set, look, |marks| marks.dedup_by_key(|mark| *mark >> 1))
     }
 
     /// The notification of the present epoch, unless there is none.

@@ -62,7 +62,11 @@ pub enum SubscriptionQuery {
 /// # Errors
 /// What is wrong with it, as the server of `wire` says it.
 pub fn read(text: &str, wire: ZilliqaWire) -> Result<SubscriptionQuery, &'static str> {
-    let members = RawMembers::read(text).ok_or(words::QUERY)?;
+    let text = match wire {
+        ZilliqaWire::Deployed => Cow::Borrowed(text),
+        ZilliqaWire::Documented => without_trailing_commas(text),
+    };
+    let members = RawMembers::read(&text).ok_or(words::QUERY)?;
     match members.text("query").ok_or(words::QUERY)?.as_ref() {
         "Unsubscribe" => {
             let topic = members.text("type").and_then(|name| QueryTopic::named(&name));
@@ -81,6 +85,39 @@ pub fn read(text: &str, wire: ZilliqaWire) -> Result<SubscriptionQuery, &'static
             }
         },
     }
+}
+
+/// The examples of the protocol's page have a comma after the last member: the text with a blank in
+/// place of one comma, after a value, before each `}` and `]`. Strings stay as they are.
+fn without_trailing_commas(text: &str) -> Cow<'_, str> {
+    let mut commas = Vec::new();
+    let mut quoted = false;
+    let mut escaped = false;
+    // The last two characters that are no blanks and in no string, and where the last one is.
+    let (mut before, mut last, mut last_at) = (b' ', b' ', 0);
+    for (at, byte) in text.bytes().enumerate() {
+        if quoted {
+            (quoted, escaped) = (escaped || byte != b'"', !escaped && byte == b'\\');
+            continue;
+        }
+        let ends = byte == b'}' || byte == b']';
+        if ends && last == b',' && !b" {[,:".contains(&before) {
+            commas.push(last_at);
+        }
+        if !byte.is_ascii_whitespace() {
+            (before, last, last_at) = (last, byte, at);
+            quoted = byte == b'"';
+        }
+    }
+    if commas.is_empty() {
+        return Cow::Borrowed(text);
+    }
+    let mut commas = commas.into_iter().peekable();
+    let blank = |(at, character)| match commas.next_if_eq(&at) {
+        Some(_) => ' ',
+        None => character,
+    };
+    Cow::Owned(text.char_indices().map(blank).collect())
 }
 
 fn list(raw: &str) -> Option<Vec<&RawValue>> {
@@ -180,6 +217,68 @@ mod tests {
         ] {
             assert_eq!(read(bad, Deployed), Err(words::QUERY), "{bad}");
         }
+    }
+
+    /// The queries of the vendor's page, as it writes them.
+    #[test]
+    fn zilliqa_documented_takes_the_examples_of_the_page() {
+        let contracts = concat!(
+            "{\n  \"query\":\"EventLog\",\n  \"addresses\":[\n",
+            "    \"0x0000000000000000000000000000000000000000\",\n",
+            "    \"0x1111111111111111111111111111111111111111\"\n  ]\n}"
+        );
+        let zero = ([0; 20], 0);
+        let ones = ([0x11; 20], 0);
+        let contracts_query = SubscriptionQuery::Addresses(QueryTopic::EventLog, vec![zero, ones]);
+        assert_eq!(read(contracts, Documented), Ok(contracts_query));
+        let new_block = "{\n  \"query\":\"NewBlock\",\n}";
+        assert_eq!(read(new_block, Documented), Ok(SubscriptionQuery::NewBlock));
+        assert_eq!(read(new_block, Deployed), Err(words::QUERY));
+        for topic in ["NewBlock", "EventLog"] {
+            let text = format!("{{\n  \"query\":\"Unsubscribe\",\n  \"type\":\"{topic}\"\n}}");
+            let expected = QueryTopic::named(topic).map(SubscriptionQuery::Unsubscribe);
+            assert_eq!(read(&text, Documented).ok(), expected);
+        }
+        // Its last example has 33 digits, and what it calls malformed is refused in its words.
+        let short = format!(r#"["0x{}","0x{}"]"#, "0".repeat(33), "1".repeat(33));
+        assert_eq!(addresses("EventLog", &short, Documented), Err(words::ADDRESSES));
+        assert_eq!(addresses("TxnLog", &short, Documented), Err(words::PAYMENT_HEX));
+    }
+
+    #[test]
+    fn zilliqa_documented_takes_one_comma_after_a_value_and_no_more() {
+        let list = format!("[ \"{A}\" , ]");
+        assert!(addresses("TxnLog", &list, Documented).is_ok());
+        for good in [
+            r#"{"query":"NewBlock" , }"#,
+            r#"{"x":[{},],"y":{"z":[1,],},"query":"NewBlock",}"#,
+            r#"{"x":"a,}\",]\\","query":"NewBlock",}"#,
+            r#"{"é":"é,}","query":"NewBlock",}"#,
+        ] {
+            assert_eq!(read(good, Documented), Ok(SubscriptionQuery::NewBlock), "{good}");
+            assert_eq!(read(good, Deployed), Err(words::QUERY), "{good}");
+        }
+        for bad in [
+            "{,}",
+            r#"{"query":"NewBlock",,}"#,
+            r#"{,"query":"NewBlock"}"#,
+            r#"{"x":[,],"query":"NewBlock"}"#,
+            r#"{"query":,}"#,
+            r#"{"query":"NewBlock"},"#,
+            r#"{"query":"NewBlock",} ,"#,
+            r#"{"query":"NewBlock","#,
+            r#"{"query":"NewBlock,}"#,
+            ",}",
+            ",]",
+        ] {
+            assert_eq!(read(bad, Documented), Err(words::QUERY), "{bad}");
+        }
+        // A string keeps its commas.
+        let text = r#"{"query":"New,}Block"}"#;
+        assert_eq!(without_trailing_commas(text), text);
+        // Linear: the longest message there may be takes no time to speak of.
+        let long = format!("{}1{}", "[".repeat(1 << 20), ",]".repeat(1 << 20));
+        assert_eq!(without_trailing_commas(&long).matches(',').count(), 0);
     }
 
     #[test]

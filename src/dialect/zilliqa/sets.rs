@@ -4,53 +4,176 @@
 //! an address to the sets that hold it, so an epoch costs as much as it has news, whatever is not
 //! in it. A set is taken in when the first epoch after a change comes, so that a client that names
 //! its addresses one by one does not make a set of each step.
+//!
+//! A set that grows is a new one, with the old one as its base and nothing of its own but the
+//! difference. Only that is indexed, and only that is taken out of the index when nobody has the
+//! set any more: the work follows what has changed, not what is held. A base that is not larger
+//! than the difference becomes part of it, so that an address moves a few times at most.
 
 use super::address::Address;
 use super::query::Named;
 use ahash::RandomState;
 use std::cell::Cell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 /// Addresses, each with the case of its digits.
+pub(super) type Cases = HashMap<Address, u64, RandomState>;
+
+/// How many addresses the sets of one core hold.
 #[derive(Clone, Debug, Default)]
+pub(super) struct HeldAddresses(Rc<Cell<usize>>);
+
+impl HeldAddresses {
+    pub(super) fn get(&self) -> usize {
+        self.0.get()
+    }
+
+    fn change(&self, before: usize, after: usize) {
+        self.0.set(self.0.get() + after - before);
+    }
+}
+
+/// The addresses of a base, if there is one, and its own.
+#[derive(Debug)]
 pub(super) struct Set {
-    addresses: HashMap<Address, u64, RandomState>,
-    /// Its place in the registry, from 1.
+    own: Cases,
+    base: Option<Rc<Set>>,
+    /// Different addresses in all.
+    len: usize,
+    /// Whether it says nothing of the case of any digit.
+    is_plain: bool,
+    /// Its place in the registry, from 1; 0 before it is there.
     place: Cell<u32>,
+    held: HeldAddresses,
+}
+
+impl Drop for Set {
+    fn drop(&mut self) {
+        self.held.change(self.own.len(), 0);
+    }
 }
 
 impl Set {
+    fn new(base: Option<Rc<Set>>, held: &HeldAddresses) -> Rc<Set> {
+        let (len, is_plain) = base.as_ref().map_or((0, true), |base| (base.len, base.is_plain));
+        let (own, place, held) = (Cases::default(), Cell::new(0), held.clone());
+        Rc::new(Set { own, base, len, is_plain, place, held })
+    }
+
     pub(super) fn len(&self) -> usize {
-        self.addresses.len()
+        self.len
     }
 
     pub(super) fn has(&self, address: &Address) -> bool {
-        self.addresses.contains_key(address)
+        self.find(address).is_some()
     }
 
     pub(super) fn case(&self, address: &Address) -> u64 {
-        self.addresses.get(address).copied().unwrap_or(0)
+        self.find(address).unwrap_or(0)
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Address> {
-        self.addresses.keys()
+    fn find(&self, address: &Address) -> Option<u64> {
+        self.layers().find_map(|layer| layer.own.get(address).copied())
     }
 
-    /// Whether it says nothing of the case of any digit.
-    fn is_plain(&self) -> bool {
-        self.addresses.values().all(|&case| case == 0)
+    /// This set, its base, the base of that, and so on.
+    fn layers(&self) -> impl Iterator<Item = &Set> {
+        std::iter::successors(Some(self), |layer| layer.base.as_deref())
+    }
+
+    /// How many of these addresses a set does not have in this writing.
+    pub(super) fn missing(set: Option<&Rc<Set>>, named: &[Named]) -> usize {
+        let is_missing = |named: &&Named| set.is_none_or(|it| it.find(&named.0) != Some(named.1));
+        let missing = named.iter().filter(is_missing).map(|(address, _)| address);
+        missing.collect::<HashSet<_>>().len()
     }
 
     /// Adds addresses to a set that may be shared with other connections.
-    pub(super) fn add(set: &mut Option<Rc<Set>>, named: &[Named]) {
-        let set = set.get_or_insert_default();
+    pub(super) fn add(set: &mut Option<Rc<Set>>, named: &[Named], held: &HeldAddresses) {
+        let is_there = |it: &Rc<Set>| named.iter().all(|(at, case)| it.find(at) == Some(*case));
+        if set.as_ref().is_some_and(is_there) {
+            return;
+        }
+        let set = set.get_or_insert_with(|| Set::new(None, held));
         if Rc::get_mut(set).is_none() {
-            *set = Rc::new(Set { addresses: set.addresses.clone(), place: Cell::new(0) });
+            *set = Set::new(Some(set.clone()), held);
         }
         if let Some(set) = Rc::get_mut(set) {
-            set.addresses.extend(named.iter().copied());
+            set.extend(named);
         }
+    }
+
+    fn extend(&mut self, named: &[Named]) {
+        let before = self.own.len();
+        for &(address, case) in named {
+            let below = self.base.as_ref().and_then(|base| base.find(&address));
+            if below == Some(case) {
+                self.own.remove(&address);
+                continue;
+            }
+            let is_new = self.own.insert(address, case).is_none();
+            self.len += usize::from(is_new && below.is_none());
+            self.is_plain &= case == 0;
+        }
+        self.held.change(before, self.own.len());
+    }
+
+    /// Takes over what its base has of its own, as long as that is not more than it has itself.
+    fn absorb_bases(set: &mut Rc<Set>) {
+        let Some(set) = Rc::get_mut(set) else { return };
+        while let Some(base) = set.base.take() {
+            if base.own.len() > set.own.len() {
+                set.base = Some(base);
+                return;
+            }
+            let before = set.own.len();
+            for (&address, &case) in &base.own {
+                set.own.entry(address).or_insert(case);
+            }
+            set.held.change(before, set.own.len());
+            set.base = base.base.clone();
+        }
+    }
+}
+
+/// The places of the sets that have an address. Most addresses are in one.
+#[derive(Debug)]
+enum Places {
+    One(u32),
+    Many(HashSet<u32, RandomState>),
+}
+
+impl Places {
+    fn insert(&mut self, place: u32) {
+        match self {
+            Places::One(first) => *self = Places::Many([*first, place].into_iter().collect()),
+            Places::Many(all) => {
+                all.insert(place);
+            }
+        }
+    }
+
+    /// Takes a place out; true if none is left.
+    fn remove(&mut self, place: u32) -> bool {
+        match self {
+            Places::One(first) => *first == place,
+            Places::Many(all) => {
+                all.remove(&place);
+                if all.len() * 4 < all.capacity() {
+                    all.shrink_to(all.len() * 2);
+                }
+                all.is_empty()
+            }
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = u32> {
+        let (one, many) = match self {
+            Places::One(first) => (Some(*first), None),
+            Places::Many(all) => (None, Some(all)),
+        };
+        one.into_iter().chain(many.into_iter().flatten().copied())
     }
 }
 
@@ -59,20 +182,23 @@ impl Set {
 pub(super) struct Registry {
     entries: Vec<Option<Entry>>,
     free: Vec<usize>,
-    index: HashMap<Address, Vec<u32>, RandomState>,
-    by_content: HashMap<u64, Vec<u32>, RandomState>,
+    index: HashMap<Address, Places, RandomState>,
+    /// The places of sets by the place of their base and a hash of what they have of their own.
+    by_content: HashMap<(u32, u64), Vec<u32>, RandomState>,
     hasher: RandomState,
     /// The lists of this epoch, from 1, each with a set that has it; equal ones are one.
     lists: Vec<(Rc<[u32]>, Rc<Set>)>,
     by_list: HashMap<Rc<[u32]>, u32, RandomState>,
+    /// Addresses that were put into the index or taken out of it.
+    #[cfg(test)]
+    indexed: usize,
 }
 
 #[derive(Debug)]
 struct Entry {
     set: Rc<Set>,
-    content: u64,
-    is_plain: bool,
-    /// What of this epoch concerns it, in order.
+    content: (u32, u64),
+    /// What of this epoch concerns the addresses that it has of its own.
     marks: Vec<u32>,
     /// The number of its list, when that is known.
     list: Option<u32>,
@@ -82,7 +208,8 @@ impl Registry {
     /// Begins an epoch: forgets the last one, and the sets that nobody has any more.
     pub(super) fn begin(&mut self) {
         self.rest();
-        for at in 0..self.entries.len() {
+        // A set is younger than its base, and mostly further behind.
+        for at in (0..self.entries.len()).rev() {
             let unused = |entry: &mut Entry| Rc::strong_count(&entry.set) == 1;
             if let Some(entry) = self.entries[at].take_if(unused) {
                 self.forget(at, &entry);
@@ -103,60 +230,81 @@ impl Registry {
     fn forget(&mut self, at: usize, entry: &Entry) {
         self.free.push(at);
         let place = at as u32 + 1;
-        let drop_from = |map: &mut Vec<u32>| {
-            map.retain(|&other| other != place);
-            map.is_empty()
-        };
-        for address in entry.set.iter() {
-            if self.index.get_mut(address).is_some_and(drop_from) {
+        for address in entry.set.own.keys() {
+            if self.index.get_mut(address).is_some_and(|places| places.remove(place)) {
                 self.index.remove(address);
             }
         }
-        if self.by_content.get_mut(&entry.content).is_some_and(drop_from) {
+        // Sets that have this key are equal, or there is a collision: there is hardly ever another.
+        let others = self.by_content.get_mut(&entry.content);
+        let is_last = others.is_some_and(|others| {
+            others.retain(|&other| other != place);
+            others.is_empty()
+        });
+        if is_last {
             self.by_content.remove(&entry.content);
         }
+        #[cfg(test)]
+        (self.indexed += entry.set.own.len());
     }
 
-    /// Marks every set that has `address`, but for those that have `unless`.
-    pub(super) fn mark(&mut self, address: &Address, unless: Option<&Address>, mark: u32) {
+    /// Marks every set that has `address`.
+    pub(super) fn mark(&mut self, address: &Address, mark: u32) {
         let Some(places) = self.index.get(address) else { return };
-        for &place in places {
-            if let Some(entry) = &mut self.entries[place as usize - 1]
-                && unless.is_none_or(|unless| !entry.set.has(unless))
-            {
+        for place in places.iter() {
+            if let Some(entry) = &mut self.entries[place as usize - 1] {
                 entry.marks.push(mark);
             }
         }
     }
 
     /// The number of the list of what concerns a set; 0 is nothing. A set that is new is taken in,
-    /// and `look` says what of this epoch concerns it.
-    pub(super) fn list(&mut self, set: &mut Rc<Set>, look: impl FnOnce(&Set) -> Vec<u32>) -> u32 {
+    /// and `look` says what of this epoch concerns addresses. `merge` is given the marks of all
+    /// addresses in ascending order, and takes out those that others stand for.
+    pub(super) fn list(
+        &mut self,
+        set: &mut Rc<Set>,
+        look: impl FnOnce(&Cases) -> Vec<u32>,
+        merge: impl FnOnce(&mut Vec<u32>),
+    ) -> u32 {
         if set.place.get() == 0 {
             self.take_in(set, look);
         }
-        let Some(Some(entry)) = self.entries.get_mut(set.place.get() as usize - 1) else {
-            return 0;
-        };
-        if let Some(list) = entry.list {
+        let at = (set.place.get() as usize).wrapping_sub(1);
+        let known = self.entries.get(at).and_then(|entry| entry.as_ref()?.list);
+        if let Some(list) = known {
             return list;
         }
-        let list: Rc<[u32]> = entry.marks.as_slice().into();
-        let known = self.by_list.get(&list).filter(|_| entry.is_plain);
+        let list = self.marks_of(set, merge);
+        let known = self.by_list.get(&list).filter(|_| set.is_plain);
         let number = match (list.is_empty(), known) {
             (true, _) => 0,
             (false, Some(&number)) => number,
             (false, None) => {
-                self.lists.push((list.clone(), entry.set.clone()));
+                self.lists.push((list.clone(), set.clone()));
                 let number = self.lists.len() as u32;
-                if entry.is_plain {
+                if set.is_plain {
                     self.by_list.insert(list, number);
                 }
                 number
             }
         };
-        entry.list = Some(number);
+        if let Some(Some(entry)) = self.entries.get_mut(at) {
+            entry.list = Some(number);
+        }
         number
+    }
+
+    fn marks_of(&self, set: &Set, merge: impl FnOnce(&mut Vec<u32>)) -> Rc<[u32]> {
+        let entry = |layer: &Set| {
+            let at = (layer.place.get() as usize).wrapping_sub(1);
+            self.entries.get(at)?.as_ref()
+        };
+        let entries = set.layers().filter_map(entry);
+        let mut marks: Vec<u32> = entries.flat_map(|entry| entry.marks.iter().copied()).collect();
+        marks.sort_unstable();
+        merge(&mut marks);
+        marks.into()
     }
 
     /// What a list holds, and a set that has it.
@@ -164,13 +312,15 @@ impl Registry {
         self.lists.get((list as usize).checked_sub(1)?)
     }
 
-    fn take_in(&mut self, set: &mut Rc<Set>, look: impl FnOnce(&Set) -> Vec<u32>) {
-        let of = |address, case| self.hasher.hash_one((address, case));
-        let each = set.addresses.iter().map(|(address, &case)| of(address, case));
-        let content = each.fold(set.len() as u64, u64::wrapping_add);
+    fn take_in(&mut self, set: &mut Rc<Set>, look: impl FnOnce(&Cases) -> Vec<u32>) {
+        Set::absorb_bases(set);
+        let hash = |(address, case): (&Address, &u64)| self.hasher.hash_one((address, case));
+        let hashes = set.own.iter().map(hash);
+        let base = set.base.as_ref().map_or(0, |base| base.place.get());
+        let content = (base, hashes.fold(set.own.len() as u64, u64::wrapping_add));
         for &place in self.by_content.get(&content).into_iter().flatten() {
             if let Some(entry) = &self.entries[place as usize - 1]
-                && entry.set.addresses == set.addresses
+                && entry.set.own == set.own
             {
                 *set = entry.set.clone();
                 return;
@@ -182,12 +332,15 @@ impl Registry {
         });
         let place = at as u32 + 1;
         set.place.set(place);
-        for address in set.iter() {
-            self.index.entry(*address).or_default().push(place);
+        for address in set.own.keys() {
+            let places = self.index.entry(*address);
+            places.and_modify(|places| places.insert(place)).or_insert(Places::One(place));
         }
+        #[cfg(test)]
+        (self.indexed += set.own.len());
         self.by_content.entry(content).or_default().push(place);
-        let (is_plain, marks) = (set.is_plain(), look(set));
-        self.entries[at] = Some(Entry { set: set.clone(), content, is_plain, marks, list: None });
+        let marks = look(&set.own);
+        self.entries[at] = Some(Entry { set: set.clone(), content, marks, list: None });
     }
 
     /// Whether nobody has named an address.
@@ -207,34 +360,50 @@ mod tests {
 
     fn set(named: &[Named]) -> Option<Rc<Set>> {
         let mut set = None;
-        Set::add(&mut set, named);
+        add(&mut set, named);
         set
     }
 
+    fn add(set: &mut Option<Rc<Set>>, named: &[Named]) {
+        let held = set.as_ref().map(|set| set.held.clone()).unwrap_or_default();
+        Set::add(set, named, &held);
+    }
+
     fn list(registry: &mut Registry, set: &mut Option<Rc<Set>>, marks: &[u32]) -> u32 {
-        registry.list(set.as_mut().expect("a set"), |_| marks.to_vec())
+        let set = set.as_mut().expect("a set");
+        registry.list(set, |_| marks.to_vec(), |marks| marks.dedup_by_key(|mark| *mark >> 1))
+    }
+
+    fn address(n: u32) -> Address {
+        let mut address = [0; 20];
+        address[..4].copy_from_slice(&n.to_le_bytes());
+        address
+    }
+
+    fn named(range: std::ops::Range<u32>) -> Vec<Named> {
+        range.map(|n| (address(n), 0)).collect()
     }
 
     const A: Address = [1; 20];
     const B: Address = [2; 20];
 
     #[test]
-    fn zilliqa_equal_sets_are_one_in_any_order() {
+    fn zilliqa_equal_sets_are_one_whatever_order_they_were_named_in() {
         let mut registry = Registry::default();
         let (mut one, mut two) = (set(&[(A, 0), (B, 0)]), set(&[(B, 0), (A, 0)]));
         let mut other = set(&[(A, 0)]);
         assert_eq!(list(&mut registry, &mut one, &[7]), 1);
-        assert_eq!(list(&mut registry, &mut two, &[8]), 1, "it is not looked at anew");
+        assert_eq!(list(&mut registry, &mut two, &[8]), 1, "it is not looked at again");
         assert_eq!(list(&mut registry, &mut other, &[9]), 2);
         assert_eq!(registry.len(), 2);
         assert!(one.as_ref().zip(two.as_ref()).is_some_and(|(one, two)| Rc::ptr_eq(one, two)));
         // A change makes it another one; what the other connection has stays.
-        Set::add(&mut two, &[([3; 20], 0)]);
+        add(&mut two, &[([3; 20], 0)]);
         assert_eq!((one.map(|it| it.len()), two.map(|it| it.len())), (Some(2), Some(3)));
     }
 
     #[test]
-    fn zilliqa_unused_sets_are_dropped_with_the_next_epoch() {
+    fn zilliqa_sets_that_nobody_has_are_forgotten_with_the_next_epoch() {
         let mut registry = Registry::default();
         let (mut one, mut two) = (set(&[(A, 0), (B, 0)]), set(&[(B, 0)]));
         list(&mut registry, &mut one, &[]);
@@ -248,33 +417,37 @@ mod tests {
         assert!(registry.by_content.is_empty());
         // The places are used again.
         let mut three = set(&[(A, 0)]);
-        assert_eq!(list(&mut registry, &mut three, &[5]), 1);
+        assert_eq!(list(&mut registry, &mut three, &[6]), 1);
         assert_eq!(registry.entries.len(), 2);
     }
 
     #[test]
-    fn zilliqa_marks_reach_the_sets_of_an_address() {
+    fn zilliqa_marks_reach_the_sets_that_have_the_address() {
         let mut registry = Registry::default();
         let mut sets = [set(&[(A, 0)]), set(&[(A, 0), (B, 0)]), set(&[([3; 20], 0)])];
         for set in &mut sets {
             list(&mut registry, set, &[]);
         }
+        // One that has a base is reached by what its base has.
+        sets[2] = sets[0].clone();
+        add(&mut sets[2], &[(B, 0)]);
         registry.begin();
-        registry.mark(&A, None, 1);
-        registry.mark(&A, Some(&B), 2);
-        registry.mark(&B, None, 3);
+        registry.mark(&A, 2);
+        registry.mark(&A, 5);
+        registry.mark(&B, 4);
         let lists = sets.each_mut().map(|set| {
-            let number = list(&mut registry, set, &[99]);
+            let number = list(&mut registry, set, &[4]);
             registry.of(number).map(|(list, _)| list.to_vec())
         });
-        assert_eq!(lists, [Some(vec![1, 2]), Some(vec![1, 3]), None]);
+        // An odd mark says less than the even one before it.
+        assert_eq!(lists, [Some(vec![2, 5]), Some(vec![2, 4]), Some(vec![2, 4])]);
         registry.rest();
         let gone = list(&mut registry, &mut sets[0], &[99]);
         assert_eq!(gone, 0, "an epoch that is through concerns nobody");
     }
 
     #[test]
-    fn zilliqa_lists_are_equal_by_their_text() {
+    fn zilliqa_equal_lists_are_one_unless_the_addresses_were_written_in_another_way() {
         let mut registry = Registry::default();
         let mut sets =
             [set(&[(A, 0)]), set(&[(A, 0), (B, 0)]), set(&[(A, 2)]), set(&[(A, 2), (B, 0)])];
@@ -282,5 +455,70 @@ mod tests {
         assert_eq!(numbers, [1, 1, 2, 3]);
         assert_eq!(registry.of(2).map(|(_, set)| set.case(&A)), Some(2));
         assert!(registry.of(0).is_none() && registry.of(4).is_none());
+        // Named again in another writing, it is shown in that one.
+        let mut again = sets[0].clone();
+        add(&mut again, &[(A, 8)]);
+        let number = list(&mut registry, &mut again, &[4]);
+        assert_eq!(registry.of(number).map(|(_, set)| set.case(&A)), Some(8));
+        assert_eq!(
+            (again.map(|it| it.len()), sets[0].as_ref().map(|it| it.case(&A))),
+            (Some(1), Some(0))
+        );
+    }
+
+    #[test]
+    fn zilliqa_work_follows_what_has_changed() {
+        const COMMON: u32 = 9000;
+        let mut registry = Registry::default();
+        let mut clients: Vec<_> = (0..150).map(|_| set(&named(0..COMMON))).collect();
+        for client in &mut clients {
+            list(&mut registry, client, &[]);
+        }
+        assert_eq!((registry.len(), registry.indexed), (1, COMMON as usize));
+        for epoch in 0..40 {
+            registry.indexed = 0;
+            for (client, at) in clients.iter_mut().zip(0..) {
+                let first = COMMON + epoch * 150 + at;
+                add(client, &named(first..first + 1));
+                list(&mut registry, client, &[]);
+            }
+            registry.begin();
+            // Each address moves into larger parts now and then.
+            assert!(registry.indexed <= 150 * 2 * 64, "{epoch}: {}", registry.indexed);
+            let layers = clients.iter().flatten().map(|client| client.layers().count());
+            assert!(layers.max().is_some_and(|layers| layers <= 8));
+        }
+        let len = clients.iter().flatten().map(|client| client.len());
+        assert!(len.into_iter().all(|len| len == COMMON as usize + 40));
+        registry.mark(&address(0), 1);
+        registry.mark(&address(COMMON + 149), 2);
+        let number = list(&mut registry, &mut clients[149], &[]);
+        let marks = registry.of(number).map(|(it, _)| it.len());
+        assert_eq!(marks, Some(2));
+        drop(clients);
+        (0..16).for_each(|_| registry.begin());
+        assert_eq!((registry.len(), registry.index.len()), (0, 0));
+    }
+
+    #[test]
+    fn zilliqa_held_addresses_are_counted_while_any_set_has_them() {
+        let held = HeldAddresses::default();
+        let (mut one, mut two) = (None, None);
+        Set::add(&mut one, &named(0..100), &held);
+        Set::add(&mut two, &named(0..100), &held);
+        assert_eq!(held.get(), 200);
+        let mut registry = Registry::default();
+        list(&mut registry, &mut one, &[]);
+        list(&mut registry, &mut two, &[]);
+        assert_eq!(held.get(), 100, "equal sets are one");
+        assert_eq!(Set::missing(two.as_ref(), &named(98..102)), 2);
+        assert_eq!(Set::missing(None, &named(98..102)), 4);
+        Set::add(&mut two, &named(98..102), &held);
+        assert_eq!(held.get(), 102);
+        Set::add(&mut two, &named(0..102), &held);
+        assert_eq!(held.get(), 102, "it has them all");
+        drop((one, two));
+        (0..2).for_each(|_| registry.begin());
+        assert_eq!(held.get(), 0);
     }
 }

@@ -162,9 +162,10 @@ fn zenith_client_that_does_not_read_is_closed_with_1001() {
 }
 
 #[test]
-fn zenith_back_end_that_does_not_read_is_closed_and_calls_fail() {
+fn a_back_end_that_does_not_read_is_asked_no_more_and_ends_in_its_time() {
     let mut config = zenith();
     config.limits.write_queue_bytes = 64 * 1024;
+    config.timeouts.send_ms = 3000;
     let section = config.zenith.as_mut().unwrap();
     (section.message_bytes, section.pending_per_connection) = (16 * 1024, 100_000);
     let Some(server) = start(config) else { return };
@@ -181,20 +182,20 @@ fn zenith_back_end_that_does_not_read_is_closed_and_calls_fail() {
         "x".repeat(10_000)
     );
     let mut calls = 0;
-    while server.count("slow_consumer_closed") == 0 {
+    let refused = loop {
         assert!(calls < 5000, "it is never noticed");
         client.send_text(&call);
         client.send_frame(PING, b"");
         calls += 1;
-        // Nothing but pongs comes as long as the back end is there.
+        // Nothing but pongs comes as long as what is asked fits.
         let frame = client.frame();
         if frame.opcode == TEXT {
-            break;
+            break String::from_utf8_lossy(&frame.payload).into_owned();
         }
-    }
-    backend.drained();
-    drop(backend);
-    client.send_text(r#"{"Controller":"Market","Topic":"Q","TransactionID":2}"#);
+    };
+    assert!(refused.contains(r#""TransactionID":1,"Data":"Limited""#), "{refused}");
+    assert_eq!(server.count("slow_consumer_closed"), 0, "others do not end it");
+    assert!(server.count("backend_calls_refused") > 0);
     let failed = r#""Action":"Error","TransactionID":1,"Data":"Market.Unavailable""#;
     wait("what waits fails", || String::from_utf8_lossy(&client.frame().payload).contains(failed));
 }
