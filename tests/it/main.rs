@@ -17,6 +17,8 @@ mod proxy;
 mod proxy_stream;
 mod replay;
 mod rfc6455;
+#[path = "../keys/signer.rs"]
+mod signer;
 mod sim;
 mod tls;
 mod tls_client;
@@ -25,3 +27,5 @@ mod transcripts;
 mod zenith;
 mod zenith_order;
 mod zilliqa;
+
+use polycast::jwt::Algorithm;
