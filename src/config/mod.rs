@@ -29,6 +29,7 @@ mod size;
 mod tests;
 mod tls;
 mod tree;
+mod warn;
 mod webhook;
 mod zenith;
 mod zilla;

@@ -24,6 +24,11 @@ enum Answer {
     Silence,
 }
 
+/// A 404 in the words of all vendors at once: Confluent's and Karapace's, Apicurio's of version 2
+/// (`message`, `error_code`) and 3 (`title`, `status`).
+const NOT_FOUND: &str = r#"{"error_code":40401,"message":"Subject 'x' not found.",
+    "name":"ArtifactNotFoundException","detail":"d","title":"No artifact","status":404}"#;
+
 /// What it answers by path; all else is 404.
 type Book = HashMap<String, Answer>;
 
@@ -76,11 +81,13 @@ impl Player {
     /// A schema of Confluent's API; `more` are further fields.
     fn registers(&self, subject: &str, id: u64, schema: &str, more: &str) {
         let schema = serde_json::to_string(schema).unwrap();
-        let body = format!(r#"{{"id":{id},"version":1,"schema":{schema}{more}}}"#);
+        let body =
+            format!(r#"{{"subject":"{subject}","id":{id},"version":1{more},"schema":{schema}}}"#);
         for version in ["latest", "1"] {
             self.knows(&format!("/subjects/{subject}/versions/{version}"), &body);
         }
-        self.knows(&format!("/schemas/ids/{id}"), &body);
+        // What is known by its number says neither number nor subject.
+        self.knows(&format!("/schemas/ids/{id}"), &format!(r#"{{"schema":{schema}{more}}}"#));
     }
 
     fn paths(&self) -> Vec<String> {
@@ -98,7 +105,7 @@ fn play(stream: impl Read + Write, answer: impl Fn(String) -> Option<Answer>) {
         }
     }
     let (status, more, body) = match answer(head) {
-        None => (404, String::new(), r#"{"error_code":40401}"#.to_owned()),
+        None => (404, String::new(), NOT_FOUND.to_owned()),
         Some(Answer::Is(status, body)) => (status, String::new(), body),
         Some(Answer::Redirect(to)) => (302, format!("Location: {to}\r\n"), String::new()),
         Some(Answer::Nothing) => return,
@@ -165,13 +172,18 @@ fn schemas_subject_of_a_context_with_references() {
         format!(r#""references":[{{"name":"{name}","subject":"{subject}","version":3}}]"#)
     };
     let at = "/api/subjects/%3A.ctx%3Achat%2F1/versions/latest";
-    player.knows(at, r#"{"id":7,"version":4}"#);
+    let answer = format!(
+        r#"{{"subject":":.ctx:chat/1","version":4,"id":7,"schemaType":"JSON","schema":{schema}}}"#
+    );
+    player.knows(at, &answer);
     let (to_a, to_b) = (reference("a.json", "a"), reference("b.json", ":.other:b"));
     let chat = format!(r#"{{"schema":{schema},"schemaType":"JSON",{to_a}}}"#);
     player.knows("/api/schemas/ids/7?subject=%3A.ctx%3A", &chat);
-    let a = format!(r#"{{"id":5,"schema":"{{\"$ref\":\"b.json\"}}","schemaType":"JSON",{to_b}}}"#);
+    let a = format!(
+        r#"{{"subject":":.ctx:a","version":3,"id":5,"schema":"{{\"$ref\":\"b.json\"}}","schemaType":"JSON",{to_b}}}"#
+    );
     player.knows("/api/subjects/%3A.ctx%3Aa/versions/3", &a);
-    let b = r#"{"id":2,"schema":"{\"type\":\"integer\"}","schemaType":"JSON"}"#;
+    let b = r#"{"subject":":.other:b","version":3,"id":2,"schema":"{\"type\":\"integer\"}","schemaType":"JSON"}"#;
     player.knows("/api/subjects/%3A.other%3Ab/versions/3", b);
     let models = CHAT.replace("'chat'", "'chat/1'");
     let more = "context = 'ctx'\ncredentials.headers.authorization = 'Basic YTpi'";
@@ -190,29 +202,70 @@ fn schemas_subject_of_a_context_with_references() {
     assert_eq!(server.count("schemas_missed"), 0);
 }
 
+/// What an Apicurio of that API version says of the artifact `tick` of the group `g 1`, as its
+/// published description has it; `globalId` is 9, and 4 is the `contentId`.
+fn knows_apicurio(player: &Player, api: &str) {
+    let base = format!("/apis/registry/{api}");
+    let artifact = format!("{base}/groups/g%201/artifacts/tick");
+    let dates = r#""createdOn":"2019-05-17T12:00:00Z","modifiedBy":"u","modifiedOn":"2019-05-17T12:00:00Z""#;
+    let v2 = format!(
+        r#"{{"groupId":"g 1","id":"tick","name":"Tick","description":"d","type":"AVRO",
+        "version":"2","createdBy":"u",{dates},"globalId":9,"contentId":4,"state":"ENABLED",
+        "labels":[],"properties":{{}},"references":[]}}"#
+    );
+    let v3 = format!(
+        r#"{{"groupId":"g 1","artifactId":"tick","version":"2","name":"Tick","description":"d",
+        "owner":"u",{dates},"artifactType":"AVRO","globalId":9,"contentId":4,
+        "state":"ENABLED","labels":{{}}}}"#
+    );
+    let side = r#"{"type":"enum","name":"Side","namespace":"m","symbols":["BUY","SELL"]}"#;
+    let side_path = format!("{base}/groups/h/artifacts/side/versions/5");
+    match api {
+        "v2" => {
+            player.knows(&format!("{artifact}/meta"), &v2);
+            player.knows(&format!("{artifact}/versions/2/meta"), &v2);
+            player.knows(&format!("{side_path}?dereference=false"), side);
+        }
+        _ => {
+            player.knows(&format!("{artifact}/versions/branch=latest"), &v3);
+            player.knows(&format!("{artifact}/versions/2"), &v3);
+            player.knows(&format!("{side_path}/content?references=PRESERVE"), side);
+        }
+    }
+    player.knows(&format!("{side_path}/references"), "[]");
+    let tick = r#"{"type":"array","items":"m.Side"}"#;
+    let references = r#"[{"groupId":"h","artifactId":"side","version":"5","name":"m.Side"}]"#;
+    let of_global = match api {
+        "v2" => "globalIds/9?dereference=false",
+        _ => "globalIds/9?references=PRESERVE&returnArtifactType=true",
+    };
+    for by in [of_global, "contentIds/4"] {
+        player.knows(&format!("{base}/ids/{by}"), tick);
+    }
+    for by in ["globalIds/9", "contentIds/4"] {
+        player.knows(&format!("{base}/ids/{by}/references"), references);
+    }
+}
+
 #[test]
 fn schemas_apicurio_by_each_id_and_encoding() {
-    for (more, id, by, prefix) in [
-        ("", 9, "globalIds", &[0, 0, 0, 0, 0, 0, 0, 0, 9][..]),
-        ("use_id = 'contentId'\nid_encoding = 'legacy'", 4, "contentIds", &[0, 0, 0, 0, 4]),
+    let default = &[0, 0, 0, 0, 0, 0, 0, 0, 9][..];
+    let legacy = &[0, 0, 0, 0, 4][..];
+    let content = "use_id = 'contentId'\nid_encoding = 'legacy'";
+    for (api, version, more, prefix) in [
+        ("v2", "2", "", default),
+        ("v2", "latest", content, legacy),
+        ("v3", "latest", "api = 'v3'", default),
+        ("v3", "2", &*format!("{content}\napi = 'v3'"), legacy),
     ] {
         let player = Player::start(None);
-        let base = "/apis/registry/v2";
-        let artifact = format!("{base}/groups/g%201/artifacts");
-        let meta = r#"{"globalId":9,"contentId":4,"type":"AVRO"}"#;
-        player.knows(&format!("{artifact}/tick/versions/2/meta"), meta);
-        player.knows(&format!("{artifact}/tick/meta"), meta);
-        let tick = r#"{"type":"array","items":"m.Side"}"#;
-        player.knows(&format!("{base}/ids/{by}/{id}"), tick);
-        let reference = r#"[{"name":"m.Side","groupId":"h","artifactId":"side","version":"5"}]"#;
-        player.knows(&format!("{base}/ids/{by}/{id}/references"), reference);
-        let side = r#"{"type":"enum","name":"Side","namespace":"m","symbols":["BUY","SELL"]}"#;
-        player.knows(&format!("{base}/groups/h/artifacts/side/versions/5"), side);
+        knows_apicurio(&player, api);
         let more = format!("group_id = 'g 1'\n{more}");
         let model = "model = 'avro', catalog = 'reg', view = 'json'";
         let models = format!(
             "received.binary = {{ {model}, strategy = 'encoded', on_miss = 'pass' }}\n\
-             sent.binary = {{ {model}, subject = 'tick', version = '2', prefix = 'apicurio' }}"
+             sent.binary = {{ {model}, subject = 'tick', version = '{version}', \
+             prefix = 'apicurio' }}"
         );
         let Some(server) = start(config_of(&player, "apicurio", &more, &models)) else { return };
         wait_count(&server, "schemas_retrieved", 1);
@@ -227,6 +280,48 @@ fn schemas_apicurio_by_each_id_and_encoding() {
         let refused = try_frame(&server, BINARY, &[prefix, &[2, 4, 0]].concat()).unwrap_err();
         assert_eq!(refused.0, 1007);
         assert_eq!(server.count("schemas_missed"), 1);
+        let paths = player.paths();
+        assert!(paths.iter().all(|it| it.contains(&format!("/{api}/"))), "{paths:?}");
+    }
+}
+
+#[test]
+fn apicurio_failures_in_each_version_of_its_api() {
+    let v2 = r#"{"message":"No artifact","error_code":404,"detail":"d","name":"N"}"#;
+    let v3 = r#"{"title":"No artifact","status":404,"detail":"d","name":"N"}"#;
+    for (api, theirs, other) in [("v2", v2, v3), ("v3", v3, v2)] {
+        let large = format!("{}1", " ".repeat(512 * 1024));
+        for (status, body, is_gone) in [
+            (404, theirs, true),
+            (404, other, false),
+            (404, "<html>404</html>", false),
+            (404, "", false),
+            (500, theirs, false),
+            (200, "<html>", false),
+            (200, &large, false),
+        ] {
+            let player = Player::start(None);
+            player.turns(Some(Answer::Is(status, body.to_owned())));
+            let models = "received.binary = { model = 'json', catalog = 'reg', \
+                          strategy = 'encoded', on_miss = 'reject' }\non_invalid = 'reply'";
+            let more = format!("api = '{api}'");
+            let config = config_of(&player, "apicurio", &more, models);
+            let Some(server) = start(config) else { return };
+            let mut client = echo(&server);
+            let mut code = || {
+                client.send_frame(BINARY, &[0, 0, 0, 0, 0, 0, 0, 0, 9, b'1']);
+                String::from_utf8(client.frame().payload).unwrap()
+            };
+            assert!(code().contains("1013"));
+            wait("an outcome", || {
+                server.count("schemas_unretrievable") + server.count("schemas_bad") > 0
+            });
+            // A text that is no schema is known to be none; anything else may be better later.
+            let is_known = is_gone || (status, body) == (200, "<html>");
+            let want = if is_known { "1008" } else { "1013" };
+            let answer = code();
+            assert!(answer.contains(want), "{api} {status} {body:.20}: {answer}");
+        }
     }
 }
 
@@ -363,9 +458,11 @@ fn schemas_old_schema_stays_after_failures() {
         ("schemas_unretrievable", Answer::Is(200, "<html>".to_owned())),
         ("schemas_unretrievable", Answer::Is(200, "{}".to_owned())),
         ("schemas_unretrievable", Answer::Is(404, "{}".to_owned())),
+        ("schemas_unretrievable", Answer::Is(404, NOT_FOUND.to_owned())),
         ("schemas_unretrievable", Answer::Is(500, "{}".to_owned())),
         ("schemas_unretrievable", Answer::Redirect(elsewhere)),
         ("schemas_unretrievable", Answer::Is(200, " ".repeat(512 * 1024) + r#"{"id":1}"#)),
+        ("schemas_unretrievable", Answer::Is(200, r#"{"id":"x","schema":"{}"}"#.into())),
         ("schemas_bad", Answer::Is(200, r#"{"id":8,"schema":"{","schemaType":"JSON"}"#.into())),
         ("schemas_bad", Answer::Is(200, r#"{"id":8,"schema":"\"int\""}"#.into())),
     ];
