@@ -42,6 +42,19 @@ impl Algorithm {
         })
     }
 
+    /// About how many microseconds one verification takes on a core of 2020 or later, for who
+    /// bounds what a connection may cost. Of RSA, with a key of 4096 bits.
+    pub fn cost_us(self) -> u64 {
+        match self {
+            Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512 => 1,
+            Algorithm::RS256 | Algorithm::RS384 | Algorithm::RS512 => 80,
+            Algorithm::PS256 | Algorithm::PS384 | Algorithm::PS512 => 80,
+            Algorithm::ES256 | Algorithm::EdDSA => 50,
+            // `ring` has no fast code for this curve.
+            Algorithm::ES384 => 750,
+        }
+    }
+
     fn rsa(self) -> Option<&'static signature::RsaParameters> {
         Some(match self {
             Algorithm::RS256 => &signature::RSA_PKCS1_2048_8192_SHA256,

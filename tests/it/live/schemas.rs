@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 /// What a request is answered by.
 #[derive(Clone, Debug)]
-enum Answer {
+pub(super) enum Answer {
     /// This status and body.
     Is(u16, String),
     /// A place elsewhere.
@@ -26,7 +26,7 @@ enum Answer {
 
 /// A 404 in the words of all vendors at once: Confluent's and Karapace's, Apicurio's of version 2
 /// (`message`, `error_code`) and 3 (`title`, `status`).
-const NOT_FOUND: &str = r#"{"error_code":40401,"message":"Subject 'x' not found.",
+pub(super) const NOT_FOUND: &str = r#"{"error_code":40401,"message":"Subject 'x' not found.",
     "name":"ArtifactNotFoundException","detail":"d","title":"No artifact","status":404}"#;
 
 /// What it answers by path; all else is 404.
@@ -74,7 +74,7 @@ impl Player {
         self.book.lock().unwrap().insert(path.to_owned(), Answer::Is(200, body.to_owned()));
     }
 
-    fn turns(&self, mood: Option<Answer>) {
+    pub(super) fn turns(&self, mood: Option<Answer>) {
         *self.mood.lock().unwrap() = mood;
     }
 
@@ -90,7 +90,7 @@ impl Player {
         self.knows(&format!("/schemas/ids/{id}"), &format!(r#"{{"schema":{schema}{more}}}"#));
     }
 
-    fn paths(&self) -> Vec<String> {
+    pub(super) fn paths(&self) -> Vec<String> {
         let heard = self.heard.lock().unwrap();
         heard.iter().map(|head| head.split(' ').nth(1).unwrap_or_default().to_owned()).collect()
     }
@@ -133,11 +133,11 @@ fn config_at(url: &str, kind: &str, more: &str, models: &str) -> Config {
     Config::parse(&text, FileFormat::Toml, "test").unwrap_or_else(|error| panic!("{error}"))
 }
 
-fn config_of(player: &Player, kind: &str, more: &str, models: &str) -> Config {
+pub(super) fn config_of(player: &Player, kind: &str, more: &str, models: &str) -> Config {
     config_at(&format!("http://{}", player.address), kind, more, models)
 }
 
-fn echo(server: &Server) -> Client {
+pub(super) fn echo(server: &Server) -> Client {
     Client::open(server.addresses()[0], "/echo")
 }
 
@@ -146,7 +146,11 @@ fn try_text(server: &Server, text: &str) -> Result<String, (u16, String)> {
     try_frame(server, TEXT, text.as_bytes()).map(|payload| String::from_utf8(payload).unwrap())
 }
 
-fn try_frame(server: &Server, opcode: u8, payload: &[u8]) -> Result<Vec<u8>, (u16, String)> {
+pub(super) fn try_frame(
+    server: &Server,
+    opcode: u8,
+    payload: &[u8],
+) -> Result<Vec<u8>, (u16, String)> {
     let mut client = echo(server);
     client.send_frame(opcode, payload);
     let frame = client.frame();
@@ -200,129 +204,6 @@ fn schemas_subject_of_a_context_with_references() {
         assert!(head.to_ascii_lowercase().contains("\r\nauthorization: basic ytpi\r\n"), "{head}");
     }
     assert_eq!(server.count("schemas_missed"), 0);
-}
-
-/// What an Apicurio of that API version says of the artifact `tick` of the group `g 1`, as its
-/// published description has it; `globalId` is 9, and 4 is the `contentId`.
-fn knows_apicurio(player: &Player, api: &str) {
-    let base = format!("/apis/registry/{api}");
-    let artifact = format!("{base}/groups/g%201/artifacts/tick");
-    let dates = r#""createdOn":"2019-05-17T12:00:00Z","modifiedBy":"u","modifiedOn":"2019-05-17T12:00:00Z""#;
-    let v2 = format!(
-        r#"{{"groupId":"g 1","id":"tick","name":"Tick","description":"d","type":"AVRO",
-        "version":"2","createdBy":"u",{dates},"globalId":9,"contentId":4,"state":"ENABLED",
-        "labels":[],"properties":{{}},"references":[]}}"#
-    );
-    let v3 = format!(
-        r#"{{"groupId":"g 1","artifactId":"tick","version":"2","name":"Tick","description":"d",
-        "owner":"u",{dates},"artifactType":"AVRO","globalId":9,"contentId":4,
-        "state":"ENABLED","labels":{{}}}}"#
-    );
-    let side = r#"{"type":"enum","name":"Side","namespace":"m","symbols":["BUY","SELL"]}"#;
-    let side_path = format!("{base}/groups/h/artifacts/side/versions/5");
-    match api {
-        "v2" => {
-            player.knows(&format!("{artifact}/meta"), &v2);
-            player.knows(&format!("{artifact}/versions/2/meta"), &v2);
-            player.knows(&format!("{side_path}?dereference=false"), side);
-        }
-        _ => {
-            player.knows(&format!("{artifact}/versions/branch=latest"), &v3);
-            player.knows(&format!("{artifact}/versions/2"), &v3);
-            player.knows(&format!("{side_path}/content?references=PRESERVE"), side);
-        }
-    }
-    player.knows(&format!("{side_path}/references"), "[]");
-    let tick = r#"{"type":"array","items":"m.Side"}"#;
-    let references = r#"[{"groupId":"h","artifactId":"side","version":"5","name":"m.Side"}]"#;
-    let of_global = match api {
-        "v2" => "globalIds/9?dereference=false",
-        _ => "globalIds/9?references=PRESERVE&returnArtifactType=true",
-    };
-    for by in [of_global, "contentIds/4"] {
-        player.knows(&format!("{base}/ids/{by}"), tick);
-    }
-    for by in ["globalIds/9", "contentIds/4"] {
-        player.knows(&format!("{base}/ids/{by}/references"), references);
-    }
-}
-
-#[test]
-fn schemas_apicurio_by_each_id_and_encoding() {
-    let default = &[0, 0, 0, 0, 0, 0, 0, 0, 9][..];
-    let legacy = &[0, 0, 0, 0, 4][..];
-    let content = "use_id = 'contentId'\nid_encoding = 'legacy'";
-    for (api, version, more, prefix) in [
-        ("v2", "2", "", default),
-        ("v2", "latest", content, legacy),
-        ("v3", "latest", "api = 'v3'", default),
-        ("v3", "2", &*format!("{content}\napi = 'v3'"), legacy),
-    ] {
-        let player = Player::start(None);
-        knows_apicurio(&player, api);
-        let more = format!("group_id = 'g 1'\n{more}");
-        let model = "model = 'avro', catalog = 'reg', view = 'json'";
-        let models = format!(
-            "received.binary = {{ {model}, strategy = 'encoded', on_miss = 'pass' }}\n\
-             sent.binary = {{ {model}, subject = 'tick', version = '{version}', \
-             prefix = 'apicurio' }}"
-        );
-        let Some(server) = start(config_of(&player, "apicurio", &more, &models)) else { return };
-        wait_count(&server, "schemas_retrieved", 1);
-        let message = [prefix, &[2, 2, 0]].concat();
-        let mut client = echo(&server);
-        // The first one passes, as far as the way back: with two prefixes it is no datum.
-        client.send_frame(BINARY, &message);
-        wait_count(&server, "schemas_retrieved", 2);
-        assert_eq!(server.count("schemas_missed"), 1);
-        drop(client);
-        assert_eq!(try_frame(&server, BINARY, &message).unwrap(), message);
-        let refused = try_frame(&server, BINARY, &[prefix, &[2, 4, 0]].concat()).unwrap_err();
-        assert_eq!(refused.0, 1007);
-        assert_eq!(server.count("schemas_missed"), 1);
-        let paths = player.paths();
-        assert!(paths.iter().all(|it| it.contains(&format!("/{api}/"))), "{paths:?}");
-    }
-}
-
-#[test]
-fn apicurio_failures_in_each_version_of_its_api() {
-    let v2 = r#"{"message":"No artifact","error_code":404,"detail":"d","name":"N"}"#;
-    let v3 = r#"{"title":"No artifact","status":404,"detail":"d","name":"N"}"#;
-    for (api, theirs, other) in [("v2", v2, v3), ("v3", v3, v2)] {
-        let large = format!("{}1", " ".repeat(512 * 1024));
-        for (status, body, is_gone) in [
-            (404, theirs, true),
-            (404, other, false),
-            (404, "<html>404</html>", false),
-            (404, "", false),
-            (500, theirs, false),
-            (200, "<html>", false),
-            (200, &large, false),
-        ] {
-            let player = Player::start(None);
-            player.turns(Some(Answer::Is(status, body.to_owned())));
-            let models = "received.binary = { model = 'json', catalog = 'reg', \
-                          strategy = 'encoded', on_miss = 'reject' }\non_invalid = 'reply'";
-            let more = format!("api = '{api}'");
-            let config = config_of(&player, "apicurio", &more, models);
-            let Some(server) = start(config) else { return };
-            let mut client = echo(&server);
-            let mut code = || {
-                client.send_frame(BINARY, &[0, 0, 0, 0, 0, 0, 0, 0, 9, b'1']);
-                String::from_utf8(client.frame().payload).unwrap()
-            };
-            assert!(code().contains("1013"));
-            wait("an outcome", || {
-                server.count("schemas_unretrievable") + server.count("schemas_bad") > 0
-            });
-            // A text that is no schema is known to be none; anything else may be better later.
-            let is_known = is_gone || (status, body) == (200, "<html>");
-            let want = if is_known { "1008" } else { "1013" };
-            let answer = code();
-            assert!(answer.contains(want), "{api} {status} {body:.20}: {answer}");
-        }
-    }
 }
 
 #[test]
