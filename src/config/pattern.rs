@@ -25,7 +25,7 @@ impl Pattern {
     /// Whether there is a text that both match. Takes at most `pattern x pattern` steps.
     pub fn overlaps(&self, other: &Pattern) -> bool {
         let (a, b) = (self.0.as_bytes(), other.0.as_bytes());
-        // Whether what is left of `a` and what is left of `b`, from there on, have a text in common.
+        // Whether the rests of `a` and `b` from there on have a text in common.
         let mut after = vec![false; b.len() + 1];
         for i in (0..=a.len()).rev() {
             let mut here = vec![false; b.len() + 1];

@@ -124,9 +124,8 @@ impl RemoteKeys {
     }
 }
 
-/// From 1 on; 0 is for keys that stand in the configuration. It wraps after 2^32 fetches, long
-/// after
-/// what was refused by the old keys is forgotten.
+/// From 1 on; 0 is for keys that stand in the configuration. It wraps after 2^32 fetches: what was
+/// refused by the old keys is forgotten long before.
 fn next_generation() -> u32 {
     static NEXT: AtomicU32 = AtomicU32::new(1);
     NEXT.fetch_add(1, Ordering::Relaxed).max(1)

@@ -10,8 +10,7 @@ use std::fmt;
 const KEYS: usize = 64;
 /// Keys that a token without `kid` is tried with: each costs as much as a signature.
 const TRIED: usize = 2;
-/// Bytes of an RSA modulus: from 2048 bits (RFC 7518 section 3.3, and the least that `ring` takes)
-/// to
+/// Bytes of an RSA modulus: from 2048 bits (RFC 7518 section 3.3; `ring` takes no shorter one) to
 /// 4096, because the cost grows with the square of the length.
 const RSA_BYTES: std::ops::RangeInclusive<usize> = 256..=512;
 

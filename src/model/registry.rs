@@ -21,8 +21,7 @@ const VAIN: usize = 1024;
 const VAIN_MS: u64 = 10_000;
 /// Numbers that wait to be asked for.
 const ASKED: usize = 64;
-/// How many of those are of one connection, so that one that makes numbers up leaves room for
-/// others.
+/// How many of those are of one connection: one that makes numbers up leaves room for others.
 const SHARE: usize = 8;
 /// Numbers that had a schema and went for want of room: those are asked for first.
 const BELIEVED: usize = 1024;

@@ -24,7 +24,7 @@ fn server() -> Machine {
     let keys = keys.map(|(kid, pem)| format!("{{ kid = '{kid}', pem = '''{pem}''' }}"));
     Machine::new(config(&format!(
         "[[guards]]\nname = 'g'\nissuer = 'https://auth.example.com'\naudience = 'api'\n\
-         keys = [{}]\ntoken_bytes = 4096\n\
+         keys = [{}]\ntoken_bytes = 4096\nleeway_s = 0\n\
          [guards.credentials]\nquery = {{ t = '{{credentials}}' }}\n\
          cookies = {{ t = '{{credentials}}' }}\nprotocol = 'bearer.{{credentials}}'\n\
          [[routes]]\nguarded = {{ g = [] }}\nendpoint = 'echo'\n",

@@ -8,7 +8,8 @@ use crate::net::*;
 fn knows_apicurio(player: &Player, api: &str) {
     let base = format!("/apis/registry/{api}");
     let artifact = format!("{base}/groups/g%201/artifacts/tick");
-    let dates = r#""createdOn":"2019-05-17T12:00:00Z","modifiedBy":"u","modifiedOn":"2019-05-17T12:00:00Z""#;
+    let (on, by) = (r#""createdOn":"2019-05-17T12:00:00Z""#, r#""modifiedBy":"u""#);
+    let dates = format!(r#"{on},{by},"modifiedOn":"2019-05-17T12:00:00Z""#);
     let v2 = format!(
         r#"{{"groupId":"g 1","id":"tick","name":"Tick","description":"d","type":"AVRO",
         "version":"2","createdBy":"u",{dates},"globalId":9,"contentId":4,"state":"ENABLED",
