@@ -3,9 +3,8 @@
 //! A pattern without look-around and back-references takes time in proportion to the text, and is
 //! not counted. Any other one is tried in steps of backtracking, and the texts of one message share
 //! a budget of these. The engine does not say how many steps it took, only that it took more than
-//! a limit that was set before; so each pattern is there several times, with rising limits, and a
-//! text
-//! is charged the first that is enough.
+//! a limit that was set before. So each pattern is there several times, with rising limits, and a
+//! text is charged the first that is enough.
 
 use jsonschema::error::ValidationErrorKind;
 use jsonschema::{Keyword, PatternOptions, ValidationError, Validator};
