@@ -4,6 +4,8 @@ use crate::net::*;
 use polycast::config::{Config, FileFormat};
 
 fn config_with(limits: &str, schema: &str, more: &str) -> Config {
+    // A literal `$` of a configuration is written twice.
+    let schema = schema.replace('$', "$$");
     let text = format!(
         "threads = 1\npin = false\n{limits}\nlisteners = [{{ address = '127.0.0.1:0' }}]\n\
          [[catalogs]]\nname = 'c'\ntype = 'inline'\n\
