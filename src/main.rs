@@ -116,6 +116,11 @@ fn serve(arguments: Serve) -> ExitCode {
     if config.is_demo {
         tracing::warn!("no configuration: serving the demo application, whose secret is public");
     }
+    if let Some(file) = &file {
+        for warning in config.risks(folder(file)) {
+            tracing::warn!("{warning}");
+        }
+    }
     let source = file.map(|file| server::ConfigSource::new(file, overrides, &config));
     match server::run(config, source) {
         Ok(()) => ExitCode::SUCCESS,
@@ -126,7 +131,7 @@ fn serve(arguments: Serve) -> ExitCode {
 fn check(file: &Path) -> ExitCode {
     match Config::load(file) {
         Ok(config) => {
-            for warning in &config.warnings {
+            for warning in config.warnings.iter().chain(&config.risks(folder(file))) {
                 let _ = writeln!(std::io::stderr(), "polycast: warning: {warning}");
             }
             say(&format!("{}: ok: {}", file.display(), summary(&config)));
@@ -134,6 +139,11 @@ fn check(file: &Path) -> ExitCode {
         }
         Err(error) => fail(&error, EXIT_USAGE),
     }
+}
+
+/// Where the files are looked for that a configuration names.
+fn folder(file: &Path) -> &Path {
+    file.parent().unwrap_or(Path::new(""))
 }
 
 fn doctor() -> ExitCode {

@@ -80,6 +80,7 @@ fn strange_key(catalog: &Catalog) -> Option<&'static str> {
         ("group_id", apicurio, catalog.group_id.is_some()),
         ("use_id", apicurio, catalog.use_id.is_some()),
         ("id_encoding", apicurio, catalog.id_encoding.is_some()),
+        ("api", apicurio, catalog.api.is_some()),
     ]
     .into_iter()
     .find_map(|(key, known, given)| (given && !known).then_some(key))

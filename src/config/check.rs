@@ -116,6 +116,8 @@ fn check_limits(limits: &Limits) -> Result<(), Error> {
     power_of_two("limits.mailbox_messages", limits.mailbox_messages, 16..=1 << 20)?;
     range("limits.frame_bytes", limits.frame_bytes, control..=GIB, " bytes")?;
     range("limits.message_bytes", limits.message_bytes, control..=GIB, " bytes")?;
+    let modelled = limits.model_message_bytes;
+    range("limits.model_message_bytes", modelled, control..=GIB, " bytes")?;
     range("limits.fragments", fragments, 1..=1 << 24, "")?;
     range("limits.http_head_bytes", head, 1024..=65_536, " bytes")?;
     let fields = limits.http_head_fields as u64;

@@ -61,8 +61,11 @@ pub struct GuardConfig {
     /// Names, each with the path of the claim that it stands for.
     #[serde(default)]
     pub attributes: BTreeMap<String, String>,
-    /// By how many seconds clocks may differ.
+    /// Claims that a token must have, by name or path.
     #[serde(default)]
+    pub require: Vec<String>,
+    /// By how many seconds clocks may differ.
+    #[serde(default = "leeway_s")]
     pub leeway_s: u64,
     /// How many seconds before its end a token is to be renewed; 0 is never.
     #[serde(default)]
@@ -156,7 +159,8 @@ impl GuardConfig {
             roles: roles(),
             identity: identity(),
             attributes: BTreeMap::new(),
-            leeway_s: 0,
+            require: Vec::new(),
+            leeway_s: leeway_s(),
             challenge_s: 0,
             token_bytes: token_bytes(),
             credentials: Credentials::default(),
@@ -183,6 +187,7 @@ impl GuardConfig {
             roles: self.roles.clone(),
             identity: self.identity.clone(),
             attributes: self.attributes.clone().into_iter().collect(),
+            require: self.require.clone(),
             leeway_s: self.leeway_s,
             token_bytes: self.token_bytes,
         }
@@ -263,6 +268,12 @@ pub(super) fn check(guard: &GuardConfig) -> Result<(), Error> {
             return Err(shape(key, path, "a claim, such as `realm_access.roles`"));
         }
     }
+    for (index, path) in guard.require.iter().enumerate() {
+        if path.is_empty() {
+            let key = format!("require[{index}]");
+            return Err(shape(key, path, "a claim, such as `exp`"));
+        }
+    }
     check_credentials(&guard.credentials)
 }
 
@@ -337,6 +348,11 @@ fn refresh_s() -> u64 {
 
 fn floor_s() -> u64 {
     10
+}
+
+/// Clocks that are kept by NTP differ by less.
+fn leeway_s() -> u64 {
+    5
 }
 
 fn roles() -> String {

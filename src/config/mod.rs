@@ -23,6 +23,7 @@ mod proxy;
 mod pusher;
 mod read;
 mod reflect;
+mod risks;
 mod route;
 mod schema;
 mod size;

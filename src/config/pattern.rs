@@ -22,6 +22,31 @@ impl Pattern {
         self.0.is_empty()
     }
 
+    /// Whether there is a text that both match. Takes at most `pattern x pattern` steps.
+    pub fn overlaps(&self, other: &Pattern) -> bool {
+        let (a, b) = (self.0.as_bytes(), other.0.as_bytes());
+        // Whether the rests of `a` and `b` from there on have a text in common.
+        let mut after = vec![false; b.len() + 1];
+        for i in (0..=a.len()).rev() {
+            let mut here = vec![false; b.len() + 1];
+            for j in (0..=b.len()).rev() {
+                let (x, y) = (a.get(i), b.get(j));
+                here[j] = match (x, y) {
+                    (None, None) => true,
+                    (Some(b'*'), _) if after[j] => true,
+                    (_, Some(b'*')) if here[j + 1] => true,
+                    // The star stands for the other's letter, and perhaps for more.
+                    (Some(b'*'), Some(_)) => here[j + 1],
+                    (Some(_), Some(b'*')) => after[j],
+                    (Some(x), Some(y)) => x == y && after[j + 1],
+                    _ => false,
+                };
+            }
+            after = here;
+        }
+        after[0]
+    }
+
     /// Whether the whole of `text` matches. Takes at most `pattern x text` steps.
     pub fn matches(&self, text: &str) -> bool {
         let Some((head, rest)) = self.0.split_once('*') else {
@@ -57,6 +82,17 @@ mod tests {
             }
             Some(letter) => {
                 rest.next() == Some(letter) && naive(&pattern[letter.len_utf8()..], rest.as_str())
+            }
+        }
+    }
+
+    #[test]
+    fn patterns_overlap_if_a_text_matches_both() {
+        let (patterns, texts) = (words(&['a', 'b', '*'], 3), words(&['a', 'b'], 6));
+        for one in patterns.iter().map(Pattern::new) {
+            for other in patterns.iter().map(Pattern::new) {
+                let both = texts.iter().any(|text| one.matches(text) && other.matches(text));
+                assert_eq!(one.overlaps(&other), both, "{one:?} {other:?}");
             }
         }
     }

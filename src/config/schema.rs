@@ -182,6 +182,9 @@ pub struct Limits {
     /// Payload bytes of one WebSocket message from a client, after reassembly.
     #[serde(deserialize_with = "size::wide")]
     pub message_bytes: u64,
+    /// The same where a model looks at the messages.
+    #[serde(deserialize_with = "size::wide")]
+    pub model_message_bytes: u64,
     /// Frames of one fragmented WebSocket message.
     pub fragments: u32,
     /// Bytes of one HTTP request head.
@@ -210,6 +213,7 @@ impl Default for Limits {
             mailbox_messages: 4096,
             frame_bytes: limits::WS_FRAME_BYTES,
             message_bytes: limits::WS_MESSAGE_BYTES,
+            model_message_bytes: limits::MODEL_MESSAGE_BYTES,
             fragments: limits::WS_FRAGMENTS,
             http_head_bytes: limits::HTTP_HEAD_BYTES,
             http_head_fields: limits::HTTP_HEADERS,

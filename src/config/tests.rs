@@ -1,7 +1,7 @@
 //! The schema against its example, and every error by the line that a person reads.
 
 use super::*;
-use crate::model::spec::{Catalog, CatalogKind, IdEncoding, SchemaIdKind};
+use crate::model::spec::{ApicurioApi, Catalog, CatalogKind, IdEncoding, SchemaIdKind};
 use toml::{Table, Value};
 
 const EXAMPLE: &str = include_str!("../../polycast.example.toml");
@@ -172,6 +172,7 @@ fn config_example_registry_has_every_default() {
     let apicurio =
         text.replace("context =", "# context =").replace("# # ", "").replace("# gr", "gr");
     let apicurio = apicurio.replace("# use", "use").replace("# id_", "id_");
+    let apicurio = apicurio.replace("# api =", "api =");
     let apicurio = apicurio.replace("schema-registry", "apicurio");
     let found = &catalogs(&apicurio)[0];
     assert_eq!(
@@ -179,6 +180,9 @@ fn config_example_registry_has_every_default() {
         (&Some("default".to_owned()), Some(SchemaIdKind::GlobalId))
     );
     assert_eq!(found.id_encoding, Some(IdEncoding::Default));
+    assert_eq!(found.api, Some(ApicurioApi::V2));
+    let v3 = catalogs(&apicurio.replace("\"v2\"", "\"v3\"")).remove(0);
+    assert_eq!(v3.api, Some(ApicurioApi::V3));
     let error = toml_error(&format!("{APP}{text}no_such_key = 1\n"));
     for key in error.split("known here: ").nth(1).unwrap().split(", ") {
         assert!(text.contains(&format!("{key} = ")) || key == "subjects", "{key}");
@@ -205,6 +209,9 @@ fn config_registry_errors_name_line_and_key() {
         (format!("{api}\ngroup_id = ''"), "9:1: catalogs[0].group_id: `` is not accepted"),
         (format!("{api}\ncontext = 'a'"), "9:1: catalogs[0].context: a catalog of this type"),
         (format!("{api}\nuse_id = 'other'"), "9:10: catalogs[0].use_id"),
+        (format!("{api}\napi = 'v3'"), ""),
+        (format!("{api}\napi = 'v4'"), "9:7: catalogs[0].api"),
+        (format!("{minimal}\napi = 'v2'"), "9:1: catalogs[0].api: a catalog of this type"),
         ("type = 'karapace'\nurl = 'ftp://a'".to_owned(), url),
         ("type = 'karapace'\nurl = 'http://u@a'".to_owned(), url),
         ("type = 'karapace'\nurl = 'http://a/?b'".to_owned(), url),

@@ -23,6 +23,17 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{ClientConfig, crypto};
 
+/// Bytes of an answer that is no 200.
+const ERROR_BYTES: usize = 16 * 1024;
+
+/// A whole answer to a GET.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+}
+
 /// Where requests go, and what every one of them has.
 pub(super) struct Target {
     host: String,
@@ -118,10 +129,11 @@ impl Target {
     /// What is there, by a connection of its own. `None` if it is not to be had in time, or has
     /// more than `max_bytes` bytes.
     pub(super) async fn get(&self, max_bytes: usize, within: Duration) -> Option<Bytes> {
-        let got = self.get_at(&self.path, max_bytes, within).await.and_then(|got| match got {
-            (StatusCode::OK, text) => Ok(text),
-            (status, _) => Err(io::Error::other(status.to_string())),
-        });
+        let got =
+            self.get_at(&self.path, max_bytes, within).await.and_then(|got| match got.status {
+                StatusCode::OK => Ok(got.body),
+                status => Err(io::Error::other(status.to_string())),
+            });
         match got {
             Ok(text) => Some(text),
             Err(error) => {
@@ -131,15 +143,15 @@ impl Target {
         }
     }
 
-    /// The answer of another path there, by a connection of its own; of at most `max_bytes` bytes,
-    /// and
-    /// `within` a time.
+    /// The answer of another path there, by a connection of its own; `within` a time, and of at
+    /// most `max_bytes` bytes. The body of one that is no 200 is only for the log: if it has more
+    /// than 16 KiB, it is left out.
     pub(super) async fn get_at(
         &self,
         path: &str,
         max_bytes: usize,
         within: Duration,
-    ) -> io::Result<(StatusCode, Bytes)> {
+    ) -> io::Result<Answer> {
         let attempt = async {
             let mut request = Request::get(path).body(Full::default()).map_err(io::Error::other)?;
             *request.headers_mut() = self.fields.clone();
@@ -148,12 +160,15 @@ impl Target {
                 return Err(io::Error::other("it is at a private address, and not allowed to be"));
             };
             let response = connection.send_request(request).await.map_err(io::Error::other)?;
-            let status = response.status();
-            if status != StatusCode::OK {
-                return Ok((status, Bytes::new()));
-            }
-            let body = Limited::new(response.into_body(), max_bytes).collect().await;
-            Ok((status, body.map_err(io::Error::other)?.to_bytes()))
+            let (head, body) = response.into_parts();
+            let is_ok = head.status == StatusCode::OK;
+            let max_bytes = if is_ok { max_bytes } else { max_bytes.min(ERROR_BYTES) };
+            let body = match Limited::new(body, max_bytes).collect().await {
+                Ok(body) => body.to_bytes(),
+                Err(error) if is_ok => return Err(io::Error::other(error)),
+                Err(_) => Bytes::new(),
+            };
+            Ok(Answer { status: head.status, headers: head.headers, body })
         };
         let late = || io::Error::from(io::ErrorKind::TimedOut);
         tokio::time::timeout(within, attempt).await.map_err(|_| late())?

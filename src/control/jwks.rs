@@ -62,6 +62,7 @@ impl Fetches {
                 self.counters.keys_failed.add(1);
                 let why =
                     if text.is_some() { "hold no key that can be used" } else { "are not had" };
+                let url = without_query(url);
                 tracing::warn!(url, "the keys of a guard {why}");
             }
         }
@@ -73,9 +74,26 @@ impl Fetches {
     }
 }
 
+/// A URL for the log: its query may hold a secret.
+fn without_query(url: &str) -> &str {
+    url.split(['?', '#']).next().unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keys_url_is_logged_without_its_query() {
+        for (url, shown) in [
+            ("https://a.example/jwks?token=secret", "https://a.example/jwks"),
+            ("https://a.example?token=secret", "https://a.example"),
+            ("https://a.example/jwks?a=1?b=2#c", "https://a.example/jwks"),
+            ("https://a.example/jwks", "https://a.example/jwks"),
+        ] {
+            assert_eq!(without_query(url), shown);
+        }
+    }
 
     fn set() -> Vec<u8> {
         // The key of RFC 8037 appendix A.2.

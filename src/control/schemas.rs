@@ -1,19 +1,22 @@
 //! Schemas of registries, fetched and made ready to use: away from the reactors, each by requests
 //! that take a bounded time and whose answers have a bounded size.
 //!
-//! Two APIs are spoken: that of Confluent's Schema Registry (Karapace has it too), and version 2
-//! of Apicurio Registry's. Redirects are not followed.
+//! Three APIs are spoken: that of Confluent's Schema Registry (Karapace has it too), and versions 2
+//! and 3 of Apicurio Registry's. Redirects are not followed.
 
-use super::client::Target;
+mod answer;
+mod apicurio;
+mod confluent;
+
+use super::client::{Answer, Target};
 use super::results::Results;
 use crate::mem::Notifier;
-use crate::model::spec::{Catalog, CatalogKind, ModelKind, SchemaIdKind};
+use crate::model::spec::{Catalog, CatalogKind, ModelKind};
 use crate::model::{
     Doc, FetchFailure, Registries, Schema, SchemaFetch, SchemaId, SchemaLookup, SchemaRef,
 };
 use crate::stats::Counters;
 use hyper::StatusCode;
-use hyper::body::Bytes;
 use hyper::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
@@ -167,54 +170,63 @@ struct LookUp<'l> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Reference {
     name: String,
-    group: Option<String>,
+    /// Of Apicurio's only; of others, empty.
+    group: String,
     subject: String,
     version: String,
+}
+
+impl From<confluent::Reference> for Reference {
+    fn from(it: confluent::Reference) -> Reference {
+        let version = match it.version {
+            -1 => "latest".to_owned(),
+            version => version.to_string(),
+        };
+        Reference { name: it.name, group: String::new(), subject: it.subject, version }
+    }
+}
+
+impl From<apicurio::Reference> for Reference {
+    fn from(it: apicurio::Reference) -> Reference {
+        let (group, version) = (it.group().to_owned(), it.version().to_owned());
+        Reference { name: it.name, group, subject: it.artifact_id, version }
+    }
 }
 
 impl LookUp<'_> {
     /// Number and texts; nothing if it is the one that is known.
     async fn run(&mut self, job: &SchemaFetch) -> Result<Option<(SchemaId, Doc)>, FetchFailure> {
+        let kind = job.shape.kind;
         let id = match &job.what {
             SchemaRef::Id(id) => *id,
-            SchemaRef::Subject { name, version } => {
-                let (id, kind) = self.named(name, version).await?;
-                fits(kind.as_deref(), job.shape.kind)?;
-                id
-            }
+            SchemaRef::Subject { name, version } => self.named(name, version, kind).await?,
         };
         if job.known == Some(id) {
             return Ok(None);
         }
-        let (text, references) = self.numbered(id, job.shape.kind).await?;
-        let references = self.all(references, job.shape.kind).await?;
+        let (text, references) = self.numbered(id, kind).await?;
+        let references = self.all(references, kind).await?;
         Ok(Some((id, Doc { text, references })))
     }
 
-    /// The number of a name, and what kind of schema it is, if that is said.
+    /// The number of a name.
     async fn named(
-        &mut self,
+        &self,
         name: &str,
         version: &str,
-    ) -> Result<(SchemaId, Option<String>), FetchFailure> {
-        let path = match self.catalog.kind {
-            CatalogKind::Apicurio => {
-                let artifact = self.artifact(None, name);
-                match version {
-                    "latest" => format!("{artifact}/meta"),
-                    version => format!("{artifact}/versions/{}/meta", part(version)),
-                }
-            }
-            _ => self.version(name, version),
-        };
-        let found: Named = json(&self.get(&path).await?)?;
-        let id = match (self.catalog.kind, self.catalog.use_id.unwrap_or_default()) {
-            (CatalogKind::Apicurio, SchemaIdKind::GlobalId) => found.global_id,
-            (CatalogKind::Apicurio, SchemaIdKind::ContentId) => found.content_id,
-            _ => found.id,
-        };
-        let id = id.ok_or_else(|| strange("an answer without a number"))?;
-        Ok((id, found.kind))
+        kind: ModelKind,
+    ) -> Result<SchemaId, FetchFailure> {
+        if !self.is_apicurio() {
+            let found = self.get(&confluent::version_path(self.catalog, name, version)).await?;
+            let found: confluent::SubjectVersion = json(&found.body)?;
+            fits(found.text.kind(), kind)?;
+            return Ok(found.id.0);
+        }
+        let (api, use_id) = (self.api(), self.catalog.use_id.unwrap_or_default());
+        let path = api.metadata(apicurio::group(self.catalog), name, version);
+        let (id, found) = api.number(&self.get(&path).await?.body, use_id)?;
+        fits(&found, kind)?;
+        Ok(id)
     }
 
     /// The text of a number, and what it refers to.
@@ -223,20 +235,12 @@ impl LookUp<'_> {
         id: SchemaId,
         kind: ModelKind,
     ) -> Result<(String, Vec<Reference>), FetchFailure> {
-        if self.catalog.kind == CatalogKind::Apicurio {
-            let by = match self.catalog.use_id.unwrap_or_default() {
-                SchemaIdKind::GlobalId => "globalIds",
-                SchemaIdKind::ContentId => "contentIds",
-            };
-            return self.artifact_at(&format!("/apis/registry/v2/ids/{by}/{id}")).await;
+        if self.is_apicurio() {
+            let use_id = self.catalog.use_id.unwrap_or_default();
+            return self.artifact(self.api().by_number(use_id, id), kind).await;
         }
-        // Numbers are those of a context.
-        let context = match self.context() {
-            Some(context) => format!("?subject={}", part(&format!(":.{context}:"))),
-            None => String::new(),
-        };
-        let found = self.get(&format!("/schemas/ids/{id}{context}")).await?;
-        self.registered(&found, kind)
+        let found = self.get(&confluent::id_path(self.catalog, id)).await?;
+        self.registered(json(&found.body)?, kind)
     }
 
     /// All that is referred to, each behind those that it refers to itself.
@@ -278,48 +282,45 @@ impl LookUp<'_> {
         kind: ModelKind,
     ) -> Result<(String, Vec<Reference>), FetchFailure> {
         let Reference { group, subject, version, .. } = reference;
-        if self.catalog.kind == CatalogKind::Apicurio {
-            let artifact = self.artifact(group.as_deref(), subject);
-            return self.artifact_at(&format!("{artifact}/versions/{}", part(version))).await;
+        if self.is_apicurio() {
+            return self.artifact(self.api().by_version(group, subject, version), kind).await;
         }
-        let found = self.get(&self.version(subject, version)).await?;
-        self.registered(&found, kind)
+        let found = self.get(&confluent::version_path(self.catalog, subject, version)).await?;
+        let found: confluent::SubjectVersion = json(&found.body)?;
+        self.registered(found.text, kind)
     }
 
-    /// A text of Apicurio's, and what it refers to, which older ones do not know.
-    async fn artifact_at(&mut self, path: &str) -> Result<(String, Vec<Reference>), FetchFailure> {
-        let text = self.get(path).await?;
-        let text = self.text(text.to_vec())?;
-        let references = match self.get(&format!("{path}/references")).await {
-            Ok(found) => json::<Vec<ApicurioReference>>(&found)?,
-            Err(FetchFailure::Gone) => Vec::new(),
-            Err(failure) => return Err(failure),
+    /// A text of Apicurio's, and what it refers to, which registries before 2.3 do not know.
+    async fn artifact(
+        &mut self,
+        places: apicurio::Places,
+        kind: ModelKind,
+    ) -> Result<(String, Vec<Reference>), FetchFailure> {
+        let found = self.get(&places.content).await?;
+        answer::check_content(&found)?;
+        if let Some(found) = answer::artifact_type(&found) {
+            fits(found, kind)?;
+        }
+        let text = self.text(found.body.to_vec())?;
+        let found = self.ask(&places.references).await?;
+        let references: Vec<apicurio::Reference> = match found.status {
+            StatusCode::OK => json(&found.body)?,
+            StatusCode::NOT_FOUND => Vec::new(),
+            _ => return Err(self.failure(&found)),
         };
-        let reference = |it: ApicurioReference| Reference {
-            name: it.name,
-            group: it.group_id,
-            subject: it.artifact_id,
-            version: it.version.unwrap_or_else(|| "latest".to_owned()),
-        };
-        Ok((text, references.into_iter().map(reference).collect()))
+        Ok((text, references.into_iter().map(Reference::from).collect()))
     }
 
     /// A text of Confluent's, and what it refers to.
     fn registered(
         &mut self,
-        answer: &[u8],
+        found: confluent::SchemaText,
         kind: ModelKind,
     ) -> Result<(String, Vec<Reference>), FetchFailure> {
-        let found: Registered = json(answer)?;
-        fits(Some(found.schema_type.as_deref().unwrap_or("AVRO")), kind)?;
-        let reference = |it: ConfluentReference| Reference {
-            name: it.name,
-            group: None,
-            subject: it.subject,
-            version: it.version.to_string(),
-        };
-        let text = self.text(found.schema.into_bytes())?;
-        Ok((text, found.references.into_iter().map(reference).collect()))
+        fits(found.kind(), kind)?;
+        let (text, references) = found.into_parts();
+        let text = self.text(text.into_bytes())?;
+        Ok((text, references.into_iter().map(Reference::from).collect()))
     }
 
     fn text(&mut self, text: Vec<u8>) -> Result<String, FetchFailure> {
@@ -327,35 +328,40 @@ impl LookUp<'_> {
         if self.bytes > TEXT_BYTES {
             return Err(FetchFailure::Bad("it is too large with all that it refers to".to_owned()));
         }
-        String::from_utf8(text).map_err(|_| strange("a text that is not UTF-8"))
+        let strange = |_| FetchFailure::Failed("a text that is not UTF-8".to_owned());
+        String::from_utf8(text).map_err(strange)
     }
 
-    fn context(&self) -> Option<&str> {
-        self.catalog.context.as_deref().filter(|context| *context != "default")
+    fn is_apicurio(&self) -> bool {
+        self.catalog.kind == CatalogKind::Apicurio
     }
 
-    /// Where a version of a subject is; one that names its context stays as it is.
-    fn version(&self, subject: &str, version: &str) -> String {
-        let subject = match self.context() {
-            Some(context) if !subject.starts_with(":.") => format!(":.{context}:{subject}"),
-            _ => subject.to_owned(),
-        };
-        format!("/subjects/{}/versions/{}", part(&subject), part(version))
+    fn api(&self) -> apicurio::Api {
+        apicurio::Api::of(self.catalog)
     }
 
-    fn artifact(&self, group: Option<&str>, artifact: &str) -> String {
-        let group = group.or(self.catalog.group_id.as_deref()).unwrap_or("default");
-        format!("/apis/registry/v2/groups/{}/artifacts/{}", part(group), part(artifact))
-    }
-
-    async fn get(&self, path: &str) -> Result<Bytes, FetchFailure> {
+    /// An answer of any status.
+    async fn ask(&self, path: &str) -> Result<Answer, FetchFailure> {
         let path = format!("{}{path}", self.target.path().trim_end_matches('/'));
-        match self.target.get_at(&path, ANSWER_BYTES, ANSWER).await {
-            Ok((StatusCode::OK, body)) => Ok(body),
-            Ok((StatusCode::NOT_FOUND, _)) => Err(FetchFailure::Gone),
-            Ok((status, _)) => Err(FetchFailure::Failed(status.to_string())),
-            Err(error) => Err(FetchFailure::Failed(error.to_string())),
+        let answer = self.target.get_at(&path, ANSWER_BYTES, ANSWER).await;
+        answer.map_err(|error| FetchFailure::Failed(error.to_string()))
+    }
+
+    /// The answer of a path, if it is 200.
+    async fn get(&self, path: &str) -> Result<Answer, FetchFailure> {
+        let answer = self.ask(path).await?;
+        match answer.status {
+            StatusCode::OK => Ok(answer),
+            _ => Err(self.failure(&answer)),
         }
+    }
+
+    /// What an answer means that is not 200.
+    fn failure(&self, answer: &Answer) -> FetchFailure {
+        answer::failure(answer, |body| match self.is_apicurio() {
+            true => self.api().message(body),
+            false => confluent::message(body),
+        })
     }
 }
 
@@ -363,63 +369,22 @@ fn part(text: &str) -> String {
     utf8_percent_encode(text, PLAIN).to_string()
 }
 
-fn strange(reason: &str) -> FetchFailure {
-    FetchFailure::Failed(reason.to_owned())
-}
-
 fn json<'a, T: Deserialize<'a>>(answer: &'a [u8]) -> Result<T, FetchFailure> {
     serde_json::from_slice(answer)
         .map_err(|error| FetchFailure::Failed(format!("not one: {error}")))
 }
 
-fn fits(found: Option<&str>, kind: ModelKind) -> Result<(), FetchFailure> {
-    let fits = match kind {
+/// Checks that a schema of the type `found` is one for a model of `kind`.
+fn fits(found: &str, kind: ModelKind) -> Result<(), FetchFailure> {
+    let wanted = match kind {
         ModelKind::Json => "JSON",
         ModelKind::Avro => "AVRO",
         _ => "PROTOBUF",
     };
-    match found {
-        Some(found) if found != fits => {
-            Err(FetchFailure::Bad(format!("it is of the type {found}")))
-        }
-        _ => Ok(()),
+    match found == wanted {
+        true => Ok(()),
+        false => Err(FetchFailure::Bad(format!("it is of the type {found}, not {wanted}"))),
     }
-}
-
-/// What says a name's number.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Named {
-    id: Option<SchemaId>,
-    global_id: Option<SchemaId>,
-    content_id: Option<SchemaId>,
-    #[serde(rename = "type")]
-    kind: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Registered {
-    schema: String,
-    schema_type: Option<String>,
-    #[serde(default)]
-    references: Vec<ConfluentReference>,
-}
-
-#[derive(Deserialize)]
-struct ConfluentReference {
-    name: String,
-    subject: String,
-    version: i64,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ApicurioReference {
-    name: String,
-    group_id: Option<String>,
-    artifact_id: String,
-    version: Option<String>,
 }
 
 #[cfg(test)]

@@ -232,14 +232,11 @@ fn guards(config: &Config, old: &[Guard], remotes: &Remotes) -> Vec<Guard> {
         let (refresh_ms, floor_ms) = (guard.keys_refresh_s * 1000, guard.keys_floor_s * 1000);
         let remote = || remotes.at(&url, guard.allow_private, &guard.ca_file, refresh_ms, floor_ms);
         let namesake = old.iter().find(|it| it.name == guard.name);
-        Guard {
-            name: guard.name.clone(),
-            policy: guard.policy(),
-            holders: namesake.map(|it| it.holders.clone()).unwrap_or_default(),
-            challenge_s: guard.challenge_s,
-            keys: guard.keys(),
-            remote: (!url.is_empty()).then(remote),
-        }
+        let remote = (!url.is_empty()).then(remote);
+        let mut new = Guard::new(guard.name.clone(), guard.policy(), guard.keys(), remote);
+        new.challenge_s = guard.challenge_s;
+        new.holders = namesake.map(|it| it.holders.clone()).unwrap_or_default();
+        new
     });
     let new: Vec<Guard> = new.collect();
     remotes.replace(new.iter().filter_map(|guard| guard.remote.clone()).collect());

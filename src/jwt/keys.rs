@@ -1,15 +1,17 @@
 //! Keys that verify tokens: from JWKs (RFC 7517), PEM and shared secrets.
 
-use super::{Flaw, strict};
-use jsonwebtoken::{Algorithm, DecodingKey, crypto};
+use super::algorithm::{Algorithm, Material, is_on_curve};
+use super::{Flaw, pem, strict};
 use serde::Deserialize;
 use serde_json::Value;
+use std::fmt;
 
 /// Keys of one set that are looked at; further ones are left out.
 const KEYS: usize = 64;
 /// Keys that a token without `kid` is tried with: each costs as much as a signature.
-const TRIED: usize = 4;
-/// Bytes of an RSA modulus: 2048 bits (RFC 7518 section 3.3) to what the library takes.
+const TRIED: usize = 2;
+/// Bytes of an RSA modulus: from 2048 bits (RFC 7518 section 3.3; `ring` takes no shorter one) to
+/// 4096, because the cost grows with the square of the length.
 const RSA_BYTES: std::ops::RangeInclusive<usize> = 256..=512;
 
 const RSA: [Algorithm; 6] = [
@@ -54,12 +56,21 @@ pub struct Jwk {
 }
 
 /// One key and what it may verify.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct VerifyingKey {
     kid: Option<String>,
     /// Of one family only: what the key's type has, or what it says itself.
     algorithms: Vec<Algorithm>,
-    key: DecodingKey,
+    material: Material,
+}
+
+/// Without the key itself, which may be a secret.
+impl fmt::Debug for VerifyingKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let VerifyingKey { kid, algorithms, .. } = self;
+        let mut shown = f.debug_struct("Key");
+        shown.field("kid", kid).field("algorithms", algorithms).finish_non_exhaustive()
+    }
 }
 
 impl VerifyingKey {
@@ -86,33 +97,13 @@ impl VerifyingKey {
         key?.named(jwk.kid.clone()).only(&jwk.alg)
     }
 
-    /// A public key in PEM: RSA, EC or Ed25519.
+    /// A public key in PEM: RSA, EC or Ed25519; or that of a certificate, whose dates and signer do
+    /// not count.
     ///
     /// # Errors
     /// What has to be otherwise.
-    pub fn from_pem(pem: &str) -> Result<VerifyingKey, &'static str> {
-        const ACCEPTED: &str = "a public key in PEM of RSA, EC (P-256, P-384) or Ed25519";
-        let text = pem.as_bytes();
-        if !pem.contains("PUBLIC KEY-----") {
-            return Err(ACCEPTED);
-        }
-        if let Ok(key) = DecodingKey::from_ec_pem(text) {
-            return match key.as_bytes() {
-                [4, point @ ..] if point.len() == 64 => {
-                    self::point(&point[..32], &point[32..], 32, Algorithm::ES256)
-                }
-                [4, point @ ..] if point.len() == 96 => {
-                    self::point(&point[..48], &point[48..], 48, Algorithm::ES384)
-                }
-                _ => Err(ACCEPTED),
-            };
-        }
-        if let Ok(key) = DecodingKey::from_ed_pem(text) {
-            return ed25519(key.as_bytes());
-        }
-        let key = DecodingKey::from_rsa_pem(text).map_err(|_| ACCEPTED)?;
-        let (n, e) = rsa_of_der(key.as_bytes()).ok_or(ACCEPTED)?;
-        rsa(n, e)
+    pub fn from_pem(text: &str) -> Result<VerifyingKey, &'static str> {
+        pem::read(text)
     }
 
     /// A secret that is shared with the issuer, for HMAC.
@@ -136,7 +127,7 @@ impl VerifyingKey {
         if name.is_empty() {
             return Ok(self);
         }
-        match algorithm(name).filter(|it| self.algorithms.contains(it)) {
+        match Algorithm::named(name).filter(|it| self.algorithms.contains(it)) {
             Some(one) => Ok(VerifyingKey { algorithms: vec![one], ..self }),
             None => Err("an `alg` that a key of this kind and length can have"),
         }
@@ -147,23 +138,17 @@ impl VerifyingKey {
         accepted.is_empty() || self.algorithms.iter().any(|it| accepted.contains(it))
     }
 
-    pub(super) fn has_signed(&self, message: &[u8], signature: &str, with: Algorithm) -> bool {
+    pub(super) fn has_signed(&self, message: &[u8], signature: &[u8], with: Algorithm) -> bool {
         debug_assert!(self.algorithms.contains(&with));
-        crypto::verify(signature, message, &self.key, with).unwrap_or(false)
+        self.material.has_signed(message, signature, with)
     }
 
-    /// A key whose numbers the library accepts, too.
-    fn new(algorithms: Vec<Algorithm>, key: DecodingKey) -> Result<VerifyingKey, &'static str> {
-        // It looks at the key before it looks at a signature.
-        let first = *algorithms.first().ok_or("a longer key")?;
-        match crypto::verify("", b"", &key, first) {
-            Ok(_) => Ok(VerifyingKey { kid: None, algorithms, key }),
-            Err(_) => Err("a key whose numbers belong together"),
-        }
+    fn new(algorithms: Vec<Algorithm>, material: Material) -> VerifyingKey {
+        VerifyingKey { kid: None, algorithms, material }
     }
 }
 
-fn rsa(n: &[u8], e: &[u8]) -> Result<VerifyingKey, &'static str> {
+pub(super) fn rsa(n: &[u8], e: &[u8]) -> Result<VerifyingKey, &'static str> {
     let strip = |number: &[u8]| {
         let zeros = number.iter().take_while(|byte| **byte == 0).count();
         number[zeros..].to_vec()
@@ -177,21 +162,30 @@ fn rsa(n: &[u8], e: &[u8]) -> Result<VerifyingKey, &'static str> {
     if !anomaly(&e) || e.len() > 4 || e == [1] {
         return Err("an RSA exponent that is odd, from 3 to 4294967295");
     }
-    VerifyingKey::new(RSA.to_vec(), DecodingKey::from_rsa_raw_components(&n, &e))
+    Ok(VerifyingKey::new(RSA.to_vec(), Material::Rsa { n, e }))
 }
 
-fn point(x: &[u8], y: &[u8], len: usize, with: Algorithm) -> Result<VerifyingKey, &'static str> {
+pub(super) fn point(
+    x: &[u8],
+    y: &[u8],
+    len: usize,
+    with: Algorithm,
+) -> Result<VerifyingKey, &'static str> {
     if x.len() != len || y.len() != len {
         return Err("coordinates of the curve's length");
     }
-    VerifyingKey::new(vec![with], DecodingKey::from_ec_der(&[&[4], x, y].concat()))
+    let point = [&[4], x, y].concat();
+    if !is_on_curve(&point, with) {
+        return Err("coordinates of a point on the curve");
+    }
+    Ok(VerifyingKey::new(vec![with], Material::Curve(point)))
 }
 
-fn ed25519(x: &[u8]) -> Result<VerifyingKey, &'static str> {
+pub(super) fn ed25519(x: &[u8]) -> Result<VerifyingKey, &'static str> {
     if x.len() != 32 {
         return Err("a key of 32 bytes");
     }
-    VerifyingKey::new(vec![Algorithm::EdDSA], DecodingKey::from_ed_der(x))
+    Ok(VerifyingKey::new(vec![Algorithm::EdDSA], Material::Curve(x.to_vec())))
 }
 
 fn secret(text: &[u8]) -> Result<VerifyingKey, &'static str> {
@@ -200,41 +194,7 @@ fn secret(text: &[u8]) -> Result<VerifyingKey, &'static str> {
     if algorithms.is_empty() {
         return Err("a secret of at least 32 bytes");
     }
-    VerifyingKey::new(algorithms, DecodingKey::from_secret(text))
-}
-
-/// Modulus and exponent of an `RSAPublicKey` (RFC 8017 appendix A.1.1) in DER.
-fn rsa_of_der(der: &[u8]) -> Option<(&[u8], &[u8])> {
-    const SEQUENCE: u8 = 0x30;
-    const INTEGER: u8 = 0x02;
-    let (inside, rest) = der_value(der, SEQUENCE)?;
-    let (n, more) = der_value(inside, INTEGER)?;
-    let (e, end) = der_value(more, INTEGER)?;
-    (rest.is_empty() && end.is_empty()).then_some((n, e))
-}
-
-/// The content of the value of that type that `der` begins with, and what follows it.
-fn der_value(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
-    let (&found, rest) = der.split_first()?;
-    let (&first, rest) = rest.split_first()?;
-    let (len, rest) = match first {
-        0..=127 => (usize::from(first), rest),
-        0x81..=0x83 => {
-            let (digits, rest) = rest.split_at_checked(usize::from(first & 0x7f))?;
-            (digits.iter().fold(0, |len, digit| len << 8 | usize::from(*digit)), rest)
-        }
-        _ => return None,
-    };
-    let value = rest.split_at_checked(len)?;
-    (found == tag).then_some(value)
-}
-
-/// The algorithm of that name; RFC 9864 has a second one for EdDSA.
-pub(super) fn algorithm(name: &str) -> Option<Algorithm> {
-    match name {
-        "Ed25519" => Some(Algorithm::EdDSA),
-        name => name.parse().ok(),
-    }
+    Ok(VerifyingKey::new(algorithms, Material::Secret(text.to_vec())))
 }
 
 /// The keys that one guard has at one time.

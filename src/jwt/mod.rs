@@ -1,18 +1,21 @@
 //! JSON Web Tokens (RFC 7519) that others have signed: which are believed, and what they say.
 //!
-//! The signatures are `jsonwebtoken`'s work; the policy is ours. A key is used only with algorithms
+//! The signatures are `ring`'s work; the policy is ours. A key is used only with algorithms
 //! that its own type has, `none` is no algorithm, and nothing in a token's header says where a key
 //! comes from: `jwk`, `jku`, `x5c` and `x5u` are not looked at.
 
+mod algorithm;
 mod guard;
 mod keys;
 mod lease;
+mod pem;
+mod refused;
 mod strict;
 #[cfg(test)]
 mod tests;
 
+pub use algorithm::Algorithm;
 pub use guard::{Guard, RemoteKeys, Remotes, Unverified};
-pub use jsonwebtoken::Algorithm;
 pub use keys::{Jwk, KeySet, VerifyingKey};
 pub use lease::{Expiry, TokenHolders, TokenLease, TokenLeases};
 
@@ -34,6 +37,8 @@ pub struct TokenPolicy {
     pub identity: String,
     /// Names, each with the path of the claim that it stands for.
     pub attributes: Vec<(String, String)>,
+    /// Claims that a token must have, by name or path, whatever is in them but `null`.
+    pub require: Vec<String>,
     /// By how many seconds clocks may differ.
     pub leeway_s: u64,
     /// Bytes of a token.
@@ -85,6 +90,9 @@ pub enum Flaw {
     /// type.
     #[error("its claims cannot be read")]
     Claims,
+    /// A claim is not there that the policy requires.
+    #[error("it lacks a claim that is required")]
+    Missing,
     /// `exp` has come.
     #[error("it has expired")]
     Expired,
@@ -122,7 +130,7 @@ pub fn verify(
     if header.contains_key("crit") {
         return Err(Flaw::Header);
     }
-    let algorithm = header.get("alg").and_then(Value::as_str).and_then(keys::algorithm);
+    let algorithm = header.get("alg").and_then(Value::as_str).and_then(Algorithm::named);
     let algorithm = algorithm.ok_or(Flaw::Algorithm)?;
     if !policy.algorithms.is_empty() && !policy.algorithms.contains(&algorithm) {
         return Err(Flaw::Algorithm);
@@ -133,7 +141,8 @@ pub fn verify(
         Some(_) => return Err(Flaw::Header),
     };
     let mut fitting = keys.of(kid, algorithm)?;
-    if !fitting.any(|key| key.has_signed(message.as_bytes(), signature, algorithm)) {
+    let signature = strict::bytes(signature).ok_or(Flaw::Signature)?;
+    if !fitting.any(|key| key.has_signed(message.as_bytes(), &signature, algorithm)) {
         return Err(Flaw::Signature);
     }
     let claims = strict::part(claims).ok_or(Flaw::Claims)?;
@@ -141,6 +150,10 @@ pub fn verify(
 }
 
 fn check(claims: &Map<String, Value>, policy: &TokenPolicy, now_s: u64) -> Result<Claims, Flaw> {
+    let is_there = |path: &String| find(claims, path).is_some_and(|value| !value.is_null());
+    if !policy.require.iter().all(is_there) {
+        return Err(Flaw::Missing);
+    }
     let leeway = policy.leeway_s as f64;
     let now = now_s as f64;
     let expires = date(claims, "exp")?.map(|at| at + leeway);

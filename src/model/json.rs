@@ -1,12 +1,65 @@
 //! JSON documents, with or without a schema.
 
+use super::pattern::{self, NAME_STEPS};
 use super::{BadSchema, Invalid};
+use jsonschema::error::ValidationErrorKind;
 use jsonschema::{Draft, PatternOptions, Retrieve, Uri, Validator};
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 use std::error::Error;
+use std::fmt;
 
-/// Steps that one pattern of a schema may take on one text.
-const PATTERN_STEPS: usize = 100_000;
+/// A document that is read to the end and kept nowhere. Unlike `serde::de::IgnoredAny`, it is held
+/// to everything that a [`Value`] is: UTF-8, surrogates, the range of numbers, and the depth.
+struct Anything;
+
+impl<'de> Deserialize<'de> for Anything {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Anything, D::Error> {
+        deserializer.deserialize_any(Anything)
+    }
+}
+
+impl<'de> Visitor<'de> for Anything {
+    type Value = Anything;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<Anything, E> {
+        Ok(Anything)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Anything, E> {
+        Ok(Anything)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Anything, E> {
+        Ok(Anything)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Anything, E> {
+        Ok(Anything)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Anything, E> {
+        Ok(Anything)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Anything, E> {
+        Ok(Anything)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<Anything, A::Error> {
+        while entries.next_element::<Anything>()?.is_some() {}
+        Ok(Anything)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Anything, A::Error> {
+        while entries.next_entry::<Anything, Anything>()?.is_some() {}
+        Ok(Anything)
+    }
+}
 
 /// Other documents that a schema may refer to, by what it calls them.
 struct Others(Vec<(String, Value)>);
@@ -49,7 +102,7 @@ impl JsonModel {
     /// As above.
     pub fn with(schema: &str, others: &[(String, String)]) -> Result<JsonModel, BadSchema> {
         let schema: Value = serde_json::from_str(schema).map_err(BadSchema::new)?;
-        let patterns = PatternOptions::fancy_regex().backtrack_limit(PATTERN_STEPS);
+        let patterns = PatternOptions::fancy_regex().backtrack_limit(NAME_STEPS);
         let mut options =
             jsonschema::options().should_validate_formats(false).with_pattern_options(patterns);
         if schema.get("$schema").is_none() {
@@ -58,15 +111,25 @@ impl JsonModel {
         let read = |(name, text): &(String, String)| Some((name.clone(), text.parse().ok()?));
         let others = Others(others.iter().filter_map(read).collect());
         let options = options.offline().with_retriever(others);
+        let options = options.with_keyword("pattern", |_, value, _| pattern::keyword(value));
         let schema = options.build(&schema).map_err(BadSchema::new)?;
         Ok(JsonModel { schema: Some(schema) })
     }
 
     pub(super) fn check(&self, message: &[u8]) -> Result<(), Invalid> {
-        let document: Value = serde_json::from_slice(message)
-            .map_err(|error| Invalid::malformed(format_args!("not JSON: {error}")))?;
-        let Some(schema) = &self.schema else { return Ok(()) };
-        schema.validate(&document).map_err(|error| {
+        let malformed = |error| Invalid::malformed(format_args!("not JSON: {error}"));
+        let Some(schema) = &self.schema else {
+            return serde_json::from_slice(message).map(|Anything| ()).map_err(malformed);
+        };
+        let document: Value = serde_json::from_slice(message).map_err(malformed)?;
+        let (outcome, is_spent) = pattern::with_budget(|| schema.validate(&document));
+        let is_costly =
+            |kind: &_| matches!(kind, ValidationErrorKind::BacktrackLimitExceeded { .. });
+        // Also where the schema would have let it pass all the same, as below a `not`.
+        if is_spent || outcome.as_ref().is_err_and(|error| is_costly(error.kind())) {
+            return Err(Invalid::costly("a pattern of the schema takes too many steps"));
+        }
+        outcome.map_err(|error| {
             let place = error.instance_path().to_string();
             let place = if place.is_empty() { "/" } else { &place };
             let rule = error.schema_path().to_string();
@@ -104,7 +167,7 @@ mod tests {
             let reason = reason.to_owned();
             assert_eq!(
                 json.check(message.as_bytes()),
-                Err(Invalid { malformed, missing: false, reason })
+                Err(Invalid { malformed, missing: false, costly: false, reason })
             );
         }
         assert_eq!(JsonModel::any().check(b"[1]"), Ok(()));
@@ -176,11 +239,75 @@ mod tests {
     }
 
     #[test]
-    fn json_model_bounds_the_work_of_patterns() {
-        let json = JsonModel::new(r#"{"pattern": "^(a+)+(?=b)c$"}"#).unwrap();
+    fn json_pattern_that_takes_too_many_steps_is_costly() {
         let started = std::time::Instant::now();
-        let text = format!("\"{}\"", "a".repeat(10_000));
-        assert!(json.check(text.as_bytes()).is_err());
+        for schema in [
+            r#"{"pattern": "^(a+(?=a|$))+c$"}"#,
+            r#"{"not": {"pattern": "^(a+(?=a|$))+c$"}}"#,
+            r#"{"anyOf": [{"pattern": "^(a+(?=a|$))+c$"}, true]}"#,
+            r#"{"patternProperties": {"^(a+(?=a|$))+c$": false}}"#,
+        ] {
+            let json = JsonModel::new(schema).unwrap();
+            for text in ["a".repeat(51), "a".repeat(10_000)] {
+                let text = match schema.contains("Properties") {
+                    true => format!("{{\"{text}\": 1}}"),
+                    false => format!("\"{text}\""),
+                };
+                assert!(json.check(text.as_bytes()).is_err_and(|it| it.costly), "{schema}");
+            }
+            // The next message has a budget of its own.
+            assert_eq!(json.check(br#"["x"]"#), JsonModel::new(schema).unwrap().check(br#"["x"]"#));
+        }
         assert!(started.elapsed().as_secs() < 5);
+    }
+
+    #[test]
+    fn json_patterns_of_one_message_share_a_budget() {
+        // One more digit at the end than it looks for: so many ways back.
+        let schema = r#"{"items": {"pattern": "^(?=.*[0-9])(?=.*[a-z]).{8,}$"}}"#;
+        let json = JsonModel::new(schema).unwrap();
+        let list = |count: usize| format!("[{}]", vec![r#""abcdefg1""#; count].join(","));
+        let passes = |count| json.check(list(count).as_bytes());
+        assert_eq!(passes(1), Ok(()));
+        let mut max = 1;
+        while max < 100_000 && passes(max).is_ok() {
+            max *= 2;
+        }
+        assert!((100..=2 * pattern::STEPS).contains(&max), "{max}");
+        assert!(passes(max).is_err_and(|invalid| invalid.costly));
+        // What a linear engine can do is not counted.
+        let json = JsonModel::new(r#"{"items": {"pattern": "^[a-z]+[0-9]$"}}"#).unwrap();
+        assert_eq!(json.check(list(50_000).as_bytes()), Ok(()));
+        let broken = json.check(br#"["x"]"#).unwrap_err();
+        assert_eq!(broken.reason, "/0 breaks the schema's rule `pattern`");
+    }
+
+    #[test]
+    fn json_without_a_schema_is_held_to_what_a_document_is() {
+        let deep = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
+        let texts = ["{\"a\":[1,-1,1.5,1e5,null,true,\"\\u00e9\"]}", "1", "\"\\ud83d\\ude00\""];
+        for text in texts.map(str::to_owned).into_iter().chain([deep(127)]) {
+            assert_eq!(JsonModel::any().check(text.as_bytes()), Ok(()), "{text}");
+        }
+        let bad: [&[u8]; 12] = [
+            b"",
+            b"[1",
+            b"{} {}",
+            b"1e999",
+            b"\"\\ud800\"",
+            b"\"\xff\"",
+            b"\"\n\"",
+            b"01",
+            b"nul",
+            b"{1:2}",
+            b"[1,]",
+            b"{\"a\"}",
+        ];
+        for text in bad {
+            let of_value = serde_json::from_slice::<Value>(text).unwrap_err();
+            let invalid = JsonModel::any().check(text).unwrap_err();
+            assert_eq!(invalid.reason, format!("not JSON: {of_value}"));
+        }
+        assert!(JsonModel::any().check(deep(128).as_bytes()).is_err());
     }
 }

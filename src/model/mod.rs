@@ -7,6 +7,7 @@
 
 mod avro;
 mod json;
+mod pattern;
 mod plain;
 mod prefix;
 mod protobuf;
@@ -38,21 +39,33 @@ pub struct Invalid {
     pub malformed: bool,
     /// Whether there is nothing to compare it with: its schema is not there yet.
     pub missing: bool,
+    /// Whether to find out took more than a message may cost. The connection is closed, whatever
+    /// is done about other messages that are refused: its client could send the next one at once.
+    pub costly: bool,
     /// The first place that is wrong; at most 123 bytes.
     pub reason: String,
 }
 
 impl Invalid {
     fn malformed(reason: impl Display) -> Invalid {
-        Invalid { malformed: true, missing: false, reason: cut(&reason.to_string()) }
+        Invalid { malformed: true, missing: false, costly: false, reason: cut(&reason.to_string()) }
     }
 
     fn missing(reason: impl Display) -> Invalid {
-        Invalid { malformed: false, missing: true, reason: cut(&reason.to_string()) }
+        Invalid { malformed: false, missing: true, costly: false, reason: cut(&reason.to_string()) }
+    }
+
+    fn costly(reason: impl Display) -> Invalid {
+        Invalid { costly: true, ..Invalid::broken(reason) }
     }
 
     fn broken(reason: impl Display) -> Invalid {
-        Invalid { malformed: false, missing: false, reason: cut(&reason.to_string()) }
+        Invalid {
+            malformed: false,
+            missing: false,
+            costly: false,
+            reason: cut(&reason.to_string()),
+        }
     }
 }
 

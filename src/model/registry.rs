@@ -21,6 +21,10 @@ const VAIN: usize = 1024;
 const VAIN_MS: u64 = 10_000;
 /// Numbers that wait to be asked for.
 const ASKED: usize = 64;
+/// How many of those are of one connection: one that makes numbers up leaves room for others.
+const SHARE: usize = 8;
+/// Numbers that had a schema and went for want of room: those are asked for first.
+const BELIEVED: usize = 1024;
 /// Numbers that are asked for in a second: clients make them up.
 const ASKED_PER_S: u32 = 32;
 /// Schemas that are fetched from one registry at once.
@@ -198,7 +202,10 @@ struct Ids {
     uses: u64,
     /// Oldest first: until when, and whether the registry knows no such number.
     vain: VecDeque<(Key, u64, bool)>,
-    asked: VecDeque<Key>,
+    /// With the connection that asked. The next one is in front.
+    asked: VecDeque<(Key, u64)>,
+    /// Oldest first.
+    believed: VecDeque<Key>,
     busy: Vec<Key>,
     /// How many were asked for in which second.
     second: u64,
@@ -206,7 +213,7 @@ struct Ids {
 }
 
 impl Ids {
-    fn find(&mut self, key: Key) -> Find {
+    fn find(&mut self, asker: u64, key: Key) -> Find {
         self.uses += 1;
         if let Some((schema, used)) = self.known.get_mut(&key) {
             *used = self.uses;
@@ -215,11 +222,33 @@ impl Ids {
         if let Some((_, _, gone)) = self.vain.iter().find(|(it, ..)| *it == key) {
             return if *gone { Find::Gone } else { Find::Coming };
         }
-        let waits = self.busy.contains(&key) || self.asked.contains(&key);
-        if !waits && self.asked.len() < ASKED {
-            self.asked.push_back(key);
+        let waits = self.busy.contains(&key) || self.asked.iter().any(|(it, _)| *it == key);
+        if !waits && self.has_room(asker) {
+            match self.believed.contains(&key) {
+                true => self.asked.push_front((key, asker)),
+                false => self.asked.push_back((key, asker)),
+            }
         }
         Find::Coming
+    }
+
+    /// Whether one more may wait for that connection. If none may, the newest of a connection that
+    /// has at least two more than this one makes room.
+    fn has_room(&mut self, asker: u64) -> bool {
+        let count = |of: u64| self.asked.iter().filter(|(_, it)| *it == of).count();
+        let own = count(asker);
+        if own >= SHARE {
+            return false;
+        }
+        if self.asked.len() < ASKED {
+            return true;
+        }
+        let largest = self.asked.iter().map(|(_, it)| (count(*it), *it)).max();
+        let Some((_, largest)) = largest.filter(|(count, _)| *count > own + 1) else {
+            return false;
+        };
+        let newest = self.asked.iter().rposition(|(_, it)| *it == largest);
+        newest.and_then(|at| self.asked.remove(at)).is_some()
     }
 
     fn put(&mut self, key: Key, schema: Arc<Schema>) {
@@ -227,8 +256,13 @@ impl Ids {
             let oldest = self.known.iter().min_by_key(|(_, (_, used))| *used);
             if let Some(oldest) = oldest.map(|(key, _)| *key) {
                 self.known.remove(&oldest);
+                if self.believed.len() >= BELIEVED {
+                    self.believed.pop_front();
+                }
+                self.believed.push_back(oldest);
             }
         }
+        self.believed.retain(|it| *it != key);
         self.uses += 1;
         self.known.insert(key, (schema, self.uses));
     }
@@ -248,7 +282,7 @@ impl Ids {
         if self.begun >= ASKED_PER_S {
             return None;
         }
-        let key = self.asked.pop_front()?;
+        let (key, _) = self.asked.pop_front()?;
         self.begun += 1;
         self.busy.push(key);
         Some(key)
@@ -297,10 +331,11 @@ impl RegistryHandle {
     }
 
     /// The schema of that number; if it is not there, it is asked for.
-    pub(super) fn find(&self, id: SchemaId, shape: usize) -> Find {
+    /// `asker` is the connection that needs it.
+    pub(super) fn find(&self, asker: u64, id: SchemaId, shape: usize) -> Find {
         let mut state = lock(&self.state);
         let waited = state.ids.asked.len();
-        let found = state.ids.find((id, shape));
+        let found = state.ids.find(asker, (id, shape));
         let asks = state.ids.asked.len() > waited;
         drop(state);
         if asks {

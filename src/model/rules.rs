@@ -13,6 +13,7 @@ use std::borrow::Cow;
 use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What the messages of a route have to look like.
 #[derive(Debug)]
@@ -74,13 +75,32 @@ pub struct BadSpec {
 
 /// Rules that a connection keeps, whatever becomes of its route, with the schemas that they need.
 #[derive(Debug)]
-pub struct RuleSet(Arc<ModelRules>);
+pub struct RuleSet {
+    rules: Arc<ModelRules>,
+    /// The connection's number, by which it has its share of what a registry is asked for.
+    asker: u64,
+}
 
 impl RuleSet {
     /// Holds these rules.
     pub fn new(rules: Arc<ModelRules>) -> RuleSet {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
         rules.bounds().for_each(|bound| bound.source.hold());
-        RuleSet(rules)
+        RuleSet { rules, asker: NEXT.fetch_add(1, Ordering::Relaxed) }
+    }
+
+    /// As [`ModelRules::receive`], for this connection.
+    ///
+    /// # Errors
+    /// The message is not as it has to be.
+    pub fn receive<'m>(&self, kind: PayloadKind, message: &'m [u8]) -> Result<Passed<'m>, Invalid> {
+        self.rules.receive_for(self.asker, kind, message)
+    }
+
+    /// Whether a message that is refused for want of its schema is to be looked at again, and the
+    /// schema has not come since.
+    pub fn await_schema(&self, kind: PayloadKind, message: &[u8]) -> bool {
+        self.rules.await_schema(self.asker, kind, message)
     }
 }
 
@@ -88,13 +108,13 @@ impl Deref for RuleSet {
     type Target = ModelRules;
 
     fn deref(&self) -> &ModelRules {
-        &self.0
+        &self.rules
     }
 }
 
 impl Drop for RuleSet {
     fn drop(&mut self) {
-        self.0.retire();
+        self.rules.retire();
     }
 }
 
@@ -173,26 +193,33 @@ impl ModelRules {
     /// # Errors
     /// It is not as it has to be.
     pub fn receive<'m>(&self, kind: PayloadKind, message: &'m [u8]) -> Result<Passed<'m>, Invalid> {
+        self.receive_for(0, kind, message)
+    }
+
+    fn receive_for<'m>(
+        &self,
+        asker: u64,
+        kind: PayloadKind,
+        message: &'m [u8],
+    ) -> Result<Passed<'m>, Invalid> {
         let bound = match kind {
             PayloadKind::Text => &self.received.text,
             PayloadKind::Binary => &self.received.binary,
         };
         match bound {
-            Some(bound) => bound.receive(kind, message).inspect_err(|it| bound.note(it)),
+            Some(bound) => bound.receive(asker, kind, message).inspect_err(|it| bound.note(it)),
             None => Ok(Passed::as_is(kind, message)),
         }
     }
 
-    /// Whether a message that is refused for want of its schema is to be looked at again, and the
-    /// schema has not come since.
-    pub fn await_schema(&self, kind: PayloadKind, message: &[u8]) -> bool {
+    fn await_schema(&self, asker: u64, kind: PayloadKind, message: &[u8]) -> bool {
         let bound = match kind {
             PayloadKind::Text => &self.received.text,
             PayloadKind::Binary => &self.received.binary,
         };
         let Some(Bound { source, prefix: Some(prefix), .. }) = bound else { return false };
         let SchemaSource::Encoded(remote, OnMiss::Wait) = source else { return false };
-        let found = prefix.split(message).and_then(|(id, _)| remote.of(id));
+        let found = prefix.split(message).and_then(|(id, _)| remote.of(asker, id));
         found.is_err_and(|invalid| invalid.missing)
     }
 
@@ -262,7 +289,12 @@ impl Bound {
         }
     }
 
-    fn receive<'m>(&self, kind: PayloadKind, message: &'m [u8]) -> Result<Passed<'m>, Invalid> {
+    fn receive<'m>(
+        &self,
+        asker: u64,
+        kind: PayloadKind,
+        message: &'m [u8],
+    ) -> Result<Passed<'m>, Invalid> {
         let (found, body) = match self.prefix.map(|prefix| prefix.split(message)).transpose()? {
             Some((found, body)) => (Some(found), body),
             None => (None, message),
@@ -279,13 +311,15 @@ impl Bound {
                 let schema = remote.current()?;
                 of_id(schema.id).and_then(|()| self.take(&schema.model, kind, body))
             }
-            SchemaSource::Encoded(remote, on_miss) => match remote.of(found.unwrap_or_default()) {
-                Ok(schema) => self.take(&schema.model, kind, body),
-                Err(_) if *on_miss == OnMiss::Pass => {
-                    Ok(Passed { missed: true, ..Passed::as_is(kind, message) })
+            SchemaSource::Encoded(remote, on_miss) => {
+                match remote.of(asker, found.unwrap_or_default()) {
+                    Ok(schema) => self.take(&schema.model, kind, body),
+                    Err(_) if *on_miss == OnMiss::Pass => {
+                        Ok(Passed { missed: true, ..Passed::as_is(kind, message) })
+                    }
+                    Err(invalid) => Err(invalid),
                 }
-                Err(invalid) => Err(invalid),
-            },
+            }
         }
     }
 
@@ -359,7 +393,7 @@ impl Bound {
     fn check(&self, model: &Model, message: &[u8]) -> Result<bool, Invalid> {
         match model.check(message) {
             Ok(()) => Ok(false),
-            Err(invalid) if self.lenient && !invalid.malformed => Ok(true),
+            Err(invalid) if self.lenient && !invalid.malformed && !invalid.costly => Ok(true),
             Err(invalid) => Err(invalid),
         }
     }

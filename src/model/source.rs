@@ -97,12 +97,12 @@ impl RemoteSchema {
         schema.ok_or_else(|| Invalid::missing("the schema is not there yet"))
     }
 
-    /// The schema of that number.
+    /// The schema of that number, which the connection `asker` needs.
     ///
     /// # Errors
     /// It is not there, or there is none.
-    pub(super) fn of(&self, id: SchemaId) -> Result<Arc<Schema>, Invalid> {
-        match self.link.get().map(|link| link.place.find(id, link.shape)) {
+    pub(super) fn of(&self, asker: u64, id: SchemaId) -> Result<Arc<Schema>, Invalid> {
+        match self.link.get().map(|link| link.place.find(asker, id, link.shape)) {
             Some(Find::Here(schema)) => Ok(schema),
             Some(Find::Gone) => Err(Invalid::broken(format_args!("unknown schema {id}"))),
             Some(Find::Coming) | None => {

@@ -39,6 +39,9 @@ pub struct Catalog {
     /// How that number is written in front of a message: apicurio.
     #[serde(default)]
     pub id_encoding: Option<IdEncoding>,
+    /// The version of its REST API: apicurio.
+    #[serde(default)]
+    pub api: Option<ApicurioApi>,
 }
 
 impl Catalog {
@@ -56,6 +59,7 @@ impl Catalog {
             group_id: None,
             use_id: None,
             id_encoding: None,
+            api: None,
         }
     }
 
@@ -73,7 +77,8 @@ impl Catalog {
     pub(super) fn is_same_place(&self, other: &Catalog) -> bool {
         let place = |it: &Catalog| {
             let (context, group, id) = (it.context.clone(), it.group_id.clone(), it.use_id);
-            (it.kind, it.url.clone(), context, group, id.unwrap_or_default())
+            let api = it.api.unwrap_or_default();
+            (it.kind, it.url.clone(), context, group, id.unwrap_or_default(), api)
         };
         place(self) == place(other)
     }
@@ -140,6 +145,17 @@ pub enum IdEncoding {
     Legacy,
 }
 
+/// Versions of Apicurio Registry's REST API.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ApicurioApi {
+    /// `/apis/registry/v2`, which registries 2.x and 3.x serve. Zilla knows only this one.
+    #[default]
+    V2,
+    /// `/apis/registry/v3`, which registries 3.x serve.
+    V3,
+}
+
 /// Kinds of catalogs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -156,7 +172,7 @@ pub enum CatalogKind {
         alias = "karapace-schema-registry"
     )]
     SchemaRegistry,
-    /// Apicurio Registry, by version 2 of its API.
+    /// Apicurio Registry, by version 2 or 3 of its API.
     #[serde(alias = "apicurio-registry")]
     Apicurio,
 }

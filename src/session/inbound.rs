@@ -6,7 +6,7 @@ use super::{Context, context};
 use crate::dialect::Closing;
 use crate::gateway;
 use crate::model::spec::OnInvalid;
-use crate::model::{Invalid, ModelRules, PayloadKind};
+use crate::model::{Invalid, PayloadKind, RuleSet};
 use crate::ws::MessageKind;
 use crate::ws::close;
 use crate::ws::output::{Channel, Output};
@@ -16,7 +16,7 @@ use std::borrow::Cow;
 pub(super) struct Recipient<'s> {
     pub(super) endpoint: &'s mut Endpoint,
     pub(super) channel: Option<&'s mut Channel>,
-    pub(super) rules: Option<&'s ModelRules>,
+    pub(super) rules: Option<&'s RuleSet>,
     /// Where a message may wait for its schema, if it may.
     pub(super) park: Option<&'s mut Option<Box<ParkedMessage>>>,
     pub(super) wanted: &'s mut Option<Closing>,
@@ -76,7 +76,11 @@ impl Recipient<'_> {
             Invalid { malformed: true, .. } => close::INVALID_DATA,
             _ => close::POLICY,
         };
-        match self.rules.map(ModelRules::on_invalid) {
+        let on_invalid = match self.rules.map(|rules| rules.on_invalid()) {
+            Some(_) if invalid.costly => Some(OnInvalid::Close),
+            other => other,
+        };
+        match on_invalid {
             None | Some(OnInvalid::Drop) => {}
             Some(OnInvalid::Close) => {
                 let reason = Cow::Owned(invalid.reason.clone());

@@ -3,7 +3,7 @@
 use super::inbound::{Recipient, payload_kind};
 use super::socket::{ConnectionPolicy, Socket};
 use super::{After, Context, Session, Stage};
-use crate::model::ModelRules;
+use crate::model::RuleSet;
 use crate::time::Deadline;
 use crate::ws::MessageKind;
 
@@ -60,7 +60,7 @@ impl Socket {
         let mut to = Recipient {
             endpoint: &mut self.endpoint,
             channel: self.channel.as_deref_mut(),
-            rules: self.policy.as_ref().and_then(|policy| policy.rules.as_deref()),
+            rules: self.policy.as_ref().and_then(|policy| policy.rules.as_ref()),
             park: None,
             wanted: &mut wanted,
         };
@@ -88,7 +88,7 @@ impl Socket {
 impl ParkedMessage {
     /// Parks a message that has been refused for want of its schema, if that is worth it.
     pub(super) fn new(
-        rules: &ModelRules,
+        rules: &RuleSet,
         kind: MessageKind,
         payload: &[u8],
         cx: &Context<'_>,
@@ -102,7 +102,7 @@ impl ParkedMessage {
     }
 
     /// Whether it still waits.
-    pub(super) fn waits(&self, rules: &ModelRules, cx: &Context<'_>) -> bool {
+    pub(super) fn waits(&self, rules: &RuleSet, cx: &Context<'_>) -> bool {
         !self.until.due(cx.now) && rules.await_schema(payload_kind(self.kind), &self.payload)
     }
 }

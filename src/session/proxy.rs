@@ -288,7 +288,7 @@ impl Socket {
         Recipient {
             endpoint: &mut self.endpoint,
             channel: self.channel.as_deref_mut(),
-            rules: self.policy.as_ref().and_then(|policy| policy.rules.as_deref()),
+            rules: self.policy.as_ref().and_then(|policy| policy.rules.as_ref()),
             park: None,
             wanted,
         }

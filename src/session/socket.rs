@@ -159,7 +159,7 @@ impl Socket {
                 cx.counters.messages_received.add(1);
                 self.begun = 0;
                 let (rules, park) = match self.policy.as_deref_mut() {
-                    Some(policy) => (policy.rules.as_deref(), Some(&mut policy.parked)),
+                    Some(policy) => (policy.rules.as_ref(), Some(&mut policy.parked)),
                     None => (None, None),
                 };
                 let channel = self.channel.as_deref_mut();
@@ -336,6 +336,13 @@ impl Socket {
     }
 
     fn limits(&self, env: &Env) -> ws::FrameLimits {
+        let limits = self.unmodelled_limits(env);
+        let is_modelled = self.policy.as_ref().is_some_and(|policy| policy.rules.is_some());
+        let max = if is_modelled { env.config.limits.model_message_bytes } else { u64::MAX };
+        ws::FrameLimits { message_bytes: limits.message_bytes.min(max), ..limits }
+    }
+
+    fn unmodelled_limits(&self, env: &Env) -> ws::FrameLimits {
         let allow_rsv1 = self.compresses();
         match &self.endpoint {
             Endpoint::Dialect(it) => ws::FrameLimits { allow_rsv1, ..it.limits(env) },

@@ -97,7 +97,7 @@ impl Socket {
         }
         cx.counters.messages_received.add(1);
         let (rules, park) = match self.policy.as_deref_mut() {
-            Some(ConnectionPolicy { rules, parked, .. }) => (rules.as_deref(), Some(parked)),
+            Some(ConnectionPolicy { rules, parked, .. }) => (rules.as_ref(), Some(parked)),
             None => (None, None),
         };
         let mut wanted = None;

@@ -3,9 +3,10 @@
 
 use crate::machine::{Machine, UNIX_S, config};
 use crate::peer::{Heard, handshake};
+use crate::signer::Private;
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE, URL_SAFE_NO_PAD};
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, crypto};
+use polycast::jwt::Algorithm;
 use serde_json::{Value, json};
 
 macro_rules! pem {
@@ -23,7 +24,7 @@ fn server() -> Machine {
     let keys = keys.map(|(kid, pem)| format!("{{ kid = '{kid}', pem = '''{pem}''' }}"));
     Machine::new(config(&format!(
         "[[guards]]\nname = 'g'\nissuer = 'https://auth.example.com'\naudience = 'api'\n\
-         keys = [{}]\ntoken_bytes = 4096\n\
+         keys = [{}]\ntoken_bytes = 4096\nleeway_s = 0\n\
          [guards.credentials]\nquery = {{ t = '{{credentials}}' }}\n\
          cookies = {{ t = '{{credentials}}' }}\nprotocol = 'bearer.{{credentials}}'\n\
          [[routes]]\nguarded = {{ g = [] }}\nendpoint = 'echo'\n",
@@ -69,18 +70,18 @@ fn message(header: &str, claims: &str) -> String {
     format!("{}.{}", b64(header), b64(claims))
 }
 
-fn private(algorithm: Algorithm) -> EncodingKey {
-    match algorithm {
-        Algorithm::ES256 => EncodingKey::from_ec_pem(pem!("p256.pem").as_bytes()),
-        Algorithm::ES384 => EncodingKey::from_ec_pem(pem!("p384.pem").as_bytes()),
-        Algorithm::EdDSA => EncodingKey::from_ed_pem(pem!("ed25519.pem").as_bytes()),
-        _ => EncodingKey::from_rsa_pem(pem!("rsa.pem").as_bytes()),
-    }
-    .unwrap()
+fn private(algorithm: Algorithm) -> Private {
+    let pem = match algorithm {
+        Algorithm::ES256 => pem!("p256.pem"),
+        Algorithm::ES384 => pem!("p384.pem"),
+        Algorithm::EdDSA => pem!("ed25519.pem"),
+        _ => pem!("rsa.pem"),
+    };
+    Private::from_pem(pem, algorithm)
 }
 
-fn sealed(message: String, key: &EncodingKey, algorithm: Algorithm) -> String {
-    let signature = crypto::sign(message.as_bytes(), key, algorithm).unwrap();
+fn sealed(message: String, key: &Private, algorithm: Algorithm) -> String {
+    let signature = key.sign(&message, algorithm);
     format!("{message}.{signature}")
 }
 
@@ -165,7 +166,7 @@ fn jwt_without_algorithm_or_signature_is_refused() {
 #[test]
 fn jwt_public_values_are_no_secrets() {
     let mut it = server();
-    let rsa = DecodingKey::from_rsa_pem(pem!("rsa.pub").as_bytes()).unwrap();
+    let rsa = private(Algorithm::RS256);
     let body = |pem: &str| {
         let lines = pem.lines().filter(|line| !line.starts_with('-'));
         STANDARD.decode(lines.collect::<String>()).unwrap()
@@ -175,7 +176,7 @@ fn jwt_public_values_are_no_secrets() {
         ("rsa", pem!("rsa.pub").trim().as_bytes().to_vec()),
         ("rsa", pem!("rsa.pub").replace('\n', "\r\n").into_bytes()),
         ("rsa", body(pem!("rsa.pub"))),
-        ("rsa", rsa.as_bytes().to_vec()),
+        ("rsa", rsa.public().to_vec()),
         ("ec", pem!("p256.pub").as_bytes().to_vec()),
         ("ec", body(pem!("p256.pub"))),
         ("ed", body(pem!("ed25519.pub"))),
@@ -189,7 +190,7 @@ fn jwt_public_values_are_no_secrets() {
                 json!({"alg": format!("{algorithm:?}")}),
             ] {
                 let message = message(&header.to_string(), &good().to_string());
-                refused(&mut it, &sealed(message, &EncodingKey::from_secret(&secret), algorithm));
+                refused(&mut it, &sealed(message, &Private::from_secret(&secret), algorithm));
             }
         }
     }
@@ -248,7 +249,7 @@ fn jwt_key_ids_are_only_names() {
         for secret in ["", "secret", "\0"] {
             let header = json!({"alg": "HS256", "kid": kid});
             let message = message(&header.to_string(), &good().to_string());
-            let secret = EncodingKey::from_secret(secret.as_bytes());
+            let secret = Private::from_secret(secret.as_bytes());
             refused(&mut it, &sealed(message, &secret, Algorithm::HS256));
         }
     }
@@ -262,8 +263,8 @@ fn jwt_key_ids_are_only_names() {
 #[test]
 fn jwt_keys_in_the_token_are_not_used() {
     let mut it = server();
-    let key = DecodingKey::from_ec_pem(pem!("p384.pub").as_bytes()).unwrap();
-    let (x, y) = key.as_bytes()[1..].split_at(48);
+    let key = private(Algorithm::ES384);
+    let (x, y) = key.public()[1..].split_at(48);
     let jwk = json!({"kty": "EC", "crv": "P-384", "x": b64(x), "y": b64(y), "kid": "ec"});
     for (name, value) in [
         ("jwk", jwk),

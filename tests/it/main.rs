@@ -17,6 +17,8 @@ mod proxy;
 mod proxy_stream;
 mod replay;
 mod rfc6455;
+#[path = "../keys/signer.rs"]
+mod signer;
 mod sim;
 mod spelling;
 mod tls;
@@ -28,3 +30,5 @@ mod zenith;
 mod zenith_load;
 mod zenith_order;
 mod zilliqa;
+
+use polycast::jwt::Algorithm;

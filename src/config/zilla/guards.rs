@@ -23,6 +23,8 @@ fn guard(place: &YamlPlace<'_>) -> Result<GuardConfig, Error> {
     let mut guard = GuardConfig::new(place.name);
     // Who has written the file has said where the keys are.
     guard.allow_private = true;
+    // Zilla allows none.
+    guard.leeway_s = 0;
     let Some(options) = place.get("options") else { return Ok(guard) };
     let known = &["issuer", "audience", "roles", "keys", "challenge", "identity", "attributes"];
     options.only(known)?;

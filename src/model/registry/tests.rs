@@ -116,7 +116,7 @@ fn registry_bounds_fetches_and_skips_unused_schemas() {
 }
 
 fn is_here(place: &RegistryHandle, id: SchemaId) -> bool {
-    matches!(place.find(id, 0), Find::Here(found) if found.id == id)
+    matches!(place.find(1, id, 0), Find::Here(found) if found.id == id)
 }
 
 #[test]
@@ -124,11 +124,11 @@ fn registry_id_is_requested_once() {
     let place = place();
     place.shape(&shape());
     for _ in 0..100 {
-        assert!(matches!(place.find(7, 0), Find::Coming));
+        assert!(matches!(place.find(1, 7, 0), Find::Coming));
     }
     let jobs = place.due(0);
     assert_eq!((jobs.len(), &jobs[0].what), (1, &SchemaRef::Id(7)));
-    assert!(matches!(place.find(7, 0), Find::Coming));
+    assert!(matches!(place.find(1, 7, 0), Find::Coming));
     assert!(place.due(0).is_empty(), "it is under way");
     assert_eq!(place.outcome(&jobs[0], Ok(Some(schema(7))), 0), RETRIEVED);
     assert!(is_here(&place, 7));
@@ -144,17 +144,17 @@ fn registry_unknown_ids_are_remembered_for_a_while() {
     ] {
         let place = place();
         place.shape(&shape());
-        place.find(7, 0);
+        place.find(1, 7, 0);
         let jobs = place.due(0);
         assert_eq!(
             place.outcome(&jobs[0], Err(failure), 100),
             SchemaLookup::Failed { stale: false }
         );
         assert!(place.due(99 + VAIN_MS).is_empty());
-        assert_eq!(matches!(place.find(7, 0), Find::Gone), gone);
+        assert_eq!(matches!(place.find(1, 7, 0), Find::Gone), gone);
         assert!(place.due(99 + VAIN_MS).is_empty());
         assert!(place.due(100 + VAIN_MS).is_empty(), "nobody has asked since");
-        assert!(matches!(place.find(7, 0), Find::Coming));
+        assert!(matches!(place.find(1, 7, 0), Find::Coming));
         assert_eq!(place.due(100 + VAIN_MS).len(), 1);
     }
 }
@@ -165,12 +165,12 @@ fn registry_drops_the_least_recently_used_id() {
     for id in 0..KNOWN as SchemaId {
         ids.put((id, 0), schema(id));
     }
-    assert!(matches!(ids.find((0, 0)), Find::Here(_)));
+    assert!(matches!(ids.find(1, (0, 0)), Find::Here(_)));
     ids.put((KNOWN as SchemaId, 0), schema(9));
     assert_eq!(ids.known.len(), KNOWN);
-    assert!(matches!(ids.find((0, 0)), Find::Here(_)));
-    assert!(matches!(ids.find((1, 0)), Find::Coming));
-    assert!(matches!(ids.find((2, 0)), Find::Here(_)));
+    assert!(matches!(ids.find(1, (0, 0)), Find::Here(_)));
+    assert!(matches!(ids.find(1, (1, 0)), Find::Coming));
+    assert!(matches!(ids.find(1, (2, 0)), Find::Here(_)));
 }
 
 #[test]
@@ -178,7 +178,7 @@ fn registry_bounds_the_cost_of_made_up_ids() {
     let place = place();
     place.shape(&shape());
     for id in 0..ASKED as SchemaId * 10 {
-        place.find(id, 0);
+        place.find(id / 2, id, 0);
     }
     assert_eq!(lock(&place.state).ids.asked.len(), ASKED);
     let mut begun = 0;
@@ -199,8 +199,8 @@ fn registry_bounds_the_cost_of_made_up_ids() {
         ids.put_vain((id, 0), true, 0);
     }
     assert_eq!(ids.vain.len(), VAIN);
-    assert!(matches!(ids.find((1, 0)), Find::Gone));
-    assert!(matches!(ids.find((0, 0)), Find::Coming), "the oldest is forgotten");
+    assert!(matches!(ids.find(1, (1, 0)), Find::Gone));
+    assert!(matches!(ids.find(1, (0, 0)), Find::Coming), "the oldest is forgotten");
 }
 
 #[test]
@@ -210,7 +210,7 @@ fn registry_reload_keeps_fetched_schemas() {
     let shape = shape();
     let cell = wanted(&old, &subject("a"), None);
     old.shape(&shape);
-    old.find(5, 0);
+    old.find(1, 5, 0);
     for job in old.due(0) {
         old.outcome(&job, Ok(Some(schema(5))), 0);
     }
@@ -243,7 +243,7 @@ fn registry_wakes_the_fetcher_for_new_requests() {
     registries.notifier().attach(move || *lock(&notifier) += 1);
     let (place, _) = registries.place(&catalog());
     place.shape(&shape());
-    (0..10).for_each(|_| _ = place.find(7, 0));
+    (0..10).for_each(|_| _ = place.find(1, 7, 0));
     assert_eq!(*lock(&notified), 1);
 }
 
@@ -263,4 +263,52 @@ fn registry_does_not_fetch_unreferenced_schemas() {
     cell.release();
     cell.hold();
     assert_eq!(place.due(MAX_AGE_MS).len(), 1);
+}
+
+fn asked(place: &RegistryHandle) -> Vec<(SchemaId, u64)> {
+    lock(&place.state).ids.asked.iter().map(|((id, _), asker)| (*id, *asker)).collect()
+}
+
+#[test]
+fn registry_connection_that_makes_numbers_up_has_its_share_and_no_more() {
+    let place = place();
+    place.shape(&shape());
+    for id in 0..1000 {
+        place.find(1, id, 0);
+    }
+    assert_eq!(asked(&place).len(), SHARE);
+    // As many as there are places for; the next one has its own all the same.
+    for asker in 2..=(ASKED / SHARE) as u64 {
+        (0..1000).for_each(|id| _ = place.find(asker, asker * 1000 + id, 0));
+    }
+    assert_eq!(asked(&place).len(), ASKED);
+    for id in [70_001, 70_002] {
+        place.find(100, id, 0);
+        assert!(asked(&place).contains(&(id, 100)), "{id}");
+        assert_eq!(asked(&place).len(), ASKED);
+    }
+    // It does not push out others that have no more than itself.
+    for asker in 200..1000 {
+        place.find(asker, asker * 1000, 0);
+    }
+    let held = |asker| asked(&place).iter().filter(|(_, it)| *it == asker).count();
+    assert!((1..=100).all(|asker| held(asker) <= 2), "{:?}", asked(&place));
+    assert!(held(100) >= 1, "who has the least keeps it");
+}
+
+#[test]
+fn registry_number_that_was_believed_before_is_asked_for_first() {
+    let mut ids = Ids::default();
+    for id in 0..=KNOWN as SchemaId {
+        ids.put((id, 0), schema(id));
+    }
+    (5000..5008).for_each(|id| _ = ids.find(1, (id, 0)));
+    assert!(matches!(ids.find(2, (0, 0)), Find::Coming), "it went for want of room");
+    assert_eq!(ids.next(0), Some((0, 0)));
+    ids.put((0, 0), schema(0));
+    assert!(!ids.believed.contains(&(0, 0)));
+    for id in 0..=(KNOWN + BELIEVED) as SchemaId {
+        ids.put((id + 10_000, 0), schema(id));
+    }
+    assert_eq!((ids.known.len(), ids.believed.len()), (KNOWN, BELIEVED));
 }

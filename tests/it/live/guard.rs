@@ -3,10 +3,10 @@
 
 use crate::net::*;
 use crate::peer;
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, encode};
+use crate::signer::Private;
 use polycast::config::{Config, EndpointKind, GuardConfig, GuardKey, Pattern, Route, Secret};
+use polycast::jwt::Algorithm;
 use polycast::server::Server;
-use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
@@ -78,18 +78,25 @@ fn answer(mut stream: TcpStream, mood: &Mood) -> Option<TcpStream> {
 const P256: &str = include_str!("../../keys/p256.pem");
 const P384: &str = include_str!("../../keys/p384.pem");
 
-/// A set of one key: `a` is one of P-256, `b` one of P-384.
+/// Base64url without padding.
+fn b64(bytes: &[u8]) -> String {
+    let text = polycast::crypto::encode_base64(bytes);
+    text.replace('+', "-").replace('/', "_").trim_end_matches('=').to_owned()
+}
+
+/// The private key of that name: `a` is one of P-256, `b` one of P-384.
+fn private(kid: &str) -> (Algorithm, Private) {
+    let (algorithm, pem) =
+        if kid == "a" { (Algorithm::ES256, P256) } else { (Algorithm::ES384, P384) };
+    (algorithm, Private::from_pem(pem, algorithm))
+}
+
+/// A set of one key.
 fn set(kid: &str) -> Mood {
-    let (crv, public) = match kid {
-        "a" => ("P-256", include_str!("../../keys/p256.pub")),
-        _ => ("P-384", include_str!("../../keys/p384.pub")),
-    };
-    let key = DecodingKey::from_ec_pem(public.as_bytes()).unwrap();
-    let (x, y) = key.as_bytes()[1..].split_at((key.as_bytes().len() - 1) / 2);
-    let b64 = |bytes: &[u8]| {
-        let text = polycast::crypto::encode_base64(bytes);
-        text.replace('+', "-").replace('/', "_").trim_end_matches('=').to_owned()
-    };
+    let (algorithm, key) = private(kid);
+    let crv = if algorithm == Algorithm::ES256 { "P-256" } else { "P-384" };
+    let point = &key.public()[1..];
+    let (x, y) = point.split_at(point.len() / 2);
     let (x, y) = (b64(x), b64(y));
     Mood::Gives(format!(
         r#"{{"keys":[{{"kty":"EC","crv":"{crv}","kid":"{kid}","x":"{x}","y":"{y}"}}]}}"#
@@ -98,11 +105,11 @@ fn set(kid: &str) -> Mood {
 
 /// A token that is signed by the key of that name.
 fn signed(kid: &str) -> String {
-    let (algorithm, pem) =
-        if kid == "a" { (Algorithm::ES256, P256) } else { (Algorithm::ES384, P384) };
-    let header = Header { kid: Some(kid.to_owned()), ..Header::new(algorithm) };
-    let claims = BTreeMap::from([("sub", "ada")]);
-    encode(&header, &claims, &EncodingKey::from_ec_pem(pem.as_bytes()).unwrap()).unwrap()
+    let (algorithm, key) = private(kid);
+    let header = format!(r#"{{"alg":"{algorithm:?}","typ":"JWT","kid":"{kid}"}}"#);
+    let message = format!("{}.{}", b64(header.as_bytes()), b64(br#"{"sub":"ada"}"#));
+    let signature = key.sign(&message, algorithm);
+    format!("{message}.{signature}")
 }
 
 /// The answer to a handshake with a token; the connection that came of it.

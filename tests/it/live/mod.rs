@@ -1,10 +1,12 @@
 //! The whole server on a real ring, over real TCP.
 
+mod apicurio;
 mod basics;
 mod child;
 mod compress;
 mod guard;
 mod heavy;
+mod models;
 mod nodes;
 mod order;
 mod process;

@@ -1,0 +1,200 @@
+//! What is allowed, and probably not what an operator wants.
+
+use std::path::Path;
+
+use super::guard::GuardConfig;
+use super::pattern::Pattern;
+use super::route::Condition;
+use super::schema::{Config, EndpointKind, Route};
+
+impl Config {
+    /// What `polycast check` warns of, each with its key. Files are looked for below `folder`.
+    pub fn risks(&self, folder: &Path) -> Vec<String> {
+        let mut warnings = Vec::new();
+        self.routes.iter().enumerate().for_each(|(at, _)| warnings.extend(self.open_path(at)));
+        warnings.extend(self.cookies());
+        warnings.extend(self.key_files(folder));
+        warnings
+    }
+
+    /// A request that a guard does not let in is tried with the routes below.
+    fn open_path(&self, at: usize) -> Option<String> {
+        let guarded = &self.routes[at];
+        let first = guarded.guarded.keys().next()?;
+        for (below, route) in self.routes.iter().enumerate().skip(at + 1) {
+            let overlaps = route.guarded.is_empty() && overlap(guarded, route);
+            match route.endpoint {
+                EndpointKind::Reject if overlaps && covers(route, guarded) => return None,
+                EndpointKind::Reject => {}
+                _ if overlaps => {
+                    return Some(format!(
+                        "routes[{at}].guarded: routes[{below}] takes requests of this route, too, \
+                         and without a guard: whoever `{first}` does not let in gets there; put a \
+                         route with `endpoint = \"reject\"` between them"
+                    ));
+                }
+                _ => {}
+            }
+        }
+        None
+    }
+
+    /// Browsers send cookies with a WebSocket that any page opens.
+    fn cookies(&self) -> Vec<String> {
+        let has_cookies = |guard: &&GuardConfig| !guard.credentials.cookies.is_empty();
+        let mut warnings = Vec::new();
+        for guard in self.guards.iter().filter(has_cookies) {
+            let routes = || self.routes.iter().filter(|it| it.guarded.contains_key(&guard.name));
+            for (index, listener) in self.listeners.iter().enumerate() {
+                let is_of =
+                    |it: &Route| it.listeners.is_empty() || it.listeners.contains(&listener.name);
+                if listener.allowed_origins.is_empty() && routes().any(is_of) {
+                    warnings.push(format!(
+                        "listeners[{index}].allowed_origins: empty, and guard `{}` takes tokens \
+                         from cookies: any web page can open WebSockets in the name of its visitor",
+                        guard.name
+                    ));
+                }
+            }
+        }
+        warnings
+    }
+
+    fn key_files(&self, folder: &Path) -> Vec<String> {
+        let mut warnings = Vec::new();
+        for (index, listener) in self.listeners.iter().enumerate() {
+            for (at, certificate) in listener.tls.certificates.iter().enumerate() {
+                let key = format!("listeners[{index}].tls.certificates[{at}]");
+                let files = [("key", &certificate.key), ("pkcs12", &certificate.pkcs12)];
+                warnings.extend(files.into_iter().filter_map(|(name, file)| {
+                    let mode = open_mode(&folder.join(file)).filter(|_| !file.is_empty())?;
+                    Some(format!(
+                        "{key}.{name}: others than its owner can read the private key in {file} \
+                         (mode {mode:03o}); `chmod 600` is enough"
+                    ))
+                }));
+            }
+        }
+        warnings
+    }
+}
+
+/// The permissions of a file that its group or others may read.
+fn open_mode(file: &Path) -> Option<u32> {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = std::fs::metadata(file).ok()?.permissions().mode() & 0o777;
+    (mode & 0o044 != 0).then_some(mode)
+}
+
+/// Whether there may be a request that both take. Subprotocols do not count: whoever offers that of
+/// one route can offer that of the other.
+fn overlap(a: &Route, b: &Route) -> bool {
+    let listeners = a.listeners.is_empty()
+        || b.listeners.is_empty()
+        || a.listeners.iter().any(|it| b.listeners.contains(it));
+    let any = [Condition::default()];
+    let conditions = |route: &Route| match route.when.as_slice() {
+        [] => any.to_vec(),
+        when => when.to_vec(),
+    };
+    let (a, b) = (conditions(a), conditions(b));
+    let meet = |a: &Condition, b: &Condition| {
+        let fields = [(&a.path, &b.path), (&a.authority, &b.authority), (&a.scheme, &b.scheme)];
+        fields.into_iter().all(|(a, b)| a.is_empty() || b.is_empty() || a.overlaps(b))
+    };
+    listeners && a.iter().any(|a| b.iter().any(|b| meet(a, b)))
+}
+
+/// Whether `a` surely takes every request that `b` takes.
+fn covers(a: &Route, b: &Route) -> bool {
+    let same = |a: &Pattern, b: &Pattern| a.is_empty() || a.as_str() == "*" || a == b;
+    let covers = |a: &Condition, b: &Condition| {
+        same(&a.path, &b.path)
+            && same(&a.authority, &b.authority)
+            && same(&a.scheme, &b.scheme)
+            && same(&a.query, &b.query)
+            && same(&a.protocol, &b.protocol)
+    };
+    let listeners = a.listeners.is_empty() || a.listeners == b.listeners;
+    let conditions = a.when.is_empty()
+        || !b.when.is_empty() && b.when.iter().all(|b| a.when.iter().any(|a| covers(a, b)));
+    listeners && conditions
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::FileFormat;
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    const GUARD: &str = "[[apps]]\nid = '1'\nkey = 'k'\nsecret = 's'\n[[guards]]\nname = 'g'\n\
+                         keys = [{ secret = '0123456789abcdef0123456789abcdef' }]\n";
+
+    fn risks(text: &str) -> Vec<String> {
+        let config = Config::parse(&format!("{GUARD}{text}"), FileFormat::Toml, "test").unwrap();
+        config.risks(Path::new("/nowhere"))
+    }
+
+    fn route(path: &str, more: &str) -> String {
+        format!("[[routes]]\nwhen = [{{ path = '{path}' }}]\nendpoint = 'echo'\n{more}\n")
+    }
+
+    #[test]
+    fn check_warns_of_an_open_route_below_a_guarded_one() {
+        let closed = |path| route(path, "guarded = { g = [] }");
+        let reject =
+            |path| format!("[[routes]]\nwhen = [{{ path = '{path}' }}]\nendpoint = 'reject'\n");
+        let any = "[[routes]]\nendpoint = 'echo'\n";
+        for (routes, is_open) in [
+            (closed("/a"), false),
+            (closed("/a") + &route("/b", ""), false),
+            (closed("/a") + &closed("/a"), false),
+            (closed("/a") + &route("/a", ""), true),
+            (closed("/admin/*") + &route("/*", ""), true),
+            (closed("/admin/*") + &route("*/x", ""), true),
+            (closed("/admin/*") + any, true),
+            (any.to_owned() + &closed("/admin/*"), false),
+            (closed("/admin/*") + &reject("/admin/*") + any, false),
+            (closed("/admin/*") + &reject("/admin/x") + any, true),
+            (closed("/a") + &route("/a", "listeners = ['none']"), true),
+        ] {
+            let listeners = "listeners = [{ address = '127.0.0.1:0' }, { address = '127.0.0.1:0', \
+                             name = 'none' }]\n";
+            let text = format!("{routes}");
+            let config = format!("{listeners}{GUARD}{text}");
+            let config = Config::parse(&config, FileFormat::Toml, "test").unwrap();
+            let found = config.risks(Path::new("/nowhere"));
+            assert_eq!(!found.is_empty(), is_open, "{routes}: {found:?}");
+        }
+        let found = risks(&(closed("/a") + &route("/b", "") + any));
+        assert!(found[0].starts_with("routes[0].guarded: routes[2] takes"), "{found:?}");
+    }
+
+    #[test]
+    fn check_warns_of_cookies_that_any_origin_can_use() {
+        let cookies = "[guards.credentials]\ncookies = { t = '{credentials}' }\n";
+        let route = route("/a", "guarded = { g = [] }");
+        let of = |listener: &str, cookies: &str| {
+            let listener = format!("listeners = [{{ address = '127.0.0.1:0'{listener} }}]\n");
+            let text = format!("{listener}{GUARD}{cookies}{route}");
+            let config = Config::parse(&text, FileFormat::Toml, "test").unwrap();
+            config.risks(Path::new("/nowhere")).len()
+        };
+        assert_eq!(of("", cookies), 1);
+        assert_eq!(of("", ""), 0);
+        assert_eq!(of(", allowed_origins = ['same-origin']", cookies), 0);
+    }
+
+    #[test]
+    fn check_warns_of_key_files_that_others_can_read() {
+        let name = format!("polycast-mode-{}", std::process::id());
+        let file = std::env::temp_dir().join(name);
+        std::fs::write(&file, "").unwrap();
+        for (mode, is_open) in [(0o600, false), (0o400, false), (0o640, true), (0o604, true)] {
+            std::fs::set_permissions(&file, PermissionsExt::from_mode(mode)).unwrap();
+            assert_eq!(open_mode(&file), is_open.then_some(mode), "{mode:o}");
+        }
+        std::fs::remove_file(&file).unwrap();
+        assert_eq!(open_mode(&file), None);
+    }
+}
