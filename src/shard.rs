@@ -291,6 +291,7 @@ impl Shard {
             queued += self.sessions.get_mut(slot).map_or(0, |session| session.queued_bytes());
         }
         self.counters.queued_bytes.set(queued as u64);
+        self.counters.inflated_bytes.set(self.codecs.held_bytes() as u64);
         self.hub.sweep(now.ms);
         let losses = self.hub.losses();
         self.counters.kept_dropped.add(losses.kept);

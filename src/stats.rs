@@ -128,6 +128,8 @@ counters! {
     completion_overflow,
     /// Configurations that were taken over while the core ran.
     renewals,
+    /// Times memory that was freed was given back to the system.
+    memory_given_back,
     /// Reactor turns.
     turns,
     /// Wake-ups sent to sleeping cores.
@@ -184,6 +186,11 @@ counters! {
     /// Connections that agreed on compression without windows of their own, because the memory
     /// for those was used up.
     windows_refused,
+    /// Compressed messages that waited because another one of their core was being decompressed.
+    inflate_waits,
+    /// Bytes of kept windows of compression, and of messages that are being decompressed, at the
+    /// last sweep.
+    inflated_bytes,
     /// Whole WebSocket messages received.
     messages_received,
     /// Messages of clients that are not valid, or not allowed, in a dialect that does not answer

@@ -13,13 +13,14 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 /// What goes down as well as up.
-const GAUGES: [&str; 7] = [
+const GAUGES: [&str; 8] = [
     "connections",
     "upstreams",
     "channels",
     "subscriptions",
     "kept_bytes",
     "queued_bytes",
+    "inflated_bytes",
     "last_epoch",
 ];
 /// What is told for each core: a channel with subscribers on two cores is known to both, and a core

@@ -9,6 +9,7 @@ mod dial;
 mod inbox;
 mod mail;
 mod outbox;
+mod relief;
 
 pub use inbox::{CommandSender, Inbox, ReactorCommand, orders};
 pub use mail::{Mail, PeerLinks, Peers, wire};
@@ -21,6 +22,7 @@ use crate::stats::Counters;
 use crate::time::{Deadline, Now};
 use crate::uring::sys::Clock;
 use crate::uring::{Completion, Ring};
+use relief::Relief;
 use socket2::Socket;
 use std::collections::HashMap;
 use std::io;
@@ -170,6 +172,7 @@ pub struct Reactor {
     addresses: Arc<Addresses>,
     /// Most connections since memory was given back to the system.
     connections_peak: usize,
+    relief: Relief,
     next_sweep: Deadline,
     stopping: Option<Deadline>,
     drain_ms: u64,
@@ -205,6 +208,7 @@ impl Reactor {
             inbox: parts.inbox,
             addresses: parts.addresses,
             connections_peak: 0,
+            relief: Relief::default(),
             next_sweep: Deadline(0),
             stopping: None,
             drain_ms: parts.drain_ms,
@@ -283,11 +287,15 @@ impl Reactor {
             self.arm_missing_accepts();
         }
         self.connections_peak = self.connections_peak.max(self.shard.len());
-        if self.connections_peak >= SHRINK_THRESHOLD && self.shard.len() < self.connections_peak / 8
-        {
+        let emptied = self.connections_peak >= SHRINK_THRESHOLD
+            && self.shard.len() < self.connections_peak / 8;
+        if emptied {
             self.connections_peak = self.shard.len();
             self.ring.drop_spares();
+        }
+        if self.relief.is_due(self.shard.freed_bytes(), now) || emptied {
             mem::give_back();
+            self.counters.memory_given_back.add(1);
         }
         let busy = !self.shard.is_empty() || self.stopping.is_some();
         self.next_sweep = now.plus_ms(if busy { SWEEP_MS } else { IDLE.as_millis() as u64 });

@@ -247,7 +247,11 @@ impl Session {
             Stage::Http(requests) => requests.is_full(),
             Stage::Socket(socket) => {
                 let spent = socket.compresses() && cx.codecs.is_spent();
-                let waits = spent || socket.is_held(cx);
+                if socket.has_place() {
+                    // Others wait for it, whatever its peer does not read.
+                    return spent || cx.congested;
+                }
+                let waits = spent || socket.awaits_place(cx) || socket.is_held(cx);
                 if let Some(leg) = socket.leg() {
                     // Nearly all that waits for its peer is not its own, and nothing of it goes
                     // elsewhere; but refusals are.
@@ -288,6 +292,7 @@ impl Session {
 
     /// Queues the replies that wait for nothing any more.
     pub fn settle(&mut self, cx: &mut Context<'_>) {
+        self.drop_unneeded(cx);
         let requests = match &mut self.stage {
             Stage::Http(requests) => requests,
             // Nobody answers the end of a stream.

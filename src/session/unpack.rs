@@ -2,14 +2,51 @@
 
 use super::inbound::Recipient;
 use super::socket::{ConnectionPolicy, Socket};
-use super::{After, Context};
+use super::{After, Context, Ending, Session, Stage};
 use crate::time::Deadline;
 use crate::ws::{self, Unpacked, Violation};
+
+impl Session {
+    /// Whether a whole message waits for the core's place for large ones, which it cannot have yet.
+    pub fn awaits_place(&self, cx: &Context<'_>) -> bool {
+        matches!(&self.stage, Stage::Socket(socket) if socket.awaits_place(cx))
+    }
+
+    /// Gives up a message that is being decompressed if nobody waits for it any more.
+    pub(super) fn drop_unneeded(&mut self, cx: &mut Context<'_>) {
+        let ended = self.ending != Ending::Open;
+        if let Stage::Socket(socket) = &mut self.stage
+            && (ended || !socket.is_open() && socket.leg().is_none())
+        {
+            socket.drop_unpacking(cx);
+        }
+    }
+}
 
 impl Socket {
     /// Whether a message is whole, and waits for a turn with work to spare.
     pub(super) fn is_unpacking(&self) -> bool {
         self.channel.as_ref().is_some_and(|channel| channel.is_busy())
+    }
+
+    /// Whether such a message waits for the core's place for large ones, which it cannot have yet.
+    pub(super) fn awaits_place(&self, cx: &Context<'_>) -> bool {
+        !cx.codecs.large.is_free()
+            && self.channel.as_ref().is_some_and(|channel| channel.awaits_place())
+    }
+
+    /// Whether such a message has that place.
+    pub(super) fn has_place(&self) -> bool {
+        self.channel.as_ref().is_some_and(|channel| channel.has_place())
+    }
+
+    /// Gives up a message that nobody waits for any more, so that the next one has its place.
+    pub(super) fn drop_unpacking(&mut self, cx: &mut Context<'_>) {
+        if let Some(channel) = &mut self.channel
+            && channel.is_busy()
+        {
+            channel.forget(cx.codecs);
+        }
     }
 
     /// Goes on with such a message, unless it is ignored.

@@ -9,7 +9,18 @@ impl Shard {
     pub fn is_restless(&self) -> bool {
         !self.closing_effects.is_empty()
             || !self.last_messages.is_empty()
-            || !self.waiting.is_empty() && !self.mail.up_is_full(self.mail_bound)
+            || (!self.waiting.is_empty() || self.codecs.large.has_next())
+                && !self.mail.up_is_full(self.mail_bound)
+    }
+
+    /// Heap bytes of kept windows of compression, and of messages that are being decompressed.
+    pub fn inflated_bytes(&self) -> usize {
+        self.codecs.held_bytes()
+    }
+
+    /// Bytes of large buffers that were freed, since the start.
+    pub fn freed_bytes(&self) -> u64 {
+        self.codecs.freed_bytes()
     }
 
     /// Call once a turn, after mail was handed over: reading goes on where congestion or the
@@ -20,9 +31,14 @@ impl Shard {
         self.deliver_local(now);
         self.hub.report_counts(&mut self.mail);
         self.mail.measure();
-        if self.waiting.is_empty() || self.mail.up_is_full(self.mail_bound) {
+        if self.mail.up_is_full(self.mail_bound) {
             return;
         }
+        self.next_waiting(now);
+        self.next_large(now);
+    }
+
+    fn next_waiting(&mut self, now: Now) {
         let mut unserved = Vec::new();
         for slot in std::mem::take(&mut self.waiting) {
             if self.codecs.is_spent() {
@@ -40,6 +56,19 @@ impl Shard {
         self.waiting = unserved;
     }
 
+    /// Large compressed messages, one after the other.
+    fn next_large(&mut self, now: Now) {
+        while !self.codecs.is_spent()
+            && let Some(slot) = self.codecs.large.call()
+        {
+            if let Some(session) = self.sessions.get_mut(slot) {
+                session.waits = false;
+                self.go_on(slot, now);
+            }
+            self.codecs.large.uncall();
+        }
+    }
+
     /// Goes on reading what was paused, if nothing is against it any more. What congestion or the
     /// turn's share of work holds up is taken up again by [`Shard::next_turn`], all else by what
     /// ends the pause.
@@ -47,6 +76,10 @@ impl Shard {
         let Some((session, cx)) = self.session(slot, now) else { return };
         if session.may_resume(&cx) {
             self.resume(slot, now);
+        } else if session.is_paused() && !session.waits && session.awaits_place(&cx) {
+            session.waits = true;
+            self.counters.inflate_waits.add(1);
+            self.codecs.large.wait(slot);
         } else if (cx.congested || cx.codecs.is_spent()) && session.is_paused() && !session.waits {
             session.waits = true;
             self.waiting.push(slot);

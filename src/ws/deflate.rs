@@ -10,7 +10,7 @@ const TAIL: [u8; 4] = [0, 0, 0xff, 0xff];
 /// Speed before size: a fan-out server compresses what others wait for.
 const LEVEL: u32 = 1;
 /// Bytes by which output grows at least.
-const BLOCK: usize = 16 * 1024;
+pub const BLOCK: usize = 16 * 1024;
 /// Final blocks in one message (section 7.2.3.4): each begins a new stream, which costs more than
 /// its few bytes on the wire.
 const STREAMS: usize = 16;
@@ -109,6 +109,22 @@ impl InflateProgress {
     }
 }
 
+/// How much output a message may have.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    /// Octets that the whole message may have; one more is an error.
+    pub max: usize,
+    /// Octets with which [`Inflater::part`] stops for now. At most a block more is in memory.
+    pub until: usize,
+}
+
+impl Room {
+    /// Nothing but the bound of the message.
+    pub fn whole(max: usize) -> Room {
+        Room { max, until: usize::MAX }
+    }
+}
+
 /// Decompresses messages.
 pub struct Inflater {
     zlib: Decompress,
@@ -135,7 +151,7 @@ impl Inflater {
     ) -> Result<(), InflateError> {
         out.clear();
         let mut progress = self.begin();
-        self.part(message, max_bytes, out, &mut progress, &mut usize::MAX.clone())?;
+        self.part(message, Room::whole(max_bytes), out, &mut progress, &mut usize::MAX.clone())?;
         self.end(max_bytes, out, progress)
     }
 
@@ -148,7 +164,8 @@ impl Inflater {
     }
 
     /// Decompresses octets of a message from the front of `input` behind what is in `out`, until
-    /// all is done or the share of `work` is used up. Says how many octets it took; there is more
+    /// all is done, the share of `work` is used up, or `out` is as long as `room` says. Says how
+    /// many octets it took; there is more
     /// to do while that is not all or [`InflateProgress::is_drained`] is false.
     ///
     /// # Errors
@@ -156,7 +173,7 @@ impl Inflater {
     pub fn part(
         &mut self,
         input: &[u8],
-        max_bytes: usize,
+        room: Room,
         out: &mut Vec<u8>,
         progress: &mut InflateProgress,
         work: &mut usize,
@@ -164,7 +181,7 @@ impl Inflater {
         let mut at = 0;
         loop {
             if out.len() == out.capacity() {
-                let left = max_bytes.saturating_sub(out.len());
+                let left = room.max.min(room.until).saturating_sub(out.len());
                 out.reserve_exact(BLOCK.max(out.len() / 2).min(left + BLOCK));
             }
             let (taken_before, given_before) = (self.zlib.total_in(), out.len());
@@ -175,7 +192,7 @@ impl Inflater {
                 .map_err(|_| InflateError::Invalid)?;
             let taken = (self.zlib.total_in() - taken_before) as usize;
             at += taken;
-            if out.len() > max_bytes {
+            if out.len() > room.max {
                 return Err(InflateError::TooBig);
             }
             let given = out.len() - given_before;
@@ -198,7 +215,8 @@ impl Inflater {
                     progress.pending = full;
                 }
             }
-            if at == input.len() && !progress.pending || *work == 0 {
+            let done = at == input.len() && !progress.pending;
+            if done || *work == 0 || out.len() >= room.until {
                 return Ok(at);
             }
         }
@@ -216,7 +234,7 @@ impl Inflater {
         mut progress: InflateProgress,
     ) -> Result<(), InflateError> {
         let len = out.len();
-        self.part(&TAIL, max_bytes, out, &mut progress, &mut usize::MAX.clone())?;
+        self.part(&TAIL, Room::whole(max_bytes), out, &mut progress, &mut usize::MAX.clone())?;
         if out.len() == len { Ok(()) } else { Err(InflateError::Invalid) }
     }
 }
@@ -361,7 +379,13 @@ mod tests {
             let (mut at, mut shares) = (0, 0);
             while at < wire.len() || !progress.is_drained() {
                 let (mut work, had) = (share, out.len());
-                let taken = inflater.part(&wire[at..], 1 << 20, &mut out, &mut progress, &mut work);
+                let taken = inflater.part(
+                    &wire[at..],
+                    Room::whole(1 << 20),
+                    &mut out,
+                    &mut progress,
+                    &mut work,
+                );
                 let taken = taken.expect("deflate");
                 at += taken;
                 shares += 1;
@@ -374,6 +398,27 @@ mod tests {
             assert_eq!(inflater.end(1 << 20, &mut out, progress), Ok(()));
             assert!(out == expected);
         }
+    }
+
+    #[test]
+    fn inflate_stops_at_its_room_and_continues() {
+        let zeros = vec![0; 300_000];
+        let mut wire = Vec::new();
+        assert_eq!(Deflater::new(15, false).deflate(&zeros, &mut wire), Some(()));
+        let (mut inflater, mut out, mut at) = (Inflater::new(false), Vec::new(), 0);
+        let mut progress = inflater.begin();
+        for until in [1, 50_000, 100_000, 200_000] {
+            let room = Room { max: zeros.len(), until };
+            let work = &mut usize::MAX.clone();
+            at += inflater.part(&wire[at..], room, &mut out, &mut progress, work).expect("deflate");
+            assert!(out.len() >= until && out.capacity() <= until + BLOCK, "{}", out.capacity());
+            assert!(at < wire.len() || !progress.is_drained(), "there is more");
+        }
+        let (room, work) = (Room::whole(zeros.len()), &mut usize::MAX.clone());
+        at += inflater.part(&wire[at..], room, &mut out, &mut progress, work).expect("deflate");
+        assert_eq!(at, wire.len());
+        assert_eq!(inflater.end(zeros.len(), &mut out, progress), Ok(()));
+        assert!(out == zeros);
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub mod deflate;
 pub mod extension;
 pub mod frame;
 pub mod output;
+mod place;
 mod read;
 pub mod record;
 mod unpack;
@@ -19,6 +20,7 @@ pub mod utf8;
 mod violation;
 
 pub use frame::Opcode;
+pub use place::LargePlace;
 pub use read::Reader;
 pub use unpack::Unpacked;
 pub use violation::Violation;

@@ -1,10 +1,11 @@
 //! Messages on their way to one peer, compressed if that was agreed on.
 
-use super::deflate::{Deflater, Inflater, deflater_bytes};
+use super::deflate::{Deflater, InflateError, Inflater, Room, deflater_bytes};
 use super::extension::Agreed;
 use super::frame::{self, Header, Opcode};
+use super::place::LargePlace;
 use super::record::RecordFraming;
-use super::unpack::{self, UnpackTarget, Unpacked, Unpacking};
+use super::unpack::{self, SMALL, SMALL_WORK, UnpackTarget, Unpacked, Unpacking};
 use super::{MessageKind, Violation, deflate, utf8};
 
 /// Where messages for one peer are written.
@@ -92,9 +93,14 @@ pub struct Codecs {
     inflated: Vec<u8>,
     /// What is left of this turn's share of work.
     work: usize,
-    /// Heap bytes that peers with kept windows hold, and may hold together.
-    dedicated: usize,
-    dedicated_max: usize,
+    /// Heap bytes of kept windows and of what is being decompressed, and with how many of them no
+    /// more is given; the one large message is not kept from growing beyond it.
+    held: usize,
+    held_max: usize,
+    /// Who decompresses a large message.
+    pub large: LargePlace,
+    /// Bytes of decompressed messages that were freed, since the start.
+    freed: u64,
 }
 
 /// Window sizes, 9 to 15 bits.
@@ -110,17 +116,30 @@ const DEFLATE_WORK: usize = 4;
 const KEPT_BYTES: usize = 64 * 1024;
 
 impl Codecs {
-    /// Codecs for a core on which kept windows may hold `dedicated_max` bytes of heap.
-    pub fn new(dedicated_max: usize) -> Codecs {
+    /// Codecs for a core on which kept windows, and what is decompressed of messages that are not
+    /// done with, may hold `held_max` bytes of heap.
+    pub fn new(held_max: usize) -> Codecs {
         Codecs {
             deflaters: [const { None }; BITS],
             inflater: Box::new(Inflater::new(false)),
             scratch: Vec::new(),
             inflated: Vec::new(),
             work: TURN_WORK,
-            dedicated: 0,
-            dedicated_max,
+            held: 0,
+            held_max,
+            large: LargePlace::default(),
+            freed: 0,
         }
+    }
+
+    /// Heap bytes of kept windows and of what is being decompressed.
+    pub fn held_bytes(&self) -> usize {
+        self.held
+    }
+
+    /// Bytes of decompressed messages that were freed, since the start.
+    pub fn freed_bytes(&self) -> u64 {
+        self.freed
     }
 
     /// A new turn of the reactor begins.
@@ -133,20 +152,51 @@ impl Codecs {
         self.work == 0
     }
 
-    pub(super) fn work_left(&mut self) -> &mut usize {
-        &mut self.work
+    pub(super) fn work_left(&self) -> usize {
+        self.work
+    }
+
+    pub(super) fn spend(&mut self, work: usize) {
+        self.work = self.work.saturating_sub(work);
     }
 
     /// Accounts for heap that a peer holds: all of it, or nothing if there is no room.
     pub(super) fn hold(&mut self, bytes: usize) -> usize {
-        let held = if self.dedicated + bytes <= self.dedicated_max { bytes } else { 0 };
-        self.dedicated += held;
+        let held = if self.held + bytes <= self.held_max { bytes } else { 0 };
+        self.held += held;
         held
+    }
+
+    /// Accounts for heap that is held whether there is room or not.
+    pub(super) fn charge(&mut self, bytes: usize) {
+        self.held += bytes;
     }
 
     /// Gives back what was accounted for.
     pub(super) fn release(&mut self, bytes: usize) {
-        self.dedicated -= bytes;
+        self.held -= bytes;
+    }
+
+    /// Decompresses a whole message of a peer that keeps no window, if that is no more than a
+    /// small one takes. Give the memory back with [`Codecs::give_back`].
+    pub(super) fn attempt(
+        &mut self,
+        message: &[u8],
+        max: usize,
+    ) -> Result<Option<Vec<u8>>, InflateError> {
+        let mut out = std::mem::take(&mut self.inflated);
+        out.clear();
+        let inflater = &mut self.inflater;
+        let mut progress = inflater.begin();
+        let (room, mut share) = (Room { max, until: SMALL }, SMALL_WORK);
+        let taken = inflater.part(message, room, &mut out, &mut progress, &mut share)?;
+        self.work = self.work.saturating_sub(SMALL_WORK - share);
+        if taken < message.len() || !progress.is_drained() {
+            self.give_back(out);
+            return Ok(None);
+        }
+        inflater.end(max, &mut out, progress)?;
+        Ok(Some(out))
     }
 
     /// A decompressor for a message that takes longer than a turn.
@@ -258,6 +308,14 @@ impl Channel {
             unpacking.add(message, true);
             return self.go_on(max_bytes, codecs);
         }
+        if !codecs.large.is_free() {
+            let mut unpacking = Unpacking::whole(kind, message);
+            if self.agreed.peer_keeps {
+                unpacking.begin(self.own_inflater());
+            }
+            self.unpacking = Some(Box::new(unpacking));
+            return self.go_on(max_bytes, codecs);
+        }
         let max_usize = usize::try_from(max_bytes).unwrap_or(usize::MAX);
         let mut out = std::mem::take(&mut codecs.inflated);
         out.clear();
@@ -267,11 +325,13 @@ impl Channel {
             false => &mut codecs.inflater,
         };
         let mut progress = inflater.begin();
-        let taken = inflater.part(message, max_usize, &mut out, &mut progress, &mut codecs.work);
+        let (room, work) = (Room::whole(max_usize), &mut codecs.work);
+        let taken = inflater.part(message, room, &mut out, &mut progress, work);
         let taken = taken.map_err(unpack::violation)?;
         if taken < message.len() || !progress.is_drained() {
             let own = (!keeps).then(|| codecs.lend());
-            let unpacking = Unpacking::after(kind, own, progress, out, &message[taken..]);
+            let rest = &message[taken..];
+            let unpacking = Unpacking::after(kind, own, progress, out, rest, codecs);
             self.unpacking = Some(Box::new(unpacking));
             return Ok(Unpacked::Busy);
         }
@@ -297,7 +357,7 @@ impl Channel {
         if self.unpacking.is_none() {
             let keeps = self.agreed.peer_keeps;
             if keeps {
-                self.inflater.get_or_insert_with(|| Box::new(Inflater::new(true))).begin();
+                self.own_inflater().begin();
             }
             self.unpacking = Some(Box::new(Unpacking::new(kind, keeps, codecs)));
         }
@@ -323,9 +383,25 @@ impl Channel {
         unpacked
     }
 
-    /// Whether a message is whole, and waits for a turn with work to spare.
+    /// The decompressor of a peer that keeps its window.
+    fn own_inflater(&mut self) -> &mut Inflater {
+        self.inflater.get_or_insert_with(|| Box::new(Inflater::new(true)))
+    }
+
+    /// Whether a message is whole, and waits for a turn with work to spare, or for the place for
+    /// large ones.
     pub fn is_busy(&self) -> bool {
         self.unpacking.as_ref().is_some_and(|it| it.is_whole())
+    }
+
+    /// Whether a message is whole, and another one of the core has the place for large ones.
+    pub fn awaits_place(&self) -> bool {
+        self.unpacking.as_ref().is_some_and(|it| it.is_whole() && !it.has_place())
+    }
+
+    /// Whether a message has the core's place for large ones.
+    pub fn has_place(&self) -> bool {
+        self.unpacking.as_ref().is_some_and(|it| it.has_place())
     }
 
     /// Gives up what is not whole.
@@ -341,6 +417,8 @@ impl Codecs {
     pub fn give_back(&mut self, memory: Vec<u8>) {
         if memory.capacity() <= KEPT_BYTES {
             self.inflated = memory;
+        } else {
+            self.freed += memory.capacity() as u64;
         }
     }
 }
@@ -377,7 +455,9 @@ mod tests {
     #[test]
     fn output_checks_unfinished_messages_while_memory_lasts() {
         let shared = agreed(Compression::Shared);
-        let mut codecs = Codecs::new(deflate::INFLATER_BYTES);
+        // A decompressor, and the output of a message of 100 octets.
+        let one = deflate::INFLATER_BYTES + 100 + deflate::BLOCK;
+        let mut codecs = Codecs::new(one);
         let bad = [0x00, 0x01, 0x00, 0xfe, 0xff, 0xff];
         let mut first = Channel::new(shared, 0, &mut codecs).expect("nothing is kept");
         let mut second = Channel::new(shared, 0, &mut codecs).expect("nothing is kept");
@@ -387,14 +467,14 @@ mod tests {
         assert_eq!(part(&mut first, &bad[..5], &mut codecs), Ok(Unpacked::Part));
         assert_eq!(part(&mut second, &bad, &mut codecs), Ok(Unpacked::Part), "it waits");
         assert_eq!(part(&mut first, &bad[5..], &mut codecs), Err(Violation::TextNotUtf8));
-        assert_eq!(codecs.dedicated, 0);
+        assert_eq!(codecs.held, 0);
         let end = second.unpack(MessageKind::Text, &[0], 100, &mut codecs);
         assert_eq!(end, Err(Violation::TextNotUtf8), "at the end at the latest");
         for gone in [&mut first, &mut second] {
             assert_eq!(part(gone, &bad[..5], &mut codecs), Ok(Unpacked::Part));
-            assert_eq!(codecs.dedicated, deflate::INFLATER_BYTES);
+            assert_eq!(codecs.held, one);
             gone.release(&mut codecs);
-            assert_eq!(codecs.dedicated, 0);
+            assert_eq!(codecs.held, 0);
         }
         let long = part(&mut first, &[0; 101], &mut codecs);
         assert_eq!(long, Err(Violation::TooBig), "however little comes out");

@@ -218,3 +218,79 @@ fn rate_limit_bounds_control_and_empty_frames_a_second() {
         machine.end();
     }
 }
+
+/// Turns until `at` has heard a binary message; at each one the bound of what is inflated holds.
+fn bounded_turns(machine: &mut Machine, at: usize, bound: usize) -> usize {
+    for turns in 1..1000 {
+        machine.turn();
+        let held = machine.shard.inflated_bytes();
+        assert!(held <= bound, "{held} bytes of {bound} in turn {turns}");
+        if !heard(machine, at).is_empty() {
+            return turns;
+        }
+    }
+    panic!("it is never answered")
+}
+
+#[test]
+fn inflate_large_messages_one_after_another_and_small_ones_meanwhile() {
+    const LARGE: usize = 5 << 20;
+    const SHRINK_THRESHOLD: usize = 8;
+    for config in all_ways() {
+        let dedicated = config.routes[0].compression == CompressionMode::Dedicated;
+        let mut machine = Machine::new(config);
+        let crowd: Vec<usize> = (0..SHRINK_THRESHOLD).map(|_| echo(&mut machine)).collect();
+        let (small, plain) = (echo(&mut machine), machine.open());
+        machine.receive(plain, &peer::handshake("/echo", ""));
+        heard(&mut machine, plain);
+        let windows = machine.shard.inflated_bytes();
+        assert_eq!(windows > 0, dedicated);
+        // One output, which grows by half; beside it what may be begun of each of the others.
+        let begun = if dedicated { (64 + 16) * 1024 } else { 0 };
+        let bound = windows + LARGE + LARGE / 2 + 16 * 1024 + SHRINK_THRESHOLD * begun;
+        let bomb = frame(true, Some(Opcode::Binary), &deflated(&vec![b'x'; LARGE]));
+        for &at in &crowd {
+            machine.receive_in_turn(at, &bomb);
+            assert!(machine.shard.inflated_bytes() <= bound);
+        }
+        machine.receive_in_turn(small, &frame(true, Some(Opcode::Binary), &deflated(&[7; 60_000])));
+        machine.receive_in_turn(plain, &peer::framed(Opcode::Binary, b"p"));
+        let turns = bounded_turns(&mut machine, small, bound);
+        assert!(turns <= 3, "a small message waited for {turns} turns");
+        assert!(!heard(&mut machine, plain).is_empty());
+        assert!(machine.counters.inflate_waits.get() > 0);
+        // In the order in which they came, also for who has sent one more meanwhile.
+        machine.receive_in_turn(crowd[0], &bomb);
+        for &at in &crowd[1..] {
+            bounded_turns(&mut machine, at, bound);
+        }
+        machine.settle();
+        assert_eq!(heard(&mut machine, crowd[0]).len(), 2);
+        assert_eq!(machine.shard.inflated_bytes(), windows, "all is given back");
+        machine.end();
+    }
+}
+
+#[test]
+fn inflate_place_is_free_again_when_its_owner_leaves_or_is_closed() {
+    for config in all_ways() {
+        let mut machine = Machine::new(config);
+        let (first, second, third) = (echo(&mut machine), echo(&mut machine), echo(&mut machine));
+        let windows = machine.shard.inflated_bytes();
+        let message = vec![b'x'; 9 << 20];
+        let bomb = frame(true, Some(Opcode::Binary), &deflated(&message));
+        for at in [first, second, third] {
+            machine.receive_in_turn(at, &bomb);
+        }
+        machine.turn();
+        assert!(machine.shard.inflated_bytes() > windows + (4 << 20));
+        machine.hang_up(first);
+        machine.turn();
+        machine.turn();
+        machine.hang_up(second);
+        machine.settle();
+        assert!(heard(&mut machine, third) == [Heard::Binary(message)]);
+        machine.end();
+        assert_eq!(machine.shard.inflated_bytes(), 0);
+    }
+}

@@ -163,6 +163,11 @@ impl Machine {
         panic!("it does not come to rest");
     }
 
+    /// The peer is gone in the middle of a turn.
+    pub(crate) fn hang_up(&mut self, at: usize) {
+        self.close(at);
+    }
+
     /// Bytes from a peer, in a turn that goes on.
     pub(crate) fn receive_in_turn(&mut self, at: usize, bytes: &[u8]) {
         if let Some(slot) = self.wires[at].slot {

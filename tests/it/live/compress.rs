@@ -1,9 +1,11 @@
 //! Compressed messages, as a client sees them.
 
+use super::child::*;
 use crate::net::*;
 use polycast::config::{CompressionMode, Config};
 use polycast::ws::deflate::{Deflater, Inflater};
 use polycast::ws::frame::{Header, Opcode, push_with};
+use std::io::Write;
 use std::net::SocketAddr;
 
 /// A configuration in which every route compresses.
@@ -239,4 +241,49 @@ fn compress_dropped_messages_do_not_damage_a_kept_window() {
         let text = String::from_utf8(out).unwrap();
         assert!(expected.any(|sent| *sent == text), "a message that was never sent: {text:.60}");
     }
+}
+
+/// What a message of some kilobytes can be inflated to is in memory for one client at a time.
+#[test]
+fn inflate_bombs_of_many_clients_at_once_take_the_memory_of_one() {
+    // More than is inflated in a turn.
+    const BOMB: usize = 6 << 20;
+    const SHRINK_THRESHOLD: usize = 50;
+    if !has_uring() {
+        return;
+    }
+    let config = format!(
+        "threads = 1\n{}[[routes]]\nendpoint = 'echo'\ncompression = 'shared'\n",
+        BASE.replace("threads = 2\n", "")
+    );
+    let process = Process::start("bombs", &config);
+    let address = process.address;
+    let mut best = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::best());
+    best.write_all(&vec![0; BOMB]).and_then(|()| best.flush()).unwrap();
+    let flushed = best.get_ref();
+    let bomb = frame(Opcode::Binary, &flushed[..flushed.len() - 4]);
+    assert!(bomb.len() < 8_000, "{} bytes", bomb.len());
+    let before = process.resident();
+    let mut clients: Vec<Client> =
+        (0..SHRINK_THRESHOLD).map(|_| open(address, "/echo", OFFER).0).collect();
+    for client in &mut clients {
+        client.send(&bomb);
+    }
+    // Whoever sends what is small is served meanwhile.
+    let mut other = Client::open(address, "/echo");
+    let (mut small, _) = open(address, "/echo", OFFER);
+    for _ in 0..5 {
+        other.sync();
+        small.send(&frame(Opcode::Binary, &compressed(&[7; 1000])));
+        assert_eq!(inflated(&small.frame()).len(), 1000);
+    }
+    for client in &mut clients {
+        let echoed = client.frame();
+        assert!(echoed.compressed && echoed.payload.len() < 80_000);
+    }
+    // One output that grows, and what the allocator makes of it; all at once would be 300 MiB.
+    let took = process.peak() - before;
+    assert!(took < 8 * BOMB as u64, "{took} bytes");
+    wait("memory is given back", || process.resident() < before + BOMB as u64);
+    other.sync();
 }
