@@ -74,10 +74,13 @@ impl World {
                 self.say(at, kind, &payload, op & 4 == 0);
             }
             6 => {
-                // A compressed message of whatever octets.
-                self.wires[at].is_odd = true;
+                // A compressed message of whatever octets; without any, it is an empty one.
                 let len = usize::from(script.byte().unwrap_or(0));
-                self.send(at, Opcode::Binary, script.take(len), true);
+                let payload = script.take(len);
+                let wire = &mut self.wires[at];
+                wire.is_odd |= !payload.is_empty() || wire.deflater.is_none();
+                wire.due.extend(wire.is_echo.then(|| Heard::Binary(Vec::new())));
+                self.send(at, Opcode::Binary, payload, true);
             }
             7 => {
                 self.wires[at].is_odd = true;

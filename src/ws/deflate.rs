@@ -150,6 +150,9 @@ impl Inflater {
         out: &mut Vec<u8>,
     ) -> Result<(), InflateError> {
         out.clear();
+        if message.is_empty() {
+            return Ok(());
+        }
         let mut progress = self.begin();
         self.part(message, Room::whole(max_bytes), out, &mut progress, &mut usize::MAX.clone())?;
         self.end(max_bytes, out, progress)
@@ -222,7 +225,8 @@ impl Inflater {
         }
     }
 
-    /// The message ends here. Nothing of it is left to be given: what comes out now is part of a
+    /// The message, which had at least one octet, ends here. Nothing of it is left to be given:
+    /// what comes out now is part of a
     /// block that is not whole.
     ///
     /// # Errors
@@ -292,7 +296,9 @@ mod tests {
         let two = [0xf2, 0x48, 0x05, 0x00, 0x00, 0x00, 0xff, 0xff, 0xca, 0xc9, 0xc9, 0x07, 0x00];
         assert_eq!(inflate(&mut inflater, &two), Ok(hello));
         assert_eq!(inflate(&mut inflater, &[0x00]), Ok(Vec::new()));
+        // Nothing at all leaves the window as it is.
         assert_eq!(inflate(&mut inflater, &[]), Ok(Vec::new()));
+        assert_eq!(inflate(&mut inflater, &[0xf2, 0x00, 0x11, 0x00, 0x00]), Ok(b"Hello".to_vec()));
     }
 
     #[test]

@@ -292,7 +292,9 @@ impl Channel {
     }
 
     /// Decompresses a message of at most `max_bytes` bytes, or the end of one of which parts came
-    /// before. Give the memory back with [`Codecs::give_back`].
+    /// before. One without any octet is empty, and nothing for a decompressor: what is left out
+    /// at the end of each message would be the beginning of a block behind nothing. Give the memory
+    /// back with [`Codecs::give_back`].
     ///
     /// # Errors
     /// What is wrong with it.
@@ -307,6 +309,9 @@ impl Channel {
         if let Some(unpacking) = &mut self.unpacking {
             unpacking.add(message, true);
             return self.go_on(max_bytes, codecs);
+        }
+        if message.is_empty() {
+            return Ok(Unpacked::Whole(kind, Vec::new()));
         }
         if !codecs.large.is_free() {
             let mut unpacking = Unpacking::whole(kind, message);

@@ -155,6 +155,9 @@ impl Unpacking {
         if self.came > place.max_bytes {
             return Err(Violation::TooBig);
         }
+        if self.whole && self.came == 0 {
+            return Ok(Unpacked::Whole(self.kind, Vec::new()));
+        }
         if self.whole && !self.placed {
             self.placed = place.codecs.large.take();
             if !self.placed && self.large {

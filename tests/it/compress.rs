@@ -272,6 +272,41 @@ fn inflate_large_messages_one_after_another_and_small_ones_meanwhile() {
 }
 
 #[test]
+fn inflate_nothing_at_all_is_an_empty_message() {
+    for config in all_ways() {
+        let mut machine = Machine::new(config);
+        let (at, large) = (echo(&mut machine), echo(&mut machine));
+        let empty = || Heard::Text(String::new());
+        let message = b"with a window or without";
+        let compressed = frame(true, Some(Opcode::Binary), &deflated(message));
+        machine.receive(at, &frame(true, Some(Opcode::Text), b""));
+        machine.receive(at, &compressed);
+        let parts = [frame(false, Some(Opcode::Text), b""), frame(true, None, b"")];
+        machine.receive(at, &parts.concat());
+        // In parts that come apart, with parts that are not empty around them, and behind another.
+        machine.receive(at, &parts[0]);
+        machine.receive(at, &parts[1]);
+        let (front, back) = squeezed_halves(message);
+        machine.receive(at, &[front, frame(false, None, b""), back].concat());
+        let bomb = deflated(&vec![b'x'; 5 << 20]);
+        machine.receive_in_turn(large, &frame(true, Some(Opcode::Binary), &bomb));
+        machine.receive_in_turn(at, &frame(true, Some(Opcode::Text), b""));
+        machine.settle();
+        let message = || Heard::Binary(message.to_vec());
+        let expected = [empty(), message(), empty(), empty(), message(), empty()];
+        assert_eq!(heard(&mut machine, at), expected);
+        machine.end();
+    }
+}
+
+/// A message in two frames, neither of which is empty.
+fn squeezed_halves(message: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    let wire = deflated(message);
+    let (front, back) = wire.split_at(wire.len() / 2);
+    (frame(false, Some(Opcode::Binary), front), frame(true, None, back))
+}
+
+#[test]
 fn inflate_place_is_free_again_when_its_owner_leaves_or_is_closed() {
     for config in all_ways() {
         let mut machine = Machine::new(config);

@@ -374,6 +374,22 @@ fn s10_4_sixteen_mebibytes_in_small_pieces() {
     assert!(got == [DialectMessage::Message(MessageKind::Text, false, payload)]);
 }
 
+/// RFC 7692 section 6.2: what is appended to nothing at all is an empty block, so the message is an
+/// empty one. Mojolicious sends it.
+#[test]
+fn rfc7692_6_2_rsv1_without_any_payload_is_an_empty_message() {
+    let limits = FrameLimits { allow_rsv1: true, ..FrameLimits::default() };
+    for (first, kind) in [(0xc1, MessageKind::Text), (0xc2, MessageKind::Binary)] {
+        let empty = DialectMessage::Message(kind, true, Vec::new());
+        check_in(Role::Server, &limits, &raw(first, b""), std::slice::from_ref(&empty));
+        let parts = [raw(first & 0x7f, b""), raw(0x00, b""), raw(0x80, b"")].concat();
+        check_in(Role::Server, &limits, &parts, std::slice::from_ref(&empty));
+        let between = [raw(0x82, b"a"), raw(first, b""), raw(0x82, b"b")].concat();
+        check_in(Role::Server, &limits, &between, &[binary(b"a"), empty, binary(b"b")]);
+        check_at_once(&raw(first, b"")[..1], Violation::ReservedBits, 1002);
+    }
+}
+
 #[test]
 fn rfc7692_6_rsv1_is_for_the_first_frame_of_a_data_message_only() {
     let limits = FrameLimits { allow_rsv1: true, ..FrameLimits::default() };
