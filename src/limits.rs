@@ -15,8 +15,11 @@ pub const REACTOR_CONNECTIONS: usize = 1 << 20;
 
 /// Bytes of one HTTP request head: request line, headers and the blank line.
 pub const HTTP_HEAD_BYTES: usize = 16 * 1024;
-/// Header fields of one HTTP request.
+/// Header fields of one HTTP request, by default.
 pub const HTTP_HEADERS: usize = 64;
+/// The most that can be configured. More than the default are read a second time, into a table
+/// that is there for the time of the request.
+pub const HTTP_HEADERS_MAX: usize = 1024;
 /// Bytes of one HTTP request body, by default.
 pub const HTTP_BODY_BYTES: usize = 1024 * 1024;
 /// Requests of one connection that may wait for their answer at once.
@@ -52,6 +55,7 @@ pub const COUNT_SMALL: u64 = 100;
 pub const COUNT_EVERY_MS: u64 = 5_000;
 
 const _: () = assert!(HTTP_HEAD_BYTES < HTTP_BODY_BYTES);
+const _: () = assert!(HTTP_HEADERS <= HTTP_HEADERS_MAX);
 const _: () = assert!(WS_FRAME_BYTES <= WS_MESSAGE_BYTES);
 const _: () = assert!(REPLY_BYTES + 3 * PICTURE_BYTES < u32::MAX as usize, "they are counted so");
 const _: () = assert!(FRAMES_PER_SEND <= 1024, "the kernel's UIO_MAXIOV");

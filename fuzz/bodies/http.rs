@@ -7,7 +7,7 @@ pub(crate) fn run(data: &[u8]) {
     let Some((&[flags, seed], stream)) = data.split_first_chunk::<2>() else { return };
     let limits = match flags & 1 {
         0 => HeadLimits::default(),
-        _ => HeadLimits { head_bytes: 128, body_bytes: 64 },
+        _ => HeadLimits { head_bytes: 128, body_bytes: 64, ..HeadLimits::default() },
     };
     let offers = flags & 2 != 0;
     let whole = message(&limits, offers, &[stream]);

@@ -12,7 +12,7 @@ use super::schema::{AppConfig, Config, EndpointKind, Limits, Route, Secret};
 use super::{
     Listener, broadcastt, certificate, guard, route, tls, webhook, zenith, zilliqa, zilliqa_node,
 };
-use crate::limits::{MAX_CORES, WS_CONTROL_BYTES};
+use crate::limits::{HTTP_HEADERS_MAX, MAX_CORES, WS_CONTROL_BYTES};
 
 const HOUR_MS: u64 = 3_600_000;
 const DAY_S: u64 = 86_400;
@@ -118,6 +118,8 @@ fn check_limits(limits: &Limits) -> Result<(), Error> {
     range("limits.message_bytes", limits.message_bytes, control..=GIB, " bytes")?;
     range("limits.fragments", fragments, 1..=1 << 24, "")?;
     range("limits.http_head_bytes", head, 1024..=65_536, " bytes")?;
+    let fields = limits.http_head_fields as u64;
+    range("limits.http_head_fields", fields, 16..=HTTP_HEADERS_MAX as u64, "")?;
     range("limits.http_body_bytes", body, 1024..=GIB, " bytes")?;
     let frame = limits.frame_bytes;
     at_most("limits.frame_bytes", frame, "limits.message_bytes", limits.message_bytes)?;

@@ -179,6 +179,8 @@ pub struct Limits {
     /// Bytes of one HTTP request head.
     #[serde(deserialize_with = "size::memory")]
     pub http_head_bytes: usize,
+    /// Header fields of one HTTP request.
+    pub http_head_fields: usize,
     /// Bytes of one HTTP request body.
     #[serde(deserialize_with = "size::memory")]
     pub http_body_bytes: usize,
@@ -202,6 +204,7 @@ impl Default for Limits {
             message_bytes: limits::WS_MESSAGE_BYTES,
             fragments: limits::WS_FRAGMENTS,
             http_head_bytes: limits::HTTP_HEAD_BYTES,
+            http_head_fields: limits::HTTP_HEADERS,
             http_body_bytes: limits::HTTP_BODY_BYTES,
         }
     }

@@ -41,7 +41,7 @@ mod tests {
 
     fn with(target: &str, field: &str, check: impl FnOnce(&Request<'_>)) {
         let mut bytes = format!("GET {target} HTTP/1.1\r\nHost: h\r\n{field}\r\n\r\n").into_bytes();
-        let limits = HeadLimits { head_bytes: 4096, body_bytes: 0 };
+        let limits = HeadLimits { head_bytes: 4096, body_bytes: 0, ..HeadLimits::default() };
         match Reader::default().next(&limits, &mut bytes).1 {
             RequestEvent::Request(request) => check(&request),
             _ => panic!("{target} {field}"),

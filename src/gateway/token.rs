@@ -85,7 +85,7 @@ mod tests {
     fn found(target: &str, fields: &str) -> Option<String> {
         let bytes = format!("GET {target} HTTP/1.1\r\nHost: h\r\n{fields}\r\n");
         let mut bytes = bytes.into_bytes();
-        let limits = HeadLimits { head_bytes: 4096, body_bytes: 0 };
+        let limits = HeadLimits { head_bytes: 4096, body_bytes: 0, ..HeadLimits::default() };
         match Reader::default().next(&limits, &mut bytes).1 {
             RequestEvent::Request(request) => find(&places(), &request).map(Cow::into_owned),
             _ => panic!("{target} {fields}"),

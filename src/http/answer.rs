@@ -1,6 +1,7 @@
 //! The head of an answer to what we have asked, whole: status line and fields through `httparse`.
 
 use super::Headers;
+use crate::limits::HTTP_HEADERS;
 
 /// The head of one answer.
 #[derive(Debug)]
@@ -16,15 +17,19 @@ impl<'a> ResponseHead<'a> {
     /// HTTP/1.1 answer.
     pub fn parse(bytes: &'a [u8]) -> Option<ResponseHead<'a>> {
         let (mut headers, mut status) = (Headers::new(), None);
-        let parsed = headers.fill(|fields| {
-            let mut response = httparse::Response::new(fields);
-            let whole = Ok(httparse::Status::Complete(bytes.len()));
-            if response.parse(bytes) != whole || response.version != Some(1) {
-                return Err(());
-            }
-            status = response.code;
-            Ok(response.headers.len())
-        });
+        let parsed = headers.fill(
+            HTTP_HEADERS,
+            |()| false,
+            |fields| {
+                let mut response = httparse::Response::new(fields);
+                let whole = Ok(httparse::Status::Complete(bytes.len()));
+                if response.parse(bytes) != whole || response.version != Some(1) {
+                    return Err(());
+                }
+                status = response.code;
+                Ok(response.headers.len())
+            },
+        );
         parsed.ok()?;
         Some(ResponseHead { status: status?, headers })
     }
@@ -57,7 +62,7 @@ mod tests {
     #[test]
     fn both_sides_of_the_count_of_fields() {
         let text = |count| format!("HTTP/1.1 101 x\r\n{}\r\n", "A: b\r\n".repeat(count));
-        let max = crate::limits::HTTP_HEADERS;
+        let max = HTTP_HEADERS;
         assert!(ResponseHead::parse(text(max).as_bytes()).is_some());
         assert!(ResponseHead::parse(text(max + 1).as_bytes()).is_none());
     }

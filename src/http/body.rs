@@ -39,7 +39,7 @@ impl Body {
     /// # Errors
     /// The chunks are malformed, or one has more beside its data than a head may have.
     pub fn look(&mut self, head_bytes: usize, input: &[u8]) -> Result<BodyChunk, Error> {
-        let limits = HeadLimits { head_bytes, body_bytes: usize::MAX };
+        let limits = HeadLimits { head_bytes, body_bytes: usize::MAX, ..HeadLimits::default() };
         match &mut self.0 {
             State::Length(left) => {
                 let to = usize::try_from(*left).unwrap_or(usize::MAX).min(input.len());

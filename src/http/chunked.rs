@@ -181,7 +181,7 @@ fn is_text(byte: u8) -> bool {
 mod tests {
     use super::*;
 
-    const LIMITS: HeadLimits = HeadLimits { head_bytes: 32, body_bytes: 20 };
+    const LIMITS: HeadLimits = HeadLimits { head_bytes: 32, head_fields: 64, body_bytes: 20 };
 
     /// The data and the bytes taken, whole and byte by byte.
     fn check(body: &str, want: Result<(&str, usize), Error>) {

@@ -46,7 +46,7 @@ pub enum Error {
     /// The head, or the trailers behind a body, do not fit in the limit of the head.
     #[error("request head too large")]
     HeadTooLarge,
-    /// More header fields than [`crate::limits::HTTP_HEADERS`].
+    /// More header fields than the limit.
     #[error("too many header fields")]
     TooManyHeaders,
     /// A transfer coding other than `chunked` (RFC 9112 section 6.1).

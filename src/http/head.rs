@@ -20,19 +20,28 @@ pub(super) struct Head<'a> {
 
 /// Parses `bytes`, which end with the blank line of a head and have no bare LF (see [`Lines`]).
 ///
-/// The fields go to `headers`: they are two kilobytes, and each move of them costs as much as the
+/// At most `max` fields are taken. They go to `headers`: they are two kilobytes, and each move of
+/// them costs as much as the
 /// parsing of a field.
-pub(super) fn parse<'a>(bytes: &'a [u8], headers: &mut Headers<'a>) -> Result<Head<'a>, Error> {
+pub(super) fn parse<'a>(
+    bytes: &'a [u8],
+    max: usize,
+    headers: &mut Headers<'a>,
+) -> Result<Head<'a>, Error> {
     let mut line = None;
-    headers.fill(|fields| {
-        let mut request = httparse::Request::new(fields);
-        let parsed = request.parse(bytes).map_err(|error| translate(error, bytes))?;
-        if parsed != httparse::Status::Complete(bytes.len()) {
-            return Err(Error::HeaderField);
-        }
-        line = request.method.zip(request.path).zip(request.version);
-        Ok(request.headers.len())
-    })?;
+    headers.fill(
+        max,
+        |error| *error == Error::TooManyHeaders,
+        |fields| {
+            let mut request = httparse::Request::new(fields);
+            let parsed = request.parse(bytes).map_err(|error| translate(error, bytes))?;
+            if parsed != httparse::Status::Complete(bytes.len()) {
+                return Err(Error::HeaderField);
+            }
+            line = request.method.zip(request.path).zip(request.version);
+            Ok(request.headers.len())
+        },
+    )?;
     let ((method, path), version) = line.ok_or(Error::RequestLine)?;
     let version = if version == 0 { HttpVersion::Http10 } else { HttpVersion::Http11 };
     let (authority, target) = split_target(path)?;

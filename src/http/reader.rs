@@ -5,7 +5,7 @@ use super::chunked::Chunked;
 use super::framing::BodyFraming;
 use super::head::{self, Head, HeadEnd, Lines};
 use super::{Error, Headers, HttpVersion, Request};
-use crate::limits::{HTTP_BODY_BYTES, HTTP_HEAD_BYTES};
+use crate::limits::{HTTP_BODY_BYTES, HTTP_HEAD_BYTES, HTTP_HEADERS, HTTP_HEADERS_MAX};
 
 /// How much of a request is read at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,13 +13,19 @@ pub struct HeadLimits {
     /// Bytes of a head: request line, fields and the blank line. Also of all that a chunked
     /// body has beside data.
     pub head_bytes: usize,
+    /// Header fields of a head.
+    pub head_fields: usize,
     /// Bytes of a body, decoded.
     pub body_bytes: usize,
 }
 
 impl Default for HeadLimits {
     fn default() -> HeadLimits {
-        HeadLimits { head_bytes: HTTP_HEAD_BYTES, body_bytes: HTTP_BODY_BYTES }
+        HeadLimits {
+            head_bytes: HTTP_HEAD_BYTES,
+            head_fields: HTTP_HEADERS,
+            body_bytes: HTTP_BODY_BYTES,
+        }
     }
 }
 
@@ -195,7 +201,7 @@ impl Reader {
         let (bytes, rest) = input[start..].split_at_mut(end);
         let bytes: &'a [u8] = bytes;
         let mut headers = Headers::new();
-        let parsed = head::parse(bytes, &mut headers)
+        let parsed = head::parse(bytes, limits.head_fields, &mut headers)
             .and_then(|head| Ok((self.state_behind(limits, &head, end)?, head)));
         let (state, head) = match parsed {
             Ok(parsed) => parsed,
@@ -254,7 +260,7 @@ impl Reader {
         }
         self.buffer.extend_from_slice(bytes);
         let size = self.buffer.len();
-        let parsed = head::parse(&self.buffer, &mut Headers::new())
+        let parsed = head::parse(&self.buffer, limits.head_fields, &mut Headers::new())
             .and_then(|head| Ok((self.state_behind(limits, &head, size)?, head.expects)));
         match parsed {
             Ok((state @ State::Offered { framing, .. }, _)) => {
@@ -304,7 +310,7 @@ impl Reader {
         };
         let (bytes, body) = self.buffer.split_at_mut(size);
         let mut headers = Headers::new();
-        match head::parse(bytes, &mut headers) {
+        match head::parse(bytes, HTTP_HEADERS_MAX, &mut headers) {
             Ok(head) => {
                 self.state = State::Given;
                 RequestEvent::Request(request(head, headers, body))
@@ -334,7 +340,7 @@ impl Reader {
     /// Gives the head that the buffer holds.
     fn offered(&mut self, framing: BodyFraming) -> RequestEvent<'_> {
         let mut headers = Headers::new();
-        match head::parse(&self.buffer, &mut headers) {
+        match head::parse(&self.buffer, HTTP_HEADERS_MAX, &mut headers) {
             Ok(head) => RequestEvent::Head(request(head, headers, &mut []), Body::new(framing)),
             Err(error) => {
                 debug_assert!(false, "parsed before: {error}");

@@ -71,26 +71,43 @@ impl<'a> Request<'a> {
     }
 }
 
-/// The header fields of a request, in the order of arrival, held without heap.
-#[derive(Clone, Copy)]
+/// The header fields of a request, in the order of arrival, held without heap unless they are more
+/// than [`HTTP_HEADERS`].
+#[derive(Clone)]
 pub struct Headers<'a> {
     fields: [httparse::Header<'a>; HTTP_HEADERS],
+    /// All fields, if there are more than `fields` has room for.
+    many: Vec<httparse::Header<'a>>,
     len: usize,
 }
 
 impl<'a> Headers<'a> {
     pub(super) fn new() -> Headers<'a> {
-        Headers { fields: [httparse::EMPTY_HEADER; HTTP_HEADERS], len: 0 }
+        Headers { fields: [httparse::EMPTY_HEADER; HTTP_HEADERS], many: Vec::new(), len: 0 }
     }
 
-    /// Lets `parse` fill the fields, and keeps as many as it says it filled.
+    /// Lets `parse` fill at most `max` fields, and keeps as many as it says it filled. It is called
+    /// a second time, with a larger table, if it fails in a way that `is_too_many`.
     pub(super) fn fill<E>(
         &mut self,
-        parse: impl FnOnce(&mut [httparse::Header<'a>]) -> Result<usize, E>,
+        max: usize,
+        is_too_many: impl FnOnce(&E) -> bool,
+        mut parse: impl FnMut(&mut [httparse::Header<'a>]) -> Result<usize, E>,
     ) -> Result<(), E> {
-        self.len = parse(&mut self.fields)?;
-        debug_assert!(self.len <= HTTP_HEADERS);
+        let filled = parse(&mut self.fields[..max.min(HTTP_HEADERS)]);
+        self.len = match filled {
+            Err(error) if max > HTTP_HEADERS && is_too_many(&error) => {
+                self.many = vec![httparse::EMPTY_HEADER; max];
+                parse(&mut self.many)?
+            }
+            filled => filled?,
+        };
+        debug_assert!(self.len <= max);
         Ok(())
+    }
+
+    fn all(&self) -> &[httparse::Header<'a>] {
+        if self.many.is_empty() { &self.fields[..self.len] } else { &self.many[..self.len] }
     }
 
     /// How many fields there are.
@@ -106,7 +123,7 @@ impl<'a> Headers<'a> {
     /// Name and value of every field. Values carry no control characters but tab; they need not
     /// be UTF-8.
     pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> + '_ {
-        self.fields[..self.len].iter().map(|field| (field.name, field.value.trim_ascii()))
+        self.all().iter().map(|field| (field.name, field.value.trim_ascii()))
     }
 
     /// The values of all fields of that name, whatever its case, in order.

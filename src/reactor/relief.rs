@@ -50,7 +50,7 @@ mod tests {
     #[test]
     fn memory_is_returned_seldom_while_more_is_freed() {
         let mut relief = Relief { given_ms: 1000, ..Relief::default() };
-        let due = |ms| relief.is_due(ms * WORTH_BYTES, Now { ms, unix_s: 0 });
+        let mut due = |ms| relief.is_due(ms * WORTH_BYTES, Now { ms, unix_s: 0 });
         let times: Vec<u64> = (1001..16_500).step_by(250).filter(|&ms| due(ms)).take(3).collect();
         assert_eq!(times, [6001, 11_001, 16_001]);
     }

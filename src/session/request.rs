@@ -79,6 +79,7 @@ impl Requests {
         let configured = &cx.env.config.limits;
         let limits = http::HeadLimits {
             head_bytes: configured.http_head_bytes,
+            head_fields: configured.http_head_fields,
             body_bytes: configured.http_body_bytes,
         };
         let phase = self.reader.phase();

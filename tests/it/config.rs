@@ -78,6 +78,8 @@ fn config_ranges_of_messages_and_timeouts() {
     check(&[
         ("limits.fragments = 0", "1:8: limits.fragments: 0 is out of range"),
         ("limits.http_head_bytes = 1023", "1:8: limits.http_head_bytes: 1023 is out"),
+        ("limits.http_head_fields = 15", "1:8: limits.http_head_fields: 15 is out"),
+        ("limits.http_head_fields = 1025", "1:8: limits.http_head_fields: 1025 is out"),
         ("limits.http_head_bytes = 65537", "1:8: limits.http_head_bytes: 65537 is out"),
         ("limits.message_bytes = '2GiB'", "1:8: limits.message_bytes: 2147483648 is out"),
         ("timeouts.handshake_ms = 1", ""),

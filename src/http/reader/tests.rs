@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::http::{Connection, HttpVersion};
-use crate::limits::HTTP_HEADERS;
+use crate::limits::{HTTP_HEADERS, HTTP_HEADERS_MAX};
 
 /// An event without its borrows.
 #[derive(Clone, Debug, PartialEq)]
@@ -174,7 +174,7 @@ fn s7_1_chunked_bodies() {
 #[test]
 fn both_sides_of_the_head_limit() {
     let head = get("A: b\r\n");
-    let limits = |head_bytes| HeadLimits { head_bytes, body_bytes: 4 };
+    let limits = |head_bytes| HeadLimits { head_bytes, body_bytes: 4, ..HeadLimits::default() };
     check_with(&limits(head.len()), &head, &["GET / 1.1 []"]);
     check_with(&limits(head.len() - 1), &head, &["431 HeadTooLarge"]);
     // Found at the limit, not when the end comes.
@@ -190,7 +190,7 @@ fn both_sides_of_the_head_limit() {
 
 #[test]
 fn both_sides_of_the_body_limit() {
-    let limits = HeadLimits { head_bytes: 80, body_bytes: 4 };
+    let limits = HeadLimits { head_bytes: 80, body_bytes: 4, ..HeadLimits::default() };
     check_with(&limits, &post("Content-Length: 4\r\n\r\nabcd"), &["POST /p 1.1 [abcd]"]);
     check_with(&limits, &post("Content-Length: 5\r\n\r\nabcde"), &["413 BodyTooLarge"]);
     let head = post("Transfer-Encoding: chunked\r\n\r\n");
@@ -204,6 +204,12 @@ fn both_sides_of_the_field_count() {
     // `Host` is one of them.
     check(&get(&"A: b\r\n".repeat(HTTP_HEADERS - 1)), &["GET / 1.1 []"]);
     check(&get(&"A: b\r\n".repeat(HTTP_HEADERS)), &["431 TooManyHeaders"]);
+    for head_fields in [1, 16, HTTP_HEADERS + 1, HTTP_HEADERS_MAX] {
+        let limits = HeadLimits { head_fields, ..HeadLimits::default() };
+        let fields = |count| get(&"A: b\r\n".repeat(count));
+        check_with(&limits, &fields(head_fields - 1), &["GET / 1.1 []"]);
+        check_with(&limits, &fields(head_fields), &["431 TooManyHeaders"]);
+    }
 }
 
 #[test]
@@ -348,7 +354,7 @@ proptest! {
         words in prop::collection::vec(prop::sample::select(NOISE), 0..20),
         head_bytes in 2..60usize,
     ) {
-        let limits = HeadLimits { head_bytes, body_bytes: 8 };
+        let limits = HeadLimits { head_bytes, body_bytes: 8, ..HeadLimits::default() };
         outcome(&limits, words.concat().as_bytes());
     }
 }
@@ -394,7 +400,7 @@ fn push_request(out: &mut Vec<u8>, kind: u8, body: &[u8]) {
 
 #[test]
 fn a_head_is_given_by_itself_if_that_is_asked_for_and_then_the_whole_request() {
-    let limits = HeadLimits { head_bytes: 200, body_bytes: 2 };
+    let limits = HeadLimits { head_bytes: 200, body_bytes: 2, ..HeadLimits::default() };
     let heads = |input: &str, cut: usize| {
         let mut reader = Reader::new();
         reader.offer(true);
