@@ -141,6 +141,19 @@ impl Reader {
         self.offers = offers;
     }
 
+    /// Bytes of heap that hold a request which is not whole, or was just handed out.
+    pub fn held_bytes(&self) -> usize {
+        self.buffer.capacity()
+    }
+
+    /// Frees a request that was handed out, before its answer waits.
+    pub fn take_back(&mut self) {
+        if matches!(self.state, State::Given) {
+            self.buffer = Vec::new();
+            self.state = State::default();
+        }
+    }
+
     /// What the connection is waiting for.
     pub fn phase(&self) -> Phase {
         match self.state {

@@ -208,6 +208,11 @@ impl Hub {
     }
 
     /// Whether anything has happened that is not handed over.
+    pub fn notice_bytes(&self) -> usize {
+        self.notices.bytes
+    }
+
+    /// Whether notices wait.
     pub fn has_notices(&self) -> bool {
         !self.notices.waiting.is_empty()
     }

@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code)]
 
+mod available;
 pub mod frame;
 pub mod mailbox;
 pub mod notifier;
@@ -9,7 +10,8 @@ pub mod park;
 pub mod slots;
 mod sync;
 
-pub use frame::{Frozen, Handle, Segment};
+pub use available::available;
+pub use frame::{Frozen, Handle, Segment, frame_bytes};
 pub use notifier::{Notifier, RefreshList, RefreshRequest};
 pub use slots::{FreeList, Slot, Table};
 

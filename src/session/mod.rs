@@ -6,6 +6,7 @@ mod broadcast;
 mod context;
 mod counted;
 mod inbound;
+mod memory;
 mod pause;
 mod proxy;
 mod queue;
@@ -32,6 +33,7 @@ use crate::mem::Segment;
 use crate::time::{Deadline, Now};
 use crate::tls::Filter;
 use crate::ws::output::{Channel, Codecs, Output};
+use memory::SendRate;
 use request::Requests;
 use socket::Socket;
 use std::net::{IpAddr, SocketAddr};
@@ -87,6 +89,11 @@ pub struct Session {
     ip: IpAddr,
     port: u16,
     listener: u16,
+    /// Reading waits because the core has too little memory.
+    starved: bool,
+    /// What it held when it was last asked, in bytes; the shard has it in its account.
+    pub charged: u32,
+    rate: SendRate,
 }
 
 enum Stage {
@@ -126,6 +133,9 @@ impl Session {
             ip: peer.ip(),
             port: peer.port(),
             listener,
+            starved: false,
+            charged: 0,
+            rate: SendRate::default(),
         }
     }
 
@@ -156,11 +166,6 @@ impl Session {
     pub fn wants_read(&self) -> bool {
         // Behind a peer's last word in TLS, the end of its stream is still to come.
         !self.paused && (!self.eof || self.filter.is_some())
-    }
-
-    /// Bytes that wait to be written to it.
-    pub fn queued_bytes(&self) -> usize {
-        self.queue.bytes()
     }
 
     /// Whether messages can be delivered to it: a WebSocket on which nobody has closed.
@@ -239,7 +244,7 @@ impl Session {
         }
         // What comes from now on is read and thrown away, also if reading was paused.
         self.paused = false;
-        self.held = Box::default();
+        self.discard_input();
     }
 
     fn must_hold(&self, cx: &Context<'_>) -> bool {
@@ -252,6 +257,9 @@ impl Session {
                     return spent || cx.congested;
                 }
                 let waits = spent || socket.awaits_place(cx) || socket.is_held(cx);
+                if self.starved {
+                    return true;
+                }
                 if let Some(leg) = socket.leg() {
                     // Nearly all that waits for its peer is not its own, and nothing of it goes
                     // elsewhere; but refusals are.
@@ -265,6 +273,7 @@ impl Session {
             Stage::Dialling(_) => return false,
         };
         answers_wait
+            || self.starved
             || cx.congested
             || self.queue.replies() > cx.env.config.limits.write_queue_bytes / 4
     }
@@ -442,7 +451,9 @@ impl Session {
     /// Does what is due: heartbeats, and the end of what has taken too long.
     pub fn sweep(&mut self, cx: &mut Context<'_>) {
         let timeouts = &cx.env.config.timeouts;
-        if self.queue.is_stuck(timeouts.send_ms, cx.now.ms) {
+        let stuck = self.queue.is_stuck(timeouts.send_ms, cx.now.ms);
+        if stuck || self.reads_too_slowly(cx) {
+            cx.counters.send_too_slow.add((!stuck).into());
             cx.counters.timed_out.add(1);
             return self.end(Ending::Cut, cx);
         }
@@ -469,6 +480,7 @@ impl Session {
         }
         if let Stage::Socket(socket) = &self.stage
             && self.paused
+            && !self.starved
             && !socket.has_expired(cx)
         {
             // Its signs of life are not read; `send_ms` ends it if it does not read, either.

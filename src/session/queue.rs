@@ -22,6 +22,8 @@ pub struct WriteQueue {
     /// Bytes in `segments` and at the kernel's. The configuration's bounds keep them below 4 GiB.
     replies: u32,
     broadcasts: u32,
+    /// Of the replies, bytes that others are given, too, since the queue was last empty.
+    lent: u32,
     /// Bytes at the kernel's.
     sending_replies: u32,
     sending_broadcasts: u32,
@@ -48,6 +50,7 @@ impl WriteQueue {
     pub fn push_reply(&mut self, frame: &Handle, now_ms: u64) {
         self.waits(now_ms);
         self.replies += frame.len() as u32;
+        self.lent = self.lent.saturating_add(frame.len() as u32);
         self.segments.push(Segment::Lent(frame.clone()));
     }
 
@@ -158,6 +161,9 @@ impl WriteQueue {
         self.broadcasts -= self.sending_broadcasts;
         (self.sending_replies, self.sending_broadcasts) = (0, 0);
         self.sending = false;
+        if self.replies == 0 {
+            self.lent = 0;
+        }
         self.progress_ms = now_ms as u32;
         if self.segments.is_empty() && spare.capacity() <= FRAMES_PER_SEND {
             // Kept only while the connection is busy: see `shrink`.
@@ -208,6 +214,12 @@ impl WriteQueue {
     /// All bytes that wait, here and at the kernel's.
     pub fn bytes(&self) -> usize {
         self.replies as usize + self.broadcasts as usize
+    }
+
+    /// Bytes of heap that this queue alone holds: replies that nobody else is given, and its list.
+    pub fn held_bytes(&self) -> usize {
+        let own = self.replies.saturating_sub(self.lent) as usize;
+        own + self.segments.capacity() * size_of::<Segment>()
     }
 
     /// Bytes of replies that wait.

@@ -124,6 +124,7 @@ impl Requests {
             }
         };
         self.arm(phase, deadline, cx);
+        self.reader.take_back();
         (taken, after)
     }
 
@@ -161,6 +162,20 @@ impl Requests {
             Response::text(408, text).connection(http::Connection::Close).push(out);
         }
         After::End(Ending::Flush)
+    }
+
+    /// Bytes of heap of a request that is not whole, and of answers that wait.
+    pub(super) fn held_bytes(&self) -> usize {
+        let bytes = |it: &PendingReply| match &it.body {
+            Body::Bytes(bytes) => bytes.capacity(),
+            Body::Later(_) => size_of::<Unfinished>(),
+        };
+        self.reader.held_bytes() + self.replies.iter().map(bytes).sum::<usize>()
+    }
+
+    /// Frees what was read: nothing more is.
+    pub(super) fn discard(&mut self) {
+        self.reader = http::Reader::new();
     }
 
     pub(super) fn is_fresh(&self) -> bool {

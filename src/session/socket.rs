@@ -183,6 +183,7 @@ impl Socket {
             }
             FrameEvent::Violation(violation) => self.violated(violation, out, cx),
         };
+        self.input.take_back();
         self.close_if(wanted, out, deadline, cx);
         (taken, after)
     }

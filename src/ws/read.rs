@@ -36,6 +36,8 @@ pub struct Reader {
 /// A buffer of at most this size goes on to the next unfinished frame of the same input, so that a
 /// stream whose frames are cut by every input allocates once.
 const SPARE_BYTES: usize = 32 * 1024;
+/// A buffer of more than this is not kept until the next call.
+const LONG_BYTES: usize = 64 * 1024;
 
 /// Where in the stream a reader stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,6 +139,20 @@ impl Reader {
     /// Bytes of heap that the reader holds: the unfinished message, or none.
     pub fn held_bytes(&self) -> usize {
         self.buf.capacity()
+    }
+
+    /// Bytes of an unfinished message that have come: room that is reserved for more costs nothing
+    /// until it is filled.
+    pub fn filled_bytes(&self) -> usize {
+        self.buf.len()
+    }
+
+    /// Frees the buffer of a long message that was handed out. Its owner is done with it, and what
+    /// came of it may wait for long.
+    pub fn take_back_long(&mut self) {
+        if self.stage == Stage::Given && self.buf.capacity() > LONG_BYTES {
+            self.take_back();
+        }
     }
 
     /// Whether a frame or a fragmented message has begun and not ended: what a deadline for slow
