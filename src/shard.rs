@@ -233,7 +233,7 @@ impl Shard {
         self.counters.sent_bytes.add(n as u64);
         self.count(slot, 0, n);
         let Some(session) = self.sessions.get_mut(slot) else { return };
-        session.drained(n);
+        self.account.sent(slot, n);
         match whole {
             Some(spare) => session.settled(spare, now),
             None => session.progressed(now),
@@ -262,7 +262,7 @@ impl Shard {
             self.last_messages.extend(session.last_message(true, self.drain.is_some()));
             self.count_end(&session);
             self.counters.upstreams.sub(session.is_upstream().into());
-            self.uncharge(&session);
+            self.account.forget(slot);
             session.drop_state(&self.env, &mut self.codecs);
             self.leave_all(slot);
             self.counters.connections.sub(1);
@@ -285,10 +285,12 @@ impl Shard {
     /// Does what time has made due, in every session. Call it a few times a second.
     pub fn sweep(&mut self, now: Now) {
         let (mut queued, mut input) = (0, 0);
+        let mut rates = std::mem::take(&mut self.account.rates);
         for index in 0..self.sessions.end() {
             let Some(slot) = self.sessions.slot_at(index) else { continue };
             let Some((session, mut cx)) = self.session(slot, now) else { continue };
             let before = session.ending();
+            session.end_if_too_slow(rates.of(slot), &mut cx);
             session.sweep(&mut cx);
             if session.has_parked() && session.may_resume(&cx) {
                 self.resume(slot, now);
@@ -303,6 +305,8 @@ impl Shard {
                 input += session.input_bytes();
             }
         }
+        // A session that has ended meanwhile has left nothing in the empty ones.
+        self.account.rates = rates;
         self.counters.queued_bytes.set(queued as u64);
         self.report_memory(input);
         self.hub.sweep(now.ms);

@@ -170,6 +170,8 @@ counters! {
     http_requests,
     /// HTTP requests answered with a status of 400 or more.
     http_errors,
+    /// HTTP requests answered on their head: nobody would have looked at their body.
+    http_bodies_unread,
     /// Upgrades to WebSocket.
     upgrades,
     /// Requests that speak by a streamed body in place of a WebSocket.

@@ -328,6 +328,9 @@ pub struct Route {
     /// How its WebSocket messages are compressed.
     #[serde(default)]
     pub compression: CompressionMode,
+    /// Payload bytes of one message to [`EndpointKind::Echo`]; 0 is `limits.message_bytes`.
+    #[serde(default, deserialize_with = "size::wide")]
+    pub message_bytes: u64,
     /// Whether a POST speaks to its endpoint, too, by a body and an answer that are streamed.
     #[serde(default)]
     pub stream: bool,

@@ -141,6 +141,17 @@ impl Reader {
         self.offers = offers;
     }
 
+    /// The request whose body is being read, without its body.
+    pub fn head(&self) -> Option<Request<'_>> {
+        let size = match self.state {
+            State::Length { head, .. } | State::Chunked { head, .. } => head,
+            _ => return None,
+        };
+        let mut headers = Headers::new();
+        let head = head::parse(&self.buffer[..size], HTTP_HEADERS_MAX, &mut headers).ok()?;
+        Some(request(head, headers, &mut []))
+    }
+
     /// Bytes of heap that hold a request which is not whole, or was just handed out.
     pub fn held_bytes(&self) -> usize {
         self.buffer.capacity()

@@ -13,14 +13,19 @@ const TELL_BYTES: usize = 64 * 1024;
 
 /// How many bytes have left a write queue since when: a peer that reads next to nothing is not
 /// waited for, although it makes progress.
-#[derive(Default)]
-pub(super) struct SendRate {
+#[derive(Clone, Default)]
+pub struct SendRate {
     /// The low bits of when counting began, in milliseconds; 0 while nothing waits.
     since: u32,
     bytes: u32,
 }
 
 impl SendRate {
+    /// Notes that `n` bytes have left.
+    pub fn add(&mut self, n: usize) {
+        self.bytes = self.bytes.saturating_add(u32::try_from(n).unwrap_or(u32::MAX));
+    }
+
     /// Looks at a queue at a sweep: true if it has waited all of `window_ms`, of which less than
     /// `min_per_s` bytes a second have left. 0 bytes is no bound.
     fn is_too_low(&mut self, waits: bool, min_per_s: u64, window_ms: u64, now: Now) -> bool {
@@ -70,13 +75,6 @@ impl Session {
     /// All that would be free if each connection with the same frames were ended.
     pub fn burden(&self) -> usize {
         self.input_bytes() + self.queue.bytes()
-    }
-
-    /// How much more, or less, it holds than at the last call.
-    pub fn recharge(&mut self) -> i64 {
-        let held = u32::try_from(self.held_bytes()).unwrap_or(u32::MAX);
-        let had = std::mem::replace(&mut self.charged, held);
-        i64::from(held) - i64::from(had)
     }
 
     /// Stops reading until [`Session::unstarve`], because the core has too little memory.
@@ -129,17 +127,16 @@ impl Session {
         }
     }
 
-    /// Notes that `n` bytes have left.
-    pub fn drained(&mut self, n: usize) {
-        let bytes = u32::try_from(n).unwrap_or(u32::MAX);
-        self.rate.bytes = self.rate.bytes.saturating_add(bytes);
-    }
-
-    /// Whether the peer has read less than it has to, for as long as `timeouts.send_ms`.
-    pub(super) fn reads_too_slowly(&mut self, cx: &Context<'_>) -> bool {
+    /// At a sweep, ends the connection if its peer, by the `rate` of what has left, has read less
+    /// than it has to for as long as `timeouts.send_ms`.
+    pub fn end_if_too_slow(&mut self, rate: &mut SendRate, cx: &mut Context<'_>) {
         let config = &cx.env.config;
         let (min, window) = (config.limits.min_bytes_per_s, config.timeouts.send_ms);
-        self.rate.is_too_low(!self.queue.is_empty(), min, window, cx.now)
+        let waits = !self.queue.is_empty() && self.ending != Ending::Cut;
+        if rate.is_too_low(waits, min, window, cx.now) {
+            cx.counters.send_too_slow.add(1);
+            self.end(Ending::Cut, cx);
+        }
     }
 }
 

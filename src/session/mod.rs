@@ -22,6 +22,7 @@ mod upstream;
 
 pub use broadcast::Broadcast;
 pub use context::Context;
+pub use memory::SendRate;
 pub use proxy::{MaskKeys, PeerMessage, ProxyEffect};
 pub use queue::{QueueFull, WriteQueue};
 pub use upstream::Dial;
@@ -33,7 +34,6 @@ use crate::mem::Segment;
 use crate::time::{Deadline, Now};
 use crate::tls::Filter;
 use crate::ws::output::{Channel, Codecs, Output};
-use memory::SendRate;
 use request::Requests;
 use socket::Socket;
 use std::net::{IpAddr, SocketAddr};
@@ -91,9 +91,6 @@ pub struct Session {
     listener: u16,
     /// Reading waits because the core has too little memory.
     starved: bool,
-    /// What it held when it was last asked, in bytes; the shard has it in its account.
-    pub charged: u32,
-    rate: SendRate,
 }
 
 enum Stage {
@@ -134,8 +131,6 @@ impl Session {
             port: peer.port(),
             listener,
             starved: false,
-            charged: 0,
-            rate: SendRate::default(),
         }
     }
 
@@ -452,8 +447,7 @@ impl Session {
     pub fn sweep(&mut self, cx: &mut Context<'_>) {
         let timeouts = &cx.env.config.timeouts;
         let stuck = self.queue.is_stuck(timeouts.send_ms, cx.now.ms);
-        if stuck || self.reads_too_slowly(cx) {
-            cx.counters.send_too_slow.add((!stuck).into());
+        if stuck {
             cx.counters.timed_out.add(1);
             return self.end(Ending::Cut, cx);
         }

@@ -15,6 +15,9 @@ pub struct QueueFull;
 /// Replies longer than this get a segment of their own instead of being added to the last one.
 const JOIN_BYTES: usize = 16 * 1024;
 
+/// In what replies are counted that others are given, too, in bytes.
+const LENT_UNIT: usize = 64 * 1024;
+
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub struct WriteQueue {
@@ -22,8 +25,9 @@ pub struct WriteQueue {
     /// Bytes in `segments` and at the kernel's. The configuration's bounds keep them below 4 GiB.
     replies: u32,
     broadcasts: u32,
-    /// Of the replies, bytes that others are given, too, since the queue was last empty.
-    lent: u32,
+    /// Of the replies, bytes that others are given, too, since the queue was last empty, in whole
+    /// [`LENT_UNIT`]s: what is less is counted as this peer's own.
+    lent: u16,
     /// Bytes at the kernel's.
     sending_replies: u32,
     sending_broadcasts: u32,
@@ -50,7 +54,8 @@ impl WriteQueue {
     pub fn push_reply(&mut self, frame: &Handle, now_ms: u64) {
         self.waits(now_ms);
         self.replies += frame.len() as u32;
-        self.lent = self.lent.saturating_add(frame.len() as u32);
+        let units = u16::try_from(frame.len() / LENT_UNIT).unwrap_or(u16::MAX);
+        self.lent = self.lent.saturating_add(units);
         self.segments.push(Segment::Lent(frame.clone()));
     }
 
@@ -218,7 +223,7 @@ impl WriteQueue {
 
     /// Bytes of heap that this queue alone holds: replies that nobody else is given, and its list.
     pub fn held_bytes(&self) -> usize {
-        let own = self.replies.saturating_sub(self.lent) as usize;
+        let own = self.replies().saturating_sub(usize::from(self.lent) * LENT_UNIT);
         own + self.segments.capacity() * size_of::<Segment>()
     }
 

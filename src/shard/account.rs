@@ -6,7 +6,7 @@
 
 use super::Shard;
 use crate::mem::{self, Slot};
-use crate::session::Session;
+use crate::session::SendRate;
 use crate::time::Now;
 
 /// In percent of this core's share of `limits.memory_bytes`: with how much the largest holders
@@ -31,7 +31,8 @@ const SUBSCRIPTION_BYTES: u64 = 384;
 /// See the module's documentation.
 #[derive(Default)]
 pub(super) struct Account {
-    /// What all sessions hold, as they last said.
+    /// What each session holds, by its index, as it last said, and the sum.
+    charged: Vec<u32>,
     sessions: u64,
     /// Bytes that sessions have freed in large pieces, since the start.
     freed: u64,
@@ -40,15 +41,49 @@ pub(super) struct Account {
     /// What was held, and when, at the last search for the largest holders.
     scanned: u64,
     scanned_ms: u64,
+    pub(super) rates: Rates,
+}
+
+/// How fast each peer reads, by the index of its session.
+#[derive(Default)]
+pub(super) struct Rates(Vec<SendRate>);
+
+impl Rates {
+    pub(super) fn of(&mut self, slot: Slot) -> &mut SendRate {
+        at(&mut self.0, slot)
+    }
+}
+
+/// What stands for a slot, which may be a new one.
+fn at<T: Clone + Default>(of_slots: &mut Vec<T>, slot: Slot) -> &mut T {
+    let index = slot.index as usize;
+    if index >= of_slots.len() {
+        of_slots.resize(index + 1, T::default());
+    }
+    &mut of_slots[index]
 }
 
 impl Account {
-    /// What was held at the last look has changed by so much.
-    fn change(&mut self, by: i64) {
-        self.sessions = self.sessions.saturating_add_signed(by);
-        if by <= -(WORTH_BYTES as i64) {
-            self.freed += by.unsigned_abs();
+    /// A session holds so much now.
+    fn charge(&mut self, slot: Slot, held: usize) {
+        let held = u32::try_from(held).unwrap_or(u32::MAX);
+        let had = std::mem::replace(at(&mut self.charged, slot), held);
+        self.sessions = self.sessions - u64::from(had) + u64::from(held);
+        let freed = had.saturating_sub(held);
+        if freed as usize >= WORTH_BYTES {
+            self.freed += u64::from(freed);
         }
+    }
+
+    /// A session is gone.
+    pub(super) fn forget(&mut self, slot: Slot) {
+        self.charge(slot, 0);
+        *self.rates.of(slot) = SendRate::default();
+    }
+
+    /// So many bytes have left.
+    pub(super) fn sent(&mut self, slot: Slot, n: usize) {
+        self.rates.of(slot).add(n);
     }
 
     /// Whether the largest holders are to be looked for, with `total` held.
@@ -103,13 +138,8 @@ impl Shard {
     /// A session may hold more or less than before.
     pub(super) fn charge(&mut self, slot: Slot) {
         if let Some(session) = self.sessions.get_mut(slot) {
-            self.account.change(session.recharge());
+            self.account.charge(slot, session.held_bytes());
         }
-    }
-
-    /// A session is gone.
-    pub(super) fn uncharge(&mut self, session: &Session) {
-        self.account.change(-i64::from(session.charged));
     }
 
     /// Keeps what is held within the share, once a turn.

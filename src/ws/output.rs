@@ -296,8 +296,8 @@ impl Channel {
 
     /// Decompresses a message of at most `max_bytes` bytes, or the end of one of which parts came
     /// before. One without any octet is empty, and nothing for a decompressor: what is left out
-    /// at the end of each message would be the beginning of a block behind nothing. Give the memory
-    /// back with [`Codecs::give_back`].
+    /// at the end of each message would be the beginning of a block behind nothing. Give the
+    /// memory back with [`Codecs::give_back`].
     ///
     /// # Errors
     /// What is wrong with it.

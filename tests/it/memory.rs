@@ -144,8 +144,9 @@ fn memory_ends_who_has_read_all_with_a_reason() {
     let request = machine.open();
     let unfinished = peer::framed(Opcode::Binary, &vec![1; 15 * MIB]);
     machine.receive(socket, &unfinished[..15 * MIB]);
-    let head = format!("POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", 15 * MIB);
-    machine.receive(request, &[head.as_bytes(), &vec![b'x'; 14 * MIB]].concat());
+    let now = machine.now.unix_s;
+    let signed = peer::signed("POST", "/apps/1/events", &vec![b'x'; 15 * MIB], now);
+    machine.receive(request, &signed[..14 * MIB]);
     let small = echo(&mut machine);
     machine.receive(small, &unfinished[..60_000]);
     while machine.counters.memory_ended.get() == 0 {
@@ -219,5 +220,95 @@ fn memory_is_not_held_for_who_reads_next_to_nothing() {
         assert_eq!(machine.wire(at).gone, !stays, "{bytes} bytes in {SWEEP_MS} ms");
         assert_eq!(machine.counters.send_too_slow.get(), u64::from(!stays));
         machine.end();
+    }
+}
+
+#[test]
+fn memory_of_an_echo_is_as_its_route_says() {
+    for (bytes, fits, too_long) in [(64 * 1024, 64 * 1024, 64 * 1024 + 1), (0, 1000, 2001)] {
+        let mut config = limited();
+        config.limits.message_bytes = if bytes == 0 { 2000 } else { MIB as u64 };
+        config.limits.frame_bytes = config.limits.message_bytes;
+        config.routes[0].message_bytes = bytes;
+        let mut machine = Machine::new(config);
+        let at = echo(&mut machine);
+        let message = vec![1; too_long];
+        machine.receive(at, &peer::framed(Opcode::Binary, &message[..fits]));
+        machine.receive(at, &peer::framed(Opcode::Binary, &message));
+        let heard = std::mem::take(&mut machine.wire(at).heard);
+        let [Heard::Binary(back), Heard::Close(Some(1009), _)] = &heard[..] else {
+            panic!("{heard:?}")
+        };
+        assert_eq!(back.len(), fits);
+        machine.end();
+    }
+}
+
+/// Sends a head and one octet of its body of a mebibyte, and says what is answered.
+fn status_on_head(machine: &mut Machine, head: &str) -> Option<u16> {
+    let at = machine.open();
+    machine.receive(at, format!("{head}Host: a\r\nContent-Length: 1048576\r\n\r\nx").as_bytes());
+    let wire = machine.wire(at);
+    match &wire.heard[..] {
+        [] => None,
+        [Heard::Answer { status, .. }] => {
+            assert!(wire.shut, "the connection ends behind it");
+            Some(*status)
+        }
+        heard => panic!("{heard:?}"),
+    }
+}
+
+#[test]
+fn memory_is_not_spent_on_bodies_that_nobody_would_look_at() {
+    let mut config = limited();
+    config.metrics.open = true;
+    let mut machine = Machine::new(config);
+    let now = machine.now.unix_s;
+    let body = vec![b' '; MIB];
+    let whole = |path: &str| peer::signed("POST", path, &body, now);
+    let line = |path: &str| {
+        let text = String::from_utf8(whole(path)).expect("ASCII");
+        format!("{}\r\n", text.split("\r\n").next().expect("a line"))
+    };
+    let forged = line("/apps/1/events").replace("auth_signature=", "auth_signature=0");
+    let foreign = line("/apps/1/events").replace("auth_key=app-key", "auth_key=other");
+    for (head, status) in [
+        ("POST /nowhere HTTP/1.1\r\n", Some(404)),
+        ("POST /apps/2/events HTTP/1.1\r\n", Some(404)),
+        ("POST /apps/1/events HTTP/1.1\r\n", Some(401)),
+        (&*forged, Some(401)),
+        (&*foreign, Some(401)),
+        ("PUT /live HTTP/1.1\r\n", Some(405)),
+        ("GET /live HTTP/1.1\r\n", Some(200)),
+        ("GET /metrics HTTP/1.1\r\n", Some(200)),
+        ("POST /echo HTTP/1.1\r\n", Some(426)),
+        // It does not hear `100 Continue`, either.
+        ("POST /nowhere HTTP/1.1\r\nExpect: 100-continue\r\n", Some(404)),
+        (&*line("/apps/1/events"), None),
+    ] {
+        let unread = machine.counters.http_bodies_unread.get();
+        assert_eq!(status_on_head(&mut machine, head), status, "{head}");
+        let unread = machine.counters.http_bodies_unread.get() - unread;
+        assert_eq!(unread, u64::from(status.is_some()), "{head}");
+    }
+    // What is there whole is answered as ever, and the connection goes on.
+    let at = machine.open();
+    let live = "GET /live HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx";
+    machine.receive(at, live.repeat(2).as_bytes());
+    // A signed body is read to its end, in pieces, also behind another request.
+    let request = whole("/apps/1/events");
+    for piece in [live.as_bytes(), &request].concat().chunks(4096) {
+        machine.receive(at, piece);
+    }
+    let statuses: Vec<u16> = machine.wire(at).heard.iter().map(status).collect();
+    assert_eq!(statuses, [200, 200, 200, 400], "a body of blanks is no JSON");
+    machine.end();
+}
+
+fn status(heard: &Heard) -> u16 {
+    match heard {
+        Heard::Answer { status, .. } => *status,
+        other => panic!("{other:?}"),
     }
 }

@@ -161,8 +161,7 @@ fn memory_of_many_strangers_stays_within_the_account_and_a_client_is_served() {
     let took = start.elapsed();
     println!("{:.1} MiB at most, {slowest:?} at most of {took:?}", mib(max));
     assert!(max > LIMIT / 4, "they did hold something");
-    // Without an account it would be 700 MiB. What the allocator and buffers that grow take is
-    // beside it.
+    // Without an account it would be 700 MiB. Beside it are buffers that grow, and the allocator.
     assert!(max < 3 * LIMIT, "{:.1} MiB", mib(max));
     assert!(slowest < Duration::from_secs(10), "{slowest:?}");
     crowd.into_iter().for_each(|stranger| stranger.join().unwrap());

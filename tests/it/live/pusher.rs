@@ -406,7 +406,7 @@ fn pusher_api_errors_deliver_nothing() {
         ("", "Unknown auth_key"),
         (old.as_str(), "Timestamp expired"),
         (&good.replace("version=1.0", "version=2.0"), "auth_version"),
-        (&good.replace("body_md5=", "body_md5=0"), "body_md5"),
+        (&good.replace("body_md5=", "body_md5=0"), "auth_signature"),
         (&good.replace("signature=", "signature=0"), "auth_signature"),
     ] {
         let len = body.len();
