@@ -5,6 +5,7 @@
 //! [`Shard::sweep`]); what is to be done comes out of one list ([`Shard::next_listed`]). No call
 //! fails.
 
+mod account;
 mod channels;
 mod notices;
 mod proxy;
@@ -77,6 +78,8 @@ pub struct Shard {
     subscribers: Vec<u32>,
     /// A notice that could not be handed over yet.
     notice: Option<ChannelEvent>,
+    cores: u16,
+    account: account::Account,
 }
 
 /// Progress of a shutdown: connections are closed in slices, so that their clients do not all
@@ -134,6 +137,8 @@ impl Shard {
             drain: None,
             subscribers: Vec::new(),
             notice: None,
+            cores: common.cores,
+            account: Default::default(),
         }
     }
 
@@ -181,7 +186,10 @@ impl Shard {
         self.count(slot, bytes.len(), 0);
         match self.sessions.get_mut(slot) {
             Some(session) if session.is_secure() => self.receive_secure(slot, bytes, now),
-            Some(session) if session.is_paused() => session.hold(bytes),
+            Some(session) if session.is_paused() => {
+                session.hold(bytes);
+                self.charge(slot);
+            }
             Some(_) => self.feed(slot, bytes, now),
             None => {}
         }
@@ -225,6 +233,7 @@ impl Shard {
         self.counters.sent_bytes.add(n as u64);
         self.count(slot, 0, n);
         let Some(session) = self.sessions.get_mut(slot) else { return };
+        self.account.sent(slot, n);
         match whole {
             Some(spare) => session.settled(spare, now),
             None => session.progressed(now),
@@ -253,6 +262,7 @@ impl Shard {
             self.last_messages.extend(session.last_message(true, self.drain.is_some()));
             self.count_end(&session);
             self.counters.upstreams.sub(session.is_upstream().into());
+            self.account.forget(slot);
             session.drop_state(&self.env, &mut self.codecs);
             self.leave_all(slot);
             self.counters.connections.sub(1);
@@ -274,11 +284,13 @@ impl Shard {
 
     /// Does what time has made due, in every session. Call it a few times a second.
     pub fn sweep(&mut self, now: Now) {
-        let mut queued = 0;
+        let (mut queued, mut input) = (0, 0);
+        let mut rates = std::mem::take(&mut self.account.rates);
         for index in 0..self.sessions.end() {
             let Some(slot) = self.sessions.slot_at(index) else { continue };
             let Some((session, mut cx)) = self.session(slot, now) else { continue };
             let before = session.ending();
+            session.end_if_too_slow(rates.of(slot), &mut cx);
             session.sweep(&mut cx);
             if session.has_parked() && session.may_resume(&cx) {
                 self.resume(slot, now);
@@ -288,10 +300,15 @@ impl Shard {
                 self.after(slot, now);
                 self.list(slot);
             }
-            queued += self.sessions.get_mut(slot).map_or(0, |session| session.queued_bytes());
+            if let Some(session) = self.sessions.get_mut(slot) {
+                queued += session.queued_bytes();
+                input += session.input_bytes();
+            }
         }
+        // A session that has ended meanwhile has left nothing in the empty ones.
+        self.account.rates = rates;
         self.counters.queued_bytes.set(queued as u64);
-        self.counters.inflated_bytes.set(self.codecs.held_bytes() as u64);
+        self.report_memory(input);
         self.hub.sweep(now.ms);
         let losses = self.hub.losses();
         self.counters.kept_dropped.add(losses.kept);
@@ -373,6 +390,7 @@ impl Shard {
         let slot = self.listed.pop()?;
         if let Some(session) = self.sessions.get_mut(slot) {
             session.listed = false;
+            self.charge(slot);
         }
         Some(slot)
     }

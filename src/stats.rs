@@ -94,6 +94,25 @@ counters! {
     /// Connections closed before they had sent a whole request: too many had not, and they were
     /// the oldest.
     refused_handshake,
+    /// Connections closed at once because nine tenths of limits.memory_bytes were in use.
+    refused_memory,
+    /// Connections whose reading was stopped because they were among those that held most when
+    /// four fifths of limits.memory_bytes were in use.
+    memory_read_paused,
+    /// Connections ended because they were among those that held most when limits.memory_bytes
+    /// were nearly used up.
+    memory_ended,
+    /// Bytes that connections and channels hold, as far as limits.memory_bytes counts them, at the
+    /// last sweep.
+    memory_bytes,
+    /// With how many of these the cores refuse and end connections: limits.memory_bytes.
+    memory_limit_bytes,
+    /// Of memory_bytes, unfinished messages and requests, and input that waits.
+    memory_input_bytes,
+    /// Of memory_bytes, frames that wait in write queues, each counted once for a core.
+    memory_frames_bytes,
+    /// Connections ended because their peer read less than limits.min_bytes_per_s.
+    send_too_slow,
     /// WebSockets of applications refused because the process was overloaded.
     refused_overload,
     /// Bytes that wait to be written, on all connections, at the last sweep.
@@ -154,6 +173,8 @@ counters! {
     /// Requests of the HTTP API refused because their auth_timestamp was too far from the server's
     /// time.
     requests_stale,
+    /// HTTP requests answered on their head: nobody would have looked at their body.
+    http_bodies_unread,
     /// Upgrades to WebSocket.
     upgrades,
     /// Requests that speak by a streamed body in place of a WebSocket.

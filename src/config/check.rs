@@ -108,6 +108,10 @@ fn check_limits(limits: &Limits) -> Result<(), Error> {
     range("limits.handshakes", limits.handshakes as u64, 1..=1 << 20, "")?;
     range("limits.cached_bytes", limits.cached_bytes as u64, 0..=64 * GIB, " bytes")?;
     range("limits.overload_bytes", limits.overload_bytes, 0..=1024 * GIB, " bytes")?;
+    if limits.memory_bytes > 0 {
+        range("limits.memory_bytes", limits.memory_bytes, 16 << 20..=64 * 1024 * GIB, " bytes")?;
+    }
+    range("limits.min_bytes_per_s", limits.min_bytes_per_s, 0..=1 << 20, " bytes")?;
     let control_frames = limits.control_frames_per_s.into();
     range("limits.control_frames_per_s", control_frames, 10..=60_000, "")?;
     power_of_two("limits.receive_buffers", limits.receive_buffers, 16..=32_768)?;

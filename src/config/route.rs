@@ -7,6 +7,7 @@ use super::schema::{CompressionMode, Config, EndpointKind, Route};
 use super::{proxy, reflect};
 use crate::http::NormalPath;
 use crate::http::query::{self, QueryDecoder};
+use crate::limits::WS_CONTROL_BYTES;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
@@ -41,11 +42,15 @@ pub struct RouteQuery<'r> {
     pub listener: &'r str,
 }
 
+/// Payload bytes of one message to the echo that is there by default.
+const ECHO_BYTES: u64 = 64 * 1024;
+
 impl Route {
     /// Some paths are for what is not an application, everything else is for those.
     pub(super) fn defaults() -> Vec<Route> {
         vec![
-            Route::of(&["/echo"], EndpointKind::Echo),
+            // For a first test: what anybody can have sent back is not much.
+            Route { message_bytes: ECHO_BYTES, ..Route::of(&["/echo"], EndpointKind::Echo) },
             Route::of(&["/", "/console", "/console/*"], EndpointKind::Console),
             Route::of(&["/metrics"], EndpointKind::Metrics),
             Route::of(&["/live", "/ready"], EndpointKind::Health),
@@ -70,6 +75,7 @@ impl Route {
             endpoint,
             status: reject(),
             compression: CompressionMode::Off,
+            message_bytes: 0,
             stream: false,
             reflect: Default::default(),
             proxy: None,
@@ -205,6 +211,7 @@ fn check_route(route: &Route, config: &Config) -> Result<(), Error> {
         let problem = "only the endpoints `echo`, `reflect` and `proxy` take streams".to_owned();
         return Err(Error::keyed("stream", Problem::Other(problem)));
     }
+    check_message_bytes(route, config)?;
     for (place, condition) in route.when.iter().enumerate() {
         check_condition(condition).map_err(|error| error.under(&format!("when[{place}]")))?;
     }
@@ -224,6 +231,24 @@ fn check_route(route: &Route, config: &Config) -> Result<(), Error> {
     let found = u64::from(route.status);
     if route.endpoint == EndpointKind::Reject && !(min..=max).contains(&found) {
         return Err(Error::keyed("status", Problem::Range { found, min, max, unit: "" }));
+    }
+    Ok(())
+}
+
+fn check_message_bytes(route: &Route, config: &Config) -> Result<(), Error> {
+    let (found, min, max) =
+        (route.message_bytes, WS_CONTROL_BYTES as u64, config.limits.message_bytes);
+    // Without being named, the default gives way to a smaller limit of the server.
+    if found == 0 || found == ECHO_BYTES && max < found {
+        return Ok(());
+    }
+    if route.endpoint != EndpointKind::Echo {
+        let problem = "only the endpoint `echo` has a bound of its own".to_owned();
+        return Err(Error::keyed("message_bytes", Problem::Other(problem)));
+    }
+    if !(min..=max).contains(&found) {
+        let problem = Problem::Range { found, min, max, unit: " bytes" };
+        return Err(Error::keyed("message_bytes", problem));
     }
     Ok(())
 }

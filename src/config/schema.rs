@@ -156,6 +156,12 @@ pub struct Limits {
     /// is never.
     #[serde(deserialize_with = "size::wide")]
     pub overload_bytes: u64,
+    /// Bytes that connections and channels may hold on the whole process; 0 is half of what the
+    /// system has for it.
+    #[serde(deserialize_with = "size::wide")]
+    pub memory_bytes: u64,
+    /// Bytes a second that a peer has to read, averaged over `timeouts.send_ms`; 0 is none.
+    pub min_bytes_per_s: u64,
     /// Connections from one peer address; 0 is unlimited.
     pub connections_per_address: usize,
     /// Connections of one reactor that have not sent a whole request yet. One more, and the oldest
@@ -203,6 +209,8 @@ impl Default for Limits {
             connections: 0,
             overload_sockets: 0,
             overload_bytes: 0,
+            memory_bytes: 0,
+            min_bytes_per_s: 1024,
             connections_per_address: 0,
             handshakes: 8192,
             control_frames_per_s: 2000,
@@ -332,6 +340,9 @@ pub struct Route {
     /// How its WebSocket messages are compressed.
     #[serde(default)]
     pub compression: CompressionMode,
+    /// Payload bytes of one message to [`EndpointKind::Echo`]; 0 is `limits.message_bytes`.
+    #[serde(default, deserialize_with = "size::wide")]
+    pub message_bytes: u64,
     /// Whether a POST speaks to its endpoint, too, by a body and an answer that are streamed.
     #[serde(default)]
     pub stream: bool,

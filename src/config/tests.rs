@@ -288,6 +288,15 @@ fn config_groups_need_a_reflect_route() {
     let config = toml(&route("'reflect'\nreflect = { group = 'path', exclude_sender = true }"));
     let group = Reflect { group: Grouping::Path, exclude_sender: true, ..Reflect::default() };
     assert_eq!(config.routes[0].reflect, group);
+    for (text, bytes) in [("125", 125), ("'16MiB'", 16 << 20), ("0", 0)] {
+        let config = toml(&route(&format!("'echo'\nmessage_bytes = {text}")));
+        assert_eq!(config.routes[0].message_bytes, bytes);
+    }
+    assert_eq!(
+        toml(APP).routes[0].message_bytes,
+        64 * 1024,
+        "of the echo that is there by default"
+    );
     assert!(!config.routes[0].stream && toml(&route("'echo'\nstream = true")).routes[0].stream);
     let config = toml(&route("'reflect'\nreflect = { history = 50, history_bytes = '4KiB' }"));
     let group = Reflect { history: 50, history_bytes: 4096, ..Reflect::default() };
@@ -295,6 +304,9 @@ fn config_groups_need_a_reflect_route() {
     for (rest, want) in [
         ("'echo'\nreflect.group = 'path'", "f:7:1: routes[0].reflect: only the endpoint `reflect`"),
         ("'reflect'\nreflect.group = 'room'", "f:7:17: routes[0].reflect.group"),
+        ("'apps'\nmessage_bytes = 200", "f:7:1: routes[0].message_bytes: only the endpoint `echo`"),
+        ("'echo'\nmessage_bytes = 124", "f:7:1: routes[0].message_bytes: 124 is out of range"),
+        ("'echo'\nmessage_bytes = 16777217", "f:7:1: routes[0].message_bytes: 16777217 is out"),
         ("'apps'\nstream = true", "f:7:1: routes[0].stream: only the endpoints `echo`, `reflect`"),
         ("'echo'\nstream = 1", "routes[0].stream"),
         ("'reflect'\nreflect.histories = 1", "f:7:9: routes[0].reflect.histories"),

@@ -366,6 +366,13 @@ pub trait Dialect: Sized {
         None
     }
 
+    /// Whether an HTTP request, of which only the head is there, is one whose body will be looked
+    /// at. If not, it is answered without it: a stranger cannot have a body read.
+    fn needs_body(cx: &mut DialectContext<'_>, app: u32, request: &http::Request<'_>) -> bool {
+        let _ = (cx, app, request);
+        false
+    }
+
     /// Answers an HTTP request for application `app`; `path` is what follows `/apps/{id}`.
     fn request(
         context: &mut DialectContext<'_>,
@@ -561,6 +568,19 @@ macro_rules! table {
         pub fn count(env: &Env, app: u32, name: &str, count: u64) -> Option<Frozen> {
             match env.spoken_by(app) {
                 $(DialectKind::$name => $module::Connection::count(env, app, name, count),)*
+            }
+        }
+
+        /// See [`Dialect::needs_body`]; false for a path below which there is nothing.
+        pub fn needs_body(
+            cx: &mut DialectContext<'_>,
+            endpoint: config::EndpointKind,
+            request: &http::Request<'_>,
+        ) -> bool {
+            let target = cx.env.target(endpoint, request.path(), request.query());
+            let Some((app, _)) = target else { return false };
+            match cx.env.spoken_by(app) {
+                $(DialectKind::$name => $module::Connection::needs_body(cx, app, request),)*
             }
         }
 

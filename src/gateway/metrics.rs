@@ -13,7 +13,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 /// What goes down as well as up.
-const GAUGES: [&str; 8] = [
+const GAUGES: [&str; 12] = [
     "connections",
     "upstreams",
     "channels",
@@ -21,6 +21,10 @@ const GAUGES: [&str; 8] = [
     "kept_bytes",
     "queued_bytes",
     "inflated_bytes",
+    "memory_bytes",
+    "memory_limit_bytes",
+    "memory_input_bytes",
+    "memory_frames_bytes",
     "last_epoch",
 ];
 /// What is told for each core: a channel with subscribers on two cores is known to both, and a core

@@ -156,6 +156,14 @@ impl<'a> Router<'a> {
         Ok(RouteMatch { protocol: None, ..entry })
     }
 
+    /// Where a plain request may go, if the guards let it in.
+    pub fn candidates(&self, request: &Request<'_>) -> Vec<&'a Route> {
+        let path = NormalPath::new(request.path());
+        let asked = self.asked(request, &path);
+        let routes = self.config.routes.iter();
+        routes.filter(|route| route.takes(&asked, &[]).is_some()).collect()
+    }
+
     /// Where a request goes whose body may be streamed. `None` if that is no route with streams:
     /// then it is one for a page.
     pub fn stream(
@@ -304,7 +312,7 @@ impl<'a> Router<'a> {
     }
 
     /// Whether a request answers a challenge: a POST of a type of its own.
-    fn renews(&self, request: &Request<'_>) -> bool {
+    pub fn renews(&self, request: &Request<'_>) -> bool {
         const ANSWER: &str = "application/x-challenge-response";
         let of_type = |value: &str| {
             let essence = value.split(';').next().unwrap_or_default();

@@ -140,7 +140,31 @@ impl Reader {
         self.offers = offers;
     }
 
-    /// What the reader waits for.
+    /// The request whose body is being read, without its body.
+    pub fn head(&self) -> Option<Request<'_>> {
+        let size = match self.state {
+            State::Length { head, .. } | State::Chunked { head, .. } => head,
+            _ => return None,
+        };
+        let mut headers = Headers::new();
+        let head = head::parse(&self.buffer[..size], HTTP_HEADERS_MAX, &mut headers).ok()?;
+        Some(request(head, headers, &mut []))
+    }
+
+    /// Bytes of heap that hold a request which is not whole, or was just handed out.
+    pub fn held_bytes(&self) -> usize {
+        self.buffer.capacity()
+    }
+
+    /// Frees a request that was handed out, before its answer waits.
+    pub fn take_back(&mut self) {
+        if matches!(self.state, State::Given) {
+            self.buffer = Vec::new();
+            self.state = State::default();
+        }
+    }
+
+    /// What the connection is waiting for.
     pub fn phase(&self) -> Phase {
         match self.state {
             State::Idle { .. } | State::Given => Phase::Idle,

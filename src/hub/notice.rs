@@ -327,6 +327,11 @@ impl Hub {
         self.notices.next()
     }
 
+    /// Bytes of the waiting channel events.
+    pub fn notice_bytes(&self) -> usize {
+        self.notices.bytes
+    }
+
     /// Whether there is a channel event.
     pub fn has_notices(&self) -> bool {
         !self.notices.waiting.is_empty()

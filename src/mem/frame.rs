@@ -5,6 +5,7 @@
 //! without atomics. A core takes one `Frozen` for an event, wraps it once, and gives each of its
 //! subscribers a `Handle`. Both counts are those of `Arc` and `Rc`, so loom has no model here.
 
+use std::cell::Cell;
 use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -29,19 +30,41 @@ impl Deref for Frozen {
 
 /// One core's handle to a frozen frame; to clone it is one addition without atomics.
 #[derive(Clone, Debug)]
-pub struct Handle(Rc<Frozen>);
+pub struct Handle(Rc<Counted>);
+
+/// A frame that is counted while a handle of this thread is there.
+#[derive(Debug)]
+struct Counted(Frozen);
+
+thread_local! {
+    static FRAME_BYTES: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Bytes of the frames that handles of this thread keep, each counted once for each
+/// [`Handle::new`], however many write queues it waits in.
+pub fn frame_bytes() -> usize {
+    FRAME_BYTES.get()
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        // A handle that outlives its thread's counter is at the end of the thread.
+        let _ = FRAME_BYTES.try_with(|bytes| bytes.set(bytes.get().wrapping_sub(self.0.len())));
+    }
+}
 
 impl Handle {
     /// Wraps `frame`, of which each core takes one share.
     pub fn new(frame: Frozen) -> Handle {
-        Handle(Rc::new(frame))
+        FRAME_BYTES.set(FRAME_BYTES.get().wrapping_add(frame.len()));
+        Handle(Rc::new(Counted(frame)))
     }
 }
 
 impl Deref for Handle {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
-        &self.0.0
+        &self.0.0.0
     }
 }
 
@@ -85,6 +108,19 @@ mod tests {
             assert_eq!(&handle[..], b"frame");
             assert_eq!(handle.as_ptr(), at);
         }
+    }
+
+    #[test]
+    fn frame_bytes_are_counted_once_while_any_handle_is_there() {
+        assert_eq!(frame_bytes(), 0);
+        let first = Handle::new(Frozen::new(b"frame"));
+        let second = first.clone();
+        let other = Handle::new(Frozen::new(b"other one"));
+        assert_eq!(frame_bytes(), 14);
+        drop(first);
+        assert_eq!(frame_bytes(), 14);
+        drop((second, other));
+        assert_eq!(frame_bytes(), 0);
     }
 
     #[test]

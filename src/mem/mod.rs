@@ -4,6 +4,7 @@
 
 #![allow(unsafe_code)]
 
+mod available;
 pub mod frame;
 pub mod mailbox;
 pub mod notifier;
@@ -12,7 +13,8 @@ mod shares;
 pub mod slots;
 mod sync;
 
-pub use frame::{Frozen, Handle, Segment};
+pub use available::available;
+pub use frame::{Frozen, Handle, Segment, frame_bytes};
 pub use notifier::{Notifier, RefreshList, RefreshRequest};
 pub use shares::Shares;
 pub use slots::{FreeList, Slot, Table};

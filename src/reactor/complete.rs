@@ -58,8 +58,12 @@ impl Reactor {
         let admitted = self.addresses.enter(peer.ip());
         self.conns[file as usize] = Conn { admitted, ..Conn::default() };
         let listener = self.places[place].number;
+        let scarce = self.shard.refuses_connections();
         let slot = self.shard.open_at(file, peer, listener, now);
-        if !admitted {
+        if scarce {
+            self.counters.refused_memory.add(1);
+            self.tear_down(slot);
+        } else if !admitted {
             self.counters.refused_address.add(1);
             self.tear_down(slot);
         }

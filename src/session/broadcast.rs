@@ -303,7 +303,7 @@ mod tests {
             let peer = SocketAddr::from(([127, 0, 0, 1], 1));
             let mut session = Session::new(peer, 0, Now { ms: 1, unix_s: 1 }, &self.env);
             session.stage =
-                Stage::Socket(Socket::new(Input::FRAMES, Endpoint::Echo, None, None, 0));
+                Stage::Socket(Socket::new(Input::FRAMES, Endpoint::Echo(0), None, None, 0));
             session
         }
     }

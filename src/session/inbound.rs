@@ -147,7 +147,7 @@ impl Recipient<'_> {
         cx: &mut Context<'_>,
     ) {
         match self.endpoint {
-            Endpoint::Echo => self.send(kind, payload, out, cx),
+            Endpoint::Echo(_) => self.send(kind, payload, out, cx),
             Endpoint::ProxyLeg(leg) => leg.message(kind, payload, cx),
             Endpoint::Dialect(it) => {
                 let channel = self.channel.as_deref_mut();

@@ -7,6 +7,7 @@ mod context;
 mod cors;
 mod counted;
 mod inbound;
+mod memory;
 mod pause;
 mod proxy;
 mod queue;
@@ -22,6 +23,7 @@ mod upstream;
 
 pub use broadcast::Broadcast;
 pub use context::Context;
+pub use memory::SendRate;
 pub use proxy::{MaskKeys, PeerMessage, ProxyEffect};
 pub use queue::{QueueFull, WriteQueue};
 pub use upstream::Dial;
@@ -88,6 +90,8 @@ pub struct Session {
     ip: IpAddr,
     port: u16,
     listener: u16,
+    /// Reading waits because the core has too little memory.
+    starved: bool,
 }
 
 enum Stage {
@@ -127,6 +131,7 @@ impl Session {
             ip: peer.ip(),
             port: peer.port(),
             listener,
+            starved: false,
         }
     }
 
@@ -159,12 +164,7 @@ impl Session {
         !self.paused && (!self.eof || self.filter.is_some())
     }
 
-    /// Bytes that wait to be written to it.
-    pub fn queued_bytes(&self) -> usize {
-        self.queue.bytes()
-    }
-
-    /// Bytes of shared frames that wait to be written to it.
+    /// Bytes of shared frames that wait to be written to the peer.
     pub fn waiting_bytes(&self) -> usize {
         self.queue.broadcasts()
     }
@@ -245,7 +245,7 @@ impl Session {
         }
         // What comes from now on is read and thrown away, also if reading was paused.
         self.paused = false;
-        self.held = Box::default();
+        self.discard_input();
     }
 
     fn must_hold(&self, cx: &Context<'_>) -> bool {
@@ -258,6 +258,9 @@ impl Session {
                     return spent || cx.congested;
                 }
                 let waits = spent || socket.awaits_place(cx) || socket.is_held(cx);
+                if self.starved {
+                    return true;
+                }
                 if let Some(leg) = socket.leg() {
                     // Nearly all that waits for its peer is not its own, and nothing of it goes
                     // elsewhere; but refusals are.
@@ -271,6 +274,7 @@ impl Session {
             Stage::Dialling(_) => return false,
         };
         answers_wait
+            || self.starved
             || cx.congested
             || self.queue.replies() > cx.env.config.limits.write_queue_bytes / 4
     }
@@ -449,7 +453,8 @@ impl Session {
     /// Does what is due: heartbeats, and the end of what has taken too long.
     pub fn sweep(&mut self, cx: &mut Context<'_>) {
         let timeouts = &cx.env.config.timeouts;
-        if self.queue.is_stuck(timeouts.send_ms, cx.now.ms) {
+        let stuck = self.queue.is_stuck(timeouts.send_ms, cx.now.ms);
+        if stuck {
             cx.counters.timed_out.add(1);
             return self.end(Ending::Cut, cx);
         }
@@ -476,6 +481,7 @@ impl Session {
         }
         if let Stage::Socket(socket) = &self.stage
             && self.paused
+            && !self.starved
             && !socket.has_expired(cx)
         {
             // Its signs of life are not read; `send_ms` ends it if it does not read, either.

@@ -15,6 +15,9 @@ pub struct QueueFull;
 /// Replies longer than this get a segment of their own instead of being added to the last one.
 const JOIN_BYTES: usize = 16 * 1024;
 
+/// In what replies are counted that others are given, too, in bytes.
+const LENT_UNIT: usize = 64 * 1024;
+
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub struct WriteQueue {
@@ -22,6 +25,9 @@ pub struct WriteQueue {
     /// Bytes in `segments` and at the kernel's. The configuration's bounds keep them below 4 GiB.
     replies: u32,
     broadcasts: u32,
+    /// Of the replies, bytes that others are given, too, since the queue was last empty, in whole
+    /// [`LENT_UNIT`]s: what is less is counted as this peer's own.
+    lent: u16,
     /// Bytes at the kernel's.
     sending_replies: u32,
     sending_broadcasts: u32,
@@ -48,6 +54,8 @@ impl WriteQueue {
     pub fn push_reply(&mut self, frame: &Handle, now_ms: u64) {
         self.waits(now_ms);
         self.replies += frame.len() as u32;
+        let units = u16::try_from(frame.len() / LENT_UNIT).unwrap_or(u16::MAX);
+        self.lent = self.lent.saturating_add(units);
         self.segments.push(Segment::Lent(frame.clone()));
     }
 
@@ -158,6 +166,9 @@ impl WriteQueue {
         self.broadcasts -= self.sending_broadcasts;
         (self.sending_replies, self.sending_broadcasts) = (0, 0);
         self.sending = false;
+        if self.replies == 0 {
+            self.lent = 0;
+        }
         self.progress_ms = now_ms as u32;
         if self.segments.is_empty() && spare.capacity() <= FRAMES_PER_SEND {
             // Kept only while the connection is busy: see `shrink`.
@@ -213,6 +224,12 @@ impl WriteQueue {
     /// Bytes of broadcasts that wait.
     pub fn broadcasts(&self) -> usize {
         self.broadcasts as usize
+    }
+
+    /// Bytes of heap that this queue alone holds: replies that nobody else is given, and its list.
+    pub fn held_bytes(&self) -> usize {
+        let own = self.replies().saturating_sub(usize::from(self.lent) * LENT_UNIT);
+        own + self.segments.capacity() * size_of::<Segment>()
     }
 
     /// Bytes of replies that wait.

@@ -28,6 +28,8 @@ pub(super) struct Requests {
     first: u32,
     /// Whether any request has been read to its end.
     had_request: bool,
+    /// Whether the head of the request whose body is being read has been looked at.
+    looked: bool,
 }
 
 /// One reply.
@@ -91,10 +93,13 @@ impl Requests {
         self.reader.offer(cx.env.streams);
         let (taken, event) = self.reader.next(&limits, input);
         let after = match event {
-            RequestEvent::Need => After::Need,
+            RequestEvent::Need => self.look_at_head(cx),
             RequestEvent::Continue => {
-                let bytes = http::CONTINUE.to_vec();
-                self.replies.push_back(PendingReply::bytes(bytes, false));
+                let refused = self.look_at_head(cx);
+                if matches!(refused, After::Need) {
+                    let bytes = http::CONTINUE.to_vec();
+                    self.replies.push_back(PendingReply::bytes(bytes, false));
+                }
                 After::Again
             }
             RequestEvent::Head(request, body) => {
@@ -129,7 +134,36 @@ impl Requests {
             }
         };
         self.arm(phase, deadline, cx);
+        self.looked &= self.reader.phase() == Phase::Body;
+        self.reader.take_back();
         (taken, after)
+    }
+
+    /// Looks at the head of a request whose body has not come: one whose body nobody would look at
+    /// is answered without it, and the connection ends. Nothing is done otherwise.
+    fn look_at_head(&mut self, cx: &mut Context<'_>) -> After {
+        if self.looked || self.reader.phase() != Phase::Body {
+            return After::Need;
+        }
+        let Some(mut request) = self.reader.head() else { return After::Need };
+        self.looked = true;
+        if upgrade::wanted(&request) || needs_body(&request, cx) {
+            return After::Need;
+        }
+        request.keep_alive = false;
+        let reply = if router(cx).renews(&request) {
+            let mut bytes = Vec::new();
+            let refusal = gateway::RouteRefusal::Body;
+            refuse(refusal, http::Connection::Close, false, &mut bytes, cx);
+            PendingReply::bytes(bytes, true)
+        } else {
+            answer(&mut request, cx)
+        };
+        cx.counters.http_bodies_unread.add(1);
+        self.had_request = true;
+        self.replies.push_back(reply);
+        self.discard();
+        After::Again
     }
 
     /// Moves the deadline when the phase has changed. One request has its time from its first
@@ -166,6 +200,20 @@ impl Requests {
             Response::text(408, text).connection(http::Connection::Close).push(out);
         }
         After::End(Ending::Flush)
+    }
+
+    /// Bytes of heap of a request that is not whole, and of answers that wait.
+    pub(super) fn held_bytes(&self) -> usize {
+        let bytes = |it: &PendingReply| match &it.body {
+            Body::Bytes(bytes) => bytes.capacity(),
+            Body::Later(_) => size_of::<Unfinished>(),
+        };
+        self.reader.held_bytes() + self.replies.iter().map(bytes).sum::<usize>()
+    }
+
+    /// Frees what was read: nothing more is.
+    pub(super) fn discard(&mut self) {
+        self.reader = http::Reader::new();
     }
 
     pub(super) fn is_fresh(&self) -> bool {
@@ -239,6 +287,22 @@ impl Requests {
         }
         false
     }
+}
+
+/// Whether any endpoint that a request may reach would look at its body.
+fn needs_body(request: &Request<'_>, cx: &mut Context<'_>) -> bool {
+    let router = router(cx);
+    if router.renews(request) {
+        return false;
+    }
+    let (mut out, mut closing) = (Vec::new(), None);
+    let mut cx = context(&mut out, None, &mut closing, cx);
+    router.candidates(request).iter().any(|route| match route.endpoint {
+        endpoint @ (config::EndpointKind::Apps
+        | config::EndpointKind::Zenith
+        | config::EndpointKind::Zilliqa) => dialect::needs_body(&mut cx, endpoint, request),
+        _ => false,
+    })
 }
 
 fn answer(request: &mut Request<'_>, cx: &mut Context<'_>) -> PendingReply {
@@ -511,7 +575,8 @@ pub(super) fn enter(
 
 fn endpoint(opening: &Opening<'_>, context: &mut DialectContext<'_>) -> Endpoint {
     if opening.route.endpoint == config::EndpointKind::Echo {
-        return Endpoint::Echo;
+        // It is at most that of the server, which is at most a gibibyte.
+        return Endpoint::Echo(opening.route.message_bytes as u32);
     }
     Connection::open(context, opening).map_or(Endpoint::Refused, Endpoint::Dialect)
 }

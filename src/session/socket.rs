@@ -67,7 +67,8 @@ const FLOOD: Closing = Closing::new(close::POLICY, "too many control frames");
 
 /// Who takes the messages.
 pub(super) enum Endpoint {
-    Echo,
+    /// With the payload bytes that a message may have; 0 is as many as the server admits.
+    Echo(u32),
     Dialect(Connection),
     /// The other half of a proxied connection.
     ProxyLeg(Box<ProxyLeg>),
@@ -181,6 +182,7 @@ impl Socket {
             }
             FrameEvent::Violation(violation) => self.violated(violation, out, cx),
         };
+        self.input.take_back();
         self.close_if(wanted, out, deadline, cx);
         (taken, after)
     }
@@ -346,11 +348,15 @@ impl Socket {
         let allow_rsv1 = self.compresses();
         match &self.endpoint {
             Endpoint::Dialect(it) => ws::FrameLimits { allow_rsv1, ..it.limits(env) },
-            _ => {
+            other => {
                 let limits = &env.config.limits;
+                let own = match other {
+                    Endpoint::Echo(own @ 1..) => u64::from(*own),
+                    _ => u64::MAX,
+                };
                 ws::FrameLimits {
-                    frame_bytes: limits.frame_bytes,
-                    message_bytes: limits.message_bytes,
+                    frame_bytes: limits.frame_bytes.min(own),
+                    message_bytes: limits.message_bytes.min(own),
                     fragments: limits.fragments,
                     allow_rsv1,
                 }

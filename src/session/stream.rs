@@ -96,6 +96,30 @@ impl Input {
         }
     }
 
+    /// Bytes of heap that hold what is not whole.
+    pub(super) fn held_bytes(&self) -> usize {
+        match self {
+            Input::Frames(reader) | Input::Answers(reader) => reader.filled_bytes(),
+            Input::Records(records) => records.reader.held_bytes(),
+        }
+    }
+
+    /// Frees a long message that was handed out, before what was made of it waits.
+    pub(super) fn take_back(&mut self) {
+        match self {
+            Input::Frames(reader) | Input::Answers(reader) => reader.take_back_long(),
+            Input::Records(_) => {}
+        }
+    }
+
+    /// Frees everything: nothing more is read.
+    pub(super) fn discard(&mut self) {
+        match self {
+            Input::Frames(reader) | Input::Answers(reader) => *reader = ws::Reader::new(),
+            Input::Records(records) => records.reader.discard(),
+        }
+    }
+
     /// Whether the client has said all that it will say, in a way that lets it listen on.
     pub(super) fn has_ended(&self) -> bool {
         matches!(self, Input::Records(records) if records.stage == Stage::Over)

@@ -67,6 +67,12 @@ pub(super) struct Dialling {
     outcome_reported: bool,
 }
 
+impl Dialling {
+    pub(super) fn held_bytes(&self) -> usize {
+        self.request.capacity() + self.answer.capacity()
+    }
+}
+
 impl PendingUpstream {
     /// Begins to wait, and asks for the first dial.
     ///

@@ -18,15 +18,11 @@ impl Shard {
         self.codecs.held_bytes()
     }
 
-    /// Bytes of large buffers that were freed, since the start.
-    pub fn freed_bytes(&self) -> u64 {
-        self.codecs.freed_bytes()
-    }
-
     /// Call once a turn, after mail was handed over: reading goes on where congestion or the
     /// turn's share of work had stopped it.
     pub fn next_turn(&mut self, now: Now) {
         self.codecs.new_turn();
+        self.keep_memory(now);
         self.run_closing_effects(now);
         self.deliver_local(now);
         self.hub.report_counts(&mut self.mail);

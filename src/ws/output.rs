@@ -145,6 +145,9 @@ impl Codecs {
     /// A new turn of the reactor begins.
     pub fn new_turn(&mut self) {
         self.work = TURN_WORK;
+        if self.scratch.capacity() > KEPT_BYTES {
+            self.scratch = Vec::new();
+        }
     }
 
     /// Whether this turn has done as much as a turn may.
@@ -293,8 +296,8 @@ impl Channel {
 
     /// Decompresses a message of at most `max_bytes` bytes, or the end of one of which parts came
     /// before. One without any octet is empty, and nothing for a decompressor: what is left out
-    /// at the end of each message would be the beginning of a block behind nothing. Give the memory
-    /// back with [`Codecs::give_back`].
+    /// at the end of each message would be the beginning of a block behind nothing. Give the
+    /// memory back with [`Codecs::give_back`].
     ///
     /// # Errors
     /// What is wrong with it.
@@ -402,6 +405,11 @@ impl Channel {
     /// Whether a message is whole, and another one of the core has the place for large ones.
     pub fn awaits_place(&self) -> bool {
         self.unpacking.as_ref().is_some_and(|it| it.is_whole() && !it.has_place())
+    }
+
+    /// Bytes of a message that waits to be decompressed.
+    pub fn compressed_bytes(&self) -> usize {
+        self.unpacking.as_ref().map_or(0, |it| it.compressed_bytes())
     }
 
     /// Whether a message has the core's place for large ones.

@@ -36,6 +36,8 @@ pub struct Reader {
 /// A buffer of at most this size is kept for the next unfinished frame of the same input, so that a
 /// stream whose frames are cut by every input allocates only once.
 const SPARE_BYTES: usize = 32 * 1024;
+/// A buffer of more than this is not kept until the next call.
+const LONG_BYTES: usize = 64 * 1024;
 
 /// The position of a reader in the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,8 +140,22 @@ impl Reader {
         self.buf.capacity()
     }
 
-    /// Whether a frame or a fragmented message has begun and not ended, which the deadline for slow
-    /// senders needs.
+    /// Bytes of an unfinished message that have come: room that is reserved for more costs nothing
+    /// until it is filled.
+    pub fn filled_bytes(&self) -> usize {
+        self.buf.len()
+    }
+
+    /// Frees the buffer of a long message that was handed out. Its owner is done with it, and what
+    /// came of it may wait for long.
+    pub fn take_back_long(&mut self) {
+        if self.stage == Stage::Given && self.buf.capacity() > LONG_BYTES {
+            self.take_back();
+        }
+    }
+
+    /// Whether a frame or a fragmented message has begun and not ended: what a deadline for slow
+    /// senders asks.
     pub fn mid_message(&self) -> bool {
         match self.stage {
             Stage::Idle | Stage::Dead => false,

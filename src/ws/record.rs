@@ -188,6 +188,11 @@ impl Reader {
         self.buf.capacity()
     }
 
+    /// Frees it: nothing more is read.
+    pub fn discard(&mut self) {
+        self.buf = Vec::new();
+    }
+
     /// The bytes of a message that the last call has found, of the same `piece`.
     pub fn payload<'a>(&'a mut self, place: PayloadPlace, piece: &'a mut [u8]) -> &'a mut [u8] {
         match place {

@@ -128,6 +128,11 @@ impl Unpacking {
         self.whole
     }
 
+    /// Bytes of heap that hold what came of it; what came out of it is the codecs' account.
+    pub(super) fn compressed_bytes(&self) -> usize {
+        self.rest.capacity()
+    }
+
     /// Whether it has the place for a large message.
     pub(super) fn has_place(&self) -> bool {
         self.placed

@@ -4,7 +4,7 @@ use crate::peer::{APP, Ear, Heard};
 use polycast::config::{Config, FileFormat};
 use polycast::dialect::Env;
 use polycast::hub::Hasher;
-use polycast::mem::Slot;
+use polycast::mem::{Segment, Slot};
 use polycast::session::Ending;
 use polycast::shard::{Common, Shard};
 use polycast::stats::Counters;
@@ -21,8 +21,11 @@ pub(crate) const SWEEP_MS: u64 = 250;
 pub(crate) fn config(more: &str) -> Config {
     let (id, key, secret) = APP;
     let text = format!("[[apps]]\nid = '{id}'\nkey = '{key}'\nsecret = '{secret}'\n{more}");
-    Config::parse_with(&text, FileFormat::Toml, "test", &|_| None)
-        .unwrap_or_else(|it| panic!("{it}"))
+    let config = Config::parse_with(&text, FileFormat::Toml, "test", &|_| None);
+    let mut config = config.unwrap_or_else(|it| panic!("{it}"));
+    // Echoes of any length.
+    config.routes.iter_mut().for_each(|route| route.message_bytes = 0);
+    config
 }
 
 /// What the shards of one process share.
@@ -49,6 +52,9 @@ pub(crate) struct Wire {
     /// What came on a connection with TLS, which is not listened to here.
     pub(crate) raw: Vec<u8>,
     secure: bool,
+    /// The peer does not read: what is sent stays at the kernel's.
+    pub(crate) deaf: bool,
+    stuck: Vec<Segment>,
     /// The peer has ended its side.
     eof: bool,
     /// The server has ended its side.
@@ -136,6 +142,7 @@ impl Machine {
     /// Ends every connection; nothing may be left of them.
     pub(crate) fn end(&mut self) {
         for at in 0..self.wires.len() {
+            self.wires[at].stuck.clear();
             if let Some(slot) = self.wires[at].slot.take() {
                 self.shard.close(slot);
             }
@@ -163,6 +170,19 @@ impl Machine {
         panic!("it does not come to rest");
     }
 
+    /// A peer that does not read has read so many bytes all the same.
+    pub(crate) fn trickle(&mut self, at: usize, bytes: usize) {
+        if let Some(slot) = self.wires[at].slot {
+            self.shard.sent(slot, bytes, None, self.now);
+            self.settle();
+        }
+    }
+
+    /// Whether bytes from a peer are taken from the kernel.
+    pub(crate) fn reads(&mut self, at: usize) -> bool {
+        self.wires[at].slot.and_then(|slot| self.shard.wants(slot)).is_some_and(|it| it.read)
+    }
+
     /// The peer is gone in the middle of a turn.
     pub(crate) fn hang_up(&mut self, at: usize) {
         self.close(at);
@@ -187,6 +207,10 @@ impl Machine {
                 continue;
             }
             if let Some(mut batch) = self.shard.take_batch(slot) {
+                if self.wires[at].deaf {
+                    self.wires[at].stuck = batch;
+                    continue;
+                }
                 let bytes = batch.iter().flat_map(|segment| segment.to_vec()).collect::<Vec<u8>>();
                 batch.clear();
                 let wire = &mut self.wires[at];
@@ -200,7 +224,8 @@ impl Machine {
                 self.wires[at].shut = true;
                 self.finish(at);
             } else {
-                let waits = wants.read || self.wires[at].eof || self.shard.is_restless();
+                let starved = self.shard.is_starved(slot);
+                let waits = wants.read || starved || self.wires[at].eof || self.shard.is_restless();
                 assert!(waits, "nothing waits and nothing is read");
             }
         }
@@ -216,6 +241,7 @@ impl Machine {
         if let Some(slot) = self.wires[at].slot.take() {
             self.shard.close(slot);
             self.shard.run_closing_effects(self.now);
+            self.wires[at].stuck.clear();
             self.wires[at].gone = true;
         }
     }

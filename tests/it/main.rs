@@ -11,6 +11,7 @@ mod forged;
 mod handshakes;
 mod live;
 mod machine;
+mod memory;
 mod net;
 mod peer;
 mod proxy;

@@ -24,7 +24,7 @@ fn run_at(
     body: &str,
     now: u64,
 ) -> Result<(), SignatureError> {
-    let signed = Signed { method, path, prefix: "", query, body: body.as_bytes() };
+    let signed = Signed { method, path, prefix: "", query, body: Some(body.as_bytes()) };
     signature::verify(&signed, Broadcastt::SIGNING, &keys(), now, Some(600))
 }
 

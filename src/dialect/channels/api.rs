@@ -83,7 +83,16 @@ fn stale(context: &DialectContext<'_>, app: u32, given: u64, now: u64) {
 fn is_foreign<V: Vendor>(context: &DialectContext<'_>, request: &Request<'_>) -> bool {
     let key = query::get(request.query(), "auth_key").unwrap_or("");
     let other = context.env.apps.by_key(key);
-    other.is_some_and(|other| verify::<V>(context, other, request).is_ok())
+    other.is_some_and(|other| is_signed::<V>(context, other, request))
+}
+
+/// Whether the head of a request is signed by application `app`, the MD5 of its body included.
+pub(super) fn is_signed<V: Vendor>(
+    context: &DialectContext<'_>,
+    app: u32,
+    request: &Request<'_>,
+) -> bool {
+    check::<V>(context, app, request, false).is_ok()
 }
 
 fn verify<V: Vendor>(
@@ -91,12 +100,21 @@ fn verify<V: Vendor>(
     app: u32,
     request: &Request<'_>,
 ) -> Result<(), signature::SignatureError> {
+    check::<V>(context, app, request, true)
+}
+
+fn check<V: Vendor>(
+    context: &DialectContext<'_>,
+    app: u32,
+    request: &Request<'_>,
+    has_body: bool,
+) -> Result<(), signature::SignatureError> {
     let entry = context.env.apps.get(app);
     let signed = signature::Signed {
         method: request.method,
         path: request.path(),
         query: request.query(),
-        body: request.body,
+        body: has_body.then_some(&*request.body),
         prefix: &context.env.config.pusher.path_prefix,
     };
     let tolerance = entry.config.check_timestamp.then_some(TOLERANCE_S);

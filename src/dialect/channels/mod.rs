@@ -246,6 +246,10 @@ impl<V: Vendor> Dialect for Connection<V> {
         pushed.then_some(frame)
     }
 
+    fn needs_body(context: &mut DialectContext<'_>, app: u32, request: &http::Request<'_>) -> bool {
+        api::is_signed::<V>(context, app, request)
+    }
+
     fn request(
         context: &mut DialectContext<'_>,
         app: u32,

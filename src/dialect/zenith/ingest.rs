@@ -19,6 +19,15 @@ pub(super) fn answer(context: &mut DialectContext<'_>, request: &mut Request<'_>
     Answered::Now(reply(context, request))
 }
 
+/// Whether a request brings updates of a service, by its head.
+pub(super) fn may_publish(context: &DialectContext<'_>, request: &Request<'_>) -> bool {
+    let token = request.header("authorization").and_then(credentials);
+    let found = token.and_then(|token| context.env.zenith.token(token));
+    request.path().ends_with("/ingest")
+        && request.method == "POST"
+        && matches!(found, Some(TokenOwner::Service(_)))
+}
+
 fn reply(context: &mut DialectContext<'_>, request: &mut Request<'_>) -> HttpReply {
     if !request.path().ends_with("/ingest") {
         return error(426, "a WebSocket is served here; back ends post to /ingest below", None);

@@ -244,6 +244,14 @@ impl Dialect for Connection {
         Heartbeat { silence_ms: config.ping_s * 1000, answer_ms: config.pong_s * 1000 }
     }
 
+    fn needs_body(
+        context: &mut DialectContext<'_>,
+        _app: u32,
+        request: &http::Request<'_>,
+    ) -> bool {
+        ingest::may_publish(context, request)
+    }
+
     fn request(
         context: &mut DialectContext<'_>,
         _app: u32,

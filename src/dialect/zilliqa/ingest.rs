@@ -27,6 +27,14 @@ pub(super) fn answer(context: &mut DialectContext<'_>, request: &mut Request<'_>
     }
 }
 
+/// Whether a request brings an epoch, by its head.
+pub(super) fn may_publish(context: &DialectContext<'_>, request: &Request<'_>) -> bool {
+    let section = &context.env.config.zilliqa;
+    let token = &section.publish_token;
+    let publishes = request.path() == section.publish_path && !token.expose().is_empty();
+    publishes && request.method == "POST" && presents(request, token)
+}
+
 /// Whether the request has the token as a bearer (RFC 6750 section 2.1).
 fn presents(request: &Request<'_>, token: &Secret) -> bool {
     let given = request.header("authorization").and_then(|field| field.split_once(' '));

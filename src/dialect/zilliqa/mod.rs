@@ -211,6 +211,14 @@ impl Dialect for Connection {
         }
     }
 
+    fn needs_body(
+        context: &mut DialectContext<'_>,
+        _app: u32,
+        request: &http::Request<'_>,
+    ) -> bool {
+        ingest::may_publish(context, request)
+    }
+
     fn request(
         context: &mut DialectContext<'_>,
         _app: u32,

@@ -284,6 +284,7 @@ fn inflate_bombs_of_many_clients_at_once_take_the_memory_of_one() {
     // One output that grows, and what the allocator makes of it; all at once would be 300 MiB.
     let took = process.peak() - before;
     assert!(took < 8 * BOMB as u64, "{took} bytes");
-    wait("memory is given back", || process.resident() < before + 2 * BOMB as u64);
+    // Less than 16 MiB are not worth it, so some may be left.
+    wait("memory is given back", || process.resident() < before + 4 * BOMB as u64);
     other.sync();
 }

@@ -2,6 +2,7 @@
 
 use super::child::*;
 use crate::net::*;
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 const CONNECTIONS: usize = 10_000;
@@ -113,4 +114,57 @@ fn has_files(wanted: u64) -> bool {
         skip(&format!("{wanted} open files are needed, {} are allowed", limit.rlim_max));
     }
     enough
+}
+
+/// Strangers that send most of a message, and others that do not read a long echo.
+#[test]
+fn memory_of_many_strangers_stays_within_the_account_and_a_client_is_served() {
+    const STRANGERS: usize = 60;
+    const MIB: usize = 1 << 20;
+    const LIMIT: u64 = 64 << 20;
+    if !has_uring() {
+        return;
+    }
+    let base = BASE.replace("threads = 2", "threads = 1");
+    let config = format!(
+        "{base}limits.memory_bytes = '64MiB'\nlimits.message_bytes = '16MiB'\n\
+         [[routes]]\nendpoint = 'echo'\n"
+    );
+    let process = Process::start("strangers", &config);
+    let address = process.address;
+    let mut healthy = Client::open(address, "/echo");
+    let before = process.resident();
+    let crowd: Vec<_> = (0..STRANGERS)
+        .map(|number| {
+            std::thread::spawn(move || {
+                let mut stream = std::net::TcpStream::connect(address).unwrap();
+                stream.set_write_timeout(Some(Duration::from_secs(3))).unwrap();
+                let mut bytes = handshake("/echo", "").into_bytes();
+                let (whole, sent) = if number % 2 == 0 { (15, 15) } else { (4, 4) };
+                bytes.extend(masked_header(true, 2, (whole * MIB) as u64));
+                bytes.resize(bytes.len() + sent * MIB - usize::from(number % 2 == 0), 7);
+                // It may be refused, or not be read on.
+                let _ = stream.write_all(&bytes);
+                std::thread::sleep(Duration::from_secs(3));
+            })
+        })
+        .collect();
+    let start = Instant::now();
+    let (mut max, mut slowest) = (0, Duration::ZERO);
+    while !crowd.iter().all(|stranger| stranger.is_finished()) {
+        let asked = Instant::now();
+        healthy.sync();
+        slowest = slowest.max(asked.elapsed());
+        max = max.max(process.resident().saturating_sub(before));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let took = start.elapsed();
+    println!("{:.1} MiB at most, {slowest:?} at most of {took:?}", mib(max));
+    assert!(max > LIMIT / 4, "they did hold something");
+    // Without an account it would be 700 MiB. Beside it are buffers that grow, and the allocator.
+    assert!(max < 3 * LIMIT, "{:.1} MiB", mib(max));
+    assert!(slowest < Duration::from_secs(10), "{slowest:?}");
+    crowd.into_iter().for_each(|stranger| stranger.join().unwrap());
+    healthy.sync();
+    wait("memory is given back", || process.resident() < before + LIMIT / 2);
 }

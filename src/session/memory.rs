@@ -1,0 +1,182 @@
+//! What a connection holds, in bytes, and what becomes of it when the core has too little memory.
+
+use super::socket::Socket;
+use super::{After, Context, Ending, Session, Stage};
+use crate::dialect::Closing;
+use crate::http::{Connection, Response};
+use crate::time::Now;
+use crate::ws::close;
+
+/// With more than this waiting to be written, a peer that is ended is not told why: it has not
+/// read what came before.
+const TELL_BYTES: usize = 64 * 1024;
+
+/// How many bytes have left a write queue since when: a peer that reads next to nothing is not
+/// waited for, although it makes progress.
+#[derive(Clone, Default)]
+pub struct SendRate {
+    /// The low bits of when counting began, in milliseconds; 0 while nothing waits.
+    since: u32,
+    bytes: u32,
+}
+
+impl SendRate {
+    /// Notes that `n` bytes have left.
+    pub fn add(&mut self, n: usize) {
+        self.bytes = self.bytes.saturating_add(u32::try_from(n).unwrap_or(u32::MAX));
+    }
+
+    /// Looks at a queue at a sweep: true if it has waited all of `window_ms`, of which less than
+    /// `min_per_s` bytes a second have left. 0 bytes is no bound.
+    fn is_too_low(&mut self, waits: bool, min_per_s: u64, window_ms: u64, now: Now) -> bool {
+        let now_ms = (now.ms as u32).max(1);
+        if !waits {
+            *self = SendRate::default();
+            return false;
+        }
+        if self.since == 0 {
+            *self = SendRate { since: now_ms, bytes: 0 };
+            return false;
+        }
+        let passed = u64::from(now_ms.wrapping_sub(self.since));
+        if passed < window_ms {
+            return false;
+        }
+        let low = u64::from(self.bytes) * 1000 < min_per_s * passed;
+        *self = SendRate { since: now_ms, bytes: 0 };
+        low
+    }
+}
+
+impl Session {
+    /// Bytes of heap that came from the peer and are not done with: an unfinished message or
+    /// request, input that waits because reading is paused, a message that waits.
+    pub fn input_bytes(&self) -> usize {
+        let stage = match &self.stage {
+            Stage::Http(requests) => requests.held_bytes(),
+            Stage::Socket(socket) => socket.held_bytes(),
+            Stage::Dialling(dialling) => dialling.held_bytes(),
+            Stage::Connecting(_) => 0,
+        };
+        self.held.len() + stage
+    }
+
+    /// Bytes that wait to be written to it.
+    pub fn queued_bytes(&self) -> usize {
+        self.queue.bytes()
+    }
+
+    /// Bytes that the connection alone holds: those, and what waits to be written to it. Frames
+    /// that others share are counted once, by [`crate::mem::frame_bytes`].
+    pub fn held_bytes(&self) -> usize {
+        self.input_bytes() + self.queue.held_bytes()
+    }
+
+    /// All that would be free if each connection with the same frames were ended.
+    pub fn burden(&self) -> usize {
+        self.input_bytes() + self.queue.bytes()
+    }
+
+    /// Stops reading until [`Session::unstarve`], because the core has too little memory.
+    pub fn starve(&mut self) {
+        self.starved = true;
+        self.paused |= self.ending == Ending::Open;
+    }
+
+    /// Whether reading was stopped so.
+    pub fn is_starved(&self) -> bool {
+        self.starved
+    }
+
+    /// Reading may go on.
+    pub fn unstarve(&mut self) {
+        self.starved = false;
+    }
+
+    /// Ends the connection because the core has too little memory, and frees what it has read.
+    pub fn end_for_memory(&mut self, cx: &mut Context<'_>) {
+        let tells = self.ending == Ending::Open && self.queue.bytes() <= TELL_BYTES;
+        match &self.stage {
+            Stage::Socket(_) if tells => {
+                let closing = Closing::new(close::TRY_AGAIN, "the server is short of memory");
+                self.with_socket(cx, |socket, out, _| {
+                    socket.close(&closing, out);
+                    After::End(Ending::Flush)
+                });
+            }
+            Stage::Http(requests) if tells && requests.ticket().is_none() => {
+                let mut out = self.queue.open_tail();
+                let answer = Response::text(503, "the server is short of memory\n");
+                answer.connection(Connection::Close).push(&mut out);
+                cx.counters.http_errors.add(1);
+                self.queue.close_tail(out, cx.now.ms);
+                self.end(Ending::Flush, cx);
+            }
+            _ => self.end(Ending::Cut, cx),
+        }
+        self.drop_unneeded(cx);
+    }
+
+    /// Frees what was read of a connection that has ended.
+    pub(super) fn discard_input(&mut self) {
+        self.held = Box::default();
+        match &mut self.stage {
+            Stage::Http(requests) => requests.discard(),
+            Stage::Socket(socket) => socket.discard(),
+            Stage::Connecting(_) | Stage::Dialling(_) => {}
+        }
+    }
+
+    /// At a sweep, ends the connection if its peer, by the `rate` of what has left, has read less
+    /// than it has to for as long as `timeouts.send_ms`.
+    pub fn end_if_too_slow(&mut self, rate: &mut SendRate, cx: &mut Context<'_>) {
+        let config = &cx.env.config;
+        let (min, window) = (config.limits.min_bytes_per_s, config.timeouts.send_ms);
+        let waits = !self.queue.is_empty() && self.ending != Ending::Cut;
+        if rate.is_too_low(waits, min, window, cx.now) {
+            cx.counters.send_too_slow.add(1);
+            self.end(Ending::Cut, cx);
+        }
+    }
+}
+
+impl Socket {
+    fn held_bytes(&self) -> usize {
+        let parked = self.policy.as_ref().and_then(|policy| policy.parked.as_ref());
+        let parked = parked.map_or(0, |it| it.payload.capacity());
+        let channel = self.channel.as_ref().map_or(0, |channel| channel.compressed_bytes());
+        self.input.held_bytes() + parked + channel
+    }
+
+    fn discard(&mut self) {
+        self.input.discard();
+        if let Some(policy) = &mut self.policy {
+            policy.parked = None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn send_rate_has_a_bound_on_both_sides() {
+        let now = |ms| Now { ms, unix_s: 0 };
+        for (bytes, min, low) in
+            [(10_239, 1024, true), (10_240, 1024, false), (0, 1024, true), (0, 0, false)]
+        {
+            let mut rate = SendRate::default();
+            assert!(!rate.is_too_low(true, min, 10_000, now(5000)), "it begins");
+            rate.bytes = bytes;
+            assert!(!rate.is_too_low(true, min, 10_000, now(14_999)));
+            assert_eq!(rate.is_too_low(true, min, 10_000, now(15_000)), low, "{bytes} {min}");
+        }
+        // What is empty in between begins again.
+        let mut rate = SendRate::default();
+        assert!(!rate.is_too_low(true, 1024, 10_000, now(5000)));
+        assert!(!rate.is_too_low(false, 1024, 10_000, now(10_000)));
+        assert!(!rate.is_too_low(true, 1024, 10_000, now(15_000)));
+        assert!(rate.is_too_low(true, 1024, 10_000, now(25_000)));
+    }
+}

@@ -1,0 +1,235 @@
+//! One account of what connections make this core hold, and what is done when it is too much.
+//!
+//! Each session says what it holds when it is on the list of work, which it is whenever that has
+//! changed; the account keeps the sum. So the figure is that of this turn: a flood cannot take
+//! more in between than one turn receives.
+
+use super::Shard;
+use crate::mem::{self, Slot};
+use crate::session::SendRate;
+use crate::time::Now;
+
+/// In percent of this core's share of `limits.memory_bytes`: with how much the largest holders
+/// are not read on, down to how much of what the others hold, and below what they are again.
+const PAUSE: u64 = 80;
+const PAUSE_LEAVES: u64 = 60;
+const RESUME: u64 = 75;
+/// With how much new connections are refused.
+const REFUSE: u64 = 90;
+/// With how much the largest holders are ended, and down to what.
+const END: u64 = 95;
+const END_LEAVES: u64 = 85;
+/// Who holds less is left alone: ending it would free next to nothing.
+const WORTH_BYTES: usize = 64 * 1024;
+/// How soon the largest holders are looked for again, unless much more is held.
+const SCAN_MS: u64 = 50;
+
+/// What a channel and a subscription take in the tables of the hub.
+const CHANNEL_BYTES: u64 = 512;
+const SUBSCRIPTION_BYTES: u64 = 384;
+
+/// See the module's documentation.
+#[derive(Default)]
+pub(super) struct Account {
+    /// What each session holds, by its index, as it last said, and the sum.
+    charged: Vec<u32>,
+    sessions: u64,
+    /// Bytes that sessions have freed in large pieces, since the start.
+    freed: u64,
+    /// Connections that are not read because of what they hold.
+    starved: Vec<Slot>,
+    /// What was held, and when, at the last search for the largest holders.
+    scanned: u64,
+    scanned_ms: u64,
+    pub(super) rates: Rates,
+}
+
+/// How fast each peer reads, by the index of its session.
+#[derive(Default)]
+pub(super) struct Rates(Vec<SendRate>);
+
+impl Rates {
+    pub(super) fn of(&mut self, slot: Slot) -> &mut SendRate {
+        at(&mut self.0, slot)
+    }
+}
+
+/// What stands for a slot, which may be a new one.
+fn at<T: Clone + Default>(of_slots: &mut Vec<T>, slot: Slot) -> &mut T {
+    let index = slot.index as usize;
+    if index >= of_slots.len() {
+        of_slots.resize(index + 1, T::default());
+    }
+    &mut of_slots[index]
+}
+
+impl Account {
+    /// A session holds so much now.
+    fn charge(&mut self, slot: Slot, held: usize) {
+        let held = u32::try_from(held).unwrap_or(u32::MAX);
+        let had = std::mem::replace(at(&mut self.charged, slot), held);
+        self.sessions = self.sessions - u64::from(had) + u64::from(held);
+        let freed = had.saturating_sub(held);
+        if freed as usize >= WORTH_BYTES {
+            self.freed += u64::from(freed);
+        }
+    }
+
+    /// A session is gone.
+    pub(super) fn forget(&mut self, slot: Slot) {
+        self.charge(slot, 0);
+        *self.rates.of(slot) = SendRate::default();
+    }
+
+    /// So many bytes have left.
+    pub(super) fn sent(&mut self, slot: Slot, n: usize) {
+        self.rates.of(slot).add(n);
+    }
+
+    /// Whether the largest holders are to be looked for, with `total` held.
+    fn is_scan_due(&mut self, total: u64, share: u64, now: Now) -> bool {
+        let due = total > self.scanned + share / 64 || now.ms >= self.scanned_ms + SCAN_MS;
+        if due {
+            (self.scanned, self.scanned_ms) = (total, now.ms);
+        }
+        due
+    }
+}
+
+impl Shard {
+    /// Bytes that this core holds for its connections and channels.
+    pub fn memory_bytes(&self) -> u64 {
+        let channels = self.hub.channel_count() as u64 * CHANNEL_BYTES;
+        let subscriptions = self.counters.subscriptions.get() * SUBSCRIPTION_BYTES;
+        let kept = self.hub.kept_bytes() + self.hub.notice_bytes();
+        let inflated = self.codecs.held_bytes();
+        let frames = mem::frame_bytes();
+        self.account.sessions + channels + subscriptions + (kept + inflated + frames) as u64
+    }
+
+    /// This core's share of what the process may hold.
+    pub fn memory_share(&self) -> u64 {
+        let limit = match self.env.config.limits.memory_bytes {
+            0 => mem::available() / 2,
+            limit => limit,
+        };
+        limit / u64::from(self.cores.max(1))
+    }
+
+    fn is_memory_above(&self, percent: u64) -> bool {
+        self.memory_bytes() > self.memory_share() / 100 * percent
+    }
+
+    /// Whether so much is held that no further connection is taken.
+    pub fn refuses_connections(&self) -> bool {
+        self.is_memory_above(REFUSE)
+    }
+
+    /// Bytes that were freed in large pieces, since the start.
+    pub fn freed_bytes(&self) -> u64 {
+        self.codecs.freed_bytes() + self.account.freed
+    }
+
+    /// Whether a connection is not read on because of what it holds.
+    pub fn is_starved(&mut self, slot: Slot) -> bool {
+        self.sessions.get_mut(slot).is_some_and(|session| session.is_starved())
+    }
+
+    /// A session may hold more or less than before.
+    pub(super) fn charge(&mut self, slot: Slot) {
+        if let Some(session) = self.sessions.get_mut(slot) {
+            self.account.charge(slot, session.held_bytes());
+        }
+    }
+
+    /// Keeps what is held within the share, once a turn.
+    pub(super) fn keep_memory(&mut self, now: Now) {
+        if !self.is_memory_above(RESUME) {
+            return self.unstarve(now);
+        }
+        if !self.is_memory_above(PAUSE) {
+            return;
+        }
+        let (total, share) = (self.memory_bytes(), self.memory_share());
+        if !self.account.is_scan_due(total, share, now) {
+            return;
+        }
+        let mut holders = self.holders();
+        if self.is_memory_above(END) {
+            let mut surplus = total.saturating_sub(share / 100 * END_LEAVES);
+            let ended = holders.iter().position(|(bytes, _)| {
+                surplus = surplus.saturating_sub(*bytes as u64);
+                surplus == 0
+            });
+            let ended = ended.map_or(holders.len(), |last| last + 1);
+            for (_, slot) in holders.drain(..ended) {
+                self.end_for_memory(slot, now);
+            }
+        }
+        let mut left: u64 = holders.iter().map(|(bytes, _)| *bytes as u64).sum();
+        for (bytes, slot) in holders {
+            if left <= share / 100 * PAUSE_LEAVES {
+                break;
+            }
+            left -= bytes as u64;
+            self.starve(slot);
+        }
+    }
+
+    /// Who holds much, the largest first.
+    fn holders(&mut self) -> Vec<(usize, Slot)> {
+        let mut holders = Vec::new();
+        for index in 0..self.sessions.end() {
+            let Some(slot) = self.sessions.slot_at(index) else { continue };
+            let Some(session) = self.sessions.get_mut(slot) else { continue };
+            let bytes = session.burden();
+            if bytes >= WORTH_BYTES {
+                holders.push((bytes, slot));
+            }
+        }
+        holders.sort_unstable_by(|a, b| b.cmp(a));
+        holders
+    }
+
+    fn end_for_memory(&mut self, slot: Slot, now: Now) {
+        let others = std::mem::take(&mut self.effects);
+        if let Some((session, mut cx)) = self.session(slot, now) {
+            session.end_for_memory(&mut cx);
+            self.counters.memory_ended.add(1);
+            self.after(slot, now);
+            self.charge(slot);
+            self.list(slot);
+        }
+        self.effects = others;
+    }
+
+    fn starve(&mut self, slot: Slot) {
+        let Some(session) = self.sessions.get_mut(slot) else { return };
+        if !session.is_starved() {
+            session.starve();
+            self.counters.memory_read_paused.add(1);
+            self.account.starved.push(slot);
+            self.list(slot);
+        }
+    }
+
+    fn unstarve(&mut self, now: Now) {
+        self.account.scanned = 0;
+        for slot in std::mem::take(&mut self.account.starved) {
+            if let Some(session) = self.sessions.get_mut(slot) {
+                session.unstarve();
+                self.go_on(slot, now);
+            }
+        }
+    }
+
+    /// Sets the gauges, at a sweep that has found so many bytes of input.
+    pub(super) fn report_memory(&mut self, input: usize) {
+        let counters = &self.counters;
+        counters.memory_bytes.set(self.memory_bytes());
+        counters.memory_limit_bytes.set(self.memory_share());
+        counters.memory_input_bytes.set(input as u64);
+        counters.memory_frames_bytes.set(mem::frame_bytes() as u64);
+        counters.inflated_bytes.set(self.codecs.held_bytes() as u64);
+    }
+}
