@@ -56,6 +56,9 @@ EXPECTED = {
     "deflate-quick": {"OK": 84},
 }
 
+# How long the suite's server may take to listen.
+START_S = 120
+
 # A message that is followed at once by a violation. A peer by itself echoes the one and then fails;
 # a proxy has failed before the echo has come back from its client.
 OVERTAKEN = {"3.2", "3.3", "3.4", "4.1.3", "4.1.4", "4.1.5", "4.2.3", "4.2.4", "4.2.5", "5.15"}
@@ -238,6 +241,19 @@ def run_server_suite(bin_dir, binary, suite, threads, full):
     return judge(name, out, ids, EXPECTED[key], time.time() - start)
 
 
+def wait_for(port, process):
+    """Until somebody listens. Python 2.7 and the suite need many seconds on a machine that is busy."""
+    end = time.monotonic() + START_S
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        except OSError:
+            if process.poll() is not None or time.monotonic() > end:
+                raise RuntimeError(f"wstest does not listen within {START_S} s") from None
+            time.sleep(0.1)
+
+
 def run_client_suite(bin_dir, client, full, binary=None):
     """The client against the suite's server; with `binary`, through a proxy, which offers that
     server no compression."""
@@ -266,12 +282,7 @@ def run_client_suite(bin_dir, client, full, binary=None):
     server = run_wstest(bin_dir, "fuzzingserver", spec, out, 0)
     proxy = None
     try:
-        for _ in range(100):
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            except OSError:
-                time.sleep(0.1)
+        wait_for(port, server)
         address = f"127.0.0.1:{port}"
         if binary:
             proxy = Server(binary, 2, PROXY_CONFIG.replace("PORT", str(port)))
