@@ -203,7 +203,7 @@ def run_wstest(bin_dir, mode, spec, out, limit_s):
     log = open(out / "wstest.log", "w")
     environment = dict(os.environ, PYTHONWARNINGS="ignore")
     # Without its web server, which would want port 8080.
-    command = [str(bin_dir / "wstest"), "-m", mode, "-s", "spec.json", "-w", "0"]
+    command = [str(bin_dir / "wstest"), "-m", mode, "-s", "spec.json", "-u", "0"]
     process = subprocess.Popen(command, cwd=out, stdout=log, stderr=log, env=environment)
     if mode == "fuzzingserver":
         return process
