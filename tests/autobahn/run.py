@@ -9,7 +9,8 @@ SUITE is one of
     deflate   RFC 7692: sections 12 and 13; without --full only the messages of up to 8 KiB
     client    the fuzzing server against our client role, core and the quick part of deflate
     proxy     the fuzzing server behind the endpoint `proxy`, with that client before it: core
-By default all five run, the first three on one reactor and on two.
+    tls       core again, through a TLS listener
+By default all six run, the first three and `tls` on one reactor and on two; --jobs at a time.
 
 The suite needs Python 2.7: $PYTHON27, python2.7 in PATH, or one of pyenv's. It is installed into
 target/autobahn at the pinned version. Exit code 0: as expected; 1: a case is not; 77: no Python 2.7.
@@ -20,9 +21,11 @@ planned and has no result counts as failed.
 
 import argparse
 import collections
+import concurrent.futures
 import json
 import os
 import pathlib
+import re
 import shutil
 import socket
 import subprocess
@@ -53,6 +56,9 @@ EXPECTED = {
     "deflate-quick": {"OK": 84},
 }
 
+# How long the suite's server may take to listen.
+START_S = 120
+
 # A message that is followed at once by a violation. A peer by itself echoes the one and then fails;
 # a proxy has failed before the echo has come back from its client.
 OVERTAKEN = {"3.2", "3.3", "3.4", "4.1.3", "4.1.4", "4.1.5", "4.2.3", "4.2.4", "4.2.5", "5.15"}
@@ -67,6 +73,14 @@ secret = "autobahn-secret"
 when = [{ path = "/echo" }]
 endpoint = "echo"
 compression = "dedicated"
+"""
+
+TLS_LISTENER = f"""
+[[listeners]]
+address = "127.0.0.1:0"
+tls.certificates = [
+  {{ cert = "{ROOT}/tests/fixtures/localhost.pem", key = "{ROOT}/tests/fixtures/localhost.key" }},
+]
 """
 
 # Without a path in its URL, the upstream gets that of each request.
@@ -121,20 +135,24 @@ class Server:
         self.file = tempfile.NamedTemporaryFile("w", suffix=".toml")
         self.file.write(config)
         self.file.flush()
-        arguments = ["--config", self.file.name, "--listen", "127.0.0.1:0"]
+        arguments = ["--config", self.file.name]
+        # A configuration with a listener of its own keeps that.
+        if "[[listeners]]" not in config:
+            arguments += ["--listen", "127.0.0.1:0"]
         arguments += ["--threads", str(threads), "--log-level", "warn"]
         self.process = subprocess.Popen([binary, *arguments], stdout=subprocess.PIPE, text=True)
         line = self.process.stdout.readline()
-        if "ws://" not in line:
-            sys.exit(f"the server did not start: {line!r}")
-        self.address = line.split("ws://")[1].split()[0]
-        self.url = f"ws://{self.address}/echo"
+        found = re.search(r"(wss?)://(\S+)", line)
+        if not found:
+            raise RuntimeError(f"the server did not start: {line!r}")
+        self.address = found[2]
+        self.url = f"{found[1]}://{self.address}/echo"
 
     def stop(self):
         self.process.terminate()
         code = self.process.wait(timeout=30)
         if code != 0:
-            sys.exit(f"the server ended with exit code {code}")
+            raise RuntimeError(f"the server ended with exit code {code}")
 
 
 def planned(bin_dir, patterns):
@@ -169,13 +187,14 @@ def judge(name, out, ids, expected, seconds, overtaken=frozenset()):
         if not fine or case["behaviorClose"] not in ("OK", "INFORMATIONAL"):
             bad.append(f"{case_id}: {case['behavior']}, close {case['behaviorClose']}")
     text = ", ".join(f"{n} {behaviour}" for behaviour, n in sorted(counts.items()))
-    print(f"autobahn {name}: {len(cases)} cases in {seconds:.0f} s: {text}; {len(bad)} failing")
-    for line in bad:
-        print("  " + line)
-    if not bad and dict(counts) != expected:
-        print(f"  expected: {expected}")
-        return False
-    return not bad
+    lines = [f"autobahn {name}: {len(cases)} cases in {seconds:.0f} s: {text}; {len(bad)} failing"]
+    lines += ["  " + line for line in bad]
+    as_expected = not bad and dict(counts) == expected
+    if not bad and not as_expected:
+        lines.append(f"  expected: {expected}")
+    # In one piece: other suites print at the same time.
+    print("\n".join(lines), flush=True)
+    return as_expected
 
 
 def run_wstest(bin_dir, mode, spec, out, limit_s):
@@ -183,7 +202,8 @@ def run_wstest(bin_dir, mode, spec, out, limit_s):
     (out / "spec.json").write_text(json.dumps(spec))
     log = open(out / "wstest.log", "w")
     environment = dict(os.environ, PYTHONWARNINGS="ignore")
-    command = [str(bin_dir / "wstest"), "-m", mode, "-s", "spec.json"]
+    # Without its web server, which would want port 8080.
+    command = [str(bin_dir / "wstest"), "-m", mode, "-s", "spec.json", "-u", "0"]
     process = subprocess.Popen(command, cwd=out, stdout=log, stderr=log, env=environment)
     if mode == "fuzzingserver":
         return process
@@ -197,16 +217,18 @@ def run_wstest(bin_dir, mode, spec, out, limit_s):
 
 
 def run_server_suite(bin_dir, binary, suite, threads, full):
-    patterns, key = CASES[suite], suite
+    secure = suite == "tls"
+    key = "core" if secure else suite
+    patterns = CASES[key]
     if suite == "deflate" and not full:
         patterns, key = DEFLATE_QUICK, "deflate-quick"
-    name = f"{key}, {threads} reactor{'s' if threads > 1 else ''}"
-    out = TARGET / f"{key}-{threads}"
+    name = f"{key}{' through TLS' * secure}, {threads} reactor{'s' if threads > 1 else ''}"
+    out = TARGET / f"{'tls-' * secure}{key}-{threads}"
     shutil.rmtree(out, ignore_errors=True)
     ids = planned(bin_dir, patterns)
     # Windows that are kept on one reactor, and those that are shared by all on several.
     config = CONFIG if threads == 1 else CONFIG.replace('"dedicated"', '"shared"')
-    server = Server(binary, threads, config)
+    server = Server(binary, threads, TLS_LISTENER + config if secure else config)
     spec = {
         "outdir": str(out),
         "servers": [{"agent": "polycast", "url": server.url, "options": {"version": 18}}],
@@ -218,6 +240,19 @@ def run_server_suite(bin_dir, binary, suite, threads, full):
     run_wstest(bin_dir, "fuzzingclient", spec, out, 3600 if full else 900)
     server.stop()
     return judge(name, out, ids, EXPECTED[key], time.time() - start)
+
+
+def wait_for(port, process):
+    """Until somebody listens. Python 2.7 and the suite need many seconds on a machine that is busy."""
+    end = time.monotonic() + START_S
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        except OSError:
+            if process.poll() is not None or time.monotonic() > end:
+                raise RuntimeError(f"wstest does not listen within {START_S} s") from None
+            time.sleep(0.1)
 
 
 def run_client_suite(bin_dir, client, full, binary=None):
@@ -242,18 +277,12 @@ def run_client_suite(bin_dir, client, full, binary=None):
         "cases": patterns,
         "exclude-cases": [],
         "exclude-agent-cases": {},
-        "webport": 0,
     }
     start = time.time()
     server = run_wstest(bin_dir, "fuzzingserver", spec, out, 0)
     proxy = None
     try:
-        for _ in range(100):
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            except OSError:
-                time.sleep(0.1)
+        wait_for(port, server)
         address = f"127.0.0.1:{port}"
         if binary:
             proxy = Server(binary, 2, PROXY_CONFIG.replace("PORT", str(port)))
@@ -276,27 +305,31 @@ def main():
     parser.add_argument("--threads", type=int, action="append", help="reactors (1 and 2)")
     parser.add_argument("--binary", default=str(ROOT / "target/release/polycast"))
     parser.add_argument("--client", default=str(ROOT / "target/release/examples/autobahn_client"))
-    parser.add_argument("suites", nargs="*", help="core, limits, deflate, client, proxy")
+    parser.add_argument("--jobs", type=int, default=3, help="suites that run at once (3)")
+    parser.add_argument("suites", nargs="*", help="core, limits, deflate, client, proxy, tls")
     arguments = parser.parse_args()
-    unknown = set(arguments.suites) - {*CASES, "client", "proxy"}
+    unknown = set(arguments.suites) - {*CASES, "client", "proxy", "tls"}
     if unknown:
         parser.error(f"no such suite: {', '.join(sorted(unknown))}")
     bin_dir = install()
     if bin_dir is None:
         print("SKIPPED: autobahn needs Python 2.7; set PYTHON27")
         return 77
-    suites = arguments.suites or [*CASES, "client", "proxy"]
-    fine = True
-    for suite in suites:
+    runs = []
+    for suite in arguments.suites or ["limits", "client", "proxy", "deflate", "core", "tls"]:
         if suite == "client":
-            fine &= run_client_suite(bin_dir, arguments.client, arguments.full)
-            continue
-        if suite == "proxy":
-            fine &= run_client_suite(bin_dir, arguments.client, arguments.full, arguments.binary)
-            continue
-        for threads in arguments.threads or [1, 2]:
-            fine &= run_server_suite(bin_dir, arguments.binary, suite, threads, arguments.full)
-    return 0 if fine else 1
+            runs.append((run_client_suite, bin_dir, arguments.client, arguments.full))
+        elif suite == "proxy":
+            binary = arguments.binary
+            runs.append((run_client_suite, bin_dir, arguments.client, arguments.full, binary))
+        else:
+            for threads in arguments.threads or [1, 2]:
+                parts = (arguments.binary, suite, threads, arguments.full)
+                runs.append((run_server_suite, bin_dir, *parts))
+    # A suite mostly waits for the time-outs of its cases. One that raises fails them all, at the end.
+    with concurrent.futures.ThreadPoolExecutor(max(1, arguments.jobs)) as pool:
+        results = [pool.submit(*run) for run in runs]
+        return 0 if all([result.result() for result in results]) else 1
 
 
 if __name__ == "__main__":

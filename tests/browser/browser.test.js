@@ -4,9 +4,10 @@ const assert = require("node:assert/strict")
 const fs = require("node:fs")
 const path = require("node:path")
 const { after, before, test } = require("node:test")
-const { Browser, serve } = require("./chromium")
+const { serve } = require("./chromium")
 const { COMPRESSING, DEMO, SECURE, Server } = require("../support")
 
+const { Browser } = require(process.env.BROWSER === "firefox" ? "./firefox" : "./chromium")
 const TEST_MS = 120000
 const LIBRARY = path.join(path.dirname(require.resolve("pusher-js")), "../web/pusher.min.js")
 const PAGE = '<!doctype html><meta charset="utf-8"><title>test</title>'
