@@ -3,6 +3,7 @@
 
 use super::encodings::Encodings;
 use super::history::{History, HistoryEntry};
+use super::kept::Place;
 use super::mail::{DialectMessage, Event};
 use super::name::ConnId;
 use super::notice::Reported;
@@ -87,6 +88,15 @@ pub struct JoinReply {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChannelFull;
 
+/// Why a connection is not let into a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TurnedDown {
+    /// The channel has as many members as it may.
+    ChannelFull,
+    /// Nobody is in the channel, and the application has as many channels as it may.
+    NoRoom,
+}
+
 /// What an event needs in order to be kept.
 #[derive(Debug)]
 pub struct CacheEntry {
@@ -119,6 +129,8 @@ pub(super) struct Home {
     members: HashMap<ConnId, Arc<str>>,
     came: u64,
     kept: Option<Kept>,
+    /// Where the kept event stands among those of all channels.
+    pub(super) place: Option<Place>,
     pub(super) picture: Option<Picture>,
     /// Goes with the last subscriber.
     pub(super) history: Option<History>,
@@ -210,23 +222,24 @@ impl Home {
         users.into_iter().map(|(id, user)| (id.clone(), shown(user))).collect()
     }
 
-    /// Keeps an event in place of the one before; says how many bytes more are held now.
-    pub(super) fn keep(&mut self, event: &Event, now_ms: u64) -> isize {
-        let Some(keep) = &event.keep else { return 0 };
-        let until_ms = now_ms.saturating_add(keep.ttl_ms);
-        let before = self.kept_bytes();
+    /// Keeps an event in place of the one before; says when its time is over.
+    pub(super) fn keep(&mut self, event: &Event, now_ms: u64) -> u64 {
+        let ttl_ms = event.keep.as_ref().map_or(0, |keep| keep.ttl_ms);
+        let until_ms = now_ms.saturating_add(ttl_ms);
         self.kept = Some(Kept { event: event.clone(), until_ms });
-        self.kept_bytes() as isize - before as isize
+        until_ms
     }
 
-    /// Forgets the kept event if its time has come, or at once; says how many bytes were held.
-    pub(super) fn expire(&mut self, now_ms: Option<u64>) -> usize {
-        let due = |kept: &mut Kept| now_ms.is_none_or(|now_ms| kept.until_ms <= now_ms);
+    /// Forgets the kept event; says how many bytes of frame and texts it had.
+    pub(super) fn forget(&mut self) -> usize {
         let bytes = self.kept_bytes();
-        match self.kept.take_if(due) {
-            Some(_) => bytes,
-            None => 0,
-        }
+        self.kept = None;
+        bytes
+    }
+
+    /// When the time of the kept event is over.
+    pub(super) fn kept_until(&self) -> Option<u64> {
+        self.kept.as_ref().map(|kept| kept.until_ms)
     }
 
     pub(super) fn kept_bytes(&self) -> usize {
@@ -306,13 +319,13 @@ mod tests {
         let keep = CacheEntry { ttl_ms: 100, event: "e".into(), data: "data".into() };
         let frame = Frozen::new(b"frame");
         let event = Event { frame, keep: Some(Arc::new(keep)), ..Event::default() };
-        assert_eq!(home.keep(&event, 1000), 10);
-        assert_eq!(home.keep(&event, 1000), 0);
+        assert_eq!(home.keep(&event, 900), 1000);
+        assert_eq!(home.keep(&event, 1000), 1100);
+        assert_eq!((home.kept_bytes(), home.kept_until()), (10, Some(1100)));
         assert!(home.kept(1099).is_some());
         assert!(home.kept(1100).is_none());
         assert_eq!(home.cache_info(1040).map(|(_, left)| left), Some(60));
-        assert_eq!(home.expire(Some(1099)), 0);
-        assert_eq!(home.expire(Some(1100)), 10);
+        assert_eq!((home.forget(), home.forget()), (10, 0));
         assert!(home.is_empty());
     }
 }

@@ -9,9 +9,10 @@
 
 use super::encodings::Encodings;
 use super::history::HistoryLimit;
-use super::home::{CacheEntry, ChannelFull, ChannelInfo, JoinReply, JoinRequest, Users};
+use super::home::{CacheEntry, ChannelInfo, JoinReply, JoinRequest, TurnedDown, Users};
 use super::name::{ChannelName, ConnId};
 use super::notice::ClientEvent;
+use super::rooms::Claim;
 use crate::mem::{Frozen, Slot};
 use crate::ws::output::{BITS, Codecs};
 use std::any::Any;
@@ -132,6 +133,8 @@ pub enum Up {
         asked: u32,
         /// The channel.
         name: ChannelName,
+        /// Who asks, if nobody is in it.
+        claim: Claim,
     },
     /// A connection of ours joins with a wish.
     Join {
@@ -143,6 +146,8 @@ pub enum Up {
         name: ChannelName,
         /// What it asks for.
         request: JoinRequest,
+        /// Who asks, if nobody is in the channel.
+        claim: Claim,
     },
     /// A member's connection has left.
     Leave {
@@ -192,14 +197,16 @@ pub enum Up {
 /// From the home of a channel.
 #[derive(Clone, Debug)]
 pub enum Down {
-    /// The interest is noted: publishes follow.
+    /// The interest is noted: publishes follow. Or it is not, for want of room.
     Interested {
         /// The number of the question.
         asked: u32,
         /// The channel.
         name: ChannelName,
+        /// Whether it is noted.
+        granted: bool,
     },
-    /// The connection's wish is granted, or the channel is crowded.
+    /// The connection's wish is granted, or it is not let in.
     JoinReply {
         /// The number of the question.
         asked: u32,
@@ -208,7 +215,7 @@ pub enum Down {
         /// The channel.
         name: ChannelName,
         /// What it asked for.
-        reply: Result<JoinReply, ChannelFull>,
+        reply: Result<JoinReply, TurnedDown>,
     },
     /// Deliver this event to your subscribers.
     Deliver {

@@ -140,9 +140,9 @@ impl Vendor for Broadcastt {
             SubscribeRefusal::Name(_) => (NAME, 400),
             SubscribeRefusal::Member(_) | SubscribeRefusal::Large(_) => (AUTH, 400),
             SubscribeRefusal::User | SubscribeRefusal::Signature => (AUTH, 401),
-            SubscribeRefusal::SubscriptionLimit(_) | SubscribeRefusal::ChannelFull(_) => {
-                (LIMIT, 403)
-            }
+            SubscribeRefusal::SubscriptionLimit(_)
+            | SubscribeRefusal::ChannelFull(_)
+            | SubscribeRefusal::NoRoom(_) => (LIMIT, 403),
         };
         words::subscription_error(name, kind, &refusal.text(name), status)
     }
