@@ -59,7 +59,11 @@ enum Command {
         file: PathBuf,
     },
     /// Say what this kernel offers and whether it is enough
-    Doctor,
+    Doctor {
+        /// Give up all rights that a server does not need, and try what is forbidden then
+        #[arg(long)]
+        restrictions: bool,
+    },
 }
 
 #[derive(Args)]
@@ -93,7 +97,7 @@ fn main() -> ExitCode {
         None => serve(cli.serve),
         Some(Command::Serve(arguments)) => serve(arguments),
         Some(Command::Check { file }) => check(&file),
-        Some(Command::Doctor) => doctor(),
+        Some(Command::Doctor { restrictions }) => doctor(restrictions),
     }
 }
 
@@ -108,6 +112,9 @@ fn serve(arguments: Serve) -> ExitCode {
         Ok(config) => config,
         Err(error) => return fail(&error, EXIT_USAGE),
     };
+    if let Err(error) = server::give_up_new_privileges(&config) {
+        return fail(&error, 1);
+    }
     let _flush = log::start(&config.log);
     if config.is_demo {
         tracing::warn!("no configuration: serving the demo application, whose secret is public");
@@ -129,7 +136,12 @@ fn check(file: &Path) -> ExitCode {
     }
 }
 
-fn doctor() -> ExitCode {
+fn doctor(restrictions: bool) -> ExitCode {
+    if restrictions {
+        let (report, refused) = server::try_restrictions();
+        say(&report);
+        return if refused { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
     let (report, usable) = server::doctor();
     say(&report);
     if usable { ExitCode::SUCCESS } else { ExitCode::from(EXIT_NO_IO_URING) }

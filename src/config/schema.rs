@@ -10,6 +10,7 @@ use super::guard::GuardConfig;
 use super::listener::Listener;
 use super::model::Prepared;
 use super::pattern::Pattern;
+use super::process::Process;
 use super::profile::Profile;
 use super::proxy::{self, Proxy};
 use super::pusher::PusherConfig;
@@ -38,6 +39,8 @@ pub struct Config {
     pub log: Log,
     /// Addresses to listen on; at least one.
     pub listeners: Vec<Listener>,
+    /// What the process gives up once it listens.
+    pub process: Process,
     /// Bounds of the whole server.
     pub limits: Limits,
     /// Times after which a connection is given up.
@@ -79,6 +82,7 @@ impl Default for Config {
             slow_consumer: SlowConsumer::default(),
             log: Log::default(),
             listeners: vec![Listener::default()],
+            process: Process::default(),
             limits: Limits::default(),
             timeouts: Timeouts::default(),
             compression: CompressionLimits::default(),
@@ -522,6 +526,8 @@ pub enum DuplicateSubscribe {
 pub struct AppLimits {
     /// Connections; 0 is unlimited.
     pub connections: usize,
+    /// Channels with subscribers; of public ones, which strangers can make up, a part.
+    pub channels: usize,
     /// Channels that one connection may be subscribed to.
     pub subscriptions_per_connection: usize,
     /// Bytes of a channel's name.
@@ -559,7 +565,8 @@ impl Default for AppLimits {
     fn default() -> AppLimits {
         AppLimits {
             connections: 0,
-            subscriptions_per_connection: 10_000,
+            channels: 100_000,
+            subscriptions_per_connection: 1000,
             channel_name_length: 200,
             event_name_length: 200,
             channels_per_trigger: 100,

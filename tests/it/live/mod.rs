@@ -3,6 +3,7 @@
 mod basics;
 mod child;
 mod compress;
+mod confined;
 mod guard;
 mod heavy;
 mod nodes;
