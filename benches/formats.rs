@@ -138,7 +138,8 @@ fn picture(c: &mut Criterion<Cpu>) {
         let request = || Some(JoinRequest { picture: Some(format), ..JoinRequest::default() });
         let slot = Slot { index: 1, generation: 1 };
         let mut visit = |hub: &mut Hub| {
-            let join = Join { slot, app: APP, name: TOPIC, max: 1, request: request() };
+            let join =
+                Join { slot, app: APP, name: TOPIC, max: 1, is_public: false, request: request() };
             let Joined::Now(Some(reply)) = hub.join(join, NOW_MS, &mut mail) else { return None };
             assert!(hub.leave(slot, APP, TOPIC, &mut mail));
             reply.picture.map(|picture| picture.encoded(format).len())

@@ -39,7 +39,8 @@ impl Core {
     }
 
     fn join(&mut self, index: u32, name: &str) -> Joined {
-        let join = Join { slot: slot(index), app: APP, name, max: MOST, request: None };
+        let join =
+            Join { slot: slot(index), app: APP, name, max: MOST, is_public: false, request: None };
         self.hub.join(join, NOW_MS, &mut self.mail)
     }
 
@@ -158,7 +159,7 @@ fn across(c: &mut Criterion<Cpu>) {
             use polycast::hub::Down;
             heard += match answer {
                 Down::Deliver { name, .. } => origin.hub.subscribers(&name).len(),
-                Down::Interested { asked, name } => origin.hub.interested(asked, &name).len(),
+                Down::Interested { asked, name, .. } => origin.hub.interested(asked, &name).len(),
                 Down::JoinReply { .. } | Down::Tell { .. } | Down::Answer { .. } => 0,
             };
         }

@@ -1,5 +1,6 @@
 //! What it costs to refuse a token whose signature is wrong, by algorithm.
 
+#[allow(dead_code, reason = "the tests use more of it")]
 #[path = "../tests/keys/signer.rs"]
 mod signer;
 

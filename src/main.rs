@@ -60,7 +60,11 @@ enum Command {
         file: PathBuf,
     },
     /// Say what this kernel offers and whether it is enough
-    Doctor,
+    Doctor {
+        /// Give up all rights that a server does not need, and try what is forbidden then
+        #[arg(long)]
+        restrictions: bool,
+    },
 }
 
 #[derive(Args)]
@@ -96,7 +100,7 @@ fn main() -> ExitCode {
         None => serve(cli.serve),
         Some(Command::Serve(arguments)) => serve(arguments),
         Some(Command::Check { file }) => check(&file),
-        Some(Command::Doctor) => doctor(),
+        Some(Command::Doctor { restrictions }) => doctor(restrictions),
     }
 }
 
@@ -111,6 +115,9 @@ fn serve(arguments: Serve) -> ExitCode {
         Ok(config) => config,
         Err(error) => return fail(&error, EXIT_USAGE),
     };
+    if let Err(error) = server::give_up_new_privileges(&config) {
+        return fail(&error, 1);
+    }
     let _flush = log::start(&config.log, &config.metrics.namespace);
     config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     if config.is_demo {
@@ -141,12 +148,17 @@ fn check(file: &Path) -> ExitCode {
     }
 }
 
-/// Where the files are looked for that a configuration names.
+/// The folder in which the files that a configuration names are looked for.
 fn folder(file: &Path) -> &Path {
     file.parent().unwrap_or(Path::new(""))
 }
 
-fn doctor() -> ExitCode {
+fn doctor(restrictions: bool) -> ExitCode {
+    if restrictions {
+        let (report, refused) = server::try_restrictions();
+        say(&report);
+        return if refused { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
     let (report, usable) = server::doctor();
     say(&report);
     if usable { ExitCode::SUCCESS } else { ExitCode::from(EXIT_NO_IO_URING) }

@@ -1,12 +1,14 @@
 //! The process: one thread a core, listeners, signals, reload, drain.
 
+mod confine;
 mod reload;
 
+pub use confine::{give_up_new_privileges, try_restrictions};
 pub use reload::ConfigSource;
 
 use crate::config::{self, Config, Overrides};
 use crate::control::Control;
-use crate::dialect::Env;
+use crate::dialect::{Env, SocketIds};
 use crate::hub::Hasher;
 use crate::limits::REACTOR_CONNECTIONS;
 use crate::reactor::{
@@ -22,6 +24,7 @@ use socket2::Socket;
 use std::io::{self, Write};
 use std::iter::repeat_with;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::sync::{Arc, Barrier, OnceLock};
@@ -93,10 +96,11 @@ impl Server {
     /// Starts all reactors, and returns when they accept connections.
     pub fn start(config: Config) -> Result<Server, Error> {
         // Files that it names are read here, if that was not done before.
-        Server::launch(config.with(Overrides::default()).map_err(Error::Config)?)
+        Server::launch(config.with(Overrides::default()).map_err(Error::Config)?, None)
     }
 
-    fn launch(config: Config) -> Result<Server, Error> {
+    /// With `files`, which are read again later, the process is confined once it listens.
+    fn launch(config: Config, files: Option<&[PathBuf]>) -> Result<Server, Error> {
         let cores = sys::cores();
         let count = match config.threads {
             0 => cores.len().min(crate::limits::MAX_CORES),
@@ -104,21 +108,21 @@ impl Server {
         } as u16;
         let connections = connections_per_reactor(&config, count)?;
         let (addresses, mut listeners) = listen_all(&config.listeners, count)?;
+        if let Some(files) = files {
+            confine::confine(&config, files).map_err(|e| Error::System("giving up rights", e))?;
+        }
         let random = || sys::random_u64().map_err(|e| Error::System("random numbers", e));
-        let (seed, node) = (random()?, random()? as u32);
+        let (seed, key) = (random()?, [random()?, random()?]);
         let lane = (config.limits.mailbox_messages / usize::from(count)).max(LANE_MIN);
         let peers = Arc::new(Peers::new(count));
         let counters: Vec<Arc<Counters>> = (0..count).map(|_| Arc::default()).collect();
-        let mut env = Env::new(config, node);
+        let mut env = Env::new(config, 0);
+        env.socket_ids =
+            SocketIds::new((u128::from(key[0]) << 64 | u128::from(key[1])).to_be_bytes());
         env.counters.clone_from(&counters);
         let config = &env.config;
         let setup = Arc::new(Setup {
-            settings: Settings {
-                files: connections,
-                buffers: config.limits.receive_buffers as u16,
-                buffer_bytes: config.limits.receive_buffer_bytes as u32,
-                accepts: ACCEPTS_PER_LISTENER * config.listeners.len() as u32,
-            },
+            settings: ring_settings(config, connections),
             addresses: Arc::new(Addresses::new(config.limits.connections_per_address)),
             common: Common {
                 hasher: Hasher::new(seed),
@@ -408,6 +412,16 @@ impl Drop for IdleAtEnd<'_> {
     }
 }
 
+fn ring_settings(config: &Config, connections: u32) -> Settings {
+    Settings {
+        files: connections,
+        buffers: config.limits.receive_buffers as u16,
+        buffer_bytes: config.limits.receive_buffer_bytes as u32,
+        accepts: ACCEPTS_PER_LISTENER * config.listeners.len() as u32,
+        restricted: config.process.ring_restrictions,
+    }
+}
+
 /// A ring's file table is bounded by the limit of open files, each ring's for itself.
 fn connections_per_reactor(config: &Config, reactors: u16) -> Result<u32, Error> {
     let limit = sys::raise_file_limit().map_err(|e| Error::System("the limit of open files", e))?;
@@ -461,7 +475,9 @@ pub fn run(config: Config, source: Option<ConfigSource>) -> Result<(), Error> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGUSR1, SIGHUP])
         .map_err(|e| Error::System("catching signals", e))?;
     let hello = Greeting::new(&config);
-    let mut server = Server::start(config)?;
+    let config = config.with(Overrides::default()).map_err(Error::Config)?;
+    let files = source.as_ref().map(ConfigSource::files).unwrap_or_default();
+    let mut server = Server::launch(config, Some(&files))?;
     hello.print(&server);
     for core in &server.addresses {
         tracing::info!(address = %core, "listening");

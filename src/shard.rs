@@ -109,6 +109,7 @@ impl Shard {
         let kept = common.env.config.limits.cached_bytes;
         let mut hub = Hub::new(core, common.cores, common.hasher.clone(), kept);
         hub.watch(common.env.watched.clone(), common.env.version);
+        hub.bound_channels(common.env.apps.channel_bounds());
         Shard {
             core,
             env: common.env.clone(),
@@ -320,6 +321,7 @@ impl Shard {
     /// Takes over a configuration that was read anew.
     pub fn renew(&mut self, env: Arc<Env>, now: Now) {
         self.hub.watch(env.watched.clone(), env.version);
+        self.hub.bound_channels(env.apps.channel_bounds());
         self.env = env;
         self.dials_at_all = self.env.config.has_proxies();
         for index in 0..self.sessions.end() {
@@ -405,6 +407,11 @@ impl Shard {
         self.sessions.slot_at(index)
     }
 
+    /// The connection that a completion is for: [`Table::slot_of_completion`].
+    pub fn slot_of_completion(&self, index: u32, short: u32) -> Slot {
+        self.sessions.slot_of_completion(index, short)
+    }
+
     /// The peer's address.
     pub fn peer(&mut self, slot: Slot) -> Option<SocketAddr> {
         Some(self.sessions.get_mut(slot)?.peer())
@@ -463,7 +470,10 @@ impl Shard {
     pub fn answer(&mut self, answer: Down, now: Now) {
         match answer {
             Down::Deliver { name, event } => self.deliver(&name, &event, now),
-            Down::Interested { asked, name } => {
+            Down::Interested { asked, name, granted: false } => {
+                self.turned_down(asked, &name, now);
+            }
+            Down::Interested { asked, name, granted: true } => {
                 let slots = self.hub.interested(asked, &name).iter().map(|it| it.slot);
                 for index in slots.collect::<Vec<u32>>() {
                     if let Some(slot) = self.sessions.slot_at(index) {
@@ -478,10 +488,7 @@ impl Shard {
                 if self.hub.on_join_reply(asked, slot, &name, granted, &mut self.mail) {
                     let outcome = match reply {
                         Ok(reply) => JoinOutcome::Joined(Some(reply)),
-                        Err(_) => {
-                            self.counters.subscriptions.sub(1);
-                            JoinOutcome::ChannelFull
-                        }
+                        Err(why) => self.not_let_in(why),
                     };
                     self.on_joined(slot, name.text(), outcome, now);
                 }

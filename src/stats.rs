@@ -115,6 +115,9 @@ counters! {
     send_too_slow,
     /// WebSockets of applications refused because the process was overloaded.
     refused_overload,
+    /// Subscriptions refused because their application had as many channels as it may, and nobody
+    /// was in the one that was asked for.
+    refused_channels,
     /// Bytes that wait to be written, on all connections, at the last sweep.
     queued_bytes,
     /// Bytes received.

@@ -66,7 +66,8 @@ impl World {
         let count = self.members.iter().filter(|it| (it.0, it.1) == (core, slot)).count();
         let at = usize::from(core);
         let slot = Slot { index: slot, generation: 1 };
-        let join = Join { slot, app: 0, name: NAMES[channel], max: MOST, request: None };
+        let join =
+            Join { slot, app: 0, name: NAMES[channel], max: MOST, is_public: false, request: None };
         let got = self.hubs[at].join(join, NOW_MS, &mut self.posts[at]);
         if self.members.contains(&member) {
             return assert!(matches!(got, Joined::Already));
@@ -168,7 +169,7 @@ impl World {
         for _ in 0..count {
             match self.down.entry((from, to)).or_default().pop_front() {
                 None => break,
-                Some(Down::Interested { asked, name }) => {
+                Some(Down::Interested { asked, name, .. }) => {
                     let message: Vec<u32> =
                         self.hubs[at].interested(asked, &name).iter().map(|it| it.slot).collect();
                     message

@@ -220,6 +220,7 @@ fn check_app_limits(app: &AppConfig, config: &Config) -> Result<(), Error> {
     let channels = limits.channels_per_trigger as u64;
     let (event_bytes, message_bytes) = (limits.event_bytes as u64, limits.message_bytes);
     let control = WS_CONTROL_BYTES as u64;
+    range("limits.channels", limits.channels as u64, 1..=1 << 24, "")?;
     range("limits.subscriptions_per_connection", subscriptions, 1..=1 << 20, "")?;
     range("limits.subscriptions_per_s", limits.subscriptions_per_s.into(), 0..=60_000, "")?;
     range("limits.channel_name_length", channel, 1..=1024, " bytes")?;

@@ -11,6 +11,7 @@ use super::guard::GuardConfig;
 use super::listener::Listener;
 use super::model::Prepared;
 use super::pattern::Pattern;
+use super::process::Process;
 use super::profile::Profile;
 use super::proxy::{self, Proxy};
 use super::pusher::PusherConfig;
@@ -39,6 +40,8 @@ pub struct Config {
     pub log: Log,
     /// Addresses to listen on; at least one.
     pub listeners: Vec<Listener>,
+    /// What the process gives up once it listens.
+    pub process: Process,
     /// Bounds of the whole server.
     pub limits: Limits,
     /// Times after which a connection is given up.
@@ -83,6 +86,7 @@ impl Default for Config {
             slow_consumer: SlowConsumer::default(),
             log: Log::default(),
             listeners: vec![Listener::default()],
+            process: Process::default(),
             limits: Limits::default(),
             timeouts: Timeouts::default(),
             compression: CompressionLimits::default(),
@@ -515,6 +519,8 @@ impl std::fmt::Debug for Secret {
 pub struct AppLimits {
     /// Connections; 0 is unlimited.
     pub connections: usize,
+    /// Channels with subscribers; of public ones, which strangers can make up, a part.
+    pub channels: usize,
     /// Channels that one connection may be subscribed to.
     pub subscriptions_per_connection: usize,
     /// Subscriptions that one client may begin in a second, beside as many as it may hold at once;
@@ -555,7 +561,8 @@ impl Default for AppLimits {
     fn default() -> AppLimits {
         AppLimits {
             connections: 0,
-            subscriptions_per_connection: 10_000,
+            channels: 100_000,
+            subscriptions_per_connection: 1000,
             subscriptions_per_s: 100,
             channel_name_length: 200,
             event_name_length: 200,

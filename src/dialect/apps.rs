@@ -1,9 +1,10 @@
 //! The applications, as all cores share them, and how a path names one.
 
 use super::app::App;
+use super::channels::ids::SocketIds;
 use super::pusher::hooks;
 use super::zenith::{self, Directory};
-use super::{DialectKind, HttpReply, reflect, zilliqa};
+use super::{DialectKind, reflect, zilliqa};
 use crate::config::{self, Config};
 use crate::http::query::{self, QueryDecoder};
 use crate::hub::EventMask;
@@ -11,7 +12,6 @@ use crate::jwt::{Guard, Remotes};
 use crate::model::Registries;
 use crate::stats::Counters;
 use crate::upstream::Names;
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -39,8 +39,9 @@ pub struct Env {
     pub version: u32,
     /// What is to be noticed of channels, by the application's number.
     pub watched: Arc<[EventMask]>,
-    /// Distinguishes this process from others in ids that clients see.
-    pub node: u32,
+    /// Makes and reads the ids by which clients know connections; the same for all configurations
+    /// of the process.
+    pub socket_ids: SocketIds,
     /// What all cores share of the Zilliqa dialect.
     pub zilliqa: Arc<zilliqa::Shared>,
     /// What each core counts, for who asks how the process is.
@@ -52,12 +53,13 @@ pub struct Env {
 }
 
 impl Env {
-    /// Prepares the applications of `config`.
+    /// Prepares the applications of `config`. Socket ids follow from `node`, which is for tests:
+    /// a server sets [`Env::socket_ids`] to such with a secret key.
     pub fn new(config: Config, node: u32) -> Env {
-        Env::with(config, node, Arc::default())
+        Env::with(config, SocketIds::of_number(node), Arc::default())
     }
 
-    fn with(mut config: Config, node: u32, registries: Arc<Registries>) -> Env {
+    fn with(mut config: Config, socket_ids: SocketIds, registries: Arc<Registries>) -> Env {
         let names = Arc::new(Names::default());
         config.make_pools(&Config::default(), &names);
         let rules = config.routes.iter().filter_map(|route| route.rules.get());
@@ -81,7 +83,7 @@ impl Env {
             streams,
             version: 0,
             watched,
-            node,
+            socket_ids,
             zilliqa: Arc::default(),
             counters: Vec::new(),
             zenith,
@@ -92,7 +94,7 @@ impl Env {
     /// The environment after the configuration was read anew. Applications keep their numbers and
     /// their connections; one that is gone is disabled.
     pub fn reloaded(&self, config: Config) -> Env {
-        let mut env = Env::with(config, self.node, self.registries.clone());
+        let mut env = Env::with(config, self.socket_ids.clone(), self.registries.clone());
         env.apps = self.apps.reloaded(&env.config.apps);
         env.counters = self.counters.clone();
         env.control = self.control.clone();
@@ -268,15 +270,6 @@ pub enum PathError {
     UnknownApp,
 }
 
-pub(super) fn no_such_target(path: &str) -> HttpReply {
-    let body: &[u8] = if path.contains("/apps/") {
-        br#"{"error":"no application has this id","code":404}"#
-    } else {
-        br#"{"error":"nothing is served at this path","code":404}"#
-    };
-    HttpReply { status: 404, body: Cow::Borrowed(body), allow: None }
-}
-
 /// All applications, by number, key and id.
 #[derive(Debug)]
 pub struct Apps {
@@ -343,6 +336,11 @@ impl Apps {
     /// The application with this number, if there is one.
     pub fn find(&self, number: u32) -> Option<&App> {
         self.list.get(number as usize)
+    }
+
+    /// Occupied channels that each application may have, by its number.
+    pub fn channel_bounds(&self) -> Arc<[usize]> {
+        self.list.iter().map(|app| app.config.limits.channels).collect()
     }
 
     /// Whether any application speaks `dialect`.

@@ -15,6 +15,7 @@ pub mod zilliqa;
 
 pub use app::{App, SharedWith, shared_with};
 pub use apps::{Apps, Env};
+pub use channels::ids::SocketIds;
 
 use crate::codec::Format;
 use crate::codec::json::Scratch;
@@ -114,6 +115,27 @@ pub enum JoinOutcome {
     SubscriptionLimit,
     /// The channel has as many members as it may.
     ChannelFull,
+    /// Nobody is in the channel, and the application has as many channels as it may.
+    NoRoom,
+}
+
+fn no_such_target(path: &str) -> HttpReply {
+    let body: &[u8] = if path.contains("/apps/") {
+        br#"{"error":"no application has this id","code":404}"#
+    } else {
+        br#"{"error":"nothing is served at this path","code":404}"#
+    };
+    HttpReply { status: 404, body: Cow::Borrowed(body), allow: None }
+}
+
+/// Whether anybody may subscribe to a channel of this name, so that strangers can make names up.
+pub fn is_public(env: &Env, app: u32, name: &str) -> bool {
+    let kind = match env.spoken_by(app) {
+        DialectKind::Pusher => channels::channel::kind::<pusher::Pusher>(name),
+        DialectKind::Broadcastt => channels::channel::kind::<broadcastt::Broadcastt>(name),
+        DialectKind::Zilliqa | DialectKind::Zenith | DialectKind::Reflect => return false,
+    };
+    kind == channels::vendor::ChannelKind::Public && !name.starts_with('#')
 }
 
 /// What a dialect works with during one call.
@@ -594,7 +616,7 @@ macro_rules! table {
             let path = request.path();
             let target = context.env.target(endpoint, path, request.query());
             let Some((app, rest)) = target else {
-                return Answered::Now(apps::no_such_target(path));
+                return Answered::Now(no_such_target(path));
             };
             match context.env.spoken_by(app) {
                 $(DialectKind::$name => {

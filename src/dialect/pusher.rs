@@ -132,9 +132,9 @@ impl Vendor for Pusher {
     fn refused(name: &str, refusal: &SubscribeRefusal<'_>) -> Vec<u8> {
         let (kind, status) = match refusal {
             SubscribeRefusal::Name(_) => (words::LIMIT, 4009),
-            SubscribeRefusal::SubscriptionLimit(_) | SubscribeRefusal::ChannelFull(_) => {
-                (words::LIMIT, 4100)
-            }
+            SubscribeRefusal::SubscriptionLimit(_)
+            | SubscribeRefusal::ChannelFull(_)
+            | SubscribeRefusal::NoRoom(_) => (words::LIMIT, 4100),
             SubscribeRefusal::Large(_) | SubscribeRefusal::TooMany(_) => (words::LIMIT, 4301),
             SubscribeRefusal::User | SubscribeRefusal::Signature | SubscribeRefusal::Member(_) => {
                 (words::AUTH, 401)

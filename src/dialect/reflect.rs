@@ -3,7 +3,6 @@
 
 use super::{
     Answered, Closing, Dialect, DialectContext, Effect, Env, HttpReply, JoinOutcome, Opening, Why,
-    apps,
 };
 use crate::config::{Grouping, Reflect, Route};
 use crate::http::{self, NormalPath};
@@ -128,7 +127,7 @@ impl Dialect for Connection {
         _request: &mut http::Request<'_>,
     ) -> Answered {
         // A group has no API.
-        let reply: HttpReply = apps::no_such_target(path);
+        let reply: HttpReply = super::no_such_target(path);
         Answered::Now(reply)
     }
 }

@@ -3,6 +3,7 @@
 
 use super::encodings::Encodings;
 use super::history::{History, HistoryEntry};
+use super::kept::Place;
 use super::mail::{DialectMessage, Event};
 use super::name::ConnId;
 use super::notice::Reported;
@@ -86,6 +87,15 @@ pub struct JoinReply {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChannelFull;
 
+/// Why a connection may not join a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TurnedDown {
+    /// The channel has its maximum number of members.
+    ChannelFull,
+    /// The channel has no subscriber, and the application has its maximum number of channels.
+    NoRoom,
+}
+
 /// What an event needs in order to be cached.
 #[derive(Debug)]
 pub struct CacheEntry {
@@ -118,6 +128,8 @@ pub(super) struct Home {
     members: HashMap<ConnId, Arc<str>>,
     came: u64,
     kept: Option<Kept>,
+    /// Where the kept event stands among those of all channels.
+    pub(super) place: Option<Place>,
     pub(super) picture: Option<Picture>,
     /// Is dropped with the last subscriber.
     pub(super) history: Option<History>,
@@ -214,24 +226,24 @@ impl Home {
         users.into_iter().map(|(id, user)| (id.clone(), shown(user))).collect()
     }
 
-    /// Caches an event in place of the one before. Returns by how many bytes the memory has grown.
-    pub(super) fn keep(&mut self, event: &Event, now_ms: u64) -> isize {
-        let Some(keep) = &event.keep else { return 0 };
-        let until_ms = now_ms.saturating_add(keep.ttl_ms);
-        let before = self.kept_bytes();
+    /// Caches an event in place of the one before. Returns when it expires.
+    pub(super) fn keep(&mut self, event: &Event, now_ms: u64) -> u64 {
+        let ttl_ms = event.keep.as_ref().map_or(0, |keep| keep.ttl_ms);
+        let until_ms = now_ms.saturating_add(ttl_ms);
         self.kept = Some(Kept { event: event.clone(), until_ms });
-        self.kept_bytes() as isize - before as isize
+        until_ms
     }
 
-    /// Drops the cached event if it has expired, or in any case without `now_ms`. Returns the bytes
-    /// that were freed.
-    pub(super) fn expire(&mut self, now_ms: Option<u64>) -> usize {
-        let due = |kept: &mut Kept| now_ms.is_none_or(|now_ms| kept.until_ms <= now_ms);
+    /// Drops the cached event. Returns the bytes of its frame and texts.
+    pub(super) fn forget(&mut self) -> usize {
         let bytes = self.kept_bytes();
-        match self.kept.take_if(due) {
-            Some(_) => bytes,
-            None => 0,
-        }
+        self.kept = None;
+        bytes
+    }
+
+    /// When the time of the kept event is over.
+    pub(super) fn kept_until(&self) -> Option<u64> {
+        self.kept.as_ref().map(|kept| kept.until_ms)
     }
 
     pub(super) fn kept_bytes(&self) -> usize {
@@ -311,13 +323,13 @@ mod tests {
         let keep = CacheEntry { ttl_ms: 100, event: "e".into(), data: "data".into() };
         let frame = Frozen::new(b"frame");
         let event = Event { frame, keep: Some(Arc::new(keep)), ..Event::default() };
-        assert_eq!(home.keep(&event, 1000), 10);
-        assert_eq!(home.keep(&event, 1000), 0);
+        assert_eq!(home.keep(&event, 900), 1000);
+        assert_eq!(home.keep(&event, 1000), 1100);
+        assert_eq!((home.kept_bytes(), home.kept_until()), (10, Some(1100)));
         assert!(home.kept(1099).is_some());
         assert!(home.kept(1100).is_none());
         assert_eq!(home.cache_info(1040).map(|(_, left)| left), Some(60));
-        assert_eq!(home.expire(Some(1099)), 0);
-        assert_eq!(home.expire(Some(1100)), 10);
+        assert_eq!((home.forget(), home.forget()), (10, 0));
         assert!(home.is_empty());
     }
 }

@@ -9,9 +9,10 @@
 
 use super::encodings::Encodings;
 use super::history::HistoryLimit;
-use super::home::{CacheEntry, ChannelFull, ChannelInfo, JoinReply, JoinRequest, Users};
+use super::home::{CacheEntry, ChannelInfo, JoinReply, JoinRequest, TurnedDown, Users};
 use super::name::{ChannelName, ConnId};
 use super::notice::ClientEvent;
+use super::rooms::Claim;
 use crate::mem::{Frozen, Slot};
 use crate::ws::output::{BITS, Codecs};
 use std::any::Any;
@@ -136,6 +137,8 @@ pub enum Up {
         slot: Slot,
         /// The channel.
         name: ChannelName,
+        /// Who asks, if nobody is in it.
+        claim: Claim,
     },
     /// A connection of the sending core joins with a request.
     Join {
@@ -147,6 +150,8 @@ pub enum Up {
         name: ChannelName,
         /// The request.
         request: JoinRequest,
+        /// Who asks, if nobody is in the channel.
+        claim: Claim,
     },
     /// A member's connection has left.
     Leave {
@@ -196,12 +201,14 @@ pub enum Up {
 /// A message from the home of a channel.
 #[derive(Clone, Debug)]
 pub enum Down {
-    /// The interest is noted; publishes follow.
+    /// The interest is noted and publishes follow, or there is no room for another channel.
     Interested {
         /// The number of the request.
         asked: u32,
         /// The channel.
         name: ChannelName,
+        /// Whether it is noted.
+        granted: bool,
     },
     /// The answer to a join request.
     JoinReply {
@@ -211,8 +218,8 @@ pub enum Down {
         slot: Slot,
         /// The channel.
         name: ChannelName,
-        /// What it asked for, unless the channel is full.
-        reply: Result<JoinReply, ChannelFull>,
+        /// What it asked for, or why it may not join.
+        reply: Result<JoinReply, TurnedDown>,
     },
     /// Deliver an event to the receiving core's subscribers.
     Deliver {

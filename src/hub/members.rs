@@ -5,6 +5,8 @@
 //! connections and, for each, the position in that connection's list. To remove an entry moves the
 //! last one into the gap and corrects the position that the other list holds for it.
 
+use super::slab::Slab;
+
 /// One subscriber in a channel's list.
 #[derive(Clone, Copy, Debug)]
 pub struct Subscriber {
@@ -96,7 +98,7 @@ impl Members {
         &mut self,
         slot: u32,
         position: usize,
-        channels: &mut [Option<C>],
+        channels: &mut Slab<C>,
         mut subscribers: impl FnMut(&mut C) -> &mut Vec<Subscriber>,
     ) -> Option<(u32, bool)> {
         let list = self.of_slot.get_mut(slot as usize)?;
@@ -143,6 +145,13 @@ impl Members {
     pub(super) fn is_active(&self, slot: u32, position: usize, subscribers: &[Subscriber]) -> bool {
         let at = self.list(slot).get(position).map(|member| member.at as usize);
         at.and_then(|at| subscribers.get(at)).is_some_and(Subscriber::is_active)
+    }
+
+    /// Notes that the channel with these subscribers has moved to index `to`.
+    pub(super) fn moved(&mut self, subscribers: &[Subscriber], to: u32) {
+        for subscriber in subscribers {
+            self.of_slot[subscriber.slot as usize][subscriber.back as usize].channel = to;
+        }
     }
 
     /// Frees the list of a connection that has ended.

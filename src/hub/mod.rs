@@ -12,17 +12,21 @@
 mod encodings;
 mod history;
 mod home;
+mod kept;
 mod mail;
 mod members;
 mod name;
 mod notice;
 mod picture;
+mod rooms;
 mod sequencer;
+mod slab;
 
 pub use encodings::{Clears, Encodings, Mode, Retain};
 pub use history::{HistoryEntry, HistoryLimit};
 pub use home::{
-    CacheEntry, ChannelFull, ChannelInfo, JoinReply, JoinRequest, Member, MemberChange, Users,
+    CacheEntry, ChannelFull, ChannelInfo, JoinReply, JoinRequest, Member, MemberChange, TurnedDown,
+    Users,
 };
 pub use mail::{
     Ack, Answer, CompressedFrames, DialectMessage, Down, Event, OutgoingMail, Query, Up,
@@ -30,13 +34,17 @@ pub use mail::{
 pub use members::Subscriber;
 pub use name::{ChannelName, ConnId, CoreSet, Hasher};
 pub use notice::{ChannelEvent, ChannelEventKind, ClientEvent, EventMask};
+pub use rooms::Claim;
 
 use crate::mem::Slot;
 use hashbrown::HashTable;
 use home::Home;
+use kept::Keepers;
 use members::{Members, Start};
 use notice::ChannelEvents;
-use std::collections::{BTreeMap, VecDeque};
+use rooms::{Rooms, UNLISTED};
+use slab::Slab;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 /// The result of [`Hub::join`].
 #[derive(Clone, Debug)]
@@ -51,6 +59,8 @@ pub enum Joined {
     SubscriptionLimit,
     /// The channel has its maximum number of members.
     ChannelFull,
+    /// Nobody is in the channel, and the application has as many channels as it may.
+    NoRoom,
 }
 
 /// A connection that joins a channel.
@@ -64,6 +74,8 @@ pub struct Join<'n> {
     pub name: &'n str,
     /// The maximum number of the connection's subscriptions.
     pub max: usize,
+    /// Whether it needs no signature, so that strangers can make up the name.
+    pub is_public: bool,
     /// The request to the channel's home, if there is one.
     pub request: Option<JoinRequest>,
 }
@@ -74,16 +86,15 @@ pub struct Hub {
     cores: u16,
     hasher: Hasher,
     index: HashTable<u32>,
-    channels: Vec<Option<Channel>>,
-    free: Vec<u32>,
+    channels: Slab<Channel>,
     members: Members,
     asked: u32,
     /// Events of the hub itself, such as member changes, to be delivered on this core.
     local: VecDeque<(ChannelName, Event)>,
     /// Channels with another home whose number of subscribers on this core has changed.
     recount: Vec<u32>,
-    /// Channels with a cached event, the oldest first, each with its number from `began`.
-    keepers: VecDeque<(u64, ChannelName)>,
+    /// Channels with a cached event.
+    keepers: Keepers,
     /// Channels with a picture or a history, by their number from `began`.
     pictures: BTreeMap<u64, ChannelName>,
     /// The last number that was given to a cached event, a picture or a history.
@@ -93,6 +104,10 @@ pub struct Hub {
     kept_max: usize,
     losses: Losses,
     notices: ChannelEvents,
+    /// By the application's number.
+    rooms: HashMap<u32, Rooms>,
+    /// Occupied channels that each application may have here, by its number.
+    bounds: Box<[usize]>,
 }
 
 struct Channel {
@@ -106,6 +121,10 @@ struct Channel {
     /// The number of subscribers last reported to the home, and whether a report is due.
     reported: u32,
     recounting: bool,
+    /// Whether anybody on any core is subscribed, as far as the home knows.
+    occupied: bool,
+    /// Its place in the list of its application's channels.
+    listed: u32,
 }
 
 /// What was dropped before its time since the last call of [`Hub::losses`].
@@ -138,19 +157,20 @@ impl Hub {
             cores,
             hasher,
             index: HashTable::new(),
-            channels: Vec::new(),
-            free: Vec::new(),
+            channels: Slab::default(),
             members: Members::default(),
             asked: 0,
             local: VecDeque::new(),
             recount: Vec::new(),
-            keepers: VecDeque::new(),
+            keepers: Keepers::default(),
             pictures: BTreeMap::new(),
             began: 0,
             kept_bytes: 0,
             kept_max,
             losses: Losses::default(),
             notices: ChannelEvents::default(),
+            rooms: HashMap::new(),
+            bounds: Box::default(),
         }
     }
 
@@ -177,7 +197,7 @@ impl Hub {
 
     /// Subscribes a connection.
     pub fn join(&mut self, join: Join<'_>, now_ms: u64, mail: &mut OutgoingMail) -> Joined {
-        let Join { slot, app, name, max, request } = join;
+        let Join { slot, app, name, max, is_public, request } = join;
         let hash = self.hasher.hash(app, name);
         let found = self.find(app, name, hash);
         if let Some(at) = found
@@ -185,13 +205,18 @@ impl Hub {
         {
             return Joined::Already;
         }
-        if self.members.count(slot.index) >= max {
+        let count = self.members.count(slot.index);
+        if count >= max {
             return Joined::SubscriptionLimit;
         }
+        let (claim, home) = (Claim::new(is_public, count), self.home_of(hash));
+        if home == self.core && !self.has_room(app, found, claim) {
+            return Joined::NoRoom;
+        }
         let at = found.unwrap_or_else(|| self.insert(self.hasher.name(app, name)));
-        match self.home_of(hash) {
-            home if home == self.core => self.join_here(slot, at, request, now_ms, mail),
-            home => self.join_there(slot, at, request, home, mail),
+        match home == self.core {
+            true => self.join_here(slot, at, request, now_ms, mail),
+            false => self.join_there(slot, at, request, claim, mail),
         }
     }
 
@@ -220,6 +245,7 @@ impl Hub {
         }
         self.note_maker(at, conn);
         self.look(at);
+        self.tally(at);
         Joined::Now(reply)
     }
 
@@ -228,7 +254,7 @@ impl Hub {
         slot: Slot,
         at: u32,
         request: Option<JoinRequest>,
-        home: u16,
+        claim: Claim,
         mail: &mut OutgoingMail,
     ) -> Joined {
         let question = self.next_question();
@@ -236,16 +262,17 @@ impl Hub {
             return Joined::SubscriptionLimit;
         };
         let name = channel.name.clone();
+        let home = home_among(name.hash(), self.cores);
         let mut start = Start::default();
         if let Some(request) = request {
             start = Start { asked: question, member: request.member.is_some() };
-            mail.up(home, Up::Join { asked: question, slot, name, request });
+            mail.up(home, Up::Join { asked: question, slot, name, request, claim });
             // The home sends publishes from that join on. Subscribers without a join reply are not
             // active and get none.
             channel.home_link = HomeLink::Known;
         } else if channel.home_link == HomeLink::Unknown {
             channel.home_link = HomeLink::Asked(question);
-            mail.up(home, Up::Interest { asked: question, slot, name });
+            mail.up(home, Up::Interest { asked: question, slot, name, claim });
         }
         self.members.add(slot.index, at, &mut channel.subscribers, start);
         let active = start.asked == 0 && channel.home_link == HomeLink::Known;
@@ -292,6 +319,7 @@ impl Hub {
             mail.up(home, Up::Leave { slot, name: name.clone() });
         }
         self.look(at);
+        self.tally(at);
         let Some(channel) = &mut self.channels[at as usize] else { return };
         if !channel.subscribers.is_empty() {
             return self.counts_changed(at);
@@ -420,6 +448,19 @@ impl Hub {
         }
     }
 
+    /// Takes the home's answer that there is no room for `name`. Returns the slot indexes of the
+    /// subscribers that have waited, which must leave.
+    pub fn turned_down(&mut self, asked: u32, name: &ChannelName) -> Vec<u32> {
+        let found = self.find(name.app(), name.text(), name.hash());
+        match found.and_then(|at| self.channels[at as usize].as_mut()) {
+            Some(channel) if channel.home_link == HomeLink::Asked(asked) => {
+                channel.home_link = HomeLink::Unknown;
+                channel.subscribers.iter().map(|it| it.slot).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
     /// The subscribers on this core that receive what is delivered on `name` now.
     pub fn subscribers(&self, name: &ChannelName) -> &[Subscriber] {
         match self.find(name.app(), name.text(), name.hash()) {
@@ -443,7 +484,7 @@ impl Hub {
 
     /// Channels that this core has an entry for, as a subscribing core or as their home.
     pub fn channel_count(&self) -> usize {
-        self.channels.len() - self.free.len()
+        self.channels.len()
     }
 
     /// Subscriptions of one connection.
@@ -469,17 +510,11 @@ impl Hub {
             home: None,
             reported: 0,
             recounting: false,
+            occupied: false,
+            listed: UNLISTED,
         };
-        let at = match self.free.pop() {
-            Some(at) => {
-                self.channels[at as usize] = Some(channel);
-                at
-            }
-            None => {
-                self.channels.push(Some(channel));
-                (self.channels.len() - 1) as u32
-            }
-        };
+        let at = self.channels.insert(channel);
+        self.enlist(at);
         let channels = &self.channels;
         let rehash =
             |&at: &u32| channels[at as usize].as_ref().map_or(0, |channel| channel.name.hash());
@@ -498,16 +533,14 @@ impl Hub {
         if let Ok(entry) = self.index.find_entry(channel.name.hash(), |&other| other == at) {
             entry.remove();
         }
-        let gone = self.channels[at as usize].take();
-        if let Some(history) = gone.and_then(|channel| channel.home?.history) {
+        let Some(gone) = self.channels.remove(at) else { return };
+        self.unlist(&gone.name, gone.listed, gone.occupied);
+        if let Some(history) = gone.home.and_then(|home| home.history) {
             self.kept_bytes -= history.memory();
             self.pictures.remove(&history.since);
         }
-        self.free.push(at);
         if self.index.is_empty() {
             self.index = HashTable::new();
-            self.channels = Vec::new();
-            self.free = Vec::new();
             self.recount = Vec::new();
         }
     }

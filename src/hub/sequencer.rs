@@ -3,10 +3,11 @@
 
 use super::encodings::{Encodings, Retain};
 use super::history::{History, HistoryLimit};
-use super::home::{ChannelFull, ChannelInfo, JoinReply, JoinRequest};
+use super::home::{ChannelFull, ChannelInfo, JoinReply, JoinRequest, TurnedDown};
 use super::mail::{Ack, Answer, Down, Event, OutgoingMail, Query, Up};
 use super::name::{ChannelName, ConnId};
 use super::picture::Picture;
+use super::rooms::Claim;
 use super::{Hub, Losses};
 use std::sync::Arc;
 
@@ -106,18 +107,6 @@ impl Hub {
         }
     }
 
-    fn keep(&mut self, at: u32, event: &Event, now_ms: u64) {
-        let Some(channel) = &mut self.channels[at as usize] else { return };
-        let home = channel.home.get_or_insert_default();
-        home.reported.filled();
-        if home.kept_bytes() == 0 {
-            self.began += 1;
-            self.keepers.push_back((self.began, channel.name.clone()));
-        }
-        self.kept_bytes = self.kept_bytes.saturating_add_signed(home.keep(event, now_ms));
-        self.make_room();
-    }
-
     /// Appends an event to the history of a channel, which has subscribers.
     fn history_limit(&mut self, at: u32, event: &Event, history_limit: HistoryLimit) {
         let Some(channel) = &mut self.channels[at as usize] else { return };
@@ -162,15 +151,13 @@ impl Hub {
     }
 
     /// Drops cached events, pictures and histories, the oldest first, until the rest has room.
-    fn make_room(&mut self) {
+    pub(super) fn make_room(&mut self) {
         while self.kept_bytes > self.kept_max {
-            let event = self.keepers.front().map(|(began, _)| *began);
+            let event = self.keepers.oldest();
             let picture = self.pictures.first_key_value().map(|(began, _)| *began);
             match (event, picture) {
                 (Some(event), picture) if picture.is_none_or(|picture| event < picture) => {
-                    if let Some((_, name)) = self.keepers.pop_front() {
-                        self.expire(&name, None);
-                    }
+                    self.forget_oldest();
                 }
                 (_, Some(_)) => {
                     if let Some((_, name)) = self.pictures.pop_first() {
@@ -202,30 +189,13 @@ impl Hub {
         std::mem::take(&mut self.losses)
     }
 
-    /// Drops the cached event of a channel if it has expired, or in any case without `now_ms`.
-    /// Returns whether there is none afterwards.
-    fn expire(&mut self, name: &ChannelName, now_ms: Option<u64>) -> bool {
-        let Some(at) = self.find(name.app(), name.text(), name.hash()) else { return true };
-        let Some(channel) = &mut self.channels[at as usize] else { return true };
-        let Some(home) = &mut channel.home else { return true };
-        self.kept_bytes -= home.expire(now_ms);
-        let expired = home.kept_bytes() == 0;
-        if expired {
-            self.release_if_empty(at);
-        }
-        expired
-    }
-
-    /// Drops cached events that have expired.
+    /// Drops cached events that have expired, and frees memory of tables that are mostly empty.
     pub fn sweep(&mut self, now_ms: u64) {
-        for (began, name) in std::mem::take(&mut self.keepers) {
-            if !self.expire(&name, Some(now_ms)) {
-                self.keepers.push_back((began, name));
-            }
-        }
+        self.sweep_kept(now_ms);
         // Encoded pictures have been added for subscribers since the last call.
         self.make_room();
         self.sweep_counts(now_ms);
+        self.pack();
     }
 
     fn fan_out(&self, at: u32, event: &Event, mail: &mut OutgoingMail) {
@@ -245,21 +215,19 @@ impl Hub {
         mail: &mut OutgoingMail,
     ) -> Option<(ChannelName, Event)> {
         match request {
-            Up::Interest { asked, slot, name } => {
-                let at = self.find_or_insert(&name);
-                self.note_maker(at, ConnId { core: from, slot });
-                self.note_interest(from, &name);
-                mail.down(from, Down::Interested { asked, name });
-            }
-            Up::Join { asked, slot, name, request } => {
-                let at = self.find_or_insert(&name);
-                let conn = ConnId { core: from, slot };
-                let reply = self.grant(conn, at, request, now_ms, mail);
-                if reply.is_ok() {
+            Up::Interest { asked, slot, name, claim } => {
+                let at = self.find(name.app(), name.text(), name.hash());
+                let granted = self.has_room(name.app(), at, claim);
+                if granted {
+                    let at = self.find_or_insert(&name);
+                    self.note_maker(at, ConnId { core: from, slot });
                     self.note_interest(from, &name);
-                } else {
-                    self.release_if_empty(at);
                 }
+                mail.down(from, Down::Interested { asked, name, granted });
+            }
+            Up::Join { asked, slot, name, request, claim } => {
+                let conn = ConnId { core: from, slot };
+                let reply = self.let_in(conn, &name, request, claim, now_ms, mail);
                 mail.down(from, Down::JoinReply { asked, slot, name, reply });
             }
             Up::Leave { slot, name } => {
@@ -271,6 +239,7 @@ impl Hub {
                 self.note_count(from, &name, count);
                 let at = self.find(name.app(), name.text(), name.hash())?;
                 self.look(at);
+                self.tally(at);
             }
             Up::Forget { name } => {
                 let at = self.find(name.app(), name.text(), name.hash())?;
@@ -279,6 +248,7 @@ impl Hub {
                     channel.interest.remove(from);
                 }
                 self.look(at);
+                self.tally(at);
                 self.release_if_empty(at);
             }
             Up::Ask { query, ack } => {
@@ -305,6 +275,33 @@ impl Hub {
         None
     }
 
+    /// A connection of another core asks to be let into a channel of ours.
+    fn let_in(
+        &mut self,
+        conn: ConnId,
+        name: &ChannelName,
+        request: JoinRequest,
+        claim: Claim,
+        now_ms: u64,
+        mail: &mut OutgoingMail,
+    ) -> Result<JoinReply, TurnedDown> {
+        let found = self.find(name.app(), name.text(), name.hash());
+        if !self.has_room(name.app(), found, claim) {
+            return Err(TurnedDown::NoRoom);
+        }
+        let at = self.find_or_insert(name);
+        match self.grant(conn, at, request, now_ms, mail) {
+            Ok(reply) => {
+                self.note_interest(conn.core, name);
+                Ok(reply)
+            }
+            Err(ChannelFull) => {
+                self.release_if_empty(at);
+                Err(TurnedDown::ChannelFull)
+            }
+        }
+    }
+
     fn find_or_insert(&mut self, name: &ChannelName) -> u32 {
         let found = self.find(name.app(), name.text(), name.hash());
         found.unwrap_or_else(|| self.insert(name.clone()))
@@ -317,6 +314,7 @@ impl Hub {
             channel.home.get_or_insert_default().expect_count(from);
         }
         self.look(at);
+        self.tally(at);
     }
 
     fn note_count(&mut self, from: u16, name: &ChannelName, count: u32) {
@@ -357,15 +355,12 @@ impl Hub {
         match query {
             Query::Channels { app, prefix, max } => {
                 let mut found = Vec::new();
-                for channel in self.channels.iter().flatten() {
+                for (at, channel) in self.rooms_of(*app) {
                     let name = &channel.name;
-                    // Channels for one user are internal.
-                    let ours =
-                        self.home_of(name.hash()) == self.core && !name.text().starts_with('#');
-                    if !ours || name.app() != *app || !name.text().starts_with(&**prefix) {
+                    if !channel.occupied || !name.text().starts_with(&**prefix) {
                         continue;
                     }
-                    let channel_info = self.channel_info(name, now_ms);
+                    let channel_info = self.facts_at(Some(at), now_ms);
                     if channel_info.subscriptions > 0 {
                         found.push((name.clone(), channel_info));
                     }
@@ -389,7 +384,10 @@ impl Hub {
 
     /// The state of a channel of which this core is the home.
     pub fn channel_info(&self, name: &ChannelName, now_ms: u64) -> ChannelInfo {
-        let at = self.find(name.app(), name.text(), name.hash());
+        self.facts_at(self.find(name.app(), name.text(), name.hash()), now_ms)
+    }
+
+    fn facts_at(&self, at: Option<u32>, now_ms: u64) -> ChannelInfo {
         let Some(channel) = at.and_then(|at| self.channels[at as usize].as_ref()) else {
             return ChannelInfo::default();
         };

@@ -5,10 +5,14 @@ use crate::mem::Frozen;
 use std::sync::Arc;
 
 mod history;
+mod kept;
 mod notices;
 mod pictures;
+mod rooms;
 
 const NOW_MS: u64 = 1000;
+/// One event of 600 bytes with its tables fits, and two do not.
+const KEPT_MOST: usize = 2000;
 
 struct World {
     hubs: Vec<Hub>,
@@ -28,7 +32,7 @@ impl World {
     fn new(cores: u16) -> World {
         let hasher = Hasher::new(1);
         World {
-            hubs: (0..cores).map(|core| Hub::new(core, cores, hasher.clone(), 1000)).collect(),
+            hubs: (0..cores).map(|core| Hub::new(core, cores, hasher.clone(), KEPT_MOST)).collect(),
             outgoing: (0..cores).map(|_| OutgoingMail::new(cores)).collect(),
             heard: Vec::new(),
             joined: Vec::new(),
@@ -48,7 +52,7 @@ impl World {
         request: Option<JoinRequest>,
     ) -> Joined {
         let at = core as usize;
-        let join = Join { slot: slot(index), app: 0, name, max: 3, request };
+        let join = Join { slot: slot(index), app: 0, name, max: 3, is_public: false, request };
         let joined = self.hubs[at].join(join, NOW_MS, &mut self.outgoing[at]);
         self.hear_local();
         joined
@@ -102,7 +106,7 @@ impl World {
                 continue;
             }
             match lanes.down.pop_front() {
-                Some(Down::Interested { asked, name }) => {
+                Some(Down::Interested { asked, name, .. }) => {
                     let joined = self.hubs[to as usize].interested(asked, &name);
                     self.joined.extend(joined.iter().map(|subscriber| (to, subscriber.slot)));
                 }
@@ -186,7 +190,7 @@ fn hub_ignores_an_answer_to_an_older_interest() {
     assert_eq!(lanes.up.len(), 3);
     let first = lanes.up.pop_front().expect("the first question");
     world.hubs[0].request(1, first, NOW_MS, &mut world.outgoing[0]);
-    let Some(Down::Interested { asked, name: asked_name }) =
+    let Some(Down::Interested { asked, name: asked_name, .. }) =
         world.outgoing[0].to(1).down.pop_front()
     else {
         panic!("the home answers");

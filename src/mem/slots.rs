@@ -6,15 +6,23 @@
 pub struct Slot {
     /// Position in the table, and in the ring's file table.
     pub index: u32,
-    /// Counts the occupants of this index, from 1; wraps at 24 bits.
-    pub generation: u32,
+    /// Counts the occupants of this index, from 1. At a million a second it would last for half a
+    /// million years, so a name never comes back.
+    pub generation: u64,
 }
 
-/// Generations have 24 bits, because one 64-bit word of completion data holds the operation, the
-/// index and the generation.
+/// What completion data holds of a generation, which shares a word with an operation and an index.
+/// It may wrap: an index is free only when none of its operations is in flight.
 pub const GENERATION_MASK: u32 = (1 << 24) - 1;
 
-/// Values by slot. An entry costs 16 bytes; each value is boxed, so that growth moves no value.
+impl Slot {
+    /// The part of the generation that completion data holds.
+    pub fn short_generation(self) -> u32 {
+        self.generation as u32 & GENERATION_MASK
+    }
+}
+
+/// Values by slot. An empty table entry costs 16 bytes, a value is boxed so that growth moves none.
 #[derive(Debug)]
 pub struct Table<T> {
     entries: Vec<Entry<T>>,
@@ -23,7 +31,7 @@ pub struct Table<T> {
 
 #[derive(Debug)]
 struct Entry<T> {
-    generation: u32,
+    generation: u64,
     value: Option<Box<T>>,
 }
 
@@ -42,7 +50,7 @@ impl<T> Table<T> {
         }
         let entry = &mut self.entries[at];
         debug_assert!(entry.value.is_none(), "slot {index} is taken");
-        entry.generation = (entry.generation + 1) & GENERATION_MASK;
+        entry.generation += 1;
         entry.value = Some(Box::new(value));
         self.occupied += 1;
         Slot { index, generation: entry.generation }
@@ -67,7 +75,14 @@ impl<T> Table<T> {
         entry.value.is_some().then_some(Slot { index, generation: entry.generation })
     }
 
-    /// Removes the occupant that `slot` names.
+    /// The occupant of `index` whose generation completion data holds as `short`. If it is not the
+    /// present one, the name is one that nobody has.
+    pub fn slot_of_completion(&self, index: u32, short: u32) -> Slot {
+        let present = self.slot_at(index).filter(|slot| slot.short_generation() == short);
+        present.unwrap_or(Slot { index, generation: 0 })
+    }
+
+    /// Takes the occupant out and frees its place.
     pub fn remove(&mut self, slot: Slot) -> Option<Box<T>> {
         let entry = self.entries.get_mut(slot.index as usize)?;
         if entry.generation != slot.generation {
@@ -155,6 +170,49 @@ mod tests {
         assert_eq!(table.len(), 1);
         assert_eq!(table.slot_at(3), Some(second));
         assert_eq!(table.slot_at(0), None);
+    }
+
+    #[test]
+    fn slot_names_never_repeat_over_a_million_occupants_of_32_places() {
+        let mut table = Table::default();
+        let mut free = FreeList::new(32);
+        let mut highest = [0; 32];
+        for turn in 0..1_000_000_u32 {
+            let index = free.take().expect("a place is free");
+            let slot = table.insert(index, ());
+            // Each place counts upwards, so no name of it was there before.
+            assert!(slot.generation > highest[index as usize]);
+            highest[index as usize] = slot.generation;
+            if turn % 33 < 16 && free.left() > 0 {
+                continue;
+            }
+            for index in 0..32 {
+                if let Some(slot) = table.slot_at(index) {
+                    table.remove(slot);
+                    free.give(index);
+                }
+            }
+        }
+        assert_eq!(highest.iter().sum::<u64>(), 1_000_000);
+    }
+
+    #[test]
+    fn slot_of_completion_is_the_present_occupant_or_nobody() {
+        let mut table = Table::default();
+        table.insert(0, "first");
+        table.entries[0].generation = u64::from(GENERATION_MASK);
+        let last = Slot { index: 0, generation: u64::from(GENERATION_MASK) };
+        assert_eq!(table.slot_of_completion(0, GENERATION_MASK), last);
+        table.remove(last);
+        let wrapped = table.insert(0, "second");
+        assert_eq!((wrapped.generation, wrapped.short_generation()), (1 << 24, 0));
+        assert_eq!(table.slot_of_completion(0, 0), wrapped);
+        let nobody = table.slot_of_completion(0, GENERATION_MASK);
+        assert_eq!(table.get_mut(nobody), None);
+        assert_eq!(table.get_mut(last), None);
+        assert_eq!(table.get_mut(wrapped), Some(&mut "second"));
+        let unused = table.slot_of_completion(7, 0);
+        assert_eq!(table.get_mut(unused), None);
     }
 
     #[test]

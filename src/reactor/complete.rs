@@ -70,12 +70,12 @@ impl Reactor {
         self.next_sweep = self.next_sweep.min(now.plus_ms(super::SWEEP_MS));
     }
 
-    pub(super) fn slot(done: &Completion) -> Slot {
-        Slot { index: done.index, generation: done.generation }
+    pub(super) fn slot(&self, done: &Completion) -> Slot {
+        self.shard.slot_of_completion(done.index, done.generation)
     }
 
     fn received(&mut self, done: &Completion, now: Now) {
-        let slot = Self::slot(done);
+        let slot = self.slot(done);
         if !done.more() {
             let conn = &mut self.conns[slot.index as usize];
             conn.receiving = false;
@@ -123,7 +123,7 @@ impl Reactor {
     }
 
     fn sent(&mut self, done: &Completion, now: Now) {
-        let slot = Self::slot(done);
+        let slot = self.slot(done);
         self.counters.sends.add(1);
         let tearing = self.conns[slot.index as usize].tearing;
         match self.ring.sent(done) {
@@ -150,7 +150,7 @@ impl Reactor {
     }
 
     fn shut(&mut self, done: &Completion) {
-        let slot = Self::slot(done);
+        let slot = self.slot(done);
         let conn = &mut self.conns[slot.index as usize];
         conn.shutting = false;
         let tearing = conn.tearing;

@@ -25,7 +25,7 @@ impl Reactor {
     }
 
     pub(super) fn socket_made(&mut self, done: &Completion, now: Now) {
-        let slot = Self::slot(done);
+        let slot = self.slot(done);
         let conn = self.conns[slot.index as usize];
         let address = self.shard.peer(slot);
         match (done.outcome(), address) {
@@ -41,7 +41,7 @@ impl Reactor {
 
     /// The last operation of a dial is through.
     fn dialled(&mut self, done: &Completion, outcome: Result<(), i32>, now: Now) {
-        let slot = Self::slot(done);
+        let slot = self.slot(done);
         let conn = &mut self.conns[slot.index as usize];
         conn.dialling = false;
         let tearing = conn.tearing;

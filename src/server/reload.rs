@@ -37,6 +37,11 @@ impl ConfigSource {
         self.seen = files.map(seen).collect();
     }
 
+    /// The files that are looked at.
+    pub fn files(&self) -> Vec<PathBuf> {
+        self.seen.iter().map(|(file, _)| file.clone()).collect()
+    }
+
     /// Whether a file has changed since it was read or asked for last.
     pub fn has_changed(&mut self) -> bool {
         let mut changed = false;
@@ -74,6 +79,7 @@ impl ConfigSource {
             ("threads", was.threads != config.threads || was.pin != config.pin),
             ("drain_s", was.drain_s != config.drain_s),
             ("listeners", listening(was) != listening(config)),
+            ("process", was.process != config.process),
             ("log", was.log != config.log),
             ("limits", sizes(was) != sizes(config)),
             ("apps.dialect", spoken_otherwise(was, config)),

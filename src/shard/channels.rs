@@ -2,9 +2,10 @@
 
 use super::Shard;
 use crate::config::SlowConsumer;
-use crate::dialect::{self, Closing, Effect, JoinOutcome, Why};
+use crate::dialect::{self, Closing, Effect, JoinOutcome, Why, is_public};
 use crate::hub::{
     Ack, Answer, ChannelName, ConnId, DialectMessage, Event, Join, Joined, Published, Query,
+    TurnedDown,
 };
 use crate::mem::Slot;
 use crate::session::Broadcast;
@@ -14,7 +15,8 @@ impl Shard {
     pub(super) fn act(&mut self, slot: Slot, effect: Effect, now: Now) {
         match effect {
             Effect::Join { app, name, max, request } => {
-                let join = Join { slot, app, name: &name, max, request };
+                let is_public = is_public(&self.env, app, &name);
+                let join = Join { slot, app, name: &name, max, is_public, request };
                 let outcome = match self.hub.join(join, now.ms, &mut self.mail) {
                     Joined::Later => return self.counters.subscriptions.add(1),
                     Joined::Now(reply) => {
@@ -26,6 +28,10 @@ impl Shard {
                     Joined::Already => JoinOutcome::Already,
                     Joined::SubscriptionLimit => JoinOutcome::SubscriptionLimit,
                     Joined::ChannelFull => JoinOutcome::ChannelFull,
+                    Joined::NoRoom => {
+                        self.counters.refused_channels.add(1);
+                        JoinOutcome::NoRoom
+                    }
                 };
                 if let Some((session, mut cx)) = self.session(slot, now) {
                     Shard::deliver_outcome(session, &name, outcome, &mut cx);
@@ -53,6 +59,28 @@ impl Shard {
                 home if home == self.core => self.pass_on(to, what, now),
                 home => self.mail.tell(home, to, what),
             },
+        }
+    }
+
+    /// The home of a channel has no room for it: whoever has waited here is told.
+    pub(super) fn turned_down(&mut self, asked: u32, name: &ChannelName, now: Now) {
+        for index in self.hub.turned_down(asked, name) {
+            let Some(slot) = self.sessions.slot_at(index) else { continue };
+            self.hub.leave(slot, name.app(), name.text(), &mut self.mail);
+            let outcome = self.not_let_in(TurnedDown::NoRoom);
+            self.on_joined(slot, name.text(), outcome, now);
+        }
+    }
+
+    /// A subscription that was counted while it waited was refused by the channel's home.
+    pub(super) fn not_let_in(&mut self, why: TurnedDown) -> JoinOutcome {
+        self.counters.subscriptions.sub(1);
+        match why {
+            TurnedDown::ChannelFull => JoinOutcome::ChannelFull,
+            TurnedDown::NoRoom => {
+                self.counters.refused_channels.add(1);
+                JoinOutcome::NoRoom
+            }
         }
     }
 

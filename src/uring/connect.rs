@@ -66,7 +66,8 @@ mod tests {
     use std::time::Duration;
 
     fn ring() -> Option<Ring> {
-        let settings = Settings { files: 8, buffers: 16, buffer_bytes: 512, accepts: 1 };
+        let settings =
+            Settings { files: 8, buffers: 16, buffer_bytes: 512, accepts: 1, restricted: true };
         match Ring::new(settings, Arc::new(Counters::default())) {
             Ok(ring) => Some(ring),
             Err(error) => {
@@ -101,8 +102,19 @@ mod tests {
         ring.connect(slot, address);
         let done = wait_for(ring, Op::Connect, &mut seen);
         ring.connected(&done);
-        assert_eq!((done.index, done.generation), (slot.index, slot.generation));
+        assert_eq!((done.index, done.generation), (slot.index, slot.short_generation()));
         (done.outcome(), seen)
+    }
+
+    #[test]
+    fn ring_that_is_restricted_refuses_other_operations() {
+        let Some(mut restricted) = ring() else { return };
+        let refused = restricted.refuses_others().expect("both can be tried");
+        assert_eq!(refused, (Some(libc::EACCES), Some(libc::EACCES)));
+        let settings =
+            Settings { files: 8, buffers: 16, buffer_bytes: 512, accepts: 1, restricted: false };
+        let mut free = Ring::new(settings, Arc::new(Counters::default())).expect("a ring");
+        assert_eq!(free.refuses_others().expect("both can be tried"), (None, None));
     }
 
     #[test]

@@ -126,7 +126,8 @@ pub fn report() -> (String, bool) {
         Ok(limit) => line("open files", &format!("{limit}: connections for each reactor")),
         Err(error) => line("open files", &error.to_string()),
     }
-    let settings = Settings { files: 64, buffers: 16, buffer_bytes: 4096, accepts: 1 };
+    let settings =
+        Settings { files: 64, buffers: 16, buffer_bytes: 4096, accepts: 1, restricted: true };
     let ring = Ring::new(settings, Arc::new(Counters::default()));
     match &ring {
         Ok(_) => line("io_uring", "usable"),

@@ -28,6 +28,8 @@ pub struct Settings {
     pub buffer_bytes: u32,
     /// Accepts in flight over all listeners.
     pub accepts: u32,
+    /// Whether it takes the operations of this module and no others.
+    pub restricted: bool,
 }
 
 /// Submission entries. A turn that prepares more operations submits them in several system calls.
@@ -71,7 +73,7 @@ impl Ring {
     pub fn new(settings: Settings, counters: Arc<Counters>) -> Result<Ring, SetupError> {
         let step = |step| move |error| SetupError { step, error };
         let completions = (settings.files.saturating_mul(2)).clamp(8192, COMPLETIONS_MAX);
-        let io = build(completions).map_err(step("setting up the ring"))?;
+        let io = build(completions, settings.restricted).map_err(step("setting up the ring"))?;
         let submitter = io.submitter();
         submitter
             .register_files_sparse(settings.files)
@@ -79,6 +81,9 @@ impl Ring {
         let buffers = Buffers::new(settings.buffers, settings.buffer_bytes)
             .map_err(step("mapping receive buffers"))?;
         buffers.register(&submitter).map_err(step("registering receive buffers"))?;
+        if settings.restricted {
+            restrict(&submitter).map_err(step("restricting the ring"))?;
+        }
         let bundles = io.params().is_feature_recvsend_bundle() && probe::bundles_are_sound();
         Ok(Ring {
             io,
@@ -352,6 +357,20 @@ impl Ring {
         Ok(())
     }
 
+    /// Tries an operation that this module has no use for, and a registration: what each is refused
+    /// with, if it is. For a ring with nothing in flight.
+    pub fn refuses_others(&mut self) -> io::Result<(Option<i32>, Option<i32>)> {
+        let entry = opcode::Nop::new().build().user_data(0);
+        // SAFETY: the entry points at no memory.
+        let pushed = unsafe { self.io.submission().push(&entry) };
+        pushed.map_err(io::Error::other)?;
+        self.io.submit_and_wait(1)?;
+        let results: Vec<i32> = self.io.completion().map(|entry| entry.result()).collect();
+        let operation = results.first().filter(|result| **result < 0).map(|result| -result);
+        let registered = self.io.submitter().register_probe(&mut io_uring::Probe::new());
+        Ok((operation, registered.err().and_then(|error| error.raw_os_error())))
+    }
+
     /// Frees the place of a completed accept.
     pub fn accept_settled(&mut self) {
         self.in_flight -= 1;
@@ -403,11 +422,38 @@ fn wake_entry(descriptor: RawFd) -> Entry {
 }
 
 fn tag(op: Op, slot: Slot) -> Tag {
-    Tag { op, generation: slot.generation, index: slot.index }
+    Tag { op, generation: slot.short_generation(), index: slot.index }
+}
+
+/// Operations that this module hands over: a new one has to be named here, or completes with
+/// EACCES.
+const OPERATIONS: [u8; 11] = [
+    opcode::Accept::CODE,
+    opcode::AsyncCancel::CODE,
+    opcode::Close::CODE,
+    opcode::Connect::CODE,
+    opcode::MsgRingData::CODE,
+    opcode::RecvMulti::CODE,
+    opcode::Send::CODE,
+    opcode::SendMsg::CODE,
+    opcode::SetSockOpt::CODE,
+    opcode::Shutdown::CODE,
+    opcode::Socket::CODE,
+];
+
+/// From now on the ring takes these operations and their flags, and no registration any more: all
+/// that is to be registered is. Somebody who can write to its queues cannot open files by it.
+fn restrict(submitter: &io_uring::Submitter<'_>) -> io::Result<()> {
+    use io_uring::register::Restriction;
+    let flags = io_uring::squeue::Flags::FIXED_FILE | io_uring::squeue::Flags::BUFFER_SELECT;
+    let mut rules: Vec<Restriction> = OPERATIONS.into_iter().map(Restriction::sqe_op).collect();
+    rules.push(Restriction::sqe_flags_allowed(flags.bits()));
+    submitter.register_restrictions(&mut rules)?;
+    submitter.register_enable_rings()
 }
 
 /// Tries the newest set of flags first; a kernel that does not know a flag answers EINVAL.
-fn build(completions: u32) -> io::Result<IoUring> {
+fn build(completions: u32, disabled: bool) -> io::Result<IoUring> {
     let attempt = |no_array: bool| {
         let mut builder = IoUring::builder();
         builder
@@ -418,6 +464,9 @@ fn build(completions: u32) -> io::Result<IoUring> {
             .setup_defer_taskrun()
             .setup_taskrun_flag()
             .dontfork();
+        if disabled {
+            builder.setup_r_disabled();
+        }
         if no_array {
             builder.setup_no_sqarray();
         }

@@ -143,6 +143,7 @@ impl Vendor for Broadcastt {
             SubscribeRefusal::User | SubscribeRefusal::Signature => (AUTH, 401),
             SubscribeRefusal::SubscriptionLimit(_)
             | SubscribeRefusal::ChannelFull(_)
+            | SubscribeRefusal::NoRoom(_)
             | SubscribeRefusal::TooMany(_) => (LIMIT, 403),
         };
         words::subscription_error(name, kind, &refusal.text(name), status)

@@ -3,7 +3,7 @@
 use super::super::{Answered, DialectContext, Effect, Env, HttpReply, freeze_text};
 use super::reads::{self, Info};
 use super::vendor::{ChannelKind, Target, USER, Vendor};
-use super::{batch, channel, json_error, parse_socket_id, push_event, signature};
+use super::{batch, channel, json_error, push_event, signature};
 use crate::codec::json::{JsonText, MalformedJson, push_string};
 use crate::config;
 use crate::http::Request;
@@ -293,7 +293,7 @@ fn excluded(env: &Env, body: JsonText<'_, '_>) -> Result<Option<ConnId>, ApiRefu
     let Some(given) = body.get("socket_id").filter(|given| !given.is_null()) else {
         return Ok(None);
     };
-    let parsed = given.text().map(|text| parse_socket_id(env, text));
+    let parsed = given.text().map(|text| env.socket_ids.read(text));
     match parsed {
         Some(Ok(conn)) => Ok(conn),
         _ => Err((400, "socket_id must be two numbers with a dot between them".into())),

@@ -7,6 +7,7 @@ mod api;
 mod batch;
 pub(super) mod channel;
 mod commands;
+pub mod ids;
 mod reads;
 pub mod signature;
 mod users;
@@ -22,7 +23,7 @@ use crate::codec::json::push_content;
 use crate::config::{AppLimits, BadSignature};
 use crate::http;
 use crate::hub::{Answer, ConnId, DialectMessage, JoinReply};
-use crate::mem::{Frozen, Slot};
+use crate::mem::Frozen;
 use crate::time::{Deadline, Now};
 use crate::ws;
 use std::borrow::Cow;
@@ -143,6 +144,11 @@ impl<V: Vendor> Dialect for Connection<V> {
                 let max = app.limits.subscriptions_per_connection;
                 self.absent(name);
                 self.refuse(context, name, SubscribeRefusal::SubscriptionLimit(max));
+            }
+            JoinOutcome::NoRoom => {
+                let max = app.limits.channels;
+                self.absent(name);
+                self.refuse(context, name, SubscribeRefusal::NoRoom(max));
             }
             JoinOutcome::ChannelFull => {
                 let max = app.limits.presence_members;
@@ -441,27 +447,9 @@ fn admit<V: Vendor>(context: &DialectContext<'_>, opening: &Opening<'_>) -> Resu
     }
 }
 
-/// The id by which clients and the HTTP API know a connection: `\d+\.\d+`.
+/// The id by which clients and the HTTP API know a connection: [`ids::SocketIds`].
 pub fn socket_id(env: &Env, conn: ConnId) -> String {
-    let owner = u64::from(env.node) << 16 | u64::from(conn.core);
-    let place = u64::from(conn.slot.generation) << 32 | u64::from(conn.slot.index);
-    format!("{owner}.{place}")
-}
-
-/// The connection of this process that a socket id names. `Err` if it is not a socket id, `None`
-/// if it is one of elsewhere.
-fn parse_socket_id(env: &Env, text: &str) -> Result<Option<ConnId>, ()> {
-    let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-    let (owner, place) = text.split_once('.').ok_or(())?;
-    if !digits(owner) || !digits(place) {
-        return Err(());
-    }
-    let (Ok(owner), Ok(place)) = (owner.parse::<u64>(), place.parse::<u64>()) else {
-        return Ok(None);
-    };
-    let generation = (place >> 32) as u32;
-    let slot = Slot { index: place as u32, generation };
-    Ok((owner >> 16 == u64::from(env.node)).then_some(ConnId { core: owner as u16, slot }))
+    env.socket_ids.write(conn)
 }
 
 /// An event with `data`, which subscribers see as a JSON string.
@@ -486,23 +474,10 @@ mod tests {
     use super::*;
     use crate::codec::json::Scratch;
     use crate::config::Config;
+    use crate::mem::Slot;
     use crate::stats::Counters;
     use crate::ws::output::Output;
     use std::sync::Arc;
-
-    #[test]
-    fn socket_id_leads_back_to_its_connection() {
-        let env = Env::new(Config::demo(), 0xfeed_beef);
-        let slot = Slot { index: 77, generation: 0xff_ffff };
-        let conn = ConnId { core: 255, slot };
-        let id = socket_id(&env, conn);
-        assert_eq!(parse_socket_id(&env, &id), Ok(Some(conn)));
-        assert_eq!(parse_socket_id(&Env::new(Config::demo(), 1), &id), Ok(None));
-        assert_eq!(parse_socket_id(&env, "99999999999999999999999.1"), Ok(None));
-        for bad in ["", ".", "1", "1.", ".1", "1.2.3", "a.1", "1.-2", "+1.2", "1.2 "] {
-            assert_eq!(parse_socket_id(&env, bad), Err(()), "{bad:?}");
-        }
-    }
 
     /// While another core is asked about members, a client may ask again a bounded number of times.
     #[test]

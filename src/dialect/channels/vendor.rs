@@ -314,6 +314,8 @@ pub enum SubscribeRefusal<'r> {
     SubscriptionLimit(usize),
     /// The channel has this many members, and may not have more.
     ChannelFull(usize),
+    /// The application may have this many channels, and has no room for a new one.
+    NoRoom(usize),
 }
 
 /// What a path of the HTTP API names.
@@ -357,6 +359,9 @@ impl SubscribeRefusal<'_> {
             }
             SubscribeRefusal::SubscriptionLimit(max) => {
                 format!("A connection may hold {max} subscriptions").into()
+            }
+            SubscribeRefusal::NoRoom(max) => {
+                format!("An application may have {max} channels").into()
             }
             SubscribeRefusal::ChannelFull(max) => {
                 format!("A presence channel may have {max} members").into()

@@ -322,7 +322,7 @@ impl Client {
         let reply = match outcome {
             JoinOutcome::Joined(reply) => reply.unwrap_or_default(),
             JoinOutcome::Already => JoinReply::default(),
-            JoinOutcome::SubscriptionLimit => {
+            JoinOutcome::SubscriptionLimit | JoinOutcome::NoRoom => {
                 return self.refused(context, channel, &Value::text(codes::LIMITED));
             }
             // Nobody has asked to be a member.

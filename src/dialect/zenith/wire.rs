@@ -161,9 +161,10 @@ pub(super) fn session(conn: ConnId) -> String {
 /// The connection of that name, which may be gone or never have been.
 pub(super) fn parse_session(text: &str) -> Option<ConnId> {
     let mut parts = text.split('.');
-    let mut number = || parts.next().and_then(digits).and_then(|it| u32::try_from(it).ok());
+    let mut number = || parts.next().and_then(digits);
     let (core, index, generation) = (number()?, number()?, number()?);
-    let conn = ConnId { core: u16::try_from(core).ok()?, slot: Slot { index, generation } };
+    let slot = Slot { index: u32::try_from(index).ok()?, generation };
+    let conn = ConnId { core: u16::try_from(core).ok()?, slot };
     parts.next().is_none().then_some(conn)
 }
 

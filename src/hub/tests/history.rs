@@ -14,7 +14,7 @@ fn event(text: &str) -> Event {
 
 fn join(index: u32) -> Join<'static> {
     let request = Some(JoinRequest { history: true, ..JoinRequest::default() });
-    Join { slot: slot(index), app: 0, name: NAME, max: 100, request }
+    Join { slot: slot(index), app: 0, name: NAME, max: 100, is_public: false, request }
 }
 
 fn texts(history: &[HistoryEntry]) -> Vec<String> {

@@ -4,6 +4,7 @@ mod apicurio;
 mod basics;
 mod child;
 mod compress;
+mod confined;
 mod guard;
 mod heavy;
 mod models;

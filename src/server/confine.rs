@@ -1,0 +1,220 @@
+//! What the process gives up once it listens.
+//!
+//! Rights belong to threads. All of this happens on the main thread before it starts those of the
+//! reactors and of the control side, which inherit it. The thread of the log is older: it has
+//! another user's rights, too, and the filter of system calls, but not the rest; it only writes to
+//! standard error.
+
+use crate::config::{Config, Process};
+use crate::stats::Counters;
+use crate::uring::{Ring, Settings};
+use landlock::{
+    ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr,
+    RulesetCreatedAttr, RulesetStatus, path_beneath_rules,
+};
+use nix::sys::prctl;
+use nix::unistd::{self, User};
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
+use std::ffi::CString;
+use std::fmt::Write;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// What libraries read: names and authorities, time zones, facts of the kernel.
+const READABLE: [&str; 8] =
+    ["/etc", "/usr", "/lib", "/lib64", "/proc", "/sys/fs/cgroup", "/sys/devices", "/dev/urandom"];
+
+/// System calls that no server makes: other programs, other processes' memory, mounts, modules,
+/// clocks. Those that the kernel or a library may need one day are not among them.
+const REFUSED: [i64; 34] = [
+    libc::SYS_execve,
+    libc::SYS_execveat,
+    libc::SYS_ptrace,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_pidfd_getfd,
+    libc::SYS_kcmp,
+    libc::SYS_mount,
+    libc::SYS_umount2,
+    libc::SYS_move_mount,
+    libc::SYS_open_tree,
+    libc::SYS_fsopen,
+    libc::SYS_fsmount,
+    libc::SYS_pivot_root,
+    libc::SYS_chroot,
+    libc::SYS_unshare,
+    libc::SYS_setns,
+    libc::SYS_bpf,
+    libc::SYS_perf_event_open,
+    libc::SYS_userfaultfd,
+    libc::SYS_init_module,
+    libc::SYS_finit_module,
+    libc::SYS_delete_module,
+    libc::SYS_kexec_load,
+    libc::SYS_reboot,
+    libc::SYS_swapon,
+    libc::SYS_swapoff,
+    libc::SYS_settimeofday,
+    libc::SYS_clock_settime,
+    libc::SYS_add_key,
+    libc::SYS_request_key,
+    libc::SYS_keyctl,
+    libc::SYS_acct,
+    libc::SYS_personality,
+];
+
+/// Programs that this process starts get no more rights than it has. To be called before there is
+/// a second thread.
+///
+/// # Errors
+/// As the kernel says; none that has io_uring refuses.
+pub fn give_up_new_privileges(config: &Config) -> io::Result<()> {
+    match config.process.no_new_privs {
+        true => Ok(prctl::set_no_new_privs()?),
+        false => Ok(()),
+    }
+}
+
+/// Gives up what the configuration says, for this thread and those that it starts. Files below the
+/// folders of `files` stay readable.
+pub(super) fn confine(config: &Config, files: &[PathBuf]) -> io::Result<()> {
+    let process = &config.process;
+    if !process.user.is_empty() {
+        become_user(&process.user)?;
+    }
+    if process.drop_capabilities || !process.user.is_empty() {
+        drop_capabilities()?;
+    }
+    if process.landlock {
+        let state = &config.zilliqa.node.state_file;
+        let written: Vec<PathBuf> = match state.is_empty() {
+            true => Vec::new(),
+            false => vec![folder_of(Path::new(state))],
+        };
+        let read = files.iter().map(|file| folder_of(file));
+        let read = read.chain(process.readable.iter().map(PathBuf::from)).collect::<Vec<_>>();
+        match restrict_files(&read, &written)? {
+            true => tracing::info!(?read, ?written, "files are restricted"),
+            false => tracing::warn!("this kernel has no Landlock: files are not restricted"),
+        }
+    }
+    if process.seccomp {
+        refuse_system_calls()?;
+        tracing::info!(refused = REFUSED.len(), "system calls are restricted");
+    }
+    Ok(())
+}
+
+/// The folder that a file is in; a file is often replaced by renaming another one.
+fn folder_of(file: &Path) -> PathBuf {
+    match file.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
+
+/// All threads of the process go on as `name`.
+fn become_user(name: &str) -> io::Result<()> {
+    let unknown = || io::Error::other(format!("process.user: there is no user {name}"));
+    let user = User::from_name(name)?.ok_or_else(unknown)?;
+    unistd::initgroups(&CString::new(name)?, user.gid)?;
+    unistd::setresgid(user.gid, user.gid, user.gid)?;
+    Ok(unistd::setresuid(user.uid, user.uid, user.uid)?)
+}
+
+fn drop_capabilities() -> io::Result<()> {
+    use caps::CapSet;
+    for set in [CapSet::Ambient, CapSet::Effective, CapSet::Permitted, CapSet::Inheritable] {
+        caps::clear(None, set).map_err(io::Error::other)?;
+    }
+    Ok(())
+}
+
+/// Whether the kernel can do it. Nothing else can be opened then, and no TCP port listened on.
+fn restrict_files(read: &[PathBuf], written: &[PathBuf]) -> io::Result<bool> {
+    let abi = ABI::V4;
+    let restrict = || {
+        let all = Ruleset::default()
+            .set_compatibility(CompatLevel::BestEffort)
+            .handle_access(AccessFs::from_all(abi))?
+            .handle_access(AccessNet::BindTcp)?
+            .create()?;
+        // Paths that are not there are left out.
+        all.add_rules(path_beneath_rules(READABLE, AccessFs::from_read(abi)))?
+            .add_rules(path_beneath_rules(read, AccessFs::from_read(abi)))?
+            .add_rules(path_beneath_rules(written, AccessFs::from_all(abi)))?
+            .restrict_self()
+    };
+    let status = restrict().map_err(|error: landlock::RulesetError| io::Error::other(error))?;
+    Ok(status.ruleset != RulesetStatus::NotEnforced)
+}
+
+/// They fail with EPERM, in all threads.
+fn refuse_system_calls() -> io::Result<()> {
+    let rules = REFUSED.into_iter().map(|call| (call, Vec::new())).collect();
+    let refuse = SeccompAction::Errno(libc::EPERM as u32);
+    let arch = std::env::consts::ARCH.try_into().map_err(io::Error::other)?;
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, refuse, arch);
+    let program: BpfProgram = filter.and_then(TryInto::try_into).map_err(io::Error::other)?;
+    seccompiler::apply_filter_all_threads(&program).map_err(io::Error::other)
+}
+
+/// Gives up everything that can be given up without another user, tries what is forbidden then,
+/// and says what came of it, and whether all of it was refused.
+pub fn try_restrictions() -> (String, bool) {
+    let mut config = Config::default();
+    config.process =
+        Process { drop_capabilities: true, landlock: true, seccomp: true, ..Process::default() };
+    let has_landlock = std::fs::read_to_string("/proc/self/status").is_ok()
+        && landlock_is_there().unwrap_or(false);
+    let settings =
+        Settings { files: 8, buffers: 16, buffer_bytes: 4096, accepts: 1, restricted: true };
+    let confined = give_up_new_privileges(&config)
+        .and_then(|()| confine(&config, &[PathBuf::from("/etc/hosts")]));
+    let mut text = String::new();
+    let mut all = true;
+    let mut line = |what: &str, refused: Result<bool, String>| {
+        let (word, fine) = match refused {
+            Ok(true) => ("refused".to_owned(), true),
+            Ok(false) => ("NOT REFUSED".to_owned(), false),
+            Err(why) => (why, true),
+        };
+        all &= fine;
+        let _ = writeln!(text, "{what:<44}{word}");
+    };
+    if let Err(error) = confined {
+        return (format!("nothing is restricted: {error}"), false);
+    }
+    line("more rights for other programs", Ok(prctl::get_no_new_privs().unwrap_or(false)));
+    let ring = Ring::new(settings, Arc::new(Counters::default()));
+    let ring = ring.map_err(|error| error.to_string());
+    let tried = ring.and_then(|mut it| it.refuses_others().map_err(|error| error.to_string()));
+    let is_refused = |errno: Option<i32>| errno == Some(libc::EACCES);
+    let operation = tried.clone().map(|(operation, _)| is_refused(operation));
+    line("an operation of the ring that is not needed", operation);
+    line("a change of the ring's registrations", tried.map(|(_, change)| is_refused(change)));
+    let capabilities = caps::read(None, caps::CapSet::Effective);
+    line("use of capabilities", Ok(capabilities.is_ok_and(|set| set.is_empty())));
+    let is = |outcome: io::Result<()>, errno| {
+        Ok(outcome.err().and_then(|error| error.raw_os_error()) == Some(errno))
+    };
+    let landlock = |outcome: io::Result<()>| match has_landlock {
+        true => is(outcome, libc::EACCES),
+        false => Err("this kernel has no Landlock".to_owned()),
+    };
+    line("a file elsewhere", landlock(std::fs::read_dir("/var").map(drop)));
+    let made = std::env::temp_dir().join(format!("polycast-{}", std::process::id()));
+    line("a new file", landlock(std::fs::File::create(&made).map(drop)));
+    let allowed = std::fs::read("/etc/hosts").is_ok() && std::fs::read("/proc/self/stat").is_ok();
+    line("(files that it needs can be read)", Ok(allowed));
+    let program = std::process::Command::new("/bin/true").status().map(drop);
+    line("another program", is(program, libc::EPERM));
+    (text, all)
+}
+
+/// Whether rules of Landlock can be made here; makes some, and does not apply them.
+fn landlock_is_there() -> Result<bool, landlock::RulesetError> {
+    let hard = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
+    Ok(hard.handle_access(AccessFs::from_all(ABI::V1))?.create().is_ok())
+}
