@@ -1,6 +1,7 @@
 //! The process: one thread a core, listeners, signals, reload, drain.
 
 mod reload;
+mod watch;
 
 pub use reload::ConfigSource;
 
@@ -10,7 +11,8 @@ use crate::dialect::Env;
 use crate::hub::Hasher;
 use crate::limits::REACTOR_CONNECTIONS;
 use crate::reactor::{
-    ACCEPTS_PER_LISTENER, Addresses, Inbox, Mail, Outbox, Parts, Peers, Reactor, wire,
+    ACCEPTS_FOR_OTHERS, ACCEPTS_PER_LISTENER, Addresses, Inbox, Listeners, Mail, Outbox, Parts,
+    Peers, Reactor, wire,
 };
 use crate::shard::{Common, Shard};
 use crate::stats::Counters;
@@ -27,9 +29,12 @@ use std::sync::mpsc;
 use std::sync::{Arc, Barrier, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
+use watch::Watch;
 
 /// Files beside the connections: listeners, rings, logs.
 const RESERVED_FILES: u64 = 64;
+/// Accepts in flight for each listener at most.
+const ACCEPTS: u32 = ACCEPTS_PER_LISTENER + ACCEPTS_FOR_OTHERS;
 /// Messages that one lane between two cores has room for at least.
 const LANE_MIN: usize = 64;
 
@@ -58,6 +63,9 @@ pub enum Error {
     /// The configuration is not right.
     #[error("{0}")]
     Config(config::Error),
+    /// Something failed that the process does not go on without.
+    #[error("{0}")]
+    Failed(&'static str),
     /// A reactor's thread ended by a panic.
     #[error("reactor {0} ended unexpectedly")]
     Panicked(usize),
@@ -69,7 +77,7 @@ impl Error {
         match self {
             Error::NoIoUring { .. } => 78,
             Error::Config(_) => 2,
-            Error::Listen { .. } | Error::System(..) | Error::Panicked(_) => 1,
+            Error::Listen { .. } | Error::System(..) | Error::Failed(_) | Error::Panicked(_) => 1,
         }
     }
 }
@@ -84,6 +92,7 @@ pub struct Server {
     connections: u32,
     fixed_bytes: usize,
     control: Option<Control>,
+    clock: Clock,
     drain_ms: u64,
     /// When the drain began, on the control thread's clock.
     stopped_ms: OnceLock<u64>,
@@ -103,7 +112,7 @@ impl Server {
             threads => threads,
         } as u16;
         let connections = connections_per_reactor(&config, count)?;
-        let (addresses, mut listeners) = listen_all(&config.listeners, count)?;
+        let (addresses, listeners) = listen_all(&config.listeners, count)?;
         let random = || sys::random_u64().map_err(|e| Error::System("random numbers", e));
         let (seed, node) = (random()?, random()? as u32);
         let lane = (config.limits.mailbox_messages / usize::from(count)).max(LANE_MIN);
@@ -117,7 +126,7 @@ impl Server {
                 files: connections,
                 buffers: config.limits.receive_buffers as u16,
                 buffer_bytes: config.limits.receive_buffer_bytes as u32,
-                accepts: ACCEPTS_PER_LISTENER * config.listeners.len() as u32,
+                accepts: ACCEPTS * config.listeners.len() as u32,
             },
             addresses: Arc::new(Addresses::new(config.limits.connections_per_address)),
             common: Common {
@@ -139,16 +148,16 @@ impl Server {
             connections,
             fixed_bytes: 0,
             control: None,
+            clock: setup.clock,
             drain_ms: setup.common.env.config.drain_s * 1000,
             stopped_ms: OnceLock::new(),
         };
         let (mut outboxes, mut inbox) = server.start_control(&setup.common.env, count)?;
         let (ready, started) = mpsc::channel();
         for (core, mail) in wire(&peers, lane).into_iter().enumerate() {
-            let sockets = listeners.iter_mut().filter_map(Vec::pop).collect();
             let place = setup.common.env.config.pin.then(|| cores[core % cores.len()]);
             let counters = server.counters[core].clone();
-            let (outbox, inbox) = (outboxes.next(), inbox.take());
+            let (outbox, inbox, sockets) = (outboxes.next(), inbox.take(), listeners.clone());
             let reactor_thread =
                 ReactorThread { core: core as u16, place, sockets, mail, outbox, inbox, counters };
             let (setup, ready) = (setup.clone(), ready.clone());
@@ -194,7 +203,7 @@ impl Server {
         env: &Arc<Env>,
         cores: u16,
     ) -> Result<(std::vec::IntoIter<Outbox>, Option<Inbox>), Error> {
-        let control = Control::start(env, cores, &self.peers)
+        let control = Control::start(env, cores, &self.peers, self.clock)
             .map_err(|e| Error::System("starting the control thread", e))?;
         let Some((control, outboxes, inbox)) = control else { return Ok(Default::default()) };
         self.control = Some(control);
@@ -342,7 +351,8 @@ struct Setup {
 struct ReactorThread {
     core: u16,
     place: Option<usize>,
-    sockets: Vec<Socket>,
+    /// Of all cores.
+    sockets: Vec<Listeners>,
     mail: Mail,
     outbox: Option<Outbox>,
     inbox: Option<Inbox>,
@@ -419,11 +429,11 @@ fn connections_per_reactor(config: &Config, reactors: u16) -> Result<u32, Error>
     Ok(wanted.min(max).min(REACTOR_CONNECTIONS) as u32)
 }
 
-/// Where it listens, and for each address one socket a reactor.
-type Listening = (Vec<SocketAddr>, Vec<Vec<Socket>>);
+/// Where it listens, and for each reactor one socket an address.
+type Listening = (Vec<SocketAddr>, Vec<Listeners>);
 
 fn listen_all(listeners: &[config::Listener], reactors: u16) -> Result<Listening, Error> {
-    let mut listening = Listening::default();
+    let mut listening = (Vec::new(), vec![Listeners::new(); usize::from(reactors)]);
     for listener in listeners {
         let address = listener.address;
         // Beside an IPv4 listener, an IPv6 one keeps to its own family.
@@ -432,7 +442,9 @@ fn listen_all(listeners: &[config::Listener], reactors: u16) -> Result<Listening
         };
         let (bound, sockets) = listen(address, listeners.iter().any(same), reactors)?;
         listening.0.push(bound);
-        listening.1.push(sockets);
+        for (own, socket) in listening.1.iter_mut().zip(sockets) {
+            own.push(Arc::new(socket));
+        }
     }
     Ok(listening)
 }
@@ -458,6 +470,7 @@ fn listen(
 /// Serves until SIGTERM or SIGINT, then drains. A second one ends the process at once. SIGUSR1 logs
 /// the counters. SIGHUP, or a change of the file, reads the configuration from `source` again.
 pub fn run(config: Config, source: Option<ConfigSource>) -> Result<(), Error> {
+    watch::catch_panics();
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGUSR1, SIGHUP])
         .map_err(|e| Error::System("catching signals", e))?;
     let hello = Greeting::new(&config);
@@ -481,8 +494,11 @@ pub fn run(config: Config, source: Option<ConfigSource>) -> Result<(), Error> {
             }
         }
     });
-    let ended_by = attend(&mut server, source, &signal);
-    tracing::info!(signal = ended_by, "draining");
+    let ended = attend(&mut server, source, &signal);
+    match &ended {
+        Ok(signal) => tracing::info!(signal, "draining"),
+        Err(error) => tracing::error!(%error, "draining"),
+    }
     server.stop();
     std::thread::spawn(move || {
         while let Ok(signal) = signal.recv() {
@@ -491,10 +507,11 @@ pub fn run(config: Config, source: Option<ConfigSource>) -> Result<(), Error> {
             }
         }
     });
+    // What a reactor has failed of says more than that one has.
     let outcome = server.join();
     handle.close();
     server.log_counts("stopped");
-    outcome
+    outcome.and(ended.map(drop))
 }
 
 /// How often the configuration file and the reactors' threads are looked at.
@@ -502,16 +519,22 @@ const ATTENTION: Duration = Duration::from_millis(500);
 
 /// Waits for the signal that ends the server, or for a reactor that fails, and does what other
 /// signals ask for meanwhile.
+///
+/// # Errors
+/// What has failed.
 fn attend(
     server: &mut Server,
     mut source: Option<ConfigSource>,
     signals: &mpsc::Receiver<i32>,
-) -> Option<i32> {
+) -> Result<i32, Error> {
+    let mut watch = Watch::new();
     loop {
         let signal = match signals.recv_timeout(ATTENTION) {
-            Ok(signal @ (SIGTERM | SIGINT)) => return Some(signal),
+            Ok(signal @ (SIGTERM | SIGINT)) => return Ok(signal),
             Ok(signal) => Some(signal),
-            Err(mpsc::RecvTimeoutError::Disconnected) => return None,
+            Err(mpsc::RecvTimeoutError::Disconnected) => {
+                return Err(Error::Failed("the thread that waits for signals has ended"));
+            }
             Err(mpsc::RecvTimeoutError::Timeout) => None,
         };
         if signal == Some(SIGUSR1) {
@@ -524,9 +547,7 @@ fn attend(
         } else if signal == Some(SIGHUP) {
             tracing::warn!("no configuration file to reload");
         }
-        if server.threads.iter().any(JoinHandle::is_finished) {
-            return None; // A reactor has failed; `join` says why.
-        }
+        watch.look(server)?;
     }
 }
 

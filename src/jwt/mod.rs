@@ -7,6 +7,7 @@
 mod guard;
 mod keys;
 mod lease;
+mod price;
 mod strict;
 #[cfg(test)]
 mod tests;

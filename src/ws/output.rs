@@ -133,6 +133,11 @@ impl Codecs {
         self.work == 0
     }
 
+    /// What is left of this turn's share, in octets of decompressed output.
+    pub fn turn_work(&self) -> usize {
+        self.work
+    }
+
     pub(super) fn work_left(&mut self) -> &mut usize {
         &mut self.work
     }

@@ -49,6 +49,9 @@ pub(crate) struct Wire {
     /// What came on a connection with TLS, which is not listened to here.
     pub(crate) raw: Vec<u8>,
     secure: bool,
+    /// The peer takes nothing; what is at the kernel's meanwhile.
+    pub(crate) stalls: bool,
+    stalled: Vec<polycast::mem::Segment>,
     /// The peer has ended its side.
     eof: bool,
     /// The server has ended its side.
@@ -93,6 +96,11 @@ impl Machine {
 
     pub(crate) fn wire(&mut self, at: usize) -> &mut Wire {
         &mut self.wires[at]
+    }
+
+    /// What has come on a connection with TLS.
+    pub(crate) fn wires_raw(&self, at: usize) -> &[u8] {
+        &self.wires[at].raw
     }
 
     pub(crate) fn receive(&mut self, at: usize, bytes: &[u8]) {
@@ -163,6 +171,16 @@ impl Machine {
         panic!("it does not come to rest");
     }
 
+    /// Whether bytes from a peer are wanted.
+    pub(crate) fn wants_read(&mut self, at: usize) -> bool {
+        self.wires[at].slot.and_then(|slot| self.shard.wants(slot)).is_some_and(|it| it.read)
+    }
+
+    /// Bytes that wait on a connection.
+    pub(crate) fn waiting_bytes(&mut self, at: usize) -> usize {
+        self.wires[at].slot.map_or(0, |slot| self.shard.waiting_bytes(slot))
+    }
+
     /// Bytes from a peer, in a turn that goes on.
     pub(crate) fn receive_in_turn(&mut self, at: usize, bytes: &[u8]) {
         if let Some(slot) = self.wires[at].slot {
@@ -181,7 +199,14 @@ impl Machine {
                 self.close(at);
                 continue;
             }
+            if !self.wires[at].stalled.is_empty() {
+                continue;
+            }
             if let Some(mut batch) = self.shard.take_batch(slot) {
+                if self.wires[at].stalls {
+                    self.wires[at].stalled = batch;
+                    continue;
+                }
                 let bytes = batch.iter().flat_map(|segment| segment.to_vec()).collect::<Vec<u8>>();
                 batch.clear();
                 let wire = &mut self.wires[at];

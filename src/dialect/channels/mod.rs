@@ -471,6 +471,7 @@ mod tests {
         let (mut json, mut bytes) = (Scratch::default(), Vec::new());
         let (mut shared, mut effects, mut closing) = (Vec::new(), Vec::new(), None);
         let mut core_state = CoreState::default();
+        let work = crate::work::Meter::default();
         let mut context = DialectContext {
             now,
             conn,
@@ -481,6 +482,8 @@ mod tests {
             shared: &mut shared,
             effects: &mut effects,
             closing: &mut closing,
+            work: &work,
+            peer: std::net::Ipv4Addr::LOCALHOST.into(),
             draining: false,
         };
         let mut client = Connection::<Broadcastt>::new(0, 0, now);
