@@ -22,6 +22,7 @@ mod tls;
 mod tls_client;
 mod tls_files;
 mod transcripts;
+mod work;
 mod zenith;
 mod zenith_order;
 mod zilliqa;
