@@ -18,6 +18,7 @@
 //! | 2 | [`model`] | what a message has to look like, by its schema |
 //! | 1 | [`mem`], [`simd`] | frozen frames, slot tables, mailboxes; masking |
 //! | 0 | [`limits`], [`time`], [`stats`] | every bound; our own clock; counters |
+//! | 0 | [`work`] | what operations cost, and how much of it a turn may hold |
 
 #![deny(unsafe_code, unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
 #![warn(missing_docs, rust_2018_idioms, unreachable_pub)]
@@ -44,4 +45,5 @@ pub mod time;
 pub mod tls;
 pub mod upstream;
 pub mod uring;
+pub mod work;
 pub mod ws;

@@ -2,6 +2,7 @@
 
 mod confine;
 mod reload;
+mod watch;
 
 pub use confine::{give_up_new_privileges, try_restrictions};
 pub use reload::ConfigSource;
@@ -12,7 +13,8 @@ use crate::dialect::{Env, SocketIds};
 use crate::hub::Hasher;
 use crate::limits::REACTOR_CONNECTIONS;
 use crate::reactor::{
-    ACCEPTS_PER_LISTENER, Addresses, Inbox, Mail, Outbox, Parts, Peers, Reactor, wire,
+    ACCEPTS_FOR_OTHERS, ACCEPTS_PER_LISTENER, Addresses, Inbox, Listeners, Mail, Outbox, Parts,
+    Peers, Reactor, wire,
 };
 use crate::shard::{Common, Shard};
 use crate::stats::Counters;
@@ -30,9 +32,12 @@ use std::sync::mpsc;
 use std::sync::{Arc, Barrier, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
+use watch::Watch;
 
 /// Files beside the connections: listeners, rings, logs.
 const RESERVED_FILES: u64 = 64;
+/// Accepts in flight for each listener at most.
+const ACCEPTS: u32 = ACCEPTS_PER_LISTENER + ACCEPTS_FOR_OTHERS;
 /// Messages that one lane between two cores has room for at least.
 const LANE_MIN: usize = 64;
 
@@ -61,6 +66,9 @@ pub enum Error {
     /// The configuration is not right.
     #[error("{0}")]
     Config(config::Error),
+    /// Something failed that the process does not go on without.
+    #[error("{0}")]
+    Failed(&'static str),
     /// A reactor's thread ended by a panic.
     #[error("reactor {0} ended unexpectedly")]
     Panicked(usize),
@@ -72,7 +80,7 @@ impl Error {
         match self {
             Error::NoIoUring { .. } => 78,
             Error::Config(_) => 2,
-            Error::Listen { .. } | Error::System(..) | Error::Panicked(_) => 1,
+            Error::Listen { .. } | Error::System(..) | Error::Failed(_) | Error::Panicked(_) => 1,
         }
     }
 }
@@ -87,6 +95,7 @@ pub struct Server {
     connections: u32,
     fixed_bytes: usize,
     control: Option<Control>,
+    clock: Clock,
     drain_ms: u64,
     /// When the drain began, on the control thread's clock.
     stopped_ms: OnceLock<u64>,
@@ -107,7 +116,7 @@ impl Server {
             threads => threads,
         } as u16;
         let connections = connections_per_reactor(&config, count)?;
-        let (addresses, mut listeners) = listen_all(&config.listeners, count)?;
+        let (addresses, listeners) = listen_all(&config.listeners, count)?;
         if let Some(files) = files {
             confine::confine(&config, files).map_err(|e| Error::System("giving up rights", e))?;
         }
@@ -143,16 +152,16 @@ impl Server {
             connections,
             fixed_bytes: 0,
             control: None,
+            clock: setup.clock,
             drain_ms: setup.common.env.config.drain_s * 1000,
             stopped_ms: OnceLock::new(),
         };
         let (mut outboxes, mut inbox) = server.start_control(&setup.common.env, count)?;
         let (ready, started) = mpsc::channel();
         for (core, mail) in wire(&peers, lane).into_iter().enumerate() {
-            let sockets = listeners.iter_mut().filter_map(Vec::pop).collect();
             let place = setup.common.env.config.pin.then(|| cores[core % cores.len()]);
             let counters = server.counters[core].clone();
-            let (outbox, inbox) = (outboxes.next(), inbox.take());
+            let (outbox, inbox, sockets) = (outboxes.next(), inbox.take(), listeners.clone());
             let parts =
                 ReactorThread { core: core as u16, place, sockets, mail, outbox, inbox, counters };
             let (setup, ready) = (setup.clone(), ready.clone());
@@ -197,7 +206,7 @@ impl Server {
         env: &Arc<Env>,
         cores: u16,
     ) -> Result<(std::vec::IntoIter<Outbox>, Option<Inbox>), Error> {
-        let control = Control::start(env, cores, &self.peers)
+        let control = Control::start(env, cores, &self.peers, self.clock)
             .map_err(|e| Error::System("starting the control thread", e))?;
         let Some((control, outboxes, inbox)) = control else { return Ok(Default::default()) };
         self.control = Some(control);
@@ -346,7 +355,8 @@ struct Setup {
 struct ReactorThread {
     core: u16,
     place: Option<usize>,
-    sockets: Vec<Socket>,
+    /// Of all cores.
+    sockets: Vec<Listeners>,
     mail: Mail,
     outbox: Option<Outbox>,
     inbox: Option<Inbox>,
@@ -417,7 +427,7 @@ fn ring_settings(config: &Config, connections: u32) -> Settings {
         files: connections,
         buffers: config.limits.receive_buffers as u16,
         buffer_bytes: config.limits.receive_buffer_bytes as u32,
-        accepts: ACCEPTS_PER_LISTENER * config.listeners.len() as u32,
+        accepts: ACCEPTS * config.listeners.len() as u32,
         restricted: config.process.ring_restrictions,
     }
 }
@@ -433,11 +443,11 @@ fn connections_per_reactor(config: &Config, reactors: u16) -> Result<u32, Error>
     Ok(wanted.min(max).min(REACTOR_CONNECTIONS) as u32)
 }
 
-/// Where it listens, and for each address one socket a reactor.
-type Listening = (Vec<SocketAddr>, Vec<Vec<Socket>>);
+/// Where it listens, and for each reactor one socket an address.
+type Listening = (Vec<SocketAddr>, Vec<Listeners>);
 
 fn listen_all(listeners: &[config::Listener], reactors: u16) -> Result<Listening, Error> {
-    let mut listening = Listening::default();
+    let mut listening = (Vec::new(), vec![Listeners::new(); usize::from(reactors)]);
     for listener in listeners {
         let address = listener.address;
         // Beside an IPv4 listener, an IPv6 one keeps to its own family.
@@ -446,7 +456,9 @@ fn listen_all(listeners: &[config::Listener], reactors: u16) -> Result<Listening
         };
         let (bound, sockets) = listen(address, listeners.iter().any(same), reactors)?;
         listening.0.push(bound);
-        listening.1.push(sockets);
+        for (own, socket) in listening.1.iter_mut().zip(sockets) {
+            own.push(Arc::new(socket));
+        }
     }
     Ok(listening)
 }
@@ -472,6 +484,7 @@ fn listen(
 /// Serves until SIGTERM or SIGINT, then drains. A second one ends the process at once. SIGUSR1 logs
 /// the counters. SIGHUP, or a change of the file, reads the configuration from `source` again.
 pub fn run(config: Config, source: Option<ConfigSource>) -> Result<(), Error> {
+    watch::catch_panics();
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGUSR1, SIGHUP])
         .map_err(|e| Error::System("catching signals", e))?;
     let hello = Greeting::new(&config);
@@ -498,8 +511,11 @@ pub fn run(config: Config, source: Option<ConfigSource>) -> Result<(), Error> {
             }
         }
     });
-    let ended_by = attend(&mut server, source, &signal);
-    tracing::info!(signal = ended_by, "draining");
+    let ended = attend(&mut server, source, &signal);
+    match &ended {
+        Ok(signal) => tracing::info!(signal, "draining"),
+        Err(error) => tracing::error!(%error, "draining"),
+    }
     server.stop();
     std::thread::spawn(move || {
         while let Ok(signal) = signal.recv() {
@@ -508,10 +524,11 @@ pub fn run(config: Config, source: Option<ConfigSource>) -> Result<(), Error> {
             }
         }
     });
+    // What a reactor has failed of says more than that one has.
     let outcome = server.join();
     handle.close();
     server.log_counts("stopped");
-    outcome
+    outcome.and(ended.map(drop))
 }
 
 /// How often the configuration file and the reactors' threads are looked at.
@@ -519,16 +536,22 @@ const ATTENTION: Duration = Duration::from_millis(500);
 
 /// Waits for the signal that ends the server, or for a reactor that fails, and does what other
 /// signals ask for meanwhile.
+///
+/// # Errors
+/// What has failed.
 fn attend(
     server: &mut Server,
     mut source: Option<ConfigSource>,
     signals: &mpsc::Receiver<i32>,
-) -> Option<i32> {
+) -> Result<i32, Error> {
+    let mut watch = Watch::new();
     loop {
         let signal = match signals.recv_timeout(ATTENTION) {
-            Ok(signal @ (SIGTERM | SIGINT)) => return Some(signal),
+            Ok(signal @ (SIGTERM | SIGINT)) => return Ok(signal),
             Ok(signal) => Some(signal),
-            Err(mpsc::RecvTimeoutError::Disconnected) => return None,
+            Err(mpsc::RecvTimeoutError::Disconnected) => {
+                return Err(Error::Failed("the thread that waits for signals has ended"));
+            }
             Err(mpsc::RecvTimeoutError::Timeout) => None,
         };
         if signal == Some(SIGUSR1) {
@@ -541,9 +564,7 @@ fn attend(
         } else if signal == Some(SIGHUP) {
             tracing::warn!("no configuration file to reload");
         }
-        if server.threads.iter().any(JoinHandle::is_finished) {
-            return None; // A reactor has failed; `join` says why.
-        }
+        watch.look(server)?;
     }
 }
 

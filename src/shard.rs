@@ -6,7 +6,10 @@
 //! fails.
 
 mod account;
+mod alarms;
 mod channels;
+mod feed;
+mod handshakes;
 mod notices;
 mod proxy;
 mod secure;
@@ -19,10 +22,12 @@ use crate::hub::{
     Ack, Answer, ChannelEvent, ConnId, Down, Hasher, Hub, JoinReply, OutgoingMail, Up,
 };
 use crate::mem::{Handle, Segment, Slot, Table};
-use crate::session::{Context, Dial, Ending, MaskKeys, PeerMessage, ProxyEffect, Session, Step};
+use crate::session::{Context, Dial, Ending, MaskKeys, PeerMessage, ProxyEffect, Session};
 use crate::stats::Counters;
 use crate::time::Now;
+use crate::work::{self, Dearest, Meter};
 use crate::ws::output::Codecs;
+use alarms::Alarms;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -64,16 +69,21 @@ pub struct Shard {
     dials_at_all: bool,
     last_messages: Vec<(Slot, PeerMessage)>,
     keys: MaskKeys,
-    listed: Vec<Slot>,
+    listed: VecDeque<Slot>,
     /// Plaintext on its way through TLS, during one call.
     plain: Vec<u8>,
     /// Sessions that stopped reading.
     waiting: Vec<Slot>,
+    /// What this turn has cost so far, and the low bits of its number.
+    work: Meter,
+    turn: u16,
+    alarms: Alarms,
     counters: Arc<Counters>,
     /// Connections without a whole request so far.
     fresh: usize,
-    /// Those, oldest first, and among them some that have sent theirs or are gone.
-    handshakes: VecDeque<Slot>,
+    /// Those with the milliseconds at which they came, oldest first, and among them some that have
+    /// sent theirs or are gone.
+    handshakes: VecDeque<(Slot, u64)>,
     drain: Option<Drain>,
     subscribers: Vec<u32>,
     /// A notice that could not be handed over yet.
@@ -129,9 +139,12 @@ impl Shard {
             dials_at_all: common.env.config.has_proxies(),
             last_messages: Vec::new(),
             keys: MaskKeys::default(),
-            listed: Vec::new(),
+            listed: VecDeque::new(),
             plain: Vec::new(),
             waiting: Vec::new(),
+            work: Meter::default(),
+            turn: 0,
+            alarms: Alarms::default(),
             counters,
             fresh: 0,
             handshakes: VecDeque::new(),
@@ -150,35 +163,12 @@ impl Shard {
 
     fn open_by(&mut self, listener: u16, index: u32, peer: SocketAddr, now: Now) -> Slot {
         self.counters.connections.add(1);
-        let mut session = Session::new(peer, listener, now, &self.env);
-        session.counted_fresh = true;
-        if self.fresh >= self.env.config.limits.handshakes {
-            self.give_up_oldest_handshake();
-        }
-        self.fresh += 1;
+        let session = Session::new(peer, listener, now, &self.env);
+        self.make_room_for_handshake(now);
         let slot = self.sessions.insert(index, session);
-        if self.handshakes.len() > 2 * self.fresh + 1024 {
-            let sessions = &mut self.sessions;
-            self.handshakes
-                .retain(|slot| sessions.get_mut(*slot).is_some_and(|it| it.counted_fresh));
-        }
-        self.handshakes.push_back(slot);
+        self.begin_handshake(slot, now);
         self.list(slot);
         slot
-    }
-
-    /// Who is silent for longest makes room: whoever says what it wants is served soon, however
-    /// many others say nothing.
-    fn give_up_oldest_handshake(&mut self) {
-        while let Some(slot) = self.handshakes.pop_front() {
-            let Some(session) = self.sessions.get_mut(slot) else { continue };
-            if std::mem::take(&mut session.counted_fresh) {
-                session.lost();
-                self.fresh -= 1;
-                self.counters.refused_handshake.add(1);
-                return self.list(slot);
-            }
-        }
     }
 
     /// Bytes have come from the peer. They are changed in place.
@@ -191,33 +181,9 @@ impl Shard {
                 session.hold(bytes);
                 self.charge(slot);
             }
-            Some(_) => self.feed(slot, bytes, now),
+            Some(_) => self.feed_or_hold(slot, bytes, now),
             None => {}
         }
-    }
-
-    fn feed(&mut self, slot: Slot, bytes: &mut [u8], now: Now) {
-        let mut at = 0;
-        loop {
-            let Some((session, mut cx)) = self.session(slot, now) else { return };
-            let (taken, step) = session.step(&mut bytes[at..], &mut cx);
-            at += taken;
-            if step == Step::Hold {
-                session.hold(&bytes[at..]);
-                self.go_on(slot, now);
-                break;
-            }
-            self.after(slot, now);
-            if step == Step::Need || at == bytes.len() && self.keeps_nothing(slot) {
-                break;
-            }
-        }
-        self.list(slot);
-    }
-
-    /// Whether a further step without input would find nothing to do.
-    fn keeps_nothing(&mut self, slot: Slot) -> bool {
-        self.sessions.get_mut(slot).is_none_or(|session| session.keeps_nothing())
     }
 
     /// The peer has ended its side.
@@ -315,6 +281,7 @@ impl Shard {
         self.counters.kept_dropped.add(losses.kept);
         self.counters.log_dropped.add(losses.elements);
         self.counters.kept_bytes.set(self.hub.kept_bytes() as u64);
+        self.alarms.look(self.core, &self.counters, now);
         self.drain_slice(now);
     }
 
@@ -387,9 +354,25 @@ impl Shard {
 
     // --- what is to be done ---
 
+    /// All work so far, by the prices of [`crate::work`].
+    pub fn work(&self) -> u64 {
+        self.work.total()
+    }
+
+    /// Whether this turn has a rest of its share of work.
+    pub fn has_work_left(&self) -> bool {
+        !self.work.is_spent()
+    }
+
+    /// Who has cost most since the last call, if anybody has cost something.
+    pub fn take_dearest(&mut self) -> Dearest {
+        self.work.take_dearest()
+    }
+
     /// The next connection with something to write, to read again or to end.
     pub fn next_listed(&mut self) -> Option<Slot> {
-        let slot = self.listed.pop()?;
+        // In the order in which they came: a turn may not get to the end of the list.
+        let slot = self.listed.pop_front()?;
         if let Some(session) = self.sessions.get_mut(slot) {
             session.listed = false;
             self.charge(slot);
@@ -422,6 +405,11 @@ impl Shard {
         self.sessions.get_mut(slot)?.take_batch(&mut self.plain)
     }
 
+    /// Bytes that wait on a connection: input for its turn, and output for its peer.
+    pub fn waiting_bytes(&mut self, slot: Slot) -> usize {
+        self.sessions.get_mut(slot).map_or(0, |it| it.held_bytes() + it.queued_bytes())
+    }
+
     /// What is wanted for the connection.
     pub fn wants(&mut self, slot: Slot) -> Option<Wants> {
         let session = self.sessions.get_mut(slot)?;
@@ -433,7 +421,7 @@ impl Shard {
             && !session.listed
         {
             session.listed = true;
-            self.listed.push(slot);
+            self.listed.push_back(slot);
         }
     }
 
@@ -456,8 +444,11 @@ impl Shard {
 
     /// A request from core `from`.
     pub fn request(&mut self, from: u16, request: Up, now: Now) {
-        if let Up::Tell { to, what } = request {
-            return self.pass_on(to, what, now);
+        self.work.add(work::EFFECT);
+        match request {
+            Up::Tell { to, what } => return self.pass_on(to, what, now),
+            Up::Ask { ref query, .. } => self.charge_query(query),
+            _ => {}
         }
         let published = self.hub.request(from, request, now.ms, &mut self.mail);
         if let Some((name, event)) = published {
@@ -468,6 +459,7 @@ impl Shard {
 
     /// An answer or a delivery from the home of a channel.
     pub fn answer(&mut self, answer: Down, now: Now) {
+        self.work.add(work::STEP);
         match answer {
             Down::Deliver { name, event } => self.deliver(&name, &event, now),
             Down::Interested { asked, name, granted: false } => {
@@ -549,6 +541,8 @@ impl Shard {
             proxy_effects: &mut self.proxy_effects,
             keys: &mut self.keys,
             counters: &self.counters,
+            work: &self.work,
+            failures: 0,
             draining: self.drain.is_some(),
             congested: self.mail.up_is_full(self.mail_bound),
             secure: session.is_secure(),

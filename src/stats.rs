@@ -50,6 +50,54 @@ impl Streams {
     pub const LISTENERS: usize = 16;
 }
 
+/// How often a duration lay between two bounds. One thread counts, any thread may read.
+#[derive(Debug, Default)]
+pub struct Histogram {
+    buckets: [Counter; Histogram::BOUNDS_NS.len() + 1],
+    sum_ns: Counter,
+}
+
+impl Histogram {
+    /// The upper bounds of the buckets in nanoseconds, each included: from 10 us to 10 s. Beyond
+    /// the last one lies a bucket without a bound.
+    pub const BOUNDS_NS: [u64; 16] = [
+        10_000,
+        25_000,
+        50_000,
+        100_000,
+        250_000,
+        500_000,
+        1_000_000,
+        2_500_000,
+        5_000_000,
+        10_000_000,
+        25_000_000,
+        50_000_000,
+        100_000_000,
+        250_000_000,
+        1_000_000_000,
+        10_000_000_000,
+    ];
+
+    /// Counts one duration. Only the owning thread may call this.
+    pub fn observe(&self, ns: u64) {
+        // Most are short, so that the first bounds are looked at first.
+        let at = Histogram::BOUNDS_NS.iter().take_while(|bound| ns > **bound).count();
+        self.buckets[at].add(1);
+        self.sum_ns.add(ns);
+    }
+
+    /// How often each bucket was met, the one without a bound last.
+    pub fn buckets(&self) -> impl Iterator<Item = u64> {
+        self.buckets.iter().map(Counter::get)
+    }
+
+    /// The sum of all durations, in nanoseconds.
+    pub fn sum_ns(&self) -> u64 {
+        self.sum_ns.get()
+    }
+}
+
 macro_rules! counters {
     ($($(#[doc = $doc:literal])* $name:ident,)*) => {
         /// All counters of one core.
@@ -58,6 +106,15 @@ macro_rules! counters {
         pub struct Counters {
             $($(#[doc = $doc])* pub $name: Counter,)*
             streams: [Streams; Streams::LISTENERS],
+            /// How long turns took, without the time in which the core had nothing to do.
+            pub turn_ns: Histogram,
+            /// How much work turns held, by the prices of [`crate::work`].
+            pub turn_work: Histogram,
+            /// The longest turn that ended in the last minute, in nanoseconds.
+            pub turn_longest_ns: Counter,
+            /// When the thread was last about to do something, in milliseconds of the clock that
+            /// all threads of the server share; 0 before it has begun.
+            pub beat_ms: Counter,
         }
 
         impl Counters {
@@ -91,8 +148,8 @@ counters! {
     accept_no_slot,
     /// Connections closed at once: their address had too many open.
     refused_address,
-    /// Connections closed before they had sent a whole request: too many had not, and they were
-    /// the oldest.
+    /// Connections closed before they had sent a whole request: too many had not, and they had had
+    /// two seconds for it.
     refused_handshake,
     /// Connections closed at once because nine tenths of limits.memory_bytes were in use.
     refused_memory,
@@ -113,6 +170,13 @@ counters! {
     memory_frames_bytes,
     /// Connections ended because their peer read less than limits.min_bytes_per_s.
     send_too_slow,
+    /// Times newcomers were left in the backlog because too many connections had not sent a whole
+    /// request.
+    accept_handshakes,
+    /// Connections accepted in the place of a core that had no room.
+    accepted_for_others,
+    /// Idle connections of HTTP closed because the core had no place left for others.
+    idle_closed,
     /// WebSockets of applications refused because the process was overloaded.
     refused_overload,
     /// Subscriptions refused because their application had as many channels as it may, and nobody
@@ -154,6 +218,11 @@ counters! {
     memory_given_back,
     /// Reactor turns.
     turns,
+    /// Turns that took longer than 50 milliseconds.
+    turns_long,
+    /// Times input of a connection was left for the next turn because the turn, or the
+    /// connection, had used up its share of work.
+    work_held,
     /// Wake-ups sent to sleeping cores.
     wakes_sent,
     /// Messages for another core that had to wait because its mailbox was full.
@@ -198,6 +267,11 @@ counters! {
     guard_no_certificate,
     /// Requests refused because their certificate is not among those that are let in.
     guard_bad_certificate,
+    /// Requests and messages whose token was not verified because their address had brought too
+    /// many that are not believed in that second.
+    guard_throttled,
+    /// Connections closed because they had brought three tokens that are not believed.
+    guard_failures_closed,
     /// Requests refused because their token lacks a role, or renews nobody's.
     guard_no_role,
     /// Requests refused because no key was fetched so far.
@@ -348,6 +422,20 @@ counters! {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn histogram_counts_a_duration_in_the_first_bucket_whose_bound_it_keeps() {
+        let histogram = Histogram::default();
+        for ns in [0, 10_000, 10_001, 25_000, 10_000_000_000, 10_000_000_001] {
+            histogram.observe(ns);
+        }
+        let buckets: Vec<u64> = histogram.buckets().collect();
+        assert_eq!(buckets.len(), Histogram::BOUNDS_NS.len() + 1);
+        assert_eq!((buckets[0], buckets[1], buckets[2]), (2, 2, 0));
+        assert_eq!(buckets[buckets.len() - 2..], [1, 1]);
+        assert_eq!(histogram.sum_ns(), 20_000_045_002);
+        assert!(Histogram::BOUNDS_NS.is_sorted());
+    }
 
     #[test]
     fn counters_list_names_each_with_its_value() {

@@ -42,6 +42,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::Notify;
 use tokio_rustls::TlsConnector;
@@ -64,6 +65,7 @@ pub struct Control {
     clock: Clock,
     started: mpsc::Receiver<io::Result<()>>,
     ended: mpsc::Receiver<()>,
+    thread: JoinHandle<()>,
 }
 
 impl Drop for Control {
@@ -93,9 +95,14 @@ impl Shared {
 pub type Started = (Control, Vec<Outbox>, Inbox);
 
 impl Control {
-    /// Starts the thread; gives it, the lane of each core to it, and its lane to the first core.
-    /// `None` if there is nothing to do.
-    pub fn start(env: &Arc<Env>, cores: u16, peers: &Arc<Peers>) -> io::Result<Option<Started>> {
+    /// Starts the thread on the clock of the reactors; gives it, the lane of each core to it, and
+    /// its lane to the first core. `None` if there is nothing to do.
+    pub fn start(
+        env: &Arc<Env>,
+        cores: u16,
+        peers: &Arc<Peers>,
+        clock: Clock,
+    ) -> io::Result<Option<Started>> {
         let tells = env.config.apps.iter().any(|app| !app.webhooks.is_empty());
         let follows = !env.config.zilliqa.node.urls.is_empty();
         let asks = !env.registries.places().is_empty();
@@ -123,11 +130,11 @@ impl Control {
             inlets.push(receiver);
         }
         let (orders, inbox) = orders(peers, 0);
-        let clock = Clock::new();
         let (end, ended) = mpsc::channel();
         let (ready, started) = mpsc::channel();
         let (env, theirs) = (env.clone(), shared.clone());
-        std::thread::Builder::new().name("control".to_owned()).spawn(move || {
+        let builder = std::thread::Builder::new().name("control".to_owned());
+        let thread = builder.spawn(move || {
             let runtime = match tokio_uring::Runtime::new(&tokio_uring::builder()) {
                 Ok(runtime) => runtime,
                 Err(error) => return drop(ready.send(Err(error))),
@@ -145,7 +152,7 @@ impl Control {
             // Said before the runtime ends, which waits for look-ups of names.
             drop(end);
         })?;
-        Ok(Some((Control { shared, clock, started, ended }, outboxes, inbox)))
+        Ok(Some((Control { shared, clock, started, ended, thread }, outboxes, inbox)))
     }
 
     /// Hands over a configuration that was read anew. Call before any core has it: what happens
@@ -164,6 +171,11 @@ impl Control {
     /// Waits until the thread has its runtime, or has failed to get it. Call once.
     pub fn started(&self) -> io::Result<()> {
         self.started.recv().map_err(io::Error::other)?
+    }
+
+    /// Whether the thread has ended, which it does by a panic unless it was asked to.
+    pub fn has_ended(&self) -> bool {
+        self.thread.is_finished()
     }
 
     /// Now, on the clock of [`Control::finish`].
@@ -304,6 +316,7 @@ impl Thread {
         let mut finishing = false;
         loop {
             let now_ms = self.clock.now().ms;
+            self.counters.beat_ms.set(now_ms);
             self.take_renewed(now_ms);
             self.follow_anew(now_ms).await;
             let more = self.take_notices(now_ms);

@@ -25,6 +25,7 @@ use crate::hub::{Answer, ConnId, DialectMessage, Event, JoinReply, JoinRequest, 
 use crate::jwt::Claims;
 use crate::mem::{Frozen, Handle};
 use crate::time::{Deadline, Now};
+use crate::work::Meter;
 use crate::ws::output::Output;
 use crate::ws::{self, frame};
 use std::borrow::Cow;
@@ -162,6 +163,8 @@ pub struct DialectContext<'a> {
     pub effects: &'a mut Vec<Effect>,
     /// Set by [`DialectContext::close`].
     pub closing: &'a mut Option<Closing>,
+    /// What this turn has cost so far: an operation that is dear is charged here.
+    pub work: &'a Meter,
     /// Whether the server is being shut down.
     pub draining: bool,
 }

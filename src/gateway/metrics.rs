@@ -4,12 +4,13 @@
 //! sum over all cores and the control thread, unless only the single core tells something.
 
 mod streams;
+mod turns;
 
 use super::{NO_STORE, Page, Visit, access};
 use crate::config::Config;
 use crate::http::Request;
 use crate::stats::Counters;
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 use std::sync::Arc;
 
 /// What goes down as well as up.
@@ -102,6 +103,7 @@ fn text(
     for (id, counts) in apps {
         out.sample(&name, &[("app", id)], counts.dropped_hooks);
     }
+    turns::write(&mut out, cores);
     if config.metrics.zilla {
         streams::write(&mut out, config, cores);
     }
@@ -112,6 +114,7 @@ fn text(
 enum Kind {
     Counter,
     Gauge,
+    Histogram,
 }
 
 struct Exposition(String);
@@ -127,6 +130,7 @@ impl Exposition {
         let (end, kind) = match kind {
             Kind::Counter => ("_total", "counter"),
             Kind::Gauge => ("", "gauge"),
+            Kind::Histogram => ("", "histogram"),
         };
         let name = format!("{name}{end}");
         let help = help.trim().replace('\\', "\\\\").replace('\n', "\\n");
@@ -135,7 +139,7 @@ impl Exposition {
         name
     }
 
-    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: u64) {
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
         self.0.push_str(name);
         for (at, (label, text)) in labels.iter().enumerate() {
             self.0.push(if at == 0 { '{' } else { ',' });

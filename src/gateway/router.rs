@@ -7,7 +7,9 @@ use crate::jwt::{Claims, Guard, TokenLease, TokenLeases, Unverified};
 use crate::stats::Counters;
 use crate::time::Now;
 use crate::tls::PeerCertificate;
+use crate::work::{Meter, Op};
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// What a request is judged by.
@@ -27,6 +29,10 @@ pub struct Router<'a> {
     pub now: Now,
     /// What is counted.
     pub counters: &'a Counters,
+    /// What this turn has cost so far, and who has failed how often.
+    pub work: &'a Meter,
+    /// The address of the client.
+    pub peer: IpAddr,
 }
 
 /// A request that has found its route.
@@ -60,6 +66,9 @@ pub enum RouteRefusal {
     NoKeys,
     /// Its path is one that servers read differently, and its route leads to one.
     Path,
+    /// Its token is not checked: its address has brought too many in this second that are not
+    /// believed.
+    Throttled,
     /// An answer to a challenge has a body.
     Body,
     /// It comes from an origin that the listener does not admit.
@@ -75,6 +84,7 @@ impl RouteRefusal {
             RouteRefusal::BadToken | RouteRefusal::BadCertificate | RouteRefusal::Origin => 403,
             RouteRefusal::Body | RouteRefusal::Path => 400,
             RouteRefusal::NoKeys => 503,
+            RouteRefusal::Throttled => 429,
         }
     }
 
@@ -88,6 +98,7 @@ impl RouteRefusal {
             RouteRefusal::BadCertificate => "the client certificate is not accepted",
             RouteRefusal::NoKeys => "tokens cannot be checked at the moment",
             RouteRefusal::Path => "the path can be read in more than one way",
+            RouteRefusal::Throttled => "too many tokens that are not accepted",
             RouteRefusal::Body => "an answer to a challenge has no body",
             RouteRefusal::Origin => "the origin is not accepted",
         }
@@ -100,6 +111,7 @@ impl RouteRefusal {
             // RFC 9110 section 15.5.2 wants one; for certificates no scheme is registered.
             RouteRefusal::NoCertificate => &[("WWW-Authenticate", "ClientCertificate")],
             RouteRefusal::NoKeys => &[("Retry-After", "5")],
+            RouteRefusal::Throttled => &[("Retry-After", "1")],
             _ => &[],
         }
     }
@@ -116,6 +128,7 @@ enum GuardOutcome {
     NoCertificate,
     BadCertificate,
     NoToken,
+    Throttled,
     Unverified(Unverified),
     Believed(Claims),
 }
@@ -126,6 +139,7 @@ impl GuardOutcome {
             GuardOutcome::NoCertificate => Err(RouteRefusal::NoCertificate),
             GuardOutcome::BadCertificate => Err(RouteRefusal::BadCertificate),
             GuardOutcome::NoToken => Err(RouteRefusal::NoToken),
+            GuardOutcome::Throttled => Err(RouteRefusal::Throttled),
             GuardOutcome::Unverified(Unverified::NoKeys) => Err(RouteRefusal::NoKeys),
             GuardOutcome::Unverified(Unverified::Flaw(_)) => Err(RouteRefusal::BadToken),
             GuardOutcome::Believed(claims) => Ok(claims),
@@ -229,6 +243,7 @@ impl<'a> Router<'a> {
         let plain: Vec<&'r str> = offered.iter().copied().filter(|name| !carries(name)).collect();
         let mut outcomes: Vec<Option<GuardOutcome>> = self.guards.iter().map(|_| None).collect();
         let mut refusal = RouteRefusal::NoRoute;
+        let mut found = None;
         for route in self.config.routes.iter().filter(|route| serves(route)) {
             let Some(protocol) = route.takes(&asked, &plain) else { continue };
             match self.pass(route, request, offered, &mut outcomes) {
@@ -237,13 +252,31 @@ impl<'a> Router<'a> {
                     return Err(RouteRefusal::Path);
                 }
                 Ok((leases, claims)) => {
-                    return Ok((RouteMatch { route, protocol, leases, claims }, plain));
+                    found = Some(RouteMatch { route, protocol, leases, claims });
+                    break;
                 }
                 Err(other) => refusal = refusal.max(other),
             }
         }
+        self.note_failure(outcomes.iter().flatten());
+        if let Some(entry) = found {
+            return Ok((entry, plain));
+        }
         self.count(refusal);
         Err(refusal)
+    }
+
+    /// Counts a request as one failure, however many guards have looked at its tokens, if some do
+    /// not believe them and none does.
+    fn note_failure<'v>(&self, outcomes: impl Iterator<Item = &'v GuardOutcome>) {
+        let (mut doubted, mut believed) = (false, false);
+        for outcome in outcomes {
+            doubted |= matches!(outcome, GuardOutcome::Unverified(Unverified::Flaw(_)));
+            believed |= matches!(outcome, GuardOutcome::Believed(_));
+        }
+        if doubted && !believed {
+            self.work.fail(self.peer, self.now.unix_s);
+        }
     }
 
     fn allow(&self, route: &Route) {
@@ -262,6 +295,7 @@ impl<'a> Router<'a> {
             RouteRefusal::BadCertificate => self.counters.guard_bad_certificate.add(1),
             RouteRefusal::NoRole => self.counters.guard_no_role.add(1),
             RouteRefusal::NoKeys => self.counters.guard_no_keys.add(1),
+            RouteRefusal::Throttled => self.counters.guard_throttled.add(1),
         }
     }
 
@@ -300,10 +334,15 @@ impl<'a> Router<'a> {
         let places = &guard.credentials;
         let carried = offered.iter().find_map(|name| token::in_protocol(places, name));
         let token = token::find(places, request).or(carried.map(Cow::Borrowed));
-        match token.map(|token| self.guards[at].check(&token, self.now.unix_s)) {
-            None => GuardOutcome::NoToken,
-            Some(Ok(claims)) => GuardOutcome::Believed(claims),
-            Some(Err(unverified)) => {
+        let Some(token) = token else { return GuardOutcome::NoToken };
+        let (guard, now_s) = (&self.guards[at], self.now.unix_s);
+        if !self.work.may_verify(self.peer, now_s) {
+            return GuardOutcome::Throttled;
+        }
+        self.work.charge(Op::Token, guard.price(&token));
+        match guard.check(&token, now_s) {
+            Ok(claims) => GuardOutcome::Believed(claims),
+            Err(unverified) => {
                 let (event, guard) = ("GUARD_JWT_AUTHORIZATION_FAILED", &self.guards[at].name);
                 tracing::debug!(event, guard, ?unverified, "a token is not believed");
                 GuardOutcome::Unverified(unverified)
@@ -333,8 +372,11 @@ impl<'a> Router<'a> {
             return Some(Err(RouteRefusal::Body));
         }
         let (mut refusal, mut renewed) = (RouteRefusal::NoToken, false);
-        for (at, guard) in self.guards.iter().enumerate() {
-            match self.ask(at, request, &[]).claims() {
+        let all = (0..self.guards.len()).map(|at| self.ask(at, request, &[]));
+        let outcomes: Vec<GuardOutcome> = all.collect();
+        self.note_failure(outcomes.iter());
+        for (guard, outcome) in self.guards.iter().zip(&outcomes) {
+            match outcome.claims() {
                 // Others may believe it, too, or find another token in their place.
                 Ok(claims) if guard.holders.renew(claims) => {
                     self.counters.guard_renewals.add(1);

@@ -9,6 +9,7 @@ mod guard;
 mod keys;
 mod lease;
 mod pem;
+mod price;
 mod refused;
 mod strict;
 #[cfg(test)]

@@ -12,7 +12,7 @@ impl Reactor {
             Op::Receive => self.received(&done, now),
             Op::Send => self.sent(&done, now),
             Op::Shutdown => self.shut(&done),
-            Op::Close => self.closed(&done),
+            Op::Close => self.closed(&done, now),
             // A cancellation's own result says nothing that its target's does not.
             Op::Cancel | Op::Wake | Op::WakeSent => {}
             Op::Socket => self.socket_made(&done, now),
@@ -25,17 +25,18 @@ impl Reactor {
     fn accepted(&mut self, done: &Completion, now: Now) {
         self.ring.accept_settled();
         let at = done.index as usize;
-        self.places[at].in_flight = false;
+        self.accepts.came_back(at);
         match done.outcome() {
             Ok(_) => {
-                if let Some(file) = self.places[at].file.take() {
+                if let Some(file) = self.accepts.places[at].file.take() {
+                    self.count_help(at);
                     self.opened(file, at, done, now);
                 }
             }
             Err(libc::ECANCELED) => self.counters.cancelled.add(1),
             Err(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
                 self.counters.accept_no_file.add(1);
-                self.accept_again = now.plus_ms(ACCEPT_RETRY_MS);
+                self.accepts.again = now.plus_ms(ACCEPT_RETRY_MS);
             }
             // The connection was gone before it was accepted.
             Err(libc::ECONNABORTED | libc::EPROTO | libc::EINTR | libc::EAGAIN) => {
@@ -43,10 +44,14 @@ impl Reactor {
             }
             Err(_) => {
                 self.counters.accept_errors.add(1);
-                self.accept_again = now.plus_ms(ACCEPT_RETRY_MS);
+                self.accepts.again = now.plus_ms(ACCEPT_RETRY_MS);
             }
         }
-        self.arm_accept(at);
+        if self.still_helps(at) {
+            self.arm_accept(at, now);
+        } else if let Some(file) = self.accepts.places[at].file.take() {
+            self.free.give(file);
+        }
     }
 
     fn opened(&mut self, file: u32, place: usize, done: &Completion, now: Now) {
@@ -57,7 +62,7 @@ impl Reactor {
         self.counters.accepted.add(1);
         let admitted = self.addresses.enter(peer.ip());
         self.conns[file as usize] = Conn { admitted, ..Conn::default() };
-        let listener = self.places[place].number;
+        let listener = self.accepts.places[place].number;
         let scarce = self.shard.refuses_connections();
         let slot = self.shard.open_at(file, peer, listener, now);
         if scarce {
@@ -167,8 +172,8 @@ impl Reactor {
         }
     }
 
-    fn closed(&mut self, done: &Completion) {
+    fn closed(&mut self, done: &Completion, now: Now) {
         self.free.give(done.index);
-        self.arm_missing_accepts();
+        self.arm_missing_accepts(now);
     }
 }

@@ -12,6 +12,9 @@ use std::sync::{Arc, Mutex};
 /// Deliveries taken from one core in one turn, so that its mail cannot starve the connections.
 const TAKEN_PER_TURN: usize = 4096;
 
+/// And those that are taken in a turn that has used up its share of work.
+const TAKEN_AT_LEAST: usize = 64;
+
 /// The ways to the control thread and, for one core, from it.
 pub type PeerLinks = (Outbox, Option<Inbox>);
 
@@ -29,6 +32,8 @@ pub struct Peer {
     /// The ways to and from the control thread that the core has not taken over yet: put here
     /// before the first configuration that needs them.
     pub control: Mutex<Option<PeerLinks>>,
+    /// It has no room for newcomers: others may accept from its sockets.
+    pub full: AtomicBool,
     /// Its drain is over, or it has ended in another way.
     idle: AtomicBool,
 }
@@ -61,6 +66,7 @@ impl Peers {
             ring: AtomicI32::new(-1),
             reloaded: Mutex::new(None),
             control: Mutex::new(None),
+            full: AtomicBool::new(false),
             idle: AtomicBool::new(false),
         };
         Peers { cores: (0..count).map(peer).collect(), busy: AtomicUsize::new(count.into()) }
@@ -130,6 +136,22 @@ impl Mail {
         self.peers.core(self.core)
     }
 
+    /// The number of this core.
+    pub(super) fn core(&self) -> u16 {
+        self.core
+    }
+
+    /// What every thread may know of a core.
+    pub(super) fn peer(&self, core: u16) -> &Peer {
+        self.peers.core(core)
+    }
+
+    /// The cores beside this one that have no room for newcomers.
+    pub(super) fn full_cores(&self, me: u16) -> impl Iterator<Item = u16> {
+        let is_full = |core: &u16| self.peer(*core).full.load(Ordering::Relaxed);
+        (0..self.peers.cores.len() as u16).filter(move |core| *core != me).filter(is_full)
+    }
+
     /// Whether mail waits that can be taken. Call after [`Parking::announce`].
     pub(super) fn is_waiting(&mut self, takes_requests: bool) -> bool {
         self.from
@@ -156,12 +178,17 @@ impl Reactor {
         }
         for (from, receiver) in self.mail.from.iter_mut().enumerate() {
             let Some(receiver) = receiver else { continue };
-            for _ in 0..TAKEN_PER_TURN {
+            for taken in 0..TAKEN_PER_TURN {
+                if taken >= TAKEN_AT_LEAST && !self.shard.has_work_left() {
+                    break;
+                }
                 let Some(answer) = receiver.down.pop() else { break };
                 self.shard.answer(answer, now);
             }
-            for _ in 0..TAKEN_PER_TURN {
-                if !self.shard.takes_requests() {
+            for taken in 0..TAKEN_PER_TURN {
+                if !self.shard.takes_requests()
+                    || taken >= TAKEN_AT_LEAST && !self.shard.has_work_left()
+                {
                     break;
                 }
                 let Some(request) = receiver.up.pop() else { break };

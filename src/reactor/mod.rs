@@ -4,13 +4,16 @@
 //! other cores' mail, and at its end flushes each connection once: one vectored send points
 //! straight into the shared frames. Nothing is sent in the middle of a turn.
 
+mod accepts;
 mod complete;
 mod dial;
 mod inbox;
 mod mail;
 mod outbox;
 mod relief;
+mod timing;
 
+pub use accepts::{ACCEPTS_FOR_OTHERS, ACCEPTS_PER_LISTENER, Listeners};
 pub use inbox::{CommandSender, Inbox, ReactorCommand, orders};
 pub use mail::{Mail, PeerLinks, Peers, wire};
 pub use outbox::Outbox;
@@ -22,24 +25,25 @@ use crate::stats::Counters;
 use crate::time::{Deadline, Now};
 use crate::uring::sys::Clock;
 use crate::uring::{Completion, Ring};
+use crate::work::network;
+use accepts::Accepts;
 use relief::Relief;
-use socket2::Socket;
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr};
-use std::os::fd::{AsRawFd, RawFd};
+use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use timing::Timing;
 
-/// Accepts in flight for each listener.
-pub const ACCEPTS_PER_LISTENER: u32 = 32;
 /// Time between sweeps of deadlines: the grain of every time-out.
 const SWEEP_MS: u64 = 250;
 /// How long an idle core sleeps at most; a lost wake-up costs no more than this.
 const IDLE: Duration = Duration::from_secs(1);
 /// How soon mail that found a full mailbox is tried again.
 const MAIL_RETRY: Duration = Duration::from_millis(1);
+/// Connections that are sent to in one turn: a send costs some microseconds.
+const SENDS_PER_TURN: usize = 1024;
 /// How long accepting waits when there was no file left.
 const ACCEPT_RETRY_MS: u64 = 100;
 /// Connections that are worth giving memory back for when most of them have left.
@@ -53,8 +57,8 @@ pub struct Parts {
     pub ring: Ring,
     /// Its shard.
     pub shard: Shard,
-    /// Its listening sockets.
-    pub listeners: Vec<Socket>,
+    /// The listening sockets of all cores, its own among them.
+    pub listeners: Vec<Listeners>,
     /// Connections that it holds at most.
     pub connections: u32,
     /// Mail to and from the other cores.
@@ -113,15 +117,6 @@ impl Addresses {
     }
 }
 
-/// An IPv4 address, or the 64-bit network of an IPv6 one: whoever has one address of such a
-/// network has them all.
-fn network(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
-        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
-    }
-}
-
 /// The loop's own view of a connection: what is in flight for it.
 #[derive(Clone, Copy, Default)]
 struct Conn {
@@ -141,25 +136,11 @@ struct Conn {
     admitted: bool,
 }
 
-/// One place for an accept in flight.
-#[derive(Clone, Copy)]
-struct Place {
-    listener: RawFd,
-    /// Its place in the configuration.
-    number: usize,
-    /// The direct descriptor that the next connection gets, taken from the free ones.
-    file: Option<u32>,
-    in_flight: bool,
-}
-
 /// See the module's documentation.
 pub struct Reactor {
     ring: Ring,
     shard: Shard,
-    listeners: Vec<Socket>,
-    places: Vec<Place>,
-    /// When accepts that found no file are tried again.
-    accept_again: Deadline,
+    accepts: Accepts,
     conns: Vec<Conn>,
     free: FreeList,
     /// Connections whose operations have changed in this turn.
@@ -178,27 +159,16 @@ pub struct Reactor {
     drain_ms: u64,
     counters: Arc<Counters>,
     clock: Clock,
+    timing: Timing,
 }
 
 impl Reactor {
     /// Puts a reactor together.
     pub fn new(parts: Parts) -> Reactor {
-        let mut places = Vec::new();
-        for _ in 0..ACCEPTS_PER_LISTENER {
-            let place = |(number, listener): (usize, &Socket)| Place {
-                listener: listener.as_raw_fd(),
-                number,
-                file: None,
-                in_flight: false,
-            };
-            places.extend(parts.listeners.iter().enumerate().map(place));
-        }
         Reactor {
             ring: parts.ring,
             shard: parts.shard,
-            listeners: parts.listeners,
-            places,
-            accept_again: Deadline::NEVER,
+            accepts: Accepts::new(parts.mail.core(), parts.listeners),
             conns: Vec::new(),
             free: FreeList::new(parts.connections),
             touched: Vec::new(),
@@ -214,19 +184,21 @@ impl Reactor {
             drain_ms: parts.drain_ms,
             counters: parts.counters,
             clock: parts.clock,
+            timing: Timing::default(),
         }
     }
 
     /// Runs until the server is stopped and drained.
     pub fn run(mut self) -> io::Result<()> {
         let mut done: Vec<Completion> = Vec::new();
-        self.arm_accepts();
+        self.arm_accepts(self.clock.now());
         loop {
             let wait = self.park();
             self.ring.turn(wait, &mut done)?;
             self.mail.me().parking.retract();
             self.counters.turns.add(1);
-            let now = self.clock.now();
+            let (now, began_ns) = self.clock.read();
+            self.counters.beat_ms.set(now.ms);
             for done in done.drain(..) {
                 self.complete(done, now);
             }
@@ -234,10 +206,7 @@ impl Reactor {
             if self.next_sweep.due(now) {
                 self.sweep(now);
             }
-            if self.accept_again.due(now) {
-                self.accept_again = Deadline::NEVER;
-                self.arm_accepts();
-            }
+            self.tend_accepts(now);
             self.hand_over_mail(now);
             self.hand_over_notices(now);
             self.flush(now);
@@ -245,7 +214,26 @@ impl Reactor {
                 self.drop_notices(now);
                 return Ok(());
             }
+            self.end_turn(began_ns, now);
         }
+    }
+
+    /// Notes how long the turn has taken, and names whoever has asked for most if it was too long.
+    fn end_turn(&mut self, began_ns: u64, now: Now) {
+        let ns = self.clock.elapsed_ns() - began_ns;
+        let work = self.shard.work();
+        let dearest = self.shard.take_dearest();
+        let Some(long) = self.timing.ended(ns, work, &self.counters, now) else { return };
+        let peer = self.shard.slot_at(dearest.index).and_then(|slot| self.shard.peer(slot));
+        tracing::warn!(
+            core = self.mail.core(),
+            ms = ns / 1_000_000,
+            peer = peer.map(tracing::field::display),
+            operation = ?dearest.op,
+            operation_us = dearest.ns / 1000,
+            more = long.unsaid,
+            "a turn took long; what this connection asked for was the dearest in it"
+        );
     }
 
     /// How long the next turn may wait. Once this core has said that it sleeps, others wake it.
@@ -268,7 +256,7 @@ impl Reactor {
             return MAIL_RETRY;
         }
         let now = self.clock.now();
-        let next = self.next_sweep.min(self.accept_again).0;
+        let next = self.next_sweep.min(self.accepts.again).0;
         Duration::from_millis(next.saturating_sub(now.ms)).clamp(MAIL_RETRY, IDLE)
     }
 
@@ -284,7 +272,7 @@ impl Reactor {
         self.shard.sweep(now);
         if self.shard.dials() {
             // Who has turned out not to be dialled for leaves room for others.
-            self.arm_missing_accepts();
+            self.arm_missing_accepts(now);
         }
         self.connections_peak = self.connections_peak.max(self.shard.len());
         let emptied = self.connections_peak >= SHRINK_THRESHOLD
@@ -299,62 +287,8 @@ impl Reactor {
         }
         let busy = !self.shard.is_empty() || self.stopping.is_some();
         self.next_sweep = now.plus_ms(if busy { SWEEP_MS } else { IDLE.as_millis() as u64 });
+        self.sweep_accepts(now);
         self.counters.channels.set(self.shard.channel_count() as u64);
-    }
-
-    // --- accepting ---
-
-    fn arm_accepts(&mut self) {
-        if self.stopping.is_some() {
-            return;
-        }
-        for at in 0..self.places.len() {
-            self.arm_accept(at);
-        }
-    }
-
-    fn arm_accept(&mut self, at: usize) {
-        let place = &mut self.places[at];
-        if place.in_flight || self.stopping.is_some() || self.accept_again != Deadline::NEVER {
-            return;
-        }
-        let listener = place.listener;
-        let is_armed = |place: &&Place| place.in_flight && place.listener == listener;
-        let armed = self.places.iter().filter(is_armed).count();
-        if !self.leaves_room_for_dials() {
-            self.counters.accept_no_slot.add(u64::from(armed == 0));
-            return;
-        }
-        // An accept in flight holds a descriptor: of the last ones, each listener gets its share.
-        if armed > 0 && armed >= self.free.left() / self.listeners.len().max(1) {
-            return;
-        }
-        let place = &mut self.places[at];
-        place.file = place.file.or_else(|| self.free.take());
-        let Some(file) = place.file else {
-            self.counters.accept_no_slot.add(1);
-            return;
-        };
-        place.in_flight = true;
-        self.ring.accept(at as u32, place.listener, file);
-    }
-
-    /// Whether, after one more accept, whoever is let in or has not asked yet can be dialled for,
-    /// where there are proxies.
-    fn leaves_room_for_dials(&self) -> bool {
-        let armed = || self.places.iter().filter(|place| place.in_flight).count();
-        !self.shard.dials() || self.free.left() >= armed() + self.shard.fresh() + 2
-    }
-
-    /// Arms one more accept for each listener that lacks one, now that a descriptor is free.
-    fn arm_missing_accepts(&mut self) {
-        for at in 0..self.listeners.len() {
-            let listener = self.listeners[at].as_raw_fd();
-            let is_idle = |place: &Place| !place.in_flight && place.listener == listener;
-            if let Some(at) = self.places.iter().position(is_idle) {
-                self.arm_accept(at);
-            }
-        }
     }
 
     // --- stopping ---
@@ -364,7 +298,7 @@ impl Reactor {
             return;
         }
         self.stopping = Some(now.plus_ms(self.drain_ms));
-        self.ring.cancel_accepts(self.places.len() as u32);
+        self.ring.cancel_accepts(self.accepts.places.len() as u32);
         self.next_sweep = Deadline(now.ms);
         self.shard.drain();
     }
@@ -373,13 +307,13 @@ impl Reactor {
     /// or time is up and what had to be cut is closed.
     fn is_over(&mut self, now: Now) -> bool {
         let Some(deadline) = self.stopping else { return false };
-        if self.places.iter().all(|place| !place.in_flight) {
+        if !self.accepts.are_in_flight() {
             // Closed only now: an accept in flight holds the descriptor's number.
-            self.listeners.clear();
+            self.accepts.close();
         }
         let notices_sent = !self.shard.has_notices();
         let is_gone = self.shard.is_empty() && self.open_conns() == 0;
-        let idle = is_gone && notices_sent && self.listeners.is_empty();
+        let idle = is_gone && notices_sent && self.accepts.are_closed();
         if self.mail.all_idle(idle) {
             return true;
         }
@@ -395,8 +329,7 @@ impl Reactor {
     }
 
     fn open_conns(&self) -> usize {
-        let reserved = self.places.iter().filter(|place| place.file.is_some()).count();
-        self.free.taken() - reserved
+        self.free.taken() - self.accepts.reserved()
     }
 
     // --- flushing ---
@@ -406,36 +339,45 @@ impl Reactor {
         for slot in std::mem::take(&mut self.starved) {
             self.settle(slot, now);
         }
-        while let Some(slot) = self.shard.next_listed() {
-            self.settle(slot, now);
+        // A broadcast to very many connections leaves in several turns, between which others are
+        // read from and accepted.
+        let mut sends = 0;
+        while sends < SENDS_PER_TURN
+            && let Some(slot) = self.shard.next_listed()
+        {
+            sends += usize::from(self.settle(slot, now));
         }
         for slot in std::mem::take(&mut self.touched) {
             self.settle(slot, now);
         }
     }
 
-    /// Prepares whatever the connection needs next.
-    fn settle(&mut self, slot: Slot, _now: Now) {
-        let Some(wants) = self.shard.wants(slot) else { return };
+    /// Prepares whatever the connection needs next; says whether that has a send in it.
+    fn settle(&mut self, slot: Slot, _now: Now) -> bool {
+        let Some(wants) = self.shard.wants(slot) else { return false };
         let conn = &mut self.conns[slot.index as usize];
         if conn.tearing {
-            return;
+            return false;
         }
         if wants.ending == Ending::Cut {
-            return self.tear_down(slot);
+            self.tear_down(slot);
+            return false;
         }
         if conn.dialling {
-            return;
+            return false;
         }
+        let mut sends = false;
         if !conn.sending
             && let Some(batch) = self.shard.take_batch(slot)
         {
             conn.sending = true;
+            sends = true;
             self.ring.send(slot, batch);
         }
         if wants.ending == Ending::Flush && !conn.sending {
             if conn.eof {
-                return self.tear_down(slot);
+                self.tear_down(slot);
+                return sends;
             }
             if !conn.shut {
                 conn.shut = true;
@@ -451,6 +393,7 @@ impl Reactor {
             conn.cancelling = true;
             self.ring.cancel_receive(slot);
         }
+        sends
     }
 
     fn tear_down(&mut self, slot: Slot) {

@@ -196,6 +196,7 @@ mod tests {
     use crate::mem::Slot;
     use crate::stats::Counters;
     use crate::time::Now;
+    use crate::work::Meter;
     use std::net::SocketAddr;
 
     fn event(compresses: bool) -> Event {
@@ -258,6 +259,7 @@ mod tests {
         effects: Vec<Effect>,
         proxy_effects: Vec<ProxyEffect>,
         keys: MaskKeys,
+        work: Meter,
     }
 
     impl Core {
@@ -272,6 +274,7 @@ mod tests {
                 effects: Vec::new(),
                 proxy_effects: Vec::new(),
                 keys: MaskKeys::default(),
+                work: Meter::default(),
             }
         }
 
@@ -291,6 +294,8 @@ mod tests {
                 proxy_effects: &mut self.proxy_effects,
                 keys: &mut self.keys,
                 counters: &self.counters,
+                work: &self.work,
+                failures: 0,
                 draining: false,
                 congested: false,
                 secure: false,

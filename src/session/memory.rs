@@ -58,7 +58,7 @@ impl Session {
             Stage::Dialling(dialling) => dialling.held_bytes(),
             Stage::Connecting(_) => 0,
         };
-        self.held.len() + stage
+        self.waiting_input_bytes() + stage
     }
 
     /// Bytes that wait to be written to it.
@@ -119,7 +119,7 @@ impl Session {
 
     /// Frees what was read of a connection that has ended.
     pub(super) fn discard_input(&mut self) {
-        self.held = Box::default();
+        self.held = None;
         match &mut self.stage {
             Stage::Http(requests) => requests.discard(),
             Stage::Socket(socket) => socket.discard(),

@@ -6,6 +6,7 @@ mod broadcast;
 mod context;
 mod cors;
 mod counted;
+mod heartbeat;
 mod inbound;
 mod memory;
 mod pause;
@@ -23,21 +24,24 @@ mod upstream;
 
 pub use broadcast::Broadcast;
 pub use context::Context;
+use context::context;
 pub use memory::SendRate;
+pub use pause::HeldInput;
 pub use proxy::{MaskKeys, PeerMessage, ProxyEffect};
 pub use queue::{QueueFull, WriteQueue};
 pub use upstream::Dial;
 
 use crate::config::SlowConsumer;
-use crate::dialect::{Closing, DialectContext, Effect, Env, JoinOutcome, Why};
+use crate::dialect::{Closing, Effect, Env, JoinOutcome, Why};
 use crate::hub::{Answer, ConnId, DialectMessage};
 use crate::mem::Segment;
 use crate::time::{Deadline, Now};
 use crate::tls::Filter;
-use crate::ws::output::{Channel, Codecs, Output};
+use crate::ws::output::Codecs;
+use pause::Share;
 use request::Requests;
 use socket::Socket;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use upstream::{Dialling, PendingUpstream};
 
 /// How a connection is to end, if it is.
@@ -72,8 +76,12 @@ pub struct Session {
     /// TLS, if the listener speaks it.
     filter: Option<Box<Filter>>,
     /// Input that waits because reading is paused, and whether it is.
-    held: Box<[u8]>,
+    held: Option<Box<HeldInput>>,
     paused: bool,
+    /// What it has asked for in this turn.
+    share: Share,
+    /// Tokens that it has brought and that were not believed.
+    failures: u8,
     /// The peer has ended its side.
     eof: bool,
     ending: Ending,
@@ -86,8 +94,9 @@ pub struct Session {
     /// Whether the shard's list of those that congestion has paused has it; the shard's to keep.
     pub waits: bool,
     deadline: Deadline,
-    /// Address and port of the peer, without the padding of a `SocketAddr`.
-    ip: IpAddr,
+    /// Address and port of the peer, without the padding of a `SocketAddr`; an IPv4 address as an
+    /// IPv6 one.
+    ip: [u8; 16],
     port: u16,
     listener: u16,
     /// Reading waits because the core has too little memory.
@@ -119,8 +128,10 @@ impl Session {
             stage: Stage::Http(Box::default()),
             queue: WriteQueue::default(),
             filter: None,
-            held: Box::default(),
+            held: None,
             paused: false,
+            share: Share::default(),
+            failures: 0,
             eof: false,
             ending: Ending::Open,
             listed: false,
@@ -128,7 +139,7 @@ impl Session {
             counted_stream: false,
             waits: false,
             deadline: now.plus_ms(env.config.timeouts.head_ms),
-            ip: peer.ip(),
+            ip: octets(peer.ip()),
             port: peer.port(),
             listener,
             starved: false,
@@ -142,7 +153,7 @@ impl Session {
 
     /// The peer's address.
     pub fn peer(&self) -> SocketAddr {
-        SocketAddr::new(self.ip, self.port)
+        SocketAddr::new(Ipv6Addr::from(self.ip).to_canonical(), self.port)
     }
 
     /// Whether no request has been read to its end yet.
@@ -161,7 +172,7 @@ impl Session {
     /// Whether bytes from the peer are wanted now.
     pub fn wants_read(&self) -> bool {
         // Behind a peer's last word in TLS, the end of its stream is still to come.
-        !self.paused && (!self.eof || self.filter.is_some())
+        (!self.paused || self.may_read_ahead()) && (!self.eof || self.filter.is_some())
     }
 
     /// Bytes of shared frames that wait to be written to the peer.
@@ -183,6 +194,7 @@ impl Session {
             self.paused = true;
             return (0, Step::Hold);
         }
+        cx.failures = self.failures;
         let mut out = self.queue.open_tail();
         let (taken, after) = match &mut self.stage {
             Stage::Http(requests) => requests.step(input, &mut out, &mut self.deadline, cx),
@@ -197,6 +209,7 @@ impl Session {
         }
         self.queue.close_tail(out, cx.now.ms);
         let _ = self.queue.push_all(cx.shared, usize::MAX, cx.now.ms);
+        self.note_failures(cx);
         match after {
             After::Need => (taken, Step::Need),
             After::Again if self.has_parked() => {
@@ -225,7 +238,7 @@ impl Session {
     fn upgraded(&mut self, socket: Socket, cx: &Context<'_>) {
         let env = cx.env;
         self.deadline = cx.now.plus_ms(match socket.is_open() {
-            true => socket.heartbeat(env).silence_ms,
+            true => socket.silence_ms(env, cx.conn.slot),
             false => env.config.timeouts.close_ms,
         });
         self.deadline = self.deadline.min(socket.own_deadline());
@@ -249,6 +262,9 @@ impl Session {
     }
 
     fn must_hold(&self, cx: &Context<'_>) -> bool {
+        if cx.work.is_spent() {
+            return true;
+        }
         let answers_wait = match &self.stage {
             Stage::Http(requests) => requests.is_full(),
             Stage::Socket(socket) => {
@@ -553,35 +569,15 @@ impl Session {
     }
 }
 
-const TOO_LATE: &str = "no server has answered in time";
-const SHUTTING_DOWN: &str = "the server is shutting down";
-
-/// A dialect's context, over a session's surroundings.
-fn context<'c>(
-    bytes: &'c mut Vec<u8>,
-    channel: Option<&'c mut Channel>,
-    closing: &'c mut Option<Closing>,
-    cx: &'c mut Context<'_>,
-) -> DialectContext<'c> {
-    let out = match channel {
-        Some(channel) => channel.output(bytes, cx.codecs),
-        None => Output::plain(bytes),
-    };
-    DialectContext {
-        now: cx.now,
-        conn: cx.conn,
-        peer: cx.peer,
-        waiting_bytes: cx.waiting_bytes,
-        env: cx.env,
-        json: cx.json,
-        out,
-        core_state: cx.core_state,
-        shared: cx.shared,
-        effects: cx.effects,
-        closing,
-        draining: cx.draining,
+fn octets(ip: IpAddr) -> [u8; 16] {
+    match ip {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => v6.octets(),
     }
 }
+
+const TOO_LATE: &str = "no server has answered in time";
+const SHUTTING_DOWN: &str = "the server is shutting down";
 
 #[cfg(test)]
 mod tests {

@@ -4,9 +4,13 @@
 //! Two amounts are counted apart. A *broadcast* byte counts against the bound that makes a
 //! consumer slow; a *reply* byte stops us from reading further requests. A peer that asks for much
 //! and reads slowly thus slows itself down, and one that is sent much and reads slowly is given up.
+//!
+//! A frame of a broadcast counts with [`SEGMENT_BYTES`] more than its own: many small frames
+//! hold more memory than their bytes.
 
 use crate::limits::FRAMES_PER_SEND;
 use crate::mem::{Handle, Segment};
+use std::collections::VecDeque;
 
 /// A queue at its bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,12 +21,27 @@ const JOIN_BYTES: usize = 16 * 1024;
 
 /// In what replies are counted that others are given, too, in bytes.
 const LENT_UNIT: usize = 64 * 1024;
+/// What a frame of a broadcast counts for, beside its bytes: its place in the queue and its
+/// share of what the frame itself holds.
+pub(super) const SEGMENT_BYTES: usize = 64;
+
+/// What a segment counts for.
+fn weight(segment: &Segment) -> u32 {
+    match segment {
+        Segment::Own(_) | Segment::Lent(_) => segment.len() as u32,
+        Segment::Shared(_) | Segment::Piece(_) => (segment.len() + SEGMENT_BYTES) as u32,
+    }
+}
+
+fn is_broadcast(segment: &Segment) -> bool {
+    matches!(segment, Segment::Shared(_) | Segment::Piece(_))
+}
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub struct WriteQueue {
-    segments: Vec<Segment>,
-    /// Bytes in `segments` and at the kernel's. The configuration's bounds keep them below 4 GiB.
+    segments: VecDeque<Segment>,
+    /// What is in `segments` and at the kernel's. The configuration's bounds keep them below 4 GiB.
     replies: u32,
     broadcasts: u32,
     /// Of the replies, bytes that others are given, too, since the queue was last empty, in whole
@@ -45,18 +64,24 @@ impl WriteQueue {
             return Err(QueueFull);
         }
         self.waits(now_ms);
-        self.broadcasts += frame.len() as u32;
-        self.segments.push(Segment::Shared(frame.clone()));
+        self.append(Segment::Shared(frame.clone()));
         Ok(())
+    }
+
+    fn append(&mut self, segment: Segment) {
+        match is_broadcast(&segment) {
+            true => self.broadcasts += weight(&segment),
+            false => self.replies += weight(&segment),
+        }
+        self.segments.push_back(segment);
     }
 
     /// Adds a reply that others are given, too.
     pub fn push_reply(&mut self, frame: &Handle, now_ms: u64) {
         self.waits(now_ms);
-        self.replies += frame.len() as u32;
         let units = u16::try_from(frame.len() / LENT_UNIT).unwrap_or(u16::MAX);
         self.lent = self.lent.saturating_add(units);
-        self.segments.push(Segment::Lent(frame.clone()));
+        self.append(Segment::Lent(frame.clone()));
     }
 
     /// Moves the pieces of a broadcast message here, or of several: all of them or, if more than
@@ -67,26 +92,29 @@ impl WriteQueue {
         bound: usize,
         now_ms: u64,
     ) -> Result<(), QueueFull> {
-        let bytes: usize = frames.iter().map(|frame| frame.len()).sum();
+        // The pieces behind the first one count with what they hold beside their bytes, too.
+        let pieces = frames.len().saturating_sub(1) * SEGMENT_BYTES;
+        let bytes: usize = pieces + frames.iter().map(|frame| frame.len()).sum::<usize>();
         if bytes > 0 && !self.has_room(bytes, bound) {
             frames.clear();
             return Err(QueueFull);
         }
         let Some(last) = frames.pop() else { return Ok(()) };
         self.waits(now_ms);
-        self.broadcasts += bytes as u32;
-        self.segments.extend(frames.drain(..).map(Segment::Piece));
-        self.segments.push(Segment::Shared(last));
+        for frame in frames.drain(..) {
+            self.append(Segment::Piece(frame));
+        }
+        self.append(Segment::Shared(last));
         Ok(())
     }
 
     /// Takes the tail out for replies to be added to; give it back with [`WriteQueue::close_tail`].
     pub fn open_tail(&mut self) -> Vec<u8> {
-        match self.segments.last() {
+        match self.segments.back() {
             Some(Segment::Own(bytes)) if bytes.len() < JOIN_BYTES => {}
             _ => return Vec::new(),
         }
-        match self.segments.pop() {
+        match self.segments.pop_back() {
             Some(Segment::Own(bytes)) => {
                 self.replies -= bytes.len() as u32;
                 bytes
@@ -101,8 +129,7 @@ impl WriteQueue {
             return;
         }
         self.waits(now_ms);
-        self.replies += bytes.len() as u32;
-        self.segments.push(Segment::Own(bytes));
+        self.append(Segment::Own(bytes));
     }
 
     /// Notes that something waits from now on, unless something did before.
@@ -117,18 +144,17 @@ impl WriteQueue {
         if self.sending || self.segments.is_empty() {
             return None;
         }
+        // Neither moves what stays: a list that begins at its front is a vector as it is.
         let batch: Vec<Segment> = if self.segments.len() <= FRAMES_PER_SEND {
-            std::mem::take(&mut self.segments)
+            std::mem::take(&mut self.segments).into()
         } else {
             self.segments.drain(..FRAMES_PER_SEND).collect()
         };
         self.sending = true;
         for segment in &batch {
-            match segment {
-                Segment::Own(_) | Segment::Lent(_) => self.sending_replies += segment.len() as u32,
-                Segment::Shared(piece) | Segment::Piece(piece) => {
-                    self.sending_broadcasts += piece.len() as u32;
-                }
+            match is_broadcast(segment) {
+                true => self.sending_broadcasts += weight(segment),
+                false => self.sending_replies += weight(segment),
             }
         }
         self.mid_message = matches!(batch.last(), Some(Segment::Piece(_)));
@@ -172,20 +198,21 @@ impl WriteQueue {
         self.progress_ms = now_ms as u32;
         if self.segments.is_empty() && spare.capacity() <= FRAMES_PER_SEND {
             // Kept only while the connection is busy: see `shrink`.
-            self.segments = spare;
+            self.segments = spare.into();
         }
     }
 
     /// Frees the memory of a queue in which nothing waits.
     pub fn shrink(&mut self) {
         if self.segments.is_empty() {
-            self.segments = Vec::new();
+            self.segments = VecDeque::new();
         }
     }
 
-    /// Whether a broadcast of `bytes` keeps to the bound.
+    /// Whether a broadcast of `bytes` keeps to the bound. If none waits, one of as many bytes does.
     pub fn has_room(&self, bytes: usize, bound: usize) -> bool {
-        self.broadcasts as usize + bytes <= bound
+        let more = if self.broadcasts == 0 { bytes } else { bytes + SEGMENT_BYTES };
+        self.broadcasts as usize + more <= bound
     }
 
     /// Throws away the first broadcast of which nothing has been handed to the kernel, and all
@@ -197,14 +224,12 @@ impl WriteQueue {
             true => self.segments.iter().position(is_last).map_or(0, |at| at + 1),
             false => 0,
         };
-        let is_broadcast =
-            |segment: &Segment| matches!(segment, Segment::Shared(_) | Segment::Piece(_));
-        let end = self.segments[rest..].iter().position(is_broadcast);
+        let end = self.segments.iter().skip(rest).position(is_broadcast);
         self.segments.truncate(end.map_or(self.segments.len(), |end| rest + end));
         self.segments.shrink_to_fit();
         let left = |broadcast: bool| {
             let kind = self.segments.iter().filter(|segment| is_broadcast(segment) == broadcast);
-            kind.map(|segment| segment.len()).sum::<usize>() as u32
+            kind.map(weight).sum::<u32>()
         };
         let (broadcasts, replies) = (left(true), left(false));
         self.broadcasts = self.sending_broadcasts + broadcasts;
@@ -216,7 +241,7 @@ impl WriteQueue {
         self.segments.is_empty() && !self.sending
     }
 
-    /// All bytes that wait, here and at the kernel's.
+    /// What waits, here and at the kernel's, in bytes; see [`SEGMENT_BYTES`].
     pub fn bytes(&self) -> usize {
         self.replies as usize + self.broadcasts as usize
     }
@@ -256,16 +281,18 @@ mod tests {
     fn queue_bounds_broadcasts_apart_from_replies() {
         let mut queue = WriteQueue::default();
         queue.close_tail(vec![0; 100], 0);
-        assert_eq!(queue.push(&frame(6), 10, 0), Ok(()));
-        assert_eq!(queue.push(&frame(5), 10, 0), Err(QueueFull));
-        assert_eq!(queue.push(&frame(4), 10, 0), Ok(()));
-        assert_eq!((queue.replies(), queue.bytes()), (100, 110));
+        let bound = 10 + 2 * SEGMENT_BYTES;
+        assert_eq!(queue.push(&frame(6), bound, 0), Ok(()));
+        assert_eq!(queue.push(&frame(5), bound, 0), Err(QueueFull));
+        assert_eq!(queue.push(&frame(4), bound, 0), Ok(()));
+        assert_eq!((queue.replies(), queue.bytes()), (100, 100 + bound));
         let batch = queue.take_batch().expect("a batch");
-        assert_eq!((batch.len(), queue.bytes()), (3, 110));
+        assert_eq!((batch.len(), queue.bytes()), (3, 100 + bound));
         assert!(queue.take_batch().is_none(), "one batch at a time");
-        assert_eq!(queue.push(&frame(1), 10, 0), Err(QueueFull), "unsent bytes count");
+        assert_eq!(queue.push(&frame(1), bound, 0), Err(QueueFull), "unsent bytes count");
         queue.settled(Vec::new(), 0);
-        assert_eq!(queue.push(&frame(10), 10, 0), Ok(()));
+        assert_eq!(queue.push(&frame(11), 10, 0), Err(QueueFull));
+        assert_eq!(queue.push(&frame(10), 10, 0), Ok(()), "the first has the bound for its bytes");
         assert_eq!(queue.replies(), 0);
     }
 
@@ -287,11 +314,12 @@ mod tests {
     #[test]
     fn queue_takes_frames_of_a_message_all_or_none() {
         let mut queue = WriteQueue::default();
+        let bound = 10 + SEGMENT_BYTES;
         let mut frames = vec![frame(6), frame(5)];
-        assert_eq!(queue.push_all(&mut frames, 10, 0), Err(QueueFull));
+        assert_eq!(queue.push_all(&mut frames, bound, 0), Err(QueueFull));
         assert!(queue.is_empty() && frames.is_empty());
         let mut frames = vec![frame(6), frame(4)];
-        assert_eq!(queue.push_all(&mut frames, 10, 0), Ok(()));
+        assert_eq!(queue.push_all(&mut frames, bound, 0), Ok(()));
         assert_eq!(queue.push_all(&mut Vec::new(), 1, 0), Ok(()), "nothing always fits");
         assert_eq!(queue.take_batch().map(|batch| batch.len()), Some(2));
     }
@@ -317,15 +345,16 @@ mod tests {
     #[test]
     fn queue_drops_unsent_segments_from_the_first_broadcast() {
         let mut queue = WriteQueue::default();
-        assert_eq!(queue.push(&frame(4), 10, 0), Ok(()));
+        let bound = 10 + 2 * SEGMENT_BYTES;
+        assert_eq!(queue.push(&frame(4), bound, 0), Ok(()));
         assert_eq!(queue.take_batch().map(|batch| batch.len()), Some(1));
         queue.close_tail(b"101".to_vec(), 0);
-        assert_eq!(queue.push(&frame(6), 10, 0), Ok(()));
+        assert_eq!(queue.push(&frame(6), bound, 0), Ok(()));
         queue.close_tail(b"pong".to_vec(), 0);
         queue.drop_from_broadcast();
         assert_eq!(queue.replies(), 3);
-        assert!(!queue.has_room(7, 10), "what the kernel has still counts");
-        assert!(queue.has_room(6, 10));
+        assert!(!queue.has_room(7, bound), "what the kernel has still counts");
+        assert!(queue.has_room(6, bound));
         queue.settled(Vec::new(), 0);
         let batch = queue.take_batch().expect("a batch");
         let bytes: Vec<u8> = batch.iter().flat_map(|segment| segment.to_vec()).collect();
@@ -336,12 +365,13 @@ mod tests {
     fn queue_keeps_the_rest_of_a_message_in_progress() {
         let mut queue = WriteQueue::default();
         let mut pieces = vec![frame(1); FRAMES_PER_SEND + 2];
-        assert_eq!(queue.push_all(&mut pieces, 1000, 0), Ok(()));
-        assert_eq!(queue.push_all(&mut vec![frame(5), frame(5)], 1000, 0), Ok(()));
+        assert_eq!(queue.push_all(&mut pieces, 10_000, 0), Ok(()));
+        assert_eq!(queue.push_all(&mut vec![frame(5), frame(5)], 10_000, 0), Ok(()));
         assert_eq!(queue.take_batch().map(|batch| batch.len()), Some(FRAMES_PER_SEND));
         queue.drop_from_broadcast();
         queue.settled(Vec::new(), 0);
-        assert!(!queue.has_room(999, 1000) && queue.has_room(998, 1000));
+        let left = 1000 - 2 - 3 * SEGMENT_BYTES;
+        assert!(!queue.has_room(left + 1, 1000) && queue.has_room(left, 1000));
         assert_eq!(queue.take_batch().map(|batch| batch.len()), Some(2), "the rest of the first");
         queue.settled(Vec::new(), 0);
         assert!(queue.is_empty() && queue.has_room(1000, 1000));
@@ -358,7 +388,7 @@ mod tests {
     fn queue_batch_has_at_most_the_frames_of_one_send() {
         let mut queue = WriteQueue::default();
         for _ in 0..FRAMES_PER_SEND + 1 {
-            assert_eq!(queue.push(&frame(1), 1000, 0), Ok(()));
+            assert_eq!(queue.push(&frame(1), 10_000, 0), Ok(()));
         }
         assert_eq!(queue.take_batch().map(|batch| batch.len()), Some(FRAMES_PER_SEND));
         queue.settled(Vec::new(), 0);
@@ -366,6 +396,39 @@ mod tests {
         queue.settled(Vec::new(), 0);
         assert!(queue.take_batch().is_none());
         assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn queue_of_small_frames_is_bounded_by_what_they_hold() {
+        let (mut queue, bound) = (WriteQueue::default(), 1 << 20);
+        let mut frames = 0;
+        while queue.push(&frame(1), bound, 0) == Ok(()) {
+            frames += 1;
+        }
+        assert_eq!(frames, bound / (1 + SEGMENT_BYTES));
+    }
+
+    #[test]
+    fn queue_hands_frames_over_in_order_however_long_it_is() {
+        let mut queue = WriteQueue::default();
+        let (mut pushed, mut taken) = (0_u32, 0);
+        for round in 0..200 {
+            for _ in 0..round {
+                let frame = Handle::new(Frozen::new(&pushed.to_be_bytes()));
+                assert_eq!(queue.push(&frame, 1 << 30, 0), Ok(()));
+                pushed += 1;
+            }
+            let Some(mut batch) = queue.take_batch() else { continue };
+            for segment in &batch {
+                assert_eq!(**segment, u32::to_be_bytes(taken));
+                taken += 1;
+            }
+            batch.clear();
+            queue.settled(batch, 0);
+        }
+        assert!(taken > 10_000 && pushed - taken > 5000, "{taken} of {pushed}");
+        let left = (pushed - taken) as usize * (4 + SEGMENT_BYTES);
+        assert_eq!(queue.bytes(), left);
     }
 
     #[test]

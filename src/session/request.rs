@@ -220,6 +220,11 @@ impl Requests {
         !self.had_request
     }
 
+    /// Whether it waits for a further request.
+    pub(super) fn is_idle(&self) -> bool {
+        self.had_request && self.replies.is_empty() && self.reader.phase() == Phase::Idle
+    }
+
     /// Whether no further request is read for now: as many wait for their answers as may, or one
     /// whose answers may be large.
     pub(super) fn is_full(&self) -> bool {
@@ -307,10 +312,10 @@ fn needs_body(request: &Request<'_>, cx: &mut Context<'_>) -> bool {
 
 fn answer(request: &mut Request<'_>, cx: &mut Context<'_>) -> PendingReply {
     let connection = request.connection();
-    let last = connection == http::Connection::Close;
     let head_only = request.method == "HEAD";
     let router = router(cx);
     if let Some(outcome) = router.renewal(request) {
+        let (connection, last) = unless_failed(connection, cx);
         let mut bytes = Vec::new();
         match outcome {
             Ok(()) => {
@@ -320,7 +325,9 @@ fn answer(request: &mut Request<'_>, cx: &mut Context<'_>) -> PendingReply {
         }
         return PendingReply::bytes(bytes, last);
     }
-    let route = match router.page(request) {
+    let found = router.page(request);
+    let (connection, last) = unless_failed(connection, cx);
+    let route = match found {
         Ok(entry) => Some(entry.route),
         Err(gateway::RouteRefusal::NoRoute) => None,
         Err(refusal) => {
@@ -396,6 +403,15 @@ fn dispatch(
     }
 }
 
+/// What becomes of the connection after this answer, and whether that is its end: so it is after
+/// too many tokens that are not believed.
+fn unless_failed(connection: http::Connection, cx: &Context<'_>) -> (http::Connection, bool) {
+    match cx.has_failed_too_often() {
+        true => (http::Connection::Close, true),
+        false => (connection, connection == http::Connection::Close),
+    }
+}
+
 /// How a response is written.
 #[derive(Clone, Copy)]
 struct Manner {
@@ -417,6 +433,7 @@ fn page(
         connections: &|app| env.apps.get(app as u32).connections(),
         dropped_hooks: &|app| env.apps.get(app as u32).dropped_hooks(),
         draining: cx.draining,
+        now_ms: cx.now.ms,
     };
     gateway::page(endpoint, request, &visit)
 }
@@ -470,6 +487,8 @@ fn router<'a>(cx: &Context<'a>) -> gateway::Router<'a> {
         client: cx.identity.clone(),
         now: cx.now,
         counters: cx.counters,
+        work: cx.work,
+        peer: cx.peer.ip(),
     }
 }
 

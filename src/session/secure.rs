@@ -5,6 +5,7 @@ use super::{Context, Ending, Session, Stage};
 use crate::http::{Connection, Response};
 use crate::mem::Segment;
 use crate::tls::{Filter, PeerCertificate, TlsFailure};
+use crate::work::{self, Op};
 use std::sync::Arc;
 
 impl Session {
@@ -22,6 +23,11 @@ impl Session {
 
     pub(super) fn is_handshaking(&self) -> bool {
         self.filter.as_ref().is_some_and(|filter| filter.is_handshaking())
+    }
+
+    /// Whether what comes from the peer, and what of it is held, belongs to a TLS handshake.
+    pub fn is_sealed(&self) -> bool {
+        self.is_handshaking() && self.ending == Ending::Open
     }
 
     /// Who the client has proved to be, while it may make requests.
@@ -56,9 +62,15 @@ impl Session {
             return false;
         }
         let was_handshaking = filter.is_handshaking();
+        let had_records = filter.has_records();
         let progress = filter.receive(bytes, plain);
         if filter.has_records() {
             self.queue.waits(cx.now.ms);
+        }
+        match was_handshaking && filter.has_records() && !had_records {
+            // We have answered, and the answer is signed or a signature was checked for it.
+            true => cx.work.charge(Op::Handshake, work::HANDSHAKE),
+            false => cx.work.add(work::STEP + bytes.len() as u64 / 4),
         }
         let counters = cx.counters;
         if progress.opened {

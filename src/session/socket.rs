@@ -506,9 +506,7 @@ impl Socket {
             return After::End(Ending::Cut);
         }
         if self.input.mid_message() && self.message_deadline(cx).due(now) {
-            cx.counters.timed_out.add(1);
-            self.close(&LATE, out);
-            return After::End(Ending::Flush);
+            return self.end_late(out, cx);
         }
         if self.expiry(cx) {
             self.close(&EXPIRED, out);
@@ -522,7 +520,8 @@ impl Socket {
                 return after;
             }
         }
-        let Heartbeat { silence_ms, answer_ms } = self.heartbeat(cx.env);
+        let answer_ms = self.heartbeat(cx.env).answer_ms;
+        let silence_ms = self.silence_ms(cx.env, cx.conn.slot);
         let heard_ms = full(self.heard, now);
         if now.ms.saturating_sub(heard_ms) < silence_ms {
             self.liveness = Liveness::None;
@@ -562,6 +561,13 @@ impl Socket {
         }
         *deadline = now.plus_ms(answer_ms).min(self.own_deadline());
         After::Again
+    }
+
+    /// A message has not come to its end in its time.
+    fn end_late(&mut self, out: &mut Vec<u8>, cx: &Context<'_>) -> After {
+        cx.counters.timed_out.add(1);
+        self.close(&LATE, out);
+        After::End(Ending::Flush)
     }
 
     pub(super) fn on_close(&mut self, env: &Env, us: ConnId, out: &mut Vec<Effect>) {

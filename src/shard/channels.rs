@@ -10,9 +10,11 @@ use crate::hub::{
 use crate::mem::Slot;
 use crate::session::Broadcast;
 use crate::time::Now;
+use crate::work::{self, Op};
 
 impl Shard {
     pub(super) fn act(&mut self, slot: Slot, effect: Effect, now: Now) {
+        self.work.charge(Op::Effect, work::EFFECT);
         match effect {
             Effect::Join { app, name, max, request } => {
                 let is_public = is_public(&self.env, app, &name);
@@ -144,7 +146,16 @@ impl Shard {
         }
     }
 
+    /// Answering a question costs a look at every channel, or a word on every member.
+    pub(super) fn charge_query(&self, query: &Query) {
+        if let Query::Channels { .. } = query {
+            let channels = self.hub.channel_count() as u64;
+            self.work.charge(Op::Listing, work::LISTED * channels);
+        }
+    }
+
     fn ask(&mut self, slot: Slot, query: &Query, part: u16, now: Now) {
+        self.charge_query(query);
         let Some(session) = self.sessions.get_mut(slot) else { return };
         // A WebSocket has no requests, and knows its questions by their part.
         let ticket = session.ticket().unwrap_or_default();
@@ -156,6 +167,9 @@ impl Shard {
         if let Some(answer) = ours
             && let Some((session, mut cx)) = self.session(slot, now)
         {
+            if let Answer::Users(users) = &answer {
+                cx.work.charge(Op::Listing, work::LISTED * users.len() as u64);
+            }
             session.answered(ticket, part, answer, &mut cx);
         }
     }
@@ -184,6 +198,7 @@ impl Shard {
         if let Some(message) = &event.message {
             return self.deliver_message(message, event.except, now);
         }
+        self.work.charge(Op::Delivery, work::DELIVERY * self.subscribers.len() as u64);
         let mut broadcast = Broadcast::new(event);
         let limits = &self.env.config.limits;
         let except = event.except.filter(|conn| conn.core == self.core).map(|conn| conn.slot);
@@ -203,7 +218,7 @@ impl Shard {
             }
             if !session.listed {
                 session.listed = true;
-                self.listed.push(slot);
+                self.listed.push_back(slot);
             }
         }
         self.counters.deliveries.add(delivered);
@@ -248,6 +263,7 @@ impl Shard {
     /// Gives the dialects of `self.subscribers` what they are told, and empties that list.
     fn deliver_message(&mut self, what: &DialectMessage, except: Option<ConnId>, now: Now) {
         let except = except.filter(|conn| conn.core == self.core).map(|conn| conn.slot);
+        self.work.charge(Op::Delivery, work::TELL * self.subscribers.len() as u64);
         let mut listed = std::mem::take(&mut self.subscribers);
         for index in listed.drain(..) {
             let Some(slot) = self.sessions.slot_at(index) else { continue };

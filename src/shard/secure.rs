@@ -34,11 +34,17 @@ impl Shard {
         let mut plain = std::mem::take(&mut self.plain);
         plain.clear();
         let Some((session, mut cx)) = self.session(slot, now) else { return };
+        if session.is_sealed() && (session.is_paused() || cx.work.is_spent()) {
+            // A handshake is dear: it waits as it came.
+            session.hold(bytes);
+            self.plain = plain;
+            return self.stand_in_line(slot);
+        }
         let ended = session.decrypt(bytes, &mut plain, &mut cx);
         if session.is_paused() {
             session.hold(&plain);
         } else if !plain.is_empty() {
-            self.feed(slot, &mut plain, now);
+            self.feed_or_hold(slot, &mut plain, now);
         }
         if ended {
             self.eof(slot, now);

@@ -22,6 +22,8 @@ impl Shard {
     /// turn's share of work had stopped it.
     pub fn next_turn(&mut self, now: Now) {
         self.codecs.new_turn();
+        self.work.new_turn();
+        self.turn = self.turn.wrapping_add(1);
         self.keep_memory(now);
         self.run_closing_effects(now);
         self.deliver_local(now);
@@ -37,7 +39,7 @@ impl Shard {
     fn next_waiting(&mut self, now: Now) {
         let mut unserved = Vec::new();
         for slot in std::mem::take(&mut self.waiting) {
-            if self.codecs.is_spent() {
+            if self.codecs.is_spent() || self.work.is_spent() {
                 // Before those that have had their share.
                 unserved.push(slot);
                 continue;
@@ -70,24 +72,41 @@ impl Shard {
     /// ends the pause.
     pub(super) fn go_on(&mut self, slot: Slot, now: Now) {
         let Some((session, cx)) = self.session(slot, now) else { return };
+        if session.waits {
+            return; // Its turn comes.
+        }
         if session.may_resume(&cx) {
             self.resume(slot, now);
         } else if session.is_paused() && !session.waits && session.awaits_place(&cx) {
             session.waits = true;
             self.counters.inflate_waits.add(1);
             self.codecs.large.wait(slot);
-        } else if (cx.congested || cx.codecs.is_spent()) && session.is_paused() && !session.waits {
-            session.waits = true;
-            self.waiting.push(slot);
+        } else if (cx.congested || cx.codecs.is_spent() || cx.work.is_spent())
+            && session.is_paused()
+        {
+            self.stand_in_line(slot);
         }
     }
 
     pub(super) fn resume(&mut self, slot: Slot, now: Now) {
         let Some(session) = self.sessions.get_mut(slot) else { return };
         let waited = session.has_parked();
-        let (mut held, eof) = session.resume();
-        if waited || !held.is_empty() || !self.keeps_nothing(slot) {
-            self.feed(slot, &mut held, now);
+        let (held, eof) = session.resume();
+        match held {
+            Some(mut held) if session.is_sealed() => self.receive_secure(slot, held.rest(), now),
+            Some(mut held) => {
+                if let Some(at) = self.feed(slot, held.rest(), now) {
+                    held.take(at);
+                    if let Some(session) = self.sessions.get_mut(slot) {
+                        session.hold_again(held);
+                    }
+                    self.go_on(slot, now);
+                }
+            }
+            None if waited || !self.keeps_nothing(slot) => {
+                self.feed_or_hold(slot, &mut [], now);
+            }
+            None => {}
         }
         if eof {
             self.eof(slot, now);

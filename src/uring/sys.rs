@@ -98,8 +98,19 @@ impl Clock {
 
     /// The time now.
     pub fn now(&self) -> Now {
+        self.read().0
+    }
+
+    /// The time now, and the same as nanoseconds since the clock's start.
+    pub fn read(&self) -> (Now, u64) {
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        Now { ms: self.start.elapsed().as_millis() as u64, unix_s: unix.as_secs() }
+        let ns = self.elapsed_ns();
+        (Now { ms: ns / 1_000_000, unix_s: unix.as_secs() }, ns)
+    }
+
+    /// Nanoseconds since the clock's start.
+    pub fn elapsed_ns(&self) -> u64 {
+        self.start.elapsed().as_nanos() as u64
     }
 }
 

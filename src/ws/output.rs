@@ -155,6 +155,11 @@ impl Codecs {
         self.work == 0
     }
 
+    /// What is left of this turn's share, in octets of decompressed output.
+    pub fn turn_work(&self) -> usize {
+        self.work
+    }
+
     pub(super) fn work_left(&self) -> usize {
         self.work
     }

@@ -6,6 +6,9 @@ use polycast::config::Config;
 use polycast::dialect::Env;
 use std::sync::Arc;
 
+/// How long a connection has to say what it wants before others may take its place.
+const TIME_MS: u64 = 2000;
+
 fn at_most(handshakes: usize) -> Config {
     let mut config = config("");
     config.limits.handshakes = handshakes;
@@ -18,9 +21,14 @@ fn handshakes_oldest_is_closed_after_a_reload_with_a_lower_limit() {
     let silent: Vec<usize> = (0..3).map(|_| machine.open()).collect();
     machine.settle();
     assert!(silent.iter().all(|&at| !machine.wire(at).gone), "as many as there may be");
+    machine.wait(TIME_MS - 1);
+    assert!(!machine.shard.takes_newcomers(machine.now), "they still have time");
+    machine.now.ms += 1;
+    assert!(machine.shard.takes_newcomers(machine.now));
     let fourth = machine.open();
     machine.settle();
     assert!(machine.wire(silent[0]).gone && !machine.wire(silent[1]).gone);
+    machine.wait(TIME_MS);
     machine.shard.renew(Arc::new(Env::new(at_most(1), 7)), machine.now);
     // Each new one costs the oldest its place, and is served.
     for gone in [silent[1], silent[2], fourth] {
@@ -30,5 +38,70 @@ fn handshakes_oldest_is_closed_after_a_reload_with_a_lower_limit() {
         assert!(machine.wire(gone).gone && machine.wire(at).heard.len() == 1);
     }
     assert_eq!(machine.counters.refused_handshake.get(), 4);
+    machine.end();
+}
+
+#[test]
+fn handshakes_that_come_at_once_are_served_and_none_of_them_is_closed() {
+    let mut machine = Machine::new(at_most(100));
+    let mut all = Vec::new();
+    // As a reactor does: it accepts while it may, and serves who has said what it wants.
+    while all.len() < 1000 {
+        while all.len() < 1000 && machine.shard.takes_newcomers(machine.now) {
+            all.push(machine.open());
+        }
+        assert_eq!(machine.shard.handshakes_left(), 0);
+        assert_eq!(machine.shard.fresh(), 100);
+        let first = all.len() - 100;
+        for &at in &all[first..] {
+            machine.receive(at, &peer::handshake("/echo", ""));
+        }
+    }
+    assert!(all.iter().all(|&at| !machine.wire(at).gone && machine.wire(at).heard.len() == 1));
+    assert_eq!(machine.counters.refused_handshake.get(), 0);
+    machine.end();
+}
+
+#[test]
+fn handshakes_beyond_the_bound_close_nobody_who_has_time_left() {
+    let mut machine = Machine::new(at_most(3));
+    // Accepts that were under way bring more.
+    let all: Vec<usize> = (0..10).map(|_| machine.open()).collect();
+    machine.settle();
+    assert!(all.iter().all(|&at| !machine.wire(at).gone));
+    assert!(!machine.shard.takes_newcomers(machine.now));
+    machine.wait(TIME_MS);
+    assert!(machine.shard.takes_newcomers(machine.now));
+    machine.open();
+    machine.settle();
+    assert!(machine.wire(all[0]).gone && !machine.wire(all[1]).gone, "one for each that comes");
+    machine.end();
+}
+
+#[test]
+fn idle_connections_of_http_make_room_and_the_longest_idle_goes_first() {
+    let mut machine = Machine::new(at_most(100));
+    let fresh = machine.open();
+    let socket = machine.open();
+    machine.receive(socket, &peer::handshake("/echo", ""));
+    let mut idle = Vec::new();
+    for _ in 0..4 {
+        let at = machine.open();
+        machine.receive(at, b"GET /live HTTP/1.1\r\nHost: a\r\n\r\n");
+        idle.push(at);
+        machine.wait(250);
+    }
+    // One is in the middle of its next request; another one has just had another answer.
+    machine.receive(idle[1], b"GET /live HTTP/1.1\r\n");
+    machine.receive(idle[0], b"GET /live HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(machine.shard.close_idle(2), 2);
+    machine.settle();
+    let gone: Vec<bool> = idle.iter().map(|&at| machine.wire(at).gone).collect();
+    assert_eq!(gone, [false, false, true, true]);
+    assert_eq!(machine.shard.close_idle(2), 1);
+    machine.settle();
+    assert!(machine.wire(idle[0]).gone && !machine.wire(idle[1]).gone);
+    assert!(!machine.wire(fresh).gone && !machine.wire(socket).gone);
+    assert_eq!(machine.counters.idle_closed.get(), 3);
     machine.end();
 }

@@ -52,9 +52,9 @@ pub(crate) struct Wire {
     /// What came on a connection with TLS, which is not listened to here.
     pub(crate) raw: Vec<u8>,
     secure: bool,
-    /// The peer does not read: what is sent stays at the kernel's.
-    pub(crate) deaf: bool,
-    stuck: Vec<Segment>,
+    /// The peer takes nothing; what is at the kernel's meanwhile.
+    pub(crate) stalls: bool,
+    stalled: Vec<Segment>,
     /// The peer has ended its side.
     eof: bool,
     /// The server has ended its side.
@@ -101,6 +101,11 @@ impl Machine {
         &mut self.wires[at]
     }
 
+    /// What has come on a connection with TLS.
+    pub(crate) fn wires_raw(&self, at: usize) -> &[u8] {
+        &self.wires[at].raw
+    }
+
     pub(crate) fn receive(&mut self, at: usize, bytes: &[u8]) {
         if let Some(slot) = self.wires[at].slot {
             self.shard.receive(slot, &mut bytes.to_vec(), self.now);
@@ -142,7 +147,7 @@ impl Machine {
     /// Ends every connection; nothing may be left of them.
     pub(crate) fn end(&mut self) {
         for at in 0..self.wires.len() {
-            self.wires[at].stuck.clear();
+            self.wires[at].stalled.clear();
             if let Some(slot) = self.wires[at].slot.take() {
                 self.shard.close(slot);
             }
@@ -178,14 +183,19 @@ impl Machine {
         }
     }
 
-    /// Whether bytes from a peer are taken from the kernel.
-    pub(crate) fn reads(&mut self, at: usize) -> bool {
-        self.wires[at].slot.and_then(|slot| self.shard.wants(slot)).is_some_and(|it| it.read)
-    }
-
     /// The peer is gone in the middle of a turn.
     pub(crate) fn hang_up(&mut self, at: usize) {
         self.close(at);
+    }
+
+    /// Whether bytes from a peer are taken from the kernel.
+    pub(crate) fn wants_read(&mut self, at: usize) -> bool {
+        self.wires[at].slot.and_then(|slot| self.shard.wants(slot)).is_some_and(|it| it.read)
+    }
+
+    /// Bytes that wait on a connection.
+    pub(crate) fn waiting_bytes(&mut self, at: usize) -> usize {
+        self.wires[at].slot.map_or(0, |slot| self.shard.waiting_bytes(slot))
     }
 
     /// Bytes from a peer, in a turn that goes on.
@@ -206,9 +216,12 @@ impl Machine {
                 self.close(at);
                 continue;
             }
+            if !self.wires[at].stalled.is_empty() {
+                continue;
+            }
             if let Some(mut batch) = self.shard.take_batch(slot) {
-                if self.wires[at].deaf {
-                    self.wires[at].stuck = batch;
+                if self.wires[at].stalls {
+                    self.wires[at].stalled = batch;
                     continue;
                 }
                 let bytes = batch.iter().flat_map(|segment| segment.to_vec()).collect::<Vec<u8>>();
@@ -241,7 +254,7 @@ impl Machine {
         if let Some(slot) = self.wires[at].slot.take() {
             self.shard.close(slot);
             self.shard.run_closing_effects(self.now);
-            self.wires[at].stuck.clear();
+            self.wires[at].stalled.clear();
             self.wires[at].gone = true;
         }
     }

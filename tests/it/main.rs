@@ -27,6 +27,7 @@ mod tls_client;
 mod tls_files;
 mod tls_listed;
 mod transcripts;
+mod work;
 mod zenith;
 mod zenith_load;
 mod zenith_order;

@@ -26,7 +26,7 @@ fn echo(machine: &mut Machine) -> usize {
 /// One that does not read its echo of so many bytes.
 fn deaf_echo(machine: &mut Machine, bytes: usize) -> usize {
     let at = echo(machine);
-    machine.wire(at).deaf = true;
+    machine.wire(at).stalls = true;
     machine.receive(at, &peer::framed(Opcode::Binary, &vec![1; bytes]));
     at
 }
@@ -55,7 +55,7 @@ fn memory_of_unfinished_messages_stops_at_the_account_and_others_are_served() {
     for round in 0..100 {
         for (&at, sent) in strangers.iter().zip(&mut sent) {
             let end = (*sent + PIECE).min(message.len() - 1);
-            if machine.reads(at) {
+            if machine.wants_read(at) {
                 machine.receive_in_turn(at, &message[*sent..end]);
                 *sent = end;
             }
@@ -169,7 +169,7 @@ fn memory_ends_who_has_read_all_with_a_reason() {
 fn memory_of_a_message_is_free_before_its_echo_waits() {
     let mut machine = Machine::new(limited());
     let at = echo(&mut machine);
-    machine.wire(at).deaf = true;
+    machine.wire(at).stalls = true;
     let message = peer::framed(Opcode::Binary, &vec![1; 15 * MIB]);
     for piece in message.chunks(MIB) {
         machine.receive(at, piece);
@@ -188,7 +188,7 @@ fn memory_of_a_frame_that_many_are_sent_is_counted_once() {
             machine.receive(at, &peer::handshake("/app/app-key?protocol=7", ""));
             let subscribe = r#"{"event":"pusher:subscribe","data":{"channel":"c"}}"#;
             machine.receive(at, &peer::framed(Opcode::Text, subscribe.as_bytes()));
-            machine.wire(at).deaf = true;
+            machine.wire(at).stalls = true;
             at
         })
         .collect();

@@ -198,6 +198,32 @@ fn tls_handshake_and_request_have_a_timeout_each() {
 }
 
 #[test]
+fn handshakes_of_one_turn_are_bounded_and_the_others_come_after_them() {
+    let authority = Authority::new();
+    let mut machine = Machine::new(config("rush", &authority, "", ""));
+    let client = client(&authority, &version::TLS13);
+    let mut peers: Vec<Peer> = (0..20).map(|_| Peer::new(&mut machine, &client)).collect();
+    for peer in &mut peers {
+        let mut hello = Vec::new();
+        peer.tls.write_tls(&mut hello).unwrap();
+        machine.receive_in_turn(peer.at, &hello);
+    }
+    let mut answered = Vec::new();
+    while machine.shard.is_restless() || answered.is_empty() {
+        machine.turn();
+        let has_answer = |peer: &&Peer| !machine.wires_raw(peer.at).is_empty();
+        answered.push(peers.iter().filter(has_answer).count());
+    }
+    // Eight in the turn in which they came, and eight of those that waited at its end.
+    assert_eq!(answered, [16, 20]);
+    for peer in &mut peers {
+        peer.say(&mut machine, b"GET /live HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert!(matches!(&peer.heard[..], [Heard::Answer { status: 200, .. }]));
+    }
+    machine.end();
+}
+
+#[test]
 fn tls_plain_http_gets_an_answer() {
     let authority = Authority::new();
     let mut machine = Machine::new(config("plain", &authority, "", ""));

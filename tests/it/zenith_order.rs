@@ -69,6 +69,7 @@ impl World {
     /// What has arrived when all mail is through.
     fn heard(&mut self, wire: &mut Wire) -> Vec<Heard> {
         while self.hand_over_one() {}
+        self.shards.iter_mut().for_each(|shard| shard.next_turn(NOW));
         let (shard, mut heard) = (&mut self.shards[wire.core], Vec::new());
         while let Some(batch) = shard.take_batch(wire.slot) {
             let bytes: Vec<u8> = batch.iter().flat_map(|it| it.to_vec()).collect();

@@ -152,6 +152,7 @@ impl Stage {
     }
 
     fn receive(&mut self, slot: Slot, bytes: &[u8]) {
+        self.shard.next_turn(self.now);
         self.shard.receive(slot, &mut bytes.to_vec(), self.now);
     }
 

@@ -490,6 +490,7 @@ mod tests {
         let (mut json, mut bytes) = (Scratch::default(), Vec::new());
         let (mut shared, mut effects, mut closing) = (Vec::new(), Vec::new(), None);
         let mut core_state = CoreState::default();
+        let work = crate::work::Meter::default();
         let mut context = DialectContext {
             peer: std::net::SocketAddr::from(([127, 0, 0, 1], 40_000)),
             waiting_bytes: 0,
@@ -502,6 +503,7 @@ mod tests {
             shared: &mut shared,
             effects: &mut effects,
             closing: &mut closing,
+            work: &work,
             draining: false,
         };
         let mut client = Connection::<Broadcastt>::new(0, 0, now);

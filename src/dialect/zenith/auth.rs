@@ -8,7 +8,9 @@ use super::{attempts, closings};
 use crate::codec::value::Value;
 use crate::config::{self, GuardKind};
 use crate::dialect::{DialectContext, Effect};
+use crate::jwt::Unverified;
 use crate::time::{Deadline, Now};
+use crate::work::Op;
 use std::sync::Arc;
 
 /// A client that has signed in.
@@ -94,13 +96,24 @@ impl Client {
     /// identity goes on.
     fn guarded_person(&self, context: &DialectContext<'_>, token: &str) -> Option<Arc<Principal>> {
         let (env, now_s) = (context.env, context.now.unix_s);
-        let mut found = None;
+        let (mut found, mut doubted) = (None, false);
         for (name, roles) in &self.guarded {
             let mut guards = env.guards.iter().zip(&env.config.guards);
             let by_token = |guard: &config::GuardConfig| guard.kind == GuardKind::Jwt;
             let found_guard = guards.find(|(it, config)| it.name == *name && by_token(config));
             let Some((guard, _)) = found_guard else { continue };
-            let checked = guard.check(token, now_s).ok();
+            if !context.work.may_verify(context.peer.ip(), now_s) {
+                if let Some(counters) = env.counters.get(usize::from(context.conn.core)) {
+                    counters.guard_throttled.add(1);
+                }
+                break;
+            }
+            context.work.charge(Op::Token, guard.price(token));
+            let checked = guard.check(token, now_s);
+            if let Err(Unverified::Flaw(_)) = checked {
+                doubted = true;
+            }
+            let checked = checked.ok();
             let Some(claims) = checked.filter(|it| it.have(roles)) else { continue };
             if guard.holders.renew(&claims)
                 && let Some(counters) = env.counters.get(usize::from(context.conn.core))
@@ -108,6 +121,10 @@ impl Client {
                 counters.guard_renewals.add(1);
             }
             found = found.or_else(|| Principal::of_claims(name, &claims));
+        }
+        if doubted && found.is_none() {
+            // One failure, however many guards have looked at the token.
+            context.work.fail(context.peer.ip(), now_s);
         }
         found
     }

@@ -6,6 +6,7 @@ use crate::config::Config;
 use crate::dialect::CoreState;
 use crate::mem::Slot;
 use crate::time::Now;
+use crate::work::Meter;
 use crate::ws::output::Output;
 
 /// A client that is subscribing to `Market/A`, and what `act` makes it close with.
@@ -16,6 +17,7 @@ fn closing(act: impl FnOnce(&mut Connection, &mut DialectContext<'_>)) -> Option
     let env = Env::new(config, 1);
     let (mut json, mut out, mut shared) = (Scratch::default(), Vec::new(), Vec::new());
     let (mut effects, mut closing, mut core_state) = (Vec::new(), None, CoreState::default());
+    let work = Meter::default();
     let mut context = DialectContext {
         peer: std::net::SocketAddr::from(([127, 0, 0, 1], 40_000)),
         waiting_bytes: 0,
@@ -28,6 +30,7 @@ fn closing(act: impl FnOnce(&mut Connection, &mut DialectContext<'_>)) -> Option
         shared: &mut shared,
         effects: &mut effects,
         closing: &mut closing,
+        work: &work,
         draining: false,
     };
     let client = Client::new(Format::Json, "2.0", false);

@@ -73,7 +73,7 @@ pub(super) fn write(out: &mut Exposition, config: &Config, cores: &[Arc<Counters
                 let each =
                     cores.flat_map(|it| listeners.iter().map(|at| of(it.streams(*at as u16))));
                 let labels = [("namespace", namespace), ("binding", binding.as_str())];
-                out.sample(&name, &labels, each.sum());
+                out.sample(&name, &labels, each.sum::<u64>());
             }
         }
     }

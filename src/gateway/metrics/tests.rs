@@ -27,15 +27,20 @@ fn read(text: &str) -> Result<BTreeMap<String, f64>, String> {
             if name != helped || !is_name(name) || name.contains("__") {
                 return wrong("name");
             }
-            if !["counter", "gauge"].contains(&kind)
-                || name.ends_with("_total") == (kind == "gauge")
+            if !["counter", "gauge", "histogram"].contains(&kind)
+                || name.ends_with("_total") != (kind == "counter")
             {
                 return wrong("counters, and only they, end in _total");
             }
             typed = (name.to_owned(), kind.to_owned());
         } else {
             let (name, labels, value) = sample(line).ok_or(format!("no sample: {line}"))?;
-            if name != typed.0 {
+            let of_histogram = ["_bucket", "_sum", "_count"].map(|end| format!("{}{end}", typed.0));
+            let fits = match typed.1.as_str() {
+                "histogram" => of_histogram.contains(&name),
+                _ => name == typed.0,
+            };
+            if !fits {
                 return wrong("a sample before its type");
             }
             let names: BTreeSet<_> = labels.iter().map(|(name, _)| name).collect();
@@ -106,6 +111,29 @@ fn metrics_test_reader_finds_errors() {
         assert!(read(&text).is_err(), "{text}");
     }
     assert_eq!(read(&format!("{family}a_total 1\n")).unwrap().len(), 1);
+}
+
+#[test]
+fn turn_histograms_are_cumulative_and_summed_over_all_cores() {
+    let cores = cores(2);
+    for (core, ns) in [(0, 20_000), (1, 20_000), (1, 60_000_000), (1, 99_000_000_000)] {
+        cores[core].turn_ns.observe(ns);
+    }
+    cores[0].turn_work.observe(1);
+    cores[1].turn_longest_ns.set(1_500_000_000);
+    let exposition = text(&cores, &Counters::default(), &[], &Config::demo());
+    let samples = read(&exposition).unwrap_or_else(|wrong| panic!("{wrong}\n{exposition}"));
+    let bucket = |le: &str| samples[&format!("polycast_turn_seconds_bucket{:?}", [("le", le)])];
+    let expected = [("0.00001", 0.0), ("0.000025", 2.0), ("0.05", 2.0), ("0.1", 3.0)];
+    for (le, count) in expected {
+        assert_eq!(bucket(le), count, "{le}\n{exposition}");
+    }
+    assert_eq!((bucket("10"), bucket("+Inf")), (3.0, 4.0));
+    assert_eq!(samples["polycast_turn_seconds_count[]"], 4.0);
+    let sum = samples["polycast_turn_seconds_sum[]"];
+    assert!((sum - 99.060_04).abs() < 1e-6, "{sum}");
+    assert_eq!(samples["polycast_turn_work_seconds_count[]"], 1.0);
+    assert_eq!(samples[r#"polycast_turn_longest_seconds[("core", "1")]"#], 1.5);
 }
 
 #[test]

@@ -14,6 +14,7 @@ mod process;
 mod proxy;
 mod pusher;
 mod reflect;
+mod rush;
 mod schemas;
 mod slow;
 mod stream;

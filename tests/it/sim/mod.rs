@@ -10,6 +10,7 @@
 
 mod client;
 mod history;
+mod hostile;
 
 use crate::machine::{SWEEP_MS, UNIX_S, common, config};
 use client::{Client, Life};

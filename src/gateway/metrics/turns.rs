@@ -1,0 +1,47 @@
+//! How long the turns of the reactors take, and how much work they hold.
+
+use super::{Exposition, Kind};
+use crate::stats::{Counters, Histogram};
+use std::sync::Arc;
+
+pub(super) fn write(out: &mut Exposition, cores: &[Arc<Counters>]) {
+    let help = "How long turns of the reactors took, over all cores, without waiting.";
+    family(out, "turn_seconds", help, cores, |it| &it.turn_ns);
+    let help = "Work in turns of the reactors, over all cores, as it is estimated for their bound.";
+    family(out, "turn_work_seconds", help, cores, |it| &it.turn_work);
+    let help = "The longest turn that ended in the last minute, by core.";
+    let name = out.family("turn_longest_seconds", Kind::Gauge, help);
+    for (core, counters) in cores.iter().enumerate() {
+        let longest = seconds(counters.turn_longest_ns.get());
+        out.sample(&name, &[("core", &core.to_string())], longest);
+    }
+}
+
+fn family(
+    out: &mut Exposition,
+    name: &str,
+    help: &str,
+    cores: &[Arc<Counters>],
+    of: fn(&Counters) -> &Histogram,
+) {
+    let name = out.family(name, Kind::Histogram, help);
+    let mut counts = [0; Histogram::BOUNDS_NS.len() + 1];
+    for core in cores {
+        counts.iter_mut().zip(of(core).buckets()).for_each(|(sum, count)| *sum += count);
+    }
+    let mut all: u64 = 0;
+    for (at, count) in counts.into_iter().enumerate() {
+        all += count;
+        let bound = Histogram::BOUNDS_NS.get(at).map(|ns| seconds(*ns).to_string());
+        let labels = [("le", bound.as_deref().unwrap_or("+Inf"))];
+        out.sample(&format!("{name}_bucket"), &labels, all);
+    }
+    let sum = cores.iter().map(|core| of(core).sum_ns()).fold(0, u64::wrapping_add);
+    out.sample(&format!("{name}_sum"), &[], seconds(sum));
+    // Of the same reading as the buckets: a scraper compares them.
+    out.sample(&format!("{name}_count"), &[], all);
+}
+
+fn seconds(ns: u64) -> f64 {
+    ns as f64 / 1e9
+}

@@ -1,0 +1,123 @@
+//! How long turns take, and who is named when one takes too long.
+
+use crate::stats::Counters;
+use crate::time::{Deadline, Now};
+
+/// A turn that takes longer than this many nanoseconds is logged.
+const LONG_NS: u64 = 50_000_000;
+/// How often one is logged at most, in milliseconds.
+const LOG_EVERY_MS: u64 = 10_000;
+/// The longest turn of the last minute is the longest of so many stretches of so many
+/// milliseconds, the present one included.
+const STRETCHES: usize = 7;
+const STRETCH_MS: u64 = 10_000;
+
+/// What one core remembers of its turns.
+#[derive(Debug, Default)]
+pub(super) struct Timing {
+    /// The longest turn of each of the last stretches, and the number of the present one.
+    longest_ns: [u64; STRETCHES],
+    stretch: u64,
+    next_log: Option<Deadline>,
+    /// Long turns that were not logged.
+    unsaid: u64,
+    /// All work before this turn.
+    work: u64,
+}
+
+/// A long turn that is to be logged.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Long {
+    /// How many were not logged since the last one that was.
+    pub(super) unsaid: u64,
+}
+
+impl Timing {
+    /// A turn of `ns` nanoseconds has ended, after which all work comes to `work`. Gives whether
+    /// it is to be logged.
+    pub(super) fn ended(
+        &mut self,
+        ns: u64,
+        work: u64,
+        counters: &Counters,
+        now: Now,
+    ) -> Option<Long> {
+        counters.turn_ns.observe(ns);
+        counters.turn_work.observe(work.wrapping_sub(std::mem::replace(&mut self.work, work)));
+        let stretch = now.ms / STRETCH_MS;
+        let at = (stretch % STRETCHES as u64) as usize;
+        if stretch != self.stretch || ns > self.longest_ns[at] {
+            self.note_longest(stretch, ns);
+            counters.turn_longest_ns.set(self.longest_ns.iter().copied().max().unwrap_or(0));
+        }
+        if ns <= LONG_NS {
+            return None;
+        }
+        counters.turns_long.add(1);
+        if self.next_log.is_some_and(|next| !next.due(now)) {
+            self.unsaid += 1;
+            return None;
+        }
+        self.next_log = Some(now.plus_ms(LOG_EVERY_MS));
+        Some(Long { unsaid: std::mem::take(&mut self.unsaid) })
+    }
+
+    fn note_longest(&mut self, stretch: u64, ns: u64) {
+        // A core that slept has missed some of them.
+        for missed in (self.stretch + 1..=stretch).take(STRETCHES) {
+            self.longest_ns[(missed % STRETCHES as u64) as usize] = 0;
+        }
+        if stretch - self.stretch >= STRETCHES as u64 {
+            self.longest_ns = [0; STRETCHES];
+        }
+        self.stretch = stretch;
+        let longest = &mut self.longest_ns[(stretch % STRETCHES as u64) as usize];
+        *longest = ns.max(*longest);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> Now {
+        Now { ms, unix_s: 0 }
+    }
+
+    #[test]
+    fn turn_that_is_long_is_logged_but_not_each_one() {
+        let (mut timing, counters) = (Timing::default(), Counters::default());
+        let mut ended = |ns, ms| timing.ended(ns, 0, &counters, at(ms));
+        assert_eq!(ended(LONG_NS, 0), None);
+        assert_eq!(ended(LONG_NS + 1, 5), Some(Long { unsaid: 0 }));
+        assert_eq!(ended(LONG_NS + 1, 6), None);
+        assert_eq!(ended(LONG_NS + 1, 4 + LOG_EVERY_MS), None);
+        assert_eq!(ended(LONG_NS + 1, 5 + LOG_EVERY_MS), Some(Long { unsaid: 2 }));
+        assert_eq!(counters.turns_long.get(), 4);
+    }
+
+    #[test]
+    fn turn_that_was_longest_is_forgotten_after_a_minute() {
+        let (mut timing, counters) = (Timing::default(), Counters::default());
+        let mut longest = |ns, ms| {
+            timing.ended(ns, 0, &counters, at(ms));
+            counters.turn_longest_ns.get()
+        };
+        assert_eq!(longest(500, 1_000_000), 500);
+        assert_eq!(longest(90, 1_005_000), 500);
+        assert_eq!(longest(80, 1_030_000), 500);
+        assert_eq!(longest(10, 1_060_000), 500, "a minute later");
+        assert_eq!(longest(10, 1_070_000), 80);
+        assert_eq!(longest(10, 1_090_000), 80);
+        assert_eq!(longest(10, 1_100_000), 10);
+        assert_eq!(longest(7, 9_000_000), 7, "a core that slept");
+    }
+
+    #[test]
+    fn turn_is_counted_with_its_length_and_its_work() {
+        let (mut timing, counters) = (Timing::default(), Counters::default());
+        timing.ended(3000, 100, &counters, at(0));
+        timing.ended(4000, 350, &counters, at(0));
+        assert_eq!((counters.turn_ns.sum_ns(), counters.turn_work.sum_ns()), (7000, 350));
+    }
+}

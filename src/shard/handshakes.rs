@@ -1,0 +1,93 @@
+//! Connections that have not sent a whole request so far: how many there may be.
+
+use super::Shard;
+use crate::mem::Slot;
+use crate::time::Now;
+
+/// How long a connection has at least to say what it wants, in milliseconds, however many others
+/// come meanwhile.
+pub(super) const HANDSHAKE_MIN_MS: u64 = 2000;
+
+impl Shard {
+    /// Whether a further connection is accepted: there is room among those without a whole
+    /// request, or one of them has had its time and makes room. Else newcomers stay in the
+    /// backlog, where the kernel keeps them, until those that are here have been served.
+    pub fn takes_newcomers(&mut self, now: Now) -> bool {
+        self.fresh < self.env.config.limits.handshakes
+            || self.oldest_handshake().is_some_and(|(_, since_ms)| has_had_its_time(since_ms, now))
+    }
+
+    /// Further connections that may be accepted before [`Shard::takes_newcomers`] is asked again.
+    pub fn handshakes_left(&self) -> usize {
+        self.env.config.limits.handshakes.saturating_sub(self.fresh)
+    }
+
+    pub(super) fn begin_handshake(&mut self, slot: Slot, now: Now) {
+        if let Some(session) = self.sessions.get_mut(slot) {
+            session.counted_fresh = true;
+            self.fresh += 1;
+        }
+        if self.handshakes.len() > 2 * self.fresh + 1024 {
+            let sessions = &mut self.sessions;
+            self.handshakes
+                .retain(|(slot, _)| sessions.get_mut(*slot).is_some_and(|it| it.counted_fresh));
+        }
+        self.handshakes.push_back((slot, now.ms));
+    }
+
+    /// Who has been silent for longest makes room, once it has had its time: whoever says what it
+    /// wants is served soon, however many others say nothing. Accepts that were under way may
+    /// bring a few more than the bound allows.
+    pub(super) fn make_room_for_handshake(&mut self, now: Now) {
+        if self.fresh < self.env.config.limits.handshakes {
+            return;
+        }
+        let Some((slot, since_ms)) = self.oldest_handshake() else { return };
+        if has_had_its_time(since_ms, now)
+            && let Some(session) = self.sessions.get_mut(slot)
+        {
+            session.counted_fresh = false;
+            session.lost();
+            self.handshakes.pop_front();
+            self.fresh -= 1;
+            self.counters.refused_handshake.add(1);
+            self.list(slot);
+        }
+    }
+
+    fn oldest_handshake(&mut self) -> Option<(Slot, u64)> {
+        loop {
+            let oldest = *self.handshakes.front()?;
+            if self.sessions.get_mut(oldest.0).is_some_and(|it| it.counted_fresh) {
+                return Some(oldest);
+            }
+            self.handshakes.pop_front();
+        }
+    }
+
+    /// Closes the idle connections of HTTP that have been idle for longest, at most `count` of
+    /// them, so that others get their places; says how many. It looks at every connection.
+    pub fn close_idle(&mut self, count: usize) -> usize {
+        let mut idle = Vec::new();
+        for index in 0..self.sessions.end() {
+            if let Some(slot) = self.sessions.slot_at(index)
+                && let Some(until) = self.sessions.get_mut(slot).and_then(|it| it.idle_until())
+            {
+                idle.push((until, slot));
+            }
+        }
+        if idle.len() > count {
+            idle.select_nth_unstable_by_key(count, |(until, _)| *until);
+            idle.truncate(count);
+        }
+        for (_, slot) in &idle {
+            self.lost(*slot);
+        }
+        self.counters.idle_closed.add(idle.len() as u64);
+        idle.len()
+    }
+}
+
+fn has_had_its_time(since_ms: u64, now: Now) -> bool {
+    now.ms.saturating_sub(since_ms) >= HANDSHAKE_MIN_MS
+}

@@ -1,0 +1,284 @@
+//! What one turn does at most, and who is served meanwhile.
+
+use crate::machine::{Machine, UNIX_S, config};
+use crate::peer::{self, Heard};
+use crate::signer::Private;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use polycast::jwt::Algorithm;
+use polycast::work;
+use polycast::ws::Opcode;
+use std::net::Ipv4Addr;
+
+/// What verifying one of the tokens here costs.
+const SIGNATURE: u64 = Algorithm::ES384.cost_us() * 1000;
+/// Bytes of a receive buffer.
+const PIECE: usize = 4096;
+
+fn guarded() -> Machine {
+    let pem = include_str!("../keys/p384.pub");
+    Machine::new(config(&format!(
+        "[[guards]]\nname = 'g'\nkeys = [{{ kid = 'k', pem = '''{pem}''' }}]\n\
+         [[routes]]\nwhen = [{{ path = '/free' }}]\nendpoint = 'echo'\n\
+         [[routes]]\nwhen = [{{ path = '/live' }}]\nendpoint = 'health'\n\
+         guarded = {{ g = [] }}\n\
+         [[routes]]\nwhen = [{{ path = '/app/*' }}, {{ path = '/apps/*' }}]\nendpoint = 'apps'\n"
+    )))
+}
+
+fn echo(machine: &mut Machine) -> usize {
+    let at = machine.open();
+    machine.receive(at, &peer::handshake("/free", ""));
+    assert_eq!(status(&machine.wire(at).heard), [101]);
+    machine.wire(at).heard.clear();
+    at
+}
+
+fn status(heard: &[Heard]) -> Vec<u16> {
+    let of = |it: &Heard| if let Heard::Answer { status, .. } = it { Some(*status) } else { None };
+    heard.iter().filter_map(of).collect()
+}
+
+fn token(good: bool) -> String {
+    let b64 = |text: &str| URL_SAFE_NO_PAD.encode(text);
+    let claims = format!(r#"{{"sub":"ada","exp":{}}}"#, UNIX_S + 600);
+    let message = format!("{}.{}", b64(r#"{"alg":"ES384","kid":"k"}"#), b64(&claims));
+    let key = Private::from_pem(include_str!("../keys/p384.pem"), Algorithm::ES384);
+    let signed = if good { message.clone() } else { format!("{message} ") };
+    let signature = key.sign(&signed, Algorithm::ES384);
+    format!("{message}.{signature}")
+}
+
+fn request(token: &str) -> Vec<u8> {
+    format!("GET /live HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n\r\n").into_bytes()
+}
+
+fn receive_all(machine: &mut Machine, at: usize, bytes: &[u8]) {
+    for piece in bytes.chunks(PIECE) {
+        machine.receive_in_turn(at, piece);
+    }
+}
+
+/// Work of this turn, which ends with it.
+fn turn(machine: &mut Machine, before: u64) -> u64 {
+    machine.turn();
+    machine.shard.work() - before
+}
+
+#[test]
+fn work_of_pipelined_tokens_is_shared_out_and_others_are_served_meanwhile() {
+    let mut machine = guarded();
+    let (healthy, dear) = (echo(&mut machine), machine.open());
+    let one = request(&token(true));
+    let requests = 200_000 / one.len();
+    let before = machine.shard.work();
+    receive_all(&mut machine, dear, &one.repeat(requests));
+    let spent = machine.shard.work() - before;
+    assert!(spent < work::CONNECTION_WORK + 2 * SIGNATURE, "{spent}");
+    assert!(spent >= work::CONNECTION_WORK, "it has its share: {spent}");
+    machine.receive_in_turn(healthy, &peer::text("hello"));
+    let spent = turn(&mut machine, before);
+    assert!(spent < 2 * (work::CONNECTION_WORK + 2 * SIGNATURE), "{spent}");
+    assert_eq!(machine.wire(healthy).heard, [Heard::Text("hello".to_owned())]);
+    let mut turns = 1;
+    while machine.shard.is_restless() {
+        let before = machine.shard.work();
+        let spent = turn(&mut machine, before);
+        assert!(spent < work::CONNECTION_WORK + 2 * SIGNATURE, "{spent} in turn {turns}");
+        turns += 1;
+    }
+    // All are answered, in the end.
+    assert_eq!(status(&machine.wire(dear).heard), vec![200; requests]);
+    let expected = requests as u64 * SIGNATURE / (work::CONNECTION_WORK + SIGNATURE);
+    assert!(turns >= expected, "{turns} turns");
+    machine.end();
+}
+
+#[test]
+fn work_of_many_connections_ends_with_the_turns_share() {
+    let mut machine = guarded();
+    let healthy = echo(&mut machine);
+    let one = request(&token(true));
+    let dear: Vec<usize> = (0..20).map(|_| machine.open()).collect();
+    let before = machine.shard.work();
+    for &at in &dear {
+        machine.receive_in_turn(at, &one.repeat(8));
+    }
+    let spent = machine.shard.work() - before;
+    assert!((work::TURN..work::TURN + 2 * SIGNATURE).contains(&spent), "{spent}");
+    // It comes when the turn is spent, and stands behind all others.
+    machine.receive_in_turn(healthy, &peer::text("hello"));
+    let mut turns = 0;
+    while machine.wire(healthy).heard.is_empty() {
+        let before = machine.shard.work();
+        let spent = turn(&mut machine, before);
+        assert!(spent < work::TURN + 2 * SIGNATURE, "{spent}");
+        turns += 1;
+        assert!(turns <= 10, "{turns} turns for 20 connections before it");
+    }
+    machine.settle();
+    for at in dear {
+        assert_eq!(status(&machine.wire(at).heard), [200; 8]);
+    }
+    machine.end();
+}
+
+#[test]
+fn tokens_that_are_not_believed_close_the_connection_after_the_third_answer() {
+    let mut machine = guarded();
+    let at = machine.open();
+    let bad = request(&token(false));
+    machine.receive(at, &bad.repeat(2));
+    assert_eq!(status(&machine.wire(at).heard), [403, 403]);
+    machine.receive(at, &request(&token(true)));
+    assert_eq!(status(&machine.wire(at).heard), [403, 403, 200], "it may still be used");
+    machine.receive(at, &bad.repeat(400));
+    let heard = std::mem::take(&mut machine.wire(at).heard);
+    assert_eq!(status(&heard), [403, 403, 200, 403]);
+    let Some(Heard::Answer { head, .. }) = heard.last() else { panic!("{heard:?}") };
+    assert!(head.contains("Connection: close"), "{head}");
+    assert!(machine.wire(at).shut);
+    assert_eq!(machine.counters.guard_failures_closed.get(), 1);
+    assert_eq!(machine.counters.guard_bad_token.get(), 3);
+    // The same token seen by several guards, or on a path that nobody guards, is one failure at
+    // most.
+    let at = machine.open();
+    let renewal = format!(
+        "POST /x HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-challenge-response\r\n\
+         Authorization: Bearer {}\r\nContent-Length: 0\r\n\r\n",
+        token(false)
+    );
+    machine.receive(at, renewal.repeat(3).as_bytes());
+    assert_eq!(status(&machine.wire(at).heard), [403; 3]);
+    assert!(machine.wire(at).shut);
+    machine.end();
+}
+
+#[test]
+fn tokens_of_an_address_are_not_verified_beyond_its_failures_in_a_second() {
+    let mut machine = guarded();
+    let (bad, good) = (request(&token(false)), request(&token(true)));
+    let [hostile, other] = [1, 2].map(|last| Ipv4Addr::new(10, 0, 0, last));
+    for _ in 0..work::ADDRESS_FAILURES {
+        let at = machine.open_from(hostile);
+        machine.receive(at, &bad);
+        assert_eq!(status(&machine.wire(at).heard), [403]);
+    }
+    let before = machine.shard.work();
+    let at = machine.open_from(hostile);
+    machine.receive(at, &good);
+    assert_eq!(status(&machine.wire(at).heard), [429]);
+    let spent = machine.shard.work() - before;
+    assert!(spent < SIGNATURE, "nothing was verified: {spent}");
+    assert_eq!(machine.counters.guard_throttled.get(), 1);
+    let there = machine.open_from(other);
+    machine.receive(there, &good);
+    assert_eq!(status(&machine.wire(there).heard), [200]);
+    machine.wait(1000);
+    let at = machine.open_from(hostile);
+    machine.receive(at, &good);
+    assert_eq!(status(&machine.wire(at).heard), [200], "the next second");
+    machine.end();
+}
+
+#[test]
+fn messages_of_one_connection_in_a_turn_are_bounded() {
+    let mut machine = guarded();
+    let at = echo(&mut machine);
+    let one = peer::text("x");
+    machine.receive_in_turn(at, &one.repeat(work::CONNECTION_MESSAGES as usize));
+    assert!(!machine.shard.is_restless());
+    machine.turn();
+    let heard = std::mem::take(&mut machine.wire(at).heard);
+    assert_eq!(heard.len(), work::CONNECTION_MESSAGES as usize);
+    assert_eq!(machine.counters.work_held.get(), 0);
+    // One more waits, also if it comes in a piece of its own.
+    machine.receive_in_turn(at, &one.repeat(work::CONNECTION_MESSAGES as usize));
+    machine.receive_in_turn(at, &one);
+    assert!(machine.shard.is_restless());
+    assert_eq!(machine.counters.work_held.get(), 1);
+    assert!(machine.wants_read(at), "little waits: it is read from");
+    machine.turn();
+    assert_eq!(machine.wire(at).heard.len(), work::CONNECTION_MESSAGES as usize + 1);
+    machine.end();
+}
+
+#[test]
+fn bytes_of_one_connection_in_a_turn_are_bounded() {
+    let mut machine = guarded();
+    let at = echo(&mut machine);
+    let message = peer::framed(Opcode::Binary, &[b'x'; PIECE - 8]);
+    // Each counts as a message, too.
+    let fits = work::CONNECTION_BYTES / message.len() * 7 / 8;
+    receive_all(&mut machine, at, &message.repeat(fits));
+    assert_eq!(machine.counters.work_held.get(), 0);
+    machine.turn();
+    machine.wire(at).heard.clear();
+    let all = message.repeat(4 * fits);
+    receive_all(&mut machine, at, &all);
+    assert_eq!(machine.counters.work_held.get(), 1);
+    assert!(!machine.wants_read(at), "much waits: it is not read from");
+    let mut turns = 0;
+    while machine.shard.is_restless() {
+        machine.turn();
+        turns += 1;
+    }
+    assert!((3..=5).contains(&turns), "{turns} turns");
+    assert_eq!(machine.wire(at).heard.len(), 4 * fits);
+    assert!(machine.wants_read(at));
+    machine.end();
+}
+
+#[test]
+fn floods_of_small_messages_do_not_hold_up_others() {
+    let mut machine = guarded();
+    let healthy = echo(&mut machine);
+    let floods: Vec<usize> = (0..8).map(|_| echo(&mut machine)).collect();
+    let flood = peer::text("x").repeat(10_000);
+    for &at in &floods {
+        receive_all(&mut machine, at, &flood);
+    }
+    let taken = machine.counters.messages_received.get();
+    assert!(taken <= 8 * u64::from(work::CONNECTION_MESSAGES), "{taken} messages");
+    machine.receive_in_turn(healthy, &peer::text("hello"));
+    machine.turn();
+    assert_eq!(machine.wire(healthy).heard, [Heard::Text("hello".to_owned())]);
+    for _ in 0..10 {
+        machine.wire(healthy).heard.clear();
+        let before = machine.counters.messages_received.get();
+        machine.receive_in_turn(healthy, &peer::framed(Opcode::Ping, b"p"));
+        assert_eq!(machine.counters.messages_received.get(), before, "at once");
+        machine.turn();
+        assert_eq!(machine.wire(healthy).heard, [Heard::Pong(b"p".to_vec())]);
+        let taken = machine.counters.messages_received.get() - before;
+        assert_eq!(taken, 8 * u64::from(work::CONNECTION_MESSAGES), "fair shares");
+    }
+    machine.settle();
+    for at in floods {
+        assert_eq!(machine.wire(at).heard.len(), 10_000);
+    }
+    machine.end();
+}
+
+#[test]
+fn work_of_publishing_counts_who_is_delivered_to() {
+    let mut machine = guarded();
+    let subscribe = r#"{"event":"pusher:subscribe","data":{"channel":"c"}}"#;
+    let mut last = 0;
+    for _ in 0..200 {
+        last = machine.open();
+        machine.receive(last, &peer::handshake("/app/app-key?protocol=7", ""));
+        machine.receive(last, &peer::text(subscribe));
+    }
+    assert_eq!(machine.wire(last).heard.len(), 3, "{:?}", machine.wire(last).heard);
+    let body = br#"{"name":"e","channel":"c","data":"x"}"#;
+    let publisher = machine.open();
+    let publish = peer::signed("POST", "/apps/1/events", body, UNIX_S);
+    let before = machine.shard.work();
+    machine.receive_in_turn(publisher, &publish);
+    let spent = machine.shard.work() - before;
+    assert!(spent >= 200 * work::DELIVERY + work::EFFECT, "{spent}");
+    assert!(spent < 200 * work::DELIVERY + 20 * work::EFFECT, "{spent}");
+    machine.settle();
+    machine.end();
+}
