@@ -160,8 +160,7 @@ mod tests {
         ] {
             let listeners = "listeners = [{ address = '127.0.0.1:0' }, { address = '127.0.0.1:0', \
                              name = 'none' }]\n";
-            let text = format!("{routes}");
-            let config = format!("{listeners}{GUARD}{text}");
+            let config = format!("{listeners}{GUARD}{routes}");
             let config = Config::parse(&config, FileFormat::Toml, "test").unwrap();
             let found = config.risks(Path::new("/nowhere"));
             assert_eq!(!found.is_empty(), is_open, "{routes}: {found:?}");

@@ -6,7 +6,7 @@ use super::pattern::Pattern;
 use super::schema::{CompressionMode, Config, EndpointKind, Route};
 use super::{proxy, reflect};
 use crate::http::NormalPath;
-use crate::http::query::{self, QueryDecoder};
+use crate::http::query::{self, PlusSign};
 use crate::limits::WS_CONTROL_BYTES;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -156,7 +156,7 @@ fn has_pair(pattern: &str, query: &str) -> bool {
     let pattern = Pattern::new(pattern);
     pattern.is_empty()
         || query::pairs(query).any(|(name, value)| {
-            let decoded = |text| query::decode(text, QueryDecoder::Space);
+            let decoded = |text| query::decode(text, PlusSign::Space);
             match (decoded(name), decoded(value)) {
                 (Some(name), Some(value)) => pattern.matches(&format!("{name}={value}")),
                 _ => false,

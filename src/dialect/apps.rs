@@ -6,7 +6,7 @@ use super::pusher::hooks;
 use super::zenith::{self, Directory};
 use super::{DialectKind, reflect, zilliqa};
 use crate::config::{self, Config};
-use crate::http::query::{self, QueryDecoder};
+use crate::http::query::{self, PlusSign};
 use crate::hub::EventMask;
 use crate::jwt::{Guard, Remotes};
 use crate::model::Registries;
@@ -209,7 +209,7 @@ impl Env {
     pub(super) fn api_target<'p>(&self, path: &'p str) -> Option<(u32, &'p str)> {
         let below = self.strip_prefix(path)?.strip_prefix("/apps/")?;
         let (name, rest) = below.split_at(below.find('/').unwrap_or(below.len()));
-        let name = query::decode(name, QueryDecoder::QueryDecoder)?;
+        let name = query::decode(name, PlusSign::Literal)?;
         let speaks = |app: &u32| self.apps.get(*app).config.dialect == config::AppDialect::Pusher;
         let by_key = || self.apps.by_key(&name).filter(speaks);
         Some((self.apps.by_id(&name).or_else(by_key)?, rest))
@@ -255,7 +255,7 @@ impl Env {
     ) -> Option<(u32, &'p str)> {
         let below = self.strip_prefix(path)?;
         let user = below.strip_prefix("/users/")?.strip_suffix("/terminate_connections")?;
-        let key = query::decode(query::get(text, "auth_key")?, QueryDecoder::Space)?;
+        let key = query::decode(query::get(text, "auth_key")?, PlusSign::Space)?;
         let app = self.apps.by_key(&key)?;
         (!user.contains('/')).then_some((app, below))
     }

@@ -3,7 +3,7 @@
 use crate::config::Secret;
 use crate::crypto::{constant_time_eq, sha256};
 use crate::http::Request;
-use crate::http::query::{self, QueryDecoder};
+use crate::http::query::{self, PlusSign};
 use std::net::{IpAddr, Ipv4Addr};
 
 /// Whether `request` presents `token`, which is not empty: as a bearer, or in its query.
@@ -13,8 +13,8 @@ pub(super) fn presents(request: &Request<'_>, token: &Secret) -> bool {
         let [given, token] = [given, token.expose()].map(|text| sha256(&[text.as_bytes()]));
         constant_time_eq(&given, &token)
     };
-    let asked = query::get(request.query(), "token")
-        .and_then(|it| query::decode(it, QueryDecoder::QueryDecoder));
+    let asked =
+        query::get(request.query(), "token").and_then(|it| query::decode(it, PlusSign::Literal));
     !token.expose().is_empty()
         && (request.header("authorization").and_then(bearer).is_some_and(is_token)
             || asked.is_some_and(|given| is_token(&given)))

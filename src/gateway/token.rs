@@ -2,7 +2,7 @@
 
 use crate::config::{CREDENTIALS, Credentials};
 use crate::http::Request;
-use crate::http::query::{self, QueryDecoder};
+use crate::http::query::{self, PlusSign};
 use std::borrow::Cow;
 
 /// The token of a request: of a cookie, a header field or the query, whichever has one first.
@@ -56,7 +56,7 @@ fn cookie<'r>(request: &Request<'r>, name: &str) -> Option<&'r str> {
 }
 
 fn parameter<'r>(query: &'r str, name: &str, pattern: &str) -> Option<Cow<'r, str>> {
-    let decode = |text| query::decode(text, QueryDecoder::QueryDecoder);
+    let decode = |text| query::decode(text, PlusSign::Literal);
     query::pairs(query).filter(|(found, _)| decode(found).is_some_and(|it| it == name)).find_map(
         |(_, value)| match decode(value)? {
             Cow::Borrowed(value) => inside(pattern, value, false).map(Cow::Borrowed),

@@ -6,11 +6,11 @@ use percent_encoding::percent_decode;
 
 /// What a `+` stands for, which differs between forms and URLs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum QueryDecoder {
+pub enum PlusSign {
     /// A space (`application/x-www-form-urlencoded`).
     Space,
     /// Itself (RFC 3986).
-    QueryDecoder,
+    Literal,
 }
 
 /// The pairs of `query` as sent, in order. A part without `=` has an empty value; empty parts are
@@ -28,16 +28,15 @@ pub fn get<'a>(query: &'a str, name: &str) -> Option<&'a str> {
 }
 
 /// Appends the bytes that `text` stands for. A `%` without two digits stands for itself.
-pub fn decode_into(out: &mut Vec<u8>, text: &[u8], plus: QueryDecoder) {
-    let is_plain =
-        |&byte: &u8| byte != b'%' && (byte != b'+' || plus == QueryDecoder::QueryDecoder);
+pub fn decode_into(out: &mut Vec<u8>, text: &[u8], plus: PlusSign) {
+    let is_plain = |&byte: &u8| byte != b'%' && (byte != b'+' || plus == PlusSign::Literal);
     if text.iter().all(is_plain) {
         return out.extend_from_slice(text);
     }
     match plus {
-        QueryDecoder::QueryDecoder => out.extend(percent_decode(text)),
+        PlusSign::Literal => out.extend(percent_decode(text)),
         // `+` is replaced before decoding, because `%2B` is a plus sign.
-        QueryDecoder::Space => {
+        PlusSign::Space => {
             for (at, word) in text.split(|&byte| byte == b'+').enumerate() {
                 if at > 0 {
                     out.push(b' ');
@@ -49,7 +48,7 @@ pub fn decode_into(out: &mut Vec<u8>, text: &[u8], plus: QueryDecoder) {
 }
 
 /// Decodes `text`; borrowed if nothing has to change. `None` if the result is not UTF-8.
-pub fn decode(text: &str, plus: QueryDecoder) -> Option<Cow<'_, str>> {
+pub fn decode(text: &str, plus: PlusSign) -> Option<Cow<'_, str>> {
     if !text.contains(['%', '+']) {
         return Some(Cow::Borrowed(text));
     }
@@ -82,16 +81,16 @@ mod tests {
     #[test]
     fn query_decoding() {
         for (text, plus, want) in [
-            ("", QueryDecoder::Space, Some("")),
-            ("plain", QueryDecoder::Space, Some("plain")),
-            ("a+b%2Bc", QueryDecoder::Space, Some("a b+c")),
-            ("a+b%2Bc", QueryDecoder::QueryDecoder, Some("a+b+c")),
-            ("%41%7a%C3%ab", QueryDecoder::QueryDecoder, Some("Azë")),
-            ("%", QueryDecoder::QueryDecoder, Some("%")),
-            ("%4", QueryDecoder::Space, Some("%4")),
-            ("%zz%41", QueryDecoder::Space, Some("%zzA")),
-            ("%2541", QueryDecoder::Space, Some("%41")),
-            ("%ff", QueryDecoder::Space, None),
+            ("", PlusSign::Space, Some("")),
+            ("plain", PlusSign::Space, Some("plain")),
+            ("a+b%2Bc", PlusSign::Space, Some("a b+c")),
+            ("a+b%2Bc", PlusSign::Literal, Some("a+b+c")),
+            ("%41%7a%C3%ab", PlusSign::Literal, Some("Azë")),
+            ("%", PlusSign::Literal, Some("%")),
+            ("%4", PlusSign::Space, Some("%4")),
+            ("%zz%41", PlusSign::Space, Some("%zzA")),
+            ("%2541", PlusSign::Space, Some("%41")),
+            ("%ff", PlusSign::Space, None),
         ] {
             assert_eq!(decode(text, plus).as_deref(), want, "{text}");
         }

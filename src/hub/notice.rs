@@ -260,10 +260,12 @@ impl ChannelEvents {
     }
 }
 
-/// A connection as the source of notices; never 0, since generations begin with 1.
+/// A connection as the source of notices; never 0. Connections that share a number, 16 million
+/// connections later, share what they may have waiting.
 fn source_of(conn: ConnId) -> u64 {
     let slot = conn.slot;
-    u64::from(conn.core) << 56 | u64::from(slot.generation) << 32 | u64::from(slot.index)
+    let generation = slot.generation & 0xff_ffff;
+    1 << 63 | u64::from(conn.core) << 56 | generation << 32 | u64::from(slot.index)
 }
 
 impl ChannelEvent {

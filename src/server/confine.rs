@@ -163,9 +163,9 @@ fn refuse_system_calls() -> io::Result<()> {
 /// Gives up everything that can be given up without another user, tries what is forbidden then,
 /// and says what came of it, and whether all of it was refused.
 pub fn try_restrictions() -> (String, bool) {
-    let mut config = Config::default();
-    config.process =
+    let process =
         Process { drop_capabilities: true, landlock: true, seccomp: true, ..Process::default() };
+    let config = Config { process, ..Config::default() };
     let has_landlock = std::fs::read_to_string("/proc/self/status").is_ok()
         && landlock_is_there().unwrap_or(false);
     let settings =

@@ -73,7 +73,7 @@ fn memory_of_unfinished_messages_stops_at_the_account_and_others_are_served() {
     let message_ms = 60_000;
     for _ in 0..(2 * message_ms / SWEEP_MS) {
         machine.wait(SWEEP_MS);
-        if machine.now.ms % 10_000 == 0 {
+        if machine.now.ms.is_multiple_of(10_000) {
             is_served(&mut machine, healthy);
         }
     }

@@ -14,6 +14,11 @@ use crate::mem::Slot;
 const SIGN: u128 = 0;
 const SIGN_BITS: u32 = 16;
 
+/// A text that has not the form of a socket id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a socket id")]
+pub struct NotASocketId;
+
 /// Makes and reads the socket ids of one process.
 #[derive(Clone, Debug)]
 pub struct SocketIds(Permutation);
@@ -39,13 +44,15 @@ impl SocketIds {
         format!("{}.{}", (image >> 64) as u64, image as u64)
     }
 
-    /// The connection that an id names, which may be gone. `Err` if it has not the form of a
-    /// socket id, `None` if it is none of this process.
-    pub fn read(&self, text: &str) -> Result<Option<ConnId>, ()> {
+    /// The connection that an id names, which may be gone; `None` if it is none of this process.
+    ///
+    /// # Errors
+    /// It has not the form of a socket id.
+    pub fn read(&self, text: &str) -> Result<Option<ConnId>, NotASocketId> {
         let digits = |part: &str| !part.is_empty() && part.bytes().all(|it| it.is_ascii_digit());
-        let (high, low) = text.split_once('.').ok_or(())?;
+        let (high, low) = text.split_once('.').ok_or(NotASocketId)?;
         if !digits(high) || !digits(low) {
-            return Err(());
+            return Err(NotASocketId);
         }
         let (Ok(high), Ok(low)) = (high.parse::<u64>(), low.parse::<u64>()) else {
             return Ok(None);
@@ -87,7 +94,7 @@ mod tests {
         }
         assert_eq!(ids.read("99999999999999999999999.1"), Ok(None));
         for bad in ["", ".", "1", "1.", ".1", "1.2.3", "a.1", "1.-2", "+1.2", "1.2 "] {
-            assert_eq!(ids.read(bad), Err(()), "{bad:?}");
+            assert_eq!(ids.read(bad), Err(NotASocketId), "{bad:?}");
         }
     }
 

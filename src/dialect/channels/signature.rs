@@ -14,7 +14,7 @@
 //! usual kind costs one HMAC.
 
 use crate::crypto::{HmacKey, constant_time_eq, hex, md5};
-use crate::http::query::{self, QueryDecoder};
+use crate::http::query::{self, PlusSign};
 
 /// A request to verify.
 #[derive(Clone, Copy, Debug)]
@@ -61,8 +61,8 @@ pub struct SigningRules {
 
 impl SigningRules {
     /// What a `+` stands for in the values of a query.
-    pub(super) fn plus(self) -> QueryDecoder {
-        if self.lenient { QueryDecoder::Space } else { QueryDecoder::QueryDecoder }
+    pub(super) fn plus(self) -> PlusSign {
+        if self.lenient { PlusSign::Space } else { PlusSign::Literal }
     }
 }
 
@@ -203,8 +203,8 @@ impl Reading {
 
     fn decode_into(self, out: &mut Vec<u8>, text: &str) {
         match self {
-            Reading::Form => query::decode_into(out, text.as_bytes(), QueryDecoder::Space),
-            Reading::Url => query::decode_into(out, text.as_bytes(), QueryDecoder::QueryDecoder),
+            Reading::Form => query::decode_into(out, text.as_bytes(), PlusSign::Space),
+            Reading::Url => query::decode_into(out, text.as_bytes(), PlusSign::Literal),
             Reading::Raw => out.extend_from_slice(text.as_bytes()),
         }
     }

@@ -7,7 +7,7 @@ use super::super::{Closing, Env, Heartbeat, Opening};
 use super::signature;
 use crate::codec::json::push_string;
 use crate::config;
-use crate::http::query::{self, QueryDecoder};
+use crate::http::query::{self, PlusSign};
 use crate::hub::Users;
 use std::borrow::Cow;
 use std::fmt::Debug;
@@ -342,7 +342,7 @@ pub const USER: &str = "#server-to-user-";
 
 /// One segment of a path, if it stands for something.
 pub fn decoded(segment: &str) -> Option<Cow<'_, str>> {
-    query::decode(segment, QueryDecoder::QueryDecoder).filter(|text| !text.is_empty())
+    query::decode(segment, PlusSign::Literal).filter(|text| !text.is_empty())
 }
 
 impl SubscribeRefusal<'_> {

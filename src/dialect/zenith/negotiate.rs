@@ -5,7 +5,7 @@ use super::directory::{Principal, TokenOwner};
 use crate::codec::value::Format;
 use crate::config::GuardKind;
 use crate::dialect::{Env, Opening, Rejection};
-use crate::http::query::{self, QueryDecoder};
+use crate::http::query::{self, PlusSign};
 use std::borrow::Cow;
 
 /// The subprotocols, in their exact spelling.
@@ -47,7 +47,7 @@ pub(super) fn version<'a>(opening: &Opening<'a>) -> Result<Cow<'a, str>, Rejecti
     let Some(version) = query::get(opening.query, "version") else {
         return Ok(Cow::Borrowed(NEWEST));
     };
-    let version = query::decode(version, QueryDecoder::QueryDecoder);
+    let version = query::decode(version, PlusSign::Literal);
     if let Some(version) = version.filter(|version| is_supported(version)) {
         return Ok(version);
     }
