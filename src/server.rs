@@ -1,10 +1,12 @@
 //! The process: one thread a core, listeners, signals, reload, drain.
 
 mod confine;
+mod listen;
 mod reload;
 mod watch;
 
 pub use confine::{give_up_new_privileges, try_restrictions};
+use listen::listen_all;
 pub use reload::ConfigSource;
 
 use crate::config::{self, Config, Overrides};
@@ -22,7 +24,6 @@ use crate::uring::sys::{self, Clock};
 use crate::uring::{Ring, Settings, SetupError, Waker, probe};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
-use socket2::Socket;
 use std::io::{self, Write};
 use std::iter::repeat_with;
 use std::net::SocketAddr;
@@ -441,44 +442,6 @@ fn connections_per_reactor(config: &Config, reactors: u16) -> Result<u32, Error>
         total => total.div_ceil(usize::from(reactors)),
     };
     Ok(wanted.min(max).min(REACTOR_CONNECTIONS) as u32)
-}
-
-/// Where it listens, and for each reactor one socket an address.
-type Listening = (Vec<SocketAddr>, Vec<Listeners>);
-
-fn listen_all(listeners: &[config::Listener], reactors: u16) -> Result<Listening, Error> {
-    let mut listening = (Vec::new(), vec![Listeners::new(); usize::from(reactors)]);
-    for listener in listeners {
-        let address = listener.address;
-        // Beside an IPv4 listener, an IPv6 one keeps to its own family.
-        let same = |other: &config::Listener| {
-            other.address.is_ipv4() && other.address.port() == address.port()
-        };
-        let (bound, sockets) = listen(address, listeners.iter().any(same), reactors)?;
-        listening.0.push(bound);
-        for (own, socket) in listening.1.iter_mut().zip(sockets) {
-            own.push(Arc::new(socket));
-        }
-    }
-    Ok(listening)
-}
-
-/// One socket a reactor on `address`. Another process on the same address is an error, although
-/// sockets that share a port would let it be.
-fn listen(
-    address: SocketAddr,
-    only_v6: bool,
-    reactors: u16,
-) -> Result<(SocketAddr, Vec<Socket>), Error> {
-    let failed = |error| Error::Listen { address, error };
-    drop(sys::listen(address, only_v6, false).map_err(failed)?);
-    let first = sys::listen(address, only_v6, true).map_err(failed)?;
-    let bound = first.local_addr().map_err(failed)?.as_socket().unwrap_or(address);
-    let mut sockets = vec![first];
-    for _ in 1..reactors {
-        sockets.push(sys::listen(bound, only_v6, true).map_err(failed)?);
-    }
-    Ok((bound, sockets))
 }
 
 /// Serves until SIGTERM or SIGINT, then drains. A second one ends the process at once. SIGUSR1 logs

@@ -68,7 +68,7 @@ const ADDRESSES: usize = 4096;
 
 /// The kinds of work that a log line names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Op {
+pub enum WorkKind {
     /// Many messages, each of which is cheap.
     #[default]
     Messages,
@@ -96,7 +96,7 @@ pub struct Dearest {
     /// The index of the connection.
     pub index: u32,
     /// The dearest single operation that it has asked for.
-    pub op: Op,
+    pub kind: WorkKind,
     /// What all that it has asked for has cost at once, in nanoseconds by the prices above.
     pub ns: u64,
 }
@@ -109,7 +109,7 @@ pub struct Meter {
     /// What `total` was when the turn began.
     turn: Cell<u64>,
     /// The dearest operation since [`Meter::begin`], and its price.
-    op: Cell<(Op, u64)>,
+    kind: Cell<(WorkKind, u64)>,
     dearest: Cell<Dearest>,
     /// Failures of the connection that is being served.
     failures: Cell<u8>,
@@ -118,10 +118,10 @@ pub struct Meter {
 
 impl Meter {
     /// Counts a dear operation.
-    pub fn charge(&self, op: Op, ns: u64) {
+    pub fn charge(&self, kind: WorkKind, ns: u64) {
         self.add(ns);
-        if ns > self.op.get().1 {
-            self.op.set((op, ns));
+        if ns > self.kind.get().1 {
+            self.kind.set((kind, ns));
         }
     }
 
@@ -150,7 +150,7 @@ impl Meter {
 
     /// A connection's input is about to be taken. Gives what [`Meter::end`] wants.
     pub fn begin(&self) -> u64 {
-        self.op.set((Op::default(), 0));
+        self.kind.set((WorkKind::default(), 0));
         self.total.get()
     }
 
@@ -158,7 +158,7 @@ impl Meter {
     pub fn end(&self, index: u32, begun: u64) {
         let ns = self.total.get().wrapping_sub(begun);
         if ns > self.dearest.get().ns {
-            self.dearest.set(Dearest { index, op: self.op.get().0, ns });
+            self.dearest.set(Dearest { index, kind: self.kind.get().0, ns });
         }
     }
 
@@ -261,7 +261,7 @@ mod tests {
         let meter = Meter::default();
         meter.add(TURN - 1);
         assert!(!meter.is_spent());
-        meter.charge(Op::Token, 1);
+        meter.charge(WorkKind::Token, 1);
         assert!(meter.is_spent());
         meter.new_turn();
         assert!(!meter.is_spent() && meter.total() == TURN);
@@ -272,11 +272,11 @@ mod tests {
         let meter = Meter::default();
         for (index, tokens) in [(1, 1), (2, 3), (3, 2)] {
             let begun = meter.begin();
-            meter.charge(Op::Effect, EFFECT);
-            (0..tokens).for_each(|_| meter.charge(Op::Token, TOKEN));
+            meter.charge(WorkKind::Effect, EFFECT);
+            (0..tokens).for_each(|_| meter.charge(WorkKind::Token, TOKEN));
             meter.end(index, begun);
         }
-        let expected = Dearest { index: 2, op: Op::Token, ns: EFFECT + 3 * TOKEN };
+        let expected = Dearest { index: 2, kind: WorkKind::Token, ns: EFFECT + 3 * TOKEN };
         assert_eq!(meter.take_dearest(), expected);
         assert_eq!(meter.take_dearest(), Dearest::default());
     }

@@ -28,7 +28,7 @@ const ERROR_BYTES: usize = 16 * 1024;
 
 /// A whole answer to a GET.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct FetchedResponse {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
@@ -151,7 +151,7 @@ impl Target {
         path: &str,
         max_bytes: usize,
         within: Duration,
-    ) -> io::Result<Answer> {
+    ) -> io::Result<FetchedResponse> {
         let attempt = async {
             let mut request = Request::get(path).body(Full::default()).map_err(io::Error::other)?;
             *request.headers_mut() = self.fields.clone();
@@ -168,7 +168,7 @@ impl Target {
                 Err(error) if is_ok => return Err(io::Error::other(error)),
                 Err(_) => Bytes::new(),
             };
-            Ok(Answer { status: head.status, headers: head.headers, body })
+            Ok(FetchedResponse { status: head.status, headers: head.headers, body })
         };
         let late = || io::Error::from(io::ErrorKind::TimedOut);
         tokio::time::timeout(within, attempt).await.map_err(|_| late())?

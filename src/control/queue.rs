@@ -68,7 +68,7 @@ struct Lane {
 
 /// An event that an endpoint is to be told.
 #[derive(Clone, Debug)]
-pub(super) struct Event {
+pub(super) struct WebhookEvent {
     pub(super) channel: Arc<str>,
     /// Who has caused it.
     pub(super) source: u64,
@@ -101,7 +101,7 @@ pub(super) struct Pushed {
 #[derive(Debug)]
 struct Entry {
     since_ms: u64,
-    event: Event,
+    event: WebhookEvent,
 }
 
 impl Entry {
@@ -151,7 +151,7 @@ impl WebhookQueue {
     }
 
     /// Takes an event, whose channel has this hash.
-    pub(super) fn push(&mut self, hash: u64, event: Event, now_ms: u64) -> Pushed {
+    pub(super) fn push(&mut self, hash: u64, event: WebhookEvent, now_ms: u64) -> Pushed {
         if event.text.len() + ENTRY_BYTES > self.policy.max_bytes {
             return Pushed { dropped: 1, ..Pushed::default() };
         }
@@ -176,7 +176,7 @@ impl WebhookQueue {
     }
 
     /// Takes back the event that `event` undoes, if that waits.
-    fn undo(&mut self, event: &Event) -> bool {
+    fn undo(&mut self, event: &WebhookEvent) -> bool {
         let opposite = match event.occupancy {
             Occupancy::Occupied => Occupancy::Vacated,
             Occupancy::Vacated => Occupancy::Occupied,
@@ -349,10 +349,10 @@ mod tests {
         WebhookQueue::new(QueuePolicy { max_bytes, batch_ms, body })
     }
 
-    fn event(channel: u64, text: &str) -> Event {
+    fn event(channel: u64, text: &str) -> WebhookEvent {
         let occupancy = Occupancy::Silent;
         let channel = channel.to_string();
-        Event { channel: channel.as_str().into(), source: 1, occupancy, text: text.into() }
+        WebhookEvent { channel: channel.as_str().into(), source: 1, occupancy, text: text.into() }
     }
 
     impl WebhookQueue {
@@ -446,7 +446,7 @@ mod tests {
     fn beyond_the_bound_the_newest_of_the_busiest_goes_but_not_what_is_under_way() {
         let size = ENTRY_BYTES + 1;
         let mut queue = queue(3 * size, None);
-        let of = |source, channel, text| Event { source, ..event(channel, text) };
+        let of = |source, channel, text| WebhookEvent { source, ..event(channel, text) };
         let push = |queue: &mut WebhookQueue, source, channel, text| {
             queue.push(channel, of(source, channel, text), 0).dropped
         };
@@ -478,7 +478,7 @@ mod tests {
         let mut dropped = 0;
         for number in 0..100_000 {
             let channel = format!("made-up-{number}");
-            let event = Event {
+            let event = WebhookEvent {
                 channel: channel.as_str().into(),
                 source: 7,
                 occupancy: Occupancy::Occupied,
@@ -487,22 +487,22 @@ mod tests {
             dropped += queue.push(number, event, 0).dropped;
         }
         assert_eq!((dropped, queue.len()), (99_000, 1000));
-        let theirs = Event { source: 8, text: b"theirs!!".to_vec(), ..event(3, "") };
+        let theirs = WebhookEvent { source: 8, text: b"theirs!!".to_vec(), ..event(3, "") };
         assert_eq!(queue.push(3, theirs, 0).dropped, 1);
-        let mut told = Vec::new();
+        let mut delivered = Vec::new();
         while let Some((lane, body)) = queue.next(0, 0) {
-            told.push(body);
+            delivered.push(body);
             queue.succeeded(lane);
         }
-        assert_eq!(told.len(), 1000);
-        assert_eq!(told.iter().filter(|body| body.ends_with(b"theirs!!")).count(), 1);
+        assert_eq!(delivered.len(), 1000);
+        assert_eq!(delivered.iter().filter(|body| body.ends_with(b"theirs!!")).count(), 1);
         assert_eq!(queue.bytes, 0);
     }
 
     #[test]
     fn an_occupied_and_a_vacated_that_wait_cancel_each_other() {
         let mut queue = queue(10_000, None);
-        let of = |channel, occupancy| Event { occupancy, ..event(channel, "x") };
+        let of = |channel, occupancy| WebhookEvent { occupancy, ..event(channel, "x") };
         let (occupied, vacated) = (Occupancy::Occupied, Occupancy::Vacated);
         let cancelled = |queue: &mut WebhookQueue, channel, occupancy| {
             queue.push(channel, of(channel, occupancy), 0).cancelled

@@ -8,7 +8,7 @@ mod answer;
 mod apicurio;
 mod confluent;
 
-use super::client::{Answer, Target};
+use super::client::{FetchedResponse, Target};
 use super::results::Results;
 use crate::mem::Notifier;
 use crate::model::spec::{Catalog, CatalogKind, ModelKind};
@@ -176,8 +176,8 @@ struct Reference {
     version: String,
 }
 
-impl From<confluent::Reference> for Reference {
-    fn from(it: confluent::Reference) -> Reference {
+impl From<confluent::ConfluentReference> for Reference {
+    fn from(it: confluent::ConfluentReference) -> Reference {
         let version = match it.version {
             -1 => "latest".to_owned(),
             version => version.to_string(),
@@ -186,8 +186,8 @@ impl From<confluent::Reference> for Reference {
     }
 }
 
-impl From<apicurio::Reference> for Reference {
-    fn from(it: apicurio::Reference) -> Reference {
+impl From<apicurio::ApicurioReference> for Reference {
+    fn from(it: apicurio::ApicurioReference) -> Reference {
         let (group, version) = (it.group().to_owned(), it.version().to_owned());
         Reference { name: it.name, group, subject: it.artifact_id, version }
     }
@@ -303,7 +303,7 @@ impl LookUp<'_> {
         }
         let text = self.text(found.body.to_vec())?;
         let found = self.ask(&places.references).await?;
-        let references: Vec<apicurio::Reference> = match found.status {
+        let references: Vec<apicurio::ApicurioReference> = match found.status {
             StatusCode::OK => json(&found.body)?,
             StatusCode::NOT_FOUND => Vec::new(),
             _ => return Err(self.failure(&found)),
@@ -341,14 +341,14 @@ impl LookUp<'_> {
     }
 
     /// An answer of any status.
-    async fn ask(&self, path: &str) -> Result<Answer, FetchFailure> {
+    async fn ask(&self, path: &str) -> Result<FetchedResponse, FetchFailure> {
         let path = format!("{}{path}", self.target.path().trim_end_matches('/'));
         let answer = self.target.get_at(&path, ANSWER_BYTES, ANSWER).await;
         answer.map_err(|error| FetchFailure::Failed(error.to_string()))
     }
 
     /// The answer of a path, if it is 200.
-    async fn get(&self, path: &str) -> Result<Answer, FetchFailure> {
+    async fn get(&self, path: &str) -> Result<FetchedResponse, FetchFailure> {
         let answer = self.ask(path).await?;
         match answer.status {
             StatusCode::OK => Ok(answer),
@@ -357,7 +357,7 @@ impl LookUp<'_> {
     }
 
     /// What an answer means that is not 200.
-    fn failure(&self, answer: &Answer) -> FetchFailure {
+    fn failure(&self, answer: &FetchedResponse) -> FetchFailure {
         answer::failure(answer, |body| match self.is_apicurio() {
             true => self.api().message(body),
             false => confluent::message(body),

@@ -9,7 +9,7 @@
 
 use super::debounce::Debounce;
 use super::post::PostOutcome;
-use super::queue::{Event, Job, Occupancy, QueuePolicy, WebhookQueue};
+use super::queue::{Job, Occupancy, QueuePolicy, WebhookEvent, WebhookQueue};
 use crate::config::{self, Webhook};
 use crate::dialect::pusher::hooks;
 use crate::dialect::{App, Env};
@@ -213,7 +213,7 @@ impl Webhooks {
         let Some((kind, text)) = event else { return };
         let hash = self.hasher.hash_one(&notice.channel);
         let (channel, source) = (notice.channel.clone(), notice.source);
-        let event = Event { channel, source, occupancy: occupancy(&notice.what), text };
+        let event = WebhookEvent { channel, source, occupancy: occupancy(&notice.what), text };
         for (hook, end) in ends {
             if hook.wants(kind)
                 && hook.covers(&notice.channel)

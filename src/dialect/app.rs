@@ -26,7 +26,7 @@ pub(super) struct Tally {
     hooks_dropped: AtomicU64,
     /// When the log has said last that requests are refused for their time, in milliseconds; 0 is
     /// never.
-    stale_said_ms: AtomicU64,
+    stale_logged_ms: AtomicU64,
 }
 
 /// How often the log says that requests of an application are refused for their time.
@@ -54,12 +54,12 @@ impl App {
     /// Whether the log is to say at `now_ms` that requests are refused for their time: true once a
     /// minute, on one core.
     pub fn stale_is_news(&self, now_ms: u64) -> bool {
-        let said = &self.tally.stale_said_ms;
-        let before_ms = said.load(Ordering::Relaxed);
+        let logged_ms = &self.tally.stale_logged_ms;
+        let before_ms = logged_ms.load(Ordering::Relaxed);
         let now_ms = now_ms.max(1);
         let is_due = before_ms == 0 || now_ms >= before_ms + STALE_SAID_EVERY_MS;
         let swap = |before_ms| {
-            said.compare_exchange(before_ms, now_ms, Ordering::Relaxed, Ordering::Relaxed)
+            logged_ms.compare_exchange(before_ms, now_ms, Ordering::Relaxed, Ordering::Relaxed)
         };
         is_due && swap(before_ms).is_ok()
     }

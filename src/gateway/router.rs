@@ -7,7 +7,7 @@ use crate::jwt::{Claims, Guard, TokenLease, TokenLeases, Unverified};
 use crate::stats::Counters;
 use crate::time::Now;
 use crate::tls::PeerCertificate;
-use crate::work::{Meter, Op};
+use crate::work::{Meter, WorkKind};
 use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -339,7 +339,7 @@ impl<'a> Router<'a> {
         if !self.work.may_verify(self.peer, now_s) {
             return GuardOutcome::Throttled;
         }
-        self.work.charge(Op::Token, guard.price(&token));
+        self.work.charge(WorkKind::Token, guard.price(&token));
         match guard.check(&token, now_s) {
             Ok(claims) => GuardOutcome::Believed(claims),
             Err(unverified) => {

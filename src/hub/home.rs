@@ -3,7 +3,7 @@
 
 use super::encodings::Encodings;
 use super::history::{History, HistoryEntry};
-use super::kept::Place;
+use super::kept::KeptPlace;
 use super::mail::{DialectMessage, Event};
 use super::name::ConnId;
 use super::notice::Reported;
@@ -129,7 +129,7 @@ pub(super) struct Home {
     came: u64,
     kept: Option<Kept>,
     /// Where the kept event stands among those of all channels.
-    pub(super) place: Option<Place>,
+    pub(super) place: Option<KeptPlace>,
     pub(super) picture: Option<Picture>,
     /// Is dropped with the last subscriber.
     pub(super) history: Option<History>,

@@ -15,7 +15,7 @@ const EXPIRED_PER_SWEEP: usize = 1000;
 
 /// Where a kept event stands in [`Keepers`].
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place {
+pub(super) struct KeptPlace {
     /// Numbers the beginnings.
     began: u64,
     /// When it is looked at next. A new event of the same channel moves that forward only if it is
@@ -67,7 +67,7 @@ impl Hub {
             self.began += 1;
             self.keepers.by_age.insert(self.began, at);
             self.kept_bytes += overhead(&channel.name);
-            Place { began: self.began, look_ms: u64::MAX }
+            KeptPlace { began: self.began, look_ms: u64::MAX }
         });
         if until_ms < place.look_ms {
             self.keepers.by_time.remove(&(place.look_ms, place.began));
@@ -88,7 +88,7 @@ impl Hub {
     fn forget_kept(&mut self, at: u32) {
         let Some(channel) = &mut self.channels[at as usize] else { return };
         let Some(home) = &mut channel.home else { return };
-        if let Some(Place { began, look_ms }) = home.place.take() {
+        if let Some(KeptPlace { began, look_ms }) = home.place.take() {
             self.keepers.by_age.remove(&began);
             self.keepers.by_time.remove(&(look_ms, began));
             self.kept_bytes -= home.forget() + overhead(&channel.name);

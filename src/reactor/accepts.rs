@@ -20,7 +20,7 @@ pub type Listeners = Vec<Arc<Socket>>;
 
 /// One place for an accept in flight.
 #[derive(Clone, Copy)]
-pub(super) struct Place {
+pub(super) struct AcceptSlot {
     /// The listener's place in the configuration.
     pub(super) number: usize,
     /// Whether it is for sockets of other cores; and of which the accept in flight is.
@@ -33,7 +33,7 @@ pub(super) struct Place {
 
 /// What a core knows of its accepts.
 pub(super) struct Accepts {
-    pub(super) places: Vec<Place>,
+    pub(super) places: Vec<AcceptSlot>,
     /// The sockets of this core, and those of all cores.
     own: Listeners,
     all: Vec<Listeners>,
@@ -52,8 +52,13 @@ impl Accepts {
     /// Accepts for core `core` of all cores' sockets.
     pub(super) fn new(core: u16, all: Vec<Listeners>) -> Accepts {
         let own = all.get(usize::from(core)).cloned().unwrap_or_default();
-        let place =
-            |number, for_others| Place { number, for_others, core, file: None, in_flight: false };
+        let place = |number, for_others| AcceptSlot {
+            number,
+            for_others,
+            core,
+            file: None,
+            in_flight: false,
+        };
         let numbers = 0..own.len();
         let mut places = Vec::new();
         for _ in 0..ACCEPTS_PER_LISTENER {
@@ -113,7 +118,7 @@ impl Reactor {
         if self.stopping.is_some() || self.accepts.again != Deadline::NEVER {
             return;
         }
-        let Place { number, for_others, core, in_flight, .. } = self.accepts.places[at];
+        let AcceptSlot { number, for_others, core, in_flight, .. } = self.accepts.places[at];
         let listener = match for_others {
             false => self.accepts.own.get(number),
             true => self.accepts.all.get(usize::from(core)).and_then(|own| own.get(number)),
@@ -179,7 +184,7 @@ impl Reactor {
     /// Arms one more accept for each listener that lacks one, now that a descriptor is free.
     pub(super) fn arm_missing_accepts(&mut self, now: Now) {
         for number in 0..self.accepts.own.len() {
-            let is_idle = |it: &Place| !it.in_flight && !it.for_others && it.number == number;
+            let is_idle = |it: &AcceptSlot| !it.in_flight && !it.for_others && it.number == number;
             if let Some(at) = self.accepts.places.iter().position(is_idle) {
                 self.arm_accept(at, now);
             }

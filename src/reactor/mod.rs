@@ -229,7 +229,7 @@ impl Reactor {
             core = self.mail.core(),
             ms = ns / 1_000_000,
             peer = peer.map(tracing::field::display),
-            operation = ?dearest.op,
+            operation = ?dearest.kind,
             operation_us = dearest.ns / 1000,
             more = long.unsaid,
             "a turn took long; what this connection asked for was the dearest in it"

@@ -8,15 +8,16 @@ impl Session {
     /// Counts bytes of the WebSocket of a client; with the first of them, the WebSocket. What is
     /// sent first is the answer to its handshake.
     pub fn count(&mut self, received: usize, sent: usize, counters: &Counters) {
-        if !matches!(self.stage, Stage::Socket(_)) || self.is_upstream() {
+        if self.is_upstream() {
             return;
         }
+        let Stage::Socket(socket) = &mut self.stage else { return };
         let streams = counters.streams(self.listener);
         streams.received_bytes.add(received as u64);
-        if self.counted_stream {
+        if socket.counted {
             streams.sent_bytes.add(sent as u64);
         } else {
-            self.counted_stream = true;
+            socket.counted = true;
             streams.opened.add(1);
         }
     }
@@ -24,7 +25,7 @@ impl Session {
     /// Counts how the WebSocket has ended, if it was counted.
     pub fn count_end(&self, counters: &Counters) {
         let Stage::Socket(socket) = &self.stage else { return };
-        if !self.counted_stream {
+        if !socket.counted {
             return;
         }
         let streams = counters.streams(self.listener);

@@ -1,19 +1,114 @@
 //! When a peer is asked for a sign of life.
 
-use super::socket::Socket;
-use crate::dialect::Env;
+use super::socket::{EXPIRED, LATE, Socket};
+use super::{After, Context, Ending};
+use crate::dialect::{Env, Why};
 use crate::mem::Slot;
+use crate::time::{Deadline, Now};
 
 /// Places among which signs of life are spread over time.
 const SPREAD: u32 = 4096;
 
+/// Signs of life asked for since the peer was last heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Liveness {
+    None,
+    /// A ping frame.
+    Ping,
+    /// Then, for a peer that does not answer those, the dialect's own words.
+    AppPing,
+}
+
 impl Socket {
+    /// The deadline has come: ask for a sign of life, or give up.
+    pub(super) fn liveness(
+        &mut self,
+        out: &mut Vec<u8>,
+        deadline: &mut Deadline,
+        cx: &mut Context<'_>,
+    ) -> After {
+        let now = cx.now;
+        if !self.is_open() {
+            // The peer's close frame has not come.
+            cx.counters.timed_out.add(1);
+            return After::End(Ending::Cut);
+        }
+        if self.input.mid_message() && self.message_deadline(cx).due(now) {
+            return self.end_late(out, cx);
+        }
+        if self.expiry(cx) {
+            self.close(&EXPIRED, out);
+            *deadline = now.plus_ms(cx.env.config.timeouts.close_ms);
+            return After::Again;
+        }
+        if self.dialect_deadline().due(now) {
+            let after = self.tell(out, cx, |it, context| it.on_deadline(context));
+            if !self.is_open() {
+                *deadline = now.plus_ms(cx.env.config.timeouts.close_ms);
+                return after;
+            }
+        }
+        let answer_ms = self.heartbeat(cx.env).answer_ms;
+        let silence_ms = self.silence_ms(cx.env, cx.conn.slot);
+        let heard_ms = full(self.heard, now);
+        if now.ms.saturating_sub(heard_ms) < silence_ms {
+            self.liveness = Liveness::None;
+            *deadline = Deadline(heard_ms + silence_ms).min(self.own_deadline());
+            if self.input.mid_message() {
+                *deadline = (*deadline).min(self.message_deadline(cx));
+            }
+            return After::Again;
+        }
+        if self.records().is_some() {
+            return self.say_alive(silence_ms, out, deadline, cx);
+        }
+        let (asked_ms, answer_ms) = match self.liveness {
+            Liveness::None => (0, answer_ms / 2),
+            Liveness::Ping => (answer_ms / 2, answer_ms.div_ceil(2)),
+            Liveness::AppPing => (answer_ms, 0),
+        };
+        let missed = Deadline(heard_ms + silence_ms + asked_ms);
+        if !missed.due(now) {
+            // The dialect had something to do; the peer still has time.
+            *deadline = missed.min(self.own_deadline());
+            return After::Again;
+        }
+        match self.liveness {
+            Liveness::None => {
+                self.ask(out, cx);
+                self.liveness = Liveness::Ping;
+            }
+            Liveness::Ping => {
+                self.tell(out, cx, |it, context| it.app_ping(context));
+                self.liveness = Liveness::AppPing;
+            }
+            Liveness::AppPing => {
+                cx.counters.timed_out.add(1);
+                return self.close_for(Why::Silent, out, cx);
+            }
+        }
+        *deadline = now.plus_ms(answer_ms).min(self.own_deadline());
+        After::Again
+    }
+
+    /// A message has not come to its end in its time.
+    fn end_late(&mut self, out: &mut Vec<u8>, cx: &Context<'_>) -> After {
+        cx.counters.timed_out.add(1);
+        self.close(&LATE, out);
+        After::End(Ending::Flush)
+    }
+
     /// How long the peer may be silent before it is asked for a sign of life. The connections that
     /// came in one burst are not asked in one: up to an eighth of the time is taken off, by the
     /// number of the connection's place.
     pub(super) fn silence_ms(&self, env: &Env, slot: Slot) -> u64 {
         spread(self.heartbeat(env).silence_ms, slot)
     }
+}
+
+/// A time of the last 49 days, of which the low bits were kept.
+pub(super) fn full(low: u32, now: Now) -> u64 {
+    now.ms.saturating_sub((now.ms as u32).wrapping_sub(low).into())
 }
 
 fn spread(silence_ms: u64, slot: Slot) -> u64 {
@@ -31,5 +126,13 @@ mod tests {
         let all: Vec<u64> = (0..SPREAD).map(of).collect();
         assert!(all.is_sorted_by(|a, b| a > b), "no two at once");
         assert!(all[all.len() - 1] > 120_000 - 120_000 / 8);
+    }
+
+    #[test]
+    fn heartbeat_time_survives_a_wrap_of_its_low_bits() {
+        for (then, later) in [(0, 0), (5, 7), (u64::from(u32::MAX), 10), (1 << 33, 1 << 31)] {
+            let now = Now { ms: then + later, unix_s: 0 };
+            assert_eq!(full(then as u32, now), then, "{then} {later}");
+        }
     }
 }

@@ -7,7 +7,7 @@ use crate::dialect::Closing;
 use crate::gateway;
 use crate::model::spec::OnInvalid;
 use crate::model::{Invalid, PayloadKind, RuleSet};
-use crate::work::{self, Op};
+use crate::work::{self, WorkKind};
 use crate::ws::MessageKind;
 use crate::ws::close;
 use crate::ws::output::{Channel, Output};
@@ -33,7 +33,7 @@ impl Recipient<'_> {
         cx: &mut Context<'_>,
     ) {
         let Some(rules) = self.rules else { return self.give_as_is(kind, payload, out, cx) };
-        cx.work.charge(Op::Model, work::MODEL + work::MODEL_BYTE * payload.len() as u64);
+        cx.work.charge(WorkKind::Model, work::MODEL + work::MODEL_BYTE * payload.len() as u64);
         match rules.receive(payload_kind(kind), payload) {
             Ok(passed) => {
                 cx.counters.messages_lenient.add(passed.broken.into());
@@ -118,7 +118,7 @@ impl Recipient<'_> {
     ) {
         let rules = self.rules.filter(|rules| rules.govern_sent());
         if rules.is_some() {
-            cx.work.charge(Op::Model, work::MODEL + work::MODEL_BYTE * payload.len() as u64);
+            cx.work.charge(WorkKind::Model, work::MODEL + work::MODEL_BYTE * payload.len() as u64);
         }
         match rules {
             None => self.push_message(kind, payload, out, cx),
@@ -157,7 +157,7 @@ impl Recipient<'_> {
             Endpoint::ProxyLeg(leg) => leg.message(kind, payload, cx),
             Endpoint::Dialect(it) => {
                 if payload.len() > work::CONNECTION_BYTES {
-                    cx.work.charge(Op::Parse, work::JSON_BYTE * payload.len() as u64);
+                    cx.work.charge(WorkKind::Parse, work::JSON_BYTE * payload.len() as u64);
                 }
                 let channel = self.channel.as_deref_mut();
                 it.message(&mut context(out, channel, self.wanted, cx), kind, payload);

@@ -9,6 +9,7 @@ mod counted;
 mod heartbeat;
 mod inbound;
 mod memory;
+mod open;
 mod pause;
 mod proxy;
 mod queue;
@@ -89,8 +90,6 @@ pub struct Session {
     pub listed: bool,
     /// Whether the shard counts this session among those without a request; the shard's to keep.
     pub counted_fresh: bool,
-    /// Whether it is counted as a WebSocket of its listener.
-    counted_stream: bool,
     /// Whether the shard's list of those that congestion has paused has it; the shard's to keep.
     pub waits: bool,
     deadline: Deadline,
@@ -136,7 +135,6 @@ impl Session {
             ending: Ending::Open,
             listed: false,
             counted_fresh: false,
-            counted_stream: false,
             waits: false,
             deadline: now.plus_ms(env.config.timeouts.head_ms),
             ip: octets(peer.ip()),

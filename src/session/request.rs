@@ -1,21 +1,15 @@
 //! The HTTP stage: requests in order, answers in the same order, and the way to a WebSocket.
 
-use super::socket::{ConnectionPolicy, Endpoint, Socket};
-use super::stream::{self, Input};
-use super::upstream::{self, UpstreamRequest};
+use super::open::open;
+use super::stream;
 use super::{After, Context, Ending, context, cors, upgrade};
 use crate::config;
-use crate::dialect::{
-    self, Answered, Connection, DialectContext, Finish, HttpReply, Opening, SharedWith,
-};
+use crate::dialect::{self, Answered, Finish, HttpReply, SharedWith};
 use crate::gateway;
 use crate::http::{self, Phase, Request, RequestEvent, Response};
 use crate::hub::Answer;
-use crate::jwt::TokenLeases;
 use crate::limits::HTTP_PIPELINE;
 use crate::time::Deadline;
-use crate::ws::extension::{self, Agreed, Compression};
-use crate::ws::output::Channel;
 use std::collections::VecDeque;
 
 /// The requests of one connection.
@@ -29,7 +23,7 @@ pub(super) struct Requests {
     /// Whether any request has been read to its end.
     had_request: bool,
     /// Whether the head of the request whose body is being read has been looked at.
-    looked: bool,
+    head_checked: bool,
 }
 
 /// One reply.
@@ -134,7 +128,7 @@ impl Requests {
             }
         };
         self.arm(phase, deadline, cx);
-        self.looked &= self.reader.phase() == Phase::Body;
+        self.head_checked &= self.reader.phase() == Phase::Body;
         self.reader.take_back();
         (taken, after)
     }
@@ -142,11 +136,11 @@ impl Requests {
     /// Looks at the head of a request whose body has not come: one whose body nobody would look at
     /// is answered without it, and the connection ends. Nothing is done otherwise.
     fn look_at_head(&mut self, cx: &mut Context<'_>) -> After {
-        if self.looked || self.reader.phase() != Phase::Body {
+        if self.head_checked || self.reader.phase() != Phase::Body {
             return After::Need;
         }
         let Some(mut request) = self.reader.head() else { return After::Need };
-        self.looked = true;
+        self.head_checked = true;
         if upgrade::wanted(&request) || needs_body(&request, cx) {
             return After::Need;
         }
@@ -470,15 +464,15 @@ fn send(status: u16, response: &Response<'_>, out: &mut Vec<u8>, cx: &Context<'_
     response.push(out);
 }
 
-fn error(status: u16, message: &str) -> HttpReply {
+pub(super) fn error(status: u16, message: &str) -> HttpReply {
     let body = format!(r#"{{"error":"{message}","code":{status}}}"#).into_bytes();
     HttpReply { status, body: body.into(), allow: None }
 }
 
-const REJECTED: &str = "this is not served";
+pub(super) const REJECTED: &str = "this is not served";
 
 /// The door as this connection stands before it.
-fn router<'a>(cx: &Context<'a>) -> gateway::Router<'a> {
+pub(super) fn router<'a>(cx: &Context<'a>) -> gateway::Router<'a> {
     gateway::Router {
         config: &cx.env.config,
         guards: &cx.env.guards,
@@ -503,124 +497,6 @@ pub(super) fn refuse(
     let body = error(refusal.status(), refusal.text()).body;
     let response = Response::json(refusal.status(), &body).headers(refusal.fields());
     send(refusal.status(), &response.connection(connection).head_only(head_only), out, cx);
-}
-
-/// Answers a request for a WebSocket, all earlier requests being answered.
-fn open(request: &Request<'_>, out: &mut Vec<u8>, cx: &mut Context<'_>) -> After {
-    let counters = cx.counters;
-    let refuse_with = |out: &mut Vec<u8>, status, text: &str, fields: &[(&str, &str)]| {
-        let response = Response::text(status, text).headers(fields);
-        response.connection(http::Connection::Close).push(out);
-        counters.http_errors.add(1);
-        After::End(Ending::Flush)
-    };
-    let refuse = |out: &mut Vec<u8>, status, text: &str| refuse_with(out, status, text, &[]);
-    let accepted = match upgrade::check(request) {
-        Ok(accepted) => accepted,
-        Err(refusal) => {
-            refusal.respond(out);
-            cx.counters.http_errors.add(1);
-            return After::End(Ending::Flush);
-        }
-    };
-    let gateway::RouteMatch { route, protocol: listed, leases, claims } =
-        match router(cx).socket(request) {
-            Ok(entry) => entry,
-            Err(refusal) => {
-                let text = format!("{}\n", refusal.text());
-                return refuse_with(out, refusal.status(), &text, refusal.fields());
-            }
-        };
-    if route.endpoint == config::EndpointKind::Reject {
-        return refuse(out, route.status, &format!("{REJECTED}\n"));
-    }
-    let Ok(agreed) = extension::negotiate(accepted.extensions(), compression(route)) else {
-        return refuse(out, 400, "Sec-WebSocket-Extensions is malformed\n");
-    };
-    if let Some(proxy) = &route.proxy {
-        let channel = agreed.and_then(|agreed| compress(agreed, &accepted, cx));
-        let policy = ConnectionPolicy::new(route.rules.get().cloned(), leases);
-        let mut head = Vec::new();
-        upgrade::begin(&mut head, &accepted);
-        let upgrade = UpstreamRequest { head, records: None, channel, policy };
-        let waiting = upstream::PendingUpstream::begin(proxy, request, upgrade, cx);
-        return waiting.unwrap_or_else(|(status, text)| refuse(out, status, &format!("{text}\n")));
-    }
-    let opening = Opening {
-        now: cx.now,
-        conn: cx.conn,
-        peer: cx.peer,
-        route,
-        path: request.path(),
-        query: request.query(),
-        origin: accepted.origin(),
-        secure: cx.secure,
-        headers: &request.headers,
-        claims: claims.as_ref(),
-    };
-    let chosen = match route.endpoint {
-        config::EndpointKind::Echo => Ok(None),
-        _ => Connection::subprotocol(cx.env, &opening),
-    };
-    let protocol = match chosen {
-        Ok(protocol) => protocol.or(listed),
-        Err(refused) => return refuse(out, refused.status, &format!("{}\n", refused.text)),
-    };
-    let channel = agreed.and_then(|agreed| compress(agreed, &accepted, cx));
-    let answer = channel.as_ref().map(|channel| channel.agreed().answer());
-    upgrade::accept(out, &accepted, protocol, answer.as_deref());
-    cx.counters.upgrades.add(1);
-    enter(Input::FRAMES, channel, leases, &opening, out, cx)
-}
-
-/// Opens a connection, whose handshake is answered, at the endpoint of its route.
-pub(super) fn enter(
-    input: Input,
-    mut channel: Option<Box<Channel>>,
-    leases: Option<Box<TokenLeases>>,
-    opening: &Opening<'_>,
-    out: &mut Vec<u8>,
-    cx: &mut Context<'_>,
-) -> After {
-    let mut wanted = None;
-    let endpoint = endpoint(opening, &mut context(out, channel.as_deref_mut(), &mut wanted, cx));
-    let policy = ConnectionPolicy::new(opening.route.rules.get().cloned(), leases);
-    let mut socket = Socket::new(input, endpoint, channel, policy, cx.now.ms);
-    if let Some(closing) = wanted {
-        socket.close(&closing, out);
-    }
-    After::Upgraded(Box::new(socket))
-}
-
-fn endpoint(opening: &Opening<'_>, context: &mut DialectContext<'_>) -> Endpoint {
-    if opening.route.endpoint == config::EndpointKind::Echo {
-        // It is at most that of the server, which is at most a gibibyte.
-        return Endpoint::Echo(opening.route.message_bytes as u32);
-    }
-    Connection::open(context, opening).map_or(Endpoint::Refused, Endpoint::Dialect)
-}
-
-fn compression(route: &config::Route) -> Compression {
-    match route.compression {
-        config::CompressionMode::Off => Compression::Off,
-        config::CompressionMode::Shared => Compression::Shared,
-        config::CompressionMode::Dedicated => Compression::Dedicated,
-    }
-}
-
-/// What was agreed on, or less when the core's memory for windows is used up.
-fn compress(
-    agreed: Agreed,
-    accepted: &upgrade::Upgrade<'_>,
-    cx: &mut Context<'_>,
-) -> Option<Box<Channel>> {
-    let min_bytes = cx.env.config.compression.min_bytes;
-    let channel = Channel::new(agreed, min_bytes, cx.codecs).or_else(|| {
-        cx.counters.windows_refused.add(1);
-        let shared = extension::negotiate(accepted.extensions(), Compression::Shared);
-        Channel::new(shared.ok()??, min_bytes, cx.codecs)
-    });
-    channel.map(Box::new)
 }
 
 #[cfg(test)]

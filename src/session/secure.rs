@@ -5,7 +5,7 @@ use super::{Context, Ending, Session, Stage};
 use crate::http::{Connection, Response};
 use crate::mem::Segment;
 use crate::tls::{Filter, PeerCertificate, TlsFailure};
-use crate::work::{self, Op};
+use crate::work::{self, WorkKind};
 use std::sync::Arc;
 
 impl Session {
@@ -69,7 +69,7 @@ impl Session {
         }
         match was_handshaking && filter.has_records() && !had_records {
             // We have answered, and the answer is signed or a signature was checked for it.
-            true => cx.work.charge(Op::Handshake, work::HANDSHAKE),
+            true => cx.work.charge(WorkKind::Handshake, work::HANDSHAKE),
             false => cx.work.add(work::STEP + bytes.len() as u64 / 4),
         }
         let counters = cx.counters;

@@ -1,5 +1,6 @@
 //! The WebSocket stage: messages in and out, the closing handshake, heartbeats.
 
+use super::heartbeat::{Liveness, full};
 use super::inbound::Recipient;
 use super::pause::ParkedMessage;
 use super::proxy::ProxyLeg;
@@ -14,7 +15,7 @@ use crate::dialect::{
 use crate::hub::{Answer, ConnId, DialectMessage};
 use crate::jwt::{Expiry, TokenLeases};
 use crate::model::{ModelRules, RuleSet};
-use crate::time::{Deadline, Now};
+use crate::time::Deadline;
 use crate::ws::close::{self, CloseHandshake};
 use crate::ws::output::{Channel, Codecs};
 use crate::ws::record;
@@ -32,7 +33,9 @@ pub(super) struct Socket {
     /// Those of when the message began of which part is in; 0 between messages.
     pub(super) begun: u32,
     pub(super) closing: CloseHandshake,
-    liveness: Liveness,
+    pub(super) liveness: Liveness,
+    /// Whether it is counted as a WebSocket of its listener.
+    pub(super) counted: bool,
     pub(super) rate_limit: RateLimit,
     /// What the connection is bound to, if to anything.
     pub(super) policy: Option<Box<ConnectionPolicy>>,
@@ -61,8 +64,8 @@ impl ConnectionPolicy {
     }
 }
 
-const LATE: Closing = Closing::new(close::POLICY, "the message took too long to arrive");
-const EXPIRED: Closing = Closing::new(close::POLICY, "the token has expired");
+pub(super) const LATE: Closing = Closing::new(close::POLICY, "the message took too long to arrive");
+pub(super) const EXPIRED: Closing = Closing::new(close::POLICY, "the token has expired");
 const FLOOD: Closing = Closing::new(close::POLICY, "too many control frames");
 
 /// Who takes the messages.
@@ -74,16 +77,6 @@ pub(super) enum Endpoint {
     ProxyLeg(Box<ProxyLeg>),
     /// The dialect has refused the connection; its close is on the way.
     Refused,
-}
-
-/// Signs of life asked for since the peer was last heard.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Liveness {
-    None,
-    /// A ping frame.
-    Ping,
-    /// Then, for a peer that does not answer those, the dialect's own words.
-    AppPing,
 }
 
 impl Socket {
@@ -102,6 +95,7 @@ impl Socket {
             begun: 0,
             closing: CloseHandshake::Open,
             liveness: Liveness::None,
+            counted: false,
             rate_limit: RateLimit::default(),
             policy,
         }
@@ -110,6 +104,11 @@ impl Socket {
     /// Whether it is open and may have lived long enough.
     pub(super) fn has_expired(&self, cx: &Context<'_>) -> bool {
         self.is_open() && self.lease_deadline().due(cx.now)
+    }
+
+    /// Which side of the WebSocket is ours: the client's at an upstream.
+    fn role(&self) -> ws::Role {
+        self.leg().map_or(ws::Role::Server, |leg| leg.role)
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -125,7 +124,7 @@ impl Socket {
     ) -> (usize, After) {
         self.heard = cx.now.ms as u32;
         self.liveness = Liveness::None;
-        let limits = self.limits(cx.env);
+        let (role, limits) = (self.role(), self.limits(cx.env));
         // After our close frame, what the peer still says is not answered (section 5.5.1).
         let ignores = !self.is_open() && self.leg().is_none();
         if let Some(parked) = self.policy.as_mut().and_then(|policy| policy.parked.take()) {
@@ -134,7 +133,7 @@ impl Socket {
         if self.is_unpacking() {
             return (0, self.unpack_on(&limits, ignores, out, deadline, cx));
         }
-        let (taken, event) = self.input.next(&limits, input);
+        let (taken, event) = self.input.next(role, &limits, input);
         let mut wanted = None;
         let after = match event {
             FrameEvent::Need if ignores => After::Need,
@@ -251,7 +250,7 @@ impl Socket {
         After::Need
     }
 
-    fn message_deadline(&self, cx: &Context<'_>) -> Deadline {
+    pub(super) fn message_deadline(&self, cx: &Context<'_>) -> Deadline {
         Deadline(full(self.begun, cx.now) + cx.env.config.timeouts.message_ms)
     }
 
@@ -281,7 +280,7 @@ impl Socket {
         leases.map_or(Deadline::NEVER, |leases| leases.deadline())
     }
 
-    fn dialect_deadline(&self) -> Deadline {
+    pub(super) fn dialect_deadline(&self) -> Deadline {
         match &self.endpoint {
             Endpoint::Dialect(it) => it.deadline(),
             _ => Deadline::NEVER,
@@ -289,7 +288,7 @@ impl Socket {
     }
 
     /// Whether a token has ended, and nobody has brought another one.
-    fn expiry(&mut self, cx: &Context<'_>) -> bool {
+    pub(super) fn expiry(&mut self, cx: &Context<'_>) -> bool {
         if !self.has_expired(cx) {
             return false;
         }
@@ -473,7 +472,7 @@ impl Socket {
     }
 
     /// Tells the dialect something, unless the connection is closing.
-    fn tell(
+    pub(super) fn tell(
         &mut self,
         out: &mut Vec<u8>,
         cx: &mut Context<'_>,
@@ -492,84 +491,6 @@ impl Socket {
         After::Again
     }
 
-    /// The deadline has come: ask for a sign of life, or give up.
-    pub(super) fn liveness(
-        &mut self,
-        out: &mut Vec<u8>,
-        deadline: &mut Deadline,
-        cx: &mut Context<'_>,
-    ) -> After {
-        let now = cx.now;
-        if !self.is_open() {
-            // The peer's close frame has not come.
-            cx.counters.timed_out.add(1);
-            return After::End(Ending::Cut);
-        }
-        if self.input.mid_message() && self.message_deadline(cx).due(now) {
-            return self.end_late(out, cx);
-        }
-        if self.expiry(cx) {
-            self.close(&EXPIRED, out);
-            *deadline = now.plus_ms(cx.env.config.timeouts.close_ms);
-            return After::Again;
-        }
-        if self.dialect_deadline().due(now) {
-            let after = self.tell(out, cx, |it, context| it.on_deadline(context));
-            if !self.is_open() {
-                *deadline = now.plus_ms(cx.env.config.timeouts.close_ms);
-                return after;
-            }
-        }
-        let answer_ms = self.heartbeat(cx.env).answer_ms;
-        let silence_ms = self.silence_ms(cx.env, cx.conn.slot);
-        let heard_ms = full(self.heard, now);
-        if now.ms.saturating_sub(heard_ms) < silence_ms {
-            self.liveness = Liveness::None;
-            *deadline = Deadline(heard_ms + silence_ms).min(self.own_deadline());
-            if self.input.mid_message() {
-                *deadline = (*deadline).min(self.message_deadline(cx));
-            }
-            return After::Again;
-        }
-        if self.records().is_some() {
-            return self.say_alive(silence_ms, out, deadline, cx);
-        }
-        let (asked_ms, answer_ms) = match self.liveness {
-            Liveness::None => (0, answer_ms / 2),
-            Liveness::Ping => (answer_ms / 2, answer_ms.div_ceil(2)),
-            Liveness::AppPing => (answer_ms, 0),
-        };
-        let missed = Deadline(heard_ms + silence_ms + asked_ms);
-        if !missed.due(now) {
-            // The dialect had something to do; the peer still has time.
-            *deadline = missed.min(self.own_deadline());
-            return After::Again;
-        }
-        match self.liveness {
-            Liveness::None => {
-                self.ask(out, cx);
-                self.liveness = Liveness::Ping;
-            }
-            Liveness::Ping => {
-                self.tell(out, cx, |it, context| it.app_ping(context));
-                self.liveness = Liveness::AppPing;
-            }
-            Liveness::AppPing => {
-                cx.counters.timed_out.add(1);
-                return self.close_for(Why::Silent, out, cx);
-            }
-        }
-        *deadline = now.plus_ms(answer_ms).min(self.own_deadline());
-        After::Again
-    }
-
-    /// A message has not come to its end in its time.
-    fn end_late(&mut self, out: &mut Vec<u8>, cx: &Context<'_>) -> After {
-        cx.counters.timed_out.add(1);
-        self.close(&LATE, out);
-        After::End(Ending::Flush)
-    }
-
     pub(super) fn on_close(&mut self, env: &Env, us: ConnId, out: &mut Vec<Effect>) {
         if let Endpoint::Dialect(it) = &mut self.endpoint {
             it.on_close(env, us, out);
@@ -586,29 +507,11 @@ impl Socket {
     }
 }
 
-/// A time of the last 49 days, of which the low bits were kept.
-fn full(low: u32, now: Now) -> u64 {
-    now.ms.saturating_sub((now.ms as u32).wrapping_sub(low).into())
-}
-
 /// The server's reasons in the codes of RFC 6455, for endpoints without a dialect.
 fn plain_closing(why: Why) -> Closing {
     match why {
         Why::Silent => Closing::new(close::GOING_AWAY, "no sign of life"),
         Why::Draining => Closing::new(close::GOING_AWAY, "the server is shutting down"),
         Why::Slow => Closing::new(close::POLICY, "the client does not read what it is sent"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn heartbeat_time_survives_a_wrap_of_its_low_bits() {
-        for (then, later) in [(0, 0), (5, 7), (u64::from(u32::MAX), 10), (1 << 33, 1 << 31)] {
-            let now = Now { ms: then + later, unix_s: 0 };
-            assert_eq!(full(then as u32, now), then, "{then} {later}");
-        }
     }
 }

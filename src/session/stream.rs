@@ -5,7 +5,8 @@
 //! goes out is written by an output that knows the framing; endpoints, models, leases, queues and
 //! deadlines are those of a WebSocket. To the upstream of a proxy it is one.
 
-use super::request::{enter, refuse};
+use super::open::enter;
+use super::request::refuse;
 use super::socket::{ConnectionPolicy, Socket};
 use super::upstream::{PendingUpstream, UpstreamRequest};
 use super::{After, Context, Ending};
@@ -22,8 +23,6 @@ use crate::ws::{self, FrameEvent, MessageKind, Role, Violation};
 pub(super) enum Input {
     /// The frames of a WebSocket.
     Frames(ws::Reader),
-    /// Those of one that we have opened, at a server.
-    Answers(ws::Reader),
     /// The records of a body.
     Records(Box<Records>),
 }
@@ -54,12 +53,12 @@ impl Input {
 
     pub(super) fn next<'a>(
         &'a mut self,
+        role: Role,
         limits: &ws::FrameLimits,
         input: &'a mut [u8],
     ) -> (usize, FrameEvent<'a>) {
         match self {
-            Input::Frames(reader) => reader.next(Role::Server, limits, input),
-            Input::Answers(reader) => reader.next(Role::Client, limits, input),
+            Input::Frames(reader) => reader.next(role, limits, input),
             Input::Records(records) => records.next(limits, input),
         }
     }
@@ -67,7 +66,7 @@ impl Input {
     /// What has come of an unfinished message that is compressed.
     pub(super) fn take_compressed(&mut self) -> Option<(MessageKind, Vec<u8>)> {
         match self {
-            Input::Frames(reader) | Input::Answers(reader) => reader.take_compressed(),
+            Input::Frames(reader) => reader.take_compressed(),
             Input::Records(_) => None,
         }
     }
@@ -75,7 +74,7 @@ impl Input {
     /// How many empty frames there were, those left out that are messages.
     pub(super) fn take_empty_frames(&mut self) -> u16 {
         match self {
-            Input::Frames(reader) | Input::Answers(reader) => reader.take_empty_frames(),
+            Input::Frames(reader) => reader.take_empty_frames(),
             Input::Records(_) => 0,
         }
     }
@@ -83,7 +82,7 @@ impl Input {
     /// Whether a message has begun and not ended.
     pub(super) fn mid_message(&self) -> bool {
         match self {
-            Input::Frames(reader) | Input::Answers(reader) => reader.mid_message(),
+            Input::Frames(reader) => reader.mid_message(),
             Input::Records(records) => records.stage != Stage::Over && records.reader.mid_record(),
         }
     }
@@ -91,7 +90,7 @@ impl Input {
     /// Whether a further step without input would find nothing to do.
     pub(super) fn keeps_nothing(&self) -> bool {
         match self {
-            Input::Frames(reader) | Input::Answers(reader) => reader.held_bytes() == 0,
+            Input::Frames(reader) => reader.held_bytes() == 0,
             Input::Records(records) => records.keeps_nothing(),
         }
     }
@@ -99,7 +98,7 @@ impl Input {
     /// Bytes of heap that hold what is not whole.
     pub(super) fn held_bytes(&self) -> usize {
         match self {
-            Input::Frames(reader) | Input::Answers(reader) => reader.filled_bytes(),
+            Input::Frames(reader) => reader.filled_bytes(),
             Input::Records(records) => records.reader.held_bytes(),
         }
     }
@@ -107,7 +106,7 @@ impl Input {
     /// Frees a long message that was handed out, before what was made of it waits.
     pub(super) fn take_back(&mut self) {
         match self {
-            Input::Frames(reader) | Input::Answers(reader) => reader.take_back_long(),
+            Input::Frames(reader) => reader.take_back_long(),
             Input::Records(_) => {}
         }
     }
@@ -115,7 +114,7 @@ impl Input {
     /// Frees everything: nothing more is read.
     pub(super) fn discard(&mut self) {
         match self {
-            Input::Frames(reader) | Input::Answers(reader) => *reader = ws::Reader::new(),
+            Input::Frames(reader) => *reader = ws::Reader::new(),
             Input::Records(records) => records.reader.discard(),
         }
     }

@@ -13,8 +13,8 @@ use crate::mem::Slot;
 use crate::time::{Deadline, Now};
 use crate::tls::Filter;
 use crate::upstream::{Chosen, Tried};
+use crate::ws::Role;
 use crate::ws::output::{Channel, Codecs};
-use crate::ws::{self, Role};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -207,7 +207,7 @@ impl Dialling {
                 cx.proxy_effects.push(ProxyEffect::Say { to, message });
                 let leg = ProxyLeg::new(Role::Client, to, self.buffer_bytes, cx.keys);
                 let endpoint = Endpoint::ProxyLeg(Box::new(leg));
-                let input = Input::Answers(ws::Reader::new());
+                let input = Input::FRAMES;
                 After::Upgraded(Box::new(Socket::new(input, endpoint, None, None, cx.now.ms)))
             }
         };

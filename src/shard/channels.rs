@@ -10,11 +10,11 @@ use crate::hub::{
 use crate::mem::Slot;
 use crate::session::Broadcast;
 use crate::time::Now;
-use crate::work::{self, Op};
+use crate::work::{self, WorkKind};
 
 impl Shard {
     pub(super) fn act(&mut self, slot: Slot, effect: Effect, now: Now) {
-        self.work.charge(Op::Effect, work::EFFECT);
+        self.work.charge(WorkKind::Effect, work::EFFECT);
         match effect {
             Effect::Join { app, name, max, request } => {
                 let is_public = is_public(&self.env, app, &name);
@@ -150,7 +150,7 @@ impl Shard {
     pub(super) fn charge_query(&self, query: &Query) {
         if let Query::Channels { .. } = query {
             let channels = self.hub.channel_count() as u64;
-            self.work.charge(Op::Listing, work::LISTED * channels);
+            self.work.charge(WorkKind::Listing, work::LISTED * channels);
         }
     }
 
@@ -168,7 +168,7 @@ impl Shard {
             && let Some((session, mut cx)) = self.session(slot, now)
         {
             if let Answer::Users(users) = &answer {
-                cx.work.charge(Op::Listing, work::LISTED * users.len() as u64);
+                cx.work.charge(WorkKind::Listing, work::LISTED * users.len() as u64);
             }
             session.answered(ticket, part, answer, &mut cx);
         }
@@ -198,7 +198,7 @@ impl Shard {
         if let Some(message) = &event.message {
             return self.deliver_message(message, event.except, now);
         }
-        self.work.charge(Op::Delivery, work::DELIVERY * self.subscribers.len() as u64);
+        self.work.charge(WorkKind::Delivery, work::DELIVERY * self.subscribers.len() as u64);
         let mut broadcast = Broadcast::new(event);
         let limits = &self.env.config.limits;
         let except = event.except.filter(|conn| conn.core == self.core).map(|conn| conn.slot);
@@ -263,7 +263,7 @@ impl Shard {
     /// Gives the dialects of `self.subscribers` what they are told, and empties that list.
     fn deliver_message(&mut self, what: &DialectMessage, except: Option<ConnId>, now: Now) {
         let except = except.filter(|conn| conn.core == self.core).map(|conn| conn.slot);
-        self.work.charge(Op::Delivery, work::TELL * self.subscribers.len() as u64);
+        self.work.charge(WorkKind::Delivery, work::TELL * self.subscribers.len() as u64);
         let mut listed = std::mem::take(&mut self.subscribers);
         for index in listed.drain(..) {
             let Some(slot) = self.sessions.slot_at(index) else { continue };

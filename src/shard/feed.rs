@@ -4,7 +4,7 @@ use super::Shard;
 use crate::mem::Slot;
 use crate::session::Step;
 use crate::time::Now;
-use crate::work::{self, Op};
+use crate::work::{self, WorkKind};
 
 impl Shard {
     /// Takes bytes, and keeps those that have to wait.
@@ -45,7 +45,7 @@ impl Shard {
             self.after(slot, now);
             let inflated = codecs.saturating_sub(self.codecs.turn_work());
             if inflated > 0 {
-                self.work.charge(Op::Compression, inflated as u64);
+                self.work.charge(WorkKind::Compression, inflated as u64);
             }
             let session = self.sessions.get_mut(slot)?;
             let written = session.queued_bytes().saturating_sub(queued);

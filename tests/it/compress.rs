@@ -239,7 +239,7 @@ fn inflate_large_messages_one_after_another_and_small_ones_meanwhile() {
     for config in all_ways() {
         let dedicated = config.routes[0].compression == CompressionMode::Dedicated;
         let mut machine = Machine::new(config);
-        let crowd: Vec<usize> = (0..SHRINK_THRESHOLD).map(|_| echo(&mut machine)).collect();
+        let others: Vec<usize> = (0..SHRINK_THRESHOLD).map(|_| echo(&mut machine)).collect();
         let (small, plain) = (echo(&mut machine), machine.open());
         machine.receive(plain, &peer::handshake("/echo", ""));
         heard(&mut machine, plain);
@@ -249,7 +249,7 @@ fn inflate_large_messages_one_after_another_and_small_ones_meanwhile() {
         let begun = if dedicated { (64 + 16) * 1024 } else { 0 };
         let bound = windows + LARGE + LARGE / 2 + 16 * 1024 + SHRINK_THRESHOLD * begun;
         let bomb = frame(true, Some(Opcode::Binary), &deflated(&vec![b'x'; LARGE]));
-        for &at in &crowd {
+        for &at in &others {
             machine.receive_in_turn(at, &bomb);
             assert!(machine.shard.inflated_bytes() <= bound);
         }
@@ -260,12 +260,12 @@ fn inflate_large_messages_one_after_another_and_small_ones_meanwhile() {
         assert!(!heard(&mut machine, plain).is_empty());
         assert!(machine.counters.inflate_waits.get() > 0);
         // In the order in which they came, also for who has sent one more meanwhile.
-        machine.receive_in_turn(crowd[0], &bomb);
-        for &at in &crowd[1..] {
+        machine.receive_in_turn(others[0], &bomb);
+        for &at in &others[1..] {
             bounded_turns(&mut machine, at, bound);
         }
         machine.settle();
-        assert_eq!(heard(&mut machine, crowd[0]).len(), 2);
+        assert_eq!(heard(&mut machine, others[0]).len(), 2);
         assert_eq!(machine.shard.inflated_bytes(), windows, "all is given back");
         machine.end();
     }

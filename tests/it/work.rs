@@ -234,9 +234,9 @@ fn floods_of_small_messages_do_not_hold_up_others() {
     let mut machine = guarded();
     let healthy = echo(&mut machine);
     let floods: Vec<usize> = (0..8).map(|_| echo(&mut machine)).collect();
-    let flood = peer::text("x").repeat(10_000);
+    let messages = peer::text("x").repeat(10_000);
     for &at in &floods {
-        receive_all(&mut machine, at, &flood);
+        receive_all(&mut machine, at, &messages);
     }
     let taken = machine.counters.messages_received.get();
     assert!(taken <= 8 * u64::from(work::CONNECTION_MESSAGES), "{taken} messages");

@@ -1,6 +1,6 @@
 //! What all registries' answers have in common: numbers, errors, and which content is a schema.
 
-use super::super::client::Answer;
+use super::super::client::FetchedResponse;
 use crate::model::{FetchFailure, SchemaId};
 use hyper::StatusCode;
 use hyper::header::{CONTENT_TYPE, HeaderName};
@@ -48,7 +48,10 @@ impl Visitor<'_> for NumberVisitor {
 ///
 /// A 404 means that there is no such schema only if the registry itself says so: anything else that
 /// answers 404 at this address (a proxy, another API version) knows nothing about schemas.
-pub(super) fn failure(answer: &Answer, message: impl Fn(&[u8]) -> Option<String>) -> FetchFailure {
+pub(super) fn failure(
+    answer: &FetchedResponse,
+    message: impl Fn(&[u8]) -> Option<String>,
+) -> FetchFailure {
     match (answer.status, message(&answer.body)) {
         (StatusCode::NOT_FOUND, Some(_)) => FetchFailure::Gone,
         (StatusCode::NOT_FOUND, None) => {
@@ -69,7 +72,7 @@ fn printable(text: &str) -> String {
 }
 
 /// Checks that an answer whose body is a bare schema is not a web page instead.
-pub(super) fn check_content(answer: &Answer) -> Result<(), FetchFailure> {
+pub(super) fn check_content(answer: &FetchedResponse) -> Result<(), FetchFailure> {
     let kind = answer.headers.get(CONTENT_TYPE).and_then(|it| it.to_str().ok());
     let is_page =
         kind.is_some_and(|it| it.trim_start().to_ascii_lowercase().starts_with("text/html"));
@@ -80,7 +83,7 @@ pub(super) fn check_content(answer: &Answer) -> Result<(), FetchFailure> {
 }
 
 /// The type of a bare schema, if the answer says it.
-pub(super) fn artifact_type(answer: &Answer) -> Option<&str> {
+pub(super) fn artifact_type(answer: &FetchedResponse) -> Option<&str> {
     answer.headers.get(ARTIFACT_TYPE).and_then(|it| it.to_str().ok())
 }
 
@@ -90,10 +93,10 @@ mod tests {
     use hyper::body::Bytes;
     use hyper::header::{HeaderMap, HeaderValue};
 
-    fn answer(status: u16, kind: &'static str, body: &'static str) -> Answer {
+    fn answer(status: u16, kind: &'static str, body: &'static str) -> FetchedResponse {
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(kind))]);
         let status = StatusCode::from_u16(status).unwrap();
-        Answer { status, headers, body: Bytes::from_static(body.as_bytes()) }
+        FetchedResponse { status, headers, body: Bytes::from_static(body.as_bytes()) }
     }
 
     #[test]

@@ -41,14 +41,14 @@ struct MetaDataV3 {
 /// `ArtifactReference`, the same in both versions.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Reference {
+pub(super) struct ApicurioReference {
     pub(super) name: String,
     group_id: Option<String>,
     pub(super) artifact_id: String,
     version: Option<String>,
 }
 
-impl Reference {
+impl ApicurioReference {
     /// The group of the artifact. One without is of the registry's default group, whatever the
     /// group is that the catalog names.
     pub(super) fn group(&self) -> &str {
@@ -276,7 +276,7 @@ mod tests {
         assert_eq!(content(V2, SchemaIdKind::ContentId), "/apis/registry/v2/ids/contentIds/9");
         assert_eq!(content(V3, SchemaIdKind::ContentId), "/apis/registry/v3/ids/contentIds/9");
         let lost = r#"{"name":"n","groupId":null,"artifactId":"a","version":null}"#;
-        let lost: Reference = serde_json::from_str(lost).unwrap();
+        let lost: ApicurioReference = serde_json::from_str(lost).unwrap();
         assert_eq!((lost.group(), lost.version()), ("default", "latest"));
     }
 }

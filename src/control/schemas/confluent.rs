@@ -28,7 +28,7 @@ pub(super) struct SubjectVersion {
 pub(super) struct SchemaText {
     pub(super) schema: String,
     schema_type: Option<String>,
-    references: Option<Vec<Reference>>,
+    references: Option<Vec<ConfluentReference>>,
 }
 
 impl SchemaText {
@@ -36,14 +36,14 @@ impl SchemaText {
         self.schema_type.as_deref().unwrap_or(DEFAULT_TYPE)
     }
 
-    pub(super) fn into_parts(self) -> (String, Vec<Reference>) {
+    pub(super) fn into_parts(self) -> (String, Vec<ConfluentReference>) {
         (self.schema, self.references.unwrap_or_default())
     }
 }
 
 /// `SchemaReference`. A version of -1 is the latest.
 #[derive(Debug, Deserialize)]
-pub(super) struct Reference {
+pub(super) struct ConfluentReference {
     pub(super) name: String,
     pub(super) subject: String,
     pub(super) version: i64,

@@ -10,7 +10,7 @@ use crate::config::{self, GuardKind};
 use crate::dialect::{DialectContext, Effect};
 use crate::jwt::Unverified;
 use crate::time::{Deadline, Now};
-use crate::work::Op;
+use crate::work::WorkKind;
 use std::sync::Arc;
 
 /// A client that has signed in.
@@ -108,7 +108,7 @@ impl Client {
                 }
                 break;
             }
-            context.work.charge(Op::Token, guard.price(token));
+            context.work.charge(WorkKind::Token, guard.price(token));
             let checked = guard.check(token, now_s);
             if let Err(Unverified::Flaw(_)) = checked {
                 doubted = true;

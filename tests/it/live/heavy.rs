@@ -134,7 +134,7 @@ fn memory_of_many_strangers_stays_within_the_account_and_a_client_is_served() {
     let address = process.address;
     let mut healthy = Client::open(address, "/echo");
     let before = process.resident();
-    let crowd: Vec<_> = (0..STRANGERS)
+    let others: Vec<_> = (0..STRANGERS)
         .map(|number| {
             std::thread::spawn(move || {
                 let mut stream = std::net::TcpStream::connect(address).unwrap();
@@ -151,7 +151,7 @@ fn memory_of_many_strangers_stays_within_the_account_and_a_client_is_served() {
         .collect();
     let start = Instant::now();
     let (mut max, mut slowest) = (0, Duration::ZERO);
-    while !crowd.iter().all(|stranger| stranger.is_finished()) {
+    while !others.iter().all(|stranger| stranger.is_finished()) {
         let asked = Instant::now();
         healthy.sync();
         slowest = slowest.max(asked.elapsed());
@@ -164,7 +164,7 @@ fn memory_of_many_strangers_stays_within_the_account_and_a_client_is_served() {
     // Without an account it would be 700 MiB. Beside it are buffers that grow, and the allocator.
     assert!(max < 3 * LIMIT, "{:.1} MiB", mib(max));
     assert!(slowest < Duration::from_secs(10), "{slowest:?}");
-    crowd.into_iter().for_each(|stranger| stranger.join().unwrap());
+    others.into_iter().for_each(|stranger| stranger.join().unwrap());
     healthy.sync();
     wait("memory is given back", || process.resident() < before + LIMIT / 2);
 }
