@@ -1,7 +1,8 @@
 //! One value for three formats: JSON, BSON and MessagePack.
 //!
 //! Each client and each back end chooses a format; a message in one format is encoded again for the
-//! others. [`decode`] reads a whole message, which is one map in every format; [`encode`] writes one.
+//! others. [`decode`] reads a whole message, which is one map in every format; [`encode`] writes
+//! one.
 //!
 //! Only what the formats have in common is accepted: null, booleans, numbers, texts, arrays, and
 //! maps with texts as keys. When a message is read, dates become ISO 8601 texts and binary data
@@ -80,8 +81,8 @@ pub enum Value {
 pub struct DecodeLimits {
     /// Nesting of maps and arrays, the outermost one counted.
     pub depth: usize,
-    /// Number of values, maps and arrays included. A value takes up to 64 bytes of memory for one or
-    /// two bytes of the message, so this bounds the memory of a message.
+    /// Number of values, maps and arrays included. A value takes up to 64 bytes of memory for one
+    /// or two bytes of the message, so this bounds the memory of a message.
     pub values: usize,
     /// Bytes of the message.
     pub bytes: usize,
@@ -137,8 +138,8 @@ pub enum Error {
     Date,
 }
 
-/// Reads one message: one map, to its last byte. `bytes` serves as working memory, so its content is
-/// undefined afterwards.
+/// Reads one message: one map, to its last byte. `bytes` serves as working memory, so its content
+/// is undefined afterwards.
 ///
 /// # Errors
 /// See [`Error`].

@@ -32,9 +32,9 @@ impl Body {
         })
     }
 
-    /// Finds the data at the front of `input`. If there is data, call [`Body::took`] with the number
-    /// of bytes that were consumed, and look again after them. If there is none, all of `input` is
-    /// consumed, unless the body has ended.
+    /// Finds the data at the front of `input`. If there is data, call [`Body::took`] with the
+    /// number of bytes that were consumed, and look again after them. If there is none, all of
+    /// `input` is consumed, unless the body has ended.
     ///
     /// # Errors
     /// The chunks are malformed, or one has more framing bytes than `head_bytes`.

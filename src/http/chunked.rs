@@ -44,8 +44,8 @@ impl Chunked {
         Chunked { at: ChunkState::Size, size: 0, digits: 0, total: 0, aside: 0 }
     }
 
-    /// Decodes `input` and appends the data to `out`. Returns the number of consumed bytes, which is
-    /// all unless the body ended, and whether it ended.
+    /// Decodes `input` and appends the data to `out`. Returns the number of consumed bytes, which
+    /// is all unless the body ended, and whether it ended.
     pub(super) fn feed(
         &mut self,
         limits: &HeadLimits,

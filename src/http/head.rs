@@ -137,8 +137,8 @@ fn is_host_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~!$&'()*+;=:[]%".contains(&byte)
 }
 
-/// `httparse` reports a bad version for anything in its place; only a text that looks like a version
-/// is answered 505.
+/// `httparse` reports a bad version for anything in its place; only a text that looks like a
+/// version is answered 505.
 fn translate(error: Parse, bytes: &[u8]) -> Error {
     match error {
         Parse::TooManyHeaders => Error::TooManyHeaders,

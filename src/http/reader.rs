@@ -10,8 +10,8 @@ use crate::limits::{HTTP_BODY_BYTES, HTTP_HEAD_BYTES, HTTP_HEADERS, HTTP_HEADERS
 /// The maximum sizes of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeadLimits {
-    /// Bytes of a head: request line, fields and the blank line. Also bytes of a chunked body beside
-    /// its data.
+    /// Bytes of a head: request line, fields and the blank line. Also bytes of a chunked body
+    /// beside its data.
     pub head_bytes: usize,
     /// Header fields of a head.
     pub head_fields: usize,
@@ -61,9 +61,9 @@ pub enum Phase {
 
 /// Reads the requests of one connection.
 ///
-/// A request that is whole in the input is borrowed from it. Otherwise it is gathered in a buffer of
-/// at most `head_bytes + body_bytes`, which the first call after the request frees. Between requests
-/// a reader owns no heap memory.
+/// A request that is whole in the input is borrowed from it. Otherwise it is gathered in a buffer
+/// of at most `head_bytes + body_bytes`, which the first call after the request frees. Between
+/// requests a reader owns no heap memory.
 #[derive(Debug, Default)]
 pub struct Reader {
     state: State,

@@ -12,7 +12,8 @@ pub enum HttpVersion {
     Http11,
 }
 
-/// One request. Its head has been checked (see [`super::Error`]), and its body is whole and decoded.
+/// One request. Its head has been checked (see [`super::Error`]), and its body is whole and
+/// decoded.
 #[derive(Debug)]
 pub struct Request<'a> {
     /// The method as sent; methods are case-sensitive.

@@ -77,7 +77,8 @@ struct Content {
 }
 
 impl Encodings {
-    /// The message that has `value` in `envelope`. `compresses` says whether an endpoint compresses.
+    /// The message that has `value` in `envelope`. `compresses` says whether an endpoint
+    /// compresses.
     ///
     /// # Errors
     /// A format cannot express it: see [`Value::check`].

@@ -282,9 +282,9 @@ impl OutgoingMail {
         self.longest_down = self.longest_down.max(lane.len());
     }
 
-    /// Sends a message to the dialect of a connection by way of core `by`: the connection's core, or
-    /// the home of a channel. Does nothing if there is no such core, because back ends may name one
-    /// that they made up.
+    /// Sends a message to the dialect of a connection by way of core `by`: the connection's core,
+    /// or the home of a channel. Does nothing if there is no such core, because back ends may name
+    /// one that they made up.
     pub fn tell(&mut self, by: u16, to: ConnId, what: DialectMessage) {
         if usize::from(by) < self.lanes.len() {
             self.up(by, Up::Tell { to, what });

@@ -364,9 +364,9 @@ impl Hub {
         }
     }
 
-    /// Publishes `event` to every subscriber of the channel. If the home is another core, it answers
-    /// `ack`, if there is one, with [`Down::Answer`]. If this core is the home and the channel has
-    /// no subscriber, nothing is allocated, unless the event must be kept.
+    /// Publishes `event` to every subscriber of the channel. If the home is another core, it
+    /// answers `ack`, if there is one, with [`Down::Answer`]. If this core is the home and the
+    /// channel has no subscriber, nothing is allocated, unless the event must be kept.
     pub fn publish(
         &mut self,
         app: u32,

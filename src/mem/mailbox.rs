@@ -103,7 +103,8 @@ impl<T> Drop for Queue<T> {
         let mut at = self.consumed.0.load(Ordering::Relaxed);
         while at != produced {
             let place = &self.places[at & (self.places.len() - 1)];
-            // SAFETY: both ends are dropped, and `consumed..produced` holds written, unread messages.
+            // SAFETY: both ends are dropped, and `consumed..produced` holds written, unread
+            // messages.
             place.with_mut(|place| unsafe { (*place).assume_init_drop() });
             at = at.wrapping_add(1);
         }

@@ -2,8 +2,9 @@
 //!
 //! [`Reader`] turns received bytes into messages and control frames, or into the one [`Violation`]
 //! that ends the connection; it reports the violation with the octet that breaks the rule, not at
-//! the end of the frame. [`frame`] writes frames, [`close`] has the codes and the closing handshake,
-//! [`utf8`] checks text as it arrives. Each rule is one function for reading and for writing.
+//! the end of the frame. [`frame`] writes frames, [`close`] has the codes and the closing
+//! handshake, [`utf8`] checks text as it arrives. Each rule is one function for reading and for
+//! writing.
 //!
 //! This module has no clock: the session decides how long to wait for an answer.
 

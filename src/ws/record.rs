@@ -1,5 +1,5 @@
-//! Messages as records of HTTP bodies in place of frames, for a request with a streamed body and its
-//! streamed response.
+//! Messages as records of HTTP bodies in place of frames, for a request with a streamed body and
+//! its streamed response.
 //!
 //! The framing ends a record, not the chunk, because intermediaries may change the chunks. This
 //! server nevertheless writes one chunk for each record.

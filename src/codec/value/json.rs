@@ -1,8 +1,8 @@
 //! JSON, read by simd-json.
 //!
 //! simd-json turns every number into a double or an integer of 64 bits and refuses larger integers.
-//! So the text is scanned first: a number that is not just a few digits is stored apart and replaced
-//! by a zero. The same scan counts values and depth before memory is allocated for them.
+//! So the text is scanned first: a number that is not just a few digits is stored apart and
+//! replaced by a zero. The same scan counts values and depth before memory is allocated for them.
 
 use super::{Budget, DecodeLimits, Envelope, EnvelopeBody, Error, Value, check_key, check_members};
 use crate::codec::json::{MalformedJson, Scratch, push_string};
@@ -93,8 +93,8 @@ fn end_of_string(text: &[u8], mut at: usize) -> usize {
     text.len()
 }
 
-/// Replaces a number that simd-json would read differently by a zero. A text that is not a number is
-/// left, so that simd-json refuses it.
+/// Replaces a number that simd-json would read differently by a zero. A text that is not a number
+/// is left, so that simd-json refuses it.
 fn take_out(token: &mut [u8]) -> Result<Option<Value>, Error> {
     let digits = token.strip_prefix(b"-").unwrap_or(token);
     let minus_zero = token[0] == b'-' && digits == b"0";
