@@ -222,10 +222,15 @@ impl Server {
 
     /// A counter's sum over all cores.
     pub fn count(&self, name: &str) -> u64 {
+        self.count_by_core(name).into_iter().sum()
+    }
+
+    /// A counter's value on each core.
+    pub fn count_by_core(&self, name: &str) -> Vec<u64> {
         let of_core = |counters: &Arc<Counters>| {
             counters.list().into_iter().find(|(other, _)| *other == name).map_or(0, |(_, n)| n)
         };
-        self.counters.iter().map(of_core).sum()
+        self.counters.iter().map(of_core).collect()
     }
 
     /// All counters, summed over all cores.

@@ -3,22 +3,13 @@
 use crate::net::*;
 use polycast::server::Server;
 use std::collections::HashSet;
-use std::net::SocketAddr;
 use std::thread;
 
-/// The core that a socket id names.
-fn core_of(id: &str) -> u64 {
-    id.split_once('.').unwrap().0.parse::<u64>().unwrap() & 0xffff
-}
-
-/// Clients on every one of `cores` cores, at least `each` on each: the kernel chooses.
-fn on_all_cores(address: SocketAddr, cores: usize, each: usize) -> Vec<(Client, String)> {
+/// Clients on every core, at least `each` on each: the kernel chooses.
+fn on_all_cores(server: &Server, each: usize) -> Vec<(Client, String)> {
+    let address = server.addresses()[0];
     let mut clients: Vec<(Client, String)> = Vec::new();
-    let enough = |clients: &[(Client, String)]| {
-        (0..cores as u64)
-            .all(|core| clients.iter().filter(|(_, id)| core_of(id) == core).count() >= each)
-    };
-    while !enough(&clients) {
+    while server.count_by_core("upgrades").into_iter().any(|on_core| on_core < each as u64) {
         assert!(clients.len() < 1000, "a core gets no connection");
         clients.push(Client::app(address));
     }
@@ -35,7 +26,7 @@ fn server_of(threads: usize) -> Option<Server> {
 fn order_socket_id_excludes_its_connection_on_any_core() {
     let Some(server) = server_of(2) else { return };
     let address = server.addresses()[0];
-    let mut clients = on_all_cores(address, 2, 1);
+    let mut clients = on_all_cores(&server, 1);
     let mut publisher = Client::connect(address);
     // Names enough that both cores are the home of some.
     let channels: Vec<String> = (0..8).map(|n| format!("channel-{n}")).collect();
@@ -78,7 +69,7 @@ fn check_one_order(threads: usize) {
     let Some(server) = server_of(threads) else { return };
     let address = server.addresses()[0];
     let channels = ["a", "b", "c"];
-    let mut clients = on_all_cores(address, threads, 2);
+    let mut clients = on_all_cores(&server, 2);
     for (client, _) in &mut clients {
         channels.iter().for_each(|channel| client.subscribe(channel));
     }
@@ -133,7 +124,7 @@ fn order_acknowledged_publish_reaches_earlier_subscribers() {
     let Some(server) = server_of(4) else { return };
     let address = server.addresses()[0];
     let mut publisher = Client::connect(address);
-    let mut clients = on_all_cores(address, 4, 1);
+    let mut clients = on_all_cores(&server, 1);
     for round in 0..40 {
         // A fresh channel each time: its home has to hear of the interest first.
         let channel = format!("round-{round}");
