@@ -297,7 +297,9 @@ fn tls_end_without_close_notify_is_counted() {
 #[test]
 fn tls_long_and_many_short_messages() {
     let authority = Authority::new();
-    let mut machine = Machine::new(config("long", &authority, "", ""));
+    let mut rules = config("long", &authority, "", "");
+    rules.routes.iter_mut().for_each(|route| route.message_bytes = 0);
+    let mut machine = Machine::new(rules);
     let config = client(&authority, &version::TLS12);
     let mut peer = Peer::new(&mut machine, &config);
     peer.tls.set_buffer_limit(None);

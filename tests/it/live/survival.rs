@@ -79,7 +79,8 @@ fn survival_late_request_is_408() {
     let address = server.addresses()[0];
     let mut healthy = Healthy::new(address);
     let whole = handshake("/echo", "");
-    let body = "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\nhalf";
+    let publish = String::from_utf8(publish("c", "data")).unwrap();
+    let body = &publish[..publish.len() - 4];
     for half in [&whole[..1], &whole[..whole.len() / 2], &whole[..whole.len() - 1], body] {
         let start = Instant::now();
         let mut client = Client::connect(address);
@@ -584,7 +585,9 @@ fn survival_handshakes_in_flight_are_bounded() {
     let address = server.addresses()[0];
     let mut oldest = Client::connect(address);
     // To be told that it may go on is no answer yet.
-    oldest.send(b"POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n");
+    let publish = String::from_utf8(publish("c", "data")).unwrap();
+    let (head, _) = publish.split_once("\r\n\r\n").unwrap();
+    oldest.send(format!("{head}\r\nExpect: 100-continue\r\n\r\n").as_bytes());
     assert_eq!(oldest.response().status, 100);
     let second = Client::connect(address);
     wait_count(&server, "accepted", 2);
