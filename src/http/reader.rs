@@ -151,6 +151,16 @@ impl Reader {
         Some(request(head, headers, &mut []))
     }
 
+    /// Bytes of the body that is being read: as many as the head declares, or of a chunked one
+    /// those that have come.
+    pub fn body_bytes(&self) -> usize {
+        match self.state {
+            State::Length { head, total } => total - head,
+            State::Chunked { head, .. } => self.buffer.len() - head,
+            _ => 0,
+        }
+    }
+
     /// Bytes of heap that hold a request which is not whole, or was just handed out.
     pub fn held_bytes(&self) -> usize {
         self.buffer.capacity()

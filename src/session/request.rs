@@ -12,6 +12,10 @@ use crate::limits::HTTP_PIPELINE;
 use crate::time::Deadline;
 use std::collections::VecDeque;
 
+/// A body of at most so many bytes is read although nobody looks at it, because the connection can
+/// go on then.
+const UNWANTED_BODY_BYTES: usize = 16 * 1024;
+
 /// The requests of one connection.
 #[derive(Default)]
 pub(super) struct Requests {
@@ -133,10 +137,11 @@ impl Requests {
         (taken, after)
     }
 
-    /// Looks at the head of a request whose body has not come: one whose body nobody would look at
-    /// is answered without it, and the connection ends. Nothing is done otherwise.
+    /// Looks at the head of a request whose body has not come: one whose long body nobody would
+    /// look at is answered without it, and the connection ends. Nothing is done otherwise.
     fn look_at_head(&mut self, cx: &mut Context<'_>) -> After {
-        if self.head_checked || self.reader.phase() != Phase::Body {
+        let is_short = self.reader.body_bytes() <= UNWANTED_BODY_BYTES;
+        if self.head_checked || self.reader.phase() != Phase::Body || is_short {
             return After::Need;
         }
         let Some(mut request) = self.reader.head() else { return After::Need };

@@ -219,20 +219,12 @@ impl Machine {
             if !self.wires[at].stalled.is_empty() {
                 continue;
             }
-            if let Some(mut batch) = self.shard.take_batch(slot) {
+            if let Some(batch) = self.shard.take_batch(slot) {
                 if self.wires[at].stalls {
                     self.wires[at].stalled = batch;
                     continue;
                 }
-                let bytes = batch.iter().flat_map(|segment| segment.to_vec()).collect::<Vec<u8>>();
-                batch.clear();
-                let wire = &mut self.wires[at];
-                assert!(!wire.shut, "bytes behind the end");
-                match wire.secure {
-                    true => wire.raw.extend_from_slice(&bytes),
-                    false => wire.heard.extend(wire.ear.hear(&bytes)),
-                }
-                self.shard.sent(slot, bytes.len(), Some(batch), self.now);
+                self.deliver(slot, batch);
             } else if wants.ending == Ending::Flush {
                 self.wires[at].shut = true;
                 self.finish(at);
@@ -242,6 +234,31 @@ impl Machine {
                 assert!(waits, "nothing waits and nothing is read");
             }
         }
+    }
+
+    fn deliver(&mut self, slot: Slot, mut batch: Vec<Segment>) {
+        let bytes = batch.iter().flat_map(|segment| segment.to_vec()).collect::<Vec<u8>>();
+        batch.clear();
+        let wire = &mut self.wires[slot.index as usize];
+        assert!(!wire.shut, "bytes behind the end");
+        match wire.secure {
+            true => wire.raw.extend_from_slice(&bytes),
+            false => wire.heard.extend(wire.ear.hear(&bytes)),
+        }
+        self.shard.sent(slot, bytes.len(), Some(batch), self.now);
+    }
+
+    /// A peer that took nothing reads again, first what is at the kernel's.
+    pub(crate) fn read_again(&mut self, at: usize) {
+        let wire = &mut self.wires[at];
+        wire.stalls = false;
+        let batch = std::mem::take(&mut wire.stalled);
+        if let Some(slot) = wire.slot
+            && !batch.is_empty()
+        {
+            self.deliver(slot, batch);
+        }
+        self.settle();
     }
 
     fn finish(&mut self, at: usize) {

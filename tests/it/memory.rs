@@ -244,10 +244,11 @@ fn memory_of_an_echo_is_as_its_route_says() {
     }
 }
 
-/// Sends a head and one octet of its body of a mebibyte, and says what is answered.
-fn status_on_head(machine: &mut Machine, head: &str) -> Option<u16> {
+/// Sends a head and one octet of a body, and says what is answered.
+fn status_on_head(machine: &mut Machine, head: &str, body_bytes: usize) -> Option<u16> {
     let at = machine.open();
-    machine.receive(at, format!("{head}Host: a\r\nContent-Length: 1048576\r\n\r\nx").as_bytes());
+    let request = format!("{head}Host: a\r\nContent-Length: {body_bytes}\r\n\r\nx");
+    machine.receive(at, request.as_bytes());
     let wire = machine.wire(at);
     match &wire.heard[..] {
         [] => None,
@@ -288,10 +289,14 @@ fn memory_is_not_spent_on_bodies_that_nobody_would_look_at() {
         (&*line("/apps/1/events"), None),
     ] {
         let unread = machine.counters.http_bodies_unread.get();
-        assert_eq!(status_on_head(&mut machine, head), status, "{head}");
+        assert_eq!(status_on_head(&mut machine, head, MIB), status, "{head}");
         let unread = machine.counters.http_bodies_unread.get() - unread;
         assert_eq!(unread, u64::from(status.is_some()), "{head}");
     }
+    // A short body is waited for, and the connection goes on behind it.
+    let nowhere = "POST /nowhere HTTP/1.1\r\n";
+    assert_eq!(status_on_head(&mut machine, nowhere, 16 * 1024), None);
+    assert_eq!(status_on_head(&mut machine, nowhere, 16 * 1024 + 1), Some(404));
     // What is there whole is answered as ever, and the connection goes on.
     let at = machine.open();
     let live = "GET /live HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx";

@@ -51,16 +51,18 @@ fn zenith_backend_is_not_closed_by_what_clients_ask() {
     for (count, bytes) in [(12, 900_000), (900, 10_000)] {
         let (mut machine, backend, clients) = stage(2);
         let [attacker, healthy] = clients[..] else { panic!("two clients") };
+        machine.wire(backend).stalls = true;
         machine.receive_in_turn(attacker, &calls(count, bytes));
         machine.receive_in_turn(healthy, &calls(1, 100));
         machine.settle();
+        machine.read_again(backend);
         let asked = texts(&mut machine, backend);
         let answers = texts(&mut machine, attacker);
         assert_eq!(refused(&answers), count + 1 - asked.len(), "each is asked or refused");
         assert_eq!(answers.len(), 2 * refused(&answers), "an error, and the end of the call");
         assert_eq!(machine.counters.backend_calls_refused.get(), refused(&answers) as u64);
         assert!(asked.len() > 1 && refused(&answers) > 0, "{} of {count}", asked.len());
-        assert!(asked.last().is_some_and(|last| last.len() < 1000), "the other client is heard");
+        assert!(asked.iter().any(|call| call.len() < 1000), "the other client is heard");
         assert_eq!(texts(&mut machine, healthy), [""; 0]);
         // What was written makes room.
         machine.receive(attacker, &calls(1, bytes));
@@ -73,11 +75,13 @@ fn zenith_backend_is_not_closed_by_what_clients_ask() {
 fn zenith_backend_hears_the_next_client_however_many_ask_too_much() {
     let (mut machine, backend, clients) = stage(21);
     let (healthy, attackers) = clients.split_last().expect("clients");
+    machine.wire(backend).stalls = true;
     for &attacker in attackers {
         machine.receive_in_turn(attacker, &calls(400, 10_000));
     }
     machine.receive_in_turn(*healthy, &calls(3, 1000));
     machine.settle();
+    machine.read_again(backend);
     let asked = texts(&mut machine, backend);
     assert_eq!(asked.iter().filter(|text| text.len() < 2000).count(), 3);
     let bytes: usize = asked.iter().map(String::len).sum();
@@ -101,11 +105,13 @@ fn zenith_backend_queue_has_a_bound_with_two_sides() {
             machine.receive(client, &handshake("/Zenith", ""));
             machine.wire(client).heard.clear();
         }
+        machine.wire(backend).stalls = true;
         for &client in &clients {
             // Once each.
             machine.receive_in_turn(client, &calls(1, 13_000));
         }
         machine.settle();
+        machine.read_again(backend);
         for &client in &clients {
             limited += refused(&texts(&mut machine, client));
         }
