@@ -1,7 +1,8 @@
-//! A shard without a kernel: what user code costs of a delivery, an echo, a publish.
-//! `cargo bench --bench fanout`.
+//! A shard without a kernel: the user-mode cost of a delivery, an echo and a publish. `cargo bench
+//! --bench fanout`.
 //!
-//! Sessions are opened and fed as a reactor does it; batches are taken and reported as sent.
+//! Sessions are opened and given input as a reactor does it; batches are taken and reported as
+//! sent.
 
 #[path = "rig/cpu.rs"]
 mod cpu;
@@ -28,7 +29,8 @@ fn audience(cores: u16) -> Rig {
     rig
 }
 
-/// Publishes in one turn, each a signed HTTP request, to 1000 subscribers; the time of a delivery.
+/// Publishes in one event loop turn, each a signed HTTP request, to 1000 subscribers. The time is
+/// that of one delivery.
 fn deliveries(c: &mut Criterion<Cpu>) {
     let mut group = c.benchmark_group("deliver to 1000 over HTTP, publishes a turn:");
     for depth in [1, 8] {
@@ -48,7 +50,8 @@ fn deliveries(c: &mut Criterion<Cpu>) {
     group.finish();
 }
 
-/// The same without HTTP: the request of another core, whose channel this core orders.
+/// Deliveries as in [`deliveries`], without HTTP: the publishes come by mail from another core, and
+/// this core is the channel's home.
 fn requests(c: &mut Criterion<Cpu>) {
     let mut group = c.benchmark_group("deliver to 1000 by request, publishes a turn:");
     for depth in [1, 8] {
@@ -100,7 +103,7 @@ fn echo(c: &mut Criterion<Cpu>) {
                 assert!(rig.drain().1 > size);
             });
         });
-        // As the reactor gives it: in pieces of a receive buffer.
+        // As the reactor delivers it: in pieces of a receive buffer.
         if size > 4096 {
             group.bench_function(BenchmarkId::new("one message in pieces of 4 KiB", size), |b| {
                 b.iter(|| {
@@ -113,7 +116,8 @@ fn echo(c: &mut Criterion<Cpu>) {
     group.finish();
 }
 
-/// 200 sockets in turn, so that a session is as cold as the loop finds it.
+/// Echoes on 200 WebSockets in turn, so that a session is as cold in the processor's cache as in
+/// the event loop.
 fn echo_round(c: &mut Criterion<Cpu>) {
     const SOCKETS: usize = 200;
     let mut rig = Rig::new(0, &rig::common(1));

@@ -1,8 +1,8 @@
 //! One event in several formats, and pictures: `cargo bench --bench formats`.
 //!
-//! What a publish costs by the formats that its subscribers take; what an update of a large picture
-//! costs, and a subscriber who comes then; and whether a fan-out of such an event costs more than
-//! one of a frame that was there before.
+//! It measures a publish by the number of formats that its subscribers use; an update of a large
+//! picture, and a new subscriber after it; and whether the fan-out of an event that has to be
+//! encoded costs more than that of an existing frame.
 
 #[path = "rig/cpu.rs"]
 mod cpu;
@@ -41,7 +41,7 @@ fn envelope() -> Arc<Envelope> {
     Arc::new(Envelope { members: members.into(), key: "Data".into() })
 }
 
-/// A change of three fields, one of them a decimal.
+/// A change of three fields, one of which is a decimal.
 fn change() -> Value {
     Value::map([
         ("Last", Value::number_text("10.60").unwrap_or(Value::Null)),
@@ -162,8 +162,8 @@ fn picture(c: &mut Criterion<Cpu>) {
     group.finish();
 }
 
-/// To 1000 subscribers, as `fanout` has it: a frame that was there before, and a value that is
-/// written for this event. Both have as many bytes.
+/// Fan-out to 1000 subscribers, as in the benchmark `fanout`: of an existing frame, and of a value
+/// that is encoded for this event. Both have the same number of bytes.
 fn fanout(c: &mut Criterion<Cpu>) {
     let mut group = c.benchmark_group("deliver to 1000 by request");
     group.throughput(Throughput::Elements(SUBSCRIBERS as u64));

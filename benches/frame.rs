@@ -1,8 +1,8 @@
-//! Parsing and unmasking beside tungstenite, in one run: `cargo bench --bench frame`.
+//! Parsing and unmasking, compared with tungstenite in the same run: `cargo bench --bench frame`.
 //!
-//! Each iteration receives the same stream of masked frames. Receiving is a copy into the buffer
-//! that the parser works on, for both: ours into a receive buffer, tungstenite's into its own.
-//! `whole` receives 64 KiB at a time, `pieces` 1400 bytes, the payload of a TCP segment.
+//! Each iteration receives the same stream of masked frames. To receive is to copy into the buffer
+//! that the parser works on, for both: polycast's receive buffer and tungstenite's own. `whole`
+//! receives 64 KiB at a time, `pieces` 1400 bytes, the payload of a TCP segment.
 
 use std::hint::black_box;
 use std::io::{self, Read, Write};
@@ -12,7 +12,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use polycast::ws::{FrameEvent, FrameLimits, Opcode, Reader, Role, frame};
 use tungstenite::protocol::{Role as TheirRole, WebSocket, WebSocketConfig};
 
-/// What the server runs on, for both.
+/// The server's allocator, used for both.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -20,7 +20,7 @@ const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 const SIZES: [usize; 6] = [7, 20, 64, 1 << 10, 16 << 10, 1 << 20];
 const PIECES: [(&str, usize); 2] = [("whole", 64 << 10), ("pieces", 1400)];
 
-/// Masked frames of `size`, 64 KiB of them or four, and how many they are.
+/// Masked frames with payloads of `size` bytes, 64 KiB of them but at least four, and their number.
 fn stream(opcode: Opcode, size: usize) -> (Vec<u8>, usize) {
     let payload = vec![b'x'; size];
     let mut out = Vec::new();
@@ -51,7 +51,7 @@ fn ours(limits: &FrameLimits, stream: &[u8], piece: usize, buf: &mut [u8]) -> (u
     sum
 }
 
-/// A socket that has the stream to read, at most `piece` bytes at a time.
+/// A socket from which the stream is read, at most `piece` bytes at a time.
 struct Wire<'a> {
     stream: &'a [u8],
     piece: usize,

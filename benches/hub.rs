@@ -1,7 +1,7 @@
 //! The channel map of one core: `cargo bench --bench hub`.
 //!
-//! A time is that of one operation of the bench's name, in a map that already holds what the name
-//! says. The mail between cores is carried by hand.
+//! A time is that of one operation, which the benchmark's name states, in a map that already has
+//! the content that the name states. The benchmark itself moves the mail between cores.
 
 #[path = "rig/cpu.rs"]
 mod cpu;
@@ -117,7 +117,7 @@ fn many_channels(c: &mut Criterion<Cpu>) {
     for (index, name) in names.iter().enumerate() {
         core.join(index as u32, name);
     }
-    // A stride that visits every name, far from the one before.
+    // A stride that visits every name, each far from the one before.
     let mut at = 0;
     let mut next = || {
         at = (at + 61_803) % COUNT;
@@ -141,10 +141,11 @@ fn many_channels(c: &mut Criterion<Cpu>) {
     group.finish();
 }
 
-/// From the origin to the home and from there to the one interested core, which is the origin.
+/// A publish from its origin to the home, and from there to the one interested core, which is the
+/// origin.
 fn across(c: &mut Criterion<Cpu>) {
     let mut cores = [Core::new(0, 2), Core::new(1, 2)];
-    // A name that core 1 is the home of.
+    // A name of which core 1 is the home.
     let homes = names(64);
     let name = homes.iter().find(|name| matches!(cores[0].join(1, name), Joined::Later)).cloned();
     let name = name.unwrap_or_default();

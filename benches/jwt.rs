@@ -1,4 +1,4 @@
-//! What it costs to refuse a token whose signature is wrong, by algorithm.
+//! Measures the refusal of a token with a wrong signature, by algorithm.
 
 #[allow(dead_code, reason = "the tests use more of it")]
 #[path = "../tests/keys/signer.rs"]

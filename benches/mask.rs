@@ -1,21 +1,23 @@
-//! Masking beside memcpy of the same size, in one run: `cargo bench --bench mask`.
+//! Masking, compared with memcpy of the same size in the same run: `cargo bench --bench mask`.
 //!
-//! Masking works in place, so it reads and writes one buffer; memcpy reads one and writes another.
-//! Both buffers are at the offset that a frame header leaves them at, never at a round address.
+//! Masking works in place, so it reads and writes one buffer; memcpy reads one buffer and writes
+//! another. Both buffers are at the offset after a frame header, so they are never aligned.
 
 use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
-/// memcpy writes this far from where it reads, modulo a page: at the same place in two pages the
-/// processor takes its loads for the stores before them, and memcpy is half as fast.
+/// The offset of memcpy's destination from its source, modulo a page. If the two are at the same
+/// offset in their pages, the processor takes loads to depend on the stores before them (4K
+/// aliasing), and memcpy is half as fast.
 const HALF_PAGE: usize = 2048;
 
 const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 const SIZES: [usize; 9] = [20, 64, 125, 1 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20];
 
-/// A client's frame header: six octets up to 125 of payload, then eight, then fourteen.
+/// The length of a client's frame header in octets: 6 for a payload of up to 125 octets, then 8,
+/// then 14.
 fn header(len: usize) -> usize {
     match len {
         0..=125 => 6,

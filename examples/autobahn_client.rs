@@ -1,5 +1,5 @@
 //! Runs every case of an Autobahn fuzzing server against the client role of `polycast::ws`:
-//! `autobahn_client HOST:PORT`. Each message is echoed, as that suite wants it.
+//! `autobahn_client HOST:PORT`. Each message is echoed, as the test suite requires.
 
 use polycast::crypto::{encode_base64, websocket_accept};
 use polycast::ws::close::{self, CloseHandshake};
@@ -24,7 +24,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     for case in 1..=count {
         let path = format!("/runCase?case={case}&agent=polycast");
         let client = Client::connect(&address, &path, true)?;
-        // What the server breaks on purpose may end the connection in any way.
+        // The server may end the connection in any way, because it violates the protocol on
+        // purpose.
         let _ = client.run(|kind, payload| Some((kind, payload.to_vec())));
     }
     Client::connect(&address, "/updateReports?agent=polycast", false)?.run(|_, _| None)?;
@@ -39,7 +40,7 @@ struct Client {
     codecs: Codecs,
     channel: Option<Channel>,
     closing: CloseHandshake,
-    /// Bytes that came behind the server's answer.
+    /// Bytes that arrived after the server's handshake response.
     early: Vec<u8>,
     keys: u32,
 }
@@ -91,12 +92,13 @@ impl Client {
     }
 
     fn key(&mut self) -> [u8; 4] {
-        // Good enough for a peer on the same machine; section 5.3 wants them unpredictable.
+        // Predictable masking keys suffice for a peer on the same machine; RFC 6455 section 5.3
+        // requires unpredictable ones.
         self.keys = self.keys.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         self.keys.to_be_bytes()
     }
 
-    /// Reads to the end of the connection; `answer` may answer each message.
+    /// Reads messages until the connection ends; `answer` may return a reply to each.
     fn run(
         mut self,
         mut answer: impl FnMut(MessageKind, &[u8]) -> Option<(MessageKind, Vec<u8>)>,
@@ -109,7 +111,7 @@ impl Client {
             while self.take(&mut input[..], &mut at, &mut out, &mut answer) {}
             self.stream.write_all(&out)?;
             if self.closing == CloseHandshake::Done {
-                // The server ends the connection first (section 7.1.1).
+                // The server closes the TCP connection first (RFC 6455 section 7.1.1).
                 let _ = self.stream.shutdown(Shutdown::Write);
                 while self.stream.read(&mut buffer).is_ok_and(|n| n > 0) {}
                 return Ok(());
@@ -123,7 +125,7 @@ impl Client {
         }
     }
 
-    /// Takes one event from the input; false when there is none.
+    /// Processes one event of the input; false if there is none.
     fn take(
         &mut self,
         input: &mut [u8],

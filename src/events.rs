@@ -1,12 +1,12 @@
-//! Events as Zilla's exporter of type `stdout` writes them, one line for each:
+//! Events as log lines in the format of Zilla's exporter of type `stdout`, one line each:
 //!
 //! ```text
 //! example.polycast [28/Nov/2026:15:54:24 +0000] [0000000000000000] BINDING_TLS_TLS_FAILED ...
 //! ```
 //!
-//! They are namespace and component, the time in UTC, the trace, the event's name, and what
-//! happened. The component is the guard or the catalog that the event is about, else `polycast`.
-//! There are no traces, so that their number is 0.
+//! A line consists of the namespace and the component, the time in UTC, the trace id, the event's
+//! name, and the message. The component is the guard or the catalog of the event, otherwise
+//! `polycast`. There are no traces, so the trace id is always 0.
 
 use std::fmt::{self, Write as _};
 use std::io::Write;
@@ -18,19 +18,19 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::Context;
 
-/// The component of an event that is about none.
+/// The component of an event without a guard or a catalog.
 const NO_COMPONENT: &str = "polycast";
 const MONTHS: [&str; 12] =
     ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
-/// Writes events as lines.
+/// A layer of `tracing` that writes each event as one line.
 pub(crate) struct EventLines<W> {
     namespace: String,
     writer: W,
 }
 
 impl<W> EventLines<W> {
-    /// Writes the events of `namespace`, a write for each.
+    /// Writes the events of `namespace`, with one write for each event.
     pub(crate) fn new(namespace: &str, writer: W) -> EventLines<W> {
         EventLines { namespace: namespace.to_owned(), writer }
     }
@@ -45,7 +45,7 @@ where
         let mut fields = Fields::default();
         event.record(&mut fields);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        // The writer counts what it cannot write.
+        // An error is ignored here: the writer counts what it cannot write.
         let _ = self.writer.make_writer().write_all(fields.line(&self.namespace, now).as_bytes());
     }
 }
@@ -56,12 +56,12 @@ struct Fields {
     name: String,
     component: String,
     message: String,
-    /// All others, each with a space in front.
+    /// All other fields, each with a space in front.
     others: String,
 }
 
 impl Fields {
-    /// The line, which ends with the only line break in it.
+    /// The line of the event, which contains no line break except the one at its end.
     fn line(&self, namespace: &str, unix_s: u64) -> String {
         let Fields { name, component, message, others } = self;
         let component = if component.is_empty() { NO_COMPONENT } else { component };
@@ -69,7 +69,8 @@ impl Fields {
         let line = format!("{namespace}.{component} [{time}] [{:016x}] {name} {message}", 0);
         let mut out = String::with_capacity(line.len() + others.len() + 1);
         for letter in line.chars().chain(others.chars()) {
-            // Some of it is said by peers, who could write lines of their own.
+            // Escape control characters: parts of the text come from peers, who could forge log
+            // lines.
             match letter.is_control() {
                 true => out.extend(letter.escape_default()),
                 false => out.push(letter),
@@ -102,10 +103,10 @@ impl Visit for Fields {
     }
 }
 
-/// Day, month, year and time of day in UTC.
+/// Formats a Unix time in seconds as day, month, year and time of day in UTC.
 fn time(unix_s: u64) -> String {
     let (days, second) = (unix_s / 86_400, unix_s % 86_400);
-    // Years that begin in March, in cycles of 400 years of 146 097 days, since 0000-03-01.
+    // Years begin in March here, in cycles of 400 years or 146 097 days, counted from 0000-03-01.
     let days = days + 719_468;
     let (cycle, day) = (days / 146_097, days % 146_097);
     let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;

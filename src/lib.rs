@@ -1,24 +1,25 @@
-//! polycast: one WebSocket fan-out server for many protocol dialects, on io_uring, a thread a core.
+//! polycast: one WebSocket fan-out server for many protocol dialects, on io_uring, one thread per
+//! core.
 //!
-//! The crate is a house of floors. A module uses only modules of a smaller floor number; calls go
-//! down and data comes back up. `ARCHITECTURE.md` is the guided tour, this page is the map.
+//! The modules are layers. A module uses only modules with a smaller layer number; calls go down,
+//! data comes back up. `ARCHITECTURE.md` explains the design, this table lists the modules.
 //!
-//! | floor | module | what lives there |
+//! | layer | module | contents |
 //! | --- | --- | --- |
-//! | 9 | [`server`] | one pinned thread a core, listeners, signals, drain |
+//! | 9 | [`server`] | one pinned thread per core, listeners, signals, drain |
 //! | 8 | [`control`] | one thread on tokio-uring for the outside world: webhooks, nodes |
-//! | 7 | [`reactor`] | the only place that holds a ring and a shard together |
-//! | 6 | [`shard`] | all that one core owns: sessions, hub, timers |
+//! | 7 | [`reactor`] | the event loop of one core, which owns its ring and its shard |
+//! | 6 | [`shard`] | everything that one core owns above its ring: sessions, hub, timers |
 //! | 5 | [`session`] | one connection: http, upgrade, ws, dialect; write queue; deadlines |
-//! | 4 | [`dialect`], [`gateway`] | what is said inside messages; which endpoint a request gets |
-//! | 3 | [`hub`], [`config`] | channels and who hears them; the typed configuration |
+//! | 4 | [`dialect`], [`gateway`] | the protocols inside messages; the routing of requests |
+//! | 3 | [`hub`], [`config`] | channels and their subscribers; the typed configuration |
 //! | 2 | [`uring`], [`ws`], [`http`], [`codec`], [`crypto`], [`tls`] | the kernel; wire formats |
-//! | 2 | [`upstream`] | servers behind this one: which is chosen, and where it is |
-//! | 2 | [`jwt`] | which tokens are believed, and for how long |
-//! | 2 | [`model`] | what a message has to look like, by its schema |
+//! | 2 | [`upstream`] | servers behind this one: addresses and load balancing |
+//! | 2 | [`jwt`] | verification of tokens, and how long they are valid |
+//! | 2 | [`model`] | validation of messages by schemas |
 //! | 1 | [`mem`], [`simd`] | frozen frames, slot tables, mailboxes; masking |
-//! | 0 | [`limits`], [`time`], [`stats`] | every bound; our own clock; counters |
-//! | 0 | [`work`] | what operations cost, and how much of it a turn may hold |
+//! | 0 | [`limits`], [`time`], [`stats`] | every limit; the clock types; counters |
+//! | 0 | [`work`] | the estimated cost of operations, and the limits of one turn |
 
 #![deny(unsafe_code, unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
 #![warn(missing_docs, rust_2018_idioms, unreachable_pub)]

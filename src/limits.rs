@@ -1,60 +1,64 @@
-//! Every bound in one place, with the relations between them checked at compile time.
+//! All limits, with the relations between them checked at compile time.
 //!
-//! A bound that operators may change is only a default here, and a key in the configuration.
+//! A limit that operators may change is only a default here, and a key in the configuration.
 
-/// Frames in one vectored send, one `iovec` for each.
+/// The maximum number of frames in one vectored send, one `iovec` each.
 pub const FRAMES_PER_SEND: usize = 64;
-/// Reactors in one process: the width of an interest bitmap.
+/// The maximum number of reactors in one process: the width of an interest bitmap.
 pub const MAX_CORES: usize = 256;
 
-/// Upstream servers of one route.
+/// The maximum number of upstream servers of one route.
 pub const UPSTREAMS: usize = 256;
 
-/// Connections of one reactor: the kernel's bound on a ring's file table.
+/// The maximum number of connections of one reactor: the kernel's limit of a ring's file table.
 pub const REACTOR_CONNECTIONS: usize = 1 << 20;
 
-/// Bytes of one HTTP request head: request line, headers and the blank line.
+/// The maximum size of an HTTP request head in bytes: request line, headers and the blank line.
 pub const HTTP_HEAD_BYTES: usize = 16 * 1024;
-/// Header fields of one HTTP request, by default.
+/// The default maximum number of header fields of one HTTP request.
 pub const HTTP_HEADERS: usize = 64;
-/// The most that can be configured. More than the default are read a second time, into a table
-/// that is there for the time of the request.
+/// The largest maximum that can be configured. A head with more fields than the default is parsed a
+/// second time, into a table that exists for the time of the request.
 pub const HTTP_HEADERS_MAX: usize = 1024;
-/// Bytes of one HTTP request body, by default.
+/// The default maximum size of an HTTP request body in bytes.
 pub const HTTP_BODY_BYTES: usize = 1024 * 1024;
-/// Requests of one connection that may wait for their answer at once.
+/// The maximum number of requests of one connection that may wait for their answers at once.
 pub const HTTP_PIPELINE: usize = 64;
 
-/// Payload bytes of one WebSocket frame, by default.
+/// The default maximum payload of one WebSocket frame, in bytes.
 pub const WS_FRAME_BYTES: u64 = 16 * 1024 * 1024;
-/// Payload bytes of one WebSocket message after reassembly, by default.
+/// The default maximum payload of one WebSocket message after reassembly, in bytes.
 pub const WS_MESSAGE_BYTES: u64 = 16 * 1024 * 1024;
-/// Payload bytes of one WebSocket message that a model looks at: a document is read in full, at up
-/// to 35 ns and 40 bytes of memory for each of its bytes.
+/// The maximum payload, in bytes, of a WebSocket message that a model checks. A document is parsed
+/// in full, which takes up to 35 ns and 40 bytes of memory for each of its bytes.
 pub const MODEL_MESSAGE_BYTES: u64 = 1024 * 1024;
-/// Frames of one fragmented WebSocket message.
+/// The maximum number of frames of one fragmented WebSocket message.
 pub const WS_FRAGMENTS: u32 = 128 * 1024;
-/// Payload bytes of a control frame (RFC 6455 section 5.5).
+/// The maximum payload of a control frame in bytes (RFC 6455 section 5.5).
 pub const WS_CONTROL_BYTES: usize = 125;
 
-/// Bytes of a TLS record's payload (RFC 8446 section 5.1).
+/// The maximum payload of a TLS record in bytes (RFC 8446 section 5.1).
 pub const TLS_RECORD_BYTES: usize = 16 * 1024;
-/// Bytes of an unfinished TLS record or handshake message, with everything received after it.
+/// The maximum size, in bytes, of an unfinished TLS record or handshake message, with everything
+/// received after it.
 pub const TLS_HELD_BYTES: usize = 64 * 1024;
-/// Bytes of one channel's picture, the merged state that new subscribers get.
+/// The maximum size of one channel's picture in bytes. A picture is the merged state that new
+/// subscribers get.
 pub const PICTURE_BYTES: usize = 64 * 1024 * 1024;
-/// Bytes of replies, pictures included, that may wait for one peer when a picture is added.
+/// The maximum number of bytes of replies, pictures included, that may wait for one peer when a
+/// picture is added.
 pub const REPLY_BYTES: usize = 1024 * 1024 * 1024;
 
-/// Bytes of channel events that wait on one core for the control thread.
+/// The maximum number of bytes of channel events that wait on one core for the control thread.
 pub const NOTICE_BYTES: usize = 4 * 1024 * 1024;
-/// Channel events in the queue from one core to the control thread.
+/// The capacity, in channel events, of the queue from one core to the control thread.
 pub const NOTICE_LANE: usize = 1024;
-/// Commands in the queue from the control thread to one core.
+/// The capacity, in commands, of the queue from the control thread to one core.
 pub const ORDER_LANE: usize = 64;
-/// While a channel has at most this many subscribers, every change of their number is an event.
+/// The number of subscribers up to which every change of a channel's subscriber count is an event.
 pub const COUNT_SMALL: u64 = 100;
-/// Milliseconds between two such events of a channel with more subscribers.
+/// The minimum time between two subscriber count events of a channel with more subscribers than
+/// [`COUNT_SMALL`], in milliseconds.
 pub const COUNT_EVERY_MS: u64 = 5_000;
 
 const _: () = assert!(HTTP_HEAD_BYTES < HTTP_BODY_BYTES);

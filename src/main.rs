@@ -1,6 +1,6 @@
 //! The `polycast` command: arguments, configuration, run, exit code.
 //!
-//! Exit codes: 0 done, 1 the server could not serve, 2 wrong arguments or configuration, 78 no
+//! Exit codes: 0 success, 1 the server could not serve, 2 wrong arguments or configuration, 78 no
 //! usable io_uring.
 
 #![deny(unsafe_code)]
@@ -52,16 +52,16 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Serve until a signal ends it; this is what happens without a command
+    /// Serve until a signal ends it; this is the default without a command
     Serve(Serve),
-    /// Read a configuration, say whether it is right, and stop
+    /// Check a configuration file and exit
     Check {
-        /// The configuration: .toml, .yaml or .yml
+        /// The configuration file: .toml, .yaml or .yml
         file: PathBuf,
     },
-    /// Say what this kernel offers and whether it is enough
+    /// Report what this kernel supports and whether that is enough
     Doctor {
-        /// Give up all rights that a server does not need, and try what is forbidden then
+        /// Apply the restrictions of a hardened server, and check that forbidden operations fail
         #[arg(long)]
         restrictions: bool,
     },
@@ -69,15 +69,15 @@ enum Command {
 
 #[derive(Args)]
 struct Serve {
-    /// The configuration: .toml, .yaml or .yml. Without it, a demo application is served
+    /// The configuration file: .toml, .yaml or .yml. Without it, a demo application is served
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Listen here instead of where the configuration says, with what else it says of its listener
-    /// (tls, allowed_origins, name); may be given several times. Refused if the configuration has
-    /// listeners that differ in these
+    /// Listen on this address instead of the configured ones, with the other settings of the
+    /// configured listener (tls, allowed_origins, name); may be given several times. Refused if the
+    /// configuration has listeners that differ in these settings
     #[arg(short, long, value_name = "ADDR")]
     listen: Vec<SocketAddr>,
-    /// Reactors, one thread each; 0 is one for each core
+    /// The number of reactors, one thread each; 0 is one per core
     #[arg(short, long, value_name = "N")]
     threads: Option<usize>,
     /// Do not pin each thread to a core
@@ -86,7 +86,7 @@ struct Serve {
     /// off, error, warn, info, debug, trace, or directives such as warn,polycast=debug
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<String>,
-    /// The shape of a log line
+    /// The format of log lines
     #[arg(long, value_name = "FORMAT", value_parser = PossibleValuesParser::new(["text", "json"]))]
     log_format: Option<String>,
 }
@@ -148,7 +148,7 @@ fn check(file: &Path) -> ExitCode {
     }
 }
 
-/// The folder in which the files that a configuration names are looked for.
+/// The folder of the configuration file, against which its relative file names are resolved.
 fn folder(file: &Path) -> &Path {
     file.parent().unwrap_or(Path::new(""))
 }
@@ -196,7 +196,7 @@ fn counted(count: usize, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
-/// Help and version go to standard output; anything else is one line on standard error.
+/// Prints help and version to standard output, and any error as one line to standard error.
 fn usage(error: &clap::Error) -> ExitCode {
     if !error.use_stderr() {
         let _ = error.print();
@@ -211,7 +211,8 @@ fn usage(error: &clap::Error) -> ExitCode {
     fail(&format!("{words}; `polycast --help` says what there is"), EXIT_USAGE)
 }
 
-/// Prints `text`. Unlike `println!` it does not panic when the output is closed or full.
+/// Prints `text` to standard output. Unlike `println!` it does not panic when the output is closed
+/// or full.
 fn say(text: &str) {
     let _ = writeln!(std::io::stdout(), "{}", text.trim_end());
 }

@@ -1,4 +1,4 @@
-//! The process: one thread a core, listeners, signals, reload, drain.
+//! The server process: one thread per core, listeners, signals, reload, drain.
 
 mod confine;
 mod listen;
@@ -35,48 +35,48 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use watch::Watch;
 
-/// Files beside the connections: listeners, rings, logs.
+/// File descriptors reserved for other uses than connections: listeners, rings, logs.
 const RESERVED_FILES: u64 = 64;
-/// Accepts in flight for each listener at most.
+/// The maximum number of accepts in flight for each listener.
 const ACCEPTS: u32 = ACCEPTS_PER_LISTENER + ACCEPTS_FOR_OTHERS;
-/// Messages that one lane between two cores has room for at least.
+/// The minimum capacity of a mailbox between two cores, in messages.
 const LANE_MIN: usize = 64;
 
-/// Why the server stopped, or never started.
+/// Why the server stopped, or did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// io_uring cannot be used; says why and what to do.
+    /// io_uring cannot be used.
     #[error("{error}; {advice}")]
     NoIoUring {
-        /// What the kernel said.
+        /// The step of the set-up that failed, with the kernel's error.
         error: SetupError,
-        /// What to do.
+        /// How to fix it.
         advice: String,
     },
-    /// An address cannot be listened on.
+    /// The server cannot listen on an address.
     #[error("cannot listen on {address}: {error}")]
     Listen {
         /// The address.
         address: SocketAddr,
-        /// Why not.
+        /// The error of the operating system.
         error: io::Error,
     },
     /// A system call of the set-up or of a running reactor failed.
     #[error("{0}: {1}")]
     System(&'static str, io::Error),
-    /// The configuration is not right.
+    /// The configuration is invalid.
     #[error("{0}")]
     Config(config::Error),
-    /// Something failed that the process does not go on without.
+    /// A part of the server failed without which the process does not continue.
     #[error("{0}")]
     Failed(&'static str),
-    /// A reactor's thread ended by a panic.
+    /// The thread of this reactor has panicked.
     #[error("reactor {0} ended unexpectedly")]
     Panicked(usize),
 }
 
 impl Error {
-    /// The exit code of the process.
+    /// The exit code of the process for this error.
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::NoIoUring { .. } => 78,
@@ -98,18 +98,23 @@ pub struct Server {
     control: Option<Control>,
     clock: Clock,
     drain_ms: u64,
-    /// When the drain began, on the control thread's clock.
+    /// When the drain began, in milliseconds on the control thread's clock.
     stopped_ms: OnceLock<u64>,
 }
 
 impl Server {
     /// Starts all reactors, and returns when they accept connections.
+    ///
+    /// # Errors
+    /// The configuration is invalid, or a listener, the control thread or a reactor cannot be
+    /// started.
     pub fn start(config: Config) -> Result<Server, Error> {
-        // Files that it names are read here, if that was not done before.
+        // Reads the files that the configuration names, unless they have been read already.
         Server::launch(config.with(Overrides::default()).map_err(Error::Config)?, None)
     }
 
-    /// With `files`, which are read again later, the process is confined once it listens.
+    /// Starts the server. If `files` is given, restricts the process after it listens; these files
+    /// stay readable because they are read again later.
     fn launch(config: Config, files: Option<&[PathBuf]>) -> Result<Server, Error> {
         let cores = sys::cores();
         let count = match config.threads {
@@ -170,7 +175,8 @@ impl Server {
             match thread.spawn(move || sit(parts, &setup, &ready)) {
                 Ok(thread) => server.threads.push(thread),
                 Err(error) => {
-                    // The others wait for one that will not come, and end with the process.
+                    // The started threads wait at the barrier for this one, so they end only with
+                    // the process.
                     server.threads.clear();
                     return Err(Error::System("starting a thread", error));
                 }
@@ -181,7 +187,7 @@ impl Server {
         Ok(server)
     }
 
-    /// Waits until every thread runs, or one has failed to start.
+    /// Waits until every reactor and the control thread run, or one of them has failed to start.
     fn await_start(
         &mut self,
         started: &mpsc::Receiver<Result<usize, SetupError>>,
@@ -200,8 +206,8 @@ impl Server {
         }
     }
 
-    /// Starts what waits for the outside world, if there is any; gives the cores' ways to
-    /// it, and the way from it to the first of them.
+    /// Starts the control thread, if the configuration needs one. Returns the queues of the cores
+    /// to it, and the queue from it to the first core.
     fn start_control(
         &mut self,
         env: &Arc<Env>,
@@ -215,33 +221,31 @@ impl Server {
         Ok((outboxes.into_iter(), Some(inbox)))
     }
 
-    /// Where it listens, with the ports that the kernel chose.
+    /// The addresses that the server listens on, with the ports that the kernel chose.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
 
-    /// A counter's sum over all cores.
+    /// The sum of a counter over all cores and the control thread.
     pub fn count(&self, name: &str) -> u64 {
-        self.count_by_core(name).into_iter().sum()
+        self.counters.iter().map(|counters| value_of(counters, name)).sum()
     }
 
-    /// A counter's value on each core.
+    /// The value of a counter on each core.
     pub fn count_by_core(&self, name: &str) -> Vec<u64> {
-        let of_core = |counters: &Arc<Counters>| {
-            counters.list().into_iter().find(|(other, _)| *other == name).map_or(0, |(_, n)| n)
-        };
-        self.counters.iter().map(of_core).collect()
+        let cores = self.counters.iter().take(self.threads.len());
+        cores.map(|counters| value_of(counters, name)).collect()
     }
 
-    /// All counters, summed over all cores.
+    /// The sums of all counters over all cores and the control thread, with their names.
     pub fn counts(&self) -> Vec<(&'static str, u64)> {
         let names = Counters::default().list();
         names.into_iter().map(|(name, _)| (name, self.count(name))).collect()
     }
 
-    /// Takes over a configuration that was read anew, without dropping a connection: applications
-    /// and their limits, routes, time-outs, and bounds of connections to come. Reactors have it
-    /// within a second.
+    /// Applies a reloaded configuration without dropping connections: applications and their
+    /// limits, routes, timeouts, and limits of new connections. Every reactor applies it within a
+    /// second.
     pub fn renew(&mut self, mut config: Config) {
         config.keep_listeners(&self.env.config);
         self.env = Arc::new(self.env.reloaded(config));
@@ -253,8 +257,8 @@ impl Server {
         }
     }
 
-    /// The control thread has a configuration before any core has it. It is started when there is
-    /// something to do for it first.
+    /// Passes the configuration to the control thread before any core gets it. Starts the control
+    /// thread if the configuration needs one and none runs.
     fn renew_control(&mut self) {
         if let Some(control) = &self.control {
             return control.renew(&self.env);
@@ -277,7 +281,7 @@ impl Server {
         }
     }
 
-    /// Reads the configuration file again, and says what came of it.
+    /// Reads the configuration file again, applies it, and logs the outcome.
     fn reload(&mut self, source: &mut ConfigSource) {
         match source.load() {
             Ok(config) => {
@@ -302,7 +306,7 @@ impl Server {
         tracing::info!(counters = counts.join(" "), "{occasion}");
     }
 
-    /// Begins to drain: nothing new is accepted, every connection is closed.
+    /// Begins to drain: no new connections are accepted, and every connection is closed.
     pub fn stop(&self) {
         if let Some(control) = &self.control {
             self.stopped_ms.get_or_init(|| control.now_ms());
@@ -319,9 +323,13 @@ impl Server {
         }
     }
 
-    /// Waits until all reactors have ended.
+    /// Waits until all reactors and the control thread have ended.
+    ///
+    /// # Errors
+    /// The first error or panic of a reactor.
     pub fn join(&mut self) -> Result<(), Error> {
-        // All of them, whatever becomes of one: their clients are to hear of the end.
+        // Wait for all reactors even if one has failed, so that the others can close their
+        // connections properly.
         let mut outcome = Ok(());
         for (core, thread) in self.threads.drain(..).enumerate() {
             let ended = match thread.join() {
@@ -338,6 +346,10 @@ impl Server {
     }
 }
 
+fn value_of(counters: &Counters, name: &str) -> u64 {
+    counters.list().into_iter().find(|(other, _)| *other == name).map_or(0, |(_, n)| n)
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
         if !self.threads.is_empty() {
@@ -347,7 +359,7 @@ impl Drop for Server {
     }
 }
 
-/// What all reactors are made from.
+/// What all reactors share at their start.
 struct Setup {
     settings: Settings,
     common: Common,
@@ -357,11 +369,11 @@ struct Setup {
     clock: Clock,
 }
 
-/// What one reactor has for itself.
+/// The parts of one reactor that are moved into its thread.
 struct ReactorThread {
     core: u16,
     place: Option<usize>,
-    /// Of all cores.
+    /// The listening sockets of all cores.
     sockets: Vec<Listeners>,
     mail: Mail,
     outbox: Option<Outbox>,
@@ -369,7 +381,7 @@ struct ReactorThread {
     counters: Arc<Counters>,
 }
 
-/// One reactor's thread.
+/// The main function of a reactor's thread.
 fn sit(
     reactor_thread: ReactorThread,
     setup: &Setup,
@@ -385,13 +397,13 @@ fn sit(
     if let Ok(ring) = &ring {
         me.ring.store(ring.descriptor(), Ordering::Release);
     }
-    // Nobody sends to a core that has no ring yet.
+    // All rings exist after this barrier, so that no core sends to another without a ring.
     setup.barrier.wait();
     let ring = match ring {
         Ok(ring) => ring,
         Err(error) => {
             let _ = ready.send(Err(error));
-            // Nothing will ever be busy here, and the others must not wait for it.
+            // This core has nothing to drain, and the others must not wait for it.
             setup.peers.note_idle(reactor_thread.core);
             return Ok(());
         }
@@ -416,7 +428,8 @@ fn sit(
     reactor.run()
 }
 
-/// Whatever ends a reactor: the others do not wait for it in a drain.
+/// Marks a core as idle when its reactor ends for any reason, so that the other cores do not wait
+/// for it in a drain.
 struct IdleAtEnd<'s> {
     peers: &'s Peers,
     core: u16,
@@ -438,7 +451,8 @@ fn ring_settings(config: &Config, connections: u32) -> Settings {
     }
 }
 
-/// A ring's file table is bounded by the limit of open files, each ring's for itself.
+/// The maximum number of connections of each reactor: the configured limit, bounded by the limit of
+/// open files (which applies to each ring's file table separately) and by [`REACTOR_CONNECTIONS`].
 fn connections_per_reactor(config: &Config, reactors: u16) -> Result<u32, Error> {
     let limit = sys::raise_file_limit().map_err(|e| Error::System("the limit of open files", e))?;
     let max = limit.saturating_sub(RESERVED_FILES).max(RESERVED_FILES) as usize;
@@ -449,8 +463,12 @@ fn connections_per_reactor(config: &Config, reactors: u16) -> Result<u32, Error>
     Ok(wanted.min(max).min(REACTOR_CONNECTIONS) as u32)
 }
 
-/// Serves until SIGTERM or SIGINT, then drains. A second one ends the process at once. SIGUSR1 logs
-/// the counters. SIGHUP, or a change of the file, reads the configuration from `source` again.
+/// Serves until SIGTERM or SIGINT, then drains; a second such signal ends the process at once with
+/// exit code 130. SIGUSR1 logs the counters. SIGHUP, or a change of a watched file, reloads the
+/// configuration from `source`.
+///
+/// # Errors
+/// The server cannot start, or a reactor or another thread has failed.
 pub fn run(config: Config, source: Option<ConfigSource>) -> Result<(), Error> {
     watch::catch_panics();
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGUSR1, SIGHUP])
@@ -492,21 +510,21 @@ pub fn run(config: Config, source: Option<ConfigSource>) -> Result<(), Error> {
             }
         }
     });
-    // What a reactor has failed of says more than that one has.
+    // The error of the reactor itself is more specific than the message that one has ended.
     let outcome = server.join();
     handle.close();
     server.log_counts("stopped");
     outcome.and(ended.map(drop))
 }
 
-/// How often the configuration file and the reactors' threads are looked at.
+/// The interval at which the configuration files and the threads are checked.
 const ATTENTION: Duration = Duration::from_millis(500);
 
-/// Waits for the signal that ends the server, or for a reactor that fails, and does what other
-/// signals ask for meanwhile.
+/// Waits for the signal that ends the server, and returns it. Handles other signals and changed
+/// files meanwhile.
 ///
 /// # Errors
-/// What has failed.
+/// A thread has ended, panicked, or stopped responding.
 fn attend(
     server: &mut Server,
     mut source: Option<ConfigSource>,
@@ -536,10 +554,10 @@ fn attend(
     }
 }
 
-/// What the program prints when it serves.
+/// The text that the program prints when it serves.
 struct Greeting {
     demo: Option<(String, String, String)>,
-    /// Whether each listener speaks TLS.
+    /// Whether each listener uses TLS.
     secure: Vec<bool>,
 }
 
@@ -568,12 +586,12 @@ impl Greeting {
                 address.port()
             );
         }
-        // Nobody may be there to read it.
+        // An error is ignored: standard output may be closed.
         let _ = io::stdout().write_all(text.as_bytes());
     }
 }
 
-/// What this kernel offers, in words, and whether it is enough.
+/// A report of what this kernel supports, and whether that is enough.
 pub fn doctor() -> (String, bool) {
     probe::report()
 }

@@ -1,9 +1,10 @@
-//! All that one core owns above its ring: sessions, its share of the hub, timers.
+//! The shard: everything that one core owns above its ring, which is its sessions, its part of the
+//! hub, and its timers.
 //!
-//! This is the seam: a reactor feeds it from the kernel, a simulator from a script. Bytes and time
-//! come in ([`Shard::open`], [`Shard::receive`], [`Shard::eof`], [`Shard::sent`],
-//! [`Shard::sweep`]); what is to be done comes out of one list ([`Shard::next_listed`]). No call
-//! fails.
+//! The public functions of [`Shard`] are the seam: a reactor calls them with events of the kernel,
+//! a simulation with events of a script. Bytes and time come in through [`Shard::open`],
+//! [`Shard::receive`], [`Shard::eof`], [`Shard::sent`] and [`Shard::sweep`]; connections with
+//! pending work are listed by [`Shard::next_listed`]. No call returns an error.
 
 mod account;
 mod alarms;
@@ -32,20 +33,21 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-/// What belongs to all shards of a process.
+/// What all shards of a process share.
 #[derive(Clone)]
 pub struct Common {
-    /// Configuration and applications.
+    /// The configuration and the applications.
     pub env: Arc<Env>,
     /// Hashes channel names.
     pub hasher: Hasher,
-    /// Number of shards.
+    /// The number of shards.
     pub cores: u16,
-    /// Messages for one other core that may wait here before this core takes on no more work.
+    /// The maximum number of messages that may wait for one other core. At this bound the shard
+    /// takes no more work.
     pub mail_bound: usize,
 }
 
-/// One core's connections and channels.
+/// The connections and the channels of one core.
 pub struct Shard {
     core: u16,
     env: Arc<Env>,
@@ -58,63 +60,65 @@ pub struct Shard {
     effects: Vec<Effect>,
     shared: Vec<Handle>,
     core_state: CoreState,
-    /// What connections that are gone have left to be done, and which of them.
+    /// Effects that removed or closed connections leave behind, and the slot of each one's
+    /// connection. [`Shard::run_closing_effects`] runs them.
     closing_effects: Vec<Effect>,
     closing_slots: Vec<Slot>,
-    /// What sessions ask beside actions, connections that are to be made, and what connections
-    /// that are gone have left to be said.
+    /// The proxy effects that sessions request, the dials that have no slot yet, and the last
+    /// messages of removed connections to their other proxy legs.
     proxy_effects: Vec<ProxyEffect>,
     dials: VecDeque<Box<Dial>>,
-    /// Whether a route leads to upstreams.
+    /// Whether some route leads to upstreams.
     dials_at_all: bool,
     last_messages: Vec<(Slot, PeerMessage)>,
     keys: MaskKeys,
     listed: VecDeque<Slot>,
-    /// Plaintext on its way through TLS, during one call.
+    /// A buffer for decrypted bytes, used within one call and kept for reuse.
     plain: Vec<u8>,
-    /// Sessions that stopped reading.
+    /// Connections with reading paused that wait for a later turn, because of congestion or because
+    /// a share of work is used up.
     waiting: Vec<Slot>,
-    /// What this turn has cost so far, and the low bits of its number.
+    /// The work of this turn so far, and the low bits of the turn's number.
     work: Meter,
     turn: u16,
     alarms: Alarms,
     counters: Arc<Counters>,
-    /// Connections without a whole request so far.
+    /// The number of connections that have not sent a whole request yet.
     fresh: usize,
-    /// Those with the milliseconds at which they came, oldest first, and among them some that have
-    /// sent theirs or are gone.
+    /// Connections with the time at which they were accepted, in milliseconds, the oldest first.
+    /// Some of them have sent their request or are closed.
     handshakes: VecDeque<(Slot, u64)>,
     drain: Option<Drain>,
     subscribers: Vec<u32>,
-    /// A notice that could not be handed over yet.
+    /// A channel event that the reactor could not hand over yet.
     notice: Option<ChannelEvent>,
     cores: u16,
     account: account::Account,
 }
 
-/// Progress of a shutdown: connections are closed in slices, so that their clients do not all
-/// connect elsewhere in the same instant.
+/// Progress of a drain. Connections are closed in slices, so that their clients do not all
+/// reconnect at the same time.
 struct Drain {
     next: u32,
     slice: u32,
 }
 
-/// Slices into which a drain is cut at most; a sweep does one.
+/// The maximum number of slices of a drain; each sweep closes one.
 const DRAIN_SLICES: u32 = 16;
-/// Connections that a slice has at least.
+/// The minimum number of connections of a slice.
 const DRAIN_SLICE_MIN: u32 = 256;
 
-/// What a reactor has to know of a connection on its list.
+/// What a reactor has to know about a connection on the list of pending work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wants {
-    /// Whether bytes from the peer are wanted.
+    /// Whether bytes from the peer are to be read.
     pub read: bool,
     /// How the connection is to end.
     pub ending: Ending,
 }
 
 impl Shard {
-    /// The shard of core `core`.
+    /// Creates the shard of core `core`.
     pub fn new(core: u16, common: &Common, counters: Arc<Counters>) -> Shard {
         let kept = common.env.config.limits.cached_bytes;
         let mut hub = Hub::new(core, common.cores, common.hasher.clone(), kept);
@@ -156,7 +160,7 @@ impl Shard {
         }
     }
 
-    /// A connection was accepted at `index`, which must be free, by the first listener.
+    /// Adds a connection that the first listener accepted at `index`, which must be free.
     pub fn open(&mut self, index: u32, peer: SocketAddr, now: Now) -> Slot {
         self.open_by(0, index, peer, now)
     }
@@ -171,7 +175,7 @@ impl Shard {
         slot
     }
 
-    /// Bytes have come from the peer. They are changed in place.
+    /// Takes bytes that were received from the peer; they are changed in place.
     pub fn receive(&mut self, slot: Slot, bytes: &mut [u8], now: Now) {
         self.counters.received_bytes.add(bytes.len() as u64);
         self.count(slot, bytes.len(), 0);
@@ -186,7 +190,7 @@ impl Shard {
         }
     }
 
-    /// The peer has ended its side.
+    /// Notes that the peer has ended its side of the connection.
     pub fn eof(&mut self, slot: Slot, now: Now) {
         if let Some((session, mut cx)) = self.session(slot, now) {
             session.eof(&mut cx);
@@ -195,7 +199,8 @@ impl Shard {
         }
     }
 
-    /// `n` bytes of the batch have left; `whole` is its emptied list when it is through.
+    /// Notes that `n` bytes of the batch were sent. `whole` is the emptied list of its segments if
+    /// the batch is complete.
     pub fn sent(&mut self, slot: Slot, n: usize, whole: Option<Vec<Segment>>, now: Now) {
         self.counters.sent_bytes.add(n as u64);
         self.count(slot, 0, n);
@@ -210,7 +215,7 @@ impl Shard {
         self.relieve(slot, now);
     }
 
-    /// The connection cannot be sent to any more.
+    /// Marks the connection as broken: nothing can be sent to the peer any more.
     pub fn lost(&mut self, slot: Slot) {
         if let Some(session) = self.sessions.get_mut(slot) {
             session.lost();
@@ -218,7 +223,7 @@ impl Shard {
         }
     }
 
-    /// The connection is gone: forgets it and frees its place.
+    /// Removes a closed connection and frees its slot.
     pub fn close(&mut self, slot: Slot) {
         if let Some(mut session) = self.sessions.remove(slot) {
             self.fresh -= usize::from(session.counted_fresh);
@@ -236,8 +241,8 @@ impl Shard {
         }
     }
 
-    /// Does what connections that are gone have left to be done for others. [`Shard::next_turn`]
-    /// does, too.
+    /// Runs the effects and delivers the last messages that closed connections have left.
+    /// [`Shard::next_turn`] calls this too.
     pub fn run_closing_effects(&mut self, now: Now) {
         let closing_slots = std::mem::take(&mut self.closing_slots);
         let closing_effects = std::mem::take(&mut self.closing_effects);
@@ -249,7 +254,7 @@ impl Shard {
         }
     }
 
-    /// Does what time has made due, in every session. Call it a few times a second.
+    /// Runs all timers that are due, in every session. Call it a few times a second.
     pub fn sweep(&mut self, now: Now) {
         let (mut queued, mut input) = (0, 0);
         let mut rates = std::mem::take(&mut self.account.rates);
@@ -272,7 +277,7 @@ impl Shard {
                 input += session.input_bytes();
             }
         }
-        // A session that has ended meanwhile has left nothing in the empty ones.
+        // While `rates` was taken out, sessions that ended only wrote default entries.
         self.account.rates = rates;
         self.counters.queued_bytes.set(queued as u64);
         self.report_memory(input);
@@ -285,7 +290,7 @@ impl Shard {
         self.drain_slice(now);
     }
 
-    /// Takes over a configuration that was read anew.
+    /// Installs a configuration that was reloaded.
     pub fn renew(&mut self, env: Arc<Env>, now: Now) {
         self.hub.watch(env.watched.clone(), env.version);
         self.hub.bound_channels(env.apps.channel_bounds());
@@ -301,7 +306,7 @@ impl Shard {
         }
     }
 
-    /// Begins a shutdown: new WebSockets are refused, the present ones are closed over the next
+    /// Begins a drain: new WebSockets are refused, and the open ones are closed during the next
     /// sweeps.
     pub fn drain(&mut self) {
         let slice = self.sessions.end().div_ceil(DRAIN_SLICES).max(DRAIN_SLICE_MIN);
@@ -313,7 +318,8 @@ impl Shard {
         let end = self.sessions.end();
         let from = drain.next.min(end);
         let to = from.saturating_add(drain.slice).min(end);
-        // Over and over, for connections that were accepted meanwhile.
+        // The drain starts again from the first index, for connections that were accepted
+        // meanwhile.
         drain.next = if to == end { 0 } else { to };
         for index in from..to {
             let Some(slot) = self.sessions.slot_at(index) else { continue };
@@ -322,7 +328,7 @@ impl Shard {
     }
 
     fn close_for(&mut self, slot: Slot, why: Why, now: Now) {
-        // What another session has asked for is not this one's.
+        // Effects of another session that is being served must not run for this one.
         let others = std::mem::take(&mut self.effects);
         if let Some((session, mut cx)) = self.session(slot, now) {
             session.close_for(why, &mut cx);
@@ -332,7 +338,7 @@ impl Shard {
         self.effects = others;
     }
 
-    /// How many connections there are.
+    /// The number of connections.
     pub fn len(&self) -> usize {
         self.sessions.len()
     }
@@ -342,36 +348,37 @@ impl Shard {
         self.sessions.is_empty()
     }
 
-    /// Channels that this core keeps a picture of.
+    /// The number of channels of which this core keeps a picture.
     pub fn picture_count(&self) -> usize {
         self.hub.picture_count()
     }
 
-    /// Channels that this core knows.
+    /// The number of channels that this core knows.
     pub fn channel_count(&self) -> usize {
         self.hub.channel_count()
     }
 
-    // --- what is to be done ---
+    // --- pending work ---
 
-    /// All work so far, by the prices of [`crate::work`].
+    /// All work so far, in the units of [`crate::work`].
     pub fn work(&self) -> u64 {
         self.work.total()
     }
 
-    /// Whether this turn has a rest of its share of work.
+    /// Whether some of this turn's share of work is left.
     pub fn has_work_left(&self) -> bool {
         !self.work.is_spent()
     }
 
-    /// Who has cost most since the last call, if anybody has cost something.
+    /// Returns the connection that has cost the most work since the last call; its cost is 0 if
+    /// there was none.
     pub fn take_dearest(&mut self) -> Dearest {
         self.work.take_dearest()
     }
 
-    /// The next connection with something to write, to read again or to end.
+    /// The next connection that has bytes to write, or to be read again, or is to end.
     pub fn next_listed(&mut self) -> Option<Slot> {
-        // In the order in which they came: a turn may not get to the end of the list.
+        // First in, first out: a turn may not reach the end of the list.
         let slot = self.listed.pop_front()?;
         if let Some(session) = self.sessions.get_mut(slot) {
             session.listed = false;
@@ -380,7 +387,7 @@ impl Shard {
         Some(slot)
     }
 
-    /// Whether anything is on the list.
+    /// Whether any connection is on the list of pending work.
     pub fn has_listed(&self) -> bool {
         !self.listed.is_empty()
     }
@@ -390,7 +397,7 @@ impl Shard {
         self.sessions.slot_at(index)
     }
 
-    /// The connection that a completion is for: [`Table::slot_of_completion`].
+    /// The connection that a completion belongs to; see [`Table::slot_of_completion`].
     pub fn slot_of_completion(&self, index: u32, short: u32) -> Slot {
         self.sessions.slot_of_completion(index, short)
     }
@@ -400,17 +407,17 @@ impl Shard {
         Some(self.sessions.get_mut(slot)?.peer())
     }
 
-    /// The next batch for the peer.
+    /// The next batch of segments to send to the peer.
     pub fn take_batch(&mut self, slot: Slot) -> Option<Vec<Segment>> {
         self.sessions.get_mut(slot)?.take_batch(&mut self.plain)
     }
 
-    /// Bytes that wait on a connection: input for its turn, and output for its peer.
+    /// Bytes that wait on the connection: received ones for a later turn, and its write queue.
     pub fn waiting_bytes(&mut self, slot: Slot) -> usize {
-        self.sessions.get_mut(slot).map_or(0, |it| it.held_bytes() + it.queued_bytes())
+        self.sessions.get_mut(slot).map_or(0, |it| it.waiting_input_bytes() + it.queued_bytes())
     }
 
-    /// What is wanted for the connection.
+    /// Whether to read from the connection and how it is to end.
     pub fn wants(&mut self, slot: Slot) -> Option<Wants> {
         let session = self.sessions.get_mut(slot)?;
         Some(Wants { read: session.wants_read(), ending: session.ending() })
@@ -427,7 +434,7 @@ impl Shard {
 
     // --- mail ---
 
-    /// What this core has to say to the others.
+    /// Outgoing mail to the other cores.
     pub fn mail(&mut self) -> &mut OutgoingMail {
         &mut self.mail
     }
@@ -437,12 +444,13 @@ impl Shard {
         !self.mail.down_is_full(self.mail_bound)
     }
 
-    /// Whether orders from outside the cores can be taken now.
+    /// Whether commands from outside the cores, such as those of the control thread, can be taken
+    /// now.
     pub fn takes_orders(&self) -> bool {
         self.takes_requests() && !self.mail.up_is_full(self.mail_bound)
     }
 
-    /// A request from core `from`.
+    /// Handles a request from core `from`.
     pub fn request(&mut self, from: u16, request: Up, now: Now) {
         self.work.add(work::EFFECT);
         match request {
@@ -457,7 +465,7 @@ impl Shard {
         self.deliver_local(now);
     }
 
-    /// An answer or a delivery from the home of a channel.
+    /// Handles a delivery or an answer from the home of a channel.
     pub fn answer(&mut self, answer: Down, now: Now) {
         self.work.add(work::STEP);
         match answer {
@@ -496,8 +504,8 @@ impl Shard {
         }
     }
 
-    /// Shows a session the picture or the last events of the channel, if it has asked for that, and
-    /// tells it that it has joined.
+    /// Queues the channel's picture and history if the session has requested them, and then reports
+    /// the outcome of its join.
     fn deliver_outcome(
         session: &mut Session,
         name: &str,
@@ -522,7 +530,7 @@ impl Shard {
         self.list(ack.slot);
     }
 
-    // --- inside ---
+    // --- private helpers ---
 
     fn session(&mut self, slot: Slot, now: Now) -> Option<(&mut Session, Context<'_>)> {
         let session = self.sessions.get_mut(slot)?;
@@ -551,7 +559,7 @@ impl Shard {
         Some((session, cx))
     }
 
-    /// Carries out what a session has asked for, and what follows from its state.
+    /// Runs the effects that a session has requested, and then whatever its new state requires.
     fn after(&mut self, slot: Slot, now: Now) {
         while !self.effects.is_empty() {
             let mut effects = std::mem::take(&mut self.effects);
@@ -581,8 +589,8 @@ impl Shard {
         }
     }
 
-    /// Nothing reaches the peer of this connection any more: whoever waits for it hears of that
-    /// with the next turn.
+    /// Runs the dialect's `on_close` for a connection that can send nothing more. The effects for
+    /// connections that wait for it run in the next turn.
     fn note_close(&mut self, slot: Slot) {
         let (us, from) = (ConnId { core: self.core, slot }, self.closing_effects.len());
         let Some(session) = self.sessions.get_mut(slot) else { return };
@@ -594,6 +602,6 @@ impl Shard {
     fn leave_all(&mut self, slot: Slot) {
         let left = self.hub.leave_all(slot, &mut self.mail);
         self.counters.subscriptions.sub(left as u64);
-        // What others are to hear of it is delivered by whoever has called.
+        // The caller delivers the events that result for other subscribers.
     }
 }

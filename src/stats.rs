@@ -1,8 +1,8 @@
-//! What a core counts. One thread writes a core's counters, any thread may read them.
+//! The counters of one core. One thread writes a core's counters; any thread may read them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A number that its one owner changes and others may read. No locked instruction is used.
+/// A counter or gauge that one thread writes and any thread may read, without locked instructions.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
@@ -12,7 +12,7 @@ impl Counter {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
     }
 
-    /// Takes `n` off. Only the owning thread may call this.
+    /// Subtracts `n`. Only the owning thread may call this.
     pub fn sub(&self, n: u64) {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_sub(n), Ordering::Relaxed);
     }
@@ -22,35 +22,35 @@ impl Counter {
         self.0.store(n, Ordering::Relaxed);
     }
 
-    /// The value some moment ago.
+    /// Returns the value; on other threads than the owner's it may be slightly out of date.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// What one core counts of the WebSockets of one listener.
+/// One core's counters for the WebSockets of one listener.
 #[derive(Debug, Default)]
 pub struct Streams {
     /// WebSockets opened.
     pub opened: Counter,
-    /// Those that have ended since.
+    /// WebSockets that have ended.
     pub ended: Counter,
-    /// Of these, those whose peer had sent a close frame.
+    /// Ended WebSockets whose peer had sent a close frame.
     pub closes_received: Counter,
-    /// Of these, those whose peer was sent one.
+    /// Ended WebSockets whose peer was sent a close frame.
     pub closes_sent: Counter,
     /// Bytes received.
     pub received_bytes: Counter,
-    /// Bytes sent, without the answer to the handshake.
+    /// Bytes sent, without the handshake response.
     pub sent_bytes: Counter,
 }
 
 impl Streams {
-    /// Listeners that are counted apart; further ones are counted with the last of these.
+    /// Listeners with counters of their own; further listeners are counted with the last of these.
     pub const LISTENERS: usize = 16;
 }
 
-/// How often a duration lay between two bounds. One thread counts, any thread may read.
+/// A histogram of durations. One thread writes it; any thread may read it.
 #[derive(Debug, Default)]
 pub struct Histogram {
     buckets: [Counter; Histogram::BOUNDS_NS.len() + 1],
@@ -58,8 +58,8 @@ pub struct Histogram {
 }
 
 impl Histogram {
-    /// The upper bounds of the buckets in nanoseconds, each included: from 10 us to 10 s. Beyond
-    /// the last one lies a bucket without a bound.
+    /// The upper bounds of the buckets in nanoseconds, inclusive: from 10 us to 10 s. One more
+    /// bucket, without a bound, follows the last.
     pub const BOUNDS_NS: [u64; 16] = [
         10_000,
         25_000,
@@ -79,15 +79,15 @@ impl Histogram {
         10_000_000_000,
     ];
 
-    /// Counts one duration. Only the owning thread may call this.
+    /// Counts one duration of `ns` nanoseconds. Only the owning thread may call this.
     pub fn observe(&self, ns: u64) {
-        // Most are short, so that the first bounds are looked at first.
+        // Linear search: most durations are short, so they match one of the first bounds.
         let at = Histogram::BOUNDS_NS.iter().take_while(|bound| ns > **bound).count();
         self.buckets[at].add(1);
         self.sum_ns.add(ns);
     }
 
-    /// How often each bucket was met, the one without a bound last.
+    /// The number of durations in each bucket; the bucket without a bound is last.
     pub fn buckets(&self) -> impl Iterator<Item = u64> {
         self.buckets.iter().map(Counter::get)
     }
@@ -106,20 +106,20 @@ macro_rules! counters {
         pub struct Counters {
             $($(#[doc = $doc])* pub $name: Counter,)*
             streams: [Streams; Streams::LISTENERS],
-            /// How long turns took, without the time in which the core had nothing to do.
+            /// The durations of reactor turns, without the time in which the core was idle.
             pub turn_ns: Histogram,
-            /// How much work turns held, by the prices of [`crate::work`].
+            /// The work of each turn, in the units of [`crate::work`].
             pub turn_work: Histogram,
             /// The longest turn that ended in the last minute, in nanoseconds.
             pub turn_longest_ns: Counter,
-            /// When the thread was last about to do something, in milliseconds of the clock that
-            /// all threads of the server share; 0 before it has begun.
+            /// The time of the thread's last sign of life, in milliseconds of the clock that all
+            /// threads of the server share; 0 before the thread has begun.
             pub beat_ms: Counter,
         }
 
         impl Counters {
-            /// What each counter counts, in the order of [`Counters::list`]; a blank stands before
-            /// each line.
+            /// The help texts of the counters, in the order of [`Counters::list`]. Each line begins
+            /// with a space.
             pub const HELP: &[&str] = &[$(concat!($($doc),*),)*];
 
             /// The counters of the listener with this number.
@@ -127,7 +127,7 @@ macro_rules! counters {
                 &self.streams[usize::from(listener).min(Streams::LISTENERS - 1)]
             }
 
-            /// Every counter's name and value.
+            /// The names and values of all counters.
             pub fn list(&self) -> Vec<(&'static str, u64)> {
                 vec![$((stringify!($name), self.$name.get()),)*]
             }
@@ -136,53 +136,60 @@ macro_rules! counters {
 }
 
 counters! {
-    /// Connections open now, those to upstreams among them.
+    /// Connections open now, including those to upstreams.
     connections,
     /// Connections accepted.
     accepted,
-    /// Accepts that the kernel ended with a passing error (ECONNABORTED and its like).
+    /// Accepts that failed with an error other than a lack of files or memory (such as
+    /// ECONNABORTED).
     accept_errors,
-    /// Accepts put off because the process (EMFILE) or the system (ENFILE) had no file left.
+    /// Accepts postponed because the process (EMFILE) or the system (ENFILE, ENOBUFS, ENOMEM)
+    /// lacked file descriptors or memory.
     accept_no_file,
-    /// Turns in which a waiting connection was left in the backlog because all slots were taken.
+    /// Times a listener was left without an accept, so that new connections stayed in the backlog,
+    /// because all connection slots were taken.
     accept_no_slot,
-    /// Connections closed at once: their address had too many open.
+    /// Connections closed at once because limits.connections_per_address were open from their
+    /// address.
     refused_address,
-    /// Connections closed before they had sent a whole request: too many had not, and they had had
-    /// two seconds for it.
+    /// Connections closed because they had sent no whole request within two seconds and
+    /// limits.handshakes such connections were open.
     refused_handshake,
     /// Connections closed at once because nine tenths of limits.memory_bytes were in use.
     refused_memory,
-    /// Connections whose reading was stopped because they were among those that held most when
-    /// four fifths of limits.memory_bytes were in use.
+    /// Connections whose reading was paused because they held the most memory when four fifths of
+    /// limits.memory_bytes were in use.
     memory_read_paused,
-    /// Connections ended because they were among those that held most when limits.memory_bytes
-    /// were nearly used up.
+    /// Connections closed because they held the most memory when limits.memory_bytes were nearly
+    /// used up.
     memory_ended,
-    /// Bytes that connections and channels hold, as far as limits.memory_bytes counts them, at the
-    /// last sweep.
+    /// Bytes held by connections and channels, as counted against limits.memory_bytes, at the last
+    /// sweep.
     memory_bytes,
-    /// With how many of these the cores refuse and end connections: limits.memory_bytes.
+    /// The maximum of memory_bytes, near which cores refuse and close connections:
+    /// limits.memory_bytes.
     memory_limit_bytes,
-    /// Of memory_bytes, unfinished messages and requests, and input that waits.
+    /// The part of memory_bytes in unfinished messages and requests, and in input that waits to be
+    /// processed.
     memory_input_bytes,
-    /// Of memory_bytes, frames that wait in write queues, each counted once for a core.
+    /// The part of memory_bytes in frames in write queues, each frame counted once per core.
     memory_frames_bytes,
-    /// Connections ended because their peer read less than limits.min_bytes_per_s.
+    /// Connections closed because their peer read less than limits.min_bytes_per_s.
     send_too_slow,
-    /// Times newcomers were left in the backlog because too many connections had not sent a whole
-    /// request.
+    /// Times new connections were left in the backlog because limits.handshakes connections had not
+    /// sent a whole request yet.
     accept_handshakes,
-    /// Connections accepted in the place of a core that had no room.
+    /// Connections accepted from the listening socket of another core that had no room.
     accepted_for_others,
-    /// Idle connections of HTTP closed because the core had no place left for others.
+    /// Idle HTTP connections closed to free connection slots for new connections.
     idle_closed,
-    /// WebSockets of applications refused because the process was overloaded.
+    /// WebSockets of applications refused because limits.overload_sockets or limits.overload_bytes
+    /// was reached.
     refused_overload,
-    /// Subscriptions refused because their application had as many channels as it may, and nobody
-    /// was in the one that was asked for.
+    /// Subscriptions refused because their channel had no subscribers and their application had its
+    /// maximum number of channels.
     refused_channels,
-    /// Bytes that wait to be written, on all connections, at the last sweep.
+    /// Bytes waiting in the write queues of all connections, at the last sweep.
     queued_bytes,
     /// Bytes received.
     received_bytes,
@@ -190,38 +197,39 @@ counters! {
     sent_bytes,
     /// Send operations completed.
     sends,
-    /// Sends that left a rest to be sent again.
+    /// Short sends: sends that wrote only part of their batch, whose rest was sent again.
     short_sends,
-    /// Sends that failed because the peer was gone (EPIPE, ECONNRESET).
+    /// Sends that failed because the peer had closed or reset the connection (EPIPE, ECONNRESET).
     send_peer_gone,
-    /// Sends that failed in another way.
+    /// Sends that failed with another error.
     send_errors,
-    /// Receives that found no free buffer (ENOBUFS) and were armed again.
+    /// Receives that found no free buffer (ENOBUFS) and were started again.
     receive_no_buffer,
-    /// Receives that ended because the peer reset the connection.
+    /// Receives that failed because the connection was reset or the peer unreachable (ECONNRESET,
+    /// EPIPE, ETIMEDOUT, EHOSTUNREACH).
     receive_reset,
-    /// Receives that failed in another way.
+    /// Receives that failed with another error.
     receive_errors,
-    /// Operations that we cancelled (ECANCELED).
+    /// Operations cancelled by the server (ECANCELED).
     cancelled,
-    /// Completions of an operation whose connection was gone.
+    /// Completions that arrived after their connection was closed.
     late_completions,
-    /// Times the submission queue was full and had to be handed over in the middle of a turn.
+    /// Times the submission queue was full and had to be submitted in the middle of a turn.
     submission_full,
-    /// Times the kernel refused more submissions until completions were reaped (EBUSY, EAGAIN).
+    /// Times the kernel refused further submissions until completions were reaped (EBUSY, EAGAIN).
     submission_busy,
-    /// Turns in which the completion queue had overflowed into the kernel's list.
+    /// Turns in which the completion queue had overflowed into the kernel's overflow list.
     completion_overflow,
-    /// Configurations that were taken over while the core ran.
+    /// Configuration reloads applied by the cores.
     renewals,
-    /// Times memory that was freed was given back to the system.
+    /// Times freed memory was returned to the operating system.
     memory_given_back,
     /// Reactor turns.
     turns,
-    /// Turns that took longer than 50 milliseconds.
+    /// Reactor turns that took longer than 50 milliseconds.
     turns_long,
-    /// Times input of a connection was left for the next turn because the turn, or the
-    /// connection, had used up its share of work.
+    /// Times input of a connection was deferred to a later turn because the turn or the connection
+    /// had used up its share of work, or because mail to other cores was congested.
     work_held,
     /// Wake-ups sent to sleeping cores.
     wakes_sent,
@@ -229,193 +237,198 @@ counters! {
     mail_waited,
     /// TLS handshakes completed.
     tls_handshakes,
-    /// TLS handshakes that went on from an earlier connection's.
+    /// TLS handshakes that resumed an earlier session.
     tls_resumed,
-    /// TLS connections that failed: no handshake in time, nothing that both sides accept, or a
-    /// peer that broke the protocol.
+    /// TLS connections that failed: handshake timeout, no common parameters, or a protocol
+    /// violation by the peer.
     tls_failed,
-    /// Connections closed because they spoke plain HTTP where TLS is spoken.
+    /// Connections closed because the client spoke plain HTTP to a TLS listener.
     tls_plain,
-    /// TLS connections that ended without the last word that keeps others from cutting them.
+    /// TLS connections that the peer ended without a close_notify alert, so that truncation by
+    /// others cannot be ruled out.
     tls_truncated,
     /// HTTP requests answered.
     http_requests,
     /// HTTP requests answered with a status of 400 or more.
     http_errors,
-    /// Requests of the HTTP API refused because their auth_timestamp was too far from the server's
-    /// time.
+    /// HTTP API requests refused because their auth_timestamp was too far from the server's time.
     requests_stale,
-    /// HTTP requests answered on their head: nobody would have looked at their body.
+    /// HTTP requests answered after their head, with their body discarded, because no endpoint
+    /// would read it.
     http_bodies_unread,
     /// Upgrades to WebSocket.
     upgrades,
-    /// Requests that speak by a streamed body in place of a WebSocket.
+    /// HTTP requests that use streamed bodies in place of a WebSocket.
     http_streams,
-    /// Messages not given to such a client because its framing has no record for them.
+    /// Messages not delivered to an HTTP stream because its framing has no record for them.
     http_streams_unsaid,
-    /// WebSockets refused because of the origin of their page.
+    /// WebSockets refused because of their Origin header.
     origins_refused,
-    /// Requests refused because servers read their path differently, and their route leads to one.
+    /// Requests refused because servers interpret their path in different ways and their route is a
+    /// proxy without allow_ambiguous_paths.
     paths_refused,
     /// Requests that the guards of a route let in.
     guard_allowed,
-    /// Requests refused because only guarded routes are for them, and they had no token.
+    /// Requests refused because only guarded routes match them and they carried no token.
     guard_no_token,
-    /// Requests refused because their token is not believed.
+    /// Requests refused because their token was not accepted.
     guard_bad_token,
-    /// Requests refused because only routes that want a client certificate are for them.
+    /// Requests refused because only routes that require a client certificate match them and they
+    /// had none.
     guard_no_certificate,
-    /// Requests refused because their certificate is not among those that are let in.
+    /// Requests refused because their client certificate is not one that the guard accepts.
     guard_bad_certificate,
-    /// Requests and messages whose token was not verified because their address had brought too
-    /// many that are not believed in that second.
+    /// Requests and messages whose token was not verified because too many tokens from their
+    /// address had failed verification in that second.
     guard_throttled,
-    /// Connections closed because they had brought three tokens that are not believed.
+    /// Connections closed after three tokens that failed verification.
     guard_failures_closed,
-    /// Requests refused because their token lacks a role, or renews nobody's.
+    /// Requests refused because their token lacks a role, or renews no connection's token.
     guard_no_role,
-    /// Requests refused because no key was fetched so far.
+    /// Requests refused because no key of the guard has been fetched yet.
     guard_no_keys,
-    /// Tokens taken in the place of others that were about to end.
+    /// Tokens accepted in place of tokens that were about to expire.
     guard_renewals,
-    /// Connections whose token is about to end.
+    /// Times a token of a connection came close to its expiry without having been renewed.
     guard_challenges,
-    /// Connections closed because their token has ended.
+    /// Connections closed because their token had expired.
     guard_expired,
-    /// Sets of keys fetched for guards.
+    /// Key sets fetched for guards.
     keys_fetched,
-    /// Sets of keys that were not to be had, or hold no key that can be used.
+    /// Key sets that could not be fetched or contain no usable key.
     keys_failed,
-    /// Connections that agreed on compression without windows of their own, because the memory
-    /// for those was used up.
+    /// Connections that agreed on compression without windows of their own because the core's share
+    /// of compression.windows_bytes was used up.
     windows_refused,
-    /// Compressed messages that waited because another one of their core was being decompressed.
+    /// Compressed messages that waited because another message was being decompressed on their
+    /// core.
     inflate_waits,
-    /// Bytes of kept windows of compression, and of messages that are being decompressed, at the
-    /// last sweep.
+    /// Bytes of kept compression windows and of messages being decompressed, at the last sweep.
     inflated_bytes,
     /// Whole WebSocket messages received.
     messages_received,
-    /// Messages of clients that are not valid, or not allowed, in a dialect that does not answer
-    /// these.
+    /// Client messages ignored because they were invalid or not allowed, in a dialect without an
+    /// error reply for them.
     messages_ignored,
-    /// Answers of Zenith's back ends that nobody waits for: too late, given twice or not asked for.
+    /// Answers of Zenith back ends without a waiting call: late, duplicate, or never requested.
     backend_answers_late,
-    /// Calls and subscriptions that Zenith's back ends were not asked about, because too much
-    /// waited for them.
+    /// Calls and subscriptions not forwarded to Zenith back ends because too many bytes were
+    /// waiting for them.
     backend_calls_refused,
     /// Tokens, passwords and grants of Zenith clients and back ends that were wrong.
     sign_ins_wrong,
-    /// Attempts to sign in to Zenith that were refused unseen, because too many from the same
-    /// address had been wrong.
+    /// Zenith sign-in attempts refused without verification because their address had reached
+    /// zenith.wrong_tokens_per_minute.
     sign_ins_refused,
-    /// Queries of Zilliqa clients that were refused because a core held as many addresses as it
-    /// may.
+    /// Queries of Zilliqa clients refused because their core held zilliqa.addresses_per_core
+    /// addresses.
     addresses_refused,
-    /// RFC 6455 violations by peers.
+    /// Violations of RFC 6455 by peers.
     violations,
-    /// Clients closed for too many pings, pongs and empty messages in a second.
+    /// Connections closed because the peer sent more than limits.control_frames_per_s pings, pongs
+    /// and empty messages in a second.
     control_floods,
-    /// Messages that were not as their route's model wants them.
+    /// Messages refused because they do not match their route's model.
     messages_invalid,
-    /// Messages that broke their schema's rules and passed, the model being lenient.
+    /// Messages that broke their schema's rules and were passed on because the model is lenient.
     messages_lenient,
-    /// Connections to upstreams of proxies open now, those that are being made among them.
+    /// Connections to proxy upstreams open now, including those being established.
     upstreams,
-    /// Connections to upstreams that were begun.
+    /// Connections to proxy upstreams started.
     proxy_dials,
-    /// Upstreams that were not dialled because the core had no place for a further connection.
+    /// Upstream connections not started because the core had no free connection slot.
     proxy_no_slot,
-    /// Upstreams that could not be connected.
+    /// Upstream connections that could not be established.
     proxy_unreachable,
-    /// Upstreams that were not connected, or had not answered, in their time.
+    /// Upstreams that did not connect, or did not answer, before their timeout.
     proxy_timed_out,
-    /// Upstreams that answered a handshake with another status than 101.
+    /// Upstreams that answered a WebSocket handshake with a status other than 101.
     proxy_refused,
-    /// Upstreams whose answer to a handshake breaks the protocol, or that gave none.
+    /// Upstreams whose response to a WebSocket handshake broke the protocol or was missing.
     proxy_bad_answers,
-    /// Messages of clients for upstreams.
+    /// Messages forwarded from clients to upstreams.
     proxy_sent,
-    /// Their bytes.
+    /// Bytes of messages forwarded from clients to upstreams.
     proxy_sent_bytes,
-    /// Messages of upstreams for clients.
+    /// Messages forwarded from upstreams to clients.
     proxy_received,
-    /// Their bytes.
+    /// Bytes of messages forwarded from upstreams to clients.
     proxy_received_bytes,
-    /// Upstreams that were not dialled because their name was not resolved.
+    /// Upstream connections not started because the upstream's name was not resolved.
     proxy_unresolved,
-    /// Times an upstream was put aside because of its failures.
+    /// Times an upstream was taken out of use because of repeated failures.
     proxy_aside,
-    /// Look-ups of the names of upstreams that have found addresses.
+    /// DNS lookups of upstream names that found addresses.
     names_found,
-    /// Look-ups of the names of upstreams that have not.
+    /// DNS lookups of upstream names that failed.
     names_failed,
-    /// Messages whose schema no registry had given so far: refused, or passed as the model says.
+    /// Messages whose schema was not available from the registry: refused, or passed on, as the
+    /// model configures.
     schemas_missed,
-    /// Messages that were held until their schema was there, or their time was up.
+    /// Messages parked until their schema was fetched or their timeout expired.
     schemas_awaited,
-    /// Schemas that registries gave, or said to be the same as before.
+    /// Schemas fetched from registries, or confirmed as unchanged.
     schemas_retrieved,
-    /// Schemas that registries did not give: no answer in time, none of that name, an error.
+    /// Schema fetches that failed: no answer in time, unknown schema, or an error.
     schemas_unretrievable,
-    /// Schemas that registries gave and that are none, or too large.
+    /// Schemas fetched from registries that were invalid or too large.
     schemas_bad,
-    /// Failures to get a schema anew of which an older one stays in use.
+    /// Failed schema refreshes after which an older version stays in use.
     schemas_stale,
-    /// Frames of broadcasts put into write queues.
+    /// Broadcast frames put into write queues.
     deliveries,
-    /// Subscriptions refused because their client had begun too many in a second.
+    /// Subscriptions refused because their client had started too many in a second.
     subscriptions_refused,
-    /// Broadcast frames not delivered because a queue was at its bound (policy `drop`).
+    /// Broadcast frames dropped because a write queue was at its limit (policy `drop`).
     slow_consumer_dropped,
-    /// Connections closed because their queue was at its bound (policy `close`).
+    /// Connections closed because their write queue was at its limit (policy `close`).
     slow_consumer_closed,
-    /// Events published by clients of this core.
+    /// Events published on this core by clients and by the control thread.
     published,
-    /// Connections closed by a deadline: head, body, idle, heartbeat, close or send.
+    /// Connections closed by a timeout: handshake, head, body, idle, heartbeat, close or send.
     timed_out,
-    /// Requests to webhooks that were answered by a status of success.
+    /// Webhook requests answered with a success status.
     hooks_sent,
-    /// Requests to webhooks that were not, and are tried again or given up.
+    /// Webhook requests that failed, to be retried or given up.
     hooks_failed,
-    /// Events for webhooks that were dropped: a queue at its bound, five minutes in vain, the end.
+    /// Webhook events dropped: full queue, five minutes of failed attempts, or shutdown.
     hooks_dropped,
-    /// Events for webhooks that were not sent because another one had undone them while they
-    /// waited: a channel that was occupied and vacated again.
+    /// Webhook events not sent because a later event reversed them while they waited, such as a
+    /// channel occupied and vacated again.
     hooks_cancelled,
-    /// Requests to webhooks that were not made: the endpoint is at a private address.
+    /// Webhook requests not sent because the endpoint has a private address.
     hooks_refused,
-    /// Requests to nodes whose epochs are published.
+    /// Requests to the nodes whose epochs are published.
     node_requests,
-    /// Requests to nodes that were not answered: no connection, no answer in time, an error.
+    /// Requests to nodes that failed: no connection, no answer in time, or an error.
     node_failures,
-    /// Answers of nodes that were refused: not what was asked for, or too large.
+    /// Node responses rejected because they did not match the request or were too large.
     node_nonsense,
-    /// Transactions of an epoch that no node would give, and which were published without logs.
+    /// Transactions published without logs because no node returned them.
     bodies_missing,
-    /// Accounts of which no node has said whether they are contracts; they were taken for none.
+    /// Accounts treated as non-contracts because no node answered whether they are contracts.
     contracts_unknown,
-    /// Epochs left out at the start because they were more than are replayed.
+    /// Epochs skipped at the start because there were more than zilliqa.node.replay.
     epochs_skipped,
-    /// Epochs of a node that were not published: they, or later ones, had been posted.
+    /// Epochs of nodes not published because the same or a later epoch had been posted.
     epochs_passed_over,
-    /// Epochs of a node that were published.
+    /// Epochs of nodes published.
     epochs,
-    /// The number of the last epoch that was published, or of the one behind which the next is.
+    /// The number of the last published epoch, or of the epoch after which publishing starts.
     last_epoch,
-    /// Failures to write the number of the last epoch to its file.
+    /// Failed writes of the last epoch's number to zilliqa.node.state_file.
     state_failures,
-    /// Last events, pictures and histories of channels that were forgotten because others needed
-    /// the room.
+    /// Cached events, pictures and histories of channels dropped because limits.cached_bytes were
+    /// used up or a picture was too large.
     kept_dropped,
-    /// Elements that pictures of the kind `log` have lost at their bound, and messages that
-    /// histories of groups have lost at theirs in bytes.
+    /// Elements dropped from pictures of the kind `log` at their limit, and messages dropped from
+    /// group histories at their limit in bytes.
     log_dropped,
-    /// Bytes of last events, pictures and histories that this core holds for who subscribes later.
+    /// Bytes of cached events, pictures and histories that this core keeps for later subscribers.
     kept_bytes,
-    /// Channels of which this core has a subscriber.
+    /// Channels with a subscriber on this core.
     channels,
-    /// Subscriptions held by connections of this core.
+    /// Subscriptions of connections of this core.
     subscriptions,
 }
 

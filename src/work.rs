@@ -1,80 +1,84 @@
-//! What operations cost, and how much of it one turn of a reactor and one connection may ask for.
+//! The estimated cost of operations, and how much work one turn and one connection may do.
 //!
-//! Nothing above the reactor reads a clock, so work is estimated: its unit is a nanosecond of one
-//! server core. A turn ends at most one operation after its share is used up; what is left of the
-//! connections' input waits, and is served in the next turns, one connection after the other.
-//! Shares begin when those that wait are served, at the end of a reactor's turn, so that one turn
-//! of the reactor holds two shares at most.
+//! The layers below the reactor read no clock, so work is estimated. Its unit is one nanosecond of
+//! one server core. A turn exceeds its share of work by at most one operation; the remaining input
+//! of the connections waits and is processed in the next turns, one connection after the other. A
+//! share begins at the end of a reactor's turn, when the waiting connections are served, so one
+//! turn of the reactor contains at most two shares.
 //!
-//! | operation | price in ns | measured or estimated |
+//! | operation | cost in ns | measured or estimated |
 //! | --- | --- | --- |
 //! | step of a connection: one message or request | [`STEP`] | 200-400 measured |
 //! | four bytes received, or four written | 1 | copy, mask, UTF-8: 0.2 ns a byte |
 //! | delivery of an event to one subscriber | [`DELIVERY`] | 40-90, without the send |
-//! | effect of a message: join, leave, publish | [`EFFECT`] | 0.5-2 us with notices |
+//! | effect of a message: join, leave, publish | [`EFFECT`] | 0.5-2 us with channel events |
 //! | message to another connection (Zenith's calls) | [`TELL`] | 1-2 us |
-//! | listing, for each channel that the core knows | [`LISTED`] | 26 ms at 0.6 million |
-//! | list of members, for each of them | [`LISTED`] | as above |
-//! | message for a model | [`MODEL`] | |
+//! | list of channels, for each channel that the core knows | [`LISTED`] | 26 ms at 0.6 million |
+//! | list of members, for each member | [`LISTED`] | as above |
+//! | message checked by a model | [`MODEL`] | |
 //! | byte of such a message | [`MODEL_BYTE`] | 27-34 ns: JSON to a tree, and a schema |
 //! | byte of a message for a dialect, beyond [`CONNECTION_BYTES`] | [`JSON_BYTE`] | simd-json |
-//! | TLS handshake's flight | [`HANDSHAKE`] | 150 us (ECDSA) to 960 us (RSA-2048): 8 a turn |
-//! | decompressed octet | 1 | `ws::output` counts these itself |
-//! | token that is refused by its shape | [`TOKEN`] | |
+//! | TLS handshake flight | [`HANDSHAKE`] | 150 us (ECDSA) to 960 us (RSA-2048): 8 a turn |
+//! | decompressed byte | 1 | counted by `ws::output` |
+//! | token that is rejected by its form | [`TOKEN`] | |
 //! | signature of a token | [`crate::jwt::Algorithm::cost_us`] | 1-750 us |
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 
-/// What one turn of a reactor does before its connections wait for the next one: 4 ms.
+/// The work that one turn may do before its connections wait for the next turn, in ns: about 4 ms.
 pub const TURN: u64 = 4 * 1024 * 1024;
-/// What one connection may ask for in one turn, beside the two bounds below: 1 ms.
+/// The work that one connection may cause in one turn, in ns: about 1 ms. [`CONNECTION_MESSAGES`]
+/// and [`CONNECTION_BYTES`] apply as well.
 pub const CONNECTION_WORK: u64 = 1024 * 1024;
-/// Messages, or requests, of one connection that are taken in one turn.
+/// The maximum number of messages or requests of one connection that are processed in one turn.
 pub const CONNECTION_MESSAGES: u32 = 256;
-/// Bytes of one connection that are taken in one turn, and one receive buffer more at most.
+/// The maximum number of bytes of one connection that are processed in one turn, exceeded by at
+/// most one receive buffer.
 pub const CONNECTION_BYTES: usize = 64 * 1024;
 
-/// See the table in the module's documentation; so for all prices.
+/// The cost of a step of a connection, in ns. The table in the module's documentation explains all
+/// costs.
 pub const STEP: u64 = 300;
-/// To one subscriber.
+/// The cost of delivering an event to one subscriber, in ns.
 pub const DELIVERY: u64 = 60;
-/// Join, leave, publish.
+/// The cost of a join, leave or publish, in ns.
 pub const EFFECT: u64 = 1000;
-/// To another connection.
+/// The cost of a message to another connection, in ns.
 pub const TELL: u64 = 1000;
-/// One channel or member.
+/// The cost of listing one channel or member, in ns.
 pub const LISTED: u64 = 50;
-/// A message for a model, beside its bytes.
+/// The cost of checking a message by a model, without [`MODEL_BYTE`], in ns.
 pub const MODEL: u64 = 2000;
-/// One byte of it.
+/// The cost of each byte of a message that a model checks, in ns.
 pub const MODEL_BYTE: u64 = 32;
-/// One byte of a large message for a dialect.
+/// The cost of each byte of a large message for a dialect, in ns.
 pub const JSON_BYTE: u64 = 2;
-/// A flight of a TLS handshake that has a signature in it.
+/// The cost of a TLS handshake flight that contains a signature, in ns.
 pub const HANDSHAKE: u64 = TURN / 8;
-/// A token, beside its signature.
+/// The cost of a token, without its signature, in ns.
 pub const TOKEN: u64 = 2000;
 
-/// Failures, such as tokens that are not believed, with which a connection is closed.
+/// The number of failures, such as tokens that are not accepted, after which a connection is
+/// closed.
 pub const CONNECTION_FAILURES: u8 = 3;
-/// Failures of one address in one second, on one core, with which nothing more is verified for it
-/// until the next second.
+/// The number of failures of one address within one second, on one core, after which nothing more
+/// is verified for this address until the next second.
 pub const ADDRESS_FAILURES: u16 = 32;
-/// Addresses with failures that a core remembers in one second; all further ones are counted as
-/// one address.
+/// The maximum number of addresses with failures that a core tracks in one second. All further
+/// addresses are counted as one.
 const ADDRESSES: usize = 4096;
 
-/// The kinds of work that a log line names.
+/// The kinds of work that the log line of a long turn names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WorkKind {
-    /// Many messages, each of which is cheap.
+    /// Many messages, each of which costs little.
     #[default]
     Messages,
     /// Verifying a token.
     Token,
-    /// Checking a message against a model.
+    /// Checking a message by a model.
     Model,
     /// Parsing a large message.
     Parse,
@@ -90,25 +94,26 @@ pub enum WorkKind {
     Listing,
 }
 
-/// Who has cost most in a turn.
+/// The connection that has caused the most work in a turn.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Dearest {
     /// The index of the connection.
     pub index: u32,
-    /// The dearest single operation that it has asked for.
+    /// The kind of the most expensive single operation of this connection.
     pub kind: WorkKind,
-    /// What all that it has asked for has cost at once, in nanoseconds by the prices above.
+    /// The work of this connection between [`Meter::begin`] and [`Meter::end`], in nanoseconds by
+    /// the costs of this module.
     pub ns: u64,
 }
 
-/// The work of one core. One thread uses it; nothing is locked.
+/// The work of one core. Only one thread uses it, so it needs no locks.
 #[derive(Debug, Default)]
 pub struct Meter {
-    /// Since the start.
+    /// All work since the start, in ns; wraps around.
     total: Cell<u64>,
-    /// What `total` was when the turn began.
+    /// The value of `total` when the turn began.
     turn: Cell<u64>,
-    /// The dearest operation since [`Meter::begin`], and its price.
+    /// The kind and the cost of the most expensive operation since [`Meter::begin`].
     kind: Cell<(WorkKind, u64)>,
     dearest: Cell<Dearest>,
     /// Failures of the connection that is being served.
@@ -117,7 +122,7 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// Counts a dear operation.
+    /// Adds the cost of an expensive operation, `ns` nanoseconds, of this kind.
     pub fn charge(&self, kind: WorkKind, ns: u64) {
         self.add(ns);
         if ns > self.kind.get().1 {
@@ -125,36 +130,36 @@ impl Meter {
         }
     }
 
-    /// Counts what every message costs.
+    /// Adds `ns` nanoseconds of work without a kind.
     #[inline]
     pub fn add(&self, ns: u64) {
         self.total.set(self.total.get().wrapping_add(ns));
     }
 
-    /// All work since the start.
+    /// All work since the start, in nanoseconds.
     #[inline]
     pub fn total(&self) -> u64 {
         self.total.get()
     }
 
-    /// Whether this turn has done as much as a turn may.
+    /// Whether this turn has used up its share of work.
     #[inline]
     pub fn is_spent(&self) -> bool {
         self.total.get().wrapping_sub(self.turn.get()) >= TURN
     }
 
-    /// A new turn begins.
+    /// Begins a new turn.
     pub fn new_turn(&self) {
         self.turn.set(self.total.get());
     }
 
-    /// A connection's input is about to be taken. Gives what [`Meter::end`] wants.
+    /// Begins to process a connection's input. Returns the argument `begun` of [`Meter::end`].
     pub fn begin(&self) -> u64 {
         self.kind.set((WorkKind::default(), 0));
         self.total.get()
     }
 
-    /// The connection at `index` has been served since `begun`.
+    /// Ends the processing of the connection at `index`, which began at `begun`.
     pub fn end(&self, index: u32, begun: u64) {
         let ns = self.total.get().wrapping_sub(begun);
         if ns > self.dearest.get().ns {
@@ -162,15 +167,15 @@ impl Meter {
         }
     }
 
-    /// Who has cost most since the last call.
+    /// Returns and resets the connection that has caused the most work since the last call.
     pub fn take_dearest(&self) -> Dearest {
         self.dearest.take()
     }
 
     // --- failures ---
 
-    /// Whether something may be verified for this address, which has had its failures otherwise:
-    /// that counts as a failure of the connection, too.
+    /// Whether a token or the like may be verified for this address. If the address has used up its
+    /// failures of this second, the answer is no, and counts as a failure of the connection.
     pub fn may_verify(&self, address: IpAddr, now_s: u64) -> bool {
         let may = self.attempts.borrow_mut().failures(address, now_s) < ADDRESS_FAILURES;
         if !may {
@@ -179,7 +184,7 @@ impl Meter {
         may
     }
 
-    /// What the connection has brought is not believed.
+    /// Counts a failed verification for the connection and for its address.
     pub fn fail(&self, address: IpAddr, now_s: u64) {
         self.failures.set(self.failures.get().saturating_add(1));
         self.attempts.borrow_mut().add(address, now_s);
@@ -190,18 +195,18 @@ impl Meter {
         self.failures.get()
     }
 
-    /// Failures since the last call.
+    /// Returns and resets the number of failures since the last call.
     pub fn take_failures(&self) -> u8 {
         self.failures.take()
     }
 }
 
-/// Failures by address in the present second.
+/// Failures by address in the current second.
 #[derive(Debug, Default)]
 struct Attempts {
     second: u64,
     failed: HashMap<IpAddr, u16>,
-    /// Those of addresses for which there was no room.
+    /// Failures of all addresses that found no room in `failed`.
     others: u16,
 }
 
@@ -210,7 +215,7 @@ impl Attempts {
         if self.second != now_s {
             self.second = now_s;
             self.others = 0;
-            // No more than was needed in the last second is kept.
+            // Keep no more capacity than the last second needed.
             self.failed.shrink_to(2 * self.failed.len());
             self.failed.clear();
         }
@@ -236,8 +241,8 @@ impl Attempts {
     }
 }
 
-/// An IPv4 address, or the 64-bit network of an IPv6 one: whoever has one address of such a
-/// network has them all.
+/// The network of an address, by which limits count: an IPv4 address itself, or the 64-bit prefix
+/// of an IPv6 address, because one host usually controls a whole prefix.
 pub fn network(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,

@@ -1,13 +1,13 @@
-//! One receiver for each crate, all fed with the same bytes in the same pieces.
+//! One receiver for each crate. All get the same bytes in the same pieces.
 //!
-//! Every receiver lives as long as a connection: it is made once and keeps its buffers. Receiving a
-//! piece is one copy into the buffer that the crate parses in, for each of them.
+//! A receiver lives as long as a connection: it is made once and keeps its buffers. To receive a
+//! piece is one copy into the buffer that the crate parses in, for every crate.
 
 use std::future::Future;
 use std::hint::black_box;
 use std::io::{self, Read, Write};
 use std::pin::{Pin, pin};
-use std::task::{DialectContext, Poll, Waker};
+use std::task::{Context, Poll, Waker};
 
 use bytes::BytesMut;
 use polycast::ws::{FrameEvent, FrameLimits, Opcode, Reader, Role, frame};
@@ -16,13 +16,13 @@ use sockudo_ws::protocol::{Message, Protocol};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tungstenite::protocol::WebSocketConfig;
 
-/// Messages and payload octets.
+/// The number of messages and of payload octets.
 pub type Sum = (usize, usize);
 
-/// No receiver refuses a message of a bench for its size.
+/// The maximum message size of every receiver in bytes; larger than any message of the benchmarks.
 const LIMIT: usize = 16 << 20;
 
-/// `count` masked frames of `payload` octets together, of which `piece` bytes arrive at a time.
+/// `count` masked frames with `payload` octets in total, of which `piece` bytes arrive at a time.
 pub struct Input {
     pub bytes: Vec<u8>,
     pub piece: usize,
@@ -31,13 +31,13 @@ pub struct Input {
 }
 
 impl Input {
-    /// Frames that arrive whole, as many at a time as 60 KiB hold, at least one.
+    /// Frames that arrive whole: as many at a time as fit into 60 KiB, but at least one.
     pub fn whole(opcode: Opcode, payload: &[u8]) -> Input {
         let all = Input::frames(opcode, payload, (60 << 10) / payload.len());
         Input { piece: all.bytes.len(), ..all }
     }
 
-    /// Frames cut at every 1400 bytes, the payload of a TCP segment.
+    /// Frames that are cut every 1400 bytes, the payload of a TCP segment.
     pub fn pieces(opcode: Opcode, payload: &[u8]) -> Input {
         let all = Input::frames(opcode, payload, (64 << 10) / payload.len());
         Input { piece: 1400, ..all }
@@ -55,12 +55,12 @@ impl Input {
 
 const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
-/// Takes all of an input once.
+/// Receives all of an input once.
 pub trait Receiver {
     fn receive(&mut self) -> Sum;
 }
 
-/// Every receiver, by name; the first does nothing but receive.
+/// All receivers with their names; the first one only copies.
 pub fn all<'a>(input: &'a Input) -> Vec<(&'static str, Box<dyn Receiver + 'a>)> {
     vec![
         ("copy", Box::new(Copy::new(input))),
@@ -76,7 +76,7 @@ fn count(sum: &mut Sum, payload: &[u8]) {
     *sum = (sum.0 + 1, sum.1 + black_box(payload).len());
 }
 
-/// The receiving copy alone, which no receiver can be faster than.
+/// Only the copy into the receive buffer, which is the lower bound for every receiver.
 struct Copy<'a> {
     input: &'a Input,
     buf: Vec<u8>,
@@ -99,7 +99,7 @@ impl Receiver for Copy<'_> {
     }
 }
 
-/// The reader of the server, over a receive buffer as a ring hands them out.
+/// The reader of the server, on a receive buffer like those that a ring provides.
 struct Polycast<'a> {
     input: &'a Input,
     reader: Reader,
@@ -134,7 +134,7 @@ impl Receiver for Polycast<'_> {
     }
 }
 
-/// `WebSocket::read_frame`, the cheapest call that answers unmasked and checked frames.
+/// `WebSocket::read_frame`, the fastest call that returns unmasked and checked frames.
 struct FastWebSockets<'a> {
     count: usize,
     socket: fastwebsockets::WebSocket<Wire<'a>>,
@@ -191,7 +191,8 @@ impl Receiver for Sockudo<'_> {
     }
 }
 
-/// `FrameParser::parse` and `validate_utf8` alone: no list, no fragments, text checked at its end.
+/// Only `FrameParser::parse` and `validate_utf8`: no list of messages, no fragments, and text is
+/// checked when it is complete.
 struct SockudoParser<'a> {
     input: &'a Input,
     parser: FrameParser,
@@ -220,7 +221,7 @@ impl Receiver for SockudoParser<'_> {
     }
 }
 
-/// `WebSocket::read` with a read buffer that takes every piece whole.
+/// `WebSocket::read` with a read buffer that holds every piece whole.
 struct Tungstenite<'a> {
     count: usize,
     socket: tungstenite::WebSocket<Wire<'a>>,
@@ -250,7 +251,7 @@ impl Receiver for Tungstenite<'_> {
     }
 }
 
-/// A socket that has the input to read over and over and always has it ready.
+/// A socket that returns the input repeatedly and is always ready.
 struct Wire<'a> {
     input: &'a Input,
     at: usize,
@@ -261,7 +262,7 @@ impl<'a> Wire<'a> {
         Wire { input, at: 0 }
     }
 
-    /// The next octets, at most `max`.
+    /// Returns the next octets, at most `max`.
     fn next(&mut self, max: usize) -> &'a [u8] {
         if self.at == self.input.bytes.len() {
             self.at = 0;
@@ -294,7 +295,7 @@ impl Write for Wire<'_> {
 impl AsyncRead for Wire<'_> {
     fn poll_read(
         mut self: Pin<&mut Self>,
-        _: &mut DialectContext<'_>,
+        _: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let now = self.next(buf.remaining());
@@ -306,24 +307,24 @@ impl AsyncRead for Wire<'_> {
 impl AsyncWrite for Wire<'_> {
     fn poll_write(
         self: Pin<&mut Self>,
-        _: &mut DialectContext<'_>,
+        _: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         Poll::Ready(Ok(buf.len()))
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut DialectContext<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut DialectContext<'_>) -> Poll<io::Result<()>> {
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
 }
 
-/// What a future answers that never waits.
+/// Returns the output of a future that is ready at its first poll.
 fn at_once<T>(future: impl Future<Output = T>) -> T {
-    match pin!(future).poll(&mut DialectContext::from_waker(Waker::noop())) {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(answer) => answer,
         Poll::Pending => panic!("the wire is always ready"),
     }

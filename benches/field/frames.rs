@@ -1,4 +1,4 @@
-//! Receiving masked frames: parsing, unmasking and checking text, beside other crates.
+//! Receiving masked frames (parsing, unmasking and checking text), compared with other crates.
 //!
 //! `cargo bench --manifest-path benches/field/Cargo.toml --bench frames`
 
@@ -13,16 +13,16 @@ use polycast_field::{Input, all};
 
 use cpu::Cpu;
 
-/// What the server runs on, for all.
+/// The server's allocator, used for all crates.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const SIZES: [usize; 7] = [7, 64, 256, 1 << 10, 4 << 10, 16 << 10, 1 << 20];
 
-/// Text of four widths of code points.
+/// Text with code points of all four UTF-8 lengths.
 const WORDS: &str = "plain, k\u{f6}nnen, \u{43c}\u{438}\u{440}, \u{4e16}\u{754c}, \u{1f600}; ";
 
-/// `size` octets of text; `wide` is not only ASCII.
+/// Text of `size` octets; with `wide`, it is not only ASCII.
 fn text(size: usize, wide: bool) -> Vec<u8> {
     let mut text = String::with_capacity(size + WORDS.len());
     while wide && text.len() + WORDS.len() <= size {

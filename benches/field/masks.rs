@@ -1,8 +1,8 @@
-//! Masking in place beside memcpy and what other crates export for it.
+//! Masking in place, compared with memcpy and with the masking functions of other crates.
 //!
 //! `cargo bench --manifest-path benches/field/Cargo.toml --bench masks`
 //!
-//! The payload lies where a client's frame header leaves it, never at a round address. memcpy reads
+//! The payload is at the offset after a client's frame header, so it is never aligned. memcpy reads
 //! one buffer and writes another.
 
 #[path = "../rig/cpu.rs"]
@@ -15,24 +15,26 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 
 use cpu::Cpu;
 
-/// memcpy writes this far from where it reads, modulo a page: at the same place in two pages the
-/// processor takes its loads for the stores before them, and memcpy is half as fast.
+/// The offset of memcpy's destination from its source, modulo a page. If the two are at the same
+/// offset in their pages, the processor takes loads to depend on the stores before them (4K
+/// aliasing), and memcpy is half as fast.
 const HALF_PAGE: usize = 2048;
 
 const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 const SIZES: [usize; 8] = [7, 64, 256, 1 << 10, 4 << 10, 16 << 10, 256 << 10, 1 << 20];
 
-/// A masking function: buffer, key.
+/// A masking function of a buffer and a key.
 type Mask = fn(&mut [u8], [u8; 4]);
 
-/// The public ones.
+/// The masking functions that the crates export.
 const MASKS: [(&str, Mask); 3] = [
     ("polycast", |buf, key| _ = polycast::simd::mask(buf, key, 0)),
     ("fastwebsockets", fastwebsockets::unmask),
     ("sockudo-ws", sockudo_ws::simd::apply_mask),
 ];
 
-/// A client's frame header: six octets up to 125 of payload, then eight, then fourteen.
+/// The length of a client's frame header in octets: 6 for a payload of up to 125 octets, then 8,
+/// then 14.
 fn header(len: usize) -> usize {
     match len {
         0..=125 => 6,

@@ -1,4 +1,4 @@
-//! The servers that polycast is measured against: each does one thing and knows its input.
+//! The baseline servers: each does one thing only and knows its input.
 
 use super::ring::{ACCEPT, Done, RECEIVE, Ring, SEND, tag};
 use io_uring::types::{Fd, Fixed};
@@ -11,7 +11,7 @@ const FILES: u32 = 4096;
 const BUFFERS: u16 = 1024;
 const BUFFER_BYTES: u32 = 4096;
 
-/// Accepts, arms receives, and answers what each receive has brought with one send.
+/// Accepts connections, arms receives, and answers each receive with one send.
 fn serve(
     listener: &TcpListener,
     mut answer: impl FnMut(&mut Ring, Done, u16) -> Option<Entry>,
@@ -46,8 +46,8 @@ fn serve(
     }
 }
 
-/// Echoes frames that arrive whole: unmasked where they stand, sent from there with a header that
-/// is four octets shorter.
+/// Echoes frames that arrive whole. A frame is unmasked in place and sent from the same buffer,
+/// with a header that is four octets shorter.
 pub fn echo(listener: &TcpListener) -> io::Result<()> {
     serve(listener, |ring, done, buffer| {
         let frame = ring.buffers.bytes(buffer, done.result as usize);
@@ -65,7 +65,8 @@ pub fn echo(listener: &TcpListener) -> io::Result<()> {
     })
 }
 
-/// Answers every `request` bytes with `reply` bytes, all that one receive completes with one send.
+/// Answers every `request` bytes with `reply` bytes; all requests that one receive completes are
+/// answered with one send.
 pub fn canned(listener: &TcpListener, request: usize, reply: usize) -> io::Result<()> {
     const MOST: usize = 1024;
     let replies: &'static [u8] = Box::leak(vec![b'x'; reply * MOST].into());
@@ -81,7 +82,8 @@ pub fn canned(listener: &TcpListener, request: usize, reply: usize) -> io::Resul
     })
 }
 
-/// The first connection publishes, a byte for each event; the others receive.
+/// Accepts the connections: the first one publishes one byte for each event, the others are
+/// subscribers.
 fn audience(listener: &TcpListener, count: usize) -> io::Result<(TcpStream, Vec<TcpStream>)> {
     let accept = || {
         let (stream, _) = listener.accept()?;
@@ -93,7 +95,7 @@ fn audience(listener: &TcpListener, count: usize) -> io::Result<(TcpStream, Vec<
     Ok((publisher, subscribers))
 }
 
-/// As many frames to each connection as there are events, with one `sendmsg` each.
+/// Sends each connection one frame for each event, all of a batch with one `sendmsg`.
 pub fn send_messages(listener: &TcpListener, count: usize, frame: usize) -> io::Result<()> {
     let (mut publisher, subscribers) = audience(listener, count)?;
     let frames: Vec<Vec<u8>> = (0..64).map(|_| vec![b'x'; frame]).collect();
@@ -122,7 +124,8 @@ pub fn send_messages(listener: &TcpListener, count: usize, frame: usize) -> io::
     }
 }
 
-/// One frame to each connection for each event: sends of the ring, handed over at once.
+/// Sends each connection one frame for each event, with sends of a ring that are submitted
+/// together.
 pub fn ring_sends(listener: &TcpListener, count: usize, frame: usize) -> io::Result<()> {
     let (mut publisher, subscribers) = audience(listener, count)?;
     let mut ring = Ring::new(16, 64)?;

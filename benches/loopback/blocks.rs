@@ -1,4 +1,4 @@
-//! The burst of the Zilliqa dialect: nothing for seconds, then a message to every client.
+//! The burst load of the Zilliqa dialect: no message for seconds, then one message to every client.
 
 use super::child::{Child, Kind};
 use super::load::{Load, ask, connect, ends_with};
@@ -11,14 +11,14 @@ use std::fmt::Write;
 use std::io;
 
 const TOKEN: &str = "0123456789abcdef";
-/// Different lists of addresses, and what each holds.
+/// The number of different address lists, and the addresses in each.
 const SETS: usize = 100;
 const ADDRESSES: usize = 10;
 const TRANSACTIONS: usize = 2500;
 const LOGS: usize = 5000;
 const CONTRACTS: usize = 500;
 
-/// A server of the dialect, with room for a block.
+/// A configuration with the Zilliqa dialect and body limits for a block.
 pub fn config() -> Result<Config, polycast::config::Error> {
     let text = format!(
         "[limits]\nhttp_body_bytes = '16MiB'\n\
@@ -32,7 +32,7 @@ fn address(n: usize) -> String {
     format!("{n:040x}")
 }
 
-/// A request with one block: every contract has as many events as any other.
+/// An HTTP request that posts one block, in which every contract has the same number of events.
 fn post(number: u64) -> Vec<u8> {
     let mut transactions = String::new();
     let per = LOGS / TRANSACTIONS;
@@ -57,7 +57,7 @@ fn post(number: u64) -> Vec<u8> {
     }
     let body = format!(
         r#"{{"TxBlock":{{"header":{{"BlockNum":"{}"}}}},"TxHashes":[],"Transactions":[{transactions}]}}"#,
-        // All of one length.
+        // All block numbers have the same length.
         10_000_000 + number
     );
     let len = body.len();
@@ -68,18 +68,19 @@ fn post(number: u64) -> Vec<u8> {
     .into_bytes()
 }
 
-/// A client whose list begins at a place of its set's.
+/// The query of a client with the address list `set`.
 fn query(set: usize) -> Vec<u8> {
     let at = |n: usize| format!("\"0x{}\"", address((set * 7 + n * 13) % CONTRACTS));
     let list: Vec<String> = (0..ADDRESSES).map(at).collect();
     rig::masked(format!(r#"{{"query":"EventLog","addresses":[{}]}}"#, list.join(",")).as_bytes())
 }
 
-/// Time and CPU of a block, beside one `sendmsg` of as many bytes to each client.
+/// Measures the time and CPU time of one block, compared with one `sendmsg` of the same number of
+/// bytes to each client.
 pub fn block(plan: &Plan) -> io::Result<Outcome> {
     let server = Child::start(Kind::Zilliqa, plan.server)?;
     let limit = sys::raise_file_limit()? as usize;
-    // The load has a descriptor for each client of both servers.
+    // The load needs a file descriptor for each client of both servers.
     let count = plan.idle.min(limit.saturating_sub(200) / 2);
     let upgrade = rig::upgrade("/");
     let mut streams = Vec::new();
@@ -87,12 +88,12 @@ pub fn block(plan: &Plan) -> io::Result<Outcome> {
         let mut stream = connect(server.address)?;
         ask(&mut stream, &upgrade, ends_with(HANDSHAKE_END))?;
         let query = query(n % SETS);
-        // The echo has the length of the query without its mask.
+        // The response has the length of the query without its mask.
         let echo = query.len() - 4;
         ask(&mut stream, &query, |got| got.len() >= echo)?;
         streams.push(stream);
     }
-    // The publisher comes last, since it must not be silent for long.
+    // The publisher connects last, because an idle connection is closed before long.
     streams.insert(0, connect(server.address)?);
     let mut ours = Load::new(streams)?;
     let mut number = 0;
@@ -100,7 +101,7 @@ pub fn block(plan: &Plan) -> io::Result<Outcome> {
         number += 1;
         leak(post(number))
     };
-    // How much comes is found out by the first block.
+    // The first block shows how many bytes the clients receive.
     let answer = ours.until_quiet(next())?;
     let bare = Child::start(Kind::SendMessages(count, answer as usize / count), plan.server)?;
     let streams = (0..=count).map(|_| connect(bare.address)).collect::<io::Result<_>>()?;

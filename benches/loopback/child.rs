@@ -1,7 +1,7 @@
-//! Servers in processes of their own, so that their CPU time can be read apart from the load's.
+//! Servers in child processes, so that their CPU time can be read apart from that of the load.
 //!
-//! A child is this program again. It says where it listens, answers `stats` on its standard input
-//! with its counters, and ends when that input ends.
+//! A child is this program, started with [`FLAG`]. It prints its address, answers `stats` on its
+//! standard input with its counters, and ends when its standard input ends.
 
 use super::bare;
 use super::tls::FIXTURES;
@@ -14,24 +14,24 @@ use std::net::{SocketAddr, TcpListener};
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-/// The argument that makes this program a server.
+/// The argument with which this program runs as a server.
 pub const FLAG: &str = "--serve";
 
-/// What a child serves.
+/// The kinds of servers that a child can run.
 #[derive(Clone, Copy, Debug)]
 pub enum Kind {
     Polycast,
-    /// The same without huge pages, which would hide how much of them is used.
+    /// Polycast without transparent huge pages, which would hide how much memory is used.
     SmallPages,
-    /// The Zilliqa dialect at every path.
+    /// Polycast with the Zilliqa dialect at every path.
     Zilliqa,
-    /// With TLS; and without huge pages, too.
+    /// Polycast with TLS, with and without huge pages.
     Secure,
     SecureSmallPages,
     Echo,
-    /// Bytes of a request and of its answer.
+    /// The lengths of a request and of its response in bytes.
     Canned(usize, usize),
-    /// Connections, and bytes of a frame.
+    /// The number of connections, and the length of a frame in bytes.
     SendMessages(usize, usize),
     RingSends(usize, usize),
 }
@@ -70,7 +70,7 @@ impl Kind {
     }
 }
 
-/// The child's side: `words` are a core and a kind.
+/// Runs the child; `words` are the arguments: a core and a kind.
 pub fn serve(words: &[String]) -> io::Result<()> {
     let bad = || io::Error::other("not the arguments of a child");
     let core = words.first().and_then(|core| core.parse().ok()).ok_or_else(bad)?;
@@ -105,7 +105,8 @@ pub fn serve(words: &[String]) -> io::Result<()> {
         obey(server.addresses()[0], || server.counts());
         std::process::exit(0);
     }
-    // With the options of polycast's own: without no-delay, answers wait for acknowledgements.
+    // With the socket options of polycast's listener: without TCP_NODELAY, responses wait for
+    // acknowledgements.
     let listener =
         TcpListener::from(sys::listen(SocketAddr::from(([127, 0, 0, 1], 0)), false, true)?);
     let address = listener.local_addr()?;
@@ -136,7 +137,7 @@ fn obey(address: SocketAddr, counts: impl Fn() -> Vec<(&'static str, u64)>) {
     }
 }
 
-/// What a CPU clock says.
+/// The CPU time of a clock.
 pub fn cpu_of(clock: libc::clockid_t) -> Duration {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `time` is valid for the call to fill.
@@ -144,7 +145,7 @@ pub fn cpu_of(clock: libc::clockid_t) -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// The parent's side of one server.
+/// A running child, as the parent sees it.
 pub struct Child {
     process: std::process::Child,
     input: Option<ChildStdin>,
@@ -177,12 +178,12 @@ impl Child {
         Ok(Child { process, input, output, address, clock })
     }
 
-    /// The process's CPU time: its own instructions and the kernel's on its behalf, all threads.
+    /// The CPU time of the process, of all threads, in user and kernel mode.
     pub fn cpu(&self) -> Duration {
         cpu_of(self.clock)
     }
 
-    /// The server's counters.
+    /// Requests the server's counters.
     pub fn stats(&mut self) -> HashMap<String, u64> {
         let mut line = String::new();
         let asked = self.input.as_mut().map(|input| input.write_all(b"stats\n"));
@@ -196,7 +197,7 @@ impl Child {
         line.split(',').filter_map(count).collect()
     }
 
-    /// Anonymous memory in use, in bytes.
+    /// The anonymous resident memory in bytes.
     pub fn memory(&self) -> io::Result<usize> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
         let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));

@@ -1,5 +1,5 @@
-//! The load: many connections on one ring, which is polled and never sleeps, so that a server
-//! pays for no wake-up of ours.
+//! The load: many connections on one ring. The ring is polled and the thread never sleeps, so that
+//! the server's CPU time has no wake-up of this thread in it.
 
 use super::child::Child;
 use super::ring::{RECEIVE, Ring, SEND};
@@ -8,10 +8,10 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
-/// How long nothing may happen before a run is given up.
+/// How long a run may be without a completion before it is given up.
 const STALL: Duration = Duration::from_secs(5);
 
-/// What one run of a load has cost.
+/// The cost of one run.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sample {
     pub ops: u64,
@@ -26,7 +26,7 @@ impl Sample {
     }
 }
 
-/// A connection, in blocking mode for its first words.
+/// Makes a connection, in blocking mode for the handshake.
 pub fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(address)?;
     stream.set_nodelay(true)?;
@@ -34,7 +34,7 @@ pub fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Says `words` and reads until `enough` of what comes back.
+/// Sends `words` and reads until `enough` accepts the received bytes.
 pub fn ask(
     stream: &mut TcpStream,
     words: &[u8],
@@ -93,7 +93,7 @@ impl Load {
         Ok(load)
     }
 
-    /// Reaps what has come; `heard` gets the connections.
+    /// Reaps the completions; the connections that have received bytes are added to `heard`.
     fn turn(&mut self, heard: &mut Vec<u32>) -> io::Result<()> {
         self.ring.turn(false, &mut self.done)?;
         let now = Instant::now();
@@ -102,7 +102,7 @@ impl Load {
                 let total = self.total;
                 return Err(io::Error::other(format!("nothing comes after {total} bytes")));
             }
-            // Only for a machine on which the server shares our core.
+            // This helps only on a machine where the server shares this core.
             std::thread::yield_now();
             return Ok(());
         }
@@ -130,7 +130,7 @@ impl Load {
         Ok(())
     }
 
-    /// Every connection sends `frame`, and again when it has heard `reply` bytes.
+    /// Every connection sends `frame`, and sends it again after it has received `reply` bytes.
     pub fn echo(
         &mut self,
         server: &Child,
@@ -142,7 +142,7 @@ impl Load {
         self.echo_own(server, &frames, reply, time)
     }
 
-    /// The same where each connection has words of its own.
+    /// As [`Load::echo`], with a different frame for each connection.
     pub fn echo_own(
         &mut self,
         server: &Child,
@@ -192,7 +192,8 @@ impl Load {
         sample.ok_or_else(|| io::Error::other("no sample"))
     }
 
-    /// Connection 0 sends `words`; says how many bytes come until a second passes without any.
+    /// Sends `words` on connection 0. Returns how many bytes all connections receive until none
+    /// arrives for a second.
     pub fn until_quiet(&mut self, words: &'static [u8]) -> io::Result<u64> {
         self.progress = Instant::now();
         self.total = 0;
@@ -205,7 +206,8 @@ impl Load {
         Ok(self.total)
     }
 
-    /// Connection 0 sends `words`, to which `answer` bytes come, wherever.
+    /// Sends `words` on connection 0 once, and waits until all connections together have received
+    /// `answer` bytes. That is `ops` operations.
     pub fn once(
         &mut self,
         server: &Child,
@@ -228,8 +230,8 @@ impl Load {
         }
     }
 
-    /// Connection 0 sends `words`; when `answer` bytes have come, wherever, again. Each such round
-    /// is `ops` operations.
+    /// Sends `words` on connection 0 repeatedly for `time`, each time after all connections
+    /// together have received `answer` bytes. Each such round is `ops` operations.
     pub fn rounds(
         &mut self,
         server: &Child,

@@ -1,13 +1,14 @@
-//! The server against its targets, over loopback: `cargo bench --bench loopback -- [row ...]`.
+//! Measures the server against its targets over loopback: `cargo bench --bench loopback -- [row
+//! ...]`.
 //!
-//! A server is a child process on the first core, the load is this process on the last. What is
-//! measured is the server's CPU time for each operation, kernel included: it is steadier than
-//! throughput. Each row has its baseline in the same run: a server that does only the system calls
-//! and knows its input. Both are measured in turns; the median of the rounds' ratios counts. A
-//! ratio's spread over the rounds stands behind it.
+//! The server is a child process on the first core, the load is this process on the last core. The
+//! result is the server's CPU time for each operation, kernel included, which varies less than
+//! throughput. Each row has a baseline in the same run: a server that makes only the necessary
+//! system calls and knows its input. Rounds of the two alternate, and the median of the rounds'
+//! ratios is the result; the spread of the ratios is printed after it.
 //!
-//! `--quick` takes half a minute and is good for a smoke test only. Without `--bench`, which cargo
-//! passes, nothing is measured. Everything stays on 127.0.0.1 and ends by itself.
+//! `--quick` takes half a minute and is only a smoke test. Without `--bench`, which cargo passes,
+//! nothing is measured. All connections are on 127.0.0.1, and the program ends by itself.
 
 #[path = "../rig/mod.rs"]
 mod rig;
@@ -28,17 +29,17 @@ use std::time::{Duration, Instant};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// How long and where.
+/// The duration of the measurement and the cores that it uses.
 pub struct Plan {
     pub rounds: usize,
     pub time: Duration,
-    /// Idle connections.
+    /// The number of idle connections.
     pub idle: usize,
     pub server: usize,
     pub load: usize,
 }
 
-/// Nothing that is measured here takes longer; an end in any case.
+/// The maximum duration of the program, after which it ends in any case.
 const MOST: Duration = Duration::from_secs(900);
 
 fn main() -> ExitCode {

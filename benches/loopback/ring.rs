@@ -1,4 +1,4 @@
-//! A ring with provided buffers, and nothing that is not needed for a loop around it.
+//! A minimal io_uring instance with provided buffers.
 
 use io_uring::squeue::{Entry, Flags};
 use io_uring::types::{BufRingEntry, Fixed};
@@ -8,10 +8,10 @@ use std::io;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 pub const GROUP: u16 = 0;
-/// Enter flag: run the deferred task work, without waiting for anything.
+/// `IORING_ENTER_GETEVENTS`: runs deferred task work, without waiting for completions.
 const GET_EVENTS: u32 = 1;
 
-/// What an operation was, in the upper half of its user data; buffer and index follow.
+/// The operation, in the upper half of the user data; buffer and index follow.
 pub const ACCEPT: u64 = 1;
 pub const RECEIVE: u64 = 2;
 pub const SEND: u64 = 3;
@@ -20,11 +20,11 @@ pub fn tag(op: u64, buffer: u16, index: u32) -> u64 {
     op << 56 | u64::from(buffer) << 32 | u64::from(index)
 }
 
-/// One completion, unpacked.
+/// A decoded completion.
 #[derive(Clone, Copy)]
 pub struct Done {
     pub op: u64,
-    /// The buffer in the user data: that of a send.
+    /// The buffer in the user data, which a send has.
     pub buffer: u16,
     pub index: u32,
     pub result: i32,
@@ -36,7 +36,7 @@ impl Done {
         cqueue::more(self.flags)
     }
 
-    /// The buffer that a receive has filled.
+    /// The provided buffer that a receive has filled.
     pub fn filled(&self) -> Option<u16> {
         cqueue::buffer_select(self.flags)
     }
@@ -48,7 +48,7 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// A ring of the calling thread, with `count` buffers of `len` bytes.
+    /// A ring of the calling thread, with `count` provided buffers of `len` bytes.
     pub fn new(count: u16, len: u32) -> io::Result<Ring> {
         let mut builder = IoUring::builder();
         builder.setup_cqsize(16_384).setup_clamp().setup_submit_all();
@@ -68,7 +68,7 @@ impl Ring {
         self.push(&receive.user_data(tag(RECEIVE, 0, index)))
     }
 
-    /// Sends bytes that stay where they are, without a completion unless it fails.
+    /// Sends static bytes. There is a completion only if the send fails.
     pub fn send(&mut self, index: u32, bytes: &'static [u8]) -> io::Result<()> {
         let send = opcode::Send::new(Fixed(index), bytes.as_ptr(), bytes.len() as u32).build();
         self.push(&send.flags(Flags::SKIP_SUCCESS).user_data(tag(SEND, 0, index)))
@@ -87,7 +87,8 @@ impl Ring {
         }
     }
 
-    /// Hands over what is prepared and reaps what is complete; waits for one completion if told.
+    /// Submits the prepared operations and reaps the completions; with `wait`, waits for at least
+    /// one completion.
     pub fn turn(&mut self, wait: bool, done: &mut Vec<Done>) -> io::Result<()> {
         self.buffers.publish();
         let entered = if wait {
@@ -112,7 +113,7 @@ impl Ring {
     }
 }
 
-/// The provided buffers. Never freed: a bench's ring lives as long as its process.
+/// The provided buffers. They are never freed: a benchmark's ring lives as long as the process.
 pub struct Buffers {
     entries: *mut BufRingEntry,
     memory: *mut u8,
@@ -131,7 +132,7 @@ impl Buffers {
         buffers
     }
 
-    /// Gives a buffer back; the kernel sees it with the next turn.
+    /// Returns a buffer to the ring; the kernel sees it in the next turn.
     pub fn give(&mut self, buffer: u16) {
         let address = self.start(buffer) as u64;
         // SAFETY: the position is below `count`, and the kernel does not read behind the tail.
@@ -142,14 +143,14 @@ impl Buffers {
         self.tail = self.tail.wrapping_add(1);
     }
 
-    /// The first byte of a buffer. Neighbours do not start at the same offset in a page.
+    /// The first byte of a buffer. Neighbouring buffers start at different offsets in a page.
     pub fn start(&self, buffer: u16) -> *mut u8 {
         assert!(buffer < self.count);
         // SAFETY: `buffer < count`.
         unsafe { self.memory.add(usize::from(buffer) * (self.len as usize + 64)) }
     }
 
-    /// What a receive has put into a buffer, until the buffer is given back.
+    /// The bytes that a receive has put into a buffer; they are valid until the buffer is returned.
     pub fn bytes(&mut self, buffer: u16, len: usize) -> &mut [u8] {
         assert!(len <= self.len as usize);
         // SAFETY: the buffer is ours until it is given back, and holds `len` bytes.

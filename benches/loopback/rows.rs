@@ -1,4 +1,5 @@
-//! The rows: who connects, what is said, what an operation is.
+//! The rows of the table: the connections of each, what they send, and what counts as one
+//! operation.
 
 use super::Plan;
 use super::child::{Child, Kind, cpu_of};
@@ -113,7 +114,8 @@ pub(super) fn leak(bytes: Vec<u8>) -> &'static [u8] {
     Box::leak(bytes.into())
 }
 
-/// Rounds in turns, so that what disturbs a machine for a while disturbs both.
+/// Runs rounds of polycast and of the baseline alternately, so that a temporary disturbance of the
+/// machine affects both.
 pub fn interleave(
     plan: &Plan,
     mut ours: impl FnMut(Duration) -> io::Result<Sample>,
@@ -137,7 +139,7 @@ pub fn interleave(
     Ok((outcome, samples))
 }
 
-/// Operations a second and how busy the server was, of both.
+/// The operations per second and the CPU load of both servers.
 pub fn rates(samples: &[Sample]) -> String {
     let of = |which: usize| {
         let every = || samples.iter().skip(which).step_by(2);
@@ -149,7 +151,7 @@ pub fn rates(samples: &[Sample]) -> String {
     format!("polycast {}, baseline {}", of(0), of(1))
 }
 
-/// How often each of `counters` was counted for one of `unit`.
+/// How much each of `counters` has grown for each count of `unit`.
 fn per(
     before: &std::collections::HashMap<String, u64>,
     after: &std::collections::HashMap<String, u64>,
@@ -193,8 +195,8 @@ fn echo(plan: &Plan, count: usize, payload: usize) -> io::Result<Outcome> {
     Ok(outcome)
 }
 
-/// An operation is a subscription to a private channel, which is answered, and its end, which is
-/// not; the baseline is our own echo of the same bytes.
+/// One operation is a subscription to a private channel, which is answered, and its unsubscription,
+/// which is not. The baseline is polycast's echo of the same bytes.
 fn subscribe_private(plan: &Plan) -> io::Result<Outcome> {
     const COUNT: usize = 200;
     let mut server = Child::start(Kind::Polycast, plan.server)?;
@@ -218,7 +220,7 @@ fn subscribe_private(plan: &Plan) -> io::Result<Outcome> {
         base.push(stream);
     }
     let (mut ours, mut base) = (Load::new(ours)?, Load::new(base)?);
-    // All are of the same length; the two frames come back without their masks.
+    // All have the same length; the two frames are echoed without their masks.
     let echoed = words[0].len() as u64 - 8;
     let before = server.stats();
     let (mut outcome, samples) = interleave(
@@ -232,7 +234,7 @@ fn subscribe_private(plan: &Plan) -> io::Result<Outcome> {
     Ok(outcome)
 }
 
-/// A subscriber that has been told so.
+/// A connection that has subscribed to `channel` and received the confirmation.
 fn subscriber(server: &Child, channel: &str) -> io::Result<TcpStream> {
     let mut stream = connect(server.address)?;
     ask(&mut stream, &rig::upgrade(rig::APP_PATH), ends_with("}\"}"))?;
@@ -244,7 +246,7 @@ fn subscriber(server: &Child, channel: &str) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// A connection that has published once, and how long the answer was.
+/// A connection that has published once, and the length of the response.
 fn publisher(server: &Child, request: &[u8]) -> io::Result<(TcpStream, usize)> {
     let mut stream = connect(server.address)?;
     let answer = ask(&mut stream, request, ends_with("{}"))?;
@@ -344,8 +346,9 @@ fn publish(plan: &Plan) -> io::Result<Outcome> {
     Ok(outcome)
 }
 
-/// The slope between a part of the connections and all, so that what a first connection costs
-/// (buffers touched, tables begun) is left out.
+/// Measures the memory of an idle connection, as the difference between some and all of the
+/// connections, so that the costs of the first connections (touched buffers, new tables) are left
+/// out.
 fn idle(plan: &Plan, own: bool) -> io::Result<Outcome> {
     let server = Child::start(Kind::SmallPages, plan.server)?;
     let limit = sys::raise_file_limit()? as usize;
@@ -357,7 +360,8 @@ fn idle(plan: &Plan, own: bool) -> io::Result<Outcome> {
             let name = if own { format!("news-{}", streams.len()) } else { CHANNEL.to_owned() };
             streams.push(subscriber(&server, &name)?);
         }
-        // Long enough for two sweeps, which free what an idle connection does not need.
+        // Two sweeps happen in this time; they free the memory that an idle connection does not
+        // need.
         std::thread::sleep(Duration::from_millis(900));
         server.memory()
     };
@@ -374,8 +378,9 @@ fn idle(plan: &Plan, own: bool) -> io::Result<Outcome> {
     Ok(Outcome { ours: vec![each], base: Vec::new(), notes })
 }
 
-/// Deliveries a microsecond of CPU time, of shards on `cores`, each with its own channels and no
-/// kernel: a second reactor cannot be measured with a load on a machine of two cores.
+/// The deliveries per microsecond of CPU time, of shards on `cores`, each with its own channels and
+/// without a kernel. On a machine with two cores, a second reactor cannot be measured together with
+/// a load.
 fn shards(cores: &[usize], time: Duration) -> io::Result<f64> {
     const SUBSCRIBERS: usize = 100;
     let common = rig::common(cores.len() as u16);

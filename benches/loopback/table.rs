@@ -1,9 +1,9 @@
-//! What a row came to, as text.
+//! Formats the result of a row as text.
 
 use super::Plan;
 use std::io;
 
-/// One row.
+/// A row of the table.
 pub struct Row {
     pub name: &'static str,
     pub what: &'static str,
@@ -12,20 +12,20 @@ pub struct Row {
     pub run: fn(&Plan) -> io::Result<Outcome>,
 }
 
-/// What a row must reach.
+/// The target of a row.
 #[derive(Clone, Copy)]
 pub enum Target {
-    /// At most this much of the baseline.
+    /// The ratio to the baseline must be at most this.
     RatioAtMost(f64),
-    /// At least this much of the baseline.
+    /// The ratio to the baseline must be at least this.
     RatioAtLeast(f64),
-    /// At most this, whatever the baseline.
+    /// The value itself must be at most this.
     AtMost(f64),
-    /// There is none: the row explains another.
+    /// No target: the row explains another one.
     None,
 }
 
-/// What was measured, by round.
+/// The measured values of each round.
 #[derive(Default)]
 pub struct Outcome {
     pub ours: Vec<f64>,

@@ -1,5 +1,5 @@
-//! What TLS costs: the same words to the same server, through TLS and plain. The load blocks in
-//! both, so that the server has the same batches to work on.
+//! The cost of TLS: the same messages to the same server, with and without TLS. The load uses
+//! blocking sockets in both cases, so that the server gets the same batches.
 
 use super::Plan;
 use super::child::{Child, Kind};
@@ -15,7 +15,7 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Where the server's certificate is, which `ca.pem` vouches for.
+/// The folder with the server's certificate and `ca.pem`, which verifies it.
 pub const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");
 
 trait Wire: Read + Write {}
@@ -31,7 +31,7 @@ fn client() -> io::Result<Arc<ClientConfig>> {
     Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
 }
 
-/// A connection to `server`, encrypted if there is a `client` for that.
+/// A connection to `server`, with TLS if `client` is given.
 fn open(server: &Child, client: Option<&Arc<ClientConfig>>) -> io::Result<Box<dyn Wire>> {
     let stream: TcpStream = connect(server.address)?;
     let Some(client) = client else { return Ok(Box::new(stream)) };
@@ -40,7 +40,7 @@ fn open(server: &Child, client: Option<&Arc<ClientConfig>>) -> io::Result<Box<dy
     Ok(Box::new(StreamOwned::new(tls, stream)))
 }
 
-/// Says `words` and reads until what comes back ends with `end`.
+/// Sends `words` and reads until the received bytes end with `end`.
 fn ask(wire: &mut dyn Wire, words: &[u8], end: &str) -> io::Result<usize> {
     wire.write_all(words)?;
     wire.flush()?;
@@ -55,7 +55,7 @@ fn ask(wire: &mut dyn Wire, words: &[u8], end: &str) -> io::Result<usize> {
     Ok(got.len())
 }
 
-/// Repeats `round`, of `ops` operations, for the time.
+/// Repeats `round`, which is `ops` operations, for `time`.
 fn repeat(
     server: &Child,
     ops: u64,
@@ -147,7 +147,8 @@ pub fn fan_out(plan: &Plan, depth: usize) -> io::Result<Outcome> {
     Ok(outcome)
 }
 
-/// As the row without TLS: the slope between a part of the connections and all.
+/// As the row `idle`, with TLS: the memory of a connection, as the difference between some and all
+/// of the connections.
 pub fn idle(plan: &Plan) -> io::Result<Outcome> {
     let server = Child::start(Kind::SecureSmallPages, plan.server)?;
     let count = plan.idle.min(2000);

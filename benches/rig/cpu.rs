@@ -1,5 +1,5 @@
-//! CPU time of the measuring thread instead of wall time: what else runs on the machine does not
-//! count.
+//! Measures the CPU time of the measuring thread in place of wall time, so that other load on the
+//! machine does not count.
 
 use criterion::Criterion;
 use criterion::measurement::{Measurement, ValueFormatter, WallTime};
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 pub struct Cpu;
 
-/// All of this project's criterion settings.
+/// The criterion settings of all benchmarks of this project.
 pub fn criterion() -> Criterion<Cpu> {
     Criterion::default()
         .with_measurement(Cpu)

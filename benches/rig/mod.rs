@@ -1,4 +1,5 @@
-//! What the benches say to a server, and a shard to say it to without a kernel.
+//! Requests and frames that the benchmarks send to a server, and a shard without a kernel that they
+//! can be given to.
 
 #![allow(dead_code, reason = "each bench uses a part of this")]
 
@@ -21,12 +22,12 @@ const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 /// The event name of every publish.
 const EVENT: &str = "tick";
 
-/// Seconds since 1970, which a signed request states.
+/// The seconds since 1970, which a signed request must contain.
 pub fn unix_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-/// A request for a WebSocket at `path`.
+/// A WebSocket handshake request for `path`.
 pub fn upgrade(path: &str) -> Vec<u8> {
     format!(
         "GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -38,7 +39,7 @@ pub fn upgrade(path: &str) -> Vec<u8> {
 /// The path of the demo application's WebSocket.
 pub const APP_PATH: &str = "/app/app-key?protocol=7&client=bench&version=1";
 
-/// A client's text frame.
+/// A masked text frame.
 pub fn masked(payload: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     frame::push(&mut out, Opcode::Text, payload, Some(KEY));
@@ -50,8 +51,8 @@ pub fn subscribe(channel: &str) -> Vec<u8> {
     masked(format!(r#"{{"event":"pusher:subscribe","data":{{"channel":"{channel}"}}}}"#).as_bytes())
 }
 
-/// A client's signed subscription to a private channel, and its end, of a connection that has been
-/// greeted by `hello`.
+/// The frames of a signed subscription to a private channel and of its end, for a connection that
+/// has received the greeting `hello`.
 pub fn subscribe_private(hello: &[u8], channel: &str) -> [Vec<u8>; 2] {
     let hello = String::from_utf8_lossy(hello);
     let after = hello.split(r#"socket_id\":\""#).nth(1).unwrap_or_default();
@@ -66,7 +67,7 @@ pub fn subscribe_private(hello: &[u8], channel: &str) -> [Vec<u8>; 2] {
     })
 }
 
-/// A signed request to publish `data`, which needs no escape, on `channel`.
+/// A signed HTTP request that publishes `data`, which must need no JSON escapes, on `channel`.
 pub fn publish(channel: &str, data: &str) -> Vec<u8> {
     let body = format!(r#"{{"name":"{EVENT}","channels":["{channel}"],"data":"{data}"}}"#);
     let digest = hex::<16, 32>(&md5(body.as_bytes()));
@@ -92,17 +93,17 @@ pub fn pushed(channel: &str, data: &str) -> Vec<u8> {
     frame::frozen(Opcode::Text, text.as_bytes())
 }
 
-/// What is published in the fan-out benches: 64 bytes.
+/// The data of every publish in the fan-out benchmarks: 64 bytes.
 pub const DATA: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
-/// What all shards of one bench share.
+/// The state that all shards of one benchmark share.
 pub fn common(cores: u16) -> Common {
     let mut config = Config::demo();
     config.pusher.activity_timeout_s = 86_400;
     Common { env: Arc::new(Env::new(config, 1)), hasher: Hasher::new(7), cores, mail_bound: 4096 }
 }
 
-/// A shard, fed and drained as a reactor does it.
+/// A shard that is driven as a reactor drives it.
 pub struct Rig {
     pub shard: Shard,
     now: Now,
@@ -127,7 +128,7 @@ impl Rig {
         self.now
     }
 
-    /// A new connection.
+    /// Opens a connection.
     pub fn open(&mut self) -> Slot {
         let peer = SocketAddr::from(([127, 0, 0, 1], 1));
         let slot = self.shard.open(self.opened, peer, self.now);
@@ -135,7 +136,7 @@ impl Rig {
         slot
     }
 
-    /// A new WebSocket at `path`.
+    /// Opens a WebSocket at `path`.
     pub fn socket(&mut self, path: &str) -> Slot {
         let slot = self.open();
         self.hear(slot, &upgrade(path));
@@ -143,7 +144,7 @@ impl Rig {
         slot
     }
 
-    /// A new WebSocket that is subscribed to `channel`.
+    /// Opens a WebSocket and subscribes it to `channel`.
     pub fn subscriber(&mut self, channel: &str) -> Slot {
         let slot = self.socket(APP_PATH);
         self.hear(slot, &subscribe(channel));
@@ -151,14 +152,14 @@ impl Rig {
         slot
     }
 
-    /// A subscriber comes and goes.
+    /// Opens a subscriber of `channel` and closes it.
     pub fn visit(&mut self, channel: &str) {
         let slot = self.subscriber(channel);
         self.shard.close(slot);
         self.opened -= 1;
     }
 
-    /// Whether this shard orders the publishes of `channel`.
+    /// Whether this shard is the home of `channel`.
     pub fn is_home_of(&mut self, channel: &str) -> bool {
         let slot = self.subscriber(channel);
         let asked = self.shard.mail().is_empty();
@@ -170,14 +171,15 @@ impl Rig {
         asked
     }
 
-    /// Bytes come from a peer. They are copied first: the shard changes them in place.
+    /// Gives the shard received bytes. They are copied first, because the shard changes them in
+    /// place.
     pub fn hear(&mut self, slot: Slot, bytes: &[u8]) {
         self.input.clear();
         self.input.extend_from_slice(bytes);
         self.shard.receive(slot, &mut self.input, self.now);
     }
 
-    /// Takes every batch and reports it sent. Answers how many segments and bytes there were.
+    /// Takes every batch and reports it as sent. Returns the number of segments and of bytes.
     pub fn drain(&mut self) -> (usize, usize) {
         let (mut segments, mut total) = (0, 0);
         while let Some(slot) = self.shard.next_listed() {

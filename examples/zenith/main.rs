@@ -1,4 +1,5 @@
-//! A back end of the Zenith dialect that ticks a few securities, and a client that watches them.
+//! A back end of the Zenith dialect that publishes changes of a few securities, and a client that
+//! prints them.
 //!
 //! ```text
 //! cargo run --release -- --config examples/zenith/polycast.toml     the server
@@ -6,7 +7,7 @@
 //! cargo run --example zenith watch                                   a client; several may run
 //! ```
 //!
-//! `ZENITH_ADDRESS` is where the server is, if not at 127.0.0.1:6001. `README.md` has more.
+//! `ZENITH_ADDRESS` is the server's address, if it is not 127.0.0.1:6001. See `README.md`.
 
 use polycast::crypto::encode_base64;
 use polycast::ws::{FrameEvent, FrameLimits, MessageKind, Opcode, Reader, Role, frame};
@@ -14,10 +15,10 @@ use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-/// Where the server is, unless `ZENITH_ADDRESS` says otherwise.
+/// The server's address, unless `ZENITH_ADDRESS` is set.
 const ADDRESS: &str = "127.0.0.1:6001";
 const CODES: [(&str, &str); 3] = [("ABC", "Abc Group"), ("DEF", "Def Mining"), ("GHI", "Ghi Bank")];
-/// Between two ticks.
+/// The time between two publishes.
 const PAUSE: Duration = Duration::from_millis(250);
 
 fn main() -> io::Result<()> {
@@ -32,7 +33,7 @@ fn address() -> String {
     std::env::var("ZENITH_ADDRESS").unwrap_or_else(|_| ADDRESS.to_owned())
 }
 
-/// Publishes over HTTP, on one connection.
+/// Publishes changes over HTTP, on one connection.
 fn tick() -> io::Result<()> {
     let mut server = TcpStream::connect(address())?;
     let mut rng = fastrand::Rng::new();
@@ -70,7 +71,7 @@ fn price(cents: i64) -> String {
     format!("{}.{:02}", cents / 100, cents % 100)
 }
 
-/// Posts containers; they are published when this returns.
+/// Posts containers, and returns when the server has published them.
 fn post(server: &mut TcpStream, containers: &[String]) -> io::Result<()> {
     let body = format!("[{}]", containers.join(","));
     write!(
@@ -81,13 +82,13 @@ fn post(server: &mut TcpStream, containers: &[String]) -> io::Result<()> {
     )?;
     let answer = answer(server)?;
     match answer.starts_with("HTTP/1.1 200") {
-        // What follows the head is `{}`.
+        // The response body is `{}`.
         true => server.read_exact(&mut [0; 2]),
         false => Err(io::Error::other(answer)),
     }
 }
 
-/// The head of a response.
+/// Reads the head of a response.
 fn answer(server: &mut TcpStream) -> io::Result<String> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -98,7 +99,7 @@ fn answer(server: &mut TcpStream) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&head).into_owned())
 }
 
-/// Subscribes to every security and prints what comes.
+/// Subscribes to every security and prints the received messages.
 fn watch() -> io::Result<()> {
     let mut server = TcpStream::connect(address())?;
     let key = encode_base64(&std::array::from_fn::<u8, 16, _>(|_| fastrand::u8(..)));

@@ -1,49 +1,49 @@
-//! A chain that is made up, and what nodes of both generations answer about it.
+//! A simulated chain, and the responses about it by nodes of both generations.
 //!
-//! Everything follows from a block's number, so that any two nodes tell the same.
+//! All content is derived from a block's number, so that any two nodes return the same.
 
 use serde_json::{Value, json};
 
-/// The account of the contract that half of all transactions call.
+/// The address of the contract that half of all transactions call.
 pub const CONTRACT: &str = "1111111111111111111111111111111111111111";
-/// The account that the others pay to.
+/// The address that the other transactions pay to.
 pub const WALLET: &str = "2222222222222222222222222222222222222222";
-/// Who sends all of them: the generator of secp256k1.
+/// The public key of the sender of all transactions: the generator of secp256k1.
 const SENDER: &str = "0x0279BE667EF9DCBBAC55A06295CE870B07029BFCDB2DCE28D959F2815B16F81798";
-/// Transactions on one page.
+/// The number of transactions on one page.
 const PAGE: u64 = 2500;
 
-/// Which node answers.
+/// The generation of the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
-    /// The older one, in C++.
+    /// The older node, in C++.
     Zq1,
-    /// The newer one, in Rust.
+    /// The newer node, in Rust.
     Zq2,
 }
 
-/// See the module's documentation.
+/// A simulated chain; see the module's documentation.
 #[derive(Clone, Copy, Debug)]
 pub struct Chain {
-    /// Which node answers.
+    /// The generation of the node.
     pub shape: Shape,
-    /// Whether it gives all transactions of a block at once.
+    /// Whether the node returns all transactions of a block in one response.
     pub bodies: bool,
-    /// Transactions of the block with this number.
+    /// Returns the number of transactions of the block with this number.
     pub count: fn(u64) -> u64,
 }
 
 impl Chain {
-    /// A chain of small blocks, every fourth of which is empty.
+    /// A chain of small blocks; every fourth block is empty.
     pub fn new(shape: Shape) -> Chain {
         Chain { shape, bodies: true, count: |number| number % 4 }
     }
 
-    /// The answer to one request, whose newest block is `tip`.
+    /// The response to one request; `tip` is the number of the newest block.
     pub fn answer(&self, request: &str, tip: u64) -> String {
         match serde_json::from_str(request) {
             Ok(Value::Array(calls)) => {
-                // Backwards: the order of a batch's answers is not promised.
+                // In reverse, because the order of the responses of a batch is not guaranteed.
                 let answers = calls.iter().rev().map(|call| self.reply(call, tip));
                 Value::Array(answers.collect()).to_string()
             }
@@ -138,7 +138,7 @@ impl Chain {
         json!({"header": header, "body": body})
     }
 
-    /// The document of an epoch, as it is fed to a server.
+    /// The document of an epoch, as it is posted to a server.
     pub fn document(&self, number: u64) -> Value {
         let count = (self.count)(number);
         let hashes = match count {
@@ -149,7 +149,8 @@ impl Chain {
         json!({"TxBlock": self.block(number), "TxHashes": hashes, "Transactions": transactions})
     }
 
-    /// All in the second shard, of the older nodes: the first is a hole then.
+    /// The transactions by shard. Of the older nodes, all are in the second shard and the first is
+    /// null.
     fn shards(&self, list: Vec<String>) -> Vec<Option<Vec<String>>> {
         match self.shape {
             Shape::Zq1 => vec![None, Some(list)],
@@ -193,7 +194,7 @@ impl Chain {
         let body = |at| match self.shape {
             Shape::Zq1 => self.whole(number, at),
             Shape::Zq2 => {
-                // The newer nodes leave most of the receipt out here.
+                // Newer nodes omit most of the receipt here.
                 let mut body = self.whole(number, at);
                 if let Some(receipt) = body["receipt"].as_object_mut() {
                     receipt.retain(|key, _| key != "event_logs");
@@ -216,7 +217,7 @@ impl Chain {
         }
     }
 
-    /// One transaction as `GetTransaction` gives it: a call of the contract, or a payment.
+    /// One transaction in the form of `GetTransaction`: a contract call or a payment.
     fn whole(&self, number: u64, at: u64) -> Value {
         let calls = at.is_multiple_of(2);
         let mut receipt = json!({

@@ -1,4 +1,4 @@
-//! Blocks without a network: a node that is made up, a publisher of recorded blocks, and a client.
+//! Blocks without a network: a simulated node, a publisher of recorded blocks, and a client.
 //!
 //! ```text
 //! cargo run --example zilliqa -- node

@@ -1,4 +1,4 @@
-//! A node that is made up: JSON-RPC over real HTTP, with faults at will.
+//! A simulated node: JSON-RPC over HTTP, with configurable faults.
 
 use super::chain::{Chain, Shape};
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -7,29 +7,29 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// What is wrong with a node.
+/// The faults of a node.
 #[derive(Clone, Debug, Default)]
 pub struct Faults {
-    /// How long it takes to answer.
+    /// The delay of every response.
     pub delay: Duration,
-    /// It answers with something else than JSON-RPC.
+    /// The node answers with something other than JSON-RPC.
     pub nonsense: bool,
-    /// It ends every connection without a word.
+    /// The node closes every connection without a response.
     pub down: bool,
-    /// By so many blocks it is behind the chain.
+    /// The number of blocks by which the node is behind the chain.
     pub behind: u64,
 }
 
-/// What a connection can be, with or without TLS.
+/// A connection with or without TLS.
 pub trait Stream: Read + Write + Send {}
 impl<T: Read + Write + Send> Stream for T {}
 
-/// Turns a connection into what requests are read from.
+/// Makes the stream that requests are read from, of a TCP connection.
 pub type Wrap = fn(TcpStream) -> io::Result<Box<dyn Stream>>;
 
-/// See the module's documentation. Its threads end with the process.
+/// A simulated node; see the module's documentation. Its threads end with the process.
 pub struct Node {
-    /// Where it listens.
+    /// The address that the node listens at.
     pub address: SocketAddr,
     shared: Arc<Shared>,
 }
@@ -42,7 +42,7 @@ struct Shared {
 }
 
 impl Node {
-    /// Listens at `address` for questions about `chain`, whose newest block is `tip`.
+    /// Listens at `address` for requests about `chain`; `tip` is the number of the newest block.
     pub fn start(address: &str, chain: Chain, tip: Arc<AtomicU64>, wrap: Wrap) -> io::Result<Node> {
         let listener = TcpListener::bind(address)?;
         let address = listener.local_addr()?;
@@ -53,7 +53,7 @@ impl Node {
             for stream in listener.incoming().flatten() {
                 let shared = theirs.clone();
                 std::thread::spawn(move || {
-                    // What a peer breaks off is its own matter.
+                    // An error of one connection is ignored.
                     let _ = wrap(stream).and_then(|stream| serve(stream, &shared));
                 });
             }
@@ -61,18 +61,18 @@ impl Node {
         Ok(Node { address, shared })
     }
 
-    /// What is wrong with it from now on.
+    /// Sets the faults from now on.
     pub fn set(&self, faults: Faults) {
         *self.shared.faults.lock().expect("no panic") = faults;
     }
 
-    /// How many requests have come.
+    /// The number of requests so far.
     pub fn requests(&self) -> u64 {
         self.shared.requests.load(Ordering::Acquire)
     }
 }
 
-/// A connection without TLS.
+/// Makes a stream without TLS.
 pub fn plain(stream: TcpStream) -> io::Result<Box<dyn Stream>> {
     stream.set_nodelay(true)?;
     Ok(Box::new(stream))
@@ -127,7 +127,7 @@ impl Shared {
     }
 }
 
-/// The names of the two generations.
+/// Parses the name of a node's generation: `zq1` or `zq2`.
 pub fn shape(name: &str) -> Option<Shape> {
     match name {
         "zq1" => Some(Shape::Zq1),

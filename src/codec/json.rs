@@ -144,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_character_survives_writing_and_parsing() {
+    fn json_every_character_survives_writing_and_parsing() {
         let text: String =
             (0..0x250).chain([0x2028, 0x1f600, 0x10ffff]).filter_map(char::from_u32).collect();
         let mut json = Vec::new();
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_member_is_found_and_a_repeated_one_is_the_last() {
+    fn json_member_is_found_and_of_repeated_ones_the_last() {
         let mut scratch = Scratch::default();
         let mut text = br#"{"a":1,"b":[2,"x"],"a":{"c":null}}"#.to_vec();
         let found = scratch.parse(&mut text, |value| {
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_json_is_an_error_and_the_scratch_goes_on() {
+    fn json_errors_leave_the_scratch_usable() {
         let mut scratch = Scratch::default();
         for bad in ["", " ", "{", "[1,]", "nul", "\"\u{1}\"", "{\"a\" 1}", "1 2", "\u{feff}1"] {
             let mut text = bad.as_bytes().to_vec();

@@ -1,11 +1,12 @@
-//! What an application can be configured to do, and the pairs of keys it has.
+//! The choices and key pairs of an application's configuration.
 
 use serde::Deserialize;
 
 use super::schema::{AppConfig, Secret};
 
 impl AppConfig {
-    /// Its own activity timeout, or that of its dialect's section, in seconds.
+    /// The application's own activity timeout, or that of its dialect's section if it has none, in
+    /// seconds.
     pub fn activity_s(&self, of_dialect: u64) -> u64 {
         match self.activity_timeout_s {
             0 => of_dialect,
@@ -13,7 +14,7 @@ impl AppConfig {
         }
     }
 
-    /// Its pairs of key and secret, the principal one first.
+    /// The application's pairs of key and secret, the primary one first.
     pub fn key_pairs(&self) -> impl Iterator<Item = (&str, &Secret)> {
         let further = self.keys.iter().map(|pair| (pair.key.as_str(), &pair.secret));
         std::iter::once((self.key.as_str(), &self.secret)).chain(further)
@@ -26,11 +27,11 @@ impl AppConfig {
 pub struct KeyPair {
     /// The public part. ASCII letters, digits, `_`, `.` and `-`.
     pub key: String,
-    /// The part that signs.
+    /// The secret part, which signs.
     pub secret: Secret,
 }
 
-/// What an application's clients speak.
+/// The protocol that an application's clients use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AppDialect {
@@ -41,22 +42,22 @@ pub enum AppDialect {
     Broadcastt,
 }
 
-/// The answer to a subscription that the connection already has.
+/// The reply to a subscription that the connection already has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DuplicateSubscribe {
     /// An error; the subscription stays.
     #[default]
     Error,
-    /// The same acknowledgement as for the first one.
+    /// The same acknowledgement as for the first subscription.
     Ack,
 }
 
-/// What happens to a connection that asks for a channel with a wrong signature.
+/// What happens to a connection that subscribes to a channel with a wrong signature.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BadSignature {
-    /// The subscription is refused, and the connection goes on.
+    /// The subscription is refused, and the connection stays open.
     #[default]
     Refuse,
     /// The subscription is refused, and the connection is closed with 4009.

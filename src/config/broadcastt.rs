@@ -1,4 +1,4 @@
-//! The Broadcastt dialect.
+//! The configuration section of the Broadcastt dialect.
 
 use super::app::AppDialect;
 use super::error::Error;
@@ -8,21 +8,24 @@ use serde::Deserialize;
 
 const DAY_S: u64 = 86_400;
 
-/// The Broadcastt dialect.
+/// The configuration section of the Broadcastt dialect.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table")]
 pub struct BroadcasttConfig {
-    /// Silence after which clients ask for a sign of life, in seconds; they are told.
+    /// Activity timeout: silence in seconds after which clients send a ping. The server tells
+    /// clients this value. 1 to 86400, default 120.
     pub activity_timeout_s: u64,
-    /// How much longer the server waits, in seconds: before it asks for its part, and for the
-    /// answer to that.
+    /// Pong timeout in seconds: how long after the activity timeout the server sends a ping itself,
+    /// and how long it then waits for the pong. 1 to 86400, default 30.
     pub pong_timeout_s: u64,
-    /// Whether a client's event that names no channel goes to the one private or presence channel
-    /// that the client is in.
+    /// Whether a client event that names no channel is published to the one private or presence
+    /// channel that the client is subscribed to. Default: false.
     pub infer_channel: bool,
-    /// Bytes of a channel's name, in place of the application's bound.
+    /// Maximum length of a channel name in bytes; replaces the application's limit. 1 to 1024,
+    /// default 164.
     pub channel_name_length: usize,
-    /// Events in one batch, in place of the application's bound.
+    /// Maximum number of events in one batch; replaces the application's limit. 1 to 1000, default
+    /// 100.
     pub batch_events: usize,
 }
 
@@ -47,7 +50,7 @@ pub(super) fn check(section: &BroadcasttConfig) -> Result<(), Error> {
     check::range("broadcastt.batch_events", section.batch_events as u64, 1..=1000, "")
 }
 
-/// What the protocol does not have is not switched on in vain.
+/// Refuses settings of an application for features that the Broadcastt protocol does not have.
 pub(super) fn check_app(app: &AppConfig) -> Result<(), Error> {
     if app.dialect != AppDialect::Broadcastt {
         return Ok(());

@@ -1,4 +1,4 @@
-//! Where the schemas of messages come from: what types cannot say of catalogs.
+//! Checks of catalogs, the sources of message schemas, beyond what their types express.
 
 use std::path::Path;
 
@@ -10,8 +10,8 @@ use super::webhook;
 use crate::model::spec::{Catalog, CatalogKind};
 use crate::tls;
 
-/// Checks all catalogs, and reads the authorities that they name once, looked for below `folder`,
-/// if that is known.
+/// Checks all catalogs. If `folder` is given, also reads each `ca_file`, which is relative to
+/// `folder`, and replaces it with its full path.
 pub(super) fn prepare(catalogs: &mut [Catalog], folder: Option<&Path>) -> Result<(), Error> {
     for index in 0..catalogs.len() {
         let key = format!("catalogs[{index}]");
@@ -65,7 +65,7 @@ fn check(catalog: &Catalog) -> Result<(), Error> {
     Ok(())
 }
 
-/// A key that is given and means nothing to a catalog of this type.
+/// The first key that is set although catalogs of this type do not have it.
 fn strange_key(catalog: &Catalog) -> Option<&'static str> {
     let registry = catalog.is_registry();
     let apicurio = catalog.kind == CatalogKind::Apicurio;

@@ -1,4 +1,4 @@
-//! Guards by the certificates that clients show: which of those that a listener has verified.
+//! Guards that admit clients by their verified TLS certificate.
 
 use std::fmt;
 
@@ -11,31 +11,32 @@ use super::pattern::Pattern;
 use super::schema::Config;
 use crate::tls::Mutual;
 
-/// What a guard asks for.
+/// What a client must present to a guard.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum GuardKind {
     /// A JSON Web Token.
     #[default]
     Jwt,
-    /// A certificate, by which the client's side of TLS was verified.
+    /// A client certificate that the listener has verified in the TLS handshake.
     Certificate,
 }
 
-/// Certificates that a guard lets in: those that stand in any list. Without any list, every one
-/// that the listener has verified.
+/// The certificates that a guard admits: those that match any entry of any list. If all lists are
+/// empty, every certificate that the listener has verified.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table")]
 pub struct GuardCertificate {
-    /// By their fingerprint.
+    /// Admits by the certificate's fingerprint.
     pub fingerprints: Vec<Fingerprint>,
-    /// By a common name of the subject.
+    /// Admits by a common name of the subject; `*` matches any run of characters.
     pub common_names: Vec<Pattern>,
-    /// By an alternative name, with its kind in front.
+    /// Admits by a subject alternative name, prefixed with its kind: `dns:`, `email:`, `uri:` or
+    /// `ip:`. `*` matches any run of characters.
     pub alternative_names: Vec<Pattern>,
 }
 
-/// The SHA-256 of a certificate in DER.
+/// The SHA-256 digest of a certificate in DER.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Fingerprint(pub [u8; 32]);
 
@@ -69,7 +70,7 @@ fn read(text: &str) -> Option<Fingerprint> {
 }
 
 impl GuardCertificate {
-    /// Whether there is no list.
+    /// Whether all lists are empty.
     pub fn is_empty(&self) -> bool {
         self.fingerprints.is_empty()
             && self.common_names.is_empty()
@@ -77,7 +78,7 @@ impl GuardCertificate {
     }
 }
 
-/// Checks a guard by certificates; the keys in errors begin below the guard.
+/// Checks the certificate settings of a guard; the keys in errors are relative to the guard.
 pub(super) fn check(guard: &GuardConfig) -> Result<(), Error> {
     let GuardCertificate { fingerprints: _, common_names, alternative_names } = &guard.certificate;
     let (kind, certificate) = (guard.kind, guard.certificate.clone());
@@ -113,8 +114,8 @@ pub(super) fn check(guard: &GuardConfig) -> Result<(), Error> {
     Ok(())
 }
 
-/// Checks that clients can show certificates at all where a guard wants them; the key in the error
-/// begins below the guard.
+/// Checks that at least one listener requests client certificates if the guard needs them; the key
+/// in the error is relative to the guard.
 pub(super) fn check_listeners(guard: &GuardConfig, config: &Config) -> Result<(), Error> {
     let asks = config.listeners.iter().any(|listener| listener.tls.mutual != Mutual::None);
     match guard.kind == GuardKind::Certificate && !asks {

@@ -1,4 +1,4 @@
-//! What types cannot say: ranges, relations between keys, and names that must be unique.
+//! Checks what types cannot express: ranges, relations between keys, and unique names.
 //!
 //! An error names the path of its key; the caller finds the line.
 
@@ -17,10 +17,10 @@ use crate::limits::{HTTP_HEADERS_MAX, MAX_CORES, WS_CONTROL_BYTES};
 const HOUR_MS: u64 = 3_600_000;
 const DAY_S: u64 = 86_400;
 const GIB: u64 = 1 << 30;
-/// Characters that cannot be guessed over a network.
+/// Minimum length of a token, in characters, so that it cannot be guessed over a network.
 const TOKEN_MIN: usize = 16;
 
-/// Checks a whole configuration and says the first thing that is wrong.
+/// Checks a whole configuration and returns the first error.
 pub(super) fn check(config: &Config) -> Result<(), Error> {
     range("threads", config.threads as u64, 0..=MAX_CORES as u64, "")?;
     range("drain_s", config.drain_s, 0..=DAY_S, " seconds")?;
@@ -49,7 +49,8 @@ pub(super) fn check(config: &Config) -> Result<(), Error> {
     check_apps(config)
 }
 
-/// A bare word that is no level would be taken for a target, and a misspelt level be silent.
+/// Checks the log level. `EnvFilter` would accept a misspelt level as the name of a target and log
+/// nothing for it.
 fn check_log_level(level: &str) -> Result<(), Error> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     let is_plain = |part: &str| !part.contains(['=', '[']);
@@ -237,12 +238,13 @@ fn check_app_limits(app: &AppConfig, config: &Config) -> Result<(), Error> {
     range("limits.cache_ttl_s", limits.cache_ttl_s, 1..=DAY_S, " seconds")?;
     range("limits.event_bytes", event_bytes, 1..=GIB, " bytes")?;
     range("limits.message_bytes", message_bytes, control..=GIB, " bytes")?;
-    // A message above the server's own bound would never get as far as this one.
+    // The server's own limit refuses a larger message before this limit applies.
     let server = config.limits.message_bytes;
     at_most("limits.message_bytes", message_bytes, "the server's limits.message_bytes", server)?;
     let body = config.limits.http_body_bytes as u64;
     at_most("limits.event_bytes", event_bytes, "the server's limits.http_body_bytes", body)?;
-    // An event grows when it is escaped into a frame, and must not close all who receive it.
+    // An event grows when it is escaped into a frame, and must not fill the write queues of its
+    // subscribers.
     let half = config.limits.write_queue_bytes as u64 / 2;
     at_most(
         "limits.event_bytes",
@@ -252,7 +254,8 @@ fn check_app_limits(app: &AppConfig, config: &Config) -> Result<(), Error> {
     )
 }
 
-/// Ids and keys stand in the same places of paths, so no two applications may share one.
+/// Checks that ids and keys are unique. Both occur at the same place of request paths, so an id
+/// must also differ from the keys of other applications.
 fn check_names(apps: &[AppConfig]) -> Result<(), Error> {
     let mut ids = Unique::default();
     let mut keys = Unique::default();
@@ -276,7 +279,7 @@ fn check_names(apps: &[AppConfig]) -> Result<(), Error> {
     Ok(())
 }
 
-/// Values that must differ, each with the path of its key.
+/// Values that must be unique, each with the path of its key.
 #[derive(Default)]
 struct Unique(HashMap<String, String>);
 
@@ -310,7 +313,8 @@ fn check_secret(key: &str, secret: &Secret) -> Result<(), Error> {
     Ok(())
 }
 
-/// It stands in a query and in a header, and is all that keeps strangers out.
+/// Checks a token, which is sent in a query or a header and is the only protection: at least 16
+/// visible ASCII characters, or empty.
 fn check_token(key: &str, token: &Secret) -> Result<(), Error> {
     let token = token.expose();
     let is_whole = token.bytes().all(|byte| byte.is_ascii_graphic());
@@ -321,7 +325,8 @@ fn check_token(key: &str, token: &Secret) -> Result<(), Error> {
     Ok(())
 }
 
-/// A browser sends `scheme://host[:port]` in lower case, or `null`.
+/// Checks an origin or origin pattern. A browser sends `scheme://host[:port]` in lower case, or
+/// `null`.
 fn check_origin(key: &str, origin: &str) -> Result<(), Error> {
     let host = origin.split_once("://").map(|(_, host)| host);
     let whole = host.is_some_and(|host| !host.is_empty() && !host.contains('/'));

@@ -1,14 +1,14 @@
-//! `${NAME}` in a string value.
+//! Expansion of `${NAME}` in string values.
 
 use super::error::Problem;
 
-/// Looks up an environment variable. An argument, so that a test needs no environment.
+/// Looks up an environment variable. It is a parameter so that tests do not need the environment.
 pub type Lookup<'a> = dyn Fn(&str) -> Option<String> + 'a;
 
-/// Replaces `${NAME}` and `${NAME:-default}` by what `lookup` says, and `$$` by `$`.
+/// Replaces `${NAME}` and `${NAME:-default}` by the value from `lookup`, and `$$` by `$`.
 ///
-/// The default stands for a variable that is not set or is empty, as in a shell. What a variable
-/// holds is taken as it is: no variable is looked for in it.
+/// As in a shell, the default applies if the variable is not set or is empty. A variable's value is
+/// inserted without further expansion.
 pub(super) fn expand(text: &str, lookup: &Lookup<'_>) -> Result<String, Problem> {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused() {
+    fn env_malformed_variables_are_refused() {
         for text in ["$", "$HOST", "${HOST", "${}", "${:-x}", "${A B}", "${1A}", "a$b", "$$$"] {
             assert!(expanded(text).unwrap_err().contains("`$$`"), "{text}");
         }

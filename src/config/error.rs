@@ -1,8 +1,8 @@
-//! What can be wrong with a configuration, and where.
+//! Errors of a configuration, with their position.
 
 use std::fmt;
 
-/// A place in a configuration file; both numbers count from 1.
+/// A position in a configuration file; line and column count from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {
     /// Line of the file.
@@ -11,18 +11,18 @@ pub struct Position {
     pub column: usize,
 }
 
-/// A configuration that is refused: the file, the line, the key, and what is allowed there.
+/// A configuration that is refused: the file, the line, the key, and what is accepted there.
 ///
 /// It displays as one line, `file:line:column: key: problem`.
 #[derive(Debug)]
 pub struct Error {
-    /// Name of the file, or of whatever else the settings came from.
+    /// Name of the file or other source of the settings.
     pub source_name: String,
-    /// Where in the file, when the file was readable that far.
+    /// The position in the file, if it is known.
     pub position: Option<Position>,
     /// Path of the key, such as `apps[1].key`; empty for the document as a whole.
     pub key: String,
-    /// What is wrong there.
+    /// What is wrong with the key.
     pub problem: Box<Problem>,
 }
 
@@ -33,114 +33,114 @@ pub enum Problem {
     /// The file cannot be read.
     #[error("cannot be read: {0}")]
     Read(#[source] std::io::Error),
-    /// The file's name does not say its format.
+    /// The file's extension does not name a known format.
     #[error("the name must end in .toml, .yaml or .yml, which says what the file is written in")]
     Extension,
-    /// The text is not TOML, or not YAML.
+    /// The text is not valid TOML or YAML.
     #[error("{0}")]
     Syntax(String),
     /// A key that the schema does not have.
     #[error("unknown key; known here: {}", list(known))]
     UnknownKey {
-        /// The keys that are known in that place.
+        /// The keys that are known in that section.
         known: &'static [&'static str],
     },
-    /// A key without which its section means nothing.
+    /// A required key is missing.
     #[error("missing, and it has no default")]
     Missing,
-    /// A value of another type.
+    /// A value has the wrong type.
     #[error("expected {expected}, found {found}")]
     Type {
-        /// What is allowed.
+        /// What is accepted.
         expected: String,
-        /// What stands there; never the value itself, which may be a secret.
+        /// The kind of value that was found; never a text itself, which may be a secret.
         found: String,
     },
-    /// A word that is none of the accepted ones.
+    /// A word is not one of the accepted ones.
     #[error("`{found}` is not accepted; accepted: {}", list(accepted))]
     Keyword {
         /// The word in the file.
         found: String,
-        /// The accepted ones.
+        /// The accepted words.
         accepted: &'static [&'static str],
     },
-    /// A number outside its range.
+    /// A number is outside its range.
     #[error("{found} is out of range; accepted: {min} to {max}{unit}")]
     Range {
         /// The number in the file.
         found: u64,
-        /// The smallest accepted one.
+        /// The smallest accepted number.
         min: u64,
-        /// The largest accepted one.
+        /// The largest accepted number.
         max: u64,
-        /// The unit, with a blank in front, or nothing.
+        /// The unit, with a space before it, or empty.
         unit: &'static str,
     },
-    /// A number that is no power of two, or outside its range.
+    /// A number is not a power of two, or is outside its range.
     #[error("{found} is not accepted; accepted: powers of two from {min} to {max}")]
     PowerOfTwo {
         /// The number in the file.
         found: u64,
-        /// The smallest accepted one.
+        /// The smallest accepted number.
         min: u64,
-        /// The largest accepted one.
+        /// The largest accepted number.
         max: u64,
     },
-    /// A number that does not fit another one.
+    /// A number exceeds a limit that another key sets.
     #[error("{found} is more than {bound}, which is {max}; lower this one or raise that one")]
     Relation {
         /// The number in the file.
         found: u64,
-        /// The key, or the part of it, that bounds this one.
+        /// The key, or the part of its value, that limits this number.
         bound: &'static str,
-        /// What that bound is.
+        /// The value of that limit.
         max: u64,
     },
-    /// A value that another place already has.
+    /// A value must be unique and is already used by another key.
     #[error("`{value}` is already used at {other}; it must be unique")]
     Duplicate {
         /// The value.
         value: String,
-        /// Path of the key that has it.
+        /// Path of the key that already has the value.
         other: String,
     },
-    /// An empty list where one entry is the least.
+    /// A list is empty and needs at least one entry.
     #[error("at least one entry is needed")]
     Empty,
-    /// A text of the wrong shape.
+    /// A text has the wrong form.
     #[error("`{found}` is not accepted; accepted: {accepted}")]
     Shape {
         /// The text in the file.
         found: String,
-        /// What is allowed, in words.
+        /// What is accepted, in words.
         accepted: &'static str,
     },
-    /// A secret of the wrong shape, which is not shown.
+    /// A secret has the wrong form; its value is not shown.
     #[error("the value (not shown) is not accepted; accepted: {accepted}")]
     Secret {
-        /// What is allowed, in words.
+        /// What is accepted, in words.
         accepted: &'static str,
     },
-    /// A value that another one asks for is missing, or stands where it means nothing.
+    /// A value that another key requires is missing, or is set where it has no effect.
     #[error("what is needed here: {0}")]
     Needed(&'static str),
-    /// A file that the configuration names.
+    /// A file that the configuration names cannot be used.
     #[error("{0}")]
     File(crate::tls::Error),
-    /// `${NAME}` of a variable that is not set, and without a default.
+    /// `${NAME}` names a variable that is not set, and has no default.
     #[error("the environment variable `{0}` is not set; set it, or write ${{{0}:-default}}")]
     Environment(String),
-    /// A `$` that begins neither `${NAME}` nor `$$`.
+    /// A `$` begins neither `${NAME}` nor `$$`.
     #[error("`$` must begin ${{NAME}} or ${{NAME:-default}}; a literal `$` is written `$$`")]
     Dollar,
-    /// The demo application on an address that others can reach.
+    /// The demo application would listen on an address that other machines can reach.
     #[error(
         "{0} is not a loopback address, and without a configuration only the demo application, \
          whose secret is public, would be served there; write a configuration with your own \
          [[apps]] and give it with --config FILE"
     )]
     DemoAddress(std::net::SocketAddr),
-    /// Anything else that a value's own parser says.
+    /// Any other problem that the parser of a value reports.
     #[error("{0}")]
     Other(String),
 }
@@ -167,7 +167,7 @@ impl Error {
         Error { source_name: source_name.to_owned(), ..self }
     }
 
-    /// Puts a segment in front of the key: `b` under `a` is `a.b`, `[0]` under `a` is `a[0]`.
+    /// Prefixes the key with `segment`: `b` under `a` is `a.b`, `[0]` under `a` is `a[0]`.
     pub(super) fn under(mut self, segment: &str) -> Error {
         self.key = match self.key.as_str() {
             "" => segment.to_owned(),
@@ -177,7 +177,7 @@ impl Error {
         self
     }
 
-    /// Says where, unless something further in already did.
+    /// Sets the position, unless it is already set.
     pub(super) fn or_at(mut self, position: Option<Position>) -> Error {
         self.position = self.position.or(position);
         self
@@ -206,7 +206,7 @@ impl std::error::Error for Error {
     }
 }
 
-/// What `serde` says about a value becomes a typed problem; its place is added on the way up.
+/// Converts `serde` errors to a [`Problem`]; the readers add the key and the position.
 impl serde::de::Error for Error {
     fn custom<T: fmt::Display>(message: T) -> Error {
         Error::new(Problem::Other(message.to_string()))
@@ -242,7 +242,8 @@ impl serde::de::Error for Error {
     }
 }
 
-/// What stands in the file, in words; of a text, only that it is one, for it may be a secret.
+/// Describes the kind of value that was found. The value of a string is not shown, because it may
+/// be a secret.
 fn describe(found: serde::de::Unexpected<'_>) -> String {
     use serde::de::Unexpected;
     let words = match found {
@@ -259,7 +260,7 @@ fn describe(found: serde::de::Unexpected<'_>) -> String {
     words.to_owned()
 }
 
-/// What `serde` expects, in the words of the file instead of those of Rust.
+/// Describes what `serde` expects in the terms of the file format instead of Rust types.
 fn plain(expected: &dyn serde::de::Expected) -> String {
     let words = expected.to_string();
     match words.as_str() {

@@ -1,4 +1,4 @@
-//! Guards: who may use a route, by the JSON Web Tokens that they present, or by their certificate.
+//! Guards: which clients may use a route, by a JSON Web Token or a client certificate.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,119 +13,127 @@ use super::size;
 use crate::jwt::{self, Algorithm, Jwk};
 use crate::tls;
 
-/// Where a token is in the text that carries it.
+/// The placeholder for the token in a credentials pattern.
 pub const CREDENTIALS: &str = "{credentials}";
 
-/// One guard. Its name stands in the `guarded` of routes.
+/// One guard. The key `guarded` of routes refers to it by name.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a table")]
 pub struct GuardConfig {
-    /// What routes call it.
+    /// The name by which routes refer to the guard; unique. ASCII letters, digits, `_` and `-`.
     pub name: String,
-    /// What it asks for.
+    /// What a client must present: a token (default) or a certificate.
     #[serde(default, rename = "type")]
     pub kind: GuardKind,
-    /// The `iss` of its tokens; empty is any.
+    /// The required `iss` claim of tokens; empty (default) is any.
     #[serde(default)]
     pub issuer: String,
-    /// What their `aud` names; empty is a token without.
+    /// The audience that the `aud` claim must include; empty (default) accepts only tokens without
+    /// an `aud`.
     #[serde(default)]
     pub audience: String,
-    /// Algorithms that are accepted; empty is all that the keys have.
+    /// The accepted signature algorithms; empty (default) is every algorithm that the token's key
+    /// supports.
     #[serde(default)]
     pub algorithms: Vec<Algorithm>,
-    /// Keys that verify them.
+    /// The keys that verify tokens.
     #[serde(default)]
     pub keys: Vec<GuardKey>,
-    /// Where the keys are, if none stand here; empty is `.well-known/jwks.json` of the issuer.
+    /// The URL of the JWK set if `keys` is empty; empty (default) is `/.well-known/jwks.json` of
+    /// the issuer.
     #[serde(default)]
     pub keys_url: String,
-    /// How often they are fetched, in seconds.
+    /// How often the key set is fetched, in seconds. 10 to 86400, default 300.
     #[serde(default = "refresh_s")]
     pub keys_refresh_s: u64,
-    /// The least time between two fetches, in seconds.
+    /// The minimum time between two fetches of the key set, in seconds. 1 to 3600, default 10.
     #[serde(default = "floor_s")]
     pub keys_floor_s: u64,
-    /// Whether they may be at a private, loopback or link-local address.
+    /// Whether the URL of the key set may use `http` or lead to a private, loopback or link-local
+    /// address. Default: false.
     #[serde(default)]
     pub allow_private: bool,
-    /// A PEM file of the authorities that vouch for the server of their URL; empty: the system's.
+    /// PEM file of the certificate authorities that the server of the key set is verified with;
+    /// empty (default) is those of the system.
     #[serde(default)]
     pub ca_file: String,
-    /// Path of the claim that lists the roles.
+    /// Name or path of the claim that lists the roles. Default: `scope`.
     #[serde(default = "roles")]
     pub roles: String,
-    /// Path of the claim that says who it is.
+    /// Name or path of the claim that identifies the client. Default: `sub`.
     #[serde(default = "identity")]
     pub identity: String,
-    /// Names, each with the path of the claim that it stands for.
+    /// Attributes of the client: names, each with the name or path of its claim.
     #[serde(default)]
     pub attributes: BTreeMap<String, String>,
     /// Claims that a token must have, by name or path.
     #[serde(default)]
     pub require: Vec<String>,
-    /// By how many seconds clocks may differ.
+    /// The accepted clock difference in seconds, for `nbf`, `iat` and `exp`. 0 to 3600, default 5.
     #[serde(default = "leeway_s")]
     pub leeway_s: u64,
-    /// How many seconds before its end a token is to be renewed; 0 is never.
+    /// How many seconds before its expiry the client is asked to renew a token. 0 to 86400; 0
+    /// (default) is never.
     #[serde(default)]
     pub challenge_s: u64,
-    /// Bytes of a token.
+    /// Maximum size of a token in bytes. 256 to 32768, default 8192.
     #[serde(default = "token_bytes", deserialize_with = "size::memory")]
     pub token_bytes: usize,
-    /// Where tokens are in a request.
+    /// Where a request carries its token.
     #[serde(default)]
     pub credentials: Credentials,
-    /// Which certificates it lets in, if it asks for these.
+    /// The certificates that a guard of type `certificate` admits.
     #[serde(default)]
     pub certificate: GuardCertificate,
 }
 
-/// One key. A JWK, a key in PEM, or a secret.
+/// One key: a JWK, a key in PEM, or a shared secret. Exactly one of `pem`, `secret` and `kty` is
+/// set.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table")]
 pub struct GuardKey {
-    /// Its name; empty is none.
+    /// The key id; empty is none.
     pub kid: String,
-    /// The one algorithm that it is for; empty is every one that it can have.
+    /// The only algorithm that the key is for; empty is every algorithm that it supports.
     pub alg: String,
-    /// A public key in PEM.
+    /// A public key or certificate in PEM.
     pub pem: String,
-    /// A secret that is shared with the issuer.
+    /// A secret that is shared with the issuer; at least 32 bytes.
     pub secret: Secret,
-    /// What kind of JWK it is: `RSA`, `EC`, `OKP` or `oct`.
+    /// The key type of a JWK: `RSA`, `EC`, `OKP` or `oct`.
     pub kty: String,
-    /// `sig`, if anything.
+    /// The use of a JWK: `sig` or empty.
     #[serde(rename = "use")]
     pub usage: String,
-    /// The curve.
+    /// The curve of an `EC` or `OKP` key.
     pub crv: String,
-    /// An RSA modulus.
+    /// The modulus of an RSA key, in base64url.
     pub n: String,
-    /// An RSA exponent.
+    /// The exponent of an RSA key, in base64url.
     pub e: String,
-    /// The first coordinate of a point, or a public key of Ed25519.
+    /// The x coordinate of an elliptic curve point, or an Ed25519 public key, in base64url.
     pub x: String,
-    /// The second coordinate of a point.
+    /// The y coordinate of an elliptic curve point, in base64url.
     pub y: String,
-    /// A secret in base64url.
+    /// The secret of an `oct` key, in base64url.
     pub k: Secret,
 }
 
-/// Names of fields, each with the text around a token.
+/// Field names, each with the pattern of the text around the token.
 type Places = BTreeMap<String, String>;
 
-/// Where tokens are in a request: names, each with what stands around `{credentials}` there.
+/// Where a request carries its token: field names, each with a pattern that contains
+/// `{credentials}` once. The first token that is found counts.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table")]
 pub struct Credentials {
-    /// Cookies.
+    /// By cookie name.
     pub cookies: Places,
-    /// Header fields.
+    /// By header field name. Default: `authorization`, with `Bearer {credentials}`.
     pub headers: Places,
-    /// Parameters of the query.
+    /// By query parameter name.
     pub query: Places,
-    /// Subprotocols that a WebSocket's client offers; empty is none.
+    /// Pattern of a subprotocol that the WebSocket client offers; empty (default) is none.
     pub protocol: String,
 }
 
@@ -142,7 +150,8 @@ impl Default for Credentials {
 }
 
 impl GuardConfig {
-    /// A guard of that name with every other key at its default, which lets nobody in.
+    /// A guard of that name with every other key at its default. It has no keys, so it admits
+    /// nobody.
     pub fn new(name: &str) -> GuardConfig {
         GuardConfig {
             name: name.to_owned(),
@@ -168,7 +177,8 @@ impl GuardConfig {
         }
     }
 
-    /// Where its keys are fetched from; empty if they stand in the configuration.
+    /// The URL that the key set is fetched from; empty if the keys are in the configuration or the
+    /// guard is for certificates.
     pub fn url(&self) -> String {
         match (self.keys.is_empty(), self.keys_url.as_str()) {
             _ if self.kind == GuardKind::Certificate => String::new(),
@@ -178,7 +188,7 @@ impl GuardConfig {
         }
     }
 
-    /// What its tokens must be.
+    /// The rules that the guard's tokens must satisfy.
     pub fn policy(&self) -> jwt::TokenPolicy {
         jwt::TokenPolicy {
             issuer: self.issuer.clone(),
@@ -193,7 +203,7 @@ impl GuardConfig {
         }
     }
 
-    /// The keys that stand in the configuration, which has been checked.
+    /// The keys of the configuration, which has been checked.
     pub fn keys(&self) -> jwt::KeySet {
         jwt::KeySet::new(self.keys.iter().filter_map(|key| key.read().ok()).collect())
     }
@@ -229,7 +239,7 @@ impl GuardKey {
     }
 }
 
-/// Checks what types cannot say; the keys in errors begin below the guard.
+/// Checks what types cannot express; the keys in errors are relative to the guard.
 pub(super) fn check(guard: &GuardConfig) -> Result<(), Error> {
     let known = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
     if guard.name.is_empty() || !guard.name.bytes().all(known) {
@@ -296,7 +306,7 @@ fn check_credentials(credentials: &Credentials) -> Result<(), Error> {
     }
     let parts = protocol.split_once(CREDENTIALS);
     let plain = |(head, tail): (&str, &str)| head.bytes().chain(tail.bytes()).all(token);
-    // Without anything around it, every subprotocol would be a token.
+    // A bare `{credentials}` would take every subprotocol for a token.
     if protocol.len() == CREDENTIALS.len() || !parts.is_some_and(plain) {
         let accepted = "characters of a subprotocol with `{credentials}` once among them, such as \
                         `bearer.{credentials}`";
@@ -305,8 +315,8 @@ fn check_credentials(credentials: &Credentials) -> Result<(), Error> {
     Ok(())
 }
 
-/// Looks for the files that guards name below `folder`, and reads them once: what is wrong with
-/// them is told when the server starts.
+/// Resolves the `ca_file` of guards relative to `folder` and reads each once, so that a wrong file
+/// is reported when the server starts.
 pub(super) fn prepare(guards: &mut [GuardConfig], folder: &Path) -> Result<(), Error> {
     for (index, guard) in guards.iter_mut().enumerate() {
         if guard.ca_file.is_empty() {
@@ -320,7 +330,8 @@ pub(super) fn prepare(guards: &mut [GuardConfig], folder: &Path) -> Result<(), E
     Ok(())
 }
 
-/// Who can change keys on their way can sign tokens, so they come encrypted from afar.
+/// Whether keys may be fetched from `url`. An attacker who can modify the key set in transit can
+/// sign tokens, so `http` needs `allow_private`.
 fn is_source(url: &str, allow_private: bool) -> bool {
     let Ok(uri) = url.parse::<Uri>() else { return false };
     let secure = match uri.scheme_str() {
@@ -350,7 +361,7 @@ fn floor_s() -> u64 {
     10
 }
 
-/// Clocks that are kept by NTP differ by less.
+/// Clocks that are synchronised by NTP differ by less.
 fn leeway_s() -> u64 {
     5
 }

@@ -1,4 +1,4 @@
-//! Where the server listens.
+//! Listeners: the addresses on which the server accepts connections.
 
 use std::net::SocketAddr;
 
@@ -8,23 +8,25 @@ use super::error::{Error, Problem};
 use super::pattern::Pattern;
 use super::tls::Tls;
 
-/// One address to listen on.
+/// One address to listen on, with its settings.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a table")]
 pub struct Listener {
-    /// IPv4 or IPv6 address and port; port 0 lets the kernel choose one.
+    /// IPv4 or IPv6 address and port; port 0 lets the kernel choose one. Default: 127.0.0.1:6001.
     #[serde(deserialize_with = "address")]
     pub address: SocketAddr,
-    /// What routes call it; empty is nothing.
+    /// The name by which routes refer to the listener; unique. Empty (default) is no name.
     #[serde(default)]
     pub name: String,
-    /// Origins from which browsers may open WebSockets, `same-origin` among them; empty is any.
+    /// Origins from which browsers may open WebSockets; `same-origin` is the host of the request.
+    /// Empty (default) is any origin.
     #[serde(default)]
     pub allowed_origins: Vec<Pattern>,
-    /// Encryption, if it has certificates.
+    /// TLS settings; TLS is on if they have certificates.
     #[serde(default)]
     pub tls: Tls,
-    /// The binding that it stands for, in a file of Zilla's.
+    /// The name of the Zilla binding that this listener stands for; empty if the configuration is
+    /// not a Zilla file.
     #[serde(skip)]
     pub binding: String,
 }
@@ -41,11 +43,11 @@ impl Default for Listener {
     }
 }
 
-/// The listeners at other addresses, with all that the file says of them: TLS, origins and names.
+/// Makes listeners at `addresses` with the settings of the configured listeners: TLS, origins and
+/// name.
 ///
-/// # Errors
-/// They differ in more than their address, so that nobody knows which settings an address would
-/// have; or a listener's name would be that of several.
+/// # Errors If the listeners differ in more than their address, so that it is unclear which
+/// settings apply; or if several addresses would share the listener's name.
 pub(super) fn listen_at(
     listeners: &[Listener],
     addresses: &[SocketAddr],

@@ -1,11 +1,12 @@
-//! File to typed, checked sections; an error names file, line, key and what is accepted.
+//! Reads a configuration file into typed, checked sections. An error names the file, line, key and
+//! what is accepted.
 //!
 //! ```text
-//! file -> toml | yaml -> tree (places) -> read (variables, types) -> check (ranges, relations)
+//! file -> toml | yaml -> tree (positions) -> read (variables, types) -> check (ranges, relations)
 //! ```
 //!
-//! There is one schema, the structs of `schema`; the format is chosen by the file's extension.
-//! A [`Config`] that this module hands out is checked: who uses one need not look again.
+//! There is one schema, the structs of `schema`; the file extension selects the format. Every
+//! [`Config`] that this module returns has been checked, so its users need no further checks.
 
 mod app;
 mod broadcastt;
@@ -71,7 +72,7 @@ pub use zenith::{
 pub use zilliqa::{Contracts, Zilliqa, ZilliqaErrors, ZilliqaWire};
 pub use zilliqa_node::ZilliqaNode;
 
-/// What a configuration is written in.
+/// The format of a configuration file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileFormat {
     /// TOML 1.1.
@@ -81,7 +82,7 @@ pub enum FileFormat {
 }
 
 impl FileFormat {
-    /// The format that a file's extension stands for: `.toml`, `.yaml` or `.yml`.
+    /// The format for a file extension: `.toml`, `.yaml` or `.yml`; `None` for any other.
     pub fn of(path: &Path) -> Option<FileFormat> {
         match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
             "toml" => Some(FileFormat::Toml),
@@ -91,11 +92,10 @@ impl FileFormat {
     }
 }
 
-/// What the command line says instead of the configuration.
+/// Command line options that override the configuration.
 #[derive(Clone, Debug, Default)]
 pub struct Overrides {
-    /// Addresses that the listeners have instead of their own, unless empty. What else the file
-    /// says of its listener stays.
+    /// Replaces the addresses of the listeners, unless empty. The listener's other settings stay.
     pub listen: Vec<SocketAddr>,
     /// Replaces `threads`.
     pub threads: Option<usize>,
@@ -108,8 +108,10 @@ pub struct Overrides {
 }
 
 impl Config {
-    /// Reads and checks a file and those that it names, which are looked for beside it; variables
-    /// come from the environment.
+    /// Reads and checks a file and the files that it names, which are relative to its folder.
+    /// Variables come from the environment.
+    ///
+    /// # Errors If a file cannot be read, or if the configuration is invalid.
     pub fn load(path: &Path) -> Result<Config, Error> {
         let name = path.display().to_string();
         let refuse = |problem| Error::new(problem).named(&name);
@@ -120,13 +122,14 @@ impl Config {
         Config::parse_at(&text, format, &name, &lookup, Some(folder))
     }
 
-    /// Reads and checks a text, but no file that it names; variables come from the environment.
-    /// Errors call it `name`.
+    /// Reads and checks a text, but not the files that it names. Variables come from the
+    /// environment, and errors use `name` as the name of the file.
     pub fn parse(text: &str, format: FileFormat, name: &str) -> Result<Config, Error> {
         Config::parse_with(text, format, name, &|variable| std::env::var(variable).ok())
     }
 
-    /// Reads and checks a text; variables come from `lookup`. Errors call it `name`.
+    /// Reads and checks a text, but not the files that it names. Variables come from `lookup`, and
+    /// errors use `name` as the name of the file.
     pub fn parse_with(
         text: &str,
         format: FileFormat,
@@ -136,7 +139,7 @@ impl Config {
         Config::parse_at(text, format, name, lookup, None)
     }
 
-    /// Files that the text names are read if it is known where they are.
+    /// Reads and checks a text, and the files that it names if `folder` is given.
     fn parse_at(
         text: &str,
         format: FileFormat,
@@ -177,9 +180,11 @@ impl Config {
         parse().map_err(|error: Error| error.named(name))
     }
 
-    /// What is served without a configuration: app `1`, key `app-key`, secret `app-secret`.
+    /// The configuration that is served without a configuration file: app `1`, key `app-key`,
+    /// secret `app-secret`.
     ///
-    /// Its secret is public, so it refuses to listen on anything but loopback addresses.
+    /// The secret is public, so the check refuses listeners on addresses that are not loopback
+    /// addresses.
     pub fn demo() -> Config {
         let app = AppConfig {
             id: "1".to_owned(),
@@ -209,16 +214,17 @@ impl Config {
             limits: AppLimits::default(),
         };
         let mut demo = Config { apps: vec![app], is_demo: true, ..Config::default() };
-        // Nobody beyond this machine reaches it, so its echo sends back whatever it gets.
+        // Only this machine can reach the demo, so its echo has no message limit of its own.
         demo.routes.iter_mut().for_each(|route| route.message_bytes = 0);
         demo
     }
 
-    /// Applies what the command line says, and checks the outcome. Files that were not read yet
+    /// Applies the command line options and checks the result. Files that have not been read yet
     /// are read.
     ///
     /// # Errors
-    /// As [`Config::load`]; and if it is not clear which listener's settings `--listen` is about.
+    /// As [`Config::load`]; and if `--listen` is ambiguous because the listeners have
+    /// different settings.
     pub fn with(mut self, overrides: Overrides) -> Result<Config, Error> {
         if !overrides.listen.is_empty() {
             let listeners = listener::listen_at(&self.listeners, &overrides.listen);

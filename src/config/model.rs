@@ -1,4 +1,4 @@
-//! The models of routes, made ready to use.
+//! The models of routes, prepared for use.
 
 use super::error::{Error, Problem};
 use super::schema::{Config, EndpointKind};
@@ -7,7 +7,8 @@ use crate::model::spec::Governance;
 use std::path::Path;
 use std::sync::Arc;
 
-/// The rules of one route, which follow from its description: no two routes differ by them.
+/// The prepared rules of one route. Two values always compare as equal, because the rules follow
+/// from the route's other keys, which are compared.
 #[derive(Clone, Debug, Default)]
 pub struct Prepared(Option<Arc<ModelRules>>);
 
@@ -26,7 +27,11 @@ impl PartialEq for Prepared {
 
 impl Eq for Prepared {}
 
-/// Reads the schemas that routes name, files below `folder`, and prepares their rules.
+/// Reads the schemas that routes name, from files below `folder` where they are files, and prepares
+/// the rules of each route.
+///
+/// # Errors If the endpoint has no WebSocket messages, if it has no `sent` messages to check, or if
+/// the model is invalid.
 pub(super) fn prepare(config: &mut Config, folder: &Path) -> Result<(), Error> {
     for (index, route) in config.routes.iter_mut().enumerate() {
         let model = &route.model;

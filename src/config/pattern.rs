@@ -1,31 +1,32 @@
-//! Texts with `*` in them.
+//! Patterns in which `*` is a wildcard.
 
 use serde::Deserialize;
 
-/// A text in which each `*` stands for any run of characters, also none, also with `/` in it.
+/// A pattern in which each `*` matches any run of characters, including none and including `/`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct Pattern(String);
 
 impl Pattern {
-    /// Wraps a pattern.
+    /// Makes a pattern from its text.
     pub fn new(pattern: impl Into<String>) -> Pattern {
         Pattern(pattern.into())
     }
 
-    /// The pattern as it was written.
+    /// The text of the pattern.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Whether it is the empty text, which stands for no pattern where one may be missing.
+    /// Whether the pattern is empty, which means no pattern where one is optional.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether there is a text that both match. Takes at most `pattern x pattern` steps.
+    /// Whether any text matches both patterns. Takes at most `pattern x pattern` steps.
     pub fn overlaps(&self, other: &Pattern) -> bool {
         let (a, b) = (self.0.as_bytes(), other.0.as_bytes());
-        // Whether the rests of `a` and `b` from there on have a text in common.
+        // `after[j]` and `here[j]`: whether the rests of `a` from that position and of `b` from `j`
+        // have a matching text in common.
         let mut after = vec![false; b.len() + 1];
         for i in (0..=a.len()).rev() {
             let mut here = vec![false; b.len() + 1];
@@ -35,7 +36,7 @@ impl Pattern {
                     (None, None) => true,
                     (Some(b'*'), _) if after[j] => true,
                     (_, Some(b'*')) if here[j + 1] => true,
-                    // The star stands for the other's letter, and perhaps for more.
+                    // The star matches the other pattern's character, and possibly more.
                     (Some(b'*'), Some(_)) => here[j + 1],
                     (Some(_), Some(b'*')) => after[j],
                     (Some(x), Some(y)) => x == y && after[j + 1],
@@ -57,7 +58,7 @@ impl Pattern {
         };
         let (middle, tail) = rest.rsplit_once('*').unwrap_or(("", rest));
         for part in middle.split('*') {
-            // The leftmost place is the best one: it leaves the most for what follows.
+            // The leftmost occurrence leaves the most text for the following parts.
             let Some(at) = text.find(part) else {
                 return false;
             };
@@ -71,7 +72,7 @@ impl Pattern {
 mod tests {
     use super::*;
 
-    /// The definition, letter by letter.
+    /// A reference implementation, character by character.
     fn naive(pattern: &str, text: &str) -> bool {
         let mut rest = text.chars();
         match pattern.chars().next() {

@@ -1,24 +1,29 @@
-//! What the process gives up once it listens, so that somebody who takes it over gets little.
+//! The privileges that the process drops once it listens, so that an attacker who takes it over
+//! gains little.
 
 use serde::Deserialize;
 
-/// See the module's documentation.
+/// The privileges that the process drops once it listens.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table")]
 pub struct Process {
-    /// Whether programs that it starts can have no more rights than it has (`no_new_privs`).
+    /// Whether programs that the process starts cannot gain privileges (`no_new_privs`). Default:
+    /// true.
     pub no_new_privs: bool,
-    /// Whether each ring takes the operations that a reactor needs and no others.
+    /// Whether each io_uring instance accepts only the operations that a reactor needs. Default:
+    /// true.
     pub ring_restrictions: bool,
-    /// The user to go on as, once it listens; empty: the same. Needs to be started as root.
+    /// The user to switch to once the process listens; empty (default) keeps the user. Requires a
+    /// start as root.
     pub user: String,
-    /// Whether it gives its capabilities up, once it listens. Another user has none anyway.
+    /// Whether the process drops its capabilities once it listens. A switch to another user drops
+    /// them anyway. Default: false.
     pub drop_capabilities: bool,
-    /// Whether it can open only the files that it has business with (Landlock).
+    /// Whether the process may open only the files that it needs (Landlock). Default: false.
     pub landlock: bool,
-    /// Further folders, and files, that Landlock leaves readable.
+    /// Further folders and files that stay readable under Landlock.
     pub readable: Vec<String>,
-    /// Whether system calls that no server needs are refused (seccomp).
+    /// Whether system calls that the server does not need are refused (seccomp). Default: false.
     pub seccomp: bool,
 }
 

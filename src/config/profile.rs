@@ -1,19 +1,19 @@
-//! Whose defaults an application has: those of one of the services that it may come from.
+//! Profiles: the defaults of an application, by the service whose behaviour it follows.
 //!
-//! A profile is applied to the document before it is read: each of its keys that the application
-//! does not have is put in, at the place of the profile's own key. So what is written wins, and an
-//! error of a value that a profile has set names the profile's line.
+//! A profile is applied to the document tree before it is read: each key of the profile that the
+//! application does not set is inserted at the position of the key `profile`. So keys in the file
+//! take precedence, and an error in a value from the profile names the line of `profile`.
 
 use serde::Deserialize;
 
 use super::env::{Lookup, expand};
 use super::tree::{ConfigKey, ConfigValue, Node};
 
-/// A service whose defaults an application has.
+/// The service whose defaults an application uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Profile {
-    /// Our own.
+    /// The defaults of this server.
     #[default]
     Polycast,
     /// Pusher Channels: <https://pusher.com/docs/channels/using_channels/channels/>.
@@ -24,18 +24,19 @@ pub enum Profile {
     Soketi,
 }
 
-/// What a key of a profile is set to.
+/// The value that a profile gives to a key.
 #[derive(Clone, Copy)]
 enum Setting {
     Number(i128),
     Keyword(&'static str),
     Flag(bool),
-    /// A list of one word.
+    /// A list with one entry.
     List(&'static str),
 }
 use Setting::{Flag, Keyword, List, Number};
 
-/// Keys of an application in which a service differs from ours, a key of its limits behind a dot.
+/// The application keys whose defaults differ from those of this server; a dot separates the
+/// section `limits` from its keys.
 type Settings = &'static [(&'static str, Setting)];
 
 const PUSHER: Settings = &[("limits.channel_name_length", Number(164))];
@@ -56,8 +57,8 @@ const SOKETI: Settings = &[
     ("limits.cache_ttl_s", Number(3600)),
 ];
 
-/// Puts the defaults of each application's profile into its table. What is no such table, and a
-/// profile that does not exist, is left for the reader to refuse.
+/// Inserts the defaults of each application's profile into its table. Malformed tables and unknown
+/// profiles are left for the reader to refuse.
 pub(super) fn apply(document: &mut Node, lookup: &Lookup<'_>) {
     let Some(apps) = entry(document, "apps") else { return };
     let ConfigValue::List(apps) = &mut apps.value else { return };
@@ -92,10 +93,10 @@ fn entry<'n>(node: &'n mut Node, name: &str) -> Option<&'n mut Node> {
     entries.iter_mut().find(|(key, _)| key.name == name).map(|(_, entry)| entry)
 }
 
-/// Sets what is not there, and the tables on the way to it.
+/// Sets the key at `path` to `value` unless it exists, and creates the tables on the way to it.
 fn set(node: &mut Node, path: &str, value: Node) {
     let position = value.position;
-    // A section without any entry is `null` in YAML.
+    // A section without entries is `null` in YAML.
     if let ConfigValue::Null = node.value {
         node.value = ConfigValue::Table(Vec::new());
     }

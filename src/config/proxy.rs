@@ -1,4 +1,4 @@
-//! What a route with the endpoint `proxy` says about the servers behind it.
+//! The proxy settings of a route with the endpoint `proxy`: its upstream servers.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,52 +20,58 @@ use crate::limits::UPSTREAMS;
 use crate::tls::{self, Connector, Offer};
 use crate::upstream::{Names, Pool, PoolOptions, UpstreamServer};
 
-/// Entries that a list of header fields may have.
+/// Maximum number of entries of a list of header fields.
 const MOST: u64 = 256;
 const HOUR_MS: u64 = 3_600_000;
 const DAY_S: u64 = 86_400;
 
-/// Servers, one of which answers each WebSocket of a route.
+/// The upstream servers of a route, one of which gets each WebSocket.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table")]
 pub struct Proxy {
-    /// Where they are. One that stands there twice is two.
+    /// The URLs of the upstream servers, 1 to 256. A server that is listed twice counts as two.
     #[serde(deserialize_with = "upstreams")]
     pub upstreams: Vec<Upstream>,
-    /// Which of them is chosen.
+    /// How the server for a WebSocket is chosen. Default: round-robin.
     pub balance: Balance,
-    /// From the beginning of a connection to one of them until it is there, in milliseconds.
+    /// Timeout of the TCP connect to an upstream server, in milliseconds. 1 to 3600000, default
+    /// 5000.
     pub connect_ms: u64,
-    /// From there to the end of its answer, a TLS handshake included, in milliseconds.
+    /// Timeout from the end of the connect to the end of the server's handshake response, including
+    /// a TLS handshake, in milliseconds. 1 to 3600000, default 10000.
     pub handshake_ms: u64,
-    /// After so many failures in a row one of them is put aside.
+    /// Number of consecutive failures after which a server is put aside. 1 to 10000, default 3.
     pub fail_after: u32,
-    /// How long it stays aside, in milliseconds.
+    /// How long a failed server stays put aside, in milliseconds. 1 to 3600000, default 10000.
     pub retry_ms: u64,
-    /// How often names are resolved again, in seconds.
+    /// How often host names are resolved again, in seconds. 1 to 86400, default 30.
     pub resolve_s: u64,
-    /// With so many bytes waiting for one side nothing more is read from the other.
+    /// Number of bytes waiting to be written to one side from which reading from the other side is
+    /// paused. 4 KiB to 1 GiB, default 256 KiB.
     #[serde(deserialize_with = "size::memory")]
     pub buffer_bytes: usize,
-    /// Header fields of the client's request that go on.
+    /// Names of the client's header fields that are passed to the server; at most 256. Default:
+    /// `Origin`, `Cookie`, `User-Agent`, `Authorization`.
     pub pass_headers: Vec<String>,
-    /// Header fields that are set; `Host` may be one.
+    /// Header fields that are set in requests to the server, `Host` included; at most 256.
     pub set_headers: BTreeMap<String, Secret>,
-    /// Whether paths go on that servers read differently; see [`NormalPath::is_ambiguous`]. They
-    /// are refused with 400 otherwise.
+    /// Whether requests are passed on whose path servers interpret differently; see
+    /// [`NormalPath::is_ambiguous`]. Otherwise they are refused with 400. Default: false.
     ///
     /// [`NormalPath::is_ambiguous`]: crate::http::NormalPath::is_ambiguous
     pub allow_ambiguous_paths: bool,
-    /// Whether the upstream is told who asked for what: `X-Forwarded-For`, `-Proto`, `-Host`.
+    /// Whether requests to the server have `X-Forwarded-For`, `X-Forwarded-Proto` and
+    /// `X-Forwarded-Host`. Default: true.
     pub forwarded: bool,
-    /// How `wss` upstreams are spoken to.
+    /// TLS settings for `wss` upstream servers.
     pub tls: ProxyTls,
-    /// The upstreams, ready to be chosen from; numbers there are places in the list.
+    /// The pool that servers are chosen from; its indexes are those of `upstreams`.
     #[serde(skip)]
     pub pool: Behind,
 }
 
-/// The pool of a proxy, which follows from its description: no two differ by it.
+/// The server pool of a proxy. Two values always compare as equal, because the pool follows from
+/// the proxy's other keys, which are compared.
 #[derive(Clone, Debug, Default)]
 pub struct Behind(Arc<Pool>);
 
@@ -108,46 +114,49 @@ impl Default for Proxy {
     }
 }
 
-/// How upstreams are spoken to by TLS. There is no way to leave out who vouches for them.
+/// TLS settings for upstream servers. Their certificates are always verified.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table")]
 pub struct ProxyTls {
-    /// File of the authorities, in PEM, that may have signed their certificates; empty is those of
-    /// the system.
+    /// File of the certificate authorities, in PEM, that the servers' certificates are verified
+    /// with; empty (default) is those of the system.
     pub ca_file: String,
-    /// The password of that file, which then is PKCS#12.
+    /// The password of `ca_file`, which is PKCS#12 if a password is set.
     pub ca_password: Secret,
-    /// Names of the entries of that file that are trusted; empty is all that it trusts.
+    /// Names of the trusted entries of a PKCS#12 `ca_file`; empty (default) is all that the file
+    /// marks as trusted.
     pub ca_aliases: Vec<String>,
-    /// Whether those of the system are trusted, too.
+    /// Whether the system's authorities are trusted in addition to those of `ca_file`. Default:
+    /// false.
     pub ca_system: bool,
-    /// The name that is asked for and that their certificates must have; empty is the host of the
+    /// The server name for SNI and certificate verification; empty (default) is the host of the
     /// URL.
     pub server_name: String,
-    /// What is shown to those that ask for a certificate; with nothing in it, none is.
+    /// The client certificate for servers that request one; empty (default) is none.
     pub certificate: Certificate,
-    /// The oldest version that is accepted.
+    /// The minimum TLS version. Default: 1.2.
     pub min_version: TlsVersion,
-    /// What was made of the files.
+    /// The connector made from the files; `None` until they have been read.
     #[serde(skip)]
     connector: Option<Connector>,
 }
 
 impl ProxyTls {
-    /// What speaks to `upstream`, if it speaks TLS and the files were read.
+    /// The TLS filter for a connection to `upstream`; `None` if it is not `wss` or the files have
+    /// not been read.
     pub fn connect(&self, upstream: &Upstream) -> Option<tls::Filter> {
         let name = if self.server_name.is_empty() { &upstream.host } else { &self.server_name };
         self.connector.as_ref().filter(|_| upstream.secure)?.connect(name)
     }
 
-    /// Every file that is named, below `folder` unless its path is absolute.
+    /// Every file that these settings name, relative to `folder` unless its path is absolute.
     pub fn files(&self, folder: &Path) -> Vec<PathBuf> {
         let Certificate { cert, key, pkcs12, .. } = &self.certificate;
         let names = [&self.ca_file, cert, key, pkcs12];
         names.into_iter().filter(|name| !name.is_empty()).map(|name| folder.join(name)).collect()
     }
 
-    /// Reads the files, unless that was done before.
+    /// Reads the files, unless they have been read before.
     fn prepare(&mut self, folder: &Path) -> Result<(), Error> {
         if self.connector.is_some() {
             return Ok(());
@@ -170,22 +179,23 @@ impl ProxyTls {
     }
 }
 
-/// One server, from its URL.
+/// One upstream server, from its URL.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Upstream {
-    /// Whether it speaks TLS (`wss`).
+    /// Whether the server uses TLS (`wss`).
     pub secure: bool,
-    /// Its name in lower case, or its address without brackets.
+    /// The host name in lower case, or the IP address without brackets.
     pub host: String,
-    /// The port: that of the URL, else 80 or 443.
+    /// The port: that of the URL, else 80 for `ws` or 443 for `wss`.
     pub port: u16,
-    /// Path and query of every request to it. Empty, if the URL has none, is those of the client's
-    /// request. May hold a secret, so it is never logged.
+    /// The path and query of the URL, which every request to the server uses. If the URL has none
+    /// it is empty, and the client's path and query are used. It may contain a secret, so it is
+    /// never logged.
     pub target: Secret,
 }
 
 impl Upstream {
-    /// The server at `url`, which is `ws` or `wss`; `None` if it is no such URL.
+    /// Parses a `ws` or `wss` URL; `None` if it is not valid.
     pub fn new(url: &str) -> Option<Upstream> {
         let (scheme, rest) = url.split_once("://")?;
         let secure = match scheme.to_ascii_lowercase().as_str() {
@@ -209,19 +219,19 @@ impl Upstream {
             "" => default_port(secure),
             port => decimal(port.strip_prefix(':')?).filter(|port| *port != 0)?,
         };
-        // `wss://host?a=b` has a query, and so a path.
+        // A URL such as `wss://host?a=b` has a query, so its path is `/`.
         let slash = if target.starts_with('?') { "/" } else { "" };
         Some(Upstream { secure, host, port, target: Secret::new(format!("{slash}{target}")) })
     }
 
-    /// Where it is, if its host is an address.
+    /// The server's socket address if its host is an IP address.
     pub fn address(&self) -> Option<SocketAddr> {
         let ip: IpAddr = self.host.parse().ok()?;
         Some(SocketAddr::new(ip, self.port))
     }
 
-    /// Host and port, as a request names them (RFC 9110 section 7.2): without the port if it is the
-    /// scheme's own.
+    /// Host and port as in a `Host` field (RFC 9110 section 7.2): without the port if it is the
+    /// scheme's default.
     pub fn authority(&self) -> String {
         let host = match self.host.contains(':') {
             true => format!("[{}]", self.host),
@@ -232,12 +242,13 @@ impl Upstream {
 }
 
 impl Config {
-    /// Whether any route leads to upstreams.
+    /// Whether any route has upstream servers.
     pub fn has_proxies(&self) -> bool {
         self.routes.iter().any(|route| route.proxy.is_some())
     }
 
-    /// Reads the files that proxies name, below `folder`, unless that was done before.
+    /// Reads the TLS files of proxies with `wss` upstreams, relative to `folder`, unless they have
+    /// been read before.
     pub(super) fn prepare_proxies(&mut self, folder: &Path) -> Result<(), Error> {
         for (index, route) in self.routes.iter_mut().enumerate() {
             let Some(proxy) = &mut route.proxy else { continue };
@@ -249,8 +260,8 @@ impl Config {
         Ok(())
     }
 
-    /// Makes the pools of upstreams, with what is known of those that `old` has too, and says which
-    /// names are to be looked up for them.
+    /// Makes the server pools. They take over the state of servers that `old` also has, and `names`
+    /// is given the host names to resolve.
     pub fn make_pools(&mut self, old: &Config, names: &Names) {
         let pools = |config: &Config| {
             let proxies = config.routes.iter().filter_map(|route| route.proxy.clone());
@@ -265,7 +276,7 @@ impl Config {
             let pool = match found.map(|at| left.remove(at)) {
                 Some(known) => {
                     if known.tls == proxy.tls {
-                        // With its sessions.
+                        // Keeps the TLS sessions for resumption.
                         proxy.tls = known.tls.clone();
                     }
                     proxy.make_pool(&known.pool, names)
@@ -298,7 +309,7 @@ impl Proxy {
     }
 }
 
-/// Everything but the path and the query, which may hold a secret.
+/// Displays the URL without path and query, which may contain a secret.
 impl fmt::Display for Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = if self.secure { "wss" } else { "ws" };
@@ -319,7 +330,7 @@ impl<'de> Deserialize<'de> for Upstream {
     }
 }
 
-/// The path is not shown, for it may hold a secret.
+/// The error for an invalid URL. It does not show the path, which may contain a secret.
 fn no_url<E: de::Error>(url: &str) -> E {
     let end = url.split_once("://").map_or(0, |(scheme, _)| scheme.len() + 3);
     let end = url[end..].find(['/', '?', '#', '@']).map_or(url.len(), |at| end + at);
@@ -333,14 +344,14 @@ fn no_url<E: de::Error>(url: &str) -> E {
     E::invalid_value(de::Unexpected::Other(&words), &expected)
 }
 
-/// A section that many connections look into.
+/// Reads a section that many connections share.
 pub(super) fn shared<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Arc<Proxy>>, D::Error> {
     Proxy::deserialize(deserializer).map(|proxy| Some(Arc::new(proxy)))
 }
 
-/// A list of URLs, or one.
+/// Reads a list of URLs, or a single URL.
 fn upstreams<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Upstream>, D::Error> {
     struct Urls;
     impl<'de> Visitor<'de> for Urls {
@@ -365,7 +376,7 @@ fn upstreams<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Upstream>
     deserializer.deserialize_any(Urls)
 }
 
-/// A name, or an IPv4 address.
+/// Parses a host name or an IPv4 address.
 fn host_name(host: &str) -> Option<String> {
     match host.parse::<Ipv4Addr>() {
         Ok(address) => Some(address.to_string()),
@@ -373,7 +384,7 @@ fn host_name(host: &str) -> Option<String> {
     }
 }
 
-/// Digits alone: no sign.
+/// Parses a port of decimal digits only, without a sign.
 fn decimal(text: &str) -> Option<u16> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }
@@ -382,7 +393,7 @@ fn default_port(secure: bool) -> u16 {
     if secure { 443 } else { 80 }
 }
 
-/// Header fields of one hop, and those that the handshake has by itself.
+/// Hop-by-hop header fields, and those that the WebSocket handshake sets itself.
 const TAKEN: [&str; 16] = [
     "connection",
     "upgrade",
@@ -402,7 +413,7 @@ const TAKEN: [&str; 16] = [
     "sec-websocket-accept",
 ];
 
-/// Checks what types cannot say; the keys in errors begin below the route.
+/// Checks what types cannot express; the keys in errors are relative to the route.
 pub(super) fn check(route: &Route) -> Result<(), Error> {
     let is_proxy = route.endpoint == EndpointKind::Proxy;
     let Some(proxy) = &route.proxy else {

@@ -1,21 +1,24 @@
-//! The section of the Pusher dialect.
+//! The configuration section of the Pusher dialect.
 
 use serde::Deserialize;
 
-/// The Pusher dialect.
+/// The configuration section of the Pusher dialect.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table")]
 pub struct PusherConfig {
-    /// What stands before `/app/...` and `/apps/...`: empty, or a path without `/` at its end.
+    /// The path prefix before `/app/...` and `/apps/...`: empty (default), or a path that begins
+    /// with `/` and does not end with it.
     pub path_prefix: String,
-    /// Silence after which client and server ask each other for a sign of life, in seconds.
+    /// Activity timeout: silence in seconds after which client and server ping each other. 1 to
+    /// 86400, default 120.
     pub activity_timeout_s: u64,
-    /// How long the answer to that may take, in seconds.
+    /// Pong timeout: how long the server waits for a pong, in seconds. 1 to 86400, default 30.
     pub pong_timeout_s: u64,
-    /// Silence after which a client is closed that says it speaks a protocol below 5, which has no
-    /// signs of life, in seconds.
+    /// Silence in seconds after which a client is closed that uses a protocol version below 5,
+    /// which has no pings. 1 to 604800, default 86400.
     pub inactivity_timeout_s: u64,
-    /// Whether a missing or unknown `protocol` is refused (4006 to 4008) instead of taken as 7.
+    /// Whether a missing or unknown `protocol` parameter is refused (4006 to 4008) instead of being
+    /// treated as 7. Default: false.
     pub strict_protocol: bool,
 }
 

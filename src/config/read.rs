@@ -1,4 +1,5 @@
-//! From the tree to typed sections: a `serde` reader that expands variables and keeps places.
+//! Reads the document tree into typed sections: a `serde` deserializer that expands variables and
+//! adds positions to errors.
 
 use serde::Deserialize;
 use serde::de::value::StrDeserializer;
@@ -9,7 +10,7 @@ use super::env::{Lookup, expand};
 use super::error::Error;
 use super::tree::{ConfigKey, ConfigValue, Node};
 
-/// Reads `node` as a `T`; an error says the path of its key from here, and its place.
+/// Reads `node` as a `T`. An error has the path of its key relative to `node`, and its position.
 pub(super) fn read<'de, T: Deserialize<'de>>(node: &Node, lookup: &Lookup<'_>) -> Result<T, Error> {
     T::deserialize(Reader { node, lookup })
 }
@@ -21,7 +22,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// The text with its variables replaced, if this is one.
+    /// The text with its variables expanded, if the value is a text.
     fn text(&self) -> Result<Option<String>, Error> {
         match &self.node.value {
             ConfigValue::Text(text) => expand(text, self.lookup).map(Some).map_err(Error::new),
@@ -59,7 +60,7 @@ impl Reader<'_> {
         }
     }
 
-    /// A number or truth may be written as a string, so that a variable can give it.
+    /// A boolean or number may also be written as a string, so that a variable can supply it.
     fn bool<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match self.text()?.as_deref() {
             Some("true") => visitor.visit_bool(true),
@@ -92,8 +93,8 @@ impl Reader<'_> {
         }
     }
 
-    /// A section without any entry is `null` in YAML. A list is refused here, because `serde`
-    /// would take it for the values of a section in order.
+    /// A section without entries is `null` in YAML. A list is refused, because `serde` would read
+    /// its entries as the section's values in order.
     fn table<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         let entries = match &self.node.value {
             ConfigValue::Table(entries) => entries.as_slice(),
@@ -123,7 +124,8 @@ fn visit_integer<'de, V: Visitor<'de>>(number: i128, visitor: V) -> Result<V::Va
     }
 }
 
-/// One method of `Deserializer` for each way to read a value, each putting its place on an error.
+/// Defines one `Deserializer` method for each way to read a value; each adds the position to
+/// errors.
 macro_rules! spellings {
     ($($method:ident => $way:ident),* $(,)?) => {$(
         fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
@@ -176,7 +178,7 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         visitor.visit_newtype_struct(self)
     }
 
-    /// A key that is there has a value.
+    /// A key that exists always has a value.
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         visitor.visit_some(self)
     }

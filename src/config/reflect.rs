@@ -1,4 +1,4 @@
-//! What a route with the endpoint `reflect` says about its groups.
+//! The group settings of a route with the endpoint `reflect`.
 
 use super::error::{Error, Problem};
 use super::schema::{EndpointKind, Route};
@@ -6,17 +6,19 @@ use super::size;
 use crate::limits::PICTURE_BYTES;
 use serde::Deserialize;
 
-/// Who hears what a member of a group sends.
+/// The members of a group and the delivery of their messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table")]
 pub struct Reflect {
-    /// Who is in one group.
+    /// Which connections form one group. Default: all connections of the route.
     pub group: Grouping,
-    /// Whether a member does not hear what it sends itself.
+    /// Whether a message is not sent back to its sender. Default: false.
     pub exclude_sender: bool,
-    /// The last messages of a group that a new member is sent first; 0 is none.
+    /// Number of the last messages of a group that a new member is sent first. 0 to 10000; 0
+    /// (default) is none.
     pub history: u32,
-    /// Bytes of them, frame headers included; of more, the oldest go.
+    /// Maximum size of this history in bytes, including frame headers; beyond it the oldest
+    /// messages are removed. 1 KiB to 64 MiB, default 1 MiB.
     #[serde(deserialize_with = "size::memory")]
     pub history_bytes: usize,
 }
@@ -32,21 +34,21 @@ impl Default for Reflect {
     }
 }
 
-/// Who is in one group.
+/// Which connections form one group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Grouping {
     /// All connections of the route.
     #[default]
     Route,
-    /// Those of the route that came by the same path.
+    /// All connections of the route with the same request path.
     Path,
 }
 
-/// Messages of one history.
+/// Maximum number of messages in one history.
 const MOST: u64 = 10_000;
 
-/// Refuses keys that mean nothing at the route's endpoint, and values out of range.
+/// Refuses group settings on a route with another endpoint, and values out of range.
 pub(super) fn check(route: &Route) -> Result<(), Error> {
     let Reflect { history, history_bytes, .. } = route.reflect;
     if route.endpoint != EndpointKind::Reflect && route.reflect != Reflect::default() {

@@ -1,4 +1,4 @@
-//! What is allowed, and probably not what an operator wants.
+//! Warnings about settings that are valid but probably not intended.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use super::route::Condition;
 use super::schema::{Config, EndpointKind, Route};
 
 impl Config {
-    /// What `polycast check` warns of, each with its key. Files are looked for below `folder`.
+    /// The warnings of `polycast check`, each with its key. File names are relative to `folder`.
     pub fn risks(&self, folder: &Path) -> Vec<String> {
         let mut warnings = Vec::new();
         self.routes.iter().enumerate().for_each(|(at, _)| warnings.extend(self.open_path(at)));
@@ -17,7 +17,8 @@ impl Config {
         warnings
     }
 
-    /// A request that a guard does not let in is tried with the routes below.
+    /// Warns of a route without a guard below a guarded one that matches the same requests: a
+    /// request that the guard refuses is tried with the routes below.
     fn open_path(&self, at: usize) -> Option<String> {
         let guarded = &self.routes[at];
         let first = guarded.guarded.keys().next()?;
@@ -39,7 +40,8 @@ impl Config {
         None
     }
 
-    /// Browsers send cookies with a WebSocket that any page opens.
+    /// Warns of tokens in cookies on listeners that accept any origin: browsers send cookies with a
+    /// WebSocket that any web page opens.
     fn cookies(&self) -> Vec<String> {
         let has_cookies = |guard: &&GuardConfig| !guard.credentials.cookies.is_empty();
         let mut warnings = Vec::new();
@@ -79,15 +81,15 @@ impl Config {
     }
 }
 
-/// The permissions of a file that its group or others may read.
+/// The permission bits of a file, if its group or others may read it.
 fn open_mode(file: &Path) -> Option<u32> {
     use std::os::unix::fs::PermissionsExt;
     let mode = std::fs::metadata(file).ok()?.permissions().mode() & 0o777;
     (mode & 0o044 != 0).then_some(mode)
 }
 
-/// Whether there may be a request that both take. Subprotocols do not count: whoever offers that of
-/// one route can offer that of the other.
+/// Whether any request can match both routes. Subprotocols are ignored: a client can offer those of
+/// both routes.
 fn overlap(a: &Route, b: &Route) -> bool {
     let listeners = a.listeners.is_empty()
         || b.listeners.is_empty()
@@ -105,7 +107,7 @@ fn overlap(a: &Route, b: &Route) -> bool {
     listeners && a.iter().any(|a| b.iter().any(|b| meet(a, b)))
 }
 
-/// Whether `a` surely takes every request that `b` takes.
+/// Whether `a` certainly matches every request that `b` matches.
 fn covers(a: &Route, b: &Route) -> bool {
     let same = |a: &Pattern, b: &Pattern| a.is_empty() || a.as_str() == "*" || a == b;
     let covers = |a: &Condition, b: &Condition| {

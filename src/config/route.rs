@@ -1,4 +1,4 @@
-//! When a route takes a request, and from which origins a listener takes WebSockets.
+//! Which requests a route matches, and from which origins a listener accepts WebSockets.
 
 use super::error::{Error, Problem};
 use super::listener::Listener;
@@ -11,45 +11,47 @@ use crate::limits::WS_CONTROL_BYTES;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
-/// What must hold of a request; what is empty holds.
+/// A condition on a request. All keys that are not empty must match; `*` matches any run of
+/// characters.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table")]
 pub struct Condition {
-    /// A subprotocol that its client offers.
+    /// A subprotocol that the client offers.
     pub protocol: Pattern,
-    /// `http` or `ws`, `https` or `wss`.
+    /// `http` or `ws` without TLS, `https` or `wss` with TLS.
     pub scheme: Pattern,
-    /// The host that it is meant for, perhaps with a port.
+    /// The request's host in lower case, optionally with a port.
     pub authority: Pattern,
-    /// Its path without its query, as [`NormalPath::matched`] has it.
+    /// The path without the query, in the form of [`NormalPath::matched`].
     pub path: Pattern,
-    /// Pairs of its query, decoded: `name=value`, several with `&` between them.
+    /// Decoded query parameters: `name=value`, several separated by `&`.
     pub query: Pattern,
 }
 
-/// A request, as far as routes ask what it is.
+/// The properties of a request that routes match.
 #[derive(Clone, Copy, Debug)]
 pub struct RouteQuery<'r> {
-    /// The path, without its query, as [`NormalPath::matched`] has it.
+    /// The path without the query, in the form of [`NormalPath::matched`].
     pub path: &'r str,
     /// The query.
     pub query: &'r str,
-    /// Host and port that it is meant for.
+    /// The host and port that the request is for.
     pub authority: Option<&'r str>,
-    /// Whether the connection is encrypted.
+    /// Whether the connection uses TLS.
     pub secure: bool,
-    /// The name of the listener that it came by.
+    /// The name of the listener that accepted the connection.
     pub listener: &'r str,
 }
 
-/// Payload bytes of one message to the echo that is there by default.
+/// Maximum payload in bytes of one message to the `echo` of the default routes.
 const ECHO_BYTES: u64 = 64 * 1024;
 
 impl Route {
-    /// Some paths are for what is not an application, everything else is for those.
+    /// The default routes: fixed paths for `echo`, console, metrics and health; all other requests
+    /// go to the applications.
     pub(super) fn defaults() -> Vec<Route> {
         vec![
-            // For a first test: what anybody can have sent back is not much.
+            // For a first test; the limit is low because any client may use it.
             Route { message_bytes: ECHO_BYTES, ..Route::of(&["/echo"], EndpointKind::Echo) },
             Route::of(&["/", "/console", "/console/*"], EndpointKind::Console),
             Route::of(&["/metrics"], EndpointKind::Metrics),
@@ -58,7 +60,7 @@ impl Route {
         ]
     }
 
-    /// A route that takes these paths to `endpoint`.
+    /// A route from these paths to `endpoint`.
     pub(super) fn of(paths: &[&str], endpoint: EndpointKind) -> Route {
         let condition =
             |path: &&str| Condition { path: Pattern::new(*path), ..Condition::default() };
@@ -66,7 +68,7 @@ impl Route {
         Route { when, ..Route::to(endpoint) }
     }
 
-    /// A route that takes everything to `endpoint`.
+    /// A route from every request to `endpoint`.
     pub fn to(endpoint: EndpointKind) -> Route {
         Route {
             when: Vec::new(),
@@ -84,14 +86,15 @@ impl Route {
         }
     }
 
-    /// Whether a request for `path` may be this route's, whatever else it is.
+    /// Whether the route may match a request for `path`; only the conditions on the path are
+    /// compared.
     pub(super) fn matches(&self, path: &str) -> bool {
         let holds = |it: &Condition| it.path.is_empty() || it.path.matches(path);
         self.when.is_empty() || self.when.iter().any(holds)
     }
 
-    /// Whether this route takes the request, and with which of the subprotocols that it offers: the
-    /// first of those that the route has.
+    /// Whether the route matches the request: `None` if not, else the subprotocol that is chosen,
+    /// which is the first offered one that a matching condition names.
     pub fn takes<'r>(
         &self,
         asked: &RouteQuery<'_>,
@@ -109,13 +112,13 @@ impl Route {
     }
 }
 
-/// The status of a route that rejects.
+/// The default status of a route that rejects.
 pub(super) fn reject() -> u16 {
     403
 }
 
 impl Condition {
-    /// Whether all of it but the subprotocol holds.
+    /// Whether every key except the subprotocol matches.
     fn holds(&self, asked: &RouteQuery<'_>) -> bool {
         let Condition { protocol: _, scheme, authority, path, query } = self;
         (path.is_empty() || path.matches(asked.path))
@@ -134,7 +137,7 @@ fn is_scheme(scheme: &str, secure: bool) -> bool {
     }
 }
 
-/// With and without the port, where that is the scheme's own.
+/// Matches the authority with and without the scheme's default port.
 fn is_authority(pattern: &Pattern, asked: &RouteQuery<'_>) -> bool {
     let Some(authority) = asked.authority else { return false };
     let authority = authority.to_ascii_lowercase();
@@ -146,12 +149,12 @@ fn is_authority(pattern: &Pattern, asked: &RouteQuery<'_>) -> bool {
         }
 }
 
-/// A colon inside of brackets belongs to the address.
+/// Whether an authority has a port. A colon inside brackets belongs to an IPv6 address.
 fn has_port(authority: &str) -> bool {
     authority.rfind(':') > authority.rfind(']')
 }
 
-/// Whether a pair of the query, decoded, is `pattern`.
+/// Whether any decoded `name=value` pair of the query matches `pattern`.
 fn has_pair(pattern: &str, query: &str) -> bool {
     let pattern = Pattern::new(pattern);
     pattern.is_empty()
@@ -164,12 +167,13 @@ fn has_pair(pattern: &str, query: &str) -> bool {
         })
 }
 
-/// Stands for the origin that a request is meant for itself.
+/// The entry of `allowed_origins` that stands for the origin of the request's own host.
 const SAME_ORIGIN: &str = "same-origin";
 
 impl Listener {
-    /// Whether a WebSocket may be opened from `origin` by a request for `authority`. Who has no
-    /// origin is no browser, and is not kept from saying what it likes.
+    /// Whether a WebSocket may be opened from `origin` by a request for `authority`. A request
+    /// without `Origin` is admitted: it does not come from a browser, and another client could send
+    /// any origin.
     pub fn admits(&self, origin: Option<&str>, authority: Option<&str>) -> bool {
         let Some(origin) = origin else { return true };
         self.allowed_origins.is_empty()
@@ -180,7 +184,7 @@ impl Listener {
     }
 }
 
-/// The scheme does not count: it is another one behind a proxy that ends TLS.
+/// Compares the hosts only: behind a proxy that terminates TLS, the schemes differ.
 fn is_same_origin(origin: &str, authority: Option<&str>) -> bool {
     let own = match origin.split_once("://") {
         Some(("http" | "ws", host)) => (":80", host),
@@ -191,7 +195,7 @@ fn is_same_origin(origin: &str, authority: Option<&str>) -> bool {
     authority.is_some_and(|authority| bare(authority) == bare(own.1))
 }
 
-/// Checks routes, and what they name.
+/// Checks routes and the guards and listeners that they name.
 pub(super) fn check(config: &Config) -> Result<(), Error> {
     if config.routes.is_empty() {
         return Err(Error::keyed("routes", Problem::Empty));
@@ -238,7 +242,7 @@ fn check_route(route: &Route, config: &Config) -> Result<(), Error> {
 fn check_message_bytes(route: &Route, config: &Config) -> Result<(), Error> {
     let (found, min, max) =
         (route.message_bytes, WS_CONTROL_BYTES as u64, config.limits.message_bytes);
-    // Without being named, the default gives way to a smaller limit of the server.
+    // The default of `echo` is not an error if it exceeds `limits.message_bytes`.
     if found == 0 || found == ECHO_BYTES && max < found {
         return Ok(());
     }
@@ -307,7 +311,7 @@ fn check_condition(condition: &Condition) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether a path can be like it. A `*` is taken for a letter.
+/// Whether a normalised path can match the pattern. A `*` is treated as a letter.
 fn is_normal(pattern: &str) -> bool {
     let slash = if pattern.starts_with('/') { "" } else { "/" };
     let path = format!("{slash}{pattern}");
@@ -406,7 +410,7 @@ mod tests {
         assert_eq!(chosen(two(), &[]), None);
         assert_eq!(chosen(vec![when("protocol", "*")], &["x"]), Some(Some("x")));
         assert_eq!(chosen(vec![when("protocol", "*")], &[]), None, "as if it had no name");
-        // A name that nobody lists is not chosen.
+        // A subprotocol that no condition names is not chosen.
         assert_eq!(chosen(vec![when("path", "/")], &["x"]), Some(None));
         assert_eq!(chosen(Vec::new(), &["x"]), Some(None));
         let mixed = || vec![when("path", "*"), when("protocol", "b")];

@@ -1,4 +1,4 @@
-//! The sections of a configuration: every key, its type, its unit and its default.
+//! The configuration sections: every key with its type, unit and default.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,55 +28,57 @@ use crate::model::spec::{Catalog, Governance};
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table")]
 pub struct Config {
-    /// Reactors, one pinned thread each; 0 is one for each core. At most [`limits::MAX_CORES`].
+    /// Number of reactor threads, one per core. 0 to [`limits::MAX_CORES`]; 0 (default) is one for
+    /// each core.
     pub threads: usize,
-    /// Whether each reactor is pinned to one core.
+    /// Whether each reactor thread is pinned to one core. Default: true.
     pub pin: bool,
-    /// How long a stopping server lets connections finish, in seconds.
+    /// How long a stopping server lets connections finish, in seconds. 0 to 86400, default 10.
     pub drain_s: u64,
-    /// What happens to a connection whose write queue is full.
+    /// What happens to a connection whose write queue is full. Default: close.
     pub slow_consumer: SlowConsumer,
-    /// What is logged, and how.
+    /// Logging to standard error.
     pub log: Log,
-    /// Addresses to listen on; at least one.
+    /// The addresses to listen on; at least one. Default: 127.0.0.1:6001.
     pub listeners: Vec<Listener>,
-    /// What the process gives up once it listens.
+    /// The privileges that the process drops once it listens.
     pub process: Process,
-    /// Bounds of the whole server.
+    /// Limits of the whole server.
     pub limits: Limits,
-    /// Times after which a connection is given up.
+    /// Timeouts after which a connection is closed.
     pub timeouts: Timeouts,
-    /// Compression of WebSocket messages, where a route switches it on.
+    /// Limits for the compression of WebSocket messages. A route enables compression.
     pub compression: CompressionLimits,
-    /// The Pusher dialect.
+    /// Settings of the Pusher dialect.
     pub pusher: PusherConfig,
-    /// The Zilliqa dialect.
+    /// Settings of the Zilliqa dialect.
     pub zilliqa: Zilliqa,
-    /// The Broadcastt dialect.
+    /// Settings of the Broadcastt dialect.
     pub broadcastt: BroadcasttConfig,
-    /// The Zenith dialect, if it is served.
+    /// Settings of the Zenith dialect; `None` if it is not served.
     pub zenith: Option<Box<Zenith>>,
-    /// The page for people.
+    /// The console: the HTML page that shows and tries out the server.
     pub console: Console,
     /// The counters for a monitoring system.
     pub metrics: Metrics,
-    /// Who may use guarded routes.
+    /// The guards that routes refer to by name.
     pub guards: Vec<GuardConfig>,
-    /// Where the schemas of messages come from.
+    /// The sources of message schemas.
     pub catalogs: Vec<Catalog>,
-    /// Which endpoint a request reaches; the first that matches. At least one.
+    /// The routes, at least one. The first route that matches a request chooses its endpoint.
     pub routes: Vec<Route>,
-    /// Applications; at least one.
+    /// The applications; at least one, unless a route or the Zenith section does not need any.
     pub apps: Vec<AppConfig>,
-    /// What is accepted and has no effect, each in one line with file, line and key.
+    /// Warnings about settings that are accepted but have no effect, one line each with file, line
+    /// and key.
     #[serde(skip)]
     pub warnings: Vec<String>,
-    /// Whether this is [`Config::demo`], which only loopback addresses may serve.
+    /// Whether this is [`Config::demo`], which may listen only on loopback addresses.
     #[serde(skip)]
     pub is_demo: bool,
 }
 
-/// Every key at its default. Without any application, which a checked configuration never is.
+/// Every key at its default. It has no application, so it does not pass the check by itself.
 impl Default for Config {
     fn default() -> Config {
         Config {
@@ -106,27 +108,29 @@ impl Default for Config {
     }
 }
 
-/// What happens to a connection that does not read as fast as it is written to.
+/// What happens to a slow consumer: a connection whose write queue is full because its peer reads
+/// too slowly.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SlowConsumer {
-    /// It is closed; its client can connect again and knows that it missed something.
+    /// The connection is closed; its client can reconnect and knows that it missed messages.
     #[default]
     Close,
-    /// Messages that do not fit its write queue are dropped.
+    /// Messages that do not fit into the write queue are dropped.
     Drop,
 }
 
-/// What is logged, and how: to standard error.
+/// Logging to standard error.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table")]
 pub struct Log {
-    /// Directives of `tracing_subscriber::EnvFilter`, such as `info` or `warn,polycast=debug`.
+    /// Log level or filter directives of `tracing_subscriber::EnvFilter`, such as `info` or
+    /// `warn,polycast=debug`. Default: `info`.
     pub level: String,
-    /// Lines of text or of JSON.
+    /// The format of log lines: text (default) or JSON.
     pub format: LogFormat,
-    /// Whether events, which are the lines with the field `event`, are written to standard output,
-    /// too, whatever `level` is, in the form of Zilla's exporter of type stdout.
+    /// Whether events (log lines with the field `event`) are also written to standard output,
+    /// whatever `level` is, in the format of Zilla's exporter of type stdout. Default: false.
     pub events_to_stdout: bool,
 }
 
@@ -136,73 +140,83 @@ impl Default for Log {
     }
 }
 
-/// The shape of a log line.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// For people.
+    /// Readable text.
     #[default]
     Text,
-    /// One JSON object a line, for machines.
+    /// One JSON object per line.
     Json,
 }
 
-/// Bounds of the whole server.
+/// Limits of the whole server.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table")]
 pub struct Limits {
-    /// Connections of the process; 0 is what the kernel's file limit gives.
+    /// Maximum number of connections of the process; 0 (default) is what the kernel's limit of open
+    /// files allows.
     pub connections: usize,
-    /// WebSockets of applications on the whole process with which it counts as overloaded, and
-    /// sends further ones elsewhere; 0 is never.
+    /// Number of application WebSockets on the whole process from which the server counts as
+    /// overloaded and refuses further ones with close code 4100. 0 (default) is never.
     pub overload_sockets: usize,
-    /// Bytes that wait to be written, on the whole process, with which it counts as overloaded; 0
-    /// is never.
+    /// Number of bytes that wait to be written, over all connections of the process, from which the
+    /// server counts as overloaded. 0 (default) to 1024 GiB; 0 is never.
     #[serde(deserialize_with = "size::wide")]
     pub overload_bytes: u64,
-    /// Bytes that connections and channels may hold on the whole process; 0 is half of what the
-    /// system has for it.
+    /// Number of bytes that connections and channels may hold on the whole process. 16 MiB to 65536
+    /// GiB; 0 (default) is half of the memory that is available to the process.
     #[serde(deserialize_with = "size::wide")]
     pub memory_bytes: u64,
-    /// Bytes a second that a peer has to read, averaged over `timeouts.send_ms`; 0 is none.
+    /// Minimum rate in bytes per second at which a peer must read what waits for it, averaged over
+    /// `timeouts.send_ms`; a slower peer is closed. 0 to 1048576, default 1024; 0 is no minimum.
     pub min_bytes_per_s: u64,
-    /// Connections from one peer address; 0 is unlimited.
+    /// Maximum number of connections from one peer address; 0 (default) is unlimited.
     pub connections_per_address: usize,
-    /// Connections of one reactor that have not sent a whole request yet. One more, and the oldest
-    /// of them is ended.
+    /// Maximum number of connections of one reactor that have not sent a whole request yet. At the
+    /// limit, further connections wait in the listen backlog, and the oldest silent connection is
+    /// closed after two seconds. 1 to 1048576, default 8192.
     pub handshakes: usize,
-    /// Pings, pongs, empty messages and empty fragments from one client in a second.
+    /// Maximum number of pings, pongs, empty messages and empty fragments from one client per
+    /// second; the connection is closed beyond it. 10 to 60000, default 2000.
     pub control_frames_per_s: u16,
-    /// Bytes of kept last events and pictures on one reactor; beyond it the oldest go.
+    /// Maximum size in bytes of cached last events and topic pictures on one reactor; beyond it the
+    /// oldest are evicted. 0 to 64 GiB, default 64 MiB.
     #[serde(deserialize_with = "size::memory")]
     pub cached_bytes: usize,
-    /// Receive buffers of one reactor; a power of two.
+    /// Number of receive buffers of one reactor. A power of two, 16 to 32768, default 1024.
     pub receive_buffers: usize,
-    /// Bytes of one receive buffer.
+    /// Size of one receive buffer in bytes. 512 to 65536, default 4096.
     #[serde(deserialize_with = "size::memory")]
     pub receive_buffer_bytes: usize,
-    /// Bytes that may wait to be written to one connection.
+    /// Maximum size of the write queue of one connection in bytes. 64 KiB to 1 GiB, default 1 MiB.
     #[serde(deserialize_with = "size::memory")]
     pub write_queue_bytes: usize,
-    /// Messages that one reactor may have under way to another one; a power of two.
+    /// Capacity in messages of the mailbox from one reactor to another one. A power of two, 16 to
+    /// 1048576, default 4096.
     pub mailbox_messages: usize,
-    /// Payload bytes of one WebSocket frame from a client.
+    /// Maximum payload of one WebSocket frame from a client, in bytes. 125 to 1 GiB and at most
+    /// `message_bytes`, default 16 MiB.
     #[serde(deserialize_with = "size::wide")]
     pub frame_bytes: u64,
-    /// Payload bytes of one WebSocket message from a client, after reassembly.
+    /// Maximum payload of one WebSocket message from a client after reassembly, in bytes. 125 to 1
+    /// GiB, default 16 MiB.
     #[serde(deserialize_with = "size::wide")]
     pub message_bytes: u64,
-    /// The same where a model looks at the messages.
+    /// Maximum payload of one WebSocket message in bytes on routes with a model. 125 to 1 GiB,
+    /// default 1 MiB.
     #[serde(deserialize_with = "size::wide")]
     pub model_message_bytes: u64,
-    /// Frames of one fragmented WebSocket message.
+    /// Maximum number of frames of one fragmented WebSocket message. 1 to 16777216, default 131072.
     pub fragments: u32,
-    /// Bytes of one HTTP request head.
+    /// Maximum size of one HTTP request head in bytes. 1 KiB to 64 KiB and at most
+    /// `http_body_bytes`, default 16 KiB.
     #[serde(deserialize_with = "size::memory")]
     pub http_head_bytes: usize,
-    /// Header fields of one HTTP request.
+    /// Maximum number of header fields of one HTTP request. 16 to 1024, default 64.
     pub http_head_fields: usize,
-    /// Bytes of one HTTP request body.
+    /// Maximum size of one HTTP request body in bytes. 1 KiB to 1 GiB, default 1 MiB.
     #[serde(deserialize_with = "size::memory")]
     pub http_body_bytes: usize,
 }
@@ -234,24 +248,25 @@ impl Default for Limits {
     }
 }
 
-/// Times after which a connection is given up, all in milliseconds.
+/// Timeouts after which a connection is closed, in milliseconds. Each is 1 to 3600000.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table")]
 pub struct Timeouts {
-    /// From the accept to the end of the TLS handshake.
+    /// From the accept to the end of the TLS handshake. Default: 10000.
     pub handshake_ms: u64,
-    /// From the first byte of a request (or the accept, or the TLS handshake) to the end of its
-    /// head.
+    /// From the first byte of a request (or the accept, or the end of the TLS handshake) to the end
+    /// of the request head. Default: 10000.
     pub head_ms: u64,
-    /// From the end of a request's head to the end of its body.
+    /// From the end of a request head to the end of the request body. Default: 30000.
     pub body_ms: u64,
-    /// Idle time between two requests of one connection.
+    /// Idle time between two requests of one connection (keep-alive). Default: 60000.
     pub keep_alive_ms: u64,
-    /// From the first byte of a WebSocket message to its last.
+    /// From the first byte of a WebSocket message to its last byte. Default: 60000.
     pub message_ms: u64,
-    /// The WebSocket close handshake, and lingering after an HTTP answer that closes.
+    /// For the WebSocket close handshake, and for lingering after an HTTP response that closes the
+    /// connection. Default: 5000.
     pub close_ms: u64,
-    /// Time without any progress of a write queue that is not empty.
+    /// Time in which a write queue that is not empty makes no progress. Default: 30000.
     pub send_ms: u64,
 }
 
@@ -269,15 +284,16 @@ impl Default for Timeouts {
     }
 }
 
-/// Compression of WebSocket messages (RFC 7692), where a route switches it on.
+/// Limits for the compression of WebSocket messages (RFC 7692). A route enables compression.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table")]
 pub struct CompressionLimits {
-    /// Shorter messages are sent plain.
+    /// Minimum size in bytes of a message that is compressed; shorter messages are sent
+    /// uncompressed. 1 to 1 GiB, default 128.
     #[serde(deserialize_with = "size::memory")]
     pub min_bytes: usize,
-    /// Memory that the windows of `dedicated` connections may hold on one reactor; beyond it
-    /// connections get `shared`.
+    /// Maximum memory in bytes for the windows of `dedicated` connections on one reactor; beyond it
+    /// connections get `shared`. 0 to 64 GiB, default 64 MiB.
     #[serde(deserialize_with = "size::memory")]
     pub windows_bytes: usize,
 }
@@ -288,11 +304,13 @@ impl Default for CompressionLimits {
     }
 }
 
-/// The page that shows what goes on and tries things out.
+/// The console: an HTML page that connects, subscribes and publishes, and shows channels and
+/// events.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table")]
 pub struct Console {
-    /// Who has it sees the page. Empty: nobody does, but of [`Config::demo`] everybody.
+    /// The token that a request must present to see the console; at least 16 characters. Empty
+    /// (default): no console, except with [`Config::demo`], where no token is needed.
     pub token: Secret,
 }
 
@@ -302,17 +320,19 @@ impl Default for Console {
     }
 }
 
-/// The counters in the text format of Prometheus.
+/// The counters in the Prometheus text format.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table")]
 pub struct Metrics {
-    /// Who has it sees them. Empty: clients on this machine do.
+    /// The token that a request must present to read the counters; at least 16 characters. Empty
+    /// (default): only clients on this machine may read them.
     pub token: Secret,
-    /// Whether everybody does, if there is no token.
+    /// Whether any client may read the counters if `token` is empty. Default: false.
     pub open: bool,
-    /// Whether Zilla's names of metrics are there, too.
+    /// Whether the counters are also given under Zilla's metric names. Default: false.
     pub zilla: bool,
-    /// Their label `namespace`.
+    /// The value of the label `namespace` of Zilla's metrics. 1 to 128 characters, default
+    /// `polycast`.
     pub namespace: String,
 }
 
@@ -323,75 +343,80 @@ impl Default for Metrics {
     }
 }
 
-/// Which requests reach which endpoint.
+/// A route: which requests reach which endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a table")]
 pub struct Route {
-    /// Any of these must hold; an empty list always holds.
+    /// The conditions of the route. At least one must hold; an empty list matches every request.
     #[serde(default)]
     pub when: Vec<Condition>,
-    /// Guards, each with the roles that it has to find; all of them must let the request in.
+    /// The guards of the route by name, each with the roles that the client must have. All guards
+    /// must admit the request.
     #[serde(default)]
     pub guarded: BTreeMap<String, Vec<String>>,
-    /// Names of the listeners that it is for; empty is all.
+    /// Names of the listeners whose requests the route takes; empty is all listeners.
     #[serde(default)]
     pub listeners: Vec<String>,
-    /// Where such a request goes.
+    /// The endpoint that handles the matching requests.
     pub endpoint: EndpointKind,
-    /// What [`EndpointKind::Reject`] answers.
+    /// The HTTP status with which [`EndpointKind::Reject`] answers. 400 to 599, default 403.
     #[serde(default = "route::reject")]
     pub status: u16,
-    /// How its WebSocket messages are compressed.
+    /// How the WebSocket messages of the route are compressed. Default: off.
     #[serde(default)]
     pub compression: CompressionMode,
-    /// Payload bytes of one message to [`EndpointKind::Echo`]; 0 is `limits.message_bytes`.
+    /// Maximum payload of one message to [`EndpointKind::Echo`] in bytes, 125 to
+    /// `limits.message_bytes`; 0 (default) is `limits.message_bytes`.
     #[serde(default, deserialize_with = "size::wide")]
     pub message_bytes: u64,
-    /// Whether a POST speaks to its endpoint, too, by a body and an answer that are streamed.
+    /// Whether a POST request with a streamed body and a streamed response may be used in place of
+    /// a WebSocket; only for `echo`, `reflect` and `proxy`. Default: false.
     #[serde(default)]
     pub stream: bool,
     /// The groups of [`EndpointKind::Reflect`].
     #[serde(default)]
     pub reflect: Reflect,
-    /// The servers behind [`EndpointKind::Proxy`].
+    /// The upstream servers of [`EndpointKind::Proxy`].
     #[serde(default, deserialize_with = "proxy::shared")]
     pub proxy: Option<Arc<Proxy>>,
-    /// What its WebSocket messages have to look like.
+    /// The models that the WebSocket messages of the route must match.
     #[serde(default)]
     pub model: Governance,
-    /// That, ready to use.
+    /// The rules that are prepared from `model`.
     #[serde(skip)]
     pub rules: Prepared,
 }
 
-/// How an endpoint compresses the messages of clients that offer `permessage-deflate`.
+/// How an endpoint compresses messages for clients that offer `permessage-deflate`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CompressionMode {
-    /// Not at all.
+    /// No compression.
     #[default]
     Off,
-    /// Without windows that are kept: a broadcast is compressed once for all.
+    /// Without context takeover: no window is kept, so a broadcast is compressed once for all
+    /// subscribers.
     Shared,
-    /// With windows of each connection's own, as far as it agrees.
+    /// With context takeover, as far as the client agrees: each connection keeps its own windows.
     Dedicated,
 }
 
-/// Where a request can go.
+/// The endpoint of a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum EndpointKind {
-    /// A WebSocket that sends back each message.
+    /// A WebSocket that sends each message back to its sender.
     Echo,
-    /// A WebSocket of a group: each message is sent to all members.
+    /// A WebSocket that belongs to a group: each message is sent to all members of the group.
     Reflect,
-    /// A WebSocket of another server: see [`Proxy`].
+    /// A WebSocket that is forwarded to an upstream server: see [`Proxy`].
     Proxy,
-    /// The page for people: see [`Console`].
+    /// The console page: see [`Console`].
     Console,
     /// The counters: see [`Metrics`].
     Metrics,
-    /// Whether the process runs; of a path that ends in `/ready`, whether it takes more work.
+    /// Health check: whether the process runs; for a path that ends in `/ready`, whether it accepts
+    /// more work.
     Health,
     /// The applications, by the paths of their dialects.
     Apps,
@@ -399,12 +424,12 @@ pub enum EndpointKind {
     Zilliqa,
     /// The Zenith dialect: see [`Zenith`].
     Zenith,
-    /// Nothing: the answer is the route's `status`.
+    /// No endpoint: the request is answered with the route's `status`.
     Reject,
 }
 
 impl EndpointKind {
-    /// Whether WebSockets are answered there.
+    /// Whether the endpoint answers WebSocket handshakes.
     pub fn has_sockets(self) -> bool {
         use EndpointKind::{Apps, Echo, Proxy, Reflect, Reject, Zenith, Zilliqa};
         matches!(self, Echo | Reflect | Proxy | Apps | Zenith | Zilliqa | Reject)
@@ -415,83 +440,92 @@ impl EndpointKind {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a table")]
 pub struct AppConfig {
-    /// Identifies it in the HTTP API. ASCII letters, digits, `_`, `.` and `-`.
+    /// Identifies the application in the HTTP API; unique. ASCII letters, digits, `_`, `.` and `-`.
     pub id: String,
-    /// Identifies it to clients; public. ASCII letters, digits, `_`, `.` and `-`.
+    /// Identifies the application to clients; public and unique. ASCII letters, digits, `_`, `.`
+    /// and `-`.
     pub key: String,
-    /// Signs its requests and channels.
+    /// The secret that signs HTTP API requests and channel authorizations. Not empty.
     pub secret: Secret,
-    /// Further pairs that are accepted too, so that a pair can be replaced while clients run.
+    /// Further pairs of key and secret that are also accepted, so that a pair can be replaced while
+    /// clients are connected.
     #[serde(default)]
     pub keys: Vec<KeyPair>,
-    /// For people.
+    /// A name for display; it has no effect.
     #[serde(default)]
     pub name: String,
-    /// What its clients speak.
+    /// The protocol that the application's clients use. Default: `pusher`.
     #[serde(default)]
     pub dialect: AppDialect,
-    /// Whose defaults hold where this application says nothing itself.
+    /// The service whose defaults apply to the keys that the application does not set. Default:
+    /// `polycast`.
     #[serde(default)]
     pub profile: Profile,
-    /// Whether it accepts connections and requests.
+    /// Whether the application accepts connections and requests. Default: true.
     #[serde(default = "yes")]
     pub enabled: bool,
-    /// Whether connections without TLS are refused.
+    /// Whether connections without TLS are refused. Default: false.
     #[serde(default)]
     pub require_tls: bool,
-    /// Origins from which a browser may connect; empty is any.
+    /// Origins from which browsers may connect; empty (default) is any.
     #[serde(default)]
     pub allowed_origins: Vec<Pattern>,
-    /// Whether a signed request must be at most 600 seconds old.
+    /// Whether a signed request is refused if it is more than 600 seconds old. Default: true.
     #[serde(default = "yes")]
     pub check_timestamp: bool,
-    /// The answer to a subscription that the connection already has.
+    /// The reply to a subscription that the connection already has. Default: error.
     #[serde(default)]
     pub duplicate_subscribe: DuplicateSubscribe,
-    /// What happens to a connection that asks for a channel with a wrong signature.
+    /// What happens to a connection that subscribes to a channel with a wrong signature. Default:
+    /// refuse.
     #[serde(default)]
     pub bad_signature: BadSignature,
-    /// Whether every close with a code of the dialect follows a `pusher:error` with that code.
+    /// Whether the server sends a `pusher:error` with the same code before every close with a code
+    /// of the dialect. Default: false.
     #[serde(default)]
     pub error_before_close: bool,
-    /// Whether users may sign in whose id is a number.
+    /// Whether users whose id is a number may sign in. Default: false.
     #[serde(default)]
     pub numeric_user_ids: bool,
-    /// Whether reads of channels have counts that were not asked for.
+    /// Whether HTTP API reads of channels include counts that the request did not ask for. Default:
+    /// false.
     #[serde(default)]
     pub counts_in_reads: bool,
-    /// Origins of pages that may use the HTTP API; empty is none.
+    /// Origins of web pages that may use the HTTP API (CORS); empty (default) is none.
     #[serde(default)]
     pub cors_origins: Vec<Pattern>,
-    /// Whether clients may publish `client-` events.
+    /// Whether clients may publish `client-` events. Default: false.
     #[serde(default)]
     pub client_events: bool,
-    /// Whether subscribers are told how many they are, on all channels but presence ones.
+    /// Whether subscribers are sent the subscription count of their channel, on all channels except
+    /// presence channels. Default: false.
     #[serde(default)]
     pub subscription_count: bool,
-    /// Whether users who sign in are told which users of their watchlist come and go.
+    /// Whether users who sign in are notified when users of their watchlist come online or go
+    /// offline. Default: false.
     #[serde(default)]
     pub watchlist: bool,
-    /// Seconds in which a connection must sign in or join a private or presence channel; 0 is no
-    /// such duty.
+    /// Time in seconds within which a connection must sign in or join a private or presence
+    /// channel. 0 to 86400; 0 (default) is no such deadline.
     #[serde(default)]
     pub authorise_within_s: u64,
-    /// Silence after which client and server ask each other for a sign of life, in seconds; 0 is as
-    /// the section of its dialect has it.
+    /// Activity timeout: silence in seconds after which client and server ping each other. 0 to
+    /// 86400; 0 (default) uses the value of the dialect's section.
     #[serde(default)]
     pub activity_timeout_s: u64,
-    /// The code that closes the connections of a user whom the application terminates.
+    /// The close code for the connections of a user whom the application terminates. 4000 to 4299,
+    /// default 4009.
     #[serde(default = "terminate")]
     pub terminate_close_code: u16,
-    /// Endpoints that are told what happens to its channels.
+    /// The webhook endpoints that receive the events of the application's channels.
     #[serde(default)]
     pub webhooks: Vec<Webhook>,
-    /// Bounds of this application.
+    /// Limits of this application.
     #[serde(default)]
     pub limits: AppLimits,
 }
 
-/// A text that must not be logged: its `Debug` does not show it.
+/// A text that must not be logged: its `Debug` output does not show it.
 #[derive(Clone, Default, PartialEq, Eq, Deserialize)]
 pub struct Secret(String);
 
@@ -501,7 +535,7 @@ impl Secret {
         Secret(secret.into())
     }
 
-    /// The secret itself.
+    /// Returns the secret.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -513,47 +547,53 @@ impl std::fmt::Debug for Secret {
     }
 }
 
-/// Bounds of one application.
+/// Limits of one application.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table")]
 pub struct AppLimits {
-    /// Connections; 0 is unlimited.
+    /// Maximum number of connections; 0 (default) is unlimited.
     pub connections: usize,
-    /// Channels with subscribers; of public ones, which strangers can make up, a part.
+    /// Maximum number of channels that have subscribers. Public channels, whose names clients can
+    /// make up, may use only a part of it. 1 to 16777216, default 100000.
     pub channels: usize,
-    /// Channels that one connection may be subscribed to.
+    /// Maximum number of channels that one connection may subscribe to. 1 to 1048576, default 1000.
     pub subscriptions_per_connection: usize,
-    /// Subscriptions that one client may begin in a second, beside as many as it may hold at once;
-    /// 0 is any number.
+    /// Maximum rate of subscriptions of one client per second, with bursts of up to
+    /// `subscriptions_per_connection`. 0 to 60000, default 100; 0 is unlimited.
     pub subscriptions_per_s: u16,
-    /// Bytes of a channel's name.
+    /// Maximum length of a channel name in bytes. 1 to 1024, default 200.
     pub channel_name_length: usize,
-    /// Bytes of an event's name.
+    /// Maximum length of an event name in bytes. 1 to 1024, default 200.
     pub event_name_length: usize,
-    /// Channels that one request may publish to.
+    /// Maximum number of channels that one request may publish to. 1 to 10000, default 100.
     pub channels_per_trigger: usize,
-    /// Channels that one answer may list.
+    /// Maximum number of channels that one response may list. 1 to 1048576, default 100000.
     pub listed_channels: usize,
-    /// Bytes of one event's data.
+    /// Maximum size of the data of one event in bytes. 1 to 1 GiB and at most the server's
+    /// `http_body_bytes` and half of its `write_queue_bytes`, default 10240.
     #[serde(deserialize_with = "size::memory")]
     pub event_bytes: usize,
-    /// Bytes of one message from a client.
+    /// Maximum size of one message from a client in bytes. 125 to 1 GiB and at most the server's
+    /// `message_bytes`, default 65536.
     #[serde(deserialize_with = "size::wide")]
     pub message_bytes: u64,
-    /// Events in one batch.
+    /// Maximum number of events in one batch. 1 to 1000, default 10.
     pub batch_events: usize,
-    /// Users in one presence channel; 0 is unlimited.
+    /// Maximum number of users in one presence channel; 0 is unlimited. Default: 100.
     pub presence_members: usize,
-    /// Bytes of what a presence channel shows of one user.
+    /// Maximum size in bytes of the `channel_data` of one user of a presence channel. 1 to 1 MiB,
+    /// default 1024.
     #[serde(deserialize_with = "size::memory")]
     pub presence_member_bytes: usize,
-    /// Bytes of a user's id.
+    /// Maximum length of a user id in bytes. 1 to 1024, default 128.
     pub user_id_length: usize,
-    /// Users that one user may watch.
+    /// Maximum number of users in one watchlist; of a longer one the first ones count. 1 to 1000,
+    /// default 100.
     pub watchlist_length: usize,
-    /// Events that one client may publish in a second; 0 is any number.
+    /// Maximum number of events that one client may publish per second. 0 to 60000, default 10; 0
+    /// is unlimited.
     pub client_events_per_s: u16,
-    /// Seconds for which a cache channel keeps its last event.
+    /// How long a cache channel keeps its last event, in seconds. 1 to 86400, default 1800.
     pub cache_ttl_s: u64,
 }
 

@@ -1,4 +1,4 @@
-//! Sizes in bytes: a number, or a string with a unit.
+//! Sizes in bytes: an integer, or a string with a unit.
 
 use std::fmt;
 
@@ -14,12 +14,12 @@ const UNITS: [(&str, u64); 7] = [
     ("B", 1),
 ];
 
-/// A size that is counted in `u64`.
+/// Reads a size as `u64`.
 pub(super) fn wide<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     deserializer.deserialize_any(SizeVisitor)
 }
 
-/// A size of something in memory.
+/// Reads a size as `usize`, for data in memory.
 pub(super) fn memory<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
     let bytes = wide(deserializer)?;
     usize::try_from(bytes)
@@ -48,7 +48,8 @@ impl Visitor<'_> for SizeVisitor {
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<u64, E> {
         parse(text).ok_or_else(|| {
-            // Shown as it is: a size is no secret, and the digits are what has to be mended.
+            // The value is shown: a size is not a secret, and the user needs to see what to
+            // correct.
             E::invalid_value(de::Unexpected::Other(&format!("`{text}`")), &self)
         })
     }

@@ -1,4 +1,4 @@
-//! The schema against its example, and every error by the line that a person reads.
+//! Tests of the schema against the example file, and of each error with the line that it reports.
 
 use super::*;
 use crate::model::spec::{ApicurioApi, Catalog, CatalogKind, IdEncoding, SchemaIdKind};
@@ -28,7 +28,8 @@ fn yaml(text: &str) -> Config {
     parse(text, FileFormat::Yaml).unwrap_or_else(|error| panic!("{error}\n{text}"))
 }
 
-/// The error of a TOML text; with the smallest application behind it where that can stand.
+/// The error of a TOML text, after which the smallest application is appended where that is
+/// possible.
 fn toml_error(text: &str) -> String {
     parse(text, FileFormat::Toml).expect_err(text).to_string()
 }
@@ -45,7 +46,7 @@ fn config_example_has_the_defaults() {
     assert_eq!(toml(smallest), Config { apps, ..Config::default() });
 }
 
-/// A webhook stands in the example as a comment, since its URL has no default.
+/// The example has a webhook as a comment, since its URL has no default.
 #[test]
 fn config_example_webhook_has_every_default() {
     let from = EXAMPLE.find("# [[apps.webhooks]]").unwrap();
@@ -60,14 +61,14 @@ fn config_example_webhook_has_every_default() {
     }
 }
 
-/// What the example has as a comment of the Zenith dialect, with this in front of each line.
+/// The commented-out Zenith section of the example, with `front` before each line.
 fn zenith_block(front: &str) -> String {
     let from = EXAMPLE.find("# [zenith]").unwrap();
     let lines = EXAMPLE[from..].lines().take_while(|line| line.starts_with('#'));
     lines.map(|line| format!("{front}{}\n", line[1..].trim_start_matches(' '))).collect()
 }
 
-/// The section of Zenith stands in the example as a comment, since without it nothing is served.
+/// The example has the Zenith section as a comment, since without it the dialect is not served.
 #[test]
 fn config_example_zenith_has_every_default() {
     let it = *toml(&zenith_block("")).zenith.expect("a section");
@@ -81,7 +82,7 @@ fn config_example_zenith_has_every_default() {
     assert_eq!(it, *toml(smallest).zenith.expect("a section"));
 }
 
-/// A guard stands in the example as a comment, since its name and its keys have no default.
+/// The example has a guard as a comment, since its name and keys have no default.
 #[test]
 fn config_example_guard_has_every_default() {
     let from = EXAMPLE.find("# [[guards]]").unwrap();
@@ -112,8 +113,7 @@ fn config_example_guard_has_every_default() {
     }
 }
 
-/// A route that leads to other servers stands in the example as a comment, since they have no
-/// default.
+/// The example has a proxy route as a comment, since its upstreams have no default.
 #[test]
 fn config_example_proxy_has_every_default() {
     let from = EXAMPLE.find("# [[routes]]").unwrap();
@@ -139,7 +139,7 @@ fn config_example_proxy_has_every_default() {
     }
 }
 
-/// Catalogs and models stand in the example as comments, since they name each other.
+/// The example has catalogs and models as comments, since they refer to each other by name.
 #[test]
 fn config_example_model_is_accepted() {
     let block = |from: &str| {
@@ -157,7 +157,7 @@ fn config_example_model_is_accepted() {
     }
 }
 
-/// A registry stands there too, since its URL has no default.
+/// The example has a schema registry as a comment, since its URL has no default.
 #[test]
 fn config_example_registry_has_every_default() {
     let from = EXAMPLE.find("# [[catalogs]]\n# name = \"registry\"").unwrap();
@@ -327,7 +327,7 @@ fn config_example_in_yaml_is_the_same() {
     assert_eq!(yaml(&serde_saphyr::to_string(&example).unwrap()), toml(EXAMPLE));
 }
 
-/// Every table of a document, by its path; lists by their first entry.
+/// Every table of a document by its path; a list is represented by its first entry.
 fn tables(value: &Value, path: &str, out: &mut Vec<String>) {
     match value {
         Value::Table(table) => {
@@ -355,7 +355,7 @@ fn at<'a>(mut value: &'a mut Value, path: &str) -> &'a mut Table {
     value.as_table_mut().unwrap()
 }
 
-/// The schema says itself which keys it knows, table by table; the example must have them all.
+/// The schema lists the keys that it knows, table by table; the example must have all of them.
 #[test]
 fn config_example_has_every_key_and_tables_refuse_others() {
     let full = EXAMPLE.replace("\nkeys = []", "").replace("# keys = [{", "keys = [{");
@@ -367,19 +367,19 @@ fn config_example_has_every_key_and_tables_refuse_others() {
     let full: Value = Value::Table(full.parse().unwrap());
     let mut paths = Vec::new();
     tables(&full, "", &mut paths);
-    // Its keys are names of guards.
+    // The keys of `guarded` are names of guards.
     paths.retain(|path| !path.ends_with("/guarded"));
     assert!(paths.contains(&"/apps/0/keys/0".to_owned()), "{paths:?}");
-    // Models by direction have no defaults; another test has them.
+    // Models by direction have no defaults; `config_example_model_is_accepted` tests them.
     paths.retain(|path| !path.starts_with("/routes/0/model/"));
-    // Of header fields, the names are the operator's.
+    // The keys of `headers` are names of header fields, which the operator chooses.
     for path in paths.into_iter().filter(|path| !path.ends_with("/headers")) {
         let mut document = full.clone();
         at(&mut document, &path).insert("no_such_key".to_owned(), Value::Boolean(true));
         let error = parse(&toml::to_string(&document).unwrap(), FileFormat::Toml).expect_err(&path);
         let Problem::UnknownKey { known } = *error.problem else { panic!("{path}: {error}") };
         let mut schema = known.to_vec();
-        // It has no default; another test has it.
+        // `proxy` has no default; `config_example_proxy_has_every_default` tests it.
         schema.retain(|key| path != "/routes/0" || *key != "proxy");
         let mut example: Vec<_> = at(&mut document, &path).keys().map(String::as_str).collect();
         example.retain(|key| *key != "no_such_key");
@@ -424,7 +424,8 @@ fn config_variables_in_values_of_every_type() {
     assert_eq!((config.threads, config.pin), (3, true));
 }
 
-/// Each case: what stands before the smallest application, then place, key and problem.
+/// Each case: the text before the smallest application, then position, key and problem of the
+/// error.
 fn check_toml(cases: &[(&str, &str, &str)]) {
     for (text, place, problem) in cases {
         let error = toml_error(&format!("{text}\n{APP}"));

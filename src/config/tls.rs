@@ -1,4 +1,4 @@
-//! TLS of a listener: certificates, whose clients it takes, versions.
+//! TLS settings of a listener: certificates, client certificates and versions.
 
 use std::path::{Path, PathBuf};
 
@@ -8,43 +8,46 @@ use super::error::{Error, Problem};
 use super::schema::{Config, Secret};
 use crate::tls::{self, Acceptor, Mutual, Setup, TlsVersion};
 
-/// TLS of one listener. Without certificates there is none.
+/// TLS settings of one listener. TLS is off if there are no certificates.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table")]
 pub struct Tls {
-    /// Which certificate a client gets follows from the name that it asks for; the first is for
-    /// those that ask for none of them.
+    /// The server certificates. The server name that the client requests (SNI) selects one; the
+    /// first is used if no certificate matches.
     pub certificates: Vec<Certificate>,
-    /// Whether clients show certificates.
+    /// Whether clients are asked for certificates: none (default), requested or required.
     pub mutual: Mutual,
-    /// File of those who vouch for clients, in PEM.
+    /// File of the certificate authorities, in PEM, that client certificates are verified with.
+    /// Required if `mutual` is not none.
     pub client_ca: String,
-    /// The password of that file, which then is PKCS#12.
+    /// The password of `client_ca`, which is PKCS#12 if a password is set.
     pub client_ca_password: Secret,
-    /// Names of the entries of that file that are trusted; empty is all that it trusts.
+    /// Names of the trusted entries of a PKCS#12 `client_ca`; empty (default) is all that the file
+    /// marks as trusted.
     pub client_ca_aliases: Vec<String>,
-    /// The oldest version that is accepted.
+    /// The minimum TLS version. Default: 1.2.
     pub min_version: TlsVersion,
-    /// Protocols of ALPN (RFC 7301), in the order of preference.
+    /// ALPN protocols (RFC 7301) in order of preference. Default: `http/1.1`, the only one
+    /// accepted.
     pub alpn: Vec<String>,
-    /// What was made of the files.
+    /// The acceptor made from the files; `None` until they have been read.
     #[serde(skip)]
     acceptor: Option<Acceptor>,
 }
 
-/// A certificate with its key: either `cert` and `key`, or `pkcs12` and `password`.
+/// A certificate with its private key: either `cert` and `key`, or `pkcs12` and `password`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table")]
 pub struct Certificate {
-    /// File of the certificate and of those that vouch for it, in PEM.
+    /// File of the certificate chain, in PEM.
     pub cert: String,
-    /// File of its key, in PEM: PKCS#8, PKCS#1 or SEC1.
+    /// File of the private key, in PEM: PKCS#8, PKCS#1 or SEC1.
     pub key: String,
-    /// File of both.
+    /// PKCS#12 file with the certificate chain and the private key.
     pub pkcs12: String,
-    /// The password of that file.
+    /// The password of the PKCS#12 file.
     pub password: Secret,
-    /// The name of the entry in that file; empty is the first.
+    /// The name of the entry in the PKCS#12 file; empty (default) is the first.
     pub alias: String,
 }
 
@@ -64,24 +67,24 @@ impl Default for Tls {
 }
 
 impl Tls {
-    /// Whether the listener speaks TLS.
+    /// Whether the listener uses TLS.
     pub fn is_on(&self) -> bool {
         !self.certificates.is_empty()
     }
 
-    /// What takes connections, if the listener speaks TLS and its files were read.
+    /// The TLS acceptor, if the listener uses TLS and its files have been read.
     pub fn acceptor(&self) -> Option<&Acceptor> {
         self.acceptor.as_ref()
     }
 
-    /// Every file that is named, below `folder` unless its path is absolute.
+    /// Every file that these settings name, relative to `folder` unless its path is absolute.
     pub fn files(&self, folder: &Path) -> Vec<PathBuf> {
         let of_pair = |it: &Certificate| [it.cert.clone(), it.key.clone(), it.pkcs12.clone()];
         let names = self.certificates.iter().flat_map(of_pair).chain([self.client_ca.clone()]);
         names.filter(|name| !name.is_empty()).map(|name| folder.join(name)).collect()
     }
 
-    /// Reads the files, unless that was done before.
+    /// Reads the files, unless they have been read before.
     pub(super) fn prepare(&mut self, folder: &Path) -> Result<(), Error> {
         if !self.is_on() || self.acceptor.is_some() {
             return Ok(());
@@ -112,7 +115,7 @@ impl Tls {
 }
 
 impl Certificate {
-    /// Checks that it names files of one kind.
+    /// Checks that the certificate is given either in PEM or in PKCS#12, not in both.
     pub(super) fn check(&self) -> Result<(), Error> {
         let pem = (!self.cert.is_empty(), !self.key.is_empty());
         if (pem.0 || pem.1) != self.pkcs12.is_empty() || pem.0 != pem.1 {
@@ -137,7 +140,7 @@ impl Certificate {
     }
 }
 
-/// Reads a file of authorities: PKCS#12 if it has a password, else PEM.
+/// Reads a file of certificate authorities: PKCS#12 if a password is given, else PEM.
 pub(super) fn read_roots(
     file: &Path,
     password: &Secret,
@@ -149,7 +152,7 @@ pub(super) fn read_roots(
     }
 }
 
-/// Refuses names of entries where there is no PKCS#12 file to have them.
+/// Refuses aliases unless a password marks the file as PKCS#12.
 pub(super) fn check_aliases(key: &str, aliases: &[String], password: &Secret) -> Result<(), Error> {
     match aliases.is_empty() || !password.expose().is_empty() {
         true => Ok(()),
@@ -164,7 +167,7 @@ pub(super) fn in_file(key: &'static str) -> impl Fn(tls::Error) -> Error {
     move |error| Error::keyed(key, Problem::File(error))
 }
 
-/// Checks what types cannot say; the keys in errors begin below the listener's `tls`.
+/// Checks what types cannot express; the keys in errors are relative to the listener's `tls`.
 pub(super) fn check(tls: &Tls) -> Result<(), Error> {
     for (index, certificate) in tls.certificates.iter().enumerate() {
         certificate.check().map_err(|error| error.under(&format!("certificates[{index}]")))?;
@@ -193,7 +196,7 @@ pub(super) fn check(tls: &Tls) -> Result<(), Error> {
 }
 
 impl Config {
-    /// Reads the files that listeners name, below `folder`, unless that was done before.
+    /// Reads the files of all listeners, relative to `folder`, unless they have been read before.
     pub(super) fn prepare_tls(&mut self, folder: &Path) -> Result<(), Error> {
         for (index, listener) in self.listeners.iter_mut().enumerate() {
             let prepared = listener.tls.prepare(folder);
@@ -202,8 +205,9 @@ impl Config {
         Ok(())
     }
 
-    /// Keeps to the listeners of `old`, which only a restart changes, with what is new of their
-    /// names, origins and TLS. Where nothing is, what is in force stays, tickets included.
+    /// Keeps the listeners of `old`, since only a restart changes addresses, and applies the new
+    /// names, origins and TLS settings to them. TLS settings that have not changed stay in force
+    /// with their session tickets.
     pub fn keep_listeners(&mut self, old: &Config) {
         let mut kept = old.listeners.clone();
         for (index, listener) in kept.iter_mut().enumerate() {

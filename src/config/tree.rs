@@ -1,6 +1,7 @@
-//! A parsed document, TOML or YAML, as one tree that knows where each key and value stands.
+//! A parsed document, TOML or YAML, as one tree with the position of each key and value.
 //!
-//! Both formats end here, so everything behind (variables, types, checks, errors) exists once.
+//! Both formats are converted to this tree, so the later steps (variables, types, checks, errors)
+//! exist only once.
 
 use std::fmt;
 
@@ -9,14 +10,14 @@ use toml::de::{DeTable, DeValue};
 
 use super::error::{Error, Position, Problem};
 
-/// A value and the place where it begins.
+/// A value and the position where it begins.
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) position: Option<Position>,
     pub(super) value: ConfigValue,
 }
 
-/// What a configuration file can hold.
+/// The kinds of values in a configuration file.
 #[derive(Debug)]
 pub(super) enum ConfigValue {
     Null,
@@ -28,7 +29,7 @@ pub(super) enum ConfigValue {
     Table(Vec<(ConfigKey, Node)>),
 }
 
-/// The key of a table's entry and the place where it begins.
+/// The key of a table entry and the position where it begins.
 #[derive(Debug)]
 pub(super) struct ConfigKey {
     pub(super) position: Option<Position>,
@@ -36,8 +37,9 @@ pub(super) struct ConfigKey {
 }
 
 impl Node {
-    /// Where `path` (such as `apps[1].key`) stands: its key for an entry of a table, the value for
-    /// an entry of a list. A part that is not in the file leaves the place of what would hold it.
+    /// The position of `path` (such as `apps[1].key`): that of the key for a table entry, that of
+    /// the value for a list entry. For a path that is not in the file, it is the position of the
+    /// innermost part that is.
     pub(super) fn locate(&self, path: &str) -> Option<Position> {
         let mut node = self;
         let mut position = None;
@@ -112,7 +114,7 @@ pub(super) fn from_yaml(text: &str) -> Result<Node, Error> {
     })
 }
 
-/// The message without the place that the library appends: the error has it already.
+/// The error message without the position that the library appends, since the error has it already.
 fn yaml_message(error: &serde_saphyr::Error) -> String {
     let mut text = error.render_with_formatter(&serde_saphyr::UserMessageFormatter);
     if let Some(at) = error.location() {
@@ -211,7 +213,7 @@ impl<'de> Visitor<'de> for ValueVisitor {
     }
 }
 
-/// Turns byte offsets of a text into lines and columns.
+/// Converts byte offsets in a text to lines and columns.
 struct Lines<'a> {
     text: &'a str,
     starts: Vec<usize>,

@@ -1,4 +1,4 @@
-//! Webhooks: endpoints that are told, by HTTP, what happens to an application's channels.
+//! Webhooks: HTTP endpoints that receive the events of an application's channels.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,39 +12,42 @@ use super::schema::{AppConfig, Secret};
 use super::size;
 use crate::tls;
 
-/// One endpoint that is told of an application's events.
+/// One webhook endpoint of an application.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a table")]
 pub struct Webhook {
-    /// Where events are sent: `http` or `https`. May hold a secret, so it is never logged.
+    /// The URL that events are posted to: `http` or `https`. It may contain a secret, so it is
+    /// never logged.
     pub url: Secret,
-    /// What it is told; empty is all but `subscription_count`.
+    /// The event types that are sent; empty (default) is all except `subscription_count`.
     #[serde(default)]
     pub event_types: Vec<HookEvent>,
-    /// How the names of the channels begin of which it is told.
+    /// Prefix of the names of the channels whose events are sent; empty (default) is any.
     #[serde(default)]
     pub filter_prefix: String,
-    /// How they end.
+    /// Suffix of the names of the channels whose events are sent; empty (default) is any.
     #[serde(default)]
     pub filter_suffix: String,
-    /// Further header fields of its requests.
+    /// Additional header fields of the requests.
     #[serde(default)]
     pub headers: BTreeMap<String, Secret>,
-    /// Whether one request may hold several events.
+    /// Whether one request may contain several events. Default: false.
     #[serde(default)]
     pub batch: bool,
-    /// How long an event waits for others at most, in milliseconds.
+    /// Maximum time in milliseconds that an event waits for others to share its request. 1 to
+    /// 60000, default 50.
     #[serde(default = "batch_ms")]
     pub batch_ms: u64,
-    /// Bytes of events that may wait for this endpoint; beyond it the newest of whoever has caused
-    /// the most are dropped.
+    /// Maximum size in bytes of the events that wait for this endpoint; beyond it the newest events
+    /// of the client or channel with the most waiting bytes are dropped. 4 KiB to 1 GiB, default 1
+    /// MiB.
     #[serde(default = "queue_bytes", deserialize_with = "size::memory")]
     pub queue_bytes: usize,
-    /// Whether it may be at a private, loopback or link-local address.
+    /// Whether the endpoint may be at a private, loopback or link-local address. Default: false.
     #[serde(default)]
     pub allow_private: bool,
-    /// File of the authorities, in PEM, that may have signed its certificate; empty is those of the
-    /// system.
+    /// File of the certificate authorities, in PEM, that the endpoint is verified with; empty
+    /// (default) is those of the system.
     #[serde(default)]
     pub ca_file: String,
 }
@@ -66,7 +69,7 @@ impl Webhook {
         }
     }
 
-    /// Whether it is told of such events at all.
+    /// Whether events of this type are sent to the endpoint.
     pub fn wants(&self, event: HookEvent) -> bool {
         match self.event_types.as_slice() {
             [] => event != HookEvent::SubscriptionCount,
@@ -74,33 +77,33 @@ impl Webhook {
         }
     }
 
-    /// Whether it is told of this channel.
+    /// Whether events of this channel are sent to the endpoint.
     pub fn covers(&self, channel: &str) -> bool {
         channel.starts_with(&self.filter_prefix) && channel.ends_with(&self.filter_suffix)
     }
 }
 
-/// What an endpoint can be told.
+/// The event types of webhooks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HookEvent {
-    /// A channel has its first subscriber.
+    /// A channel has got its first subscriber.
     ChannelOccupied,
     /// A channel has lost its last subscriber.
     ChannelVacated,
-    /// A user has come to a presence channel.
+    /// A user has joined a presence channel.
     MemberAdded,
     /// A user has left a presence channel.
     MemberRemoved,
     /// A client has published an event.
     ClientEvent,
-    /// A cache channel had nothing to give to a subscriber.
+    /// A cache channel had no cached event for a new subscriber.
     CacheMiss,
-    /// A channel has another number of subscriptions.
+    /// The number of subscriptions of a channel has changed.
     SubscriptionCount,
 }
 
-/// Header fields that a request has anyway.
+/// Header fields that the request sets itself.
 const TAKEN: [&str; 7] = [
     "host",
     "content-type",
@@ -111,7 +114,7 @@ const TAKEN: [&str; 7] = [
     "x-pusher-signature",
 ];
 
-/// Checks what types cannot say; the keys in errors begin below the webhook.
+/// Checks what types cannot express; the keys in errors are relative to the webhook.
 pub(super) fn check(hook: &Webhook) -> Result<(), Error> {
     if !is_target(hook.url.expose()) {
         let accepted = "`http://` or `https://`, a host, and nothing like `user@` or `#part`";
@@ -129,7 +132,7 @@ pub(super) fn check(hook: &Webhook) -> Result<(), Error> {
     check_headers(&hook.headers, &TAKEN)
 }
 
-/// Checks further header fields of a request that has those in `taken` by itself.
+/// Checks additional header fields; `taken` are those that the request sets itself.
 pub(super) fn check_headers(
     headers: &BTreeMap<String, Secret>,
     taken: &[&str],
@@ -148,14 +151,14 @@ pub(super) fn check_headers(
     Ok(())
 }
 
-/// Whether a header field may have this name, which is none of those in `taken`.
+/// Whether `name` is a valid header field name that is not in `taken`.
 pub(super) fn is_free(name: &str, taken: &[&str]) -> bool {
     let taken = taken.iter().any(|taken| taken.eq_ignore_ascii_case(name));
     !taken && HeaderName::from_bytes(name.as_bytes()).is_ok()
 }
 
-/// Looks for the files that webhooks name below `folder`, and reads them once: a missing one is
-/// told when the server starts, not when the first event is sent.
+/// Resolves the `ca_file` of webhooks relative to `folder` and reads each once, so that a wrong
+/// file is reported when the server starts and not with the first event.
 pub(super) fn prepare(apps: &mut [AppConfig], folder: &Path) -> Result<(), Error> {
     for (place, app) in apps.iter_mut().enumerate() {
         for (index, hook) in app.webhooks.iter_mut().enumerate() {

@@ -1,4 +1,4 @@
-//! The Zenith dialect: its bounds, who may do what, and what is served without a back end.
+//! The configuration section of the Zenith dialect: limits, tokens, back ends, feeds and topics.
 
 use std::collections::HashSet;
 
@@ -8,49 +8,58 @@ use super::error::{Error, Problem};
 use super::schema::{Config, EndpointKind, Route, Secret};
 use super::size;
 
-/// The Zenith dialect. Without this section nothing of it is served.
+/// The Zenith dialect. It is not served without this section or a route to it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table")]
 pub struct Zenith {
-    /// `Name` of `Zenith/ServerInfo`.
+    /// `Name` in the reply to `Zenith/ServerInfo`. Default: `polycast`.
     pub name: String,
-    /// `Version` of `Zenith/ServerInfo`; empty is this program's.
+    /// `Version` in the reply to `Zenith/ServerInfo`; empty (default) is this program's version.
     pub version: String,
-    /// Bytes of one message from a client.
+    /// Maximum size of one message from a client in bytes. 1 KiB to 1 GiB and at most
+    /// `limits.message_bytes`, default 1 MiB.
     #[serde(deserialize_with = "size::wide")]
     pub message_bytes: u64,
-    /// Bytes of a controller's and a topic's name together.
+    /// Maximum length of the names of a controller and a topic together, in bytes. 16 to 65536,
+    /// default 1024.
     pub topic_length: usize,
-    /// Subscriptions that one connection may have; each reference to a topic is one.
+    /// Maximum number of subscriptions of one connection; each `Sub` of the same topic counts. 1 to
+    /// 1048576, default 10000.
     pub subscriptions_per_connection: usize,
-    /// Calls and subscriptions of one connection that may wait for a back end.
+    /// Maximum number of calls and subscriptions of one connection that wait for a back end. 1 to
+    /// 1048576, default 1000.
     pub pending_per_connection: usize,
-    /// Messages that one client may send in a second; 0 is any number.
+    /// Maximum number of messages of one client per second. 0 to 1000000; 0 (default) is unlimited.
     pub messages_per_s: u32,
-    /// Wrong tokens, passwords and grants with which a connection is closed; 0 is any number.
+    /// Number of wrong tokens, passwords and grants with which a connection is closed. 0 to
+    /// 1000000, default 5; 0 is unlimited.
     pub wrong_tokens_per_connection: u32,
-    /// Those from one address in a minute, after which attempts to sign in from there are refused;
-    /// 0 is any number.
+    /// Number of wrong tokens, passwords and grants from one address in a minute after which
+    /// sign-ins from that address are refused until the minute ends. 0 to 1000000, default 10; 0 is
+    /// unlimited.
     pub wrong_tokens_per_minute: u32,
-    /// Seconds that a back end has for an answer, until a client sets another time.
+    /// Time in seconds in which a back end must answer, unless the client sets another. 1 to 3600,
+    /// default 35.
     pub answer_timeout_s: u64,
-    /// Seconds of silence after which a client is sent a ping.
+    /// Silence in seconds after which the server sends a ping to a client. 1 to 3600, default 30.
     pub ping_s: u64,
-    /// Further seconds of silence after which it is closed (1008).
+    /// Further silence in seconds after which the client is closed (1008). 1 to 3600, default 30.
     pub pong_s: u64,
-    /// Publishes and other verbs that one request of a back end may have.
+    /// Maximum number of publishes and other commands in one request of a back end. 1 to 10000,
+    /// default 1000.
     pub batch: usize,
-    /// Elements that a picture of mode `log` may have; one more and the oldest is forgotten.
+    /// Maximum number of elements of a picture of mode `log`; beyond it the oldest is removed. 1 to
+    /// 1048576, default 10000.
     pub log_elements: usize,
     /// Scopes that are not granted to a connection without TLS.
     pub secure_scopes: Vec<String>,
-    /// Who may sign in.
+    /// The tokens by which users sign in.
     pub tokens: Vec<ZenithToken>,
-    /// Back ends.
+    /// The back ends.
     pub services: Vec<ZenithService>,
-    /// What `Zenith/Feeds` tells.
+    /// The feeds in the reply to `Zenith/Feeds`.
     pub feeds: Vec<ZenithFeed>,
-    /// Which topics there are; the more exact entry goes before the less exact one.
+    /// The topics. For a topic with several matching entries the most specific one applies.
     pub topics: Vec<ZenithTopic>,
 }
 
@@ -81,7 +90,8 @@ impl Default for Zenith {
 }
 
 impl Config {
-    /// Where Zenith is configured it has a route, and where it has a route it is configured.
+    /// Adds the default route to Zenith if the section exists without one, and the default section
+    /// if a route exists without it.
     pub(super) fn complete(&mut self) {
         let is_zenith = |route: &Route| route.endpoint == EndpointKind::Zenith;
         match (&self.zenith, self.routes.iter().any(is_zenith)) {
@@ -94,52 +104,53 @@ impl Config {
     }
 }
 
-/// A token by which a user signs in. Several may belong to one user.
+/// A token by which a user signs in. A user may have several tokens.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a table")]
 pub struct ZenithToken {
-    /// The token.
+    /// The token: visible ASCII characters, unique.
     pub token: Secret,
-    /// `UserID`.
+    /// `UserID` of the user. Not empty.
     pub user: String,
-    /// `DisplayName`; empty is the user's id.
+    /// `DisplayName` of the user; empty (default) is the user id.
     #[serde(default)]
     pub display_name: String,
-    /// What the user may do, in words that topics ask for.
+    /// The scopes that the user has, which topics require.
     #[serde(default)]
     pub scopes: Vec<String>,
-    /// When it expires, as RFC 3339 has it; empty is never.
+    /// When the token expires, in RFC 3339 format; empty (default) is never.
     #[serde(default)]
     pub expires: String,
-    /// Connections of this user at a time, over all tokens; 0 is any number.
+    /// Maximum number of simultaneous connections of this user, over all tokens; beyond it the
+    /// oldest is closed. 0 (default) is unlimited.
     #[serde(default)]
     pub sessions: usize,
-    /// The user's password, for `Auth/AuthOwner`; empty is none.
+    /// The user's password for `Auth/AuthOwner`; empty (default) is none.
     #[serde(default = "nothing")]
     pub password: Secret,
-    /// The grant for `Auth/AuthCode`; empty is none.
+    /// The grant for `Auth/AuthCode`; empty (default) is none.
     #[serde(default = "nothing")]
     pub grant: Secret,
 }
 
 impl ZenithToken {
-    /// When it expires, in seconds since 1970.
+    /// The expiry as a Unix timestamp in seconds; `None` if the token does not expire.
     pub fn expires_unix_s(&self) -> Option<u64> {
         let at = bson::DateTime::parse_rfc3339_str(&self.expires).ok()?;
         u64::try_from(at.timestamp_millis() / 1000).ok()
     }
 }
 
-/// A back end.
+/// A back end, which answers calls and publishes topics.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a table")]
 pub struct ZenithService {
-    /// For people.
+    /// A name for display; it has no effect.
     #[serde(default)]
     pub name: String,
-    /// By which it signs in.
+    /// The token by which the back end signs in; visible ASCII characters, unique.
     pub token: Secret,
-    /// The controllers that it may serve; empty is all.
+    /// The controllers that the back end may serve; empty (default) is all.
     #[serde(default)]
     pub controllers: Vec<String>,
 }
@@ -148,71 +159,76 @@ pub struct ZenithService {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a table")]
 pub struct ZenithFeed {
-    /// `Name`.
+    /// `Name` of the feed; unique.
     pub name: String,
-    /// `Class`.
+    /// `Class` of the feed: `Authority`, `Channel`, `Market`, `News`, `Scanner`, `Trading` or
+    /// `Watchlist`.
     pub class: String,
-    /// `Status`, as long as no back end says otherwise.
+    /// `Status` of the feed until a back end sets another; one of [`FEED_STATES`]. Default:
+    /// `Active`.
     #[serde(default = "active")]
     pub status: String,
 }
 
-/// The topics of one kind: a kind is what stands before the first `!`.
+/// The topics of one kind. The kind of a topic is the part of its name before the first `!`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a table")]
 pub struct ZenithTopic {
-    /// The controller.
+    /// The controller; not `Zenith` or `Auth`.
     pub controller: String,
-    /// The kind; or a whole topic, or `*` for all that have no entry.
+    /// The kind; or a whole topic name, or `*` for all topics without another entry.
     pub kind: String,
-    /// What a new subscriber is given of what was published before.
+    /// What is kept of earlier publishes and sent to a new subscriber. Default: merge.
     #[serde(default)]
     pub retain: RetainConfig,
-    /// Whether null takes a member out of a picture of mode `merge`, or is its value.
+    /// Whether a null value deletes the member from a picture of mode `merge`; otherwise null is
+    /// its value. Default: false.
     #[serde(default)]
     pub null_deletes: bool,
-    /// Whether a subscription is refused as long as nothing was published on the topic.
+    /// Whether a subscription is refused until something has been published on the topic. Default:
+    /// false.
     #[serde(default)]
     pub strict: bool,
-    /// The scope that a subscription or a call needs; empty is none.
+    /// The scope that a subscription or a call needs; empty (default) is none.
     #[serde(default)]
     pub scope: String,
     /// Whether calls and subscriptions are refused as `Unavailable` while no back end serves them.
+    /// Default: false.
     #[serde(default)]
     pub served: bool,
-    /// JSON that every subscriber is given, and nothing more; empty is none.
+    /// Fixed JSON data that every subscriber is sent, and no other data; empty (default) is none.
     #[serde(default)]
     pub data: String,
-    /// JSON that answers a call; empty is none.
+    /// Fixed JSON that answers a call; empty (default) is none.
     #[serde(default)]
     pub reply: String,
 }
 
-/// What is kept of a topic for those who subscribe later.
+/// What is kept of a topic for later subscribers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RetainConfig {
     /// The last data.
     Replace,
-    /// The members of all objects, each with its last value.
+    /// The members of all published objects, each with its last value.
     #[default]
     Merge,
-    /// The elements of all arrays since the last one that clears.
+    /// The elements of all published arrays since the last one that clears.
     Log,
     /// Nothing.
     None,
 }
 
-/// The classes of feeds.
+/// The accepted classes of feeds.
 const CLASSES: [&str; 7] =
     ["Authority", "Channel", "Market", "News", "Scanner", "Trading", "Watchlist"];
-/// The states of feeds.
+/// The accepted states of feeds.
 pub const FEED_STATES: [&str; 6] =
     ["Initialising", "Active", "Closed", "Inactive", "Impaired", "Expired"];
-/// Controllers that are the server's own.
+/// The controllers that the server serves itself.
 pub const OWN_CONTROLLERS: [&str; 2] = ["Zenith", "Auth"];
 
-/// Checks what types cannot say; the keys in errors begin below `zenith`.
+/// Checks what types cannot express; the keys in errors are relative to `zenith`.
 pub(super) fn check(zenith: &Zenith, server_message_bytes: u64) -> Result<(), Error> {
     for (key, found, min, max, unit) in [
         ("message_bytes", zenith.message_bytes, 1024, 1 << 30, " bytes"),

@@ -1,4 +1,4 @@
-//! The Zilliqa WebSocket Server.
+//! The configuration section of the Zilliqa WebSocket Server dialect.
 
 use std::fmt;
 
@@ -15,39 +15,46 @@ use crate::limits::WS_CONTROL_BYTES;
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table")]
 pub struct Zilliqa {
-    /// Which server's notifications are sent.
+    /// The format of notifications. Default: deployed.
     pub wire: ZilliqaWire,
-    /// What an error looks like.
+    /// The format of errors. Default: object.
     pub error_format: ZilliqaErrors,
-    /// Which accounts have events.
+    /// The accounts whose events can be subscribed to. Default: any.
     pub contracts: Contracts,
-    /// Whether an epoch without anything for a client that wants no blocks is not told to it.
+    /// Whether a client without a block subscription gets no notification for an epoch that has
+    /// nothing for it. Default: false; `wire = "documented"` implies it.
     pub suppress_empty: bool,
-    /// Bytes of one message from a client.
+    /// Maximum size of one message from a client in bytes. 125 to 1 GiB, default 64 KiB.
     #[serde(deserialize_with = "size::wide")]
     pub message_bytes: u64,
-    /// Addresses that one connection may name in each of its two lists.
+    /// Maximum number of addresses that one connection may name in each of its two lists (events,
+    /// transactions). 1 to 1048576, default 10000.
     pub addresses_per_connection: usize,
-    /// Addresses that all connections of one core may name together; equal lists count once.
+    /// Maximum number of addresses that all connections of one core may name together; identical
+    /// lists count once. 1 to 1073741824, default 2000000.
     pub addresses_per_core: usize,
-    /// Payload bytes of one frame of a notification; longer ones are sent in several.
+    /// Maximum payload of one frame of a notification in bytes; a longer notification is
+    /// fragmented. 1 KiB to 1 GiB, default 512 KiB.
     #[serde(deserialize_with = "size::memory")]
     pub fragment_bytes: usize,
-    /// Bytes of notifications that may wait to be written to one connection; one that does not
-    /// fit is dropped.
+    /// Maximum size in bytes of the notifications that wait to be written to one connection; one
+    /// that does not fit is dropped. 64 KiB to 1 GiB, default 16 MiB.
     #[serde(deserialize_with = "size::memory")]
     pub queue_bytes: usize,
-    /// Notifications that may be dropped in a row before the connection is closed.
+    /// Number of consecutive notifications that may be dropped before the connection is closed. 0
+    /// to 60000, default 8.
     pub dropped_in_a_row: u16,
-    /// Silence after which a client is asked for a sign of life, in seconds.
+    /// Silence in seconds after which the server sends a ping to a client. 1 to 86400, default 30.
     pub ping_after_s: u64,
-    /// Silence after which it is given up, in seconds.
+    /// Silence in seconds after which a connection is closed; more than `ping_after_s`, at most
+    /// 86401. Default: 60.
     pub idle_timeout_s: u64,
-    /// The path to which epochs are posted.
+    /// The path to which epochs are posted. Default: `/epochs`.
     pub publish_path: String,
-    /// Who has it may post epochs. Empty: nobody may.
+    /// The bearer token for posting epochs; at least 16 characters. Empty (default): posting is
+    /// disabled.
     pub publish_token: Secret,
-    /// The nodes that epochs are asked of.
+    /// The nodes from which epochs are fetched.
     pub node: ZilliqaNode,
 }
 
@@ -73,37 +80,37 @@ impl Default for Zilliqa {
     }
 }
 
-/// Which server's notifications are sent.
+/// The format of notifications.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ZilliqaWire {
-    /// Those of the server that was in service, which its clients are written for.
+    /// The format of the server that was in service, for which existing clients are written.
     #[default]
     Deployed,
-    /// Those that the protocol's page describes.
+    /// The format that the protocol's documentation describes.
     Documented,
 }
 
-/// What an error looks like.
+/// The format of errors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ZilliqaErrors {
-    /// The object of the protocol's page.
+    /// The object that the protocol's documentation describes.
     #[default]
     Object,
-    /// The bare words, as the server in service sent them.
+    /// The bare text that the server in service sent.
     Text,
 }
 
-/// Which accounts have events that can be subscribed to.
+/// The accounts whose events can be subscribed to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Contracts {
     /// Every account, whether it is a contract or not.
     #[default]
     Any,
-    /// Those that a node says are contracts.
+    /// Accounts that a node reports as contracts.
     Node,
-    /// These, in ascending order.
+    /// These addresses, in ascending order.
     List(Vec<[u8; 20]>),
 }
 
@@ -155,7 +162,7 @@ fn address(text: &str) -> Option<[u8; 20]> {
     Some(address)
 }
 
-/// Checks what types cannot say; the keys in errors begin below the section.
+/// Checks what types cannot express; the keys in errors are relative to the section.
 pub(super) fn check(section: &Zilliqa, routes: &[Route]) -> Result<(), Error> {
     const GIB: u64 = 1 << 30;
     let control = WS_CONTROL_BYTES as u64;

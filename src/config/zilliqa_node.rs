@@ -1,4 +1,4 @@
-//! The node of a Zilliqa network whose epochs are published.
+//! The nodes of a Zilliqa network from which epochs are fetched.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,40 +10,48 @@ use super::schema::Secret;
 use super::{size, webhook};
 use crate::tls;
 
-/// Nodes that are asked by JSON-RPC for new epochs.
+/// The nodes from which new epochs are fetched by JSON-RPC.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table")]
 pub struct ZilliqaNode {
-    /// Where they are, the preferred one first; none, and none is asked. May hold a secret, so it
-    /// is never logged.
+    /// The URLs of the nodes (`http` or `https`), the preferred one first; empty (default) fetches
+    /// no epochs. They may contain a secret, so they are never logged.
     pub urls: Vec<Secret>,
-    /// Further header fields of the requests to them.
+    /// Additional header fields of the requests to the nodes.
     pub headers: BTreeMap<String, Secret>,
-    /// A PEM file of the authorities that vouch for them; empty: the system's.
+    /// PEM file of the certificate authorities that the nodes are verified with; empty (default) is
+    /// those of the system.
     pub ca_file: String,
-    /// How often the number of the latest epoch is asked for, in milliseconds.
+    /// How often the number of the latest epoch is requested, in milliseconds. 10 to 3600000,
+    /// default 1000.
     pub interval_ms: u64,
-    /// How long one answer may take, in milliseconds.
+    /// Timeout of one request, in milliseconds. 10 to 600000, default 10000.
     pub timeout_ms: u64,
-    /// How long a node that has failed is left alone, in milliseconds; twice as long each time.
+    /// How long a node is not asked after its first failure, in milliseconds; the time doubles with
+    /// each further failure. 10 to 3600000, default 1000.
     pub retry_ms: u64,
-    /// How long at most, in milliseconds.
+    /// Maximum time for which a failed node is not asked, in milliseconds. `retry_ms` to 3600000,
+    /// default 30000.
     pub retry_max_ms: u64,
-    /// After how long without a new epoch the other nodes are asked too, in milliseconds.
+    /// Time without a new epoch after which the other nodes are asked too, in milliseconds. 10 to
+    /// 3600000, default 10000.
     pub stale_ms: u64,
-    /// Epochs that are asked for at once when several are missing.
+    /// Maximum number of missing epochs that are requested at the same time. 1 to 64, default 4.
     pub ahead: usize,
-    /// Bytes of one answer, and of all answers that make one epoch.
+    /// Maximum size of one response, and of all responses of one epoch together, in bytes. 64 KiB
+    /// to 1 GiB, default 32 MiB.
     #[serde(deserialize_with = "size::memory")]
     pub answer_bytes: usize,
-    /// Epochs that are published after a restart, of those that came meanwhile; the rest is left
-    /// out.
+    /// Maximum number of missed epochs that are published after a restart; older ones are skipped.
+    /// 0 to 1000000, default 100.
     pub replay: u64,
-    /// How long these wait for clients that come back, in milliseconds.
+    /// How long missed epochs are held back after a restart, so that clients can reconnect, in
+    /// milliseconds. 0 to 3600000, default 10000.
     pub replay_wait_ms: u64,
-    /// Keeps the number of the last epoch; empty: nothing does.
+    /// File that stores the number of the last epoch; empty (default) stores nothing.
     pub state_file: String,
-    /// Contracts and other accounts that are remembered as such.
+    /// Maximum number of accounts that are cached as contracts or as other accounts. 16 to
+    /// 100000000, default 100000.
     pub contracts: usize,
 }
 
@@ -68,11 +76,11 @@ impl Default for ZilliqaNode {
     }
 }
 
-/// Header fields that a request has anyway.
+/// Header fields that the request sets itself.
 const TAKEN: [&str; 5] =
     ["host", "content-type", "content-length", "transfer-encoding", "connection"];
 
-/// Checks what types cannot say; the keys in errors begin below the section.
+/// Checks what types cannot express; the keys in errors are relative to the section.
 pub(super) fn check(node: &ZilliqaNode) -> Result<(), Error> {
     for (index, url) in node.urls.iter().enumerate() {
         if !webhook::is_target(url.expose()) {
@@ -99,8 +107,8 @@ pub(super) fn check(node: &ZilliqaNode) -> Result<(), Error> {
     webhook::check_headers(&node.headers, &TAKEN)
 }
 
-/// Looks for the files below `folder`, and reads the authorities once: what is wrong with them is
-/// told when the server starts.
+/// Resolves the file names relative to `folder` and reads `ca_file` once, so that a wrong file is
+/// reported when the server starts.
 pub(super) fn prepare(node: &mut ZilliqaNode, folder: &Path) -> Result<(), Error> {
     for file in [&mut node.ca_file, &mut node.state_file] {
         if !file.is_empty() {

@@ -1,8 +1,10 @@
-//! Which addresses a request may go to, so that a URL cannot reach what only this machine can.
+//! Tells public IP addresses from private and reserved ones, so that a configured URL cannot reach
+//! services that only this machine can reach (server-side request forgery, SSRF).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Whether an address is one of the public internet.
+/// Whether an address is on the public internet. An IPv6 address that embeds an IPv4 address is
+/// judged by that one.
 pub(super) fn is_public(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(address) => is_public_v4(address),
@@ -12,7 +14,8 @@ pub(super) fn is_public(address: IpAddr) -> bool {
 
 fn is_public_v4(address: Ipv4Addr) -> bool {
     let special = match address.octets() {
-        // "This network", shared by a carrier's customers, for protocols, for benchmarks, reserved.
+        // "This network" (0/8), carrier-grade NAT (100.64/10), IETF protocols (192.0.0/24),
+        // benchmarks (198.18/15), reserved (240/4).
         [0, ..] | [100, 64..=127, ..] | [192, 0, 0, _] | [198, 18..=19, ..] | [240..=255, ..] => {
             true
         }
@@ -28,12 +31,12 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
         is_public_v4(Ipv4Addr::new(a, b, c, d))
     };
     match address.segments() {
-        // Addresses that stand for one of IPv4: translated by a gateway, or 6to4.
+        // IPv6 addresses that embed an IPv4 address: NAT64 (64:ff9b::/96) and 6to4 (2002::/16).
         [0x64, 0xff9b, 0, 0, 0, 0, high, low] => embedded(high, low),
         [0x2002, high, low, ..] => embedded(high, low),
-        // Teredo and its neighbours, and documentation.
+        // IETF protocols, Teredo among them (2001::/23), and documentation (2001:db8::/32).
         [0x2001, 0..=0x1ff | 0xdb8, ..] => false,
-        // Global unicast.
+        // Global unicast (2000::/3).
         [0x2000..=0x3fff, ..] => true,
         _ => false,
     }

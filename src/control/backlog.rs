@@ -1,12 +1,13 @@
-//! Orders to the reactors that find no room: they wait here, and nobody makes more meanwhile.
+//! The backlog of commands to the reactors: commands wait here while the command queue is full, and
+//! the control thread creates no more meanwhile.
 
 use crate::reactor::{CommandSender, ReactorCommand};
 use std::collections::VecDeque;
 
-/// How soon what found a full lane is tried again, in milliseconds.
+/// How long after a push into a full queue the next attempt is made, in milliseconds.
 pub(super) const RETRY_MS: u64 = 1;
 
-/// The lane to the reactors, and what waits for it.
+/// The command queue to the reactors, and the commands that wait for room in it.
 pub(super) struct Backlog {
     orders: CommandSender,
     waiting: VecDeque<ReactorCommand>,
@@ -17,18 +18,18 @@ impl Backlog {
         Backlog { orders, waiting: VecDeque::new() }
     }
 
-    /// Whether an order may be made now: nothing waits for the reactors.
+    /// Whether a new command may be created: no command waits.
     pub(super) fn has_room(&self) -> bool {
         self.waiting.is_empty()
     }
 
-    /// Hands an order over, behind those that wait.
+    /// Sends a command after those that wait already.
     pub(super) fn put(&mut self, order: ReactorCommand) {
         self.waiting.push_back(order);
         self.hand_over();
     }
 
-    /// Hands over what waits, as far as there is room.
+    /// Moves waiting commands into the queue until it is full.
     pub(super) fn hand_over(&mut self) {
         while let Some(order) = self.waiting.pop_front() {
             if let Err(back) = self.orders.push(order) {

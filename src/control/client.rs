@@ -1,7 +1,8 @@
-//! One HTTP request at a time to one place, over a connection that is kept if it can be.
+//! An HTTP/1 client for one target: one request at a time, over a kept connection if there is one.
 //!
-//! A name is resolved here, its addresses are checked, and one that has passed is connected to: no
-//! second look-up can give another. Redirects are answers like any other.
+//! The client resolves the host, checks the addresses, and connects to one of the checked
+//! addresses, so that a second DNS lookup cannot replace it (DNS rebinding). Redirects are not
+//! followed.
 
 use super::address::is_public;
 use crate::tls::{self, Roots};
@@ -23,10 +24,10 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{ClientConfig, crypto};
 
-/// Bytes of an answer that is no 200.
+/// The maximum size of the body of a response whose status is not 200, in bytes.
 const ERROR_BYTES: usize = 16 * 1024;
 
-/// A whole answer to a GET.
+/// A complete response to a GET request.
 #[derive(Debug)]
 pub(super) struct FetchedResponse {
     pub(super) status: StatusCode,
@@ -34,7 +35,7 @@ pub(super) struct FetchedResponse {
     pub(super) body: Bytes,
 }
 
-/// Where requests go, and what every one of them has.
+/// Where requests are sent, and the header fields that all of them have.
 pub(super) struct Target {
     host: String,
     port: u16,
@@ -44,16 +45,16 @@ pub(super) struct Target {
     allow_private: bool,
 }
 
-/// A connection that waits for the next request.
+/// An idle connection that is kept for the next request, if there is one.
 pub(super) type Kept = RefCell<Option<Connection>>;
 
-/// A connection that can make a request.
+/// An open HTTP connection that can send a request.
 pub(super) type Connection = SendRequest<Full<Bytes>>;
 
 impl Target {
-    /// The place of a checked configuration; `None` if it is none after all. The authorities that
-    /// vouch for it are those of `ca_file`, or the system's: `tls` is what verifies by these, made
-    /// when it is needed first.
+    /// A target for `url`. Returns `None` if the URL is invalid or its certificate authorities
+    /// cannot be loaded. Servers are verified by the certificate authorities of `ca_file`, or by
+    /// the system's if `ca_file` is empty; `tls` caches the connector for the system's.
     pub(super) fn new(
         url: &str,
         fields: HeaderMap,
@@ -83,7 +84,7 @@ impl Target {
         let authority = uri.authority()?.as_str();
         let set = [
             (header::HOST, authority),
-            // Nothing behind it: some receivers compare the whole value.
+            // Without parameters, because some receivers compare the whole value.
             (header::CONTENT_TYPE, "application/json"),
             (header::USER_AGENT, concat!("polycast/", env!("CARGO_PKG_VERSION"))),
         ];
@@ -94,18 +95,22 @@ impl Target {
         Some(target)
     }
 
-    /// The host, for the log: the rest of the URL may be secret.
+    /// The host, for log lines: the rest of the URL may be secret.
     pub(super) fn host(&self) -> &str {
         &self.host
     }
 
-    /// The path that it was made with.
+    /// The path and query of the target's URL.
     pub(super) fn path(&self) -> &str {
         &self.path
     }
 
-    /// The head of the answer to one POST, over the kept connection or a new one; `None` if the
-    /// place is where it may not be. Takes as long as it takes.
+    /// Sends a POST request over the kept connection or a new one, and returns the head of the
+    /// response. Returns `None` if the host has only private addresses and they are not allowed.
+    /// There is no timeout.
+    ///
+    /// # Errors
+    /// The request cannot be built, the host cannot be resolved, or the connection fails.
     pub(super) async fn send(
         &self,
         kept: &Kept,
@@ -120,14 +125,14 @@ impl Target {
         {
             return Ok(Some((response, connection)));
         }
-        // There was none, or the peer has closed it since, which is nobody's failure.
+        // There was no kept connection, or the peer has closed it since, which is not an error.
         let Some(mut connection) = self.connect().await? else { return Ok(None) };
         let response = connection.send_request(request).await.map_err(io::Error::other)?;
         Ok(Some((response, connection)))
     }
 
-    /// What is there, by a connection of its own. `None` if it is not to be had in time, or has
-    /// more than `max_bytes` bytes.
+    /// Fetches the target's URL over a new connection. Returns `None` if there is no response with
+    /// status 200 within `within`, or its body has more than `max_bytes` bytes.
     pub(super) async fn get(&self, max_bytes: usize, within: Duration) -> Option<Bytes> {
         let got =
             self.get_at(&self.path, max_bytes, within).await.and_then(|got| match got.status {
@@ -143,9 +148,12 @@ impl Target {
         }
     }
 
-    /// The answer of another path there, by a connection of its own; `within` a time, and of at
-    /// most `max_bytes` bytes. The body of one that is no 200 is only for the log: if it has more
-    /// than 16 KiB, it is left out.
+    /// Fetches `path` from the target's host over a new connection. The body of a response with
+    /// another status than 200 is only for the log: it is empty if it has more than 16 KiB.
+    ///
+    /// # Errors
+    /// There is no complete response within `within`, the body of a 200 has more than `max_bytes`
+    /// bytes, or the host has only private addresses and they are not allowed.
     pub(super) async fn get_at(
         &self,
         path: &str,
@@ -157,7 +165,7 @@ impl Target {
             *request.headers_mut() = self.fields.clone();
             request.headers_mut().remove(header::CONTENT_TYPE);
             let Some(mut connection) = self.connect().await? else {
-                return Err(io::Error::other("it is at a private address, and not allowed to be"));
+                return Err(io::Error::other("it is at a private address, which is not allowed"));
             };
             let response = connection.send_request(request).await.map_err(io::Error::other)?;
             let (head, body) = response.into_parts();
@@ -183,7 +191,8 @@ impl Target {
         Some(request)
     }
 
-    /// Connects to the first address that may be connected to and can be; `None` if none may.
+    /// Connects to the first allowed address that accepts the connection. Returns `None` if no
+    /// address is allowed.
     async fn connect(&self) -> io::Result<Option<Connection>> {
         let mut addresses = self.resolve().await?;
         let found = !addresses.is_empty();
@@ -225,14 +234,18 @@ where
     S: Read + Write + Unpin + 'static,
 {
     let (sender, connection) = http1::handshake(stream).await.map_err(io::Error::other)?;
-    // Ends with the connection, or with its sender.
+    // The task ends when the connection is closed or its sender is dropped.
     tokio_uring::spawn(async move {
         let _ = connection.await;
     });
     Ok(sender)
 }
 
-/// The body of an answer, of at most `max_bytes` bytes; keeps the connection if that was possible.
+/// Reads the body of a response, of at most `max_bytes` bytes, and keeps the connection if it is
+/// still open.
+///
+/// # Errors
+/// The connection fails, or the body is longer: see [`is_too_long`].
 pub(super) async fn finish(
     response: Response<Incoming>,
     connection: Connection,
@@ -247,12 +260,12 @@ pub(super) async fn finish(
     Ok(body)
 }
 
-/// Whether [`finish`] has failed because the body was too long.
+/// Whether [`finish`] failed because the body was longer than `max_bytes`.
 pub(super) fn is_too_long(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|inner| inner.is::<LengthLimitError>())
 }
 
-/// The authorities of a file that was read when the configuration was.
+/// The certificate authorities in `file`, which was also read when the configuration was checked.
 fn roots_of(file: &str) -> Option<Roots> {
     match tls::roots(Path::new(file)) {
         Ok(roots) => Some(roots),
@@ -263,7 +276,7 @@ fn roots_of(file: &str) -> Option<Roots> {
     }
 }
 
-/// What verifies servers by `roots`.
+/// A TLS connector that verifies servers by the certificate authorities in `roots`.
 fn connector(roots: Roots) -> Option<TlsConnector> {
     let verifier = match roots.verifier() {
         Ok(verifier) => verifier,

@@ -1,24 +1,26 @@
-//! Leavings that wait a while, because who leaves often comes back at once: a client that loads
-//! its next page. Who does was never away, as far as anybody is told.
+//! Debouncing of leave events (`vacated`, member removed): each is held back for a while, because
+//! clients often return at once, for example when a browser loads the next page. If the matching
+//! join event arrives in that time, neither of the two is reported.
 
 use crate::hub::{ChannelEvent, ChannelEventKind};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-/// Leavings held at once; one more, and the oldest is told early.
+/// The maximum number of held leave events. One more releases the oldest early.
 const MOST: usize = 64 * 1024;
 
-/// See the module's documentation. Time comes in as an argument.
+/// The held leave events of one application; see the module's documentation. Time is an argument.
 #[derive(Debug)]
 pub(super) struct Debounce {
     hold_ms: u64,
-    /// When each is due, oldest first. An entry that is not in `leavings` was cancelled.
+    /// Due time in milliseconds, number and key of each held event, oldest first. An entry whose
+    /// key and number are not in `leavings` was cancelled.
     due: VecDeque<(u64, u64, Key)>,
     leavings: HashMap<Key, (u64, ChannelEvent)>,
     held: u64,
 }
 
-/// Who has left what; no user stands for the channel's last subscriber.
+/// Application number, channel and user. No user stands for the channel's last subscriber.
 type Key = (u32, Arc<str>, Option<Arc<str>>);
 
 impl Debounce {
@@ -26,7 +28,8 @@ impl Debounce {
         Debounce { hold_ms, due: VecDeque::new(), leavings: HashMap::new(), held: 0 }
     }
 
-    /// Takes a notice; gives what is to be told at once.
+    /// Takes a channel event. Returns an event that is to be reported now: this one, or the oldest
+    /// held one if too many are held.
     pub(super) fn take(&mut self, notice: ChannelEvent, now_ms: u64) -> Option<ChannelEvent> {
         let key = |user: Option<&Arc<str>>| (notice.app, notice.channel.clone(), user.cloned());
         match &notice.what {
@@ -53,7 +56,7 @@ impl Debounce {
         if self.due.len() > MOST { self.pop() } else { None }
     }
 
-    /// The next leaving that nobody has taken back in time.
+    /// The next leave event that is due and was not cancelled by a return.
     pub(super) fn next_due(&mut self, now_ms: u64) -> Option<ChannelEvent> {
         while self.due.front().is_some_and(|(due_ms, ..)| *due_ms <= now_ms) {
             if let Some(notice) = self.pop() {
@@ -66,19 +69,19 @@ impl Debounce {
     fn pop(&mut self) -> Option<ChannelEvent> {
         let (_, number, key) = self.due.pop_front()?;
         let (held, _) = self.leavings.get(&key)?;
-        // Held again since, which has an entry of its own.
+        // Held again since then, with a later entry of its own.
         if *held != number {
             return None;
         }
         self.leavings.remove(&key).map(|(_, notice)| notice)
     }
 
-    /// When to look again.
+    /// When the next held event is due, in milliseconds; `u64::MAX` if none is held.
     pub(super) fn deadline_ms(&self) -> u64 {
         self.due.front().map_or(u64::MAX, |(due_ms, ..)| *due_ms)
     }
 
-    /// Whether nothing is held.
+    /// Whether no event is held.
     pub(super) fn is_empty(&self) -> bool {
         self.leavings.is_empty()
     }
@@ -120,7 +123,7 @@ mod tests {
         assert_eq!(debounce.take(notice("p", ChannelEventKind::Occupied), 1000), None);
         assert_eq!(debounce.take(came("ada"), 1000), None);
         assert_eq!(debounce.take(came("eve"), 1000), Some(came("eve")));
-        // Another channel and another application are others.
+        // Another application's channel of the same name is another channel.
         let other = ChannelEvent { app: 1, ..came("bob") };
         assert_eq!(debounce.take(other.clone(), 1000), Some(other));
         assert_eq!(debounce.next_due(3000), Some(left("bob")));

@@ -1,5 +1,5 @@
-//! Looks names of upstreams up: at the start, at an interval, and when a connection to one has
-//! failed. What was found last serves until something else is found.
+//! DNS lookups of upstream names: at the start, at an interval, and when a connection to an
+//! upstream has failed. The last addresses found stay in use until a lookup finds others.
 
 use super::schedule::{Refreshable, Schedule};
 use crate::mem::RefreshRequest;
@@ -10,14 +10,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long one look-up may take.
+/// Timeout of one lookup.
 const LOOKUP: Duration = Duration::from_secs(5);
-/// The least time between two of one name, in milliseconds.
+/// The minimum time between two lookups of one name, in milliseconds.
 const FLOOR_MS: u64 = 1000;
-/// Addresses of one name that are used.
+/// The maximum number of addresses that are used for one name.
 const ADDRESSES: usize = 16;
 
-/// What is looked up: a host and a port.
+/// A host name and a port.
 pub(super) type HostPort = (String, u16);
 
 impl Refreshable for Name {
@@ -40,7 +40,7 @@ impl Refreshable for Name {
     }
 }
 
-/// See the module's documentation.
+/// The scheduled lookups of all upstream names; see the module's documentation.
 pub(super) struct Lookups {
     schedule: Schedule<Name>,
     counters: Arc<Counters>,
@@ -51,12 +51,12 @@ impl Lookups {
         Lookups { schedule: Schedule::new(names), counters }
     }
 
-    /// What is to be looked up now. Each is answered by [`Lookups::outcome`].
+    /// The names to look up now. The caller reports each result with [`Lookups::outcome`].
     pub(super) fn due(&mut self, now_ms: u64) -> Vec<HostPort> {
         self.schedule.due(now_ms).iter().map(|name| name.key()).collect()
     }
 
-    /// Takes what was found, if anything was.
+    /// Takes the result of a lookup. After a failure the old addresses stay in use.
     pub(super) fn outcome(
         &mut self,
         it: &HostPort,
@@ -85,13 +85,16 @@ impl Lookups {
         }
     }
 
-    /// When to look again.
+    /// When the next lookup is due, in milliseconds; `u64::MAX` if none is.
     pub(super) fn deadline_ms(&self) -> u64 {
         self.schedule.deadline_ms()
     }
 }
 
-/// Asks the system for the addresses of a name.
+/// Resolves a name with the system's resolver. Returns each address once.
+///
+/// # Errors
+/// The name is not found, or the lookup takes longer than 5 seconds.
 pub(super) async fn look_up(it: &HostPort) -> io::Result<Vec<SocketAddr>> {
     let found = tokio::time::timeout(LOOKUP, tokio::net::lookup_host((it.0.as_str(), it.1))).await;
     let found = found.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;

@@ -1,5 +1,6 @@
-//! Fetches the keys of guards: at the start, at an interval, and when a token names one that is not
-//! known. What was fetched last serves until something better comes.
+//! Fetches of key sets (JSON Web Key Sets, RFC 7517) for guards: at the start, at an interval, and
+//! when a token names an unknown key. The last valid key set stays in use until a fetch gets
+//! another one.
 
 use super::schedule::{Refreshable, Schedule};
 use crate::jwt::{KeySet, RemoteKeys, Remotes};
@@ -7,7 +8,7 @@ use crate::mem::RefreshRequest;
 use crate::stats::Counters;
 use std::sync::Arc;
 
-/// Bytes of a set of keys.
+/// The maximum size of a key set, in bytes.
 pub(super) const SET_BYTES: usize = 256 * 1024;
 
 impl Refreshable for RemoteKeys {
@@ -30,7 +31,7 @@ impl Refreshable for RemoteKeys {
     }
 }
 
-/// See the module's documentation.
+/// The scheduled fetches of all key sets; see the module's documentation.
 pub(super) struct Fetches {
     schedule: Schedule<RemoteKeys>,
     counters: Arc<Counters>,
@@ -41,12 +42,13 @@ impl Fetches {
         Fetches { schedule: Schedule::new(remotes), counters }
     }
 
-    /// What is to be fetched now. Each is answered by [`Fetches::outcome`].
+    /// The key sets to fetch now. The caller reports each result with [`Fetches::outcome`].
     pub(super) fn due(&mut self, now_ms: u64) -> Vec<Arc<RemoteKeys>> {
         self.schedule.due(now_ms)
     }
 
-    /// Takes what has come from `url`, if anything has.
+    /// Takes the response body that was fetched from `url`; `None` if the fetch failed. After a
+    /// failure, or if the body has no usable key, the old key set stays in use.
     pub(super) fn outcome(&mut self, url: &String, text: Option<&[u8]>, now_ms: u64) {
         let keys = text.and_then(KeySet::from_set);
         let remotes = self.schedule.outcome(url, keys.is_some(), now_ms);
@@ -68,13 +70,13 @@ impl Fetches {
         }
     }
 
-    /// When to look again.
+    /// When the next fetch is due, in milliseconds; `u64::MAX` if none is.
     pub(super) fn deadline_ms(&self) -> u64 {
         self.schedule.deadline_ms()
     }
 }
 
-/// A URL for the log: its query may hold a secret.
+/// A URL without its query and fragment, for log lines: the query may hold a secret.
 fn without_query(url: &str) -> &str {
     url.split(['?', '#']).next().unwrap_or_default()
 }
@@ -117,7 +119,7 @@ mod tests {
         assert_eq!(it.deadline_ms(), 60_000 + 40_000, "each of them is a failure");
         assert_eq!((it.counters.keys_failed.get(), it.counters.keys_fetched.get()), (3, 1));
         assert!(remote.keys().is_some());
-        // A configuration is read while they are fetched.
+        // The configuration is reloaded while the key set is being fetched.
         it.due(100_000);
         let fresh = || Arc::new(Remotes::default()).at(&url, false, "", 30_000, 5000);
         let (refreshed, same) = (fresh(), fresh());

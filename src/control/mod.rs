@@ -1,8 +1,10 @@
-//! The control plane: one thread on `tokio-uring` for all that waits for the outside world:
-//! webhooks, the keys of guards, the schemas of registries, the names of upstreams.
+//! The control thread: one thread on `tokio-uring` for all I/O to other systems: webhook requests,
+//! Zilliqa nodes, key sets of guards, schemas from registries and DNS lookups of upstream names.
 //!
-//! The reactors and this thread meet only in mailboxes. A reactor never waits for it: what finds
-//! no room is dropped and counted. The other way it is this thread that waits, and nothing is lost.
+//! The reactors and this thread exchange messages only through bounded mailboxes. A reactor never
+//! waits for the control thread: a channel event for which its mailbox has no room is dropped and
+//! counted. In the other direction the control thread waits until there is room, so no command is
+//! lost.
 
 mod address;
 mod backlog;
@@ -48,18 +50,21 @@ use tokio::sync::Notify;
 use tokio_rustls::TlsConnector;
 use webhooks::{HOLD_MS, WebhookDelivery, Webhooks};
 
-/// Notices taken from one core before requests are made of them.
+/// Channel events taken from one core per turn of the control thread.
 const TAKEN_PER_TURN: usize = 1024;
-/// How long the keys of a guard may take to come.
+/// Timeout for fetching one key set.
 const FETCH: Duration = Duration::from_secs(4);
-/// The longest sleep: a bell that was not heard costs no more than this.
+/// The longest sleep between two turns, in milliseconds. It bounds the delay after a missed
+/// wake-up.
 const IDLE_MS: u64 = 1000;
-/// What the end gives this thread at least, when the reactors have used up the drain.
+/// The minimum time for final deliveries, in milliseconds, even if the drain of the reactors took
+/// all of the configured drain time.
 const CUT_GRACE_MS: u64 = 1000;
-/// How much longer than its own deadline the thread is waited for.
+/// How long after the thread's deadline [`Control::finish`] still waits for the thread.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// The control thread, seen from the server.
+/// The server's handle to the control thread. Dropping it ends the thread without waiting for
+/// undelivered events.
 pub struct Control {
     shared: Arc<Shared>,
     clock: Clock,
@@ -77,11 +82,12 @@ impl Drop for Control {
 
 struct Shared {
     woken: Arc<Notify>,
-    /// When the thread has to end; `u64::MAX` while it is not asked to.
+    /// The deadline by which the thread must end, in milliseconds; `u64::MAX` until
+    /// [`Control::finish`] is called.
     until_ms: AtomicU64,
-    /// The reactors are being drained: nothing new is begun for them.
+    /// Whether the reactors are being drained: no new work is started for them.
     draining: AtomicBool,
-    /// Configurations that were read anew, oldest first, and not taken over yet.
+    /// Reloaded configurations that the thread has not taken over yet, oldest first.
     reloaded: Mutex<Vec<Arc<Env>>>,
 }
 
@@ -91,12 +97,16 @@ impl Shared {
     }
 }
 
-/// What a start gives: see [`Control::start`].
+/// What [`Control::start`] returns: the handle, the queue from each core to the thread, and the
+/// queue from the thread to the first core.
 pub type Started = (Control, Vec<Outbox>, Inbox);
 
 impl Control {
-    /// Starts the thread on the clock of the reactors; gives it, the lane of each core to it, and
-    /// its lane to the first core. `None` if there is nothing to do.
+    /// Starts the control thread, which uses the clock of the reactors. Returns `None` if the
+    /// configuration has no webhooks, Zilliqa nodes, registries, remote key sets or upstream names.
+    ///
+    /// # Errors
+    /// The operating system cannot start a thread.
     pub fn start(
         env: &Arc<Env>,
         cores: u16,
@@ -149,59 +159,64 @@ impl Control {
                     Err(error) => drop(ready.send(Err(error))),
                 }
             });
-            // Said before the runtime ends, which waits for look-ups of names.
+            // Report the end before the runtime is dropped, because that waits for DNS lookups.
             drop(end);
         })?;
         Ok(Some((Control { shared, clock, started, ended, thread }, outboxes, inbox)))
     }
 
-    /// Hands over a configuration that was read anew. Call before any core has it: what happens
-    /// from then on is told by this one.
+    /// Passes a reloaded configuration to the thread. Call it before any core gets the
+    /// configuration, because channel events of the new version are reported according to it.
     pub fn renew(&self, env: &Arc<Env>) {
         self.shared.lock_renewed().push(env.clone());
         self.shared.woken.notify_one();
     }
 
-    /// The reactors are about to end: they are given nothing new.
+    /// Stops new work for the reactors, which are about to end.
     pub fn drain(&self) {
         self.shared.draining.store(true, Ordering::Release);
         self.shared.woken.notify_one();
     }
 
-    /// Waits until the thread has its runtime, or has failed to get it. Call once.
+    /// Waits until the thread runs or has failed to start. Call it once.
+    ///
+    /// # Errors
+    /// The runtime cannot be set up, or the state file of the Zilliqa epochs cannot be read.
     pub fn started(&self) -> io::Result<()> {
         self.started.recv().map_err(io::Error::other)?
     }
 
-    /// Whether the thread has ended, which it does by a panic unless it was asked to.
+    /// Whether the thread has ended. Before [`Control::finish`] is called, that means that it
+    /// panicked.
     pub fn has_ended(&self) -> bool {
         self.thread.is_finished()
     }
 
-    /// Now, on the clock of [`Control::finish`].
+    /// The current time in milliseconds, on the clock that [`Control::finish`] uses.
     pub fn now_ms(&self) -> u64 {
         self.clock.now().ms
     }
 
-    /// Delivers what waits, until `until_ms` or a moment from now, and ends. Call when every
+    /// Ends the thread: it delivers what is queued until `until_ms`, but has at least one second.
+    /// Returns when the thread has ended, or half a second after that deadline. Call it when every
     /// reactor has ended.
     pub fn finish(&self, until_ms: u64) {
         let until_ms = until_ms.max(self.now_ms() + CUT_GRACE_MS);
         self.shared.until_ms.store(until_ms, Ordering::Release);
         self.shared.woken.notify_one();
         let left = Duration::from_millis(until_ms.saturating_sub(self.now_ms()));
-        // The end of the channel is the end of the thread's work, or of the patience with it.
+        // Receiving fails when the thread has dropped its sender or when the time is over.
         let _ = self.ended.recv_timeout(left + PATIENCE);
     }
 }
 
-/// A URL, and what has come from it.
+/// A URL of a key set and the response body; `None` if the fetch failed.
 type Fetched = (String, Option<Bytes>);
 
-/// What was looked up, and what was found.
+/// A name and port, and the addresses that the DNS lookup found.
 type Found = (dns::HostPort, io::Result<Vec<SocketAddr>>);
 
-/// What the thread has.
+/// The state of the control thread.
 struct Thread {
     hooks: Webhooks,
     fetches: Fetches,
@@ -209,22 +224,22 @@ struct Thread {
     schemas: Schemas,
     inlets: Vec<Receiver<ChannelEvent>>,
     lane: Backlog,
-    /// Who asks nodes for epochs, if any are configured.
+    /// Fetches epochs from Zilliqa nodes, if any are configured.
     follower: Option<Follower>,
-    /// A configuration whose nodes are not followed yet.
+    /// A reloaded configuration whose Zilliqa nodes are not followed yet.
     unfollowed: Option<Arc<Env>>,
-    /// Wakes this thread.
+    /// Wakes the control thread.
     notifier: Notifier,
     shared: Arc<Shared>,
     clock: Clock,
     counters: Arc<Counters>,
     targets: Vec<Option<Rc<Target>>>,
-    /// Connections that wait for another request, by endpoint and lane.
+    /// Idle HTTP connections, by endpoint and lane.
     kept: Vec<Vec<Rc<Kept>>>,
     outcomes: Results<(usize, usize, PostOutcome)>,
-    /// What has come from the URLs of keys.
+    /// Finished fetches of key sets.
     fetched: Results<Fetched>,
-    /// What was found of names.
+    /// Finished DNS lookups.
     found: Results<Found>,
     tls: Option<TlsConnector>,
 }
@@ -268,7 +283,7 @@ impl Thread {
         Ok(thread)
     }
 
-    /// Takes over configurations that were read anew.
+    /// Takes over the reloaded configurations.
     fn take_renewed(&mut self, now_ms: u64) {
         for env in std::mem::take(&mut *self.shared.lock_renewed()) {
             self.hooks.renew(env.clone(), now_ms);
@@ -277,7 +292,7 @@ impl Thread {
         self.aim();
     }
 
-    /// Makes ready to reach the endpoints that are new or changed.
+    /// Creates HTTP targets for the webhook endpoints that are new or changed.
     fn aim(&mut self) {
         for end in self.hooks.take_changed() {
             let Some((hook, lanes)) = self.hooks.end(end) else { continue };
@@ -299,7 +314,7 @@ impl Thread {
         }
     }
 
-    /// Follows the nodes of the configuration that was taken over last.
+    /// Follows the Zilliqa nodes of the last configuration that was taken over.
     async fn follow_anew(&mut self, now_ms: u64) {
         let Some(env) = self.unfollowed.take() else { return };
         if let Some(follower) = &mut self.follower {
@@ -311,7 +326,8 @@ impl Thread {
         }
     }
 
-    /// Runs until it is asked to finish, and has.
+    /// Runs the thread's loop until [`Control::finish`] was called and everything is delivered or
+    /// the deadline has passed.
     async fn run(mut self) {
         let mut finishing = false;
         loop {
@@ -328,7 +344,8 @@ impl Thread {
             self.schemas.turn(now_ms, &mut self.tls);
             let until_ms = self.shared.until_ms.load(Ordering::Acquire);
             if until_ms != u64::MAX && !more {
-                // Over and over: the last notices may have come after the word to finish.
+                // Repeated every turn, because the last channel events may arrive after `finish`
+                // was called.
                 finishing = true;
                 self.hooks.finish(now_ms);
             }
@@ -351,7 +368,7 @@ impl Thread {
         self.counters.hooks_dropped.add(self.hooks.len());
     }
 
-    /// Does what is to be done for the nodes; says when to do so again.
+    /// Runs one turn of the follower. Returns when the next one is due, in milliseconds.
     fn follow(&mut self, finishing: bool, now_ms: u64) -> u64 {
         self.lane.hand_over();
         let Some(follower) = &mut self.follower else { return u64::MAX };
@@ -363,14 +380,16 @@ impl Thread {
         }
     }
 
-    /// Takes what the reactors have noticed; says whether there may be more.
+    /// Takes channel events from the reactors. Returns whether there may be more.
     fn take_notices(&mut self, now_ms: u64) -> bool {
         let mut more = false;
         for core in 0..self.inlets.len() {
             for _ in 0..TAKEN_PER_TURN {
                 let Some(notice) = self.inlets[core].pop() else { break };
                 if self.hooks.lacks(&notice) {
-                    // It has come since the last look, and before any core had it.
+                    // The event's configuration was reloaded after this turn took over
+                    // configurations. It is in `reloaded`, because the server puts it there before
+                    // any core gets it.
                     self.take_renewed(now_ms);
                 }
                 self.hooks.notice(notice, now_ms);
@@ -380,7 +399,7 @@ impl Thread {
         more
     }
 
-    /// Fetches the keys that are due.
+    /// Takes finished fetches of key sets and starts those that are due.
     fn fetch(&mut self, now_ms: u64) {
         for (url, text) in self.fetched.take() {
             self.fetches.outcome(&url, text.as_deref(), now_ms);
@@ -401,7 +420,7 @@ impl Thread {
         }
     }
 
-    /// Looks up the names that are due.
+    /// Takes finished DNS lookups and starts those that are due.
     fn look_up(&mut self, now_ms: u64) {
         for (name, found) in self.found.take() {
             self.lookups.outcome(&name, found, now_ms);
@@ -431,14 +450,14 @@ impl Thread {
             };
             if let (PostOutcome::Refused, Some(target)) = (outcome, &target) {
                 let host = target.host();
-                tracing::warn!(host, "a webhook is at a private address, and not allowed to be");
+                tracing::warn!(host, "a webhook is at a private address, which is not allowed");
             }
             outcomes.put((end, lane, outcome));
         });
     }
 }
 
-/// Who asks the configured nodes.
+/// The follower of the configured Zilliqa nodes; `None` if there are none.
 async fn follower(
     env: &Arc<Env>,
     notifier: &Notifier,

@@ -1,27 +1,28 @@
-//! One request to a webhook, and what became of it.
+//! Sends one webhook request and classifies its outcome.
 
 use super::client::{self, Kept, Target};
 use hyper::body::Bytes;
 use hyper::header::HeaderName;
 use std::time::Duration;
 
-/// How long one attempt may take: look-up, connection and answer.
+/// Timeout of one attempt: DNS lookup, connection and the head of the response.
 const ATTEMPT: Duration = Duration::from_secs(4);
-/// Bytes of an answer's body that are read, so that the connection can be used again.
+/// The maximum bytes of a response body that are read, so that the connection can be reused.
 const ANSWER_BYTES: usize = 64 * 1024;
 
-/// What became of a request.
+/// The outcome of a webhook request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PostOutcome {
-    /// Answered by a status of success.
+    /// The response has a 2xx status.
     Delivered,
-    /// Anything else.
+    /// The response has another status, or the request failed or timed out.
     Failed,
-    /// Not made: the endpoint is at an address that it may not have.
+    /// The request was not sent: the endpoint has only private addresses and they are not allowed,
+    /// or it has no valid target.
     Refused,
 }
 
-/// Makes one request, over the kept connection or a new one.
+/// Sends one POST request over the kept connection or a new one.
 pub(super) async fn post(
     target: &Target,
     kept: &Kept,
@@ -32,13 +33,13 @@ pub(super) async fn post(
         Ok(Ok(Some((response, connection)))) => {
             let success = response.status().is_success();
             let rest = client::finish(response, connection, kept, ANSWER_BYTES);
-            // Whatever the body is, the status has been the answer.
+            // The status alone decides the outcome; an error in the body does not matter.
             let _ = tokio::time::timeout(ATTEMPT / 4, rest).await;
             if success { PostOutcome::Delivered } else { PostOutcome::Failed }
         }
         Ok(Ok(None)) => PostOutcome::Refused,
         Ok(Err(error)) => {
-            tracing::debug!(host = target.host(), %error, "a webhook is not reached");
+            tracing::debug!(host = target.host(), %error, "a webhook cannot be reached");
             PostOutcome::Failed
         }
         Err(_) => PostOutcome::Failed,

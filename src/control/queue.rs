@@ -1,100 +1,102 @@
-//! What waits for one endpoint: a function of events, answers and time.
+//! The queue of events for one webhook endpoint. Time is an argument; there is no I/O here.
 //!
-//! Channels are spread over a few lanes. A lane sends one request at a time and tries it again
-//! until it succeeds or is too old, so a channel's events arrive in their order, and lanes do not
+//! Channels are spread over a few lanes by hash. A lane has one request in flight and retries it
+//! until it succeeds or is too old. A channel's events therefore arrive in order, and lanes do not
 //! wait for each other.
 //!
-//! At the bound the newest event of whichever source has the most is dropped, so that a client that
-//! makes channels up loses its own events and not those of others. A channel that is occupied and
-//! vacated, or the other way round, while the first of both waits is told neither.
+//! At the byte limit, the queue drops the newest event of the source that has the most events, so
+//! that a client that creates many channels loses its own events and not those of others. An
+//! `occupied` and a `vacated` event of one channel cancel each other while the first of them is
+//! queued.
 
 use crate::mem::Shares;
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// Requests under way to one endpoint, unless it takes batches.
+/// Lanes of an endpoint without batches, so its maximum number of requests in flight.
 const LANES: usize = 8;
-/// Events in one batch.
+/// The maximum number of events in one batch.
 const BATCH_EVENTS: usize = 100;
-/// Bytes of events in one batch, unless the first one alone has more.
+/// The maximum bytes of events in one batch, unless the first event alone is larger.
 const BATCH_BYTES: usize = 256 * 1024;
-/// What an event takes up in memory beside its text.
+/// Bytes of memory that an event is counted for in addition to its text.
 const ENTRY_BYTES: usize = 64;
-/// How long an event is tried.
+/// How long after it was queued an event is still retried, in milliseconds.
 pub(super) const GIVE_UP_MS: u64 = 5 * 60 * 1000;
-/// The longest wait after the first failure; each further one doubles it.
+/// The maximum wait after the first failure, in milliseconds; each further failure doubles it.
 const FIRST_REST_MS: u64 = 1000;
-/// The longest wait of all.
+/// The maximum wait after any failure, in milliseconds.
 const LONGEST_REST_MS: u64 = 60 * 1000;
 
-/// How a queue treats its events.
+/// The limits and the format of one queue.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct QueuePolicy {
-    /// Bytes that may wait.
+    /// The maximum bytes of undelivered events.
     pub(super) max_bytes: usize,
-    /// How long an event may wait for others; without it each request has one event.
+    /// How long an event waits for a batch to fill, in milliseconds; `None` sends one event per
+    /// request.
     pub(super) batch_ms: Option<u64>,
-    /// Makes a body of the time and the events.
+    /// Builds a request body from the Unix time in milliseconds and the events.
     pub(super) body: fn(u64, &[&[u8]]) -> Vec<u8>,
 }
 
-/// See the module's documentation.
+/// The queue of one endpoint; see the module's documentation.
 #[derive(Debug)]
 pub(super) struct WebhookQueue {
     policy: QueuePolicy,
     lanes: Vec<Lane>,
     bytes: usize,
     pushed: u64,
-    /// Who has caused what waits in all lanes; not what is part of a request.
+    /// The queued events of all lanes by source, without those that are part of a request.
     shares: Shares,
-    /// The last event of a channel that it is occupied or vacated, by its lane and number, if that
-    /// waits and no member or client event of the channel came after it.
+    /// The lane and number of each channel's last `occupied` or `vacated` event, if that event is
+    /// queued and no member or client event of the channel followed it.
     occupancy: HashMap<Arc<str>, (usize, u64)>,
-    /// Whether batches go without waiting to be full.
+    /// Whether batches are sent before they are full.
     hurried: bool,
 }
 
 #[derive(Debug, Default)]
 struct Lane {
-    /// By their number.
+    /// Queued events by their number.
     waiting: BTreeMap<u64, Entry>,
     current: Option<Request>,
     flying: bool,
-    /// Failures since the last success, and until when nothing is tried.
+    /// Failures since the last success; no request is made before `rest_until_ms`.
     failures: u32,
     rest_until_ms: u64,
 }
 
-/// An event that an endpoint is to be told.
+/// An event to deliver to an endpoint.
 #[derive(Clone, Debug)]
 pub(super) struct WebhookEvent {
     pub(super) channel: Arc<str>,
-    /// Who has caused it.
+    /// The source that caused the event; the queue's fairness is per source.
     pub(super) source: u64,
-    /// What it says of whether the channel is occupied.
+    /// Whether the event says that the channel is occupied or vacated.
     pub(super) occupancy: Occupancy,
     /// The event as JSON.
     pub(super) text: Vec<u8>,
 }
 
-/// What an event says of whether its channel is occupied.
+/// What an event says about whether its channel is occupied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Occupancy {
     Occupied,
     Vacated,
-    /// Nothing; it is a count, or a miss.
+    /// Nothing: a subscription count or a cache miss.
     Silent,
-    /// Nothing, but it only makes sense between an occupied and a vacated.
+    /// Nothing, but the event only makes sense between an `occupied` and a `vacated` event.
     Between,
 }
 
-/// What became of events when another one was added.
+/// What a push removed from the queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Pushed {
-    /// Events that had to be dropped.
+    /// Events that were dropped at the byte limit.
     pub(super) dropped: u64,
-    /// Events that were undone by each other.
+    /// Events that cancelled each other.
     pub(super) cancelled: u64,
 }
 
@@ -110,17 +112,17 @@ impl Entry {
     }
 }
 
-/// Events on their way.
+/// The current request of a lane, in flight or waiting for a retry.
 #[derive(Debug)]
 struct Request {
-    /// Of its first event.
+    /// When its first event was queued, in milliseconds.
     since_ms: u64,
     events: u64,
     bytes: usize,
     body: Rc<[u8]>,
 }
 
-/// The lane of a request, and its body.
+/// The lane and the body of a request.
 pub(super) type Job = (usize, Rc<[u8]>);
 
 impl WebhookQueue {
@@ -142,15 +144,15 @@ impl WebhookQueue {
         self.lanes.len()
     }
 
-    /// Treats its events in another way from now on, but not in batches if it did not, nor one by
-    /// one if it did; says how many had to be dropped.
+    /// Applies a new policy, which must have batches if and only if the old one has them. Returns
+    /// how many events were dropped because the byte limit is smaller.
     pub(super) fn renew(&mut self, policy: QueuePolicy) -> u64 {
         debug_assert_eq!(policy.batch_ms.is_some(), self.policy.batch_ms.is_some());
         self.policy = policy;
         self.make_room()
     }
 
-    /// Takes an event, whose channel has this hash.
+    /// Adds an event; `hash` is the hash of its channel, which selects the lane.
     pub(super) fn push(&mut self, hash: u64, event: WebhookEvent, now_ms: u64) -> Pushed {
         if event.text.len() + ENTRY_BYTES > self.policy.max_bytes {
             return Pushed { dropped: 1, ..Pushed::default() };
@@ -175,7 +177,7 @@ impl WebhookQueue {
         Pushed { dropped: self.make_room(), ..Pushed::default() }
     }
 
-    /// Takes back the event that `event` undoes, if that waits.
+    /// Removes the queued event that `event` cancels. Returns whether there was one.
     fn undo(&mut self, event: &WebhookEvent) -> bool {
         let opposite = match event.occupancy {
             Occupancy::Occupied => Occupancy::Vacated,
@@ -192,7 +194,7 @@ impl WebhookQueue {
         self.take(lane, number).is_some()
     }
 
-    /// Takes an event out of its lane.
+    /// Removes a queued event from its lane.
     fn take(&mut self, lane: usize, number: u64) -> Option<Entry> {
         let entry = self.lanes[lane].waiting.remove(&number)?;
         self.shares.remove(entry.event.source, number);
@@ -207,7 +209,7 @@ impl WebhookQueue {
         let mut dropped = 0;
         while self.bytes > self.policy.max_bytes {
             match self.drop_one() {
-                // All that is left is under way.
+                // Only requests in flight are left.
                 0 => break,
                 some => dropped += some,
             }
@@ -215,8 +217,8 @@ impl WebhookQueue {
         dropped
     }
 
-    /// Drops the newest event of the source with the most events that wait; if none waits, a
-    /// request that is not under way at this moment. Says how many events that were.
+    /// Drops the newest queued event of the source that has the most. If no event is queued, drops
+    /// a request that waits for a retry. Returns how many events were dropped.
     fn drop_one(&mut self) -> u64 {
         if let Some(number) = self.shares.newest_of_busiest() {
             let holds = |lane: &Lane| lane.waiting.contains_key(&number);
@@ -230,7 +232,8 @@ impl WebhookQueue {
         request.events
     }
 
-    /// The next request that can be made now.
+    /// The next request that can be sent now. The lane is then busy until
+    /// [`WebhookQueue::succeeded`] or [`WebhookQueue::failed`] is called.
     pub(super) fn next(&mut self, now_ms: u64, unix_ms: u64) -> Option<Job> {
         let ready = |lane: &Lane| self.ready_ms(lane) <= now_ms;
         let at = self.lanes.iter().position(ready)?;
@@ -243,7 +246,8 @@ impl WebhookQueue {
         lane.current.as_ref().map(|request| (at, request.body.clone()))
     }
 
-    /// When the lane can make a request.
+    /// When the lane can send a request, in milliseconds; `u64::MAX` if it has none or one is in
+    /// flight.
     fn ready_ms(&self, lane: &Lane) -> u64 {
         let waits_since = match (&lane.current, lane.waiting.first_key_value()) {
             _ if lane.flying => return u64::MAX,
@@ -260,7 +264,7 @@ impl WebhookQueue {
         }
     }
 
-    /// The lane's request has succeeded.
+    /// Removes the lane's request, which was delivered.
     pub(super) fn succeeded(&mut self, lane: usize) {
         let lane = &mut self.lanes[lane];
         (lane.failures, lane.flying, lane.rest_until_ms) = (0, false, 0);
@@ -269,15 +273,16 @@ impl WebhookQueue {
         }
     }
 
-    /// The lane's request has failed, and is tried again if `again` and if it is not too old.
-    /// `jitter` is any number. Says how many events were given up.
+    /// Notes that the lane's request failed. It is retried later if `again` is true and its first
+    /// event is not too old by then. `jitter` is any random number. Returns how many events were
+    /// given up.
     pub(super) fn failed(&mut self, lane: usize, again: bool, jitter: u64, now_ms: u64) -> u64 {
         let lane = &mut self.lanes[lane];
         lane.flying = false;
-        let max_bytes = FIRST_REST_MS << lane.failures.min(16);
-        let max_bytes = max_bytes.min(LONGEST_REST_MS);
+        let rest_ms = FIRST_REST_MS << lane.failures.min(16);
+        let rest_ms = rest_ms.min(LONGEST_REST_MS);
         lane.failures += 1;
-        lane.rest_until_ms = now_ms + max_bytes / 2 + jitter % (max_bytes / 2 + 1);
+        lane.rest_until_ms = now_ms + rest_ms / 2 + jitter % (rest_ms / 2 + 1);
         let too_old =
             |request: &mut Request| !again || lane.rest_until_ms >= request.since_ms + GIVE_UP_MS;
         match lane.current.take_if(too_old) {
@@ -289,17 +294,18 @@ impl WebhookQueue {
         }
     }
 
-    /// Sends what waits without waiting for more of it.
+    /// Sends batches from now on without waiting until they are full.
     pub(super) fn hurry(&mut self) {
         self.hurried = true;
     }
 
-    /// When to look again.
+    /// When [`WebhookQueue::next`] has a request, in milliseconds; `u64::MAX` if that needs an
+    /// event or an outcome first.
     pub(super) fn deadline_ms(&self) -> u64 {
         self.lanes.iter().map(|lane| self.ready_ms(lane)).min().unwrap_or(u64::MAX)
     }
 
-    /// Events that have not been delivered.
+    /// The number of undelivered events, including those in flight.
     pub(super) fn len(&self) -> u64 {
         let in_lane = |lane: &Lane| {
             lane.waiting.len() as u64 + lane.current.as_ref().map_or(0, |request| request.events)
@@ -307,13 +313,13 @@ impl WebhookQueue {
         self.lanes.iter().map(in_lane).sum()
     }
 
-    /// Makes one request of what waits in a lane.
+    /// Builds one request from the queued events of a lane.
     fn gather(&mut self, at: usize, unix_ms: u64) -> Option<Request> {
-        let max_bytes = if self.policy.batch_ms.is_some() { BATCH_EVENTS } else { 1 };
+        let max_events = if self.policy.batch_ms.is_some() { BATCH_EVENTS } else { 1 };
         let bytes_before = self.bytes;
         let mut taken: Vec<Entry> = Vec::new();
         let mut length = 0;
-        while taken.len() < max_bytes
+        while taken.len() < max_events
             && let Some((number, next)) = self.lanes[at].waiting.first_key_value()
         {
             length += next.event.text.len();
@@ -323,7 +329,7 @@ impl WebhookQueue {
             let number = *number;
             taken.extend(self.take(at, number));
         }
-        // A request counts until it is answered.
+        // The bytes of a request count until it is delivered or given up.
         self.bytes = bytes_before;
         let events: Vec<&[u8]> = taken.iter().map(|entry| entry.event.text.as_slice()).collect();
         Some(Request {
@@ -356,7 +362,7 @@ mod tests {
     }
 
     impl WebhookQueue {
-        /// An event of the one source; says how many events had to be dropped.
+        /// Adds an event of the one source; returns how many events were dropped.
         fn add(&mut self, channel: u64, text: &str, now_ms: u64) -> u64 {
             self.push(channel, event(channel, text), now_ms).dropped
         }
@@ -409,7 +415,7 @@ mod tests {
         assert!(rests.is_sorted() && rests.len() > 8, "{rests:?}");
         assert!(rests.iter().all(|rest| (500..=60_000).contains(rest)), "{rests:?}");
         assert!((241_000..=301_000).contains(&now_ms), "{now_ms}");
-        // The next one does not hammer the endpoint, and a success forgets all failures.
+        // The next event waits as well; a success resets the failure count.
         let due_ms = queue.deadline_ms();
         assert!(due_ms >= now_ms + 30_000);
         assert_eq!(text(queue.next(due_ms, 6)), job(0, "6:b"));
@@ -443,22 +449,25 @@ mod tests {
     }
 
     #[test]
-    fn beyond_the_bound_the_newest_of_the_busiest_goes_but_not_what_is_under_way() {
+    fn webhook_queue_over_its_bound_drops_the_newest_of_the_busiest_source() {
         let size = ENTRY_BYTES + 1;
         let mut queue = queue(3 * size, None);
         let of = |source, channel, text| WebhookEvent { source, ..event(channel, text) };
         let push = |queue: &mut WebhookQueue, source, channel, text| {
             queue.push(channel, of(source, channel, text), 0).dropped
         };
-        // Exactly full: two of the one who makes channels up, one of somebody else.
+        // Exactly full: two events of the source that creates channels, one event of another
+        // source.
         for (source, channel, text) in [(7, 0, "a"), (7, 1, "b"), (8, 2, "c")] {
             assert_eq!(push(&mut queue, source, channel, text), 0);
         }
-        // Each further one of the first costs that one's newest, be it the one that has just come.
+        // Each further event of the first source drops its own newest event, even the one just
+        // added.
         assert_eq!(push(&mut queue, 7, 3, "d"), 1);
         assert_eq!(push(&mut queue, 7, 4, "e"), 1);
         assert_eq!(queue.len(), 3);
-        // What is under way stays; one of somebody new costs the newest of the busiest.
+        // Requests in flight stay; an event of a new source drops the newest event of the busiest
+        // one.
         assert_eq!(text(queue.next(0, 0)), job(0, "0:a"));
         assert_eq!(text(queue.next(0, 0)), job(1, "0:b"));
         assert_eq!(push(&mut queue, 9, 5, "f"), 1, "all have one: the newest");
@@ -466,13 +475,13 @@ mod tests {
         assert_eq!(queue.failed(2, true, 0, 0), 0);
         assert_eq!(push(&mut queue, 9, 5, &"x".repeat(3 * size)), 1, "itself");
         assert_eq!(queue.len(), 3);
-        // With a smaller bound even what is to be tried again goes, but not what is under way.
+        // A smaller limit also drops a request that waits for a retry, but not requests in flight.
         let policy = QueuePolicy { max_bytes: size, ..queue.policy };
         assert_eq!((queue.renew(policy), queue.len()), (1, 2));
     }
 
     #[test]
-    fn a_flood_of_one_source_costs_nobody_else_an_event() {
+    fn webhook_queue_busy_source_loses_only_its_own_events() {
         let max_bytes = 1000 * (ENTRY_BYTES + 8);
         let mut queue = queue(max_bytes, None);
         let mut dropped = 0;
@@ -500,7 +509,7 @@ mod tests {
     }
 
     #[test]
-    fn an_occupied_and_a_vacated_that_wait_cancel_each_other() {
+    fn webhook_queue_occupied_and_vacated_cancel_each_other() {
         let mut queue = queue(10_000, None);
         let of = |channel, occupancy| WebhookEvent { occupancy, ..event(channel, "x") };
         let (occupied, vacated) = (Occupancy::Occupied, Occupancy::Vacated);
@@ -511,15 +520,15 @@ mod tests {
         assert_eq!(cancelled(&mut queue, 1, Occupancy::Silent), 0);
         assert_eq!(cancelled(&mut queue, 1, vacated), 2);
         assert_eq!((queue.len(), queue.occupancy.len()), (1, 0));
-        // The other way round, too, and the same twice is no pair.
+        // It works in the other order, too; two equal events do not cancel each other.
         assert_eq!(cancelled(&mut queue, 1, vacated), 0);
         assert_eq!(cancelled(&mut queue, 1, vacated), 0);
         assert_eq!(cancelled(&mut queue, 1, occupied), 2);
-        // What only makes sense in between keeps both.
+        // An event of kind `Between` keeps both.
         assert_eq!(cancelled(&mut queue, 2, occupied), 0);
         assert_eq!(cancelled(&mut queue, 2, Occupancy::Between), 0);
         assert_eq!(cancelled(&mut queue, 2, vacated), 0);
-        // What is under way does not cancel anything.
+        // A request in flight does not cancel anything.
         assert_eq!(cancelled(&mut queue, 3, occupied), 0);
         while queue.next(0, 0).is_some() {}
         assert_eq!(cancelled(&mut queue, 3, vacated), 0);

@@ -1,10 +1,10 @@
-//! What tasks of this thread have come to, until its next turn takes it.
+//! The results of tasks on the control thread, collected until its next turn takes them.
 
 use crate::mem::Notifier;
 use std::cell::RefCell;
 use std::rc::Rc;
 
-/// See the module's documentation. Clones are the same list.
+/// A list of results; see the module's documentation. Clones share one list.
 pub(super) struct Results<T> {
     list: Rc<RefCell<Vec<T>>>,
     notifier: Notifier,
@@ -17,18 +17,18 @@ impl<T> Clone for Results<T> {
 }
 
 impl<T> Results<T> {
-    /// `notifier` calls for that turn.
+    /// An empty list. `notifier` wakes the control thread after each result.
     pub(super) fn new(notifier: &Notifier) -> Results<T> {
         Results { list: Rc::default(), notifier: notifier.clone() }
     }
 
-    /// A task has come to this.
+    /// Adds the result of a task and wakes the control thread.
     pub(super) fn put(&self, it: T) {
         self.list.borrow_mut().push(it);
         self.notifier.notify();
     }
 
-    /// All that was put since, in that order.
+    /// Takes all results in the order in which they were added.
     pub(super) fn take(&self) -> Vec<T> {
         self.list.take()
     }

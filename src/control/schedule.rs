@@ -1,29 +1,30 @@
-//! When things of a list are fetched again: at the start, at an interval, and when they are wanted,
-//! but not too often; after a failure later and later. Time comes in as an argument.
+//! The schedule of repeated fetches: each entry of a list is fetched at the start, at an interval,
+//! and on request, but not more often than a minimum interval allows. After failures the wait
+//! doubles. Time is an argument.
 
 use crate::mem::{RefreshList, RefreshRequest};
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::Arc;
 
-/// What is fetched, again and again.
+/// An entry that is fetched repeatedly.
 pub(super) trait Refreshable {
-    /// Those of the same key are fetched once for all.
+    /// Entries with equal keys share one fetch.
     type Key: Clone + Eq + Hash;
 
     fn key(&self) -> Self::Key;
 
-    /// Whether it is to be fetched before its interval is over.
+    /// The request to fetch the entry before its interval is over.
     fn refresh(&self) -> &RefreshRequest;
 
-    /// The interval, in milliseconds.
+    /// The interval between two fetches, in milliseconds.
     fn refresh_ms(&self) -> u64;
 
-    /// The least time between two fetches, in milliseconds.
+    /// The minimum time between the starts of two fetches, in milliseconds.
     fn floor_ms(&self) -> u64;
 }
 
-/// See the module's documentation.
+/// The schedule of one list; see the module's documentation.
 pub(super) struct Schedule<T: Refreshable> {
     list: Arc<RefreshList<T>>,
     by_key: HashMap<T::Key, State>,
@@ -32,16 +33,16 @@ pub(super) struct Schedule<T: Refreshable> {
 #[derive(Default)]
 struct State {
     busy: bool,
-    /// When it was begun last.
+    /// When the last fetch started, in milliseconds.
     last_ms: Option<u64>,
-    /// When it is to begin again by itself.
+    /// When the next fetch starts without a request, in milliseconds.
     next_ms: u64,
-    /// Failures in a row.
+    /// Consecutive failures.
     failures: u32,
 }
 
 impl State {
-    /// When it is to begin again.
+    /// When the next fetch starts, in milliseconds; `u64::MAX` while one is in flight.
     fn due_ms(&self, it: &impl Refreshable) -> u64 {
         let soonest = self.last_ms.map_or(0, |last_ms| last_ms + it.floor_ms());
         match (self.busy, it.refresh().is_wanted()) {
@@ -57,7 +58,8 @@ impl<T: Refreshable> Schedule<T> {
         Schedule { list, by_key: HashMap::new() }
     }
 
-    /// What is to be fetched now, one of each key. Each is answered by [`Schedule::outcome`].
+    /// The entries to fetch now, one of each key, which are in flight from now on. The caller
+    /// reports each result with [`Schedule::outcome`].
     pub(super) fn due(&mut self, now_ms: u64) -> Vec<Arc<T>> {
         let list = self.list.list();
         self.by_key.retain(|key, _| list.iter().any(|it| it.key() == *key));
@@ -75,7 +77,8 @@ impl<T: Refreshable> Schedule<T> {
         due
     }
 
-    /// Hears whether it came; says whose it is, which is nobody's if it is not listed any more.
+    /// Takes the result of a fetch: `came` is whether it succeeded. Returns all listed entries with
+    /// that key; none if the entry was removed from the list meanwhile.
     pub(super) fn outcome(&mut self, key: &T::Key, came: bool, now_ms: u64) -> Vec<Arc<T>> {
         let Some(state) = self.by_key.get_mut(key) else { return Vec::new() };
         state.busy = false;
@@ -84,7 +87,8 @@ impl<T: Refreshable> Schedule<T> {
         list.retain(|it| it.key() == *key);
         let wait_ms = |it: &Arc<T>| match came {
             true => it.refresh_ms(),
-            // Twice as long after each failure, from the floor up to the interval.
+            // The wait doubles with each failure, from twice the minimum interval up to the normal
+            // interval.
             false => (it.floor_ms() << state.failures.min(16)).min(it.refresh_ms()),
         };
         let wait_ms = list.iter().map(|it| wait_ms(it).max(it.floor_ms())).min();
@@ -92,7 +96,7 @@ impl<T: Refreshable> Schedule<T> {
         list
     }
 
-    /// When to look again.
+    /// When the next fetch is due, in milliseconds; `u64::MAX` if none is.
     pub(super) fn deadline_ms(&self) -> u64 {
         let due = |it: &Arc<T>| self.by_key.get(&it.key()).map_or(0, |state| state.due_ms(&**it));
         self.list.list().iter().map(due).min().unwrap_or(u64::MAX)
@@ -165,7 +169,7 @@ mod tests {
         assert_eq!((all.deadline_ms(), all.began(4999).len()), (5000, 0));
         assert_eq!(all.began(5000), ["a"]);
         assert!(!a.refresh.is_wanted());
-        // Wanted again while it is fetched: once more, at the next floor.
+        // Requested again during the fetch: one more fetch after the minimum interval.
         a.refresh.want();
         assert!(all.began(5001).is_empty());
         all.outcome(&"a", true, 5100);

@@ -1,8 +1,8 @@
-//! Schemas of registries, fetched and made ready to use: away from the reactors, each by requests
-//! that take a bounded time and whose answers have a bounded size.
+//! Fetches schemas from schema registries and compiles them, away from the reactors. Each request
+//! has a timeout, and each response a maximum size.
 //!
-//! Three APIs are spoken: that of Confluent's Schema Registry (Karapace has it too), and versions 2
-//! and 3 of Apicurio Registry's. Redirects are not followed.
+//! Three APIs are supported: that of Confluent's Schema Registry (which Karapace also offers), and
+//! versions 2 and 3 of Apicurio Registry's REST API. Redirects are not followed.
 
 mod answer;
 mod apicurio;
@@ -24,29 +24,30 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio_rustls::TlsConnector;
 
-/// How long one answer may take.
+/// Timeout of one request.
 const ANSWER: Duration = Duration::from_secs(4);
-/// How long a schema with all that it refers to may take.
+/// Timeout of all requests for a schema and its references.
 const LOOK_UP: Duration = Duration::from_secs(10);
-/// Bytes of one answer.
+/// The maximum size of one response body, in bytes.
 const ANSWER_BYTES: usize = 512 * 1024;
-/// Bytes of a schema with all that it refers to.
+/// The maximum size of a schema with all its references, in bytes.
 const TEXT_BYTES: usize = 512 * 1024;
-/// How many schemas one refers to, and those in their turn.
+/// The maximum number of direct and indirect references of a schema.
 const REFERENCES: usize = 32;
-/// In how many steps.
+/// The maximum depth of the references.
 const DEPTH: usize = 8;
-/// What stays as it is in a part of a path (RFC 3986 section 2.3).
+/// The characters that are not percent-encoded in a path segment: the unreserved ones (RFC 3986
+/// section 2.3).
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// What came of a job.
-type PostOutcome = Result<Option<Arc<Schema>>, FetchFailure>;
+/// The outcome of a schema fetch; `Ok(None)` means that the known schema is still the current one.
+type SchemaOutcome = Result<Option<Arc<Schema>>, FetchFailure>;
 
-/// Who fetches.
+/// The schema fetches of all registries.
 pub(super) struct Schemas {
     registries: Arc<Registries>,
     counters: Arc<Counters>,
-    done: Results<(SchemaFetch, PostOutcome)>,
+    done: Results<(SchemaFetch, SchemaOutcome)>,
 }
 
 impl Schemas {
@@ -58,7 +59,7 @@ impl Schemas {
         Schemas { registries, counters, done: Results::new(notifier) }
     }
 
-    /// Takes what has come, and begins what is due; `tls` is as for [`Target::new`].
+    /// Takes finished fetches and starts those that are due; `tls` is as for [`Target::new`].
     pub(super) fn turn(&self, now_ms: u64, tls: &mut Option<TlsConnector>) {
         for (job, outcome) in self.done.take() {
             self.tell(&job, outcome, now_ms);
@@ -78,7 +79,7 @@ impl Schemas {
         }
     }
 
-    fn tell(&self, job: &SchemaFetch, outcome: PostOutcome, now_ms: u64) {
+    fn tell(&self, job: &SchemaFetch, outcome: SchemaOutcome, now_ms: u64) {
         let (catalog, what) = (&job.place.catalog.name, &job.what);
         let found = match &outcome {
             Ok(schema) => Ok(schema.as_ref().map(|schema| schema.id)),
@@ -89,11 +90,13 @@ impl Schemas {
         match &found {
             Ok(Some(id)) => tracing::info!(event, catalog, %what, id, "a schema is fetched"),
             Ok(None) => {}
-            // Clients make numbers up.
+            // Logged at debug level, because clients can send any schema id.
             Err(FetchFailure::Gone) if matches!(what, SchemaRef::Id(_)) => {
                 tracing::debug!(event, catalog, %what, "no schema has it");
             }
-            Err(failure) => tracing::warn!(event, catalog, %what, %failure, "a schema is not had"),
+            Err(failure) => {
+                tracing::warn!(event, catalog, %what, %failure, "a schema cannot be fetched")
+            }
         }
         let bad = matches!(found, Err(FetchFailure::Bad(_)));
         self.counters.schemas_bad.add(bad.into());
@@ -106,14 +109,14 @@ impl Schemas {
         }
     }
 
-    /// When to look again.
+    /// When the next fetch is due, in milliseconds; `u64::MAX` if none is.
     pub(super) fn deadline_ms(&self) -> u64 {
         let places = self.registries.places();
         places.iter().map(|place| place.deadline_ms()).min().unwrap_or(u64::MAX)
     }
 }
 
-/// What Zilla calls it.
+/// The name that Zilla gives to this outcome in its event log.
 fn event(kind: CatalogKind, what: &SchemaRef, outcome: &SchemaLookup) -> String {
     let (registry, one) = match kind {
         CatalogKind::Apicurio => ("APICURIO_REGISTRY", "ARTIFACT"),
@@ -140,17 +143,17 @@ fn target(catalog: &Catalog, tls: &mut Option<TlsConnector>) -> Option<Target> {
     if !shown.is_empty() {
         fields.insert(AUTHORIZATION, HeaderValue::from_str(shown).ok()?);
     }
-    // The operator says where it is.
+    // Private addresses are allowed, because the operator configures the URL.
     Target::new(&catalog.url, fields, true, &catalog.ca_file, tls)
 }
 
-async fn look_up(target: &Target, job: &SchemaFetch) -> PostOutcome {
+async fn look_up(target: &Target, job: &SchemaFetch) -> SchemaOutcome {
     let mut look_up = LookUp { target, catalog: &job.place.catalog, bytes: 0 };
     let late = || FetchFailure::Failed("it took too long".to_owned());
     let found = tokio::time::timeout(LOOK_UP, look_up.run(job)).await;
     let Some((id, doc)) = found.map_err(|_| late())?? else { return Ok(None) };
     let shape = job.shape.clone();
-    // A thread of its own: it may take a while, and what it may do is another's.
+    // Compiling can take long, so it runs on a blocking thread. A panic in it becomes a failure.
     let compiled = tokio::task::spawn_blocking(move || shape.compile(&doc)).await;
     let bad = |reason: String| FetchFailure::Bad(reason);
     let model = compiled.map_err(|_| bad("it cannot be used".to_owned()))?;
@@ -158,19 +161,20 @@ async fn look_up(target: &Target, job: &SchemaFetch) -> PostOutcome {
     Ok(Some(Arc::new(Schema { id, model })))
 }
 
-/// One schema, and all that it refers to.
+/// The fetch of one schema and its references.
 struct LookUp<'l> {
     target: &'l Target,
     catalog: &'l Catalog,
-    /// Bytes of all texts so far.
+    /// Bytes of all schema texts so far.
     bytes: usize,
 }
 
-/// Where a schema is that another one refers to, and what it is called there.
+/// A reference from one schema to another: the name used in the referring schema, and the location
+/// of the other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Reference {
     name: String,
-    /// Of Apicurio's only; of others, empty.
+    /// The artifact group in Apicurio; empty for other registries.
     group: String,
     subject: String,
     version: String,
@@ -194,7 +198,7 @@ impl From<apicurio::ApicurioReference> for Reference {
 }
 
 impl LookUp<'_> {
-    /// Number and texts; nothing if it is the one that is known.
+    /// Fetches a schema's id, text and references. Returns `None` if the id is the known one.
     async fn run(&mut self, job: &SchemaFetch) -> Result<Option<(SchemaId, Doc)>, FetchFailure> {
         let kind = job.shape.kind;
         let id = match &job.what {
@@ -209,7 +213,7 @@ impl LookUp<'_> {
         Ok(Some((id, Doc { text, references })))
     }
 
-    /// The number of a name.
+    /// Fetches the schema id for a name and a version.
     async fn named(
         &self,
         name: &str,
@@ -229,7 +233,7 @@ impl LookUp<'_> {
         Ok(id)
     }
 
-    /// The text of a number, and what it refers to.
+    /// Fetches the text and the references of a schema by its id.
     async fn numbered(
         &mut self,
         id: SchemaId,
@@ -243,7 +247,8 @@ impl LookUp<'_> {
         self.registered(json(&found.body)?, kind)
     }
 
-    /// All that is referred to, each behind those that it refers to itself.
+    /// Fetches the name and text of all direct and indirect references. Each comes after the
+    /// references of its own.
     async fn all(
         &mut self,
         references: Vec<Reference>,
@@ -251,7 +256,8 @@ impl LookUp<'_> {
     ) -> Result<Vec<(String, String)>, FetchFailure> {
         let bad = |reason: &str| FetchFailure::Bad(reason.to_owned());
         let mut texts = Vec::new();
-        // The first to be looked at is the last; one with a text has had those that it refers to.
+        // A stack: the last entry is next. An entry that has its text is output, as all its
+        // references were output before.
         let mut left: Vec<_> = references.into_iter().rev().map(|it| (it, 1, None)).collect();
         let mut begun: Vec<String> = Vec::new();
         while let Some((reference, depth, text)) = left.pop() {
@@ -290,7 +296,8 @@ impl LookUp<'_> {
         self.registered(found.text, kind)
     }
 
-    /// A text of Apicurio's, and what it refers to, which registries before 2.3 do not know.
+    /// Fetches the text and the references of an Apicurio artifact. Registries before version 2.3
+    /// have no references, and answer 404.
     async fn artifact(
         &mut self,
         places: apicurio::Places,
@@ -311,7 +318,7 @@ impl LookUp<'_> {
         Ok((text, references.into_iter().map(Reference::from).collect()))
     }
 
-    /// A text of Confluent's, and what it refers to.
+    /// Checks a Confluent schema and returns its text and references.
     fn registered(
         &mut self,
         found: confluent::SchemaText,
@@ -340,14 +347,14 @@ impl LookUp<'_> {
         apicurio::Api::of(self.catalog)
     }
 
-    /// An answer of any status.
+    /// Sends a GET request and returns the response, whatever its status is.
     async fn ask(&self, path: &str) -> Result<FetchedResponse, FetchFailure> {
         let path = format!("{}{path}", self.target.path().trim_end_matches('/'));
         let answer = self.target.get_at(&path, ANSWER_BYTES, ANSWER).await;
         answer.map_err(|error| FetchFailure::Failed(error.to_string()))
     }
 
-    /// The answer of a path, if it is 200.
+    /// Sends a GET request and returns the response if its status is 200.
     async fn get(&self, path: &str) -> Result<FetchedResponse, FetchFailure> {
         let answer = self.ask(path).await?;
         match answer.status {
@@ -356,7 +363,7 @@ impl LookUp<'_> {
         }
     }
 
-    /// What an answer means that is not 200.
+    /// The failure that a response with another status than 200 means.
     fn failure(&self, answer: &FetchedResponse) -> FetchFailure {
         answer::failure(answer, |body| match self.is_apicurio() {
             true => self.api().message(body),
@@ -374,7 +381,7 @@ fn json<'a, T: Deserialize<'a>>(answer: &'a [u8]) -> Result<T, FetchFailure> {
         .map_err(|error| FetchFailure::Failed(format!("not one: {error}")))
 }
 
-/// Checks that a schema of the type `found` is one for a model of `kind`.
+/// Checks that the schema type `found` is the one for a model of `kind`.
 fn fits(found: &str, kind: ModelKind) -> Result<(), FetchFailure> {
     let wanted = match kind {
         ModelKind::Json => "JSON",

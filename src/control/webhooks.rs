@@ -1,11 +1,10 @@
-//! From what happened to channels to requests: what is held back, who is told, in which words.
+//! Turns channel events into webhook requests: which events are held back, which endpoints get
+//! them, and with which body. Time is an argument; there is no I/O here.
 //!
-//! A function of notices, outcomes and time; it knows no socket and no clock.
-//!
-//! What happened while a configuration was in force on the channel's home is told to the endpoints
-//! of that configuration, even if another has come since. An endpoint of the same application with
-//! the same URL stays what it is through all changes, with what waits for it; one that the new
-//! configuration does not have is told what it has to be told still, and is forgotten then.
+//! An event is delivered to the endpoints of the configuration that was in force on the channel's
+//! home core, even after a reload. An endpoint of the same application with the same URL and batch
+//! setting keeps its queue over reloads. An endpoint that the new configuration lacks is removed
+//! when its queue is empty.
 
 use super::debounce::Debounce;
 use super::post::PostOutcome;
@@ -20,45 +19,47 @@ use std::hash::{BuildHasher, RandomState};
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// How long a leaving waits for a return.
+/// How long a leave event (`vacated`, member removed) is held back, in milliseconds.
 pub(super) const HOLD_MS: u64 = 3000;
-/// How long after its end a configuration's notices are told to its own endpoints: longer than
-/// cores take to take over the next one, and leavings to be told.
+/// How long a replaced configuration is kept for its own events, in milliseconds: longer than all
+/// cores take to switch to the next one, and than leave events are held back.
 const KEEP_MS: u64 = 30_000;
-/// Configurations whose notices are told to their own endpoints.
+/// The maximum number of configurations that are kept.
 const ROSTERS: usize = 16;
 
-/// See the module's documentation.
+/// The webhook endpoints of all applications; see the module's documentation.
 pub(super) struct Webhooks {
-    /// By the application's number, so that one's many leavings do not push out another's.
+    /// Held leave events by application number, so that one application's many leave events do not
+    /// displace another's.
     holds: Vec<Debounce>,
     hold_ms: u64,
-    /// Who is told what by which configuration: the present one last. There is always one.
+    /// The endpoints of each kept configuration, the current one last. There is always at least
+    /// one.
     rosters: VecDeque<Roster>,
     ends: Vec<Option<End>>,
-    /// Whether there are endpoints that no configuration has and something waits for.
+    /// Whether an endpoint that is in no kept configuration has undelivered events.
     leaving: bool,
-    /// Endpoints that are new, or are to be reached in another way.
+    /// Endpoints that are new or whose settings have changed.
     changed: Vec<usize>,
     hasher: RandomState,
     failures: u64,
     counters: Arc<Counters>,
 }
 
-/// Who is told by one configuration.
+/// The endpoints of one configuration.
 struct Roster {
     version: u32,
-    /// When it is forgotten.
+    /// When the configuration is removed, in milliseconds; `u64::MAX` for the current one.
     until_ms: u64,
     env: Arc<Env>,
-    /// By the application's number: what is told, and to which of the endpoints.
+    /// By application number: each webhook's settings, and its index in `Webhooks::ends`.
     by_app: Vec<Vec<(Webhook, usize)>>,
 }
 
 struct End {
     app: u32,
     hook: Webhook,
-    /// The last configuration that has it: requests are signed by its keys.
+    /// The last configuration that has the endpoint; its application keys sign the requests.
     env: Arc<Env>,
     queue: WebhookQueue,
 }
@@ -69,9 +70,9 @@ impl End {
     }
 }
 
-/// One request to be made.
+/// One request to send.
 pub(super) struct WebhookDelivery {
-    /// Of all endpoints, this one, and which of its lanes.
+    /// The index of the endpoint.
     pub(super) end: usize,
     pub(super) lane: usize,
     pub(super) body: Rc<[u8]>,
@@ -96,7 +97,7 @@ impl Webhooks {
         webhooks
     }
 
-    /// Takes over a configuration that was read anew.
+    /// Takes over a reloaded configuration.
     pub(super) fn renew(&mut self, env: Arc<Env>, now_ms: u64) {
         let mut by_app: Vec<Vec<(Webhook, usize)>> = Vec::new();
         let mut named = Vec::new();
@@ -120,8 +121,8 @@ impl Webhooks {
         self.rosters.push_back(Roster { version, until_ms: u64::MAX, env, by_app });
     }
 
-    /// The endpoint of `hook`: that which was so before, but for those that are `taken`, or a new
-    /// one.
+    /// The index of the endpoint for `hook`: a matching existing one that is not in `taken`, or a
+    /// new one.
     fn end_of(&mut self, app: u32, hook: &Webhook, taken: &[usize], env: &Arc<Env>) -> usize {
         let policy = policy(hook);
         for (at, end) in self.ends.iter_mut().enumerate() {
@@ -129,7 +130,7 @@ impl Webhooks {
             if taken.contains(&at) {
                 continue;
             }
-            // A file may have changed although its name has not.
+            // The content of `ca_file` may have changed although its name has not.
             if end.hook != *hook || !hook.ca_file.is_empty() {
                 self.changed.push(at);
             }
@@ -149,8 +150,8 @@ impl Webhooks {
         at
     }
 
-    /// Forgets configurations whose time is over, and endpoints that none has and nothing waits
-    /// for.
+    /// Removes configurations whose time is over, and endpoints that are in none of the others and
+    /// have no undelivered events.
     fn forget(&mut self, now_ms: u64) {
         if self.rosters.len() == 1 && !self.leaving {
             return;
@@ -166,23 +167,23 @@ impl Webhooks {
         }
     }
 
-    /// Endpoints that are new or to be reached in another way, since the last call.
+    /// The endpoints that are new or changed since the last call.
     pub(super) fn take_changed(&mut self) -> Vec<usize> {
         std::mem::take(&mut self.changed)
     }
 
-    /// How an endpoint is reached, and the lanes it has.
+    /// The settings of an endpoint and its number of lanes.
     pub(super) fn end(&self, at: usize) -> Option<(&Webhook, usize)> {
         let end = self.ends.get(at)?.as_ref()?;
         Some((&end.hook, end.queue.lanes()))
     }
 
-    /// Whether a notice belongs to a configuration that is not known here yet.
+    /// Whether a channel event is of a newer configuration than the current one here.
     pub(super) fn lacks(&self, notice: &ChannelEvent) -> bool {
         self.rosters.back().is_none_or(|present| present.version < notice.version)
     }
 
-    /// Takes what has happened.
+    /// Takes a channel event, and queues it for its endpoints unless it is held back or cancelled.
     pub(super) fn notice(&mut self, notice: ChannelEvent, now_ms: u64) {
         let app = notice.app as usize;
         if self.holds.len() <= app {
@@ -193,7 +194,7 @@ impl Webhooks {
         }
     }
 
-    /// Tells the leavings that are due by `until_ms`.
+    /// Queues the held leave events that are due by `until_ms`.
     fn tell_held(&mut self, until_ms: u64, now_ms: u64) {
         for app in 0..self.holds.len() {
             while let Some(notice) = self.holds[app].next_due(until_ms) {
@@ -226,7 +227,7 @@ impl Webhooks {
         }
     }
 
-    /// Every request that can be made now.
+    /// All requests that can be sent now. `unix_ms` is the Unix time in milliseconds.
     pub(super) fn orders(&mut self, now_ms: u64, unix_ms: u64) -> VecDeque<WebhookDelivery> {
         self.tell_held(now_ms, now_ms);
         self.forget(now_ms);
@@ -240,9 +241,9 @@ impl Webhooks {
         orders
     }
 
-    /// Takes what became of a request.
+    /// Takes the outcome of a request.
     pub(super) fn outcome(&mut self, end: usize, lane: usize, outcome: PostOutcome, now_ms: u64) {
-        // One with a request under way is not forgotten.
+        // Never `None`: an endpoint with a request in flight is not removed.
         let Some(end) = &mut self.ends[end] else { return };
         let (counter, again) = match outcome {
             PostOutcome::Delivered => {
@@ -259,37 +260,38 @@ impl Webhooks {
         count_dropped(&self.counters, end, dropped);
     }
 
-    /// The server ends: nobody can return, and no batch gets fuller.
+    /// Releases all held leave events and sends batches before they are full, because the server
+    /// ends.
     pub(super) fn finish(&mut self, now_ms: u64) {
         self.tell_held(u64::MAX, now_ms);
         self.ends.iter_mut().flatten().for_each(|end| end.queue.hurry());
     }
 
-    /// When to ask for orders again, if nothing else happens.
+    /// When to call [`Webhooks::orders`] again if nothing else happens, in milliseconds.
     pub(super) fn deadline_ms(&self) -> u64 {
         let queues = self.ends.iter().flatten().map(|end| end.queue.deadline_ms());
         let held = self.holds.iter().map(Debounce::deadline_ms);
         queues.chain(held).min().unwrap_or(u64::MAX)
     }
 
-    /// Events that nobody has been told of yet.
+    /// The number of undelivered events, without those held back.
     pub(super) fn len(&self) -> u64 {
         self.ends.iter().flatten().map(|end| end.queue.len()).sum()
     }
 
-    /// Whether there is nothing to be told, now or later.
+    /// Whether no event is undelivered or held back.
     pub(super) fn is_empty(&self) -> bool {
         self.holds.iter().all(Debounce::is_empty) && self.len() == 0
     }
 }
 
-/// Counts events of an endpoint that it will not be told.
+/// Counts dropped events of an endpoint.
 fn count_dropped(counters: &Counters, end: &End, events: u64) {
     counters.hooks_dropped.add(events);
     end.env.apps.get(end.app).count_dropped_hooks(events);
 }
 
-/// What `what` says of whether its channel is occupied.
+/// What an event of this kind says about whether its channel is occupied.
 fn occupancy(what: &ChannelEventKind) -> Occupancy {
     match what {
         ChannelEventKind::Occupied => Occupancy::Occupied,
@@ -306,7 +308,7 @@ fn policy(hook: &Webhook) -> QueuePolicy {
     QueuePolicy { max_bytes: hook.queue_bytes, batch_ms, body: hooks::body }
 }
 
-/// A request, signed with the application's principal key.
+/// A request, signed with the first key of the application; `None` if the application has no key.
 fn order(end: usize, (lane, body): Job, app: &App) -> Option<WebhookDelivery> {
     let key = app.keys.first()?;
     let signature = hooks::signature(&key.secret, &body);
@@ -400,7 +402,7 @@ mod tests {
         assert_eq!(counts.map(|counter| counter.get()), [1, 1, 1]);
     }
 
-    /// What a further configuration with these webhooks is.
+    /// The next configuration, with these webhooks.
     fn reloaded(env: &Env, hooks: Vec<Webhook>) -> Arc<Env> {
         let mut config = env.config.clone();
         config.apps[0].webhooks = hooks;
@@ -426,7 +428,7 @@ mod tests {
         hooks.renew(env, 1000);
         assert_eq!(hooks.take_changed(), [2, 1]);
         assert!(!hooks.lacks(&occupied("1", 1)));
-        // One core has the new configuration, another not yet.
+        // One core has the new configuration, another does not have it yet.
         for (channel, version, expected) in [
             ("1", 1, vec![line(2, "1")]),
             ("2", 0, vec![line(0, "2"), line(1, "2")]),
@@ -435,11 +437,11 @@ mod tests {
             hooks.notice(occupied(channel, version), 1000);
             assert_eq!(deliveries(&mut hooks, 1000), expected, "{channel}");
         }
-        // A leaving is told to who was told of the coming.
+        // A `vacated` event goes to the endpoints that got the `occupied` event.
         hooks.notice(notice("2", ChannelEventKind::Vacated), 1000);
         let vacated = |end| (end, "channel_vacated 2".to_owned());
         assert_eq!(deliveries(&mut hooks, 1000 + HOLD_MS), [vacated(0), vacated(1)]);
-        // What comes too late for its own is not lost.
+        // An event of a removed configuration goes to the current one.
         hooks.orders(1000 + KEEP_MS - 1, 0);
         assert!(hooks.end(0).is_some());
         hooks.orders(1000 + KEEP_MS, 0);
@@ -481,7 +483,7 @@ mod tests {
         assert_eq!(hooks.take_changed(), [0, 0, 1]);
         assert_eq!((hooks.end(0), hooks.len()), (Some((&changed, 8)), 2));
         assert_eq!(deliveries(&mut hooks, 0).len() + deliveries(&mut hooks, 0).len(), 2);
-        // With less room for what waits, the oldest goes.
+        // A smaller limit drops the events that no longer fit.
         hooks.notice(occupied("1", 2), 0);
         let env = hooks.rosters[2].env.clone();
         changed.queue_bytes = 10;

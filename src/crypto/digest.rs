@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn digests_match_published_vectors() {
+    fn digest_matches_published_vectors() {
         // RFC 3174 section 7.3, RFC 1321 appendix A.5, FIPS 180-2 appendix B.1.
         assert_eq!(&hex::<20, 40>(&sha1(b"abc")), b"a9993e364706816aba3e25717850c26c9cd0d89d");
         assert_eq!(&hex::<16, 32>(&md5(b"")), b"d41d8cd98f00b204e9800998ecf8427e");
@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn hex_writes_every_byte_in_order() {
+    fn digest_hex_writes_every_byte_in_order() {
         assert_eq!(&hex::<4, 8>(&[0x00, 0x0f, 0xa5, 0xff]), b"000fa5ff");
     }
 }

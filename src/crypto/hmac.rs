@@ -44,7 +44,7 @@ mod tests {
 
     /// RFC 4231 section 4: key, data, signature.
     #[test]
-    fn rfc_4231_vectors() {
+    fn hmac_matches_the_vectors_of_rfc_4231() {
         let long_key = [0xaa; 131];
         let cases: [(&[u8], &[u8], &[u8; 64]); 3] = [
             (
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn debug_text_keeps_the_secret() {
+    fn hmac_debug_text_hides_the_secret() {
         assert_eq!(format!("{:?}", HmacKey::new(b"secret-9b7e")), "HmacKey(..)");
     }
 }

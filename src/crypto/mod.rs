@@ -25,7 +25,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn equality_needs_the_same_length_and_the_same_bytes() {
+    fn crypto_equality_needs_the_same_length_and_bytes() {
         for (left, right, want) in [
             ("", "", true),
             ("a", "a", true),

@@ -1,4 +1,4 @@
-//! One application: its configuration, its keys, what is counted of it, and the pages that may use
+//! One application: its configuration, its keys, its counters, and the web origins that may read
 //! its HTTP API.
 
 use super::Env;
@@ -10,26 +10,27 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 /// One application.
 #[derive(Debug)]
 pub struct App {
-    /// Its section of the configuration.
+    /// The application's section of the configuration.
     pub config: config::AppConfig,
-    /// Its keys, ready to verify with.
+    /// The application's keys, prepared for signature verification. Empty if the configuration no
+    /// longer has the application.
     pub keys: Vec<signature::AppKey>,
-    /// Its connections on all cores, and those of all applications. Not touched by messages.
+    /// The counters of the application on all cores. They are not updated for each message.
     pub(super) tally: Arc<Tally>,
+    /// The number of connections of all applications, on all cores.
     all: Arc<AtomicUsize>,
 }
 
-/// What is counted of one application on all cores, through all its configurations.
+/// The counters of one application on all cores, which are kept over reloads.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     connections: AtomicUsize,
     hooks_dropped: AtomicU64,
-    /// When the log has said last that requests are refused for their time, in milliseconds; 0 is
-    /// never.
+    /// When the log last reported requests with a stale timestamp, in milliseconds; 0 is never.
     stale_logged_ms: AtomicU64,
 }
 
-/// How often the log says that requests of an application are refused for their time.
+/// The interval at which the log reports requests of an application with a stale timestamp.
 const STALE_SAID_EVERY_MS: u64 = 60_000;
 
 impl App {
@@ -39,20 +40,20 @@ impl App {
         App { keys, config, tally, all }
     }
 
-    /// Counts events for its webhooks that were dropped.
+    /// Counts events that were dropped instead of sent to the application's webhooks.
     pub fn count_dropped_hooks(&self, events: u64) {
         if events > 0 {
             self.tally.hooks_dropped.fetch_add(events, Ordering::Relaxed);
         }
     }
 
-    /// Events for its webhooks that were dropped since the start of the process.
+    /// The number of webhook events that were dropped since the start of the process.
     pub fn dropped_hooks(&self) -> u64 {
         self.tally.hooks_dropped.load(Ordering::Relaxed)
     }
 
-    /// Whether the log is to say at `now_ms` that requests are refused for their time: true once a
-    /// minute, on one core.
+    /// Whether the log is to report at `now_ms` that a request was refused for its timestamp: true
+    /// once a minute, on one core.
     pub fn stale_is_news(&self, now_ms: u64) -> bool {
         let logged_ms = &self.tally.stale_logged_ms;
         let before_ms = logged_ms.load(Ordering::Relaxed);
@@ -64,7 +65,7 @@ impl App {
         is_due && swap(before_ms).is_ok()
     }
 
-    /// Counts one more connection, unless the application has as many as it may.
+    /// Counts one more connection; false if the application has its maximum number of connections.
     pub fn admit(&self) -> bool {
         let max = match self.config.limits.connections {
             0 => usize::MAX,
@@ -79,34 +80,34 @@ impl App {
         counted.is_ok()
     }
 
-    /// Whether the configuration no longer has it.
+    /// Whether the configuration no longer has the application.
     pub fn is_gone(&self) -> bool {
         self.keys.is_empty()
     }
 
-    /// Its connections now, on all cores.
+    /// The number of open connections of the application, on all cores.
     pub fn connections(&self) -> usize {
         self.tally.connections.load(Ordering::Relaxed)
     }
 
-    /// Counts one connection less.
+    /// Counts one connection less, after [`App::admit`] has counted it.
     pub fn release(&self) {
         self.tally.connections.fetch_sub(1, Ordering::Relaxed);
         self.all.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// Which pages of other origins may read an answer of the HTTP API.
+/// The web origins that may read a response of the HTTP API (CORS).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SharedWith {
-    /// Those of any origin.
+    /// Any origin.
     Everybody,
-    /// Those of this one.
+    /// This origin.
     Origin(String),
 }
 
-/// Which page may read the answer to a request of the HTTP API, as the application that its path
-/// names has it: `None` if the request is of no such page.
+/// The web origin that may read the response to a request of the HTTP API, by `cors_origins` of the
+/// application that the path names. `None` if the request's origin may not.
 pub fn shared_with(env: &Env, request: &http::Request<'_>) -> Option<SharedWith> {
     let target = env.target(config::EndpointKind::Apps, request.path(), request.query());
     let (app, _) = target?;
@@ -124,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stale_requests_are_news_once_a_minute() {
+    fn apps_stale_requests_are_logged_once_a_minute() {
         let all = Arc::<AtomicUsize>::default();
         let config = config::Config::demo().apps.remove(0);
         let app = App::new(config, Arc::default(), all);

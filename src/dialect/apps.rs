@@ -1,4 +1,4 @@
-//! The applications, as all cores share them, and how a path names one.
+//! The applications, which all cores share, and how a request path names one.
 
 use super::app::App;
 use super::channels::ids::SocketIds;
@@ -16,45 +16,46 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// What every dialect can look up. Shared by all cores; nothing in it is locked.
+/// The configuration and the state that every dialect can look up. All cores share it, without a
+/// lock around it.
 #[derive(Debug)]
 pub struct Env {
     /// The configuration.
     pub config: Config,
     /// The applications.
     pub apps: Apps,
-    /// The guards, in the order of the configuration.
+    /// The token and certificate guards, in the order of the configuration.
     pub guards: Vec<Guard>,
-    /// Where their keys are fetched from; the same for all configurations of the process.
+    /// The remote key sets of the guards; the same for all configurations of the process.
     pub remotes: Arc<Remotes>,
-    /// Names of upstreams that are looked up; the same for all configurations of the process.
+    /// The DNS names of upstreams; the same for all configurations of the process.
     pub names: Arc<Names>,
-    /// Where schemas are fetched from; the same for all configurations of the process.
+    /// The schema registries; the same for all configurations of the process.
     pub registries: Arc<Registries>,
-    /// Whether any route compresses, so that events carry their compressed forms.
+    /// Whether any route uses compression, so that events carry their compressed encodings.
     pub compresses: bool,
-    /// Whether any route takes requests whose body is streamed.
+    /// Whether any route accepts requests with a streamed body.
     pub streams: bool,
-    /// Counts the configurations of this process.
+    /// The number of reloads of the configuration since the start of the process.
     pub version: u32,
-    /// What is to be noticed of channels, by the application's number.
+    /// The channel events to report of each application, by the application's number.
     pub watched: Arc<[EventMask]>,
-    /// Makes and reads the ids by which clients know connections; the same for all configurations
-    /// of the process.
+    /// Creates and parses the socket ids of connections; the same for all configurations of the
+    /// process.
     pub socket_ids: SocketIds,
-    /// What all cores share of the Zilliqa dialect.
+    /// The state of the Zilliqa dialect that all cores share.
     pub zilliqa: Arc<zilliqa::Shared>,
-    /// What each core counts, for who asks how the process is.
+    /// The counters of each core, by the core's number.
     pub counters: Vec<Arc<Counters>>,
-    /// What the Zenith dialect looks up.
+    /// The tokens, topics and back ends of the Zenith dialect.
     pub zenith: Directory,
-    /// What the control thread counts, if there is one.
+    /// The counters of the control thread; all 0 if there is none.
     pub control: Arc<Counters>,
 }
 
 impl Env {
-    /// Prepares the applications of `config`. Socket ids follow from `node`, which is for tests:
-    /// a server sets [`Env::socket_ids`] to such with a secret key.
+    /// Creates the environment of `config`. Socket ids are derived from `node`, which is for tests:
+    /// a server replaces [`Env::socket_ids`] by ids under a secret key.
     pub fn new(config: Config, node: u32) -> Env {
         Env::with(config, SocketIds::of_number(node), Arc::default())
     }
@@ -91,8 +92,8 @@ impl Env {
         }
     }
 
-    /// The environment after the configuration was read anew. Applications keep their numbers and
-    /// their connections; one that is gone is disabled.
+    /// Creates the environment of a reloaded configuration. Applications keep their numbers and
+    /// their connections; an application that `config` no longer has is disabled.
     pub fn reloaded(&self, config: Config) -> Env {
         let mut env = Env::with(config, self.socket_ids.clone(), self.registries.clone());
         env.apps = self.apps.reloaded(&env.config.apps);
@@ -111,25 +112,25 @@ impl Env {
         env
     }
 
-    /// The listener with this number: that of its place in the configuration of the start.
+    /// The listener with this number, which is its position in the configuration at start.
     pub fn listener(&self, number: u16) -> &config::Listener {
-        // There is at least one.
+        // The configuration has at least one listener.
         let listeners = &self.config.listeners;
         listeners.get(usize::from(number)).unwrap_or(&listeners[0])
     }
 
-    /// Whether `mask` are to be noticed of application `app`.
+    /// Whether the events of `mask` are to be reported for application `app`.
     pub fn watches(&self, app: u32, mask: EventMask) -> bool {
         self.watched.get(app as usize).is_some_and(|watched| watched.has(mask))
     }
 
-    /// The path below the configured prefix, if it has that prefix.
+    /// The path after the configured prefix; `None` if it does not have that prefix.
     pub fn strip_prefix<'p>(&self, path: &'p str) -> Option<&'p str> {
         path.strip_prefix(&*self.config.pusher.path_prefix)
     }
 
-    /// Whether as many WebSockets are open on the whole process, or as many bytes wait to be
-    /// written, as make it overloaded.
+    /// Whether the process is overloaded: the open WebSockets of all applications, or the bytes in
+    /// all write queues, have reached their limit. A limit of 0 is none.
     pub fn is_overloaded(&self) -> bool {
         let (sockets, bytes) = {
             let limits = &self.config.limits;
@@ -140,8 +141,11 @@ impl Env {
             || bytes > 0 && waiting() >= bytes
     }
 
-    /// The application that a WebSocket path names: `/app/{key}`, and for Broadcastt's clients
-    /// `/apps/{key}` as well.
+    /// The number of the application that a WebSocket path names by `/app/{key}`, or, for
+    /// Broadcastt's clients, by `/apps/{key}`.
+    ///
+    /// # Errors
+    /// The path is not one of applications, or no application has the key.
     pub fn app_of_socket(&self, path: &str) -> Result<u32, PathError> {
         if let Some(key) = self.key_below("/app/", path) {
             return self.apps.by_key(key).ok_or(PathError::UnknownApp);
@@ -161,8 +165,9 @@ impl Env {
         (!key.is_empty() && !key.contains('/')).then_some(key)
     }
 
-    /// What is spoken at an endpoint: at that of the applications, it is the application's word;
-    /// who names none hears what all of them speak.
+    /// The dialect of a request at an endpoint. At the endpoint of the applications it is the
+    /// dialect of the application that the path names; if the path names none, it is the dialect
+    /// that all applications share.
     pub(super) fn dialect_kind(&self, endpoint: config::EndpointKind, path: &str) -> DialectKind {
         match endpoint {
             config::EndpointKind::Zilliqa => return DialectKind::Zilliqa,
@@ -179,7 +184,7 @@ impl Env {
         }
     }
 
-    /// What an application speaks; some numbers are those of dialects without applications.
+    /// The dialect of an application. Some numbers are reserved for dialects without applications.
     pub(super) fn spoken_by(&self, app: u32) -> DialectKind {
         match app {
             zilliqa::APP => DialectKind::Zilliqa,
@@ -189,7 +194,7 @@ impl Env {
         }
     }
 
-    /// Whom a request is for, and the rest of its path.
+    /// The application that an HTTP request is for, and the rest of its path.
     pub(super) fn target<'p>(
         &self,
         endpoint: config::EndpointKind,
@@ -204,8 +209,8 @@ impl Env {
         }
     }
 
-    /// The application and the rest of an API path `/apps/{id}/...`; of a Pusher application the
-    /// key serves as well as the id.
+    /// The application of an API path `/apps/{id}/...`, and the rest of the path. A Pusher
+    /// application is found by its key, too.
     pub(super) fn api_target<'p>(&self, path: &'p str) -> Option<(u32, &'p str)> {
         let below = self.strip_prefix(path)?.strip_prefix("/apps/")?;
         let (name, rest) = below.split_at(below.find('/').unwrap_or(below.len()));
@@ -216,7 +221,7 @@ impl Env {
     }
 }
 
-/// What is to be noticed of the channels of each application that is not gone.
+/// The channel events to report of each application; none for an application that was removed.
 fn watched(apps: &Apps) -> Arc<[EventMask]> {
     let mask = |app: &App| match app.config.dialect {
         _ if app.is_gone() => EventMask::NONE,
@@ -226,8 +231,8 @@ fn watched(apps: &Apps) -> Arc<[EventMask]> {
     apps.list.iter().map(mask).collect()
 }
 
-/// The guards of a configuration. Who lives by the tokens of an old one lives by those of its
-/// namesake.
+/// The guards of a configuration. A guard takes over the token holders of the old guard with the
+/// same name, so that their leases continue.
 fn guards(config: &Config, old: &[Guard], remotes: &Remotes) -> Vec<Guard> {
     let new = config.guards.iter().map(|guard| {
         let url = guard.url();
@@ -246,8 +251,9 @@ fn guards(config: &Config, old: &[Guard], remotes: &Remotes) -> Vec<Guard> {
 }
 
 impl Env {
-    /// The same for `/users/{id}/terminate_connections`, where one client library leaves out the
-    /// application: `auth_key` names it, and what is signed is the path as it was sent.
+    /// The application of `/users/{id}/terminate_connections`, where one client library leaves out
+    /// the application. The query's `auth_key` names it, and the signature covers the path as it
+    /// was sent.
     pub(super) fn api_target_by_key<'p>(
         &self,
         path: &'p str,
@@ -261,12 +267,12 @@ impl Env {
     }
 }
 
-/// Why a path names no application.
+/// Why a WebSocket path names no application.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PathError {
-    /// It is not a path of applications.
+    /// The path is not one of applications.
     NoSuchPath,
-    /// No application has that key.
+    /// No application has the key.
     UnknownApp,
 }
 
@@ -276,7 +282,7 @@ pub struct Apps {
     list: Vec<App>,
     by_key: HashMap<String, u32>,
     by_id: HashMap<String, u32>,
-    /// Connections of all of them, on all cores.
+    /// The number of connections of all applications, on all cores.
     open: Arc<AtomicUsize>,
 }
 
@@ -287,7 +293,8 @@ impl Apps {
         Apps::of(list.collect(), configs.len(), open)
     }
 
-    /// Of `list`, the first `present` applications that are not gone can be named.
+    /// Creates the look-up tables of `list`. Removed applications are not found by key or id;
+    /// `present` is the number of the others.
     fn of(list: Vec<App>, present: usize, open: Arc<AtomicUsize>) -> Apps {
         let mut apps = Apps { list, by_key: HashMap::new(), by_id: HashMap::new(), open };
         for (number, app) in apps.list.iter().enumerate() {
@@ -308,7 +315,8 @@ impl Apps {
             let new = configs.iter().find(|app| app.id == old.config.id);
             let config = new.unwrap_or(&old.config).clone();
             let mut app = App::new(config, old.tally.clone(), self.open.clone());
-            // Its connections go on in what they speak, and hear what is published in that.
+            // Existing connections keep their dialect, so events are published in that dialect,
+            // too.
             app.config.dialect = old.config.dialect;
             if new.is_none() {
                 app.config.enabled = false;
@@ -323,12 +331,12 @@ impl Apps {
         Apps::of(list, configs.len(), open.clone())
     }
 
-    /// All of them, with their numbers.
+    /// All applications, with their numbers.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &App)> {
         (0..).zip(&self.list)
     }
 
-    /// The application with this number.
+    /// The application with this number, which must exist.
     pub fn get(&self, number: u32) -> &App {
         &self.list[number as usize]
     }
@@ -338,17 +346,17 @@ impl Apps {
         self.list.get(number as usize)
     }
 
-    /// Occupied channels that each application may have, by its number.
+    /// The maximum number of occupied channels of each application, by its number.
     pub fn channel_bounds(&self) -> Arc<[usize]> {
         self.list.iter().map(|app| app.config.limits.channels).collect()
     }
 
-    /// Whether any application speaks `dialect`.
+    /// Whether any application has this dialect.
     fn has(&self, dialect: config::AppDialect) -> bool {
         self.list.iter().any(|app| app.config.dialect == dialect)
     }
 
-    /// What all applications speak, if they speak the same.
+    /// The dialect of all applications if they have the same one, else the default.
     fn common_dialect(&self) -> config::AppDialect {
         let mut dialect_kind = self.list.iter().map(|app| app.config.dialect);
         let first = dialect_kind.next().unwrap_or_default();
@@ -393,7 +401,7 @@ mod tests {
         }
     }
 
-    /// Applications 1 and 2, with these dialects.
+    /// An environment with two applications, which have these dialects.
     fn two(first: config::AppDialect, second: config::AppDialect) -> Env {
         let mut config = Config::demo();
         config.apps.push(config.apps[0].clone());
@@ -498,7 +506,7 @@ mod tests {
         let env = env.reloaded(config.clone());
         let all = [EventMask::COUNTS, EventMask::OCCUPANCY, EventMask::CLIENT_EVENTS];
         assert!(all.iter().all(|mask| env.watches(0, *mask)) && env.version == 1);
-        // One that is gone is told of no more.
+        // Events of a removed application are not reported.
         config.apps[0].id = "2".to_owned();
         let env = env.reloaded(config);
         assert!(!env.watches(0, EventMask::OCCUPANCY) && env.watches(1, EventMask::OCCUPANCY));
@@ -535,7 +543,7 @@ mod tests {
         assert!(!env.apps.get(0).config.enabled);
         assert_eq!((env.apps.by_key("second"), env.apps.by_id("3")), (Some(1), Some(2)));
         assert!(!env.apps.get(1).admit(), "its connection still counts");
-        // It comes back under its number.
+        // An application that is configured again gets its old number.
         config.apps.push(Config::demo().apps.remove(0));
         let env = env.reloaded(config);
         assert_eq!(env.apps.by_id("1"), Some(0));

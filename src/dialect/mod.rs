@@ -1,8 +1,8 @@
-//! What is said inside messages: the vendors' protocols, each a function of its state, a message
-//! and the time.
+//! Dialects: the vendors' protocols inside WebSocket messages, and their HTTP APIs.
 //!
-//! A dialect writes to its own peer through [`DialectContext`] and asks for everything else by an
-//! [`Effect`]. It has two doors: WebSocket messages, and HTTP requests below its API path.
+//! A dialect computes its output from its state, a message and the time. It writes to its own peer
+//! through [`DialectContext`] and requests everything else by an [`Effect`]. Its two inputs are
+//! WebSocket messages, and HTTP requests below its API path.
 
 mod app;
 mod apps;
@@ -31,92 +31,95 @@ use crate::ws::{self, frame};
 use std::borrow::Cow;
 use std::net::SocketAddr;
 
-/// What a dialect asks of the shard.
+/// An operation that a dialect requests from the shard.
 #[derive(Debug)]
 pub enum Effect {
-    /// Subscribe this connection, which may then hold `max` subscriptions. Answered by
-    /// [`Connection::joined`], at once or later.
+    /// Subscribe this connection to a channel. The outcome goes to [`Connection::joined`], in the
+    /// same turn or later.
     Join {
         /// The application's number.
         app: u32,
         /// The channel.
         name: String,
-        /// Subscriptions that the connection may hold.
+        /// The maximum number of subscriptions of the connection.
         max: usize,
-        /// What is asked of the channel's home.
+        /// The request to the channel's home core, if there is one.
         request: Option<JoinRequest>,
     },
-    /// End a subscription of this connection. Not answered.
+    /// End a subscription of this connection. There is no reply.
     Leave {
         /// The application's number.
         app: u32,
         /// The channel.
         name: String,
     },
-    /// Publish to all subscribers of a channel. The reply to the HTTP request that asks for it
-    /// waits until the event has its place in the channel's order. A WebSocket is told of that by
-    /// [`Connection::answered`], if the part is not 0.
+    /// Publish to all subscribers of a channel. If an HTTP request publishes, its reply is sent
+    /// after the channel's home has ordered the event. A WebSocket connection gets that
+    /// acknowledgement by [`Connection::answered`], if `part` is not 0.
     Publish {
         /// The application's number.
         app: u32,
         /// The channel.
         name: String,
-        /// What is published.
+        /// The event to publish.
         event: Event,
-        /// Which part of the request, for a reply that needs to know what became of it.
+        /// The part of the request, by which the acknowledgement is matched to it.
         part: u16,
     },
-    /// Publish to the other subscribers of a channel, if this connection is one. If it is not, the
-    /// answer is [`Connection::not_subscribed`].
+    /// Publish to a channel, if this connection is subscribed to it. If it is not, the shard calls
+    /// [`Connection::not_subscribed`].
     Say {
         /// The application's number.
         app: u32,
         /// The channel.
         name: String,
-        /// What is published.
+        /// The event to publish.
         event: Event,
     },
-    /// Ask the homes of channels. The reply to the HTTP request gets the answers, and of a
-    /// WebSocket [`Connection::answered`].
+    /// Query the home cores of channels. The answers go to the reply of the HTTP request, or, for a
+    /// WebSocket connection, to [`Connection::answered`].
     Ask {
-        /// What is asked.
+        /// The query.
         query: Query,
-        /// Which part of the request.
+        /// The part of the request that the query belongs to.
         part: u16,
     },
-    /// Tell the dialect of one connection something: [`Dialect::on_message`]. Lost if it is gone.
+    /// Deliver a message to the dialect of one connection, on any core ([`Dialect::on_message`]).
+    /// The message is lost if the connection is closed, except as [`on_undelivered`] handles it.
     Tell {
-        /// The connection.
+        /// The receiving connection.
         to: ConnId,
-        /// What it is told.
+        /// The message.
         what: DialectMessage,
     },
-    /// The same, behind what this connection has published to a channel before, and before what it
-    /// publishes there later.
+    /// Deliver a message like [`Effect::Tell`], but in the order of a channel: after what this
+    /// connection has published to the channel before, and before what it publishes there later.
+    /// The message goes through the channel's home.
     TellBehind {
         /// The application's number.
         app: u32,
         /// The channel.
         name: String,
-        /// The connection.
+        /// The receiving connection.
         to: ConnId,
-        /// What it is told.
+        /// The message.
         what: DialectMessage,
     },
 }
 
-/// The answer to a [`Effect::Join`].
+/// The outcome of an [`Effect::Join`].
 #[derive(Clone, Debug)]
 pub enum JoinOutcome {
-    /// From now on every publish is heard. With what the home answered to the wish.
+    /// The connection is subscribed and gets every publish from now on. Contains the home's answer
+    /// to the [`JoinRequest`], if there was one.
     Joined(Option<JoinReply>),
-    /// The connection had this subscription before.
+    /// The connection was already subscribed to the channel.
     Already,
-    /// The connection holds as many subscriptions as it may.
+    /// The connection has its maximum number of subscriptions.
     SubscriptionLimit,
-    /// The channel has as many members as it may.
+    /// The channel has its maximum number of members.
     ChannelFull,
-    /// Nobody is in the channel, and the application has as many channels as it may.
+    /// The channel has no subscriber, and the application has its maximum number of channels.
     NoRoom,
 }
 
@@ -129,7 +132,8 @@ fn no_such_target(path: &str) -> HttpReply {
     HttpReply { status: 404, body: Cow::Borrowed(body), allow: None }
 }
 
-/// Whether anybody may subscribe to a channel of this name, so that strangers can make names up.
+/// Whether a client may subscribe to a channel of this name without authorisation, so that
+/// unauthenticated clients can create channels with names of their choice.
 pub fn is_public(env: &Env, app: u32, name: &str) -> bool {
     let kind = match env.spoken_by(app) {
         DialectKind::Pusher => channels::channel::kind::<pusher::Pusher>(name),
@@ -139,56 +143,58 @@ pub fn is_public(env: &Env, app: u32, name: &str) -> bool {
     kind == channels::vendor::ChannelKind::Public && !name.starts_with('#')
 }
 
-/// What a dialect works with during one call.
+/// What a dialect can read and write during one call.
 pub struct DialectContext<'a> {
-    /// The address of this peer.
+    /// The address of the peer.
     pub peer: SocketAddr,
-    /// Bytes of shared frames that waited to be written to this peer when the call began.
+    /// Bytes of shared frames in the write queue of this peer when the call began.
     pub waiting_bytes: usize,
-    /// The time.
+    /// The current time.
     pub now: Now,
     /// The connection.
     pub conn: ConnId,
-    /// Configuration and applications.
+    /// The configuration and the applications.
     pub env: &'a Env,
-    /// Parser memory.
+    /// Scratch memory of the JSON parser.
     pub json: &'a mut Scratch,
-    /// Messages to this peer; use [`DialectContext::send_text`].
+    /// The output to this peer; text messages are written by [`DialectContext::send_text`].
     pub out: Output<'a>,
-    /// What connections of this core have in common.
+    /// State that all connections of this core share.
     pub core_state: &'a mut CoreState,
-    /// Frames that this peer shares with others; queued behind what this call writes to `out`.
+    /// Frames for this peer that other peers may get too; they are queued after what this call
+    /// writes to `out`.
     pub shared: &'a mut Vec<Handle>,
-    /// What is asked of the shard.
+    /// Operations that this call requests from the shard.
     pub effects: &'a mut Vec<Effect>,
-    /// Set by [`DialectContext::close`].
+    /// The close that this call requests, set by [`DialectContext::close`].
     pub closing: &'a mut Option<Closing>,
-    /// What this turn has cost so far: an operation that is dear is charged here.
+    /// The work of this event loop turn so far; a dialect charges each expensive operation to it.
     pub work: &'a Meter,
     /// Whether the server is being shut down.
     pub draining: bool,
 }
 
-/// What dialects keep for all their connections of one core.
+/// State that dialects keep for all their connections on one core.
 #[derive(Debug, Default)]
 pub struct CoreState {
-    /// See [`zilliqa::CoreState`].
+    /// The state of the Zilliqa dialect.
     pub zilliqa: zilliqa::NotificationCache,
 }
 
 impl CoreState {
-    /// All subscribers of a channel have been told what was published.
+    /// Drops what was cached for the delivery of one event. The shard calls it after it has
+    /// delivered a dialect message to all subscribers of a channel on this core.
     pub fn rest(&mut self) {
         self.zilliqa.rest();
     }
 }
 
-/// A close that a dialect wants.
+/// A close code with its reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Closing {
     /// The close code.
     pub code: u16,
-    /// Why, in the vendor's words; cut to 123 bytes.
+    /// The reason, as the vendor words it; truncated to 123 bytes.
     pub reason: Cow<'static, str>,
 }
 
@@ -202,26 +208,27 @@ impl Closing {
 impl DialectContext<'_> {
     /// Sends one text message to this peer.
     pub fn send_text(&mut self, text: &[u8]) {
-        // Who is told something by a dialect that has words of its own takes text.
+        // The dialects that use `send_text` have text messages only.
         let _ = self.out.message(ws::MessageKind::Text, text);
     }
 
-    /// Closes the connection behind all that was sent to it.
+    /// Closes the connection after everything that was sent to it. Only the first close of a call
+    /// counts.
     pub fn close(&mut self, closing: Closing) {
         self.closing.get_or_insert(closing);
     }
 }
 
-/// How a client asked for a WebSocket.
+/// A request to open a WebSocket, as a dialect sees it.
 #[derive(Clone, Copy, Debug)]
 pub struct Opening<'a> {
-    /// The time.
+    /// The current time.
     pub now: Now,
     /// The connection.
     pub conn: ConnId,
     /// The client's address.
     pub peer: SocketAddr,
-    /// The route that has let it in.
+    /// The route that admitted the request.
     pub route: &'a config::Route,
     /// The request's path, as received.
     pub path: &'a str,
@@ -229,79 +236,81 @@ pub struct Opening<'a> {
     pub query: &'a str,
     /// The `Origin` header.
     pub origin: Option<&'a str>,
-    /// Whether the connection is encrypted.
+    /// Whether the connection uses TLS.
     pub secure: bool,
     /// The header fields.
     pub headers: &'a http::Headers<'a>,
-    /// What its token says, where a guard has read one.
+    /// The claims of the client's token or certificate, if a guard has read one.
     pub claims: Option<&'a Claims>,
 }
 
-/// Why a WebSocket is refused before its handshake is answered.
+/// The HTTP error that refuses a WebSocket before its handshake is answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejection {
     /// The status code.
     pub status: u16,
-    /// What is wrong, in words for people.
+    /// The error text, for people.
     pub text: Cow<'static, str>,
 }
 
-/// How long a peer may be silent.
+/// The timeouts after which a silent peer is pinged and closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Heartbeat {
-    /// Silence after which it is asked for a sign of life.
+    /// Milliseconds without input after which the peer is sent a ping.
     pub silence_ms: u64,
-    /// Further silence after which it is given up.
+    /// Further milliseconds without input after which the connection is closed.
     pub answer_ms: u64,
 }
 
-/// A dialect's answer to an HTTP request.
+/// A dialect's reply to an HTTP request.
 #[derive(Debug, PartialEq, Eq)]
 pub struct HttpReply {
     /// The status code.
     pub status: u16,
-    /// The body, of JSON.
+    /// The body, in JSON.
     pub body: Cow<'static, [u8]>,
-    /// The methods that the path knows, with a 405.
+    /// The value of `Allow`, for status 405.
     pub allow: Option<&'static str>,
 }
 
-/// What becomes of an HTTP request.
+/// How a dialect answers an HTTP request.
 pub enum Answered {
-    /// The reply. It waits for the acknowledgement of what the request has published.
+    /// The reply. It is sent after the homes have acknowledged everything that the request has
+    /// published.
     Now(HttpReply),
-    /// The reply follows from the answers, each with the part of the request that it is for.
+    /// The reply is made from the answers of channel homes, each with its part of the request.
     Later(Finish),
-    /// The same with answers that may be large: until they are there, nothing more is read from
-    /// the connection, so that one connection has one such reply under way.
+    /// The same, with answers that may be large. Reading from the connection is paused until all of
+    /// them have arrived, so that one connection has only one such reply pending.
     Gathered(Finish),
 }
 
-/// Makes a reply of answers.
+/// Makes a reply from the answers, each with its part of the request.
 pub type Finish = Box<dyn FnOnce(Vec<(u16, Answer)>) -> HttpReply>;
 
 /// One vendor's protocol.
 pub trait Dialect: Sized {
-    /// Chooses one of the offered subprotocols (RFC 6455 section 4.2.2), before the handshake is
-    /// answered.
+    /// Selects one of the offered subprotocols (RFC 6455 section 4.2.2), before the handshake is
+    /// answered. `None` selects no subprotocol.
     ///
     /// # Errors
-    /// Nothing that is offered will do.
+    /// The request is refused with an HTTP status, such as when no offered subprotocol is
+    /// supported.
     fn subprotocol<'a>(_env: &Env, _opening: &Opening<'a>) -> Result<Option<&'a str>, Rejection> {
         Ok(None)
     }
 
-    /// The format of the messages to this peer, where events have several forms
-    /// ([`crate::hub::Encodings`]). It does not change while the connection is subscribed to
-    /// anything.
+    /// The format of the messages to this peer, for events that are encoded in several formats
+    /// ([`crate::hub::Encodings`]). It does not change while the connection has a subscription.
     fn format(&self) -> Format {
         Format::Json
     }
 
-    /// Takes a connection that has just been upgraded. `None` after it was refused by a close.
+    /// Creates the state of a connection whose handshake is complete. `None` if the dialect refuses
+    /// the connection, which it does by a close.
     fn open(context: &mut DialectContext<'_>, opening: &Opening<'_>) -> Option<Self>;
 
-    /// Takes one whole message; `payload` is the dialect's to change.
+    /// Handles one complete message of the peer. The dialect may modify `payload`.
     fn message(
         &mut self,
         context: &mut DialectContext<'_>,
@@ -309,65 +318,65 @@ pub trait Dialect: Sized {
         payload: &mut [u8],
     );
 
-    /// Takes the answer to a [`Effect::Join`]. A picture that was asked for
-    /// ([`JoinRequest::picture`]) is
-    /// queued already, in the format of this connection: what this call sends is behind it, and
-    /// every update that is not in the picture is behind that.
+    /// Handles the outcome of an [`Effect::Join`]. A picture that was requested
+    /// ([`JoinRequest::picture`]) is already queued, in the format of this connection. What this
+    /// call sends is queued after the picture, and every update that is not in the picture comes
+    /// after that.
     fn joined(&mut self, context: &mut DialectContext<'_>, name: &str, outcome: JoinOutcome);
 
-    /// Takes the refusal of an [`Effect::Say`] on a channel to which it is not subscribed.
+    /// Handles the refusal of an [`Effect::Say`], because this connection is not subscribed to the
+    /// channel.
     fn not_subscribed(&mut self, context: &mut DialectContext<'_>, name: &str);
 
-    /// Takes what a connection, or a publisher to a channel of this one's, has to say to it. What
-    /// it adds to [`DialectContext::shared`] is subject to the bound on what waits for a peer: all
-    /// of it
-    /// is sent, or none.
+    /// Handles a message from another connection, or from a publisher to a channel of this
+    /// connection. What this call adds to [`DialectContext::shared`] counts against
+    /// [`Dialect::queue_bytes`]: either all of it is queued, or nothing.
     fn on_message(&mut self, _context: &mut DialectContext<'_>, _what: &DialectMessage) {}
 
-    /// Takes an answer to an [`Effect::Ask`] or [`Effect::Publish`], with its part.
+    /// Handles an answer to an [`Effect::Ask`] or an [`Effect::Publish`], which had this `part`.
     fn answered(&mut self, _context: &mut DialectContext<'_>, _part: u16, _answer: Answer) {}
 
-    /// The session is about to close for a reason of its own: the dialect may say something before
-    /// that, and close in another way.
+    /// Returns the close to use when the session is about to close with `closing`. The dialect may
+    /// send messages before the close, and may replace its code and reason.
     fn before_close(&mut self, _context: &mut DialectContext<'_>, closing: Closing) -> Closing {
         closing
     }
 
-    /// Asks, in the dialect's words, a peer that has not answered a ping for a sign of life.
+    /// Sends the dialect's own ping message to a peer that has not answered a WebSocket ping.
     fn app_ping(&mut self, context: &mut DialectContext<'_>);
 
-    /// The configuration was read anew.
+    /// Handles a reload of the configuration.
     fn on_reload(&mut self, context: &mut DialectContext<'_>);
 
-    /// When [`Dialect::on_deadline`] is to be called.
+    /// The time at which [`Dialect::on_deadline`] is to be called.
     fn deadline(&self) -> Deadline {
         Deadline::NEVER
     }
 
-    /// The deadline has come.
+    /// Handles the deadline of [`Dialect::deadline`].
     fn on_deadline(&mut self, _context: &mut DialectContext<'_>) {}
 
-    /// Why the server closes, in the dialect's codes.
+    /// The dialect's close code and reason for a close by the server.
     fn closing(why: Why) -> Closing;
 
-    /// The code that answers the peer's close frame, which had `code`, or none. RFC 6455 section
-    /// 5.5.1 suggests the same one.
+    /// The close code that answers the peer's close frame, whose code is `code` if it had one. RFC
+    /// 6455 section 5.5.1 suggests the same code.
     fn close_reply(&self, code: Option<u16>) -> Option<u16> {
         code
     }
 
-    /// Forgets a connection that is gone.
+    /// Releases what the connection holds in `env`, when the session ends.
     fn on_drop(&mut self, env: &Env);
 
-    /// What is to be done for others when a connection ends. It is called as soon as either side
-    /// has closed, since nothing reaches the peer from then on, and may be called again until the
-    /// connection is forgotten.
+    /// Adds the effects of this connection's end on other connections. It is called as soon as
+    /// either side has closed, because nothing reaches the peer after that, and may be called again
+    /// until the session is dropped.
     fn on_close(&mut self, _env: &Env, _us: ConnId, _out: &mut Vec<Effect>) {}
 
-    /// The bounds on what the peer sends.
+    /// The limits on frames and messages from the peer.
     fn limits(&self, env: &Env) -> ws::FrameLimits;
 
-    /// How long the peer may be silent.
+    /// The timeouts after which a silent peer is pinged and closed.
     fn heartbeat(&self, env: &Env) -> Heartbeat {
         let pusher = &env.config.pusher;
         Heartbeat {
@@ -376,29 +385,33 @@ pub trait Dialect: Sized {
         }
     }
 
-    /// Bytes of shared frames that may wait to be written to the peer.
+    /// The maximum bytes of shared frames in the write queue of this peer.
     fn queue_bytes(&self, env: &Env) -> usize {
         env.config.limits.write_queue_bytes
     }
 
-    /// What it was told did not fit that bound.
+    /// The slow-consumer policy to apply when the frames of [`Dialect::on_message`] exceed
+    /// [`Dialect::queue_bytes`].
     fn overrun(&mut self, env: &Env) -> SlowConsumer {
         env.config.slow_consumer
     }
 
-    /// What the subscribers of a channel are told when there are `count` of them, if anything.
+    /// The frame that reports `count` subscriptions to the subscribers of a channel, if the dialect
+    /// reports them.
     fn count(_env: &Env, _app: u32, _name: &str, _count: u64) -> Option<Frozen> {
         None
     }
 
-    /// Whether an HTTP request, of which only the head is there, is one whose body will be looked
-    /// at. If not, it is answered without it: a stranger cannot have a body read.
+    /// Whether the body of an HTTP request is needed, decided by its head alone. If not, the
+    /// request is answered without its body, so that an unauthenticated client cannot make the
+    /// server read one.
     fn needs_body(cx: &mut DialectContext<'_>, app: u32, request: &http::Request<'_>) -> bool {
         let _ = (cx, app, request);
         false
     }
 
-    /// Answers an HTTP request for application `app`; `path` is what follows `/apps/{id}`.
+    /// Answers an HTTP request for application `app`. `path` is the rest of the path after
+    /// `/apps/{id}`.
     fn request(
         context: &mut DialectContext<'_>,
         app: u32,
@@ -407,18 +420,18 @@ pub trait Dialect: Sized {
     ) -> Answered;
 }
 
-/// Reasons of the server for closing a connection.
+/// The server's reasons for closing a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
-    /// The peer gives no sign of life.
+    /// The peer has sent nothing within its timeouts ([`Heartbeat`]).
     Silent,
     /// The server is being shut down.
     Draining,
-    /// The peer does not read what it is sent.
+    /// The peer is a slow consumer: its write queue is full.
     Slow,
 }
 
-/// Which dialect of the table.
+/// Names one dialect of the table below.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum DialectKind {
     /// See [`pusher`].
@@ -442,10 +455,10 @@ impl From<config::AppDialect> for DialectKind {
     }
 }
 
-/// The dialect table: a new dialect is one folder and one word here.
+/// The dialect table: a new dialect is one folder and one entry here.
 macro_rules! table {
     ($($name:ident in $module:ident),* $(,)?) => {
-        /// A connection's state, in whatever dialect it speaks.
+        /// The state of a connection, in its dialect.
         pub enum Connection {
             $(
                 #[doc = concat!("See [`", stringify!($module), "`].")]
@@ -454,10 +467,7 @@ macro_rules! table {
         }
 
         impl Connection {
-            /// See [`Dialect::subprotocol`].
-            ///
-            /// # Errors
-            /// As the dialect has it.
+            /// As in [`Dialect::subprotocol`].
             pub fn subprotocol<'a>(
                 env: &Env,
                 opening: &Opening<'a>,
@@ -467,7 +477,7 @@ macro_rules! table {
                 }
             }
 
-            /// Opens a connection in the dialect of the endpoint.
+            /// Creates the state of a connection, in the dialect of the endpoint and the path.
             pub fn open(
                 context: &mut DialectContext<'_>,
                 opening: &Opening<'_>,
@@ -553,7 +563,7 @@ macro_rules! table {
                 match self { $(Connection::$name(_) => $module::Connection::closing(why),)* }
             }
 
-            /// See [`Dialect::gone`].
+            /// See [`Dialect::on_drop`].
             pub fn on_drop(&mut self, env: &Env) {
                 match self { $(Connection::$name(it) => it.on_drop(env),)* }
             }
@@ -596,7 +606,7 @@ macro_rules! table {
             }
         }
 
-        /// See [`Dialect::needs_body`]; false for a path below which there is nothing.
+        /// See [`Dialect::needs_body`]; false for a path that names no application.
         pub fn needs_body(
             cx: &mut DialectContext<'_>,
             endpoint: config::EndpointKind,
@@ -609,8 +619,8 @@ macro_rules! table {
             }
         }
 
-        /// Answers an HTTP request: at the endpoint of the applications one below `/apps/`, in the
-        /// dialect of the application it names.
+        /// Answers an HTTP request. At the endpoint of the applications, the application that the
+        /// path names determines the dialect; a path that names none gets 404.
         pub fn request(
             context: &mut DialectContext<'_>,
             endpoint: config::EndpointKind,
@@ -638,12 +648,12 @@ table! {
     Reflect in reflect,
 }
 
-/// What is to be done about a message for a connection that has closed or is gone.
+/// Adds the effects of a message that cannot be delivered, because its connection has closed.
 pub fn on_undelivered(what: &DialectMessage, out: &mut Vec<Effect>) {
     zenith::on_undelivered(what, out);
 }
 
-/// A text frame that is written by `write`, frozen; `scratch` is memory to use again.
+/// Builds a frozen text frame whose payload is written by `write`; `scratch` is a buffer to reuse.
 pub fn freeze_text(scratch: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) -> Frozen {
     Frozen::new(frame::build(ws::Opcode::Text, scratch, write))
 }

@@ -14,10 +14,10 @@ use crate::http::query;
 use crate::hub::Users;
 use std::borrow::Cow;
 
-/// One client.
+/// A connection of a Pusher client.
 pub type Connection = channels::Connection<Pusher>;
 
-/// The vendor.
+/// The vendor Pusher.
 #[derive(Debug)]
 pub enum Pusher {}
 
@@ -85,7 +85,7 @@ impl Vendor for Pusher {
         check_version(query::get(opening.query, "protocol"), env.config.pusher.strict_protocol)
     }
 
-    /// Protocols below 5 have no signs of life.
+    /// Protocol versions below 5 have no ping, so their clients get `inactivity_timeout_s`.
     fn inactivity_s(env: &Env, opening: &Opening<'_>) -> u64 {
         let protocol = query::get(opening.query, "protocol").map(str::parse::<u32>);
         match protocol {
@@ -106,7 +106,8 @@ impl Vendor for Pusher {
         words::established(socket_id, app.activity_s(env.config.pusher.activity_timeout_s))
     }
 
-    /// Clients of older protocols see only the event, newer ones only the code.
+    /// Clients of older protocol versions read only the error event, newer ones only the close
+    /// code.
     fn before_close(closing: &Closing, refused: bool) -> Option<Vec<u8>> {
         refused.then(|| words::error(Some(closing.code), &closing.reason, None))
     }
@@ -190,7 +191,7 @@ impl Vendor for Pusher {
         words::push_client_event(out, event, channel, data, user_id);
     }
 
-    /// `POST /users/{id}/events` is as Vask has it.
+    /// `POST /users/{id}/events` is an addition of Vask's HTTP API.
     fn target(path: &str) -> Option<Target<'_>> {
         let mut parts = path.strip_prefix('/')?.split('/');
         let target = match (parts.next()?, parts.next(), parts.next()) {

@@ -1,5 +1,5 @@
-//! Groups without a protocol: everybody in a group hears each message that a member sends, as it
-//! came.
+//! Groups without a protocol: each message that a member sends is delivered unchanged to all
+//! members of its group, the sender included unless the route excludes it.
 
 use super::{
     Answered, Closing, Dialect, DialectContext, Effect, Env, HttpReply, JoinOutcome, Opening, Why,
@@ -11,11 +11,12 @@ use crate::mem::Frozen;
 use crate::ws::{self, Opcode, close, frame};
 use std::sync::Arc;
 
-/// The number of the application under which groups are channels: none that is configured has it.
+/// The application number of all groups, which are channels of the hub; no configured application
+/// has it.
 pub const APP: u32 = u32::MAX - 2;
 
-/// Messages of the longest kind for which there is room in a member's queue. One that takes up all
-/// of it would make everybody a slow consumer who has not read the one before.
+/// How many messages of the maximum size fit a member's write queue. If it were one, a member that
+/// has not yet read the previous message would be a slow consumer.
 const QUEUED: usize = 4;
 
 /// One member of a group.
@@ -29,19 +30,19 @@ struct Member {
     history_limit: Option<HistoryLimit>,
 }
 
-/// Bytes of one message.
+/// The maximum payload bytes of one message.
 fn max_bytes(env: &Env) -> usize {
     (env.config.limits.write_queue_bytes / QUEUED).saturating_sub(frame::HEADER_BYTES)
 }
 
-/// The channel of a group. A route is known by what it asks of requests, which outlives a change of
-/// the configuration better than its place there.
+/// The channel name of a group. It contains the route's listeners, conditions and guards instead of
+/// the route's position in the configuration, because a reload changes them less often.
 fn group(route: &Route, path: &str) -> Box<str> {
     let Route { listeners, when, guarded, .. } = route;
     let path = NormalPath::new(path);
     let path = match route.reflect.group {
         Grouping::Route => "",
-        // In the spelling by which the route was chosen: a guarded group has no second name.
+        // The normalised path that selected the route, so that a guarded group has only one name.
         Grouping::Path => path.matched(),
     };
     format!("{listeners:?} {when:?} {guarded:?} {path}").into()
@@ -71,7 +72,8 @@ impl Dialect for Connection {
         payload: &mut [u8],
     ) {
         if payload.len() > max_bytes(context.env) {
-            // A model may have made it longer.
+            // A schema model of the route may have made the payload longer than the frame limits
+            // allow.
             return context.close(Closing::new(close::TOO_BIG, "the message is too big"));
         }
         let opcode = match kind {
@@ -126,7 +128,7 @@ impl Dialect for Connection {
         path: &str,
         _request: &mut http::Request<'_>,
     ) -> Answered {
-        // A group has no API.
+        // A group has no HTTP API.
         let reply: HttpReply = super::no_such_target(path);
         Answered::Now(reply)
     }

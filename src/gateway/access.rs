@@ -1,4 +1,4 @@
-//! Who may see what is not for everybody: whoever has a token, or is on this machine.
+//! Access to the pages that are not public: by token, or by a request from this machine.
 
 use crate::config::Secret;
 use crate::crypto::{constant_time_eq, sha256};
@@ -6,10 +6,11 @@ use crate::http::Request;
 use crate::http::query::{self, PlusSign};
 use std::net::{IpAddr, Ipv4Addr};
 
-/// Whether `request` presents `token`, which is not empty: as a bearer, or in its query.
+/// Whether `request` presents `token` as a bearer token or as the query parameter `token`. False if
+/// `token` is empty.
 pub(super) fn presents(request: &Request<'_>, token: &Secret) -> bool {
     let is_token = |given: &str| {
-        // Of digests, so that not even the length shows in the time that it takes.
+        // Digests are compared, so that the duration does not reveal even the token's length.
         let [given, token] = [given, token.expose()].map(|text| sha256(&[text.as_bytes()]));
         constant_time_eq(&given, &token)
     };
@@ -20,15 +21,16 @@ pub(super) fn presents(request: &Request<'_>, token: &Secret) -> bool {
             || asked.is_some_and(|given| is_token(&given)))
 }
 
-/// The credentials of RFC 6750 section 2.1.
+/// The token of an `Authorization` field with the scheme `Bearer` (RFC 6750 section 2.1).
 fn bearer(field: &str) -> Option<&str> {
     let (scheme, token) = field.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then_some(token.trim_start_matches(' '))
 }
 
-/// Whether the request comes from this machine, and is meant for it. A proxy beside us says for
-/// which client it asks, or passes on the host that the client named. So does a browser on this
-/// machine, whose page may be anybody's, with a name that leads to a loopback address.
+/// Whether the request comes from this machine and its host is this machine. The peer's address
+/// alone does not suffice: a local proxy forwards the requests of others, which its header fields
+/// or the host show, and a browser on this machine may run a foreign page whose host name resolves
+/// to a loopback address.
 pub(super) fn is_local(request: &Request<'_>, peer: IpAddr) -> bool {
     const ON_BEHALF: [&str; 4] = ["forwarded", "x-forwarded-for", "x-real-ip", "via"];
     peer.to_canonical().is_loopback()
@@ -36,7 +38,7 @@ pub(super) fn is_local(request: &Request<'_>, peer: IpAddr) -> bool {
         && ON_BEHALF.iter().all(|name| request.headers.first(name).is_none())
 }
 
-/// Whether a host, perhaps with a port, is this machine by its name or its address alone.
+/// Whether a host, with or without a port, is `localhost` or a loopback address.
 fn is_loopback(authority: &str) -> bool {
     let is_port = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
     if let Some((host, port)) = authority.strip_prefix('[').and_then(|it| it.split_once(']')) {
@@ -135,7 +137,8 @@ mod tests {
                     assert_eq!(is_local(it, IpAddr::from([127, 0, 0, 1])), expected, "{host}");
                 });
             }
-            // The authority of the target counts, and not the field.
+            // The authority of an absolute target is used, not the `Host` field (RFC 9112 section
+            // 3.2.2).
             with_host(&format!("http://{host}/"), "Host: localhost", "A: b", |it| {
                 assert_eq!(is_local(it, IpAddr::from([127, 0, 0, 1])), expected, "{host}");
             });

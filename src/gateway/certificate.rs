@@ -1,16 +1,20 @@
-//! Which client certificates a guard lets in, and what they say of who shows them.
+//! Guards of type certificate: which client certificates they accept, and the claims that follow
+//! from one.
 
 use crate::config::GuardCertificate;
 use crate::jwt::Claims;
 use crate::tls::{Holder, PeerCertificate};
 
-/// What the certificate stands for at `now_s` seconds since 1970. `None` if it is not let in.
+/// The claims of the client's certificate at `now_s` seconds since 1970: the first common name, or
+/// else alternative name, as the identity, and the organisational units as the roles. `None` if the
+/// certificate is not valid at that time, or `wanted` has a list and the certificate is not in it.
 pub(super) fn claims(
     wanted: &GuardCertificate,
     client: &PeerCertificate,
     now_s: u64,
 ) -> Option<Claims> {
-    // A session that is resumed by a ticket was verified when it began.
+    // The validity is checked here too, because a session that is resumed by a ticket was verified
+    // only when it began.
     let holder = Holder::read(client.certificate()).filter(|holder| holder.is_good_at(now_s))?;
     let fingerprints = &mut wanted.fingerprints.iter();
     let is_listed = wanted.is_empty()

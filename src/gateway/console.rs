@@ -1,15 +1,16 @@
-//! The page for people: files of this folder, and what the page has to know about the server.
+//! The console page: static files of this folder, and `settings`, the data that the page needs from
+//! the server.
 //!
-//! The page is a client like any other. It signs what it asks for by itself, in the demo with the
-//! secret that everybody knows, elsewhere with the one that its user types in; so there is no door
-//! here that an application's own API does not have.
+//! The page is an ordinary client. It signs its own requests: in the demo with the demo's public
+//! secret, elsewhere with a secret that its user types in. So the console grants no access that an
+//! application's own API does not.
 
 use super::{Page, Visit, access};
 use crate::codec::json::push_string;
 use crate::config::{AppConfig, AppDialect, Config, EndpointKind};
 use crate::http::Request;
 
-/// `None` where there is no page.
+/// Answers a request for the console. `None` if the console is switched off, or has no such page.
 pub(super) fn answer(request: &Request<'_>, visit: &Visit<'_>) -> Option<Page> {
     let (config, token) = (visit.config, &visit.config.console.token);
     let is_open = config.is_demo && token.expose().is_empty();
@@ -17,7 +18,7 @@ pub(super) fn answer(request: &Request<'_>, visit: &Visit<'_>) -> Option<Page> {
         return None;
     }
     let name = request.path().rsplit('/').next().unwrap_or_default();
-    // The same for everybody, and a browser asks for them without a token.
+    // These files hold nothing secret, and a browser requests them without the token.
     if let Some((_, content_type, text)) = FILES.iter().find(|(file, ..)| *file == name) {
         return Some(page(content_type, text.as_bytes().into()));
     }
@@ -39,7 +40,8 @@ fn page(content_type: &'static str, body: std::borrow::Cow<'static, [u8]>) -> Pa
     Page { status: 200, content_type, fields: FIELDS, body }
 }
 
-/// The applications that the page can connect to. Secrets stay here, but the demo's is public.
+/// The JSON that the page loads first: the paths and the applications that it can connect to. Only
+/// the demo's secret, which is public, is in it.
 fn settings(config: &Config) -> Vec<u8> {
     let mut out = format!(r#"{{"demo":{},"version":"#, config.is_demo).into_bytes();
     push_string(&mut out, env!("CARGO_PKG_VERSION"));
@@ -55,7 +57,7 @@ fn settings(config: &Config) -> Vec<u8> {
         }
     }
     out.extend_from_slice(br#","apps":["#);
-    // Broadcastt's protocol is not the page's.
+    // The page does not implement Broadcastt's protocol.
     let speaks = |app: &&AppConfig| app.enabled && app.dialect == AppDialect::Pusher;
     for (at, app) in config.apps.iter().filter(speaks).enumerate() {
         if at > 0 {
@@ -78,8 +80,8 @@ fn settings(config: &Config) -> Vec<u8> {
     out
 }
 
-/// Where Zenith is served; `None` if it is not. Of a route whose paths are all patterns, the
-/// vendor's own path is the best guess.
+/// The path of the Zenith endpoint; `None` without such a route. If the route's paths are all
+/// patterns, it is the vendor's own path `/Zenith`.
 fn zenith_path(config: &Config) -> Option<&str> {
     let route = config.routes.iter().find(|it| it.endpoint == EndpointKind::Zenith)?;
     let mut paths = route.when.iter().map(|it| it.path.as_str());
@@ -88,7 +90,7 @@ fn zenith_path(config: &Config) -> Option<&str> {
 }
 
 const PAGE: &str = include_str!("console/page.html");
-/// Name, type, text.
+/// The static files: name, media type, text.
 const FILES: [(&str, &str, &str); 7] = [
     ("page.css", "text/css; charset=utf-8", include_str!("console/page.css")),
     ("page.js", JAVASCRIPT, include_str!("console/page.js")),
@@ -100,8 +102,8 @@ const FILES: [(&str, &str, &str); 7] = [
 ];
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 const CHALLENGE: &[(&str, &str)] = &[("WWW-Authenticate", "Bearer"), ("Cache-Control", "no-store")];
-/// Nothing from elsewhere is loaded, nothing in the page is run but its own files, nobody frames
-/// it, and its address, which may hold the token, is told to nobody.
+/// The header fields of every console page. The page loads and runs only its own files, no site may
+/// frame it, and its URL, which may hold the token, is not sent as a referrer.
 const FIELDS: &[(&str, &str)] = &[
     (
         "Content-Security-Policy",
@@ -140,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn console_page_knows_the_zenith_path() {
+    fn console_page_has_the_zenith_path() {
         let page = |more: &str| {
             let text = format!("[zenith]\n{more}");
             let format = crate::config::FileFormat::Toml;

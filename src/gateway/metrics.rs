@@ -1,7 +1,9 @@
 //! The counters in the text format of Prometheus, version 0.0.4.
 //!
-//! Names are `polycast_` and the counter's own; what only grows ends in `_total`. A counter is the
-//! sum over all cores and the control thread, unless only the single core tells something.
+//! A metric's name is `polycast_` and the counter's name, and ends in `_total` if its type is
+//! counter. A value is the sum over all cores and the control thread, except for the counters in
+//! `BY_CORE`, which have a sample for each core. The optional metrics of streams have Zilla's
+//! names.
 
 mod streams;
 mod turns;
@@ -13,7 +15,7 @@ use crate::stats::Counters;
 use std::fmt::{Display, Write};
 use std::sync::Arc;
 
-/// What goes down as well as up.
+/// Counters that can decrease, exported as gauges.
 const GAUGES: [&str; 12] = [
     "connections",
     "upstreams",
@@ -28,8 +30,8 @@ const GAUGES: [&str; 12] = [
     "memory_frames_bytes",
     "last_epoch",
 ];
-/// What is told for each core: a channel with subscribers on two cores is known to both, and a core
-/// that does all the work is lost in a sum.
+/// Counters with one sample for each core: a channel with subscribers on two cores is counted by
+/// both, and a sum would hide that one core does all the work.
 const BY_CORE: [&str; 4] = ["channels", "turns", "wakes_sent", "mail_waited"];
 
 pub(super) fn answer(request: &Request<'_>, visit: &Visit<'_>) -> Page {
@@ -58,7 +60,7 @@ pub(super) fn answer(request: &Request<'_>, visit: &Visit<'_>) -> Page {
     }
 }
 
-/// What is counted of one application.
+/// The values of one application.
 #[derive(Clone, Copy, Default)]
 struct AppCounts {
     connections: u64,
@@ -83,7 +85,8 @@ fn text(
                 out.sample(&name, &[("core", &core.to_string())], list[at].1);
             }
         } else {
-            // One core may count the coming and another the going.
+            // One core may count the opening and another the end of the same thing, so the sum
+            // wraps.
             let sum = lists.iter().fold(outside, |sum, list| sum.wrapping_add(list[at].1));
             out.sample(&name, &[], sum);
         }
@@ -120,12 +123,12 @@ enum Kind {
 struct Exposition(String);
 
 impl Exposition {
-    /// Begins a family of samples and gives its name.
+    /// Writes the help and type lines of a metric family and returns its full name.
     fn family(&mut self, name: &str, kind: Kind, help: &str) -> String {
         self.plain_family(&format!("polycast_{name}"), kind, help)
     }
 
-    /// The same with a name that is not ours.
+    /// As [`Exposition::family`], without the prefix `polycast_`.
     fn plain_family(&mut self, name: &str, kind: Kind, help: &str) -> String {
         let (end, kind) = match kind {
             Kind::Counter => ("_total", "counter"),

@@ -1,4 +1,5 @@
-//! The front door: which endpoint a request reaches, and the endpoints that speak no dialect.
+//! The gateway: which route and endpoint a request reaches, and the endpoints that have no dialect:
+//! `echo`, `proxy` and the pages.
 
 mod access;
 mod certificate;
@@ -19,47 +20,48 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// The `echo` endpoint: sends each message back as it came; false if that cannot be said.
+/// The `echo` endpoint: sends a message back unchanged. False if the peer's record framing has no
+/// record for the message.
 pub fn echo(out: &mut Output<'_>, kind: MessageKind, payload: &[u8]) -> bool {
     out.message(kind, payload)
 }
 
-/// What a page is made from, beside the request for it.
+/// The input of [`page`], beside the request.
 #[derive(Clone, Copy)]
 pub struct Visit<'a> {
-    /// Who asks.
+    /// The client's address.
     pub peer: IpAddr,
     /// The configuration.
     pub config: &'a Config,
-    /// What each core counts.
+    /// The counters of each core.
     pub counters: &'a [Arc<Counters>],
-    /// What the control thread counts.
+    /// The counters of the control thread.
     pub control: &'a Counters,
-    /// The connections of the application with this number.
+    /// Returns the number of open connections of the application with this number.
     pub connections: &'a dyn Fn(usize) -> usize,
-    /// The events for its webhooks that were dropped.
+    /// Returns how many webhook events of the application with this number were dropped.
     pub dropped_hooks: &'a dyn Fn(usize) -> u64,
-    /// Whether the server is being shut down.
+    /// Whether the server is draining before it ends.
     pub draining: bool,
-    /// Milliseconds on the clock of all threads.
+    /// The time in milliseconds, on the monotonic clock that all threads share.
     pub now_ms: u64,
 }
 
-/// An answer to a plain request.
+/// The response to an HTTP request that is not an upgrade.
 #[derive(Debug)]
 pub struct Page {
-    /// The status code.
+    /// The HTTP status code.
     pub status: u16,
-    /// The type of the body.
+    /// The media type of the body, for `Content-Type`.
     pub content_type: &'static str,
-    /// Further header fields.
+    /// Further header fields, as names and values.
     pub fields: &'static [(&'static str, &'static str)],
     /// The body.
     pub body: Cow<'static, [u8]>,
 }
 
 impl Page {
-    /// A few words that nobody keeps.
+    /// A plain-text page that must not be cached.
     fn text(status: u16, words: &'static str) -> Page {
         Page {
             status,
@@ -70,8 +72,8 @@ impl Page {
     }
 }
 
-/// Answers a plain request for an endpoint that has pages. `None` where nothing is served: at an
-/// endpoint without pages, or at one that is switched off.
+/// Answers an HTTP request for an endpoint that has pages. `None` if the endpoint has no pages, or
+/// its page is switched off. A method other than GET or HEAD gets 405.
 pub fn page(endpoint: EndpointKind, request: &Request<'_>, visit: &Visit<'_>) -> Option<Page> {
     let answer = match endpoint {
         EndpointKind::Echo
@@ -91,18 +93,20 @@ pub fn page(endpoint: EndpointKind, request: &Request<'_>, visit: &Visit<'_>) ->
     Some(answer)
 }
 
-/// How long a thread may do without a sign of life, in milliseconds. An idle one gives a sign each
-/// second.
+/// How long a thread may go without updating `beat_ms` before it counts as stalled, in
+/// milliseconds. An idle thread updates it every second.
 pub const STALLED_MS: u64 = 10_000;
 
-/// Whether a thread with these counters, which has begun, stands still.
+/// Whether the thread of these counters has started and has not updated `beat_ms` for more than
+/// [`STALLED_MS`].
 pub fn is_stalled(counters: &Counters, now_ms: u64) -> bool {
     let beat_ms = counters.beat_ms.get();
     beat_ms > 0 && now_ms.saturating_sub(beat_ms) > STALLED_MS
 }
 
-/// Whoever asks is answered by one core: the process lives if all others move, too. It is ready if
-/// the control thread does so as well.
+/// The liveness page, or the readiness page if the path ends with `/ready`. The process is live if
+/// no core is stalled; it is ready if the control thread is not stalled either and the server is
+/// not draining.
 fn health(path: &str, visit: &Visit<'_>) -> Page {
     let ready = path.ends_with("/ready");
     if ready && visit.draining {
@@ -124,7 +128,7 @@ const ALLOW: &[(&str, &str)] = &[("Allow", "GET, HEAD")];
 mod tests {
     use super::*;
 
-    /// The statuses of `/live` and `/ready` with these signs of life, at 100 000 ms.
+    /// The statuses of `/live` and `/ready` at 100 000 ms, with these values of `beat_ms`.
     fn statuses(draining: bool, cores: [u64; 2], control: u64) -> [u16; 2] {
         let counters = |beat_ms| {
             let counters = Counters::default();

@@ -1,5 +1,5 @@
-//! The client's side of the opening handshake (RFC 6455 section 4.1): what a server behind a
-//! `proxy` is asked, and what its answer is worth. Nothing here knows a connection.
+//! The client side of the opening handshake (RFC 6455 section 4.1), for `proxy` routes: the request
+//! to the upstream server, and the check of its response. This module does no I/O.
 
 use super::token;
 use crate::config::{GuardConfig, Proxy, Upstream};
@@ -7,20 +7,20 @@ use crate::crypto::{encode_base64, websocket_accept};
 use crate::http::{Headers, NormalPath, Request, ResponseHead, push_field};
 use std::net::IpAddr;
 
-/// What a client's request says to each server that is tried for it.
+/// The parts of a client's request that are sent to each upstream that is tried for it.
 #[derive(Debug)]
 pub struct UpgradeQuery {
-    /// Path and query; see [`NormalPath::sent`].
+    /// The request target: path and query; see [`NormalPath::sent`].
     target: Box<str>,
-    /// Subprotocols, in the order in which they were offered.
+    /// The offered subprotocols, in the client's order.
     protocols: Vec<Box<str>>,
-    /// Header lines that go on or are set, but `Host`.
+    /// Header lines that are passed on or set, without `Host`.
     fields: Vec<u8>,
 }
 
 impl UpgradeQuery {
-    /// What goes on of `request`, which has come from `peer`. A subprotocol that carries the token
-    /// for one of `guards` does not.
+    /// Collects what is forwarded of `request`, which came from `peer`. A subprotocol that carries
+    /// the token for one of `guards` is not forwarded.
     pub fn new(
         proxy: &Proxy,
         guards: &[GuardConfig],
@@ -43,7 +43,8 @@ impl UpgradeQuery {
         }
         if proxy.forwarded {
             let before = |name: &str| request.header(name).filter(|_| passes(name));
-            // Whoever stands before us may have put a field of its own behind the client's.
+            // A proxy in front of this server may have appended a field of its own to the client's,
+            // so all values are joined.
             let mut chain: Vec<&str> = match passes(FORWARDED[0]) {
                 true => request.header_values(FORWARDED[0]).collect(),
                 false => Vec::new(),
@@ -54,7 +55,8 @@ impl UpgradeQuery {
             let scheme = if secure { "https" } else { "http" };
             let ours = [Some(&*chain), Some(scheme), request.authority()];
             for (at, (name, ours)) in FORWARDED.into_iter().zip(ours).enumerate() {
-                // Whoever is passed on stands before us, and knows better what was asked for.
+                // A forwarded value comes from a proxy in front of this server, which knows what
+                // the client asked for.
                 let value = if at == 0 { ours } else { before(name).or(ours) };
                 if let Some(value) = value.filter(|_| !is_set(name)) {
                     push_field(&mut fields, name, value);
@@ -70,15 +72,15 @@ impl UpgradeQuery {
     }
 }
 
-/// Path and query that go on: the path in the spelling by which the route was chosen, the query as
-/// it came.
+/// The request target that is forwarded: the path in the normal form by which the route was chosen,
+/// and the query unchanged.
 fn target(request: &Request<'_>) -> Box<str> {
     let path = NormalPath::new(request.path());
     let query = &request.target[request.path().len()..];
     format!("{}{query}", path.sent()).into()
 }
 
-/// Whether the field is one that [`UpgradeQuery::new`] writes itself.
+/// Whether [`UpgradeQuery::new`] writes this field itself.
 fn is_forwarding(name: &str, proxy: &Proxy) -> bool {
     proxy.forwarded && FORWARDED.iter().any(|it| it.eq_ignore_ascii_case(name))
 }
@@ -90,46 +92,49 @@ fn push_bytes(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// A handshake under way.
+/// A handshake whose response has not come yet.
 #[derive(Debug)]
 pub struct UpstreamHandshake {
-    /// What `Sec-WebSocket-Accept` has to be.
+    /// The value that `Sec-WebSocket-Accept` must have.
     accept: [u8; 28],
     protocols: Vec<Box<str>>,
 }
 
-/// What an answer is.
+/// The result of checking the upstream's response.
 #[derive(Debug, PartialEq, Eq)]
 pub enum HandshakeOutcome {
-    /// The WebSocket is open, with this subprotocol.
+    /// The WebSocket is open, with this subprotocol if the server chose one.
     Open(Option<Box<str>>),
-    /// Another answer comes behind this one.
+    /// An interim response (1xx): another response follows.
     Interim,
-    /// It is not opened.
+    /// The handshake has failed.
     Failed(UpstreamFailure),
 }
 
-/// Why there is no upstream.
+/// Why no WebSocket to an upstream could be opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UpstreamFailure {
-    /// The core has no place for a further connection.
+    /// The core has no free slot for a further connection.
     NoSlot,
-    /// It has no address, or cannot be connected.
+    /// The upstream's name has no address, or the connection could not be established.
     Unreachable,
-    /// It was not there in time; or it was, and has not answered in time.
+    /// The connection, or the response, did not come before the deadline.
     Late {
-        /// Whether it was there.
+        /// Whether the connection was established before the deadline.
         connected: bool,
     },
-    /// It has answered with this status, and the challenge of a 401.
+    /// The upstream answered with this status, and with this `WWW-Authenticate` challenge if the
+    /// status is 401.
     Refused(u16, Option<Box<str>>),
-    /// Its answer breaks the protocol, in this way; or it has ended the connection instead.
+    /// The response violates the protocol, in this way; or the upstream closed the connection
+    /// without a response.
     InvalidReply(&'static str),
 }
 
 impl UpstreamFailure {
-    /// The status of the answer to the client: what the application behind us says of the client
-    /// and its request goes on, all else is about the server.
+    /// The HTTP status for the client. 401, 403 and 404 of the upstream are about the client's
+    /// request and are passed on; any other failure is about the upstream and becomes 502, 503 or
+    /// 504.
     pub fn status(&self) -> u16 {
         match self {
             UpstreamFailure::NoSlot => 503,
@@ -141,22 +146,25 @@ impl UpstreamFailure {
         }
     }
 
-    /// Whether another server may do better. What is below 500 is said of the client's request.
+    /// Whether another upstream may be tried. A status below 500 is about the client's request, so
+    /// no other upstream is tried.
     pub fn may_be_tried_elsewhere(&self) -> bool {
         !matches!(self, UpstreamFailure::NoSlot | UpstreamFailure::Refused(..500, _))
     }
 
-    /// Whether it is the server's failure, whatever it was asked.
+    /// Whether the failure is the upstream's own, independent of the request: it has no connection
+    /// or a wrong response, or answered with status 502 to 504.
     pub fn is_fault(&self) -> bool {
         !matches!(self, UpstreamFailure::NoSlot | UpstreamFailure::Refused(..502 | 505.., _))
     }
 
-    /// Whether another address of the same server may do better.
+    /// Whether another address of the same upstream may be tried: no connection to this address was
+    /// established.
     pub fn is_of_the_address(&self) -> bool {
         matches!(self, UpstreamFailure::Unreachable | UpstreamFailure::Late { connected: false })
     }
 
-    /// What is wrong, in words for people.
+    /// The response text, for people.
     pub fn text(&self) -> &'static str {
         match self {
             UpstreamFailure::NoSlot => "no connection is left for the server behind this one",
@@ -171,8 +179,9 @@ impl UpstreamFailure {
 }
 
 impl UpstreamHandshake {
-    /// Begins one with `upstream`, under a key that nobody can foresee: the request, and what its
-    /// answer is judged by. The target is the upstream's, or the client's if that has none.
+    /// Begins a handshake with `upstream` and returns it with the bytes of the request. `nonce`,
+    /// from which `Sec-WebSocket-Key` is made, must be unpredictable. The request target is that of
+    /// `upstream`, or else the client's.
     pub fn new(
         proxy: &Proxy,
         upstream: &Upstream,
@@ -199,7 +208,7 @@ impl UpstreamHandshake {
         (UpstreamHandshake { accept: websocket_accept(&key), protocols }, out)
     }
 
-    /// Judges the head of an answer, which ends with its blank line.
+    /// Checks the head of the response, up to and including its blank line.
     pub fn judge(&self, head: &[u8]) -> HandshakeOutcome {
         let Some(answer) = ResponseHead::parse(head) else {
             return HandshakeOutcome::Failed(UpstreamFailure::InvalidReply(
@@ -218,7 +227,8 @@ impl UpstreamHandshake {
         }
     }
 
-    /// Section 4.1, the checks of the server's answer, from item 2 on.
+    /// Checks the header fields of a 101 response (RFC 6455 section 4.1, from item 2 of the
+    /// server's handshake on).
     fn judge_fields(&self, headers: &Headers<'_>) -> HandshakeOutcome {
         let failed = |what| HandshakeOutcome::Failed(UpstreamFailure::InvalidReply(what));
         if !headers.has_token("Upgrade", "websocket") {
@@ -231,7 +241,7 @@ impl UpstreamHandshake {
         if accepts.next() != Some(&self.accept[..]) || accepts.next().is_some() {
             return failed("Sec-WebSocket-Accept is not that of the key");
         }
-        // None was offered.
+        // No extension was offered.
         if headers.tokens("Sec-WebSocket-Extensions").next().is_some() {
             return failed("an extension that was not offered");
         }
@@ -246,7 +256,7 @@ impl UpstreamHandshake {
 }
 
 const PROTOCOL: &str = "Sec-WebSocket-Protocol";
-/// What says on whose behalf a request is made.
+/// The header fields that name the original client, scheme and host.
 const FORWARDED: [&str; 3] = ["X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host"];
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Who comes in, and where to: routes in order, and the guards in front of them.
+//! Routing: finds the first route that matches a request and whose guards let it in.
 
 use super::{certificate, token};
 use crate::config::{Config, EndpointKind, GuardKind, Listener, Route, RouteQuery};
@@ -12,71 +12,76 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// What a request is judged by.
+/// The context in which a request is routed: configuration, guards, listener and client.
 #[derive(Clone)]
 pub struct Router<'a> {
     /// The configuration.
     pub config: &'a Config,
-    /// Its guards, in the same order.
+    /// The guards of `config.guards`, in the same order.
     pub guards: &'a [Guard],
-    /// What the request came by.
+    /// The listener that accepted the connection.
     pub listener: &'a Listener,
-    /// Whether the connection is encrypted.
+    /// Whether the connection uses TLS.
     pub secure: bool,
-    /// Who the client has proved to be by its certificate.
+    /// The client's verified certificate, if it has shown one.
     pub client: Option<Arc<PeerCertificate>>,
-    /// The time.
+    /// The current time.
     pub now: Now,
-    /// What is counted.
+    /// The counters of this core.
     pub counters: &'a Counters,
-    /// What this turn has cost so far, and who has failed how often.
+    /// The work of this event loop turn so far, and the failed token verifications by client
+    /// address.
     pub work: &'a Meter,
     /// The address of the client.
     pub peer: IpAddr,
 }
 
-/// A request that has found its route.
+/// The route of a request, with what the guards know of the client.
 pub struct RouteMatch<'a, 'r> {
     /// The route.
     pub route: &'a Route,
-    /// The subprotocol that the route has chosen.
+    /// The subprotocol that is chosen for the response.
     pub protocol: Option<&'r str>,
-    /// How long the guards let it stay, if not for ever.
+    /// How long the connection may stay open by its tokens; `None` is without end.
     pub leases: Option<Box<TokenLeases>>,
-    /// What its token says, if a guard has read one.
+    /// The claims of the first guard of the route, if it has any guards.
     pub claims: Option<Claims>,
 }
 
-/// Why a request is not let in.
+/// Why a request is refused. The order is that of precedence: if several guarded routes refuse a
+/// request, the greatest refusal is the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RouteRefusal {
-    /// No route is for it.
+    /// No route matches the request.
     NoRoute,
-    /// Only guarded routes are for it, and its client has shown no certificate.
+    /// Only guarded routes match, and the client has shown no certificate.
     NoCertificate,
-    /// Only guarded routes are for it, and it has no token.
+    /// Only guarded routes match, and the request has no token.
     NoToken,
-    /// Its token is not believed.
+    /// The token was verified and not accepted.
     BadToken,
-    /// Its client's certificate is not among those that are let in.
+    /// The client's certificate is not one that the guard accepts.
     BadCertificate,
-    /// Its token, or certificate, does not have the roles. Nobody is told that a route was there.
+    /// The token or certificate lacks a role that the route requires, or no connection has the
+    /// identity that a renewal names. The answer is 404, so that the client does not learn that a
+    /// route exists.
     NoRole,
-    /// Its token cannot be checked: no keys were to be had so far.
+    /// The token cannot be verified, because no keys have been fetched so far.
     NoKeys,
-    /// Its path is one that servers read differently, and its route leads to one.
+    /// The path is ambiguous: servers differ in how they read it, and its route leads to an
+    /// upstream server.
     Path,
-    /// Its token is not checked: its address has brought too many in this second that are not
-    /// believed.
+    /// The token is not verified, because the client's address has sent too many unacceptable
+    /// tokens in this second.
     Throttled,
-    /// An answer to a challenge has a body.
+    /// A challenge response, which renews a token, has a body.
     Body,
-    /// It comes from an origin that the listener does not admit.
+    /// The listener does not admit the request's `Origin`.
     Origin,
 }
 
 impl RouteRefusal {
-    /// The status of the answer.
+    /// The HTTP status code of the response.
     pub fn status(self) -> u16 {
         match self {
             RouteRefusal::NoRoute | RouteRefusal::NoRole => 404,
@@ -88,7 +93,7 @@ impl RouteRefusal {
         }
     }
 
-    /// What is wrong, in words for people.
+    /// The response text, for people.
     pub fn text(self) -> &'static str {
         match self {
             RouteRefusal::NoRoute | RouteRefusal::NoRole => "nothing is served at this path",
@@ -98,17 +103,18 @@ impl RouteRefusal {
             RouteRefusal::BadCertificate => "the client certificate is not accepted",
             RouteRefusal::NoKeys => "tokens cannot be checked at the moment",
             RouteRefusal::Path => "the path can be read in more than one way",
-            RouteRefusal::Throttled => "too many tokens that are not accepted",
+            RouteRefusal::Throttled => "too many refused tokens",
             RouteRefusal::Body => "an answer to a challenge has no body",
             RouteRefusal::Origin => "the origin is not accepted",
         }
     }
 
-    /// Further header fields of the answer.
+    /// Further header fields of the response, as names and values.
     pub fn fields(self) -> &'static [(&'static str, &'static str)] {
         match self {
             RouteRefusal::NoToken => &[("WWW-Authenticate", "Bearer")],
-            // RFC 9110 section 15.5.2 wants one; for certificates no scheme is registered.
+            // RFC 9110 section 15.5.2 requires a challenge; no scheme is registered for
+            // certificates.
             RouteRefusal::NoCertificate => &[("WWW-Authenticate", "ClientCertificate")],
             RouteRefusal::NoKeys => &[("Retry-After", "5")],
             RouteRefusal::Throttled => &[("Retry-After", "1")],
@@ -117,13 +123,14 @@ impl RouteRefusal {
     }
 }
 
-/// Whether the route leads to servers whose reading of a path is not known.
+/// Whether the route refuses ambiguous paths: it is a proxy route without `allow_ambiguous_paths`,
+/// and how its upstream servers read a path is not known.
 fn is_strict(route: &Route) -> bool {
     route.endpoint == EndpointKind::Proxy
         && route.proxy.as_ref().is_none_or(|proxy| !proxy.allow_ambiguous_paths)
 }
 
-/// What one guard says of a request.
+/// The result of checking a request with one guard.
 enum GuardOutcome {
     NoCertificate,
     BadCertificate,
@@ -160,17 +167,17 @@ impl Router<'_> {
 }
 
 impl<'a> Router<'a> {
-    /// Where a plain request goes.
+    /// Finds the route of an HTTP request that is not an upgrade.
     ///
     /// # Errors
-    /// Why it goes nowhere.
+    /// Why the request is refused.
     pub fn page(&self, request: &Request<'_>) -> Result<RouteMatch<'a, 'static>, RouteRefusal> {
         let (entry, _) = self.find(request, &[], |_| true)?;
         self.allow(entry.route);
         Ok(RouteMatch { protocol: None, ..entry })
     }
 
-    /// Where a plain request may go, if the guards let it in.
+    /// All routes that match an HTTP request which is not an upgrade; guards are not checked.
     pub fn candidates(&self, request: &Request<'_>) -> Vec<&'a Route> {
         let path = NormalPath::new(request.path());
         let asked = self.asked(request, &path);
@@ -178,8 +185,8 @@ impl<'a> Router<'a> {
         routes.filter(|route| route.takes(&asked, &[]).is_some()).collect()
     }
 
-    /// Where a request goes whose body may be streamed. `None` if that is no route with streams:
-    /// then it is one for a page.
+    /// Finds the route of a request whose body may be streamed. `None` if that is no route with
+    /// `stream`; then [`Router::page`] is to be called.
     pub fn stream(
         &self,
         request: &Request<'_>,
@@ -204,11 +211,11 @@ impl<'a> Router<'a> {
         }
     }
 
-    /// Where a request for a WebSocket goes. It passes pages by, so that a client with a wrong path
-    /// is told so in the words of its protocol.
+    /// Finds the route of a WebSocket handshake. Routes to pages are skipped, so that a client with
+    /// a wrong path gets an error in its own protocol.
     ///
     /// # Errors
-    /// Why it goes nowhere.
+    /// Why the request is refused.
     pub fn socket<'r>(&self, request: &Request<'r>) -> Result<RouteMatch<'a, 'r>, RouteRefusal> {
         let origin = request.header("origin");
         if !self.listener.admits(origin, request.authority()) {
@@ -219,15 +226,15 @@ impl<'a> Router<'a> {
         let (mut entry, plain) =
             self.find(request, &offered, |route| route.endpoint.has_sockets())?;
         self.allow(entry.route);
-        // A browser gives up a connection for which none of the names that it offers is chosen.
+        // A browser fails the connection if none of the subprotocols that it offers is chosen.
         if entry.protocol.is_none() && plain.len() < offered.len() {
             entry.protocol = plain.first().or(offered.first()).copied();
         }
         Ok(entry)
     }
 
-    /// The first route that takes the request and whose guards let it in; with the subprotocols
-    /// that carry no token.
+    /// The first route that matches the request and whose guards accept it, with the offered
+    /// subprotocols that carry no token.
     fn find<'r>(
         &self,
         request: &Request<'_>,
@@ -266,8 +273,8 @@ impl<'a> Router<'a> {
         Err(refusal)
     }
 
-    /// Counts a request as one failure, however many guards have looked at its tokens, if some do
-    /// not believe them and none does.
+    /// Counts the request as one failed verification of its client's address, if at least one guard
+    /// did not accept its token and no guard accepted one. Several guards count once.
     fn note_failure<'v>(&self, outcomes: impl Iterator<Item = &'v GuardOutcome>) {
         let (mut doubted, mut believed) = (false, false);
         for outcome in outcomes {
@@ -299,7 +306,8 @@ impl<'a> Router<'a> {
         }
     }
 
-    /// Asks every guard of a route.
+    /// Checks the request with every guard of a route, and its roles. Results are kept in
+    /// `outcomes`, so that each guard is checked at most once for a request.
     fn pass(
         &self,
         route: &Route,
@@ -323,7 +331,7 @@ impl<'a> Router<'a> {
         Ok((TokenLeases::new(leases, self.now), found))
     }
 
-    /// What guard number `at` says of the request.
+    /// Checks the request with guard number `at`.
     fn ask(&self, at: usize, request: &Request<'_>, offered: &[&str]) -> GuardOutcome {
         let Some(guard) = self.config.guards.get(at) else { return GuardOutcome::NoToken };
         if guard.kind == GuardKind::Certificate {
@@ -344,13 +352,14 @@ impl<'a> Router<'a> {
             Ok(claims) => GuardOutcome::Believed(claims),
             Err(unverified) => {
                 let (event, guard) = ("GUARD_JWT_AUTHORIZATION_FAILED", &self.guards[at].name);
-                tracing::debug!(event, guard, ?unverified, "a token is not believed");
+                tracing::debug!(event, guard, ?unverified, "a token is refused");
                 GuardOutcome::Unverified(unverified)
             }
         }
     }
 
-    /// Whether a request answers a challenge: a POST of a type of its own.
+    /// Whether the request is a challenge response: a POST of type
+    /// `application/x-challenge-response`, on a server with guards.
     pub fn renews(&self, request: &Request<'_>) -> bool {
         const ANSWER: &str = "application/x-challenge-response";
         let of_type = |value: &str| {
@@ -362,8 +371,8 @@ impl<'a> Router<'a> {
             && request.header("content-type").is_some_and(of_type)
     }
 
-    /// Takes a fresh token for the connections of its identity, if the request brings one in answer
-    /// to a challenge, without a body. `None` for any other request.
+    /// Renews the leases of the connections with the identity of the request's token, if the
+    /// request is a challenge response, which must have no body. `None` for any other request.
     pub fn renewal(&self, request: &Request<'_>) -> Option<Result<(), RouteRefusal>> {
         if !self.renews(request) {
             return None;
@@ -377,12 +386,13 @@ impl<'a> Router<'a> {
         self.note_failure(outcomes.iter());
         for (guard, outcome) in self.guards.iter().zip(&outcomes) {
             match outcome.claims() {
-                // Others may believe it, too, or find another token in their place.
+                // Continue: other guards may accept the same token, or find another token of the
+                // request.
                 Ok(claims) if guard.holders.renew(claims) => {
                     self.counters.guard_renewals.add(1);
                     renewed = true;
                 }
-                // Nobody of that name is connected.
+                // No connection has this identity.
                 Ok(_) => refusal = refusal.max(RouteRefusal::NoRole),
                 Err(other) => refusal = refusal.max(other),
             }

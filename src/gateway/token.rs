@@ -1,11 +1,12 @@
-//! Where a request carries its token.
+//! Finds the token of a request in its cookies, header fields, query and subprotocols.
 
 use crate::config::{CREDENTIALS, Credentials};
 use crate::http::Request;
 use crate::http::query::{self, PlusSign};
 use std::borrow::Cow;
 
-/// The token of a request: of a cookie, a header field or the query, whichever has one first.
+/// The token of a request: that of the first configured cookie, else of the first header field,
+/// else of the first query parameter that has one.
 pub(super) fn find<'r>(places: &Credentials, request: &Request<'r>) -> Option<Cow<'r, str>> {
     let cookies = places.cookies.iter();
     let cookies = cookies.filter_map(|(name, pattern)| Some((cookie(request, name)?, pattern)));
@@ -28,22 +29,23 @@ pub(super) fn find<'r>(places: &Credentials, request: &Request<'r>) -> Option<Co
     None
 }
 
-/// The token that a subprotocol's name carries.
+/// The token in the name of an offered subprotocol, if it matches `places.protocol`.
 pub(super) fn in_protocol<'n>(places: &Credentials, name: &'n str) -> Option<&'n str> {
     if places.protocol.is_empty() { None } else { inside(&places.protocol, name, false) }
 }
 
-/// What stands in `text` where `pattern` has its `{credentials}`, if the rest is the same.
+/// The part of `text` at the place of `{credentials}` in `pattern`, if the rest of `text` equals
+/// that of `pattern` and the part is not empty.
 fn inside<'t>(pattern: &str, text: &'t str, any_case: bool) -> Option<&'t str> {
     let (head, tail) = pattern.split_once(CREDENTIALS)?;
     let (found, rest) = text.split_at_checked(head.len())?;
-    // The name of a scheme has no case (RFC 9110 section 11.1).
+    // The name of an authentication scheme is case-insensitive (RFC 9110 section 11.1).
     let same = if any_case { found.eq_ignore_ascii_case(head) } else { found == head };
     let token = rest.strip_suffix(tail)?.trim_matches(' ');
     (same && !token.is_empty()).then_some(token)
 }
 
-/// The value of the first cookie of that name (RFC 6265 section 5.4), without its quotes.
+/// The value of the first cookie of this name (RFC 6265 section 5.4), without its quotes.
 fn cookie<'r>(request: &Request<'r>, name: &str) -> Option<&'r str> {
     let mut values = request.headers.values("cookie").filter_map(|it| str::from_utf8(it).ok());
     values.find_map(|value| {
@@ -93,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn each_place() {
+    fn token_is_read_from_each_place() {
         for (target, fields, want) in [
             ("/", "", None),
             ("/", "Authorization: Bearer a.b.c\r\n", Some("a.b.c")),

@@ -1,10 +1,10 @@
-//! Algorithms of signatures (RFC 7518 section 3.1, RFC 8037), verified by `ring`.
+//! Signature algorithms (RFC 7518 section 3.1, RFC 8037), verified by `ring`.
 
 use ring::signature::{self, RsaPublicKeyComponents, UnparsedPublicKey};
 use ring::{agreement, hmac, rand};
 use serde::Deserialize;
 
-/// How a token is signed. There is no ES512: `ring` has no P-521.
+/// A signature algorithm of JWS. ES512 is not supported, because `ring` has no P-521.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
 #[allow(missing_docs, reason = "the names are those of RFC 7518 and RFC 8037")]
 pub enum Algorithm {
@@ -23,7 +23,8 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    /// The algorithm of that name, which is case-sensitive. RFC 9864 has a second name for EdDSA.
+    /// The algorithm of this name, which is case-sensitive. EdDSA has a second name, `Ed25519` (RFC
+    /// 9864).
     pub(super) fn named(name: &str) -> Option<Algorithm> {
         Some(match name {
             "HS256" => Algorithm::HS256,
@@ -42,15 +43,15 @@ impl Algorithm {
         })
     }
 
-    /// About how many microseconds one verification takes on a core of 2020 or later, for who
-    /// bounds what a connection may cost. Of RSA, with a key of 4096 bits.
+    /// The estimated time of one verification in microseconds, on a core of 2020 or later; for RSA
+    /// with a key of 4096 bits. It bounds the work that a connection may cause.
     pub const fn cost_us(self) -> u64 {
         match self {
             Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512 => 1,
             Algorithm::RS256 | Algorithm::RS384 | Algorithm::RS512 => 80,
             Algorithm::PS256 | Algorithm::PS384 | Algorithm::PS512 => 80,
             Algorithm::ES256 | Algorithm::EdDSA => 50,
-            // `ring` has no fast code for this curve.
+            // `ring` has no optimised code for this curve.
             Algorithm::ES384 => 750,
         }
     }
@@ -67,7 +68,7 @@ impl Algorithm {
         })
     }
 
-    /// For one signature with a public key of a curve.
+    /// The verification algorithm for ECDSA and Ed25519 signatures.
     fn curve(self) -> Option<&'static dyn signature::VerificationAlgorithm> {
         Some(match self {
             Algorithm::ES256 => &signature::ECDSA_P256_SHA256_FIXED,
@@ -87,20 +88,21 @@ impl Algorithm {
     }
 }
 
-/// The bytes of a key. Which algorithms may use it is said elsewhere; one of another kind verifies
-/// nothing.
+/// The bytes of a key. With an algorithm of another kind, no signature verifies. `VerifyingKey` has
+/// the algorithms that the key may be used with.
 #[derive(Clone)]
 pub(super) enum Material {
-    /// Modulus and exponent, most significant byte first, without zeros in front.
+    /// Modulus and exponent, big-endian, without leading zeros.
     Rsa { n: Vec<u8>, e: Vec<u8> },
-    /// A point of P-256 or P-384, uncompressed (SEC 1 section 2.3.3), or a key of Ed25519.
+    /// A point of P-256 or P-384, uncompressed (SEC 1 section 2.3.3), or an Ed25519 public key.
     Curve(Vec<u8>),
-    /// A secret.
+    /// A shared secret for HMAC.
     Secret(Vec<u8>),
 }
 
 impl Material {
-    /// Whether `signature` is one of `message` by this key. Takes as long for a wrong one.
+    /// Whether `signature` is this key's signature of `message`. A wrong signature takes as long as
+    /// a right one.
     pub(super) fn has_signed(&self, message: &[u8], signature: &[u8], with: Algorithm) -> bool {
         match self {
             Material::Rsa { n, e } => with.rsa().is_some_and(|parameters| {
@@ -116,8 +118,8 @@ impl Material {
     }
 }
 
-/// Whether an uncompressed point is on its curve. `ring` looks at that where a point is used; to
-/// agree on a key with it is the one use that needs no signature.
+/// Whether an uncompressed point is on its curve. `ring` checks this only when the point is used,
+/// and key agreement is the one use that needs no signature.
 pub(super) fn is_on_curve(point: &[u8], with: Algorithm) -> bool {
     let curve = match with {
         Algorithm::ES256 => &agreement::ECDH_P256,

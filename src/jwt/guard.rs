@@ -1,4 +1,4 @@
-//! A guard as it runs: its policy, its keys of the moment, and who lives by its tokens.
+//! A guard at run time: its policy, its current keys, and the connections that hold its tokens.
 
 use super::refused::Refused;
 use super::{Claims, Flaw, KeySet, TokenHolders, TokenPolicy, verify};
@@ -7,36 +7,36 @@ use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// See the module's documentation.
+/// A guard, which accepts requests by their tokens.
 #[derive(Debug)]
 pub struct Guard {
-    /// What the configuration calls it.
+    /// The guard's name in the configuration.
     pub name: String,
-    /// What its tokens must be.
+    /// What a token must have to be accepted.
     pub policy: TokenPolicy,
-    /// Who lives by its tokens.
+    /// The connections that hold tokens of this guard.
     pub holders: Arc<TokenHolders>,
-    /// How many seconds before its end a token is to be renewed; 0 is never.
+    /// How many seconds before its expiry the client is asked to renew a token; 0 is never.
     pub challenge_s: u64,
-    /// Keys of the configuration.
+    /// The keys of the configuration.
     pub keys: KeySet,
-    /// Where further keys come from, if they do.
+    /// The source of fetched keys, which are used in place of `keys` once there are any.
     pub remote: Option<Arc<RemoteKeys>>,
-    /// Tokens that need not be verified again.
+    /// Tokens that were refused lately, and need not be verified again.
     refused: Refused,
 }
 
-/// What a token came to, if it is not believed.
+/// Why a token was not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unverified {
-    /// It is wrong.
+    /// The token has this flaw.
     Flaw(Flaw),
-    /// No key has been fetched so far.
+    /// The token's key is not known, and no keys have been fetched so far.
     NoKeys,
 }
 
 impl Guard {
-    /// A guard that verifies by `keys`, or by those of `remote`.
+    /// A guard that verifies tokens with `keys`, or with those of `remote` once they are fetched.
     pub fn new(
         name: String,
         policy: TokenPolicy,
@@ -47,11 +47,12 @@ impl Guard {
         Guard { name, policy, holders, challenge_s: 0, keys, remote, refused }
     }
 
-    /// Checks a token at `now_s` seconds since 1970. Keys are asked for if its own is not known. A
-    /// token that was refused within the last minute is refused without being verified.
+    /// Verifies a token at `now_s` seconds since 1970. If its key is not known, a fetch of the
+    /// remote keys is requested. A token that was refused within the last minute is refused again
+    /// without being verified.
     ///
     /// # Errors
-    /// Why it is not believed.
+    /// Why the token is not accepted.
     pub fn check(&self, token: &str, now_s: u64) -> Result<Claims, Unverified> {
         if token.len() > self.policy.token_bytes {
             return Err(Unverified::Flaw(Flaw::TooLong));
@@ -80,26 +81,27 @@ impl Guard {
     }
 }
 
-/// Keys that are fetched from a URL. What was fetched stays until something better comes.
+/// A key set that is fetched from a URL again and again. A fetched set is kept until the next fetch
+/// succeeds.
 pub struct RemoteKeys {
-    /// Where they are.
+    /// The URL of the JWK set.
     pub url: String,
-    /// Whether that may be at a private address.
+    /// Whether the URL may lead to a private address.
     pub allow_private: bool,
-    /// A PEM file of the authorities that vouch for it; empty: the system's.
+    /// A PEM file of the certificate authorities for the URL's server; empty is the system's.
     pub ca_file: String,
-    /// How often they are fetched, in milliseconds.
+    /// The time between two fetches, in milliseconds.
     pub refresh_ms: u64,
-    /// The least time between two fetches, in milliseconds.
+    /// The minimum time between two fetches, in milliseconds.
     pub floor_ms: u64,
     keys: Mutex<Option<(u32, Arc<KeySet>)>>,
-    /// Whether fresh keys are to be fetched soon.
+    /// The request to fetch the keys soon.
     pub refresh: RefreshRequest,
 }
 
 impl fmt::Debug for RemoteKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Remote").field("refresh_ms", &self.refresh_ms).finish_non_exhaustive()
+        f.debug_struct("RemoteKeys").field("refresh_ms", &self.refresh_ms).finish_non_exhaustive()
     }
 }
 
@@ -108,34 +110,36 @@ impl RemoteKeys {
         self.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The keys that were fetched last, if any were.
+    /// The last fetched keys, if any.
     pub fn keys(&self) -> Option<Arc<KeySet>> {
         self.generation().map(|(_, keys)| keys)
     }
 
-    /// The same, with a number that no other keys of this process have.
+    /// The last fetched keys, with their generation: a number that no other fetched keys of this
+    /// process have.
     fn generation(&self) -> Option<(u32, Arc<KeySet>)> {
         self.lock().clone()
     }
 
-    /// Puts fresh keys in the place of the old ones.
+    /// Replaces the keys by freshly fetched ones.
     pub fn put(&self, keys: KeySet) {
         *self.lock() = Some((next_generation(), Arc::new(keys)));
     }
 }
 
-/// From 1 on; 0 is for keys that stand in the configuration. It wraps after 2^32 fetches: what was
-/// refused by the old keys is forgotten long before.
+/// The next generation of fetched keys, from 1 on; 0 is for keys of the configuration. It wraps
+/// after 2^32 fetches, long after the refusals by the old keys have expired.
 fn next_generation() -> u32 {
     static NEXT: AtomicU32 = AtomicU32::new(1);
     NEXT.fetch_add(1, Ordering::Relaxed).max(1)
 }
 
-/// All keys that are to be fetched.
+/// All key sets that are to be fetched.
 pub type Remotes = RefreshList<RemoteKeys>;
 
 impl Remotes {
-    /// Keys at `url`, those that are known of it included.
+    /// Makes the source of the keys at `url`. Keys that were fetched from the same URL before are
+    /// kept.
     pub fn at(
         &self,
         url: &str,

@@ -1,4 +1,4 @@
-//! Keys that verify tokens: from JWKs (RFC 7517), PEM and shared secrets.
+//! Keys that verify tokens: from JWKs (RFC 7517), PEM or shared secrets.
 
 use super::algorithm::{Algorithm, Material, is_on_curve};
 use super::{Flaw, pem, strict};
@@ -6,12 +6,12 @@ use serde::Deserialize;
 use serde_json::Value;
 use std::fmt;
 
-/// Keys of one set that are looked at; further ones are left out.
+/// The maximum number of keys of a JWK set; further keys are ignored.
 const KEYS: usize = 64;
-/// Keys that a token without `kid` is tried with: each costs as much as a signature.
+/// The maximum number of keys that a token is tried with; each costs one signature verification.
 const TRIED: usize = 2;
-/// Bytes of an RSA modulus: from 2048 bits (RFC 7518 section 3.3; `ring` takes no shorter one) to
-/// 4096, because the cost grows with the square of the length.
+/// The accepted lengths of an RSA modulus in bytes: from 2048 bits (RFC 7518 section 3.3; `ring`
+/// accepts no shorter one) to 4096 bits, because the cost grows with the square of the length.
 const RSA_BYTES: std::ops::RangeInclusive<usize> = 256..=512;
 
 const RSA: [Algorithm; 6] = [
@@ -22,62 +22,62 @@ const RSA: [Algorithm; 6] = [
     Algorithm::PS384,
     Algorithm::PS512,
 ];
-/// With the bytes that a secret must have at least (RFC 7518 section 3.2).
+/// The HMAC algorithms, each with the minimum length of its secret in bytes (RFC 7518 section 3.2).
 const HMAC: [(Algorithm, usize); 3] =
     [(Algorithm::HS256, 32), (Algorithm::HS384, 48), (Algorithm::HS512, 64)];
 
-/// The members of a JWK that mean something here; a text that is missing is empty.
+/// The members of a JWK that are used here; a missing string is empty.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Jwk {
-    /// What kind of key it is: `RSA`, `EC`, `OKP` or `oct`.
+    /// The key type: `RSA`, `EC`, `OKP` or `oct`.
     pub kty: String,
-    /// Its name.
+    /// The key ID, by which tokens name the key.
     pub kid: Option<String>,
-    /// The one algorithm that it is for.
+    /// The only algorithm that the key may be used with; empty is any of its type.
     pub alg: String,
-    /// `sig`, if anything.
+    /// The member `use`: `sig` or empty.
     #[serde(rename = "use")]
     pub usage: String,
-    /// With `verify` among them, if there are any.
+    /// The permitted operations; unless empty, `verify` must be among them.
     pub key_ops: Vec<String>,
-    /// The curve.
+    /// The curve: `P-256`, `P-384` or `Ed25519`.
     pub crv: String,
-    /// An RSA modulus.
+    /// The RSA modulus, in base64url.
     pub n: String,
-    /// An RSA exponent.
+    /// The RSA public exponent, in base64url.
     pub e: String,
-    /// The first coordinate of a point, or a public key of Ed25519.
+    /// The x coordinate of a point, or an Ed25519 public key, in base64url.
     pub x: String,
-    /// The second coordinate of a point.
+    /// The y coordinate of a point, in base64url.
     pub y: String,
-    /// A shared secret.
+    /// The shared secret, in base64url.
     pub k: String,
 }
 
-/// One key and what it may verify.
+/// A key, and the algorithms that it may verify.
 #[derive(Clone)]
 pub struct VerifyingKey {
     kid: Option<String>,
-    /// Of one family only: what the key's type has, or what it says itself.
+    /// Algorithms of one family only: those of the key's type, or the one of its `alg`.
     algorithms: Vec<Algorithm>,
     material: Material,
 }
 
-/// Without the key itself, which may be a secret.
+/// Omits the key itself, which may be a secret.
 impl fmt::Debug for VerifyingKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let VerifyingKey { kid, algorithms, .. } = self;
-        let mut shown = f.debug_struct("Key");
+        let mut shown = f.debug_struct("VerifyingKey");
         shown.field("kid", kid).field("algorithms", algorithms).finish_non_exhaustive()
     }
 }
 
 impl VerifyingKey {
-    /// The key of a JWK.
+    /// Makes a key from a JWK.
     ///
     /// # Errors
-    /// What has to be otherwise.
+    /// What the JWK would have to be.
     pub fn from_jwk(jwk: &Jwk) -> Result<VerifyingKey, &'static str> {
         if !matches!(jwk.usage.as_str(), "" | "sig") {
             return Err("a key whose `use` is `sig`");
@@ -97,32 +97,32 @@ impl VerifyingKey {
         key?.named(jwk.kid.clone()).only(&jwk.alg)
     }
 
-    /// A public key in PEM: RSA, EC or Ed25519; or that of a certificate, whose dates and signer do
-    /// not count.
+    /// Reads a public key in PEM: RSA, EC, Ed25519, or the public key of a certificate, whose dates
+    /// and signature are not checked.
     ///
     /// # Errors
-    /// What has to be otherwise.
+    /// What the text would have to be.
     pub fn from_pem(text: &str) -> Result<VerifyingKey, &'static str> {
         pem::read(text)
     }
 
-    /// A secret that is shared with the issuer, for HMAC.
+    /// Makes a key from a secret that is shared with the issuer, for HMAC.
     ///
     /// # Errors
-    /// It is too short.
+    /// The secret is shorter than 32 bytes.
     pub fn from_secret(text: &[u8]) -> Result<VerifyingKey, &'static str> {
         secret(text)
     }
 
-    /// The same key under a name.
+    /// The same key with this key ID.
     pub fn named(self, kid: Option<String>) -> VerifyingKey {
         VerifyingKey { kid, ..self }
     }
 
-    /// The same key for one algorithm only; for all that it has if that is empty.
+    /// The same key for the algorithm `name` only; unchanged if `name` is empty.
     ///
     /// # Errors
-    /// It is none of the key's.
+    /// The key cannot be used with that algorithm.
     pub fn only(self, name: &str) -> Result<VerifyingKey, &'static str> {
         if name.is_empty() {
             return Ok(self);
@@ -133,7 +133,7 @@ impl VerifyingKey {
         }
     }
 
-    /// Whether one of `accepted` is the key's; whether it has any if that is empty.
+    /// Whether the key has one of the algorithms `accepted`; true if `accepted` is empty.
     pub fn fits(&self, accepted: &[Algorithm]) -> bool {
         accepted.is_empty() || self.algorithms.iter().any(|it| accepted.contains(it))
     }
@@ -154,12 +154,12 @@ pub(super) fn rsa(n: &[u8], e: &[u8]) -> Result<VerifyingKey, &'static str> {
         number[zeros..].to_vec()
     };
     let (n, e) = (strip(n), strip(e));
-    let anomaly = |number: &[u8]| number.last().is_some_and(|byte| byte % 2 == 1);
-    if !RSA_BYTES.contains(&n.len()) || !anomaly(&n) {
+    let is_odd = |number: &[u8]| number.last().is_some_and(|byte| byte % 2 == 1);
+    if !RSA_BYTES.contains(&n.len()) || !is_odd(&n) {
         return Err("an RSA key of 2048 to 4096 bits");
     }
-    // From 3 to what fits into 32 bits.
-    if !anomaly(&e) || e.len() > 4 || e == [1] {
+    // From 3 to 2^32 - 1.
+    if !is_odd(&e) || e.len() > 4 || e == [1] {
         return Err("an RSA exponent that is odd, from 3 to 4294967295");
     }
     Ok(VerifyingKey::new(RSA.to_vec(), Material::Rsa { n, e }))
@@ -197,19 +197,19 @@ fn secret(text: &[u8]) -> Result<VerifyingKey, &'static str> {
     Ok(VerifyingKey::new(algorithms, Material::Secret(text.to_vec())))
 }
 
-/// The keys that one guard has at one time.
+/// The keys of one guard at one time.
 #[derive(Clone, Debug, Default)]
 pub struct KeySet(Vec<VerifyingKey>);
 
 impl KeySet {
-    /// These keys.
+    /// A set of these keys.
     pub fn new(keys: Vec<VerifyingKey>) -> KeySet {
         KeySet(keys)
     }
 
-    /// The public keys of a JWK set (RFC 7517 section 5) that are for signatures of ours. `None` if
-    /// the text is no such set, or none of its keys can be used. Secrets are left out: what a
-    /// server gives to whoever asks is no secret.
+    /// The keys of a JWK set (RFC 7517 section 5) that can verify tokens. `None` if the text is not
+    /// a JWK set, or none of its keys can be used. Shared secrets (`oct`) are ignored: a secret
+    /// that a server publishes is not a secret.
     pub fn from_set(text: &[u8]) -> Option<KeySet> {
         let mut set = strict::object(text)?;
         let Some(Value::Array(list)) = set.remove("keys") else { return None };
@@ -221,19 +221,23 @@ impl KeySet {
         (!keys.is_empty()).then_some(KeySet(keys))
     }
 
-    /// How many there are.
+    /// The number of keys.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there is none.
+    /// Whether the set has no key.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The keys that a token may be signed with. One that names its key is tried with that one; if
-    /// none has the name, with those that have no name. One that does not is tried with the first
-    /// few that fit.
+    /// The keys that a token is tried with, at most [`TRIED`]. A token with a `kid` is tried with
+    /// the keys of that ID, or, if there are none, with the keys that have no ID. A token without
+    /// `kid` is tried with any key for the algorithm.
+    ///
+    /// # Errors
+    /// [`Flaw::Key`] if no key has the right ID, [`Flaw::Algorithm`] if none of those has the
+    /// algorithm.
     pub(super) fn of<'k>(
         &'k self,
         kid: Option<&'k str>,

@@ -1,21 +1,22 @@
-//! How long a connection may live by its tokens, and how it comes to live longer.
+//! Token leases: how long a connection may stay open on the strength of its tokens, and how a new
+//! token extends that.
 //!
-//! A renewal is written down under the identity that it is for; a connection looks there when its
-//! own time has come. So no core tells another, and no message takes a lock.
+//! A renewal is stored under its identity. A connection looks it up when its own lease is due, so
+//! that a renewal needs no mail between cores, and processing a message takes no lock.
 
 use super::Claims;
 use crate::time::{Deadline, Now};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Who is connected by tokens of one guard, on all cores.
+/// The identities that are connected by tokens of one guard, on all cores.
 #[derive(Debug, Default)]
 pub struct TokenHolders(Mutex<HashMap<Arc<str>, TokenHolder>>);
 
 #[derive(Debug, Default)]
 struct TokenHolder {
     connections: usize,
-    /// What the last token of the identity says, if one has come since.
+    /// The claims of the last renewal, if there was one since the first of these connections.
     renewed: Option<Renewed>,
 }
 
@@ -27,11 +28,12 @@ struct Renewed {
 
 impl TokenHolders {
     fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, TokenHolder>> {
-        // Nothing that can panic runs under the lock.
+        // No code that can panic runs while the lock is held, so it is never poisoned.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a fresh token for all connections of its identity. False if there is none.
+    /// Stores a new token's claims for all connections of its identity. False if the token has no
+    /// identity, or no connection has it.
     pub fn renew(&self, claims: &Claims) -> bool {
         let Some(identity) = claims.identity.as_deref() else { return false };
         let mut holders = self.lock();
@@ -41,32 +43,32 @@ impl TokenHolders {
         true
     }
 
-    /// How many identities there are.
+    /// The number of connected identities.
     pub fn len(&self) -> usize {
         self.lock().len()
     }
 
-    /// Whether there is none.
+    /// Whether no identity is connected.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
-/// One connection's time by one token.
+/// The time that one token gives one connection.
 #[derive(Debug)]
 pub struct TokenLease {
     holders: Arc<TokenHolders>,
     identity: Option<Arc<str>>,
-    /// What every token must allow.
+    /// The roles that a renewal must have, too.
     roles: Vec<String>,
     expires_s: u64,
-    /// How long before its end that is to be noticed; 0 is not at all.
+    /// How many seconds before the expiry the client is asked to renew; 0 is never.
     challenge_s: u64,
     challenged: bool,
 }
 
 impl TokenLease {
-    /// The time that `claims` give; `None` if they give it without end.
+    /// The lease that `claims` give; `None` if the token never expires.
     pub fn new(
         claims: &Claims,
         roles: &[String],
@@ -87,7 +89,7 @@ impl TokenLease {
         Some(TokenLease { holders, identity, roles, expires_s, challenge_s, challenged: false })
     }
 
-    /// The next moment at which there is something to do, in seconds since 1970.
+    /// When the lease is due next, for a challenge or its expiry, in seconds since 1970.
     fn next_s(&self) -> u64 {
         match self.challenge_s {
             0 => self.expires_s,
@@ -96,7 +98,8 @@ impl TokenLease {
         }
     }
 
-    /// Takes a renewal that has come meanwhile. False if the time is without end now.
+    /// Applies the last renewal of the identity, if it has the roles and expires later. False if
+    /// the renewal never expires, so that the lease is no longer needed.
     fn refresh(&mut self) -> bool {
         let Some(identity) = &self.identity else { return true };
         let renewed = self.holders.lock().get(identity).and_then(|it| it.renewed.clone());
@@ -129,18 +132,19 @@ impl Drop for TokenLease {
     }
 }
 
-/// What has become of a connection's time.
+/// The state of a connection's leases at one time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expiry {
-    /// Nothing.
+    /// No lease is due.
     None,
-    /// It ends soon.
+    /// A lease expires soon: the client is to be asked for a new token.
     Challenge,
-    /// It is over.
+    /// A lease has expired.
     Expired,
 }
 
-/// The leases of one connection, one for each guard: it lives as long as the shortest.
+/// The leases of one connection, one for each guard. The connection may stay open until the first
+/// of them expires.
 #[derive(Debug)]
 pub struct TokenLeases {
     all: Vec<TokenLease>,
@@ -148,7 +152,7 @@ pub struct TokenLeases {
 }
 
 impl TokenLeases {
-    /// These leases; `None` without any.
+    /// The leases of one connection; `None` if there are none.
     pub fn new(all: Vec<TokenLease>, now: Now) -> Option<Box<TokenLeases>> {
         let mut leases = TokenLeases { all, deadline: Deadline::NEVER };
         leases.arm(now);
@@ -160,7 +164,8 @@ impl TokenLeases {
         self.deadline
     }
 
-    /// Looks at the time.
+    /// Applies renewals to the leases that are due, and returns whether a challenge is to be sent
+    /// or a lease has expired.
     pub fn look(&mut self, now: Now) -> Expiry {
         let mut expiry = Expiry::None;
         self.all.retain_mut(|lease| {

@@ -1,8 +1,9 @@
-//! JSON Web Tokens (RFC 7519) that others have signed: which are believed, and what they say.
+//! JSON Web Tokens (RFC 7519) that others have signed: verification, and the claims of accepted
+//! tokens.
 //!
-//! The signatures are `ring`'s work; the policy is ours. A key is used only with algorithms
-//! that its own type has, `none` is no algorithm, and nothing in a token's header says where a key
-//! comes from: `jwk`, `jku`, `x5c` and `x5u` are not looked at.
+//! `ring` verifies the signatures; this module decides what is accepted. A key is used only with
+//! algorithms of its own type, `none` is not an algorithm, and the header members `jwk`, `jku`,
+//! `x5c` and `x5u` are ignored, so that a token cannot choose where its key comes from.
 
 mod algorithm;
 mod guard;
@@ -22,96 +23,96 @@ pub use lease::{Expiry, TokenHolders, TokenLease, TokenLeases};
 
 use serde_json::{Map, Value};
 
-/// What a token must be to be believed.
+/// What a token must have to be accepted, and how its claims are read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TokenPolicy {
-    /// The `iss` that it must have; empty is any, or none.
+    /// The `iss` that a token must have; if this is empty, any `iss` or none is accepted.
     pub issuer: String,
-    /// What `aud` must name; if this is empty, a token with an `aud` is for somebody else
-    /// (RFC 7519 section 4.1.3).
+    /// The name that `aud` must contain; if this is empty, a token with an `aud` is refused,
+    /// because it is for another audience (RFC 7519 section 4.1.3).
     pub audience: String,
-    /// The algorithms that are accepted; empty is every one that a key has.
+    /// The accepted algorithms; if empty, every algorithm that the key has.
     pub algorithms: Vec<Algorithm>,
-    /// Path of the claim that lists the roles.
+    /// The path of the claim with the roles.
     pub roles: String,
-    /// Path of the claim that says who it is.
+    /// The path of the claim with the identity.
     pub identity: String,
-    /// Names, each with the path of the claim that it stands for.
+    /// The attributes: each a name and the path of the claim with its value.
     pub attributes: Vec<(String, String)>,
-    /// Claims that a token must have, by name or path, whatever is in them but `null`.
+    /// Claims that a token must have, by name or path, with any value except `null`.
     pub require: Vec<String>,
-    /// By how many seconds clocks may differ.
+    /// The permitted clock difference in seconds, for `exp`, `nbf` and `iat`.
     pub leeway_s: u64,
-    /// Bytes of a token.
+    /// The maximum length of a token in bytes.
     pub token_bytes: usize,
 }
 
-/// What a token that is believed says.
+/// The claims of an accepted token.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Claims {
-    /// Who it is.
+    /// The identity, if the token has one.
     pub identity: Option<String>,
-    /// What it is allowed.
+    /// The roles.
     pub roles: Vec<String>,
-    /// When it ends, leeway included, in seconds since 1970; `None` is never.
+    /// When the token expires, leeway included, in seconds since 1970; `None` is never.
     pub expires_s: Option<u64>,
-    /// What the policy's attributes stand for, as far as the token has them.
+    /// The policy's attributes that the token has, as names and values.
     pub attributes: Vec<(String, String)>,
 }
 
 impl Claims {
-    /// Whether all of `roles` are there.
+    /// Whether the claims have all of `roles`.
     pub fn have(&self, roles: &[String]) -> bool {
         roles.iter().all(|role| self.roles.contains(role))
     }
 }
 
-/// Why a token is not believed.
+/// Why a token is not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Flaw {
-    /// It has more bytes than the policy allows.
+    /// The token is longer than the policy allows.
     #[error("it is too long")]
     TooLong,
-    /// It is not three parts.
+    /// The token does not consist of three parts.
     #[error("it is not three parts with dots between them")]
     Shape,
-    /// Its header is no JSON object in base64url, names a member twice, or asks for an extension.
+    /// The header is not a JSON object in base64url, has a duplicate member, or has `crit`.
     #[error("its header cannot be read")]
     Header,
-    /// Its algorithm is none, unknown, not allowed, or not one of the key's.
+    /// The algorithm is `none`, unknown, not allowed, or not one of the key's.
     #[error("its algorithm is not accepted")]
     Algorithm,
-    /// No key has its `kid`, or none is there that it could be signed with.
+    /// No key has the token's `kid`, or there is no key for it.
     #[error("its key is not known")]
     Key,
-    /// The signature is not one of its key's.
+    /// The signature does not match the key.
     #[error("its signature is wrong")]
     Signature,
-    /// Its claims are no JSON object in base64url, name a member twice, or have one of another
-    /// type.
+    /// The claims are not a JSON object in base64url, have a duplicate member, or a claim has the
+    /// wrong type.
     #[error("its claims cannot be read")]
     Claims,
-    /// A claim is not there that the policy requires.
+    /// A claim that the policy requires is missing.
     #[error("it lacks a claim that is required")]
     Missing,
-    /// `exp` has come.
+    /// `exp` has passed.
     #[error("it has expired")]
     Expired,
-    /// `nbf` has not come, or `iat` is in the future.
+    /// `nbf` or `iat` is in the future.
     #[error("it is not valid yet")]
     NotYet,
-    /// `iss` is another one.
+    /// `iss` is not that of the policy.
     #[error("its issuer is another one")]
     Issuer,
-    /// `aud` names others.
+    /// `aud` does not contain the policy's audience.
     #[error("it is for another audience")]
     Audience,
 }
 
-/// Checks `token` at `now_s` seconds since 1970.
+/// Verifies `token` at `now_s` seconds since 1970 and returns its claims.
 ///
 /// # Errors
-/// The first thing that is wrong with it. Nothing of its claims is looked at before the signature.
+/// The first flaw that is found. No claim is read before the signature is verified.
 pub fn verify(
     token: &str,
     policy: &TokenPolicy,
@@ -127,7 +128,8 @@ pub fn verify(
         return Err(Flaw::Shape);
     }
     let header = strict::part(header).ok_or(Flaw::Header)?;
-    // RFC 7515 section 4.1.11: who does not know an extension refuses it, and we know none.
+    // A token with extensions that the recipient does not know must be refused (RFC 7515 section
+    // 4.1.11), and no extension is supported here.
     if header.contains_key("crit") {
         return Err(Flaw::Header);
     }
@@ -189,13 +191,13 @@ fn check(claims: &Map<String, Value>, policy: &TokenPolicy, now_s: u64) -> Resul
     Ok(Claims {
         identity: find(claims, &policy.identity).and_then(name),
         roles: find(claims, &policy.roles).map(words).unwrap_or_default(),
-        // Rounded down: not a moment longer than it says.
+        // Rounded down, so that it is never later than the token says.
         expires_s: expires.map(|at| at as u64),
         attributes: attributes.collect(),
     })
 }
 
-/// RFC 7519 section 2: a number of seconds, which may have a fraction.
+/// A `NumericDate` (RFC 7519 section 2): a number of seconds, which may have a fraction.
 fn date(claims: &Map<String, Value>, name: &str) -> Result<Option<f64>, Flaw> {
     match claims.get(name) {
         None => Ok(None),
@@ -211,7 +213,7 @@ fn text<'c>(claims: &'c Map<String, Value>, name: &str) -> Option<&'c String> {
     }
 }
 
-/// The claim of that name; if there is none, dots in it descend.
+/// The claim with the name `path`; if there is none, the value at `path` with dots as separators.
 fn find<'c>(claims: &'c Map<String, Value>, path: &str) -> Option<&'c Value> {
     if let Some(value) = claims.get(path) {
         return Some(value);
@@ -221,7 +223,7 @@ fn find<'c>(claims: &'c Map<String, Value>, path: &str) -> Option<&'c Value> {
     parts.try_fold(first, |value, part| value.as_object()?.get(part))
 }
 
-/// An identity is a text that is not empty, or a number.
+/// An identity: a string that is not empty, or a number.
 fn name(value: &Value) -> Option<String> {
     match value {
         Value::String(text) if !text.is_empty() => Some(text.clone()),
@@ -230,7 +232,8 @@ fn name(value: &Value) -> Option<String> {
     }
 }
 
-/// A list of texts, or one text with white space between words (RFC 8693 section 4.2).
+/// Roles: an array of strings, or one string with white space between the words (RFC 8693 section
+/// 4.2).
 fn words(value: &Value) -> Vec<String> {
     match value {
         Value::String(text) => text.split_ascii_whitespace().map(str::to_owned).collect(),

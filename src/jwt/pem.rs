@@ -1,5 +1,5 @@
-//! Public keys in PEM (RFC 7468): of `PUBLIC KEY` (RFC 5280 section 4.1.2.7), `RSA PUBLIC KEY` (RFC
-//! 8017 appendix A.1.1), and the key of a `CERTIFICATE`.
+//! Public keys in PEM (RFC 7468): `PUBLIC KEY` (RFC 5280 section 4.1.2.7), `RSA PUBLIC KEY` (RFC
+//! 8017 appendix A.1.1), and the public key of a `CERTIFICATE`.
 
 use super::keys::{ed25519, point, rsa};
 use super::{Algorithm, VerifyingKey};
@@ -16,8 +16,8 @@ const P256: &str = "1.2.840.10045.3.1.7";
 const P384: &str = "1.3.132.0.34";
 const ED25519: &str = "1.3.101.112";
 
-/// The key of the first section. Of a certificate, nothing but the key counts: neither who has
-/// signed it, nor its dates.
+/// Reads the key of the first PEM section. Only the key of a certificate is used; its dates and its
+/// signature are not checked.
 pub(super) fn read(text: &str) -> Result<VerifyingKey, &'static str> {
     let (_, section) = parse_x509_pem(text.as_bytes()).map_err(|_| ACCEPTED)?;
     let der = section.contents.as_slice();
@@ -67,7 +67,7 @@ fn rsa_of_der(der: &[u8]) -> Option<(&[u8], &[u8])> {
     (rest.is_empty() && end.is_empty()).then_some((n, e))
 }
 
-/// The content of the value of that type that `der` begins with, and what follows it.
+/// The content of the DER value with type `tag` at the beginning of `der`, and the bytes after it.
 fn der_value(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
     let (&found, rest) = der.split_first()?;
     let (&first, rest) = rest.split_first()?;

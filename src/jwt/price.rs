@@ -1,11 +1,11 @@
-//! What it costs to check a token, before it is checked.
+//! The estimated work of verifying a token, computed before it is verified.
 
 use super::{Algorithm, Guard, KeySet, TokenPolicy, strict};
 use crate::work;
 use serde_json::Value;
 
 impl Guard {
-    /// What [`Guard::check`] of this token costs, in the units of [`work`].
+    /// The work of [`Guard::check`] for this token, in the units of [`work`]: nanoseconds.
     pub fn price(&self, token: &str) -> u64 {
         match &self.remote {
             None => price(token, &self.policy, &self.keys),
@@ -17,7 +17,7 @@ impl Guard {
     }
 }
 
-/// Every key counts that the token may be tried with.
+/// The work of one token: a verification for every key that it would be tried with.
 fn price(token: &str, policy: &TokenPolicy, keys: &KeySet) -> u64 {
     let tried = || {
         let header = strict::part(token.split('.').next()?)?;
@@ -32,7 +32,7 @@ fn price(token: &str, policy: &TokenPolicy, keys: &KeySet) -> u64 {
     }
 }
 
-/// In nanoseconds.
+/// The work of one verification, in nanoseconds.
 fn signature(algorithm: Algorithm) -> u64 {
     algorithm.cost_us() * 1000
 }

@@ -1,31 +1,31 @@
-//! Tokens that were refused a short time ago, so that whoever sends one again and again does not
-//! have its signature verified each time.
+//! A table of tokens that were refused a short time ago, so that a client that sends such a token
+//! repeatedly does not cause a signature verification each time.
 //!
-//! A token is known by a keyed hash of 128 bits: its text is not kept, and nobody who does not know
-//! the key can make another token that has the same. The table has a fixed number of places, and a
-//! token has one of them; the next one there takes it.
+//! The table stores a keyed hash of 128 bits in place of the token; without the hash keys, nobody
+//! can make another token with the same hash. The table has a fixed number of entries. A token's
+//! hash selects one of them, and a later token with the same entry replaces the earlier one.
 
 use super::Flaw;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Mutex, PoisonError};
 
-/// Places of one table: 128 KiB, which are there from the first refusal on.
+/// Entries of one table: 128 KiB, allocated at the first refusal.
 pub(super) const PLACES: usize = 4096;
-/// How long a token is remembered, in seconds.
+/// How long a refusal is remembered, in seconds.
 pub(super) const KEPT_S: u64 = 60;
 
 #[derive(Clone, Copy)]
 struct Entry {
     hash: [u64; 2],
     until_s: u32,
-    /// Which keys it was verified by.
+    /// The generation of the keys by which the token was verified.
     keys: u32,
     flaw: Flaw,
 }
 
-/// See the module's documentation. One of these belongs to each guard, because what one guard
-/// refuses another may believe.
+/// The refused tokens of one guard; see the module's documentation. Each guard has its own, because
+/// another guard may accept the same token.
 pub(super) struct Refused {
     hashers: [RandomState; 2],
     places: Mutex<Vec<Option<Entry>>>,
@@ -44,7 +44,7 @@ impl fmt::Debug for Refused {
     }
 }
 
-/// What a token is known by in one table.
+/// The keyed hash of a token in one table.
 #[derive(Clone, Copy)]
 pub(super) struct Mark([u64; 2]);
 
@@ -59,22 +59,22 @@ impl Refused {
         Mark([self.hashers[0].hash_one(token), self.hashers[1].hash_one(token)])
     }
 
-    /// Why that token was refused, if it was, by these keys, less than [`KEPT_S`] ago.
+    /// Why this token was refused, if that was by the same keys and less than [`KEPT_S`] ago.
     pub(super) fn find(&self, mark: Mark, keys: u32, now_s: u64) -> Option<Flaw> {
         let places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = places.get(mark.place()).copied().flatten()?;
         let is_it = entry.hash == mark.0 && entry.keys == keys;
-        // If the clock was set back, what was remembered later than now does not count.
+        // If the clock was set back, entries of later than now are ignored.
         let left_s = u64::from(entry.until_s).checked_sub(now_s)?;
         (is_it && (1..=KEPT_S).contains(&left_s)).then_some(entry.flaw)
     }
 
-    /// Remembers a refusal, if it costs a verification and will be the same for a while.
+    /// Stores a refusal if it has cost a signature verification and is expected to stay the same.
     pub(super) fn put(&self, mark: Mark, keys: u32, now_s: u64, flaw: Flaw) {
         let is_lasting = match flaw {
             Flaw::Signature | Flaw::Claims | Flaw::Missing | Flaw::Expired => true,
             Flaw::Issuer | Flaw::Audience => true,
-            // Cheap to find out, or soon otherwise.
+            // These are cheap to find, or may change soon.
             Flaw::TooLong | Flaw::Shape | Flaw::Header | Flaw::Algorithm => false,
             Flaw::Key | Flaw::NotYet => false,
         };

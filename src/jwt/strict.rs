@@ -1,5 +1,6 @@
-//! Parts of a token: base64url of JSON in which no object names a member twice. Readers differ in
-//! which of two they take, and a signer may have been one of the others.
+//! Strict decoding of the parts of a token: base64url of a JSON object without duplicate member
+//! names at any depth. Parsers differ in which duplicate they use, so the signer's parser may have
+//! read another value than this one.
 
 use std::fmt;
 
@@ -8,12 +9,12 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-/// The object that a part of a token stands for.
+/// Decodes a part of a token to its JSON object.
 pub(super) fn part(text: &str) -> Option<Map<String, Value>> {
     object(&bytes(text)?)
 }
 
-/// The object that `text` is.
+/// Parses `text` as a JSON object.
 pub(super) fn object(text: &[u8]) -> Option<Map<String, Value>> {
     match serde_json::from_slice(text).ok()? {
         Strict(Value::Object(members)) => Some(members),
@@ -21,7 +22,7 @@ pub(super) fn object(text: &[u8]) -> Option<Map<String, Value>> {
     }
 }
 
-/// The bytes of canonical base64url without padding (RFC 7515 section 2).
+/// Decodes canonical base64url without padding (RFC 7515 section 2).
 pub(super) fn bytes(text: &str) -> Option<Vec<u8>> {
     URL_SAFE_NO_PAD.decode(text).ok()
 }

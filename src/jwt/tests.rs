@@ -1,4 +1,4 @@
-//! Tokens that are believed, and every way known to forge one.
+//! Tests of accepted tokens, and of the known ways to forge one.
 
 use super::*;
 use base64::Engine;
@@ -50,7 +50,7 @@ fn private(algorithm: Algorithm) -> Private {
     }
 }
 
-/// A token of these texts, whatever they are.
+/// A token with this header and these claims, valid or not.
 fn signed_text(header: &str, claims: &str, algorithm: Algorithm) -> String {
     let message = format!("{}.{}", b64(header), b64(claims));
     let signature = private(algorithm).sign(&message, algorithm);
@@ -163,7 +163,7 @@ fn jwt_refuses_empty_and_wrong_signatures() {
     let bytes = URL_SAFE_NO_PAD.decode(signature).unwrap();
     let mut flipped = bytes.clone();
     flipped[10] ^= 1;
-    // The order of the curve's group: no number of a signature may be it or zero.
+    // The order of the curve's group: neither number of a signature may be equal to it or zero.
     let order = "FFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551";
     let order: Vec<u8> =
         (0..64).step_by(2).map(|at| u8::from_str_radix(&order[at..at + 2], 16).unwrap()).collect();
@@ -181,7 +181,8 @@ fn jwt_refuses_empty_and_wrong_signatures() {
     ] {
         refused(&format!("{message}.{}", b64(forged)), Flaw::Signature);
     }
-    // Both signatures of one message are its signer's; no more than one login comes of either.
+    // ECDSA signatures are malleable: both signatures of a message are valid. Neither lets the
+    // client do more than the other.
     for junk in ["=", "==", "*", " ", "A"] {
         refused(&format!("{token}{junk}"), Flaw::Signature);
     }
@@ -320,7 +321,7 @@ fn jwt_issuer_and_audience() {
     let open = TokenPolicy { issuer: String::new(), audience: String::new(), ..policy() };
     let verdict = |token: &str| verify(token, &open, &all_keys(), NOW_S).err();
     assert_eq!(verdict(&token(&json!({"sub": "ada"}))), None);
-    // RFC 7519 section 4.1.3: what is for somebody is not for whoever has no name.
+    // RFC 7519 section 4.1.3: a token with an audience is refused by a recipient without a name.
     assert_eq!(verdict(&with("aud", json!("api"))), Some(Flaw::Audience));
     assert_eq!(verdict(&with("aud", json!(""))), None);
 }
@@ -368,7 +369,8 @@ fn jwt_refuses_malformed_tokens() {
     let deep = format!("{}{}", "[".repeat(2000), "]".repeat(2000));
     let deep = format!(r#"{{"alg":"ES256","a":{deep}}}"#);
     refused(&signed_text(&deep, "{}", Algorithm::ES256), Flaw::Header);
-    // Padding, the other alphabet and bits behind the end make a second text of one token.
+    // Padding, the other alphabet, and non-zero bits at the end would give one token a second
+    // encoding.
     let header = b64(r#"{"alg":"ES256"}"#);
     assert!(check(&whole).is_ok());
     refused(&format!("{header}=.{}", whole.split_once('.').unwrap().1), Flaw::Header);
@@ -510,7 +512,7 @@ fn jwks_is_requested_for_a_missing_key_and_old_keys_stay() {
     remote.put(named("b"));
     assert_eq!(guard.check(&token, NOW_S), Err(Unverified::Flaw(Flaw::Key)));
     assert!(remote.refresh.is_wanted() && notified() == 2);
-    // A new configuration has the keys that are known.
+    // A new configuration keeps the keys that were fetched.
     remotes.replace(vec![remote]);
     let again = remotes.at("https://auth.example.com/jwks", false, "", 2000, 100);
     assert_eq!(again.keys().map(|keys| keys.len()), Some(1));
@@ -555,13 +557,13 @@ fn jwt_keys_of_pem_in_each_of_its_forms() {
     assert!(VerifyingKey::from_pem(&section("PUBLIC KEY", rsa.public())).is_err());
     let with_more = [rsa.public(), &[0]].concat();
     assert!(VerifyingKey::from_pem(&section("RSA PUBLIC KEY", &with_more)).is_err());
-    // A certificate of a key, made elsewhere.
+    // A certificate of a key, made by another program.
     let pair = rcgen::KeyPair::from_pem(pem!("p256.pem")).unwrap();
     let certificate = rcgen::CertificateParams::default().self_signed(&pair).unwrap().pem();
     let key = VerifyingKey::from_pem(&certificate).unwrap();
     let token = super::tests::token(&good());
     assert!(verify(&token, &policy(), &KeySet::new(vec![key]), NOW_S).is_ok());
-    // Text in front of a section is no part of it.
+    // Text in front of a PEM section is ignored.
     assert!(VerifyingKey::from_pem(&format!("Issuer: example\n{certificate}")).is_ok());
 }
 
@@ -588,11 +590,12 @@ fn jwt_refused_token_is_not_verified_again_until_keys_change() {
         assert_eq!(flaw(&forged, NOW_S), signature);
         again += 1;
     }
-    // Without optimisation one verification takes longer than a look into the table.
+    // ES384 is too slow for more than 200 verifications in 20 ms, so the refusals came from the
+    // table.
     assert!(again > 200, "{again}");
     let good = signed(&header, &good(), Algorithm::ES384);
     assert_eq!(flaw(&good, NOW_S), None, "one that is right is no other's victim");
-    // A token of a key that comes later.
+    // A token whose key is fetched later.
     let later = signed(&json!({"alg": "ES256"}), &super::tests::good(), Algorithm::ES256);
     assert_eq!(flaw(&later, NOW_S), Some(Unverified::Flaw(Flaw::Algorithm)));
     let wrong = VerifyingKey::from_pem(pem!("p384.pub")).unwrap().named(Some("k".to_owned()));

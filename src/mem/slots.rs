@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn slot_of_completion_is_the_present_occupant_or_nobody() {
+    fn slot_of_completion_is_the_present_occupant_or_none() {
         let mut table = Table::default();
         table.insert(0, "first");
         table.entries[0].generation = u64::from(GENERATION_MASK);

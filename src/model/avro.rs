@@ -1,4 +1,4 @@
-//! Avro data, in its binary encoding and in the JSON encoding of the Avro specification.
+//! Avro data in the binary encoding and the JSON encoding of the Avro specification.
 
 use super::{BadSchema, Invalid};
 use apache_avro::reader::datum::GenericDatumReader;
@@ -10,37 +10,39 @@ use serde_json::{Map, Number, Value as Json};
 use std::collections::HashMap;
 use std::sync::Once;
 
-/// Bytes that a datum may claim at once; the library's own bound is half a gigabyte.
+/// The maximum allocation for one length in a datum, in bytes. The library's default is 512 MiB.
 const CLAIM_BYTES: usize = 1024 * 1024;
-/// Types of a schema, each use of a named one counted.
+/// The maximum number of types of a schema; each use of a named type counts.
 const MOST_TYPES: usize = 10_000;
-/// Levels of a schema: as deep as JSON may be.
+/// The maximum nesting depth of a schema.
 const MOST_LEVELS: usize = 64;
 
 /// Rules for an Avro datum.
 #[derive(Debug)]
 pub struct Avro {
     schema: Schema,
-    /// Schemas that it refers to, each behind those that it refers to itself.
+    /// The schemas that `schema` refers to; each comes after those that it refers to itself.
     others: Vec<Schema>,
     names: HashMap<String, Schema>,
 }
 
 impl Avro {
-    /// Data of a schema (Avro 1.12, in JSON). Logical types are checked as what they stand on.
+    /// Accepts data of a schema (Avro 1.12, in JSON). Logical types are checked as their underlying
+    /// types.
     ///
     /// # Errors
-    /// The text is no schema; or one that a small message could blow up: a type that holds itself,
-    /// or arrays and maps of what takes no byte.
+    /// The text is not a valid schema, or a small message could expand without bound: a type
+    /// contains itself, or the elements of an array take no bytes. Or the schema has too many types
+    /// or levels.
     pub fn new(schema: &str) -> Result<Avro, BadSchema> {
         Avro::with(schema, &[])
     }
 
-    /// The same, with the named types that it refers to, each behind those that it refers to
-    /// itself.
+    /// As [`Avro::new`], with the texts of the schemas that `schema` refers to in `others`, each
+    /// with a name that is not used. Each comes after those that it refers to itself.
     ///
     /// # Errors
-    /// As above; of any of the texts.
+    /// As for [`Avro::new`], for any of the texts.
     pub fn with(schema: &str, others: &[(String, String)]) -> Result<Avro, BadSchema> {
         static BOUND: Once = Once::new();
         BOUND.call_once(|| _ = util::max_allocation_bytes(CLAIM_BYTES));
@@ -76,7 +78,7 @@ impl Avro {
         let reader = reader.and_then(|it| it.build()).map_err(malformed)?;
         let value = reader.read_value(&mut message).map_err(malformed)?;
         match message {
-            // Where the bytes end too soon, the library may say null.
+            // The library may return null where the message ends too early.
             [] if !self.fits(&value, &self.schema) => {
                 Err(Invalid::malformed("the datum is cut off"))
             }
@@ -111,7 +113,7 @@ impl Avro {
         }
     }
 
-    /// Whether the value is of the schema.
+    /// Whether the value conforms to the schema.
     fn fits(&self, value: &Value, schema: &Schema) -> bool {
         match (value, self.named(schema)) {
             (Value::Null, Schema::Null)
@@ -232,7 +234,8 @@ impl Avro {
         }
     }
 
-    /// The JSON encoding names the branch: `{"string": "x"}`; null is null.
+    /// The value of a union. The JSON encoding names the branch, as in `{"string": "x"}`; null is
+    /// `null`.
     fn branch_of(&self, json: Json, union: &UnionSchema) -> Result<Value, Invalid> {
         let (wanted, json) = match json {
             Json::Null => ("null".to_owned(), Json::Null),
@@ -258,7 +261,8 @@ fn number(value: f64) -> Result<Json, Invalid> {
     number.ok_or_else(|| Invalid::broken("JSON has no such number"))
 }
 
-/// Bytes as the JSON encoding writes them: each is the character of that number.
+/// The bytes of a text of the JSON encoding, in which each byte is the character with that code
+/// point; `None` if a character is above U+00FF.
 fn latin(text: &str) -> Option<Vec<u8>> {
     text.chars().map(|it| u8::try_from(it).ok()).collect()
 }
@@ -281,7 +285,7 @@ fn branch_name(schema: &Schema) -> String {
     plain.to_owned()
 }
 
-/// Takes the logical types out of a schema: on the wire they are the types they annotate.
+/// Removes the logical types from a schema. Their binary encoding is that of the underlying types.
 fn drop_logical_types(schema: &mut Json) {
     match schema {
         Json::Object(keys) => {
@@ -295,17 +299,18 @@ fn drop_logical_types(schema: &mut Json) {
     }
 }
 
-/// What is found out about a schema before it is used.
+/// The named types and the number of types of a schema, from the walk that checks its limits.
 #[derive(Default)]
 struct SchemaSurvey {
     names: HashMap<String, Schema>,
-    /// Names of the types in which the walk is.
+    /// The names of the named types that enclose the current one.
     within: Vec<String>,
     types: usize,
 }
 
 impl SchemaSurvey {
-    /// Walks a schema; says whether its data take at least one byte.
+    /// Walks a schema and checks its limits. Returns whether a datum always takes at least one
+    /// byte.
     fn walk(&mut self, schema: &Schema, level: usize) -> Result<bool, BadSchema> {
         self.types += 1;
         if self.types > MOST_TYPES || level > MOST_LEVELS {

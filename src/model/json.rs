@@ -1,4 +1,4 @@
-//! JSON documents, with or without a schema.
+//! JSON documents with or without a schema.
 
 use super::pattern::{self, NAME_STEPS};
 use super::{BadSchema, Invalid};
@@ -9,8 +9,8 @@ use serde_json::Value;
 use std::error::Error;
 use std::fmt;
 
-/// A document that is read to the end and kept nowhere. Unlike `serde::de::IgnoredAny`, it is held
-/// to everything that a [`Value`] is: UTF-8, surrogates, the range of numbers, and the depth.
+/// A document that is parsed and not stored. Unlike `serde::de::IgnoredAny`, it is checked as
+/// strictly as a [`Value`]: UTF-8, surrogates, the range of numbers, and the depth.
 struct Anything;
 
 impl<'de> Deserialize<'de> for Anything {
@@ -61,13 +61,13 @@ impl<'de> Visitor<'de> for Anything {
     }
 }
 
-/// Other documents that a schema may refer to, by what it calls them.
+/// The documents that a schema may refer to, each with the name by which it is referred to.
 struct Others(Vec<(String, Value)>);
 
 impl Retrieve for Others {
     fn retrieve(&self, uri: &Uri<String>) -> Result<Value, Box<dyn Error + Send + Sync>> {
         let uri = uri.as_str();
-        // A name that is no whole URI was put behind the base of the schema.
+        // A relative reference was resolved against the base URI of the schema.
         let is =
             |name: &str| uri.strip_suffix(name).is_some_and(|b| b.is_empty() || b.ends_with('/'));
         let found = self.0.iter().find(|(name, _)| is(name));
@@ -75,31 +75,33 @@ impl Retrieve for Others {
     }
 }
 
-/// Rules for a JSON document (RFC 8259; at most 128 levels deep).
+/// Rules for a JSON document (RFC 8259), which may have at most 127 levels.
 #[derive(Debug)]
 pub struct JsonModel {
     schema: Option<Validator>,
 }
 
 impl JsonModel {
-    /// Any document.
+    /// Accepts any document.
     pub fn any() -> JsonModel {
         JsonModel { schema: None }
     }
 
-    /// Documents that keep to a JSON Schema: of draft 4, 6, 7, 2019-09 or 2020-12, as `$schema`
-    /// says, else 7. `format` asserts nothing. References lead nowhere but into the schema itself.
+    /// Accepts documents that conform to a JSON Schema of draft 4, 6, 7, 2019-09 or 2020-12, as
+    /// `$schema` says; the default is draft 7. `format` is not checked. References may only lead
+    /// into the schema itself.
     ///
     /// # Errors
-    /// The text is no such schema, or it refers to others.
+    /// The text is not a valid schema, or it refers to other documents.
     pub fn new(schema: &str) -> Result<JsonModel, BadSchema> {
         JsonModel::with(schema, &[])
     }
 
-    /// The same, with the texts that it may refer to, by what it calls them.
+    /// As [`JsonModel::new`], with the texts that the schema may refer to in `others`, each with
+    /// the name by which it is referred to.
     ///
     /// # Errors
-    /// As above.
+    /// The text is not a valid schema, or it refers to a document that is not in `others`.
     pub fn with(schema: &str, others: &[(String, String)]) -> Result<JsonModel, BadSchema> {
         let schema: Value = serde_json::from_str(schema).map_err(BadSchema::new)?;
         let patterns = PatternOptions::fancy_regex().backtrack_limit(NAME_STEPS);
@@ -125,7 +127,7 @@ impl JsonModel {
         let (outcome, is_spent) = pattern::with_budget(|| schema.validate(&document));
         let is_costly =
             |kind: &_| matches!(kind, ValidationErrorKind::BacktrackLimitExceeded { .. });
-        // Also where the schema would have let it pass all the same, as below a `not`.
+        // Refuse the message even if the schema would accept it, as with a pattern below `not`.
         if is_spent || outcome.as_ref().is_err_and(|error| is_costly(error.kind())) {
             return Err(Invalid::costly("a pattern of the schema takes too many steps"));
         }
@@ -184,7 +186,7 @@ mod tests {
 
     #[test]
     fn json_model_uses_the_draft_of_the_schema_or_7() {
-        // An id that is relative to itself means something else in each; `prefixItems` is of 2020.
+        // `prefixItems` has a meaning only in draft 2020-12.
         let tuple = r#""prefixItems": [{"type": "string"}]"#;
         let old = JsonModel::new(&format!("{{{tuple}}}")).unwrap();
         assert_eq!(old.check(b"[1]"), Ok(()));
@@ -255,7 +257,7 @@ mod tests {
                 };
                 assert!(json.check(text.as_bytes()).is_err_and(|it| it.costly), "{schema}");
             }
-            // The next message has a budget of its own.
+            // The next message has its own budget.
             assert_eq!(json.check(br#"["x"]"#), JsonModel::new(schema).unwrap().check(br#"["x"]"#));
         }
         assert!(started.elapsed().as_secs() < 5);
@@ -263,7 +265,7 @@ mod tests {
 
     #[test]
     fn json_patterns_of_one_message_share_a_budget() {
-        // One more digit at the end than it looks for: so many ways back.
+        // The digit is at the end of each text, so the look-ahead backtracks.
         let schema = r#"{"items": {"pattern": "^(?=.*[0-9])(?=.*[a-z]).{8,}$"}}"#;
         let json = JsonModel::new(schema).unwrap();
         let list = |count: usize| format!("[{}]", vec![r#""abcdefg1""#; count].join(","));
@@ -275,7 +277,7 @@ mod tests {
         }
         assert!((100..=2 * pattern::STEPS).contains(&max), "{max}");
         assert!(passes(max).is_err_and(|invalid| invalid.costly));
-        // What a linear engine can do is not counted.
+        // Patterns that are matched in linear time are not counted.
         let json = JsonModel::new(r#"{"items": {"pattern": "^[a-z]+[0-9]$"}}"#).unwrap();
         assert_eq!(json.check(list(50_000).as_bytes()), Ok(()));
         let broken = json.check(br#"["x"]"#).unwrap_err();

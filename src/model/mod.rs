@@ -1,9 +1,8 @@
-//! What a message has to look like: JSON by a schema, Avro, Protocol Buffers, or a plain value; and
-//! the JSON view of the binary ones.
+//! Models check the payload of messages: JSON with or without a schema, Avro, Protocol Buffers, or
+//! plain values. Avro and Protocol Buffers messages also have a JSON view.
 //!
-//! A [`Model`] is a pure function of a schema's text; [`ModelRules`] are the models of a route, as
-//! an
-//! operator describes them in the words of [`spec`].
+//! A [`Model`] is compiled from the text of a schema and keeps no state. [`ModelRules`] are the
+//! models of one route. [`spec`] has the configuration keys that describe them.
 
 mod avro;
 mod json;
@@ -29,20 +28,22 @@ pub use rules::{BadSpec, ModelRules, Passed, PayloadKind, RuleSet};
 
 use std::fmt::{self, Display};
 
-/// Bytes of a reason: it goes into a Close frame (RFC 6455 section 5.5.1).
+/// The maximum length of a reason in bytes. A reason goes into a Close frame (RFC 6455 section
+/// 5.5.1).
 const REASON_BYTES: usize = 123;
 
 /// Why a message is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Invalid {
-    /// Whether it is not even of its format; else it breaks its schema's rules.
+    /// Whether the message is not well-formed in its format. If false, it is well-formed and breaks
+    /// a rule of its schema.
     pub malformed: bool,
-    /// Whether there is nothing to compare it with: its schema is not there yet.
+    /// Whether the message cannot be checked because its schema is not available yet.
     pub missing: bool,
-    /// Whether to find out took more than a message may cost. The connection is closed, whatever
-    /// is done about other messages that are refused: its client could send the next one at once.
+    /// Whether the check exceeded the work limit of one message. The connection is then closed,
+    /// whatever `on_invalid` says, because its client could send such messages repeatedly.
     pub costly: bool,
-    /// The first place that is wrong; at most 123 bytes.
+    /// A description of the first error, of at most 123 bytes.
     pub reason: String,
 }
 
@@ -75,13 +76,13 @@ impl Display for Invalid {
     }
 }
 
-/// The first line of `reason`, as far as it fits.
+/// The first line of `reason`, cut to [`REASON_BYTES`].
 fn cut(reason: &str) -> String {
     let line = reason.lines().next().unwrap_or_default();
     line[..line.floor_char_boundary(REASON_BYTES)].to_owned()
 }
 
-/// A schema's text that is none.
+/// The text of a schema is not valid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct BadSchema(String);
@@ -92,18 +93,18 @@ impl BadSchema {
     }
 }
 
-/// How messages have to look.
+/// What the payload of a message must be.
 #[derive(Debug)]
 pub enum Model {
-    /// Any text of some length.
+    /// Text, with optional bounds of its length and an optional pattern.
     Text(Text),
-    /// A whole number.
+    /// An integer.
     Integer(Integer),
-    /// A number.
+    /// A floating-point number.
     Float(Float),
-    /// True or false.
+    /// A boolean.
     Boolean(Writing),
-    /// Anything.
+    /// Any bytes.
     Bytes,
     /// A JSON document.
     Json(JsonModel),
@@ -114,10 +115,10 @@ pub enum Model {
 }
 
 impl Model {
-    /// Checks one whole message.
+    /// Checks the payload of one complete message.
     ///
     /// # Errors
-    /// What is wrong first.
+    /// The first error that was found.
     pub fn check(&self, message: &[u8]) -> Result<(), Invalid> {
         match self {
             Model::Text(rules) => rules.check(message),
@@ -131,15 +132,16 @@ impl Model {
         }
     }
 
-    /// Whether the format is a binary one that has a JSON view.
+    /// Whether the model is of a binary format that has a JSON view.
     pub fn has_view(&self) -> bool {
         matches!(self, Model::Avro(_) | Model::Protobuf(_))
     }
 
-    /// The JSON view of a binary message, which is checked by that; of other models, the message.
+    /// Checks a binary message and converts it to its JSON view. A model without a JSON view checks
+    /// the message and returns it unchanged.
     ///
     /// # Errors
-    /// What is wrong first.
+    /// The first error that was found.
     pub fn to_json(&self, message: &[u8]) -> Result<Vec<u8>, Invalid> {
         match self {
             Model::Avro(avro) => avro.to_json(message),
@@ -148,11 +150,11 @@ impl Model {
         }
     }
 
-    /// The binary message of which `json` is the view, which is checked by that; of other models,
-    /// the message.
+    /// Checks a JSON view and converts it to the binary message. A model without a JSON view checks
+    /// the message and returns it unchanged.
     ///
     /// # Errors
-    /// What is wrong first.
+    /// The first error that was found.
     pub fn encode_json(&self, json: &[u8]) -> Result<Vec<u8>, Invalid> {
         match self {
             Model::Avro(avro) => avro.encode_json(json),

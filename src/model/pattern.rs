@@ -1,29 +1,32 @@
-//! `pattern` of JSON Schema, with a bound on what all patterns of a schema cost for one message.
+//! The keyword `pattern` of JSON Schema, with a limit of the backtracking steps of one message.
 //!
-//! A pattern without look-around and back-references takes time in proportion to the text, and is
-//! not counted. Any other one is tried in steps of backtracking, and the texts of one message share
-//! a budget of these. The engine does not say how many steps it took, only that it took more than
-//! a limit that was set before. So each pattern is there several times, with rising limits, and a
-//! text is charged the first that is enough.
+//! A pattern without look-around and back-references takes time in proportion to the text and is
+//! not counted. Other patterns are matched by backtracking, and all texts of one message share a
+//! budget of backtracking steps. The regex engine does not report how many steps it took, only that
+//! it exceeded a limit that was set before. Therefore each such pattern is compiled several times
+//! with rising limits, and a text is charged the first limit that is sufficient.
 
 use jsonschema::error::ValidationErrorKind;
 use jsonschema::{Keyword, PatternOptions, ValidationError, Validator};
 use serde_json::{Value, json};
 use std::cell::Cell;
 
-/// Steps for all patterns and all texts of one message: about 0.1 ms.
+/// The budget of backtracking steps for all patterns and texts of one message: about 0.1 ms.
 pub(super) const STEPS: usize = 5000;
-/// Steps for one name of a member by a pattern of `patternProperties`; those are not summed up.
+/// The limit of backtracking steps for one property name and one pattern of `patternProperties`.
+/// These steps are not added up over a message.
 pub(super) const NAME_STEPS: usize = 64;
-/// What a text may be charged.
+/// The limits of backtracking steps with which each pattern is compiled, in rising order. A text is
+/// charged one of them.
 const CHARGES: [usize; 7] = [8, 32, 128, 512, 1024, 2048, STEPS];
 
 thread_local! {
-    /// What is left for the message that is looked at; `None` if more was wanted.
+    /// The steps that are left for the current message; `None` after a text needed more than that.
     static LEFT: Cell<Option<usize>> = const { Cell::new(Some(STEPS)) };
 }
 
-/// Calls `check` with a fresh budget, and says whether that was not enough.
+/// Calls `check` with a full budget of [`STEPS`]. Returns its result, and whether the budget was
+/// exceeded.
 pub(super) fn with_budget<T>(check: impl FnOnce() -> T) -> (T, bool) {
     LEFT.set(Some(STEPS));
     let outcome = check();
@@ -31,13 +34,13 @@ pub(super) fn with_budget<T>(check: impl FnOnce() -> T) -> (T, bool) {
 }
 
 enum Pattern {
-    /// Takes time in proportion to the text.
+    /// Matched in time in proportion to the text.
     Linear(Validator),
-    /// With a limit of [`CHARGES`] each.
+    /// Matched by backtracking: the same pattern, once for each limit of [`CHARGES`].
     Backtracking(Vec<(usize, Validator)>),
 }
 
-/// The keyword with that value.
+/// Compiles the keyword `pattern` with this value.
 pub(super) fn keyword(value: &Value) -> Result<Box<dyn for<'i> Keyword<'i>>, ValidationError<'_>> {
     let schema = json!({ "pattern": value });
     let linear = jsonschema::options().with_pattern_options(PatternOptions::regex());

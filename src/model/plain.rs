@@ -1,9 +1,9 @@
-//! Plain values: text, numbers, booleans.
+//! Models of plain values: text, numbers and booleans.
 
 use super::{BadSchema, Invalid};
 use regex::Regex;
 
-/// How text is encoded.
+/// The encoding of text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Encoding {
     /// UTF-8 (RFC 3629).
@@ -13,22 +13,22 @@ pub enum Encoding {
     Utf16,
 }
 
-/// How a number or a boolean is written.
+/// How a number or a boolean is written in a message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Writing {
-    /// In decimal digits; `true` and `false`.
+    /// As text: decimal digits, or `true` and `false`.
     #[default]
     Text,
-    /// In its bytes, most significant first; 0 and 1.
+    /// As big-endian bytes, or the byte 0 or 1.
     Binary,
 }
 
-/// How many bits a number has.
+/// The size of a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Width {
-    /// 32.
+    /// 32 bits.
     Bits32,
-    /// 64.
+    /// 64 bits.
     Bits64,
 }
 
@@ -42,11 +42,11 @@ pub struct Text {
 }
 
 impl Text {
-    /// Text of `min_length` to `max_length` characters that has a match of `pattern`, an
+    /// Accepts text of `min_length` to `max_length` characters with a match of `pattern`, a regular
     /// expression of the `regex` crate.
     ///
     /// # Errors
-    /// The pattern is none.
+    /// The pattern is not a valid regular expression.
     pub fn new(
         encoding: Encoding,
         min_length: Option<usize>,
@@ -102,7 +102,7 @@ fn from_utf16(message: &[u8]) -> Result<String, Invalid> {
     char::decode_utf16(units.iter().map(unit)).collect::<Result<_, _>>().map_err(|_| malformed())
 }
 
-/// An interval: `[1,10]` with its ends, `(1,10)` without them; an end may be left out.
+/// An interval: `[1,10]` includes its bounds, `(1,10)` excludes them; a bound may be left out.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Range<T> {
     low: Option<(T, bool)>,
@@ -110,10 +110,10 @@ pub struct Range<T> {
 }
 
 impl<T: PartialOrd + Copy + std::str::FromStr> Range<T> {
-    /// Reads an interval.
+    /// Parses an interval.
     ///
     /// # Errors
-    /// It is none.
+    /// The text is not an interval, or its lower bound is greater than its upper bound.
     pub fn parse(text: &str) -> Result<Range<T>, BadSchema> {
         let bad = || BadSchema::new(format_args!("`{text}` is no range such as [1,10) or (,5]"));
         let opens = text.strip_prefix('[').map(|rest| (rest, true));
@@ -140,16 +140,16 @@ impl<T: PartialOrd + Copy + std::str::FromStr> Range<T> {
     }
 }
 
-/// Rules for a whole number.
+/// Rules for an integer.
 #[derive(Clone, Debug)]
 pub struct Integer {
-    /// How many bits.
+    /// The size of the integer.
     pub width: Width,
-    /// How it is written.
+    /// How the integer is written.
     pub writing: Writing,
-    /// Where it lies.
+    /// The interval that the integer must be in.
     pub range: Option<Range<i64>>,
-    /// What divides it.
+    /// The integer must be a multiple of this.
     pub multiple: Option<i64>,
 }
 
@@ -181,16 +181,16 @@ fn parse_integer(message: &[u8], width: Width) -> Option<i64> {
     (width == Width::Bits64 || i32::try_from(value).is_ok()).then_some(value)
 }
 
-/// Rules for a number.
+/// Rules for a floating-point number. It must be finite.
 #[derive(Clone, Debug)]
 pub struct Float {
-    /// How many bits.
+    /// The size of the number.
     pub width: Width,
-    /// How it is written.
+    /// How the number is written.
     pub writing: Writing,
-    /// Where it lies.
+    /// The interval that the number must be in.
     pub range: Option<Range<f64>>,
-    /// What divides it.
+    /// The number must be a multiple of this.
     pub multiple: Option<f64>,
 }
 
@@ -217,7 +217,7 @@ impl Float {
     }
 }
 
-/// As near as decimal fractions can be held: 0.3 is a multiple of 0.1.
+/// Whether `value` is a multiple of `of` within rounding errors: 0.3 is a multiple of 0.1.
 fn is_multiple(value: f64, of: f64) -> bool {
     let ratio = value / of;
     (ratio - ratio.round()).abs() <= ratio.abs() * f64::EPSILON

@@ -1,24 +1,26 @@
-//! The number of its schema, in front of a message.
+//! The schema id in front of a message, and the message indexes that Confluent's Protobuf format
+//! adds.
 
 use super::Invalid;
 
-/// The number that a registry has given a schema.
+/// The id that a registry has given to a schema.
 pub type SchemaId = u64;
 
-/// How the number is written.
+/// How the schema id is written in front of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Prefix {
-    /// A zero byte and four bytes, most significant first: Confluent's, and Apicurio's `legacy`.
+    /// A zero byte and the id in four bytes, big-endian: Confluent's format, and Apicurio's
+    /// `legacy`.
     Four,
-    /// A zero byte and eight bytes: Apicurio's `default`.
+    /// A zero byte and the id in eight bytes, big-endian: Apicurio's `default`.
     Eight,
 }
 
 impl Prefix {
-    /// Splits a message into number and rest.
+    /// Splits a message into the schema id and the bytes after the prefix.
     ///
     /// # Errors
-    /// There is no such prefix.
+    /// The message does not begin with such a prefix.
     pub fn split(self, message: &[u8]) -> Result<(SchemaId, &[u8]), Invalid> {
         let missing = || Invalid::malformed("no schema id in front of the message");
         match (self, message) {
@@ -34,13 +36,13 @@ impl Prefix {
         }
     }
 
-    /// Whether the number has room.
+    /// Whether the id fits into the bytes of the prefix.
     pub fn holds(self, id: SchemaId) -> bool {
         self == Prefix::Eight || u32::try_from(id).is_ok()
     }
 
-    /// Writes the prefix; a number that has no room in four bytes is none of a registry's that
-    /// uses those.
+    /// Appends the prefix to `out`. The caller checks with [`Prefix::holds`] that the id fits:
+    /// `Four` writes only its low 32 bits.
     pub fn push(self, id: SchemaId, out: &mut Vec<u8>) {
         out.push(0);
         match self {
@@ -50,15 +52,16 @@ impl Prefix {
     }
 }
 
-/// Levels of a Protobuf message's place.
+/// The maximum number of message indexes, which is the nesting depth of the message type.
 const LEVELS: usize = 16;
 
-/// Splits what Confluent writes between a schema's number and a Protobuf message: where the type of
-/// the message stands in the schema, as the index in the file, then in the message around it. Their
-/// count and each of them is a zigzag varint; a single zero is the first of the file.
+/// Splits the message indexes off, which Confluent's format has between the schema id and a
+/// Protobuf message. They locate the message type in the schema: its index in the file, then its
+/// index in each enclosing message. The number of indexes and each index are zigzag varints; a
+/// single zero stands for the first message type of the file.
 ///
 /// # Errors
-/// There is no such thing, or it is deeper than 16 levels.
+/// The message indexes are missing or malformed, or there are more than 16.
 pub(super) fn split_indexes(message: &[u8]) -> Result<(Vec<usize>, &[u8]), Invalid> {
     let (count, mut rest) = split_varint(message)?;
     if count == 0 {
@@ -76,7 +79,7 @@ pub(super) fn split_indexes(message: &[u8]) -> Result<(Vec<usize>, &[u8]), Inval
     Ok((indexes, rest))
 }
 
-/// Writes the same.
+/// Appends message indexes in the form that [`split_indexes`] reads.
 pub(super) fn push_indexes(indexes: &[usize], out: &mut Vec<u8>) {
     match indexes {
         [0] => out.push(0),
@@ -84,7 +87,7 @@ pub(super) fn push_indexes(indexes: &[usize], out: &mut Vec<u8>) {
     }
 }
 
-/// A number that is not negative, in zigzag; of at most 32 bits.
+/// Splits a zigzag varint off, which must not be negative and must have at most five bytes.
 fn split_varint(message: &[u8]) -> Result<(usize, &[u8]), Invalid> {
     let mut zigzag = 0u64;
     for (at, byte) in message.iter().take(5).enumerate() {

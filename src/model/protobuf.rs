@@ -1,22 +1,22 @@
-//! Protocol Buffers messages.
+//! Protocol Buffers messages in the binary encoding and in the JSON mapping.
 
 use super::{BadSchema, Invalid};
 use prost_reflect::prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, SerializeOptions};
 use protox::file::{ChainFileResolver, File, FileResolver, GoogleFileResolver};
 
-/// What the one file of a schema is called.
+/// The file name under which the schema is compiled.
 const FILE: &str = "schema.proto";
 
 /// Rules for a Protocol Buffers message.
 #[derive(Debug)]
 pub struct Protobuf {
     record: MessageDescriptor,
-    /// Whether it was named, and no other will do.
+    /// Whether the configuration names the record, so that no other message type is accepted.
     is_named: bool,
 }
 
-/// Knows one text and those that it may import, and no other file.
+/// Resolves the schema's file and the files that it may import, and no other file.
 struct Texts {
     text: String,
     others: Vec<(String, String)>,
@@ -34,20 +34,21 @@ impl FileResolver for Texts {
 }
 
 impl Protobuf {
-    /// Messages of type `record` (its full name, or its last part where that is unambiguous), as
-    /// the text of a `.proto` file declares it; without a record, the first. It may import
-    /// Google's well-known types and nothing else.
+    /// Accepts messages of the type `record` of a `.proto` file: its full name, or its last part
+    /// where that is unambiguous. Without a record, it is the first message type of the file. The
+    /// file may import Google's well-known types and no others.
     ///
     /// # Errors
-    /// The text is no such file, or declares no such message.
+    /// The text is not a valid `.proto` file, or it does not declare the message type.
     pub fn new(schema: &str, record: Option<&str>) -> Result<Protobuf, BadSchema> {
         Protobuf::with(schema, &[], record)
     }
 
-    /// The same, with the files that it may import, by what it calls them.
+    /// As [`Protobuf::new`], with the files that the schema may import: the path in the import, and
+    /// the text.
     ///
     /// # Errors
-    /// As above; of any of the texts.
+    /// As for [`Protobuf::new`], for any of the texts.
     pub fn with(
         schema: &str,
         others: &[(String, String)],
@@ -67,7 +68,7 @@ impl Protobuf {
         Ok(Protobuf { record: full.or_else(by_last).ok_or_else(unknown)?, is_named: true })
     }
 
-    /// Where the record stands in its file: its index there, then in the message around it.
+    /// The message indexes of the record: its index in the file, then in each enclosing message.
     pub(super) fn indexes(&self) -> Vec<usize> {
         let mut indexes = Vec::new();
         let mut record = Some(self.record.clone());
@@ -84,7 +85,7 @@ impl Protobuf {
         indexes
     }
 
-    /// Messages of the type that stands there in the file.
+    /// The model of the message type at these message indexes.
     pub(super) fn at(&self, indexes: &[usize]) -> Result<Protobuf, Invalid> {
         if self.is_named && self.indexes() != indexes {
             return Err(Invalid::broken("the message index is another record's"));
@@ -161,7 +162,7 @@ mod tests {
         let tick = Protobuf::new(SCHEMA, Some("Tick")).unwrap();
         let json = br#"{"code":"XYZ","price":10.5,"sizes":["1","2"],"at":"2020-01-02T03:04:05Z"}"#;
         let bytes = tick.encode_json(json).unwrap();
-        // field 1, length 3, "XYZ"; field 2, 64 bits
+        // Field 1, length 3, "XYZ"; field 2, 64 bits.
         assert_eq!(&bytes[..6], b"\x0a\x03XYZ\x11");
         assert_eq!(tick.check(&bytes), Ok(()));
         let again = tick.to_json(&bytes).unwrap();

@@ -1,9 +1,10 @@
-//! Schemas of registries: which are wanted, which are there, and when to ask for them again.
+//! The cache of registry schemas: which schemas are needed, which have been fetched, and when each
+//! is fetched again.
 //!
-//! Routes know a schema by its name, and get what was fetched last; or messages bring its number,
-//! and then those that were used last are kept. Whoever fetches takes [`SchemaFetch`]s from each
-//! [`RegistryHandle`]
-//! and tells what came of them. Time comes in as an argument.
+//! A schema that a route names is kept at its last fetched version. Schemas that messages name by
+//! id are kept in a bounded cache, which evicts the least recently used. The thread that fetches
+//! takes [`SchemaFetch`]s from each [`RegistryHandle`] and reports their outcomes. Time is an
+//! argument of the functions here.
 
 use super::spec::{Catalog, ModelKind};
 use super::{Avro, BadSchema, JsonModel, Model, Protobuf, SchemaId};
@@ -13,48 +14,54 @@ use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-/// Schemas that are known by their numbers, of one registry; the one unused for longest goes.
+/// The maximum number of schemas that are cached by id, for each registry. The least recently used
+/// is evicted.
 const KNOWN: usize = 1024;
-/// Numbers that the registry does not know, or not now, of one registry.
+/// The maximum number of ids whose fetch failed and that are remembered, for each registry.
 const VAIN: usize = 1024;
-/// How long such a number is not asked for again, in milliseconds.
+/// How long an id whose fetch failed is not fetched again, in milliseconds.
 const VAIN_MS: u64 = 10_000;
-/// Numbers that wait to be asked for.
+/// The maximum number of ids that wait to be fetched, for each registry.
 const ASKED: usize = 64;
-/// How many of those are of one connection: one that makes numbers up leaves room for others.
+/// The maximum number of ids that wait to be fetched for one connection. It leaves room for other
+/// connections if one sends ids that do not exist.
 const SHARE: usize = 8;
-/// Numbers that had a schema and went for want of room: those are asked for first.
+/// The maximum number of evicted ids that are remembered, for each registry. They are known to
+/// exist, so they are fetched before other ids.
 const BELIEVED: usize = 1024;
-/// Numbers that are asked for in a second: clients make them up.
+/// The maximum number of ids that are fetched in one second, for each registry. Clients can send
+/// any number of ids that do not exist.
 const ASKED_PER_S: u32 = 32;
-/// Schemas that are fetched from one registry at once.
+/// The maximum number of concurrent fetches from one registry.
 const AT_ONCE: usize = 4;
-/// How soon a schema is fetched again that was not to be had, in milliseconds; doubles each time.
+/// The delay before the first retry of a failed fetch of a route's schema, in milliseconds. It
+/// doubles with each failure, up to the catalog's maximum age.
 const RETRY_MS: u64 = 1000;
 
-/// A schema's text, and those that it refers to.
+/// The text of a schema and the texts that it refers to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Doc {
-    /// The text.
+    /// The text of the schema.
     pub text: String,
-    /// Other texts, by what they are called in it, each behind those that it refers to itself.
+    /// The referenced texts: the name by which they are referred to, and the text. Each comes after
+    /// those that it refers to itself.
     pub references: Vec<(String, String)>,
 }
 
-/// What is to be made of a text.
+/// The model that a schema's text is compiled to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shape {
-    /// A model with a schema.
+    /// The kind of model: one that has a schema.
     pub kind: ModelKind,
-    /// The type of message, of protobuf.
+    /// The message type, of protobuf.
     pub record: Option<String>,
 }
 
 impl Shape {
-    /// Makes a model of a text.
+    /// Compiles the text of a schema to a model.
     ///
     /// # Errors
-    /// It is no schema of that kind.
+    /// The text is not a valid schema of this kind.
     pub fn compile(&self, doc: &Doc) -> Result<Model, BadSchema> {
         let Doc { text, references } = doc;
         match self.kind {
@@ -68,17 +75,17 @@ impl Shape {
     }
 }
 
-/// How a schema is known.
+/// How a schema is identified in its registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SchemaRef {
-    /// By its name, and a version or `latest`.
+    /// By its subject and a version, which may be `latest`.
     Subject {
-        /// The name.
+        /// The name of the subject.
         name: String,
-        /// The version.
+        /// The version, or `latest`.
         version: String,
     },
-    /// By the registry's number.
+    /// By the id that the registry gave to it.
     Id(SchemaId),
 }
 
@@ -94,29 +101,30 @@ impl fmt::Display for SchemaRef {
 /// A schema that was fetched.
 #[derive(Debug)]
 pub struct Schema {
-    /// Its number.
+    /// The id of the schema in its registry.
     pub id: SchemaId,
-    /// What messages have to look like.
+    /// The model that the schema was compiled to.
     pub model: Model,
 }
 
-/// A schema that a route names, as of this moment.
+/// The current version of a schema that routes name.
 #[derive(Debug)]
 pub(super) struct SchemaCell {
     what: SchemaRef,
     shape: Shape,
     current: Mutex<Option<Arc<Schema>>>,
-    /// Routes and connections that need it fresh.
+    /// The number of routes and connections that use the schema. It is refreshed while there are
+    /// any.
     users: AtomicUsize,
 }
 
 impl SchemaCell {
-    /// One more needs it.
+    /// Adds a user of the schema.
     pub(super) fn hold(&self) {
         self.users.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// One less does.
+    /// Removes a user of the schema.
     pub(super) fn release(&self) {
         let less = |users: usize| users.checked_sub(1);
         let _ = self.users.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
@@ -131,59 +139,60 @@ impl SchemaCell {
     }
 }
 
-/// Why a schema was not to be had.
+/// Why a schema could not be fetched.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FetchFailure {
-    /// The registry says that there is none.
+    /// The registry has no such schema.
     #[error("there is none")]
     Gone,
-    /// The registry was not reached, or did not answer as one.
+    /// The registry was not reached, or its response was not one of a registry.
     #[error("not to be had: {0}")]
     Failed(String),
-    /// What it gave is no schema.
+    /// The registry's response has no valid schema.
     #[error("no schema: {0}")]
     Bad(String),
 }
 
-/// What a number comes to.
+/// The result of a lookup of a schema id.
 #[derive(Debug)]
 pub enum Find {
-    /// Its schema.
+    /// The schema is in the cache.
     Here(Arc<Schema>),
-    /// The registry does not know it.
+    /// The registry has no valid schema with this id.
     Gone,
-    /// It is not there, and may come.
+    /// The schema is not in the cache, and may be fetched later.
     Coming,
 }
 
-/// One schema that is to be fetched.
+/// A schema to fetch.
 #[derive(Clone, Debug)]
 pub struct SchemaFetch {
-    /// From where.
+    /// The registry to fetch it from.
     pub place: Arc<RegistryHandle>,
-    /// Which one.
+    /// The schema's subject or id.
     pub what: SchemaRef,
-    /// As what.
+    /// What the text is compiled to.
     pub shape: Shape,
-    /// The number of the one that is there: if it is still the same, nothing more is needed.
+    /// The id of the version that is in use. If the registry answers with the same id, the text
+    /// need not be fetched.
     pub known: Option<SchemaId>,
-    /// The route's, if it was not a message that named it.
+    /// The cell of a schema that a route names; `None` if a message named the schema.
     cell: Option<Arc<SchemaCell>>,
 }
 
-/// What an outcome means.
+/// The result of a fetch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SchemaLookup {
-    /// There is a schema, the one before or another one.
+    /// The fetch succeeded; the schema is new or unchanged.
     Retrieved,
-    /// There is none; the one before, if there is one, stays in use.
+    /// The fetch failed. An earlier version of the schema stays in use.
     Failed {
-        /// Whether there is one before.
+        /// Whether there is an earlier version.
         stale: bool,
     },
 }
 
-/// When a route's schema is fetched.
+/// When a schema that a route names is fetched next.
 #[derive(Debug, Default)]
 struct Schedule {
     busy: bool,
@@ -191,23 +200,24 @@ struct Schedule {
     failures: u32,
 }
 
-/// A number in a message, and which shape its schema is to have there.
+/// The schema id of a message, and the index of the shape that its schema is compiled to.
 type Key = (SchemaId, usize);
 
-/// What is known by numbers.
+/// The cache of schemas by id, and the queue of ids to fetch.
 #[derive(Debug, Default)]
 struct Ids {
-    /// With when it was used last, in uses.
+    /// The cached schemas, each with the value of `uses` at its last use.
     known: HashMap<Key, (Arc<Schema>, u64)>,
     uses: u64,
-    /// Oldest first: until when, and whether the registry knows no such number.
+    /// The ids whose fetch failed, the oldest first: until when the id is not fetched again, in
+    /// milliseconds, and whether the registry has no valid schema with this id.
     vain: VecDeque<(Key, u64, bool)>,
-    /// With the connection that asked. The next one is in front.
+    /// The queue of ids to fetch, the next one in front, each with the connection that needs it.
     asked: VecDeque<(Key, u64)>,
-    /// Oldest first.
+    /// The ids of evicted schemas, the oldest first.
     believed: VecDeque<Key>,
     busy: Vec<Key>,
-    /// How many were asked for in which second.
+    /// The second in which fetches were counted last, and their number in `begun`.
     second: u64,
     begun: u32,
 }
@@ -232,8 +242,9 @@ impl Ids {
         Find::Coming
     }
 
-    /// Whether one more may wait for that connection. If none may, the newest of a connection that
-    /// has at least two more than this one makes room.
+    /// Whether one more id may be queued for the connection `asker`. If the queue is full, the
+    /// newest entry of the connection with the most entries is removed, if that connection has at
+    /// least two more than `asker`.
     fn has_room(&mut self, asker: u64) -> bool {
         let count = |of: u64| self.asked.iter().filter(|(_, it)| *it == of).count();
         let own = count(asker);
@@ -274,7 +285,7 @@ impl Ids {
         self.vain.push_back((key, now_ms + VAIN_MS, gone));
     }
 
-    /// The next number to ask for now.
+    /// Takes the next id to fetch from the queue, if the limit of this second allows a fetch.
     fn next(&mut self, now_ms: u64) -> Option<Key> {
         if now_ms / 1000 != self.second {
             (self.second, self.begun) = (now_ms / 1000, 0);
@@ -297,9 +308,9 @@ impl Ids {
     }
 }
 
-/// One registry, for all routes that describe it in the same way.
+/// One registry with its cached schemas, shared by all routes whose catalogs are equal.
 pub struct RegistryHandle {
-    /// How it is described.
+    /// The catalog of the configuration that describes the registry.
     pub catalog: Catalog,
     state: Mutex<State>,
     notifier: Notifier,
@@ -330,8 +341,8 @@ impl RegistryHandle {
         self.notifier.notify();
     }
 
-    /// The schema of that number; if it is not there, it is asked for.
-    /// `asker` is the connection that needs it.
+    /// Looks up the schema with this id. If it is not cached, the id is queued to be fetched for
+    /// the connection `asker`. `shape` is an index that [`RegistryHandle::shape`] returned.
     pub(super) fn find(&self, asker: u64, id: SchemaId, shape: usize) -> Find {
         let mut state = lock(&self.state);
         let waited = state.ids.asked.len();
@@ -344,8 +355,8 @@ impl RegistryHandle {
         found
     }
 
-    /// The place of a route's schema, which is fetched while anybody holds it; `like` is of another
-    /// place with the same schemas.
+    /// The cell of a schema that a route names; it is created if there is none. A new cell takes
+    /// its current version from `like`, another handle of the same registry.
     pub(super) fn cell(
         &self,
         what: &SchemaRef,
@@ -372,7 +383,7 @@ impl RegistryHandle {
         cell
     }
 
-    /// The number of a shape that messages name schemas of.
+    /// The index of a shape to which schemas named by messages are compiled. A new shape is added.
     pub(super) fn shape(&self, shape: &Shape) -> usize {
         let shapes = &mut lock(&self.state).shapes;
         shapes.iter().position(|it| it == shape).unwrap_or_else(|| {
@@ -381,7 +392,7 @@ impl RegistryHandle {
         })
     }
 
-    /// Takes what is known of numbers from another place with the same schemas.
+    /// Copies the shapes and the schemas cached by id from another handle of the same registry.
     fn inherit(&self, other: &RegistryHandle) {
         let other = lock(&other.state);
         let mut state = lock(&self.state);
@@ -390,10 +401,10 @@ impl RegistryHandle {
         state.ids.uses = other.ids.uses;
     }
 
-    /// What is to be fetched now. Each is answered by [`RegistryHandle::outcome`].
+    /// Takes the schemas to fetch now. The caller reports each with [`RegistryHandle::outcome`].
     pub fn due(self: &Arc<RegistryHandle>, now_ms: u64) -> Vec<SchemaFetch> {
         let mut state = lock(&self.state);
-        // What is nobody's any more is only here.
+        // Remove cells that only this list refers to.
         state.cells.retain(|(cell, schedule)| schedule.busy || Arc::strong_count(cell) > 1);
         while state.ids.vain.front().is_some_and(|(_, until_ms, _)| *until_ms <= now_ms) {
             state.ids.vain.pop_front();
@@ -429,7 +440,8 @@ impl RegistryHandle {
         jobs
     }
 
-    /// Takes what came of a job; no schema means that the one that is known is still the one.
+    /// Stores the outcome of a fetch. `Ok(None)` means that the known version is still the current
+    /// one.
     pub fn outcome(
         &self,
         job: &SchemaFetch,
@@ -460,7 +472,7 @@ impl RegistryHandle {
         match outcome {
             Ok(schema) => {
                 schedule.failures = 0;
-                // What is behind a number never changes.
+                // The schema of an id never changes.
                 schedule.next_ms = match cell.what {
                     SchemaRef::Subject { .. } => now_ms + max_age_ms,
                     SchemaRef::Id(_) => u64::MAX,
@@ -496,7 +508,8 @@ impl RegistryHandle {
             }
             Ok(None) => SchemaLookup::Failed { stale: false },
             Err(failure) => {
-                // Nor will a text that is no schema become one.
+                // Only `Failed` may succeed later: a text that is not a valid schema does not
+                // change.
                 let gone = !matches!(failure, FetchFailure::Failed(_));
                 state.ids.put_vain(key, gone, now_ms);
                 SchemaLookup::Failed { stale: false }
@@ -504,7 +517,8 @@ impl RegistryHandle {
         }
     }
 
-    /// When to look again.
+    /// When [`RegistryHandle::due`] is to be called again, in milliseconds; `u64::MAX` if no fetch
+    /// is due before a running fetch ends or a schema is needed.
     pub fn deadline_ms(&self) -> u64 {
         let state = lock(&self.state);
         if state.busy() >= AT_ONCE {
@@ -519,8 +533,8 @@ impl RegistryHandle {
     }
 }
 
-/// All registries that routes use. Lives as long as the process; a place lives as long as the
-/// routes and connections whose rules name it.
+/// All registries that routes use. It lives as long as the process. A [`RegistryHandle`] lives as
+/// long as the routes and connections whose rules refer to it.
 #[derive(Default)]
 pub struct Registries {
     list: Mutex<Vec<Weak<RegistryHandle>>>,
@@ -534,14 +548,15 @@ impl fmt::Debug for Registries {
 }
 
 impl Registries {
-    /// Every registry that is in use.
+    /// All registries that are in use.
     pub fn places(&self) -> Vec<Arc<RegistryHandle>> {
         let mut list = lock(&self.list);
         list.retain(|place| place.strong_count() > 0);
         list.iter().filter_map(Weak::upgrade).collect()
     }
 
-    /// The registry of that description, and one with the same schemas, if there is one.
+    /// The handle of the registry that `catalog` describes, which is created if there is none, and
+    /// the newest other handle of the same registry, if there is one.
     pub(super) fn place(
         &self,
         catalog: &Catalog,
@@ -563,7 +578,7 @@ impl Registries {
         (place, like)
     }
 
-    /// Has a registry looked after that may have been another process part's before.
+    /// Adds a handle to the list if it is not in it. The handle may be from another `Registries`.
     pub(super) fn keep(&self, place: &Arc<RegistryHandle>) {
         let mut list = lock(&self.list);
         if !list.iter().any(|it| std::ptr::eq(it.as_ptr(), Arc::as_ptr(place))) {
@@ -571,7 +586,7 @@ impl Registries {
         }
     }
 
-    /// Wakes who fetches.
+    /// Wakes the thread that fetches schemas.
     pub fn notifier(&self) -> &Notifier {
         &self.notifier
     }

@@ -1,4 +1,4 @@
-//! The models of a route, ready to use.
+//! The compiled models of a route, and the checks of its messages.
 
 use super::plain::{Encoding, Float, Integer, Range, Text, Width, Writing};
 use super::prefix::{push_indexes, split_indexes};
@@ -15,7 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What the messages of a route have to look like.
+/// The compiled models of a route: what the payload of its messages must be.
 #[derive(Debug)]
 pub struct ModelRules {
     received: Pair,
@@ -29,7 +29,7 @@ struct Pair {
     binary: Option<Bound>,
 }
 
-/// A model with what stands around it.
+/// A model with its schema source, its prefix and its options.
 #[derive(Debug)]
 struct Bound {
     kind: ModelKind,
@@ -37,11 +37,12 @@ struct Bound {
     lenient: bool,
     view: bool,
     prefix: Option<Prefix>,
-    /// Whether the place of a message's type in its schema stands behind that.
+    /// Whether Confluent's message indexes follow the schema id. They select the Protobuf message
+    /// type.
     is_indexed: bool,
 }
 
-/// What a message is sent as (RFC 6455 section 5.6).
+/// The type of a message (RFC 6455 section 5.6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PayloadKind {
     /// A text message.
@@ -50,55 +51,58 @@ pub enum PayloadKind {
     Binary,
 }
 
-/// A message that goes on.
+/// A message that passed its model, as it is processed further.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Passed<'m> {
-    /// What it is sent as now.
+    /// The type of the message after conversion.
     pub kind: PayloadKind,
-    /// Its bytes now.
+    /// The payload after conversion, without a prefix if it was received.
     pub payload: Cow<'m, [u8]>,
-    /// Whether it breaks its schema's rules, and passes because the model is lenient.
+    /// Whether the message breaks a rule of its schema and passes because the model is lenient.
     pub broken: bool,
-    /// Whether its schema is not there, and it passes because that is no reason.
+    /// Whether the schema is not available and the message passes unchanged because of `on_miss`.
     pub missed: bool,
 }
 
-/// A description that means nothing.
+/// An error in the configuration of a model.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{key}: {problem}")]
 pub struct BadSpec {
-    /// The key, below the description's own place.
+    /// The path of the key, relative to the route's models.
     pub key: String,
-    /// What is wrong there.
+    /// What is wrong with its value.
     pub problem: String,
 }
 
-/// Rules that a connection keeps, whatever becomes of its route, with the schemas that they need.
+/// The model rules of one connection. The connection keeps them when a reload changes its route,
+/// and the schemas that they use are refreshed meanwhile.
 #[derive(Debug)]
 pub struct RuleSet {
     rules: Arc<ModelRules>,
-    /// The connection's number, by which it has its share of what a registry is asked for.
+    /// A number of the connection, unique in the process. A registry limits the queued schema
+    /// fetches of each connection by this number.
     asker: u64,
 }
 
 impl RuleSet {
-    /// Holds these rules.
+    /// Takes the rules for a new connection and adds it as a user of their schemas.
     pub fn new(rules: Arc<ModelRules>) -> RuleSet {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         rules.bounds().for_each(|bound| bound.source.hold());
         RuleSet { rules, asker: NEXT.fetch_add(1, Ordering::Relaxed) }
     }
 
-    /// As [`ModelRules::receive`], for this connection.
+    /// Checks and converts a message from the client as [`ModelRules::receive`] does, on behalf of
+    /// this connection.
     ///
     /// # Errors
-    /// The message is not as it has to be.
+    /// The message is invalid, or its schema is not available.
     pub fn receive<'m>(&self, kind: PayloadKind, message: &'m [u8]) -> Result<Passed<'m>, Invalid> {
         self.rules.receive_for(self.asker, kind, message)
     }
 
-    /// Whether a message that is refused for want of its schema is to be looked at again, and the
-    /// schema has not come since.
+    /// Whether a received message has to wait for its schema: the model says so with `on_miss`, and
+    /// the schema is not available yet and may still be fetched.
     pub fn await_schema(&self, kind: PayloadKind, message: &[u8]) -> bool {
         self.rules.await_schema(self.asker, kind, message)
     }
@@ -125,10 +129,12 @@ impl<'m> Passed<'m> {
 }
 
 impl ModelRules {
-    /// Prepares what `governance` describes; schemas come from `catalogs`, files from `folder`.
+    /// Compiles the models of `governance`. Their schemas come from `catalogs`, whose files are
+    /// relative to `folder`.
     ///
     /// # Errors
-    /// A key that the model does not have, a schema that is missing or is none.
+    /// A key is not valid for its kind of model, has an invalid value or is missing, or a schema is
+    /// missing or invalid.
     pub fn new(
         governance: &Governance,
         catalogs: &[Catalog],
@@ -163,35 +169,35 @@ impl ModelRules {
         [&received.text, &received.binary, &sent.text, &sent.binary].into_iter().flatten()
     }
 
-    /// They come into force: from now on the schemas that they need are fetched for `registries`.
+    /// Applies the rules: from now on `registries` keeps the schemas fetched that they use.
     pub fn bind(&self, registries: &Registries) {
         self.bounds().for_each(|bound| bound.source.bind(registries));
     }
 
-    /// They are no longer in force: their schemas are fetched for who still holds them.
+    /// Ends one use of the rules. Their schemas are refreshed only while there are other users.
     pub fn retire(&self) {
         self.bounds().for_each(|bound| bound.source.release());
     }
 
-    /// Whether they need schemas of a registry.
+    /// Whether the rules use schemas of a registry.
     pub fn need_registry(&self) -> bool {
         self.bounds().any(|bound| bound.source.is_remote())
     }
 
-    /// What happens to what does not pass.
+    /// What happens to a message that does not pass.
     pub fn on_invalid(&self) -> OnInvalid {
         self.on_invalid
     }
 
-    /// Whether messages to clients are looked at.
+    /// Whether messages to clients are checked.
     pub fn govern_sent(&self) -> bool {
         self.sent.text.is_some() || self.sent.binary.is_some()
     }
 
-    /// Looks at a whole message from a client.
+    /// Checks a complete message from a client and converts it for the endpoint.
     ///
     /// # Errors
-    /// It is not as it has to be.
+    /// The message is invalid, or its schema is not available.
     pub fn receive<'m>(&self, kind: PayloadKind, message: &'m [u8]) -> Result<Passed<'m>, Invalid> {
         self.receive_for(0, kind, message)
     }
@@ -223,10 +229,10 @@ impl ModelRules {
         found.is_err_and(|invalid| invalid.missing)
     }
 
-    /// Looks at a whole message to a client.
+    /// Checks a complete message to a client and converts it for the client.
     ///
     /// # Errors
-    /// It is not as it has to be.
+    /// The message is invalid, or its schema is not available.
     pub fn send<'m>(&self, kind: PayloadKind, message: &'m [u8]) -> Result<Passed<'m>, Invalid> {
         let view = self.sent.binary.as_ref().filter(|bound| bound.view);
         let bound = match kind {
@@ -240,7 +246,8 @@ impl ModelRules {
     }
 }
 
-/// A key below a model, with a dot before it or empty, and what is wrong there.
+/// An error in a model's configuration: the key below the model with a leading dot, or an empty
+/// text, and what is wrong with it.
 pub(super) type Wrong = (String, String);
 
 impl Bound {
@@ -250,7 +257,7 @@ impl Bound {
             return Err((format!(".{key}"), problem));
         }
         let (lenient, view) = (spec.validate == Validate::Lenient, spec.view.is_some());
-        // Only Confluent's clients write it.
+        // Only Confluent's format has message indexes.
         let is_confluent = spec.prefix == Some(PrefixKind::Confluent);
         if let Some(catalog) = spec.registry(catalogs) {
             let (source, prefix) = spec.remote(catalog)?;
@@ -281,7 +288,7 @@ impl Bound {
         Ok(Bound { kind: spec.model, source, lenient, view, prefix, is_indexed })
     }
 
-    /// Logs why a message is not taken. That a schema is missing is told by whoever fetches it.
+    /// Logs why a message does not pass. The thread that fetches schemas logs that one is missing.
     fn note(&self, invalid: &Invalid) {
         if !invalid.missing {
             let (event, reason) = (self.kind.event(), &invalid.reason);
@@ -389,7 +396,7 @@ impl Bound {
         Ok(Passed { kind, payload: Cow::Owned(payload), broken, missed: false })
     }
 
-    /// Says whether the message passes although it breaks a rule.
+    /// Checks the message. Returns whether it passes although it breaks a rule.
     fn check(&self, model: &Model, message: &[u8]) -> Result<bool, Invalid> {
         match model.check(message) {
             Ok(()) => Ok(false),
@@ -410,7 +417,7 @@ fn prefix_of(kind: PrefixKind, id: SchemaId) -> Result<Prefix, Wrong> {
 }
 
 impl Spec {
-    /// A key that is given and means nothing to a model of this kind.
+    /// A key that is set but is not valid for this kind of model.
     fn strange_key(&self) -> Option<&'static str> {
         use ModelKind::{Avro, Bytes, Double, Float, Int32, Int64, Json, Protobuf};
         let schema = matches!(self.model, Json | Avro | Protobuf);
@@ -504,7 +511,7 @@ impl Spec {
         Ok((range, multiple))
     }
 
-    /// The text of its schema.
+    /// The text of the model's schema, from an inline or filesystem catalog.
     fn schema(&self, catalogs: &[Catalog], folder: &Path) -> Result<String, Wrong> {
         let missing =
             |key: &str| (format!(".{key}"), "missing; the schema is known by it".to_owned());
@@ -525,7 +532,7 @@ impl Spec {
                 .map_err(|error| format!("{path}: {error}")),
             (CatalogKind::Inline, None, _) => Err("the subject has no `schema`".to_owned()),
             (CatalogKind::Filesystem, _, None) => Err("the subject has no `path`".to_owned()),
-            // Never asked for: a registry has no subjects here.
+            // Not reached: the models of a registry's schemas are built after a fetch.
             (CatalogKind::SchemaRegistry | CatalogKind::Apicurio, ..) => Err(String::new()),
         };
         text.map_err(|problem| (".subject".to_owned(), problem))

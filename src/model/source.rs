@@ -8,24 +8,25 @@ use super::spec::{
 use super::{Invalid, Model, Prefix, SchemaId};
 use std::sync::{Arc, OnceLock};
 
-/// See the module's documentation.
+/// Where the schema of a message comes from.
 #[derive(Debug)]
 pub(super) enum SchemaSource {
-    /// It was there when the configuration was read; with the number that its messages have.
+    /// The model was built from the configuration or a file, when the configuration was loaded. The
+    /// id is the one that the prefix of its messages has.
     Here(Box<Model>, SchemaId),
-    /// A registry has it, by a name or a number of the configuration.
+    /// The schema is fetched from a registry by a subject or an id of the configuration.
     Named(RemoteSchema),
-    /// A registry has it, by the number in the message.
+    /// The schema is fetched from a registry by the id in the prefix of each message.
     Encoded(RemoteSchema, OnMiss),
 }
 
-/// A way to a registry.
+/// A schema of a registry, or all schemas of a registry if each message names its own.
 #[derive(Debug)]
 pub(super) struct RemoteSchema {
     catalog: Catalog,
     what: Option<SchemaRef>,
     shape: Shape,
-    /// Made when the configuration comes into force.
+    /// Set when the configuration is applied, by [`SchemaSource::bind`].
     link: OnceLock<Link>,
 }
 
@@ -33,16 +34,17 @@ pub(super) struct RemoteSchema {
 struct Link {
     place: Arc<RegistryHandle>,
     cell: Option<Arc<SchemaCell>>,
-    /// The number of the shape there.
+    /// The index of the shape in the registry's list of shapes.
     shape: usize,
 }
 
 impl SchemaSource {
-    /// From now on its schema is fetched for `registries`, until it is released.
+    /// Registers the schema with `registries`, which keeps it fetched until
+    /// [`SchemaSource::release`].
     pub(super) fn bind(&self, registries: &Registries) {
         let (SchemaSource::Named(remote) | SchemaSource::Encoded(remote, _)) = self else { return };
         let link = remote.link.get_or_init(|| remote.connect(registries));
-        // The same rules may serve twice in one process.
+        // The same rules may be bound to several `Registries` in one process.
         registries.keep(&link.place);
         self.hold();
         link.place.ring();
@@ -55,21 +57,21 @@ impl SchemaSource {
         }
     }
 
-    /// One more needs its schema to be fresh.
+    /// Adds a user of the schema. The schema is refreshed while it has users.
     pub(super) fn hold(&self) {
         if let Some(cell) = self.cell() {
             cell.hold();
         }
     }
 
-    /// One less does.
+    /// Removes a user of the schema.
     pub(super) fn release(&self) {
         if let Some(cell) = self.cell() {
             cell.release();
         }
     }
 
-    /// Whether a registry has it.
+    /// Whether the schema comes from a registry.
     pub(super) fn is_remote(&self) -> bool {
         !matches!(self, SchemaSource::Here(..))
     }
@@ -87,20 +89,22 @@ impl RemoteSchema {
         Link { place, cell, shape }
     }
 
-    /// The schema that the configuration names.
+    /// The current version of the schema that the configuration names.
     ///
     /// # Errors
-    /// It was not to be had so far.
+    /// The schema has not been fetched yet.
     pub(super) fn current(&self) -> Result<Arc<Schema>, Invalid> {
         let cell = self.link.get().and_then(|link| link.cell.as_ref());
         let schema = cell.and_then(|cell| cell.current());
         schema.ok_or_else(|| Invalid::missing("the schema is not there yet"))
     }
 
-    /// The schema of that number, which the connection `asker` needs.
+    /// The schema with this id. If it is not cached, its fetch is queued for the connection
+    /// `asker`.
     ///
     /// # Errors
-    /// It is not there, or there is none.
+    /// The schema has not been fetched yet, or the registry does not have a valid schema with this
+    /// id.
     pub(super) fn of(&self, asker: u64, id: SchemaId) -> Result<Arc<Schema>, Invalid> {
         match self.link.get().map(|link| link.place.find(asker, id, link.shape)) {
             Some(Find::Here(schema)) => Ok(schema),
@@ -113,7 +117,7 @@ impl RemoteSchema {
 }
 
 impl Spec {
-    /// The registry that has its schema, if one has.
+    /// The catalog that has the model's schema, if that is a registry.
     pub(super) fn registry<'c>(&self, catalogs: &'c [Catalog]) -> Option<&'c Catalog> {
         let with_schema =
             matches!(self.model, ModelKind::Json | ModelKind::Avro | ModelKind::Protobuf);
@@ -121,7 +125,7 @@ impl Spec {
         catalogs.iter().find(|it| it.name == name && it.is_registry())
     }
 
-    /// Its way to that registry, and what stands in front of its messages.
+    /// The source of the model's schema in the registry `catalog`, and the prefix of its messages.
     pub(super) fn remote(
         &self,
         catalog: &Catalog,

@@ -1,51 +1,54 @@
-//! How an operator describes models and catalogs; the words are Zilla's where it has them.
+//! The configuration keys of models and catalogs. They have the names that Zilla uses, where Zilla
+//! has such a key.
 
 use super::SchemaId;
 use serde::Deserialize;
 
-/// Where schemas come from.
+/// A catalog: a place that schemas come from.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a table")]
 pub struct Catalog {
-    /// How models name it.
+    /// The name by which models refer to the catalog.
     pub name: String,
-    /// What kind of place it is.
+    /// The type of the catalog.
     #[serde(rename = "type")]
     pub kind: CatalogKind,
-    /// Its schemas, by subject: inline, filesystem.
+    /// The schemas of the catalog, each with its subject: inline and filesystem only.
     #[serde(default)]
     pub subjects: Vec<Subject>,
-    /// Where it is: registries. Also its path, if its API is below one.
+    /// The URL of the registry, with its path if its API is below one: registries only.
     #[serde(default)]
     pub url: String,
-    /// How old a schema that is known by name may be, in seconds: registries.
+    /// The maximum age of a schema that is fetched by subject, in seconds: registries only. The
+    /// default is 300.
     #[serde(default)]
     pub max_age_s: Option<u64>,
-    /// A PEM file of the authorities that vouch for it; empty: the system's.
+    /// A PEM file of the certificate authorities that the registry's certificate is verified with.
+    /// If empty, the system's are used.
     #[serde(default)]
     pub ca_file: String,
-    /// What it is shown: registries.
+    /// The credentials that are sent to the registry: registries only.
     #[serde(default)]
     pub credentials: CatalogCredentials,
-    /// The context that subjects are in: schema-registry.
+    /// The context of the subjects: schema-registry only.
     #[serde(default)]
     pub context: Option<String>,
-    /// The group of its artifacts: apicurio.
+    /// The group of the artifacts: apicurio only.
     #[serde(default)]
     pub group_id: Option<String>,
-    /// Which of its two numbers a schema is known by: apicurio.
+    /// Which of the two ids of Apicurio identifies a schema: apicurio only.
     #[serde(default)]
     pub use_id: Option<SchemaIdKind>,
-    /// How that number is written in front of a message: apicurio.
+    /// How the schema id is written in front of a message: apicurio only.
     #[serde(default)]
     pub id_encoding: Option<IdEncoding>,
-    /// The version of its REST API: apicurio.
+    /// The version of the registry's REST API: apicurio only.
     #[serde(default)]
     pub api: Option<ApicurioApi>,
 }
 
 impl Catalog {
-    /// A registry at `url` with every other key at its default.
+    /// A registry at `url`, with the default of every other key.
     pub fn registry(name: &str, kind: CatalogKind, url: &str) -> Catalog {
         Catalog {
             name: name.to_owned(),
@@ -63,17 +66,18 @@ impl Catalog {
         }
     }
 
-    /// Whether its schemas are fetched.
+    /// Whether the catalog is a registry, from which schemas are fetched.
     pub fn is_registry(&self) -> bool {
         matches!(self.kind, CatalogKind::SchemaRegistry | CatalogKind::Apicurio)
     }
 
-    /// How old a schema that is known by name may be, in milliseconds.
+    /// The maximum age of a schema that is fetched by subject, in milliseconds.
     pub fn max_age_ms(&self) -> u64 {
         self.max_age_s.unwrap_or(300) * 1000
     }
 
-    /// Whether both give the same schemas.
+    /// Whether both catalogs are the same registry and give the same schemas. Credentials and the
+    /// maximum age may differ.
     pub(super) fn is_same_place(&self, other: &Catalog) -> bool {
         let place = |it: &Catalog| {
             let (context, group, id) = (it.context.clone(), it.group_id.clone(), it.use_id);
@@ -84,33 +88,33 @@ impl Catalog {
     }
 }
 
-/// What a registry is shown of us.
+/// The credentials that are sent to a registry.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table")]
 pub struct CatalogCredentials {
-    /// In header fields.
+    /// Header fields of the requests.
     pub headers: ShownFields,
 }
 
-/// Header fields that a registry is shown.
+/// Header fields of requests to a registry that carry credentials.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table")]
 pub struct ShownFields {
-    /// Its value; empty is none.
+    /// The value of the field `Authorization`; if empty, the field is not sent.
     pub authorization: SecretHeader,
 }
 
-/// A text that must not be logged: its `Debug` does not show it.
+/// A secret header value: its `Debug` does not show it, so that it is not logged.
 #[derive(Clone, Default, PartialEq, Eq, Deserialize)]
 pub struct SecretHeader(String);
 
 impl SecretHeader {
-    /// Wraps a text.
+    /// Wraps a header value.
     pub fn new(text: impl Into<String>) -> SecretHeader {
         SecretHeader(text.into())
     }
 
-    /// The text itself.
+    /// The header value.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -122,49 +126,49 @@ impl std::fmt::Debug for SecretHeader {
     }
 }
 
-/// The two numbers that Apicurio gives a schema.
+/// The two ids that Apicurio gives to a schema.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 pub enum SchemaIdKind {
-    /// That of the artifact's version.
+    /// The id of the artifact's version.
     #[default]
     #[serde(rename = "globalId")]
     GlobalId,
-    /// That of its text.
+    /// The id of the schema's content.
     #[serde(rename = "contentId")]
     ContentId,
 }
 
-/// How Apicurio's number is written in front of a message.
+/// How Apicurio's schema id is written in front of a message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum IdEncoding {
-    /// In eight bytes.
+    /// In eight bytes, after a zero byte.
     #[default]
     Default,
-    /// In four.
+    /// In four bytes, after a zero byte.
     Legacy,
 }
 
-/// Versions of Apicurio Registry's REST API.
+/// The versions of Apicurio Registry's REST API.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ApicurioApi {
-    /// `/apis/registry/v2`, which registries 2.x and 3.x serve. Zilla knows only this one.
+    /// `/apis/registry/v2`, which registries 2.x and 3.x serve. Zilla supports only this version.
     #[default]
     V2,
     /// `/apis/registry/v3`, which registries 3.x serve.
     V3,
 }
 
-/// Kinds of catalogs.
+/// The types of catalogs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CatalogKind {
-    /// The schemas stand in the configuration.
+    /// The schemas are in the configuration.
     Inline,
     /// The schemas are files.
     Filesystem,
-    /// Confluent's Schema Registry, Karapace, and others with their API.
+    /// Confluent's Schema Registry, Karapace, and other registries with the same API.
     #[serde(
         rename = "schema-registry",
         alias = "confluent-schema-registry",
@@ -172,128 +176,132 @@ pub enum CatalogKind {
         alias = "karapace-schema-registry"
     )]
     SchemaRegistry,
-    /// Apicurio Registry, by version 2 or 3 of its API.
+    /// Apicurio Registry, with version 2 or 3 of its REST API.
     #[serde(alias = "apicurio-registry")]
     Apicurio,
 }
 
-/// One schema of a catalog.
+/// One schema of an inline or filesystem catalog.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a table")]
 pub struct Subject {
-    /// What it is called.
+    /// The name of the subject.
     pub name: String,
-    /// Which version of it this is.
+    /// The version of the subject that this schema is; the default is `latest`.
     #[serde(default = "latest")]
     pub version: String,
-    /// Its text, in an inline catalog.
+    /// The text of the schema: inline catalogs only.
     #[serde(default)]
     pub schema: Option<String>,
-    /// Its file, in a filesystem catalog.
+    /// The path of the schema's file: filesystem catalogs only.
     #[serde(default)]
     pub path: Option<String>,
 }
 
-/// What the messages of a route have to look like.
+/// The models of a route: what the payload of its messages must be.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a table")]
 pub struct Governance {
-    /// Messages from clients.
+    /// The models of messages from clients.
     #[serde(default)]
     pub received: Direction,
-    /// Messages to clients.
+    /// The models of messages to clients.
     #[serde(default)]
     pub sent: Direction,
-    /// What happens when one does not.
+    /// What happens to an invalid message.
     #[serde(default)]
     pub on_invalid: OnInvalid,
 }
 
-/// One direction, by the type of message; what is not there is not looked at.
+/// The models of one direction, by message type. Messages of a type without a model are not
+/// checked.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a table")]
 pub struct Direction {
-    /// Text messages.
+    /// The model of text messages.
     #[serde(default)]
     pub text: Option<Spec>,
-    /// Binary messages.
+    /// The model of binary messages.
     #[serde(default)]
     pub binary: Option<Spec>,
 }
 
-/// What happens when a message is not as it has to be.
+/// What happens to an invalid message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnInvalid {
-    /// The connection is closed: 1007 for what is malformed, 1008 for what breaks the schema.
+    /// The connection is closed, with close code 1007 for a malformed message, 1008 for one that
+    /// breaks its schema, and 1013 for one whose schema is not available.
     #[default]
     Close,
     /// The message is dropped.
     Drop,
-    /// It is dropped, and a client that sent it is told so by a JSON message.
+    /// The message is dropped, and the client gets a JSON message with the error and its close
+    /// code.
     Reply,
 }
 
-/// One model. Which keys it has depends on what it is.
+/// One model. The keys that it may have depend on its kind.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a table")]
 pub struct Spec {
-    /// What it is.
+    /// The kind of the model.
     pub model: ModelKind,
-    /// Whether what only breaks the rules of a schema passes all the same, and is counted.
+    /// How strictly the rules of the model are applied.
     #[serde(default)]
     pub validate: Validate,
-    /// The catalog that has its schema: json, avro, protobuf.
+    /// The name of the catalog that has the schema: json, avro, protobuf.
     #[serde(default)]
     pub catalog: Option<String>,
-    /// Its subject there.
+    /// The subject of the schema in the catalog: json, avro, protobuf.
     #[serde(default)]
     pub subject: Option<String>,
-    /// Which version of the subject.
+    /// The version of the subject; the default is `latest`.
     #[serde(default = "latest")]
     pub version: String,
-    /// Where the schema is named, if not here: avro, protobuf, json.
+    /// How the schema is determined if the model does not name it: json, avro, protobuf.
     #[serde(default)]
     pub strategy: Option<Strategy>,
-    /// What becomes of a message whose schema is not there: with a strategy.
+    /// What happens to a message whose schema is not available: only with a strategy.
     #[serde(default)]
     pub on_miss: Option<OnMiss>,
-    /// The number in front of each message, and how it is written: avro, protobuf, json.
+    /// The format of the schema id in front of each message: json, avro, protobuf.
     #[serde(default)]
     pub prefix: Option<PrefixKind>,
-    /// The number that goes in front of messages that are sent; of a registry, the schema's.
+    /// The schema id. Without a registry, it is the id in front of each message, and needs
+    /// `prefix`. With a registry, it identifies the schema, in place of `subject`.
     #[serde(default)]
     pub id: Option<SchemaId>,
-    /// The type of message in the schema: protobuf.
+    /// The message type in the schema: protobuf only. The default is the first of the file.
     #[serde(default)]
     pub record: Option<String>,
-    /// What the server's side sees: avro, protobuf.
+    /// The form in which the endpoint sees the messages: avro, protobuf.
     #[serde(default)]
     pub view: Option<View>,
-    /// How text is encoded: string.
+    /// The encoding of the text: string only.
     #[serde(default)]
     pub encoding: Option<EncodingKind>,
-    /// Characters at least: string.
+    /// The minimum length in characters: string only.
     #[serde(default)]
     pub min_length: Option<usize>,
-    /// Characters at most: string.
+    /// The maximum length in characters: string only.
     #[serde(default)]
     pub max_length: Option<usize>,
-    /// What has to occur: string. An expression of the `regex` crate.
+    /// A regular expression of the `regex` crate that must have a match in the text: string only.
     #[serde(default)]
     pub pattern: Option<String>,
-    /// How it is written: numbers and boolean.
+    /// How the value is written: numbers and boolean.
     #[serde(default)]
     pub format: Option<WritingKind>,
-    /// Where it lies, such as `[1,10)`: numbers.
+    /// The interval that the value must be in, such as `[1,10)`: numbers only.
     #[serde(default)]
     pub range: Option<String>,
-    /// What divides it: numbers.
+    /// The value must be a multiple of this number, which is greater than 0: numbers only.
     #[serde(default)]
     pub multiple: Option<String>,
 }
 
-/// Kinds of models.
+/// The kinds of models.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ModelKind {
@@ -305,22 +313,22 @@ pub enum ModelKind {
     Protobuf,
     /// Text.
     String,
-    /// A whole number of 32 bits.
+    /// An integer of 32 bits.
     Int32,
-    /// A whole number of 64 bits.
+    /// An integer of 64 bits.
     Int64,
-    /// A number of 32 bits.
+    /// A floating-point number of 32 bits.
     Float,
-    /// A number of 64 bits.
+    /// A floating-point number of 64 bits.
     Double,
-    /// True or false.
+    /// A boolean.
     Boolean,
-    /// Anything.
+    /// Any bytes.
     Bytes,
 }
 
 impl ModelKind {
-    /// What Zilla calls the event that a message is not as a model of this kind wants it.
+    /// Zilla's name of the event that a message fails the validation by a model of this kind.
     pub fn event(self) -> &'static str {
         match self {
             ModelKind::Json => "MODEL_JSON_VALIDATION_FAILED",
@@ -331,50 +339,51 @@ impl ModelKind {
     }
 }
 
-/// Where the schema of a message is named.
+/// How the schema of a message is determined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Strategy {
-    /// In the message, by the number in front of it.
+    /// By the schema id in front of the message.
     Encoded,
 }
 
-/// What becomes of a message whose schema is not there.
+/// What happens to a message whose schema is not available.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnMiss {
-    /// Nothing more is read from its connection until the schema is there, for a bounded time;
-    /// then it is refused.
+    /// The message is parked and reading from its connection is paused until the schema is
+    /// available or a timeout expires. After the timeout, the message is refused.
     #[default]
     Wait,
-    /// It is refused, as one that is invalid.
+    /// The message is refused, as an invalid message is.
     Reject,
-    /// It passes as it came.
+    /// The message passes unchanged.
     Pass,
 }
 
-/// How strictly a schema is meant.
+/// How strictly the rules of a model are applied.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Validate {
-    /// Every rule holds.
+    /// A message that breaks a rule is invalid.
     #[default]
     Strict,
-    /// A message that is well-formed passes.
+    /// A message that is well-formed and breaks a rule passes, and is counted.
     Lenient,
 }
 
-/// How the number of a schema is written in front of a message.
+/// The formats of a schema id in front of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PrefixKind {
-    /// A zero byte and four bytes.
+    /// A zero byte and the id in four bytes; for protobuf also the message indexes.
     Confluent,
-    /// A zero byte and eight bytes.
+    /// Apicurio's format: a zero byte and the id in eight bytes, or in four if the catalog's
+    /// `id_encoding` is `legacy`.
     Apicurio,
 }
 
-/// What the server's side sees of a binary message.
+/// The form in which the endpoint sees binary messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum View {
@@ -382,7 +391,7 @@ pub enum View {
     Json,
 }
 
-/// Encodings of text.
+/// The encodings of text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub enum EncodingKind {
     /// UTF-8.
@@ -393,13 +402,13 @@ pub enum EncodingKind {
     Utf16,
 }
 
-/// Ways to write a number.
+/// How a number or a boolean is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum WritingKind {
-    /// In digits.
+    /// As text: decimal digits, or `true` and `false`.
     Text,
-    /// In bytes.
+    /// As big-endian bytes, or the byte 0 or 1.
     Binary,
 }
 

@@ -1,4 +1,5 @@
-//! Accepting: accepts in flight for each listener, also for cores that have no room.
+//! Accepting connections: the accepts in flight for each listener of this core, and for other cores
+//! that have no room.
 
 use super::{Reactor, SWEEP_MS};
 use crate::time::{Deadline, Now};
@@ -7,49 +8,53 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// Accepts in flight for each listener.
+/// The maximum number of accepts in flight for each listener.
 pub const ACCEPTS_PER_LISTENER: u32 = 32;
-/// Accepts in flight for each listener on the sockets of cores that have no room, if there are
-/// other cores.
+/// The maximum number of accepts in flight for each listener on sockets of cores that have no room,
+/// if there are other cores.
 pub const ACCEPTS_FOR_OTHERS: u32 = 8;
-/// Idle connections of HTTP that make room at once at least, when there is none.
+/// The minimum number of idle HTTP connections to close when all connection slots are taken.
 const IDLE_CLOSED: usize = 32;
 
 /// The listening sockets of one core, by the listener's number.
 pub type Listeners = Vec<Arc<Socket>>;
 
-/// One place for an accept in flight.
+/// A place for one accept in flight.
 #[derive(Clone, Copy)]
 pub(super) struct AcceptSlot {
-    /// The listener's place in the configuration.
+    /// The listener's position in the configuration.
     pub(super) number: usize,
-    /// Whether it is for sockets of other cores; and of which the accept in flight is.
+    /// Whether the place is for sockets of other cores.
     for_others: bool,
+    /// The core on whose socket the accept in flight is.
     core: u16,
-    /// The direct descriptor that the next connection gets, taken from the free ones.
+    /// The direct descriptor for the next connection, taken from the free list.
     pub(super) file: Option<u32>,
     pub(super) in_flight: bool,
 }
 
-/// What a core knows of its accepts.
+/// The accepts of one core.
 pub(super) struct Accepts {
     pub(super) places: Vec<AcceptSlot>,
-    /// The sockets of this core, and those of all cores.
+    /// The listening sockets of this core.
     own: Listeners,
+    /// The listening sockets of all cores.
     all: Vec<Listeners>,
-    /// Accepts of this core's own sockets in flight, by listener; and all that are in flight.
+    /// The number of accepts in flight on this core's own sockets, by listener.
     armed: Vec<usize>,
+    /// The number of all accepts in flight.
     in_flight: usize,
-    /// When accepts that found no file are tried again.
+    /// When accepting continues after an accept failed for lack of files or memory.
     pub(super) again: Deadline,
-    /// A socket of this core lacks an accept because there are no places, or because too many
-    /// connections have not sent a whole request.
+    /// Whether a listener of this core lacks an accept because all connection slots are taken.
     no_slot: bool,
+    /// Whether accepting is held back because too many connections have not sent a whole request.
     held: bool,
 }
 
 impl Accepts {
-    /// Accepts for core `core` of all cores' sockets.
+    /// Creates the places for accepts of the core `core`; `all` are the listening sockets of all
+    /// cores.
     pub(super) fn new(core: u16, all: Vec<Listeners>) -> Accepts {
         let own = all.get(usize::from(core)).cloned().unwrap_or_default();
         let place = |number, for_others| AcceptSlot {
@@ -77,7 +82,7 @@ impl Accepts {
         self.in_flight > 0
     }
 
-    /// Closes the sockets, as soon as no other core uses them.
+    /// Drops this core's references to the sockets. A socket is closed when no other core uses it.
     pub(super) fn close(&mut self) {
         self.own.clear();
         self.all.clear();
@@ -87,7 +92,7 @@ impl Accepts {
         self.own.is_empty()
     }
 
-    /// The accept at this place has come back.
+    /// Notes that the accept at this place has completed.
     pub(super) fn came_back(&mut self, at: usize) {
         let place = &mut self.places[at];
         place.in_flight = false;
@@ -97,7 +102,7 @@ impl Accepts {
         }
     }
 
-    /// Descriptors that are taken for connections to come.
+    /// The number of descriptors reserved for connections that are not accepted yet.
     pub(super) fn reserved(&self) -> usize {
         self.places.iter().filter(|place| place.file.is_some()).count()
     }
@@ -129,7 +134,7 @@ impl Reactor {
         }
     }
 
-    /// Whether one more accept may be in flight at that place.
+    /// Whether one more accept may be started at this place.
     fn has_room(&mut self, at: usize, now: Now) -> bool {
         let place = self.accepts.places[at];
         let armed = match place.for_others {
@@ -140,7 +145,8 @@ impl Reactor {
             self.accepts.held = true;
             return false;
         }
-        // An accept in flight holds a descriptor: of the last ones, each listener gets its share.
+        // An accept in flight holds a descriptor, so the last descriptors are divided among the
+        // listeners.
         if armed > 0 && armed >= self.free.left() / self.accepts.own.len().max(1) {
             return false;
         }
@@ -154,7 +160,8 @@ impl Reactor {
         true
     }
 
-    /// Whether one more newcomer may come, beside those for which accepts are in flight.
+    /// Whether one more connection may be accepted, in addition to those whose accepts are in
+    /// flight, within the limit of connections without a whole request.
     fn may_take_newcomers(&mut self, now: Now) -> bool {
         match self.shard.handshakes_left() {
             0 => self.shard.takes_newcomers(now),
@@ -174,14 +181,16 @@ impl Reactor {
         self.ring.accept(at as u32, listener, file);
     }
 
-    /// Whether, after one more accept, whoever is let in or has not asked yet can be dialled for,
-    /// where there are proxies.
+    /// Whether, after one more accept, enough descriptors are left to dial an upstream for every
+    /// connection that has not sent a whole request yet, including those of accepts in flight.
+    /// Always true without proxies.
     fn leaves_room_for_dials(&self) -> bool {
         let armed = self.accepts.in_flight;
         !self.shard.dials() || self.free.left() >= armed + self.shard.fresh() + 2
     }
 
-    /// Arms one more accept for each listener that lacks one, now that a descriptor is free.
+    /// Starts one more accept for each listener of this core with an idle place, after a descriptor
+    /// was freed.
     pub(super) fn arm_missing_accepts(&mut self, now: Now) {
         for number in 0..self.accepts.own.len() {
             let is_idle = |it: &AcceptSlot| !it.in_flight && !it.for_others && it.number == number;
@@ -194,7 +203,7 @@ impl Reactor {
         self.say_full();
     }
 
-    /// Call once a turn: accepts that waited are armed when what they waited for has come.
+    /// Restarts accepts that were postponed, when the reason is gone. Call once a turn.
     pub(super) fn tend_accepts(&mut self, now: Now) {
         if self.accepts.again.due(now) {
             self.accepts.again = Deadline::NEVER;
@@ -204,7 +213,8 @@ impl Reactor {
         }
     }
 
-    /// Call a few times a second: makes room where there is none, and helps others that have none.
+    /// Closes idle connections if all slots are taken, and starts accepts for cores that have no
+    /// room. Call a few times a second.
     pub(super) fn sweep_accepts(&mut self, now: Now) {
         if self.stopping.is_some() {
             return;
@@ -213,7 +223,7 @@ impl Reactor {
             self.shard.close_idle(IDLE_CLOSED.max(self.shard.len() / 32));
         }
         if self.accepts.held {
-            // Somebody may have had the time that everybody has.
+            // The oldest connection without a whole request may have used up its time by then.
             self.next_sweep = self.next_sweep.min(now.plus_ms(SWEEP_MS));
         }
         self.say_full();
@@ -236,13 +246,14 @@ impl Reactor {
         }
     }
 
-    /// An accept for another core has come back: whether that core still has no room.
+    /// Whether an accept at this place is still useful: it is on this core's own socket, or its
+    /// core still has no room.
     pub(super) fn still_helps(&self, at: usize) -> bool {
         let place = self.accepts.places[at];
         !place.for_others || self.mail.peer(place.core).full.load(Ordering::Relaxed)
     }
 
-    /// Counts a connection that was accepted for another core.
+    /// Counts a connection if it was accepted for another core.
     pub(super) fn count_help(&self, at: usize) {
         let place = self.accepts.places[at];
         self.counters.accepted_for_others.add(place.for_others.into());
@@ -253,7 +264,7 @@ impl Reactor {
         (self.accepts.no_slot || self.accepts.held) && self.accepts.armed.contains(&0)
     }
 
-    /// Others accept from the sockets of a core that has no room.
+    /// Publishes whether this core has room. Other cores accept from the sockets of a core without.
     fn say_full(&self) {
         let full = self.is_full() && self.stopping.is_none();
         let mine = &self.mail.me().full;

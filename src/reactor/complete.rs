@@ -1,4 +1,4 @@
-//! What each completion means, with the failures of each operation beside it.
+//! Processing of completions: what the result of each operation means, including its errors.
 
 use super::{ACCEPT_RETRY_MS, Conn, Reactor};
 use crate::mem::Slot;
@@ -13,11 +13,12 @@ impl Reactor {
             Op::Send => self.sent(&done, now),
             Op::Shutdown => self.shut(&done),
             Op::Close => self.closed(&done, now),
-            // A cancellation's own result says nothing that its target's does not.
+            // The result of a cancellation is ignored: the completion of the cancelled operation
+            // says enough.
             Op::Cancel | Op::Wake | Op::WakeSent => {}
             Op::Socket => self.socket_made(&done, now),
             Op::Connect => self.connected(&done, now),
-            // A kernel that cannot set options of direct descriptors says so, and goes on.
+            // An error is ignored: some kernels cannot set socket options of direct descriptors.
             Op::Option => {}
         }
     }
@@ -38,7 +39,7 @@ impl Reactor {
                 self.counters.accept_no_file.add(1);
                 self.accepts.again = now.plus_ms(ACCEPT_RETRY_MS);
             }
-            // The connection was gone before it was accepted.
+            // The connection was closed before it was accepted.
             Err(libc::ECONNABORTED | libc::EPROTO | libc::EINTR | libc::EAGAIN) => {
                 self.counters.accept_errors.add(1);
             }
@@ -107,7 +108,7 @@ impl Reactor {
                 }
                 self.ring.give_back(done);
             }
-            // Every buffer is with us and comes back in this turn.
+            // All buffers are in use by this process, and are returned to the ring in this turn.
             Err(libc::ENOBUFS) => {
                 self.counters.receive_no_buffer.add(1);
                 if !self.conns[slot.index as usize].fed {
@@ -149,7 +150,7 @@ impl Reactor {
                 self.shard.lost(slot);
             }
         }
-        // The shard has listed the connection, so that it is settled in this turn.
+        // The shard has listed the connection, so it is settled in this turn.
         self.conns[slot.index as usize].sending = false;
         self.close_when_quiet_after(slot, tearing);
     }

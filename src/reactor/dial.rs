@@ -1,12 +1,12 @@
-//! Connections that are made from here: a descriptor, the socket, the connect.
+//! Outgoing connections: a descriptor, the socket, the connect.
 
 use super::{Conn, Reactor};
 use crate::time::Now;
 use crate::uring::Completion;
 
 impl Reactor {
-    /// Begins the connections that the shard wants. Each takes a descriptor, as an accepted one
-    /// does.
+    /// Starts the connections that the shard has requested. Each takes a descriptor, like an
+    /// accepted connection.
     pub(super) fn dial(&mut self, now: Now) {
         while let Some(dial) = self.shard.next_dial() {
             let Some(file) = self.free.take() else {
@@ -39,7 +39,7 @@ impl Reactor {
         self.dialled(done, done.outcome().map(|_| ()), now);
     }
 
-    /// The last operation of a dial is through.
+    /// Completes a dial after its last operation. `outcome` is the errno of a failure.
     fn dialled(&mut self, done: &Completion, outcome: Result<(), i32>, now: Now) {
         let slot = self.slot(done);
         let conn = &mut self.conns[slot.index as usize];

@@ -1,7 +1,7 @@
-//! The way back from the control thread to a core: one bounded lane of orders.
+//! The bounded queue of commands from the control thread to a core.
 //!
-//! Nothing in it is dropped: where the lane is full, the control thread waits. A core takes orders
-//! only while it takes requests and has room for those that it causes, as with its connections.
+//! No command is dropped: while the queue is full, the control thread waits. A core takes commands
+//! only while it takes requests of other cores and has room for the mail that commands cause.
 
 use super::{Peers, Reactor};
 use crate::hub::{ConnId, DialectMessage, Event};
@@ -12,9 +12,9 @@ use crate::uring::Waker;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// What a core is asked to do from outside the reactors.
+/// A command to a core from the control thread.
 pub enum ReactorCommand {
-    /// To publish an event, in the order of the channel's home.
+    /// Publish an event, ordered by the channel's home.
     Publish {
         /// The application's number.
         app: u32,
@@ -23,30 +23,30 @@ pub enum ReactorCommand {
         /// The event.
         event: Event,
     },
-    /// To give this to the dialect of a connection, on whichever core.
+    /// Deliver a message to the dialect of a connection, on any core.
     Tell {
         /// The connection.
         to: ConnId,
-        /// What it is told.
+        /// The message.
         what: DialectMessage,
     },
 }
 
-/// The sending end of one core's lane.
+/// The sending end of the command queue of one core.
 pub struct CommandSender {
     lane: Sender<ReactorCommand>,
     core: u16,
     peers: Arc<Peers>,
-    /// Made when it is first needed.
+    /// The ring that wakes the core; created on first use.
     waker: Option<Waker>,
 }
 
-/// The receiving end.
+/// The receiving end of the command queue of one core.
 pub struct Inbox {
     lane: Receiver<ReactorCommand>,
 }
 
-/// A lane to `core`.
+/// Creates the command queue to `core`.
 pub fn orders(peers: &Arc<Peers>, core: u16) -> (CommandSender, Inbox) {
     let (sender, receiver) = mailbox(ORDER_LANE);
     let orders = CommandSender { lane: sender, core, peers: peers.clone(), waker: None };
@@ -54,11 +54,10 @@ pub fn orders(peers: &Arc<Peers>, core: u16) -> (CommandSender, Inbox) {
 }
 
 impl CommandSender {
-    /// Puts an order in and wakes the core if it sleeps; gives the order back when the lane is
-    /// full: try again a little later.
+    /// Appends a command, and wakes the core if it sleeps.
     ///
     /// # Errors
-    /// The order, when there is no room for it.
+    /// The queue is full; the command is returned, to be tried again a little later.
     pub fn push(&mut self, order: ReactorCommand) -> Result<(), Box<ReactorCommand>> {
         self.lane.push(order).map_err(Box::new)?;
         let peer = self.peers.core(self.core);
@@ -67,7 +66,7 @@ impl CommandSender {
             if self.waker.is_none() {
                 self.waker = Waker::new().ok();
             }
-            // A core that is not woken finds the order when its sleep ends, within a second.
+            // A core that is not woken finds the command when its sleep ends, within a second.
             if let Some(waker) = &mut self.waker {
                 let _ = waker.wake(ring);
             }
@@ -77,19 +76,19 @@ impl CommandSender {
 }
 
 impl Inbox {
-    /// Takes the oldest order out.
+    /// Removes the oldest command.
     pub fn pop(&mut self) -> Option<ReactorCommand> {
         self.lane.pop()
     }
 
-    /// Whether orders wait.
+    /// Whether commands are waiting.
     pub(super) fn is_waiting(&mut self) -> bool {
         !self.lane.is_empty()
     }
 }
 
 impl Reactor {
-    /// Takes what the control thread has ordered, as far as what that causes has room.
+    /// Executes commands of the control thread, while there is room for the mail that they cause.
     pub(super) fn take_orders(&mut self, now: Now) {
         let Some(inbox) = &mut self.inbox else { return };
         for _ in 0..ORDER_LANE {

@@ -1,4 +1,5 @@
-//! Mail between cores: two bounded lanes for each ordered pair, and who sleeps.
+//! Mail between cores: two mailboxes for each ordered pair of cores, and the waking of cores that
+//! sleep.
 
 use super::{Inbox, Outbox, Reactor};
 use crate::dialect::Env;
@@ -9,56 +10,58 @@ use crate::time::Now;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-/// Deliveries taken from one core in one turn, so that its mail cannot starve the connections.
+/// The maximum number of messages taken from one mailbox in one turn, so that mail cannot starve
+/// the connections.
 const TAKEN_PER_TURN: usize = 4096;
 
-/// And those that are taken in a turn that has used up its share of work.
+/// The number of messages taken from one mailbox even in a turn that has used up its share of work.
 const TAKEN_AT_LEAST: usize = 64;
 
-/// The ways to the control thread and, for one core, from it.
+/// The queue to the control thread and, for one core, the queue from it.
 pub type PeerLinks = (Outbox, Option<Inbox>);
 
-/// What every thread may know of one core.
+/// The state of one core that all threads can access.
 #[repr(align(128))]
 pub struct Peer {
-    /// Whether the core waits in the kernel, or is about to.
+    /// Whether the core sleeps in the kernel, or is about to.
     pub parking: Parking,
-    /// The core is to drain and end.
+    /// Whether the core is to drain and end.
     pub stop: AtomicBool,
-    /// The descriptor of its ring; -1 until it has one.
+    /// The file descriptor of the core's ring; -1 until it has one.
     pub ring: AtomicI32,
-    /// A configuration that the core has not taken over yet.
+    /// A reloaded configuration that the core has not applied yet.
     pub reloaded: Mutex<Option<Arc<Env>>>,
-    /// The ways to and from the control thread that the core has not taken over yet: put here
+    /// Queues to and from the control thread that the core does not use yet. They are stored here
     /// before the first configuration that needs them.
     pub control: Mutex<Option<PeerLinks>>,
-    /// It has no room for newcomers: others may accept from its sockets.
+    /// Whether the core has no room for new connections, so that other cores may accept from its
+    /// sockets.
     pub full: AtomicBool,
-    /// Its drain is over, or it has ended in another way.
+    /// Whether the core has finished its drain, or has ended for another reason.
     idle: AtomicBool,
 }
 
 impl Peer {
-    /// Takes a new configuration, if there is one.
+    /// Takes the reloaded configuration, if there is one.
     pub(super) fn take_renewed(&self) -> Option<Arc<Env>> {
         self.reloaded.try_lock().ok()?.take()
     }
 
-    /// Takes the ways to and from the control thread, if they are new.
+    /// Takes the new queues to and from the control thread, if there are any.
     pub(super) fn take_peer_links(&self) -> Option<PeerLinks> {
         self.control.lock().ok()?.take()
     }
 }
 
-/// All cores of a process.
+/// The shared state of all cores of a process.
 pub struct Peers {
     cores: Vec<Peer>,
-    /// Cores that are being drained and have connections left.
+    /// The number of cores that are not idle yet; the drain is over at 0.
     busy: AtomicUsize,
 }
 
 impl Peers {
-    /// `count` cores, none of which has a ring yet.
+    /// Creates the state of `count` cores, none of which has a ring yet.
     pub fn new(count: u16) -> Peers {
         let peer = |_| Peer {
             parking: Parking::new(),
@@ -79,34 +82,35 @@ impl Peers {
         }
     }
 
-    /// One core.
+    /// The state of one core.
     pub fn core(&self, core: u16) -> &Peer {
         &self.cores[usize::from(core)]
     }
 }
 
-/// The sending ends of the lanes to one other core.
+/// The sending ends of the mailboxes to one other core.
 struct MailSender {
     up: Sender<Up>,
     down: Sender<Down>,
 }
 
-/// The receiving ends of the lanes from one other core.
+/// The receiving ends of the mailboxes from one other core.
 struct MailReceiver {
     up: Receiver<Up>,
     down: Receiver<Down>,
 }
 
-/// One core's ends of all its lanes.
+/// One core's ends of all its mailboxes.
 pub struct Mail {
     core: u16,
     peers: Arc<Peers>,
-    /// By the other core; none for this one.
+    /// By the number of the other core; `None` for this core.
     to: Vec<Option<MailSender>>,
     from: Vec<Option<MailReceiver>>,
 }
 
-/// The lanes between all cores, each for at least `capacity` messages.
+/// Creates the mailboxes between all cores, each for at least `capacity` messages. Returns the ends
+/// of each core.
 pub fn wire(peers: &Arc<Peers>, capacity: usize) -> Vec<Mail> {
     let cores = 0..peers.cores.len();
     let mail = |core| {
@@ -141,18 +145,18 @@ impl Mail {
         self.core
     }
 
-    /// What every thread may know of a core.
+    /// The state of a core that all threads can access.
     pub(super) fn peer(&self, core: u16) -> &Peer {
         self.peers.core(core)
     }
 
-    /// The cores beside this one that have no room for newcomers.
+    /// The cores other than `me` that have no room for new connections.
     pub(super) fn full_cores(&self, me: u16) -> impl Iterator<Item = u16> {
         let is_full = |core: &u16| self.peer(*core).full.load(Ordering::Relaxed);
         (0..self.peers.cores.len() as u16).filter(move |core| *core != me).filter(is_full)
     }
 
-    /// Whether mail waits that can be taken. Call after [`Parking::announce`].
+    /// Whether mail is waiting that can be taken now. Call after [`Parking::announce`].
     pub(super) fn is_waiting(&mut self, takes_requests: bool) -> bool {
         self.from
             .iter_mut()
@@ -160,7 +164,8 @@ impl Mail {
             .any(|receiver| !receiver.down.is_empty() || takes_requests && !receiver.up.is_empty())
     }
 
-    /// Notes that this core's drain is over, if it is; says whether every core's is.
+    /// Notes that this core's drain is over if `idle`. Returns whether the drain of every core is
+    /// over.
     pub(super) fn all_idle(&self, idle: bool) -> bool {
         if idle {
             self.peers.note_idle(self.core);
@@ -170,8 +175,8 @@ impl Mail {
 }
 
 impl Reactor {
-    /// Takes what the other cores have sent. Deliveries and answers are always taken; requests only
-    /// while what they cause has room.
+    /// Processes the mail from the other cores. Deliveries and answers are always taken; requests
+    /// only while there is room for the mail that they cause.
     pub(super) fn take_mail(&mut self, now: Now) {
         if self.mail.me().stop.load(Ordering::Relaxed) && self.stopping.is_none() {
             self.stop(now);
@@ -198,7 +203,8 @@ impl Reactor {
         self.take_orders(now);
     }
 
-    /// Hands over what this core has to say, and wakes who sleeps: each at most once a turn.
+    /// Puts outgoing mail into the mailboxes of the other cores, and wakes each receiver that
+    /// sleeps at most once a turn. Mail for a full mailbox stays in the shard.
     pub(super) fn hand_over_mail(&mut self, now: Now) {
         for to in 0..self.mail.to.len() {
             let Some(sender) = &mut self.mail.to[to] else { continue };

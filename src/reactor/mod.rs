@@ -1,8 +1,8 @@
-//! The loop of one core: the only place that holds a ring and a shard together.
+//! The event loop of one core, which owns the core's ring and its shard.
 //!
-//! A turn hands prepared operations over and reaps every completion, then runs them, takes the
-//! other cores' mail, and at its end flushes each connection once: one vectored send points
-//! straight into the shared frames. Nothing is sent in the middle of a turn.
+//! A turn submits the prepared operations and reaps all completions, processes the completions,
+//! takes mail from other cores, and at its end flushes each connection once, with one vectored send
+//! that points directly into shared frames. Nothing is sent in the middle of a turn.
 
 mod accepts;
 mod complete;
@@ -36,49 +36,52 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use timing::Timing;
 
-/// Time between sweeps of deadlines: the grain of every time-out.
+/// The time between two sweeps of deadlines, in milliseconds: the granularity of every timeout.
 const SWEEP_MS: u64 = 250;
-/// How long an idle core sleeps at most; a lost wake-up costs no more than this.
+/// The maximum time that an idle core sleeps, and so the maximum delay of a lost wake-up.
 const IDLE: Duration = Duration::from_secs(1);
-/// How soon mail that found a full mailbox is tried again.
+/// The time after which mail for a full mailbox is tried again.
 const MAIL_RETRY: Duration = Duration::from_millis(1);
-/// Connections that are sent to in one turn: a send costs some microseconds.
+/// The maximum number of connections that are sent to in one turn. A send takes some microseconds.
 const SENDS_PER_TURN: usize = 1024;
-/// How long accepting waits when there was no file left.
+/// The pause of accepting after an accept failed for lack of files or memory, or with an unknown
+/// error, in milliseconds.
 const ACCEPT_RETRY_MS: u64 = 100;
-/// Connections that are worth giving memory back for when most of them have left.
+/// The minimum peak number of connections for which memory is returned to the system when fewer
+/// than an eighth of the peak are left.
 const SHRINK_THRESHOLD: usize = 1024;
-/// How long the operations of connections that are cut at the end have to come back.
+/// The time that operations of connections torn down at the end of the drain have to complete, in
+/// milliseconds.
 const CUT_GRACE_MS: u64 = 500;
 
-/// What a reactor is made of.
+/// The parts of a [`Reactor`].
 pub struct Parts {
-    /// Its ring, made by the thread that runs the reactor.
+    /// The ring, created by the thread that runs the reactor.
     pub ring: Ring,
-    /// Its shard.
+    /// The shard of this core.
     pub shard: Shard,
-    /// The listening sockets of all cores, its own among them.
+    /// The listening sockets of all cores, including those of this core.
     pub listeners: Vec<Listeners>,
-    /// Connections that it holds at most.
+    /// The maximum number of connections.
     pub connections: u32,
-    /// Mail to and from the other cores.
+    /// The mailboxes to and from the other cores.
     pub mail: Mail,
-    /// The way to the control thread, if there is one.
+    /// The queue to the control thread, if there is one.
     pub outbox: Option<Outbox>,
-    /// The way from it.
+    /// The queue from the control thread, if this core has one.
     pub inbox: Option<Inbox>,
-    /// Connections by address, and how many one may have; 0 is any number.
+    /// Open connections by address, with the maximum for one address.
     pub addresses: Arc<Addresses>,
     /// How long a shutdown lets connections finish, in milliseconds.
     pub drain_ms: u64,
-    /// What it counts.
+    /// The counters of this core.
     pub counters: Arc<Counters>,
     /// The clock, whose start all reactors share.
     pub clock: Clock,
 }
 
-/// Open connections by address, over all cores. Touched when a connection opens or ends, and only
-/// where there is a limit.
+/// Open connections by address, over all cores. Locked only when a connection opens or closes, and
+/// only if there is a limit.
 #[derive(Debug, Default)]
 pub struct Addresses {
     max: usize,
@@ -86,7 +89,8 @@ pub struct Addresses {
 }
 
 impl Addresses {
-    /// At most `max` connections of one address; 0 is any number.
+    /// Allows at most `max` connections per address (IPv4) or 64-bit network (IPv6); 0 is
+    /// unlimited.
     pub fn new(max: usize) -> Addresses {
         Addresses { max, open: Mutex::default() }
     }
@@ -117,26 +121,26 @@ impl Addresses {
     }
 }
 
-/// The loop's own view of a connection: what is in flight for it.
+/// The reactor's state of a connection: which of its operations are in flight.
 #[derive(Clone, Copy, Default)]
 struct Conn {
     receiving: bool,
-    /// Has got something since its receive was armed.
+    /// Whether the current receive has delivered data since it was started.
     fed: bool,
     cancelling: bool,
     sending: bool,
     shutting: bool,
     shut: bool,
     eof: bool,
-    /// Is dialled: there is nothing to receive from or to send to yet.
+    /// Whether the connection is being dialled, so that it cannot receive or send yet.
     dialling: bool,
-    /// Waits for its operations to come back, then is closed.
+    /// Whether the connection waits for the completion of its operations, and is closed then.
     tearing: bool,
-    /// Counted in `Addresses`.
+    /// Whether the connection is counted in [`Addresses`].
     admitted: bool,
 }
 
-/// See the module's documentation.
+/// The event loop of one core. See the module's documentation.
 pub struct Reactor {
     ring: Ring,
     shard: Shard,
@@ -145,13 +149,14 @@ pub struct Reactor {
     free: FreeList,
     /// Connections whose operations have changed in this turn.
     touched: Vec<Slot>,
-    /// Connections whose receive found no buffer at all: armed before any other.
+    /// Connections whose receive found no free buffer. Their receives are started before any
+    /// others.
     starved: Vec<Slot>,
     mail: Mail,
     outbox: Option<Outbox>,
     inbox: Option<Inbox>,
     addresses: Arc<Addresses>,
-    /// Most connections since memory was given back to the system.
+    /// The maximum number of connections since memory was last returned to the system.
     connections_peak: usize,
     relief: Relief,
     next_sweep: Deadline,
@@ -163,7 +168,7 @@ pub struct Reactor {
 }
 
 impl Reactor {
-    /// Puts a reactor together.
+    /// Creates a reactor from its parts.
     pub fn new(parts: Parts) -> Reactor {
         Reactor {
             ring: parts.ring,
@@ -189,6 +194,9 @@ impl Reactor {
     }
 
     /// Runs until the server is stopped and drained.
+    ///
+    /// # Errors
+    /// The ring fails to submit or to wait for completions.
     pub fn run(mut self) -> io::Result<()> {
         let mut done: Vec<Completion> = Vec::new();
         self.arm_accepts(self.clock.now());
@@ -218,7 +226,8 @@ impl Reactor {
         }
     }
 
-    /// Notes how long the turn has taken, and names whoever has asked for most if it was too long.
+    /// Records the duration of the turn, and logs a turn that took too long with the connection
+    /// that has caused the most work in it.
     fn end_turn(&mut self, began_ns: u64, now: Now) {
         let ns = self.clock.elapsed_ns() - began_ns;
         let work = self.shard.work();
@@ -232,11 +241,12 @@ impl Reactor {
             operation = ?dearest.kind,
             operation_us = dearest.ns / 1000,
             more = long.unsaid,
-            "a turn took long; what this connection asked for was the dearest in it"
+            "a turn took long; this connection caused the most expensive work in it"
         );
     }
 
-    /// How long the next turn may wait. Once this core has said that it sleeps, others wake it.
+    /// Determines how long the next turn may wait for completions. Announces that this core is
+    /// about to sleep, so that other threads wake it.
     fn park(&mut self) -> Duration {
         if self.shard.has_listed() || self.shard.is_restless() || !self.touched.is_empty() {
             return Duration::ZERO;
@@ -262,7 +272,8 @@ impl Reactor {
 
     fn sweep(&mut self, now: Now) {
         if let Some(env) = self.mail.me().take_renewed() {
-            // Behind the configuration, so that none is in force whose ways are not there.
+            // The links are replaced with the configuration, so that no configuration is in force
+            // whose links are missing.
             if let Some((outbox, inbox)) = self.mail.me().take_peer_links() {
                 (self.outbox, self.inbox) = (Some(outbox), inbox);
             }
@@ -271,7 +282,8 @@ impl Reactor {
         }
         self.shard.sweep(now);
         if self.shard.dials() {
-            // Who has turned out not to be dialled for leaves room for others.
+            // Connections whose request needs no upstream have released the slot that was reserved
+            // for one.
             self.arm_missing_accepts(now);
         }
         self.connections_peak = self.connections_peak.max(self.shard.len());
@@ -303,12 +315,13 @@ impl Reactor {
         self.shard.drain();
     }
 
-    /// Whether a stopped reactor has nothing left to do: all connections everywhere are through,
-    /// or time is up and what had to be cut is closed.
+    /// Whether a stopped reactor has finished: all cores are drained, or the deadline is over and
+    /// the torn down connections are closed.
     fn is_over(&mut self, now: Now) -> bool {
         let Some(deadline) = self.stopping else { return false };
         if !self.accepts.are_in_flight() {
-            // Closed only now: an accept in flight holds the descriptor's number.
+            // The sockets are closed only now: an accept in flight refers to the descriptor's
+            // number.
             self.accepts.close();
         }
         let notices_sent = !self.shard.has_notices();
@@ -339,8 +352,8 @@ impl Reactor {
         for slot in std::mem::take(&mut self.starved) {
             self.settle(slot, now);
         }
-        // A broadcast to very many connections leaves in several turns, between which others are
-        // read from and accepted.
+        // A broadcast to very many connections is sent in several turns, so that other connections
+        // are read and accepted in between.
         let mut sends = 0;
         while sends < SENDS_PER_TURN
             && let Some(slot) = self.shard.next_listed()
@@ -352,7 +365,7 @@ impl Reactor {
         }
     }
 
-    /// Prepares whatever the connection needs next; says whether that has a send in it.
+    /// Prepares the next operations of a connection. Returns whether they include a send.
     fn settle(&mut self, slot: Slot, _now: Now) -> bool {
         let Some(wants) = self.shard.wants(slot) else { return false };
         let conn = &mut self.conns[slot.index as usize];

@@ -1,4 +1,5 @@
-//! A core's way to the control thread: one bounded lane, and a bell for when that thread sleeps.
+//! The bounded queue of channel events from a core to the control thread, with a notifier that
+//! wakes that thread.
 
 use super::Reactor;
 use crate::hub::ChannelEvent;
@@ -6,25 +7,27 @@ use crate::mem::Notifier;
 use crate::mem::mailbox::Sender;
 use crate::time::Now;
 
-/// The sending end of one core's lane.
+/// The sending end of one core's queue to the control thread.
 pub struct Outbox {
     lane: Sender<ChannelEvent>,
     notifier: Notifier,
 }
 
 impl Outbox {
-    /// A lane whose receiver is woken by `notifier`.
+    /// Creates the outbox that sends to `lane`, whose receiver is woken by `notifier`.
     pub fn new(lane: Sender<ChannelEvent>, notifier: Notifier) -> Outbox {
         Outbox { lane, notifier }
     }
 }
 
 impl Reactor {
-    /// Hands over what the hub has noticed, as far as there is room, and rings at most once. What
-    /// has no room waits in the hub, whose bound drops the rest.
+    /// Moves the hub's channel events into the queue to the control thread, and notifies that
+    /// thread at most once. Events without room stay in the hub, which drops events above its
+    /// limit.
     pub(super) fn hand_over_notices(&mut self, now: Now) {
         let Some(outbox) = &mut self.outbox else {
-            // Nobody outside wants them; taking them tells those inside.
+            // Nothing outside this core needs the events, but taking them publishes subscriber
+            // counts to the channels' own subscribers.
             while self.shard.next_notice(now).is_some() {}
             return;
         };
@@ -42,7 +45,7 @@ impl Reactor {
         }
     }
 
-    /// Counts what could not be handed over before the end.
+    /// Counts the events that could not be handed over before the end as dropped.
     pub(super) fn drop_notices(&mut self, now: Now) {
         self.hand_over_notices(now);
         while self.shard.next_notice(now).is_some() {

@@ -1,26 +1,28 @@
-//! When memory that was freed is worth giving back to the system.
+//! When to return freed memory to the operating system.
 
 use crate::time::Now;
 
-/// Bytes freed in large pieces that are worth the milliseconds which giving back takes.
+/// The minimum number of bytes, freed in large blocks, for which memory is returned. Returning it
+/// takes milliseconds.
 const WORTH_BYTES: u64 = 16 * 1024 * 1024;
-/// How often it is done at most while more is freed all the time.
+/// The minimum time between two returns of memory while more is being freed, in milliseconds.
 const BUSY_MS: u64 = 5_000;
 
-/// Asked at each sweep. Memory is given back once nothing more is freed, because what is freed in
-/// the middle of work is used again at once; and now and then also in the middle of it, so that no
-/// peer can keep it from being done.
+/// Decides at each sweep whether to return freed memory. Memory is returned when nothing more is
+/// being freed, because memory freed in the middle of work is soon used again. At intervals it is
+/// also returned during work, so that no peer can prevent it.
 #[derive(Debug, Default)]
 pub(super) struct Relief {
-    /// What was freed in all at the last sweep, and when memory was given back.
+    /// The total of freed bytes at the last sweep.
     seen: u64,
+    /// The total of freed bytes when memory was last returned.
     given: u64,
-    /// When it was given back, in milliseconds.
+    /// When memory was last returned, in milliseconds.
     given_ms: u64,
 }
 
 impl Relief {
-    /// Whether to give back now, `freed` bytes having been freed since the start.
+    /// Whether to return memory now; `freed` is the total of bytes freed since the start.
     pub(super) fn is_due(&mut self, freed: u64, now: Now) -> bool {
         let quiet = std::mem::replace(&mut self.seen, freed) == freed;
         let waited = now.ms.saturating_sub(self.given_ms) >= BUSY_MS;

@@ -1,40 +1,42 @@
-//! How long turns take, and who is named when one takes too long.
+//! The durations of turns, and the logging of turns that take too long.
 
 use crate::stats::Counters;
 use crate::time::{Deadline, Now};
 
-/// A turn that takes longer than this many nanoseconds is logged.
+/// The duration above which a turn is logged, in nanoseconds.
 const LONG_NS: u64 = 50_000_000;
-/// How often one is logged at most, in milliseconds.
+/// The minimum time between two such log lines, in milliseconds.
 const LOG_EVERY_MS: u64 = 10_000;
-/// The longest turn of the last minute is the longest of so many stretches of so many
-/// milliseconds, the present one included.
+/// The number of intervals from which the longest turn of the last minute is computed, including
+/// the current interval.
 const STRETCHES: usize = 7;
+/// The length of an interval, in milliseconds.
 const STRETCH_MS: u64 = 10_000;
 
-/// What one core remembers of its turns.
+/// The durations of one core's turns.
 #[derive(Debug, Default)]
 pub(super) struct Timing {
-    /// The longest turn of each of the last stretches, and the number of the present one.
+    /// The longest turn of each of the last intervals, in nanoseconds.
     longest_ns: [u64; STRETCHES],
+    /// The number of the current interval.
     stretch: u64,
     next_log: Option<Deadline>,
-    /// Long turns that were not logged.
+    /// Long turns that were not logged since the last that was.
     unsaid: u64,
-    /// All work before this turn.
+    /// The total of all work before this turn.
     work: u64,
 }
 
 /// A long turn that is to be logged.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Long {
-    /// How many were not logged since the last one that was.
+    /// The number of long turns since the last that was logged.
     pub(super) unsaid: u64,
 }
 
 impl Timing {
-    /// A turn of `ns` nanoseconds has ended, after which all work comes to `work`. Gives whether
-    /// it is to be logged.
+    /// Records a turn of `ns` nanoseconds, after which the total of all work is `work`. Returns a
+    /// value if the turn is to be logged.
     pub(super) fn ended(
         &mut self,
         ns: u64,
@@ -63,7 +65,7 @@ impl Timing {
     }
 
     fn note_longest(&mut self, stretch: u64, ns: u64) {
-        // A core that slept has missed some of them.
+        // Intervals in which the core slept had no turns.
         for missed in (self.stretch + 1..=stretch).take(STRETCHES) {
             self.longest_ns[(missed % STRETCHES as u64) as usize] = 0;
         }

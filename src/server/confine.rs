@@ -1,9 +1,9 @@
-//! What the process gives up once it listens.
+//! The restrictions of the process, applied once it listens.
 //!
-//! Rights belong to threads. All of this happens on the main thread before it starts those of the
-//! reactors and of the control side, which inherit it. The thread of the log is older: it has
-//! another user's rights, too, and the filter of system calls, but not the rest; it only writes to
-//! standard error.
+//! Restrictions belong to threads. They are applied on the main thread before it starts the threads
+//! of the reactors and the control thread, which inherit them. The log thread is started earlier:
+//! the change of the user and the system call filter apply to it, the other restrictions do not. It
+//! only writes to standard error.
 
 use crate::config::{Config, Process};
 use crate::stats::Counters;
@@ -21,12 +21,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// What libraries read: names and authorities, time zones, facts of the kernel.
+/// Paths that libraries read: host names and certificate authorities, time zones, kernel
+/// information.
 const READABLE: [&str; 8] =
     ["/etc", "/usr", "/lib", "/lib64", "/proc", "/sys/fs/cgroup", "/sys/devices", "/dev/urandom"];
 
-/// System calls that no server makes: other programs, other processes' memory, mounts, modules,
-/// clocks. Those that the kernel or a library may need one day are not among them.
+/// System calls that are refused because no server needs them: starting programs, access to other
+/// processes' memory, mounts, kernel modules, clocks. Calls that the kernel or a library may need
+/// in the future are not included.
 const REFUSED: [i64; 34] = [
     libc::SYS_execve,
     libc::SYS_execveat,
@@ -64,11 +66,11 @@ const REFUSED: [i64; 34] = [
     libc::SYS_personality,
 ];
 
-/// Programs that this process starts get no more rights than it has. To be called before there is
-/// a second thread.
+/// Sets `no_new_privs` if the configuration says so: programs started by this process get no more
+/// privileges than it has. Call it before a second thread is started.
 ///
 /// # Errors
-/// As the kernel says; none that has io_uring refuses.
+/// The kernel refuses it, which no kernel with io_uring does.
 pub fn give_up_new_privileges(config: &Config) -> io::Result<()> {
     match config.process.no_new_privs {
         true => Ok(prctl::set_no_new_privs()?),
@@ -76,8 +78,11 @@ pub fn give_up_new_privileges(config: &Config) -> io::Result<()> {
     }
 }
 
-/// Gives up what the configuration says, for this thread and those that it starts. Files below the
+/// Applies the restrictions of `config.process` to this thread and the threads that it starts. The
 /// folders of `files` stay readable.
+///
+/// # Errors
+/// The user does not exist, or the kernel refuses a restriction.
 pub(super) fn confine(config: &Config, files: &[PathBuf]) -> io::Result<()> {
     let process = &config.process;
     if !process.user.is_empty() {
@@ -106,7 +111,8 @@ pub(super) fn confine(config: &Config, files: &[PathBuf]) -> io::Result<()> {
     Ok(())
 }
 
-/// The folder that a file is in; a file is often replaced by renaming another one.
+/// The folder of a file. Access is granted to the folder, because a file is often replaced by
+/// renaming another one.
 fn folder_of(file: &Path) -> PathBuf {
     match file.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
@@ -114,7 +120,7 @@ fn folder_of(file: &Path) -> PathBuf {
     }
 }
 
-/// All threads of the process go on as `name`.
+/// Changes the user and its groups to `name`, for all threads of the process.
 fn become_user(name: &str) -> io::Result<()> {
     let unknown = || io::Error::other(format!("process.user: there is no user {name}"));
     let user = User::from_name(name)?.ok_or_else(unknown)?;
@@ -131,7 +137,8 @@ fn drop_capabilities() -> io::Result<()> {
     Ok(())
 }
 
-/// Whether the kernel can do it. Nothing else can be opened then, and no TCP port listened on.
+/// Restricts this thread to reading below `read`, to all access below `written`, and to no further
+/// listening on TCP ports. Returns whether the kernel supports it.
 fn restrict_files(read: &[PathBuf], written: &[PathBuf]) -> io::Result<bool> {
     let abi = ABI::V4;
     let restrict = || {
@@ -140,7 +147,7 @@ fn restrict_files(read: &[PathBuf], written: &[PathBuf]) -> io::Result<bool> {
             .handle_access(AccessFs::from_all(abi))?
             .handle_access(AccessNet::BindTcp)?
             .create()?;
-        // Paths that are not there are left out.
+        // Paths that do not exist are skipped.
         all.add_rules(path_beneath_rules(READABLE, AccessFs::from_read(abi)))?
             .add_rules(path_beneath_rules(read, AccessFs::from_read(abi)))?
             .add_rules(path_beneath_rules(written, AccessFs::from_all(abi)))?
@@ -150,7 +157,7 @@ fn restrict_files(read: &[PathBuf], written: &[PathBuf]) -> io::Result<bool> {
     Ok(status.ruleset != RulesetStatus::NotEnforced)
 }
 
-/// They fail with EPERM, in all threads.
+/// Makes the system calls of [`REFUSED`] fail with EPERM, in all threads.
 fn refuse_system_calls() -> io::Result<()> {
     let rules = REFUSED.into_iter().map(|call| (call, Vec::new())).collect();
     let refuse = SeccompAction::Errno(libc::EPERM as u32);
@@ -160,8 +167,8 @@ fn refuse_system_calls() -> io::Result<()> {
     seccompiler::apply_filter_all_threads(&program).map_err(io::Error::other)
 }
 
-/// Gives up everything that can be given up without another user, tries what is forbidden then,
-/// and says what came of it, and whether all of it was refused.
+/// Applies all restrictions except the change of the user, and tries forbidden operations. Returns
+/// a report, and whether all of them were refused.
 pub fn try_restrictions() -> (String, bool) {
     let process =
         Process { drop_capabilities: true, landlock: true, seccomp: true, ..Process::default() };
@@ -213,7 +220,7 @@ pub fn try_restrictions() -> (String, bool) {
     (text, all)
 }
 
-/// Whether rules of Landlock can be made here; makes some, and does not apply them.
+/// Whether the kernel supports Landlock. Creates a rule set without applying it.
 fn landlock_is_there() -> Result<bool, landlock::RulesetError> {
     let hard = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
     Ok(hard.handle_access(AccessFs::from_all(ABI::V1))?.create().is_ok())

@@ -1,4 +1,4 @@
-//! The sockets that the reactors accept from.
+//! The listening sockets of the reactors.
 
 use super::Error;
 use crate::config;
@@ -8,7 +8,8 @@ use socket2::Socket;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-/// Where it listens, and for each reactor one socket an address.
+/// The addresses that the server listens on, and the listening sockets of each reactor, one for
+/// each listener.
 pub(super) type Listening = (Vec<SocketAddr>, Vec<Listeners>);
 
 pub(super) fn listen_all(
@@ -18,7 +19,7 @@ pub(super) fn listen_all(
     let mut listening = (Vec::new(), vec![Listeners::new(); usize::from(reactors)]);
     for listener in listeners {
         let address = listener.address;
-        // Beside an IPv4 listener, an IPv6 one keeps to its own family.
+        // If an IPv4 listener has the same port, an IPv6 socket must not accept IPv4 as well.
         let same = |other: &config::Listener| {
             other.address.is_ipv4() && other.address.port() == address.port()
         };
@@ -31,8 +32,11 @@ pub(super) fn listen_all(
     Ok(listening)
 }
 
-/// One socket a reactor on `address`. Another process on the same address is an error, although
-/// sockets that share a port would let it be.
+/// Creates one socket for each reactor on `address`, all sharing its port.
+///
+/// # Errors
+/// The address cannot be bound. That another process uses it is detected by a first socket without
+/// port sharing.
 fn listen(
     address: SocketAddr,
     only_v6: bool,

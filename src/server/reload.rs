@@ -1,31 +1,32 @@
-//! A configuration file that may change while the server runs.
+//! A configuration file that is watched, and reloaded when it changes.
 
 use crate::config::{AppConfig, Config, Error, Listener, Overrides};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-/// Where the configuration came from.
+/// The source of the configuration: the file, and the options of the command line.
 #[derive(Debug)]
 pub struct ConfigSource {
     path: PathBuf,
     overrides: Overrides,
-    /// When each file was changed last, as far as is known: the configuration and those that it
-    /// names.
+    /// The watched files, which are the configuration file and the files that it names, with the
+    /// last known modification time of each.
     seen: Vec<(PathBuf, Option<SystemTime>)>,
-    /// What is in force of the parts that only a restart changes.
+    /// The configuration at the start, whose fixed sections stay in force until a restart.
     fixed: Config,
 }
 
 impl ConfigSource {
-    /// Watches `path`, from which `config` was read and changed by the command line's `overrides`.
+    /// Creates a source for `path`, from which `config` was read, with the command line's
+    /// `overrides` applied. Watches the file and the files that it names.
     pub fn new(path: PathBuf, overrides: Overrides, config: &Config) -> ConfigSource {
         let mut source = ConfigSource { path, overrides, seen: Vec::new(), fixed: config.clone() };
         source.watch(config);
         source
     }
 
-    /// Looks at the files that `config` names from now on. One that was looked at before has
-    /// changed if it has since then.
+    /// Watches the files that `config` names in place of the earlier ones. A file that was watched
+    /// before keeps its last known modification time.
     pub fn watch(&mut self, config: &Config) {
         let folder = self.path.parent().unwrap_or(Path::new(""));
         let named = config.listeners.iter().flat_map(|listener| listener.tls.files(folder));
@@ -37,16 +38,16 @@ impl ConfigSource {
         self.seen = files.map(seen).collect();
     }
 
-    /// The files that are looked at.
+    /// The watched files.
     pub fn files(&self) -> Vec<PathBuf> {
         self.seen.iter().map(|(file, _)| file.clone()).collect()
     }
 
-    /// Whether a file has changed since it was read or asked for last.
+    /// Whether a watched file has changed since it was first watched or this was last called.
     pub fn has_changed(&mut self) -> bool {
         let mut changed = false;
         for (file, seen) in &mut self.seen {
-            // A file that is being replaced may be missing for a moment.
+            // Skip a missing file: it may be in the middle of being replaced.
             if let Some(modified) = modified(file) {
                 changed |= seen.replace(modified) != Some(modified);
             }
@@ -54,15 +55,16 @@ impl ConfigSource {
         changed
     }
 
-    /// Reads the file again.
+    /// Reads the file again and applies the command line's options.
     ///
     /// # Errors
-    /// As at the start; what is in force stays so.
+    /// As at the start. The configuration in force is not changed.
     pub fn load(&self) -> Result<Config, Error> {
         Config::load(&self.path)?.with(self.overrides.clone())
     }
 
-    /// The names of sections that differ and only take effect with a restart.
+    /// The names of sections that differ in `config` from the start and only take effect after a
+    /// restart.
     pub fn needing_restart(&self, config: &Config) -> Vec<&'static str> {
         let was = &self.fixed;
         let sizes = |config: &Config| {
@@ -92,7 +94,7 @@ impl ConfigSource {
     }
 }
 
-/// Whether an application speaks something else than it did.
+/// Whether the dialect of an existing application has changed.
 fn spoken_otherwise(was: &Config, config: &Config) -> bool {
     let other =
         |app: &&AppConfig| was.apps.iter().any(|it| it.id == app.id && it.dialect != app.dialect);

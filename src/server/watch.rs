@@ -1,19 +1,20 @@
-//! Threads that end, panic or stand still.
+//! Supervision of the threads: ended, panicked or stalled ones.
 
 use super::{Error, Server};
 use crate::gateway::{STALLED_MS, is_stalled};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
-/// A panic has happened in some thread or task.
+/// Whether a thread or a task has panicked.
 static PANICKED: AtomicBool = AtomicBool::new(false);
-/// How long the control thread may stand still before the process ends, in milliseconds.
+/// How long the control thread may stall before the process ends, in milliseconds.
 const GIVEN_UP_MS: u64 = 60_000;
-/// A pause of this thread, in milliseconds, after which nobody is judged: the process was stopped.
+/// The time between two checks above which the whole process is considered to have been suspended,
+/// so that stalls are not judged, in milliseconds.
 const PAUSED_MS: u64 = 2000;
 
-/// From now on a panic is logged, and [`Watch::look`] fails after it, also where somebody has
-/// caught it, as runtimes do for their tasks.
+/// Installs a panic hook that logs every panic and makes [`Watch::look`] fail afterwards, even if
+/// the panic is caught, as async runtimes do for their tasks.
 pub(super) fn catch_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let thread = std::thread::current();
@@ -22,12 +23,13 @@ pub(super) fn catch_panics() {
     }));
 }
 
-/// Looks after all threads.
+/// Supervises all threads of the server.
 pub(super) struct Watch {
-    /// When it looked last, in milliseconds, and since when nothing has stopped the process.
+    /// The time of the last check, in milliseconds.
     looked_ms: Option<u64>,
+    /// The time since when the process has not been suspended, in milliseconds.
     since_ms: u64,
-    /// Who stood still then.
+    /// The names of the threads that were stalled at the last check.
     stalled: Vec<String>,
 }
 
@@ -36,8 +38,10 @@ impl Watch {
         Watch { looked_ms: None, since_ms: 0, stalled: Vec::new() }
     }
 
+    /// Checks all threads, and logs those that stall or continue.
+    ///
     /// # Errors
-    /// Something has failed that the process does not go on without.
+    /// A thread has ended or panicked, or the control thread has stalled for more than a minute.
     pub(super) fn look(&mut self, server: &Server) -> Result<(), Error> {
         if server.threads.iter().any(JoinHandle::is_finished) {
             return Err(Error::Failed("a reactor has ended"));
@@ -65,10 +69,10 @@ impl Watch {
         let all = cores.chain(control).filter(|(_, counters)| is_stalled(counters, now_ms));
         let stalled: Vec<String> = all.map(|(thread, _)| thread).collect();
         for thread in stalled.iter().filter(|thread| !self.stalled.contains(thread)) {
-            tracing::error!(thread, "it has stood still for more than {STALLED_MS} ms");
+            tracing::error!(thread, "it has made no progress for more than {STALLED_MS} ms");
         }
         for thread in self.stalled.iter().filter(|thread| !stalled.contains(thread)) {
-            tracing::warn!(thread, "it moves again");
+            tracing::warn!(thread, "it makes progress again");
         }
         self.stalled = stalled;
         let beat_ms = server.env.control.beat_ms.get().max(self.since_ms);

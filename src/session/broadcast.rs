@@ -1,5 +1,5 @@
-//! What many peers are given, on its way into one queue: in the format and the compressed form that
-//! the peer takes, each wrapped once on a core.
+//! Delivery of one event to the write queues of many peers, in the format and the compression of
+//! each peer. On each core, each encoding is made into a handle once.
 
 use super::{Context, Ending, QueueFull, Session, Stage};
 use crate::codec::Format;
@@ -12,7 +12,8 @@ use crate::ws::record::{FRAMINGS, RecordFraming};
 use crate::ws::{MessageKind, Opcode, frame};
 use std::sync::Arc;
 
-/// One event on one core: its forms, each wrapped once for all connections that take it.
+/// One event on one core, with its encodings. Each encoding is made into a handle once, for all
+/// connections that receive it.
 pub struct Broadcast<'e> {
     plain: Wrapped<'e>,
     formed: Option<Box<Formed<'e>>>,
@@ -24,18 +25,18 @@ struct Formed<'e> {
     wrapped: [Option<Wrapped<'e>>; Format::ALL.len()],
 }
 
-/// A frame and its compressed forms.
+/// A frame and its compressed versions.
 struct Wrapped<'e> {
     frame: &'e Frozen,
     shared: Option<&'e CompressedFrames>,
     plain: Handle,
     compressed: [Option<Handle>; BITS],
-    /// Its message as a record, on this core; streams are few.
+    /// The message as a record of each framing, made on this core. Boxed because streams are rare.
     records: Option<Box<[Option<Handle>; FRAMINGS]>>,
 }
 
 impl<'e> Broadcast<'e> {
-    /// Takes this core's share of the event.
+    /// Takes this core's handle of the event's frame.
     pub fn new(event: &'e Event) -> Broadcast<'e> {
         let formed = |encodings: &'e Arc<Encodings>| {
             Box::new(Formed { encodings, wrapped: [const { None }; Format::ALL.len()] })
@@ -61,7 +62,7 @@ impl<'e> Wrapped<'e> {
         Wrapped { frame, shared, plain, compressed: [const { None }; BITS], records: None }
     }
 
-    /// The frame in the compressed form that was agreed on with one peer.
+    /// The frame with the compression that was negotiated with one peer.
     fn for_channel(&mut self, channel: Option<&mut Channel>, codecs: &mut Codecs) -> Handle {
         let plain = &self.plain;
         let Some(channel) = channel else { return plain.clone() };
@@ -78,14 +79,14 @@ impl<'e> Wrapped<'e> {
         Handle::new(Frozen::new(&own))
     }
 
-    /// The frame's message as a record; empty if the framing has none for it.
+    /// The frame's message as a record; empty if the framing cannot carry it.
     fn record(&mut self, framing: RecordFraming) -> Handle {
         let records = self.records.get_or_insert_default();
         let reframe = || Handle::new(Frozen::new(&framing.reframe(self.frame)));
         records[framing.index()].get_or_insert_with(reframe).clone()
     }
 
-    /// The form that is compressed for peers with a window of `bits`.
+    /// The frame compressed for peers with a window of `bits` bits.
     fn compressed(&mut self, bits: u8, codecs: &mut Codecs) -> Handle {
         let (frame, plain, Some(shared)) = (self.frame, &self.plain, self.shared) else {
             return self.plain.clone();
@@ -109,10 +110,11 @@ impl Stage {
 }
 
 impl Session {
-    /// Queues a broadcast in the form that this peer takes; false if it has none for it.
+    /// Queues a broadcast in the encoding for this peer. Returns false if the peer's framing cannot
+    /// carry the message.
     ///
     /// # Errors
-    /// More than `bound` bytes of broadcasts would wait; it was not queued.
+    /// More than `bound` bytes of broadcasts would wait; the broadcast was not queued.
     pub fn deliver(
         &mut self,
         broadcast: &mut Broadcast<'_>,
@@ -129,7 +131,8 @@ impl Session {
         };
         match &mut self.stage {
             Stage::Socket(socket) if socket.compresses() => {
-                // Once it has gone through a window that is kept, it has to be sent.
+                // Check for room first: a message that was compressed with a kept window must be
+                // sent.
                 if !self.queue.has_room(encoded.plain.len(), bound) {
                     return Err(QueueFull);
                 }
@@ -148,14 +151,15 @@ impl Session {
         Ok(true)
     }
 
-    /// Queues the picture of a channel as a reply, in the form that this peer takes. A peer that
-    /// has asked for more of them than may wait is closed, whatever the policy for slow consumers.
+    /// Queues the picture of a channel as a reply, in the encoding for this peer. If more than
+    /// `REPLY_BYTES` of replies would wait, the connection is closed, whatever the policy for slow
+    /// consumers.
     pub fn show(&mut self, picture: &Encodings, cx: &mut Context<'_>) {
         let format = self.stage.format();
         self.queue_encoded(Wrapped::new(picture.encoded(format), picture.compressed(format)), cx);
     }
 
-    /// Queues the last events of a channel as replies.
+    /// Queues the history of a channel as replies, the oldest event first.
     pub fn recall(&mut self, history: &[HistoryEntry], cx: &mut Context<'_>) {
         for entry in history {
             self.queue_encoded(Wrapped::new(&entry.frame, entry.compressed.as_deref()), cx);
@@ -248,7 +252,7 @@ mod tests {
         assert_eq!(&*broadcast.plain.record(RecordFraming::Lengths), b"7\r\n\0\0\0\x03{\n}\r\n");
     }
 
-    /// What a session works with, on a core where nothing else is.
+    /// What a session needs, for a core without any other connection.
     struct Core {
         env: Env,
         json: Scratch,
@@ -303,7 +307,7 @@ mod tests {
             }
         }
 
-        /// A WebSocket, whose endpoint takes JSON.
+        /// A WebSocket whose endpoint takes JSON.
         fn session(&self) -> Session {
             let peer = SocketAddr::from(([127, 0, 0, 1], 1));
             let mut session = Session::new(peer, 0, Now { ms: 1, unix_s: 1 }, &self.env);
@@ -331,7 +335,7 @@ mod tests {
         let batch = session.take_batch(&mut Vec::new()).expect("a batch");
         let at = encodings.encoded(Format::Json).as_ptr();
         assert_eq!(batch.iter().map(|it| it.as_ptr()).collect::<Vec<_>>(), [at, at]);
-        // What has no form is not sent.
+        // An event without an encoding is not sent.
         let none = Event { encodings: Some(Arc::new(Encodings::clear())), ..Event::default() };
         session.show(none.encodings.as_ref().expect("forms"), &mut core.cx());
         assert_eq!(deliver(&mut session, &mut core, &none, 0), Ok(true));

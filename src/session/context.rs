@@ -1,4 +1,4 @@
-//! What a session works with.
+//! The context in which a session runs.
 
 use super::{MaskKeys, ProxyEffect};
 use crate::codec::json::Scratch;
@@ -13,59 +13,59 @@ use crate::ws::output::{Channel, Codecs, Output};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-/// What a session works with during one call.
+/// What a session can use during one call.
 pub struct Context<'a> {
-    /// The time.
+    /// The time of the call.
     pub now: Now,
-    /// The connection's name in this process.
+    /// The connection's id in this process.
     pub conn: ConnId,
-    /// The address of its other end.
+    /// The peer's address.
     pub peer: SocketAddr,
-    /// The number of the listener that it came by.
+    /// The number of the listener that accepted the connection.
     pub listener: u16,
-    /// Configuration and applications.
+    /// The configuration and the applications.
     pub env: &'a Env,
-    /// Bytes of shared frames that wait to be written to it.
+    /// Bytes of shared frames in the connection's write queue.
     pub waiting_bytes: usize,
-    /// Parser memory.
+    /// Memory for the JSON parser.
     pub json: &'a mut Scratch,
-    /// Compressors and decompressors.
+    /// The compressors and decompressors of this core.
     pub codecs: &'a mut Codecs,
-    /// What connections of this core have in common.
+    /// The state that all connections of this core share.
     pub core_state: &'a mut CoreState,
-    /// Frames that a dialect shares among connections, on their way to the queue.
+    /// Frames that a dialect shares among connections, before they are queued.
     pub shared: &'a mut Vec<Handle>,
-    /// What is asked of the shard.
+    /// Effects that the session requests of the shard.
     pub effects: &'a mut Vec<Effect>,
-    /// What is asked of it beside that.
+    /// Proxy effects that the session requests of the shard.
     pub proxy_effects: &'a mut Vec<ProxyEffect>,
-    /// Keys for masks and handshakes.
+    /// Random keys for masks and handshakes.
     pub keys: &'a mut MaskKeys,
-    /// What is counted.
+    /// The counters of this core.
     pub counters: &'a Counters,
-    /// What this turn has cost so far.
+    /// The work of this turn so far.
     pub work: &'a Meter,
-    /// Tokens that the connection has brought before and that were not believed.
+    /// The number of earlier tokens of this connection that were not accepted.
     pub failures: u8,
-    /// Whether the server is being shut down.
+    /// Whether the server is draining.
     pub draining: bool,
-    /// Whether other cores cannot take more requests from this one.
+    /// Whether requests to other cores wait at their bound.
     pub congested: bool,
-    /// Whether the connection is encrypted.
+    /// Whether the connection uses TLS.
     pub secure: bool,
-    /// Who the client of a request has proved to be by its certificate.
+    /// The client's certificate while the connection is in its HTTP stage.
     pub identity: Option<Arc<PeerCertificate>>,
 }
 
 impl Context<'_> {
-    /// Whether the connection is to be closed for tokens that are not believed, the last of which
-    /// may have come with this message.
+    /// Whether the connection is to be closed because too many of its tokens were not accepted,
+    /// those of the current message included.
     pub fn has_failed_too_often(&self) -> bool {
         self.failures.saturating_add(self.work.failures()) >= CONNECTION_FAILURES
     }
 }
 
-/// A dialect's context, over a session's surroundings.
+/// The context of a dialect, made from the context of a session.
 pub(super) fn context<'c>(
     bytes: &'c mut Vec<u8>,
     channel: Option<&'c mut Channel>,

@@ -1,17 +1,18 @@
-//! Answers for pages of other origins: the fields of the Fetch standard's CORS protocol.
+//! Responses to pages of other origins: the header fields of the CORS protocol of the Fetch
+//! standard.
 
 use crate::dialect::SharedWith;
 use crate::http::Request;
 
-/// How long a browser may take a preflight's answer for granted, in seconds.
+/// How long a browser may cache the response to a preflight, in seconds.
 const MAX_AGE_S: &str = "600";
 
-/// Whether a browser asks what it may ask.
+/// Whether a request is a CORS preflight.
 pub(super) fn is_preflight(request: &Request<'_>) -> bool {
     request.method == "OPTIONS" && request.header("access-control-request-method").is_some()
 }
 
-/// What an answer says of the origin that may read it.
+/// The header fields that name the origin which may read a response.
 pub(super) fn fields(origin: &SharedWith) -> Vec<(&str, &str)> {
     match origin {
         SharedWith::Everybody => vec![("Access-Control-Allow-Origin", "*")],
@@ -21,7 +22,7 @@ pub(super) fn fields(origin: &SharedWith) -> Vec<(&str, &str)> {
     }
 }
 
-/// The answer to a preflight.
+/// The header fields of the response to a preflight.
 pub(super) fn preflight(origin: &SharedWith) -> Vec<(&str, &str)> {
     let mut fields = fields(origin);
     fields.extend([

@@ -1,12 +1,12 @@
-//! What is counted of a client's WebSocket for its listener, where that is wanted.
+//! Counters of client WebSockets by listener, where the configuration has them on.
 
 use super::{Session, Stage};
 use crate::stats::Counters;
 use crate::ws::close::CloseHandshake;
 
 impl Session {
-    /// Counts bytes of the WebSocket of a client; with the first of them, the WebSocket. What is
-    /// sent first is the answer to its handshake.
+    /// Counts bytes of a client's WebSocket, and the WebSocket itself with its first bytes. The
+    /// first bytes sent are not counted: they are the handshake's response.
     pub fn count(&mut self, received: usize, sent: usize, counters: &Counters) {
         if self.is_upstream() {
             return;

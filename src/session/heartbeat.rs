@@ -1,4 +1,4 @@
-//! When a peer is asked for a sign of life.
+//! Heartbeats: when a silent peer gets a ping, and when its connection is closed.
 
 use super::socket::{EXPIRED, LATE, Socket};
 use super::{After, Context, Ending};
@@ -6,21 +6,21 @@ use crate::dialect::{Env, Why};
 use crate::mem::Slot;
 use crate::time::{Deadline, Now};
 
-/// Places among which signs of life are spread over time.
+/// The number of steps over which heartbeats are spread in time.
 const SPREAD: u32 = 4096;
 
-/// Signs of life asked for since the peer was last heard.
+/// Which heartbeat was sent last since bytes were received from the peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Liveness {
     None,
-    /// A ping frame.
+    /// A ping frame was sent.
     Ping,
-    /// Then, for a peer that does not answer those, the dialect's own words.
+    /// The peer did not answer the ping frame, and the dialect's own ping message was sent.
     AppPing,
 }
 
 impl Socket {
-    /// The deadline has come: ask for a sign of life, or give up.
+    /// Handles a deadline that is due: sends the next heartbeat, or closes the connection.
     pub(super) fn liveness(
         &mut self,
         out: &mut Vec<u8>,
@@ -29,7 +29,7 @@ impl Socket {
     ) -> After {
         let now = cx.now;
         if !self.is_open() {
-            // The peer's close frame has not come.
+            // The peer did not send its close frame in time.
             cx.counters.timed_out.add(1);
             return After::End(Ending::Cut);
         }
@@ -69,7 +69,7 @@ impl Socket {
         };
         let missed = Deadline(heard_ms + silence_ms + asked_ms);
         if !missed.due(now) {
-            // The dialect had something to do; the peer still has time.
+            // Only the dialect's deadline was due; the peer still has time to answer.
             *deadline = missed.min(self.own_deadline());
             return After::Again;
         }
@@ -91,22 +91,22 @@ impl Socket {
         After::Again
     }
 
-    /// A message has not come to its end in its time.
+    /// Closes the connection because a message did not arrive within `timeouts.message_ms`.
     fn end_late(&mut self, out: &mut Vec<u8>, cx: &Context<'_>) -> After {
         cx.counters.timed_out.add(1);
         self.close(&LATE, out);
         After::End(Ending::Flush)
     }
 
-    /// How long the peer may be silent before it is asked for a sign of life. The connections that
-    /// came in one burst are not asked in one: up to an eighth of the time is taken off, by the
-    /// number of the connection's place.
+    /// How long the peer may be silent before a heartbeat is sent, in milliseconds. Up to an eighth
+    /// of the configured time is subtracted, by the connection's index, so that connections which
+    /// were opened in one burst do not get their heartbeats in one burst.
     pub(super) fn silence_ms(&self, env: &Env, slot: Slot) -> u64 {
         spread(self.heartbeat(env).silence_ms, slot)
     }
 }
 
-/// A time of the last 49 days, of which the low bits were kept.
+/// Restores a time in milliseconds from its low 32 bits. It must lie in the last 49 days.
 pub(super) fn full(low: u32, now: Now) -> u64 {
     now.ms.saturating_sub((now.ms as u32).wrapping_sub(low).into())
 }

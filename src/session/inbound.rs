@@ -1,4 +1,4 @@
-//! A whole message on its way to the endpoint: looked at by the route's models.
+//! A whole message on its way to the endpoint: the route's model rules check it first.
 
 use super::pause::ParkedMessage;
 use super::socket::Endpoint;
@@ -13,18 +13,19 @@ use crate::ws::close;
 use crate::ws::output::{Channel, Output};
 use std::borrow::Cow;
 
-/// Who takes a message, apart from the reader that lends it.
+/// Where a message goes, borrowed separately from the reader that lends its payload.
 pub(super) struct Recipient<'s> {
     pub(super) endpoint: &'s mut Endpoint,
     pub(super) channel: Option<&'s mut Channel>,
     pub(super) rules: Option<&'s RuleSet>,
-    /// Where a message may wait for its schema, if it may.
+    /// The place where a message may be parked while its schema is fetched; `None` if it may not
+    /// be.
     pub(super) park: Option<&'s mut Option<Box<ParkedMessage>>>,
     pub(super) wanted: &'s mut Option<Closing>,
 }
 
 impl Recipient<'_> {
-    /// Gives a message to the endpoint, if it is as it has to be.
+    /// Checks a message against the route's rules and gives it to the endpoint if it is valid.
     pub(super) fn give(
         &mut self,
         kind: MessageKind,
@@ -42,7 +43,7 @@ impl Recipient<'_> {
                 match passed.payload {
                     Cow::Owned(mut message) => self.give_as_is(kind, &mut message, out, cx),
                     Cow::Borrowed(part) => {
-                        // What was taken off stood in front.
+                        // The rules cut off a prefix: the payload is the rest.
                         let from = payload.len() - part.len();
                         self.give_as_is(kind, &mut payload[from..], out, cx);
                     }
@@ -59,7 +60,7 @@ impl Recipient<'_> {
         }
     }
 
-    /// Takes a message that has waited for its schema long enough.
+    /// Checks a parked message again and gives it to the endpoint; it is not parked again.
     pub(super) fn take_parked(
         &mut self,
         parked: &mut ParkedMessage,
@@ -69,7 +70,7 @@ impl Recipient<'_> {
         self.give(parked.kind, &mut parked.payload, out, cx);
     }
 
-    /// A message is not as it has to be.
+    /// Refuses an invalid message as the rules' `on_invalid` says.
     fn refuse(&mut self, invalid: &Invalid, out: &mut Vec<u8>, cx: &mut Context<'_>) {
         cx.counters.messages_invalid.add(1);
         cx.counters.schemas_missed.add(invalid.missing.into());
@@ -108,7 +109,7 @@ impl Recipient<'_> {
         Output { mask, ..output }
     }
 
-    /// Sends a message to our peer, if the models of what is sent have nothing against it.
+    /// Sends a message to our peer if the rules for sent messages accept it.
     pub(super) fn send(
         &mut self,
         kind: MessageKind,

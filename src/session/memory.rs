@@ -1,4 +1,5 @@
-//! What a connection holds, in bytes, and what becomes of it when the core has too little memory.
+//! The memory that one connection holds, in bytes, and what happens to the connection when the core
+//! is short of memory.
 
 use super::socket::Socket;
 use super::{After, Context, Ending, Session, Stage};
@@ -7,27 +8,28 @@ use crate::http::{Connection, Response};
 use crate::time::Now;
 use crate::ws::close;
 
-/// With more than this waiting to be written, a peer that is ended is not told why: it has not
-/// read what came before.
+/// The maximum number of queued bytes with which a connection that ends for lack of memory still
+/// gets a close frame or a response. With more, the peer has not read earlier bytes either.
 const TELL_BYTES: usize = 64 * 1024;
 
-/// How many bytes have left a write queue since when: a peer that reads next to nothing is not
-/// waited for, although it makes progress.
+/// The rate at which bytes leave a write queue. A peer that reads too slowly is disconnected
+/// although it makes progress.
 #[derive(Clone, Default)]
 pub struct SendRate {
-    /// The low bits of when counting began, in milliseconds; 0 while nothing waits.
+    /// When counting began: the low 32 bits of the time in milliseconds; 0 while the queue is
+    /// empty.
     since: u32,
     bytes: u32,
 }
 
 impl SendRate {
-    /// Notes that `n` bytes have left.
+    /// Notes that `n` bytes were sent.
     pub fn add(&mut self, n: usize) {
         self.bytes = self.bytes.saturating_add(u32::try_from(n).unwrap_or(u32::MAX));
     }
 
-    /// Looks at a queue at a sweep: true if it has waited all of `window_ms`, of which less than
-    /// `min_per_s` bytes a second have left. 0 bytes is no bound.
+    /// Checks the rate at a sweep. Returns true if the queue was not empty for `window_ms` and less
+    /// than `min_per_s` bytes per second were sent in that time. 0 is no minimum.
     fn is_too_low(&mut self, waits: bool, min_per_s: u64, window_ms: u64, now: Now) -> bool {
         let now_ms = (now.ms as u32).max(1);
         if !waits {
@@ -49,8 +51,8 @@ impl SendRate {
 }
 
 impl Session {
-    /// Bytes of heap that came from the peer and are not done with: an unfinished message or
-    /// request, input that waits because reading is paused, a message that waits.
+    /// Heap bytes of input that was not handled yet: an unfinished message or request, input that
+    /// is held while reading is paused, and a parked message.
     pub fn input_bytes(&self) -> usize {
         let stage = match &self.stage {
             Stage::Http(requests) => requests.held_bytes(),
@@ -61,39 +63,40 @@ impl Session {
         self.waiting_input_bytes() + stage
     }
 
-    /// Bytes that wait to be written to it.
+    /// Bytes in the write queue.
     pub fn queued_bytes(&self) -> usize {
         self.queue.bytes()
     }
 
-    /// Bytes that the connection alone holds: those, and what waits to be written to it. Frames
-    /// that others share are counted once, by [`crate::mem::frame_bytes`].
+    /// Heap bytes that only this connection holds: its input, and its own replies in the write
+    /// queue. Shared frames are counted once, by [`crate::mem::frame_bytes`].
     pub fn held_bytes(&self) -> usize {
         self.input_bytes() + self.queue.held_bytes()
     }
 
-    /// All that would be free if each connection with the same frames were ended.
+    /// Bytes that would be freed if every connection that shares this one's frames were ended: its
+    /// input and its whole write queue.
     pub fn burden(&self) -> usize {
         self.input_bytes() + self.queue.bytes()
     }
 
-    /// Stops reading until [`Session::unstarve`], because the core has too little memory.
+    /// Pauses reading until [`Session::unstarve`], because the core is short of memory.
     pub fn starve(&mut self) {
         self.starved = true;
         self.paused |= self.ending == Ending::Open;
     }
 
-    /// Whether reading was stopped so.
+    /// Whether reading is paused because the core is short of memory.
     pub fn is_starved(&self) -> bool {
         self.starved
     }
 
-    /// Reading may go on.
+    /// Allows reading again after [`Session::starve`].
     pub fn unstarve(&mut self) {
         self.starved = false;
     }
 
-    /// Ends the connection because the core has too little memory, and frees what it has read.
+    /// Ends the connection because the core is short of memory, and frees its input.
     pub fn end_for_memory(&mut self, cx: &mut Context<'_>) {
         let tells = self.ending == Ending::Open && self.queue.bytes() <= TELL_BYTES;
         match &self.stage {
@@ -117,7 +120,7 @@ impl Session {
         self.drop_unneeded(cx);
     }
 
-    /// Frees what was read of a connection that has ended.
+    /// Frees the input of a connection that has ended.
     pub(super) fn discard_input(&mut self) {
         self.held = None;
         match &mut self.stage {
@@ -127,8 +130,8 @@ impl Session {
         }
     }
 
-    /// At a sweep, ends the connection if its peer, by the `rate` of what has left, has read less
-    /// than it has to for as long as `timeouts.send_ms`.
+    /// Ends the connection at a sweep if its peer has read less than `limits.min_bytes_per_s` for
+    /// `timeouts.send_ms`.
     pub fn end_if_too_slow(&mut self, rate: &mut SendRate, cx: &mut Context<'_>) {
         let config = &cx.env.config;
         let (min, window) = (config.limits.min_bytes_per_s, config.timeouts.send_ms);
@@ -172,7 +175,7 @@ mod tests {
             assert!(!rate.is_too_low(true, min, 10_000, now(14_999)));
             assert_eq!(rate.is_too_low(true, min, 10_000, now(15_000)), low, "{bytes} {min}");
         }
-        // What is empty in between begins again.
+        // An empty queue in between restarts the window.
         let mut rate = SendRate::default();
         assert!(!rate.is_too_low(true, 1024, 10_000, now(5000)));
         assert!(!rate.is_too_low(false, 1024, 10_000, now(10_000)));

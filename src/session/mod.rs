@@ -1,6 +1,8 @@
-//! One connection, a function of bytes and time: HTTP, then WebSocket and a dialect; a write queue.
+//! One connection as a function of bytes and time: HTTP first, then a WebSocket with a dialect; and
+//! its write queue.
 //!
-//! Nothing here fails: what a peer does wrong becomes an answer in the queue and an [`Ending`].
+//! No function returns an error for what a peer does wrong: the peer gets a response or a close
+//! frame, and the session an [`Ending`].
 
 mod broadcast;
 mod context;
@@ -45,28 +47,28 @@ use socket::Socket;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use upstream::{Dialling, PendingUpstream};
 
-/// How a connection is to end, if it is.
+/// How a connection is to end, if it is to end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Ending {
-    /// It goes on.
+    /// The connection stays open.
     #[default]
     Open,
-    /// What is queued goes out, then our side is shut down; the peer has until a deadline to end
-    /// its side. What it still sends is read and thrown away, so that no reset destroys what is
-    /// on its way to it.
+    /// The write queue is sent, then our side is shut down, and the peer has until a deadline to
+    /// end its side. Bytes that the peer still sends are read and discarded, so that the kernel
+    /// sends no reset that could destroy data on its way to the peer.
     Flush,
-    /// At once, whatever is queued.
+    /// The connection is closed at once; the write queue is discarded.
     Cut,
 }
 
-/// What came of a step.
+/// The result of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// All input was taken.
     Need,
-    /// Something was done; there may be more in the rest.
+    /// The step has handled something; the rest of the input may contain more.
     Again,
-    /// The rest has to wait: reading stops until [`Session::may_resume`].
+    /// The rest of the input has to wait: reading is paused until [`Session::may_resume`].
     Hold,
 }
 
@@ -74,44 +76,46 @@ pub enum Step {
 pub struct Session {
     stage: Stage,
     queue: WriteQueue,
-    /// TLS, if the listener speaks it.
+    /// The TLS state, if the connection uses TLS.
     filter: Option<Box<Filter>>,
-    /// Input that waits because reading is paused, and whether it is.
+    /// Input that is held while reading is paused, and whether reading is paused.
     held: Option<Box<HeldInput>>,
     paused: bool,
-    /// What it has asked for in this turn.
+    /// How much of its share of this turn the connection has used.
     share: Share,
-    /// Tokens that it has brought and that were not believed.
+    /// The number of the connection's tokens that were not accepted.
     failures: u8,
-    /// The peer has ended its side.
+    /// Whether the peer has ended its side.
     eof: bool,
     ending: Ending,
-    /// Whether the shard's list of work has this session; the shard's to keep.
+    /// Whether this session is on the shard's list of pending work. Only the shard sets it.
     pub listed: bool,
-    /// Whether the shard counts this session among those without a request; the shard's to keep.
+    /// Whether the shard counts this session among those without a whole request. Only the shard
+    /// sets it.
     pub counted_fresh: bool,
-    /// Whether the shard's list of those that congestion has paused has it; the shard's to keep.
+    /// Whether this session is on one of the shard's lists of paused connections. Only the shard
+    /// sets it.
     pub waits: bool,
     deadline: Deadline,
-    /// Address and port of the peer, without the padding of a `SocketAddr`; an IPv4 address as an
-    /// IPv6 one.
+    /// The peer's address and port, without the padding of a `SocketAddr`. An IPv4 address is
+    /// stored as an IPv4-mapped IPv6 address.
     ip: [u8; 16],
     port: u16,
     listener: u16,
-    /// Reading waits because the core has too little memory.
+    /// Whether reading is paused because the core is short of memory.
     starved: bool,
 }
 
 enum Stage {
     Http(Box<Requests>),
     Socket(Socket),
-    /// Of a route to upstreams: waits for one of them.
+    /// A client on a proxy route, waiting for an upstream.
     Connecting(Box<PendingUpstream>),
-    /// To an upstream that has not answered yet.
+    /// A connection to an upstream that has not accepted the handshake yet.
     Dialling(Box<Dialling>),
 }
 
-/// What a stage says after a step.
+/// The result of a stage's step.
 enum After {
     Need,
     Again,
@@ -121,7 +125,7 @@ enum After {
 }
 
 impl Session {
-    /// A connection that has just been accepted by a listener.
+    /// Creates the session of a connection that was just accepted by a listener.
     pub fn new(peer: SocketAddr, listener: u16, now: Now, env: &Env) -> Session {
         Session {
             stage: Stage::Http(Box::default()),
@@ -144,7 +148,7 @@ impl Session {
         }
     }
 
-    /// The number of the listener that it came by.
+    /// The number of the listener that accepted the connection.
     pub fn listener(&self) -> u16 {
         self.listener
     }
@@ -154,7 +158,7 @@ impl Session {
         SocketAddr::new(Ipv6Addr::from(self.ip).to_canonical(), self.port)
     }
 
-    /// Whether no request has been read to its end yet.
+    /// Whether no whole request has been read yet.
     pub fn is_fresh(&self) -> bool {
         match &self.stage {
             Stage::Http(requests) => requests.is_fresh(),
@@ -167,23 +171,25 @@ impl Session {
         self.ending
     }
 
-    /// Whether bytes from the peer are wanted now.
+    /// Whether bytes from the peer are to be read now.
     pub fn wants_read(&self) -> bool {
-        // Behind a peer's last word in TLS, the end of its stream is still to come.
+        // With TLS, the end of the TCP stream is still read after the peer's close_notify alert.
         (!self.paused || self.may_read_ahead()) && (!self.eof || self.filter.is_some())
     }
 
-    /// Bytes of shared frames that wait to be written to the peer.
+    /// Bytes of shared frames in the write queue.
     pub fn waiting_bytes(&self) -> usize {
         self.queue.broadcasts()
     }
 
-    /// Whether messages can be delivered to it: a WebSocket on which nobody has closed.
+    /// Whether messages can be delivered to this session: it is a WebSocket and its close has not
+    /// begun.
     pub fn is_open_socket(&self) -> bool {
         matches!(&self.stage, Stage::Socket(it) if self.ending == Ending::Open && it.is_open())
     }
 
-    /// Takes what it can from the front of `input`: at most one message or request.
+    /// Handles at most one message or request from the front of `input`. Returns the number of
+    /// bytes taken.
     pub fn step(&mut self, input: &mut [u8], cx: &mut Context<'_>) -> (usize, Step) {
         if self.ending != Ending::Open {
             return (input.len(), Step::Need);
@@ -220,7 +226,8 @@ impl Session {
                 (taken, Step::Again)
             }
             After::Connecting(waiting) => {
-                // Each upstream that is tried has its time; all of them, that of two.
+                // Each upstream has its own timeouts; all attempts together have twice those of
+                // one.
                 let one = waiting.proxy.connect_ms + waiting.proxy.handshake_ms;
                 self.deadline = cx.now.plus_ms(2 * one);
                 self.stage = Stage::Connecting(waiting);
@@ -252,9 +259,9 @@ impl Session {
             self.ending = ending;
         }
         if self.filter.is_some() {
-            self.queue.waits(cx.now.ms); // TLS's last word does.
+            self.queue.waits(cx.now.ms); // TLS has its close_notify alert to send.
         }
-        // What comes from now on is read and thrown away, also if reading was paused.
+        // Bytes from now on are read and discarded, even if reading was paused.
         self.paused = false;
         self.discard_input();
     }
@@ -268,7 +275,8 @@ impl Session {
             Stage::Socket(socket) => {
                 let spent = socket.compresses() && cx.codecs.is_spent();
                 if socket.has_place() {
-                    // Others wait for it, whatever its peer does not read.
+                    // This connection has the core's place for large messages, and others wait for
+                    // that place: it goes on even if its peer does not read.
                     return spent || cx.congested;
                 }
                 let waits = spent || socket.awaits_place(cx) || socket.is_held(cx);
@@ -276,8 +284,9 @@ impl Session {
                     return true;
                 }
                 if let Some(leg) = socket.leg() {
-                    // Nearly all that waits for its peer is not its own, and nothing of it goes
-                    // elsewhere; but refusals are.
+                    // Nearly all bytes in this queue come from the other leg, and what the client
+                    // sends goes to the other leg. Only refusals of invalid messages add replies
+                    // here.
                     let limits = &cx.env.config.limits;
                     let max = leg.max_waiting(limits) + limits.write_queue_bytes / 4;
                     return waits || leg.is_held_up() || self.queue.replies() > max;
@@ -293,7 +302,7 @@ impl Session {
             || self.queue.replies() > cx.env.config.limits.write_queue_bytes / 4
     }
 
-    /// Whether nothing that was read is kept: a WebSocket between two messages.
+    /// Whether no received bytes are kept in the session: a WebSocket between two messages.
     pub fn keeps_nothing(&self) -> bool {
         match &self.stage {
             Stage::Socket(socket) => socket.keeps_nothing(),
@@ -301,12 +310,12 @@ impl Session {
         }
     }
 
-    /// Whether reading is paused without a reason any more.
+    /// Whether reading is paused although no reason for it is left.
     pub fn may_resume(&self, cx: &Context<'_>) -> bool {
         self.paused && !self.must_hold(cx)
     }
 
-    /// One answer to part `part` of request `ticket`, or of what the dialect asked.
+    /// Takes one answer for part `part` of request `ticket`, or of a query of the dialect.
     pub fn answered(&mut self, ticket: u32, part: u16, answer: Answer, cx: &mut Context<'_>) {
         match &mut self.stage {
             Stage::Http(requests) => requests.answered(ticket, part, answer),
@@ -314,12 +323,13 @@ impl Session {
         }
     }
 
-    /// Queues the replies that wait for nothing any more.
+    /// Moves the replies that are complete into the write queue.
     pub fn settle(&mut self, cx: &mut Context<'_>) {
         self.drop_unneeded(cx);
         let requests = match &mut self.stage {
             Stage::Http(requests) => requests,
-            // Nobody answers the end of a stream.
+            // The client of an HTTP stream sends no close frame: the connection ends without
+            // waiting for one.
             Stage::Socket(socket) if socket.is_through() => return self.end(Ending::Flush, cx),
             _ => return,
         };
@@ -329,18 +339,18 @@ impl Session {
         let mut out = self.queue.open_tail();
         let last = requests.flush(&mut out, cx);
         self.queue.close_tail(out, cx.now.ms);
-        // What is held has not been asked for yet.
+        // Held input may still contain requests.
         let done = self.eof && !self.paused && requests.ticket().is_none();
         if last || done {
             self.end(Ending::Flush, cx);
         }
     }
 
-    /// The peer has ended its side.
+    /// Notes that the peer has ended its side.
     pub fn eof(&mut self, cx: &mut Context<'_>) {
         self.eof = true;
         if self.paused {
-            return; // Taken up when the held input has been stepped through.
+            return; // Handled when the held input has been stepped through.
         }
         self.note_truncation(cx);
         match &mut self.stage {
@@ -358,17 +368,17 @@ impl Session {
         }
     }
 
-    /// Tells the dialect what its join came to.
+    /// Reports the outcome of a join to the dialect.
     pub fn joined(&mut self, name: &str, outcome: JoinOutcome, cx: &mut Context<'_>) {
         self.with_socket(cx, |socket, out, cx| socket.joined(name, outcome, out, cx));
     }
 
-    /// Tells the dialect that it has spoken where it is not subscribed.
+    /// Reports to the dialect that it has published to a channel to which it is not subscribed.
     pub fn not_subscribed(&mut self, name: &str, cx: &mut Context<'_>) {
         self.with_socket(cx, |socket, out, cx| socket.not_subscribed(name, out, cx));
     }
 
-    /// Bytes of shared frames that may wait for this peer.
+    /// The maximum number of bytes of shared frames in this peer's write queue.
     pub fn queue_bytes(&self, env: &Env) -> usize {
         match &self.stage {
             Stage::Socket(socket) => socket.queue_bytes(env),
@@ -376,7 +386,7 @@ impl Session {
         }
     }
 
-    /// What becomes of a peer for which that was not enough.
+    /// The policy for a peer whose write queue has exceeded [`Session::queue_bytes`].
     pub fn overrun(&mut self, env: &Env) -> SlowConsumer {
         match &mut self.stage {
             Stage::Socket(socket) => socket.overrun(env),
@@ -384,7 +394,7 @@ impl Session {
         }
     }
 
-    /// Tells the dialect what somebody has to say to it.
+    /// Gives a message from another connection's dialect to this connection's dialect.
     ///
     /// # Errors
     /// More than `bound` bytes of shared frames would wait; none of them was queued.
@@ -397,12 +407,12 @@ impl Session {
         self.with_socket_bound(cx, bound, |socket, out, cx| socket.on_message(what, out, cx))
     }
 
-    /// The configuration was read anew.
+    /// Handles a reload of the configuration.
     pub fn on_reload(&mut self, cx: &mut Context<'_>) {
         self.with_socket(cx, |socket, out, cx| socket.on_reload(out, cx));
     }
 
-    /// Closes as the application wants it.
+    /// Closes the WebSocket with a close code and a reason that the application has chosen.
     pub fn close_with(&mut self, closing: &Closing, cx: &mut Context<'_>) {
         self.with_socket(cx, |socket, out, cx| {
             let closing = socket.before_close(closing.clone(), out, cx);
@@ -411,7 +421,7 @@ impl Session {
         });
     }
 
-    /// Closes for a reason of the server's.
+    /// Closes the connection for a reason of the server's own.
     pub fn close_for(&mut self, why: Why, cx: &mut Context<'_>) {
         if why == Why::Slow {
             self.queue.drop_from_broadcast();
@@ -423,7 +433,7 @@ impl Session {
             Stage::Http(requests) if requests.ticket().is_some() => {}
             Stage::Http(_) => self.end(Ending::Flush, cx),
             Stage::Connecting(_) => self.refuse(503, SHUTTING_DOWN, &[], cx),
-            // The client is told by its own half, which then ends this one.
+            // The client's leg refuses the client, and then ends this connection.
             Stage::Dialling(_) if why == Why::Draining => {}
             Stage::Dialling(_) => self.end(Ending::Cut, cx),
         }
@@ -434,7 +444,7 @@ impl Session {
         cx: &mut Context<'_>,
         act: impl FnOnce(&mut Socket, &mut Vec<u8>, &mut Context<'_>) -> After,
     ) {
-        // Replies are not bounded: reading stops while they wait.
+        // Replies have no bound: reading is paused while too many of them wait.
         let _ = self.with_socket_bound(cx, usize::MAX, act);
     }
 
@@ -464,7 +474,7 @@ impl Session {
         queued
     }
 
-    /// Does what is due: heartbeats, and the end of what has taken too long.
+    /// Runs the timers that are due: sends heartbeats, and ends what has timed out.
     pub fn sweep(&mut self, cx: &mut Context<'_>) {
         let timeouts = &cx.env.config.timeouts;
         let stuck = self.queue.is_stuck(timeouts.send_ms, cx.now.ms);
@@ -498,7 +508,8 @@ impl Session {
             && !self.starved
             && !socket.has_expired(cx)
         {
-            // Its signs of life are not read; `send_ms` ends it if it does not read, either.
+            // Heartbeat answers are not read while reading is paused. If the peer does not read
+            // either, `send_ms` ends the connection.
             self.deadline = cx.now.plus_ms(timeouts.send_ms).min(socket.lease_deadline());
             return;
         }
@@ -519,7 +530,7 @@ impl Session {
         }
     }
 
-    /// The next batch for the kernel. `scratch` is memory to work with.
+    /// The next batch of segments to send. `scratch` is working memory.
     pub fn take_batch(&mut self, scratch: &mut Vec<u8>) -> Option<Vec<Segment>> {
         match (self.ending, &self.filter) {
             (Ending::Cut, _) => None,
@@ -528,36 +539,36 @@ impl Session {
         }
     }
 
-    /// Some bytes have left.
+    /// Notes that some bytes of the batch were sent.
     pub fn progressed(&mut self, now: Now) {
         self.queue.progressed(now.ms);
     }
 
-    /// A batch is through.
+    /// Notes that the batch was sent completely; `spare` is its emptied list.
     pub fn settled(&mut self, spare: Vec<Segment>, now: Now) {
         self.queue.settled(spare, now.ms);
     }
 
-    /// Whether nothing waits to be sent; if so, memory that an idle connection does not need is
-    /// freed.
+    /// Frees memory that an idle write queue does not need. Returns whether nothing waits to be
+    /// sent.
     pub fn shrink(&mut self) -> bool {
         self.queue.shrink();
         self.queue.is_empty() && !self.filter.as_ref().is_some_and(|it| it.has_records())
     }
 
-    /// Sending has failed: the peer is gone.
+    /// Notes that sending has failed: the connection ends at once.
     pub fn lost(&mut self) {
         self.ending = Ending::Cut;
     }
 
-    /// Says what is left to be done for others when the connection is gone.
+    /// Adds the effects that are due for other connections when this one is closed.
     pub fn on_close(&mut self, env: &Env, us: ConnId, out: &mut Vec<Effect>) {
         if let Stage::Socket(socket) = &mut self.stage {
             socket.on_close(env, us, out);
         }
     }
 
-    /// Undoes what the connection holds beside its own memory.
+    /// Releases what the connection holds outside its own memory, such as compression windows.
     pub fn drop_state(&mut self, env: &Env, codecs: &mut Codecs) {
         match &mut self.stage {
             Stage::Socket(socket) => socket.on_drop(env, codecs),

@@ -1,4 +1,4 @@
-//! The way from a request to a WebSocket: the gateway, the handshake, the endpoint.
+//! From a request to a WebSocket: the gateway, the handshake, and the endpoint.
 
 use super::request::{REJECTED, router};
 use super::socket::{ConnectionPolicy, Endpoint, Socket};
@@ -13,7 +13,7 @@ use crate::jwt::TokenLeases;
 use crate::ws::extension::{self, Agreed, Compression};
 use crate::ws::output::Channel;
 
-/// Answers a request for a WebSocket, all earlier requests being answered.
+/// Handles a WebSocket handshake. All earlier requests must have been answered.
 pub(super) fn open(request: &Request<'_>, out: &mut Vec<u8>, cx: &mut Context<'_>) -> After {
     let counters = cx.counters;
     let refuse_with = |out: &mut Vec<u8>, status, text: &str, fields: &[(&str, &str)]| {
@@ -81,7 +81,8 @@ pub(super) fn open(request: &Request<'_>, out: &mut Vec<u8>, cx: &mut Context<'_
     enter(Input::FRAMES, channel, leases, &opening, out, cx)
 }
 
-/// Opens a connection, whose handshake is answered, at the endpoint of its route.
+/// Opens a connection at the endpoint of its route; the response to its handshake is already
+/// written.
 pub(super) fn enter(
     input: Input,
     mut channel: Option<Box<Channel>>,
@@ -102,7 +103,7 @@ pub(super) fn enter(
 
 fn endpoint(opening: &Opening<'_>, context: &mut DialectContext<'_>) -> Endpoint {
     if opening.route.endpoint == config::EndpointKind::Echo {
-        // It is at most that of the server, which is at most a gibibyte.
+        // A route's limit is at most the server's limit, which is at most 1 GiB.
         return Endpoint::Echo(opening.route.message_bytes as u32);
     }
     Connection::open(context, opening).map_or(Endpoint::Refused, Endpoint::Dialect)
@@ -116,7 +117,8 @@ fn compression(route: &config::Route) -> Compression {
     }
 }
 
-/// What was agreed on, or less when the core's memory for windows is used up.
+/// Sets up the negotiated compression, or compression with shared windows if the core's memory for
+/// kept windows is used up.
 fn compress(
     agreed: Agreed,
     accepted: &upgrade::Upgrade<'_>,

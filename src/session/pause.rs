@@ -1,4 +1,5 @@
-//! Reading that is paused: what was read meanwhile is held. A message may wait for its schema.
+//! Paused reading: input that was already received is held. A message may be parked while its
+//! schema is fetched.
 
 use super::inbound::{Recipient, payload_kind};
 use super::socket::{ConnectionPolicy, Socket};
@@ -9,23 +10,25 @@ use crate::time::Deadline;
 use crate::work::{self, CONNECTION_FAILURES};
 use crate::ws::{MessageKind, close};
 
-const TOO_MANY_FAILURES: &str = "too many tokens that are not accepted";
-/// How long it waits, in milliseconds.
+const TOO_MANY_FAILURES: &str = "too many refused tokens";
+/// The maximum time for which a message is parked, in milliseconds.
 const WAIT_MS: u64 = 5000;
 
-/// Bytes that wait for the next turn of a connection from which more is read meanwhile. Stopping
-/// and beginning to read costs two operations of the kernel.
+/// The maximum number of held bytes with which more is read from a connection that waits only for
+/// the next turn. Pausing and resuming a receive costs two kernel operations.
 const READ_AHEAD: usize = work::CONNECTION_BYTES;
 
-/// A message that waits for its schema. Nothing more is read from its connection meanwhile.
+/// A message that is parked while its schema is fetched. Nothing more is read from its connection
+/// meanwhile.
 pub(super) struct ParkedMessage {
     pub(super) kind: MessageKind,
     pub(super) payload: Vec<u8>,
     until: Deadline,
 }
 
-/// Input that waits because reading is paused, and how much of it was taken already. What was
-/// taken stays until it is most of it, so that a long input is not moved each turn.
+/// Input that is held while reading is paused, and the number of its bytes that were already taken.
+/// Taken bytes are removed only when they are more than half, so that a long input is not moved in
+/// every turn.
 #[derive(Debug, Default)]
 pub struct HeldInput {
     bytes: Vec<u8>,
@@ -33,12 +36,12 @@ pub struct HeldInput {
 }
 
 impl HeldInput {
-    /// What waits.
+    /// The bytes that were not taken yet.
     pub fn rest(&mut self) -> &mut [u8] {
         &mut self.bytes[self.taken..]
     }
 
-    /// Notes that so many bytes of the rest were taken.
+    /// Notes that `n` bytes of the rest were taken.
     pub fn take(&mut self, n: usize) {
         self.taken += n;
         if self.taken > self.bytes.len() / 2 {
@@ -49,12 +52,12 @@ impl HeldInput {
     }
 }
 
-/// The part that a connection has used of what it may ask for in one turn.
+/// How much a connection has used of its share of one turn.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Share {
     /// The low bits of the turn's number.
     turn: u16,
-    /// In parts of [`Share::WHOLE`].
+    /// The used part, in units of 1/[`Share::WHOLE`].
     used: u16,
 }
 
@@ -64,7 +67,7 @@ impl Share {
     const BYTES: usize = work::CONNECTION_BYTES / Share::WHOLE as usize;
     const WORK: u64 = work::CONNECTION_WORK / Share::WHOLE as u64;
 
-    /// Counts a step that has taken so many bytes and held so much work.
+    /// Counts one step that took `bytes` bytes and cost `work` units of work.
     fn add(&mut self, turn: u16, bytes: usize, work: u64) {
         let used = Share::MESSAGE + (bytes / Share::BYTES) as u64 + work / Share::WORK;
         let before = if self.turn == turn { self.used } else { 0 };
@@ -77,26 +80,26 @@ impl Share {
 }
 
 impl Session {
-    /// Keeps input for later.
+    /// Holds input until reading resumes.
     pub fn hold(&mut self, rest: &[u8]) {
         if !rest.is_empty() {
             self.held.get_or_insert_default().bytes.extend_from_slice(rest);
         }
     }
 
-    /// Keeps the rest of what [`Session::resume`] gave.
+    /// Holds again what is left of the input that [`Session::resume`] returned.
     pub fn hold_again(&mut self, held: Box<HeldInput>) {
         if held.taken < held.bytes.len() {
             self.held = Some(held);
         }
     }
 
-    /// Bytes of input that wait.
+    /// Bytes of held input.
     pub fn waiting_input_bytes(&self) -> usize {
         self.held.as_ref().map_or(0, |held| held.bytes.len())
     }
 
-    /// Stops reading until [`Session::resume`].
+    /// Pauses reading until [`Session::resume`].
     pub fn pause(&mut self) {
         self.paused = true;
     }
@@ -106,29 +109,32 @@ impl Session {
         self.paused
     }
 
-    /// Takes the held input out, to be stepped through before anything else is read, and whether
-    /// the peer ended its side behind that, to be told then.
+    /// Resumes reading. Returns the held input, which must be stepped through before anything else
+    /// is read, and whether the peer ended its side after that input, which the caller must report
+    /// with [`Session::eof`].
     pub fn resume(&mut self) -> (Option<Box<HeldInput>>, bool) {
         self.paused = false;
         (self.held.take(), std::mem::take(&mut self.eof))
     }
 
-    /// Counts a step against what this connection may ask for in the turn of that number.
+    /// Counts one step against this connection's share of turn `turn`.
     pub fn use_share(&mut self, turn: u16, bytes: usize, work: u64) {
         self.share.add(turn, bytes, work);
     }
 
-    /// Whether that is used up.
+    /// Whether the connection has used its whole share of turn `turn`.
     pub fn has_used_share(&self, turn: u16) -> bool {
         self.share.is_used_up(turn)
     }
 
-    /// Whether more may be read although the rest waits: for the next turn, and it is not much.
+    /// Whether more may be read although reading is paused: the connection waits only for a later
+    /// turn, and holds little input.
     pub(super) fn may_read_ahead(&self) -> bool {
         self.waits && self.waiting_input_bytes() < READ_AHEAD
     }
 
-    /// Whether a message that was read waits: for its schema, or for a turn with work to spare.
+    /// Whether a message that was received waits: for its schema, or to be decompressed in a later
+    /// turn.
     pub fn has_parked(&self) -> bool {
         let waits = |socket: &Socket| socket.has_parked() || socket.is_unpacking();
         matches!(&self.stage, Stage::Socket(socket) if waits(socket))
@@ -136,8 +142,8 @@ impl Session {
 }
 
 impl Session {
-    /// Remembers tokens that were not believed in this step. A WebSocket is closed for the last of
-    /// those that it has; a request has been answered with that.
+    /// Counts the tokens that were not accepted in this step. At [`CONNECTION_FAILURES`] a
+    /// WebSocket is closed; the response to an HTTP request closes the connection instead.
     pub(super) fn note_failures(&mut self, cx: &mut Context<'_>) {
         let failures = cx.work.take_failures();
         if failures == 0 {
@@ -151,8 +157,8 @@ impl Session {
         }
     }
 
-    /// When the connection ends if nothing more comes, if it is one of HTTP between two requests
-    /// that has had one at least. The smallest is the one that has been idle for longest.
+    /// The keep-alive deadline of an idle HTTP connection, which is one that has had a request and
+    /// waits for the next. The connection with the earliest deadline has been idle for longest.
     pub fn idle_until(&self) -> Option<Deadline> {
         let is_idle = match &self.stage {
             Stage::Http(requests) => requests.is_idle(),
@@ -164,7 +170,8 @@ impl Session {
 }
 
 impl Socket {
-    /// Gives the endpoint a message that has waited for its schema, or refuses it.
+    /// Checks a parked message again and gives it to the endpoint, or refuses it if it is invalid
+    /// or its schema is still missing.
     pub(super) fn unpark(
         &mut self,
         mut parked: Box<ParkedMessage>,
@@ -188,12 +195,12 @@ impl Socket {
         After::Again
     }
 
-    /// Whether a message waits for its schema.
+    /// Whether a message is parked.
     pub(super) fn has_parked(&self) -> bool {
         self.policy.as_ref().is_some_and(|policy| policy.parked.is_some())
     }
 
-    /// Whether reading waits because a message does.
+    /// Whether reading is paused because a parked message still waits for its schema.
     pub(super) fn is_held(&self, cx: &Context<'_>) -> bool {
         let Some(ConnectionPolicy { rules: Some(rules), parked: Some(parked), .. }) =
             self.policy.as_deref()
@@ -205,7 +212,8 @@ impl Socket {
 }
 
 impl ParkedMessage {
-    /// Parks a message that has been refused for want of its schema, if that is worth it.
+    /// Parks a message that was refused because its schema is missing. Returns `None` if the rules
+    /// do not wait for missing schemas.
     pub(super) fn new(
         rules: &RuleSet,
         kind: MessageKind,
@@ -220,7 +228,7 @@ impl ParkedMessage {
         Some(Box::new(ParkedMessage { kind, payload: payload.to_vec(), until }))
     }
 
-    /// Whether it still waits.
+    /// Whether the message still waits for its schema, and its time is not over.
     pub(super) fn waits(&self, rules: &RuleSet, cx: &Context<'_>) -> bool {
         !self.until.due(cx.now) && rules.await_schema(payload_kind(self.kind), &self.payload)
     }
@@ -231,7 +239,7 @@ mod tests {
     use super::*;
     use crate::work::{CONNECTION_BYTES, CONNECTION_MESSAGES, CONNECTION_WORK};
 
-    /// Steps until the share of a turn is used up.
+    /// The number of steps until the share of a turn is used up.
     fn steps(bytes: usize, work: u64) -> u32 {
         let (mut share, mut steps) = (Share::default(), 0);
         while !share.is_used_up(7) {

@@ -1,11 +1,11 @@
-//! A proxied WebSocket is two connections of one core, each a half to the other: one that was
-//! accepted, one that was dialled. This is the way of a message from one to the other.
+//! A proxied WebSocket has two connections on one core: the client's, which was accepted, and the
+//! upstream's, which was dialled. Each is one proxy leg. This file passes messages between them.
 //!
-//! A half reads whole messages, pings, pongs and the close frame, and says each as a
-//! [`PeerMessage`] to
-//! the other half, which writes it to its own peer. While more than `buffer_bytes` wait for that
-//! peer, the half that speaks is held up: nothing is read for it, and what one turn has received
-//! beside that is held. Each half closes its own connection, and says one last word about that.
+//! A leg reads whole messages, pings, pongs and the close frame, and sends each as a
+//! [`PeerMessage`] to the other leg, which writes it to its own peer. While more than
+//! `buffer_bytes` wait for that peer, reading from the sending leg is paused, and what it has
+//! already received in this turn is held. Each leg closes its own connection, and reports that to
+//! the other leg once.
 
 use super::inbound::Recipient;
 use super::socket::{Endpoint, Socket};
@@ -21,51 +21,52 @@ use crate::ws::{MessageKind, Opcode, Role, frame};
 use std::borrow::Cow;
 use std::hash::{BuildHasher, RandomState};
 
-/// What a session asks of its shard beside the actions of its dialect.
+/// What a session requests of its shard for a proxied connection, beside the effects of a dialect.
 pub enum ProxyEffect {
-    /// To dial an upstream.
+    /// Dial an upstream.
     Dial(Box<super::Dial>),
-    /// To say something to another session of this core.
+    /// Send a message to another session of this core.
     Say {
-        /// Which one.
+        /// The session that receives the message.
         to: Slot,
-        /// What.
+        /// The message.
         message: PeerMessage,
     },
 }
 
-/// What one half of a proxied connection has to say to the other.
+/// A message from one leg of a proxied connection to the other.
 #[derive(Debug)]
 pub enum PeerMessage {
-    /// What became of the dial.
+    /// The outcome of the dial: the subprotocol that the upstream has chosen, or why there is no
+    /// WebSocket.
     Answered(Result<Option<Box<str>>, UpstreamFailure>),
     /// A whole message.
     Message {
         /// Text or binary.
         kind: MessageKind,
-        /// Its payload.
+        /// The payload.
         payload: Vec<u8>,
     },
     /// A ping or a pong.
     Control {
-        /// Which of them.
+        /// Ping or pong.
         opcode: Opcode,
-        /// Its payload.
+        /// The payload.
         payload: Vec<u8>,
     },
-    /// Its peer has closed, with this code if there was one, or is gone. The last word.
+    /// The sender's connection was closed or lost. It is the last message of a leg.
     Close {
-        /// The code.
+        /// The close code, if there was one.
         code: Option<u16>,
-        /// The reason.
+        /// The close reason.
         reason: Cow<'static, str>,
     },
 }
 
-/// Keys that nobody can foresee: for masks (RFC 6455 section 5.3) and handshakes.
+/// Generates unpredictable keys for masks (RFC 6455 section 5.3) and handshakes.
 #[derive(Debug, Default)]
 pub struct MaskKeys {
-    /// Seeded by the system's random source.
+    /// Seeded from the system's random source.
     state: RandomState,
     count: u64,
 }
@@ -82,7 +83,7 @@ impl MaskKeys {
         [a, b, c, d]
     }
 
-    /// What a handshake's key is made of.
+    /// The 16 bytes of which a handshake's `Sec-WebSocket-Key` is made.
     pub fn nonce(&mut self) -> [u8; 16] {
         let mut nonce = [0; 16];
         nonce[..8].copy_from_slice(&self.next());
@@ -91,28 +92,29 @@ impl MaskKeys {
     }
 }
 
-/// What the server's own pings carry on a proxied connection, so that the answers to them are told
-/// from those to the other side's.
+/// The payload of the server's own pings on a proxied connection. It distinguishes their pongs from
+/// the pongs to pings of the other side.
 const BEAT: &[u8] = b"\0polycast";
 
-/// One half.
+/// One leg of a proxied connection.
 pub(super) struct ProxyLeg {
     pub(super) role: Role,
     other: Slot,
     buffer_bytes: usize,
-    /// The mask of the close frame; there is only one.
+    /// The masking key of the close frame; a connection sends only one.
     close_mask: [u8; 4],
-    /// The other half's peer is to read first.
+    /// Whether reading is paused until the other leg's peer has read more.
     held_up: bool,
-    /// More than `buffer_bytes` wait for our peer: the other half is held up.
+    /// More than `buffer_bytes` wait for our peer, so reading from the other leg's peer is paused.
     full: bool,
-    /// Pings of the server's own that were not answered.
+    /// The number of the server's own pings that were not answered yet.
     asked: u16,
-    /// We close for a reason of our own.
+    /// This leg closes for a reason of the server's own, not because its peer or the other leg has
+    /// closed.
     parts: bool,
-    /// The last word was said.
+    /// Whether the close was reported to the other leg.
     close_reported: bool,
-    /// The upstream, of whose connections this is one.
+    /// The upstream whose connection count includes this one.
     pub(super) chosen: Option<Chosen>,
 }
 
@@ -137,18 +139,18 @@ impl ProxyLeg {
         }
     }
 
-    /// The mask of the close frame, if our frames have one.
+    /// The masking key of the close frame, if our frames are masked.
     pub(super) fn close_mask(&self) -> Option<[u8; 4]> {
         self.role.masks().then_some(self.close_mask)
     }
 
-    /// The mask of any other frame.
+    /// A new masking key for any other frame, if our frames are masked.
     pub(super) fn mask(&self, cx: &mut Context<'_>) -> Option<[u8; 4]> {
         self.role.masks().then(|| cx.keys.mask())
     }
 
-    /// Bytes that wait for our peer at most: what its side is held up at, and the message that
-    /// went beyond.
+    /// The maximum number of bytes that wait for our peer: the bound at which reading from the
+    /// other leg is paused, and one message beyond it.
     pub(super) fn max_waiting(&self, limits: &Limits) -> usize {
         self.buffer_bytes.saturating_add(limits.message_bytes as usize)
     }
@@ -157,7 +159,7 @@ impl ProxyLeg {
         self.held_up
     }
 
-    /// We close for a reason of our own.
+    /// Notes that this leg closes for a reason of the server's own.
     pub(super) fn parts(&mut self) {
         self.parts = true;
     }
@@ -166,7 +168,7 @@ impl ProxyLeg {
         cx.proxy_effects.push(ProxyEffect::Say { to: self.other, message });
     }
 
-    /// Our peer has sent a message.
+    /// Passes on a message that our peer has sent.
     pub(super) fn message(&self, kind: MessageKind, payload: &[u8], cx: &mut Context<'_>) {
         let counters = cx.counters;
         let (messages, bytes) = match self.role {
@@ -178,7 +180,8 @@ impl ProxyLeg {
         self.send_to_peer(PeerMessage::Message { kind, payload: payload.to_vec() }, cx);
     }
 
-    /// Our peer has sent a ping or a pong. It is for the other side, but for answers to ours.
+    /// Passes on a ping or a pong that our peer has sent, except for pongs to the server's own
+    /// pings.
     pub(super) fn control(&mut self, opcode: Opcode, payload: &[u8], cx: &mut Context<'_>) {
         if opcode == Opcode::Pong && self.asked > 0 && payload == BEAT {
             self.asked -= 1;
@@ -187,9 +190,9 @@ impl ProxyLeg {
         self.send_to_peer(PeerMessage::Control { opcode, payload: payload.to_vec() }, cx);
     }
 
-    /// Our peer has sent its close frame.
-    /// The deadline is that of the end: the other half says how a close is answered that is
-    /// `owed` an answer, which may take its peer's time.
+    /// Passes on the close frame that our peer has sent, and returns the deadline for the end of
+    /// this connection. The deadline is twice as long if our close frame is still `owed`: the other
+    /// leg determines that frame, and its peer may take `close_ms` to answer.
     pub(super) fn closed(
         &mut self,
         code: Option<u16>,
@@ -204,7 +207,7 @@ impl ProxyLeg {
         cx.now.plus_ms((1 + u64::from(owed)) * cx.env.config.timeouts.close_ms)
     }
 
-    /// What the other side is told of an end for which there was no close frame.
+    /// The close message for the other leg when this leg ends without a close frame from its peer.
     fn last_message(&self, draining: bool) -> PeerMessage {
         let closing = match self.role {
             _ if draining => Closing::new(close::GOING_AWAY, "the server is shutting down"),
@@ -216,7 +219,7 @@ impl ProxyLeg {
 }
 
 impl Endpoint {
-    /// Takes a ping or a pong: our own answer to a ping, unless it is for somebody else.
+    /// Handles a ping or a pong: a proxy leg passes it on, any other endpoint answers a ping.
     pub(super) fn control(
         &mut self,
         opcode: Opcode,
@@ -234,7 +237,7 @@ impl Endpoint {
 }
 
 impl Socket {
-    /// The same as the other half wants it.
+    /// Sends a close frame with the code and the reason that the other leg has received.
     pub(super) fn close_as(&mut self, code: Option<u16>, reason: &str, out: &mut Vec<u8>) -> After {
         if self.closing.send() {
             self.push_close(out, code, reason);
@@ -242,8 +245,9 @@ impl Socket {
         self.when_closed()
     }
 
-    /// What becomes of a connection whose peer has closed, or which was closed by the other half:
-    /// when both sides have, the server of a connection ends it first (section 7.1.1).
+    /// What follows when the peer or the other leg has closed. When both close frames were
+    /// exchanged, the server side of a WebSocket ends the TCP connection first (RFC 6455 section
+    /// 7.1.1).
     pub(super) fn when_closed(&self) -> After {
         match (self.leg(), self.closing) {
             (None, _) => After::End(Ending::Flush),
@@ -254,7 +258,7 @@ impl Socket {
         }
     }
 
-    /// This half of a proxied connection, if it is one.
+    /// The proxy leg, if this is a proxied connection.
     pub(super) fn leg(&self) -> Option<&ProxyLeg> {
         match &self.endpoint {
             Endpoint::ProxyLeg(leg) => Some(leg),
@@ -269,7 +273,7 @@ impl Socket {
         }
     }
 
-    /// Sends what the other half has read, if the route's models have nothing against it.
+    /// Sends a message that the other leg has received, if the route's rules accept it.
     pub(super) fn pass_on(
         &mut self,
         kind: MessageKind,
@@ -294,7 +298,7 @@ impl Socket {
         }
     }
 
-    /// Sends a ping or a pong.
+    /// Sends a ping or a pong frame.
     pub(super) fn push_control(
         &self,
         opcode: Opcode,
@@ -306,12 +310,12 @@ impl Socket {
         frame::push(out, opcode, payload, mask);
     }
 
-    /// Whether it was dialled by us.
+    /// Whether this connection was dialled: it is the leg to an upstream.
     pub(super) fn dials(&self) -> bool {
         self.leg().is_some_and(|leg| leg.role == Role::Client)
     }
 
-    /// Asks the peer for a sign of life.
+    /// Sends a heartbeat ping to the peer.
     pub(super) fn ask(&mut self, out: &mut Vec<u8>, cx: &mut Context<'_>) {
         let payload = if self.leg().is_some() { BEAT } else { b"" };
         self.push_control(Opcode::Ping, payload, out, cx);
@@ -320,7 +324,7 @@ impl Socket {
         }
     }
 
-    /// Takes a word of the other half.
+    /// Handles a message from the other leg.
     fn on_peer(&mut self, message: PeerMessage, out: &mut Vec<u8>, cx: &mut Context<'_>) -> After {
         let may_send = matches!(self.closing, CloseHandshake::Open | CloseHandshake::Received);
         match message {
@@ -328,7 +332,7 @@ impl Socket {
                 self.pass_on(kind, &payload, out, cx);
                 After::Again
             }
-            // The client of a stream has no pings: we are its end of them.
+            // The client of an HTTP stream cannot answer pings, so this leg answers them.
             PeerMessage::Control { opcode, payload } if self.records().is_some() => {
                 if let Some(leg) = self.leg().filter(|_| opcode == Opcode::Ping) {
                     leg.send_to_peer(PeerMessage::Control { opcode: Opcode::Pong, payload }, cx);
@@ -339,7 +343,7 @@ impl Socket {
                 self.push_control(opcode, &payload, out, cx);
                 After::Again
             }
-            // Behind our close frame nothing is sent (section 5.5.1).
+            // Nothing is sent after our close frame (RFC 6455 section 5.5.1).
             PeerMessage::Message { .. }
             | PeerMessage::Control { .. }
             | PeerMessage::Answered(_) => After::Again,
@@ -358,7 +362,7 @@ impl Socket {
 }
 
 impl Session {
-    /// Takes a word of the other half, or of the dial that is to become it.
+    /// Handles a message from the other leg, or from the dial that is to become the other leg.
     pub fn on_peer(&mut self, message: PeerMessage, cx: &mut Context<'_>) {
         match (&self.stage, message) {
             (Stage::Socket(_), message) => {
@@ -369,7 +373,7 @@ impl Session {
                 self.linked(protocol, cx)
             }
             (Stage::Connecting(_), PeerMessage::Answered(Err(cause))) => self.unlinked(&cause, cx),
-            // Its client is gone.
+            // The client is gone.
             (Stage::Dialling(_), PeerMessage::Close { .. }) => self.end(Ending::Cut, cx),
             (Stage::Http(_) | Stage::Connecting(_) | Stage::Dialling(_), _) => {}
         }
@@ -389,26 +393,28 @@ impl Session {
         }
     }
 
-    /// Whether more waits for its peer than may: whoever speaks to it is to be held up.
+    /// Whether too much waits for this leg's peer, so that reading from the other leg must be
+    /// paused.
     pub fn is_full(&mut self) -> bool {
         self.ending == Ending::Open && self.leg_mut().is_some_and(|leg| leg.full)
     }
 
-    /// Nothing is to be read for it until [`Session::may_speak`].
+    /// Pauses reading from this leg's peer until [`Session::may_speak`].
     pub fn hold_up(&mut self) {
         if let Some(leg) = self.leg_mut() {
             leg.held_up = !leg.close_reported;
         }
     }
 
-    /// The other half's peer has read enough.
+    /// Allows reading from this leg's peer again: the other leg's peer has read enough.
     pub fn may_speak(&mut self) {
         if let Some(leg) = self.leg_mut() {
             leg.held_up = false;
         }
     }
 
-    /// Bytes have left: the other half, if it was held up for want of room and there is room again.
+    /// Call when bytes were sent. Returns the other leg if its reading was paused because this
+    /// queue was full, and at most half of `buffer_bytes` wait now.
     pub fn has_drained(&mut self) -> Option<Slot> {
         let replies = self.queue.replies();
         let leg = self.leg_mut().filter(|leg| leg.full)?;
@@ -416,8 +422,8 @@ impl Session {
         (!leg.full).then_some(leg.other)
     }
 
-    /// The last word to the other half, if this one has ended and nothing was said about that;
-    /// `is_gone` if nothing of it is left.
+    /// The close message for the other leg, if this session has ended and has not reported that.
+    /// `is_gone` is whether the connection itself is removed.
     pub fn last_message(&mut self, is_gone: bool, draining: bool) -> Option<(Slot, PeerMessage)> {
         let ends = is_gone || self.ending != Ending::Open;
         match &mut self.stage {
@@ -436,7 +442,7 @@ impl Session {
         }
     }
 
-    /// Whether it is a connection to an upstream.
+    /// Whether this is a connection to an upstream.
     pub fn is_upstream(&self) -> bool {
         match &self.stage {
             Stage::Dialling(_) => true,

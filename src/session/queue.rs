@@ -1,31 +1,33 @@
-//! One connection's write queue: whole frames in order, bounded, with at most one batch at the
-//! kernel's.
+//! The write queue of one connection: whole frames in order, bounded in bytes, with at most one
+//! batch in flight in the kernel.
 //!
-//! Two amounts are counted apart. A *broadcast* byte counts against the bound that makes a
-//! consumer slow; a *reply* byte stops us from reading further requests. A peer that asks for much
-//! and reads slowly thus slows itself down, and one that is sent much and reads slowly is given up.
+//! Two kinds of bytes are counted separately. *Broadcast* bytes count against the bound that makes
+//! a peer a slow consumer; *reply* bytes pause reading from the peer. A peer that requests much and
+//! reads slowly is thus slowed down, and a peer that receives much and reads slowly is handled as a
+//! slow consumer.
 //!
-//! A frame of a broadcast counts with [`SEGMENT_BYTES`] more than its own: many small frames
-//! hold more memory than their bytes.
+//! Each broadcast frame counts as its length plus 64 bytes, because many small frames hold
+//! more memory than their bytes.
 
 use crate::limits::FRAMES_PER_SEND;
 use crate::mem::{Handle, Segment};
 use std::collections::VecDeque;
 
-/// A queue at its bound.
+/// The write queue is at its bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueFull;
 
-/// Replies longer than this get a segment of their own instead of being added to the last one.
+/// The length of the last segment, in bytes, from which the next reply gets a segment of its own
+/// instead of being appended.
 const JOIN_BYTES: usize = 16 * 1024;
 
-/// In what replies are counted that others are given, too, in bytes.
+/// The unit in which shared reply bytes are counted.
 const LENT_UNIT: usize = 64 * 1024;
-/// What a frame of a broadcast counts for, beside its bytes: its place in the queue and its
-/// share of what the frame itself holds.
+/// Bytes that a broadcast frame counts for beside its length: its entry in the queue and its share
+/// of the frame's own overhead.
 pub(super) const SEGMENT_BYTES: usize = 64;
 
-/// What a segment counts for.
+/// The number of bytes that a segment counts for.
 fn weight(segment: &Segment) -> u32 {
     match segment {
         Segment::Own(_) | Segment::Lent(_) => segment.len() as u32,
@@ -41,24 +43,26 @@ fn is_broadcast(segment: &Segment) -> bool {
 #[derive(Debug, Default)]
 pub struct WriteQueue {
     segments: VecDeque<Segment>,
-    /// What is in `segments` and at the kernel's. The configuration's bounds keep them below 4 GiB.
+    /// Bytes in `segments` and in flight in the kernel. The bounds of the configuration keep them
+    /// below 4 GiB.
     replies: u32,
     broadcasts: u32,
-    /// Of the replies, bytes that others are given, too, since the queue was last empty, in whole
-    /// [`LENT_UNIT`]s: what is less is counted as this peer's own.
+    /// Reply bytes in frames that are shared with other connections, since the queue was last empty
+    /// of replies, in whole [`LENT_UNIT`]s. The remainder counts as this connection's own.
     lent: u16,
-    /// Bytes at the kernel's.
+    /// Bytes in flight in the kernel.
     sending_replies: u32,
     sending_broadcasts: u32,
     sending: bool,
     /// The last batch has ended in the middle of a message.
     mid_message: bool,
-    /// When the queue began to wait, or last got bytes off: the low bits, which last for weeks.
+    /// When the queue began to wait, or bytes were last sent: the low 32 bits of the time in
+    /// milliseconds, which wrap after 49 days.
     progress_ms: u32,
 }
 
 impl WriteQueue {
-    /// Adds a broadcast frame, unless more than `bound` bytes of such would wait then.
+    /// Adds a broadcast frame, unless more than `bound` bytes of broadcasts would wait then.
     pub fn push(&mut self, frame: &Handle, bound: usize, now_ms: u64) -> Result<(), QueueFull> {
         if !self.has_room(frame.len(), bound) {
             return Err(QueueFull);
@@ -76,7 +80,7 @@ impl WriteQueue {
         self.segments.push_back(segment);
     }
 
-    /// Adds a reply that others are given, too.
+    /// Adds a reply in a frame that is shared with other connections.
     pub fn push_reply(&mut self, frame: &Handle, now_ms: u64) {
         self.waits(now_ms);
         let units = u16::try_from(frame.len() / LENT_UNIT).unwrap_or(u16::MAX);
@@ -84,15 +88,15 @@ impl WriteQueue {
         self.append(Segment::Lent(frame.clone()));
     }
 
-    /// Moves the pieces of a broadcast message here, or of several: all of them or, if more than
-    /// `bound` bytes would wait, none. `frames` is empty then.
+    /// Moves the frames of one or several broadcast messages into the queue: all of them or, if
+    /// more than `bound` bytes of broadcasts would wait, none. `frames` is empty afterwards.
     pub fn push_all(
         &mut self,
         frames: &mut Vec<Handle>,
         bound: usize,
         now_ms: u64,
     ) -> Result<(), QueueFull> {
-        // The pieces behind the first one count with what they hold beside their bytes, too.
+        // Every piece after the first also counts its overhead.
         let pieces = frames.len().saturating_sub(1) * SEGMENT_BYTES;
         let bytes: usize = pieces + frames.iter().map(|frame| frame.len()).sum::<usize>();
         if bytes > 0 && !self.has_room(bytes, bound) {
@@ -108,7 +112,8 @@ impl WriteQueue {
         Ok(())
     }
 
-    /// Takes the tail out for replies to be added to; give it back with [`WriteQueue::close_tail`].
+    /// Takes the last segment out, so that replies can be appended to it. Return it with
+    /// [`WriteQueue::close_tail`].
     pub fn open_tail(&mut self) -> Vec<u8> {
         match self.segments.back() {
             Some(Segment::Own(bytes)) if bytes.len() < JOIN_BYTES => {}
@@ -123,7 +128,7 @@ impl WriteQueue {
         }
     }
 
-    /// Puts the tail back.
+    /// Puts the last segment back.
     pub fn close_tail(&mut self, bytes: Vec<u8>, now_ms: u64) {
         if bytes.is_empty() {
             return;
@@ -132,19 +137,20 @@ impl WriteQueue {
         self.append(Segment::Own(bytes));
     }
 
-    /// Notes that something waits from now on, unless something did before.
+    /// Starts the send timeout, unless something waits already.
     pub fn waits(&mut self, now_ms: u64) {
         if self.is_empty() {
             self.progress_ms = now_ms as u32;
         }
     }
 
-    /// The next batch to send, unless one is at the kernel's or nothing waits.
+    /// The next batch to send; `None` if one is in flight or nothing waits.
     pub fn take_batch(&mut self) -> Option<Vec<Segment>> {
         if self.sending || self.segments.is_empty() {
             return None;
         }
-        // Neither moves what stays: a list that begins at its front is a vector as it is.
+        // Neither branch moves the segments that stay. A `VecDeque` whose first element is at the
+        // start of its buffer becomes a `Vec` without a copy.
         let batch: Vec<Segment> = if self.segments.len() <= FRAMES_PER_SEND {
             std::mem::take(&mut self.segments).into()
         } else {
@@ -161,32 +167,33 @@ impl WriteQueue {
         Some(batch)
     }
 
-    /// Notes that something is at the kernel's that was made here, such as TLS's own records.
+    /// Notes that bytes which are not from this queue, such as TLS records, are in flight.
     pub fn sends(&mut self) {
         self.sending = true;
     }
 
-    /// Whether a batch is at the kernel's.
+    /// Whether a batch is in flight in the kernel.
     pub fn is_sending(&self) -> bool {
         self.sending
     }
 
-    /// Whether something waits that has not been taken.
+    /// Whether segments wait that are not in flight.
     pub fn has_segments(&self) -> bool {
         !self.segments.is_empty()
     }
 
-    /// Throws the batch away that was just taken.
+    /// Discards the batch that was just taken.
     pub fn forget_batch(&mut self) {
         self.settled(Vec::new(), self.progress_ms.into());
     }
 
-    /// Notes that some bytes of the batch have left.
+    /// Notes that some bytes of the batch were sent.
     pub fn progressed(&mut self, now_ms: u64) {
         self.progress_ms = now_ms as u32;
     }
 
-    /// Notes that the batch is through. `spare` is its emptied list.
+    /// Notes that the batch was sent completely. `spare` is its emptied list, which is kept for
+    /// reuse.
     pub fn settled(&mut self, spare: Vec<Segment>, now_ms: u64) {
         self.replies -= self.sending_replies;
         self.broadcasts -= self.sending_broadcasts;
@@ -202,22 +209,23 @@ impl WriteQueue {
         }
     }
 
-    /// Frees the memory of a queue in which nothing waits.
+    /// Frees the memory of a queue without segments.
     pub fn shrink(&mut self) {
         if self.segments.is_empty() {
             self.segments = VecDeque::new();
         }
     }
 
-    /// Whether a broadcast of `bytes` keeps to the bound. If none waits, one of as many bytes does.
+    /// Whether a broadcast of `bytes` bytes keeps to the bound. The first broadcast counts without
+    /// 64 bytes, so that a frame of `bound` bytes fits into an empty queue.
     pub fn has_room(&self, bytes: usize, bound: usize) -> bool {
         let more = if self.broadcasts == 0 { bytes } else { bytes + SEGMENT_BYTES };
         self.broadcasts as usize + more <= bound
     }
 
-    /// Throws away the first broadcast of which nothing has been handed to the kernel, and all
-    /// behind it: what is compressed with a kept window cannot be read when something before it is
-    /// missing. Replies before it, among them perhaps the 101, stay.
+    /// Discards the first broadcast that is not in flight, and everything after it. A peer cannot
+    /// decompress what follows a missing message if its window is kept. Replies before it, such as
+    /// the 101 response, stay, and so does the rest of a message that is partly in flight.
     pub fn drop_from_broadcast(&mut self) {
         let is_last = |segment: &Segment| matches!(segment, Segment::Shared(_));
         let rest = match self.mid_message {
@@ -236,33 +244,34 @@ impl WriteQueue {
         self.replies = self.sending_replies + replies;
     }
 
-    /// Whether nothing waits, here or at the kernel's.
+    /// Whether nothing waits, neither in the queue nor in flight.
     pub fn is_empty(&self) -> bool {
         self.segments.is_empty() && !self.sending
     }
 
-    /// What waits, here and at the kernel's, in bytes; see [`SEGMENT_BYTES`].
+    /// All bytes in the queue and in flight, each broadcast frame with 64 bytes more.
     pub fn bytes(&self) -> usize {
         self.replies as usize + self.broadcasts as usize
     }
 
-    /// Bytes of broadcasts that wait.
+    /// Bytes of broadcasts in the queue and in flight.
     pub fn broadcasts(&self) -> usize {
         self.broadcasts as usize
     }
 
-    /// Bytes of heap that this queue alone holds: replies that nobody else is given, and its list.
+    /// Heap bytes that only this queue holds: replies that are not shared, and the list of
+    /// segments.
     pub fn held_bytes(&self) -> usize {
         let own = self.replies().saturating_sub(usize::from(self.lent) * LENT_UNIT);
         own + self.segments.capacity() * size_of::<Segment>()
     }
 
-    /// Bytes of replies that wait.
+    /// Bytes of replies in the queue and in flight.
     pub fn replies(&self) -> usize {
         self.replies as usize
     }
 
-    /// Whether bytes wait and none has left for `ms`.
+    /// Whether bytes wait and none was sent for `ms` milliseconds.
     pub fn is_stuck(&self, ms: u64, now_ms: u64) -> bool {
         !self.is_empty() && u64::from((now_ms as u32).wrapping_sub(self.progress_ms)) >= ms
     }
@@ -375,7 +384,7 @@ mod tests {
         assert_eq!(queue.take_batch().map(|batch| batch.len()), Some(2), "the rest of the first");
         queue.settled(Vec::new(), 0);
         assert!(queue.is_empty() && queue.has_room(1000, 1000));
-        // One that has left whole leaves nothing to be finished.
+        // A message that was sent completely leaves no rest to be sent.
         assert_eq!(queue.push_all(&mut vec![frame(1), frame(1)], 1000, 0), Ok(()));
         assert_eq!(queue.take_batch().map(|batch| batch.len()), Some(2));
         assert_eq!(queue.push_all(&mut vec![frame(1), frame(1)], 1000, 0), Ok(()));

@@ -1,17 +1,19 @@
-//! A bound on what a peer can send for next to nothing.
+//! The limit of control frames and empty frames per second, which cost a peer almost nothing to
+//! send.
 
 use super::Context;
 
-/// Counts what costs a peer next to nothing to send: pings, pongs and empty frames.
+/// Counts pings, pongs and empty frames of one connection by the second.
 #[derive(Default)]
 pub(super) struct RateLimit {
-    /// The low bits of the second in which was counted last.
+    /// The low 16 bits of the second of the last count.
     second: u16,
     frames: u16,
 }
 
 impl RateLimit {
-    /// Counts so many more; true when that is more than a second may bring.
+    /// Counts `more` frames. Returns true if this second has had more than
+    /// `limits.control_frames_per_s`.
     pub(super) fn is_over(&mut self, more: u16, cx: &Context<'_>) -> bool {
         let second = (cx.now.ms / 1000) as u16;
         if second != self.second {

@@ -1,4 +1,5 @@
-//! The HTTP stage: requests in order, answers in the same order, and the way to a WebSocket.
+//! The HTTP stage: pipelined requests and their responses in the same order, up to a WebSocket
+//! handshake or a stream.
 
 use super::open::open;
 use super::stream;
@@ -12,38 +13,39 @@ use crate::limits::HTTP_PIPELINE;
 use crate::time::Deadline;
 use std::collections::VecDeque;
 
-/// A body of at most so many bytes is read although nobody looks at it, because the connection can
-/// go on then.
+/// The maximum length of a request body that is read although no endpoint uses it, in bytes.
+/// Reading a short body keeps the connection usable.
 const UNWANTED_BODY_BYTES: usize = 16 * 1024;
 
-/// The requests of one connection.
+/// The HTTP requests of one connection.
 #[derive(Default)]
 pub(super) struct Requests {
     reader: http::Reader,
-    /// Answers that wait for their turn or for acknowledgements, oldest first.
+    /// Replies that wait for earlier ones or for acknowledgements, the oldest first.
     replies: VecDeque<PendingReply>,
-    /// The number of the oldest.
+    /// The ticket of the oldest reply.
     first: u32,
-    /// Whether any request has been read to its end.
+    /// Whether any whole request has been read.
     had_request: bool,
-    /// Whether the head of the request whose body is being read has been looked at.
+    /// Whether the head of the request whose body is being read was checked.
     head_checked: bool,
 }
 
-/// One reply.
+/// One reply that was not sent yet.
 struct PendingReply {
     acks: u32,
     body: Body,
-    /// Whether the connection ends behind it.
+    /// Whether the connection ends after this reply.
     last: bool,
-    /// Whether nothing more is read before it is made.
+    /// Whether no further request is read until this reply is complete, because its answers may be
+    /// large.
     gathers: bool,
 }
 
 enum Body {
     /// The whole response.
     Bytes(Vec<u8>),
-    /// Made of answers, when all are there.
+    /// Made from answers, when all of them have arrived.
     Later(Box<Unfinished>),
 }
 
@@ -60,7 +62,8 @@ impl PendingReply {
         PendingReply { acks: 0, body: Body::Bytes(bytes), last, gathers: false }
     }
 
-    /// The answer to a request that cannot wait for its turn.
+    /// The error response to a WebSocket handshake or a stream that was pipelined after requests
+    /// without responses.
     fn too_early(cx: &Context<'_>) -> PendingReply {
         cx.counters.http_errors.add(1);
         let mut bytes = Vec::new();
@@ -137,8 +140,8 @@ impl Requests {
         (taken, after)
     }
 
-    /// Looks at the head of a request whose body has not come: one whose long body nobody would
-    /// look at is answered without it, and the connection ends. Nothing is done otherwise.
+    /// Checks the head of a request whose body has not arrived. If the body is long and no endpoint
+    /// would use it, the request is answered without it and the connection ends.
     fn look_at_head(&mut self, cx: &mut Context<'_>) -> After {
         let is_short = self.reader.body_bytes() <= UNWANTED_BODY_BYTES;
         if self.head_checked || self.reader.phase() != Phase::Body || is_short {
@@ -165,17 +168,17 @@ impl Requests {
         After::Again
     }
 
-    /// Moves the deadline when the phase has changed. One request has its time from its first
-    /// byte, however its bytes are spread.
+    /// Sets the deadline when the reader's phase has changed. The timeout of a request runs from
+    /// its first byte, however its bytes are spread over time.
     fn arm(&self, before: Phase, deadline: &mut Deadline, cx: &Context<'_>) {
         let timeouts = &cx.env.config.timeouts;
         let phase = self.reader.phase();
         match phase {
-            // Blank lines before the first request buy no time.
+            // Blank lines before the first request do not extend the deadline.
             Phase::Idle if self.is_fresh() => {}
             Phase::Idle => *deadline = cx.now.plus_ms(timeouts.keep_alive_ms),
             Phase::Head if before != Phase::Head => {
-                // The first request has its time from the connection's start.
+                // The timeout of the first request runs from the start of the connection.
                 let head = cx.now.plus_ms(timeouts.head_ms);
                 *deadline = if self.first == 0 { head.min(*deadline) } else { head };
             }
@@ -186,11 +189,11 @@ impl Requests {
         }
     }
 
-    /// The deadline has come.
+    /// Handles a deadline that is due.
     pub(super) fn on_deadline(&mut self, out: &mut Vec<u8>, cx: &mut Context<'_>) -> After {
         cx.counters.timed_out.add(1);
         if !self.replies.is_empty() {
-            // What another core has not acknowledged in this time, it never will.
+            // The acknowledgements of another core are overdue; they will not come any more.
             return After::End(Ending::Cut);
         }
         if matches!(self.reader.phase(), Phase::Head | Phase::Body) {
@@ -201,7 +204,7 @@ impl Requests {
         After::End(Ending::Flush)
     }
 
-    /// Bytes of heap of a request that is not whole, and of answers that wait.
+    /// Heap bytes of an unfinished request and of replies that wait.
     pub(super) fn held_bytes(&self) -> usize {
         let bytes = |it: &PendingReply| match &it.body {
             Body::Bytes(bytes) => bytes.capacity(),
@@ -210,7 +213,7 @@ impl Requests {
         self.reader.held_bytes() + self.replies.iter().map(bytes).sum::<usize>()
     }
 
-    /// Frees what was read: nothing more is.
+    /// Frees the input; nothing more is read.
     pub(super) fn discard(&mut self) {
         self.reader = http::Reader::new();
     }
@@ -219,13 +222,13 @@ impl Requests {
         !self.had_request
     }
 
-    /// Whether it waits for a further request.
+    /// Whether the connection is idle: it has had a request and waits for the next.
     pub(super) fn is_idle(&self) -> bool {
         self.had_request && self.replies.is_empty() && self.reader.phase() == Phase::Idle
     }
 
-    /// Whether no further request is read for now: as many wait for their answers as may, or one
-    /// whose answers may be large.
+    /// Whether no further request is read for now: `HTTP_PIPELINE` replies wait, or one whose
+    /// answers may be large.
     pub(super) fn is_full(&self) -> bool {
         let gathers = self.replies.back().is_some_and(|reply| reply.gathers);
         gathers || self.replies.len() >= HTTP_PIPELINE
@@ -268,7 +271,8 @@ impl Requests {
         self.replies.front().is_some_and(|reply| reply.acks == 0)
     }
 
-    /// Moves the answers that are ready into `out`; true when the connection ends behind them.
+    /// Moves the replies that are complete into `out`. Returns true if the connection ends after
+    /// them.
     pub(super) fn flush(&mut self, out: &mut Vec<u8>, cx: &Context<'_>) -> bool {
         while self.has_ready_reply()
             && let Some(reply) = self.replies.pop_front()
@@ -293,7 +297,7 @@ impl Requests {
     }
 }
 
-/// Whether any endpoint that a request may reach would look at its body.
+/// Whether any endpoint that the request may reach would use its body.
 fn needs_body(request: &Request<'_>, cx: &mut Context<'_>) -> bool {
     let router = router(cx);
     if router.renews(request) {
@@ -386,7 +390,7 @@ fn dispatch(
             let mut context = context(&mut out, None, &mut closing, cx);
             dialect::request(&mut context, endpoint, request)
         }
-        // That of HTTP/1.1 has been answered.
+        // Over HTTP/1.1 this request has been opened as a stream already.
         Some(_) if request.method == "POST" && route.is_some_and(|route| route.stream) => {
             Answered::Now(error(505, "a stream needs HTTP/1.1"))
         }
@@ -402,8 +406,8 @@ fn dispatch(
     }
 }
 
-/// What becomes of the connection after this answer, and whether that is its end: so it is after
-/// too many tokens that are not believed.
+/// Whether the connection closes after this response, as a `Connection` value and as a flag. It
+/// always closes after too many tokens that were not accepted.
 fn unless_failed(connection: http::Connection, cx: &Context<'_>) -> (http::Connection, bool) {
     match cx.has_failed_too_often() {
         true => (http::Connection::Close, true),
@@ -437,7 +441,7 @@ fn page(
     gateway::page(endpoint, request, &visit)
 }
 
-/// Writes a reply.
+/// Writes a reply as a JSON response.
 fn push(
     reply: &HttpReply,
     manner: Manner,
@@ -476,7 +480,7 @@ pub(super) fn error(status: u16, message: &str) -> HttpReply {
 
 pub(super) const REJECTED: &str = "this is not served";
 
-/// The door as this connection stands before it.
+/// The router for requests of this connection.
 pub(super) fn router<'a>(cx: &Context<'a>) -> gateway::Router<'a> {
     gateway::Router {
         config: &cx.env.config,
@@ -491,7 +495,7 @@ pub(super) fn router<'a>(cx: &Context<'a>) -> gateway::Router<'a> {
     }
 }
 
-/// Answers a plain request that is not let in.
+/// Answers a plain HTTP request that the router refuses.
 pub(super) fn refuse(
     refusal: gateway::RouteRefusal,
     connection: http::Connection,

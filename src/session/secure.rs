@@ -1,5 +1,5 @@
-//! The way through TLS, on a listener that speaks it: bytes from the peer are decrypted before they
-//! are stepped through, a batch is made into records when it is taken.
+//! TLS of one connection: received bytes are decrypted before they are stepped through, and a batch
+//! is encrypted when it is taken for sending.
 
 use super::{Context, Ending, Session, Stage};
 use crate::http::{Connection, Response};
@@ -9,14 +9,14 @@ use crate::work::{self, WorkKind};
 use std::sync::Arc;
 
 impl Session {
-    /// Puts TLS between the peer and this connection, which has just been accepted. The handshake
-    /// has `handshake_ms` for itself.
+    /// Puts TLS in front of this connection, which was just accepted. The deadline of the TLS
+    /// handshake is `handshake_ms` milliseconds from now.
     pub fn secure(&mut self, filter: Filter, cx: &Context<'_>) {
         self.filter = Some(Box::new(filter));
         self.deadline = cx.now.plus_ms(cx.env.config.timeouts.handshake_ms);
     }
 
-    /// Whether the peer is spoken to through TLS.
+    /// Whether the connection uses TLS.
     pub fn is_secure(&self) -> bool {
         self.filter.is_some()
     }
@@ -25,12 +25,13 @@ impl Session {
         self.filter.as_ref().is_some_and(|filter| filter.is_handshaking())
     }
 
-    /// Whether what comes from the peer, and what of it is held, belongs to a TLS handshake.
+    /// Whether received bytes, and input that is held, belong to a TLS handshake and are still
+    /// encrypted.
     pub fn is_sealed(&self) -> bool {
         self.is_handshaking() && self.ending == Ending::Open
     }
 
-    /// Who the client has proved to be, while it may make requests.
+    /// The client's certificate, if it has shown one and the connection is in its HTTP stage.
     pub fn identity(&self) -> Option<Arc<PeerCertificate>> {
         match &self.stage {
             Stage::Http(_) => self.filter.as_ref()?.identity().cloned(),
@@ -38,7 +39,8 @@ impl Session {
         }
     }
 
-    /// How a WebSocket ends whose peer has ended its side: in TLS it is told that we do, too.
+    /// How a WebSocket ends whose peer has ended its side. After a close_notify alert of the peer,
+    /// ours is sent too.
     pub(super) fn after_eof(&self) -> Ending {
         match &self.filter {
             Some(filter) if filter.has_ended() => Ending::Flush,
@@ -46,7 +48,7 @@ impl Session {
         }
     }
 
-    /// Notes that the peer has ended its stream; in TLS it should have said so before.
+    /// Counts a TCP stream that ended without a close_notify alert, which may be a truncation.
     pub(super) fn note_truncation(&self, cx: &Context<'_>) {
         let cut = |filter: &Filter| !filter.is_handshaking() && !filter.has_ended();
         if self.ending == Ending::Open && self.filter.as_deref().is_some_and(cut) {
@@ -54,8 +56,8 @@ impl Session {
         }
     }
 
-    /// Decrypts what has come from the peer, and adds what it says to `plain`. True when the peer
-    /// has ended its side behind that.
+    /// Decrypts bytes from the peer and appends the plaintext to `plain`. Returns true if the peer
+    /// has ended its side after it.
     pub fn decrypt(&mut self, bytes: &mut [u8], plain: &mut Vec<u8>, cx: &mut Context<'_>) -> bool {
         let Some(filter) = &mut self.filter else { return false };
         if self.ending != Ending::Open {
@@ -68,7 +70,8 @@ impl Session {
             self.queue.waits(cx.now.ms);
         }
         match was_handshaking && filter.has_records() && !had_records {
-            // We have answered, and the answer is signed or a signature was checked for it.
+            // Our flight of the handshake is ready; it contains a signature, or one was verified
+            // for it.
             true => cx.work.charge(WorkKind::Handshake, work::HANDSHAKE),
             false => cx.work.add(work::STEP + bytes.len() as u64 / 4),
         }
@@ -78,7 +81,7 @@ impl Session {
             counters.tls_resumed.add(u64::from(filter.is_resumed()));
             match &mut self.stage {
                 Stage::Dialling(it) => it.ask(&mut self.queue, cx.now),
-                // From here on the first request has its own time.
+                // The timeout of the first request runs from here.
                 _ => self.deadline = cx.now.plus_ms(cx.env.config.timeouts.head_ms),
             }
         }
@@ -106,7 +109,8 @@ impl Session {
         false
     }
 
-    /// The next batch, as records. Bytes that wait are counted without what TLS adds.
+    /// The next batch, encrypted as TLS records. The write queue counts its bytes without TLS's
+    /// overhead.
     pub(super) fn take_sealed(&mut self, scratch: &mut Vec<u8>) -> Option<Vec<Segment>> {
         let filter = self.filter.as_mut()?;
         if self.queue.is_sending() {
@@ -115,7 +119,7 @@ impl Session {
         if let Some(batch) = self.queue.take_batch()
             && !filter.seal(&batch, scratch)
         {
-            // The keys are used up; or our side has ended, and these words come too late.
+            // The keys are used up, or our side has already ended and these bytes are too late.
             self.queue.forget_batch();
             if self.ending == Ending::Open {
                 self.ending = Ending::Cut;

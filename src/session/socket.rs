@@ -1,4 +1,4 @@
-//! The WebSocket stage: messages in and out, the closing handshake, heartbeats.
+//! The WebSocket stage: messages in both directions, the closing handshake, and heartbeats.
 
 use super::heartbeat::{Liveness, full};
 use super::inbound::Recipient;
@@ -22,37 +22,38 @@ use crate::ws::record;
 use crate::ws::{self, FrameEvent, Opcode, Violation, frame};
 use std::sync::Arc;
 
-/// One WebSocket, or a stream in the place of one.
+/// One WebSocket, or an HTTP stream that takes the place of one.
 pub(super) struct Socket {
     pub(super) input: Input,
     pub(super) endpoint: Endpoint,
-    /// How messages are compressed, if that was agreed on; or what they are in place of frames.
+    /// The negotiated compression of messages, or for an HTTP stream the framing of its records.
     pub(super) channel: Option<Box<Channel>>,
-    /// The low bits of when the peer was last heard, in milliseconds.
+    /// When bytes were last received from the peer: the low 32 bits of the time in milliseconds.
     pub(super) heard: u32,
-    /// Those of when the message began of which part is in; 0 between messages.
+    /// When the unfinished message began: the low 32 bits of the time in milliseconds; 0 between
+    /// messages.
     pub(super) begun: u32,
     pub(super) closing: CloseHandshake,
     pub(super) liveness: Liveness,
-    /// Whether it is counted as a WebSocket of its listener.
+    /// Whether it was counted as a WebSocket of its listener.
     pub(super) counted: bool,
     pub(super) rate_limit: RateLimit,
-    /// What the connection is bound to, if to anything.
+    /// The rules and token leases that apply to this connection, if any.
     pub(super) policy: Option<Box<ConnectionPolicy>>,
 }
 
-/// What a connection is bound to.
+/// The rules and token leases of one connection.
 pub(super) struct ConnectionPolicy {
-    /// What messages have to look like, if the route says so.
+    /// The rules that messages must satisfy, if the route has some.
     pub(super) rules: Option<RuleSet>,
-    /// How long its tokens let it live, if not for ever.
+    /// The leases of the connection's tokens, if it has some.
     leases: Option<Box<TokenLeases>>,
-    /// A message that waits for its schema.
+    /// A message that is parked while its schema is fetched.
     pub(super) parked: Option<Box<ParkedMessage>>,
 }
 
 impl ConnectionPolicy {
-    /// These terms; `None` if there are none.
+    /// A policy of these rules and leases; `None` if there are neither.
     pub(super) fn new(
         rules: Option<Arc<ModelRules>>,
         leases: Option<Box<TokenLeases>>,
@@ -68,14 +69,14 @@ pub(super) const LATE: Closing = Closing::new(close::POLICY, "the message took t
 pub(super) const EXPIRED: Closing = Closing::new(close::POLICY, "the token has expired");
 const FLOOD: Closing = Closing::new(close::POLICY, "too many control frames");
 
-/// Who takes the messages.
+/// Where received messages go.
 pub(super) enum Endpoint {
-    /// With the payload bytes that a message may have; 0 is as many as the server admits.
+    /// Echoes messages of at most this many bytes; 0 is the server's own limit.
     Echo(u32),
     Dialect(Connection),
-    /// The other half of a proxied connection.
+    /// The connection is one leg of a proxied WebSocket.
     ProxyLeg(Box<ProxyLeg>),
-    /// The dialect has refused the connection; its close is on the way.
+    /// The dialect has refused the connection, and its close frame is queued.
     Refused,
 }
 
@@ -101,12 +102,12 @@ impl Socket {
         }
     }
 
-    /// Whether it is open and may have lived long enough.
+    /// Whether the connection is open and a lease deadline is due.
     pub(super) fn has_expired(&self, cx: &Context<'_>) -> bool {
         self.is_open() && self.lease_deadline().due(cx.now)
     }
 
-    /// Which side of the WebSocket is ours: the client's at an upstream.
+    /// Our role on this WebSocket: the client's on a connection to an upstream, else the server's.
     fn role(&self) -> ws::Role {
         self.leg().map_or(ws::Role::Server, |leg| leg.role)
     }
@@ -125,7 +126,7 @@ impl Socket {
         self.heard = cx.now.ms as u32;
         self.liveness = Liveness::None;
         let (role, limits) = (self.role(), self.limits(cx.env));
-        // After our close frame, what the peer still says is not answered (section 5.5.1).
+        // What the peer sends after our close frame is ignored (RFC 6455 section 5.5.1).
         let ignores = !self.is_open() && self.leg().is_none();
         if let Some(parked) = self.policy.as_mut().and_then(|policy| policy.parked.take()) {
             return (0, self.unpark(parked, out, deadline, cx));
@@ -186,7 +187,7 @@ impl Socket {
         (taken, after)
     }
 
-    /// The code that answers the peer's close frame.
+    /// The close code with which the peer's close frame is answered.
     fn close_reply(&self, code: Option<u16>) -> Option<u16> {
         match &self.endpoint {
             Endpoint::Dialect(it) => it.close_reply(code),
@@ -194,7 +195,7 @@ impl Socket {
         }
     }
 
-    /// Closes if that is wanted; the peer's close frame is awaited.
+    /// Sends our close frame if `wanted` is set, and sets the deadline for the peer's.
     pub(super) fn close_if(
         &mut self,
         wanted: Option<Closing>,
@@ -208,7 +209,7 @@ impl Socket {
         }
     }
 
-    /// It has sent more than a second may bring of what costs next to nothing.
+    /// Closes a connection whose peer has exceeded `limits.control_frames_per_s`.
     pub(super) fn is_over_limit(
         &mut self,
         out: &mut Vec<u8>,
@@ -221,7 +222,8 @@ impl Socket {
         After::Again
     }
 
-    /// All that came was taken.
+    /// Handles the state after all received bytes were taken: partial compressed messages, empty
+    /// frames, and the deadline of an unfinished message.
     fn needs_more(
         &mut self,
         limits: &ws::FrameLimits,
@@ -239,7 +241,8 @@ impl Socket {
         }
     }
 
-    /// A message has its time from its first byte, however its bytes are spread.
+    /// Sets the deadline of an unfinished message. Its timeout runs from its first byte, however
+    /// its bytes are spread over time.
     fn time_message(&mut self, deadline: &mut Deadline, cx: &Context<'_>) -> After {
         if !self.input.mid_message() {
             self.begun = 0;
@@ -269,12 +272,12 @@ impl Socket {
         After::End(Ending::Flush)
     }
 
-    /// When the dialect has something of its own to do, or a token ends.
+    /// The earlier of the dialect's own deadline and that of the token leases.
     pub(super) fn own_deadline(&self) -> Deadline {
         self.lease_deadline().min(self.dialect_deadline())
     }
 
-    /// When a token ends, or has to be looked at.
+    /// When a token expires or has to be challenged.
     pub(super) fn lease_deadline(&self) -> Deadline {
         let leases = self.policy.as_ref().and_then(|policy| policy.leases.as_ref());
         leases.map_or(Deadline::NEVER, |leases| leases.deadline())
@@ -287,7 +290,7 @@ impl Socket {
         }
     }
 
-    /// Whether a token has ended, and nobody has brought another one.
+    /// Whether a token has expired and was not replaced. Counts challenges that are due.
     pub(super) fn expiry(&mut self, cx: &Context<'_>) -> bool {
         if !self.has_expired(cx) {
             return false;
@@ -304,7 +307,7 @@ impl Socket {
         false
     }
 
-    /// Whether the reader holds no memory that a further step would release, and nothing to tell.
+    /// Whether the reader holds no memory that a further step would free, and no event to report.
     pub(super) fn keeps_nothing(&self) -> bool {
         self.input.keeps_nothing()
     }
@@ -318,12 +321,12 @@ impl Socket {
         if self.records().is_some() {
             return record::push_end(out, code, reason);
         }
-        // Without a code the payload stays empty.
+        // Without a code the payload of the close frame is empty.
         let payload = close::payload(code.unwrap_or(close::NO_CODE), reason);
         frame::push(out, Opcode::Close, &payload, self.leg().and_then(ProxyLeg::close_mask));
     }
 
-    /// The format of the messages to the peer, where events have several forms.
+    /// The format of messages to the peer, for events that have several encodings.
     pub(super) fn format(&self) -> Format {
         match &self.endpoint {
             Endpoint::Dialect(it) => it.format(),
@@ -331,7 +334,7 @@ impl Socket {
         }
     }
 
-    /// How messages are compressed, if that was agreed on.
+    /// The negotiated compression of messages, or for an HTTP stream the framing of its records.
     pub(super) fn channel(&mut self) -> Option<&mut Channel> {
         self.channel.as_deref_mut()
     }
@@ -363,7 +366,8 @@ impl Socket {
         }
     }
 
-    /// How long the peer may be silent.
+    /// The heartbeat times: how long the peer may be silent, and how long it has to answer, in
+    /// milliseconds.
     pub(super) fn heartbeat(&self, env: &Env) -> Heartbeat {
         match &self.endpoint {
             Endpoint::Dialect(it) => it.heartbeat(env),
@@ -375,7 +379,8 @@ impl Socket {
         }
     }
 
-    /// Sends our close frame, if none has been sent; the peer's is awaited until the deadline.
+    /// Sends our close frame if none was sent yet. The caller's deadline bounds the wait for the
+    /// peer's.
     pub(super) fn close(&mut self, closing: &Closing, out: &mut Vec<u8>) {
         if self.closing.send() {
             self.push_close(out, Some(closing.code), &closing.reason);
@@ -393,13 +398,14 @@ impl Socket {
         let closing = self.before_close(closing, out, cx);
         self.close(&closing, out);
         match why {
-            // It will not be heard from soon: what is left of the queue goes out, and that is it.
+            // The peer will not answer soon: the write queue is sent, and the connection ends
+            // without waiting for the peer's close frame.
             Why::Slow | Why::Silent => After::End(Ending::Flush),
             Why::Draining => After::Again,
         }
     }
 
-    /// Has the dialect say what it says before this close, and how it closes.
+    /// Lets the dialect send its own message before a close, and choose how to close.
     pub(super) fn before_close(
         &mut self,
         closing: Closing,
@@ -471,7 +477,7 @@ impl Socket {
         self.tell(out, cx, |it, context| it.on_reload(context))
     }
 
-    /// Tells the dialect something, unless the connection is closing.
+    /// Calls the dialect, unless the connection is closing.
     pub(super) fn tell(
         &mut self,
         out: &mut Vec<u8>,
@@ -507,7 +513,7 @@ impl Socket {
     }
 }
 
-/// The server's reasons in the codes of RFC 6455, for endpoints without a dialect.
+/// The server's close reasons with the codes of RFC 6455, for endpoints without a dialect.
 fn plain_closing(why: Why) -> Closing {
     match why {
         Why::Silent => Closing::new(close::GOING_AWAY, "no sign of life"),

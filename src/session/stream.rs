@@ -1,9 +1,11 @@
-//! A request with a streamed body in the place of a WebSocket: its messages are the records of the
-//! body, and those to the client are records of the answer, which goes on meanwhile.
+//! HTTP streams: a request with a streamed body that takes the place of a WebSocket. The records of
+//! the request body are the client's messages; messages to the client are records of the response
+//! body, which is sent at the same time.
 //!
-//! Only the framing differs. What comes in is told in the events of a WebSocket ([`Input`]), what
-//! goes out is written by an output that knows the framing; endpoints, models, leases, queues and
-//! deadlines are those of a WebSocket. To the upstream of a proxy it is one.
+//! Only the framing differs from a WebSocket. [`Input`] reports records as the events of a
+//! WebSocket, and the output writes messages in the stream's framing. Endpoints, models, token
+//! leases, queues and deadlines are those of a WebSocket. To the upstream of a proxy route it is a
+//! WebSocket.
 
 use super::open::enter;
 use super::request::refuse;
@@ -19,21 +21,21 @@ use crate::ws::output::Channel;
 use crate::ws::record::{self, RecordEvent, RecordFraming};
 use crate::ws::{self, FrameEvent, MessageKind, Role, Violation};
 
-/// How what comes from the client is read.
+/// The reader of what the client sends.
 pub(super) enum Input {
-    /// The frames of a WebSocket.
+    /// Reads the frames of a WebSocket.
     Frames(ws::Reader),
-    /// The records of a body.
+    /// Reads the records of a request body.
     Records(Box<Records>),
 }
 
-/// The records of a body.
+/// A reader of the records of a request body.
 pub(super) struct Records {
     body: Body,
     reader: record::Reader,
-    /// Bytes that a chunk may have beside its data.
+    /// The maximum number of framing bytes of a chunk, beside its data.
     aside: usize,
-    /// Whether a client that has said all may go on listening.
+    /// Whether the client still receives messages after its request body has ended.
     half_open: bool,
     stage: Stage,
 }
@@ -41,14 +43,14 @@ pub(super) struct Records {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Body,
-    /// The body has ended; what that means is still to be told.
+    /// The body has ended; the last record or the end is still to be reported.
     Ending,
     /// Nothing more is read.
     Over,
 }
 
 impl Input {
-    /// Those of a WebSocket that has just been opened.
+    /// The reader of a WebSocket that was just opened.
     pub(super) const FRAMES: Input = Input::Frames(ws::Reader::new());
 
     pub(super) fn next<'a>(
@@ -63,7 +65,7 @@ impl Input {
         }
     }
 
-    /// What has come of an unfinished message that is compressed.
+    /// Takes the part of an unfinished compressed message that has been received.
     pub(super) fn take_compressed(&mut self) -> Option<(MessageKind, Vec<u8>)> {
         match self {
             Input::Frames(reader) => reader.take_compressed(),
@@ -71,7 +73,8 @@ impl Input {
         }
     }
 
-    /// How many empty frames there were, those left out that are messages.
+    /// Takes the number of empty frames since the last call, except for those that are whole
+    /// messages.
     pub(super) fn take_empty_frames(&mut self) -> u16 {
         match self {
             Input::Frames(reader) => reader.take_empty_frames(),
@@ -95,7 +98,7 @@ impl Input {
         }
     }
 
-    /// Bytes of heap that hold what is not whole.
+    /// Heap bytes of an unfinished message.
     pub(super) fn held_bytes(&self) -> usize {
         match self {
             Input::Frames(reader) => reader.filled_bytes(),
@@ -103,7 +106,7 @@ impl Input {
         }
     }
 
-    /// Frees a long message that was handed out, before what was made of it waits.
+    /// Frees a long message that was handed out, so that it holds no memory while its results wait.
     pub(super) fn take_back(&mut self) {
         match self {
             Input::Frames(reader) => reader.take_back_long(),
@@ -111,7 +114,7 @@ impl Input {
         }
     }
 
-    /// Frees everything: nothing more is read.
+    /// Frees all memory: nothing more is read.
     pub(super) fn discard(&mut self) {
         match self {
             Input::Frames(reader) => *reader = ws::Reader::new(),
@@ -119,7 +122,8 @@ impl Input {
         }
     }
 
-    /// Whether the client has said all that it will say, in a way that lets it listen on.
+    /// Whether the client's request body has ended and was handled, so that the client only
+    /// receives from now on.
     pub(super) fn has_ended(&self) -> bool {
         matches!(self, Input::Records(records) if records.stage == Stage::Over)
     }
@@ -170,8 +174,8 @@ impl Records {
         (taken, event)
     }
 
-    /// Goes through `input` up to the first thing worth telling: how much of it is done with, where
-    /// the piece begins that the finding speaks of, and the finding.
+    /// Reads `input` up to the first event. Returns the number of bytes that were consumed, the
+    /// offset of the data in which the event was found, and the event.
     fn advance(&mut self, limits: &ws::FrameLimits, input: &[u8]) -> (usize, usize, RecordEvent) {
         let mut at = 0;
         loop {
@@ -190,7 +194,7 @@ impl Records {
                 return (input.len(), at, RecordEvent::Violation(Violation::Chunk));
             };
             let (from, to) = (at + chunk.from, at + chunk.to);
-            // Also without data: it takes back what was given.
+            // Called even without data: the reader takes back the payload that it has lent.
             let (taken, found) = self.reader.next(limits, &input[from..to]);
             self.body.took(taken);
             at = from + taken;
@@ -207,22 +211,23 @@ impl Records {
 }
 
 impl Socket {
-    /// The framing, if it is a stream.
+    /// The framing of the records, if this is an HTTP stream.
     pub(super) fn records(&self) -> Option<RecordFraming> {
         self.channel.as_ref().and_then(|channel| channel.records())
     }
 
-    /// Whether it is a stream that has ended.
+    /// Whether this is an HTTP stream whose close was sent.
     pub(super) fn is_through(&self) -> bool {
         !self.is_open() && self.records().is_some()
     }
 
-    /// Whether the client of a stream has said all that it will say.
+    /// Whether the client of an HTTP stream has sent its whole request body.
     pub(super) fn has_sent_all(&self) -> bool {
         self.input.has_ended()
     }
 
-    /// Ends a stream whose client has gone after all was said.
+    /// Ends the response of an HTTP stream whose client has closed its side after its whole request
+    /// body.
     pub(super) fn hang_up(&mut self, out: &mut Vec<u8>) -> After {
         if self.closing.send() {
             self.push_close(out, None, "");
@@ -230,8 +235,8 @@ impl Socket {
         After::Again
     }
 
-    /// Shows the client of a stream that we are there. It has no answer to that: whether it is
-    /// there itself shows in what it takes.
+    /// Sends a heartbeat in the framing of the records, which is not a message. The client cannot
+    /// answer it; whether the client is alive shows in whether it reads.
     pub(super) fn say_alive(
         &mut self,
         silence_ms: u64,
@@ -248,7 +253,7 @@ impl Socket {
     }
 }
 
-/// Answers the head of a request whose body is streamed, all earlier requests being answered.
+/// Opens an HTTP stream for the head of a request. All earlier requests must have been answered.
 pub(super) fn open(
     request: &Request<'_>,
     body: Body,
@@ -306,14 +311,15 @@ fn bad(status: u16, text: &str, out: &mut Vec<u8>, cx: &Context<'_>) -> After {
     After::End(Ending::Flush)
 }
 
-/// Counts a stream that was opened.
+/// Counts an HTTP stream that was opened.
 pub(super) fn count(cx: &Context<'_>) {
     cx.counters.http_requests.add(1);
     cx.counters.http_streams.add(1);
 }
 
-/// Writes the head of the answer, but for its blank line. A client that waits to be told to send
-/// its body is told: not every one takes the answer itself for that (RFC 9110 section 10.1.1).
+/// Writes the head of the response, without its final blank line. If the request has `Expect:
+/// 100-continue`, a 100 response comes first, because not every client accepts a final response in
+/// its place (RFC 9110 section 10.1.1).
 fn push_head(request: &Request<'_>, framing: RecordFraming, out: &mut Vec<u8>) {
     if request.headers.has_token("Expect", "100-continue") {
         out.extend_from_slice(http::CONTINUE);

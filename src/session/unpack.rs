@@ -1,4 +1,4 @@
-//! Compressed messages: parts of them as they come, and the work on them shared out among turns.
+//! Decompression of messages: parts of them as they are received, and the work spread over turns.
 
 use super::inbound::Recipient;
 use super::socket::{ConnectionPolicy, Socket};
@@ -7,12 +7,12 @@ use crate::time::Deadline;
 use crate::ws::{self, Unpacked, Violation};
 
 impl Session {
-    /// Whether a whole message waits for the core's place for large ones, which it cannot have yet.
+    /// Whether a whole message waits for the core's place for large messages, which is not free.
     pub fn awaits_place(&self, cx: &Context<'_>) -> bool {
         matches!(&self.stage, Stage::Socket(socket) if socket.awaits_place(cx))
     }
 
-    /// Gives up a message that is being decompressed if nobody waits for it any more.
+    /// Discards a message that is being decompressed if the connection no longer needs it.
     pub(super) fn drop_unneeded(&mut self, cx: &mut Context<'_>) {
         let ended = self.ending != Ending::Open;
         if let Stage::Socket(socket) = &mut self.stage
@@ -24,23 +24,24 @@ impl Session {
 }
 
 impl Socket {
-    /// Whether a message is whole, and waits for a turn with work to spare.
+    /// Whether a whole message has been received whose decompression continues in a later turn.
     pub(super) fn is_unpacking(&self) -> bool {
         self.channel.as_ref().is_some_and(|channel| channel.is_busy())
     }
 
-    /// Whether such a message waits for the core's place for large ones, which it cannot have yet.
+    /// Whether such a message waits for the core's place for large messages, which is not free.
     pub(super) fn awaits_place(&self, cx: &Context<'_>) -> bool {
         !cx.codecs.large.is_free()
             && self.channel.as_ref().is_some_and(|channel| channel.awaits_place())
     }
 
-    /// Whether such a message has that place.
+    /// Whether such a message has the core's place for large messages.
     pub(super) fn has_place(&self) -> bool {
         self.channel.as_ref().is_some_and(|channel| channel.has_place())
     }
 
-    /// Gives up a message that nobody waits for any more, so that the next one has its place.
+    /// Discards a message that is being decompressed, which frees the core's place for large
+    /// messages.
     pub(super) fn drop_unpacking(&mut self, cx: &mut Context<'_>) {
         if let Some(channel) = &mut self.channel
             && channel.is_busy()
@@ -49,7 +50,7 @@ impl Socket {
         }
     }
 
-    /// Goes on with such a message, unless it is ignored.
+    /// Continues the decompression of a message, or discards the message if `ignores` is set.
     pub(super) fn unpack_on(
         &mut self,
         limits: &ws::FrameLimits,
@@ -67,7 +68,7 @@ impl Socket {
         self.unpacked(unpacked, out, deadline, cx)
     }
 
-    /// Looks at what has come of an unfinished message.
+    /// Decompresses the part of an unfinished message that has been received.
     pub(super) fn unpack_part(
         &mut self,
         limits: &ws::FrameLimits,
@@ -78,7 +79,7 @@ impl Socket {
         channel.unpack_part(kind, &part, limits.message_bytes, cx.codecs).map(drop)
     }
 
-    /// Gives a message to the endpoint if it is ready.
+    /// Gives a decompressed message to the endpoint if it is complete.
     pub(super) fn unpacked(
         &mut self,
         unpacked: Result<Unpacked, Violation>,

@@ -4,7 +4,7 @@ use crate::crypto::{decode_base64, websocket_accept};
 use crate::http::{Connection, Headers, HttpVersion, Request, Response};
 use crate::http::{is_token_byte, push_field, push_status};
 
-/// A handshake that can be accepted.
+/// A handshake that was checked and can be accepted.
 #[derive(Debug)]
 pub struct Upgrade<'r> {
     accept: [u8; 28],
@@ -23,13 +23,13 @@ impl<'r> Upgrade<'r> {
         self.headers.tokens(PROTOCOL)
     }
 
-    /// The values of `Sec-WebSocket-Extensions` as sent, in order. One that is not text is no list
-    /// of extensions, nor is what stands here for it.
+    /// The values of `Sec-WebSocket-Extensions` as sent, in order. A value that is not UTF-8 is
+    /// replaced by a character that is not valid in the field either.
     pub fn extensions(&self) -> impl Iterator<Item = &'r str> {
         self.headers.values(EXTENSIONS).map(|value| str::from_utf8(value).unwrap_or("\u{fffd}"))
     }
 
-    /// Where the page comes from that opens the connection; browsers always say it.
+    /// The origin of the page that opens the connection. Browsers always send it.
     pub fn origin(&self) -> Option<&'r str> {
         self.headers.first("Origin").and_then(|value| str::from_utf8(value).ok())
     }
@@ -41,7 +41,7 @@ pub enum UpgradeRefusal {
     /// Section 4.2.1, item 1: the method is GET.
     #[error("a WebSocket handshake is a GET")]
     Method,
-    /// Section 4.2.1, item 1: HTTP/1.1 at least.
+    /// Section 4.2.1, item 1: the version is HTTP/1.1 or later.
     #[error("a WebSocket handshake needs HTTP/1.1")]
     Version,
     /// Section 4.2.1, item 3: `Upgrade` names `websocket`.
@@ -50,25 +50,25 @@ pub enum UpgradeRefusal {
     /// Section 4.2.1, item 4: `Connection` names `upgrade`.
     #[error("the Connection field must name upgrade")]
     Connection,
-    /// Section 4.2.1, item 6: `Sec-WebSocket-HttpVersion` is missing or given twice.
+    /// Section 4.2.1, item 6: `Sec-WebSocket-Version` is missing or occurs more than once.
     #[error("exactly one Sec-WebSocket-Version is required")]
     NoSocketVersion,
-    /// Section 4.4: another version than 13, the only one there is.
+    /// Section 4.4: a version other than 13, the only one that is supported.
     #[error("Sec-WebSocket-Version must be 13")]
     SocketVersion,
-    /// Section 4.2.1, item 5: one key, which is the base64 of 16 bytes.
+    /// Section 4.2.1, item 5: there must be exactly one key, the base64 of 16 bytes.
     #[error("exactly one Sec-WebSocket-Key of 16 bytes in base64 is required")]
     Key,
-    /// Section 4.1, item 10: subprotocols are tokens and each is named once.
+    /// Section 4.1, item 10: subprotocols are tokens, and each occurs once.
     #[error("Sec-WebSocket-Protocol must be a list of different tokens")]
     Protocols,
-    /// A handshake has no body.
+    /// A handshake must not have a body.
     #[error("a WebSocket handshake has no body")]
     Body,
 }
 
 impl UpgradeRefusal {
-    /// The status of the answer.
+    /// The status code of the response.
     pub fn status(self) -> u16 {
         match self {
             UpgradeRefusal::SocketVersion => 426,
@@ -76,11 +76,11 @@ impl UpgradeRefusal {
         }
     }
 
-    /// Writes the whole answer, one line of text that says what is wrong; the connection closes
-    /// behind it.
+    /// Writes the whole response, with a line of text that names the error. The connection closes
+    /// after it.
     pub fn respond(self, out: &mut Vec<u8>) {
         let headers: &[(&str, &str)] = match self {
-            // RFC 9110 section 7.8: whoever sends `Upgrade` names it in `Connection` too.
+            // RFC 9110 section 7.8: a sender of `Upgrade` also names it in `Connection`.
             UpgradeRefusal::SocketVersion => {
                 &[("Connection", "Upgrade"), ("Upgrade", "websocket"), (VERSION, "13")]
             }
@@ -93,12 +93,12 @@ impl UpgradeRefusal {
     }
 }
 
-/// Whether `request` asks for WebSocket at all: its `Upgrade` field names it.
+/// Whether `request` asks for a WebSocket: its `Upgrade` field names `websocket`.
 pub fn wanted(request: &Request<'_>) -> bool {
     request.headers.has_token("Upgrade", "websocket")
 }
 
-/// Checks the handshake. `Host` was checked with the head (RFC 9112 section 3.2).
+/// Checks the handshake. `Host` was checked when the head was read (RFC 9112 section 3.2).
 ///
 /// # Errors
 /// The first rule of section 4.2.1 that `request` breaks.
@@ -132,7 +132,7 @@ pub fn check<'r>(request: &'r Request<'_>) -> Result<Upgrade<'r>, UpgradeRefusal
     Ok(Upgrade { accept: websocket_accept(key), headers })
 }
 
-/// Writes the 101 with the subprotocol and the extensions that were chosen (section 4.2.2).
+/// Writes the 101 response with the chosen subprotocol and extensions (section 4.2.2).
 pub fn accept(
     out: &mut Vec<u8>,
     upgrade: &Upgrade<'_>,
@@ -143,14 +143,14 @@ pub fn accept(
     finish(out, protocol, extensions);
 }
 
-/// The part of it that is known before anything is chosen.
+/// Writes the part of the 101 response that does not depend on the subprotocol and the extensions.
 pub(super) fn begin(out: &mut Vec<u8>, upgrade: &Upgrade<'_>) {
     push_status(out, 101);
     out.extend_from_slice(b"Upgrade: websocket\r\nConnection: Upgrade\r\n");
     push_field(out, "Sec-WebSocket-Accept", upgrade.accept_key());
 }
 
-/// The rest.
+/// Writes the rest of the 101 response.
 pub(super) fn finish(out: &mut Vec<u8>, protocol: Option<&str>, extensions: Option<&str>) {
     if let Some(protocol) = protocol {
         push_field(out, PROTOCOL, protocol);
@@ -161,19 +161,19 @@ pub(super) fn finish(out: &mut Vec<u8>, protocol: Option<&str>, extensions: Opti
     out.extend_from_slice(b"\r\n");
 }
 
-/// The value of a field that is there exactly once.
+/// The value of a field that occurs exactly once.
 fn only<'a>(headers: &Headers<'a>, name: &str) -> Option<&'a [u8]> {
     let mut values = headers.values(name);
     values.next().filter(|_| values.next().is_none())
 }
 
-/// Strict base64 of 16 bytes.
+/// Whether `text` is strict base64 of 16 bytes.
 fn is_key(text: &[u8]) -> bool {
     let mut key = [0; 16];
     text.len() == 24 && decode_base64(text, &mut key) == Some(16)
 }
 
-/// Whether the offered subprotocols are tokens (RFC 9110 section 5.6.2), none of them twice.
+/// Whether the offered subprotocols are tokens (RFC 9110 section 5.6.2) and none occurs twice.
 fn are_tokens_once(headers: &Headers<'_>) -> bool {
     let mut seen = [""; MAX_PROTOCOLS];
     for (at, token) in headers.tokens(PROTOCOL).enumerate() {
@@ -191,7 +191,8 @@ const EXTENSIONS: &str = "Sec-WebSocket-Extensions";
 const KEY: &str = "Sec-WebSocket-Key";
 const PROTOCOL: &str = "Sec-WebSocket-Protocol";
 const VERSION: &str = "Sec-WebSocket-Version";
-/// Subprotocols in one offer: clients name a handful, and each is compared with all before it.
+/// The maximum number of subprotocols in one offer. Clients name a handful, and each is compared
+/// with all before it.
 const MAX_PROTOCOLS: usize = 32;
 
 #[cfg(test)]
@@ -214,7 +215,7 @@ mod tests {
         }
     }
 
-    /// The sample with `from` replaced by `to`.
+    /// Checks `SAMPLE` with `from` replaced by `to`.
     fn check_sample(from: &str, to: &str, want: Option<UpgradeRefusal>) {
         assert!(SAMPLE.contains(from), "{from}");
         let text = SAMPLE.replace(from, to);

@@ -1,5 +1,6 @@
-//! On the way to a proxied WebSocket: a client that waits for its answer, and a connection to an
-//! upstream on which there is no WebSocket yet. The upstream's 101 makes both of them halves.
+//! A proxied WebSocket before it is open: a client that waits for its response, and a connection to
+//! an upstream whose handshake is not answered. The upstream's 101 response makes both into proxy
+//! legs.
 
 use super::proxy::{MaskKeys, PeerMessage, ProxyEffect, ProxyLeg};
 use super::socket::{ConnectionPolicy, Endpoint, Socket};
@@ -23,42 +24,42 @@ pub(super) struct PendingUpstream {
     pub(super) proxy: Arc<Proxy>,
     asked: UpgradeQuery,
     upgrade: UpstreamRequest,
-    /// The upstreams that have been tried, and which is.
+    /// The upstreams that were tried, and the one that is being tried.
     tried: Tried,
     chosen: Option<Chosen>,
-    /// The connection that is tried, once it has a place.
+    /// The connection that is being tried, once it has a slot.
     pub(super) dialled: Option<Slot>,
 }
 
-/// What a client gets when an upstream has opened a WebSocket.
+/// What is needed to answer the client when an upstream has opened a WebSocket.
 pub(super) struct UpstreamRequest {
-    /// The head of the answer, up to what the upstream has a say in.
+    /// The head of the response, up to the fields that depend on the upstream.
     pub(super) head: Vec<u8>,
-    /// What it sends, if that is a stream in the place of a WebSocket.
+    /// The reader of the request body, if the client has an HTTP stream in place of a WebSocket.
     pub(super) records: Option<Box<Records>>,
     pub(super) channel: Option<Box<Channel>>,
     pub(super) policy: Option<Box<ConnectionPolicy>>,
 }
 
-/// A connection that is to be made.
+/// A connection to an upstream that is to be dialled.
 pub struct Dial {
-    /// Where to.
+    /// The upstream's address.
     pub address: SocketAddr,
-    /// The client that it is for.
+    /// The client that the connection is for.
     pub client: Slot,
     deadline: Deadline,
-    /// TLS, if the upstream speaks it.
+    /// TLS, if the upstream uses it.
     filter: Option<Filter>,
     stage: Box<Dialling>,
 }
 
-/// A connection to an upstream until its answer.
+/// A connection to an upstream until the handshake is answered.
 pub(super) struct Dialling {
     client: Slot,
     handshake: UpstreamHandshake,
-    /// What is asked, until the connection is made.
+    /// The handshake request, until it is queued.
     request: Vec<u8>,
-    /// The answer so far.
+    /// The part of the response head that was received.
     answer: Vec<u8>,
     handshake_ms: u64,
     buffer_bytes: usize,
@@ -74,10 +75,10 @@ impl Dialling {
 }
 
 impl PendingUpstream {
-    /// Begins to wait, and asks for the first dial.
+    /// Begins to wait for an upstream, and requests the first dial.
     ///
     /// # Errors
-    /// Status and text of the answer, if there is nothing to wait for.
+    /// The status and the text of the response, if no upstream can be dialled.
     pub(super) fn begin(
         proxy: &Arc<Proxy>,
         request: &Request<'_>,
@@ -98,8 +99,8 @@ impl PendingUpstream {
         Err(if cx.draining { (503, SHUTTING_DOWN) } else { refusal })
     }
 
-    /// Asks for the next dial: to another address of the upstream that was chosen, or to another
-    /// upstream. False if none is left to be tried.
+    /// Requests the next dial: to another address of the chosen upstream, or to another upstream.
+    /// Returns false if none is left.
     fn dial(&mut self, cx: &mut Context<'_>) -> bool {
         let mut is_new = false;
         loop {
@@ -124,13 +125,13 @@ impl PendingUpstream {
                     return true;
                 }
             }
-            // Its addresses have all been tried; or its name is not resolved.
+            // All its addresses were tried, or its name was not resolved.
             cx.counters.proxy_unresolved.add(is_new.into());
             self.put_back(true, cx);
         }
     }
 
-    /// The upstream that was chosen is not taken, by its own `fault` or not.
+    /// Gives the chosen upstream up, and counts it as failed if `fault` is set.
     fn put_back(&mut self, fault: bool, cx: &Context<'_>) {
         if let Some(chosen) = self.chosen.take()
             && fault
@@ -140,7 +141,7 @@ impl PendingUpstream {
         }
     }
 
-    /// The client has ended: so does what was dialled for it.
+    /// The message that ends the dialled connection when the client's has ended.
     pub(super) fn last_message(&mut self) -> Option<(Slot, PeerMessage)> {
         let message = PeerMessage::Close { code: None, reason: "".into() };
         Some((self.dialled.take()?, message))
@@ -175,17 +176,17 @@ impl Dialling {
         }
     }
 
-    /// Asks the upstream for a WebSocket.
+    /// Queues the handshake request for the upstream.
     pub(super) fn ask(&mut self, queue: &mut WriteQueue, now: Now) {
         queue.close_tail(std::mem::take(&mut self.request), now.ms);
     }
 
-    /// Takes the upstream's answer.
+    /// Reads the upstream's response to the handshake.
     pub(super) fn step(&mut self, input: &[u8], cx: &mut Context<'_>) -> (usize, After) {
         let (had, max) = (self.answer.len(), cx.env.config.limits.http_head_bytes);
         let part = &input[..input.len().min(max.saturating_sub(had))];
         self.answer.extend_from_slice(part);
-        // The blank line may have begun in what came before.
+        // The blank line may have begun in the bytes received before.
         let from = had.saturating_sub(END.len() - 1);
         let end = self.answer[from..].windows(END.len()).position(|window| window == END);
         let Some(end) = end.map(|at| from + at + END.len()) else {
@@ -215,23 +216,23 @@ impl Dialling {
         (end - had, after)
     }
 
-    /// Ends for this reason, of which [`Dialling::last_message`] tells.
+    /// Ends the connection for this reason, which [`Dialling::last_message`] reports to the client.
     fn failed(&mut self, cause: UpstreamFailure) -> After {
         self.cause = cause;
         After::End(Ending::Cut)
     }
 
-    /// The deadline has come.
+    /// Handles a deadline that is due.
     pub(super) fn on_deadline(&mut self) -> After {
         self.failed(UpstreamFailure::Late { connected: self.connected })
     }
 
-    /// The upstream has ended its side.
+    /// Notes that the upstream has ended its side.
     pub(super) fn ended(&mut self) {
         self.cause = UpstreamFailure::InvalidReply("it has ended the connection");
     }
 
-    /// There is no WebSocket: the client is told why.
+    /// The message that reports the failure to the client, unless the outcome was reported already.
     pub(super) fn last_message(&mut self) -> Option<(Slot, PeerMessage)> {
         let first = !std::mem::replace(&mut self.outcome_reported, true);
         first.then(|| (self.client, PeerMessage::Answered(Err(self.cause.clone()))))
@@ -239,7 +240,7 @@ impl Dialling {
 }
 
 impl Session {
-    /// The connection of `dial`, which is not made yet.
+    /// Creates the session of a dial whose connection is not established yet.
     pub fn dialled(dial: Dial, now: Now, env: &Env) -> Session {
         let mut session = Session::new(dial.address, 0, now, env);
         session.stage = Stage::Dialling(dial.stage);
@@ -248,7 +249,8 @@ impl Session {
         session
     }
 
-    /// The connection is made. The upstream is asked, but where TLS comes first.
+    /// Notes that the connection is established. The handshake request is queued, or TLS begins
+    /// first.
     pub fn connected(&mut self, cx: &mut Context<'_>) {
         let Stage::Dialling(dialling) = &mut self.stage else { return };
         dialling.connected = true;
@@ -259,27 +261,28 @@ impl Session {
         }
     }
 
-    /// TLS has failed with an upstream.
+    /// Notes that TLS with an upstream has failed.
     pub(super) fn note_no_tls(&mut self) {
         if let Stage::Dialling(dialling) = &mut self.stage {
             dialling.cause = UpstreamFailure::InvalidReply("no TLS that both sides accept");
         }
     }
 
-    /// Whether it waits for a connection that has no place yet.
+    /// Whether this client waits for a dial that has no slot yet.
     pub fn waits_for_dial(&self) -> bool {
         matches!(&self.stage, Stage::Connecting(waiting) if waiting.dialled.is_none())
             && self.ending == Ending::Open
     }
 
-    /// The connection of its dial has a place.
+    /// Notes that the connection which is being dialled for this client has slot `slot`.
     pub fn dials(&mut self, slot: Slot) {
         if let Stage::Connecting(waiting) = &mut self.stage {
             waiting.dialled = Some(slot);
         }
     }
 
-    /// The upstream has opened a WebSocket with this subprotocol: the client gets what it wants.
+    /// Answers the client after the upstream has opened a WebSocket with this subprotocol, and
+    /// makes the session a proxy leg.
     pub(super) fn linked(&mut self, protocol: Option<Box<str>>, cx: &mut Context<'_>) {
         let Stage::Connecting(waiting) = &mut self.stage else { return };
         let Some(other) = waiting.dialled.take() else { return };
@@ -309,10 +312,10 @@ impl Session {
         self.upgraded(socket, cx);
     }
 
-    /// The upstream that was tried will not have the client: the next one is tried, or it is told.
+    /// Handles a failed attempt: dials the next address or upstream, or refuses the client.
     pub(super) fn unlinked(&mut self, cause: &UpstreamFailure, cx: &mut Context<'_>) {
         if self.ending != Ending::Open {
-            return; // The client has been told, which has ended the dial: nobody's fault.
+            return; // The client was answered before; the upstream has not failed.
         }
         let counters = cx.counters;
         let counter = match cause {
@@ -339,7 +342,7 @@ impl Session {
         self.refuse(cause.status(), cause.text(), fields, cx);
     }
 
-    /// Answers a client that waits with a refusal, and ends.
+    /// Refuses a client that waits for an upstream, and ends its connection.
     pub(super) fn refuse(
         &mut self,
         status: u16,
@@ -360,5 +363,5 @@ impl Session {
     }
 }
 
-/// What ends a head.
+/// The end of a response head.
 const END: &[u8] = b"\r\n\r\n";

@@ -1,50 +1,53 @@
-//! One account of what connections make this core hold, and what is done when it is too much.
+//! Accounting of the memory that a core's connections and channels hold, and the measures at each
+//! threshold.
 //!
-//! Each session says what it holds when it is on the list of work, which it is whenever that has
-//! changed; the account keeps the sum. So the figure is that of this turn: a flood cannot take
-//! more in between than one turn receives.
+//! A session's bytes are updated when it is taken from the list of pending work, and it is listed
+//! whenever they may have changed. The sum is therefore never older than one turn, and a flood
+//! cannot exceed it by more than one turn receives.
 
 use super::Shard;
 use crate::mem::{self, Slot};
 use crate::session::SendRate;
 use crate::time::Now;
 
-/// In percent of this core's share of `limits.memory_bytes`: with how much the largest holders
-/// are not read on, down to how much of what the others hold, and below what they are again.
+/// Thresholds in percent of this core's share of `limits.memory_bytes`: above `PAUSE`, reading from
+/// the largest holders is paused until the others hold at most `PAUSE_LEAVES`; below `RESUME`,
+/// reading resumes.
 const PAUSE: u64 = 80;
 const PAUSE_LEAVES: u64 = 60;
 const RESUME: u64 = 75;
-/// With how much new connections are refused.
+/// The percentage above which new connections are refused.
 const REFUSE: u64 = 90;
-/// With how much the largest holders are ended, and down to what.
+/// The percentage above which the largest holders are ended, and the one that is left after that.
 const END: u64 = 95;
 const END_LEAVES: u64 = 85;
-/// Who holds less is left alone: ending it would free next to nothing.
+/// Connections with fewer bytes are left alone: ending them would free almost nothing.
 const WORTH_BYTES: usize = 64 * 1024;
-/// How soon the largest holders are looked for again, unless much more is held.
+/// The minimum time between two searches for the largest holders, in milliseconds, unless much more
+/// memory is held.
 const SCAN_MS: u64 = 50;
 
-/// What a channel and a subscription take in the tables of the hub.
+/// The estimated bytes of one channel and of one subscription in the hub's tables.
 const CHANNEL_BYTES: u64 = 512;
 const SUBSCRIPTION_BYTES: u64 = 384;
 
 /// See the module's documentation.
 #[derive(Default)]
 pub(super) struct Account {
-    /// What each session holds, by its index, as it last said, and the sum.
+    /// The bytes of each session by its index, as last updated, and their sum.
     charged: Vec<u32>,
     sessions: u64,
-    /// Bytes that sessions have freed in large pieces, since the start.
+    /// Bytes that sessions have freed in pieces of at least `WORTH_BYTES`, since the start.
     freed: u64,
-    /// Connections that are not read because of what they hold.
+    /// Connections from which reading is paused because of the memory that they hold.
     starved: Vec<Slot>,
-    /// What was held, and when, at the last search for the largest holders.
+    /// The bytes held at the last search for the largest holders, and its time in milliseconds.
     scanned: u64,
     scanned_ms: u64,
     pub(super) rates: Rates,
 }
 
-/// How fast each peer reads, by the index of its session.
+/// The rate at which each peer reads, by the index of its session.
 #[derive(Default)]
 pub(super) struct Rates(Vec<SendRate>);
 
@@ -54,7 +57,7 @@ impl Rates {
     }
 }
 
-/// What stands for a slot, which may be a new one.
+/// The entry of a slot; it is created if it does not exist.
 fn at<T: Clone + Default>(of_slots: &mut Vec<T>, slot: Slot) -> &mut T {
     let index = slot.index as usize;
     if index >= of_slots.len() {
@@ -64,7 +67,7 @@ fn at<T: Clone + Default>(of_slots: &mut Vec<T>, slot: Slot) -> &mut T {
 }
 
 impl Account {
-    /// A session holds so much now.
+    /// Updates the bytes that a session holds.
     fn charge(&mut self, slot: Slot, held: usize) {
         let held = u32::try_from(held).unwrap_or(u32::MAX);
         let had = std::mem::replace(at(&mut self.charged, slot), held);
@@ -75,18 +78,18 @@ impl Account {
         }
     }
 
-    /// A session is gone.
+    /// Clears the entries of a session that was removed.
     pub(super) fn forget(&mut self, slot: Slot) {
         self.charge(slot, 0);
         *self.rates.of(slot) = SendRate::default();
     }
 
-    /// So many bytes have left.
+    /// Notes that `n` bytes were sent.
     pub(super) fn sent(&mut self, slot: Slot, n: usize) {
         self.rates.of(slot).add(n);
     }
 
-    /// Whether the largest holders are to be looked for, with `total` held.
+    /// Whether a search for the largest holders is due, with `total` bytes held.
     fn is_scan_due(&mut self, total: u64, share: u64, now: Now) -> bool {
         let due = total > self.scanned + share / 64 || now.ms >= self.scanned_ms + SCAN_MS;
         if due {
@@ -97,7 +100,7 @@ impl Account {
 }
 
 impl Shard {
-    /// Bytes that this core holds for its connections and channels.
+    /// The bytes that this core holds for its connections and channels.
     pub fn memory_bytes(&self) -> u64 {
         let channels = self.hub.channel_count() as u64 * CHANNEL_BYTES;
         let subscriptions = self.counters.subscriptions.get() * SUBSCRIPTION_BYTES;
@@ -107,7 +110,7 @@ impl Shard {
         self.account.sessions + channels + subscriptions + (kept + inflated + frames) as u64
     }
 
-    /// This core's share of what the process may hold.
+    /// This core's share of the memory limit of the process, in bytes.
     pub fn memory_share(&self) -> u64 {
         let limit = match self.env.config.limits.memory_bytes {
             0 => mem::available() / 2,
@@ -120,7 +123,7 @@ impl Shard {
         self.memory_bytes() > self.memory_share() / 100 * percent
     }
 
-    /// Whether so much is held that no further connection is taken.
+    /// Whether so much memory is held that no further connection is accepted.
     pub fn refuses_connections(&self) -> bool {
         self.is_memory_above(REFUSE)
     }
@@ -130,19 +133,19 @@ impl Shard {
         self.codecs.freed_bytes() + self.account.freed
     }
 
-    /// Whether a connection is not read on because of what it holds.
+    /// Whether reading from a connection is paused because of the memory that it holds.
     pub fn is_starved(&mut self, slot: Slot) -> bool {
         self.sessions.get_mut(slot).is_some_and(|session| session.is_starved())
     }
 
-    /// A session may hold more or less than before.
+    /// Updates the account after a session's memory may have changed.
     pub(super) fn charge(&mut self, slot: Slot) {
         if let Some(session) = self.sessions.get_mut(slot) {
             self.account.charge(slot, session.held_bytes());
         }
     }
 
-    /// Keeps what is held within the share, once a turn.
+    /// Keeps the held memory within this core's share. Called once a turn.
     pub(super) fn keep_memory(&mut self, now: Now) {
         if !self.is_memory_above(RESUME) {
             return self.unstarve(now);
@@ -176,7 +179,7 @@ impl Shard {
         }
     }
 
-    /// Who holds much, the largest first.
+    /// The connections that hold at least `WORTH_BYTES`, the largest first.
     fn holders(&mut self) -> Vec<(usize, Slot)> {
         let mut holders = Vec::new();
         for index in 0..self.sessions.end() {
@@ -223,7 +226,7 @@ impl Shard {
         }
     }
 
-    /// Sets the gauges, at a sweep that has found so many bytes of input.
+    /// Sets the memory gauges at a sweep. `input` is the sum of all sessions' input bytes.
     pub(super) fn report_memory(&mut self, input: usize) {
         let counters = &self.counters;
         counters.memory_bytes.set(self.memory_bytes());

@@ -1,4 +1,4 @@
-//! What an operator is told once a minute, if it has happened.
+//! Warnings in the log about refused tokens and about `limits.handshakes`, at most once a minute.
 
 use crate::stats::Counters;
 use crate::time::{Deadline, Now};
@@ -9,18 +9,18 @@ const EVERY_MS: u64 = 60_000;
 #[derive(Debug)]
 pub(super) struct Alarms {
     next: Deadline,
-    /// What the counters said last.
-    on_peer: [u64; 4],
+    /// The counters at the last warning.
+    warned_at: [u64; 4],
 }
 
 impl Default for Alarms {
     fn default() -> Alarms {
-        Alarms { next: Deadline(0), on_peer: [0; 4] }
+        Alarms { next: Deadline(0), warned_at: [0; 4] }
     }
 }
 
 impl Alarms {
-    /// Call a few times a second. What has happened is logged at once, but not twice in a minute.
+    /// Call a few times a second. New events are logged at once, but at most once a minute.
     pub(super) fn look(&mut self, core: u16, counters: &Counters, now: Now) {
         if !self.next.due(now) {
             return;
@@ -31,20 +31,20 @@ impl Alarms {
             counters.refused_handshake.get(),
             counters.accept_handshakes.get(),
         ];
-        if counts == self.on_peer {
+        if counts == self.warned_at {
             return;
         }
-        let new = |at: usize| counts[at].wrapping_sub(self.on_peer[at]);
+        let new = |at: usize| counts[at].wrapping_sub(self.warned_at[at]);
         if new(0) + new(1) > 0 {
             let (closed, throttled) = (new(0), new(1));
-            tracing::warn!(core, closed, throttled, "many tokens are not accepted");
+            tracing::warn!(core, closed, throttled, "many tokens are refused");
         }
         if new(2) + new(3) > 0 {
             let (closed, delayed) = (new(2), new(3));
-            let text = "limits.handshakes is reached: newcomers wait until others have been served";
+            let text = "limits.handshakes is reached: new connections wait in the backlog";
             tracing::warn!(core, closed, delayed, "{text}");
         }
-        self.on_peer = counts;
+        self.warned_at = counts;
         self.next = now.plus_ms(EVERY_MS);
     }
 }

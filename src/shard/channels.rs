@@ -1,4 +1,4 @@
-//! What a shard does for its sessions in the hub: joining, publishing, asking, delivering.
+//! The effects of sessions on the hub: joining, publishing, querying, delivering.
 
 use super::Shard;
 use crate::config::SlowConsumer;
@@ -23,7 +23,7 @@ impl Shard {
                     Joined::Later => return self.counters.subscriptions.add(1),
                     Joined::Now(reply) => {
                         self.counters.subscriptions.add(1);
-                        // Those who were there before hear of it before the new one does.
+                        // The present members are informed before the new one.
                         self.deliver_local(now);
                         JoinOutcome::Joined(reply)
                     }
@@ -64,7 +64,8 @@ impl Shard {
         }
     }
 
-    /// The home of a channel has no room for it: whoever has waited here is told.
+    /// Handles the refusal of a new channel by its home: every subscriber that waited here gets the
+    /// outcome of its join.
     pub(super) fn turned_down(&mut self, asked: u32, name: &ChannelName, now: Now) {
         for index in self.hub.turned_down(asked, name) {
             let Some(slot) = self.sessions.slot_at(index) else { continue };
@@ -74,7 +75,8 @@ impl Shard {
         }
     }
 
-    /// A subscription that was counted while it waited was refused by the channel's home.
+    /// The outcome of a subscription that was refused by the channel's home. It was counted while
+    /// it waited.
     pub(super) fn not_let_in(&mut self, why: TurnedDown) -> JoinOutcome {
         self.counters.subscriptions.sub(1);
         match why {
@@ -86,7 +88,7 @@ impl Shard {
         }
     }
 
-    /// Gives `what` to the dialect of a connection, on whichever core.
+    /// Delivers a message to the dialect of a connection, on any core.
     pub fn deliver_anywhere(&mut self, to: ConnId, what: DialectMessage, now: Now) {
         match to.core == self.core {
             true => self.tell(to.slot, &what, now),
@@ -94,7 +96,8 @@ impl Shard {
         }
     }
 
-    /// The same behind what this core has ordered as the home of a channel.
+    /// Delivers such a message after everything that this core has ordered before as the home of a
+    /// channel.
     pub(super) fn pass_on(&mut self, to: ConnId, what: DialectMessage, now: Now) {
         match to.core == self.core {
             true => self.tell(to.slot, &what, now),
@@ -130,13 +133,13 @@ impl Shard {
         }
     }
 
-    /// Publishes what was ordered from outside the cores.
+    /// Publishes an event by a command from outside the cores.
     pub fn publish_order(&mut self, app: u32, name: &str, event: &Event, now: Now) {
         self.counters.published.add(1);
         self.announce(app, name, event, now);
     }
 
-    /// Publishes what the server itself has to say on a channel.
+    /// Publishes an event of the server itself to a channel.
     pub(super) fn announce(&mut self, app: u32, name: &str, event: &Event, now: Now) {
         let published = self.hub.publish(app, name, event, None, now.ms, &mut self.mail);
         if let Published::Ordered(at) = published {
@@ -146,7 +149,8 @@ impl Shard {
         }
     }
 
-    /// Answering a question costs a look at every channel, or a word on every member.
+    /// Counts the work of a query that visits every channel of this core. The work for lists of
+    /// members is counted when they are answered.
     pub(super) fn charge_query(&self, query: &Query) {
         if let Query::Channels { .. } = query {
             let channels = self.hub.channel_count() as u64;
@@ -157,7 +161,7 @@ impl Shard {
     fn ask(&mut self, slot: Slot, query: &Query, part: u16, now: Now) {
         self.charge_query(query);
         let Some(session) = self.sessions.get_mut(slot) else { return };
-        // A WebSocket has no requests, and knows its questions by their part.
+        // A WebSocket has no tickets; it matches answers by their part.
         let ticket = session.ticket().unwrap_or_default();
         let ack = Ack { slot, ticket, part };
         let (ours, others) = self.hub.put(query, ack, now.ms, &mut self.mail);
@@ -174,7 +178,7 @@ impl Shard {
         }
     }
 
-    /// Delivers what the hub itself had to say to our subscribers.
+    /// Delivers the hub's own events to the subscribers on this core.
     pub(super) fn deliver_local(&mut self, now: Now) {
         while let Some((name, event)) = self.hub.next_local() {
             self.deliver(&name, &event, now);
@@ -187,7 +191,7 @@ impl Shard {
         self.deliver_to_listed(event, now);
     }
 
-    /// Puts the event into the queues of `self.subscribers`, and empties that list.
+    /// Queues the event for all connections in `self.subscribers`, and empties that list.
     fn deliver_to_listed(&mut self, event: &Event, now: Now) {
         if self.subscribers.is_empty() {
             return;
@@ -237,14 +241,14 @@ impl Shard {
         }
     }
 
-    /// Gives the dialect of one connection what somebody has to say to it.
+    /// Delivers a message to the dialect of one connection on this core.
     pub(super) fn tell(&mut self, slot: Slot, what: &DialectMessage, now: Now) {
         if !self.sessions.get_mut(slot).is_some_and(|it| it.is_open_socket()) {
             let mut effects = Vec::new();
             dialect::on_undelivered(what, &mut effects);
             return effects.into_iter().for_each(|effect| self.act(slot, effect, now));
         }
-        // What another session has asked for is not this one's.
+        // Effects of another session that is being served must not run for this one.
         let others = std::mem::take(&mut self.effects);
         if let Some((session, mut cx)) = self.session(slot, now) {
             let bound = session.queue_bytes(cx.env);
@@ -260,7 +264,8 @@ impl Shard {
         self.effects = others;
     }
 
-    /// Gives the dialects of `self.subscribers` what they are told, and empties that list.
+    /// Delivers a message to the dialects of all connections in `self.subscribers`, and empties
+    /// that list.
     fn deliver_message(&mut self, what: &DialectMessage, except: Option<ConnId>, now: Now) {
         let except = except.filter(|conn| conn.core == self.core).map(|conn| conn.slot);
         self.work.charge(WorkKind::Delivery, work::TELL * self.subscribers.len() as u64);
@@ -271,12 +276,13 @@ impl Shard {
                 self.tell(slot, what, now);
             }
         }
-        // What they did may have listed others, for deliveries of its own; those are through.
+        // Effects of the dialects may have used `self.subscribers` for deliveries of their own,
+        // which are complete. Only its allocation is restored.
         self.subscribers = listed;
         self.core_state.rest();
     }
 
-    /// Closes the connections of `self.subscribers`, and empties that list.
+    /// Closes all connections in `self.subscribers`, and empties that list.
     fn close_listed(&mut self, closing: &Closing, now: Now) {
         let others = std::mem::take(&mut self.effects);
         for index in std::mem::take(&mut self.subscribers) {

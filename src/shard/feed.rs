@@ -1,4 +1,4 @@
-//! Bytes of one connection, step by step, until its share of the turn is used up.
+//! Feeds received bytes to one connection, step by step, until its share of the turn is used up.
 
 use super::Shard;
 use crate::mem::Slot;
@@ -7,7 +7,7 @@ use crate::time::Now;
 use crate::work::{self, WorkKind};
 
 impl Shard {
-    /// Takes bytes, and keeps those that have to wait.
+    /// Feeds bytes to a connection, and holds those that have to wait.
     pub(super) fn feed_or_hold(&mut self, slot: Slot, bytes: &mut [u8], now: Now) {
         if let Some(at) = self.feed(slot, bytes, now) {
             if let Some(session) = self.sessions.get_mut(slot) {
@@ -18,8 +18,8 @@ impl Shard {
         self.list(slot);
     }
 
-    /// Steps a connection through bytes. Gives how many were taken if reading is paused; the
-    /// caller keeps the rest, and then lets the connection [go on](Shard::go_on) when it can.
+    /// Feeds bytes to a connection. If reading is paused, returns the number of bytes taken; the
+    /// caller must hold the rest and then call [`Shard::go_on`].
     pub(super) fn feed(&mut self, slot: Slot, bytes: &mut [u8], now: Now) -> Option<usize> {
         let begun = self.work.begin();
         let held = self.feed_steps(slot, bytes, now);
@@ -61,7 +61,8 @@ impl Shard {
         }
     }
 
-    /// The rest of this connection's input waits until all others that wait have had their share.
+    /// Pauses reading and puts the connection at the end of the list of those that wait for a later
+    /// turn.
     pub(super) fn stand_in_line(&mut self, slot: Slot) {
         let Some(session) = self.sessions.get_mut(slot) else { return };
         session.pause();

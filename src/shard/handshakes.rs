@@ -1,23 +1,24 @@
-//! Connections that have not sent a whole request so far: how many there may be.
+//! The limit of connections that have not sent a whole request yet.
 
 use super::Shard;
 use crate::mem::Slot;
 use crate::time::Now;
 
-/// How long a connection has at least to say what it wants, in milliseconds, however many others
-/// come meanwhile.
+/// The minimum time that a connection has for sending its first request, in milliseconds, however
+/// many others connect meanwhile.
 pub(super) const HANDSHAKE_MIN_MS: u64 = 2000;
 
 impl Shard {
-    /// Whether a further connection is accepted: there is room among those without a whole
-    /// request, or one of them has had its time and makes room. Else newcomers stay in the
-    /// backlog, where the kernel keeps them, until those that are here have been served.
+    /// Whether a further connection can be accepted: fewer than `limits.handshakes` connections are
+    /// without a whole request, or the oldest of them has had its minimum time and can be closed.
+    /// Otherwise new connections stay in the kernel's accept backlog.
     pub fn takes_newcomers(&mut self, now: Now) -> bool {
         self.fresh < self.env.config.limits.handshakes
             || self.oldest_handshake().is_some_and(|(_, since_ms)| has_had_its_time(since_ms, now))
     }
 
-    /// Further connections that may be accepted before [`Shard::takes_newcomers`] is asked again.
+    /// The number of further connections that may be accepted before the next call of
+    /// [`Shard::takes_newcomers`].
     pub fn handshakes_left(&self) -> usize {
         self.env.config.limits.handshakes.saturating_sub(self.fresh)
     }
@@ -35,9 +36,9 @@ impl Shard {
         self.handshakes.push_back((slot, now.ms));
     }
 
-    /// Who has been silent for longest makes room, once it has had its time: whoever says what it
-    /// wants is served soon, however many others say nothing. Accepts that were under way may
-    /// bring a few more than the bound allows.
+    /// Closes the oldest connection without a whole request if the limit is reached and the
+    /// connection has had its minimum time. Clients that send their request are then served soon,
+    /// however many others are silent. Accepts in flight may exceed the limit by a few connections.
     pub(super) fn make_room_for_handshake(&mut self, now: Now) {
         if self.fresh < self.env.config.limits.handshakes {
             return;
@@ -65,8 +66,8 @@ impl Shard {
         }
     }
 
-    /// Closes the idle connections of HTTP that have been idle for longest, at most `count` of
-    /// them, so that others get their places; says how many. It looks at every connection.
+    /// Closes at most `count` idle HTTP connections, those idle for longest first, to free their
+    /// slots. Returns the number closed. It visits every connection.
     pub fn close_idle(&mut self, count: usize) -> usize {
         let mut idle = Vec::new();
         for index in 0..self.sessions.end() {

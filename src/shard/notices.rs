@@ -1,4 +1,4 @@
-//! What happens to channels, as others are told of it.
+//! Channel events for webhooks.
 
 use super::Shard;
 use crate::dialect;
@@ -6,7 +6,8 @@ use crate::hub::{ChannelEvent, ChannelEventKind, Event};
 use crate::time::Now;
 
 impl Shard {
-    /// The oldest notice. Of some of them the channel's own subscribers are told, too.
+    /// The oldest channel event. A subscription count is also published to the channel's
+    /// subscribers, if the dialect has an event for it.
     pub fn next_notice(&mut self, now: Now) -> Option<ChannelEvent> {
         if let Some(notice) = self.notice.take() {
             return Some(notice);
@@ -22,17 +23,18 @@ impl Shard {
         Some(notice)
     }
 
-    /// Takes back a notice that could not be handed over.
+    /// Takes back a channel event that could not be handed over.
     pub fn keep_notice(&mut self, notice: ChannelEvent) {
         self.notice = Some(notice);
     }
 
-    /// Whether notices wait to be handed over.
+    /// Whether channel events wait to be handed over.
     pub fn has_notices(&self) -> bool {
         self.notice.is_some() || self.hub.has_notices()
     }
 
-    /// Notices that found no room since the last call.
+    /// The number of channel events that were dropped since the last call because their queue was
+    /// full.
     pub fn lost_notices(&mut self) -> u64 {
         self.counters.hooks_cancelled.add(self.hub.cancelled_notices());
         let mut lost = 0;

@@ -1,4 +1,4 @@
-//! What a shard does for proxied connections: the dials, and the words between two halves.
+//! The shard's part of proxied connections: dials, and messages between the two proxy legs.
 
 use super::Shard;
 use crate::gateway::proxy::UpstreamFailure;
@@ -7,29 +7,29 @@ use crate::session::{Dial, PeerMessage, ProxyEffect, Session};
 use crate::time::Now;
 
 impl Shard {
-    /// Whether connections may be made from here at all.
+    /// Whether this shard may dial upstreams, because some route leads to them.
     pub fn dials(&self) -> bool {
         self.dials_at_all
     }
 
-    /// Connections that have not sent a whole request yet.
+    /// The number of connections that have not sent a whole request yet.
     pub fn fresh(&self) -> usize {
         self.fresh
     }
 
-    /// The next connection that is to be made: give it a place with [`Shard::dial_at`], or say
-    /// with [`Shard::undialled`] that there is none.
+    /// The next dial. Give it a slot with [`Shard::dial_at`], or report with [`Shard::undialled`]
+    /// that there is none.
     pub fn next_dial(&mut self) -> Option<Dial> {
         loop {
             let dial = self.dials.pop_front()?;
-            // Nobody waits for it any more.
+            // Skips dials whose client no longer waits.
             if self.sessions.get_mut(dial.client).is_some_and(|client| client.waits_for_dial()) {
                 return Some(*dial);
             }
         }
     }
 
-    /// The connection is being made, at `index`, which must be free.
+    /// Adds the connection of a dial at `index`, which must be free.
     pub fn dial_at(&mut self, index: u32, dial: Dial, now: Now) -> Slot {
         self.counters.connections.add(1);
         self.counters.upstreams.add(1);
@@ -42,18 +42,18 @@ impl Shard {
         slot
     }
 
-    /// There is no place for the connection.
+    /// Reports to the client that there is no slot for its dial.
     pub fn undialled(&mut self, dial: &Dial, now: Now) {
         self.send_to_peer(dial.client, PeerMessage::Answered(Err(UpstreamFailure::NoSlot)), now);
     }
 
-    /// The connection is made; or it cannot be, by this errno.
+    /// Handles the outcome of a connect: success, or the errno of the failure.
     pub fn connected(&mut self, slot: Slot, outcome: Result<(), i32>, now: Now) {
         let Some((session, mut cx)) = self.session(slot, now) else { return };
         match outcome {
             Ok(()) => session.connected(&mut cx),
             Err(errno) => {
-                tracing::debug!(upstream = %session.peer(), errno, "an upstream is not there");
+                tracing::debug!(upstream = %session.peer(), errno, "an upstream is unavailable");
                 session.lost();
             }
         }
@@ -61,7 +61,7 @@ impl Shard {
         self.list(slot);
     }
 
-    /// Does what session `from` has asked for; `last_message` is what it leaves to its other half.
+    /// Runs the proxy effects of session `from`, and delivers its `last_message` to its other leg.
     pub(super) fn run_proxy_effects(
         &mut self,
         from: Slot,
@@ -85,17 +85,18 @@ impl Shard {
         }
     }
 
-    /// Gives a word to the session that it is for.
+    /// Delivers a message to session `to`.
     pub(super) fn send_to_peer(&mut self, to: Slot, message: PeerMessage, now: Now) {
         let Some((session, mut cx)) = self.session(to, now) else { return };
         session.on_peer(message, &mut cx);
         self.after(to, now);
-        // It may have been the end of what it has waited for.
+        // The message may have ended the reason for which reading was paused.
         self.go_on(to, now);
         self.list(to);
     }
 
-    /// Bytes have left a connection: whoever speaks to it may have waited for that.
+    /// Resumes reading from the other leg if it was paused because this connection's queue was full
+    /// and bytes were sent since.
     pub(super) fn relieve(&mut self, slot: Slot, now: Now) {
         let Some(other) = self.sessions.get_mut(slot).and_then(|it| it.has_drained()) else {
             return;

@@ -1,15 +1,15 @@
-//! Connections of listeners that speak TLS.
+//! Connections of listeners that use TLS.
 
 use super::Shard;
 use crate::mem::Slot;
 use crate::time::Now;
 use std::net::SocketAddr;
 
-/// Memory that is kept between two calls at most.
+/// The maximum capacity of the plaintext buffer that is kept between two calls, in bytes.
 const PLAIN_KEPT: usize = 128 * 1024;
 
 impl Shard {
-    /// A connection was accepted at `index`, which must be free, by the listener with this number.
+    /// Adds a connection that listener number `listener` accepted at `index`, which must be free.
     pub fn open_at(&mut self, index: u32, peer: SocketAddr, listener: usize, now: Now) -> Slot {
         let slot = self.open_by(listener as u16, index, peer, now);
         let env = self.env.clone();
@@ -35,7 +35,7 @@ impl Shard {
         plain.clear();
         let Some((session, mut cx)) = self.session(slot, now) else { return };
         if session.is_sealed() && (session.is_paused() || cx.work.is_spent()) {
-            // A handshake is dear: it waits as it came.
+            // A handshake costs much work, so its bytes are held encrypted until a later turn.
             session.hold(bytes);
             self.plain = plain;
             return self.stand_in_line(slot);
@@ -49,7 +49,7 @@ impl Shard {
         if ended {
             self.eof(slot, now);
         }
-        // What has failed is no longer among those without a request.
+        // A connection that has failed is no longer counted among those without a whole request.
         self.after(slot, now);
         self.list(slot);
         if plain.capacity() <= PLAIN_KEPT {

@@ -1,11 +1,11 @@
-//! Reading that was stopped goes on: when a turn has work to spare, or what held it up is gone.
+//! Resumes paused reading when a turn has work left, or when the reason for the pause has ended.
 
 use super::Shard;
 use crate::mem::Slot;
 use crate::time::Now;
 
 impl Shard {
-    /// Whether connections wait that can go on with the next turn.
+    /// Whether anything waits that can continue in the next turn.
     pub fn is_restless(&self) -> bool {
         !self.closing_effects.is_empty()
             || !self.last_messages.is_empty()
@@ -13,13 +13,13 @@ impl Shard {
                 && !self.mail.up_is_full(self.mail_bound)
     }
 
-    /// Heap bytes of kept windows of compression, and of messages that are being decompressed.
+    /// Heap bytes of kept compression windows and of messages that are being decompressed.
     pub fn inflated_bytes(&self) -> usize {
         self.codecs.held_bytes()
     }
 
-    /// Call once a turn, after mail was handed over: reading goes on where congestion or the
-    /// turn's share of work had stopped it.
+    /// Call once a turn, after mail was handed over. Resumes connections that were paused by
+    /// congestion or because the turn's share of work was used up.
     pub fn next_turn(&mut self, now: Now) {
         self.codecs.new_turn();
         self.work.new_turn();
@@ -40,13 +40,14 @@ impl Shard {
         let mut unserved = Vec::new();
         for slot in std::mem::take(&mut self.waiting) {
             if self.codecs.is_spent() || self.work.is_spent() {
-                // Before those that have had their share.
+                // These come before the connections that have had their share.
                 unserved.push(slot);
                 continue;
             }
             if let Some(session) = self.sessions.get_mut(slot) {
                 session.waits = false;
-                // The one before may have filled the lanes again: then this one waits on.
+                // The connection before may have caused congestion again; then this one keeps
+                // waiting.
                 self.go_on(slot, now);
             }
         }
@@ -54,7 +55,7 @@ impl Shard {
         self.waiting = unserved;
     }
 
-    /// Large compressed messages, one after the other.
+    /// Decompresses large messages, one after the other.
     fn next_large(&mut self, now: Now) {
         while !self.codecs.is_spent()
             && let Some(slot) = self.codecs.large.call()
@@ -67,13 +68,13 @@ impl Shard {
         }
     }
 
-    /// Goes on reading what was paused, if nothing is against it any more. What congestion or the
-    /// turn's share of work holds up is taken up again by [`Shard::next_turn`], all else by what
-    /// ends the pause.
+    /// Resumes reading from a connection if nothing prevents it. [`Shard::next_turn`] resumes what
+    /// congestion or the turn's share of work has paused; any other pause is resumed by what ends
+    /// it.
     pub(super) fn go_on(&mut self, slot: Slot, now: Now) {
         let Some((session, cx)) = self.session(slot, now) else { return };
         if session.waits {
-            return; // Its turn comes.
+            return; // Resumed by `next_turn`.
         }
         if session.may_resume(&cx) {
             self.resume(slot, now);

@@ -1,4 +1,4 @@
-//! What a listener offers: versions, certificates by name, and whose clients it takes.
+//! The server side of TLS: versions, certificates by server name, and client certificates.
 
 use super::Filter;
 use super::files::{Error, FileKind, Pair, Roots};
@@ -19,33 +19,35 @@ use sha2::{Digest, Sha256};
 use std::path::Path;
 use std::sync::Arc;
 
-/// Whether clients show certificates.
+/// Whether clients have to show a certificate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mutual {
-    /// They are not asked for any.
+    /// No certificate is requested.
     #[default]
     None,
-    /// They may; one that is shown must be right.
+    /// A certificate is requested; without one the connection is accepted, with an invalid one it
+    /// is refused.
     Requested,
-    /// They must.
+    /// A valid certificate is required.
     Required,
 }
 
 /// A version of TLS.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 pub enum TlsVersion {
-    /// RFC 5246, with the suites that have forward secrecy and authenticated encryption only.
+    /// TLS 1.2 (RFC 5246), only with cipher suites that have forward secrecy and authenticated
+    /// encryption.
     #[default]
     #[serde(rename = "1.2")]
     V12,
-    /// RFC 8446.
+    /// TLS 1.3 (RFC 8446).
     #[serde(rename = "1.3")]
     V13,
 }
 
 impl TlsVersion {
-    /// This one and all that are newer.
+    /// This version and all newer ones.
     pub(super) fn on(self) -> &'static [&'static SupportedProtocolVersion] {
         static ALL: [&SupportedProtocolVersion; 2] = [&TLS13, &TLS12];
         match self {
@@ -55,17 +57,18 @@ impl TlsVersion {
     }
 }
 
-/// What an [`Acceptor`] is made of.
+/// The configuration of an [`Acceptor`].
 pub struct Setup<'a> {
-    /// Certificates with their keys; the first is for clients that name none of the others.
+    /// Certificates with their keys. The first is used for clients whose server name none of the
+    /// others has.
     pub pairs: Vec<Pair>,
-    /// Whether clients show certificates.
+    /// Whether clients have to show a certificate.
     pub mutual: Mutual,
-    /// Who vouches for them.
+    /// The certificate authorities, or certificates, by which client certificates are verified.
     pub client_ca: Option<Roots>,
     /// The oldest version that is accepted.
     pub min_version: TlsVersion,
-    /// Protocols of ALPN, in the order of preference. Empty is no ALPN.
+    /// ALPN protocols in the order of preference; if empty, ALPN is not used.
     pub alpn: &'a [String],
 }
 
@@ -87,11 +90,12 @@ impl Setup<'_> {
     }
 }
 
-/// What a listener offers. Two are equal when they are made of the same, tickets aside.
+/// A listener's TLS configuration. Two are equal if they were made from equal configurations; their
+/// ticket keys may differ.
 #[derive(Clone, Debug)]
 pub struct Acceptor {
     config: Arc<ServerConfig>,
-    /// Of all that it is made of.
+    /// SHA-256 of the configuration.
     digest: [u8; 32],
 }
 
@@ -104,11 +108,11 @@ impl PartialEq for Acceptor {
 impl Eq for Acceptor {}
 
 impl Acceptor {
-    /// Checks that everything fits together, and makes keys for tickets, which change by
-    /// themselves.
+    /// Checks the configuration, and makes keys for session tickets, which are rotated
+    /// automatically.
     ///
     /// # Errors
-    /// A key does not belong to its certificate, or the library refuses something else.
+    /// A key does not belong to its certificate, or `rustls` refuses something else.
     pub fn new(setup: Setup<'_>) -> Result<Acceptor, Error> {
         let provider = Arc::new(ring::default_provider());
         let digest = setup.digest();
@@ -135,7 +139,7 @@ impl Acceptor {
         Ok(Acceptor { config: Arc::new(config), digest })
     }
 
-    /// A filter for a connection that has just been accepted.
+    /// Makes the filter of an accepted connection. `None` if `rustls` refuses the configuration.
     pub fn accept(&self) -> Option<Filter> {
         let conn = UnbufferedServerConnection::new(self.config.clone()).ok()?;
         Some(Filter::new(Conn::Server(conn)))
@@ -149,20 +153,21 @@ pub(super) fn certified(pair: Pair, provider: &CryptoProvider) -> Result<Certifi
     let certified = CertifiedKey::new(pair.chain, key);
     match certified.keys_match() {
         Ok(()) => Ok(certified),
-        // The library does not read it.
+        // `rustls` cannot read a certificate of X.509 version 1.
         Err(_) if is_v1_pair(&certified) => Ok(certified),
         Err(rustls::Error::InconsistentKeys(_)) => Err(refused(FileKind::OtherKey(pair.file))),
         Err(error) => Err(Error::new(&pair.file, FileKind::Refused(error))),
     }
 }
 
-/// Whether it is a certificate of X.509 version 1 that belongs to its key.
+/// Whether the first certificate is of X.509 version 1 and its key is the private key's.
 fn is_v1_pair(certified: &CertifiedKey) -> bool {
     let key = certified.cert.first().and_then(|it| v1_public_key(it));
     key.is_some() && certified.key.public_key().as_deref() == key
 }
 
-/// Certificates by the names in them (RFC 6066 section 3), in the order of the configuration.
+/// Selects a certificate by the client's server name (RFC 6066 section 3), in the order of the
+/// configuration.
 #[derive(Debug)]
 struct ByName(Vec<Arc<CertifiedKey>>);
 
@@ -177,7 +182,8 @@ impl ResolvesServerCert for ByName {
         };
         let found = self.0.iter().filter(named).find(fits);
         let found = found.or_else(|| self.0.iter().find(fits));
-        // With one that does not fit, the handshake fails as one without a common signature.
+        // If no key has a signature scheme of the client, any certificate will do: the handshake
+        // then fails because there is no common scheme.
         found.or_else(|| self.0.first()).cloned()
     }
 }

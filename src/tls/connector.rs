@@ -1,4 +1,5 @@
-//! What is offered to servers: versions, a certificate, and who has to vouch for theirs.
+//! The client side of TLS, for connections to upstream servers: versions, a client certificate, and
+//! the roots by which servers are verified.
 
 use super::Filter;
 use super::acceptor::{TlsVersion, certified};
@@ -13,11 +14,11 @@ use sha2::{Digest, Sha256};
 use std::path::Path;
 use std::sync::Arc;
 
-/// What a [`Connector`] is made of.
+/// The configuration of a [`Connector`].
 pub struct Offer {
-    /// Who vouches for servers; `None` is those whom the system trusts.
+    /// The roots by which servers are verified; `None` is those of the system.
     pub roots: Option<Roots>,
-    /// What is shown to a server that asks for a certificate.
+    /// The client certificate and its key, for servers that request one.
     pub pair: Option<Pair>,
     /// The oldest version that is accepted.
     pub min_version: TlsVersion,
@@ -38,12 +39,13 @@ impl Offer {
     }
 }
 
-/// What is offered to servers. Two are equal when they are made of the same, what the system trusts
-/// and sessions aside. It keeps sessions, so that the next handshake with a server is shorter.
+/// The TLS configuration for connections to servers. Two are equal if they were made from equal
+/// configurations; the system's roots and the stored sessions are not compared. Sessions are stored
+/// to resume them in later handshakes with the same server.
 #[derive(Clone, Debug)]
 pub struct Connector {
     config: Arc<ClientConfig>,
-    /// Of all that it is made of.
+    /// SHA-256 of the configuration.
     digest: [u8; 32],
 }
 
@@ -56,10 +58,10 @@ impl PartialEq for Connector {
 impl Eq for Connector {}
 
 impl Connector {
-    /// Checks that everything fits together.
+    /// Checks the configuration.
     ///
     /// # Errors
-    /// The key does not belong to the certificate, or the library refuses something else.
+    /// The key does not belong to the certificate, or `rustls` refuses something else.
     pub fn new(offer: Offer) -> Result<Connector, Error> {
         let provider = Arc::new(ring::default_provider());
         let digest = offer.digest();
@@ -67,7 +69,8 @@ impl Connector {
         let builder = ClientConfig::builder_with_provider(provider.clone());
         let builder = builder.with_protocol_versions(offer.min_version.on()).map_err(other)?;
         let verifier = offer.roots.unwrap_or_else(Roots::of_system).verifier()?;
-        // Not less than the library's own verifier: see `listed`.
+        // This verifier checks certificates that are not listed as the standard verifier does: see
+        // `listed`.
         let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
         let mut config = match offer.pair {
             None => builder.with_no_client_auth(),
@@ -80,8 +83,9 @@ impl Connector {
         Ok(Connector { config: Arc::new(config), digest })
     }
 
-    /// A filter for a connection that has just been made to the server of this name or address,
-    /// which its certificate has to have. It has something to say first. `None` if that is neither.
+    /// Makes the filter of a connection to the server with this DNS name or address, which the
+    /// server's certificate must have. It has a ClientHello to be sent at once. `None` if `name` is
+    /// neither a DNS name nor an address.
     pub fn connect(&self, name: &str) -> Option<Filter> {
         let name = ServerName::try_from(name).ok()?.to_owned();
         let conn = UnbufferedClientConnection::new(self.config.clone(), name).ok()?;

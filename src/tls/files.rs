@@ -1,4 +1,4 @@
-//! Certificates and keys from files: PEM (PKCS#1, PKCS#8, SEC1) and PKCS#12.
+//! Reads certificates and keys from files: PEM (PKCS#1, PKCS#8, SEC1) and PKCS#12.
 
 use super::listed;
 use p12_keystore::{KeyStore, KeyStoreEntry, Pkcs12ImportPolicy};
@@ -13,10 +13,10 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Bytes of one file of certificates or keys.
+/// The maximum length of a file of certificates or keys, in bytes.
 const FILE_BYTES: u64 = 1024 * 1024;
 
-/// What is wrong with a file of certificates or keys.
+/// An error in a file of certificates or keys.
 #[derive(Debug)]
 pub struct Error {
     /// The file.
@@ -25,53 +25,54 @@ pub struct Error {
     pub what: FileKind,
 }
 
-/// See [`Error`]. Nothing of a key is ever shown.
+/// What is wrong with a file. No part of a private key is ever in it.
 #[derive(Debug, thiserror::Error)]
 pub enum FileKind {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("cannot be read: {0}")]
     Read(io::Error),
-    /// It is longer than any such file.
+    /// The file is longer than 1 MiB.
     #[error("is longer than 1 MiB")]
     TooLong,
-    /// It is not PEM.
+    /// The file is not PEM.
     #[error("is not PEM: {0}")]
     Pem(String),
-    /// It has no certificate.
+    /// The file has no certificate.
     #[error("holds no certificate (`-----BEGIN CERTIFICATE-----`)")]
     NoCertificate,
-    /// It has no private key.
+    /// The file has no private key.
     #[error("holds no private key (PKCS#8, PKCS#1 or SEC1)")]
     NoKey,
-    /// Its key is encrypted.
+    /// The private key is encrypted.
     #[error("holds an encrypted private key; decrypt it, or use PKCS#12 with a password")]
     EncryptedKey,
-    /// Its key is of a kind that TLS has no use for here.
+    /// The private key is of a type that is not supported.
     #[error(
         "holds a private key of a kind that is not supported; supported: RSA of 2048 to 8192 \
              bits, ECDSA on P-256 or P-384, Ed25519"
     )]
     KeyKind,
-    /// Its key is that of another certificate.
+    /// The private key does not belong to the first certificate of this file.
     #[error("holds a private key that does not belong to the first certificate in {}",
             .0.display())]
     OtherKey(PathBuf),
-    /// It is not PKCS#12, or the password is another one.
+    /// The file is not PKCS#12, or the password is wrong.
     #[error("is not PKCS#12, or the password is wrong: {0}")]
     Pkcs12(String),
-    /// A PKCS#12 file without a key that has its certificate.
+    /// The PKCS#12 file has no private key with its certificate.
     #[error("holds no private key with its certificate")]
     NoPair,
-    /// A PKCS#12 file without the entry that is asked for.
+    /// The PKCS#12 file has no entry of this name with a certificate, or with a key where one is
+    /// needed.
     #[error("holds no entry `{0}` of that kind")]
     NoEntry(String),
-    /// A certificate that nobody can be verified by.
+    /// A certificate cannot be used as a trust anchor.
     #[error("holds a certificate that cannot be used: {0}")]
     BadCertificate(rustls::Error),
-    /// The certificates do not make a verifier.
+    /// No verifier can be made from the certificates.
     #[error("cannot verify the other side: {0}")]
     Verifier(rustls::server::VerifierBuilderError),
-    /// Anything else that the library says.
+    /// Another error of `rustls`.
     #[error("{0}")]
     Refused(rustls::Error),
 }
@@ -90,7 +91,7 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// A certificate, those that vouch for it, and its key.
+/// A certificate with its chain and its private key.
 #[derive(Debug)]
 pub struct Pair {
     pub(super) chain: Vec<CertificateDer<'static>>,
@@ -99,27 +100,28 @@ pub struct Pair {
     pub(super) key_file: PathBuf,
 }
 
-/// Those who vouch for the other side, and may be the other side themselves.
+/// Trusted certificates by which the peer's certificate is verified: as certificate authorities, or
+/// as the peer's own certificate.
 pub struct Roots {
     pub(super) store: RootCertStore,
-    /// The certificates of the file. One of them is accepted as it is; those of the system are
-    /// authorities only.
+    /// The certificates of the file. A peer may show one of these as its own; those of the system
+    /// are used as authorities only.
     pub(super) listed: Vec<CertificateDer<'static>>,
     pub(super) digest: [u8; 32],
     pub(super) file: PathBuf,
 }
 
 impl Roots {
-    /// The authorities of the system alone, or, if it has none, Mozilla's.
+    /// The system's certificate authorities, or Mozilla's if the system has none.
     pub fn of_system() -> Roots {
         let file = PathBuf::from("the system's certificates");
         Roots { store: system_roots(), listed: Vec::new(), digest: [0; 32], file }
     }
 
-    /// What verifies servers by them.
+    /// Makes the verifier of servers' certificates.
     ///
     /// # Errors
-    /// There is none.
+    /// No verifier can be made, for example without any root.
     pub fn verifier(self) -> Result<Arc<dyn ServerCertVerifier>, Error> {
         let file = self.file.clone();
         let provider = Arc::new(ring::default_provider());
@@ -127,7 +129,7 @@ impl Roots {
         verifier.map_err(|error| Error::new(&file, FileKind::Verifier(error)))
     }
 
-    /// These, and those whom the system trusts.
+    /// Adds the system's certificate authorities.
     pub fn with_system(mut self) -> Roots {
         self.store.extend(system_roots().roots);
         self.digest[0] ^= 1;
@@ -135,16 +137,16 @@ impl Roots {
     }
 }
 
-/// Certificates of one file, the server's own first.
+/// A certificate chain of one file, with the server's own certificate first.
 #[derive(Debug)]
 pub struct CertificateChain(Vec<CertificateDer<'static>>, PathBuf);
 
 impl CertificateChain {
-    /// Puts the key beside the chain that is read from `file`. Whether they belong together is
-    /// found out later.
+    /// Adds the private key, which is read from `file`. Whether it belongs to the certificate is
+    /// checked later.
     ///
     /// # Errors
-    /// The file cannot be read, or holds no key.
+    /// The file cannot be read, or has no usable private key.
     pub fn with_key(self, file: &Path) -> Result<Pair, Error> {
         let text = read(file)?;
         let key = PrivateKeyDer::from_pem_slice(&text).map_err(|error| {
@@ -152,7 +154,7 @@ impl CertificateChain {
             let what = match error {
                 pem::Error::NoItemsFound if encrypted => FileKind::EncryptedKey,
                 pem::Error::NoItemsFound => FileKind::NoKey,
-                // What is wrong in the text is not shown: it may be of the key.
+                // The parser's message is not passed on, because it may contain a part of the key.
                 _ => FileKind::Pem("it is damaged".to_owned()),
             };
             Error::new(file, what)
@@ -161,10 +163,10 @@ impl CertificateChain {
     }
 }
 
-/// Reads the certificates of a server from PEM.
+/// Reads a server's certificate chain from PEM.
 ///
 /// # Errors
-/// The file cannot be read, or holds none.
+/// The file cannot be read, or has no certificate.
 pub fn pem_chain(file: &Path) -> Result<CertificateChain, Error> {
     match certificates(file)? {
         chain if chain.is_empty() => Err(Error::new(file, FileKind::NoCertificate)),
@@ -172,11 +174,11 @@ pub fn pem_chain(file: &Path) -> Result<CertificateChain, Error> {
     }
 }
 
-/// Reads a key of a PKCS#12 file and the certificates that belong to it: those of the entry
-/// `alias`, or of the first one if that is empty.
+/// Reads a private key and its certificate chain from a PKCS#12 file: those of the entry `alias`,
+/// or of the first entry with both if `alias` is empty.
 ///
 /// # Errors
-/// The file cannot be read, holds no such pair, or the password is wrong.
+/// The file cannot be read or has no such entry, or the password is wrong.
 pub fn pkcs12_pair(path: &Path, password: &str, alias: &str) -> Result<Pair, Error> {
     let store = pkcs12(path, password, Pkcs12ImportPolicy::Strict)?;
     let found = store.entries().find_map(|(name, entry)| match entry {
@@ -200,14 +202,14 @@ fn pkcs12(path: &Path, password: &str, policy: Pkcs12ImportPolicy) -> Result<Key
         .map_err(|error| Error::new(path, FileKind::Pkcs12(error.to_string())))
 }
 
-/// The case of these names does not count in Java's stores.
+/// Compares entry names without regard to case, as Java's key stores do.
 fn is_alias(name: &str, alias: &str) -> bool {
     name.eq_ignore_ascii_case(alias)
 }
 
-/// Reads the certificates of a PKCS#12 file by which others are verified: of the entries `aliases`,
-/// or, if there are none, all that the file says are trusted. A file that says so of none, as other
-/// programs than Java's write it, trusts them all.
+/// Reads trusted certificates from a PKCS#12 file: those of the entries `aliases`, or, if `aliases`
+/// is empty, all that the file marks as trusted. If it marks none, as in files that were not
+/// written by Java, all its certificates are trusted.
 ///
 /// # Errors
 /// As [`pkcs12_pair`].
@@ -242,10 +244,10 @@ pub fn pkcs12_roots(path: &Path, password: &str, aliases: &[String]) -> Result<R
     make_roots(path, found)
 }
 
-/// Reads the certificates by which clients are verified.
+/// Reads trusted certificates from PEM.
 ///
 /// # Errors
-/// As [`pem_chain`].
+/// As [`pem_chain`]; or a certificate cannot be used as a trust anchor.
 pub fn roots(path: &Path) -> Result<Roots, Error> {
     make_roots(path, certificates(path)?)
 }
@@ -265,7 +267,7 @@ fn make_roots(path: &Path, certificates: Vec<CertificateDer<'static>>) -> Result
     Ok(Roots { store, listed: certificates, digest, file: path.to_owned() })
 }
 
-/// Those whom the system trusts to vouch for servers, or, if it has none, Mozilla's.
+/// The system's certificate authorities, or Mozilla's if the system has none.
 fn system_roots() -> RootCertStore {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);

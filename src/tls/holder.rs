@@ -1,29 +1,30 @@
-//! What a client's certificate says of who holds it (RFC 5280).
+//! The names and the validity in a client's certificate (RFC 5280).
 
 use x509_parser::asn1_rs::FromDer;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::x509::AttributeTypeAndValue;
 
-/// Names of one certificate, and when it is good. Texts with control characters are left out: in
-/// them, what one reader takes for the end is a letter for another.
+/// The names in a certificate and its validity. Names with control characters are left out, because
+/// readers differ in whether such a character ends the name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Holder {
     /// The common names of the subject (`CN`).
     pub common_names: Vec<String>,
-    /// Its organisational units (`OU`).
+    /// The organisational units of the subject (`OU`).
     pub units: Vec<String>,
-    /// Its alternative names (section 4.2.1.6), each with its kind in front: `dns:` in lower case,
-    /// `email:`, `uri:`, `ip:`.
+    /// The subject's alternative names (RFC 5280 section 4.2.1.6), each with a prefix for its kind:
+    /// `dns:` (the name is in lower case), `email:`, `uri:` or `ip:`.
     pub alternative_names: Vec<String>,
-    /// The first second at which it is good, since 1970.
+    /// The first second of validity, since 1970.
     pub from_s: i64,
-    /// The last one.
+    /// The last second of validity, since 1970.
     pub until_s: i64,
 }
 
 impl Holder {
-    /// Reads a certificate in DER. `None` if it is none, or says something twice.
+    /// Reads a certificate in DER. `None` if it is malformed, or has more than one subjectAltName
+    /// extension.
     pub fn read(der: &[u8]) -> Option<Holder> {
         let (rest, certificate) = X509Certificate::from_der(der).ok()?;
         if !rest.is_empty() {
@@ -42,7 +43,7 @@ impl Holder {
         })
     }
 
-    /// Whether it is good at that second since 1970.
+    /// Whether the certificate is valid at `now_s` seconds since 1970.
     pub fn is_good_at(&self, now_s: u64) -> bool {
         i64::try_from(now_s).is_ok_and(|now_s| (self.from_s..=self.until_s).contains(&now_s))
     }

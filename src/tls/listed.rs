@@ -1,12 +1,13 @@
-//! Certificates that are trusted themselves, without an authority: a peer that shows one of them,
-//! byte for byte, and proves that it has the key.
+//! Verification by listed certificates: a peer is accepted without a certificate authority if it
+//! shows one of them, byte for byte, and proves that it has the private key.
 //!
-//! `webpki` takes the listed certificates for authorities alone. It refuses one as the end of a
-//! chain if it is marked as an authority (`CA:TRUE`, as `keytool` and `openssl req -x509` mark
-//! self-signed ones), if it is X.509 version 1, and if it has a common name and no
-//! subjectAltName. So for a listed certificate, and for no other, this module checks what is left
-//! to check: dates, purpose, name, and the signature of the handshake. What is not listed goes to
-//! `webpki` unchanged; a listed authority gives its common name no meaning in what it has signed.
+//! `webpki` uses the listed certificates as authorities only. It refuses one as an end-entity
+//! certificate if it is marked as an authority (`CA:TRUE`, as `keytool` and `openssl req -x509`
+//! mark self-signed certificates), if it is X.509 version 1, or if it has a common name and no
+//! subjectAltName. So for a listed certificate, and for no other, this module does the remaining
+//! checks itself: validity, purpose, name, and the signature of the handshake. Certificates that
+//! are not listed are verified by `webpki` unchanged; in those that a listed authority has signed,
+//! the common name is not used.
 
 use super::files::Roots;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -28,38 +29,40 @@ use x509_parser::asn1_rs::FromDer;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::x509::X509Version;
 
-/// What a listed certificate may be shown for.
+/// The purpose for which a certificate is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Purpose {
     Server,
     Client,
 }
 
-/// The certificates of a file of trusted ones.
+/// The listed certificates: those of a file of trusted certificates.
 #[derive(Debug)]
 struct Listed {
     certificates: Vec<CertificateDer<'static>>,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
-/// Verifies servers: by a listed certificate, or as `webpki` does by the listed authorities.
+/// Verifies servers: by a listed certificate, or by `webpki` with the listed certificates as
+/// authorities.
 #[derive(Debug)]
 struct ServerVerifier {
     listed: Listed,
     chains: Arc<WebPkiServerVerifier>,
 }
 
-/// Verifies clients in the same way.
+/// Verifies clients: by a listed certificate, or by `webpki` with the listed certificates as
+/// authorities.
 #[derive(Debug)]
 struct ClientVerifier {
     listed: Listed,
     chains: Arc<dyn ClientCertVerifier>,
 }
 
-/// What verifies servers by `roots`.
+/// Makes the verifier of servers by `roots`.
 ///
 /// # Errors
-/// There is none.
+/// No verifier can be made of `roots`.
 pub(super) fn server_verifier(
     roots: Roots,
     provider: &Arc<CryptoProvider>,
@@ -69,10 +72,11 @@ pub(super) fn server_verifier(
     Ok(Arc::new(ServerVerifier { listed: Listed::new(roots.listed, provider), chains }))
 }
 
-/// What verifies clients by `roots`; with `optional`, those that show a certificate.
+/// Makes the verifier of clients by `roots`. With `optional`, a client without a certificate is
+/// accepted, too.
 ///
 /// # Errors
-/// There is none.
+/// No verifier can be made of `roots`.
 pub(super) fn client_verifier(
     roots: Roots,
     optional: bool,
@@ -85,8 +89,8 @@ pub(super) fn client_verifier(
     Ok(Arc::new(ClientVerifier { listed: Listed::new(roots.listed, provider), chains }))
 }
 
-/// The public key (SubjectPublicKeyInfo) of a certificate of version 1, which `webpki` does not
-/// read. `None` of any other.
+/// The public key (SubjectPublicKeyInfo) of a certificate of X.509 version 1, which `webpki` cannot
+/// read. `None` for any other certificate.
 pub(super) fn v1_public_key(der: &[u8]) -> Option<&[u8]> {
     let (rest, certificate) = X509Certificate::from_der(der).ok()?;
     let is_v1 = rest.is_empty() && certificate.version() == X509Version::V1;
@@ -102,7 +106,7 @@ impl Listed {
         self.certificates.iter().any(|it| **it == **certificate)
     }
 
-    /// Verifies a signature of TLS 1.2 by the key of `certificate`.
+    /// Verifies a handshake signature of TLS 1.2 with the key of `certificate`.
     fn verify_tls12(
         &self,
         message: &[u8],
@@ -118,7 +122,7 @@ impl Listed {
         let Some((_, fitting)) = mapping.find(|(scheme, _)| *scheme == dss.scheme) else {
             return Err(PeerIncompatible::NoSignatureSchemesInCommon.into());
         };
-        // In TLS 1.2 a scheme names a hash and no curve, so that several algorithms may fit.
+        // In TLS 1.2 a signature scheme names a hash but no curve, so several algorithms may match.
         let is_valid = fitting.iter().any(|it| {
             it.public_key_alg_id().as_ref() == algorithm
                 && it.verify_signature(key, message, dss.signature()).is_ok()
@@ -129,7 +133,7 @@ impl Listed {
         }
     }
 
-    /// The same of TLS 1.3.
+    /// Verifies a handshake signature of TLS 1.3 with the key of `certificate`.
     fn verify_tls13(
         &self,
         message: &[u8],
@@ -231,8 +235,8 @@ impl ClientCertVerifier for ClientVerifier {
     }
 }
 
-/// Reads a listed certificate, and checks that it is valid now, and for this purpose if it names
-/// any (RFC 5280 section 4.2.1.12).
+/// Reads a listed certificate and checks that it is valid now, and that it permits `purpose` if it
+/// has extended key usages (RFC 5280 section 4.2.1.12).
 fn usable<'d>(
     der: &'d CertificateDer<'_>,
     purpose: Purpose,
@@ -260,9 +264,8 @@ fn usable<'d>(
     }
 }
 
-/// Whether the server of this name may show it: by subjectAltName, or, of a certificate that has
-/// none, by the common name, of several the last, which is the most specific one (RFC 6125
-/// section 6.4.4).
+/// Checks that a listed certificate is for the server `name`: by its subjectAltName, or, if it has
+/// none, by its last common name, which is the most specific one (RFC 6125 section 6.4.4).
 fn verify_name(
     certificate: &X509Certificate<'_>,
     der: &CertificateDer<'_>,
@@ -280,8 +283,8 @@ fn verify_name(
     }
 }
 
-/// Whether a common name is that of a server: an address, or a name whatever its case, in which
-/// `*` stands for the whole first label and at least two follow (RFC 6125 section 6.4.3).
+/// Whether a common name matches the server's address or DNS name. Case is ignored. A `*` stands
+/// for the whole first label, and at least two labels must follow (RFC 6125 section 6.4.3).
 fn is_named(common: &str, name: &ServerName<'_>) -> bool {
     let name = match name {
         ServerName::DnsName(name) => name.as_ref(),
@@ -301,16 +304,17 @@ fn is_named(common: &str, name: &ServerName<'_>) -> bool {
     }
 }
 
-/// The algorithm's identifier and the key itself of a SubjectPublicKeyInfo.
+/// Splits a SubjectPublicKeyInfo into the algorithm's identifier and the key.
 fn split_key(spki: &[u8]) -> Option<(&[u8], &[u8])> {
     let (spki, _) = contents(spki, 0x30)?;
     let (algorithm, rest) = contents(spki, 0x30)?;
     let (bits, _) = contents(rest, 0x03)?;
-    // A key is a whole number of octets.
+    // The first byte is the number of unused bits, which must be 0.
     Some((algorithm, bits.strip_prefix(&[0])?))
 }
 
-/// What a DER value of this tag holds, and what comes after the value.
+/// Splits `der` into the content of its first value, which must have this tag, and the bytes after
+/// the value.
 fn contents(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
     let (first, rest) = der.strip_prefix(&[tag])?.split_first()?;
     let (len, rest) = match usize::from(*first) {
@@ -371,7 +375,7 @@ mod tests {
         for cut in 0..long.len() {
             assert_eq!(split_key(&long[..cut]), None, "{cut}");
         }
-        // Bits that are not used, and a length that no machine has.
+        // Unused bits, and a length that does not fit into `usize`.
         assert_eq!(split_key(&[0x30, 6, 0x30, 0, 3, 2, 1, 7]), None);
         assert_eq!(split_key(&[&[0x30, 0xff][..], &[0xff; 127]].concat()), None);
     }

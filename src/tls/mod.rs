@@ -1,11 +1,13 @@
-//! TLS 1.2 and 1.3 by `rustls`, as a filter between the bytes of a connection and its session, for
-//! connections that are accepted and those that are made.
+//! TLS 1.2 and 1.3 by `rustls`, as a filter between the socket's bytes and the session, for
+//! accepted connections and for connections to upstream servers.
 //!
-//! The unbuffered connection is used: records are decrypted where they were received, and written
-//! straight into what is sent. The buffered one would copy both once more, and keep a buffer of
-//! 4 KiB for each idle connection. Here an idle connection holds its keys and nothing else.
+//! It uses the unbuffered API of `rustls`: records are decrypted in the receive buffer, and
+//! encrypted records are written directly to the bytes to be sent. The buffered API would copy both
+//! once more, and keep a buffer of 4 KiB for each idle connection. Here an idle connection holds
+//! only its TLS state.
 //!
-//! The library reads the system's clock itself, for tickets and for the dates of certificates.
+//! `rustls` reads the system's clock itself, for session tickets and for the validity of
+//! certificates.
 
 mod acceptor;
 mod connector;
@@ -28,14 +30,14 @@ use sha2::{Digest, Sha256};
 use side::{Chunk, Conn};
 use std::sync::Arc;
 
-/// Bytes that a record has beside its payload, at most: header, nonce, tag, type.
+/// The maximum overhead of a record in bytes: header, nonce, tag and type.
 const RECORD_OVERHEAD: usize = 32;
-/// Room for a key update that leaves with a record.
+/// Bytes of room for a key update or an alert that is sent with a record.
 const KEY_UPDATE_BYTES: usize = 64;
-/// The first byte of a TLS connection: a record with a handshake message (RFC 8446 section 5.1).
+/// The first byte of a TLS connection: content type handshake (RFC 8446 section 5.1).
 const HANDSHAKE_RECORD: u8 = 22;
 
-/// Who a client has proved to be.
+/// A client's verified certificate.
 #[derive(Debug, PartialEq, Eq)]
 pub struct PeerCertificate {
     certificate: CertificateDer<'static>,
@@ -48,65 +50,65 @@ impl PeerCertificate {
         PeerCertificate { certificate: certificate.clone(), fingerprint }
     }
 
-    /// Its certificate, in DER, verified by the listener's `client_ca`.
+    /// The certificate in DER; it was verified by the listener's `client_ca`.
     pub fn certificate(&self) -> &[u8] {
         &self.certificate
     }
 
-    /// SHA-256 of the certificate.
+    /// SHA-256 of the certificate in DER.
     pub fn fingerprint(&self) -> &[u8; 32] {
         &self.fingerprint
     }
 }
 
-/// What came of received bytes, beside plaintext.
+/// The result of received bytes, beside plaintext.
 #[derive(Debug, Default)]
 pub struct TlsProgress {
-    /// The handshake has been completed by them.
+    /// These bytes have completed the handshake.
     pub opened: bool,
-    /// The peer has ended its side (close_notify); nothing comes after it.
+    /// The peer has sent close_notify; nothing comes after it.
     pub ended: bool,
-    /// Why the connection is over, if it is.
+    /// Why the connection has failed, if it has.
     pub failed: Option<TlsFailure>,
 }
 
-/// Why a connection is over.
+/// Why a connection has failed.
 #[derive(Debug)]
 pub enum TlsFailure {
-    /// The peer does not speak TLS but plain HTTP, by its first byte.
+    /// The first byte is an upper-case letter: the peer sent plain HTTP.
     Plain,
-    /// The peer broke the protocol, or there is nothing that both sides accept. It is told by an
-    /// alert.
+    /// The peer violated the protocol, or the two sides have no version, cipher suite or
+    /// certificate in common. The peer gets an alert.
     Protocol(rustls::Error),
-    /// What is not finished is longer than [`TLS_HELD_BYTES`].
+    /// An unfinished record or handshake message is longer than [`TLS_HELD_BYTES`].
     TooLong,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    /// Nothing was received.
+    /// Nothing has been received yet.
     New,
     Handshake,
     Open,
-    /// Our side has ended; nothing is read any more.
+    /// This side has sent close_notify, or the connection has failed; nothing more is read.
     Over,
 }
 
-/// One connection's TLS. See the module's documentation.
+/// The TLS state of one connection. See the module's documentation.
 pub struct Filter {
     conn: Conn,
-    /// Received and not finished: a part of a record, or of a handshake message.
+    /// Received bytes that are not processed yet: a part of a record or of a handshake message.
     held: Vec<u8>,
-    /// Records to be sent.
+    /// Records that wait to be sent.
     out: Vec<u8>,
     stage: Stage,
-    /// The peer has ended its side.
+    /// The peer has sent close_notify.
     ended: bool,
     identity: Option<Arc<PeerCertificate>>,
 }
 
 impl Filter {
-    /// A client has the first word, and says it here.
+    /// Makes the filter of a connection. For a client, the ClientHello is written at once.
     fn new(mut conn: Conn) -> Filter {
         let (held, mut out) = (Vec::new(), Vec::new());
         let mut stage = Stage::New;
@@ -117,27 +119,29 @@ impl Filter {
         Filter { conn, held, out, stage, ended: false, identity: None }
     }
 
-    /// Whether the handshake is not completed yet.
+    /// Whether the handshake is not complete.
     pub fn is_handshaking(&self) -> bool {
         matches!(self.stage, Stage::New | Stage::Handshake)
     }
 
-    /// Whether the peer has ended its side as TLS wants it.
+    /// Whether the peer has sent close_notify.
     pub fn has_ended(&self) -> bool {
         self.ended
     }
 
-    /// Whether the handshake went on from an earlier connection's.
+    /// Whether the handshake resumed a session of an earlier connection.
     pub fn is_resumed(&self) -> bool {
         self.conn.is_resumed()
     }
 
-    /// Who the client has proved to be, where the peer is one.
+    /// The client's verified certificate, if this is the server's side and the client has shown
+    /// one.
     pub fn identity(&self) -> Option<&Arc<PeerCertificate>> {
         self.identity.as_ref()
     }
 
-    /// Takes what was received; what it says is added to `plain`. `bytes` are changed in place.
+    /// Processes received bytes, which are decrypted in place, and appends the plaintext to
+    /// `plain`.
     pub fn receive(&mut self, bytes: &mut [u8], plain: &mut Vec<u8>) -> TlsProgress {
         let mut progress = TlsProgress::default();
         if self.stage == Stage::New
@@ -177,7 +181,7 @@ impl Filter {
         progress
     }
 
-    /// Keeps the beginning of a record, with room for the rest of it.
+    /// Keeps the beginning of a record, in a buffer with room for all of it.
     fn hold(&mut self, rest: &[u8]) {
         if rest.is_empty() {
             return;
@@ -190,7 +194,7 @@ impl Filter {
         self.held.extend_from_slice(rest);
     }
 
-    /// Processes whole records and says how many bytes they were.
+    /// Processes whole records and returns how many bytes they had.
     fn process(
         &mut self,
         bytes: &mut [u8],
@@ -213,9 +217,9 @@ impl Filter {
         outcome.taken
     }
 
-    /// Makes records of `batch`, in its order; take them with [`Filter::take_records`]. Short
-    /// segments are gathered in `scratch`, since a record costs more than a copy. False when the
-    /// connection can carry no more.
+    /// Encrypts `batch` into records, in its order; take them with [`Filter::take_records`]. Short
+    /// segments are first copied together into `scratch`, because a record costs more than a copy.
+    /// False if the records could not be written: the connection is not open, or can send no more.
     pub fn seal(&mut self, batch: &[Segment], scratch: &mut Vec<u8>) -> bool {
         let mut sealed = true;
         scratch.clear();
@@ -242,7 +246,7 @@ impl Filter {
         self.write(Chunk::Plain(plain), room)
     }
 
-    /// Ends our side (close_notify), behind all that was sealed.
+    /// Writes close_notify after all records so far, and reads nothing more.
     pub fn end(&mut self) {
         if self.stage == Stage::Open {
             self.write(Chunk::Close, KEY_UPDATE_BYTES);
@@ -250,13 +254,13 @@ impl Filter {
         self.stage = Stage::Over;
     }
 
-    /// Writes records behind those so far; they take about `room` bytes.
+    /// Writes records after those that wait; `room` is their estimated length in bytes.
     fn write(&mut self, word: Chunk<'_>, room: usize) -> bool {
         let Filter { conn, held, out, ended, .. } = self;
         self.stage == Stage::Open && conn.write(word, room, held, ended, out)
     }
 
-    /// Says something to a peer that does not speak TLS.
+    /// Sends bytes without encryption, to a peer that does not use TLS.
     pub fn say_plainly(&mut self, bytes: &[u8]) {
         self.out.extend_from_slice(bytes);
     }
@@ -266,7 +270,7 @@ impl Filter {
         !self.out.is_empty()
     }
 
-    /// Takes the records out that wait to be sent.
+    /// Takes the records that wait to be sent.
     pub fn take_records(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.out)
     }

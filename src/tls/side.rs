@@ -1,4 +1,4 @@
-//! Records in and out of a connection of either side, server or client.
+//! Processing and writing TLS records, for a connection of either side, server or client.
 
 use super::TlsFailure;
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
@@ -8,23 +8,23 @@ use rustls::unbuffered::{
 };
 use rustls::{CommonState, HandshakeKind};
 
-/// The library's connection; a branch each time it is asked something.
+/// The `rustls` connection of either side. Each call matches on the side.
 pub(super) enum Conn {
     Server(UnbufferedServerConnection),
     Client(UnbufferedClientConnection),
 }
 
-/// What came of whole records, beside plaintext.
+/// The result of processing records, beside plaintext.
 #[derive(Default)]
 pub(super) struct TlsOutcome {
-    /// How many bytes they were.
+    /// The number of bytes that were processed.
     pub(super) taken: usize,
-    /// The peer has ended its side.
+    /// The peer has sent close_notify.
     pub(super) ended: bool,
     pub(super) failed: Option<TlsFailure>,
 }
 
-/// What is written into records.
+/// What to write as records: data, or close_notify.
 #[derive(Clone, Copy)]
 pub(super) enum Chunk<'w> {
     Plain(&'w [u8]),
@@ -43,7 +43,8 @@ impl Conn {
         self.common().handshake_kind() == Some(HandshakeKind::Resumed)
     }
 
-    /// Processes whole records; what they say is added to `plain`, what is to be said to `out`.
+    /// Processes whole records. Appends the plaintext to `plain`, and records to be sent, such as
+    /// those of the handshake, to `out`.
     pub(super) fn process(
         &mut self,
         bytes: &mut [u8],
@@ -56,8 +57,8 @@ impl Conn {
         }
     }
 
-    /// Writes records of `word`, of about `room` bytes, to `out`; true if that was possible. What
-    /// is held is looked at again; whether the peer has ended its side is noted.
+    /// Writes `word` as records to `out`, with about `room` bytes; false if that is not possible.
+    /// The bytes in `held` are processed first, and `ended` is set if they have a close_notify.
     pub(super) fn write(
         &mut self,
         word: Chunk<'_>,
@@ -73,7 +74,7 @@ impl Conn {
     }
 }
 
-/// What both sides' connections have, and the library has twice.
+/// The common methods of the server's and the client's connection, which are two types in `rustls`.
 trait Side {
     type Data;
 
@@ -142,7 +143,7 @@ fn process<S: Side>(
     }
 }
 
-/// Takes the alert out that tells the peer what it did wrong.
+/// Appends to `out` the alert that reports to the peer why the connection has failed.
 fn say_why<S: Side>(conn: &mut S, out: &mut Vec<u8>) {
     while conn.wants_write() {
         match conn.records(&mut []).state {

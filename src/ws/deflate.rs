@@ -1,44 +1,44 @@
-//! Compression of messages (RFC 7692 section 7.2), on `zlib-rs`.
+//! Compression of messages (RFC 7692 section 7.2), with `zlib-rs`.
 //!
-//! Every loop here ends because each round either takes input or gives output, and says so when a
-//! round does neither.
+//! Every loop here ends, because a round that neither consumes input nor produces output ends it.
 
 use flate2::{Compress, Compression as Level, Decompress, FlushCompress, FlushDecompress, Status};
 
-/// What a compressor ends a message with, left out on the wire (section 7.2.1).
+/// The octets that end a compressed message, which are removed on the wire (RFC 7692 section
+/// 7.2.1).
 const TAIL: [u8; 4] = [0, 0, 0xff, 0xff];
-/// Speed before size: a fan-out server compresses what others wait for.
+/// The compression level: the fastest, because many peers wait for one compression in a fan-out.
 const LEVEL: u32 = 1;
-/// Bytes by which output grows at least.
+/// The minimum number of bytes by which an output buffer grows.
 pub const BLOCK: usize = 16 * 1024;
-/// Final blocks in one message (section 7.2.3.4): each begins a new stream, which costs more than
-/// its few bytes on the wire.
+/// The maximum number of final blocks in one message (RFC 7692 section 7.2.3.4). Each begins a new
+/// stream, which takes much more work than its few bytes on the wire suggest.
 const STREAMS: usize = 16;
 
-/// Octets that the decompressor is given at once.
+/// The maximum number of octets that the decompressor gets at once.
 const PIECE: usize = 16 * 1024;
-/// What an octet of a compressed message may cost at most, in octets of output: blocks without
-/// content describe codes that nothing is written in.
+/// The work of one octet of compressed input, in octets of output. A block without content costs
+/// work without output, because its Huffman codes have to be read.
 const WORK_PER_OCTET: usize = 16;
 
-/// Heap bytes that a compressor with a window of `bits` holds: the window and its chains, the
-/// table of hashes, what is pending and what is collected for a block.
+/// Heap bytes of a compressor with a window of `bits`: the window, the hash chains, the hash table,
+/// pending output, and the symbols of a block.
 pub const fn deflater_bytes(bits: u8) -> usize {
     (1 << (bits + 2)) + (128 + 64 + 48 + 8) * 1024
 }
 
-/// Heap bytes that a decompressor holds.
+/// Heap bytes of a decompressor.
 pub const INFLATER_BYTES: usize = (1 << 15) + 36 * 1024;
 
-/// Compresses messages.
+/// A compressor of messages.
 pub struct Deflater {
     zlib: Compress,
     keep_window: bool,
 }
 
 impl Deflater {
-    /// A compressor with a window of `2^bits` bytes, 9 to 15, which is kept from message to message
-    /// if `keep_window` is set.
+    /// A compressor with a window of `2^bits` bytes, with `bits` from 9 to 15. The window is kept
+    /// from message to message if `keep_window` is set.
     pub fn new(bits: u8, keep_window: bool) -> Deflater {
         let bits = bits.clamp(9, 15);
         Deflater {
@@ -52,9 +52,9 @@ impl Deflater {
         self.keep_window
     }
 
-    /// Appends the compressed form of `message` to `out`. An empty message needs no compressor: it
-    /// is one zero byte (section 7.2.3.6). `None` if the library gives up, which no input makes it
-    /// do; send the message plain then.
+    /// Appends the compressed `message` to `out`. An empty message is one zero byte (RFC 7692
+    /// section 7.2.3.6). `None` if zlib fails, which no input should cause; the message is to be
+    /// sent uncompressed then.
     pub fn deflate(&mut self, message: &[u8], out: &mut Vec<u8>) -> Option<()> {
         if message.is_empty() {
             out.push(0);
@@ -70,7 +70,7 @@ impl Deflater {
             let before = out.len();
             self.zlib.compress_vec(&message[taken..], out, FlushCompress::Sync).ok()?;
             let done = (self.zlib.total_in() - start) as usize == message.len();
-            // A flush is complete when it has left room in the output.
+            // The flush is complete if zlib has left room in the output.
             if done && out.len() < out.capacity() {
                 break;
             }
@@ -87,53 +87,54 @@ impl Deflater {
 /// Why a message cannot be decompressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InflateError {
-    /// It is longer than the limit. Found out after at most one block more.
+    /// The message is longer than the limit. At most one block more was written.
     TooBig,
-    /// It is not a DEFLATE stream.
+    /// The message is not a valid DEFLATE stream.
     Invalid,
 }
 
 /// How far a message has been decompressed.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct InflateProgress {
-    /// Final blocks so far.
+    /// The number of final blocks so far.
     streams: usize,
-    /// Whether something waits for room that was taken already.
+    /// Whether output of input that was consumed is still in the decompressor.
     pending: bool,
 }
 
 impl InflateProgress {
-    /// Whether all that was taken has been given.
+    /// Whether all output of the consumed input has been written.
     pub fn is_drained(&self) -> bool {
         !self.pending
     }
 }
 
-/// How much output a message may have.
+/// The limits of a message's output.
 #[derive(Clone, Copy, Debug)]
 pub struct Room {
-    /// Octets that the whole message may have; one more is an error.
+    /// The maximum length of the whole message in octets; more is an error.
     pub max: usize,
-    /// Octets with which [`Inflater::part`] stops for now. At most a block more is in memory.
+    /// The length of the output in octets at which [`Inflater::part`] stops for now. At most one
+    /// block more is in memory.
     pub until: usize,
 }
 
 impl Room {
-    /// Nothing but the bound of the message.
+    /// Only the limit of the whole message.
     pub fn whole(max: usize) -> Room {
         Room { max, until: usize::MAX }
     }
 }
 
-/// Decompresses messages.
+/// A decompressor of messages.
 pub struct Inflater {
     zlib: Decompress,
     keep_window: bool,
 }
 
 impl Inflater {
-    /// A decompressor for a peer which keeps its window from message to message if `keep_window`
-    /// is set. It serves every window size.
+    /// A decompressor for a peer, which keeps the window from message to message if `keep_window`
+    /// is set. It works with every window size.
     pub fn new(keep_window: bool) -> Inflater {
         Inflater { zlib: Decompress::new(false), keep_window }
     }
@@ -142,7 +143,7 @@ impl Inflater {
     /// first.
     ///
     /// # Errors
-    /// [`InflateError`]; what is in `out` then is of no use.
+    /// [`InflateError`]; the content of `out` is not usable then.
     pub fn inflate(
         &mut self,
         message: &[u8],
@@ -158,7 +159,7 @@ impl Inflater {
         self.end(max_bytes, out, progress)
     }
 
-    /// A message begins.
+    /// Begins a message.
     pub fn begin(&mut self) -> InflateProgress {
         if !self.keep_window {
             self.zlib.reset(false);
@@ -166,13 +167,13 @@ impl Inflater {
         InflateProgress::default()
     }
 
-    /// Decompresses octets of a message from the front of `input` behind what is in `out`, until
-    /// all is done, the share of `work` is used up, or `out` is as long as `room` says. Says how
-    /// many octets it took; there is more
-    /// to do while that is not all or [`InflateProgress::is_drained`] is false.
+    /// Decompresses octets of a message from the front of `input`, and appends the output to `out`,
+    /// until all input is done, `work` is used up, or `out` reaches `room.until`. Returns how many
+    /// octets of `input` were consumed. More work remains while that is not all, or
+    /// [`InflateProgress::is_drained`] is false.
     ///
     /// # Errors
-    /// [`InflateError`]; the decompressor serves no further message then.
+    /// [`InflateError`]; the decompressor must not be used for another message then.
     pub fn part(
         &mut self,
         input: &[u8],
@@ -202,7 +203,8 @@ impl Inflater {
             *work = work.saturating_sub(taken * WORK_PER_OCTET + given);
             let full = out.len() == out.capacity();
             match status {
-                // A final block (section 7.2.3.4): what follows begins a new stream.
+                // A final block (RFC 7692 section 7.2.3.4): the following octets begin a new
+                // stream.
                 Status::StreamEnd => {
                     progress.streams += 1;
                     if progress.streams > STREAMS {
@@ -225,12 +227,12 @@ impl Inflater {
         }
     }
 
-    /// The message, which had at least one octet, ends here. Nothing of it is left to be given:
-    /// what comes out now is part of a
-    /// block that is not whole.
+    /// Ends the message, which must have had at least one octet and be drained. Any further output
+    /// belongs to a block that is not complete, which is an error.
     ///
     /// # Errors
-    /// [`InflateError::Invalid`].
+    /// [`InflateError::Invalid`] if the last block is not complete or not valid,
+    /// [`InflateError::TooBig`] if its output exceeds `max_bytes`.
     pub fn end(
         &mut self,
         max_bytes: usize,
@@ -346,8 +348,8 @@ mod tests {
         }
     }
 
-    /// An empty block with codes of its own (RFC 1951 section 3.2.7), over and over: nothing comes
-    /// out, and each costs as much as thousands of octets.
+    /// A message of empty blocks with dynamic Huffman codes (RFC 1951 section 3.2.7): they have no
+    /// output, and each costs as much work as thousands of octets.
     fn empty_blocks(bytes: usize) -> Vec<u8> {
         // Not final, dynamic; 257 + 0 and 1 + 0 codes; lengths of 18, 0 and 1 in 1, 2 and 2 bits.
         let mut bits = vec![(0, 1), (2, 2), (0, 5), (0, 5), (14, 4)];
@@ -355,7 +357,7 @@ mod tests {
         bits.extend([0, 0, 1, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2].map(|it| (it, 3)));
         // 256 zeros: 138 and 118; then a 1 for the end of block and a 1 for a distance.
         bits.extend([(0, 1), (127, 7), (0, 1), (107, 7), (3, 2), (3, 2)]);
-        // The end of block.
+        // The end-of-block code.
         bits.push((0, 1));
         let mut block: Vec<u8> = Vec::new();
         for (value, width) in bits {
@@ -433,7 +435,8 @@ mod tests {
         const EACH: usize = 100;
         let bits: Option<u8> = std::env::var(CHILD).ok().and_then(|bits| bits.parse().ok());
         let Some(bits) = bits else {
-            // In a process of its own, whose memory nobody else moves.
+            // The measurement runs in a child process, where no other test changes the memory in
+            // use.
             let name = "ws::deflate::tests::deflate_memory_of_codecs_is_known";
             for bits in [0, 9, 12, 15] {
                 let test = std::env::current_exe().expect("this test");

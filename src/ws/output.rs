@@ -1,4 +1,4 @@
-//! Messages on their way to one peer, compressed if that was agreed on.
+//! Outgoing and incoming messages of one peer, compressed if permessage-deflate was negotiated.
 
 use super::deflate::{Deflater, InflateError, Inflater, Room, deflater_bytes};
 use super::extension::Agreed;
@@ -8,37 +8,38 @@ use super::record::RecordFraming;
 use super::unpack::{self, SMALL, SMALL_WORK, UnpackTarget, Unpacked, Unpacking};
 use super::{MessageKind, Violation, deflate, utf8};
 
-/// Where messages for one peer are written.
+/// Writes messages to one peer.
 pub struct Output<'a> {
-    /// The bytes so far, whole frames.
+    /// The bytes written so far, which are whole frames or records.
     pub bytes: &'a mut Vec<u8>,
-    /// How messages are compressed, if they are.
+    /// The compressor, if messages are compressed.
     pub compress: Option<Compress<'a>>,
-    /// The masking key of the next message: a client's, fresh for each.
+    /// The masking key of the next message, if this side is a client; it must be new for each
+    /// message.
     pub mask: Option<[u8; 4]>,
-    /// What messages are in place of frames, for a peer without a WebSocket.
+    /// The framing of records, which replace frames for a peer without a WebSocket.
     pub records: Option<RecordFraming>,
 }
 
-/// A compressor at work for one peer.
+/// A compressor, as it is used for one peer.
 pub struct Compress<'a> {
     /// The compressor.
     pub deflater: &'a mut Deflater,
-    /// Memory to use again.
+    /// Memory for the compressed payload, which is reused.
     pub scratch: &'a mut Vec<u8>,
-    /// Shorter messages stay plain, in bytes.
+    /// Messages shorter than this many bytes are not compressed.
     pub min_bytes: usize,
-    /// What the turn has left of its share of work.
+    /// The work that is left in this event loop turn, in octets of decompressed output.
     work: &'a mut usize,
 }
 
 impl<'a> Output<'a> {
-    /// An output that compresses nothing.
+    /// An output without compression.
     pub fn plain(bytes: &'a mut Vec<u8>) -> Output<'a> {
         Output { bytes, compress: None, mask: None, records: None }
     }
 
-    /// Writes one message; false if the peer's framing has no record for it.
+    /// Writes one message. False if the peer's record framing has no record for it.
     pub fn message(&mut self, kind: MessageKind, payload: &[u8]) -> bool {
         if let Some(framing) = self.records {
             return framing.push(self.bytes, kind, payload);
@@ -60,8 +61,9 @@ impl<'a> Output<'a> {
 }
 
 impl Compress<'_> {
-    /// Appends `payload` as one compressed frame; false if the plain one is no longer. A
-    /// compressor that keeps its window has no choice any more: what went through it must be sent.
+    /// Appends `payload` as one compressed frame. False if the uncompressed frame is to be sent,
+    /// because it is not longer or compression failed. A compressor that keeps its window appends
+    /// the compressed frame even if it is longer: whatever has entered the window must be sent.
     fn push(
         &mut self,
         out: &mut Vec<u8>,
@@ -85,39 +87,39 @@ impl Compress<'_> {
     }
 }
 
-/// The compressors and decompressors of one core, for all peers with whom no window is kept.
+/// The compressors and decompressors of one core, shared by all peers with whom no window is kept.
 pub struct Codecs {
     deflaters: [Option<Box<Deflater>>; BITS],
     inflater: Box<Inflater>,
     scratch: Vec<u8>,
     inflated: Vec<u8>,
-    /// What is left of this turn's share of work.
+    /// The work that is left in this event loop turn.
     work: usize,
-    /// Heap bytes of kept windows and of what is being decompressed, and with how many of them no
-    /// more is given; the one large message is not kept from growing beyond it.
+    /// Heap bytes of kept windows and of messages being decompressed, and the limit at which no
+    /// more are granted. The one large message may exceed the limit.
     held: usize,
     held_max: usize,
-    /// Who decompresses a large message.
+    /// The place for the one large message that a core decompresses at a time.
     pub large: LargePlace,
     /// Bytes of decompressed messages that were freed, since the start.
     freed: u64,
 }
 
-/// Window sizes, 9 to 15 bits.
+/// The number of window sizes: 9 to 15 bits.
 pub const BITS: usize = 7;
-/// What a core does in one turn before it looks after its other connections, in octets of
-/// decompressed output: some milliseconds.
+/// The maximum work of one event loop turn, in octets of decompressed output: some milliseconds.
 const TURN_WORK: usize = 4 * 1024 * 1024;
-/// What a message costs at least, in the same: a compressor's tables are cleared for it.
+/// The minimum work of a message in octets of decompressed output: a compressor's tables are
+/// cleared for it.
 const MESSAGE_WORK: usize = 4 * 1024;
-/// And each octet that is compressed.
+/// The work of compressing one octet, in octets of decompressed output.
 const DEFLATE_WORK: usize = 4;
-/// Memory for decompressed messages that is kept.
+/// The largest buffer, in bytes, that is kept for reuse between messages.
 const KEPT_BYTES: usize = 64 * 1024;
 
 impl Codecs {
-    /// Codecs for a core on which kept windows, and what is decompressed of messages that are not
-    /// done with, may hold `held_max` bytes of heap.
+    /// Codecs for a core on which kept windows and messages being decompressed may hold `held_max`
+    /// heap bytes.
     pub fn new(held_max: usize) -> Codecs {
         Codecs {
             deflaters: [const { None }; BITS],
@@ -132,7 +134,7 @@ impl Codecs {
         }
     }
 
-    /// Heap bytes of kept windows and of what is being decompressed.
+    /// Heap bytes of kept windows and of messages being decompressed.
     pub fn held_bytes(&self) -> usize {
         self.held
     }
@@ -142,7 +144,7 @@ impl Codecs {
         self.freed
     }
 
-    /// A new turn of the reactor begins.
+    /// Begins an event loop turn, with its full share of work.
     pub fn new_turn(&mut self) {
         self.work = TURN_WORK;
         if self.scratch.capacity() > KEPT_BYTES {
@@ -150,12 +152,12 @@ impl Codecs {
         }
     }
 
-    /// Whether this turn has done as much as a turn may.
+    /// Whether the share of work of this turn is used up.
     pub fn is_spent(&self) -> bool {
         self.work == 0
     }
 
-    /// What is left of this turn's share, in octets of decompressed output.
+    /// The work that is left in this turn, in octets of decompressed output.
     pub fn turn_work(&self) -> usize {
         self.work
     }
@@ -168,25 +170,30 @@ impl Codecs {
         self.work = self.work.saturating_sub(work);
     }
 
-    /// Accounts for heap that a peer holds: all of it, or nothing if there is no room.
+    /// Accounts for `bytes` of heap and returns `bytes`; returns 0 and accounts for nothing if that
+    /// would exceed the limit.
     pub(super) fn hold(&mut self, bytes: usize) -> usize {
         let held = if self.held + bytes <= self.held_max { bytes } else { 0 };
         self.held += held;
         held
     }
 
-    /// Accounts for heap that is held whether there is room or not.
+    /// Accounts for `bytes` of heap even if that exceeds the limit.
     pub(super) fn charge(&mut self, bytes: usize) {
         self.held += bytes;
     }
 
-    /// Gives back what was accounted for.
+    /// Subtracts `bytes` that were accounted for.
     pub(super) fn release(&mut self, bytes: usize) {
         self.held -= bytes;
     }
 
-    /// Decompresses a whole message of a peer that keeps no window, if that is no more than a
-    /// small one takes. Give the memory back with [`Codecs::give_back`].
+    /// Decompresses a whole message of a peer that keeps no window, if the message is small. `None`
+    /// if it is not: its output would be longer than `SMALL`, or take more work than `SMALL_WORK`.
+    /// Return the memory with [`Codecs::give_back`].
+    ///
+    /// # Errors
+    /// Why the message cannot be decompressed.
     pub(super) fn attempt(
         &mut self,
         message: &[u8],
@@ -207,7 +214,8 @@ impl Codecs {
         Ok(Some(out))
     }
 
-    /// A decompressor for a message that takes longer than a turn.
+    /// Hands out the core's decompressor, for a message that takes longer than a turn, and replaces
+    /// it by a new one.
     pub(super) fn lend(&mut self) -> Box<Inflater> {
         std::mem::replace(&mut self.inflater, Box::new(Inflater::new(false)))
     }
@@ -219,8 +227,8 @@ impl Codecs {
         Compress { deflater, scratch: &mut self.scratch, min_bytes, work: &mut self.work }
     }
 
-    /// The compressed form of a whole unmasked frame of one message, for peers with a window of
-    /// `bits`; `None` if it would not be shorter.
+    /// The compressed frame for a whole unmasked frame of one message, for peers with a window of
+    /// `bits`. `None` if it would not be shorter.
     pub fn compress_frame(&mut self, plain: &[u8], bits: u8) -> Option<Vec<u8>> {
         let (opcode, payload) = frame::split(plain)?;
         let mut out = Vec::new();
@@ -228,26 +236,27 @@ impl Codecs {
     }
 }
 
-/// What one connection has agreed on, with the windows that it keeps; or the framing of one that
-/// is no WebSocket.
+/// The compression that one connection has negotiated, with the windows that it keeps; or the
+/// record framing of a connection without a WebSocket.
 pub struct Channel {
     agreed: Agreed,
     records: Option<RecordFraming>,
     min_bytes: usize,
     deflater: Option<Box<Deflater>>,
     inflater: Option<Box<Inflater>>,
-    /// A message that could not be decompressed at once.
+    /// A message that is not decompressed completely yet.
     unpacking: Option<Box<Unpacking>>,
 }
 
 impl Channel {
-    /// The compression of one connection, unless its windows are more than the core may hold.
+    /// The compression state of one connection. `None` if its windows exceed the core's memory
+    /// limit.
     pub fn new(agreed: Agreed, min_bytes: usize, codecs: &mut Codecs) -> Option<Channel> {
         let bytes = bytes(&agreed);
         (codecs.hold(bytes) == bytes).then(|| Channel::of(agreed, None, min_bytes))
     }
 
-    /// A connection whose messages are records: nothing is compressed.
+    /// The state of a connection whose messages are records; nothing is compressed.
     pub fn of_records(framing: RecordFraming) -> Channel {
         Channel::of(Agreed::NOTHING, Some(framing), 0)
     }
@@ -256,33 +265,34 @@ impl Channel {
         Channel { agreed, records, min_bytes, deflater: None, inflater: None, unpacking: None }
     }
 
-    /// The framing of the records of a connection that is no WebSocket.
+    /// The record framing, if the connection is no WebSocket.
     pub fn records(&self) -> Option<RecordFraming> {
         self.records
     }
 
-    /// What was agreed on.
+    /// The negotiated parameters.
     pub fn agreed(&self) -> Agreed {
         self.agreed
     }
 
-    /// Gives back what the connection was accounted for.
+    /// Releases the memory that the connection was accounted for.
     pub fn release(&mut self, codecs: &mut Codecs) {
         codecs.release(bytes(&self.agreed));
         self.forget(codecs);
     }
 
-    /// The window for which a broadcast may be compressed once for many, if it may.
+    /// The window bits for which a broadcast may be compressed once for many peers. `None` if this
+    /// connection keeps its compressor's window.
     pub fn shared_bits(&self) -> Option<u8> {
         (!self.agreed.we_keep).then_some(self.agreed.our_bits)
     }
 
-    /// Messages shorter than this many bytes stay plain.
+    /// Messages shorter than this many bytes are not compressed.
     pub fn min_bytes(&self) -> usize {
         self.min_bytes
     }
 
-    /// An output that compresses as agreed on.
+    /// An output with the negotiated compression, or with the record framing.
     pub fn output<'a>(&'a mut self, bytes: &'a mut Vec<u8>, codecs: &'a mut Codecs) -> Output<'a> {
         if self.records.is_some() {
             return Output { records: self.records, ..Output::plain(bytes) };
@@ -299,13 +309,13 @@ impl Channel {
         Output { compress: Some(compress), ..Output::plain(bytes) }
     }
 
-    /// Decompresses a message of at most `max_bytes` bytes, or the end of one of which parts came
-    /// before. One without any octet is empty, and nothing for a decompressor: what is left out
-    /// at the end of each message would be the beginning of a block behind nothing. Give the
-    /// memory back with [`Codecs::give_back`].
+    /// Decompresses a message of at most `max_bytes` bytes, or the rest of one of which parts came
+    /// before. An empty message is not given to the decompressor: only the removed tail would
+    /// remain, which would begin a block without an end. Return the memory with
+    /// [`Codecs::give_back`].
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// Why the message is refused.
     pub fn unpack(
         &mut self,
         kind: MessageKind,
@@ -355,11 +365,12 @@ impl Channel {
         Ok(Unpacked::Whole(kind, out))
     }
 
-    /// Decompresses what has come of a message of at most `max_bytes` bytes, as far as that is for
-    /// free: nothing is to be done about what is left.
+    /// Decompresses the parts that have arrived of a message of at most `max_bytes` bytes, as far
+    /// as the turn's work and the core's memory allow. The caller need not continue what is left:
+    /// that waits for the next part or the end.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// Why the message is refused.
     pub fn unpack_part(
         &mut self,
         kind: MessageKind,
@@ -380,10 +391,10 @@ impl Channel {
         self.go_on(max_bytes, codecs)
     }
 
-    /// Goes on with a message that is [`Unpacked::Busy`].
+    /// Continues with a message that is [`Unpacked::Busy`].
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// Why the message is refused.
     pub fn go_on(&mut self, max_bytes: u64, codecs: &mut Codecs) -> Result<Unpacked, Violation> {
         let Some(mut unpacking) = self.unpacking.take() else { return Ok(Unpacked::Part) };
         let max_bytes = usize::try_from(max_bytes).unwrap_or(usize::MAX);
@@ -401,28 +412,28 @@ impl Channel {
         self.inflater.get_or_insert_with(|| Box::new(Inflater::new(true)))
     }
 
-    /// Whether a message is whole, and waits for a turn with work to spare, or for the place for
-    /// large ones.
+    /// Whether a message has arrived completely, and waits for a turn with work left or for the
+    /// place for large messages.
     pub fn is_busy(&self) -> bool {
         self.unpacking.as_ref().is_some_and(|it| it.is_whole())
     }
 
-    /// Whether a message is whole, and another one of the core has the place for large ones.
+    /// Whether a message has arrived completely, and does not have the place for large messages.
     pub fn awaits_place(&self) -> bool {
         self.unpacking.as_ref().is_some_and(|it| it.is_whole() && !it.has_place())
     }
 
-    /// Bytes of a message that waits to be decompressed.
+    /// The compressed bytes of a message that waits to be decompressed.
     pub fn compressed_bytes(&self) -> usize {
         self.unpacking.as_ref().map_or(0, |it| it.compressed_bytes())
     }
 
-    /// Whether a message has the core's place for large ones.
+    /// Whether a message has the core's place for large messages.
     pub fn has_place(&self) -> bool {
         self.unpacking.as_ref().is_some_and(|it| it.has_place())
     }
 
-    /// Gives up what is not whole.
+    /// Drops a message that is not decompressed completely, and releases its memory.
     pub fn forget(&mut self, codecs: &mut Codecs) {
         if let Some(mut unpacking) = self.unpacking.take() {
             unpacking.release(codecs);
@@ -431,7 +442,7 @@ impl Channel {
 }
 
 impl Codecs {
-    /// Takes the memory of a decompressed message back.
+    /// Takes back the memory of a decompressed message, for reuse.
     pub fn give_back(&mut self, memory: Vec<u8>) {
         if memory.capacity() <= KEPT_BYTES {
             self.inflated = memory;
@@ -441,7 +452,7 @@ impl Codecs {
     }
 }
 
-/// Heap bytes of the windows that `agreed` keeps.
+/// Heap bytes of the windows that are kept by `agreed`.
 fn bytes(agreed: &Agreed) -> usize {
     let ours = if agreed.we_keep { deflater_bytes(agreed.our_bits) } else { 0 };
     ours + if agreed.peer_keeps { deflate::INFLATER_BYTES } else { 0 }
@@ -473,7 +484,7 @@ mod tests {
     #[test]
     fn output_checks_unfinished_messages_while_memory_lasts() {
         let shared = agreed(Compression::Shared);
-        // A decompressor, and the output of a message of 100 octets.
+        // Memory for one decompressor, and for the output of a message of 100 octets.
         let one = deflate::INFLATER_BYTES + 100 + deflate::BLOCK;
         let mut codecs = Codecs::new(one);
         let bad = [0x00, 0x01, 0x00, 0xfe, 0xff, 0xff];

@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn large_place_is_given_to_one_and_then_in_order() {
+    fn inflate_place_is_given_to_one_and_then_in_order() {
         let mut place = LargePlace::default();
         let slots: Vec<Slot> = (0..2).map(|index| Slot { index, generation: 1 }).collect();
         assert!(place.take() && !place.take() && !place.has_next());

@@ -1,38 +1,39 @@
-//! Messages as records of HTTP bodies in place of frames, for a request with a streamed body and
-//! its streamed response.
-//!
-//! The framing ends a record, not the chunk, because intermediaries may change the chunks. This
-//! server nevertheless writes one chunk for each record.
+//! Messages as records of HTTP bodies in place of WebSocket frames, for a request with a streamed
+//! body and its streamed response.
 
 use super::{FrameLimits, MessageKind, Violation, frame, utf8};
 
-/// How the records of a body are delimited, which its media type says.
+/// How the records of a body are delimited, by the body's media type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecordFraming {
-    /// `application/x-ndjson`: a line each, of JSON. In a message to the client a line break, which
-    /// can only stand between the tokens of JSON, becomes a space.
+    /// `application/x-ndjson`: each record is a line of JSON. In messages to the client, line
+    /// breaks, which are valid only between the tokens of JSON, become spaces.
     Json,
-    /// `text/plain`, or any other text: a line each. A message with a line break has no record.
+    /// `text/plain`, or any other text type: each record is a line. A message to the client with a
+    /// line break in it cannot be sent.
     Lines,
-    /// `application/octet-stream`: the length, four bytes with the most significant one first, then
-    /// so many bytes. The client's are binary messages; to it messages of both kinds are written.
+    /// `application/octet-stream`: each record is a length of four bytes, big-endian, and that
+    /// number of bytes. The client's records are binary messages; both text and binary messages are
+    /// sent to it.
     Lengths,
 }
 
 /// The number of framings.
 pub const FRAMINGS: usize = 3;
 
-/// The length of a heartbeat, which is not a message, like an empty line.
+/// The length value of a heartbeat, which is not a message, like an empty line in the other
+/// framings.
 const NO_MESSAGE: u32 = u32::MAX;
 
-/// Bytes of a length.
+/// The size of a length field in bytes.
 const LENGTH: usize = 4;
 
-/// The trailer field in which the server states why it ends.
+/// The trailer field with the close code and the reason, for which the server ends the response.
 pub const TRAILER: &str = "Polycast-Close";
 
 impl RecordFraming {
-    /// The framing of bodies of a media type, whose parameters do not count.
+    /// The framing for bodies of a media type, whose parameters are ignored. `None` if the type has
+    /// no framing.
     pub fn of(media_type: &str) -> Option<RecordFraming> {
         let essence = media_type.split(';').next()?.trim().to_ascii_lowercase();
         match essence.as_str() {
@@ -43,7 +44,7 @@ impl RecordFraming {
         }
     }
 
-    /// The media type of what the server writes.
+    /// The media type of the response.
     pub fn media_type(self) -> &'static str {
         match self {
             RecordFraming::Json => "application/x-ndjson",
@@ -52,13 +53,14 @@ impl RecordFraming {
         }
     }
 
-    /// A number below [`FRAMINGS`].
+    /// The framing's number, less than [`FRAMINGS`].
     pub fn index(self) -> usize {
         self as usize
     }
 
-    /// Appends a message as one record, which is one chunk; false if the framing has no record for
-    /// it: no empty line, no binary one, none with a line break in it.
+    /// Appends a message as one record in one chunk. False if the framing has no record for the
+    /// message: [`RecordFraming::Json`] and [`RecordFraming::Lines`] have none for a binary or
+    /// empty message, and [`RecordFraming::Lines`] none for one with a line break.
     pub fn push(self, out: &mut Vec<u8>, kind: MessageKind, payload: &[u8]) -> bool {
         let breaks = |byte: &u8| matches!(byte, b'\n' | b'\r');
         match self {
@@ -85,7 +87,7 @@ impl RecordFraming {
         true
     }
 
-    /// The same of a frozen frame; empty if there is no record for its message.
+    /// The record of the message in a frozen frame; empty if the framing has no record for it.
     pub fn reframe(self, frame: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
         if let Some((opcode, payload)) = frame::split(frame) {
@@ -96,7 +98,7 @@ impl RecordFraming {
         out
     }
 
-    /// Appends a sign of life, which is no message.
+    /// Appends a heartbeat, which is not a message.
     pub fn push_alive(self, out: &mut Vec<u8>) {
         match self {
             RecordFraming::Json | RecordFraming::Lines => push_chunk(out, &[b"\n"]),
@@ -105,14 +107,14 @@ impl RecordFraming {
     }
 }
 
-/// Appends the last chunk, and behind it why the server ends if it is not because the client does:
-/// a code of RFC 6455 section 7.4 and a reason.
+/// Appends the last chunk, and, if `code` is set, the trailer field with this close code (RFC 6455
+/// section 7.4) and reason. `code` is `None` if the response ends because the request does.
 pub fn push_end(out: &mut Vec<u8>, code: Option<u16>, reason: &str) {
     out.extend_from_slice(b"0\r\n");
     if let Some(code) = code {
         let start = out.len();
         out.extend_from_slice(format!("{TRAILER}: {code} {reason}").trim_end().as_bytes());
-        // A control character could end the field and begin another.
+        // A control character could end the field and begin another one.
         out[start..]
             .iter_mut()
             .filter(|byte| byte.is_ascii_control())
@@ -122,7 +124,8 @@ pub fn push_end(out: &mut Vec<u8>, code: Option<u16>, reason: &str) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Appends a chunk (RFC 9112 section 7.1) of these parts; says how long its size line is.
+/// Appends a chunk (RFC 9112 section 7.1) of these parts. Returns the length of its size line in
+/// bytes.
 fn push_chunk(out: &mut Vec<u8>, parts: &[&[u8]]) -> usize {
     let length: usize = parts.iter().map(|part| part.len()).sum();
     let head = format!("{length:x}\r\n");
@@ -133,32 +136,32 @@ fn push_chunk(out: &mut Vec<u8>, parts: &[&[u8]]) -> usize {
     head.len()
 }
 
-/// Reads the records of one body, which comes in any pieces.
+/// Reads the records of one body, which arrives in pieces of any length.
 ///
-/// A record that lies whole in a piece leaves nothing behind. Of others the beginning is kept, with
-/// its length where it has one.
+/// A record that is whole within a piece is not copied. Of other records, the bytes so far are
+/// kept, with the length field where there is one.
 #[derive(Debug)]
 pub struct Reader {
     framing: RecordFraming,
     buf: Vec<u8>,
-    /// `buf` was handed out; the next call takes it back.
+    /// A message in `buf` was returned by the last call; the next call empties it.
     given: bool,
 }
 
-/// What is found at the front of a piece.
+/// The result of [`Reader::next`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecordEvent {
-    /// All of it was taken, and no record is complete.
+    /// The whole piece was consumed, and no record is complete.
     Need,
-    /// A message; see [`Reader::payload`].
+    /// A message, whose payload is returned by [`Reader::payload`].
     Message(MessageKind, PayloadPlace),
-    /// A sign of life.
+    /// A heartbeat.
     Alive,
-    /// The client has broken the framing. Nothing more is to be read.
+    /// The client has violated the framing or a limit. Nothing more must be read.
     Violation(Violation),
 }
 
-/// Where a message lies.
+/// Where the payload of a message is, from start to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PayloadPlace {
     /// In the piece that was read.
@@ -173,27 +176,27 @@ impl Reader {
         Reader { framing, buf: Vec::new(), given: false }
     }
 
-    /// The framing.
+    /// The framing of the body.
     pub fn framing(&self) -> RecordFraming {
         self.framing
     }
 
-    /// Whether a record has begun and not ended.
+    /// Whether a record has begun and is not complete.
     pub fn mid_record(&self) -> bool {
         !self.given && !self.buf.is_empty()
     }
 
-    /// Bytes of heap that the reader holds.
+    /// The heap bytes that the reader holds.
     pub fn held_bytes(&self) -> usize {
         self.buf.capacity()
     }
 
-    /// Frees it: nothing more is read.
+    /// Frees the buffer; nothing more is read.
     pub fn discard(&mut self) {
         self.buf = Vec::new();
     }
 
-    /// The bytes of a message that the last call has found, of the same `piece`.
+    /// The payload of the message that the last call of [`Reader::next`] found in `piece`.
     pub fn payload<'a>(&'a mut self, place: PayloadPlace, piece: &'a mut [u8]) -> &'a mut [u8] {
         match place {
             PayloadPlace::Piece(start, end) => &mut piece[start..end],
@@ -201,7 +204,8 @@ impl Reader {
         }
     }
 
-    /// Reads on: how many bytes of `piece` are done with, and what is found.
+    /// Reads up to the end of the next record. Returns how many bytes of `piece` were consumed, and
+    /// the result.
     pub fn next(&mut self, limits: &FrameLimits, piece: &[u8]) -> (usize, RecordEvent) {
         self.take_back();
         match self.framing {
@@ -210,8 +214,8 @@ impl Reader {
         }
     }
 
-    /// The body has ended. What stands behind the last line break is a line; half of a record that
-    /// has a length is none.
+    /// Reads the end of the body. Bytes after the last line break are a line; an incomplete record
+    /// with a length is a violation.
     pub fn end(&mut self, limits: &FrameLimits) -> RecordEvent {
         self.take_back();
         match self.framing {
@@ -230,7 +234,7 @@ impl Reader {
     fn line(&mut self, limits: &FrameLimits, piece: &[u8]) -> (usize, RecordEvent) {
         let max_bytes = usize::try_from(limits.message_bytes).unwrap_or(usize::MAX);
         let Some(at) = piece.iter().position(|&byte| byte == b'\n') else {
-            // A return may be the first half of a line break.
+            // One byte more, because a carriage return may be the first half of a line break.
             if self.buf.len().saturating_add(piece.len()) > max_bytes.saturating_add(1) {
                 return (piece.len(), RecordEvent::Violation(Violation::TooBig));
             }
@@ -296,7 +300,8 @@ impl Reader {
         )
     }
 
-    /// Keeps bytes of `piece` until there are `wanted`; says how many.
+    /// Appends bytes of `piece` to `buf` until that has `wanted` bytes. Returns how many were
+    /// appended.
     fn gather(&mut self, wanted: usize, piece: &[u8]) -> usize {
         let more = wanted.saturating_sub(self.buf.len()).min(piece.len());
         self.buf.extend_from_slice(&piece[..more]);
@@ -312,8 +317,8 @@ mod tests {
     const LIMITS: FrameLimits =
         FrameLimits { frame_bytes: 8, message_bytes: 8, fragments: 1, allow_rsv1: false };
 
-    /// What a body says that comes in pieces of `size`: messages in words, `.` for a sign of life,
-    /// and in the end what is wrong.
+    /// The records of a body that arrives in pieces of `size` bytes: messages as text, `.` for a
+    /// heartbeat, and the violation at the end, if there is one.
     fn read(framing: RecordFraming, body: &[u8], size: usize) -> String {
         let mut reader = Reader::new(framing);
         let mut records = Vec::new();
@@ -442,7 +447,7 @@ mod tests {
     }
 
     #[test]
-    fn media_types() {
+    fn record_media_types() {
         for (text, framing) in [
             ("application/x-ndjson", Some(Json)),
             ("Application/X-NDJSON; charset=utf-8", Some(Json)),

@@ -1,93 +1,98 @@
-//! A compressed message that cannot be decompressed at once: because its end has not come, because
-//! it is more work than a turn has left, or because another message is being decompressed.
+//! A compressed message that cannot be decompressed at once: because it has not arrived completely,
+//! because it takes more work than the turn has left, or because another large message is being
+//! decompressed.
 //!
-//! What has come of it is decompressed and checked as it comes, so that bad octets are found where
-//! they are. The memory for that is bounded by what came, and by what the core has left for all
-//! such messages: beyond either, octets wait for the end. Of whole messages that take much memory,
-//! one of a core is decompressed at a time ([`super::place`]).
+//! The octets that have arrived are decompressed and checked as they come, so that invalid octets
+//! are found early. The memory for that is bounded by the number of octets that have arrived, and
+//! by what the core has left for all such messages; at either bound, octets wait for the end of the
+//! message. A core decompresses one complete large message at a time ([`super::place`]).
 
 use super::deflate::{BLOCK, INFLATER_BYTES, InflateError, InflateProgress, Inflater, Room};
 use super::output::Codecs;
 use super::{MessageKind, Violation, utf8};
 
-/// Octets of output that an unfinished message may hold at least.
+/// The minimum output, in octets, that an incomplete message may have in memory.
 const AHEAD: usize = 16 * 1024;
-/// And for each octet that came.
+/// The additional output, in octets, for each octet that has arrived.
 const AHEAD_TIMES: usize = 8;
-/// Octets of output that a whole message may have while another one has the place for large ones.
+/// The maximum output, in octets, of a complete message while another one has the place for large
+/// messages.
 pub(super) const SMALL: usize = 64 * 1024;
-/// The work on one of them, in octets of output: some 60 000 octets of input at most.
+/// The maximum work on a small message, in octets of output: that of some 60 000 octets of input.
 pub(super) const SMALL_WORK: usize = 16 * SMALL;
 
-/// See the module's documentation.
+/// A message that is not decompressed completely; see the module's documentation.
 pub(super) struct Unpacking {
     kind: MessageKind,
-    /// Octets of the message, of which `rest[at..]` wait.
+    /// Compressed octets of the message, of which `rest[at..]` wait.
     rest: Vec<u8>,
     at: usize,
-    /// How many have come so far.
+    /// The number of octets that have arrived.
     came: usize,
-    /// Whether that is all of it.
+    /// Whether the message has arrived completely.
     whole: bool,
     out: Vec<u8>,
-    /// How much of that is checked.
+    /// How many octets of `out` are checked as UTF-8.
     checked: usize,
     text: utf8::Validator,
     progress: InflateProgress,
-    /// For a peer that keeps no window; the other's is its channel's.
+    /// The message's own decompressor, for a peer that keeps no window. That of a peer with a
+    /// window is in its `Channel`.
     own: Option<Box<Inflater>>,
-    /// Bytes of heap that it is accounted for, and those of them that are for `out`.
+    /// The heap bytes that the message is accounted for, and those of them that are for `out`.
     held: usize,
     out_held: usize,
-    /// Whether it has the core's place for a large message.
+    /// Whether the message has the core's place for large messages.
     placed: bool,
-    /// Whether it has turned out to be too large to be decompressed beside the one with the place.
+    /// Whether the message has proved too large to be decompressed without the place for large
+    /// messages.
     large: bool,
 }
 
-/// What became of a message for now.
+/// The result of decompressing a message as far as possible.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Unpacked {
-    /// It is whole, and text is UTF-8.
+    /// The whole message; text is valid UTF-8.
     Whole(MessageKind, Vec<u8>),
-    /// The rest has to come.
+    /// The rest of the message has not arrived.
     Part,
-    /// The turn's share of work is used up, or another message has the place for large ones: go on
-    /// in a later turn.
+    /// The turn's share of work is used up, or another message has the place for large messages:
+    /// continue in a later turn.
     Busy,
 }
 
-/// Whoever decompresses for one peer.
+/// The decompressors for one peer.
 pub(super) struct UnpackTarget<'a> {
-    /// The peer's own, if it keeps its window.
+    /// The peer's own decompressor, if it keeps its window.
     pub(super) kept: Option<&'a mut Inflater>,
     pub(super) codecs: &'a mut Codecs,
-    /// Octets that a message may have, before and behind decompression.
+    /// The maximum length of a message in octets, both compressed and decompressed.
     pub(super) max_bytes: usize,
 }
 
 impl Unpacking {
-    /// A message of a peer that keeps its window, whose decompressor has begun with it; or of one
-    /// that keeps none, which waits for its end if there is no memory for another decompressor.
+    /// An incomplete message. If the peer keeps its window (`keeps`), its own decompressor has
+    /// begun with the message. Otherwise the message gets a decompressor; if there is no memory for
+    /// one, it waits for its end.
     pub(super) fn new(kind: MessageKind, keeps: bool, codecs: &mut Codecs) -> Unpacking {
         let held = if keeps { 0 } else { codecs.hold(INFLATER_BYTES) };
         let own = (held > 0).then(|| Box::new(Inflater::new(false)));
         Unpacking { own, held, ..Unpacking::of(kind) }
     }
 
-    /// One that is whole, with nothing of it decompressed.
+    /// A complete message of which nothing is decompressed.
     pub(super) fn whole(kind: MessageKind, message: &[u8]) -> Unpacking {
         let rest = message.to_vec();
         Unpacking { came: rest.len(), rest, whole: true, ..Unpacking::of(kind) }
     }
 
-    /// Begins with it on the decompressor of a peer that keeps its window.
+    /// Begins the message on the decompressor of a peer that keeps its window.
     pub(super) fn begin(&mut self, kept: &mut Inflater) {
         self.progress = kept.begin();
     }
 
-    /// One that is whole, whose front `out` is decompressed. It takes the place for large ones,
-    /// which must be free.
+    /// A complete message whose first part is decompressed into `out`. It takes the place for large
+    /// messages, which must be free.
     pub(super) fn after(
         kind: MessageKind,
         own: Option<Box<Inflater>>,
@@ -123,22 +128,24 @@ impl Unpacking {
         }
     }
 
-    /// Whether its end has come, and work or the place is all that it waits for.
+    /// Whether the message has arrived completely, so that it waits only for work or for the place
+    /// for large messages.
     pub(super) fn is_whole(&self) -> bool {
         self.whole
     }
 
-    /// Bytes of heap that hold what came of it; what came out of it is the codecs' account.
+    /// The heap bytes of the compressed octets; those of the output are accounted for by the
+    /// codecs.
     pub(super) fn compressed_bytes(&self) -> usize {
         self.rest.capacity()
     }
 
-    /// Whether it has the place for a large message.
+    /// Whether the message has the place for large messages.
     pub(super) fn has_place(&self) -> bool {
         self.placed
     }
 
-    /// It ends here, one way or another.
+    /// Releases the memory and the place of a message that is complete, refused or dropped.
     pub(super) fn release(&mut self, codecs: &mut Codecs) {
         codecs.release(std::mem::take(&mut self.held));
         self.out_held = 0;
@@ -147,7 +154,7 @@ impl Unpacking {
         }
     }
 
-    /// More of it has come.
+    /// Adds octets that have arrived; `whole` if they are the last ones.
     pub(super) fn add(&mut self, part: &[u8], whole: bool) {
         self.rest.drain(..std::mem::take(&mut self.at));
         self.rest.extend_from_slice(part);
@@ -155,7 +162,10 @@ impl Unpacking {
         self.whole = whole;
     }
 
-    /// Goes on with it, as far as the turn's share of work and the core's memory go.
+    /// Decompresses as far as the turn's share of work and the core's memory allow.
+    ///
+    /// # Errors
+    /// Why the message is refused.
     pub(super) fn go_on(&mut self, place: &mut UnpackTarget<'_>) -> Result<Unpacked, Violation> {
         if self.came > place.max_bytes {
             return Err(Violation::TooBig);
@@ -237,7 +247,8 @@ impl Unpacking {
         self.at < self.rest.len() || !self.progress.is_drained()
     }
 
-    /// How much output there may be for now, and how much work; `None` if no more of either.
+    /// The length of the output at which to stop for now, and the share of work; `None` if the
+    /// memory does not allow more output.
     fn bounds(&mut self, codecs: &mut Codecs, max: usize) -> Option<(usize, usize)> {
         if self.placed {
             return Some((usize::MAX, codecs.work_left()));
@@ -257,7 +268,8 @@ impl Unpacking {
         (len < max_bytes && len < until || len == max).then_some((until, share))
     }
 
-    /// Accounts for all that the output holds: whoever has the place need not ask.
+    /// Accounts for all memory of the output; a message with the place for large messages may
+    /// exceed the limit.
     fn charge(&mut self, codecs: &mut Codecs) {
         let more = self.out.capacity().saturating_sub(self.out_held);
         codecs.charge(more);
@@ -265,7 +277,8 @@ impl Unpacking {
         self.out_held += more;
     }
 
-    /// Tries it on the core's own decompressor: it may be small. If it is not, nothing of it stays.
+    /// Decompresses a complete message on the core's shared decompressor, in case it is small. If
+    /// it is not, the output is dropped and the message waits.
     fn attempt(&mut self, place: &mut UnpackTarget<'_>) -> Result<Unpacked, Violation> {
         let done = place.codecs.attempt(&self.rest, place.max_bytes).map_err(violation)?;
         let Some(out) = done else {

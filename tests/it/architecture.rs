@@ -1,8 +1,8 @@
-//! The architecture, checked on the sources: layers, the modules that may be `unsafe`, names and
-//! sizes.
+//! Checks of the sources against the architecture: layers, the modules that may be `unsafe`, names
+//! and sizes.
 //!
-//! Every rule is a function from source text to complaints. Tests run it on samples that break it
-//! and on the tree, so a rule that finds nothing by mistake fails too.
+//! Every rule is a function from source text to complaints. The tests apply it to samples that
+//! break it and to the source tree, so a rule that finds nothing by mistake also fails.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,21 +10,21 @@ use std::path::{Path, PathBuf};
 
 const FUNCTION_LINES: usize = 70;
 const COLUMNS: usize = 100;
-/// Lines of code in a file: neither blank nor comment, and above its test module.
+/// The maximum lines of code of a file, without blank lines, comments and its test module.
 const FILE_LINES: usize = 500;
-/// The same for a file of tests, and for one whose documentation says why it is long.
+/// The maximum for a file of tests, and for a file whose documentation says why it is long.
 const LONG_FILE_LINES: usize = 800;
 const LONG_FILE_REASON: &str = "//! Long because ";
-/// Lines above an unsafe block in which its comment begins.
+/// The maximum distance in lines from the beginning of a safety comment to its unsafe block.
 const SAFETY_LINES: usize = 5;
 
-/// The only modules that may be unsafe.
+/// The only modules that may contain unsafe code.
 const UNSAFE_MODULES: [&str; 3] = ["mem", "simd", "uring"];
-/// The files of the command and the crate root, which stand on no floor.
+/// The files of the command and the crate root, which have no layer.
 const WITHOUT_FLOOR: [&str; 4] = ["lib", "main", "log", "events"];
 /// Public type names that several modules may define, each for its own protocol or format.
 const SHARED_NAMES: [&str; 6] = ["Config", "Connection", "Error", "Reader", "State", "Target"];
-/// Identifiers that `docs/GLOSSARY.md` replaces by the field's terms. They do not come back.
+/// Identifiers that the terms of `docs/GLOSSARY.md` have replaced, and that must not be used again.
 const BANNED_WORDS: [&str; 88] = [
     "Beat",
     "Bell",
@@ -115,7 +115,7 @@ const BANNED_WORDS: [&str; 88] = [
     "whom",
     "wish",
 ];
-/// What is never left behind.
+/// Texts that must not be in the code.
 const LEFTOVERS: [&str; 4] = ["todo!(", "unimplemented!(", "dbg!(", "#[ignore"];
 
 type Floors = BTreeMap<String, u32>;
@@ -140,7 +140,7 @@ fn architecture_every_module_has_a_layer() {
     assert_eq!(modules, floors.keys().cloned().collect::<Vec<_>>());
 }
 
-/// A file that nothing declares is not compiled, and no test in it ever runs.
+/// A file that no module declares is not compiled, and its tests do not run.
 #[test]
 fn architecture_every_file_is_compiled() {
     let sources = sources(&["src", "tests/it"]);
@@ -191,7 +191,7 @@ fn architecture_private_words_do_not_come_back() {
 
 // --- the rules ---
 
-/// The floor of each module, from the table in the crate's documentation.
+/// The layer of each module, from the table in the crate's documentation.
 fn floors(lib: &str) -> Floors {
     let mut floors = Floors::new();
     for row in lib.lines().filter_map(|line| line.strip_prefix("//! | ")) {
@@ -227,7 +227,7 @@ fn use_upwards(source: &Source, floors: &Floors) -> Vec<String> {
     complaints
 }
 
-/// Files that no module above them declares.
+/// The files that no parent module declares.
 fn undeclared(sources: &[Source]) -> Vec<&str> {
     let declares = |source: &Source, name: &str| {
         let words: Vec<&str> = source.words().map(|(_, word)| word).collect();
@@ -252,8 +252,8 @@ fn unfenced(source: &Source) -> Vec<String> {
     found.map(|(at, _)| source.at(source.line(at), "unsafe outside of its fence")).collect()
 }
 
-/// A block or impl has a `SAFETY:` comment. A function says `# Safety` in its own documentation,
-/// or its trait does.
+/// Unsafe code without an explanation. A block or impl needs a `SAFETY:` comment. A function needs
+/// a section `# Safety` in its documentation or in that of its trait.
 fn unexplained(source: &Source) -> Vec<String> {
     let mut complaints = Vec::new();
     for (at, _) in source.words().filter(|(_, word)| *word == "unsafe") {
@@ -286,7 +286,8 @@ fn long_functions(source: &Source) -> Vec<String> {
     complaints
 }
 
-/// An address and a raw string cannot be broken, so a line with one may be wide.
+/// Lines that are too wide. A line with an address or a raw string may be wide, because these
+/// cannot be broken.
 fn wide_lines(source: &Source) -> Vec<String> {
     let mut complaints = Vec::new();
     for (number, line) in source.text.lines().enumerate() {
@@ -312,7 +313,8 @@ fn long_file(source: &Source) -> Vec<String> {
     }
 }
 
-/// A name that stands for two types makes a reader open both. Types of tests do not count.
+/// Names of two or more public types, for which a reader has to open every file. Types of tests do
+/// not count.
 fn repeated_types(sources: &[Source]) -> Vec<String> {
     let mut places: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for source in sources.iter().filter(|source| !source.path.contains("/tests")) {
@@ -343,12 +345,12 @@ fn leftovers(source: &Source) -> Vec<String> {
 
 // --- sources ---
 
-/// One file: its text, and its code with comments, strings and characters blanked out.
+/// One file: its text, and its code with blanks in place of comments, strings and characters.
 struct Source {
     path: String,
     text: String,
     code: String,
-    /// Where each line begins in `code`, which has the offsets of `text`.
+    /// The offset of each line in `code`, which has the same offsets as `text`.
     starts: Vec<usize>,
 }
 
@@ -360,14 +362,15 @@ impl Source {
         Source { path: path.to_owned(), text: text.to_owned(), code, starts }
     }
 
-    /// The module of the crate root that the file belongs to.
+    /// The module below the crate root that the file belongs to.
     fn module(&self) -> String {
         let below = self.path.strip_prefix("src/").unwrap_or(&self.path);
         let name = below.split('/').next().unwrap_or(below);
         name.strip_suffix(".rs").unwrap_or(name).to_owned()
     }
 
-    /// Modules between the crate root and the top of this file: 1 for `src/hub/mod.rs`.
+    /// The number of modules between the crate root and the top of this file: 1 for
+    /// `src/hub/mod.rs`.
     fn depth(&self) -> usize {
         let below = self.path.strip_prefix("src/").unwrap_or(&self.path);
         let parts = below.split('/').count();
@@ -383,7 +386,7 @@ impl Source {
         format!("{}:{}: {complaint}", self.path, line + 1)
     }
 
-    /// All identifiers and keywords of the code, with their places.
+    /// All identifiers and keywords of the code, with their offsets.
     fn words(&self) -> impl Iterator<Item = (usize, &str)> {
         let is_part = |c: char| c == '_' || c.is_alphanumeric();
         let mut at = 0;
@@ -402,12 +405,12 @@ impl Source {
         &self.code[..tests.unwrap_or(self.code.len())]
     }
 
-    /// Lines with code, above the file's test module.
+    /// The number of lines with code above the file's test module.
     fn code_lines(&self) -> usize {
         self.without_tests().lines().filter(|line| !line.trim().is_empty()).count()
     }
 
-    /// The types that the file makes public, to the crate or to a part of it, and where.
+    /// The types that the file makes public, to the crate or to a part of it, with their offsets.
     fn public_types(&self) -> Vec<(usize, &str)> {
         let end = self.without_tests().len();
         let words: Vec<(usize, &str)> = self.words().take_while(|(at, _)| *at < end).collect();
@@ -428,7 +431,8 @@ impl Source {
         found
     }
 
-    /// What is used from the crate root, by `crate::` or by enough `super::`, and in which line.
+    /// The modules of the crate root that the file uses, by `crate::` or by enough `super::`, with
+    /// their lines.
     fn root_paths(&self) -> Vec<(usize, String)> {
         let mut found = Vec::new();
         let mut up = 0;
@@ -448,14 +452,15 @@ impl Source {
         found
     }
 
-    /// How many inline modules a place stands in.
+    /// The number of inline modules that enclose an offset.
     fn nesting(&self, place: usize) -> usize {
         let modules = self.words().filter(|(at, word)| *word == "mod" && *at < place);
         let holds = |at: &usize| self.end_of_item(*at).is_some_and(|end| end > place);
         modules.filter(|(at, _)| holds(at)).count()
     }
 
-    /// The place of the brace that closes the item whose keyword is at `at`; `None` without a body.
+    /// The offset of the brace that closes the item whose keyword is at `at`; `None` without a
+    /// body.
     fn end_of_item(&self, at: usize) -> Option<usize> {
         let mut brackets = 0;
         let mut braces = 0;
@@ -483,8 +488,8 @@ impl Source {
         above.into_iter().any(|line| line.contains("// SAFETY:"))
     }
 
-    /// Whether the documentation right above a function, or that of its trait, has the section.
-    /// Where a trait is implemented, the contract is the trait's.
+    /// Whether the documentation directly above a function, or that of its trait, has the section
+    /// `# Safety`. An implementation of a trait has the contract of the trait.
     fn states_contract(&self, line: usize) -> bool {
         let lines: Vec<&str> = self.text.lines().collect();
         let indent = |line: &str| line.len() - line.trim_start().len();
@@ -511,7 +516,7 @@ impl Source {
     }
 }
 
-/// The first names of a path's end: `a` of `a::b`, and `a`, `c` of `{a::b, c}`.
+/// The first names of the rest of a path: `a` of `a::b`, and `a`, `c` of `{a::b, c}`.
 fn heads(tail: &str) -> Vec<String> {
     let tail = tail.trim_start();
     let name = |text: &str| {
@@ -543,7 +548,7 @@ fn heads(tail: &str) -> Vec<String> {
     heads
 }
 
-/// Puts blanks for every octet of a comment, string or character; lines stay where they are.
+/// Replaces every octet of a comment, string or character by a blank; the lines stay the same.
 fn blank(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -582,7 +587,7 @@ fn inert(rest: &str, before: Option<char>) -> usize {
         b'"' => quoted(rest, '"'),
         b'\'' => {
             let mut chars = rest[1..].chars();
-            // A lifetime has no quote behind its first character.
+            // A lifetime has no quote after its first character.
             match (chars.next(), chars.next()) {
                 (Some('\\'), _) | (Some(_), Some('\'')) => quoted(rest, '\''),
                 _ => 0,
@@ -638,7 +643,7 @@ fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap()
 }
 
-/// All Rust files below `folders`.
+/// Reads all Rust files below `folders`.
 fn sources(folders: &[&str]) -> Vec<Source> {
     let mut sources = Vec::new();
     for folder in folders {
@@ -668,10 +673,10 @@ fn check_tree(folders: &[&str], rule: Rule<'_>) {
 
 // --- the rules on samples ---
 
-/// No line.
+/// An empty list of lines.
 const NONE: [usize; 0] = [];
 
-/// Lines about which `rule` complains in a file `path` with this text.
+/// The lines about which `rule` complains in a file `path` with this text.
 fn lines_of(rule: Rule<'_>, path: &str, text: &str) -> Vec<usize> {
     let complaints = rule(&Source::new(path, text));
     complaints.iter().map(|it| it.split(':').nth(1).unwrap().parse().unwrap()).collect()
@@ -844,7 +849,7 @@ fn rule_leftovers() {
 }
 
 #[test]
-fn blanking_keeps_code_and_places() {
+fn architecture_blanking_keeps_code_and_places() {
     for (text, expected) in [
         ("a // b\nc", "a     \nc"),
         ("a /* b /* c */\nd */ e", "a             \n     e"),

@@ -1,4 +1,5 @@
-//! One shard with proxied connections and no kernel: each side reads, stalls and ends as told.
+//! A test bench of one shard with proxied connections and no kernel. A test controls when each peer
+//! reads, stalls and ends its connection.
 
 use crate::machine::{SWEEP_MS, common, config};
 use crate::peer::{Heard, handshake};
@@ -12,10 +13,11 @@ use polycast::ws::{FrameEvent, FrameLimits, MessageKind, Opcode, Reader, Role, f
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-/// Bytes that may wait for one side.
+/// The maximum number of bytes that are buffered for one peer.
 pub(crate) const BUFFER: usize = 4096;
 
-/// A shard with its connections; what is sent stays with the kernel while it stalls.
+/// A shard with its connections. The bytes sent to a stalled connection stay in the simulated
+/// kernel.
 pub(crate) struct Bench {
     pub(crate) shard: Shard,
     pub(crate) counters: Arc<Counters>,
@@ -26,26 +28,27 @@ pub(crate) struct Bench {
 #[derive(Default)]
 pub(crate) struct Wire {
     pub(crate) slot: Option<Slot>,
-    /// Where it was dialled to.
+    /// The address that the server dialled; `None` for a client's connection.
     pub(crate) dialled: Option<SocketAddr>,
-    /// The connect was made, and the WebSocket opened; for who drives it.
+    /// Whether the connect has completed, and whether the WebSocket is open. Both are for the test
+    /// that drives the bench.
     pub(crate) made: bool,
     pub(crate) opened: bool,
     pub(crate) stalled: bool,
-    /// A batch that the kernel keeps.
+    /// The length in bytes of a batch whose send is not complete.
     pub(crate) kept: Option<usize>,
     pub(crate) sent: Vec<u8>,
-    /// Bytes of it that were looked at.
+    /// The number of bytes of `sent` that the test has read.
     pub(crate) seen: usize,
     pub(crate) reads: bool,
-    /// The peer has ended its side.
+    /// Whether the peer has ended its side.
     pub(crate) eof: bool,
-    /// The server has ended its side.
+    /// Whether the server has ended its side.
     pub(crate) shut: bool,
 }
 
 impl Bench {
-    /// A proxy for these upstreams, with further keys of the route.
+    /// A proxy for these upstreams; `more` is further keys of the route.
     pub(crate) fn new(upstreams: &str, more: &str) -> Bench {
         let counters = Arc::new(Counters::default());
         let text = format!(
@@ -80,7 +83,7 @@ impl Bench {
         self.finish(at);
     }
 
-    /// What both sides have ended is gone.
+    /// Closes the connection if both sides have ended it.
     fn finish(&mut self, at: usize) {
         if self.wires[at].shut && self.wires[at].eof {
             self.close(at);
@@ -100,7 +103,7 @@ impl Bench {
         self.settle();
     }
 
-    /// Does what a reactor does at the end of its turn.
+    /// Does the work of a reactor at the end of its turn.
     pub(crate) fn settle(&mut self) {
         loop {
             self.shard.next_turn(self.now);
@@ -140,7 +143,7 @@ impl Bench {
         }
     }
 
-    /// The peer reads again what it was sent.
+    /// The peer reads again after a stall.
     pub(crate) fn flow(&mut self, at: usize) {
         let wire = &mut self.wires[at];
         wire.stalled = false;
@@ -158,7 +161,7 @@ impl Bench {
         }
     }
 
-    /// What was sent and not looked at.
+    /// Takes the sent bytes that the test has not read yet.
     pub(crate) fn taken(&mut self, at: usize) -> Vec<u8> {
         let wire = &mut self.wires[at];
         let bytes = wire.sent[wire.seen..].to_vec();
@@ -170,17 +173,17 @@ impl Bench {
         String::from_utf8(self.taken(at)).expect("text")
     }
 
-    /// What an upstream was sent as a WebSocket.
+    /// Takes the WebSocket messages that were sent to an upstream.
     pub(crate) fn replies(&mut self, at: usize) -> Vec<Heard> {
         frames(Role::Server, &self.taken(at))
     }
 
-    /// What the client was sent as a WebSocket.
+    /// Takes the WebSocket messages that were sent to a client.
     pub(crate) fn heard(&mut self, at: usize) -> Vec<Heard> {
         frames(Role::Client, &self.taken(at))
     }
 
-    /// A client and its upstream, both open.
+    /// Opens a client's connection and its upstream connection.
     pub(crate) fn pair(&mut self) -> (usize, usize) {
         let client = self.open();
         self.receive(client, &handshake("/chat?a=b", ""));
@@ -193,7 +196,7 @@ impl Bench {
         (client, upstream)
     }
 
-    /// Everything has ended, and nothing is left of it.
+    /// Checks that no connection and no state is left.
     pub(crate) fn check_empty(&mut self) {
         self.settle();
         assert!(self.shard.is_empty(), "{} are left", self.shard.len());
@@ -203,7 +206,7 @@ impl Bench {
     }
 }
 
-/// The 101 to a request, with further fields.
+/// The response 101 to a request, with further header fields.
 pub(crate) fn answer(request: &str, fields: &str) -> Vec<u8> {
     let key = request.lines().find_map(|it| it.strip_prefix("Sec-WebSocket-Key: ")).expect("a key");
     let accept = String::from_utf8(websocket_accept(key).to_vec()).expect("text");
@@ -234,7 +237,7 @@ pub(crate) fn frames(role: Role, bytes: &[u8]) -> Vec<Heard> {
     }
 }
 
-/// A frame as an upstream sends it.
+/// An unmasked frame, as an upstream sends it.
 pub(crate) fn plain(opcode: Opcode, payload: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     frame::push(&mut out, opcode, payload, None);

@@ -1,4 +1,4 @@
-//! Certificates that tests make for themselves, and clients that trust them.
+//! Certificates that tests generate, and TLS clients that trust them.
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Someone who vouches for others.
+/// A certificate authority.
 pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 /// A certificate and its key.
@@ -33,7 +33,7 @@ impl Authority {
         self.leaf_with(names, |_| {})
     }
 
-    /// The same with something else changed.
+    /// As `leaf`, with further changes of the certificate's parameters.
     pub(crate) fn leaf_with(
         &self,
         names: &[&str],
@@ -58,7 +58,7 @@ impl Authority {
         self.0.pem()
     }
 
-    /// A client that trusts this one; `leaf` is what it shows of itself.
+    /// The configuration of a client that trusts this authority; `leaf` is its own certificate.
     pub(crate) fn client(&self, leaf: Option<&Leaf>) -> ClientConfig {
         self.client_of(leaf, rustls::ALL_VERSIONS)
     }
@@ -96,14 +96,15 @@ impl Leaf {
     }
 }
 
-/// A folder of a test's own.
+/// Creates a folder for one test.
 pub(crate) fn folder(name: &str) -> PathBuf {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("tls").join(name);
     fs::create_dir_all(&folder).unwrap();
     folder
 }
 
-/// A listener's `tls` with one certificate for `localhost`; `more` are further keys of the table.
+/// A listener's `tls` table with one certificate for `localhost`; `more` is further keys of the
+/// table.
 pub(crate) fn table(name: &str, authority: &Authority, more: &str) -> String {
     let folder = folder(name);
     authority.leaf(&["localhost", "127.0.0.1"]).write(&folder, "server");

@@ -1,4 +1,4 @@
-//! The command as a person meets it: what it prints where, and how it exits.
+//! The command line: its output and its exit codes.
 
 use std::fs;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ fn polycast(arguments: &[&str]) -> Output {
     command.output().unwrap()
 }
 
-/// A file for one test; its name is that test's own.
+/// Writes a file for one test, under a name that no other test uses.
 fn file(name: &str, text: &str) -> String {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("cli");
     fs::create_dir_all(&folder).unwrap();
@@ -26,7 +26,8 @@ fn stdout(output: &Output) -> &str {
     str::from_utf8(&output.stdout).unwrap()
 }
 
-/// What a refusal says: one line on standard error, nothing on standard output, exit code 2.
+/// Runs the command, which must fail: one line on standard error, nothing on standard output, and
+/// exit code 2. Returns the line.
 fn refusal(arguments: &[&str]) -> String {
     let output = polycast(arguments);
     let text = String::from_utf8(output.stderr.clone()).unwrap();

@@ -1,4 +1,4 @@
-//! Compressed messages, cut anywhere, with a clock and turns of our own.
+//! Compressed messages that arrive in any pieces, with a simulated clock and simulated turns.
 
 use crate::machine::{Machine, config};
 use crate::peer::{self, Heard};
@@ -16,7 +16,7 @@ fn compressing(compression: CompressionMode) -> Config {
     config
 }
 
-/// Each way in which a core may have memory for what is unfinished, or not.
+/// Configurations with and without enough memory for the state of unfinished messages.
 fn all_ways() -> [Config; 3] {
     let mut scarce = compressing(CompressionMode::Shared);
     scarce.compression.windows_bytes = INFLATER_BYTES - 1;
@@ -38,7 +38,8 @@ fn deflated(message: &[u8]) -> Vec<u8> {
     out
 }
 
-/// A frame of a message, of which `first` is compressed.
+/// A frame with the opcode `first`, which has RSV1 if it begins a message; a continuation frame
+/// without `first`.
 fn frame(fin: bool, first: Option<Opcode>, payload: &[u8]) -> Vec<u8> {
     let opcode = first.unwrap_or(Opcode::Continuation);
     let rsv1 = matches!(first, Some(Opcode::Text | Opcode::Binary));
@@ -130,7 +131,7 @@ fn compress_violation_is_answered_with_its_octet() {
                 assert_eq!(close_code(&heard(&mut machine, at)), Some(code));
                 continue;
             }
-            // Without memory for it, at the end.
+            // Without memory for the state, the message is inflated after its last frame.
             assert_eq!(heard(&mut machine, at), []);
             machine.receive(at, &frame(true, None, &[0]));
             let heard = heard(&mut machine, at);
@@ -146,7 +147,7 @@ fn compress_unfinished_message_holds_little_more_than_was_sent() {
     let at = echo(&mut machine);
     let message = vec![b'x'; 8 << 20];
     let wire = deflated(&message);
-    // All but the end could be decompressed, to a thousand times its size. The rest waits.
+    // All but the end could be inflated, to a thousand times its size. The rest waits.
     machine.receive(at, &frame(false, Some(Opcode::Binary), &wire[..wire.len() - 9]));
     assert_eq!(machine.settle(), 1);
     machine.receive_in_turn(at, &frame(true, None, &wire[wire.len() - 9..]));
@@ -167,7 +168,8 @@ fn compress_expensive_message_is_spread_over_turns() {
         machine.receive_in_turn(other, &peer::framed(Opcode::Ping, b"p"));
         machine.turn();
         assert_eq!(heard(&mut machine, heavy), []);
-        // What compresses waits for the next turn; a control frame of it, too, but not longer.
+        // A compressed message waits for the next turn; a control frame of the same connection
+        // waits too, but not longer.
         for _ in 0..2 {
             machine.turn();
         }
@@ -177,7 +179,7 @@ fn compress_expensive_message_is_spread_over_turns() {
         for at in [heavy, twin] {
             assert!(heard(&mut machine, at) == [Heard::Binary(message.clone())]);
         }
-        // Who leaves in the middle of it leaves nothing.
+        // A connection that is closed while it inflates leaves no state.
         machine.receive_in_turn(heavy, &frame);
         machine.turn();
         machine.end();
@@ -203,7 +205,8 @@ fn rate_limit_bounds_control_and_empty_frames_a_second() {
         machine.receive(at, &each.repeat(50));
         machine.wait(1000);
         machine.receive(at, &each.repeat(50));
-        // An empty fragment is no news; that there were too many comes out with what follows.
+        // Empty fragments are not answered; a byte of the next frame shows whether the limit was
+        // exceeded.
         machine.receive(at, &each[..1]);
         let closes = |it: &Heard| matches!(it, Heard::Close(..));
         let so_far = heard(&mut machine, at);
@@ -219,7 +222,8 @@ fn rate_limit_bounds_control_and_empty_frames_a_second() {
     }
 }
 
-/// Turns until `at` has heard a binary message; at each one the bound of what is inflated holds.
+/// Runs turns until `at` has received a binary message, and checks the bound of inflated memory
+/// after each turn. Returns the number of turns.
 fn bounded_turns(machine: &mut Machine, at: usize, bound: usize) -> usize {
     for turns in 1..1000 {
         machine.turn();
@@ -245,7 +249,8 @@ fn inflate_large_messages_one_after_another_and_small_ones_meanwhile() {
         heard(&mut machine, plain);
         let windows = machine.shard.inflated_bytes();
         assert_eq!(windows > 0, dedicated);
-        // One output, which grows by half; beside it what may be begun of each of the others.
+        // The memory of one output, which grows by half, and of the begun outputs of the other
+        // connections.
         let begun = if dedicated { (64 + 16) * 1024 } else { 0 };
         let bound = windows + LARGE + LARGE / 2 + 16 * 1024 + SHRINK_THRESHOLD * begun;
         let bomb = frame(true, Some(Opcode::Binary), &deflated(&vec![b'x'; LARGE]));
@@ -259,7 +264,8 @@ fn inflate_large_messages_one_after_another_and_small_ones_meanwhile() {
         assert!(turns <= 3, "a small message waited for {turns} turns");
         assert!(!heard(&mut machine, plain).is_empty());
         assert!(machine.counters.inflate_waits.get() > 0);
-        // In the order in which they came, also for who has sent one more meanwhile.
+        // Connections are served in the order of arrival, also one that has sent a further message
+        // meanwhile.
         machine.receive_in_turn(others[0], &bomb);
         for &at in &others[1..] {
             bounded_turns(&mut machine, at, bound);
@@ -283,7 +289,8 @@ fn inflate_nothing_at_all_is_an_empty_message() {
         machine.receive(at, &compressed);
         let parts = [frame(false, Some(Opcode::Text), b""), frame(true, None, b"")];
         machine.receive(at, &parts.concat());
-        // In parts that come apart, with parts that are not empty around them, and behind another.
+        // Parts that arrive separately, between parts that are not empty, and after another
+        // message.
         machine.receive(at, &parts[0]);
         machine.receive(at, &parts[1]);
         let (front, back) = squeezed_halves(message);
@@ -299,7 +306,7 @@ fn inflate_nothing_at_all_is_an_empty_message() {
     }
 }
 
-/// A message in two frames, neither of which is empty.
+/// A compressed message in two parts, neither of which is empty.
 fn squeezed_halves(message: &[u8]) -> (Vec<u8>, Vec<u8>) {
     let wire = deflated(message);
     let (front, back) = wire.split_at(wire.len() / 2);

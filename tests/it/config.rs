@@ -1,4 +1,4 @@
-//! What a configuration's values may be; each refusal by the key and the line that it names.
+//! The valid values of a configuration, and the key and the line in the error of each invalid one.
 
 use polycast::config::{
     BadSignature, Config, DuplicateSubscribe, FileFormat, Overrides, Problem, Route, RouteQuery,
@@ -10,14 +10,15 @@ fn parse(text: &str) -> Result<Config, String> {
     Config::parse(text, FileFormat::Toml, "f").map_err(|error| error.to_string())
 }
 
-/// What stands before the smallest application, and how its refusal begins; "" is accepted.
+/// Checks texts in front of the smallest application: each with the beginning of its error, or ""
+/// if it is valid.
 fn check(cases: &[(&str, &str)]) {
     for (text, refusal) in cases {
         verify(&format!("{text}\n{APP}"), refusal);
     }
 }
 
-/// The same with what stands in the entry of the smallest application, whose next line is 5.
+/// As `check`, with texts in the table of the smallest application, which begin on line 5.
 fn check_app(cases: &[(&str, &str)]) {
     for (text, refusal) in cases {
         verify(&format!("{APP}{text}\n"), refusal);
@@ -35,7 +36,7 @@ fn verify(text: &str, refusal: &str) {
 }
 
 #[test]
-fn listen_keeps_what_the_file_says_of_its_listener() {
+fn config_listen_option_keeps_the_other_settings_of_the_listener() {
     let (one, two) = ("127.0.0.1:7001".parse().unwrap(), "127.0.0.1:7002".parse().unwrap());
     let listen = |text: &str, addresses: &[std::net::SocketAddr]| {
         let config = parse(&format!("{text}{APP}")).unwrap();
@@ -71,7 +72,7 @@ fn listen_keeps_what_the_file_says_of_its_listener() {
             assert_eq!(back, own.listeners[0], "{text}");
         }
     }
-    // Several that are alike are as one.
+    // Several equal listeners count as one.
     let alike = at("") + &at("").replace("6443", "6444");
     assert_eq!(listen(&alike, &[one]).unwrap().listeners.len(), 1);
     for (text, addresses, problem) in [
@@ -244,7 +245,7 @@ fn config_profile_sets_missing_keys() {
     let text = "apps:\n  - id: '1'\n    key: k\n    secret: s\n    limits:\n    profile: soketi\n";
     let yaml = Config::parse(text, FileFormat::Yaml, "f").unwrap_or_else(|it| panic!("{it}"));
     assert_eq!(yaml.apps[0].limits.cache_ttl_s, 3600, "a section without entries");
-    // What a profile sets has to fit the rest; the place is the profile's.
+    // The values of a profile must fit the other keys; the error has the place of the profile.
     let text = format!("limits:\n  http_body_bytes: 65536\n{text}");
     let error = Config::parse(&text, FileFormat::Yaml, "f").expect_err("too long").to_string();
     assert!(error.starts_with("f:8:5: apps[0].limits.event_bytes: 102400 is more"), "{error}");
@@ -295,7 +296,7 @@ fn config_listeners_are_one_or_more_and_differ() {
 
 const GUARD: &str = "[[guards]]\nname = 'g'\nissuer = 'https://auth.example.com'\n";
 
-/// What may stand in a guard, and what may not.
+/// Checks texts in a guard: each with the beginning of its error, or "" if it is valid.
 fn check_guard(cases: &[(&str, &str)]) {
     for (more, error) in cases {
         check(&[(&*format!("{GUARD}{more}"), *error)]);
@@ -753,7 +754,7 @@ fn config_ranges_of_zilliqa() {
         (&elsewhere, "2:9: zilliqa.publish_path: "),
         ("zilliqa.publish_token = 'short'", "1:9: zilliqa.publish_token: "),
     ]);
-    // It is an application of its own.
+    // The section is an application by itself.
     assert!(parse(route).is_ok());
     assert!(parse("").is_err());
 }
@@ -792,8 +793,7 @@ fn config_broadcastt_ranges_and_no_webhooks() {
     ]);
 }
 
-/// What stands behind the header of the Zenith section, and what its refusal has, which names the
-/// last line.
+/// Checks texts in the Zenith section: each with a part of its error, which names the last line.
 fn check_zenith(cases: &[(&str, &str)]) {
     for (text, refusal) in cases {
         match parse(&format!("[zenith]\n{text}\n")) {
@@ -934,7 +934,8 @@ fn config_webhook_ca_is_read_with_the_configuration() {
     std::fs::remove_dir_all(&folder).unwrap();
 }
 
-/// What stands in the section of a proxy, whose first line is 3, and how its refusal begins.
+/// Checks texts in the section of a proxy, which begins on line 3: each with the beginning of its
+/// error.
 fn check_proxy(cases: &[(&str, &str)]) {
     let route = "[[routes]]\nendpoint = 'proxy'\n";
     for (text, refusal) in cases {
@@ -1007,7 +1008,7 @@ fn config_upstreams_are_urls() {
     check(&[(elsewhere, "3:1: routes[0].proxy: only the endpoint `proxy` has upstreams")]);
 }
 
-/// The same behind `[routes.proxy]` with one upstream, from line 5 on.
+/// As `check_proxy`, with texts after `[routes.proxy]` and one upstream, from line 5.
 fn check_upstream(cases: &[(&str, &str)]) {
     for (text, refusal) in cases {
         check_proxy(&[(&format!("[routes.proxy]\nupstreams = 'wss://a'\n{text}"), refusal)]);

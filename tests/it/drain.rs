@@ -1,11 +1,11 @@
-//! The pace of a shutdown: clients come back at once, so they are not all sent away in an instant.
+//! The pace of a shutdown: clients reconnect at once, so they are not all closed at the same time.
 
 use crate::machine::{Machine, config};
 use crate::peer::{self, Heard};
 
 const SOCKETS: usize = 600;
 
-/// How many have heard that the server closes.
+/// The number of clients that have received a Close frame.
 fn closed(machine: &mut Machine) -> usize {
     let closes = |heard: &Heard| matches!(heard, Heard::Close(..));
     (0..SOCKETS).filter(|&at| machine.wire(at).heard.iter().any(closes)).count()
@@ -20,7 +20,7 @@ fn drain_closes_connections_in_slices() {
     }
     machine.shard.drain();
     assert_eq!(closed(&mut machine), 0);
-    // Four sweeps a second, of each at least 256 sockets.
+    // There are four sweeps in a second, and each closes at least 256 sockets.
     for expected in [256, 512, SOCKETS] {
         machine.wait(250);
         assert_eq!(closed(&mut machine), expected);

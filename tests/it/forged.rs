@@ -1,5 +1,5 @@
-//! Logins with tokens that somebody has forged, over the wire: what the literature on attacks of
-//! JSON Web Tokens knows, beside the good ones that they are made of.
+//! Handshakes with forged tokens: the known attacks on JSON Web Tokens, beside the valid tokens
+//! that they are derived from.
 
 use crate::machine::{Machine, UNIX_S, config};
 use crate::peer::{Heard, handshake};
@@ -16,7 +16,7 @@ macro_rules! pem {
     };
 }
 
-/// With the names and the algorithms of the guard's keys.
+/// The key ids and the algorithms of the guard's keys.
 const OURS: [(&str, Algorithm); 3] =
     [("rsa", Algorithm::RS256), ("ec", Algorithm::ES256), ("ed", Algorithm::EdDSA)];
 
@@ -33,9 +33,10 @@ fn server() -> Machine {
     )))
 }
 
-/// The status that a handshake with these header lines is answered with.
+/// The status of the response to a handshake with these header lines.
 fn asks(machine: &mut Machine, target: &str, fields: &str) -> u16 {
-    // Each from an address of its own: one of them has few tokens a second.
+    // Use a new address after each failure, because the failures of an address are limited per
+    // second.
     let tries = machine.counters.guard_bad_token.get() as u32;
     let at = machine.open_from(Ipv4Addr::from(0x0a00_0000 + tries));
     machine.receive(at, &handshake(target, fields));
@@ -96,7 +97,7 @@ fn signed(header: &Value, claims: &Value, algorithm: Algorithm) -> String {
     signed_text(&header.to_string(), &claims.to_string(), algorithm)
 }
 
-/// A token of these claims, as the issuer makes them.
+/// A valid token with these claims, as the issuer signs it.
 fn issued(claims: &Value) -> String {
     signed(&json!({"alg": "ES256", "kid": "ec"}), claims, Algorithm::ES256)
 }
@@ -107,7 +108,7 @@ fn with(name: &str, value: Value) -> String {
     issued(&claims)
 }
 
-/// The bytes of the signature, with those of the rest of the token in front as text.
+/// The token without its signature as text, and the bytes of the signature.
 fn split(token: &str) -> (&str, Vec<u8>) {
     let (message, signature) = token.rsplit_once('.').unwrap();
     (message, URL_SAFE_NO_PAD.decode(signature).unwrap())
@@ -118,7 +119,7 @@ fn unhex(text: &str) -> Vec<u8> {
     (0..text.len()).step_by(2).map(byte).collect()
 }
 
-/// The difference of two numbers of the same length, the first digit first; or their sum.
+/// The sum of two big-endian numbers of the same length, or their difference if `sign` is -1.
 fn combine(a: &[u8], b: &[u8], sign: i16) -> Vec<u8> {
     let (mut out, mut carry) = (a.to_vec(), 0);
     for (digit, other) in out.iter_mut().zip(b).rev() {
@@ -248,7 +249,7 @@ fn jwt_key_ids_are_only_names() {
     ] {
         let header = json!({"alg": "ES256", "kid": kid});
         refused(&mut it, &signed(&header, &good(), Algorithm::ES256));
-        // What an empty file, or a row that the attacker has made up, would verify.
+        // The secrets that an empty file or an attacker's database row would provide.
         for secret in ["", "secret", "\0"] {
             let header = json!({"alg": "HS256", "kid": kid});
             let message = message(&header.to_string(), &good().to_string());
@@ -280,7 +281,7 @@ fn jwt_keys_in_the_token_are_not_used() {
             let header = json!({"alg": "ES384", "kid": kid, name: value});
             refused(&mut it, &signed(&header, &good(), Algorithm::ES384));
         }
-        // On a good token they mean nothing.
+        // On a valid token these header parameters have no effect.
         let header = json!({"alg": "ES256", "kid": "ec", name: value});
         let_in(&mut it, &signed(&header, &good(), Algorithm::ES256));
     }
@@ -325,7 +326,7 @@ fn jwt_claims_for_other_times_or_audiences_are_refused() {
         claims.as_object_mut().unwrap().remove(name);
         refused(&mut it, &issued(&claims));
     }
-    // A token that lives on only in the header.
+    // An expiry in the header does not extend that of the claims.
     let header = json!({"alg": "ES256", "kid": "ec", "exp": UNIX_S + 60});
     let mut claims = good();
     claims["exp"] = json!(UNIX_S - 60);
@@ -399,7 +400,7 @@ fn jwt_malformed_curve_signatures_are_refused() {
     ] {
         refused(&mut it, &format!("{message}.{}", b64(forged)));
     }
-    // Of two that belong together ECDSA takes both: the token is no less true for it.
+    // ECDSA verifies both signatures (r, s) and (r, n - s); the claims of the token are the same.
     let other = [r, &combine(&order, s, -1)].concat();
     assert_ne!(other, signature);
     let_in(&mut it, &format!("{message}.{}", b64(other)));
@@ -408,12 +409,12 @@ fn jwt_malformed_curve_signatures_are_refused() {
     let (message, signature) = split(&token);
     let (r, s) = signature.split_at(32);
     let mut order = unhex("1000000000000000000000000000000014DEF9DEA2F79CD65812631A5CF5D3ED");
-    // The digits of Ed25519 come the last one first.
+    // The numbers of Ed25519 are little-endian.
     let s: Vec<u8> = s.iter().rev().copied().collect();
     let mut larger = combine(&s, &order, 1);
     larger.reverse();
     order.reverse();
-    // Points of small order as R, with nothing as s.
+    // Points of small order as R, and zero as s.
     let small = ["01", "00", "26E8958FC2B227B045C3F489F2EF98F0D5DFAC05D3C63339B13802886D53FC05"];
     let small = small.map(|text| unhex(&format!("{text:0<64}")));
     for forged in [
@@ -469,7 +470,7 @@ fn jwt_other_encodings_of_a_good_token_are_refused() {
         for junk in [" ", "\t", "*", "%3D", "A", "\u{e9}"] {
             other(format!("{}{junk}", &parts[at][..8]) + &parts[at][8..]);
         }
-        // Bits behind the last byte that say nothing.
+        // Unused bits after the last byte that are not zero.
         if !bytes.len().is_multiple_of(3) {
             const ALPHABET: &[u8] =
                 b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
@@ -479,7 +480,7 @@ fn jwt_other_encodings_of_a_good_token_are_refused() {
             other(format!("{}{next}", &parts[at][..parts[at].len() - 1]));
         }
     }
-    // Other forms of a JWS, and what only looks like one.
+    // Other serializations of a JWS, and texts that only resemble one.
     let [header, claims, signature] = parts[..] else { panic!("three parts") };
     for text in [
         format!("{header}.{claims}.{signature}.{signature}"),
@@ -523,7 +524,8 @@ fn jwt_long_tokens_and_line_breaks_are_refused() {
     let long = padded(64 * 1024);
     assert_eq!(login(&mut it, &long), 431, "longer than any head");
     let token = issued(&good());
-    // The end of a line ends the field: what follows is a field of its own, or none at all.
+    // The end of a line ends the field: the next line is another field, or the request is
+    // malformed.
     assert_eq!(asks(&mut it, "/", &format!("Authorization: Bearer {token}\r\nX: y\r\n")), 101);
     for fields in [
         format!("Authorization: Bearer {token}\n\r\n"),

@@ -1,4 +1,4 @@
-//! Connections that have not said what they want.
+//! The limit of connections that have not sent a request yet.
 
 use crate::machine::{Machine, config};
 use crate::peer;
@@ -6,7 +6,7 @@ use polycast::config::Config;
 use polycast::dialect::Env;
 use std::sync::Arc;
 
-/// How long a connection has to say what it wants before others may take its place.
+/// The time in milliseconds after which a connection without a request may be replaced by another.
 const TIME_MS: u64 = 2000;
 
 fn at_most(handshakes: usize) -> Config {
@@ -30,7 +30,7 @@ fn handshakes_oldest_is_closed_after_a_reload_with_a_lower_limit() {
     assert!(machine.wire(silent[0]).gone && !machine.wire(silent[1]).gone);
     machine.wait(TIME_MS);
     machine.shard.renew(Arc::new(Env::new(at_most(1), 7)), machine.now);
-    // Each new one costs the oldest its place, and is served.
+    // Each new connection replaces the oldest one, and is served.
     for gone in [silent[1], silent[2], fourth] {
         assert!(!machine.wire(gone).gone);
         let at = machine.open();
@@ -45,7 +45,8 @@ fn handshakes_oldest_is_closed_after_a_reload_with_a_lower_limit() {
 fn handshakes_that_come_at_once_are_served_and_none_of_them_is_closed() {
     let mut machine = Machine::new(at_most(100));
     let mut all = Vec::new();
-    // As a reactor does: it accepts while it may, and serves who has said what it wants.
+    // As a reactor does, accept while the shard allows it, and serve the connections with a
+    // request.
     while all.len() < 1000 {
         while all.len() < 1000 && machine.shard.takes_newcomers(machine.now) {
             all.push(machine.open());
@@ -63,9 +64,9 @@ fn handshakes_that_come_at_once_are_served_and_none_of_them_is_closed() {
 }
 
 #[test]
-fn handshakes_beyond_the_bound_close_nobody_who_has_time_left() {
+fn handshakes_over_the_bound_close_no_connection_that_has_time_left() {
     let mut machine = Machine::new(at_most(3));
-    // Accepts that were under way bring more.
+    // Accepts that were in flight add more connections.
     let all: Vec<usize> = (0..10).map(|_| machine.open()).collect();
     machine.settle();
     assert!(all.iter().all(|&at| !machine.wire(at).gone));
@@ -79,7 +80,7 @@ fn handshakes_beyond_the_bound_close_nobody_who_has_time_left() {
 }
 
 #[test]
-fn idle_connections_of_http_make_room_and_the_longest_idle_goes_first() {
+fn handshakes_idle_http_connections_make_room_and_the_longest_idle_is_closed_first() {
     let mut machine = Machine::new(at_most(100));
     let fresh = machine.open();
     let socket = machine.open();
@@ -91,7 +92,7 @@ fn idle_connections_of_http_make_room_and_the_longest_idle_goes_first() {
         idle.push(at);
         machine.wait(250);
     }
-    // One is in the middle of its next request; another one has just had another answer.
+    // One connection has sent a part of its next request; another one has just had a response.
     machine.receive(idle[1], b"GET /live HTTP/1.1\r\n");
     machine.receive(idle[0], b"GET /live HTTP/1.1\r\nHost: a\r\n\r\n");
     assert_eq!(machine.shard.close_idle(2), 2);

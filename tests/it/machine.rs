@@ -1,4 +1,4 @@
-//! One shard on a machine without a kernel: every send leaves whole and at once.
+//! One shard without a kernel: every send completes at once and in full, unless its peer stalls.
 
 use crate::peer::{APP, Ear, Heard};
 use polycast::config::{Config, FileFormat};
@@ -14,16 +14,16 @@ use std::sync::Arc;
 
 /// The wall clock at the start of every test.
 pub(crate) const UNIX_S: u64 = 1_760_000_000;
-/// How often time is swept.
+/// The interval of sweeps in milliseconds.
 pub(crate) const SWEEP_MS: u64 = 250;
 
-/// The smallest configuration; `more` is TOML that goes on in the application's table.
+/// The smallest configuration; `more` is TOML that continues the application's table.
 pub(crate) fn config(more: &str) -> Config {
     let (id, key, secret) = APP;
     let text = format!("[[apps]]\nid = '{id}'\nkey = '{key}'\nsecret = '{secret}'\n{more}");
     let config = Config::parse_with(&text, FileFormat::Toml, "test", &|_| None);
     let mut config = config.unwrap_or_else(|it| panic!("{it}"));
-    // Echoes of any length.
+    // Allow echoes of any length.
     config.routes.iter_mut().for_each(|route| route.message_bytes = 0);
     config
 }
@@ -34,7 +34,7 @@ pub(crate) fn common(config: Config, cores: u16, seed: u64, mail_bound: usize) -
     Common { env, hasher: Hasher::new(seed), cores, mail_bound }
 }
 
-/// See the module's documentation.
+/// A shard with its connections and a simulated clock.
 pub(crate) struct Machine {
     pub(crate) shard: Shard,
     pub(crate) counters: Arc<Counters>,
@@ -43,23 +43,23 @@ pub(crate) struct Machine {
     wires: Vec<Wire>,
 }
 
-/// One connection, seen from the machine.
+/// One connection of the machine.
 #[derive(Default)]
 pub(crate) struct Wire {
     slot: Option<Slot>,
     pub(crate) ear: Ear,
     pub(crate) heard: Vec<Heard>,
-    /// What came on a connection with TLS, which is not listened to here.
+    /// The bytes that the server sent on a TLS connection, which are not parsed here.
     pub(crate) raw: Vec<u8>,
     secure: bool,
-    /// The peer takes nothing; what is at the kernel's meanwhile.
+    /// Whether the peer does not read. Segments that are sent meanwhile are kept in `stalled`.
     pub(crate) stalls: bool,
     stalled: Vec<Segment>,
-    /// The peer has ended its side.
+    /// Whether the peer has ended its side.
     eof: bool,
-    /// The server has ended its side.
+    /// Whether the server has ended its side.
     pub(crate) shut: bool,
-    /// The connection is gone.
+    /// Whether the connection is closed.
     pub(crate) gone: bool,
 }
 
@@ -74,12 +74,12 @@ impl Machine {
         Machine { shard, counters, now, next_sweep_ms: now.ms, wires: Vec::new() }
     }
 
-    /// Opens a connection and names it.
+    /// Opens a connection and returns its index.
     pub(crate) fn open(&mut self) -> usize {
         self.open_from(Ipv4Addr::LOCALHOST)
     }
 
-    /// The same from another address.
+    /// Opens a connection from another address.
     pub(crate) fn open_from(&mut self, peer: Ipv4Addr) -> usize {
         let at = self.wires.len();
         let peer = SocketAddr::from((peer, 40_000));
@@ -88,7 +88,7 @@ impl Machine {
         at
     }
 
-    /// Opens a connection of the first listener, which speaks TLS.
+    /// Opens a connection to the first listener, which has TLS.
     pub(crate) fn open_secure(&mut self) -> usize {
         let at = self.wires.len();
         let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 40_000));
@@ -101,7 +101,7 @@ impl Machine {
         &mut self.wires[at]
     }
 
-    /// What has come on a connection with TLS.
+    /// The bytes that the server sent on a TLS connection.
     pub(crate) fn wires_raw(&self, at: usize) -> &[u8] {
         &self.wires[at].raw
     }
@@ -117,7 +117,7 @@ impl Machine {
         self.last_messages(at, &[]);
     }
 
-    /// Bytes and the end of the client's side in one turn.
+    /// Receives bytes and the end of the client's side in one turn.
     pub(crate) fn last_messages(&mut self, at: usize, bytes: &[u8]) {
         let wire = &mut self.wires[at];
         let first = !std::mem::replace(&mut wire.eof, true);
@@ -129,7 +129,7 @@ impl Machine {
         }
     }
 
-    /// Lets time pass in steps of the sweep.
+    /// Advances the clock by `ms` milliseconds, in steps of the sweep interval.
     pub(crate) fn wait(&mut self, ms: u64) {
         let end = self.now.ms + ms;
         while self.now.ms < end {
@@ -144,7 +144,7 @@ impl Machine {
         }
     }
 
-    /// Ends every connection; nothing may be left of them.
+    /// Closes every connection and checks that no state is left.
     pub(crate) fn end(&mut self) {
         for at in 0..self.wires.len() {
             self.wires[at].stalled.clear();
@@ -153,18 +153,18 @@ impl Machine {
             }
         }
         self.shard.run_closing_effects(self.now);
-        // Cache channels keep their last event for a day at most.
+        // Cache channels keep their last event for at most a day.
         self.now.ms += 86_400_000;
         self.shard.sweep(self.now);
         self.settle();
-        // Pictures stay until something takes their place.
+        // Pictures stay until others replace them.
         let left = self.shard.channel_count() - self.shard.picture_count();
         assert!(self.shard.is_empty() && left == 0, "something is left");
         let counters = &self.counters;
         assert_eq!((counters.connections.get(), counters.subscriptions.get()), (0, 0));
     }
 
-    /// Lets turns pass until nothing is left to be done; says how many.
+    /// Runs turns until no work is left, and returns their number.
     pub(crate) fn settle(&mut self) -> usize {
         for turns in 1..100_000 {
             self.turn();
@@ -175,7 +175,7 @@ impl Machine {
         panic!("it does not come to rest");
     }
 
-    /// A peer that does not read has read so many bytes all the same.
+    /// A peer that does not read takes this many bytes nevertheless.
     pub(crate) fn trickle(&mut self, at: usize, bytes: usize) {
         if let Some(slot) = self.wires[at].slot {
             self.shard.sent(slot, bytes, None, self.now);
@@ -183,29 +183,29 @@ impl Machine {
         }
     }
 
-    /// The peer is gone in the middle of a turn.
+    /// Closes the connection in the middle of a turn.
     pub(crate) fn hang_up(&mut self, at: usize) {
         self.close(at);
     }
 
-    /// Whether bytes from a peer are taken from the kernel.
+    /// Whether the shard wants to read from the peer; false while reading is paused.
     pub(crate) fn wants_read(&mut self, at: usize) -> bool {
         self.wires[at].slot.and_then(|slot| self.shard.wants(slot)).is_some_and(|it| it.read)
     }
 
-    /// Bytes that wait on a connection.
+    /// The number of bytes that the server holds for a connection.
     pub(crate) fn waiting_bytes(&mut self, at: usize) -> usize {
         self.wires[at].slot.map_or(0, |slot| self.shard.waiting_bytes(slot))
     }
 
-    /// Bytes from a peer, in a turn that goes on.
+    /// Receives bytes from a peer without ending the turn.
     pub(crate) fn receive_in_turn(&mut self, at: usize, bytes: &[u8]) {
         if let Some(slot) = self.wires[at].slot {
             self.shard.receive(slot, &mut bytes.to_vec(), self.now);
         }
     }
 
-    /// Does what a reactor does at the end of its turn.
+    /// Does the work of a reactor at the end of its turn.
     pub(crate) fn turn(&mut self) {
         self.shard.next_turn(self.now);
         while self.shard.next_notice(self.now).is_some() {}
@@ -248,7 +248,7 @@ impl Machine {
         self.shard.sent(slot, bytes.len(), Some(batch), self.now);
     }
 
-    /// A peer that took nothing reads again, first what is at the kernel's.
+    /// A stalled peer reads again, first the segments that were kept.
     pub(crate) fn read_again(&mut self, at: usize) {
         let wire = &mut self.wires[at];
         wire.stalls = false;

@@ -1,4 +1,4 @@
-//! The account of what connections hold, with a clock and turns of our own.
+//! The memory account of connections, with a simulated clock and simulated turns.
 
 use crate::machine::{Machine, SWEEP_MS, config};
 use crate::peer::{self, Heard};
@@ -6,7 +6,7 @@ use polycast::config::Config;
 use polycast::ws::Opcode;
 
 const MIB: usize = 1 << 20;
-/// What the server of a test may hold.
+/// The memory limit of a test's server, in bytes.
 const SHARE: usize = 64 * MIB;
 
 fn limited() -> Config {
@@ -23,7 +23,7 @@ fn echo(machine: &mut Machine) -> usize {
     at
 }
 
-/// One that does not read its echo of so many bytes.
+/// Opens a connection that does not read its echo of `bytes` bytes.
 fn deaf_echo(machine: &mut Machine, bytes: usize) -> usize {
     let at = echo(machine);
     machine.wire(at).stalls = true;
@@ -50,7 +50,7 @@ fn memory_of_unfinished_messages_stops_at_the_account_and_others_are_served() {
     let strangers: Vec<usize> = (0..STRANGERS).map(|_| echo(&mut machine)).collect();
     let message = peer::framed(Opcode::Binary, &vec![1; 15 * MIB]);
     let mut sent = [0; STRANGERS];
-    // What is received in one turn is seen in the next.
+    // The bytes received in one turn are accounted in the next.
     let in_a_turn = 2 * STRANGERS * PIECE;
     for round in 0..100 {
         for (&at, sent) in strangers.iter().zip(&mut sent) {
@@ -69,7 +69,7 @@ fn memory_of_unfinished_messages_stops_at_the_account_and_others_are_served() {
     let counters = machine.counters.clone();
     assert!(counters.memory_read_paused.get() > 0);
     assert_eq!(counters.memory_ended.get(), 0, "who is not read on need not be ended");
-    // Who is not read on has its time all the same, and then all is free.
+    // A connection whose reading is paused still has its timeout; after that, all memory is free.
     let message_ms = 60_000;
     for _ in 0..(2 * message_ms / SWEEP_MS) {
         machine.wait(SWEEP_MS);
@@ -125,7 +125,7 @@ fn memory_acts_at_each_of_its_bounds_and_not_before() {
     let gone = held.iter().filter(|&&at| machine.wire(at).gone).count();
     assert_eq!(gone as u64, ended, "they have not read what came before, and are not told");
     is_served(&mut machine, healthy);
-    // Reading goes on when there is room again.
+    // Reading continues when there is room again.
     for at in held {
         machine.hang_up(at);
     }
@@ -136,7 +136,7 @@ fn memory_acts_at_each_of_its_bounds_and_not_before() {
 }
 
 #[test]
-fn memory_ends_who_has_read_all_with_a_reason() {
+fn memory_closes_a_connection_whose_queue_is_empty_with_a_reason() {
     let mut config = limited();
     config.limits.http_body_bytes = 16 * MIB;
     let mut machine = Machine::new(config);
@@ -180,7 +180,7 @@ fn memory_of_a_message_is_free_before_its_echo_waits() {
 }
 
 #[test]
-fn memory_of_a_frame_that_many_are_sent_is_counted_once() {
+fn memory_of_a_frame_for_many_connections_is_counted_once() {
     let mut machine = Machine::new(limited());
     let subscribers: Vec<usize> = (0..100)
         .map(|_| {
@@ -207,9 +207,9 @@ fn memory_of_a_frame_that_many_are_sent_is_counted_once() {
     assert_eq!(machine.shard.memory_bytes(), 0);
 }
 
-/// Progress is not enough: 20 s of a mebibyte at 1 KiB each are hours.
+/// Slow progress is not sufficient: a mebibyte at 1 KiB in 20 s takes hours.
 #[test]
-fn memory_is_not_held_for_who_reads_next_to_nothing() {
+fn memory_is_not_held_for_a_peer_that_reads_almost_nothing() {
     for (bytes, stays) in [(260, true), (250, false)] {
         let mut machine = Machine::new(limited());
         let at = deaf_echo(&mut machine, MIB);
@@ -244,7 +244,7 @@ fn memory_of_an_echo_is_as_its_route_says() {
     }
 }
 
-/// Sends a head and one octet of a body, and says what is answered.
+/// Sends a head and one octet of a body, and returns the status of the response, if there is one.
 fn status_on_head(machine: &mut Machine, head: &str, body_bytes: usize) -> Option<u16> {
     let at = machine.open();
     let request = format!("{head}Host: a\r\nContent-Length: {body_bytes}\r\n\r\nx");
@@ -261,7 +261,7 @@ fn status_on_head(machine: &mut Machine, head: &str, body_bytes: usize) -> Optio
 }
 
 #[test]
-fn memory_is_not_spent_on_bodies_that_nobody_would_look_at() {
+fn memory_is_not_spent_on_bodies_that_no_endpoint_reads() {
     let mut config = limited();
     config.metrics.open = true;
     let mut machine = Machine::new(config);
@@ -284,7 +284,7 @@ fn memory_is_not_spent_on_bodies_that_nobody_would_look_at() {
         ("GET /live HTTP/1.1\r\n", Some(200)),
         ("GET /metrics HTTP/1.1\r\n", Some(200)),
         ("POST /echo HTTP/1.1\r\n", Some(426)),
-        // It does not hear `100 Continue`, either.
+        // `100 Continue` is not sent, either.
         ("POST /nowhere HTTP/1.1\r\nExpect: 100-continue\r\n", Some(404)),
         (&*line("/apps/1/events"), None),
     ] {
@@ -293,15 +293,15 @@ fn memory_is_not_spent_on_bodies_that_nobody_would_look_at() {
         let unread = machine.counters.http_bodies_unread.get() - unread;
         assert_eq!(unread, u64::from(status.is_some()), "{head}");
     }
-    // A short body is waited for, and the connection goes on behind it.
+    // A short body is awaited, and the connection continues after it.
     let nowhere = "POST /nowhere HTTP/1.1\r\n";
     assert_eq!(status_on_head(&mut machine, nowhere, 16 * 1024), None);
     assert_eq!(status_on_head(&mut machine, nowhere, 16 * 1024 + 1), Some(404));
-    // What is there whole is answered as ever, and the connection goes on.
+    // A complete request is answered as usual, and the connection continues.
     let at = machine.open();
     let live = "GET /live HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx";
     machine.receive(at, live.repeat(2).as_bytes());
-    // A signed body is read to its end, in pieces, also behind another request.
+    // A signed body is read completely in pieces, also after another request.
     let request = whole("/apps/1/events");
     for piece in [live.as_bytes(), &request].concat().chunks(4096) {
         machine.receive(at, piece);

@@ -1,5 +1,5 @@
-//! A small blocking client for tests: HTTP requests, signed or not, and WebSocket frames, over
-//! plain TCP, with nothing of the server's own parsers in it.
+//! A small blocking client for tests: HTTP requests, signed or not, and WebSocket frames over TCP.
+//! It uses none of the server's parsers.
 
 use polycast::config::{Config, Listener, Overrides};
 use polycast::crypto::{HmacKey, hex, md5};
@@ -8,7 +8,7 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// How long anything may take before a test fails.
+/// The timeout of every wait; a test fails after it.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 pub const TEXT: u8 = 1;
@@ -17,7 +17,8 @@ pub const CLOSE: u8 = 8;
 pub const PING: u8 = 9;
 pub const PONG: u8 = 10;
 
-/// A server's configuration for tests: the demo application, two reactors, a port of the kernel's.
+/// A server's configuration for tests: the demo application, two reactors, and a port that the
+/// kernel chooses.
 pub fn config() -> Config {
     let mut config = Config::demo();
     config.listeners = vec![listener("127.0.0.1:0")];
@@ -32,7 +33,7 @@ pub fn listener(address: &str) -> Listener {
     Listener { address: address.parse().unwrap(), ..Listener::default() }
 }
 
-/// Starts a server in this process; says SKIPPED where io_uring cannot be used.
+/// Starts a server in this process; prints SKIPPED where io_uring cannot be used.
 pub fn start(config: Config) -> Option<Server> {
     let config = config.with(Overrides::default()).unwrap();
     match Server::start(config) {
@@ -45,7 +46,7 @@ pub fn start(config: Config) -> Option<Server> {
     }
 }
 
-/// Whether io_uring can be used; says SKIPPED where not.
+/// Whether io_uring can be used; prints SKIPPED if not.
 pub fn has_uring() -> bool {
     let (report, usable) = polycast::server::doctor();
     if !usable {
@@ -54,13 +55,14 @@ pub fn has_uring() -> bool {
     usable
 }
 
-/// Says that a test is not run. Where everything should be there, that is a failure.
+/// Prints that a test is skipped. It is a failure in CI, which must have everything that tests
+/// need.
 pub fn skip(why: &str) {
     println!("SKIPPED: {why}");
     assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "SKIPPED: {why}");
 }
 
-/// Polls until `holds`, for a bounded time.
+/// Polls until `holds` returns true; panics after a timeout.
 pub fn wait(what: &str, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();
     while !holds() {
@@ -69,7 +71,7 @@ pub fn wait(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// Waits until a counter of `server` has the value.
+/// Waits until a counter of `server` has this value; panics after a timeout.
 pub fn wait_count(server: &Server, name: &str, value: u64) {
     let start = Instant::now();
     while server.count(name) != value {
@@ -79,17 +81,17 @@ pub fn wait_count(server: &Server, name: &str, value: u64) {
     }
 }
 
-/// One WebSocket frame as it came.
+/// One received WebSocket frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
     pub fin: bool,
-    /// RSV1: the payload is compressed.
+    /// RSV1, which says that the payload is compressed.
     pub compressed: bool,
     pub opcode: u8,
     pub payload: Vec<u8>,
 }
 
-/// One HTTP response as it came.
+/// One received HTTP response.
 #[derive(Clone, Debug)]
 pub struct Response {
     pub status: u16,
@@ -110,10 +112,10 @@ impl Response {
 /// One connection.
 pub struct Client {
     pub stream: TcpStream,
-    /// Received and not yet looked at: `bytes[at..]`.
+    /// The received bytes, of which `bytes[at..]` are not yet parsed.
     bytes: Vec<u8>,
     at: usize,
-    /// The server has thrown the connection away.
+    /// Whether the server has reset the connection.
     was_reset: bool,
 }
 
@@ -131,7 +133,7 @@ impl Client {
         TcpStream::connect_timeout(&address, PATIENCE).unwrap().into()
     }
 
-    /// A connection whose kernel keeps little of what this side does not read.
+    /// Connects with a small receive buffer, so that the kernel holds few unread bytes.
     pub fn connect_narrow(address: SocketAddr) -> Client {
         use socket2::{Domain, Socket, Type};
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
@@ -140,12 +142,12 @@ impl Client {
         TcpStream::from(socket).into()
     }
 
-    /// A WebSocket at `path`.
+    /// Opens a WebSocket at `path`.
     pub fn open(address: SocketAddr, path: &str) -> Client {
         Client::connect(address).upgrade(path)
     }
 
-    /// Upgrades this connection.
+    /// Upgrades this connection to a WebSocket at `path`.
     pub fn upgrade(mut self, path: &str) -> Client {
         self.send(handshake(path, "").as_bytes());
         let response = self.response();
@@ -154,14 +156,14 @@ impl Client {
         self
     }
 
-    /// A WebSocket of the demo application, and its socket id.
+    /// Opens a WebSocket of the demo application. Returns it with its socket id.
     pub fn app(address: SocketAddr) -> (Client, String) {
         let mut client = Client::open(address, APP_PATH);
         let id = client.established();
         (client, id)
     }
 
-    /// Reads `connection_established` and takes the socket id out of it.
+    /// Reads `connection_established` and returns the socket id in it.
     pub fn established(&mut self) -> String {
         let text = self.text();
         let start = r#"{"event":"pusher:connection_established","data":"{\"socket_id\":\""#;
@@ -169,7 +171,7 @@ impl Client {
         rest.split('\\').next().unwrap().to_owned()
     }
 
-    /// A subscribed WebSocket of the demo application.
+    /// Opens a WebSocket of the demo application and subscribes to `channel`.
     pub fn subscriber(address: SocketAddr, channel: &str) -> Client {
         let (mut client, _) = Client::app(address);
         client.subscribe(channel);
@@ -198,7 +200,7 @@ impl Client {
         self.send_frame(CLOSE, &code.to_be_bytes());
     }
 
-    /// Reads once; 0 is the end, and so is a reset.
+    /// Reads once and returns the number of bytes; 0 at the end and after a reset.
     fn fill(&mut self) -> usize {
         if self.at > 1 << 16 {
             self.bytes.drain(..self.at);
@@ -214,7 +216,7 @@ impl Client {
                 self.was_reset = true;
                 0
             }
-            // This process was stopped and goes on.
+            // The process was stopped and continued.
             Err(error) if error.kind() == io::ErrorKind::Interrupted => self.fill(),
             Err(error) => panic!("reading: {error}; unread: {:?}", self.rest()),
         }
@@ -255,7 +257,7 @@ impl Client {
         self.try_frame().expect("a frame")
     }
 
-    /// The next frame, which is a text.
+    /// The text of the next frame, which must be a text frame.
     pub fn text(&mut self) -> String {
         let frame = self.frame();
         let text = String::from_utf8_lossy(&frame.payload).into_owned();
@@ -263,7 +265,7 @@ impl Client {
         text
     }
 
-    /// The next frame, which is a close: its code and reason.
+    /// The code and reason of the next frame, which must be a Close frame.
     pub fn close(&mut self) -> (u16, String) {
         let frame = self.frame();
         assert_eq!((frame.fin, frame.opcode), (true, CLOSE), "{frame:?}");
@@ -275,14 +277,14 @@ impl Client {
         }
     }
 
-    /// Reads up to the end of the connection and throws it away.
+    /// Reads and discards all bytes up to the end of the connection.
     pub fn drained(&mut self) {
         while self.fill() > 0 {
             self.at = self.bytes.len();
         }
     }
 
-    /// Asserts that the server ends its side here, and does not reset the connection.
+    /// Asserts that the server ends its side here without sending more, and without a reset.
     pub fn end(&mut self) {
         assert_eq!(self.rest(), "");
         let got = self.fill();
@@ -290,7 +292,7 @@ impl Client {
         assert!(!self.was_reset, "a reset");
     }
 
-    /// Sends a ping and awaits its pong: all that came before was taken up by the server.
+    /// Sends a ping and waits for its pong: the server has then processed everything sent before.
     pub fn sync(&mut self) {
         self.send_frame(PING, b"sync");
         let frame = self.frame();
@@ -321,7 +323,7 @@ impl Client {
         response
     }
 
-    /// Publishes and awaits the acknowledgement.
+    /// Publishes an event and waits for the acknowledgement.
     pub fn publish(&mut self, channel: &str, data: &str) {
         self.send(&publish(channel, data));
         let response = self.response();
@@ -334,14 +336,14 @@ impl Client {
     }
 }
 
-/// Where the demo application's clients connect.
+/// The path at which clients of the demo application connect.
 pub const APP_PATH: &str = "/app/app-key?protocol=7&client=js&version=8.6.0&flash=false";
-/// Where its events are published.
+/// The path at which events of the demo application are published.
 pub const EVENTS: &str = "/apps/1/events";
-/// The answer to the key of [`handshake`]: both are of RFC 6455 section 1.3.
+/// The `Sec-WebSocket-Accept` for the key of [`handshake`]; both are from RFC 6455 section 1.3.
 pub const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
-/// A WebSocket handshake, with further header lines.
+/// The request of a WebSocket handshake, with further header lines.
 pub fn handshake(path: &str, more: &str) -> String {
     format!(
         "GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -369,7 +371,7 @@ pub fn masked_header(fin: bool, opcode: u8, len: u64) -> Vec<u8> {
 
 const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
-/// A client's whole frame.
+/// A complete frame of a client.
 pub fn masked(fin: bool, opcode: u8, payload: &[u8]) -> Vec<u8> {
     let mut bytes = masked_header(fin, opcode, payload.len() as u64);
     bytes.extend(payload.iter().zip(KEY.iter().cycle()).map(|(byte, key)| byte ^ key));
@@ -385,7 +387,7 @@ pub fn subscribed(channel: &str) -> String {
     format!(r#"{{"event":"{event}","channel":"{channel}","data":"{{}}"}}"#)
 }
 
-/// What a subscriber sees of an event `e`; `data` needs no escapes.
+/// The message in which a subscriber receives an event `e`; `data` needs no escapes.
 pub fn event(channel: &str, data: &str) -> String {
     format!(r#"{{"event":"e","channel":"{channel}","data":"{data}"}}"#)
 }
@@ -395,14 +397,14 @@ pub fn event_body(channel: &str, data: &str) -> String {
     format!(r#"{{"name":"e","channel":"{channel}","data":"{data}"}}"#)
 }
 
-/// A key and its secret.
+/// An application's key and its secret.
 #[derive(Clone, Copy)]
 pub struct Keys<'a>(pub &'a str, pub &'a str);
 
 pub const DEMO: Keys<'static> = Keys("app-key", "app-secret");
 
 impl Keys<'_> {
-    /// The query of a signed request for `path`, as old as `age_s`.
+    /// The query of a request for `path` that was signed `age_s` seconds ago.
     pub fn sign(&self, method: &str, path: &str, body: &str, age_s: u64) -> String {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() - age_s;
         let mut query = format!("auth_key={}&auth_timestamp={now}&auth_version=1.0", self.0);
@@ -415,7 +417,7 @@ impl Keys<'_> {
         format!("{query}&auth_signature={}", text(&hex::<32, 64>(&mac)))
     }
 
-    /// A whole signed request.
+    /// A complete signed request.
     pub fn request(&self, method: &str, path: &str, body: &str) -> Vec<u8> {
         let query = self.sign(method, path, body, 0);
         let len = body.len();
@@ -426,7 +428,7 @@ impl Keys<'_> {
         .into_bytes()
     }
 
-    /// The `auth` of a subscription.
+    /// The `auth` value of a subscription.
     pub fn auth(&self, signed: &str) -> String {
         let mac = HmacKey::new(self.1.as_bytes()).sign(&[signed.as_bytes()]);
         format!("{}:{}", self.0, text(&hex::<32, 64>(&mac)))

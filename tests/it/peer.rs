@@ -1,13 +1,14 @@
-//! The other end of a connection: what a client says, in bytes, and what it hears, in messages.
+//! The client's end of a connection: builds the bytes that a client sends, and parses the server's
+//! bytes into messages.
 
 use polycast::crypto::{self, HmacKey};
 use polycast::ws::deflate::Inflater;
 use polycast::ws::{FrameEvent, FrameLimits, MessageKind, Opcode, Reader, Role, frame};
 
-/// The application that every test here talks to.
+/// The id, key and secret of the application that every test uses.
 pub(crate) const APP: (&str, &str, &str) = ("1", "app-key", "app-secret");
 
-/// Asks for a WebSocket at `target`; `fields` are further header lines.
+/// The request of a WebSocket handshake for `target`; `fields` is further header lines.
 pub(crate) fn handshake(target: &str, fields: &str) -> Vec<u8> {
     format!(
         "GET {target} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -16,7 +17,7 @@ pub(crate) fn handshake(target: &str, fields: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// One whole masked frame.
+/// One complete masked frame.
 pub(crate) fn framed(opcode: Opcode, payload: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     frame::push(&mut out, opcode, payload, Some([0x37, 0xfa, 0x21, 0x3d]));
@@ -39,7 +40,7 @@ pub(crate) fn signed(method: &str, path: &str, body: &[u8], unix_s: u64) -> Vec<
     [head.as_bytes(), body].concat()
 }
 
-/// What a back end of the Zenith dialect posts.
+/// The request with which a Zenith back end posts to the server.
 pub(crate) fn ingest(token: &str, body: &[u8]) -> Vec<u8> {
     let length = body.len();
     let head = format!(
@@ -49,8 +50,8 @@ pub(crate) fn ingest(token: &str, body: &[u8]) -> Vec<u8> {
     [head.as_bytes(), body].concat()
 }
 
-/// The query that signs a request. What `path` has of a query itself is signed with it, and has to
-/// come behind the other parameters in their order.
+/// The query of a signed request. The query parameters of `path` are signed too, and must sort
+/// after the others.
 pub(crate) fn signed_query(method: &str, path: &str, body: &[u8], unix_s: u64) -> String {
     let mut query = format!("auth_key={}&auth_timestamp={unix_s}&auth_version=1.0", APP.1);
     if !body.is_empty() {
@@ -64,13 +65,13 @@ pub(crate) fn signed_query(method: &str, path: &str, body: &[u8], unix_s: u64) -
     query + "&auth_signature=" + &signature
 }
 
-/// The `auth` of a subscription.
+/// The `auth` value of a subscription.
 pub(crate) fn auth(socket_id: &str, channel: &str, channel_data: Option<&str>) -> String {
     let data = channel_data.map(|data| format!(":{data}")).unwrap_or_default();
     format!("{}:{}", APP.1, sign(&[socket_id, ":", channel, &data]))
 }
 
-/// Signs the tokens of [`token`].
+/// The secret that signs the tokens of [`token`].
 pub(crate) const TOKEN_SECRET: &str = "0123456789abcdef0123456789abcdef";
 
 /// A JSON Web Token with these claims.
@@ -94,7 +95,7 @@ fn hex<const BYTES: usize, const TEXT: usize>(bytes: &[u8; BYTES]) -> String {
     String::from_utf8_lossy(&crypto::hex::<BYTES, TEXT>(bytes)).into_owned()
 }
 
-/// What a client hears.
+/// What a client receives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Heard {
     Answer {
@@ -107,35 +108,35 @@ pub(crate) enum Heard {
     Ping(Vec<u8>),
     Pong(Vec<u8>),
     Close(Option<u16>, String),
-    /// A record of a stream that is no message.
+    /// A keep-alive record of a stream, which is not a message.
     Alive,
-    /// The end of a stream, with the field behind it.
+    /// The end of a stream, with its trailer field.
     End(String),
-    /// Our own reader says that the server broke the protocol.
+    /// The server's bytes violate the protocol, according to our frame reader.
     Broken(String),
 }
 
-/// Makes messages of what arrives: HTTP answers up to a 101, WebSocket from there; or records, from
-/// an answer in chunks on.
+/// Parses the server's bytes: HTTP responses up to a 101 and WebSocket frames after it, or the
+/// records of a stream after a chunked response.
 #[derive(Default)]
 pub(crate) struct Ear {
     bytes: Vec<u8>,
     /// Whether the records of a stream are lines.
     stream: Option<bool>,
     socket: Option<Reader>,
-    /// For what the server compresses, once it has said that it does.
+    /// The decompressor, once the server has agreed to compress.
     inflater: Option<Inflater>,
-    /// The next answer is one to HEAD.
+    /// Whether the next response is one to HEAD.
     pub(crate) head_only: bool,
 }
 
 impl Ear {
-    /// Bytes that are no whole message yet.
+    /// The number of bytes that are not yet a complete message.
     pub(crate) fn left(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Takes what has arrived.
+    /// Adds received bytes and returns the complete messages.
     pub(crate) fn hear(&mut self, bytes: &[u8]) -> Vec<Heard> {
         self.bytes.extend_from_slice(bytes);
         let mut heard = Vec::new();
@@ -201,7 +202,7 @@ impl Ear {
 }
 
 impl Ear {
-    /// The server writes one chunk for each record.
+    /// Parses one chunk, which the server writes for each record.
     fn chunk(&mut self, lines: bool) -> Option<Heard> {
         let line = self.bytes.windows(2).position(|two| two == b"\r\n")?;
         let size = String::from_utf8_lossy(&self.bytes[..line]).into_owned();

@@ -1,5 +1,5 @@
-//! Proxied connections on one shard without a kernel: what is held at most, in which order things
-//! arrive, and that nothing is left.
+//! Proxied connections on one shard without a kernel: the bound of buffered bytes, the order of
+//! messages, and that no state is left.
 
 use crate::bench::*;
 use crate::machine::{SWEEP_MS, common, config};
@@ -159,7 +159,8 @@ fn proxy_passes_client_errors_of_the_upstream_on_at_once() {
     bench.check_empty();
 }
 
-/// The ports that the next clients are taken to, whose upstreams answer or are not there.
+/// The ports that the server dials for each of the next `clients` clients. The upstreams in
+/// `answers` answer; the others refuse the connection.
 fn ports(bench: &mut Bench, answers: &[(u16, &str)], clients: usize) -> Vec<Vec<u16>> {
     let one = |_| {
         let client = bench.open();
@@ -190,7 +191,7 @@ fn proxy_takes_a_failing_upstream_out_of_service() {
     let tried = ports(&mut bench, &[(1002, "404 x")], 5);
     assert_eq!(tried, [both.clone(), both.clone(), both, vec![1002], vec![1002]]);
     assert_eq!(bench.counters.proxy_aside.get(), 1);
-    // retry_ms later one client tries it.
+    // After `retry_ms` one client tries the upstream again.
     bench.wait(10_000);
     let tried = ports(&mut bench, &[(1002, "404 x")], 2);
     assert_eq!(tried, [vec![1001, 1002], vec![1002]]);
@@ -280,7 +281,7 @@ fn proxy_passes_close_code_and_its_answer() {
         (&[], None, ""),
     ];
     for (payload, code, reason) in codes {
-        // The client begins.
+        // The client starts the closing handshake.
         let mut bench = Bench::new(ONE, "");
         let (client, upstream) = bench.pair();
         bench.receive(client, &framed(Opcode::Close, payload));
@@ -294,7 +295,7 @@ fn proxy_passes_close_code_and_its_answer() {
         bench.eof(client);
         bench.eof(upstream);
         bench.check_empty();
-        // The upstream begins.
+        // The upstream starts the closing handshake.
         let mut bench = Bench::new(ONE, "");
         let (client, upstream) = bench.pair();
         bench.receive(upstream, &plain(Opcode::Close, payload));
@@ -410,7 +411,7 @@ fn proxy_heartbeat_pings_each_side() {
     assert_eq!(bench.heard(client), []);
     bench.receive(upstream, &plain(Opcode::Text, b"alive"));
     let _ = bench.heard(client);
-    // Then the client falls silent.
+    // From here on the client sends nothing.
     for _ in 0..16 {
         bench.wait(10_000);
         bench.receive(upstream, &plain(Opcode::Text, b"alive"));
@@ -500,7 +501,7 @@ fn proxy_all_attempts_have_the_time_of_two() {
 #[test]
 fn proxy_connect_during_drain_does_not_count_against_the_upstream() {
     let mut bench = Bench::new(ONE, "");
-    // The dial's place is before the client's: its slice of the drain comes first.
+    // The upstream's slot is before the client's, so its slice of the drain comes first.
     let early = bench.open();
     let client = bench.open();
     bench.close(early);
@@ -535,8 +536,8 @@ fn proxy_drain_closes_both_sides_and_connects_no_more() {
     assert_eq!(bench.counters.proxy_dials.get(), 2);
 }
 
-/// One side sends as fast as it may while the other does not read: what is held is bounded, and
-/// comes in order when it reads again.
+/// One side sends as fast as it may while the other does not read: the buffered bytes are bounded,
+/// and arrive in order when the other side reads again.
 fn check_stall(from: usize, to: usize) {
     const LEN: usize = 1000;
     const PIECE: usize = 700;
@@ -564,7 +565,8 @@ fn check_stall(from: usize, to: usize) {
         }
         pushed.push(at);
         if stopped {
-            // What the peer has not read is the bound, one message and what came with it.
+            // The unread bytes are at most the bound, one message and what arrived with that
+            // message.
             let unread = bench.wires[to].kept.unwrap_or(0);
             assert!(unread > 0);
             let sent = bench.wires[to].sent.len() - unread;
@@ -612,7 +614,7 @@ fn proxy_stalled_side_can_still_send() {
     bench.receive(upstream, &plain(Opcode::Text, b"heard"));
     assert_eq!(bench.heard(client), [Heard::Text("heard".into())]);
     assert!(bench.wires[upstream].reads);
-    // What does not read at all is given up, and the other side hears of it.
+    // An upstream that does not read at all is closed, and the client is notified.
     bench.wait(30_000);
     assert_eq!(bench.wires[upstream].slot, None);
     let gone = Heard::Close(Some(1014), "the upstream has gone".into());

@@ -1,5 +1,5 @@
-//! Streams in the place of WebSockets that a proxy takes to an upstream, where they are WebSockets:
-//! on one shard without a kernel.
+//! HTTP streams of clients that a proxy connects to an upstream's WebSocket, on one shard without a
+//! kernel.
 
 use crate::bench::*;
 use crate::machine::SWEEP_MS;
@@ -28,7 +28,8 @@ fn bench() -> Bench {
     Bench::new("['ws://127.0.0.1:1001']", "stream = true")
 }
 
-/// A stream and the WebSocket that it is to its upstream, and who hears what the client is told.
+/// Opens a stream and the WebSocket to its upstream. Returns the parser of the bytes sent to the
+/// client.
 fn linked(bench: &mut Bench, content_type: &str) -> Ear {
     let client = bench.open();
     bench.receive(client, &head(content_type, ""));
@@ -88,11 +89,11 @@ fn proxy_stream_records_are_messages_at_every_cut() {
         bench.receive(CLIENT, &body[..cut]);
         bench.receive(CLIENT, &body[cut..]);
         let mut replies = bench.replies(UPSTREAM);
-        // An empty line is a sign of life, on both ways.
+        // An empty line is a keep-alive in both directions.
         replies.retain(|heard| *heard != Heard::Pong(Vec::new()));
         let text = |text: &str| Heard::Text(text.to_owned());
         assert_eq!(replies, [text("one"), text("two"), text("three")], "{cut}");
-        // Who has said all listens on.
+        // A client that has ended its body still receives.
         bench.receive(UPSTREAM, &plain(Opcode::Text, b"still"));
         assert_eq!(received(&mut bench, &mut ear), [text("still")]);
     }
@@ -154,7 +155,7 @@ fn proxy_stream_ends_with_the_upstreams_close() {
         assert_eq!(received(&mut bench, &mut ear), [last, Heard::End(trailer.to_owned())]);
         assert_eq!(bench.replies(UPSTREAM), [Heard::Close(code, reason.to_owned())]);
         assert!(bench.wires[CLIENT].shut && !bench.wires[UPSTREAM].shut, "servers end first");
-        // What the client still says goes nowhere.
+        // Later records of the client are discarded.
         bench.receive(CLIENT, &chunk(b"late\n"));
         assert_eq!(bench.replies(UPSTREAM), []);
         bench.eof(CLIENT);
@@ -236,7 +237,7 @@ fn proxy_stream_without_upstream_answers_the_reason() {
         bench.eof(client);
         bench.check_empty();
     }
-    // Nothing is dialled for what no upstream could take.
+    // The server dials no upstream for a request that no upstream could take.
     let mut bench = bench();
     let client = bench.open();
     bench.receive(client, &head("application/json", ""));
@@ -266,8 +267,8 @@ fn proxy_stream_drain_ends_the_stream_and_closes_the_upstream() {
     bench.check_empty();
 }
 
-/// One side sends as fast as it may while the other does not read: what is held is bounded, and
-/// comes in order when it reads again.
+/// One side sends as fast as it may while the other does not read: the buffered bytes are bounded,
+/// and arrive in order when the other side reads again.
 #[test]
 fn proxy_stream_each_side_pauses_the_other() {
     for (from, to) in [(CLIENT, UPSTREAM), (UPSTREAM, CLIENT)] {

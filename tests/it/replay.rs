@@ -1,4 +1,4 @@
-//! Every stored input of the fuzz targets, replayed: a crash that was found stays found.
+//! Replays every stored input of the fuzz targets, so that a crash once found does not return.
 
 #[path = "../../fuzz/bodies/mod.rs"]
 mod bodies;

@@ -1,5 +1,5 @@
-//! RFC 6455 by section: streams of octets and what a reader must say of them. Every stream runs
-//! whole, cut at every octet, and octet by octet, and the naive [`model`] must agree.
+//! RFC 6455 by section: streams of octets and the events that a reader must report. Every stream is
+//! read whole, cut at every octet, and octet by octet, and the naive [`model`] must agree.
 
 mod model;
 
@@ -9,7 +9,7 @@ use polycast::ws::{
 
 const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
-/// An [`Event`] that owns what it says.
+/// An [`Event`] that owns its data.
 #[derive(Clone, Debug, PartialEq)]
 enum DialectMessage {
     Need,
@@ -35,7 +35,7 @@ impl From<FrameEvent<'_>> for DialectMessage {
     }
 }
 
-/// Every way of cutting `stream` says `want`.
+/// Checks that `stream` gives the events `want`, however it is cut.
 fn check_in(role: Role, limits: &FrameLimits, stream: &[u8], want: &[DialectMessage]) {
     assert_eq!(model::read(role, limits, stream), want, "the model");
     assert_eq!(model::received(role, limits, [stream]), want, "whole");
@@ -47,12 +47,12 @@ fn check_in(role: Role, limits: &FrameLimits, stream: &[u8], want: &[DialectMess
     }
 }
 
-/// A server with the default limits.
+/// Checks a stream as a server with the default limits.
 fn check(stream: &[u8], want: &[DialectMessage]) {
     check_in(Role::Server, &FrameLimits::default(), stream, want);
 }
 
-/// The violation is reported with the last octet of `stream` and not before.
+/// Checks that the violation is reported with the last octet of `stream` and not before.
 fn check_at_once_in(
     role: Role,
     limits: &FrameLimits,
@@ -79,7 +79,7 @@ fn binary(payload: &[u8]) -> DialectMessage {
     DialectMessage::Message(MessageKind::Binary, false, payload.to_vec())
 }
 
-/// A frame with any first octet, masked.
+/// A masked frame with the first octet `first`.
 fn raw(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     frame::push(&mut out, Opcode::Binary, payload, Some(KEY));
@@ -87,7 +87,7 @@ fn raw(first: u8, payload: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The frames of a client, masked, in a row.
+/// Several masked frames of a client, one after the other.
 fn frames(frames: &[(u8, &[u8])]) -> Vec<u8> {
     frames.iter().flat_map(|(first, payload)| raw(*first, payload)).collect()
 }
@@ -374,8 +374,8 @@ fn s10_4_sixteen_mebibytes_in_small_pieces() {
     assert!(got == [DialectMessage::Message(MessageKind::Text, false, payload)]);
 }
 
-/// RFC 7692 section 6.2: what is appended to nothing at all is an empty block, so the message is an
-/// empty one. Mojolicious sends it.
+/// RFC 7692 section 6.2: an empty payload with the removed tail appended is an empty block, so the
+/// message is empty. Mojolicious sends it.
 #[test]
 fn rfc7692_6_2_rsv1_without_any_payload_is_an_empty_message() {
     let limits = FrameLimits { allow_rsv1: true, ..FrameLimits::default() };

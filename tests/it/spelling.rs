@@ -1,5 +1,5 @@
-//! Spellings of paths in front of guarded routes that lead to a server: what is refused, what goes
-//! on, and whether usual servers read in it what a guard has read.
+//! Spellings of paths on guarded routes that lead to an upstream: which are refused, which are
+//! forwarded, and whether usual servers read the forwarded path as the guard did.
 
 use crate::bench::*;
 use crate::machine::{common, config};
@@ -7,19 +7,19 @@ use crate::peer::handshake;
 use polycast::config::Pattern;
 use polycast::shard::Shard;
 
-/// `/admin/*` is guarded, and nobody gets there otherwise; the rest is open.
+/// `/admin/*` is guarded and rejected without a token; other paths are open.
 const FENCED: &str = "[[routes]]\nwhen = [{ path = '/admin/*' }]\nguarded = { g = [] }\n\
                       endpoint = 'proxy'\nproxy.upstreams = 'ws://127.0.0.1:1001'\n\
                       [[routes]]\nwhen = [{ path = '/admin/*' }]\nendpoint = 'reject'\n\
                       [[routes]]\nendpoint = 'proxy'\nproxy.upstreams = 'ws://127.0.0.1:1001'\n";
-/// `/public/*` is open, the rest is guarded.
+/// `/public/*` is open; other paths are guarded.
 const GUARDED: &str = "[[routes]]\nwhen = [{ path = '/public/*' }]\nendpoint = 'proxy'\n\
                        proxy.upstreams = 'ws://127.0.0.1:1001'\n\
                        [[routes]]\nguarded = { g = [] }\nendpoint = 'proxy'\n\
                        proxy.upstreams = 'ws://127.0.0.1:1001'\n";
 const GUARD: &str = "[[guards]]\nname = 'g'\nissuer = 'https://auth.example.com'\n";
 
-/// What comes of a request without a token: the status of a refusal, or the target that goes on.
+/// The result of a request without a token: the status of a refusal, or the forwarded target.
 fn outcome(bench: &mut Bench, target: &str) -> Result<String, String> {
     let client = bench.open();
     bench.receive(client, &handshake(target, ""));
@@ -71,7 +71,7 @@ fn spelling_does_not_lead_past_a_guard() {
         ("/public/..\\admin/x", "400", "400"),
         ("/public/%zz", "400", "400"),
         ("/public/%c0%ae%c0%ae/admin/x", "400", "400"),
-        // What is not ambiguous goes on in its one spelling, the query as it came.
+        // A path that is not ambiguous is forwarded in its normal form, with the query unchanged.
         ("/public/x?a=%61//../b;c", "-> /public/x?a=%61//../b;c", "-> /public/x?a=%61//../b;c"),
         ("/public//%78/./y?", "-> /public/x/y?", "-> /public/x/y?"),
         ("/public/a%40b%3ac%20d", "-> /public/a%40b%3Ac%20d", "-> /public/a%40b%3Ac%20d"),
@@ -123,7 +123,7 @@ fn spelling_does_not_matter_to_what_is_served_here() {
     }
 }
 
-/// The bytes that escapes stand for, once; what is no escape stays.
+/// Decodes percent escapes once; invalid escapes stay unchanged.
 fn decoded(text: &str) -> String {
     let (mut out, bytes) = (Vec::new(), text.as_bytes());
     let mut at = 0;
@@ -143,7 +143,7 @@ fn decoded(text: &str) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
-/// Without empty and dot segments.
+/// The path without empty and dot segments.
 fn cleaned(path: &str) -> String {
     let mut kept = Vec::new();
     for segment in path.split('/') {
@@ -157,7 +157,7 @@ fn cleaned(path: &str) -> String {
     format!("/{}{end}", kept.join("/"))
 }
 
-/// How servers read a path: each decodes it once, and looks at it before or after.
+/// The ways in which servers read a path: each decodes it once, and resolves it before or after.
 fn readings(path: &str) -> Vec<String> {
     let without_parameters = |path: &str| {
         let segments = path.split('/').map(|it| it.split(';').next().unwrap_or_default());
@@ -177,7 +177,7 @@ fn readings(path: &str) -> Vec<String> {
 }
 
 #[test]
-fn spelling_that_goes_on_is_read_by_no_server_as_a_guarded_path() {
+fn spelling_that_is_proxied_is_read_by_no_server_as_a_guarded_path() {
     const PIECES: [&str; 24] = [
         "/", "/", "/", "//", "admin", "public", "%61dmin", "pub%6Cic", ".", "..", "%2e", "%2E%2e",
         "%2f", "%5C", "\\", ";", ";a=b", "%00", "#", "%25", "%3b", "%23", "x", "%",
@@ -190,7 +190,8 @@ fn spelling_that_goes_on_is_read_by_no_server_as_a_guarded_path() {
         let pieces = random.usize(1..9);
         let mut target = String::from("/");
         (0..pieces).for_each(|_| target.push_str(PIECES[random.usize(..PIECES.len())]));
-        // By its text alone it would have gone on, and a server would have read what is guarded.
+        // A match of the text alone would have let the path through, and a server would have read a
+        // guarded path.
         let is_guarded = |path: &String| admin.matches(path);
         walks += u32::from(!admin.matches(&target) && readings(&target).iter().any(is_guarded));
         match outcome(&mut fenced, &target) {

@@ -1,4 +1,4 @@
-//! TLS without a socket: a client's records against a shard, cut wherever they can be.
+//! TLS without a socket: the records of a client are given to a shard, cut at any byte.
 
 mod guard;
 
@@ -12,7 +12,7 @@ use rustls::{ClientConfig, ClientConnection, SupportedProtocolVersion, version};
 use std::io::{Read, Write};
 use std::sync::Arc;
 
-/// A configuration with one listener that speaks TLS; `more` stands in its table.
+/// A configuration with one TLS listener; `more` is further keys of its `tls` table.
 fn config(name: &str, authority: &Authority, more: &str, app: &str) -> Config {
     let (id, key, secret) = APP;
     let tls = table(name, authority, more);
@@ -24,13 +24,14 @@ fn config(name: &str, authority: &Authority, more: &str, app: &str) -> Config {
     config.with(Overrides::default()).unwrap()
 }
 
-/// A client of TLS at one end of a wire.
+/// A TLS client that is connected to the shard.
 struct Peer {
     at: usize,
     tls: ClientConnection,
     ear: Ear,
     heard: Vec<Heard>,
-    /// Bytes that it has sent, and where these are cut: every so many, or once.
+    /// The number of bytes that the client has sent. They are cut after every `every` bytes, or
+    /// once after `once` bytes.
     sent: usize,
     every: usize,
     once: usize,
@@ -51,7 +52,7 @@ impl Peer {
         self.run(machine);
     }
 
-    /// Lets bytes go to and fro until nobody has any.
+    /// Exchanges bytes until neither side has any to send.
     fn run(&mut self, machine: &mut Machine) {
         loop {
             let mut bytes = Vec::new();
@@ -104,7 +105,8 @@ fn client(authority: &Authority, version: &'static SupportedProtocolVersion) -> 
     Arc::new(authority.client_of(None, &[version]))
 }
 
-/// A whole conversation: handshake, upgrade, a message, a publish, close, the last words.
+/// A complete conversation: handshake, upgrade, a message, a publish, the closing handshake, and
+/// the close_notify alerts.
 fn converse(machine: &mut Machine, client: &Arc<ClientConfig>, every: usize, once: usize) -> usize {
     let mut peer = Peer::new(machine, client);
     (peer.every, peer.once) = (every, once);
@@ -214,7 +216,7 @@ fn handshakes_of_one_turn_are_bounded_and_the_others_come_after_them() {
         let has_answer = |peer: &&Peer| !machine.wires_raw(peer.at).is_empty();
         answered.push(peers.iter().filter(has_answer).count());
     }
-    // Eight in the turn in which they came, and eight of those that waited at its end.
+    // Eight in the turn in which they arrive, and eight of the waiting ones at its end.
     assert_eq!(answered, [16, 20]);
     for peer in &mut peers {
         peer.say(&mut machine, b"GET /live HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -267,7 +269,7 @@ fn tls_unfinished_handshake_is_bounded() {
     let authority = Authority::new();
     let mut machine = Machine::new(config("endless", &authority, "", ""));
     let at = machine.open_secure();
-    // A client hello of 65 535 bytes, which is never whole.
+    // A ClientHello of 65 535 bytes, which never becomes complete.
     let mut hello = vec![1, 0, 0xff, 0xff];
     hello.resize(16 * 1024, 0);
     let record = [&[22, 3, 1, 0x40, 0][..], &hello].concat();

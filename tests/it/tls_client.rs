@@ -1,4 +1,4 @@
-//! Connections that are made through TLS, against the server's own end of it.
+//! The TLS connector for upstreams, against the server's own acceptor.
 
 use crate::certs::{Authority, Leaf, folder};
 use p12_keystore::{Certificate, KeyStore, KeyStoreEntry, LocalKeyId, PrivateKey, PrivateKeyChain};
@@ -24,7 +24,7 @@ fn roots(authority: &Authority, folder: &Path) -> tls::Roots {
     tls::roots(&file).unwrap()
 }
 
-/// A server for `localhost` and 127.0.0.1.
+/// An acceptor with a certificate for `localhost` and 127.0.0.1.
 fn acceptor(authority: &Authority, folder: &Path, mutual: Mutual, version: TlsVersion) -> Acceptor {
     let pairs = vec![pair(&authority.leaf(&["localhost", "127.0.0.1"]), folder, "server")];
     let client_ca = (mutual != Mutual::None).then(|| roots(authority, folder));
@@ -38,7 +38,7 @@ fn connector(authority: &Authority, folder: &Path, pair: Option<tls::Pair>) -> C
     Connector::new(offer).unwrap()
 }
 
-/// One end of a wire, and what has come out of it.
+/// One end of a connection, and the plaintext that it has received.
 struct End {
     filter: Filter,
     plain: Vec<u8>,
@@ -67,7 +67,7 @@ impl End {
     }
 }
 
-/// Lets records go to and fro, in pieces of `every` bytes.
+/// Exchanges records in pieces of `every` bytes until neither end has any.
 fn exchange(client: &mut End, server: &mut End, every: usize) {
     while client.filter.has_records() || server.filter.has_records() {
         server.receive(&client.filter.take_records(), every);
@@ -232,13 +232,13 @@ fn tls_client_files_are_read_with_the_configuration() {
         let error = load(tls).expect_err(tls);
         assert!(error.starts_with(&format!("polycast.toml:{refusal}")), "{error}");
     }
-    // Without a folder to look in, nothing is read.
+    // Without a folder, no file is read.
     let text = "[[routes]]\nendpoint = 'proxy'\nproxy.upstreams = 'wss://b'\n\
                 proxy.tls.ca_file = 'none.pem'\n";
     assert!(Config::parse(&format!("{text}{APP}"), FileFormat::Toml, "f").is_ok());
 }
 
-/// A store with a key and two authorities.
+/// Writes a PKCS #12 store with a key and trusted authorities.
 pub(crate) fn store(folder: &Path, own: &Leaf, trusted: &[(&str, &Authority)]) {
     let leaf = Certificate::from_der(own.cert.der()).unwrap();
     let key = PrivateKey::from_der(&own.key.serialize_der()).unwrap();
@@ -293,7 +293,7 @@ fn tls_client_store_entries_are_chosen_by_alias() {
     };
     assert!(refused(&["none"], "generated").ends_with("holds no entry `none` of that kind"));
     assert!(refused(&[], "wrong").contains("the password is wrong"));
-    // A store whose entries are not marked as trusted, as OpenSSL writes it.
+    // A store as OpenSSL writes it, whose entries are not marked as trusted.
     let openssl = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/ec.p12");
     assert!(tls::pkcs12_roots(&openssl, "changeit", &[]).is_ok());
 }

@@ -1,4 +1,4 @@
-//! The files of a listener's TLS: each form that is accepted, and what is said of what is not.
+//! The files of a listener's TLS: each accepted form, and the error for each invalid one.
 
 use crate::certs::{Authority, folder};
 use polycast::config::Config;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 const APP: &str = "[[apps]]\nid = '1'\nkey = 'k'\nsecret = 's'\n";
 
-/// A folder with the fixtures and what an authority of the test's own has made.
+/// Creates a folder with the fixtures and with certificates of a new authority.
 fn files(name: &str) -> PathBuf {
     let folder = folder(name);
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
@@ -30,7 +30,7 @@ fn cert(base64: &str) -> String {
     format!("-----BEGIN CERTIFICATE-----\n{base64}\n-----END CERTIFICATE-----\n")
 }
 
-/// Loads a configuration whose first listener has `tls`.
+/// Loads a configuration whose first listener has the `tls` keys of `tls`.
 fn load(folder: &Path, tls: &str) -> Result<Config, String> {
     let path = folder.join("polycast.toml");
     let text = format!("[[listeners]]\naddress = '127.0.0.1:0'\n[listeners.tls]\n{tls}\n{APP}");
@@ -148,6 +148,6 @@ fn tls_files_reload_takes_only_changes() {
     Authority::new().leaf(&["leaf.example"]).write(&folder, "leaf");
     let renewed = reload(pair);
     assert_ne!(renewed.acceptor(), old.listeners[0].tls.acceptor());
-    // With or without TLS at all takes a restart.
+    // Turning TLS on or off needs a restart.
     assert_eq!(reload(""), old.listeners[0].tls);
 }

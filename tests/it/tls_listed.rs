@@ -1,5 +1,5 @@
-//! Certificates that are listed as trusted and shown by the peer itself, on both sides and in both
-//! versions of TLS, against another end of the library's own.
+//! Certificates that are listed as trusted and that the peer itself presents, as client and as
+//! server and in both versions of TLS, against a peer of rustls.
 
 use crate::certs::{Authority, Leaf, folder};
 use polycast::tls::{
@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 const VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
 
-/// What a peer shows, and the key that it signs with.
+/// The certificate chain that a peer presents, and the key that it signs with.
 struct Shown {
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
@@ -35,7 +35,7 @@ impl Shown {
         Shown { chain: vec![leaf.cert.der().clone()], key: leaf.key_der() }
     }
 
-    /// From the fixtures.
+    /// Reads a certificate and a key of the fixtures.
     fn read(name: &str, key: &str) -> Shown {
         let chain = vec![CertificateDer::from_pem_file(fixture(name)).unwrap()];
         Shown { chain, key: PrivateKeyDer::from_pem_file(fixture(key)).unwrap() }
@@ -44,7 +44,8 @@ impl Shown {
     fn resolver(&self) -> Arc<SingleCertAndKey> {
         let provider = rustls::crypto::ring::default_provider();
         let key = provider.key_provider.load_private_key(self.key.clone_key()).unwrap();
-        // Whether they belong together is not looked at: a thief's do not.
+        // It is not checked that the key belongs to the certificate: a test presents a stolen
+        // certificate.
         Arc::new(SingleCertAndKey::from(CertifiedKey::new(self.chain.clone(), key)))
     }
 }
@@ -53,7 +54,7 @@ fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
 }
 
-/// A self-signed authority with a common name and no other, as keytool makes it.
+/// A self-signed authority with a common name and no alternative name, as keytool creates it.
 fn own(common: &str, change: impl FnOnce(&mut CertificateParams)) -> Leaf {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
@@ -64,7 +65,7 @@ fn own(common: &str, change: impl FnOnce(&mut CertificateParams)) -> Leaf {
     Leaf { cert: params.self_signed(&key).unwrap(), key }
 }
 
-/// A folder of one handshake's own: tests run side by side.
+/// Creates a folder for one handshake, because tests run concurrently.
 fn own_folder() -> PathBuf {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     folder(&format!("listed-{}", COUNT.fetch_add(1, Ordering::Relaxed)))
@@ -76,7 +77,8 @@ fn roots(folder: &Path, listed: &[String]) -> tls::Roots {
     tls::roots(&file).unwrap()
 }
 
-/// Lets records go to and fro; whether our end has opened, and how it has failed if it has.
+/// Exchanges records. Returns whether our end has completed the handshake, and its error if it has
+/// failed with one.
 fn exchange(ours: &mut Filter, peer: &mut Connection) -> Result<(), Option<rustls::Error>> {
     let (mut opened, mut failed, mut peers) = (false, None, None);
     loop {
@@ -105,7 +107,7 @@ fn exchange(ours: &mut Filter, peer: &mut Connection) -> Result<(), Option<rustl
     }
 }
 
-/// How our connector takes a server of this name.
+/// The result of our connector's handshake with a server of this name.
 fn upstream(
     name: &str,
     shown: &Shown,
@@ -123,7 +125,7 @@ fn upstream(
     exchange(&mut ours, &mut peer.into())
 }
 
-/// How our acceptor takes a client.
+/// The result of our acceptor's handshake with a client.
 fn client(
     shown: &Shown,
     listed: &[String],
@@ -153,7 +155,7 @@ fn client(
     outcome
 }
 
-/// The certificate's flaw that the handshake has failed for.
+/// The certificate error with which the handshake failed.
 fn flaw(outcome: Result<(), Option<rustls::Error>>) -> CertificateError {
     match outcome {
         Err(Some(rustls::Error::InvalidCertificate(flaw))) => flaw,
@@ -189,7 +191,7 @@ fn listed_upstream_is_accepted_by_its_common_name() {
             let flaw = flaw(taken(name, leaf, &[leaf]));
             assert!(is_name(&flaw), "{name} {flaw:?}");
         }
-        // Of the same name, and not the one that is listed.
+        // A certificate with the same name that is not the listed one.
         let twin = own("backend", |_| {});
         flaw(taken("backend", &twin, &[&backend]));
         flaw(taken("backend", &backend, &[&other]));
@@ -280,7 +282,7 @@ fn listed_certificates_have_their_dates_and_purposes() {
 }
 
 #[test]
-fn listed_client_is_accepted_whatever_its_name() {
+fn listed_client_is_accepted_with_any_name() {
     let (phone, other) = (own("phone", |_| {}), own("other", |_| {}));
     for version in VERSIONS {
         let listed = [other.cert.pem(), phone.cert.pem()];
@@ -291,7 +293,7 @@ fn listed_client_is_accepted_whatever_its_name() {
 }
 
 #[test]
-fn listed_certificate_without_its_key_is_nobody() {
+fn listed_certificate_without_its_key_is_refused() {
     let (backend, thief) = (own("backend", |_| {}), own("backend", |_| {}));
     let v1 = CertificateDer::from_pem_file(fixture("v1-ec.pem")).unwrap();
     for version in VERSIONS {

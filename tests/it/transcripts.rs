@@ -1,47 +1,48 @@
-//! Conformance as data: every file below `tests/transcripts` is one conversation with a shard.
+//! Conformance tests as data: every file below `tests/transcripts` is one conversation with a
+//! shard.
 //!
 //! ```text
 //! # a comment
-//! ! enabled = false              TOML that goes on in the application's table of the configuration
+//! ! enabled = false              TOML that continues the application's table of the configuration
 //! ! demo                         the demo configuration instead
-//! > OPEN /app/app-key            the client asks for a WebSocket; `> OPEN target | Field: value`,
-//!                                with ` | ` before each further field
+//! > OPEN /app/app-key            a WebSocket handshake; `> OPEN target | Field: value` has ` | `
+//!                                before each further header field
 //! > {"event":"pusher:ping"}      a text message; also TEXT, BINARY, PING, PONG with a payload
 //! > CLOSE 1000 bye               a close frame
 //! > BYTES 81 05                  bytes as they are, in hex
 //! > STREAM /echo | Field: value  the head of a request whose body is streamed
-//! > CHUNK {"a":1}\n              a chunk of it; an empty one is the last
+//! > CHUNK {"a":1}\n              a chunk of that body; an empty one is the last
 //! > RAW GET / HTTP/1.1\r\n\r\n   bytes as they are, in text
 //! > BEARER token POST /path {...}  a request with a token
-//! > BSON {"json":1}              a binary message that says the same; also MSGPACK
+//! > BSON {"json":1}              a binary message with the same content; also MSGPACK
 //! > INGEST token {...}           a back end's request to /Zenith/ingest
 //! > SIGNED POST /path {...}      a signed request; SIGNED-601 is signed 601 seconds ago
 //! > EOF                          the client ends its side
-//! > FROM 192.0.2.1               where the client is; before all else that it says
-//! < 101                          an HTTP answer; `< 200 {"json":1}` compares its body, too
-//! < FIELD Allow: POST            a header line of the last answer
-//! < WITHOUT Allow                it has no such field
+//! > FROM 192.0.2.1               the client's address; it comes before its other lines
+//! < 101                          an HTTP response; `< 200 {"json":1}` compares its body, too
+//! < FIELD Allow: POST            a header line of the last response
+//! < WITHOUT Allow                the last response has no such field
 //! < {"event":"pusher:pong"}      a text message, compared as JSON if it is JSON
 //! < TEXT a literal               also BINARY, PING, PONG; CLOSE code reason
 //! < EXACT {"json":1}             a text message, compared byte by byte
-//! < BSON {"json":1}              a binary message that says the same; also MSGPACK
-//! < ALIVE                        a record of a stream that is no message
-//! < END 1009 reason              the end of a stream, and why; nothing if the client ended it
+//! < BSON {"json":1}              a binary message with the same content; also MSGPACK
+//! < ALIVE                        a keep-alive record of a stream
+//! < END 1009 reason              the end of a stream, with its reason unless the client ended it
 //! < SHUT                         the server has ended its side
-//! < GONE                         the connection is closed altogether
-//! = 120s                         time passes (s or ms)
-//! = DRAIN                        the server begins to shut down
+//! < GONE                         the connection is closed
+//! = 120s                         the clock advances (s or ms)
+//! = DRAIN                        the server starts to shut down
 //! ```
 //!
-//! A letter before `>` or `<` names one of several connections. `*` in what the server says is any
-//! run of characters. `$socket` is the connection's socket id and `$A.socket` that of another,
-//! `$AUTH(channel)` and `$AUTH(channel|data)` sign a subscription, `$QUERY(method,path,body)` is a
-//! signed query, `$JWT({...})` is a token of these claims, signed by the peer module's secret, and
-//! `$REPEAT(a,3)` is `aaa`.
+//! A letter before `>` or `<` names one of several connections. `*` in what the server sends
+//! matches any run of characters. `$socket` is the connection's socket id and `$A.socket` that of
+//! another, `$AUTH(channel)` and `$AUTH(channel|data)` sign a subscription,
+//! `$QUERY(method,path,body)` is a signed query, `$JWT({...})` is a token with these claims, signed
+//! with the secret of the peer module, and `$REPEAT(a,3)` is `aaa`.
 //!
-//! Every transcript runs whole, cut at every byte, byte by byte, and with all that a client says
-//! in a row glued together. What the server says must be the same, nothing more, and in the end
-//! nothing may be left in the shard.
+//! Every transcript runs whole, cut at every byte, byte by byte, and with consecutive lines of a
+//! client joined. The server must send the same messages each time and no others, and no state may
+//! be left in the shard at the end.
 
 use crate::machine::{Machine, config};
 use crate::peer::{self, Heard};
@@ -56,10 +57,10 @@ use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
-/// How what a client says reaches the server.
+/// How the bytes of a client are cut before the server receives them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cut {
-    /// All that is said before an answer is expected, in one piece.
+    /// All lines before an expected answer in one piece.
     Glued,
     /// Each line in one piece.
     Lines,
@@ -68,8 +69,8 @@ enum Cut {
     Bytes,
 }
 
-/// Bytes that the cuts of one transcript deliver together: up to here a line is cut at every byte,
-/// above it at as many as there is time for.
+/// The maximum number of bytes that all cuts of one transcript deliver. Below it, a line is cut at
+/// every byte, above it at as many bytes as the limit allows.
 const CUT_BYTES: usize = 700_000;
 
 #[test]
@@ -114,7 +115,7 @@ fn run_all(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Runs one transcript; gives the bytes of its longest line and of all lines.
+/// Runs one transcript. Returns the number of bytes of its longest line and of all lines.
 fn run(text: &str, cut: Cut) -> Result<(usize, usize), String> {
     let more: String = text
         .lines()
@@ -145,7 +146,7 @@ struct Stage {
     machine: Machine,
     cut: Cut,
     names: HashMap<String, Actor>,
-    /// What clients have said that is not delivered yet, when it is glued.
+    /// The bytes of clients that are not delivered yet, if lines are joined.
     held: Vec<(usize, Vec<u8>)>,
     longest: usize,
     total: usize,
@@ -301,7 +302,7 @@ impl Stage {
         }
     }
 
-    /// Puts in what a line names with `$`.
+    /// Replaces the `$` expressions of a line.
     fn expand(&self, name: &str, line: &str) -> Result<String, String> {
         let mut line = line.to_owned();
         while let Some((before, inside, after)) = call(&line, "$REPEAT(") {
@@ -321,7 +322,7 @@ impl Stage {
                 Some((channel, data)) => (channel, Some(data)),
                 None => (inside, None),
             };
-            // Behind a backslash the quotes of the data are part of a JSON string.
+            // Quotes of the data after a backslash are part of a JSON string.
             let data = data.map(|data| data.replace("\\\"", "\""));
             let auth = peer::auth(socket, channel, data.as_deref());
             line = format!("{before}{auth}{after}");
@@ -382,12 +383,12 @@ impl Stage {
     }
 }
 
-/// As much of what was heard as a failure needs.
+/// The received messages, cut to the length that a failure message needs.
 fn short(heard: &impl std::fmt::Debug) -> String {
     format!("{heard:?}").chars().take(600).collect()
 }
 
-/// Whether `heard` is what a line expects.
+/// Whether `heard` is the message that a line expects.
 fn says(line: &str, word: &str, rest: &str, heard: &Heard) -> bool {
     let same = |opcode: &str, payload: &[u8]| word == opcode && payload == rest.as_bytes();
     match heard {
@@ -417,7 +418,7 @@ fn says(line: &str, word: &str, rest: &str, heard: &Heard) -> bool {
     }
 }
 
-/// A JSON object in another format.
+/// Encodes a JSON object in another format.
 fn written(format: Format, json: &str) -> Result<Vec<u8>, String> {
     let limits = DecodeLimits::default();
     let value = decode_json(&mut json.as_bytes().to_vec(), &limits, &mut Scratch::default());
@@ -426,7 +427,7 @@ fn written(format: Format, json: &str) -> Result<Vec<u8>, String> {
     Ok(out)
 }
 
-/// Whether a message says what the JSON says, in which `*` is any run of characters.
+/// Whether a message has the content of the JSON text, in which `*` is any run of characters.
 fn reads(format: Format, payload: &[u8], json: &str) -> bool {
     let limits = DecodeLimits::default();
     let value = decode(format, &mut payload.to_vec(), &limits, &mut Scratch::default());
@@ -459,12 +460,12 @@ fn same_value(want: &OwnedValue, got: &OwnedValue) -> bool {
     want == got
 }
 
-/// Whether a line of a head is a field of that name.
+/// Whether a header line is a field of this name.
 fn has_name(line: &str, name: &str) -> bool {
     line.split_once(':').is_some_and(|(found, _)| found.eq_ignore_ascii_case(name))
 }
 
-/// Whether `text` is `pattern`, in which `*` is any run of characters.
+/// Whether `text` matches `pattern`, in which `*` is any run of characters.
 fn glob(pattern: &str, text: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == text,
@@ -479,14 +480,14 @@ fn socket_of(text: &str) -> Option<String> {
     Some(rest.split_once('\\')?.0.to_owned())
 }
 
-/// The parts of `line` before, inside and behind the parentheses of a call.
+/// The parts of `line` before, inside and after the parentheses of a call.
 fn call<'l>(line: &'l str, name: &str) -> Option<(&'l str, &'l str, &'l str)> {
     let (before, rest) = line.split_once(name)?;
     let (inside, after) = rest.split_once(')')?;
     Some((before, inside, after))
 }
 
-/// A request with a token: `token method path body`.
+/// The request with a token for the words `token method path body`.
 fn bearer(rest: &str) -> Vec<u8> {
     let mut words = rest.splitn(4, ' ');
     let mut word = || words.next().unwrap_or("");

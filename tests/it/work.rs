@@ -1,4 +1,4 @@
-//! What one turn does at most, and who is served meanwhile.
+//! The work limits of a turn, and fairness between connections.
 
 use crate::machine::{Machine, UNIX_S, config};
 use crate::peer::{self, Heard};
@@ -10,9 +10,9 @@ use polycast::work;
 use polycast::ws::Opcode;
 use std::net::Ipv4Addr;
 
-/// What verifying one of the tokens here costs.
+/// The work of verifying one of the tokens here, in nanoseconds.
 const SIGNATURE: u64 = Algorithm::ES384.cost_us() * 1000;
-/// Bytes of a receive buffer.
+/// The size of a receive buffer in bytes.
 const PIECE: usize = 4096;
 
 fn guarded() -> Machine {
@@ -59,7 +59,7 @@ fn receive_all(machine: &mut Machine, at: usize, bytes: &[u8]) {
     }
 }
 
-/// Work of this turn, which ends with it.
+/// Ends a turn and returns its work, in nanoseconds.
 fn turn(machine: &mut Machine, before: u64) -> u64 {
     machine.turn();
     machine.shard.work() - before
@@ -87,7 +87,7 @@ fn work_of_pipelined_tokens_is_shared_out_and_others_are_served_meanwhile() {
         assert!(spent < work::CONNECTION_WORK + 2 * SIGNATURE, "{spent} in turn {turns}");
         turns += 1;
     }
-    // All are answered, in the end.
+    // All requests are answered in the end.
     assert_eq!(status(&machine.wire(dear).heard), vec![200; requests]);
     let expected = requests as u64 * SIGNATURE / (work::CONNECTION_WORK + SIGNATURE);
     assert!(turns >= expected, "{turns} turns");
@@ -106,7 +106,7 @@ fn work_of_many_connections_ends_with_the_turns_share() {
     }
     let spent = machine.shard.work() - before;
     assert!((work::TURN..work::TURN + 2 * SIGNATURE).contains(&spent), "{spent}");
-    // It comes when the turn is spent, and stands behind all others.
+    // The message arrives when the work of the turn is used up, and waits after all others.
     machine.receive_in_turn(healthy, &peer::text("hello"));
     let mut turns = 0;
     while machine.wire(healthy).heard.is_empty() {
@@ -124,7 +124,7 @@ fn work_of_many_connections_ends_with_the_turns_share() {
 }
 
 #[test]
-fn tokens_that_are_not_believed_close_the_connection_after_the_third_answer() {
+fn work_refused_tokens_close_the_connection_after_the_third_answer() {
     let mut machine = guarded();
     let at = machine.open();
     let bad = request(&token(false));
@@ -140,8 +140,8 @@ fn tokens_that_are_not_believed_close_the_connection_after_the_third_answer() {
     assert!(machine.wire(at).shut);
     assert_eq!(machine.counters.guard_failures_closed.get(), 1);
     assert_eq!(machine.counters.guard_bad_token.get(), 3);
-    // The same token seen by several guards, or on a path that nobody guards, is one failure at
-    // most.
+    // A token that several guards check, or a token on a path without guards, counts as at most one
+    // failure.
     let at = machine.open();
     let renewal = format!(
         "POST /x HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-challenge-response\r\n\
@@ -155,7 +155,7 @@ fn tokens_that_are_not_believed_close_the_connection_after_the_third_answer() {
 }
 
 #[test]
-fn tokens_of_an_address_are_not_verified_beyond_its_failures_in_a_second() {
+fn work_tokens_of_an_address_are_not_verified_after_its_failures_in_a_second() {
     let mut machine = guarded();
     let (bad, good) = (request(&token(false)), request(&token(true)));
     let [hostile, other] = [1, 2].map(|last| Ipv4Addr::new(10, 0, 0, last));
@@ -182,7 +182,7 @@ fn tokens_of_an_address_are_not_verified_beyond_its_failures_in_a_second() {
 }
 
 #[test]
-fn messages_of_one_connection_in_a_turn_are_bounded() {
+fn work_messages_of_one_connection_in_a_turn_are_bounded() {
     let mut machine = guarded();
     let at = echo(&mut machine);
     let one = peer::text("x");
@@ -192,7 +192,7 @@ fn messages_of_one_connection_in_a_turn_are_bounded() {
     let heard = std::mem::take(&mut machine.wire(at).heard);
     assert_eq!(heard.len(), work::CONNECTION_MESSAGES as usize);
     assert_eq!(machine.counters.work_held.get(), 0);
-    // One more waits, also if it comes in a piece of its own.
+    // One more message waits, also if it arrives in a piece of its own.
     machine.receive_in_turn(at, &one.repeat(work::CONNECTION_MESSAGES as usize));
     machine.receive_in_turn(at, &one);
     assert!(machine.shard.is_restless());
@@ -204,11 +204,11 @@ fn messages_of_one_connection_in_a_turn_are_bounded() {
 }
 
 #[test]
-fn bytes_of_one_connection_in_a_turn_are_bounded() {
+fn work_bytes_of_one_connection_in_a_turn_are_bounded() {
     let mut machine = guarded();
     let at = echo(&mut machine);
     let message = peer::framed(Opcode::Binary, &[b'x'; PIECE - 8]);
-    // Each counts as a message, too.
+    // Each frame also counts as a message.
     let fits = work::CONNECTION_BYTES / message.len() * 7 / 8;
     receive_all(&mut machine, at, &message.repeat(fits));
     assert_eq!(machine.counters.work_held.get(), 0);
@@ -230,7 +230,7 @@ fn bytes_of_one_connection_in_a_turn_are_bounded() {
 }
 
 #[test]
-fn floods_of_small_messages_do_not_hold_up_others() {
+fn work_many_small_messages_do_not_delay_others() {
     let mut machine = guarded();
     let healthy = echo(&mut machine);
     let floods: Vec<usize> = (0..8).map(|_| echo(&mut machine)).collect();
@@ -261,7 +261,7 @@ fn floods_of_small_messages_do_not_hold_up_others() {
 }
 
 #[test]
-fn work_of_publishing_counts_who_is_delivered_to() {
+fn work_of_publishing_counts_its_deliveries() {
     let mut machine = guarded();
     let subscribe = r#"{"event":"pusher:subscribe","data":{"channel":"c"}}"#;
     let mut last = 0;

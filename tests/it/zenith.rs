@@ -1,4 +1,4 @@
-//! The Zenith dialect: one conversation, three formats.
+//! The Zenith dialect: the same conversation in three formats.
 
 use crate::machine::{Machine, config};
 use crate::peer::{Ear, Heard, framed, handshake, ingest};
@@ -45,7 +45,7 @@ fn framed_in(format: Format, json: &str) -> Vec<u8> {
     framed(if format.is_text() { Opcode::Text } else { Opcode::Binary }, &out)
 }
 
-/// What was heard, as JSON in one writing.
+/// A received message as JSON in a normalized form.
 fn replies(format: Format, heard: &Heard) -> String {
     let mut payload = match heard {
         Heard::Text(text) if format.is_text() => text.clone().into_bytes(),
@@ -63,7 +63,7 @@ fn topic(rng: &mut Rng) -> &'static str {
     rng.choice(["Security!A", "Security!B", "Depth!A", "State", "Query", "NoSuch"]).unwrap_or("")
 }
 
-/// Something that a client may say.
+/// A random message of a client.
 fn message(rng: &mut Rng) -> String {
     let topic = topic(rng);
     let confirm = if rng.bool() { r#","Confirm":true"# } else { "" };
@@ -100,7 +100,7 @@ fn message(rng: &mut Rng) -> String {
     }
 }
 
-/// Something that a back end may publish.
+/// A random message that a back end publishes.
 fn published(rng: &mut Rng) -> String {
     let (number, half) = (rng.i64(-5..1 << 40), f64::from(rng.i16(..)) / 2.0 + 0.25);
     let action = rng.choice(["Publish", "Publish", "Snapshot", "Clear", "End"]).unwrap_or("");
@@ -160,7 +160,7 @@ fn zenith_conversation_is_the_same_in_each_format() {
 
 #[test]
 fn zenith_binary_calls_are_answered_in_binary() {
-    // As encoders in JavaScript write numbers: int32, int64 and double; all are the same number.
+    // JavaScript encoders write numbers as int32, int64 or double; all mean the same number.
     let bson = [
         "2500000002546f70696300020000005400105472616e73616374696f6e4944000100000000",
         "2900000002546f70696300020000005400125472616e73616374696f6e494400010000000000000000",
@@ -189,7 +189,7 @@ fn zenith_binary_calls_are_answered_in_binary() {
     );
 }
 
-/// Hands over what two cores have to say to each other.
+/// Delivers the mail between two cores.
 fn exchange(shards: &mut [Shard; 2], now: Now) {
     for (from, to) in [(0, 1), (1, 0)] {
         let lanes = std::mem::take(shards[from].mail().to(to as u16));
@@ -258,14 +258,14 @@ fn zenith_counts_answers_without_a_call() {
         });
     say(client, call, 0);
     say(backend, &answer(1), 0);
-    say(backend, &answer(1), 1); // Twice.
-    say(backend, &answer(2), 2); // Never asked for.
+    say(backend, &answer(1), 1); // A repeated answer.
+    say(backend, &answer(2), 2); // An answer without a call.
     say(client, call, 2);
     say(client, r#"{"Controller":"News","Action":"Cancel","TransactionID":7}"#, 2);
     say(backend, r#"{"Controller":"News","Action":"Error","TransactionID":2,"Data":"x"}"#, 3);
 }
 
-/// What a message is answered with: the code of the close, or `None` if the connection goes on.
+/// The close code that answers a message, or `None` if the connection stays open.
 fn closed_with(config_text: &str, format: Format, payload: &[u8]) -> Option<u16> {
     let mut machine = Machine::new(config(config_text));
     let wire = machine.open();
@@ -289,12 +289,12 @@ fn encoded(format: Format, value: &Value) -> Vec<u8> {
     out
 }
 
-/// A container without a topic, with this data.
+/// An envelope without a topic, with this data.
 fn with_data(data: Value) -> Value {
     Value::map([("Controller", Value::text("Zenith")), ("Data", data)])
 }
 
-/// Maps and lists inside of each other, the container counted.
+/// Nested maps and lists of the given depth, which counts the envelope.
 fn nested(depth: usize) -> Value {
     let inside = (2..depth).fold(Value::Array(Vec::new()), |inside, at| match at % 2 {
         0 => Value::Array(vec![inside]),
@@ -310,7 +310,7 @@ fn zenith_bounds_messages_on_both_sides_in_each_format() {
         assert_eq!(close(&nested(64)), None, "{format:?}");
         assert_eq!(close(&nested(65)), Some(1007), "{format:?}");
         assert_eq!(close(&nested(1000)), Some(1007), "{format:?}");
-        // The container, the controller and the list count, too.
+        // The envelope, the controller and the list count, too.
         let list = |values: usize| with_data(Value::Array(vec![Value::Null; values - 3]));
         assert_eq!(close(&list(128 * 1024)), None, "{format:?}");
         assert_eq!(close(&list(128 * 1024 + 1)), Some(1007), "{format:?}");
@@ -337,7 +337,7 @@ fn zenith_refuses_cut_messages_and_repeated_keys_in_each_format() {
             let keys = (0..len).chain([last]).map(|at| (format!("k{at}").into(), text("")));
             Value::Map(keys.collect())
         };
-        // Few are compared with each other, many are looked up.
+        // Few keys are compared with each other; many are looked up in a set.
         for len in [1, 15, 16, 17, 40] {
             assert_eq!(close(&encoded(format, &twice(len, len))), None, "{format:?}, {len}");
             for map in [twice(len, 0), with_data(Value::Array(vec![twice(len, len - 1)]))] {
@@ -350,7 +350,7 @@ fn zenith_refuses_cut_messages_and_repeated_keys_in_each_format() {
             ("Topic".into(), text("a")),
         ]);
         assert_eq!(close(&encoded(format, &known)), Some(1007), "{format:?}");
-        // No map, and nothing at all.
+        // Messages whose value is not a map, and a null value.
         for value in [Value::Array(Vec::new()), text("x"), Value::Int(1), Value::Null] {
             if format != Format::Bson {
                 assert_eq!(close(&encoded(format, &value)), Some(1007), "{format:?} {value:?}");
@@ -361,7 +361,7 @@ fn zenith_refuses_cut_messages_and_repeated_keys_in_each_format() {
 
 #[test]
 fn zenith_refuses_types_that_not_all_formats_have() {
-    // A document of one member `a`; its type and its bytes.
+    // A document with the single member `a` of this type and with these bytes.
     let bson = |kind: u8, value: &[u8]| {
         let len = (4 + 3 + value.len() + 1) as u32;
         [&len.to_le_bytes()[..], &[kind, b'a', 0], value, &[0]].concat()

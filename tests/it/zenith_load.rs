@@ -1,4 +1,5 @@
-//! What clients ask is bounded by what the back end takes, and costs only those that ask too much.
+//! The calls of clients are bounded by what the back end reads, and the limit affects only clients
+//! with too many calls.
 
 use crate::machine::{Machine, config};
 use crate::peer::{Heard, framed, handshake};
@@ -6,7 +7,7 @@ use polycast::ws::Opcode;
 
 const CONFIG: &str = "[zenith]\nservices = [{ token = 'SERVICE' }]\n";
 
-/// A machine with a back end, and so many clients.
+/// A machine with a back end and this number of clients.
 fn stage(clients: usize) -> (Machine, usize, Vec<usize>) {
     let mut machine = Machine::new(config(CONFIG));
     let backend = machine.open();
@@ -47,7 +48,7 @@ fn refused(texts: &[String]) -> usize {
 }
 
 #[test]
-fn zenith_backend_is_not_closed_by_what_clients_ask() {
+fn zenith_backend_is_not_closed_by_the_calls_of_clients() {
     for (count, bytes) in [(12, 900_000), (900, 10_000)] {
         let (mut machine, backend, clients) = stage(2);
         let [attacker, healthy] = clients[..] else { panic!("two clients") };
@@ -64,7 +65,7 @@ fn zenith_backend_is_not_closed_by_what_clients_ask() {
         assert!(asked.len() > 1 && refused(&answers) > 0, "{} of {count}", asked.len());
         assert!(asked.iter().any(|call| call.len() < 1000), "the other client is heard");
         assert_eq!(texts(&mut machine, healthy), [""; 0]);
-        // What was written makes room.
+        // Bytes that were sent make room again.
         machine.receive(attacker, &calls(1, bytes));
         assert_eq!(texts(&mut machine, backend).len(), 1);
         machine.end();
@@ -72,7 +73,7 @@ fn zenith_backend_is_not_closed_by_what_clients_ask() {
 }
 
 #[test]
-fn zenith_backend_hears_the_next_client_however_many_ask_too_much() {
+fn zenith_backend_gets_the_calls_of_a_client_beside_many_that_call_too_much() {
     let (mut machine, backend, clients) = stage(21);
     let (healthy, attackers) = clients.split_last().expect("clients");
     machine.wire(backend).stalls = true;
@@ -89,7 +90,7 @@ fn zenith_backend_hears_the_next_client_however_many_ask_too_much() {
     machine.end();
 }
 
-/// The figures are the bound of the queue: `limits.write_queue_bytes` and twice `message_bytes`.
+/// The bound of the queue is `limits.write_queue_bytes` plus twice `message_bytes`.
 #[test]
 fn zenith_backend_queue_has_a_bound_with_two_sides() {
     let text = "[limits]\nwrite_queue_bytes = '64KiB'\n[zenith]\nmessage_bytes = '16KiB'\n";
@@ -107,7 +108,7 @@ fn zenith_backend_queue_has_a_bound_with_two_sides() {
         }
         machine.wire(backend).stalls = true;
         for &client in &clients {
-            // Once each.
+            // Each client calls once.
             machine.receive_in_turn(client, &calls(1, 13_000));
         }
         machine.settle();
@@ -115,8 +116,8 @@ fn zenith_backend_queue_has_a_bound_with_two_sides() {
         for &client in &clients {
             limited += refused(&texts(&mut machine, client));
         }
-        // Six times 13 kB leave 7 kB of seven eighths of the 96 KiB, of which a client may have
-        // twice as much; a seventh does not fit.
+        // Six calls of 13 kB leave 7 kB of seven eighths of the 96 KiB, and a client may have twice
+        // as much; a seventh call does not fit.
         assert_eq!(limited == 0, fits, "{limited} of {}", clients.len());
     }
 }

@@ -1,5 +1,6 @@
-//! What a back end says of one topic is heard in the order in which it was said, answers and data
-//! alike, wherever client, back end and the topic's home are and however long mail takes.
+//! The messages of a back end on one topic, answers and data alike, arrive in the order in which
+//! they were sent, on whichever cores the client, the back end and the topic's home are, and
+//! however long the mail between cores takes.
 
 use crate::machine::{UNIX_S, common, config};
 use crate::peer::{Ear, Heard, framed, handshake};
@@ -22,13 +23,14 @@ enum Mail {
     Down(Down),
 }
 
-/// Cores whose lanes are emptied one message at a time, whichever lane it is the turn of.
+/// Several cores whose mailboxes are emptied one message at a time, in random order of the
+/// mailboxes.
 struct World {
     shards: Vec<Shard>,
-    /// From, to and whether it goes up; the lane.
+    /// The mailboxes: the sending core, the receiving core, and the messages.
     lanes: Vec<(usize, usize, VecDeque<Mail>)>,
     rng: Rng,
-    /// Publishes that each core has ordered for others.
+    /// The number of publishes that each core has ordered for others.
     ordered: [usize; CORES],
 }
 
@@ -42,7 +44,7 @@ impl World {
     fn new(seed: u64) -> World {
         let common = common(config(CONFIG), CORES as u16, seed, 64);
         let shard = |core| Shard::new(core, &common, Arc::default());
-        // Two lanes for each pair.
+        // Each pair of cores has two mailboxes: up and down.
         let lane = |at| (at / 2 / CORES, at / 2 % CORES, VecDeque::new());
         let shards = (0..CORES as u16).map(shard).collect();
         let lanes = (0..2 * CORES * CORES).map(lane).collect();
@@ -66,7 +68,7 @@ impl World {
         self.receive(wire, &framed(Opcode::Text, json.as_bytes()));
     }
 
-    /// What has arrived when all mail is through.
+    /// The messages that a connection has received when all mail is delivered.
     fn heard(&mut self, wire: &mut Wire) -> Vec<Heard> {
         while self.hand_over_one() {}
         self.shards.iter_mut().for_each(|shard| shard.next_turn(NOW));
@@ -112,7 +114,7 @@ fn texts(heard: Vec<Heard>) -> Vec<String> {
     heard.into_iter().map(text).collect()
 }
 
-/// A member of JSON, as it is written there.
+/// The text of a member's value in JSON.
 fn member<'a>(json: &'a str, name: &str) -> &'a str {
     let rest = json.split(&format!(r#""{name}":"#)).nth(1).expect(json);
     rest.split([',', '}']).next().expect(json)
@@ -135,7 +137,7 @@ fn zenith_answer_keeps_its_place_among_the_data_of_its_topic() {
         world.say(client, &format!(r#"{{{head},"TransactionID":{round},"Data":1}}"#));
         let call = texts(world.heard(&mut backend)).pop().expect("a call");
         let number = member(&call, "TransactionID");
-        // A failure of the back end's own: nothing that the server makes an error of.
+        // A failure that the back end reports, which is not an error of the server.
         let failed = r#"{"Result":"Rejected","Errors":["no such order"]}"#;
         let data = |n: u32| format!(r#"{{{head},"Data":{{"n":{n}}}}}"#);
         world.say(&backend, &data(1));
@@ -143,7 +145,7 @@ fn zenith_answer_keeps_its_place_among_the_data_of_its_topic() {
         world.say(&backend, &data(2));
         let answer = format!(r#"{{{head},"TransactionID":{round},"Data":{failed}}}"#);
         assert_eq!(texts(world.heard(client)), [data(1), answer, data(2)], "{round}");
-        // A call without a number is answered where the topic is heard, so that the end comes last.
+        // A call without a transaction id is answered on the topic, so that the end comes last.
         world.say(client, &format!(r#"{{{head},"Action":"Publish"}}"#));
         let call = texts(world.heard(&mut backend)).pop().expect("a call");
         let (number, session) = (member(&call, "TransactionID"), member(&call, "Session"));
@@ -153,7 +155,7 @@ fn zenith_answer_keeps_its_place_among_the_data_of_its_topic() {
         let end = format!(r#"{{{head},"Action":"Unsub","Confirm":true}}"#);
         assert_eq!(texts(world.heard(client)), [data(3), data(4), end], "{round}");
     }
-    // Who waits for a back end that goes is told, wherever it is.
+    // A client whose call waits for a closed back end gets an error, on any core.
     let head = r#""Controller":"News","Topic":"Q!last""#;
     for client in &clients {
         world.say(client, &format!(r#"{{{head},"TransactionID":1}}"#));
@@ -186,12 +188,13 @@ fn zenith_call_under_way_to_a_backend_that_closes_fails_at_once() {
         let error = r#""Action":"Error","TransactionID""#;
         [format!(r#"{{{head},{error}:{at},"Data":"News.Unavailable"}}"#), call(at)]
     };
-    // One that has closed, and is still there; the call is on its way between the cores.
+    // The back end has sent a Close frame and is still connected; the call is on its way between
+    // the cores.
     world.say(&client, &call(1));
     world.receive(&backend, &framed(Opcode::Close, &1000u16.to_be_bytes()));
     assert_eq!(texts(world.heard(&mut client)), unavailable(1));
     assert_eq!(world.heard(&mut backend), [Heard::Close(Some(1000), String::new())]);
-    // The next call goes to the other one; that one is gone before the call after that arrives.
+    // The next call goes to the other back end, which is closed before the call after that arrives.
     world.say(&client, &call(2));
     assert_eq!(texts(world.heard(&mut other)).len(), 1);
     world.say(&client, &call(3));

@@ -1,4 +1,5 @@
-//! The Zilliqa dialect where a transcript cannot look: bytes, bounds, and who shares what.
+//! The Zilliqa dialect beyond the transcripts: the exact bytes, the bounds, and the frames that
+//! connections share.
 
 use crate::machine::{Machine, common, config};
 use crate::peer::{Ear, Heard, handshake, text};
@@ -66,7 +67,8 @@ fn zilliqa_echo_has_the_bytes_of_the_query() {
     }
 }
 
-/// Random epochs; one client is there from the start, others come right before each.
+/// Publishes random epochs. One client is connected from the start, and others connect before each
+/// epoch.
 #[test]
 fn zilliqa_new_client_gets_what_older_clients_get() {
     let mut rng = fastrand::Rng::with_seed(5);
@@ -130,7 +132,7 @@ fn zilliqa_long_notification_arrives_whole() {
     assert!(heard[0] == format!(r#"{{"type":"Notification","values":{values}}}"#));
 }
 
-/// A shard whose peers read when the test wants them to.
+/// A shard whose peers read only when the test says so.
 struct Stage {
     shard: Shard,
     env: Arc<Env>,
@@ -156,7 +158,7 @@ impl Stage {
         self.shard.receive(slot, &mut bytes.to_vec(), self.now);
     }
 
-    /// Reads all that waits for a peer.
+    /// Reads all bytes that wait for a peer.
     fn read(&mut self, slot: Slot, ear: &mut Ear) -> Vec<Heard> {
         let mut heard = Vec::new();
         while let Some(mut batch) = self.shard.take_batch(slot) {
@@ -192,13 +194,13 @@ fn zilliqa_slow_client_loses_whole_notifications_then_the_connection() {
         };
         texts(heard).into_iter().map(number).collect()
     };
-    // Three fit; of a fourth and a fifth nothing is sent.
+    // Three epochs fit; the fourth and the fifth are dropped.
     publish(&mut stage, 5);
     let dropped = || stage.counters.slow_consumer_dropped.get();
     assert_eq!(dropped(), 2);
     let heard = stage.read(slow, &mut ear);
     assert_eq!(numbers(&heard), ["1", "2", "3"]);
-    // Who catches up may lose as many again; one more in a row ends it.
+    // A client that catches up may miss as many again; one more in a row closes it.
     publish(&mut stage, 5);
     assert_eq!(stage.counters.slow_consumer_closed.get(), 0);
     publish(&mut stage, 1);

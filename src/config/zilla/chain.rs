@@ -1,4 +1,4 @@
-//! From bindings of type tcp to the ends of their chains.
+//! Follows bindings from type tcp to the ends of their chains.
 
 use super::guards::{self, Guarded};
 use super::place::YamlPlace;
@@ -13,12 +13,12 @@ use crate::config::schema::{Config, EndpointKind, Route};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-/// What Zilla answers where no route is.
+/// The status with which Zilla answers a request that no route matches.
 const NO_ROUTE: u16 = 404;
-/// What may be bound together here.
+/// The supported server bindings.
 const SERVERS: [&str; 6] = ["tcp", "tls", "http", "ws", "fan", "echo"];
 const CLIENTS: [&str; 4] = ["tcp", "tls", "http", "ws"];
-/// Keys of every binding.
+/// The keys that every binding may have.
 const KEYS: [&str; 4] = ["type", "kind", "telemetry", "exit"];
 
 /// The bindings of a file.
@@ -28,15 +28,15 @@ pub(super) struct BindingChain<'a> {
     guards: Vec<GuardConfig>,
 }
 
-/// A way on from a binding.
+/// A next step of a chain: an exit of a binding with its conditions.
 struct Way<'a> {
-    /// Any of these must hold; always, if there are none.
+    /// The conditions, of which one must match; empty matches always.
     when: Vec<Condition>,
     guarded: Guarded,
     exit: YamlPlace<'a>,
 }
 
-/// Where a chain ends.
+/// The end of a chain.
 struct End {
     endpoint: EndpointKind,
     proxy: Option<Arc<Proxy>>,
@@ -46,7 +46,7 @@ fn kind(binding: &YamlPlace<'_>) -> Result<(String, String), Error> {
     Ok((binding.need("type")?.text()?, binding.need("kind")?.text()?))
 }
 
-/// The ports of a binding's options: a number, or a list of them.
+/// The ports of a binding's options: a number, or a list of numbers.
 pub(super) fn ports(options: &YamlPlace<'_>) -> Result<Vec<u16>, Error> {
     options.need("port")?;
     let port = |place: &YamlPlace<'_>| {
@@ -79,7 +79,7 @@ impl<'a> BindingChain<'a> {
         Ok(BindingChain { top: top.clone(), bindings, guards: guards::read(top)? })
     }
 
-    /// Makes listeners and routes of every chain.
+    /// Makes the listeners and routes of every chain.
     pub(super) fn serve(&self, config: &mut Config) -> Result<(), Error> {
         for binding in &self.bindings {
             if kind(binding)? == ("tcp".to_owned(), "server".to_owned()) {
@@ -92,7 +92,7 @@ impl<'a> BindingChain<'a> {
         }
     }
 
-    /// The binding that an exit names, which has to be of one of these types.
+    /// The binding that `exit` names; an error if it is not of kind `role` and one of `types`.
     pub(super) fn exit(
         &self,
         from: &YamlPlace<'_>,
@@ -110,7 +110,8 @@ impl<'a> BindingChain<'a> {
         found.filter(fits).cloned().ok_or_else(|| from.wrong(problem))
     }
 
-    /// Each port has its own way: the first route that is for it, or the binding's exit.
+    /// Converts a tcp binding. Each port continues with the first route that names it, or with the
+    /// binding's exit.
     fn tcp(&self, here: &YamlPlace<'a>, config: &mut Config) -> Result<(), Error> {
         here.only(&["type", "kind", "telemetry", "options", "routes", "exit"])?;
         let options = here.need("options")?;
@@ -155,7 +156,7 @@ impl<'a> BindingChain<'a> {
         Ok(())
     }
 
-    /// What stands behind the ports: http, perhaps within TLS.
+    /// Converts the binding after tcp: http, optionally after tls.
     fn enter(
         &self,
         next: &YamlPlace<'a>,
@@ -209,7 +210,7 @@ impl<'a> BindingChain<'a> {
             ws.only(&["type", "kind", "telemetry", "routes", "exit"])?;
             for listener in listeners {
                 let binding = &mut config.listeners[*listener].binding;
-                // The first of several counts.
+                // If several ws bindings follow, the first one counts.
                 if binding.is_empty() {
                     ws.name.clone_into(binding);
                 }
@@ -230,7 +231,8 @@ impl<'a> BindingChain<'a> {
                 let route = Route { when, guarded, listeners, proxy, ..Route::to(end.endpoint) };
                 config.routes.push(route);
             }
-            // Who is not let in there is not for the next one.
+            // A request that no ws route admits is rejected here, not tried with the next http
+            // route.
             let when = both(&[], outer.when).unwrap_or_default();
             let (guarded, listeners, status) = (outer.guarded, names.clone(), NO_ROUTE);
             let route = Route::to(EndpointKind::Reject);
@@ -239,7 +241,7 @@ impl<'a> BindingChain<'a> {
         Ok(())
     }
 
-    /// The ways on, in order: those of its routes, then its own exit.
+    /// The next steps of a binding in order: those of its routes, then its own exit.
     fn spellings(
         &self,
         here: &YamlPlace<'a>,
@@ -260,7 +262,7 @@ impl<'a> BindingChain<'a> {
         Ok(spellings)
     }
 
-    /// The end of a chain.
+    /// The end of a chain: `echo`, or `fan` followed by `echo`.
     fn end(&self, here: &YamlPlace<'a>) -> Result<End, Error> {
         here.only(&KEYS)?;
         if kind(here)?.0 == "echo" {
@@ -281,11 +283,11 @@ impl End {
     }
 }
 
-/// From which origins browsers may come: by default the own one.
+/// The origins that an http binding allows; the default is the same origin.
 fn access(options: &YamlPlace<'_>) -> Result<Vec<Pattern>, Error> {
     let same = vec![Pattern::new("same-origin")];
     let Some(access) = options.get("access-control") else { return Ok(same) };
-    // What is about plain requests alone has nothing to act on here.
+    // Keys that concern only plain HTTP requests have no effect here.
     access.only(&["policy", "allow", "max-age", "expose"])?;
     match access.word("policy")?.as_deref() {
         None | Some("same-origin") => Ok(same),
@@ -325,7 +327,7 @@ fn condition(here: &YamlPlace<'_>, entry: &YamlPlace<'_>) -> Result<Condition, E
             "scheme" => &mut condition.scheme,
             "authority" => &mut condition.authority,
             "path" => &mut condition.path,
-            // Messages are for WebSockets alone.
+            // All conditions apply to WebSockets only, so `upgrade: websocket` always matches.
             _ if text.eq_ignore_ascii_case("websocket") => continue,
             _ => return Err(entry.wrong("only `upgrade: websocket` is supported")),
         };
@@ -334,7 +336,7 @@ fn condition(here: &YamlPlace<'_>, entry: &YamlPlace<'_>) -> Result<Condition, E
     Ok(condition)
 }
 
-/// Conditions of which each is one of `outer` and one of `inner`; `None` if a key is in both.
+/// Combines each condition of `outer` with each of `inner`; `None` if a key is in both.
 fn both(outer: &[Condition], inner: Vec<Condition>) -> Option<Vec<Condition>> {
     let any = [Condition::default()];
     let outer = if outer.is_empty() { &any } else { outer };
@@ -355,6 +357,6 @@ fn both(outer: &[Condition], inner: Vec<Condition>) -> Option<Vec<Condition>> {
         }
         all.push(both);
     }
-    // What always holds makes the others idle.
+    // A condition that always matches makes the others redundant.
     Some(if all.contains(&Condition::default()) { Vec::new() } else { all })
 }

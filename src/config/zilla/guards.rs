@@ -1,4 +1,4 @@
-//! Guards of type jwt, and where http bindings look for their tokens.
+//! Zilla guards of type jwt, and the credentials of http bindings.
 
 use super::place::YamlPlace;
 use crate::config::error::Error;
@@ -6,10 +6,10 @@ use crate::config::guard::{CREDENTIALS, Credentials, GuardConfig, GuardKey};
 use crate::config::schema::{Config, Secret};
 use std::collections::BTreeMap;
 
-/// Roles by the guard that has to find them.
+/// The required roles by the name of the guard.
 pub(super) type Guarded = BTreeMap<String, Vec<String>>;
 
-/// The guards of a file, each without a place for its tokens.
+/// The guards of a file. Their credentials are set later, by [`authorise`].
 pub(super) fn read(top: &YamlPlace<'_>) -> Result<Vec<GuardConfig>, Error> {
     top.below("guards")?.iter().map(guard).collect()
 }
@@ -21,9 +21,9 @@ fn guard(place: &YamlPlace<'_>) -> Result<GuardConfig, Error> {
         return Err(place.wrong(format!("a guard of type {kind} is not supported")));
     }
     let mut guard = GuardConfig::new(place.name);
-    // Who has written the file has said where the keys are.
+    // The author of the file chose the URL of the keys, so private addresses are allowed.
     guard.allow_private = true;
-    // Zilla allows none.
+    // Zilla has no leeway.
     guard.leeway_s = 0;
     let Some(options) = place.get("options") else { return Ok(guard) };
     let known = &["issuer", "audience", "roles", "keys", "challenge", "identity", "attributes"];
@@ -62,7 +62,7 @@ fn key(place: &YamlPlace<'_>) -> Result<GuardKey, Error> {
     })
 }
 
-/// Puts the guard of an http binding's `authorization` into the configuration, and says its name.
+/// Adds the guard of an http binding's `authorization` to the configuration and returns its name.
 pub(super) fn authorise(
     options: &YamlPlace<'_>,
     guards: &[GuardConfig],
@@ -106,7 +106,8 @@ fn credentials(place: &YamlPlace<'_>) -> Result<Credentials, Error> {
     Ok(found)
 }
 
-/// What a route's `guarded` asks for, of a chain whose http binding takes tokens for `authorised`.
+/// The roles that a route's `guarded` requires. Each guard must be `authorised`, the guard of the
+/// chain's http binding.
 pub(super) fn guarded(route: &YamlPlace<'_>, authorised: Option<&str>) -> Result<Guarded, Error> {
     let mut guarded = Guarded::new();
     for guard in route.below("guarded")? {

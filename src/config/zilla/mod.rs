@@ -1,8 +1,8 @@
-//! A Zilla file: its chains of bindings become listeners and routes.
+//! Reads a Zilla configuration file and converts its chains of bindings to listeners and routes.
 //!
-//! They are `tcp server`, perhaps `tls server`, `http server`, `ws server`, and then `echo`, or
-//! `fan` and `echo`, or `ws client`, `http client`, perhaps `tls client`, `tcp client`. What is not
-//! understood is refused with its line.
+//! A chain is `tcp server`, optionally `tls server`, `http server`, `ws server`, and then `echo`,
+//! or `fan` and `echo`, or `ws client`, `http client`, optionally `tls client`, `tcp client`.
+//! Anything else is refused with its line.
 //! <https://docs.aklivity.io/zilla/latest/reference/config/bindings/>
 
 mod chain;
@@ -21,12 +21,12 @@ use super::tree::Node;
 use chain::BindingChain;
 use place::YamlPlace;
 
-/// Whether a file is one of Zilla's: its top has `bindings`.
+/// Whether a file is a Zilla file: it has the top-level key `bindings`.
 pub(super) fn is_zilla(tree: &Node) -> bool {
     place::entry(tree, "bindings").is_some()
 }
 
-/// The configuration that the Zilla file of this name stands for.
+/// Converts the Zilla file `name` to a configuration.
 pub(super) fn read(tree: &Node, lookup: &Lookup<'_>, name: &str) -> Result<Config, Error> {
     let top = YamlPlace::top(tree, lookup);
     top.only(&["name", "vaults", "guards", "catalogs", "telemetry", "bindings"])?;
@@ -40,7 +40,7 @@ pub(super) fn read(tree: &Node, lookup: &Lookup<'_>, name: &str) -> Result<Confi
     Ok(config)
 }
 
-/// The path in a Zilla file of what a key of its configuration was made of.
+/// The path in the Zilla file from which a key of the converted configuration was made.
 pub(super) fn origin(config: &Config, key: &str) -> Option<String> {
     let (section, rest) = key.split_once('[')?;
     let index: usize = rest.split_once(']')?.0.parse().ok()?;

@@ -1,16 +1,16 @@
-//! A place in a Zilla file, which knows its path and its line.
+//! A value in a Zilla file, with its path and position for errors.
 
 use crate::config::env::Lookup;
 use crate::config::error::{Error, Position, Problem};
 use crate::config::tree::{ConfigKey, ConfigValue, Node};
 
-/// See the module's documentation.
+/// The lookup of environment variables.
 #[derive(Clone, Copy)]
 pub(super) struct VariableLookup<'a> {
     lookup: &'a Lookup<'a>,
 }
 
-/// A value, the path of its key and where it stands.
+/// A value, with the path of its key and its position.
 #[derive(Clone)]
 pub(super) struct YamlPlace<'a> {
     pub(super) path: String,
@@ -56,7 +56,7 @@ impl<'a> YamlPlace<'a> {
         YamlPlace { path, name: &key.name, position, node, context: self.context }
     }
 
-    /// Refuses what is no table, and one that has other keys.
+    /// Refuses a value that is not a table, and a table with keys that are not in `known`.
     pub(super) fn only(&self, known: &'static [&'static str]) -> Result<(), Error> {
         for place in self.table()? {
             if !known.contains(&place.name) {
@@ -77,23 +77,24 @@ impl<'a> YamlPlace<'a> {
         }
     }
 
-    /// The entry of this table with that name.
+    /// The entry `name` of this table, if it exists.
     pub(super) fn get(&self, name: &str) -> Option<YamlPlace<'a>> {
         let found = entries(self.node).iter().find(|(key, _)| key.name == name);
         found.map(|(key, node)| self.at(key, node))
     }
 
-    /// The same where there must be one.
+    /// The entry `name` of this table, or an error if it does not exist.
     pub(super) fn need(&self, name: &str) -> Result<YamlPlace<'a>, Error> {
         self.get(name).ok_or_else(|| self.wrong(format!("it has no {name}")))
     }
 
-    /// The entries of the table with that name; none if there is none.
+    /// The entries of the table `name`; none if it does not exist.
     pub(super) fn below(&self, name: &str) -> Result<Vec<YamlPlace<'a>>, Error> {
         self.get(name).map_or_else(|| Ok(Vec::new()), |place| place.table())
     }
 
-    /// The entries of the list with that name; none if there is none. What is no list is one entry.
+    /// The entries of the list `name`; none if it does not exist. A value that is not a list counts
+    /// as one entry.
     pub(super) fn list(&self, name: &str) -> Vec<YamlPlace<'a>> {
         let Some(place) = self.get(name) else { return Vec::new() };
         let ConfigValue::List(entries) = &place.node.value else { return vec![place] };
@@ -107,7 +108,7 @@ impl<'a> YamlPlace<'a> {
         entries.iter().enumerate().map(entry).collect()
     }
 
-    /// A text or a number; `${{env.NAME}}` in it is the variable.
+    /// A text or a number as text; `${{env.NAME}}` is replaced by the environment variable.
     pub(super) fn text(&self) -> Result<String, Error> {
         let mut rest = match &self.node.value {
             ConfigValue::Text(text) => text.as_str(),
@@ -129,24 +130,24 @@ impl<'a> YamlPlace<'a> {
         Ok(out + rest)
     }
 
-    /// The texts of the list with that name, or the one text.
+    /// The texts of the list `name`, or its single text.
     pub(super) fn texts(&self, name: &str) -> Result<Vec<String>, Error> {
         self.list(name).iter().map(YamlPlace::text).collect()
     }
 
-    /// The text with that name, if there is one.
+    /// The text of the entry `name`, if it exists.
     pub(super) fn word(&self, name: &str) -> Result<Option<String>, Error> {
         self.get(name).map(|place| place.text()).transpose()
     }
 
-    /// The number with that name, if there is one.
+    /// The number of the entry `name`, if it exists.
     pub(super) fn number(&self, name: &str) -> Result<Option<u64>, Error> {
         let Some(place) = self.get(name) else { return Ok(None) };
         let number = place.text()?.parse();
         number.map(Some).map_err(|_| place.wrong("an integer, 0 or more, is needed here"))
     }
 
-    /// Whether the truth with that name is there and true.
+    /// The boolean of the entry `name`, if it exists.
     pub(super) fn flag(&self, name: &str) -> Result<Option<bool>, Error> {
         let Some(place) = self.get(name) else { return Ok(None) };
         match (&place.node.value, place.text().as_deref()) {

@@ -1,5 +1,5 @@
-//! Telemetry: the endpoints of a Prometheus exporter become listeners, and one of type stdout has
-//! events written to standard output.
+//! Zilla telemetry: the endpoints of Prometheus exporters become listeners, and an exporter of type
+//! stdout enables events on standard output.
 
 use super::place::YamlPlace;
 use crate::config::Listener;
@@ -8,13 +8,13 @@ use crate::config::pattern::Pattern;
 use crate::config::schema::{Config, EndpointKind, Route};
 use std::net::{Ipv4Addr, SocketAddr};
 
-/// Where an exporter's counters are, unless it says so.
+/// The default path of a Prometheus endpoint.
 const PATH: &str = "/metrics";
 
-/// What exporters are.
+/// The supported exporter types.
 const KINDS: &str = "stdout, prometheus or otlp";
 
-/// Applies the telemetry of the file of this name.
+/// Applies the telemetry settings of the Zilla file named `file`.
 pub(super) fn serve(top: &YamlPlace<'_>, file: &str, config: &mut Config) -> Result<(), Error> {
     config.metrics.zilla = true;
     if let Some(name) = top.word("name")? {
@@ -53,7 +53,7 @@ pub(super) fn serve(top: &YamlPlace<'_>, file: &str, config: &mut Config) -> Res
     Ok(())
 }
 
-/// Checks an exporter that has no effect, so that a mistake in it is found all the same.
+/// Checks an otlp exporter, which has no effect, so that mistakes in it are still reported.
 fn check_otlp(exporter: &YamlPlace<'_>) -> Result<(), Error> {
     exporter.only(&["type", "vault", "options"])?;
     let options = exporter.need("options")?;
@@ -91,13 +91,13 @@ fn listen(exporter: &str, endpoint: &YamlPlace<'_>, config: &mut Config) -> Resu
     let mut route = Route::of(&[], EndpointKind::Metrics);
     route.when.push(crate::config::Condition { path: Pattern::new(path), ..Default::default() });
     route.listeners = vec![name.clone()];
-    // Before those of the chains, which do not ask which listener it is.
+    // Inserted before the routes of the chains.
     config.routes.insert(0, route);
     if !config.listeners.iter().any(|it| it.name == name) {
         let address = SocketAddr::from(address);
         config.listeners.push(Listener { address, name, ..Listener::default() });
     }
-    // Who scrapes is seldom on the same machine.
+    // A Prometheus server usually runs on another machine.
     config.metrics.open = true;
     Ok(())
 }

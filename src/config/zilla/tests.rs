@@ -1,4 +1,4 @@
-//! Chains by what they become, and what is refused by its line.
+//! Tests of the conversion of chains, and of refusals with their lines.
 
 use crate::config::error::Error;
 use crate::config::pattern::Pattern;
@@ -8,7 +8,7 @@ use crate::config::{Balance, FileFormat, Mutual, TlsVersion};
 
 const PROXY: &str = include_str!("../../../examples/zilla/proxy.yaml");
 
-/// The chain of an echo, with `fan` before it or not.
+/// A chain that ends in `echo`, with or without `fan` before it.
 fn chain(end: &str) -> String {
     format!(
         "---\nname: example\nbindings:\n  \
@@ -35,7 +35,7 @@ fn parse(text: &str) -> Result<Config, String> {
     parsed.map_err(|error: Error| error.to_string())
 }
 
-/// Each change of `text`, and what its refusal has.
+/// Applies each replacement to `text` and checks that the error contains the given text.
 fn refused(text: &str, cases: &[(&str, &str, &str)]) {
     for (from, to, want) in cases {
         assert!(text.contains(from), "{from}");
@@ -305,7 +305,7 @@ fn exporters_of_events_and_one_that_has_no_effect() {
     );
 }
 
-/// An echo whose http binding takes tokens, with a role on the http route.
+/// A chain with `echo` whose http binding has an authorization, with a role on the http route.
 fn guarded() -> String {
     let guard = "guards:\n  my_jwt:\n    type: jwt\n    options:\n      \
                  issuer: https://auth.example.com\n      audience: https://api.example.com\n      \
@@ -339,7 +339,7 @@ fn zilla_guards_and_origins_of_an_http_binding() {
     assert_eq!(guard.credentials.cookies["token"], "{credentials}");
     let roles: Vec<_> = config.routes.iter().map(|it| it.guarded.get("my_jwt").cloned()).collect();
     let roles_of_all = Some(vec!["echo:stream".to_owned()]);
-    // Who is not let in by http is not told 404 by it.
+    // The reject route has the same guard, so a client that the guard refuses does not get its 404.
     assert_eq!(roles, [roles_of_all.clone(), roles_of_all]);
     assert_eq!(config.listeners[0].allowed_origins, [Pattern::new("https://a.example")]);
     let any = guarded().replace("          origins: ['https://A.example']\n", "");

@@ -1,4 +1,4 @@
-//! The chain of clients behind a ws server: ws, http, tls or none, tcp.
+//! The client chain of a `ws` server: ws, http, optionally tls, tcp.
 
 use super::chain::{self, BindingChain};
 use super::place::YamlPlace;
@@ -7,11 +7,12 @@ use crate::config::error::Error;
 use crate::config::proxy::{Proxy, ProxyTls, Upstream};
 use crate::config::schema::Secret;
 
-/// The servers to which this binding of type ws, kind client leads.
+/// The upstream servers of a binding of type ws, kind client.
 pub(super) fn read(chain: &BindingChain<'_>, ws: &YamlPlace<'_>) -> Result<Proxy, Error> {
     ws.only(&["type", "kind", "telemetry", "options", "exit"])?;
     if let Some(options) = ws.get("options") {
-        // They are for who is no WebSocket, and behind a ws server everybody is.
+        // The defaults apply only to requests that are not WebSockets, which cannot come from a ws
+        // server.
         options.only(&["defaults"])?;
     }
     let next = |from: &YamlPlace<'_>, types: &[&str]| {
@@ -54,7 +55,7 @@ pub(super) fn read(chain: &BindingChain<'_>, ws: &YamlPlace<'_>) -> Result<Proxy
     Ok(proxy)
 }
 
-/// Header fields that every request has; `:authority` is that of the request itself.
+/// Applies the http overrides: header fields that every request sets. `:authority` becomes `Host`.
 fn overrides(options: &YamlPlace<'_>, proxy: &mut Proxy) -> Result<(), Error> {
     for field in options.below("overrides")? {
         let name = match field.name {

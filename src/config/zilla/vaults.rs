@@ -1,4 +1,4 @@
-//! Vaults: files of keys and of those who are trusted, by the names of their entries.
+//! Zilla vaults: files of keys and trusted certificates, referred to by the names of their entries.
 
 use super::place::YamlPlace;
 use crate::config::error::Error;
@@ -6,16 +6,16 @@ use crate::config::schema::Secret;
 use crate::config::tls::Certificate;
 use crate::config::{Mutual, ProxyTls, Tls, TlsVersion};
 
-/// A file of a vault.
+/// One store (file) of a vault.
 struct Store {
     file: String,
-    /// PKCS#12, or PEM.
+    /// Whether the file is PKCS#12; otherwise it is PEM.
     is_pkcs12: bool,
     password: String,
 }
 
 impl Store {
-    /// What `binding` needs of its vault: the store `kind` of the one that it names.
+    /// The store `kind` of the vault that `binding` names.
     fn of(top: &YamlPlace<'_>, binding: &YamlPlace<'_>, kind: &str) -> Result<Store, Error> {
         let name = binding.need("vault")?.text()?;
         let vault = top.below("vaults")?.into_iter().find(|it| it.name == name);
@@ -29,7 +29,7 @@ impl Store {
         })
     }
 
-    /// The entry of that name.
+    /// The certificate of the entry `alias`.
     fn certificate(&self, alias: &str) -> Certificate {
         let (file, pem) = (self.file.clone(), self.file.clone());
         match self.is_pkcs12 {
@@ -44,7 +44,7 @@ impl Store {
     }
 }
 
-/// Checks every vault, also those that nobody uses.
+/// Checks every vault, including those that no binding uses.
 pub(super) fn check(top: &YamlPlace<'_>) -> Result<(), Error> {
     for vault in top.below("vaults")? {
         vault.only(&["type", "options"])?;
@@ -67,7 +67,8 @@ pub(super) fn check(top: &YamlPlace<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-/// The options that both sides have in common: version, and protocols, of which one is ours.
+/// The TLS version of a binding's options, which server and client bindings share. Also checks that
+/// `alpn`, if set, includes `http/1.1`.
 fn version(options: &YamlPlace<'_>) -> Result<TlsVersion, Error> {
     let protocols = options.texts("alpn")?;
     if let Some(place) = options.get("alpn")
@@ -82,7 +83,7 @@ fn version(options: &YamlPlace<'_>) -> Result<TlsVersion, Error> {
     }
 }
 
-/// What a listener of this binding of type tls speaks.
+/// The TLS settings of a listener from a binding of type tls, kind server.
 pub(super) fn server(top: &YamlPlace<'_>, binding: &YamlPlace<'_>) -> Result<Tls, Error> {
     let options = binding.need("options")?;
     options.only(&["keys", "sni", "alpn", "mutual", "trust", "version"])?;
@@ -119,7 +120,7 @@ pub(super) fn server(top: &YamlPlace<'_>, binding: &YamlPlace<'_>) -> Result<Tls
     Ok(tls)
 }
 
-/// How this binding of type tls speaks to servers.
+/// The TLS settings for upstream servers from a binding of type tls, kind client.
 pub(super) fn client(top: &YamlPlace<'_>, binding: &YamlPlace<'_>) -> Result<ProxyTls, Error> {
     let mut tls = ProxyTls::default();
     let Some(options) = binding.get("options") else { return Ok(tls) };

@@ -1,29 +1,29 @@
-//! Which accounts are contracts, and who waits to hear of it.
+//! Finds out which accounts are contracts, for the questions of clients.
 //!
-//! Contracts stay contracts; everything else may become one with the next epoch.
+//! A contract stays a contract; any other account may become one in the next epoch.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
-/// An account's address.
+/// The address of an account.
 pub(super) type ContractAddress = [u8; 20];
 
-/// Accounts that one request asks about.
+/// The maximum number of accounts in one request.
 const BATCH: usize = 50;
-/// How long a request that was not answered is not made again, in milliseconds.
+/// How long after a failed request the next one is made, in milliseconds.
 const RETRY_MS: u64 = 1000;
-/// Questions that wait at once.
+/// The maximum number of pending questions.
 const QUESTIONS: usize = 1024;
 
-/// Questions of the kind `Q`, and what is known of the accounts that they are about. One request at
-/// a time is under way for them.
+/// Pending questions of type `Q`, and what is known about the accounts in them. One request is in
+/// flight at a time.
 pub(super) struct ContractLookup<Q> {
     known: Contracts,
     waiting: VecDeque<PendingRequest<Q>>,
-    /// What is being asked.
+    /// The accounts of the request in flight.
     asked: Option<Vec<ContractAddress>>,
-    /// Accounts that one request asks about now: after a failure, one.
+    /// The maximum number of accounts in the next request: 1 after a failure.
     batch: usize,
-    /// Nothing is asked before.
+    /// No request is made before this time, in milliseconds.
     again_ms: u64,
     patience_ms: u64,
 }
@@ -36,36 +36,37 @@ struct PendingRequest<Q> {
     until_ms: u64,
 }
 
-/// A question that is answered.
+/// A question with its answer.
 pub(super) struct ContractAnswer<Q> {
     pub(super) question: Q,
-    /// The contracts among its accounts.
+    /// The contracts among the question's accounts.
     pub(super) contracts: HashSet<ContractAddress>,
-    /// Accounts of which no node has said anything in time; they count as none.
+    /// The number of accounts for which no node gave an answer; they count as no contracts.
     pub(super) unknown: u64,
 }
 
 impl<Q> ContractLookup<Q> {
-    /// Remembers `max` accounts; a question waits for `patience_ms` at most.
+    /// An empty lookup that remembers up to `max` accounts. A question waits for at most
+    /// `patience_ms`.
     pub(super) fn new(max: usize, patience_ms: u64) -> ContractLookup<Q> {
         let (known, waiting) = (Contracts::new(max), VecDeque::new());
         ContractLookup { known, waiting, asked: None, batch: BATCH, again_ms: 0, patience_ms }
     }
 
-    /// Remembers `max` accounts from the next one on; further questions wait for `patience_ms`.
-    /// What is being asked will not be answered, and is asked again.
+    /// Sets new limits; `patience_ms` applies to new questions. The request in flight is abandoned
+    /// and made again.
     pub(super) fn renew(&mut self, max: usize, patience_ms: u64) {
         self.asked = None;
         self.known.max = max;
         self.patience_ms = patience_ms;
     }
 
-    /// Whether another question may be taken.
+    /// Whether there is room for another question.
     pub(super) fn has_room(&self) -> bool {
         self.waiting.len() < QUESTIONS
     }
 
-    /// Takes a question about these accounts.
+    /// Adds a question about the accounts in `about`; `epoch` is the current epoch.
     pub(super) fn take(&mut self, question: Q, about: &[ContractAddress], epoch: u64, now_ms: u64) {
         let (mut open, mut contracts) = (Vec::new(), HashSet::new());
         for address in about {
@@ -79,7 +80,8 @@ impl<Q> ContractLookup<Q> {
         self.waiting.push_back(PendingRequest { question, open, contracts, unknown: 0, until_ms });
     }
 
-    /// What is to be asked next, if anything is.
+    /// Starts the next request: returns its accounts, or `None` if no request is needed or allowed
+    /// now.
     pub(super) fn ask(&mut self, now_ms: u64) -> Option<&[ContractAddress]> {
         if self.asked.is_some() || now_ms < self.again_ms {
             return None;
@@ -101,12 +103,13 @@ impl<Q> ContractLookup<Q> {
         self.asked.as_deref()
     }
 
-    /// How many accounts are being asked about.
+    /// The number of accounts in the request in flight.
     pub(super) fn asked(&self) -> usize {
         self.asked.as_ref().map_or(0, Vec::len)
     }
 
-    /// Takes what was answered about each of them.
+    /// Takes the response to the request in flight: for each of its accounts, whether it is a
+    /// contract.
     pub(super) fn heard(&mut self, answers: &[bool], epoch: u64) {
         let Some(asked) = self.asked.take() else { return };
         self.batch = BATCH;
@@ -129,8 +132,8 @@ impl<Q> ContractLookup<Q> {
         }
     }
 
-    /// There was no answer. They are asked about one by one, and the one that still has no answer
-    /// is given up.
+    /// Notes that the request in flight failed. The next requests have one account each, and an
+    /// account that fails alone is given up.
     pub(super) fn unheard(&mut self, now_ms: u64) {
         let Some(asked) = self.asked.take() else { return };
         self.again_ms = now_ms + RETRY_MS;
@@ -144,7 +147,7 @@ impl<Q> ContractLookup<Q> {
         self.batch = 1;
     }
 
-    /// The next question that is answered, or has waited long enough.
+    /// The next question that is fully answered or has timed out.
     pub(super) fn answer(&mut self, now_ms: u64) -> Option<ContractAnswer<Q>> {
         let is_done = |it: &PendingRequest<Q>| it.open.is_empty() || now_ms >= it.until_ms;
         let at = self.waiting.iter().position(is_done)?;
@@ -152,7 +155,8 @@ impl<Q> ContractLookup<Q> {
         Some(ContractAnswer { question, contracts, unknown: unknown + open.len() as u64 })
     }
 
-    /// When there is something to do again, if nothing else happens.
+    /// When to call the lookup again if nothing else happens, in milliseconds; `u64::MAX` if no
+    /// question waits.
     pub(super) fn deadline_ms(&self, now_ms: u64) -> u64 {
         let until = self.waiting.iter().map(|waiting| waiting.until_ms).min();
         let again = (now_ms < self.again_ms && until.is_some()).then_some(self.again_ms);
@@ -160,18 +164,19 @@ impl<Q> ContractLookup<Q> {
     }
 }
 
-/// What is known, of a bounded number of accounts; beyond it the oldest are forgotten.
+/// What is known about up to `max` accounts; above that, the oldest entries are removed.
 struct Contracts {
     max: usize,
     known: HashMap<ContractAddress, Known, ahash::RandomState>,
-    /// Oldest first. An account that was noted again has a later entry too.
+    /// The accounts and note numbers, oldest first. An account that was noted again has another,
+    /// later entry.
     order: VecDeque<(ContractAddress, u64)>,
     notes: u64,
 }
 
 #[derive(Clone, Copy)]
 struct Known {
-    /// The epoch of which it is known that it is none; `None` is a contract.
+    /// The epoch at which the account was not a contract; `None` if it is one.
     not_at: Option<u64>,
     note: u64,
 }
@@ -181,7 +186,7 @@ impl Contracts {
         Contracts { max, known: HashMap::default(), order: VecDeque::new(), notes: 0 }
     }
 
-    /// Whether the account is a contract, if that is known at this epoch.
+    /// Whether the account is a contract; `None` if that is unknown at this epoch.
     fn get(&self, address: &ContractAddress, epoch: u64) -> Option<bool> {
         match self.known.get(address)?.not_at {
             None => Some(true),
@@ -190,7 +195,7 @@ impl Contracts {
         }
     }
 
-    /// Notes what a node has said.
+    /// Records a node's answer about an account.
     fn note(&mut self, address: ContractAddress, is_contract: bool, epoch: u64) {
         self.notes += 1;
         let known = Known { not_at: (!is_contract).then_some(epoch), note: self.notes };
@@ -239,7 +244,8 @@ mod tests {
         let first = (1, (0..50).collect::<Vec<u8>>(), 0);
         assert_eq!(answers(&mut lookup, 0), [first, (2, vec![0], 0)]);
         assert!(lookup.ask(0).is_none());
-        // What is known is not asked for; of what is none, in this epoch.
+        // Known accounts are not requested again; those that are no contracts, not in the same
+        // epoch.
         lookup.take(3, &[address(1), address(55)], 5, 0);
         assert!(lookup.ask(0).is_none());
         assert_eq!(answers(&mut lookup, 0), [(3, vec![1], 0)]);

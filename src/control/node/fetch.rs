@@ -1,60 +1,60 @@
-//! One epoch, gathered from a node call by call.
+//! Fetches one epoch from a node, call by call.
 
 use super::rpc::{self, Block, Hashes, InvalidReply, RpcReply};
 use serde_json::value::RawValue;
 
-/// Transactions above which a block is given in pages.
+/// The number of transactions above which nodes return a block in pages.
 const PAGE: u64 = 2500;
-/// Transactions that one request asks for where a block's are not given at once.
+/// The maximum number of transactions in one batch, if they are requested by their hashes.
 const BATCH: usize = 50;
-/// How often transactions are asked for that no node gives, before the epoch goes without them.
+/// How often missing transactions are requested again before the epoch is published without them.
 const TRIES: u32 = 5;
 
-/// See the module's documentation.
+/// The fetch of one epoch; see the module's documentation.
 #[derive(Debug)]
 pub(super) struct EpochFetch {
     number: u64,
     max_bytes: usize,
     asked: bool,
-    /// The node that has given the last part.
+    /// The node that the last part was requested from.
     node: usize,
     step: Step,
     block: Option<(Block, Box<RawValue>)>,
     hashes: Hashes,
     bodies: Vec<Box<RawValue>>,
-    /// Bytes of what was gathered.
+    /// Bytes of all responses that were kept.
     bytes: usize,
     tries: u32,
 }
 
-/// What is asked for next.
+/// What is requested next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     Block,
-    /// Hashes, from this page on.
+    /// Transaction hashes, from this page on.
     Hashes(u64),
-    /// Transactions of the whole block, from this page on.
+    /// All transactions of the block, from this page on.
     Bodies(u64),
-    /// Transactions by their hashes, from this one on.
+    /// Transactions by their hashes, from this index on.
     Each(usize),
     Whole,
 }
 
-/// What an answer came to.
+/// The result of a response.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum FetchProgress {
-    /// The next part can be asked for; so many transactions are given up.
+    /// The response was kept. `missing` is the number of transactions that were given up.
     Further { missing: u64 },
-    /// The node does not have the block.
+    /// The node does not have the block yet.
     NotYet,
-    /// The node does not give all transactions of a block.
+    /// The node does not return all transactions of a block in one response.
     NotOffered,
-    /// The node answers with an error.
+    /// The node responded with an error: its code and message.
     Error(i64, String),
 }
 
 impl EpochFetch {
-    /// The epoch with this number, of at most `max_bytes` bytes.
+    /// A fetch of the epoch `number`, whose responses may have `max_bytes` bytes in total.
     pub(super) fn new(number: u64, max_bytes: usize) -> EpochFetch {
         EpochFetch {
             number,
@@ -74,37 +74,38 @@ impl EpochFetch {
         self.number
     }
 
-    /// Whether an answer is awaited.
+    /// Whether a request is in flight.
     pub(super) fn is_asked(&self) -> bool {
         self.asked
     }
 
-    /// The node that has given the last part, if nothing is lacking.
+    /// The node that the epoch was fetched from, if the fetch is complete. Without `wants_logs` it
+    /// is complete without transactions.
     pub(super) fn whole(&self, wants_logs: bool) -> Option<usize> {
         let enough = match self.step {
             Step::Whole => true,
-            // Nobody wants to know more than the block and its hashes.
+            // No client needs more than the block and its hashes.
             Step::Bodies(0) | Step::Each(0) => !wants_logs && self.bodies.is_empty(),
             _ => false,
         };
         (enough && !self.asked).then_some(self.node)
     }
 
-    /// Throws away what was gathered.
+    /// Discards all parts and begins again with the block.
     pub(super) fn restart(&mut self) {
         *self = EpochFetch { tries: self.tries, ..EpochFetch::new(self.number, self.max_bytes) };
     }
 
-    /// The request for the next part. `offers_bodies` says whether the node is known not to give
-    /// all transactions of a block at once.
+    /// Builds the request for the next part. `offers_bodies` is false if the node is known not to
+    /// return all transactions of a block in one response.
     pub(super) fn ask(&mut self, node: usize, offers_bodies: bool) -> String {
         if node != self.node {
-            // All parts are of one node: two of them may differ in what they leave out.
+            // All parts must come from one node, because nodes differ in what they leave out.
             self.restart();
         }
         (self.asked, self.node) = (true, node);
         let divided = self.block.as_ref().is_some_and(|(block, _)| block.divided);
-        // The newer nodes, whose blocks are not divided, leave the event logs out of these.
+        // The newer nodes, whose blocks are not divided, leave the event logs out of this response.
         if let Step::Bodies(0) = self.step
             && !(offers_bodies && divided)
         {
@@ -130,12 +131,15 @@ impl EpochFetch {
         }
     }
 
-    /// There was no answer that is of use: the same is asked for again.
+    /// Notes that the request had no usable response: it will be made again.
     pub(super) fn unanswered(&mut self) {
         self.asked = false;
     }
 
-    /// Takes the answer.
+    /// Takes the response to the request in flight.
+    ///
+    /// # Errors
+    /// The response is invalid, or the epoch is larger than `max_bytes`.
     pub(super) fn answered(&mut self, bytes: &[u8]) -> Result<FetchProgress, InvalidReply> {
         self.asked = false;
         if self.bytes + bytes.len() > self.max_bytes {
@@ -229,10 +233,10 @@ impl EpochFetch {
         Ok(FetchProgress::Further { missing })
     }
 
-    /// The epoch as one document.
+    /// The epoch as one JSON document.
     pub(super) fn document(&self) -> String {
         let block = self.block.as_ref().map_or("null", |(_, raw)| raw.get());
-        // Lists of strings are always written.
+        // Serializing lists of strings cannot fail.
         let hashes = serde_json::to_string(&self.hashes).unwrap_or_default();
         let mut text = String::with_capacity(self.bytes + 64);
         text += r#"{"TxBlock":"#;
@@ -250,7 +254,7 @@ impl EpochFetch {
     }
 }
 
-/// Adds the hashes of a further page, shard by shard.
+/// Appends the hashes of another page to those of their shards.
 fn add(all: &mut Hashes, more: Hashes) {
     for (shard, hashes) in more.into_iter().enumerate() {
         if shard == all.len() {

@@ -1,8 +1,8 @@
-//! Epochs from the nodes of a Zilliqa network: what is asked of which node, and when.
+//! Polls Zilliqa nodes for new epochs: decides what to request from which node, and when.
 //!
-//! [`Poller`] is a function of answers and time; it knows no socket and no clock. Blocks are asked
-//! for a few at a time and handed over one by one, in the order of their numbers: none is left out,
-//! none comes twice, and a node that is behind the others, or lies, changes nothing of that.
+//! [`Poller`] does no I/O; responses and time are arguments. It fetches a few blocks at a time and
+//! publishes them one by one in the order of their numbers. No block is left out or published
+//! twice, even if a node lags behind the others or sends wrong data.
 
 mod contracts;
 mod fetch;
@@ -23,55 +23,57 @@ use rpc::{InvalidReply, RpcReply};
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
-/// What a document of an epoch becomes; the text says why it cannot.
+/// Turns the JSON document of an epoch into an event. The error is the reason why the document is
+/// invalid.
 type Make = fn(String) -> Result<Event, String>;
 
-/// What is to be done.
+/// What the poller asks its caller to do.
 enum PollerAction {
-    /// To send this to a node, over that lane of its connections.
+    /// Send `body` to a node over the given lane of its connections. The response belongs to
+    /// `ticket`.
     Ask { ticket: u64, node: usize, lane: usize, body: Bytes },
-    /// To publish the event of this epoch.
+    /// Publish the event of this epoch.
     Publish { number: u64, event: Event },
-    /// To keep this number.
+    /// Save this epoch's number in the state file.
     SaveState(u64),
-    /// To tell a connection what it has asked for.
+    /// Send a connection the answer to its question.
     Tell { to: ConnId, what: DialectMessage },
 }
 
-/// What a connection is told of the contracts among its addresses.
+/// Builds the message for a connection from the set of contracts among its addresses.
 type Tell = Box<dyn FnOnce(&HashSet<ContractAddress>) -> DialectMessage>;
 
-/// Which of a client's addresses are contracts?
+/// A client's question which of its addresses are contracts.
 struct Question {
     from: ConnId,
     answer: Tell,
 }
 
-/// Why there is no answer.
+/// Why a request to a node has no usable response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum NodeFailure {
-    /// The node was not reached, was too slow, or answered with a status of failure.
+    /// The node was not reached, did not respond in time, or responded with an error status.
     Silent(String),
-    /// The answer was larger than it may be.
+    /// The response was larger than `answer_bytes`.
     TooLarge,
 }
 
-/// See the module's documentation.
+/// The poller of all nodes; see the module's documentation.
 struct Poller {
     config: ZilliqaNode,
     make: Make,
     nodes: Nodes,
-    /// The last epoch that was handed over; none until it is known where to begin.
+    /// The last published epoch; `None` until the poller knows where to begin.
     last: Option<u64>,
-    /// The last epoch of the life before this one.
+    /// The last epoch in the state file of the process before this one.
     saved: Option<u64>,
-    /// The epochs after the last one, in order, without a gap.
+    /// Fetches of the epochs after `last`, in order, without a gap.
     fetches: VecDeque<EpochFetch>,
     contracts: ContractLookup<Question>,
     next_poll_ms: u64,
-    /// When something new was last heard of.
+    /// When a new epoch was last seen or published, in milliseconds.
     progress_ms: u64,
-    /// Epochs are not handed over before.
+    /// No epoch is published before this time, in milliseconds.
     hold_until_ms: u64,
     counters: Arc<Counters>,
 }
@@ -103,8 +105,8 @@ impl Poller {
         &self.config
     }
 
-    /// Goes on with other nodes, or in another way, behind the epoch that was handed over last.
-    /// What the nodes before were asked for is asked for again.
+    /// Applies a new configuration and continues after the last published epoch. Requests to the
+    /// nodes of the old configuration are made again.
     fn renew(&mut self, config: ZilliqaNode, now_ms: u64) {
         self.nodes = self.nodes.reloaded(&config);
         self.fetches.clear();
@@ -113,8 +115,9 @@ impl Poller {
         (self.next_poll_ms, self.progress_ms) = (now_ms, now_ms);
     }
 
-    /// Everything that can be done now. An epoch is only handed over where there is `room` for it;
-    /// `wants_logs` says whether anybody is interested in more than the block itself.
+    /// All actions that are possible now. Epochs are published and questions answered only if there
+    /// is `room` in the command queue; `wants_logs` says whether any client needs more than the
+    /// block itself.
     fn orders(&mut self, room: bool, wants_logs: bool, now_ms: u64) -> Vec<PollerAction> {
         let mut orders = Vec::new();
         if now_ms >= self.next_poll_ms {
@@ -132,7 +135,7 @@ impl Poller {
         orders
     }
 
-    /// Asks the preferred node for its latest epoch, and all others too if it may be behind.
+    /// Requests the latest epoch from the preferred node, and from all others if that one may lag.
     fn poll(&mut self, now_ms: u64, orders: &mut Vec<PollerAction>) {
         let stale = now_ms.saturating_sub(self.progress_ms) >= self.config.stale_ms;
         let top = self.nodes.top().max(self.last);
@@ -151,7 +154,8 @@ impl Poller {
         }
     }
 
-    /// Settles where to begin, as soon as every node that can has said where it is.
+    /// Decides which epoch to begin after, as soon as a node has responded and no other request for
+    /// the latest epoch is in flight.
     fn begin(&mut self, now_ms: u64, orders: &mut Vec<PollerAction>) {
         let (None, Some(top)) = (self.last, self.nodes.top()) else { return };
         if self.nodes.any_polled() {
@@ -186,12 +190,12 @@ impl Poller {
         self.progress_ms = now_ms;
     }
 
-    /// Hands over what is whole, in order.
+    /// Publishes the next epoch if its fetch is complete.
     fn release(&mut self, wants_logs: bool, now_ms: u64, orders: &mut Vec<PollerAction>) {
         if now_ms < self.hold_until_ms {
             return;
         }
-        // One at a time: there may be no room for a second one.
+        // One per call, because there may be no room for a second one.
         let Some(first) = self.fetches.front_mut() else { return };
         let Some(node) = first.whole(wants_logs) else { return };
         let number = first.number();
@@ -211,7 +215,7 @@ impl Poller {
         }
     }
 
-    /// Begins with further epochs, as far as they are there.
+    /// Starts fetches of further epochs that the nodes have, up to `ahead` at a time.
     fn fill(&mut self) {
         let (Some(last), Some(top)) = (self.last, self.nodes.top()) else { return };
         while self.fetches.len() < self.config.ahead {
@@ -223,7 +227,7 @@ impl Poller {
         }
     }
 
-    /// Asks for the next part of every epoch that nothing is asked for.
+    /// Requests the next part of every epoch that has no request in flight.
     fn fetch(&mut self, wants_logs: bool, now_ms: u64, orders: &mut Vec<PollerAction>) {
         for fetch in &mut self.fetches {
             if fetch.is_asked() || fetch.whole(wants_logs).is_some() {
@@ -238,17 +242,17 @@ impl Poller {
         }
     }
 
-    /// Whether another question may be asked.
+    /// Whether there is room for another question.
     fn takes_questions(&self) -> bool {
         self.contracts.has_room()
     }
 
-    /// Takes a question about these accounts.
+    /// Takes a question about the accounts in `about`.
     fn question(&mut self, question: Question, about: &[ContractAddress], now_ms: u64) {
         self.contracts.take(question, about, self.last.unwrap_or(0), now_ms);
     }
 
-    /// Asks for the code of accounts that somebody wants to know of.
+    /// Requests the code of accounts that pending questions are about.
     fn inquire(&mut self, now_ms: u64, orders: &mut Vec<PollerAction>) {
         let Some(node) = self.nodes.available(now_ms).first().copied() else { return };
         let Some(batch) = self.contracts.ask(now_ms) else { return };
@@ -263,7 +267,7 @@ impl Poller {
         orders.push(PollerAction::Ask { ticket, node, lane, body: body.into() });
     }
 
-    /// Tells who has asked.
+    /// Answers the questions that are complete or have timed out.
     fn answer(&mut self, now_ms: u64, orders: &mut Vec<PollerAction>) {
         while let Some(ContractAnswer { question, contracts, unknown }) =
             self.contracts.answer(now_ms)
@@ -274,7 +278,8 @@ impl Poller {
         }
     }
 
-    /// Takes the codes. A failure here is never held against a node: it could be a client's doing.
+    /// Takes the response to a request for the code of accounts. A failure here does not count
+    /// against the node, because a client could cause it.
     fn codes(&mut self, answer: Result<Bytes, NodeFailure>, now_ms: u64) {
         let count = self.contracts.asked();
         let replies = answer.as_ref().ok().map(|bytes| rpc::answers(bytes, count));
@@ -295,7 +300,7 @@ impl Poller {
         }
     }
 
-    /// Takes what came of a request.
+    /// Takes the response to the request with this ticket.
     fn heard(&mut self, ticket: u64, answer: Result<Bytes, NodeFailure>, now_ms: u64) {
         let Some((node, purpose)) = self.nodes.settle(ticket) else { return };
         if purpose == Purpose::Contracts {
@@ -339,7 +344,7 @@ impl Poller {
                     self.progress_ms = now_ms;
                 }
                 if self.last.is_some_and(|last| block.number <= last) {
-                    // It has nothing to tell, and says so well.
+                    // The node works but has no new epoch.
                     self.nodes.recovered(node);
                 }
                 Ok(())
@@ -349,7 +354,7 @@ impl Poller {
 
     fn part(&mut self, node: usize, number: u64, bytes: &[u8]) -> Result<(), NodeError> {
         let fetch = self.fetches.iter_mut().find(|fetch| fetch.number() == number);
-        // What was begun anew asks again.
+        // The response to a fetch that was discarded meanwhile is ignored.
         let Some(fetch) = fetch else { return Ok(()) };
         match fetch.answered(bytes)? {
             FetchProgress::Further { missing } => {
@@ -381,12 +386,12 @@ impl Poller {
     fn leave(&mut self, node: usize, why: &str, now_ms: u64) {
         self.nodes.rest(node, why, now_ms);
         if !self.nodes.available(now_ms).is_empty() {
-            // The next one is asked at once.
+            // Poll the next node at once.
             self.next_poll_ms = now_ms;
         }
     }
 
-    /// When to ask for orders again, if nothing else happens.
+    /// When to call [`Poller::orders`] again if nothing else happens, in milliseconds.
     fn deadline_ms(&self, now_ms: u64) -> u64 {
         let held = Some(self.hold_until_ms).filter(|until_ms| *until_ms > now_ms);
         let asked_ms = self.contracts.deadline_ms(now_ms);
@@ -394,7 +399,7 @@ impl Poller {
     }
 }
 
-/// Why an answer was of no use.
+/// Why a response was not usable.
 #[derive(Debug)]
 enum NodeError {
     NotYet(u64),

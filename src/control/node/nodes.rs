@@ -1,22 +1,23 @@
-//! The nodes: which of them can be asked, how far each of them is, and what was asked of it.
+//! The state of the nodes: which of them can be used, the latest epoch of each, and the requests in
+//! flight.
 
 use crate::config::ZilliqaNode;
 use crate::stats::Counters;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// What was asked for.
+/// What a request is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
     /// The latest epoch.
     Latest,
-    /// Something of the epoch with this number.
+    /// A part of the epoch with this number.
     Part(u64),
     /// The code of accounts.
     Contracts,
 }
 
-/// See the module's documentation. The preferred node is the first.
+/// The configured nodes, the preferred one first; see the module's documentation.
 pub(super) struct Nodes {
     list: Vec<Node>,
     asked: HashMap<u64, (usize, Purpose)>,
@@ -28,10 +29,10 @@ pub(super) struct Nodes {
 
 #[derive(Clone, Debug, Default)]
 struct Node {
-    /// The last epoch that it has, as far as is known.
+    /// The node's latest epoch, as far as known.
     latest: Option<u64>,
     rest_until_ms: u64,
-    /// Since it was last of use.
+    /// Failures since the node was last usable.
     failures: u32,
     polled: bool,
     no_bodies: bool,
@@ -49,24 +50,25 @@ impl Nodes {
         }
     }
 
-    /// Other nodes, of which nothing is known; tickets of these are none of theirs.
+    /// The state for a new configuration, with nothing known about its nodes. Tickets of the old
+    /// nodes are unknown to it, and no ticket is used twice.
     pub(super) fn reloaded(&self, config: &ZilliqaNode) -> Nodes {
         Nodes { tickets: self.tickets, ..Nodes::new(config, self.counters.clone()) }
     }
 
-    /// Those that are not at rest, the preferred one first.
+    /// The nodes that are not backing off after a failure, the preferred one first.
     pub(super) fn available(&self, now_ms: u64) -> Vec<usize> {
         let nodes = self.list.iter().enumerate();
         nodes.filter(|(_, node)| now_ms >= node.rest_until_ms).map(|(at, _)| at).collect()
     }
 
-    /// The first that can be asked for this epoch.
+    /// The first available node that has this epoch.
     pub(super) fn with(&self, number: u64, now_ms: u64) -> Option<usize> {
         let has = |node: &usize| self.list[*node].latest >= Some(number);
         self.available(now_ms).into_iter().find(has)
     }
 
-    /// Notes a request; gives its ticket.
+    /// Records a request to a node. Returns its ticket.
     pub(super) fn ask(&mut self, node: usize, purpose: Purpose) -> u64 {
         self.counters.node_requests.add(1);
         self.list[node].polled |= purpose == Purpose::Latest;
@@ -75,65 +77,68 @@ impl Nodes {
         self.tickets
     }
 
-    /// What the ticket was for; nothing if it is none.
+    /// Ends the request with this ticket. Returns its node and purpose; `None` if the ticket is
+    /// unknown.
     pub(super) fn settle(&mut self, ticket: u64) -> Option<(usize, Purpose)> {
         let (node, purpose) = self.asked.remove(&ticket)?;
         self.list[node].polled &= purpose != Purpose::Latest;
         Some((node, purpose))
     }
 
-    /// Whether the node is being asked for its latest epoch.
+    /// Whether a request for the node's latest epoch is in flight.
     pub(super) fn is_polled(&self, node: usize) -> bool {
         self.list[node].polled
     }
 
-    /// Whether any is.
+    /// Whether a request for the latest epoch of any node is in flight.
     pub(super) fn any_polled(&self) -> bool {
         self.list.iter().any(|node| node.polled)
     }
 
-    /// How far the node is.
+    /// The node's latest epoch, as far as known.
     pub(super) fn latest(&self, node: usize) -> Option<u64> {
         self.list[node].latest
     }
 
-    /// How far the furthest is.
+    /// The latest epoch of all nodes.
     pub(super) fn top(&self) -> Option<u64> {
         self.list.iter().filter_map(|node| node.latest).max()
     }
 
-    /// Notes how far a node is.
+    /// Records the node's latest epoch.
     pub(super) fn is_at(&mut self, node: usize, number: u64) {
         self.list[node].latest = Some(number);
     }
 
-    /// The node does not have this epoch after all.
+    /// Records that the node does not have this epoch, contrary to what was known.
     pub(super) fn lacks(&mut self, node: usize, number: u64) {
         let latest = &mut self.list[node].latest;
         *latest = (*latest).min(number.checked_sub(1));
     }
 
-    /// Whether the node gives all transactions of a block at once, as far as is known.
+    /// Whether the node returns all transactions of a block in one response; true until the node
+    /// has refused that.
     pub(super) fn offers_bodies(&self, node: usize) -> bool {
         !self.list[node].no_bodies
     }
 
-    /// It does not.
+    /// Records that the node does not return all transactions of a block in one response.
     pub(super) fn offers_no_bodies(&mut self, node: usize) {
         self.list[node].no_bodies = true;
     }
 
-    /// Leaves a node alone for a while, longer each time.
+    /// Stops using a node for a while. The time doubles with each failure in a row, from `retry_ms`
+    /// to `retry_max_ms`.
     pub(super) fn rest(&mut self, node: usize, why: &str, now_ms: u64) {
         let Node { latest, rest_until_ms, failures, .. } = &mut self.list[node];
         if now_ms < *rest_until_ms {
-            // Another request of the same moment has failed before.
+            // Another request has failed before, and the node is backing off already.
             return;
         }
         if *failures == 0 {
-            tracing::warn!(node, why, "a node is not of use");
+            tracing::warn!(node, why, "a node is unusable");
         } else {
-            tracing::debug!(node, why, failures, "a node is still not of use");
+            tracing::debug!(node, why, failures, "a node is still unusable");
         }
         let rest_ms = self.retry_ms.saturating_mul(1 << (*failures).min(20));
         *rest_until_ms = now_ms + rest_ms.min(self.retry_max_ms);
@@ -141,11 +146,11 @@ impl Nodes {
         *latest = None;
     }
 
-    /// The node was of use.
+    /// Records that the node is usable: resets its failure count.
     pub(super) fn recovered(&mut self, node: usize) {
         let failures = std::mem::take(&mut self.list[node].failures);
         if failures > 0 {
-            tracing::info!(node, failures, "a node is of use again");
+            tracing::info!(node, failures, "a node is usable again");
         }
     }
 }

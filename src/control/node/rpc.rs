@@ -1,27 +1,28 @@
-//! JSON-RPC 2.0 as Zilliqa's nodes speak it: positional parameters that are strings.
+//! JSON-RPC 2.0 as Zilliqa nodes implement it: parameters are positional, and all are strings.
 //!
-//! The answers of two generations differ: where the older one (C++) gives a dummy, the newer one
-//! (Rust) gives null or an error, and their error codes differ.
+//! Two generations of nodes differ in their responses: where the older one (C++) returns a dummy,
+//! the newer one (Rust) returns null or an error. Their error codes differ, too.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::fmt::Write;
 
-/// An answer that is not one.
+/// A response that is invalid, and the reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct InvalidReply(pub(super) &'static str);
 
-/// What a node answers to one call.
+/// A node's response to one call.
 #[derive(Clone, Debug)]
 pub(super) enum RpcReply<'a> {
-    /// The result, as it came.
+    /// The unparsed JSON of the result.
     Result(&'a RawValue),
-    /// An error.
+    /// The code and the message of an error.
     Error(i64, Cow<'a, str>),
 }
 
-/// One call with this id. Parameters are numbers and hexadecimal digits, which need no escape.
+/// Builds one call with this id. Parameters must be numbers or hexadecimal digits, which need no
+/// escaping.
 pub(super) fn call(id: usize, method: &str, params: &[&str]) -> String {
     let mut text = format!(r#"{{"id":{id},"jsonrpc":"2.0","method":"{method}","params":["#);
     for (at, param) in params.iter().enumerate() {
@@ -49,7 +50,7 @@ struct Fault<'a> {
     message: Cow<'a, str>,
 }
 
-/// A missing result is read as null.
+/// The result or error of a response; a missing result is read as null.
 fn reply(envelope: Envelope<'_>) -> RpcReply<'_> {
     match envelope.error {
         Some(fault) => RpcReply::Error(fault.code, fault.message),
@@ -57,7 +58,10 @@ fn reply(envelope: Envelope<'_>) -> RpcReply<'_> {
     }
 }
 
-/// The answer to the call with this id.
+/// Parses the response to the call with this id.
+///
+/// # Errors
+/// The response is no JSON-RPC response, or has another id.
 pub(super) fn answer(bytes: &[u8], id: usize) -> Result<RpcReply<'_>, InvalidReply> {
     let envelope: Envelope<'_> =
         serde_json::from_slice(bytes).map_err(|_| InvalidReply("no answer of JSON-RPC"))?;
@@ -67,7 +71,11 @@ pub(super) fn answer(bytes: &[u8], id: usize) -> Result<RpcReply<'_>, InvalidRep
     Ok(reply(envelope))
 }
 
-/// The answers to a batch of calls with the ids `0..count`, in their order.
+/// Parses the responses to a batch of calls with the ids `0..count`, and returns them in that
+/// order.
+///
+/// # Errors
+/// The response is no batch, or its ids are not exactly those of the calls.
 pub(super) fn answers(bytes: &[u8], count: usize) -> Result<Vec<RpcReply<'_>>, InvalidReply> {
     let envelopes: Vec<Envelope<'_>> =
         serde_json::from_slice(bytes).map_err(|_| InvalidReply("no answers to a batch"))?;
@@ -81,7 +89,7 @@ pub(super) fn answers(bytes: &[u8], count: usize) -> Result<Vec<RpcReply<'_>>, I
     whole.ok_or(InvalidReply("a batch without one of its answers"))
 }
 
-/// A number, or one in a string.
+/// A number, or a string that holds one.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Number<'a> {
@@ -98,17 +106,20 @@ impl Number<'_> {
     }
 }
 
-/// What has to be known of a block.
+/// The fields of a block that the poller needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Block {
     pub(super) number: u64,
-    /// Transactions in it.
+    /// The number of its transactions.
     pub(super) count: u64,
-    /// Whether it is made of smaller blocks, as only the older nodes have them.
+    /// Whether the block consists of micro blocks, which only the older nodes have.
     pub(super) divided: bool,
 }
 
-/// Reads a block; none is null, or the dummy of the older nodes.
+/// Parses a block. Returns `None` for null and for the dummy block of the older nodes.
+///
+/// # Errors
+/// The block lacks one of the needed numbers.
 pub(super) fn block(raw: &RawValue) -> Result<Option<Block>, InvalidReply> {
     #[derive(Deserialize)]
     struct Outer<'a> {
@@ -134,10 +145,13 @@ pub(super) fn block(raw: &RawValue) -> Result<Option<Block>, InvalidReply> {
     Ok((number != u64::MAX).then_some(Block { number, count, divided }))
 }
 
-/// The hashes of a block's transactions by shard; a shard that has none may be null.
+/// The hashes of a block's transactions by shard; a shard without transactions may be null.
 pub(super) type Hashes = Vec<Option<Vec<String>>>;
 
-/// Reads what `GetTransactionsForTxBlock` gives.
+/// Parses the result of `GetTransactionsForTxBlock`.
+///
+/// # Errors
+/// The result is no list of lists of hashes with 64 hexadecimal digits.
 pub(super) fn hashes(raw: &RawValue) -> Result<Hashes, InvalidReply> {
     let hashes: Hashes =
         serde_json::from_str(raw.get()).map_err(|_| InvalidReply("no lists of hashes"))?;
@@ -148,7 +162,10 @@ pub(super) fn hashes(raw: &RawValue) -> Result<Hashes, InvalidReply> {
     Ok(hashes)
 }
 
-/// Reads a list of transactions.
+/// Parses a list of transactions.
+///
+/// # Errors
+/// The result is no list of objects.
 pub(super) fn bodies(raw: &RawValue) -> Result<Vec<Box<RawValue>>, InvalidReply> {
     let bodies: Vec<Box<RawValue>> =
         serde_json::from_str(raw.get()).map_err(|_| InvalidReply("no list of transactions"))?;
@@ -158,7 +175,10 @@ pub(super) fn bodies(raw: &RawValue) -> Result<Vec<Box<RawValue>>, InvalidReply>
     }
 }
 
-/// Reads one page of what is given in pages: its content, and how many pages there are.
+/// Parses page `number` of a result in pages: its content and the total number of pages.
+///
+/// # Errors
+/// The result is no page, or another page.
 pub(super) fn page(raw: &RawValue, number: u64) -> Result<(&RawValue, u64), InvalidReply> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
@@ -175,7 +195,10 @@ pub(super) fn page(raw: &RawValue, number: u64) -> Result<(&RawValue, u64), Inva
     Ok((page.transactions, page.num_pages))
 }
 
-/// Whether an answer to `GetSmartContractCode` says that there is a contract.
+/// Whether the response to `GetSmartContractCode` says that the account is a contract.
+///
+/// # Errors
+/// The result has no code, or the error says nothing about a contract.
 pub(super) fn is_contract(reply: &RpcReply<'_>) -> Result<bool, InvalidReply> {
     #[derive(Deserialize)]
     struct Code<'a> {
@@ -186,7 +209,8 @@ pub(super) fn is_contract(reply: &RpcReply<'_>) -> Result<bool, InvalidReply> {
         RpcReply::Result(raw) => {
             let code: Code<'_> =
                 serde_json::from_str(raw.get()).map_err(|_| InvalidReply("no code"))?;
-            // The newer nodes have an account without code where the older ones have an error.
+            // For an account without code, newer nodes return an empty code and older ones an
+            // error.
             Ok(!code.code.is_empty())
         }
         RpcReply::Error(-5, _) => Ok(false),
@@ -195,12 +219,12 @@ pub(super) fn is_contract(reply: &RpcReply<'_>) -> Result<bool, InvalidReply> {
     }
 }
 
-/// Whether an error says that the node does not have this block yet.
+/// Whether an error message says that the node does not have the block yet.
 pub(super) fn is_not_yet(message: &str) -> bool {
     ["not finalized", "does not exist", "not found"].iter().any(|words| message.contains(words))
 }
 
-/// Whether an error says that the node does not offer this call.
+/// Whether an error says that the node does not support the call.
 pub(super) fn is_not_offered(code: i64, message: &str) -> bool {
     code == -32601 || message.contains("not enabled")
 }

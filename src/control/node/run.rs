@@ -1,4 +1,5 @@
-//! What the poller asks for, done: requests to nodes, epochs to the reactors, a number to a file.
+//! Runs the poller's actions: requests to nodes, publishes to the reactors, and writes of the state
+//! file.
 
 use super::state::{self, StateFile};
 use super::{NodeFailure, Poller, PollerAction, Question};
@@ -21,23 +22,23 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What came of the request with this ticket.
+/// The ticket of a request, and its response.
 type NodeReply = (u64, Result<Bytes, NodeFailure>);
 
-/// The poller and what it needs of the outside world.
+/// The poller with its connections, state file and clients' questions.
 pub(in crate::control) struct Follower {
     poller: Poller,
-    /// What the clients' side knows and asks.
+    /// The state shared with the clients' connections: the last epoch and their questions.
     shared: Arc<Shared>,
     channel: Arc<str>,
     targets: Vec<Option<Rc<Target>>>,
-    /// Connections that wait for another request, by node and lane.
+    /// Idle HTTP connections, by node and lane.
     kept: Vec<Vec<Rc<Kept>>>,
     answers: Results<NodeReply>,
     state_file: Option<StateFile>,
-    /// A number that is written when the reactors have its epoch.
+    /// An epoch number to write to the state file when its event is in the queue to the reactors.
     unkept: Option<u64>,
-    /// Whether the last epoch of the nodes was not above those that were posted.
+    /// Whether the last epoch from the nodes was skipped, because a posted one was not below it.
     behind: bool,
     timeout: Duration,
     max_bytes: usize,
@@ -46,10 +47,10 @@ pub(in crate::control) struct Follower {
 }
 
 impl Follower {
-    /// Reads what was kept, and is ready to ask.
+    /// Reads the state file and creates the poller.
     ///
     /// # Errors
-    /// The file of the last epoch cannot be read or holds something else.
+    /// The state file cannot be read or does not hold an epoch number.
     pub(in crate::control) async fn new(
         config: &ZilliqaNode,
         shared: Arc<Shared>,
@@ -63,7 +64,7 @@ impl Follower {
             _ => (state::read(path).await?, Some(StateFile::new(path.to_owned()))),
         };
         if let Some(saved) = saved {
-            // Nor is it taken from who posts it.
+            // An epoch up to this one is not accepted from a POST request either.
             shared.note(saved);
         }
         let targets = targets(config);
@@ -84,9 +85,9 @@ impl Follower {
         })
     }
 
-    /// Follows the nodes of a configuration that was read anew, if they are others or in another
-    /// way, behind the last epoch. None may be left: what is asked about contracts is answered
-    /// all the same.
+    /// Applies the node settings of a reloaded configuration, if they changed, and continues after
+    /// the last epoch. The new settings may have no nodes: questions about contracts are still
+    /// answered.
     pub(in crate::control) fn renew(&mut self, config: &ZilliqaNode, now_ms: u64) {
         let before = self.poller.config();
         if before == config && config.ca_file.is_empty() {
@@ -104,7 +105,8 @@ impl Follower {
         self.poller.renew(config.clone(), now_ms);
     }
 
-    /// Does all that can be done now; nothing new once the server ends.
+    /// Runs one turn: takes responses, runs the poller's actions and writes the state file. When
+    /// `draining`, no new action is started.
     pub(in crate::control) fn turn(&mut self, lane: &mut Backlog, draining: bool, now_ms: u64) {
         for (ticket, answer) in self.answers.take() {
             self.poller.heard(ticket, answer, now_ms);
@@ -155,7 +157,7 @@ impl Follower {
         match order {
             PollerAction::Ask { ticket, node, lane, body } => self.ask(ticket, node, lane, body),
             PollerAction::Publish { number, event } => {
-                // One that was posted in the meantime is not told again.
+                // Skip an epoch that was posted meanwhile.
                 if !self.shared.note(number) {
                     return self.pass_over(number);
                 }
@@ -172,12 +174,12 @@ impl Follower {
         }
     }
 
-    /// An epoch is not told because it, or a later one, was posted.
+    /// Counts an epoch of the nodes that is not published, because it or a later one was posted.
     fn pass_over(&mut self, number: u64) {
         self.counters.epochs_passed_over.add(1);
         if !std::mem::replace(&mut self.behind, true) {
             let posted = self.shared.last();
-            tracing::warn!(number, posted, "epochs of the nodes are not told up to a posted one");
+            tracing::warn!(number, posted, "epochs of the nodes are skipped up to a posted one");
         }
     }
 
@@ -199,7 +201,7 @@ impl Follower {
         });
     }
 
-    /// When to turn again, if nothing else happens.
+    /// When to call [`Follower::turn`] again if nothing else happens, in milliseconds.
     pub(in crate::control) fn deadline_ms(&self, lane: &Backlog, now_ms: u64) -> u64 {
         match lane.has_room() {
             true => self.poller.deadline_ms(now_ms),
@@ -207,7 +209,7 @@ impl Follower {
         }
     }
 
-    /// Whether nothing is left to be written.
+    /// Whether nothing is left to write to the state file.
     pub(in crate::control) fn is_idle(&self) -> bool {
         self.unkept.is_none() && self.state_file.as_ref().is_none_or(StateFile::is_idle)
     }
@@ -217,18 +219,19 @@ fn targets(config: &ZilliqaNode) -> Vec<Option<Rc<Target>>> {
     let fields = fields(config);
     let mut tls = None;
     let target = |url: &crate::config::Secret| {
-        // An operator's own node is at whatever address he says.
+        // Private addresses are allowed, because the operator configures the URL.
         Target::new(url.expose(), fields.clone(), true, &config.ca_file, &mut tls).map(Rc::new)
     };
     config.urls.iter().map(target).collect()
 }
 
-/// Connections to one node, none of which is open.
+/// The connections to one node, none of them open: one per fetch, one for polls and one for
+/// contracts.
 fn lanes(config: &ZilliqaNode) -> Vec<Rc<Kept>> {
     (0..config.ahead + 2).map(|_| Rc::default()).collect()
 }
 
-/// What is published of an epoch's document.
+/// Turns an epoch's document into the event to publish; invalid transactions are left out.
 fn epoch(document: String) -> Result<Event, String> {
     let epoch = Epoch::read(document, Strictness::Skip).map_err(|why| why.to_string())?;
     for anomaly in epoch.skipped() {

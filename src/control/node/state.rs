@@ -1,5 +1,5 @@
-//! The number of the last epoch, in a file that is whole at every moment: written beside it, synced
-//! and renamed, and the folder synced.
+//! The state file with the number of the last epoch. It is replaced atomically: a new file is
+//! written beside it, synced and renamed, and then the folder is synced.
 
 use std::cell::Cell;
 use std::ffi::OsString;
@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use tokio_uring::fs::{File, OpenOptions};
 
-/// Bytes of the longest file: the largest number and the end of its line.
+/// The maximum size of the file in bytes: 20 digits and a line feed.
 const MOST: usize = 21;
 
-/// The number in the file; none if there is no file.
+/// Reads the number in the file; `None` if there is no file.
 ///
 /// # Errors
-/// The file cannot be read, or holds something else.
+/// The file cannot be read, or does not hold a number.
 pub(super) async fn read(path: &Path) -> io::Result<Option<u64>> {
     let file = match File::open(path).await {
         Ok(file) => file,
@@ -35,7 +35,7 @@ pub(super) async fn read(path: &Path) -> io::Result<Option<u64>> {
 /// Replaces the file.
 ///
 /// # Errors
-/// It could not be; what was there is still there.
+/// A file operation fails. If that happens before the rename, the old file is still there.
 pub(super) async fn write(path: &Path, number: u64) -> io::Result<()> {
     let mut beside = OsString::from(path);
     beside.push(".new");
@@ -55,7 +55,8 @@ pub(super) async fn write(path: &Path, number: u64) -> io::Result<()> {
     folder.close().await
 }
 
-/// Writes numbers one after the other; of those that come meanwhile, the last.
+/// Writes numbers to the state file one after the other. Of the numbers that arrive during a write,
+/// only the last is written.
 pub(super) struct StateFile {
     path: PathBuf,
     wanted: Option<u64>,
@@ -73,13 +74,14 @@ impl StateFile {
         StateFile { path, wanted: None, task: Rc::default() }
     }
 
-    /// To write this number as soon as possible.
+    /// Requests a write of this number.
     pub(super) fn keep(&mut self, number: u64) {
         self.wanted = Some(number);
     }
 
-    /// Goes on with what is to be written; `done` is called when it can go on again. Says whether a
-    /// write has failed; it is tried again with the next number.
+    /// Starts the next write if none is in flight; `done` is called when the write has ended.
+    /// Returns whether a write has failed since the last call. A failed write is not retried; the
+    /// next number is written as usual.
     pub(super) fn turn(&mut self, done: impl FnOnce() + 'static) -> bool {
         let failed = self.task.failed.take().is_some();
         if !self.task.busy.get()
@@ -89,7 +91,7 @@ impl StateFile {
             let (path, task) = (self.path.clone(), self.task.clone());
             tokio_uring::spawn(async move {
                 if let Err(error) = write(&path, number).await {
-                    tracing::error!(path = %path.display(), %error, "the epoch is not kept");
+                    tracing::error!(path = %path.display(), %error, "the epoch is not stored");
                     task.failed.set(Some(number));
                 }
                 task.busy.set(false);
@@ -99,7 +101,7 @@ impl StateFile {
         failed
     }
 
-    /// Whether nothing is being written or to be written.
+    /// Whether no write is in flight or requested.
     pub(super) fn is_idle(&self) -> bool {
         !self.task.busy.get() && self.wanted.is_none()
     }
@@ -116,7 +118,7 @@ mod tests {
         folder
     }
 
-    /// Runs where io_uring can be used.
+    /// Runs a test if io_uring is available, and skips it otherwise.
     fn run(test: impl Future<Output = ()>) {
         match tokio_uring::Runtime::new(&tokio_uring::builder()) {
             Ok(runtime) => runtime.block_on(test),

@@ -1,4 +1,5 @@
-//! The poller against nodes that are functions: every fault of theirs, without a socket or a clock.
+//! Tests of the poller against simulated nodes with every kind of fault, without a socket or a
+//! clock.
 
 use super::*;
 use crate::mem::Frozen;
@@ -10,20 +11,20 @@ use serde_json::Value;
 mod chain;
 mod renewal;
 
-/// How a node behaves.
+/// How a simulated node behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mood {
     Good,
     Down,
-    /// Never answers; the time-out does.
+    /// Never responds, so the request times out.
     Mute,
     Garbage,
     Large,
-    /// Has every call but for this one, to which it answers with an error.
+    /// Supports every call but this one, to which it responds with an error.
     Lacks(&'static str),
-    /// Changes or cuts every other answer, by this seed.
+    /// Changes or truncates about every second response, by this seed.
     Mad(u64),
-    /// Answers this call with another block than the one that was asked for.
+    /// Responds to `GetTxBlock` with another block than the requested one.
     Lies,
 }
 
@@ -33,18 +34,18 @@ struct Mock {
     mood: Mood,
 }
 
-/// Nodes, a clock and all that came of them.
+/// The poller, the simulated nodes, a clock, and a record of all actions.
 struct World {
     poller: Poller,
     nodes: Vec<Mock>,
     now_ms: u64,
-    /// Answers under way, and when they are there.
+    /// Responses in flight: when they arrive in milliseconds, their ticket, and the response.
     late: Vec<(u64, u64, Result<Bytes, NodeFailure>)>,
     asked: Vec<(usize, String)>,
-    /// The documents, by number.
+    /// The published documents with their epoch numbers.
     published: Vec<(u64, Value)>,
     kept: Option<u64>,
-    /// The contracts that were found, by question.
+    /// The contracts in the answer to each question.
     heard: Vec<Vec<String>>,
     wants_logs: bool,
     room: bool,
@@ -118,7 +119,7 @@ impl World {
         }
     }
 
-    /// Runs for so long, in steps of a hundredth of a second.
+    /// Runs for `ms` milliseconds, in steps of 10 milliseconds.
     fn run(&mut self, ms: u64) {
         let until_ms = self.now_ms + ms;
         loop {
@@ -196,7 +197,7 @@ impl World {
         self.asked.iter().filter(|(_, other)| other == method).count()
     }
 
-    /// All since the start, each once and in order, and each as it is.
+    /// Checks that exactly the epochs `from..=to` were published, in order and unchanged.
     fn check(&self, from: u64, to: u64) {
         assert_eq!(self.numbers(), (from..=to).collect::<Vec<_>>());
         for (number, document) in &self.published {
@@ -221,7 +222,7 @@ fn poller_publishes_each_new_block_once() {
         assert_eq!(world.kept, Some(108));
         assert_eq!(world.poller.counters.node_failures.get(), 0);
         assert_eq!(world.poller.counters.node_nonsense.get(), 0);
-        // Of the two empty blocks, nothing but the block was asked for.
+        // For the two empty blocks, only the block itself was requested.
         assert_eq!((world.calls("GetTxBlock"), world.calls("GetTransactionsForTxBlock")), (8, 6));
         let each = world.calls("GetTransaction");
         let all = world.calls("GetTxnBodiesForTxBlock");
@@ -239,7 +240,7 @@ fn poller_requests_transactions_one_by_one_if_necessary() {
     world.tips(102);
     world.run(2000);
     world.check(101, 102);
-    // Once for two blocks at the same time; three batches for each of them.
+    // Once for each of two blocks at the same time, then three batches for each of them.
     assert_eq!((world.calls("GetTxnBodiesForTxBlock"), world.calls("GetTransaction")), (2, 6));
     world.tips(103);
     world.run(2000);
@@ -258,7 +259,8 @@ fn poller_reads_large_blocks_in_pages() {
     assert_eq!(world.calls("GetTransactionsForTxBlock"), 1);
     assert_eq!(world.calls("GetTransactionsForTxBlockEx"), 4);
     assert_eq!(world.calls("GetTxnBodiesForTxBlockEx"), 4);
-    // A newer node does without them, as it leaves the events out.
+    // A newer node is not asked for the transactions of a whole block, as it omits the event logs
+    // there.
     let mut world = World::new(&[Shape::Zq2], None);
     world.nodes[0].chain.count = |_| 2501;
     world.run(1000);
@@ -281,7 +283,7 @@ fn poller_skips_transactions_without_subscribers() {
     let document = &world.published[0].1;
     assert_eq!(document["Transactions"], serde_json::json!([]));
     assert_eq!(document["TxHashes"], world.nodes[0].chain.document(101)["TxHashes"]);
-    // Who comes while an epoch waits to be handed over has its logs.
+    // A client that subscribes while an epoch waits for room gets its logs.
     world.room = false;
     world.tips(105);
     world.run(1000);
@@ -366,7 +368,7 @@ fn poller_fails_over_at_once_and_returns() {
 
 #[test]
 fn poller_ignores_a_node_that_lags() {
-    // The preferred one is behind, and by less and less.
+    // The preferred node lags, but less and less.
     let mut world = World::new(&[Shape::Zq2, Shape::Zq1], None);
     world.nodes[0].tip = 97;
     world.run(3000);
@@ -377,7 +379,7 @@ fn poller_ignores_a_node_that_lags() {
         world.run(1000);
         world.check(101, tip);
     }
-    // It is the only one, and behind.
+    // The only available node lags.
     world.nodes[1].mood = Mood::Down;
     world.nodes[0].tip = 130;
     world.run(40_000);
@@ -398,7 +400,7 @@ fn poller_notices_a_preferred_node_that_stands_still() {
     world.nodes[1].tip = 105;
     world.run(3000);
     world.check(101, 105);
-    // From then on both are asked.
+    // From then on both nodes are polled.
     world.nodes[1].tip = 106;
     world.run(1000);
     world.check(101, 106);
@@ -426,13 +428,14 @@ fn nodes_restart_continues_after_the_last_epoch() {
     world.run(2000);
     world.check(61, 100);
     assert_eq!((world.kept, world.poller.counters.epochs_skipped.get()), (Some(100), 0));
-    // More than are replayed.
+    // More epochs were missed than are replayed.
     let mut world = World::new(&[Shape::Zq1], Some(60));
     world.tips(161);
     world.run(11_000);
     world.check(62, 161);
     assert_eq!(world.poller.counters.epochs_skipped.get(), 1);
-    // Nothing was missed, or the nodes have begun anew: nothing is told again.
+    // No epoch was missed, or the nodes have restarted from an older one: nothing is published
+    // again.
     for tip in [60, 10] {
         let mut world = World::new(&[Shape::Zq1], Some(60));
         world.tips(tip);
@@ -464,7 +467,7 @@ fn poller_gives_up_transactions_that_no_node_has() {
     world.nodes[0].mood = Mood::Lacks("none");
     world.nodes[0].chain.count = |number| if number == 101 { 3 } else { 0 };
     world.run(0);
-    // The hashes are those of another chain.
+    // The hashes are of another chain.
     let hashes = vec![Some(vec!["f".repeat(64), format!("{:032x}{:032x}", 101, 0)])];
     world.poller.fetches.clear();
     let mut fetch = EpochFetch::new(101, 1 << 20);
@@ -532,7 +535,7 @@ fn poller_asks_once_which_accounts_are_contracts() {
         world.run(0);
         assert_eq!((world.heard.len(), world.calls("GetSmartContractCode")), (3, 1));
         assert_eq!((world.heard[1].len(), world.heard[2].len()), (1, 0));
-        // In another epoch it may have become one.
+        // In another epoch the account may have become a contract.
         world.tips(101);
         world.run(1000);
         world.ask(&[contract, wallet]);
@@ -559,7 +562,7 @@ fn poller_unanswered_lookup_does_not_count_against_a_node() {
     world.tips(tip);
     world.run(1000);
     world.check(101, 101);
-    // Nobody answers at all.
+    // No node responds.
     world.nodes[0].mood = Mood::Mute;
     world.ask(&[[0x44; 20]]);
     world.run(30_000);

@@ -1,4 +1,4 @@
-//! What all registries' answers have in common: numbers, errors, and which content is a schema.
+//! What the responses of all registries have in common: schema ids, errors and content types.
 
 use super::super::client::FetchedResponse;
 use crate::model::{FetchFailure, SchemaId};
@@ -7,13 +7,13 @@ use hyper::header::{CONTENT_TYPE, HeaderName};
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 use std::fmt;
 
-/// Characters of a registry's error message in a log line.
+/// The maximum length of a registry's error message in a log line, in characters.
 const MESSAGE_CHARS: usize = 200;
-/// Apicurio says in it of which type a schema is, which is given as its bare text.
+/// Apicurio's header field with the type of a schema whose response body is the bare schema text.
 const ARTIFACT_TYPE: HeaderName = HeaderName::from_static("x-registry-artifacttype");
 
-/// The number of a schema. The published descriptions say int64; a string of digits is taken, too,
-/// because gateways that spare JavaScript numbers above 2^53 write one.
+/// A schema id. The published API descriptions say int64; a string of digits is also accepted,
+/// because gateways that avoid JavaScript numbers above 2^53 send one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Number(pub(super) SchemaId);
 
@@ -43,11 +43,12 @@ impl Visitor<'_> for NumberVisitor {
     }
 }
 
-/// An answer that is no 200. `message` reads the vendor's error format, and is `None` for a body
-/// that does not have it.
+/// The failure for a response whose status is not 200. `message` parses the vendor's error format;
+/// it returns `None` for a body of another format.
 ///
-/// A 404 means that there is no such schema only if the registry itself says so: anything else that
-/// answers 404 at this address (a proxy, another API version) knows nothing about schemas.
+/// A 404 means that the schema does not exist only if its body has the vendor's format. Anything
+/// else that answers 404 at this address (a proxy, another API version) knows nothing about
+/// schemas.
 pub(super) fn failure(
     answer: &FetchedResponse,
     message: impl Fn(&[u8]) -> Option<String>,
@@ -66,12 +67,13 @@ pub(super) fn failure(
     }
 }
 
-/// A text of somebody else's, as far as a log line should have it.
+/// An external text as it is written to a log line: without control characters and at most
+/// `MESSAGE_CHARS` characters long.
 fn printable(text: &str) -> String {
     text.chars().filter(|it| !it.is_control()).take(MESSAGE_CHARS).collect()
 }
 
-/// Checks that an answer whose body is a bare schema is not a web page instead.
+/// Checks that a response whose body should be a bare schema is not an HTML page.
 pub(super) fn check_content(answer: &FetchedResponse) -> Result<(), FetchFailure> {
     let kind = answer.headers.get(CONTENT_TYPE).and_then(|it| it.to_str().ok());
     let is_page =
@@ -82,7 +84,7 @@ pub(super) fn check_content(answer: &FetchedResponse) -> Result<(), FetchFailure
     }
 }
 
-/// The type of a bare schema, if the answer says it.
+/// The type of a bare schema, if the response has a header field for it.
 pub(super) fn artifact_type(answer: &FetchedResponse) -> Option<&str> {
     answer.headers.get(ARTIFACT_TYPE).and_then(|it| it.to_str().ok())
 }

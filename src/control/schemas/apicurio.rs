@@ -1,9 +1,9 @@
-//! The REST APIs of Apicurio Registry: version 2 (registries 2.x, which 3.x still serve) and
-//! version 3 (registries 3.x).
+//! The REST APIs of Apicurio Registry: version 2 (registries 2.x, still served by 3.x) and version
+//! 3 (registries 3.x).
 //!
-//! Both give a schema as its bare text, and what is known about it elsewhere. They differ in where
-//! that is, in the names of its fields (version 2 calls the artifact's name `id`, which is a string
-//! that may look like a number), and in their errors.
+//! Both return a schema as its bare text, and its metadata from another path. They differ in the
+//! paths, in field names (in version 2 the artifact's name is `id`, a string that may look like a
+//! number), and in the error format.
 
 use super::answer::Number;
 use super::part;
@@ -12,13 +12,14 @@ use crate::model::{FetchFailure, SchemaId};
 use percent_encoding::{AsciiSet, utf8_percent_encode};
 use serde::Deserialize;
 
-/// What stays as it is in a version; `branch=latest` is an expression, and no name.
+/// The characters that are not percent-encoded in a version. `=` is one, because `branch=latest` is
+/// an expression and not a name.
 const VERSION: &AsciiSet = &super::PLAIN.remove(b'=');
-/// The group of what says none.
+/// The group of an artifact without a group id.
 const DEFAULT_GROUP: &str = "default";
 
-/// Version 2's `ArtifactMetaData` (of the latest version) and `VersionMetaData` (of a given one),
-/// as far as both have it.
+/// The common fields of version 2's `ArtifactMetaData` (of the latest version) and
+/// `VersionMetaData` (of a given version).
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct MetaDataV2 {
@@ -49,8 +50,8 @@ pub(super) struct ApicurioReference {
 }
 
 impl ApicurioReference {
-    /// The group of the artifact. One without is of the registry's default group, whatever the
-    /// group is that the catalog names.
+    /// The group of the artifact. Without a group id that is the registry's default group, whatever
+    /// group the catalog names.
     pub(super) fn group(&self) -> &str {
         self.group_id.as_deref().unwrap_or(DEFAULT_GROUP)
     }
@@ -75,7 +76,7 @@ struct ErrorV3 {
     title: String,
 }
 
-/// Where a bare schema is, and where those that it refers to are named.
+/// The paths of a bare schema and of the list of its references.
 pub(super) struct Places {
     pub(super) content: String,
     pub(super) references: String,
@@ -101,7 +102,7 @@ impl Api {
         format!("{}/groups/{}/artifacts/{}", self.base(), part(group), part(artifact))
     }
 
-    /// Where is said what is known about a version of an artifact.
+    /// The path of the metadata of an artifact's version.
     pub(super) fn metadata(self, group: &str, artifact: &str, version: &str) -> String {
         let artifact = self.artifact(group, artifact);
         match (self.0, version) {
@@ -111,8 +112,8 @@ impl Api {
         }
     }
 
-    /// Where the schema of a number is. An operator of a registry can change what is done to
-    /// references there, so it is said.
+    /// The paths of a schema by its id. The registry's operator can change the default handling of
+    /// references, so the query sets it.
     pub(super) fn by_number(self, use_id: SchemaIdKind, id: SchemaId) -> Places {
         let by = match use_id {
             SchemaIdKind::GlobalId => "globalIds",
@@ -125,13 +126,13 @@ impl Api {
             (ApicurioApi::V3, SchemaIdKind::GlobalId) => {
                 format!("{path}?references=PRESERVE&returnArtifactType=true")
             }
-            // A content has no type, and its references are always left as they are.
+            // A content id has no type, and its references are always preserved.
             (_, SchemaIdKind::ContentId) => path,
         };
         Places { content, references }
     }
 
-    /// Where the schema of a version of an artifact is.
+    /// The paths of a schema by the version of its artifact.
     pub(super) fn by_version(self, group: &str, artifact: &str, version: &str) -> Places {
         let artifact = self.artifact(group, artifact);
         match self.0 {
@@ -148,7 +149,10 @@ impl Api {
         }
     }
 
-    /// Number and type of a schema, from what is known about it.
+    /// The id and the type of a schema, from its metadata.
+    ///
+    /// # Errors
+    /// The metadata is invalid or has no id of the kind `use_id`.
     pub(super) fn number(
         self,
         body: &[u8],
@@ -172,7 +176,7 @@ impl Api {
         Ok((id.ok_or_else(missing)?.0, kind))
     }
 
-    /// What an error says, if it is one of this API's.
+    /// The code and message of an error body; `None` if it does not have this API's error format.
     pub(super) fn message(self, body: &[u8]) -> Option<String> {
         match self.0 {
             ApicurioApi::V2 => {
@@ -187,7 +191,7 @@ impl Api {
     }
 }
 
-/// A version of the API's version 3: `branch=` and a branch's name, or the version's own name.
+/// A version expression of API version 3: `branch=` and a branch name, or the name of the version.
 fn expression(version: &str) -> String {
     match version {
         "latest" => "branch=latest".to_owned(),
@@ -218,7 +222,7 @@ mod tests {
                 "references":[{{"groupId":"g","artifactId":"a","version":"2","name":"n"}}]}}"#
             )
         };
-        // The artifact's name is a string, also where it looks like a number.
+        // The artifact's name is a string, even if it looks like a number.
         for id in ["Procurement-Invoice", "7"] {
             let text = v2(id);
             let of = |use_id| V2.number(text.as_bytes(), use_id).unwrap();

@@ -1,8 +1,8 @@
-//! The REST API of Confluent's Schema Registry, which Karapace and others have, too.
+//! The REST API of Confluent's Schema Registry, which Karapace and others also offer.
 //!
-//! `GET /subjects/{subject}/versions/{version}` is a `Schema`, `GET /schemas/ids/{id}` a
-//! `SchemaString`, and everything else an `ErrorMessage`. Both leave `schemaType` out of Avro
-//! schemas. Karapace's models of the same three are a subset, so these types read both.
+//! `GET /subjects/{subject}/versions/{version}` returns a `Schema`, `GET /schemas/ids/{id}` a
+//! `SchemaString`, and any failure an `ErrorMessage`. Both omit `schemaType` for Avro schemas.
+//! Karapace's models of the three are a subset, so these types parse both.
 
 use super::answer::Number;
 use super::part;
@@ -10,7 +10,7 @@ use crate::model::SchemaId;
 use crate::model::spec::Catalog;
 use serde::Deserialize;
 
-/// The type of a schema that does not say one.
+/// The type of a schema without `schemaType`.
 const DEFAULT_TYPE: &str = "AVRO";
 
 /// `Schema`: one version of a subject.
@@ -22,7 +22,7 @@ pub(super) struct SubjectVersion {
     pub(super) text: SchemaText,
 }
 
-/// `SchemaString`: what is known by a number.
+/// `SchemaString`: a schema without its id.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct SchemaText {
@@ -41,7 +41,7 @@ impl SchemaText {
     }
 }
 
-/// `SchemaReference`. A version of -1 is the latest.
+/// `SchemaReference`. Version -1 is the latest one.
 #[derive(Debug, Deserialize)]
 pub(super) struct ConfluentReference {
     pub(super) name: String,
@@ -56,7 +56,7 @@ struct ErrorMessage {
     message: String,
 }
 
-/// What an error says, if it is one of this API's.
+/// The code and message of an error body; `None` if it does not have this API's error format.
 pub(super) fn message(body: &[u8]) -> Option<String> {
     let ErrorMessage { code, message } = serde_json::from_slice(body).ok()?;
     Some(format!("{code} {message}"))
@@ -66,7 +66,7 @@ fn context(catalog: &Catalog) -> Option<&str> {
     catalog.context.as_deref().filter(|context| *context != "default")
 }
 
-/// Where a version of a subject is; a subject that names its context stays as it is.
+/// The path of a version of a subject. A subject that names its context itself is not changed.
 pub(super) fn version_path(catalog: &Catalog, subject: &str, version: &str) -> String {
     let subject = match context(catalog) {
         Some(context) if !subject.starts_with(":.") => format!(":.{context}:{subject}"),
@@ -75,7 +75,7 @@ pub(super) fn version_path(catalog: &Catalog, subject: &str, version: &str) -> S
     format!("/subjects/{}/versions/{}", part(&subject), part(version))
 }
 
-/// Where the schema of a number is; numbers are those of a context.
+/// The path of a schema by its id. Ids belong to a context.
 pub(super) fn id_path(catalog: &Catalog, id: SchemaId) -> String {
     let context = match context(catalog) {
         Some(context) => format!("?subject={}", part(&format!(":.{context}:"))),
@@ -106,7 +106,7 @@ mod tests {
         let found: SchemaText = serde_json::from_str(text).unwrap();
         assert_eq!(found.kind(), "PROTOBUF");
         assert_eq!(found.into_parts().1.len(), 0);
-        // Karapace's, of an Avro schema.
+        // Karapace's `Schema` of an Avro schema.
         let text = r#"{"subject":"chat","version":2,"id":3,"schema":"\"int\""}"#;
         let found: SubjectVersion = serde_json::from_str(text).unwrap();
         assert_eq!((found.id, found.text.kind()), (Number(3), "AVRO"));
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn confluent_errors_are_told_from_others() {
+    fn confluent_errors_are_recognised() {
         let theirs = br#"{"error_code":40403,"message":"Schema not found"}"#;
         assert_eq!(message(theirs).as_deref(), Some("40403 Schema not found"));
         let others: [&[u8]; 5] = [b"", b"<html>", b"{}", b"\"Not Found\"", br#"{"error_code":1}"#];

@@ -1,5 +1,6 @@
-//! Broadcastt: <https://github.com/broadcastt/broadcastt-docs>, and what its published client
-//! `broadcastt-js` 0.2.3 takes. `README.md` beside this file says what differs from Pusher.
+//! The protocol of Broadcastt: <https://github.com/broadcastt/broadcastt-docs>, and what its
+//! published client `broadcastt-js` 0.2.3 accepts. `README.md` in this folder lists the differences
+//! from Pusher Channels.
 
 mod words;
 
@@ -14,14 +15,14 @@ use crate::hub::Users;
 use crate::ws::close;
 use std::borrow::Cow;
 
-/// One client.
+/// One client connection.
 pub type Connection = channels::Connection<Broadcastt>;
 
-/// The vendor.
+/// The vendor Broadcastt.
 #[derive(Debug)]
 pub enum Broadcastt {}
 
-/// The vendor names no code beyond the three ranges; within them these are Pusher's.
+/// Broadcastt documents only the three ranges of close codes; within them these are Pusher's.
 const CODES: Codes = Codes {
     tls_required: Closing::new(4000, "Application only accepts TLS connections"),
     unknown_app: Closing::new(4001, "Application does not exist"),
@@ -40,7 +41,7 @@ const CODES: Codes = Codes {
 };
 const TOO_MUCH: Closing = Closing::new(4008, "Too many messages that cannot be understood");
 
-/// Kinds of a refused subscription.
+/// The values of `type` in a `broadcastt:subscription_error`.
 const AUTH: &str = "AuthError";
 const NAME: &str = "ChannelError";
 const LIMIT: &str = "LimitReached";
@@ -68,7 +69,8 @@ impl Vendor for Broadcastt {
         checks_names: true,
         foreign_key: 403,
     };
-    /// Clients take no ping of this kind; they answer the frames of RFC 6455.
+    /// The client ignores an application-level ping by the server, but answers RFC 6455 ping
+    /// frames.
     const PING: Option<&'static [u8]> = None;
     const PONG: &'static [u8] = words::PONG;
 
@@ -76,8 +78,9 @@ impl Vendor for Broadcastt {
         Ok(())
     }
 
-    /// Clients ask after the activity timeout, whatever they hear and say meanwhile; the server
-    /// does when that has not come.
+    /// The client sends a ping after each activity timeout, regardless of other traffic. If the
+    /// client is silent for the activity timeout plus the pong timeout, the server sends a ping
+    /// frame.
     fn heartbeat(env: &Env, app: &config::AppConfig) -> Heartbeat {
         let section = &env.config.broadcastt;
         Heartbeat {
@@ -91,7 +94,7 @@ impl Vendor for Broadcastt {
         words::established(socket_id, app.activity_s(env.config.broadcastt.activity_timeout_s))
     }
 
-    /// What exceeds a bound of the session.
+    /// Closes for an exceeded limit of the session (1008 and 1009) get the vendor's code.
     fn translate(closing: Closing) -> Closing {
         match closing.code {
             close::POLICY | close::TOO_BIG => Closing { code: TOO_MUCH.code, ..closing },
@@ -99,13 +102,15 @@ impl Vendor for Broadcastt {
         }
     }
 
-    /// Clients do not look at the close code: what they do next, they decide by this event.
+    /// The client does not read the close code: it decides by the code in this event whether to
+    /// reconnect.
     fn before_close(closing: &Closing, _refused: bool) -> Option<Vec<u8>> {
         let is_own = (4000..4300).contains(&closing.code);
         is_own.then(|| words::error(closing.code, &closing.reason))
     }
 
-    /// A client that hears of an error subscribes to nothing any more, so it hears of none.
+    /// No protocol error is answered, because the client makes no further subscriptions after an
+    /// error event.
     fn protocol_error(protocol_error: &ProtocolError<'_>) -> VendorResponse {
         match protocol_error {
             ProtocolError::NotJson

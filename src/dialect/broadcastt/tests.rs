@@ -1,4 +1,5 @@
-//! The vectors of the vendor's publishing library, and every message that goes out.
+//! Tests with the vectors of Broadcastt's publishing library, and of every message that the server
+//! sends.
 
 use super::super::channels::signature::{self, AppKey, SignatureError, Signed};
 use super::*;
@@ -59,7 +60,7 @@ fn broadcastt_channel_tokens() {
     }
 }
 
-/// Path, digest, body and signature of what each version of the publishing library sends.
+/// Path, MD5, body and signature of the requests that the publishing library sends, by version.
 const POSTS: [(&str, &str, &str, &str); 3] = [
     (
         "/apps/111/event",
@@ -86,7 +87,8 @@ fn broadcastt_signed_requests() {
     for (path, md5, body, signature) in POSTS {
         let text = format!("{AUTH}&body_md5={md5}");
         assert_eq!(hmac(&format!("POST\n{path}\n{text}")), signature, "{path}");
-        // As it is sent: by name, the signature among the others.
+        // In the order in which the library sends them: sorted by name, with the signature among
+        // the others.
         let (key, rest) = text.split_once('&').unwrap();
         let query = format!("{key}&auth_signature={signature}&{rest}");
         assert_eq!(run("POST", path, &query, body), Ok(()), "{path}");
@@ -100,7 +102,8 @@ fn broadcastt_signed_requests() {
          &filter_by_prefix=presence-&info=user_count"
     );
     assert_eq!(run("GET", "/apps/111/channels", &query, ""), Ok(()));
-    // This vector of the library is a POST without a body, and without a digest: we refuse it.
+    // The library has this vector of a POST with neither a body nor a `body_md5`. The server
+    // refuses it.
     let text = format!("POST\n/test/path\n{AUTH}&test_param_name=test_param_value");
     let signature = "8dc3014302fa10b7f7d5c7bd1c2798433530a8b602300750f1f9810d26b4e6cd";
     assert_eq!(hmac(&text), signature);
@@ -117,7 +120,7 @@ fn get(sent: &str, signed: &str) -> Result<(), SignatureError> {
 fn broadcastt_signature_edge_cases() {
     let with = |more: &str| format!("{AUTH}{more}");
     for (sent, signed, valid) in [
-        // Escapes are undone, and a plus is a plus.
+        // Percent escapes are decoded, and a plus is a plus.
         ("&q=a%20b%2Cc", "&q=a b,c", true),
         ("&q=%C3%ab", "&q=\u{eb}", true),
         ("&q=a+b", "&q=a+b", true),
@@ -125,7 +128,7 @@ fn broadcastt_signature_edge_cases() {
         ("&q=a%2Bb", "&q=a+b", true),
         ("&q=a%20b", "&q=a%20b", false),
         ("&q=a,b:@/?", "&q=a,b:@/?", true),
-        // Names keep their case, and are in the order of their bytes.
+        // Names keep their case, and are sorted by their bytes.
         ("&Info=a", "&Info=a", false),
         ("&info=a", "&INFO=a", false),
         ("&zeta=1&info=2", "&info=2&zeta=1", true),
@@ -135,7 +138,7 @@ fn broadcastt_signature_edge_cases() {
     }
     // Upper case sorts before lower case.
     assert_eq!(get(&with("&Info=a"), &format!("Info=a&{AUTH}")), Ok(()));
-    // A name in another case is another parameter.
+    // A name in a different case is a different parameter.
     let upper = AUTH.replace("auth_key", "AUTH_KEY");
     assert_eq!(get(&upper, &upper), Err(SignatureError::Key));
     let other = AUTH.replace("1.0", "1.1");
@@ -279,7 +282,8 @@ fn broadcastt_paths_differ_from_pusher() {
     }
 }
 
-/// Only these close for good, for a while, or for a moment.
+/// Every close code in the vendor's ranges 4000 to 4299 is preceded by an error event with the same
+/// code.
 #[test]
 fn broadcastt_error_event_comes_before_the_close() {
     for (closing, code) in [

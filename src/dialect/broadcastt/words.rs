@@ -1,5 +1,5 @@
-//! The vendor's words: every message that goes out, as JSON text. `data` is always a string of
-//! JSON, because clients parse it before they look at the event.
+//! The server's messages in the Broadcastt protocol, as JSON text. `data` is always a string of
+//! JSON, because the client parses it before it looks at the event.
 
 use super::super::channels::push_event;
 use crate::codec::json::{push_content, push_string};
@@ -7,7 +7,7 @@ use crate::hub::Users;
 use serde::de::IgnoredAny;
 use std::borrow::Cow;
 
-/// The answer to a client that asks for a sign of life.
+/// The answer to a client's ping.
 pub(super) const PONG: &[u8] = br#"{"event":"broadcastt:pong","data":"{}"}"#;
 
 pub(super) fn established(socket_id: &str, activity_timeout_s: u64) -> String {
@@ -26,7 +26,7 @@ pub(super) fn error(code: u16, message: &str) -> Vec<u8> {
     out
 }
 
-/// The acknowledgement of a subscription; `data` is JSON.
+/// The acknowledgement of a subscription. `data` is JSON.
 pub(super) fn subscribed(name: &str, data: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(96 + name.len() + data.len() + data.len() / 4);
     push_event(&mut out, "broadcastt_internal:subscription_succeeded", name, text(data));
@@ -44,8 +44,8 @@ pub(super) fn subscription_error(name: &str, kind: &str, error: &str, status: u1
     out
 }
 
-/// The members of a presence channel. Ids have the form of JSON, see [`id`]; the members of an
-/// object are named by strings.
+/// The members of a presence channel, as JSON. `ids` has the user ids as JSON strings or numbers,
+/// see [`id`]; `hash` has them as strings, because they are the names of an object's members.
 pub(super) fn roster(users: &Users) -> Vec<u8> {
     let mut out = format!(r#"{{"presence":{{"count":{},"ids":["#, users.len()).into_bytes();
     for (at, (id, _)) in users.iter().enumerate() {
@@ -67,7 +67,8 @@ pub(super) fn roster(users: &Users) -> Vec<u8> {
     out
 }
 
-/// A user's id as JSON, the strings all written in one way: a number stays one.
+/// A user id as JSON in a canonical form: a string is escaped in one way only, and a number stays a
+/// number.
 pub(super) fn id<'i>(raw: &'i str, content: &str) -> Cow<'i, str> {
     if !raw.starts_with('"') {
         return Cow::Borrowed(raw);
@@ -77,7 +78,7 @@ pub(super) fn id<'i>(raw: &'i str, content: &str) -> Cow<'i, str> {
     String::from_utf8(out).map_or(Cow::Borrowed(raw), Cow::Owned)
 }
 
-/// A user's id as a string.
+/// Appends a user id as a JSON string.
 pub(super) fn push_quoted(out: &mut Vec<u8>, id: &str) {
     match id.starts_with('"') {
         true => out.extend_from_slice(id.as_bytes()),
@@ -85,7 +86,7 @@ pub(super) fn push_quoted(out: &mut Vec<u8>, id: &str) {
     }
 }
 
-/// Tells the others of a presence channel that a user has come.
+/// Appends the event that notifies the members of a presence channel of a new member.
 pub(super) fn push_member_added(out: &mut Vec<u8>, name: &str, id: &str, info: Option<&str>) {
     let data = match info {
         Some(info) => format!(r#"{{"user_id":{id},"user_info":{info}}}"#),
@@ -94,14 +95,14 @@ pub(super) fn push_member_added(out: &mut Vec<u8>, name: &str, id: &str, info: O
     push_event(out, "broadcastt_internal:member_added", name, &data);
 }
 
-/// Tells the others of a presence channel that a user has left.
+/// Appends the event that notifies the members of a presence channel that a member has left.
 pub(super) fn push_member_removed(out: &mut Vec<u8>, name: &str, id: &str) {
     let data = format!(r#"{{"user_id":{id}}}"#);
     push_event(out, "broadcastt_internal:member_removed", name, &data);
 }
 
-/// What subscribers are given of an event's data, so that their parsers take it: text that is no
-/// JSON becomes a string of it.
+/// The data of a published event as subscribers get it. Text that is not JSON becomes a JSON
+/// string, because the client parses the data as JSON.
 pub(super) fn data(given: Cow<'_, str>, is_string: bool) -> Cow<'_, str> {
     if !is_string || is_json(&given) {
         return given;
@@ -115,7 +116,7 @@ fn is_json(text: &str) -> bool {
     serde_json::from_str::<IgnoredAny>(text).is_ok()
 }
 
-/// An event of a client; `raw` is its data as it was written.
+/// Appends a client event. `raw` is its `data` as JSON, or `None` if the client sent none.
 pub(super) fn push_client_event(out: &mut Vec<u8>, event: &str, channel: &str, raw: Option<&str>) {
     let raw = raw.unwrap_or("{}");
     let content = raw.starts_with('"').then(|| serde_json::from_str::<String>(raw).ok()).flatten();
@@ -133,7 +134,7 @@ pub(super) fn api_error(message: &str) -> Vec<u8> {
     out
 }
 
-/// What was built of UTF-8 is UTF-8.
+/// `data` is made of UTF-8 parts, so this cannot fail.
 fn text(data: &[u8]) -> &str {
     str::from_utf8(data).unwrap_or("{}")
 }

@@ -1,4 +1,4 @@
-//! The HTTP API: who may ask, for what, and the publishing half of it.
+//! The HTTP API: verifies requests, routes them by path and method, and publishes events.
 
 use super::super::{Answered, DialectContext, Effect, Env, HttpReply, freeze_text};
 use super::reads::{self, Info};
@@ -12,10 +12,11 @@ use crate::hub::{Answer, CacheEntry, ConnId, Event};
 use std::borrow::Cow;
 use std::sync::Arc;
 
-/// Seconds that a request's own time may be off.
+/// The largest difference between `auth_timestamp` and the server's clock, in seconds.
 const TOLERANCE_S: u64 = 600;
 
-/// Answers a request for application `app`, where `path` follows the application's id.
+/// Answers an HTTP API request for application `app`. `path` is the part after the application's
+/// id.
 pub(super) fn answer<V: Vendor>(
     context: &mut DialectContext<'_>,
     app: u32,
@@ -61,8 +62,8 @@ pub(super) fn answer<V: Vendor>(
     }
 }
 
-/// Counts a request that is refused for its time, and says so now and then: a clock that is wrong
-/// refuses all of them.
+/// Counts a request refused because of its `auth_timestamp`, and logs a warning at most once a
+/// minute, because a wrong clock makes every request fail.
 fn stale(context: &DialectContext<'_>, app: u32, given: u64, now: u64) {
     if let Some(counters) = context.env.counters.get(usize::from(context.conn.core)) {
         counters.requests_stale.add(1);
@@ -79,14 +80,15 @@ fn stale(context: &DialectContext<'_>, app: u32, given: u64, now: u64) {
     }
 }
 
-/// Whether the key and the signature of a request are those of another application.
+/// Whether the request is signed with a key of another application.
 fn is_foreign<V: Vendor>(context: &DialectContext<'_>, request: &Request<'_>) -> bool {
     let key = query::get(request.query(), "auth_key").unwrap_or("");
     let other = context.env.apps.by_key(key);
     other.is_some_and(|other| is_signed::<V>(context, other, request))
 }
 
-/// Whether the head of a request is signed by application `app`, the MD5 of its body included.
+/// Whether the request's head is signed with a key of application `app`. The signature covers
+/// `body_md5`, but the body is not compared with it here.
 pub(super) fn is_signed<V: Vendor>(
     context: &DialectContext<'_>,
     app: u32,
@@ -121,7 +123,7 @@ fn check<V: Vendor>(
     signature::verify(&signed, V::SIGNING, &entry.keys, context.now.unix_s, tolerance)
 }
 
-/// One event to one channel or several.
+/// `POST /events`: publishes one event on one or several channels.
 fn events<V: Vendor>(context: &mut DialectContext<'_>, app: u32, body: &mut [u8]) -> Answered {
     let env = context.env;
     let before = context.effects.len();
@@ -147,7 +149,8 @@ fn empty() -> HttpReply {
     HttpReply { status: 200, body: Cow::Borrowed(b"{}"), allow: None }
 }
 
-/// The reply to a request that needs no answers. One that is refused publishes nothing.
+/// The reply to a publish that requests no channel attributes. An error removes the effects added
+/// since index `before`, so that nothing is published.
 fn settled<V: Vendor>(
     context: &mut DialectContext<'_>,
     before: usize,
@@ -177,7 +180,7 @@ fn trigger_reply<V: Vendor>(info: Info, names: &[String], answers: &[(u16, Answe
     reads::ok(out)
 }
 
-/// One event to all connections of a user who has signed in.
+/// Publishes one event to all connections of a signed-in user.
 fn to_user<V: Vendor>(
     context: &mut DialectContext<'_>,
     app: u32,
@@ -205,7 +208,7 @@ fn to_user<V: Vendor>(
     Answered::Now(settled::<V>(context, before, done))
 }
 
-/// The end of a user's connections.
+/// Closes all connections of a signed-in user, with the application's `terminate_close_code`.
 fn terminate<V: Vendor>(context: &mut DialectContext<'_>, app: u32, user: &str) -> Answered {
     let name = format!("{}{user}", USER);
     let code = context.env.apps.get(app).config.terminate_close_code;
@@ -217,12 +220,12 @@ fn terminate<V: Vendor>(context: &mut DialectContext<'_>, app: u32, user: &str) 
 
 pub(super) type ApiRefusal = (u16, Cow<'static, str>);
 
-/// One event of a request, checked.
+/// One event to publish, validated.
 pub(super) struct Trigger<'t> {
     event: &'t str,
     data: Cow<'t, str>,
     except: Option<ConnId>,
-    /// Each once.
+    /// The channels to publish on, without duplicates.
     pub(super) channels: Vec<&'t str>,
     pub(super) info: Option<Info>,
 }
@@ -251,7 +254,8 @@ impl<'t> Trigger<'t> {
         Ok(Trigger { event, data, except, channels, info })
     }
 
-    /// The action that publishes it on one channel.
+    /// The effect that publishes the event on channel `name`. `part` is the number under which the
+    /// answer about the channel is reported.
     pub(super) fn publish<V: Vendor>(&self, env: &Env, app: u32, name: &str, part: u16) -> Effect {
         let mut scratch = Vec::with_capacity(64 + self.data.len() + self.data.len() / 4);
         let frame = freeze_text(&mut scratch, |out| {
@@ -300,7 +304,8 @@ fn excluded(env: &Env, body: JsonText<'_, '_>) -> Result<Option<ConnId>, ApiRefu
     }
 }
 
-/// The event's data as text: a string's content, or any other value written out once.
+/// The event's data as text: the content of a JSON string, or any other JSON value serialized.
+/// Returns status 413 if it is longer than `limits.event_bytes`.
 fn event_data<'t, V: Vendor>(
     body: JsonText<'t, '_>,
     limits: &config::AppLimits,
@@ -317,7 +322,7 @@ fn event_data<'t, V: Vendor>(
     };
     let max = limits.event_bytes;
     match text.len() > max {
-        // The vendor's own suites look for these words.
+        // Pusher's own test suites look for this text.
         true => {
             let text = "The data content of this event exceeds the allowed maximum";
             Err((413, format!("{text} ({max} bytes).").into()))
@@ -326,7 +331,7 @@ fn event_data<'t, V: Vendor>(
     }
 }
 
-/// The channels to publish to, each once.
+/// The names of the channels to publish on, without duplicates, from `channel` or `channels`.
 fn channel_names<'t, V: Vendor>(
     env: &Env,
     app: &config::AppConfig,

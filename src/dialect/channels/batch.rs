@@ -1,4 +1,4 @@
-//! Several events in one request, all of them or none.
+//! `POST` of a batch: publishes several events in one request, either all of them or none.
 
 use super::super::{Answered, DialectContext, HttpReply};
 use super::api::{ApiRefusal, Trigger};
@@ -8,7 +8,8 @@ use super::vendor::Vendor;
 use crate::hub::Answer;
 use std::borrow::Cow;
 
-/// What the reply has to say of one event: its channel, and what was asked about it.
+/// One event of the batch in the reply: its channel, and the channel attributes that were
+/// requested.
 type Entry = (String, Option<Info>);
 
 pub(super) fn events<V: Vendor>(

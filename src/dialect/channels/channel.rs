@@ -1,4 +1,4 @@
-//! Channel names: which are allowed, and what their beginnings mean.
+//! Channel names: validation, and the channel kind that a name's prefix selects.
 
 use super::vendor::{ChannelKind, USER, Vendor};
 
@@ -6,7 +6,7 @@ pub(in super::super) fn kind<V: Vendor>(name: &str) -> ChannelKind {
     traits::<V>(name).0
 }
 
-/// Whether the channel keeps its last event for those who subscribe later.
+/// Whether the channel is a cache channel, which keeps its last event for later subscribers.
 pub(super) fn is_cached<V: Vendor>(name: &str) -> bool {
     traits::<V>(name).1
 }
@@ -16,7 +16,10 @@ fn traits<V: Vendor>(name: &str) -> (ChannelKind, bool) {
     found.map_or((ChannelKind::Public, false), |(_, kind, cached)| (*kind, *cached))
 }
 
-/// Why a name cannot be a channel's, if it cannot: its length in bytes or its characters.
+/// Checks that `name` is a valid channel name of at most `max` bytes.
+///
+/// # Errors
+/// The problem as text: the name is empty, too long, or has characters that are not allowed.
 pub(super) fn check<V: Vendor>(name: &str, max: usize) -> Result<(), String> {
     if name.is_empty() {
         return Err("Channel name is empty".to_owned());

@@ -1,4 +1,4 @@
-//! What clients say over the WebSocket.
+//! Messages of clients over the WebSocket: parses them into commands and executes those.
 
 use super::super::{DialectContext, Effect, freeze_text};
 use super::vendor::{BadEvent, ChannelKind, ProtocolError, SubscribeRefusal, Vendor};
@@ -11,7 +11,7 @@ use memchr::memmem;
 use std::borrow::Cow;
 use std::sync::Arc;
 
-/// A client's message, read to the end before anything is done about it.
+/// A client's message, parsed completely before the command is executed.
 enum Command {
     Ping,
     Pong,
@@ -22,9 +22,9 @@ enum Command {
         user_data: String,
     },
     ClientEvent,
-    /// An event that there is no such command for.
+    /// An event whose name is no known command.
     Unsupported(String),
-    /// What cannot be done.
+    /// A message that is malformed or incomplete.
     Wrong(ProtocolError<'static>),
 }
 
@@ -39,7 +39,8 @@ pub(super) fn text<V: Vendor>(
     context: &mut DialectContext<'_>,
     payload: &mut [u8],
 ) {
-    // Parsing changes the text, and what clients say to each other is passed on as it is.
+    // Parsing modifies the text in place, but a client event is forwarded unchanged, so its text is
+    // copied first.
     let kept = memmem::find(payload, b"client-").map(|_| payload.to_vec());
     let Ok(command) = context.json.parse(payload, read::<V>) else {
         return conn.protocol_error(context, ProtocolError::NotJson);
@@ -64,7 +65,8 @@ pub(super) fn text<V: Vendor>(
 
 enum Read {
     Whole(Command),
-    /// `data` is a string of JSON, which some client libraries send in place of the object.
+    /// A command whose `data` is a string of JSON, which some client libraries send instead of an
+    /// object.
     Inner(Event, String),
 }
 
@@ -191,14 +193,15 @@ fn unsubscribe<V: Vendor>(
     name: String,
 ) {
     if channel::kind::<V>(&name) == ChannelKind::User {
-        return; // Ends with the socket.
+        return; // Lasts until the connection closes.
     }
     conn.absent(&name);
     context.effects.push(Effect::Leave { app: conn.app, name });
 }
 
-/// Whether `auth` is `key:signature` over `socket_id:channel[:channel_data]`, whatever the
-/// channel's kind: clients pass on whatever data their authorisation endpoint gave them.
+/// Whether `auth` is `key:signature` over `socket_id:channel[:channel_data]`. `channel_data` is
+/// covered on channels of every kind, because clients forward whatever `channel_data` their
+/// authorisation endpoint returned.
 fn authorised<V: Vendor>(
     conn: &Connection<V>,
     context: &DialectContext<'_>,
@@ -214,7 +217,8 @@ fn authorised<V: Vendor>(
 }
 
 impl<V: Vendor> Connection<V> {
-    /// Whether `auth` is `key:signature` over this connection's socket id and `parts`.
+    /// Whether `auth` is `key:signature`, where the key is one of the application's and the
+    /// signature is the HMAC-SHA256 of this connection's socket id followed by `parts`.
     pub(super) fn is_signed(
         &self,
         context: &DialectContext<'_>,
@@ -232,7 +236,8 @@ impl<V: Vendor> Connection<V> {
     }
 }
 
-/// A `client-` event: passed on, as it was written, to the other subscribers.
+/// Publishes a client event (`client-*`) to the other subscribers of its channel, with its `data`
+/// unchanged.
 fn client_event<V: Vendor>(
     conn: &mut Connection<V>,
     context: &mut DialectContext<'_>,
@@ -290,7 +295,8 @@ fn client_event<V: Vendor>(
     context.effects.push(Effect::Say { app: conn.app, name, event });
 }
 
-/// At most 200 bytes of a name that a client made up, for an answer that quotes it.
+/// The first 200 bytes of a name sent by a client, cut at a character boundary, for use in an error
+/// message.
 fn shorten(name: &str) -> String {
     let mut end = name.len().min(200);
     while !name.is_char_boundary(end) {

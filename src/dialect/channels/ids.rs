@@ -1,42 +1,46 @@
-//! Socket ids, by which clients, authorisation endpoints and the HTTP API know a connection.
+//! Socket ids: the public ids of connections, used by clients, authorisation endpoints and the HTTP
+//! API.
 //!
-//! Applications sign these ids, so an id must never name a second connection, in this process or
-//! the next one. And strangers see them, so they must not say which core a connection is on, or
-//! how many there were before it. An id is therefore the image of (core, slot, generation) under a
-//! permutation whose key is made when the process starts.
+//! Applications sign socket ids, so an id must never be used for a second connection, neither in
+//! this process nor in the next one. Other clients can see an id, so it must not reveal which core
+//! a connection is on, or how many connections there were before it. An id is therefore the
+//! encryption of (core, slot, generation) by a permutation whose key is created when the process
+//! starts.
 
 use crate::crypto::{Permutation, sha256};
 use crate::hub::ConnId;
 use crate::mem::Slot;
 
-/// What stands in the last bits of each number before it is permuted: an id that somebody made
-/// up, or another process, has it once in 65 536 times, and then a generation that never was.
+/// The lowest 16 bits of each number before the permutation. An id that is made up, or that is of
+/// another process, decrypts to this value once in 65 536 times, and then to a generation that is
+/// very unlikely to exist.
 const SIGN: u128 = 0;
 const SIGN_BITS: u32 = 16;
 
-/// A text that has not the form of a socket id.
+/// The text does not have the format of a socket id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a socket id")]
 pub struct NotASocketId;
 
-/// Makes and reads the socket ids of one process.
+/// Creates and parses the socket ids of one process.
 #[derive(Clone, Debug)]
 pub struct SocketIds(Permutation);
 
 impl SocketIds {
-    /// Ids under a secret key.
+    /// Creates socket ids under a secret key.
     pub fn new(key: [u8; 16]) -> SocketIds {
         SocketIds(Permutation::new(key))
     }
 
-    /// Ids that are the same in each run, for simulations and tests.
+    /// Creates socket ids under a key derived from `node`, so that they are the same in each run.
+    /// For simulations and tests.
     pub fn of_number(node: u32) -> SocketIds {
         let digest = sha256(&[&node.to_be_bytes()]);
         SocketIds::new(std::array::from_fn(|at| digest[at]))
     }
 
-    /// The id of a connection: two decimal numbers of 64 bits with a dot between them, which is
-    /// the only form (`^\d+\.\d+$`) that client libraries agree to sign.
+    /// The socket id of a connection: two decimal numbers of 64 bits separated by a dot. Client
+    /// libraries sign ids of this format (`^\d+\.\d+$`) only.
     pub fn write(&self, conn: ConnId) -> String {
         let Slot { index, generation } = conn.slot;
         let place = u128::from(conn.core) << 96 | u128::from(index) << 64 | u128::from(generation);
@@ -44,10 +48,11 @@ impl SocketIds {
         format!("{}.{}", (image >> 64) as u64, image as u64)
     }
 
-    /// The connection that an id names, which may be gone; `None` if it is none of this process.
+    /// The connection that a socket id stands for; the connection may be closed already. `None` if
+    /// the id was not created by this process.
     ///
     /// # Errors
-    /// It has not the form of a socket id.
+    /// The text does not have the format of a socket id.
     pub fn read(&self, text: &str) -> Result<Option<ConnId>, NotASocketId> {
         let digits = |part: &str| !part.is_empty() && part.bytes().all(|it| it.is_ascii_digit());
         let (high, low) = text.split_once('.').ok_or(NotASocketId)?;
@@ -88,7 +93,7 @@ mod tests {
             let id = ids.write(conn);
             assert_eq!(ids.read(&id), Ok(Some(conn)), "{id}");
             assert!(id.len() <= 41, "{id}");
-            // Of another process, or of this one before it was started again.
+            // The socket ids of another process, or of this server before a restart.
             let foreign = SocketIds::of_number(1).read(&id);
             assert_ne!(foreign, Ok(Some(conn)), "{id}");
         }
@@ -98,9 +103,9 @@ mod tests {
         }
     }
 
-    /// Of ids that somebody makes up, one in 65 536 is taken for one of this process at all.
+    /// A made-up id is accepted as an id of this process once in 65 536 times.
     #[test]
-    fn socket_id_that_is_made_up_names_nobody() {
+    fn socket_id_that_is_invented_names_no_connection() {
         let ids = SocketIds::of_number(7);
         let named = (0..10_000).filter(|n| ids.read(&format!("{n}.{n}")) != Ok(None)).count();
         assert!(named < 10, "{named}");
@@ -112,11 +117,12 @@ mod tests {
         let names = (0..1_000_000_u64).map(|n| ids.write(conn(0, (n % 32) as u32, 1 + n / 32)));
         let mut seen = HashSet::with_capacity(1_000_000);
         assert!(names.into_iter().all(|id| seen.insert(id)));
-        // After 24 bits, which is all that completions hold, it is another one, too.
+        // Completions hold 24 bits of the generation, but socket ids differ beyond these bits, too.
         assert_ne!(ids.write(conn(0, 1, 5)), ids.write(conn(0, 1, 5 + (1 << 24))));
     }
 
-    /// Neighbours have nothing in common: each bit of the two numbers changes in half of all cases.
+    /// Neighbouring connections have unrelated ids: each of the 128 bits changes in half of all
+    /// cases.
     #[test]
     fn socket_id_does_not_tell_core_slot_or_count() {
         let ids = SocketIds::of_number(9);
@@ -138,7 +144,7 @@ mod tests {
                     *changes += (differs >> bit & 1) as u32;
                 }
             }
-            // Half of 1000, within 8 times the standard deviation.
+            // Half of 1000, within 8 standard deviations.
             assert!(changes.iter().all(|count| (373..=627).contains(count)), "{changes:?}");
         }
     }

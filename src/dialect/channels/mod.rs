@@ -1,7 +1,9 @@
-//! The engine of protocols that speak of channels: connections, subscriptions, presence, cache
-//! channels, client events, signatures, and the HTTP API that publishes and reads.
+//! The shared engine of all dialects with Pusher-like channels: connections, subscriptions,
+//! presence, cache channels, client events, signatures, and the HTTP API that publishes and
+//! queries.
 //!
-//! It knows no vendor: each one is a [`Vendor`] in a folder of its own.
+//! The engine is independent of the vendor: everything specific to one is in its [`Vendor`]
+//! implementation, which has a folder of its own.
 
 mod api;
 mod batch;
@@ -31,30 +33,34 @@ use std::marker::PhantomData;
 use users::{Silence, Who};
 use vendor::{ChannelKind, ProtocolError, SubscribeRefusal, Vendor, VendorResponse};
 
-/// Answers of error that one connection gets in a second; one more and it is closed.
+/// The maximum number of protocol errors of one connection in a second. The connection is closed at
+/// the next error.
 const ERRORS_PER_SECOND: u8 = 10;
 
-/// Of a client that cannot be asked.
+/// The heartbeat of a client whose protocol version has no ping: the server sends it none.
 const NEVER_ASKED: Heartbeat = Heartbeat { silence_ms: u64::MAX / 4, answer_ms: u64::MAX / 4 };
 
-/// One client.
+/// One client connection.
 #[derive(Debug)]
 pub struct Connection<V> {
     app: u32,
-    /// The second (its low bits) in which errors were counted last, and how many.
+    /// The second in which errors were last counted (its low 16 bits), and the number of errors in
+    /// it.
     error_second: u16,
     errors: u8,
     binaries: u8,
-    /// Client events in the same way.
+    /// The second in which client events were last counted (its low 16 bits), and the number in it.
     client_events_second: u16,
     client_events: u16,
-    /// Subscriptions that it has begun and that its rate has not made up for yet, and the second
-    /// in which that was counted last.
+    /// The fill level of the token bucket that limits the rate of subscriptions, and the second in
+    /// which it was last updated.
     begun: u32,
     begun_second: u32,
-    /// The second by which the client has to authorise itself; 0 when it has or need not.
+    /// The second by which the client must have signed in or joined a channel that is not public; 0
+    /// if it has, or if the application has no such limit.
     authorise_by_s: u32,
-    /// Most clients are nobody in particular, and can be asked for a sign of life.
+    /// State that most clients do not have: a signed-in user, presence channels, an inactivity
+    /// timeout.
     who: Option<Box<Who>>,
     vendor: PhantomData<V>,
 }
@@ -266,7 +272,8 @@ impl<V: Vendor> Dialect for Connection<V> {
     }
 }
 
-/// What a new subscriber is told: that it is one, and what the channel has to give.
+/// Sends the acknowledgement of a subscription, and on a cache channel the cached event or a cache
+/// miss.
 fn push_join_reply<V: Vendor>(context: &mut DialectContext<'_>, name: &str, reply: JoinReply) {
     let data = reply.users.map_or(b"{}".to_vec(), |users| V::roster(&users));
     context.send_text(&V::subscribed(name, &data));
@@ -281,7 +288,8 @@ fn push_join_reply<V: Vendor>(context: &mut DialectContext<'_>, name: &str, repl
     }
 }
 
-/// Closes, with what the vendor says before that.
+/// Closes the connection, after the vendor's error event if it sends one before this close.
+/// `refused` is passed to [`Vendor::before_close`].
 fn end<V: Vendor>(context: &mut DialectContext<'_>, closing: Closing, refused: bool) {
     if context.closing.is_none()
         && let Some(text) = V::before_close(&closing, refused)
@@ -309,7 +317,8 @@ impl<V: Vendor> Connection<V> {
         }
     }
 
-    /// The second by which a client that cannot be asked has to be heard; 0 of one that can be.
+    /// The second by which a client without pings must have sent a message; 0 if the client
+    /// supports pings.
     fn inactive_by_s(&self) -> u32 {
         let silence = self.who.as_ref().and_then(|who| who.silence.as_ref());
         silence.map_or(0, |silence| silence.since_s.saturating_add(silence.max_s))
@@ -321,14 +330,14 @@ impl<V: Vendor> Connection<V> {
         end::<V>(context, closing, tells);
     }
 
-    /// Whether the application wants its clients to hear of this close by an event, too.
+    /// Whether the application's `error_before_close` requests an error event before this close.
     fn tells_closes(&self, context: &DialectContext<'_>, closing: &Closing) -> bool {
         let is_own = (4000..4300).contains(&closing.code);
         is_own && context.env.apps.get(self.app).config.error_before_close
     }
 
-    /// Counts one more client event; false when there are more than `max` in this second, if
-    /// that is not 0.
+    /// Counts a client event. Returns false if there are now more than `max` in this second; `max`
+    /// 0 is no limit.
     fn may_publish_client_event(&mut self, now: Now, max: u16) -> bool {
         let second = (now.ms / 1000) as u16;
         if second != self.client_events_second {
@@ -338,8 +347,9 @@ impl<V: Vendor> Connection<V> {
         max == 0 || self.client_events <= max
     }
 
-    /// Counts one more subscription that is asked for; false when it is beyond what the client may
-    /// begin: as many as it may hold at once, and then so many in each second.
+    /// Counts a requested subscription. Returns false if it exceeds the rate limit, a token bucket:
+    /// a burst of `subscriptions_per_connection` (or `subscriptions_per_s`, if that is greater),
+    /// refilled at `subscriptions_per_s`. A rate of 0 is no limit.
     fn may_subscribe(&mut self, now: Now, limits: &AppLimits) -> bool {
         let rate = u32::from(limits.subscriptions_per_s);
         let second = (now.ms / 1000) as u32;
@@ -354,7 +364,8 @@ impl<V: Vendor> Connection<V> {
         may
     }
 
-    /// Answers a mistake that does not close the connection, up to a bound in each second.
+    /// Reports a protocol error that does not close the connection, as the vendor responds to it.
+    /// More than [`ERRORS_PER_SECOND`] in a second close the connection.
     fn protocol_error(
         &mut self,
         context: &mut DialectContext<'_>,
@@ -370,7 +381,8 @@ impl<V: Vendor> Connection<V> {
         }
     }
 
-    /// Refuses one subscription.
+    /// Refuses a subscription. A missing or wrong signature also closes the connection if the
+    /// application has `bad_signature = "close"`.
     fn refuse(
         &mut self,
         context: &mut DialectContext<'_>,
@@ -404,14 +416,15 @@ impl<V: Vendor> Connection<V> {
     }
 }
 
-/// Counts a message that nothing is done about.
+/// Counts a message that was ignored.
 fn ignored(context: &DialectContext<'_>) {
     if let Some(counters) = context.env.counters.get(usize::from(context.conn.core)) {
         counters.messages_ignored.add(1);
     }
 }
 
-/// The checks on a new connection, the cheapest and least telling first.
+/// Decides whether a new connection is admitted, and returns its application. The checks are
+/// ordered so that the cheapest, and those that reveal the least, come first.
 fn admit<V: Vendor>(context: &DialectContext<'_>, opening: &Opening<'_>) -> Result<u32, Closing> {
     let env = context.env;
     let number = env.app_of_socket(opening.path);
@@ -447,12 +460,13 @@ fn admit<V: Vendor>(context: &DialectContext<'_>, opening: &Opening<'_>) -> Resu
     }
 }
 
-/// The id by which clients and the HTTP API know a connection: [`ids::SocketIds`].
+/// The socket id of a connection, by which clients and the HTTP API know it. See
+/// [`ids::SocketIds`].
 pub fn socket_id(env: &Env, conn: ConnId) -> String {
     env.socket_ids.write(conn)
 }
 
-/// An event with `data`, which subscribers see as a JSON string.
+/// Appends an event. `data` is written as the content of a JSON string.
 pub(super) fn push_event(out: &mut Vec<u8>, event: &str, channel: &str, data: &str) {
     out.extend_from_slice(br#"{"event":""#);
     push_content(out, event);
@@ -479,7 +493,7 @@ mod tests {
     use crate::ws::output::Output;
     use std::sync::Arc;
 
-    /// While another core is asked about members, a client may ask again a bounded number of times.
+    /// The number of roster queries that a client may have pending is limited.
     #[test]
     fn channels_presence_queries_are_bounded() {
         let counters = Arc::new(Counters::default());

@@ -1,4 +1,4 @@
-//! The reading half of the HTTP API: what is known of channels and their users.
+//! The queries of the HTTP API: channels, their attributes, and the users of presence channels.
 
 use super::super::{Answered, DialectContext, Effect, HttpReply};
 use super::vendor::{ChannelKind, Vendor};
@@ -8,7 +8,7 @@ use crate::http::query;
 use crate::hub::{Answer, ChannelInfo, Query};
 use std::borrow::Cow;
 
-/// Attributes that a request may ask for, in any combination.
+/// The channel attributes that a request asks for, in any combination.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Info {
     pub(super) user_count: bool,
@@ -17,7 +17,10 @@ pub(super) struct Info {
 }
 
 impl Info {
-    /// Reads a list such as `user_count,subscription_count`; `Err` names the first unknown one.
+    /// Parses a list such as `user_count,subscription_count`.
+    ///
+    /// # Errors
+    /// The first unknown attribute, cut to 50 characters.
     pub(super) fn read<V: Vendor>(list: &str) -> Result<Info, String> {
         let mut info = Info::default();
         for attribute in list.split(',').map(str::trim).filter(|attribute| !attribute.is_empty()) {
@@ -31,12 +34,12 @@ impl Info {
         Ok(info)
     }
 
-    /// The same with the counts, where they apply.
+    /// These attributes with `user_count` and `subscription_count` added.
     fn with_counts(self) -> Info {
         Info { user_count: true, subscription_count: true, ..self }
     }
 
-    /// The first attribute that channels of this name do not have.
+    /// The first requested attribute that a channel of this name cannot have.
     fn inapplicable<V: Vendor>(self, name: &str) -> Option<&'static str> {
         let presence = channel::kind::<V>(name) == ChannelKind::Presence;
         match self {
@@ -46,7 +49,7 @@ impl Info {
         }
     }
 
-    /// Appends the attributes that apply, each behind a comma.
+    /// Appends the requested attributes that the channel can have, each preceded by a comma.
     pub(super) fn push_applicable<V: Vendor>(
         self,
         out: &mut Vec<u8>,
@@ -81,7 +84,7 @@ fn push_cache(out: &mut Vec<u8>, channel_info: &ChannelInfo) {
     out.extend_from_slice(format!(r#","ttl":{}}}"#, left_ms.div_ceil(1000)).as_bytes());
 }
 
-/// An object of the attributes that apply, without its braces' contents' first comma.
+/// A JSON object with the requested attributes that the channel can have.
 pub(super) fn object<V: Vendor>(info: Info, name: &str, channel_info: &ChannelInfo) -> Vec<u8> {
     let mut members = Vec::new();
     info.push_applicable::<V>(&mut members, name, channel_info);
@@ -95,7 +98,8 @@ pub(super) fn ok(body: Vec<u8>) -> HttpReply {
     HttpReply { status: 200, body: Cow::Owned(body), allow: None }
 }
 
-/// What is for one user, and what the server needs for itself, is no channel to anybody outside.
+/// Whether the channel is internal, such as a user's own channel. The API reports nothing about
+/// internal channels.
 fn is_hidden(name: &str) -> bool {
     name.starts_with('#')
 }
@@ -105,7 +109,7 @@ fn parameter<'q, V: Vendor>(text: &'q str, name: &str) -> Cow<'q, str> {
     query::decode(raw, V::SIGNING.plus()).unwrap_or(Cow::Borrowed(raw))
 }
 
-/// `GET /channels`: the occupied ones.
+/// `GET /channels`: lists the occupied channels.
 pub(super) fn channels<V: Vendor>(
     context: &mut DialectContext<'_>,
     app: u32,
@@ -158,7 +162,7 @@ pub(super) fn channels<V: Vendor>(
     }))
 }
 
-/// `GET /channels/{name}`.
+/// `GET /channels/{name}`: reports the attributes of one channel.
 pub(super) fn channel<V: Vendor>(
     context: &mut DialectContext<'_>,
     app: u32,
@@ -190,13 +194,13 @@ pub(super) fn channel<V: Vendor>(
     }))
 }
 
-/// Why no channel can have this name, where that is said.
+/// Why `name` is not a valid channel name, if the vendor checks names in queries.
 fn bad_name<V: Vendor>(context: &DialectContext<'_>, app: u32, name: &str) -> Option<String> {
     let max = V::name_length(context.env, &context.env.apps.get(app).config);
     V::QUIRKS.checks_names.then(|| channel::check::<V>(name, max).err()).flatten()
 }
 
-/// The facts among the answers to one part.
+/// The channel information in the answer to query `part`; empty if there is no answer.
 pub(super) fn channel_info_of(answers: &[(u16, Answer)], part: u16) -> ChannelInfo {
     let found = answers.iter().find_map(|(other, answer)| match answer {
         Answer::Channel(channel_info) if *other == part => Some(channel_info.clone()),
@@ -205,7 +209,7 @@ pub(super) fn channel_info_of(answers: &[(u16, Answer)], part: u16) -> ChannelIn
     found.unwrap_or_default()
 }
 
-/// `GET /channels/{name}/users`.
+/// `GET /channels/{name}/users`: lists the users of a presence channel.
 pub(super) fn users<V: Vendor>(context: &mut DialectContext<'_>, app: u32, name: &str) -> Answered {
     if let Some(problem) = bad_name::<V>(context, app, name) {
         return refuse::<V>(&problem);

@@ -1,5 +1,5 @@
-//! Signed requests of the HTTP API: `auth_key`, `auth_timestamp`, `auth_version`, `body_md5` and
-//! `auth_signature` in the query.
+//! Verification of signed HTTP API requests, whose query has `auth_key`, `auth_timestamp`,
+//! `auth_version`, `body_md5` and `auth_signature`.
 //!
 //! The signature is the HMAC-SHA256, keyed by the secret of `auth_key`, of
 //!
@@ -7,73 +7,73 @@
 //! METHOD \n path \n k=v&k=v
 //! ```
 //!
-//! with all parameters but the signature sorted by name, names in lower case where the vendor has
-//! it so, values not escaped.
-//! Clients differ in what they escape, in what a `+` is to them, and in whether the path has the
-//! configured prefix; each reading is tried in turn, the usual one first, so that a request of the
-//! usual kind costs one HMAC.
+//! with all parameters except `auth_signature`, sorted by name, their values not escaped. Names are
+//! converted to lower case if the vendor's rules say so. Client libraries differ in what they
+//! escape, in whether `+` is a space, and in whether the signed path includes the configured
+//! prefix. Each such reading is tried in turn, the most likely one first, so that a usual request
+//! costs one HMAC.
 
 use crate::crypto::{HmacKey, constant_time_eq, hex, md5};
 use crate::http::query::{self, PlusSign};
 
-/// A request to verify.
+/// A request whose signature is to be verified.
 #[derive(Clone, Copy, Debug)]
 pub struct Signed<'a> {
     /// The method as received.
     pub method: &'a str,
     /// The path as received.
     pub path: &'a str,
-    /// The configured path prefix, such as `/ws`, or nothing.
+    /// The configured path prefix, such as `/ws`, or empty.
     pub prefix: &'a str,
     /// The query as received, without the `?`.
     pub query: &'a str,
-    /// The body as received: verify before a parser works in place. `None` while only the head is
-    /// there, whose signature covers what the MD5 of the body has to be.
+    /// The body as received. Verify before a parser modifies it in place. `None` if only the head
+    /// has arrived: its signature covers `body_md5`, which the body is compared with later.
     pub body: Option<&'a [u8]>,
 }
 
-/// One key of an application.
+/// One key of an application, with its secret.
 #[derive(Clone, Debug)]
 pub struct AppKey {
-    /// What a client names it by.
+    /// The key as clients send it in `auth_key`.
     pub text: Box<str>,
-    /// Its secret, ready for signing.
+    /// The secret, prepared for HMAC.
     pub secret: HmacKey,
 }
 
 impl AppKey {
-    /// A key and its secret.
+    /// Creates a key from its text and its secret.
     pub fn new(text: &str, secret: &str) -> AppKey {
         AppKey { text: text.into(), secret: HmacKey::new(secret.as_bytes()) }
     }
 }
 
-/// What vendors differ in.
+/// How a vendor's signatures differ.
 #[derive(Clone, Copy, Debug)]
 pub struct SigningRules {
-    /// Whether parameters are signed with their names in lower case.
+    /// Whether parameter names are converted to lower case before signing.
     pub lower_names: bool,
-    /// Whether readings are tried that differ from plain percent-decoding.
+    /// Whether other readings than plain percent-decoding are tried.
     pub lenient: bool,
-    /// Whether a `POST` without a body needs a `body_md5` all the same.
+    /// Whether a `POST` with an empty body must have a `body_md5`, too.
     pub always_md5: bool,
 }
 
 impl SigningRules {
-    /// What a `+` stands for in the values of a query.
+    /// What a `+` in a query value stands for: a space if lenient, else itself.
     pub(super) fn plus(self) -> PlusSign {
         if self.lenient { PlusSign::Space } else { PlusSign::Literal }
     }
 }
 
-/// The rules that take what any library of Pusher Channels sends.
+/// The rules that accept the requests of all Pusher Channels libraries.
 pub const LENIENT: SigningRules =
     SigningRules { lower_names: true, lenient: true, always_md5: false };
 
-/// Why a request is refused.
+/// Why a request's signature is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SignatureError {
-    /// A parameter that must be unique is given twice.
+    /// A parameter that must be unique occurs twice.
     #[error("Parameter {0} given more than once")]
     Repeated(&'static str),
     /// `auth_key` is missing or not a key of this application.
@@ -85,20 +85,20 @@ pub enum SignatureError {
     /// `auth_timestamp` is missing or not a number of seconds.
     #[error("Invalid auth_timestamp: seconds since 1970 are required")]
     Timestamp,
-    /// `auth_timestamp` is too far from our clock, in seconds since 1970.
+    /// `auth_timestamp` differs too much from the server's clock. Times are in seconds since 1970.
     #[error(
         "Timestamp expired: Given timestamp ({given}) not within {tolerance}s of server time \
          ({now})"
     )]
     Expired {
-        /// What the client sent.
+        /// The client's `auth_timestamp`.
         given: u64,
-        /// What our clock says.
+        /// The server's clock.
         now: u64,
-        /// How far apart they may be.
+        /// The largest difference allowed, in seconds.
         tolerance: u64,
     },
-    /// There is a body and no `body_md5`.
+    /// The request has a body and no `body_md5`.
     #[error("body_md5 is required with a body")]
     BodyMd5Missing,
     /// `body_md5` is not the MD5 of the body.
@@ -110,20 +110,21 @@ pub enum SignatureError {
 }
 
 impl SignatureError {
-    /// The status of the answer.
+    /// The HTTP status of the reply: 401.
     pub fn status(self) -> u16 {
         401
     }
 }
 
-/// Verifies `request` against the current `keys` of its application, at `now_unix_s` seconds
-/// since 1970. `tolerance_s` is how far `auth_timestamp` may be from that; with `None` it may be
-/// anything, which lets a recorded request be sent again for ever.
+/// Verifies `request` against the `keys` of its application. `now_unix_s` is the current time in
+/// seconds since 1970. `tolerance_s` is the largest difference between it and `auth_timestamp`, in
+/// seconds; with `None` the timestamp is not checked, so a recorded request can be replayed at any
+/// time.
 ///
 /// # Errors
-/// The first of these that does not hold: the key, the version, the time, that there is a
-/// `body_md5` where there is a body, the signature, the body. The body comes last, because its MD5
-/// is work that a stranger could ask for.
+/// The first check that fails: uniqueness of the parameters, key, version, timestamp, presence of
+/// `body_md5`, signature, body. The body is checked last, so that a client without the secret
+/// cannot make the server hash long bodies.
 pub fn verify(
     request: &Signed<'_>,
     rules: SigningRules,
@@ -169,9 +170,9 @@ fn check_time(given: Option<&[u8]>, now: u64, tolerance: u64) -> Result<(), Sign
     Ok(())
 }
 
-/// A `body_md5` is compared wherever it is given: one SDK sends that of no bytes with a `GET`. Call
-/// after the signature, which covers the `body_md5`, was verified: then only who has the secret can
-/// have a long body hashed.
+/// Compares `body_md5` with the body, even an empty one: one SDK sends the MD5 of an empty body
+/// with a `GET`. Call this after the signature, which covers `body_md5`, was verified, so that only
+/// clients with the secret can make the server hash a long body.
 fn check_body(given: Option<&[u8]>, body: &[u8]) -> Result<(), SignatureError> {
     match given {
         None => Ok(()),
@@ -180,19 +181,19 @@ fn check_body(given: Option<&[u8]>, body: &[u8]) -> Result<(), SignatureError> {
     }
 }
 
-/// How a client may have come from the values it signed to the query it sent.
+/// How a client may have encoded the signed values in the query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reading {
-    /// Escaped, a space as `+`.
+    /// Percent-encoded, with a space as `+`.
     Form,
-    /// Escaped, a space as `%20`, and a `+` left alone.
+    /// Percent-encoded, with a space as `%20`; a `+` is itself.
     Url,
-    /// Not escaped at all.
+    /// Not encoded.
     Raw,
 }
 
 impl Reading {
-    /// The readings that differ for this query, the likeliest first.
+    /// The readings that give different results for this query, the most likely one first.
     fn all(query: &str) -> &'static [Reading] {
         match (query.contains('%'), query.contains('+')) {
             (false, false) => &[Reading::Raw],
@@ -210,19 +211,19 @@ impl Reading {
     }
 }
 
-/// The parameters in one reading.
+/// The query's parameters in one reading.
 struct Form {
-    /// `k=v&k=v` in order of arrival, without the signature.
+    /// `k=v&k=v` without the signature, in the order received until [`Form::sort`] is called.
     text: Vec<u8>,
     pairs: Vec<Pair>,
     signature: Option<Vec<u8>>,
 }
 
-/// Where one parameter lies in the text.
+/// The position of one parameter in the text, as byte offsets.
 #[derive(Clone, Copy)]
 struct Pair {
     start: usize,
-    /// The place of the `=`.
+    /// The offset of the `=`.
     middle: usize,
     end: usize,
 }
@@ -259,7 +260,8 @@ impl Form {
         Ok(form)
     }
 
-    /// Two of these would be one for us and the other for whoever signed.
+    /// Rejects duplicates of the parameters that the server reads: the client could have signed
+    /// with a different one of the two than the server uses.
     fn check_unique(&self) -> Result<(), SignatureError> {
         for name in [AUTH_KEY, AUTH_TIMESTAMP, AUTH_VERSION, BODY_MD5] {
             if self.values(name).nth(1).is_some() {
@@ -282,7 +284,8 @@ impl Form {
         &self.text[pair.start..pair.middle]
     }
 
-    /// Whether the signature is that of this reading, for the path with or without the prefix.
+    /// Whether `auth_signature` is right for this reading, with the path as received, without its
+    /// prefix, or with the prefix added.
     fn is_signed_by(&mut self, key: &AppKey, request: &Signed<'_>) -> bool {
         self.sort();
         let Some(signature) = &self.signature else {
@@ -303,8 +306,8 @@ impl Form {
         }
     }
 
-    /// Puts the text in the order of the names; equal names keep the order of arrival. Clients
-    /// send them in this order as a rule, and then nothing moves.
+    /// Sorts the parameters by name; equal names keep their order. Clients usually send them
+    /// sorted, and then nothing is moved.
     fn sort(&mut self) {
         if self.pairs.is_sorted_by_key(|pair| self.name(pair)) {
             return;
@@ -330,7 +333,7 @@ const AUTH_SIGNATURE: &str = "auth_signature";
 const AUTH_TIMESTAMP: &str = "auth_timestamp";
 const AUTH_VERSION: &str = "auth_version";
 const BODY_MD5: &str = "body_md5";
-/// Parameters of a publish, the signature included.
+/// The number of parameters of a usual publish, with the signature.
 const USUAL_PAIRS: usize = 8;
 
 #[cfg(test)]

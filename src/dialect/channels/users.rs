@@ -1,4 +1,4 @@
-//! Who a client is: the members of presence channels, and users who sign in.
+//! The identity of clients: members of presence channels, and users who sign in.
 
 use super::super::{DialectContext, Effect, freeze_text};
 use super::vendor::{ProtocolError, SubscribeRefusal, USER, Vendor};
@@ -10,55 +10,60 @@ use crate::hub::{JoinRequest, Member, Query};
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-/// Questions about members that one client may have under way.
+/// The maximum number of roster queries that one client may have pending.
 const QUESTIONS: usize = 64;
 
-/// Who a client is, if it has said so.
+/// The part of a connection's state that most clients do not have.
 #[derive(Debug, Default)]
 pub(super) struct Who {
     pub(super) user: Option<User>,
-    /// Its user id in each presence channel.
+    /// The client's user id in each presence channel.
     pub(super) present: HashMap<String, String>,
-    /// The private and presence channels that it is in, where it need not name them.
+    /// The private and presence channels that the client has joined; kept only if the vendor infers
+    /// the channel of client events.
     pub(super) closed: Vec<String>,
-    /// Presence channels of which the members are asked, by the number of the question.
+    /// The presence channels whose roster queries are pending, by the query's number.
     pub(super) asked: HashMap<u16, String>,
     questions: u16,
     pub(super) silence: Option<Silence>,
 }
 
-/// Of a client that cannot be asked for a sign of life: since when it has been silent, and how long
-/// it may be, in seconds.
+/// The inactivity timeout of a client without pings: the second of its last message, and the
+/// longest allowed silence in seconds.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Silence {
     pub(super) since_s: u32,
     pub(super) max_s: u32,
 }
 
-/// A user who has signed in on one connection.
+/// A user who has signed in on this connection.
 #[derive(Debug)]
 pub(super) struct User {
     pub(super) id: String,
-    /// The user's `user_info`, as it was written.
+    /// The `user_info` of the sign-in, as unchanged JSON.
     info: Option<String>,
-    /// Whether the client has asked for the user's channel, and was told that it has it.
+    /// Whether the client has requested a subscription to the user's channel, and whether that was
+    /// acknowledged.
     asked: bool,
     status_reported: bool,
-    /// Subscriptions that it takes and the client has not asked for.
+    /// The number of internal subscriptions, which the client has not requested itself.
     hidden: usize,
-    /// The first answers about the watchlist, as long as some are missing.
+    /// The watchlist's first statuses, while some of them are missing.
     gathering: Option<Box<Gathering>>,
 }
 
-/// A user as `channel_data` or a sign-in describes it.
+/// A user as described by `channel_data` or by a sign-in.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct UserIdentity {
     pub(super) id: String,
     pub(super) info: Option<String>,
 }
 
-/// Reads `channel_data`: `user_id`, a string or a number (whose writing is the id), and
-/// `user_info`, any JSON.
+/// Parses `channel_data`: `user_id`, a string or a number (whose text is the id), and `user_info`,
+/// any JSON.
+///
+/// # Errors
+/// It is not such an object, or it or its `user_id` is too long.
 pub(super) fn identity<V: Vendor>(
     data: &str,
     limits: &AppLimits,
@@ -86,7 +91,7 @@ pub(super) fn identity<V: Vendor>(
     Ok(UserIdentity { id: V::user_id(raw, id).into_owned(), info })
 }
 
-/// What the home of presence channel `name` is asked for.
+/// The join request for presence channel `name`, with the user as a member.
 pub(super) fn join_request<V: Vendor>(
     name: &str,
     who: &UserIdentity,
@@ -107,7 +112,7 @@ pub(super) fn join_request<V: Vendor>(
     JoinRequest { member: Some(Box::new(member)), cached, ..JoinRequest::default() }
 }
 
-/// A user who says who he is.
+/// Executes a sign-in. A wrong signature or invalid `user_data` closes the connection.
 pub(super) fn sign_in<V: Vendor>(
     conn: &mut Connection<V>,
     context: &mut DialectContext<'_>,
@@ -134,7 +139,8 @@ pub(super) fn sign_in<V: Vendor>(
     }
 }
 
-/// What the first sign-in of a connection brings about.
+/// Stores the user of the connection's first sign-in, subscribes the connection to the user's own
+/// channel, and starts its watchlist.
 fn begin<V: Vendor>(
     conn: &mut Connection<V>,
     context: &mut DialectContext<'_>,
@@ -153,7 +159,7 @@ fn begin<V: Vendor>(
         gathering: None,
     };
     conn.who().user = Some(user);
-    // One more than the client may have of its own.
+    // The user's own channel is not counted among the subscriptions of the client.
     let max = app.limits.subscriptions_per_connection + 1;
     context.effects.push(Effect::Join { app: conn.app, name, max, request: None });
     if V::WATCHES && app.watchlist {
@@ -166,8 +172,8 @@ fn begin<V: Vendor>(
     }
 }
 
-/// A user's data must have an `id` that is a string, which client libraries insist on, or an
-/// integer if `numeric`, and one that can stand in a channel's name.
+/// Parses the `user_data` of a sign-in. Its `id` must be a string, as client libraries require, or
+/// with `numeric` an integer; it must be at most `max` bytes and allowed in a channel name.
 fn read_user<V: Vendor>(data: &str, max: usize, numeric: bool) -> Option<UserIdentity> {
     let members = RawMembers::read(data)?;
     let digits = |raw: &str| raw.bytes().all(|byte| byte.is_ascii_digit());
@@ -192,7 +198,7 @@ impl<V: Vendor> Connection<V> {
         self.who.as_mut()?.user.as_mut()
     }
 
-    /// Subscriptions that it has and has not asked for.
+    /// The number of internal subscriptions, which do not count towards the client's limit.
     pub(super) fn hidden(&self) -> usize {
         let user = self.who.as_ref().and_then(|who| who.user.as_ref());
         user.map_or(0, |user| user.hidden)
@@ -212,7 +218,7 @@ impl<V: Vendor> Connection<V> {
         self.user()?.gathering.take().map(|gathering| *gathering)
     }
 
-    /// The client is not in presence channel `name`.
+    /// Forgets that the client is in channel `name`.
     pub(super) fn absent(&mut self, name: &str) {
         if let Some(who) = &mut self.who {
             who.present.remove(name);
@@ -220,7 +226,8 @@ impl<V: Vendor> Connection<V> {
         }
     }
 
-    /// Asks for the members of a presence channel that the client is in.
+    /// Queries the members of a presence channel that the client is in, to acknowledge its repeated
+    /// subscription.
     pub(super) fn ask_roster(&mut self, context: &mut DialectContext<'_>, name: &str) {
         let app = self.app;
         let who = self.who();
@@ -234,7 +241,7 @@ impl<V: Vendor> Connection<V> {
         context.effects.push(Effect::Ask { query, part });
     }
 
-    /// The one private or presence channel that the client is in.
+    /// The private or presence channel that the client is in, if it is in exactly one.
     pub(super) fn only_channel(&self) -> Option<&str> {
         match &self.who.as_ref()?.closed[..] {
             [name] => Some(name),
@@ -242,14 +249,14 @@ impl<V: Vendor> Connection<V> {
         }
     }
 
-    /// The user who has signed in, as a presence channel shows it.
+    /// The signed-in user as a member of a presence channel.
     pub(super) fn signed_in_identity(&self) -> Option<UserIdentity> {
         let user = self.who.as_ref()?.user.as_ref()?;
         Some(UserIdentity { id: user.id.clone(), info: user.info.clone() })
     }
 
-    /// A subscription to a user's own channel, which begins with the sign-in: true if it is its
-    /// user's.
+    /// Handles a client's subscription to a user's own channel, which was joined at the sign-in.
+    /// Returns false if it is another user's.
     pub(super) fn ask_for_user_channel(&mut self, name: &str) -> bool {
         match self.user() {
             Some(user) if name.strip_prefix(USER) == Some(&*user.id) => {
@@ -260,7 +267,8 @@ impl<V: Vendor> Connection<V> {
         }
     }
 
-    /// The user's channel has been joined or asked for: whether to tell the client, once.
+    /// Whether to acknowledge the subscription to the user's own channel now: the client has
+    /// requested it, and it was not acknowledged before.
     pub(super) fn user_channel_joined(&mut self) -> bool {
         match self.user() {
             Some(user) => user.asked && !std::mem::replace(&mut user.status_reported, user.asked),

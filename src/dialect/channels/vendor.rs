@@ -1,7 +1,8 @@
-//! What distinguishes the vendors of channels: words, codes, paths and choices.
+//! The differences between vendors with Pusher-like channels: message texts, close codes, paths and
+//! quirks.
 //!
-//! All of it is known when the engine is compiled for a vendor, so nothing is looked up when a
-//! message comes.
+//! All of it is known at compile time, since the engine is generic over [`Vendor`], so nothing is
+//! looked up when a message arrives.
 
 use super::super::{Closing, Env, Heartbeat, Opening};
 use super::signature;
@@ -12,124 +13,129 @@ use crate::hub::Users;
 use std::borrow::Cow;
 use std::fmt::Debug;
 
-/// One vendor of channels.
+/// A vendor whose channels work as Pusher's do.
 pub trait Vendor: Debug + 'static {
-    /// The names of what clients say.
+    /// The event names of client commands.
     const SAYINGS: EventNames;
-    /// What the beginnings of channel names mean, and whether the last event is kept. Longest
-    /// first; the dash belongs to the prefix, so that `privateer` is public.
+    /// Channel name prefixes: the prefix, the channel kind, and whether it is a cache channel. The
+    /// longest come first. The dash is part of the prefix, so that `privateer` is a public channel.
     const PREFIXES: &'static [(&'static str, ChannelKind, bool)];
-    /// Beginnings of event names that are the server's own.
+    /// Event name prefixes that are reserved for the server.
     const OWN_EVENTS: [&'static str; 2];
-    /// Why connections are closed.
+    /// The close codes with their reasons.
     const CODES: Codes;
-    /// The close of a connection that the process has no room for.
+    /// The close of a new connection when the process is overloaded.
     const OVERLOADED: Closing = Closing::new(4100, "Over capacity: the server is overloaded");
-    /// The close of a client that has been silent and cannot be asked for a sign of life.
+    /// The close of a client without pings after its inactivity timeout.
     const INACTIVE: Closing = Closing::new(4202, "Closed after inactivity");
-    /// Whether users are told which users of their watchlist come and go, where an application
-    /// wants it.
+    /// Whether watchlists are supported: users are notified when users of their watchlist come
+    /// online or go offline. An application must enable them, too.
     const WATCHES: bool = false;
-    /// How requests of the HTTP API are signed.
+    /// How HTTP API requests are signed.
     const SIGNING: signature::SigningRules;
-    /// What the vendor has chosen where others chose otherwise.
+    /// Protocol details in which this vendor differs from others.
     const QUIRKS: Quirks;
-    /// Asks a client for a sign of life, if the vendor has such a message.
+    /// The application-level ping message, if the vendor has one.
     const PING: Option<&'static [u8]>;
-    /// The answer to a client that asks.
+    /// The application-level pong message.
     const PONG: &'static [u8];
 
     // --- connections ---
 
-    /// Checks what is the vendor's own in the request for a new connection.
+    /// Checks the vendor-specific part of the request for a new connection, such as the protocol
+    /// version.
     ///
     /// # Errors
-    /// The close that refuses it.
+    /// The close that refuses the connection.
     fn check_opening(env: &Env, opening: &Opening<'_>) -> Result<(), Closing>;
 
-    /// Seconds of silence after which a client is closed that cannot be asked for a sign of life; 0
-    /// if it can be.
+    /// The inactivity timeout in seconds of a client whose protocol version has no ping; 0 if it
+    /// has.
     fn inactivity_s(_env: &Env, _opening: &Opening<'_>) -> u64 {
         0
     }
 
-    /// How long the peer may be silent.
+    /// How long the client may be silent before a ping, and how long it may take to answer.
     fn heartbeat(env: &Env, app: &config::AppConfig) -> Heartbeat;
 
-    /// The first message of a connection.
+    /// The first message of a connection, which has its socket id.
     fn established(env: &Env, app: &config::AppConfig, socket_id: &str) -> String;
 
-    /// The close for a reason of the session's own, which has a code of RFC 6455.
+    /// Translates a close of the session, which has a code of RFC 6455, to the vendor's code.
     fn translate(closing: Closing) -> Closing {
         closing
     }
 
-    /// What is said before a close, if anything. `refused` is whether the connection was never
-    /// admitted, or by who it says it is.
+    /// The error event sent before a close, if there is one. `refused` is true if the connection
+    /// was not admitted, if a sign-in or a signature was refused, or if the application has
+    /// `error_before_close`.
     fn before_close(closing: &Closing, refused: bool) -> Option<Vec<u8>>;
 
-    /// What is done about a mistake that the connection survives.
+    /// The response to a protocol error that does not close the connection.
     fn protocol_error(protocol_error: &ProtocolError<'_>) -> VendorResponse;
 
     // --- subscriptions ---
 
-    /// The acknowledgement of a subscription; `data` is JSON, `{}` but on presence channels.
+    /// The acknowledgement of a subscription. `data` is JSON: the roster on presence channels, else
+    /// `{}`.
     fn subscribed(name: &str, data: &[u8]) -> Vec<u8>;
 
-    /// The answer to a subscription that is refused.
+    /// The message that refuses a subscription.
     fn refused(name: &str, refusal: &SubscribeRefusal<'_>) -> Vec<u8>;
 
     /// Whether a subscription that the connection already has is acknowledged again.
     fn again(app: &config::AppConfig) -> bool;
 
-    /// Whether a client's event that names no channel goes to the one private or presence channel
-    /// that the client is in, if it is in one only.
+    /// Whether a client event without a channel is published on the private or presence channel
+    /// that the client is in, if it is in exactly one.
     fn infers_channel(_env: &Env) -> bool {
         false
     }
 
-    /// Bytes that a channel's name may have.
+    /// The maximum length of a channel name, in bytes.
     fn name_length(_env: &Env, app: &config::AppConfig) -> usize {
         app.limits.channel_name_length
     }
 
-    /// A user id of a presence channel as the hub has it: `raw` is its JSON, `text` its content if
-    /// that is a string.
+    /// A presence channel's user id in the form that the hub keeps: `raw` is its JSON, and `text`
+    /// its content if it is a string, else the same as `raw`.
     fn user_id<'i>(raw: &'i str, text: Cow<'i, str>) -> Cow<'i, str>;
 
-    /// The members of a presence channel, as the data of its acknowledgement.
+    /// The members of a presence channel, as JSON data of the acknowledgement.
     fn roster(users: &Users) -> Vec<u8>;
 
-    /// Tells the others of a presence channel that a user has come.
+    /// Appends the event that notifies the members of a presence channel of a new member.
     fn push_member_added(out: &mut Vec<u8>, name: &str, id: &str, info: Option<&str>);
 
-    /// Tells the others of a presence channel that a user has left.
+    /// Appends the event that notifies the members of a presence channel that a member has left.
     fn push_member_removed(out: &mut Vec<u8>, name: &str, id: &str);
 
-    /// Tells the subscribers of a channel how many they are; whether the vendor does.
+    /// Appends the event that reports a channel's number of subscriptions. Returns false if the
+    /// vendor has no such event.
     fn push_count(_out: &mut Vec<u8>, _name: &str, _count: u64) -> bool {
         false
     }
 
-    /// Says that a cache channel has nothing to give, where there are such channels.
+    /// The message that a cache channel has no cached event. Empty if the vendor has no cache
+    /// channels.
     fn cache_miss(_name: &str) -> Vec<u8> {
         Vec::new()
     }
 
-    /// The acknowledgement of a sign-in, where users sign in.
+    /// The acknowledgement of a sign-in. Empty if the vendor has no sign-in.
     fn signed_in(_user_data: &str) -> Vec<u8> {
         Vec::new()
     }
 
-    /// Tells a user which users of the watchlist are there now and which are not, if the vendor
-    /// does.
+    /// The message with the users of a watchlist who are online and who are offline, if the vendor
+    /// has watchlists.
     fn watchlist(_online: &[&str], _offline: &[&str]) -> Option<Vec<u8>> {
         None
     }
 
     // --- events ---
 
-    /// An event from a client: `data` is raw JSON, or absent as it was.
+    /// Appends a client event. `data` is raw JSON, or `None` if the client sent none.
     fn push_client_event(
         out: &mut Vec<u8>,
         event: &str,
@@ -138,94 +144,96 @@ pub trait Vendor: Debug + 'static {
         user_id: Option<&str>,
     );
 
-    /// The data of an event as subscribers get it, of a request's `data`: the content of a string,
-    /// or what is not one, written out.
+    /// The data of a published event as subscribers get it. `data` is the content of a JSON string,
+    /// or any other JSON value serialized; `_is_string` says which.
     fn event_data(data: Cow<'_, str>, _is_string: bool) -> Cow<'_, str> {
         data
     }
 
     // --- the HTTP API ---
 
-    /// Events that one batch may have.
+    /// The maximum number of events in a batch.
     fn batch_events(_env: &Env, app: &config::AppConfig) -> usize {
         app.limits.batch_events
     }
 
-    /// The id of a user of a presence channel, for who asks.
+    /// Appends a user id of a presence channel to a reply of the HTTP API.
     fn push_user_id(out: &mut Vec<u8>, id: &str) {
         push_string(out, id);
     }
 
-    /// What a path below the application's names.
+    /// What a path below the application's refers to; `None` if the API has no such path.
     fn target(path: &str) -> Option<Target<'_>>;
 
-    /// The body of an answer that is an error.
+    /// The body of an error reply.
     fn api_error(status: u16, message: &str) -> Vec<u8>;
 }
 
-/// What one vendor has chosen where others chose otherwise.
+/// Protocol details in which a vendor differs from others.
 #[derive(Clone, Copy, Debug)]
 pub struct Quirks {
-    /// Binary messages, which the protocol does not have, that are mistakes before the close.
+    /// The number of binary messages that are answered as protocol errors before the connection is
+    /// closed. The protocol has no binary messages.
     pub binary_messages: u8,
-    /// Whether refused subscriptions count among the mistakes that a second may have.
+    /// Whether refused subscriptions count towards the limit of errors per second.
     pub refusals_count: bool,
-    /// Whether a path that names no application is refused before the WebSocket is one.
+    /// Whether a path without an application is refused with status 404 before the WebSocket
+    /// upgrade.
     pub refuses_paths_early: bool,
-    /// Whether a batch may be the array of events itself.
+    /// Whether the body of a batch may be the array of events itself.
     pub bare_batch: bool,
-    /// Whether a publish may ask about its channels.
+    /// Whether a publish may request attributes of its channels by `info`.
     pub publish_asks: bool,
-    /// Whether the API refuses questions about names that no channel can have.
+    /// Whether queries of the API refuse invalid channel names.
     pub checks_names: bool,
-    /// The status for a request that another application has signed; 401 is that of any other one
-    /// that is not signed.
+    /// The HTTP status of the reply to a request that another application has signed; 401 treats it
+    /// as a request with any other wrong key.
     pub foreign_key: u16,
 }
 
-/// What is done about a mistake that the connection survives.
+/// The response to a protocol error that does not close the connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum VendorResponse {
-    /// It is answered, and counts among those that a second may have.
+    /// Sends this message, and counts towards the limit of errors per second.
     Say(Vec<u8>),
-    /// It is not, but counts.
+    /// Sends nothing, and counts towards the limit of errors per second.
     Count,
-    /// It is neither.
+    /// Sends nothing, and does not count towards the limit.
     Ignore,
 }
 
-/// The names of what clients say.
+/// The event names of client commands.
 #[derive(Clone, Copy, Debug)]
 pub struct EventNames {
-    /// Asks us for a sign of life.
+    /// A ping by the client.
     pub ping: &'static str,
-    /// The answer to our asking.
+    /// The client's answer to the server's ping.
     pub pong: &'static str,
-    /// Begins a subscription.
+    /// Subscribes to a channel.
     pub subscribe: &'static str,
-    /// Ends one.
+    /// Unsubscribes from a channel.
     pub unsubscribe: &'static str,
-    /// Says who the user is; empty where users do not.
+    /// Signs a user in; empty if the vendor has no sign-in.
     pub sign_in: &'static str,
 }
 
-/// What a channel's name says about it.
+/// The kind of a channel, by its name's prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChannelKind {
-    /// Anyone may subscribe.
+    /// Anybody may subscribe.
     Public,
-    /// Subscribing needs a signature.
+    /// A subscription needs a signature.
     Private,
-    /// As private; what is published is opaque to the server.
+    /// As private; the server cannot read the events, which publishers encrypt.
     Encrypted,
-    /// As private, and its members know of each other.
+    /// As private, and the members know of each other.
     Presence,
-    /// What is sent to one user who has signed in.
+    /// The channel of one signed-in user, to which events for that user are published.
     User,
 }
 
-/// Close codes, with the text that goes with each. 4000 to 4099: do not come back; 4100 to 4199:
-/// come back after a while; 4200 to 4299: come back at once.
+/// The close codes with their reasons. By the code a client decides whether to reconnect: 4000 to
+/// 4099 not at all, 4100 to 4199 after a delay, 4200 to 4299 immediately.
 #[derive(Clone, Debug)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct Codes {
@@ -242,111 +250,112 @@ pub struct Codes {
     pub too_many_errors: Closing,
     pub draining: Closing,
     pub silent: Closing,
-    /// With the code that the application chooses.
+    /// The reason of a termination by the API; the code is the application's
+    /// `terminate_close_code`.
     pub terminated: &'static str,
 }
 
-/// What a client has done wrong that its connection survives.
+/// A client's protocol error that does not close its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProtocolError<'m> {
-    /// A message that is not JSON.
+    /// The message is not JSON.
     NotJson,
-    /// A message that is not an object with an event.
+    /// The message is not an object with an `event`.
     NotAnObject,
-    /// A command without data.
+    /// The command has no `data`.
     NoData,
-    /// A command whose data is not an object.
+    /// The `data` of a command is not an object.
     DataNotAnObject,
-    /// A command that names no channel.
+    /// The command names no channel.
     NoChannel,
-    /// A sign-in without its members.
+    /// The sign-in lacks `auth` or `user_data`.
     NoSignIn,
-    /// An event that there is no such command for.
+    /// The event's name is no known command.
     Unsupported(&'m str),
-    /// A binary message.
+    /// The message is binary.
     Binary,
-    /// A subscription that the connection has already.
+    /// The connection is already subscribed to this channel.
     Subscribed(&'m str),
-    /// An event on a channel to which it is not subscribed.
+    /// The connection is not subscribed to this channel, on which it sent a client event.
     NotSubscribed(&'m str),
-    /// A second sign-in as somebody else.
+    /// The connection has already signed in as another user.
     SignedIn,
-    /// A watchlist of more users than this, of which the first ones count.
+    /// The watchlist has more users than this limit; only the first ones are used.
     LongWatchlist(usize),
-    /// A client's event, and the channel that it names.
+    /// The client event is refused; with the channel that it names.
     Event(BadEvent, Option<&'m str>),
 }
 
-/// Why a client's event is not passed on.
+/// Why a client event is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadEvent {
-    /// The application does not have them.
+    /// The application has client events disabled.
     Off,
     /// It names no channel.
     NoChannel,
     /// Its name is too long.
     LongName,
-    /// Its channel is neither a private nor a presence one.
+    /// Its channel is neither a private nor a presence channel.
     Public,
     /// Its data is too long.
     LongData,
-    /// It is one too many in a second.
+    /// It exceeds the limit of client events per second.
     TooMany,
 }
 
 /// Why a subscription is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SubscribeRefusal<'r> {
-    /// The name cannot be a channel's.
+    /// The channel name is invalid; with the problem as text.
     Name(&'r str),
-    /// The channel is a user's, and of another user.
+    /// The channel is another user's own channel, or nobody has signed in.
     User,
     /// The signature is missing or wrong.
     Signature,
-    /// What the channel is to show of the user will not do.
+    /// The member's `channel_data` is missing or invalid; with the problem as text.
     Member(&'r str),
-    /// It is longer than it may be.
+    /// The member's `channel_data` or `user_id` is too long; with the problem as text.
     Large(&'r str),
-    /// The connection has begun so many subscriptions in a second that this one is beyond its rate,
-    /// which is this many.
+    /// The connection exceeds the rate limit of this many subscriptions per second.
     TooMany(u16),
-    /// The connection holds this many subscriptions, and may not hold more.
+    /// The connection has reached its limit of this many subscriptions.
     SubscriptionLimit(usize),
-    /// The channel has this many members, and may not have more.
+    /// The presence channel has reached its limit of this many members.
     ChannelFull(usize),
-    /// The application may have this many channels, and has no room for a new one.
+    /// The application has reached its limit of this many channels, and the channel would be a new
+    /// one.
     NoRoom(usize),
 }
 
-/// What a path of the HTTP API names.
+/// What a path of the HTTP API refers to.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Target<'p> {
-    /// One event.
+    /// Publish one event.
     Events,
-    /// Several events.
+    /// Publish a batch of events.
     Batch,
-    /// The occupied channels.
+    /// Query the occupied channels.
     Channels,
-    /// One channel.
+    /// Query this channel.
     Channel(Cow<'p, str>),
-    /// The users of a presence channel.
+    /// Query the users of this presence channel.
     Users(Cow<'p, str>),
-    /// One event for a user who has signed in.
+    /// Publish an event to this signed-in user.
     ToUser(Cow<'p, str>),
-    /// The end of a user's connections.
+    /// Close the connections of this signed-in user.
     Terminate(Cow<'p, str>),
 }
 
-/// How the name of a user's channel begins.
+/// The name prefix of a user's own channel.
 pub const USER: &str = "#server-to-user-";
 
-/// One segment of a path, if it stands for something.
+/// Decodes a path segment; `None` if it is malformed or empty.
 pub fn decoded(segment: &str) -> Option<Cow<'_, str>> {
     query::decode(segment, PlusSign::Literal).filter(|text| !text.is_empty())
 }
 
 impl SubscribeRefusal<'_> {
-    /// In words for people.
+    /// The reason as text for people.
     pub fn text(&self, name: &str) -> Cow<'_, str> {
         match self {
             SubscribeRefusal::Name(problem)

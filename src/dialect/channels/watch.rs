@@ -1,8 +1,10 @@
-//! Watchlists: which of the users whom a user watches are there, and who of them comes and goes.
+//! Watchlists: report which of the watched users are online, and when they come online or go
+//! offline.
 //!
-//! Each user who has signed in is a member of a channel that no client can name; who watches that
-//! user is a subscriber of it, and no member. So a user comes with the first connection and goes
-//! with the last one, over all cores, as members of presence channels do.
+//! Each signed-in user is a member of an internal channel, which no client can name. The watchers
+//! of a user subscribe to this channel without being members. So a user comes online with the first
+//! connection and goes offline with the last one, on all cores, as a member of a presence channel
+//! does.
 
 use super::super::{DialectContext, Effect, JoinOutcome};
 use super::vendor::{ProtocolError, Vendor};
@@ -12,23 +14,25 @@ use crate::hub::{DialectMessage, JoinRequest, Member, MemberChange};
 use serde_json::value::RawValue;
 use std::sync::Arc;
 
-/// How the name of such a channel begins.
+/// The name prefix of the internal channels.
 pub(super) const WATCHED: &str = "#watch-";
 
-/// What watchers are told of a user.
+/// A user's new status, as a message to the watchers' connections.
 struct Moved {
     id: String,
     online: bool,
 }
 
-/// The first answers about a whole watchlist, which its watcher gets at once.
+/// The first statuses of a watchlist, which are collected so that the watcher gets them in one
+/// message.
 #[derive(Debug)]
 pub(super) struct Gathering {
-    /// Each user, in the order of the list, and whether that user is there, as far as is known.
+    /// The users in the order of the list, and whether each is online; `None` if not known yet.
     users: Vec<(String, Option<bool>)>,
 }
 
-/// The users of a watchlist that can be watched, each once, and whether it was too long.
+/// Parses a watchlist. Returns the valid user ids without duplicates, up to the limit
+/// `watchlist_length`, and whether the list was longer.
 pub(super) fn read<V: Vendor>(list: &str, limits: &AppLimits) -> (Vec<String>, bool) {
     let Ok(entries) = serde_json::from_str::<Vec<&RawValue>>(list) else {
         return (Vec::new(), false);
@@ -36,7 +40,7 @@ pub(super) fn read<V: Vendor>(list: &str, limits: &AppLimits) -> (Vec<String>, b
     let max = limits.watchlist_length;
     let mut users: Vec<String> = Vec::new();
     for entry in entries.iter().take(max) {
-        // What can be no user's id is nobody who could come.
+        // An entry that is not a valid user id is skipped.
         let Ok(id) = serde_json::from_str::<String>(entry.get()) else { continue };
         if channel::check::<V>(&id, limits.user_id_length).is_ok() && !users.contains(&id) {
             users.push(id);
@@ -45,8 +49,8 @@ pub(super) fn read<V: Vendor>(list: &str, limits: &AppLimits) -> (Vec<String>, b
     (users, entries.len() > max)
 }
 
-/// Makes the user who has just signed in one who can be watched, and who watches `list`. Gives the
-/// subscriptions that this takes.
+/// Makes the signed-in user `id` a member of its internal channel, and subscribes the connection to
+/// those of the users in `list`. Returns the number of these subscriptions.
 pub(super) fn begin<V: Vendor>(
     conn: &mut Connection<V>,
     context: &mut DialectContext<'_>,
@@ -61,7 +65,8 @@ pub(super) fn begin<V: Vendor>(
     let others = users.iter().filter(|user| *user != id);
     let names: Vec<String> = others.map(|user| format!("{WATCHED}{user}")).collect();
     let hidden = names.len() + 1;
-    // Beside the subscriptions of its own, the client has the user's channel and these.
+    // The internal subscriptions, and the one to the user's own channel, are not counted among the
+    // subscriptions of the client.
     let max = limits.subscriptions_per_connection + 1 + hidden;
     let app = conn.app;
     let member = Some(Box::new(member(id)));
@@ -86,7 +91,7 @@ fn member(id: &str) -> Member {
     Member { id: id.into(), info: None, added: change(true), removed: change(false), max: 0 }
 }
 
-/// Takes the answer to one of the subscriptions.
+/// Handles the result of a subscription to the internal channel of `user`.
 pub(super) fn joined<V: Vendor>(
     conn: &mut Connection<V>,
     context: &mut DialectContext<'_>,
@@ -110,7 +115,7 @@ pub(super) fn joined<V: Vendor>(
     send::<V>(context, &of(true), &of(false));
 }
 
-/// Takes what a watched user does.
+/// Handles the new status of a watched user.
 pub(super) fn on_message<V: Vendor>(
     conn: &mut Connection<V>,
     context: &mut DialectContext<'_>,

@@ -1,4 +1,4 @@
-//! Webhooks: what happened to a channel, in the vendor's words.
+//! Webhooks of Pusher Channels: channel events as JSON, the request body, and its signature.
 
 use super::super::channels::channel;
 use super::super::channels::vendor::ChannelKind;
@@ -8,13 +8,14 @@ use crate::config::{AppConfig, HookEvent};
 use crate::crypto::{self, HmacKey};
 use crate::hub::{ChannelEvent, ChannelEventKind, ClientEvent, EventMask};
 
-/// The header fields of a request that say which key has signed it, and its signature.
+/// The header field with the key that signed the webhook request.
 pub const KEY_FIELD: &str = "x-pusher-key";
-/// See [`KEY_FIELD`].
+/// The header field with the signature of the webhook request.
 pub const SIGNATURE_FIELD: &str = "x-pusher-signature";
 
-/// What an application's webhooks need to be told. Who comes back soon is not reported at all, so
-/// leaving and coming are always looked at together.
+/// The channel events that an application's webhooks need. Occupied and vacated are always
+/// requested together, and so are member added and member removed, because an event and its
+/// opposite that follow each other within a short time cancel each other out.
 pub fn mask(app: &AppConfig) -> EventMask {
     use HookEvent as Event;
     let wants = |event| app.webhooks.iter().any(|hook| hook.wants(event));
@@ -29,7 +30,7 @@ pub fn mask(app: &AppConfig) -> EventMask {
     wanted.fold(EventMask::NONE, |all, (_, mask)| all | mask)
 }
 
-/// One event as JSON, if there is one for this notice.
+/// A channel event as JSON, with its type; `None` if Pusher Channels has no such event.
 pub fn event(notice: &ChannelEvent) -> Option<(HookEvent, Vec<u8>)> {
     let (kind, name) = match &notice.what {
         ChannelEventKind::Occupied => (HookEvent::ChannelOccupied, "channel_occupied"),
@@ -37,7 +38,8 @@ pub fn event(notice: &ChannelEvent) -> Option<(HookEvent, Vec<u8>)> {
         ChannelEventKind::MemberAdded(_) => (HookEvent::MemberAdded, "member_added"),
         ChannelEventKind::MemberRemoved(_) => (HookEvent::MemberRemoved, "member_removed"),
         ChannelEventKind::CacheMiss => (HookEvent::CacheMiss, "cache_miss"),
-        // Of presence channels users are counted, and by their own events.
+        // Presence channels have no subscription counts; their members are reported by events of
+        // their own.
         ChannelEventKind::Count(_)
             if channel::kind::<Pusher>(&notice.channel) == ChannelKind::Presence =>
         {
@@ -89,7 +91,7 @@ fn push_member(out: &mut Vec<u8>, name: &str, value: &str) {
     push_string(out, value);
 }
 
-/// The body of a request with these events.
+/// The body of a webhook request with these events. `time_ms` is in milliseconds since 1970.
 pub fn body(time_ms: u64, events: &[&[u8]]) -> Vec<u8> {
     let mut out = format!(r#"{{"time_ms":{time_ms},"events":["#).into_bytes();
     for (at, event) in events.iter().enumerate() {
@@ -102,7 +104,7 @@ pub fn body(time_ms: u64, events: &[&[u8]]) -> Vec<u8> {
     out
 }
 
-/// The signature of a body.
+/// The signature of a webhook body: its HMAC-SHA256 in hexadecimal digits.
 pub fn signature(secret: &HmacKey, body: &[u8]) -> String {
     let hex: [u8; 64] = crypto::hex(&secret.sign(&[body]));
     String::from_utf8_lossy(&hex).into_owned()

@@ -1,15 +1,15 @@
-//! The vendor's words: every message that goes out, as JSON text.
+//! The server's messages in the Pusher Channels protocol, as JSON text.
 
 use super::super::channels::push_event;
 use crate::codec::json::{push_content, push_string};
 use crate::hub::Users;
 
-/// Asks a client for a sign of life.
+/// The server's application-level ping.
 pub(super) const PING: &[u8] = br#"{"event":"pusher:ping","data":{}}"#;
-/// The answer to a client that asks.
+/// The answer to a client's ping.
 pub(super) const PONG: &[u8] = br#"{"event":"pusher:pong","data":{}}"#;
 
-/// Kinds of a refused subscription.
+/// The values of `type` in a `pusher:subscription_error`.
 pub(super) const AUTH: &str = "AuthError";
 pub(super) const LIMIT: &str = "LimitReached";
 
@@ -19,8 +19,8 @@ pub(super) fn established(socket_id: &str, activity_timeout_s: u64) -> String {
     )
 }
 
-/// An error, of a client's event with the channel that it names: so listeners of that channel hear
-/// of it, too.
+/// An error event. The error of a client event has that event's `channel`, so that the client's
+/// listeners on the channel receive it, too.
 pub(super) fn error(code: Option<u16>, message: &str, channel: Option<&str>) -> Vec<u8> {
     let mut out = br#"{"event":"pusher:error","#.to_vec();
     if let Some(channel) = channel {
@@ -39,18 +39,19 @@ pub(super) fn error(code: Option<u16>, message: &str, channel: Option<&str>) -> 
     out
 }
 
-/// The acknowledgement of a subscription; `data` is JSON, `{}` but on presence channels.
+/// The acknowledgement of a subscription. `data` is JSON: the roster on presence channels, else
+/// `{}`.
 pub(super) fn subscribed(name: &str, data: &[u8]) -> Vec<u8> {
     let mut out = br#"{"event":"pusher_internal:subscription_succeeded","channel":"#.to_vec();
     push_string(&mut out, name);
     out.extend_from_slice(br#","data":""#);
-    // What was built of UTF-8 is UTF-8.
+    // `data` is made of UTF-8 parts, so this cannot fail.
     push_content(&mut out, str::from_utf8(data).unwrap_or("{}"));
     out.extend_from_slice(br#""}"#);
     out
 }
 
-/// The members of a presence channel, as the data of its acknowledgement.
+/// The members of a presence channel, as JSON data of the acknowledgement.
 pub(super) fn roster(users: &Users) -> Vec<u8> {
     let mut out = br#"{"presence":{"ids":["#.to_vec();
     for (at, (id, _)) in users.iter().enumerate() {
@@ -72,7 +73,7 @@ pub(super) fn roster(users: &Users) -> Vec<u8> {
     out
 }
 
-/// Tells the others of a presence channel that a user has come.
+/// Appends the event that notifies the members of a presence channel of a new member.
 pub(super) fn push_member_added(out: &mut Vec<u8>, name: &str, id: &str, info: Option<&str>) {
     let mut data = br#"{"user_id":"#.to_vec();
     push_string(&mut data, id);
@@ -82,7 +83,7 @@ pub(super) fn push_member_added(out: &mut Vec<u8>, name: &str, id: &str, info: O
     push_event(out, "pusher_internal:member_added", name, str::from_utf8(&data).unwrap_or("{}"));
 }
 
-/// Tells the others of a presence channel that a user has left.
+/// Appends the event that notifies the members of a presence channel that a member has left.
 pub(super) fn push_member_removed(out: &mut Vec<u8>, name: &str, id: &str) {
     let mut data = br#"{"user_id":"#.to_vec();
     push_string(&mut data, id);
@@ -90,13 +91,13 @@ pub(super) fn push_member_removed(out: &mut Vec<u8>, name: &str, id: &str) {
     push_event(out, "pusher_internal:member_removed", name, str::from_utf8(&data).unwrap_or("{}"));
 }
 
-/// Tells the subscribers of a channel how many they are.
+/// Appends the event that reports a channel's number of subscriptions.
 pub(super) fn push_count(out: &mut Vec<u8>, name: &str, count: u64) {
     let data = format!(r#"{{"subscription_count":{count}}}"#);
     push_event(out, "pusher_internal:subscription_count", name, &data);
 }
 
-/// Says that a cache channel has nothing to give.
+/// The message that a cache channel has no cached event.
 pub(super) fn cache_miss(name: &str) -> Vec<u8> {
     let mut out = Vec::new();
     push_event(&mut out, "pusher:cache_miss", name, "{}");
@@ -111,7 +112,7 @@ pub(super) fn signed_in(user_data: &str) -> Vec<u8> {
     out
 }
 
-/// Which users of a watchlist are there and which are not; an empty list is left out.
+/// The users of a watchlist who are online and who are offline. An empty list is left out.
 pub(super) fn watchlist(online: &[&str], offline: &[&str]) -> Vec<u8> {
     let mut data = br#"{"events":["#.to_vec();
     let lists = [("online", online), ("offline", offline)];
@@ -135,7 +136,7 @@ pub(super) fn watchlist(online: &[&str], offline: &[&str]) -> Vec<u8> {
     out
 }
 
-/// An event from a client: `data` is raw JSON, or absent as it was.
+/// Appends a client event. `data` is raw JSON, or `None` if the client sent none.
 pub(super) fn push_client_event(
     out: &mut Vec<u8>,
     event: &str,

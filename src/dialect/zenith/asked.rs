@@ -1,8 +1,8 @@
-//! What one back end is asked and has not answered, and how much of that each client may have.
+//! The calls that one back end has not answered, and the share of each client in them.
 //!
-//! A back end is not closed because clients ask much: the question that would be too much is
-//! answered with an error, and only the client that asks it is told so. A client may have twice
-//! what it leaves free, and an eighth of the room is for clients of which next to nothing waits.
+//! A back end is not closed because clients call it too often: a call that exceeds a limit fails
+//! with an error that goes to its client only. A client may use up to twice what it leaves free,
+//! and an eighth of the write queue is reserved for clients that have almost nothing waiting in it.
 
 use super::APP;
 use super::messages::{Call, CallOutcome, ZenithMessage, to_message};
@@ -12,30 +12,33 @@ use crate::dialect::Effect;
 use crate::hub::ConnId;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-/// Questions that one back end may have unanswered.
+/// The maximum number of unanswered calls of one back end.
 const ASKED_MAX: usize = 65_536;
 
-/// Which part of the room is left to clients of which next to nothing waits.
+/// The reserved part of the write queue, as a divisor: an eighth is for clients that have almost
+/// nothing waiting in it.
 const RESERVE: usize = 8;
-/// Which part of the room is next to nothing: by default 4 KiB of 3 MiB.
+/// The part of the write queue that counts as almost nothing, as a divisor: by default 4 KiB of 3
+/// MiB.
 const SMALL: usize = 768;
 
-/// See the module's documentation.
+/// The unanswered calls of one back end; see the module's documentation.
 #[derive(Default)]
 pub(super) struct AskedCalls {
-    /// By the number that the back end knows.
+    /// The calls by the TransactionID that the back end has got.
     by_number: BTreeMap<i64, AskedCall>,
     by_client: HashMap<ConnId, ClientShare>,
     last: i64,
-    /// The questions that wait to be written, in order: whose, and their bytes.
+    /// The client and the frame bytes of each call that waits in the write queue, in order.
     unwritten: VecDeque<(ConnId, usize)>,
     unwritten_bytes: usize,
 }
 
-/// What one client has of it.
+/// The share of one client.
 #[derive(Default)]
 struct ClientShare {
-    /// The numbers of its questions, by those of its calls.
+    /// The TransactionIDs of the client's calls at the back end, by the client connection's call
+    /// numbers.
     numbers: HashMap<u32, i64>,
     unwritten_bytes: usize,
 }
@@ -46,7 +49,7 @@ impl ClientShare {
     }
 }
 
-/// One question.
+/// One unanswered call.
 pub(super) struct AskedCall {
     from: ConnId,
     call: u32,
@@ -64,28 +67,28 @@ impl AskedCall {
         }
     }
 
-    /// The answer, in the order of the topic: after data that was published before, and before
-    /// data that is published later.
+    /// The effect that delivers the answer, in the order of the topic: after data that was
+    /// published before, and before data that is published later.
     pub(super) fn answer(&self, outcome: CallOutcome) -> Effect {
         let what = to_message(ZenithMessage::Answer { call: self.call, outcome });
         let name = wire::channel(&self.controller, &self.topic);
         Effect::TellBehind { app: APP, name, to: self.from, what }
     }
 
-    /// The answer when the back end is not there any more.
+    /// The effect that fails the call, because the back end has closed.
     pub(super) fn unavailable(&self) -> Effect {
         self.answer(CallOutcome::failed(&unavailable(&self.controller)))
     }
 }
 
-/// Whether somebody who has `own` of something, of which `free` is left, may have that much.
+/// Whether a client that uses `own` of a limit, of which `free` is left, is within its share.
 fn is_fair(own: usize, free: usize) -> bool {
     own <= 2 * free
 }
 
 impl AskedCalls {
-    /// Whether `from` may ask a question of so many bytes. `waiting` bytes wait to be written to
-    /// the back end, and `bound` may.
+    /// Whether client `from` may make a call with a frame of `bytes`. The back end's write queue
+    /// has `waiting` bytes and a limit of `bound`.
     pub(super) fn has_room(
         &mut self,
         from: ConnId,
@@ -102,13 +105,13 @@ impl AskedCalls {
         if waiting + bytes > bound || free_calls.is_none_or(|free| !is_fair(calls + 1, free)) {
             return false;
         }
-        // Where nothing waits, whatever fits the bound is taken.
+        // If the write queue is empty, any call that fits its limit is accepted.
         let is_little = waiting == 0 || unwritten + bytes <= bound / SMALL;
         let free = (bound - bound / RESERVE).checked_sub(waiting + bytes);
         is_little || free.is_some_and(|free| is_fair(unwritten + bytes, free))
     }
 
-    /// Notes what has been written since: the first in the queue leave it first.
+    /// Removes from `unwritten` the calls whose frames have left the write queue, the oldest first.
     fn note_written(&mut self, waiting: usize) {
         while let Some(&(from, bytes)) = self.unwritten.front()
             && self.unwritten_bytes - bytes >= waiting
@@ -124,12 +127,12 @@ impl AskedCalls {
         }
     }
 
-    /// The number of the next question.
+    /// The TransactionID of the next call.
     pub(super) fn next_number(&self) -> i64 {
         self.last + 1
     }
 
-    /// The next question is asked, in a frame of so many bytes.
+    /// Adds the next call, whose frame has `bytes`.
     pub(super) fn insert(&mut self, asked: AskedCall, bytes: usize) {
         self.last += 1;
         let share = self.by_client.entry(asked.from).or_default();
@@ -140,7 +143,7 @@ impl AskedCalls {
         self.by_number.insert(self.last, asked);
     }
 
-    /// Takes out what was asked under a number.
+    /// Removes the call with this TransactionID.
     pub(super) fn remove(&mut self, number: i64) -> Option<AskedCall> {
         let asked = self.by_number.remove(&number)?;
         if let Some(share) = self.by_client.get_mut(&asked.from) {
@@ -152,13 +155,13 @@ impl AskedCalls {
         Some(asked)
     }
 
-    /// Takes out what was asked for a client's call, and says under which number.
+    /// Removes a client's call, and returns it with its TransactionID.
     pub(super) fn forget(&mut self, from: ConnId, call: u32) -> Option<(i64, AskedCall)> {
         let number = *self.by_client.get(&from)?.numbers.get(&call)?;
         Some((number, self.remove(number)?))
     }
 
-    /// Takes out everything, in the order in which it was asked.
+    /// Removes all calls, in the order in which they were made.
     pub(super) fn take_all(&mut self) -> impl Iterator<Item = AskedCall> + use<> {
         std::mem::take(self).by_number.into_values()
     }
@@ -180,7 +183,7 @@ mod tests {
 
     const BOUND: usize = 768_000;
 
-    /// Asks as long as there is room; says how often, and what waits.
+    /// Adds calls while there is room; returns their number and the waiting bytes.
     fn fill(calls: &mut AskedCalls, from: u32, bytes: usize, mut waiting: usize) -> (usize, usize) {
         let mut asked = 0;
         while calls.has_room(conn(from), bytes, waiting, BOUND) {
@@ -201,7 +204,7 @@ mod tests {
         assert!(waiting <= BOUND / 8 * 7 && !calls.has_room(conn(1), 10_000, waiting, BOUND));
         assert!(calls.has_room(conn(100), 1000, waiting, BOUND));
         assert!(!calls.has_room(conn(100), BOUND / 8 * 7 + 1 - waiting, waiting, BOUND));
-        // What has been written makes room again.
+        // Written calls free their room.
         let (asked, _) = fill(&mut calls, 1, 10_000, 0);
         assert_eq!(asked, 44);
     }
@@ -226,7 +229,7 @@ mod tests {
             calls.insert(call(1, asked), 1);
             asked += 1;
         }
-        // What is left is half of that.
+        // The rest is half of the client's share.
         assert_eq!(asked as usize, ASKED_MAX * 2 / 3);
         assert!(room(&mut calls, 2));
         for at in 0..asked {
@@ -236,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn backend_call_is_forgotten_once_whoever_forgets_it() {
+    fn backend_call_is_removed_once_by_any_side() {
         let mut calls = AskedCalls::default();
         calls.insert(call(1, 7), 10);
         calls.insert(call(2, 7), 10);

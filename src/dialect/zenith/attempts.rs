@@ -1,5 +1,5 @@
-//! Wrong tokens, passwords and grants, counted by the address that they come from: a guess costs
-//! the server little, so that without a bound one connection could try many thousands a second.
+//! Limits on wrong tokens, passwords and grants, counted by client address. The server checks a
+//! guess quickly, so that without a limit one connection could try many thousands a second.
 
 use crate::dialect::Env;
 use crate::hub::ConnId;
@@ -9,22 +9,24 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// A minute, counted from the first wrong attempt of an address.
+/// The length of a counting window in milliseconds: one minute from the first wrong attempt of an
+/// address.
 const WINDOW_MS: u64 = 60_000;
-/// Addresses that are counted apart at a time; further ones are counted together.
+/// The maximum number of addresses that are counted separately; all further ones share one count.
 const ADDRESSES_MAX: usize = 65_536;
 
-/// See the module's documentation. It is the same for all cores.
+/// The counts of wrong attempts, which all cores share; see the module's documentation.
 #[derive(Debug, Default)]
 pub(super) struct SignInAttempts(Mutex<AttemptTable>);
 
 #[derive(Debug, Default)]
 struct AttemptTable {
     wrong: HashMap<Origin, Window>,
-    /// When those were last looked through that count no more.
+    /// When expired windows were last removed, in milliseconds.
     cleaned_ms: u64,
-    /// When a line was last logged, and what was wrong or refused since.
+    /// When a line was last logged, in milliseconds.
     logged_ms: Option<u64>,
+    /// The number of wrong or refused attempts since the last logged line.
     unlogged: u64,
 }
 
@@ -40,13 +42,13 @@ impl Window {
     }
 }
 
-/// Whoever may be one and the same: an IPv4 address, or an IPv6 network of 64 bits, since whoever
-/// has one address of that has them all.
+/// The source of attempts that are counted together: an IPv4 address, or an IPv6 network of 64
+/// bits, because one host can have all addresses of such a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Origin {
     V4(u32),
     V6(u64),
-    /// All for whom there is no room.
+    /// All addresses that are not counted separately.
     Others,
 }
 
@@ -64,7 +66,8 @@ impl SignInAttempts {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether `max` attempts of this address, or more, were wrong within a minute. 0 is no bound.
+    /// Whether at least `max` attempts from this address were wrong in the current window. A `max`
+    /// of 0 is no limit.
     fn is_blocked(&self, address: IpAddr, now: Now, max: u32) -> bool {
         let table = self.lock();
         let origin = table.place(Origin::of(address));
@@ -72,7 +75,7 @@ impl SignInAttempts {
         max > 0 && window.is_some_and(|window| window.wrong >= max)
     }
 
-    /// Counts a wrong attempt.
+    /// Counts a wrong attempt from an address.
     fn note_wrong(&self, address: IpAddr, now: Now) {
         let mut table = self.lock();
         table.make_room(now);
@@ -84,7 +87,8 @@ impl SignInAttempts {
         window.wrong = window.wrong.saturating_add(1);
     }
 
-    /// Notes that something is to be logged; once a minute says how much there was of it.
+    /// Counts an attempt to be logged; once a minute, returns the number of attempts since the last
+    /// logged line.
     fn to_log(&self, now: Now) -> Option<u64> {
         let mut table = self.lock();
         table.unlogged += 1;
@@ -97,7 +101,7 @@ impl SignInAttempts {
 }
 
 impl AttemptTable {
-    /// Where an address is counted.
+    /// The entry under which an address is counted.
     fn place(&self, origin: Origin) -> Origin {
         match self.wrong.len() < ADDRESSES_MAX || self.wrong.contains_key(&origin) {
             true => origin,
@@ -105,7 +109,7 @@ impl AttemptTable {
         }
     }
 
-    /// Forgets those that count no more when the table is full, at most once a second.
+    /// Removes expired windows if the table is full, at most once a second.
     fn make_room(&mut self, now: Now) {
         if self.wrong.len() >= ADDRESSES_MAX && now.ms.saturating_sub(self.cleaned_ms) >= 1000 {
             self.cleaned_ms = now.ms;
@@ -114,8 +118,8 @@ impl AttemptTable {
     }
 }
 
-/// Whether an attempt to sign in from this address is refused without being looked at. It is
-/// counted then.
+/// Whether a sign-in from this address is refused without checking it. A refused one is counted and
+/// logged.
 pub(super) fn is_refused(env: &Env, conn: ConnId, peer: SocketAddr, now: Now) -> bool {
     let max = env.zenith.config.wrong_tokens_per_minute;
     let attempts = &env.zenith.state.attempts;
@@ -126,7 +130,7 @@ pub(super) fn is_refused(env: &Env, conn: ConnId, peer: SocketAddr, now: Now) ->
     refused
 }
 
-/// Counts a wrong token, password or grant.
+/// Counts and logs a wrong token, password or grant.
 pub(super) fn note_wrong(env: &Env, conn: ConnId, peer: SocketAddr, now: Now) {
     env.zenith.state.attempts.note_wrong(peer.ip(), now);
     note(env, conn, peer, now, |counters| counters.sign_ins_wrong.add(1));

@@ -1,4 +1,4 @@
-//! Who a client is: tokens, their end, and what that means for its topics.
+//! Sign-in of clients: tokens, their expiry, and the effect of both on subscriptions.
 
 use super::client::{Client, at_unix};
 use super::directory::{Principal, TokenOwner};
@@ -13,21 +13,21 @@ use crate::time::{Deadline, Now};
 use crate::work::WorkKind;
 use std::sync::Arc;
 
-/// A client that has signed in.
+/// The session of a client that has signed in.
 pub(super) struct ZenithSession {
     pub(super) principal: Arc<Principal>,
-    /// The token, as the client wrote it; nothing after a password.
+    /// The token as the client has sent it; empty if it has sent none, such as with a password.
     given: Box<str>,
-    /// When the token ends.
+    /// When the token expires.
     pub(super) until: Deadline,
 }
 
 const TOO_MANY: &str = "the account has too many sessions";
-/// The longest rest of a token's time that is told: two digits of hours.
+/// The maximum `ExpiresIn` of a token that is sent, in seconds: its hours have two digits.
 const REST_MOST_S: u64 = 86_399;
 
 impl Client {
-    /// A call of controller `Auth`.
+    /// Handles a call of the controller `Auth`.
     pub(super) fn auth(&mut self, context: &mut DialectContext<'_>, it: &MessageEnvelope) {
         let (at, tid) = ((&*it.controller, it.topic()), it.transaction.as_ref());
         let failed = (&*it.controller, Some(it.topic()));
@@ -68,7 +68,8 @@ impl Client {
             }
             _ => directory.grantee(text("AuthGrant").unwrap_or("")),
         };
-        // A token that has ended is no guess, and neither is one for another provider.
+        // An expired token does not count as a wrong one, and neither does a token for another
+        // provider.
         let is_wrong = principal.is_none() && !is_other;
         let Some(principal) = principal.filter(|it| is_alive(it, now)) else {
             self.reply(context, at, tid, Some(&rejected()));
@@ -82,7 +83,7 @@ impl Client {
         self.sign_in(context, identity);
     }
 
-    /// A token, a password or a grant was wrong; too many of them end the connection.
+    /// Counts a wrong token, password or grant; closes the connection if it has sent too many.
     fn note_wrong_token(&mut self, context: &mut DialectContext<'_>) {
         attempts::note_wrong(context.env, context.conn, context.peer, context.now);
         self.wrong_tokens = self.wrong_tokens.saturating_add(1);
@@ -92,8 +93,8 @@ impl Client {
         }
     }
 
-    /// Whom a token names that a guard of the client's route believes. That guard's time for this
-    /// identity goes on.
+    /// The user of a token that a guard of the client's route accepts. It also renews that guard's
+    /// lease of all connections of this identity.
     fn guarded_person(&self, context: &DialectContext<'_>, token: &str) -> Option<Arc<Principal>> {
         let (env, now_s) = (context.env, context.now.unix_s);
         let (mut found, mut doubted) = (None, false);
@@ -123,13 +124,14 @@ impl Client {
             found = found.or_else(|| Principal::of_claims(name, &claims));
         }
         if doubted && found.is_none() {
-            // One failure, however many guards have looked at the token.
+            // A token counts as one failure, even if several guards have rejected it.
             context.work.fail(context.peer.ip(), now_s);
         }
         found
     }
 
-    /// A client has the rights of a person from now on.
+    /// Signs in the client: it gets the rights of the session's user. Sessions of that user over
+    /// the maximum are closed, the oldest first.
     pub(super) fn sign_in(&mut self, context: &mut DialectContext<'_>, identity: ZenithSession) {
         let state = &context.env.zenith.state;
         let principal = identity.principal.clone();
@@ -149,7 +151,8 @@ impl Client {
         self.resume(context);
     }
 
-    /// The token has ended: data that needs it stops, and is remembered.
+    /// Ends the session because its token has expired: subscriptions that need its scopes are
+    /// suspended.
     pub(super) fn expire(&mut self, context: &mut DialectContext<'_>) {
         if let Some(identity) = self.identity.take() {
             context.env.zenith.state.leave(&identity.principal.user, context.conn);
@@ -158,7 +161,8 @@ impl Client {
         self.suspend(context);
     }
 
-    /// The configuration was read anew: rights may be others, and so may what is told.
+    /// Handles a reload of the configuration: ends the session if its user or guard is no longer
+    /// configured, and sends changed data of the server's own topics.
     pub(super) fn on_reload(&mut self, context: &mut DialectContext<'_>) {
         let env = context.env;
         let known = self.identity.as_ref().is_none_or(|it| match &it.principal.guard {
@@ -171,7 +175,7 @@ impl Client {
         self.refresh(context);
     }
 
-    /// The Identify object.
+    /// The data of `Auth/Identify`.
     pub(super) fn identify(&self, now: Now) -> Value {
         match &self.identity {
             Some(identity) => identity.value(now, self.secure, &self.secure_scopes),
@@ -179,7 +183,7 @@ impl Client {
         }
     }
 
-    /// Whether a scope is granted; the empty one is to all.
+    /// Whether the client has a scope; the empty scope is granted to all.
     pub(super) fn may(&self, scope: &str) -> bool {
         let granted = |it: &ZenithSession| it.principal.scopes.iter().any(|own| **own == *scope);
         scope.is_empty()
@@ -197,7 +201,7 @@ impl ZenithSession {
     fn value(&self, now: Now, secure: bool, secure_scopes: &[String]) -> Value {
         let principal = &self.principal;
         let given = match &*self.given {
-            // The client insists on one.
+            // The vendor's client requires a non-empty token.
             "" => "-",
             given => given,
         };
@@ -223,12 +227,12 @@ impl ZenithSession {
     }
 }
 
-/// Whether a token's time has not ended.
+/// Whether a token has not expired.
 pub(super) fn is_alive(principal: &Principal, now: Now) -> bool {
     principal.expires_unix_s.is_none_or(|end| end > now.unix_s)
 }
 
-/// What one is told who is nobody.
+/// The data of `Auth/Identify` for a client that is not signed in.
 fn rejected() -> Value {
     Value::map([("Result", Value::text("Rejected"))])
 }

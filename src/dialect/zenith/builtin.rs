@@ -1,15 +1,16 @@
-//! What the server itself answers: about itself, and the times of answers.
+//! Topics and calls that the server answers itself: server information, and the timeouts of a
+//! controller.
 
 use super::client::{Client, Times};
 use super::wire::{self, MessageEnvelope, codes};
 use crate::codec::value::Value;
 use crate::dialect::DialectContext;
 
-/// The times that a client may set, in milliseconds.
+/// The range of timeouts that a client may set, in milliseconds.
 const TIMES_MS: std::ops::RangeInclusive<u64> = 1..=3_600_000;
 
 impl Client {
-    /// `Zenith/ServerInfo`.
+    /// The data of `Zenith/ServerInfo`.
     pub(super) fn server_info(&self, context: &DialectContext<'_>) -> Value {
         let directory = &context.env.zenith;
         Value::map([
@@ -20,7 +21,7 @@ impl Client {
         ])
     }
 
-    /// `Configure`: how long answers of this controller may take.
+    /// Handles `Configure`, which sets the timeouts for answers of a controller.
     pub(super) fn configure(&mut self, context: &mut DialectContext<'_>, it: &MessageEnvelope) {
         let at = (&*it.controller, Some(it.topic()));
         let tid = it.transaction.as_ref();
@@ -42,7 +43,7 @@ impl Client {
         self.reply(context, (&it.controller, it.topic()), tid, None);
     }
 
-    /// `QueryConfigure`.
+    /// Handles `QueryConfigure`, which returns the timeouts of a controller.
     pub(super) fn query_configure(&self, context: &mut DialectContext<'_>, it: &MessageEnvelope) {
         let times = self.times(context, &it.controller);
         let data = Value::map([
@@ -54,7 +55,8 @@ impl Client {
     }
 }
 
-/// The time under `key`, or the present one. `None` if it is none.
+/// The timeout under `key`, in milliseconds, or `present` if there is none. `None` if the value is
+/// not a time span in range.
 fn time(data: &Value, key: &str, present: u64) -> Option<u64> {
     match data.get(key) {
         None | Some(Value::Null) => Some(present),

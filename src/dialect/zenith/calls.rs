@@ -1,4 +1,4 @@
-//! Calls of one client: answered here, from the configuration, or by a back end.
+//! Calls of one client, which the server, the configuration or a back end answers.
 
 use super::client::Client;
 use super::directory::Backend;
@@ -11,20 +11,22 @@ use crate::dialect::{DialectContext, Effect};
 use crate::hub::ConnId;
 use crate::time::Deadline;
 
-/// What waits for a back end.
+/// A call or a subscription request that waits for a back end.
 pub(super) struct Pending {
     pub(super) controller: Box<str>,
     pub(super) topic: Box<str>,
-    /// The client's TransactionID, as it was written.
+    /// The client's TransactionID, as the client has written it.
     pub(super) transaction: Option<Value>,
-    /// Whether it is a subscription.
+    /// Whether this is a subscription request.
     pub(super) subscribes: bool,
+    /// The connection of the back end.
     pub(super) to: ConnId,
+    /// The deadline of the answer.
     pub(super) by: Deadline,
 }
 
 impl Client {
-    /// `Publish`: a call.
+    /// Handles `Publish`, which is a call.
     pub(super) fn call(&mut self, context: &mut DialectContext<'_>, it: MessageEnvelope) {
         let (controller, topic) = (&*it.controller, it.topic());
         let tid = it.transaction.as_ref();
@@ -90,7 +92,8 @@ impl Client {
         context.effects.push(Effect::Tell { to: backend, what: to_message(what) });
     }
 
-    /// Lists what waits for a back end; `None` if as much waits as may.
+    /// Adds a pending call and returns its number; `None` if the client has its maximum of pending
+    /// calls.
     pub(super) fn add_call(
         &mut self,
         context: &DialectContext<'_>,
@@ -111,7 +114,7 @@ impl Client {
         Some(self.last_call)
     }
 
-    /// Tells the back end that nobody waits for an answer any more.
+    /// Tells the back end that the answer to a call is no longer needed.
     pub(super) fn forget(&self, context: &mut DialectContext<'_>, call: u32) {
         if let Some(pending) = self.calls.get(&call) {
             let what = ZenithMessage::Forget { from: context.conn, call };
@@ -119,7 +122,7 @@ impl Client {
         }
     }
 
-    /// Gives up what waits for a back end.
+    /// Cancels a pending call.
     pub(super) fn drop_call(&mut self, context: &mut DialectContext<'_>, call: u32) {
         self.forget(context, call);
         self.take_call(call);
@@ -133,7 +136,8 @@ impl Client {
         Some(pending)
     }
 
-    /// What has come of a call. Of one that is not waited for any more, nothing.
+    /// Handles the outcome of a call. An answer to a call that is no longer pending is only
+    /// counted.
     pub(super) fn answered(
         &mut self,
         context: &mut DialectContext<'_>,
@@ -156,8 +160,8 @@ impl Client {
         }
     }
 
-    /// The reply to a call. Without a TransactionID a result goes to the subscription of that
-    /// topic.
+    /// Sends the reply to a call. Without a TransactionID, the result is sent as data of the
+    /// client's subscription to that topic, or fails with `Operation.NoResult`.
     pub(super) fn reply(
         &self,
         context: &mut DialectContext<'_>,
@@ -184,7 +188,7 @@ impl Client {
         }
     }
 
-    /// `Cancel`: ends what waits under this TransactionID.
+    /// Handles `Cancel`: ends the pending calls with this TransactionID.
     pub(super) fn cancel(&mut self, context: &mut DialectContext<'_>, it: &MessageEnvelope) {
         let Some(tid) = &it.transaction else { return };
         let key = TransactionKey::of(tid);
@@ -205,13 +209,14 @@ impl Client {
     }
 }
 
-/// A TransactionID, by which two that are the same number, however they are written, are equal.
+/// A TransactionID in a form in which equal integers are equal however they are written.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum TransactionKey {
+    /// An integer.
     Int(i64),
-    /// The bits of a double.
+    /// The bits of a double that is not an integer of 64 bits.
     Float(u64),
-    /// As it was written.
+    /// The text of any other number.
     Number(Box<str>),
 }
 

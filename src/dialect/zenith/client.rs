@@ -1,4 +1,4 @@
-//! A client: what it says is sorted here, and what it is told.
+//! A Zenith client: dispatches its messages, and writes the messages to it.
 
 use super::auth::ZenithSession;
 use super::calls::{Pending, TransactionKey};
@@ -13,37 +13,38 @@ use crate::mem::Handle;
 use crate::time::{Deadline, Now};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-/// One client.
+/// The state of one client connection.
 pub(super) struct Client {
     pub(super) format: Format,
     pub(super) version: Box<str>,
     pub(super) secure: bool,
-    /// The guards of its route, each with the roles that it wants.
+    /// The guards of the route, each with the roles that it requires.
     pub(super) guarded: Box<[(String, Vec<String>)]>,
-    /// Scopes that are granted over TLS only.
+    /// The scopes that are granted over TLS only.
     pub(super) secure_scopes: Vec<String>,
-    /// Who it is, if it has signed in and the token is good.
+    /// The client's session, if it has signed in and its token has not expired.
     pub(super) identity: Option<ZenithSession>,
-    /// What it is subscribed to, or wants to be, by the channel.
+    /// The active, pending and suspended subscriptions, by channel.
     pub(super) topics: HashMap<Box<str>, TopicSubscription>,
-    /// Subscriptions that it holds: the references of all topics, and what is asked for.
+    /// The number of subscriptions: the references of all topics, and the `Sub` requests that wait.
     pub(super) references: usize,
-    /// What waits for a back end, and the same by TransactionID.
+    /// The calls that wait for a back end, by their number.
     pub(super) calls: BTreeMap<u32, Pending>,
+    /// The numbers of the calls that have a TransactionID, ordered by it.
     pub(super) by_transaction: BTreeSet<(TransactionKey, u32)>,
     pub(super) last_call: u32,
-    /// Wrong tokens, passwords and grants that it has sent.
+    /// The number of wrong tokens, passwords and grants from this client.
     pub(super) wrong_tokens: u32,
-    /// The times that it has set, by controller.
+    /// The timeouts that the client has set with `Configure`, by controller.
     pub(super) times: Vec<(Box<str>, Times)>,
-    /// Not later than the first of all times that are to be looked at.
+    /// A time that is not later than the earliest deadline of the calls and the session.
     pub(super) due: Deadline,
-    /// The second in which messages were counted last, and how many.
+    /// The second of the last message, and the number of messages in that second.
     second: u64,
     messages: u32,
 }
 
-/// How long back ends have for an answer, in milliseconds.
+/// The timeouts for answers of back ends, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Times {
     pub(super) action_ms: u64,
@@ -72,7 +73,7 @@ impl Client {
         }
     }
 
-    /// Takes one container.
+    /// Handles one message of the client.
     pub(super) fn message(&mut self, context: &mut DialectContext<'_>, it: MessageEnvelope) {
         let topic = it.topic.as_deref();
         let limited = self.is_over_rate(context);
@@ -121,7 +122,7 @@ impl Client {
         max > 0 && self.messages > max
     }
 
-    /// Takes what another connection has to say.
+    /// Handles a message from another connection.
     pub(super) fn on_message(&mut self, context: &mut DialectContext<'_>, what: &ZenithMessage) {
         match what {
             ZenithMessage::Kick(reason) => context.close(closings::kicked(reason)),
@@ -134,7 +135,7 @@ impl Client {
         }
     }
 
-    /// A time has come.
+    /// Fails the calls whose deadline has passed, and ends the session if its token has expired.
     pub(super) fn on_deadline(&mut self, context: &mut DialectContext<'_>) {
         let now = context.now;
         let on_deadline: Vec<u32> = self
@@ -155,12 +156,13 @@ impl Client {
         self.due = calls.min().unwrap_or(Deadline::NEVER).min(until);
     }
 
-    /// Something is to be looked at then.
+    /// Moves the next deadline to `when`, if that is earlier.
     pub(super) fn look_at(&mut self, when: Deadline) {
         self.due = self.due.min(when);
     }
 
-    /// The connection has closed.
+    /// Handles the close of the connection: ends the session, and cancels the pending calls at
+    /// their back ends.
     pub(super) fn on_drop(&mut self, env: &crate::dialect::Env, us: ConnId, out: &mut Vec<Effect>) {
         if let Some(identity) = self.identity.take() {
             env.zenith.state.leave(&identity.principal.user, us);
@@ -171,13 +173,13 @@ impl Client {
         }
     }
 
-    // --- what is said ---
+    // --- messages to the client ---
 
     pub(super) fn say(&self, context: &mut DialectContext<'_>, message: &WireMessage<'_>) {
         say(context, self.format, message);
     }
 
-    /// Data on a topic.
+    /// Sends data on a topic.
     pub(super) fn data(&self, context: &mut DialectContext<'_>, at: (&str, &str), data: &Value) {
         let (controller, topic) = (at.0, Some(at.1));
         self.say(
@@ -186,7 +188,7 @@ impl Client {
         );
     }
 
-    /// An error, and the empty reply that ends a call.
+    /// Sends an error and, for a call with a TransactionID, the empty reply that ends the call.
     pub(super) fn fail(
         &self,
         context: &mut DialectContext<'_>,
@@ -202,7 +204,7 @@ impl Client {
         }
     }
 
-    /// An error, and the unconfirmed subscription, if a confirmation was asked for.
+    /// Sends an error and, if a confirmation was requested, a `Sub` without `Confirm`.
     pub(super) fn refuse_sub(
         &self,
         context: &mut DialectContext<'_>,
@@ -217,7 +219,7 @@ impl Client {
         }
     }
 
-    /// How long a back end may take for an answer.
+    /// The timeouts for answers of a controller's back end.
     pub(super) fn times(&self, context: &DialectContext<'_>, controller: &str) -> Times {
         let set = self.times.iter().find(|(name, _)| **name == *controller);
         let ms = context.env.zenith.config.answer_timeout_s * 1000;
@@ -225,7 +227,7 @@ impl Client {
     }
 }
 
-/// Sends one container behind all that was sent before.
+/// Encodes one message and sends it after everything that was sent before.
 pub(super) fn say(context: &mut DialectContext<'_>, format: Format, message: &WireMessage<'_>) {
     match message.encode(format) {
         Ok(payload) => send(context, format, &payload),
@@ -233,17 +235,18 @@ pub(super) fn say(context: &mut DialectContext<'_>, format: Format, message: &Wi
     }
 }
 
-/// Sends one message behind all that was sent before.
+/// Sends one encoded message after everything that was sent before.
 pub(super) fn send(context: &mut DialectContext<'_>, format: Format, payload: &[u8]) {
     if context.shared.is_empty() {
         context.out.message(wire::message_kind(format), payload);
     } else {
-        // Frames that are shared go behind what is written.
+        // Shared frames are queued after `out`, so this message must be one of them to keep the
+        // order.
         context.shared.push(Handle::new(wire::freeze(format, payload)));
     }
 }
 
-/// An instant of this process's clock.
+/// The deadline on this process's clock at a Unix time in seconds.
 pub(super) fn at_unix(now: Now, unix_s: u64) -> Deadline {
     now.plus_ms(unix_s.saturating_sub(now.unix_s) * 1000)
 }

@@ -1,4 +1,4 @@
-//! What a back end may ask for, by HTTP or by WebSocket: one container for each.
+//! The commands of back ends, by HTTP or WebSocket; each message has one command.
 
 use super::APP;
 use super::directory::ServiceEntry;
@@ -10,50 +10,53 @@ use crate::dialect::{DialectContext, Effect, Env};
 use crate::hub::{self, Clears, ConnId, Encodings, Event, Mode, Retain};
 use std::sync::Arc;
 
-/// Something to be done.
+/// One command of a back end.
 pub(super) enum BackendCommand {
-    /// Data for a channel, or the end of its picture.
+    /// Publishes data to a channel, or removes its picture.
     Data(String, Arc<Encodings>),
-    /// A topic ends, with an error or without, for all who have it or for some.
+    /// Ends a topic, with or without an error, for all its subscribers or for some.
     End(String, Option<Value>, EndScope),
-    /// A user's sessions end.
+    /// Closes all sessions of a user.
     Kick(Box<str>),
-    /// A feed's state.
+    /// Sets the state of a feed: its name and the state.
     Feed(Box<str>, Box<str>),
 }
 
 impl BackendCommand {
-    /// Whether it is ordered by a channel's home.
+    /// Whether the command publishes an event that a channel's home orders.
     pub(super) fn is_published(&self) -> bool {
         matches!(self, BackendCommand::Data(..) | BackendCommand::End(_, _, EndScope::All))
     }
 }
 
-/// Who loses a topic.
+/// The clients for which a topic ends.
 pub(super) enum EndScope {
     /// All subscribers.
     All,
-    /// The sessions of a user.
+    /// All sessions of a user.
     User(Box<str>),
     /// One session.
     Session(ConnId),
 }
 
-/// Why not.
+/// Why a command is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct CommandRefusal {
-    /// In the words of the protocol.
+    /// The protocol's error code.
     pub(super) code: &'static str,
-    /// For people.
+    /// The error text, for people.
     pub(super) text: &'static str,
 }
 
 const KICKED: &str = "the session was ended by the back end";
 
-/// What marks an element of a list as one that voids all before it.
+/// The members that mark a log element as one that clears all elements before it.
 const CLEARS: Clears = &[("O", "C"), ("O", "I"), ("Operation", "Clear")];
 
-/// Reads one container of a back end.
+/// Parses one message of a back end into a command.
+///
+/// # Errors
+/// The message is incomplete or invalid, or the back end may not do this.
 pub(super) fn read(
     env: &Env,
     service: &ServiceEntry,
@@ -151,7 +154,7 @@ impl EndScope {
     }
 }
 
-/// A word for what is kept.
+/// Parses a value of `Retain`; `None` if it is unknown.
 pub(super) fn retain_of(word: &str) -> Option<config::RetainConfig> {
     match word {
         "Replace" => Some(config::RetainConfig::Replace),
@@ -162,7 +165,8 @@ pub(super) fn retain_of(word: &str) -> Option<config::RetainConfig> {
     }
 }
 
-/// Does it; says how many sessions it ends.
+/// Carries out a command; returns the number of sessions that it closes. `part` identifies its
+/// publish for the acknowledgement.
 pub(super) fn carry_out(
     context: &mut DialectContext<'_>,
     order: BackendCommand,
@@ -181,7 +185,7 @@ pub(super) fn carry_out(
                 EndScope::User(user) => context.env.zenith.state.sessions(&user),
                 EndScope::Session(session) => vec![session],
             };
-            // Behind what was said of the topic before.
+            // Each session gets it after what was published to the topic before.
             let notify_one = |to| {
                 let (name, what) = (name.clone(), what.clone());
                 Effect::TellBehind { app: APP, name, to, what }
@@ -207,7 +211,7 @@ pub(super) fn carry_out(
     }
 }
 
-/// Ends a topic for all, and its picture.
+/// Ends a topic for all subscribers, and removes its picture.
 fn end_for_all(
     context: &mut DialectContext<'_>,
     name: String,
@@ -220,7 +224,7 @@ fn end_for_all(
     0
 }
 
-/// Tells all subscribers of `Zenith/Feeds` how the feeds are.
+/// The effect that publishes the states of all feeds to the subscribers of `Zenith/Feeds`.
 pub(super) fn announce_feeds(env: &Env, part: u16) -> Effect {
     let what = to_message(ZenithMessage::Feeds(env.zenith.feeds()));
     let event = Event { message: Some(what), ..Event::default() };

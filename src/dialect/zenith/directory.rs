@@ -1,4 +1,5 @@
-//! What is configured, ready to be looked up, and what all connections of the process share.
+//! The configured tokens, users, topics and back ends, prepared for look-up, and the state that all
+//! connections of the process share.
 
 use super::registry::State;
 use super::wire;
@@ -11,45 +12,47 @@ use crate::jwt::Claims;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-/// The dialect's share of [`crate::dialect::Env`]. Empty where Zenith is not configured.
+/// Zenith's part of [`crate::dialect::Env`]. Empty if Zenith is not configured.
 #[derive(Debug, Default)]
 pub struct Directory {
     pub(super) config: config::Zenith,
     principals: Vec<Arc<Principal>>,
     services: Vec<Arc<ServiceEntry>>,
-    /// Persons and services by the digest of their token.
+    /// Users and back ends, by the SHA-256 digest of their token.
     by_token: HashMap<[u8; 32], TokenOwner>,
     rules: HashMap<String, Arc<Rule>>,
     controllers: HashSet<Box<str>>,
     pub(super) state: Arc<State>,
 }
 
-/// Whom a token belongs to.
+/// The user or the back end that a token belongs to.
 #[derive(Clone, Debug)]
 pub(super) enum TokenOwner {
     Principal(Arc<Principal>),
     Service(Arc<ServiceEntry>),
 }
 
-/// A user, as one token has it.
+/// A user with the rights that one token grants.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Principal {
     pub(super) user: Box<str>,
     pub(super) display_name: Box<str>,
     pub(super) scopes: Vec<Box<str>>,
-    /// The end of the token: as configured, and in seconds since 1970.
+    /// The expiry of the token, as it is configured or as the guard's claims have it, in RFC 3339;
+    /// empty if none.
     pub(super) expires: Box<str>,
+    /// The expiry of the token, in seconds since 1970.
     pub(super) expires_unix_s: Option<u64>,
-    /// Connections at a time; 0 is any number.
+    /// The maximum number of connections at a time; 0 is no maximum.
     pub(super) sessions: usize,
-    /// The guard whose token says all this; `None` if the configuration does.
+    /// The guard whose token or certificate names this user; `None` if the configuration does.
     pub(super) guard: Option<Box<str>>,
     token: [u8; 32],
     password: Option<[u8; 32]>,
     grant: Option<[u8; 32]>,
 }
 
-/// A back end, as it is configured.
+/// A configured back end.
 #[derive(Debug)]
 pub(super) struct ServiceEntry {
     pub(super) name: Box<str>,
@@ -57,48 +60,52 @@ pub(super) struct ServiceEntry {
 }
 
 impl ServiceEntry {
-    /// Whether it may serve a controller.
+    /// Whether the back end may serve a controller.
     pub(super) fn may_serve(&self, controller: &str) -> bool {
         self.controllers.is_empty() || self.controllers.iter().any(|it| **it == *controller)
     }
 }
 
-/// What holds for a topic.
+/// The rule of a topic.
 #[derive(Debug, Default)]
 pub(super) struct Rule {
+    /// How the topic's picture is kept.
     pub(super) retain: RetainConfig,
+    /// Whether a subscription is refused if the topic has no picture.
     pub(super) strict: bool,
-    /// Whether null takes a member out of a merged picture.
+    /// Whether a null value removes a member from a merged picture.
     pub(super) null_deletes: bool,
-    /// Empty if none is needed.
+    /// The scope that clients must have; empty if none.
     pub(super) scope: Box<str>,
-    /// Whether a back end has to be there.
+    /// Whether the topic requires a connected back end.
     pub(super) served: bool,
+    /// The configured data for subscribers, if there is one.
     pub(super) data: Option<Arc<Value>>,
+    /// The configured reply to calls, if there is one.
     pub(super) reply: Option<Arc<Value>>,
 }
 
-/// What a topic is looked up for.
+/// The result of looking up a topic.
 #[derive(Clone, Debug)]
 pub(super) struct TopicLookup {
-    /// `None` if no such topic is known.
+    /// `None` if no such topic is configured or registered.
     pub(super) rule: Option<Arc<Rule>>,
     pub(super) backend: Backend,
 }
 
-/// Who serves a topic.
+/// The back end that serves a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Backend {
-    /// Nobody ever has.
+    /// No back end has registered it.
     None,
-    /// A connection; and whether it is asked about each subscription.
+    /// The connection of the back end, and whether it is asked to grant each first subscription.
     At(ConnId, bool),
-    /// Somebody has, who is gone.
+    /// A back end has registered it and has closed since.
     Away,
 }
 
 impl Directory {
-    /// Prepares what is configured.
+    /// Creates the directory of a configuration.
     pub fn new(config: Option<&config::Zenith>, state: Arc<State>) -> Directory {
         let Some(config) = config else { return Directory { state, ..Directory::default() } };
         let mut directory = Directory { config: config.clone(), state, ..Directory::default() };
@@ -122,12 +129,12 @@ impl Directory {
         directory
     }
 
-    /// The same process with another configuration.
+    /// Creates the directory of a reloaded configuration, with the same shared state.
     pub fn reloaded(&self, config: Option<&config::Zenith>) -> Directory {
         Directory::new(config, self.state.clone())
     }
 
-    /// Whom a token belongs to, plain or in base64.
+    /// The owner of a token, which is plain or in base64.
     pub(super) fn token(&self, token: &str) -> Option<TokenOwner> {
         self.by_token.get(&digest(token)).cloned().or_else(|| {
             let mut plain = [0; 1024];
@@ -136,32 +143,34 @@ impl Directory {
         })
     }
 
-    /// The person whose user name and password these are.
+    /// The user with this user name and password.
     pub(super) fn owner(&self, user: &str, password: &str) -> Option<Arc<Principal>> {
         let given = digest(password);
         let is_owner = |it: &&Arc<Principal>| *it.user == *user && same(&it.password, &given);
         self.principals.iter().find(is_owner).cloned()
     }
 
-    /// The person whose grant this is.
+    /// The user with this authorisation grant.
     pub(super) fn grantee(&self, grant: &str) -> Option<Arc<Principal>> {
         let given = digest(grant);
         self.principals.iter().find(|it| same(&it.grant, &given)).cloned()
     }
 
-    /// Whether a person is still configured, with the same rights.
+    /// Whether a user is still configured, with the same token and rights.
     pub(super) fn has(&self, principal: &Principal) -> bool {
         self.principals.iter().any(|it| **it == *principal)
     }
 
-    /// Whether a controller is known: configured, or served by a back end now or before.
+    /// Whether a controller is known: it is one of the server's own, is configured, or was
+    /// registered by a back end.
     pub(super) fn knows(&self, controller: &str) -> bool {
         config::OWN_CONTROLLERS.contains(&controller)
             || self.controllers.contains(controller)
             || self.state.serves(controller)
     }
 
-    /// What holds for a topic, and who serves it.
+    /// Looks up the rule of a topic and the back end that serves it. A configured rule has
+    /// precedence over a registered one.
     pub(super) fn look(&self, controller: &str, topic: &str) -> TopicLookup {
         let kind = wire::kind(topic);
         let (registered, backend) = self.state.served(controller, kind);
@@ -171,7 +180,7 @@ impl Directory {
         TopicLookup { rule: configured.or(registered), backend }
     }
 
-    /// The feeds and their states, as `Zenith/Feeds` tells them.
+    /// The feeds and their states, as the data of `Zenith/Feeds`.
     pub(super) fn feeds(&self) -> Value {
         let mut feeds = Vec::new();
         self.state.with_feeds(|states| {
@@ -227,7 +236,8 @@ impl Principal {
 }
 
 impl Principal {
-    /// Who a guard's token says it is, with its roles as scopes; `None` if it names nobody.
+    /// The user that a guard's claims name, with its roles as scopes; `None` if they name no
+    /// identity.
     pub(super) fn of_claims(guard: &str, claims: &Claims) -> Option<Arc<Principal>> {
         let identity: Box<str> = claims.identity.as_deref()?.into();
         let end = claims.expires_s.and_then(|at| i64::try_from(at).ok()?.checked_mul(1000));
@@ -262,7 +272,7 @@ impl Rule {
     }
 }
 
-/// A value that the configuration has as JSON.
+/// Parses a value that is JSON text in the configuration; `None` if the text is empty.
 fn value(json: &str) -> Option<Arc<Value>> {
     if json.is_empty() {
         return None;
@@ -272,7 +282,8 @@ fn value(json: &str) -> Option<Arc<Value>> {
     decode_json(&mut bytes, &limits, &mut Scratch::default()).ok().map(Arc::new)
 }
 
-/// Tokens are compared by their digests, so that not even a length shows in the time it takes.
+/// The SHA-256 digest of a secret. Secrets are compared by their digests, so that the time of a
+/// comparison does not reveal even their length.
 fn digest(text: &str) -> [u8; 32] {
     sha256(&[text.as_bytes()])
 }

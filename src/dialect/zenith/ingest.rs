@@ -1,4 +1,4 @@
-//! The HTTP door for back ends: `POST .../ingest` with one container or an array of them.
+//! The HTTP API of back ends: `POST .../ingest` with one message or an array of messages.
 
 use super::attempts;
 use super::commands::{self, CommandRefusal};
@@ -13,13 +13,13 @@ use crate::http::Request;
 use std::borrow::Cow;
 use std::sync::Arc;
 
-/// Answers a plain request at the endpoint. One that is refused does nothing; the reply to one
-/// that publishes waits until all of it has its place.
+/// Answers an HTTP request at the endpoint. A request that is refused has no effect; the reply to
+/// one that publishes is sent after the homes have ordered all its events.
 pub(super) fn answer(context: &mut DialectContext<'_>, request: &mut Request<'_>) -> Answered {
     Answered::Now(reply(context, request))
 }
 
-/// Whether a request brings updates of a service, by its head.
+/// Whether a request is a publish with a back end's token, decided by its head alone.
 pub(super) fn may_publish(context: &DialectContext<'_>, request: &Request<'_>) -> bool {
     let token = request.header("authorization").and_then(credentials);
     let found = token.and_then(|token| context.env.zenith.token(token));
@@ -88,7 +88,7 @@ fn batch(
     HttpReply { status: 200, body: Cow::Owned(body.into_bytes()), allow: None }
 }
 
-/// An error; `at` is the place in the array of what is wrong.
+/// An error reply; `at` is the index of the invalid message in the array.
 fn error(status: u16, text: &str, at: Option<usize>) -> HttpReply {
     let mut body = br#"{"error":"#.to_vec();
     push_string(&mut body, text);

@@ -1,56 +1,57 @@
-//! What connections of this dialect tell each other, on any core.
+//! Messages between connections of this dialect, on any core.
 
 use crate::codec::value::Value;
 use crate::hub::{self, ConnId};
 use std::sync::Arc;
 
-/// Something for one connection, or for all subscribers of a topic.
+/// A message to one connection, or to all subscribers of a topic.
 #[derive(Debug)]
 pub(super) enum ZenithMessage {
-    /// The session ends: the account has too many, or a back end wants it.
+    /// Closes the session, because the account has too many or a back end requests it; contains the
+    /// reason.
     Kick(&'static str),
-    /// For a back end: a client calls, or wants to subscribe.
+    /// To a back end: a call or a subscription request of a client.
     Call(Call),
-    /// For a back end: nobody waits for this answer any more.
+    /// To a back end: the answer to a call is no longer needed.
     Forget {
         /// The client.
         from: ConnId,
         /// The number of its call.
         call: u32,
     },
-    /// For a client: the answer to its call.
+    /// To a client: the answer to its call.
     Answer {
         /// The number of the call.
         call: u32,
-        /// What has come of it.
+        /// The outcome of the call.
         outcome: CallOutcome,
     },
-    /// For subscribers: the topic ends, with an error before that if there is one.
+    /// To subscribers: the topic ends, after an error if there is one.
     End {
         /// The channel.
         channel: Box<str>,
         /// The error's data.
         error: Option<Value>,
     },
-    /// For subscribers of `Zenith/Feeds`: their states.
+    /// To subscribers of `Zenith/Feeds`: the states of the feeds.
     Feeds(Value),
 }
 
-/// What a back end is asked.
+/// A call or a subscription request to a back end.
 #[derive(Debug)]
 pub(super) struct Call {
     /// The client.
     pub(super) from: ConnId,
-    /// The number of the call, the client connection's.
+    /// The number of the call, unique within the client's connection.
     pub(super) call: u32,
     pub(super) controller: Box<str>,
     pub(super) topic: Box<str>,
-    /// Whether a subscription is to be authorised.
+    /// Whether this is a request to grant a subscription.
     pub(super) subscribes: bool,
     pub(super) data: Option<Value>,
-    /// `UserID` of the client, if it has signed in.
+    /// The `UserID` of the client, if it has signed in.
     pub(super) user: Option<Box<str>>,
-    /// The version that the client speaks.
+    /// The protocol version of the client.
     pub(super) version: Box<str>,
 }
 
@@ -69,7 +70,7 @@ impl CallOutcome {
     }
 }
 
-/// Wraps it for the way.
+/// Wraps a message for delivery to any connection.
 pub(super) fn to_message(what: ZenithMessage) -> hub::DialectMessage {
     Arc::new(what)
 }

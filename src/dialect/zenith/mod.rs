@@ -1,6 +1,6 @@
 //! Zenith: subscriptions with a picture, calls, and back ends, in JSON, BSON or MessagePack.
 //!
-//! `README.md` beside this file says what is configured and how a back end is written.
+//! `README.md` in this folder describes the configuration and the protocol of back ends.
 
 mod asked;
 mod attempts;
@@ -42,11 +42,11 @@ use service::Service;
 use std::borrow::Cow;
 use wire::MessageEnvelope;
 
-/// The application number of all channels of this dialect; no application has it.
+/// The application number of all channels of this dialect; no configured application has it.
 pub const APP: u32 = u32::MAX;
 
-/// Close codes, with the text that goes with each. What is 4000 or above ends the client for good,
-/// below it comes back.
+/// Close codes and their reasons. After a code of 4000 or above, the vendor's client does not
+/// connect again; after a lower one it does.
 mod closings {
     use super::close;
     use super::{Closing, Cow};
@@ -71,15 +71,15 @@ mod closings {
     }
 }
 
-/// What follows from a message for a connection that has closed: who has called a back end in the
-/// moment in which it closed is told that it is not there.
+/// Adds the effects of a message that cannot be delivered, because its connection has closed. A
+/// call to a back end that has just closed fails with `<Controller>.Unavailable`.
 pub(super) fn on_undelivered(what: &hub::DialectMessage, out: &mut Vec<Effect>) {
     if let Some(ZenithMessage::Call(call)) = what.downcast_ref::<ZenithMessage>() {
         out.push(asked::AskedCall::of(call).unavailable());
     }
 }
 
-/// One client, or one back end.
+/// The connection of a client or of a back end.
 pub struct Connection(Box<Role>);
 
 enum Role {
@@ -199,7 +199,8 @@ impl Dialect for Connection {
         }
     }
 
-    /// The vendor's page: 1000 answers whatever a client closes with.
+    /// The server answers every close code of the peer with 1000, as the vendor's documentation
+    /// says.
     fn close_reply(&self, _code: Option<u16>) -> Option<u16> {
         Some(close::NORMAL)
     }
@@ -234,7 +235,8 @@ impl Dialect for Connection {
     fn overrun(&mut self, env: &Env) -> SlowConsumer {
         match &*self.0 {
             Role::Client(_) => env.config.slow_consumer,
-            // It is asked no more than fits; `send_ms` ends one that does not read.
+            // Calls that exceed the queue are refused before this, and `send_ms` closes a back end
+            // that does not read.
             Role::Service(_) => SlowConsumer::Drop,
         }
     }

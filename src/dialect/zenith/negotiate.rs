@@ -1,4 +1,4 @@
-//! The handshake: which format, which version, and who asks.
+//! The handshake: subprotocol and format, protocol version, and the client's token.
 
 use super::attempts;
 use super::directory::{Principal, TokenOwner};
@@ -8,19 +8,22 @@ use crate::dialect::{Env, Opening, Rejection};
 use crate::http::query::{self, PlusSign};
 use std::borrow::Cow;
 
-/// The subprotocols, in their exact spelling.
+/// The subprotocols, which are case-sensitive, and their formats.
 const PROTOCOLS: [(&str, Format); 3] = [
     ("ZenithJson", Format::Json),
     ("ZenithBson", Format::Bson),
     ("ZenithMsgPack", Format::MsgPack),
 ];
 
-/// The version of a connection that names none.
+/// The protocol version of a connection that names none.
 const NEWEST: &str = "2.0";
-/// Bytes of a version.
+/// The maximum bytes of a version.
 const VERSION_BYTES: usize = 16;
 
-/// The first subprotocol offered that is known. `Ok(None)` if none is offered.
+/// The first offered subprotocol that is supported; `Ok(None)` if none is offered.
+///
+/// # Errors
+/// 400: subprotocols are offered and none is supported.
 pub(super) fn protocol<'a>(opening: &Opening<'a>) -> Result<Option<&'a str>, Rejection> {
     let mut any = false;
     for offered in opening.headers.tokens("sec-websocket-protocol") {
@@ -35,14 +38,17 @@ pub(super) fn protocol<'a>(opening: &Opening<'a>) -> Result<Option<&'a str>, Rej
     Ok(None)
 }
 
-/// The format of a subprotocol.
+/// The format of the negotiated subprotocol; JSON if there is none.
 pub(super) fn format(opening: &Opening<'_>) -> Format {
     let name = protocol(opening).ok().flatten();
     let known = PROTOCOLS.iter().find(|(known, _)| Some(*known) == name);
     known.map_or(Format::Json, |(_, format)| *format)
 }
 
-/// The version that is in effect: 1.1 and up, below 3.
+/// The protocol version of the connection, at least 1.1 and below 3.
+///
+/// # Errors
+/// 400: the version is invalid or not supported.
 pub(super) fn version<'a>(opening: &Opening<'a>) -> Result<Cow<'a, str>, Rejection> {
     let Some(version) = query::get(opening.query, "version") else {
         return Ok(Cow::Borrowed(NEWEST));
@@ -73,7 +79,11 @@ fn is_supported(version: &str) -> bool {
         && (major == 2 || major == 1 && minor >= 1)
 }
 
-/// Looks at the token of the request, as far as it is for us to look at, and counts a wrong one.
+/// Checks the request's bearer token, and counts a wrong one. If a guard of the route reads the
+/// `Authorization` field, this function counts none.
+///
+/// # Errors
+/// 403: the token is unknown. 429: too many wrong tokens came from this address.
 pub(super) fn check_bearer(env: &Env, opening: &Opening<'_>) -> Result<(), Rejection> {
     let guarded = opening.route.guarded.keys().any(|name| reads_bearer(env, name));
     if opening.headers.first("authorization").is_none() || guarded {
@@ -86,7 +96,11 @@ pub(super) fn check_bearer(env: &Env, opening: &Opening<'_>) -> Result<(), Rejec
     bearer(env, opening).map(|_| ()).inspect_err(|_| attempts::note_wrong(env, conn, peer, now))
 }
 
-/// Who asks, if the request says so; on a guarded route, whom the guard has let in.
+/// The owner of the request's bearer token, with the token; on a guarded route, the user of the
+/// guard's claims if no own token is given. `None` if the request is anonymous.
+///
+/// # Errors
+/// 403: the token is unknown.
 pub(super) fn bearer(
     env: &Env,
     opening: &Opening<'_>,
@@ -96,7 +110,7 @@ pub(super) fn bearer(
     if let Some((found, token)) = token.and_then(|it| Some((env.zenith.token(it)?, it))) {
         return Ok(Some((found, token.to_owned())));
     }
-    // What no guard has looked at, and nobody here knows, is wrong.
+    // A token that no guard has checked and that is not configured is wrong.
     if field.is_some() && !opening.route.guarded.keys().any(|name| reads_bearer(env, name)) {
         return Err(refused(403, "the token is not known"));
     }
@@ -106,7 +120,7 @@ pub(super) fn bearer(
     Ok(principal.map(|it| (TokenOwner::Principal(it), token.unwrap_or_default().to_owned())))
 }
 
-/// Whether a guard looks for its tokens where ours stand.
+/// Whether a guard reads its token from the `Authorization` field.
 fn reads_bearer(env: &Env, name: &str) -> bool {
     let guard = env.config.guards.iter().find(|guard| guard.name == name);
     guard.is_some_and(|guard| {
@@ -115,7 +129,7 @@ fn reads_bearer(env: &Env, name: &str) -> bool {
     })
 }
 
-/// The token of a header field (RFC 6750 section 2.1).
+/// The bearer token of an `Authorization` header field (RFC 6750 section 2.1).
 pub(super) fn credentials(field: &str) -> Option<&str> {
     let (scheme, token) = field.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())

@@ -1,7 +1,8 @@
-//! What the connections of all cores share: who has a session, and which back end serves what.
+//! The state that connections of all cores share: the sessions of users, the back ends with their
+//! registrations, and the states of feeds.
 //!
-//! Signing in and registering lock it; a subscription and a call look a back end up under a lock
-//! that they share. Data is published and delivered without it.
+//! Sign-in and registration take exclusive locks; a subscription and a call look up a back end
+//! under a shared lock. Publishing and delivering data takes none of these locks.
 
 use super::attempts::SignInAttempts;
 use super::directory::{Backend, Rule};
@@ -10,16 +11,18 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-/// See the module's documentation.
+/// The state that connections of all cores share; see the module's documentation.
 #[derive(Debug, Default)]
 pub struct State {
-    /// The sessions of each user. Users are spread over several tables, so that those of one core
-    /// seldom wait for those of another.
+    /// The sessions of each user. Users are distributed over several tables, so that cores seldom
+    /// wait for the same lock.
     sessions: [Mutex<SessionTable>; SESSION_TABLES],
     hasher: ahash::RandomState,
-    /// Wrong tokens and passwords.
+    /// The counts of wrong tokens and passwords, by address.
     pub(super) attempts: SignInAttempts,
+    /// The registrations of back ends, by controller.
     served: RwLock<HashMap<Box<str>, Vec<Served>>>,
+    /// The states of feeds that differ from the configuration, by name.
     feeds: RwLock<HashMap<Box<str>, Box<str>>>,
 }
 
@@ -29,37 +32,39 @@ const SESSION_TABLES: usize = 32;
 #[derive(Debug, Default)]
 struct SessionTable {
     users: HashMap<Box<str>, UserSessions>,
-    /// Numbers all sessions, in the order in which they began.
+    /// The number of the newest session; numbers follow the order in which sessions began.
     last: u64,
 }
 
-/// The sessions of one user, by their number, and the number of each.
+/// The sessions of one user: the connection by session number, and the session number by
+/// connection.
 #[derive(Debug, Default)]
 struct UserSessions {
     by_age: BTreeMap<u64, ConnId>,
     numbers: HashMap<ConnId, u64>,
 }
 
-/// What a back end has registered for a controller.
+/// One registration of a back end for a controller.
 #[derive(Clone, Debug)]
 pub(super) struct Served {
-    /// The kind of topics; all that nobody else has if there is none.
+    /// The kind of topics; `None` is all kinds that are not registered by themselves.
     pub(super) kind: Option<Box<str>>,
-    /// `None` when it is gone.
+    /// The back end's connection; `None` after it has closed.
     pub(super) conn: Option<ConnId>,
-    /// Whether it is asked about each subscription.
+    /// Whether the back end is asked to grant each first subscription of a client.
     pub(super) authorises: bool,
-    /// What holds for topics that are not configured.
+    /// The rule of topics that are not configured.
     pub(super) rule: Arc<Rule>,
 }
 
-/// Kinds that all back ends together may have registered.
+/// The maximum number of registrations of all back ends together.
 const REGISTERED_MOST: usize = 4096;
 
 impl State {
     // --- sessions ---
 
-    /// A connection is a session of `user` now. Gives those that are too many, the oldest first.
+    /// Adds a connection to the sessions of `user`. Removes and returns the sessions over the
+    /// maximum `max`, the oldest first; a `max` of 0 is no maximum.
     pub(super) fn enter(&self, user: &str, conn: ConnId, max: usize) -> Vec<ConnId> {
         let mut table = self.sessions_of(user);
         table.last += 1;
@@ -78,7 +83,7 @@ impl State {
         too_many
     }
 
-    /// A connection is no session of `user` any more.
+    /// Removes a connection from the sessions of `user`.
     pub(super) fn leave(&self, user: &str, conn: ConnId) {
         let mut table = self.sessions_of(user);
         let Some(sessions) = table.users.get_mut(user) else { return };
@@ -103,20 +108,23 @@ impl State {
 
     // --- back ends ---
 
-    /// A back end serves a kind of topics from now on; false if there is no room for it.
+    /// Registers a back end for a kind of topics; false if the maximum number of registrations is
+    /// reached.
     pub(super) fn register(&self, controller: &str, served: Served) -> bool {
         let mut all = self.served.write().unwrap_or_else(PoisonError::into_inner);
         if all.values().map(Vec::len).sum::<usize>() >= REGISTERED_MOST {
             return false;
         }
         let list = all.entry(controller.into()).or_default();
-        // Who comes back takes the place of who has left.
+        // A new registration replaces those of closed connections, and an earlier one of the same
+        // connection, for the same kind.
         list.retain(|it| it.kind != served.kind || it.conn.is_some() && it.conn != served.conn);
         list.push(served);
         true
     }
 
-    /// A back end is gone. Its kinds are remembered, so that they are missed.
+    /// Removes a back end that has closed. The last entry of a kind stays without a connection, so
+    /// that requests for the kind fail as unavailable instead of unknown.
     pub(super) fn unregister(&self, conn: ConnId) {
         let mut all = self.served.write().unwrap_or_else(PoisonError::into_inner);
         for list in all.values_mut() {
@@ -133,14 +141,14 @@ impl State {
         }
     }
 
-    /// Whether a back end serves a controller, or has.
+    /// Whether a back end has registered a controller, now or before.
     pub(super) fn serves(&self, controller: &str) -> bool {
         let all = self.served.read().unwrap_or_else(PoisonError::into_inner);
         all.contains_key(controller)
     }
 
-    /// Who serves a kind: who has registered it, or else all of the controller; of several the
-    /// first.
+    /// The rule and the back end of a kind: the first connected back end that has registered the
+    /// kind, else the first that has registered the whole controller.
     pub(super) fn served(&self, controller: &str, kind: &str) -> (Option<Arc<Rule>>, Backend) {
         let all = self.served.read().unwrap_or_else(PoisonError::into_inner);
         let list = all.get(controller).map_or(&[][..], Vec::as_slice);
@@ -164,7 +172,8 @@ impl State {
 
     // --- feeds ---
 
-    /// Sets the state of a feed, or leaves it to the configuration again; true if it is another.
+    /// Sets the state of a feed, or resets it to the configured state with `None`. True if the
+    /// state has changed.
     pub(super) fn set_feed(&self, name: &str, status: Option<&str>) -> bool {
         let mut feeds = self.feeds.write().unwrap_or_else(PoisonError::into_inner);
         match status {
@@ -173,7 +182,7 @@ impl State {
         }
     }
 
-    /// Gives the states that are not the configuration's to `read`.
+    /// Calls `read` with the states of feeds that differ from the configuration.
     pub(super) fn with_feeds(&self, read: impl FnOnce(&HashMap<Box<str>, Box<str>>)) {
         read(&self.feeds.read().unwrap_or_else(PoisonError::into_inner));
     }

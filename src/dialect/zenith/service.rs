@@ -1,5 +1,6 @@
-//! A back end on a WebSocket: it registers what it serves, publishes, and answers what clients
-//! ask. `README.md` beside this file has its messages.
+//! A back end on a WebSocket: it registers controllers, topics and feeds, publishes data, and
+//! answers calls and subscription requests of clients. `README.md` in this folder describes its
+//! messages.
 
 use super::APP;
 use super::asked::{AskedCall, AskedCalls};
@@ -16,29 +17,32 @@ use crate::mem::Handle;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-/// One back end.
+/// The connection of one back end.
 pub(super) struct Service {
     pub(super) format: Format,
     entry: Arc<ServiceEntry>,
-    /// What it is asked and has not answered, by the number that it knows.
+    /// The calls that the back end has not answered, by the TransactionID that the server gave
+    /// them.
     asked: AskedCalls,
-    /// Whether it has closed, and all that follows from that is done.
+    /// Whether [`Service::on_drop`] has run.
     has_left: bool,
-    /// What it has published and numbered and has no place yet, by the part; it is told then.
+    /// The heads of numbered publishes that their channels' homes have not ordered yet, by part.
+    /// Each is confirmed when it is ordered.
     unplaced: BTreeMap<u16, MessageEnvelope>,
     last_part: u16,
-    /// The feeds that stand and fall with it.
+    /// The feeds that this back end has registered; they become [`GONE`] when it closes.
     feeds: Vec<Box<str>>,
-    /// The channels whose pictures go with it, if they do.
+    /// The channels whose pictures are removed when the back end closes; `None` if it has not
+    /// requested that.
     pictures: Option<HashSet<String>>,
 }
 
-/// Numbered publishes of one back end that may wait for their place. Long before that, reading from
-/// it stops, because the lanes to other cores are full.
+/// The maximum number of numbered publishes of one back end that are not ordered yet. Reading from
+/// the back end is paused long before, because the mailboxes to other cores are full.
 const UNPLACED_MOST: usize = u16::MAX as usize;
-/// Pictures that may go with one back end.
+/// The maximum number of pictures that are removed when one back end closes.
 const PICTURES_MOST: usize = 1 << 20;
-/// The state of a feed whose back end is gone.
+/// The state of a feed whose back end has closed.
 const GONE: &str = "Inactive";
 
 impl Service {
@@ -55,7 +59,7 @@ impl Service {
         }
     }
 
-    /// Takes one container.
+    /// Handles one message of the back end.
     pub(super) fn message(&mut self, context: &mut DialectContext<'_>, it: MessageEnvelope) {
         let action = it.action.as_deref();
         match (action, &it.transaction) {
@@ -91,8 +95,8 @@ impl Service {
         }
     }
 
-    /// Does what the back end has asked for with this head. A publish is confirmed when its
-    /// channel's home has ordered it.
+    /// Carries out a command of the back end. A publish with a TransactionID is confirmed when its
+    /// channel's home has ordered it, any other command at once; the confirmation repeats `head`.
     fn order(
         &mut self,
         context: &mut DialectContext<'_>,
@@ -115,7 +119,7 @@ impl Service {
         }
     }
 
-    /// A number for a publish, none but 0 and those that are in use.
+    /// A part number for a publish that is neither 0 nor in use; `None` if too many are in use.
     fn free_part(&mut self) -> Option<u16> {
         if self.unplaced.len() >= UNPLACED_MOST {
             return None;
@@ -128,14 +132,15 @@ impl Service {
         }
     }
 
-    /// A publish has its place.
+    /// Confirms the publish with this part, which its channel's home has ordered.
     pub(super) fn placed(&mut self, context: &mut DialectContext<'_>, part: u16) {
         if let Some(head) = self.unplaced.remove(&part) {
             self.confirm(context, &head, Ok(()));
         }
     }
 
-    /// Notes which picture an order makes; false if there are too many to go with the back end.
+    /// Records the channel whose picture this command updates, if pictures are removed with the
+    /// back end. False if there would be too many.
     fn notes(&mut self, order: &BackendCommand) -> bool {
         if let (Some(pictures), BackendCommand::Data(name, encodings)) = (&mut self.pictures, order)
             && encodings.is_kept()
@@ -149,8 +154,8 @@ impl Service {
         true
     }
 
-    /// Tells the back end what came of what it asked for; nothing where it went well and it did
-    /// not number it.
+    /// Replies to a message of the back end: with an error if `done` is one, and then, if the
+    /// message has a TransactionID, with an empty reply.
     fn confirm(
         &self,
         context: &mut DialectContext<'_>,
@@ -169,7 +174,7 @@ impl Service {
         }
     }
 
-    /// `Register`: controllers or kinds of topics, and feeds.
+    /// Handles `Register`, which lists controllers, kinds of topics, and feeds.
     fn register(
         &mut self,
         context: &mut DialectContext<'_>,
@@ -208,7 +213,7 @@ impl Service {
         Ok(())
     }
 
-    /// Takes what a client's connection has to say.
+    /// Handles a message from a client's connection.
     pub(super) fn on_message(&mut self, context: &mut DialectContext<'_>, what: &ZenithMessage) {
         match what {
             ZenithMessage::Call(call) => self.ask(context, call),
@@ -230,7 +235,8 @@ impl Service {
         }
     }
 
-    /// Asks the back end, unless too much waits for it: then whoever asks is told so at once.
+    /// Sends a call to the back end. If too many calls or bytes wait for it, the call fails at
+    /// once.
     fn ask(&mut self, context: &mut DialectContext<'_>, call: &Call) {
         let asked = AskedCall::of(call);
         let number = Value::Int(self.asked.next_number());
@@ -260,8 +266,8 @@ impl Service {
         context.shared.push(frame);
     }
 
-    /// The connection has closed: nobody asks it any more, who waits for it is told, its feeds are
-    /// marked, and its pictures go if it said so.
+    /// Handles the close of the connection: unregisters the back end, fails its unanswered calls,
+    /// sets its feeds to [`GONE`], and removes its pictures if it requested that.
     pub(super) fn on_drop(&mut self, env: &Env, us: ConnId, out: &mut Vec<Effect>) {
         if std::mem::replace(&mut self.has_left, true) {
             return;
@@ -285,27 +291,29 @@ impl Service {
     }
 }
 
-/// Bytes of questions that may wait for a back end: one is as large as a client's message, and two
-/// always fit.
+/// The maximum bytes of calls in a back end's write queue. A call is about as large as a client's
+/// message, and two of the maximum size always fit.
 pub(super) fn queue_bytes(env: &Env) -> usize {
     let max = env.config.limits.write_queue_bytes;
     max.saturating_add(2 * env.zenith.config.message_bytes as usize)
 }
 
-/// Counts an answer that nobody waits for.
+/// Counts an answer to a call that is no longer pending.
 pub(super) fn note_late_answer(context: &DialectContext<'_>) {
     if let Some(counters) = context.env.counters.get(usize::from(context.conn.core)) {
         counters.backend_answers_late.add(1);
     }
 }
 
-/// What a back end wants to serve.
+/// The content of a `Register` message.
 struct Registration {
     controllers: Vec<Box<str>>,
-    /// Controller, kind and what holds for it.
+    /// The controller, the kind, and the rule of topics without a configured one.
     topics: Vec<(Box<str>, Box<str>, Rule)>,
     feeds: Vec<Box<str>>,
+    /// Whether the back end is asked to grant each first subscription of a client.
     authorises: bool,
+    /// Whether the back end's pictures are removed when it closes.
     drops: bool,
 }
 

@@ -1,4 +1,4 @@
-//! What no conversation reaches.
+//! Unit tests of cases that no transcript reaches.
 
 use super::*;
 use crate::codec::json::Scratch;
@@ -9,7 +9,7 @@ use crate::time::Now;
 use crate::work::Meter;
 use crate::ws::output::Output;
 
-/// A client that is subscribing to `Market/A`, and what `act` makes it close with.
+/// The close that `act` causes on a client whose subscription to `Market/A` is pending.
 fn closing(act: impl FnOnce(&mut Connection, &mut DialectContext<'_>)) -> Option<Closing> {
     let text = "[zenith]\ntopics = [{ controller = 'Market', kind = 'A' }]\n";
     let format = crate::config::FileFormat::Toml;

@@ -1,7 +1,8 @@
-//! Subscriptions of one client: counted for each topic, given a picture, confirmed if asked for.
+//! Subscriptions of one client: counted for each topic, started with a picture, and confirmed if
+//! the client requests it.
 //!
-//! What is asked about a topic while an answer is awaited is put off until then, so that it is
-//! answered in its order.
+//! While a topic waits for an answer of a back end or of the channel's home, further requests about
+//! it are queued, so that they are answered in their order.
 
 use super::calls::Pending;
 use super::client::Client;
@@ -15,39 +16,42 @@ use crate::hub::{ConnId, JoinReply, JoinRequest};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// One topic of a client.
+/// A client's subscription to one topic.
 pub(super) struct TopicSubscription {
-    /// How often it is subscribed to; each has its own end, and counts as a subscription.
+    /// The number of references, one for each `Sub`. Each needs its own `Unsub` and counts as a
+    /// subscription.
     refs: u32,
     stage: Stage,
-    /// The scope that it needs.
+    /// The scope that the subscription requires; empty if none.
     scope: Box<str>,
-    /// Whether it is refused when the home has no picture of it.
+    /// Whether the subscription is refused if the channel's home has no picture.
     strict: bool,
-    /// Whether it comes back after a time without rights.
+    /// Whether the subscription is being resumed after it was suspended.
     resumes: bool,
-    /// Whether the first subscription is to be confirmed, and its data.
+    /// Whether the client requests a confirmation of the first `Sub`.
     confirm: bool,
+    /// The data of the first `Sub`, for the back end.
     data: Option<Value>,
-    /// What was asked since, while an answer is awaited.
+    /// The requests about this topic that came while an answer is pending.
     waiting: VecDeque<TopicOp>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 enum Stage {
-    /// A back end is asked.
+    /// A back end is asked to grant the subscription; contains the number of the call.
     Asking(u32),
-    /// The home is asked.
+    /// The join of the channel is pending at its home.
     Joining,
-    /// Data is heard.
+    /// The client is subscribed and receives data.
     Active,
-    /// The server's own topic: what was told last.
+    /// A topic whose data comes from the server or the configuration; contains the data that was
+    /// sent last.
     Own(Arc<Value>),
-    /// The rights for it are missing for now.
+    /// The client lacks the required scope for now, so the subscription is kept without data.
     Suspended,
 }
 
-/// A subscription, or the end of one.
+/// A `Sub` or an `Unsub` of a topic.
 #[derive(Debug)]
 pub(super) struct TopicOp {
     sub: bool,
@@ -65,16 +69,20 @@ impl TopicOp {
     }
 }
 
-/// What may wait for one topic's answer.
+/// The maximum number of requests that wait for one topic's answer.
 const WAITING_MOST: usize = 1000;
 
-/// How a topic is subscribed to.
+/// How a subscription to a topic is made.
 enum Way {
+    /// The server sends this data itself.
     Own(Value),
+    /// Join the channel.
     Join,
+    /// Ask this back end to grant the subscription, and then join the channel.
     Ask(ConnId),
 }
 
+/// What a topic that may be subscribed to requires.
 struct Gate {
     way: Way,
     scope: Box<str>,
@@ -82,7 +90,7 @@ struct Gate {
 }
 
 impl Client {
-    /// `Sub`.
+    /// Handles `Sub`.
     pub(super) fn sub(&mut self, context: &mut DialectContext<'_>, channel: &str, op: TopicOp) {
         let (controller, topic) = wire::split(channel);
         let at = (controller, Some(topic));
@@ -112,7 +120,7 @@ impl Client {
         }
     }
 
-    /// `Unsub`, which always succeeds.
+    /// Handles `Unsub`, which always succeeds.
     pub(super) fn unsub(&mut self, context: &mut DialectContext<'_>, channel: &str, confirm: bool) {
         let (controller, topic) = wire::split(channel);
         if let Some(known) = self.topics.get_mut(channel) {
@@ -147,15 +155,15 @@ impl Client {
         );
     }
 
-    /// Takes a topic off the list, with all its references.
+    /// Removes a topic with all its references.
     fn take_topic(&mut self, channel: &str) -> Option<TopicSubscription> {
         let topic = self.topics.remove(channel)?;
         self.references -= topic.refs as usize;
         Some(topic)
     }
 
-    /// Whether the connection may have one more subscription. Each reference counts, since each
-    /// costs a message when the topic ends.
+    /// Whether the connection may have one more subscription. Each reference counts as one, because
+    /// it causes a message of its own when the topic ends.
     fn has_room(&self, context: &DialectContext<'_>) -> bool {
         self.references < context.env.zenith.config.subscriptions_per_connection
     }
@@ -171,7 +179,11 @@ impl Client {
         }
     }
 
-    /// Whether a topic may be subscribed to now, and how.
+    /// Decides how a topic may be subscribed to, and checks the limits on subscriptions and on the
+    /// length of the topic.
+    ///
+    /// # Errors
+    /// The error code that refuses the subscription.
     fn gate(
         &self,
         context: &DialectContext<'_>,
@@ -185,7 +197,10 @@ impl Client {
         self.way(context, controller, topic)
     }
 
-    /// How a topic may be subscribed to, whatever the bounds.
+    /// Decides how a topic may be subscribed to, without checking the limits.
+    ///
+    /// # Errors
+    /// The error code that refuses the subscription.
     fn way(
         &self,
         context: &DialectContext<'_>,
@@ -237,7 +252,7 @@ impl Client {
         self.go(context, channel, gate.way);
     }
 
-    /// Goes the way of a topic that is listed.
+    /// Starts the subscription to a topic that is in `self.topics`.
     fn go(&mut self, context: &mut DialectContext<'_>, channel: &str, way: Way) {
         let Some(topic) = self.topics.get_mut(channel) else { return };
         match way {
@@ -298,7 +313,8 @@ impl Client {
         context.effects.push(Effect::Tell { to: backend, what: to_message(what) });
     }
 
-    /// A back end has granted a subscription, or refused it.
+    /// Handles a back end's answer to a subscription request: joins the channel, or refuses the
+    /// subscription with the error.
     pub(super) fn authorised(
         &mut self,
         context: &mut DialectContext<'_>,
@@ -311,7 +327,7 @@ impl Client {
         }
     }
 
-    /// The home has answered. The picture is queued already.
+    /// Handles the answer of the channel's home. The picture is already queued.
     pub(super) fn joined(
         &mut self,
         context: &mut DialectContext<'_>,
@@ -325,7 +341,7 @@ impl Client {
             JoinOutcome::SubscriptionLimit | JoinOutcome::NoRoom => {
                 return self.refused(context, channel, &Value::text(codes::LIMITED));
             }
-            // Nobody has asked to be a member.
+            // The join request has no member, so the home cannot answer this.
             JoinOutcome::ChannelFull => return context.close(closings::INTERNAL),
         };
         if topic.strict && reply.picture.is_none() {
@@ -340,7 +356,8 @@ impl Client {
         self.settled(context, channel);
     }
 
-    /// A topic is subscribed to: confirms that and takes up what has waited for it.
+    /// Completes a subscription: confirms it if requested, and handles the requests that waited for
+    /// it.
     fn settled(&mut self, context: &mut DialectContext<'_>, channel: &str) {
         let Some(topic) = self.topics.get_mut(channel) else { return };
         let waiting = std::mem::take(&mut topic.waiting);
@@ -353,7 +370,7 @@ impl Client {
         self.take_up(context, channel, waiting);
     }
 
-    /// A topic cannot be subscribed to.
+    /// Refuses a subscription with an error, and handles the requests that waited for it.
     fn refused(&mut self, context: &mut DialectContext<'_>, channel: &str, error: &Value) {
         let Some(topic) = self.take_topic(channel) else { return };
         let (controller, name) = wire::split(channel);
@@ -374,7 +391,7 @@ impl Client {
         waiting: VecDeque<TopicOp>,
     ) {
         for op in waiting {
-            // It counted while it waited; from here on it counts as what comes of it.
+            // A waiting `Sub` was counted; `sub` counts it again if it succeeds.
             self.references -= usize::from(op.sub);
             match op.sub {
                 true => self.sub(context, channel, op),
@@ -393,7 +410,7 @@ impl Client {
         }
     }
 
-    /// A topic ends. One that is not there yet is refused.
+    /// Ends a topic with an optional error. If the subscription is still pending, it is refused.
     pub(super) fn end(
         &mut self,
         context: &mut DialectContext<'_>,
@@ -424,13 +441,14 @@ impl Client {
         self.take_up(context, channel, waiting);
     }
 
-    /// Whether data is heard on a channel.
+    /// Whether the client receives data on a channel.
     pub(super) fn hears(&self, channel: &str) -> bool {
         let stage = self.topics.get(channel).map(|topic| &topic.stage);
         matches!(stage, Some(Stage::Active | Stage::Own(_)))
     }
 
-    /// Rights have gone: what needs them is remembered and not heard.
+    /// Suspends the subscriptions whose scope the client has lost: it keeps them, but receives no
+    /// data. Pending ones are refused.
     pub(super) fn suspend(&mut self, context: &mut DialectContext<'_>) {
         let lost: Vec<Box<str>> = self.without_rights();
         for channel in lost {
@@ -452,7 +470,8 @@ impl Client {
         }
     }
 
-    /// Rights have changed: what was suspended comes back, or ends with what is not allowed.
+    /// Resumes suspended subscriptions after the client's scopes have changed. Those whose scope is
+    /// still missing end with an error.
     pub(super) fn resume(&mut self, context: &mut DialectContext<'_>) {
         for channel in self.without_rights() {
             self.end(context, &channel, Some(&Value::text(codes::AUTHORITY)));
@@ -479,7 +498,7 @@ impl Client {
         lost
     }
 
-    /// The server's own topics may have other data now.
+    /// Sends the data of the server's own topics again where it has changed.
     pub(super) fn refresh(&mut self, context: &mut DialectContext<'_>) {
         let is_own = |topic: &TopicSubscription| matches!(topic.stage, Stage::Own(_));
         let own = self.topics.iter().filter(|(_, topic)| is_own(topic));
@@ -501,7 +520,7 @@ impl Client {
     }
 }
 
-/// No back end is there that serves the controller.
+/// The error code for a controller that no connected back end serves.
 pub(super) fn unavailable(controller: &str) -> String {
     format!("{controller}.Unavailable")
 }

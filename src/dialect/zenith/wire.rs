@@ -1,17 +1,17 @@
-//! The envelope, in and out, and the words that stand in it.
+//! The message envelope, decoded and encoded, and the constants of its properties.
 
 use crate::codec::value::{self, Envelope, EnvelopeBody, Format, Value};
 use crate::hub::ConnId;
 use crate::mem::{Frozen, Slot};
 use crate::ws::{self, MessageKind, frame};
 
-/// Error codes, and what each is the answer to.
+/// Error codes, and the condition that each reports.
 pub(super) mod codes {
-    /// An unknown topic or action, or none.
+    /// The topic or the action is unknown or missing.
     pub(crate) const UNKNOWN: &str = "Operation.Unknown";
-    /// A scope is missing.
+    /// The client lacks the required scope, or the back end may not serve the controller.
     pub(crate) const AUTHORITY: &str = "Authority";
-    /// A call needs data and has none.
+    /// The request requires data and has none.
     pub(crate) const DATA: &str = "Data";
     /// The data has the wrong shape.
     pub(crate) const DESERIALISE: &str = "Data.Deserialise";
@@ -21,9 +21,9 @@ pub(super) mod codes {
     pub(crate) const TIMEOUT: &str = "Operation.Timeout";
     /// The call was cancelled.
     pub(crate) const ABORT: &str = "Operation.Abort";
-    /// A back end has answered what it may not.
+    /// A back end has reported an error without data, or a call cannot be encoded in its format.
     pub(crate) const FAULT: &str = "Fault";
-    /// A bound is reached.
+    /// A limit is reached.
     pub(crate) const LIMITED: &str = "Limited";
 }
 
@@ -33,20 +33,20 @@ pub(super) const PUBLISH: &str = "Publish";
 pub(super) const ERROR: &str = "Error";
 pub(super) const CANCEL: &str = "Cancel";
 
-/// The controller that a message without one means.
+/// The controller of a message that names none.
 pub(super) const DEFAULT_CONTROLLER: &str = "Zenith";
 
-/// A container from a peer.
+/// A message from a peer. Unknown members are dropped.
 #[derive(Debug, Default)]
 pub(super) struct MessageEnvelope {
     pub(super) controller: Box<str>,
     pub(super) topic: Option<Box<str>>,
     pub(super) action: Option<Box<str>>,
-    /// A number, and as it was written.
+    /// A number, kept as the peer has written it.
     pub(super) transaction: Option<Value>,
     pub(super) data: Option<Value>,
     pub(super) confirm: bool,
-    /// Properties of back ends: `Retain`, `Error`, `UserID` and `Session`.
+    /// Properties of back ends' messages: `Retain`, `Error`, `UserID` and `Session`.
     pub(super) retain: Option<Value>,
     pub(super) error: Option<Value>,
     pub(super) user: Option<Value>,
@@ -54,10 +54,10 @@ pub(super) struct MessageEnvelope {
 }
 
 impl MessageEnvelope {
-    /// Sorts the members of a map. Unknown ones are ignored.
+    /// Reads the members of a map and ignores unknown ones.
     ///
     /// # Errors
-    /// It is no map, or the named property has the wrong type: an invalid packet.
+    /// The value is not a map, or a member has the wrong type: an invalid packet.
     pub(super) fn of(value: Value) -> Result<MessageEnvelope, &'static str> {
         let Value::Map(members) = value else { return Err("a message must be an object") };
         let mut it =
@@ -85,18 +85,18 @@ impl MessageEnvelope {
         Ok(it)
     }
 
-    /// The topic, or nothing.
+    /// The topic, or an empty string.
     pub(super) fn topic(&self) -> &str {
         self.topic.as_deref().unwrap_or("")
     }
 
-    /// The data, if it is there and not null.
+    /// The data, if it is present and not null.
     pub(super) fn some_data(&self) -> Option<&Value> {
         self.data.as_ref().filter(|data| !data.is_null())
     }
 }
 
-/// A container for a peer. What is `None` or false is left out.
+/// A message to a peer. Properties that are `None` or false are left out.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct WireMessage<'v> {
     pub(super) controller: &'v str,
@@ -105,14 +105,16 @@ pub(super) struct WireMessage<'v> {
     pub(super) transaction: Option<&'v Value>,
     pub(super) data: Option<&'v Value>,
     pub(super) confirm: bool,
-    /// Of whom a back end is told.
+    /// The `UserID` of the client that calls a back end.
     pub(super) user: Option<&'v str>,
+    /// The id of the client's connection.
     pub(super) session: Option<&'v str>,
+    /// The protocol version of the client.
     pub(super) version: Option<&'v str>,
 }
 
 impl WireMessage<'_> {
-    /// The payload of one message.
+    /// Encodes the payload of one message.
     pub(super) fn encode(&self, format: Format) -> Result<Vec<u8>, value::Error> {
         let mut members: Vec<(Box<str>, Value)> = Vec::with_capacity(6);
         let mut add = |key: &str, value| members.push((key.into(), value));
@@ -146,19 +148,20 @@ impl WireMessage<'_> {
     }
 }
 
-/// What stands around data on a topic, for whoever is subscribed.
+/// The envelope around data on a topic, for all subscribers.
 pub(super) fn envelope(controller: &str, topic: &str) -> Envelope {
     let members =
         vec![("Controller".into(), Value::text(controller)), ("Topic".into(), Value::text(topic))];
     Envelope { members, key: "Data".into() }
 }
 
-/// A connection's name, as back ends know it.
+/// The id of a client's connection, which back ends get as `Session`.
 pub(super) fn session(conn: ConnId) -> String {
     format!("{}.{}.{}", conn.core, conn.slot.index, conn.slot.generation)
 }
 
-/// The connection of that name, which may be gone or never have been.
+/// The connection with this session id, which may be closed or may never have existed. `None` if
+/// the text is not such an id.
 pub(super) fn parse_session(text: &str) -> Option<ConnId> {
     let mut parts = text.split('.');
     let mut number = || parts.next().and_then(digits);
@@ -168,27 +171,27 @@ pub(super) fn parse_session(text: &str) -> Option<ConnId> {
     parts.next().is_none().then_some(conn)
 }
 
-/// The channel that a controller's topic is. Controllers have no U+0000.
+/// The channel name of a controller's topic. A controller does not contain U+0000.
 pub(super) fn channel(controller: &str, topic: &str) -> String {
     format!("{controller}\0{topic}")
 }
 
-/// The controller and the topic of a channel.
+/// The controller and the topic of a channel name.
 pub(super) fn split(channel: &str) -> (&str, &str) {
     channel.split_once('\0').unwrap_or((channel, ""))
 }
 
-/// What stands before a topic's arguments.
+/// The kind of a topic: the part before its first `!`.
 pub(super) fn kind(topic: &str) -> &str {
     topic.split_once('!').map_or(topic, |(kind, _)| kind)
 }
 
-/// The kind of message that a format goes in.
+/// The type of WebSocket message that carries a format.
 pub(super) fn message_kind(format: Format) -> MessageKind {
     if format.is_text() { MessageKind::Text } else { MessageKind::Binary }
 }
 
-/// One whole frame.
+/// Builds one frozen frame around a payload.
 pub(super) fn freeze(format: Format, payload: &[u8]) -> Frozen {
     let opcode = if format.is_text() { ws::Opcode::Text } else { ws::Opcode::Binary };
     let mut out = Vec::with_capacity(frame::HEADER_BYTES + payload.len());
@@ -196,7 +199,7 @@ pub(super) fn freeze(format: Format, payload: &[u8]) -> Frozen {
     Frozen::new(&out)
 }
 
-/// A time span `[d.]h:m[:s[.f]]`, in milliseconds.
+/// Parses a time span `[d.]h:m[:s[.f]]` into milliseconds.
 pub(super) fn parse_span(text: &str) -> Option<u64> {
     let (hours, rest) = text.split_once(':')?;
     let (days, hours) = match hours.split_once('.') {
@@ -215,13 +218,13 @@ pub(super) fn parse_span(text: &str) -> Option<u64> {
     Some((((days * 24 + hours) * 60 + minutes) * 60 + seconds) * 1000 + thousandths)
 }
 
-/// A run of one to nine digits.
+/// Parses one to nine decimal digits.
 fn digits(text: &str) -> Option<u64> {
     let whole = (1..=9).contains(&text.len()) && text.bytes().all(|it| it.is_ascii_digit());
     if whole { text.parse().ok() } else { None }
 }
 
-/// `hh:mm:ss` of so many milliseconds, with `.fff` where there are any.
+/// Formats milliseconds as `hh:mm:ss`, with `.fff` if they are not whole seconds.
 pub(super) fn span(ms: u64) -> String {
     let (s, thousandths) = (ms / 1000, ms % 1000);
     let whole = format!("{:02}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60);

@@ -2,39 +2,40 @@
 
 use crate::crypto::{hex, keccak256, sha256, uncompressed_point};
 
-/// An account's address.
+/// The address of an account.
 pub type Address = [u8; 20];
 
-/// Bytes of a compressed point of secp256k1: the sign of y, then x (SEC 1 section 2.3.3).
+/// The length in bytes of a compressed point of secp256k1: the sign of y, then x (SEC 1 section
+/// 2.3.3).
 pub const KEY_BYTES: usize = 33;
 
-/// Reads 40 hexadecimal digits of either case, without a prefix.
+/// Parses 40 hexadecimal digits of either case, without a prefix.
 pub fn parse(text: &str) -> Option<Address> {
     unhex(text)
 }
 
-/// Reads 40 hexadecimal digits of either case behind an optional `0x`.
+/// Parses 40 hexadecimal digits of either case after an optional `0x`.
 pub(super) fn parse_with_prefix(text: &str) -> Option<Address> {
     unhex(text.strip_prefix("0x").unwrap_or(text))
 }
 
-/// Reads the 66 digits of a compressed public key behind an optional `0x`.
+/// Parses the 66 hexadecimal digits of a compressed public key after an optional `0x`.
 pub(super) fn parse_key(text: &str) -> Option<[u8; KEY_BYTES]> {
     unhex(text.strip_prefix("0x").unwrap_or(text))
 }
 
-/// The lower-case digits, without a prefix.
+/// The address as lower-case hexadecimal digits, without a prefix.
 pub fn text(address: &Address) -> [u8; 40] {
     hex(address)
 }
 
-/// Which of 40 digits are upper-case letters, by bits.
+/// A bit mask of the upper-case letters among 40 hexadecimal digits: bit n stands for digit n.
 pub(super) fn case(digits: &str) -> u64 {
     let upper = digits.bytes().enumerate().filter(|(_, byte)| byte.is_ascii_uppercase());
     upper.fold(0, |case, (at, _)| case | 1 << (at & 63))
 }
 
-/// The digits, without a prefix, in the case that [`case`] has noted.
+/// The address as hexadecimal digits without a prefix, in the case that a mask of [`case`] gives.
 pub(super) fn spelt(address: &Address, case: u64) -> [u8; 40] {
     let mut digits = text(address);
     for (at, digit) in digits.iter_mut().enumerate().filter(|_| case != 0) {
@@ -45,13 +46,13 @@ pub(super) fn spelt(address: &Address, case: u64) -> [u8; 40] {
     digits
 }
 
-/// The account of a public key: the end of SHA-256 of the compressed key.
+/// The account of a public key: the last 20 bytes of the SHA-256 of the compressed key.
 pub fn of_key(key: &[u8; KEY_BYTES]) -> Address {
     tail(&sha256(&[key]))
 }
 
-/// The account of a key that signs in the manner of Ethereum: the end of Keccak-256 of the
-/// uncompressed key without its first byte. `None` if the key is no point of the curve.
+/// The account of a public key that signs as Ethereum does: the last 20 bytes of the Keccak-256 of
+/// the uncompressed key without its first byte. `None` if the key is not a point on the curve.
 pub fn of_ethereum_key(key: &[u8; KEY_BYTES]) -> Option<Address> {
     Some(tail(&keccak256(&uncompressed_point(key)?[1..])))
 }
@@ -95,7 +96,7 @@ mod tests {
     }
 
     /// The generator of secp256k1 (SEC 2 section 2.4.1) is the public key of the secret key 1,
-    /// whose account in Ethereum is well known.
+    /// whose Ethereum account is well known.
     #[test]
     fn zilliqa_accounts_follow_from_public_keys() {
         let generator = "0279be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798";
@@ -107,7 +108,7 @@ mod tests {
         assert_eq!(of_ethereum_key(&none), None, "x is no coordinate of the field");
     }
 
-    /// Keys and accounts of the tests of zilliqa-js, `address.fixtures.ts`.
+    /// Keys and accounts from the tests of zilliqa-js, `address.fixtures.ts`.
     #[test]
     fn zilliqa_account_of_a_zilliqa_key() {
         for (key, address) in VECTORS {

@@ -1,7 +1,8 @@
-//! One epoch: a Tx block, the hashes of its transactions and what those have done.
+//! One epoch: a Tx block, the hashes of its transactions, and the events and transfers of those.
 //!
-//! The document is kept as it was received, and what is passed on unchanged is a span of it. What
-//! many subscribers are sent is written once, by the core that first needs it, and shared by all.
+//! The document is kept as received, and the parts that are forwarded unchanged are byte ranges of
+//! it. What many subscribers receive is serialized once, by the core that needs it first, and
+//! shared by all cores.
 
 use super::address::{self, Address, KEY_BYTES};
 use crate::hub::Event;
@@ -13,42 +14,42 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
-/// One epoch. Shared by all cores.
+/// One epoch, shared by all cores.
 pub struct Epoch {
     text: Box<str>,
     number: u64,
     block: Range<usize>,
     hashes: Range<usize>,
-    /// In the order of their first logs.
+    /// The contracts with events, in the order of their first events.
     emitters: Vec<Emitter>,
     by_address: HashMap<Address, u32, ahash::RandomState>,
-    /// In block order.
+    /// The transactions in block order.
     transactions: Vec<Transaction>,
     skipped: Vec<Anomaly>,
     new_block: OnceLock<Part>,
     by_account: OnceLock<HashMap<Address, Account, ahash::RandomState>>,
 }
 
-/// The transactions that an account has received and sent.
+/// The indexes of the transactions that an account has received, and of those that it has sent.
 type Account = (Vec<u32>, Vec<u32>);
 
-/// What many notifications have in common, in pieces that each fit a frame.
+/// Serialized bytes that many notifications have in common, in pieces that each fit a frame.
 pub type Part = Box<[Frozen]>;
 
-/// The events of one contract.
+/// A contract with events in this epoch.
 #[derive(Debug)]
 pub struct Emitter {
-    /// The contract.
+    /// The contract's address.
     pub address: Address,
-    /// The name and the parameters of each, as they stand in the document.
+    /// The name and the parameters of each event, as byte ranges of the document.
     logs: Vec<(Range<usize>, Range<usize>)>,
     written: OnceLock<Part>,
 }
 
-/// What a transaction has moved.
+/// A transaction with its sender, receiver and amount.
 #[derive(Debug)]
 pub struct Transaction {
-    /// Who received it.
+    /// The receiver's account.
     pub to: Address,
     id: Range<usize>,
     amount: Range<usize>,
@@ -65,41 +66,41 @@ enum Sender {
     EthereumKey([u8; KEY_BYTES]),
 }
 
-/// Whether a transaction that cannot be understood makes the document wrong.
+/// Whether a transaction that cannot be parsed makes the whole document invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Strictness {
-    /// It does.
+    /// The document is refused.
     Refuse,
-    /// It is left out: see [`Epoch::skipped`].
+    /// The transaction is left out, and reported by [`Epoch::skipped`].
     Skip,
 }
 
-/// A transaction that is not as it should be.
+/// A transaction that cannot be parsed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("Transactions[{index}]: {what}")]
 pub struct Anomaly {
-    /// Which one.
+    /// Its index in the document's `Transactions`.
     pub index: usize,
     /// What is wrong with it.
     pub what: &'static str,
 }
 
-/// Why a document is no epoch.
+/// Why a document is not a valid epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EpochError {
-    /// It is not JSON, not an object, or lacks a member.
+    /// The document is not JSON, not an object, or lacks a member.
     #[error("the document must be an object with TxBlock, TxHashes and, optionally, Transactions")]
     Document,
-    /// The block has no number.
+    /// The block has no valid number.
     #[error("TxBlock must be an object whose header.BlockNum is a decimal string")]
     BlockNum,
-    /// The block is the one that a node gives for a number that it does not have.
+    /// The block is the placeholder that a node returns for a block which does not exist.
     #[error("TxBlock is the placeholder for a block that does not exist")]
     Placeholder,
-    /// The hashes are not lists of hashes.
+    /// `TxHashes` is not an array of null or of arrays of hashes.
     #[error("TxHashes must be an array of null or of arrays of 64 hexadecimal digits")]
     TxHashes,
-    /// A transaction is not understood.
+    /// A transaction cannot be parsed.
     #[error(transparent)]
     Transaction(#[from] Anomaly),
 }
@@ -163,11 +164,11 @@ struct Log<'t> {
 }
 
 impl Epoch {
-    /// Reads a document: `{"TxBlock":..,"TxHashes":..,"Transactions":[..]}` with the results of a
+    /// Parses a document: `{"TxBlock":..,"TxHashes":..,"Transactions":[..]}`, with the results of a
     /// node's `GetTxBlock`, `GetTransactionsForTxBlock` and `GetTransaction`.
     ///
     /// # Errors
-    /// What is wrong with it first.
+    /// The first problem found.
     pub fn read(text: String, strictness: Strictness) -> Result<Epoch, EpochError> {
         let text = text.into_boxed_str();
         let document: Document<'_> = object(&text).ok_or(EpochError::Document)?;
@@ -206,17 +207,17 @@ impl Epoch {
         self.number
     }
 
-    /// Transactions that were left out.
+    /// The transactions that were left out, with the reasons.
     pub fn skipped(&self) -> &[Anomaly] {
         &self.skipped
     }
 
-    /// The contracts with events, in the order of their first ones.
+    /// The contracts with events, in the order of their first events.
     pub fn emitters(&self) -> &[Emitter] {
         &self.emitters
     }
 
-    /// The place of a contract among those with events.
+    /// The index of a contract in [`Epoch::emitters`]; `None` if it has no events.
     pub fn emitter(&self, address: &Address) -> Option<u32> {
         self.by_address.get(address).copied()
     }
@@ -226,7 +227,7 @@ impl Epoch {
         &self.transactions
     }
 
-    /// The places of the transactions that an account has received, and of those that it has sent.
+    /// The indexes of the transactions that an account has received, and of those that it has sent.
     pub fn transactions_of(&self, account: &Address) -> (&[u32], &[u32]) {
         let all = self.by_account.get_or_init(|| {
             let mut all: HashMap<Address, Account, ahash::RandomState> = HashMap::default();
@@ -239,20 +240,21 @@ impl Epoch {
         all.get(account).map_or((&[], &[]), |(received, sent)| (received, sent))
     }
 
-    /// Computes the senders' accounts, if nobody has done so. A key of Ethereum's takes about ten
-    /// microseconds.
+    /// Computes the senders' accounts that are not known yet. For an Ethereum key this takes about
+    /// 10 microseconds.
     pub fn prepare(&self) {
         for transaction in &self.transactions {
             transaction.from();
         }
     }
 
-    /// What is published to make it known: on [`super::CHANNEL`] of [`super::APP`].
+    /// The event to publish on [`super::CHANNEL`] of [`super::APP`].
     pub fn event(self: Arc<Self>) -> Event {
         Event { message: Some(self), ..Event::default() }
     }
 
-    /// `{"query":"NewBlock","value":{..}}`, in pieces of `max_bytes` bytes.
+    /// The epoch's `{"query":"NewBlock","value":{..}}`, in pieces of at most `max_bytes` bytes. The
+    /// first call decides the size for all later ones.
     pub fn new_block(&self, max_bytes: usize) -> &[Frozen] {
         self.new_block.get_or_init(|| {
             let (block, hashes) = (&self.text[self.block.clone()], &self.text[self.hashes.clone()]);
@@ -266,8 +268,8 @@ impl Epoch {
         })
     }
 
-    /// The list of a contract's events, each with its name and its parameters only, in pieces of
-    /// `max_bytes` bytes.
+    /// The list of a contract's events, each with its name and parameters only, in pieces of at
+    /// most `max_bytes` bytes. The first call decides the size for all later ones.
     pub fn event_logs<'e>(&'e self, emitter: &'e Emitter, max_bytes: usize) -> &'e [Frozen] {
         emitter.written.get_or_init(|| {
             let mut out = b"[".to_vec();
@@ -286,7 +288,7 @@ impl Epoch {
         })
     }
 
-    /// A transaction's record.
+    /// The record of a transaction in a `TxnLog` notification.
     pub fn record<'e>(&'e self, transaction: &'e Transaction) -> &'e [u8] {
         transaction.written.get_or_init(|| {
             let mut out = Vec::with_capacity(256);
@@ -325,12 +327,13 @@ impl fmt::Debug for Epoch {
 }
 
 impl Transaction {
-    /// Who sent it.
+    /// The sender's account.
     pub fn from(&self) -> &Address {
         self.from.get_or_init(|| match &self.sender {
             Sender::Account(address) => *address,
             Sender::Key(key) => address::of_key(key),
-            // What is no point cannot have signed; the account of its digest serves as well.
+            // A key that is not a point on the curve cannot have signed a transaction. The account
+            // of its SHA-256 digest is used, so that there always is one.
             Sender::EthereumKey(key) => {
                 address::of_ethereum_key(key).unwrap_or_else(|| address::of_key(key))
             }
@@ -342,19 +345,19 @@ fn part(bytes: &[u8], max_bytes: usize) -> Part {
     bytes.chunks(max_bytes.max(1)).map(Frozen::new).collect()
 }
 
-/// Reads an object; a list of its values in order will not do.
+/// Parses a JSON object. Serde would also accept an array of the values in order.
 fn object<'t, T: Deserialize<'t>>(text: &'t str) -> Option<T> {
     let is_object = text.trim_ascii_start().starts_with('{');
     is_object.then(|| serde_json::from_str(text).ok()).flatten()
 }
 
-/// Where `part` lies in `text`, of which it is a slice.
+/// The byte range of `part` in `text`. `part` must be a slice of `text`.
 fn span(text: &str, part: &str) -> Range<usize> {
     let start = part.as_ptr() as usize - text.as_ptr() as usize;
     start..start + part.len()
 }
 
-/// The number in the block's header, as canonical decimal.
+/// The number in the block's header, which must be in canonical decimal form.
 fn number_of(block: &str) -> Result<u64, EpochError> {
     let header = object(block).and_then(|block: Block<'_>| object(block.header.get()));
     let Header { number: digits } = header.ok_or(EpochError::BlockNum)?;
@@ -375,13 +378,13 @@ fn check_hashes(hashes: &str) -> Result<(), EpochError> {
     }
 }
 
-/// What stands between the quotes of a JSON string without escapes.
+/// The content of a JSON string without escapes.
 fn plain(raw: &RawValue) -> Option<&str> {
     let text = raw.get().strip_prefix('"')?.strip_suffix('"')?;
     (!text.contains('\\')).then_some(text)
 }
 
-/// What has been read of a document.
+/// What was parsed of a document so far.
 struct Found<'t> {
     text: &'t str,
     emitters: Vec<Emitter>,
@@ -401,7 +404,7 @@ impl<'t> Found<'t> {
         }
     }
 
-    /// Takes one transaction with its receipt.
+    /// Parses one transaction with its receipt, and adds it.
     fn take(&mut self, given: &'t str) -> Result<(), &'static str> {
         let given: Given<'_> = object(given).ok_or("it must be an object")?;
         let is_id = |id: &&str| id.len() == 64 && id.bytes().all(|it| it.is_ascii_hexdigit());
@@ -431,7 +434,7 @@ impl<'t> Found<'t> {
         Ok(())
     }
 
-    /// Takes the logs that are events of contracts; those of Ethereum's are not.
+    /// Adds the logs that are events of contracts. Ethereum's logs are skipped.
     fn logs(&mut self, logs: &'t str) {
         let Ok(logs) = serde_json::from_str::<Vec<&RawValue>>(logs) else { return };
         for log in logs {
@@ -451,8 +454,8 @@ impl<'t> Found<'t> {
     }
 }
 
-/// The account if it is given, or else the key that it follows from. The low half of a
-/// transaction's version says in which manner it was signed: 2 to 4 are Ethereum's.
+/// The sender of a transaction: the account if it is given, else the public key. The lower 16 bits
+/// of a transaction's version give its signature scheme: 2 to 4 are Ethereum's.
 fn sender(given: &Given<'_>) -> Option<Sender> {
     if let Some(account) = given.sender_addr.filter(|it| it.get() != "null") {
         return plain(account).and_then(address::parse_with_prefix).map(Sender::Account);

@@ -1,24 +1,25 @@
-//! One message for many peers: its own bytes, with what it has in common with other messages
-//! between them, cut into frames of a bounded length.
+//! Composes one message for many peers from bytes of its own and pieces shared with other messages,
+//! and splits it into frames of a bounded length.
 
 use crate::mem::{Frozen, Handle};
 use crate::ws::Opcode;
 use crate::ws::frame::{HEADER_BYTES, Header};
 
-/// Shorter pieces are copied: an entry of its own in a send costs as much.
+/// The minimum length in bytes of a shared piece. Shorter pieces are copied, since an entry of
+/// their own in a vectored send costs as much.
 const SHARED_LEAST: usize = 4096;
 
-/// Writes one text message.
+/// Composes one text message.
 pub(super) struct Composer {
-    /// Payload bytes of one frame.
+    /// The maximum payload of one frame, in bytes.
     max_bytes: usize,
-    /// Whole frames.
+    /// The complete frames.
     done: Vec<Handle>,
-    /// The first bytes of the present frame, behind room for its header.
+    /// Room for the current frame's header, and its first payload bytes.
     head: Vec<u8>,
-    /// What follows them.
+    /// The rest of the current frame's payload.
     bits: Vec<Bit>,
-    /// Payload bytes of the present frame and of the message.
+    /// The payload bytes of the current frame, and of the message's complete frames.
     len: usize,
     total: usize,
 }
@@ -41,7 +42,7 @@ impl Composer {
         }
     }
 
-    /// Adds bytes of this message's own.
+    /// Appends bytes that are this message's own. They are split at frame boundaries.
     pub(super) fn push(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             if self.len >= self.max_bytes {
@@ -58,7 +59,8 @@ impl Composer {
         }
     }
 
-    /// Adds pieces that others have too, each at most as long as a frame.
+    /// Appends pieces that other messages share. A piece is never split: one that is longer than a
+    /// frame gets a longer frame of its own.
     pub(super) fn share(&mut self, pieces: &[Handle]) {
         for piece in pieces {
             if piece.len() < SHARED_LEAST {
@@ -73,12 +75,12 @@ impl Composer {
         }
     }
 
-    /// Payload bytes so far.
+    /// The payload bytes so far.
     pub(super) fn len(&self) -> usize {
         self.total + self.len
     }
 
-    /// The message as it is queued.
+    /// Completes the last frame, and returns the message's frames.
     pub(super) fn finish(mut self) -> Vec<Handle> {
         self.frame(true);
         self.done
@@ -106,7 +108,7 @@ mod tests {
     use super::*;
     use crate::ws::{FrameEvent, FrameLimits, MessageKind, Reader, Role};
 
-    /// The payloads of the frames, and the whole message as a peer reads it.
+    /// The payload length of each frame, and the whole message as a peer reads it.
     fn read(handles: &[Handle]) -> (Vec<usize>, String) {
         let mut bytes: Vec<u8> = handles.iter().flat_map(|handle| handle.to_vec()).collect();
         let mut lengths = Vec::new();

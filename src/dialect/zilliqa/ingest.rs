@@ -1,4 +1,5 @@
-//! Epochs from outside: one document for each, posted in the order of the blocks.
+//! Epochs published over HTTP: each is the document of one POST request, in the order of the
+//! blocks.
 
 use super::epoch::{Epoch, Strictness};
 use super::shared::{EpochRange, EpochRejected};
@@ -11,7 +12,7 @@ use crate::http::Request;
 use std::borrow::Cow;
 use std::sync::Arc;
 
-/// Answers a request that is for no WebSocket.
+/// Answers a request that is not a WebSocket handshake: publishes an epoch, or reports the status.
 pub(super) fn answer(context: &mut DialectContext<'_>, request: &mut Request<'_>) -> Answered {
     let section = &context.env.config.zilliqa;
     let token = &section.publish_token;
@@ -27,7 +28,7 @@ pub(super) fn answer(context: &mut DialectContext<'_>, request: &mut Request<'_>
     }
 }
 
-/// Whether a request brings an epoch, by its head.
+/// Whether a request publishes an epoch and has the token, by its head.
 pub(super) fn may_publish(context: &DialectContext<'_>, request: &Request<'_>) -> bool {
     let section = &context.env.config.zilliqa;
     let token = &section.publish_token;
@@ -35,11 +36,12 @@ pub(super) fn may_publish(context: &DialectContext<'_>, request: &Request<'_>) -
     publishes && request.method == "POST" && presents(request, token)
 }
 
-/// Whether the request has the token as a bearer (RFC 6750 section 2.1).
+/// Whether the request has the token as a bearer token (RFC 6750 section 2.1).
 fn presents(request: &Request<'_>, token: &Secret) -> bool {
     let given = request.header("authorization").and_then(|field| field.split_once(' '));
     given.is_some_and(|(scheme, given)| {
-        // Of digests, so that not even the length shows in the time that it takes.
+        // The SHA-256 digests are compared, so that the time does not even reveal the token's
+        // length.
         let [given, token] = [given.trim_start_matches(' '), token.expose()];
         let [given, token] = [given, token].map(|text| sha256(&[text.as_bytes()]));
         scheme.eq_ignore_ascii_case("bearer") && constant_time_eq(&given, &token)
@@ -66,7 +68,7 @@ fn publish(context: &mut DialectContext<'_>, body: &[u8]) -> Answered {
                 event: Arc::new(epoch).event(),
                 part: 0,
             });
-            // Until the home has ordered it.
+            // The reply waits until the home core has ordered the epoch.
             Answered::Later(Box::new(move |_| done(number, &range)))
         }
         Err(EpochRejected::Late(last)) => {
@@ -84,7 +86,8 @@ fn done(number: u64, _: &EpochRange) -> HttpReply {
     HttpReply { status: 200, body: body.into(), allow: None }
 }
 
-/// What a load balancer asks for: that the server runs, and how far it is.
+/// The reply to a load balancer: that the server runs, and the number of the last epoch. The status
+/// is 503 while the server drains.
 fn status(context: &DialectContext<'_>) -> HttpReply {
     let number = context.env.zilliqa.last();
     let number = number.map_or("null".to_owned(), |number| format!("\"{number}\""));

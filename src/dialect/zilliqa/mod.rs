@@ -1,5 +1,5 @@
-//! The Zilliqa WebSocket Server: clients subscribe to new blocks, to the events of contracts and to
-//! the transactions of accounts, and get one message in each epoch.
+//! The Zilliqa WebSocket Server protocol: clients subscribe to new blocks, to the events of
+//! contracts and to the transactions of accounts, and get one message in each epoch.
 //! <https://dev.zilliqa.com/docs/dev/dev-tools-websockets/>
 
 pub mod address;
@@ -30,31 +30,34 @@ use sets::{HeldAddresses, Set};
 use shared::AddressVerdict;
 use std::rc::Rc;
 
-/// The number of the application under which epochs are published: none that is configured has it.
+/// The application number under which epochs are published. It is reserved: no configured
+/// application has it.
 pub const APP: u32 = u32::MAX - 1;
-/// The channel on which epochs are published; every connection of this dialect is subscribed to it.
+/// The channel on which epochs are published. Every connection of this dialect is subscribed to it.
 pub const CHANNEL: &str = "epochs";
 
-/// Bytes of answers to a client that is not subscribed to the channel yet.
+/// The maximum size in bytes of the replies held back for a client whose subscription to the
+/// channel is pending.
 const EARLY_BYTES: usize = 256 * 1024;
 
-/// One client.
+/// One client connection.
 #[derive(Debug, Default)]
 pub struct Connection {
-    /// Topics, by their bits.
+    /// The subscribed topics, as a set of [`QueryTopic::bit`].
     topics: u8,
-    /// Those of them that it has unsubscribed since the last epoch.
+    /// The subset of `topics` that was unsubscribed since the last epoch.
     leaving: u8,
-    /// Notifications that were dropped in a row, and whether the last one was.
+    /// The number of consecutive notifications dropped because the client does not read, and
+    /// whether the last one was dropped.
     dropped: u16,
     is_behind: bool,
-    /// Of events and of transactions; most clients have none.
+    /// The addresses of the topics EventLog and TxnLog. Most clients have none.
     watched: Option<Box<[Watched; 2]>>,
-    /// Answers from before it hears of epochs; `None` from then on.
+    /// The replies held back until the connection is subscribed to the channel; `None` after that.
     early: Option<Box<Early>>,
 }
 
-/// Answers that wait. In a box, since hardly any connection has one.
+/// Replies that are held back. Boxed, because hardly any connection has them.
 #[derive(Debug, Default)]
 struct Early(Vec<Box<[u8]>>);
 
@@ -62,13 +65,15 @@ struct Early(Vec<Box<[u8]>>);
 #[derive(Debug, Default)]
 struct Watched {
     now: Option<Rc<Set>>,
-    /// What takes the place of those with the next epoch: the topic was unsubscribed and subscribed
-    /// again.
+    /// The addresses that replace `now` after the next epoch, if the topic was unsubscribed and
+    /// then subscribed again.
     next: Option<Rc<Set>>,
 }
 
 impl Watched {
-    /// Whether `named` fits, if `free` more addresses may be held.
+    /// Whether `named` can be added if at most `free` more addresses may be held. `replaces` is
+    /// true if the topic was unsubscribed since the last epoch, so that the addresses go into
+    /// `next`, too.
     fn fits(&self, named: &[Named], replaces: bool, free: usize) -> bool {
         if 2 * named.len() <= free {
             return true;
@@ -80,7 +85,7 @@ impl Watched {
         missing <= free
     }
 
-    /// Adds addresses; false if there would be more than `max`.
+    /// Adds addresses. Returns false, and adds none, if `now` would have more than `max`.
     fn add(&mut self, named: &[Named], replaces: bool, max: usize, held: &HeldAddresses) -> bool {
         let has = |address| self.now.as_ref().is_some_and(|set| set.has(address));
         let len = self.now.as_ref().map_or(0, |set| set.len());
@@ -97,7 +102,8 @@ impl Watched {
         true
     }
 
-    /// An epoch was told; `ends` if it was the last one.
+    /// Prepares for the next epoch after a notification. `ends` is true if the topic was
+    /// unsubscribed.
     fn advance(&mut self, ends: bool) {
         let next = self.next.take();
         if ends || next.is_some() {
@@ -164,7 +170,7 @@ impl Dialect for Connection {
     fn on_reload(&mut self, _context: &mut DialectContext<'_>) {}
 
     fn closing(why: Why) -> Closing {
-        // 1000 would make clients stay away.
+        // Clients do not reconnect after 1000.
         Closing::new(
             close::GOING_AWAY,
             match why {
@@ -230,7 +236,7 @@ impl Dialect for Connection {
 }
 
 impl Connection {
-    /// Does what was asked for; false if the answer comes later.
+    /// Executes a query. Returns false if its reply comes later.
     fn ask(
         &mut self,
         context: &DialectContext<'_>,
@@ -267,7 +273,7 @@ impl Connection {
         Ok(true)
     }
 
-    /// Subscribes to a topic at addresses.
+    /// Subscribes to a topic at these addresses.
     fn watch(
         &mut self,
         context: &DialectContext<'_>,
@@ -314,7 +320,8 @@ impl Connection {
         self.topics & !QueryTopic::NewBlock.bit() != 0
     }
 
-    /// Sends an answer, which is the client's own words where it is no error.
+    /// Sends a reply, or holds it back until the connection is subscribed to the channel. The reply
+    /// to a successful query is the query's own text.
     fn answer(&mut self, context: &mut DialectContext<'_>, text: &[u8]) {
         let Some(early) = &mut self.early else { return context.send_text(text) };
         if early.0.iter().map(|it| it.len()).sum::<usize>() + text.len() > EARLY_BYTES {
@@ -329,7 +336,7 @@ impl Connection {
         self.answer(context, &text);
     }
 
-    /// Tells the client of an epoch.
+    /// Sends the client's notification of an epoch.
     fn notify(
         &mut self,
         context: &mut DialectContext<'_>,

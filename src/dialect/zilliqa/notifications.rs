@@ -1,4 +1,5 @@
-//! What one core works with while it tells an epoch to its connections: who has what in common.
+//! The notifications of one core for the current epoch: each distinct notification is composed once
+//! and sent to all connections that need the same.
 
 use super::address::Address;
 use super::epoch::Epoch;
@@ -12,43 +13,44 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// Messages above this are refused by the JavaScript client (`websocket` 1.0.35).
+/// The largest message in bytes that the JavaScript client accepts (`websocket` 1.0.35).
 const REFUSED_BYTES: usize = 8 * 1024 * 1024;
 
-/// Memory of one core. Between epochs it holds the sets of addresses and nothing else.
+/// The state of one core. Between epochs it holds only the sets of addresses.
 #[derive(Debug, Default)]
 pub struct NotificationCache {
     current: Option<Arc<Epoch>>,
-    /// The number of the last epoch that was told.
+    /// The number of the last epoch that was sent to connections.
     last: Option<u64>,
     pub(super) events: Registry,
     pub(super) payments: Registry,
-    /// How many addresses the sets of both hold.
+    /// The number of addresses that the sets of both registries hold.
     pub(super) held: HeldAddresses,
     parts: Parts,
     sent: HashMap<NotificationKey, Option<Rc<[Handle]>>, ahash::RandomState>,
 }
 
-/// All that a notification depends on: who has the same is sent the same.
+/// Everything that a notification of an epoch depends on. Connections with equal keys get the same
+/// notification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct NotificationKey {
-    /// Topics, by their bits.
+    /// The subscribed topics, as a set of bits.
     pub(super) topics: u8,
-    /// Those of them that are told for the last time.
+    /// The topics among them that were unsubscribed, and are therefore sent for the last time.
     pub(super) leaving: u8,
-    /// What there is for it, by the numbers of lists; 0 is nothing.
+    /// The numbers of the lists of events and of transactions; 0 is an empty list.
     pub(super) events: u32,
     pub(super) payments: u32,
 }
 
-/// This core's shares of what notifications have in common.
+/// This core's handles to the bytes that notifications have in common.
 #[derive(Debug, Default)]
 struct Parts {
     new_block: Vec<Handle>,
     event_logs: HashMap<u32, Vec<Handle>, ahash::RandomState>,
 }
 
-/// What a notification is written from.
+/// What a notification is composed from.
 pub(super) struct Lists<'d> {
     events: &'d Registry,
     payments: &'d Registry,
@@ -57,7 +59,8 @@ pub(super) struct Lists<'d> {
 }
 
 impl NotificationCache {
-    /// Turns to an epoch; false for one that is not above the last.
+    /// Makes `epoch` the current epoch. Returns false if its number is not above that of the last
+    /// one.
     pub(super) fn turn_to(&mut self, message: &DialectMessage, epoch: &Epoch) -> bool {
         if self.current.as_ref().is_some_and(|current| std::ptr::eq(&raw const **current, epoch)) {
             return true;
@@ -73,7 +76,8 @@ impl NotificationCache {
             self.events.mark(&emitter.address, at as u32);
         }
         self.payments.begin();
-        // Senders' accounts take a while to compute, and mostly nobody asks.
+        // Computing the senders' accounts takes a while, so it is skipped if no client subscribes
+        // to transactions.
         if !self.payments.is_empty() {
             for (at, transaction) in epoch.transactions().iter().enumerate() {
                 let mark = (at as u32) << 1;
@@ -85,7 +89,7 @@ impl NotificationCache {
         true
     }
 
-    /// Every connection has been told: forgets what was made for it.
+    /// Drops the current epoch with its notifications, after every connection has been notified.
     pub fn rest(&mut self) {
         if self.current.take().is_none() {
             return;
@@ -96,7 +100,7 @@ impl NotificationCache {
         self.payments.rest();
     }
 
-    /// The list of the events that concern a set.
+    /// The number of the list of the events at the addresses of a set.
     pub(super) fn events_of(&mut self, set: &mut Rc<Set>) -> u32 {
         let Some(epoch) = &self.current else { return 0 };
         let look = |own: &Cases| -> Vec<u32> {
@@ -110,8 +114,8 @@ impl NotificationCache {
         self.events.list(set, look, Vec::dedup)
     }
 
-    /// The list of the transactions that concern a set, each doubled, and odd where the sender is
-    /// in the set and the receiver is not.
+    /// The number of the list of the transactions at the addresses of a set. A mark in this list is
+    /// twice the transaction's index, plus 1 if only the sender is in the set and not the receiver.
     pub(super) fn payments_of(&mut self, set: &mut Rc<Set>) -> u32 {
         let Some(epoch) = &self.current else { return 0 };
         let look = |own: &Cases| {
@@ -130,11 +134,11 @@ impl NotificationCache {
             }
             marks
         };
-        // Where both are in it, the receiver counts.
+        // If both the receiver and the sender are in the set, only the receiver's mark is kept.
         self.payments.list(set, look, |marks| marks.dedup_by_key(|mark| *mark >> 1))
     }
 
-    /// The notification of the present epoch, unless there is none.
+    /// The notification of the current epoch for `key`; `None` if such connections get none.
     pub(super) fn notification(
         &mut self,
         key: NotificationKey,

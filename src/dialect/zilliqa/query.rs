@@ -1,4 +1,4 @@
-//! What clients say, and what is wrong with it.
+//! Queries of clients: parsing, and the errors of malformed ones.
 
 use super::address::{self, Address};
 use super::words;
@@ -7,7 +7,7 @@ use crate::config::ZilliqaWire;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 
-/// What a client can subscribe to. The order is that of entries in a notification.
+/// What a client can subscribe to, in the order in which a notification lists them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QueryTopic {
     /// Every Tx block with the hashes of its transactions.
@@ -23,7 +23,7 @@ impl QueryTopic {
     pub const ALL: [QueryTopic; 3] =
         [QueryTopic::NewBlock, QueryTopic::EventLog, QueryTopic::TxnLog];
 
-    /// Its name in queries and notifications.
+    /// The topic's name in queries and notifications.
     pub fn name(self) -> &'static str {
         match self {
             QueryTopic::NewBlock => "NewBlock",
@@ -32,7 +32,7 @@ impl QueryTopic {
         }
     }
 
-    /// Its bit in a set of topics.
+    /// The topic's bit in a set of topics.
     pub fn bit(self) -> u8 {
         1 << self as u8
     }
@@ -42,25 +42,26 @@ impl QueryTopic {
     }
 }
 
-/// An address as a client has named it: the digits in upper case are noted by their bits, so that
-/// it can be shown as it was written.
+/// An address in a client's query, and a bit mask of its upper-case digits, so that it can be sent
+/// back as the client wrote it.
 pub(super) type Named = (Address, u64);
 
-/// What a client asks for.
+/// A query of a client.
 #[derive(Debug, PartialEq, Eq)]
 pub enum SubscriptionQuery {
-    /// To be told of blocks.
+    /// Subscribe to blocks.
     NewBlock,
-    /// To be told of what happens at addresses; of an address that is named twice the last counts.
+    /// Subscribe to a topic at these addresses. If an address occurs twice, the case of the last
+    /// one is used.
     Addresses(QueryTopic, Vec<Named>),
-    /// To be told no more.
+    /// Unsubscribe from a topic.
     Unsubscribe(QueryTopic),
 }
 
-/// Reads one message; with the words of the error.
+/// Parses one query.
 ///
 /// # Errors
-/// What is wrong with it, as the server of `wire` says it.
+/// The error's text, as the server that `wire` selects sends it.
 pub fn read(text: &str, wire: ZilliqaWire) -> Result<SubscriptionQuery, &'static str> {
     let text = match wire {
         ZilliqaWire::Deployed => Cow::Borrowed(text),
@@ -87,13 +88,14 @@ pub fn read(text: &str, wire: ZilliqaWire) -> Result<SubscriptionQuery, &'static
     }
 }
 
-/// The examples of the protocol's page have a comma after the last member: the text with a blank in
-/// place of one comma, after a value, before each `}` and `]`. Strings stay as they are.
+/// Replaces one comma after a value and before `}` or `]` with a space, outside of strings, because
+/// the examples in the protocol's documentation have a comma after the last member.
 fn without_trailing_commas(text: &str) -> Cow<'_, str> {
     let mut commas = Vec::new();
     let mut quoted = false;
     let mut escaped = false;
-    // The last two characters that are no blanks and in no string, and where the last one is.
+    // The last two bytes that are neither whitespace nor in a string, and the offset of the last
+    // one.
     let (mut before, mut last, mut last_at) = (b' ', b' ', 0);
     for (at, byte) in text.bytes().enumerate() {
         if quoted {
@@ -124,8 +126,8 @@ fn list(raw: &str) -> Option<Vec<&RawValue>> {
     serde_json::from_str(raw).ok()
 }
 
-/// One entry of a list. What is no string is turned to text by the server in service, and that is
-/// never of the right length; lists and objects it cannot turn.
+/// Parses one address of a list. The deployed server converts values that are not strings to text,
+/// which never has the length of an address; it cannot convert arrays and objects.
 fn named(entry: &RawValue, topic: QueryTopic, wire: ZilliqaWire) -> Result<Named, &'static str> {
     let (malformed, digits) = match (wire, topic) {
         (ZilliqaWire::Deployed, QueryTopic::EventLog) => (words::EVENT_HEX, words::ADDRESS),
@@ -219,7 +221,7 @@ mod tests {
         }
     }
 
-    /// The queries of the vendor's page, as it writes them.
+    /// The queries in the protocol's documentation, as written there.
     #[test]
     fn zilliqa_documented_takes_the_examples_of_the_page() {
         let contracts = concat!(
@@ -239,7 +241,8 @@ mod tests {
             let expected = QueryTopic::named(topic).map(SubscriptionQuery::Unsubscribe);
             assert_eq!(read(&text, Documented).ok(), expected);
         }
-        // Its last example has 33 digits, and what it calls malformed is refused in its words.
+        // The addresses of the documentation's last example have 33 digits, which is malformed by
+        // its own rules.
         let short = format!(r#"["0x{}","0x{}"]"#, "0".repeat(33), "1".repeat(33));
         assert_eq!(addresses("EventLog", &short, Documented), Err(words::ADDRESSES));
         assert_eq!(addresses("TxnLog", &short, Documented), Err(words::PAYMENT_HEX));
@@ -273,10 +276,10 @@ mod tests {
         ] {
             assert_eq!(read(bad, Documented), Err(words::QUERY), "{bad}");
         }
-        // A string keeps its commas.
+        // Commas in strings are kept.
         let text = r#"{"query":"New,}Block"}"#;
         assert_eq!(without_trailing_commas(text), text);
-        // Linear: the longest message there may be takes no time to speak of.
+        // The time is linear in the length of the text: this one has 3 MiB.
         let long = format!("{}1{}", "[".repeat(1 << 20), ",]".repeat(1 << 20));
         assert_eq!(without_trailing_commas(&long).matches(',').count(), 0);
     }

@@ -1,14 +1,15 @@
-//! The addresses that connections have named, on one core.
+//! The sets of addresses that the connections of one core are subscribed to.
 //!
-//! Equal sets are one: most clients of an application name the same contracts. An index leads from
-//! an address to the sets that hold it, so an epoch costs as much as it has news, whatever is not
-//! in it. A set is taken in when the first epoch after a change comes, so that a client that names
-//! its addresses one by one does not make a set of each step.
+//! Equal sets are shared, since most clients of an application subscribe to the same contracts. An
+//! index maps each address to the sets that contain it, so an epoch marks only the sets that
+//! contain one of its addresses. A set is registered at the first epoch after a change, so that a
+//! client which subscribes to its addresses one by one does not register a set at each step.
 //!
-//! A set that grows is a new one, with the old one as its base and nothing of its own but the
-//! difference. Only that is indexed, and only that is taken out of the index when nobody has the
-//! set any more: the work follows what has changed, not what is held. A base that is not larger
-//! than the difference becomes part of it, so that an address moves a few times at most.
+//! A set that grows while it is shared becomes a new set: the old one is its base, and it stores
+//! only the difference. Only the difference is added to the index, and removed from it when no
+//! connection uses the set any longer, so the work depends on what has changed and not on the size
+//! of the sets. A base that is not larger than the difference is merged into it, so an address is
+//! moved only a few times.
 
 use super::address::Address;
 use super::query::Named;
@@ -17,10 +18,10 @@ use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
-/// Addresses, each with the case of its digits.
+/// Addresses, each with the bit mask of its upper-case digits.
 pub(super) type Cases = HashMap<Address, u64, RandomState>;
 
-/// How many addresses the sets of one core hold.
+/// The number of addresses that the sets of one core hold, bases counted once.
 #[derive(Clone, Debug, Default)]
 pub(super) struct HeldAddresses(Rc<Cell<usize>>);
 
@@ -34,16 +35,16 @@ impl HeldAddresses {
     }
 }
 
-/// The addresses of a base, if there is one, and its own.
+/// A set of addresses: its own ones, and those of its base if it has one.
 #[derive(Debug)]
 pub(super) struct Set {
     own: Cases,
     base: Option<Rc<Set>>,
-    /// Different addresses in all.
+    /// The number of different addresses, with those of the base.
     len: usize,
-    /// Whether it says nothing of the case of any digit.
+    /// Whether no address has an upper-case digit.
     is_plain: bool,
-    /// Its place in the registry, from 1; 0 before it is there.
+    /// Its place in the registry, counted from 1; 0 before it is registered.
     place: Cell<u32>,
     held: HeldAddresses,
 }
@@ -77,19 +78,20 @@ impl Set {
         self.layers().find_map(|layer| layer.own.get(address).copied())
     }
 
-    /// This set, its base, the base of that, and so on.
+    /// This set, its base, the base of that base, and so on.
     fn layers(&self) -> impl Iterator<Item = &Set> {
         std::iter::successors(Some(self), |layer| layer.base.as_deref())
     }
 
-    /// How many of these addresses a set does not have in this writing.
+    /// The number of different addresses in `named` that a set does not contain with the same case.
     pub(super) fn missing(set: Option<&Rc<Set>>, named: &[Named]) -> usize {
         let is_missing = |named: &&Named| set.is_none_or(|it| it.find(&named.0) != Some(named.1));
         let missing = named.iter().filter(is_missing).map(|(address, _)| address);
         missing.collect::<HashSet<_>>().len()
     }
 
-    /// Adds addresses to a set that may be shared with other connections.
+    /// Adds addresses to a set. A set that is shared with other connections is not changed, but
+    /// becomes the base of a new one.
     pub(super) fn add(set: &mut Option<Rc<Set>>, named: &[Named], held: &HeldAddresses) {
         let is_there = |it: &Rc<Set>| named.iter().all(|(at, case)| it.find(at) == Some(*case));
         if set.as_ref().is_some_and(is_there) {
@@ -119,7 +121,8 @@ impl Set {
         self.held.change(before, self.own.len());
     }
 
-    /// Takes over what its base has of its own, as long as that is not more than it has itself.
+    /// Merges the base into the set, as long as the base's own addresses are not more than the
+    /// set's own.
     fn absorb_bases(set: &mut Rc<Set>) {
         let Some(set) = Rc::get_mut(set) else { return };
         while let Some(base) = set.base.take() {
@@ -137,7 +140,7 @@ impl Set {
     }
 }
 
-/// The places of the sets that have an address. Most addresses are in one.
+/// The places of the sets whose own addresses contain an address. Most addresses are in one set.
 #[derive(Debug)]
 enum Places {
     One(u32),
@@ -154,7 +157,7 @@ impl Places {
         }
     }
 
-    /// Takes a place out; true if none is left.
+    /// Removes a place. Returns whether no place is left.
     fn remove(&mut self, place: u32) -> bool {
         match self {
             Places::One(first) => *first == place,
@@ -177,19 +180,20 @@ impl Places {
     }
 }
 
-/// All sets of one kind of subscription.
+/// All registered sets of one topic.
 #[derive(Debug, Default)]
 pub(super) struct Registry {
     entries: Vec<Option<Entry>>,
     free: Vec<usize>,
     index: HashMap<Address, Places, RandomState>,
-    /// The places of sets by the place of their base and a hash of what they have of their own.
+    /// The places of sets, by the place of the base and a hash of the set's own addresses.
     by_content: HashMap<(u32, u64), Vec<u32>, RandomState>,
     hasher: RandomState,
-    /// The lists of this epoch, from 1, each with a set that has it; equal ones are one.
+    /// The lists of this epoch, numbered from 1, each with a set that it is for. Equal lists of
+    /// sets without upper-case digits are stored once.
     lists: Vec<(Rc<[u32]>, Rc<Set>)>,
     by_list: HashMap<Rc<[u32]>, u32, RandomState>,
-    /// Addresses that were put into the index or taken out of it.
+    /// The number of addresses that were added to the index or removed from it.
     #[cfg(test)]
     indexed: usize,
 }
@@ -198,17 +202,19 @@ pub(super) struct Registry {
 struct Entry {
     set: Rc<Set>,
     content: (u32, u64),
-    /// What of this epoch concerns the addresses that it has of its own.
+    /// The events or transactions of this epoch at the set's own addresses.
     marks: Vec<u32>,
-    /// The number of its list, when that is known.
+    /// The number of the set's list in this epoch, if it is known.
     list: Option<u32>,
 }
 
 impl Registry {
-    /// Begins an epoch: forgets the last one, and the sets that nobody has any more.
+    /// Begins an epoch: drops the lists of the last one, and the sets that no connection uses any
+    /// longer.
     pub(super) fn begin(&mut self) {
         self.rest();
-        // A set is younger than its base, and mostly further behind.
+        // A set is newer than its base and mostly has a higher place, so it is dropped before its
+        // base.
         for at in (0..self.entries.len()).rev() {
             let unused = |entry: &mut Entry| Rc::strong_count(&entry.set) == 1;
             if let Some(entry) = self.entries[at].take_if(unused) {
@@ -217,7 +223,7 @@ impl Registry {
         }
     }
 
-    /// Forgets the epoch.
+    /// Drops the lists and marks of the epoch.
     pub(super) fn rest(&mut self) {
         self.lists.clear();
         self.by_list.clear();
@@ -235,7 +241,8 @@ impl Registry {
                 self.index.remove(address);
             }
         }
-        // Sets that have this key are equal, or there is a collision: there is hardly ever another.
+        // The sets with this key differ only if their hashes collide, so there is hardly ever a
+        // second one.
         let others = self.by_content.get_mut(&entry.content);
         let is_last = others.is_some_and(|others| {
             others.retain(|&other| other != place);
@@ -248,7 +255,7 @@ impl Registry {
         (self.indexed += entry.set.own.len());
     }
 
-    /// Marks every set that has `address`.
+    /// Adds `mark` to every set whose own addresses contain `address`.
     pub(super) fn mark(&mut self, address: &Address, mark: u32) {
         let Some(places) = self.index.get(address) else { return };
         for place in places.iter() {
@@ -258,9 +265,9 @@ impl Registry {
         }
     }
 
-    /// The number of the list of what concerns a set; 0 is nothing. A set that is new is taken in,
-    /// and `look` says what of this epoch concerns addresses. `merge` is given the marks of all
-    /// addresses in ascending order, and takes out those that others stand for.
+    /// The number of the list of marks for a set; 0 is an empty list. A set that is new is
+    /// registered, and `look` returns the marks of its own addresses in this epoch. `merge` gets
+    /// the marks of the set and its bases in ascending order, and removes redundant ones.
     pub(super) fn list(
         &mut self,
         set: &mut Rc<Set>,
@@ -307,7 +314,7 @@ impl Registry {
         marks.into()
     }
 
-    /// What a list holds, and a set that has it.
+    /// The marks of a list, and a set that it is for.
     pub(super) fn of(&self, list: u32) -> Option<&(Rc<[u32]>, Rc<Set>)> {
         self.lists.get((list as usize).checked_sub(1)?)
     }
@@ -343,7 +350,7 @@ impl Registry {
         self.entries[at] = Some(Entry { set: set.clone(), content, marks, list: None });
     }
 
-    /// Whether nobody has named an address.
+    /// Whether no set has an address.
     pub(super) fn is_empty(&self) -> bool {
         self.index.is_empty()
     }
@@ -388,7 +395,7 @@ mod tests {
     const B: Address = [2; 20];
 
     #[test]
-    fn zilliqa_equal_sets_are_one_whatever_order_they_were_named_in() {
+    fn zilliqa_equal_sets_are_one_in_any_order() {
         let mut registry = Registry::default();
         let (mut one, mut two) = (set(&[(A, 0), (B, 0)]), set(&[(B, 0), (A, 0)]));
         let mut other = set(&[(A, 0)]);
@@ -397,13 +404,13 @@ mod tests {
         assert_eq!(list(&mut registry, &mut other, &[9]), 2);
         assert_eq!(registry.len(), 2);
         assert!(one.as_ref().zip(two.as_ref()).is_some_and(|(one, two)| Rc::ptr_eq(one, two)));
-        // A change makes it another one; what the other connection has stays.
+        // Adding an address creates a new set; the other connection's set is unchanged.
         add(&mut two, &[([3; 20], 0)]);
         assert_eq!((one.map(|it| it.len()), two.map(|it| it.len())), (Some(2), Some(3)));
     }
 
     #[test]
-    fn zilliqa_sets_that_nobody_has_are_forgotten_with_the_next_epoch() {
+    fn zilliqa_unused_sets_are_removed_with_the_next_epoch() {
         let mut registry = Registry::default();
         let (mut one, mut two) = (set(&[(A, 0), (B, 0)]), set(&[(B, 0)]));
         list(&mut registry, &mut one, &[]);
@@ -415,7 +422,7 @@ mod tests {
         registry.begin();
         assert_eq!((registry.len(), registry.index.len()), (0, 0));
         assert!(registry.by_content.is_empty());
-        // The places are used again.
+        // Free places are used again.
         let mut three = set(&[(A, 0)]);
         assert_eq!(list(&mut registry, &mut three, &[6]), 1);
         assert_eq!(registry.entries.len(), 2);
@@ -428,7 +435,7 @@ mod tests {
         for set in &mut sets {
             list(&mut registry, set, &[]);
         }
-        // One that has a base is reached by what its base has.
+        // A set with a base also gets the marks of the base's addresses.
         sets[2] = sets[0].clone();
         add(&mut sets[2], &[(B, 0)]);
         registry.begin();
@@ -439,7 +446,7 @@ mod tests {
             let number = list(&mut registry, set, &[4]);
             registry.of(number).map(|(list, _)| list.to_vec())
         });
-        // An odd mark says less than the even one before it.
+        // An odd mark is redundant if the even one before it is there.
         assert_eq!(lists, [Some(vec![2, 5]), Some(vec![2, 4]), Some(vec![2, 4])]);
         registry.rest();
         let gone = list(&mut registry, &mut sets[0], &[99]);
@@ -455,7 +462,7 @@ mod tests {
         assert_eq!(numbers, [1, 1, 2, 3]);
         assert_eq!(registry.of(2).map(|(_, set)| set.case(&A)), Some(2));
         assert!(registry.of(0).is_none() && registry.of(4).is_none());
-        // Named again in another writing, it is shown in that one.
+        // An address that is added again in a different case is sent in the new case.
         let mut again = sets[0].clone();
         add(&mut again, &[(A, 8)]);
         let number = list(&mut registry, &mut again, &[4]);
@@ -483,7 +490,7 @@ mod tests {
                 list(&mut registry, client, &[]);
             }
             registry.begin();
-            // Each address moves into larger parts now and then.
+            // The addresses of merged bases are indexed again now and then.
             assert!(registry.indexed <= 150 * 2 * 64, "{epoch}: {}", registry.indexed);
             let layers = clients.iter().flatten().map(|client| client.layers().count());
             assert!(layers.max().is_some_and(|layers| layers <= 8));

@@ -1,5 +1,5 @@
-//! What all cores and the control thread share of this dialect. None of it is touched by what
-//! clients say, but for the count of those that want logs.
+//! The state of this dialect that all cores and the control thread share. Messages of clients
+//! change only the count of connections that want logs, and the queue of contract lookups.
 
 use super::address::Address;
 use super::query::Named;
@@ -10,14 +10,14 @@ use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Questions about contracts that may wait for the control thread.
+/// The maximum number of contract lookups that may wait for the control thread.
 const QUESTIONS: usize = 1024;
 
 /// See the module's documentation.
 #[derive(Default)]
 pub struct Shared {
     gate: Mutex<Gate>,
-    /// Connections that want events or transactions.
+    /// The number of connections that are subscribed to events or transactions.
     watchers: AtomicUsize,
     questions: Mutex<VecDeque<Question>>,
     notifier: Notifier,
@@ -26,42 +26,44 @@ pub struct Shared {
 #[derive(Debug, Default)]
 struct Gate {
     last: Option<u64>,
-    /// The core by which epochs are on their way to the home of the channel, and how many.
+    /// The core whose epochs are being published, which the home core has not ordered yet, and
+    /// their number.
     under_way: Option<(u16, u32)>,
 }
 
-/// Why an epoch is not taken.
+/// Why an epoch is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EpochRejected {
-    /// This one or a later one was taken before.
+    /// This epoch or a later one, whose number is given, was accepted before.
     Late(u64),
-    /// Another core has one on its way, which must be ordered first.
+    /// Another core is publishing an epoch, which must be ordered first.
     Busy,
 }
 
-/// Which of a client's addresses are contracts? To be answered by [`Question::answer`].
+/// A lookup: which of a client's addresses are contracts. The answer is made by
+/// [`Question::answer`].
 #[derive(Debug)]
 pub struct Question {
-    /// Who waits.
+    /// The connection that waits for the answer.
     pub conn: ConnId,
-    /// The message, to be echoed.
+    /// The client's query, which is echoed as the reply.
     text: Box<[u8]>,
     named: Vec<Named>,
 }
 
 impl Question {
-    /// A question of `conn`, whose message is `text`.
+    /// A lookup for the addresses `named` in the query `text` of `conn`.
     pub fn new(conn: ConnId, text: &[u8], named: Vec<Named>) -> Question {
         Question { conn, text: text.into(), named }
     }
 
-    /// The addresses.
+    /// The addresses to look up.
     pub fn addresses(&self) -> impl Iterator<Item = &Address> {
         self.named.iter().map(|(address, _)| address)
     }
 
-    /// What the connection is to be told: that those of its addresses are contracts for which
-    /// `is_contract` holds.
+    /// The message to the connection with the result: the addresses for which `is_contract` returns
+    /// true.
     pub fn answer(self, is_contract: impl Fn(&Address) -> bool) -> DialectMessage {
         let Question { text, mut named, .. } = self;
         named.retain(|(address, _)| is_contract(address));
@@ -69,7 +71,7 @@ impl Question {
     }
 }
 
-/// The answer to a [`Question`]: the message with the addresses that are contracts.
+/// The result of a [`Question`]: the client's query, and those of its addresses that are contracts.
 #[derive(Debug)]
 pub(super) struct AddressVerdict {
     pub(super) text: Box<[u8]>,
@@ -77,11 +79,11 @@ pub(super) struct AddressVerdict {
 }
 
 impl Shared {
-    /// Lets an epoch pass that core `core` is about to publish: at once, or else the one before
-    /// might come later.
+    /// Accepts epoch `number`, which core `core` must publish at once, so that a later epoch cannot
+    /// overtake it. The epoch counts as being published until the returned value is dropped.
     ///
     /// # Errors
-    /// It is too late, or too early.
+    /// The number is not above that of the last epoch, or another core is publishing one.
     pub fn admit(self: &Arc<Shared>, number: u64, core: u16) -> Result<EpochRange, EpochRejected> {
         let mut gate = self.gate();
         if let Some(last) = gate.last.filter(|&last| last >= number) {
@@ -96,7 +98,8 @@ impl Shared {
         Ok(EpochRange(self.clone()))
     }
 
-    /// Notes an epoch that was published in another way; false if it is not above the last.
+    /// Records an epoch that is published in another way. Returns false if its number is not above
+    /// that of the last one.
     pub fn note(&self, number: u64) -> bool {
         let mut gate = self.gate();
         let is_new = gate.last.is_none_or(|last| last < number);
@@ -111,7 +114,7 @@ impl Shared {
         self.gate().last
     }
 
-    /// Whether anybody wants more than blocks.
+    /// Whether any connection is subscribed to events or transactions.
     pub fn wants_logs(&self) -> bool {
         self.watchers.load(Ordering::Relaxed) > 0
     }
@@ -124,17 +127,19 @@ impl Shared {
         self.watchers.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Rings whenever there are questions to take. Before it is hung, none are asked.
+    /// The notifier that is called when a lookup is queued. Before a function is attached, all
+    /// lookups are refused.
     pub fn notifier(&self) -> &Notifier {
         &self.notifier
     }
 
-    /// Takes all questions. Each must be answered.
+    /// Takes all queued lookups. Each must be answered.
     pub fn questions(&self) -> VecDeque<Question> {
         std::mem::take(&mut *self.lock_questions())
     }
 
-    /// Asks; false when nobody answers or too many wait.
+    /// Queues a lookup. Returns false if no function is attached to the notifier or the queue is
+    /// full.
     pub(super) fn ask(&self, question: Question) -> bool {
         if !self.notifier.is_attached() {
             return false;
@@ -175,7 +180,7 @@ impl Gate {
     }
 }
 
-/// An epoch that is on its way until this is dropped.
+/// An epoch that counts as being published until this value is dropped.
 #[derive(Debug)]
 pub struct EpochRange(Arc<Shared>);
 

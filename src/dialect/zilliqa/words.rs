@@ -1,4 +1,4 @@
-//! What clients are told.
+//! The texts and messages that the server sends to clients.
 
 use super::address::{self, Address};
 use super::epoch::Epoch;
@@ -11,15 +11,16 @@ use std::collections::HashMap;
 
 pub(super) const QUERY: &str = "invalid query field";
 pub(super) const ADDRESSES: &str = "invalid addresses field";
-/// A malformed address among contracts.
+/// The error for a malformed contract address.
 pub(super) const EVENT_HEX: &str = "Invalid hex address";
-/// A malformed address among accounts.
+/// The error for a malformed account address.
 pub(super) const PAYMENT_HEX: &str = "invalid hex address";
 pub(super) const ADDRESS: &str = "invalid address";
 pub(super) const NO_CONTRACT: &str = "no contract found in list";
 pub(super) const TYPE: &str = "invalid type field";
 
-/// An error. It must not have a member `query`: clients would take it for a success.
+/// An error message. It must not have a member `query`, because clients would treat it as a
+/// success.
 pub(super) fn error(format: ZilliqaErrors, text: &str) -> Vec<u8> {
     match format {
         ZilliqaErrors::Text => text.as_bytes().to_vec(),
@@ -32,7 +33,8 @@ pub(super) fn error(format: ZilliqaErrors, text: &str) -> Vec<u8> {
     }
 }
 
-/// Whether an epoch is told at all to who has these subscriptions.
+/// Whether a connection with this key gets a notification: with `suppress_empty`, or as documented,
+/// only if there is news.
 pub(super) fn is_notified(config: &Zilliqa, key: NotificationKey) -> bool {
     let silent = config.suppress_empty || config.wire == ZilliqaWire::Documented;
     let has_news = key.topics & QueryTopic::NewBlock.bit() != 0
@@ -41,7 +43,7 @@ pub(super) fn is_notified(config: &Zilliqa, key: NotificationKey) -> bool {
     has_news || !silent
 }
 
-/// Writes the notification of `epoch` for who has these subscriptions.
+/// Composes the notification of `epoch` for connections with this key.
 pub(super) fn notify(
     out: &mut Composer,
     epoch: &Epoch,
@@ -103,7 +105,8 @@ fn events(out: &mut Composer, epoch: &Epoch, list: u32, lists: &mut Lists<'_>, p
     }
 }
 
-/// Records stand below the address for whose sake they are told, in block order.
+/// Appends the transactions of a list in block order, grouped by the subscribed address: the
+/// receiver if the client is subscribed to it, else the sender.
 fn payments(out: &mut Composer, epoch: &Epoch, list: u32, lists: &mut Lists<'_>, prefix: bool) {
     let mut order: Vec<(Address, Vec<u32>)> = Vec::new();
     let mut at: HashMap<Address, usize> = HashMap::new();
@@ -136,7 +139,7 @@ fn push_address(out: &mut Composer, address: &Address, case: u64, prefix: bool) 
     out.push(br#"","#);
 }
 
-/// What stands between the elements of a list.
+/// Writes the commas between the elements of a list.
 #[derive(Default)]
 struct Comma(bool);
 

@@ -1,5 +1,5 @@
-//! WebSockets in the words of Zilla's metrics of its binding `ws`: streams in two directions, from
-//! the client (`received`) and to it (`sent`), by namespace and binding.
+//! WebSocket metrics under the names that Zilla uses for its `ws` binding: streams from the client
+//! (`received`) and to it (`sent`), labelled by namespace and binding.
 //! <https://docs.aklivity.io/zilla/latest/reference/config/telemetry/metrics/stream.html>
 
 use super::{Exposition, Kind};
@@ -8,10 +8,10 @@ use crate::stats::{Counters, Streams};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// One number of one direction.
+/// Reads the value of one metric in one direction.
 type Of = fn(&Streams) -> u64;
 
-/// The names, what they say, and the numbers of both directions.
+/// Name, type, help text, and the values of the directions `received` and `sent`.
 const FAMILIES: [(&str, Kind, &str, [Of; 2]); 5] = [
     ("stream_active", Kind::Gauge, "WebSockets open now.", [active, active]),
     ("stream_opens", Kind::Counter, "WebSockets opened.", [opened, opened]),
@@ -39,7 +39,7 @@ fn opened(streams: &Streams) -> u64 {
     streams.opened.get()
 }
 
-/// One core counts both the coming and the going, but they are not read in one moment.
+/// The same core counts both, but the two counters are not read at the same moment.
 fn active(streams: &Streams) -> u64 {
     let ended = streams.ended.get();
     streams.opened.get().saturating_sub(ended)
@@ -49,7 +49,8 @@ fn ended(streams: &Streams, closed: u64) -> u64 {
     streams.ended.get().saturating_sub(closed)
 }
 
-/// What stands for a binding: that of Zilla's file, or the listener.
+/// The label `binding`: the binding of Zilla's configuration file, or else the listener's name or
+/// address.
 fn label(listener: &Listener) -> String {
     match (listener.binding.as_str(), listener.name.as_str()) {
         ("", "") => listener.address.to_string(),
@@ -59,7 +60,8 @@ fn label(listener: &Listener) -> String {
 }
 
 pub(super) fn write(out: &mut Exposition, config: &Config, cores: &[Arc<Counters>]) {
-    // Several listeners may lead to one binding, and those beyond the bound share their counters.
+    // Several listeners may belong to one binding. Listeners beyond `Streams::LISTENERS` share the
+    // counters of the last one.
     let mut bindings: BTreeMap<String, Vec<usize>> = BTreeMap::new();
     for (number, listener) in config.listeners.iter().enumerate().take(Streams::LISTENERS) {
         bindings.entry(label(listener)).or_default().push(number);

@@ -1,10 +1,13 @@
-//! The text against a reader of its own, which knows the format and the conventions of names.
+//! Reads the metrics text with a separate parser that checks the format and the naming conventions.
 
 use super::*;
 use crate::stats::Streams;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Every sample by its series, of a text that is right; or what is wrong with it.
+/// Every sample by its series, if the text is valid.
+///
+/// # Errors
+/// What is wrong with the text.
 fn read(text: &str) -> Result<BTreeMap<String, f64>, String> {
     if !text.ends_with('\n') {
         return Err("the last line does not end".to_owned());
@@ -143,7 +146,7 @@ fn metrics_have_every_counter_once_and_summed() {
         counters.received_bytes.add(40);
         counters.turns.add(7);
     }
-    // One core opens what another one closes.
+    // One core may count the opening of a subscription and another core its end.
     let counts = AppCounts { connections: 3, dropped_hooks: 9 };
     let none = AppCounts::default();
     cores[0].subscriptions.add(5);
@@ -183,7 +186,8 @@ fn metrics_labels_are_escaped() {
     assert_eq!(samples.get(&format!("polycast_app_connections[(\"app\", {id:?})]")), Some(&1.0));
 }
 
-/// Two listeners of one binding of Zilla's, one with a name, one without.
+/// A configuration with two listeners of one Zilla binding, one listener with a name, and one
+/// without.
 fn with_streams() -> Config {
     use crate::config::Listener;
     let listener = |address: &str, name: &str, binding: &str| Listener {

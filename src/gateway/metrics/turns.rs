@@ -1,4 +1,4 @@
-//! How long the turns of the reactors take, and how much work they hold.
+//! Metrics of event loop turns: how long they took, and how much work they did.
 
 use super::{Exposition, Kind};
 use crate::stats::{Counters, Histogram};
@@ -38,7 +38,7 @@ fn family(
     }
     let sum = cores.iter().map(|core| of(core).sum_ns()).fold(0, u64::wrapping_add);
     out.sample(&format!("{name}_sum"), &[], seconds(sum));
-    // Of the same reading as the buckets: a scraper compares them.
+    // From the same reading as the buckets, because a scraper compares the two.
     out.sample(&format!("{name}_count"), &[], all);
 }
 

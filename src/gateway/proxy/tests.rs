@@ -1,18 +1,18 @@
-//! What upstreams are asked, and which answers are believed.
+//! Tests of the requests to upstreams, and of which responses are accepted.
 
 use super::*;
 use crate::config::Credentials;
 use crate::http::{HeadLimits, Reader, RequestEvent};
 
 const NONCE: [u8; 16] = *b"the sample nonce";
-/// The key that stands for [`NONCE`].
+/// The `Sec-WebSocket-Key` that is made from [`NONCE`].
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 
 fn proxy(toml: &str) -> Proxy {
     toml::from_str(&format!("upstreams = 'ws://up:81'\n{toml}")).expect(toml)
 }
 
-/// What `upstream` is asked for a client's request with these header lines.
+/// The handshake with `upstream` for a client's request with these header lines.
 fn asked(proxy: &Proxy, upstream: &str, fields: &str) -> (UpstreamHandshake, String) {
     let text = format!("GET /a/b?c=d HTTP/1.1\r\nHost: front\r\n{fields}\r\n");
     let (mut reader, mut input) = (Reader::new(), text.into_bytes());
@@ -83,7 +83,8 @@ fn proxy_fields_are_passed_set_and_appended() {
 const ANSWER: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
     Connection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
-/// What becomes of the answer with `from` replaced by `to`, to a client that offers a and b.
+/// The outcome of the valid response with `from` replaced by `to`, for a client that offers the
+/// subprotocols a and b.
 fn judged(from: &str, to: &str) -> HandshakeOutcome {
     let (handshake, _) = asked(&proxy(""), "ws://up", "Sec-WebSocket-Protocol: a, b\r\n");
     assert!(ANSWER.contains(from), "{from}");

@@ -255,7 +255,7 @@ fn s10_1_1_continue_comes_once_and_only_while_the_body_is_away() {
 }
 
 #[test]
-fn reader_phase_says_what_it_waits_for() {
+fn reader_phase_is_what_it_waits_for() {
     let limits = HeadLimits::default();
     let mut reader = Reader::new();
     for (piece, want) in [

@@ -241,7 +241,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
-    fn a_picture_is_what_the_naive_one_is(
+    fn picture_equals_a_naive_model(
         events in prop::collection::vec((retains(), values(), any::<bool>()), 0..24),
     ) {
         let mut picture = None;

@@ -274,7 +274,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]
-    fn whoever_joins_whenever_hears_the_last_ones_and_all_behind_them_once(
+    fn history_late_member_gets_the_last_events_and_each_later_one_once(
         cores in 1..4_u16,
         seed in 0..8_u64,
         steps in steps(),

@@ -10,7 +10,7 @@ fn join(world: &mut World, app: u32, index: u32, name: &str) {
 }
 
 #[test]
-fn notices_beyond_the_bound_cost_whoever_has_made_the_most() {
+fn notices_over_the_bound_are_dropped_from_the_busiest_source() {
     let mut world = watched(1, EventMask::OCCUPANCY);
     join(&mut world, 0, 2, "theirs");
     let bytes = size_of::<ChannelEvent>() + "made-up-000000".len();

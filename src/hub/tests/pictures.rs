@@ -339,7 +339,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
-    fn whoever_joins_whenever_knows_what_the_home_knows(cores in 1..4_u16, steps in steps()) {
+    fn picture_late_subscriber_gets_the_state_of_the_home(cores in 1..4_u16, steps in steps()) {
         let mut world = Cores::new(cores);
         for step in steps {
             match step {

@@ -1,4 +1,5 @@
-//! Which schemas are wanted, there, in vain; each bound on both sides.
+//! Tests of the schema cache: which schemas are fetched, cached and remembered as failed, and the
+//! limits.
 
 use super::super::spec::CatalogKind;
 use super::*;
@@ -11,7 +12,7 @@ fn place() -> Arc<RegistryHandle> {
     Registries::default().place(&catalog()).0
 }
 
-/// A schema that somebody wants.
+/// A cell that has a user.
 fn wanted(
     place: &RegistryHandle,
     what: &SchemaRef,
@@ -57,7 +58,7 @@ fn registry_subject_is_fetched_at_start_and_when_old() {
     assert!(place.due(199 + MAX_AGE_MS).is_empty());
     let jobs = place.due(200 + MAX_AGE_MS);
     assert_eq!(jobs[0].known, Some(7));
-    // Still the same.
+    // The schema is unchanged.
     assert_eq!(place.outcome(&jobs[0], Ok(None), MAX_AGE_MS * 2), RETRIEVED);
     assert_eq!(cell.current().unwrap().id, 7);
     let jobs = place.due(MAX_AGE_MS * 3);
@@ -218,14 +219,14 @@ fn registry_reload_keeps_fetched_schemas() {
     assert!(
         Arc::ptr_eq(&old, &same) && Arc::ptr_eq(&cell, &same.cell(&subject("a"), &shape, None))
     );
-    // Other credentials, another age: the same schemas, fetched anew.
+    // A catalog with another maximum age shares the cached schemas, and fetches them again.
     let (new, like) = registries.place(&Catalog { max_age_s: Some(9), ..catalog() });
     let fresh = wanted(&new, &subject("a"), like.as_deref());
     drop(like);
     assert_eq!(fresh.current().unwrap().id, 5);
     assert!(is_here(&new, 5));
     assert_eq!(new.due(0).len(), 1);
-    // Another context has others.
+    // A catalog with another context shares no schemas.
     let other = Catalog { context: Some("other".to_owned()), ..catalog() };
     let (other, like) = registries.place(&other);
     assert!(like.is_none());
@@ -277,7 +278,7 @@ fn registry_connection_that_makes_numbers_up_has_its_share_and_no_more() {
         place.find(1, id, 0);
     }
     assert_eq!(asked(&place).len(), SHARE);
-    // As many as there are places for; the next one has its own all the same.
+    // Other connections fill the queue; the next connection still gets entries.
     for asker in 2..=(ASKED / SHARE) as u64 {
         (0..1000).for_each(|id| _ = place.find(asker, asker * 1000 + id, 0));
     }
@@ -287,7 +288,7 @@ fn registry_connection_that_makes_numbers_up_has_its_share_and_no_more() {
         assert!(asked(&place).contains(&(id, 100)), "{id}");
         assert_eq!(asked(&place).len(), ASKED);
     }
-    // It does not push out others that have no more than itself.
+    // A connection does not displace entries of connections that have no more than itself.
     for asker in 200..1000 {
         place.find(asker, asker * 1000, 0);
     }
@@ -297,7 +298,7 @@ fn registry_connection_that_makes_numbers_up_has_its_share_and_no_more() {
 }
 
 #[test]
-fn registry_number_that_was_believed_before_is_asked_for_first() {
+fn registry_number_that_had_a_schema_is_fetched_first() {
     let mut ids = Ids::default();
     for id in 0..=KNOWN as SchemaId {
         ids.put((id, 0), schema(id));

@@ -1,4 +1,4 @@
-//! Models of routes, from descriptions and for messages.
+//! Tests of route models: their configuration, and the checks of messages.
 
 use super::super::{Doc, Schema, SchemaFetch, SchemaRef};
 use super::*;
@@ -170,7 +170,8 @@ fn remote(governance: &str) -> Result<ModelRules, BadSpec> {
     ModelRules::new(&toml::from_str(governance).unwrap(), &catalogs, Path::new(""))
 }
 
-/// Fetches what is due: a schema of that text, and of number 7 unless the job says another.
+/// Completes all due fetches with a schema of this text. Its id is the requested one, or 7 if the
+/// fetch is by subject.
 fn fetch(registries: &Registries, text: &str) -> Vec<SchemaRef> {
     let doc = Doc { text: text.to_owned(), references: Vec::new() };
     let jobs: Vec<SchemaFetch> =
@@ -207,7 +208,7 @@ fn models_registry_schema_is_missing_until_fetched() {
     assert_eq!(&*rules.send(PayloadKind::Text, b"[2]").unwrap().payload, wire);
     let other = rules.receive(PayloadKind::Binary, b"\0\0\0\0\x08\x02\x04\0").unwrap_err();
     assert_eq!((other.missing, &*other.reason), (false, "unknown schema 8"));
-    // The same rules in another process part have the same schema, and it is looked after there.
+    // The same rules bound to another `Registries` use the same schema, which is refreshed there.
     let others = Registries::default();
     rules.bind(&others);
     assert_eq!(others.places().len(), 1);
@@ -262,7 +263,7 @@ fn models_legacy_encoding_has_four_bytes() {
     assert!(rules("id = 4294967295, prefix = 'apicurio'").is_ok());
     let error = rules("id = 4294967296, prefix = 'apicurio'").unwrap_err();
     assert_eq!(error.problem, "it has no room in the four bytes of the prefix");
-    // A name may have a number that has no room, which is known only then.
+    // The id of a subject is known only after the fetch, and may not fit into the prefix.
     let name = rules("subject = 'a', prefix = 'confluent'").unwrap();
     name.bind(&registries);
     for job in registries.places().iter().flat_map(|place| place.due(0)) {
@@ -324,7 +325,7 @@ fn models_confluent_protobuf_has_a_message_index() {
     let third = rules.receive(PayloadKind::Binary, b"\0\0\0\0\x07\x02\x04").unwrap_err();
     assert_eq!((third.malformed, third.missing), (false, false));
     assert!(rules.receive(PayloadKind::Binary, b"\0\0\0\0\x07").is_err_and(|it| it.malformed));
-    // The other one's has none.
+    // Apicurio's format has no message indexes.
     let plain = remote(&format!(
         "sent.binary = {{ {} }}",
         spec.replace("'reg'", "'api'") + ", id = 7, prefix = 'apicurio'"

@@ -27,7 +27,7 @@ fn numbers(pool: &Pool, times: usize, now_ms: u64) -> Vec<usize> {
 }
 
 #[test]
-fn one_after_the_other() {
+fn pool_round_robin_takes_addresses_in_order() {
     let pool = pool(3, options(Balance::RoundRobin, 1));
     assert_eq!(numbers(&pool, 6, 1), [0, 1, 2, 0, 1, 2]);
     pick(&pool, 1).failed(1);
@@ -37,7 +37,7 @@ fn one_after_the_other() {
 }
 
 #[test]
-fn the_first_while_it_works() {
+fn pool_keeps_the_first_address_while_it_works() {
     let pool = pool(3, options(Balance::First, 2));
     assert_eq!(numbers(&pool, 2, 1), [0, 0]);
     assert!(!pick(&pool, 1).failed(1), "not yet");
@@ -53,7 +53,7 @@ fn the_first_while_it_works() {
 }
 
 #[test]
-fn success_forgets_failures() {
+fn pool_success_clears_failures() {
     let pool = pool(1, options(Balance::First, 2));
     let chosen = pick(&pool, 1);
     for _ in 0..10 {
@@ -64,7 +64,7 @@ fn success_forgets_failures() {
 }
 
 #[test]
-fn the_fewest_connections_until_they_are_dropped() {
+fn pool_counts_connections_until_they_are_dropped() {
     let pool = pool(3, options(Balance::LeastConnections, 1));
     let mut held: Vec<Chosen> = (0..6).map(|_| pick(&pool, 1)).collect();
     assert!(pool.open().all(|(_, open)| open == 2));
@@ -81,7 +81,7 @@ fn the_fewest_connections_until_they_are_dropped() {
 }
 
 #[test]
-fn a_client_tries_each_once_and_those_aside_only_first() {
+fn pool_client_tries_each_address_once_and_those_set_aside_first() {
     let pool = pool(3, options(Balance::First, 1));
     let mut tried = Tried::default();
     let mut next = |now_ms| pool.pick(now_ms, &mut tried).map(|it| it.number());
@@ -103,7 +103,7 @@ fn a_client_tries_each_once_and_those_aside_only_first() {
 }
 
 #[test]
-fn many_and_none() {
+fn pool_of_many_addresses_or_none() {
     let none = pool(0, options(Balance::RoundRobin, 1));
     assert!(none.pick(1, &mut Tried::default()).is_none());
     let servers =
@@ -117,7 +117,7 @@ fn many_and_none() {
 }
 
 #[test]
-fn what_is_known_outlives_the_configuration() {
+fn pool_state_outlives_the_configuration() {
     let names = Names::default();
     let hosts = |hosts: &[&str]| hosts.iter().map(|host| server(host)).collect::<Vec<_>>();
     let two = options(Balance::First, 1);
@@ -143,7 +143,7 @@ impl Pool {
 }
 
 #[test]
-fn a_name_has_no_address_until_it_is_resolved_and_then_all_of_them() {
+fn pool_name_has_its_addresses_once_it_is_resolved() {
     let names = Names::default();
     let servers = [server("a.example"), server("::1")];
     let pool = Pool::new(servers, options(Balance::First, 1), &names);
@@ -210,7 +210,7 @@ impl Naive {
 }
 
 #[test]
-fn it_does_what_the_naive_one_does() {
+fn pool_equals_a_naive_model() {
     for seed in 0..300 {
         let mut random = fastrand::Rng::with_seed(seed);
         let balance = [Balance::RoundRobin, Balance::LeastConnections, Balance::First];
@@ -259,7 +259,7 @@ fn it_does_what_the_naive_one_does() {
 }
 
 #[test]
-fn one_of_many_threads_tries_what_was_put_aside() {
+fn pool_one_thread_retries_an_address_that_was_set_aside() {
     let pool = pool(2, options(Balance::First, 1));
     pick(&pool, 1).failed(1);
     let took = |_| {

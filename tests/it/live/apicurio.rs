@@ -1,10 +1,10 @@
-//! Schemas of an Apicurio registry, by both versions of its API.
+//! Schemas of an Apicurio registry, by versions 2 and 3 of its API.
 
 use super::schemas::{Answer, Player, config_of, echo, try_frame};
 use crate::net::*;
 
-/// What an Apicurio of that API version says of the artifact `tick` of the group `g 1`, as its
-/// published description has it; `globalId` is 9, and 4 is the `contentId`.
+/// Lets the registry answer as an Apicurio of this API version for the artifact `tick` of the group
+/// `g 1`, as its published API description says. The `globalId` is 9 and the `contentId` is 4.
 fn knows_apicurio(player: &Player, api: &str) {
     let base = format!("/apis/registry/{api}");
     let artifact = format!("{base}/groups/g%201/artifacts/tick");
@@ -73,7 +73,8 @@ fn schemas_apicurio_by_each_id_and_encoding() {
         wait_count(&server, "schemas_retrieved", 1);
         let message = [prefix, &[2, 2, 0]].concat();
         let mut client = echo(&server);
-        // The first one passes, as far as the way back: with two prefixes it is no datum.
+        // The first message passes unchecked; on the way back it has two prefixes, so it is no
+        // valid datum.
         client.send_frame(BINARY, &message);
         wait_count(&server, "schemas_retrieved", 2);
         assert_eq!(server.count("schemas_missed"), 1);
@@ -118,7 +119,8 @@ fn apicurio_failures_in_each_version_of_its_api() {
             wait("an outcome", || {
                 server.count("schemas_unretrievable") + server.count("schemas_bad") > 0
             });
-            // Only the registry's own 404 says that there is none; all else may be better later.
+            // Only a 404 of the registry itself means that there is no such schema; other errors
+            // may be temporary.
             let want = if is_gone { "1008" } else { "1013" };
             let answer = code();
             assert!(answer.contains(want), "{api} {status} {body:.20}: {answer}");

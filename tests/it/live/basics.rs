@@ -124,7 +124,7 @@ fn websocket_serves_an_independent_client() {
 fn http_pipelined_requests_are_answered_in_order() {
     let Some(server) = start(config()) else { return };
     let address = server.addresses()[0];
-    // Channels of both cores: some answers wait for the other core, others do not.
+    // The channels have their homes on both cores, so some answers wait for the other core.
     let channels = ["a", "b", "c", "d"];
     let mut subscriber = Client::subscriber(address, channels[0]);
     channels[1..].iter().for_each(|channel| subscriber.subscribe(channel));
@@ -191,7 +191,7 @@ fn http_requests_with_expect_chunks_and_eof() {
     }
 }
 
-/// What is sent, in a fresh connection, and the status of what comes back.
+/// Sends a request on a new connection and checks the status of the response.
 fn check(address: SocketAddr, request: &str, status: u16) -> Response {
     let mut client = Client::connect(address);
     client.send(request.as_bytes());
@@ -259,7 +259,7 @@ fn websocket_handshake_and_frames_may_come_byte_by_byte() {
     }
     assert_eq!(client.response().status, 101);
     client.established();
-    // The other core may have to be asked about the channel, but not about the ping.
+    // The subscription may need the other core, but the ping does not.
     let mut got = [client.frame().payload, client.frame().payload];
     got.sort_by_key(Vec::len);
     assert_eq!(got, [b"end".to_vec(), subscribed("c").into_bytes()]);

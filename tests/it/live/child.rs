@@ -1,4 +1,4 @@
-//! The built program as a process of its own.
+//! Runs the built program as a separate process.
 
 use crate::net::*;
 use std::fs;
@@ -8,18 +8,18 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Instant;
 
-/// What a test's configuration has in front of its application.
+/// The beginning of a test's configuration, before its application.
 pub const BASE: &str = "threads = 2\npin = false\nlisteners = [{ address = '127.0.0.1:0' }]\n";
 const APP: &str = "[[apps]]\nid = '1'\nkey = 'app-key'\nsecret = 'app-secret'\n";
 
-/// A process that serves.
+/// A running server process.
 pub struct Process {
     pub child: Child,
     pub address: SocketAddr,
     pub log: PathBuf,
 }
 
-/// The program with a configuration of the test's own, whose name is `name`.
+/// The command that runs the program with this configuration, in a file named after `name`.
 pub fn command(name: &str, config: &str) -> Command {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("live");
     fs::create_dir_all(&folder).unwrap();
@@ -30,7 +30,7 @@ pub fn command(name: &str, config: &str) -> Command {
     command
 }
 
-/// Puts `more` behind the application in the file of the test's own.
+/// Replaces the configuration file of `name`: `more` follows the application.
 pub fn rewrite(name: &str, more: &str) {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("live");
     let (path, beside) = (folder.join(format!("{name}.toml")), folder.join(format!("{name}.new")));
@@ -41,7 +41,7 @@ pub fn rewrite(name: &str, more: &str) {
 }
 
 impl Process {
-    /// Starts the program, whose log goes to a file.
+    /// Starts the program, with its log in a file.
     pub fn start(name: &str, config: &str) -> Process {
         let log =
             PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("live").join(format!("{name}.log"));
@@ -50,7 +50,7 @@ impl Process {
         Process::spawn(command, log)
     }
 
-    /// Starts `command` and reads from its standard output where it listens.
+    /// Starts `command` and reads its listening address from its standard output.
     pub fn spawn(mut command: Command, log: PathBuf) -> Process {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
@@ -65,7 +65,7 @@ impl Process {
         signal_to(self.child.id(), signal);
     }
 
-    /// Waits for the end of the process, for a bounded time.
+    /// Waits for the end of the process; panics after a timeout.
     pub fn ended(&mut self) -> ExitStatus {
         let start = Instant::now();
         loop {
@@ -89,12 +89,12 @@ impl Process {
         digits.parse().unwrap()
     }
 
-    /// Resident bytes.
+    /// The resident memory in bytes.
     pub fn resident(&self) -> u64 {
         self.status("VmRSS:")
     }
 
-    /// The most bytes that were ever resident.
+    /// The peak of the resident memory in bytes.
     pub fn peak(&self) -> u64 {
         self.status("VmHWM:")
     }

@@ -8,7 +8,7 @@ use polycast::ws::frame::{Header, Opcode, push_with};
 use std::io::Write;
 use std::net::SocketAddr;
 
-/// A configuration in which every route compresses.
+/// A configuration in which every route has this compression mode.
 fn compressing(compression: CompressionMode) -> Config {
     let mut config = config();
     for route in &mut config.routes {
@@ -19,7 +19,7 @@ fn compressing(compression: CompressionMode) -> Config {
 
 const OFFER: &str = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n";
 
-/// A WebSocket that offers compression, and the server's answer to the offer.
+/// Opens a WebSocket that offers compression. Returns it with the server's answer to the offer.
 fn open(address: SocketAddr, path: &str, offer: &str) -> (Client, Option<String>) {
     let mut client = Client::connect(address);
     client.send(handshake(path, offer).as_bytes());
@@ -91,7 +91,7 @@ fn compress_broadcast_once_for_each_window() {
                 seen.push(frame.payload);
             }
         }
-        // Shorter than `compression.min_bytes`.
+        // The event is shorter than `compression.min_bytes`.
         assert_eq!(client.text(), event("news", "short"));
     }
     assert!(seen.windows(2).all(|pair| pair[0] == pair[1]), "the same bytes for all");
@@ -110,7 +110,7 @@ fn compress_keeps_dedicated_windows_within_their_memory() {
     let (_second, answer) = open(address, "/echo", OFFER);
     assert_eq!(answer.as_deref(), Some(shared));
     assert_eq!(server.count("windows_refused"), 1);
-    // The second of two equal messages is a reference into the window.
+    // The second of two equal messages is compressed to a reference into the window.
     let noise: String = (0..400_u32)
         .map(|n| char::from(b'a' + (n.wrapping_mul(2_654_435_761) >> 24) as u8 % 26))
         .collect();
@@ -211,7 +211,7 @@ fn compress_dropped_messages_do_not_damage_a_kept_window() {
     config.threads = 1;
     config.slow_consumer = SlowConsumer::Drop;
     config.limits.write_queue_bytes = 64 * 1024;
-    // The greeting goes out as it is.
+    // The first message is shorter than this, so it is not compressed.
     config.compression.min_bytes = 1024;
     let Some(server) = start(config) else { return };
     let address = server.addresses()[0];
@@ -224,7 +224,7 @@ fn compress_dropped_messages_do_not_damage_a_kept_window() {
     let mut rng = fastrand::Rng::with_seed(1);
     let mut sent = Vec::new();
     while server.count("slow_consumer_dropped") < 20 {
-        // Hard to compress, and each like the one before.
+        // The data is hard to compress, but each message is like the one before.
         let noise: String = (0..3000).map(|_| rng.alphanumeric()).collect();
         for number in 0..5 {
             let data = format!("{number} {noise}");
@@ -245,10 +245,10 @@ fn compress_dropped_messages_do_not_damage_a_kept_window() {
     }
 }
 
-/// What a message of some kilobytes can be inflated to is in memory for one client at a time.
+/// The inflated data of a message of a few kilobytes is in memory for one client at a time.
 #[test]
 fn inflate_bombs_of_many_clients_at_once_take_the_memory_of_one() {
-    // More than is inflated in a turn.
+    // More bytes than are inflated in a turn.
     const BOMB: usize = 6 << 20;
     const SHRINK_THRESHOLD: usize = 50;
     if !has_uring() {
@@ -271,7 +271,7 @@ fn inflate_bombs_of_many_clients_at_once_take_the_memory_of_one() {
     for client in &mut clients {
         client.send(&bomb);
     }
-    // Whoever sends what is small is served meanwhile.
+    // Clients with small messages are served meanwhile.
     let mut other = Client::open(address, "/echo");
     let (mut small, _) = open(address, "/echo", OFFER);
     for _ in 0..5 {
@@ -283,10 +283,10 @@ fn inflate_bombs_of_many_clients_at_once_take_the_memory_of_one() {
         let echoed = client.frame();
         assert!(echoed.compressed && echoed.payload.len() < 80_000);
     }
-    // One output that grows, and what the allocator makes of it; all at once would be 300 MiB.
+    // One growing output and the allocator's overhead; all outputs at once would take 300 MiB.
     let took = process.peak() - before;
     assert!(took < 8 * BOMB as u64, "{took} bytes");
-    // Less than 16 MiB are not worth it, so some may be left.
+    // Memory of less than 16 MiB need not be given back, so some may be left.
     wait("memory is given back", || process.resident() < before + 4 * BOMB as u64);
     other.sync();
 }

@@ -1,4 +1,4 @@
-//! What the program has given up, and that it serves without.
+//! The privileges that the program has dropped, and that it serves without them.
 
 use super::child::*;
 use crate::net::*;
@@ -6,7 +6,7 @@ use std::fs;
 use std::process::{Command, Stdio};
 
 fn rights_of(process: &Process) -> String {
-    // Of a thread of a reactor, which has inherited them.
+    // The status of a reactor's thread, which has inherited the restrictions.
     let tasks = fs::read_dir(format!("/proc/{}/task", process.child.id())).unwrap();
     let status = tasks.map(|task| fs::read_to_string(task.unwrap().path().join("status")).unwrap());
     status.into_iter().find(|text| text.contains("reactor-0")).expect("a reactor")
@@ -17,7 +17,7 @@ fn right<'s>(status: &'s str, name: &str) -> &'s str {
     line.unwrap_or_else(|| panic!("{name}: {status}")).trim()
 }
 
-/// The program itself tries what is forbidden.
+/// The program itself tries the forbidden operations.
 #[test]
 fn confined_process_is_refused_what_it_does_not_need() {
     if !has_uring() {
@@ -52,7 +52,7 @@ fn confined_by_default_are_rings_and_programs_that_it_starts() {
     assert_eq!(client.text(), event("c", "x"));
 }
 
-/// With everything given up it serves, publishes over cores, and reads its file again.
+/// Without privileges it serves, publishes across cores, and reloads its configuration.
 #[test]
 fn confined_process_serves_and_reloads() {
     if !has_uring() {

@@ -1,5 +1,4 @@
-//! Guards on the real ring: keys that are fetched, tokens that end, and a configuration that
-//! changes.
+//! Guards on the real ring: fetched keys, tokens that expire, and a changed configuration.
 
 use crate::net::*;
 use crate::peer;
@@ -16,17 +15,17 @@ fn unix_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
 
-/// What an issuer does with a request.
+/// How an issuer answers a request.
 #[derive(Clone)]
 enum Mood {
     Gives(String),
-    /// Ends the connection without an answer.
+    /// It closes the connection without a response.
     Down,
-    /// Takes the request, and says nothing.
+    /// It reads the request and does not respond.
     Slow,
 }
 
-/// A server of keys.
+/// A server of a key set.
 struct Issuer {
     address: SocketAddr,
     mood: Arc<Mutex<Mood>>,
@@ -53,7 +52,7 @@ impl Issuer {
     }
 }
 
-/// Answers one request; gives back a connection that is to stay open.
+/// Answers one request. Returns the connection if it must stay open.
 fn answer(mut stream: TcpStream, mood: &Mood) -> Option<TcpStream> {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     let mut head = String::new();
@@ -84,14 +83,14 @@ fn b64(bytes: &[u8]) -> String {
     text.replace('+', "-").replace('/', "_").trim_end_matches('=').to_owned()
 }
 
-/// The private key of that name: `a` is one of P-256, `b` one of P-384.
+/// The private key of this name: `a` is a key of P-256, `b` one of P-384.
 fn private(kid: &str) -> (Algorithm, Private) {
     let (algorithm, pem) =
         if kid == "a" { (Algorithm::ES256, P256) } else { (Algorithm::ES384, P384) };
     (algorithm, Private::from_pem(pem, algorithm))
 }
 
-/// A set of one key.
+/// A key set with this key.
 fn set(kid: &str) -> Mood {
     let (algorithm, key) = private(kid);
     let crv = if algorithm == Algorithm::ES256 { "P-256" } else { "P-384" };
@@ -103,7 +102,7 @@ fn set(kid: &str) -> Mood {
     ))
 }
 
-/// A token that is signed by the key of that name.
+/// A token that is signed with the key of this name.
 fn signed(kid: &str) -> String {
     let (algorithm, key) = private(kid);
     let header = format!(r#"{{"alg":"{algorithm:?}","typ":"JWT","kid":"{kid}"}}"#);
@@ -112,7 +111,7 @@ fn signed(kid: &str) -> String {
     format!("{message}.{signature}")
 }
 
-/// The answer to a handshake with a token; the connection that came of it.
+/// The status of the response to a handshake with a token, and the connection.
 fn login(server: &Server, token: &str) -> (u16, Client) {
     let mut client = Client::connect(server.addresses()[0]);
     let field = format!("Authorization: Bearer {token}\r\n");
@@ -142,7 +141,7 @@ fn fetching(issuer: &Issuer) -> Config {
     guarded(guard)
 }
 
-/// Tries until the answer is `want`.
+/// Repeats the handshake until the status is `want`.
 fn becomes(server: &Server, token: &str, want: u16) {
     wait(&format!("an answer of {want}"), || {
         std::thread::sleep(Duration::from_millis(50));
@@ -157,7 +156,8 @@ fn guard_keys_are_fetched_and_rotate() {
     wait_count(&server, "keys_fetched", 1);
     assert_eq!((status(&server, &signed("a")), status(&server, &signed("b"))), (101, 403));
     issuer.turns(set("b"));
-    // The unknown key has it fetched again: after the floor, not after the interval.
+    // The unknown key causes a fetch of the key set, after the minimum interval and not the regular
+    // one.
     becomes(&server, &signed("b"), 101);
     assert_eq!(status(&server, &signed("a")), 403);
     assert!(server.count("keys_fetched") >= 2 && server.count("keys_failed") == 0);
@@ -182,7 +182,7 @@ fn guard_old_keys_serve_until_new_ones_arrive() {
             server.count("keys_failed") > failed
         });
     }
-    // Nobody waits for one that does not answer.
+    // Handshakes do not wait for an issuer that does not respond.
     issuer.turns(Mood::Slow);
     let start = Instant::now();
     while start.elapsed() < Duration::from_secs(3) {
@@ -209,7 +209,7 @@ fn guard_renewal_reaches_every_connection_of_its_identity() {
         assert_eq!(status, 101);
         client
     };
-    // Enough for the kernel to give some to each reactor.
+    // Enough connections for the kernel to give some to each reactor.
     let mut ada: Vec<Client> = (0..16).map(|_| open("ada")).collect();
     let mut eve: Vec<Client> = (0..4).map(|_| open("eve")).collect();
     let mut post = Client::connect(server.addresses()[0]);
@@ -256,7 +256,7 @@ fn guard_first_remote_keys_can_come_later() {
     server.renew(fetching(&issuer));
     becomes(&server, &signed("a"), 101);
     assert_eq!(server.count("keys_fetched"), 1);
-    // The thread that fetches them ends with the server, as one that was there from the start.
+    // The thread that fetches the keys ends with the server, as one from the start does.
     server.stop();
     server.join().unwrap();
 }
@@ -282,12 +282,12 @@ fn guard_routes_and_origins_are_those_of_the_listener() {
         client.send(handshake("/", field).as_bytes());
         client.response().status
     };
-    // Several, so that both reactors take some.
+    // Several connections, so that both reactors get some.
     for _ in 0..8 {
         assert_eq!((ask(open, ""), ask(closed, "")), (404, 101));
         assert_eq!(ask(closed, "Origin: https://evil.example\r\n"), 403);
     }
-    // A new configuration changes what a listener admits, not where it is.
+    // A reload changes the allowed origins of a listener, but not its address.
     config.listeners[1].allowed_origins.push(Pattern::new("https://*.example"));
     server.renew(config);
     wait("the new origins", || ask(closed, "Origin: https://evil.example\r\n") == 101);

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 const CONNECTIONS: usize = 10_000;
 const EVENTS_EACH: usize = 100;
-/// Connections that are opened before their answers are read.
+/// The number of connections that are opened before their responses are read.
 const SLICE: usize = 500;
-/// How long the memory may take to be given back.
+/// The time within which the memory must be given back.
 const GIVEN_BACK: Duration = Duration::from_secs(10);
-/// Files of this process beside the connections of this test.
+/// The number of open files of this process beside the connections of this test.
 const OTHER_FILES: u64 = 2500;
 
 fn mib(bytes: u64) -> f64 {
@@ -19,13 +19,13 @@ fn mib(bytes: u64) -> f64 {
 }
 
 #[test]
-fn heavy_ten_thousand_get_every_event_once_and_free_their_memory() {
+fn memory_of_ten_thousand_subscribers_is_freed_and_each_event_comes_once() {
     if !has_uring() || !has_files(CONNECTIONS as u64 + OTHER_FILES) {
         return;
     }
     let mut process = Process::start("heavy", BASE);
     let address = process.address;
-    // The first connections make what is made once.
+    // The first connections cause the allocations that are made only once.
     drop((0..8).map(|_| Client::subscriber(address, "warm")).collect::<Vec<_>>());
     wait("the program says that it has started", || process.logged().contains("started"));
     let fixed = process.logged_number("fixed_bytes_per_reactor") * 2;
@@ -74,7 +74,7 @@ fn heavy_ten_thousand_get_every_event_once_and_free_their_memory() {
     let start = Instant::now();
     let mut after = process.resident();
     while after > max && start.elapsed() < GIVEN_BACK {
-        // A little traffic, as there always is: allocators act when they are called.
+        // A little traffic: allocators give memory back only when they are called.
         Client::open(address, "/echo").sync();
         after = process.resident();
     }
@@ -99,7 +99,7 @@ fn heavy_ten_thousand_get_every_event_once_and_free_their_memory() {
     assert!(!log.contains(" connections=") && !log.contains("slow_consumer"), "{log}");
 }
 
-/// Whether this process may have so many open files; says SKIPPED where not.
+/// Whether this process may open this many files; prints SKIPPED if not.
 fn has_files(wanted: u64) -> bool {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is valid for the calls.
@@ -116,9 +116,9 @@ fn has_files(wanted: u64) -> bool {
     enough
 }
 
-/// Strangers that send most of a message, and others that do not read a long echo.
+/// Some clients send most of a message, and others do not read a long echo.
 #[test]
-fn memory_of_many_strangers_stays_within_the_account_and_a_client_is_served() {
+fn memory_of_many_attackers_stays_within_the_account_and_a_client_is_served() {
     const STRANGERS: usize = 60;
     const MIB: usize = 1 << 20;
     const LIMIT: u64 = 64 << 20;
@@ -143,7 +143,7 @@ fn memory_of_many_strangers_stays_within_the_account_and_a_client_is_served() {
                 let (whole, sent) = if number % 2 == 0 { (15, 15) } else { (4, 4) };
                 bytes.extend(masked_header(true, 2, (whole * MIB) as u64));
                 bytes.resize(bytes.len() + sent * MIB - usize::from(number % 2 == 0), 7);
-                // It may be refused, or not be read on.
+                // The write may fail, or the server may stop reading.
                 let _ = stream.write_all(&bytes);
                 std::thread::sleep(Duration::from_secs(3));
             })
@@ -161,7 +161,8 @@ fn memory_of_many_strangers_stays_within_the_account_and_a_client_is_served() {
     let took = start.elapsed();
     println!("{:.1} MiB at most, {slowest:?} at most of {took:?}", mib(max));
     assert!(max > LIMIT / 4, "they did hold something");
-    // Without an account it would be 700 MiB. Beside it are buffers that grow, and the allocator.
+    // Without the memory account it would be 700 MiB. The rest is growing buffers and the
+    // allocator's overhead.
     assert!(max < 3 * LIMIT, "{:.1} MiB", mib(max));
     assert!(slowest < Duration::from_secs(10), "{slowest:?}");
     others.into_iter().for_each(|stranger| stranger.join().unwrap());

@@ -1,10 +1,10 @@
-//! What a message may cost on a route with a model.
+//! The work limit of a message on a route with a model.
 
 use crate::net::*;
 use polycast::config::{Config, FileFormat};
 
 fn config_with(limits: &str, schema: &str, more: &str) -> Config {
-    // A literal `$` of a configuration is written twice.
+    // A literal `$` is written twice in a configuration.
     let schema = schema.replace('$', "$$");
     let text = format!(
         "threads = 1\npin = false\n{limits}\nlisteners = [{{ address = '127.0.0.1:0' }}]\n\
@@ -31,7 +31,7 @@ fn model_route_takes_messages_up_to_its_own_bound() {
         assert_eq!(client.text(), text(bound));
         client.send_text(&text(bound + 1));
         assert_eq!(client.close().0, 1009);
-        // What no model looks at has the server's bound.
+        // A route without a model has the server's limit of message size.
         let mut free = open("/free");
         free.send_text(&text(bound + 1));
         assert_eq!(free.text(), text(bound + 1));
@@ -40,7 +40,7 @@ fn model_route_takes_messages_up_to_its_own_bound() {
 }
 
 #[test]
-fn model_pattern_that_takes_too_many_steps_closes_whatever_on_invalid_says() {
+fn model_pattern_with_too_many_steps_closes_with_any_on_invalid() {
     let schema = r#"{"items": {"pattern": "^(a+(?=a|$))+c$"}}"#;
     let model = "model = 'json', catalog = 'c', subject = 's'";
     for (on_invalid, validate) in
@@ -52,7 +52,7 @@ fn model_pattern_that_takes_too_many_steps_closes_whatever_on_invalid_says() {
         let Some(server) = start(config_with("", schema, &more)) else { return };
         let mut client = Client::open(server.addresses()[0], "/echo");
         if on_invalid == "drop" {
-            // One that breaks the rule, and is cheap to see through, closes nothing.
+            // A message that breaks the rule and is cheap to check does not close the connection.
             client.send_text(r#"["x"]"#);
         }
         client.send_text(&format!("[\"{}\"]", "a".repeat(49)));

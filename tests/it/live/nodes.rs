@@ -1,5 +1,5 @@
-//! Epochs from nodes over real HTTP, as a client of the Zilliqa dialect sees them: none is lost and
-//! none comes twice, whatever the nodes do.
+//! Epochs from nodes over real HTTP, as a client of the Zilliqa dialect receives them: none is lost
+//! and none is repeated, whatever the nodes do.
 
 use crate::net::*;
 use chain::{CONTRACT, Chain, Shape, WALLET};
@@ -25,7 +25,7 @@ mod chain;
 #[allow(dead_code)]
 mod node;
 
-/// Nodes with one chain.
+/// Several nodes with the same chain.
 struct Net {
     tip: Arc<AtomicU64>,
     nodes: Vec<Node>,
@@ -57,7 +57,7 @@ impl Net {
     }
 }
 
-/// A server with short times that asks these nodes.
+/// A configuration with short intervals that polls these nodes.
 fn with_nodes(urls: Vec<String>) -> Config {
     let mut config = config();
     let path = Pattern::new("/");
@@ -76,7 +76,7 @@ fn followed(server: &Server) {
     wait("a node", || server.count("last_epoch") > 0);
 }
 
-/// A client of the dialect that has asked for blocks.
+/// A client of the dialect that has subscribed to blocks.
 struct Watcher(Client);
 
 impl Watcher {
@@ -96,7 +96,7 @@ impl Watcher {
         message["values"].clone()
     }
 
-    /// The next blocks are these, each as the chain has it.
+    /// Checks that the next notifications are these blocks of the chain.
     fn expect(&mut self, numbers: std::ops::RangeInclusive<u64>, chain: &Chain) {
         for number in numbers {
             let values = self.next();
@@ -226,7 +226,7 @@ fn nodes_of_two_one_may_lag_or_fail() {
             _ => {}
         }
         let tip = net.grow(10);
-        // In the third round, all that is there is behind.
+        // In the third round, all nodes that answer are one epoch behind.
         let there = if round == 2 { tip - 1 } else { tip };
         watcher.expect(received + 1..=there, &chain);
         received = there;
@@ -257,7 +257,7 @@ fn nodes_restart_continues_after_the_last_epoch() {
     watcher.expect(104..=123, &Chain::new(ZQ2));
     watcher.expect(124..=net.grow(1), &Chain::new(ZQ2));
     drop(server);
-    // A file that holds something else is no reason to begin anywhere.
+    // A state file with other content is an error, not a new beginning.
     fs::write(&path, "12x\n").unwrap();
     let error = Server::start(config).err().unwrap().to_string();
     assert!(error.contains("holds no number"), "{error}");
@@ -271,7 +271,7 @@ fn nodes_decide_which_accounts_are_contracts() {
     let Some(server) = start(config) else { return };
     followed(&server);
     for _ in 0..4 {
-        // One connection on either core, sooner or later.
+        // Connections are opened until each core has one.
         let mut client = Client::open(server.addresses()[0], "/");
         let query = |list: &str| format!(r#"{{"query":"EventLog","addresses":[{list}]}}"#);
         let both = query(&format!(r#""0x{WALLET}","0x{CONTRACT}""#));
@@ -329,7 +329,7 @@ fn nodes_over_tls_need_a_known_ca() {
     watcher.expect(101..=104, &chain);
     assert_eq!(server.count("node_failures"), 0);
     drop(server);
-    // What cannot be read is told at the start.
+    // A file that cannot be read is an error at the start.
     let text = "zilliqa.node.ca_file = 'none.pem'\n[[routes]]\nendpoint = 'zilliqa'\n";
     let file = folder.join("authority.toml");
     fs::write(&file, text).unwrap();
@@ -348,7 +348,7 @@ fn nodes_can_be_changed_by_reload() {
     followed(&server);
     first.grow(2);
     watcher.expect(101..=102, &Chain::new(ZQ2));
-    // The next ones go on behind the last.
+    // The next epochs continue after the last one.
     second.grow(4);
     first.down(0);
     server.renew(second.config());

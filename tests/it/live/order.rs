@@ -1,11 +1,11 @@
-//! Several reactors: one order for each channel, nothing lost, nothing twice.
+//! Several reactors: each channel has one order, and no event is lost or repeated.
 
 use crate::net::*;
 use polycast::server::Server;
 use std::collections::HashSet;
 use std::thread;
 
-/// Clients on every core, at least `each` on each: the kernel chooses.
+/// Opens clients until every core has at least `each`, because the kernel chooses the core.
 fn on_all_cores(server: &Server, each: usize) -> Vec<(Client, String)> {
     let address = server.addresses()[0];
     let mut clients: Vec<(Client, String)> = Vec::new();
@@ -28,7 +28,7 @@ fn order_socket_id_excludes_its_connection_on_any_core() {
     let address = server.addresses()[0];
     let mut clients = on_all_cores(&server, 1);
     let mut publisher = Client::connect(address);
-    // Names enough that both cores are the home of some.
+    // Enough names that each core is the home of some channels.
     let channels: Vec<String> = (0..8).map(|n| format!("channel-{n}")).collect();
     for (client, _) in &mut clients {
         channels.iter().for_each(|channel| client.subscribe(channel));
@@ -62,7 +62,7 @@ fn order_is_the_same_for_all_on_four_reactors() {
     check_one_order(4);
 }
 
-/// Several publishers at once, on several channels; each publisher's events are numbered.
+/// Several concurrent publishers on several channels; each publisher numbers its events.
 fn check_one_order(threads: usize) {
     const PUBLISHERS: usize = 4;
     const EVENTS_EACH: usize = 150;
@@ -126,13 +126,13 @@ fn order_acknowledged_publish_reaches_earlier_subscribers() {
     let mut publisher = Client::connect(address);
     let mut clients = on_all_cores(&server, 1);
     for round in 0..40 {
-        // A fresh channel each time: its home has to hear of the interest first.
+        // A new channel each time, so that its home first has to learn of the interest.
         let channel = format!("round-{round}");
         for (client, _) in &mut clients {
             client.subscribe(&channel);
             publisher.publish(&channel, "x");
         }
-        // The first subscriber hears all of them, the last one its own only.
+        // The first subscriber receives all events, the last one only its own.
         let count = clients.len();
         for (at, (client, _)) in clients.iter_mut().enumerate() {
             for _ in at..count {

@@ -1,4 +1,4 @@
-//! Signals, outputs and refusals of the built program.
+//! Signals, output and startup errors of the built program.
 
 use super::child::*;
 use crate::net::*;
@@ -76,7 +76,7 @@ fn process_second_one_on_the_same_port_is_refused() {
 
 const SLEEPER: &str = "POLYCAST_TEST_SLEEPER";
 
-/// Not a test: what [`process_stopped_subscriber_is_closed_and_others_continue`] runs as a process.
+/// Not a test: [`process_stopped_subscriber_is_closed_and_others_continue`] runs it as a process.
 #[test]
 fn sleeper() {
     let Ok(address) = env::var(SLEEPER) else { return };
@@ -114,7 +114,7 @@ fn process_stopped_subscriber_is_closed_and_others_continue() {
     publisher.publish("c", "after");
     assert_eq!(reader.text(), event("c", "after"));
     assert_eq!(server.count("slow_consumer_closed"), 1);
-    // Awake again, it reads up to its close and ends.
+    // After SIGCONT it reads up to its Close frame and exits.
     signal_to(child.id(), libc::SIGCONT);
     assert!(child.wait().unwrap().success());
     wait_count(&server, "connections", 2);
@@ -147,7 +147,7 @@ fn process_names_a_seccomp_filter_with_exit_code_78() {
     }
 }
 
-/// Dashboards know these names.
+/// Dashboards depend on these names.
 #[test]
 fn log_has_the_event_names_of_zilla() {
     if !has_uring() {
@@ -177,7 +177,7 @@ fn log_has_the_event_names_of_zilla() {
             client.close();
         }
     }
-    // The log has a thread of its own.
+    // The log is written by another thread, so wait.
     for event in ["GUARD_JWT_AUTHORIZATION", "MODEL_JSON_VALIDATION", "MODEL_CORE_VALIDATION"] {
         let event = format!("event=\"{event}_FAILED\"");
         wait(&event, || process.logged().matches(&event).count() == 1);

@@ -1,4 +1,4 @@
-//! The `proxy` endpoint on the real ring: upstreams are sockets of this process.
+//! The `proxy` endpoint on the real ring, with upstreams that are sockets of this process.
 
 use crate::certs::{Authority, folder, table};
 use crate::net::*;
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 const BUFFER: usize = 64 * 1024;
 
-/// A server that takes everything to these upstreams.
+/// A configuration that proxies all requests to these upstreams.
 fn proxying(upstreams: &[SocketAddr], more: &str) -> Config {
     let urls: Vec<String> = upstreams.iter().map(|it| format!("'ws://{it}'")).collect();
     let text = format!(
@@ -31,7 +31,7 @@ fn listen() -> (TcpListener, SocketAddr) {
     (listener, address)
 }
 
-/// An upstream's end of a connection.
+/// The upstream's end of a connection.
 struct Peer {
     stream: TcpStream,
     request: String,
@@ -39,7 +39,7 @@ struct Peer {
 }
 
 impl Peer {
-    /// Takes a connection and reads its request.
+    /// Accepts a connection and reads its request.
     fn accept(listener: &TcpListener) -> Peer {
         let (mut stream, _) = listener.accept().unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -53,7 +53,7 @@ impl Peer {
         Peer { stream, request: String::from_utf8(head).unwrap(), masks: Vec::new() }
     }
 
-    /// The same, and opens the WebSocket.
+    /// Accepts a connection and completes the WebSocket handshake.
     fn open(listener: &TcpListener) -> Peer {
         let mut peer = Peer::accept(listener);
         let key = peer.field("Sec-WebSocket-Key").unwrap();
@@ -70,7 +70,7 @@ impl Peer {
         self.request.lines().find_map(|line| line.strip_prefix(&format!("{name}: ")))
     }
 
-    /// Opcode and payload of the next frame, which has a mask; `None` at the end.
+    /// The opcode and the payload of the next frame, which is masked; `None` at the end.
     fn frame(&mut self) -> Option<(u8, Vec<u8>)> {
         let mut head = [0; 2];
         match self.stream.read_exact(&mut head) {
@@ -104,7 +104,7 @@ impl Peer {
     }
 }
 
-/// A server's frame.
+/// An unmasked frame, as a server sends it.
 fn plain(opcode: u8, payload: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0x80 | opcode];
     match payload.len() {
@@ -187,7 +187,7 @@ fn proxy_serves_many_with_an_upstream_each() {
         client.send_text(&format!("/{number}"));
     }
     upstream.join().unwrap();
-    // The upstreams are gone without a word.
+    // The upstreams disconnect without a Close frame.
     for client in &mut clients {
         assert_eq!(client.close(), (1014, "the upstream has gone".to_owned()));
         client.send_close(1000);
@@ -263,7 +263,7 @@ fn proxy_answers_upstream_failures_with_their_status() {
 
 #[test]
 fn proxy_gives_up_a_late_connect() {
-    // A listener whose queue is full answers no further one.
+    // A listener whose backlog is full answers no further connection.
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
     socket.listen(0).unwrap();
@@ -285,7 +285,7 @@ fn proxy_gives_up_a_late_connect() {
     drop(client);
     check_empty(&server);
     assert_eq!(server.count("proxy_timed_out"), 1);
-    // One whose client has gone meanwhile; it is noticed when its time is over.
+    // The client has disconnected during the connect, which is noticed when the connect times out.
     let mut client = Client::connect(server.addresses()[0]);
     client.send(handshake("/", "").as_bytes());
     wait_count(&server, "upstreams", 1);
@@ -293,7 +293,8 @@ fn proxy_gives_up_a_late_connect() {
     check_empty(&server);
 }
 
-/// Writes `message` over and over until nothing is taken any more; how many bytes were.
+/// Writes `message` repeatedly until the socket takes no more. Returns the numbers of complete
+/// messages and of the remaining bytes written.
 fn push_until_stalled(stream: &mut TcpStream, message: &[u8]) -> (usize, usize) {
     stream.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
     let (mut whole, mut rest) = (0, message);
@@ -312,7 +313,7 @@ fn push_until_stalled(stream: &mut TcpStream, message: &[u8]) -> (usize, usize) 
     (whole, message.len() - rest.len())
 }
 
-/// Half of what the kernel keeps in both directions, at the most that Linux lets it grow to.
+/// The payload length of a message, in bytes.
 const LEN: usize = 100_000;
 
 #[test]
@@ -324,7 +325,7 @@ fn proxy_slow_upstream_pauses_its_client() {
     let mut peer = upstream.join().unwrap();
     let message = masked(true, BINARY, &[7; LEN]);
     let (whole, begun) = push_until_stalled(&mut client.stream, &message);
-    // What the server has taken and not sent is bounded; the rest is with the kernel.
+    // The bytes that the server has received and not sent are bounded; the rest is in the kernel.
     let taken = server.count("received_bytes");
     thread::sleep(Duration::from_millis(300));
     assert_eq!(server.count("received_bytes"), taken, "nothing more is read");
@@ -395,7 +396,7 @@ fn proxy_last_descriptors_serve_clients_and_upstreams() {
     let first = Client::open(address, "/");
     let second = Client::open(address, "/");
     wait_count(&server, "connections", 4);
-    // There is room for this one when the first has gone.
+    // There is room for this connection when the first one is closed.
     let mut third = Client::connect(address);
     third.send(handshake("/", "").as_bytes());
     thread::sleep(Duration::from_millis(100));
@@ -408,7 +409,8 @@ fn proxy_last_descriptors_serve_clients_and_upstreams() {
     check_empty(&server);
 }
 
-/// A polycast behind a polycast, by TLS and by name; and one whose certificate is of no use.
+/// A polycast server is the upstream of another, over TLS and by name; and one with an invalid
+/// certificate.
 #[test]
 fn proxy_upstreams_over_tls() {
     let authority = Authority::new();

@@ -1,4 +1,4 @@
-//! The Pusher dialect over the wire: frames, close codes, errors, the HTTP API.
+//! The Pusher dialect over the wire: messages, close codes, errors, and the HTTP API.
 
 use crate::net::*;
 use polycast::config::{AppConfig, Config, DuplicateSubscribe, KeyPair, Pattern, Secret};
@@ -14,7 +14,8 @@ fn error(code: &str, message: &str) -> String {
     format!(r#"{{"event":"pusher:error","data":{{"code":{code},"message":"{message}"}}}}"#)
 }
 
-/// A handshake that the application refuses: first the event, then the close with its reason.
+/// Checks a handshake that the application refuses: first comes the error event, then the close
+/// with its reason.
 fn check_refused(address: SocketAddr, path: &str, more: &str, code: u16, reason: &str) {
     let mut client = Client::connect(address);
     client.send(handshake(path, more).as_bytes());
@@ -46,7 +47,7 @@ fn pusher_subscribe_and_unsubscribe() {
     let (mut client, id) = Client::app(address);
     let mut publisher = Client::connect(address);
     client.subscribe("news");
-    // The form of client libraries that send `data` as a string of JSON.
+    // Some client libraries send `data` as a string of JSON.
     client.send_text(r#"{"event":"pusher:subscribe","data":"{\"channel\":\"text\"}"}"#);
     assert_eq!(client.text(), subscribed("text"));
     for (channel, data) in [("private-a", None), ("private-b", Some(r#"{"user_id":1}"#))] {
@@ -67,7 +68,7 @@ fn pusher_subscribe_and_unsubscribe() {
         publisher.publish(channel, "1");
         assert_eq!(client.text(), event(channel, "1"));
     }
-    // Unsubscribing is not answered, also when there is nothing to end.
+    // An unsubscribe is not answered, even without a subscription.
     for _ in 0..3 {
         client.send_text(r#"{"event":"pusher:unsubscribe","data":{"channel":"news"}}"#);
     }
@@ -191,7 +192,7 @@ fn pusher_more_than_ten_errors_a_second_are_4100() {
     let Some(server) = start(config()) else { return };
     let (mut client, _) = Client::app(server.addresses()[0]);
     let nonsense = masked(true, TEXT, b"nonsense");
-    // The burst may begin in one second and end in the next.
+    // The burst may start in one second and end in the next.
     client.send(&nonsense.repeat(21));
     let mut errors = 0;
     let close = loop {
@@ -218,7 +219,7 @@ fn pusher_silent_peer_is_pinged_and_closed_with_4201() {
     config.pusher.pong_timeout_s = 2;
     let Some(server) = start(config) else { return };
     let address = server.addresses()[0];
-    // Whoever answers pings is not asked in words, whatever the two times are.
+    // A client that answers WebSocket pings gets no `pusher:ping`, whatever the two intervals are.
     let alive = std::thread::spawn(move || {
         let mut alive = Client::open(address, "/app/app-key");
         alive.established();
@@ -408,7 +409,7 @@ fn pusher_api_errors_deliver_nothing() {
         ("", "Unknown auth_key"),
         (old.as_str(), "Timestamp expired"),
         (&good.replace("version=1.0", "version=2.0"), "auth_version"),
-        // The signature covers it, and is looked at first.
+        // The signature covers `body_md5`, and is checked first.
         (&good.replace("body_md5=", "body_md5=0"), "auth_signature"),
         (&good.replace("signature=", "signature=0"), "auth_signature"),
     ] {

@@ -1,10 +1,10 @@
-//! Groups of the `reflect` endpoint over several reactors.
+//! Groups of the `reflect` endpoint across several reactors.
 
 use crate::net::*;
 use polycast::config::{CompressionMode, Config, EndpointKind, FileFormat, Route, SlowConsumer};
 use std::net::SocketAddr;
 
-/// Everything is one group, on two reactors.
+/// A configuration with one group on two reactors.
 fn reflecting() -> Config {
     let mut config = config();
     config.threads = 2;
@@ -12,7 +12,8 @@ fn reflecting() -> Config {
     config
 }
 
-/// Members who are known to hear the group, on both reactors as the kernel has it.
+/// Opens members and waits until they receive the group's messages. The kernel distributes them to
+/// both reactors.
 fn members(address: SocketAddr, count: usize) -> Vec<Client> {
     let mut clients: Vec<Client> = Vec::new();
     for number in 0..count {
@@ -86,7 +87,7 @@ fn reflect_counts_what_a_member_misses_by_policy() {
         members.iter_mut().for_each(|member| assert!(member.text() == text, "round {rounds}"));
         rounds += 1;
     }
-    // The other reactor may still count.
+    // The other reactor may still update its counters.
     std::thread::sleep(std::time::Duration::from_millis(300));
     let dropped = server.count("slow_consumer_dropped");
     members[0].send_text("good morning");
@@ -96,7 +97,7 @@ fn reflect_counts_what_a_member_misses_by_policy() {
             text if text.len() == 10_000 => heard.push(text.parse().expect("a number")),
             text => break text,
         }
-        // Where even that found no room.
+        // Send again if even this message was dropped.
         if heard.len() as u64 + dropped == rounds as u64 {
             members[0].send_text("good morning");
         }
@@ -107,7 +108,8 @@ fn reflect_counts_what_a_member_misses_by_policy() {
     assert_eq!(server.count("slow_consumer_closed"), 0);
 }
 
-/// Who joins while others speak has the last ones first, and from there on each one once.
+/// A member that joins while others send gets the last messages first, and then each further one
+/// once.
 #[test]
 fn reflect_history_continues_without_a_gap() {
     const MESSAGES: usize = 300;
@@ -123,7 +125,7 @@ fn reflect_history_continues_without_a_gap() {
         if number % 10 == 5 {
             joiners.push((number, Client::connect(address).upgrade("/group")));
         }
-        // No further ahead than this, so that it is known what a history may have.
+        // Send the next message only after this echo, so that the content of the history is known.
         assert_eq!(talker.text(), number.to_string());
     }
     for (joined, mut client) in joiners {
@@ -181,7 +183,7 @@ fn reflect_compresses_for_members_that_agreed() {
     assert!(frame.compressed && frame.payload.len() < 100, "{}", frame.payload.len());
 }
 
-/// The examples of Zilla's chains, on a port of the kernel's choice.
+/// Zilla's example configurations, at a port that the kernel chooses.
 #[test]
 fn zilla_files_serve_their_chains() {
     for (text, is_group) in [

@@ -1,12 +1,13 @@
-//! Many clients at once, and cores that have no room.
+//! Many simultaneous clients, and cores that have no room.
 
 use crate::net::*;
 use std::net::SocketAddr;
 
-/// Clients of a rush: each costs this process one file.
+/// The number of simultaneous clients; each uses one file of this process.
 const CLIENTS: usize = 6000;
 
-/// Clients that connect and ask at once, from several threads; all of them are answered.
+/// Connects clients that send a request at the same time, from several threads. All of them are
+/// answered.
 fn rush(address: SocketAddr, clients: usize) -> Vec<Client> {
     const THREADS: usize = 4;
     let share = move || -> Vec<Client> {
@@ -41,12 +42,12 @@ fn rush_of_clients_is_served_and_none_is_refused() {
 }
 
 #[test]
-fn connections_that_a_full_core_has_no_room_for_are_accepted_by_another() {
+fn rush_connections_of_a_full_core_are_accepted_by_another() {
     let mut config = config();
     config.threads = 2;
     config.limits.connections = 64;
     let Some(server) = start(config) else { return };
-    // Of 32 places on each core; the kernel gives them out by chance, and not evenly.
+    // Each core has 32 connections; the kernel distributes clients at random and not evenly.
     for _ in 0..4 {
         let clients = rush(server.addresses()[0], 56);
         assert_eq!(server.count("connections"), 56);
@@ -54,6 +55,6 @@ fn connections_that_a_full_core_has_no_room_for_are_accepted_by_another() {
         wait_count(&server, "connections", 0);
     }
     let helped = server.count("accepted_for_others");
-    // In each round the odds are even, about, that the shares differ by more than eight.
+    // In each round it is about as likely as not that the numbers differ by more than eight.
     eprintln!("{helped} connections were accepted for the other core");
 }

@@ -1,4 +1,5 @@
-//! Schemas of registries on the real ring, from an HTTP server that plays both kinds of them.
+//! Schemas of registries on the real ring, from an HTTP server that simulates both types of
+//! registry.
 
 use crate::certs::{self, Authority};
 use crate::net::*;
@@ -11,32 +12,32 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// What a request is answered by.
+/// How the registry answers a request.
 #[derive(Clone, Debug)]
 pub(super) enum Answer {
-    /// This status and body.
+    /// With this status and body.
     Is(u16, String),
-    /// A place elsewhere.
+    /// With a redirect to this URL.
     Redirect(String),
-    /// The end of the connection.
+    /// It closes the connection.
     Nothing,
-    /// Never.
+    /// It does not respond.
     Silence,
 }
 
-/// A 404 in the words of all vendors at once: Confluent's and Karapace's, Apicurio's of version 2
-/// (`message`, `error_code`) and 3 (`title`, `status`).
+/// A 404 with the fields of all vendors: Confluent's and Karapace's, Apicurio's of version 2
+/// (`message`, `error_code`) and of version 3 (`title`, `status`).
 pub(super) const NOT_FOUND: &str = r#"{"error_code":40401,"message":"Subject 'x' not found.",
     "name":"ArtifactNotFoundException","detail":"d","title":"No artifact","status":404}"#;
 
-/// What it answers by path; all else is 404.
+/// The answers by path; every other path is answered with 404.
 type Book = HashMap<String, Answer>;
 
-/// An HTTP server that plays a registry.
+/// An HTTP server that simulates a registry.
 pub(super) struct Player {
     pub(super) address: SocketAddr,
     book: Arc<Mutex<Book>>,
-    /// What answers everything, if anything does.
+    /// The answer to every request, if it is set.
     mood: Arc<Mutex<Option<Answer>>>,
     heard: Arc<Mutex<Vec<String>>>,
 }
@@ -78,7 +79,7 @@ impl Player {
         *self.mood.lock().unwrap() = mood;
     }
 
-    /// A schema of Confluent's API; `more` are further fields.
+    /// Registers a schema in the form of Confluent's API; `more` is further fields.
     fn registers(&self, subject: &str, id: u64, schema: &str, more: &str) {
         let schema = serde_json::to_string(schema).unwrap();
         let body =
@@ -86,7 +87,7 @@ impl Player {
         for version in ["latest", "1"] {
             self.knows(&format!("/subjects/{subject}/versions/{version}"), &body);
         }
-        // What is known by its number says neither number nor subject.
+        // The response by id has neither the id nor the subject.
         self.knows(&format!("/schemas/ids/{id}"), &format!(r#"{{"schema":{schema}{more}}}"#));
     }
 
@@ -120,7 +121,8 @@ fn play(stream: impl Read + Write, answer: impl Fn(String) -> Option<Answer>) {
     let _ = reader.get_mut().flush();
 }
 
-/// A catalog `reg` of that type with further keys; `models` of the route `/echo`.
+/// A configuration with a catalog `reg` of this type, with further keys, and `models` of the route
+/// `/echo`.
 fn config_at(url: &str, kind: &str, more: &str, models: &str) -> Config {
     let text = format!(
         "threads = 2\npin = false\ndrain_s = 5\nlimits.connections = 4096\n\
@@ -141,7 +143,8 @@ pub(super) fn echo(server: &Server) -> Client {
     Client::open(server.addresses()[0], "/echo")
 }
 
-/// What one message on a new connection comes to: its echo, or code and reason of the close.
+/// Sends one message on a new connection. Returns its echo, or the code and the reason of the
+/// close.
 fn try_text(server: &Server, text: &str) -> Result<String, (u16, String)> {
     try_frame(server, TEXT, text.as_bytes()).map(|payload| String::from_utf8(payload).unwrap())
 }
@@ -226,7 +229,7 @@ fn schemas_are_chosen_by_the_id_in_the_message() {
     wait_count(&server, "schemas_retrieved", 1);
     assert_eq!(say(7, "{}"), "{}");
     assert_eq!(say(7, "[]"), r#"{"code":1008,"error":"/ breaks the schema's rule `type`"}"#);
-    // One that nobody has registered, and one that is no JSON Schema.
+    // An id that is not registered, and one whose text is no JSON Schema.
     for (id, counter) in [(9, "schemas_unretrievable"), (8, "schemas_bad")] {
         assert_eq!(say(id, "{}"), not_yet(id));
         wait_count(&server, counter, 1);
@@ -269,7 +272,7 @@ fn schemas_silent_registry_delays_no_other_connection() {
     assert!(worst < Duration::from_secs(2), "{worst:?}");
     assert_eq!(server.count("schemas_missed"), 2 * sent);
     assert!(server.count("schemas_unretrievable") > 0, "an answer has its time");
-    // Four at once, each given up after 4 s.
+    // Four concurrent fetches, each with a timeout of 4 s.
     assert!(player.paths().len() <= 8, "{:?}", player.paths());
     drop((governed, free));
     let begun = Instant::now();
@@ -289,7 +292,7 @@ fn schemas_message_waits_for_its_schema_in_order() {
     let (mut client, mut free) = (echo(&server), Client::open(server.addresses()[0], "/free"));
     let message = |id: u8, body: &str| [&[0, 0, 0, 0, id], body.as_bytes()].concat();
     let reply = |client: &mut Client| String::from_utf8(client.frame().payload).unwrap();
-    // It is not waited for longer than that; what is behind it comes behind it.
+    // The message waits no longer than that; later messages come after it.
     let begun = Instant::now();
     client.send_frame(BINARY, &message(9, "{}"));
     client.send_text("behind");
@@ -301,7 +304,7 @@ fn schemas_message_waits_for_its_schema_in_order() {
     let (min, max) = (Duration::from_millis(4900), Duration::from_secs(9));
     assert!((min..max).contains(&begun.elapsed()), "{:?}", begun.elapsed());
     assert_eq!((server.count("schemas_awaited"), server.count("schemas_missed")), (1, 1));
-    // One that comes meanwhile is there for it; the next one does not wait.
+    // A schema that is fetched meanwhile is used; the next message does not wait.
     player.turns(None);
     client.send_frame(BINARY, &message(7, "{}"));
     client.send_frame(BINARY, &message(7, "[]"));
@@ -310,13 +313,13 @@ fn schemas_message_waits_for_its_schema_in_order() {
     for want in ["{}", broken, "behind"] {
         assert_eq!(reply(&mut client), want);
     }
-    // One that the registry does not know is refused as soon as that is known.
+    // A message with an unknown id is refused as soon as the registry has answered.
     let begun = Instant::now();
     client.send_frame(BINARY, &message(8, "{}"));
     assert_eq!(reply(&mut client), r#"{"code":1008,"error":"unknown schema 8"}"#);
     assert!(begun.elapsed() < min, "{:?}", begun.elapsed());
     assert_eq!((server.count("schemas_awaited"), server.count("schemas_missed")), (3, 1));
-    // Who goes while a message waits is gone.
+    // A client may disconnect while its message is parked.
     player.turns(Some(Answer::Silence));
     client.send_frame(BINARY, &message(6, "{}"));
     wait_count(&server, "schemas_awaited", 4);
@@ -350,7 +353,7 @@ fn schemas_old_schema_stays_after_failures() {
     let fail = |(counter, answer): &(&str, Answer)| {
         player.turns(Some(answer.clone()));
         let before = server.count(counter);
-        // The first may have been under way before.
+        // The first fetch may have begun before.
         wait_count(&server, counter, before + 2);
     };
     fail(&failures[0]);
@@ -366,7 +369,7 @@ fn schemas_old_schema_stays_after_failures() {
     }
     assert!(server.count("schemas_stale") >= 2 * failures.len() as u64);
     assert_eq!(other.paths().len(), 0, "a redirect is not followed");
-    // A new version takes the place of the old one.
+    // A new version replaces the old one.
     player.registers("chat", 9, r#"{"type":"array"}"#, JSON);
     player.turns(None);
     wait("the new version", || {
@@ -441,12 +444,12 @@ fn schemas_reload_and_connections_keep_theirs() {
     let mut old = echo(&server);
     old.send_text("{}");
     assert_eq!(old.text(), "{}");
-    // Another age: what was fetched serves on, also while the registry is down.
+    // With another maximum age, the fetched schema stays in use, also while the registry is down.
     player.turns(Some(Answer::Nothing));
     server.renew(config_of(&player, "schema-registry", "max_age_s = 2", &reply));
     std::thread::sleep(Duration::from_millis(1500));
     assert_eq!(try_text(&server, "{}").unwrap(), "{}");
-    // Another subject: not before it is there.
+    // With another subject, its schema must be fetched first.
     let list = reply.replace("chat", "list");
     server.renew(config_of(&player, "schema-registry", "max_age_s = 1", &list));
     wait("the new rules", || try_text(&server, "[]").unwrap().contains(MISSING));
@@ -455,7 +458,7 @@ fn schemas_reload_and_connections_keep_theirs() {
         std::thread::sleep(Duration::from_millis(50));
         try_text(&server, "[]").unwrap() == "[]"
     });
-    // Who was connected has the rules of then, and they are kept fresh.
+    // Earlier connections keep their rules, whose schemas are still refreshed.
     old.send_text("{}");
     assert_eq!(old.text(), "{}");
     player.registers("chat", 9, r#"{"type":"null"}"#, JSON);
@@ -464,7 +467,7 @@ fn schemas_reload_and_connections_keep_theirs() {
         old.send_text("null");
         old.text() == "null"
     });
-    // When it goes, nobody asks for its schema any more.
+    // After it disconnects, its schema is no longer fetched.
     drop(old);
     let chats = || player.paths().iter().filter(|path| path.contains("chat")).count();
     wait("the end of what nobody wants", || {
@@ -494,7 +497,7 @@ fn schemas_first_registry_may_come_with_a_reload() {
     assert_eq!(try_text(&server, "{}").unwrap(), "{}");
 }
 
-/// A set of one key (RFC 8037 appendix A.2).
+/// A key set with one key (RFC 8037 appendix A.2).
 fn keys() -> String {
     let key = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
     format!(r#"{{"keys":[{{"kty":"OKP","crv":"Ed25519","x":"{key}","kid":"a"}}]}}"#)
@@ -538,7 +541,7 @@ fn schemas_registry_over_tls_needs_a_known_ca() {
         let retrieved = server.count("schemas_retrieved") + server.count("keys_fetched");
         assert_eq!(retrieved, if reached { 2 } else { 0 });
     }
-    // One that is not there is told at the start.
+    // A missing file is an error at the start.
     let path = folder.join("missing.toml");
     let app = "[[apps]]\nid = '1'\nkey = 'k'\nsecret = 's'\n";
     let catalog = "[[catalogs]]\nname = 'r'\ntype = 'karapace'\nurl = 'https://a'";

@@ -1,4 +1,4 @@
-//! Consumers that do not read: they never hurt others, and the declared policy meets them.
+//! Slow consumers: they do not affect others, and the configured policy applies to them.
 
 use crate::net::*;
 use polycast::config::{Config, SlowConsumer};
@@ -8,14 +8,14 @@ use std::net::SocketAddr;
 use std::thread;
 use std::time::Duration;
 
-/// Small queues, so that little traffic fills them.
+/// A configuration with small write queues, so that little traffic fills them.
 fn narrow() -> Config {
     let mut config = config();
     config.limits.write_queue_bytes = 64 * 1024;
     config
 }
 
-/// A subscriber that will not read, with as little room in its kernel as can be.
+/// A subscriber that does not read, with the smallest receive buffer.
 fn sleeper(address: SocketAddr, channel: &str) -> Client {
     let mut client = Client::connect_narrow(address).upgrade(APP_PATH);
     client.established();
@@ -28,8 +28,8 @@ fn data(number: usize, len: usize) -> String {
     format!("{number:0>len$}")
 }
 
-/// Publishes to `target`, and a small event to `news` each time, until `enough`; every reader
-/// reads each round before the next one. Returns the number of rounds.
+/// In each round, publishes to `target` and a small event to `news`, until `enough` returns true.
+/// Every reader reads each round before the next one. Returns the number of rounds.
 fn publish_until(
     address: SocketAddr,
     target: &str,
@@ -63,7 +63,7 @@ fn readers(address: SocketAddr, count: usize, channels: &[&str]) -> Vec<Client> 
     (0..count).map(reader).collect()
 }
 
-/// What a slow consumer of policy `close` gets to read: whole frames, then the close.
+/// Checks what a slow consumer with policy `close` reads: complete frames, then the Close frame.
 fn check_closed_as_slow(mut sleeper: Client) {
     let mut frames = 0;
     let close = loop {
@@ -166,7 +166,7 @@ fn slow_requester_is_paused_and_gets_everything() {
             writer.write_all(&masked(true, TEXT, data(number, LEN).as_bytes())).unwrap();
         }
     });
-    // Paused: bytes wait in the kernel, and the server takes no more of them.
+    // Reading is paused: bytes wait in the kernel, and the server reads no more of them.
     let mut before = 0;
     let mut healthy = Client::open(address, "/echo");
     wait("the server stops reading", || {
@@ -220,7 +220,7 @@ fn overload_by_queued_bytes_ends_when_they_are_sent() {
     assert!(refused.text().contains(r#""code":4100"#));
     assert_eq!(refused.close().0, 4100);
     assert_eq!(server.count("refused_overload"), 1);
-    // Who was there before stays, and is served.
+    // Earlier connections stay and are served.
     Client::connect(address).publish("news", "still");
     assert_eq!(reader.text(), event("news", "still"));
     drop(sleeper);

@@ -1,5 +1,5 @@
-//! Streams in the place of WebSockets, over real TCP: both ways at once, beside WebSockets, and
-//! with members that do not read.
+//! HTTP streams in place of WebSockets, over real TCP: in both directions at once, beside
+//! WebSockets, and with members that do not read.
 
 use crate::net::*;
 use crate::peer::{Ear, Heard};
@@ -14,7 +14,7 @@ const LINES: &str = "text/plain";
 const JSON: &str = "application/x-ndjson";
 const OCTETS: &str = "application/octet-stream";
 
-/// One route to an endpoint, which takes streams, on two reactors.
+/// A configuration with one route that accepts streams, on two reactors.
 fn streaming(endpoint: EndpointKind) -> Config {
     let mut config = config();
     config.routes = vec![Route { stream: true, ..Route::to(endpoint) }];
@@ -77,7 +77,7 @@ impl Streamer {
         }
     }
 
-    /// The end of the answer, and of the connection.
+    /// Reads the end of the response and of the connection.
     fn end(&mut self) -> String {
         let Heard::End(trailer) = self.hear() else { panic!("no end") };
         assert_eq!(self.tcp.read(&mut [0; 100]).unwrap(), 0);
@@ -97,7 +97,7 @@ fn stream_echo_answers_while_the_request_goes_on() {
     for round in 0..200 {
         let line = format!("{round:0>len$}", len = 1 + round * 7);
         let whole = format!("{line}\n");
-        // Cut anywhere, chunks as well as records.
+        // Chunks and records are cut anywhere.
         let (one, two) = whole.as_bytes().split_at(round % whole.len());
         [one, two].iter().filter(|piece| !piece.is_empty()).for_each(|piece| client.chunk(piece));
         assert_eq!(client.text(), line);
@@ -114,7 +114,7 @@ fn stream_echo_answers_while_the_request_goes_on() {
     assert_eq!((server.count("http_streams"), server.count("upgrades")), (2, 0));
 }
 
-/// A client that says much and reads nothing is not read from any more, and nothing is lost.
+/// Reading from a client that sends much and reads nothing is paused, and no message is lost.
 #[test]
 fn stream_client_that_does_not_read_is_paused() {
     const LINES_SENT: usize = 4000;
@@ -157,7 +157,7 @@ fn stream_and_websocket_members_see_one_order() {
         0 | 1 => stream.chunk(format!("{text}\n").as_bytes()),
         _ => stream.chunk(&measured(text.as_bytes())),
     };
-    // Each is in the group when it has heard itself, or a word of its own kind.
+    // A client is in the group when it has received its own message, or one of its own type.
     for (at, socket) in sockets.iter_mut().enumerate() {
         socket.send_text(&line(at, 1000));
         while String::from_utf8(socket.frame().payload).unwrap() != line(at, 1000) {}
@@ -176,7 +176,7 @@ fn stream_and_websocket_members_see_one_order() {
         let number = text.trim_end_matches(']').split(',').nth(1).and_then(|it| it.parse().ok());
         number.is_some_and(|number: usize| number < 1000)
     };
-    // Lines hear no binary messages: those of the last two speakers.
+    // Line streams get no binary messages: those of the last two senders.
     let has_line = |text: &String| !text.starts_with("[5,") && !text.starts_with("[6,");
     let socket_heard: Vec<Vec<String>> = sockets
         .iter_mut()
@@ -207,7 +207,7 @@ fn stream_stalled_member_costs_the_others_nothing() {
     let mut talker = Client::connect(address).upgrade("/group");
     let mut reader = Streamer::connect(address, LINES);
     let mut sleeper = Streamer::open(Client::connect_narrow(address), JSON);
-    // Each its own word: whoever hears that knows that nothing of this comes later.
+    // Each client sends its own message; after receiving it, no earlier message can follow.
     for (stream, word) in [(&mut reader, "1"), (&mut sleeper, "2")] {
         stream.chunk(format!("{word}\n").as_bytes());
         while stream.text() != word {}
@@ -241,7 +241,7 @@ fn stream_stalled_member_costs_the_others_nothing() {
     wait_count(&server, "connections", 2);
 }
 
-/// Runs curl with a stream of JSON; `more` is its further options.
+/// Runs curl with a stream of JSON; `more` is further options.
 fn curl(address: SocketAddr, more: &[&str]) -> Child {
     Command::new("curl")
         .args(["--silent", "--no-buffer", "--max-time", "20", "-X", "POST"])
@@ -255,7 +255,7 @@ fn curl(address: SocketAddr, more: &[&str]) -> Child {
         .unwrap()
 }
 
-/// The examples of the README, with a client that everybody has.
+/// The examples of the README, with curl as the client.
 #[test]
 fn stream_curl_sends_and_receives_in_a_group() {
     if Command::new("curl").arg("--version").output().is_err() {
@@ -266,7 +266,7 @@ fn stream_curl_sends_and_receives_in_a_group() {
     let mut member = Client::connect(address).upgrade("/group");
     member.send_text("0");
     assert_eq!(member.text(), "0");
-    // Says one thing, and listens.
+    // Sends one record and receives.
     let mut listener = curl(address, &["-d", r#"{"from":"curl"}"#]);
     assert_eq!(member.text(), r#"{"from":"curl"}"#);
     let mut output = BufReader::new(listener.stdout.take().unwrap());
@@ -279,7 +279,7 @@ fn stream_curl_sends_and_receives_in_a_group() {
     member.send_text("{\"from\":\n\"a socket\"}");
     assert_eq!(member.text(), "{\"from\":\n\"a socket\"}");
     assert_eq!(line(), "{\"from\": \"a socket\"}\n");
-    // Says what it reads, as it comes.
+    // Sends its input as it arrives.
     let mut talker = curl(address, &["-T", "."]);
     let mut input = talker.stdin.take().unwrap();
     for number in 1..4 {

@@ -1,4 +1,4 @@
-//! What peers may do to the server: a healthy client is served throughout and afterwards.
+//! Hostile and broken peers: a healthy client is served throughout and afterwards.
 
 use crate::net::*;
 use polycast::config::Config;
@@ -18,7 +18,7 @@ impl Healthy {
     fn new(address: SocketAddr) -> Healthy {
         let subscriber = Client::subscriber(address, "healthy");
         let mut healthy = Healthy { subscriber, publisher: Client::connect(address), count: 0 };
-        // A connection has to say something within the time of a head.
+        // A connection must send something within the timeout of a request's head.
         healthy.check();
         healthy
     }
@@ -42,7 +42,7 @@ fn quick() -> Config {
     config
 }
 
-/// Bytes that mean nothing, the same in each run.
+/// Random bytes, the same in each run.
 fn garbage(seed: u64, len: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(2).wrapping_add(0x9e37_79b9_7f4a_7c15);
     let next = || {
@@ -93,7 +93,7 @@ fn survival_late_request_is_408() {
         assert!(took >= Duration::from_millis(250), "{took:?}");
         healthy.check();
     }
-    // Whoever says nothing is told nothing.
+    // A connection that sends nothing gets no response.
     let mut client = Client::connect(address);
     client.end();
     drop(client);
@@ -192,7 +192,7 @@ fn survival_reset_during_a_send() {
         let mut client = Client::connect_narrow(address).upgrade(APP_PATH);
         client.established();
         client.subscribe("big");
-        // More than its kernel takes, so that a send is in flight.
+        // More bytes than the client's kernel takes, so that a send is in flight.
         for _ in 0..60 {
             publisher.publish("big", &"x".repeat(10_000));
         }
@@ -280,7 +280,7 @@ fn survival_half_closed_connection_gets_its_answers() {
     let mut subscriber = Client::subscriber(address, "c");
     for count in [1, 5, 64] {
         let mut client = Client::connect(address);
-        // The homes of these channels are on both cores.
+        // These channels have their homes on both cores.
         let one = |n: usize| publish(["c", "d", "e", "f"][n % 4], &n.to_string());
         client.send(&(0..count).flat_map(one).collect::<Vec<u8>>());
         client.stream.shutdown(Shutdown::Write).unwrap();
@@ -383,7 +383,7 @@ fn survival_paused_publishers_continue() {
     config.limits.mailbox_messages = 16;
     let Some(server) = start(config) else { return };
     let address = server.addresses()[0];
-    // Many messages to the other core in one step, and many answers that wait for it.
+    // Many messages to the other core in one step, and many responses that wait for it.
     let names: Vec<String> = (0..100).map(|n| format!(r#""c{n}""#)).collect();
     let many = format!(r#"{{"name":"e","channels":[{}],"data":"x"}}"#, names.join(","));
     let publishers: Vec<_> = (0..PUBLISHERS)
@@ -437,7 +437,7 @@ fn survival_few_receive_buffers_serve_many_clients() {
     assert_eq!(server.count("messages_received"), 200 * 20);
 }
 
-/// Flooders that always have more to say than there are buffers have to let others in.
+/// Flooding clients that always have more input than there are buffers must not starve others.
 #[test]
 fn survival_starved_connection_gets_the_next_buffer() {
     let mut config = config();
@@ -454,7 +454,7 @@ fn survival_starved_connection_gets_the_next_buffer() {
                 let mut client = Client::subscriber(address, "flood");
                 let pongs = masked(true, TEXT, br#"{"event":"pusher:pong"}"#).repeat(4096);
                 let began = Instant::now();
-                // Should a check fail, this ends all the same.
+                // The time limit ends the thread if a check fails.
                 while !stop.load(Ordering::Relaxed) && began.elapsed().as_secs() < 30 {
                     client.send(&pongs);
                 }
@@ -543,7 +543,7 @@ fn survival_control_frames_a_second_are_bounded() {
     }
     for (opcode, payload) in [(PING, &b"p"[..]), (PONG, b""), (TEXT, b"")] {
         let mut client = Client::open(address, "/echo");
-        // More than two seconds may bring, wherever they begin; exact is the test in `compress`.
+        // More frames than two seconds allow, wherever they begin. The test in `compress` is exact.
         let burst: Vec<u8> = (0..101).flat_map(|_| masked(true, opcode, payload)).collect();
         client.send(&burst);
         let close = std::iter::from_fn(|| client.try_frame()).find(|frame| frame.opcode == CLOSE);
@@ -562,7 +562,7 @@ fn survival_close_is_not_a_reset_while_data_arrives() {
     for _ in 0..4 {
         client.send_text(&text);
     }
-    // A frame without a mask, and much behind it that nobody will ever want.
+    // An unmasked frame, and many bytes after it that are discarded.
     client.send(&[0x81, 0x01, b'x']);
     for _ in 0..64 {
         client.send(&[0x55; 64 * 1024]);
@@ -584,7 +584,7 @@ fn survival_handshakes_in_flight_are_bounded() {
     let Some(server) = start(config) else { return };
     let address = server.addresses()[0];
     let mut oldest = Client::connect(address);
-    // To be told that it may go on is no answer yet.
+    // `100 Continue` is not yet a final response.
     let publish = String::from_utf8(publish("c", "data")).unwrap();
     let (head, _) = publish.split_once("\r\n\r\n").unwrap();
     oldest.send(format!("{head}\r\nExpect: 100-continue\r\n\r\n").as_bytes());
@@ -592,11 +592,12 @@ fn survival_handshakes_in_flight_are_bounded() {
     let second = Client::connect(address);
     wait_count(&server, "accepted", 2);
     assert_eq!(server.count("refused_handshake"), 0);
-    // One more than there may be: it is served, and who has said nothing for longest is not.
+    // One connection above the limit is served, and the one that has been silent for longest is
+    // closed.
     let third = Client::connect(address);
     oldest.drained();
     assert_eq!(server.count("refused_handshake"), 1);
-    // Whoever has finished its handshake makes room.
+    // A completed handshake makes room.
     let _sockets = [second, third].map(|client| client.upgrade("/echo"));
     let fourth = Client::connect(address);
     Client::open(address, "/echo").sync();
@@ -617,7 +618,7 @@ fn survival_unfinished_message_is_closed_in_its_time() {
     let mut slow = Client::open(address, "/echo");
     let frame = masked(true, TEXT, b"a message");
     let start = Instant::now();
-    // A byte now and then keeps it from looking silent.
+    // Occasional bytes keep it from being idle.
     for byte in &frame[..frame.len() - 1] {
         slow.stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
         let _ = std::io::Write::write(&mut slow.stream, &[*byte]);

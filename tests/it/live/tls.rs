@@ -1,4 +1,4 @@
-//! TLS over real TCP: other people's client, every way to begin, to go on and to end.
+//! TLS over real TCP with the client of rustls: handshakes, renewals and ends of connections.
 
 use super::child::*;
 use crate::certs::{Authority, Leaf, folder, table};
@@ -28,7 +28,7 @@ fn secure(name: &str, authority: &Authority, more: &str) -> Config {
     Config { listeners, ..config() }
 }
 
-/// A client of TLS.
+/// A TLS client.
 pub(super) struct Secure {
     stream: StreamOwned<ClientConnection, TcpStream>,
     ear: Ear,
@@ -45,7 +45,7 @@ impl Secure {
         Secure::over(stream, config, name)
     }
 
-    /// Does the handshake over a connection that is there.
+    /// Performs the TLS handshake over an open connection.
     fn over(stream: TcpStream, config: &Arc<ClientConfig>, name: &str) -> io::Result<Secure> {
         let name = ServerName::try_from(name.to_owned()).unwrap();
         let tls = ClientConnection::new(config.clone(), name).unwrap();
@@ -81,7 +81,7 @@ impl Secure {
         self.stream.flush().unwrap();
     }
 
-    /// What comes next; `None` behind the server's last word.
+    /// The next received message; `None` after the end of the connection.
     pub(super) fn next(&mut self) -> Option<Heard> {
         let mut piece = [0; 16 * 1024];
         while self.heard.is_empty() {
@@ -111,13 +111,13 @@ impl Secure {
     }
 }
 
-/// The server's own word for why it ends a handshake.
+/// The alert with which the server ends a handshake.
 fn refusal(outcome: io::Result<Secure>) -> String {
     let mut client = match outcome {
         Err(error) => return error.to_string(),
         Ok(client) => client,
     };
-    // In TLS 1.3 a client is done before the server has looked at its certificate.
+    // In TLS 1.3 a client completes its handshake before the server has checked its certificate.
     client.stream.read(&mut [0; 16]).expect_err("refused").to_string()
 }
 
@@ -326,14 +326,14 @@ fn tls_plain_client_gets_an_answer() {
     let mut client = Client::connect(address);
     client.send(&[0; 200]);
     client.drained();
-    // Garbage behind a handshake.
+    // Garbage after a handshake.
     let config = Arc::new(authority.client(None));
     let mut client = Secure::open(address, &config, "/echo");
     client.stream.sock.write_all(&[23, 3, 3, 0, 32]).unwrap();
     client.stream.sock.write_all(&[7; 32]).unwrap();
     let error = client.stream.read(&mut [0; 16]).expect_err("an alert");
     assert!(error.to_string().contains("BadRecordMac"), "{error}");
-    // A record that is longer than any.
+    // A record that is longer than the maximum.
     let mut client = Secure::open(address, &config, "/echo");
     client.stream.sock.write_all(&[23, 3, 3, 0xff, 0xff]).unwrap();
     let error = client.stream.read(&mut [0; 16]).expect_err("an alert");
@@ -358,7 +358,7 @@ fn tls_peer_may_end_without_close_notify() {
     client.stream.sock.shutdown(Shutdown::Write).unwrap();
     wait_count(&server, "connections", 0);
     assert_eq!(server.count("tls_truncated"), 1);
-    // Requests are answered that came before the end.
+    // Requests that arrived before the end are answered.
     let mut client = Secure::connect(server.addresses()[0], &config, "localhost").unwrap();
     client.stream.write_all(b"GET /live HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
     client.stream.conn.send_close_notify();
@@ -396,7 +396,7 @@ fn tls_slow_consumer_is_closed_and_others_continue() {
     }
     publisher.publish("c", "after");
     assert_eq!(reader.text(), event("c", "after"));
-    // It reads on: whole events, then its close.
+    // It reads again: complete events, then its Close frame.
     let last = loop {
         match sleeper.next() {
             Some(Heard::Text(text)) => assert!(text == event("c", &data)),
@@ -434,7 +434,8 @@ fn tls_certificates_are_replaced_without_dropping_a_connection() {
     let tls = table("renewed", &authority, "");
     let base =
         BASE.replace("address = '127.0.0.1:0'", &format!("address = '127.0.0.1:0', tls = {tls}"));
-    // Each reactor takes over when it wakes. Of one, it can be seen that it has.
+    // Each reactor takes over the new certificate when it wakes. With one reactor, this can be
+    // observed.
     let base = base.replace("threads = 2", "threads = 1");
     let process = Process::start("renewed", &base);
     let config = Arc::new(authority.client(None));
@@ -443,7 +444,7 @@ fn tls_certificates_are_replaced_without_dropping_a_connection() {
     let folder = folder("renewed");
     let served = || Secure::connect(process.address, &config, "localhost").map(|it| it.leaf());
 
-    // A key that is not the certificate's: the old pair stays in force.
+    // The key does not belong to the certificate, so the old pair stays in use.
     let renewed = authority.leaf(&["localhost"]);
     fs::write(folder.join("server.key"), renewed.key.serialize_pem()).unwrap();
     wait("the log names the file", || {
@@ -456,7 +457,7 @@ fn tls_certificates_are_replaced_without_dropping_a_connection() {
     client.send(&masked(true, TEXT, b"still here"));
     assert_eq!(client.text(), "still here");
 
-    // Something else that is new changes nothing here, and tickets stay good.
+    // Another change of the configuration changes nothing here, and session tickets stay valid.
     let config = Arc::new(authority.client(None));
     Secure::open(process.address, &config, "/echo");
     let route =

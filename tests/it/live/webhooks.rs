@@ -1,4 +1,4 @@
-//! Webhooks, as an endpoint on a real socket sees them.
+//! Webhooks, as an endpoint on a real socket receives them.
 
 use super::child::*;
 use crate::net::*;
@@ -14,17 +14,17 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// How long a leaving waits for a return.
+/// The debounce time of removals, in which an addition cancels them.
 const HOLD: Duration = Duration::from_secs(3);
 
-/// One request as it came.
+/// One received request.
 #[derive(Clone, Debug)]
 struct Hooked {
     line: String,
     head: String,
     body: String,
     at: Instant,
-    /// The port of the connection that it came by.
+    /// The client port of the connection on which it arrived.
     port: u16,
 }
 
@@ -36,7 +36,8 @@ impl Hooked {
         })
     }
 
-    /// The JSON of its events, after its signature and everything else that all requests have.
+    /// The JSON of the events, after checks of the signature and the other parts that all requests
+    /// have.
     fn events(&self) -> &str {
         assert_eq!(self.line, "POST /hook?a=b HTTP/1.1");
         assert_eq!(self.field("content-type"), Some("application/json"));
@@ -50,14 +51,15 @@ impl Hooked {
     }
 }
 
-/// An HTTP server that writes down what it gets.
+/// An HTTP server that records the requests.
 struct Endpoint {
     address: SocketAddr,
     heard: Arc<Mutex<Vec<Hooked>>>,
 }
 
 impl Endpoint {
-    /// Answers the nth request with the nth status, later ones with 200; 0 is no answer.
+    /// Answers the nth request with the nth status, and later requests with 200; 0 means no
+    /// response.
     fn start(statuses: &'static [u16]) -> Endpoint {
         Endpoint::start_with(statuses, None)
     }
@@ -93,7 +95,7 @@ impl Endpoint {
         self.heard.lock().unwrap().len()
     }
 
-    /// The first `count` requests, when there are so many.
+    /// Waits for `count` requests and returns them.
     fn heard(&self, count: usize) -> Vec<Hooked> {
         wait("a webhook's request", || self.len() >= count);
         let heard = self.heard.lock().unwrap().clone();
@@ -101,7 +103,8 @@ impl Endpoint {
         heard
     }
 
-    /// The events of the first `count` requests, sorted: channels do not wait for each other.
+    /// The events of the first `count` requests, sorted, because channels are not ordered among
+    /// each other.
     fn events(&self, count: usize) -> Vec<String> {
         let heard = self.heard(count);
         let mut events: Vec<String> = heard.iter().map(|it| it.events().to_owned()).collect();
@@ -196,7 +199,7 @@ fn webhooks_send_a_signed_request_for_each_event() {
     let missed = r#"{"name":"cache_miss","channel":"cache-a"}"#.to_owned();
     assert!(endpoint.events(5).contains(&missed));
     assert_eq!(endpoint.heard(5)[3].events(), occupied("cache-a"));
-    // A second miss is no news.
+    // A second cache miss is not reported.
     let mut second = Client::app(server.addresses()[0]).0;
     second.send_text(&subscribe("cache-a"));
     assert_eq!(second.text(), subscribed("cache-a"));
@@ -233,7 +236,7 @@ fn webhooks_batch_and_filter_events() {
 
 #[test]
 fn webhooks_retry_with_the_same_body_in_order() {
-    // A redirect, an error and no answer at all.
+    // A redirect, an error, and no response.
     let endpoint = Endpoint::start(&[302, 500, 0]);
     let Some(server) = start_with(endpoint.hook()) else { return };
     let _client = Client::subscriber(server.addresses()[0], "a");
@@ -291,7 +294,8 @@ fn webhooks_fail_without_the_tls_of_the_url() {
     assert_eq!(endpoint.len(), 0);
 }
 
-/// An authority of its own, in a file, and what an endpoint that it has signed serves with.
+/// A new certificate authority in a file, and the TLS configuration of an endpoint with a
+/// certificate that it has signed.
 struct Authority {
     file: PathBuf,
     served: Arc<ServerConfig>,
@@ -347,7 +351,7 @@ fn webhooks_over_tls_need_a_known_ca() {
 #[test]
 fn webhooks_are_delivered_before_the_server_ends() {
     let endpoint = Endpoint::start(&[]);
-    // Waiting at the same endpoint, an occupied and a vacated would undo each other.
+    // At the same endpoint, a waiting occupied event and a vacated event would cancel each other.
     let hook = |event| {
         let mut hook = endpoint.hook();
         (hook.batch, hook.batch_ms, hook.event_types) = (true, 60_000, vec![event]);
@@ -391,13 +395,13 @@ fn webhooks_silent_endpoint_loses_only_its_own_events() {
     server.join().unwrap();
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     let sent = server.count("hooks_sent");
-    // Who waits and is undone is not dropped.
+    // A waiting event that is cancelled does not count as dropped.
     let (dropped, cancelled) = (server.count("hooks_dropped"), server.count("hooks_cancelled"));
     assert_eq!((sent, dropped + cancelled), (0, 200));
     assert!(dropped > 0 && cancelled > 0, "{dropped} {cancelled}");
 }
 
-/// Gives the server another configuration, and waits until all cores have it.
+/// Reloads the server with another configuration, and waits until all cores have it.
 fn renew(server: &mut Server, config: Config) {
     let before = server.count("renewals");
     let config = config.with(Overrides::default()).unwrap();
@@ -421,7 +425,7 @@ fn webhooks_use_the_endpoints_at_the_time_of_the_event() {
     let heard = stays.heard(2);
     assert_eq!((heard[0].events(), heard[1].events()), (&*occupied("a"), &*occupied("b")));
     assert_eq!((heard[0].field("x-token"), heard[1].field("x-token")), (None, Some("t")));
-    // What was so before is no news, its end is.
+    // The state from before the reload is not reported, but its end is.
     drop(client);
     let vacated = ["a", "b", "c"].map(vacated);
     assert_eq!(new.events(5)[2..], vacated);
@@ -438,14 +442,14 @@ fn webhooks_reload_under_traffic_loses_and_repeats_nothing() {
     let mut client = Client::app(server.addresses()[0]).0;
     let config = with_hooks(vec![new.hook()]).with(Overrides::default()).unwrap();
     let mut count = 0;
-    // On both cores, before, while and after each of them takes it over.
+    // Events come from both cores, before, during and after the reload of each core.
     while count < 20 || server.count("renewals") < 2 || new.len() < 20 {
         if count == 20 {
             server.renew(config.clone());
         }
         client.subscribe(&format!("c-{count}"));
         count += 1;
-        // A connection has 10 000 subscriptions at most, and a webhook takes its time.
+        // A connection has at most 10 000 subscriptions, and a webhook takes time.
         std::thread::sleep(Duration::from_millis(2));
     }
     wait("all events", || old.len() + new.len() == count);

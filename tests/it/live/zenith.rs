@@ -1,4 +1,4 @@
-//! Zenith over several cores, real sockets and a restart.
+//! Zenith across several cores, with real sockets and a restart.
 
 use super::child::*;
 use crate::net::*;
@@ -29,7 +29,7 @@ fn zenith() -> Config {
     config
 }
 
-/// A Zenith client that speaks one of the formats.
+/// Opens a Zenith client with one of the formats.
 fn client(address: SocketAddr, protocol: &str, more: &str) -> Client {
     let mut client = Client::connect(address);
     let fields = format!("Sec-WebSocket-Protocol: {protocol}\r\n{more}");
@@ -79,7 +79,7 @@ fn zenith_closes_the_oldest_sessions_of_a_user_on_any_core() {
     let mut clients = Vec::new();
     for at in 0..12 {
         clients.push(client(address, "ZenithJson", "Authorization: Bearer T\r\n"));
-        // Each is there before the next one comes.
+        // Each client is connected before the next one.
         clients[at].sync();
     }
     for client in &mut clients[..9] {
@@ -126,7 +126,7 @@ fn zenith_back_end_serves_clients_of_all_cores() {
             format!(r#"{{"Controller":"Market","Topic":"{topic}","Action":"Publish",{data}}}"#);
         say(&mut backend, Format::MsgPack, &publish);
         heard(&mut backend, Format::MsgPack);
-        // It is confirmed when it has its place: the picture is there.
+        // The event was confirmed after the home ordered it, so it is in the picture.
         client.send_text(&sub(&topic));
         let picture = format!(r#"{{"Controller":"Market","Topic":"{topic}","Data":{{"n":{at}}}}}"#);
         assert_eq!(client.text(), picture);
@@ -162,7 +162,7 @@ fn zenith_client_that_does_not_read_is_closed_with_1001() {
 }
 
 #[test]
-fn a_back_end_that_does_not_read_is_asked_no_more_and_ends_in_its_time() {
+fn zenith_backend_that_does_not_read_gets_no_calls_and_is_closed_in_time() {
     let mut config = zenith();
     config.limits.write_queue_bytes = 64 * 1024;
     config.timeouts.send_ms = 3000;
@@ -187,7 +187,7 @@ fn a_back_end_that_does_not_read_is_asked_no_more_and_ends_in_its_time() {
         client.send_text(&call);
         client.send_frame(PING, b"");
         calls += 1;
-        // Nothing but pongs comes as long as what is asked fits.
+        // Only pongs arrive as long as the calls fit.
         let frame = client.frame();
         if frame.opcode == TEXT {
             break String::from_utf8_lossy(&frame.payload).into_owned();
@@ -227,7 +227,7 @@ fn zenith_back_end_restart_restores_the_state() {
     }
 }
 
-/// Fields of the large topic.
+/// The number of fields of the large topic.
 const FIELDS: usize = 10_000;
 
 #[test]
@@ -235,8 +235,8 @@ fn zenith_large_picture_reaches_a_thousand_subscribers() {
     large_picture(1_000, 100, 200);
 }
 
-/// Both at once takes a machine of its own, and is done where `PICTURE_UPDATES` says how often:
-/// `PICTURE_UPDATES=5000 cargo test --release --test it thousand_updates_a_second`.
+/// The full load needs a dedicated machine, and runs only if `PICTURE_UPDATES` sets the number of
+/// updates: `PICTURE_UPDATES=5000 cargo test --release --test it thousand_updates_a_second`.
 #[test]
 fn zenith_large_picture_takes_a_thousand_updates_a_second() {
     let whole = std::env::var("PICTURE_UPDATES").ok().and_then(|it| it.parse().ok());
@@ -249,9 +249,9 @@ fn zenith_large_picture_takes_a_thousand_updates_a_second() {
     }
 }
 
-/// Publishes `updates` to a topic of many fields, so many in a second, for subscribers of all
-/// formats. Each must hear all of them in order, and the picture must have them in the end. Gives
-/// how long it has taken to publish.
+/// Publishes `updates` to a topic of many fields, at `per_second`, for subscribers of all formats.
+/// Each subscriber must receive all updates in order, and the picture must have them at the end.
+/// Returns the time that the publishing took.
 fn large_picture(subscribers: usize, per_second: u32, updates: usize) -> Duration {
     let Some(server) = server() else { return Duration::ZERO };
     let address = server.addresses()[0];
@@ -271,7 +271,7 @@ fn large_picture(subscribers: usize, per_second: u32, updates: usize) -> Duratio
         let (protocol, format) = formats[at % 3];
         let mut client = client(address, protocol, "");
         say(&mut client, format, &sub("Big"));
-        // What is decoded takes its time; a few stand for all.
+        // Decoding takes time, so only a few pictures are decoded.
         match at < 6 {
             true => assert_eq!(heard(&mut client, format), picture),
             false => assert!(client.frame().payload.len() > FIELDS * 8),
@@ -283,7 +283,7 @@ fn large_picture(subscribers: usize, per_second: u32, updates: usize) -> Duratio
         let publisher = scope.spawn(|| publish_fields(&mut backend, per_second, updates));
         for half in clients.chunks_mut(subscribers.div_ceil(2)) {
             scope.spawn(move || {
-                // In turn, since a client that does not read for long is given up.
+                // Read in turn, because a client that does not read for long is closed.
                 for from in (0..updates).step_by(50) {
                     let part = from..updates.min(from + 50);
                     half.iter_mut().for_each(|it| hear_fields(it, part.clone()));
@@ -306,7 +306,7 @@ fn large_picture(subscribers: usize, per_second: u32, updates: usize) -> Duratio
     took
 }
 
-/// Publishes at a steady pace, whatever the answers are in: a late server gets more at once.
+/// Publishes at a steady rate, whatever the answers are: a late server gets more at once.
 fn publish_fields(backend: &mut Client, per_second: u32, updates: usize) -> Duration {
     let (start, mut out) = (Instant::now(), backend.stream.try_clone().unwrap());
     std::thread::scope(|scope| {

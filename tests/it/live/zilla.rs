@@ -1,4 +1,4 @@
-//! The file of a proxy in Zilla's words, served from end to end.
+//! Configuration files in Zilla's format, served from end to end.
 
 use super::child::Process;
 use super::tls::Secure;
@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
-/// An echo that speaks TLS, for `localhost`.
+/// The configuration of an echo server with TLS for `localhost`.
 fn echo(authority: &Authority) -> Config {
     let tls = table("zilla-echo", authority, "");
     let text = format!(
@@ -27,7 +27,7 @@ fn echo(authority: &Authority) -> Config {
     Config { listeners: parsed.listeners, routes: parsed.routes, ..config() }
 }
 
-/// The file with its stores, and these ports in place of its own.
+/// The proxy's file with its stores, and with these ports in place of its own.
 fn proxy(authority: &Authority, upstream: SocketAddr) -> Config {
     let folder = folder("zilla-proxy");
     store(&folder, &authority.leaf(&["localhost"]), &[("localhost", authority)]);
@@ -35,7 +35,7 @@ fn proxy(authority: &Authority, upstream: SocketAddr) -> Config {
     let port = upstream.port().to_string();
     for (from, to) in [
         ("${{env.STORE_PASSWORD}}", "generated"),
-        // A name, which has to be resolved.
+        // A host name, which has to be resolved.
         ("${{env.UPSTREAM}}", "localhost"),
         ("0.0.0.0", "127.0.0.1"),
         ("port: 7143", "port: 0"),
@@ -52,7 +52,7 @@ fn proxy(authority: &Authority, upstream: SocketAddr) -> Config {
     Config { listeners, routes, metrics, apps: Vec::new(), is_demo: false, ..config() }
 }
 
-/// What the exporter tells.
+/// Reads the text of the metrics exporter.
 fn received(address: SocketAddr) -> String {
     let mut client = Client::connect(SocketAddr::from(([127, 0, 0, 1], address.port())));
     client.send(b"GET /metrics HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: 10.0.0.9\r\n\r\n");
@@ -72,7 +72,7 @@ fn zilla_proxy_uses_tls_on_both_sides() {
         let line = format!("\n{name}{{namespace=\"proxy\",binding=\"ws_server\"}} {value}\n");
         wait(&line, || received(exporter).contains(&line));
     };
-    // Until the name is resolved, the answer is 502.
+    // The response is 502 until the name is resolved.
     wait_count(&server, "names_found", 1);
     let mut socket = Secure::open(front, &client, "/any?x=y");
     socket.send(&masked(true, TEXT, b"through"));
@@ -89,7 +89,7 @@ fn zilla_proxy_uses_tls_on_both_sides() {
     sample("stream_closes_sent_total", "1");
     sample("stream_errors_received_total", "0");
     assert!(received(exporter).contains("stream_data_received_total{"));
-    // Who comes from elsewhere is kept out, as by Zilla.
+    // A client from another origin is refused, as by Zilla.
     let text = handshake("/", "Origin: https://evil.example\r\n");
     let mut stranger = Secure::connect(front, &client, "localhost").unwrap();
     stranger.send(text.as_bytes());
@@ -97,14 +97,14 @@ fn zilla_proxy_uses_tls_on_both_sides() {
     assert!(matches!(heard, Some(Heard::Answer { status: 403, .. })), "{heard:?}");
 }
 
-/// The program with a file in Zilla's words, at a port of its own, and what it writes.
+/// The program with a file in Zilla's format on its own port, and its output.
 struct Served {
     process: Process,
     written: Arc<Mutex<String>>,
 }
 
 impl Served {
-    /// Everything in the file stays as it is; only the address is another one.
+    /// Starts the program with the unchanged file, except for the address.
     fn start(file: &str) -> Served {
         let folder = folder("zilla-served");
         let name = PathBuf::from(file).file_stem().unwrap().to_owned();
@@ -135,7 +135,7 @@ impl Served {
         self.written.lock().unwrap().clone()
     }
 
-    /// Waits for an event in the form of Zilla's exporter.
+    /// Waits for an event in the format of Zilla's exporter.
     fn event(&self, component: &str, name: &str) {
         let is_it = |line: &str| {
             let parts =
@@ -153,7 +153,7 @@ fn given(name: &str) -> String {
     format!("{}/tests/zilla/{name}.yaml", env!("CARGO_MANIFEST_DIR"))
 }
 
-/// A WebSocket with the subprotocol of the files.
+/// Opens a WebSocket with the subprotocol of the files.
 fn open_echo(address: SocketAddr) -> Client {
     let mut client = Client::connect(address);
     client.send(handshake("/", "Sec-WebSocket-Protocol: echo\r\n").as_bytes());
@@ -186,7 +186,7 @@ fn zilla_files_of_echo_and_reflect_are_served_unchanged() {
     reflect.event("example.polycast", "ENGINE_STARTED");
 }
 
-/// A self-signed authority for one name that stands in its common name only, as Zilla's are.
+/// A self-signed authority with the name only in its common name, as Zilla's are.
 fn keytool(name: &str) -> Leaf {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
@@ -196,7 +196,7 @@ fn keytool(name: &str) -> Leaf {
     Leaf { cert: params.self_signed(&key).unwrap(), key }
 }
 
-/// A store with an entry of this name: with its key, or trusted.
+/// Writes a store with an entry of this name, which has its key or is trusted.
 fn write_store(file: PathBuf, name: &str, leaf: &Leaf, has_key: bool) {
     let certificate = Certificate::from_der(leaf.cert.der()).unwrap();
     let mut store = KeyStore::new();
@@ -212,7 +212,7 @@ fn write_store(file: PathBuf, name: &str, leaf: &Leaf, has_key: bool) {
     fs::write(file, store.writer("generated").write().unwrap()).unwrap();
 }
 
-/// Lays out the folder of the proxy's file, with an echo as its backend that shows `shown`.
+/// Creates the folder of the proxy's file, and an echo server as its backend that presents `shown`.
 fn proxied(name: &str, trusted: &Leaf, shown: &Leaf) -> Option<(Server, String, Leaf)> {
     let folder = folder(name);
     fs::create_dir_all(folder.join("tls")).unwrap();
@@ -231,7 +231,7 @@ fn proxied(name: &str, trusted: &Leaf, shown: &Leaf) -> Option<(Server, String, 
     let parsed = Config::load(&file).unwrap_or_else(|error| panic!("{error}"));
     let backend = Config { listeners: parsed.listeners, routes: parsed.routes, ..config() };
     let backend = start(backend)?;
-    // This machine has no host of that name.
+    // The host name does not exist on this machine.
     let port = backend.addresses()[0].port();
     let text = fs::read_to_string(given("proxy")).unwrap();
     let text = text.replace("host: backend", "host: 127.0.0.1");
@@ -266,14 +266,14 @@ fn zilla_file_of_a_proxy_is_served_with_certificates_as_its_own_are() {
     socket.send(&masked(true, TEXT, b"through"));
     assert_eq!(socket.text(), "through");
     served.event("example.polycast", "ENGINE_STARTED");
-    // What is no TLS is told, whatever the level of the log is.
+    // Bytes that are not TLS are reported at every log level.
     let mut plain = Client::connect(served.process.address);
     plain.send(&[22, 3, 1, 0, 4, 99, 0, 0, 0]);
     served.event("example.polycast", "BINDING_TLS_HANDSHAKE_FAILED");
     assert!(!served.process.logged().contains("BINDING_TLS_HANDSHAKE_FAILED"));
     drop(backend);
 
-    // Another one of the same name is nobody that it trusts.
+    // Another certificate with the same name is not trusted.
     let twin = keytool("backend");
     let Some((_backend, file, own)) = proxied("zilla-stranger", &backend_leaf, &twin) else {
         return;

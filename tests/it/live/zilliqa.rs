@@ -1,4 +1,4 @@
-//! The Zilliqa dialect over two reactors: every client gets every epoch once and in order.
+//! The Zilliqa dialect across two reactors: every client gets every epoch once and in order.
 
 use crate::net::*;
 use polycast::config::{Config, FileFormat};
@@ -53,7 +53,7 @@ fn zilliqa_every_client_gets_every_epoch_once_and_in_order() {
     let Some(server) = server() else { return };
     let address = server.addresses()[0];
     let mut clients: Vec<Client> = (0..CLIENTS).map(|_| subscribed(address)).collect();
-    // By connections on both cores in turn, each told when the epoch has its place.
+    // Connections on both cores publish in turn, and each is answered when the epoch is ordered.
     let mut publishers: Vec<Client> = (0..6).map(|_| Client::connect(address)).collect();
     for number in 1..=EPOCHS {
         let at = number as usize % publishers.len();
@@ -65,7 +65,7 @@ fn zilliqa_every_client_gets_every_epoch_once_and_in_order() {
             assert_eq!(client.text(), notification(number, 10));
         }
     }
-    // Who comes now hears the next epoch as its first one.
+    // A client that connects now receives the next epoch first.
     let mut late = subscribed(address);
     assert_eq!(post(&mut publishers[1], &epoch(EPOCHS + 5, 10)), 200);
     for client in clients.iter_mut().chain([&mut late]) {

@@ -1,5 +1,5 @@
-//! A naive reader of whole streams: it holds everything, looks at one octet at a time and uses the
-//! standard library only. What it says is what any reader must say, however the stream is cut.
+//! A naive reader of complete streams: it buffers everything, reads one octet at a time and uses
+//! only the standard library. Every reader must report the same events, however the stream is cut.
 
 use polycast::ws::{FrameLimits, MessageKind, Opcode, Reader, Role, Violation, close, frame};
 use proptest::prelude::*;
@@ -35,7 +35,7 @@ struct Open {
     frames: u32,
 }
 
-/// What the stream says, up to its end or to the first violation.
+/// The events of the stream, up to its end or to the first violation.
 pub(super) fn read(role: Role, limits: &FrameLimits, bytes: &[u8]) -> Vec<DialectMessage> {
     let mut received = Vec::new();
     let mut open = None;
@@ -185,7 +185,8 @@ fn first_of(wrong: &[(bool, Violation)]) -> Result<(), Violation> {
     wrong.iter().find(|(is, _)| *is).map_or(Ok(()), |(_, violation)| Err(*violation))
 }
 
-/// The length, one octet at a time: too big as soon as zeros behind it would be too big.
+/// Reads the length one octet at a time. It is too big as soon as it would be with zeros in the
+/// remaining octets.
 fn length(code: u8, room: u64, stream: &mut Stream<'_>) -> Parsed<u64> {
     let (octets, min) = match code {
         126 => (2, 126),
@@ -207,7 +208,8 @@ fn length(code: u8, room: u64, stream: &mut Stream<'_>) -> Parsed<u64> {
     Ok(Some(len))
 }
 
-/// What the reader says of the stream in the given pieces; it must take every octet.
+/// The events that the reader reports for the stream in these pieces; the reader must take every
+/// octet.
 pub(super) fn received<'a>(
     role: Role,
     limits: &FrameLimits,
@@ -234,7 +236,7 @@ pub(super) fn received<'a>(
     received
 }
 
-/// A frame that may be anything: mostly fine, sometimes wrong.
+/// A random frame: mostly valid, sometimes invalid.
 fn any_frame() -> impl Strategy<Value = (u8, Vec<u8>)> {
     let first = prop_oneof![
         4 => Just(0x81u8), 4 => Just(0x82), 4 => Just(0x01), 2 => Just(0x02), 6 => Just(0x00),

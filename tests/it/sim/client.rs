@@ -1,4 +1,4 @@
-//! One client: what it does by chance, and what it may hear.
+//! One simulated client: chooses its actions at random and checks what it receives.
 
 use super::history::{CHANNELS, History, Span};
 use crate::peer::{Ear, Heard, auth, framed, handshake, signed, text};
@@ -9,16 +9,17 @@ use std::collections::VecDeque;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Life {
     Open,
-    /// A close was said, or what must be answered by one; it says nothing more.
+    /// The client has sent a Close frame or something that the server answers with one. It sends
+    /// nothing more.
     Closing,
-    /// It has ended its side.
+    /// The client has ended its side.
     Ended,
-    /// It has vanished.
+    /// The client has reset the connection.
     Reset,
     Gone,
 }
 
-/// A request that waits for its answer.
+/// A request that waits for its response.
 #[derive(Debug)]
 enum Asked {
     Publish(usize),
@@ -27,20 +28,20 @@ enum Asked {
     Bad,
 }
 
-/// One channel as the client sees it.
+/// The state of one channel at the client.
 #[derive(Default)]
 struct Place {
-    /// A subscription was asked for.
+    /// Whether a subscription was requested.
     joining: bool,
     joined: Option<Span>,
-    /// Left, but the server may not know it before it has answered this ping. Without a span,
-    /// what was left had not been confirmed.
+    /// The client has unsubscribed, and the server may not have processed it before it answers the
+    /// ping of this number. Without a span, the subscription had not been confirmed.
     left: Option<(Option<Span>, u64)>,
 }
 
 pub(super) struct Client {
     pub(super) number: u64,
-    /// Core and index of its connection.
+    /// The core and the index of the client's connection.
     pub(super) place: (usize, usize),
     pub(super) life: Life,
     pub(super) socket_id: Option<String>,
@@ -49,10 +50,10 @@ pub(super) struct Client {
     channels: Vec<Place>,
     past: Vec<Span>,
     pings: u64,
-    /// Reads slowly.
+    /// Whether the client reads slowly.
     sluggish: bool,
     is_socket: bool,
-    /// A 408 or a bad request has ended its requests.
+    /// Whether a 408 or a bad request has ended the client's requests.
     given_up: bool,
 }
 
@@ -74,7 +75,7 @@ impl Client {
         }
     }
 
-    /// Everything that this client has heard, and whether the subscription still stands.
+    /// What the client has received on each channel, and whether the subscription still exists.
     pub(super) fn spans(&self) -> impl Iterator<Item = (&Span, bool)> {
         let joined = self.channels.iter().filter_map(|it| it.joined.as_ref());
         let left = self.channels.iter().filter_map(|it| it.left.as_ref()?.0.as_ref());
@@ -82,7 +83,7 @@ impl Client {
         joined.map(|span| (span, true)).chain(past)
     }
 
-    /// Whether it does not take what was sent to it just now.
+    /// Whether the client does not read at this moment.
     pub(super) fn stalls(&self, rng: &mut Rng) -> bool {
         self.sluggish && rng.u32(0..12) != 0
     }
@@ -99,7 +100,7 @@ impl Client {
         handshake("/app/app-key?protocol=7", "")
     }
 
-    /// Does something by chance.
+    /// Chooses an action at random and returns the bytes to send.
     pub(super) fn acts(&mut self, rng: &mut Rng, history: &mut History, unix_s: u64) -> Vec<u8> {
         if matches!(self.asked.back(), Some(Asked::Upgrade)) || self.given_up {
             return Vec::new();
@@ -204,7 +205,7 @@ impl Client {
         if place.joining || unconfirmed {
             return Vec::new();
         }
-        // Twice is an error, which changes nothing.
+        // A second subscription is an error, which changes nothing.
         place.joining = place.joined.is_none();
         let auth = match name.starts_with("private-") {
             true => auth(socket_id, name, None),
@@ -232,7 +233,7 @@ impl Client {
 
     // --- hearing ---
 
-    /// Takes what has arrived; gives what must be answered.
+    /// Checks received bytes and returns the bytes to reply with.
     pub(super) fn hears(&mut self, bytes: &[u8], history: &mut History) -> Vec<u8> {
         let mut reply = Vec::new();
         for heard in self.ear.hear(bytes) {
@@ -317,7 +318,7 @@ impl Client {
         let place = &mut self.channels[channel];
         let span = Span::new(channel, since);
         match &mut place.left {
-            // Confirmed before the server read that it was left.
+            // The subscription was confirmed before the server read the unsubscribe.
             Some((it @ None, _)) => *it = Some(span),
             _ => {
                 assert!(place.joining, "client {} has not asked", self.number);
@@ -338,7 +339,8 @@ impl Client {
         }
     }
 
-    /// The server has ended its side; `excused` says that time was up for someone.
+    /// Checks that the server may end its side; `excused` says that a timeout has expired for some
+    /// connection.
     pub(super) fn sees_end(&mut self, excused: bool) {
         let whole = self.ear.left() == 0 && self.asked.is_empty();
         assert!(
@@ -353,7 +355,7 @@ impl Client {
         }
     }
 
-    /// Everything has come to rest: an open client waits for nothing.
+    /// Checks that an open client waits for nothing when all work is done.
     pub(super) fn rests(&self) {
         if self.life != Life::Open {
             return;

@@ -1,12 +1,12 @@
-//! All that was published and heard in one run, and the rules that it must keep.
+//! The events that were published and received in one run, and the rules of their order.
 
 use super::client::{Client, Life};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-/// Channels of a run. Only the first one sees publishes that leave a connection out.
+/// The channels of a run. Only the first one has publishes that exclude a connection.
 pub(super) const CHANNELS: [&str; 5] = ["zero", "one", "two", "private-three", "four"];
 
-/// One event.
+/// One published event.
 struct Publish {
     channels: Vec<usize>,
     sent: u64,
@@ -14,13 +14,13 @@ struct Publish {
     except: Option<String>,
 }
 
-/// What one subscription has heard, from its success to its end.
+/// The events that one subscription has received, from its success to its end.
 #[derive(Default)]
 pub(super) struct Span {
     channel: usize,
     since: u64,
     heard: Vec<usize>,
-    /// The same, to be looked up.
+    /// The same events as a set, for lookups.
     set: HashSet<usize>,
 }
 
@@ -32,16 +32,16 @@ impl Span {
 
 pub(super) struct History {
     publishes: Vec<Publish>,
-    /// Logical time: every word said or heard is an instant.
+    /// The logical time, which advances with every message sent or received.
     clock: u64,
-    /// Who can be left out.
+    /// The socket ids that a publish can exclude.
     pub(super) sockets: Vec<String>,
-    /// Per channel, which events stood directly before which, and which merely before.
+    /// For each channel: which event came directly after which, and which events came before which.
     next: Vec<BTreeMap<usize, usize>>,
     before: Vec<HashSet<(usize, usize)>>,
     /// The last event of a publisher in a channel.
     last: HashMap<(u64, usize), usize>,
-    /// Whether the policy lets slow consumers miss events.
+    /// Whether the slow consumer policy drops events.
     drops: bool,
     heard: u64,
 }
@@ -60,18 +60,18 @@ impl History {
         }
     }
 
-    /// The next instant.
+    /// Advances the logical time and returns it.
     pub(super) fn tick(&mut self) -> u64 {
         self.clock += 1;
         self.clock
     }
 
-    /// Events heard by anyone.
+    /// The number of events that clients have received.
     pub(super) fn heard(&self) -> u64 {
         self.heard
     }
 
-    /// A new event of `by`, which one connection may not hear.
+    /// Adds an event of the publisher `by`, which the connection `except` must not receive.
     pub(super) fn publish(&mut self, by: u64, channels: &[usize], except: Option<String>) -> usize {
         let id = self.publishes.len();
         for &channel in channels {
@@ -84,12 +84,12 @@ impl History {
         id
     }
 
-    /// The event was acknowledged.
+    /// Records that the event was acknowledged.
     pub(super) fn acked(&mut self, id: usize) {
         self.publishes[id].acked = true;
     }
 
-    /// One event was heard by `socket`.
+    /// Records and checks that the connection `socket` received an event.
     pub(super) fn hears(&mut self, span: &mut Span, id: usize, socket: &str) {
         let publish = self.publishes.get(id).expect("what is heard was published");
         assert!(publish.channels.contains(&span.channel), "event {id} on a channel of another");
@@ -99,12 +99,14 @@ impl History {
         self.heard += 1;
     }
 
-    /// Takes in what a client has heard; of one that is still there, nothing may be missing.
+    /// Adds the received events of a client and checks them. A client that is still subscribed must
+    /// have all events.
     pub(super) fn check(&mut self, client: &Client) {
         for (span, is_open) in client.spans() {
             for pair in span.heard.windows(2) {
                 self.before[span.channel].insert((pair[0], pair[1]));
-                // Subscriptions have no gaps, so that neighbours are neighbours for everybody.
+                // Subscriptions have no gaps, so each event has the same successor for all
+                // subscribers.
                 if !self.drops && span.channel != 0 {
                     let next = *self.next[span.channel].entry(pair[0]).or_insert(pair[1]);
                     assert_eq!(next, pair[1], "behind {} of {}", pair[0], CHANNELS[span.channel]);
@@ -128,7 +130,8 @@ impl History {
         }
     }
 
-    /// Every channel has one order that everybody has heard, and every publisher kept to.
+    /// Checks that every channel has one order, the same for all subscribers, and that it keeps the
+    /// order of each publisher.
     pub(super) fn check_order(&self) {
         for (channel, pairs) in self.before.iter().enumerate() {
             let mut waits: HashMap<usize, usize> = HashMap::new();

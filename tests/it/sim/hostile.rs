@@ -1,8 +1,8 @@
-//! Hostile actors beside healthy ones, by seed: floods, tokens that are wrong, dear messages, peers
-//! that do not read. In every turn the work and the bytes that wait on each connection are bounded,
-//! and whoever is healthy is answered after a few turns.
+//! Hostile clients beside healthy ones, driven by a seed: floods, invalid tokens, expensive
+//! messages, and peers that do not read. In every turn the work and the bytes held for each
+//! connection are bounded, and healthy clients are answered after a few turns.
 //!
-//! `HOSTILE_SEED=n cargo test --test it hostile` runs one seed again.
+//! `HOSTILE_SEED=n cargo test --test it hostile` repeats one seed.
 
 use crate::machine::{Machine, SWEEP_MS, config};
 use crate::peer::{self, Heard};
@@ -15,14 +15,16 @@ use std::net::Ipv4Addr;
 
 const SEEDS: u64 = 5;
 const TURNS: usize = 100;
-/// Bytes that a reactor receives for one connection in one turn, here.
+/// The bytes that a reactor receives for one connection in one turn in this test.
 const RECEIVED: usize = 64 * 1024;
-/// Turns within which a healthy client is answered, with as many hostile ones as there are here.
+/// The maximum number of turns until a healthy client is answered, with the number of hostile
+/// clients here.
 const PATIENCE: usize = 12;
-/// The dearest single operation of what is said here: a signature, or a message for a model.
+/// The work of the most expensive single operation here, in nanoseconds: a signature and a message
+/// for a model.
 const DEAREST: u64 = work::MODEL + work::MODEL_BYTE * 32 * 1024 + Algorithm::ES256.cost_us() * 1000;
-/// What waits on one connection: for its turn what is read ahead and what one turn has brought, and
-/// for its peer the configured bound, a quarter of it in replies, and what one step adds to it.
+/// The maximum number of bytes held for one connection: two turns' input, the write queue's bound
+/// with a quarter of it in replies, and what one step adds.
 const WAITING: usize = 2 * RECEIVED + (65_536 + 65_536 / 4) + RECEIVED;
 
 fn rules() -> Config {
@@ -42,17 +44,17 @@ fn rules() -> Config {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// Pings.
+    /// Sends pings.
     Pings,
-    /// Messages of one byte.
+    /// Sends messages of one byte.
     Messages,
-    /// Requests with tokens that are wrong, on one connection after the other.
+    /// Sends requests with invalid tokens, each time on a new connection after a close.
     Tokens,
-    /// Large documents for a model.
+    /// Sends large documents for a model.
     Documents,
-    /// Subscribes and leaves.
+    /// Subscribes and unsubscribes.
     Channels,
-    /// Messages that are to come back, and are not read.
+    /// Sends messages that are echoed, and does not read.
     Deaf,
 }
 
@@ -62,7 +64,7 @@ const KINDS: [Kind; 6] =
 struct Actor {
     kind: Kind,
     at: usize,
-    /// What it says over and over.
+    /// The bytes that the actor sends repeatedly.
     says: Vec<u8>,
 }
 
@@ -85,7 +87,7 @@ impl Actor {
         machine.wire(self.at).stalls = self.kind == Kind::Deaf;
     }
 
-    /// Says as much as is wanted of it in one turn.
+    /// Sends as many bytes as the server reads in one turn.
     fn acts(&mut self, machine: &mut Machine, rng: &mut Rng) {
         if machine.wire(self.at).gone {
             return self.connect(machine, rng);
@@ -95,11 +97,11 @@ impl Actor {
         while replies < max && machine.wants_read(self.at) {
             let n = self.says.len().min(max - replies);
             machine.receive_in_turn(self.at, &self.says[..n]);
-            // What was cut goes on with the next piece.
+            // A message that was cut continues with the next piece.
             self.says.rotate_left(n);
             replies += n;
         }
-        // Nobody looks at what it hears.
+        // The replies are not checked.
         machine.wire(self.at).heard.clear();
     }
 }
@@ -123,7 +125,8 @@ impl Kind {
             }
             Kind::Deaf => peer::text(&"x".repeat(rng.usize(1..5000))),
             Kind::Tokens => {
-                // {"alg":"ES256","kid":"k"} and {}, and a signature of the right length.
+                // The header {"alg":"ES256","kid":"k"}, the claims {}, and a signature of the right
+                // length.
                 let token = format!("eyJhbGciOiJFUzI1NiIsImtpZCI6ImsifQ.e30.{}", "A".repeat(86));
                 let fields = format!("Host: a\r\nAuthorization: Bearer {token}\r\n");
                 format!("GET /guarded HTTP/1.1\r\n{fields}\r\n").into_bytes()
@@ -158,7 +161,8 @@ fn run(seed: u64) {
         }
         machine.turn();
         let spent = machine.shard.work() - before;
-        // What is left of this turn's share, and the whole of the next one for those that waited.
+        // The rest of this turn's work, and the whole work of the next turn for connections that
+        // waited.
         assert!(spent <= 2 * (work::TURN + DEAREST), "{spent} ns of work in turn {turn}");
         for actor in &actors {
             let bytes = machine.waiting_bytes(actor.at);
@@ -187,7 +191,7 @@ fn run(seed: u64) {
 }
 
 #[test]
-fn hostile_actors_cost_no_more_than_a_turns_share_and_hold_no_more_than_their_bounds() {
+fn simulation_hostile_clients_cost_a_turns_share_and_hold_their_bounds_at_most() {
     let seed = std::env::var("HOSTILE_SEED").ok().map(|text| text.parse().expect("a number"));
     for seed in seed.map_or(0..SEEDS, |seed: u64| seed..seed + 1) {
         if std::panic::catch_unwind(|| run(seed)).is_err() {

@@ -1,11 +1,12 @@
-//! A whole process in one thread: several shards, their mail, their clients and a clock, all moved
-//! by one seed.
+//! A simulation of a whole process in one thread: several shards, the mail between them, their
+//! clients and a clock, all driven by one seed.
 //!
-//! The simulator is the kernel: it cuts what is sent and received anywhere, stalls, resets, and
-//! lets mail between cores wait, in order within a lane. [`client`] says what a client does and
-//! checks what it hears; this file moves bytes and mail and checks what is left in the end.
+//! The simulator takes the place of the kernel. It cuts sent and received bytes anywhere, stalls
+//! and resets connections, and delays mail between cores, but keeps its order within a mailbox.
+//! [`client`] chooses what a client does and checks what the client receives. This file moves bytes
+//! and mail, and checks the state at the end.
 //!
-//! A failure names its seed: `SIM_SEED=n cargo test --test it sim` runs that one again. For a long
+//! A failure prints its seed: `SIM_SEED=n cargo test --test it sim` repeats that run. For a long
 //! run: `SIM_SEEDS=100000 SIM_STEPS=3000 cargo test --release --test it sim`.
 
 mod client;
@@ -27,14 +28,14 @@ use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-/// Seeds of a normal run, and steps of each.
+/// The number of seeds of a normal run, and the number of steps for each seed.
 const SEEDS: u64 = 200;
 const STEPS: u64 = 400;
-/// Clients that there are at once, at most.
+/// The maximum number of concurrent clients.
 const CLIENTS: usize = 14;
-/// Turns in which everything comes to rest once nobody disturbs.
+/// The maximum number of turns until all work is done once nothing is disturbed.
 const REST_TURNS: usize = 20_000;
-/// Milliseconds behind which nobody is there who has ended his side.
+/// The time in milliseconds after which no client is left that has ended its side.
 const REST_MS: u64 = 100_000;
 
 #[test]
@@ -56,7 +57,7 @@ fn simulation_delivers_every_event_exactly_once() {
     assert!(heard > 0, "no event was heard in any run");
 }
 
-/// One process.
+/// One simulated process.
 struct World {
     rng: Rng,
     now: Now,
@@ -64,9 +65,9 @@ struct World {
     cores: Vec<Core>,
     clients: Vec<Client>,
     history: History,
-    /// How many messages a lane between cores has room for.
+    /// The number of messages that a mailbox between two cores has room for.
     capacity: usize,
-    /// Whether the simulator disturbs.
+    /// Whether the simulator stalls, cuts and delays.
     rough: bool,
     opened: u64,
 }
@@ -76,30 +77,30 @@ struct Core {
     counters: Arc<Counters>,
     free: FreeList,
     wires: Vec<Wire>,
-    /// What is under way from each other core.
+    /// The mail on its way from each other core.
     up_from: Vec<VecDeque<Up>>,
     down_from: Vec<VecDeque<Down>>,
 }
 
-/// One connection as its core sees it.
+/// One connection on its core.
 #[derive(Default)]
 struct Wire {
     slot: Option<Slot>,
     client: usize,
     batch: Option<Batch>,
-    /// From the client, not yet received.
+    /// The bytes from the client that are not yet received.
     input: VecDeque<u8>,
-    /// The client has ended its side behind the input, and whether that was told.
+    /// Whether the client has ended its side after the input, and whether the shard was notified.
     eof: bool,
     eof_told: bool,
-    /// The server has ended its side.
+    /// Whether the server has ended its side.
     shut: bool,
     reset: bool,
-    /// Connections that had been given up when this one was opened.
+    /// The number of connections that had timed out when this one was opened.
     timed_out: u64,
 }
 
-/// Segments at the kernel's, some of whose bytes have left.
+/// A batch of segments in the simulated kernel, some of whose bytes have been sent.
 struct Batch {
     segments: Vec<Segment>,
     bytes: VecDeque<u8>,
@@ -110,8 +111,8 @@ impl World {
         let mut rng = Rng::with_seed(seed);
         let cores = rng.u16(1..=4);
         let drops = rng.u32(0..4) == 0;
-        // A small write queue, so that slow consumers are found within one run. Virtual seconds are
-        // long, and clients ping whenever they want to know where they stand.
+        // The write queue is small, so that slow consumers occur within one run. The limit of
+        // control frames is high, because virtual seconds are long and clients often send pings.
         let mut config = config(
             "[apps.limits]\nsubscriptions_per_connection = 3\n\
              [limits]\nwrite_queue_bytes = 65536\ncontrol_frames_per_s = 60000\n\
@@ -146,7 +147,7 @@ impl World {
         }
     }
 
-    /// Runs; gives how many events were heard.
+    /// Runs the simulation. Returns the number of received events.
     fn run(mut self, steps: u64) -> u64 {
         for _ in 0..steps {
             self.step();
@@ -178,7 +179,7 @@ impl World {
         self.turn();
     }
 
-    /// One turn of one core or several, each with as much of its mail and bytes as chance lets.
+    /// Runs one turn of one or more cores, each with a random part of its mail and bytes.
     fn turn(&mut self) {
         for at in 0..self.cores.len() {
             if self.rough && self.rng.bool() {
@@ -206,7 +207,7 @@ impl World {
     // --- clients ---
 
     fn open(&mut self) {
-        // A client that is gone makes room for another.
+        // A new client takes the place of a closed one.
         let core = self.rng.usize(0..self.cores.len());
         let Some(index) = self.cores[core].free.take() else { return };
         let client = Client::new(self.opened, &mut self.rng);
@@ -243,7 +244,7 @@ impl World {
         }
     }
 
-    /// Takes a client that is gone out of the list.
+    /// Removes a closed client from the list.
     fn replace(&mut self, number: usize) {
         let last = self.clients.len() - 1;
         self.clients.swap_remove(number);
@@ -290,7 +291,7 @@ impl World {
         }
     }
 
-    /// Lets bytes of the batches leave.
+    /// Sends bytes of the batches.
     fn send(&mut self, at: usize) {
         for index in 0..self.cores[at].wires.len() {
             let core = &mut self.cores[at];
@@ -321,7 +322,7 @@ impl World {
         }
     }
 
-    /// What a reactor does for each connection at the end of its turn.
+    /// Does the work of a reactor for each connection at the end of its turn.
     fn flush(&mut self, at: usize) {
         while let Some(slot) = self.cores[at].shard.next_listed() {
             self.settle(at, slot);
@@ -352,7 +353,7 @@ impl World {
             if !std::mem::replace(&mut wire.shut, true) {
                 let excused = core.counters.timed_out.get() != wire.timed_out;
                 self.clients[wire.client].sees_end(excused);
-                // A client that sees the end ends its side, too.
+                // A client that reads the end ends its side, too.
                 wire.eof = true;
             }
             if wire.eof_told {
@@ -390,7 +391,7 @@ impl World {
         }
     }
 
-    /// How many messages of a lane arrive in this turn.
+    /// The number of messages of a mailbox that arrive in this turn.
     fn luck(&mut self) -> usize {
         match self.rough {
             true if self.rng.bool() => 0,
@@ -416,7 +417,8 @@ impl World {
 
     // --- the end ---
 
-    /// Lets everything that is under way arrive, with nobody disturbing and no time passing.
+    /// Delivers all bytes and mail on their way, without disturbance and without advancing the
+    /// clock.
     fn rest(&mut self) {
         self.rough = false;
         for _ in 0..REST_TURNS {
@@ -428,7 +430,7 @@ impl World {
         panic!("no rest: {}", self.busy());
     }
 
-    /// What keeps the process from coming to rest.
+    /// A description of the work that is left.
     fn busy(&mut self) -> String {
         let mut out = String::new();
         for (at, core) in self.cores.iter_mut().enumerate() {
@@ -465,7 +467,7 @@ impl World {
         })
     }
 
-    /// Everybody leaves; nothing may be left.
+    /// Ends all clients and checks that no state is left.
     fn end(&mut self) {
         for number in 0..self.clients.len() {
             let (core, index) = self.clients[number].place;

@@ -1,4 +1,4 @@
-//! Guards that want a client's certificate.
+//! Guards that require a client certificate.
 
 use super::*;
 use crate::certs::Leaf;
@@ -6,7 +6,8 @@ use polycast::crypto::{hex, sha256};
 use rcgen::{DnType, date_time_ymd};
 use rustls::HandshakeKind;
 
-/// `listed` lets in some, `any` all that the authority vouches for, `g` tokens.
+/// The guard `listed` accepts some certificates, `any` all that the authority has signed, and `g`
+/// tokens.
 fn guarded(name: &str, authority: &Authority, fingerprint: &str) -> Machine {
     let more = ", mutual = 'requested', client_ca = 'FOLDER/ca.pem'";
     let secret = crate::peer::TOKEN_SECRET;
@@ -38,7 +39,7 @@ fn guarded(name: &str, authority: &Authority, fingerprint: &str) -> Machine {
     Machine::new(config(name, authority, more, &(rest + &routes.concat())))
 }
 
-/// The answer to a request on a connection of its own.
+/// The status and the text of the response to a request on a new connection.
 fn answer(machine: &mut Machine, client: &Arc<ClientConfig>, request: &[u8]) -> (u16, String) {
     let mut peer = Peer::new(machine, client);
     peer.say(machine, request);
@@ -56,7 +57,7 @@ fn shows(authority: &Authority, leaf: &Leaf) -> Arc<ClientConfig> {
     Arc::new(authority.client(Some(leaf)))
 }
 
-/// As `openssl x509 -fingerprint -sha256` writes it.
+/// The fingerprint in the form of `openssl x509 -fingerprint -sha256`.
 fn fingerprint(leaf: &Leaf) -> String {
     let digits = hex::<32, 64>(&sha256(&[leaf.cert.der()])).to_ascii_uppercase();
     let pairs = digits.chunks(2).map(|pair| String::from_utf8_lossy(pair).into_owned());
@@ -87,7 +88,7 @@ fn certificate_guard_accepts_listed_certificates() {
         ("eve", "a.devices.example", true),
         ("eve", "A.Devices.Example", true),
         ("eve", "devices.example", false),
-        // A name of one kind is none of another.
+        // A name of one kind does not match a name of another kind.
         ("a.devices.example", "a.example", false),
         ("dns:a.devices.example", "a.example", false),
         ("eve", "ada", false),
@@ -119,12 +120,12 @@ fn certificate_guard_refuses_missing_and_other_certificates() {
     let counters = it.counters.clone();
     let counted = || (counters.guard_no_certificate.get(), counters.guard_bad_certificate.get());
     assert_eq!(counted(), (1, 1));
-    // Pages, too. Who falls through to another route is not refused.
+    // Plain HTTP routes are guarded, too. A client that another route accepts is not refused.
     let page = b"GET /live HTTP/1.1\r\nHost: h\r\n\r\n";
     assert_eq!([answer(&mut it, &bare, page).0, answer(&mut it, &eve, page).0], [401, 200]);
     assert_eq!([status(&mut it, &bare, "/falls"), status(&mut it, &eve, "/falls")], [101, 101]);
     assert_eq!(counted(), (2, 1));
-    // Roles are organisational units, all of them.
+    // Roles are the organisational units of the certificate, and are compared as a whole.
     for (unit, want) in [("sensors", 101), ("Sensors", 404), ("sensors indoors", 404)] {
         let leaf = authority.leaf_with(&["eve"], |params| {
             params.distinguished_name.push(DnType::OrganizationalUnitName, unit);
@@ -134,7 +135,7 @@ fn certificate_guard_refuses_missing_and_other_certificates() {
         assert_eq!(status(&mut it, &client, "/both-roles"), 404, "{unit}");
     }
     assert_eq!(status(&mut it, &eve, "/sensors"), 404);
-    // Without TLS nobody proves anything, whatever the fields say.
+    // Without TLS there is no client certificate, whatever the header fields say.
     let at = it.open();
     it.receive(at, &handshake("/any", "X-Client-Cert: ada\r\nX-SSL-Client-S-DN: CN=ada\r\n"));
     assert!(matches!(it.wire(at).heard[..], [Heard::Answer { status: 401, .. }]));
@@ -159,12 +160,13 @@ fn certificate_guard_together_with_a_token() {
         assert_eq!(code, want);
         assert!(text.contains(challenge), "{text}");
     }
-    // One route after the other: who has neither is told of the token, which is easier had.
+    // The routes are tried in order. A client with neither a token nor a certificate gets the
+    // challenge for a token.
     assert_eq!(answer(&mut it, &bare, &bearer("/either")).0, 101);
     assert_eq!(status(&mut it, &ada, "/either"), 101);
     let (code, text) = answer(&mut it, &bare, &handshake("/either", ""));
     assert!(code == 401 && text.contains("WWW-Authenticate: Bearer\r\n"), "{text}");
-    // A certificate renews nobody's token.
+    // A certificate does not renew a token.
     let post = b"POST /both HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\
         Content-Type: application/x-challenge-response\r\n\r\n";
     assert_eq!([answer(&mut it, &ada, post).0, answer(&mut it, &bare, post).0], [404, 401]);
@@ -175,7 +177,8 @@ fn certificate_guard_together_with_a_token() {
 fn certificate_guard_checks_dates_at_each_request() {
     let authority = Authority::new();
     let mut it = guarded("guard-dates", &authority, &"0".repeat(64));
-    // Good by the clock that TLS goes by, but only from tomorrow on by the one of requests.
+    // The certificate is valid by the clock of TLS, but not before tomorrow by the simulated clock
+    // of requests.
     let leaf = authority.leaf_with(&["ada"], |params| {
         params.not_before = date_time_ymd(2025, 10, 10);
     });
@@ -187,7 +190,7 @@ fn certificate_guard_checks_dates_at_each_request() {
 }
 
 #[test]
-fn certificate_guard_knows_the_client_of_a_resumed_session() {
+fn certificate_guard_accepts_the_client_of_a_resumed_session() {
     let authority = Authority::new();
     let mut it = guarded("guard-resumed", &authority, &"0".repeat(64));
     let ada = shows(&authority, &authority.leaf(&["ada"]));
@@ -210,7 +213,7 @@ fn certificate_guard_gives_the_endpoint_its_client() {
         topics = [{ controller = 'Market', kind = 'Tick' }]\n";
     let mut it = Machine::new(config("guard-zenith", &authority, more, rest));
     let ask = r#"{"Controller":"Auth","Topic":"QueryIdentify","TransactionID":1}"#;
-    // Tokens are nothing that this guard believes in.
+    // This guard accepts no tokens.
     let bring = |token: &str| {
         let data = format!(r#"{{"Provider":"Bearer","AccessToken":"{token}"}}"#);
         format!(r#"{{"Controller":"Auth","Topic":"AuthToken","TransactionID":2,"Data":{data}}}"#)

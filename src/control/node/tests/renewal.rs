@@ -1,4 +1,4 @@
-//! Other nodes while it runs.
+//! Tests of reloads that change the nodes.
 
 use super::*;
 
@@ -11,7 +11,7 @@ fn poller_reload_continues_after_the_last_epoch() {
     world.tips(103);
     world.run(1000);
     world.check(101, 103);
-    // While parts of blocks, the latest one and a contract are asked for.
+    // Reload while requests for parts of blocks, the latest block and a contract are in flight.
     world.nodes[0].mood = Mood::Mute;
     world.tips(110);
     world.ask(&[CONTRACT]);
@@ -24,7 +24,7 @@ fn poller_reload_continues_after_the_last_epoch() {
     world.run(1000);
     world.check(101, 105);
     assert_eq!(world.heard.len(), 1);
-    // What the old ones say in the end is nobody's answer.
+    // Late responses of the old nodes are ignored.
     world.run(2 * TIMEOUT_MS);
     world.check(101, 105);
     config.urls.clear();

@@ -1,4 +1,5 @@
-//! The vectors of the vendor's scheme, every quirk of its clients, every refusal.
+//! Tests of signature verification: the vendor's published vectors, the differences between client
+//! libraries, and every error.
 
 use super::*;
 
@@ -11,7 +12,7 @@ fn keys() -> [AppKey; 2] {
     [AppKey::new("key-old", "secret-old"), AppKey::new("key-3f1c", "secret-9b7e")]
 }
 
-/// The signature of `METHOD\npath\nquery`, with the secret of the section's vectors.
+/// The signature of `METHOD\npath\nquery` with the secret of the published vectors.
 fn sign(text: &str) -> String {
     let mac = AppKey::new("", "secret-9b7e").secret.sign(&[text.as_bytes()]);
     String::from_utf8(hex::<32, 64>(&mac).to_vec()).unwrap()
@@ -28,7 +29,7 @@ fn run(method: &str, path: &str, query: &str, body: &str) -> Result<(), Signatur
     )
 }
 
-/// A GET of `/p` with `query` as sent, of which `text` was signed.
+/// Verifies a GET of `/p` with `query` as sent, where `text` was signed.
 fn check_get(query: &str, text: &str, want: Result<(), SignatureError>) {
     let query = format!("{query}&auth_signature={}", sign(&format!("GET\n/p\n{text}")));
     assert_eq!(run("GET", "/p", &query, ""), want, "{query}");
@@ -65,7 +66,7 @@ fn signature_vectors_published_by_the_vendor() {
         for (method, path) in [("PUT", path), (method, "/apps/43/events")] {
             assert_eq!(run(method, path, &signed, body), Err(SignatureError::Signature), "{path}");
         }
-        // The last digit of the signature.
+        // Changes the last digit of the signature.
         let flip = if signed.ends_with('1') { "2" } else { "1" };
         let forged = format!("{}{flip}", &signed[..signed.len() - 1]);
         assert_eq!(run(method, path, &forged, body), Err(SignatureError::Signature), "{path}");
@@ -83,7 +84,7 @@ fn signature_ignores_order_and_case_of_parameters() {
     let signature = sign(&format!("GET\n/p\n{text}"));
     let first = format!("Auth_Signature={signature}&{text}");
     assert_eq!(run("GET", "/p", &first, ""), Ok(()));
-    // Equal names keep their order.
+    // Parameters with equal names keep their order.
     let list = format!("{AUTH}&channels[]=b&channels[]=a");
     check_get(&list, &list, Ok(()));
     check_get(&format!("channels[]=b&{AUTH}&channels[]=a"), &list, Ok(()));
@@ -130,7 +131,7 @@ fn signature_path_with_or_without_the_prefix() {
         let want = if want { Ok(()) } else { Err(SignatureError::Signature) };
         assert_eq!(run("GET", received, &query, ""), want, "{received} {signed}");
     }
-    // Without a prefix there is only the path as received.
+    // Without a configured prefix, only the path as received is tried.
     let query = format!("{AUTH}&auth_signature={}", sign(&format!("GET\n/p\n{AUTH}")));
     let request = Signed { method: "GET", path: "/p", prefix: "", query: &query, body: Some(b"") };
     assert_eq!(verify(&request, LENIENT, &keys(), NOW, Some(600)), Ok(()));
@@ -224,7 +225,7 @@ fn signature_keys_and_versions() {
         let query = format!("{AUTH}&auth_signature={signature}");
         assert_eq!(run("GET", "/p", &query, ""), Err(SignatureError::Signature), "{query}");
     }
-    // The other key with its own secret.
+    // The other key is accepted with its own secret.
     let text = AUTH.replace("key-3f1c", "key-old");
     let mac = keys()[0].secret.sign(&[b"GET\n/p\n", text.as_bytes()]);
     let mac = String::from_utf8(hex::<32, 64>(&mac).to_vec()).unwrap();
@@ -244,7 +245,7 @@ fn signature_reports_the_first_error() {
     }
     let forged = format!("{AUTH}&auth_signature=1");
     assert_eq!(run("POST", "/p", &forged, "x"), Err(SignatureError::BodyMd5Missing));
-    // A body is not hashed for whoever has no secret.
+    // The signature is checked before the body is hashed.
     let forged = format!("{AUTH}&body_md5=1&auth_signature=1");
     assert_eq!(run("POST", "/p", &forged, &"x".repeat(1 << 20)), Err(SignatureError::Signature));
     let text = format!("{AUTH}&body_md5=1");

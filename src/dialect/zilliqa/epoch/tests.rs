@@ -4,7 +4,7 @@ const ID: &str = "1beb32a5435e993aa3025a70d8a5e71df43c10e2fe3f6ef832d1a5c371a638
 const BLOCK: &str = r#"{"body":{"MicroBlockInfos":[]}, "header":{"BlockNum":"15","NumTxns":1}}"#;
 const FROM: &str = "eb955ff1715a1eb71f63c655504866117591b7fa";
 const TO: &str = "046105286e2ec9ca467b5bdfa0975b0e9342eb0a";
-/// Its account is `4baf5fad..003c`.
+/// The public key whose account is `4baf5fad..003c`.
 const KEY: &str = "0x0314738163B9BB67AD11AA464FE69A1147DF263E8970D7DCFD8F993DDD39E81BD9";
 
 fn document(transactions: &str) -> String {
@@ -121,14 +121,14 @@ fn zilliqa_sender_follows_from_key_and_version() {
         let given = format!(r#""senderPubKey":"{generator}","version":{version},"#);
         assert_eq!(account(&given), ethereum, "{version}");
     }
-    // The address is given and counts.
+    // A given address takes precedence over the key.
     let both = format!(r#""senderPubKey":"{KEY}","senderAddr":"{FROM}","#);
     assert_eq!(account(&both).as_deref(), Some(FROM));
     let null = format!(r#""senderPubKey":"{KEY}","senderAddr":null,"#);
     assert_eq!(account(&null), zilliqa);
     assert_eq!(account(""), None);
     assert_eq!(account(&format!(r#""senderPubKey":"{}","#, &KEY[..67])), None);
-    // What is no point of the curve has an account all the same.
+    // A key that is not a point on the curve still has an account.
     let none = format!(r#""senderPubKey":"0x02{}","version":2,"#, "ff".repeat(32));
     assert!(account(&none).is_some());
 }
