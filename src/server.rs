@@ -127,8 +127,8 @@ impl Server {
             confine::confine(&config, files).map_err(|e| Error::System("giving up rights", e))?;
         }
         let random = || sys::random_u64().map_err(|e| Error::System("random numbers", e));
-        let (seed, key) = (random()?, [random()?, random()?]);
-        let lane = (config.limits.mailbox_messages / usize::from(count)).max(LANE_MIN);
+        let (hasher, key) = (Hasher::new(random()?), [random()?, random()?]);
+        let mail_bound = (config.limits.mailbox_messages / usize::from(count)).max(LANE_MIN);
         let peers = Arc::new(Peers::new(count));
         let counters: Vec<Arc<Counters>> = (0..count).map(|_| Arc::default()).collect();
         let mut env = Env::new(config, 0);
@@ -139,12 +139,7 @@ impl Server {
         let setup = Arc::new(Setup {
             settings: ring_settings(config, connections),
             addresses: Arc::new(Addresses::new(config.limits.connections_per_address)),
-            common: Common {
-                hasher: Hasher::new(seed),
-                cores: count,
-                mail_bound: lane,
-                env: Arc::new(env),
-            },
+            common: Common { hasher, cores: count, mail_bound, env: Arc::new(env) },
             peers: peers.clone(),
             barrier: Barrier::new(usize::from(count)),
             clock: Clock::new(),
@@ -164,7 +159,7 @@ impl Server {
         };
         let (mut outboxes, mut inbox) = server.start_control(&setup.common.env, count)?;
         let (ready, started) = mpsc::channel();
-        for (core, mail) in wire(&peers, lane).into_iter().enumerate() {
+        for (core, mail) in wire(&peers, mail_bound).into_iter().enumerate() {
             let place = setup.common.env.config.pin.then(|| cores[core % cores.len()]);
             let counters = server.counters[core].clone();
             let (outbox, inbox, sockets) = (outboxes.next(), inbox.take(), listeners.clone());
