@@ -49,6 +49,8 @@ impl Shard {
                 // The connection before may have caused congestion again; then this one keeps
                 // waiting.
                 self.go_on(slot, now);
+                // It may be paused for another reason now, with which nothing is read ahead.
+                self.list(slot);
             }
         }
         unserved.append(&mut self.waiting);
@@ -63,6 +65,7 @@ impl Shard {
             if let Some(session) = self.sessions.get_mut(slot) {
                 session.waits = false;
                 self.go_on(slot, now);
+                self.list(slot);
             }
             self.codecs.large.uncall();
         }

@@ -113,15 +113,23 @@ impl Bench {
                 let dialled = Some(address);
                 self.wires.push(Wire { slot: Some(slot), dialled, ..Wire::default() });
             }
-            let Some(slot) = self.shard.next_listed() else { break };
-            let at = slot.index as usize;
-            let Some(wants) = self.shard.wants(slot) else { continue };
-            self.wires[at].reads = wants.read;
-            if wants.ending == Ending::Cut {
-                self.close(at);
-            } else if self.wires[at].kept.is_none() {
-                self.send(at, slot, wants.ending);
+            if !self.shard.has_listed() {
+                break;
             }
+            while let Some(slot) = self.shard.next_listed() {
+                self.flush(slot);
+            }
+        }
+    }
+
+    fn flush(&mut self, slot: Slot) {
+        let at = slot.index as usize;
+        let Some(wants) = self.shard.wants(slot) else { return };
+        self.wires[at].reads = wants.read;
+        if wants.ending == Ending::Cut {
+            self.close(at);
+        } else if self.wires[at].kept.is_none() {
+            self.send(at, slot, wants.ending);
         }
     }
 

@@ -5,6 +5,7 @@ use crate::bench::*;
 use crate::machine::{SWEEP_MS, common, config};
 use crate::peer::{Ear, Heard, framed, handshake, text};
 use polycast::shard::Shard;
+use polycast::work::{CONNECTION_BYTES, CONNECTION_MESSAGES};
 use polycast::ws::Opcode;
 
 const CLIENT: usize = 0;
@@ -601,6 +602,25 @@ fn proxy_stalled_upstream_pauses_the_client_and_loses_nothing() {
 #[test]
 fn proxy_stalled_client_pauses_the_upstream_and_loses_nothing() {
     check_stall(1, CLIENT);
+}
+
+/// The message that fills the client's queue also uses up its connection's share of a turn, so for
+/// a moment the connection waits for both.
+#[test]
+fn proxy_stalled_client_pauses_the_upstream_that_waits_for_its_turn() {
+    let mut bench = Bench::new(ONE, "");
+    let (client, upstream) = bench.pair();
+    bench.wires[client].stalled = true;
+    let mut bytes = plain(Opcode::Text, b"a").repeat(CONNECTION_MESSAGES as usize);
+    bytes.extend(plain(Opcode::Binary, &[7; CONNECTION_BYTES + BUFFER]));
+    bytes.extend(plain(Opcode::Text, b"rest"));
+    bench.receive(upstream, &bytes);
+    assert!(!bench.wires[upstream].reads, "the client's queue is full");
+    bench.flow(client);
+    assert!(bench.wires[upstream].reads);
+    let heard = bench.heard(client);
+    assert_eq!(heard.len(), CONNECTION_MESSAGES as usize + 2);
+    assert_eq!(heard.last(), Some(&Heard::Text("rest".into())));
 }
 
 #[test]
