@@ -13,7 +13,7 @@ use polycast::mem::{Frozen, Slot};
 use std::hint::black_box;
 
 const APP: u32 = 0;
-const MOST: usize = 1 << 20;
+const MAX_EVENTS: usize = 1 << 20;
 const NOW_MS: u64 = 1000;
 
 fn slot(index: u32) -> Slot {
@@ -39,8 +39,14 @@ impl Core {
     }
 
     fn join(&mut self, index: u32, name: &str) -> Joined {
-        let join =
-            Join { slot: slot(index), app: APP, name, max: MOST, is_public: false, request: None };
+        let join = Join {
+            slot: slot(index),
+            app: APP,
+            name,
+            max: MAX_EVENTS,
+            is_public: false,
+            request: None,
+        };
         self.hub.join(join, NOW_MS, &mut self.mail)
     }
 
@@ -155,16 +161,18 @@ fn across(c: &mut Criterion<Cpu>) {
             let ordered = home.hub.request(0, request, NOW_MS, &mut home.mail);
             black_box(ordered.map(|(name, _)| home.hub.subscribers(&name).len()));
         }
-        let mut heard = 0;
+        let mut received = 0;
         while let Some(answer) = home.mail.to(0).down.pop_front() {
             use polycast::hub::Down;
-            heard += match answer {
+            received += match answer {
                 Down::Deliver { name, .. } => origin.hub.subscribers(&name).len(),
-                Down::Interested { asked, name, .. } => origin.hub.interested(asked, &name).len(),
-                Down::JoinReply { .. } | Down::Tell { .. } | Down::Answer { .. } => 0,
+                Down::Interested { request_id, name, .. } => {
+                    origin.hub.interested(request_id, &name).len()
+                }
+                Down::JoinReply { .. } | Down::Message { .. } | Down::Answer { .. } => 0,
             };
         }
-        heard
+        received
     };
     carry(&mut cores);
     let event = event();
@@ -181,10 +189,10 @@ fn across(c: &mut Criterion<Cpu>) {
         carry(&mut cores);
         b.iter(|| {
             cores[0].join(1, &name);
-            let heard = carry(&mut cores);
+            let received = carry(&mut cores);
             cores[0].leave(1, &name);
             carry(&mut cores);
-            heard
+            received
         });
     });
     group.finish();

@@ -69,7 +69,7 @@ impl Client {
             }
             let mut piece = [0; 4096];
             match stream.read(&mut piece)? {
-                0 => return Err("the server ended the handshake".into()),
+                0 => return Err("the server closed the connection during the handshake".into()),
                 n => answer.extend_from_slice(&piece[..n]),
             }
         };
@@ -77,7 +77,7 @@ impl Client {
         let head = String::from_utf8(answer)?;
         let accept = websocket_accept(key);
         if !head.starts_with("HTTP/1.1 101") || !head.contains(std::str::from_utf8(&accept)?) {
-            return Err(format!("not upgraded: {head}").into());
+            return Err(format!("the upgrade was refused: {head}").into());
         }
         let values = head.lines().filter_map(|line| {
             let (name, value) = line.split_once(':')?;
@@ -146,7 +146,7 @@ impl Client {
                         let mut unpacked = channel.unpack(kind, payload, max, &mut self.codecs);
                         while unpacked == Ok(Unpacked::Busy) {
                             self.codecs.new_turn();
-                            unpacked = channel.go_on(max, &mut self.codecs);
+                            unpacked = channel.continue_unpacking(max, &mut self.codecs);
                         }
                         match unpacked {
                             Ok(Unpacked::Whole(_, message)) => Some(message),

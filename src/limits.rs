@@ -52,9 +52,9 @@ pub const REPLY_BYTES: usize = 1024 * 1024 * 1024;
 /// The maximum number of bytes of channel events that wait on one core for the control thread.
 pub const NOTICE_BYTES: usize = 4 * 1024 * 1024;
 /// The capacity, in channel events, of the queue from one core to the control thread.
-pub const NOTICE_LANE: usize = 1024;
+pub const CHANNEL_EVENT_QUEUE: usize = 1024;
 /// The capacity, in commands, of the queue from the control thread to one core.
-pub const ORDER_LANE: usize = 64;
+pub const COMMAND_QUEUE: usize = 64;
 /// The number of subscribers up to which every change of a channel's subscriber count is an event.
 pub const COUNT_SMALL: u64 = 100;
 /// The minimum time between two subscriber count events of a channel with more subscribers than

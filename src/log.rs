@@ -1,8 +1,9 @@
-//! Log lines to standard error, and events to standard output where they are asked for, without
-//! ever making the server wait for them or fail.
+//! Log lines to standard error and, if they are configured, events to standard output. Logging
+//! never blocks the server and never makes it fail.
 //!
-//! A bounded queue carries the lines to a thread of their own. If that thread cannot write (the
-//! disk is full, the pipe is closed, its reader has stopped reading), lines are lost and counted.
+//! A bounded queue carries the lines to a thread that writes them. Lines that the thread cannot
+//! write (the disk is full, the pipe is closed, the reader of the pipe has stopped) are lost and
+//! counted.
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,14 +21,14 @@ use crate::events::EventLines;
 /// Log lines that were lost since the start.
 pub(crate) static LOG_WRITE_ERRORS: AtomicU64 = AtomicU64::new(0);
 
-/// Lines that may wait to be written.
+/// The maximum number of lines that wait to be written.
 const QUEUE_LINES: usize = 1024;
-/// How long the process waits at its end for the lines in the queue.
+/// How long the process waits before its exit for the lines in the queue.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Starts logging; the subscriber is for the whole process. Events are told as of `namespace`.
+/// Starts logging for the whole process. `namespace` is the namespace in the lines of events.
 pub(crate) fn start(log: &Log, namespace: &str) -> Vec<Flush> {
-    let (lines, flush) = LossyWriter::spawn(io::stderr());
+    let (lines, flush) = LossyWriter::spawn(io::stderr(), &LOG_WRITE_ERRORS);
     let mut flushes = vec![flush];
     let text = layer().with_writer(lines).with_ansi(false).log_internal_errors(false);
     let text = match log.format {
@@ -35,9 +36,9 @@ pub(crate) fn start(log: &Log, namespace: &str) -> Vec<Flush> {
         LogFormat::Json => text.json().boxed(),
     };
     let events = log.events_to_stdout.then(|| {
-        let (lines, flush) = LossyWriter::spawn(io::stdout());
+        let (lines, flush) = LossyWriter::spawn(io::stdout(), &LOG_WRITE_ERRORS);
         flushes.push(flush);
-        // What is no event costs as little as without this layer.
+        // Callsites that are no events are disabled for this layer, so they cost nothing here.
         let is_event = filter_fn(|it| it.fields().field("event").is_some() && is_ours(it.target()));
         let is_event = is_event.with_max_level_hint(LevelFilter::DEBUG);
         EventLines::new(namespace, lines).with_filter(is_event)
@@ -55,7 +56,11 @@ fn is_ours(target: &str) -> bool {
 
 /// A writer whose writes neither fail nor block; each write is one line.
 #[derive(Clone)]
-struct LossyWriter(SyncSender<Job>);
+struct LossyWriter {
+    jobs: SyncSender<Job>,
+    /// Counts the lines that are lost.
+    lost: &'static AtomicU64,
+}
 
 enum Job {
     Line(Vec<u8>),
@@ -63,23 +68,23 @@ enum Job {
 }
 
 impl LossyWriter {
-    /// Starts the thread that writes to `out`. If it cannot be started, every line is lost and
-    /// counted.
-    fn spawn(out: impl Write + Send + 'static) -> (LossyWriter, Flush) {
+    /// Starts the thread that writes to `out`. Lost lines are counted in `lost`; these are all
+    /// lines if the thread cannot be started.
+    fn spawn(out: impl Write + Send + 'static, lost: &'static AtomicU64) -> (LossyWriter, Flush) {
         let (sender, jobs) = sync_channel(QUEUE_LINES);
         let thread = std::thread::Builder::new().name("log".to_owned());
         // A failure drops the receiver, so that every later send fails and is counted.
-        drop(thread.spawn(move || write_all(jobs, out)));
-        (LossyWriter(sender.clone()), Flush(sender))
+        drop(thread.spawn(move || write_all(jobs, out, lost)));
+        (LossyWriter { jobs: sender.clone(), lost }, Flush(sender))
     }
 }
 
-fn write_all(jobs: Receiver<Job>, mut out: impl Write) {
+fn write_all(jobs: Receiver<Job>, mut out: impl Write, lost: &AtomicU64) {
     for job in jobs {
         match job {
             Job::Line(line) => {
                 if out.write_all(&line).is_err() {
-                    LOG_WRITE_ERRORS.fetch_add(1, Ordering::Relaxed);
+                    lost.fetch_add(1, Ordering::Relaxed);
                 }
             }
             Job::Done(answer) => drop(answer.send(())),
@@ -89,8 +94,8 @@ fn write_all(jobs: Receiver<Job>, mut out: impl Write) {
 
 impl Write for LossyWriter {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if self.0.try_send(Job::Line(line.to_vec())).is_err() {
-            LOG_WRITE_ERRORS.fetch_add(1, Ordering::Relaxed);
+        if self.jobs.try_send(Job::Line(line.to_vec())).is_err() {
+            self.lost.fetch_add(1, Ordering::Relaxed);
         }
         Ok(line.len())
     }
@@ -126,20 +131,20 @@ impl Drop for Flush {
 mod tests {
     use super::*;
     use std::fs::OpenOptions;
-    use std::sync::Mutex;
 
-    /// The process has one counter, and the tests of this file run in parallel.
-    static COUNTING: Mutex<()> = Mutex::new(());
+    /// A counter for one writer, because the tests of this file run in parallel.
+    fn counter() -> &'static AtomicU64 {
+        Box::leak(Box::default())
+    }
 
     fn lost(lines: usize, out: impl Write + Send + 'static) -> u64 {
-        let _alone = COUNTING.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let before = LOG_WRITE_ERRORS.load(Ordering::Relaxed);
-        let (mut writer, flush) = LossyWriter::spawn(out);
+        let lost = counter();
+        let (mut writer, flush) = LossyWriter::spawn(out, lost);
         for _ in 0..lines {
             assert_eq!(writer.write(b"a line\n").unwrap(), 7);
         }
         drop(flush);
-        LOG_WRITE_ERRORS.load(Ordering::Relaxed) - before
+        lost.load(Ordering::Relaxed)
     }
 
     #[test]
@@ -167,7 +172,7 @@ mod tests {
     #[test]
     fn log_writes_lines_in_order_before_the_end() {
         let (mut reader, pipe) = io::pipe().unwrap();
-        let (mut writer, flush) = LossyWriter::spawn(pipe);
+        let (mut writer, flush) = LossyWriter::spawn(pipe, counter());
         writer.write_all(b"one\n").unwrap();
         writer.write_all(b"two\n").unwrap();
         drop(flush);

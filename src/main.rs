@@ -141,7 +141,7 @@ fn check(file: &Path) -> ExitCode {
             for warning in config.warnings.iter().chain(&config.risks(folder(file))) {
                 let _ = writeln!(std::io::stderr(), "polycast: warning: {warning}");
             }
-            say(&format!("{}: ok: {}", file.display(), summary(&config)));
+            print_line(&format!("{}: ok: {}", file.display(), summary(&config)));
             ExitCode::SUCCESS
         }
         Err(error) => fail(&error, EXIT_USAGE),
@@ -156,11 +156,11 @@ fn folder(file: &Path) -> &Path {
 fn doctor(restrictions: bool) -> ExitCode {
     if restrictions {
         let (report, refused) = server::try_restrictions();
-        say(&report);
+        print_line(&report);
         return if refused { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
     let (report, usable) = server::doctor();
-    say(&report);
+    print_line(&report);
     if usable { ExitCode::SUCCESS } else { ExitCode::from(EXIT_NO_IO_URING) }
 }
 
@@ -213,7 +213,7 @@ fn usage(error: &clap::Error) -> ExitCode {
 
 /// Prints `text` to standard output. Unlike `println!` it does not panic when the output is closed
 /// or full.
-fn say(text: &str) {
+fn print_line(text: &str) {
     let _ = writeln!(std::io::stdout(), "{}", text.trim_end());
 }
 

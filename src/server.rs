@@ -167,7 +167,7 @@ impl Server {
                 ReactorThread { core: core as u16, place, sockets, mail, outbox, inbox, counters };
             let (setup, ready) = (setup.clone(), ready.clone());
             let thread = std::thread::Builder::new().name(format!("reactor-{core}"));
-            match thread.spawn(move || sit(parts, &setup, &ready)) {
+            match thread.spawn(move || run_reactor_thread(parts, &setup, &ready)) {
                 Ok(thread) => server.threads.push(thread),
                 Err(error) => {
                     // The started threads wait at the barrier for this one, so they end only with
@@ -377,7 +377,7 @@ struct ReactorThread {
 }
 
 /// The main function of a reactor's thread.
-fn sit(
+fn run_reactor_thread(
     reactor_thread: ReactorThread,
     setup: &Setup,
     ready: &mpsc::Sender<Result<usize, SetupError>>,

@@ -26,7 +26,7 @@ use crate::mem::{Handle, Segment, Slot, Table};
 use crate::session::{Context, Dial, Ending, MaskKeys, PeerMessage, ProxyEffect, Session};
 use crate::stats::Counters;
 use crate::time::Now;
-use crate::work::{self, Dearest, Meter};
+use crate::work::{self, CostliestWork, Meter};
 use crate::ws::output::Codecs;
 use alarms::Alarms;
 use std::collections::VecDeque;
@@ -210,9 +210,9 @@ impl Shard {
             Some(spare) => session.settled(spare, now),
             None => session.progressed(now),
         }
-        self.go_on(slot, now);
+        self.try_resume(slot, now);
         self.list(slot);
-        self.relieve(slot, now);
+        self.resume_other_leg(slot, now);
     }
 
     /// Marks the connection as broken: nothing can be sent to the peer any more.
@@ -372,8 +372,8 @@ impl Shard {
 
     /// Returns the connection that has cost the most work since the last call; its cost is 0 if
     /// there was none.
-    pub fn take_dearest(&mut self) -> Dearest {
-        self.work.take_dearest()
+    pub fn take_costliest(&mut self) -> CostliestWork {
+        self.work.take_costliest()
     }
 
     /// The next connection that has bytes to write, or to be read again, or is to end.
@@ -454,8 +454,8 @@ impl Shard {
     pub fn request(&mut self, from: u16, request: Up, now: Now) {
         self.work.add(work::EFFECT);
         match request {
-            Up::Tell { to, what } => return self.pass_on(to, what, now),
-            Up::Ask { ref query, .. } => self.charge_query(query),
+            Up::Message { to, what } => return self.forward(to, what, now),
+            Up::Query { ref query, .. } => self.charge_query(query),
             _ => {}
         }
         let published = self.hub.request(from, request, now.ms, &mut self.mail);
@@ -470,25 +470,25 @@ impl Shard {
         self.work.add(work::STEP);
         match answer {
             Down::Deliver { name, event } => self.deliver(&name, &event, now),
-            Down::Interested { asked, name, granted: false } => {
-                self.turned_down(asked, &name, now);
+            Down::Interested { request_id, name, granted: false } => {
+                self.join_refused(request_id, &name, now);
             }
-            Down::Interested { asked, name, granted: true } => {
-                let slots = self.hub.interested(asked, &name).iter().map(|it| it.slot);
+            Down::Interested { request_id, name, granted: true } => {
+                let slots = self.hub.interested(request_id, &name).iter().map(|it| it.slot);
                 for index in slots.collect::<Vec<u32>>() {
                     if let Some(slot) = self.sessions.slot_at(index) {
                         self.on_joined(slot, name.text(), JoinOutcome::Joined(None), now);
                     }
                 }
             }
-            Down::Tell { slot, what } => self.tell(slot, &what, now),
+            Down::Message { slot, what } => self.deliver_message(slot, &what, now),
             Down::Answer { ack, answer } => self.answered(ack, answer, now),
-            Down::JoinReply { asked, slot, name, reply } => {
+            Down::JoinReply { request_id, slot, name, reply } => {
                 let granted = reply.is_ok();
-                if self.hub.on_join_reply(asked, slot, &name, granted, &mut self.mail) {
+                if self.hub.on_join_reply(request_id, slot, &name, granted, &mut self.mail) {
                     let outcome = match reply {
                         Ok(reply) => JoinOutcome::Joined(Some(reply)),
-                        Err(why) => self.not_let_in(why),
+                        Err(why) => self.join_refusal(why),
                     };
                     self.on_joined(slot, name.text(), outcome, now);
                 }
@@ -526,7 +526,7 @@ impl Shard {
         session.answered(ack.ticket, ack.part, answer, &mut cx);
         session.acked(ack.ticket);
         session.settle(&mut cx);
-        self.go_on(ack.slot, now);
+        self.try_resume(ack.slot, now);
         self.list(ack.slot);
     }
 

@@ -12,7 +12,7 @@
 //! | four bytes received, or four written | 1 | copy, mask, UTF-8: 0.2 ns a byte |
 //! | delivery of an event to one subscriber | [`DELIVERY`] | 40-90, without the send |
 //! | effect of a message: join, leave, publish | [`EFFECT`] | 0.5-2 us with channel events |
-//! | message to another connection (Zenith's calls) | [`TELL`] | 1-2 us |
+//! | message to another connection (Zenith's calls) | [`MESSAGE`] | 1-2 us |
 //! | list of channels, for each channel that the core knows | [`LISTED`] | 26 ms at 0.6 million |
 //! | list of members, for each member | [`LISTED`] | as above |
 //! | message checked by a model | [`MODEL`] | |
@@ -46,7 +46,7 @@ pub const DELIVERY: u64 = 60;
 /// The cost of a join, leave or publish, in ns.
 pub const EFFECT: u64 = 1000;
 /// The cost of a message to another connection, in ns.
-pub const TELL: u64 = 1000;
+pub const MESSAGE: u64 = 1000;
 /// The cost of listing one channel or member, in ns.
 pub const LISTED: u64 = 50;
 /// The cost of checking a message by a model, without [`MODEL_BYTE`], in ns.
@@ -96,7 +96,7 @@ pub enum WorkKind {
 
 /// The connection that has caused the most work in a turn.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Dearest {
+pub struct CostliestWork {
     /// The index of the connection.
     pub index: u32,
     /// The kind of the most expensive single operation of this connection.
@@ -115,7 +115,7 @@ pub struct Meter {
     turn: Cell<u64>,
     /// The kind and the cost of the most expensive operation since [`Meter::begin`].
     kind: Cell<(WorkKind, u64)>,
-    dearest: Cell<Dearest>,
+    costliest: Cell<CostliestWork>,
     /// Failures of the connection that is being served.
     failures: Cell<u8>,
     attempts: RefCell<Attempts>,
@@ -162,14 +162,14 @@ impl Meter {
     /// Ends the processing of the connection at `index`, which began at `begun`.
     pub fn end(&self, index: u32, begun: u64) {
         let ns = self.total.get().wrapping_sub(begun);
-        if ns > self.dearest.get().ns {
-            self.dearest.set(Dearest { index, kind: self.kind.get().0, ns });
+        if ns > self.costliest.get().ns {
+            self.costliest.set(CostliestWork { index, kind: self.kind.get().0, ns });
         }
     }
 
     /// Returns and resets the connection that has caused the most work since the last call.
-    pub fn take_dearest(&self) -> Dearest {
-        self.dearest.take()
+    pub fn take_costliest(&self) -> CostliestWork {
+        self.costliest.take()
     }
 
     // --- failures ---
@@ -281,9 +281,9 @@ mod tests {
             (0..tokens).for_each(|_| meter.charge(WorkKind::Token, TOKEN));
             meter.end(index, begun);
         }
-        let expected = Dearest { index: 2, kind: WorkKind::Token, ns: EFFECT + 3 * TOKEN };
-        assert_eq!(meter.take_dearest(), expected);
-        assert_eq!(meter.take_dearest(), Dearest::default());
+        let expected = CostliestWork { index: 2, kind: WorkKind::Token, ns: EFFECT + 3 * TOKEN };
+        assert_eq!(meter.take_costliest(), expected);
+        assert_eq!(meter.take_costliest(), CostliestWork::default());
     }
 
     #[test]

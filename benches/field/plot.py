@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Plots and tables of the field benches, from what criterion left behind.
+"""Plots and tables of the benchmarks in benches/field, from the results that criterion saved.
 
     plot.py <criterion directory> <output directory> [<run> ...]
 
-A run is the name of a saved baseline; of several runs the median counts. Writes one SVG for each
-group and prints the tables as Markdown.
+A run is the name of a saved criterion baseline (default `new`). With several runs, the median of
+their results is used. Writes one SVG plot for each benchmark group to the output directory and
+prints the tables as Markdown.
 """
 
 import json
@@ -37,7 +38,7 @@ LEFT, RIGHT, TOP, BOTTOM = 72, 170, 44, 52
 
 
 def read(root, runs):
-    """group -> size -> name -> nanoseconds a frame or call."""
+    """Returns group -> payload size in bytes -> name -> nanoseconds per frame or call."""
     found = {}
     for path in sorted(root.glob("*/*/*/*/benchmark.json")):
         if path.parent.name not in runs:
@@ -65,13 +66,13 @@ def label(size):
 
 
 def order(sizes):
-    """Names of a group: ours, then by time at the middle size; floors last."""
+    """The names of a group: polycast first, then by time at the middle size, `FLOORS` last."""
     middle = list(sizes.values())[len(sizes) // 2]
     return sorted(middle, key=lambda name: (name in FLOORS, name != OURS, middle[name]))
 
 
 def rate(size, ns):
-    """Gigabytes a second."""
+    """Gigabytes per second: bytes per nanosecond."""
     return size / ns
 
 

@@ -68,15 +68,15 @@ pub fn echo(listener: &TcpListener) -> io::Result<()> {
 /// Answers every `request` bytes with `reply` bytes; all requests that one receive completes are
 /// answered with one send.
 pub fn canned(listener: &TcpListener, request: usize, reply: usize) -> io::Result<()> {
-    const MOST: usize = 1024;
-    let replies: &'static [u8] = Box::leak(vec![b'x'; reply * MOST].into());
+    const MAX_IOVECS: usize = 1024;
+    let replies: &'static [u8] = Box::leak(vec![b'x'; reply * MAX_IOVECS].into());
     let mut rest = vec![0; FILES as usize];
     serve(listener, move |_, done, _| {
         let rest = &mut rest[done.index as usize];
         *rest += done.result as usize;
         let whole = *rest / request;
         *rest %= request;
-        let len = (whole.min(MOST) * reply) as u32;
+        let len = (whole.min(MAX_IOVECS) * reply) as u32;
         let send = opcode::Send::new(Fixed(done.index), replies.as_ptr(), len);
         (len > 0).then(|| send.flags(libc::MSG_NOSIGNAL).build())
     })

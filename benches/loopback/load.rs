@@ -93,8 +93,8 @@ impl Load {
         Ok(load)
     }
 
-    /// Reaps the completions; the connections that have received bytes are added to `heard`.
-    fn turn(&mut self, heard: &mut Vec<u32>) -> io::Result<()> {
+    /// Reaps the completions; the connections that have received bytes are added to `received`.
+    fn turn(&mut self, received: &mut Vec<u32>) -> io::Result<()> {
         self.ring.turn(false, &mut self.done)?;
         let now = Instant::now();
         if self.done.is_empty() {
@@ -117,7 +117,7 @@ impl Load {
                 self.ring.buffers.give(buffer);
                 self.received[done.index as usize] += done.result as u64;
                 self.total += done.result as u64;
-                heard.push(done.index);
+                received.push(done.index);
             }
             if done.op == RECEIVE && !done.more() {
                 if done.result <= 0 && done.result != -libc::ENOBUFS {
@@ -160,10 +160,10 @@ impl Load {
         let mut from: Option<(Instant, Duration, u64)> = None;
         let mut sample = None;
         let begun = Instant::now();
-        let mut heard = Vec::new();
+        let mut received = Vec::new();
         while under_way > 0 {
-            self.turn(&mut heard)?;
-            for index in heard.drain(..) {
+            self.turn(&mut received)?;
+            for index in received.drain(..) {
                 let received = &mut self.received[index as usize];
                 if *received < reply {
                     continue;
@@ -198,10 +198,10 @@ impl Load {
         self.progress = Instant::now();
         self.total = 0;
         self.ring.send(0, words)?;
-        let mut heard = Vec::new();
+        let mut received = Vec::new();
         while self.total == 0 || self.progress.elapsed() < Duration::from_secs(1) {
-            heard.clear();
-            self.turn(&mut heard)?;
+            received.clear();
+            self.turn(&mut received)?;
         }
         Ok(self.total)
     }
@@ -217,12 +217,12 @@ impl Load {
     ) -> io::Result<Sample> {
         self.progress = Instant::now();
         let (start, cpu) = (Instant::now(), server.cpu());
-        let mut heard = Vec::new();
+        let mut received = Vec::new();
         self.total = 0;
         self.ring.send(0, words)?;
         while self.total < answer {
-            heard.clear();
-            self.turn(&mut heard)?;
+            received.clear();
+            self.turn(&mut received)?;
         }
         match self.total == answer {
             true => Ok(Sample { ops, cpu: server.cpu() - cpu, wall: start.elapsed() }),
@@ -241,13 +241,13 @@ impl Load {
         time: Duration,
     ) -> io::Result<Sample> {
         self.progress = Instant::now();
-        let mut heard = Vec::new();
+        let mut received = Vec::new();
         let mut round = |load: &mut Load| {
             load.total = 0;
             load.ring.send(0, words)?;
             while load.total < answer {
-                heard.clear();
-                load.turn(&mut heard)?;
+                received.clear();
+                load.turn(&mut received)?;
             }
             match load.total == answer {
                 true => Ok(()),

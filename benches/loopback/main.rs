@@ -40,7 +40,7 @@ pub struct Plan {
 }
 
 /// The maximum duration of the program, after which it ends in any case.
-const MOST: Duration = Duration::from_secs(900);
+const MAX_TIME: Duration = Duration::from_secs(900);
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -69,8 +69,8 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     std::thread::spawn(|| {
-        std::thread::sleep(MOST);
-        eprintln!("loopback: given up after {MOST:?}");
+        std::thread::sleep(MAX_TIME);
+        eprintln!("loopback: given up after {MAX_TIME:?}");
         std::process::exit(1);
     });
     measure(&plan(has("--quick")), &wanted)

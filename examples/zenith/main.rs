@@ -25,7 +25,7 @@ fn main() -> io::Result<()> {
     match std::env::args().nth(1).as_deref() {
         None => tick(),
         Some("watch") => watch(),
-        Some(other) => Err(io::Error::other(format!("`{other}`: nothing, or `watch`"))),
+        Some(other) => Err(io::Error::other(format!("`{other}`: expected `watch` or nothing"))),
     }
 }
 
@@ -47,7 +47,7 @@ fn tick() -> io::Result<()> {
     });
     let feed = r#"{"Topic":"XYZ","Action":"Feed","Data":"Active"}"#.to_owned();
     post(&mut server, &whole.chain([feed]).collect::<Vec<_>>())?;
-    println!("ticking; watch it with `cargo run --example zenith watch`");
+    println!("publishing; to see the messages: cargo run --example zenith watch");
     let mut volume = 0;
     for id in 1_u64.. {
         let at = rng.usize(..CODES.len());

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 type Outcome = Result<(), Box<dyn Error>>;
 
 #[derive(Parser)]
-#[command(about = "Blocks without a network")]
+#[command(about = "A simulated Zilliqa node, a publisher of recorded blocks, and a client")]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -30,37 +30,37 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Is a node, whose chain grows.
+    /// Runs a simulated node, whose chain grows.
     Node(NodeArguments),
-    /// Writes blocks to standard output, one document a line.
+    /// Writes blocks to standard output as JSON, one block a line.
     Record {
-        /// The first block.
+        /// The number of the first block.
         #[arg(long, default_value_t = 1)]
         from: u64,
-        /// How many.
+        /// The number of blocks.
         #[arg(long, default_value_t = 20)]
         count: u64,
-        /// zq1 or zq2.
+        /// The generation of the node: zq1 or zq2.
         #[arg(long, default_value = "zq2")]
         shape: String,
     },
     /// Posts recorded blocks to a server.
     Feed {
-        /// One document a line.
+        /// The file that `record` has written: one block a line.
         file: std::path::PathBuf,
-        /// Where the server takes epochs.
+        /// The server's address and its `publish_path`.
         #[arg(long, default_value = "127.0.0.1:6001/epochs")]
         to: String,
-        /// The token that it asks for.
+        /// The server's `publish_token`.
         #[arg(long, default_value = "")]
         token: String,
         /// Time between two blocks, in milliseconds.
         #[arg(long, default_value_t = 1000)]
         every_ms: u64,
     },
-    /// Subscribes and prints what comes.
+    /// Subscribes to new blocks and events of the contract, and prints the received messages.
     Watch {
-        /// The server.
+        /// The URL of the server.
         #[arg(default_value = "ws://127.0.0.1:6001/")]
         url: String,
     },
@@ -68,35 +68,35 @@ enum Command {
 
 #[derive(Args)]
 struct NodeArguments {
-    /// Where to listen; several are several nodes with one chain, to the first of which the faults
-    /// belong.
+    /// The address to listen at. May be repeated, for several nodes with the same chain; only the
+    /// first one has faults.
     #[arg(long, default_value = "127.0.0.1:4201")]
     listen: Vec<String>,
-    /// zq1 or zq2: whose answers and errors it gives.
+    /// The generation of the node, which determines its responses and errors: zq1 or zq2.
     #[arg(long, default_value = "zq2")]
     shape: String,
-    /// The newest block at the start.
+    /// The number of the newest block at the start.
     #[arg(long, default_value_t = 1)]
     tip: u64,
     /// Time between two blocks, in milliseconds.
     #[arg(long, default_value_t = 1000)]
     block_ms: u64,
-    /// Refuses GetTxnBodiesForTxBlock, as older nodes can be told to.
+    /// Refuses GetTxnBodiesForTxBlock and GetTxnBodiesForTxBlockEx, which older nodes can disable.
     #[arg(long)]
     no_bodies: bool,
-    /// How long answers take, in milliseconds.
+    /// Fault: the delay of every response, in milliseconds.
     #[arg(long, default_value_t = 0)]
     delay: u64,
-    /// Answers with something else than JSON-RPC.
+    /// Fault: responses that are not JSON-RPC.
     #[arg(long)]
     nonsense: bool,
-    /// Ends every connection.
+    /// Fault: the node closes every connection without a response.
     #[arg(long)]
     down: bool,
-    /// By so many blocks it is behind.
+    /// Fault: the number of blocks by which the node is behind the chain.
     #[arg(long, default_value_t = 0)]
     behind: u64,
-    /// When the faults are there, in seconds since the start: FROM..TO. Always, if it is not said.
+    /// The period of the faults, in seconds since the start: FROM..TO. The default is always.
     #[arg(long)]
     during: Option<String>,
 }
@@ -105,7 +105,7 @@ fn main() -> Outcome {
     match Arguments::parse().command {
         Command::Node(arguments) => serve(&arguments),
         Command::Record { from, count, shape } => {
-            let chain = Chain::new(node::shape(&shape).ok_or("zq1 or zq2")?);
+            let chain = Chain::new(node::shape(&shape).ok_or("--shape: expected zq1 or zq2")?);
             let mut out = std::io::stdout().lock();
             for number in from..from.saturating_add(count) {
                 writeln!(out, "{}", chain.document(number))?;
@@ -118,20 +118,20 @@ fn main() -> Outcome {
 }
 
 fn serve(arguments: &NodeArguments) -> Outcome {
-    let shape = node::shape(&arguments.shape).ok_or("zq1 or zq2")?;
+    let shape = node::shape(&arguments.shape).ok_or("--shape: expected zq1 or zq2")?;
     let chain = Chain { bodies: !arguments.no_bodies, ..Chain::new(shape) };
     let tip = Arc::new(AtomicU64::new(arguments.tip));
     let mut nodes = Vec::new();
     for address in &arguments.listen {
         let node = Node::start(address, chain, tip.clone(), node::plain)?;
-        println!("a node of the kind {} listens on http://{}", arguments.shape, node.address);
+        println!("a node of generation {} listens on http://{}", arguments.shape, node.address);
         nodes.push(node);
     }
-    println!("the contract 0x{CONTRACT} has events");
+    println!("the contract 0x{CONTRACT} emits events");
     let during = match &arguments.during {
         None => 0..u64::MAX,
         Some(text) => {
-            let (from, to) = text.split_once("..").ok_or("--during FROM..TO")?;
+            let (from, to) = text.split_once("..").ok_or("--during: expected FROM..TO")?;
             from.parse()?..to.parse()?
         }
     };
@@ -172,7 +172,7 @@ fn feed(file: &std::path::Path, to: &str, token: &str, every_ms: u64) -> Outcome
         )?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
-        let status = answer.lines().next().unwrap_or("no answer");
+        let status = answer.lines().next().unwrap_or("no response");
         let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body.trim());
         println!("{status} {body}");
         refused += u64::from(!status.contains(" 200 "));
@@ -180,7 +180,7 @@ fn feed(file: &std::path::Path, to: &str, token: &str, every_ms: u64) -> Outcome
     }
     match refused {
         0 => Ok(()),
-        some => Err(format!("{some} blocks were not taken").into()),
+        some => Err(format!("{some} blocks were not accepted").into()),
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::vendors::{VENDORS, Vendor, is_json};
 use crate::machine::UNIX_S;
-use crate::peer::{Heard, signed};
+use crate::peer::{Received, signed};
 
 pub(crate) fn run(data: &[u8]) {
     let Some((&shape, rest)) = data.split_first() else { return };
@@ -35,19 +35,20 @@ fn publish(vendor: &Vendor, shape: u8, rest: &[u8]) {
     let mut machine = vendor.machine();
     let subscriber = vendor.subscriber(&mut machine, "a");
     let publisher = machine.open();
-    let before = machine.wire(subscriber).heard.len();
+    let before = machine.wire(subscriber).received.len();
     machine.receive(publisher, &signed("POST", path, &body, UNIX_S));
-    let [Heard::Answer { status, body: answer, .. }] = &machine.wire(publisher).heard[..] else {
-        panic!("{:?}", machine.wire(publisher).heard);
+    let [Received::Answer { status, body: answer, .. }] = &machine.wire(publisher).received[..]
+    else {
+        panic!("{:?}", machine.wire(publisher).received);
     };
     // What is signed always has a digest, unless there is nothing to digest.
     let refused = if body.is_empty() { 401 } else { 400 };
     assert!([200, 400, 413, refused].contains(status), "{status} {answer}");
     assert!(is_json(answer), "{answer}");
     let status = *status;
-    let heard = &machine.wire(subscriber).heard[before..];
-    assert!(heard.is_empty() || status == 200, "{heard:?}");
-    assert!(heard.len() <= 1 || path == vendor.batch, "{heard:?}");
-    vendor.check(heard);
+    let received = &machine.wire(subscriber).received[before..];
+    assert!(received.is_empty() || status == 200, "{received:?}");
+    assert!(received.len() <= 1 || path == vendor.batch, "{received:?}");
+    vendor.check(received);
     machine.end();
 }

@@ -44,17 +44,17 @@ fn read(payload: &[u8], seed: u8) {
         Err(violation) => FrameEvent::Violation(violation),
     };
     let mut reader = Reader::new();
-    let mut heard = false;
+    let mut received = false;
     for piece in pieces(&stream, seed) {
         let mut piece = piece.to_vec();
         let (taken, event) = reader.next(Role::Server, &FrameLimits::default(), &mut piece);
         if event != FrameEvent::Need {
             assert_eq!(event, want);
-            assert!(!std::mem::replace(&mut heard, true), "told twice");
+            assert!(!std::mem::replace(&mut received, true), "told twice");
         }
         assert_eq!(taken, piece.len(), "nothing is left behind a close frame");
     }
-    assert!(heard);
+    assert!(received);
 }
 
 fn write(data: &[u8]) {

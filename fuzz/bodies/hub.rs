@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 
 const CORES: u16 = 3;
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
-const MOST: usize = 3;
+const MAX_MEMBERS: usize = 3;
 const NOW_MS: u64 = 1000;
 
 /// (core, slot, channel)
@@ -23,7 +23,7 @@ struct World {
     /// Of these, who was told that he is.
     joined: BTreeSet<Member>,
     /// What everybody who is joined has heard since, by the publish's number.
-    heard: HashMap<Member, Vec<u64>>,
+    received: HashMap<Member, Vec<u64>>,
     /// When each publish was acknowledged.
     acked: BTreeSet<u64>,
     /// Publishes made while the member was joined, which he is to hear.
@@ -40,7 +40,7 @@ pub(crate) fn run(data: &[u8]) {
         down: HashMap::new(),
         members: BTreeSet::new(),
         joined: BTreeSet::new(),
-        heard: HashMap::new(),
+        received: HashMap::new(),
         acked: BTreeSet::new(),
         due: HashMap::new(),
         publishes: 0,
@@ -66,13 +66,19 @@ impl World {
         let count = self.members.iter().filter(|it| (it.0, it.1) == (core, slot)).count();
         let at = usize::from(core);
         let slot = Slot { index: slot, generation: 1 };
-        let join =
-            Join { slot, app: 0, name: NAMES[channel], max: MOST, is_public: false, request: None };
+        let join = Join {
+            slot,
+            app: 0,
+            name: NAMES[channel],
+            max: MAX_MEMBERS,
+            is_public: false,
+            request: None,
+        };
         let got = self.hubs[at].join(join, NOW_MS, &mut self.posts[at]);
         if self.members.contains(&member) {
             return assert!(matches!(got, Joined::Already));
         }
-        if count == MOST {
+        if count == MAX_MEMBERS {
             return assert!(matches!(got, Joined::SubscriptionLimit));
         }
         self.members.insert(member);
@@ -86,14 +92,14 @@ impl World {
     fn message(&mut self, member: Member) {
         assert!(self.members.contains(&member), "{member:?} was told after it left");
         assert!(self.joined.insert(member), "{member:?} was told twice");
-        self.heard.insert(member, Vec::new());
+        self.received.insert(member, Vec::new());
         self.due.insert(member, Vec::new());
     }
 
     fn forget(&mut self, member: Member) {
         self.members.remove(&member);
         self.joined.remove(&member);
-        self.heard.remove(&member);
+        self.received.remove(&member);
         self.due.remove(&member);
     }
 
@@ -144,10 +150,10 @@ impl World {
         let number = event.frame.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
         for slot in slots {
             let member = (core, slot, channel);
-            let heard = self.heard.get_mut(&member);
-            let heard = heard.unwrap_or_else(|| panic!("{member:?} hears and is not joined"));
-            assert!(!heard.contains(&number), "{member:?} hears {number} twice");
-            heard.push(number);
+            let received = self.received.get_mut(&member);
+            let received = received.unwrap_or_else(|| panic!("{member:?} hears and is not joined"));
+            assert!(!received.contains(&number), "{member:?} hears {number} twice");
+            received.push(number);
         }
     }
 
@@ -169,9 +175,12 @@ impl World {
         for _ in 0..count {
             match self.down.entry((from, to)).or_default().pop_front() {
                 None => break,
-                Some(Down::Interested { asked, name, .. }) => {
-                    let message: Vec<u32> =
-                        self.hubs[at].interested(asked, &name).iter().map(|it| it.slot).collect();
+                Some(Down::Interested { request_id, name, .. }) => {
+                    let message: Vec<u32> = self.hubs[at]
+                        .interested(request_id, &name)
+                        .iter()
+                        .map(|it| it.slot)
+                        .collect();
                     message
                         .into_iter()
                         .for_each(|slot| self.message((to, slot, channel(name.text()))));
@@ -181,7 +190,7 @@ impl World {
                     self.hear(to, slots, channel(name.text()), &event);
                 }
                 Some(Down::JoinReply { .. }) => panic!("nobody wished for anything"),
-                Some(Down::Tell { .. }) => panic!("nobody has said anything"),
+                Some(Down::Message { .. }) => panic!("nobody has said anything"),
                 Some(Down::Answer { ack, .. }) => {
                     self.acked.insert(ack.ticket.into());
                 }
@@ -213,11 +222,11 @@ impl World {
         assert_eq!(self.members, self.joined, "everybody was told");
         assert_eq!(self.acked.len() as u64, self.publishes, "every publish has its place");
         let mut next: HashMap<(usize, u64), u64> = HashMap::new();
-        for (member, heard) in &self.heard {
+        for (member, received) in &self.received {
             for number in &self.due[member] {
-                assert!(heard.contains(number), "{member:?} has missed {number}");
+                assert!(received.contains(number), "{member:?} has missed {number}");
             }
-            for pair in heard.windows(2) {
+            for pair in received.windows(2) {
                 let next = *next.entry((member.2, pair[0])).or_insert(pair[1]);
                 assert_eq!(next, pair[1], "{member:?} behind {}", pair[0]);
             }

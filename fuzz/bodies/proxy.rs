@@ -4,7 +4,7 @@
 
 use super::Script;
 use crate::bench::{Bench, answer, close, frames, plain};
-use crate::peer::{Ear, Heard, framed, handshake};
+use crate::peer::{ClientReader, Received, framed, handshake};
 use polycast::ws::{Opcode, Role};
 
 const UPSTREAMS: &str = "['ws://127.0.0.1:1001', 'ws://127.0.0.1:1002']";
@@ -86,10 +86,10 @@ pub(crate) fn run(data: &[u8]) {
     }
     let upstream = bench.wires.len() - 1;
     match streams {
-        true => check(Ear::default().hear(&bench.wires[client].sent), &output[1]),
-        false => check(heard(&bench, client, Role::Client), &output[1]),
+        true => check(ClientReader::default().hear(&bench.wires[client].sent), &output[1]),
+        false => check(received(&bench, client, Role::Client), &output[1]),
     }
-    check(heard(&bench, upstream, Role::Server), &output[0]);
+    check(received(&bench, upstream, Role::Server), &output[0]);
     for at in 0..bench.wires.len() {
         bench.close(at);
         bench.settle();
@@ -140,7 +140,7 @@ fn open(bench: &mut Bench, upstream: usize, side: usize, script: &mut Script<'_>
 }
 
 /// The frames behind the head that a side was sent.
-fn heard(bench: &Bench, at: usize, role: Role) -> Vec<Heard> {
+fn received(bench: &Bench, at: usize, role: Role) -> Vec<Received> {
     let sent = &bench.wires[at].sent;
     let head = sent.windows(4).position(|four| four == b"\r\n\r\n");
     let Some(head) = head.filter(|_| role == Role::Server || sent.starts_with(b"HTTP/1.1 101"))
@@ -151,10 +151,10 @@ fn heard(bench: &Bench, at: usize, role: Role) -> Vec<Heard> {
 }
 
 /// What was heard has no violation, and is the beginning of what was said.
-fn check(heard: Vec<Heard>, output: &ClientEvent) {
-    let texts = heard.into_iter().filter_map(|it| match it {
-        Heard::Text(text) => Some(text),
-        Heard::Broken(what) => panic!("{what}"),
+fn check(received: Vec<Received>, output: &ClientEvent) {
+    let texts = received.into_iter().filter_map(|it| match it {
+        Received::Text(text) => Some(text),
+        Received::Broken(what) => panic!("{what}"),
         _ => None,
     });
     let texts: Vec<String> = texts.collect();

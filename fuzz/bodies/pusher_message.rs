@@ -2,7 +2,7 @@
 //! type. What one client says to others is heard as it should be.
 
 use super::vendors::{VENDORS, Vendor, is_json};
-use crate::peer::{Heard, handshake, text};
+use crate::peer::{Received, handshake, text};
 
 pub(crate) fn run(data: &[u8]) {
     let Some((&shape, rest)) = data.split_first() else { return };
@@ -42,16 +42,16 @@ fn say(vendor: &Vendor, shape: u8, given: &str) {
         machine.receive(at, &text(&message));
     }
     machine.receive(at, &text(&vendor.says("ping", "{}")));
-    let heard = &machine.wire(at).heard;
+    let received = &machine.wire(at).received;
     // However odd the message was, the connection goes on; but for a sign-in that is not signed,
     // which closes.
-    match heard.last() {
-        Some(Heard::Text(text)) => assert!(text.contains(":pong"), "{text}"),
-        Some(Heard::Close(Some(4009), _)) => assert!(message.contains("pusher:"), "{message}"),
+    match received.last() {
+        Some(Received::Text(text)) => assert!(text.contains(":pong"), "{text}"),
+        Some(Received::Close(Some(4009), _)) => assert!(message.contains("pusher:"), "{message}"),
         other => panic!("{other:?}"),
     }
-    let closed = usize::from(matches!(heard.last(), Some(Heard::Close(..))));
-    vendor.check(&heard[1..heard.len() - closed]);
+    let closed = usize::from(matches!(received.last(), Some(Received::Close(..))));
+    vendor.check(&received[1..received.len() - closed]);
     machine.end();
 }
 
@@ -60,13 +60,13 @@ fn relay(vendor: &Vendor, given: &str) {
     let mut machine = vendor.machine();
     let says = vendor.subscriber(&mut machine, "private-a");
     let hears = vendor.subscriber(&mut machine, "private-a");
-    let before = machine.wire(hears).heard.len();
+    let before = machine.wire(hears).received.len();
     let message = format!(r#"{{"event":"client-e","channel":"private-a","data":{given}}}"#);
     machine.receive(says, &text(&message));
-    let heard = &machine.wire(hears).heard[before..];
-    assert!(heard.len() <= 1, "{heard:?}");
+    let received = &machine.wire(hears).received[before..];
+    assert!(received.len() <= 1, "{received:?}");
     let plain = given.starts_with('"') && is_json(given) && !given.contains('\\');
-    assert!(!plain || given.len() > 10_240 || heard.len() == 1, "{given}");
-    vendor.check(heard);
+    assert!(!plain || given.len() > 10_240 || received.len() == 1, "{given}");
+    vendor.check(received);
     machine.end();
 }

@@ -2,7 +2,7 @@
 
 use super::Script;
 use crate::machine::{Machine, config};
-use crate::peer::{Heard, framed, handshake, signed, text};
+use crate::peer::{Received, framed, handshake, signed, text};
 use polycast::ws::Opcode;
 
 pub(crate) fn run(data: &[u8]) {
@@ -53,8 +53,8 @@ pub(crate) fn run(data: &[u8]) {
         }
     }
     for at in 0..wires {
-        let broken = machine.wire(at).heard.iter().any(|it| matches!(it, Heard::Broken(_)));
-        assert!(!broken, "{:?}", machine.wire(at).heard);
+        let broken = machine.wire(at).received.iter().any(|it| matches!(it, Received::Broken(_)));
+        assert!(!broken, "{:?}", machine.wire(at).received);
         assert_eq!(machine.wire(at).ear.left(), 0, "half a message");
     }
     machine.end();

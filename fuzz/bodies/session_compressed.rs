@@ -3,7 +3,7 @@
 
 use super::Script;
 use crate::machine::{Machine, config};
-use crate::peer::{Heard, framed, handshake, signed};
+use crate::peer::{Received, framed, handshake, signed};
 use polycast::config::{CompressionMode, EndpointKind};
 use polycast::ws::deflate::Deflater;
 use polycast::ws::frame::{Header, push_with};
@@ -33,7 +33,7 @@ struct Wire {
     /// What it compresses with, once the server has agreed.
     deflater: Option<Deflater>,
     /// Messages that are to come back, as long as nothing odd was said.
-    due: Vec<Heard>,
+    due: Vec<Received>,
     is_odd: bool,
 }
 
@@ -79,7 +79,7 @@ impl World {
                 let payload = script.take(len);
                 let wire = &mut self.wires[at];
                 wire.is_odd |= !payload.is_empty() || wire.deflater.is_none();
-                wire.due.extend(wire.is_echo.then(|| Heard::Binary(Vec::new())));
+                wire.due.extend(wire.is_echo.then(|| Received::Binary(Vec::new())));
                 self.send(at, Opcode::Binary, payload, true);
             }
             7 => {
@@ -113,9 +113,10 @@ impl World {
         };
         let target = if is_echo { "/echo" } else { "/app/app-key" };
         self.machine.receive(at, &handshake(target, &field));
-        let Some(Heard::Answer { status: 101, head, .. }) = self.machine.wire(at).heard.first()
+        let Some(Received::Answer { status: 101, head, .. }) =
+            self.machine.wire(at).received.first()
         else {
-            panic!("{:?}", self.machine.wire(at).heard);
+            panic!("{:?}", self.machine.wire(at).received);
         };
         let answer = head.lines().find_map(|it| it.strip_prefix("Sec-WebSocket-Extensions: "));
         let agreed = extension::read_answer(answer.into_iter()).expect("what was offered");
@@ -132,8 +133,8 @@ impl World {
         }
         if wire.is_echo {
             wire.due.push(match kind {
-                Opcode::Text => Heard::Text(String::from_utf8_lossy(payload).into_owned()),
-                _ => Heard::Binary(payload.to_vec()),
+                Opcode::Text => Received::Text(String::from_utf8_lossy(payload).into_owned()),
+                _ => Received::Binary(payload.to_vec()),
             });
         }
         match &mut wire.deflater {
@@ -169,8 +170,8 @@ impl World {
         let publisher = self.machine.open();
         let request = signed("POST", "/apps/1/events", body.as_bytes(), now);
         self.machine.receive(publisher, &request);
-        let heard = &self.machine.wire(publisher).heard;
-        assert!(matches!(heard[..], [Heard::Answer { status: 200, .. }]), "{heard:?}");
+        let received = &self.machine.wire(publisher).received;
+        assert!(matches!(received[..], [Received::Answer { status: 200, .. }]), "{received:?}");
         self.machine.eof(publisher);
         // Its place is taken by a peer of which nothing is expected.
         let is_odd = true;
@@ -180,18 +181,22 @@ impl World {
     fn end(mut self) {
         for (at, wire) in self.wires.iter().enumerate() {
             let seen = self.machine.wire(at);
-            let broken = seen.heard.iter().any(|it| matches!(it, Heard::Broken(_)));
-            assert!(!broken && seen.ear.left() == 0, "{:?}", seen.heard);
+            let broken = seen.received.iter().any(|it| matches!(it, Received::Broken(_)));
+            assert!(!broken && seen.ear.left() == 0, "{:?}", seen.received);
             if wire.is_odd || !wire.is_echo {
                 continue;
             }
-            let output = |it: &&Heard| matches!(it, Heard::Text(_) | Heard::Binary(_));
-            let heard: Vec<&Heard> = seen.heard.iter().filter(output).collect();
-            if seen.heard.iter().any(|it| matches!(it, Heard::Close(..))) {
+            let output = |it: &&Received| matches!(it, Received::Text(_) | Received::Binary(_));
+            let received: Vec<&Received> = seen.received.iter().filter(output).collect();
+            if seen.received.iter().any(|it| matches!(it, Received::Close(..))) {
                 // A message was too long, or there were too many: up to there it is an echo.
-                assert!(wire.due.iter().zip(&heard).all(|(due, heard)| due == *heard));
+                assert!(wire.due.iter().zip(&received).all(|(due, received)| due == *received));
             } else {
-                assert!(wire.due.iter().eq(heard.iter().copied()), "{:?} {heard:?}", wire.due);
+                assert!(
+                    wire.due.iter().eq(received.iter().copied()),
+                    "{:?} {received:?}",
+                    wire.due
+                );
             }
         }
         self.machine.end();

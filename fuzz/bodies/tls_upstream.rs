@@ -23,7 +23,7 @@ pub(crate) fn run(data: &[u8]) {
     let Some((mut client, mut server)) = ends() else { return };
     let (mut plain, mut scratch, mut failed) = (Vec::new(), Vec::new(), false);
     while let Some(op) = script.byte() {
-        let mut heard = match op & 7 {
+        let mut received = match op & 7 {
             0 | 1 => {
                 server.receive(&mut client.take_records(), &mut Vec::new());
                 server.take_records()
@@ -55,7 +55,7 @@ pub(crate) fn run(data: &[u8]) {
             }
         };
         let every = 1 + usize::from(op >> 3) * 7;
-        for piece in heard.chunks_mut(every) {
+        for piece in received.chunks_mut(every) {
             let before = plain.len();
             let progress = client.receive(piece, &mut plain);
             // What comes behind a failure is thrown away.

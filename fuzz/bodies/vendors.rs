@@ -1,7 +1,7 @@
 //! The vendors of channels, as the targets that talk to them need them.
 
 use crate::machine::{Machine, config};
-use crate::peer::{Heard, auth, handshake, text};
+use crate::peer::{Received, auth, handshake, text};
 use serde::de::IgnoredAny;
 
 /// One vendor's words.
@@ -45,23 +45,24 @@ impl Vendor {
     pub(crate) fn subscriber(&self, machine: &mut Machine, channel: &str) -> usize {
         let at = machine.open();
         machine.receive(at, &handshake("/app/app-key", ""));
-        let Some(Heard::Text(first)) = machine.wire(at).heard.last() else {
-            panic!("{:?}", machine.wire(at).heard);
+        let Some(Received::Text(first)) = machine.wire(at).received.last() else {
+            panic!("{:?}", machine.wire(at).received);
         };
         let socket = first.split(r#"socket_id\":\""#).nth(1).and_then(|it| it.split('\\').next());
         let auth = auth(socket.expect("a socket id"), channel, None);
         let data = format!(r#"{{"channel":"{channel}","auth":"{auth}"}}"#);
         machine.receive(at, &text(&self.says("subscribe", &data)));
-        let heard = machine.wire(at).heard.last();
-        let joined = |it: &Heard| matches!(it, Heard::Text(text) if text.contains("succeeded"));
-        assert!(heard.is_some_and(joined), "{heard:?}");
+        let received = machine.wire(at).received.last();
+        let joined =
+            |it: &Received| matches!(it, Received::Text(text) if text.contains("succeeded"));
+        assert!(received.is_some_and(joined), "{received:?}");
         at
     }
 
     /// Asserts that what was heard is what this vendor's clients can read.
-    pub(crate) fn check(&self, heard: &[Heard]) {
-        for heard in heard {
-            let Heard::Text(text) = heard else { panic!("{heard:?}") };
+    pub(crate) fn check(&self, received: &[Received]) {
+        for received in received {
+            let Received::Text(text) = received else { panic!("{received:?}") };
             assert!(is_json(text), "{text}");
             if self.data_is_text {
                 let message: Message = serde_json::from_str(text).expect(text);

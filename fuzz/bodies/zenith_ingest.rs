@@ -1,7 +1,7 @@
 //! Any body from a back end: an answer in JSON, and at a subscriber what can be read.
 
 use crate::machine::{Machine, config};
-use crate::peer::{Heard, framed, handshake, ingest};
+use crate::peer::{Received, framed, handshake, ingest};
 use polycast::ws::Opcode;
 
 const CONFIG: &str = "[zenith]\nservices = [{ token = 'S' }]\n\
@@ -30,21 +30,22 @@ pub(crate) fn run(data: &[u8]) {
         machine.receive(subscriber, &framed(Opcode::Text, sub.as_bytes()));
     }
     machine.receive(backend, &ingest("S", &body));
-    let [Heard::Answer { status, body: answer, .. }] = &machine.wire(backend).heard[..] else {
-        panic!("{:?}", machine.wire(backend).heard);
+    let [Received::Answer { status, body: answer, .. }] = &machine.wire(backend).received[..]
+    else {
+        panic!("{:?}", machine.wire(backend).received);
     };
     assert!([200, 400, 413].contains(status), "{status} {answer}");
     assert!(is_json(answer), "{answer}");
     let status = *status;
-    let heard = &machine.wire(subscriber).heard[1..];
-    assert!(status == 200 || heard.is_empty(), "{heard:?}");
-    for heard in heard {
-        let is_sound = match heard {
-            Heard::Text(text) => is_json(text),
-            Heard::Close(code, _) => *code == Some(4000),
+    let received = &machine.wire(subscriber).received[1..];
+    assert!(status == 200 || received.is_empty(), "{received:?}");
+    for received in received {
+        let is_sound = match received {
+            Received::Text(text) => is_json(text),
+            Received::Close(code, _) => *code == Some(4000),
             _ => false,
         };
-        assert!(is_sound, "{heard:?}");
+        assert!(is_sound, "{received:?}");
     }
     machine.end();
 }

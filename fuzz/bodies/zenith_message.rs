@@ -1,7 +1,7 @@
 //! Messages of any kind into a Zenith connection, in each format, from a client or a back end.
 
 use crate::machine::{Machine, config};
-use crate::peer::{Heard, framed, handshake};
+use crate::peer::{Received, framed, handshake};
 use polycast::codec::Format;
 use polycast::codec::json::Scratch;
 use polycast::codec::value::{DecodeLimits, decode};
@@ -35,11 +35,11 @@ pub(crate) fn run(data: &[u8]) {
         }
     }
     machine.wait(40_000);
-    for heard in std::mem::take(&mut machine.wire(us).heard).into_iter().skip(1) {
-        let mut payload = match heard {
-            Heard::Text(text) if format.is_text() => text.into_bytes(),
-            Heard::Binary(payload) if !format.is_text() => payload,
-            Heard::Ping(_) | Heard::Close(Some(1007 | 1009), _) => continue,
+    for received in std::mem::take(&mut machine.wire(us).received).into_iter().skip(1) {
+        let mut payload = match received {
+            Received::Text(text) if format.is_text() => text.into_bytes(),
+            Received::Binary(payload) if !format.is_text() => payload,
+            Received::Ping(_) | Received::Close(Some(1007 | 1009), _) => continue,
             other => panic!("{other:?}"),
         };
         let value = decode(format, &mut payload, &DecodeLimits::default(), &mut Scratch::default());

@@ -2,7 +2,7 @@
 //! in JSON to who wants everything.
 
 use crate::machine::{Machine, config};
-use crate::peer::{Heard, handshake, text};
+use crate::peer::{Received, handshake, text};
 
 const CONFIG: &str = "[zilliqa]\npublish_token = '0123456789abcdef'\nfragment_bytes = 1024\n\
     [[routes]]\nendpoint = 'zilliqa'\n";
@@ -35,22 +35,22 @@ pub(crate) fn run(data: &[u8]) {
     ] {
         machine.receive(client, &text(&query));
     }
-    let before = machine.wire(client).heard.len();
+    let before = machine.wire(client).received.len();
     let post = format!(
         "POST /epochs HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer 0123456789abcdef\r\n\
          Content-Length: {}\r\n\r\n{document}",
         document.len()
     );
     machine.receive(publisher, post.as_bytes());
-    let [Heard::Answer { status, body, .. }] = &machine.wire(publisher).heard[..] else {
-        panic!("{:?}", machine.wire(publisher).heard);
+    let [Received::Answer { status, body, .. }] = &machine.wire(publisher).received[..] else {
+        panic!("{:?}", machine.wire(publisher).received);
     };
     assert!([200, 400, 413].contains(status) && is_json(body), "{status} {body}");
     let taken = usize::from(*status == 200);
-    let message = &machine.wire(client).heard[before..];
+    let message = &machine.wire(client).received[before..];
     assert_eq!(message.len(), taken, "{message:?}");
     for message in message {
-        assert!(matches!(message, Heard::Text(text) if is_json(text)), "{message:?}");
+        assert!(matches!(message, Received::Text(text) if is_json(text)), "{message:?}");
     }
     machine.end();
 }

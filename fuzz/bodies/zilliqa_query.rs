@@ -2,7 +2,7 @@
 //! given an echo.
 
 use crate::machine::{Machine, config};
-use crate::peer::{Heard, handshake, text};
+use crate::peer::{Received, handshake, text};
 
 const CONFIG: &str = "[zilliqa]\npublish_token = '0123456789abcdef'\n\
     [[routes]]\nendpoint = 'zilliqa'\n";
@@ -29,11 +29,11 @@ pub(crate) fn run(data: &[u8]) {
     if query.len() > 65_536 {
         return;
     }
-    let answers = &machine.wire(client).heard[1..];
+    let answers = &machine.wire(client).received[1..];
     let echoed = match answers {
         [] => false,
-        [Heard::Text(answer)] if *answer == query => true,
-        [Heard::Text(answer)] => {
+        [Received::Text(answer)] if *answer == query => true,
+        [Received::Text(answer)] => {
             assert!(answer.starts_with(r#"{"type":"Error","error":""#), "{answer}");
             assert!(is_json(answer), "{answer}");
             false
@@ -47,10 +47,10 @@ pub(crate) fn run(data: &[u8]) {
         EPOCH.len()
     );
     machine.receive(publisher, post.as_bytes());
-    let message = &machine.wire(client).heard[1 + usize::from(!query.is_empty())..];
+    let message = &machine.wire(client).received[1 + usize::from(!query.is_empty())..];
     assert!(message.len() <= usize::from(echoed), "{message:?}");
     for message in message {
-        assert!(matches!(message, Heard::Text(text) if is_json(text)), "{message:?}");
+        assert!(matches!(message, Received::Text(text) if is_json(text)), "{message:?}");
     }
     machine.end();
 }

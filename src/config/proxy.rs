@@ -21,7 +21,7 @@ use crate::tls::{self, Connector, Offer};
 use crate::upstream::{Names, Pool, PoolOptions, UpstreamServer};
 
 /// Maximum number of entries of a list of header fields.
-const MOST: u64 = 256;
+const MAX_FIELDS: u64 = 256;
 const HOUR_MS: u64 = 3_600_000;
 const DAY_S: u64 = 86_400;
 
@@ -443,8 +443,8 @@ fn check_proxy(proxy: &Proxy) -> Result<(), Error> {
 }
 
 fn check_headers(proxy: &Proxy) -> Result<(), Error> {
-    range("pass_headers", proxy.pass_headers.len() as u64, 0..=MOST, " entries")?;
-    range("set_headers", proxy.set_headers.len() as u64, 0..=MOST, " entries")?;
+    range("pass_headers", proxy.pass_headers.len() as u64, 0..=MAX_FIELDS, " entries")?;
+    range("set_headers", proxy.set_headers.len() as u64, 0..=MAX_FIELDS, " entries")?;
     for (index, name) in proxy.pass_headers.iter().enumerate() {
         let set = proxy.set_headers.keys().any(|set| set.eq_ignore_ascii_case(name));
         if set || name.eq_ignore_ascii_case("host") || !webhook::is_free(name, &TAKEN) {

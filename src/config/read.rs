@@ -126,10 +126,10 @@ fn visit_integer<'de, V: Visitor<'de>>(number: i128, visitor: V) -> Result<V::Va
 
 /// Defines one `Deserializer` method for each way to read a value; each adds the position to
 /// errors.
-macro_rules! spellings {
-    ($($method:ident => $way:ident),* $(,)?) => {$(
+macro_rules! forward_methods {
+    ($($method:ident => $reader:ident),* $(,)?) => {$(
         fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-            self.$way(visitor).map_err(|error| error.or_at(self.node.position))
+            self.$reader(visitor).map_err(|error| error.or_at(self.node.position))
         }
     )*};
 }
@@ -137,7 +137,7 @@ macro_rules! spellings {
 impl<'de> Deserializer<'de> for Reader<'_> {
     type Error = Error;
 
-    spellings! {
+    forward_methods! {
         deserialize_any => any,
         deserialize_bool => bool,
         deserialize_i8 => integer,

@@ -46,7 +46,7 @@ pub enum Grouping {
 }
 
 /// Maximum number of messages in one history.
-const MOST: u64 = 10_000;
+const MAX_HISTORY: u64 = 10_000;
 
 /// Refuses group settings on a route with another endpoint, and values out of range.
 pub(super) fn check(route: &Route) -> Result<(), Error> {
@@ -56,7 +56,7 @@ pub(super) fn check(route: &Route) -> Result<(), Error> {
         return Err(Error::keyed("reflect", Problem::Other(problem)));
     }
     for (key, found, min, max, unit) in [
-        ("reflect.history", u64::from(history), 0, MOST, ""),
+        ("reflect.history", u64::from(history), 0, MAX_HISTORY, ""),
         ("reflect.history_bytes", history_bytes as u64, 1024, PICTURE_BYTES as u64, " bytes"),
     ] {
         if !(min..=max).contains(&found) {

@@ -97,13 +97,14 @@ impl Route {
     /// which is the first offered one that a matching condition names.
     pub fn takes<'r>(
         &self,
-        asked: &RouteQuery<'_>,
+        route_query: &RouteQuery<'_>,
         offered: &[&'r str],
     ) -> Option<Option<&'r str>> {
-        if !self.listeners.is_empty() && !self.listeners.iter().any(|it| it == asked.listener) {
+        if !self.listeners.is_empty() && !self.listeners.iter().any(|it| it == route_query.listener)
+        {
             return None;
         }
-        let holding = || self.when.iter().filter(|it| it.holds(asked));
+        let holding = || self.when.iter().filter(|it| it.holds(route_query));
         let has =
             |name: &&&str| holding().any(|it| !it.protocol.is_empty() && it.protocol.matches(name));
         let chosen = offered.iter().find(has).copied();
@@ -119,13 +120,13 @@ pub(super) fn reject() -> u16 {
 
 impl Condition {
     /// Whether every key except the subprotocol matches.
-    fn holds(&self, asked: &RouteQuery<'_>) -> bool {
+    fn holds(&self, route_query: &RouteQuery<'_>) -> bool {
         let Condition { protocol: _, scheme, authority, path, query } = self;
-        (path.is_empty() || path.matches(asked.path))
-            && is_scheme(scheme.as_str(), asked.secure)
-            && (authority.is_empty() || is_authority(authority, asked))
+        (path.is_empty() || path.matches(route_query.path))
+            && is_scheme(scheme.as_str(), route_query.secure)
+            && (authority.is_empty() || is_authority(authority, route_query))
             && (query.is_empty()
-                || query.as_str().split('&').all(|pair| has_pair(pair, asked.query)))
+                || query.as_str().split('&').all(|pair| has_pair(pair, route_query.query)))
     }
 }
 
@@ -138,10 +139,10 @@ fn is_scheme(scheme: &str, secure: bool) -> bool {
 }
 
 /// Matches the authority with and without the scheme's default port.
-fn is_authority(pattern: &Pattern, asked: &RouteQuery<'_>) -> bool {
-    let Some(authority) = asked.authority else { return false };
+fn is_authority(pattern: &Pattern, route_query: &RouteQuery<'_>) -> bool {
+    let Some(authority) = route_query.authority else { return false };
     let authority = authority.to_ascii_lowercase();
-    let own = if asked.secure { ":443" } else { ":80" };
+    let own = if route_query.secure { ":443" } else { ":80" };
     pattern.matches(&authority)
         || match authority.strip_suffix(own) {
             Some(bare) => pattern.matches(bare),
@@ -326,7 +327,7 @@ fn shape(key: impl Into<String>, found: &str, accepted: &'static str) -> Error {
 mod tests {
     use super::*;
 
-    fn asked<'r>(target: &'r str, authority: &'r str, secure: bool) -> RouteQuery<'r> {
+    fn route_query<'r>(target: &'r str, authority: &'r str, secure: bool) -> RouteQuery<'r> {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         RouteQuery { path, query, authority: Some(authority), secure, listener: "main" }
     }
@@ -383,7 +384,7 @@ mod tests {
             ("query", "*", "/?x", "h", false, true),
         ] {
             let found =
-                route(vec![when(key, pattern)]).takes(&asked(target, authority, secure), &[]);
+                route(vec![when(key, pattern)]).takes(&route_query(target, authority, secure), &[]);
             assert_eq!(found.is_some(), holds, "{key} {pattern}: {target} {authority} {secure}");
         }
     }
@@ -392,16 +393,18 @@ mod tests {
     fn route_conditions_any_entry_with_all_keys() {
         let both = Condition { scheme: Pattern::new("https"), ..when("path", "/a") };
         let route = route(vec![both, when("path", "/b")]);
-        let takes = |target, secure| route.takes(&asked(target, "h", secure), &[]).is_some();
+        let takes = |target, secure| route.takes(&route_query(target, "h", secure), &[]).is_some();
         assert!(takes("/a", true) && !takes("/a", false) && takes("/b", false));
         assert!(!takes("/c", true));
-        assert!(super::tests::route(Vec::new()).takes(&asked("/", "h", false), &[]).is_some());
+        assert!(
+            super::tests::route(Vec::new()).takes(&route_query("/", "h", false), &[]).is_some()
+        );
     }
 
     #[test]
     fn route_takes_the_clients_first_known_subprotocol() {
         let chosen = |when: Vec<Condition>, offered: &[&'static str]| {
-            route(when).takes(&asked("/", "h", false), offered)
+            route(when).takes(&route_query("/", "h", false), offered)
         };
         let two = || vec![when("protocol", "b"), when("protocol", "a.*")];
         assert_eq!(chosen(two(), &["x", "a.1", "b"]), Some(Some("a.1")));
@@ -423,8 +426,8 @@ mod tests {
     #[test]
     fn route_may_belong_to_one_listener() {
         let only = |name: &str| Route { listeners: vec![name.to_owned()], ..route(Vec::new()) };
-        assert!(only("main").takes(&asked("/", "h", false), &[]).is_some());
-        assert!(only("admin").takes(&asked("/", "h", false), &[]).is_none());
+        assert!(only("main").takes(&route_query("/", "h", false), &[]).is_some());
+        assert!(only("admin").takes(&route_query("/", "h", false), &[]).is_none());
     }
 
     #[test]

@@ -43,7 +43,7 @@ impl Backlog {
 mod tests {
     use super::*;
     use crate::hub::Event;
-    use crate::limits::ORDER_LANE;
+    use crate::limits::COMMAND_QUEUE;
     use crate::reactor::{Peers, orders};
     use std::sync::Arc;
 
@@ -53,7 +53,7 @@ mod tests {
         let mut lane = Backlog::new(orders);
         let publish =
             |app| ReactorCommand::Publish { app, channel: "c".into(), event: Event::default() };
-        let max = ORDER_LANE as u32;
+        let max = COMMAND_QUEUE as u32;
         (0..max).for_each(|n| lane.put(publish(n)));
         assert!(lane.has_room());
         lane.put(publish(max));

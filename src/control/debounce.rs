@@ -7,7 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 /// The maximum number of held leave events. One more releases the oldest early.
-const MOST: usize = 64 * 1024;
+const MAX_HELD: usize = 64 * 1024;
 
 /// The held leave events of one application; see the module's documentation. Time is an argument.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ impl Debounce {
         self.held += 1;
         self.due.push_back((now_ms + self.hold_ms, self.held, key.clone()));
         self.leavings.insert(key, (self.held, notice));
-        if self.due.len() > MOST { self.pop() } else { None }
+        if self.due.len() > MAX_HELD { self.pop() } else { None }
     }
 
     /// The next leave event that is due and was not cancelled by a return.
@@ -147,7 +147,7 @@ mod tests {
         assert!(debounce.take(notice("a", ChannelEventKind::CacheMiss), 0).is_some());
         assert!(debounce.take(notice("a", ChannelEventKind::Count(3)), 0).is_some());
         let channel = |n: usize| notice(&n.to_string(), ChannelEventKind::Vacated);
-        assert!((0..MOST).all(|n| debounce.take(channel(n), 0).is_none()));
-        assert_eq!(debounce.take(channel(MOST), 0), Some(channel(0)));
+        assert!((0..MAX_HELD).all(|n| debounce.take(channel(n), 0).is_none()));
+        assert_eq!(debounce.take(channel(MAX_HELD), 0), Some(channel(0)));
     }
 }

@@ -23,7 +23,7 @@ mod webhooks;
 use crate::dialect::Env;
 use crate::dialect::pusher::hooks;
 use crate::hub::ChannelEvent;
-use crate::limits::NOTICE_LANE;
+use crate::limits::CHANNEL_EVENT_QUEUE;
 use crate::mem::Notifier;
 use crate::mem::mailbox::{Receiver, mailbox};
 use crate::reactor::{Inbox, Outbox, Peers, orders};
@@ -113,11 +113,11 @@ impl Control {
         peers: &Arc<Peers>,
         clock: Clock,
     ) -> io::Result<Option<Started>> {
-        let tells = env.config.apps.iter().any(|app| !app.webhooks.is_empty());
-        let follows = !env.config.zilliqa.node.urls.is_empty();
-        let asks = !env.registries.places().is_empty();
-        let fetches = !env.remotes.list().is_empty() || !env.names.list().is_empty();
-        if !tells && !follows && !asks && !fetches {
+        let has_webhooks = env.config.apps.iter().any(|app| !app.webhooks.is_empty());
+        let has_nodes = !env.config.zilliqa.node.urls.is_empty();
+        let has_registries = !env.registries.places().is_empty();
+        let has_remotes = !env.remotes.list().is_empty() || !env.names.list().is_empty();
+        if !has_webhooks && !has_nodes && !has_registries && !has_remotes {
             return Ok(None);
         }
         let woken = Arc::new(Notify::new());
@@ -135,7 +135,7 @@ impl Control {
         }
         let (mut outboxes, mut inlets) = (Vec::new(), Vec::new());
         for _ in 0..cores {
-            let (sender, receiver) = mailbox(NOTICE_LANE);
+            let (sender, receiver) = mailbox(CHANNEL_EVENT_QUEUE);
             outboxes.push(Outbox::new(sender, notifier.clone()));
             inlets.push(receiver);
         }

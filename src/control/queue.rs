@@ -15,7 +15,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 /// Lanes of an endpoint without batches, so its maximum number of requests in flight.
-const LANES: usize = 8;
+const MAX_LANES: usize = 8;
 /// The maximum number of events in one batch.
 const BATCH_EVENTS: usize = 100;
 /// The maximum bytes of events in one batch, unless the first event alone is larger.
@@ -127,7 +127,7 @@ pub(super) type Job = (usize, Rc<[u8]>);
 
 impl WebhookQueue {
     pub(super) fn new(policy: QueuePolicy) -> WebhookQueue {
-        let count = if policy.batch_ms.is_some() { 1 } else { LANES };
+        let count = if policy.batch_ms.is_some() { 1 } else { MAX_LANES };
         let lanes = (0..count).map(|_| Lane::default()).collect();
         WebhookQueue {
             policy,

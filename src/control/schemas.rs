@@ -62,7 +62,7 @@ impl Schemas {
     /// Takes finished fetches and starts those that are due; `tls` is as for [`Target::new`].
     pub(super) fn turn(&self, now_ms: u64, tls: &mut Option<TlsConnector>) {
         for (job, outcome) in self.done.take() {
-            self.tell(&job, outcome, now_ms);
+            self.report(&job, outcome, now_ms);
         }
         for place in self.registries.places() {
             for job in place.due(now_ms) {
@@ -79,7 +79,7 @@ impl Schemas {
         }
     }
 
-    fn tell(&self, job: &SchemaFetch, outcome: SchemaOutcome, now_ms: u64) {
+    fn report(&self, job: &SchemaFetch, outcome: SchemaOutcome, now_ms: u64) {
         let (catalog, what) = (&job.place.catalog.name, &job.what);
         let found = match &outcome {
             Ok(schema) => Ok(schema.as_ref().map(|schema| schema.id)),
@@ -309,7 +309,7 @@ impl LookUp<'_> {
             fits(found, kind)?;
         }
         let text = self.text(found.body.to_vec())?;
-        let found = self.ask(&places.references).await?;
+        let found = self.fetch(&places.references).await?;
         let references: Vec<apicurio::ApicurioReference> = match found.status {
             StatusCode::OK => json(&found.body)?,
             StatusCode::NOT_FOUND => Vec::new(),
@@ -348,7 +348,7 @@ impl LookUp<'_> {
     }
 
     /// Sends a GET request and returns the response, whatever its status is.
-    async fn ask(&self, path: &str) -> Result<FetchedResponse, FetchFailure> {
+    async fn fetch(&self, path: &str) -> Result<FetchedResponse, FetchFailure> {
         let path = format!("{}{path}", self.target.path().trim_end_matches('/'));
         let answer = self.target.get_at(&path, ANSWER_BYTES, ANSWER).await;
         answer.map_err(|error| FetchFailure::Failed(error.to_string()))
@@ -356,7 +356,7 @@ impl LookUp<'_> {
 
     /// Sends a GET request and returns the response if its status is 200.
     async fn get(&self, path: &str) -> Result<FetchedResponse, FetchFailure> {
-        let answer = self.ask(path).await?;
+        let answer = self.fetch(path).await?;
         match answer.status {
             StatusCode::OK => Ok(answer),
             _ => Err(self.failure(&answer)),

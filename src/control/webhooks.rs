@@ -190,7 +190,7 @@ impl Webhooks {
             self.holds.resize_with(app + 1, || Debounce::new(self.hold_ms));
         }
         if let Some(notice) = self.holds[app].take(notice, now_ms) {
-            self.tell(&notice, now_ms);
+            self.report(&notice, now_ms);
         }
     }
 
@@ -198,12 +198,12 @@ impl Webhooks {
     fn tell_held(&mut self, until_ms: u64, now_ms: u64) {
         for app in 0..self.holds.len() {
             while let Some(notice) = self.holds[app].next_due(until_ms) {
-                self.tell(&notice, now_ms);
+                self.report(&notice, now_ms);
             }
         }
     }
 
-    fn tell(&mut self, notice: &ChannelEvent, now_ms: u64) {
+    fn report(&mut self, notice: &ChannelEvent, now_ms: u64) {
         let own = self.rosters.iter().find(|roster| roster.version >= notice.version);
         let Some(roster) = own.or(self.rosters.back()) else { return };
         let Some(ends) = roster.by_app.get(notice.app as usize) else { return };

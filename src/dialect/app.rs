@@ -31,7 +31,7 @@ pub(super) struct Tally {
 }
 
 /// The interval at which the log reports requests of an application with a stale timestamp.
-const STALE_SAID_EVERY_MS: u64 = 60_000;
+const STALE_LOG_INTERVAL_MS: u64 = 60_000;
 
 impl App {
     pub(super) fn new(config: config::AppConfig, tally: Arc<Tally>, all: Arc<AtomicUsize>) -> App {
@@ -58,7 +58,7 @@ impl App {
         let logged_ms = &self.tally.stale_logged_ms;
         let before_ms = logged_ms.load(Ordering::Relaxed);
         let now_ms = now_ms.max(1);
-        let is_due = before_ms == 0 || now_ms >= before_ms + STALE_SAID_EVERY_MS;
+        let is_due = before_ms == 0 || now_ms >= before_ms + STALE_LOG_INTERVAL_MS;
         let swap = |before_ms| {
             logged_ms.compare_exchange(before_ms, now_ms, Ordering::Relaxed, Ordering::Relaxed)
         };

@@ -151,9 +151,10 @@ impl Env {
             return self.apps.by_key(key).ok_or(PathError::UnknownApp);
         }
         let Some(key) = self.key_below("/apps/", path) else { return Err(PathError::NoSuchPath) };
-        let speaks = |app: u32| self.apps.get(app).config.dialect == config::AppDialect::Broadcastt;
+        let is_broadcastt =
+            |app: u32| self.apps.get(app).config.dialect == config::AppDialect::Broadcastt;
         match self.apps.by_key(key) {
-            Some(app) if speaks(app) => Ok(app),
+            Some(app) if is_broadcastt(app) => Ok(app),
             None if self.apps.has(config::AppDialect::Broadcastt) => Err(PathError::UnknownApp),
             _ => Err(PathError::NoSuchPath),
         }
@@ -215,8 +216,9 @@ impl Env {
         let below = self.strip_prefix(path)?.strip_prefix("/apps/")?;
         let (name, rest) = below.split_at(below.find('/').unwrap_or(below.len()));
         let name = query::decode(name, PlusSign::Literal)?;
-        let speaks = |app: &u32| self.apps.get(*app).config.dialect == config::AppDialect::Pusher;
-        let by_key = || self.apps.by_key(&name).filter(speaks);
+        let is_pusher =
+            |app: &u32| self.apps.get(*app).config.dialect == config::AppDialect::Pusher;
+        let by_key = || self.apps.by_key(&name).filter(is_pusher);
         Some((self.apps.by_id(&name).or_else(by_key)?, rest))
     }
 }

@@ -68,7 +68,7 @@ pub enum Effect {
     },
     /// Publish to a channel, if this connection is subscribed to it. If it is not, the shard calls
     /// [`Connection::not_subscribed`].
-    Say {
+    PublishIfSubscribed {
         /// The application's number.
         app: u32,
         /// The channel.
@@ -78,7 +78,7 @@ pub enum Effect {
     },
     /// Query the home cores of channels. The answers go to the reply of the HTTP request, or, for a
     /// WebSocket connection, to [`Connection::answered`].
-    Ask {
+    Query {
         /// The query.
         query: Query,
         /// The part of the request that the query belongs to.
@@ -86,16 +86,16 @@ pub enum Effect {
     },
     /// Deliver a message to the dialect of one connection, on any core ([`Dialect::on_message`]).
     /// The message is lost if the connection is closed, except as [`on_undelivered`] handles it.
-    Tell {
+    Message {
         /// The receiving connection.
         to: ConnId,
         /// The message.
         what: DialectMessage,
     },
-    /// Deliver a message like [`Effect::Tell`], but in the order of a channel: after what this
+    /// Deliver a message like [`Effect::Message`], but in the order of a channel: after what this
     /// connection has published to the channel before, and before what it publishes there later.
     /// The message goes through the channel's home.
-    TellBehind {
+    MessageInOrder {
         /// The application's number.
         app: u32,
         /// The channel.
@@ -324,8 +324,8 @@ pub trait Dialect: Sized {
     /// after that.
     fn joined(&mut self, context: &mut DialectContext<'_>, name: &str, outcome: JoinOutcome);
 
-    /// Handles the refusal of an [`Effect::Say`], because this connection is not subscribed to the
-    /// channel.
+    /// Handles the refusal of an [`Effect::PublishIfSubscribed`], because this connection is not
+    /// subscribed to the channel.
     fn not_subscribed(&mut self, context: &mut DialectContext<'_>, name: &str);
 
     /// Handles a message from another connection, or from a publisher to a channel of this
@@ -333,7 +333,7 @@ pub trait Dialect: Sized {
     /// [`Dialect::queue_bytes`]: either all of it is queued, or nothing.
     fn on_message(&mut self, _context: &mut DialectContext<'_>, _what: &DialectMessage) {}
 
-    /// Handles an answer to an [`Effect::Ask`] or an [`Effect::Publish`], which had this `part`.
+    /// Handles an answer to an [`Effect::Query`] or an [`Effect::Publish`], which had this `part`.
     fn answered(&mut self, _context: &mut DialectContext<'_>, _part: u16, _answer: Answer) {}
 
     /// Returns the close to use when the session is about to close with `closing`. The dialect may

@@ -48,7 +48,7 @@ const UNSUPPORTED_VERSION: Closing = Closing::new(4007, "Unsupported protocol ve
 const NO_VERSION: Closing = Closing::new(4008, "No protocol version supplied");
 
 impl Vendor for Pusher {
-    const SAYINGS: EventNames = EventNames {
+    const EVENT_NAMES: EventNames = EventNames {
         ping: "pusher:ping",
         pong: "pusher:pong",
         subscribe: "pusher:subscribe",
@@ -123,7 +123,7 @@ impl Vendor for Pusher {
             ProtocolError::LongWatchlist(_) => (Some(4302), None),
             _ => (None, None),
         };
-        VendorResponse::Say(words::error(code, &text_of(protocol_error), channel))
+        VendorResponse::Send(words::error(code, &text_of(protocol_error), channel))
     }
 
     fn subscribed(name: &str, data: &[u8]) -> Vec<u8> {

@@ -58,8 +58,8 @@ fn settings(config: &Config) -> Vec<u8> {
     }
     out.extend_from_slice(br#","apps":["#);
     // The page does not implement Broadcastt's protocol.
-    let speaks = |app: &&AppConfig| app.enabled && app.dialect == AppDialect::Pusher;
-    for (at, app) in config.apps.iter().filter(speaks).enumerate() {
+    let is_enabled_pusher = |app: &&AppConfig| app.enabled && app.dialect == AppDialect::Pusher;
+    for (at, app) in config.apps.iter().filter(is_enabled_pusher).enumerate() {
         if at > 0 {
             out.push(b',');
         }

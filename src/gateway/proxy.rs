@@ -185,12 +185,12 @@ impl UpstreamHandshake {
     pub fn new(
         proxy: &Proxy,
         upstream: &Upstream,
-        asked: &UpgradeQuery,
+        upgrade_query: &UpgradeQuery,
         nonce: [u8; 16],
     ) -> (UpstreamHandshake, Vec<u8>) {
         let key = encode_base64(&nonce);
         let target = match upstream.target.expose() {
-            "" => &asked.target,
+            "" => &upgrade_query.target,
             target => target,
         };
         let host = proxy.set_headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("host"));
@@ -199,12 +199,12 @@ impl UpstreamHandshake {
         out.extend_from_slice(b"Upgrade: websocket\r\nConnection: Upgrade\r\n");
         push_field(&mut out, "Sec-WebSocket-Version", "13");
         push_field(&mut out, "Sec-WebSocket-Key", &key);
-        if !asked.protocols.is_empty() {
-            push_field(&mut out, PROTOCOL, &asked.protocols.join(", "));
+        if !upgrade_query.protocols.is_empty() {
+            push_field(&mut out, PROTOCOL, &upgrade_query.protocols.join(", "));
         }
-        out.extend_from_slice(&asked.fields);
+        out.extend_from_slice(&upgrade_query.fields);
         out.extend_from_slice(b"\r\n");
-        let protocols = asked.protocols.clone();
+        let protocols = upgrade_query.protocols.clone();
         (UpstreamHandshake { accept: websocket_accept(&key), protocols }, out)
     }
 

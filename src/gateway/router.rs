@@ -137,7 +137,7 @@ enum GuardOutcome {
     NoToken,
     Throttled,
     Unverified(Unverified),
-    Believed(Claims),
+    Accepted(Claims),
 }
 
 impl GuardOutcome {
@@ -149,13 +149,17 @@ impl GuardOutcome {
             GuardOutcome::Throttled => Err(RouteRefusal::Throttled),
             GuardOutcome::Unverified(Unverified::NoKeys) => Err(RouteRefusal::NoKeys),
             GuardOutcome::Unverified(Unverified::Flaw(_)) => Err(RouteRefusal::BadToken),
-            GuardOutcome::Believed(claims) => Ok(claims),
+            GuardOutcome::Accepted(claims) => Ok(claims),
         }
     }
 }
 
 impl Router<'_> {
-    fn asked<'r>(&'r self, request: &Request<'r>, path: &'r NormalPath<'_>) -> RouteQuery<'r> {
+    fn route_query<'r>(
+        &'r self,
+        request: &Request<'r>,
+        path: &'r NormalPath<'_>,
+    ) -> RouteQuery<'r> {
         RouteQuery {
             path: path.matched(),
             query: request.query(),
@@ -180,9 +184,9 @@ impl<'a> Router<'a> {
     /// All routes that match an HTTP request which is not an upgrade; guards are not checked.
     pub fn candidates(&self, request: &Request<'_>) -> Vec<&'a Route> {
         let path = NormalPath::new(request.path());
-        let asked = self.asked(request, &path);
+        let route_query = self.route_query(request, &path);
         let routes = self.config.routes.iter();
-        routes.filter(|route| route.takes(&asked, &[]).is_some()).collect()
+        routes.filter(|route| route.takes(&route_query, &[]).is_some()).collect()
     }
 
     /// Finds the route of a request whose body may be streamed. `None` if that is no route with
@@ -192,8 +196,8 @@ impl<'a> Router<'a> {
         request: &Request<'_>,
     ) -> Option<Result<RouteMatch<'a, 'static>, RouteRefusal>> {
         let path = NormalPath::new(request.path());
-        let asked = self.asked(request, &path);
-        let takes = |route: &Route| route.stream && route.takes(&asked, &[]).is_some();
+        let route_query = self.route_query(request, &path);
+        let takes = |route: &Route| route.stream && route.takes(&route_query, &[]).is_some();
         if self.renews(request) || !self.config.routes.iter().any(takes) {
             return None;
         }
@@ -242,7 +246,7 @@ impl<'a> Router<'a> {
         serves: impl Fn(&Route) -> bool,
     ) -> Result<(RouteMatch<'a, 'r>, Vec<&'r str>), RouteRefusal> {
         let path = NormalPath::new(request.path());
-        let asked = self.asked(request, &path);
+        let route_query = self.route_query(request, &path);
         let carries = |name: &str| {
             let mut guards = self.config.guards.iter();
             guards.any(|guard| token::in_protocol(&guard.credentials, name).is_some())
@@ -252,7 +256,7 @@ impl<'a> Router<'a> {
         let mut refusal = RouteRefusal::NoRoute;
         let mut found = None;
         for route in self.config.routes.iter().filter(|route| serves(route)) {
-            let Some(protocol) = route.takes(&asked, &plain) else { continue };
+            let Some(protocol) = route.takes(&route_query, &plain) else { continue };
             match self.pass(route, request, offered, &mut outcomes) {
                 Ok(_) if path.is_ambiguous() && is_strict(route) => {
                     self.counters.paths_refused.add(1);
@@ -276,12 +280,12 @@ impl<'a> Router<'a> {
     /// Counts the request as one failed verification of its client's address, if at least one guard
     /// did not accept its token and no guard accepted one. Several guards count once.
     fn note_failure<'v>(&self, outcomes: impl Iterator<Item = &'v GuardOutcome>) {
-        let (mut doubted, mut believed) = (false, false);
+        let (mut has_unverified, mut has_accepted) = (false, false);
         for outcome in outcomes {
-            doubted |= matches!(outcome, GuardOutcome::Unverified(Unverified::Flaw(_)));
-            believed |= matches!(outcome, GuardOutcome::Believed(_));
+            has_unverified |= matches!(outcome, GuardOutcome::Unverified(Unverified::Flaw(_)));
+            has_accepted |= matches!(outcome, GuardOutcome::Accepted(_));
         }
-        if doubted && !believed {
+        if has_unverified && !has_accepted {
             self.work.fail(self.peer, self.now.unix_s);
         }
     }
@@ -320,7 +324,8 @@ impl<'a> Router<'a> {
         for (name, roles) in &route.guarded {
             let at = self.guards.iter().position(|guard| guard.name == *name);
             let (at, guard) = at.map(|at| (at, &self.guards[at])).ok_or(RouteRefusal::NoRoute)?;
-            let outcome = outcomes[at].get_or_insert_with(|| self.ask(at, request, offered));
+            let outcome =
+                outcomes[at].get_or_insert_with(|| self.check_guard(at, request, offered));
             let claims = outcome.claims()?;
             if !claims.have(roles) {
                 return Err(RouteRefusal::NoRole);
@@ -332,12 +337,12 @@ impl<'a> Router<'a> {
     }
 
     /// Checks the request with guard number `at`.
-    fn ask(&self, at: usize, request: &Request<'_>, offered: &[&str]) -> GuardOutcome {
+    fn check_guard(&self, at: usize, request: &Request<'_>, offered: &[&str]) -> GuardOutcome {
         let Some(guard) = self.config.guards.get(at) else { return GuardOutcome::NoToken };
         if guard.kind == GuardKind::Certificate {
             let Some(client) = &self.client else { return GuardOutcome::NoCertificate };
             let claims = certificate::claims(&guard.certificate, client, self.now.unix_s);
-            return claims.map_or(GuardOutcome::BadCertificate, GuardOutcome::Believed);
+            return claims.map_or(GuardOutcome::BadCertificate, GuardOutcome::Accepted);
         }
         let places = &guard.credentials;
         let carried = offered.iter().find_map(|name| token::in_protocol(places, name));
@@ -349,7 +354,7 @@ impl<'a> Router<'a> {
         }
         self.work.charge(WorkKind::Token, guard.price(&token));
         match guard.check(&token, now_s) {
-            Ok(claims) => GuardOutcome::Believed(claims),
+            Ok(claims) => GuardOutcome::Accepted(claims),
             Err(unverified) => {
                 let (event, guard) = ("GUARD_JWT_AUTHORIZATION_FAILED", &self.guards[at].name);
                 tracing::debug!(event, guard, ?unverified, "a token is refused");
@@ -381,7 +386,7 @@ impl<'a> Router<'a> {
             return Some(Err(RouteRefusal::Body));
         }
         let (mut refusal, mut renewed) = (RouteRefusal::NoToken, false);
-        let all = (0..self.guards.len()).map(|at| self.ask(at, request, &[]));
+        let all = (0..self.guards.len()).map(|at| self.check_guard(at, request, &[]));
         let outcomes: Vec<GuardOutcome> = all.collect();
         self.note_failure(outcomes.iter());
         for (guard, outcome) in self.guards.iter().zip(&outcomes) {

@@ -17,7 +17,7 @@ pub(super) struct Chunked {
     /// Bytes of data announced so far, this chunk's included.
     total: usize,
     /// Bytes of extensions and trailers so far.
-    aside: usize,
+    overhead: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +41,7 @@ enum ChunkState {
 
 impl Chunked {
     pub(super) fn new() -> Chunked {
-        Chunked { at: ChunkState::Size, size: 0, digits: 0, total: 0, aside: 0 }
+        Chunked { at: ChunkState::Size, size: 0, digits: 0, total: 0, overhead: 0 }
     }
 
     /// Decodes `input` and appends the data to `out`. Returns the number of consumed bytes, which
@@ -87,7 +87,7 @@ impl Chunked {
         if bytes == 0 {
             return;
         }
-        self.aside = 0;
+        self.overhead = 0;
         self.total = 0;
         self.size = self.size.saturating_sub(bytes);
         if self.at == ChunkState::Data && self.size == 0 {
@@ -103,25 +103,25 @@ impl Chunked {
     fn step(&mut self, limits: &HeadLimits, byte: u8) -> Result<ChunkState, Error> {
         match (self.at, byte) {
             (ChunkState::Size, _) => self.size(limits, byte),
-            (ChunkState::Blank, b' ' | b'\t') => self.aside(limits, ChunkState::Blank),
-            (ChunkState::Blank, b';') => self.aside(limits, ChunkState::Extension),
+            (ChunkState::Blank, b' ' | b'\t') => self.overhead(limits, ChunkState::Blank),
+            (ChunkState::Blank, b';') => self.overhead(limits, ChunkState::Extension),
             (ChunkState::Extension, b'\r') => Ok(ChunkState::SizeLineFeed),
             (ChunkState::Extension, _) if is_text(byte) => {
-                self.aside(limits, ChunkState::Extension)
+                self.overhead(limits, ChunkState::Extension)
             }
             (ChunkState::SizeLineFeed, b'\n') => Ok(self.data()),
             (ChunkState::DataReturn, b'\r') => Ok(ChunkState::DataLineFeed),
             (ChunkState::DataLineFeed, b'\n') => Ok(ChunkState::Size),
             (ChunkState::Trailer, b'\r') => Ok(ChunkState::LastLineFeed),
-            (ChunkState::TrailerName, b':') => self.aside(limits, ChunkState::TrailerValue),
+            (ChunkState::TrailerName, b':') => self.overhead(limits, ChunkState::TrailerValue),
             (ChunkState::Trailer | ChunkState::TrailerName, _) if is_token_byte(byte) => {
-                self.aside(limits, ChunkState::TrailerName)
+                self.overhead(limits, ChunkState::TrailerName)
             }
-            (ChunkState::TrailerValue, b'\r') => self.aside(limits, ChunkState::TrailerLineFeed),
+            (ChunkState::TrailerValue, b'\r') => self.overhead(limits, ChunkState::TrailerLineFeed),
             (ChunkState::TrailerValue, _) if is_text(byte) => {
-                self.aside(limits, ChunkState::TrailerValue)
+                self.overhead(limits, ChunkState::TrailerValue)
             }
-            (ChunkState::TrailerLineFeed, b'\n') => self.aside(limits, ChunkState::Trailer),
+            (ChunkState::TrailerLineFeed, b'\n') => self.overhead(limits, ChunkState::Trailer),
             (ChunkState::LastLineFeed, b'\n') => Ok(ChunkState::Done),
             _ => Err(Error::Chunk),
         }
@@ -165,9 +165,9 @@ impl Chunked {
     }
 
     /// Counts one skipped byte.
-    fn aside(&mut self, limits: &HeadLimits, next: ChunkState) -> Result<ChunkState, Error> {
-        self.aside += 1;
-        if self.aside > limits.head_bytes { Err(Error::HeadTooLarge) } else { Ok(next) }
+    fn overhead(&mut self, limits: &HeadLimits, next: ChunkState) -> Result<ChunkState, Error> {
+        self.overhead += 1;
+        if self.overhead > limits.head_bytes { Err(Error::HeadTooLarge) } else { Ok(next) }
     }
 }
 

@@ -50,7 +50,7 @@ pub enum Retain {
         /// How later events are merged.
         mode: Mode,
         /// Whether the subscribers get it; not if they have its content already.
-        heard: bool,
+        received: bool,
     },
     /// Remove the picture. The subscribers get nothing.
     Clear,
@@ -142,7 +142,7 @@ impl Encodings {
     pub fn is_heard(&self) -> bool {
         match self.retain {
             Retain::Nothing | Retain::Update(_) => true,
-            Retain::Install { heard, .. } => heard,
+            Retain::Install { received, .. } => received,
             Retain::Clear => false,
         }
     }
@@ -227,15 +227,15 @@ mod tests {
     #[test]
     fn encodings_reach_subscribers_depending_on_retain() {
         let mode = Mode::Replace;
-        for (retain, heard, kept) in [
+        for (retain, received, kept) in [
             (Retain::Nothing, true, false),
             (Retain::Update(mode), true, true),
-            (Retain::Install { mode, heard: true }, true, true),
-            (Retain::Install { mode, heard: false }, false, true),
+            (Retain::Install { mode, received: true }, true, true),
+            (Retain::Install { mode, received: false }, false, true),
             (Retain::Clear, false, false),
         ] {
             let encodings = Encodings::new(envelope(), Value::Null, retain, false).expect("sound");
-            assert_eq!((encodings.is_heard(), encodings.is_kept()), (heard, kept), "{retain:?}");
+            assert_eq!((encodings.is_heard(), encodings.is_kept()), (received, kept), "{retain:?}");
         }
     }
 }

@@ -89,7 +89,7 @@ pub struct ChannelFull;
 
 /// Why a connection may not join a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TurnedDown {
+pub enum JoinRefusal {
     /// The channel has its maximum number of members.
     ChannelFull,
     /// The channel has no subscriber, and the application has its maximum number of channels.

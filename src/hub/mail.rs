@@ -9,7 +9,7 @@
 
 use super::encodings::Encodings;
 use super::history::HistoryLimit;
-use super::home::{CacheEntry, ChannelInfo, JoinReply, JoinRequest, TurnedDown, Users};
+use super::home::{CacheEntry, ChannelInfo, JoinRefusal, JoinReply, JoinRequest, Users};
 use super::name::{ChannelName, ConnId};
 use super::notice::ClientEvent;
 use super::rooms::Claim;
@@ -132,7 +132,7 @@ pub enum Up {
     /// The sending core has a subscriber: answer, and send it every publish.
     Interest {
         /// Returned in the answer.
-        asked: u32,
+        request_id: u32,
         /// The connection that it is for first.
         slot: Slot,
         /// The channel.
@@ -143,7 +143,7 @@ pub enum Up {
     /// A connection of the sending core joins with a request.
     Join {
         /// Returned in the answer.
-        asked: u32,
+        request_id: u32,
         /// The connection.
         slot: Slot,
         /// The channel.
@@ -168,7 +168,7 @@ pub enum Up {
         count: u32,
     },
     /// Answer a query.
-    Ask {
+    Query {
         /// The query.
         query: Query,
         /// The request that waits for the answer.
@@ -190,7 +190,7 @@ pub enum Up {
     },
     /// Pass a message to the dialect of a connection: one of the receiving core or, if that core is
     /// the home of a channel, one of another core, after everything that the home ordered before.
-    Tell {
+    Message {
         /// The connection.
         to: ConnId,
         /// The message.
@@ -204,7 +204,7 @@ pub enum Down {
     /// The interest is noted and publishes follow, or there is no room for another channel.
     Interested {
         /// The number of the request.
-        asked: u32,
+        request_id: u32,
         /// The channel.
         name: ChannelName,
         /// Whether it is noted.
@@ -213,13 +213,13 @@ pub enum Down {
     /// The answer to a join request.
     JoinReply {
         /// The number of the request.
-        asked: u32,
+        request_id: u32,
         /// The connection.
         slot: Slot,
         /// The channel.
         name: ChannelName,
         /// What it asked for, or why it may not join.
-        reply: Result<JoinReply, TurnedDown>,
+        reply: Result<JoinReply, JoinRefusal>,
     },
     /// Deliver an event to the receiving core's subscribers.
     Deliver {
@@ -229,7 +229,7 @@ pub enum Down {
         event: Event,
     },
     /// Pass a message to the dialect of a connection of the receiving core.
-    Tell {
+    Message {
         /// The connection.
         slot: Slot,
         /// The message.
@@ -285,16 +285,16 @@ impl OutgoingMail {
     /// Sends a message to the dialect of a connection by way of core `by`: the connection's core,
     /// or the home of a channel. Does nothing if there is no such core, because back ends may name
     /// one that they made up.
-    pub fn tell(&mut self, by: u16, to: ConnId, what: DialectMessage) {
+    pub fn message(&mut self, by: u16, to: ConnId, what: DialectMessage) {
         if usize::from(by) < self.lanes.len() {
-            self.up(by, Up::Tell { to, what });
+            self.up(by, Up::Message { to, what });
         }
     }
 
     /// Sends such a message as the home itself.
-    pub fn pass_on(&mut self, to: ConnId, what: DialectMessage) {
+    pub fn forward(&mut self, to: ConnId, what: DialectMessage) {
         if usize::from(to.core) < self.lanes.len() {
-            self.down(to.core, Down::Tell { slot: to.slot, what });
+            self.down(to.core, Down::Message { slot: to.slot, what });
         }
     }
 

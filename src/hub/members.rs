@@ -24,11 +24,11 @@ const MEMBER: u32 = 1 << 31;
 impl Subscriber {
     /// Whether it receives what is published.
     pub fn is_active(&self) -> bool {
-        self.asked() == 0
+        self.request_id() == 0
     }
 
     /// The number of the question that the home has not answered, or 0.
-    pub(super) fn asked(&self) -> u32 {
+    pub(super) fn request_id(&self) -> u32 {
         self.state & !MEMBER
     }
 }
@@ -37,7 +37,7 @@ impl Subscriber {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Start {
     /// The number of the question that the home must answer first, or 0.
-    pub(super) asked: u32,
+    pub(super) request_id: u32,
     /// Whether its end must be reported to the home.
     pub(super) member: bool,
 }
@@ -79,7 +79,7 @@ impl Members {
         subscribers: &mut Vec<Subscriber>,
         start: Start,
     ) {
-        let state = start.asked & !MEMBER | if start.member { MEMBER } else { 0 };
+        let state = start.request_id & !MEMBER | if start.member { MEMBER } else { 0 };
         if slot as usize >= self.of_slot.len() {
             self.of_slot.resize_with(slot as usize + 1, Vec::new);
         }
@@ -124,17 +124,17 @@ impl Members {
     }
 
     /// Makes the subscription at `position` of `slot`'s list active, if it waits for the answer to
-    /// question `asked`.
+    /// question `request_id`.
     pub(super) fn activate(
         &self,
         slot: u32,
         position: usize,
-        asked: u32,
+        request_id: u32,
         subscribers: &mut [Subscriber],
     ) -> bool {
         let Some(member) = self.list(slot).get(position) else { return false };
         let Some(subscriber) = subscribers.get_mut(member.at as usize) else { return false };
-        let waits = subscriber.state & !MEMBER == asked;
+        let waits = subscriber.state & !MEMBER == request_id;
         if waits {
             subscriber.state &= MEMBER;
         }

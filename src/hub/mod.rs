@@ -25,8 +25,8 @@ mod slab;
 pub use encodings::{Clears, Encodings, Mode, Retain};
 pub use history::{HistoryEntry, HistoryLimit};
 pub use home::{
-    CacheEntry, ChannelFull, ChannelInfo, JoinReply, JoinRequest, Member, MemberChange, TurnedDown,
-    Users,
+    CacheEntry, ChannelFull, ChannelInfo, JoinRefusal, JoinReply, JoinRequest, Member,
+    MemberChange, Users,
 };
 pub use mail::{
     Ack, Answer, CompressedFrames, DialectMessage, Down, Event, OutgoingMail, Query, Up,
@@ -88,7 +88,7 @@ pub struct Hub {
     index: HashTable<u32>,
     channels: Slab<Channel>,
     members: Members,
-    asked: u32,
+    request_id: u32,
     /// Events of the hub itself, such as member changes, to be delivered on this core.
     local: VecDeque<(ChannelName, Event)>,
     /// Channels with another home whose number of subscribers on this core has changed.
@@ -142,7 +142,7 @@ enum HomeLink {
     /// The home does not know of the interest.
     Unknown,
     /// The request with this number is not answered; subscribers wait.
-    Asked(u32),
+    Requested(u32),
     /// The home sends every publish. Always so if this core is the home.
     Known,
 }
@@ -159,7 +159,7 @@ impl Hub {
             index: HashTable::new(),
             channels: Slab::default(),
             members: Members::default(),
-            asked: 0,
+            request_id: 0,
             local: VecDeque::new(),
             recount: Vec::new(),
             keepers: Keepers::default(),
@@ -190,9 +190,9 @@ impl Hub {
 
     fn next_question(&mut self) -> u32 {
         // 31 bits, because the highest one is `MEMBER`; 0 stands for no question.
-        self.asked = (self.asked + 1) & (u32::MAX >> 1);
-        self.asked = self.asked.max(1);
-        self.asked
+        self.request_id = (self.request_id + 1) & (u32::MAX >> 1);
+        self.request_id = self.request_id.max(1);
+        self.request_id
     }
 
     /// Subscribes a connection.
@@ -239,7 +239,7 @@ impl Hub {
                 }
             };
         if let Some(channel) = &mut self.channels[at as usize] {
-            let start = Start { asked: 0, member };
+            let start = Start { request_id: 0, member };
             self.members.add(slot.index, at, &mut channel.subscribers, start);
             channel.home_link = HomeLink::Known;
         }
@@ -265,17 +265,17 @@ impl Hub {
         let home = home_among(name.hash(), self.cores);
         let mut start = Start::default();
         if let Some(request) = request {
-            start = Start { asked: question, member: request.member.is_some() };
-            mail.up(home, Up::Join { asked: question, slot, name, request, claim });
+            start = Start { request_id: question, member: request.member.is_some() };
+            mail.up(home, Up::Join { request_id: question, slot, name, request, claim });
             // The home sends publishes from that join on. Subscribers without a join reply are not
             // active and get none.
             channel.home_link = HomeLink::Known;
         } else if channel.home_link == HomeLink::Unknown {
-            channel.home_link = HomeLink::Asked(question);
-            mail.up(home, Up::Interest { asked: question, slot, name, claim });
+            channel.home_link = HomeLink::Requested(question);
+            mail.up(home, Up::Interest { request_id: question, slot, name, claim });
         }
         self.members.add(slot.index, at, &mut channel.subscribers, start);
-        let active = start.asked == 0 && channel.home_link == HomeLink::Known;
+        let active = start.request_id == 0 && channel.home_link == HomeLink::Known;
         self.counts_changed(at);
         if active { Joined::Now(None) } else { Joined::Later }
     }
@@ -399,7 +399,7 @@ impl Hub {
     /// An answer to an older request changes nothing.
     pub fn on_join_reply(
         &mut self,
-        asked: u32,
+        request_id: u32,
         slot: Slot,
         name: &ChannelName,
         granted: bool,
@@ -409,7 +409,7 @@ impl Hub {
         let Some(position) = self.members.position(slot.index, at) else { return false };
         let Some(channel) = &mut self.channels[at as usize] else { return false };
         let subscribers = &mut channel.subscribers;
-        if !self.members.activate(slot.index, position, asked, subscribers) {
+        if !self.members.activate(slot.index, position, request_id, subscribers) {
             return false;
         }
         if !granted {
@@ -419,7 +419,7 @@ impl Hub {
     }
 
     /// Whether the connection receives what is published on the channel.
-    pub fn hears(&self, slot: Slot, app: u32, name: &str) -> bool {
+    pub fn is_subscribed(&self, slot: Slot, app: u32, name: &str) -> bool {
         let at = self.find(app, name, self.hasher.hash(app, name));
         let channel = at.and_then(|at| self.channels[at as usize].as_ref());
         match (at, channel) {
@@ -435,12 +435,12 @@ impl Hub {
 
     /// Takes the home's answer to this core's interest in `name`. Returns the subscribers on this
     /// core, which are active from now on; none if the answer is to an older request.
-    pub fn interested(&mut self, asked: u32, name: &ChannelName) -> &[Subscriber] {
+    pub fn interested(&mut self, request_id: u32, name: &ChannelName) -> &[Subscriber] {
         let Some(at) = self.find(name.app(), name.text(), name.hash()) else {
             return &[];
         };
         match &mut self.channels[at as usize] {
-            Some(channel) if channel.home_link == HomeLink::Asked(asked) => {
+            Some(channel) if channel.home_link == HomeLink::Requested(request_id) => {
                 channel.home_link = HomeLink::Known;
                 &channel.subscribers
             }
@@ -450,10 +450,10 @@ impl Hub {
 
     /// Takes the home's answer that there is no room for `name`. Returns the slot indexes of the
     /// subscribers that have waited, which must leave.
-    pub fn turned_down(&mut self, asked: u32, name: &ChannelName) -> Vec<u32> {
+    pub fn join_refused(&mut self, request_id: u32, name: &ChannelName) -> Vec<u32> {
         let found = self.find(name.app(), name.text(), name.hash());
         match found.and_then(|at| self.channels[at as usize].as_mut()) {
-            Some(channel) if channel.home_link == HomeLink::Asked(asked) => {
+            Some(channel) if channel.home_link == HomeLink::Requested(request_id) => {
                 channel.home_link = HomeLink::Unknown;
                 channel.subscribers.iter().map(|it| it.slot).collect()
             }

@@ -3,7 +3,7 @@
 
 use super::encodings::{Encodings, Retain};
 use super::history::{History, HistoryLimit};
-use super::home::{ChannelFull, ChannelInfo, JoinReply, JoinRequest, TurnedDown};
+use super::home::{ChannelFull, ChannelInfo, JoinRefusal, JoinReply, JoinRequest};
 use super::mail::{Ack, Answer, Down, Event, OutgoingMail, Query, Up};
 use super::name::{ChannelName, ConnId};
 use super::picture::Picture;
@@ -215,7 +215,7 @@ impl Hub {
         mail: &mut OutgoingMail,
     ) -> Option<(ChannelName, Event)> {
         match request {
-            Up::Interest { asked, slot, name, claim } => {
+            Up::Interest { request_id, slot, name, claim } => {
                 let at = self.find(name.app(), name.text(), name.hash());
                 let granted = self.has_room(name.app(), at, claim);
                 if granted {
@@ -223,12 +223,12 @@ impl Hub {
                     self.note_maker(at, ConnId { core: from, slot });
                     self.note_interest(from, &name);
                 }
-                mail.down(from, Down::Interested { asked, name, granted });
+                mail.down(from, Down::Interested { request_id, name, granted });
             }
-            Up::Join { asked, slot, name, request, claim } => {
+            Up::Join { request_id, slot, name, request, claim } => {
                 let conn = ConnId { core: from, slot };
-                let reply = self.let_in(conn, &name, request, claim, now_ms, mail);
-                mail.down(from, Down::JoinReply { asked, slot, name, reply });
+                let reply = self.admit(conn, &name, request, claim, now_ms, mail);
+                mail.down(from, Down::JoinReply { request_id, slot, name, reply });
             }
             Up::Leave { slot, name } => {
                 let at = self.find(name.app(), name.text(), name.hash())?;
@@ -251,8 +251,8 @@ impl Hub {
                 self.tally(at);
                 self.release_if_empty(at);
             }
-            Up::Ask { query, ack } => {
-                let answer = self.ask(&query, now_ms);
+            Up::Query { query, ack } => {
+                let answer = self.answer_query(&query, now_ms);
                 mail.down(from, Down::Answer { ack, answer });
             }
             Up::Publish { name, event, ack } => {
@@ -270,13 +270,13 @@ impl Hub {
                 return event.is_heard().then_some((name, event));
             }
             // The shard delivers messages between connections.
-            Up::Tell { .. } => {}
+            Up::Message { .. } => {}
         }
         None
     }
 
     /// A connection of another core asks to be let into a channel of ours.
-    fn let_in(
+    fn admit(
         &mut self,
         conn: ConnId,
         name: &ChannelName,
@@ -284,10 +284,10 @@ impl Hub {
         claim: Claim,
         now_ms: u64,
         mail: &mut OutgoingMail,
-    ) -> Result<JoinReply, TurnedDown> {
+    ) -> Result<JoinReply, JoinRefusal> {
         let found = self.find(name.app(), name.text(), name.hash());
         if !self.has_room(name.app(), found, claim) {
-            return Err(TurnedDown::NoRoom);
+            return Err(JoinRefusal::NoRoom);
         }
         let at = self.find_or_insert(name);
         match self.grant(conn, at, request, now_ms, mail) {
@@ -297,7 +297,7 @@ impl Hub {
             }
             Err(ChannelFull) => {
                 self.release_if_empty(at);
-                Err(TurnedDown::ChannelFull)
+                Err(JoinRefusal::ChannelFull)
             }
         }
     }
@@ -343,15 +343,15 @@ impl Hub {
         let others = asked.iter().filter(|core| **core != self.core);
         let mut count = 0;
         for core in others {
-            mail.up(*core, Up::Ask { query: query.clone(), ack });
+            mail.up(*core, Up::Query { query: query.clone(), ack });
             count += 1;
         }
-        let ours = asked.contains(&self.core).then(|| self.ask(query, now_ms));
+        let ours = asked.contains(&self.core).then(|| self.answer_query(query, now_ms));
         (ours, count)
     }
 
     /// Answers a query for the channels of which this core is the home.
-    pub fn ask(&self, query: &Query, now_ms: u64) -> Answer {
+    pub fn answer_query(&self, query: &Query, now_ms: u64) -> Answer {
         match query {
             Query::Channels { app, prefix, max } => {
                 let mut found = Vec::new();

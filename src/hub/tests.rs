@@ -12,13 +12,13 @@ mod rooms;
 
 const NOW_MS: u64 = 1000;
 /// One event of 600 bytes with its tables fits, and two do not.
-const KEPT_MOST: usize = 2000;
+const MAX_KEPT: usize = 2000;
 
 struct World {
     hubs: Vec<Hub>,
     outgoing: Vec<OutgoingMail>,
     /// (core, slot, text) in the order of delivery.
-    heard: Vec<(u16, u32, String)>,
+    received: Vec<(u16, u32, String)>,
     joined: Vec<(u16, u32)>,
     /// (core, slot, members, cached) of each join reply from another core.
     on_join_reply: Vec<(u16, u32, Vec<String>, Option<String>)>,
@@ -32,9 +32,9 @@ impl World {
     fn new(cores: u16) -> World {
         let hasher = Hasher::new(1);
         World {
-            hubs: (0..cores).map(|core| Hub::new(core, cores, hasher.clone(), KEPT_MOST)).collect(),
+            hubs: (0..cores).map(|core| Hub::new(core, cores, hasher.clone(), MAX_KEPT)).collect(),
             outgoing: (0..cores).map(|_| OutgoingMail::new(cores)).collect(),
-            heard: Vec::new(),
+            received: Vec::new(),
             joined: Vec::new(),
             on_join_reply: Vec::new(),
         }
@@ -61,7 +61,7 @@ impl World {
     fn hear_local(&mut self) {
         for core in 0..self.hubs.len() {
             while let Some((name, event)) = self.hubs[core].next_local() {
-                self.hear(core as u16, &name, &event);
+                self.deliver(core as u16, &name, &event);
             }
         }
     }
@@ -80,16 +80,16 @@ impl World {
             self.hubs[at].publish(0, name, &event, None, NOW_MS, &mut self.outgoing[at])
         {
             let name = self.hubs[at].name(0, name);
-            self.hear(core, &name, &event);
+            self.deliver(core, &name, &event);
         }
     }
 
-    fn hear(&mut self, core: u16, name: &ChannelName, event: &Event) {
+    fn deliver(&mut self, core: u16, name: &ChannelName, event: &Event) {
         let text = String::from_utf8_lossy(&event.frame).into_owned();
         let subscribers = self.hubs[core as usize].subscribers(name).iter();
         let except = event.except.filter(|conn| conn.core == core).map(|conn| conn.slot.index);
         for subscriber in subscribers.filter(|it| it.is_active() && Some(it.slot) != except) {
-            self.heard.push((core, subscriber.slot, text.clone()));
+            self.received.push((core, subscriber.slot, text.clone()));
         }
     }
 
@@ -100,26 +100,26 @@ impl World {
                 let at = to as usize;
                 let mail = &mut self.outgoing[at];
                 if let Some((name, event)) = self.hubs[at].request(from, up, NOW_MS, mail) {
-                    self.hear(to, &name, &event);
+                    self.deliver(to, &name, &event);
                 }
                 self.hear_local();
                 continue;
             }
             match lanes.down.pop_front() {
-                Some(Down::Interested { asked, name, .. }) => {
-                    let joined = self.hubs[to as usize].interested(asked, &name);
+                Some(Down::Interested { request_id, name, .. }) => {
+                    let joined = self.hubs[to as usize].interested(request_id, &name);
                     self.joined.extend(joined.iter().map(|subscriber| (to, subscriber.slot)));
                 }
-                Some(Down::Deliver { name, event }) => self.hear(to, &name, &event),
-                Some(Down::JoinReply { asked, slot, name, reply }) => {
+                Some(Down::Deliver { name, event }) => self.deliver(to, &name, &event),
+                Some(Down::JoinReply { request_id, slot, name, reply }) => {
                     let (at, granted) = (to as usize, reply.is_ok());
                     let mail = &mut self.outgoing[at];
-                    if self.hubs[at].on_join_reply(asked, slot, &name, granted, mail) {
+                    if self.hubs[at].on_join_reply(request_id, slot, &name, granted, mail) {
                         let (users, cached) = users_and_cached(reply.unwrap_or_default());
                         self.on_join_reply.push((to, slot.index, users, cached));
                     }
                 }
-                Some(Down::Answer { .. } | Down::Tell { .. }) | None => {}
+                Some(Down::Answer { .. } | Down::Message { .. }) | None => {}
             }
         }
     }
@@ -150,14 +150,14 @@ fn hub_join_at_home_is_immediate_and_elsewhere_waits_for_the_home() {
     assert!(matches!(world.join(1, 1, &name), Joined::Later));
     assert!(matches!(world.join(1, 2, &name), Joined::Later));
     world.publish(0, &name, "before");
-    assert_eq!(world.heard, [(0, 1, "before".to_owned())]);
+    assert_eq!(world.received, [(0, 1, "before".to_owned())]);
     world.deliver_mail();
     assert_eq!(world.joined, [(1, 1), (1, 2)]);
     assert!(matches!(world.join(1, 3, &name), Joined::Now(None)));
-    world.heard.clear();
+    world.received.clear();
     world.publish(1, &name, "after");
     world.deliver_mail();
-    let mut hearers: Vec<_> = world.heard.iter().map(|(core, slot, _)| (*core, *slot)).collect();
+    let mut hearers: Vec<_> = world.received.iter().map(|(core, slot, _)| (*core, *slot)).collect();
     hearers.sort_unstable();
     assert_eq!(hearers, [(0, 1), (1, 1), (1, 2), (1, 3)]);
 }
@@ -174,7 +174,7 @@ fn hub_second_join_changes_nothing_and_subscriptions_are_limited() {
     assert!(!world.leave(0, 1, "a"));
     assert!(matches!(world.join(0, 1, "d"), Joined::Now(None)));
     world.publish(0, "a", "x");
-    assert!(world.heard.is_empty());
+    assert!(world.received.is_empty());
 }
 
 #[test]
@@ -190,12 +190,12 @@ fn hub_ignores_an_answer_to_an_older_interest() {
     assert_eq!(lanes.up.len(), 3);
     let first = lanes.up.pop_front().expect("the first question");
     world.hubs[0].request(1, first, NOW_MS, &mut world.outgoing[0]);
-    let Some(Down::Interested { asked, name: asked_name, .. }) =
+    let Some(Down::Interested { request_id, name: asked_name, .. }) =
         world.outgoing[0].to(1).down.pop_front()
     else {
         panic!("the home answers");
     };
-    assert!(world.hubs[1].interested(asked, &asked_name).is_empty());
+    assert!(world.hubs[1].interested(request_id, &asked_name).is_empty());
     world.deliver_mail();
     assert_eq!(world.joined, [(1, 1)]);
 }
@@ -254,15 +254,15 @@ fn presence_tells_members_on_all_cores_of_a_user_once() {
     world.deliver_mail();
     assert_eq!(world.on_join_reply, [(1, 1, vec!["ada".to_owned(), "bob".to_owned()], None)]);
     // Bob gets neither what was published before his join reply nor his own addition.
-    assert_eq!(world.heard, [(0, 1, "before".to_owned()), (0, 1, "+bob".to_owned())]);
-    world.heard.clear();
+    assert_eq!(world.received, [(0, 1, "before".to_owned()), (0, 1, "+bob".to_owned())]);
+    world.received.clear();
     world.join_with(0, 2, &name, member("bob", 0));
     assert!(world.leave(1, 1, &name));
     world.deliver_mail();
-    assert!(world.heard.is_empty(), "bob is still there: {:?}", world.heard);
+    assert!(world.received.is_empty(), "bob is still there: {:?}", world.received);
     assert!(world.leave(0, 2, &name));
     world.deliver_mail();
-    assert_eq!(world.heard, [(0, 1, "-bob".to_owned())]);
+    assert_eq!(world.received, [(0, 1, "-bob".to_owned())]);
     assert!(world.leave(0, 1, &name));
     world.deliver_mail();
     assert!(world.hubs.iter().all(|hub| hub.channel_count() == 0));
@@ -281,14 +281,14 @@ fn presence_replies_with_the_users_to_a_request_without_a_member() {
     world.join_with(1, 1, &name, watch());
     world.deliver_mail();
     assert_eq!(world.on_join_reply, [(1, 1, vec!["ada".to_owned()], None)]);
-    assert_eq!(world.heard, [(0, 1, "+ada".to_owned())]);
-    world.heard.clear();
+    assert_eq!(world.received, [(0, 1, "+ada".to_owned())]);
+    world.received.clear();
     assert!(world.leave(0, 1, &name));
     world.deliver_mail();
-    assert!(world.heard.is_empty(), "who watched is missed by nobody");
+    assert!(world.received.is_empty(), "who watched is missed by nobody");
     assert!(world.leave(0, 2, &name));
     world.deliver_mail();
-    assert_eq!(world.heard, [(1, 1, "-ada".to_owned())]);
+    assert_eq!(world.received, [(1, 1, "-ada".to_owned())]);
 }
 
 #[test]
@@ -300,7 +300,7 @@ fn presence_refuses_users_beyond_the_maximum_on_every_core() {
     assert!(matches!(world.join_with(1, 3, &name, member("bob", 1)), Joined::Later));
     world.deliver_mail();
     assert_eq!(world.hubs[1].channel_count(), 0);
-    assert!(world.heard.is_empty());
+    assert!(world.received.is_empty());
     assert_eq!(world.hubs[0].channel_info(&world.hubs[0].name(0, &name), NOW_MS).users, 1);
 }
 
@@ -315,7 +315,7 @@ fn hub_ignores_a_join_reply_after_the_connection_has_left() {
     assert_eq!(world.on_join_reply.len(), 1);
     world.publish(0, &name, "x");
     world.deliver_mail();
-    assert_eq!(world.heard, [(1, 1, "x".to_owned())]);
+    assert_eq!(world.received, [(1, 1, "x".to_owned())]);
 }
 
 #[test]
@@ -402,8 +402,8 @@ fn presence_over_two_cores_equals_a_naive_model() {
         }
         if step % 500 == 499 {
             world.deliver_mail();
-            let Answer::Users(users) =
-                world.hubs[1].ask(&Query::Users { app: 0, name: name.as_str().into() }, NOW_MS)
+            let Answer::Users(users) = world.hubs[1]
+                .answer_query(&Query::Users { app: 0, name: name.as_str().into() }, NOW_MS)
             else {
                 panic!("users");
             };
@@ -413,7 +413,7 @@ fn presence_over_two_cores_equals_a_naive_model() {
                 present.iter().map(|(_, index)| format!("user-{}", index / EACH)).collect();
             assert_eq!(found, expected.into_iter().collect::<Vec<_>>(), "step {step}");
         }
-        world.heard.clear();
+        world.received.clear();
     }
 }
 

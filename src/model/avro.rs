@@ -13,9 +13,9 @@ use std::sync::Once;
 /// The maximum allocation for one length in a datum, in bytes. The library's default is 512 MiB.
 const CLAIM_BYTES: usize = 1024 * 1024;
 /// The maximum number of types of a schema; each use of a named type counts.
-const MOST_TYPES: usize = 10_000;
+const MAX_TYPES: usize = 10_000;
 /// The maximum nesting depth of a schema.
-const MOST_LEVELS: usize = 64;
+const MAX_LEVELS: usize = 64;
 
 /// Rules for an Avro datum.
 #[derive(Debug)]
@@ -313,7 +313,7 @@ impl SchemaSurvey {
     /// byte.
     fn walk(&mut self, schema: &Schema, level: usize) -> Result<bool, BadSchema> {
         self.types += 1;
-        if self.types > MOST_TYPES || level > MOST_LEVELS {
+        if self.types > MAX_TYPES || level > MAX_LEVELS {
             return Err(BadSchema::new("the schema has too many types"));
         }
         let name = schema.name().map(ToString::to_string);
@@ -476,7 +476,7 @@ mod tests {
             let open = r#"{"type":"array","items":"#.repeat(levels);
             format!("{open}\"int\"{}", "}".repeat(levels))
         };
-        assert!(Avro::new(&nested(MOST_LEVELS)).is_ok());
-        assert!(Avro::new(&nested(MOST_LEVELS + 1)).is_err());
+        assert!(Avro::new(&nested(MAX_LEVELS)).is_ok());
+        assert!(Avro::new(&nested(MAX_LEVELS + 1)).is_err());
     }
 }

@@ -16,22 +16,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// The maximum number of schemas that are cached by id, for each registry. The least recently used
 /// is evicted.
-const KNOWN: usize = 1024;
+const MAX_CACHED: usize = 1024;
 /// The maximum number of ids whose fetch failed and that are remembered, for each registry.
-const VAIN: usize = 1024;
+const MAX_FAILED: usize = 1024;
 /// How long an id whose fetch failed is not fetched again, in milliseconds.
-const VAIN_MS: u64 = 10_000;
+const FAILED_RETRY_MS: u64 = 10_000;
 /// The maximum number of ids that wait to be fetched, for each registry.
-const ASKED: usize = 64;
+const MAX_QUEUED: usize = 64;
 /// The maximum number of ids that wait to be fetched for one connection. It leaves room for other
 /// connections if one sends ids that do not exist.
 const SHARE: usize = 8;
 /// The maximum number of evicted ids that are remembered, for each registry. They are known to
 /// exist, so they are fetched before other ids.
-const BELIEVED: usize = 1024;
+const MAX_EVICTED: usize = 1024;
 /// The maximum number of ids that are fetched in one second, for each registry. Clients can send
 /// any number of ids that do not exist.
-const ASKED_PER_S: u32 = 32;
+const MAX_FETCHES_PER_S: u32 = 32;
 /// The maximum number of concurrent fetches from one registry.
 const AT_ONCE: usize = 4;
 /// The delay before the first retry of a failed fetch of a route's schema, in milliseconds. It
@@ -211,11 +211,11 @@ struct Ids {
     uses: u64,
     /// The ids whose fetch failed, the oldest first: until when the id is not fetched again, in
     /// milliseconds, and whether the registry has no valid schema with this id.
-    vain: VecDeque<(Key, u64, bool)>,
+    failed: VecDeque<(Key, u64, bool)>,
     /// The queue of ids to fetch, the next one in front, each with the connection that needs it.
-    asked: VecDeque<(Key, u64)>,
+    queued: VecDeque<(Key, u64)>,
     /// The ids of evicted schemas, the oldest first.
-    believed: VecDeque<Key>,
+    evicted: VecDeque<Key>,
     busy: Vec<Key>,
     /// The second in which fetches were counted last, and their number in `begun`.
     second: u64,
@@ -223,66 +223,66 @@ struct Ids {
 }
 
 impl Ids {
-    fn find(&mut self, asker: u64, key: Key) -> Find {
+    fn find(&mut self, requester: u64, key: Key) -> Find {
         self.uses += 1;
         if let Some((schema, used)) = self.known.get_mut(&key) {
             *used = self.uses;
             return Find::Here(schema.clone());
         }
-        if let Some((_, _, gone)) = self.vain.iter().find(|(it, ..)| *it == key) {
+        if let Some((_, _, gone)) = self.failed.iter().find(|(it, ..)| *it == key) {
             return if *gone { Find::Gone } else { Find::Coming };
         }
-        let waits = self.busy.contains(&key) || self.asked.iter().any(|(it, _)| *it == key);
-        if !waits && self.has_room(asker) {
-            match self.believed.contains(&key) {
-                true => self.asked.push_front((key, asker)),
-                false => self.asked.push_back((key, asker)),
+        let waits = self.busy.contains(&key) || self.queued.iter().any(|(it, _)| *it == key);
+        if !waits && self.has_room(requester) {
+            match self.evicted.contains(&key) {
+                true => self.queued.push_front((key, requester)),
+                false => self.queued.push_back((key, requester)),
             }
         }
         Find::Coming
     }
 
-    /// Whether one more id may be queued for the connection `asker`. If the queue is full, the
+    /// Whether one more id may be queued for the connection `requester`. If the queue is full, the
     /// newest entry of the connection with the most entries is removed, if that connection has at
-    /// least two more than `asker`.
-    fn has_room(&mut self, asker: u64) -> bool {
-        let count = |of: u64| self.asked.iter().filter(|(_, it)| *it == of).count();
-        let own = count(asker);
+    /// least two more than `requester`.
+    fn has_room(&mut self, requester: u64) -> bool {
+        let count = |of: u64| self.queued.iter().filter(|(_, it)| *it == of).count();
+        let own = count(requester);
         if own >= SHARE {
             return false;
         }
-        if self.asked.len() < ASKED {
+        if self.queued.len() < MAX_QUEUED {
             return true;
         }
-        let largest = self.asked.iter().map(|(_, it)| (count(*it), *it)).max();
+        let largest = self.queued.iter().map(|(_, it)| (count(*it), *it)).max();
         let Some((_, largest)) = largest.filter(|(count, _)| *count > own + 1) else {
             return false;
         };
-        let newest = self.asked.iter().rposition(|(_, it)| *it == largest);
-        newest.and_then(|at| self.asked.remove(at)).is_some()
+        let newest = self.queued.iter().rposition(|(_, it)| *it == largest);
+        newest.and_then(|at| self.queued.remove(at)).is_some()
     }
 
     fn put(&mut self, key: Key, schema: Arc<Schema>) {
-        if self.known.len() >= KNOWN && !self.known.contains_key(&key) {
+        if self.known.len() >= MAX_CACHED && !self.known.contains_key(&key) {
             let oldest = self.known.iter().min_by_key(|(_, (_, used))| *used);
             if let Some(oldest) = oldest.map(|(key, _)| *key) {
                 self.known.remove(&oldest);
-                if self.believed.len() >= BELIEVED {
-                    self.believed.pop_front();
+                if self.evicted.len() >= MAX_EVICTED {
+                    self.evicted.pop_front();
                 }
-                self.believed.push_back(oldest);
+                self.evicted.push_back(oldest);
             }
         }
-        self.believed.retain(|it| *it != key);
+        self.evicted.retain(|it| *it != key);
         self.uses += 1;
         self.known.insert(key, (schema, self.uses));
     }
 
-    fn put_vain(&mut self, key: Key, gone: bool, now_ms: u64) {
-        if self.vain.len() >= VAIN {
-            self.vain.pop_front();
+    fn put_failed(&mut self, key: Key, gone: bool, now_ms: u64) {
+        if self.failed.len() >= MAX_FAILED {
+            self.failed.pop_front();
         }
-        self.vain.push_back((key, now_ms + VAIN_MS, gone));
+        self.failed.push_back((key, now_ms + FAILED_RETRY_MS, gone));
     }
 
     /// Takes the next id to fetch from the queue, if the limit of this second allows a fetch.
@@ -290,17 +290,17 @@ impl Ids {
         if now_ms / 1000 != self.second {
             (self.second, self.begun) = (now_ms / 1000, 0);
         }
-        if self.begun >= ASKED_PER_S {
+        if self.begun >= MAX_FETCHES_PER_S {
             return None;
         }
-        let (key, _) = self.asked.pop_front()?;
+        let (key, _) = self.queued.pop_front()?;
         self.begun += 1;
         self.busy.push(key);
         Some(key)
     }
 
     fn deadline_ms(&self) -> u64 {
-        match (self.asked.is_empty(), self.begun >= ASKED_PER_S) {
+        match (self.queued.is_empty(), self.begun >= MAX_FETCHES_PER_S) {
             (true, _) => u64::MAX,
             (false, true) => (self.second + 1) * 1000,
             (false, false) => 0,
@@ -332,7 +332,7 @@ impl State {
 
 impl fmt::Debug for RegistryHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Place").field("catalog", &self.catalog).finish_non_exhaustive()
+        f.debug_struct("RegistryHandle").field("catalog", &self.catalog).finish_non_exhaustive()
     }
 }
 
@@ -342,12 +342,12 @@ impl RegistryHandle {
     }
 
     /// Looks up the schema with this id. If it is not cached, the id is queued to be fetched for
-    /// the connection `asker`. `shape` is an index that [`RegistryHandle::shape`] returned.
-    pub(super) fn find(&self, asker: u64, id: SchemaId, shape: usize) -> Find {
+    /// the connection `requester`. `shape` is an index that [`RegistryHandle::shape`] returned.
+    pub(super) fn find(&self, requester: u64, id: SchemaId, shape: usize) -> Find {
         let mut state = lock(&self.state);
-        let waited = state.ids.asked.len();
-        let found = state.ids.find(asker, (id, shape));
-        let asks = state.ids.asked.len() > waited;
+        let waited = state.ids.queued.len();
+        let found = state.ids.find(requester, (id, shape));
+        let asks = state.ids.queued.len() > waited;
         drop(state);
         if asks {
             self.ring();
@@ -406,8 +406,8 @@ impl RegistryHandle {
         let mut state = lock(&self.state);
         // Remove cells that only this list refers to.
         state.cells.retain(|(cell, schedule)| schedule.busy || Arc::strong_count(cell) > 1);
-        while state.ids.vain.front().is_some_and(|(_, until_ms, _)| *until_ms <= now_ms) {
-            state.ids.vain.pop_front();
+        while state.ids.failed.front().is_some_and(|(_, until_ms, _)| *until_ms <= now_ms) {
+            state.ids.failed.pop_front();
         }
         let mut room = AT_ONCE.saturating_sub(state.busy());
         let mut jobs = Vec::new();
@@ -511,7 +511,7 @@ impl RegistryHandle {
                 // Only `Failed` may succeed later: a text that is not a valid schema does not
                 // change.
                 let gone = !matches!(failure, FetchFailure::Failed(_));
-                state.ids.put_vain(key, gone, now_ms);
+                state.ids.put_failed(key, gone, now_ms);
                 SchemaLookup::Failed { stale: false }
             }
         }

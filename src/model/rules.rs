@@ -81,7 +81,7 @@ pub struct RuleSet {
     rules: Arc<ModelRules>,
     /// A number of the connection, unique in the process. A registry limits the queued schema
     /// fetches of each connection by this number.
-    asker: u64,
+    requester: u64,
 }
 
 impl RuleSet {
@@ -89,7 +89,7 @@ impl RuleSet {
     pub fn new(rules: Arc<ModelRules>) -> RuleSet {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         rules.bounds().for_each(|bound| bound.source.hold());
-        RuleSet { rules, asker: NEXT.fetch_add(1, Ordering::Relaxed) }
+        RuleSet { rules, requester: NEXT.fetch_add(1, Ordering::Relaxed) }
     }
 
     /// Checks and converts a message from the client as [`ModelRules::receive`] does, on behalf of
@@ -98,13 +98,13 @@ impl RuleSet {
     /// # Errors
     /// The message is invalid, or its schema is not available.
     pub fn receive<'m>(&self, kind: PayloadKind, message: &'m [u8]) -> Result<Passed<'m>, Invalid> {
-        self.rules.receive_for(self.asker, kind, message)
+        self.rules.receive_for(self.requester, kind, message)
     }
 
     /// Whether a received message has to wait for its schema: the model says so with `on_miss`, and
     /// the schema is not available yet and may still be fetched.
     pub fn await_schema(&self, kind: PayloadKind, message: &[u8]) -> bool {
-        self.rules.await_schema(self.asker, kind, message)
+        self.rules.await_schema(self.requester, kind, message)
     }
 }
 
@@ -204,7 +204,7 @@ impl ModelRules {
 
     fn receive_for<'m>(
         &self,
-        asker: u64,
+        requester: u64,
         kind: PayloadKind,
         message: &'m [u8],
     ) -> Result<Passed<'m>, Invalid> {
@@ -213,19 +213,19 @@ impl ModelRules {
             PayloadKind::Binary => &self.received.binary,
         };
         match bound {
-            Some(bound) => bound.receive(asker, kind, message).inspect_err(|it| bound.note(it)),
+            Some(bound) => bound.receive(requester, kind, message).inspect_err(|it| bound.note(it)),
             None => Ok(Passed::as_is(kind, message)),
         }
     }
 
-    fn await_schema(&self, asker: u64, kind: PayloadKind, message: &[u8]) -> bool {
+    fn await_schema(&self, requester: u64, kind: PayloadKind, message: &[u8]) -> bool {
         let bound = match kind {
             PayloadKind::Text => &self.received.text,
             PayloadKind::Binary => &self.received.binary,
         };
         let Some(Bound { source, prefix: Some(prefix), .. }) = bound else { return false };
         let SchemaSource::Encoded(remote, OnMiss::Wait) = source else { return false };
-        let found = prefix.split(message).and_then(|(id, _)| remote.of(asker, id));
+        let found = prefix.split(message).and_then(|(id, _)| remote.of(requester, id));
         found.is_err_and(|invalid| invalid.missing)
     }
 
@@ -298,7 +298,7 @@ impl Bound {
 
     fn receive<'m>(
         &self,
-        asker: u64,
+        requester: u64,
         kind: PayloadKind,
         message: &'m [u8],
     ) -> Result<Passed<'m>, Invalid> {
@@ -319,7 +319,7 @@ impl Bound {
                 of_id(schema.id).and_then(|()| self.take(&schema.model, kind, body))
             }
             SchemaSource::Encoded(remote, on_miss) => {
-                match remote.of(asker, found.unwrap_or_default()) {
+                match remote.of(requester, found.unwrap_or_default()) {
                     Ok(schema) => self.take(&schema.model, kind, body),
                     Err(_) if *on_miss == OnMiss::Pass => {
                         Ok(Passed { missed: true, ..Passed::as_is(kind, message) })

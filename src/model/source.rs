@@ -100,13 +100,13 @@ impl RemoteSchema {
     }
 
     /// The schema with this id. If it is not cached, its fetch is queued for the connection
-    /// `asker`.
+    /// `requester`.
     ///
     /// # Errors
     /// The schema has not been fetched yet, or the registry does not have a valid schema with this
     /// id.
-    pub(super) fn of(&self, asker: u64, id: SchemaId) -> Result<Arc<Schema>, Invalid> {
-        match self.link.get().map(|link| link.place.find(asker, id, link.shape)) {
+    pub(super) fn of(&self, requester: u64, id: SchemaId) -> Result<Arc<Schema>, Invalid> {
+        match self.link.get().map(|link| link.place.find(requester, id, link.shape)) {
             Some(Find::Here(schema)) => Ok(schema),
             Some(Find::Gone) => Err(Invalid::broken(format_args!("unknown schema {id}"))),
             Some(Find::Coming) | None => {

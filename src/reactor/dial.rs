@@ -10,7 +10,7 @@ impl Reactor {
     pub(super) fn dial(&mut self, now: Now) {
         while let Some(dial) = self.shard.next_dial() {
             let Some(file) = self.free.take() else {
-                self.shard.undialled(&dial, now);
+                self.shard.no_slot_for_dial(&dial, now);
                 continue;
             };
             if file as usize >= self.conns.len() {

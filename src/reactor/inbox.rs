@@ -5,7 +5,7 @@
 
 use super::{Peers, Reactor};
 use crate::hub::{ConnId, DialectMessage, Event};
-use crate::limits::ORDER_LANE;
+use crate::limits::COMMAND_QUEUE;
 use crate::mem::mailbox::{Receiver, Sender, mailbox};
 use crate::time::Now;
 use crate::uring::Waker;
@@ -24,7 +24,7 @@ pub enum ReactorCommand {
         event: Event,
     },
     /// Deliver a message to the dialect of a connection, on any core.
-    Tell {
+    Message {
         /// The connection.
         to: ConnId,
         /// The message.
@@ -48,7 +48,7 @@ pub struct Inbox {
 
 /// Creates the command queue to `core`.
 pub fn orders(peers: &Arc<Peers>, core: u16) -> (CommandSender, Inbox) {
-    let (sender, receiver) = mailbox(ORDER_LANE);
+    let (sender, receiver) = mailbox(COMMAND_QUEUE);
     let orders = CommandSender { lane: sender, core, peers: peers.clone(), waker: None };
     (orders, Inbox { lane: receiver })
 }
@@ -91,7 +91,7 @@ impl Reactor {
     /// Executes commands of the control thread, while there is room for the mail that they cause.
     pub(super) fn take_orders(&mut self, now: Now) {
         let Some(inbox) = &mut self.inbox else { return };
-        for _ in 0..ORDER_LANE {
+        for _ in 0..COMMAND_QUEUE {
             if !self.shard.takes_orders() {
                 return;
             }
@@ -99,7 +99,7 @@ impl Reactor {
                 Some(ReactorCommand::Publish { app, channel, event }) => {
                     self.shard.publish_order(app, &channel, &event, now);
                 }
-                Some(ReactorCommand::Tell { to, what }) => {
+                Some(ReactorCommand::Message { to, what }) => {
                     self.shard.deliver_anywhere(to, what, now)
                 }
                 None => return,
@@ -121,7 +121,7 @@ mod tests {
         let peers = Arc::new(Peers::new(1));
         let (mut orders, mut inbox) = orders(&peers, 0);
         assert!(!inbox.is_waiting());
-        for n in 0..ORDER_LANE as u32 {
+        for n in 0..COMMAND_QUEUE as u32 {
             assert!(orders.push(publish(n)).is_ok());
         }
         let back = orders.push(publish(99)).expect_err("it is full");
@@ -131,7 +131,7 @@ mod tests {
         while let Some(ReactorCommand::Publish { app, .. }) = inbox.pop() {
             taken.push(app);
         }
-        assert_eq!(taken, (0..ORDER_LANE as u32).collect::<Vec<_>>());
+        assert_eq!(taken, (0..COMMAND_QUEUE as u32).collect::<Vec<_>>());
         assert!(orders.push(*back).is_ok());
     }
 }

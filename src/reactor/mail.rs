@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 const TAKEN_PER_TURN: usize = 4096;
 
 /// The number of messages taken from one mailbox even in a turn that has used up its share of work.
-const TAKEN_AT_LEAST: usize = 64;
+const MIN_TAKEN: usize = 64;
 
 /// The queue to the control thread and, for one core, the queue from it.
 pub type PeerLinks = (Outbox, Option<Inbox>);
@@ -184,15 +184,14 @@ impl Reactor {
         for (from, receiver) in self.mail.from.iter_mut().enumerate() {
             let Some(receiver) = receiver else { continue };
             for taken in 0..TAKEN_PER_TURN {
-                if taken >= TAKEN_AT_LEAST && !self.shard.has_work_left() {
+                if taken >= MIN_TAKEN && !self.shard.has_work_left() {
                     break;
                 }
                 let Some(answer) = receiver.down.pop() else { break };
                 self.shard.answer(answer, now);
             }
             for taken in 0..TAKEN_PER_TURN {
-                if !self.shard.takes_requests()
-                    || taken >= TAKEN_AT_LEAST && !self.shard.has_work_left()
+                if !self.shard.takes_requests() || taken >= MIN_TAKEN && !self.shard.has_work_left()
                 {
                     break;
                 }

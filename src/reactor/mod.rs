@@ -231,16 +231,16 @@ impl Reactor {
     fn end_turn(&mut self, began_ns: u64, now: Now) {
         let ns = self.clock.elapsed_ns() - began_ns;
         let work = self.shard.work();
-        let dearest = self.shard.take_dearest();
+        let costliest = self.shard.take_costliest();
         let Some(long) = self.timing.ended(ns, work, &self.counters, now) else { return };
-        let peer = self.shard.slot_at(dearest.index).and_then(|slot| self.shard.peer(slot));
+        let peer = self.shard.slot_at(costliest.index).and_then(|slot| self.shard.peer(slot));
         tracing::warn!(
             core = self.mail.core(),
             ms = ns / 1_000_000,
             peer = peer.map(tracing::field::display),
-            operation = ?dearest.kind,
-            operation_us = dearest.ns / 1000,
-            more = long.unsaid,
+            operation = ?costliest.kind,
+            operation_us = costliest.ns / 1000,
+            more = long.suppressed,
             "a turn took long; this connection caused the most expensive work in it"
         );
     }

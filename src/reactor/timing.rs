@@ -9,20 +9,20 @@ const LONG_NS: u64 = 50_000_000;
 const LOG_EVERY_MS: u64 = 10_000;
 /// The number of intervals from which the longest turn of the last minute is computed, including
 /// the current interval.
-const STRETCHES: usize = 7;
+const INTERVALS: usize = 7;
 /// The length of an interval, in milliseconds.
-const STRETCH_MS: u64 = 10_000;
+const INTERVAL_MS: u64 = 10_000;
 
 /// The durations of one core's turns.
 #[derive(Debug, Default)]
 pub(super) struct Timing {
     /// The longest turn of each of the last intervals, in nanoseconds.
-    longest_ns: [u64; STRETCHES],
+    longest_ns: [u64; INTERVALS],
     /// The number of the current interval.
-    stretch: u64,
+    interval: u64,
     next_log: Option<Deadline>,
     /// Long turns that were not logged since the last that was.
-    unsaid: u64,
+    suppressed: u64,
     /// The total of all work before this turn.
     work: u64,
 }
@@ -31,7 +31,7 @@ pub(super) struct Timing {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Long {
     /// The number of long turns since the last that was logged.
-    pub(super) unsaid: u64,
+    pub(super) suppressed: u64,
 }
 
 impl Timing {
@@ -46,10 +46,10 @@ impl Timing {
     ) -> Option<Long> {
         counters.turn_ns.observe(ns);
         counters.turn_work.observe(work.wrapping_sub(std::mem::replace(&mut self.work, work)));
-        let stretch = now.ms / STRETCH_MS;
-        let at = (stretch % STRETCHES as u64) as usize;
-        if stretch != self.stretch || ns > self.longest_ns[at] {
-            self.note_longest(stretch, ns);
+        let interval = now.ms / INTERVAL_MS;
+        let at = (interval % INTERVALS as u64) as usize;
+        if interval != self.interval || ns > self.longest_ns[at] {
+            self.note_longest(interval, ns);
             counters.turn_longest_ns.set(self.longest_ns.iter().copied().max().unwrap_or(0));
         }
         if ns <= LONG_NS {
@@ -57,23 +57,23 @@ impl Timing {
         }
         counters.turns_long.add(1);
         if self.next_log.is_some_and(|next| !next.due(now)) {
-            self.unsaid += 1;
+            self.suppressed += 1;
             return None;
         }
         self.next_log = Some(now.plus_ms(LOG_EVERY_MS));
-        Some(Long { unsaid: std::mem::take(&mut self.unsaid) })
+        Some(Long { suppressed: std::mem::take(&mut self.suppressed) })
     }
 
-    fn note_longest(&mut self, stretch: u64, ns: u64) {
+    fn note_longest(&mut self, interval: u64, ns: u64) {
         // Intervals in which the core slept had no turns.
-        for missed in (self.stretch + 1..=stretch).take(STRETCHES) {
-            self.longest_ns[(missed % STRETCHES as u64) as usize] = 0;
+        for missed in (self.interval + 1..=interval).take(INTERVALS) {
+            self.longest_ns[(missed % INTERVALS as u64) as usize] = 0;
         }
-        if stretch - self.stretch >= STRETCHES as u64 {
-            self.longest_ns = [0; STRETCHES];
+        if interval - self.interval >= INTERVALS as u64 {
+            self.longest_ns = [0; INTERVALS];
         }
-        self.stretch = stretch;
-        let longest = &mut self.longest_ns[(stretch % STRETCHES as u64) as usize];
+        self.interval = interval;
+        let longest = &mut self.longest_ns[(interval % INTERVALS as u64) as usize];
         *longest = ns.max(*longest);
     }
 }
@@ -91,10 +91,10 @@ mod tests {
         let (mut timing, counters) = (Timing::default(), Counters::default());
         let mut ended = |ns, ms| timing.ended(ns, 0, &counters, at(ms));
         assert_eq!(ended(LONG_NS, 0), None);
-        assert_eq!(ended(LONG_NS + 1, 5), Some(Long { unsaid: 0 }));
+        assert_eq!(ended(LONG_NS + 1, 5), Some(Long { suppressed: 0 }));
         assert_eq!(ended(LONG_NS + 1, 6), None);
         assert_eq!(ended(LONG_NS + 1, 4 + LOG_EVERY_MS), None);
-        assert_eq!(ended(LONG_NS + 1, 5 + LOG_EVERY_MS), Some(Long { unsaid: 2 }));
+        assert_eq!(ended(LONG_NS + 1, 5 + LOG_EVERY_MS), Some(Long { suppressed: 2 }));
         assert_eq!(counters.turns_long.get(), 4);
     }
 

@@ -1,7 +1,7 @@
 //! Heartbeats: when a silent peer gets a ping, and when its connection is closed.
 
 use super::socket::{EXPIRED, LATE, Socket};
-use super::{After, Context, Ending};
+use super::{Context, Ending, StageResult};
 use crate::dialect::{Env, Why};
 use crate::mem::Slot;
 use crate::time::{Deadline, Now};
@@ -26,12 +26,12 @@ impl Socket {
         out: &mut Vec<u8>,
         deadline: &mut Deadline,
         cx: &mut Context<'_>,
-    ) -> After {
+    ) -> StageResult {
         let now = cx.now;
         if !self.is_open() {
             // The peer did not send its close frame in time.
             cx.counters.timed_out.add(1);
-            return After::End(Ending::Cut);
+            return StageResult::End(Ending::Cut);
         }
         if self.input.mid_message() && self.message_deadline(cx).due(now) {
             return self.end_late(out, cx);
@@ -39,10 +39,10 @@ impl Socket {
         if self.expiry(cx) {
             self.close(&EXPIRED, out);
             *deadline = now.plus_ms(cx.env.config.timeouts.close_ms);
-            return After::Again;
+            return StageResult::Again;
         }
         if self.dialect_deadline().due(now) {
-            let after = self.tell(out, cx, |it, context| it.on_deadline(context));
+            let after = self.call_dialect(out, cx, |it, context| it.on_deadline(context));
             if !self.is_open() {
                 *deadline = now.plus_ms(cx.env.config.timeouts.close_ms);
                 return after;
@@ -50,17 +50,17 @@ impl Socket {
         }
         let answer_ms = self.heartbeat(cx.env).answer_ms;
         let silence_ms = self.silence_ms(cx.env, cx.conn.slot);
-        let heard_ms = full(self.heard, now);
+        let heard_ms = full(self.received, now);
         if now.ms.saturating_sub(heard_ms) < silence_ms {
             self.liveness = Liveness::None;
             *deadline = Deadline(heard_ms + silence_ms).min(self.own_deadline());
             if self.input.mid_message() {
                 *deadline = (*deadline).min(self.message_deadline(cx));
             }
-            return After::Again;
+            return StageResult::Again;
         }
         if self.records().is_some() {
-            return self.say_alive(silence_ms, out, deadline, cx);
+            return self.push_heartbeat(silence_ms, out, deadline, cx);
         }
         let (asked_ms, answer_ms) = match self.liveness {
             Liveness::None => (0, answer_ms / 2),
@@ -71,15 +71,15 @@ impl Socket {
         if !missed.due(now) {
             // Only the dialect's deadline was due; the peer still has time to answer.
             *deadline = missed.min(self.own_deadline());
-            return After::Again;
+            return StageResult::Again;
         }
         match self.liveness {
             Liveness::None => {
-                self.ask(out, cx);
+                self.send_ping(out, cx);
                 self.liveness = Liveness::Ping;
             }
             Liveness::Ping => {
-                self.tell(out, cx, |it, context| it.app_ping(context));
+                self.call_dialect(out, cx, |it, context| it.app_ping(context));
                 self.liveness = Liveness::AppPing;
             }
             Liveness::AppPing => {
@@ -88,14 +88,14 @@ impl Socket {
             }
         }
         *deadline = now.plus_ms(answer_ms).min(self.own_deadline());
-        After::Again
+        StageResult::Again
     }
 
     /// Closes the connection because a message did not arrive within `timeouts.message_ms`.
-    fn end_late(&mut self, out: &mut Vec<u8>, cx: &Context<'_>) -> After {
+    fn end_late(&mut self, out: &mut Vec<u8>, cx: &Context<'_>) -> StageResult {
         cx.counters.timed_out.add(1);
         self.close(&LATE, out);
-        After::End(Ending::Flush)
+        StageResult::End(Ending::Flush)
     }
 
     /// How long the peer may be silent before a heartbeat is sent, in milliseconds. Up to an eighth

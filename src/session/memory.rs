@@ -2,7 +2,7 @@
 //! is short of memory.
 
 use super::socket::Socket;
-use super::{After, Context, Ending, Session, Stage};
+use super::{Context, Ending, Session, Stage, StageResult};
 use crate::dialect::Closing;
 use crate::http::{Connection, Response};
 use crate::time::Now;
@@ -10,7 +10,7 @@ use crate::ws::close;
 
 /// The maximum number of queued bytes with which a connection that ends for lack of memory still
 /// gets a close frame or a response. With more, the peer has not read earlier bytes either.
-const TELL_BYTES: usize = 64 * 1024;
+const NOTIFY_BYTES: usize = 64 * 1024;
 
 /// The rate at which bytes leave a write queue. A peer that reads too slowly is disconnected
 /// although it makes progress.
@@ -98,16 +98,16 @@ impl Session {
 
     /// Ends the connection because the core is short of memory, and frees its input.
     pub fn end_for_memory(&mut self, cx: &mut Context<'_>) {
-        let tells = self.ending == Ending::Open && self.queue.bytes() <= TELL_BYTES;
+        let notifies = self.ending == Ending::Open && self.queue.bytes() <= NOTIFY_BYTES;
         match &self.stage {
-            Stage::Socket(_) if tells => {
+            Stage::Socket(_) if notifies => {
                 let closing = Closing::new(close::TRY_AGAIN, "the server is short of memory");
                 self.with_socket(cx, |socket, out, _| {
                     socket.close(&closing, out);
-                    After::End(Ending::Flush)
+                    StageResult::End(Ending::Flush)
                 });
             }
-            Stage::Http(requests) if tells && requests.ticket().is_none() => {
+            Stage::Http(requests) if notifies && requests.ticket().is_none() => {
                 let mut out = self.queue.open_tail();
                 let answer = Response::text(503, "the server is short of memory\n");
                 answer.connection(Connection::Close).push(&mut out);

@@ -116,7 +116,7 @@ enum Stage {
 }
 
 /// The result of a stage's step.
-enum After {
+enum StageResult {
     Need,
     Again,
     Upgraded(Box<Socket>),
@@ -204,7 +204,7 @@ impl Session {
             Stage::Http(requests) => requests.step(input, &mut out, &mut self.deadline, cx),
             Stage::Socket(socket) => socket.step(input, &mut out, &mut self.deadline, cx),
             Stage::Dialling(dialling) => dialling.step(input, cx),
-            Stage::Connecting(_) => (0, After::Need),
+            Stage::Connecting(_) => (0, StageResult::Need),
         };
         if let Stage::Socket(socket) = &self.stage
             && socket.is_open()
@@ -215,17 +215,17 @@ impl Session {
         let _ = self.queue.push_all(cx.shared, usize::MAX, cx.now.ms);
         self.note_failures(cx);
         match after {
-            After::Need => (taken, Step::Need),
-            After::Again if self.has_parked() => {
+            StageResult::Need => (taken, Step::Need),
+            StageResult::Again if self.has_parked() => {
                 self.paused = true;
                 (taken, Step::Hold)
             }
-            After::Again => (taken, Step::Again),
-            After::Upgraded(socket) => {
+            StageResult::Again => (taken, Step::Again),
+            StageResult::Upgraded(socket) => {
                 self.upgraded(*socket, cx);
                 (taken, Step::Again)
             }
-            After::Connecting(waiting) => {
+            StageResult::Connecting(waiting) => {
                 // Each upstream has its own timeouts; all attempts together have twice those of
                 // one.
                 let one = waiting.proxy.connect_ms + waiting.proxy.handshake_ms;
@@ -233,7 +233,7 @@ impl Session {
                 self.stage = Stage::Connecting(waiting);
                 (taken, Step::Again)
             }
-            After::End(ending) => {
+            StageResult::End(ending) => {
                 self.end(ending, cx);
                 (input.len(), Step::Need)
             }
@@ -289,7 +289,7 @@ impl Session {
                     // here.
                     let limits = &cx.env.config.limits;
                     let max = leg.max_waiting(limits) + limits.write_queue_bytes / 4;
-                    return waits || leg.is_held_up() || self.queue.replies() > max;
+                    return waits || leg.is_read_paused() || self.queue.replies() > max;
                 }
                 waits
             }
@@ -417,7 +417,7 @@ impl Session {
         self.with_socket(cx, |socket, out, cx| {
             let closing = socket.before_close(closing.clone(), out, cx);
             socket.close(&closing, out);
-            After::Again
+            StageResult::Again
         });
     }
 
@@ -442,7 +442,7 @@ impl Session {
     fn with_socket(
         &mut self,
         cx: &mut Context<'_>,
-        act: impl FnOnce(&mut Socket, &mut Vec<u8>, &mut Context<'_>) -> After,
+        act: impl FnOnce(&mut Socket, &mut Vec<u8>, &mut Context<'_>) -> StageResult,
     ) {
         // Replies have no bound: reading is paused while too many of them wait.
         let _ = self.with_socket_bound(cx, usize::MAX, act);
@@ -452,7 +452,7 @@ impl Session {
         &mut self,
         cx: &mut Context<'_>,
         bound: usize,
-        act: impl FnOnce(&mut Socket, &mut Vec<u8>, &mut Context<'_>) -> After,
+        act: impl FnOnce(&mut Socket, &mut Vec<u8>, &mut Context<'_>) -> StageResult,
     ) -> Result<(), QueueFull> {
         let Stage::Socket(socket) = &mut self.stage else { return Ok(()) };
         if self.ending != Ending::Open {
@@ -468,7 +468,7 @@ impl Session {
         }
         self.queue.close_tail(out, cx.now.ms);
         let queued = self.queue.push_all(cx.shared, bound, cx.now.ms);
-        if let After::End(ending) = after {
+        if let StageResult::End(ending) = after {
             self.end(ending, cx);
         }
         queued
@@ -521,11 +521,11 @@ impl Session {
             Stage::Http(requests) => requests.on_deadline(&mut out, cx),
             Stage::Socket(socket) => socket.liveness(&mut out, &mut self.deadline, cx),
             Stage::Dialling(dialling) => dialling.on_deadline(),
-            Stage::Connecting(_) => After::Need,
+            Stage::Connecting(_) => StageResult::Need,
         };
         self.queue.close_tail(out, cx.now.ms);
         let _ = self.queue.push_all(cx.shared, usize::MAX, cx.now.ms);
-        if let After::End(ending) = after {
+        if let StageResult::End(ending) = after {
             self.end(ending, cx);
         }
     }

@@ -4,7 +4,7 @@ use super::request::{REJECTED, router};
 use super::socket::{ConnectionPolicy, Endpoint, Socket};
 use super::stream::Input;
 use super::upstream::{self, UpstreamRequest};
-use super::{After, Context, Ending, context, upgrade};
+use super::{Context, Ending, StageResult, context, upgrade};
 use crate::config;
 use crate::dialect::{Connection, DialectContext, Opening};
 use crate::gateway;
@@ -14,13 +14,13 @@ use crate::ws::extension::{self, Agreed, Compression};
 use crate::ws::output::Channel;
 
 /// Handles a WebSocket handshake. All earlier requests must have been answered.
-pub(super) fn open(request: &Request<'_>, out: &mut Vec<u8>, cx: &mut Context<'_>) -> After {
+pub(super) fn open(request: &Request<'_>, out: &mut Vec<u8>, cx: &mut Context<'_>) -> StageResult {
     let counters = cx.counters;
     let refuse_with = |out: &mut Vec<u8>, status, text: &str, fields: &[(&str, &str)]| {
         let response = Response::text(status, text).headers(fields);
         response.connection(http::Connection::Close).push(out);
         counters.http_errors.add(1);
-        After::End(Ending::Flush)
+        StageResult::End(Ending::Flush)
     };
     let refuse = |out: &mut Vec<u8>, status, text: &str| refuse_with(out, status, text, &[]);
     let accepted = match upgrade::check(request) {
@@ -28,7 +28,7 @@ pub(super) fn open(request: &Request<'_>, out: &mut Vec<u8>, cx: &mut Context<'_
         Err(refusal) => {
             refusal.respond(out);
             cx.counters.http_errors.add(1);
-            return After::End(Ending::Flush);
+            return StageResult::End(Ending::Flush);
         }
     };
     let gateway::RouteMatch { route, protocol: listed, leases, claims } =
@@ -90,7 +90,7 @@ pub(super) fn enter(
     opening: &Opening<'_>,
     out: &mut Vec<u8>,
     cx: &mut Context<'_>,
-) -> After {
+) -> StageResult {
     let mut wanted = None;
     let endpoint = endpoint(opening, &mut context(out, channel.as_deref_mut(), &mut wanted, cx));
     let policy = ConnectionPolicy::new(opening.route.rules.get().cloned(), leases);
@@ -98,7 +98,7 @@ pub(super) fn enter(
     if let Some(closing) = wanted {
         socket.close(&closing, out);
     }
-    After::Upgraded(Box::new(socket))
+    StageResult::Upgraded(Box::new(socket))
 }
 
 fn endpoint(opening: &Opening<'_>, context: &mut DialectContext<'_>) -> Endpoint {

@@ -3,7 +3,7 @@
 
 use super::inbound::{Recipient, payload_kind};
 use super::socket::{ConnectionPolicy, Socket};
-use super::{After, Context, Ending, Session, Stage};
+use super::{Context, Ending, Session, Stage, StageResult};
 use crate::dialect::Closing;
 use crate::model::RuleSet;
 use crate::time::Deadline;
@@ -178,9 +178,9 @@ impl Socket {
         out: &mut Vec<u8>,
         deadline: &mut Deadline,
         cx: &mut Context<'_>,
-    ) -> After {
+    ) -> StageResult {
         if !self.is_open() {
-            return After::Again;
+            return StageResult::Again;
         }
         let mut wanted = None;
         let mut to = Recipient {
@@ -192,7 +192,7 @@ impl Socket {
         };
         to.take_parked(&mut parked, out, cx);
         self.close_if(wanted, out, deadline, cx);
-        After::Again
+        StageResult::Again
     }
 
     /// Whether a message is parked.

@@ -9,7 +9,7 @@
 
 use super::inbound::Recipient;
 use super::socket::{Endpoint, Socket};
-use super::{After, Context, Ending, Session, Stage};
+use super::{Context, Ending, Session, Stage, StageResult};
 use crate::config::Limits;
 use crate::dialect::Closing;
 use crate::gateway::proxy::UpstreamFailure;
@@ -26,7 +26,7 @@ pub enum ProxyEffect {
     /// Dial an upstream.
     Dial(Box<super::Dial>),
     /// Send a message to another session of this core.
-    Say {
+    Send {
         /// The session that receives the message.
         to: Slot,
         /// The message.
@@ -104,14 +104,14 @@ pub(super) struct ProxyLeg {
     /// The masking key of the close frame; a connection sends only one.
     close_mask: [u8; 4],
     /// Whether reading is paused until the other leg's peer has read more.
-    held_up: bool,
+    read_paused: bool,
     /// More than `buffer_bytes` wait for our peer, so reading from the other leg's peer is paused.
     full: bool,
     /// The number of the server's own pings that were not answered yet.
-    asked: u16,
+    pings_unanswered: u16,
     /// This leg closes for a reason of the server's own, not because its peer or the other leg has
     /// closed.
-    parts: bool,
+    closed_by_server: bool,
     /// Whether the close was reported to the other leg.
     close_reported: bool,
     /// The upstream whose connection count includes this one.
@@ -130,10 +130,10 @@ impl ProxyLeg {
             other,
             buffer_bytes,
             close_mask: keys.mask(),
-            held_up: false,
+            read_paused: false,
             full: false,
-            asked: 0,
-            parts: false,
+            pings_unanswered: 0,
+            closed_by_server: false,
             close_reported: false,
             chosen: None,
         }
@@ -155,17 +155,17 @@ impl ProxyLeg {
         self.buffer_bytes.saturating_add(limits.message_bytes as usize)
     }
 
-    pub(super) fn is_held_up(&self) -> bool {
-        self.held_up
+    pub(super) fn is_read_paused(&self) -> bool {
+        self.read_paused
     }
 
     /// Notes that this leg closes for a reason of the server's own.
-    pub(super) fn parts(&mut self) {
-        self.parts = true;
+    pub(super) fn note_closed_by_server(&mut self) {
+        self.closed_by_server = true;
     }
 
     fn send_to_peer(&self, message: PeerMessage, cx: &mut Context<'_>) {
-        cx.proxy_effects.push(ProxyEffect::Say { to: self.other, message });
+        cx.proxy_effects.push(ProxyEffect::Send { to: self.other, message });
     }
 
     /// Passes on a message that our peer has sent.
@@ -183,8 +183,8 @@ impl ProxyLeg {
     /// Passes on a ping or a pong that our peer has sent, except for pongs to the server's own
     /// pings.
     pub(super) fn control(&mut self, opcode: Opcode, payload: &[u8], cx: &mut Context<'_>) {
-        if opcode == Opcode::Pong && self.asked > 0 && payload == BEAT {
-            self.asked -= 1;
+        if opcode == Opcode::Pong && self.pings_unanswered > 0 && payload == BEAT {
+            self.pings_unanswered -= 1;
             return;
         }
         self.send_to_peer(PeerMessage::Control { opcode, payload: payload.to_vec() }, cx);
@@ -226,19 +226,24 @@ impl Endpoint {
         payload: &[u8],
         out: &mut Vec<u8>,
         cx: &mut Context<'_>,
-    ) -> After {
+    ) -> StageResult {
         match self {
             Endpoint::ProxyLeg(leg) => leg.control(opcode, payload, cx),
             _ if opcode == Opcode::Ping => frame::push(out, Opcode::Pong, payload, None),
             _ => {}
         }
-        After::Again
+        StageResult::Again
     }
 }
 
 impl Socket {
     /// Sends a close frame with the code and the reason that the other leg has received.
-    pub(super) fn close_as(&mut self, code: Option<u16>, reason: &str, out: &mut Vec<u8>) -> After {
+    pub(super) fn close_as(
+        &mut self,
+        code: Option<u16>,
+        reason: &str,
+        out: &mut Vec<u8>,
+    ) -> StageResult {
         if self.closing.send() {
             self.push_close(out, code, reason);
         }
@@ -248,13 +253,13 @@ impl Socket {
     /// What follows when the peer or the other leg has closed. When both close frames were
     /// exchanged, the server side of a WebSocket ends the TCP connection first (RFC 6455 section
     /// 7.1.1).
-    pub(super) fn when_closed(&self) -> After {
+    pub(super) fn when_closed(&self) -> StageResult {
         match (self.leg(), self.closing) {
-            (None, _) => After::End(Ending::Flush),
+            (None, _) => StageResult::End(Ending::Flush),
             (Some(leg), CloseHandshake::Done) if leg.role == Role::Server => {
-                After::End(Ending::Flush)
+                StageResult::End(Ending::Flush)
             }
-            (Some(_), _) => After::Again,
+            (Some(_), _) => StageResult::Again,
         }
     }
 
@@ -274,7 +279,7 @@ impl Socket {
     }
 
     /// Sends a message that the other leg has received, if the route's rules accept it.
-    pub(super) fn pass_on(
+    pub(super) fn forward(
         &mut self,
         kind: MessageKind,
         payload: &[u8],
@@ -316,41 +321,46 @@ impl Socket {
     }
 
     /// Sends a heartbeat ping to the peer.
-    pub(super) fn ask(&mut self, out: &mut Vec<u8>, cx: &mut Context<'_>) {
+    pub(super) fn send_ping(&mut self, out: &mut Vec<u8>, cx: &mut Context<'_>) {
         let payload = if self.leg().is_some() { BEAT } else { b"" };
         self.push_control(Opcode::Ping, payload, out, cx);
         if let Some(leg) = self.leg_mut() {
-            leg.asked = leg.asked.saturating_add(1);
+            leg.pings_unanswered = leg.pings_unanswered.saturating_add(1);
         }
     }
 
     /// Handles a message from the other leg.
-    fn on_peer(&mut self, message: PeerMessage, out: &mut Vec<u8>, cx: &mut Context<'_>) -> After {
+    fn on_peer(
+        &mut self,
+        message: PeerMessage,
+        out: &mut Vec<u8>,
+        cx: &mut Context<'_>,
+    ) -> StageResult {
         let may_send = matches!(self.closing, CloseHandshake::Open | CloseHandshake::Received);
         match message {
             PeerMessage::Message { kind, payload } if may_send => {
-                self.pass_on(kind, &payload, out, cx);
-                After::Again
+                self.forward(kind, &payload, out, cx);
+                StageResult::Again
             }
             // The client of an HTTP stream cannot answer pings, so this leg answers them.
             PeerMessage::Control { opcode, payload } if self.records().is_some() => {
                 if let Some(leg) = self.leg().filter(|_| opcode == Opcode::Ping) {
                     leg.send_to_peer(PeerMessage::Control { opcode: Opcode::Pong, payload }, cx);
                 }
-                After::Again
+                StageResult::Again
             }
             PeerMessage::Control { opcode, payload } if may_send => {
                 self.push_control(opcode, &payload, out, cx);
-                After::Again
+                StageResult::Again
             }
             // Nothing is sent after our close frame (RFC 6455 section 5.5.1).
             PeerMessage::Message { .. }
             | PeerMessage::Control { .. }
-            | PeerMessage::Answered(_) => After::Again,
+            | PeerMessage::Answered(_) => StageResult::Again,
             PeerMessage::Close { code, reason } => {
                 let nobody_answers = self.records().is_some();
                 if let Some(leg) = self.leg_mut() {
-                    leg.held_up = false;
+                    leg.read_paused = false;
                     if nobody_answers && !std::mem::replace(&mut leg.close_reported, true) {
                         leg.send_to_peer(PeerMessage::Close { code, reason: "".into() }, cx);
                     }
@@ -399,17 +409,17 @@ impl Session {
         self.ending == Ending::Open && self.leg_mut().is_some_and(|leg| leg.full)
     }
 
-    /// Pauses reading from this leg's peer until [`Session::may_speak`].
-    pub fn hold_up(&mut self) {
+    /// Pauses reading from this leg's peer until [`Session::resume_reading`].
+    pub fn pause_reading(&mut self) {
         if let Some(leg) = self.leg_mut() {
-            leg.held_up = !leg.close_reported;
+            leg.read_paused = !leg.close_reported;
         }
     }
 
     /// Allows reading from this leg's peer again: the other leg's peer has read enough.
-    pub fn may_speak(&mut self) {
+    pub fn resume_reading(&mut self) {
         if let Some(leg) = self.leg_mut() {
-            leg.held_up = false;
+            leg.read_paused = false;
         }
     }
 
@@ -430,7 +440,7 @@ impl Session {
             Stage::Http(_) => None,
             Stage::Socket(socket) => {
                 let leg = socket.leg_mut()?;
-                if leg.close_reported || !(ends || leg.parts) {
+                if leg.close_reported || !(ends || leg.closed_by_server) {
                     return None;
                 }
                 leg.close_reported = true;

@@ -3,7 +3,7 @@
 
 use super::open::open;
 use super::stream;
-use super::{After, Context, Ending, context, cors, upgrade};
+use super::{Context, Ending, StageResult, context, cors, upgrade};
 use crate::config;
 use crate::dialect::{self, Answered, Finish, HttpReply, SharedWith};
 use crate::gateway;
@@ -80,9 +80,9 @@ impl Requests {
         out: &mut Vec<u8>,
         deadline: &mut Deadline,
         cx: &mut Context<'_>,
-    ) -> (usize, After) {
+    ) -> (usize, StageResult) {
         if self.replies.back().is_some_and(|reply| reply.last) {
-            return (input.len(), After::Need);
+            return (input.len(), StageResult::Need);
         }
         let configured = &cx.env.config.limits;
         let limits = http::HeadLimits {
@@ -97,11 +97,11 @@ impl Requests {
             RequestEvent::Need => self.look_at_head(cx),
             RequestEvent::Continue => {
                 let refused = self.look_at_head(cx);
-                if matches!(refused, After::Need) {
+                if matches!(refused, StageResult::Need) {
                     let bytes = http::CONTINUE.to_vec();
                     self.replies.push_back(PendingReply::bytes(bytes, false));
                 }
-                After::Again
+                StageResult::Again
             }
             RequestEvent::Head(request, body) => {
                 if let Some(entry) = router(cx).stream(&request) {
@@ -110,7 +110,7 @@ impl Requests {
                     }
                     self.replies.push_back(PendingReply::too_early(cx));
                 }
-                After::Again
+                StageResult::Again
             }
             RequestEvent::Request(request) if upgrade::wanted(&request) => {
                 self.had_request = true;
@@ -118,20 +118,20 @@ impl Requests {
                     return (taken, open(&request, out, cx));
                 }
                 self.replies.push_back(PendingReply::too_early(cx));
-                After::Again
+                StageResult::Again
             }
             RequestEvent::Request(mut request) => {
                 self.had_request = true;
                 let reply = answer(&mut request, cx);
                 self.replies.push_back(reply);
-                After::Again
+                StageResult::Again
             }
             RequestEvent::Bad(error) => {
                 cx.counters.http_errors.add(1);
                 let mut bytes = Vec::new();
                 error.respond(&mut bytes);
                 self.replies.push_back(PendingReply::bytes(bytes, true));
-                After::Again
+                StageResult::Again
             }
         };
         self.arm(phase, deadline, cx);
@@ -142,15 +142,15 @@ impl Requests {
 
     /// Checks the head of a request whose body has not arrived. If the body is long and no endpoint
     /// would use it, the request is answered without it and the connection ends.
-    fn look_at_head(&mut self, cx: &mut Context<'_>) -> After {
+    fn look_at_head(&mut self, cx: &mut Context<'_>) -> StageResult {
         let is_short = self.reader.body_bytes() <= UNWANTED_BODY_BYTES;
         if self.head_checked || self.reader.phase() != Phase::Body || is_short {
-            return After::Need;
+            return StageResult::Need;
         }
-        let Some(mut request) = self.reader.head() else { return After::Need };
+        let Some(mut request) = self.reader.head() else { return StageResult::Need };
         self.head_checked = true;
         if upgrade::wanted(&request) || needs_body(&request, cx) {
-            return After::Need;
+            return StageResult::Need;
         }
         request.keep_alive = false;
         let reply = if router(cx).renews(&request) {
@@ -165,7 +165,7 @@ impl Requests {
         self.had_request = true;
         self.replies.push_back(reply);
         self.discard();
-        After::Again
+        StageResult::Again
     }
 
     /// Sets the deadline when the reader's phase has changed. The timeout of a request runs from
@@ -190,18 +190,18 @@ impl Requests {
     }
 
     /// Handles a deadline that is due.
-    pub(super) fn on_deadline(&mut self, out: &mut Vec<u8>, cx: &mut Context<'_>) -> After {
+    pub(super) fn on_deadline(&mut self, out: &mut Vec<u8>, cx: &mut Context<'_>) -> StageResult {
         cx.counters.timed_out.add(1);
         if !self.replies.is_empty() {
             // The acknowledgements of another core are overdue; they will not come any more.
-            return After::End(Ending::Cut);
+            return StageResult::End(Ending::Cut);
         }
         if matches!(self.reader.phase(), Phase::Head | Phase::Body) {
             cx.counters.http_errors.add(1);
             let text = "the request took too long to arrive\n";
             Response::text(408, text).connection(http::Connection::Close).push(out);
         }
-        After::End(Ending::Flush)
+        StageResult::End(Ending::Flush)
     }
 
     /// Heap bytes of an unfinished request and of replies that wait.
@@ -282,7 +282,8 @@ impl Requests {
                 Body::Bytes(bytes) => out.extend_from_slice(&bytes),
                 Body::Later(it) => {
                     let reply = (it.finish)(it.answers);
-                    let manner = Manner { connection: it.connection, head_only: it.head_only };
+                    let manner =
+                        ResponseOptions { connection: it.connection, head_only: it.head_only };
                     push(&reply, manner, it.shared_with.as_ref(), out, cx);
                 }
             }
@@ -362,7 +363,7 @@ fn answer(request: &mut Request<'_>, cx: &mut Context<'_>) -> PendingReply {
     let (finish, gathers) = match answered {
         Answered::Now(reply) => {
             let mut bytes = Vec::new();
-            let manner = Manner { connection, head_only };
+            let manner = ResponseOptions { connection, head_only };
             push(&reply, manner, shared_with.as_ref(), &mut bytes, cx);
             return PendingReply::bytes(bytes, last);
         }
@@ -417,7 +418,7 @@ fn unless_failed(connection: http::Connection, cx: &Context<'_>) -> (http::Conne
 
 /// How a response is written.
 #[derive(Clone, Copy)]
-struct Manner {
+struct ResponseOptions {
     connection: http::Connection,
     head_only: bool,
 }
@@ -444,7 +445,7 @@ fn page(
 /// Writes a reply as a JSON response.
 fn push(
     reply: &HttpReply,
-    manner: Manner,
+    manner: ResponseOptions,
     shared_with: Option<&SharedWith>,
     out: &mut Vec<u8>,
     cx: &Context<'_>,

@@ -80,7 +80,7 @@ impl Session {
             counters.tls_handshakes.add(1);
             counters.tls_resumed.add(u64::from(filter.is_resumed()));
             match &mut self.stage {
-                Stage::Dialling(it) => it.ask(&mut self.queue, cx.now),
+                Stage::Dialling(it) => it.send_request(&mut self.queue, cx.now),
                 // The timeout of the first request runs from here.
                 _ => self.deadline = cx.now.plus_ms(cx.env.config.timeouts.head_ms),
             }
@@ -92,7 +92,7 @@ impl Session {
                 let text = "this port speaks TLS: use https:// or wss://\n";
                 let mut answer = Vec::new();
                 Response::text(400, text).connection(Connection::Close).push(&mut answer);
-                filter.say_plainly(&answer);
+                filter.write_plain_alert(&answer);
                 self.queue.waits(cx.now.ms);
             }
             Some(failure) => {

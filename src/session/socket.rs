@@ -6,7 +6,7 @@ use super::pause::ParkedMessage;
 use super::proxy::ProxyLeg;
 use super::rate_limit::RateLimit;
 use super::stream::Input;
-use super::{After, Context, Ending, context};
+use super::{Context, Ending, StageResult, context};
 use crate::codec::Format;
 use crate::config::SlowConsumer;
 use crate::dialect::{
@@ -29,7 +29,7 @@ pub(super) struct Socket {
     /// The negotiated compression of messages, or for an HTTP stream the framing of its records.
     pub(super) channel: Option<Box<Channel>>,
     /// When bytes were last received from the peer: the low 32 bits of the time in milliseconds.
-    pub(super) heard: u32,
+    pub(super) received: u32,
     /// When the unfinished message began: the low 32 bits of the time in milliseconds; 0 between
     /// messages.
     pub(super) begun: u32,
@@ -92,7 +92,7 @@ impl Socket {
             input,
             endpoint,
             channel,
-            heard: now_ms as u32,
+            received: now_ms as u32,
             begun: 0,
             closing: CloseHandshake::Open,
             liveness: Liveness::None,
@@ -122,8 +122,8 @@ impl Socket {
         out: &mut Vec<u8>,
         deadline: &mut Deadline,
         cx: &mut Context<'_>,
-    ) -> (usize, After) {
-        self.heard = cx.now.ms as u32;
+    ) -> (usize, StageResult) {
+        self.received = cx.now.ms as u32;
         self.liveness = Liveness::None;
         let (role, limits) = (self.role(), self.limits(cx.env));
         // What the peer sends after our close frame is ignored (RFC 6455 section 5.5.1).
@@ -137,10 +137,10 @@ impl Socket {
         let (taken, event) = self.input.next(role, &limits, input);
         let mut wanted = None;
         let after = match event {
-            FrameEvent::Need if ignores => After::Need,
+            FrameEvent::Need if ignores => StageResult::Need,
             FrameEvent::Need => self.needs_more(&limits, out, deadline, cx),
             FrameEvent::Message { .. } | FrameEvent::Ping(_) | FrameEvent::Pong(_) if ignores => {
-                After::Again
+                StageResult::Again
             }
             FrameEvent::Message { kind, compressed: true, payload } => {
                 let unpacked = match &mut self.channel {
@@ -167,7 +167,7 @@ impl Socket {
                 let (endpoint, wanted) = (&mut self.endpoint, &mut wanted);
                 let mut to = Recipient { endpoint, channel, rules, park, wanted };
                 to.give(kind, payload, out, cx);
-                After::Again
+                StageResult::Again
             }
             FrameEvent::Ping(payload) => self.endpoint.control(Opcode::Ping, payload, out, cx),
             FrameEvent::Pong(payload) => self.endpoint.control(Opcode::Pong, payload, out, cx),
@@ -215,11 +215,11 @@ impl Socket {
         out: &mut Vec<u8>,
         deadline: &mut Deadline,
         cx: &mut Context<'_>,
-    ) -> After {
+    ) -> StageResult {
         cx.counters.control_floods.add(1);
         let closing = self.before_close(FLOOD, out, cx);
         self.close_if(Some(closing), out, deadline, cx);
-        After::Again
+        StageResult::Again
     }
 
     /// Handles the state after all received bytes were taken: partial compressed messages, empty
@@ -230,7 +230,7 @@ impl Socket {
         out: &mut Vec<u8>,
         deadline: &mut Deadline,
         cx: &mut Context<'_>,
-    ) -> After {
+    ) -> StageResult {
         let empty = self.input.take_empty_frames();
         match self.unpack_part(limits, cx) {
             Err(violation) => self.violated(violation, out, cx),
@@ -243,14 +243,14 @@ impl Socket {
 
     /// Sets the deadline of an unfinished message. Its timeout runs from its first byte, however
     /// its bytes are spread over time.
-    fn time_message(&mut self, deadline: &mut Deadline, cx: &Context<'_>) -> After {
+    fn time_message(&mut self, deadline: &mut Deadline, cx: &Context<'_>) -> StageResult {
         if !self.input.mid_message() {
             self.begun = 0;
         } else if self.begun == 0 {
             self.begun = (cx.now.ms as u32).max(1);
             *deadline = (*deadline).min(self.message_deadline(cx));
         }
-        After::Need
+        StageResult::Need
     }
 
     pub(super) fn message_deadline(&self, cx: &Context<'_>) -> Deadline {
@@ -262,14 +262,14 @@ impl Socket {
         violation: Violation,
         out: &mut Vec<u8>,
         cx: &mut Context<'_>,
-    ) -> After {
+    ) -> StageResult {
         cx.counters.violations.add(1);
         let mut closing = Closing::new(violation.code(), violation.reason());
         if violation == Violation::TooBig {
             closing = self.before_close(closing, out, cx);
         }
         self.close(&closing, out);
-        After::End(Ending::Flush)
+        StageResult::End(Ending::Flush)
     }
 
     /// The earlier of the dialect's own deadline and that of the token leases.
@@ -386,11 +386,16 @@ impl Socket {
             self.push_close(out, Some(closing.code), &closing.reason);
         }
         if let Some(leg) = self.leg_mut() {
-            leg.parts();
+            leg.note_closed_by_server();
         }
     }
 
-    pub(super) fn close_for(&mut self, why: Why, out: &mut Vec<u8>, cx: &mut Context<'_>) -> After {
+    pub(super) fn close_for(
+        &mut self,
+        why: Why,
+        out: &mut Vec<u8>,
+        cx: &mut Context<'_>,
+    ) -> StageResult {
         let closing = match &self.endpoint {
             Endpoint::Dialect(it) => it.closing(why),
             _ => plain_closing(why),
@@ -400,8 +405,8 @@ impl Socket {
         match why {
             // The peer will not answer soon: the write queue is sent, and the connection ends
             // without waiting for the peer's close frame.
-            Why::Slow | Why::Silent => After::End(Ending::Flush),
-            Why::Draining => After::Again,
+            Why::Slow | Why::Silent => StageResult::End(Ending::Flush),
+            Why::Draining => StageResult::Again,
         }
     }
 
@@ -427,8 +432,8 @@ impl Socket {
         answer: Answer,
         out: &mut Vec<u8>,
         cx: &mut Context<'_>,
-    ) -> After {
-        self.tell(out, cx, |it, context| it.answered(context, part, answer))
+    ) -> StageResult {
+        self.call_dialect(out, cx, |it, context| it.answered(context, part, answer))
     }
 
     pub(super) fn joined(
@@ -437,8 +442,8 @@ impl Socket {
         outcome: JoinOutcome,
         out: &mut Vec<u8>,
         cx: &mut Context<'_>,
-    ) -> After {
-        self.tell(out, cx, |it, context| it.joined(context, name, outcome))
+    ) -> StageResult {
+        self.call_dialect(out, cx, |it, context| it.joined(context, name, outcome))
     }
 
     pub(super) fn not_subscribed(
@@ -446,8 +451,8 @@ impl Socket {
         name: &str,
         out: &mut Vec<u8>,
         cx: &mut Context<'_>,
-    ) -> After {
-        self.tell(out, cx, |it, context| it.not_subscribed(context, name))
+    ) -> StageResult {
+        self.call_dialect(out, cx, |it, context| it.not_subscribed(context, name))
     }
 
     pub(super) fn queue_bytes(&self, env: &Env) -> usize {
@@ -469,21 +474,21 @@ impl Socket {
         what: &DialectMessage,
         out: &mut Vec<u8>,
         cx: &mut Context<'_>,
-    ) -> After {
-        self.tell(out, cx, |it, context| it.on_message(context, what))
+    ) -> StageResult {
+        self.call_dialect(out, cx, |it, context| it.on_message(context, what))
     }
 
-    pub(super) fn on_reload(&mut self, out: &mut Vec<u8>, cx: &mut Context<'_>) -> After {
-        self.tell(out, cx, |it, context| it.on_reload(context))
+    pub(super) fn on_reload(&mut self, out: &mut Vec<u8>, cx: &mut Context<'_>) -> StageResult {
+        self.call_dialect(out, cx, |it, context| it.on_reload(context))
     }
 
     /// Calls the dialect, unless the connection is closing.
-    pub(super) fn tell(
+    pub(super) fn call_dialect(
         &mut self,
         out: &mut Vec<u8>,
         cx: &mut Context<'_>,
         what: impl FnOnce(&mut Connection, &mut DialectContext<'_>),
-    ) -> After {
+    ) -> StageResult {
         let mut wanted = None;
         if self.is_open()
             && let Endpoint::Dialect(it) = &mut self.endpoint
@@ -494,7 +499,7 @@ impl Socket {
         if let Some(closing) = wanted {
             self.close(&closing, out);
         }
-        After::Again
+        StageResult::Again
     }
 
     pub(super) fn on_close(&mut self, env: &Env, us: ConnId, out: &mut Vec<Effect>) {

@@ -11,7 +11,7 @@ use super::open::enter;
 use super::request::refuse;
 use super::socket::{ConnectionPolicy, Socket};
 use super::upstream::{PendingUpstream, UpstreamRequest};
-use super::{After, Context, Ending};
+use super::{Context, Ending, StageResult};
 use crate::config;
 use crate::dialect::Opening;
 use crate::gateway::{RouteMatch, RouteRefusal};
@@ -34,7 +34,7 @@ pub(super) struct Records {
     body: Body,
     reader: record::Reader,
     /// The maximum number of framing bytes of a chunk, beside its data.
-    aside: usize,
+    max_overhead: usize,
     /// Whether the client still receives messages after its request body has ended.
     half_open: bool,
     stage: Stage,
@@ -133,11 +133,11 @@ impl Records {
     pub(super) fn new(
         framing: RecordFraming,
         body: Body,
-        aside: usize,
+        max_overhead: usize,
         half_open: bool,
     ) -> Records {
         let reader = record::Reader::new(framing);
-        Records { body, reader, aside, half_open, stage: Stage::Body }
+        Records { body, reader, max_overhead, half_open, stage: Stage::Body }
     }
 
     fn keeps_nothing(&self) -> bool {
@@ -190,7 +190,7 @@ impl Records {
                 },
                 Stage::Body => {}
             }
-            let Ok(chunk) = self.body.look(self.aside, &input[at..]) else {
+            let Ok(chunk) = self.body.look(self.max_overhead, &input[at..]) else {
                 return (input.len(), at, RecordEvent::Violation(Violation::Chunk));
             };
             let (from, to) = (at + chunk.from, at + chunk.to);
@@ -228,28 +228,28 @@ impl Socket {
 
     /// Ends the response of an HTTP stream whose client has closed its side after its whole request
     /// body.
-    pub(super) fn hang_up(&mut self, out: &mut Vec<u8>) -> After {
+    pub(super) fn hang_up(&mut self, out: &mut Vec<u8>) -> StageResult {
         if self.closing.send() {
             self.push_close(out, None, "");
         }
-        After::Again
+        StageResult::Again
     }
 
     /// Sends a heartbeat in the framing of the records, which is not a message. The client cannot
     /// answer it; whether the client is alive shows in whether it reads.
-    pub(super) fn say_alive(
+    pub(super) fn push_heartbeat(
         &mut self,
         silence_ms: u64,
         out: &mut Vec<u8>,
         deadline: &mut Deadline,
         cx: &Context<'_>,
-    ) -> After {
+    ) -> StageResult {
         if let Some(framing) = self.records() {
             framing.push_alive(out);
         }
-        self.heard = cx.now.ms as u32;
+        self.received = cx.now.ms as u32;
         *deadline = cx.now.plus_ms(silence_ms).min(self.own_deadline());
-        After::Again
+        StageResult::Again
     }
 }
 
@@ -260,12 +260,12 @@ pub(super) fn open(
     entry: Result<RouteMatch<'_, '_>, RouteRefusal>,
     out: &mut Vec<u8>,
     cx: &mut Context<'_>,
-) -> After {
+) -> StageResult {
     let RouteMatch { route, leases, claims, .. } = match entry {
         Ok(entry) => entry,
         Err(refusal) => {
             refuse(refusal, http::Connection::Close, false, out, cx);
-            return After::End(Ending::Flush);
+            return StageResult::End(Ending::Flush);
         }
     };
     let Some(framing) = request.header("content-type").and_then(RecordFraming::of) else {
@@ -274,8 +274,8 @@ pub(super) fn open(
     };
     let channel = Some(Box::new(Channel::of_records(framing)));
     let half_open = route.endpoint != config::EndpointKind::Echo;
-    let aside = cx.env.config.limits.http_head_bytes;
-    let records = Box::new(Records::new(framing, body, aside, half_open));
+    let max_overhead = cx.env.config.limits.http_head_bytes;
+    let records = Box::new(Records::new(framing, body, max_overhead, half_open));
     if let Some(proxy) = &route.proxy {
         let mut head = Vec::new();
         push_head(request, framing, &mut head);
@@ -302,13 +302,13 @@ pub(super) fn open(
     enter(Input::Records(records), channel, leases, &opening, out, cx)
 }
 
-fn bad(status: u16, text: &str, out: &mut Vec<u8>, cx: &Context<'_>) -> After {
+fn bad(status: u16, text: &str, out: &mut Vec<u8>, cx: &Context<'_>) -> StageResult {
     cx.counters.http_requests.add(1);
     cx.counters.http_errors.add(1);
     let text = format!("{text}\n");
     let response = http::Response::text(status, &text);
     response.connection(http::Connection::Close).push(out);
-    After::End(Ending::Flush)
+    StageResult::End(Ending::Flush)
 }
 
 /// Counts an HTTP stream that was opened.

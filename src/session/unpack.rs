@@ -2,7 +2,7 @@
 
 use super::inbound::Recipient;
 use super::socket::{ConnectionPolicy, Socket};
-use super::{After, Context, Ending, Session, Stage};
+use super::{Context, Ending, Session, Stage, StageResult};
 use crate::time::Deadline;
 use crate::ws::{self, Unpacked, Violation};
 
@@ -58,13 +58,13 @@ impl Socket {
         out: &mut Vec<u8>,
         deadline: &mut Deadline,
         cx: &mut Context<'_>,
-    ) -> After {
-        let Some(channel) = &mut self.channel else { return After::Again };
+    ) -> StageResult {
+        let Some(channel) = &mut self.channel else { return StageResult::Again };
         if ignores {
             channel.forget(cx.codecs);
-            return After::Again;
+            return StageResult::Again;
         }
-        let unpacked = channel.go_on(limits.message_bytes, cx.codecs);
+        let unpacked = channel.continue_unpacking(limits.message_bytes, cx.codecs);
         self.unpacked(unpacked, out, deadline, cx)
     }
 
@@ -86,11 +86,11 @@ impl Socket {
         out: &mut Vec<u8>,
         deadline: &mut Deadline,
         cx: &mut Context<'_>,
-    ) -> After {
+    ) -> StageResult {
         self.begun = 0;
         let (kind, mut message) = match unpacked {
             Ok(Unpacked::Whole(kind, message)) => (kind, message),
-            Ok(Unpacked::Part | Unpacked::Busy) => return After::Again,
+            Ok(Unpacked::Part | Unpacked::Busy) => return StageResult::Again,
             Err(violation) => return self.violated(violation, out, cx),
         };
         if message.is_empty() && self.rate_limit.is_over(1, cx) {
@@ -108,6 +108,6 @@ impl Socket {
         to.give(kind, &mut message, out, cx);
         cx.codecs.give_back(message);
         self.close_if(wanted, out, deadline, cx);
-        After::Again
+        StageResult::Again
     }
 }

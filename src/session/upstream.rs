@@ -5,7 +5,7 @@
 use super::proxy::{MaskKeys, PeerMessage, ProxyEffect, ProxyLeg};
 use super::socket::{ConnectionPolicy, Endpoint, Socket};
 use super::stream::{self, Input, Records};
-use super::{After, Context, Ending, SHUTTING_DOWN, Session, Stage, WriteQueue, upgrade};
+use super::{Context, Ending, SHUTTING_DOWN, Session, Stage, StageResult, WriteQueue, upgrade};
 use crate::config::{Proxy, Upstream};
 use crate::dialect::Env;
 use crate::gateway::proxy::{HandshakeOutcome, UpgradeQuery, UpstreamFailure, UpstreamHandshake};
@@ -22,7 +22,7 @@ use std::sync::Arc;
 /// A client whose request was accepted and is not answered yet. What it sends meanwhile waits.
 pub(super) struct PendingUpstream {
     pub(super) proxy: Arc<Proxy>,
-    asked: UpgradeQuery,
+    upgrade_query: UpgradeQuery,
     upgrade: UpstreamRequest,
     /// The upstreams that were tried, and the one that is being tried.
     tried: Tried,
@@ -84,14 +84,14 @@ impl PendingUpstream {
         request: &Request<'_>,
         upgrade: UpstreamRequest,
         cx: &mut Context<'_>,
-    ) -> Result<After, (u16, &'static str)> {
+    ) -> Result<StageResult, (u16, &'static str)> {
         let guards = &cx.env.config.guards;
-        let asked = UpgradeQuery::new(proxy, guards, request, cx.peer.ip(), cx.secure);
+        let upgrade_query = UpgradeQuery::new(proxy, guards, request, cx.peer.ip(), cx.secure);
         let proxy = proxy.clone();
         let (tried, chosen, dialled) = (Tried::default(), None, None);
-        let mut waiting = PendingUpstream { proxy, asked, upgrade, tried, chosen, dialled };
+        let mut waiting = PendingUpstream { proxy, upgrade_query, upgrade, tried, chosen, dialled };
         if !cx.draining && waiting.dial(cx) {
-            return Ok(After::Connecting(Box::new(waiting)));
+            return Ok(StageResult::Connecting(Box::new(waiting)));
         }
         waiting.drop_state(cx.codecs);
         let cause = UpstreamFailure::Unreachable;
@@ -118,7 +118,8 @@ impl PendingUpstream {
                 let filter = self.proxy.tls.connect(upstream);
                 if upstream.secure == filter.is_some() {
                     let (client, keys) = (cx.conn.slot, &mut *cx.keys);
-                    let stage = Dialling::new(&self.proxy, upstream, &self.asked, client, keys);
+                    let stage =
+                        Dialling::new(&self.proxy, upstream, &self.upgrade_query, client, keys);
                     let deadline = cx.now.plus_ms(self.proxy.connect_ms);
                     let dial = Dial { address, client, deadline, filter, stage: Box::new(stage) };
                     cx.proxy_effects.push(ProxyEffect::Dial(Box::new(dial)));
@@ -158,11 +159,12 @@ impl Dialling {
     fn new(
         proxy: &Proxy,
         upstream: &Upstream,
-        asked: &UpgradeQuery,
+        upgrade_query: &UpgradeQuery,
         client: Slot,
         keys: &mut MaskKeys,
     ) -> Dialling {
-        let (handshake, request) = UpstreamHandshake::new(proxy, upstream, asked, keys.nonce());
+        let (handshake, request) =
+            UpstreamHandshake::new(proxy, upstream, upgrade_query, keys.nonce());
         Dialling {
             client,
             handshake,
@@ -177,12 +179,12 @@ impl Dialling {
     }
 
     /// Queues the handshake request for the upstream.
-    pub(super) fn ask(&mut self, queue: &mut WriteQueue, now: Now) {
+    pub(super) fn send_request(&mut self, queue: &mut WriteQueue, now: Now) {
         queue.close_tail(std::mem::take(&mut self.request), now.ms);
     }
 
     /// Reads the upstream's response to the handshake.
-    pub(super) fn step(&mut self, input: &[u8], cx: &mut Context<'_>) -> (usize, After) {
+    pub(super) fn step(&mut self, input: &[u8], cx: &mut Context<'_>) -> (usize, StageResult) {
         let (had, max) = (self.answer.len(), cx.env.config.limits.http_head_bytes);
         let part = &input[..input.len().min(max.saturating_sub(had))];
         self.answer.extend_from_slice(part);
@@ -196,20 +198,20 @@ impl Dialling {
                     self.failed(UpstreamFailure::InvalidReply("its head is too long")),
                 );
             }
-            return (input.len(), After::Need);
+            return (input.len(), StageResult::Need);
         };
         let outcome = self.handshake.judge(&self.answer[..end]);
         let after = match outcome {
-            HandshakeOutcome::Interim => After::Again,
+            HandshakeOutcome::Interim => StageResult::Again,
             HandshakeOutcome::Failed(cause) => self.failed(cause),
             HandshakeOutcome::Open(protocol) => {
                 self.outcome_reported = true;
                 let (to, message) = (self.client, PeerMessage::Answered(Ok(protocol)));
-                cx.proxy_effects.push(ProxyEffect::Say { to, message });
+                cx.proxy_effects.push(ProxyEffect::Send { to, message });
                 let leg = ProxyLeg::new(Role::Client, to, self.buffer_bytes, cx.keys);
                 let endpoint = Endpoint::ProxyLeg(Box::new(leg));
                 let input = Input::FRAMES;
-                After::Upgraded(Box::new(Socket::new(input, endpoint, None, None, cx.now.ms)))
+                StageResult::Upgraded(Box::new(Socket::new(input, endpoint, None, None, cx.now.ms)))
             }
         };
         self.answer = Vec::new();
@@ -217,13 +219,13 @@ impl Dialling {
     }
 
     /// Ends the connection for this reason, which [`Dialling::last_message`] reports to the client.
-    fn failed(&mut self, cause: UpstreamFailure) -> After {
+    fn failed(&mut self, cause: UpstreamFailure) -> StageResult {
         self.cause = cause;
-        After::End(Ending::Cut)
+        StageResult::End(Ending::Cut)
     }
 
     /// Handles a deadline that is due.
-    pub(super) fn on_deadline(&mut self) -> After {
+    pub(super) fn on_deadline(&mut self) -> StageResult {
         self.failed(UpstreamFailure::Late { connected: self.connected })
     }
 
@@ -257,7 +259,7 @@ impl Session {
         self.deadline = cx.now.plus_ms(dialling.handshake_ms);
         match &self.filter {
             Some(_) => self.queue.waits(cx.now.ms),
-            None => dialling.ask(&mut self.queue, cx.now),
+            None => dialling.send_request(&mut self.queue, cx.now),
         }
     }
 

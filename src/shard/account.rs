@@ -221,7 +221,7 @@ impl Shard {
         for slot in std::mem::take(&mut self.account.starved) {
             if let Some(session) = self.sessions.get_mut(slot) {
                 session.unstarve();
-                self.go_on(slot, now);
+                self.try_resume(slot, now);
             }
         }
     }

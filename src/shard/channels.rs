@@ -4,8 +4,8 @@ use super::Shard;
 use crate::config::SlowConsumer;
 use crate::dialect::{self, Closing, Effect, JoinOutcome, Why, is_public};
 use crate::hub::{
-    Ack, Answer, ChannelName, ConnId, DialectMessage, Event, Join, Joined, Published, Query,
-    TurnedDown,
+    Ack, Answer, ChannelName, ConnId, DialectMessage, Event, Join, JoinRefusal, Joined, Published,
+    Query,
 };
 use crate::mem::Slot;
 use crate::session::Broadcast;
@@ -48,40 +48,40 @@ impl Shard {
             Effect::Publish { app, name, event, part } => {
                 self.publish(slot, app, &name, &event, part, now);
             }
-            Effect::Say { app, name, event } => {
-                if self.hub.hears(slot, app, &name) {
+            Effect::PublishIfSubscribed { app, name, event } => {
+                if self.hub.is_subscribed(slot, app, &name) {
                     self.publish(slot, app, &name, &event, 0, now);
                 } else if let Some((session, mut cx)) = self.session(slot, now) {
                     session.not_subscribed(&name, &mut cx);
                 }
             }
-            Effect::Ask { query, part } => self.ask(slot, &query, part, now),
-            Effect::Tell { to, what } => self.deliver_anywhere(to, what, now),
-            Effect::TellBehind { app, name, to, what } => match self.hub.home(app, &name) {
-                home if home == self.core => self.pass_on(to, what, now),
-                home => self.mail.tell(home, to, what),
+            Effect::Query { query, part } => self.query(slot, &query, part, now),
+            Effect::Message { to, what } => self.deliver_anywhere(to, what, now),
+            Effect::MessageInOrder { app, name, to, what } => match self.hub.home(app, &name) {
+                home if home == self.core => self.forward(to, what, now),
+                home => self.mail.message(home, to, what),
             },
         }
     }
 
     /// Handles the refusal of a new channel by its home: every subscriber that waited here gets the
     /// outcome of its join.
-    pub(super) fn turned_down(&mut self, asked: u32, name: &ChannelName, now: Now) {
-        for index in self.hub.turned_down(asked, name) {
+    pub(super) fn join_refused(&mut self, request_id: u32, name: &ChannelName, now: Now) {
+        for index in self.hub.join_refused(request_id, name) {
             let Some(slot) = self.sessions.slot_at(index) else { continue };
             self.hub.leave(slot, name.app(), name.text(), &mut self.mail);
-            let outcome = self.not_let_in(TurnedDown::NoRoom);
+            let outcome = self.join_refusal(JoinRefusal::NoRoom);
             self.on_joined(slot, name.text(), outcome, now);
         }
     }
 
     /// The outcome of a subscription that was refused by the channel's home. It was counted while
     /// it waited.
-    pub(super) fn not_let_in(&mut self, why: TurnedDown) -> JoinOutcome {
+    pub(super) fn join_refusal(&mut self, why: JoinRefusal) -> JoinOutcome {
         self.counters.subscriptions.sub(1);
         match why {
-            TurnedDown::ChannelFull => JoinOutcome::ChannelFull,
-            TurnedDown::NoRoom => {
+            JoinRefusal::ChannelFull => JoinOutcome::ChannelFull,
+            JoinRefusal::NoRoom => {
                 self.counters.refused_channels.add(1);
                 JoinOutcome::NoRoom
             }
@@ -91,17 +91,17 @@ impl Shard {
     /// Delivers a message to the dialect of a connection, on any core.
     pub fn deliver_anywhere(&mut self, to: ConnId, what: DialectMessage, now: Now) {
         match to.core == self.core {
-            true => self.tell(to.slot, &what, now),
-            false => self.mail.tell(to.core, to, what),
+            true => self.deliver_message(to.slot, &what, now),
+            false => self.mail.message(to.core, to, what),
         }
     }
 
     /// Delivers such a message after everything that this core has ordered before as the home of a
     /// channel.
-    pub(super) fn pass_on(&mut self, to: ConnId, what: DialectMessage, now: Now) {
+    pub(super) fn forward(&mut self, to: ConnId, what: DialectMessage, now: Now) {
         match to.core == self.core {
-            true => self.tell(to.slot, &what, now),
-            false => self.mail.pass_on(to, what),
+            true => self.deliver_message(to.slot, &what, now),
+            false => self.mail.forward(to, what),
         }
     }
 
@@ -111,8 +111,8 @@ impl Shard {
         let ack = ticket.map(|ticket| Ack { slot, ticket, part });
         match self.hub.publish(app, name, event, ack, now.ms, &mut self.mail) {
             Published::Ordered(at) => {
-                let heard = self.hub.subscribers_at(at).iter().filter(|it| it.is_active());
-                self.subscribers.extend(heard.map(|it| it.slot));
+                let received = self.hub.subscribers_at(at).iter().filter(|it| it.is_active());
+                self.subscribers.extend(received.map(|it| it.slot));
                 self.deliver_to_listed(event, now);
             }
             Published::Unheard => {}
@@ -143,8 +143,8 @@ impl Shard {
     pub(super) fn announce(&mut self, app: u32, name: &str, event: &Event, now: Now) {
         let published = self.hub.publish(app, name, event, None, now.ms, &mut self.mail);
         if let Published::Ordered(at) = published {
-            let heard = self.hub.subscribers_at(at).iter().filter(|it| it.is_active());
-            self.subscribers.extend(heard.map(|it| it.slot));
+            let received = self.hub.subscribers_at(at).iter().filter(|it| it.is_active());
+            self.subscribers.extend(received.map(|it| it.slot));
             self.deliver_to_listed(event, now);
         }
     }
@@ -158,7 +158,7 @@ impl Shard {
         }
     }
 
-    fn ask(&mut self, slot: Slot, query: &Query, part: u16, now: Now) {
+    fn query(&mut self, slot: Slot, query: &Query, part: u16, now: Now) {
         self.charge_query(query);
         let Some(session) = self.sessions.get_mut(slot) else { return };
         // A WebSocket has no tickets; it matches answers by their part.
@@ -186,8 +186,8 @@ impl Shard {
     }
 
     pub(super) fn deliver(&mut self, name: &ChannelName, event: &Event, now: Now) {
-        let heard = self.hub.subscribers(name).iter().filter(|it| it.is_active());
-        self.subscribers.extend(heard.map(|it| it.slot));
+        let received = self.hub.subscribers(name).iter().filter(|it| it.is_active());
+        self.subscribers.extend(received.map(|it| it.slot));
         self.deliver_to_listed(event, now);
     }
 
@@ -200,7 +200,7 @@ impl Shard {
             return self.close_listed(&Closing::new(code, reason), now);
         }
         if let Some(message) = &event.message {
-            return self.deliver_message(message, event.except, now);
+            return self.deliver_message_to_listed(message, event.except, now);
         }
         self.work.charge(WorkKind::Delivery, work::DELIVERY * self.subscribers.len() as u64);
         let mut broadcast = Broadcast::new(event);
@@ -242,7 +242,7 @@ impl Shard {
     }
 
     /// Delivers a message to the dialect of one connection on this core.
-    pub(super) fn tell(&mut self, slot: Slot, what: &DialectMessage, now: Now) {
+    pub(super) fn deliver_message(&mut self, slot: Slot, what: &DialectMessage, now: Now) {
         if !self.sessions.get_mut(slot).is_some_and(|it| it.is_open_socket()) {
             let mut effects = Vec::new();
             dialect::on_undelivered(what, &mut effects);
@@ -266,14 +266,19 @@ impl Shard {
 
     /// Delivers a message to the dialects of all connections in `self.subscribers`, and empties
     /// that list.
-    fn deliver_message(&mut self, what: &DialectMessage, except: Option<ConnId>, now: Now) {
+    fn deliver_message_to_listed(
+        &mut self,
+        what: &DialectMessage,
+        except: Option<ConnId>,
+        now: Now,
+    ) {
         let except = except.filter(|conn| conn.core == self.core).map(|conn| conn.slot);
-        self.work.charge(WorkKind::Delivery, work::TELL * self.subscribers.len() as u64);
+        self.work.charge(WorkKind::Delivery, work::MESSAGE * self.subscribers.len() as u64);
         let mut listed = std::mem::take(&mut self.subscribers);
         for index in listed.drain(..) {
             let Some(slot) = self.sessions.slot_at(index) else { continue };
             if except != Some(slot) {
-                self.tell(slot, what, now);
+                self.deliver_message(slot, what, now);
             }
         }
         // Effects of the dialects may have used `self.subscribers` for deliveries of their own,

@@ -13,13 +13,13 @@ impl Shard {
             if let Some(session) = self.sessions.get_mut(slot) {
                 session.hold(&bytes[at..]);
             }
-            self.go_on(slot, now);
+            self.try_resume(slot, now);
         }
         self.list(slot);
     }
 
     /// Feeds bytes to a connection. If reading is paused, returns the number of bytes taken; the
-    /// caller must hold the rest and then call [`Shard::go_on`].
+    /// caller must hold the rest and then call [`Shard::try_resume`].
     pub(super) fn feed(&mut self, slot: Slot, bytes: &mut [u8], now: Now) -> Option<usize> {
         let begun = self.work.begin();
         let held = self.feed_steps(slot, bytes, now);
@@ -30,7 +30,7 @@ impl Shard {
     fn feed_steps(&mut self, slot: Slot, bytes: &mut [u8], now: Now) -> Option<usize> {
         let (turn, mut at) = (self.turn, 0);
         if self.sessions.get_mut(slot)?.has_used_share(turn) {
-            self.stand_in_line(slot);
+            self.wait_for_turn(slot);
             return Some(0);
         }
         loop {
@@ -55,7 +55,7 @@ impl Shard {
                 return None;
             }
             if session.has_used_share(turn) {
-                self.stand_in_line(slot);
+                self.wait_for_turn(slot);
                 return Some(at);
             }
         }
@@ -63,7 +63,7 @@ impl Shard {
 
     /// Pauses reading and puts the connection at the end of the list of those that wait for a later
     /// turn.
-    pub(super) fn stand_in_line(&mut self, slot: Slot) {
+    pub(super) fn wait_for_turn(&mut self, slot: Slot) {
         let Some(session) = self.sessions.get_mut(slot) else { return };
         session.pause();
         if !session.waits {

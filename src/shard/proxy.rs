@@ -17,8 +17,8 @@ impl Shard {
         self.fresh
     }
 
-    /// The next dial. Give it a slot with [`Shard::dial_at`], or report with [`Shard::undialled`]
-    /// that there is none.
+    /// The next dial. Give it a slot with [`Shard::dial_at`], or report with
+    /// [`Shard::no_slot_for_dial`] that there is none.
     pub fn next_dial(&mut self) -> Option<Dial> {
         loop {
             let dial = self.dials.pop_front()?;
@@ -43,7 +43,7 @@ impl Shard {
     }
 
     /// Reports to the client that there is no slot for its dial.
-    pub fn undialled(&mut self, dial: &Dial, now: Now) {
+    pub fn no_slot_for_dial(&mut self, dial: &Dial, now: Now) {
         self.send_to_peer(dial.client, PeerMessage::Answered(Err(UpstreamFailure::NoSlot)), now);
     }
 
@@ -71,11 +71,11 @@ impl Shard {
         for effect in std::mem::take(&mut self.proxy_effects) {
             match effect {
                 ProxyEffect::Dial(dial) => self.dials.push_back(dial),
-                ProxyEffect::Say { to, message } => {
+                ProxyEffect::Send { to, message } => {
                     self.send_to_peer(to, message, now);
                     let is_full = self.sessions.get_mut(to).is_some_and(|it| it.is_full());
                     if is_full && let Some(session) = self.sessions.get_mut(from) {
-                        session.hold_up();
+                        session.pause_reading();
                     }
                 }
             }
@@ -91,19 +91,19 @@ impl Shard {
         session.on_peer(message, &mut cx);
         self.after(to, now);
         // The message may have ended the reason for which reading was paused.
-        self.go_on(to, now);
+        self.try_resume(to, now);
         self.list(to);
     }
 
     /// Resumes reading from the other leg if it was paused because this connection's queue was full
     /// and bytes were sent since.
-    pub(super) fn relieve(&mut self, slot: Slot, now: Now) {
+    pub(super) fn resume_other_leg(&mut self, slot: Slot, now: Now) {
         let Some(other) = self.sessions.get_mut(slot).and_then(|it| it.has_drained()) else {
             return;
         };
         if let Some(session) = self.sessions.get_mut(other) {
-            session.may_speak();
-            self.go_on(other, now);
+            session.resume_reading();
+            self.try_resume(other, now);
             self.list(other);
         }
     }

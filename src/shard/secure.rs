@@ -38,7 +38,7 @@ impl Shard {
             // A handshake costs much work, so its bytes are held encrypted until a later turn.
             session.hold(bytes);
             self.plain = plain;
-            return self.stand_in_line(slot);
+            return self.wait_for_turn(slot);
         }
         let ended = session.decrypt(bytes, &mut plain, &mut cx);
         if session.is_paused() {

@@ -48,7 +48,7 @@ impl Shard {
                 session.waits = false;
                 // The connection before may have caused congestion again; then this one keeps
                 // waiting.
-                self.go_on(slot, now);
+                self.try_resume(slot, now);
                 // It may be paused for another reason now, with which nothing is read ahead.
                 self.list(slot);
             }
@@ -64,17 +64,17 @@ impl Shard {
         {
             if let Some(session) = self.sessions.get_mut(slot) {
                 session.waits = false;
-                self.go_on(slot, now);
+                self.try_resume(slot, now);
                 self.list(slot);
             }
-            self.codecs.large.uncall();
+            self.codecs.large.end_call();
         }
     }
 
     /// Resumes reading from a connection if nothing prevents it. [`Shard::next_turn`] resumes what
     /// congestion or the turn's share of work has paused; any other pause is resumed by what ends
     /// it.
-    pub(super) fn go_on(&mut self, slot: Slot, now: Now) {
+    pub(super) fn try_resume(&mut self, slot: Slot, now: Now) {
         let Some((session, cx)) = self.session(slot, now) else { return };
         if session.waits {
             return; // Resumed by `next_turn`.
@@ -88,7 +88,7 @@ impl Shard {
         } else if (cx.congested || cx.codecs.is_spent() || cx.work.is_spent())
             && session.is_paused()
         {
-            self.stand_in_line(slot);
+            self.wait_for_turn(slot);
         }
     }
 
@@ -104,7 +104,7 @@ impl Shard {
                     if let Some(session) = self.sessions.get_mut(slot) {
                         session.hold_again(held);
                     }
-                    self.go_on(slot, now);
+                    self.try_resume(slot, now);
                 }
             }
             None if waited || !self.keeps_nothing(slot) => {

@@ -261,7 +261,7 @@ impl Filter {
     }
 
     /// Sends bytes without encryption, to a peer that does not use TLS.
-    pub fn say_plainly(&mut self, bytes: &[u8]) {
+    pub fn write_plain_alert(&mut self, bytes: &[u8]) {
         self.out.extend_from_slice(bytes);
     }
 

@@ -133,7 +133,7 @@ fn process<S: Side>(
         }
         outcome.taken += discard;
         if failed.is_some() {
-            say_why(conn, out);
+            write_alert(conn, out);
             outcome.failed = failed;
             return outcome;
         }
@@ -144,7 +144,7 @@ fn process<S: Side>(
 }
 
 /// Appends to `out` the alert that reports to the peer why the connection has failed.
-fn say_why<S: Side>(conn: &mut S, out: &mut Vec<u8>) {
+fn write_alert<S: Side>(conn: &mut S, out: &mut Vec<u8>) {
     while conn.wants_write() {
         match conn.records(&mut []).state {
             Ok(ConnectionState::EncodeTlsData(data)) => encode(data, out),

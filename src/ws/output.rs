@@ -326,7 +326,7 @@ impl Channel {
         codecs.work = codecs.work.saturating_sub(MESSAGE_WORK);
         if let Some(unpacking) = &mut self.unpacking {
             unpacking.add(message, true);
-            return self.go_on(max_bytes, codecs);
+            return self.continue_unpacking(max_bytes, codecs);
         }
         if message.is_empty() {
             return Ok(Unpacked::Whole(kind, Vec::new()));
@@ -337,7 +337,7 @@ impl Channel {
                 unpacking.begin(self.own_inflater());
             }
             self.unpacking = Some(Box::new(unpacking));
-            return self.go_on(max_bytes, codecs);
+            return self.continue_unpacking(max_bytes, codecs);
         }
         let max_usize = usize::try_from(max_bytes).unwrap_or(usize::MAX);
         let mut out = std::mem::take(&mut codecs.inflated);
@@ -388,18 +388,22 @@ impl Channel {
         if let Some(unpacking) = &mut self.unpacking {
             unpacking.add(part, false);
         }
-        self.go_on(max_bytes, codecs)
+        self.continue_unpacking(max_bytes, codecs)
     }
 
     /// Continues with a message that is [`Unpacked::Busy`].
     ///
     /// # Errors
     /// Why the message is refused.
-    pub fn go_on(&mut self, max_bytes: u64, codecs: &mut Codecs) -> Result<Unpacked, Violation> {
+    pub fn continue_unpacking(
+        &mut self,
+        max_bytes: u64,
+        codecs: &mut Codecs,
+    ) -> Result<Unpacked, Violation> {
         let Some(mut unpacking) = self.unpacking.take() else { return Ok(Unpacked::Part) };
         let max_bytes = usize::try_from(max_bytes).unwrap_or(usize::MAX);
         let kept = self.inflater.as_deref_mut();
-        let unpacked = unpacking.go_on(&mut UnpackTarget { kept, codecs, max_bytes });
+        let unpacked = unpacking.continue_unpacking(&mut UnpackTarget { kept, codecs, max_bytes });
         match unpacked {
             Ok(Unpacked::Part | Unpacked::Busy) => self.unpacking = Some(unpacking),
             _ => unpacking.release(codecs),

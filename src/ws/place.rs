@@ -46,7 +46,7 @@ impl LargePlace {
     }
 
     /// Calls the first in line, if nobody has the place: it is free for this one until
-    /// [`LargePlace::uncall`].
+    /// [`LargePlace::end_call`].
     pub fn call(&mut self) -> Option<Slot> {
         let next = if self.taken { None } else { self.line.pop_front() };
         self.called = next.is_some();
@@ -54,7 +54,7 @@ impl LargePlace {
     }
 
     /// Whoever was called has taken it or not.
-    pub fn uncall(&mut self) {
+    pub fn end_call(&mut self) {
         self.called = false;
     }
 }
@@ -77,9 +77,9 @@ mod tests {
         assert!(place.take());
         place.leave();
         assert!(!place.is_free(), "it does not get it twice in a row");
-        place.uncall();
+        place.end_call();
         assert_eq!(place.call(), Some(slots[1]));
-        place.uncall();
+        place.end_call();
         assert!(place.is_free(), "who was called had no use for it");
     }
 }

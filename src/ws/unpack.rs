@@ -166,7 +166,10 @@ impl Unpacking {
     ///
     /// # Errors
     /// Why the message is refused.
-    pub(super) fn go_on(&mut self, place: &mut UnpackTarget<'_>) -> Result<Unpacked, Violation> {
+    pub(super) fn continue_unpacking(
+        &mut self,
+        place: &mut UnpackTarget<'_>,
+    ) -> Result<Unpacked, Violation> {
         if self.came > place.max_bytes {
             return Err(Violation::TooBig);
         }

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs the Autobahn|Testsuite against polycast, as a server and as a client, and judges it.
+"""Runs the Autobahn|Testsuite against polycast as a server, client and proxy; checks the results.
 
     tests/autobahn/run.py [--full] [--threads N] [--binary PATH] [SUITE...]
 
@@ -7,16 +7,20 @@ SUITE is one of
     core      RFC 6455: sections 1 to 7 and 10
     limits    section 9: large messages and many fragments
     deflate   RFC 7692: sections 12 and 13; without --full only the messages of up to 8 KiB
-    client    the fuzzing server against our client role, core and the quick part of deflate
-    proxy     the fuzzing server behind the endpoint `proxy`, with that client before it: core
-    tls       core again, through a TLS listener
-By default all six run, the first three and `tls` on one reactor and on two; --jobs at a time.
+    client    polycast's client role against the fuzzing server: core, and deflate up to 8 KiB
+              without --full; with --full also limits and all of deflate
+    proxy     the same client, through the endpoint `proxy`, to the fuzzing server as the upstream:
+              core; with --full also limits
+    tls       core through a TLS listener
+By default all six run, --jobs at the same time; the first three and `tls` run with one reactor and
+with two.
 
-The suite needs Python 2.7: $PYTHON27, python2.7 in PATH, or one of pyenv's. It is installed into
-target/autobahn at the pinned version. Exit code 0: as expected; 1: a case is not; 77: no Python 2.7.
+The suite needs Python 2.7: $PYTHON27, python2.7 in PATH, or one of pyenv's. The suite is installed
+into target/autobahn at the pinned version. Exit code 0: all results are as expected; 1: some are
+not; 77: there is no Python 2.7.
 
-wstest exits 0 whatever happens, so the verdict is taken from its index.json, and a case that was
-planned and has no result counts as failed.
+The exit code of wstest is always 0, so the results are read from its index.json. A planned case
+without a result counts as failed.
 """
 
 import argparse
@@ -37,7 +41,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 TARGET = ROOT / "target" / "autobahn"
 SUITE = "autobahntestsuite==25.10.1"
-VIRTUALENV = "virtualenv==20.21.1"  # the last line that can make environments of Python 2.7
+VIRTUALENV = "virtualenv==20.21.1"  # the last release line that supports Python 2.7
 
 CASES = {
     "core": ["1.*", "2.*", "3.*", "4.*", "5.*", "6.*", "7.*", "10.*"],
@@ -47,8 +51,8 @@ CASES = {
 # Cases x.y.1 to 6 and 11 of sections 12 and 13: messages of up to 8 KiB.
 DEFLATE_QUICK = ["12.*.[1-6]$", "12.*.11$", "13.*.[1-6]$", "13.*.11$"]
 
-# What a run must give: behaviours and how often. The informational ones say what a server did where
-# the RFC leaves it free.
+# The expected result of each suite: the number of cases by behaviour. INFORMATIONAL cases report
+# what the server did where the RFC allows several behaviours.
 EXPECTED = {
     "core": {"OK": 244, "INFORMATIONAL": 3},
     "limits": {"OK": 54},
@@ -56,11 +60,12 @@ EXPECTED = {
     "deflate-quick": {"OK": 84},
 }
 
-# How long the suite's server may take to listen.
+# The maximum time until the suite's fuzzing server listens, in seconds.
 START_S = 120
 
-# A message that is followed at once by a violation. A peer by itself echoes the one and then fails;
-# a proxy has failed before the echo has come back from its client.
+# Cases that send a message and, directly after it, a protocol violation. An endpoint echoes the
+# message and then fails the connection. A proxy fails the connection before the echo of its client
+# arrives, so through a proxy these cases may be NON-STRICT.
 OVERTAKEN = {"3.2", "3.3", "3.4", "4.1.3", "4.1.4", "4.1.5", "4.2.3", "4.2.4", "4.2.5", "5.15"}
 
 CONFIG = """
@@ -83,7 +88,7 @@ tls.certificates = [
 ]
 """
 
-# Without a path in its URL, the upstream gets that of each request.
+# The upstream's URL has no path, so the proxy uses the path of each request.
 PROXY_CONFIG = """
 [[routes]]
 endpoint = "proxy"
@@ -104,7 +109,8 @@ def python27():
 
 
 def install():
-    """The environment's bin directory, or None where there is no Python 2.7."""
+    """Installs the suite, unless it is installed. Returns the bin directory of its virtual
+    environment, or None if there is no Python 2.7."""
     venv = TARGET / "venv"
     stamp = venv / "installed.txt"
     if stamp.exists() and stamp.read_text() == SUITE:
@@ -129,14 +135,14 @@ def install():
 
 
 class Server:
-    """polycast on a port of the kernel's choice."""
+    """A polycast process that listens on a port that the kernel chooses."""
 
     def __init__(self, binary, threads, config=CONFIG):
         self.file = tempfile.NamedTemporaryFile("w", suffix=".toml")
         self.file.write(config)
         self.file.flush()
         arguments = ["--config", self.file.name]
-        # A configuration with a listener of its own keeps that.
+        # A configuration with listeners is used as it is.
         if "[[listeners]]" not in config:
             arguments += ["--listen", "127.0.0.1:0"]
         arguments += ["--threads", str(threads), "--log-level", "warn"]
@@ -156,7 +162,7 @@ class Server:
 
 
 def planned(bin_dir, patterns):
-    """The ids of the cases that the patterns stand for."""
+    """The ids of the suite's cases that match the patterns."""
     script = (
         "import json, sys; import autobahntestsuite.fuzzing as f;"
         "s = f.CaseSet(f.CaseSetname, f.CaseBasename, f.Cases, f.CaseCategories,"
@@ -170,8 +176,9 @@ def planned(bin_dir, patterns):
 
 
 def judge(name, out, ids, expected, seconds, overtaken=frozenset()):
-    """Prints the counts; true when they are the expected ones and every case closed cleanly. Cases
-    in `overtaken` may be NON-STRICT, which then counts as OK."""
+    """Prints the number of cases by behaviour. Returns whether these numbers are the expected ones
+    and each case closed its connection as it should. In the cases `overtaken`, NON-STRICT counts as
+    OK."""
     path = out / "index.json"
     if not path.exists():
         print(f"autobahn {name}: no result at all, see {out}/wstest.log")
@@ -192,7 +199,7 @@ def judge(name, out, ids, expected, seconds, overtaken=frozenset()):
     as_expected = not bad and dict(counts) == expected
     if not bad and not as_expected:
         lines.append(f"  expected: {expected}")
-    # In one piece: other suites print at the same time.
+    # One call prints all lines, because other suites print at the same time.
     print("\n".join(lines), flush=True)
     return as_expected
 
@@ -202,7 +209,7 @@ def run_wstest(bin_dir, mode, spec, out, limit_s):
     (out / "spec.json").write_text(json.dumps(spec))
     log = open(out / "wstest.log", "w")
     environment = dict(os.environ, PYTHONWARNINGS="ignore")
-    # Without its web server, which would want port 8080.
+    # `-u 0` disables wstest's web server, which would listen on port 8080.
     command = [str(bin_dir / "wstest"), "-m", mode, "-s", "spec.json", "-u", "0"]
     process = subprocess.Popen(command, cwd=out, stdout=log, stderr=log, env=environment)
     if mode == "fuzzingserver":
@@ -226,7 +233,8 @@ def run_server_suite(bin_dir, binary, suite, threads, full):
     out = TARGET / f"{'tls-' * secure}{key}-{threads}"
     shutil.rmtree(out, ignore_errors=True)
     ids = planned(bin_dir, patterns)
-    # Windows that are kept on one reactor, and those that are shared by all on several.
+    # One reactor tests `dedicated` compression windows (one per connection), several test `shared`
+    # windows (one for all connections).
     config = CONFIG if threads == 1 else CONFIG.replace('"dedicated"', '"shared"')
     server = Server(binary, threads, TLS_LISTENER + config if secure else config)
     spec = {
@@ -243,7 +251,8 @@ def run_server_suite(bin_dir, binary, suite, threads, full):
 
 
 def wait_for(port, process):
-    """Until somebody listens. Python 2.7 and the suite need many seconds on a machine that is busy."""
+    """Waits until the fuzzing server listens on the port. On a busy machine the suite needs many
+    seconds to start."""
     end = time.monotonic() + START_S
     while True:
         try:
@@ -256,8 +265,8 @@ def wait_for(port, process):
 
 
 def run_client_suite(bin_dir, client, full, binary=None):
-    """The client against the suite's server; with `binary`, through a proxy, which offers that
-    server no compression."""
+    """Runs our client against the fuzzing server. With `binary`, the client connects through a
+    polycast proxy, which offers no compression to the fuzzing server."""
     keys, patterns = ["core"], list(CASES["core"])
     if full:
         keys.append("limits")
@@ -326,7 +335,8 @@ def main():
             for threads in arguments.threads or [1, 2]:
                 parts = (arguments.binary, suite, threads, arguments.full)
                 runs.append((run_server_suite, bin_dir, *parts))
-    # A suite mostly waits for the time-outs of its cases. One that raises fails them all, at the end.
+    # Suites run in parallel, because they mostly wait for the timeouts of their cases. An exception
+    # in one suite fails the whole run, after all suites have ended.
     with concurrent.futures.ThreadPoolExecutor(max(1, arguments.jobs)) as pool:
         results = [pool.submit(*run) for run in runs]
         return 0 if all([result.result() for result in results]) else 1

@@ -1,4 +1,4 @@
-// A page in a real browser: its own WebSocket, and the vendor's browser library.
+// Tests in a real browser: the browser's WebSocket, and the vendor's client library in a page.
 
 const assert = require("node:assert/strict")
 const fs = require("node:fs")
@@ -22,7 +22,10 @@ after(async () => {
   await browser?.stop()
 }, { timeout: TEST_MS })
 
-/** A test with a server and a page of its own. `config` is a text, or made from the site. */
+/**
+ * Defines a test with a new server and a new page. `config` is the text of a configuration, or a
+ * function that makes it from the web server of the page.
+ */
 function withPage(name, config, body) {
   test(name, { timeout: TEST_MS }, async () => {
     let server
@@ -30,7 +33,7 @@ function withPage(name, config, body) {
       "/": PAGE,
       "/pusher": `${PAGE}<script src="/pusher.min.js"></script>`,
       "/pusher.min.js": fs.readFileSync(LIBRARY),
-      // What an application's backend does.
+      // The authorization endpoint of an application's back end.
       "/auth": (form) => JSON.stringify(server.publisher()
         .authorizeChannel(form.get("socket_id"), form.get("channel_name"))),
     })
@@ -42,14 +45,14 @@ function withPage(name, config, body) {
       await body(page, server, (other) => (server = other))
     } finally {
       site.stop()
-      // The server ends whatever has become of the page.
+      // The server is stopped even if closing the page fails.
       const [stopped] = await Promise.allSettled([server?.stop(), page?.close()])
       if (stopped.reason) throw stopped.reason
     }
   })
 }
 
-/** Runs in the page: what the tests call there. */
+/** Runs in the page: defines the functions that the tests call there. */
 function helpers() {
   window.opened = (url) => new Promise((resolve, reject) => {
     const socket = new WebSocket(url)
@@ -80,7 +83,10 @@ function helpers() {
   }
 }
 
-/** Runs in the page: a connected client of the vendor's library, which notes what happens to it. */
+/**
+ * Runs in the page: connects the vendor's client as `window.client`, records its connection states
+ * in `window.states`, and returns its socket id.
+ */
 async function connect(key, host, port) {
   window.seen = []
   window.states = []
@@ -97,7 +103,7 @@ async function connect(key, host, port) {
   return client.connection.socket_id
 }
 
-/** Runs in the page. */
+/** Runs in the page: subscribes `client` to a channel and records its events in `window.seen`. */
 async function subscribe(name) {
   const channel = client.subscribe(name)
   channel.bind_global((event, data) => {
@@ -106,7 +112,7 @@ async function subscribe(name) {
   await until(`the subscription to ${name}`, () => channel.subscribed)
 }
 
-/** What the page has seen, once there is as much as `count`. */
+/** The events that the page has recorded, as soon as there are at least `count`. */
 function seen(page, count) {
   return page.run(async (count) => {
     await until(`${count} events`, () => seen.length >= count)

@@ -1,4 +1,5 @@
-// A headless Chromium, spoken to over its DevTools pipe: no port, and it ends when the pipe does.
+// A headless Chromium that is controlled by the DevTools protocol over a pipe. It needs no port,
+// and it exits when the pipe is closed.
 
 const assert = require("node:assert/strict")
 const { spawn } = require("node:child_process")
@@ -29,9 +30,9 @@ const FLAGS = [
   "--disable-sync",
   "--metrics-recording-only",
   "--password-store=basic",
-  // Nothing but this machine has a name or an address.
+  // No host name or address except 127.0.0.1 can be resolved.
   "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-  // The key of tests/fixtures/localhost.pem, for which nobody vouches here.
+  // Accepts the key of tests/fixtures/localhost.pem, whose issuer the browser does not trust.
   "--ignore-certificate-errors-spki-list=lzRaUTiah39G9Q/oN1E9EeJMsrFsDRKBhJNCwcxj3gs=",
   "--remote-debugging-pipe",
 ]
@@ -61,7 +62,7 @@ class Browser {
     return browser
   }
 
-  /** Messages in both directions are JSON, each with a NUL behind it. */
+  /** Reads messages from the browser: JSON texts, each terminated by a NUL byte. */
   read(pipe) {
     let chunks = []
     pipe.on("data", (chunk) => {
@@ -79,7 +80,7 @@ class Browser {
   take(message) {
     const answer = this.waiting.get(message.id)
     this.waiting.delete(message.id)
-    // The others are events, which nobody here asked for.
+    // A message without a pending command is an event, and is ignored.
     answer?.(message)
   }
 
@@ -93,7 +94,7 @@ class Browser {
     return result
   }
 
-  /** A new page that has loaded `url`. */
+  /** Opens a new page and loads `url`. */
   async open(url) {
     const { targetId } = await this.command("Target.createTarget", { url: "about:blank" })
     const options = { targetId, flatten: true }
@@ -130,7 +131,7 @@ class Page {
     return this.browser.command(method, params, this.session, ms)
   }
 
-  /** Runs `body` in the page, with arguments that are JSON, and gives what it returns. */
+  /** Runs the function `body` in the page and returns its result; `args` are passed as JSON. */
   async run(body, ...args) {
     const expression = `(${body})(...${JSON.stringify(args)})`
     const params = { expression, awaitPromise: true, returnByValue: true }
@@ -144,7 +145,10 @@ class Page {
   }
 }
 
-/** A web server on a free port. `files` are texts by path; a function answers a POST's form. */
+/**
+ * Starts a web server on a free port. `files` has the contents by path; if a content is a function,
+ * it is called with the form of the request and returns the response body.
+ */
 async function serve(files) {
   const server = http.createServer(async (request, response) => {
     let found = files[request.url]

@@ -1,4 +1,4 @@
-// A headless Firefox, spoken to by WebDriver BiDi on a port of its choice.
+// A headless Firefox that is controlled by WebDriver BiDi, on a port that Firefox chooses.
 
 const { spawn } = require("node:child_process")
 const { once } = require("node:events")
@@ -15,8 +15,8 @@ const STOP_MS = 15000
 const LISTENS = /^WebDriver BiDi listening on (ws:\S+)$/m
 
 const PREFERENCES = {
-  // Nothing but this machine is reached: all else goes to a port where nobody listens. What is
-  // local does not pass through a proxy.
+  // Only local addresses are reachable: requests to all others go to a proxy on port 9, where
+  // nothing listens. Firefox does not use a proxy for local addresses.
   "network.proxy.type": 1,
   "network.proxy.http": "127.0.0.1",
   "network.proxy.http_port": 9,
@@ -33,7 +33,7 @@ const PREFERENCES = {
   "network.connectivity-service.enabled": false,
   "services.settings.server": "http://127.0.0.1:9/",
   "toolkit.telemetry.enabled": false,
-  // A second try at once, as in other browsers.
+  // Reconnects after a failed WebSocket are not delayed, as in other browsers.
   "network.websocket.delay-failed-reconnects": false,
 }
 
@@ -48,7 +48,7 @@ class Browser {
     args.push("--remote-debugging-port", "0", "about:blank")
     browser.child = spawn(BROWSER, args, {
       stdio: ["ignore", "ignore", "pipe"],
-      // Its caches, too, are gone with the folder.
+      // With this home folder Firefox keeps its caches in the folder, too, which is deleted.
       env: { ...process.env, HOME: browser.folder, MOZ_CRASHREPORTER_DISABLE: "1" },
     })
     browser.exited = once(browser.child, "exit")
@@ -86,7 +86,7 @@ class Browser {
   take(message) {
     const answer = this.waiting.get(message.id)
     this.waiting.delete(message.id)
-    // The others are events, which nobody here asked for.
+    // A message without a pending command is an event, and is ignored.
     answer?.(message)
   }
 
@@ -100,7 +100,7 @@ class Browser {
     return reply.result
   }
 
-  /** A new page that has loaded `url`. */
+  /** Opens a new page and loads `url`. */
   async open(url) {
     const { context } = await this.command("browsingContext.create", { type: "tab" })
     await this.command("browsingContext.navigate", { context, url, wait: "complete" })
@@ -129,7 +129,7 @@ class Page {
     this.context = context
   }
 
-  /** Runs `body` in the page, with arguments that are JSON, and gives what it returns. */
+  /** Runs the function `body` in the page and returns its result; `args` are passed as JSON. */
   async run(body, ...args) {
     const call = `(${body})(...${JSON.stringify(args)})`
     const { result, exceptionDetails: thrown } = await this.browser.command("script.evaluate", {

@@ -1,4 +1,4 @@
-// The tests of the pages once more, in Firefox.
+// Runs the tests of browser.test.js in Firefox.
 
 process.env.BROWSER = "firefox"
 require("./browser.test")

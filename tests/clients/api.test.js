@@ -1,9 +1,9 @@
-// The HTTP API as the vendor's server library meets it: signatures, time, bounds.
+// The HTTP API with the vendor's server library: signatures, timestamps, limits.
 
 const assert = require("node:assert/strict")
 const { DEMO, collect, next, settled, subscribe, until, withServer } = require("./support")
 
-/** The status that a publish is refused with, and the refusal's body. */
+/** Awaits the refusal of a publish; returns its HTTP status and error message. */
 async function refusal(publish) {
   const outcome = await publish.then(
     (response) => assert.fail(`not refused: ${response.status}`),
@@ -17,12 +17,12 @@ async function refusal(publish) {
   return { status: outcome.status, error: body.error }
 }
 
-/** Publishes with a signature of the time `now_ms`. */
+/** Publishes with a signature whose timestamp is `now_ms`, in Unix milliseconds. */
 function publishAt(publisher, now_ms) {
   const real = Date.now
   Date.now = () => now_ms
   try {
-    // The library signs before it waits for anything.
+    // The library signs synchronously, before `Date.now` is restored.
     return publisher.trigger("news", "tick", {})
   } finally {
     Date.now = real
@@ -84,7 +84,7 @@ withServer("bounds on names and channels", {}, async (server) => {
   const names = (count) => Array.from({ length: count }, (_, n) => `c${n}`)
   assert.equal((await publisher.trigger(names(100), "tick", {})).status, 200)
   assert.equal((await publisher.trigger("c".repeat(200), "e".repeat(200), {})).status, 200)
-  // The library refuses longer ones itself, so these go below its checks.
+  // The library's `trigger` refuses these values itself; `post` sends them without a check.
   const post = (body) => publisher.post({ path: "/events", body: { data: "{}", ...body } })
   assert.equal((await refusal(post({ name: "tick", channels: names(101) }))).status, 400)
   assert.equal((await refusal(post({ name: "e".repeat(201), channels: ["c"] }))).status, 400)

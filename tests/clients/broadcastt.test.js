@@ -1,4 +1,5 @@
-// The Broadcastt client, 0.2.3, with what it does in every situation that its users can get into.
+// The published client broadcastt-js 0.2.3: subscriptions, presence, client events, heartbeat,
+// close codes and reconnects.
 
 const assert = require("node:assert/strict")
 const crypto = require("node:crypto")
@@ -18,14 +19,14 @@ secret = "${SECRET}"
 dialect = "broadcastt"
 client_events = true
 `
-/** Of a client: see `BroadcasttStatus` there. */
+/** Values of the client's `status`, from its `BroadcasttStatus`. */
 const CONNECTED = 2
 const ERROR = 3
 const TEST_MS = 60000
 
 const hmac = (text) => crypto.createHmac("sha256", SECRET).update(text).digest("hex")
 
-/** The package is an ES module that does not say so. */
+/** The package is an ES module without `"type": "module"`, so it is imported from a data URL. */
 const library = (() => {
   const main = path.dirname(require.resolve("broadcastt-js/package.json"))
   const text = fs.readFileSync(path.join(main, "dist/broadcastt.js"))
@@ -33,8 +34,9 @@ const library = (() => {
 })()
 
 /**
- * What is said over the sockets that clients open, whether they answer ping frames, and whether
- * pongs are lost on their way to them.
+ * Shared by all sockets that clients open. `sockets` is their number, `frames` has the received
+ * messages and `closes` the close codes with reasons. `autoPong` is whether they answer ping
+ * frames; with `loses` they drop received `broadcastt:pong` messages.
  */
 const wire = {}
 
@@ -52,7 +54,10 @@ class Socket extends WebSocket {
   }
 }
 
-/** The application's own endpoint; `users` answers for presence channels, null is a refusal. */
+/**
+ * The simulated authorization endpoint of the application. `user` returns the member for presence
+ * channels, or null for none; `asked` lists the channels of all requests.
+ */
 const endpoint = { user: () => null, asked: [] }
 
 class Request {
@@ -99,19 +104,22 @@ async function connected(server, options) {
   return client
 }
 
-/** Joins and waits until the server has said yes. */
+/** Joins a channel and waits until the server has confirmed it; returns channel and event. */
 async function join(client, name) {
   const channel = client.join(name)
   const [event] = await heard(channel, "broadcastt:subscription_succeeded")
   return [channel, event]
 }
 
-/** The arguments of the next event `name` of a channel. Only the first listener is ever called. */
+/**
+ * Waits for the next event `name` of a channel and returns its arguments. The client calls only the
+ * first listener of an event.
+ */
 function heard(channel, name) {
   return within(`event ${name}`, new Promise((resolve) => channel.bind(name, (...all) => resolve(all))))
 }
 
-/** A signed request, in the form of the vendor's library. */
+/** Sends a signed HTTP request, as the vendor's library does; returns status and parsed body. */
 async function request(server, method, where, body) {
   const text = body === undefined ? "" : JSON.stringify(body)
   const query = { auth_key: KEY, auth_timestamp: Math.floor(Date.now() / 1000), auth_version: "1.0" }
@@ -152,7 +160,7 @@ const settle = (ms) => new Promise((resolve) => setTimeout(resolve, ms))
 
 scene("a client connects, joins, hears, leaves and joins again", "", async (server) => {
   const client = await connect(server)
-  // Before the connection is there, joins wait for it.
+  // The client holds joins back until the connection is established.
   const news = client.join("news")
   await heard(news, "broadcastt:subscription_succeeded")
   assert.match(client.socketId, /^\d+\.\d+$/)
@@ -186,7 +194,7 @@ scene("a private channel, one without leave and one with a bad token", "", async
   const [refusal] = await heard(forged, "broadcastt:subscription_error")
   assert.deepEqual(refusal, { type: "AuthError", error: "Invalid signature for private-forged", status: 401 })
   assert.deepEqual(endpoint.asked, ["private-room", "private-forbidden", "private-forged"])
-  // The connection goes on.
+  // The connection stays open.
   assert.equal(client.status, CONNECTED)
   await join(client, "after")
 })
@@ -228,7 +236,8 @@ async function twice(server) {
     assert.deepEqual(JSON.parse(data).presence, { count: 1, ids: ["u1"], hash: { u1: null } })
   }
 }
-// With two threads the members of every other channel are known to the other core.
+// With two cores, about half of the channels have their home, which has the members, on the other
+// core.
 scene("a second subscription is told who is there, whichever core knows", "", twice, 2)
 
 scene("an event of a client goes nowhere, since it names no channel", "", async (server) => {

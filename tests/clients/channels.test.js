@@ -1,4 +1,5 @@
-// Channels as the vendor's two libraries use them: one subscribes, the other publishes.
+// Public and private channels with the vendor's client library (subscribing) and server library
+// (publishing).
 
 const assert = require("node:assert/strict")
 const { DEMO, authorizer, collect, next, settled, subscribe, until, withServer } = require("./support")

@@ -1,4 +1,4 @@
-// What a client sees of its connection: opening, refusal, liveness, the server's end.
+// The life of a connection: opening, refusal, heartbeat, drain of the server.
 
 const assert = require("node:assert/strict")
 const WebSocket = require("ws")
@@ -23,7 +23,7 @@ withServer("an unknown key is refused with 4001 and not tried again", {}, async 
   const error = await next(client.connection, "error")
   assert.equal(error.error.data.code, 4001)
   await state(client, "disconnected")
-  // A retry of this kind would come at once.
+  // A reconnect of the client would begin immediately.
   await new Promise((resolve) => setTimeout(resolve, 200))
   assert.equal(states.at(-1), "disconnected")
 })

@@ -1,5 +1,5 @@
-// permessage-deflate as Node's WebSocket client has it: routes without it, with windows that are
-// not kept, and with windows of the connection's own.
+// permessage-deflate with the `ws` client of Node: routes without compression, with shared
+// compression (no context takeover), and with dedicated compression (context takeover).
 
 const assert = require("node:assert/strict")
 const { randomBytes } = require("node:crypto")
@@ -11,7 +11,7 @@ const LENGTHS = [0, 1, 127, 128, 129, 4096, 65535, 65536, 1 << 20]
 const NOT_KEPT = { server_no_context_takeover: true, client_no_context_takeover: true }
 const OURS_NOT_KEPT = { server_no_context_takeover: true }
 
-/** Options of the client, the route, and what is agreed on. */
+/** The route, the client's options, and the expected parameters; undefined is not checked. */
 const CASES = [
   ["off", { perMessageDeflate: true }, undefined],
   ["off", { perMessageDeflate: false }, undefined],
@@ -74,7 +74,7 @@ for (const [compression, options, agreed] of CASES) {
       await check(socket, Buffer.alloc(length))
     }
     await check(socket, "\u00e9\u4e2d\u{1f600}\u0000".repeat(1000))
-    // The same again and again: what a kept window is for.
+    // Similar messages, which compress well with context takeover.
     for (let n = 0; n < 50; n++) await check(socket, `{"number":${n},"text":"${"again ".repeat(50)}"}`)
     await checkFragments(socket)
     const ended = closed(socket)
@@ -114,7 +114,7 @@ withServer("a compressed and a plain subscriber hear the same", { config: COMPRE
   }
 })
 
-// What the server closes with when a peer breaks the rules, and what it answers to a peer's close.
+// The server echoes the client's close code, and closes with the right code after a violation.
 test("close codes, both ways", { timeout: 60000 }, async () => {
   const limits = "[limits]\nframe_bytes = 65536\nmessage_bytes = 65536\n"
   const server = await Server.start({ config: COMPRESSING + limits })
@@ -130,7 +130,7 @@ test("close codes, both ways", { timeout: 60000 }, async () => {
         [1009, (socket) => socket.send(Buffer.alloc(65537))],
         [1009, (socket) => socket.send(randomBytes(65537))],
         [1007, (socket) => socket.send(Buffer.from([0x61, 0xff]), { binary: false })],
-        // An opcode that there is not, a fragment of nothing, a frame without a mask.
+        // A reserved opcode, a continuation without a message, a frame without a mask.
         [1002, (socket) => socket._socket.write(Buffer.from([0x83, 0x80, 0, 0, 0, 0]))],
         [1002, (socket) => socket._socket.write(Buffer.from([0x80, 0x80, 0, 0, 0, 0]))],
         [1002, (socket) => socket._socket.write(Buffer.from([0x81, 0x01, 0x61]))],

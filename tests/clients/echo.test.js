@@ -1,11 +1,11 @@
-// The echo endpoint through a client that knows no dialect.
+// The echo endpoint with a plain WebSocket client.
 
 const assert = require("node:assert/strict")
 const { randomBytes } = require("node:crypto")
 const WebSocket = require("ws")
 const { within, withServer } = require("./support")
 
-/** Opens a socket to the echo endpoint and hands it to `body`; afterwards it closes normally. */
+/** Runs `body` with a socket to the echo endpoint, and then closes the socket with 1000. */
 async function withEcho(server, body, options = {}) {
   const socket = new WebSocket(server.url("/echo"), options)
   const closed = new Promise((resolve) => socket.on("close", (code) => resolve(code)))

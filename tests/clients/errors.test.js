@@ -1,4 +1,4 @@
-// Refusals as the vendor's client hears them, and in the words that the vendor's own suites look for.
+// Errors that the vendor's client receives, and error texts that the vendor's test suites match.
 
 const assert = require("node:assert/strict")
 const { app, authorizer, collect, next, state, subscribe, until, withServer } = require("./support")
@@ -6,7 +6,7 @@ const { app, authorizer, collect, next, state, subscribe, until, withServer } = 
 const VASK = app('profile = "vask"')
 const LIMITED = app("client_events = true\nlimits = { event_name_length = 20 }")
 
-/** A client whose private channels are signed with another secret. */
+/** A client whose subscriptions to private channels are signed with a wrong secret. */
 function unsigned(server) {
   const publisher = server.publisher({ secret: "not-the-secret" })
   return server.connect({ channelAuthorization: authorizer(publisher) })

@@ -1,4 +1,4 @@
-// Webhooks that the server really sends, found to be valid by the vendor's own library.
+// Webhooks of the server, verified by the vendor's server library.
 
 const assert = require("node:assert/strict")
 const { app, authorizer, next, settled, subscribe, until, withServer } = require("./support")

@@ -1,4 +1,5 @@
-// The other kinds of channels and events: encrypted, cached, of clients, counts, batches, reads.
+// Encrypted channels, cache channels, client events, subscription counts, batches, and channel
+// queries of the HTTP API.
 
 const assert = require("node:assert/strict")
 const { app, authorizer, collect, next, settled, subscribe, until, withServer } = require("./support")
@@ -17,7 +18,7 @@ withServer("an encrypted channel is opaque, and opens for its subscriber", { thr
   assert.deepEqual(await seen, { text: "nobody else reads" })
   assert.ok(raw.some((text) => text.includes("ciphertext")))
   assert.ok(!raw.some((text) => text.includes("nobody else reads")))
-  // Of several channels none may be encrypted.
+  // A publish to several channels must not include an encrypted one.
   const body = { name: "paid", channels: ["a", "private-encrypted-a"], data: "{}" }
   await assert.rejects(publisher.post({ path: "/events", body }), { status: 400 })
 })

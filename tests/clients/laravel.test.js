@@ -1,4 +1,4 @@
-// Laravel Echo on the vendor's client: what a Laravel application's pages do.
+// Laravel Echo on the vendor's client library, as the pages of a Laravel application use it.
 
 const assert = require("node:assert/strict")
 const { DEMO, app, authenticator, authorizer, collect, next, settled, until, within, withServer } =
@@ -7,7 +7,10 @@ const { DEMO, app, authenticator, authorizer, collect, next, settled, until, wit
 const CHATTY = app("client_events = true")
 const KEY = { encryptionMasterKeyBase64: Buffer.from("0123456789abcdef0123456789abcdef").toString("base64") }
 
-/** Echo over a connected client of `server`, who is `data` where a channel asks. */
+/**
+ * Makes an Echo with a connected client of `server`. `data` is its `channel_data` on presence
+ * channels, `user` the user that it may sign in as.
+ */
 async function echo(server, { broadcaster = "pusher", data, user } = {}) {
   const publisher = server.publisher(KEY)
   const options = {
@@ -15,7 +18,7 @@ async function echo(server, { broadcaster = "pusher", data, user } = {}) {
     ...(user && { userAuthentication: authenticator(publisher, user) }),
   }
   const client = await server.connect(options)
-  // The package's CommonJS file is in a folder of modules, so that only `import` finds it.
+  // The package's CommonJS file cannot be loaded by `require`: its package type is `module`.
   const { default: Echo } = await import("laravel-echo")
   return new Echo({ broadcaster, key: DEMO.key, client })
 }
@@ -27,7 +30,7 @@ function subscribed(channel) {
   return next(subscription, "pusher:subscription_succeeded")
 }
 
-/** The arguments of the next call of a listener that `listen` is given. */
+/** Calls `listen` with a listener and returns the first argument of the listener's next call. */
 function heard(what, listen) {
   return within(what, new Promise((resolve) => listen((...args) => resolve(args[0]))))
 }
@@ -49,7 +52,7 @@ for (const broadcaster of ["pusher", "reverb"]) {
       assert.deepEqual([await paid, await named], [{ id: 7 }, { id: 8 }])
       assert.deepEqual(all, [["OrderPaid", { id: 7 }], [".order.sent", { id: 8 }]])
     }
-    // `broadcast(...)->toOthers()` leaves out the page's own socket.
+    // `broadcast(...)->toOthers()` excludes the page's socket.
     const own = []
     page.channel("orders").listen("Own", (data) => own.push(data))
     await publisher.trigger("orders", "App\\Events\\Own", {}, { socket_id: page.socketId() })

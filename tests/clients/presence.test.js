@@ -1,4 +1,4 @@
-// Presence channels as the vendor's client meets them, and what the API tells of them.
+// Presence channels with the vendor's client library, and their users in the HTTP API.
 
 const assert = require("node:assert/strict")
 const { app, authenticator, authorizer, collect, next, settled, signIn, subscribe, until, withServer } =
@@ -21,7 +21,7 @@ for (const threads of [1, 2]) {
     const bob = await subscribe(client, ROOM)
     assert.deepEqual(bob.members.members, { ada: { name: "\u00c5da" }, bob: null })
     assert.deepEqual([bob.members.count, bob.members.myID], [2, "bob"])
-    // A second connection of a user is no second member.
+    // A second connection of a user does not add a member.
     const second = await member(server, "bob", { name: "other" })
     const twin = await subscribe(second, ROOM)
     assert.equal(twin.members.count, 2)

@@ -1,4 +1,4 @@
-// The WebSocket clients of other runtimes: undici's, which Node has built in from 22 on, and Deno's.
+// The WebSocket clients of undici, which is built into Node 22 and later, and of Deno.
 
 const assert = require("node:assert/strict")
 const { execFile } = require("node:child_process")
@@ -9,7 +9,7 @@ const { COMPRESSING, SECURE, withServer } = require("./support")
 
 const RUN_MS = 60000
 
-/** The program that the package `deno` would start; its installing script need not have run. */
+/** The path of the executable in the npm package of Deno; needs no install script. */
 function deno() {
   const { platform, arch } = process
   const library = platform === "linux" ? "-glibc" : ""
@@ -34,7 +34,7 @@ for (const compression of ["off", "shared", "dedicated"]) {
   })
 }
 
-/** Runs the same in Deno, which asks for no extension. */
+/** Runs web_echo.mjs in Deno, whose WebSocket offers no extension; returns its result. */
 async function inDeno(url) {
   const script = path.join(__dirname, "web_echo.mjs")
   const fixtures = path.join(__dirname, "fixtures")

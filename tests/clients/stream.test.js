@@ -1,4 +1,5 @@
-// A request and its answer that go on together, in the place of a WebSocket, with Node's own client.
+// HTTP streams in place of WebSockets: the request body and the response body are sent at the same
+// time, one message a line, with Node's HTTP client.
 
 const assert = require("node:assert/strict")
 const http = require("node:http")
@@ -27,7 +28,10 @@ stream = true
 proxy.upstreams = ["ws://127.0.0.1:${port}/feed"]
 `
 
-/** A stream of lines at `path`: what is written to it, and the lines that come back. */
+/**
+ * Opens a stream of lines at `path`: `request` is written to, `line` reads the next line of the
+ * response `answer`, and `ended` resolves at the end of the response.
+ */
 async function open(server, path) {
   const url = server.url(path).replace(/^ws/, "http")
   const request = http.request(url, {
@@ -89,7 +93,10 @@ withServer("why the server ends is in the trailer", { config: CONFIG }, async (s
   assert.equal(stream.answer.trailers["polycast-close"], "1007 text is not UTF-8")
 })
 
-/** A server of the `ws` library that says everything twice, for the time of `run`. */
+/**
+ * Runs `run` with an upstream server of the `ws` library, which answers each message by two: one
+ * with the request's path before it, one without. `"end"` makes it close with 4000.
+ */
 async function withUpstream(run) {
   const upstream = new WebSocket.WebSocketServer({ port: 0, host: "127.0.0.1" })
   await within("the upstream", new Promise((resolve) => upstream.on("listening", resolve)))

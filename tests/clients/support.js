@@ -1,4 +1,5 @@
-// Starts the built server for one test file, and waits for things with a bound on time.
+// Support for the client tests: starts the built server, makes clients and publishers, and waits
+// for events with a timeout.
 
 const assert = require("node:assert/strict")
 const { spawn } = require("node:child_process")
@@ -19,10 +20,10 @@ const TEST_MS = 60000
 const LISTENS = /^polycast listens on https?:\/\/(\S+):(\d+) and wss?:\/\/\S+$/m
 const FIXTURES = path.join(__dirname, "fixtures")
 
-/** The demo application, which a server without a configuration has. */
+/** The demo application, which a server without a configuration serves. */
 const DEMO = { appId: "1", key: "app-key", secret: "app-secret" }
 
-/** The demo application with `more` keys in its table. */
+/** The configuration of the demo application, with the keys in `more` added to its table. */
 function app(more = "") {
   return `
 [[apps]]
@@ -33,7 +34,10 @@ ${more}
 `
 }
 
-/** The demo application behind routes with and without compression; /off and so on echo. */
+/**
+ * A configuration with an echo endpoint for each compression: /off, /shared (also /echo) and
+ * /dedicated. All other paths lead to the demo application, with shared compression.
+ */
 const COMPRESSING = `
 [[routes]]
 when = [{ path = "/off" }]
@@ -51,7 +55,7 @@ endpoint = "apps"
 compression = "shared"
 ${app()}`
 
-/** Rejects when `promise` takes longer than `ms`. */
+/** Awaits `promise`; throws an error that names `what` if it takes longer than `ms`. */
 async function within(what, promise, ms = EVENT_MS) {
   let timer
   const late = new Promise((_, reject) => {
@@ -64,7 +68,7 @@ async function within(what, promise, ms = EVENT_MS) {
   }
 }
 
-/** COMPRESSING behind TLS; the certificate is for localhost and 127.0.0.1. */
+/** COMPRESSING with a TLS listener, whose certificate is for localhost and 127.0.0.1. */
 const SECURE = `
 [[listeners]]
 address = "127.0.0.1:0"
@@ -73,13 +77,13 @@ ${COMPRESSING}`
 
 class Server {
   /**
-   * Starts a server, on a free port unless there is a `port`. `config` is the text of a
-   * configuration; none is the demo.
+   * Starts a server on `port`, by default on a free one. `config` is the text of a configuration;
+   * without it the server is the demo.
    */
   static async start({ config, threads = 1, port = 0 } = {}) {
     const server = new Server()
     const args = ["--threads", String(threads), "--no-pin"]
-    // A configuration with listeners of its own keeps them.
+    // The option --listen would replace the listeners of the configuration.
     if (!config?.includes("[[listeners]]")) args.push("--listen", `127.0.0.1:${port}`)
     if (config !== undefined) {
       server.folder = fs.mkdtempSync(path.join(os.tmpdir(), "polycast-clients-"))
@@ -125,7 +129,7 @@ class Server {
     return `ws://${this.host}:${this.port}${where}`
   }
 
-  /** SIGTERM; the server must drain and exit with 0. */
+  /** Sends SIGTERM; the server must drain and exit with 0. */
   async stop() {
     this.child.kill("SIGTERM")
     try {
@@ -138,7 +142,7 @@ class Server {
     }
   }
 
-  /** The vendor's client; it is connecting when this returns. */
+  /** Makes a client of the vendor's library, which begins to connect. */
   client(options = {}, key = DEMO.key) {
     return new Subscriber(key, {
       wsHost: this.host,
@@ -151,14 +155,14 @@ class Server {
     })
   }
 
-  /** The vendor's client, connected. */
+  /** Makes a client of the vendor's library and waits until it is connected. */
   async connect(options, key) {
     const client = this.client(options, key)
     await state(client, "connected")
     return client
   }
 
-  /** The vendor's server library. */
+  /** Makes a publisher of the vendor's server library. */
   publisher(options = {}) {
     return new Publisher({
       ...DEMO,
@@ -171,7 +175,10 @@ class Server {
   }
 }
 
-/** Signs channels as an application's backend does, with `publisher`'s secret and for `data`. */
+/**
+ * A channel authorizer for the client, in place of an application's back end: it signs with the
+ * secret of `publisher`. `data` is the `channel_data` of presence channels.
+ */
 function authorizer(publisher, data) {
   return {
     customHandler: ({ socketId, channelName }, done) => {
@@ -180,14 +187,14 @@ function authorizer(publisher, data) {
   }
 }
 
-/** Signs users in, as an application's backend does. */
+/** A user authenticator for the client, in place of an application's back end. */
 function authenticator(publisher, user) {
   return {
     customHandler: ({ socketId }, done) => done(null, publisher.authenticateUser(socketId, user)),
   }
 }
 
-/** Signs in, and waits until the server has said yes and the user's channel is there. */
+/** Signs in, and waits until the server has confirmed it and the user's channel is subscribed. */
 async function signIn(client) {
   client.signin()
   await within("a sign-in", client.user.signinDonePromise)
@@ -197,7 +204,7 @@ async function signIn(client) {
   return client.user
 }
 
-/** An endpoint for webhooks, which keeps what it gets. */
+/** A webhook endpoint that records the requests it receives. */
 class Endpoint {
   static async start() {
     const endpoint = new Endpoint()
@@ -217,7 +224,7 @@ class Endpoint {
     return endpoint
   }
 
-  /** All events so far, each of a request that `publisher` has found to be valid. */
+  /** The events of all recorded requests; fails if `publisher` finds a request invalid. */
   events(publisher) {
     return this.requests.flatMap((request) => {
       const hook = publisher.webhook(request)
@@ -244,7 +251,10 @@ function state(client, wanted) {
   return within(`state ${wanted}`, reached)
 }
 
-/** Waits for the next event `name` of a channel, a connection or any other emitter of the SDK. */
+/**
+ * Waits for the next event `name` of a channel, a connection or any other emitter of the client,
+ * and returns its data.
+ */
 function next(emitter, name) {
   const happened = new Promise((resolve) => {
     const take = (data) => {
@@ -256,7 +266,7 @@ function next(emitter, name) {
   return within(`event ${name}`, happened)
 }
 
-/** Subscribes and waits until the server has said yes. */
+/** Subscribes and waits until the server has confirmed the subscription. */
 async function subscribe(client, name) {
   const channel = client.subscribe(name)
   if (!channel.subscribed) await next(channel, "pusher:subscription_succeeded")
@@ -264,8 +274,8 @@ async function subscribe(client, name) {
 }
 
 /**
- * Waits until the server has handled all that `client` has sent, and has sent all that was due to
- * it: the answer to a ping comes behind them.
+ * Sends a ping and waits for the pong. The pong arrives after the server has processed all earlier
+ * messages of `client`, and after all messages that the server had queued for the client.
  */
 async function settled(client) {
   const pong = new Promise((resolve) => {
@@ -280,14 +290,14 @@ async function settled(client) {
   await within("an answer to a ping", pong)
 }
 
-/** All data of `event` that `channel` gets from now on, in order. */
+/** Returns a list to which the data of each further `event` of `channel` is appended. */
 function collect(channel, event) {
   const seen = []
   channel.bind(event, (data) => seen.push(data))
   return seen
 }
 
-/** Waits until `condition` holds. */
+/** Waits until `condition` returns true; fails after `EVENT_MS`. */
 async function until(what, condition) {
   const end = Date.now() + EVENT_MS
   while (!condition()) {
@@ -297,8 +307,8 @@ async function until(what, condition) {
 }
 
 /**
- * A test with a server of its own: `options` are those of `Server.start`. With `hooks`, the keys of
- * a webhook, the application has that and `server.endpoint` is where it leads.
+ * Defines a test with a new server: `options` are those of `Server.start`. With `hooks`, the keys
+ * of `[[apps.webhooks]]`, the application has a webhook that sends to `server.endpoint`.
  */
 function withServer(name, { hooks, ...options }, body) {
   test(name, { timeout: TEST_MS }, async () => {

@@ -1,4 +1,4 @@
-// Encrypted connections: a client that knows no dialect, and the vendor's libraries.
+// TLS connections with a plain WebSocket client and with the vendor's libraries.
 
 const assert = require("node:assert/strict")
 const https = require("node:https")
@@ -41,7 +41,7 @@ withServer("a client that does not trust it goes away", { config: SECURE }, asyn
   await assert.rejects(opened(socket), /certificate|issuer/)
 })
 
-// The run sets NODE_EXTRA_CA_CERTS, since the vendor's client takes no authority of its own.
+// NODE_EXTRA_CA_CERTS is set by tests/run, since the vendor's client has no option for a CA.
 withServer("the vendor's libraries speak through it", { config: SECURE }, async (server) => {
   assert.ok(process.env.NODE_EXTRA_CA_CERTS, "tests/run sets it")
   const enabledTransports = ["ws", "wss"]

@@ -1,4 +1,4 @@
-// Users who sign in: what is sent to them, their watchlists, and their end.
+// Signed-in users: events to users, watchlists, and termination of their connections.
 
 const assert = require("node:assert/strict")
 const { app, authenticator, collect, next, settled, signIn, state, until, withServer } =
@@ -21,7 +21,7 @@ for (const threads of [1, 2]) {
     const seen = []
     for (const client of clients) seen.push(collect(await signIn(client), "hello"))
     await publisher.sendToUser("ada", "hello", { n: 1 })
-    // As Vask has it.
+    // The path for user events of Vask's API.
     await publisher.post({ path: "/users/ada/events", body: { name: "hello", data: '{"n":2}' } })
     await until("the events", () => seen[0].length > 1 && seen[1].length > 1)
     for (const client of clients) await settled(client)
@@ -74,7 +74,7 @@ for (const threads of [1, 2]) {
     const eve = await user(server, { id: "eve" })
     await signIn(eve)
     await until("one who comes", () => heard.length > 0)
-    // A second connection is no news, nor is the end of one of two.
+    // Opening a second connection of a user and closing one of two cause no event.
     const twin = await user(server, { id: "eve" })
     await signIn(twin)
     twin.disconnect()

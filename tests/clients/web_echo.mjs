@@ -1,9 +1,9 @@
-// Echoes through a WebSocket of the browsers' interface, whichever runtime it is of. Run by Deno with
-// a URL, it uses Deno's own and prints what it found as JSON.
+// Tests an echo endpoint through the standard WebSocket interface of any runtime. Run by Deno with
+// a URL, it uses Deno's WebSocket and prints the result as JSON.
 
 const STEP_MS = 20000
 
-/** Rejects when `promise` takes too long. */
+/** Awaits `promise`; throws an error that names `what` if it takes longer than `STEP_MS`. */
 async function within(what, promise) {
   let timer
   const late = new Promise((_, reject) => {
@@ -16,7 +16,7 @@ async function within(what, promise) {
   }
 }
 
-/** Texts and bytes that an echo must not change; the random ones do not shrink. */
+/** The texts and byte arrays to send; the random ones cannot be compressed. */
 function messages() {
   const all = ["", new Uint8Array(0), "\u00e9\u4e2d\u{1f600}\u0000".repeat(1000)]
   for (const length of [1, 125, 126, 65535, 65536, 1 << 20]) {
@@ -37,7 +37,10 @@ function equal(sent, back) {
   return sent.every((byte, at) => byte === bytes[at])
 }
 
-/** Sends each message after the echo of the one before, then 1000 at once, then closes. */
+/**
+ * Sends each message after the echo of the previous one, then 1000 messages at once, then closes
+ * the socket with 3001.
+ */
 export async function echoes(WebSocket, url) {
   const socket = new WebSocket(url)
   socket.binaryType = "arraybuffer"

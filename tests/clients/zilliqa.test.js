@@ -1,4 +1,4 @@
-// The JavaScript SDK of Zilliqa, fed by posted epochs.
+// The JavaScript SDK of Zilliqa, with epochs that are posted over HTTP.
 
 const assert = require("node:assert/strict")
 const { spawn } = require("node:child_process")
@@ -12,7 +12,7 @@ const A = "2ce491a0fd9e318b39172258101b7c836da7449b"
 const B = "167e3980e04eab1e89ff84523ae8c77e008932dc"
 const TEST_MS = 60000
 
-/** The dialect everywhere; `more` goes on in its section. */
+/** A configuration with the Zilliqa endpoint on all paths; `more` has more keys of `[zilliqa]`. */
 const config = (more = "") => `
 [limits]
 http_body_bytes = "16MiB"
@@ -50,7 +50,7 @@ async function publish(server, number, { logs = [], padding = 0 } = {}) {
   assert.equal(response.status, 200, await response.clone().text())
 }
 
-/** Notes all that the SDK tells. */
+/** Records all events of the SDK; `seen(name)` returns those with this name. */
 function listen(subscription) {
   const seen = []
   for (const name of [...Object.values(MessageType), ...Object.values(StatusType), ...Object.values(SocketConnect)]) {
@@ -69,7 +69,7 @@ function eventLog(server, ...addresses) {
   return listen(new SubscriptionBuilder().buildEventLogSubscriptions(server.url("/"), options))
 }
 
-/** Ends a client for good: by itself it would come back. */
+/** Closes a client; without `subscriptions = null` it would reconnect. */
 function end(subscription) {
   subscription.subscriptions = null
   subscription.websocket.close()
@@ -89,7 +89,7 @@ function withZilliqa(name, options, body) {
   })
 }
 
-/** What happens to a process of its own in which `scene` runs: errors end up uncaught. */
+/** Runs a scene in a child process, because its errors are uncaught; returns what it reports. */
 async function apart(scene, server) {
   const env = { ...process.env, ZILLIQA_SCENE: scene, ZILLIQA_URL: server.url("/") }
   delete env.NODE_TEST_CONTEXT
@@ -169,7 +169,7 @@ function scenes() {
       await server.stop()
       await until("the client's notice", () => client.seen(SocketConnect.RECONNECT).some((it) => it?.code === 1001))
       server = await Server.start({ config: config(), port })
-      // It waits for five seconds.
+      // The client waits for five seconds before it reconnects.
       await until("the echoes", () => client.seen(StatusType.SUBSCRIBE_NEW_BLOCK).length === 2)
       await publish(server, 1, { logs: [log(B, "again")] })
       await until("an event", () => client.seen(MessageType.EVENT_LOG).some((it) => it.value?.[0].address === B))

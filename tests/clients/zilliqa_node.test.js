@@ -1,4 +1,4 @@
-// Zilliqa's own client against the server, which follows a node that is made up, over real HTTP.
+// Zilliqa's SDK with a server that polls a simulated node (examples/zilliqa) over HTTP.
 
 const assert = require("node:assert/strict")
 const { spawn } = require("node:child_process")
@@ -10,10 +10,13 @@ const { Server, until, within } = require("./support")
 
 const NODE =
   process.env.ZILLIQA_NODE || path.join(__dirname, "../../target/debug/examples/zilliqa")
-/** The contract of the node's chain: half of all transactions call it. */
+/** The contract of the simulated chain, which half of all transactions call. */
 const CONTRACT = "1111111111111111111111111111111111111111"
 
-/** A node; `listen` is where the last one was, so that a node can come back. */
+/**
+ * Starts a simulated node whose newest block is `tip`. To restart a node, `listen` is its earlier
+ * address.
+ */
 async function startNode(shape, tip, listen = "127.0.0.1:0") {
   const args = ["node", "--shape", shape, "--tip", tip, "--block-ms", 100, "--listen", listen]
   const child = spawn(NODE, args.map(String), { stdio: ["ignore", "pipe", "inherit"] })
@@ -33,7 +36,7 @@ async function stopNode(node) {
   await within("the node's end", once(node.child, "exit"))
 }
 
-/** A server that follows the node at `address`. */
+/** The configuration of a server that polls the node at `address`. */
 function config(address) {
   return `
 [zilliqa]
@@ -55,13 +58,13 @@ secret = "app-secret"
 `
 }
 
-/** Gives the client up for good: it would come back otherwise. */
+/** Closes a client; without `subscriptions = null` it would reconnect. */
 function end(subscription) {
   subscription.subscriptions = null
   subscription.websocket.close()
 }
 
-/** Every block once and in order, each with the events of its own transactions. */
+/** Checks that every block arrived once and in order, with the events of its transactions. */
 function check(heard) {
   const numbers = heard.map((epoch) => epoch.number)
   const expected = numbers.map((_, at) => numbers[0] + at)
@@ -75,7 +78,10 @@ function check(heard) {
   }
 }
 
-/** A client of both topics on one socket; what it hears, epoch by epoch. */
+/**
+ * Subscribes a client to both topics on one socket; `heard` lists the received epochs, each with
+ * its number, transaction hashes and events.
+ */
 async function watch(url) {
   const subscription = new SubscriptionBuilder().buildEventLogSubscriptions(url, {
     addresses: [`0x${CONTRACT}`],
@@ -86,7 +92,7 @@ async function watch(url) {
     heard.push({ number, hashes: value.TxHashes, events: undefined })
   })
   subscription.emitter.on(MessageType.EVENT_LOG, ({ value }) => {
-    // The first epoch may come before the second answer.
+    // An epoch may arrive before the client is subscribed to NewBlock; it is ignored.
     if (heard.length === 0) return
     const logs = value ? value[0].event_logs : []
     heard.at(-1).events = logs.map((log) => log.params[0].value)
@@ -104,7 +110,7 @@ for (const shape of ["zq1", "zq2"]) {
     const { subscription, heard } = await watch(server.url("/"))
     try {
       await until("blocks", () => heard.length >= 10)
-      // The node goes away, its chain does not.
+      // The node is restarted; meanwhile its chain has grown by 50 blocks.
       await stopNode(node)
       const before = node.tip()
       node = await startNode(shape, before + 50, node.address)

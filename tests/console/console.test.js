@@ -1,4 +1,4 @@
-// The page as a person uses it: connect, subscribe, publish, see what comes.
+// The console page with Pusher channels in Chromium: connecting, subscribing, publishing, events.
 
 const assert = require("node:assert/strict")
 const { after, before, test } = require("node:test")
@@ -30,7 +30,10 @@ async function publish(page, channel, name, data) {
   await page.click("#publish button")
 }
 
-/** Runs `body` with a server of its own and its page. */
+/**
+ * Starts a server with `config`, opens its page at `where`, and runs `body` with the page, a
+ * function that opens another page, and the server. An error in a page fails the test.
+ */
 async function withPage(config, where, body) {
   const server = await Server.start(config)
   const pages = []
@@ -59,7 +62,7 @@ test("the demo's page connects, subscribes, publishes and shows what comes", asy
     await subscribe(page, "presence-lobby")
     await page.waitForSelector(".members .me")
 
-    // A second page is one more member, and one more subscription.
+    // A second page adds a member and a subscription.
     const other = await open("/console")
     await withState(other, "connected")
     await subscribe(other, "presence-lobby")
@@ -70,7 +73,7 @@ test("the demo's page connects, subscribes, publishes and shows what comes", asy
     await line("presence-lobby").filter({ hasText: "2 users" }).waitFor()
     await line("private-orders").filter({ hasText: "1 subscription" }).waitFor()
 
-    // What a stranger writes stays text.
+    // Markup in an event is shown as text, not rendered.
     await publish(page, "private-orders", MARKUP, MARKUP)
     await event(page, "<b>bold</b>").waitFor()
     assert.equal(await page.locator("#events img, #events b, #channels img").count(), 0)

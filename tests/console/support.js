@@ -1,4 +1,5 @@
-// Starts the built server and a headless Chromium with a profile of its own, for one test file.
+// Support for the console tests: starts the built server, and a headless Chromium with a new
+// profile.
 
 const assert = require("node:assert/strict")
 const { spawn } = require("node:child_process")
@@ -25,7 +26,7 @@ const FLAGS = [
   "--disable-sync",
 ]
 
-/** A running server. `config` is the text of a configuration; none is the demo. */
+/** A running server. `config` is the text of a configuration; without it the server is the demo. */
 class Server {
   static async start(config) {
     const server = new Server()
@@ -51,7 +52,7 @@ class Server {
     return server
   }
 
-  /** SIGTERM; the server must drain and exit with 0. */
+  /** Sends SIGTERM; the server must drain and exit with 0. */
   async stop() {
     this.child.kill("SIGTERM")
     const [code] = await this.exited
@@ -60,7 +61,7 @@ class Server {
   }
 }
 
-/** A browser with a fresh profile, which is gone behind it. */
+/** Starts a browser with a new profile, which is deleted after the browser has closed. */
 async function openBrowser(options = {}) {
   const profile = fs.mkdtempSync(path.join(os.tmpdir(), "polycast-profile-"))
   const browser = await chromium.launchPersistentContext(profile, {
@@ -71,14 +72,17 @@ async function openBrowser(options = {}) {
     ...options,
   })
   browser.setDefaultTimeout(EVENT_MS)
-  // The browser's own processes may still be writing into it, and it is not waited for: blocked,
-  // this process could not end them.
+  // The browser's processes may still write into the profile, so the deletion is retried. It is
+  // asynchronous: while this process blocks, it could not end the browser's processes.
   const gone = { recursive: true, force: true, maxRetries: 20, retryDelay: 100 }
   browser.on("close", () => fs.promises.rm(profile, gone).catch(() => {}))
   return browser
 }
 
-/** A page that is loaded from `url`; everything that goes wrong in it ends up in `page.wrong`. */
+/**
+ * Opens a page and loads `url`. Uncaught exceptions, console errors and requests to other origins
+ * are collected in `page.wrong`.
+ */
 async function openPage(browser, url) {
   const page = await browser.newPage()
   page.wrong = []
@@ -91,7 +95,7 @@ async function openPage(browser, url) {
   return page
 }
 
-/** Keeps a picture of the page for people. */
+/** Saves a screenshot of the page, for manual review. */
 async function shot(page, name) {
   fs.mkdirSync(SHOTS, { recursive: true })
   await page.screenshot({ path: path.join(SHOTS, `${name}.png`), fullPage: true })

@@ -1,4 +1,4 @@
-// The page as a person uses it where Zenith is served, in each of its formats.
+// The console page on a server with Zenith, in each of Zenith's three formats.
 
 const assert = require("node:assert/strict")
 const { spawn } = require("node:child_process")
@@ -26,7 +26,10 @@ const line = (page, topic) =>
 const event = (page, name, topic) =>
   page.locator("#events > li").filter({ hasText: name }).filter({ hasText: topic })
 
-/** Runs `body` with a server of its own; `open` gives a page of it. */
+/**
+ * Starts a server with `config` and runs `body` with the server and a function that opens its page
+ * at `where`. An error in a page fails the test.
+ */
 async function withServer(config, where, body) {
   const server = await Server.start(config)
   const pages = []
@@ -57,7 +60,7 @@ async function subscribe(page, topic) {
   await page.waitForSelector(`#channels > li[data-state="subscribed"]:has([title="${topic}"])`)
 }
 
-/** What the page shows of a topic: members of a map, or text. */
+/** The picture that the page shows of a topic: names and values of a map, or one text. */
 async function shown(page, topic) {
   const picture = line(page, topic).locator(".picture")
   const members = await picture.locator("dt, dd").allTextContents()
@@ -100,7 +103,7 @@ test("the example's topics tick, and look the same in each format", async () => 
       ticker.kill()
       await ended
     }
-    // The last word: what each format writes in another way.
+    // The last updates have values whose encoding differs between the formats.
     const data = {
       Volume: 123456789012345, Last: 10.25, Small: -7, Big: 3e9, Text: "\u00e9\u{1f600}\"<b>",
       Nothing: null, Yes: true, List: [1, [2.5, {}], "x".repeat(40)], Map: { a: { b: -1e-9 } },
@@ -126,7 +129,7 @@ test("the example's topics tick, and look the same in each format", async () => 
     assert.equal(member("Text"), data.Text)
     assert.deepEqual(all[1], all[0], "BSON")
     assert.deepEqual(all[2], all[0], "MessagePack")
-    // Who comes now is given the same by the server.
+    // A later subscriber receives the same picture from the server.
     const late = await open()
     await connect(late, "ZenithMsgPack", "demo")
     await subscribe(late, SECURITY)
@@ -147,7 +150,7 @@ test("another format takes the topics along, and what the server refuses is said
     await page.click("#connect")
     await failed("does not accept the token")
     await withState(page, "disconnected")
-    // Anonymous: what needs no scope is there.
+    // An anonymous session may subscribe to topics that need no scope.
     await connect(page, "ZenithBson", "")
     await page.fill("#channel", "ServerInfo")
     await page.click("#subscribe button")
@@ -164,7 +167,7 @@ test("another format takes the topics along, and what the server refuses is said
     const topic = { Controller: "Market", Topic: "Security!ABC.XYZ" }
     await ingest(server, { ...topic, Data: { Last: 1 } })
     await event(page, "update", SECURITY).waitFor()
-    // Unsubscribed, it is not heard; the topic that ends is gone.
+    // After an unsubscribe no update arrives; a topic that ends is removed from the list.
     await page.getByRole("button", { name: `Unsubscribe from ${SECURITY}` }).click()
     await ingest(server, { ...topic, Data: { Last: 2 } })
     await subscribe(page, SECURITY)

@@ -2,7 +2,7 @@
 //! reads, stalls and ends its connection.
 
 use crate::machine::{SWEEP_MS, common, config};
-use crate::peer::{Heard, handshake};
+use crate::peer::{Received, handshake};
 use polycast::crypto::websocket_accept;
 use polycast::mem::Slot;
 use polycast::session::Ending;
@@ -182,12 +182,12 @@ impl Bench {
     }
 
     /// Takes the WebSocket messages that were sent to an upstream.
-    pub(crate) fn replies(&mut self, at: usize) -> Vec<Heard> {
+    pub(crate) fn replies(&mut self, at: usize) -> Vec<Received> {
         frames(Role::Server, &self.taken(at))
     }
 
     /// Takes the WebSocket messages that were sent to a client.
-    pub(crate) fn heard(&mut self, at: usize) -> Vec<Heard> {
+    pub(crate) fn received(&mut self, at: usize) -> Vec<Received> {
         frames(Role::Client, &self.taken(at))
     }
 
@@ -225,21 +225,21 @@ pub(crate) fn answer(request: &str, fields: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-pub(crate) fn frames(role: Role, bytes: &[u8]) -> Vec<Heard> {
+pub(crate) fn frames(role: Role, bytes: &[u8]) -> Vec<Received> {
     let (mut reader, mut bytes) = (Reader::new(), bytes.to_vec());
-    let (mut at, mut heard) = (0, Vec::new());
+    let (mut at, mut received) = (0, Vec::new());
     loop {
         let (taken, event) = reader.next(role, &FrameLimits::default(), &mut bytes[at..]);
         at += taken;
-        heard.push(match event {
-            FrameEvent::Need => return heard,
+        received.push(match event {
+            FrameEvent::Need => return received,
             FrameEvent::Message { kind: MessageKind::Text, payload, .. } => {
-                Heard::Text(String::from_utf8(payload.to_vec()).expect("UTF-8"))
+                Received::Text(String::from_utf8(payload.to_vec()).expect("UTF-8"))
             }
-            FrameEvent::Message { payload, .. } => Heard::Binary(payload.to_vec()),
-            FrameEvent::Ping(payload) => Heard::Ping(payload.to_vec()),
-            FrameEvent::Pong(payload) => Heard::Pong(payload.to_vec()),
-            FrameEvent::Close { code, reason } => Heard::Close(code, reason.to_owned()),
+            FrameEvent::Message { payload, .. } => Received::Binary(payload.to_vec()),
+            FrameEvent::Ping(payload) => Received::Ping(payload.to_vec()),
+            FrameEvent::Pong(payload) => Received::Pong(payload.to_vec()),
+            FrameEvent::Close { code, reason } => Received::Close(code, reason.to_owned()),
             FrameEvent::Violation(violation) => panic!("{violation} for {role:?}"),
         });
     }

@@ -1,7 +1,7 @@
 //! Compressed messages that arrive in any pieces, with a simulated clock and simulated turns.
 
 use crate::machine::{Machine, config};
-use crate::peer::{self, Heard};
+use crate::peer::{self, Received};
 use polycast::config::{CompressionMode, Config};
 use polycast::ws::deflate::{Deflater, INFLATER_BYTES};
 use polycast::ws::frame::{Header, Opcode, push_with};
@@ -26,9 +26,9 @@ fn all_ways() -> [Config; 3] {
 fn echo(machine: &mut Machine) -> usize {
     let at = machine.open();
     machine.receive(at, &peer::handshake("/echo", OFFER));
-    let heard = std::mem::take(&mut machine.wire(at).heard);
+    let received = std::mem::take(&mut machine.wire(at).received);
     let agreed = |head: &str| head.contains("permessage-deflate");
-    assert!(matches!(&heard[..], [Heard::Answer { status: 101, head, .. }] if agreed(head)));
+    assert!(matches!(&received[..], [Received::Answer { status: 101, head, .. }] if agreed(head)));
     at
 }
 
@@ -49,13 +49,13 @@ fn frame(fin: bool, first: Option<Opcode>, payload: &[u8]) -> Vec<u8> {
     out
 }
 
-fn heard(machine: &mut Machine, at: usize) -> Vec<Heard> {
-    std::mem::take(&mut machine.wire(at).heard)
+fn received(machine: &mut Machine, at: usize) -> Vec<Received> {
+    std::mem::take(&mut machine.wire(at).received)
 }
 
-fn close_code(heard: &[Heard]) -> Option<u16> {
-    match heard {
-        [Heard::Close(code, _)] => *code,
+fn close_code(received: &[Received]) -> Option<u16> {
+    match received {
+        [Received::Close(code, _)] => *code,
         _ => None,
     }
 }
@@ -84,7 +84,7 @@ fn compress_messages_cut_anywhere_come_back() {
                     break;
                 }
                 if rng.bool() {
-                    pings.push(Heard::Pong(vec![pings.len() as u8; 3]));
+                    pings.push(Received::Pong(vec![pings.len() as u8; 3]));
                     bytes.extend(frame(true, Some(Opcode::Ping), &[pings.len() as u8 - 1; 3]));
                 }
             }
@@ -94,10 +94,11 @@ fn compress_messages_cut_anywhere_come_back() {
                 machine.receive(at, now);
                 rest = later;
             }
-            let expected: Vec<Heard> = pings.into_iter().chain([Heard::Text(message)]).collect();
-            assert!(heard(&mut machine, at) == expected, "round {round}");
+            let expected: Vec<Received> =
+                pings.into_iter().chain([Received::Text(message)]).collect();
+            assert!(received(&mut machine, at) == expected, "round {round}");
             machine.wait(1000);
-            assert!(heard(&mut machine, at).is_empty());
+            assert!(received(&mut machine, at).is_empty());
         }
         machine.end();
     }
@@ -125,17 +126,17 @@ fn compress_violation_is_answered_with_its_octet() {
         {
             let at = echo(&mut machine);
             machine.receive(at, &frame(false, Some(Opcode::Text), &part[..cut]));
-            assert_eq!(heard(&mut machine, at), [], "all is well so far");
+            assert_eq!(received(&mut machine, at), [], "all is well so far");
             machine.receive(at, &frame(false, None, &part[cut..]));
             if bytes > 0 {
-                assert_eq!(close_code(&heard(&mut machine, at)), Some(code));
+                assert_eq!(close_code(&received(&mut machine, at)), Some(code));
                 continue;
             }
             // Without memory for the state, the message is inflated after its last frame.
-            assert_eq!(heard(&mut machine, at), []);
+            assert_eq!(received(&mut machine, at), []);
             machine.receive(at, &frame(true, None, &[0]));
-            let heard = heard(&mut machine, at);
-            assert_eq!(close_code(&heard), Some(code), "{heard:?}");
+            let received = received(&mut machine, at);
+            assert_eq!(close_code(&received), Some(code), "{received:?}");
         }
         machine.end();
     }
@@ -152,7 +153,7 @@ fn compress_unfinished_message_holds_little_more_than_was_sent() {
     assert_eq!(machine.settle(), 1);
     machine.receive_in_turn(at, &frame(true, None, &wire[wire.len() - 9..]));
     assert!(machine.settle() > 1, "most of the work was still to be done");
-    assert!(heard(&mut machine, at) == [Heard::Binary(message)]);
+    assert!(received(&mut machine, at) == [Received::Binary(message)]);
     machine.end();
 }
 
@@ -167,17 +168,17 @@ fn compress_expensive_message_is_spread_over_turns() {
         machine.receive_in_turn(twin, &frame);
         machine.receive_in_turn(other, &peer::framed(Opcode::Ping, b"p"));
         machine.turn();
-        assert_eq!(heard(&mut machine, heavy), []);
+        assert_eq!(received(&mut machine, heavy), []);
         // A compressed message waits for the next turn; a control frame of the same connection
         // waits too, but not longer.
         for _ in 0..2 {
             machine.turn();
         }
-        assert_eq!(heard(&mut machine, other), [Heard::Pong(b"p".to_vec())]);
+        assert_eq!(received(&mut machine, other), [Received::Pong(b"p".to_vec())]);
         let turns = machine.settle();
         assert!(turns > 2, "{turns} turns for two messages of four");
         for at in [heavy, twin] {
-            assert!(heard(&mut machine, at) == [Heard::Binary(message.clone())]);
+            assert!(received(&mut machine, at) == [Received::Binary(message.clone())]);
         }
         // A connection that is closed while it inflates leaves no state.
         machine.receive_in_turn(heavy, &frame);
@@ -208,15 +209,15 @@ fn rate_limit_bounds_control_and_empty_frames_a_second() {
         // Empty fragments are not answered; a byte of the next frame shows whether the limit was
         // exceeded.
         machine.receive(at, &each[..1]);
-        let closes = |it: &Heard| matches!(it, Heard::Close(..));
-        let so_far = heard(&mut machine, at);
+        let closes = |it: &Received| matches!(it, Received::Close(..));
+        let so_far = received(&mut machine, at);
         assert!(!so_far.iter().any(closes), "{:?} {each:?}", so_far.last());
         machine.wait(1000);
         machine.receive(at, &each[1..]);
         machine.receive(at, &each.repeat(50));
         machine.receive(at, &each[..1]);
-        let close = heard(&mut machine, at).into_iter().find(closes);
-        assert_eq!(close, Some(Heard::Close(Some(1008), "too many control frames".to_owned())));
+        let close = received(&mut machine, at).into_iter().find(closes);
+        assert_eq!(close, Some(Received::Close(Some(1008), "too many control frames".to_owned())));
         assert_eq!(machine.counters.control_floods.get(), 1);
         machine.end();
     }
@@ -229,7 +230,7 @@ fn bounded_turns(machine: &mut Machine, at: usize, bound: usize) -> usize {
         machine.turn();
         let held = machine.shard.inflated_bytes();
         assert!(held <= bound, "{held} bytes of {bound} in turn {turns}");
-        if !heard(machine, at).is_empty() {
+        if !received(machine, at).is_empty() {
             return turns;
         }
     }
@@ -246,7 +247,7 @@ fn inflate_large_messages_one_after_another_and_small_ones_meanwhile() {
         let others: Vec<usize> = (0..SHRINK_THRESHOLD).map(|_| echo(&mut machine)).collect();
         let (small, plain) = (echo(&mut machine), machine.open());
         machine.receive(plain, &peer::handshake("/echo", ""));
-        heard(&mut machine, plain);
+        received(&mut machine, plain);
         let windows = machine.shard.inflated_bytes();
         assert_eq!(windows > 0, dedicated);
         // The memory of one output, which grows by half, and of the begun outputs of the other
@@ -262,7 +263,7 @@ fn inflate_large_messages_one_after_another_and_small_ones_meanwhile() {
         machine.receive_in_turn(plain, &peer::framed(Opcode::Binary, b"p"));
         let turns = bounded_turns(&mut machine, small, bound);
         assert!(turns <= 3, "a small message waited for {turns} turns");
-        assert!(!heard(&mut machine, plain).is_empty());
+        assert!(!received(&mut machine, plain).is_empty());
         assert!(machine.counters.inflate_waits.get() > 0);
         // Connections are served in the order of arrival, also one that has sent a further message
         // meanwhile.
@@ -271,7 +272,7 @@ fn inflate_large_messages_one_after_another_and_small_ones_meanwhile() {
             bounded_turns(&mut machine, at, bound);
         }
         machine.settle();
-        assert_eq!(heard(&mut machine, others[0]).len(), 2);
+        assert_eq!(received(&mut machine, others[0]).len(), 2);
         assert_eq!(machine.shard.inflated_bytes(), windows, "all is given back");
         machine.end();
     }
@@ -282,7 +283,7 @@ fn inflate_nothing_at_all_is_an_empty_message() {
     for config in all_ways() {
         let mut machine = Machine::new(config);
         let (at, large) = (echo(&mut machine), echo(&mut machine));
-        let empty = || Heard::Text(String::new());
+        let empty = || Received::Text(String::new());
         let message = b"with a window or without";
         let compressed = frame(true, Some(Opcode::Binary), &deflated(message));
         machine.receive(at, &frame(true, Some(Opcode::Text), b""));
@@ -299,9 +300,9 @@ fn inflate_nothing_at_all_is_an_empty_message() {
         machine.receive_in_turn(large, &frame(true, Some(Opcode::Binary), &bomb));
         machine.receive_in_turn(at, &frame(true, Some(Opcode::Text), b""));
         machine.settle();
-        let message = || Heard::Binary(message.to_vec());
+        let message = || Received::Binary(message.to_vec());
         let expected = [empty(), message(), empty(), empty(), message(), empty()];
-        assert_eq!(heard(&mut machine, at), expected);
+        assert_eq!(received(&mut machine, at), expected);
         machine.end();
     }
 }
@@ -331,7 +332,7 @@ fn inflate_place_is_free_again_when_its_owner_leaves_or_is_closed() {
         machine.turn();
         machine.hang_up(second);
         machine.settle();
-        assert!(heard(&mut machine, third) == [Heard::Binary(message)]);
+        assert!(received(&mut machine, third) == [Received::Binary(message)]);
         machine.end();
         assert_eq!(machine.shard.inflated_bytes(), 0);
     }

@@ -1,14 +1,14 @@
 //! The pace of a shutdown: clients reconnect at once, so they are not all closed at the same time.
 
 use crate::machine::{Machine, config};
-use crate::peer::{self, Heard};
+use crate::peer::{self, Received};
 
 const SOCKETS: usize = 600;
 
 /// The number of clients that have received a Close frame.
 fn closed(machine: &mut Machine) -> usize {
-    let closes = |heard: &Heard| matches!(heard, Heard::Close(..));
-    (0..SOCKETS).filter(|&at| machine.wire(at).heard.iter().any(closes)).count()
+    let closes = |received: &Received| matches!(received, Received::Close(..));
+    (0..SOCKETS).filter(|&at| machine.wire(at).received.iter().any(closes)).count()
 }
 
 #[test]

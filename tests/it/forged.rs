@@ -2,7 +2,7 @@
 //! that they are derived from.
 
 use crate::machine::{Machine, UNIX_S, config};
-use crate::peer::{Heard, handshake};
+use crate::peer::{Received, handshake};
 use crate::signer::Private;
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE, URL_SAFE_NO_PAD};
@@ -40,8 +40,8 @@ fn asks(machine: &mut Machine, target: &str, fields: &str) -> u16 {
     let tries = machine.counters.guard_bad_token.get() as u32;
     let at = machine.open_from(Ipv4Addr::from(0x0a00_0000 + tries));
     machine.receive(at, &handshake(target, fields));
-    match machine.wire(at).heard.first() {
-        Some(Heard::Answer { status, .. }) => *status,
+    match machine.wire(at).received.first() {
+        Some(Received::Answer { status, .. }) => *status,
         other => panic!("{other:?}"),
     }
 }

@@ -35,7 +35,7 @@ fn handshakes_oldest_is_closed_after_a_reload_with_a_lower_limit() {
         assert!(!machine.wire(gone).gone);
         let at = machine.open();
         machine.receive(at, &peer::handshake("/echo", ""));
-        assert!(machine.wire(gone).gone && machine.wire(at).heard.len() == 1);
+        assert!(machine.wire(gone).gone && machine.wire(at).received.len() == 1);
     }
     assert_eq!(machine.counters.refused_handshake.get(), 4);
     machine.end();
@@ -58,7 +58,7 @@ fn handshakes_that_come_at_once_are_served_and_none_of_them_is_closed() {
             machine.receive(at, &peer::handshake("/echo", ""));
         }
     }
-    assert!(all.iter().all(|&at| !machine.wire(at).gone && machine.wire(at).heard.len() == 1));
+    assert!(all.iter().all(|&at| !machine.wire(at).gone && machine.wire(at).received.len() == 1));
     assert_eq!(machine.counters.refused_handshake.get(), 0);
     machine.end();
 }

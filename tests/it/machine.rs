@@ -1,6 +1,6 @@
 //! One shard without a kernel: every send completes at once and in full, unless its peer stalls.
 
-use crate::peer::{APP, Ear, Heard};
+use crate::peer::{APP, ClientReader, Received};
 use polycast::config::{Config, FileFormat};
 use polycast::dialect::Env;
 use polycast::hub::Hasher;
@@ -47,8 +47,8 @@ pub(crate) struct Machine {
 #[derive(Default)]
 pub(crate) struct Wire {
     slot: Option<Slot>,
-    pub(crate) ear: Ear,
-    pub(crate) heard: Vec<Heard>,
+    pub(crate) ear: ClientReader,
+    pub(crate) received: Vec<Received>,
     /// The bytes that the server sent on a TLS connection, which are not parsed here.
     pub(crate) raw: Vec<u8>,
     secure: bool,
@@ -243,7 +243,7 @@ impl Machine {
         assert!(!wire.shut, "bytes behind the end");
         match wire.secure {
             true => wire.raw.extend_from_slice(&bytes),
-            false => wire.heard.extend(wire.ear.hear(&bytes)),
+            false => wire.received.extend(wire.ear.hear(&bytes)),
         }
         self.shard.sent(slot, bytes.len(), Some(batch), self.now);
     }

@@ -1,7 +1,7 @@
 //! The memory account of connections, with a simulated clock and simulated turns.
 
 use crate::machine::{Machine, SWEEP_MS, config};
-use crate::peer::{self, Heard};
+use crate::peer::{self, Received};
 use polycast::config::Config;
 use polycast::ws::Opcode;
 
@@ -18,8 +18,8 @@ fn limited() -> Config {
 fn echo(machine: &mut Machine) -> usize {
     let at = machine.open();
     machine.receive(at, &peer::handshake("/echo", ""));
-    let heard = std::mem::take(&mut machine.wire(at).heard);
-    assert!(matches!(&heard[..], [Heard::Answer { status: 101, .. }]), "{heard:?}");
+    let received = std::mem::take(&mut machine.wire(at).received);
+    assert!(matches!(&received[..], [Received::Answer { status: 101, .. }]), "{received:?}");
     at
 }
 
@@ -33,8 +33,8 @@ fn deaf_echo(machine: &mut Machine, bytes: usize) -> usize {
 
 fn is_served(machine: &mut Machine, at: usize) {
     machine.receive(at, &peer::framed(Opcode::Text, b"well"));
-    let heard = std::mem::take(&mut machine.wire(at).heard);
-    assert_eq!(heard, [Heard::Text("well".to_owned())]);
+    let received = std::mem::take(&mut machine.wire(at).received);
+    assert_eq!(received, [Received::Text("well".to_owned())]);
 }
 
 fn percent(machine: &Machine) -> usize {
@@ -77,9 +77,9 @@ fn memory_of_unfinished_messages_stops_at_the_account_and_others_are_served() {
             is_served(&mut machine, healthy);
         }
     }
-    let late = |it: &Heard| matches!(it, Heard::Close(Some(1008), _));
+    let late = |it: &Received| matches!(it, Received::Close(Some(1008), _));
     for &at in &strangers {
-        assert!(machine.wire(at).heard.iter().any(late), "{:?}", machine.wire(at).heard);
+        assert!(machine.wire(at).received.iter().any(late), "{:?}", machine.wire(at).received);
     }
     assert!(percent(&machine) < 1);
     assert!(machine.shard.freed_bytes() > 40 * MIB as u64);
@@ -153,15 +153,15 @@ fn memory_closes_a_connection_whose_queue_is_empty_with_a_reason() {
         deaf_echo(&mut machine, MIB);
     }
     assert_eq!(machine.counters.memory_ended.get(), 1, "the largest is enough");
-    let received = &machine.wire(socket).heard;
+    let received = &machine.wire(socket).received;
     let reason = "the server is short of memory".to_owned();
-    assert_eq!(received[..], [Heard::Close(Some(1013), reason)]);
+    assert_eq!(received[..], [Received::Close(Some(1013), reason)]);
     while machine.counters.memory_ended.get() == 1 {
         deaf_echo(&mut machine, MIB);
     }
-    let received = &machine.wire(request).heard;
-    assert!(matches!(&received[..], [Heard::Answer { status: 503, .. }]), "{received:?}");
-    assert!(machine.wire(small).heard.is_empty(), "who holds next to nothing stays");
+    let received = &machine.wire(request).received;
+    assert!(matches!(&received[..], [Received::Answer { status: 503, .. }]), "{received:?}");
+    assert!(machine.wire(small).received.is_empty(), "who holds next to nothing stays");
     machine.end();
 }
 
@@ -235,9 +235,9 @@ fn memory_of_an_echo_is_as_its_route_says() {
         let message = vec![1; too_long];
         machine.receive(at, &peer::framed(Opcode::Binary, &message[..fits]));
         machine.receive(at, &peer::framed(Opcode::Binary, &message));
-        let heard = std::mem::take(&mut machine.wire(at).heard);
-        let [Heard::Binary(back), Heard::Close(Some(1009), _)] = &heard[..] else {
-            panic!("{heard:?}")
+        let received = std::mem::take(&mut machine.wire(at).received);
+        let [Received::Binary(back), Received::Close(Some(1009), _)] = &received[..] else {
+            panic!("{received:?}")
         };
         assert_eq!(back.len(), fits);
         machine.end();
@@ -250,13 +250,13 @@ fn status_on_head(machine: &mut Machine, head: &str, body_bytes: usize) -> Optio
     let request = format!("{head}Host: a\r\nContent-Length: {body_bytes}\r\n\r\nx");
     machine.receive(at, request.as_bytes());
     let wire = machine.wire(at);
-    match &wire.heard[..] {
+    match &wire.received[..] {
         [] => None,
-        [Heard::Answer { status, .. }] => {
+        [Received::Answer { status, .. }] => {
             assert!(wire.shut, "the connection ends behind it");
             Some(*status)
         }
-        heard => panic!("{heard:?}"),
+        received => panic!("{received:?}"),
     }
 }
 
@@ -306,14 +306,14 @@ fn memory_is_not_spent_on_bodies_that_no_endpoint_reads() {
     for piece in [live.as_bytes(), &request].concat().chunks(4096) {
         machine.receive(at, piece);
     }
-    let statuses: Vec<u16> = machine.wire(at).heard.iter().map(status).collect();
+    let statuses: Vec<u16> = machine.wire(at).received.iter().map(status).collect();
     assert_eq!(statuses, [200, 200, 200, 400], "a body of blanks is no JSON");
     machine.end();
 }
 
-fn status(heard: &Heard) -> u16 {
-    match heard {
-        Heard::Answer { status, .. } => *status,
+fn status(received: &Received) -> u16 {
+    match received {
+        Received::Answer { status, .. } => *status,
         other => panic!("{other:?}"),
     }
 }

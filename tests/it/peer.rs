@@ -97,7 +97,7 @@ fn hex<const BYTES: usize, const TEXT: usize>(bytes: &[u8; BYTES]) -> String {
 
 /// What a client receives.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Heard {
+pub(crate) enum Received {
     Answer {
         status: u16,
         head: String,
@@ -119,7 +119,7 @@ pub(crate) enum Heard {
 /// Parses the server's bytes: HTTP responses up to a 101 and WebSocket frames after it, or the
 /// records of a stream after a chunked response.
 #[derive(Default)]
-pub(crate) struct Ear {
+pub(crate) struct ClientReader {
     bytes: Vec<u8>,
     /// Whether the records of a stream are lines.
     stream: Option<bool>,
@@ -130,23 +130,23 @@ pub(crate) struct Ear {
     pub(crate) head_only: bool,
 }
 
-impl Ear {
+impl ClientReader {
     /// The number of bytes that are not yet a complete message.
     pub(crate) fn left(&self) -> usize {
         self.bytes.len()
     }
 
     /// Adds received bytes and returns the complete messages.
-    pub(crate) fn hear(&mut self, bytes: &[u8]) -> Vec<Heard> {
+    pub(crate) fn hear(&mut self, bytes: &[u8]) -> Vec<Received> {
         self.bytes.extend_from_slice(bytes);
-        let mut heard = Vec::new();
+        let mut received = Vec::new();
         while let Some(next) = self.next() {
-            heard.push(next);
+            received.push(next);
         }
-        heard
+        received
     }
 
-    fn next(&mut self) -> Option<Heard> {
+    fn next(&mut self) -> Option<Received> {
         if let Some(lines) = self.stream {
             return self.chunk(lines);
         }
@@ -154,30 +154,30 @@ impl Ear {
         let mut bytes = std::mem::take(&mut self.bytes);
         let limits = FrameLimits { allow_rsv1: self.inflater.is_some(), ..FrameLimits::default() };
         let (taken, event) = reader.next(Role::Client, &limits, &mut bytes);
-        let heard = match event {
+        let received = match event {
             FrameEvent::Need => None,
             FrameEvent::Message { kind, compressed: true, payload } => {
                 Some(inflated(self.inflater.as_mut(), kind, payload))
             }
             FrameEvent::Message { kind: MessageKind::Text, payload, .. } => {
-                Some(Heard::Text(String::from_utf8_lossy(payload).into_owned()))
+                Some(Received::Text(String::from_utf8_lossy(payload).into_owned()))
             }
-            FrameEvent::Message { payload, .. } => Some(Heard::Binary(payload.to_vec())),
-            FrameEvent::Ping(payload) => Some(Heard::Ping(payload.to_vec())),
-            FrameEvent::Pong(payload) => Some(Heard::Pong(payload.to_vec())),
-            FrameEvent::Close { code, reason } => Some(Heard::Close(code, reason.to_owned())),
-            FrameEvent::Violation(violation) => Some(Heard::Broken(violation.to_string())),
+            FrameEvent::Message { payload, .. } => Some(Received::Binary(payload.to_vec())),
+            FrameEvent::Ping(payload) => Some(Received::Ping(payload.to_vec())),
+            FrameEvent::Pong(payload) => Some(Received::Pong(payload.to_vec())),
+            FrameEvent::Close { code, reason } => Some(Received::Close(code, reason.to_owned())),
+            FrameEvent::Violation(violation) => Some(Received::Broken(violation.to_string())),
         };
         self.bytes = bytes.split_off(taken);
-        heard
+        received
     }
 
-    fn answer(&mut self) -> Option<Heard> {
+    fn answer(&mut self) -> Option<Received> {
         let end = self.bytes.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
         let head = String::from_utf8_lossy(&self.bytes[..end]).into_owned();
         let Some(status) = head.split(' ').nth(1).and_then(|status| status.parse().ok()) else {
             self.bytes.clear();
-            return Some(Heard::Broken(head));
+            return Some(Received::Broken(head));
         };
         let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: "));
         let length = length.and_then(|length| length.parse().ok()).unwrap_or(0);
@@ -197,18 +197,18 @@ impl Ear {
             let compresses = head.contains("Sec-WebSocket-Extensions: permessage-deflate");
             self.inflater = compresses.then(|| Inflater::new(keeps));
         }
-        Some(Heard::Answer { status, head, body })
+        Some(Received::Answer { status, head, body })
     }
 }
 
-impl Ear {
+impl ClientReader {
     /// Parses one chunk, which the server writes for each record.
-    fn chunk(&mut self, lines: bool) -> Option<Heard> {
+    fn chunk(&mut self, lines: bool) -> Option<Received> {
         let line = self.bytes.windows(2).position(|two| two == b"\r\n")?;
         let size = String::from_utf8_lossy(&self.bytes[..line]).into_owned();
         let Ok(size) = usize::from_str_radix(&size, 16) else {
             self.bytes.clear();
-            return Some(Heard::Broken(size));
+            return Some(Received::Broken(size));
         };
         if size == 0 {
             let rest = String::from_utf8_lossy(&self.bytes[line + 2..]).into_owned();
@@ -217,41 +217,41 @@ impl Ear {
                 None => rest.split_once("\r\n\r\n")?.0,
             };
             self.bytes.drain(..line + 4 + if trailer.is_empty() { 0 } else { trailer.len() + 2 });
-            return Some(Heard::End(trailer.to_owned()));
+            return Some(Received::End(trailer.to_owned()));
         }
         let (start, end) = (line + 2, line + 2 + size);
         let record = self.bytes.get(start..end + 2)?[..size].to_vec();
         self.bytes.drain(..end + 2);
         Some(match lines {
             true => match record.strip_suffix(b"\n") {
-                Some(b"") => Heard::Alive,
+                Some(b"") => Received::Alive,
                 Some(line) if !line.contains(&b'\n') => {
-                    Heard::Text(String::from_utf8_lossy(line).into_owned())
+                    Received::Text(String::from_utf8_lossy(line).into_owned())
                 }
-                _ => Heard::Broken(format!("{record:?}")),
+                _ => Received::Broken(format!("{record:?}")),
             },
             false => match record.split_first_chunk::<4>() {
-                Some((&[0xff, 0xff, 0xff, 0xff], b"")) => Heard::Alive,
+                Some((&[0xff, 0xff, 0xff, 0xff], b"")) => Received::Alive,
                 Some((length, payload))
                     if u32::from_be_bytes(*length) as usize == payload.len() =>
                 {
-                    Heard::Binary(payload.to_vec())
+                    Received::Binary(payload.to_vec())
                 }
-                _ => Heard::Broken(format!("{record:?}")),
+                _ => Received::Broken(format!("{record:?}")),
             },
         })
     }
 }
 
-fn inflated(inflater: Option<&mut Inflater>, kind: MessageKind, payload: &[u8]) -> Heard {
+fn inflated(inflater: Option<&mut Inflater>, kind: MessageKind, payload: &[u8]) -> Received {
     let mut message = Vec::new();
     let result = inflater.map(|it| it.inflate(payload, 1 << 24, &mut message));
     match (result, kind) {
-        (Some(Ok(())), MessageKind::Binary) => Heard::Binary(message),
+        (Some(Ok(())), MessageKind::Binary) => Received::Binary(message),
         (Some(Ok(())), MessageKind::Text) => match String::from_utf8(message) {
-            Ok(text) => Heard::Text(text),
-            Err(error) => Heard::Broken(error.to_string()),
+            Ok(text) => Received::Text(text),
+            Err(error) => Received::Broken(error.to_string()),
         },
-        (result, _) => Heard::Broken(format!("{result:?}")),
+        (result, _) => Received::Broken(format!("{result:?}")),
     }
 }

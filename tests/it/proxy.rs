@@ -3,7 +3,7 @@
 
 use crate::bench::*;
 use crate::machine::{SWEEP_MS, common, config};
-use crate::peer::{Ear, Heard, framed, handshake, text};
+use crate::peer::{ClientReader, Received, framed, handshake, text};
 use polycast::shard::Shard;
 use polycast::work::{CONNECTION_BYTES, CONNECTION_MESSAGES};
 use polycast::ws::Opcode;
@@ -24,10 +24,10 @@ fn proxy_passes_messages_and_control_frames_unchanged() {
     bench.receive(client, &framed(Opcode::Binary, &[0, 255]));
     bench.receive(client, &framed(Opcode::Pong, b"unasked"));
     let replies = bench.replies(upstream);
-    let binary = Heard::Binary(vec![0, 255]);
-    let (ping, pong) = (Heard::Ping(b"p".to_vec()), Heard::Pong(b"unasked".to_vec()));
-    assert_eq!(replies, [ping, Heard::Text("oneTwo".into()), binary.clone(), pong.clone()]);
-    assert_eq!(bench.heard(client), [], "a ping is answered by who it is for");
+    let binary = Received::Binary(vec![0, 255]);
+    let (ping, pong) = (Received::Ping(b"p".to_vec()), Received::Pong(b"unasked".to_vec()));
+    assert_eq!(replies, [ping, Received::Text("oneTwo".into()), binary.clone(), pong.clone()]);
+    assert_eq!(bench.received(client), [], "a ping is answered by who it is for");
     for (opcode, payload) in [
         (Opcode::Pong, &b"p"[..]),
         (Opcode::Text, b"hello"),
@@ -36,9 +36,9 @@ fn proxy_passes_messages_and_control_frames_unchanged() {
     ] {
         bench.receive(upstream, &plain(opcode, payload));
     }
-    let heard = bench.heard(client);
-    let (pong, ping) = (Heard::Pong(b"p".to_vec()), Heard::Ping(b"up".to_vec()));
-    assert_eq!(heard, [pong, Heard::Text("hello".into()), binary, ping]);
+    let received = bench.received(client);
+    let (pong, ping) = (Received::Pong(b"p".to_vec()), Received::Ping(b"up".to_vec()));
+    assert_eq!(received, [pong, Received::Text("hello".into()), binary, ping]);
     let counters = &bench.counters;
     assert_eq!((counters.proxy_sent.get(), counters.proxy_sent_bytes.get()), (2, 8));
     assert_eq!((counters.proxy_received.get(), counters.proxy_received_bytes.get()), (2, 7));
@@ -69,10 +69,13 @@ fn proxy_early_data_waits_for_the_101() {
     let answer = answer(&bench.text(1), "");
     bench.receive(1, &[answer, plain(Opcode::Text, b"first")].concat());
     let bytes = bench.taken(client);
-    let mut ear = Ear::default();
-    let heard = ear.hear(&bytes);
-    assert!(matches!(heard[..], [Heard::Answer { status: 101, .. }, Heard::Text(_)]), "{heard:?}");
-    assert_eq!(bench.replies(1), [Heard::Text("early".into())]);
+    let mut ear = ClientReader::default();
+    let received = ear.hear(&bytes);
+    assert!(
+        matches!(received[..], [Received::Answer { status: 101, .. }, Received::Text(_)]),
+        "{received:?}"
+    );
+    assert_eq!(bench.replies(1), [Received::Text("early".into())]);
     assert!(bench.wires[client].reads);
 }
 
@@ -98,9 +101,10 @@ fn proxy_reads_responses_at_every_cut() {
         bench.receive(upstream, &bytes[..cut]);
         bench.receive(upstream, &bytes[cut..]);
         let text = bench.taken(client);
-        let heard = Ear::default().hear(&text);
-        let [Heard::Answer { status: 101, head, .. }, Heard::Text(hello)] = &heard[..] else {
-            panic!("{cut}: {heard:?}");
+        let received = ClientReader::default().hear(&text);
+        let [Received::Answer { status: 101, head, .. }, Received::Text(hello)] = &received[..]
+        else {
+            panic!("{cut}: {received:?}");
         };
         assert!(head.contains("Sec-WebSocket-Protocol: b\r\n") && hello == "hello", "{cut}");
     }
@@ -265,7 +269,7 @@ fn proxy_without_a_free_slot_answers_503() {
     let slot = bench.wires[client].slot.expect("it is there");
     bench.shard.receive(slot, &mut handshake("/", ""), bench.now);
     let dial = bench.shard.next_dial().expect("a dial");
-    bench.shard.undialled(&dial, bench.now);
+    bench.shard.no_slot_for_dial(&dial, bench.now);
     bench.settle();
     assert!(bench.text(client).starts_with("HTTP/1.1 503 "));
     assert_eq!(bench.counters.proxy_no_slot.get(), 1);
@@ -286,12 +290,12 @@ fn proxy_passes_close_code_and_its_answer() {
         let mut bench = Bench::new(ONE, "");
         let (client, upstream) = bench.pair();
         bench.receive(client, &framed(Opcode::Close, payload));
-        assert_eq!(bench.replies(upstream), [Heard::Close(code, reason.to_owned())]);
-        assert_eq!(bench.heard(client), [], "the upstream's answer is awaited");
+        assert_eq!(bench.replies(upstream), [Received::Close(code, reason.to_owned())]);
+        assert_eq!(bench.received(client), [], "the upstream's answer is awaited");
         bench.receive(upstream, &plain(Opcode::Text, b"last"));
         bench.receive(upstream, &plain(Opcode::Close, payload));
-        let last = Heard::Text("last".into());
-        assert_eq!(bench.heard(client), [last, Heard::Close(code, reason.to_owned())]);
+        let last = Received::Text("last".into());
+        assert_eq!(bench.received(client), [last, Received::Close(code, reason.to_owned())]);
         assert!(bench.wires[client].shut && !bench.wires[upstream].shut, "servers end first");
         bench.eof(client);
         bench.eof(upstream);
@@ -300,11 +304,11 @@ fn proxy_passes_close_code_and_its_answer() {
         let mut bench = Bench::new(ONE, "");
         let (client, upstream) = bench.pair();
         bench.receive(upstream, &plain(Opcode::Close, payload));
-        assert_eq!(bench.heard(client), [Heard::Close(code, reason.to_owned())]);
+        assert_eq!(bench.received(client), [Received::Close(code, reason.to_owned())]);
         bench.receive(client, &text("last"));
         bench.receive(client, &framed(Opcode::Close, payload));
-        let last = Heard::Text("last".into());
-        assert_eq!(bench.replies(upstream), [last, Heard::Close(code, reason.to_owned())]);
+        let last = Received::Text("last".into());
+        assert_eq!(bench.replies(upstream), [last, Received::Close(code, reason.to_owned())]);
         bench.eof(upstream);
         bench.eof(client);
         bench.check_empty();
@@ -319,8 +323,8 @@ fn proxy_cuts_a_side_that_does_not_answer_a_close() {
     let _ = bench.replies(upstream);
     bench.wait(5000);
     assert_eq!(bench.wires[upstream].slot, None);
-    let gone = Heard::Close(Some(1014), "the upstream has gone".into());
-    assert_eq!(bench.heard(client), [gone]);
+    let gone = Received::Close(Some(1014), "the upstream has gone".into());
+    assert_eq!(bench.received(client), [gone]);
     bench.eof(client);
     bench.check_empty();
 }
@@ -335,8 +339,8 @@ fn proxy_end_without_close_is_1014_for_clients_and_1001_for_upstreams() {
             false => bench.eof(upstream),
         }
         bench.settle();
-        let gone = Heard::Close(Some(1014), "the upstream has gone".into());
-        assert_eq!(bench.heard(client), [gone]);
+        let gone = Received::Close(Some(1014), "the upstream has gone".into());
+        assert_eq!(bench.received(client), [gone]);
         bench.receive(client, &framed(Opcode::Close, &close(1014, "")));
         bench.eof(client);
         bench.check_empty();
@@ -347,7 +351,7 @@ fn proxy_end_without_close_is_1014_for_clients_and_1001_for_upstreams() {
             false => bench.eof(client),
         }
         bench.settle();
-        let gone = Heard::Close(Some(1001), "the client has gone".into());
+        let gone = Received::Close(Some(1001), "the client has gone".into());
         assert_eq!(bench.replies(upstream), [gone]);
         bench.receive(upstream, &plain(Opcode::Close, &close(1001, "")));
         bench.eof(upstream);
@@ -378,10 +382,10 @@ fn s5_1_proxy_masked_frame_of_an_upstream_is_1002() {
     let mut bench = Bench::new(ONE, "");
     let (client, upstream) = bench.pair();
     bench.receive(upstream, &text("masked"));
-    let violation = Heard::Close(Some(1002), "masked frame from a server".into());
+    let violation = Received::Close(Some(1002), "masked frame from a server".into());
     assert_eq!(bench.replies(upstream), [violation]);
-    let gone = Heard::Close(Some(1014), "the upstream has gone".into());
-    assert_eq!(bench.heard(client), [gone]);
+    let gone = Received::Close(Some(1014), "the upstream has gone".into());
+    assert_eq!(bench.received(client), [gone]);
 }
 
 #[test]
@@ -389,9 +393,9 @@ fn proxy_violation_of_the_client_is_not_the_upstreams() {
     let mut bench = Bench::new(ONE, "");
     let (client, upstream) = bench.pair();
     bench.receive(client, &plain(Opcode::Text, b"plain"));
-    let violation = Heard::Close(Some(1002), "frame without a mask".into());
-    assert_eq!(bench.heard(client), [violation]);
-    let gone = Heard::Close(Some(1001), "the client has gone".into());
+    let violation = Received::Close(Some(1002), "frame without a mask".into());
+    assert_eq!(bench.received(client), [violation]);
+    let gone = Received::Close(Some(1001), "the client has gone".into());
     assert_eq!(bench.replies(upstream), [gone]);
 }
 
@@ -400,27 +404,27 @@ fn proxy_heartbeat_pings_each_side() {
     let mut bench = Bench::new(ONE, "");
     let (client, upstream) = bench.pair();
     bench.wait(120_000);
-    let (asked, also) = (bench.heard(client), bench.replies(upstream));
-    let ([Heard::Ping(liveness)], [Heard::Ping(other)]) = (&asked[..], &also[..]) else {
+    let (asked, also) = (bench.received(client), bench.replies(upstream));
+    let ([Received::Ping(liveness)], [Received::Ping(other)]) = (&asked[..], &also[..]) else {
         panic!("{asked:?} {also:?}");
     };
     bench.receive(client, &framed(Opcode::Pong, liveness));
     assert_eq!(bench.replies(upstream), [], "the answer is for the server");
     bench.receive(client, &framed(Opcode::Pong, liveness));
-    assert_eq!(bench.replies(upstream), [Heard::Pong(liveness.clone())], "this one is not");
+    assert_eq!(bench.replies(upstream), [Received::Pong(liveness.clone())], "this one is not");
     bench.receive(upstream, &plain(Opcode::Pong, other));
-    assert_eq!(bench.heard(client), []);
+    assert_eq!(bench.received(client), []);
     bench.receive(upstream, &plain(Opcode::Text, b"alive"));
-    let _ = bench.heard(client);
+    let _ = bench.received(client);
     // From here on the client sends nothing.
     for _ in 0..16 {
         bench.wait(10_000);
         bench.receive(upstream, &plain(Opcode::Text, b"alive"));
     }
-    let last = bench.heard(client);
-    let silent = Heard::Close(Some(1001), "no sign of life".into());
+    let last = bench.received(client);
+    let silent = Received::Close(Some(1001), "no sign of life".into());
     assert!(last.contains(&silent), "{last:?}");
-    let gone = Heard::Close(Some(1001), "the client has gone".into());
+    let gone = Received::Close(Some(1001), "the client has gone".into());
     assert_eq!(bench.replies(upstream).last(), Some(&gone));
 }
 
@@ -432,19 +436,19 @@ fn models_hold_in_both_directions() {
     let (client, upstream) = bench.pair();
     bench.receive(client, &text("1"));
     bench.receive(upstream, &plain(Opcode::Text, b"2"));
-    assert_eq!(bench.replies(upstream), [Heard::Text("1".into())]);
-    assert_eq!(bench.heard(client), [Heard::Text("2".into())]);
+    assert_eq!(bench.replies(upstream), [Received::Text("1".into())]);
+    assert_eq!(bench.received(client), [Received::Text("2".into())]);
     bench.receive(upstream, &plain(Opcode::Text, b"two"));
-    let heard = bench.heard(client);
-    assert!(matches!(heard[..], [Heard::Close(Some(1007 | 1008), _)]), "{heard:?}");
-    let gone = Heard::Close(Some(1001), "the client has gone".into());
+    let received = bench.received(client);
+    assert!(matches!(received[..], [Received::Close(Some(1007 | 1008), _)]), "{received:?}");
+    let gone = Received::Close(Some(1001), "the client has gone".into());
     assert_eq!(bench.replies(upstream), [gone]);
     let mut bench = Bench::new(ONE, model);
     let (client, upstream) = bench.pair();
     bench.receive(client, &text("one"));
-    let heard = bench.heard(client);
-    assert!(matches!(heard[..], [Heard::Close(Some(1007 | 1008), _)]), "{heard:?}");
-    assert!(matches!(bench.replies(upstream)[..], [Heard::Close(Some(1001), _)]));
+    let received = bench.received(client);
+    assert!(matches!(received[..], [Received::Close(Some(1007 | 1008), _)]), "{received:?}");
+    assert!(matches!(bench.replies(upstream)[..], [Received::Close(Some(1001), _)]));
 }
 
 #[test]
@@ -467,17 +471,17 @@ fn proxy_unread_refusals_pause_the_client() {
         assert!(refused < 10_000, "it goes on for ever");
     }
     bench.flow(client);
-    let replies = bench.heard(client);
-    let bytes = replies.iter().map(|it| matches!(it, Heard::Text(text) if !text.is_empty()));
+    let replies = bench.received(client);
+    let bytes = replies.iter().map(|it| matches!(it, Received::Text(text) if !text.is_empty()));
     assert!(bytes.clone().all(|it| it));
     assert_eq!(replies.len(), refused);
     let len = match &replies[0] {
-        Heard::Text(text) => text.len() + 2,
+        Received::Text(text) => text.len() + 2,
         other => panic!("{other:?}"),
     };
     assert!((max..max + 2 * len).contains(&(refused * len)), "{refused} of {len}");
     bench.receive(client, &text("1"));
-    assert_eq!(bench.replies(upstream), [Heard::Text("1".into())], "it is read again");
+    assert_eq!(bench.replies(upstream), [Received::Text("1".into())], "it is read again");
 }
 
 #[test]
@@ -521,8 +525,8 @@ fn proxy_drain_closes_both_sides_and_connects_no_more() {
     bench.receive(waiting, &handshake("/", ""));
     bench.shard.drain();
     bench.wait(SWEEP_MS);
-    let down = Heard::Close(Some(1001), "the server is shutting down".into());
-    assert_eq!(bench.heard(client), std::slice::from_ref(&down));
+    let down = Received::Close(Some(1001), "the server is shutting down".into());
+    assert_eq!(bench.received(client), std::slice::from_ref(&down));
     assert_eq!(bench.replies(upstream), [down]);
     assert!(bench.text(waiting).starts_with("HTTP/1.1 503 "));
     let late = bench.open();
@@ -586,10 +590,10 @@ fn check_stall(from: usize, to: usize) {
     assert!(pushed.len() > 64 * LEN / (2 * BUFFER), "it was paused again and again: {pushed:?}");
     bench.flow(to);
     let got = match to {
-        CLIENT => bench.heard(to),
+        CLIENT => bench.received(to),
         _ => bench.replies(to),
     };
-    let want = (0..64).map(|n| Heard::Text(String::from_utf8(message(n)).expect("text")));
+    let want = (0..64).map(|n| Received::Text(String::from_utf8(message(n)).expect("text")));
     assert!(got == want.collect::<Vec<_>>(), "{} messages", got.len());
     assert!(bench.wires[from].reads && bench.wires[to].reads);
 }
@@ -618,9 +622,9 @@ fn proxy_stalled_client_pauses_the_upstream_that_waits_for_its_turn() {
     assert!(!bench.wires[upstream].reads, "the client's queue is full");
     bench.flow(client);
     assert!(bench.wires[upstream].reads);
-    let heard = bench.heard(client);
-    assert_eq!(heard.len(), CONNECTION_MESSAGES as usize + 2);
-    assert_eq!(heard.last(), Some(&Heard::Text("rest".into())));
+    let received = bench.received(client);
+    assert_eq!(received.len(), CONNECTION_MESSAGES as usize + 2);
+    assert_eq!(received.last(), Some(&Received::Text("rest".into())));
 }
 
 #[test]
@@ -632,13 +636,13 @@ fn proxy_stalled_side_can_still_send() {
         bench.receive(client, &text(&"x".repeat(1000)));
     }
     bench.receive(upstream, &plain(Opcode::Text, b"heard"));
-    assert_eq!(bench.heard(client), [Heard::Text("heard".into())]);
+    assert_eq!(bench.received(client), [Received::Text("heard".into())]);
     assert!(bench.wires[upstream].reads);
     // An upstream that does not read at all is closed, and the client is notified.
     bench.wait(30_000);
     assert_eq!(bench.wires[upstream].slot, None);
-    let gone = Heard::Close(Some(1014), "the upstream has gone".into());
-    assert_eq!(bench.heard(client), [gone]);
+    let gone = Received::Close(Some(1014), "the upstream has gone".into());
+    assert_eq!(bench.received(client), [gone]);
     assert!(bench.wires[client].reads, "its close is awaited");
     bench.wait(5000);
     bench.check_empty();

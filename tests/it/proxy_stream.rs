@@ -3,7 +3,7 @@
 
 use crate::bench::*;
 use crate::machine::SWEEP_MS;
-use crate::peer::{Ear, Heard};
+use crate::peer::{ClientReader, Received};
 use polycast::ws::Opcode;
 
 const CLIENT: usize = 0;
@@ -30,20 +30,20 @@ fn bench() -> Bench {
 
 /// Opens a stream and the WebSocket to its upstream. Returns the parser of the bytes sent to the
 /// client.
-fn linked(bench: &mut Bench, content_type: &str) -> Ear {
+fn linked(bench: &mut Bench, content_type: &str) -> ClientReader {
     let client = bench.open();
     bench.receive(client, &head(content_type, ""));
     bench.connected(UPSTREAM, Ok(()));
     let answer = answer(&bench.text(UPSTREAM), "");
     assert_eq!(bench.text(client), "", "the answer waits");
     bench.receive(UPSTREAM, &answer);
-    let mut ear = Ear::default();
-    let heard = ear.hear(&bench.taken(client));
-    assert!(matches!(heard[..], [Heard::Answer { status: 200, .. }]), "{heard:?}");
+    let mut ear = ClientReader::default();
+    let received = ear.hear(&bench.taken(client));
+    assert!(matches!(received[..], [Received::Answer { status: 200, .. }]), "{received:?}");
     ear
 }
 
-fn received(bench: &mut Bench, ear: &mut Ear) -> Vec<Heard> {
+fn received(bench: &mut Bench, ear: &mut ClientReader) -> Vec<Received> {
     let bytes = bench.taken(CLIENT);
     ear.hear(&bytes)
 }
@@ -74,7 +74,7 @@ fn proxy_stream_is_a_websocket_to_the_upstream() {
     assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
     assert!(head.ends_with("\r\nConnection: close\r\nSec-WebSocket-Protocol: b"), "{head}");
     assert_eq!(records, "6\r\nfirst\n\r\n");
-    assert_eq!(bench.replies(UPSTREAM), [Heard::Text("early".into())]);
+    assert_eq!(bench.replies(UPSTREAM), [Received::Text("early".into())]);
     let counters = &bench.counters;
     assert_eq!((counters.http_streams.get(), counters.http_requests.get()), (1, 1));
     assert_eq!(counters.upgrades.get(), 0);
@@ -90,8 +90,8 @@ fn proxy_stream_records_are_messages_at_every_cut() {
         bench.receive(CLIENT, &body[cut..]);
         let mut replies = bench.replies(UPSTREAM);
         // An empty line is a keep-alive in both directions.
-        replies.retain(|heard| *heard != Heard::Pong(Vec::new()));
-        let text = |text: &str| Heard::Text(text.to_owned());
+        replies.retain(|received| *received != Received::Pong(Vec::new()));
+        let text = |text: &str| Received::Text(text.to_owned());
         assert_eq!(replies, [text("one"), text("two"), text("three")], "{cut}");
         // A client that has ended its body still receives.
         bench.receive(UPSTREAM, &plain(Opcode::Text, b"still"));
@@ -104,7 +104,7 @@ fn proxy_stream_writes_records_of_both_message_kinds() {
     let mut bench = bench();
     let mut ear = linked(&mut bench, OCTETS);
     bench.receive(CLIENT, &chunk(b"\0\0\0\x02\0\xff\0\0\0\0"));
-    let binary = |bytes: &[u8]| Heard::Binary(bytes.to_vec());
+    let binary = |bytes: &[u8]| Received::Binary(bytes.to_vec());
     assert_eq!(bench.replies(UPSTREAM), [binary(&[0, 255]), binary(&[])]);
     bench.receive(UPSTREAM, &plain(Opcode::Binary, &[0, 255]));
     bench.receive(UPSTREAM, &plain(Opcode::Text, b"text"));
@@ -124,7 +124,7 @@ fn proxy_stream_answers_pings_and_drops_pongs_of_the_upstream() {
     let mut ear = linked(&mut bench, LINES);
     bench.receive(UPSTREAM, &plain(Opcode::Ping, b"there?"));
     bench.receive(UPSTREAM, &plain(Opcode::Pong, b"unasked"));
-    assert_eq!(bench.replies(UPSTREAM), [Heard::Pong(b"there?".to_vec())]);
+    assert_eq!(bench.replies(UPSTREAM), [Received::Pong(b"there?".to_vec())]);
     assert_eq!(received(&mut bench, &mut ear), []);
 }
 
@@ -135,8 +135,8 @@ fn proxy_stream_sends_heartbeats_to_both_sides() {
     bench.wait(120_000);
     bench.receive(UPSTREAM, &plain(Opcode::Pong, b"\0polycast"));
     let alive = received(&mut bench, &mut ear);
-    assert!(!alive.is_empty() && alive.iter().all(|it| *it == Heard::Alive), "{alive:?}");
-    assert_eq!(bench.replies(UPSTREAM), [Heard::Ping(b"\0polycast".to_vec())]);
+    assert!(!alive.is_empty() && alive.iter().all(|it| *it == Received::Alive), "{alive:?}");
+    assert_eq!(bench.replies(UPSTREAM), [Received::Ping(b"\0polycast".to_vec())]);
     assert!(bench.wires[CLIENT].slot.is_some());
 }
 
@@ -151,9 +151,9 @@ fn proxy_stream_ends_with_the_upstreams_close() {
         let mut ear = linked(&mut bench, LINES);
         bench.receive(UPSTREAM, &plain(Opcode::Text, b"last"));
         bench.receive(UPSTREAM, &plain(Opcode::Close, &payload));
-        let last = Heard::Text("last".into());
-        assert_eq!(received(&mut bench, &mut ear), [last, Heard::End(trailer.to_owned())]);
-        assert_eq!(bench.replies(UPSTREAM), [Heard::Close(code, reason.to_owned())]);
+        let last = Received::Text("last".into());
+        assert_eq!(received(&mut bench, &mut ear), [last, Received::End(trailer.to_owned())]);
+        assert_eq!(bench.replies(UPSTREAM), [Received::Close(code, reason.to_owned())]);
         assert!(bench.wires[CLIENT].shut && !bench.wires[UPSTREAM].shut, "servers end first");
         // Later records of the client are discarded.
         bench.receive(CLIENT, &chunk(b"late\n"));
@@ -174,9 +174,9 @@ fn proxy_stream_client_that_leaves_closes_upstream_with_1001() {
             bench.receive(CLIENT, &chunk(b""));
         }
         bench.eof(CLIENT);
-        let gone = Heard::Close(Some(1001), "the client has gone".into());
-        assert_eq!(bench.replies(UPSTREAM), [Heard::Text("a".into()), gone]);
-        let end = if whole { vec![Heard::End(String::new())] } else { vec![] };
+        let gone = Received::Close(Some(1001), "the client has gone".into());
+        assert_eq!(bench.replies(UPSTREAM), [Received::Text("a".into()), gone]);
+        let end = if whole { vec![Received::End(String::new())] } else { vec![] };
         assert_eq!(received(&mut bench, &mut ear), end);
         bench.receive(UPSTREAM, &plain(Opcode::Close, &close(1001, "")));
         bench.eof(UPSTREAM);
@@ -189,7 +189,7 @@ fn proxy_stream_upstream_that_leaves_is_1014() {
     let mut bench = bench();
     let mut ear = linked(&mut bench, LINES);
     bench.eof(UPSTREAM);
-    let end = Heard::End("Polycast-Close: 1014 the upstream has gone".into());
+    let end = Received::End("Polycast-Close: 1014 the upstream has gone".into());
     assert_eq!(received(&mut bench, &mut ear), [end]);
     bench.eof(CLIENT);
     bench.check_empty();
@@ -205,10 +205,10 @@ fn proxy_stream_malformed_body_is_the_clients_fault() {
         let mut bench = bench();
         let mut ear = linked(&mut bench, content_type);
         bench.receive(CLIENT, &body);
-        let heard = received(&mut bench, &mut ear);
-        let [Heard::End(end)] = &heard[..] else { panic!("{heard:?}") };
+        let received = received(&mut bench, &mut ear);
+        let [Received::End(end)] = &received[..] else { panic!("{received:?}") };
         assert!(end.starts_with(trailer), "{end}");
-        let gone = Heard::Close(Some(1001), "the client has gone".into());
+        let gone = Received::Close(Some(1001), "the client has gone".into());
         assert_eq!(bench.replies(UPSTREAM), [gone]);
         bench.eof(CLIENT);
         bench.eof(UPSTREAM);
@@ -257,9 +257,9 @@ fn proxy_stream_drain_ends_the_stream_and_closes_the_upstream() {
     let mut ear = linked(&mut bench, LINES);
     bench.shard.drain();
     bench.wait(SWEEP_MS);
-    let end = Heard::End("Polycast-Close: 1001 the server is shutting down".into());
+    let end = Received::End("Polycast-Close: 1001 the server is shutting down".into());
     assert_eq!(received(&mut bench, &mut ear), [end]);
-    let down = Heard::Close(Some(1001), "the server is shutting down".into());
+    let down = Received::Close(Some(1001), "the server is shutting down".into());
     assert_eq!(bench.replies(UPSTREAM), [down]);
     bench.receive(UPSTREAM, &plain(Opcode::Close, &close(1001, "")));
     bench.eof(UPSTREAM);
@@ -293,12 +293,12 @@ fn proxy_stream_each_side_pauses_the_other() {
             bench.flow(to);
             assert!(bench.wires[from].reads);
         }
-        let heard = match to {
+        let received = match to {
             CLIENT => received(&mut bench, &mut ear),
             _ => bench.replies(to),
         };
-        let want: Vec<_> = (0..number).map(|number| Heard::Text(message(number))).collect();
-        assert!(heard == want, "{} of {number}", heard.len());
+        let want: Vec<_> = (0..number).map(|number| Received::Text(message(number))).collect();
+        assert!(received == want, "{} of {number}", received.len());
     }
 }
 
@@ -312,12 +312,14 @@ fn proxy_stream_body_of_known_length_ends_while_the_client_still_receives() {
     bench.connected(UPSTREAM, Ok(()));
     let answer = answer(&bench.text(UPSTREAM), "");
     bench.receive(UPSTREAM, &answer);
-    let text = |text: &str| Heard::Text(text.to_owned());
+    let text = |text: &str| Received::Text(text.to_owned());
     assert_eq!(bench.replies(UPSTREAM), [text("one"), text("two")]);
     bench.receive(UPSTREAM, &plain(Opcode::Text, b"three"));
-    let mut ear = Ear::default();
-    let heard = received(&mut bench, &mut ear);
-    assert!(matches!(&heard[..], [Heard::Answer { .. }, Heard::Text(it)] if it == "three"));
+    let mut ear = ClientReader::default();
+    let received = received(&mut bench, &mut ear);
+    assert!(
+        matches!(&received[..], [Received::Answer { .. }, Received::Text(it)] if it == "three")
+    );
 }
 
 #[test]
@@ -332,7 +334,7 @@ fn proxy_stream_early_data_reaches_the_upstream_once() {
     let answer = answer(&bench.text(2), "");
     bench.receive(2, &answer);
     bench.receive(client, &chunk(b"o\n"));
-    assert_eq!(bench.replies(2), [Heard::Text("one".into()), Heard::Text("two".into())]);
+    assert_eq!(bench.replies(2), [Received::Text("one".into()), Received::Text("two".into())]);
     assert_eq!(bench.counters.http_streams.get(), 1);
 }
 
@@ -354,11 +356,13 @@ fn models_hold_in_both_directions() {
             CLIENT => bench.receive(CLIENT, &chunk(b"one\n")),
             _ => bench.receive(UPSTREAM, &plain(Opcode::Text, b"two")),
         }
-        let heard = received(&mut bench, &mut ear);
-        let [Heard::Text(two), Heard::End(end)] = &heard[..] else { panic!("{heard:?}") };
+        let received = received(&mut bench, &mut ear);
+        let [Received::Text(two), Received::End(end)] = &received[..] else {
+            panic!("{received:?}")
+        };
         assert!(two == "2" && end.starts_with("Polycast-Close: 100"), "{end}");
-        let gone = Heard::Close(Some(1001), "the client has gone".into());
-        assert_eq!(bench.replies(UPSTREAM), [Heard::Text("1".into()), gone]);
+        let gone = Received::Close(Some(1001), "the client has gone".into());
+        assert_eq!(bench.replies(UPSTREAM), [Received::Text("1".into()), gone]);
         bench.receive(UPSTREAM, &plain(Opcode::Close, &close(1001, "")));
         bench.eof(UPSTREAM);
         bench.eof(CLIENT);
@@ -367,7 +371,10 @@ fn models_hold_in_both_directions() {
     let mut bench = new("reply");
     let mut ear = linked(&mut bench, LINES);
     bench.receive(CLIENT, &chunk(b"one\n1\n"));
-    let heard = received(&mut bench, &mut ear);
-    assert!(matches!(&heard[..], [Heard::Text(it)] if it.contains("\"error\"")), "{heard:?}");
-    assert_eq!(bench.replies(UPSTREAM), [Heard::Text("1".into())]);
+    let received = received(&mut bench, &mut ear);
+    assert!(
+        matches!(&received[..], [Received::Text(it)] if it.contains("\"error\"")),
+        "{received:?}"
+    );
+    assert_eq!(bench.replies(UPSTREAM), [Received::Text("1".into())]);
 }

@@ -4,7 +4,7 @@ mod guard;
 
 use crate::certs::{Authority, table};
 use crate::machine::{Machine, SWEEP_MS};
-use crate::peer::{APP, Ear, Heard, framed, handshake, signed, text};
+use crate::peer::{APP, ClientReader, Received, framed, handshake, signed, text};
 use polycast::config::{Config, FileFormat, Overrides};
 use polycast::ws::Opcode;
 use rustls::pki_types::ServerName;
@@ -28,8 +28,8 @@ fn config(name: &str, authority: &Authority, more: &str, app: &str) -> Config {
 struct Peer {
     at: usize,
     tls: ClientConnection,
-    ear: Ear,
-    heard: Vec<Heard>,
+    ear: ClientReader,
+    received: Vec<Received>,
     /// The number of bytes that the client has sent. They are cut after every `every` bytes, or
     /// once after `once` bytes.
     sent: usize,
@@ -42,9 +42,9 @@ impl Peer {
     fn new(machine: &mut Machine, config: &Arc<ClientConfig>) -> Peer {
         let name = ServerName::try_from("localhost").unwrap();
         let tls = ClientConnection::new(config.clone(), name).unwrap();
-        let (ear, heard) = (Ear::default(), Vec::new());
+        let (ear, received) = (ClientReader::default(), Vec::new());
         let at = machine.open_secure();
-        Peer { at, tls, ear, heard, sent: 0, every: usize::MAX, once: usize::MAX, ended: false }
+        Peer { at, tls, ear, received, sent: 0, every: usize::MAX, once: usize::MAX, ended: false }
     }
 
     fn say(&mut self, machine: &mut Machine, plain: &[u8]) {
@@ -90,14 +90,14 @@ impl Peer {
                 Ok(_) => self.ended = true,
                 Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock),
             }
-            self.heard.extend(self.ear.hear(&plain));
+            self.received.extend(self.ear.hear(&plain));
         }
     }
 
     fn texts(&self) -> Vec<&str> {
-        let text = |heard: &'_ Heard| matches!(heard, Heard::Text(_));
-        let texts = self.heard.iter().filter(|it| text(it));
-        texts.map(|it| if let Heard::Text(text) = it { &**text } else { "" }).collect()
+        let text = |received: &'_ Received| matches!(received, Received::Text(_));
+        let texts = self.received.iter().filter(|it| text(it));
+        texts.map(|it| if let Received::Text(text) = it { &**text } else { "" }).collect()
     }
 }
 
@@ -118,17 +118,17 @@ fn converse(machine: &mut Machine, client: &Arc<ClientConfig>, every: usize, onc
     let body = br#"{"name":"e","channel":"c","data":"x"}"#;
     let request = signed("POST", "/apps/1/events", body, machine.now.unix_s);
     publisher.say(machine, &request);
-    assert!(matches!(&publisher.heard[..], [Heard::Answer { status: 200, .. }]));
+    assert!(matches!(&publisher.received[..], [Received::Answer { status: 200, .. }]));
     publisher.tls.send_close_notify();
     publisher.run(machine);
     assert!(publisher.ended, "it is told that the server ends, too");
     machine.eof(publisher.at);
     peer.run(machine);
     let texts = peer.texts();
-    assert_eq!(texts.len(), 3, "{:?}", peer.heard);
+    assert_eq!(texts.len(), 3, "{:?}", peer.received);
     assert!(texts[2].contains(r#""event":"e""#), "{texts:?}");
     peer.say(machine, &framed(Opcode::Close, &1000_u16.to_be_bytes()));
-    assert!(matches!(peer.heard.last(), Some(Heard::Close(Some(1000), _))));
+    assert!(matches!(peer.received.last(), Some(Received::Close(Some(1000), _))));
     assert!(peer.ended, "close_notify behind the close frame");
     assert!(machine.wire(peer.at).shut);
     peer.tls.send_close_notify();
@@ -168,11 +168,11 @@ fn tls_required_by_an_application() {
     let client = client(&authority, &version::TLS13);
     let mut peer = Peer::new(&mut machine, &client);
     peer.say(&mut machine, &handshake("/app/app-key?protocol=7", ""));
-    assert!(peer.texts()[0].contains("connection_established"), "{:?}", peer.heard);
+    assert!(peer.texts()[0].contains("connection_established"), "{:?}", peer.received);
     let plain = machine.open();
     machine.receive(plain, &handshake("/app/app-key?protocol=7", ""));
-    let heard = &machine.wire(plain).heard;
-    assert!(heard.iter().any(|it| matches!(it, Heard::Close(Some(4000), _))), "{heard:?}");
+    let received = &machine.wire(plain).received;
+    assert!(received.iter().any(|it| matches!(it, Received::Close(Some(4000), _))), "{received:?}");
 }
 
 #[test]
@@ -220,7 +220,7 @@ fn handshakes_of_one_turn_are_bounded_and_the_others_come_after_them() {
     assert_eq!(answered, [16, 20]);
     for peer in &mut peers {
         peer.say(&mut machine, b"GET /live HTTP/1.1\r\nHost: a\r\n\r\n");
-        assert!(matches!(&peer.heard[..], [Heard::Answer { status: 200, .. }]));
+        assert!(matches!(&peer.received[..], [Received::Answer { status: 200, .. }]));
     }
     machine.end();
 }
@@ -308,7 +308,7 @@ fn tls_long_and_many_short_messages() {
     peer.say(&mut machine, &handshake("/echo", ""));
     let long: Vec<u8> = (0..1 << 20).map(|at: u32| at.to_le_bytes()[at as usize % 3]).collect();
     peer.say(&mut machine, &framed(Opcode::Binary, &long));
-    assert!(matches!(peer.heard.last(), Some(Heard::Binary(got)) if *got == long));
+    assert!(matches!(peer.received.last(), Some(Received::Binary(got)) if *got == long));
     let many: Vec<u8> = (0..300).flat_map(|number| text(&number.to_string())).collect();
     peer.say(&mut machine, &many);
     let want: Vec<String> = (0..300).map(|number: u32| number.to_string()).collect();

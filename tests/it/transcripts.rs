@@ -45,7 +45,7 @@
 //! be left in the shard at the end.
 
 use crate::machine::{Machine, config};
-use crate::peer::{self, Heard};
+use crate::peer::{self, Received};
 use polycast::codec::Format;
 use polycast::codec::json::Scratch;
 use polycast::codec::value::{DecodeLimits, decode, decode_json, encode};
@@ -352,19 +352,19 @@ impl Stage {
             "GONE" => wire.gone,
             "FIELD" => actor.head.lines().any(|line| glob(rest, line)),
             "WITHOUT" => !actor.head.lines().any(|line| has_name(line, rest)),
-            _ if wire.heard.is_empty() => return Err("the server has said nothing".to_owned()),
+            _ if wire.received.is_empty() => return Err("the server has said nothing".to_owned()),
             _ => {
-                let heard = wire.heard.remove(0);
-                if let Heard::Answer { head, .. } = &heard {
+                let received = wire.received.remove(0);
+                if let Received::Answer { head, .. } = &received {
                     actor.head = head.clone();
                 }
-                if let Heard::Text(text) = &heard
+                if let Received::Text(text) = &received
                     && let Some(socket) = socket_of(text)
                 {
                     actor.socket = socket;
                 }
-                if !says(&what, word, rest, &heard) {
-                    return Err(format!("the server has said {}", short(&heard)));
+                if !says(&what, word, rest, &received) {
+                    return Err(format!("the server has said {}", short(&received)));
                 }
                 true
             }
@@ -375,8 +375,8 @@ impl Stage {
     fn nothing_more(&mut self) -> Result<(), String> {
         for (name, actor) in &self.names {
             let wire = self.machine.wire(actor.wire);
-            if !wire.heard.is_empty() || wire.ear.left() > 0 {
-                return Err(format!("{name} has heard besides: {}", short(&wire.heard)));
+            if !wire.received.is_empty() || wire.ear.left() > 0 {
+                return Err(format!("{name} has heard besides: {}", short(&wire.received)));
             }
         }
         Ok(())
@@ -384,37 +384,37 @@ impl Stage {
 }
 
 /// The received messages, cut to the length that a failure message needs.
-fn short(heard: &impl std::fmt::Debug) -> String {
-    format!("{heard:?}").chars().take(600).collect()
+fn short(received: &impl std::fmt::Debug) -> String {
+    format!("{received:?}").chars().take(600).collect()
 }
 
-/// Whether `heard` is the message that a line expects.
-fn says(line: &str, word: &str, rest: &str, heard: &Heard) -> bool {
+/// Whether `received` is the message that a line expects.
+fn says(line: &str, word: &str, rest: &str, received: &Received) -> bool {
     let same = |opcode: &str, payload: &[u8]| word == opcode && payload == rest.as_bytes();
-    match heard {
-        Heard::Answer { status, body, .. } => {
+    match received {
+        Received::Answer { status, body, .. } => {
             word == status.to_string() && (rest.is_empty() || same_json(rest, body.trim_end()))
         }
-        Heard::Text(text) => {
+        Received::Text(text) => {
             let want = if word == "TEXT" { rest } else { line };
             if word == "EXACT" { rest == text } else { same_json(want, text) }
         }
-        Heard::Binary(payload) if word == "BSON" => reads(Format::Bson, payload, rest),
-        Heard::Binary(payload) if word == "MSGPACK" => reads(Format::MsgPack, payload, rest),
-        Heard::Binary(payload) => same("BINARY", payload),
-        Heard::Ping(payload) => same("PING", payload),
-        Heard::Pong(payload) => same("PONG", payload),
-        Heard::Close(code, reason) => {
+        Received::Binary(payload) if word == "BSON" => reads(Format::Bson, payload, rest),
+        Received::Binary(payload) if word == "MSGPACK" => reads(Format::MsgPack, payload, rest),
+        Received::Binary(payload) => same("BINARY", payload),
+        Received::Ping(payload) => same("PING", payload),
+        Received::Pong(payload) => same("PONG", payload),
+        Received::Close(code, reason) => {
             let (want, text) = rest.split_once(' ').unwrap_or((rest, "*"));
             let code = code.map(|code| code.to_string()).unwrap_or_default();
             word == "CLOSE" && want == code && glob(text, reason)
         }
-        Heard::Alive => word == "ALIVE",
-        Heard::End(trailer) => {
+        Received::Alive => word == "ALIVE",
+        Received::End(trailer) => {
             let replies = trailer.strip_prefix("Polycast-Close: ").unwrap_or(trailer);
             word == "END" && glob(rest, replies)
         }
-        Heard::Broken(_) => false,
+        Received::Broken(_) => false,
     }
 }
 

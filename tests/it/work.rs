@@ -1,7 +1,7 @@
 //! The work limits of a turn, and fairness between connections.
 
 use crate::machine::{Machine, UNIX_S, config};
-use crate::peer::{self, Heard};
+use crate::peer::{self, Received};
 use crate::signer::Private;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -29,14 +29,15 @@ fn guarded() -> Machine {
 fn echo(machine: &mut Machine) -> usize {
     let at = machine.open();
     machine.receive(at, &peer::handshake("/free", ""));
-    assert_eq!(status(&machine.wire(at).heard), [101]);
-    machine.wire(at).heard.clear();
+    assert_eq!(status(&machine.wire(at).received), [101]);
+    machine.wire(at).received.clear();
     at
 }
 
-fn status(heard: &[Heard]) -> Vec<u16> {
-    let of = |it: &Heard| if let Heard::Answer { status, .. } = it { Some(*status) } else { None };
-    heard.iter().filter_map(of).collect()
+fn status(received: &[Received]) -> Vec<u16> {
+    let of =
+        |it: &Received| if let Received::Answer { status, .. } = it { Some(*status) } else { None };
+    received.iter().filter_map(of).collect()
 }
 
 fn token(good: bool) -> String {
@@ -68,18 +69,18 @@ fn turn(machine: &mut Machine, before: u64) -> u64 {
 #[test]
 fn work_of_pipelined_tokens_is_shared_out_and_others_are_served_meanwhile() {
     let mut machine = guarded();
-    let (healthy, dear) = (echo(&mut machine), machine.open());
+    let (healthy, costly) = (echo(&mut machine), machine.open());
     let one = request(&token(true));
     let requests = 200_000 / one.len();
     let before = machine.shard.work();
-    receive_all(&mut machine, dear, &one.repeat(requests));
+    receive_all(&mut machine, costly, &one.repeat(requests));
     let spent = machine.shard.work() - before;
     assert!(spent < work::CONNECTION_WORK + 2 * SIGNATURE, "{spent}");
     assert!(spent >= work::CONNECTION_WORK, "it has its share: {spent}");
     machine.receive_in_turn(healthy, &peer::text("hello"));
     let spent = turn(&mut machine, before);
     assert!(spent < 2 * (work::CONNECTION_WORK + 2 * SIGNATURE), "{spent}");
-    assert_eq!(machine.wire(healthy).heard, [Heard::Text("hello".to_owned())]);
+    assert_eq!(machine.wire(healthy).received, [Received::Text("hello".to_owned())]);
     let mut turns = 1;
     while machine.shard.is_restless() {
         let before = machine.shard.work();
@@ -88,7 +89,7 @@ fn work_of_pipelined_tokens_is_shared_out_and_others_are_served_meanwhile() {
         turns += 1;
     }
     // All requests are answered in the end.
-    assert_eq!(status(&machine.wire(dear).heard), vec![200; requests]);
+    assert_eq!(status(&machine.wire(costly).received), vec![200; requests]);
     let expected = requests as u64 * SIGNATURE / (work::CONNECTION_WORK + SIGNATURE);
     assert!(turns >= expected, "{turns} turns");
     machine.end();
@@ -99,9 +100,9 @@ fn work_of_many_connections_ends_with_the_turns_share() {
     let mut machine = guarded();
     let healthy = echo(&mut machine);
     let one = request(&token(true));
-    let dear: Vec<usize> = (0..20).map(|_| machine.open()).collect();
+    let costly: Vec<usize> = (0..20).map(|_| machine.open()).collect();
     let before = machine.shard.work();
-    for &at in &dear {
+    for &at in &costly {
         machine.receive_in_turn(at, &one.repeat(8));
     }
     let spent = machine.shard.work() - before;
@@ -109,7 +110,7 @@ fn work_of_many_connections_ends_with_the_turns_share() {
     // The message arrives when the work of the turn is used up, and waits after all others.
     machine.receive_in_turn(healthy, &peer::text("hello"));
     let mut turns = 0;
-    while machine.wire(healthy).heard.is_empty() {
+    while machine.wire(healthy).received.is_empty() {
         let before = machine.shard.work();
         let spent = turn(&mut machine, before);
         assert!(spent < work::TURN + 2 * SIGNATURE, "{spent}");
@@ -117,8 +118,8 @@ fn work_of_many_connections_ends_with_the_turns_share() {
         assert!(turns <= 10, "{turns} turns for 20 connections before it");
     }
     machine.settle();
-    for at in dear {
-        assert_eq!(status(&machine.wire(at).heard), [200; 8]);
+    for at in costly {
+        assert_eq!(status(&machine.wire(at).received), [200; 8]);
     }
     machine.end();
 }
@@ -129,13 +130,13 @@ fn work_refused_tokens_close_the_connection_after_the_third_answer() {
     let at = machine.open();
     let bad = request(&token(false));
     machine.receive(at, &bad.repeat(2));
-    assert_eq!(status(&machine.wire(at).heard), [403, 403]);
+    assert_eq!(status(&machine.wire(at).received), [403, 403]);
     machine.receive(at, &request(&token(true)));
-    assert_eq!(status(&machine.wire(at).heard), [403, 403, 200], "it may still be used");
+    assert_eq!(status(&machine.wire(at).received), [403, 403, 200], "it may still be used");
     machine.receive(at, &bad.repeat(400));
-    let heard = std::mem::take(&mut machine.wire(at).heard);
-    assert_eq!(status(&heard), [403, 403, 200, 403]);
-    let Some(Heard::Answer { head, .. }) = heard.last() else { panic!("{heard:?}") };
+    let received = std::mem::take(&mut machine.wire(at).received);
+    assert_eq!(status(&received), [403, 403, 200, 403]);
+    let Some(Received::Answer { head, .. }) = received.last() else { panic!("{received:?}") };
     assert!(head.contains("Connection: close"), "{head}");
     assert!(machine.wire(at).shut);
     assert_eq!(machine.counters.guard_failures_closed.get(), 1);
@@ -149,7 +150,7 @@ fn work_refused_tokens_close_the_connection_after_the_third_answer() {
         token(false)
     );
     machine.receive(at, renewal.repeat(3).as_bytes());
-    assert_eq!(status(&machine.wire(at).heard), [403; 3]);
+    assert_eq!(status(&machine.wire(at).received), [403; 3]);
     assert!(machine.wire(at).shut);
     machine.end();
 }
@@ -162,22 +163,22 @@ fn work_tokens_of_an_address_are_not_verified_after_its_failures_in_a_second() {
     for _ in 0..work::ADDRESS_FAILURES {
         let at = machine.open_from(hostile);
         machine.receive(at, &bad);
-        assert_eq!(status(&machine.wire(at).heard), [403]);
+        assert_eq!(status(&machine.wire(at).received), [403]);
     }
     let before = machine.shard.work();
     let at = machine.open_from(hostile);
     machine.receive(at, &good);
-    assert_eq!(status(&machine.wire(at).heard), [429]);
+    assert_eq!(status(&machine.wire(at).received), [429]);
     let spent = machine.shard.work() - before;
     assert!(spent < SIGNATURE, "nothing was verified: {spent}");
     assert_eq!(machine.counters.guard_throttled.get(), 1);
     let there = machine.open_from(other);
     machine.receive(there, &good);
-    assert_eq!(status(&machine.wire(there).heard), [200]);
+    assert_eq!(status(&machine.wire(there).received), [200]);
     machine.wait(1000);
     let at = machine.open_from(hostile);
     machine.receive(at, &good);
-    assert_eq!(status(&machine.wire(at).heard), [200], "the next second");
+    assert_eq!(status(&machine.wire(at).received), [200], "the next second");
     machine.end();
 }
 
@@ -189,8 +190,8 @@ fn work_messages_of_one_connection_in_a_turn_are_bounded() {
     machine.receive_in_turn(at, &one.repeat(work::CONNECTION_MESSAGES as usize));
     assert!(!machine.shard.is_restless());
     machine.turn();
-    let heard = std::mem::take(&mut machine.wire(at).heard);
-    assert_eq!(heard.len(), work::CONNECTION_MESSAGES as usize);
+    let received = std::mem::take(&mut machine.wire(at).received);
+    assert_eq!(received.len(), work::CONNECTION_MESSAGES as usize);
     assert_eq!(machine.counters.work_held.get(), 0);
     // One more message waits, also if it arrives in a piece of its own.
     machine.receive_in_turn(at, &one.repeat(work::CONNECTION_MESSAGES as usize));
@@ -199,7 +200,7 @@ fn work_messages_of_one_connection_in_a_turn_are_bounded() {
     assert_eq!(machine.counters.work_held.get(), 1);
     assert!(machine.wants_read(at), "little waits: it is read from");
     machine.turn();
-    assert_eq!(machine.wire(at).heard.len(), work::CONNECTION_MESSAGES as usize + 1);
+    assert_eq!(machine.wire(at).received.len(), work::CONNECTION_MESSAGES as usize + 1);
     machine.end();
 }
 
@@ -213,7 +214,7 @@ fn work_bytes_of_one_connection_in_a_turn_are_bounded() {
     receive_all(&mut machine, at, &message.repeat(fits));
     assert_eq!(machine.counters.work_held.get(), 0);
     machine.turn();
-    machine.wire(at).heard.clear();
+    machine.wire(at).received.clear();
     let all = message.repeat(4 * fits);
     receive_all(&mut machine, at, &all);
     assert_eq!(machine.counters.work_held.get(), 1);
@@ -224,7 +225,7 @@ fn work_bytes_of_one_connection_in_a_turn_are_bounded() {
         turns += 1;
     }
     assert!((3..=5).contains(&turns), "{turns} turns");
-    assert_eq!(machine.wire(at).heard.len(), 4 * fits);
+    assert_eq!(machine.wire(at).received.len(), 4 * fits);
     assert!(machine.wants_read(at));
     machine.end();
 }
@@ -242,20 +243,20 @@ fn work_many_small_messages_do_not_delay_others() {
     assert!(taken <= 8 * u64::from(work::CONNECTION_MESSAGES), "{taken} messages");
     machine.receive_in_turn(healthy, &peer::text("hello"));
     machine.turn();
-    assert_eq!(machine.wire(healthy).heard, [Heard::Text("hello".to_owned())]);
+    assert_eq!(machine.wire(healthy).received, [Received::Text("hello".to_owned())]);
     for _ in 0..10 {
-        machine.wire(healthy).heard.clear();
+        machine.wire(healthy).received.clear();
         let before = machine.counters.messages_received.get();
         machine.receive_in_turn(healthy, &peer::framed(Opcode::Ping, b"p"));
         assert_eq!(machine.counters.messages_received.get(), before, "at once");
         machine.turn();
-        assert_eq!(machine.wire(healthy).heard, [Heard::Pong(b"p".to_vec())]);
+        assert_eq!(machine.wire(healthy).received, [Received::Pong(b"p".to_vec())]);
         let taken = machine.counters.messages_received.get() - before;
         assert_eq!(taken, 8 * u64::from(work::CONNECTION_MESSAGES), "fair shares");
     }
     machine.settle();
     for at in floods {
-        assert_eq!(machine.wire(at).heard.len(), 10_000);
+        assert_eq!(machine.wire(at).received.len(), 10_000);
     }
     machine.end();
 }
@@ -270,7 +271,7 @@ fn work_of_publishing_counts_its_deliveries() {
         machine.receive(last, &peer::handshake("/app/app-key?protocol=7", ""));
         machine.receive(last, &peer::text(subscribe));
     }
-    assert_eq!(machine.wire(last).heard.len(), 3, "{:?}", machine.wire(last).heard);
+    assert_eq!(machine.wire(last).received.len(), 3, "{:?}", machine.wire(last).received);
     let body = br#"{"name":"e","channel":"c","data":"x"}"#;
     let publisher = machine.open();
     let publish = peer::signed("POST", "/apps/1/events", body, UNIX_S);

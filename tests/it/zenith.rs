@@ -1,7 +1,7 @@
 //! The Zenith dialect: the same conversation in three formats.
 
 use crate::machine::{Machine, config};
-use crate::peer::{Ear, Heard, framed, handshake, ingest};
+use crate::peer::{ClientReader, Received, framed, handshake, ingest};
 use fastrand::Rng;
 use polycast::codec::json::Scratch;
 use polycast::codec::value::{DecodeLimits, Value, decode, decode_json, encode};
@@ -46,11 +46,11 @@ fn framed_in(format: Format, json: &str) -> Vec<u8> {
 }
 
 /// A received message as JSON in a normalized form.
-fn replies(format: Format, heard: &Heard) -> String {
-    let mut payload = match heard {
-        Heard::Text(text) if format.is_text() => text.clone().into_bytes(),
-        Heard::Binary(payload) if !format.is_text() => payload.clone(),
-        Heard::Answer { status, .. } => return status.to_string(),
+fn replies(format: Format, received: &Received) -> String {
+    let mut payload = match received {
+        Received::Text(text) if format.is_text() => text.clone().into_bytes(),
+        Received::Binary(payload) if !format.is_text() => payload.clone(),
+        Received::Answer { status, .. } => return status.to_string(),
         other => return format!("{other:?}"),
     };
     let value = decode(format, &mut payload, &DecodeLimits::default(), &mut Scratch::default());
@@ -117,7 +117,7 @@ fn published(rng: &mut Rng) -> String {
 
 #[test]
 fn zenith_conversation_is_the_same_in_each_format() {
-    let mut heard = 0;
+    let mut received = 0;
     for seed in 0..40 {
         let mut rng = Rng::with_seed(seed);
         let mut machine = Machine::new(config(CONFIG));
@@ -145,17 +145,17 @@ fn zenith_conversation_is_the_same_in_each_format() {
                 .iter()
                 .zip(Format::ALL)
                 .map(|(wire, format)| {
-                    let heard = std::mem::take(&mut machine.wire(*wire).heard);
-                    heard.iter().map(|heard| replies(format, heard)).collect()
+                    let received = std::mem::take(&mut machine.wire(*wire).received);
+                    received.iter().map(|received| replies(format, received)).collect()
                 })
                 .collect();
-            heard += replies[0].len();
+            received += replies[0].len();
             assert_eq!(replies[0], replies[1], "seed {seed}: BSON");
             assert_eq!(replies[0], replies[2], "seed {seed}: MessagePack");
         }
         machine.end();
     }
-    assert!(heard > 2000, "only {heard} messages");
+    assert!(received > 2000, "only {received} messages");
 }
 
 #[test]
@@ -176,8 +176,8 @@ fn zenith_binary_calls_are_answered_in_binary() {
         let fields = "Sec-WebSocket-Protocol: ZenithBson\r\n";
         machine.receive(wire, &handshake("/Zenith", fields));
         machine.receive(wire, &framed(Opcode::Binary, &bytes));
-        let heard = std::mem::take(&mut machine.wire(wire).heard);
-        answers.push(heard.iter().map(|it| replies(Format::Bson, it)).collect::<Vec<_>>());
+        let received = std::mem::take(&mut machine.wire(wire).received);
+        answers.push(received.iter().map(|it| replies(Format::Bson, it)).collect::<Vec<_>>());
         assert_eq!(answers[at], answers[0], "{hex}");
     }
     assert_eq!(
@@ -205,15 +205,15 @@ fn zenith_numbered_publish_is_confirmed_once_ordered() {
     let mut shards = [0, 1].map(|core| Shard::new(core, &common, Arc::default()));
     let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 40_000));
     let slot = shards[0].open(0, peer, now);
-    let mut ear = Ear::default();
+    let mut ear = ClientReader::default();
     let mut hear = |shard: &mut Shard| {
-        let mut heard = Vec::new();
+        let mut received = Vec::new();
         while let Some(batch) = shard.take_batch(slot) {
             let bytes: Vec<u8> = batch.iter().flat_map(|it| it.to_vec()).collect();
             shard.sent(slot, bytes.len(), Some(Vec::new()), now);
-            heard.extend(ear.hear(&bytes));
+            received.extend(ear.hear(&bytes));
         }
-        heard
+        received
     };
     let open = handshake("/Zenith", "Authorization: Bearer SERVICE\r\n");
     shards[0].receive(slot, &mut open.clone(), now);
@@ -224,16 +224,16 @@ fn zenith_numbered_publish_is_confirmed_once_ordered() {
         let action = ["Publish", "Snapshot", "Clear", "End"][at % 4];
         let publish =
             format!(r#"{{{head},"Action":"{action}","TransactionID":{at},"Data":{{"a":1}}}}"#);
-        let confirmation = [Heard::Text(format!(r#"{{{head},"TransactionID":{at}}}"#))];
+        let confirmation = [Received::Text(format!(r#"{{{head},"TransactionID":{at}}}"#))];
         shards[0].receive(slot, &mut framed(Opcode::Text, publish.as_bytes()), now);
-        let heard = hear(&mut shards[0]);
+        let received = hear(&mut shards[0]);
         if shards[0].mail().is_empty() {
             here += 1;
-            assert_eq!(heard, confirmation, "this core is the home");
+            assert_eq!(received, confirmation, "this core is the home");
             continue;
         }
         there += 1;
-        assert_eq!(heard, [], "{at}: its home has not heard of it");
+        assert_eq!(received, [], "{at}: its home has not heard of it");
         exchange(&mut shards, now);
         assert_eq!(hear(&mut shards[0]), confirmation);
     }
@@ -271,11 +271,11 @@ fn closed_with(config_text: &str, format: Format, payload: &[u8]) -> Option<u16>
     let wire = machine.open();
     let fields = format!("Sec-WebSocket-Protocol: {}\r\n", PROTOCOLS[format.index()]);
     machine.receive(wire, &handshake("/Zenith", &fields));
-    machine.wire(wire).heard.clear();
+    machine.wire(wire).received.clear();
     let opcode = if format.is_text() { Opcode::Text } else { Opcode::Binary };
     machine.receive(wire, &framed(opcode, payload));
-    match machine.wire(wire).heard.remove(0) {
-        Heard::Close(code, _) => code,
+    match machine.wire(wire).received.remove(0) {
+        Received::Close(code, _) => code,
         other => {
             assert!(replies(format, &other).contains("Operation.Unknown"), "{other:?}");
             None

@@ -2,7 +2,7 @@
 //! with too many calls.
 
 use crate::machine::{Machine, config};
-use crate::peer::{Heard, framed, handshake};
+use crate::peer::{Received, framed, handshake};
 use polycast::ws::Opcode;
 
 const CONFIG: &str = "[zenith]\nservices = [{ token = 'SERVICE' }]\n";
@@ -16,9 +16,9 @@ fn stage(clients: usize) -> (Machine, usize, Vec<usize>) {
     let clients: Vec<usize> = (0..clients).map(|_| machine.open()).collect();
     for &client in &clients {
         machine.receive(client, &handshake("/Zenith", ""));
-        machine.wire(client).heard.clear();
+        machine.wire(client).received.clear();
     }
-    machine.wire(backend).heard.clear();
+    machine.wire(backend).received.clear();
     (machine, backend, clients)
 }
 
@@ -36,11 +36,11 @@ fn calls(count: usize, bytes: usize) -> Vec<u8> {
 }
 
 fn texts(machine: &mut Machine, at: usize) -> Vec<String> {
-    let text = |heard| match heard {
-        Heard::Text(text) => text,
+    let text = |received| match received {
+        Received::Text(text) => text,
         other => panic!("{other:?}"),
     };
-    std::mem::take(&mut machine.wire(at).heard).into_iter().map(text).collect()
+    std::mem::take(&mut machine.wire(at).received).into_iter().map(text).collect()
 }
 
 fn refused(texts: &[String]) -> usize {
@@ -104,7 +104,7 @@ fn zenith_backend_queue_has_a_bound_with_two_sides() {
         let clients: Vec<usize> = (0..clients).map(|_| machine.open()).collect();
         for &client in &clients {
             machine.receive(client, &handshake("/Zenith", ""));
-            machine.wire(client).heard.clear();
+            machine.wire(client).received.clear();
         }
         machine.wire(backend).stalls = true;
         for &client in &clients {

@@ -3,7 +3,7 @@
 //! however long the mail between cores takes.
 
 use crate::machine::{UNIX_S, common, config};
-use crate::peer::{Ear, Heard, framed, handshake};
+use crate::peer::{ClientReader, Received, framed, handshake};
 use fastrand::Rng;
 use polycast::hub::{Down, Up};
 use polycast::mem::Slot;
@@ -37,7 +37,7 @@ struct World {
 struct Wire {
     core: usize,
     slot: Slot,
-    ear: Ear,
+    ear: ClientReader,
 }
 
 impl World {
@@ -54,9 +54,9 @@ impl World {
     fn open(&mut self, core: usize, index: u32, fields: &str) -> Wire {
         let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 40_000));
         let slot = self.shards[core].open(index, peer, NOW);
-        let mut wire = Wire { core, slot, ear: Ear::default() };
+        let mut wire = Wire { core, slot, ear: ClientReader::default() };
         self.receive(&wire, &handshake("/Zenith", fields));
-        assert!(matches!(self.heard(&mut wire)[..], [Heard::Answer { status: 101, .. }]));
+        assert!(matches!(self.received(&mut wire)[..], [Received::Answer { status: 101, .. }]));
         wire
     }
 
@@ -69,16 +69,16 @@ impl World {
     }
 
     /// The messages that a connection has received when all mail is delivered.
-    fn heard(&mut self, wire: &mut Wire) -> Vec<Heard> {
+    fn received(&mut self, wire: &mut Wire) -> Vec<Received> {
         while self.hand_over_one() {}
         self.shards.iter_mut().for_each(|shard| shard.next_turn(NOW));
-        let (shard, mut heard) = (&mut self.shards[wire.core], Vec::new());
+        let (shard, mut received) = (&mut self.shards[wire.core], Vec::new());
         while let Some(batch) = shard.take_batch(wire.slot) {
             let bytes: Vec<u8> = batch.iter().flat_map(|it| it.to_vec()).collect();
             shard.sent(wire.slot, bytes.len(), Some(Vec::new()), NOW);
-            heard.extend(wire.ear.hear(&bytes));
+            received.extend(wire.ear.hear(&bytes));
         }
-        heard
+        received
     }
 
     fn hand_over_one(&mut self) -> bool {
@@ -106,12 +106,12 @@ impl World {
     }
 }
 
-fn texts(heard: Vec<Heard>) -> Vec<String> {
-    let text = |heard| match heard {
-        Heard::Text(text) => text,
+fn texts(received: Vec<Received>) -> Vec<String> {
+    let text = |received| match received {
+        Received::Text(text) => text,
         other => panic!("{other:?}"),
     };
-    heard.into_iter().map(text).collect()
+    received.into_iter().map(text).collect()
 }
 
 /// The text of a member's value in JSON.
@@ -133,9 +133,9 @@ fn zenith_answer_keeps_its_place_among_the_data_of_its_topic() {
         let client = &mut clients[round % CORES];
         let head = format!(r#""Controller":"News","Topic":"Q!{round}""#);
         world.say(client, &format!(r#"{{{head},"Action":"Sub","Confirm":true}}"#));
-        assert_eq!(texts(world.heard(client)).len(), 1, "confirmed");
+        assert_eq!(texts(world.received(client)).len(), 1, "confirmed");
         world.say(client, &format!(r#"{{{head},"TransactionID":{round},"Data":1}}"#));
-        let call = texts(world.heard(&mut backend)).pop().expect("a call");
+        let call = texts(world.received(&mut backend)).pop().expect("a call");
         let number = member(&call, "TransactionID");
         // A failure that the back end reports, which is not an error of the server.
         let failed = r#"{"Result":"Rejected","Errors":["no such order"]}"#;
@@ -144,27 +144,27 @@ fn zenith_answer_keeps_its_place_among_the_data_of_its_topic() {
         world.say(&backend, &format!(r#"{{{head},"TransactionID":{number},"Data":{failed}}}"#));
         world.say(&backend, &data(2));
         let answer = format!(r#"{{{head},"TransactionID":{round},"Data":{failed}}}"#);
-        assert_eq!(texts(world.heard(client)), [data(1), answer, data(2)], "{round}");
+        assert_eq!(texts(world.received(client)), [data(1), answer, data(2)], "{round}");
         // A call without a transaction id is answered on the topic, so that the end comes last.
         world.say(client, &format!(r#"{{{head},"Action":"Publish"}}"#));
-        let call = texts(world.heard(&mut backend)).pop().expect("a call");
+        let call = texts(world.received(&mut backend)).pop().expect("a call");
         let (number, session) = (member(&call, "TransactionID"), member(&call, "Session"));
         world.say(&backend, &data(3));
         world.say(&backend, &format!(r#"{{{head},"TransactionID":{number},"Data":{{"n":4}}}}"#));
         world.say(&backend, &format!(r#"{{{head},"Action":"End","Session":{session}}}"#));
         let end = format!(r#"{{{head},"Action":"Unsub","Confirm":true}}"#);
-        assert_eq!(texts(world.heard(client)), [data(3), data(4), end], "{round}");
+        assert_eq!(texts(world.received(client)), [data(3), data(4), end], "{round}");
     }
     // A client whose call waits for a closed back end gets an error, on any core.
     let head = r#""Controller":"News","Topic":"Q!last""#;
     for client in &clients {
         world.say(client, &format!(r#"{{{head},"TransactionID":1}}"#));
     }
-    assert_eq!(texts(world.heard(&mut backend)).len(), CORES);
+    assert_eq!(texts(world.received(&mut backend)).len(), CORES);
     world.shards[0].close(backend.slot);
     world.shards[0].next_turn(NOW);
     for client in &mut clients {
-        let received = texts(world.heard(client));
+        let received = texts(world.received(client));
         assert!(
             received[0].contains(r#""Action":"Error""#) && received[0].contains(".Unavailable")
         );
@@ -192,14 +192,14 @@ fn zenith_call_under_way_to_a_backend_that_closes_fails_at_once() {
     // the cores.
     world.say(&client, &call(1));
     world.receive(&backend, &framed(Opcode::Close, &1000u16.to_be_bytes()));
-    assert_eq!(texts(world.heard(&mut client)), unavailable(1));
-    assert_eq!(world.heard(&mut backend), [Heard::Close(Some(1000), String::new())]);
+    assert_eq!(texts(world.received(&mut client)), unavailable(1));
+    assert_eq!(world.received(&mut backend), [Received::Close(Some(1000), String::new())]);
     // The next call goes to the other back end, which is closed before the call after that arrives.
     world.say(&client, &call(2));
-    assert_eq!(texts(world.heard(&mut other)).len(), 1);
+    assert_eq!(texts(world.received(&mut other)).len(), 1);
     world.say(&client, &call(3));
     world.shards[2].close(other.slot);
-    assert_eq!(texts(world.heard(&mut client)), unavailable(3));
+    assert_eq!(texts(world.received(&mut client)), unavailable(3));
     world.shards[2].next_turn(NOW);
-    assert_eq!(texts(world.heard(&mut client)), unavailable(2));
+    assert_eq!(texts(world.received(&mut client)), unavailable(2));
 }

@@ -2,7 +2,7 @@
 //! connections share.
 
 use crate::machine::{Machine, common, config};
-use crate::peer::{Ear, Heard, handshake, text};
+use crate::peer::{ClientReader, Received, handshake, text};
 use polycast::config::Config;
 use polycast::dialect::Env;
 use polycast::hub::Up;
@@ -43,12 +43,12 @@ fn address(n: usize) -> String {
     format!("{n:040x}")
 }
 
-fn texts(heard: &[Heard]) -> Vec<String> {
-    let text = |heard: &Heard| match heard {
-        Heard::Text(text) => text.clone(),
+fn texts(received: &[Received]) -> Vec<String> {
+    let text = |received: &Received| match received {
+        Received::Text(text) => text.clone(),
         other => panic!("{other:?}"),
     };
-    heard.iter().map(text).collect()
+    received.iter().map(text).collect()
 }
 
 #[test]
@@ -63,7 +63,7 @@ fn zilliqa_echo_has_the_bytes_of_the_query() {
         r#"{ "type":"NewBlock","query":"Unsubscribe" , "type" : "EventLog" }"#.to_owned(),
     ] {
         machine.receive(at, &text(&query));
-        assert_eq!(machine.wire(at).heard.pop(), Some(Heard::Text(query)));
+        assert_eq!(machine.wire(at).received.pop(), Some(Received::Text(query)));
     }
 }
 
@@ -88,7 +88,7 @@ fn zilliqa_new_client_gets_what_older_clients_get() {
             let query = format!(r#"{{"query":"{topic}","addresses":[{list}]}}"#);
             machine.receive(at, &text(&query));
         }
-        machine.wire(at).heard.clear();
+        machine.wire(at).received.clear();
         at
     };
     let old: Vec<usize> = sets.iter().map(|set| join(&mut machine, set)).collect();
@@ -108,8 +108,8 @@ fn zilliqa_new_client_gets_what_older_clients_get() {
         let fresh: Vec<usize> = sets.iter().map(|set| join(&mut machine, set)).collect();
         machine.receive(publisher, &post(&epoch(number, 0, &transactions)));
         for (old, fresh) in old.iter().zip(fresh) {
-            let fresh = texts(&std::mem::take(&mut machine.wire(fresh).heard));
-            let old = texts(&std::mem::take(&mut machine.wire(*old).heard));
+            let fresh = texts(&std::mem::take(&mut machine.wire(fresh).received));
+            let old = texts(&std::mem::take(&mut machine.wire(*old).received));
             assert_eq!((&old, old.len()), (&fresh, 1));
             received += usize::from(old[0].contains(r#""fromAddr""#));
         }
@@ -124,12 +124,12 @@ fn zilliqa_long_notification_arrives_whole() {
     machine.receive(at, &handshake("/", ""));
     machine.receive(at, &text(r#"{"query":"NewBlock"}"#));
     machine.receive(publisher, &post(&epoch(1, 300_000, "")));
-    let heard = texts(&machine.wire(at).heard[2..]);
-    assert_eq!(heard.len(), 1);
+    let received = texts(&machine.wire(at).received[2..]);
+    assert_eq!(received.len(), 1);
     let block = format!(r#"{{"header":{{"BlockNum":"1"}},"pad":"{}"}}"#, "x".repeat(300_000));
     let value = format!(r#"{{"TxBlock":{block},"TxHashes":[]}}"#);
     let values = format!(r#"[{{"query":"NewBlock","value":{value}}}]"#);
-    assert!(heard[0] == format!(r#"{{"type":"Notification","values":{values}}}"#));
+    assert!(received[0] == format!(r#"{{"type":"Notification","values":{values}}}"#));
 }
 
 /// A shard whose peers read only when the test says so.
@@ -159,15 +159,15 @@ impl Stage {
     }
 
     /// Reads all bytes that wait for a peer.
-    fn read(&mut self, slot: Slot, ear: &mut Ear) -> Vec<Heard> {
-        let mut heard = Vec::new();
+    fn read(&mut self, slot: Slot, ear: &mut ClientReader) -> Vec<Received> {
+        let mut received = Vec::new();
         while let Some(mut batch) = self.shard.take_batch(slot) {
             let bytes: Vec<u8> = batch.iter().flat_map(|segment| segment.to_vec()).collect();
             batch.clear();
-            heard.extend(ear.hear(&bytes));
+            received.extend(ear.hear(&bytes));
             self.shard.sent(slot, bytes.len(), Some(batch), self.now);
         }
-        heard
+        received
     }
 }
 
@@ -175,7 +175,7 @@ impl Stage {
 fn zilliqa_slow_client_loses_whole_notifications_then_the_connection() {
     let mut stage = Stage::new(zilliqa("queue_bytes = 65536\ndropped_in_a_row = 2"));
     let (slow, publisher) = (stage.open(0), stage.open(1));
-    let (mut ear, mut other) = (Ear::default(), Ear::default());
+    let (mut ear, mut other) = (ClientReader::default(), ClientReader::default());
     stage.receive(slow, &handshake("/", ""));
     stage.receive(slow, &text(r#"{"query":"NewBlock"}"#));
     assert_eq!(stage.read(slow, &mut ear).len(), 2);
@@ -187,19 +187,19 @@ fn zilliqa_slow_client_loses_whole_notifications_then_the_connection() {
             assert_eq!(stage.read(publisher, &mut other).len(), 1);
         }
     };
-    let numbers = |heard: &[Heard]| -> Vec<String> {
+    let numbers = |received: &[Received]| -> Vec<String> {
         let number = |text: String| {
             let digits = text.split_once("BlockNum\":\"").expect("a block").1;
             digits.split_once('"').expect("digits").0.to_owned()
         };
-        texts(heard).into_iter().map(number).collect()
+        texts(received).into_iter().map(number).collect()
     };
     // Three epochs fit; the fourth and the fifth are dropped.
     publish(&mut stage, 5);
     let dropped = || stage.counters.slow_consumer_dropped.get();
     assert_eq!(dropped(), 2);
-    let heard = stage.read(slow, &mut ear);
-    assert_eq!(numbers(&heard), ["1", "2", "3"]);
+    let received = stage.read(slow, &mut ear);
+    assert_eq!(numbers(&received), ["1", "2", "3"]);
     // A client that catches up may miss as many again; one more in a row closes it.
     publish(&mut stage, 5);
     assert_eq!(stage.counters.slow_consumer_closed.get(), 0);
@@ -207,8 +207,8 @@ fn zilliqa_slow_client_loses_whole_notifications_then_the_connection() {
     let counters = &stage.counters;
     let counted = (counters.slow_consumer_dropped.get(), counters.slow_consumer_closed.get());
     assert_eq!(counted, (4, 1));
-    let heard = stage.read(slow, &mut ear);
-    assert!(matches!(&heard[..], [Heard::Close(Some(1001), _)]), "{heard:?}");
+    let received = stage.read(slow, &mut ear);
+    assert!(matches!(&received[..], [Received::Close(Some(1001), _)]), "{received:?}");
 }
 
 #[test]
@@ -217,7 +217,7 @@ fn zilliqa_node_decides_which_accounts_are_contracts() {
         Stage::new(zilliqa("contracts = 'node'\nnode = { urls = ['http://127.0.0.1:1/'] }"));
     stage.env.zilliqa.notifier().attach(|| {});
     let (client, publisher) = (stage.open(0), stage.open(1));
-    let mut ear = Ear::default();
+    let mut ear = ClientReader::default();
     stage.receive(client, &handshake("/", ""));
     assert_eq!(stage.read(client, &mut ear).len(), 1);
     let query = |list: &[usize]| {
@@ -235,8 +235,8 @@ fn zilliqa_node_decides_which_accounts_are_contracts() {
         assert_eq!((question.addresses().count(), questions.len()), (list.len(), 0));
         let to = question.conn;
         let what = question.answer(|address| address[19] == 2);
-        stage.shard.request(0, Up::Tell { to, what }, stage.now);
-        assert_eq!(stage.read(client, &mut ear), [Heard::Text(answer)]);
+        stage.shard.request(0, Up::Message { to, what }, stage.now);
+        assert_eq!(stage.read(client, &mut ear), [Received::Text(answer)]);
     }
     let logs = |n| format!(r#"{{"_eventname":"e","address":"0x{}","params":[]}}"#, address(n));
     let transaction = format!(

@@ -1,8 +1,10 @@
 <?php
 
-// Pusher's HTTP API, called from PHP: signed with hash_hmac and sent with PHP's own streams, as its
-// server library documents it. A subscriber on a plain socket, without a library either, hears what
-// is published. php tests/php/api_test.php BINARY; prints a line a test, exits with 1 if one fails.
+// Tests of Pusher's HTTP API from PHP: php tests/php/api_test.php BINARY
+//
+// Requests are signed with hash_hmac, as Pusher's server library for PHP documents it, and sent
+// with PHP's streams. A subscriber on a plain socket receives the published events. No library is
+// used. Prints one line for each test; the exit code is 1 if a test fails.
 
 declare(strict_types=1);
 
@@ -23,7 +25,7 @@ function same(mixed $expected, mixed $found, string $what): void
     }
 }
 
-/** The built server with its demo application, on a port of the kernel's choice. */
+/** A polycast process with its demo application, on a port that the kernel chooses. */
 final class Server
 {
     /** @var resource */
@@ -43,7 +45,7 @@ final class Server
         $this->address = $found[1];
     }
 
-    /** SIGTERM; gives the exit code. */
+    /** Sends SIGTERM and returns the exit code. Throws if the server does not end within WAIT_S. */
     public function stop(): int
     {
         proc_terminate($this->process);
@@ -59,7 +61,8 @@ final class Server
     }
 
     /**
-     * A signed request: [status, decoded body]. `changes` are made to the query after the signing.
+     * Sends a signed request and returns [status, decoded body]. `changes` are applied to the query
+     * after it is signed.
      *
      * @param array<string, string> $query
      * @param array<string, string> $changes
@@ -78,7 +81,7 @@ final class Server
             $query['body_md5'] = md5($text);
         }
         ksort($query);
-        // The values are signed as they are, and encoded only for the way.
+        // The signature covers the values before they are percent-encoded for the URL.
         $pairs = implode('&', array_map(fn ($k, $v) => "$k=$v", array_keys($query), $query));
         $query['auth_signature'] = hash_hmac('sha256', "$method\n$path\n$pairs", SECRET);
         $url = "http://{$this->address}$path?" . http_build_query([...$query, ...$changes]);
@@ -97,7 +100,7 @@ final class Server
     }
 }
 
-/** A WebSocket of a few lines: masked text frames to the server, unmasked ones from it. */
+/** A minimal WebSocket subscriber: sends masked text frames and receives unmasked ones. */
 final class Subscriber
 {
     /** @var resource */
@@ -136,7 +139,7 @@ final class Subscriber
         same($channel, $this->event('pusher_internal:subscription_succeeded')['channel'], 'the channel');
     }
 
-    /** The next message, which has to be this event. */
+    /** Receives the next message and returns it. Throws if it is another event than `name`. */
     public function event(string $name): array
     {
         [$first, $length] = array_values(unpack('C2', $this->read(2)));

@@ -1,4 +1,4 @@
-"""Pusher's Python library and Pysher, set up for a server of the tests."""
+"""Test helpers: publisher (Pusher's Python library), subscriber (Pysher) and webhook endpoint."""
 
 import http.server
 import logging
@@ -9,10 +9,12 @@ import pusher
 import pysher
 from support import APP_ID, CONFIG, EVENT_S, KEY, SECRET
 
-# Pysher does not close its socket after the closing handshake; the server waits this long for it.
+# A configuration with a short close timeout: Pysher does not close its socket after the closing
+# handshake, so the server waits for this timeout.
 BRIEF = "[timeouts]\nclose_ms = 300\n" + CONFIG
 
-# Its thread sometimes does not end after it was asked to; it does not keep the tests alive.
+# The maximum time to wait for Pysher's thread at disconnect, in seconds. The thread sometimes does
+# not end, but it does not keep the test process alive.
 JOIN_S = 1
 
 SUBSCRIBED = "pusher_internal:subscription_succeeded"
@@ -28,19 +30,20 @@ def publisher(server, **options):
 
 
 class Subscriber:
-    """Pysher, connected; what its channels hear is in `heard`."""
+    """A Pysher client that connects at once. `heard` is the queue of the events that its channels
+    receive, as (channel, event, data); `answers` has the replies to its subscriptions."""
 
     def __init__(self, test, server, key=KEY, **options):
         self.test = test
         self.heard = queue.Queue()
         self.answers = queue.Queue()
-        # The library logs each message, at the level it is given.
+        # Pysher logs each message at `log_level`; CRITICAL silences it.
         self.client = pysher.Pusher(
             key, secure=False, custom_host=server.host, port=server.port, secret=SECRET,
             log_level=logging.CRITICAL, **options,
         )
-        # The library knows a channel only after it has sent the subscription, so that it may miss
-        # a quick answer: these are taken on their way to it.
+        # Pysher registers a channel only after it has sent the subscription, so it may miss a quick
+        # reply. Replies to subscriptions are therefore recorded before Pysher handles them.
         handle = self.client.connection.event_handler
 
         def take(event, data, channel):
@@ -72,7 +75,8 @@ class Subscriber:
         return self.heard.get(timeout=EVENT_S)
 
     def settled(self):
-        """Waits until the server has handled what was sent, and has sent what was due."""
+        """Waits for the pong to a ping. The server has then handled all earlier messages of this
+        connection, and everything that it sent before the pong has arrived."""
         pongs = queue.Queue()
         self.client.connection.bind("pusher:pong", pongs.put)
         self.client.connection.send_event("pusher:ping", "settled")
@@ -80,7 +84,8 @@ class Subscriber:
 
 
 class Endpoint:
-    """An HTTP server for webhooks; key, signature and body of each are in `heard`."""
+    """An HTTP server that receives webhooks. `heard` is the queue of their keys, signatures and
+    bodies."""
 
     def __init__(self):
         heard = self.heard = queue.Queue()

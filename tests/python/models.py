@@ -1,4 +1,4 @@
-"""Routes whose messages have to keep to schemas, one for each schema."""
+"""Test helpers: a server with one route for each schema, whose messages the schema validates."""
 
 import asyncio
 import json
@@ -11,7 +11,8 @@ from websockets.asyncio.client import connect
 
 
 def config(folder, schemas, model="json", more="", sent=False):
-    """One route for each schema, which is a file; with models of both directions if `sent`."""
+    """A configuration with the echo route `/N` for schema number N, which is stored in `folder`.
+    The schema applies to received messages, and to sent messages too if `sent` is set."""
     catalog = '[[catalogs]]\nname = "files"\ntype = "filesystem"\n'
     routes = ""
     for number, schema in enumerate(schemas):
@@ -28,7 +29,7 @@ def config(folder, schemas, model="json", more="", sent=False):
 
 
 async def ask(server, number, messages):
-    """The answers to messages on one route."""
+    """Sends all messages on one route and returns as many replies, in order."""
     async with connect(server.url(f"/{number}"), max_size=None) as client:
         for message in messages:
             await client.send(message)

@@ -1,4 +1,4 @@
-"""Starts the built server for one test class, and waits for things with a bound on time."""
+"""Test helpers: start the built server for a test class, and wait for conditions with timeouts."""
 
 import asyncio
 import os
@@ -30,7 +30,7 @@ id = "{APP_ID}"
 key = "{KEY}"
 secret = "{SECRET}"
 """
-# /off, /shared and /dedicated echo with that compression.
+# /off, /shared and /dedicated are echo routes with the compression of that name.
 CONFIG = (
     "".join(
         f'[[routes]]\nwhen = [{{ path = "/{name}" }}]\nendpoint = "echo"\ncompression = "{name}"\n'
@@ -42,7 +42,7 @@ CONFIG = (
 
 
 class Server:
-    """polycast on a port of the kernel's choice, unless there is a `port`."""
+    """A polycast process. It listens on `port`; with port 0, the kernel chooses a free port."""
 
     def __init__(self, config=CONFIG, threads=1, port=0):
         self.folder = tempfile.TemporaryDirectory(prefix="polycast-python-")
@@ -50,7 +50,7 @@ class Server:
         (folder / "polycast.toml").write_text(config)
         self.log = folder / "log"
         arguments = ["--config", str(folder / "polycast.toml")]
-        # A configuration with listeners of its own keeps them.
+        # A configuration with listeners is used as it is.
         if "listeners" not in config:
             arguments += ["--listen", f"127.0.0.1:{port}"]
         arguments += ["--threads", str(threads), "--no-pin"]
@@ -76,7 +76,7 @@ class Server:
         return f"ws://{self.host}:{self.port}{where}"
 
     def stop(self):
-        """SIGTERM; the server must drain and exit with 0."""
+        """Sends SIGTERM; the server must drain and exit with code 0, without a panic in its log."""
         try:
             self.process.terminate()
             code = self.process.wait(STOP_S)
@@ -92,7 +92,7 @@ class Server:
 
 class Waiting(unittest.TestCase):
     def until(self, what, condition):
-        """Waits until `condition()` is true, and gives what it returned."""
+        """Waits at most EVENT_S until `condition()` is true, and returns its value."""
         end = time.monotonic() + EVENT_S
         while not (value := condition()):
             self.assertLess(time.monotonic(), end, f"{what}: not within {EVENT_S} s")
@@ -101,7 +101,7 @@ class Waiting(unittest.TestCase):
 
 
 class WithServer(Waiting):
-    """Tests that share a server."""
+    """A test class whose tests share one server."""
 
     config = CONFIG
     threads = 1
@@ -116,7 +116,7 @@ class WithServer(Waiting):
 
 
 def run(body):
-    """Runs a coroutine to its end, with a bound on time."""
+    """Runs a coroutine to its end, with a timeout of TEST_S."""
     return asyncio.run(asyncio.wait_for(body, TEST_S))
 
 
@@ -124,12 +124,12 @@ LENGTHS = (0, 1, 125, 126, 127, 128, 4096, 65535, 65536, 1 << 20)
 
 
 def messages():
-    """Texts and bytes that an echo must not change."""
+    """Text and binary messages that an echo must return unchanged."""
     for length in LENGTHS:
         yield "t" * length
         yield bytes(length)
         yield os.urandom(length)
     yield "\u00e9\u4e2d\U0001f600\0" * 1000
-    # The same again and again: what a kept window is for.
+    # Repetitive messages, which compress well if the compression window is kept between messages.
     for number in range(50):
         yield f'{{"number":{number},"text":"{"again " * 50}"}}'

@@ -1,5 +1,5 @@
-"""Messages of a few kilobytes that inflate to the longest message there may be, from many connections
-at the same time."""
+"""Decompression bombs: compressed messages of a few kilobytes that inflate to the maximum message
+size, from many connections at the same time. The memory of the server must stay bounded."""
 
 import os
 import pathlib
@@ -11,21 +11,22 @@ from support import WithServer
 
 CONNECTIONS = 50
 INFLATED = 16 << 20
-# Of the whole process. If all messages were inflated at once, they alone were 800 MiB.
+# The maximum memory of the whole server process. If all messages were inflated at the same time,
+# they alone would take 800 MiB.
 PEAK_BYTES = 400 << 20
-# Other tests may keep the cores busy.
+# The timeout of a connection, in seconds. It is long, because other tests may use all cores.
 ANSWER_S = 120
 
 
 def bomb():
-    """INFLATED equal bytes as the payload of a compressed message."""
+    """The payload of a compressed message of INFLATED equal bytes."""
     squeeze = zlib.compressobj(9, zlib.DEFLATED, -15)
     data = squeeze.compress(b"x" * INFLATED) + squeeze.flush(zlib.Z_SYNC_FLUSH)
     return data.removesuffix(b"\x00\x00\xff\xff")
 
 
 def frame(payload):
-    """A masked binary frame with RSV1, whole."""
+    """A masked binary frame with FIN and RSV1: a whole compressed message."""
     mask = os.urandom(4)
     padded = payload + bytes(-len(payload) % 4)
     word = int.from_bytes(mask * (len(padded) // 4), "big")
@@ -48,7 +49,8 @@ class Connection:
             self.head += self.file.readline() or b"\r\n\r\n"
 
     def message(self):
-        """How many bytes the next message has that are not `x`, and how many in all."""
+        """Reads the next message. Returns the number of its bytes that are not `x`, and of all its
+        bytes."""
         inflate, other, total, final = zlib.decompressobj(-15), 0, 0, False
         compressed = None
         while not final:
@@ -75,7 +77,7 @@ class Connection:
 
 
 def peak(process):
-    """The most memory that a process has had, in bytes."""
+    """The peak resident memory of a process (VmHWM) in bytes."""
     status = pathlib.Path(f"/proc/{process.pid}/status").read_text()
     (line,) = (line for line in status.splitlines() if line.startswith("VmHWM:"))
     return int(line.split()[1]) * 1024
@@ -91,7 +93,7 @@ class Bombs(WithServer):
         for connection in crowd:
             self.addCleanup(connection.close)
             self.assertIn(b"permessage-deflate", connection.head)
-        # All of them, before any answer is read.
+        # All connections send their message before any reply is read.
         for connection in crowd:
             connection.socket.sendall(frame(payload))
         for connection in crowd:

@@ -1,4 +1,4 @@
-"""The echo endpoint through three WebSocket libraries that share no code."""
+"""Tests of the echo endpoint with three independent WebSocket client libraries."""
 
 import asyncio
 import os
@@ -12,12 +12,13 @@ from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFact
 
 SMALL = "[limits]\nframe_bytes = 65536\nmessage_bytes = 65536\n"
 CLOSE_CODES = (1000, 1001, 1003, 1007, 1011, 3000, 4000, 4999)
-# An opcode that there is not, a fragment of nothing, a frame without a mask.
+# Frames that violate the protocol: a reserved opcode, a continuation frame without a message, and a
+# frame without a mask.
 BROKEN = (b"\x83\x80\0\0\0\0", b"\x80\x80\0\0\0\0", b"\x81\x01a")
 
 
 def offers():
-    """Parameters of what a client may offer."""
+    """The permessage-deflate parameters that a client may offer (RFC 7692, section 7.1)."""
     yield {}
     yield {"server_no_context_takeover": True}
     yield {"client_no_context_takeover": True}
@@ -27,7 +28,7 @@ def offers():
 
 
 async def close_code(url, act):
-    """The code that a connection ends with after `act(connection)`."""
+    """The close code that a connection ends with after `act(connection)`."""
     async with connect(url, close_timeout=EVENT_S) as client:
         await act(client)
         try:
@@ -44,7 +45,8 @@ class Websockets(WithServer):
             for message in messages():
                 await client.send(message)
                 self.assertEqual(await asyncio.wait_for(client.recv(), EVENT_S), message)
-            # Fragments, the last of which the library leaves empty, and a ping behind them.
+            # A fragmented message, whose last frame the library sends with an empty payload, and a
+            # ping after it.
             for parts in (["one ", "", "tw\u00f6 " * 1000], [b"a", os.urandom(70000), b""]):
                 await client.send(parts)
                 pong = await client.ping(b"are you there")
@@ -75,7 +77,8 @@ class Websockets(WithServer):
                     factory = ClientPerMessageDeflateFactory(**offer)
                     used = run(self.check(f"/{name}", compression=None, extensions=[factory]))
                     self.assertEqual([extension.name for extension in used], ["permessage-deflate"])
-                    # Said here from the client's place: remote is the server.
+                    # The library's `remote_*` attributes describe the server's compressor, because
+                    # this is the client.
                     kept = not used[0].remote_no_context_takeover
                     wanted = name == "dedicated" and "server_no_context_takeover" not in offer
                     self.assertEqual(kept, wanted)
@@ -169,7 +172,7 @@ class Aiohttp(WithServer):
 
 
 class WebsocketClient(WithServer):
-    """A library that is not asynchronous and does not compress."""
+    """Tests with websocket-client, which is synchronous and does not compress."""
 
     def open(self, where):
         client = websocket.create_connection(self.server.url(where), timeout=EVENT_S)

@@ -1,4 +1,4 @@
-"""Every feature of Pusher's Python library, with Pysher at the other end where it can be."""
+"""Tests of all features of Pusher's Python library, with Pysher as subscriber where possible."""
 
 import base64
 import json
@@ -10,7 +10,7 @@ from channels import BRIEF, REFUSED, SUBSCRIBED, Endpoint, Subscriber, publisher
 from support import EVENT_S, Server, Waiting, WithServer
 
 MASTER = base64.b64encode(b"0123456789abcdef0123456789abcdef").decode()
-# Behind the application that ends the text.
+# Settings of the application, appended to a configuration that ends with its `[[apps]]` table.
 SWITCHES = "client_events = true\nsubscription_count = true\nwatchlist = true\n"
 ADDED = "pusher_internal:member_added"
 REMOVED = "pusher_internal:member_removed"
@@ -30,7 +30,8 @@ class Features(WithServer):
         return subscriber, self.sign_in(subscriber, data)
 
     def sign_in(self, subscriber, data, **options):
-        """What the server says of the sign-in, and then of the user's watchlist."""
+        """Signs a user in. Returns a queue of (event, data) with the server's reply to the sign-in
+        and the later watchlist events."""
         said = queue.Queue()
         for event in ("pusher:signin_success", "pusher:error", "pusher_internal:watchlist_events"):
             subscriber.client.connection.bind(event, lambda it, event=event: said.put((event, it)))
@@ -157,13 +158,13 @@ class Features(WithServer):
         client = publisher(self.server)
         self.assertEqual(client.send_to_user("py-ada", "hello", {"n": 1}), {})
         self.assertEqual(subscriber.next(), ("#server-to-user-py-ada", "hello", '{"n": 1}'))
-        # A member by the sign-in alone.
+        # The user is a member by the sign-in alone: the subscription has no `channel_data`.
         auth = client.authenticate("presence-py", subscriber.socket_id)["auth"]
         roster = json.loads(subscriber.subscribe("presence-py", auth=auth))["presence"]
         self.assertEqual(roster["ids"], ["py-ada"])
         stranger = self.subscriber()
         stranger.subscribe("#server-to-user-py-ada", auth="", outcome=REFUSED)
-        # The library asks for this at a path that names no application.
+        # The library sends this request to a path without an application id.
         self.assertEqual(client.terminate_user_connections("py-ada"), {})
         connection = subscriber.client.connection
         self.until("the end", lambda: connection.state != "connected")

@@ -1,4 +1,4 @@
-"""Tokens by PyJWT, random ones: the server lets in exactly those that PyJWT decodes."""
+"""Random JWTs made by PyJWT: a guard of the server accepts exactly those that PyJWT decodes."""
 
 import http.client
 import random
@@ -49,7 +49,8 @@ CONFIG = (
 
 
 def claims(rng, now):
-    """Mostly good ones; times are far enough from now that a slow machine does not matter."""
+    """Random claims, most of them valid. Times are about 1000 s from `now`, so that a slow machine
+    does not change the outcome."""
     made = {"iss": ISSUER, "aud": AUDIENCE, "sub": "ada"}
     for name in ("exp", "nbf", "iat"):
         if rng.random() < 0.4:
@@ -69,7 +70,7 @@ def claims(rng, now):
 
 
 def mangled(rng, token):
-    """The token with one character changed, taken out or put in."""
+    """The token with one character replaced, removed or inserted."""
     at = rng.randrange(len(token))
     letter = rng.choice("ABCxyz019-_.=+/ ")
     return rng.choice([
@@ -80,7 +81,7 @@ def mangled(rng, token):
 
 
 def decodes(token, name):
-    """Whether PyJWT takes the token with the key that its header names."""
+    """Whether PyJWT accepts the token with the key and the algorithms of `name`."""
     try:
         jwt.decode(
             token,
@@ -103,7 +104,8 @@ class Guard(support.WithServer):
         self.addCleanup(self.connection.close)
 
     def status(self, token):
-        """What is answered; refused tokens of one address are only checked up to 32 a second."""
+        """The status of a request with the token. Repeats the request for up to 10 s while the
+        status is 429: the server checks at most 32 refused tokens a second from one address."""
         connection = self.connection
         deadline = time.monotonic() + 10
         while True:
@@ -127,7 +129,7 @@ class Guard(support.WithServer):
             token = jwt.encode(made, private(name), algorithm=algorithm, headers=headers)
             if rng.random() < 0.3:
                 token = mangled(rng, token)
-                # Blanks around a token are the header's, not its own.
+                # Spaces around the token would belong to the header field, not to the token.
                 token = token.strip()
             want = decodes(token, name)
             got = self.status(token)
@@ -136,7 +138,8 @@ class Guard(support.WithServer):
         self.assertGreater(min(counts.values()), TOKENS // 5, counts)
 
     def test_every_algorithm_under_every_key(self):
-        """A header may say what it likes: only the key's own algorithms count."""
+        """A guard accepts a token only if its algorithm belongs to the key that `kid` names,
+        whatever algorithm the token's header names."""
         for name, family in FAMILIES.items():
             for signer in FAMILIES:
                 for algorithm in FAMILIES[signer]:

@@ -1,4 +1,4 @@
-"""What a route's models accept, beside Python's validators on random schemas and messages."""
+"""Compares the models of routes with Python's validators, on random schemas and messages."""
 
 import io
 import json
@@ -22,7 +22,7 @@ SEED = 20
 
 class Differential(WithFolder):
     def test_json_schema(self):
-        """Each draft, with the words that it has."""
+        """The models accept what jsonschema accepts, with the keywords of each draft."""
         dice = random.Random(SEED)
         drafts = list(VALIDATORS)
         schemas = []
@@ -65,7 +65,7 @@ class Differential(WithFolder):
                     views.append(json.loads(view.getvalue()))
                 answers = await ask(server, number, messages)
                 self.assertEqual([json.loads(answer) for answer in answers], views, schema)
-                # Cut off, they are none.
+                # A message without its last byte is invalid: the reply has the code 1007.
                 cut = [message[:-1] for message in messages]
                 answers = await ask(server, number, cut)
                 refused += sum(json.loads(it).get("code") == 1007 for it in answers)
@@ -74,7 +74,7 @@ class Differential(WithFolder):
         self.assertEqual(run(check()), 60 * 20)
 
     def test_avro_there_and_back(self):
-        """What goes through the view comes back as the same bytes."""
+        """A datum that is converted to the JSON view and back has the same value."""
         dice = random.Random(SEED + 1)
         schemas = [random_record(dice, f"R{number}", 2) for number in range(60)]
         server = self.serve(config(self.folder, schemas, "avro", ', view = "json"', sent=True))
@@ -84,14 +84,15 @@ class Differential(WithFolder):
                 parsed = fastavro.parse_schema(schema)
                 messages = [written(parsed, random_datum(dice, schema)) for _ in range(20)]
                 answers = await ask(server, number, messages)
-                # The members of a map have no order: compared by what is read.
+                # The entries of a map have no order, so the decoded values are compared.
                 for message, answer in zip(messages, answers):
                     self.assertEqual(read(parsed, answer), read(parsed, message), schema)
 
         run(check())
 
     def test_avro_that_somebody_has_changed(self):
-        """A changed datum is refused if fastavro cannot read it, and taken if it is written so."""
+        """A changed datum is refused if fastavro cannot read it, and accepted if fastavro writes
+        its value as the same bytes. Other data are left out."""
         dice = random.Random(SEED + 2)
         schemas = [random_record(dice, f"R{number}", 1) for number in range(60)]
         server = self.serve(config(self.folder, schemas, "avro"))
@@ -128,7 +129,7 @@ def read(schema, message):
 
 
 def changed(dice, message):
-    """The message with a byte changed, taken out, or put in."""
+    """The message with one byte replaced, removed or inserted."""
     at = dice.randrange(len(message))
     byte = bytes([dice.choice([0, 1, 2, 3, 0x7F, 0x80, 0xFF, dice.randrange(256)])])
     return dice.choice([
@@ -139,7 +140,8 @@ def changed(dice, message):
 
 
 def is_datum(schema, message):
-    """Whether it is one; `None` for what fastavro reads, though nobody writes it so."""
+    """Whether the message is a datum of the schema. `None` if fastavro reads it, but writes its
+    value as other bytes."""
     stream = io.BytesIO(message)
     try:
         value = fastavro.schemaless_reader(stream, schema)
@@ -147,14 +149,15 @@ def is_datum(schema, message):
         return False
     if stream.tell() < len(message):
         return False
-    # It reads numbers of 64 bits where 32 are meant.
+    # fastavro's reader does not check that an `int` fits into 32 bits.
     if not fastavro.validate(value, schema, raise_errors=False):
         return False
     return True if written(schema, value) == message else None
 
 
 def random_schema(dice, depth, draft):
-    """A schema whose rules random values meet now and then. `draft` counts from draft 4 up."""
+    """A random JSON schema that some random values satisfy. `draft` is the index of the draft in
+    VALIDATORS, where 0 is draft 4."""
     schema = {}
 
     def inner():
@@ -185,7 +188,7 @@ def random_schema(dice, depth, draft):
     if dice.random() < 0.2:
         schema["pattern"] = dice.choice(["^a", "b$", "[\u00e90-9]", "^$", "^.{2}$", "a|b1"])
     if dice.random() < 0.1:
-        # 2 and 2.0 are the same.
+        # JSON Schema treats 2 and 2.0 as equal, and the values of an enum must differ.
         values = [random_value(dice, 1) for _ in range(6)]
         schema["enum"] = list({json.dumps(it).replace(".0", ""): it for it in values}.values())
     if dice.random() < 0.2:
@@ -286,7 +289,7 @@ def random_kind(dice, name, depth):
         others = ["null", *dice.sample(PLAIN[1:], dice.randint(1, 3))]
         return others
     if shape == 1:
-        # An array of what takes no byte would have no bound.
+        # Items that take no bytes would make the length of an array unbounded.
         items = random_kind(dice, name + "A", depth - 1)
         return {"type": "array", "items": "int" if items == "null" else items}
     if shape == 2:

@@ -1,4 +1,4 @@
-"""Pusher's Python library publishes, Pysher subscribes."""
+"""Tests of publishing with Pusher's Python library to subscribers that use Pysher."""
 
 import asyncio
 import json
@@ -69,7 +69,7 @@ class Pusher(WithServer):
         client.trigger("c" * 200, "e" * 200, "data")
         with self.assertRaises(PusherBadRequest):
             client.trigger("news", "pusher:error", "data")
-        # None of the refused ones has come.
+        # The next event is this one: the subscriber received none of the refused events.
         client.trigger("news", "tick", "end")
         self.assertEqual(subscriber.next(), ("news", "tick", "end"))
 
@@ -141,7 +141,8 @@ class Drained(Waiting):
             subscriber.connected()
             client = publisher(second)
             end = time.monotonic() + EVENT_S
-            # The library says connected before it has subscribed again.
+            # Pysher's state becomes `connected` before it has subscribed again, so the event is
+            # published until it arrives.
             while subscriber.heard.empty():
                 self.assertLess(time.monotonic(), end)
                 client.trigger("news", "tick", "again")

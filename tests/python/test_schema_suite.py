@@ -1,4 +1,4 @@
-"""What a route's JSON models accept, beside the official JSON-Schema-Test-Suite (MIT licence)."""
+"""Runs the official JSON-Schema-Test-Suite (MIT licence) against the JSON models of routes."""
 
 import collections
 import json
@@ -18,23 +18,27 @@ DRAFTS = {
     "draft2019-09": "https://json-schema.org/draft/2019-09/schema",
     "draft2020-12": "https://json-schema.org/draft/2020-12/schema",
 }
-# The suite's own server, and its folders there: schemas that may refer to further ones.
+# The address of the suite's own server and the folders on it. A schema that contains one of these
+# may refer to a schema on that server.
 REMOTE = ("localhost:1234", "draft2019-09/", "draft2020-12/", "draft7/", "draft6/")
 
-# Groups that are not served, each because its schema refers to a file of the suite's server, and ours
-# refer to nothing outside of themselves: these files of each draft, and some of 2020-12. What
-# `vocabulary` wants is a metaschema of its own from there.
+# Groups that are not served, because their schemas refer to a file on the suite's server, which the
+# schemas of a `filesystem` catalog cannot do. ELSEWHERE has the names of the suite's files, of any
+# draft, in which every group may be rejected; `vocabulary` refers to a metaschema on that server.
+# ELSEWHERE_PLACES has the single groups that must also be rejected.
 ELSEWHERE = {"refRemote", "optional/cross-draft", "vocabulary"}
 ELSEWHERE_PLACES = {f"draft2020-12/dynamicRef/{number}" for number in range(13, 18)}
 
-# Tests, required and optional, that are not passed: "place: description", each with the reason. None.
+# Required and optional tests that are known to fail: "place: description", each with the reason.
+# There are none.
 KNOWN = {}
 
 
 def groups():
-    """Every group of the suite: its place, schema and tests."""
+    """Yields the place, the schema and the tests of each group of the suite. A place is
+    `draft/file/number`."""
     for draft, dialect in DRAFTS.items():
-        # Formats assert nothing, so that their tests mean nothing.
+        # The format tests are left out, because the models do not check formats.
         paths = [*(SUITE / draft).glob("*.json"), *(SUITE / draft / "optional").glob("*.json")]
         for path in sorted(paths):
             if path.stem.startswith("format") and path.parent.name == "optional":
@@ -43,20 +47,20 @@ def groups():
             for number, group in enumerate(json.loads(path.read_text())):
                 schema = group["schema"]
                 if not isinstance(schema, dict):
-                    # A bare boolean names no draft.
+                    # A boolean schema is wrapped, because it cannot have `$schema` for the draft.
                     schema = {"allOf": [schema]}
                 schema = {"$schema": dialect, **schema}
                 yield f"{draft}/{optional}{path.stem}/{number}", schema, group["tests"]
 
 
 def named(place):
-    """The file of a place."""
+    """The file name in a place, without the draft and the number."""
     return place.split("/", 1)[1].rsplit("/", 1)[0]
 
 
 class Suite(WithFolder):
     def is_loaded(self, schema):
-        """Whether a configuration with that schema is accepted."""
+        """Whether `polycast check` accepts a configuration with this schema."""
         path = pathlib.Path(self.folder) / "one.toml"
         path.write_text(config(self.folder, [schema]))
         result = subprocess.run([BINARY, "check", path], capture_output=True, text=True)

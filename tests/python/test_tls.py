@@ -1,4 +1,4 @@
-"""TLS through OpenSSL: its command, Python's `ssl`, and a WebSocket library over it."""
+"""TLS tests with OpenSSL: its command, Python's `ssl` module, and a WebSocket library over that."""
 
 import asyncio
 import hashlib
@@ -36,7 +36,8 @@ MUTUAL = listeners(f'mutual = "required"\nclient_ca = "{FIXTURES}/ca.pem"') + RO
 
 
 def guarded():
-    """/live is for the client of the fixtures, by its fingerprint; /other for somebody else."""
+    """A configuration with one certificate guard for each route. The certificate `client` of the
+    fixtures satisfies those of /live and /named, but not that of /other."""
     der = ssl.PEM_cert_to_DER_cert((FIXTURES / "client.pem").read_text())
     lists = {
         "live": f'fingerprints = ["{hashlib.sha256(der).hexdigest()}"]',
@@ -63,7 +64,8 @@ def context(version=None, certificate=None):
 
 
 def exchange(server, made, session=None, path="/live"):
-    """The status of a request on a connection of its own, and the connection's session."""
+    """Sends one request on a new connection. Returns the status, the TLS session, and whether the
+    session was resumed."""
     with socket.create_connection((server.host, server.port), EVENT_S) as plain:
         with made.wrap_socket(plain, server_hostname="localhost", session=session) as secure:
             request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
@@ -71,7 +73,7 @@ def exchange(server, made, session=None, path="/live"):
             response = http.client.HTTPResponse(secure)
             response.begin()
             response.read()
-            # The server's last word, and not only the end of the stream.
+            # The server closes the connection after the response.
             assert secure.recv(1) == b""
             return response.status, secure.session, secure.session_reused
 

@@ -1,4 +1,4 @@
-"""What sslyze says of a listener: no weak protocol, cipher or curve, and none of the known holes."""
+"""A scan of a TLS listener by sslyze finds no weak protocol, cipher or curve, and no known hole."""
 
 import os
 import pathlib

@@ -1,14 +1,17 @@
 #!/usr/bin/env python3
-"""Publishers and subscribers of several dialects for as long as is asked, half of the subscribers
-coming and going; looks for gaps, duplicates, and memory that stays.
+"""Soak test: detects lost, repeated and reordered events, and memory growth, under steady load.
 
     tests/soak/soak.py [--seconds N] [--rate N] [--threads N] [--binary PATH]
 
-Each channel has one publisher, which counts its events from 1 and waits for each answer. A subscriber
-has to get each event that was published after it was told that it is subscribed, in order and once;
-before it leaves, it waits for the last event that has been answered. Memory is the server's VmRSS:
-its peak in the last quarter of the time may be GROWTH_BYTES above that in the second, the first being
-for warming up. Needs aiohttp. Exit code 0: all of it holds.
+Publishers and subscribers of several dialects run for the given time. On each channel, STAYING
+subscribers keep their connection and PASSING subscribers connect again and again.
+
+Each channel has one publisher, which numbers its events from 1 and waits for the response to each.
+A subscriber must receive each event that is published after the server confirms its subscription,
+once and in order. Before a subscriber disconnects, it waits for the last event that has a response.
+Memory is the VmRSS of the server: its peak in the last quarter of the time may be at most
+GROWTH_BYTES above its peak in the second quarter; the first quarter is for warming up. Needs
+aiohttp. Exit code 0: all checks passed.
 """
 
 import argparse
@@ -30,13 +33,13 @@ import aiohttp
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 KEY, SECRET = "app-key", "app-secret"
 CHANNELS = ["news", "private-orders", "presence-room", "cache-price"]
-CLASSIC = "feed"  # of Broadcastt
+CLASSIC = "feed"  # the channel of the Broadcastt dialect
 GROUPS = ["a", "b"]
 STAYING = 3  # subscribers of each channel that never leave
-PASSING = 4  # subscribers of each channel that come and go
-STAY_S = (0.2, 4.0)  # how long those stay
-WAIT_S = 30  # the longest that anything may take
-GROWTH_BYTES = 16 << 20
+PASSING = 4  # subscribers of each channel that disconnect and connect again
+STAY_S = (0.2, 4.0)  # the range of the time that those stay connected, in seconds
+WAIT_S = 30  # the timeout of every wait, in seconds
+GROWTH_BYTES = 16 << 20  # the maximum growth of the server's memory
 TEXT = "again and again " * 20
 
 CONFIG = f"""
@@ -66,7 +69,7 @@ compression = "shared"
 
 
 class Stream:
-    """What one publisher has sent, and what has been answered: both are numbers of events."""
+    """The number of events that one publisher has begun to send, and that have a response."""
 
     def __init__(self, name):
         self.name = name
@@ -86,11 +89,12 @@ class Tally:
 
 
 class Follower:
-    """One subscription's view of a stream."""
+    """One subscription to a stream; checks the numbers of the events that it receives."""
 
     def __init__(self, stream, tally):
         self.stream, self.tally = stream, tally
-        # Events up to this one may be missing: they were begun before the subscription was there.
+        # The subscription may lack events up to this number: their publish began before the
+        # subscription was confirmed.
         self.excused = stream.begun
         self.last = None
         tally.sessions += 1
@@ -127,7 +131,7 @@ class Soak:
         return time.monotonic() >= self.end
 
     def connect(self, path):
-        # 15 offers compression, as browsers do; the routes decide.
+        # Offers permessage-deflate with a window of 15 bits; the route decides whether to use it.
         return self.session.ws_connect(f"ws://{self.server}{path}", compress=15)
 
     async def pace(self):
@@ -136,7 +140,7 @@ class Soak:
     # --- the Pusher dialects: channels ---
 
     async def publish(self, app, key, stream):
-        """Signed requests, one after the other."""
+        """Publishes events by signed HTTP requests, one after the other, until the end."""
         path = f"/apps/{app}/event" if app == "2" else f"/apps/{app}/events"
         while not self.over():
             stream.begun += 1
@@ -160,7 +164,7 @@ class Soak:
             await self.pace()
 
     async def subscribed(self, socket, prefix, key, stream):
-        """Subscribes; the follower begins where the server says that it is there."""
+        """Subscribes, and returns a follower when the server confirms the subscription."""
         hello = json.loads(await socket.receive_str(timeout=WAIT_S))
         socket_id = json.loads(hello["data"])["socket_id"]
         data = {"channel": stream.name}
@@ -186,7 +190,8 @@ class Soak:
                     message = json.loads(text)
                     if message["event"] == "tick":
                         number = json.loads(message["data"])["n"]
-                        # A cache channel's first event may be the kept one.
+                        # The first event on a cache channel may be the cached one, which was
+                        # published before the subscription.
                         if cached and number <= follower.excused:
                             follower.excused = number
                         cached = False
@@ -198,7 +203,8 @@ class Soak:
             await self.pace()
 
     async def follow(self, socket, stream, follower, take, stays):
-        """Takes messages for a while, and then until the last event that is answered is there."""
+        """Receives messages until the subscriber's time is over, and then until it has the last
+        event that has a response at that moment."""
         end = self.end if stays else min(self.end, time.monotonic() + self.random.uniform(*STAY_S))
         until, due = end, None
         while True:
@@ -214,10 +220,11 @@ class Soak:
             if due is not None and follower.has(due):
                 return
 
-    # --- groups without a protocol ---
+    # --- the endpoints `reflect` and `echo` ---
 
     async def reflect(self, stream):
-        """A member that sends, and takes its own message's return for the answer."""
+        """Publishes to a group as a member. The copy of its own message that the server sends back
+        counts as the response."""
         async with self.connect(f"/group/{stream.name}") as socket:
             while not self.over():
                 stream.begun += 1
@@ -231,7 +238,7 @@ class Soak:
 
     async def follow_group(self, stream, stays):
         while not self.over():
-            # A member from the answer to its handshake on.
+            # The connection is a member of the group from the handshake response on.
             async with self.connect(f"/group/{stream.name}") as socket:
                 follower = Follower(stream, self.tally)
                 take = lambda text, follower=follower: follower.take(json.loads(text)["n"])
@@ -306,7 +313,7 @@ def judge(tally, samples, seconds, rate):
     )
     if after - before > GROWTH_BYTES:
         tally.fault(f"memory has grown by {(after - before) >> 10} KiB")
-    # A run in which little has happened shows nothing.
+    # A run with too few events or subscriptions proves nothing, so it fails.
     for what, count, least in [
         ("published", tally.published, seconds * rate / 4),
         ("delivered", tally.delivered, seconds * rate),

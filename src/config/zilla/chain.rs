@@ -29,7 +29,7 @@ pub(super) struct BindingChain<'a> {
 }
 
 /// A next step of a chain: an exit of a binding with its conditions.
-struct Way<'a> {
+struct Branch<'a> {
     /// The conditions, of which one must match; empty matches always.
     when: Vec<Condition>,
     guarded: Guarded,
@@ -123,7 +123,7 @@ impl<'a> BindingChain<'a> {
                 host.parse().map_err(|_| here.wrong(format!("`{host}` is no address")))?
             }
         };
-        let mut spellings = Vec::new();
+        let mut branches = Vec::new();
         for route in here.list("routes") {
             route.only(&["when", "exit"])?;
             let when = route.list("when");
@@ -132,12 +132,12 @@ impl<'a> BindingChain<'a> {
                 entry.only(&["port"])?;
                 taken.extend(ports(entry)?);
             }
-            spellings.push((taken, when.is_empty(), route.need("exit")?));
+            branches.push((taken, when.is_empty(), route.need("exit")?));
         }
-        spellings.extend(here.get("exit").map(|exit| (Vec::new(), true, exit)));
+        branches.extend(here.get("exit").map(|exit| (Vec::new(), true, exit)));
         let mut exits: Vec<(String, YamlPlace<'a>, Vec<usize>)> = Vec::new();
         for port in ports(&options)? {
-            let way = spellings.iter().find(|(ports, always, _)| *always || ports.contains(&port));
+            let way = branches.iter().find(|(ports, always, _)| *always || ports.contains(&port));
             let (_, _, exit) = way.ok_or_else(|| here.wrong("it has no exit"))?;
             let number = config.listeners.len();
             let name = format!("{}.{port}", here.name);
@@ -205,7 +205,7 @@ impl<'a> BindingChain<'a> {
             names.push(listener.name.clone());
         }
         let authorised = authorised.as_deref();
-        for outer in self.spellings(here, authorised)? {
+        for outer in self.branches(here, authorised)? {
             let ws = self.exit(here, &outer.exit, "server", &["ws"])?;
             ws.only(&["type", "kind", "telemetry", "routes", "exit"])?;
             for listener in listeners {
@@ -215,7 +215,7 @@ impl<'a> BindingChain<'a> {
                     ws.name.clone_into(binding);
                 }
             }
-            for inner in self.spellings(&ws, authorised)? {
+            for inner in self.branches(&ws, authorised)? {
                 let types = ["echo", "fan", "ws"];
                 let end = match self.exit(&ws, &inner.exit, "client", &["ws"]) {
                     Ok(client) => upstream::read(self, &client).map(End::proxy)?,
@@ -242,12 +242,12 @@ impl<'a> BindingChain<'a> {
     }
 
     /// The next steps of a binding in order: those of its routes, then its own exit.
-    fn spellings(
+    fn branches(
         &self,
         here: &YamlPlace<'a>,
         authorised: Option<&str>,
-    ) -> Result<Vec<Way<'a>>, Error> {
-        let mut spellings = Vec::new();
+    ) -> Result<Vec<Branch<'a>>, Error> {
+        let mut branches = Vec::new();
         for route in here.list("routes") {
             route.only(&["when", "guarded", "exit"])?;
             let when = route.list("when").iter().map(|entry| condition(here, entry)).collect();
@@ -255,11 +255,11 @@ impl<'a> BindingChain<'a> {
             let exit = route.get("exit").or_else(|| here.get("exit"));
             let exit = exit.ok_or_else(|| here.wrong("a route has no exit"))?;
             let when: Result<Vec<_>, Error> = when;
-            spellings.push(Way { when: when?, guarded, exit });
+            branches.push(Branch { when: when?, guarded, exit });
         }
-        let own = |exit| Way { when: Vec::new(), guarded: Guarded::new(), exit };
-        spellings.extend(here.get("exit").map(own));
-        Ok(spellings)
+        let own = |exit| Branch { when: Vec::new(), guarded: Guarded::new(), exit };
+        branches.extend(here.get("exit").map(own));
+        Ok(branches)
     }
 
     /// The end of a chain: `echo`, or `fan` followed by `echo`.

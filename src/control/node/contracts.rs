@@ -20,7 +20,7 @@ pub(super) struct ContractLookup<Q> {
     known: Contracts,
     waiting: VecDeque<PendingRequest<Q>>,
     /// The accounts of the request in flight.
-    asked: Option<Vec<ContractAddress>>,
+    in_flight: Option<Vec<ContractAddress>>,
     /// The maximum number of accounts in the next request: 1 after a failure.
     batch: usize,
     /// No request is made before this time, in milliseconds.
@@ -50,13 +50,13 @@ impl<Q> ContractLookup<Q> {
     /// `patience_ms`.
     pub(super) fn new(max: usize, patience_ms: u64) -> ContractLookup<Q> {
         let (known, waiting) = (Contracts::new(max), VecDeque::new());
-        ContractLookup { known, waiting, asked: None, batch: BATCH, again_ms: 0, patience_ms }
+        ContractLookup { known, waiting, in_flight: None, batch: BATCH, again_ms: 0, patience_ms }
     }
 
     /// Sets new limits; `patience_ms` applies to new questions. The request in flight is abandoned
     /// and made again.
     pub(super) fn renew(&mut self, max: usize, patience_ms: u64) {
-        self.asked = None;
+        self.in_flight = None;
         self.known.max = max;
         self.patience_ms = patience_ms;
     }
@@ -82,8 +82,8 @@ impl<Q> ContractLookup<Q> {
 
     /// Starts the next request: returns its accounts, or `None` if no request is needed or allowed
     /// now.
-    pub(super) fn ask(&mut self, now_ms: u64) -> Option<&[ContractAddress]> {
-        if self.asked.is_some() || now_ms < self.again_ms {
+    pub(super) fn next_batch(&mut self, now_ms: u64) -> Option<&[ContractAddress]> {
+        if self.in_flight.is_some() || now_ms < self.again_ms {
             return None;
         }
         let mut batch = Vec::new();
@@ -99,22 +99,22 @@ impl<Q> ContractLookup<Q> {
         if batch.is_empty() {
             return None;
         }
-        self.asked = Some(batch);
-        self.asked.as_deref()
+        self.in_flight = Some(batch);
+        self.in_flight.as_deref()
     }
 
     /// The number of accounts in the request in flight.
-    pub(super) fn asked(&self) -> usize {
-        self.asked.as_ref().map_or(0, Vec::len)
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight.as_ref().map_or(0, Vec::len)
     }
 
     /// Takes the response to the request in flight: for each of its accounts, whether it is a
     /// contract.
-    pub(super) fn heard(&mut self, answers: &[bool], epoch: u64) {
-        let Some(asked) = self.asked.take() else { return };
+    pub(super) fn received(&mut self, answers: &[bool], epoch: u64) {
+        let Some(in_flight) = self.in_flight.take() else { return };
         self.batch = BATCH;
         let answers: HashMap<ContractAddress, bool> =
-            asked.into_iter().zip(answers.iter().copied()).collect();
+            in_flight.into_iter().zip(answers.iter().copied()).collect();
         for (address, is_contract) in &answers {
             self.known.note(*address, *is_contract, epoch);
         }
@@ -135,9 +135,9 @@ impl<Q> ContractLookup<Q> {
     /// Notes that the request in flight failed. The next requests have one account each, and an
     /// account that fails alone is given up.
     pub(super) fn unheard(&mut self, now_ms: u64) {
-        let Some(asked) = self.asked.take() else { return };
+        let Some(in_flight) = self.in_flight.take() else { return };
         self.again_ms = now_ms + RETRY_MS;
-        if let [address] = asked[..] {
+        if let [address] = in_flight[..] {
             for PendingRequest { open, unknown, .. } in &mut self.waiting {
                 let before = open.len();
                 open.retain(|other| *other != address);
@@ -234,39 +234,39 @@ mod tests {
         let list: Vec<ContractAddress> = (0..60).map(address).collect();
         lookup.take(1, &list, 5, 0);
         lookup.take(2, &[address(0), address(70), address(70)], 5, 0);
-        assert_eq!(lookup.ask(0).map(<[ContractAddress]>::len), Some(BATCH));
-        assert!(lookup.ask(0).is_none(), "one request at a time");
+        assert_eq!(lookup.next_batch(0).map(<[ContractAddress]>::len), Some(BATCH));
+        assert!(lookup.next_batch(0).is_none(), "one request at a time");
         assert_eq!(answers(&mut lookup, 0), []);
-        lookup.heard(&[true; BATCH], 5);
+        lookup.received(&[true; BATCH], 5);
         assert_eq!(answers(&mut lookup, 0), []);
-        assert_eq!(lookup.ask(0).map(<[ContractAddress]>::len), Some(11));
-        lookup.heard(&[false; 11], 5);
+        assert_eq!(lookup.next_batch(0).map(<[ContractAddress]>::len), Some(11));
+        lookup.received(&[false; 11], 5);
         let first = (1, (0..50).collect::<Vec<u8>>(), 0);
         assert_eq!(answers(&mut lookup, 0), [first, (2, vec![0], 0)]);
-        assert!(lookup.ask(0).is_none());
+        assert!(lookup.next_batch(0).is_none());
         // Known accounts are not requested again; those that are no contracts, not in the same
         // epoch.
         lookup.take(3, &[address(1), address(55)], 5, 0);
-        assert!(lookup.ask(0).is_none());
+        assert!(lookup.next_batch(0).is_none());
         assert_eq!(answers(&mut lookup, 0), [(3, vec![1], 0)]);
         lookup.take(4, &[address(1), address(55)], 6, 0);
-        assert_eq!(lookup.ask(0), Some(&[address(55)][..]));
+        assert_eq!(lookup.next_batch(0), Some(&[address(55)][..]));
     }
 
     #[test]
     fn contract_lookup_retries_one_by_one_then_gives_up() {
         let mut lookup = ContractLookup::new(100, 60_000);
         lookup.take(1, &[address(1), address(2), address(3)], 0, 0);
-        assert_eq!(lookup.ask(0).map(<[ContractAddress]>::len), Some(3));
+        assert_eq!(lookup.next_batch(0).map(<[ContractAddress]>::len), Some(3));
         lookup.unheard(0);
-        assert_eq!(lookup.ask(999), None);
+        assert_eq!(lookup.next_batch(999), None);
         assert_eq!(lookup.deadline_ms(999), RETRY_MS);
-        assert_eq!(lookup.ask(1000), Some(&[address(1)][..]));
+        assert_eq!(lookup.next_batch(1000), Some(&[address(1)][..]));
         lookup.unheard(1000);
-        assert_eq!(lookup.ask(2000), Some(&[address(2)][..]));
-        lookup.heard(&[true], 0);
-        assert_eq!(lookup.ask(2000), Some(&[address(3)][..]), "and the rest at once");
-        lookup.heard(&[false], 0);
+        assert_eq!(lookup.next_batch(2000), Some(&[address(2)][..]));
+        lookup.received(&[true], 0);
+        assert_eq!(lookup.next_batch(2000), Some(&[address(3)][..]), "and the rest at once");
+        lookup.received(&[false], 0);
         assert_eq!(answers(&mut lookup, 2000), [(1, vec![2], 1)]);
     }
 

@@ -98,7 +98,7 @@ impl EpochFetch {
 
     /// Builds the request for the next part. `offers_bodies` is false if the node is known not to
     /// return all transactions of a block in one response.
-    pub(super) fn ask(&mut self, node: usize, offers_bodies: bool) -> String {
+    pub(super) fn next_request(&mut self, node: usize, offers_bodies: bool) -> String {
         if node != self.node {
             // All parts must come from one node, because nodes differ in what they leave out.
             self.restart();

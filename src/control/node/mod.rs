@@ -31,22 +31,22 @@ type Make = fn(String) -> Result<Event, String>;
 enum PollerAction {
     /// Send `body` to a node over the given lane of its connections. The response belongs to
     /// `ticket`.
-    Ask { ticket: u64, node: usize, lane: usize, body: Bytes },
+    Request { ticket: u64, node: usize, lane: usize, body: Bytes },
     /// Publish the event of this epoch.
     Publish { number: u64, event: Event },
     /// Save this epoch's number in the state file.
     SaveState(u64),
     /// Send a connection the answer to its question.
-    Tell { to: ConnId, what: DialectMessage },
+    Message { to: ConnId, what: DialectMessage },
 }
 
 /// Builds the message for a connection from the set of contracts among its addresses.
-type Tell = Box<dyn FnOnce(&HashSet<ContractAddress>) -> DialectMessage>;
+type MakeMessage = Box<dyn FnOnce(&HashSet<ContractAddress>) -> DialectMessage>;
 
 /// A client's question which of its addresses are contracts.
 struct Question {
     from: ConnId,
-    answer: Tell,
+    answer: MakeMessage,
 }
 
 /// Why a request to a node has no usable response.
@@ -145,8 +145,8 @@ impl Poller {
             if !self.nodes.is_polled(node) {
                 let lane = self.config.ahead;
                 let body = rpc::call(0, "GetLatestTxBlock", &[]);
-                let ticket = self.nodes.ask(node, Purpose::Latest);
-                orders.push(PollerAction::Ask { ticket, node, lane, body: body.into() });
+                let ticket = self.nodes.begin_request(node, Purpose::Latest);
+                orders.push(PollerAction::Request { ticket, node, lane, body: body.into() });
             }
             if leads && !lead_may_be_behind && self.last.is_some() {
                 return;
@@ -235,10 +235,10 @@ impl Poller {
             }
             let number = fetch.number();
             let Some(node) = self.nodes.with(number, now_ms) else { continue };
-            let body = fetch.ask(node, self.nodes.offers_bodies(node));
+            let body = fetch.next_request(node, self.nodes.offers_bodies(node));
             let lane = (number % self.config.ahead as u64) as usize;
-            let ticket = self.nodes.ask(node, Purpose::Part(number));
-            orders.push(PollerAction::Ask { ticket, node, lane, body: body.into() });
+            let ticket = self.nodes.begin_request(node, Purpose::Part(number));
+            orders.push(PollerAction::Request { ticket, node, lane, body: body.into() });
         }
     }
 
@@ -255,7 +255,7 @@ impl Poller {
     /// Requests the code of accounts that pending questions are about.
     fn inquire(&mut self, now_ms: u64, orders: &mut Vec<PollerAction>) {
         let Some(node) = self.nodes.available(now_ms).first().copied() else { return };
-        let Some(batch) = self.contracts.ask(now_ms) else { return };
+        let Some(batch) = self.contracts.next_batch(now_ms) else { return };
         let call = |(id, address): (usize, &ContractAddress)| {
             let digits: [u8; 40] = hex(address);
             rpc::call(id, "GetSmartContractCode", &[&String::from_utf8_lossy(&digits)])
@@ -263,8 +263,8 @@ impl Poller {
         let calls: Vec<String> = batch.iter().enumerate().map(call).collect();
         let body = format!("[{}]", calls.join(","));
         let lane = self.config.ahead + 1;
-        let ticket = self.nodes.ask(node, Purpose::Contracts);
-        orders.push(PollerAction::Ask { ticket, node, lane, body: body.into() });
+        let ticket = self.nodes.begin_request(node, Purpose::Contracts);
+        orders.push(PollerAction::Request { ticket, node, lane, body: body.into() });
     }
 
     /// Answers the questions that are complete or have timed out.
@@ -274,20 +274,20 @@ impl Poller {
         {
             self.counters.contracts_unknown.add(unknown);
             let Question { from, answer } = question;
-            orders.push(PollerAction::Tell { to: from, what: answer(&contracts) });
+            orders.push(PollerAction::Message { to: from, what: answer(&contracts) });
         }
     }
 
     /// Takes the response to a request for the code of accounts. A failure here does not count
     /// against the node, because a client could cause it.
     fn codes(&mut self, answer: Result<Bytes, NodeFailure>, now_ms: u64) {
-        let count = self.contracts.asked();
+        let count = self.contracts.in_flight();
         let replies = answer.as_ref().ok().map(|bytes| rpc::answers(bytes, count));
         match replies {
             Some(Ok(replies)) => {
                 let answers: Vec<bool> =
                     replies.iter().map(|reply| rpc::is_contract(reply).unwrap_or(false)).collect();
-                self.contracts.heard(&answers, self.last.unwrap_or(0));
+                self.contracts.received(&answers, self.last.unwrap_or(0));
             }
             Some(Err(_)) => {
                 self.counters.node_nonsense.add(1);
@@ -301,12 +301,12 @@ impl Poller {
     }
 
     /// Takes the response to the request with this ticket.
-    fn heard(&mut self, ticket: u64, answer: Result<Bytes, NodeFailure>, now_ms: u64) {
+    fn received(&mut self, ticket: u64, answer: Result<Bytes, NodeFailure>, now_ms: u64) {
         let Some((node, purpose)) = self.nodes.settle(ticket) else { return };
         if purpose == Purpose::Contracts {
             return self.codes(answer, now_ms);
         }
-        let heard = match (&answer, purpose) {
+        let received = match (&answer, purpose) {
             (Ok(bytes), Purpose::Latest) => self.latest(node, bytes, now_ms),
             (Ok(bytes), Purpose::Part(number)) => self.part(node, number, bytes),
             (_, Purpose::Contracts) => Ok(()),
@@ -314,12 +314,12 @@ impl Poller {
                 Err(NodeError::Failure(failure.clone()))
             }
         };
-        if let (Err(_), Purpose::Part(number)) = (&heard, purpose)
+        if let (Err(_), Purpose::Part(number)) = (&received, purpose)
             && let Some(fetch) = self.fetches.iter_mut().find(|fetch| fetch.number() == number)
         {
             fetch.unanswered();
         }
-        match heard {
+        match received {
             Ok(()) => {}
             Err(NodeError::NotYet(number)) => self.nodes.lacks(node, number),
             Err(NodeError::Failure(NodeFailure::Silent(why))) => self.failed(node, &why, now_ms),

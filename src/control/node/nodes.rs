@@ -20,7 +20,7 @@ pub(super) enum Purpose {
 /// The configured nodes, the preferred one first; see the module's documentation.
 pub(super) struct Nodes {
     list: Vec<Node>,
-    asked: HashMap<u64, (usize, Purpose)>,
+    pending: HashMap<u64, (usize, Purpose)>,
     tickets: u64,
     retry_ms: u64,
     retry_max_ms: u64,
@@ -42,7 +42,7 @@ impl Nodes {
     pub(super) fn new(config: &ZilliqaNode, counters: Arc<Counters>) -> Nodes {
         Nodes {
             list: vec![Node::default(); config.urls.len()],
-            asked: HashMap::new(),
+            pending: HashMap::new(),
             tickets: 0,
             retry_ms: config.retry_ms,
             retry_max_ms: config.retry_max_ms,
@@ -69,18 +69,18 @@ impl Nodes {
     }
 
     /// Records a request to a node. Returns its ticket.
-    pub(super) fn ask(&mut self, node: usize, purpose: Purpose) -> u64 {
+    pub(super) fn begin_request(&mut self, node: usize, purpose: Purpose) -> u64 {
         self.counters.node_requests.add(1);
         self.list[node].polled |= purpose == Purpose::Latest;
         self.tickets += 1;
-        self.asked.insert(self.tickets, (node, purpose));
+        self.pending.insert(self.tickets, (node, purpose));
         self.tickets
     }
 
     /// Ends the request with this ticket. Returns its node and purpose; `None` if the ticket is
     /// unknown.
     pub(super) fn settle(&mut self, ticket: u64) -> Option<(usize, Purpose)> {
-        let (node, purpose) = self.asked.remove(&ticket)?;
+        let (node, purpose) = self.pending.remove(&ticket)?;
         self.list[node].polled &= purpose != Purpose::Latest;
         Some((node, purpose))
     }

@@ -109,7 +109,7 @@ impl Follower {
     /// `draining`, no new action is started.
     pub(in crate::control) fn turn(&mut self, lane: &mut Backlog, draining: bool, now_ms: u64) {
         for (ticket, answer) in self.answers.take() {
-            self.poller.heard(ticket, answer, now_ms);
+            self.poller.received(ticket, answer, now_ms);
         }
         if !draining {
             self.order(lane, now_ms);
@@ -155,7 +155,9 @@ impl Follower {
 
     fn carry_out(&mut self, order: PollerAction, lane: &mut Backlog) {
         match order {
-            PollerAction::Ask { ticket, node, lane, body } => self.ask(ticket, node, lane, body),
+            PollerAction::Request { ticket, node, lane, body } => {
+                self.request(ticket, node, lane, body)
+            }
             PollerAction::Publish { number, event } => {
                 // Skip an epoch that was posted meanwhile.
                 if !self.shared.note(number) {
@@ -170,7 +172,9 @@ impl Follower {
                 lane.put(reactor::ReactorCommand::Publish { app, channel, event });
             }
             PollerAction::SaveState(number) => self.unkept = Some(number),
-            PollerAction::Tell { to, what } => lane.put(reactor::ReactorCommand::Tell { to, what }),
+            PollerAction::Message { to, what } => {
+                lane.put(reactor::ReactorCommand::Message { to, what })
+            }
         }
     }
 
@@ -183,7 +187,7 @@ impl Follower {
         }
     }
 
-    fn ask(&self, ticket: u64, node: usize, lane: usize, body: Bytes) {
+    fn request(&self, ticket: u64, node: usize, lane: usize, body: Bytes) {
         let target = self.targets[node].clone();
         let kept = self.kept[node][lane].clone();
         let answers = self.answers.clone();
@@ -191,9 +195,9 @@ impl Follower {
         tokio_uring::spawn(async move {
             let answer = match &target {
                 Some(target) => {
-                    let ask = ask(target, &kept, body, max_bytes);
+                    let request = request(target, &kept, body, max_bytes);
                     let late = |_| Err(NodeFailure::Silent("no answer in time".to_owned()));
-                    tokio::time::timeout(timeout, ask).await.unwrap_or_else(late)
+                    tokio::time::timeout(timeout, request).await.unwrap_or_else(late)
                 }
                 None => Err(NodeFailure::Silent("no such place".to_owned())),
             };
@@ -240,7 +244,7 @@ fn epoch(document: String) -> Result<Event, String> {
     Ok(Arc::new(epoch).event())
 }
 
-async fn ask(
+async fn request(
     target: &Target,
     kept: &Kept,
     body: Bytes,

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use tokio_uring::fs::{File, OpenOptions};
 
 /// The maximum size of the file in bytes: 20 digits and a line feed.
-const MOST: usize = 21;
+const MAX_KEPT_EPOCHS: usize = 21;
 
 /// Reads the number in the file; `None` if there is no file.
 ///
@@ -21,11 +21,11 @@ pub(super) async fn read(path: &Path) -> io::Result<Option<u64>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
-    let (read, bytes) = file.read_at(Vec::with_capacity(MOST + 1), 0).await;
+    let (read, bytes) = file.read_at(Vec::with_capacity(MAX_KEPT_EPOCHS + 1), 0).await;
     let read = read?;
     file.close().await?;
     let text = std::str::from_utf8(&bytes[..read]).unwrap_or_default();
-    let number = text.trim_end().parse().ok().filter(|_| read <= MOST);
+    let number = text.trim_end().parse().ok().filter(|_| read <= MAX_KEPT_EPOCHS);
     number.map(Some).ok_or_else(|| {
         let path = path.display();
         io::Error::new(io::ErrorKind::InvalidData, format!("{path} holds no number of an epoch"))

@@ -13,7 +13,7 @@ mod renewal;
 
 /// How a simulated node behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mood {
+enum Behaviour {
     Good,
     Down,
     /// Never responds, so the request times out.
@@ -31,7 +31,7 @@ enum Mood {
 struct Mock {
     chain: Chain,
     tip: u64,
-    mood: Mood,
+    behaviour: Behaviour,
 }
 
 /// The poller, the simulated nodes, a clock, and a record of all actions.
@@ -41,12 +41,12 @@ struct World {
     now_ms: u64,
     /// Responses in flight: when they arrive in milliseconds, their ticket, and the response.
     late: Vec<(u64, u64, Result<Bytes, NodeFailure>)>,
-    asked: Vec<(usize, String)>,
+    requests: Vec<(usize, String)>,
     /// The published documents with their epoch numbers.
     published: Vec<(u64, Value)>,
     kept: Option<u64>,
     /// The contracts in the answer to each question.
-    heard: Vec<Vec<String>>,
+    received: Vec<Vec<String>>,
     wants_logs: bool,
     room: bool,
     answer_ms: u64,
@@ -67,16 +67,20 @@ impl World {
             let event = Event { frame: Frozen::new(text.as_bytes()), ..Event::default() };
             if text.contains("poison") { Err("poison".to_owned()) } else { Ok(event) }
         };
-        let mock = |shape: &Shape| Mock { chain: Chain::new(*shape), tip: 100, mood: Mood::Good };
+        let mock = |shape: &Shape| Mock {
+            chain: Chain::new(*shape),
+            tip: 100,
+            behaviour: Behaviour::Good,
+        };
         World {
             poller: Poller::new(config, make, saved, Arc::default(), 0),
             nodes: shapes.iter().map(mock).collect(),
             now_ms: 0,
             late: Vec::new(),
-            asked: Vec::new(),
+            requests: Vec::new(),
             published: Vec::new(),
             kept: None,
-            heard: Vec::new(),
+            received: Vec::new(),
             wants_logs: true,
             room: true,
             answer_ms: 0,
@@ -85,26 +89,26 @@ impl World {
     }
 
     fn answer(&self, node: usize, body: &str) -> (u64, Result<Bytes, NodeFailure>) {
-        let Mock { chain, tip, mood } = &self.nodes[node];
+        let Mock { chain, tip, behaviour } = &self.nodes[node];
         let good = || chain.answer(body, *tip);
         let silent = |why: &str| Err(NodeFailure::Silent(why.to_owned()));
         let at_ms = self.now_ms + self.answer_ms;
-        match mood {
-            Mood::Down => (at_ms, silent("down")),
-            Mood::Mute => (self.now_ms + TIMEOUT_MS, silent("late")),
-            Mood::Large => (at_ms, Err(NodeFailure::TooLarge)),
-            Mood::Garbage => (at_ms, Ok("<html>502</html>".into())),
-            Mood::Lacks(method) if body.contains(&format!("\"{method}\"")) => {
+        match behaviour {
+            Behaviour::Down => (at_ms, silent("down")),
+            Behaviour::Mute => (self.now_ms + TIMEOUT_MS, silent("late")),
+            Behaviour::Large => (at_ms, Err(NodeFailure::TooLarge)),
+            Behaviour::Garbage => (at_ms, Ok("<html>502</html>".into())),
+            Behaviour::Lacks(method) if body.contains(&format!("\"{method}\"")) => {
                 let error = r#"{"id":0,"jsonrpc":"2.0","error":{"code":-1,"message":"m"}}"#;
                 (at_ms, Ok(error.into()))
             }
-            Mood::Lies if body.contains("\"GetTxBlock\"") => {
+            Behaviour::Lies if body.contains("\"GetTxBlock\"") => {
                 let other = chain.block(tip - 1);
                 let text = format!(r#"{{"id":0,"jsonrpc":"2.0","result":{other}}}"#);
                 (at_ms, Ok(text.into()))
             }
-            Mood::Mad(seed) => {
-                let mut random = fastrand::Rng::with_seed(seed ^ self.asked.len() as u64);
+            Behaviour::Mad(seed) => {
+                let mut random = fastrand::Rng::with_seed(seed ^ self.requests.len() as u64);
                 let mut bytes = good().into_bytes();
                 if random.bool() {
                     let at = random.usize(..bytes.len());
@@ -115,7 +119,7 @@ impl World {
                 }
                 (at_ms, Ok(bytes.into()))
             }
-            Mood::Good | Mood::Lacks(_) | Mood::Lies => (at_ms, Ok(good().into())),
+            Behaviour::Good | Behaviour::Lacks(_) | Behaviour::Lies => (at_ms, Ok(good().into())),
         }
     }
 
@@ -138,7 +142,7 @@ impl World {
             let there: Vec<_> = self.late.iter().filter(due).cloned().collect();
             self.late.retain(|it| it.0 > now_ms);
             for (_, ticket, answer) in there {
-                self.poller.heard(ticket, answer, now_ms);
+                self.poller.received(ticket, answer, now_ms);
             }
             let orders = self.poller.orders(self.room, self.wants_logs, now_ms);
             if orders.is_empty() {
@@ -152,11 +156,11 @@ impl World {
 
     fn carry_out(&mut self, order: PollerAction) {
         match order {
-            PollerAction::Ask { ticket, node, body, .. } => {
+            PollerAction::Request { ticket, node, body, .. } => {
                 let body = String::from_utf8(body.to_vec()).expect("UTF-8");
                 let (at_ms, answer) = self.answer(node, &body);
                 let method = body.split('"').nth(9).unwrap_or_default().to_owned();
-                self.asked.push((node, method));
+                self.requests.push((node, method));
                 self.late.push((at_ms, ticket, answer));
                 self.max_at_once = self.max_at_once.max(self.late.len());
             }
@@ -166,8 +170,8 @@ impl World {
                 self.published.push((number, document));
             }
             PollerAction::SaveState(number) => self.kept = Some(number),
-            PollerAction::Tell { what, .. } => {
-                self.heard.extend(what.downcast_ref::<Vec<String>>().cloned());
+            PollerAction::Message { what, .. } => {
+                self.received.extend(what.downcast_ref::<Vec<String>>().cloned());
             }
         }
     }
@@ -194,7 +198,7 @@ impl World {
     }
 
     fn calls(&self, method: &str) -> usize {
-        self.asked.iter().filter(|(_, other)| other == method).count()
+        self.requests.iter().filter(|(_, other)| other == method).count()
     }
 
     /// Checks that exactly the epochs `from..=to` were published, in order and unchanged.
@@ -309,33 +313,39 @@ fn poller_publishes_nothing_without_room() {
 
 #[test]
 fn poller_publishes_missed_blocks_in_order() {
-    for mood in [Mood::Down, Mood::Mute, Mood::Garbage, Mood::Large, Mood::Lacks("GetTxBlock")] {
+    for behaviour in [
+        Behaviour::Down,
+        Behaviour::Mute,
+        Behaviour::Garbage,
+        Behaviour::Large,
+        Behaviour::Lacks("GetTxBlock"),
+    ] {
         let mut world = World::new(&[Shape::Zq2], None);
         world.run(1000);
-        world.nodes[0].mood = mood;
+        world.nodes[0].behaviour = behaviour;
         world.tips(150);
         world.run(120_000);
         world.check(101, 100);
         let rests = world.calls("GetLatestTxBlock");
-        assert!(rests < 20, "it is left alone, longer and longer: {rests} {mood:?}");
-        world.nodes[0].mood = Mood::Good;
+        assert!(rests < 20, "it is left alone, longer and longer: {rests} {behaviour:?}");
+        world.nodes[0].behaviour = Behaviour::Good;
         world.run(41_000);
         world.check(101, 150);
         let counters = &world.poller.counters;
         let counted = counters.node_failures.get() + counters.node_nonsense.get();
-        assert!(counted > 2, "{mood:?}");
-        let invalid_reply = matches!(mood, Mood::Garbage | Mood::Large);
-        assert_eq!(counters.node_nonsense.get() > 0, invalid_reply, "{mood:?}");
+        assert!(counted > 2, "{behaviour:?}");
+        let invalid_reply = matches!(behaviour, Behaviour::Garbage | Behaviour::Large);
+        assert_eq!(counters.node_nonsense.get() > 0, invalid_reply, "{behaviour:?}");
     }
 }
 
 #[test]
 fn poller_waits_for_a_node_that_is_down_at_the_start() {
     let mut world = World::new(&[Shape::Zq1], None);
-    world.nodes[0].mood = Mood::Down;
+    world.nodes[0].behaviour = Behaviour::Down;
     world.run(10_000);
     assert_eq!((world.kept, world.numbers()), (None, vec![]));
-    world.nodes[0].mood = Mood::Good;
+    world.nodes[0].behaviour = Behaviour::Good;
     world.run(31_000);
     assert_eq!((world.kept, world.numbers()), (Some(100), vec![]));
     world.tips(101);
@@ -345,24 +355,29 @@ fn poller_waits_for_a_node_that_is_down_at_the_start() {
 
 #[test]
 fn poller_fails_over_at_once_and_returns() {
-    for mood in [Mood::Down, Mood::Garbage, Mood::Lies, Mood::Lacks("GetTransactionsForTxBlock")] {
+    for behaviour in [
+        Behaviour::Down,
+        Behaviour::Garbage,
+        Behaviour::Lies,
+        Behaviour::Lacks("GetTransactionsForTxBlock"),
+    ] {
         let mut world = World::new(&[Shape::Zq1, Shape::Zq2], None);
         world.run(1000);
-        world.nodes[0].mood = mood;
+        world.nodes[0].behaviour = behaviour;
         for tip in 101..=110 {
             world.tips(tip);
             world.run(1000);
             world.check(101, tip);
         }
-        world.nodes[0].mood = Mood::Good;
+        world.nodes[0].behaviour = Behaviour::Good;
         world.run(31_000);
-        world.asked.clear();
+        world.requests.clear();
         world.tips(112);
         world.run(2000);
         world.check(101, 112);
         let poll = |it: &&(usize, String)| it.1 != "GetLatestTxBlock";
-        let mut parts = world.asked.iter().filter(poll);
-        assert!(parts.all(|(node, _)| *node == 0), "{mood:?} {:?}", world.asked);
+        let mut parts = world.requests.iter().filter(poll);
+        assert!(parts.all(|(node, _)| *node == 0), "{behaviour:?} {:?}", world.requests);
     }
 }
 
@@ -380,7 +395,7 @@ fn poller_ignores_a_node_that_lags() {
         world.check(101, tip);
     }
     // The only available node lags.
-    world.nodes[1].mood = Mood::Down;
+    world.nodes[1].behaviour = Behaviour::Down;
     world.nodes[0].tip = 130;
     world.run(40_000);
     world.check(101, 140);
@@ -394,9 +409,9 @@ fn poller_ignores_a_node_that_lags() {
 fn poller_notices_a_preferred_node_that_stands_still() {
     let mut world = World::new(&[Shape::Zq1, Shape::Zq1], None);
     world.run(1000);
-    world.asked.clear();
+    world.requests.clear();
     world.run(8000);
-    assert!(world.asked.iter().all(|(node, _)| *node == 0), "the other one is left alone");
+    assert!(world.requests.iter().all(|(node, _)| *node == 0), "the other one is left alone");
     world.nodes[1].tip = 105;
     world.run(3000);
     world.check(101, 105);
@@ -464,23 +479,23 @@ fn poller_gives_up_transactions_that_no_node_has() {
     let mut world = World::new(&[Shape::Zq2], None);
     world.run(1000);
     world.tips(101);
-    world.nodes[0].mood = Mood::Lacks("none");
+    world.nodes[0].behaviour = Behaviour::Lacks("none");
     world.nodes[0].chain.count = |number| if number == 101 { 3 } else { 0 };
     world.run(0);
     // The hashes are of another chain.
     let hashes = vec![Some(vec!["f".repeat(64), format!("{:032x}{:032x}", 101, 0)])];
     world.poller.fetches.clear();
     let mut fetch = EpochFetch::new(101, 1 << 20);
-    assert!(fetch.ask(0, true).contains("GetTxBlock"));
+    assert!(fetch.next_request(0, true).contains("GetTxBlock"));
     let block = world.nodes[0].chain.block(101);
     let answer = |result: &Value| format!(r#"{{"id":0,"result":{result}}}"#);
     let further = Ok(FetchProgress::Further { missing: 0 });
     assert_eq!(fetch.answered(answer(&block).as_bytes()), further);
-    fetch.ask(0, true);
+    fetch.next_request(0, true);
     let list = serde_json::json!(hashes);
     assert_eq!(fetch.answered(answer(&list).as_bytes()), further);
     for attempt in 0..6 {
-        let request = fetch.ask(0, true);
+        let request = fetch.next_request(0, true);
         let answer = world.nodes[0].chain.answer(&request, 101);
         let progress = fetch.answered(answer.as_bytes());
         let expected = match attempt {
@@ -529,18 +544,18 @@ fn poller_asks_once_which_accounts_are_contracts() {
         world.run(1000);
         world.ask(&[nobody, contract, wallet]);
         world.run(0);
-        assert_eq!(world.heard, [[chain::CONTRACT]]);
+        assert_eq!(world.received, [[chain::CONTRACT]]);
         world.ask(&[contract, wallet]);
         world.ask(&[wallet]);
         world.run(0);
-        assert_eq!((world.heard.len(), world.calls("GetSmartContractCode")), (3, 1));
-        assert_eq!((world.heard[1].len(), world.heard[2].len()), (1, 0));
+        assert_eq!((world.received.len(), world.calls("GetSmartContractCode")), (3, 1));
+        assert_eq!((world.received[1].len(), world.received[2].len()), (1, 0));
         // In another epoch the account may have become a contract.
         world.tips(101);
         world.run(1000);
         world.ask(&[contract, wallet]);
         world.run(0);
-        assert_eq!((world.heard[3].len(), world.calls("GetSmartContractCode")), (1, 2));
+        assert_eq!((world.received[3].len(), world.calls("GetSmartContractCode")), (1, 2));
     }
 }
 
@@ -548,25 +563,25 @@ fn poller_asks_once_which_accounts_are_contracts() {
 fn poller_unanswered_lookup_does_not_count_against_a_node() {
     let mut world = World::new(&[Shape::Zq1], None);
     world.run(1000);
-    for mood in [Mood::Garbage, Mood::Large, Mood::Down] {
-        world.nodes[0].mood = mood;
+    for behaviour in [Behaviour::Garbage, Behaviour::Large, Behaviour::Down] {
+        world.nodes[0].behaviour = behaviour;
         world.ask(&[[0x11; 20], [0x22; 20]]);
         // Before the next poll.
         world.run(0);
-        world.nodes[0].mood = Mood::Good;
+        world.nodes[0].behaviour = Behaviour::Good;
         world.run(1000);
     }
-    assert_eq!(world.heard.len(), 3);
-    assert_eq!(world.heard[2], [chain::CONTRACT]);
+    assert_eq!(world.received.len(), 3);
+    assert_eq!(world.received[2], [chain::CONTRACT]);
     let tip = world.nodes[0].tip + 1;
     world.tips(tip);
     world.run(1000);
     world.check(101, 101);
     // No node responds.
-    world.nodes[0].mood = Mood::Mute;
+    world.nodes[0].behaviour = Behaviour::Mute;
     world.ask(&[[0x44; 20]]);
     world.run(30_000);
-    assert_eq!(world.heard.last(), Some(&vec![]));
+    assert_eq!(world.received.last(), Some(&vec![]));
     assert_eq!(world.poller.counters.contracts_unknown.get(), 1);
 }
 
@@ -576,17 +591,17 @@ fn poller_survives_changed_and_cut_answers() {
         let shape = if seed % 2 == 0 { Shape::Zq1 } else { Shape::Zq2 };
         let mut world = World::new(&[shape, shape], Some(100));
         world.run(1000);
-        world.nodes[0].mood = Mood::Mad(seed);
-        world.nodes[1].mood = Mood::Mad(seed + 1000);
+        world.nodes[0].behaviour = Behaviour::Mad(seed);
+        world.nodes[1].behaviour = Behaviour::Mad(seed + 1000);
         for tip in 101..=110 {
             world.tips(tip);
             world.ask(&[[0x11; 20], [seed as u8; 20]]);
             world.run(1000);
         }
-        world.nodes.iter_mut().for_each(|node| node.mood = Mood::Good);
+        world.nodes.iter_mut().for_each(|node| node.behaviour = Behaviour::Good);
         world.tips(120);
         world.run(70_000);
         assert_eq!(world.numbers(), (101..=120).collect::<Vec<_>>(), "{seed}");
-        assert_eq!(world.heard.len(), 10, "{seed}");
+        assert_eq!(world.received.len(), 10, "{seed}");
     }
 }

@@ -47,7 +47,7 @@ const NAME: &str = "ChannelError";
 const LIMIT: &str = "LimitReached";
 
 impl Vendor for Broadcastt {
-    const SAYINGS: EventNames = EventNames {
+    const EVENT_NAMES: EventNames = EventNames {
         ping: "broadcastt:ping",
         pong: "broadcastt:pong",
         subscribe: "broadcastt:subscribe",

@@ -82,11 +82,11 @@ fn read<V: Vendor>(message: JsonText<'_, '_>) -> Read {
         return Read::Whole(Command::Wrong(ProtocolError::NotAnObject));
     };
     let event = match name {
-        name if name == V::SAYINGS.ping => return Read::Whole(Command::Ping),
-        name if name == V::SAYINGS.pong => return Read::Whole(Command::Pong),
-        name if name == V::SAYINGS.subscribe => Event::Subscribe,
-        name if name == V::SAYINGS.unsubscribe => Event::Unsubscribe,
-        name if name == V::SAYINGS.sign_in && !name.is_empty() => Event::SignIn,
+        name if name == V::EVENT_NAMES.ping => return Read::Whole(Command::Ping),
+        name if name == V::EVENT_NAMES.pong => return Read::Whole(Command::Pong),
+        name if name == V::EVENT_NAMES.subscribe => Event::Subscribe,
+        name if name == V::EVENT_NAMES.unsubscribe => Event::Unsubscribe,
+        name if name == V::EVENT_NAMES.sign_in && !name.is_empty() => Event::SignIn,
         name if name.starts_with("client-") => return Read::Whole(Command::ClientEvent),
         name => return Read::Whole(Command::Unsupported(shorten(name))),
     };
@@ -292,7 +292,7 @@ fn client_event<V: Vendor>(
     let except = Some(context.conn);
     let event = Published { frame, compressed, except, client_event, ..Published::default() };
     let name = name.into_owned();
-    context.effects.push(Effect::Say { app: conn.app, name, event });
+    context.effects.push(Effect::PublishIfSubscribed { app: conn.app, name, event });
 }
 
 /// The first 200 bytes of a name sent by a client, cut at a character boundary, for use in an error

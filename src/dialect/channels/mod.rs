@@ -38,7 +38,7 @@ use vendor::{ChannelKind, ProtocolError, SubscribeRefusal, Vendor, VendorRespons
 const ERRORS_PER_SECOND: u8 = 10;
 
 /// The heartbeat of a client whose protocol version has no ping: the server sends it none.
-const NEVER_ASKED: Heartbeat = Heartbeat { silence_ms: u64::MAX / 4, answer_ms: u64::MAX / 4 };
+const NO_HEARTBEAT: Heartbeat = Heartbeat { silence_ms: u64::MAX / 4, answer_ms: u64::MAX / 4 };
 
 /// One client connection.
 #[derive(Debug)]
@@ -182,7 +182,9 @@ impl<V: Vendor> Dialect for Connection<V> {
 
     fn before_close(&mut self, context: &mut DialectContext<'_>, closing: Closing) -> Closing {
         let closing = V::translate(closing);
-        if let Some(text) = V::before_close(&closing, self.tells_closes(context, &closing)) {
+        if let Some(text) =
+            V::before_close(&closing, self.sends_error_before_close(context, &closing))
+        {
             context.send_text(&text);
         }
         closing
@@ -243,7 +245,7 @@ impl<V: Vendor> Dialect for Connection<V> {
 
     fn heartbeat(&self, env: &Env) -> Heartbeat {
         if self.inactive_by_s() > 0 {
-            return NEVER_ASKED;
+            return NO_HEARTBEAT;
         }
         V::heartbeat(env, &env.apps.get(self.app).config)
     }
@@ -326,12 +328,12 @@ impl<V: Vendor> Connection<V> {
 
     /// Closes a connection that was admitted.
     fn end(&self, context: &mut DialectContext<'_>, closing: Closing) {
-        let tells = self.tells_closes(context, &closing);
-        end::<V>(context, closing, tells);
+        let sends_error = self.sends_error_before_close(context, &closing);
+        end::<V>(context, closing, sends_error);
     }
 
     /// Whether the application's `error_before_close` requests an error event before this close.
-    fn tells_closes(&self, context: &DialectContext<'_>, closing: &Closing) -> bool {
+    fn sends_error_before_close(&self, context: &DialectContext<'_>, closing: &Closing) -> bool {
         let is_own = (4000..4300).contains(&closing.code);
         is_own && context.env.apps.get(self.app).config.error_before_close
     }
@@ -372,7 +374,7 @@ impl<V: Vendor> Connection<V> {
         protocol_error: ProtocolError<'_>,
     ) {
         match V::protocol_error(&protocol_error) {
-            VendorResponse::Say(text) => self.report(context, Some(&text)),
+            VendorResponse::Send(text) => self.report(context, Some(&text)),
             VendorResponse::Count => {
                 ignored(context);
                 self.report(context, None);

@@ -129,7 +129,7 @@ pub(super) fn channels<V: Vendor>(
     let config = &context.env.apps.get(app).config;
     let (max, counts) = (config.limits.listed_channels, config.counts_in_reads);
     let asked = Query::Channels { app, prefix: prefix.into(), max };
-    context.effects.push(Effect::Ask { query: asked, part: 0 });
+    context.effects.push(Effect::Query { query: asked, part: 0 });
     Answered::Gathered(Box::new(move |answers| {
         let mut out = br#"{"channels":{"#.to_vec();
         let start = out.len();
@@ -182,7 +182,7 @@ pub(super) fn channel<V: Vendor>(
     let counts = context.env.apps.get(app).config.counts_in_reads;
     let info = if counts { info.with_counts() } else { info };
     let asked = Query::Channel { app, name: name.into() };
-    context.effects.push(Effect::Ask { query: asked, part: 0 });
+    context.effects.push(Effect::Query { query: asked, part: 0 });
     let name = name.to_owned();
     Answered::Later(Box::new(move |answers| {
         let channel_info = channel_info_of(&answers, 0);
@@ -218,7 +218,7 @@ pub(super) fn users<V: Vendor>(context: &mut DialectContext<'_>, app: u32, name:
         return refuse::<V>("only presence channels know their users");
     }
     let asked = Query::Users { app, name: name.into() };
-    context.effects.push(Effect::Ask { query: asked, part: 0 });
+    context.effects.push(Effect::Query { query: asked, part: 0 });
     Answered::Later(Box::new(move |answers| {
         let mut out = br#"{"users":["#.to_vec();
         let users = answers.into_iter().find_map(|(_, answer)| match answer {

@@ -238,7 +238,7 @@ impl<V: Vendor> Connection<V> {
         let part = who.questions;
         who.asked.insert(part, name.to_owned());
         let query = Query::Users { app, name: name.into() };
-        context.effects.push(Effect::Ask { query, part });
+        context.effects.push(Effect::Query { query, part });
     }
 
     /// The private or presence channel that the client is in, if it is in exactly one.

@@ -16,7 +16,7 @@ use std::fmt::Debug;
 /// A vendor whose channels work as Pusher's do.
 pub trait Vendor: Debug + 'static {
     /// The event names of client commands.
-    const SAYINGS: EventNames;
+    const EVENT_NAMES: EventNames;
     /// Channel name prefixes: the prefix, the channel kind, and whether it is a cache channel. The
     /// longest come first. The dash is part of the prefix, so that `privateer` is a public channel.
     const PREFIXES: &'static [(&'static str, ChannelKind, bool)];
@@ -195,7 +195,7 @@ pub struct Quirks {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum VendorResponse {
     /// Sends this message, and counts towards the limit of errors per second.
-    Say(Vec<u8>),
+    Send(Vec<u8>),
     /// Sends nothing, and counts towards the limit of errors per second.
     Count,
     /// Sends nothing, and does not count towards the limit.

@@ -97,7 +97,7 @@ impl Client {
     /// lease of all connections of this identity.
     fn guarded_person(&self, context: &DialectContext<'_>, token: &str) -> Option<Arc<Principal>> {
         let (env, now_s) = (context.env, context.now.unix_s);
-        let (mut found, mut doubted) = (None, false);
+        let (mut found, mut has_flaw) = (None, false);
         for (name, roles) in &self.guarded {
             let mut guards = env.guards.iter().zip(&env.config.guards);
             let by_token = |guard: &config::GuardConfig| guard.kind == GuardKind::Jwt;
@@ -112,7 +112,7 @@ impl Client {
             context.work.charge(WorkKind::Token, guard.price(token));
             let checked = guard.check(token, now_s);
             if let Err(Unverified::Flaw(_)) = checked {
-                doubted = true;
+                has_flaw = true;
             }
             let checked = checked.ok();
             let Some(claims) = checked.filter(|it| it.have(roles)) else { continue };
@@ -123,7 +123,7 @@ impl Client {
             }
             found = found.or_else(|| Principal::of_claims(name, &claims));
         }
-        if doubted && found.is_none() {
+        if has_flaw && found.is_none() {
             // A token counts as one failure, even if several guards have rejected it.
             context.work.fail(context.peer.ip(), now_s);
         }
@@ -142,7 +142,7 @@ impl Client {
         }
         for too_many in state.enter(&principal.user, context.conn, principal.sessions) {
             let what = to_message(ZenithMessage::Kick(TOO_MANY));
-            context.effects.push(Effect::Tell { to: too_many, what });
+            context.effects.push(Effect::Message { to: too_many, what });
         }
         self.look_at(identity.until);
         self.identity = Some(identity);

@@ -89,7 +89,7 @@ impl Client {
             user: self.identity.as_ref().map(|it| it.principal.user.clone()),
             version: self.version.clone(),
         });
-        context.effects.push(Effect::Tell { to: backend, what: to_message(what) });
+        context.effects.push(Effect::Message { to: backend, what: to_message(what) });
     }
 
     /// Adds a pending call and returns its number; `None` if the client has its maximum of pending
@@ -118,7 +118,7 @@ impl Client {
     pub(super) fn forget(&self, context: &mut DialectContext<'_>, call: u32) {
         if let Some(pending) = self.calls.get(&call) {
             let what = ZenithMessage::Forget { from: context.conn, call };
-            context.effects.push(Effect::Tell { to: pending.to, what: to_message(what) });
+            context.effects.push(Effect::Message { to: pending.to, what: to_message(what) });
         }
     }
 
@@ -175,9 +175,9 @@ impl Client {
                 let topic = Some(topic);
                 let message =
                     WireMessage { controller, topic, transaction, data, ..WireMessage::default() };
-                self.say(context, &message);
+                self.send_message(context, &message);
             }
-            (None, Some(data)) if self.hears(&wire::channel(controller, topic)) => {
+            (None, Some(data)) if self.is_subscribed(&wire::channel(controller, topic)) => {
                 self.data(context, (controller, topic), data);
             }
             (None, Some(_)) => {

@@ -169,20 +169,20 @@ impl Client {
         }
         for (call, pending) in std::mem::take(&mut self.calls) {
             let what = super::messages::to_message(ZenithMessage::Forget { from: us, call });
-            out.push(Effect::Tell { to: pending.to, what });
+            out.push(Effect::Message { to: pending.to, what });
         }
     }
 
     // --- messages to the client ---
 
-    pub(super) fn say(&self, context: &mut DialectContext<'_>, message: &WireMessage<'_>) {
-        say(context, self.format, message);
+    pub(super) fn send_message(&self, context: &mut DialectContext<'_>, message: &WireMessage<'_>) {
+        send_message(context, self.format, message);
     }
 
     /// Sends data on a topic.
     pub(super) fn data(&self, context: &mut DialectContext<'_>, at: (&str, &str), data: &Value) {
         let (controller, topic) = (at.0, Some(at.1));
-        self.say(
+        self.send_message(
             context,
             &WireMessage { controller, topic, data: Some(data), ..WireMessage::default() },
         );
@@ -198,9 +198,9 @@ impl Client {
     ) {
         let reply = WireMessage { controller, topic, transaction, ..WireMessage::default() };
         let action = Some(wire::ERROR);
-        self.say(context, &WireMessage { action, data: Some(error), ..reply });
+        self.send_message(context, &WireMessage { action, data: Some(error), ..reply });
         if transaction.is_some() {
-            self.say(context, &reply);
+            self.send_message(context, &reply);
         }
     }
 
@@ -215,7 +215,10 @@ impl Client {
         self.fail(context, (controller, topic), None, error);
         if confirm {
             let action = Some(wire::SUB);
-            self.say(context, &WireMessage { controller, topic, action, ..WireMessage::default() });
+            self.send_message(
+                context,
+                &WireMessage { controller, topic, action, ..WireMessage::default() },
+            );
         }
     }
 
@@ -228,7 +231,11 @@ impl Client {
 }
 
 /// Encodes one message and sends it after everything that was sent before.
-pub(super) fn say(context: &mut DialectContext<'_>, format: Format, message: &WireMessage<'_>) {
+pub(super) fn send_message(
+    context: &mut DialectContext<'_>,
+    format: Format,
+    message: &WireMessage<'_>,
+) {
     match message.encode(format) {
         Ok(payload) => send(context, format, &payload),
         Err(_) => context.close(closings::INTERNAL),

@@ -128,7 +128,9 @@ fn topic_order(
             };
         }
         Some("Clear") => return Ok(BackendCommand::Data(name, Arc::new(Encodings::clear()))),
-        Some("Snapshot") => Retain::Install { mode: mode.unwrap_or(Mode::Replace), heard: false },
+        Some("Snapshot") => {
+            Retain::Install { mode: mode.unwrap_or(Mode::Replace), received: false }
+        }
         _ => mode.map_or(Retain::Nothing, Retain::Update),
     };
     let Some(data) = it.data.filter(|data| !data.is_null()) else {
@@ -188,7 +190,7 @@ pub(super) fn carry_out(
             // Each session gets it after what was published to the topic before.
             let notify_one = |to| {
                 let (name, what) = (name.clone(), what.clone());
-                Effect::TellBehind { app: APP, name, to, what }
+                Effect::MessageInOrder { app: APP, name, to, what }
             };
             context.effects.extend(sessions.into_iter().map(notify_one));
             0
@@ -198,7 +200,7 @@ pub(super) fn carry_out(
             for &to in &sessions {
                 context
                     .effects
-                    .push(Effect::Tell { to, what: to_message(ZenithMessage::Kick(KICKED)) });
+                    .push(Effect::Message { to, what: to_message(ZenithMessage::Kick(KICKED)) });
             }
             sessions.len()
         }

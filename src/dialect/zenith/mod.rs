@@ -2,7 +2,6 @@
 //!
 //! `README.md` in this folder describes the configuration and the protocol of back ends.
 
-mod asked;
 mod attempts;
 mod auth;
 mod builtin;
@@ -13,6 +12,7 @@ mod directory;
 mod ingest;
 mod messages;
 mod negotiate;
+mod pending;
 mod registry;
 mod service;
 #[cfg(test)]
@@ -75,7 +75,7 @@ mod closings {
 /// call to a back end that has just closed fails with `<Controller>.Unavailable`.
 pub(super) fn on_undelivered(what: &hub::DialectMessage, out: &mut Vec<Effect>) {
     if let Some(ZenithMessage::Call(call)) = what.downcast_ref::<ZenithMessage>() {
-        out.push(asked::AskedCall::of(call).unavailable());
+        out.push(pending::PendingCall::of(call).unavailable());
     }
 }
 

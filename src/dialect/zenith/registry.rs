@@ -58,7 +58,7 @@ pub(super) struct Served {
 }
 
 /// The maximum number of registrations of all back ends together.
-const REGISTERED_MOST: usize = 4096;
+const MAX_REGISTERED: usize = 4096;
 
 impl State {
     // --- sessions ---
@@ -112,7 +112,7 @@ impl State {
     /// reached.
     pub(super) fn register(&self, controller: &str, served: Served) -> bool {
         let mut all = self.served.write().unwrap_or_else(PoisonError::into_inner);
-        if all.values().map(Vec::len).sum::<usize>() >= REGISTERED_MOST {
+        if all.values().map(Vec::len).sum::<usize>() >= MAX_REGISTERED {
             return false;
         }
         let list = all.entry(controller.into()).or_default();
@@ -244,7 +244,7 @@ mod tests {
     #[test]
     fn zenith_registry_is_bounded() {
         let state = State::default();
-        for at in 0..REGISTERED_MOST {
+        for at in 0..MAX_REGISTERED {
             assert!(state.register("M", served(Some(&at.to_string()), 1)), "{at}");
         }
         assert!(!state.register("M", served(Some("one more"), 1)));

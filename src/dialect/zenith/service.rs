@@ -3,11 +3,11 @@
 //! messages.
 
 use super::APP;
-use super::asked::{AskedCall, AskedCalls};
-use super::client::say;
+use super::client::send_message;
 use super::commands::{self, BackendCommand};
 use super::directory::{Rule, ServiceEntry};
 use super::messages::{Call, CallOutcome, ZenithMessage};
+use super::pending::{PendingCall, PendingCalls};
 use super::registry::Served;
 use super::wire::{self, MessageEnvelope, WireMessage, codes};
 use crate::codec::{Format, Value};
@@ -23,7 +23,7 @@ pub(super) struct Service {
     entry: Arc<ServiceEntry>,
     /// The calls that the back end has not answered, by the TransactionID that the server gave
     /// them.
-    asked: AskedCalls,
+    pending: PendingCalls,
     /// Whether [`Service::on_drop`] has run.
     has_left: bool,
     /// The heads of numbered publishes that their channels' homes have not ordered yet, by part.
@@ -39,9 +39,9 @@ pub(super) struct Service {
 
 /// The maximum number of numbered publishes of one back end that are not ordered yet. Reading from
 /// the back end is paused long before, because the mailboxes to other cores are full.
-const UNPLACED_MOST: usize = u16::MAX as usize;
+const MAX_UNPLACED: usize = u16::MAX as usize;
 /// The maximum number of pictures that are removed when one back end closes.
-const PICTURES_MOST: usize = 1 << 20;
+const MAX_PICTURES: usize = 1 << 20;
 /// The state of a feed whose back end has closed.
 const GONE: &str = "Inactive";
 
@@ -50,7 +50,7 @@ impl Service {
         Service {
             format,
             entry,
-            asked: AskedCalls::default(),
+            pending: PendingCalls::default(),
             has_left: false,
             unplaced: BTreeMap::new(),
             last_part: 0,
@@ -71,8 +71,8 @@ impl Service {
                     }
                     (_, data) => CallOutcome::Done(data),
                 };
-                match number.and_then(|number| self.asked.remove(number)) {
-                    Some(asked) => context.effects.push(asked.answer(outcome)),
+                match number.and_then(|number| self.pending.remove(number)) {
+                    Some(pending) => context.effects.push(pending.answer(outcome)),
                     None => note_late_answer(context),
                 }
             }
@@ -121,7 +121,7 @@ impl Service {
 
     /// A part number for a publish that is neither 0 nor in use; `None` if too many are in use.
     fn free_part(&mut self) -> Option<u16> {
-        if self.unplaced.len() >= UNPLACED_MOST {
+        if self.unplaced.len() >= MAX_UNPLACED {
             return None;
         }
         loop {
@@ -146,7 +146,7 @@ impl Service {
             && encodings.is_kept()
             && !pictures.contains(name)
         {
-            if pictures.len() >= PICTURES_MOST {
+            if pictures.len() >= MAX_PICTURES {
                 return false;
             }
             pictures.insert(name.clone());
@@ -167,10 +167,14 @@ impl Service {
         let reply = WireMessage { controller, topic, transaction, ..WireMessage::default() };
         if let Err(code) = done {
             let (action, error) = (Some(wire::ERROR), Value::text(code));
-            say(context, self.format, &WireMessage { action, data: Some(&error), ..reply });
+            send_message(
+                context,
+                self.format,
+                &WireMessage { action, data: Some(&error), ..reply },
+            );
         }
         if transaction.is_some() {
-            say(context, self.format, &reply);
+            send_message(context, self.format, &reply);
         }
     }
 
@@ -216,17 +220,17 @@ impl Service {
     /// Handles a message from a client's connection.
     pub(super) fn on_message(&mut self, context: &mut DialectContext<'_>, what: &ZenithMessage) {
         match what {
-            ZenithMessage::Call(call) => self.ask(context, call),
+            ZenithMessage::Call(call) => self.forward_call(context, call),
             ZenithMessage::Forget { from, call } => {
-                let Some((number, asked)) = self.asked.forget(*from, *call) else { return };
+                let Some((number, pending)) = self.pending.forget(*from, *call) else { return };
                 let number = Value::Int(number);
                 let message = WireMessage {
-                    controller: &asked.controller,
+                    controller: &pending.controller,
                     action: Some(wire::CANCEL),
                     transaction: Some(&number),
                     ..WireMessage::default()
                 };
-                say(context, self.format, &message);
+                send_message(context, self.format, &message);
             }
             ZenithMessage::Kick(_)
             | ZenithMessage::Answer { .. }
@@ -237,9 +241,9 @@ impl Service {
 
     /// Sends a call to the back end. If too many calls or bytes wait for it, the call fails at
     /// once.
-    fn ask(&mut self, context: &mut DialectContext<'_>, call: &Call) {
-        let asked = AskedCall::of(call);
-        let number = Value::Int(self.asked.next_number());
+    fn forward_call(&mut self, context: &mut DialectContext<'_>, call: &Call) {
+        let pending = PendingCall::of(call);
+        let number = Value::Int(self.pending.next_number());
         let message = WireMessage {
             controller: &call.controller,
             topic: Some(&call.topic),
@@ -252,17 +256,17 @@ impl Service {
             confirm: false,
         };
         let Ok(payload) = message.encode(self.format) else {
-            return context.effects.push(asked.answer(CallOutcome::failed(codes::FAULT)));
+            return context.effects.push(pending.answer(CallOutcome::failed(codes::FAULT)));
         };
         let frame = Handle::new(wire::freeze(self.format, &payload));
         let (bytes, bound) = (frame.len(), queue_bytes(context.env));
-        if !self.asked.has_room(call.from, bytes, context.waiting_bytes, bound) {
+        if !self.pending.has_room(call.from, bytes, context.waiting_bytes, bound) {
             if let Some(counters) = context.env.counters.get(usize::from(context.conn.core)) {
                 counters.backend_calls_refused.add(1);
             }
-            return context.effects.push(asked.answer(CallOutcome::failed(codes::LIMITED)));
+            return context.effects.push(pending.answer(CallOutcome::failed(codes::LIMITED)));
         }
-        self.asked.insert(asked, bytes);
+        self.pending.insert(pending, bytes);
         context.shared.push(frame);
     }
 
@@ -274,7 +278,7 @@ impl Service {
         }
         let state = &env.zenith.state;
         state.unregister(us);
-        out.extend(self.asked.take_all().map(|asked| asked.unavailable()));
+        out.extend(self.pending.take_all().map(|pending| pending.unavailable()));
         let mut changed = false;
         for feed in &self.feeds {
             changed |= state.set_feed(feed, Some(GONE));
@@ -311,7 +315,7 @@ struct Registration {
     /// The controller, the kind, and the rule of topics without a configured one.
     topics: Vec<(Box<str>, Box<str>, Rule)>,
     feeds: Vec<Box<str>>,
-    /// Whether the back end is asked to grant each first subscription of a client.
+    /// Whether the back end is pending to grant each first subscription of a client.
     authorises: bool,
     /// Whether the back end's pictures are removed when it closes.
     drops: bool,

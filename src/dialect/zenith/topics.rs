@@ -70,10 +70,10 @@ impl TopicOp {
 }
 
 /// The maximum number of requests that wait for one topic's answer.
-const WAITING_MOST: usize = 1000;
+const MAX_WAITING: usize = 1000;
 
 /// How a subscription to a topic is made.
-enum Way {
+enum TopicSource {
     /// The server sends this data itself.
     Own(Value),
     /// Join the channel.
@@ -84,7 +84,7 @@ enum Way {
 
 /// What a topic that may be subscribed to requires.
 struct Gate {
-    way: Way,
+    source: TopicSource,
     scope: Box<str>,
     strict: bool,
 }
@@ -102,7 +102,7 @@ impl Client {
             };
         };
         match known.stage {
-            Stage::Asking(_) | Stage::Joining if known.waiting.len() < WAITING_MOST && has_room => {
+            Stage::Asking(_) | Stage::Joining if known.waiting.len() < MAX_WAITING && has_room => {
                 known.waiting.push_back(op);
                 self.references += 1;
             }
@@ -125,7 +125,7 @@ impl Client {
         let (controller, topic) = wire::split(channel);
         if let Some(known) = self.topics.get_mut(channel) {
             match known.stage {
-                Stage::Asking(_) | Stage::Joining if known.waiting.len() < WAITING_MOST => {
+                Stage::Asking(_) | Stage::Joining if known.waiting.len() < MAX_WAITING => {
                     return known.waiting.push_back(TopicOp::unsub(confirm));
                 }
                 Stage::Asking(_) | Stage::Joining => {}
@@ -139,7 +139,10 @@ impl Client {
         if confirm {
             let topic = (!topic.is_empty()).then_some(topic);
             let action = Some(wire::UNSUB);
-            self.say(context, &WireMessage { controller, topic, action, ..WireMessage::default() });
+            self.send_message(
+                context,
+                &WireMessage { controller, topic, action, ..WireMessage::default() },
+            );
         }
     }
 
@@ -149,7 +152,7 @@ impl Client {
         (controller, topic): (&str, Option<&str>),
     ) {
         let action = Some(wire::SUB);
-        self.say(
+        self.send_message(
             context,
             &WireMessage { controller, topic, action, confirm: true, ..WireMessage::default() },
         );
@@ -194,14 +197,14 @@ impl Client {
         if !self.has_room(context) || controller.len() + topic.len() > config.topic_length {
             return Err(codes::LIMITED.to_owned());
         }
-        self.way(context, controller, topic)
+        self.source(context, controller, topic)
     }
 
     /// Decides how a topic may be subscribed to, without checking the limits.
     ///
     /// # Errors
     /// The error code that refuses the subscription.
-    fn way(
+    fn source(
         &self,
         context: &DialectContext<'_>,
         controller: &str,
@@ -211,11 +214,13 @@ impl Client {
         if !directory.knows(controller) {
             return Err(format!("Controller {controller}"));
         }
-        let own = |way| Gate { way, scope: "".into(), strict: false };
+        let own = |source| Gate { source, scope: "".into(), strict: false };
         match (controller, topic) {
-            ("Zenith", "ServerInfo") => return Ok(own(Way::Own(self.server_info(context)))),
-            ("Zenith", "Feeds") => return Ok(own(Way::Join)),
-            ("Auth", "Identify") => return Ok(own(Way::Own(self.identify(context.now)))),
+            ("Zenith", "ServerInfo") => {
+                return Ok(own(TopicSource::Own(self.server_info(context))));
+            }
+            ("Zenith", "Feeds") => return Ok(own(TopicSource::Join)),
+            ("Auth", "Identify") => return Ok(own(TopicSource::Own(self.identify(context.now)))),
             ("Zenith" | "Auth", _) => return Err(codes::UNKNOWN.to_owned()),
             _ => {}
         }
@@ -224,16 +229,16 @@ impl Client {
         if !self.may(&rule.scope) {
             return Err(codes::AUTHORITY.to_owned());
         }
-        let way = match (&rule.data, lookup.backend) {
-            (Some(data), _) => Way::Own(Value::clone(data)),
-            (None, Backend::At(backend, true)) => Way::Ask(backend),
+        let source = match (&rule.data, lookup.backend) {
+            (Some(data), _) => TopicSource::Own(Value::clone(data)),
+            (None, Backend::At(backend, true)) => TopicSource::Ask(backend),
             (None, Backend::None | Backend::Away) if rule.served => {
                 return Err(unavailable(controller));
             }
             _ if rule.reply.is_some() => return Err(codes::UNKNOWN.to_owned()),
-            _ => Way::Join,
+            _ => TopicSource::Join,
         };
-        Ok(Gate { way, scope: rule.scope.clone(), strict: rule.strict })
+        Ok(Gate { source, scope: rule.scope.clone(), strict: rule.strict })
     }
 
     fn begin(&mut self, context: &mut DialectContext<'_>, channel: &str, gate: Gate, op: TopicOp) {
@@ -249,20 +254,20 @@ impl Client {
         };
         self.topics.insert(channel.into(), topic);
         self.references += 1;
-        self.go(context, channel, gate.way);
+        self.go(context, channel, gate.source);
     }
 
     /// Starts the subscription to a topic that is in `self.topics`.
-    fn go(&mut self, context: &mut DialectContext<'_>, channel: &str, way: Way) {
+    fn go(&mut self, context: &mut DialectContext<'_>, channel: &str, source: TopicSource) {
         let Some(topic) = self.topics.get_mut(channel) else { return };
-        match way {
-            Way::Own(value) => {
+        match source {
+            TopicSource::Own(value) => {
                 topic.stage = Stage::Own(Arc::new(value.clone()));
                 self.data(context, wire::split(channel), &value);
                 self.settled(context, channel);
             }
-            Way::Join => self.join(context, channel),
-            Way::Ask(backend) => {
+            TopicSource::Join => self.join(context, channel),
+            TopicSource::Ask(backend) => {
                 let data = topic.data.take();
                 self.ask_to_sub(context, channel, backend, data);
             }
@@ -310,7 +315,7 @@ impl Client {
             user: self.identity.as_ref().map(|it| it.principal.user.clone()),
             version: self.version.clone(),
         });
-        context.effects.push(Effect::Tell { to: backend, what: to_message(what) });
+        context.effects.push(Effect::Message { to: backend, what: to_message(what) });
     }
 
     /// Handles a back end's answer to a subscription request: joins the channel, or refuses the
@@ -406,7 +411,7 @@ impl Client {
         let end =
             WireMessage { controller, topic, action, confirm: true, ..WireMessage::default() };
         for _ in 0..refs {
-            self.say(context, &end);
+            self.send_message(context, &end);
         }
     }
 
@@ -442,7 +447,7 @@ impl Client {
     }
 
     /// Whether the client receives data on a channel.
-    pub(super) fn hears(&self, channel: &str) -> bool {
+    pub(super) fn is_subscribed(&self, channel: &str) -> bool {
         let stage = self.topics.get(channel).map(|topic| &topic.stage);
         matches!(stage, Some(Stage::Active | Stage::Own(_)))
     }
@@ -484,8 +489,8 @@ impl Client {
             let Some(topic) = self.topics.get_mut(&channel) else { continue };
             topic.resumes = true;
             let (controller, name) = wire::split(&channel);
-            match self.way(context, controller, name) {
-                Ok(gate) => self.go(context, &channel, gate.way),
+            match self.source(context, controller, name) {
+                Ok(gate) => self.go(context, &channel, gate.source),
                 Err(code) => self.refused(context, &channel, &Value::text(&code)),
             }
         }
@@ -506,7 +511,9 @@ impl Client {
         own.sort_unstable();
         for channel in own {
             let (controller, name) = wire::split(&channel);
-            let Ok(Gate { way: Way::Own(value), .. }) = self.way(context, controller, name) else {
+            let Ok(Gate { source: TopicSource::Own(value), .. }) =
+                self.source(context, controller, name)
+            else {
                 continue;
             };
             let Some(topic) = self.topics.get_mut(&channel) else { continue };

@@ -7,7 +7,7 @@ use crate::ws::frame::{HEADER_BYTES, Header};
 
 /// The minimum length in bytes of a shared piece. Shorter pieces are copied, since an entry of
 /// their own in a vectored send costs as much.
-const SHARED_LEAST: usize = 4096;
+const MIN_SHARED_BYTES: usize = 4096;
 
 /// Composes one text message.
 pub(super) struct Composer {
@@ -63,7 +63,7 @@ impl Composer {
     /// frame gets a longer frame of its own.
     pub(super) fn share(&mut self, pieces: &[Handle]) {
         for piece in pieces {
-            if piece.len() < SHARED_LEAST {
+            if piece.len() < MIN_SHARED_BYTES {
                 self.push(piece);
                 continue;
             }
@@ -159,9 +159,9 @@ mod tests {
 
     #[test]
     fn zilliqa_long_piece_is_shared_and_short_one_copied() {
-        let long = Handle::new(Frozen::new(&vec![b'l'; SHARED_LEAST]));
-        let short = Handle::new(Frozen::new(&vec![b's'; SHARED_LEAST - 1]));
-        let mut out = Composer::new(3 * SHARED_LEAST - 1);
+        let long = Handle::new(Frozen::new(&vec![b'l'; MIN_SHARED_BYTES]));
+        let short = Handle::new(Frozen::new(&vec![b's'; MIN_SHARED_BYTES - 1]));
+        let mut out = Composer::new(3 * MIN_SHARED_BYTES - 1);
         out.push(b"a");
         out.share(std::slice::from_ref(&short));
         out.share(&[long.clone(), long.clone()]);
@@ -170,17 +170,17 @@ mod tests {
         assert_eq!(handles.len(), 5, "the second frame begins behind the first long piece");
         assert_eq!(handles[1].as_ptr(), long.as_ptr());
         let (lengths, text) = read(&handles);
-        assert_eq!(lengths, [2 * SHARED_LEAST, SHARED_LEAST + 1]);
-        assert_eq!(text.len(), 3 * SHARED_LEAST + 1);
+        assert_eq!(lengths, [2 * MIN_SHARED_BYTES, MIN_SHARED_BYTES + 1]);
+        assert_eq!(text.len(), 3 * MIN_SHARED_BYTES + 1);
         assert!(text.starts_with("as") && text.ends_with("lz"));
     }
 
     #[test]
     fn zilliqa_piece_longer_than_a_frame_has_its_own() {
-        let long = Handle::new(Frozen::new(&vec![b'l'; 2 * SHARED_LEAST]));
+        let long = Handle::new(Frozen::new(&vec![b'l'; 2 * MIN_SHARED_BYTES]));
         let mut out = Composer::new(10);
         out.share(&[long]);
         out.push(b"z");
-        assert_eq!(read(&out.finish()).0, [2 * SHARED_LEAST, 1]);
+        assert_eq!(read(&out.finish()).0, [2 * MIN_SHARED_BYTES, 1]);
     }
 }

@@ -135,7 +135,7 @@ impl Dialect for Connection {
         let section = &context.env.config.zilliqa;
         let query = str::from_utf8(payload).map_err(|_| words::QUERY);
         let done = match query.and_then(|text| read(text, section.wire)) {
-            Ok(query) => self.ask(context, payload, query),
+            Ok(query) => self.look_up(context, payload, query),
             Err(text) => Err(text),
         };
         match done {
@@ -237,7 +237,7 @@ impl Dialect for Connection {
 
 impl Connection {
     /// Executes a query. Returns false if its reply comes later.
-    fn ask(
+    fn look_up(
         &mut self,
         context: &DialectContext<'_>,
         text: &[u8],
@@ -262,7 +262,7 @@ impl Connection {
                     }
                     Contracts::Node => {
                         let question = Question::new(context.conn, text, named);
-                        let asked = context.env.zilliqa.ask(question);
+                        let asked = context.env.zilliqa.enqueue(question);
                         return if asked { Ok(false) } else { Err(words::NO_CONTRACT) };
                     }
                 }

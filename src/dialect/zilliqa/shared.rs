@@ -140,7 +140,7 @@ impl Shared {
 
     /// Queues a lookup. Returns false if no function is attached to the notifier or the queue is
     /// full.
-    pub(super) fn ask(&self, question: Question) -> bool {
+    pub(super) fn enqueue(&self, question: Question) -> bool {
         if !self.notifier.is_attached() {
             return false;
         }
@@ -229,15 +229,16 @@ mod tests {
     fn zilliqa_lookups_are_bounded() {
         let shared = Shared::default();
         let conn = ConnId { core: 0, slot: Slot { index: 0, generation: 0 } };
-        let ask = || shared.ask(Question::new(conn, b"x", vec![([1; 20], 0), ([2; 20], 0)]));
-        assert!(!ask());
+        let enqueue =
+            || shared.enqueue(Question::new(conn, b"x", vec![([1; 20], 0), ([2; 20], 0)]));
+        assert!(!enqueue());
         let count = Arc::new(AtomicUsize::new(0));
         let counted = count.clone();
         shared.notifier().attach(move || {
             counted.fetch_add(1, Ordering::Relaxed);
         });
-        assert!((0..QUESTIONS).all(|_| ask()));
-        assert!(!ask());
+        assert!((0..QUESTIONS).all(|_| enqueue()));
+        assert!(!enqueue());
         assert_eq!(count.load(Ordering::Relaxed), QUESTIONS);
         let mut questions = shared.questions();
         assert_eq!(questions.len(), QUESTIONS);
@@ -246,6 +247,6 @@ mod tests {
         let message = question.answer(|address| *address == [2; 20]);
         let verdict = message.downcast::<AddressVerdict>().expect("a verdict");
         assert_eq!(verdict.named, [([2; 20], 0)]);
-        assert!(ask(), "there is room again");
+        assert!(enqueue(), "there is room again");
     }
 }

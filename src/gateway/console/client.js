@@ -1,21 +1,21 @@
-// Pusher protocol 7 over the browser's own WebSocket, and the signed HTTP API.
+// A client of Pusher protocol 7 over the browser's WebSocket, and of the signed HTTP API.
 
 import { channelAuth, signedQuery } from "./sign.js"
 
 const RETRY_FIRST_MS = 500
 const RETRY_MOST_MS = 10_000
 const ANSWER_MS = 10_000
-/** Close codes that say that trying again is no use. */
+/** Whether a close code forbids a reconnect: 4000 to 4099. */
 const isFinal = (code) => code >= 4000 && code < 4100
 
-/** The kind of a channel, which its name says. */
+/** The kind of a channel, from the prefix of its name. */
 export function kindOf(name) {
   if (name.startsWith("presence-")) return "presence"
   if (name.startsWith("private-")) return "private"
   return "public"
 }
 
-/** Parses JSON; what is none stays a text. */
+/** Parses JSON; returns a text that is not valid JSON unchanged. */
 export function parsed(text) {
   if (typeof text !== "string") return text
   try {
@@ -26,14 +26,15 @@ export function parsed(text) {
 }
 
 /**
- * One connection that comes back by itself. `app` is `{id, key, secret}`, the secret may be empty;
- * `on` is told `state(name, detail)`, `message({event, channel, data, user_id})`, `error(text)` and
- * `channels()` when something about the channels has changed.
+ * One connection that reconnects automatically, with increasing delays. `app` is
+ * `{id, key, secret}`; the secret may be empty. `user` is the member in presence channels. `on` has
+ * the callbacks: `state(name, detail)`, `message({event, channel, data, user_id})`, `error(text)`,
+ * and `channels()` after any change of the channels or their members.
  */
 export class Client {
   constructor(app, prefix, user, on) {
     Object.assign(this, { app, prefix, user, on })
-    /** By name: `{name, state, members, me}`. */
+    /** The subscribed channels by name: `{name, state, members}`. */
     this.channels = new Map()
     this.socketId = null
     this.wanted = false
@@ -80,7 +81,7 @@ export class Client {
     if (isFinal(code)) {
       this.wanted = false
       this.on.state("disconnected", detail)
-      this.on.error(`The server has closed the connection for good: ${detail}`)
+      this.on.error(`The server closed the connection and refuses a reconnect: ${detail}`)
       return
     }
     this.on.state("waiting", detail)
@@ -88,7 +89,10 @@ export class Client {
     this.retryMs = Math.min(this.retryMs * 2, RETRY_MOST_MS)
   }
 
-  /** After so much silence the server is asked, and given up when it does not answer. */
+  /**
+   * Restarts the activity timeout: after `activityMs` without a message it sends a ping, and after
+   * `ANSWER_MS` more without a message it closes the connection with 4201.
+   */
   listen() {
     clearTimeout(this.silence)
     this.silence = setTimeout(() => {
@@ -180,7 +184,7 @@ export class Client {
     this.on.channels()
   }
 
-  /** One signed request; gives the parsed body. */
+  /** Sends a signed request to the HTTP API; returns the parsed body, throws on an error status. */
   async request(method, where, parameters, body) {
     const path = `${this.prefix}/apps/${encodeURIComponent(this.app.id)}${where}`
     const text = body === undefined ? undefined : JSON.stringify(body)
@@ -199,7 +203,7 @@ export class Client {
     return this.request("POST", "/events", {}, { name, channels: [channel], data })
   }
 
-  /** The occupied channels by name, each with its count of subscriptions or of users. */
+  /** The occupied channels by name, each with its number of subscriptions or of users. */
   async occupied() {
     const [all, presence] = await Promise.all([
       this.request("GET", "/channels", { info: "subscription_count" }),

@@ -1,17 +1,17 @@
-// Zenith's three formats. What all of them have is read and written, and nothing else: null, true
-// and false, numbers, texts, arrays and maps with texts as keys.
+// Encoders and decoders of Zenith's three formats: JSON, BSON and MessagePack. Only types that all
+// three have are supported: null, booleans, numbers, strings, arrays, and maps with string keys.
 
 const utf8 = new TextEncoder()
 const text = new TextDecoder("utf-8", { fatal: true })
 
 const isMap = (value) => typeof value === "object" && value !== null && !Array.isArray(value)
 
-/** Sets a member, whatever its name is. */
+/** Sets an own property of a map, even if its name is `__proto__`. */
 function put(map, key, value) {
   Object.defineProperty(map, key, { value, enumerable: true, configurable: true, writable: true })
 }
 
-/** Bytes that are written one behind the other; numbers with the highest byte first or last. */
+/** A growing byte buffer that is written in sequence; `isLittle` is little-endian numbers. */
 class Writer {
   constructor(isLittle) {
     this.isLittle = isLittle
@@ -19,7 +19,7 @@ class Writer {
     this.length = 0
   }
 
-  /** Room for so many bytes more; gives where they begin. */
+  /** Appends `count` bytes, which are zero at first; returns the offset of the first one. */
   grow(count) {
     const at = this.length
     this.length += count
@@ -46,7 +46,7 @@ class Writer {
   all() { return new Uint8Array(this.view.buffer, 0, this.length) }
 }
 
-/** Bytes that are read one behind the other; what is not there is an error. */
+/** Reads a byte buffer in sequence; reading beyond its end throws a RangeError. */
 class Reader {
   constructor(buffer, isLittle) {
     this.view = new DataView(buffer)
@@ -87,7 +87,7 @@ function writeDocument(out, members) {
   out.view.setInt32(start, out.length - start, true)
 }
 
-/** Writes a value; gives its type. */
+/** Writes a value; returns its BSON type byte. */
 function writeBson(out, value) {
   if (value === null) return 0x0a
   if (Array.isArray(value)) {
@@ -133,7 +133,7 @@ function readDocument(input, each) {
     input.at++
     each(key, readBson(input, type))
   }
-  if (input.at !== end) throw new RangeError("a document has another length than it says")
+  if (input.at !== end) throw new RangeError("the length of a document is wrong")
 }
 
 function readBson(input, type) {
@@ -141,7 +141,7 @@ function readBson(input, type) {
     case 0x01: return input.number("Float64", 8)
     case 0x02: {
       const found = input.text(input.number("Int32", 4) - 1)
-      if (input.byte() !== 0) throw new RangeError("a text does not end")
+      if (input.byte() !== 0) throw new RangeError("a string is not terminated")
       return found
     }
     case 0x03: {
@@ -158,13 +158,17 @@ function readBson(input, type) {
     case 0x0a: return null
     case 0x10: return input.number("Int32", 4)
     case 0x12: return input.number("BigInt64", 8)
-    default: throw new TypeError(`BSON of type ${type} is not read here`)
+    default: throw new TypeError(`BSON type ${type} is not supported`)
   }
 }
 
 // --- MessagePack (msgpack.org) ---
 
-/** A length: in the first byte if it is below `few`, else of 8 (if there is such a byte) to 32 bits. */
+/**
+ * Writes a type with a length. A length below `few` is in the low bits of the first byte, `base`.
+ * Otherwise `of8`, `of16` or `of32` is the first byte and the length follows with so many bits; an
+ * `of8` of 0 means that the type has no length of 8 bits.
+ */
 function writeLength(out, length, [base, few], [of8, of16, of32]) {
   if (length < few) return out.byte(base | length)
   if (of8 && length < 0x100) {
@@ -229,7 +233,7 @@ function readMap(input, length) {
   const map = {}
   for (let at = 0; at < length; at++) {
     const key = readMsgPack(input)
-    if (typeof key !== "string") throw new TypeError("a key is no text")
+    if (typeof key !== "string") throw new TypeError("a map key is not a string")
     put(map, key, readMsgPack(input))
   }
   return map
@@ -255,11 +259,11 @@ function readMsgPack(input) {
     case 0xdd: return readArray(input, length(32))
     case 0xde: return readMap(input, length(16))
     case 0xdf: return readMap(input, length(32))
-    default: throw new TypeError(`MessagePack ${first} is not read here`)
+    default: throw new TypeError(`MessagePack type ${first} is not supported`)
   }
 }
 
-// --- all of them ---
+// --- the table of formats ---
 
 function binary(isLittle, write, read) {
   return {
@@ -271,13 +275,13 @@ function binary(isLittle, write, read) {
     decode(data) {
       const input = new Reader(data, isLittle)
       const value = read(input)
-      if (!isMap(value) || !input.atEnd()) throw new TypeError("the message is not one map")
+      if (!isMap(value) || !input.atEnd()) throw new TypeError("the message is not a single map")
       return value
     },
   }
 }
 
-/** By subprotocol: how a message is written, to what `WebSocket.send` takes, and read. */
+/** By subprotocol: `encode` makes what `WebSocket.send` accepts, `decode` parses what arrives. */
 export const FORMATS = {
   ZenithJson: { encode: (value) => JSON.stringify(value), decode: (data) => JSON.parse(data) },
   ZenithBson: binary(

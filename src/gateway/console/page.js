@@ -1,4 +1,5 @@
-// The page: forms and lists around one client. All text from elsewhere goes in by `textContent`.
+// The user interface of the console: forms and lists for one client. Text from the server is only
+// inserted by `textContent`, never as markup.
 
 import { Client, kindOf } from "./client.js"
 import { canSign } from "./sign.js"
@@ -13,7 +14,7 @@ const POLL_MS = 2000
 
 const $ = (id) => document.getElementById(id)
 
-/** An element with a class, a text and children. */
+/** Creates an element with a class, a text, other properties, and children. */
 function element(name, { text, className, ...rest } = {}, ...children) {
   const made = document.createElement(name)
   if (className) made.className = className
@@ -29,12 +30,13 @@ const plural = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`
 
 let settings
 let client = null
-/** Channels of the whole application, by name, as the server last told. */
+/** The occupied channels of the application by name, from the last response of the HTTP API. */
 let occupied = new Map()
-/** What the list of channels was made from. */
+/** The content of the list of channels as JSON, to skip a redraw without a change. */
 let shown = "[]"
-/** Events that were not shown while paused. */
+/** The number of events that were not shown because the list was paused. */
 let missed = 0
+/** The number of all events since the list was last cleared. */
 let total = 0
 let paused = false
 
@@ -54,7 +56,7 @@ function fail(text) {
 
 function showState(state, detail = "") {
   $("state").dataset.state = state
-  const words = { waiting: "connecting again soon" }
+  const words = { waiting: "reconnecting soon" }
   $("state-name").textContent = words[state] ?? state
   $("state-detail").textContent = detail
   const off = state === "disconnected"
@@ -64,7 +66,7 @@ function showState(state, detail = "") {
   if ($("protocol")) $("protocol").disabled = !off
 }
 
-/** The subprotocol of Zenith that is chosen, if one is. */
+/** The selected Zenith subprotocol; null if Pusher is selected. */
 function zenithChosen() {
   const chosen = $("protocol")?.value ?? "Pusher"
   return chosen === "Pusher" ? null : chosen
@@ -126,7 +128,7 @@ function connect() {
   client = mine
   $("errors").replaceChildren()
   if (app.secret && !canSign()) {
-    fail("This browser signs only on https or on this machine: no private channels, no publishing.")
+    fail("Private channels and publishing need signatures, which work only on https or localhost.")
   }
   names.forEach((name) => client.subscribe(name))
   client.connect()
@@ -213,11 +215,12 @@ function channelLine(name) {
   return line
 }
 
-/** Where the pictures of topics are drawn, by name, and which are to be drawn anew. */
+/** The elements in which the pictures of topics are drawn, by topic name. */
 const pictures = new Map()
+/** The names of the topics whose pictures are redrawn in the next animation frame. */
 const changed = new Set()
 
-/** However often it changes, it is drawn once for each image of the screen. */
+/** Schedules a redraw of a topic's picture: at most one in each animation frame. */
 function pictureChanged(channel) {
   if (changed.size === 0) {
     requestAnimationFrame(() => {
@@ -254,7 +257,7 @@ function showChannels() {
   const mine = client ? [...client.channels.keys()] : []
   const others = [...occupied.keys()].filter((name) => !mine.includes(name))
   const names = [...mine.sort(), ...others.sort()]
-  // A list that is made anew under the pointer would lose a click.
+  // Without a change the list is not replaced: replacing it during a click would lose the click.
   const state = (name) => {
     const { state, members } = client?.channels.get(name) ?? {}
     return [name, countOf(name), state, members]
@@ -263,7 +266,7 @@ function showChannels() {
   if (now === shown) return
   shown = now
   pictures.clear()
-  // The keyboard's place survives that the list is made anew.
+  // The focused button keeps the focus when the list is replaced.
   const focused = document.activeElement?.dataset?.channel
   $("channels").replaceChildren(...names.slice(0, CHANNELS_MOST).map(channelLine))
   const buttons = [...$("channels").querySelectorAll("button")]
@@ -285,7 +288,7 @@ async function poll() {
     const found = await mine.occupied()
     if (mine === client) occupied = found
   } catch (error) {
-    // Asking the same again would not help.
+    // After a 4xx status the request is not repeated, because it would fail again.
     mine.isBlind = error.status >= 400 && error.status < 500
     if (mine === client && mine.socketId) fail(`The list of channels: ${error.message}`)
   } finally {
@@ -357,7 +360,7 @@ $("publish").onsubmit = async (event) => {
   if (!client?.wanted) connect()
   try {
     if (!client.app.secret) throw new Error("publishing needs the app's secret")
-    if (!canSign()) throw new Error("this browser signs only on https or on this machine")
+    if (!canSign()) throw new Error("publishing needs signatures: https or localhost only")
     await client.publish(channel, name, data)
     $("published").textContent = `published at ${new Date().toTimeString().slice(0, 8)}`
   } catch (error) {
@@ -375,7 +378,7 @@ $("publish-data").onkeydown = (event) => {
 // --- start ---
 
 async function start() {
-  // It stays in the address, so that the page can be loaded again.
+  // The token stays in the page's URL, so that the page can be reloaded.
   const token = new URLSearchParams(location.search).get("token")
   const headers = token === null ? {} : { Authorization: `Bearer ${token}` }
   const response = await fetch(new URL("settings", import.meta.url), { headers })
@@ -387,7 +390,7 @@ async function start() {
     $("apps").append(element("option", { value: id, text: name ? `${name} (${id})` : id }))
   }
   $("apps").onchange()
-  // Zenith goes first where it is served, and there is no choice where it is not.
+  // If the server has Zenith, it is preselected; otherwise the choice of the protocol is removed.
   if (!settings.zenith) $("protocol-label").remove()
   else $("protocol").value = "ZenithJson"
   if (settings.zenith && settings.apps.length === 0) $("protocol").firstElementChild.remove()

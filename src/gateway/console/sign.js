@@ -1,8 +1,10 @@
-// What a server library of the vendor's does: signatures of channels and of requests.
-// HMAC-SHA256 is the browser's, which has it only in a secure context; MD5 it does not have.
+// Signatures for subscriptions and HTTP requests, as the vendor's server libraries compute them.
+// HMAC-SHA256 is Web Crypto's, which a browser has only in a secure context (https or localhost).
+// Web Crypto has no MD5, so MD5 is implemented here.
 
 const encoder = new TextEncoder()
 
+/** Whether the browser has Web Crypto, which signatures need. */
 export const canSign = () => Boolean(globalThis.crypto?.subtle)
 
 const hex = (bytes) => Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("")
@@ -14,13 +16,13 @@ async function hmac(secret, text) {
   return hex(new Uint8Array(await crypto.subtle.sign("HMAC", key, data)))
 }
 
-/** What a client presents when it subscribes to a private or presence channel. */
+/** The `auth` value of a subscription to a private or presence channel: `key:signature`. */
 export async function channelAuth({ key, secret }, socketId, channel, channelData) {
   const text = [socketId, channel, ...(channelData === undefined ? [] : [channelData])].join(":")
   return `${key}:${await hmac(secret, text)}`
 }
 
-/** The query of a signed request. */
+/** The query string of a signed HTTP request, with `auth_signature` as its last parameter. */
 export async function signedQuery({ key, secret }, method, path, parameters = {}, body) {
   const all = {
     ...parameters,
@@ -36,11 +38,11 @@ export async function signedQuery({ key, secret }, method, path, parameters = {}
   return `${escaped}&auth_signature=${signature}`
 }
 
-// RFC 1321: the shifts of section 3.4, round by round, and the table of sines.
+// RFC 1321 section 3.4: the rotations of each round, and the table of sines.
 const SHIFTS = [[7, 12, 17, 22], [5, 9, 14, 20], [4, 11, 16, 23], [6, 10, 15, 21]]
 const SINES = Array.from({ length: 64 }, (_, n) => Math.floor(Math.abs(Math.sin(n + 1)) * 2 ** 32))
 
-// Of each round: how three words are mixed, and which word of the block is next.
+// For each round: the function of three state words, and the index of the block's word by step.
 const ROUNDS = [
   [(b, c, d) => (b & c) | (~b & d), (n) => n],
   [(b, c, d) => (d & b) | (~d & c), (n) => (5 * n + 1) % 16],
@@ -48,7 +50,7 @@ const ROUNDS = [
   [(b, c, d) => c ^ (b | ~d), (n) => (7 * n) % 16],
 ]
 
-/** The MD5 of a text's UTF-8, in hex. */
+/** The MD5 digest of a text in UTF-8, as hex digits. */
 export function md5(text) {
   const message = encoder.encode(text)
   const padded = new Uint8Array(Math.ceil((message.length + 9) / 64) * 64)

@@ -1,13 +1,17 @@
-// Zenith over the browser's own WebSocket: signs in, subscribes, puts pictures together.
+// A client of Zenith over the browser's WebSocket: signs in, subscribes, and merges updates into
+// the picture (the current state) of each topic.
 
 import { FORMATS } from "./formats.js"
 
 const RETRY_FIRST_MS = 500
 const RETRY_MOST_MS = 10_000
-/** Elements that a list shows. */
+/** The maximum number of elements that are kept of a list. */
 const ELEMENTS_MOST = 100
 
-/** Controller and topic of a name that a person writes, `Market/Security!ABC.XYZ`. */
+/**
+ * Splits a name such as `Market/Security!ABC.XYZ` into controller and topic; without a slash the
+ * controller is `Zenith`.
+ */
 export function split(name) {
   const at = name.indexOf("/")
   return at < 0 ? ["Zenith", name] : [name.slice(0, at), name.slice(at + 1)]
@@ -17,7 +21,11 @@ const isMap = (value) => typeof value === "object" && value !== null && !Array.i
 const isChange = (element) => isMap(element) && ("O" in element || "Operation" in element)
 const clears = ({ O, Operation }) => O === "C" || O === "I" || Operation === "Clear"
 
-/** What a topic's data is after an update: maps are merged, lists of changes go on. */
+/**
+ * The picture of a topic after an update. A map is merged into the picture. A list of changes is
+ * appended; then all elements before the last clearing one are dropped, and all but the last
+ * `ELEMENTS_MOST`. Any other data replaces the picture.
+ */
 export function merged(picture, data) {
   if (isMap(picture) && isMap(data)) return { ...picture, ...data }
   if (Array.isArray(data) && data.length > 0 && data.every(isChange)) {
@@ -27,12 +35,12 @@ export function merged(picture, data) {
   return data
 }
 
-/** One connection that comes back by itself, as `Client` of Pusher is one. */
+/** One connection that reconnects automatically; the Zenith counterpart of `Client`. */
 export class ZenithClient {
-  /** `on` is told what that of Pusher's client is, and `picture(channel)`. */
+  /** `on` has the callbacks of `Client`, and `picture(channel)` after a change of a picture. */
   constructor({ path, protocol, token }, on) {
     Object.assign(this, { path, protocol, token, on, format: FORMATS[protocol] })
-    /** By name: `{name, state, members, picture}`. */
+    /** The subscribed topics by name: `{name, state, members, picture}`. */
     this.channels = new Map()
     this.wanted = false
     this.ready = false
@@ -120,14 +128,14 @@ export class ZenithClient {
       this.hear(this.format.decode(data))
     } catch (error) {
       this.disconnect(3000)
-      this.on.error(`A message cannot be read: ${error.message}`)
+      this.on.error(`A message of the server is invalid: ${error.message}`)
     }
   }
 
   hear(container) {
     const { Controller, Topic, Action, Data, Confirm, TransactionID } = container
     if (TransactionID !== undefined && TransactionID === this.signIn) {
-      if (Action === "Error") return this.on.error(`The token: ${Data}`)
+      if (Action === "Error") return this.on.error(`Signing in failed: ${Data}`)
       if (Data?.Result === "Success") return this.start(Data.DisplayName ?? Data.UserID ?? "")
       this.disconnect()
       return this.on.error("The server does not accept the token")

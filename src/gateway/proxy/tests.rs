@@ -13,7 +13,7 @@ fn proxy(toml: &str) -> Proxy {
 }
 
 /// The handshake with `upstream` for a client's request with these header lines.
-fn asked(proxy: &Proxy, upstream: &str, fields: &str) -> (UpstreamHandshake, String) {
+fn upgrade_query(proxy: &Proxy, upstream: &str, fields: &str) -> (UpstreamHandshake, String) {
     let text = format!("GET /a/b?c=d HTTP/1.1\r\nHost: front\r\n{fields}\r\n");
     let (mut reader, mut input) = (Reader::new(), text.into_bytes());
     let (_, RequestEvent::Request(request)) = reader.next(&HeadLimits::default(), &mut input)
@@ -24,9 +24,9 @@ fn asked(proxy: &Proxy, upstream: &str, fields: &str) -> (UpstreamHandshake, Str
         Credentials { protocol: "bearer.{credentials}".to_owned(), ..Credentials::default() };
     let guard = GuardConfig { credentials, ..toml::from_str("name = 'g'").expect("a guard") };
     let peer = IpAddr::from([192, 0, 2, 7]);
-    let asked = UpgradeQuery::new(proxy, &[guard], &request, peer, false);
+    let upgrade_query = UpgradeQuery::new(proxy, &[guard], &request, peer, false);
     let upstream = Upstream::new(upstream).expect(upstream);
-    let (handshake, request) = UpstreamHandshake::new(proxy, &upstream, &asked, NONCE);
+    let (handshake, request) = UpstreamHandshake::new(proxy, &upstream, &upgrade_query, NONCE);
     (handshake, String::from_utf8(request).expect("text"))
 }
 
@@ -37,7 +37,7 @@ fn s4_1_proxy_request_is_complete() {
         Sec-WebSocket-Protocol: bearer.x, b, c\r\n\
         Sec-WebSocket-Extensions: permessage-deflate\r\nOrigin: http://page\r\nX-Other: y\r\n\
         cookie: k=v\r\nX-Forwarded-For: 1.2.3.4\r\n";
-    let (_, request) = asked(&proxy(""), "ws://up:81", fields);
+    let (_, request) = upgrade_query(&proxy(""), "ws://up:81", fields);
     let want = format!(
         "GET /a/b?c=d HTTP/1.1\r\nHost: up:81\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n\
@@ -56,7 +56,7 @@ fn proxy_target_is_the_clients_if_the_url_has_none() {
         ("ws://up/x?y", "/x?y"),
         ("ws://up?y", "/?y"),
     ] {
-        let (_, request) = asked(&proxy(""), url, "");
+        let (_, request) = upgrade_query(&proxy(""), url, "");
         assert!(request.starts_with(&format!("GET {target} HTTP/1.1\r\nHost: up\r\n")), "{url}");
     }
 }
@@ -69,14 +69,14 @@ fn proxy_fields_are_passed_set_and_appended() {
     );
     let fields = "Origin: o\r\nX-Other: 1\r\nX-Other: 2\r\nX-Forwarded-For: 1.2.3.4\r\n\
         X-Forwarded-Proto: https\r\nX-Forwarded-Host: no\r\nX-Forwarded-For: 5.6.7.8\r\n";
-    let (_, request) = asked(&chosen, "ws://up", fields);
+    let (_, request) = upgrade_query(&chosen, "ws://up", fields);
     let begin = "GET /a/b?c=d HTTP/1.1\r\nHost: inside\r\nUpgrade: websocket\r\n";
     let end = "X-Other: 1\r\nX-Other: 2\r\nX-Forwarded-Host: set\r\nX-Token: t\r\n\
         X-Forwarded-For: 1.2.3.4, 5.6.7.8, 192.0.2.7\r\nX-Forwarded-Proto: https\r\n\r\n";
     assert!(request.starts_with(begin), "{request}");
     assert!(request.ends_with(&format!("{KEY}\r\n{end}")), "{request}");
     let silent = proxy("forwarded = false\npass_headers = []");
-    let (_, request) = asked(&silent, "ws://up", fields);
+    let (_, request) = upgrade_query(&silent, "ws://up", fields);
     assert!(request.ends_with(&format!("{KEY}\r\n\r\n")), "{request}");
 }
 
@@ -86,7 +86,7 @@ const ANSWER: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n
 /// The outcome of the valid response with `from` replaced by `to`, for a client that offers the
 /// subprotocols a and b.
 fn judged(from: &str, to: &str) -> HandshakeOutcome {
-    let (handshake, _) = asked(&proxy(""), "ws://up", "Sec-WebSocket-Protocol: a, b\r\n");
+    let (handshake, _) = upgrade_query(&proxy(""), "ws://up", "Sec-WebSocket-Protocol: a, b\r\n");
     assert!(ANSWER.contains(from), "{from}");
     handshake.judge(ANSWER.replacen(from, to, 1).as_bytes())
 }

@@ -233,7 +233,8 @@ pub(in crate::hub) fn retains() -> impl Strategy<Value = Retain> {
         1 => Just(Retain::Nothing),
         1 => Just(Retain::Clear),
         12 => mode().prop_map(Retain::Update),
-        2 => (mode(), any::<bool>()).prop_map(|(mode, heard)| Retain::Install { mode, heard }),
+        2 => (mode(), any::<bool>())
+            .prop_map(|(mode, received)| Retain::Install { mode, received }),
     ]
 }
 

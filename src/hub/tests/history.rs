@@ -98,7 +98,7 @@ struct Cores {
 
 #[derive(Default)]
 struct Member {
-    heard: Option<Vec<String>>,
+    received: Option<Vec<String>>,
     /// Where in the model its history begins, which depends on when the home took its request.
     from: Option<usize>,
 }
@@ -138,7 +138,7 @@ impl Cores {
         let mut member = Member::default();
         match hub.join(join(index), NOW_MS, mail) {
             Joined::Now(reply) => {
-                member.heard = reply.map(|it| texts(&it.history));
+                member.received = reply.map(|it| texts(&it.history));
                 member.from = Some(self.from());
                 self.local.insert(index);
             }
@@ -150,13 +150,13 @@ impl Cores {
 
     /// What the group has said since the history began, to the end or as far as mail has arrived.
     fn check(&self, member: &Member, whole: bool) {
-        let (Some(heard), Some(from)) = (&member.heard, member.from) else {
+        let (Some(received), Some(from)) = (&member.received, member.from) else {
             return assert!(!whole, "a member was never let in");
         };
         let expected = &self.ordered[from..];
         match whole {
-            true => assert_eq!(heard, expected),
-            false => assert!(expected.starts_with(heard), "{heard:?} of {expected:?}"),
+            true => assert_eq!(received, expected),
+            false => assert!(expected.starts_with(received), "{received:?} of {expected:?}"),
         }
     }
 
@@ -166,7 +166,7 @@ impl Cores {
         let (hub, mail) = (&mut self.hubs[core as usize], &mut self.outgoing[core as usize]);
         if let Published::Ordered(_) = hub.publish(0, NAME, &event, None, NOW_MS, mail) {
             self.ordered(&event);
-            self.hear(core, &event);
+            self.deliver(core, &event);
         }
     }
 
@@ -175,12 +175,12 @@ impl Cores {
         self.ends();
     }
 
-    fn hear(&mut self, core: u16, event: &Event) {
+    fn deliver(&mut self, core: u16, event: &Event) {
         let name = self.hubs[core as usize].name(0, NAME);
         for it in self.hubs[core as usize].subscribers(&name).iter().filter(|it| it.is_active()) {
             let member = self.members.get_mut(&(core, it.slot)).expect("a member");
-            let heard = member.heard.as_mut().expect("a welcome before all else");
-            heard.extend(String::from_utf8(event.frame.to_vec()));
+            let received = member.received.as_mut().expect("a welcome before all else");
+            received.extend(String::from_utf8(event.frame.to_vec()));
         }
     }
 
@@ -206,12 +206,12 @@ impl Cores {
     fn up(&mut self, from: u16, to: u16, up: Up) {
         match &up {
             Up::Publish { event, .. } => self.ordered(&event.clone()),
-            Up::Join { slot, asked, .. } => {
+            Up::Join { slot, request_id, .. } => {
                 let from_here = self.from();
                 self.cores.insert(from);
                 // The answer to an older request concerns no member.
-                let (at, asked) = ((from, slot.index), *asked);
-                if self.hubs[from as usize].asked_last(at.1) == Some(asked)
+                let (at, request_id) = ((from, slot.index), *request_id);
+                if self.hubs[from as usize].last_request_id(at.1) == Some(request_id)
                     && let Some(member) = self.members.get_mut(&at)
                 {
                     member.from = Some(from_here);
@@ -225,18 +225,18 @@ impl Cores {
         }
         let mail = &mut self.outgoing[to as usize];
         if let Some((_, event)) = self.hubs[to as usize].request(from, up, NOW_MS, mail) {
-            self.hear(to, &event);
+            self.deliver(to, &event);
         }
     }
 
     fn down(&mut self, to: u16, down: Down) {
         match down {
-            Down::Deliver { event, .. } => self.hear(to, &event),
-            Down::JoinReply { asked, slot, name, reply } => {
+            Down::Deliver { event, .. } => self.deliver(to, &event),
+            Down::JoinReply { request_id, slot, name, reply } => {
                 let mail = &mut self.outgoing[to as usize];
-                if self.hubs[to as usize].on_join_reply(asked, slot, &name, true, mail) {
+                if self.hubs[to as usize].on_join_reply(request_id, slot, &name, true, mail) {
                     let member = self.members.get_mut(&(to, slot.index)).expect("a member");
-                    member.heard = reply.ok().map(|it| texts(&it.history));
+                    member.received = reply.ok().map(|it| texts(&it.history));
                 }
             }
             other => panic!("{other:?}"),
@@ -246,11 +246,11 @@ impl Cores {
 
 impl Hub {
     /// The unanswered request of a connection's only subscription.
-    fn asked_last(&self, index: u32) -> Option<u32> {
+    fn last_request_id(&self, index: u32) -> Option<u32> {
         let at = self.find(0, NAME, self.hasher.hash(0, NAME))?;
         let channel = self.channels[at as usize].as_ref()?;
         let it = channel.subscribers.iter().find(|it| it.slot == index)?;
-        Some(it.asked())
+        Some(it.request_id())
     }
 }
 

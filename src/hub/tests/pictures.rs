@@ -48,7 +48,8 @@ fn picture(hub: &mut Hub, mail: &mut OutgoingMail, name: &str) -> Option<Value> 
 fn picture_install_reaches_subscribers_only_if_heard() {
     let (mut hub, mut mail) = alone(1 << 20);
     assert!(matches!(hub.join(join(1, NAME, Format::Json), NOW_MS, &mut mail), Joined::Now(_)));
-    let install = |heard| event(Retain::Install { mode: LOG, heard }, Value::Array(Vec::new()));
+    let install =
+        |received| event(Retain::Install { mode: LOG, received }, Value::Array(Vec::new()));
     let quiet = publish(&mut hub, &mut mail, NAME, &install(false));
     assert_eq!(quiet, Published::Unheard);
     assert_eq!(picture(&mut hub, &mut mail, NAME), Some(Value::Array(Vec::new())));
@@ -230,25 +231,25 @@ impl Cores {
         }
         let (hub, mail) = (&mut self.hubs[core as usize], &mut self.outgoing[core as usize]);
         if let Published::Ordered(_) = hub.publish(0, NAME, event, None, NOW_MS, mail) {
-            self.hear(core, event);
+            self.deliver(core, event);
         }
     }
 
     /// Replaces the picture by one with the same content.
     fn compact(&mut self) {
         if let Some(model) = self.model.clone() {
-            let retain = Retain::Install { mode: Mode::Replace, heard: false };
+            let retain = Retain::Install { mode: Mode::Replace, received: false };
             self.publish(self.home, &event(retain, model));
         }
     }
 
-    fn hear(&mut self, core: u16, event: &Event) {
+    fn deliver(&mut self, core: u16, event: &Event) {
         let name = self.hubs[core as usize].name(0, NAME);
         for subscriber in self.hubs[core as usize].subscribers(&name) {
             let client = self.clients.get_mut(&(core, subscriber.slot)).expect("a client");
             assert_eq!(client.reply, subscriber.is_active());
             if client.reply {
-                client.hears(event);
+                client.receive(event);
             }
         }
     }
@@ -272,15 +273,15 @@ impl Cores {
             }
             let mail = &mut self.outgoing[to as usize];
             if let Some((_, event)) = self.hubs[to as usize].request(from, up, NOW_MS, mail) {
-                self.hear(to, &event);
+                self.deliver(to, &event);
             }
             return true;
         }
         match lanes.down.pop_front() {
-            Some(Down::Deliver { event, .. }) => self.hear(to, &event),
-            Some(Down::JoinReply { asked, slot, name, reply }) => {
+            Some(Down::Deliver { event, .. }) => self.deliver(to, &event),
+            Some(Down::JoinReply { request_id, slot, name, reply }) => {
                 let mail = &mut self.outgoing[to as usize];
-                if self.hubs[to as usize].on_join_reply(asked, slot, &name, true, mail) {
+                if self.hubs[to as usize].on_join_reply(request_id, slot, &name, true, mail) {
                     let client = self.clients.get_mut(&(to, slot.index)).expect("a client");
                     client.on_join_reply(reply.expect("nothing is crowded"));
                 }
@@ -298,7 +299,7 @@ impl Client {
     }
 
     /// Reads its frame and merges it as the topic's mode says.
-    fn hears(&mut self, event: &Event) {
+    fn receive(&mut self, event: &Event) {
         let encodings = event.encodings.as_ref().expect("forms");
         if event.message.is_none() {
             self.frames.push(encodings.encoded(self.format).as_ptr() as usize);
@@ -346,8 +347,8 @@ proptest! {
                 Step::Toggle(core, at, format) => world.toggle(core % cores, at, format),
                 Step::Publish(core, mut retain, value) => {
                     // No subscriber may have a state that differs from the picture.
-                    if let Retain::Install { heard, .. } = &mut retain {
-                        *heard = true;
+                    if let Retain::Install { received, .. } = &mut retain {
+                        *received = true;
                     }
                     let message = (retain == Retain::Clear).then(|| Arc::new(()) as DialectMessage);
                     world.publish(core % cores, &Event { message, ..event(retain, value) });

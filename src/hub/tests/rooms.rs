@@ -32,7 +32,7 @@ impl Alone {
 
     fn listed(&self, app: u32, prefix: &str) -> Vec<String> {
         let query = Query::Channels { app, prefix: prefix.into(), max: usize::MAX };
-        let Answer::Channels(list) = self.hub.ask(&query, 0) else { panic!("a list") };
+        let Answer::Channels(list) = self.hub.answer_query(&query, 0) else { panic!("a list") };
         let mut names: Vec<String> = list.iter().map(|(name, _)| name.text().into()).collect();
         names.sort();
         names
@@ -92,10 +92,11 @@ fn channels_beyond_the_bound_are_refused_over_cores() {
         let lanes = world.outgoing[from as usize].to(to);
         if let Some(up) = lanes.up.pop_front() {
             world.hubs[to as usize].request(from, up, 0, &mut world.outgoing[to as usize]);
-        } else if let Some(Down::Interested { asked, name, granted }) = lanes.down.pop_front() {
+        } else if let Some(Down::Interested { request_id, name, granted }) = lanes.down.pop_front()
+        {
             match granted {
-                true => assert_eq!(world.hubs[0].interested(asked, &name).len(), 1),
-                false => refused.extend(world.hubs[0].turned_down(asked, &name)),
+                true => assert_eq!(world.hubs[0].interested(request_id, &name).len(), 1),
+                false => refused.extend(world.hubs[0].join_refused(request_id, &name)),
             }
         }
     }
@@ -114,7 +115,7 @@ fn channels_beyond_the_bound_are_refused_over_cores() {
     let Some(Down::JoinReply { reply, .. }) = world.outgoing[1].to(0).down.pop_front() else {
         panic!("an answer")
     };
-    assert!(matches!(reply, Err(TurnedDown::NoRoom)));
+    assert!(matches!(reply, Err(JoinRefusal::NoRoom)));
 }
 
 #[test]
@@ -163,7 +164,7 @@ fn channel_tables_shrink_while_some_channels_stay() {
     for n in (999..100_000).step_by(1000) {
         let name = it.hub.name(0, &format!("stays-{n}"));
         assert_eq!(it.hub.subscribers(&name).len(), 2);
-        assert!(it.hub.hears(slot(3), 0, name.text()));
+        assert!(it.hub.is_subscribed(slot(3), 0, name.text()));
         let cache = it.hub.name(0, &format!("cache-{n}"));
         assert!(it.hub.channel_info(&cache, 1000).kept.is_some());
     }

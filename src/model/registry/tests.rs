@@ -151,24 +151,24 @@ fn registry_unknown_ids_are_remembered_for_a_while() {
             place.outcome(&jobs[0], Err(failure), 100),
             SchemaLookup::Failed { stale: false }
         );
-        assert!(place.due(99 + VAIN_MS).is_empty());
+        assert!(place.due(99 + FAILED_RETRY_MS).is_empty());
         assert_eq!(matches!(place.find(1, 7, 0), Find::Gone), gone);
-        assert!(place.due(99 + VAIN_MS).is_empty());
-        assert!(place.due(100 + VAIN_MS).is_empty(), "nobody has asked since");
+        assert!(place.due(99 + FAILED_RETRY_MS).is_empty());
+        assert!(place.due(100 + FAILED_RETRY_MS).is_empty(), "nobody has asked since");
         assert!(matches!(place.find(1, 7, 0), Find::Coming));
-        assert_eq!(place.due(100 + VAIN_MS).len(), 1);
+        assert_eq!(place.due(100 + FAILED_RETRY_MS).len(), 1);
     }
 }
 
 #[test]
 fn registry_drops_the_least_recently_used_id() {
     let mut ids = Ids::default();
-    for id in 0..KNOWN as SchemaId {
+    for id in 0..MAX_CACHED as SchemaId {
         ids.put((id, 0), schema(id));
     }
     assert!(matches!(ids.find(1, (0, 0)), Find::Here(_)));
-    ids.put((KNOWN as SchemaId, 0), schema(9));
-    assert_eq!(ids.known.len(), KNOWN);
+    ids.put((MAX_CACHED as SchemaId, 0), schema(9));
+    assert_eq!(ids.known.len(), MAX_CACHED);
     assert!(matches!(ids.find(1, (0, 0)), Find::Here(_)));
     assert!(matches!(ids.find(1, (1, 0)), Find::Coming));
     assert!(matches!(ids.find(1, (2, 0)), Find::Here(_)));
@@ -178,10 +178,10 @@ fn registry_drops_the_least_recently_used_id() {
 fn registry_bounds_the_cost_of_made_up_ids() {
     let place = place();
     place.shape(&shape());
-    for id in 0..ASKED as SchemaId * 10 {
+    for id in 0..MAX_QUEUED as SchemaId * 10 {
         place.find(id / 2, id, 0);
     }
-    assert_eq!(lock(&place.state).ids.asked.len(), ASKED);
+    assert_eq!(lock(&place.state).ids.queued.len(), MAX_QUEUED);
     let mut begun = 0;
     loop {
         let jobs = place.due(999);
@@ -193,13 +193,13 @@ fn registry_bounds_the_cost_of_made_up_ids() {
             place.outcome(&job, Err(FetchFailure::Gone), 999);
         }
     }
-    assert_eq!((begun, place.deadline_ms()), (ASKED_PER_S as usize, 1000));
+    assert_eq!((begun, place.deadline_ms()), (MAX_FETCHES_PER_S as usize, 1000));
     assert_eq!(place.due(1000).len(), AT_ONCE);
     let mut ids = Ids::default();
-    for id in 0..=VAIN as SchemaId {
-        ids.put_vain((id, 0), true, 0);
+    for id in 0..=MAX_FAILED as SchemaId {
+        ids.put_failed((id, 0), true, 0);
     }
-    assert_eq!(ids.vain.len(), VAIN);
+    assert_eq!(ids.failed.len(), MAX_FAILED);
     assert!(matches!(ids.find(1, (1, 0)), Find::Gone));
     assert!(matches!(ids.find(1, (0, 0)), Find::Coming), "the oldest is forgotten");
 }
@@ -266,8 +266,8 @@ fn registry_does_not_fetch_unreferenced_schemas() {
     assert_eq!(place.due(MAX_AGE_MS).len(), 1);
 }
 
-fn asked(place: &RegistryHandle) -> Vec<(SchemaId, u64)> {
-    lock(&place.state).ids.asked.iter().map(|((id, _), asker)| (*id, *asker)).collect()
+fn queued(place: &RegistryHandle) -> Vec<(SchemaId, u64)> {
+    lock(&place.state).ids.queued.iter().map(|((id, _), requester)| (*id, *requester)).collect()
 }
 
 #[test]
@@ -277,39 +277,39 @@ fn registry_connection_that_makes_numbers_up_has_its_share_and_no_more() {
     for id in 0..1000 {
         place.find(1, id, 0);
     }
-    assert_eq!(asked(&place).len(), SHARE);
+    assert_eq!(queued(&place).len(), SHARE);
     // Other connections fill the queue; the next connection still gets entries.
-    for asker in 2..=(ASKED / SHARE) as u64 {
-        (0..1000).for_each(|id| _ = place.find(asker, asker * 1000 + id, 0));
+    for requester in 2..=(MAX_QUEUED / SHARE) as u64 {
+        (0..1000).for_each(|id| _ = place.find(requester, requester * 1000 + id, 0));
     }
-    assert_eq!(asked(&place).len(), ASKED);
+    assert_eq!(queued(&place).len(), MAX_QUEUED);
     for id in [70_001, 70_002] {
         place.find(100, id, 0);
-        assert!(asked(&place).contains(&(id, 100)), "{id}");
-        assert_eq!(asked(&place).len(), ASKED);
+        assert!(queued(&place).contains(&(id, 100)), "{id}");
+        assert_eq!(queued(&place).len(), MAX_QUEUED);
     }
     // A connection does not displace entries of connections that have no more than itself.
-    for asker in 200..1000 {
-        place.find(asker, asker * 1000, 0);
+    for requester in 200..1000 {
+        place.find(requester, requester * 1000, 0);
     }
-    let held = |asker| asked(&place).iter().filter(|(_, it)| *it == asker).count();
-    assert!((1..=100).all(|asker| held(asker) <= 2), "{:?}", asked(&place));
+    let held = |requester| queued(&place).iter().filter(|(_, it)| *it == requester).count();
+    assert!((1..=100).all(|requester| held(requester) <= 2), "{:?}", queued(&place));
     assert!(held(100) >= 1, "who has the least keeps it");
 }
 
 #[test]
 fn registry_number_that_had_a_schema_is_fetched_first() {
     let mut ids = Ids::default();
-    for id in 0..=KNOWN as SchemaId {
+    for id in 0..=MAX_CACHED as SchemaId {
         ids.put((id, 0), schema(id));
     }
     (5000..5008).for_each(|id| _ = ids.find(1, (id, 0)));
     assert!(matches!(ids.find(2, (0, 0)), Find::Coming), "it went for want of room");
     assert_eq!(ids.next(0), Some((0, 0)));
     ids.put((0, 0), schema(0));
-    assert!(!ids.believed.contains(&(0, 0)));
-    for id in 0..=(KNOWN + BELIEVED) as SchemaId {
+    assert!(!ids.evicted.contains(&(0, 0)));
+    for id in 0..=(MAX_CACHED + MAX_EVICTED) as SchemaId {
         ids.put((id + 10_000, 0), schema(id));
     }
-    assert_eq!((ids.known.len(), ids.believed.len()), (KNOWN, BELIEVED));
+    assert_eq!((ids.known.len(), ids.evicted.len()), (MAX_CACHED, MAX_EVICTED));
 }

@@ -17,7 +17,7 @@ fn unix_s() -> u64 {
 
 /// How an issuer answers a request.
 #[derive(Clone)]
-enum Mood {
+enum Behaviour {
     Gives(String),
     /// It closes the connection without a response.
     Down,
@@ -28,32 +28,32 @@ enum Mood {
 /// A server of a key set.
 struct Issuer {
     address: SocketAddr,
-    mood: Arc<Mutex<Mood>>,
+    behaviour: Arc<Mutex<Behaviour>>,
 }
 
 impl Issuer {
-    fn start(mood: Mood) -> Issuer {
+    fn start(behaviour: Behaviour) -> Issuer {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let mood = Arc::new(Mutex::new(mood));
-        let theirs = mood.clone();
+        let behaviour = Arc::new(Mutex::new(behaviour));
+        let theirs = behaviour.clone();
         std::thread::spawn(move || {
             let mut kept = Vec::new();
             for stream in listener.incoming() {
-                let mood = theirs.lock().unwrap().clone();
-                kept.extend(answer(stream.unwrap(), &mood));
+                let behaviour = theirs.lock().unwrap().clone();
+                kept.extend(answer(stream.unwrap(), &behaviour));
             }
         });
-        Issuer { address, mood }
+        Issuer { address, behaviour }
     }
 
-    fn turns(&self, mood: Mood) {
-        *self.mood.lock().unwrap() = mood;
+    fn turns(&self, behaviour: Behaviour) {
+        *self.behaviour.lock().unwrap() = behaviour;
     }
 }
 
 /// Answers one request. Returns the connection if it must stay open.
-fn answer(mut stream: TcpStream, mood: &Mood) -> Option<TcpStream> {
+fn answer(mut stream: TcpStream, behaviour: &Behaviour) -> Option<TcpStream> {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
@@ -62,10 +62,10 @@ fn answer(mut stream: TcpStream, mood: &Mood) -> Option<TcpStream> {
         }
     }
     assert!(head.starts_with("GET /keys?a=b HTTP/1.1\r\n"), "{head}");
-    match mood {
-        Mood::Down => None,
-        Mood::Slow => Some(stream),
-        Mood::Gives(body) => {
+    match behaviour {
+        Behaviour::Down => None,
+        Behaviour::Slow => Some(stream),
+        Behaviour::Gives(body) => {
             let length = body.len();
             let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{body}");
             let _ = stream.write_all(answer.as_bytes());
@@ -91,13 +91,13 @@ fn private(kid: &str) -> (Algorithm, Private) {
 }
 
 /// A key set with this key.
-fn set(kid: &str) -> Mood {
+fn set(kid: &str) -> Behaviour {
     let (algorithm, key) = private(kid);
     let crv = if algorithm == Algorithm::ES256 { "P-256" } else { "P-384" };
     let point = &key.public()[1..];
     let (x, y) = point.split_at(point.len() / 2);
     let (x, y) = (b64(x), b64(y));
-    Mood::Gives(format!(
+    Behaviour::Gives(format!(
         r#"{{"keys":[{{"kty":"EC","crv":"{crv}","kid":"{kid}","x":"{x}","y":"{y}"}}]}}"#
     ))
 }
@@ -165,16 +165,18 @@ fn guard_keys_are_fetched_and_rotate() {
 
 #[test]
 fn guard_old_keys_serve_until_new_ones_arrive() {
-    let issuer = Issuer::start(Mood::Down);
+    let issuer = Issuer::start(Behaviour::Down);
     let Some(server) = start(fetching(&issuer)) else { return };
     wait_count(&server, "keys_failed", 1);
     assert_eq!(status(&server, &signed("a")), 503);
     issuer.turns(set("a"));
     becomes(&server, &signed("a"), 101);
     let huge = format!("{{\"keys\":[{}1]}}", "1,".repeat(200_000));
-    for mood in [Mood::Down, Mood::Gives("<html>".to_owned()), Mood::Gives(huge)] {
+    for behaviour in
+        [Behaviour::Down, Behaviour::Gives("<html>".to_owned()), Behaviour::Gives(huge)]
+    {
         let failed = server.count("keys_failed");
-        issuer.turns(mood);
+        issuer.turns(behaviour);
         wait("a failure", || {
             assert_eq!(status(&server, &signed("b")), 403);
             assert_eq!(status(&server, &signed("a")), 101);
@@ -183,7 +185,7 @@ fn guard_old_keys_serve_until_new_ones_arrive() {
         });
     }
     // Handshakes do not wait for an issuer that does not respond.
-    issuer.turns(Mood::Slow);
+    issuer.turns(Behaviour::Slow);
     let start = Instant::now();
     while start.elapsed() < Duration::from_secs(3) {
         let begun = Instant::now();

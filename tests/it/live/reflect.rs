@@ -91,20 +91,20 @@ fn reflect_counts_what_a_member_misses_by_policy() {
     std::thread::sleep(std::time::Duration::from_millis(300));
     let dropped = server.count("slow_consumer_dropped");
     members[0].send_text("good morning");
-    let mut heard: Vec<usize> = Vec::new();
+    let mut received: Vec<usize> = Vec::new();
     let last = loop {
         match sleeper.text() {
-            text if text.len() == 10_000 => heard.push(text.parse().expect("a number")),
+            text if text.len() == 10_000 => received.push(text.parse().expect("a number")),
             text => break text,
         }
         // Send again if even this message was dropped.
-        if heard.len() as u64 + dropped == rounds as u64 {
+        if received.len() as u64 + dropped == rounds as u64 {
             members[0].send_text("good morning");
         }
     };
     assert_eq!(last, "good morning");
-    assert!(heard.is_sorted_by(|a, b| a < b), "in order, none twice");
-    assert_eq!(heard.len() as u64 + dropped, rounds as u64);
+    assert!(received.is_sorted_by(|a, b| a < b), "in order, none twice");
+    assert_eq!(received.len() as u64 + dropped, rounds as u64);
     assert_eq!(server.count("slow_consumer_closed"), 0);
 }
 
@@ -152,12 +152,12 @@ fn reflect_order_is_the_same_for_all_members() {
         }
     }
     let total = members.len() * EACH;
-    let heard =
+    let received =
         members.iter_mut().map(|client| (0..total).map(|_| client.text()).collect::<Vec<_>>());
-    let heard: Vec<_> = heard.collect();
-    assert!(heard.iter().all(|it| *it == heard[0]));
+    let received: Vec<_> = received.collect();
+    assert!(received.iter().all(|it| *it == received[0]));
     for member in 0..members.len() {
-        let own = heard[0].iter().filter(|it| it.starts_with(&format!("{member} ")));
+        let own = received[0].iter().filter(|it| it.starts_with(&format!("{member} ")));
         let want: Vec<_> = (0..EACH).map(|number| format!("{member} {number}")).collect();
         assert_eq!(own.cloned().collect::<Vec<_>>(), want);
     }

@@ -38,25 +38,31 @@ pub(super) struct Player {
     pub(super) address: SocketAddr,
     book: Arc<Mutex<Book>>,
     /// The answer to every request, if it is set.
-    mood: Arc<Mutex<Option<Answer>>>,
-    heard: Arc<Mutex<Vec<String>>>,
+    behaviour: Arc<Mutex<Option<Answer>>>,
+    received: Arc<Mutex<Vec<String>>>,
 }
 
 impl Player {
     pub(super) fn start(tls: Option<Arc<ServerConfig>>) -> Player {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let player =
-            Player { address, book: Arc::default(), mood: Arc::default(), heard: Arc::default() };
-        let (book, mood, heard) = (player.book.clone(), player.mood.clone(), player.heard.clone());
+        let player = Player {
+            address,
+            book: Arc::default(),
+            behaviour: Arc::default(),
+            received: Arc::default(),
+        };
+        let (book, behaviour, received) =
+            (player.book.clone(), player.behaviour.clone(), player.received.clone());
         std::thread::spawn(move || {
             for stream in listener.incoming() {
-                let (book, mood, heard) = (book.clone(), mood.clone(), heard.clone());
+                let (book, behaviour, received) =
+                    (book.clone(), behaviour.clone(), received.clone());
                 let (tls, stream) = (tls.clone(), stream.unwrap());
                 let answer = move |head: String| {
                     let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
-                    heard.lock().unwrap().push(head);
-                    let all = mood.lock().unwrap().clone();
+                    received.lock().unwrap().push(head);
+                    let all = behaviour.lock().unwrap().clone();
                     all.or_else(|| book.lock().unwrap().get(&path).cloned())
                 };
                 std::thread::spawn(move || match tls {
@@ -75,8 +81,8 @@ impl Player {
         self.book.lock().unwrap().insert(path.to_owned(), Answer::Is(200, body.to_owned()));
     }
 
-    pub(super) fn turns(&self, mood: Option<Answer>) {
-        *self.mood.lock().unwrap() = mood;
+    pub(super) fn turns(&self, behaviour: Option<Answer>) {
+        *self.behaviour.lock().unwrap() = behaviour;
     }
 
     /// Registers a schema in the form of Confluent's API; `more` is further fields.
@@ -92,8 +98,8 @@ impl Player {
     }
 
     pub(super) fn paths(&self) -> Vec<String> {
-        let heard = self.heard.lock().unwrap();
-        heard.iter().map(|head| head.split(' ').nth(1).unwrap_or_default().to_owned()).collect()
+        let received = self.received.lock().unwrap();
+        received.iter().map(|head| head.split(' ').nth(1).unwrap_or_default().to_owned()).collect()
     }
 }
 
@@ -203,7 +209,7 @@ fn schemas_subject_of_a_context_with_references() {
     let refused = try_text(&server, r#"{"a":"x"}"#).unwrap_err();
     assert_eq!(refused, (1008, "/a breaks the schema's rule `type`".to_owned()));
     assert_eq!(player.paths().len(), 4, "{:?}", player.paths());
-    for head in player.heard.lock().unwrap().iter() {
+    for head in player.received.lock().unwrap().iter() {
         assert!(head.to_ascii_lowercase().contains("\r\nauthorization: basic ytpi\r\n"), "{head}");
     }
     assert_eq!(server.count("schemas_missed"), 0);

@@ -158,8 +158,8 @@ fn slow_requester_is_paused_and_gets_everything() {
     const LEN: usize = 10_000;
     let Some(server) = start(narrow()) else { return };
     let address = server.addresses()[0];
-    let mut asker = Client::connect_narrow(address).upgrade("/echo");
-    let mut writer = asker.stream.try_clone().unwrap();
+    let mut requester = Client::connect_narrow(address).upgrade("/echo");
+    let mut writer = requester.stream.try_clone().unwrap();
     let sender = thread::spawn(move || {
         use std::io::Write;
         for number in 0..COUNT {
@@ -178,10 +178,10 @@ fn slow_requester_is_paused_and_gets_everything() {
     assert!(before < COUNT as u64, "everything was read at once");
     assert_eq!(server.count("connections"), 2);
     for number in 0..COUNT {
-        assert!(asker.text() == data(number, LEN), "message {number}");
+        assert!(requester.text() == data(number, LEN), "message {number}");
     }
     sender.join().unwrap();
-    asker.sync();
+    requester.sync();
     assert_eq!(server.count("slow_consumer_closed"), 0);
     assert_eq!(server.count("messages_received"), COUNT as u64);
 }
@@ -191,12 +191,12 @@ fn slow_queue_without_progress_is_cut_after_its_time() {
     let mut config = narrow();
     config.timeouts.send_ms = 300;
     let Some(server) = start(config) else { return };
-    let mut asker = Client::connect_narrow(server.addresses()[0]).upgrade("/echo");
+    let mut requester = Client::connect_narrow(server.addresses()[0]).upgrade("/echo");
     let message = masked(true, BINARY, &[7; 10_000]);
-    asker.stream.set_nonblocking(true).unwrap();
+    requester.stream.set_nonblocking(true).unwrap();
     let error = (0..10_000).find_map(|_| {
         use std::io::Write;
-        asker.stream.write_all(&message).err()
+        requester.stream.write_all(&message).err()
     });
     let kind = error.map(|error| error.kind());
     let cut = [ErrorKind::WouldBlock, ErrorKind::ConnectionReset, ErrorKind::BrokenPipe];

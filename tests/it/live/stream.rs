@@ -2,7 +2,7 @@
 //! WebSockets, and with members that do not read.
 
 use crate::net::*;
-use crate::peer::{Ear, Heard};
+use crate::peer::{ClientReader, Received};
 use polycast::config::{Config, EndpointKind, Route, SlowConsumer};
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -24,15 +24,15 @@ fn streaming(endpoint: EndpointKind) -> Config {
 /// A client that has sent the head of a request.
 struct Streamer {
     tcp: TcpStream,
-    ear: Ear,
-    heard: VecDeque<Heard>,
+    ear: ClientReader,
+    received: VecDeque<Received>,
 }
 
 impl Streamer {
     fn open(client: Client, content_type: &str) -> Streamer {
         let mut streamer = Streamer::begin(client, content_type);
         match streamer.hear() {
-            Heard::Answer { status: 200, .. } => streamer,
+            Received::Answer { status: 200, .. } => streamer,
             other => panic!("{other:?}"),
         }
     }
@@ -44,7 +44,7 @@ impl Streamer {
         );
         let mut tcp = client.stream;
         tcp.write_all(head.as_bytes()).unwrap();
-        Streamer { tcp, ear: Ear::default(), heard: VecDeque::new() }
+        Streamer { tcp, ear: ClientReader::default(), received: VecDeque::new() }
     }
 
     fn connect(address: SocketAddr, content_type: &str) -> Streamer {
@@ -57,29 +57,29 @@ impl Streamer {
         self.tcp.write_all(&[size.as_bytes(), data, b"\r\n"].concat()).unwrap();
     }
 
-    fn hear(&mut self) -> Heard {
+    fn hear(&mut self) -> Received {
         let mut piece = vec![0; 64 * 1024];
         loop {
-            if let Some(heard) = self.heard.pop_front() {
-                return heard;
+            if let Some(received) = self.received.pop_front() {
+                return received;
             }
             let n = self.tcp.read(&mut piece).unwrap();
             assert_ne!(n, 0, "the end, with {} bytes that are no record", self.ear.left());
-            self.heard.extend(self.ear.hear(&piece[..n]));
+            self.received.extend(self.ear.hear(&piece[..n]));
         }
     }
 
     fn text(&mut self) -> String {
         match self.hear() {
-            Heard::Text(text) => text,
-            Heard::Binary(payload) => String::from_utf8(payload).unwrap(),
+            Received::Text(text) => text,
+            Received::Binary(payload) => String::from_utf8(payload).unwrap(),
             other => panic!("{other:?}"),
         }
     }
 
     /// Reads the end of the response and of the connection.
     fn end(&mut self) -> String {
-        let Heard::End(trailer) = self.hear() else { panic!("no end") };
+        let Received::End(trailer) = self.hear() else { panic!("no end") };
         assert_eq!(self.tcp.read(&mut [0; 100]).unwrap(), 0);
         trailer
     }
@@ -109,7 +109,7 @@ fn stream_echo_answers_while_the_request_goes_on() {
     for piece in measured(&payload).chunks(70_001) {
         client.chunk(piece);
     }
-    assert_eq!(client.hear(), Heard::Binary(payload));
+    assert_eq!(client.hear(), Received::Binary(payload));
     wait_count(&server, "connections", 1);
     assert_eq!((server.count("http_streams"), server.count("upgrades")), (2, 0));
 }
@@ -123,8 +123,8 @@ fn stream_client_that_does_not_read_is_paused() {
     let mut client = Streamer::open(client, LINES);
     let mut writer = Streamer {
         tcp: client.tcp.try_clone().unwrap(),
-        ear: Ear::default(),
-        heard: VecDeque::new(),
+        ear: ClientReader::default(),
+        received: VecDeque::new(),
     };
     let writing = std::thread::spawn(move || {
         for number in 0..LINES_SENT {
@@ -186,13 +186,13 @@ fn stream_and_websocket_members_see_one_order() {
         })
         .collect();
     let all = &socket_heard[0];
-    assert!(socket_heard.iter().all(|heard| heard == all));
+    assert!(socket_heard.iter().all(|received| received == all));
     let lines: Vec<String> = all.iter().filter(|it| has_line(it)).cloned().collect();
     for (at, stream) in streams.iter_mut().enumerate() {
         let expected = if at < 2 { &lines } else { all };
         let texts = std::iter::repeat_with(|| stream.text());
-        let heard: Vec<String> = texts.filter(is_test).take(expected.len()).collect();
-        assert_eq!(&heard, expected, "stream {at}");
+        let received: Vec<String> = texts.filter(is_test).take(expected.len()).collect();
+        assert_eq!(&received, expected, "stream {at}");
     }
     assert!(server.count("http_streams_unsaid") >= (2 * 2 * EACH) as u64);
 }
@@ -226,13 +226,13 @@ fn stream_stalled_member_costs_the_others_nothing() {
     let mut last = None;
     let trailer = loop {
         match sleeper.hear() {
-            Heard::End(trailer) => break trailer,
-            Heard::Text(text) if text.len() == 10_000 => {
+            Received::End(trailer) => break trailer,
+            Received::Text(text) if text.len() == 10_000 => {
                 let number: usize = text.parse().unwrap();
                 assert_eq!(number, last.map_or(0, |last: usize| last + 1), "no gap");
                 last = Some(number);
             }
-            Heard::Text(_) => {}
+            Received::Text(_) => {}
             other => panic!("{other:?}"),
         }
     };

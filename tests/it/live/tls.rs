@@ -3,7 +3,7 @@
 use super::child::*;
 use crate::certs::{Authority, Leaf, folder, table};
 use crate::net::*;
-use crate::peer::{Ear, Heard};
+use crate::peer::{ClientReader, Received};
 use polycast::config::{Config, EndpointKind, FileFormat, Route};
 use polycast::server::Server;
 use rustls::pki_types::ServerName;
@@ -31,8 +31,8 @@ fn secure(name: &str, authority: &Authority, more: &str) -> Config {
 /// A TLS client.
 pub(super) struct Secure {
     stream: StreamOwned<ClientConnection, TcpStream>,
-    ear: Ear,
-    heard: VecDeque<Heard>,
+    ear: ClientReader,
+    received: VecDeque<Received>,
 }
 
 impl Secure {
@@ -53,7 +53,7 @@ impl Secure {
         while stream.conn.is_handshaking() {
             stream.conn.complete_io(&mut stream.sock)?;
         }
-        Ok(Secure { stream, ear: Ear::default(), heard: VecDeque::new() })
+        Ok(Secure { stream, ear: ClientReader::default(), received: VecDeque::new() })
     }
 
     pub(super) fn open(address: SocketAddr, config: &Arc<ClientConfig>, path: &str) -> Secure {
@@ -64,8 +64,8 @@ impl Secure {
 
     fn upgrade(&mut self, path: &str) {
         self.send(handshake(path, "").as_bytes());
-        let heard = self.next().unwrap();
-        assert!(matches!(heard, Heard::Answer { status: 101, .. }), "{heard:?}");
+        let received = self.next().unwrap();
+        assert!(matches!(received, Received::Answer { status: 101, .. }), "{received:?}");
     }
 
     fn subscriber(address: SocketAddr, config: &Arc<ClientConfig>, channel: &str) -> Secure {
@@ -82,28 +82,28 @@ impl Secure {
     }
 
     /// The next received message; `None` after the end of the connection.
-    pub(super) fn next(&mut self) -> Option<Heard> {
+    pub(super) fn next(&mut self) -> Option<Received> {
         let mut piece = [0; 16 * 1024];
-        while self.heard.is_empty() {
+        while self.received.is_empty() {
             match self.stream.read(&mut piece).unwrap() {
                 0 => return None,
-                n => self.heard.extend(self.ear.hear(&piece[..n])),
+                n => self.received.extend(self.ear.hear(&piece[..n])),
             }
         }
-        self.heard.pop_front()
+        self.received.pop_front()
     }
 
     pub(super) fn text(&mut self) -> String {
         match self.next() {
-            Some(Heard::Text(text)) => text,
+            Some(Received::Text(text)) => text,
             other => panic!("{other:?}"),
         }
     }
 
     fn publish(&mut self, channel: &str, data: &str) {
         self.send(&publish(channel, data));
-        let heard = self.next();
-        assert!(matches!(heard, Some(Heard::Answer { status: 200, .. })), "{heard:?}");
+        let received = self.next();
+        assert!(matches!(received, Some(Received::Answer { status: 200, .. })), "{received:?}");
     }
 
     fn leaf(&self) -> Vec<u8> {
@@ -137,10 +137,10 @@ fn tls_both_versions_at_any_length() {
         for len in [0, 1, 125, 16 * 1024 - 1, 16 * 1024, 16 * 1024 + 1, 1 << 20] {
             let message = pattern(len);
             client.send(&masked(true, BINARY, &message));
-            assert_eq!(client.next(), Some(Heard::Binary(message)), "{len}");
+            assert_eq!(client.next(), Some(Received::Binary(message)), "{len}");
         }
         client.send(&masked(true, CLOSE, &1000_u16.to_be_bytes()));
-        assert_eq!(client.next(), Some(Heard::Close(Some(1000), String::new())));
+        assert_eq!(client.next(), Some(Received::Close(Some(1000), String::new())));
         assert_eq!(client.next(), None, "ended by close_notify");
     }
     wait_count(&server, "connections", 0);
@@ -363,7 +363,7 @@ fn tls_peer_may_end_without_close_notify() {
     client.stream.write_all(b"GET /live HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
     client.stream.conn.send_close_notify();
     client.stream.flush().unwrap();
-    assert!(matches!(client.next(), Some(Heard::Answer { status: 200, .. })));
+    assert!(matches!(client.next(), Some(Received::Answer { status: 200, .. })));
     assert_eq!(client.next(), None);
     drop(client);
     wait_count(&server, "connections", 0);
@@ -399,11 +399,11 @@ fn tls_slow_consumer_is_closed_and_others_continue() {
     // It reads again: complete events, then its Close frame.
     let last = loop {
         match sleeper.next() {
-            Some(Heard::Text(text)) => assert!(text == event("c", &data)),
+            Some(Received::Text(text)) => assert!(text == event("c", &data)),
             other => break other,
         }
     };
-    assert!(matches!(last, Some(Heard::Close(Some(_), _))), "{last:?}");
+    assert!(matches!(last, Some(Received::Close(Some(_), _))), "{last:?}");
 }
 
 #[test]
@@ -417,7 +417,7 @@ fn tls_drain_closes_every_client() {
     let half = Client::connect(address);
     wait_count(&server, "connections", 3);
     Server::stop(&server);
-    assert!(matches!(client.next(), Some(Heard::Close(Some(4200), _))));
+    assert!(matches!(client.next(), Some(Received::Close(Some(4200), _))));
     client.send(&masked(true, CLOSE, &4200_u16.to_be_bytes()));
     assert_eq!(client.next(), None);
     assert_eq!(idle.next(), None, "close_notify");
@@ -468,7 +468,7 @@ fn tls_certificates_are_replaced_without_dropping_a_connection() {
     wait("the new route", || {
         let mut client = Secure::connect(process.address, &other, "localhost").unwrap();
         client.send(handshake("/new", "").as_bytes());
-        matches!(client.next(), Some(Heard::Answer { status: 101, .. }))
+        matches!(client.next(), Some(Received::Answer { status: 101, .. }))
     });
     let client = Secure::open(process.address, &config, "/echo");
     assert_eq!(client.stream.conn.handshake_kind(), Some(HandshakeKind::Resumed));
@@ -486,14 +486,14 @@ fn tls_stream_goes_both_ways() {
         b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n\
           Transfer-Encoding: chunked\r\n\r\n",
     );
-    assert!(matches!(client.next(), Some(Heard::Answer { status: 200, .. })));
+    assert!(matches!(client.next(), Some(Received::Answer { status: 200, .. })));
     for len in [1, 16 * 1024, 100_000] {
         let line = "x".repeat(len);
         client.send(format!("{:x}\r\n{line}\n\r\n", len + 1).as_bytes());
         assert!(client.text() == line, "{len}");
     }
     client.send(b"0\r\n\r\n");
-    assert_eq!(client.next(), Some(Heard::End(String::new())));
+    assert_eq!(client.next(), Some(Received::End(String::new())));
     assert_eq!(client.next(), None, "ended by close_notify");
     wait_count(&server, "connections", 0);
 }

@@ -54,7 +54,7 @@ impl Hooked {
 /// An HTTP server that records the requests.
 struct Endpoint {
     address: SocketAddr,
-    heard: Arc<Mutex<Vec<Hooked>>>,
+    received: Arc<Mutex<Vec<Hooked>>>,
 }
 
 impl Endpoint {
@@ -67,22 +67,22 @@ impl Endpoint {
     fn start_with(statuses: &'static [u16], tls: Option<Arc<ServerConfig>>) -> Endpoint {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let heard = Arc::new(Mutex::new(Vec::new()));
-        let theirs = heard.clone();
+        let received = Arc::new(Mutex::new(Vec::new()));
+        let theirs = received.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming() {
-                let (heard, tls, stream) = (theirs.clone(), tls.clone(), stream.unwrap());
+                let (received, tls, stream) = (theirs.clone(), tls.clone(), stream.unwrap());
                 let port = stream.peer_addr().unwrap().port();
                 std::thread::spawn(move || match tls {
-                    None => serve(stream, port, &heard, statuses),
+                    None => serve(stream, port, &received, statuses),
                     Some(tls) => {
                         let tls = ServerConnection::new(tls).unwrap();
-                        serve(StreamOwned::new(tls, stream), port, &heard, statuses);
+                        serve(StreamOwned::new(tls, stream), port, &received, statuses);
                     }
                 });
             }
         });
-        Endpoint { address, heard }
+        Endpoint { address, received }
     }
 
     fn hook(&self) -> Webhook {
@@ -92,28 +92,28 @@ impl Endpoint {
     }
 
     fn len(&self) -> usize {
-        self.heard.lock().unwrap().len()
+        self.received.lock().unwrap().len()
     }
 
     /// Waits for `count` requests and returns them.
-    fn heard(&self, count: usize) -> Vec<Hooked> {
+    fn received(&self, count: usize) -> Vec<Hooked> {
         wait("a webhook's request", || self.len() >= count);
-        let heard = self.heard.lock().unwrap().clone();
-        assert_eq!(heard.len(), count, "{heard:?}");
-        heard
+        let received = self.received.lock().unwrap().clone();
+        assert_eq!(received.len(), count, "{received:?}");
+        received
     }
 
     /// The events of the first `count` requests, sorted, because channels are not ordered among
     /// each other.
     fn events(&self, count: usize) -> Vec<String> {
-        let heard = self.heard(count);
-        let mut events: Vec<String> = heard.iter().map(|it| it.events().to_owned()).collect();
+        let received = self.received(count);
+        let mut events: Vec<String> = received.iter().map(|it| it.events().to_owned()).collect();
         events.sort();
         events
     }
 }
 
-fn serve(stream: impl Read + Write, port: u16, heard: &Mutex<Vec<Hooked>>, statuses: &[u16]) {
+fn serve(stream: impl Read + Write, port: u16, received: &Mutex<Vec<Hooked>>, statuses: &[u16]) {
     let mut reader = BufReader::new(stream);
     loop {
         let mut head = String::new();
@@ -129,9 +129,9 @@ fn serve(stream: impl Read + Write, port: u16, heard: &Mutex<Vec<Hooked>>, statu
         reader.read_exact(&mut body).unwrap();
         request.body = String::from_utf8(body).unwrap();
         let number = {
-            let mut heard = heard.lock().unwrap();
-            heard.push(request);
-            heard.len() - 1
+            let mut received = received.lock().unwrap();
+            received.push(request);
+            received.len() - 1
         };
         let status = statuses.get(number).copied().unwrap_or(200);
         if status == 0 {
@@ -181,31 +181,31 @@ fn webhooks_send_a_signed_request_for_each_event() {
     let (mut client, id) = Client::app(server.addresses()[0]);
     join_presence(&mut client, &id, "presence-a", "ada");
     let added = r#"{"name":"member_added","channel":"presence-a","user_id":"ada"}"#;
-    let heard = endpoint.heard(2);
-    let events: Vec<_> = heard.iter().map(Hooked::events).collect();
+    let received = endpoint.received(2);
+    let events: Vec<_> = received.iter().map(Hooked::events).collect();
     assert_eq!(events, [&occupied("presence-a"), added], "in order");
-    assert_eq!(heard[0].port, heard[1].port, "the connection is kept");
-    assert_eq!(heard[0].field("x-token"), Some("t"));
-    assert_eq!(heard[0].field("host"), Some(endpoint.address.to_string().as_str()));
+    assert_eq!(received[0].port, received[1].port, "the connection is kept");
+    assert_eq!(received[0].field("x-token"), Some("t"));
+    assert_eq!(received[0].field("host"), Some(endpoint.address.to_string().as_str()));
     let say = r#"{"event":"client-x","channel":"presence-a","data":{"on":true}}"#;
     client.send_text(say);
     let replies = format!(
         r#"{{"name":"client_event","channel":"presence-a","event":"client-x","data":"{{\"on\":true}}","socket_id":"{id}","user_id":"ada"}}"#
     );
-    assert_eq!(endpoint.heard(3)[2].events(), replies);
+    assert_eq!(endpoint.received(3)[2].events(), replies);
     client.send_text(&subscribe("cache-a"));
     assert_eq!(client.text(), subscribed("cache-a"));
     assert!(client.text().contains("pusher:cache_miss"));
     let missed = r#"{"name":"cache_miss","channel":"cache-a"}"#.to_owned();
     assert!(endpoint.events(5).contains(&missed));
-    assert_eq!(endpoint.heard(5)[3].events(), occupied("cache-a"));
+    assert_eq!(endpoint.received(5)[3].events(), occupied("cache-a"));
     // A second cache miss is not reported.
     let mut second = Client::app(server.addresses()[0]).0;
     second.send_text(&subscribe("cache-a"));
     assert_eq!(second.text(), subscribed("cache-a"));
     assert!(second.text().contains("pusher:cache_miss"));
     second.subscribe("last");
-    assert_eq!(endpoint.heard(6)[5].events(), occupied("last"));
+    assert_eq!(endpoint.received(6)[5].events(), occupied("last"));
     assert_eq!(server.count("hooks_dropped"), 0);
 }
 
@@ -223,10 +223,10 @@ fn webhooks_batch_and_filter_events() {
     for channel in ["a-1-z", "a-2", "3-z"] {
         client.subscribe(channel);
     }
-    let heard = batch.heard(1);
+    let received = batch.received(1);
     let mut expected = ["a-1-z", "a-2", "3-z"].map(occupied);
     expected.sort();
-    let mut events: Vec<_> = heard[0].events().split_inclusive('}').collect();
+    let mut events: Vec<_> = received[0].events().split_inclusive('}').collect();
     events.iter_mut().for_each(|event| *event = event.trim_start_matches(','));
     events.sort_unstable();
     assert_eq!(events, expected);
@@ -240,12 +240,12 @@ fn webhooks_retry_with_the_same_body_in_order() {
     let endpoint = Endpoint::start(&[302, 500, 0]);
     let Some(server) = start_with(endpoint.hook()) else { return };
     let _client = Client::subscriber(server.addresses()[0], "a");
-    let heard = endpoint.heard(4);
-    for request in &heard {
+    let received = endpoint.received(4);
+    for request in &received {
         assert_eq!(request.events(), occupied("a"));
-        assert_eq!(request.body, heard[0].body);
+        assert_eq!(request.body, received[0].body);
     }
-    let rests: Vec<_> = heard.windows(2).map(|pair| pair[1].at - pair[0].at).collect();
+    let rests: Vec<_> = received.windows(2).map(|pair| pair[1].at - pair[0].at).collect();
     assert!(rests[0] >= Duration::from_millis(450), "{rests:?}");
     assert!(rests[2] >= Duration::from_secs(4), "{rests:?}");
     wait_count(&server, "hooks_sent", 1);
@@ -265,9 +265,9 @@ fn webhooks_report_a_leave_after_the_hold_unless_reversed() {
     client.send_text(leave);
     client.sync();
     let left = Instant::now();
-    let heard = endpoint.heard(2);
-    assert_eq!(heard[1].events(), vacated("a"));
-    assert!(heard[1].at - left >= HOLD - Duration::from_millis(100));
+    let received = endpoint.received(2);
+    assert_eq!(received[1].events(), vacated("a"));
+    assert!(received[1].at - left >= HOLD - Duration::from_millis(100));
 }
 
 #[test]
@@ -367,8 +367,8 @@ fn webhooks_are_delivered_before_the_server_ends() {
     drop(client);
     server.join().unwrap();
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
-    let heard = endpoint.heard.lock().unwrap().clone();
-    let events: String = heard.iter().map(Hooked::events).collect();
+    let received = endpoint.received.lock().unwrap().clone();
+    let events: String = received.iter().map(Hooked::events).collect();
     for event in [occupied("a"), occupied("b"), vacated("a"), vacated("b")] {
         assert_eq!(events.matches(&event).count(), 1, "{event} in {events}");
     }
@@ -422,9 +422,9 @@ fn webhooks_use_the_endpoints_at_the_time_of_the_event() {
     client.subscribe("b");
     client.subscribe("c");
     assert_eq!(new.events(2), [occupied("b"), occupied("c")]);
-    let heard = stays.heard(2);
-    assert_eq!((heard[0].events(), heard[1].events()), (&*occupied("a"), &*occupied("b")));
-    assert_eq!((heard[0].field("x-token"), heard[1].field("x-token")), (None, Some("t")));
+    let received = stays.received(2);
+    assert_eq!((received[0].events(), received[1].events()), (&*occupied("a"), &*occupied("b")));
+    assert_eq!((received[0].field("x-token"), received[1].field("x-token")), (None, Some("t")));
     // The state from before the reload is not reported, but its end is.
     drop(client);
     let vacated = ["a", "b", "c"].map(vacated);
@@ -482,8 +482,8 @@ fn webhooks_of_a_removed_endpoint_are_still_sent() {
     let _client = Client::subscriber(server.addresses()[0], "a");
     wait("a failure", || server.count("hooks_failed") > 0);
     renew(&mut server, config());
-    let heard = endpoint.heard(3);
-    assert!(heard.iter().all(|it| it.events() == occupied("a")));
+    let received = endpoint.received(3);
+    assert!(received.iter().all(|it| it.events() == occupied("a")));
     wait_count(&server, "hooks_sent", 1);
     assert_eq!(server.count("hooks_dropped"), 0);
 }

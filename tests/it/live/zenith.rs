@@ -49,7 +49,7 @@ fn parse(json: &str) -> Value {
     decode(Format::Json, &mut bytes, &DecodeLimits::default(), &mut Scratch::default()).unwrap()
 }
 
-fn heard(client: &mut Client, format: Format) -> Value {
+fn received(client: &mut Client, format: Format) -> Value {
     let mut frame = client.frame();
     assert_eq!(frame.opcode, if format.is_text() { TEXT } else { BINARY });
     decode(format, &mut frame.payload, &DecodeLimits::default(), &mut Scratch::default()).unwrap()
@@ -106,12 +106,12 @@ fn zenith_back_end_serves_clients_of_all_cores() {
         Format::MsgPack,
         r#"{"Action":"Register","TransactionID":1,"Data":{"Controllers":["Market"]}}"#,
     );
-    heard(&mut backend, Format::MsgPack);
+    received(&mut backend, Format::MsgPack);
     for at in 0..12 {
         let mut client = client(address, "ZenithJson", "");
         let call = format!(r#"{{"Controller":"Market","Topic":"Q","TransactionID":{at}}}"#);
         client.send_text(&call);
-        let asked = heard(&mut backend, Format::MsgPack);
+        let asked = received(&mut backend, Format::MsgPack);
         let number = asked.get("TransactionID").and_then(Value::as_int).unwrap();
         let answer = format!(
             r#"{{"Controller":"Market","Topic":"Q","TransactionID":{number},"Data":[{at}]}}"#
@@ -125,7 +125,7 @@ fn zenith_back_end_serves_clients_of_all_cores() {
         let publish =
             format!(r#"{{"Controller":"Market","Topic":"{topic}","Action":"Publish",{data}}}"#);
         say(&mut backend, Format::MsgPack, &publish);
-        heard(&mut backend, Format::MsgPack);
+        received(&mut backend, Format::MsgPack);
         // The event was confirmed after the home ordered it, so it is in the picture.
         client.send_text(&sub(&topic));
         let picture = format!(r#"{{"Controller":"Market","Topic":"{topic}","Data":{{"n":{at}}}}}"#);
@@ -273,10 +273,10 @@ fn large_picture(subscribers: usize, per_second: u32, updates: usize) -> Duratio
         say(&mut client, format, &sub("Big"));
         // Decoding takes time, so only a few pictures are decoded.
         match at < 6 {
-            true => assert_eq!(heard(&mut client, format), picture),
+            true => assert_eq!(received(&mut client, format), picture),
             false => assert!(client.frame().payload.len() > FIELDS * 8),
         }
-        assert_eq!(heard(&mut client, format), confirmed("Big"));
+        assert_eq!(received(&mut client, format), confirmed("Big"));
         clients.push((client, format));
     }
     let took = std::thread::scope(|scope| {
@@ -300,7 +300,7 @@ fn large_picture(subscribers: usize, per_second: u32, updates: usize) -> Duratio
     for (protocol, format) in formats {
         let mut client = client(address, protocol, "");
         say(&mut client, format, &sub("Big"));
-        assert_eq!(heard(&mut client, format), picture);
+        assert_eq!(received(&mut client, format), picture);
     }
     assert_eq!(server.count("slow_consumer_closed"), 0);
     took
@@ -326,7 +326,7 @@ fn publish_fields(backend: &mut Client, per_second: u32, updates: usize) -> Dura
 
 fn hear_fields((client, format): &mut (Client, Format), updates: Range<usize>) {
     for at in updates {
-        let data = heard(client, *format);
+        let data = received(client, *format);
         let value = data.get("Data").and_then(|it| it.get(&format!("f{}", at * 7 % FIELDS)));
         assert_eq!(value.and_then(Value::as_int), Some(1_000_000 + at as i64));
     }

@@ -4,7 +4,7 @@ use super::child::Process;
 use super::tls::Secure;
 use crate::certs::{Authority, Leaf, folder, table};
 use crate::net::*;
-use crate::peer::Heard;
+use crate::peer::Received;
 use crate::tls_client::store;
 use p12_keystore::{Certificate, KeyStore, KeyStoreEntry, LocalKeyId, PrivateKey, PrivateKeyChain};
 use polycast::config::{Config, FileFormat};
@@ -53,7 +53,7 @@ fn proxy(authority: &Authority, upstream: SocketAddr) -> Config {
 }
 
 /// Reads the text of the metrics exporter.
-fn received(address: SocketAddr) -> String {
+fn scrape(address: SocketAddr) -> String {
     let mut client = Client::connect(SocketAddr::from(([127, 0, 0, 1], address.port())));
     client.send(b"GET /metrics HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: 10.0.0.9\r\n\r\n");
     let answer = client.response();
@@ -70,7 +70,7 @@ fn zilla_proxy_uses_tls_on_both_sides() {
     let client = Arc::new(authority.client(None));
     let sample = |name: &str, value: &str| {
         let line = format!("\n{name}{{namespace=\"proxy\",binding=\"ws_server\"}} {value}\n");
-        wait(&line, || received(exporter).contains(&line));
+        wait(&line, || scrape(exporter).contains(&line));
     };
     // The response is 502 until the name is resolved.
     wait_count(&server, "names_found", 1);
@@ -81,20 +81,20 @@ fn zilla_proxy_uses_tls_on_both_sides() {
     sample("stream_active_sent", "1");
     let close = 1000_u16.to_be_bytes();
     socket.send(&masked(true, CLOSE, &close));
-    let heard = socket.next();
-    assert!(matches!(heard, Some(Heard::Close(Some(1000), _))), "{heard:?}");
+    let received = socket.next();
+    assert!(matches!(received, Some(Received::Close(Some(1000), _))), "{received:?}");
     drop(socket);
     sample("stream_active_received", "0");
     sample("stream_closes_received_total", "1");
     sample("stream_closes_sent_total", "1");
     sample("stream_errors_received_total", "0");
-    assert!(received(exporter).contains("stream_data_received_total{"));
+    assert!(scrape(exporter).contains("stream_data_received_total{"));
     // A client from another origin is refused, as by Zilla.
     let text = handshake("/", "Origin: https://evil.example\r\n");
     let mut stranger = Secure::connect(front, &client, "localhost").unwrap();
     stranger.send(text.as_bytes());
-    let heard = stranger.next();
-    assert!(matches!(heard, Some(Heard::Answer { status: 403, .. })), "{heard:?}");
+    let received = stranger.next();
+    assert!(matches!(received, Some(Received::Answer { status: 403, .. })), "{received:?}");
 }
 
 /// The program with a file in Zilla's format on its own port, and its output.
@@ -281,6 +281,6 @@ fn zilla_file_of_a_proxy_is_served_with_certificates_as_its_own_are() {
     let served = Served::start(&file);
     let mut socket = Secure::connect(served.process.address, &trusting(&own), "localhost").unwrap();
     socket.send(handshake("/", "").as_bytes());
-    let heard = socket.next();
-    assert!(matches!(heard, Some(Heard::Answer { status: 502, .. })), "{heard:?}");
+    let received = socket.next();
+    assert!(matches!(received, Some(Received::Answer { status: 502, .. })), "{received:?}");
 }

@@ -1,7 +1,7 @@
 //! One simulated client: chooses its actions at random and checks what it receives.
 
 use super::history::{CHANNELS, History, Span};
-use crate::peer::{Ear, Heard, auth, framed, handshake, signed, text};
+use crate::peer::{ClientReader, Received, auth, framed, handshake, signed, text};
 use fastrand::Rng;
 use polycast::ws::Opcode;
 use std::collections::VecDeque;
@@ -45,7 +45,7 @@ pub(super) struct Client {
     pub(super) place: (usize, usize),
     pub(super) life: Life,
     pub(super) socket_id: Option<String>,
-    ear: Ear,
+    ear: ClientReader,
     asked: VecDeque<Asked>,
     channels: Vec<Place>,
     past: Vec<Span>,
@@ -64,7 +64,7 @@ impl Client {
             place: (0, 0),
             life: Life::Open,
             socket_id: None,
-            ear: Ear::default(),
+            ear: ClientReader::default(),
             asked: VecDeque::new(),
             channels: CHANNELS.iter().map(|_| Place::default()).collect(),
             past: Vec::new(),
@@ -234,16 +234,16 @@ impl Client {
     // --- hearing ---
 
     /// Checks received bytes and returns the bytes to reply with.
-    pub(super) fn hears(&mut self, bytes: &[u8], history: &mut History) -> Vec<u8> {
+    pub(super) fn receive(&mut self, bytes: &[u8], history: &mut History) -> Vec<u8> {
         let mut reply = Vec::new();
-        for heard in self.ear.hear(bytes) {
+        for received in self.ear.hear(bytes) {
             let now = history.tick();
-            match heard {
-                Heard::Answer { status, .. } => self.answered(status, history),
-                Heard::Text(text) => reply.extend(self.received(&text, now, history)),
-                Heard::Ping(payload) => reply.extend(framed(Opcode::Pong, &payload)),
-                Heard::Pong(payload) => self.pong(&payload),
-                Heard::Close(code, reason) => {
+            match received {
+                Received::Answer { status, .. } => self.answered(status, history),
+                Received::Text(text) => reply.extend(self.handle_message(&text, now, history)),
+                Received::Ping(payload) => reply.extend(framed(Opcode::Pong, &payload)),
+                Received::Pong(payload) => self.pong(&payload),
+                Received::Close(code, reason) => {
                     let known = [1000, 1002, 4100, 4201];
                     let code = code.filter(|code| known.contains(code));
                     assert!(code.is_some(), "client {} is closed: {reason}", self.number);
@@ -275,7 +275,7 @@ impl Client {
         }
     }
 
-    fn received(&mut self, message: &str, now: u64, history: &mut History) -> Vec<u8> {
+    fn handle_message(&mut self, message: &str, now: u64, history: &mut History) -> Vec<u8> {
         if let Some((_, rest)) = message.split_once(r#"{\"socket_id\":\""#) {
             let id = rest.split('\\').next().unwrap_or("").to_owned();
             history.sockets.push(id.clone());
@@ -311,7 +311,7 @@ impl Client {
         let Some(span) = span else {
             panic!("client {} hears {id} of {} unsubscribed", self.number, CHANNELS[channel]);
         };
-        history.hears(span, id, self.socket_id.as_deref().unwrap_or(""));
+        history.note_messages(span, id, self.socket_id.as_deref().unwrap_or(""));
     }
 
     fn succeeded(&mut self, channel: usize, since: u64) {

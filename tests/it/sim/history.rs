@@ -19,7 +19,7 @@ struct Publish {
 pub(super) struct Span {
     channel: usize,
     since: u64,
-    heard: Vec<usize>,
+    received: Vec<usize>,
     /// The same events as a set, for lookups.
     set: HashSet<usize>,
 }
@@ -43,7 +43,7 @@ pub(super) struct History {
     last: HashMap<(u64, usize), usize>,
     /// Whether the slow consumer policy drops events.
     drops: bool,
-    heard: u64,
+    received: u64,
 }
 
 impl History {
@@ -56,7 +56,7 @@ impl History {
             before: vec![HashSet::new(); CHANNELS.len()],
             last: HashMap::new(),
             drops,
-            heard: 0,
+            received: 0,
         }
     }
 
@@ -67,8 +67,8 @@ impl History {
     }
 
     /// The number of events that clients have received.
-    pub(super) fn heard(&self) -> u64 {
-        self.heard
+    pub(super) fn received(&self) -> u64 {
+        self.received
     }
 
     /// Adds an event of the publisher `by`, which the connection `except` must not receive.
@@ -90,20 +90,20 @@ impl History {
     }
 
     /// Records and checks that the connection `socket` received an event.
-    pub(super) fn hears(&mut self, span: &mut Span, id: usize, socket: &str) {
+    pub(super) fn note_messages(&mut self, span: &mut Span, id: usize, socket: &str) {
         let publish = self.publishes.get(id).expect("what is heard was published");
         assert!(publish.channels.contains(&span.channel), "event {id} on a channel of another");
         assert_ne!(publish.except.as_deref(), Some(socket), "event {id} at who was left out");
         assert!(span.set.insert(id), "event {id} is heard twice");
-        span.heard.push(id);
-        self.heard += 1;
+        span.received.push(id);
+        self.received += 1;
     }
 
     /// Adds the received events of a client and checks them. A client that is still subscribed must
     /// have all events.
     pub(super) fn check(&mut self, client: &Client) {
         for (span, is_open) in client.spans() {
-            for pair in span.heard.windows(2) {
+            for pair in span.received.windows(2) {
                 self.before[span.channel].insert((pair[0], pair[1]));
                 // Subscriptions have no gaps, so each event has the same successor for all
                 // subscribers.

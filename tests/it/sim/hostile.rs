@@ -5,7 +5,7 @@
 //! `HOSTILE_SEED=n cargo test --test it hostile` repeats one seed.
 
 use crate::machine::{Machine, SWEEP_MS, config};
-use crate::peer::{self, Heard};
+use crate::peer::{self, Received};
 use fastrand::Rng;
 use polycast::config::Config;
 use polycast::jwt::Algorithm;
@@ -102,7 +102,7 @@ impl Actor {
             replies += n;
         }
         // The replies are not checked.
-        machine.wire(self.at).heard.clear();
+        machine.wire(self.at).received.clear();
     }
 }
 
@@ -140,7 +140,7 @@ fn run(seed: u64) {
     let mut machine = Machine::new(rules());
     let healthy = machine.open();
     machine.receive(healthy, &peer::handshake("/free", ""));
-    machine.wire(healthy).heard.clear();
+    machine.wire(healthy).received.clear();
     let count = rng.usize(4..20);
     let mut actors = Vec::new();
     for _ in 0..count {
@@ -168,10 +168,10 @@ fn run(seed: u64) {
             let bytes = machine.waiting_bytes(actor.at);
             assert!(bytes <= WAITING, "{bytes} bytes wait of {:?}", actor.kind);
         }
-        let heard = std::mem::take(&mut machine.wire(healthy).heard);
+        let received = std::mem::take(&mut machine.wire(healthy).received);
         let (since, text) = asked.take().expect("a question");
-        match &heard[..] {
-            [Heard::Text(answer)] => assert_eq!(*answer, text),
+        match &received[..] {
+            [Received::Text(answer)] => assert_eq!(*answer, text),
             [] => {
                 assert!(turn - since < PATIENCE, "no answer for {PATIENCE} turns");
                 asked = Some((since, text));
@@ -181,8 +181,8 @@ fn run(seed: u64) {
         if rng.u32(0..20) == 0 {
             machine.wait(SWEEP_MS);
             assert!(!machine.wire(healthy).gone);
-            let heard = std::mem::take(&mut machine.wire(healthy).heard);
-            if !heard.is_empty() {
+            let received = std::mem::take(&mut machine.wire(healthy).received);
+            if !received.is_empty() {
                 asked = None;
             }
         }

@@ -46,15 +46,15 @@ fn simulation_delivers_every_event_exactly_once() {
         Some(seed) => seed..seed + 1,
         None => 0..number("SIM_SEEDS").unwrap_or(SEEDS),
     };
-    let mut heard = 0;
+    let mut received = 0;
     for seed in seeds {
         let run = std::panic::catch_unwind(|| World::new(seed).run(steps));
         match run {
-            Ok(count) => heard += count,
+            Ok(count) => received += count,
             Err(_) => panic!("SIM_SEED={seed} SIM_STEPS={steps} fails, see above"),
         }
     }
-    assert!(heard > 0, "no event was heard in any run");
+    assert!(received > 0, "no event was heard in any run");
 }
 
 /// One simulated process.
@@ -158,7 +158,7 @@ impl World {
         }
         self.history.check_order();
         self.end();
-        self.history.heard()
+        self.history.received()
     }
 
     fn step(&mut self) {
@@ -316,7 +316,7 @@ impl World {
                 None
             };
             core.shard.sent(slot, n, whole, self.now);
-            let reply = client.hears(&bytes, &mut self.history);
+            let reply = client.receive(&bytes, &mut self.history);
             let number = wire.client;
             self.say(number, &reply);
         }

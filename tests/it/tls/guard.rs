@@ -43,8 +43,8 @@ fn guarded(name: &str, authority: &Authority, fingerprint: &str) -> Machine {
 fn answer(machine: &mut Machine, client: &Arc<ClientConfig>, request: &[u8]) -> (u16, String) {
     let mut peer = Peer::new(machine, client);
     peer.say(machine, request);
-    match &peer.heard[..] {
-        [Heard::Answer { status, head, body }, ..] => (*status, format!("{head}{body}")),
+    match &peer.received[..] {
+        [Received::Answer { status, head, body }, ..] => (*status, format!("{head}{body}")),
         other => panic!("{other:?}"),
     }
 }
@@ -138,7 +138,7 @@ fn certificate_guard_refuses_missing_and_other_certificates() {
     // Without TLS there is no client certificate, whatever the header fields say.
     let at = it.open();
     it.receive(at, &handshake("/any", "X-Client-Cert: ada\r\nX-SSL-Client-S-DN: CN=ada\r\n"));
-    assert!(matches!(it.wire(at).heard[..], [Heard::Answer { status: 401, .. }]));
+    assert!(matches!(it.wire(at).received[..], [Received::Answer { status: 401, .. }]));
     it.end();
 }
 
@@ -197,7 +197,11 @@ fn certificate_guard_accepts_the_client_of_a_resumed_session() {
     for kind in [HandshakeKind::Full, HandshakeKind::Resumed] {
         let mut peer = Peer::new(&mut it, &ada);
         peer.say(&mut it, &handshake("/listed", ""));
-        assert!(matches!(peer.heard[..], [Heard::Answer { status: 101, .. }]), "{:?}", peer.heard);
+        assert!(
+            matches!(peer.received[..], [Received::Answer { status: 101, .. }]),
+            "{:?}",
+            peer.received
+        );
         assert_eq!(peer.tls.handshake_kind(), Some(kind));
     }
     it.end();
@@ -227,7 +231,7 @@ fn certificate_guard_gives_the_endpoint_its_client() {
         peer.say(&mut it, &handshake("/Zenith", ""));
         peer.say(&mut it, &text(ask));
         peer.say(&mut it, &text(&bring(&crate::peer::token(r#"{"sub":"eve"}"#))));
-        let [replies, refused] = peer.texts()[..] else { panic!("{:?}", peer.heard) };
+        let [replies, refused] = peer.texts()[..] else { panic!("{:?}", peer.received) };
         assert!(replies.contains(&format!(r#""UserID":"{user}""#)), "{replies}");
         assert!(replies.contains(r#""Scope":["sensors"]"#), "{replies}");
         assert!(refused.contains(r#""Result":"Rejected""#), "{refused}");

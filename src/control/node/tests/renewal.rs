@@ -12,18 +12,18 @@ fn poller_reload_continues_after_the_last_epoch() {
     world.run(1000);
     world.check(101, 103);
     // Reload while requests for parts of blocks, the latest block and a contract are in flight.
-    world.nodes[0].mood = Mood::Mute;
+    world.nodes[0].behaviour = Behaviour::Mute;
     world.tips(110);
     world.ask(&[CONTRACT]);
     world.run(1000);
     let mut config = world.poller.config().clone();
     config.urls.push(crate::config::Secret::new("http://m"));
-    world.nodes.push(Mock { chain: Chain::new(Shape::Zq1), tip: 105, mood: Mood::Good });
-    world.nodes[0].mood = Mood::Down;
+    world.nodes.push(Mock { chain: Chain::new(Shape::Zq1), tip: 105, behaviour: Behaviour::Good });
+    world.nodes[0].behaviour = Behaviour::Down;
     world.poller.renew(config.clone(), world.now_ms);
     world.run(1000);
     world.check(101, 105);
-    assert_eq!(world.heard.len(), 1);
+    assert_eq!(world.received.len(), 1);
     // Late responses of the old nodes are ignored.
     world.run(2 * TIMEOUT_MS);
     world.check(101, 105);
@@ -31,5 +31,5 @@ fn poller_reload_continues_after_the_last_epoch() {
     world.poller.renew(config, world.now_ms);
     world.ask(&[CONTRACT]);
     world.run(2 * TIMEOUT_MS);
-    assert_eq!(world.heard.len(), 2, "nobody waits for ever");
+    assert_eq!(world.received.len(), 2, "nobody waits for ever");
 }

@@ -13,7 +13,7 @@ use crate::hub::ConnId;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 /// The maximum number of unanswered calls of one back end.
-const ASKED_MAX: usize = 65_536;
+const PENDING_CALLS_MAX: usize = 65_536;
 
 /// The reserved part of the write queue, as a divisor: an eighth is for clients that have almost
 /// nothing waiting in it.
@@ -24,9 +24,9 @@ const SMALL: usize = 768;
 
 /// The unanswered calls of one back end; see the module's documentation.
 #[derive(Default)]
-pub(super) struct AskedCalls {
+pub(super) struct PendingCalls {
     /// The calls by the TransactionID that the back end has got.
-    by_number: BTreeMap<i64, AskedCall>,
+    by_number: BTreeMap<i64, PendingCall>,
     by_client: HashMap<ConnId, ClientShare>,
     last: i64,
     /// The client and the frame bytes of each call that waits in the write queue, in order.
@@ -50,16 +50,16 @@ impl ClientShare {
 }
 
 /// One unanswered call.
-pub(super) struct AskedCall {
+pub(super) struct PendingCall {
     from: ConnId,
     call: u32,
     pub(super) controller: Box<str>,
     topic: Box<str>,
 }
 
-impl AskedCall {
-    pub(super) fn of(call: &Call) -> AskedCall {
-        AskedCall {
+impl PendingCall {
+    pub(super) fn of(call: &Call) -> PendingCall {
+        PendingCall {
             from: call.from,
             call: call.call,
             controller: call.controller.clone(),
@@ -72,7 +72,7 @@ impl AskedCall {
     pub(super) fn answer(&self, outcome: CallOutcome) -> Effect {
         let what = to_message(ZenithMessage::Answer { call: self.call, outcome });
         let name = wire::channel(&self.controller, &self.topic);
-        Effect::TellBehind { app: APP, name, to: self.from, what }
+        Effect::MessageInOrder { app: APP, name, to: self.from, what }
     }
 
     /// The effect that fails the call, because the back end has closed.
@@ -86,7 +86,7 @@ fn is_fair(own: usize, free: usize) -> bool {
     own <= 2 * free
 }
 
-impl AskedCalls {
+impl PendingCalls {
     /// Whether client `from` may make a call with a frame of `bytes`. The back end's write queue
     /// has `waiting` bytes and a limit of `bound`.
     pub(super) fn has_room(
@@ -101,7 +101,7 @@ impl AskedCalls {
         let (calls, unwritten) =
             share.map_or((0, 0), |share| (share.numbers.len(), share.unwritten_bytes));
         let waiting = waiting.max(self.unwritten_bytes);
-        let free_calls = ASKED_MAX.checked_sub(self.by_number.len() + 1);
+        let free_calls = PENDING_CALLS_MAX.checked_sub(self.by_number.len() + 1);
         if waiting + bytes > bound || free_calls.is_none_or(|free| !is_fair(calls + 1, free)) {
             return false;
         }
@@ -133,36 +133,36 @@ impl AskedCalls {
     }
 
     /// Adds the next call, whose frame has `bytes`.
-    pub(super) fn insert(&mut self, asked: AskedCall, bytes: usize) {
+    pub(super) fn insert(&mut self, call: PendingCall, bytes: usize) {
         self.last += 1;
-        let share = self.by_client.entry(asked.from).or_default();
-        share.numbers.insert(asked.call, self.last);
+        let share = self.by_client.entry(call.from).or_default();
+        share.numbers.insert(call.call, self.last);
         share.unwritten_bytes += bytes;
-        self.unwritten.push_back((asked.from, bytes));
+        self.unwritten.push_back((call.from, bytes));
         self.unwritten_bytes += bytes;
-        self.by_number.insert(self.last, asked);
+        self.by_number.insert(self.last, call);
     }
 
     /// Removes the call with this TransactionID.
-    pub(super) fn remove(&mut self, number: i64) -> Option<AskedCall> {
-        let asked = self.by_number.remove(&number)?;
-        if let Some(share) = self.by_client.get_mut(&asked.from) {
-            share.numbers.remove(&asked.call);
+    pub(super) fn remove(&mut self, number: i64) -> Option<PendingCall> {
+        let call = self.by_number.remove(&number)?;
+        if let Some(share) = self.by_client.get_mut(&call.from) {
+            share.numbers.remove(&call.call);
             if share.is_empty() {
-                self.by_client.remove(&asked.from);
+                self.by_client.remove(&call.from);
             }
         }
-        Some(asked)
+        Some(call)
     }
 
     /// Removes a client's call, and returns it with its TransactionID.
-    pub(super) fn forget(&mut self, from: ConnId, call: u32) -> Option<(i64, AskedCall)> {
+    pub(super) fn forget(&mut self, from: ConnId, call: u32) -> Option<(i64, PendingCall)> {
         let number = *self.by_client.get(&from)?.numbers.get(&call)?;
         Some((number, self.remove(number)?))
     }
 
     /// Removes all calls, in the order in which they were made.
-    pub(super) fn take_all(&mut self) -> impl Iterator<Item = AskedCall> + use<> {
+    pub(super) fn take_all(&mut self) -> impl Iterator<Item = PendingCall> + use<> {
         std::mem::take(self).by_number.into_values()
     }
 }
@@ -176,28 +176,33 @@ mod tests {
         ConnId { core: 0, slot: Slot { index, generation: 1 } }
     }
 
-    fn call(from: u32, call: u32) -> AskedCall {
+    fn call(from: u32, call: u32) -> PendingCall {
         let (controller, topic) = ("M".into(), "Q".into());
-        AskedCall { from: conn(from), call, controller, topic }
+        PendingCall { from: conn(from), call, controller, topic }
     }
 
     const BOUND: usize = 768_000;
 
     /// Adds calls while there is room; returns their number and the waiting bytes.
-    fn fill(calls: &mut AskedCalls, from: u32, bytes: usize, mut waiting: usize) -> (usize, usize) {
-        let mut asked = 0;
+    fn fill(
+        calls: &mut PendingCalls,
+        from: u32,
+        bytes: usize,
+        mut waiting: usize,
+    ) -> (usize, usize) {
+        let mut count = 0;
         while calls.has_room(conn(from), bytes, waiting, BOUND) {
-            calls.insert(call(from, asked as u32), bytes);
-            (asked, waiting) = (asked + 1, waiting + bytes);
+            calls.insert(call(from, count as u32), bytes);
+            (count, waiting) = (count + 1, waiting + bytes);
         }
-        (asked, waiting)
+        (count, waiting)
     }
 
     #[test]
     fn backend_share_leaves_room_for_the_next_client() {
-        let mut calls = AskedCalls::default();
-        let (asked, mut waiting) = fill(&mut calls, 1, 10_000, 0);
-        assert_eq!(asked, 44, "twice what is left of seven eighths");
+        let mut calls = PendingCalls::default();
+        let (count, mut waiting) = fill(&mut calls, 1, 10_000, 0);
+        assert_eq!(count, 44, "twice what is left of seven eighths");
         for from in 2..50 {
             (_, waiting) = fill(&mut calls, from, 10_000, waiting);
         }
@@ -205,13 +210,13 @@ mod tests {
         assert!(calls.has_room(conn(100), 1000, waiting, BOUND));
         assert!(!calls.has_room(conn(100), BOUND / 8 * 7 + 1 - waiting, waiting, BOUND));
         // Written calls free their room.
-        let (asked, _) = fill(&mut calls, 1, 10_000, 0);
-        assert_eq!(asked, 44);
+        let (count, _) = fill(&mut calls, 1, 10_000, 0);
+        assert_eq!(count, 44);
     }
 
     #[test]
     fn backend_share_takes_one_question_of_any_size_up_to_the_bound() {
-        let mut calls = AskedCalls::default();
+        let mut calls = PendingCalls::default();
         assert!(calls.has_room(conn(1), BOUND, 0, BOUND));
         assert!(!calls.has_room(conn(1), BOUND + 1, 0, BOUND));
         calls.insert(call(1, 1), BOUND);
@@ -222,17 +227,17 @@ mod tests {
 
     #[test]
     fn backend_calls_are_bounded_on_both_sides() {
-        let mut calls = AskedCalls::default();
-        let room = |calls: &mut AskedCalls, from| calls.has_room(conn(from), 1, 0, BOUND);
-        let mut asked = 0;
+        let mut calls = PendingCalls::default();
+        let room = |calls: &mut PendingCalls, from| calls.has_room(conn(from), 1, 0, BOUND);
+        let mut count = 0;
         while room(&mut calls, 1) {
-            calls.insert(call(1, asked), 1);
-            asked += 1;
+            calls.insert(call(1, count), 1);
+            count += 1;
         }
         // The rest is half of the client's share.
-        assert_eq!(asked as usize, ASKED_MAX * 2 / 3);
+        assert_eq!(count as usize, PENDING_CALLS_MAX * 2 / 3);
         assert!(room(&mut calls, 2));
-        for at in 0..asked {
+        for at in 0..count {
             assert!(calls.forget(conn(1), at).is_some());
         }
         assert!(calls.by_client.is_empty() && calls.by_number.is_empty());
@@ -240,7 +245,7 @@ mod tests {
 
     #[test]
     fn backend_call_is_removed_once_by_any_side() {
-        let mut calls = AskedCalls::default();
+        let mut calls = PendingCalls::default();
         calls.insert(call(1, 7), 10);
         calls.insert(call(2, 7), 10);
         assert!(calls.forget(conn(1), 8).is_none() && calls.forget(conn(3), 7).is_none());
