@@ -5,7 +5,7 @@
 //! followed.
 
 use super::address::is_public;
-use crate::tls::{self, Roots};
+use super::authorities::Authorities;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
@@ -16,13 +16,10 @@ use hyper_util::rt::TokioIo;
 use std::cell::RefCell;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
-use std::sync::Arc;
+use std::rc::Rc;
 use std::time::Duration;
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
-use tokio_rustls::rustls::{ClientConfig, crypto};
 
 /// The maximum size of the body of a response whose status is not 200, in bytes.
 const ERROR_BYTES: usize = 16 * 1024;
@@ -39,7 +36,7 @@ pub(super) struct FetchedResponse {
 pub(super) struct Target {
     host: String,
     port: u16,
-    tls: Option<(TlsConnector, ServerName<'static>)>,
+    tls: Option<(Rc<Authorities>, ServerName<'static>)>,
     path: String,
     fields: HeaderMap,
     allow_private: bool,
@@ -52,15 +49,14 @@ pub(super) type Kept = RefCell<Option<Connection>>;
 pub(super) type Connection = SendRequest<Full<Bytes>>;
 
 impl Target {
-    /// A target for `url`. Returns `None` if the URL is invalid or its certificate authorities
-    /// cannot be loaded. Servers are verified by the certificate authorities of `ca_file`, or by
-    /// the system's if `ca_file` is empty; `tls` caches the connector for the system's.
+    /// A target for `url`. Returns `None` if the URL is invalid. Servers are verified by the
+    /// certificate authorities of `ca_file`, or by the system's, `system`, if `ca_file` is empty.
     pub(super) fn new(
         url: &str,
         fields: HeaderMap,
         allow_private: bool,
         ca_file: &str,
-        tls: &mut Option<TlsConnector>,
+        system: &Rc<Authorities>,
     ) -> Option<Target> {
         let uri: Uri = url.parse().ok()?;
         let host = uri.host()?.trim_matches(['[', ']']).to_owned();
@@ -68,14 +64,8 @@ impl Target {
         let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
         let tls = match secure {
             true => {
-                let connector = match ca_file {
-                    "" => match tls {
-                        Some(connector) => connector.clone(),
-                        None => tls.insert(connector(Roots::of_system())?).clone(),
-                    },
-                    file => connector(roots_of(file)?)?,
-                };
-                Some((connector, ServerName::try_from(host.clone()).ok()?))
+                let name = ServerName::try_from(host.clone()).ok()?;
+                Some((Authorities::of(ca_file, system), name))
             }
             false => None,
         };
@@ -220,7 +210,8 @@ impl Target {
     async fn speak(&self, stream: TcpStream) -> io::Result<Connection> {
         stream.set_nodelay(true)?;
         match &self.tls {
-            Some((connector, name)) => {
+            Some((authorities, name)) => {
+                let connector = authorities.connector().await?;
                 let stream = connector.connect(name.clone(), stream).await?;
                 handshake(TokioIo::new(stream)).await
             }
@@ -263,34 +254,4 @@ pub(super) async fn finish(
 /// Whether [`finish`] failed because the body was longer than `max_bytes`.
 pub(super) fn is_too_long(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|inner| inner.is::<LengthLimitError>())
-}
-
-/// The certificate authorities in `file`, which was also read when the configuration was checked.
-fn roots_of(file: &str) -> Option<Roots> {
-    match tls::roots(Path::new(file)) {
-        Ok(roots) => Some(roots),
-        Err(error) => {
-            tracing::warn!(%error, "authorities cannot be read");
-            None
-        }
-    }
-}
-
-/// A TLS connector that verifies servers by the certificate authorities in `roots`.
-fn connector(roots: Roots) -> Option<TlsConnector> {
-    let verifier = match roots.verifier() {
-        Ok(verifier) => verifier,
-        Err(error) => {
-            tracing::warn!(%error, "there are no authorities");
-            return None;
-        }
-    };
-    let provider = Arc::new(crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("this provider has the default versions")
-        .dangerous()
-        .with_custom_certificate_verifier(verifier)
-        .with_no_client_auth();
-    Some(TlsConnector::from(Arc::new(config)))
 }

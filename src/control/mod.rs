@@ -7,6 +7,7 @@
 //! lost.
 
 mod address;
+mod authorities;
 mod backlog;
 mod client;
 mod debounce;
@@ -29,6 +30,7 @@ use crate::mem::mailbox::{Receiver, mailbox};
 use crate::reactor::{Inbox, Outbox, Peers, orders};
 use crate::stats::Counters;
 use crate::uring::sys::Clock;
+use authorities::Authorities;
 use backlog::Backlog;
 use client::{Kept, Target};
 use dns::Lookups;
@@ -47,7 +49,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::Notify;
-use tokio_rustls::TlsConnector;
 use webhooks::{HOLD_MS, WebhookDelivery, Webhooks};
 
 /// Channel events taken from one core per turn of the control thread.
@@ -241,7 +242,8 @@ struct Thread {
     fetched: Results<Fetched>,
     /// Finished DNS lookups.
     found: Results<Found>,
-    tls: Option<TlsConnector>,
+    /// The system's certificate authorities.
+    authorities: Rc<Authorities>,
 }
 
 impl Thread {
@@ -277,7 +279,7 @@ impl Thread {
             outcomes: Results::new(notifier),
             fetched: Results::new(notifier),
             found: Results::new(notifier),
-            tls: None,
+            authorities: Rc::default(),
         };
         thread.aim();
         Ok(thread)
@@ -304,7 +306,7 @@ impl Thread {
                 }
             }
             let (url, private) = (hook.url.expose(), hook.allow_private);
-            let target = Target::new(url, fields, private, &hook.ca_file, &mut self.tls);
+            let target = Target::new(url, fields, private, &hook.ca_file, &self.authorities);
             if self.targets.len() <= end {
                 self.targets.resize(end + 1, None);
                 self.kept.resize(end + 1, Vec::new());
@@ -341,7 +343,7 @@ impl Thread {
             }
             self.fetch(now_ms);
             self.look_up(now_ms);
-            self.schemas.turn(now_ms, &mut self.tls);
+            self.schemas.turn(now_ms, &self.authorities);
             let until_ms = self.shared.until_ms.load(Ordering::Acquire);
             if until_ms != u64::MAX && !more {
                 // Repeated every turn, because the last channel events may arrive after `finish`
@@ -408,7 +410,7 @@ impl Thread {
             let url = remote.url.clone();
             let fields = HeaderMap::new();
             let target =
-                Target::new(&url, fields, remote.allow_private, &remote.ca_file, &mut self.tls);
+                Target::new(&url, fields, remote.allow_private, &remote.ca_file, &self.authorities);
             let fetched = self.fetched.clone();
             tokio_uring::spawn(async move {
                 let text = match target {

@@ -8,6 +8,7 @@ mod answer;
 mod apicurio;
 mod confluent;
 
+use super::authorities::Authorities;
 use super::client::{FetchedResponse, Target};
 use super::results::Results;
 use crate::mem::Notifier;
@@ -20,9 +21,9 @@ use hyper::StatusCode;
 use hyper::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio_rustls::TlsConnector;
 
 /// Timeout of one request.
 const ANSWER: Duration = Duration::from_secs(4);
@@ -59,14 +60,15 @@ impl Schemas {
         Schemas { registries, counters, done: Results::new(notifier) }
     }
 
-    /// Takes finished fetches and starts those that are due; `tls` is as for [`Target::new`].
-    pub(super) fn turn(&self, now_ms: u64, tls: &mut Option<TlsConnector>) {
+    /// Takes finished fetches and starts those that are due; `system` are the system's
+    /// certificate authorities.
+    pub(super) fn turn(&self, now_ms: u64, system: &Rc<Authorities>) {
         for (job, outcome) in self.done.take() {
             self.report(&job, outcome, now_ms);
         }
         for place in self.registries.places() {
             for job in place.due(now_ms) {
-                let target = target(&place.catalog, tls);
+                let target = target(&place.catalog, system);
                 let done = self.done.clone();
                 tokio_uring::spawn(async move {
                     let outcome = match target {
@@ -137,14 +139,14 @@ fn event(kind: CatalogKind, what: &SchemaRef, outcome: &SchemaLookup) -> String 
     }
 }
 
-fn target(catalog: &Catalog, tls: &mut Option<TlsConnector>) -> Option<Target> {
+fn target(catalog: &Catalog, system: &Rc<Authorities>) -> Option<Target> {
     let mut fields = HeaderMap::new();
     let shown = catalog.credentials.headers.authorization.expose();
     if !shown.is_empty() {
         fields.insert(AUTHORIZATION, HeaderValue::from_str(shown).ok()?);
     }
     // Private addresses are allowed, because the operator configures the URL.
-    Target::new(&catalog.url, fields, true, &catalog.ca_file, tls)
+    Target::new(&catalog.url, fields, true, &catalog.ca_file, system)
 }
 
 async fn look_up(target: &Target, job: &SchemaFetch) -> SchemaOutcome {

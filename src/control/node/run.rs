@@ -221,10 +221,10 @@ impl Follower {
 
 fn targets(config: &ZilliqaNode) -> Vec<Option<Rc<Target>>> {
     let fields = fields(config);
-    let mut tls = None;
+    let system = Rc::default();
     let target = |url: &crate::config::Secret| {
         // Private addresses are allowed, because the operator configures the URL.
-        Target::new(url.expose(), fields.clone(), true, &config.ca_file, &mut tls).map(Rc::new)
+        Target::new(url.expose(), fields.clone(), true, &config.ca_file, &system).map(Rc::new)
     };
     config.urls.iter().map(target).collect()
 }

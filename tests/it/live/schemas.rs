@@ -566,3 +566,27 @@ fn schemas_registry_over_tls_needs_a_known_ca() {
         assert!(error.contains("none.pem"), "{error}");
     }
 }
+
+/// The authorities' file is a pipe that nobody writes to, as a file on a dead network share would
+/// be.
+#[test]
+fn schemas_unreadable_authorities_delay_no_other_request() {
+    let folder = certs::folder("authorities");
+    let pipe = folder.join("pipe.pem");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let player = Player::start(None);
+    player.knows("/keys", &keys());
+    let more = format!(
+        "ca_file = '{}'\n[[guards]]\nname = 'g'\nissuer = 'https://a.example'\n\
+         allow_private = true\nkeys_url = 'http://{}/keys'",
+        pipe.display(),
+        player.address
+    );
+    let url = format!("https://{}", player.address);
+    let Some(server) = start(config_at(&url, "schema-registry", &more, CHAT)) else { return };
+    wait_count(&server, "keys_fetched", 1);
+    assert_eq!((server.count("schemas_retrieved"), server.count("schemas_unretrievable")), (0, 0));
+    // The reader gets a file without a certificate.
+    std::fs::write(&pipe, "empty").unwrap();
+    wait("the fetch fails", || server.count("schemas_unretrievable") > 0);
+}
