@@ -47,7 +47,7 @@ pub(crate) struct Machine {
 #[derive(Default)]
 pub(crate) struct Wire {
     slot: Option<Slot>,
-    pub(crate) ear: ClientReader,
+    pub(crate) reader: ClientReader,
     pub(crate) received: Vec<Received>,
     /// The bytes that the server sent on a TLS connection, which are not parsed here.
     pub(crate) raw: Vec<u8>,
@@ -243,7 +243,7 @@ impl Machine {
         assert!(!wire.shut, "bytes behind the end");
         match wire.secure {
             true => wire.raw.extend_from_slice(&bytes),
-            false => wire.received.extend(wire.ear.hear(&bytes)),
+            false => wire.received.extend(wire.reader.hear(&bytes)),
         }
         self.shard.sent(slot, bytes.len(), Some(batch), self.now);
     }

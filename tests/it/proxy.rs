@@ -69,8 +69,8 @@ fn proxy_early_data_waits_for_the_101() {
     let answer = answer(&bench.text(1), "");
     bench.receive(1, &[answer, plain(Opcode::Text, b"first")].concat());
     let bytes = bench.taken(client);
-    let mut ear = ClientReader::default();
-    let received = ear.hear(&bytes);
+    let mut reader = ClientReader::default();
+    let received = reader.hear(&bytes);
     assert!(
         matches!(received[..], [Received::Answer { status: 101, .. }, Received::Text(_)]),
         "{received:?}"
