@@ -9,8 +9,8 @@ use crate::work::{self, WorkKind};
 use std::sync::Arc;
 
 impl Session {
-    /// Puts TLS in front of this connection, which was just accepted. The deadline of the TLS
-    /// handshake is `handshake_ms` milliseconds from now.
+    /// Adds TLS to this connection, which was just accepted. The deadline of the TLS handshake is
+    /// `handshake_ms` milliseconds from now.
     pub fn secure(&mut self, filter: Filter, cx: &Context<'_>) {
         self.filter = Some(Box::new(filter));
         self.deadline = cx.now.plus_ms(cx.env.config.timeouts.handshake_ms);

@@ -1,7 +1,9 @@
-//! The provided-buffer ring: where received bytes land, without a buffer per connection.
+//! The provided-buffer ring: the kernel writes received bytes to its buffers, so that connections
+//! need no receive buffers of their own.
 //!
 //! All buffers are in one mapping. Their stride is one cache line more than their length, so that
-//! the first lines of neighbours fall into different cache sets: most messages are short.
+//! the first lines of neighbours are in different cache sets: most messages are short and use only
+//! the first lines.
 
 use io_uring::types::BufRingEntry;
 use std::io;

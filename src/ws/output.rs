@@ -366,8 +366,8 @@ impl Channel {
     }
 
     /// Decompresses the parts that have arrived of a message of at most `max_bytes` bytes, as far
-    /// as the turn's work and the core's memory allow. The caller need not continue what is left:
-    /// that waits for the next part or the end.
+    /// as the turn's work and the core's memory allow. The caller need not continue: the octets
+    /// that are left wait for the next part or the end of the message.
     ///
     /// # Errors
     /// Why the message is refused.

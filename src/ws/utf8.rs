@@ -61,7 +61,7 @@ impl Validator {
         self.need == 0
     }
 
-    /// One octet: the table of RFC 3629 section 4.
+    /// Checks one octet by the table of RFC 3629 section 4.
     fn step(&mut self, octet: u8) -> bool {
         if self.need > 0 {
             let fits = (self.low..=self.high).contains(&octet);

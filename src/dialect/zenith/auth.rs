@@ -23,7 +23,7 @@ pub(super) struct ZenithSession {
 }
 
 const TOO_MANY: &str = "the account has too many sessions";
-/// The maximum `ExpiresIn` of a token that is sent, in seconds: its hours have two digits.
+/// The maximum `ExpiresIn` that is sent, in seconds, because its text has two digits for the hours.
 const REST_MOST_S: u64 = 86_399;
 
 impl Client {
