@@ -37,8 +37,8 @@ pub enum RequestEvent<'a> {
     /// The client waits for 100 Continue before it sends the body (RFC 9110 section 10.1.1): write
     /// [`super::CONTINUE`], or refuse the request and close.
     Continue,
-    /// The head of a request without its body, if [`Reader::offer`] asked for it: use the [`Body`]
-    /// and drop the reader, or continue for the whole request.
+    /// The head of a request without its body, if [`Reader::offer`] has requested that: use the
+    /// [`Body`] and drop the reader, or continue to read the whole request.
     Head(Request<'a>, Body),
     /// A whole request.
     Request(Request<'a>),

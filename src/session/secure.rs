@@ -70,8 +70,8 @@ impl Session {
             self.queue.waits(cx.now.ms);
         }
         match was_handshaking && filter.has_records() && !had_records {
-            // Our flight of the handshake is ready; it contains a signature, or one was verified
-            // for it.
+            // Our flight of the TLS handshake is ready. It contains a signature, or a signature of
+            // the peer was verified before it.
             true => cx.work.charge(WorkKind::Handshake, work::HANDSHAKE),
             false => cx.work.add(work::STEP + bytes.len() as u64 / 4),
         }

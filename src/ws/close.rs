@@ -27,7 +27,7 @@ pub const INTERNAL: u16 = 1011;
 pub const RESTART: u16 = 1012;
 /// The service is overloaded; the client may connect again later.
 pub const TRY_AGAIN: u16 = 1013;
-/// This server is a gateway, and the server behind it has given no valid response.
+/// This server is a gateway, and its upstream server has given no valid response.
 pub const BAD_GATEWAY: u16 = 1014;
 
 /// Whether a close frame may carry `code` (section 7.4 and its registry): 1000 to 1003, 1007 to
@@ -112,7 +112,7 @@ pub enum CloseHandshake {
 }
 
 impl CloseHandshake {
-    /// Notes that we want to send a close frame. Returns whether we may; it is true at most once.
+    /// Notes that we want to send a close frame. Returns whether we may send it: true at most once.
     #[must_use]
     pub fn send(&mut self) -> bool {
         let (next, may) = match self {

@@ -63,7 +63,8 @@ impl<'a> Output<'a> {
 impl Compress<'_> {
     /// Appends `payload` as one compressed frame. False if the uncompressed frame is to be sent,
     /// because it is not longer or compression failed. A compressor that keeps its window appends
-    /// the compressed frame even if it is longer: whatever has entered the window must be sent.
+    /// the compressed frame even if it is longer, because bytes that have entered the window must
+    /// be sent.
     fn push(
         &mut self,
         out: &mut Vec<u8>,

@@ -93,7 +93,7 @@ impl Client {
         }
     }
 
-    /// The user of a token that a guard of the client's route accepts. It also renews that guard's
+    /// The user of a token that a guard of the client's route accepts. Also renews that guard's
     /// lease of all connections of this identity.
     fn guarded_person(&self, context: &DialectContext<'_>, token: &str) -> Option<Arc<Principal>> {
         let (env, now_s) = (context.env, context.now.unix_s);
