@@ -1,8 +1,8 @@
 //! The shard: everything that one core owns above its ring, which is its sessions, its part of the
 //! hub, and its timers.
 //!
-//! The public functions of [`Shard`] are the seam: a reactor calls them with events of the kernel,
-//! a simulation with events of a script. Bytes and time come in through [`Shard::open`],
+//! The public functions of [`Shard`] are its interface: a reactor calls them with events of the
+//! kernel, a simulation with events of a script. Bytes and time come in through [`Shard::open`],
 //! [`Shard::receive`], [`Shard::eof`], [`Shard::sent`] and [`Shard::sweep`]; connections with
 //! pending work are listed by [`Shard::next_listed`]. No call returns an error.
 

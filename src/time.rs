@@ -1,4 +1,4 @@
-//! Time as an argument: no module above the reactor reads a clock.
+//! Time as an argument: the reactor reads the clocks, and the modules below it read no clock.
 
 /// One reading of the clocks, which the reactor takes once a turn and passes down.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! A request body that is read as it arrives, without being gathered.
+//! A request body that is read in pieces as it arrives, without a buffer for the whole body.
 
 use super::chunked::Chunked;
 use super::framing::BodyFraming;
@@ -49,7 +49,7 @@ impl Body {
         }
     }
 
-    /// Notes that so many bytes of the data were consumed.
+    /// Notes that `bytes` bytes of the data were consumed.
     pub fn took(&mut self, bytes: usize) {
         match &mut self.0 {
             State::Length(left) => *left = left.saturating_sub(bytes as u64),

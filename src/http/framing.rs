@@ -6,7 +6,7 @@ use super::{Error, HttpVersion};
 /// How the end of the body is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BodyFraming {
-    /// So many bytes follow the head.
+    /// This many bytes follow the head.
     Length(u64),
     /// Chunks follow, the last one empty.
     Chunked,

@@ -12,7 +12,7 @@ use super::{Hub, Losses};
 use std::sync::Arc;
 
 impl Hub {
-    /// Carries out the request of a joining connection. This core is the home.
+    /// Carries out the request of a joining connection. This core is the channel's home.
     pub(super) fn grant(
         &mut self,
         conn: ConnId,
@@ -74,7 +74,7 @@ impl Hub {
         }
     }
 
-    /// Removes a member's connection. This core is the home.
+    /// Removes a member's connection. This core is the channel's home.
     pub(super) fn exit(&mut self, conn: ConnId, at: u32, mail: &mut OutgoingMail) {
         let Some(channel) = &mut self.channels[at as usize] else { return };
         let gone = channel.home.as_mut().and_then(|home| home.exit(conn));
@@ -84,7 +84,7 @@ impl Hub {
         }
     }
 
-    /// Gives `event` its place in the channel's order: keeps what must be kept, and sends it to the
+    /// Orders `event` in its channel: keeps what later subscribers need, and sends the event to the
     /// interested cores.
     pub(super) fn order(&mut self, at: u32, event: &Event, now_ms: u64, mail: &mut OutgoingMail) {
         if event.keep.is_some() {
@@ -275,7 +275,7 @@ impl Hub {
         None
     }
 
-    /// A connection of another core asks to be let into a channel of ours.
+    /// Handles the join request of a connection of another core. This core is the channel's home.
     fn admit(
         &mut self,
         conn: ConnId,

@@ -14,7 +14,7 @@ impl Reactor {
             Op::Shutdown => self.shut(&done),
             Op::Close => self.closed(&done, now),
             // The result of a cancellation is ignored: the completion of the cancelled operation
-            // says enough.
+            // reports the outcome.
             Op::Cancel | Op::Wake | Op::WakeSent => {}
             Op::Socket => self.socket_made(&done, now),
             Op::Connect => self.connected(&done, now),

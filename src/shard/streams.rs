@@ -1,4 +1,4 @@
-//! Counters of WebSockets by listener, if the configuration has them on.
+//! Counters of WebSockets by listener, if the configuration enables them.
 
 use super::Shard;
 use crate::mem::Slot;

@@ -1,4 +1,4 @@
-//! What this kernel offers and, if that is not enough, the cause.
+//! What this kernel offers and, if io_uring cannot be set up, why not.
 
 use super::ring::{Ring, Settings, SetupError};
 use super::sys;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 /// The oldest kernel that has every required feature.
 const KERNEL_FLOOR: (u32, u32) = (6, 1);
 
-/// The oldest kernel whose receive bundles are used. Kernels from 6.10 to this one may store a
+/// The oldest kernel whose receive bundles are used. Kernels from 6.10 up to 6.17 may store a
 /// shortened length in the buffer ring, so that a later bundle has a partly filled buffer in its
 /// middle.
 const BUNDLES_FLOOR: (u32, u32) = (6, 18);
@@ -26,16 +26,17 @@ pub(super) fn bundles_are_sound() -> bool {
 pub enum Unsupported {
     /// The kernel is older than 6.1, or was built without io_uring.
     OldKernel,
-    /// The setting `kernel.io_uring_disabled` forbids it. Holds the value, 1 or 2.
+    /// The setting `kernel.io_uring_disabled` forbids io_uring. Holds the value, 1 or 2.
     Disabled(u8),
-    /// A seccomp filter of this process forbids it, as container runtimes set up by default.
+    /// A seccomp filter of this process forbids io_uring. The default profiles of container
+    /// runtimes have such a filter.
     Seccomp,
     /// Another cause, which the error itself names.
     Other,
 }
 
 impl Unsupported {
-    /// What the operator can do about it.
+    /// What the operator can do about the cause.
     pub fn advice(self) -> String {
         match self {
             Unsupported::OldKernel => "the kernel is too old: 6.1 or newer is needed".to_owned(),
@@ -55,7 +56,7 @@ impl Unsupported {
     }
 }
 
-/// Facts about the system that help to find the cause.
+/// Facts about the system from which the cause of a failed set-up is derived.
 #[derive(Clone, Debug, Default)]
 struct Signs {
     release: String,
@@ -94,7 +95,7 @@ impl Signs {
     }
 }
 
-/// Names the cause of a set-up that failed.
+/// The cause of a failed set-up.
 pub fn cause(error: &SetupError) -> Unsupported {
     Signs::read().cause(error.error.raw_os_error().unwrap_or(0))
 }

@@ -23,11 +23,11 @@ pub const POLICY: u16 = 1008;
 pub const TOO_BIG: u16 = 1009;
 /// Something unexpected on our side.
 pub const INTERNAL: u16 = 1011;
-/// The service restarts; come back.
+/// The service restarts; the client may connect again.
 pub const RESTART: u16 = 1012;
-/// The service is overloaded; come back later.
+/// The service is overloaded; the client may connect again later.
 pub const TRY_AGAIN: u16 = 1013;
-/// A server that we stand before has not done its part.
+/// This server is a gateway, and its upstream server has given no valid response.
 pub const BAD_GATEWAY: u16 = 1014;
 
 /// Whether a close frame may carry `code` (section 7.4 and its registry): 1000 to 1003, 1007 to
@@ -103,16 +103,16 @@ pub enum CloseHandshake {
     /// Neither side has closed.
     #[default]
     Open,
-    /// Our close frame is out; the peer's is awaited.
+    /// Our close frame was sent; the peer's has not arrived.
     Sent,
-    /// The peer's close frame is in; ours is owed.
+    /// The peer's close frame has arrived; ours was not sent yet.
     Received,
-    /// Both are through: the server ends the TCP connection first (section 7.1.1).
+    /// Both close frames were exchanged: the server ends the TCP connection first (section 7.1.1).
     Done,
 }
 
 impl CloseHandshake {
-    /// We want to send a close frame: whether it may go out. At most one ever does.
+    /// Notes that we want to send a close frame. Returns whether we may send it: true at most once.
     #[must_use]
     pub fn send(&mut self) -> bool {
         let (next, may) = match self {
@@ -124,7 +124,7 @@ impl CloseHandshake {
         may
     }
 
-    /// The peer's close frame came: whether we owe it an answer.
+    /// Notes that the peer's close frame has arrived. Returns whether we must answer it with ours.
     #[must_use]
     pub fn receive(&mut self) -> bool {
         let (next, owed) = match self {

@@ -63,7 +63,8 @@ impl<'a> Output<'a> {
 impl Compress<'_> {
     /// Appends `payload` as one compressed frame. False if the uncompressed frame is to be sent,
     /// because it is not longer or compression failed. A compressor that keeps its window appends
-    /// the compressed frame even if it is longer: whatever has entered the window must be sent.
+    /// the compressed frame even if it is longer, because bytes that have entered the window must
+    /// be sent.
     fn push(
         &mut self,
         out: &mut Vec<u8>,
@@ -366,8 +367,8 @@ impl Channel {
     }
 
     /// Decompresses the parts that have arrived of a message of at most `max_bytes` bytes, as far
-    /// as the turn's work and the core's memory allow. The caller need not continue what is left:
-    /// that waits for the next part or the end.
+    /// as the turn's work and the core's memory allow. The caller need not continue: the octets
+    /// that are left wait for the next part or the end of the message.
     ///
     /// # Errors
     /// Why the message is refused.

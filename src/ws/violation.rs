@@ -2,7 +2,7 @@
 
 use super::close;
 
-/// A broken rule of RFC 6455. It fails the connection (section 7.1.7).
+/// A broken rule of RFC 6455, which fails the connection (section 7.1.7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Violation {
     /// RSV2 or RSV3 is set, or RSV1 where no extension gives it a meaning (section 5.2).

@@ -13,8 +13,8 @@ use crate::http::Request;
 use std::borrow::Cow;
 use std::sync::Arc;
 
-/// Answers an HTTP request at the endpoint. A request that is refused has no effect; the reply to
-/// one that publishes is sent after the homes have ordered all its events.
+/// Answers an HTTP request at the endpoint. A request that is refused has no effect. The reply to a
+/// request that publishes is sent after the homes have ordered all its events.
 pub(super) fn answer(context: &mut DialectContext<'_>, request: &mut Request<'_>) -> Answered {
     Answered::Now(reply(context, request))
 }

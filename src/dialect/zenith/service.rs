@@ -315,7 +315,7 @@ struct Registration {
     /// The controller, the kind, and the rule of topics without a configured one.
     topics: Vec<(Box<str>, Box<str>, Rule)>,
     feeds: Vec<Box<str>>,
-    /// Whether the back end is pending to grant each first subscription of a client.
+    /// Whether the back end is asked to grant each first subscription of a client.
     authorises: bool,
     /// Whether the back end's pictures are removed when it closes.
     drops: bool,

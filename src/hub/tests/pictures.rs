@@ -1,4 +1,4 @@
-//! Pictures: what later subscribers get, and that later updates continue it without a gap.
+//! Tests of pictures: what later subscribers get, and that later updates continue it without a gap.
 
 use super::super::picture::tests::{CLEARS, data, encodings, naive, retains};
 use super::*;
@@ -97,7 +97,8 @@ fn pictures_and_cached_events_share_memory_and_the_oldest_are_dropped() {
     assert_eq!(shown(&mut hub, &mut mail), ([true; 2], [true; 2]));
     hub.sweep(NOW_MS);
     assert!(hub.kept_bytes() <= 5000);
-    // Encodings for subscribers may have pushed the first one out: start again with less.
+    // Encodings for subscribers may have caused the first entry to be dropped: start again, with
+    // less memory.
     let _ = hub.losses();
     let (mut hub, mut mail) = alone(hub.kept_bytes());
     publish(&mut hub, &mut mail, "cache-1", &cached(&"c".repeat(400)));
