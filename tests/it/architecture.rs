@@ -4,6 +4,8 @@
 //! Every rule is a function from source text to complaints. The tests apply it to samples that
 //! break it and to the source tree, so a rule that finds nothing by mistake also fails.
 
+mod circles;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
