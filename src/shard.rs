@@ -7,7 +7,6 @@
 //! pending work are listed by [`Shard::next_listed`]. No call returns an error.
 
 mod account;
-mod alarms;
 mod channels;
 mod feed;
 mod handshakes;
@@ -16,6 +15,7 @@ mod proxy;
 mod secure;
 mod streams;
 mod turn;
+mod warnings;
 
 use crate::codec::json::Scratch;
 use crate::dialect::{CoreState, Effect, Env, JoinOutcome, Why};
@@ -28,10 +28,10 @@ use crate::stats::Counters;
 use crate::time::Now;
 use crate::work::{self, CostliestWork, Meter};
 use crate::ws::output::Codecs;
-use alarms::Alarms;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use warnings::Warnings;
 
 /// What all shards of a process share.
 #[derive(Clone)]
@@ -81,7 +81,7 @@ pub struct Shard {
     /// The work of this turn so far, and the low bits of the turn's number.
     work: Meter,
     turn: u16,
-    alarms: Alarms,
+    warnings: Warnings,
     counters: Arc<Counters>,
     /// The number of connections that have not sent a whole request yet.
     fresh: usize,
@@ -148,7 +148,7 @@ impl Shard {
             waiting: Vec::new(),
             work: Meter::default(),
             turn: 0,
-            alarms: Alarms::default(),
+            warnings: Warnings::default(),
             counters,
             fresh: 0,
             handshakes: VecDeque::new(),
@@ -286,7 +286,7 @@ impl Shard {
         self.counters.kept_dropped.add(losses.kept);
         self.counters.log_dropped.add(losses.elements);
         self.counters.kept_bytes.set(self.hub.kept_bytes() as u64);
-        self.alarms.look(self.core, &self.counters, now);
+        self.warnings.look(self.core, &self.counters, now);
         self.drain_slice(now);
     }
 
@@ -446,7 +446,7 @@ impl Shard {
 
     /// Whether commands from outside the cores, such as those of the control thread, can be taken
     /// now.
-    pub fn takes_orders(&self) -> bool {
+    pub fn takes_commands(&self) -> bool {
         self.takes_requests() && !self.mail.up_is_full(self.mail_bound)
     }
 

@@ -9,13 +9,13 @@ pub(super) const RETRY_MS: u64 = 1;
 
 /// The command queue to the reactors, and the commands that wait for room in it.
 pub(super) struct Backlog {
-    orders: CommandSender,
+    command_queue: CommandSender,
     waiting: VecDeque<ReactorCommand>,
 }
 
 impl Backlog {
-    pub(super) fn new(orders: CommandSender) -> Backlog {
-        Backlog { orders, waiting: VecDeque::new() }
+    pub(super) fn new(command_queue: CommandSender) -> Backlog {
+        Backlog { command_queue, waiting: VecDeque::new() }
     }
 
     /// Whether a new command may be created: no command waits.
@@ -32,7 +32,7 @@ impl Backlog {
     /// Moves waiting commands into the queue until it is full.
     pub(super) fn hand_over(&mut self) {
         while let Some(order) = self.waiting.pop_front() {
-            if let Err(back) = self.orders.push(order) {
+            if let Err(back) = self.command_queue.push(order) {
                 return self.waiting.push_front(*back);
             }
         }
@@ -44,13 +44,13 @@ mod tests {
     use super::*;
     use crate::hub::Event;
     use crate::limits::COMMAND_QUEUE;
-    use crate::reactor::{Peers, orders};
+    use crate::reactor::{Peers, command_queue};
     use std::sync::Arc;
 
     #[test]
     fn backlog_waits_in_order_when_the_lane_is_full() {
-        let (orders, mut inbox) = orders(&Arc::new(Peers::new(1)), 0);
-        let mut lane = Backlog::new(orders);
+        let (commands, mut inbox) = command_queue(&Arc::new(Peers::new(1)), 0);
+        let mut lane = Backlog::new(commands);
         let publish =
             |app| ReactorCommand::Publish { app, channel: "c".into(), event: Event::default() };
         let max = COMMAND_QUEUE as u32;

@@ -99,7 +99,7 @@ mod tests {
         notice("p", ChannelEventKind::MemberRemoved(user.into()))
     }
 
-    fn came(user: &str) -> ChannelEvent {
+    fn joined_event(user: &str) -> ChannelEvent {
         notice("p", ChannelEventKind::MemberAdded(user.into()))
     }
 
@@ -121,10 +121,10 @@ mod tests {
             assert_eq!(debounce.take(notice, 0), None);
         }
         assert_eq!(debounce.take(notice("p", ChannelEventKind::Occupied), 1000), None);
-        assert_eq!(debounce.take(came("ada"), 1000), None);
-        assert_eq!(debounce.take(came("eve"), 1000), Some(came("eve")));
+        assert_eq!(debounce.take(joined_event("ada"), 1000), None);
+        assert_eq!(debounce.take(joined_event("eve"), 1000), Some(joined_event("eve")));
         // Another application's channel of the same name is another channel.
-        let other = ChannelEvent { app: 1, ..came("bob") };
+        let other = ChannelEvent { app: 1, ..joined_event("bob") };
         assert_eq!(debounce.take(other.clone(), 1000), Some(other));
         assert_eq!(debounce.next_due(3000), Some(left("bob")));
         assert_eq!(debounce.next_due(u64::MAX), None);
@@ -134,7 +134,7 @@ mod tests {
     fn debounce_holds_a_second_leave_for_the_whole_time() {
         let mut debounce = Debounce::new(3000);
         assert_eq!(debounce.take(left("ada"), 0), None);
-        assert_eq!(debounce.take(came("ada"), 2000), None);
+        assert_eq!(debounce.take(joined_event("ada"), 2000), None);
         assert_eq!(debounce.take(left("ada"), 2500), None);
         assert_eq!(debounce.next_due(5499), None);
         assert_eq!(debounce.next_due(5500), Some(left("ada")));

@@ -27,7 +27,7 @@ use crate::hub::ChannelEvent;
 use crate::limits::CHANNEL_EVENT_QUEUE;
 use crate::mem::Notifier;
 use crate::mem::mailbox::{Receiver, mailbox};
-use crate::reactor::{Inbox, Outbox, Peers, orders};
+use crate::reactor::{Inbox, Outbox, Peers, command_queue};
 use crate::stats::Counters;
 use crate::uring::sys::Clock;
 use authorities::Authorities;
@@ -140,7 +140,7 @@ impl Control {
             outboxes.push(Outbox::new(sender, notifier.clone()));
             inlets.push(receiver);
         }
-        let (orders, inbox) = orders(peers, 0);
+        let (commands, inbox) = command_queue(peers, 0);
         let (end, ended) = mpsc::channel();
         let (ready, started) = mpsc::channel();
         let (env, theirs) = (env.clone(), shared.clone());
@@ -151,7 +151,8 @@ impl Control {
                 Err(error) => return drop(ready.send(Err(error))),
             };
             runtime.block_on(async {
-                match Thread::new(env, inlets, Backlog::new(orders), theirs, clock, &notifier).await
+                match Thread::new(env, inlets, Backlog::new(commands), theirs, clock, &notifier)
+                    .await
                 {
                     Ok(thread) => {
                         let _ = ready.send(Ok(()));
@@ -286,7 +287,7 @@ impl Thread {
     }
 
     /// Takes over the reloaded configurations.
-    fn take_renewed(&mut self, now_ms: u64) {
+    fn take_reloaded(&mut self, now_ms: u64) {
         for env in std::mem::take(&mut *self.shared.lock_renewed()) {
             self.hooks.renew(env.clone(), now_ms);
             self.unfollowed = Some(env);
@@ -335,7 +336,7 @@ impl Thread {
         loop {
             let now_ms = self.clock.now().ms;
             self.counters.beat_ms.set(now_ms);
-            self.take_renewed(now_ms);
+            self.take_reloaded(now_ms);
             self.follow_anew(now_ms).await;
             let more = self.take_notices(now_ms);
             for (end, lane, outcome) in self.outcomes.take() {
@@ -351,7 +352,7 @@ impl Thread {
                 finishing = true;
                 self.hooks.finish(now_ms);
             }
-            for order in self.hooks.orders(now_ms, unix_ms()) {
+            for order in self.hooks.deliveries(now_ms, unix_ms()) {
                 self.carry_out(order);
             }
             let next_ms = self.follow(finishing, now_ms);
@@ -392,7 +393,7 @@ impl Thread {
                     // The event's configuration was reloaded after this turn took over
                     // configurations. It is in `reloaded`, because the server puts it there before
                     // any core gets it.
-                    self.take_renewed(now_ms);
+                    self.take_reloaded(now_ms);
                 }
                 self.hooks.notice(notice, now_ms);
             }

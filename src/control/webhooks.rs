@@ -228,17 +228,17 @@ impl Webhooks {
     }
 
     /// All requests that can be sent now. `unix_ms` is the Unix time in milliseconds.
-    pub(super) fn orders(&mut self, now_ms: u64, unix_ms: u64) -> VecDeque<WebhookDelivery> {
+    pub(super) fn deliveries(&mut self, now_ms: u64, unix_ms: u64) -> VecDeque<WebhookDelivery> {
         self.tell_held(now_ms, now_ms);
         self.forget(now_ms);
-        let mut orders = VecDeque::new();
+        let mut deliveries = VecDeque::new();
         for (at, end) in self.ends.iter_mut().enumerate() {
             let Some(End { app, env, queue, .. }) = end else { continue };
             while let Some(job) = queue.next(now_ms, unix_ms) {
-                orders.extend(order(at, job, env.apps.get(*app)));
+                deliveries.extend(order(at, job, env.apps.get(*app)));
             }
         }
-        orders
+        deliveries
     }
 
     /// Takes the outcome of a request.
@@ -267,7 +267,7 @@ impl Webhooks {
         self.ends.iter_mut().flatten().for_each(|end| end.queue.hurry());
     }
 
-    /// When to call [`Webhooks::orders`] again if nothing else happens, in milliseconds.
+    /// When to call [`Webhooks::deliveries`] again if nothing else happens, in milliseconds.
     pub(super) fn deadline_ms(&self) -> u64 {
         let queues = self.ends.iter().flatten().map(|end| end.queue.deadline_ms());
         let held = self.holds.iter().map(Debounce::deadline_ms);
@@ -333,7 +333,7 @@ mod tests {
 
     fn deliveries(webhooks: &mut Webhooks, now_ms: u64) -> Vec<(usize, String)> {
         let mut deliveries = Vec::new();
-        for order in webhooks.orders(now_ms, 0) {
+        for order in webhooks.deliveries(now_ms, 0) {
             let body = String::from_utf8_lossy(&order.body).into_owned();
             let name = body.split('"').nth(7).unwrap_or_default().to_owned();
             let channel = body.split('"').nth(11).unwrap_or_default();
@@ -390,12 +390,12 @@ mod tests {
         let mut hooks = webhooks(vec![Webhook::new("http://a")]);
         let counters = hooks.counters.clone();
         hooks.notice(notice("a", ChannelEventKind::Occupied), 0);
-        assert_eq!(hooks.orders(0, 0).len(), 1);
+        assert_eq!(hooks.deliveries(0, 0).len(), 1);
         let lane = hooks.end(0).expect("an endpoint").1;
         let lane = (hooks.hasher.hash_one(&*Arc::<str>::from("a")) % lane as u64) as usize;
         hooks.outcome(0, lane, PostOutcome::Failed, 0);
         assert_eq!(hooks.len(), 1);
-        assert_eq!(hooks.orders(1000, 0).len(), 1);
+        assert_eq!(hooks.deliveries(1000, 0).len(), 1);
         hooks.outcome(0, lane, PostOutcome::Refused, 1000);
         assert!(hooks.is_empty());
         let counts = [&counters.hooks_failed, &counters.hooks_refused, &counters.hooks_dropped];
@@ -442,9 +442,9 @@ mod tests {
         let vacated = |end| (end, "channel_vacated 2".to_owned());
         assert_eq!(deliveries(&mut hooks, 1000 + HOLD_MS), [vacated(0), vacated(1)]);
         // An event of a removed configuration goes to the current one.
-        hooks.orders(1000 + KEEP_MS - 1, 0);
+        hooks.deliveries(1000 + KEEP_MS - 1, 0);
         assert!(hooks.end(0).is_some());
-        hooks.orders(1000 + KEEP_MS, 0);
+        hooks.deliveries(1000 + KEEP_MS, 0);
         assert!(hooks.end(0).is_none() && hooks.rosters.len() == 1);
         hooks.notice(occupied("4", 0), 1000 + KEEP_MS);
         assert_eq!(deliveries(&mut hooks, 1000 + KEEP_MS), [line(2, "4")]);
@@ -455,17 +455,17 @@ mod tests {
         let mut hooks = webhooks(vec![Webhook::new("http://a")]);
         let env = hooks.rosters[0].env.clone();
         hooks.notice(occupied("1", 0), 0);
-        assert_eq!(hooks.orders(0, 0).len(), 1);
+        assert_eq!(hooks.deliveries(0, 0).len(), 1);
         let mut config = env.config.clone();
         config.apps.clear();
         hooks.renew(Arc::new(env.reloaded(config)), 0);
-        assert_eq!((hooks.orders(KEEP_MS, 0).len(), hooks.len()), (0, 1), "it is under way");
+        assert_eq!((hooks.deliveries(KEEP_MS, 0).len(), hooks.len()), (0, 1), "it is under way");
         let lane = (hooks.hasher.hash_one(&*Arc::<str>::from("1")) % 8) as usize;
         hooks.outcome(0, lane, PostOutcome::Failed, KEEP_MS);
-        let again = hooks.orders(KEEP_MS + 1000, 0);
+        let again = hooks.deliveries(KEEP_MS + 1000, 0);
         assert_eq!((again.len(), again[0].key.as_str()), (1, "app-key"), "signed as before");
         hooks.outcome(0, lane, PostOutcome::Delivered, KEEP_MS + 1000);
-        hooks.orders(KEEP_MS + 1000, 0);
+        hooks.deliveries(KEEP_MS + 1000, 0);
         assert!(hooks.end(0).is_none() && hooks.is_empty());
     }
 
@@ -502,7 +502,7 @@ mod tests {
         hooks.notice(occupied("1", 0), 0);
         let oldest = hooks.rosters[0].by_app[0][0].1;
         assert_eq!(deliveries(&mut hooks, 0), [line(oldest, "1")]);
-        hooks.orders(KEEP_MS, 0);
+        hooks.deliveries(KEEP_MS, 0);
         assert_eq!(hooks.ends.iter().flatten().count(), 1);
     }
 }

@@ -86,7 +86,7 @@ enum State {
     /// `buffer` holds `head` bytes of head and the decoded part of the body.
     Chunked { head: usize, chunks: Chunked },
     /// `buffer` holds a request that was returned.
-    Given,
+    Delivered,
     /// A request was refused.
     Failed,
 }
@@ -116,7 +116,7 @@ impl Reader {
         self.invariants();
         match self.state {
             State::Idle { blanks } => self.open(limits, blanks, input),
-            State::Given => {
+            State::Delivered => {
                 self.buffer = Vec::new();
                 self.state = State::default();
                 self.open(limits, 0, input)
@@ -171,7 +171,7 @@ impl Reader {
     /// Frees the request that was returned last, so that it takes no memory while its response is
     /// pending.
     pub fn take_back(&mut self) {
-        if matches!(self.state, State::Given) {
+        if matches!(self.state, State::Delivered) {
             self.buffer = Vec::new();
             self.state = State::default();
         }
@@ -180,7 +180,7 @@ impl Reader {
     /// What the connection is waiting for.
     pub fn phase(&self) -> Phase {
         match self.state {
-            State::Idle { .. } | State::Given => Phase::Idle,
+            State::Idle { .. } | State::Delivered => Phase::Idle,
             State::Head { .. } => Phase::Head,
             State::Length { .. } | State::Chunked { .. } | State::Offered { .. } => Phase::Body,
             State::Failed => Phase::Failed,
@@ -238,7 +238,7 @@ impl Reader {
         let bytes: &'a [u8] = bytes;
         let mut headers = Headers::new();
         let parsed = head::parse(bytes, limits.head_fields, &mut headers)
-            .and_then(|head| Ok((self.state_behind(limits, &head, end)?, head)));
+            .and_then(|head| Ok((self.state_after(limits, &head, end)?, head)));
         let (state, head) = match parsed {
             Ok(parsed) => parsed,
             Err(error) => return self.fail(all, error),
@@ -297,7 +297,7 @@ impl Reader {
         self.buffer.extend_from_slice(bytes);
         let size = self.buffer.len();
         let parsed = head::parse(&self.buffer, limits.head_fields, &mut Headers::new())
-            .and_then(|head| Ok((self.state_behind(limits, &head, size)?, head.expects)));
+            .and_then(|head| Ok((self.state_after(limits, &head, size)?, head.expects)));
         match parsed {
             Ok((state @ State::Offered { framing, .. }, _)) => {
                 self.state = state;
@@ -350,7 +350,7 @@ impl Reader {
         let mut headers = Headers::new();
         match head::parse(bytes, HTTP_HEADERS_MAX, &mut headers) {
             Ok(head) => {
-                self.state = State::Given;
+                self.state = State::Delivered;
                 RequestEvent::Request(request(head, headers, body))
             }
             Err(error) => {
@@ -362,7 +362,7 @@ impl Reader {
     }
 
     /// The state after a head of `size` bytes.
-    fn state_behind(
+    fn state_after(
         &self,
         limits: &HeadLimits,
         head: &Head<'_>,
@@ -397,7 +397,7 @@ impl Reader {
             State::Head { .. } | State::Offered { .. } => held > 0,
             State::Length { head, total } => head <= held && held < total,
             State::Chunked { head, .. } => head > 0 && head <= held,
-            State::Given => held > 0,
+            State::Delivered => held > 0,
         });
     }
 

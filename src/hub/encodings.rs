@@ -141,7 +141,7 @@ impl Encodings {
     }
 
     /// Whether the event is delivered to the subscribers.
-    pub fn is_heard(&self) -> bool {
+    pub fn has_recipients(&self) -> bool {
         match self.retain {
             Retain::Nothing | Retain::Update(_) => true,
             Retain::Install { received, .. } => received,
@@ -237,7 +237,11 @@ mod tests {
             (Retain::Clear, false, false),
         ] {
             let encodings = Encodings::new(envelope(), Value::Null, retain, false).expect("sound");
-            assert_eq!((encodings.is_heard(), encodings.is_kept()), (received, kept), "{retain:?}");
+            assert_eq!(
+                (encodings.has_recipients(), encodings.is_kept()),
+                (received, kept),
+                "{retain:?}"
+            );
         }
     }
 }

@@ -127,7 +127,7 @@ pub(super) struct Home {
     users: HashMap<Arc<str>, User>,
     /// The user of each member connection.
     members: HashMap<ConnId, Arc<str>>,
-    came: u64,
+    joined_before: u64,
     kept: Option<Kept>,
     /// The position of the kept event in the indexes of [`super::kept::Keepers`].
     pub(super) place: Option<KeptPlace>,
@@ -197,11 +197,11 @@ impl Home {
             return Err(ChannelFull);
         }
         let user = User {
-            order: self.came,
+            order: self.joined_before,
             connections: vec![connection],
             removed: member.removed.clone(),
         };
-        self.came += 1;
+        self.joined_before += 1;
         self.users.insert(member.id.clone(), user);
         self.members.insert(conn, member.id.clone());
         Ok(true)

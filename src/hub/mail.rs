@@ -70,9 +70,9 @@ impl Event {
     }
 
     /// Whether the event is delivered to the subscribers.
-    pub fn is_heard(&self) -> bool {
+    pub fn has_recipients(&self) -> bool {
         self.message.is_some()
-            || self.encodings.as_ref().is_none_or(|encodings| encodings.is_heard())
+            || self.encodings.as_ref().is_none_or(|encodings| encodings.has_recipients())
     }
 }
 

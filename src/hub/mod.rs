@@ -390,9 +390,13 @@ impl Hub {
         match found {
             Some(at) => {
                 self.order(at, event, now_ms, mail);
-                if event.is_heard() { Published::Ordered(at) } else { Published::Unheard }
+                if event.has_recipients() {
+                    Published::Ordered(at)
+                } else {
+                    Published::NotSubscribed
+                }
             }
-            None => Published::Unheard,
+            None => Published::NotSubscribed,
         }
     }
 
@@ -559,7 +563,7 @@ pub enum Published {
     /// Ordered by this core; the channel with its subscribers is at this index.
     Ordered(u32),
     /// Ordered by this core; there is no subscriber on it.
-    Unheard,
+    NotSubscribed,
     /// Sent to the home core.
     Sent,
 }

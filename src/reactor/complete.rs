@@ -26,7 +26,7 @@ impl Reactor {
     fn accepted(&mut self, done: &Completion, now: Now) {
         self.ring.accept_settled();
         let at = done.index as usize;
-        self.accepts.came_back(at);
+        self.accepts.accept_ended(at);
         match done.outcome() {
             Ok(_) => {
                 if let Some(file) = self.accepts.places[at].file.take() {

@@ -115,7 +115,7 @@ impl Shard {
                 self.subscribers.extend(received.map(|it| it.slot));
                 self.deliver_to_listed(event, now);
             }
-            Published::Unheard => {}
+            Published::NotSubscribed => {}
             Published::Sent => {
                 if let (Some(ticket), Some(session)) = (ticket, self.sessions.get_mut(slot)) {
                     session.await_ack(ticket);
@@ -134,7 +134,7 @@ impl Shard {
     }
 
     /// Publishes an event by a command from outside the cores.
-    pub fn publish_order(&mut self, app: u32, name: &str, event: &Event, now: Now) {
+    pub fn publish_command(&mut self, app: u32, name: &str, event: &Event, now: Now) {
         self.counters.published.add(1);
         self.announce(app, name, event, now);
     }

@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 #[derive(Debug, Default)]
 pub struct LargePlace {
     taken: bool,
-    line: VecDeque<Slot>,
+    queue: VecDeque<Slot>,
     /// Whether the place is reserved for the connection that [`LargePlace::call`] returned last.
     called: bool,
 }
@@ -21,7 +21,7 @@ impl LargePlace {
     /// Whether a message may take the place: no message has it, and it is reserved for a connection
     /// that was called or no connection waits.
     pub fn is_free(&self) -> bool {
-        !self.taken && (self.called || self.line.is_empty())
+        !self.taken && (self.called || self.queue.is_empty())
     }
 
     /// Takes the place if it is free. Returns whether it was free.
@@ -39,18 +39,18 @@ impl LargePlace {
 
     /// Adds a connection whose message waits to the end of the queue.
     pub fn wait(&mut self, slot: Slot) {
-        self.line.push_back(slot);
+        self.queue.push_back(slot);
     }
 
     /// Whether a connection can be called: no message has the place, and a connection waits.
     pub fn has_next(&self) -> bool {
-        !self.taken && !self.line.is_empty()
+        !self.taken && !self.queue.is_empty()
     }
 
     /// If no message has the place, removes the first connection from the queue and returns it. The
     /// place is reserved for this connection until [`LargePlace::end_call`].
     pub fn call(&mut self) -> Option<Slot> {
-        let next = if self.taken { None } else { self.line.pop_front() };
+        let next = if self.taken { None } else { self.queue.pop_front() };
         self.called = next.is_some();
         next
     }

@@ -49,7 +49,7 @@ enum Stage {
     /// Inside a payload.
     Payload,
     /// `buf[start..]` was returned; the next call takes it back.
-    Given,
+    Delivered,
     /// After a violation or a close frame.
     Dead,
 }
@@ -149,7 +149,7 @@ impl Reader {
     /// Frees the buffer of a long message that was returned. Call it after the message was
     /// processed, if its results may have to wait for a long time.
     pub fn take_back_long(&mut self) {
-        if self.stage == Stage::Given && self.buf.capacity() > LONG_BYTES {
+        if self.stage == Stage::Delivered && self.buf.capacity() > LONG_BYTES {
             self.take_back();
         }
     }
@@ -160,7 +160,7 @@ impl Reader {
         match self.stage {
             Stage::Idle | Stage::Dead => false,
             Stage::Header | Stage::Payload => true,
-            Stage::Given => self.fragments > 0,
+            Stage::Delivered => self.fragments > 0,
         }
     }
 
@@ -173,7 +173,7 @@ impl Reader {
         let end = match self.stage {
             Stage::Payload if self.opcode.is_control() => self.start,
             Stage::Payload | Stage::Header => self.buf.len(),
-            Stage::Idle | Stage::Given | Stage::Dead => 0,
+            Stage::Idle | Stage::Delivered | Stage::Dead => 0,
         };
         if end == 0 {
             return None;
@@ -428,10 +428,10 @@ impl Reader {
     /// complete now.
     fn end(&mut self) -> Result<Option<Opcode>, Violation> {
         match self.opcode {
-            Opcode::Ping | Opcode::Pong => self.stage = Stage::Given,
+            Opcode::Ping | Opcode::Pong => self.stage = Stage::Delivered,
             Opcode::Close => {
                 close::parse(&self.buf[self.start..])?;
-                self.stage = Stage::Given;
+                self.stage = Stage::Delivered;
                 self.fragments = 0;
             }
             _ if !self.fin => {
@@ -444,7 +444,7 @@ impl Reader {
                 }
                 self.start = 0;
                 self.fragments = 0;
-                self.stage = Stage::Given;
+                self.stage = Stage::Delivered;
             }
         }
         Ok(Some(self.opcode))
@@ -452,7 +452,7 @@ impl Reader {
 
     /// Releases the payload that the last call returned.
     fn take_back(&mut self) {
-        if self.stage != Stage::Given {
+        if self.stage != Stage::Delivered {
             return;
         }
         self.buf.truncate(self.start);

@@ -28,7 +28,7 @@ pub(super) struct Unpacking {
     rest: Vec<u8>,
     at: usize,
     /// The number of octets that have arrived.
-    came: usize,
+    received: usize,
     /// Whether the message has arrived completely.
     whole: bool,
     out: Vec<u8>,
@@ -83,7 +83,7 @@ impl Unpacking {
     /// A complete message of which nothing is decompressed.
     pub(super) fn whole(kind: MessageKind, message: &[u8]) -> Unpacking {
         let rest = message.to_vec();
-        Unpacking { came: rest.len(), rest, whole: true, ..Unpacking::of(kind) }
+        Unpacking { received: rest.len(), rest, whole: true, ..Unpacking::of(kind) }
     }
 
     /// Begins the message on the decompressor of a peer that keeps its window.
@@ -114,7 +114,7 @@ impl Unpacking {
             kind,
             rest: Vec::new(),
             at: 0,
-            came: 0,
+            received: 0,
             whole: false,
             out: Vec::new(),
             checked: 0,
@@ -158,7 +158,7 @@ impl Unpacking {
     pub(super) fn add(&mut self, part: &[u8], whole: bool) {
         self.rest.drain(..std::mem::take(&mut self.at));
         self.rest.extend_from_slice(part);
-        self.came += part.len();
+        self.received += part.len();
         self.whole = whole;
     }
 
@@ -170,10 +170,10 @@ impl Unpacking {
         &mut self,
         place: &mut UnpackTarget<'_>,
     ) -> Result<Unpacked, Violation> {
-        if self.came > place.max_bytes {
+        if self.received > place.max_bytes {
             return Err(Violation::TooBig);
         }
-        if self.whole && self.came == 0 {
+        if self.whole && self.received == 0 {
             return Ok(Unpacked::Whole(self.kind, Vec::new()));
         }
         if self.whole && !self.placed {
@@ -259,7 +259,7 @@ impl Unpacking {
         let len = self.out.len();
         let (max_bytes, share) = match self.whole {
             true => (SMALL, SMALL_WORK),
-            false => (AHEAD + AHEAD_TIMES * self.came, codecs.work_left().min(AHEAD)),
+            false => (AHEAD + AHEAD_TIMES * self.received, codecs.work_left().min(AHEAD)),
         };
         let max_bytes = max_bytes.min(max);
         let aim = if self.whole { max_bytes } else { max_bytes.min(len + AHEAD.max(len / 2)) };

@@ -168,7 +168,7 @@ impl Machine {
     pub(crate) fn settle(&mut self) -> usize {
         for turns in 1..100_000 {
             self.turn();
-            if !self.shard.is_restless() {
+            if !self.shard.has_waiting_work() {
                 return turns;
             }
         }
@@ -230,7 +230,8 @@ impl Machine {
                 self.finish(at);
             } else {
                 let starved = self.shard.is_starved(slot);
-                let waits = wants.read || starved || self.wires[at].eof || self.shard.is_restless();
+                let waits =
+                    wants.read || starved || self.wires[at].eof || self.shard.has_waiting_work();
                 assert!(waits, "nothing waits and nothing is read");
             }
         }

@@ -220,7 +220,7 @@ fn handshakes_of_one_turn_are_bounded_and_the_others_come_after_them() {
         machine.receive_in_turn(peer.at, &hello);
     }
     let mut answered = Vec::new();
-    while machine.shard.is_restless() || answered.is_empty() {
+    while machine.shard.has_waiting_work() || answered.is_empty() {
         machine.turn();
         let has_answer = |peer: &&Peer| !machine.wires_raw(peer.at).is_empty();
         answered.push(peers.iter().filter(has_answer).count());

@@ -118,25 +118,25 @@ impl Poller {
     /// All actions that are possible now. Epochs are published and questions answered only if there
     /// is `room` in the command queue; `wants_logs` says whether any client needs more than the
     /// block itself.
-    fn orders(&mut self, room: bool, wants_logs: bool, now_ms: u64) -> Vec<PollerAction> {
-        let mut orders = Vec::new();
+    fn actions(&mut self, room: bool, wants_logs: bool, now_ms: u64) -> Vec<PollerAction> {
+        let mut actions = Vec::new();
         if now_ms >= self.next_poll_ms {
             self.next_poll_ms = now_ms + self.config.interval_ms;
-            self.poll(now_ms, &mut orders);
+            self.poll(now_ms, &mut actions);
         }
-        self.begin(now_ms, &mut orders);
+        self.begin(now_ms, &mut actions);
         if room {
-            self.release(wants_logs, now_ms, &mut orders);
-            self.answer(now_ms, &mut orders);
+            self.release(wants_logs, now_ms, &mut actions);
+            self.answer(now_ms, &mut actions);
         }
         self.fill();
-        self.fetch(wants_logs, now_ms, &mut orders);
-        self.inquire(now_ms, &mut orders);
-        orders
+        self.fetch(wants_logs, now_ms, &mut actions);
+        self.inquire(now_ms, &mut actions);
+        actions
     }
 
     /// Requests the latest epoch from the preferred node, and from all others if that one may lag.
-    fn poll(&mut self, now_ms: u64, orders: &mut Vec<PollerAction>) {
+    fn poll(&mut self, now_ms: u64, actions: &mut Vec<PollerAction>) {
         let stale = now_ms.saturating_sub(self.progress_ms) >= self.config.stale_ms;
         let top = self.nodes.top().max(self.last);
         for (at, node) in self.nodes.available(now_ms).into_iter().enumerate() {
@@ -146,7 +146,7 @@ impl Poller {
                 let lane = self.config.ahead;
                 let body = rpc::call(0, "GetLatestTxBlock", &[]);
                 let ticket = self.nodes.begin_request(node, Purpose::Latest);
-                orders.push(PollerAction::Request { ticket, node, lane, body: body.into() });
+                actions.push(PollerAction::Request { ticket, node, lane, body: body.into() });
             }
             if leads && !lead_may_be_behind && self.last.is_some() {
                 return;
@@ -156,14 +156,14 @@ impl Poller {
 
     /// Decides which epoch to begin after, as soon as a node has responded and no other request for
     /// the latest epoch is in flight.
-    fn begin(&mut self, now_ms: u64, orders: &mut Vec<PollerAction>) {
+    fn begin(&mut self, now_ms: u64, actions: &mut Vec<PollerAction>) {
         let (None, Some(top)) = (self.last, self.nodes.top()) else { return };
         if self.nodes.any_polled() {
             return;
         }
         let last = match self.saved {
             None => {
-                orders.push(PollerAction::SaveState(top));
+                actions.push(PollerAction::SaveState(top));
                 top
             }
             Some(saved) if top <= saved => {
@@ -191,7 +191,7 @@ impl Poller {
     }
 
     /// Publishes the next epoch if its fetch is complete.
-    fn release(&mut self, wants_logs: bool, now_ms: u64, orders: &mut Vec<PollerAction>) {
+    fn release(&mut self, wants_logs: bool, now_ms: u64, actions: &mut Vec<PollerAction>) {
         if now_ms < self.hold_until_ms {
             return;
         }
@@ -205,8 +205,8 @@ impl Poller {
                 self.last = Some(number);
                 self.progress_ms = now_ms;
                 self.nodes.recovered(node);
-                orders.push(PollerAction::Publish { number, event });
-                orders.push(PollerAction::SaveState(number));
+                actions.push(PollerAction::Publish { number, event });
+                actions.push(PollerAction::SaveState(number));
             }
             Err(why) => {
                 first.restart();
@@ -228,7 +228,7 @@ impl Poller {
     }
 
     /// Requests the next part of every epoch that has no request in flight.
-    fn fetch(&mut self, wants_logs: bool, now_ms: u64, orders: &mut Vec<PollerAction>) {
+    fn fetch(&mut self, wants_logs: bool, now_ms: u64, actions: &mut Vec<PollerAction>) {
         for fetch in &mut self.fetches {
             if fetch.is_asked() || fetch.whole(wants_logs).is_some() {
                 continue;
@@ -238,7 +238,7 @@ impl Poller {
             let body = fetch.next_request(node, self.nodes.offers_bodies(node));
             let lane = (number % self.config.ahead as u64) as usize;
             let ticket = self.nodes.begin_request(node, Purpose::Part(number));
-            orders.push(PollerAction::Request { ticket, node, lane, body: body.into() });
+            actions.push(PollerAction::Request { ticket, node, lane, body: body.into() });
         }
     }
 
@@ -253,7 +253,7 @@ impl Poller {
     }
 
     /// Requests the code of accounts that pending questions are about.
-    fn inquire(&mut self, now_ms: u64, orders: &mut Vec<PollerAction>) {
+    fn inquire(&mut self, now_ms: u64, actions: &mut Vec<PollerAction>) {
         let Some(node) = self.nodes.available(now_ms).first().copied() else { return };
         let Some(batch) = self.contracts.next_batch(now_ms) else { return };
         let call = |(id, address): (usize, &ContractAddress)| {
@@ -264,17 +264,17 @@ impl Poller {
         let body = format!("[{}]", calls.join(","));
         let lane = self.config.ahead + 1;
         let ticket = self.nodes.begin_request(node, Purpose::Contracts);
-        orders.push(PollerAction::Request { ticket, node, lane, body: body.into() });
+        actions.push(PollerAction::Request { ticket, node, lane, body: body.into() });
     }
 
     /// Answers the questions that are complete or have timed out.
-    fn answer(&mut self, now_ms: u64, orders: &mut Vec<PollerAction>) {
+    fn answer(&mut self, now_ms: u64, actions: &mut Vec<PollerAction>) {
         while let Some(ContractAnswer { question, contracts, unknown }) =
             self.contracts.answer(now_ms)
         {
             self.counters.contracts_unknown.add(unknown);
             let Question { from, answer } = question;
-            orders.push(PollerAction::Message { to: from, what: answer(&contracts) });
+            actions.push(PollerAction::Message { to: from, what: answer(&contracts) });
         }
     }
 
@@ -391,7 +391,7 @@ impl Poller {
         }
     }
 
-    /// When to call [`Poller::orders`] again if nothing else happens, in milliseconds.
+    /// When to call [`Poller::actions`] again if nothing else happens, in milliseconds.
     fn deadline_ms(&self, now_ms: u64) -> u64 {
         let held = Some(self.hold_until_ms).filter(|until_ms| *until_ms > now_ms);
         let asked_ms = self.contracts.deadline_ms(now_ms);

@@ -134,11 +134,11 @@ impl Follower {
         }
         loop {
             let wants_logs = self.shared.wants_logs();
-            let orders = self.poller.orders(lane.has_room(), wants_logs, now_ms);
-            if orders.is_empty() {
+            let actions = self.poller.actions(lane.has_room(), wants_logs, now_ms);
+            if actions.is_empty() {
                 return;
             }
-            for order in orders {
+            for order in actions {
                 self.carry_out(order, lane);
             }
         }

@@ -144,11 +144,11 @@ impl World {
             for (_, ticket, answer) in there {
                 self.poller.received(ticket, answer, now_ms);
             }
-            let orders = self.poller.orders(self.room, self.wants_logs, now_ms);
-            if orders.is_empty() {
+            let actions = self.poller.actions(self.room, self.wants_logs, now_ms);
+            if actions.is_empty() {
                 return;
             }
-            for order in orders {
+            for order in actions {
                 self.carry_out(order);
             }
         }

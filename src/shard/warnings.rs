@@ -7,19 +7,19 @@ const EVERY_MS: u64 = 60_000;
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub(super) struct Alarms {
+pub(super) struct Warnings {
     next: Deadline,
     /// The counters at the last warning.
     warned_at: [u64; 4],
 }
 
-impl Default for Alarms {
-    fn default() -> Alarms {
-        Alarms { next: Deadline(0), warned_at: [0; 4] }
+impl Default for Warnings {
+    fn default() -> Warnings {
+        Warnings { next: Deadline(0), warned_at: [0; 4] }
     }
 }
 
-impl Alarms {
+impl Warnings {
     /// Call a few times a second. New events are logged at once, but at most once a minute.
     pub(super) fn look(&mut self, core: u16, counters: &Counters, now: Now) {
         if !self.next.due(now) {
