@@ -142,7 +142,7 @@ impl Target {
         match got {
             Ok(text) => Some(text),
             Err(error) => {
-                tracing::debug!(host = self.host, %error, "nothing is fetched");
+                tracing::debug!(host = self.host, %error, "a fetch has failed");
                 None
             }
         }
@@ -165,7 +165,9 @@ impl Target {
             *request.headers_mut() = self.fields.clone();
             request.headers_mut().remove(header::CONTENT_TYPE);
             let Some(mut connection) = self.connect().await? else {
-                return Err(io::Error::other("it is at a private address, which is not allowed"));
+                return Err(io::Error::other(
+                    "the host has only private addresses, which are not allowed",
+                ));
             };
             let response = connection.send_request(request).await.map_err(io::Error::other)?;
             let (head, body) = response.into_parts();
@@ -270,7 +272,7 @@ fn roots_of(file: &str) -> Option<Roots> {
     match tls::roots(Path::new(file)) {
         Ok(roots) => Some(roots),
         Err(error) => {
-            tracing::warn!(%error, "authorities cannot be read");
+            tracing::warn!(%error, "the file of certificate authorities cannot be read");
             None
         }
     }
@@ -281,7 +283,7 @@ fn connector(roots: Roots) -> Option<TlsConnector> {
     let verifier = match roots.verifier() {
         Ok(verifier) => verifier,
         Err(error) => {
-            tracing::warn!(%error, "there are no authorities");
+            tracing::warn!(%error, "the certificate authorities cannot be used");
             return None;
         }
     };

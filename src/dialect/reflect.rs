@@ -103,7 +103,7 @@ impl Dialect for Connection {
 
     fn closing(why: Why) -> Closing {
         match why {
-            Why::Silent => Closing::new(close::GOING_AWAY, "no sign of life"),
+            Why::Silent => Closing::new(close::GOING_AWAY, "no answer to a ping"),
             Why::Draining => Closing::new(close::GOING_AWAY, "the server is shutting down"),
             Why::Slow => Closing::new(close::POLICY, "the client does not read what it is sent"),
         }

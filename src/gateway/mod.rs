@@ -88,7 +88,7 @@ pub fn page(endpoint: EndpointKind, request: &Request<'_>, visit: &Visit<'_>) ->
         EndpointKind::Health => health(request.path(), visit),
     };
     if !matches!(request.method, "GET" | "HEAD") {
-        return Some(Page { fields: ALLOW, ..Page::text(405, "only GET and HEAD\n") });
+        return Some(Page { fields: ALLOW, ..Page::text(405, "only GET and HEAD are allowed\n") });
     }
     Some(answer)
 }
@@ -110,13 +110,13 @@ pub fn is_stalled(counters: &Counters, now_ms: u64) -> bool {
 fn health(path: &str, visit: &Visit<'_>) -> Page {
     let ready = path.ends_with("/ready");
     if ready && visit.draining {
-        return Page::text(503, "shutting down\n");
+        return Page::text(503, "the server is shutting down\n");
     }
     if visit.counters.iter().any(|core| is_stalled(core, visit.now_ms)) {
-        return Page::text(503, "a reactor stands still\n");
+        return Page::text(503, "a reactor makes no progress\n");
     }
     if ready && is_stalled(visit.control, visit.now_ms) {
-        return Page::text(503, "the control thread stands still\n");
+        return Page::text(503, "the control thread makes no progress\n");
     }
     Page::text(200, "ok\n")
 }

@@ -22,7 +22,7 @@ impl Prefix {
     /// # Errors
     /// The message does not begin with such a prefix.
     pub fn split(self, message: &[u8]) -> Result<(SchemaId, &[u8]), Invalid> {
-        let missing = || Invalid::malformed("no schema id in front of the message");
+        let missing = || Invalid::malformed("the message does not begin with a schema id");
         match (self, message) {
             (Prefix::Four, [0, rest @ ..]) => {
                 let (id, rest) = rest.split_first_chunk::<4>().ok_or_else(missing)?;
@@ -114,7 +114,7 @@ fn push_varint(number: usize, out: &mut Vec<u8>) {
 }
 
 fn no_index() -> Invalid {
-    Invalid::malformed("no message index behind the schema id")
+    Invalid::malformed("no message index follows the schema id")
 }
 
 #[cfg(test)]

@@ -393,7 +393,7 @@ fn dispatch(
         }
         // Over HTTP/1.1 this request has been opened as a stream already.
         Some(_) if request.method == "POST" && route.is_some_and(|route| route.stream) => {
-            Answered::Now(error(505, "a stream needs HTTP/1.1"))
+            Answered::Now(error(505, "a stream requires HTTP/1.1"))
         }
         Some(
             config::EndpointKind::Echo
@@ -479,7 +479,7 @@ pub(super) fn error(status: u16, message: &str) -> HttpReply {
     HttpReply { status, body: body.into(), allow: None }
 }
 
-pub(super) const REJECTED: &str = "this is not served";
+pub(super) const REJECTED: &str = "the request is rejected";
 
 /// The router for requests of this connection.
 pub(super) fn router<'a>(cx: &Context<'a>) -> gateway::Router<'a> {

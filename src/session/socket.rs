@@ -521,7 +521,7 @@ impl Socket {
 /// The server's close reasons with the codes of RFC 6455, for endpoints without a dialect.
 fn plain_closing(why: Why) -> Closing {
     match why {
-        Why::Silent => Closing::new(close::GOING_AWAY, "no sign of life"),
+        Why::Silent => Closing::new(close::GOING_AWAY, "no answer to a ping"),
         Why::Draining => Closing::new(close::GOING_AWAY, "the server is shutting down"),
         Why::Slow => Closing::new(close::POLICY, "the client does not read what it is sent"),
     }

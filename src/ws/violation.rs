@@ -76,7 +76,7 @@ impl Violation {
             HalfCloseCode => (close::PROTOCOL, "close frame of one byte"),
             CloseCode(_) => (close::PROTOCOL, "close code not allowed"),
             ReasonNotUtf8 => (close::INVALID_DATA, "close reason is not UTF-8"),
-            CutRecord => (close::PROTOCOL, "the body ends inside of a record"),
+            CutRecord => (close::PROTOCOL, "the body ends inside a record"),
             Chunk => (close::PROTOCOL, "malformed chunk"),
         }
     }
