@@ -61,7 +61,8 @@ pub(super) fn check_app(app: &AppConfig) -> Result<(), Error> {
     ];
     match lacks.into_iter().find(|(.., given)| *given) {
         Some((key, found, _)) => {
-            let accepted = "its default: the dialect `broadcastt` has no such thing";
+            let accepted = "only the default, because the dialect `broadcastt` does not support \
+                            this key";
             Err(Error::keyed(key, Problem::Shape { found: found.to_owned(), accepted }))
         }
         None => Ok(()),

@@ -50,7 +50,8 @@ impl<'de> Deserialize<'de> for Fingerprint {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Fingerprint, D::Error> {
         let text = String::deserialize(deserializer)?;
         let found = format!("`{text}`");
-        let accepted = "a SHA-256 in 64 hexadecimal digits, perhaps with `:` between each two";
+        let accepted = "a SHA-256 fingerprint of 64 hexadecimal digits, with or without `:` after \
+                        every two digits";
         read(&text).ok_or_else(|| D::Error::invalid_value(Unexpected::Other(&found), &accepted))
     }
 }
@@ -83,12 +84,12 @@ pub(super) fn check(guard: &GuardConfig) -> Result<(), Error> {
     let GuardCertificate { fingerprints: _, common_names, alternative_names } = &guard.certificate;
     let (kind, certificate) = (guard.kind, guard.certificate.clone());
     if kind == GuardKind::Jwt {
-        let words = "nothing, unless the guard's `type` is \"certificate\"";
+        let words = "no value, because the guard's `type` is not \"certificate\"";
         let is_needed = !certificate.is_empty();
         return if is_needed { Err(needed("certificate", words)) } else { Ok(()) };
     }
     if (GuardConfig { kind, certificate, ..GuardConfig::new(&guard.name) }) != *guard {
-        let words = "\"jwt\", since the guard has keys that are for tokens";
+        let words = "\"jwt\", because the guard has keys that only this type accepts";
         return Err(needed("type", words));
     }
     let names = common_names.iter().enumerate().map(|it| ("common_names", it));
@@ -96,10 +97,10 @@ pub(super) fn check(guard: &GuardConfig) -> Result<(), Error> {
     for (list, (place, pattern)) in names.chain(alternatives) {
         let name = pattern.as_str();
         let (kinds, accepted): (&[&str], _) = match list {
-            "common_names" => (&[""], "a name; `*` is any run of characters"),
+            "common_names" => (&[""], "a name; `*` matches any run of characters"),
             _ => (
                 &["dns:", "email:", "uri:", "ip:"],
-                "a name that begins with `dns:`, `email:`, `uri:` or `ip:`; `*` is any run of \
+                "a name that begins with `dns:`, `email:`, `uri:` or `ip:`; `*` matches any run of \
                  characters",
             ),
         };
@@ -119,7 +120,10 @@ pub(super) fn check(guard: &GuardConfig) -> Result<(), Error> {
 pub(super) fn check_listeners(guard: &GuardConfig, config: &Config) -> Result<(), Error> {
     let asks = config.listeners.iter().any(|listener| listener.tls.mutual != Mutual::None);
     match guard.kind == GuardKind::Certificate && !asks {
-        true => Err(needed("type", "\"jwt\", or a listener whose `tls` has `mutual`")),
+        true => Err(needed(
+            "type",
+            "\"jwt\", or a listener whose `tls.mutual` is \"requested\" or \"required\"",
+        )),
         false => Ok(()),
     }
 }

@@ -158,7 +158,7 @@ fn check_pusher(config: &Config) -> Result<(), Error> {
     let prefix = pusher.path_prefix.as_str();
     let framed = prefix.is_empty() || (prefix.starts_with('/') && !prefix.ends_with('/'));
     if !framed || !is_path(prefix) {
-        let accepted = "nothing, or a path that begins with `/` and does not end with it";
+        let accepted = "an empty string, or a path that begins with `/` and does not end with `/`";
         return Err(shape("pusher.path_prefix", prefix, accepted));
     }
     Ok(())
@@ -308,7 +308,7 @@ fn check_name(key: &str, name: &str) -> Result<(), Error> {
 
 fn check_secret(key: &str, secret: &Secret) -> Result<(), Error> {
     if secret.expose().trim().is_empty() {
-        return Err(Error::keyed(key, Problem::Secret { accepted: "a text that is not empty" }));
+        return Err(Error::keyed(key, Problem::Secret { accepted: "a string that is not empty" }));
     }
     Ok(())
 }
@@ -319,7 +319,7 @@ fn check_token(key: &str, token: &Secret) -> Result<(), Error> {
     let token = token.expose();
     let is_whole = token.bytes().all(|byte| byte.is_ascii_graphic());
     if !token.is_empty() && (token.len() < TOKEN_MIN || !is_whole) {
-        let accepted = "nothing, or at least 16 visible ASCII characters without blanks";
+        let accepted = "an empty string, or at least 16 visible ASCII characters without spaces";
         return Err(Error::keyed(key, Problem::Secret { accepted }));
     }
     Ok(())
@@ -332,8 +332,8 @@ fn check_origin(key: &str, origin: &str) -> Result<(), Error> {
     let whole = host.is_some_and(|host| !host.is_empty() && !host.contains('/'));
     let spelt = origin.bytes().all(|byte| byte.is_ascii_graphic() && !byte.is_ascii_uppercase());
     if !spelt || !(whole || origin == "null" || origin.starts_with('*') && host.is_none()) {
-        let accepted = "an origin in lower case without a path, such as `https://example.com`, \
-                        with `*` for any run of characters";
+        let accepted = "an origin in lower case without a path, such as `https://example.com`; `*` \
+                        matches any run of characters";
         return Err(shape(key, origin, accepted));
     }
     Ok(())

@@ -151,7 +151,7 @@ impl Default for Credentials {
 
 impl GuardConfig {
     /// A guard of that name with every other key at its default. It has no keys, so it admits
-    /// nobody.
+    /// no request.
     pub fn new(name: &str) -> GuardConfig {
         GuardConfig {
             name: name.to_owned(),
@@ -252,7 +252,7 @@ pub(super) fn check(guard: &GuardConfig) -> Result<(), Error> {
     for (index, key) in guard.keys.iter().enumerate() {
         let key = key.read().and_then(|key| match key.fits(&guard.algorithms) {
             true => Ok(()),
-            false => Err("a key that one of the guard's `algorithms` fits"),
+            false => Err("a key for at least one of the guard's `algorithms`"),
         });
         if let Err(accepted) = key {
             return Err(Error::keyed(format!("keys[{index}]"), Problem::Secret { accepted }));
@@ -260,8 +260,8 @@ pub(super) fn check(guard: &GuardConfig) -> Result<(), Error> {
     }
     if guard.keys.is_empty() && !is_source(&guard.url(), guard.allow_private) {
         let key = if guard.keys_url.is_empty() { "keys" } else { "keys_url" };
-        let accepted = "`keys`, or an `https://` URL in `keys_url` or as the `issuer`; `http://` \
-                        with `allow_private`";
+        let accepted = "at least one entry in `keys`, or an `https://` URL in `keys_url` or \
+                        `issuer` (`http://` only with `allow_private`)";
         return Err(shape(key, &guard.url(), accepted));
     }
     for (key, found, min, max) in [
@@ -275,13 +275,17 @@ pub(super) fn check(guard: &GuardConfig) -> Result<(), Error> {
     range("token_bytes", guard.token_bytes as u64, 256, 32_768, " bytes")?;
     for (key, path) in [("roles", &guard.roles), ("identity", &guard.identity)] {
         if path.is_empty() {
-            return Err(shape(key, path, "a claim, such as `realm_access.roles`"));
+            return Err(shape(
+                key,
+                path,
+                "the name or path of a claim, such as `realm_access.roles`",
+            ));
         }
     }
     for (index, path) in guard.require.iter().enumerate() {
         if path.is_empty() {
             let key = format!("require[{index}]");
-            return Err(shape(key, path, "a claim, such as `exp`"));
+            return Err(shape(key, path, "the name or path of a claim, such as `exp`"));
         }
     }
     check_credentials(&guard.credentials)
@@ -296,7 +300,8 @@ fn check_credentials(credentials: &Credentials) -> Result<(), Error> {
             let key = format!("credentials.{section}.{name}");
             let named = !name.is_empty() && (section == "query" || name.bytes().all(token));
             if !named || pattern.matches(CREDENTIALS).count() != 1 || !pattern.bytes().all(value) {
-                let accepted = "the name of a field, and a text with `{credentials}` once in it";
+                let accepted = "a valid name with a value that contains `{credentials}` exactly \
+                                once";
                 return Err(shape(key, pattern, accepted));
             }
         }
@@ -308,8 +313,8 @@ fn check_credentials(credentials: &Credentials) -> Result<(), Error> {
     let plain = |(head, tail): (&str, &str)| head.bytes().chain(tail.bytes()).all(token);
     // A bare `{credentials}` would take every subprotocol for a token.
     if protocol.len() == CREDENTIALS.len() || !parts.is_some_and(plain) {
-        let accepted = "characters of a subprotocol with `{credentials}` once among them, such as \
-                        `bearer.{credentials}`";
+        let accepted = "a subprotocol that contains `{credentials}` exactly once and other \
+                        characters, such as `bearer.{credentials}`";
         return Err(shape("credentials.protocol", protocol, accepted));
     }
     Ok(())

@@ -46,8 +46,9 @@ impl Default for Listener {
 /// Makes listeners at `addresses` with the settings of the configured listeners: TLS, origins and
 /// name.
 ///
-/// # Errors If the listeners differ in more than their address, so that it is unclear which
-/// settings apply; or if several addresses would share the listener's name.
+/// # Errors
+/// The listeners differ in more than their address, so that it is unclear which settings apply; or
+/// several addresses would share the listener's name.
 pub(super) fn listen_at(
     listeners: &[Listener],
     addresses: &[SocketAddr],
@@ -59,15 +60,15 @@ pub(super) fn listen_at(
     let at = |address: &SocketAddr| Listener { address: *address, ..first.clone() };
     if listeners.iter().any(|it| *it != at(&it.address)) {
         return Err(refuse(
-            "the configuration has several listeners that differ in more than their address \
-             (tls, allowed_origins or name), and which of these settings the new addresses have \
-             is not clear; change the addresses in the configuration",
+            "the listeners of the configuration differ in tls, allowed_origins or name, so the \
+             settings of the new addresses are ambiguous; change the addresses in the \
+             configuration",
         ));
     }
     if addresses.len() > 1 && !first.name.is_empty() {
         return Err(refuse(
             "the listener of the configuration has a name, which several addresses cannot share; \
-             give one address, or write a listener for each in the configuration",
+             give one address only, or configure one listener for each address",
         ));
     }
     Ok(addresses.iter().map(at).collect())

@@ -111,7 +111,8 @@ impl Config {
     /// Reads and checks a file and the files that it names, which are relative to its folder.
     /// Variables come from the environment.
     ///
-    /// # Errors If a file cannot be read, or if the configuration is invalid.
+    /// # Errors
+    /// A file cannot be read, or the configuration is invalid.
     pub fn load(path: &Path) -> Result<Config, Error> {
         let name = path.display().to_string();
         let refuse = |problem| Error::new(problem).named(&name);
@@ -223,7 +224,7 @@ impl Config {
     /// are read.
     ///
     /// # Errors
-    /// As [`Config::load`]; and if `--listen` is ambiguous because the listeners have
+    /// As for [`Config::load`]; also if `--listen` is ambiguous because the listeners have
     /// different settings.
     pub fn with(mut self, overrides: Overrides) -> Result<Config, Error> {
         if !overrides.listen.is_empty() {

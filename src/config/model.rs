@@ -30,8 +30,8 @@ impl Eq for Prepared {}
 /// Reads the schemas that routes name, from files below `folder` where they are files, and prepares
 /// the rules of each route.
 ///
-/// # Errors If the endpoint has no WebSocket messages, if it has no `sent` messages to check, or if
-/// the model is invalid.
+/// # Errors
+/// The endpoint has no WebSocket messages, or no `sent` messages to check, or the model is invalid.
 pub(super) fn prepare(config: &mut Config, folder: &Path) -> Result<(), Error> {
     for (index, route) in config.routes.iter_mut().enumerate() {
         let model = &route.model;
@@ -49,8 +49,7 @@ pub(super) fn prepare(config: &mut Config, folder: &Path) -> Result<(), Error> {
         if rules.govern_sent()
             && !matches!(route.endpoint, EndpointKind::Echo | EndpointKind::Proxy)
         {
-            let problem = "the messages of this endpoint are its own; only `received` ones have \
-                           models here";
+            let problem = "only the endpoints `echo` and `proxy` accept this key; use `received`";
             return Err(Error::keyed(format!("{key}.sent"), Problem::Other(problem.to_owned())));
         }
         route.rules = Prepared(Some(Arc::new(rules)));

@@ -339,8 +339,8 @@ fn no_url<E: de::Error>(url: &str) -> E {
         true => "a text with `@` (not shown)".to_owned(),
         false => format!("`{shown}{dots}`"),
     };
-    let expected = "a URL such as \"wss://example.com:8443/path\": ws or wss, a name or an \
-                    address (IPv6 in brackets), and nothing like `user@` or `#part`";
+    let expected = "a URL such as \"wss://example.com:8443/path\": ws or wss, a host name or an \
+                    address (IPv6 in brackets), without `user@` and `#fragment`";
     E::invalid_value(de::Unexpected::Other(&words), &expected)
 }
 
@@ -417,11 +417,11 @@ const TAKEN: [&str; 16] = [
 pub(super) fn check(route: &Route) -> Result<(), Error> {
     let is_proxy = route.endpoint == EndpointKind::Proxy;
     let Some(proxy) = &route.proxy else {
-        let problem = Problem::Needed("`upstreams`, since the endpoint is \"proxy\"");
+        let problem = Problem::Needed("`upstreams`, because the endpoint is \"proxy\"");
         return if is_proxy { Err(Error::keyed("proxy", problem)) } else { Ok(()) };
     };
     if !is_proxy {
-        let problem = "only the endpoint `proxy` has upstreams".to_owned();
+        let problem = "only the endpoint `proxy` accepts this section".to_owned();
         return Err(Error::keyed("proxy", Problem::Other(problem)));
     }
     check_proxy(proxy).map_err(|error| error.under("proxy"))
@@ -448,8 +448,8 @@ fn check_headers(proxy: &Proxy) -> Result<(), Error> {
     for (index, name) in proxy.pass_headers.iter().enumerate() {
         let set = proxy.set_headers.keys().any(|set| set.eq_ignore_ascii_case(name));
         if set || name.eq_ignore_ascii_case("host") || !webhook::is_free(name, &TAKEN) {
-            let accepted = "the name of a header field that neither the handshake has by itself \
-                            nor `set_headers` sets";
+            let accepted = "the name of a header field that is set neither by the handshake nor by \
+                            `set_headers`";
             let problem = Problem::Shape { found: name.clone(), accepted };
             return Err(Error::keyed(format!("pass_headers[{index}]"), problem));
         }
@@ -461,16 +461,17 @@ fn check_headers(proxy: &Proxy) -> Result<(), Error> {
 fn check_tls(proxy: &Proxy) -> Result<(), Error> {
     let tls = &proxy.tls;
     if *tls != ProxyTls::default() && !proxy.upstreams.iter().any(|it| it.secure) {
-        let words = "a `wss://` upstream, since this is about TLS";
+        let words = "at least one `wss://` URL in `upstreams`, because the section has no effect \
+                     without one";
         return Err(Error::keyed("", Problem::Needed(words)));
     }
     if !tls.server_name.is_empty() && ServerName::try_from(tls.server_name.as_str()).is_err() {
-        let (found, accepted) = (tls.server_name.clone(), "a host's name or an address");
+        let (found, accepted) = (tls.server_name.clone(), "a host name or an address");
         return Err(Error::keyed("server_name", Problem::Shape { found, accepted }));
     }
     if tls.ca_file.is_empty() && (tls.ca_system || !tls.ca_password.expose().is_empty()) {
         let key = if tls.ca_system { "ca_system" } else { "ca_password" };
-        let words = "nothing, since without a `ca_file` it is the system's alone";
+        let words = "no value, because `ca_file` is not set";
         return Err(Error::keyed(key, Problem::Needed(words)));
     }
     check_aliases("ca_aliases", &tls.ca_aliases, &tls.ca_password)?;

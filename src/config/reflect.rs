@@ -52,7 +52,7 @@ const MAX_HISTORY: u64 = 10_000;
 pub(super) fn check(route: &Route) -> Result<(), Error> {
     let Reflect { history, history_bytes, .. } = route.reflect;
     if route.endpoint != EndpointKind::Reflect && route.reflect != Reflect::default() {
-        let problem = "only the endpoint `reflect` has groups".to_owned();
+        let problem = "only the endpoint `reflect` accepts this section".to_owned();
         return Err(Error::keyed("reflect", Problem::Other(problem)));
     }
     for (key, found, min, max, unit) in [

@@ -213,7 +213,7 @@ fn check_route(route: &Route, config: &Config) -> Result<(), Error> {
     let takes_streams =
         matches!(route.endpoint, EndpointKind::Echo | EndpointKind::Reflect | EndpointKind::Proxy);
     if route.stream && !takes_streams {
-        let problem = "only the endpoints `echo`, `reflect` and `proxy` take streams".to_owned();
+        let problem = "only the endpoints `echo`, `reflect` and `proxy` accept this key".to_owned();
         return Err(Error::keyed("stream", Problem::Other(problem)));
     }
     check_message_bytes(route, config)?;
@@ -248,7 +248,7 @@ fn check_message_bytes(route: &Route, config: &Config) -> Result<(), Error> {
         return Ok(());
     }
     if route.endpoint != EndpointKind::Echo {
-        let problem = "only the endpoint `echo` has a bound of its own".to_owned();
+        let problem = "only the endpoint `echo` accepts this key".to_owned();
         return Err(Error::keyed("message_bytes", Problem::Other(problem)));
     }
     if !(min..=max).contains(&found) {
@@ -273,7 +273,7 @@ fn check_condition(condition: &Condition) -> Result<(), Error> {
             "protocol",
             protocol.as_str(),
             protocol.as_str().bytes().all(token),
-            "characters of a subprotocol; `*` is any run of characters",
+            "characters of a subprotocol; `*` matches any run of characters",
         ),
         (
             "scheme",
@@ -285,7 +285,7 @@ fn check_condition(condition: &Condition) -> Result<(), Error> {
             "authority",
             authority.as_str(),
             authority.as_str().bytes().all(host),
-            "a host in lower case, perhaps with a port; `*` is any run of characters",
+            "a host in lower case, with or without a port; `*` matches any run of characters",
         ),
         (
             "path",
@@ -294,15 +294,15 @@ fn check_condition(condition: &Condition) -> Result<(), Error> {
                 || path.as_str().starts_with(['/', '*'])
                     && path.as_str().bytes().all(visible)
                     && is_normal(path.as_str()),
-            "a path that begins with `/` or `*`; `*` is any run of characters. It has no empty \
-             segment, no `.` or `..`, and no escape of a visible character, since it is compared \
-             with paths that have none",
+            "a path that begins with `/` or `*`, without empty segments, `.`, `..` and escapes of \
+             visible characters, because request paths are normalised before the comparison; `*` \
+             matches any run of characters",
         ),
         (
             "query",
             query.as_str(),
             query.is_empty() || query.as_str().split('&').all(pair),
-            "`name=value`, several with `&` between them; `*` is any run of characters",
+            "`name=value` pairs separated by `&`; `*` matches any run of characters",
         ),
     ] {
         if !fits {

@@ -123,7 +123,7 @@ impl Certificate {
             return Err(Error::keyed("", problem));
         }
         if self.pkcs12.is_empty() && !self.alias.is_empty() {
-            let problem = Problem::Needed("nothing, since there is no `pkcs12`");
+            let problem = Problem::Needed("no value, because `pkcs12` is not set");
             return Err(Error::keyed("alias", problem));
         }
         Ok(())
@@ -157,7 +157,7 @@ pub(super) fn check_aliases(key: &str, aliases: &[String], password: &Secret) ->
     match aliases.is_empty() || !password.expose().is_empty() {
         true => Ok(()),
         false => {
-            let words = "nothing, unless the file is PKCS#12 and has a password";
+            let words = "no entries, because only a PKCS#12 file with a password has aliases";
             Err(Error::keyed(key, Problem::Needed(words)))
         }
     }
@@ -174,16 +174,16 @@ pub(super) fn check(tls: &Tls) -> Result<(), Error> {
     }
     let has_ca = !tls.client_ca.is_empty();
     if has_ca != (tls.mutual != Mutual::None) {
-        let words = "a file if `mutual` is \"requested\" or \"required\", else nothing";
+        let words = "a file if `mutual` is \"requested\" or \"required\", and no value otherwise";
         return Err(Error::keyed("client_ca", Problem::Needed(words)));
     }
     if !has_ca && !tls.client_ca_password.expose().is_empty() {
-        let words = "nothing, since there is no `client_ca`";
+        let words = "no value, because `client_ca` is not set";
         return Err(Error::keyed("client_ca_password", Problem::Needed(words)));
     }
     check_aliases("client_ca_aliases", &tls.client_ca_aliases, &tls.client_ca_password)?;
     if !tls.is_on() && tls.mutual != Mutual::None {
-        let words = "at least one entry, since `mutual` is set";
+        let words = "at least one entry, because `mutual` is set";
         return Err(Error::keyed("certificates", Problem::Needed(words)));
     }
     for (index, name) in tls.alpn.iter().enumerate() {

@@ -117,7 +117,8 @@ const TAKEN: [&str; 7] = [
 /// Checks what types cannot express; the keys in errors are relative to the webhook.
 pub(super) fn check(hook: &Webhook) -> Result<(), Error> {
     if !is_target(hook.url.expose()) {
-        let accepted = "`http://` or `https://`, a host, and nothing like `user@` or `#part`";
+        let accepted = "an `http://` or `https://` URL with a host, without `user@` and \
+                        `#fragment`";
         return Err(Error::keyed("url", Problem::Secret { accepted }));
     }
     for (key, found, max, unit) in [
@@ -140,7 +141,7 @@ pub(super) fn check_headers(
     for (name, value) in headers {
         let key = format!("headers.{name}");
         if !is_free(name, taken) {
-            let accepted = "a header field's name that the request does not have anyway";
+            let accepted = "the name of a header field that the server does not set itself";
             return Err(Error::keyed(key, Problem::Shape { found: name.clone(), accepted }));
         }
         if HeaderValue::from_str(value.expose()).is_err() {

@@ -126,7 +126,9 @@ impl<'de> Visitor<'de> for ContractsVisitor {
     type Value = Contracts;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("\"any\", \"node\", or a list of addresses of `0x` and 40 hexadecimal digits")
+        f.write_str(
+            "\"any\", \"node\", or a list of addresses, each `0x` and 40 hexadecimal digits",
+        )
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<Contracts, E> {
@@ -182,7 +184,8 @@ pub(super) fn check(section: &Zilliqa, routes: &[Route]) -> Result<(), Error> {
         }
     }
     if section.contracts == Contracts::Node && section.node.urls.is_empty() {
-        let accepted = "\"any\", a list of addresses, or \"node\" with one in node.urls";
+        let accepted = "\"any\", a list of addresses, or \"node\" with at least one URL in \
+                        node.urls";
         let found = "node".to_owned();
         return Err(Error::keyed("contracts", Problem::Shape { found, accepted }));
     }
@@ -205,6 +208,6 @@ fn check_publishing(section: &Zilliqa, routes: &[Route]) -> Result<(), Error> {
     let route = routes.iter().find(|route| route.matches(path));
     match route.map(|route| route.endpoint) {
         Some(EndpointKind::Zilliqa) => Ok(()),
-        _ => shape("a path that a route leads to the endpoint `zilliqa`"),
+        _ => shape("a path for which a route has the endpoint `zilliqa`"),
     }
 }

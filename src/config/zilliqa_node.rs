@@ -84,7 +84,8 @@ const TAKEN: [&str; 5] =
 pub(super) fn check(node: &ZilliqaNode) -> Result<(), Error> {
     for (index, url) in node.urls.iter().enumerate() {
         if !webhook::is_target(url.expose()) {
-            let accepted = "`http://` or `https://`, a host, and nothing like `user@` or `#part`";
+            let accepted = "an `http://` or `https://` URL with a host, without `user@` and \
+                            `#fragment`";
             return Err(Error::keyed(format!("urls[{index}]"), Problem::Secret { accepted }));
         }
     }

@@ -64,7 +64,7 @@ impl Lookups {
         now_ms: u64,
     ) {
         let found = found.and_then(|found| match found.is_empty() {
-            true => Err(io::Error::other("it has no address")),
+            true => Err(io::Error::other("the name has no address")),
             false => Ok(found),
         });
         let names = self.schedule.outcome(it, found.is_ok(), now_ms);
@@ -80,7 +80,7 @@ impl Lookups {
             Err(error) => {
                 self.counters.names_failed.add(1);
                 let event = "BINDING_TCP_DNS_FAILED";
-                tracing::warn!(event, name = it.0, %error, "the name of an upstream is not found");
+                tracing::warn!(event, name = it.0, %error, "an upstream name cannot be resolved");
             }
         }
     }
@@ -141,6 +141,6 @@ mod tests {
         names.replace(Vec::new());
         it.due(1);
         it.outcome(key, found(1), 2);
-        assert_eq!(it.counters.names_found.get(), 3, "nobody asks any more");
+        assert_eq!(it.counters.names_found.get(), 3, "no entry requests it any more");
     }
 }

@@ -63,7 +63,7 @@ impl Fetches {
             None => {
                 self.counters.keys_failed.add(1);
                 let why =
-                    if text.is_some() { "hold no key that can be used" } else { "are not had" };
+                    if text.is_some() { "include no usable key" } else { "cannot be fetched" };
                 let url = without_query(url);
                 tracing::warn!(url, "the keys of a guard {why}");
             }
@@ -131,6 +131,6 @@ mod tests {
         remotes.replace(vec![other]);
         it.due(100_030);
         it.outcome(&url, Some(&set()), 100_040);
-        assert_eq!(it.counters.keys_fetched.get(), 2, "nobody asks any more");
+        assert_eq!(it.counters.keys_fetched.get(), 2, "no entry requests it any more");
     }
 }

@@ -325,7 +325,7 @@ impl Thread {
         }
         match follower(&env, &self.notifier, now_ms).await {
             Ok(follower) => self.follower = follower,
-            Err(error) => tracing::error!(%error, "the nodes are not followed"),
+            Err(error) => tracing::error!(%error, "epochs are not fetched from the nodes"),
         }
     }
 
@@ -453,7 +453,10 @@ impl Thread {
             };
             if let (PostOutcome::Refused, Some(target)) = (outcome, &target) {
                 let host = target.host();
-                tracing::warn!(host, "a webhook is at a private address, which is not allowed");
+                tracing::warn!(
+                    host,
+                    "a webhook has only private addresses, but `allow_private` is not set"
+                );
             }
             outcomes.put((end, lane, outcome));
         });

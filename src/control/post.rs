@@ -39,7 +39,7 @@ pub(super) async fn post(
         }
         Ok(Ok(None)) => PostOutcome::Refused,
         Ok(Err(error)) => {
-            tracing::debug!(host = target.host(), %error, "a webhook cannot be reached");
+            tracing::debug!(host = target.host(), %error, "a webhook request has failed");
             PostOutcome::Failed
         }
         Err(_) => PostOutcome::Failed,

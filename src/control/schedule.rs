@@ -222,6 +222,6 @@ mod tests {
         refresh_list.replace(vec![other]);
         all.due(30_001);
         assert_eq!(all.by_key.len(), 1);
-        assert!(all.outcome(&"a", true, 30_002).is_empty(), "nobody asks any more");
+        assert!(all.outcome(&"a", true, 30_002).is_empty(), "no entry requests it any more");
     }
 }

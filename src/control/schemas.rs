@@ -73,7 +73,9 @@ impl Schemas {
                 tokio_uring::spawn(async move {
                     let outcome = match target {
                         Some(target) => look_up(&target, &job).await,
-                        None => Err(FetchFailure::Failed("its address means nothing".to_owned())),
+                        None => {
+                            Err(FetchFailure::Failed("its URL or ca_file is invalid".to_owned()))
+                        }
                     };
                     done.put((job, outcome));
                 });
@@ -90,11 +92,11 @@ impl Schemas {
         let outcome = job.place.outcome(job, outcome, now_ms);
         let event = event(job.place.catalog.kind, what, &outcome);
         match &found {
-            Ok(Some(id)) => tracing::info!(event, catalog, %what, id, "a schema is fetched"),
+            Ok(Some(id)) => tracing::info!(event, catalog, %what, id, "a schema was fetched"),
             Ok(None) => {}
             // Logged at debug level, because clients can send any schema id.
             Err(FetchFailure::Gone) if matches!(what, SchemaRef::Id(_)) => {
-                tracing::debug!(event, catalog, %what, "no schema has it");
+                tracing::debug!(event, catalog, %what, "the registry has no schema with this id");
             }
             Err(failure) => {
                 tracing::warn!(event, catalog, %what, %failure, "a schema cannot be fetched")
@@ -151,14 +153,14 @@ fn target(catalog: &Catalog, system: &Rc<Authorities>) -> Option<Target> {
 
 async fn look_up(target: &Target, job: &SchemaFetch) -> SchemaOutcome {
     let mut look_up = LookUp { target, catalog: &job.place.catalog, bytes: 0 };
-    let late = || FetchFailure::Failed("it took too long".to_owned());
+    let late = || FetchFailure::Failed("the registry has not answered in time".to_owned());
     let found = tokio::time::timeout(LOOK_UP, look_up.run(job)).await;
     let Some((id, doc)) = found.map_err(|_| late())?? else { return Ok(None) };
     let shape = job.shape.clone();
     // Compiling can take long, so it runs on a blocking thread. A panic in it becomes a failure.
     let compiled = tokio::task::spawn_blocking(move || shape.compile(&doc)).await;
     let bad = |reason: String| FetchFailure::Bad(reason);
-    let model = compiled.map_err(|_| bad("it cannot be used".to_owned()))?;
+    let model = compiled.map_err(|_| bad("it cannot be compiled".to_owned()))?;
     let model = model.map_err(|error| bad(error.to_string()))?;
     Ok(Some(Arc::new(Schema { id, model })))
 }
@@ -274,7 +276,7 @@ impl LookUp<'_> {
                 return Err(bad("it refers to itself"));
             }
             if begun.len() >= REFERENCES || depth > DEPTH {
-                return Err(bad("it refers to too many others"));
+                return Err(bad("it has too many references, or they are nested too deeply"));
             }
             begun.push(reference.name.clone());
             let (text, further) = self.referred(&reference, kind).await?;
@@ -335,9 +337,11 @@ impl LookUp<'_> {
     fn text(&mut self, text: Vec<u8>) -> Result<String, FetchFailure> {
         self.bytes += text.len();
         if self.bytes > TEXT_BYTES {
-            return Err(FetchFailure::Bad("it is too large with all that it refers to".to_owned()));
+            return Err(FetchFailure::Bad(
+                "it is too large together with its references".to_owned(),
+            ));
         }
-        let strange = |_| FetchFailure::Failed("a text that is not UTF-8".to_owned());
+        let strange = |_| FetchFailure::Failed("the text is not UTF-8".to_owned());
         String::from_utf8(text).map_err(strange)
     }
 
@@ -379,8 +383,9 @@ fn part(text: &str) -> String {
 }
 
 fn json<'a, T: Deserialize<'a>>(answer: &'a [u8]) -> Result<T, FetchFailure> {
-    serde_json::from_slice(answer)
-        .map_err(|error| FetchFailure::Failed(format!("not one: {error}")))
+    serde_json::from_slice(answer).map_err(|error| {
+        FetchFailure::Failed(format!("the response has an unexpected format: {error}"))
+    })
 }
 
 /// Checks that the schema type `found` is the one for a model of `kind`.
@@ -392,7 +397,7 @@ fn fits(found: &str, kind: ModelKind) -> Result<(), FetchFailure> {
     };
     match found == wanted {
         true => Ok(()),
-        false => Err(FetchFailure::Bad(format!("it is of the type {found}, not {wanted}"))),
+        false => Err(FetchFailure::Bad(format!("its type is {found}, not {wanted}"))),
     }
 }
 

@@ -70,7 +70,7 @@ impl Shape {
             ModelKind::Protobuf => {
                 Protobuf::with(text, references, self.record.as_deref()).map(Model::Protobuf)
             }
-            _ => Err(BadSchema::new("no model with a schema")),
+            _ => Err(BadSchema::new("a model of this kind has no schema")),
         }
     }
 }
@@ -93,7 +93,7 @@ impl fmt::Display for SchemaRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             SchemaRef::Subject { name, version } => write!(f, "{name}, version {version}"),
-            SchemaRef::Id(id) => write!(f, "number {id}"),
+            SchemaRef::Id(id) => write!(f, "id {id}"),
         }
     }
 }
@@ -143,13 +143,13 @@ impl SchemaCell {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FetchFailure {
     /// The registry has no such schema.
-    #[error("there is none")]
+    #[error("the registry does not have it")]
     Gone,
     /// The registry was not reached, or its response was not one of a registry.
-    #[error("not to be had: {0}")]
+    #[error("it cannot be fetched: {0}")]
     Failed(String),
     /// The registry's response has no valid schema.
-    #[error("no schema: {0}")]
+    #[error("the schema is invalid: {0}")]
     Bad(String),
 }
 

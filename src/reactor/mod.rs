@@ -241,7 +241,7 @@ impl Reactor {
             operation = ?costliest.kind,
             operation_us = costliest.ns / 1000,
             more = long.suppressed,
-            "a turn took long; this connection caused the most expensive work in it"
+            "a turn took too long; this connection caused the most expensive work in the turn"
         );
     }
 

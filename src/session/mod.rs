@@ -490,7 +490,7 @@ impl Session {
             cx.counters.timed_out.add(1);
             cx.counters.tls_failed.add(1);
             let event = "BINDING_TLS_HANDSHAKE_FAILED";
-            tracing::debug!(event, peer = %cx.peer, "a TLS handshake takes too long");
+            tracing::debug!(event, peer = %cx.peer, "a TLS handshake has timed out");
             return self.end(Ending::Cut, cx);
         }
         let closing = self.ending != Ending::Open
@@ -585,7 +585,7 @@ fn octets(ip: IpAddr) -> [u8; 16] {
     }
 }
 
-const TOO_LATE: &str = "no server has answered in time";
+const TOO_LATE: &str = "no upstream has answered in time";
 const SHUTTING_DOWN: &str = "the server is shutting down";
 
 #[cfg(test)]

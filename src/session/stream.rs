@@ -269,7 +269,8 @@ pub(super) fn open(
         }
     };
     let Some(framing) = request.header("content-type").and_then(RecordFraming::of) else {
-        let text = "a stream is application/x-ndjson, application/octet-stream or text";
+        let text = "the Content-Type of a stream must be application/x-ndjson, \
+                    application/octet-stream or text";
         return bad(415, text, out, cx);
     };
     let channel = Some(Box::new(Channel::of_records(framing)));

@@ -37,7 +37,7 @@ impl Warnings {
         let new = |at: usize| counts[at].wrapping_sub(self.warned_at[at]);
         if new(0) + new(1) > 0 {
             let (closed, throttled) = (new(0), new(1));
-            tracing::warn!(core, closed, throttled, "many tokens are refused");
+            tracing::warn!(core, closed, throttled, "many tokens were refused");
         }
         if new(2) + new(3) > 0 {
             let (closed, delayed) = (new(2), new(3));

@@ -39,7 +39,7 @@ impl Unsupported {
     /// What the operator can do about the cause.
     pub fn advice(self) -> String {
         match self {
-            Unsupported::OldKernel => "the kernel is too old: 6.1 or newer is needed".to_owned(),
+            Unsupported::OldKernel => "the kernel is too old: 6.1 or newer is required".to_owned(),
             Unsupported::Disabled(value) => format!(
                 "kernel.io_uring_disabled is {value}: allow it with \
                  `sysctl -w kernel.io_uring_disabled=0`{}",
@@ -117,14 +117,16 @@ pub fn report() -> (String, bool) {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{name:<28}{value}");
     };
-    line("kernel", &format!("{} (6.1 or newer is needed)", signs.release));
-    let disabled = signs.disabled.map_or("not there".to_owned(), |value| value.to_string());
+    line("kernel", &format!("{} (6.1 or newer is required)", signs.release));
+    let disabled = signs.disabled.map_or("not present".to_owned(), |value| value.to_string());
     line("kernel.io_uring_disabled", &disabled);
-    line("seccomp filter", if signs.filtered { "in force" } else { "none" });
+    line("seccomp filter", if signs.filtered { "active" } else { "none" });
     let cores = sys::cores();
     line("cores", &format!("{} {cores:?}", cores.len()));
     match sys::raise_file_limit() {
-        Ok(limit) => line("open files", &format!("{limit}: connections for each reactor")),
+        Ok(limit) => {
+            line("open files", &format!("{limit}, which bounds the connections of each reactor"))
+        }
         Err(error) => line("open files", &error.to_string()),
     }
     let settings =
@@ -178,21 +180,16 @@ fn rows() -> Vec<Row> {
             "to the upstreams of a proxy",
         ),
         row("multishot receive", supports(opcode::SendZc::CODE), true, "6.0"),
-        row(
-            "vectored send",
-            supports(opcode::SendMsg::CODE),
-            true,
-            "one for each connection a turn",
-        ),
+        row("vectored send", supports(opcode::SendMsg::CODE), true, "one per connection and turn"),
         row("ring messages", supports(opcode::MsgRingData::CODE), true, "wake sleeping cores"),
         row("shutdown, close, cancel", supports(opcode::Shutdown::CODE), true, ""),
         row("deferred task running", deferred, true, "6.1"),
         row("completions are kept", params.is_feature_nodrop(), true, "when the queue overflows"),
         row(
-            "waiting with a time-out",
+            "waiting with a timeout",
             params.is_feature_ext_arg(),
             true,
-            "the one timer of a core",
+            "the only timer of a core",
         ),
         row(
             "receive bundles",

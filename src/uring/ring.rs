@@ -42,7 +42,7 @@ const SPARE_BATCHES: usize = 1024;
 
 /// A step of the set-up that the kernel refused.
 #[derive(Debug, thiserror::Error)]
-#[error("io_uring: {step}: {error}")]
+#[error("io_uring: {step} has failed: {error}")]
 pub struct SetupError {
     /// The step of the set-up.
     pub step: &'static str,

@@ -51,7 +51,7 @@ pub(super) fn ports(options: &YamlPlace<'_>) -> Result<Vec<u16>, Error> {
     options.need("port")?;
     let port = |place: &YamlPlace<'_>| {
         let text = place.text()?;
-        text.parse().map_err(|_| place.wrong(format!("`{text}` is no port")))
+        text.parse().map_err(|_| place.wrong(format!("`{text}` is not a port number")))
     };
     options.list("port").iter().map(port).collect()
 }
@@ -87,7 +87,10 @@ impl<'a> BindingChain<'a> {
             }
         }
         match config.listeners.is_empty() {
-            true => Err(self.top.need("bindings")?.wrong("none is of type tcp, kind server")),
+            true => Err(self
+                .top
+                .need("bindings")?
+                .wrong("at least one binding of type tcp, kind server is required")),
             false => Ok(()),
         }
     }
@@ -106,7 +109,7 @@ impl<'a> BindingChain<'a> {
             kind(it).is_ok_and(|(kind, its)| its == role && types.contains(&kind.as_str()))
         };
         let types = types.join(" or ");
-        let problem = format!("its exit `{name}` is no binding of type {types}, kind {role}");
+        let problem = format!("the exit `{name}` is not a binding of type {types}, kind {role}");
         found.filter(fits).cloned().ok_or_else(|| from.wrong(problem))
     }
 
@@ -120,7 +123,7 @@ impl<'a> BindingChain<'a> {
             None => IpAddr::from(Ipv4Addr::UNSPECIFIED),
             Some("localhost") => Ipv4Addr::LOCALHOST.into(),
             Some(host) => {
-                host.parse().map_err(|_| here.wrong(format!("`{host}` is no address")))?
+                host.parse().map_err(|_| here.wrong(format!("`{host}` is not an IP address")))?
             }
         };
         let mut branches = Vec::new();
@@ -138,7 +141,7 @@ impl<'a> BindingChain<'a> {
         let mut exits: Vec<(String, YamlPlace<'a>, Vec<usize>)> = Vec::new();
         for port in ports(&options)? {
             let way = branches.iter().find(|(ports, always, _)| *always || ports.contains(&port));
-            let (_, _, exit) = way.ok_or_else(|| here.wrong("it has no exit"))?;
+            let (_, _, exit) = way.ok_or_else(|| here.wrong("the binding has no exit"))?;
             let number = config.listeners.len();
             let name = format!("{}.{port}", here.name);
             let address = SocketAddr::new(host, port);
@@ -176,7 +179,7 @@ impl<'a> BindingChain<'a> {
             route.only(&["exit"])?;
             exit = Some(route.need("exit")?);
         }
-        let exit = exit.ok_or_else(|| next.wrong("it has no exit"))?;
+        let exit = exit.ok_or_else(|| next.wrong("the binding has no exit"))?;
         self.http(&self.exit(next, &exit, "server", &["http"])?, listeners, config)
     }
 
@@ -193,7 +196,9 @@ impl<'a> BindingChain<'a> {
             options.only(&["versions", "access-control", "authorization"])?;
             let versions = options.texts("versions")?;
             if options.get("versions").is_some() && !versions.iter().any(|it| it == "http/1.1") {
-                return Err(options.wrong("WebSockets are of http/1.1, which versions leaves out"));
+                return Err(
+                    options.wrong("versions must include http/1.1, which WebSockets require")
+                );
             }
             origins = access(&options)?;
             authorised = guards::authorise(&options, &self.guards, config)?;
@@ -221,8 +226,9 @@ impl<'a> BindingChain<'a> {
                     Ok(client) => upstream::read(self, &client).map(End::proxy)?,
                     Err(_) => self.end(&self.exit(&ws, &inner.exit, "server", &types[..2])?)?,
                 };
-                let when = both(&outer.when, inner.when)
-                    .ok_or_else(|| ws.wrong(format!("{} has the same condition", here.name)))?;
+                let when = both(&outer.when, inner.when).ok_or_else(|| {
+                    ws.wrong(format!("a route of {} has a condition with the same key", here.name))
+                })?;
                 let mut guarded = outer.guarded.clone();
                 for (guard, roles) in inner.guarded {
                     guarded.entry(guard).or_default().extend(roles);
@@ -253,7 +259,7 @@ impl<'a> BindingChain<'a> {
             let when = route.list("when").iter().map(|entry| condition(here, entry)).collect();
             let guarded = guards::guarded(&route, authorised)?;
             let exit = route.get("exit").or_else(|| here.get("exit"));
-            let exit = exit.ok_or_else(|| here.wrong("a route has no exit"))?;
+            let exit = exit.ok_or_else(|| here.wrong("a route of the binding has no exit"))?;
             let when: Result<Vec<_>, Error> = when;
             branches.push(Branch { when: when?, guarded, exit });
         }
@@ -267,7 +273,7 @@ impl<'a> BindingChain<'a> {
         here.only(&KEYS)?;
         if kind(here)?.0 == "echo" {
             return match here.get("exit") {
-                Some(exit) => Err(exit.wrong("nothing is behind an echo")),
+                Some(exit) => Err(exit.wrong("a binding of type echo cannot have an exit")),
                 None => Ok(End { endpoint: EndpointKind::Echo, proxy: None }),
             };
         }
@@ -296,12 +302,12 @@ fn access(options: &YamlPlace<'_>) -> Result<Vec<Pattern>, Error> {
             allow.only(&["origins", "methods", "headers", "credentials"])?;
             let origins = allow.texts("origins")?;
             if allow.get("origins").is_some() && origins.is_empty() {
-                return Err(allow.wrong("origins is empty; leave it out to admit all"));
+                return Err(allow.wrong("origins is empty; remove it to allow all origins"));
             }
             Ok(origins.iter().map(|it| Pattern::new(it.to_ascii_lowercase())).collect())
         }
         Some(other) => {
-            Err(access.wrong(format!("policy is same-origin or cross-origin, not {other}")))
+            Err(access.wrong(format!("policy must be same-origin or cross-origin, not {other}")))
         }
     }
 }

@@ -71,15 +71,18 @@ pub(super) fn authorise(
     let Some(place) = options.get("authorization") else { return Ok(None) };
     let named = place.table()?;
     let [named] = named.as_slice() else {
-        return Err(place.wrong("it has one guard"));
+        return Err(place.wrong("expected exactly one guard"));
     };
     let guard = guards.iter().find(|it| it.name == named.name);
-    let guard = guard.ok_or_else(|| named.wrong(format!("there is no guard `{}`", named.name)))?;
+    let guard =
+        guard.ok_or_else(|| named.wrong(format!("the guard `{}` does not exist", named.name)))?;
     named.only(&["credentials"])?;
     let credentials = credentials(&named.need("credentials")?)?;
     match config.guards.iter().find(|it| it.name == guard.name) {
         Some(other) if other.credentials != credentials => {
-            return Err(named.wrong("another http binding has other credentials for this guard"));
+            return Err(
+                named.wrong("another http binding has different credentials for this guard")
+            );
         }
         Some(_) => {}
         None => config.guards.push(GuardConfig { credentials, ..guard.clone() }),
@@ -98,7 +101,9 @@ fn credentials(place: &YamlPlace<'_>) -> Result<Credentials, Error> {
         for pattern in place.below(name)? {
             let text = pattern.text()?;
             if text.matches(CREDENTIALS).count() != 1 {
-                return Err(pattern.wrong("a text with `{credentials}` once in it is needed here"));
+                return Err(
+                    pattern.wrong("expected a text that contains `{credentials}` exactly once")
+                );
             }
             section.insert(pattern.name.to_owned(), text);
         }
@@ -112,7 +117,7 @@ pub(super) fn guarded(route: &YamlPlace<'_>, authorised: Option<&str>) -> Result
     let mut guarded = Guarded::new();
     for guard in route.below("guarded")? {
         if authorised != Some(guard.name) {
-            let problem = "no authorization of the chain's http binding is for this guard";
+            let problem = "the authorization of the chain's http binding does not name this guard";
             return Err(guard.wrong(problem));
         }
         guarded.insert(guard.name.to_owned(), route.need("guarded")?.texts(guard.name)?);

@@ -31,7 +31,7 @@ pub(super) fn read(tree: &Node, lookup: &Lookup<'_>, name: &str) -> Result<Confi
     let top = YamlPlace::top(tree, lookup);
     top.only(&["name", "vaults", "guards", "catalogs", "telemetry", "bindings"])?;
     if let Some(catalog) = top.below("catalogs")?.first() {
-        return Err(catalog.wrong("no binding that is served here has models, or uses a catalog"));
+        return Err(catalog.wrong("catalogs are not supported in a Zilla file"));
     }
     let mut config = Config { listeners: Vec::new(), routes: Vec::new(), ..Config::default() };
     let chain = BindingChain::new(&top)?;

@@ -73,7 +73,7 @@ impl<'a> YamlPlace<'a> {
             ConfigValue::Table(entries) => {
                 Ok(entries.iter().map(|(key, node)| self.at(key, node)).collect())
             }
-            _ => Err(self.wrong("a table is needed here")),
+            _ => Err(self.wrong("expected a table")),
         }
     }
 
@@ -85,7 +85,7 @@ impl<'a> YamlPlace<'a> {
 
     /// The entry `name` of this table, or an error if it does not exist.
     pub(super) fn need(&self, name: &str) -> Result<YamlPlace<'a>, Error> {
-        self.get(name).ok_or_else(|| self.wrong(format!("it has no {name}")))
+        self.get(name).ok_or_else(|| self.wrong(format!("the key `{name}` is missing")))
     }
 
     /// The entries of the table `name`; none if it does not exist.
@@ -113,13 +113,13 @@ impl<'a> YamlPlace<'a> {
         let mut rest = match &self.node.value {
             ConfigValue::Text(text) => text.as_str(),
             ConfigValue::Int(number) => return Ok(number.to_string()),
-            _ => return Err(self.wrong("a text is needed here")),
+            _ => return Err(self.wrong("expected a text")),
         };
         let mut out = String::new();
         while let Some((before, inside)) = rest.split_once("${{") {
             let (expression, after) = inside.split_once("}}").unwrap_or((inside, ""));
             let Some(name) = expression.trim().strip_prefix("env.") else {
-                return Err(self.wrong("an expression is `${{env.NAME}}`"));
+                return Err(self.wrong("an expression must have the form `${{env.NAME}}`"));
             };
             let value = (self.context.lookup)(name);
             let value = value.ok_or_else(|| self.refuse(Problem::Environment(name.to_owned())))?;
@@ -144,7 +144,7 @@ impl<'a> YamlPlace<'a> {
     pub(super) fn number(&self, name: &str) -> Result<Option<u64>, Error> {
         let Some(place) = self.get(name) else { return Ok(None) };
         let number = place.text()?.parse();
-        number.map(Some).map_err(|_| place.wrong("an integer, 0 or more, is needed here"))
+        number.map(Some).map_err(|_| place.wrong("expected an integer, 0 or more"))
     }
 
     /// The boolean of the entry `name`, if it exists.
@@ -154,7 +154,7 @@ impl<'a> YamlPlace<'a> {
             (ConfigValue::Bool(truth), _) => Ok(Some(*truth)),
             (_, Ok("true")) => Ok(Some(true)),
             (_, Ok("false")) => Ok(Some(false)),
-            _ => Err(place.wrong("true or false is needed here")),
+            _ => Err(place.wrong("expected true or false")),
         }
     }
 }

@@ -12,7 +12,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 const PATH: &str = "/metrics";
 
 /// The supported exporter types.
-const KINDS: &str = "stdout, prometheus or otlp";
+const KINDS: &str = "stdout, prometheus, otlp";
 
 /// Applies the telemetry settings of the Zilla file named `file`.
 pub(super) fn serve(top: &YamlPlace<'_>, file: &str, config: &mut Config) -> Result<(), Error> {
@@ -39,13 +39,14 @@ pub(super) fn serve(top: &YamlPlace<'_>, file: &str, config: &mut Config) -> Res
             }
             "otlp" => {
                 check_otlp(&exporter)?;
-                let problem = "an exporter of type otlp has no effect here: nothing is sent to \
-                               it; metrics are there for an exporter of type prometheus, and \
-                               events for one of type stdout";
+                let problem = "an exporter of type otlp has no effect, because the server does not \
+                               send telemetry; use an exporter of type prometheus for metrics, and \
+                               one of type stdout for events";
                 config.warnings.push(exporter.wrong(problem).named(file).to_string());
             }
             kind => {
-                let problem = format!("an exporter of type {kind} is not supported; {KINDS} is");
+                let problem =
+                    format!("an exporter of type {kind} is not supported; supported: {KINDS}");
                 return Err(exporter.wrong(problem));
             }
         }
@@ -61,7 +62,7 @@ fn check_otlp(exporter: &YamlPlace<'_>) -> Result<(), Error> {
     options.number("interval")?;
     for signal in options.list("signals") {
         if !matches!(signal.text()?.as_str(), "metrics" | "logs") {
-            return Err(signal.wrong("a signal is metrics or logs"));
+            return Err(signal.wrong("a signal must be metrics or logs"));
         }
     }
     let endpoint = options.need("endpoint")?;
@@ -69,12 +70,12 @@ fn check_otlp(exporter: &YamlPlace<'_>) -> Result<(), Error> {
     if let Some(protocol) = endpoint.get("protocol")
         && protocol.text()? != "http"
     {
-        return Err(protocol.wrong("the protocol is http"));
+        return Err(protocol.wrong("the protocol must be http"));
     }
     let location = endpoint.need("location")?;
     match location.text()?.starts_with("http://") || location.text()?.starts_with("https://") {
         true => Ok(()),
-        false => Err(location.wrong("it begins with http:// or https://")),
+        false => Err(location.wrong("the location must begin with http:// or https://")),
     }
 }
 
@@ -82,10 +83,10 @@ fn listen(exporter: &str, endpoint: &YamlPlace<'_>, config: &mut Config) -> Resu
     endpoint.only(&["scheme", "port", "path"])?;
     let scheme = endpoint.need("scheme")?.text()?;
     if scheme != "http" {
-        return Err(endpoint.wrong(format!("the scheme is http, not {scheme}")));
+        return Err(endpoint.wrong(format!("the scheme must be http, not {scheme}")));
     }
     let port = endpoint.need("port")?;
-    let number = port.text()?.parse().map_err(|_| port.wrong("it is no port"))?;
+    let number = port.text()?.parse().map_err(|_| port.wrong("expected a port number"))?;
     let path = endpoint.word("path")?.unwrap_or_else(|| PATH.to_owned());
     let (name, address) = (format!("{exporter}.{number}"), (Ipv4Addr::UNSPECIFIED, number));
     let mut route = Route::of(&[], EndpointKind::Metrics);

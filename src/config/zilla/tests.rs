@@ -80,7 +80,7 @@ fn zilla_ports_variables_and_conditions() {
     assert_eq!(shown.collect::<Vec<_>>(), ["a http  /a*", "  b /a*"]);
     assert_eq!(config.routes[1].when[0].path.as_str(), "/a*");
     let text = text.replace("authority: b", "path: /b");
-    assert!(parse(&text).unwrap_err().contains("north_http has the same condition"));
+    assert!(parse(&text).unwrap_err().contains("a route of north_http has a condition"));
     let text = chain("north_echo").replace("name: example", "name: 'a${{env.PORT}}b${{env.PORT}}'");
     assert_eq!(parse(&text).unwrap().metrics.namespace, "a7115b7115", "within a text");
 }
@@ -92,10 +92,10 @@ fn zilla_unsupported_parts_are_named_with_their_line() {
         &[
             ("type: echo", "type: kafka", "f:30:3: bindings.north_echo: a binding of type kafka"),
             ("kind: server\n    exit: north_echo", "kind: proxy", "f:26:3: bindings.north_fan: "),
-            ("exit: north_echo", "exit: none", "f:26:3: bindings.north_fan: its exit `none` is no"),
-            ("exit: north_ws", "exit: north_echo", "bindings.north_http: its exit `north_echo`"),
-            ("port: 7114", "port: 1-2", "f:9:7: bindings.north_tcp.options.port: `1-2` is no port"),
-            ("host: 0.0.0.0", "host: a.b", "f:4:3: bindings.north_tcp: `a.b` is no address"),
+            ("exit: north_echo", "exit: none", "f:26:3: bindings.north_fan: the exit `none` is"),
+            ("exit: north_ws", "exit: north_echo", "bindings.north_http: the exit `north_echo`"),
+            ("port: 7114", "port: 1-2", "f:9:7: bindings.north_tcp.options.port: `1-2` is not a"),
+            ("host: 0.0.0.0", "host: a.b", "f:4:3: bindings.north_tcp: `a.b` is not an IP"),
             (
                 "upgrade: websocket",
                 "upgrade: h2c",
@@ -107,11 +107,23 @@ fn zilla_unsupported_parts_are_named_with_their_line() {
                 "port: '${{env.NO}}'",
                 "f:9:7: bindings.north_tcp.options.port: the env",
             ),
-            ("port: 7114", "port: '${{x}}'", "options.port: an expression is `${{env.NAME}}`"),
+            (
+                "port: 7114",
+                "port: '${{x}}'",
+                "options.port: an expression must have the form `${{env",
+            ),
             ("type: tcp", "type: sse", "f:4:3: bindings.north_tcp: a binding of type sse"),
-            ("type: tcp", "type: tls", "f:3:1: bindings: none is of type tcp, kind server"),
-            ("name: example", "stores: {}", "f:2:1: stores: unknown key; known here: name, vaults"),
-            ("name: example", "catalogs: {a: {}}", "f:2:12: catalogs.a: no binding that is served"),
+            (
+                "type: tcp",
+                "type: tls",
+                "f:3:1: bindings: at least one binding of type tcp, kind server is required",
+            ),
+            ("name: example", "stores: {}", "f:2:1: stores: unknown key; accepted keys: name, v"),
+            (
+                "name: example",
+                "catalogs: {a: {}}",
+                "f:2:12: catalogs.a: catalogs are not supported",
+            ),
             (
                 "    type: fan\n",
                 "    type: fan\n    options: {}\n",
@@ -144,7 +156,7 @@ fn zilla_ports_may_lead_to_different_chains() {
         &text,
         &[
             ("- port: [7115]", "- cidr: 10.0.0.0/8", "north_tcp.routes[0].when[0].cidr: unknown"),
-            ("    exit: north_http\n", "", "bindings.north_tcp: it has no exit"),
+            ("    exit: north_http\n", "", "bindings.north_tcp: the binding has no exit"),
         ],
     );
 }
@@ -221,52 +233,59 @@ fn zilla_unsupported_parts_of_a_proxy_are_named() {
         PROXY,
         &[
             ("type: filesystem", "type: aws", "f:14:3: vaults.stores: a vault of type aws"),
-            ("type: pkcs12", "type: jks", "f:17:7: vaults.stores.options.keys: the type is pkcs12"),
-            ("        store: localhost.p12\n", "", "vaults.stores.options.keys: it has no store"),
+            ("type: pkcs12", "type: jks", "f:17:7: vaults.stores.options.keys: the type must be"),
+            (
+                "        store: localhost.p12\n",
+                "",
+                "vaults.stores.options.keys: the key `store` is",
+            ),
             (
                 "vault: stores",
                 "vault: other",
-                "f:33:3: bindings.tls_server: there is no vault `oth",
+                "f:33:3: bindings.tls_server: the vault `other` does",
             ),
-            ("    vault: stores\n", "", "f:33:3: bindings.tls_server: it has no vault"),
+            ("    vault: stores\n", "", "f:33:3: bindings.tls_server: the key `vault` is"),
             (
                 "      keys:\n        - localhost\n",
                 "",
-                "bindings.tls_server.options: it has no keys",
+                "bindings.tls_server.options: the key `keys` is missing or empty",
             ),
             ("      sni:", "      signers: [a]\n      sni:", "tls_server.options.signers: unknown"),
-            ("- http/1.1", "- h2", "tls_server.options.alpn: WebSockets are of http/1.1"),
-            (
-                "      sni:",
-                "      mutual: maybe\n      sni:",
-                "options: mutual is required, requested",
-            ),
-            ("      sni:", "      version: SSLv3\n      sni:", "options: version is TLSv1.2 or"),
+            ("- http/1.1", "- h2", "tls_server.options.alpn: alpn must include http"),
+            ("      sni:", "      mutual: maybe\n      sni:", "options: mutual must be required"),
+            ("      sni:", "      version: SSLv3\n      sni:", "options: version must be TLS"),
             (
                 "      sni:",
                 "      mutual: required\n      sni:",
-                "options: it has no trust, by which",
+                "options: the key `trust` is missing or empty",
             ),
-            ("exit: tcp_client", "exit: tcp_server", "bindings.tls_client: its exit `tcp_server`"),
-            ("    exit: tcp_client\n", "", "bindings.tls_client: it has no exit"),
-            ("host: ${{env.UPSTREAM}}", "host: a/b", "tcp_client.options.host: `a/b:8443` is no"),
-            ("      host: ${{env.UPSTREAM}}\n", "", "bindings.tcp_client.options: it has no host"),
-            ("port: 8443", "port: 0", "tcp_client.options.host: `a.example:0` is no"),
+            ("exit: tcp_client", "exit: tcp_server", "bindings.tls_client: the exit `tcp_server`"),
+            ("    exit: tcp_client\n", "", "bindings.tls_client: the key `exit` is missing"),
+            ("host: ${{env.UPSTREAM}}", "host: a/b", "tcp_client.options.host: `a/b:8443` is"),
+            (
+                "      host: ${{env.UPSTREAM}}\n",
+                "",
+                "bindings.tcp_client.options: the key `host` is",
+            ),
+            ("port: 8443", "port: 0", "tcp_client.options.host: `a.example:0` is not"),
             (
                 "type: prometheus",
                 "type: kafka",
                 "f:91:5: telemetry.exporters.prometheus: an exporter of type kafka is not \
-                 supported; stdout, prometheus or otlp is",
+                 supported; supported: stdout, prometheus, otlp",
             ),
             ("type: prometheus", "type: stdout", "exporters.prometheus.options: unknown key"),
-            ("scheme: http\n", "scheme: https\n", "endpoints[0]: the scheme is http, not https"),
-            ("port: 7190", "port: x", "endpoints[0].port: it is no port"),
+            (
+                "scheme: http\n",
+                "scheme: https\n",
+                "endpoints[0]: the scheme must be http, not https",
+            ),
+            ("port: 7190", "port: x", "endpoints[0].port: expected a port number"),
             ("  metrics:\n", "  attributes: {}\n  metrics:\n", "telemetry.attributes: unknown key"),
         ],
     );
     let neither = PROXY.replace("      trust:\n        - localhost\n", "");
-    let options =
-        [("trustcacerts: true", "trustcacerts: false", "options: it has neither trust nor")];
+    let options = [("trustcacerts: true", "trustcacerts: false", "options: either trust or")];
     refused(&neither, &options);
     let authority = PROXY
         .replace("    exit: tls_client", "      overrides: {':path': /}\n    exit: tls_client");
@@ -286,7 +305,7 @@ fn exporters_of_events_and_one_that_has_no_effect() {
     let config = parse(&with(otlp)).unwrap();
     assert!(!config.log.events_to_stdout);
     let [warning] = &config.warnings[..] else { panic!("{:?}", config.warnings) };
-    let want = "f:35:5: telemetry.exporters.a: an exporter of type otlp has no effect here";
+    let want = "f:35:5: telemetry.exporters.a: an exporter of type otlp has no effect";
     assert!(warning.starts_with(want), "{warning}");
     let without =
         |exporter: &str| Config { warnings: Vec::new(), ..parse(&with(exporter)).unwrap() };
@@ -294,10 +313,10 @@ fn exporters_of_events_and_one_that_has_no_effect() {
     refused(
         &with(otlp),
         &[
-            ("http://", "grpc://", "f:42:11: telemetry.exporters.a.options.endpoint.location: it"),
-            ("[metrics, logs]", "[traces]", "options.signals[0]: a signal is metrics or logs"),
-            ("interval: 10", "interval: x", "options.interval: an integer, 0 or more, is needed"),
-            ("protocol: http", "protocol: grpc", "endpoint.protocol: the protocol is http"),
+            ("http://", "grpc://", "f:42:11: telemetry.exporters.a.options.endpoint.location: th"),
+            ("[metrics, logs]", "[traces]", "options.signals[0]: a signal must be metrics or logs"),
+            ("interval: 10", "interval: x", "options.interval: expected an integer, 0 or more"),
+            ("protocol: http", "protocol: grpc", "endpoint.protocol: the protocol must be http"),
             ("location:", "url:", "options.endpoint.url: unknown key"),
             ("interval:", "every:", "options.every: unknown key"),
             ("type: otlp", "type: otel", "f:35:5: telemetry.exporters.a: an exporter of type otel"),
@@ -367,16 +386,20 @@ fn zilla_unsupported_parts_of_a_guard_are_named() {
                 "      issuers: [a]\n      issuer:",
                 "f:7:7: guards.my_jwt.options.iss",
             ),
-            ("challenge: 30", "challenge: soon", "options.challenge: an integer, 0 or more"),
+            ("challenge: 30", "challenge: soon", "options.challenge: expected an integer"),
             ("kid: a", "kyd: a", "guards.my_jwt.options.keys[0].kyd: unknown key"),
             (
                 "my_jwt:\n          cred",
                 "other:\n          cred",
-                "authorization.other: there is no",
+                "authorization.other: the guard `other` does",
             ),
-            ("Bearer {credentials}", "Bearer", "credentials.headers.authorization: a text with"),
-            ("policy: cross-origin", "policy: none", "access-control: policy is same-origin or"),
-            ("my_jwt: [echo", "other: [echo", "routes[0].guarded.other: no authorization of"),
+            (
+                "Bearer {credentials}",
+                "Bearer",
+                "credentials.headers.authorization: expected a text",
+            ),
+            ("policy: cross-origin", "policy: none", "access-control: policy must be same"),
+            ("my_jwt: [echo", "other: [echo", "routes[0].guarded.other: the authorization of"),
             ("methods: [GET]", "method: [GET]", "access-control.allow.method: unknown key"),
             (
                 "      access-control:",
@@ -386,13 +409,13 @@ fn zilla_unsupported_parts_of_a_guard_are_named() {
             (
                 "      access-control:",
                 "      versions: [h2]\n      access-control:",
-                "which versions",
+                "versions must include http/1.1",
             ),
         ],
     );
     let lost = chain("north_echo")
         .replace("        exit: north_echo", "        guarded: {g: []}\n        exit: north_echo");
-    assert!(parse(&lost).unwrap_err().contains("bindings.north_ws.routes[0].guarded.g: no auth"));
+    assert!(parse(&lost).unwrap_err().contains("bindings.north_ws.routes[0].guarded.g: the auth"));
 }
 
 #[test]

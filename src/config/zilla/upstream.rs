@@ -43,7 +43,7 @@ pub(super) fn read(chain: &BindingChain<'_>, ws: &YamlPlace<'_>) -> Result<Proxy
             let scheme = if secure { "wss" } else { "ws" };
             let bracketed = if host.contains(':') { format!("[{host}]") } else { host.clone() };
             let upstream = Upstream::new(&format!("{scheme}://{bracketed}:{port}"));
-            let wrong = || place.wrong(format!("`{host}:{port}` is no host and port"));
+            let wrong = || place.wrong(format!("`{host}:{port}` is not a valid host and port"));
             proxy
                 .upstreams
                 .push(upstream.filter(|it| it.target.expose().is_empty()).ok_or_else(wrong)?);

@@ -19,9 +19,11 @@ impl Store {
     fn of(top: &YamlPlace<'_>, binding: &YamlPlace<'_>, kind: &str) -> Result<Store, Error> {
         let name = binding.need("vault")?.text()?;
         let vault = top.below("vaults")?.into_iter().find(|it| it.name == name);
-        let vault = vault.ok_or_else(|| binding.wrong(format!("there is no vault `{name}`")))?;
+        let vault =
+            vault.ok_or_else(|| binding.wrong(format!("the vault `{name}` does not exist")))?;
         let store = vault.get("options").and_then(|options| options.get(kind));
-        let store = store.ok_or_else(|| vault.wrong(format!("its options have no {kind}")))?;
+        let store =
+            store.ok_or_else(|| vault.wrong(format!("the options of the vault have no {kind}")))?;
         Ok(Store {
             file: store.need("store")?.text()?,
             is_pkcs12: store.word("type")?.is_none_or(|it| it == "pkcs12"),
@@ -60,7 +62,7 @@ pub(super) fn check(top: &YamlPlace<'_>) -> Result<(), Error> {
             if let Some(kind) = store.word("type")?
                 && !matches!(kind.as_str(), "pkcs12" | "pem")
             {
-                return Err(store.wrong(format!("the type is pkcs12 or pem, not {kind}")));
+                return Err(store.wrong(format!("the type must be pkcs12 or pem, not {kind}")));
             }
         }
     }
@@ -74,12 +76,14 @@ fn version(options: &YamlPlace<'_>) -> Result<TlsVersion, Error> {
     if let Some(place) = options.get("alpn")
         && !protocols.iter().any(|it| it == "http/1.1")
     {
-        return Err(place.wrong("WebSockets are of http/1.1, which is not among these"));
+        return Err(place.wrong("alpn must include http/1.1, which WebSockets require"));
     }
     match options.word("version")?.as_deref() {
         None | Some("TLS" | "TLSv1.2") => Ok(TlsVersion::V12),
         Some("TLSv1.3") => Ok(TlsVersion::V13),
-        Some(other) => Err(options.wrong(format!("version is TLSv1.2 or TLSv1.3, not {other}"))),
+        Some(other) => {
+            Err(options.wrong(format!("version must be TLSv1.2 or TLSv1.3, not {other}")))
+        }
     }
 }
 
@@ -89,7 +93,7 @@ pub(super) fn server(top: &YamlPlace<'_>, binding: &YamlPlace<'_>) -> Result<Tls
     options.only(&["keys", "sni", "alpn", "mutual", "trust", "version"])?;
     let keys = options.texts("keys")?;
     if keys.is_empty() {
-        return Err(options.wrong("it has no keys"));
+        return Err(options.wrong("the key `keys` is missing or empty"));
     }
     let store = Store::of(top, binding, "keys")?;
     let trust = options.texts("trust")?;
@@ -102,7 +106,7 @@ pub(super) fn server(top: &YamlPlace<'_>, binding: &YamlPlace<'_>) -> Result<Tls
         Some("requested") => Mutual::Requested,
         Some("none") => Mutual::None,
         Some(other) => {
-            let problem = format!("mutual is required, requested or none, not {other}");
+            let problem = format!("mutual must be required, requested or none, not {other}");
             return Err(options.wrong(problem));
         }
     };
@@ -110,7 +114,9 @@ pub(super) fn server(top: &YamlPlace<'_>, binding: &YamlPlace<'_>) -> Result<Tls
     if tls.mutual != Mutual::None {
         let store = Store::of(top, binding, "trust")?;
         if trust.is_empty() {
-            return Err(options.wrong("it has no trust, by which clients are verified"));
+            return Err(options.wrong(
+                "the key `trust` is missing or empty; clients are verified by these certificates",
+            ));
         }
         tls.client_ca = store.file;
         if store.is_pkcs12 {
@@ -129,7 +135,9 @@ pub(super) fn client(top: &YamlPlace<'_>, binding: &YamlPlace<'_>) -> Result<Pro
     let (trust, keys) = (options.texts("trust")?, options.texts("keys")?);
     let system = options.flag("trustcacerts")?;
     match (trust.is_empty(), system) {
-        (true, Some(false)) => return Err(options.wrong("it has neither trust nor trustcacerts")),
+        (true, Some(false)) => {
+            return Err(options.wrong("either trust or trustcacerts is required"));
+        }
         (true, _) => {}
         (false, system) => {
             let store = Store::of(top, binding, "trust")?;
@@ -142,12 +150,20 @@ pub(super) fn client(top: &YamlPlace<'_>, binding: &YamlPlace<'_>) -> Result<Pro
     match keys.as_slice() {
         [] => {}
         [alias] => tls.certificate = Store::of(top, binding, "keys")?.certificate(alias),
-        _ => return Err(options.wrong("one of the keys is shown; name only that")),
+        _ => {
+            return Err(options.wrong(
+                "keys must have at most one entry, because a client presents one certificate",
+            ));
+        }
     }
     match options.texts("sni")?.as_slice() {
         [] => {}
         [name] => tls.server_name = name.clone(),
-        _ => return Err(options.wrong("one name is asked for; sni has several")),
+        _ => {
+            return Err(options.wrong(
+                "sni must have at most one entry, because a client requests one server name",
+            ));
+        }
     }
     Ok(tls)
 }

@@ -144,7 +144,7 @@ impl EpochFetch {
         self.asked = false;
         if self.bytes + bytes.len() > self.max_bytes {
             self.restart();
-            return Err(InvalidReply("an epoch above answer_bytes"));
+            return Err(InvalidReply("the responses for the epoch are larger than answer_bytes"));
         }
         let progress = match self.step {
             Step::Each(from) => self.take_each(from, bytes)?,
@@ -176,7 +176,7 @@ impl EpochFetch {
             Step::Block | Step::Whole => {
                 let Some(block) = rpc::block(raw)? else { return Ok(FetchProgress::NotYet) };
                 if block.number != self.number {
-                    return Err(InvalidReply("another block"));
+                    return Err(InvalidReply("the response has another block"));
                 }
                 self.block = Some((block, raw.to_owned()));
                 self.step = if block.count == 0 { Step::Whole } else { Step::Hashes(0) };
@@ -185,7 +185,9 @@ impl EpochFetch {
                 let (raw, pages) = self.page(raw, page)?;
                 let hashes = rpc::hashes(raw)?;
                 if !hashes.iter().flatten().any(|shard| !shard.is_empty()) {
-                    return Err(InvalidReply("no hash of a block that has transactions"));
+                    return Err(InvalidReply(
+                        "the block has transactions, but the response has no hashes",
+                    ));
                 }
                 add(&mut self.hashes, hashes);
                 let is_last = page + 1 >= pages;
@@ -223,7 +225,7 @@ impl EpochFetch {
             self.tries += 1;
             let (code, message) = match replies.iter().find(|reply| found(reply).is_none()) {
                 Some(RpcReply::Error(code, message)) => (*code, message.as_ref()),
-                _ => (0, "no transaction"),
+                _ => (0, "the response has no transaction"),
             };
             return Ok(FetchProgress::Error(code, message.to_owned()));
         }

@@ -168,7 +168,7 @@ impl Poller {
             }
             Some(saved) if top <= saved => {
                 if top < saved {
-                    tracing::warn!(top, saved, "the nodes are behind the last epoch");
+                    tracing::warn!(top, saved, "the nodes are behind the last published epoch");
                 }
                 saved
             }
@@ -176,7 +176,10 @@ impl Poller {
                 let skipped = (top - saved).saturating_sub(self.config.replay);
                 self.counters.epochs_skipped.add(skipped);
                 if skipped > 0 {
-                    tracing::warn!(skipped, "epochs are left out: more than are replayed");
+                    tracing::warn!(
+                        skipped,
+                        "missed epochs are skipped, because there are more than zilliqa.node.replay"
+                    );
                 }
                 if skipped < top - saved {
                     self.hold_until_ms = now_ms + self.config.replay_wait_ms;
@@ -184,7 +187,7 @@ impl Poller {
                 saved + skipped
             }
         };
-        tracing::info!(last, top, "epochs are followed");
+        tracing::info!(last, top, "epochs are fetched from the nodes");
         self.last = Some(last);
         self.counters.last_epoch.set(last);
         self.progress_ms = now_ms;
@@ -324,7 +327,7 @@ impl Poller {
             Err(NodeError::NotYet(number)) => self.nodes.lacks(node, number),
             Err(NodeError::Failure(NodeFailure::Silent(why))) => self.failed(node, &why, now_ms),
             Err(NodeError::Failure(NodeFailure::TooLarge)) => {
-                self.invalid_reply(node, "an answer above answer_bytes", now_ms);
+                self.invalid_reply(node, "the response is larger than answer_bytes", now_ms);
             }
             Err(NodeError::InvalidReply(why)) => self.invalid_reply(node, why, now_ms),
             Err(NodeError::Error(code, message)) => {
@@ -337,7 +340,8 @@ impl Poller {
         match rpc::answer(bytes, 0)? {
             RpcReply::Error(code, message) => Err(NodeError::Error(code, message.into_owned())),
             RpcReply::Result(raw) => {
-                let block = rpc::block(raw)?.ok_or(InvalidReply("no latest block"))?;
+                let block =
+                    rpc::block(raw)?.ok_or(InvalidReply("the response has no latest block"))?;
                 let known = self.nodes.top().max(self.last);
                 self.nodes.is_at(node, block.number);
                 if Some(block.number) > known {
@@ -360,7 +364,11 @@ impl Poller {
             FetchProgress::Further { missing } => {
                 self.counters.bodies_missing.add(missing);
                 if missing > 0 {
-                    tracing::warn!(number, missing, "transactions are not given by the nodes");
+                    tracing::warn!(
+                        number,
+                        missing,
+                        "the nodes do not return transactions of an epoch"
+                    );
                 }
                 Ok(())
             }

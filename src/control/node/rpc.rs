@@ -61,12 +61,12 @@ fn reply(envelope: Envelope<'_>) -> RpcReply<'_> {
 /// Parses the response to the call with this id.
 ///
 /// # Errors
-/// The response is no JSON-RPC response, or has another id.
+/// The response is not a JSON-RPC response, or has another id.
 pub(super) fn answer(bytes: &[u8], id: usize) -> Result<RpcReply<'_>, InvalidReply> {
     let envelope: Envelope<'_> =
-        serde_json::from_slice(bytes).map_err(|_| InvalidReply("no answer of JSON-RPC"))?;
+        serde_json::from_slice(bytes).map_err(|_| InvalidReply("the response is not JSON-RPC"))?;
     if envelope.id.get() != id.to_string() {
-        return Err(InvalidReply("the answer to another call"));
+        return Err(InvalidReply("the response is for another call"));
     }
     Ok(reply(envelope))
 }
@@ -75,18 +75,18 @@ pub(super) fn answer(bytes: &[u8], id: usize) -> Result<RpcReply<'_>, InvalidRep
 /// order.
 ///
 /// # Errors
-/// The response is no batch, or its ids are not exactly those of the calls.
+/// The response is not that of a batch, or its ids are not exactly those of the calls.
 pub(super) fn answers(bytes: &[u8], count: usize) -> Result<Vec<RpcReply<'_>>, InvalidReply> {
-    let envelopes: Vec<Envelope<'_>> =
-        serde_json::from_slice(bytes).map_err(|_| InvalidReply("no answers to a batch"))?;
+    let envelopes: Vec<Envelope<'_>> = serde_json::from_slice(bytes)
+        .map_err(|_| InvalidReply("the response is not that of a batch"))?;
     let mut replies: Vec<Option<RpcReply<'_>>> = vec![None; count];
     for envelope in envelopes {
         let place = envelope.id.get().parse().ok().and_then(|id: usize| replies.get_mut(id));
-        let place = place.ok_or(InvalidReply("the answer to another call"))?;
+        let place = place.ok_or(InvalidReply("the response is for another call"))?;
         *place = Some(reply(envelope));
     }
     let whole: Option<Vec<_>> = replies.into_iter().collect();
-    whole.ok_or(InvalidReply("a batch without one of its answers"))
+    whole.ok_or(InvalidReply("the response to the batch is incomplete"))
 }
 
 /// A number, or a string that holds one.
@@ -136,11 +136,14 @@ pub(super) fn block(raw: &RawValue) -> Result<Option<Block>, InvalidReply> {
         #[serde(borrow, default)]
         num_micro_blocks: Option<Number<'a>>,
     }
-    let outer: Option<Outer<'_>> =
-        serde_json::from_str(raw.get()).map_err(|_| InvalidReply("a block without its numbers"))?;
+    let outer: Option<Outer<'_>> = serde_json::from_str(raw.get())
+        .map_err(|_| InvalidReply("the block has an unexpected format"))?;
     let Some(Outer { header }) = outer else { return Ok(None) };
-    let number = header.block_num.get().ok_or(InvalidReply("a block without a number"))?;
-    let count = header.num_txns.get().ok_or(InvalidReply("a block without its transactions"))?;
+    let number = header.block_num.get().ok_or(InvalidReply("the block has no valid number"))?;
+    let count = header
+        .num_txns
+        .get()
+        .ok_or(InvalidReply("the block has no valid number of transactions"))?;
     let divided = header.num_micro_blocks.and_then(|number| number.get()).unwrap_or(0) > 0;
     Ok((number != u64::MAX).then_some(Block { number, count, divided }))
 }
@@ -151,13 +154,13 @@ pub(super) type Hashes = Vec<Option<Vec<String>>>;
 /// Parses the result of `GetTransactionsForTxBlock`.
 ///
 /// # Errors
-/// The result is no list of lists of hashes with 64 hexadecimal digits.
+/// The result is not a list of lists of hashes with 64 hexadecimal digits.
 pub(super) fn hashes(raw: &RawValue) -> Result<Hashes, InvalidReply> {
-    let hashes: Hashes =
-        serde_json::from_str(raw.get()).map_err(|_| InvalidReply("no lists of hashes"))?;
+    let hashes: Hashes = serde_json::from_str(raw.get())
+        .map_err(|_| InvalidReply("the response is not a list of lists of hashes"))?;
     let is_hash = |hash: &String| hash.len() == 64 && hash.bytes().all(|b| b.is_ascii_hexdigit());
     if !hashes.iter().flatten().flatten().all(is_hash) {
-        return Err(InvalidReply("a hash that is none"));
+        return Err(InvalidReply("a hash does not have 64 hexadecimal digits"));
     }
     Ok(hashes)
 }
@@ -165,20 +168,20 @@ pub(super) fn hashes(raw: &RawValue) -> Result<Hashes, InvalidReply> {
 /// Parses a list of transactions.
 ///
 /// # Errors
-/// The result is no list of objects.
+/// The result is not a list of objects.
 pub(super) fn bodies(raw: &RawValue) -> Result<Vec<Box<RawValue>>, InvalidReply> {
-    let bodies: Vec<Box<RawValue>> =
-        serde_json::from_str(raw.get()).map_err(|_| InvalidReply("no list of transactions"))?;
+    let bodies: Vec<Box<RawValue>> = serde_json::from_str(raw.get())
+        .map_err(|_| InvalidReply("the response is not a list of transactions"))?;
     match bodies.iter().all(|body| body.get().starts_with('{')) {
         true => Ok(bodies),
-        false => Err(InvalidReply("a transaction that is none")),
+        false => Err(InvalidReply("a transaction is not an object")),
     }
 }
 
 /// Parses page `number` of a result in pages: its content and the total number of pages.
 ///
 /// # Errors
-/// The result is no page, or another page.
+/// The result is not a page, or it is another page.
 pub(super) fn page(raw: &RawValue, number: u64) -> Result<(&RawValue, u64), InvalidReply> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
@@ -188,9 +191,10 @@ pub(super) fn page(raw: &RawValue, number: u64) -> Result<(&RawValue, u64), Inva
         #[serde(borrow)]
         transactions: &'a RawValue,
     }
-    let page: Page<'_> = serde_json::from_str(raw.get()).map_err(|_| InvalidReply("no page"))?;
+    let page: Page<'_> =
+        serde_json::from_str(raw.get()).map_err(|_| InvalidReply("the response is not a page"))?;
     if page.curr_page != number || page.num_pages <= number {
-        return Err(InvalidReply("another page"));
+        return Err(InvalidReply("the response is another page"));
     }
     Ok((page.transactions, page.num_pages))
 }
@@ -207,15 +211,17 @@ pub(super) fn is_contract(reply: &RpcReply<'_>) -> Result<bool, InvalidReply> {
     }
     match reply {
         RpcReply::Result(raw) => {
-            let code: Code<'_> =
-                serde_json::from_str(raw.get()).map_err(|_| InvalidReply("no code"))?;
+            let code: Code<'_> = serde_json::from_str(raw.get())
+                .map_err(|_| InvalidReply("the response has no code"))?;
             // For an account without code, newer nodes return an empty code and older ones an
             // error.
             Ok(!code.code.is_empty())
         }
         RpcReply::Error(-5, _) => Ok(false),
         RpcReply::Error(_, message) if message.starts_with("Address ") => Ok(false),
-        RpcReply::Error(..) => Err(InvalidReply("an error that says nothing of a contract")),
+        RpcReply::Error(..) => {
+            Err(InvalidReply("the error does not say whether the account is a contract"))
+        }
     }
 }
 
@@ -257,12 +263,12 @@ mod tests {
             (r#"{"id":1,"result":null}"#, "null"),
             (r#"{"id":1,"error":null,"result":2}"#, "2"),
             (r#"{"id":1,"error":{"code":-5,"message":"\u0041","data":null}}"#, "-5 A"),
-            (r#"{"id":2,"result":1}"#, "the answer to another call"),
-            (r#"{"result":1}"#, "no answer of JSON-RPC"),
-            (r#"{"id":1,"result":1"#, "no answer of JSON-RPC"),
-            ("<html>", "no answer of JSON-RPC"),
-            ("", "no answer of JSON-RPC"),
-            ("\u{feff}{}", "no answer of JSON-RPC"),
+            (r#"{"id":2,"result":1}"#, "the response is for another call"),
+            (r#"{"result":1}"#, "the response is not JSON-RPC"),
+            (r#"{"id":1,"result":1"#, "the response is not JSON-RPC"),
+            ("<html>", "the response is not JSON-RPC"),
+            ("", "the response is not JSON-RPC"),
+            ("\u{feff}{}", "the response is not JSON-RPC"),
         ] {
             assert_eq!(text(bytes), expected, "{bytes}");
         }
@@ -285,9 +291,9 @@ mod tests {
         };
         let two = r#"[{"id":1,"result":"b"},{"id":0,"error":{"code":-20,"message":"m"}}]"#;
         assert_eq!(read(two), r#"-20 "b""#);
-        assert_eq!(read(r#"[{"id":1,"result":1}]"#), "a batch without one of its answers");
-        assert_eq!(read(r#"[{"id":2,"result":1}]"#), "the answer to another call");
-        assert_eq!(read(r#"{"id":0,"result":1}"#), "no answers to a batch");
+        assert_eq!(read(r#"[{"id":1,"result":1}]"#), "the response to the batch is incomplete");
+        assert_eq!(read(r#"[{"id":2,"result":1}]"#), "the response is for another call");
+        assert_eq!(read(r#"{"id":0,"result":1}"#), "the response is not that of a batch");
     }
 
     #[test]

@@ -164,7 +164,7 @@ impl Follower {
                     return self.pass_over(number);
                 }
                 if std::mem::take(&mut self.behind) {
-                    tracing::info!(number, "the nodes are in front of the posted epochs again");
+                    tracing::info!(number, "the nodes are ahead of the posted epochs again");
                 }
                 let (app, channel) = (zilliqa::APP, self.channel.clone());
                 self.counters.epochs.add(1);
@@ -183,7 +183,11 @@ impl Follower {
         self.counters.epochs_passed_over.add(1);
         if !std::mem::replace(&mut self.behind, true) {
             let posted = self.shared.last();
-            tracing::warn!(number, posted, "epochs of the nodes are skipped up to a posted one");
+            tracing::warn!(
+                number,
+                posted,
+                "epochs of the nodes are skipped, because the same or a later epoch was posted"
+            );
         }
     }
 
@@ -196,10 +200,12 @@ impl Follower {
             let answer = match &target {
                 Some(target) => {
                     let request = request(target, &kept, body, max_bytes);
-                    let late = |_| Err(NodeFailure::Silent("no answer in time".to_owned()));
+                    let late = |_| {
+                        Err(NodeFailure::Silent("the node has not answered in time".to_owned()))
+                    };
                     tokio::time::timeout(timeout, request).await.unwrap_or_else(late)
                 }
-                None => Err(NodeFailure::Silent("no such place".to_owned())),
+                None => Err(NodeFailure::Silent("the node's URL or ca_file is invalid".to_owned())),
             };
             answers.put((ticket, answer));
         });
@@ -239,7 +245,7 @@ fn lanes(config: &ZilliqaNode) -> Vec<Rc<Kept>> {
 fn epoch(document: String) -> Result<Event, String> {
     let epoch = Epoch::read(document, Strictness::Skip).map_err(|why| why.to_string())?;
     for anomaly in epoch.skipped() {
-        tracing::warn!(number = epoch.number(), %anomaly, "a transaction is left out");
+        tracing::warn!(number = epoch.number(), %anomaly, "an invalid transaction is left out");
     }
     Ok(Arc::new(epoch).event())
 }
@@ -252,7 +258,9 @@ async fn request(
 ) -> Result<Bytes, NodeFailure> {
     let silent = |error: io::Error| NodeFailure::Silent(error.to_string());
     let Some((response, connection)) = target.send(kept, &body, &[]).await.map_err(silent)? else {
-        return Err(NodeFailure::Silent("an address that it may not have".to_owned()));
+        return Err(NodeFailure::Silent(
+            "the node has only private addresses, which are not allowed".to_owned(),
+        ));
     };
     let status = response.status();
     let bytes = client::finish(response, connection, kept, max_bytes).await;

@@ -28,7 +28,10 @@ pub(super) async fn read(path: &Path) -> io::Result<Option<u64>> {
     let number = text.trim_end().parse().ok().filter(|_| read <= MAX_KEPT_EPOCHS);
     number.map(Some).ok_or_else(|| {
         let path = path.display();
-        io::Error::new(io::ErrorKind::InvalidData, format!("{path} holds no number of an epoch"))
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("{path} does not contain the number of an epoch"),
+        )
     })
 }
 
@@ -91,7 +94,7 @@ impl StateFile {
             let (path, task) = (self.path.clone(), self.task.clone());
             tokio_uring::spawn(async move {
                 if let Err(error) = write(&path, number).await {
-                    tracing::error!(path = %path.display(), %error, "the epoch is not stored");
+                    tracing::error!(path = %path.display(), %error, "cannot write the state file");
                     task.failed.set(Some(number));
                 }
                 task.busy.set(false);

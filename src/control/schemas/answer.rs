@@ -29,7 +29,7 @@ impl Visitor<'_> for NumberVisitor {
     type Value = Number;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a number that is not negative, or a string of its digits")
+        f.write_str("an integer, 0 or more, or a string of its digits")
     }
 
     fn visit_u64<E>(self, number: u64) -> Result<Number, E> {
@@ -56,8 +56,8 @@ pub(super) fn failure(
     match (answer.status, message(&answer.body)) {
         (StatusCode::NOT_FOUND, Some(_)) => FetchFailure::Gone,
         (StatusCode::NOT_FOUND, None) => {
-            let hint = "404 that is not the registry's own: are `url` and the version of its API \
-                        right?";
+            let hint = "404 without the registry's error format; check `url` and the version of \
+                        the API";
             FetchFailure::Failed(hint.to_owned())
         }
         (status, Some(message)) => {
@@ -79,7 +79,7 @@ pub(super) fn check_content(answer: &FetchedResponse) -> Result<(), FetchFailure
     let is_page =
         kind.is_some_and(|it| it.trim_start().to_ascii_lowercase().starts_with("text/html"));
     match is_page {
-        true => Err(FetchFailure::Failed("a web page, and no schema".to_owned())),
+        true => Err(FetchFailure::Failed("the response is a web page, not a schema".to_owned())),
         false => Ok(()),
     }
 }

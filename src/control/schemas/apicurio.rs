@@ -172,7 +172,7 @@ impl Api {
             SchemaIdKind::GlobalId => (global_id, "globalId"),
             SchemaIdKind::ContentId => (content_id, "contentId"),
         };
-        let missing = || FetchFailure::Failed(format!("an answer without a `{name}`"));
+        let missing = || FetchFailure::Failed(format!("the response has no `{name}`"));
         Ok((id.ok_or_else(missing)?.0, kind))
     }
 
@@ -241,7 +241,7 @@ mod tests {
         let without = br#"{"type":"JSON","globalId":1}"#;
         assert!(V2.number(without, SchemaIdKind::GlobalId).is_ok());
         let failure = V2.number(without, SchemaIdKind::ContentId).unwrap_err();
-        assert_eq!(failure, FetchFailure::Failed("an answer without a `contentId`".to_owned()));
+        assert_eq!(failure, FetchFailure::Failed("the response has no `contentId`".to_owned()));
     }
 
     #[test]

@@ -75,7 +75,8 @@ fn stale(context: &DialectContext<'_>, app: u32, given: u64, now: u64) {
             app = id,
             auth_timestamp = given,
             server_time = now,
-            "requests are refused for their auth_timestamp: a clock is wrong, or they are repeated"
+            "requests are refused because of their auth_timestamp: a clock is wrong, or requests \
+             are repeated"
         );
     }
 }

@@ -144,7 +144,7 @@ fn note(env: &Env, conn: ConnId, peer: SocketAddr, now: Now, add: impl FnOnce(&C
     }
     if let Some(attempts) = env.zenith.state.attempts.to_log(now) {
         let address = peer.ip();
-        tracing::warn!(attempts, last = %address, "attempts to sign in to Zenith have failed");
+        tracing::warn!(attempts, last = %address, "sign-in attempts to Zenith have failed");
     }
 }
 

@@ -54,10 +54,10 @@ mod closings {
     pub(super) const SLOW: Closing =
         Closing::new(close::GOING_AWAY, "the client does not read what it is sent");
     pub(super) const SILENT: Closing =
-        Closing::new(close::POLICY, "nothing was heard from the client");
+        Closing::new(close::POLICY, "the client has not answered in time");
     pub(super) const INTERNAL: Closing =
-        Closing::new(close::INTERNAL, "something has gone wrong in the server");
-    pub(super) const RESTART: Closing = Closing::new(close::RESTART, "the server restarts");
+        Closing::new(close::INTERNAL, "internal error of the server");
+    pub(super) const RESTART: Closing = Closing::new(close::RESTART, "the server is restarting");
 
     pub(super) const GUESSES: Closing =
         Closing::new(close::POLICY, "too many wrong tokens or passwords");
@@ -133,7 +133,9 @@ impl Dialect for Connection {
     ) {
         let format = self.format();
         if kind != wire::message_kind(format) {
-            return context.close(closings::invalid("the format has the other kind of message"));
+            return context.close(closings::invalid(
+                "the kind of message (text or binary) is not that of the format",
+            ));
         }
         let limits = DecodeLimits { bytes: payload.len(), ..DecodeLimits::default() };
         let read = value::decode(format, payload, &limits, context.json);

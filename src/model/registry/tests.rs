@@ -154,7 +154,7 @@ fn registry_unknown_ids_are_remembered_for_a_while() {
         assert!(place.due(99 + FAILED_RETRY_MS).is_empty());
         assert_eq!(matches!(place.find(1, 7, 0), Find::Gone), gone);
         assert!(place.due(99 + FAILED_RETRY_MS).is_empty());
-        assert!(place.due(100 + FAILED_RETRY_MS).is_empty(), "nobody has asked since");
+        assert!(place.due(100 + FAILED_RETRY_MS).is_empty(), "no request since");
         assert!(matches!(place.find(1, 7, 0), Find::Coming));
         assert_eq!(place.due(100 + FAILED_RETRY_MS).len(), 1);
     }
@@ -233,7 +233,7 @@ fn registry_reload_keeps_fetched_schemas() {
     assert!(other.cell(&subject("a"), &shape, None).current().is_none());
     assert_eq!(registries.places().len(), 3);
     drop((old, same, other));
-    assert_eq!(registries.places().len(), 1, "what nobody has any more is not looked after");
+    assert_eq!(registries.places().len(), 1, "a registry without handles is removed");
 }
 
 #[test]

@@ -31,5 +31,5 @@ fn poller_reload_continues_after_the_last_epoch() {
     world.poller.renew(config, world.now_ms);
     world.ask(&[CONTRACT]);
     world.run(2 * TIMEOUT_MS);
-    assert_eq!(world.received.len(), 2, "nobody waits for ever");
+    assert_eq!(world.received.len(), 2, "no question waits forever");
 }
