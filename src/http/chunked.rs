@@ -4,7 +4,7 @@
 //! Extensions and trailers are skipped; together they may have as many bytes as a head. A line must
 //! end with CR LF: where two programs delimit a chunk differently, a request can be smuggled.
 
-use super::body::BodyChunk;
+use super::framing::BodyChunk;
 use super::{Error, HeadLimits, is_token_byte};
 
 /// The decoder of one body.

@@ -12,6 +12,15 @@ pub(super) enum BodyFraming {
     Chunked,
 }
 
+/// The front of some input: framing bytes, then perhaps data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BodyChunk {
+    /// Where the data begins; the bytes before it are consumed.
+    pub from: usize,
+    /// Where the data ends.
+    pub to: usize,
+}
+
 /// The fields that decide the length, in the order in which they are read.
 #[derive(Default)]
 pub(super) struct Fields<'a> {

@@ -4,30 +4,8 @@ use super::body::Body;
 use super::chunked::Chunked;
 use super::framing::BodyFraming;
 use super::head::{self, Head, HeadEnd, Lines};
-use super::{Error, Headers, HttpVersion, Request};
-use crate::limits::{HTTP_BODY_BYTES, HTTP_HEAD_BYTES, HTTP_HEADERS, HTTP_HEADERS_MAX};
-
-/// The maximum sizes of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HeadLimits {
-    /// The maximum bytes of a head: request line, fields and the blank line. Also the maximum bytes
-    /// of a chunked body's framing.
-    pub head_bytes: usize,
-    /// The maximum number of header fields of a head.
-    pub head_fields: usize,
-    /// The maximum bytes of a body, decoded.
-    pub body_bytes: usize,
-}
-
-impl Default for HeadLimits {
-    fn default() -> HeadLimits {
-        HeadLimits {
-            head_bytes: HTTP_HEAD_BYTES,
-            head_fields: HTTP_HEADERS,
-            body_bytes: HTTP_BODY_BYTES,
-        }
-    }
-}
+use super::{Error, HeadLimits, Headers, HttpVersion, Request};
+use crate::limits::HTTP_HEADERS_MAX;
 
 /// The result of reading some bytes.
 #[derive(Debug)]

@@ -1,7 +1,7 @@
 //! What this kernel offers and, if io_uring cannot be set up, why not.
 
 use super::ring::{Ring, Settings, SetupError};
-use super::sys;
+use super::{kernel, sys};
 use crate::stats::Counters;
 use io_uring::{IoUring, Probe, opcode};
 use std::fmt::Write;
@@ -10,16 +10,6 @@ use std::sync::Arc;
 
 /// The oldest kernel that has every required feature.
 const KERNEL_FLOOR: (u32, u32) = (6, 1);
-
-/// The oldest kernel whose receive bundles are used. Kernels from 6.10 up to 6.17 may store a
-/// shortened length in the buffer ring, so that a later bundle has a partly filled buffer in its
-/// middle.
-const BUNDLES_FLOOR: (u32, u32) = (6, 18);
-
-/// Whether this kernel's receive bundles can be trusted.
-pub(super) fn bundles_are_sound() -> bool {
-    Signs::read().kernel().is_some_and(|kernel| kernel >= BUNDLES_FLOOR)
-}
 
 /// Why io_uring cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,15 +62,14 @@ impl Signs {
         let status = read("/proc/self/status");
         let seccomp = status.lines().find_map(|line| line.strip_prefix("Seccomp:"));
         Signs {
-            release: read("/proc/sys/kernel/osrelease").trim().to_owned(),
+            release: kernel::release(),
             disabled: read("/proc/sys/kernel/io_uring_disabled").trim().parse().ok(),
             filtered: seccomp.is_some_and(|mode| mode.trim() == "2"),
         }
     }
 
     fn kernel(&self) -> Option<(u32, u32)> {
-        let mut numbers = self.release.split(|c: char| !c.is_ascii_digit());
-        Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+        kernel::version(&self.release)
     }
 
     fn cause(&self, errno: i32) -> Unsupported {

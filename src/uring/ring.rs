@@ -4,7 +4,7 @@ use super::accept::AcceptPlace;
 use super::buffers::{self, Buffers, Pieces};
 use super::connect::{self, ConnectPlace};
 use super::send::{Outgoing, Sent};
-use super::{Completion, Op, Tag, probe};
+use super::{Completion, Op, Tag, kernel};
 use crate::mem::{Segment, Slot};
 use crate::stats::Counters;
 use io_uring::squeue::Entry;
@@ -85,7 +85,7 @@ impl Ring {
         if settings.restricted {
             restrict(&submitter).map_err(step("restricting the ring"))?;
         }
-        let bundles = io.params().is_feature_recvsend_bundle() && probe::bundles_are_sound();
+        let bundles = io.params().is_feature_recvsend_bundle() && kernel::bundles_are_sound();
         Ok(Ring {
             io,
             buffers: ManuallyDrop::new(buffers),

@@ -10,6 +10,8 @@
 //! This module has no clock: the session decides how long to wait for an answer.
 
 pub mod close;
+pub mod codecs;
+mod codes;
 pub mod deflate;
 pub mod extension;
 pub mod frame;

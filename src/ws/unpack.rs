@@ -7,19 +7,14 @@
 //! by what the core has left for all such messages; at either bound, octets wait for the end of the
 //! message. A core decompresses one complete large message at a time ([`super::place`]).
 
+use super::codecs::{Codecs, SMALL, SMALL_WORK};
 use super::deflate::{BLOCK, INFLATER_BYTES, InflateError, InflateProgress, Inflater, Room};
-use super::output::Codecs;
 use super::{MessageKind, Violation, utf8};
 
 /// The minimum output, in octets, that an incomplete message may have in memory.
 const AHEAD: usize = 16 * 1024;
 /// The additional output, in octets, for each octet that has arrived.
 const AHEAD_TIMES: usize = 8;
-/// The maximum output, in octets, of a complete message while another one has the place for large
-/// messages.
-pub(super) const SMALL: usize = 64 * 1024;
-/// The maximum work on a small message, in octets of output: that of some 60 000 octets of input.
-pub(super) const SMALL_WORK: usize = 16 * SMALL;
 
 /// A message that is not decompressed completely; see the module's documentation.
 pub(super) struct Unpacking {

@@ -680,7 +680,8 @@ fn config_webhook_urls_and_ranges() {
         let text = format!("[[apps.webhooks]]\nurl = '{url}'");
         check_app(&[(&text, "6:1: apps[0].webhooks[0].url: the value (not shown) is not")]);
     }
-    check_app(&[("[[apps.webhooks]]\nbatch = true", "5:1: apps[0].webhooks[0].url: missing")]);
+    let missing = "5:1: apps[0].webhooks[0].url: the key is missing";
+    check_app(&[("[[apps.webhooks]]\nbatch = true", missing)]);
 }
 
 #[test]

@@ -29,7 +29,6 @@ const LEFT: &[&str] = &[
      dialect/zilliqa/words",
     "gateway/console gateway/metrics gateway/metrics/streams gateway/metrics/turns \
      gateway/mod",
-    "http/body http/chunked http/reader",
     "hub/encodings hub/history hub/home hub/kept hub/mail hub/mod hub/notice hub/picture \
      hub/rooms",
     "jwt/keys jwt/pem",
@@ -45,9 +44,6 @@ const LEFT: &[&str] = &[
     "simd/mod simd/portable simd/x86",
     "tls/files tls/listed",
     "tls/mod tls/side",
-    "uring/probe uring/ring",
-    "ws/close ws/violation",
-    "ws/output ws/unpack",
 ];
 
 /// A module by the names on its path from the crate root.

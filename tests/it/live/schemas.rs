@@ -574,6 +574,7 @@ fn schemas_registry_over_tls_needs_a_known_ca() {
 fn schemas_unreadable_authorities_delay_no_other_request() {
     let folder = certs::folder("authorities");
     let pipe = folder.join("pipe.pem");
+    let _ = std::fs::remove_file(&pipe);
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     let player = Player::start(None);
     player.knows("/keys", &keys());
