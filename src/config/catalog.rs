@@ -4,9 +4,9 @@ use std::path::Path;
 
 use hyper::header::HeaderValue;
 
-use super::check::range;
 use super::error::{Error, Problem};
-use super::webhook;
+use super::outgoing;
+use super::range::range;
 use crate::model::spec::{Catalog, CatalogKind};
 use crate::tls;
 
@@ -43,7 +43,7 @@ fn check(catalog: &Catalog) -> Result<(), Error> {
     let shape = |key: &str, found: &str, accepted| {
         Err(Error::keyed(key, Problem::Shape { found: found.to_owned(), accepted }))
     };
-    if !webhook::is_target(&catalog.url) || catalog.url.contains('?') {
+    if !outgoing::is_target(&catalog.url) || catalog.url.contains('?') {
         let accepted = "an `http://` or `https://` URL with a host, without `user@`, `?query` and \
                         `#fragment`";
         return shape("url", &catalog.url, accepted);

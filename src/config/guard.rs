@@ -8,8 +8,10 @@ use serde::Deserialize;
 
 use super::certificate::{self, GuardCertificate, GuardKind};
 use super::error::{Error, Problem};
-use super::schema::Secret;
+use super::range::range;
+use super::secret::Secret;
 use super::size;
+use super::text::shape;
 use crate::jwt::{self, Algorithm, Jwk};
 use crate::tls;
 
@@ -240,14 +242,22 @@ impl GuardKey {
 }
 
 /// Checks what types cannot express; the keys in errors are relative to the guard.
-pub(super) fn check(guard: &GuardConfig) -> Result<(), Error> {
+/// `asks_certificates` says whether any listener requests client certificates.
+pub(super) fn check(guard: &GuardConfig, asks_certificates: bool) -> Result<(), Error> {
     let known = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
     if guard.name.is_empty() || !guard.name.bytes().all(known) {
         return Err(shape("name", &guard.name, "one or more of A-Z, a-z, 0-9, `_` and `-`"));
     }
-    certificate::check(guard)?;
+    check_kind(guard)?;
     if guard.kind == GuardKind::Certificate {
-        return Ok(());
+        certificate::check(&guard.certificate)?;
+        return match asks_certificates {
+            true => Ok(()),
+            false => Err(needed(
+                "type",
+                "\"jwt\", or a listener whose `tls.mutual` is \"requested\" or \"required\"",
+            )),
+        };
     }
     for (index, key) in guard.keys.iter().enumerate() {
         let key = key.read().and_then(|key| match key.fits(&guard.algorithms) {
@@ -270,9 +280,9 @@ pub(super) fn check(guard: &GuardConfig) -> Result<(), Error> {
         ("leeway_s", guard.leeway_s, 0, 3600),
         ("challenge_s", guard.challenge_s, 0, 86_400),
     ] {
-        range(key, found, min, max, " seconds")?;
+        range(key, found, min..=max, " seconds")?;
     }
-    range("token_bytes", guard.token_bytes as u64, 256, 32_768, " bytes")?;
+    range("token_bytes", guard.token_bytes as u64, 256..=32_768, " bytes")?;
     for (key, path) in [("roles", &guard.roles), ("identity", &guard.identity)] {
         if path.is_empty() {
             return Err(shape(
@@ -289,6 +299,25 @@ pub(super) fn check(guard: &GuardConfig) -> Result<(), Error> {
         }
     }
     check_credentials(&guard.credentials)
+}
+
+/// Refuses keys that guards of this type do not have.
+fn check_kind(guard: &GuardConfig) -> Result<(), Error> {
+    let (kind, certificate) = (guard.kind, guard.certificate.clone());
+    if kind == GuardKind::Jwt {
+        let words = "no value, because the guard's `type` is not \"certificate\"";
+        let is_needed = !certificate.is_empty();
+        return if is_needed { Err(needed("certificate", words)) } else { Ok(()) };
+    }
+    if (GuardConfig { kind, certificate, ..GuardConfig::new(&guard.name) }) != *guard {
+        let words = "\"jwt\", because the guard has keys that only this type accepts";
+        return Err(needed("type", words));
+    }
+    Ok(())
+}
+
+fn needed(key: &str, words: &'static str) -> Error {
+    Error::keyed(key, Problem::Needed(words))
 }
 
 fn check_credentials(credentials: &Credentials) -> Result<(), Error> {
@@ -345,17 +374,6 @@ fn is_source(url: &str, allow_private: bool) -> bool {
         _ => false,
     };
     secure && uri.host().is_some_and(|host| !host.is_empty()) && !url.contains(['@', '#'])
-}
-
-fn range(key: &str, found: u64, min: u64, max: u64, unit: &'static str) -> Result<(), Error> {
-    match (min..=max).contains(&found) {
-        true => Ok(()),
-        false => Err(Error::keyed(key, Problem::Range { found, min, max, unit })),
-    }
-}
-
-fn shape(key: impl Into<String>, found: &str, accepted: &'static str) -> Error {
-    Error::keyed(key, Problem::Shape { found: found.to_owned(), accepted })
 }
 
 fn refresh_s() -> u64 {

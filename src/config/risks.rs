@@ -4,8 +4,8 @@ use std::path::Path;
 
 use super::guard::GuardConfig;
 use super::pattern::Pattern;
-use super::route::Condition;
-use super::schema::{Config, EndpointKind, Route};
+use super::root::Config;
+use super::route::{Condition, EndpointKind, Route};
 
 impl Config {
     /// The warnings of `polycast check`, each with its key. File names are relative to `folder`.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::error::{Error, Problem};
-use super::schema::{Config, Secret};
+use super::secret::Secret;
 use crate::tls::{self, Acceptor, Mutual, Setup, TlsVersion};
 
 /// TLS settings of one listener. TLS is off if there are no certificates.
@@ -193,36 +193,4 @@ pub(super) fn check(tls: &Tls) -> Result<(), Error> {
         }
     }
     Ok(())
-}
-
-impl Config {
-    /// Reads the files of all listeners, relative to `folder`, unless they have been read before.
-    pub(super) fn prepare_tls(&mut self, folder: &Path) -> Result<(), Error> {
-        for (index, listener) in self.listeners.iter_mut().enumerate() {
-            let prepared = listener.tls.prepare(folder);
-            prepared.map_err(|error| error.under(&format!("listeners[{index}].tls")))?;
-        }
-        Ok(())
-    }
-
-    /// Keeps the listeners of `old`, since only a restart changes addresses, and applies the new
-    /// names, origins and TLS settings to them. TLS settings that have not changed stay in force
-    /// with their session tickets.
-    pub fn keep_listeners(&mut self, old: &Config) {
-        let mut kept = old.listeners.clone();
-        for (index, listener) in kept.iter_mut().enumerate() {
-            let same = |other: &&super::Listener| {
-                other.address == listener.address && other.tls.is_on() == listener.tls.is_on()
-            };
-            let at_place = self.listeners.get(index).filter(same);
-            let found = at_place.or_else(|| self.listeners.iter().find(same));
-            let Some(found) = found else { continue };
-            (listener.name, listener.binding) = (found.name.clone(), found.binding.clone());
-            listener.allowed_origins.clone_from(&found.allowed_origins);
-            if found.tls != listener.tls {
-                listener.tls = found.tls.clone();
-            }
-        }
-        self.listeners = kept;
-    }
 }

@@ -5,8 +5,9 @@ use std::collections::HashSet;
 use serde::Deserialize;
 
 use super::error::{Error, Problem};
-use super::schema::{Config, EndpointKind, Route, Secret};
+use super::secret::Secret;
 use super::size;
+use super::text::shape;
 
 /// The Zenith dialect. It is not served without this section or a route to it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -85,21 +86,6 @@ impl Default for Zenith {
             services: Vec::new(),
             feeds: Vec::new(),
             topics: Vec::new(),
-        }
-    }
-}
-
-impl Config {
-    /// Adds the default route to Zenith if the section exists without one, and the default section
-    /// if a route exists without it.
-    pub(super) fn complete(&mut self) {
-        let is_zenith = |route: &Route| route.endpoint == EndpointKind::Zenith;
-        match (&self.zenith, self.routes.iter().any(is_zenith)) {
-            (None, true) => self.zenith = Some(Box::default()),
-            (Some(_), false) if !self.routes.is_empty() => {
-                self.routes.insert(0, Route::of(&["/Zenith", "/Zenith/*"], EndpointKind::Zenith));
-            }
-            _ => {}
         }
     }
 }
@@ -340,10 +326,6 @@ fn check_topics(topics: &[ZenithTopic]) -> Result<(), Error> {
         }
     }
     Ok(())
-}
-
-fn shape(key: String, found: &str, accepted: &'static str) -> Error {
-    Error::keyed(key, Problem::Shape { found: found.to_owned(), accepted })
 }
 
 fn active() -> String {

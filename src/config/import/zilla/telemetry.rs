@@ -5,7 +5,8 @@ use super::place::YamlPlace;
 use crate::config::Listener;
 use crate::config::error::Error;
 use crate::config::pattern::Pattern;
-use crate::config::schema::{Config, EndpointKind, Route};
+use crate::config::root::Config;
+use crate::config::route::{EndpointKind, Route};
 use std::net::{Ipv4Addr, SocketAddr};
 
 /// The default path of a Prometheus endpoint.

@@ -3,7 +3,8 @@
 use super::place::YamlPlace;
 use crate::config::error::Error;
 use crate::config::guard::{CREDENTIALS, Credentials, GuardConfig, GuardKey};
-use crate::config::schema::{Config, Secret};
+use crate::config::root::Config;
+use crate::config::secret::Secret;
 use std::collections::BTreeMap;
 
 /// The required roles by the name of the guard.

@@ -1,5 +1,6 @@
 //! Follows bindings from type tcp to the ends of their chains.
 
+use super::bindings::{Bindings, kind, ports};
 use super::guards::{self, Guarded};
 use super::place::YamlPlace;
 use super::{upstream, vaults};
@@ -8,23 +9,20 @@ use crate::config::error::Error;
 use crate::config::guard::GuardConfig;
 use crate::config::pattern::Pattern;
 use crate::config::proxy::Proxy;
+use crate::config::root::Config;
 use crate::config::route::Condition;
-use crate::config::schema::{Config, EndpointKind, Route};
+use crate::config::route::{EndpointKind, Route};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 /// The status with which Zilla answers a request that no route matches.
 const NO_ROUTE: u16 = 404;
-/// The supported server bindings.
-const SERVERS: [&str; 6] = ["tcp", "tls", "http", "ws", "fan", "echo"];
-const CLIENTS: [&str; 4] = ["tcp", "tls", "http", "ws"];
 /// The keys that every binding may have.
 const KEYS: [&str; 4] = ["type", "kind", "telemetry", "exit"];
 
-/// The bindings of a file.
+/// The chains of a file.
 pub(super) struct BindingChain<'a> {
-    pub(super) top: YamlPlace<'a>,
-    bindings: Vec<YamlPlace<'a>>,
+    bindings: Bindings<'a>,
     guards: Vec<GuardConfig>,
 }
 
@@ -42,75 +40,26 @@ struct End {
     proxy: Option<Arc<Proxy>>,
 }
 
-fn kind(binding: &YamlPlace<'_>) -> Result<(String, String), Error> {
-    Ok((binding.need("type")?.text()?, binding.need("kind")?.text()?))
-}
-
-/// The ports of a binding's options: a number, or a list of numbers.
-pub(super) fn ports(options: &YamlPlace<'_>) -> Result<Vec<u16>, Error> {
-    options.need("port")?;
-    let port = |place: &YamlPlace<'_>| {
-        let text = place.text()?;
-        text.parse().map_err(|_| place.wrong(format!("`{text}` is not a port number")))
-    };
-    options.list("port").iter().map(port).collect()
-}
-
 impl<'a> BindingChain<'a> {
     pub(super) fn new(top: &YamlPlace<'a>) -> Result<BindingChain<'a>, Error> {
-        vaults::check(top)?;
-        let bindings = top.below("bindings")?;
-        for binding in &bindings {
-            let (kind, role) = kind(binding)?;
-            let known = match role.as_str() {
-                "server" => SERVERS.contains(&kind.as_str()),
-                "client" => CLIENTS.contains(&kind.as_str()),
-                _ => false,
-            };
-            if !known {
-                let problem = format!("a binding of type {kind}, kind {role} is not supported");
-                return Err(binding.wrong(problem));
-            }
-            if let Some(telemetry) = binding.get("telemetry") {
-                telemetry.only(&["metrics"])?;
-                telemetry.texts("metrics")?;
-            }
-        }
-        Ok(BindingChain { top: top.clone(), bindings, guards: guards::read(top)? })
+        Ok(BindingChain { bindings: Bindings::new(top)?, guards: guards::read(top)? })
     }
 
     /// Makes the listeners and routes of every chain.
     pub(super) fn serve(&self, config: &mut Config) -> Result<(), Error> {
-        for binding in &self.bindings {
+        for binding in &self.bindings.all {
             if kind(binding)? == ("tcp".to_owned(), "server".to_owned()) {
                 self.tcp(binding, config)?;
             }
         }
         match config.listeners.is_empty() {
             true => Err(self
+                .bindings
                 .top
                 .need("bindings")?
                 .wrong("at least one binding of type tcp, kind server is required")),
             false => Ok(()),
         }
-    }
-
-    /// The binding that `exit` names; an error if it is not of kind `role` and one of `types`.
-    pub(super) fn exit(
-        &self,
-        from: &YamlPlace<'_>,
-        exit: &YamlPlace<'_>,
-        role: &str,
-        types: &[&str],
-    ) -> Result<YamlPlace<'a>, Error> {
-        let name = exit.text()?;
-        let found = self.bindings.iter().find(|it| it.name == name);
-        let fits = |it: &&YamlPlace<'_>| {
-            kind(it).is_ok_and(|(kind, its)| its == role && types.contains(&kind.as_str()))
-        };
-        let types = types.join(" or ");
-        let problem = format!("the exit `{name}` is not a binding of type {types}, kind {role}");
-        found.filter(fits).cloned().ok_or_else(|| from.wrong(problem))
     }
 
     /// Converts a tcp binding. Each port continues with the first route that names it, or with the
@@ -153,7 +102,7 @@ impl<'a> BindingChain<'a> {
             }
         }
         for (_, exit, listeners) in exits {
-            let next = self.exit(here, &exit, "server", &["http", "tls"])?;
+            let next = self.bindings.exit(here, &exit, "server", &["http", "tls"])?;
             self.enter(&next, &listeners, config)?;
         }
         Ok(())
@@ -170,7 +119,7 @@ impl<'a> BindingChain<'a> {
             return self.http(next, listeners, config);
         }
         next.only(&["type", "kind", "telemetry", "vault", "options", "routes", "exit"])?;
-        let tls = vaults::server(&self.top, next)?;
+        let tls = vaults::server(&self.bindings.top, next)?;
         for listener in listeners {
             config.listeners[*listener].tls = tls.clone();
         }
@@ -180,7 +129,7 @@ impl<'a> BindingChain<'a> {
             exit = Some(route.need("exit")?);
         }
         let exit = exit.ok_or_else(|| next.wrong("the binding has no exit"))?;
-        self.http(&self.exit(next, &exit, "server", &["http"])?, listeners, config)
+        self.http(&self.bindings.exit(next, &exit, "server", &["http"])?, listeners, config)
     }
 
     fn http(
@@ -211,7 +160,7 @@ impl<'a> BindingChain<'a> {
         }
         let authorised = authorised.as_deref();
         for outer in self.branches(here, authorised)? {
-            let ws = self.exit(here, &outer.exit, "server", &["ws"])?;
+            let ws = self.bindings.exit(here, &outer.exit, "server", &["ws"])?;
             ws.only(&["type", "kind", "telemetry", "routes", "exit"])?;
             for listener in listeners {
                 let binding = &mut config.listeners[*listener].binding;
@@ -222,9 +171,11 @@ impl<'a> BindingChain<'a> {
             }
             for inner in self.branches(&ws, authorised)? {
                 let types = ["echo", "fan", "ws"];
-                let end = match self.exit(&ws, &inner.exit, "client", &["ws"]) {
-                    Ok(client) => upstream::read(self, &client).map(End::proxy)?,
-                    Err(_) => self.end(&self.exit(&ws, &inner.exit, "server", &types[..2])?)?,
+                let end = match self.bindings.exit(&ws, &inner.exit, "client", &["ws"]) {
+                    Ok(client) => upstream::read(&self.bindings, &client).map(End::proxy)?,
+                    Err(_) => {
+                        self.end(&self.bindings.exit(&ws, &inner.exit, "server", &types[..2])?)?
+                    }
                 };
                 let when = both(&outer.when, inner.when).ok_or_else(|| {
                     ws.wrong(format!("a route of {} has a condition with the same key", here.name))
@@ -278,7 +229,7 @@ impl<'a> BindingChain<'a> {
             };
         }
         let exit = here.need("exit")?;
-        self.end(&self.exit(here, &exit, "server", &["echo"])?)?;
+        self.end(&self.bindings.exit(here, &exit, "server", &["echo"])?)?;
         Ok(End { endpoint: EndpointKind::Reflect, proxy: None })
     }
 }

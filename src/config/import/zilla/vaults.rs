@@ -2,7 +2,7 @@
 
 use super::place::YamlPlace;
 use crate::config::error::Error;
-use crate::config::schema::Secret;
+use crate::config::secret::Secret;
 use crate::config::tls::Certificate;
 use crate::config::{Mutual, ProxyTls, Tls, TlsVersion};
 

@@ -2,11 +2,12 @@
 
 use crate::config::error::Error;
 use crate::config::pattern::Pattern;
+use crate::config::root::Config;
 use crate::config::route::Condition;
-use crate::config::schema::{Config, EndpointKind, Route};
+use crate::config::route::{EndpointKind, Route};
 use crate::config::{Balance, FileFormat, Mutual, TlsVersion};
 
-const PROXY: &str = include_str!("../../../examples/zilla/proxy.yaml");
+const PROXY: &str = include_str!("../../../../examples/zilla/proxy.yaml");
 
 /// A chain that ends in `echo`, with or without `fan` before it.
 fn chain(end: &str) -> String {

@@ -1,14 +1,14 @@
 //! The client chain of a `ws` server: ws, http, optionally tls, tcp.
 
-use super::chain::{self, BindingChain};
+use super::bindings::{self, Bindings};
 use super::place::YamlPlace;
 use super::vaults;
 use crate::config::error::Error;
 use crate::config::proxy::{Proxy, ProxyTls, Upstream};
-use crate::config::schema::Secret;
+use crate::config::secret::Secret;
 
 /// The upstream servers of a binding of type ws, kind client.
-pub(super) fn read(chain: &BindingChain<'_>, ws: &YamlPlace<'_>) -> Result<Proxy, Error> {
+pub(super) fn read(bindings: &Bindings<'_>, ws: &YamlPlace<'_>) -> Result<Proxy, Error> {
     ws.only(&["type", "kind", "telemetry", "options", "exit"])?;
     if let Some(options) = ws.get("options") {
         // The defaults apply only to requests that are not WebSockets, which cannot come from a ws
@@ -16,7 +16,7 @@ pub(super) fn read(chain: &BindingChain<'_>, ws: &YamlPlace<'_>) -> Result<Proxy
         options.only(&["defaults"])?;
     }
     let next = |from: &YamlPlace<'_>, types: &[&str]| {
-        chain.exit(from, &from.need("exit")?, "client", types)
+        bindings.exit(from, &from.need("exit")?, "client", types)
     };
     let http = next(ws, &["http"])?;
     http.only(&["type", "kind", "telemetry", "options", "exit"])?;
@@ -29,14 +29,14 @@ pub(super) fn read(chain: &BindingChain<'_>, ws: &YamlPlace<'_>) -> Result<Proxy
     let secure = last.need("type")?.text()? == "tls";
     if secure {
         last.only(&["type", "kind", "telemetry", "vault", "options", "exit"])?;
-        proxy.tls = vaults::client(&chain.top, &last)?;
+        proxy.tls = vaults::client(&bindings.top, &last)?;
         last = next(&last, &["tcp"])?;
     }
     last.only(&["type", "kind", "telemetry", "options"])?;
     let options = last.need("options")?;
     options.only(&["host", "port"])?;
     options.need("host")?;
-    let ports = chain::ports(&options)?;
+    let ports = bindings::ports(&options)?;
     for place in options.list("host") {
         let host = place.text()?;
         for port in &ports {

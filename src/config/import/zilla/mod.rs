@@ -5,6 +5,7 @@
 //! Anything else is refused with its line.
 //! <https://docs.aklivity.io/zilla/latest/reference/config/bindings/>
 
+mod bindings;
 mod chain;
 mod guards;
 mod place;
@@ -14,20 +15,24 @@ mod tests;
 mod upstream;
 mod vaults;
 
-use super::env::Lookup;
-use super::error::Error;
-use super::schema::Config;
-use super::tree::Node;
+use crate::config::env::Lookup;
+use crate::config::error::Error;
+use crate::config::root::Config;
+use crate::config::tree::Node;
 use chain::BindingChain;
 use place::YamlPlace;
 
 /// Whether a file is a Zilla file: it has the top-level key `bindings`.
-pub(super) fn is_zilla(tree: &Node) -> bool {
+pub(in crate::config) fn is_zilla(tree: &Node) -> bool {
     place::entry(tree, "bindings").is_some()
 }
 
 /// Converts the Zilla file `name` to a configuration.
-pub(super) fn read(tree: &Node, lookup: &Lookup<'_>, name: &str) -> Result<Config, Error> {
+pub(in crate::config) fn read(
+    tree: &Node,
+    lookup: &Lookup<'_>,
+    name: &str,
+) -> Result<Config, Error> {
     let top = YamlPlace::top(tree, lookup);
     top.only(&["name", "vaults", "guards", "catalogs", "telemetry", "bindings"])?;
     if let Some(catalog) = top.below("catalogs")?.first() {
@@ -41,7 +46,7 @@ pub(super) fn read(tree: &Node, lookup: &Lookup<'_>, name: &str) -> Result<Confi
 }
 
 /// The path in the Zilla file from which a key of the converted configuration was made.
-pub(super) fn origin(config: &Config, key: &str) -> Option<String> {
+pub(in crate::config) fn origin(config: &Config, key: &str) -> Option<String> {
     let (section, rest) = key.split_once('[')?;
     let index: usize = rest.split_once(']')?.0.parse().ok()?;
     let of_listener = |name: &str| Some(format!("bindings.{}", name.rsplit_once('.')?.0));
