@@ -10,16 +10,13 @@ mod address;
 mod authorities;
 mod backlog;
 mod client;
-mod debounce;
 mod dns;
 mod jwks;
-mod node;
-mod post;
-mod queue;
 mod results;
 mod schedule;
 mod schemas;
 mod webhooks;
+mod zilliqa;
 
 use crate::dialect::Env;
 use crate::dialect::pusher::hooks;
@@ -37,8 +34,6 @@ use dns::Lookups;
 use hyper::body::Bytes;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use jwks::Fetches;
-use node::run::Follower;
-use post::PostOutcome;
 use results::Results;
 use schemas::Schemas;
 use std::io;
@@ -49,7 +44,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::Notify;
-use webhooks::{HOLD_MS, WebhookDelivery, Webhooks};
+use webhooks::endpoints::{HOLD_MS, WebhookDelivery, Webhooks};
+use webhooks::post::{self, PostOutcome};
+use zilliqa::job::Follower;
 
 /// Channel events taken from one core per turn of the control thread.
 const TAKEN_PER_TURN: usize = 1024;

@@ -17,10 +17,9 @@ use crate::model::{
     Doc, FetchFailure, Registries, Schema, SchemaFetch, SchemaId, SchemaLookup, SchemaRef,
 };
 use crate::stats::Counters;
+use answer::json;
 use hyper::StatusCode;
 use hyper::header::{AUTHORIZATION, HeaderMap, HeaderValue};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use serde::Deserialize;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,9 +36,6 @@ const TEXT_BYTES: usize = 512 * 1024;
 const REFERENCES: usize = 32;
 /// The maximum depth of the references.
 const DEPTH: usize = 8;
-/// The characters that are not percent-encoded in a path segment: the unreserved ones (RFC 3986
-/// section 2.3).
-const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// The outcome of a schema fetch; `Ok(None)` means that the known schema is still the current one.
 type SchemaOutcome = Result<Option<Arc<Schema>>, FetchFailure>;
@@ -376,16 +372,6 @@ impl LookUp<'_> {
             false => confluent::message(body),
         })
     }
-}
-
-fn part(text: &str) -> String {
-    utf8_percent_encode(text, PLAIN).to_string()
-}
-
-fn json<'a, T: Deserialize<'a>>(answer: &'a [u8]) -> Result<T, FetchFailure> {
-    serde_json::from_slice(answer).map_err(|error| {
-        FetchFailure::Failed(format!("the response has an unexpected format: {error}"))
-    })
 }
 
 /// Checks that the schema type `found` is the one for a model of `kind`.

@@ -14,8 +14,6 @@ const LEFT: &[&str] = &[
      config/listener config/model config/proxy config/reflect config/route config/schema \
      config/tls config/webhook config/zenith config/zilliqa config/zilliqa_node",
     "config/zilla/chain config/zilla/upstream",
-    "control/mod control/node/run",
-    "control/schemas control/schemas/apicurio control/schemas/confluent",
     "dialect/app dialect/apps dialect/broadcastt/mod dialect/broadcastt/words \
      dialect/channels/api dialect/channels/batch dialect/channels/channel \
      dialect/channels/commands dialect/channels/mod dialect/channels/reads \

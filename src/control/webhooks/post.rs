@@ -1,6 +1,6 @@
 //! Sends one webhook request and classifies its outcome.
 
-use super::client::{self, Kept, Target};
+use crate::control::client::{self, Kept, Target};
 use hyper::body::Bytes;
 use hyper::header::HeaderName;
 use std::time::Duration;
@@ -12,7 +12,7 @@ const ANSWER_BYTES: usize = 64 * 1024;
 
 /// The outcome of a webhook request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum PostOutcome {
+pub(crate) enum PostOutcome {
     /// The response has a 2xx status.
     Delivered,
     /// The response has another status, or the request failed or timed out.
@@ -23,7 +23,7 @@ pub(super) enum PostOutcome {
 }
 
 /// Sends one POST request over the kept connection or a new one.
-pub(super) async fn post(
+pub(crate) async fn post(
     target: &Target,
     kept: &Kept,
     body: Bytes,

@@ -26,7 +26,7 @@ use std::time::Duration;
 type NodeReply = (u64, Result<Bytes, NodeFailure>);
 
 /// The poller with its connections, state file and clients' questions.
-pub(in crate::control) struct Follower {
+pub(crate) struct Follower {
     poller: Poller,
     /// The state shared with the clients' connections: the last epoch and their questions.
     shared: Arc<Shared>,
@@ -51,7 +51,7 @@ impl Follower {
     ///
     /// # Errors
     /// The state file cannot be read or does not hold an epoch number.
-    pub(in crate::control) async fn new(
+    pub(crate) async fn new(
         config: &ZilliqaNode,
         shared: Arc<Shared>,
         notifier: &Notifier,
@@ -88,7 +88,7 @@ impl Follower {
     /// Applies the node settings of a reloaded configuration, if they changed, and continues after
     /// the last epoch. The new settings may have no nodes: questions about contracts are still
     /// answered.
-    pub(in crate::control) fn renew(&mut self, config: &ZilliqaNode, now_ms: u64) {
+    pub(crate) fn renew(&mut self, config: &ZilliqaNode, now_ms: u64) {
         let before = self.poller.config();
         if before == config && config.ca_file.is_empty() {
             return;
@@ -107,7 +107,7 @@ impl Follower {
 
     /// Runs one turn: takes responses, runs the poller's actions and writes the state file. When
     /// `draining`, no new action is started.
-    pub(in crate::control) fn turn(&mut self, lane: &mut Backlog, draining: bool, now_ms: u64) {
+    pub(crate) fn turn(&mut self, lane: &mut Backlog, draining: bool, now_ms: u64) {
         for (ticket, answer) in self.answers.take() {
             self.poller.received(ticket, answer, now_ms);
         }
@@ -212,7 +212,7 @@ impl Follower {
     }
 
     /// When to call [`Follower::turn`] again if nothing else happens, in milliseconds.
-    pub(in crate::control) fn deadline_ms(&self, lane: &Backlog, now_ms: u64) -> u64 {
+    pub(crate) fn deadline_ms(&self, lane: &Backlog, now_ms: u64) -> u64 {
         match lane.has_room() {
             true => self.poller.deadline_ms(now_ms),
             false => now_ms + RETRY_MS,
@@ -220,7 +220,7 @@ impl Follower {
     }
 
     /// Whether nothing is left to write to the state file.
-    pub(in crate::control) fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         self.unkept.is_none() && self.state_file.as_ref().is_none_or(StateFile::is_idle)
     }
 }
