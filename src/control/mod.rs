@@ -360,7 +360,7 @@ impl Thread {
             }
             let next_ms = next_ms.min(self.hooks.deadline_ms()).min(self.fetches.deadline_ms());
             let next_ms = next_ms.min(self.lookups.deadline_ms());
-            let next_ms = next_ms.min(self.schemas.deadline_ms());
+            let next_ms = next_ms.min(self.schemas.deadline_ms(now_ms));
             let wait = if more { 0 } else { next_ms.min(until_ms).saturating_sub(now_ms) };
             let wait = Duration::from_millis(wait.min(IDLE_MS));
             let _ = tokio::time::timeout(wait, self.shared.woken.notified()).await;

@@ -110,9 +110,9 @@ impl Schemas {
     }
 
     /// When the next fetch is due, in milliseconds; `u64::MAX` if none is.
-    pub(super) fn deadline_ms(&self) -> u64 {
+    pub(super) fn deadline_ms(&self, now_ms: u64) -> u64 {
         let places = self.registries.places();
-        places.iter().map(|place| place.deadline_ms()).min().unwrap_or(u64::MAX)
+        places.iter().map(|place| place.deadline_ms(now_ms)).min().unwrap_or(u64::MAX)
     }
 }
 
