@@ -8,7 +8,7 @@
 
 use super::debounce::Debounce;
 use super::post::PostOutcome;
-use super::queue::{Job, Occupancy, QueuePolicy, WebhookEvent, WebhookQueue};
+use super::queue::{Occupancy, QueuePolicy, QueuedRequest, WebhookEvent, WebhookQueue};
 use crate::config::{self, Webhook};
 use crate::dialect::pusher::hooks;
 use crate::dialect::{App, Env};
@@ -20,7 +20,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 /// How long a leave event (`vacated`, member removed) is held back, in milliseconds.
-pub(crate) const HOLD_MS: u64 = 3000;
+pub(super) const HOLD_MS: u64 = 3000;
 /// How long a replaced configuration is kept for its own events, in milliseconds: longer than all
 /// cores take to switch to the next one, and than leave events are held back.
 const KEEP_MS: u64 = 30_000;
@@ -28,7 +28,7 @@ const KEEP_MS: u64 = 30_000;
 const ROSTERS: usize = 16;
 
 /// The webhook endpoints of all applications; see the module's documentation.
-pub(crate) struct Webhooks {
+pub(super) struct Webhooks {
     /// Held leave events by application number, so that one application's many leave events do not
     /// displace another's.
     holds: Vec<Debounce>,
@@ -71,17 +71,17 @@ impl End {
 }
 
 /// One request to send.
-pub(crate) struct WebhookDelivery {
+pub(super) struct WebhookDelivery {
     /// The index of the endpoint.
-    pub(crate) end: usize,
-    pub(crate) lane: usize,
-    pub(crate) body: Rc<[u8]>,
-    pub(crate) key: String,
-    pub(crate) signature: String,
+    pub(super) end: usize,
+    pub(super) lane: usize,
+    pub(super) body: Rc<[u8]>,
+    pub(super) key: String,
+    pub(super) signature: String,
 }
 
 impl Webhooks {
-    pub(crate) fn new(env: Arc<Env>, hold_ms: u64, counters: Arc<Counters>) -> Webhooks {
+    pub(super) fn new(env: Arc<Env>, hold_ms: u64, counters: Arc<Counters>) -> Webhooks {
         let mut webhooks = Webhooks {
             holds: Vec::new(),
             hold_ms,
@@ -98,7 +98,7 @@ impl Webhooks {
     }
 
     /// Takes over a reloaded configuration.
-    pub(crate) fn renew(&mut self, env: Arc<Env>, now_ms: u64) {
+    pub(super) fn renew(&mut self, env: Arc<Env>, now_ms: u64) {
         let mut by_app: Vec<Vec<(Webhook, usize)>> = Vec::new();
         let mut named = Vec::new();
         for (number, app) in env.apps.iter() {
@@ -168,23 +168,31 @@ impl Webhooks {
     }
 
     /// The endpoints that are new or changed since the last call.
-    pub(crate) fn take_changed(&mut self) -> Vec<usize> {
+    pub(super) fn take_changed(&mut self) -> Vec<usize> {
         std::mem::take(&mut self.changed)
     }
 
     /// The settings of an endpoint and its number of lanes.
-    pub(crate) fn end(&self, at: usize) -> Option<(&Webhook, usize)> {
+    pub(super) fn end(&self, at: usize) -> Option<(&Webhook, usize)> {
         let end = self.ends.get(at)?.as_ref()?;
         Some((&end.hook, end.queue.lanes()))
     }
 
+    /// The id of an endpoint's application, and the number of the webhook among those of the
+    /// application, from 0.
+    pub(super) fn place(&self, at: usize) -> Option<(&str, usize)> {
+        let end = self.ends.get(at)?.as_ref()?;
+        let app = &end.env.apps.get(end.app).config;
+        Some((&app.id, app.webhooks.iter().position(|hook| *hook == end.hook)?))
+    }
+
     /// Whether a channel event is of a newer configuration than the current one here.
-    pub(crate) fn lacks(&self, notice: &ChannelEvent) -> bool {
+    pub(super) fn lacks(&self, notice: &ChannelEvent) -> bool {
         self.rosters.back().is_none_or(|present| present.version < notice.version)
     }
 
     /// Takes a channel event, and queues it for its endpoints unless it is held back or cancelled.
-    pub(crate) fn notice(&mut self, notice: ChannelEvent, now_ms: u64) {
+    pub(super) fn notice(&mut self, notice: ChannelEvent, now_ms: u64) {
         let app = notice.app as usize;
         if self.holds.len() <= app {
             self.holds.resize_with(app + 1, || Debounce::new(self.hold_ms));
@@ -228,7 +236,7 @@ impl Webhooks {
     }
 
     /// All requests that can be sent now. `unix_ms` is the Unix time in milliseconds.
-    pub(crate) fn deliveries(&mut self, now_ms: u64, unix_ms: u64) -> VecDeque<WebhookDelivery> {
+    pub(super) fn deliveries(&mut self, now_ms: u64, unix_ms: u64) -> VecDeque<WebhookDelivery> {
         self.tell_held(now_ms, now_ms);
         self.forget(now_ms);
         let mut deliveries = VecDeque::new();
@@ -242,7 +250,7 @@ impl Webhooks {
     }
 
     /// Takes the outcome of a request.
-    pub(crate) fn outcome(&mut self, end: usize, lane: usize, outcome: PostOutcome, now_ms: u64) {
+    pub(super) fn outcome(&mut self, end: usize, lane: usize, outcome: PostOutcome, now_ms: u64) {
         // Never `None`: an endpoint with a request in flight is not removed.
         let Some(end) = &mut self.ends[end] else { return };
         let (counter, again) = match outcome {
@@ -262,25 +270,25 @@ impl Webhooks {
 
     /// Releases all held leave events and sends batches before they are full, because the server
     /// ends.
-    pub(crate) fn finish(&mut self, now_ms: u64) {
+    pub(super) fn finish(&mut self, now_ms: u64) {
         self.tell_held(u64::MAX, now_ms);
         self.ends.iter_mut().flatten().for_each(|end| end.queue.hurry());
     }
 
     /// When to call [`Webhooks::deliveries`] again if nothing else happens, in milliseconds.
-    pub(crate) fn deadline_ms(&self) -> u64 {
+    pub(super) fn deadline_ms(&self) -> u64 {
         let queues = self.ends.iter().flatten().map(|end| end.queue.deadline_ms());
         let held = self.holds.iter().map(Debounce::deadline_ms);
         queues.chain(held).min().unwrap_or(u64::MAX)
     }
 
     /// The number of undelivered events, without those held back.
-    pub(crate) fn len(&self) -> u64 {
+    pub(super) fn len(&self) -> u64 {
         self.ends.iter().flatten().map(|end| end.queue.len()).sum()
     }
 
     /// Whether no event is undelivered or held back.
-    pub(crate) fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.holds.iter().all(Debounce::is_empty) && self.len() == 0
     }
 }
@@ -309,7 +317,7 @@ fn policy(hook: &Webhook) -> QueuePolicy {
 }
 
 /// A request, signed with the first key of the application; `None` if the application has no key.
-fn order(end: usize, (lane, body): Job, app: &App) -> Option<WebhookDelivery> {
+fn order(end: usize, (lane, body): QueuedRequest, app: &App) -> Option<WebhookDelivery> {
     let key = app.keys.first()?;
     let signature = hooks::signature(&key.secret, &body);
     Some(WebhookDelivery { end, lane, key: key.text.to_string(), signature, body })

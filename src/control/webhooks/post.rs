@@ -12,7 +12,7 @@ const ANSWER_BYTES: usize = 64 * 1024;
 
 /// The outcome of a webhook request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum PostOutcome {
+pub(super) enum PostOutcome {
     /// The response has a 2xx status.
     Delivered,
     /// The response has another status, or the request failed or timed out.
@@ -23,7 +23,7 @@ pub(crate) enum PostOutcome {
 }
 
 /// Sends one POST request over the kept connection or a new one.
-pub(crate) async fn post(
+pub(super) async fn post(
     target: &Target,
     kept: &Kept,
     body: Bytes,

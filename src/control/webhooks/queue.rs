@@ -124,7 +124,7 @@ struct Request {
 }
 
 /// The lane and the body of a request.
-pub(super) type Job = (usize, Rc<[u8]>);
+pub(super) type QueuedRequest = (usize, Rc<[u8]>);
 
 impl WebhookQueue {
     pub(super) fn new(policy: QueuePolicy) -> WebhookQueue {
@@ -235,7 +235,7 @@ impl WebhookQueue {
 
     /// The next request that can be sent now. The lane is then busy until
     /// [`WebhookQueue::succeeded`] or [`WebhookQueue::failed`] is called.
-    pub(super) fn next(&mut self, now_ms: u64, unix_ms: u64) -> Option<Job> {
+    pub(super) fn next(&mut self, now_ms: u64, unix_ms: u64) -> Option<QueuedRequest> {
         let ready = |lane: &Lane| self.ready_ms(lane) <= now_ms;
         let at = self.lanes.iter().position(ready)?;
         if self.lanes[at].current.is_none() {
@@ -368,7 +368,7 @@ mod tests {
         }
     }
 
-    fn text(job: Option<Job>) -> Option<(usize, String)> {
+    fn text(job: Option<QueuedRequest>) -> Option<(usize, String)> {
         job.map(|(lane, body)| (lane, String::from_utf8_lossy(&body).into_owned()))
     }
 
