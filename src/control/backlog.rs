@@ -5,7 +5,7 @@ use crate::reactor::{CommandSender, ReactorCommand};
 use std::collections::VecDeque;
 
 /// How long after a push into a full queue the next attempt is made, in milliseconds.
-pub(super) const RETRY_MS: u64 = 1;
+const RETRY_MS: u64 = 1;
 
 /// The command queue to the reactors, and the commands that wait for room in it.
 pub(super) struct Backlog {
@@ -36,6 +36,16 @@ impl Backlog {
                 return self.waiting.push_front(*back);
             }
         }
+    }
+
+    /// When to call [`Backlog::hand_over`] again, in milliseconds; `u64::MAX` if no command waits.
+    pub(super) fn deadline_ms(&self, now_ms: u64) -> u64 {
+        if self.has_room() { u64::MAX } else { now_ms + RETRY_MS }
+    }
+
+    /// Drops the waiting commands, because no core takes commands out of the queue any more.
+    pub(super) fn abandon(&mut self) {
+        self.waiting.clear();
     }
 }
 

@@ -10,17 +10,18 @@ mod confluent;
 
 use super::authorities::Authorities;
 use super::client::{FetchedResponse, Target};
+use super::job::{Job, JobKind, JobSetup, Turn};
 use super::results::Results;
-use crate::mem::Notifier;
+use crate::dialect::Env;
 use crate::model::spec::{Catalog, CatalogKind, ModelKind};
 use crate::model::{
     Doc, FetchFailure, Registries, Schema, SchemaFetch, SchemaId, SchemaLookup, SchemaRef,
 };
 use crate::stats::Counters;
+use answer::json;
 use hyper::StatusCode;
 use hyper::header::{AUTHORIZATION, HeaderMap, HeaderValue};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use serde::Deserialize;
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,38 +38,41 @@ const TEXT_BYTES: usize = 512 * 1024;
 const REFERENCES: usize = 32;
 /// The maximum depth of the references.
 const DEPTH: usize = 8;
-/// The characters that are not percent-encoded in a path segment: the unreserved ones (RFC 3986
-/// section 2.3).
-const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// The outcome of a schema fetch; `Ok(None)` means that the known schema is still the current one.
 type SchemaOutcome = Result<Option<Arc<Schema>>, FetchFailure>;
 
+pub(super) const JOB: JobKind = JobKind { is_needed, start };
+
+fn is_needed(env: &Env) -> bool {
+    !env.registries.places().is_empty()
+}
+
+fn start(setup: &mut JobSetup) -> io::Result<Box<dyn Job>> {
+    let (registries, notifier) = (setup.env.registries.clone(), setup.notifier.clone());
+    let done = Results::new(&notifier);
+    registries.notifier().attach(move || notifier.notify());
+    let (counters, authorities) = (setup.counters.clone(), setup.authorities.clone());
+    Ok(Box::new(SchemaJob { registries, counters, done, authorities }))
+}
+
 /// The schema fetches of all registries.
-pub(super) struct Schemas {
+struct SchemaJob {
     registries: Arc<Registries>,
     counters: Arc<Counters>,
     done: Results<(SchemaFetch, SchemaOutcome)>,
+    /// The system's certificate authorities.
+    authorities: Rc<Authorities>,
 }
 
-impl Schemas {
-    pub(super) fn new(
-        registries: Arc<Registries>,
-        counters: Arc<Counters>,
-        notifier: &Notifier,
-    ) -> Schemas {
-        Schemas { registries, counters, done: Results::new(notifier) }
-    }
-
-    /// Takes finished fetches and starts those that are due; `system` are the system's
-    /// certificate authorities.
-    pub(super) fn turn(&self, now_ms: u64, system: &Rc<Authorities>) {
+impl Job for SchemaJob {
+    fn turn(&mut self, turn: &mut Turn<'_>) {
         for (job, outcome) in self.done.take() {
-            self.report(&job, outcome, now_ms);
+            self.report(&job, outcome, turn.now_ms);
         }
         for place in self.registries.places() {
-            for job in place.due(now_ms) {
-                let target = target(&place.catalog, system);
+            for job in place.due(turn.now_ms) {
+                let target = target(&place.catalog, &self.authorities);
                 let done = self.done.clone();
                 tokio_uring::spawn(async move {
                     let outcome = match target {
@@ -83,6 +87,13 @@ impl Schemas {
         }
     }
 
+    fn deadline_ms(&self, turn: &Turn<'_>) -> u64 {
+        let places = self.registries.places();
+        places.iter().map(|place| place.deadline_ms(turn.now_ms)).min().unwrap_or(u64::MAX)
+    }
+}
+
+impl SchemaJob {
     fn report(&self, job: &SchemaFetch, outcome: SchemaOutcome, now_ms: u64) {
         let (catalog, what) = (&job.place.catalog.name, &job.what);
         let found = match &outcome {
@@ -111,12 +122,6 @@ impl Schemas {
                 self.counters.schemas_stale.add(stale.into());
             }
         }
-    }
-
-    /// When the next fetch is due, in milliseconds; `u64::MAX` if none is.
-    pub(super) fn deadline_ms(&self) -> u64 {
-        let places = self.registries.places();
-        places.iter().map(|place| place.deadline_ms()).min().unwrap_or(u64::MAX)
     }
 }
 
@@ -376,16 +381,6 @@ impl LookUp<'_> {
             false => confluent::message(body),
         })
     }
-}
-
-fn part(text: &str) -> String {
-    utf8_percent_encode(text, PLAIN).to_string()
-}
-
-fn json<'a, T: Deserialize<'a>>(answer: &'a [u8]) -> Result<T, FetchFailure> {
-    serde_json::from_slice(answer).map_err(|error| {
-        FetchFailure::Failed(format!("the response has an unexpected format: {error}"))
-    })
 }
 
 /// Checks that the schema type `found` is the one for a model of `kind`.

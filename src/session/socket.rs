@@ -4,7 +4,7 @@ use super::heartbeat::{Liveness, full};
 use super::inbound::Recipient;
 use super::pause::ParkedMessage;
 use super::proxy::ProxyLeg;
-use super::rate_limit::RateLimit;
+use super::rate_limit::ControlFrameLimit;
 use super::stream::Input;
 use super::{Context, Ending, StageResult, context};
 use crate::codec::Format;
@@ -37,7 +37,7 @@ pub(super) struct Socket {
     pub(super) liveness: Liveness,
     /// Whether it was counted as a WebSocket of its listener.
     pub(super) counted: bool,
-    pub(super) rate_limit: RateLimit,
+    pub(super) rate_limit: ControlFrameLimit,
     /// The rules and token leases that apply to this connection, if any.
     pub(super) policy: Option<Box<ConnectionPolicy>>,
 }
@@ -97,7 +97,7 @@ impl Socket {
             closing: CloseHandshake::Open,
             liveness: Liveness::None,
             counted: false,
-            rate_limit: RateLimit::default(),
+            rate_limit: ControlFrameLimit::default(),
             policy,
         }
     }

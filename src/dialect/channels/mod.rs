@@ -26,7 +26,7 @@ use crate::config::{AppLimits, BadSignature};
 use crate::http;
 use crate::hub::{Answer, ConnId, DialectMessage, JoinReply};
 use crate::mem::Frozen;
-use crate::time::{Deadline, Now};
+use crate::time::{Deadline, Now, RateLimit};
 use crate::ws;
 use std::borrow::Cow;
 use std::marker::PhantomData;
@@ -49,9 +49,8 @@ pub struct Connection<V> {
     error_second: u16,
     errors: u8,
     binaries: u8,
-    /// The second in which client events were last counted (its low 16 bits), and the number in it.
-    client_events_second: u16,
-    client_events: u16,
+    /// The client events of the client.
+    client_events: RateLimit,
     /// The fill level of the token bucket that limits the rate of subscriptions, and the second in
     /// which it was last updated.
     begun: u32,
@@ -309,8 +308,7 @@ impl<V: Vendor> Connection<V> {
             error_second: 0,
             errors: 0,
             binaries: 0,
-            client_events_second: 0,
-            client_events: 0,
+            client_events: RateLimit::default(),
             begun: 0,
             begun_second: 0,
             authorise_by_s: by_s as u32,
@@ -341,12 +339,8 @@ impl<V: Vendor> Connection<V> {
     /// Counts a client event. Returns false if there are now more than `max` in this second; `max`
     /// 0 is no limit.
     fn may_publish_client_event(&mut self, now: Now, max: u16) -> bool {
-        let second = (now.ms / 1000) as u16;
-        if second != self.client_events_second {
-            (self.client_events_second, self.client_events) = (second, 0);
-        }
-        self.client_events = self.client_events.saturating_add(1);
-        max == 0 || self.client_events <= max
+        let events = self.client_events.add(1, now.ms);
+        max == 0 || events <= max.into()
     }
 
     /// Counts a requested subscription. Returns false if it exceeds the rate limit, a token bucket:

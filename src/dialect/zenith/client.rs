@@ -10,7 +10,7 @@ use crate::codec::value::{Format, Value};
 use crate::dialect::{DialectContext, Effect};
 use crate::hub::ConnId;
 use crate::mem::Handle;
-use crate::time::{Deadline, Now};
+use crate::time::{Deadline, Now, RateLimit};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// The state of one client connection.
@@ -39,9 +39,8 @@ pub(super) struct Client {
     pub(super) times: Vec<(Box<str>, Times)>,
     /// A time that is not later than the earliest deadline of the calls and the session.
     pub(super) due: Deadline,
-    /// The second of the last message, and the number of messages in that second.
-    second: u64,
-    messages: u32,
+    /// The messages of the client.
+    messages: RateLimit,
 }
 
 /// The timeouts for answers of back ends, in milliseconds.
@@ -68,8 +67,7 @@ impl Client {
             last_call: 0,
             times: Vec::new(),
             due: Deadline::NEVER,
-            second: 0,
-            messages: 0,
+            messages: RateLimit::default(),
         }
     }
 
@@ -114,12 +112,8 @@ impl Client {
 
     fn is_over_rate(&mut self, context: &DialectContext<'_>) -> bool {
         let max = context.env.zenith.config.messages_per_s;
-        let second = context.now.ms / 1000;
-        if second != self.second {
-            (self.second, self.messages) = (second, 0);
-        }
-        self.messages = self.messages.saturating_add(1);
-        max > 0 && self.messages > max
+        let messages = self.messages.add(1, context.now.ms);
+        max > 0 && messages > max
     }
 
     /// Handles a message from another connection.

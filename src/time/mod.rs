@@ -1,4 +1,14 @@
-//! Time as an argument: the reactor reads the clocks, and the modules below it read no clock.
+//! Time as an argument: the reactor reads the clocks, and the modules below it read no clock. Here
+//! are also the rules of timing that several modules share: waits after failures, limits per
+//! second, and repeated fetches.
+
+mod backoff;
+mod rate_limit;
+mod refresh;
+
+pub use backoff::Backoff;
+pub use rate_limit::RateLimit;
+pub use refresh::RefreshSchedule;
 
 /// One reading of the clocks, which the reactor takes once a turn and passes down.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

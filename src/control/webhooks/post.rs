@@ -1,6 +1,6 @@
 //! Sends one webhook request and classifies its outcome.
 
-use super::client::{self, Kept, Target};
+use crate::control::client::{self, Kept, Target};
 use hyper::body::Bytes;
 use hyper::header::HeaderName;
 use std::time::Duration;

@@ -3,7 +3,7 @@
 
 use std::cell::Cell;
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use tokio_uring::fs::{File, OpenOptions};
@@ -11,20 +11,19 @@ use tokio_uring::fs::{File, OpenOptions};
 /// The maximum size of the file in bytes: 20 digits and a line feed.
 const MAX_KEPT_EPOCHS: usize = 21;
 
-/// Reads the number in the file; `None` if there is no file.
+/// Reads the number in the file; `None` if there is no file. Blocks until the disk answers.
 ///
 /// # Errors
 /// The file cannot be read, or does not hold a number.
-pub(super) async fn read(path: &Path) -> io::Result<Option<u64>> {
-    let file = match File::open(path).await {
+pub(super) fn read(path: &Path) -> io::Result<Option<u64>> {
+    let file = match std::fs::File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
-    let (read, bytes) = file.read_at(Vec::with_capacity(MAX_KEPT_EPOCHS + 1), 0).await;
-    let read = read?;
-    file.close().await?;
-    let text = std::str::from_utf8(&bytes[..read]).unwrap_or_default();
+    let mut bytes = Vec::with_capacity(MAX_KEPT_EPOCHS + 1);
+    let read = file.take(MAX_KEPT_EPOCHS as u64 + 1).read_to_end(&mut bytes)?;
+    let text = std::str::from_utf8(&bytes).unwrap_or_default();
     let number = text.trim_end().parse().ok().filter(|_| read <= MAX_KEPT_EPOCHS);
     number.map(Some).ok_or_else(|| {
         let path = path.display();
@@ -134,10 +133,10 @@ mod tests {
         let folder = folder("written");
         let path = folder.join("epoch");
         run(async {
-            assert_eq!(read(&path).await.expect("no file"), None);
+            assert_eq!(read(&path).expect("no file"), None);
             for number in [0, 7, u64::MAX] {
                 write(&path, number).await.expect("written");
-                assert_eq!(read(&path).await.expect("read"), Some(number));
+                assert_eq!(read(&path).expect("read"), Some(number));
             }
             let left = std::fs::read_dir(&folder).expect("a folder").count();
             assert_eq!(left, 1);
@@ -154,7 +153,7 @@ mod tests {
                 ["", "x\n", "-1\n", "18446744073709551616\n", "1 2\n", "1\n2222222222222222222222"]
             {
                 std::fs::write(&path, text).expect("written");
-                assert!(read(&path).await.is_err(), "{text:?}");
+                assert!(read(&path).is_err(), "{text:?}");
             }
             assert!(write(&folder.join("none/epoch"), 1).await.is_err());
         });
@@ -175,7 +174,7 @@ mod tests {
                 tokio::time::sleep(std::time::Duration::from_millis(1)).await;
                 state_file.turn(|| ());
             }
-            assert_eq!(read(&path).await.expect("read"), Some(99));
+            assert_eq!(read(&path).expect("read"), Some(99));
             let mut state_file = StateFile::new(folder.join("none/epoch"));
             state_file.keep(1);
             assert!(!state_file.turn(|| ()));

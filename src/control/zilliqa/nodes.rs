@@ -3,6 +3,7 @@
 
 use crate::config::ZilliqaNode;
 use crate::stats::Counters;
+use crate::time::Backoff;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -33,7 +34,7 @@ struct Node {
     latest: Option<u64>,
     rest_until_ms: u64,
     /// Failures since the node was last usable.
-    failures: u32,
+    backoff: Backoff,
     polled: bool,
     no_bodies: bool,
 }
@@ -130,25 +131,22 @@ impl Nodes {
     /// Stops using a node for a while. The time doubles with each failure in a row, from `retry_ms`
     /// to `retry_max_ms`.
     pub(super) fn rest(&mut self, node: usize, why: &str, now_ms: u64) {
-        let Node { latest, rest_until_ms, failures, .. } = &mut self.list[node];
+        let Node { latest, rest_until_ms, backoff, .. } = &mut self.list[node];
         if now_ms < *rest_until_ms {
             // Another request has failed before, and the node is backing off already.
             return;
         }
-        if *failures == 0 {
-            tracing::warn!(node, why, "a node is unusable");
-        } else {
-            tracing::debug!(node, why, failures, "a node is still unusable");
+        match backoff.failures() {
+            0 => tracing::warn!(node, why, "a node is unusable"),
+            failures => tracing::debug!(node, why, failures, "a node is still unusable"),
         }
-        let rest_ms = self.retry_ms.saturating_mul(1 << (*failures).min(20));
-        *rest_until_ms = now_ms + rest_ms.min(self.retry_max_ms);
-        *failures += 1;
+        *rest_until_ms = now_ms + backoff.fail(self.retry_ms, self.retry_max_ms);
         *latest = None;
     }
 
     /// Records that the node is usable: resets its failure count.
     pub(super) fn recovered(&mut self, node: usize) {
-        let failures = std::mem::take(&mut self.list[node].failures);
+        let failures = self.list[node].backoff.succeed();
         if failures > 0 {
             tracing::info!(node, failures, "a node is usable again");
         }

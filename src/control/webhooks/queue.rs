@@ -10,6 +10,7 @@
 //! queued.
 
 use crate::mem::Shares;
+use crate::time::Backoff;
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -64,7 +65,7 @@ struct Lane {
     current: Option<Request>,
     flying: bool,
     /// Failures since the last success; no request is made before `rest_until_ms`.
-    failures: u32,
+    backoff: Backoff,
     rest_until_ms: u64,
 }
 
@@ -123,7 +124,7 @@ struct Request {
 }
 
 /// The lane and the body of a request.
-pub(super) type Job = (usize, Rc<[u8]>);
+pub(super) type QueuedRequest = (usize, Rc<[u8]>);
 
 impl WebhookQueue {
     pub(super) fn new(policy: QueuePolicy) -> WebhookQueue {
@@ -234,7 +235,7 @@ impl WebhookQueue {
 
     /// The next request that can be sent now. The lane is then busy until
     /// [`WebhookQueue::succeeded`] or [`WebhookQueue::failed`] is called.
-    pub(super) fn next(&mut self, now_ms: u64, unix_ms: u64) -> Option<Job> {
+    pub(super) fn next(&mut self, now_ms: u64, unix_ms: u64) -> Option<QueuedRequest> {
         let ready = |lane: &Lane| self.ready_ms(lane) <= now_ms;
         let at = self.lanes.iter().position(ready)?;
         if self.lanes[at].current.is_none() {
@@ -267,7 +268,8 @@ impl WebhookQueue {
     /// Removes the lane's request, which was delivered.
     pub(super) fn succeeded(&mut self, lane: usize) {
         let lane = &mut self.lanes[lane];
-        (lane.failures, lane.flying, lane.rest_until_ms) = (0, false, 0);
+        lane.backoff.succeed();
+        (lane.flying, lane.rest_until_ms) = (false, 0);
         if let Some(request) = lane.current.take() {
             self.bytes -= request.bytes;
         }
@@ -279,9 +281,7 @@ impl WebhookQueue {
     pub(super) fn failed(&mut self, lane: usize, again: bool, jitter: u64, now_ms: u64) -> u64 {
         let lane = &mut self.lanes[lane];
         lane.flying = false;
-        let rest_ms = FIRST_REST_MS << lane.failures.min(16);
-        let rest_ms = rest_ms.min(LONGEST_REST_MS);
-        lane.failures += 1;
+        let rest_ms = lane.backoff.fail(FIRST_REST_MS, LONGEST_REST_MS);
         lane.rest_until_ms = now_ms + rest_ms / 2 + jitter % (rest_ms / 2 + 1);
         let too_old =
             |request: &mut Request| !again || lane.rest_until_ms >= request.since_ms + GIVE_UP_MS;
@@ -368,7 +368,7 @@ mod tests {
         }
     }
 
-    fn text(job: Option<Job>) -> Option<(usize, String)> {
+    fn text(job: Option<QueuedRequest>) -> Option<(usize, String)> {
         job.map(|(lane, body)| (lane, String::from_utf8_lossy(&body).into_owned()))
     }
 

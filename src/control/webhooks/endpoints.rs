@@ -8,7 +8,7 @@
 
 use super::debounce::Debounce;
 use super::post::PostOutcome;
-use super::queue::{Job, Occupancy, QueuePolicy, WebhookEvent, WebhookQueue};
+use super::queue::{Occupancy, QueuePolicy, QueuedRequest, WebhookEvent, WebhookQueue};
 use crate::config::{self, Webhook};
 use crate::dialect::pusher::hooks;
 use crate::dialect::{App, Env};
@@ -178,6 +178,14 @@ impl Webhooks {
         Some((&end.hook, end.queue.lanes()))
     }
 
+    /// The id of an endpoint's application, and the number of the webhook among those of the
+    /// application, from 0.
+    pub(super) fn place(&self, at: usize) -> Option<(&str, usize)> {
+        let end = self.ends.get(at)?.as_ref()?;
+        let app = &end.env.apps.get(end.app).config;
+        Some((&app.id, app.webhooks.iter().position(|hook| *hook == end.hook)?))
+    }
+
     /// Whether a channel event is of a newer configuration than the current one here.
     pub(super) fn lacks(&self, notice: &ChannelEvent) -> bool {
         self.rosters.back().is_none_or(|present| present.version < notice.version)
@@ -309,7 +317,7 @@ fn policy(hook: &Webhook) -> QueuePolicy {
 }
 
 /// A request, signed with the first key of the application; `None` if the application has no key.
-fn order(end: usize, (lane, body): Job, app: &App) -> Option<WebhookDelivery> {
+fn order(end: usize, (lane, body): QueuedRequest, app: &App) -> Option<WebhookDelivery> {
     let key = app.keys.first()?;
     let signature = hooks::signature(&key.secret, &body);
     Some(WebhookDelivery { end, lane, key: key.text.to_string(), signature, body })

@@ -6,9 +6,9 @@
 
 mod contracts;
 mod fetch;
+pub(super) mod job;
 mod nodes;
 mod rpc;
-pub(super) mod run;
 mod state;
 
 use crate::config::ZilliqaNode;

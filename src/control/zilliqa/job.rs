@@ -1,12 +1,14 @@
-//! Runs the poller's actions: requests to nodes, publishes to the reactors, and writes of the state
-//! file.
+//! The job that fetches epochs: runs the poller's actions, which are requests to nodes, publishes
+//! to the reactors, and writes of the state file.
 
 use super::state::{self, StateFile};
 use super::{NodeFailure, Poller, PollerAction, Question};
 use crate::config::ZilliqaNode;
-use crate::control::backlog::{Backlog, RETRY_MS};
+use crate::control::backlog::Backlog;
 use crate::control::client::{self, Kept, Target};
+use crate::control::job::{Job, JobKind, JobSetup, Turn};
 use crate::control::results::Results;
+use crate::dialect::Env;
 use crate::dialect::zilliqa::epoch::{Epoch, Strictness};
 use crate::dialect::zilliqa::{self, Shared};
 use crate::hub::Event;
@@ -25,8 +27,118 @@ use std::time::Duration;
 /// The ticket of a request, and its response.
 type NodeReply = (u64, Result<Bytes, NodeFailure>);
 
+pub(crate) const JOB: JobKind = JobKind { is_needed, start };
+
+fn is_needed(env: &Env) -> bool {
+    !env.config.zilliqa.node.urls.is_empty()
+}
+
+/// Reads the state file at once, so that an invalid one keeps the server from starting.
+fn start(setup: &mut JobSetup) -> io::Result<Box<dyn Job>> {
+    let mut job = ZilliqaJob {
+        follower: None,
+        wanted: None,
+        is_reading: false,
+        read: Results::new(&setup.notifier),
+        notifier: setup.notifier.clone(),
+        counters: setup.counters.clone(),
+    };
+    if is_needed(&setup.env) {
+        let saved = saved(&setup.env.config.zilliqa.node.state_file)?;
+        job.follow(&setup.env, saved, setup.now_ms);
+    }
+    Ok(Box::new(job))
+}
+
+/// The number in the state file at `path`; `None` if there is no file, or `path` is empty.
+fn saved(path: &str) -> io::Result<Option<u64>> {
+    if path.is_empty() { Ok(None) } else { state::read(Path::new(path)) }
+}
+
+/// Follows the nodes from the first configuration on that has any.
+struct ZilliqaJob {
+    follower: Option<Follower>,
+    /// The last configuration, if the state file of an earlier one is still being read.
+    wanted: Option<Arc<Env>>,
+    is_reading: bool,
+    /// A configuration, and what was read from its state file.
+    read: Results<(Arc<Env>, io::Result<Option<u64>>)>,
+    notifier: Notifier,
+    counters: Arc<Counters>,
+}
+
+impl ZilliqaJob {
+    /// Follows the nodes of a configuration after the epoch `saved`.
+    fn follow(&mut self, env: &Arc<Env>, saved: Option<u64>, now_ms: u64) {
+        let (config, shared) = (&env.config.zilliqa.node, env.zilliqa.clone());
+        let counters = self.counters.clone();
+        self.follower =
+            Some(Follower::new(config, shared, saved, &self.notifier, counters, now_ms));
+        let notifier = self.notifier.clone();
+        env.zilliqa.notifier().attach(move || notifier.notify());
+    }
+
+    /// Reads the state file of the configuration that is wanted, if it has nodes.
+    fn begin_read(&mut self) {
+        let Some(env) = self.wanted.take_if(|_| !self.is_reading) else { return };
+        if !is_needed(&env) {
+            return;
+        }
+        self.is_reading = true;
+        let read = self.read.clone();
+        tokio_uring::spawn(async move {
+            let path = env.config.zilliqa.node.state_file.clone();
+            let saved = tokio::task::spawn_blocking(move || saved(&path)).await;
+            read.put((env, saved.map_err(io::Error::other).flatten()));
+        });
+    }
+}
+
+impl Job for ZilliqaJob {
+    fn reload(&mut self, env: &Arc<Env>, now_ms: u64) {
+        match &mut self.follower {
+            Some(follower) => follower.renew(&env.config.zilliqa.node, now_ms),
+            None => {
+                self.wanted = Some(env.clone());
+                self.begin_read();
+            }
+        }
+    }
+
+    fn turn(&mut self, turn: &mut Turn<'_>) {
+        for (env, saved) in self.read.take() {
+            self.is_reading = false;
+            match saved {
+                _ if self.wanted.is_some() => self.begin_read(),
+                Ok(saved) => self.follow(&env, saved, turn.now_ms),
+                Err(error) => tracing::error!(%error, "epochs are not fetched from the nodes"),
+            }
+        }
+        if let Some(follower) = &mut self.follower {
+            follower.turn(turn.backlog, turn.draining, turn.now_ms);
+        }
+    }
+
+    fn deadline_ms(&self, turn: &Turn<'_>) -> u64 {
+        match &self.follower {
+            Some(follower) if !turn.draining => follower.poller.deadline_ms(turn.now_ms),
+            _ => u64::MAX,
+        }
+    }
+
+    fn finish(&mut self, turn: &Turn<'_>) {
+        if let Some(follower) = &mut self.follower {
+            follower.finish(turn.backlog);
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.follower.as_ref().is_none_or(Follower::is_idle)
+    }
+}
+
 /// The poller with its connections, state file and clients' questions.
-pub(in crate::control) struct Follower {
+struct Follower {
     poller: Poller,
     /// The state shared with the clients' connections: the last epoch and their questions.
     shared: Arc<Shared>,
@@ -47,28 +159,23 @@ pub(in crate::control) struct Follower {
 }
 
 impl Follower {
-    /// Reads the state file and creates the poller.
-    ///
-    /// # Errors
-    /// The state file cannot be read or does not hold an epoch number.
-    pub(in crate::control) async fn new(
+    /// Creates the poller, which continues after the epoch `saved`.
+    fn new(
         config: &ZilliqaNode,
         shared: Arc<Shared>,
+        saved: Option<u64>,
         notifier: &Notifier,
         counters: Arc<Counters>,
         now_ms: u64,
-    ) -> io::Result<Follower> {
+    ) -> Follower {
         let path = Path::new(&config.state_file);
-        let (saved, state_file) = match config.state_file.as_str() {
-            "" => (None, None),
-            _ => (state::read(path).await?, Some(StateFile::new(path.to_owned()))),
-        };
+        let state_file = (!config.state_file.is_empty()).then(|| StateFile::new(path.to_owned()));
         if let Some(saved) = saved {
             // An epoch up to this one is not accepted from a POST request either.
             shared.note(saved);
         }
         let targets = targets(config);
-        Ok(Follower {
+        Follower {
             kept: targets.iter().map(|_| lanes(config)).collect(),
             targets,
             answers: Results::new(notifier),
@@ -82,13 +189,13 @@ impl Follower {
             shared,
             channel: zilliqa::CHANNEL.into(),
             counters,
-        })
+        }
     }
 
     /// Applies the node settings of a reloaded configuration, if they changed, and continues after
     /// the last epoch. The new settings may have no nodes: questions about contracts are still
     /// answered.
-    pub(in crate::control) fn renew(&mut self, config: &ZilliqaNode, now_ms: u64) {
+    fn renew(&mut self, config: &ZilliqaNode, now_ms: u64) {
         let before = self.poller.config();
         if before == config && config.ca_file.is_empty() {
             return;
@@ -107,7 +214,7 @@ impl Follower {
 
     /// Runs one turn: takes responses, runs the poller's actions and writes the state file. When
     /// `draining`, no new action is started.
-    pub(in crate::control) fn turn(&mut self, lane: &mut Backlog, draining: bool, now_ms: u64) {
+    fn turn(&mut self, lane: &mut Backlog, draining: bool, now_ms: u64) {
         for (ticket, answer) in self.answers.take() {
             self.poller.received(ticket, answer, now_ms);
         }
@@ -211,16 +318,16 @@ impl Follower {
         });
     }
 
-    /// When to call [`Follower::turn`] again if nothing else happens, in milliseconds.
-    pub(in crate::control) fn deadline_ms(&self, lane: &Backlog, now_ms: u64) -> u64 {
-        match lane.has_room() {
-            true => self.poller.deadline_ms(now_ms),
-            false => now_ms + RETRY_MS,
+    /// Forgets an epoch whose event waits for room in the queue to the reactors, which have ended:
+    /// the next process publishes it.
+    fn finish(&mut self, backlog: &Backlog) {
+        if !backlog.has_room() {
+            self.unkept = None;
         }
     }
 
     /// Whether nothing is left to write to the state file.
-    pub(in crate::control) fn is_idle(&self) -> bool {
+    fn is_idle(&self) -> bool {
         self.unkept.is_none() && self.state_file.as_ref().is_none_or(StateFile::is_idle)
     }
 }
@@ -282,4 +389,33 @@ fn fields(config: &ZilliqaNode) -> HeaderMap {
         }
     }
     fields
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::COMMAND_QUEUE;
+    use crate::reactor::{Peers, command_queue};
+
+    #[test]
+    fn zilliqa_epoch_that_waits_for_the_reactors_is_not_saved_at_the_end() {
+        let config = ZilliqaNode { state_file: "never-written".into(), ..ZilliqaNode::default() };
+        let new = || {
+            let (shared, counters) = (Arc::default(), Arc::default());
+            Follower::new(&config, shared, None, &Notifier::default(), counters, 0)
+        };
+        let (commands, _inbox) = command_queue(&Arc::new(Peers::new(1)), 0);
+        let mut backlog = Backlog::new(commands);
+        for (commands, waits) in [(COMMAND_QUEUE, false), (1, true)] {
+            for _ in 0..commands {
+                let (app, channel, event) = (zilliqa::APP, "c".into(), Event::default());
+                backlog.put(reactor::ReactorCommand::Publish { app, channel, event });
+            }
+            let mut follower = new();
+            follower.unkept = Some(7);
+            assert!(!follower.is_idle());
+            follower.finish(&backlog);
+            assert_eq!((follower.unkept, follower.is_idle()), ((!waits).then_some(7), waits));
+        }
+    }
 }
