@@ -1,93 +1,15 @@
-//! The effects of sessions on the hub: joining, publishing, querying, delivering.
+//! Delivery: events to the subscribers of a channel, and messages to the dialect of one connection.
 
 use super::Shard;
 use crate::config::SlowConsumer;
-use crate::dialect::{self, Closing, Effect, JoinOutcome, Why, is_public};
-use crate::hub::{
-    Ack, Answer, ChannelName, ConnId, DialectMessage, Event, Join, JoinRefusal, Joined, Published,
-    Query,
-};
+use crate::dialect::{self, Closing, Why};
+use crate::hub::{ChannelName, ConnId, DialectMessage, Event, Published};
 use crate::mem::Slot;
 use crate::session::Broadcast;
 use crate::time::Now;
 use crate::work::{self, WorkKind};
 
 impl Shard {
-    pub(super) fn act(&mut self, slot: Slot, effect: Effect, now: Now) {
-        self.work.charge(WorkKind::Effect, work::EFFECT);
-        match effect {
-            Effect::Join { app, name, max, request } => {
-                let is_public = is_public(&self.env, app, &name);
-                let join = Join { slot, app, name: &name, max, is_public, request };
-                let outcome = match self.hub.join(join, now.ms, &mut self.mail) {
-                    Joined::Later => return self.counters.subscriptions.add(1),
-                    Joined::Now(reply) => {
-                        self.counters.subscriptions.add(1);
-                        // The present members are informed before the new one.
-                        self.deliver_local(now);
-                        JoinOutcome::Joined(reply)
-                    }
-                    Joined::Already => JoinOutcome::Already,
-                    Joined::SubscriptionLimit => JoinOutcome::SubscriptionLimit,
-                    Joined::ChannelFull => JoinOutcome::ChannelFull,
-                    Joined::NoRoom => {
-                        self.counters.refused_channels.add(1);
-                        JoinOutcome::NoRoom
-                    }
-                };
-                if let Some((session, mut cx)) = self.session(slot, now) {
-                    Shard::deliver_outcome(session, &name, outcome, &mut cx);
-                }
-            }
-            Effect::Leave { app, name } => {
-                if self.hub.leave(slot, app, &name, &mut self.mail) {
-                    self.counters.subscriptions.sub(1);
-                    self.deliver_local(now);
-                }
-            }
-            Effect::Publish { app, name, event, part } => {
-                self.publish(slot, app, &name, &event, part, now);
-            }
-            Effect::PublishIfSubscribed { app, name, event } => {
-                if self.hub.is_subscribed(slot, app, &name) {
-                    self.publish(slot, app, &name, &event, 0, now);
-                } else if let Some((session, mut cx)) = self.session(slot, now) {
-                    session.not_subscribed(&name, &mut cx);
-                }
-            }
-            Effect::Query { query, part } => self.query(slot, &query, part, now),
-            Effect::Message { to, what } => self.deliver_anywhere(to, what, now),
-            Effect::MessageInOrder { app, name, to, what } => match self.hub.home(app, &name) {
-                home if home == self.core => self.forward(to, what, now),
-                home => self.mail.message(home, to, what),
-            },
-        }
-    }
-
-    /// Handles the refusal of a new channel by its home: every subscriber that waited here gets the
-    /// outcome of its join.
-    pub(super) fn join_refused(&mut self, request_id: u32, name: &ChannelName, now: Now) {
-        for index in self.hub.join_refused(request_id, name) {
-            let Some(slot) = self.sessions.slot_at(index) else { continue };
-            self.hub.leave(slot, name.app(), name.text(), &mut self.mail);
-            let outcome = self.join_refusal(JoinRefusal::NoRoom);
-            self.on_joined(slot, name.text(), outcome, now);
-        }
-    }
-
-    /// The outcome of a subscription that was refused by the channel's home. It was counted while
-    /// it waited.
-    pub(super) fn join_refusal(&mut self, why: JoinRefusal) -> JoinOutcome {
-        self.counters.subscriptions.sub(1);
-        match why {
-            JoinRefusal::ChannelFull => JoinOutcome::ChannelFull,
-            JoinRefusal::NoRoom => {
-                self.counters.refused_channels.add(1);
-                JoinOutcome::NoRoom
-            }
-        }
-    }
-
     /// Delivers a message to the dialect of a connection, on any core.
     pub fn deliver_anywhere(&mut self, to: ConnId, what: DialectMessage, now: Now) {
         match to.core == self.core {
@@ -102,34 +24,6 @@ impl Shard {
         match to.core == self.core {
             true => self.deliver_message(to.slot, &what, now),
             false => self.mail.forward(to, what),
-        }
-    }
-
-    fn publish(&mut self, slot: Slot, app: u32, name: &str, event: &Event, part: u16, now: Now) {
-        self.counters.published.add(1);
-        let ticket = self.sessions.get_mut(slot).and_then(|it| it.ticket_of_publish(part));
-        let ack = ticket.map(|ticket| Ack { slot, ticket, part });
-        match self.hub.publish(app, name, event, ack, now.ms, &mut self.mail) {
-            Published::Ordered(at) => {
-                let received = self.hub.subscribers_at(at).iter().filter(|it| it.is_active());
-                self.subscribers.extend(received.map(|it| it.slot));
-                self.deliver_to_listed(event, now);
-            }
-            Published::NotSubscribed => {}
-            Published::Sent => {
-                if let (Some(ticket), Some(session)) = (ticket, self.sessions.get_mut(slot)) {
-                    session.await_ack(ticket);
-                }
-                return;
-            }
-        }
-        let Some(ticket) = ticket else { return };
-        let collects = self.sessions.get_mut(slot).is_some_and(|it| it.collects_answers(ticket));
-        if collects {
-            let channel_info = self.hub.channel_info(&self.hub.name(app, name), now.ms);
-            if let Some((session, mut cx)) = self.session(slot, now) {
-                session.answered(ticket, part, Answer::Channel(channel_info), &mut cx);
-            }
         }
     }
 
@@ -149,35 +43,6 @@ impl Shard {
         }
     }
 
-    /// Counts the work of a query that visits every channel of this core. The work for lists of
-    /// members is counted when they are answered.
-    pub(super) fn charge_query(&self, query: &Query) {
-        if let Query::Channels { .. } = query {
-            let channels = self.hub.channel_count() as u64;
-            self.work.charge(WorkKind::Listing, work::LISTED * channels);
-        }
-    }
-
-    fn query(&mut self, slot: Slot, query: &Query, part: u16, now: Now) {
-        self.charge_query(query);
-        let Some(session) = self.sessions.get_mut(slot) else { return };
-        // A WebSocket has no tickets; it matches answers by their part.
-        let ticket = session.ticket().unwrap_or_default();
-        let ack = Ack { slot, ticket, part };
-        let (ours, others) = self.hub.put(query, ack, now.ms, &mut self.mail);
-        for _ in 0..others {
-            session.await_ack(ticket);
-        }
-        if let Some(answer) = ours
-            && let Some((session, mut cx)) = self.session(slot, now)
-        {
-            if let Answer::Users(users) = &answer {
-                cx.work.charge(WorkKind::Listing, work::LISTED * users.len() as u64);
-            }
-            session.answered(ticket, part, answer, &mut cx);
-        }
-    }
-
     /// Delivers the hub's own events to the subscribers on this core.
     pub(super) fn deliver_local(&mut self, now: Now) {
         while let Some((name, event)) = self.hub.next_local() {
@@ -192,7 +57,7 @@ impl Shard {
     }
 
     /// Queues the event for all connections in `self.subscribers`, and empties that list.
-    fn deliver_to_listed(&mut self, event: &Event, now: Now) {
+    pub(super) fn deliver_to_listed(&mut self, event: &Event, now: Now) {
         if self.subscribers.is_empty() {
             return;
         }
