@@ -35,7 +35,7 @@ pub use queue::{QueueFull, WriteQueue};
 pub use upstream::Dial;
 
 use crate::config::SlowConsumer;
-use crate::dialect::{Closing, Effect, Env, JoinOutcome, Why};
+use crate::dialect::{Closing, Effects, Env, JoinOutcome, Why};
 use crate::hub::{Answer, ConnId, DialectMessage};
 use crate::mem::Segment;
 use crate::time::{Deadline, Now};
@@ -562,7 +562,7 @@ impl Session {
     }
 
     /// Adds the effects that are due for other connections when this one is closed.
-    pub fn on_close(&mut self, env: &Env, us: ConnId, out: &mut Vec<Effect>) {
+    pub fn on_close(&mut self, env: &Env, us: ConnId, out: &mut Effects<'_>) {
         if let Stage::Socket(socket) = &mut self.stage {
             socket.on_close(env, us, out);
         }

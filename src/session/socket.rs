@@ -10,7 +10,7 @@ use super::{Context, Ending, StageResult, context};
 use crate::codec::Format;
 use crate::config::SlowConsumer;
 use crate::dialect::{
-    Closing, Connection, DialectContext, Effect, Env, Heartbeat, JoinOutcome, Why,
+    Closing, Connection, DialectContext, Effects, Env, Heartbeat, JoinOutcome, Why,
 };
 use crate::hub::{Answer, ConnId, DialectMessage};
 use crate::jwt::{Expiry, TokenLeases};
@@ -502,7 +502,7 @@ impl Socket {
         StageResult::Again
     }
 
-    pub(super) fn on_close(&mut self, env: &Env, us: ConnId, out: &mut Vec<Effect>) {
+    pub(super) fn on_close(&mut self, env: &Env, us: ConnId, out: &mut Effects<'_>) {
         if let Endpoint::Dialect(it) = &mut self.endpoint {
             it.on_close(env, us, out);
         }

@@ -2,7 +2,7 @@
 
 use super::Shard;
 use crate::config::SlowConsumer;
-use crate::dialect::{self, Closing, Why};
+use crate::dialect::{Closing, Why};
 use crate::hub::{ChannelName, ConnId, DialectMessage, Event, Published};
 use crate::mem::Slot;
 use crate::session::Broadcast;
@@ -109,24 +109,17 @@ impl Shard {
     /// Delivers a message to the dialect of one connection on this core.
     pub(super) fn deliver_message(&mut self, slot: Slot, what: &DialectMessage, now: Now) {
         if !self.sessions.get_mut(slot).is_some_and(|it| it.is_open_socket()) {
-            let mut effects = Vec::new();
-            dialect::on_undelivered(what, &mut effects);
-            return effects.into_iter().for_each(|effect| self.act(slot, effect, now));
+            return self.undelivered(slot, what, now);
         }
-        // Effects of another session that is being served must not run for this one.
-        let others = std::mem::take(&mut self.effects);
-        if let Some((session, mut cx)) = self.session(slot, now) {
+        let mut queued = Ok(());
+        self.serve(slot, now, |session, cx| {
             let bound = session.queue_bytes(cx.env);
-            let queued = session.on_message(what, bound, &mut cx);
-            let policy = queued.map_err(|_| session.overrun(cx.env));
-            self.after(slot, now);
-            self.list(slot);
-            match policy {
-                Ok(()) => self.counters.deliveries.add(1),
-                Err(policy) => self.too_slow(slot, policy, now),
-            }
+            queued = session.on_message(what, bound, cx).map_err(|_| session.overrun(cx.env));
+        });
+        match queued {
+            Ok(()) => self.counters.deliveries.add(1),
+            Err(policy) => self.too_slow(slot, policy, now),
         }
-        self.effects = others;
     }
 
     /// Delivers a message to the dialects of all connections in `self.subscribers`, and empties
@@ -154,15 +147,9 @@ impl Shard {
 
     /// Closes all connections in `self.subscribers`, and empties that list.
     fn close_listed(&mut self, closing: &Closing, now: Now) {
-        let others = std::mem::take(&mut self.effects);
         for index in std::mem::take(&mut self.subscribers) {
             let Some(slot) = self.sessions.slot_at(index) else { continue };
-            if let Some((session, mut cx)) = self.session(slot, now) {
-                session.close_with(closing, &mut cx);
-                self.after(slot, now);
-                self.list(slot);
-            }
+            self.serve(slot, now, |session, cx| session.close_with(closing, cx));
         }
-        self.effects = others;
     }
 }

@@ -2,25 +2,43 @@
 //! messages to other connections.
 
 use super::Shard;
-use crate::dialect::{Effect, JoinOutcome, Why, is_public};
-use crate::hub::{Ack, Answer, ConnId, Event, Join, JoinReply, Joined, Published, Query};
+use crate::dialect::{self, Effect, Effects, JoinOutcome, Why, is_public};
+use crate::hub::{
+    Ack, Answer, ConnId, DialectMessage, Event, Join, JoinReply, Joined, Published, Query,
+};
 use crate::mem::Slot;
 use crate::session::{Context, Ending, Session};
 use crate::time::Now;
 use crate::work::{self, WorkKind};
 
 impl Shard {
-    /// Runs the effects that a session has requested, and then whatever its new state requires.
-    pub(super) fn after(&mut self, slot: Slot, now: Now) {
-        while !self.effects.is_empty() {
-            let mut effects = std::mem::take(&mut self.effects);
-            for effect in effects.drain(..) {
-                self.act(slot, effect, now);
-            }
-            if self.effects.is_empty() {
-                self.effects = effects;
-            }
+    /// Calls the session at `slot`, if there is one, and then runs everything that it requests.
+    pub(super) fn serve(
+        &mut self,
+        slot: Slot,
+        now: Now,
+        call: impl FnOnce(&mut Session, &mut Context<'_>),
+    ) {
+        let mark = self.effects.len();
+        let Some((session, mut cx)) = self.session(slot, now) else { return };
+        call(session, &mut cx);
+        self.after(slot, mark, now);
+        self.list(slot);
+    }
+
+    /// Runs the effects that were requested after the list had `mark` effects, and those that they
+    /// cause, in the order in which they were requested. Earlier effects are those of sessions
+    /// whose turn continues later.
+    pub(super) fn run_effects(&mut self, mark: usize, now: Now) {
+        while let Some((slot, effect)) = self.effects.remove(mark) {
+            self.act(slot, effect, now);
         }
+    }
+
+    /// Runs the effects that a session has requested since the list had `mark` effects, and then
+    /// whatever its new state requires.
+    pub(super) fn after(&mut self, slot: Slot, mark: usize, now: Now) {
+        self.run_effects(mark, now);
         let Some((session, mut cx)) = self.session(slot, now) else { return };
         session.settle(&mut cx);
         let waits = session.is_fresh() && session.ending() == Ending::Open;
@@ -43,11 +61,9 @@ impl Shard {
     /// Runs the effects and delivers the last messages that closed connections have left.
     /// [`Shard::next_turn`] calls this too.
     pub fn run_closing_effects(&mut self, now: Now) {
-        let closing_slots = std::mem::take(&mut self.closing_slots);
-        let closing_effects = std::mem::take(&mut self.closing_effects);
-        for (slot, effect) in closing_slots.into_iter().zip(closing_effects) {
-            self.act(slot, effect, now);
-        }
+        let mark = self.effects.len();
+        self.effects.append(&mut self.closing_effects);
+        self.run_effects(mark, now);
         for (to, message) in std::mem::take(&mut self.last_messages) {
             self.send_to_peer(to, message, now);
         }
@@ -56,11 +72,9 @@ impl Shard {
     /// Runs the dialect's `on_close` for a connection that can send nothing more. The effects for
     /// connections that wait for it run in the next turn.
     pub(super) fn note_close(&mut self, slot: Slot) {
-        let (us, from) = (ConnId { core: self.core, slot }, self.closing_effects.len());
+        let us = ConnId { core: self.core, slot };
         let Some(session) = self.sessions.get_mut(slot) else { return };
-        session.on_close(&self.env, us, &mut self.closing_effects);
-        let last = self.closing_effects.len();
-        self.closing_slots.extend((from..last).map(|_| slot));
+        session.on_close(&self.env, us, &mut Effects::new(slot, &mut self.closing_effects));
     }
 
     pub(super) fn leave_all(&mut self, slot: Slot) {
@@ -70,17 +84,17 @@ impl Shard {
     }
 
     pub(super) fn close_for(&mut self, slot: Slot, why: Why, now: Now) {
-        // Effects of another session that is being served must not run for this one.
-        let others = std::mem::take(&mut self.effects);
-        if let Some((session, mut cx)) = self.session(slot, now) {
-            session.close_for(why, &mut cx);
-            self.after(slot, now);
-            self.list(slot);
-        }
-        self.effects = others;
+        self.serve(slot, now, |session, cx| session.close_for(why, cx));
     }
 
-    pub(super) fn act(&mut self, slot: Slot, effect: Effect, now: Now) {
+    /// Runs the effects of a message that cannot be delivered, because its connection has closed.
+    pub(super) fn undelivered(&mut self, slot: Slot, what: &DialectMessage, now: Now) {
+        let mark = self.effects.len();
+        dialect::on_undelivered(what, &mut Effects::new(slot, &mut self.effects));
+        self.run_effects(mark, now);
+    }
+
+    fn act(&mut self, slot: Slot, effect: Effect, now: Now) {
         self.work.charge(WorkKind::Effect, work::EFFECT);
         match effect {
             Effect::Join { app, name, max, request } => {

@@ -1,6 +1,7 @@
 //! What happens to one connection: it is opened, bytes arrive, bytes were sent, and it ends.
 
 use super::Shard;
+use crate::dialect::Effects;
 use crate::hub::ConnId;
 use crate::mem::{Segment, Slot};
 use crate::session::Session;
@@ -63,6 +64,7 @@ impl Shard {
     }
 
     pub(super) fn receive_secure(&mut self, slot: Slot, bytes: &mut [u8], now: Now) {
+        let mark = self.effects.len();
         let mut plain = std::mem::take(&mut self.plain);
         plain.clear();
         let Some((session, mut cx)) = self.session(slot, now) else { return };
@@ -82,7 +84,7 @@ impl Shard {
             self.eof(slot, now);
         }
         // A connection that has failed is no longer counted among those without a whole request.
-        self.after(slot, now);
+        self.after(slot, mark, now);
         self.list(slot);
         if plain.capacity() <= PLAIN_KEPT {
             self.plain = plain;
@@ -91,11 +93,7 @@ impl Shard {
 
     /// Notes that the peer has ended its side of the connection.
     pub fn eof(&mut self, slot: Slot, now: Now) {
-        if let Some((session, mut cx)) = self.session(slot, now) {
-            session.eof(&mut cx);
-            self.after(slot, now);
-            self.list(slot);
-        }
+        self.serve(slot, now, |session, cx| session.eof(cx));
     }
 
     /// Notes that `n` bytes of the batch were sent. `whole` is the emptied list of its segments if
@@ -126,10 +124,8 @@ impl Shard {
     pub fn close(&mut self, slot: Slot) {
         if let Some(mut session) = self.sessions.remove(slot) {
             self.fresh -= usize::from(session.counted_fresh);
-            let (us, from) = (ConnId { core: self.core, slot }, self.closing_effects.len());
-            session.on_close(&self.env, us, &mut self.closing_effects);
-            let last = self.closing_effects.len();
-            self.closing_slots.extend((from..last).map(|_| slot));
+            let us = ConnId { core: self.core, slot };
+            session.on_close(&self.env, us, &mut Effects::new(slot, &mut self.closing_effects));
             self.last_messages.extend(session.last_message(true, self.drain.is_some()));
             self.count_end(&session);
             self.counters.upstreams.sub(session.is_upstream().into());

@@ -72,11 +72,9 @@ impl Shard {
     }
 
     fn on_joined(&mut self, slot: Slot, name: &str, outcome: JoinOutcome, now: Now) {
-        if let Some((session, mut cx)) = self.session(slot, now) {
-            Shard::deliver_outcome(session, name, outcome, &mut cx);
-            self.after(slot, now);
-            self.list(slot);
-        }
+        self.serve(slot, now, |session, cx| {
+            Shard::deliver_outcome(session, name, outcome, cx);
+        });
     }
 
     /// Handles the refusal of a new channel by its home: every subscriber that waited here gets the
@@ -104,10 +102,12 @@ impl Shard {
     }
 
     fn answered(&mut self, ack: Ack, answer: Answer, now: Now) {
+        let mark = self.effects.len();
         let Some((session, mut cx)) = self.session(ack.slot, now) else { return };
         session.answered(ack.ticket, ack.part, answer, &mut cx);
         session.acked(ack.ticket);
         session.settle(&mut cx);
+        self.run_effects(mark, now);
         self.try_resume(ack.slot, now);
         self.list(ack.slot);
     }

@@ -122,15 +122,12 @@ impl Shard {
     }
 
     fn end_for_memory(&mut self, slot: Slot, now: Now) {
-        let others = std::mem::take(&mut self.effects);
-        if let Some((session, mut cx)) = self.session(slot, now) {
-            session.end_for_memory(&mut cx);
-            self.counters.memory_ended.add(1);
-            self.after(slot, now);
-            self.charge(slot);
-            self.list(slot);
+        if self.sessions.get_mut(slot).is_none() {
+            return;
         }
-        self.effects = others;
+        self.counters.memory_ended.add(1);
+        self.serve(slot, now, |session, cx| session.end_for_memory(cx));
+        self.charge(slot);
     }
 
     fn starve(&mut self, slot: Slot) {

@@ -22,7 +22,7 @@ mod turn;
 mod warnings;
 
 use crate::codec::json::Scratch;
-use crate::dialect::{CoreState, Effect, Env};
+use crate::dialect::{CoreState, EffectList, Env};
 use crate::hub::{ChannelEvent, ConnId, Hasher, Hub, OutgoingMail};
 use crate::mem::{Handle, Segment, Slot, Table};
 use crate::session::{Context, Dial, Ending, MaskKeys, PeerMessage, ProxyEffect, Session};
@@ -59,13 +59,15 @@ pub struct Shard {
     mail_bound: usize,
     json: Scratch,
     codecs: Codecs,
-    effects: Vec<Effect>,
+    /// What sessions have requested and was not run yet; empty between two calls. While the effects
+    /// of one session run, what other sessions request meanwhile is added to the end, and runs
+    /// before the rest: see [`Shard::run_effects`].
+    effects: EffectList,
     shared: Vec<Handle>,
     core_state: CoreState,
-    /// Effects that removed or closed connections leave behind, and the slot of each one's
-    /// connection. [`Shard::run_closing_effects`] runs them.
-    closing_effects: Vec<Effect>,
-    closing_slots: Vec<Slot>,
+    /// Effects that removed or closed connections leave behind. [`Shard::run_closing_effects`] runs
+    /// them.
+    closing_effects: EffectList,
     /// The proxy effects that sessions request, the dials that have no slot yet, and the last
     /// messages of removed connections to their other proxy legs.
     proxy_effects: Vec<ProxyEffect>,
@@ -122,11 +124,10 @@ impl Shard {
             mail_bound: common.mail_bound,
             json: Scratch::default(),
             codecs: Codecs::new(common.env.config.compression.windows_bytes),
-            effects: Vec::new(),
+            effects: EffectList::new(),
             shared: Vec::new(),
             core_state: CoreState::default(),
-            closing_effects: Vec::new(),
-            closing_slots: Vec::new(),
+            closing_effects: EffectList::new(),
             proxy_effects: Vec::new(),
             dials: VecDeque::new(),
             dials_at_all: common.env.config.has_proxies(),

@@ -13,6 +13,7 @@ impl Shard {
         let mut rates = std::mem::take(&mut self.account.rates);
         for index in 0..self.sessions.end() {
             let Some(slot) = self.sessions.slot_at(index) else { continue };
+            let mark = self.effects.len();
             let Some((session, mut cx)) = self.session(slot, now) else { continue };
             let before = session.ending();
             session.end_if_too_slow(rates.of(slot), &mut cx);
@@ -21,8 +22,9 @@ impl Shard {
                 self.resume(slot, now);
                 continue;
             }
-            if !session.shrink() || session.ending() != before {
-                self.after(slot, now);
+            let is_changed = !session.shrink() || session.ending() != before;
+            if is_changed || self.effects.len() > mark {
+                self.after(slot, mark, now);
                 self.list(slot);
             }
             if let Some(session) = self.sessions.get_mut(slot) {
@@ -51,11 +53,7 @@ impl Shard {
         self.dials_at_all = self.env.config.has_proxies();
         for index in 0..self.sessions.end() {
             let Some(slot) = self.sessions.slot_at(index) else { continue };
-            if let Some((session, mut cx)) = self.session(slot, now) {
-                session.on_reload(&mut cx);
-                self.after(slot, now);
-                self.list(slot);
-            }
+            self.serve(slot, now, |session, cx| session.on_reload(cx));
         }
     }
 
