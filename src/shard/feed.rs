@@ -37,6 +37,7 @@ impl Shard {
         }
         loop {
             let (work, codecs) = (self.work.total(), self.codecs.turn_work());
+            let mark = self.effects.len();
             let (session, mut cx) = self.session(slot, now)?;
             let queued = session.queued_bytes();
             let (taken, step) = session.step(&mut bytes[at..], &mut cx);
@@ -44,7 +45,7 @@ impl Shard {
             if step == Step::Hold {
                 return Some(at);
             }
-            self.after(slot, now);
+            self.after(slot, mark, now);
             let inflated = codecs.saturating_sub(self.codecs.turn_work());
             if inflated > 0 {
                 self.work.charge(WorkKind::Compression, inflated as u64);

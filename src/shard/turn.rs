@@ -25,6 +25,7 @@ impl Shard {
         self.codecs.new_turn();
         self.work.new_turn();
         self.turn = self.turn.wrapping_add(1);
+        debug_assert!(self.effects.is_empty(), "every effect runs in the call that requests it");
         self.keep_memory(now);
         self.run_closing_effects(now);
         self.deliver_local(now);

@@ -479,8 +479,8 @@ fn json_error<V: Vendor>(status: u16, message: &str) -> HttpReply {
 
 #[cfg(test)]
 mod tests {
-    use super::super::CoreState;
     use super::super::broadcastt::Broadcastt;
+    use super::super::{CoreState, EffectList, Effects};
     use super::*;
     use crate::codec::json::Scratch;
     use crate::config::Config;
@@ -498,7 +498,7 @@ mod tests {
         let now = Now { ms: 1_000_000, unix_s: 1_760_000_000 };
         let conn = ConnId { core: 0, slot: Slot { index: 1, generation: 1 } };
         let (mut json, mut bytes) = (Scratch::default(), Vec::new());
-        let (mut shared, mut effects, mut closing) = (Vec::new(), Vec::new(), None);
+        let (mut shared, mut effects, mut closing) = (Vec::new(), EffectList::new(), None);
         let mut core_state = CoreState::default();
         let work = crate::work::Meter::default();
         let mut context = DialectContext {
@@ -511,7 +511,7 @@ mod tests {
             out: Output::plain(&mut bytes),
             core_state: &mut core_state,
             shared: &mut shared,
-            effects: &mut effects,
+            effects: Effects::new(conn.slot, &mut effects),
             closing: &mut closing,
             work: &work,
             draining: false,
@@ -520,11 +520,11 @@ mod tests {
         for _ in 0..64 {
             client.joined(&mut context, "presence-a", JoinOutcome::Already);
         }
-        assert_eq!((context.effects.len(), counters.messages_ignored.get()), (64, 0));
+        assert_eq!((context.effects.mark(), counters.messages_ignored.get()), (64, 0));
         client.joined(&mut context, "presence-a", JoinOutcome::Already);
-        assert_eq!((context.effects.len(), counters.messages_ignored.get()), (64, 1));
+        assert_eq!((context.effects.mark(), counters.messages_ignored.get()), (64, 1));
         client.answered(&mut context, 1, Answer::Users(Vec::new()));
         client.joined(&mut context, "presence-a", JoinOutcome::Already);
-        assert_eq!((context.effects.len(), counters.messages_ignored.get()), (65, 1));
+        assert_eq!((context.effects.mark(), counters.messages_ignored.get()), (65, 1));
     }
 }

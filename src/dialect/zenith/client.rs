@@ -7,7 +7,7 @@ use super::messages::{CallOutcome, ZenithMessage};
 use super::topics::{TopicOp, TopicSubscription};
 use super::wire::{self, MessageEnvelope, WireMessage, codes};
 use crate::codec::value::{Format, Value};
-use crate::dialect::{DialectContext, Effect};
+use crate::dialect::{DialectContext, Effect, Effects};
 use crate::hub::ConnId;
 use crate::mem::Handle;
 use crate::time::{Deadline, Now, RateLimit};
@@ -157,7 +157,7 @@ impl Client {
 
     /// Handles the close of the connection: ends the session, and cancels the pending calls at
     /// their back ends.
-    pub(super) fn on_drop(&mut self, env: &crate::dialect::Env, us: ConnId, out: &mut Vec<Effect>) {
+    pub(super) fn on_drop(&mut self, env: &crate::dialect::Env, us: ConnId, out: &mut Effects<'_>) {
         if let Some(identity) = self.identity.take() {
             env.zenith.state.leave(&identity.principal.user, us);
         }

@@ -24,7 +24,7 @@ pub use directory::Directory;
 pub use registry::State;
 
 use super::{
-    Answered, Closing, Dialect, DialectContext, Effect, Env, Heartbeat, JoinOutcome, Opening,
+    Answered, Closing, Dialect, DialectContext, Effects, Env, Heartbeat, JoinOutcome, Opening,
     Rejection, Why,
 };
 use crate::codec::Format;
@@ -73,7 +73,7 @@ mod closings {
 
 /// Adds the effects of a message that cannot be delivered, because its connection has closed. A
 /// call to a back end that has just closed fails with `<Controller>.Unavailable`.
-pub(super) fn on_undelivered(what: &hub::DialectMessage, out: &mut Vec<Effect>) {
+pub(super) fn on_undelivered(what: &hub::DialectMessage, out: &mut Effects<'_>) {
     if let Some(ZenithMessage::Call(call)) = what.downcast_ref::<ZenithMessage>() {
         out.push(pending::PendingCall::of(call).unavailable());
     }
@@ -209,7 +209,7 @@ impl Dialect for Connection {
 
     fn on_drop(&mut self, _env: &Env) {}
 
-    fn on_close(&mut self, env: &Env, us: ConnId, out: &mut Vec<Effect>) {
+    fn on_close(&mut self, env: &Env, us: ConnId, out: &mut Effects<'_>) {
         match &mut *self.0 {
             Role::Client(client) => client.on_drop(env, us, out),
             Role::Service(service) => service.on_drop(env, us, out),

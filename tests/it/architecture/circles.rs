@@ -36,7 +36,6 @@ const LEFT: &[&str] = &[
     "session/context session/heartbeat session/inbound session/mod session/open session/pause \
      session/proxy session/rate_limit session/request session/socket session/stream \
      session/upstream",
-    "shard shard/account",
     "simd/mod simd/portable simd/x86",
     "tls/files tls/listed",
     "tls/mod tls/side",
