@@ -18,7 +18,7 @@ impl Reactor {
             }
             let address = dial.address;
             self.conns[file as usize] = Conn { dialling: true, ..Conn::default() };
-            let slot = self.shard.dial_at(file, dial, now);
+            let slot = self.shard.dial_at(file, dial);
             self.ring.socket(slot, address);
             self.next_sweep = self.next_sweep.min(now.plus_ms(super::SWEEP_MS));
         }

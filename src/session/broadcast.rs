@@ -1,7 +1,8 @@
 //! Delivery of one event to the write queues of many peers, in the format and the compression of
 //! each peer. On each core, each encoding is made into a handle once.
 
-use super::{Context, Ending, QueueFull, Session, Stage};
+use super::stage::Framing;
+use super::{Context, QueueFull, Session};
 use crate::codec::Format;
 use crate::dialect::Why;
 use crate::hub::{CompressedFrames, Encodings, Event, HistoryEntry};
@@ -63,9 +64,8 @@ impl<'e> Wrapped<'e> {
     }
 
     /// The frame with the compression that was negotiated with one peer.
-    fn for_channel(&mut self, channel: Option<&mut Channel>, codecs: &mut Codecs) -> Handle {
+    fn for_channel(&mut self, channel: &mut Channel, codecs: &mut Codecs) -> Handle {
         let plain = &self.plain;
-        let Some(channel) = channel else { return plain.clone() };
         if plain.len() < channel.min_bytes() {
             return plain.clone();
         }
@@ -100,15 +100,6 @@ impl<'e> Wrapped<'e> {
     }
 }
 
-impl Stage {
-    fn format(&self) -> Format {
-        match self {
-            Stage::Socket(socket) => socket.format(),
-            _ => Format::Json,
-        }
-    }
-}
-
 impl Session {
     /// Queues a broadcast in the encoding for this peer. Returns false if the peer's framing cannot
     /// carry the message.
@@ -129,24 +120,25 @@ impl Session {
                 encoded => encoded,
             },
         };
-        match &mut self.stage {
-            Stage::Socket(socket) if socket.compresses() => {
+        let queue = &mut self.link.queue;
+        match self.stage.framing() {
+            Framing::Compressed(channel) => {
                 // Check for room first: a message that was compressed with a kept window must be
                 // sent.
-                if !self.queue.has_room(encoded.plain.len(), bound) {
+                if !queue.has_room(encoded.plain.len(), bound) {
                     return Err(QueueFull);
                 }
-                let frame = encoded.for_channel(socket.channel(), codecs);
-                self.queue.push(&frame, usize::MAX, now_ms)?;
+                let frame = encoded.for_channel(channel, codecs);
+                queue.push(&frame, usize::MAX, now_ms)?;
             }
-            Stage::Socket(socket) if let Some(framing) = socket.records() => {
+            Framing::Records(framing) => {
                 let record = encoded.record(framing);
                 if record.is_empty() {
                     return Ok(false);
                 }
-                self.queue.push(&record, bound, now_ms)?;
+                queue.push(&record, bound, now_ms)?;
             }
-            _ => self.queue.push(&encoded.plain, bound, now_ms)?,
+            Framing::Plain => queue.push(&encoded.plain, bound, now_ms)?,
         }
         Ok(true)
     }
@@ -167,29 +159,28 @@ impl Session {
     }
 
     fn queue_encoded(&mut self, mut encoded: Wrapped<'_>, cx: &mut Context<'_>) {
-        let Stage::Socket(socket) = &mut self.stage else { return };
-        if self.ending != Ending::Open || !socket.is_open() || encoded.plain.is_empty() {
+        if !self.is_open_socket() || encoded.plain.is_empty() {
             return;
         }
-        if self.queue.replies() + encoded.plain.len() > REPLY_BYTES {
+        if self.link.queue.replies() + encoded.plain.len() > REPLY_BYTES {
             cx.counters.slow_consumer_closed.add(1);
             return self.close_for(Why::Slow, cx);
         }
-        let frame = match socket.records() {
-            Some(framing) => encoded.record(framing),
-            None => encoded.for_channel(socket.channel(), cx.codecs),
+        let frame = match self.stage.framing() {
+            Framing::Plain => encoded.plain.clone(),
+            Framing::Compressed(channel) => encoded.for_channel(channel, cx.codecs),
+            Framing::Records(framing) => encoded.record(framing),
         };
         if frame.is_empty() {
             return cx.counters.http_streams_unsaid.add(1);
         }
-        self.queue.push_reply(&frame, cx.now.ms);
+        self.link.queue.push_reply(&frame, cx.now.ms);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::socket::{Endpoint, Socket};
-    use super::super::stream::Input;
+    use super::super::stage::Stage;
     use super::super::{MaskKeys, ProxyEffect};
     use super::*;
     use crate::codec::json::Scratch;
@@ -311,8 +302,7 @@ mod tests {
         fn session(&self) -> Session {
             let peer = SocketAddr::from(([127, 0, 0, 1], 1));
             let mut session = Session::new(peer, 0, Now { ms: 1, unix_s: 1 }, &self.env);
-            session.stage =
-                Stage::Socket(Socket::new(Input::FRAMES, Endpoint::Echo(0), None, None, 0));
+            session.stage = Stage::echo();
             session
         }
     }
@@ -325,21 +315,21 @@ mod tests {
         let encodings = event.encodings.as_ref().expect("forms");
         session.show(encodings, &mut core.cx());
         let bytes = encodings.encoded(Format::Json).len();
-        assert_eq!(session.queue.replies(), bytes);
-        assert!(session.queue.has_room(1, 1), "it is no broadcast");
+        assert_eq!(session.link.queue.replies(), bytes);
+        assert!(session.link.queue.has_room(1, 1), "it is no broadcast");
         let deliver = |session: &mut Session, core: &mut Core, event: &Event, bound| {
             session.deliver(&mut Broadcast::new(event), &mut core.codecs, bound, 0)
         };
         assert_eq!(deliver(&mut session, &mut core, &event, bytes - 1), Err(QueueFull));
         assert_eq!(deliver(&mut session, &mut core, &event, bytes), Ok(true));
-        let batch = session.take_batch(&mut Vec::new()).expect("a batch");
+        let batch = session.link.take_batch(&mut Vec::new()).expect("a batch");
         let at = encodings.encoded(Format::Json).as_ptr();
         assert_eq!(batch.iter().map(|it| it.as_ptr()).collect::<Vec<_>>(), [at, at]);
         // An event without an encoding is not sent.
         let none = Event { encodings: Some(Arc::new(Encodings::clear())), ..Event::default() };
         session.show(none.encodings.as_ref().expect("forms"), &mut core.cx());
         assert_eq!(deliver(&mut session, &mut core, &none, 0), Ok(true));
-        assert!(session.queue.take_batch().is_none());
+        assert!(session.link.queue.take_batch().is_none());
     }
 
     #[test]
@@ -351,10 +341,10 @@ mod tests {
         let bytes = encodings.encoded(Format::Json).len();
         let max = Handle::new(Frozen::new(&vec![0; 1 << 20]));
         let rest = Handle::new(Frozen::new(&vec![0; (1 << 20) - bytes]));
-        (1..REPLY_BYTES >> 20).for_each(|_| session.queue.push_reply(&max, 0));
-        session.queue.push_reply(&rest, 0);
+        (1..REPLY_BYTES >> 20).for_each(|_| session.link.queue.push_reply(&max, 0));
+        session.link.queue.push_reply(&rest, 0);
         session.show(encodings, &mut core.cx());
-        assert_eq!(session.queue.replies(), REPLY_BYTES);
+        assert_eq!(session.link.queue.replies(), REPLY_BYTES);
         assert!(session.is_open_socket());
         session.show(encodings, &mut core.cx());
         assert!(!session.is_open_socket());

@@ -1,6 +1,6 @@
 //! The context in which a session runs.
 
-use super::{MaskKeys, ProxyEffect};
+use super::effect::{MaskKeys, ProxyEffect};
 use crate::codec::json::Scratch;
 use crate::dialect::{Closing, CoreState, DialectContext, EffectList, Effects, Env};
 use crate::hub::ConnId;

@@ -1,12 +1,8 @@
 //! The memory that one connection holds, in bytes, and what happens to the connection when the core
 //! is short of memory.
 
-use super::socket::Socket;
-use super::{Context, Ending, Session, Stage, StageResult};
-use crate::dialect::Closing;
-use crate::http::{Connection, Response};
+use super::{Context, Ending, Session};
 use crate::time::Now;
-use crate::ws::close;
 
 /// The maximum number of queued bytes with which a connection that ends for lack of memory still
 /// gets a close frame or a response. With more, the peer has not read earlier bytes either.
@@ -54,80 +50,29 @@ impl Session {
     /// Heap bytes of input that was not handled yet: an unfinished message or request, input that
     /// is held while reading is paused, and a parked message.
     pub fn input_bytes(&self) -> usize {
-        let stage = match &self.stage {
-            Stage::Http(requests) => requests.held_bytes(),
-            Stage::Socket(socket) => socket.held_bytes(),
-            Stage::Dialling(dialling) => dialling.held_bytes(),
-            Stage::Connecting(_) => 0,
-        };
-        self.waiting_input_bytes() + stage
-    }
-
-    /// Bytes in the write queue.
-    pub fn queued_bytes(&self) -> usize {
-        self.queue.bytes()
+        self.link.held_input_bytes() + self.stage.held_bytes()
     }
 
     /// Heap bytes that only this connection holds: its input, and its own replies in the write
     /// queue. Shared frames are counted once, by [`crate::mem::frame_bytes`].
     pub fn held_bytes(&self) -> usize {
-        self.input_bytes() + self.queue.held_bytes()
+        self.input_bytes() + self.link.queue.held_bytes()
     }
 
     /// Bytes that would be freed if every connection that shares this one's frames were ended: its
     /// input and its whole write queue.
     pub fn burden(&self) -> usize {
-        self.input_bytes() + self.queue.bytes()
-    }
-
-    /// Pauses reading until [`Session::unstarve`], because the core is short of memory.
-    pub fn starve(&mut self) {
-        self.starved = true;
-        self.paused |= self.ending == Ending::Open;
-    }
-
-    /// Whether reading is paused because the core is short of memory.
-    pub fn is_starved(&self) -> bool {
-        self.starved
-    }
-
-    /// Allows reading again after [`Session::starve`].
-    pub fn unstarve(&mut self) {
-        self.starved = false;
+        self.input_bytes() + self.link.queue.bytes()
     }
 
     /// Ends the connection because the core is short of memory, and frees its input.
     pub fn end_for_memory(&mut self, cx: &mut Context<'_>) {
-        let notifies = self.ending == Ending::Open && self.queue.bytes() <= NOTIFY_BYTES;
-        match &self.stage {
-            Stage::Socket(_) if notifies => {
-                let closing = Closing::new(close::TRY_AGAIN, "the server is short of memory");
-                self.with_socket(cx, |socket, out, _| {
-                    socket.close(&closing, out);
-                    StageResult::End(Ending::Flush)
-                });
-            }
-            Stage::Http(requests) if notifies && requests.ticket().is_none() => {
-                let mut out = self.queue.open_tail();
-                let answer = Response::text(503, "the server is short of memory\n");
-                answer.connection(Connection::Close).push(&mut out);
-                cx.counters.http_errors.add(1);
-                self.queue.close_tail(out, cx.now.ms);
-                self.end(Ending::Flush, cx);
-            }
-            _ => self.end(Ending::Cut, cx),
+        if self.link.is_open() && self.link.queue.bytes() <= NOTIFY_BYTES {
+            self.call(cx, |stage, out, _, cx| stage.end_for_memory(out, cx));
+        } else {
+            self.end(Ending::Cut, cx);
         }
         self.drop_unneeded(cx);
-    }
-
-    /// Frees the input of a connection that has ended.
-    pub(super) fn discard_input(&mut self) {
-        self.held = None;
-        match &mut self.stage {
-            Stage::Http(requests) => requests.discard(),
-            Stage::Socket(socket) => socket.discard(),
-            Stage::Connecting(_) | Stage::Dialling(_) => {}
-        }
     }
 
     /// Ends the connection at a sweep if its peer has read less than `limits.min_bytes_per_s` for
@@ -135,26 +80,10 @@ impl Session {
     pub fn end_if_too_slow(&mut self, rate: &mut SendRate, cx: &mut Context<'_>) {
         let config = &cx.env.config;
         let (min, window) = (config.limits.min_bytes_per_s, config.timeouts.send_ms);
-        let waits = !self.queue.is_empty() && self.ending != Ending::Cut;
+        let waits = !self.link.queue.is_empty() && self.link.ending() != Ending::Cut;
         if rate.is_too_low(waits, min, window, cx.now) {
             cx.counters.send_too_slow.add(1);
             self.end(Ending::Cut, cx);
-        }
-    }
-}
-
-impl Socket {
-    fn held_bytes(&self) -> usize {
-        let parked = self.policy.as_ref().and_then(|policy| policy.parked.as_ref());
-        let parked = parked.map_or(0, |it| it.payload.capacity());
-        let channel = self.channel.as_ref().map_or(0, |channel| channel.compressed_bytes());
-        self.input.held_bytes() + parked + channel
-    }
-
-    fn discard(&mut self) {
-        self.input.discard();
-        if let Some(policy) = &mut self.policy {
-            policy.parked = None;
         }
     }
 }

@@ -85,8 +85,8 @@ impl Shard {
                 Ok(false) => self.counters.http_streams_unsaid.add(1),
                 Err(_) => slow.push(slot),
             }
-            if !session.listed {
-                session.listed = true;
+            if !session.link.listed {
+                session.link.listed = true;
                 self.listed.push_back(slot);
             }
         }

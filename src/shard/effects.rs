@@ -41,9 +41,9 @@ impl Shard {
         self.run_effects(mark, now);
         let Some((session, mut cx)) = self.session(slot, now) else { return };
         session.settle(&mut cx);
-        let waits = session.is_fresh() && session.ending() == Ending::Open;
-        let answered = session.counted_fresh && !waits;
-        session.counted_fresh &= !answered;
+        let waits = session.is_fresh() && session.link.ending() == Ending::Open;
+        let answered = session.link.counted_fresh && !waits;
+        session.link.counted_fresh &= !answered;
         let open = session.is_open_socket();
         let last_message = session.last_message(false, cx.draining);
         self.fresh -= usize::from(answered);

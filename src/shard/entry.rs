@@ -31,7 +31,7 @@ impl Shard {
                 Some(filter) => session.secure(filter, &cx),
                 None => {
                     cx.counters.tls_failed.add(1);
-                    session.lost();
+                    session.link.lost();
                 }
             }
         }
@@ -53,9 +53,9 @@ impl Shard {
         self.counters.received_bytes.add(bytes.len() as u64);
         self.count(slot, bytes.len(), 0);
         match self.sessions.get_mut(slot) {
-            Some(session) if session.is_secure() => self.receive_secure(slot, bytes, now),
-            Some(session) if session.is_paused() => {
-                session.hold(bytes);
+            Some(session) if session.link.is_secure() => self.receive_secure(slot, bytes, now),
+            Some(session) if session.link.is_paused() => {
+                session.link.hold(bytes);
                 self.charge(slot);
             }
             Some(_) => self.feed_or_hold(slot, bytes, now),
@@ -68,15 +68,15 @@ impl Shard {
         let mut plain = std::mem::take(&mut self.plain);
         plain.clear();
         let Some((session, mut cx)) = self.session(slot, now) else { return };
-        if session.is_sealed() && (session.is_paused() || cx.work.is_spent()) {
+        if session.link.is_sealed() && (session.link.is_paused() || cx.work.is_spent()) {
             // A handshake costs much work, so its bytes are held encrypted until a later turn.
-            session.hold(bytes);
+            session.link.hold(bytes);
             self.plain = plain;
             return self.wait_for_turn(slot);
         }
         let ended = session.decrypt(bytes, &mut plain, &mut cx);
-        if session.is_paused() {
-            session.hold(&plain);
+        if session.link.is_paused() {
+            session.link.hold(&plain);
         } else if !plain.is_empty() {
             self.feed_or_hold(slot, &mut plain, now);
         }
@@ -104,8 +104,8 @@ impl Shard {
         let Some(session) = self.sessions.get_mut(slot) else { return };
         self.account.sent(slot, n);
         match whole {
-            Some(spare) => session.settled(spare, now),
-            None => session.progressed(now),
+            Some(spare) => session.link.settled(spare, now),
+            None => session.link.progressed(now),
         }
         self.try_resume(slot, now);
         self.list(slot);
@@ -115,7 +115,7 @@ impl Shard {
     /// Marks the connection as broken: nothing can be sent to the peer any more.
     pub fn lost(&mut self, slot: Slot) {
         if let Some(session) = self.sessions.get_mut(slot) {
-            session.lost();
+            session.link.lost();
             self.list(slot);
         }
     }
@@ -123,7 +123,7 @@ impl Shard {
     /// Removes a closed connection and frees its slot.
     pub fn close(&mut self, slot: Slot) {
         if let Some(mut session) = self.sessions.remove(slot) {
-            self.fresh -= usize::from(session.counted_fresh);
+            self.fresh -= usize::from(session.link.counted_fresh);
             let us = ConnId { core: self.core, slot };
             session.on_close(&self.env, us, &mut Effects::new(slot, &mut self.closing_effects));
             self.last_messages.extend(session.last_message(true, self.drain.is_some()));

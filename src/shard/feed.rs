@@ -12,7 +12,7 @@ impl Shard {
     pub(super) fn feed_or_hold(&mut self, slot: Slot, bytes: &mut [u8], now: Now) {
         if let Some(at) = self.feed(slot, bytes, now) {
             if let Some(session) = self.sessions.get_mut(slot) {
-                session.hold(&bytes[at..]);
+                session.link.hold(&bytes[at..]);
             }
             self.try_resume(slot, now);
         }
@@ -31,7 +31,7 @@ impl Shard {
 
     fn feed_steps(&mut self, slot: Slot, bytes: &mut [u8], now: Now) -> Option<usize> {
         let (turn, mut at) = (self.turn, 0);
-        if self.sessions.get_mut(slot)?.has_used_share(turn) {
+        if self.sessions.get_mut(slot)?.link.has_used_share(turn) {
             self.wait_for_turn(slot);
             return Some(0);
         }
@@ -39,7 +39,7 @@ impl Shard {
             let (work, codecs) = (self.work.total(), self.codecs.turn_work());
             let mark = self.effects.len();
             let (session, mut cx) = self.session(slot, now)?;
-            let queued = session.queued_bytes();
+            let queued = session.link.queued_bytes();
             let (taken, step) = session.step(&mut bytes[at..], &mut cx);
             at += taken;
             if step == Step::Hold {
@@ -51,13 +51,13 @@ impl Shard {
                 self.work.charge(WorkKind::Compression, inflated as u64);
             }
             let session = self.sessions.get_mut(slot)?;
-            let written = session.queued_bytes().saturating_sub(queued);
+            let written = session.link.queued_bytes().saturating_sub(queued);
             self.work.add(work::STEP + (taken + written) as u64 / 4);
-            session.use_share(turn, taken, self.work.total() - work);
+            session.link.use_share(turn, taken, self.work.total() - work);
             if step == Step::Need || at == bytes.len() && session.keeps_nothing() {
                 return None;
             }
-            if session.has_used_share(turn) {
+            if session.link.has_used_share(turn) {
                 self.wait_for_turn(slot);
                 return Some(at);
             }
@@ -68,9 +68,9 @@ impl Shard {
     /// later turn.
     pub(super) fn wait_for_turn(&mut self, slot: Slot) {
         let Some(session) = self.sessions.get_mut(slot) else { return };
-        session.pause();
-        if !session.waits {
-            session.waits = true;
+        session.link.pause();
+        if !session.link.waits {
+            session.link.waits = true;
             self.waiting.push(slot);
             self.counters.work_held.add(1);
         }

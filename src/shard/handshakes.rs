@@ -25,13 +25,14 @@ impl Shard {
 
     pub(super) fn begin_handshake(&mut self, slot: Slot, now: Now) {
         if let Some(session) = self.sessions.get_mut(slot) {
-            session.counted_fresh = true;
+            session.link.counted_fresh = true;
             self.fresh += 1;
         }
         if self.handshakes.len() > 2 * self.fresh + 1024 {
             let sessions = &mut self.sessions;
-            self.handshakes
-                .retain(|(slot, _)| sessions.get_mut(*slot).is_some_and(|it| it.counted_fresh));
+            self.handshakes.retain(|(slot, _)| {
+                sessions.get_mut(*slot).is_some_and(|it| it.link.counted_fresh)
+            });
         }
         self.handshakes.push_back((slot, now.ms));
     }
@@ -47,8 +48,8 @@ impl Shard {
         if has_had_its_time(since_ms, now)
             && let Some(session) = self.sessions.get_mut(slot)
         {
-            session.counted_fresh = false;
-            session.lost();
+            session.link.counted_fresh = false;
+            session.link.lost();
             self.handshakes.pop_front();
             self.fresh -= 1;
             self.counters.refused_handshake.add(1);
@@ -59,7 +60,7 @@ impl Shard {
     fn oldest_handshake(&mut self) -> Option<(Slot, u64)> {
         loop {
             let oldest = *self.handshakes.front()?;
-            if self.sessions.get_mut(oldest.0).is_some_and(|it| it.counted_fresh) {
+            if self.sessions.get_mut(oldest.0).is_some_and(|it| it.link.counted_fresh) {
                 return Some(oldest);
             }
             self.handshakes.pop_front();

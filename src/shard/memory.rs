@@ -62,7 +62,7 @@ impl Shard {
 
     /// Whether reading from a connection is paused because of the memory that it holds.
     pub fn is_starved(&mut self, slot: Slot) -> bool {
-        self.sessions.get_mut(slot).is_some_and(|session| session.is_starved())
+        self.sessions.get_mut(slot).is_some_and(|session| session.link.is_starved())
     }
 
     /// Updates the account after a session's memory may have changed.
@@ -132,8 +132,8 @@ impl Shard {
 
     fn starve(&mut self, slot: Slot) {
         let Some(session) = self.sessions.get_mut(slot) else { return };
-        if !session.is_starved() {
-            session.starve();
+        if !session.link.is_starved() {
+            session.link.starve();
             self.counters.memory_read_paused.add(1);
             self.account.starved.push(slot);
             self.list(slot);
@@ -144,7 +144,7 @@ impl Shard {
         self.account.scanned = 0;
         for slot in std::mem::take(&mut self.account.starved) {
             if let Some(session) = self.sessions.get_mut(slot) {
-                session.unstarve();
+                session.link.unstarve();
                 self.try_resume(slot, now);
             }
         }

@@ -193,7 +193,7 @@ impl Shard {
         // First in, first out: a turn may not reach the end of the list.
         let slot = self.listed.pop_front()?;
         if let Some(session) = self.sessions.get_mut(slot) {
-            session.listed = false;
+            session.link.listed = false;
             self.charge(slot);
         }
         Some(slot)
@@ -216,30 +216,32 @@ impl Shard {
 
     /// The peer's address.
     pub fn peer(&mut self, slot: Slot) -> Option<SocketAddr> {
-        Some(self.sessions.get_mut(slot)?.peer())
+        Some(self.sessions.get_mut(slot)?.link.peer())
     }
 
     /// The next batch of segments to send to the peer.
     pub fn take_batch(&mut self, slot: Slot) -> Option<Vec<Segment>> {
-        self.sessions.get_mut(slot)?.take_batch(&mut self.plain)
+        self.sessions.get_mut(slot)?.link.take_batch(&mut self.plain)
     }
 
     /// Bytes that wait on the connection: received ones for a later turn, and its write queue.
     pub fn waiting_bytes(&mut self, slot: Slot) -> usize {
-        self.sessions.get_mut(slot).map_or(0, |it| it.waiting_input_bytes() + it.queued_bytes())
+        self.sessions
+            .get_mut(slot)
+            .map_or(0, |it| it.link.held_input_bytes() + it.link.queued_bytes())
     }
 
     /// Whether to read from the connection and how it is to end.
     pub fn wants(&mut self, slot: Slot) -> Option<Wants> {
         let session = self.sessions.get_mut(slot)?;
-        Some(Wants { read: session.wants_read(), ending: session.ending() })
+        Some(Wants { read: session.link.wants_read(), ending: session.link.ending() })
     }
 
     fn list(&mut self, slot: Slot) {
         if let Some(session) = self.sessions.get_mut(slot)
-            && !session.listed
+            && !session.link.listed
         {
-            session.listed = true;
+            session.link.listed = true;
             self.listed.push_back(slot);
         }
     }
@@ -251,10 +253,10 @@ impl Shard {
         let cx = Context {
             now,
             conn: ConnId { core: self.core, slot },
-            peer: session.peer(),
-            listener: session.listener(),
+            peer: session.link.peer(),
+            listener: session.link.listener(),
             env: &self.env,
-            waiting_bytes: session.waiting_bytes(),
+            waiting_bytes: session.link.waiting_bytes(),
             json: &mut self.json,
             codecs: &mut self.codecs,
             core_state: &mut self.core_state,
@@ -267,7 +269,7 @@ impl Shard {
             failures: 0,
             draining: self.drain.is_some(),
             congested: self.mail.up_is_full(self.mail_bound),
-            secure: session.is_secure(),
+            secure: session.link.is_secure(),
             identity: session.identity(),
         };
         Some((session, cx))

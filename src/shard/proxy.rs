@@ -30,12 +30,12 @@ impl Shard {
     }
 
     /// Adds the connection of a dial at `index`, which must be free.
-    pub fn dial_at(&mut self, index: u32, dial: Dial, now: Now) -> Slot {
+    pub fn dial_at(&mut self, index: u32, dial: Dial) -> Slot {
         self.counters.connections.add(1);
         self.counters.upstreams.add(1);
         self.counters.proxy_dials.add(1);
         let client = dial.client;
-        let slot = self.sessions.insert(index, Session::dialled(dial, now, &self.env));
+        let slot = self.sessions.insert(index, Session::dialled(dial));
         if let Some(client) = self.sessions.get_mut(client) {
             client.dials(slot);
         }
@@ -52,8 +52,9 @@ impl Shard {
         self.serve(slot, now, |session, cx| match outcome {
             Ok(()) => session.connected(cx),
             Err(errno) => {
-                tracing::debug!(upstream = %session.peer(), errno, "an upstream is unavailable");
-                session.lost();
+                let upstream = session.link.peer();
+                tracing::debug!(%upstream, errno, "an upstream is unavailable");
+                session.link.lost();
             }
         });
     }

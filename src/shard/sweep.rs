@@ -15,20 +15,20 @@ impl Shard {
             let Some(slot) = self.sessions.slot_at(index) else { continue };
             let mark = self.effects.len();
             let Some((session, mut cx)) = self.session(slot, now) else { continue };
-            let before = session.ending();
+            let before = session.link.ending();
             session.end_if_too_slow(rates.of(slot), &mut cx);
             session.sweep(&mut cx);
             if session.has_parked() && session.may_resume(&cx) {
                 self.resume(slot, now);
                 continue;
             }
-            let is_changed = !session.shrink() || session.ending() != before;
+            let is_changed = !session.link.shrink() || session.link.ending() != before;
             if is_changed || self.effects.len() > mark {
                 self.after(slot, mark, now);
                 self.list(slot);
             }
             if let Some(session) = self.sessions.get_mut(slot) {
-                queued += session.queued_bytes();
+                queued += session.link.queued_bytes();
                 input += session.input_bytes();
             }
         }

@@ -48,7 +48,7 @@ impl Shard {
                 continue;
             }
             if let Some(session) = self.sessions.get_mut(slot) {
-                session.waits = false;
+                session.link.waits = false;
                 // The previous connection may have caused congestion. Then `try_resume` adds this
                 // connection to the list again.
                 self.try_resume(slot, now);
@@ -67,7 +67,7 @@ impl Shard {
             && let Some(slot) = self.codecs.large.call()
         {
             if let Some(session) = self.sessions.get_mut(slot) {
-                session.waits = false;
+                session.link.waits = false;
                 self.try_resume(slot, now);
                 self.list(slot);
             }
@@ -80,17 +80,17 @@ impl Shard {
     /// the code that ends its reason calls this.
     pub(super) fn try_resume(&mut self, slot: Slot, now: Now) {
         let Some((session, cx)) = self.session(slot, now) else { return };
-        if session.waits {
+        if session.link.waits {
             return; // Resumed by `next_turn`.
         }
         if session.may_resume(&cx) {
             self.resume(slot, now);
-        } else if session.is_paused() && !session.waits && session.awaits_place(&cx) {
-            session.waits = true;
+        } else if session.link.is_paused() && !session.link.waits && session.awaits_place(&cx) {
+            session.link.waits = true;
             self.counters.inflate_waits.add(1);
             self.codecs.large.wait(slot);
         } else if (cx.congested || cx.codecs.is_spent() || cx.work.is_spent())
-            && session.is_paused()
+            && session.link.is_paused()
         {
             self.wait_for_turn(slot);
         }
@@ -99,14 +99,16 @@ impl Shard {
     pub(super) fn resume(&mut self, slot: Slot, now: Now) {
         let Some(session) = self.sessions.get_mut(slot) else { return };
         let waited = session.has_parked();
-        let (held, eof) = session.resume();
+        let (held, eof) = session.link.resume();
         match held {
-            Some(mut held) if session.is_sealed() => self.receive_secure(slot, held.rest(), now),
+            Some(mut held) if session.link.is_sealed() => {
+                self.receive_secure(slot, held.rest(), now)
+            }
             Some(mut held) => {
                 if let Some(at) = self.feed(slot, held.rest(), now) {
                     held.take(at);
                     if let Some(session) = self.sessions.get_mut(slot) {
-                        session.hold_again(held);
+                        session.link.hold_again(held);
                     }
                     self.try_resume(slot, now);
                 }

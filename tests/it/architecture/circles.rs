@@ -31,8 +31,6 @@ const LEFT: &[&str] = &[
     "reactor/accepts reactor/mod",
     "reactor/inbox reactor/mail",
     "server server/listen server/watch",
-    "session/context session/inbound session/mod session/open session/pause session/proxy \
-     session/rate_limit session/request session/socket session/stream session/upstream",
     "simd/mod simd/portable simd/x86",
     "tls/files tls/listed",
     "tls/mod tls/side",

@@ -1,12 +1,13 @@
 //! A whole message on its way to the endpoint: the route's model rules check it first.
 
-use super::pause::ParkedMessage;
-use super::socket::Endpoint;
-use super::{Context, context};
+use super::endpoint::Endpoint;
+use super::parked::{ParkedMessage, payload_kind};
 use crate::dialect::Closing;
 use crate::gateway;
 use crate::model::spec::OnInvalid;
 use crate::model::{Invalid, PayloadKind, RuleSet};
+use crate::session::Context;
+use crate::session::context::context;
 use crate::work::{self, WorkKind};
 use crate::ws::MessageKind;
 use crate::ws::close;
@@ -165,13 +166,6 @@ impl Recipient<'_> {
             }
             Endpoint::Refused => {}
         }
-    }
-}
-
-pub(super) fn payload_kind(kind: MessageKind) -> PayloadKind {
-    match kind {
-        MessageKind::Text => PayloadKind::Text,
-        MessageKind::Binary => PayloadKind::Binary,
     }
 }
 

@@ -1,29 +1,42 @@
-//! The WebSocket stage: messages in both directions, the closing handshake, and heartbeats.
+//! The WebSocket stage: messages from the peer, the closing handshake, and heartbeats. The files
+//! `outbound` and `unpack` hold what is sent and the decompression of what is received.
 
+use super::endpoint::Endpoint;
 use super::heartbeat::{HeartbeatDue, Liveness, full, spread};
 use super::inbound::Recipient;
-use super::pause::ParkedMessage;
+use super::policy::ConnectionPolicy;
 use super::proxy::ProxyLeg;
 use super::rate_limit::ControlFrameLimit;
-use super::stream::Input;
-use super::{Context, Ending, StageResult, context};
+use super::records::Input;
 use crate::codec::Format;
 use crate::config::SlowConsumer;
 use crate::dialect::{
     Closing, Connection, DialectContext, Effects, Env, Heartbeat, JoinOutcome, Why,
 };
 use crate::hub::{Answer, ConnId, DialectMessage};
-use crate::jwt::{Expiry, TokenLeases};
-use crate::model::{ModelRules, RuleSet};
+use crate::jwt::Expiry;
+use crate::session::Context;
+use crate::session::context::context;
+use crate::session::ending::{Ending, Progress};
+use crate::stats::{Counters, Streams};
 use crate::time::Deadline;
 use crate::ws::close::{self, CloseHandshake};
 use crate::ws::output::{Channel, Codecs};
-use crate::ws::record;
-use crate::ws::{self, FrameEvent, Opcode, Violation, frame};
-use std::sync::Arc;
+use crate::ws::record::RecordFraming;
+use crate::ws::{self, FrameEvent, Opcode, Violation};
+
+/// What messages to one peer look like on the wire.
+pub(crate) enum Framing<'s> {
+    /// Plain frames.
+    Plain,
+    /// Frames that may be compressed.
+    Compressed(&'s mut Channel),
+    /// The records of an HTTP stream.
+    Records(RecordFraming),
+}
 
 /// One WebSocket, or an HTTP stream that takes the place of one.
-pub(super) struct Socket {
+pub(crate) struct WebSocket {
     pub(super) input: Input,
     pub(super) endpoint: Endpoint,
     /// The negotiated compression of messages, or for an HTTP stream the framing of its records.
@@ -40,53 +53,19 @@ pub(super) struct Socket {
     pub(super) policy: Option<Box<ConnectionPolicy>>,
 }
 
-/// The rules and token leases of one connection.
-pub(super) struct ConnectionPolicy {
-    /// The rules that messages must satisfy, if the route has some.
-    pub(super) rules: Option<RuleSet>,
-    /// The leases of the connection's tokens, if it has some.
-    leases: Option<Box<TokenLeases>>,
-    /// A message that is parked while its schema is fetched.
-    pub(super) parked: Option<Box<ParkedMessage>>,
-}
-
-impl ConnectionPolicy {
-    /// A policy of these rules and leases; `None` if there are neither.
-    pub(super) fn new(
-        rules: Option<Arc<ModelRules>>,
-        leases: Option<Box<TokenLeases>>,
-    ) -> Option<Box<ConnectionPolicy>> {
-        let any = rules.is_some() || leases.is_some();
-        any.then(|| {
-            Box::new(ConnectionPolicy { rules: rules.map(RuleSet::new), leases, parked: None })
-        })
-    }
-}
-
 pub(super) const LATE: Closing = Closing::new(close::POLICY, "the message took too long to arrive");
 pub(super) const EXPIRED: Closing = Closing::new(close::POLICY, "the token has expired");
 const FLOOD: Closing = Closing::new(close::POLICY, "too many control frames");
 
-/// Where received messages go.
-pub(super) enum Endpoint {
-    /// Echoes messages of at most this many bytes; 0 is the server's own limit.
-    Echo(u32),
-    Dialect(Connection),
-    /// The connection is one leg of a proxied WebSocket.
-    ProxyLeg(Box<ProxyLeg>),
-    /// The dialect has refused the connection, and its close frame is queued.
-    Refused,
-}
-
-impl Socket {
+impl WebSocket {
     pub(super) fn new(
         input: Input,
         endpoint: Endpoint,
         channel: Option<Box<Channel>>,
         policy: Option<Box<ConnectionPolicy>>,
         now_ms: u64,
-    ) -> Socket {
-        Socket {
+    ) -> WebSocket {
+        WebSocket {
             input,
             endpoint,
             channel,
@@ -100,7 +79,7 @@ impl Socket {
     }
 
     /// Whether the connection is open and a lease deadline is due.
-    pub(super) fn has_expired(&self, cx: &Context<'_>) -> bool {
+    pub(crate) fn has_expired(&self, cx: &Context<'_>) -> bool {
         self.is_open() && self.lease_deadline().due(cx.now)
     }
 
@@ -109,7 +88,7 @@ impl Socket {
         self.leg().map_or(ws::Role::Server, |leg| leg.role)
     }
 
-    pub(super) fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         self.closing.may_send_data()
     }
 
@@ -119,7 +98,7 @@ impl Socket {
         out: &mut Vec<u8>,
         deadline: &mut Deadline,
         cx: &mut Context<'_>,
-    ) -> (usize, StageResult) {
+    ) -> (usize, Progress) {
         self.liveness.heard(cx.now);
         let (role, limits) = (self.role(), self.limits(cx.env));
         // What the peer sends after our close frame is ignored (RFC 6455 section 5.5.1).
@@ -133,10 +112,10 @@ impl Socket {
         let (taken, event) = self.input.next(role, &limits, input);
         let mut wanted = None;
         let after = match event {
-            FrameEvent::Need if ignores => StageResult::Need,
+            FrameEvent::Need if ignores => Progress::Need,
             FrameEvent::Need => self.needs_more(&limits, out, deadline, cx),
             FrameEvent::Message { .. } | FrameEvent::Ping(_) | FrameEvent::Pong(_) if ignores => {
-                StageResult::Again
+                Progress::Again
             }
             FrameEvent::Message { kind, compressed: true, payload } => {
                 let unpacked = match &mut self.channel {
@@ -163,7 +142,7 @@ impl Socket {
                 let (endpoint, wanted) = (&mut self.endpoint, &mut wanted);
                 let mut to = Recipient { endpoint, channel, rules, park, wanted };
                 to.give(kind, payload, out, cx);
-                StageResult::Again
+                Progress::Again
             }
             FrameEvent::Ping(payload) => self.endpoint.control(Opcode::Ping, payload, out, cx),
             FrameEvent::Pong(payload) => self.endpoint.control(Opcode::Pong, payload, out, cx),
@@ -172,7 +151,7 @@ impl Socket {
                 if let Endpoint::ProxyLeg(leg) = &mut self.endpoint {
                     *deadline = leg.closed(code, reason, owed, cx);
                 } else if owed && self.closing.send() {
-                    self.push_close(out, self.close_reply(code), "");
+                    self.push_close(out, self.endpoint.close_reply(code), "");
                 }
                 self.when_closed()
             }
@@ -181,14 +160,6 @@ impl Socket {
         self.input.take_back();
         self.close_if(wanted, out, deadline, cx);
         (taken, after)
-    }
-
-    /// The close code with which the peer's close frame is answered.
-    fn close_reply(&self, code: Option<u16>) -> Option<u16> {
-        match &self.endpoint {
-            Endpoint::Dialect(it) => it.close_reply(code),
-            _ => code,
-        }
     }
 
     /// Sends our close frame if `wanted` is set, and sets the deadline for the peer's.
@@ -211,11 +182,11 @@ impl Socket {
         out: &mut Vec<u8>,
         deadline: &mut Deadline,
         cx: &mut Context<'_>,
-    ) -> StageResult {
+    ) -> Progress {
         cx.counters.control_floods.add(1);
         let closing = self.before_close(FLOOD, out, cx);
         self.close_if(Some(closing), out, deadline, cx);
-        StageResult::Again
+        Progress::Again
     }
 
     /// Handles the state after all received bytes were taken: partial compressed messages, empty
@@ -226,7 +197,7 @@ impl Socket {
         out: &mut Vec<u8>,
         deadline: &mut Deadline,
         cx: &mut Context<'_>,
-    ) -> StageResult {
+    ) -> Progress {
         let empty = self.input.take_empty_frames();
         match self.unpack_part(limits, cx) {
             Err(violation) => self.violated(violation, out, cx),
@@ -239,14 +210,14 @@ impl Socket {
 
     /// Sets the deadline of an unfinished message. Its timeout runs from its first byte, however
     /// its bytes are spread over time.
-    fn time_message(&mut self, deadline: &mut Deadline, cx: &Context<'_>) -> StageResult {
+    fn time_message(&mut self, deadline: &mut Deadline, cx: &Context<'_>) -> Progress {
         if !self.input.mid_message() {
             self.begun = 0;
         } else if self.begun == 0 {
             self.begun = (cx.now.ms as u32).max(1);
             *deadline = (*deadline).min(self.message_deadline(cx));
         }
-        StageResult::Need
+        Progress::Need
     }
 
     pub(super) fn message_deadline(&self, cx: &Context<'_>) -> Deadline {
@@ -258,32 +229,24 @@ impl Socket {
         violation: Violation,
         out: &mut Vec<u8>,
         cx: &mut Context<'_>,
-    ) -> StageResult {
+    ) -> Progress {
         cx.counters.violations.add(1);
         let mut closing = Closing::new(violation.code(), violation.reason());
         if violation == Violation::TooBig {
             closing = self.before_close(closing, out, cx);
         }
         self.close(&closing, out);
-        StageResult::End(Ending::Flush)
+        Progress::End(Ending::Flush)
     }
 
     /// The earlier of the dialect's own deadline and that of the token leases.
-    pub(super) fn own_deadline(&self) -> Deadline {
-        self.lease_deadline().min(self.dialect_deadline())
+    pub(crate) fn own_deadline(&self) -> Deadline {
+        self.lease_deadline().min(self.endpoint.deadline())
     }
 
     /// When a token expires or has to be challenged.
-    pub(super) fn lease_deadline(&self) -> Deadline {
-        let leases = self.policy.as_ref().and_then(|policy| policy.leases.as_ref());
-        leases.map_or(Deadline::NEVER, |leases| leases.deadline())
-    }
-
-    pub(super) fn dialect_deadline(&self) -> Deadline {
-        match &self.endpoint {
-            Endpoint::Dialect(it) => it.deadline(),
-            _ => Deadline::NEVER,
-        }
+    pub(crate) fn lease_deadline(&self) -> Deadline {
+        self.policy.as_ref().map_or(Deadline::NEVER, |policy| policy.deadline())
     }
 
     /// Whether a token has expired and was not replaced. Counts challenges that are due.
@@ -304,7 +267,7 @@ impl Socket {
     }
 
     /// Whether the reader holds no memory that a further step would free, and no event to report.
-    pub(super) fn keeps_nothing(&self) -> bool {
+    pub(crate) fn keeps_nothing(&self) -> bool {
         self.input.keeps_nothing()
     }
 
@@ -313,53 +276,11 @@ impl Socket {
         self.channel.as_ref().is_some_and(|channel| channel.records().is_none())
     }
 
-    pub(super) fn push_close(&self, out: &mut Vec<u8>, code: Option<u16>, reason: &str) {
-        if self.records().is_some() {
-            return record::push_end(out, code, reason);
-        }
-        // Without a code the payload of the close frame is empty.
-        let payload = close::payload(code.unwrap_or(close::NO_CODE), reason);
-        frame::push(out, Opcode::Close, &payload, self.leg().and_then(ProxyLeg::close_mask));
-    }
-
-    /// The format of messages to the peer, for events that have several encodings.
-    pub(super) fn format(&self) -> Format {
-        match &self.endpoint {
-            Endpoint::Dialect(it) => it.format(),
-            _ => Format::Json,
-        }
-    }
-
-    /// The negotiated compression of messages, or for an HTTP stream the framing of its records.
-    pub(super) fn channel(&mut self) -> Option<&mut Channel> {
-        self.channel.as_deref_mut()
-    }
-
     fn limits(&self, env: &Env) -> ws::FrameLimits {
-        let limits = self.unmodelled_limits(env);
+        let limits = self.endpoint.limits(self.compresses(), env);
         let is_modelled = self.policy.as_ref().is_some_and(|policy| policy.rules.is_some());
         let max = if is_modelled { env.config.limits.model_message_bytes } else { u64::MAX };
         ws::FrameLimits { message_bytes: limits.message_bytes.min(max), ..limits }
-    }
-
-    fn unmodelled_limits(&self, env: &Env) -> ws::FrameLimits {
-        let allow_rsv1 = self.compresses();
-        match &self.endpoint {
-            Endpoint::Dialect(it) => ws::FrameLimits { allow_rsv1, ..it.limits(env) },
-            other => {
-                let limits = &env.config.limits;
-                let own = match other {
-                    Endpoint::Echo(own @ 1..) => u64::from(*own),
-                    _ => u64::MAX,
-                };
-                ws::FrameLimits {
-                    frame_bytes: limits.frame_bytes.min(own),
-                    message_bytes: limits.message_bytes.min(own),
-                    fragments: limits.fragments,
-                    allow_rsv1,
-                }
-            }
-        }
     }
 
     /// Handles a deadline that is due: sends the next heartbeat, or closes the connection.
@@ -368,12 +289,12 @@ impl Socket {
         out: &mut Vec<u8>,
         deadline: &mut Deadline,
         cx: &mut Context<'_>,
-    ) -> StageResult {
+    ) -> Progress {
         let now = cx.now;
         if !self.is_open() {
             // The peer did not send its close frame in time.
             cx.counters.timed_out.add(1);
-            return StageResult::End(Ending::Cut);
+            return Progress::End(Ending::Cut);
         }
         if self.input.mid_message() && self.message_deadline(cx).due(now) {
             return self.end_late(out, cx);
@@ -381,9 +302,9 @@ impl Socket {
         if self.expiry(cx) {
             self.close(&EXPIRED, out);
             *deadline = now.plus_ms(cx.env.config.timeouts.close_ms);
-            return StageResult::Again;
+            return Progress::Again;
         }
-        if self.dialect_deadline().due(now) {
+        if self.endpoint.deadline().due(now) {
             let after = self.call_dialect(out, cx, |it, context| it.on_deadline(context));
             if !self.is_open() {
                 *deadline = now.plus_ms(cx.env.config.timeouts.close_ms);
@@ -414,139 +335,70 @@ impl Socket {
             }
         };
         *deadline = until.min(self.own_deadline());
-        StageResult::Again
+        Progress::Again
     }
 
     /// Closes the connection because a message did not arrive within `timeouts.message_ms`.
-    fn end_late(&mut self, out: &mut Vec<u8>, cx: &Context<'_>) -> StageResult {
+    fn end_late(&mut self, out: &mut Vec<u8>, cx: &Context<'_>) -> Progress {
         cx.counters.timed_out.add(1);
         self.close(&LATE, out);
-        StageResult::End(Ending::Flush)
+        Progress::End(Ending::Flush)
     }
 
     /// The heartbeat times of this connection, spread by its index.
     fn heartbeat_times(&self, cx: &Context<'_>) -> Heartbeat {
-        spread(self.heartbeat(cx.env), cx.conn.slot)
+        spread(self.endpoint.heartbeat(cx.env), cx.conn.slot)
     }
 
-    /// When the first heartbeat is sent, or an earlier deadline of the connection's own is due.
+    /// The first deadline: the first heartbeat, or the end of a close that the endpoint has begun,
+    /// or an earlier deadline of the connection's own.
     pub(super) fn first_deadline(&self, cx: &Context<'_>) -> Deadline {
-        cx.now.plus_ms(self.heartbeat_times(cx).silence_ms).min(self.own_deadline())
-    }
-
-    /// The configured heartbeat times: how long the peer may be silent, and how long it has to
-    /// answer, in milliseconds.
-    pub(super) fn heartbeat(&self, env: &Env) -> Heartbeat {
-        match &self.endpoint {
-            Endpoint::Dialect(it) => it.heartbeat(env),
-            _ => {
-                let pusher = &env.config.pusher;
-                let (silence_s, answer_s) = (pusher.activity_timeout_s, pusher.pong_timeout_s);
-                Heartbeat { silence_ms: silence_s * 1000, answer_ms: answer_s * 1000 }
-            }
-        }
-    }
-
-    /// Sends our close frame if none was sent yet. The caller's deadline bounds the wait for the
-    /// peer's.
-    pub(super) fn close(&mut self, closing: &Closing, out: &mut Vec<u8>) {
-        if self.closing.send() {
-            self.push_close(out, Some(closing.code), &closing.reason);
-        }
-        if let Some(leg) = self.leg_mut() {
-            leg.note_closed_by_server();
-        }
-    }
-
-    pub(super) fn close_for(
-        &mut self,
-        why: Why,
-        out: &mut Vec<u8>,
-        cx: &mut Context<'_>,
-    ) -> StageResult {
-        let closing = match &self.endpoint {
-            Endpoint::Dialect(it) => it.closing(why),
-            _ => plain_closing(why),
+        let first_ms = match self.is_open() {
+            true => self.heartbeat_times(cx).silence_ms,
+            false => cx.env.config.timeouts.close_ms,
         };
-        let closing = self.before_close(closing, out, cx);
-        self.close(&closing, out);
-        match why {
-            // The peer will not answer soon: the write queue is sent, and the connection ends
-            // without waiting for the peer's close frame.
-            Why::Slow | Why::Silent => StageResult::End(Ending::Flush),
-            Why::Draining => StageResult::Again,
-        }
+        cx.now.plus_ms(first_ms).min(self.own_deadline())
     }
 
-    /// Lets the dialect send its own message before a close, and choose how to close.
-    pub(super) fn before_close(
-        &mut self,
-        closing: Closing,
-        out: &mut Vec<u8>,
-        cx: &mut Context<'_>,
-    ) -> Closing {
-        match &mut self.endpoint {
-            Endpoint::Dialect(it) if self.closing.may_send_data() => {
-                let channel = self.channel.as_deref_mut();
-                it.before_close(&mut context(out, channel, &mut None, cx), closing)
-            }
-            _ => closing,
-        }
-    }
-
-    pub(super) fn answered(
+    pub(crate) fn answered(
         &mut self,
         part: u16,
         answer: Answer,
         out: &mut Vec<u8>,
         cx: &mut Context<'_>,
-    ) -> StageResult {
+    ) -> Progress {
         self.call_dialect(out, cx, |it, context| it.answered(context, part, answer))
     }
 
-    pub(super) fn joined(
+    pub(crate) fn joined(
         &mut self,
         name: &str,
         outcome: JoinOutcome,
         out: &mut Vec<u8>,
         cx: &mut Context<'_>,
-    ) -> StageResult {
+    ) -> Progress {
         self.call_dialect(out, cx, |it, context| it.joined(context, name, outcome))
     }
 
-    pub(super) fn not_subscribed(
+    pub(crate) fn not_subscribed(
         &mut self,
         name: &str,
         out: &mut Vec<u8>,
         cx: &mut Context<'_>,
-    ) -> StageResult {
+    ) -> Progress {
         self.call_dialect(out, cx, |it, context| it.not_subscribed(context, name))
     }
 
-    pub(super) fn queue_bytes(&self, env: &Env) -> usize {
-        match &self.endpoint {
-            Endpoint::Dialect(it) => it.queue_bytes(env),
-            _ => env.config.limits.write_queue_bytes,
-        }
-    }
-
-    pub(super) fn overrun(&mut self, env: &Env) -> SlowConsumer {
-        match &mut self.endpoint {
-            Endpoint::Dialect(it) => it.overrun(env),
-            _ => env.config.slow_consumer,
-        }
-    }
-
-    pub(super) fn on_message(
+    pub(crate) fn on_message(
         &mut self,
         what: &DialectMessage,
         out: &mut Vec<u8>,
         cx: &mut Context<'_>,
-    ) -> StageResult {
+    ) -> Progress {
         self.call_dialect(out, cx, |it, context| it.on_message(context, what))
     }
 
-    pub(super) fn on_reload(&mut self, out: &mut Vec<u8>, cx: &mut Context<'_>) -> StageResult {
+    pub(crate) fn on_reload(&mut self, out: &mut Vec<u8>, cx: &mut Context<'_>) -> Progress {
         self.call_dialect(out, cx, |it, context| it.on_reload(context))
     }
 
@@ -556,7 +408,7 @@ impl Socket {
         out: &mut Vec<u8>,
         cx: &mut Context<'_>,
         what: impl FnOnce(&mut Connection, &mut DialectContext<'_>),
-    ) -> StageResult {
+    ) -> Progress {
         let mut wanted = None;
         if self.is_open()
             && let Endpoint::Dialect(it) = &mut self.endpoint
@@ -567,30 +419,126 @@ impl Socket {
         if let Some(closing) = wanted {
             self.close(&closing, out);
         }
-        StageResult::Again
+        Progress::Again
     }
 
-    pub(super) fn on_close(&mut self, env: &Env, us: ConnId, out: &mut Effects<'_>) {
-        if let Endpoint::Dialect(it) = &mut self.endpoint {
-            it.on_close(env, us, out);
+    /// The proxy leg, if this is a proxied connection.
+    pub(crate) fn leg(&self) -> Option<&ProxyLeg> {
+        self.endpoint.leg()
+    }
+
+    pub(super) fn leg_mut(&mut self) -> Option<&mut ProxyLeg> {
+        self.endpoint.leg_mut()
+    }
+
+    /// Whether this connection was dialled: it is the leg to an upstream.
+    pub(super) fn dials(&self) -> bool {
+        self.leg().is_some_and(|leg| leg.role == ws::Role::Client)
+    }
+
+    /// Whether a message is parked.
+    pub(super) fn has_parked(&self) -> bool {
+        self.policy.as_ref().is_some_and(|policy| policy.parked.is_some())
+    }
+
+    /// Whether reading is paused because a parked message still waits for its schema.
+    pub(super) fn is_held(&self, cx: &Context<'_>) -> bool {
+        self.is_open() && self.policy.as_ref().is_some_and(|policy| policy.is_held(cx))
+    }
+
+    /// The framing of the records, if this is an HTTP stream.
+    pub(super) fn records(&self) -> Option<RecordFraming> {
+        self.channel.as_ref().and_then(|channel| channel.records())
+    }
+
+    /// Whether this is an HTTP stream whose close was sent.
+    pub(crate) fn is_through(&self) -> bool {
+        !self.is_open() && self.records().is_some()
+    }
+
+    /// Whether the client of an HTTP stream has sent its whole request body.
+    pub(super) fn has_sent_all(&self) -> bool {
+        self.input.has_ended()
+    }
+
+    /// What messages to the peer look like on the wire.
+    pub(super) fn framing(&mut self) -> Framing<'_> {
+        match self.channel.as_deref_mut() {
+            None => Framing::Plain,
+            Some(channel) => match channel.records() {
+                Some(framing) => Framing::Records(framing),
+                None => Framing::Compressed(channel),
+            },
         }
     }
 
-    pub(super) fn on_drop(&mut self, env: &Env, codecs: &mut Codecs) {
-        if let Endpoint::Dialect(it) = &mut self.endpoint {
-            it.on_drop(env);
-        }
+    /// Releases what the connection holds outside its own memory.
+    pub(super) fn drop_state(&mut self, env: &Env, codecs: &mut Codecs) {
+        self.endpoint.on_drop(env);
         if let Some(channel) = &mut self.channel {
             channel.release(codecs);
         }
     }
-}
 
-/// The server's close reasons with the codes of RFC 6455, for endpoints without a dialect.
-fn plain_closing(why: Why) -> Closing {
-    match why {
-        Why::Silent => Closing::new(close::GOING_AWAY, "no sign of life"),
-        Why::Draining => Closing::new(close::GOING_AWAY, "the server is shutting down"),
-        Why::Slow => Closing::new(close::POLICY, "the client does not read what it is sent"),
+    /// Heap bytes of an unfinished or parked message.
+    pub(super) fn held_bytes(&self) -> usize {
+        let parked = self.policy.as_ref().and_then(|policy| policy.parked.as_ref());
+        let parked = parked.map_or(0, |it| it.payload.capacity());
+        let channel = self.channel.as_ref().map_or(0, |channel| channel.compressed_bytes());
+        self.input.held_bytes() + parked + channel
+    }
+
+    /// Frees all input: nothing more is read.
+    pub(super) fn discard(&mut self) {
+        self.input.discard();
+        if let Some(policy) = &mut self.policy {
+            policy.parked = None;
+        }
+    }
+
+    /// Counts bytes, and the WebSocket itself with its first bytes. The first bytes sent are not
+    /// counted: they are the handshake's response.
+    pub(crate) fn count(&mut self, received: usize, sent: usize, streams: &Streams) {
+        streams.received_bytes.add(received as u64);
+        if self.counted {
+            streams.sent_bytes.add(sent as u64);
+        } else {
+            self.counted = true;
+            streams.opened.add(1);
+        }
+    }
+
+    /// Counts how the WebSocket has ended, if it was counted.
+    pub(crate) fn count_end(&self, counters: &Counters, listener: u16) {
+        if !self.counted {
+            return;
+        }
+        let streams = counters.streams(listener);
+        let (received, sent) = match self.closing {
+            CloseHandshake::Open => (0, 0),
+            CloseHandshake::Sent => (0, 1),
+            CloseHandshake::Received => (1, 0),
+            CloseHandshake::Done => (1, 1),
+        };
+        streams.ended.add(1);
+        streams.closes_received.add(received);
+        streams.closes_sent.add(sent);
+    }
+
+    /// The format of messages to the peer, for events that have several encodings.
+    pub(super) fn format(&self) -> Format {
+        self.endpoint.format()
+    }
+
+    pub(super) fn queue_bytes(&self, env: &Env) -> usize {
+        self.endpoint.queue_bytes(env)
+    }
+
+    pub(super) fn overrun(&mut self, env: &Env) -> SlowConsumer {
+        self.endpoint.overrun(env)
+    }
+
+    pub(crate) fn on_close(&mut self, env: &Env, us: ConnId, out: &mut Effects<'_>) {
+        self.endpoint.on_close(env, us, out);
     }
 }

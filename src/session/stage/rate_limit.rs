@@ -1,7 +1,7 @@
 //! The limit of control frames and empty frames per second, which cost a peer almost nothing to
 //! send.
 
-use super::Context;
+use crate::session::Context;
 use crate::time::RateLimit;
 
 /// Counts pings, pongs and empty frames of one connection by the second.

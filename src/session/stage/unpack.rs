@@ -1,36 +1,21 @@
 //! Decompression of messages: parts of them as they are received, and the work spread over turns.
 
 use super::inbound::Recipient;
-use super::socket::{ConnectionPolicy, Socket};
-use super::{Context, Ending, Session, Stage, StageResult};
+use super::policy::ConnectionPolicy;
+use super::websocket::WebSocket;
+use crate::session::Context;
+use crate::session::ending::Progress;
 use crate::time::Deadline;
 use crate::ws::{self, Unpacked, Violation};
 
-impl Session {
-    /// Whether a whole message waits for the core's place for large messages, which is not free.
-    pub fn awaits_place(&self, cx: &Context<'_>) -> bool {
-        matches!(&self.stage, Stage::Socket(socket) if socket.awaits_place(cx))
-    }
-
-    /// Discards a message that is being decompressed if the connection no longer needs it.
-    pub(super) fn drop_unneeded(&mut self, cx: &mut Context<'_>) {
-        let ended = self.ending != Ending::Open;
-        if let Stage::Socket(socket) = &mut self.stage
-            && (ended || !socket.is_open() && socket.leg().is_none())
-        {
-            socket.drop_unpacking(cx);
-        }
-    }
-}
-
-impl Socket {
+impl WebSocket {
     /// Whether a whole message has been received whose decompression continues in a later turn.
     pub(super) fn is_unpacking(&self) -> bool {
         self.channel.as_ref().is_some_and(|channel| channel.is_busy())
     }
 
     /// Whether such a message waits for the core's place for large messages, which is not free.
-    pub(super) fn awaits_place(&self, cx: &Context<'_>) -> bool {
+    pub(crate) fn awaits_place(&self, cx: &Context<'_>) -> bool {
         !cx.codecs.large.is_free()
             && self.channel.as_ref().is_some_and(|channel| channel.awaits_place())
     }
@@ -42,7 +27,7 @@ impl Socket {
 
     /// Discards a message that is being decompressed, which frees the core's place for large
     /// messages.
-    pub(super) fn drop_unpacking(&mut self, cx: &mut Context<'_>) {
+    pub(crate) fn drop_unpacking(&mut self, cx: &mut Context<'_>) {
         if let Some(channel) = &mut self.channel
             && channel.is_busy()
         {
@@ -58,11 +43,11 @@ impl Socket {
         out: &mut Vec<u8>,
         deadline: &mut Deadline,
         cx: &mut Context<'_>,
-    ) -> StageResult {
-        let Some(channel) = &mut self.channel else { return StageResult::Again };
+    ) -> Progress {
+        let Some(channel) = &mut self.channel else { return Progress::Again };
         if ignores {
             channel.forget(cx.codecs);
-            return StageResult::Again;
+            return Progress::Again;
         }
         let unpacked = channel.continue_unpacking(limits.message_bytes, cx.codecs);
         self.unpacked(unpacked, out, deadline, cx)
@@ -86,11 +71,11 @@ impl Socket {
         out: &mut Vec<u8>,
         deadline: &mut Deadline,
         cx: &mut Context<'_>,
-    ) -> StageResult {
+    ) -> Progress {
         self.begun = 0;
         let (kind, mut message) = match unpacked {
             Ok(Unpacked::Whole(kind, message)) => (kind, message),
-            Ok(Unpacked::Part | Unpacked::Busy) => return StageResult::Again,
+            Ok(Unpacked::Part | Unpacked::Busy) => return Progress::Again,
             Err(violation) => return self.violated(violation, out, cx),
         };
         if message.is_empty() && self.rate_limit.is_over(1, cx) {
@@ -108,6 +93,6 @@ impl Socket {
         to.give(kind, &mut message, out, cx);
         cx.codecs.give_back(message);
         self.close_if(wanted, out, deadline, cx);
-        StageResult::Again
+        Progress::Again
     }
 }

@@ -1,15 +1,18 @@
 //! The HTTP stage: pipelined requests and their responses in the same order, up to a WebSocket
 //! handshake or a stream.
 
-use super::open::open;
-use super::stream;
-use super::{Context, Ending, StageResult, context, cors, upgrade};
+use super::respond::{REJECTED, ResponseOptions, error, push, refuse, router, send};
+use super::transition::Transition;
+use super::{cors, route, upgrade};
 use crate::config;
-use crate::dialect::{self, Answered, Finish, HttpReply, SharedWith};
+use crate::dialect::{self, Answered, Finish, SharedWith};
 use crate::gateway;
 use crate::http::{self, Phase, Request, RequestEvent, Response};
 use crate::hub::Answer;
 use crate::limits::HTTP_PIPELINE;
+use crate::session::Context;
+use crate::session::context::context;
+use crate::session::ending::{Ending, Progress};
 use crate::time::Deadline;
 use std::collections::VecDeque;
 
@@ -19,7 +22,7 @@ const UNWANTED_BODY_BYTES: usize = 16 * 1024;
 
 /// The HTTP requests of one connection.
 #[derive(Default)]
-pub(super) struct Requests {
+pub(crate) struct Requests {
     reader: http::Reader,
     /// Replies that wait for earlier ones or for acknowledgements, the oldest first.
     replies: VecDeque<PendingReply>,
@@ -74,15 +77,15 @@ impl PendingReply {
 }
 
 impl Requests {
-    pub(super) fn step(
+    pub(crate) fn step(
         &mut self,
         input: &mut [u8],
         out: &mut Vec<u8>,
         deadline: &mut Deadline,
         cx: &mut Context<'_>,
-    ) -> (usize, StageResult) {
+    ) -> (usize, Transition) {
         if self.replies.back().is_some_and(|reply| reply.last) {
-            return (input.len(), StageResult::Need);
+            return (input.len(), Transition::NEED);
         }
         let configured = &cx.env.config.limits;
         let limits = http::HeadLimits {
@@ -97,60 +100,60 @@ impl Requests {
             RequestEvent::Need => self.look_at_head(cx),
             RequestEvent::Continue => {
                 let refused = self.look_at_head(cx);
-                if matches!(refused, StageResult::Need) {
+                if matches!(refused, Progress::Need) {
                     let bytes = http::CONTINUE.to_vec();
                     self.replies.push_back(PendingReply::bytes(bytes, false));
                 }
-                StageResult::Again
+                Progress::Again
             }
             RequestEvent::Head(request, body) => {
                 if let Some(entry) = router(cx).stream(&request) {
                     if self.replies.is_empty() {
-                        return (taken, stream::open(&request, body, entry, out, cx));
+                        return (taken, route::open_stream(&request, body, entry, out, cx));
                     }
                     self.replies.push_back(PendingReply::too_early(cx));
                 }
-                StageResult::Again
+                Progress::Again
             }
             RequestEvent::Request(request) if upgrade::wanted(&request) => {
                 self.had_request = true;
                 if self.replies.is_empty() {
-                    return (taken, open(&request, out, cx));
+                    return (taken, route::open(&request, out, cx));
                 }
                 self.replies.push_back(PendingReply::too_early(cx));
-                StageResult::Again
+                Progress::Again
             }
             RequestEvent::Request(mut request) => {
                 self.had_request = true;
                 let reply = answer(&mut request, cx);
                 self.replies.push_back(reply);
-                StageResult::Again
+                Progress::Again
             }
             RequestEvent::Bad(error) => {
                 cx.counters.http_errors.add(1);
                 let mut bytes = Vec::new();
                 error.respond(&mut bytes);
                 self.replies.push_back(PendingReply::bytes(bytes, true));
-                StageResult::Again
+                Progress::Again
             }
         };
         self.arm(phase, deadline, cx);
         self.head_checked &= self.reader.phase() == Phase::Body;
         self.reader.take_back();
-        (taken, after)
+        (taken, Transition::Stay(after))
     }
 
     /// Checks the head of a request whose body has not arrived. If the body is long and no endpoint
     /// would use it, the request is answered without it and the connection ends.
-    fn look_at_head(&mut self, cx: &mut Context<'_>) -> StageResult {
+    fn look_at_head(&mut self, cx: &mut Context<'_>) -> Progress {
         let is_short = self.reader.body_bytes() <= UNWANTED_BODY_BYTES;
         if self.head_checked || self.reader.phase() != Phase::Body || is_short {
-            return StageResult::Need;
+            return Progress::Need;
         }
-        let Some(mut request) = self.reader.head() else { return StageResult::Need };
+        let Some(mut request) = self.reader.head() else { return Progress::Need };
         self.head_checked = true;
         if upgrade::wanted(&request) || needs_body(&request, cx) {
-            return StageResult::Need;
+            return Progress::Need;
         }
         request.keep_alive = false;
         let reply = if router(cx).renews(&request) {
@@ -165,7 +168,7 @@ impl Requests {
         self.had_request = true;
         self.replies.push_back(reply);
         self.discard();
-        StageResult::Again
+        Progress::Again
     }
 
     /// Sets the deadline when the reader's phase has changed. The timeout of a request runs from
@@ -190,22 +193,22 @@ impl Requests {
     }
 
     /// Handles a deadline that is due.
-    pub(super) fn on_deadline(&mut self, out: &mut Vec<u8>, cx: &mut Context<'_>) -> StageResult {
+    pub(crate) fn on_deadline(&mut self, out: &mut Vec<u8>, cx: &mut Context<'_>) -> Progress {
         cx.counters.timed_out.add(1);
         if !self.replies.is_empty() {
             // The acknowledgements of another core are overdue and will not arrive any more.
-            return StageResult::End(Ending::Cut);
+            return Progress::End(Ending::Cut);
         }
         if matches!(self.reader.phase(), Phase::Head | Phase::Body) {
             cx.counters.http_errors.add(1);
             let text = "the request took too long to arrive\n";
             Response::text(408, text).connection(http::Connection::Close).push(out);
         }
-        StageResult::End(Ending::Flush)
+        Progress::End(Ending::Flush)
     }
 
     /// Heap bytes of an unfinished request and of replies that wait.
-    pub(super) fn held_bytes(&self) -> usize {
+    pub(crate) fn held_bytes(&self) -> usize {
         let bytes = |it: &PendingReply| match &it.body {
             Body::Bytes(bytes) => bytes.capacity(),
             Body::Later(_) => size_of::<Unfinished>(),
@@ -214,27 +217,27 @@ impl Requests {
     }
 
     /// Frees the input; nothing more is read.
-    pub(super) fn discard(&mut self) {
+    pub(crate) fn discard(&mut self) {
         self.reader = http::Reader::new();
     }
 
-    pub(super) fn is_fresh(&self) -> bool {
+    pub(crate) fn is_fresh(&self) -> bool {
         !self.had_request
     }
 
     /// Whether the connection is idle: it has had a request and waits for the next.
-    pub(super) fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         self.had_request && self.replies.is_empty() && self.reader.phase() == Phase::Idle
     }
 
     /// Whether no further request is read for now: `HTTP_PIPELINE` replies wait, or one whose
     /// answers may be large.
-    pub(super) fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         let gathers = self.replies.back().is_some_and(|reply| reply.gathers);
         gathers || self.replies.len() >= HTTP_PIPELINE
     }
 
-    pub(super) fn ticket(&self) -> Option<u32> {
+    pub(crate) fn ticket(&self) -> Option<u32> {
         let waiting = self.replies.len() as u32;
         (waiting > 0).then(|| self.first.wrapping_add(waiting - 1))
     }
@@ -243,37 +246,37 @@ impl Requests {
         self.replies.get_mut(ticket.wrapping_sub(self.first) as usize)
     }
 
-    pub(super) fn await_ack(&mut self, ticket: u32) {
+    pub(crate) fn await_ack(&mut self, ticket: u32) {
         if let Some(reply) = self.pending_reply(ticket) {
             reply.acks += 1;
         }
     }
 
-    pub(super) fn acked(&mut self, ticket: u32) {
+    pub(crate) fn acked(&mut self, ticket: u32) {
         if let Some(reply) = self.pending_reply(ticket) {
             reply.acks = reply.acks.saturating_sub(1);
         }
     }
 
-    pub(super) fn answered(&mut self, ticket: u32, part: u16, answer: Answer) {
+    pub(crate) fn answered(&mut self, ticket: u32, part: u16, answer: Answer) {
         if let Some(PendingReply { body: Body::Later(unfinished), .. }) = self.pending_reply(ticket)
         {
             unfinished.answers.push((part, answer));
         }
     }
 
-    pub(super) fn collects_answers(&self, ticket: u32) -> bool {
+    pub(crate) fn collects_answers(&self, ticket: u32) -> bool {
         let at = ticket.wrapping_sub(self.first) as usize;
         matches!(self.replies.get(at), Some(PendingReply { body: Body::Later(_), .. }))
     }
 
-    pub(super) fn has_ready_reply(&self) -> bool {
+    pub(crate) fn has_ready_reply(&self) -> bool {
         self.replies.front().is_some_and(|reply| reply.acks == 0)
     }
 
     /// Moves the replies that are complete into `out`. Returns true if the connection ends after
     /// them.
-    pub(super) fn flush(&mut self, out: &mut Vec<u8>, cx: &Context<'_>) -> bool {
+    pub(crate) fn flush(&mut self, out: &mut Vec<u8>, cx: &Context<'_>) -> bool {
         while self.has_ready_reply()
             && let Some(reply) = self.replies.pop_front()
         {
@@ -416,13 +419,6 @@ fn unless_failed(connection: http::Connection, cx: &Context<'_>) -> (http::Conne
     }
 }
 
-/// How a response is written.
-#[derive(Clone, Copy)]
-struct ResponseOptions {
-    connection: http::Connection,
-    head_only: bool,
-}
-
 fn page(
     endpoint: config::EndpointKind,
     request: &Request<'_>,
@@ -440,73 +436,6 @@ fn page(
         now_ms: cx.now.ms,
     };
     gateway::page(endpoint, request, &visit)
-}
-
-/// Writes a reply as a JSON response.
-fn push(
-    reply: &HttpReply,
-    manner: ResponseOptions,
-    shared_with: Option<&SharedWith>,
-    out: &mut Vec<u8>,
-    cx: &Context<'_>,
-) {
-    let own: &[(&str, &str)] = match (reply.status, reply.allow) {
-        (405, Some(allow)) => &[("Allow", allow)],
-        (426, _) => {
-            &[("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Version", "13")]
-        }
-        _ => &[],
-    };
-    let mut fields = own.to_vec();
-    if let Some(origin) = shared_with {
-        fields.extend(cors::fields(origin));
-    }
-    let response = Response::json(reply.status, &reply.body).headers(&fields);
-    let response = response.connection(manner.connection).head_only(manner.head_only);
-    send(reply.status, &response, out, cx);
-}
-
-fn send(status: u16, response: &Response<'_>, out: &mut Vec<u8>, cx: &Context<'_>) {
-    cx.counters.http_requests.add(1);
-    if status >= 400 {
-        cx.counters.http_errors.add(1);
-    }
-    response.push(out);
-}
-
-pub(super) fn error(status: u16, message: &str) -> HttpReply {
-    let body = format!(r#"{{"error":"{message}","code":{status}}}"#).into_bytes();
-    HttpReply { status, body: body.into(), allow: None }
-}
-
-pub(super) const REJECTED: &str = "this is not served";
-
-/// The router for requests of this connection.
-pub(super) fn router<'a>(cx: &Context<'a>) -> gateway::Router<'a> {
-    gateway::Router {
-        config: &cx.env.config,
-        guards: &cx.env.guards,
-        listener: cx.env.listener(cx.listener),
-        secure: cx.secure,
-        client: cx.identity.clone(),
-        now: cx.now,
-        counters: cx.counters,
-        work: cx.work,
-        peer: cx.peer.ip(),
-    }
-}
-
-/// Answers a plain HTTP request that the router refuses.
-pub(super) fn refuse(
-    refusal: gateway::RouteRefusal,
-    connection: http::Connection,
-    head_only: bool,
-    out: &mut Vec<u8>,
-    cx: &Context<'_>,
-) {
-    let body = error(refusal.status(), refusal.text()).body;
-    let response = Response::json(refusal.status(), &body).headers(refusal.fields());
-    send(refusal.status(), &response.connection(connection).head_only(head_only), out, cx);
 }
 
 #[cfg(test)]

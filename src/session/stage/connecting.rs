@@ -1,0 +1,235 @@
+//! A client on a proxy route that waits for an upstream. The upstream's 101 response makes it into
+//! one leg of a proxied connection.
+
+use super::endpoint::Endpoint;
+use super::policy::ConnectionPolicy;
+use super::proxy::ProxyLeg;
+use super::records::{Input, Records};
+use super::upgrade;
+use super::websocket::WebSocket;
+use crate::config::Proxy;
+use crate::gateway::proxy::{UpgradeQuery, UpstreamFailure, UpstreamHandshake};
+use crate::http::{Connection, Request, Response};
+use crate::mem::Slot;
+use crate::session::ending::{Ending, Progress};
+use crate::session::{Context, Dial, PeerMessage, ProxyEffect};
+use crate::time::{Deadline, Now};
+use crate::upstream::{Chosen, Tried};
+use crate::ws::Role;
+use crate::ws::output::{Channel, Codecs};
+use std::sync::Arc;
+
+const TOO_LATE: &str = "no upstream has answered in time";
+const SHUTTING_DOWN: &str = "the server is shutting down";
+
+/// A client whose request was accepted and is not answered yet. What it sends meanwhile waits.
+pub(crate) struct PendingUpstream {
+    pub(super) proxy: Arc<Proxy>,
+    upgrade_query: UpgradeQuery,
+    upgrade: UpstreamRequest,
+    /// The upstreams that were tried, and the one that is being tried.
+    tried: Tried,
+    chosen: Option<Chosen>,
+    /// The connection that is being tried, once it has a slot.
+    pub(super) dialled: Option<Slot>,
+}
+
+/// What is needed to answer the client when an upstream has opened a WebSocket.
+pub(super) struct UpstreamRequest {
+    /// The head of the response, up to the fields that depend on the upstream.
+    pub(super) head: Vec<u8>,
+    /// The reader of the request body, if the client has an HTTP stream in place of a WebSocket.
+    pub(super) records: Option<Box<Records>>,
+    pub(super) channel: Option<Box<Channel>>,
+    pub(super) policy: Option<Box<ConnectionPolicy>>,
+}
+
+impl PendingUpstream {
+    /// Begins to wait for an upstream, and requests the first dial.
+    ///
+    /// # Errors
+    /// The status and the text of the response, if no upstream can be dialled.
+    pub(super) fn begin(
+        proxy: &Arc<Proxy>,
+        request: &Request<'_>,
+        upgrade: UpstreamRequest,
+        cx: &mut Context<'_>,
+    ) -> Result<Box<PendingUpstream>, (u16, &'static str)> {
+        let guards = &cx.env.config.guards;
+        let upgrade_query = UpgradeQuery::new(proxy, guards, request, cx.peer.ip(), cx.secure);
+        let proxy = proxy.clone();
+        let (tried, chosen, dialled) = (Tried::default(), None, None);
+        let mut waiting = PendingUpstream { proxy, upgrade_query, upgrade, tried, chosen, dialled };
+        if !cx.draining && waiting.dial(cx) {
+            return Ok(Box::new(waiting));
+        }
+        waiting.drop_state(cx.codecs);
+        let cause = UpstreamFailure::Unreachable;
+        let refusal = (cause.status(), cause.text());
+        Err(if cx.draining { (503, SHUTTING_DOWN) } else { refusal })
+    }
+
+    /// Requests the next dial: to another address of the chosen upstream, or to another upstream.
+    /// Returns false if none is left.
+    fn dial(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut is_new = false;
+        loop {
+            let Some(chosen) = &mut self.chosen else {
+                self.chosen = self.proxy.pool.pick(cx.now.ms, &mut self.tried);
+                if self.chosen.is_none() {
+                    return false;
+                }
+                is_new = true;
+                continue;
+            };
+            let upstream = self.proxy.upstreams.get(chosen.number());
+            let found = upstream.map(|it| (it, chosen.next_address()));
+            if let Some((upstream, Some(address))) = found {
+                let filter = self.proxy.tls.connect(upstream);
+                if upstream.secure == filter.is_some() {
+                    let nonce = cx.keys.nonce();
+                    let (handshake, request) =
+                        UpstreamHandshake::new(&self.proxy, upstream, &self.upgrade_query, nonce);
+                    let dial = Dial {
+                        address,
+                        client: cx.conn.slot,
+                        deadline: cx.now.plus_ms(self.proxy.connect_ms),
+                        filter,
+                        handshake,
+                        request,
+                        handshake_ms: self.proxy.handshake_ms,
+                        buffer_bytes: self.proxy.buffer_bytes,
+                    };
+                    cx.proxy_effects.push(ProxyEffect::Dial(Box::new(dial)));
+                    return true;
+                }
+            }
+            // All its addresses were tried, or its name was not resolved.
+            cx.counters.proxy_unresolved.add(is_new.into());
+            self.put_back(true, cx);
+        }
+    }
+
+    /// Gives the chosen upstream up, and counts it as failed if `fault` is set.
+    fn put_back(&mut self, fault: bool, cx: &Context<'_>) {
+        if let Some(chosen) = self.chosen.take()
+            && fault
+            && chosen.failed(cx.now.ms)
+        {
+            cx.counters.proxy_aside.add(1);
+        }
+    }
+
+    /// The message that ends the dialled connection when the client's has ended.
+    pub(super) fn last_message(&mut self) -> Option<(Slot, PeerMessage)> {
+        let message = PeerMessage::Close { code: None, reason: "".into() };
+        Some((self.dialled.take()?, message))
+    }
+
+    pub(super) fn drop_state(&mut self, codecs: &mut Codecs) {
+        if let Some(channel) = &mut self.upgrade.channel {
+            channel.release(codecs);
+        }
+    }
+
+    /// The deadline for all attempts. Each upstream has its own timeouts; all attempts together
+    /// have twice those of one.
+    pub(super) fn deadline(&self, now: Now) -> Deadline {
+        now.plus_ms(2 * (self.proxy.connect_ms + self.proxy.handshake_ms))
+    }
+
+    /// Answers the client after the upstream has opened a WebSocket with this subprotocol, and
+    /// returns the proxy leg that the connection becomes. Returns `None` if nothing was dialled.
+    pub(super) fn linked(
+        &mut self,
+        protocol: Option<Box<str>>,
+        out: &mut Vec<u8>,
+        cx: &mut Context<'_>,
+    ) -> Option<WebSocket> {
+        let other = self.dialled.take()?;
+        let UpstreamRequest { head, records, channel, policy } = &mut self.upgrade;
+        let (records, channel, policy) = (records.take(), channel.take(), policy.take());
+        out.extend_from_slice(head);
+        let input = match records {
+            Some(records) => {
+                upgrade::finish(out, protocol.as_deref(), None);
+                count_stream(cx);
+                Input::Records(records)
+            }
+            None => {
+                let extensions = channel.as_ref().map(|channel| channel.agreed().answer());
+                upgrade::finish(out, protocol.as_deref(), extensions.as_deref());
+                cx.counters.upgrades.add(1);
+                Input::FRAMES
+            }
+        };
+        let mut leg = ProxyLeg::new(Role::Server, other, self.proxy.buffer_bytes, cx.keys);
+        leg.chosen = self.chosen.take();
+        leg.chosen.iter().for_each(Chosen::worked);
+        let endpoint = Endpoint::ProxyLeg(Box::new(leg));
+        Some(WebSocket::new(input, endpoint, channel, policy, cx.now.ms))
+    }
+
+    /// Handles a failed attempt: dials the next address or upstream, or refuses the client.
+    pub(super) fn unlinked(
+        &mut self,
+        cause: &UpstreamFailure,
+        out: &mut Vec<u8>,
+        cx: &mut Context<'_>,
+    ) -> Progress {
+        let counters = cx.counters;
+        let counter = match cause {
+            UpstreamFailure::NoSlot => &counters.proxy_no_slot,
+            UpstreamFailure::Unreachable => &counters.proxy_unreachable,
+            UpstreamFailure::Late { .. } => &counters.proxy_timed_out,
+            UpstreamFailure::Refused(..) => &counters.proxy_refused,
+            UpstreamFailure::InvalidReply(_) => &counters.proxy_bad_answers,
+        };
+        counter.add(1);
+        tracing::debug!(?cause, "an upstream has not opened a WebSocket");
+        self.dialled = None;
+        if !cause.is_of_the_address() {
+            self.put_back(cause.is_fault(), cx);
+        }
+        if cause.may_be_tried_elsewhere() && !cx.draining && self.dial(cx) {
+            return Progress::Again;
+        }
+        let fields: &[(&str, &str)] = match cause {
+            UpstreamFailure::Refused(401, Some(challenge)) => &[("WWW-Authenticate", challenge)],
+            _ => &[],
+        };
+        self.refuse(cause.status(), cause.text(), fields, out, cx)
+    }
+
+    /// Refuses the client because all attempts together took too long.
+    pub(super) fn on_deadline(&self, out: &mut Vec<u8>, cx: &Context<'_>) -> Progress {
+        self.refuse(504, TOO_LATE, &[], out, cx)
+    }
+
+    /// Refuses the client because the server is shutting down.
+    pub(super) fn shut_down(&self, out: &mut Vec<u8>, cx: &Context<'_>) -> Progress {
+        self.refuse(503, SHUTTING_DOWN, &[], out, cx)
+    }
+
+    fn refuse(
+        &self,
+        status: u16,
+        text: &str,
+        fields: &[(&str, &str)],
+        out: &mut Vec<u8>,
+        cx: &Context<'_>,
+    ) -> Progress {
+        cx.counters.http_requests.add(self.upgrade.records.is_some().into());
+        let text = format!("{text}\n");
+        let response = Response::text(status, &text).headers(fields);
+        response.connection(Connection::Close).push(out);
+        cx.counters.http_errors.add(1);
+        Progress::End(Ending::Flush)
+    }
+}
+
+/// Counts an HTTP stream that was opened.
+pub(super) fn count_stream(cx: &Context<'_>) {
+    cx.counters.http_requests.add(1);
+    cx.counters.http_streams.add(1);
+}
