@@ -5,7 +5,7 @@
 //! event's [`Retain`] determines how it changes the channel's picture, which later subscribers get;
 //! `picture.rs` makes the change.
 
-use super::mail::CompressedFrames;
+use super::frames::CompressedFrames;
 use crate::codec::{Envelope, EnvelopeBody, Error, Format, Value};
 use crate::mem::Frozen;
 use crate::ws::Opcode;

@@ -4,28 +4,9 @@
 //! is dropped when the last subscriber leaves, so that a new group does not get the messages of an
 //! earlier one.
 
-use super::mail::{CompressedFrames, Event};
-use crate::mem::Frozen;
+use super::event::{Event, HistoryLimit};
+use super::frames::{CompressedFrames, HistoryEntry};
 use std::collections::VecDeque;
-use std::sync::Arc;
-
-/// How much of a channel's history is kept, the present event included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HistoryLimit {
-    /// Number of events.
-    pub max: u32,
-    /// Bytes of their frames.
-    pub bytes: usize,
-}
-
-/// One kept event.
-#[derive(Clone, Debug)]
-pub struct HistoryEntry {
-    /// The frame.
-    pub frame: Frozen,
-    /// The compressed frames, if an endpoint compresses.
-    pub compressed: Option<Arc<CompressedFrames>>,
-}
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -84,6 +65,7 @@ impl History {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mem::Frozen;
 
     /// Checks which texts are kept and how many were lost after `texts` were pushed.
     fn check(texts: &[&str], max: u32, bytes: usize, kept: &[&str], lost: u64) {

@@ -2,9 +2,10 @@
 //! present users, and the cached event.
 
 use super::encodings::Encodings;
-use super::history::{History, HistoryEntry};
+use super::event::{CacheEntry, DialectMessage, Event};
+use super::frames::HistoryEntry;
+use super::history::History;
 use super::kept::KeptPlace;
-use super::mail::{DialectMessage, Event};
 use super::name::ConnId;
 use super::notice::Reported;
 use super::picture::Picture;
@@ -95,17 +96,6 @@ pub enum JoinRefusal {
     ChannelFull,
     /// The channel has no subscriber, and the application has its maximum number of channels.
     NoRoom,
-}
-
-/// What an event needs in order to be cached.
-#[derive(Debug)]
-pub struct CacheEntry {
-    /// How long it is cached, in milliseconds.
-    pub ttl_ms: u64,
-    /// The event's name, for queries.
-    pub event: Box<str>,
-    /// The event's data, for queries.
-    pub data: Box<str>,
 }
 
 /// What the home answers to a query about a channel.

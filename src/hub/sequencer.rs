@@ -2,9 +2,10 @@
 //! picture and history, and its counts.
 
 use super::encodings::{Encodings, Retain};
-use super::history::{History, HistoryLimit};
+use super::event::{Event, HistoryLimit};
+use super::history::History;
 use super::home::{ChannelFull, ChannelInfo, JoinRefusal, JoinReply, JoinRequest};
-use super::mail::{Ack, Answer, Down, Event, OutgoingMail, Query, Up};
+use super::mail::{Ack, Answer, Down, OutgoingMail, Query, Up};
 use super::name::{ChannelName, ConnId};
 use super::picture::Picture;
 use super::rooms::Claim;

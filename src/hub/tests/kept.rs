@@ -1,7 +1,7 @@
 //! Tests of kept events: when they are dropped, how many of them sweeps examine, and the bytes that
 //! are counted for them.
 
-use super::super::kept::overhead;
+use super::super::cache::overhead;
 use super::super::*;
 use crate::mem::Frozen;
 use std::sync::Arc;

@@ -28,8 +28,6 @@ const LEFT: &[&str] = &[
     "gateway/console gateway/metrics gateway/metrics/streams gateway/metrics/turns \
      gateway/mod",
     "http/body http/chunked http/reader",
-    "hub/encodings hub/history hub/home hub/kept hub/mail hub/mod hub/notice hub/picture \
-     hub/rooms",
     "jwt/keys jwt/pem",
     "model/mod model/plain",
     "model/rules model/source",
