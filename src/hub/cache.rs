@@ -5,10 +5,12 @@
 
 use super::Hub;
 use super::channel::ChannelState;
-use super::event::{CacheEntry, Event};
+use super::event::CacheEntry;
 use super::home::Home;
 use super::kept::KeptPlace;
 use super::name::ChannelName;
+use crate::mem::Frozen;
+use std::sync::Arc;
 
 /// The maximum number of kept events that one sweep examines.
 const EXPIRED_PER_SWEEP: usize = 1000;
@@ -25,11 +27,12 @@ pub(super) fn overhead(name: &ChannelName) -> usize {
 }
 
 impl Hub {
-    pub(super) fn keep(&mut self, at: u32, event: &Event, now_ms: u64) {
+    /// Caches an event's frame in place of the channel's cached one.
+    pub(super) fn keep(&mut self, at: u32, frame: Frozen, entry: &Arc<CacheEntry>, now_ms: u64) {
         let Some(channel) = &mut self.channels[at as usize] else { return };
         let home = channel.home.get_or_insert_default();
         home.reported.filled();
-        let (before, until_ms) = (home.kept_bytes(), home.keep(event, now_ms));
+        let (before, until_ms) = (home.kept_bytes(), home.keep(frame, entry, now_ms));
         let place = home.place.get_or_insert_with(|| {
             self.began += 1;
             self.keepers.by_age.insert(self.began, at);

@@ -4,9 +4,9 @@ use crate::mem::Frozen;
 use crate::ws::output::{BITS, Codecs};
 use std::sync::{Arc, OnceLock};
 
-/// One kept event.
-#[derive(Clone, Debug)]
-pub struct HistoryEntry {
+/// A frame that all cores share.
+#[derive(Clone, Debug, Default)]
+pub struct SharedFrame {
     /// The frame.
     pub frame: Frozen,
     /// The compressed frames, if an endpoint compresses.

@@ -28,9 +28,12 @@ mod rooms;
 mod sequencer;
 mod slab;
 
-pub use encodings::{Clears, Encodings, Mode, Retain};
-pub use event::{CacheEntry, ClientEvent, DialectMessage, Event, HistoryLimit};
-pub use frames::{CompressedFrames, HistoryEntry};
+pub use encodings::Encodings;
+pub use event::{
+    CacheEntry, Clears, ClientEvent, DialectMessage, Event, EventPayload, HistoryLimit, Mode,
+    Retain, Retention,
+};
+pub use frames::{CompressedFrames, SharedFrame};
 pub use home::{
     ChannelFull, ChannelInfo, JoinRefusal, JoinReply, JoinRequest, Member, MemberChange, Users,
 };
@@ -360,19 +363,10 @@ impl Hub {
             mail.up(self.home_of(hash), Up::Publish { name, event: event.clone(), ack });
             return Published::Sent;
         }
-        let found = match self.find(app, name, hash) {
-            None if event.is_kept() => Some(self.insert(self.hasher.name(app, name))),
-            found => found,
-        };
-        match found {
-            Some(at) => {
-                self.order(at, event, now_ms, mail);
-                if event.has_recipients() {
-                    Published::Ordered(at)
-                } else {
-                    Published::NotSubscribed
-                }
-            }
+        let found = self.find(app, name, hash);
+        let name = |hub: &Hub| hub.hasher.name(app, name);
+        match self.publish_at_home(found, name, event, now_ms, mail) {
+            Some(at) => Published::Ordered(at),
             None => Published::NotSubscribed,
         }
     }

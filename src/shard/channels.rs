@@ -4,8 +4,8 @@ use super::Shard;
 use crate::config::SlowConsumer;
 use crate::dialect::{self, Closing, Effect, JoinOutcome, Why, is_public};
 use crate::hub::{
-    Ack, Answer, ChannelName, ConnId, DialectMessage, Event, Join, JoinRefusal, Joined, Published,
-    Query,
+    Ack, Answer, ChannelName, ConnId, DialectMessage, Event, EventPayload, Join, JoinRefusal,
+    Joined, Published, Query,
 };
 use crate::mem::Slot;
 use crate::session::Broadcast;
@@ -110,11 +110,7 @@ impl Shard {
         let ticket = self.sessions.get_mut(slot).and_then(|it| it.ticket_of_publish(part));
         let ack = ticket.map(|ticket| Ack { slot, ticket, part });
         match self.hub.publish(app, name, event, ack, now.ms, &mut self.mail) {
-            Published::Ordered(at) => {
-                let received = self.hub.subscribers_at(at).iter().filter(|it| it.is_active());
-                self.subscribers.extend(received.map(|it| it.slot));
-                self.deliver_to_listed(event, now);
-            }
+            Published::Ordered(at) => self.deliver_at(at, event, now),
             Published::NotSubscribed => {}
             Published::Sent => {
                 if let (Some(ticket), Some(session)) = (ticket, self.sessions.get_mut(slot)) {
@@ -143,10 +139,15 @@ impl Shard {
     pub(super) fn announce(&mut self, app: u32, name: &str, event: &Event, now: Now) {
         let published = self.hub.publish(app, name, event, None, now.ms, &mut self.mail);
         if let Published::Ordered(at) = published {
-            let received = self.hub.subscribers_at(at).iter().filter(|it| it.is_active());
-            self.subscribers.extend(received.map(|it| it.slot));
-            self.deliver_to_listed(event, now);
+            self.deliver_at(at, event, now);
         }
+    }
+
+    /// Delivers an event that this core has ordered to its subscribers of the channel at `at`.
+    fn deliver_at(&mut self, at: u32, event: &Event, now: Now) {
+        let received = self.hub.subscribers_at(at).iter().filter(|it| it.is_active());
+        self.subscribers.extend(received.map(|it| it.slot));
+        self.deliver_to_listed(event, now);
     }
 
     /// Counts the work of a query that visits every channel of this core. The work for lists of
@@ -191,21 +192,38 @@ impl Shard {
         self.deliver_to_listed(event, now);
     }
 
-    /// Queues the event for all connections in `self.subscribers`, and empties that list.
+    /// Delivers the event to all connections in `self.subscribers`, and empties that list.
     fn deliver_to_listed(&mut self, event: &Event, now: Now) {
         if self.subscribers.is_empty() {
             return;
         }
-        if let Some((code, reason)) = event.close {
-            return self.close_listed(&Closing::new(code, reason), now);
+        match &event.payload {
+            EventPayload::Nothing => self.subscribers.clear(),
+            EventPayload::Frame(shared) => {
+                self.broadcast_to_listed(Broadcast::of_frame(shared), event.except, now);
+            }
+            EventPayload::Value(encodings) => {
+                self.broadcast_to_listed(Broadcast::of_value(encodings), event.except, now);
+            }
+            EventPayload::Message(message) => {
+                self.deliver_message_to_listed(message, event.except, now);
+            }
+            EventPayload::Close(code, reason) => {
+                self.close_listed(&Closing::new(*code, *reason), now);
+            }
         }
-        if let Some(message) = &event.message {
-            return self.deliver_message_to_listed(message, event.except, now);
-        }
+    }
+
+    /// Queues frames for all connections in `self.subscribers`, and empties that list.
+    fn broadcast_to_listed(
+        &mut self,
+        mut broadcast: Broadcast<'_>,
+        except: Option<ConnId>,
+        now: Now,
+    ) {
         self.work.charge(WorkKind::Delivery, work::DELIVERY * self.subscribers.len() as u64);
-        let mut broadcast = Broadcast::new(event);
         let limits = &self.env.config.limits;
-        let except = event.except.filter(|conn| conn.core == self.core).map(|conn| conn.slot);
+        let except = except.filter(|conn| conn.core == self.core).map(|conn| conn.slot);
         let mut delivered = 0;
         let mut slow = Vec::new();
         for index in self.subscribers.drain(..) {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 fn event(ttl_ms: u64) -> Event {
     let keep = CacheEntry { ttl_ms, event: "e".into(), data: "d".into() };
-    Event { frame: Frozen::new(b"frame"), keep: Some(Arc::new(keep)), ..Event::default() }
+    Event { retain: Retention::Cache(Arc::new(keep)), ..Frozen::new(b"frame").into() }
 }
 
 struct Alone {
