@@ -63,7 +63,7 @@ fn requests(c: &mut Criterion<Cpu>) {
         group.bench_function(BenchmarkId::from_parameter(depth), |b| {
             b.iter(|| {
                 for _ in 0..depth {
-                    let event = Event { frame: frozen.clone(), ..Event::default() };
+                    let event = Event::from(frozen.clone());
                     let request = Up::Publish { name: name.clone(), event, ack: None };
                     rig.shard.request(0, request, rig.now());
                 }

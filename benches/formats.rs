@@ -13,7 +13,8 @@ use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, 
 use polycast::codec::json::Scratch;
 use polycast::codec::{DecodeLimits, Envelope, Format, Value, decode, encode};
 use polycast::hub::{
-    Encodings, Event, Hasher, Hub, Join, JoinRequest, Joined, Mode, OutgoingMail, Retain, Up,
+    Encodings, Event, EventPayload, Hasher, Hub, Join, JoinRequest, Joined, Mode, OutgoingMail,
+    Retain, Retention, Up,
 };
 use polycast::mem::{Frozen, Slot};
 use rig::Rig;
@@ -51,8 +52,11 @@ fn change() -> Value {
 }
 
 fn event(envelope: &Arc<Envelope>, value: Value, retain: Retain) -> Event {
-    let encodings = Encodings::new(envelope.clone(), value, retain, false);
-    Event { encodings: encodings.ok().map(Arc::new), ..Event::default() }
+    let payload = match Encodings::new(envelope.clone(), value, false) {
+        Ok(encodings) => EventPayload::Value(Arc::new(encodings)),
+        Err(_) => EventPayload::Nothing,
+    };
+    Event { payload, retain: Retention::Picture(retain), ..Event::default() }
 }
 
 fn codecs(c: &mut Criterion<Cpu>) {
@@ -93,7 +97,7 @@ fn publishes(c: &mut Criterion<Cpu>) {
         group.bench_function(BenchmarkId::from_parameter(count), |b| {
             b.iter(|| {
                 let event = event(&envelope, change(), Retain::Nothing);
-                let encodings = event.encodings.as_ref().map(Arc::clone);
+                let encodings = event.encodings().map(Arc::clone);
                 hub.publish(APP, TOPIC, &event, None, NOW_MS, &mut mail);
                 let frame =
                     |format: &Format| encodings.as_ref().map(|it| it.encoded(*format).len());
@@ -176,10 +180,10 @@ fn fanout(c: &mut Criterion<Cpu>) {
     let envelope = envelope();
     let made = event(&envelope, change(), Retain::Nothing);
     let frame =
-        made.encodings.as_ref().map_or_else(Frozen::default, |it| it.encoded(Format::Json).clone());
+        made.encodings().map_or_else(Frozen::default, |it| it.encoded(Format::Json).clone());
     group.bench_function("a frame", |b| {
         b.iter(|| {
-            let event = Event { frame: frame.clone(), ..Event::default() };
+            let event = Event::from(frame.clone());
             let request = Up::Publish { name: name.clone(), event, ack: None };
             rig.shard.request(0, request, rig.now());
             assert_eq!(rig.drain().0, SUBSCRIBERS);

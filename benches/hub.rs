@@ -21,7 +21,7 @@ fn slot(index: u32) -> Slot {
 }
 
 fn event() -> Event {
-    Event { frame: Frozen::new(&[b'x'; 112]), ..Event::default() }
+    Frozen::new(&[b'x'; 112]).into()
 }
 
 fn is_now(joined: Joined) -> bool {

@@ -129,7 +129,7 @@ impl World {
                 due.push(number);
             }
         }
-        let event = Event { frame: Frozen::new(&number.to_le_bytes()), ..Event::default() };
+        let event = Event::from(Frozen::new(&number.to_le_bytes()));
         let ack = Ack { slot: Slot { index: 0, generation: 1 }, ticket: number as u32, part: 0 };
         let at = usize::from(core);
         let outgoing = &mut self.posts[at];
@@ -147,7 +147,10 @@ impl World {
     }
 
     fn hear(&mut self, core: u16, slots: Vec<u32>, channel: usize, event: &Event) {
-        let number = event.frame.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+        let number = event
+            .frame()
+            .and_then(|frame| frame.first_chunk())
+            .map_or(0, |bytes| u64::from_le_bytes(*bytes));
         for slot in slots {
             let member = (core, slot, channel);
             let received = self.received.get_mut(&member);

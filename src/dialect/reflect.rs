@@ -6,7 +6,7 @@ use super::{
 };
 use crate::config::{Grouping, Reflect, Route};
 use crate::http::{self, NormalPath};
-use crate::hub::{Event, HistoryLimit, JoinRequest};
+use crate::hub::{Event, HistoryLimit, JoinRequest, Retention, SharedFrame};
 use crate::mem::Frozen;
 use crate::ws::{self, Opcode, close, frame};
 use std::sync::Arc;
@@ -82,12 +82,11 @@ impl Dialect for Connection {
         };
         let mut scratch = Vec::with_capacity(frame::HEADER_BYTES + payload.len());
         let frame = frame::build(opcode, &mut scratch, |out| out.extend_from_slice(payload));
+        let compressed = context.env.compresses.then(Arc::default);
         let event = Event {
-            frame: Frozen::new(frame),
-            compressed: context.env.compresses.then(Arc::default),
             except: self.0.exclude_sender.then_some(context.conn),
-            history_limit: self.0.history_limit,
-            ..Event::default()
+            retain: self.0.history_limit.map_or(Retention::Nothing, Retention::History),
+            ..SharedFrame { frame: Frozen::new(frame), compressed }.into()
         };
         let name = self.0.group.to_string();
         context.effects.push(Effect::Publish { app: APP, name, event, part: 0 });

@@ -1,72 +1,19 @@
 //! One event in several formats, each encoded at most once, and only if a subscriber needs it.
 //!
 //! A dialect whose clients choose among formats publishes a value in place of a frame. The first
-//! core with a subscriber of a format encodes the value; all other cores share that frame. The
-//! event's [`Retain`] determines how it changes the channel's picture, which later subscribers get;
-//! `picture.rs` makes the change.
+//! core with a subscriber of a format encodes the value; all other cores share that frame.
 
-use super::mail::CompressedFrames;
+use super::frames::CompressedFrames;
 use crate::codec::{Envelope, EnvelopeBody, Error, Format, Value};
 use crate::mem::Frozen;
 use crate::ws::Opcode;
 use crate::ws::frame;
 use std::sync::{Arc, OnceLock};
 
-/// How events are merged into the picture of their channel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// The last value replaces the picture.
-    Replace,
-    /// The members of a map replace members with the same key; other members stay. A value that is
-    /// not a map replaces the picture.
-    Merge {
-        /// Whether null removes the member from the picture; otherwise null is its value.
-        null_deletes: bool,
-    },
-    /// The elements of an array are appended; everything before the last clearing element is
-    /// removed. A value that is not an array replaces the picture.
-    Log {
-        /// The maximum number of elements of the picture. Beyond it, the oldest elements are
-        /// removed and counted, except for a clearing element at the front.
-        max: u32,
-        /// Which elements are clearing ones.
-        clears: Clears,
-    },
-}
-
-/// Pairs of key and text: a map with one of these members makes all elements before it void.
-pub type Clears = &'static [(&'static str, &'static str)];
-
-/// What an event does to the picture of its channel.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Retain {
-    /// Nothing.
-    #[default]
-    Nothing,
-    /// Merge the event into the picture.
-    Update(Mode),
-    /// Replace the picture by the event's value.
-    Install {
-        /// How later events are merged.
-        mode: Mode,
-        /// Whether the event is delivered to the subscribers; false if they have its content
-        /// already.
-        received: bool,
-    },
-    /// Remove the picture. No frame is delivered to the subscribers.
-    Clear,
-}
-
-/// A published value and its frames, for [`super::Event::encodings`]; the event's `frame` is empty
-/// then.
-///
-/// A topic is ended by one event that has both [`Encodings::clear`] and, in
-/// [`super::Event::message`], the message to the subscribers' dialects. So both take effect at the
-/// same point in the channel's order.
+/// A published value and its frames; see the module's documentation.
 #[derive(Debug)]
 pub struct Encodings {
     content: Option<Content>,
-    retain: Retain,
     made: [OnceLock<Frozen>; Format::ALL.len()],
     /// The compressed frames of each format, if an endpoint compresses.
     compressed: Option<Box<[CompressedFrames; Format::ALL.len()]>>,
@@ -87,25 +34,18 @@ impl Encodings {
     pub fn new(
         envelope: Arc<Envelope>,
         value: Value,
-        retain: Retain,
         compresses: bool,
     ) -> Result<Encodings, Error> {
         envelope.check()?;
         value.check()?;
         let content = Some(Content { envelope, value });
-        Ok(Encodings { content, retain, ..Encodings::empty(compresses) })
+        Ok(Encodings { content, ..Encodings::empty(compresses) })
     }
 
-    /// Encodings that remove the picture.
-    pub fn clear() -> Encodings {
-        Encodings { retain: Retain::Clear, ..Encodings::empty(false) }
-    }
-
-    /// Encodings without a value; frames are added by [`Encodings::make`].
-    pub(super) fn empty(compresses: bool) -> Encodings {
+    /// Encodings without a value; the hub adds the frames of a picture one by one.
+    pub fn empty(compresses: bool) -> Encodings {
         Encodings {
             content: None,
-            retain: Retain::Nothing,
             made: Default::default(),
             compressed: compresses.then(Default::default),
         }
@@ -138,25 +78,6 @@ impl Encodings {
     /// The compressed frames of the frame in a format.
     pub fn compressed(&self, format: Format) -> Option<&CompressedFrames> {
         self.compressed.as_ref().map(|compressed| &compressed[format.index()])
-    }
-
-    /// Whether the event is delivered to the subscribers.
-    pub fn has_recipients(&self) -> bool {
-        match self.retain {
-            Retain::Nothing | Retain::Update(_) => true,
-            Retain::Install { received, .. } => received,
-            Retain::Clear => false,
-        }
-    }
-
-    /// Whether the channel has a picture after the event.
-    pub fn is_kept(&self) -> bool {
-        matches!(self.retain, Retain::Update(_) | Retain::Install { .. })
-    }
-
-    /// How the event changes the picture.
-    pub fn retain(&self) -> Retain {
-        self.retain
     }
 
     /// The published value.
@@ -199,8 +120,7 @@ mod tests {
 
     #[test]
     fn encodings_write_each_format_once_and_only_on_demand() {
-        let encodings =
-            Encodings::new(envelope(), Value::Int(1), Retain::Nothing, true).expect("sound");
+        let encodings = Encodings::new(envelope(), Value::Int(1), true).expect("sound");
         assert!(Format::ALL.iter().all(|format| !encodings.is_made(*format)));
         let frame = encodings.encoded(Format::MsgPack).clone();
         let (opcode, payload) = frame::split(&frame).expect("a frame");
@@ -218,30 +138,11 @@ mod tests {
     #[test]
     fn encodings_refuse_what_a_format_cannot_express() {
         let nul = Value::Array(vec![Value::map([("a\0", Value::Null)])]);
-        let encodings = Encodings::new(envelope(), nul, Retain::Nothing, false);
+        let encodings = Encodings::new(envelope(), nul, false);
         assert_eq!(encodings.err(), Some(Error::Key));
         let key = Envelope { members: Vec::new(), key: "\0".into() };
-        let encodings = Encodings::new(Arc::new(key), Value::Null, Retain::Nothing, false);
+        let encodings = Encodings::new(Arc::new(key), Value::Null, false);
         assert_eq!(encodings.err(), Some(Error::Key));
-        assert!(Encodings::clear().encoded(Format::Json).is_empty());
-    }
-
-    #[test]
-    fn encodings_reach_subscribers_depending_on_retain() {
-        let mode = Mode::Replace;
-        for (retain, received, kept) in [
-            (Retain::Nothing, true, false),
-            (Retain::Update(mode), true, true),
-            (Retain::Install { mode, received: true }, true, true),
-            (Retain::Install { mode, received: false }, false, true),
-            (Retain::Clear, false, false),
-        ] {
-            let encodings = Encodings::new(envelope(), Value::Null, retain, false).expect("sound");
-            assert_eq!(
-                (encodings.has_recipients(), encodings.is_kept()),
-                (received, kept),
-                "{retain:?}"
-            );
-        }
+        assert!(Encodings::empty(false).encoded(Format::Json).is_empty());
     }
 }

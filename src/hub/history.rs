@@ -4,33 +4,14 @@
 //! is dropped when the last subscriber leaves, so that a new group does not get the messages of an
 //! earlier one.
 
-use super::mail::{CompressedFrames, Event};
-use crate::mem::Frozen;
+use super::event::HistoryLimit;
+use super::frames::{CompressedFrames, SharedFrame};
 use std::collections::VecDeque;
-use std::sync::Arc;
-
-/// How much of a channel's history is kept, the present event included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HistoryLimit {
-    /// Number of events.
-    pub max: u32,
-    /// Bytes of their frames.
-    pub bytes: usize,
-}
-
-/// One kept event.
-#[derive(Clone, Debug)]
-pub struct HistoryEntry {
-    /// The frame.
-    pub frame: Frozen,
-    /// The compressed frames, if an endpoint compresses.
-    pub compressed: Option<Arc<CompressedFrames>>,
-}
 
 /// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct History {
-    events: VecDeque<HistoryEntry>,
+    events: VecDeque<SharedFrame>,
     /// Bytes of the frames.
     bytes: usize,
     /// The history's position in the order in which pictures and histories began; the hub maintains
@@ -46,9 +27,7 @@ impl History {
     /// Appends an event and removes the oldest events beyond the limit. Returns the number of
     /// events that were removed because of the limit in bytes, which may include the new event.
     /// Events beyond the limit in number are not counted: a full history drops one for each event.
-    pub(super) fn push(&mut self, event: &Event, history_limit: HistoryLimit) -> u64 {
-        let entry =
-            HistoryEntry { frame: event.frame.clone(), compressed: event.compressed.clone() };
+    pub(super) fn push(&mut self, entry: SharedFrame, history_limit: HistoryLimit) -> u64 {
         self.bytes += entry.frame.len();
         self.events.push_back(entry);
         while self.events.len() > history_limit.max as usize {
@@ -67,7 +46,7 @@ impl History {
     }
 
     /// The events, the oldest first.
-    pub(super) fn events(&self) -> Vec<HistoryEntry> {
+    pub(super) fn events(&self) -> Vec<SharedFrame> {
         self.events.iter().cloned().collect()
     }
 
@@ -75,7 +54,7 @@ impl History {
     pub(super) fn memory(&self) -> usize {
         let is_compressing = self.events.back().is_some_and(|entry| entry.compressed.is_some());
         let frames = if is_compressing { 2 * self.bytes } else { self.bytes };
-        let each = size_of::<HistoryEntry>()
+        let each = size_of::<SharedFrame>()
             + if is_compressing { size_of::<CompressedFrames>() } else { 0 };
         size_of::<History>() + self.events.len() * each + frames
     }
@@ -84,13 +63,14 @@ impl History {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mem::Frozen;
 
     /// Checks which texts are kept and how many were lost after `texts` were pushed.
     fn check(texts: &[&str], max: u32, bytes: usize, kept: &[&str], lost: u64) {
         let mut history = History::new(1);
         let push = |text: &&str| {
-            let event = Event { frame: Frozen::new(text.as_bytes()), ..Event::default() };
-            history.push(&event, HistoryLimit { max, bytes })
+            let entry = SharedFrame { frame: Frozen::new(text.as_bytes()), compressed: None };
+            history.push(entry, HistoryLimit { max, bytes })
         };
         assert_eq!(texts.iter().map(push).sum::<u64>(), lost, "{texts:?} {max} {bytes}");
         let found = history.events();

@@ -2,9 +2,10 @@
 //! present users, and the cached event.
 
 use super::encodings::Encodings;
-use super::history::{History, HistoryEntry};
+use super::event::{CacheEntry, DialectMessage, Event};
+use super::frames::SharedFrame;
+use super::history::History;
 use super::kept::KeptPlace;
-use super::mail::{DialectMessage, Event};
 use super::name::ConnId;
 use super::notice::Reported;
 use super::picture::Picture;
@@ -31,8 +32,8 @@ impl From<Frozen> for MemberChange {
 impl From<MemberChange> for Event {
     fn from(change: MemberChange) -> Event {
         match change {
-            MemberChange::Frame(frame) => Event { frame, ..Event::default() },
-            MemberChange::Message(message) => Event { message: Some(message), ..Event::default() },
+            MemberChange::Frame(frame) => frame.into(),
+            MemberChange::Message(message) => message.into(),
         }
     }
 }
@@ -81,7 +82,7 @@ pub struct JoinReply {
     pub picture: Option<Arc<Encodings>>,
     /// The history, the oldest event first, if it was requested. The session queues it before it
     /// calls the dialect's `joined`.
-    pub history: Vec<HistoryEntry>,
+    pub history: Vec<SharedFrame>,
 }
 
 /// The channel has its maximum number of members.
@@ -95,17 +96,6 @@ pub enum JoinRefusal {
     ChannelFull,
     /// The channel has no subscriber, and the application has its maximum number of channels.
     NoRoom,
-}
-
-/// What an event needs in order to be cached.
-#[derive(Debug)]
-pub struct CacheEntry {
-    /// How long it is cached, in milliseconds.
-    pub ttl_ms: u64,
-    /// The event's name, for queries.
-    pub event: Box<str>,
-    /// The event's data, for queries.
-    pub data: Box<str>,
 }
 
 /// What the home answers to a query about a channel.
@@ -148,7 +138,8 @@ struct User {
 
 #[derive(Debug)]
 struct Kept {
-    event: Event,
+    frame: Frozen,
+    entry: Arc<CacheEntry>,
     until_ms: u64,
 }
 
@@ -227,12 +218,11 @@ impl Home {
         users.into_iter().map(|(id, user)| (id.clone(), shown(user))).collect()
     }
 
-    /// Caches an event and replaces the previous one. Returns the time at which the event expires,
+    /// Caches an event's frame and replaces the previous one. Returns the time at which it expires,
     /// in milliseconds.
-    pub(super) fn keep(&mut self, event: &Event, now_ms: u64) -> u64 {
-        let ttl_ms = event.keep.as_ref().map_or(0, |keep| keep.ttl_ms);
-        let until_ms = now_ms.saturating_add(ttl_ms);
-        self.kept = Some(Kept { event: event.clone(), until_ms });
+    pub(super) fn keep(&mut self, frame: Frozen, entry: &Arc<CacheEntry>, now_ms: u64) -> u64 {
+        let until_ms = now_ms.saturating_add(entry.ttl_ms);
+        self.kept = Some(Kept { frame, entry: entry.clone(), until_ms });
         until_ms
     }
 
@@ -249,20 +239,18 @@ impl Home {
     }
 
     pub(super) fn kept_bytes(&self) -> usize {
-        let bytes = |kept: &Kept| {
-            let keep = kept.event.keep.as_ref().map_or(0, |it| it.event.len() + it.data.len());
-            kept.event.frame.len() + keep
-        };
+        let bytes = |kept: &Kept| kept.frame.len() + kept.entry.event.len() + kept.entry.data.len();
         self.kept.as_ref().map_or(0, bytes)
     }
 
-    pub(super) fn kept(&self, now_ms: u64) -> Option<&Event> {
-        self.kept.as_ref().filter(|kept| kept.until_ms > now_ms).map(|kept| &kept.event)
+    /// The frame of the cached event.
+    pub(super) fn kept(&self, now_ms: u64) -> Option<&Frozen> {
+        self.kept.as_ref().filter(|kept| kept.until_ms > now_ms).map(|kept| &kept.frame)
     }
 
     pub(super) fn cache_info(&self, now_ms: u64) -> Option<(Arc<CacheEntry>, u64)> {
         let kept = self.kept.as_ref().filter(|kept| kept.until_ms > now_ms)?;
-        Some((kept.event.keep.clone()?, kept.until_ms - now_ms))
+        Some((kept.entry.clone(), kept.until_ms - now_ms))
     }
 }
 
@@ -302,8 +290,8 @@ mod tests {
         assert!(home.exit(conn(1)).is_none());
         assert_eq!(shown(&home), [pair("ada", "two"), pair("bob", "b")]);
         let (id, change) = home.exit(conn(3)).expect("the last one leaves");
-        let Event { frame, .. } = change.into();
-        assert_eq!((&*id, &*frame), ("ada", &b"-ada"[..]));
+        let event = Event::from(change);
+        assert_eq!((&*id, event.frame().map(|it| &**it)), ("ada", Some(&b"-ada"[..])));
         assert!(home.exit(conn(3)).is_none());
         assert!(home.exit(conn(2)).is_some());
         assert!(home.is_empty());
@@ -324,9 +312,9 @@ mod tests {
         let mut home = Home::default();
         let keep = CacheEntry { ttl_ms: 100, event: "e".into(), data: "data".into() };
         let frame = Frozen::new(b"frame");
-        let event = Event { frame, keep: Some(Arc::new(keep)), ..Event::default() };
-        assert_eq!(home.keep(&event, 900), 1000);
-        assert_eq!(home.keep(&event, 1000), 1100);
+        let keep = Arc::new(keep);
+        assert_eq!(home.keep(frame.clone(), &keep, 900), 1000);
+        assert_eq!(home.keep(frame, &keep, 1000), 1100);
         assert_eq!((home.kept_bytes(), home.kept_until()), (10, Some(1100)));
         assert!(home.kept(1099).is_some());
         assert!(home.kept(1100).is_none());

@@ -7,74 +7,12 @@
 //! and an origin does not read from its connections while its up lanes are full. So no mail is
 //! dropped, and full lanes cannot cause a deadlock.
 
-use super::encodings::Encodings;
-use super::history::HistoryLimit;
-use super::home::{CacheEntry, ChannelInfo, JoinRefusal, JoinReply, JoinRequest, Users};
+use super::event::{DialectMessage, Event};
+use super::home::{ChannelInfo, JoinRefusal, JoinReply, JoinRequest, Users};
 use super::name::{ChannelName, ConnId};
-use super::notice::ClientEvent;
 use super::rooms::Claim;
-use crate::mem::{Frozen, Slot};
-use crate::ws::output::{BITS, Codecs};
-use std::any::Any;
+use crate::mem::Slot;
 use std::collections::VecDeque;
-use std::sync::{Arc, OnceLock};
-
-/// One published event, with the bytes that go to its subscribers.
-#[derive(Clone, Debug, Default)]
-pub struct Event {
-    /// The frame; empty if there are `encodings` or a `message`.
-    pub frame: Frozen,
-    /// In place of the frame: the value for subscribers of several formats, and how it changes the
-    /// channel's picture.
-    pub encodings: Option<Arc<Encodings>>,
-    /// The compressed frames of `frame`, if an endpoint compresses.
-    pub compressed: Option<Arc<CompressedFrames>>,
-    /// The one connection that does not receive the event.
-    pub except: Option<ConnId>,
-    /// Makes the home cache the event for later subscribers.
-    pub keep: Option<Arc<CacheEntry>>,
-    /// Makes the home append the event to the channel's history.
-    pub history_limit: Option<HistoryLimit>,
-    /// Closes the receiving connections with this code and reason in place of a frame.
-    pub close: Option<(u16, &'static str)>,
-    /// What webhooks report about the event, if a client has published it and a webhook wants
-    /// client events.
-    pub client_event: Option<Arc<ClientEvent>>,
-    /// In place of a frame: a message to the subscribers' dialects.
-    pub message: Option<DialectMessage>,
-}
-
-/// A message from a dialect to the dialects of other connections, on any core. Sender and receiver
-/// agree on its type.
-pub type DialectMessage = Arc<dyn Any + Send + Sync>;
-
-/// The compressed frames of one frame, by window size. The first core that needs one of them makes
-/// it; all others share it.
-#[derive(Debug, Default)]
-pub struct CompressedFrames([OnceLock<Option<Frozen>>; BITS]);
-
-impl CompressedFrames {
-    /// The compressed frame of `frame` for peers with a window of `bits` (9 to 15); `frame` itself
-    /// if compression does not make it shorter. `self` must belong to `frame`.
-    pub fn encoded<'f>(&'f self, frame: &'f Frozen, bits: u8, codecs: &mut Codecs) -> &'f Frozen {
-        let encoded = &self.0[usize::from(bits.clamp(9, 15) - 9)];
-        let compress = || codecs.compress_frame(frame, bits).map(|frame| Frozen::new(&frame));
-        encoded.get_or_init(compress).as_ref().unwrap_or(frame)
-    }
-}
-
-impl Event {
-    /// Whether the home keeps the event or a part of it.
-    pub fn is_kept(&self) -> bool {
-        self.keep.is_some() || self.encodings.as_ref().is_some_and(|encodings| encodings.is_kept())
-    }
-
-    /// Whether the event is delivered to the subscribers.
-    pub fn has_recipients(&self) -> bool {
-        self.message.is_some()
-            || self.encodings.as_ref().is_none_or(|encodings| encodings.has_recipients())
-    }
-}
 
 /// The request on the origin core that waits until the home has ordered an event, or until a query
 /// is answered.

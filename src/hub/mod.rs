@@ -9,7 +9,11 @@
 //! A core's first subscriber of a channel waits until the home has noted the core's interest
 //! ([`Joined::Later`]). From then on it gets every publish that the home orders.
 
+mod cache;
+mod channel;
 mod encodings;
+mod event;
+mod frames;
 mod history;
 mod home;
 mod kept;
@@ -17,30 +21,34 @@ mod mail;
 mod members;
 mod name;
 mod notice;
+mod occupancy;
 mod picture;
+mod reports;
 mod rooms;
 mod sequencer;
 mod slab;
 
-pub use encodings::{Clears, Encodings, Mode, Retain};
-pub use history::{HistoryEntry, HistoryLimit};
+pub use encodings::Encodings;
+pub use event::{
+    CacheEntry, Clears, ClientEvent, DialectMessage, Event, EventPayload, HistoryLimit, Mode,
+    Retain, Retention,
+};
+pub use frames::{CompressedFrames, SharedFrame};
 pub use home::{
-    CacheEntry, ChannelFull, ChannelInfo, JoinRefusal, JoinReply, JoinRequest, Member,
-    MemberChange, Users,
+    ChannelFull, ChannelInfo, JoinRefusal, JoinReply, JoinRequest, Member, MemberChange, Users,
 };
-pub use mail::{
-    Ack, Answer, CompressedFrames, DialectMessage, Down, Event, OutgoingMail, Query, Up,
-};
+pub use mail::{Ack, Answer, Down, OutgoingMail, Query, Up};
 pub use members::Subscriber;
 pub use name::{ChannelName, ConnId, CoreSet, Hasher};
-pub use notice::{ChannelEvent, ChannelEventKind, ClientEvent, EventMask};
+pub use notice::{ChannelEvent, ChannelEventKind, EventMask};
 pub use rooms::Claim;
 
 use crate::mem::Slot;
+use channel::{ChannelState, HomeLink};
 use hashbrown::HashTable;
-use home::Home;
 use kept::Keepers;
 use members::{Members, Start};
+use name::home_among;
 use notice::ChannelEvents;
 use rooms::{Rooms, UNLISTED};
 use slab::Slab;
@@ -87,7 +95,7 @@ pub struct Hub {
     cores: u16,
     hasher: Hasher,
     index: HashTable<u32>,
-    channels: Slab<Channel>,
+    channels: Slab<ChannelState>,
     members: Members,
     request_id: u32,
     /// Events of the hub itself, such as member changes, to be delivered on this core.
@@ -111,23 +119,6 @@ pub struct Hub {
     bounds: Box<[usize]>,
 }
 
-struct Channel {
-    name: ChannelName,
-    subscribers: Vec<Subscriber>,
-    home_link: HomeLink,
-    /// The other cores with subscribers. Only the home core maintains it.
-    interest: CoreSet,
-    /// The other state of the home core, if there is any.
-    home: Option<Box<Home>>,
-    /// The number of subscribers last reported to the home, and whether a report is due.
-    reported: u32,
-    recounting: bool,
-    /// Whether any core has a subscriber, as far as the home knows.
-    occupied: bool,
-    /// The channel's position in the list of its application's channels.
-    listed: u32,
-}
-
 /// What was dropped before its time since the last call of [`Hub::losses`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Losses {
@@ -135,17 +126,6 @@ pub struct Losses {
     pub kept: u64,
     /// Elements of log pictures, and events of histories, beyond their limits.
     pub elements: u64,
-}
-
-/// What the home of a channel knows of this core's interest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum HomeLink {
-    /// The home does not know of the interest.
-    Unknown,
-    /// The request with this number is not answered; subscribers wait.
-    Requested(u32),
-    /// The home sends every publish. Always so if this core is the home.
-    Known,
 }
 
 impl Hub {
@@ -383,19 +363,10 @@ impl Hub {
             mail.up(self.home_of(hash), Up::Publish { name, event: event.clone(), ack });
             return Published::Sent;
         }
-        let found = match self.find(app, name, hash) {
-            None if event.is_kept() => Some(self.insert(self.hasher.name(app, name))),
-            found => found,
-        };
-        match found {
-            Some(at) => {
-                self.order(at, event, now_ms, mail);
-                if event.has_recipients() {
-                    Published::Ordered(at)
-                } else {
-                    Published::NotSubscribed
-                }
-            }
+        let found = self.find(app, name, hash);
+        let name = |hub: &Hub| hub.hasher.name(app, name);
+        match self.publish_at_home(found, name, event, now_ms, mail) {
+            Some(at) => Published::Ordered(at),
             None => Published::NotSubscribed,
         }
     }
@@ -507,7 +478,7 @@ impl Hub {
 
     fn insert(&mut self, name: ChannelName) -> u32 {
         let hash = name.hash();
-        let channel = Channel {
+        let channel = ChannelState {
             name,
             subscribers: Vec::new(),
             home_link: HomeLink::Unknown,
@@ -549,12 +520,6 @@ impl Hub {
             self.recount = Vec::new();
         }
     }
-}
-
-/// The home core, out of `cores`, of a channel with this hash.
-fn home_among(hash: u64, cores: u16) -> u16 {
-    // The high half: the table's index uses the low bits.
-    ((hash >> 32) % u64::from(cores)) as u16
 }
 
 /// The result of a publish.

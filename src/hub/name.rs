@@ -105,6 +105,12 @@ impl CoreSet {
     }
 }
 
+/// The home core, out of `cores`, of a channel with this hash.
+pub(super) fn home_among(hash: u64, cores: u16) -> u16 {
+    // The high half: the table's index uses the low bits.
+    ((hash >> 32) % u64::from(cores)) as u16
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,9 +7,9 @@
 //! and occupied, while the first of the two events waits, both are dropped, because nothing has
 //! changed.
 
-use super::Hub;
-use super::name::{ChannelName, ConnId};
-use crate::limits::{COUNT_EVERY_MS, COUNT_SMALL, NOTICE_BYTES};
+use super::event::ClientEvent;
+use super::name::ChannelName;
+use crate::limits::NOTICE_BYTES;
 use crate::mem::Shares;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::BitOr;
@@ -20,7 +20,7 @@ use std::sync::Arc;
 pub struct ChannelEvent {
     /// The application's number.
     pub app: u32,
-    /// The version of the configuration that the channel's home had: see [`Hub::watch`].
+    /// The version of the configuration that the channel's home had: see [`super::Hub::watch`].
     pub version: u32,
     /// The channel.
     pub channel: Arc<str>,
@@ -51,19 +51,6 @@ pub enum ChannelEventKind {
     ClientEvent(Arc<ClientEvent>),
 }
 
-/// An event that a client has published.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ClientEvent {
-    /// The event's name.
-    pub event: Box<str>,
-    /// Its data as text, if it has data.
-    pub data: Option<Box<str>>,
-    /// The socket id of the connection, in the form of its dialect.
-    pub from: Box<str>,
-    /// The user that the connection is in this channel, if it is a member.
-    pub user: Option<Box<str>>,
-}
-
 /// A set of kinds of channel events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EventMask(u8);
@@ -87,7 +74,7 @@ impl EventMask {
         self.0 & others.0 != 0
     }
 
-    fn without(self, others: EventMask) -> EventMask {
+    pub(super) fn without(self, others: EventMask) -> EventMask {
         EventMask(self.0 & !others.0)
     }
 }
@@ -103,15 +90,15 @@ impl BitOr for EventMask {
 /// What has been reported of a channel.
 #[derive(Debug, Default)]
 pub(super) struct Reported {
-    occupied: bool,
-    missed: bool,
-    count: u64,
-    counted_ms: u64,
+    pub(super) occupied: bool,
+    pub(super) missed: bool,
+    pub(super) count: u64,
+    pub(super) counted_ms: u64,
     /// The connection that made the channel occupied, as the source of its events; 0 if it is not
     /// known.
-    maker: u64,
+    pub(super) maker: u64,
     /// Whether the channel is in [`ChannelEvents::counting`].
-    counting: bool,
+    pub(super) counting: bool,
 }
 
 impl Reported {
@@ -125,19 +112,19 @@ impl Reported {
 #[derive(Default)]
 pub(super) struct ChannelEvents {
     /// The kinds that webhooks want, by the application's number; empty if there is no webhook.
-    wanted: Arc<[EventMask]>,
+    pub(super) wanted: Arc<[EventMask]>,
     /// The version of the configuration.
-    version: u32,
+    pub(super) version: u32,
     waiting: BTreeMap<u32, Waiting>,
     /// Applications that have waiting events, in the order of their turns.
     turns: VecDeque<u32>,
-    bytes: usize,
+    pub(super) bytes: usize,
     /// The number of events made so far, which numbers them.
     made: u64,
-    lost: Vec<(u32, u64)>,
-    cancelled: u64,
+    pub(super) lost: Vec<(u32, u64)>,
+    pub(super) cancelled: u64,
     /// Channels with many subscribers whose number has changed.
-    counting: VecDeque<ChannelName>,
+    pub(super) counting: VecDeque<ChannelName>,
 }
 
 /// The waiting events of one application.
@@ -193,7 +180,7 @@ impl Waiting {
 }
 
 impl ChannelEvents {
-    fn wanted(&self, name: &ChannelName) -> EventMask {
+    pub(super) fn wanted(&self, name: &ChannelName) -> EventMask {
         match self.wanted.get(name.app() as usize) {
             // Channels for one user are internal.
             Some(mask) if !name.text().starts_with('#') => *mask,
@@ -202,7 +189,7 @@ impl ChannelEvents {
     }
 
     /// Adds an event. `maker` is the connection that is its source; 0 makes the channel its source.
-    fn push(&mut self, name: &ChannelName, what: ChannelEventKind, maker: u64) {
+    pub(super) fn push(&mut self, name: &ChannelName, what: ChannelEventKind, maker: u64) {
         let source = if maker == 0 { name.hash() } else { maker };
         let app = name.app();
         let notice =
@@ -247,8 +234,13 @@ impl ChannelEvents {
         }
     }
 
+    /// Whether no event waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
     /// Removes and returns the oldest event of the application whose turn it is.
-    fn next(&mut self) -> Option<ChannelEvent> {
+    pub(super) fn next(&mut self) -> Option<ChannelEvent> {
         let app = self.turns.pop_front()?;
         let waiting = self.waiting.get_mut(&app)?;
         let number = *waiting.notices.first_key_value()?.0;
@@ -260,14 +252,6 @@ impl ChannelEvents {
         }
         Some(notice)
     }
-}
-
-/// The number of a connection as the source of events; never 0. Two connections of one slot have
-/// the same number if their generations differ by a multiple of 2^24, and then count as one source.
-fn source_of(conn: ConnId) -> u64 {
-    let slot = conn.slot;
-    let generation = slot.generation & 0xff_ffff;
-    1 << 63 | u64::from(conn.core) << 56 | generation << 32 | u64::from(slot.index)
 }
 
 impl ChannelEvent {
@@ -288,188 +272,5 @@ impl ChannelEvent {
             | ChannelEventKind::Count(_) => 0,
         };
         size_of::<ChannelEvent>() + self.channel.len() + what
-    }
-}
-
-impl Hub {
-    /// Sets the kinds of events to be made, by the application's number. Every event carries
-    /// `version`. For a kind that was not wanted before, the present state is not reported, only
-    /// later changes.
-    pub fn watch(&mut self, wanted: Arc<[EventMask]>, version: u32) {
-        let before = std::mem::replace(&mut self.notices.wanted, wanted);
-        self.notices.version = version;
-        let before = |app: usize| before.get(app).copied().unwrap_or_default();
-        let wanted = self.notices.wanted.iter().enumerate();
-        let added: Vec<EventMask> = wanted.map(|(app, mask)| mask.without(before(app))).collect();
-        if added.iter().any(|mask| mask.has(EventMask::OCCUPANCY | EventMask::COUNTS)) {
-            self.catch_up(&added);
-        }
-    }
-
-    /// Marks the present state as reported, for the kinds `added`.
-    fn catch_up(&mut self, added: &[EventMask]) {
-        let (core, cores) = (self.core, self.cores);
-        for channel in self.channels.iter_mut().flatten() {
-            let added = added.get(channel.name.app() as usize).copied().unwrap_or_default();
-            let is_ours = super::home_among(channel.name.hash(), cores) == core;
-            if !is_ours || !added.has(EventMask::OCCUPANCY | EventMask::COUNTS) {
-                continue;
-            }
-            let home = channel.home.get_or_insert_default();
-            if added.has(EventMask::OCCUPANCY) {
-                home.reported.occupied =
-                    !channel.subscribers.is_empty() || !channel.interest.is_empty();
-            }
-            if added.has(EventMask::COUNTS) {
-                home.reported.count = channel.subscribers.len() as u64 + home.remote_count();
-            }
-        }
-    }
-
-    /// The next channel event.
-    pub fn next_notice(&mut self) -> Option<ChannelEvent> {
-        self.notices.next()
-    }
-
-    /// Bytes of the waiting channel events.
-    pub fn notice_bytes(&self) -> usize {
-        self.notices.bytes
-    }
-
-    /// Whether there is a channel event.
-    pub fn has_notices(&self) -> bool {
-        !self.notices.waiting.is_empty()
-    }
-
-    /// The number of channel events lost for lack of room since the last call, by application.
-    pub fn lost_notices(&mut self) -> Vec<(u32, u64)> {
-        std::mem::take(&mut self.notices.lost)
-    }
-
-    /// The number of channel events that have cancelled each other since the last call.
-    pub fn cancelled_notices(&mut self) -> u64 {
-        std::mem::take(&mut self.notices.cancelled)
-    }
-
-    /// Notes that a connection joins a channel of this home. If the channel is not reported as
-    /// occupied, the connection becomes the source of its events.
-    pub(super) fn note_maker(&mut self, at: u32, conn: ConnId) {
-        let Some(Some(channel)) = self.channels.get_mut(at as usize) else { return };
-        if self.notices.wanted(&channel.name) == EventMask::NONE {
-            return;
-        }
-        let reported = &mut channel.home.get_or_insert_default().reported;
-        if !reported.occupied {
-            reported.maker = source_of(conn);
-        }
-    }
-
-    /// Reports occupancy and count of a channel whose subscribers may have changed, if this core is
-    /// its home.
-    pub(super) fn look(&mut self, at: u32) {
-        let Some(channel) = &self.channels[at as usize] else { return };
-        let wanted = self.notices.wanted(&channel.name);
-        if wanted == EventMask::NONE || self.home_of(channel.name.hash()) != self.core {
-            return;
-        }
-        let Some(channel) = &mut self.channels[at as usize] else { return };
-        let home = channel.home.get_or_insert_default();
-        let count = channel.subscribers.len() as u64 + home.remote_count();
-        let occupied = !channel.subscribers.is_empty() || !channel.interest.is_empty();
-        if wanted.has(EventMask::OCCUPANCY) && occupied != home.reported.occupied {
-            home.reported.occupied = occupied;
-            let what =
-                if occupied { ChannelEventKind::Occupied } else { ChannelEventKind::Vacated };
-            self.notices.push(&channel.name, what, home.reported.maker);
-        }
-        if !wanted.has(EventMask::COUNTS) || count == home.reported.count {
-            return;
-        }
-        if count <= COUNT_SMALL {
-            home.reported.count = count;
-            self.notices.push(&channel.name, ChannelEventKind::Count(count), home.reported.maker);
-        } else if !home.reported.counting {
-            home.reported.counting = true;
-            self.notices.counting.push_back(channel.name.clone());
-        }
-    }
-
-    /// Reports that a channel of this home is occupied, unless it was before.
-    pub(super) fn note_occupied(&mut self, at: u32) {
-        self.note(at, EventMask::OCCUPANCY, |reported| {
-            let first = !std::mem::replace(&mut reported.occupied, true);
-            first.then_some(ChannelEventKind::Occupied)
-        });
-    }
-
-    /// Reports that a user has joined a channel of this home.
-    pub(super) fn note_member_added(&mut self, at: u32, user: &Arc<str>) {
-        self.note(at, EventMask::MEMBERS, |_| Some(ChannelEventKind::MemberAdded(user.clone())));
-    }
-
-    /// Reports that a user has left a channel of this home.
-    pub(super) fn note_member_removed(&mut self, at: u32, user: &Arc<str>) {
-        self.note(at, EventMask::MEMBERS, |_| Some(ChannelEventKind::MemberRemoved(user.clone())));
-    }
-
-    /// Reports that a channel of this home had no cached event for a subscriber.
-    pub(super) fn note_cache_miss(&mut self, at: u32) {
-        self.note(at, EventMask::MISSES, |reported| {
-            let first = !std::mem::replace(&mut reported.missed, true);
-            first.then_some(ChannelEventKind::CacheMiss)
-        });
-    }
-
-    /// Reports that a client has published on a channel of this home.
-    pub(super) fn note_client_event(&mut self, at: u32, client_event: &Arc<ClientEvent>) {
-        self.note(at, EventMask::CLIENT_EVENTS, |_| {
-            Some(ChannelEventKind::ClientEvent(client_event.clone()))
-        });
-    }
-
-    fn note(
-        &mut self,
-        at: u32,
-        kind: EventMask,
-        what: impl FnOnce(&mut Reported) -> Option<ChannelEventKind>,
-    ) {
-        let Some(Some(channel)) = self.channels.get_mut(at as usize) else { return };
-        if !self.notices.wanted(&channel.name).has(kind) {
-            return;
-        }
-        let reported = &mut channel.home.get_or_insert_default().reported;
-        let Some(what) = what(reported) else { return };
-        // Member changes and client events need a signed subscription, so their source is the
-        // channel.
-        let maker = if kind.has(EventMask::MEMBERS | EventMask::CLIENT_EVENTS) {
-            0
-        } else {
-            reported.maker
-        };
-        self.notices.push(&channel.name, what, maker);
-    }
-
-    /// Reports the counts of channels with many subscribers, each at most once in
-    /// [`COUNT_EVERY_MS`].
-    pub(super) fn sweep_counts(&mut self, now_ms: u64) {
-        for name in std::mem::take(&mut self.notices.counting) {
-            let found = self.find(name.app(), name.text(), name.hash());
-            let channel = found.and_then(|at| self.channels[at as usize].as_mut());
-            let Some(channel) = channel else { continue };
-            let home = channel.home.get_or_insert_default();
-            let count = channel.subscribers.len() as u64 + home.remote_count();
-            let due = home.reported.counted_ms + COUNT_EVERY_MS <= now_ms;
-            if count != home.reported.count && !due {
-                self.notices.counting.push_back(name);
-                continue;
-            }
-            home.reported.counting = false;
-            if count != home.reported.count {
-                home.reported.count = count;
-                home.reported.counted_ms = now_ms;
-                let maker = home.reported.maker;
-                self.notices.push(&name, ChannelEventKind::Count(count), maker);
-            }
-        }
     }
 }

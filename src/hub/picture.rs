@@ -4,7 +4,8 @@
 //! The cost of an update depends on the update and not on the size of the picture: a picture is
 //! encoded only for a subscriber, and the encoding is shared until the next change.
 
-use super::encodings::{Clears, Encodings, Mode, Retain, freeze};
+use super::encodings::{Encodings, freeze};
+use super::event::{Clears, Mode, Retain};
 use crate::codec::value::member_memory;
 use crate::codec::{Envelope, EnvelopeBody, Format, Value};
 use crate::limits::PICTURE_BYTES;
@@ -37,10 +38,15 @@ enum State {
 }
 
 impl Picture {
-    /// Merges an event into the picture of a channel. Returns how many elements a log has lost.
-    pub(super) fn apply(picture: &mut Option<Picture>, encodings: &Arc<Encodings>) -> u64 {
+    /// Changes the picture of a channel by the value of an event. Returns how many elements a log
+    /// has lost.
+    pub(super) fn apply(
+        picture: &mut Option<Picture>,
+        retain: Retain,
+        encodings: Option<&Arc<Encodings>>,
+    ) -> u64 {
         let since = picture.as_ref().map_or(0, |picture| picture.since);
-        let (state, mode) = match encodings.retain() {
+        let (state, mode) = match retain {
             Retain::Nothing => return 0,
             Retain::Clear => {
                 *picture = None;
@@ -49,6 +55,7 @@ impl Picture {
             Retain::Update(mode) => (picture.take().map(|picture| picture.state), mode),
             Retain::Install { mode, .. } => (None, mode),
         };
+        let Some(encodings) = encodings else { return 0 };
         let (Some(envelope), Some(value)) = (encodings.envelope(), encodings.value()) else {
             return 0;
         };

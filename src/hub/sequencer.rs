@@ -1,10 +1,12 @@
 //! The home's side of a channel: the order of its events, its members, its cached event, its
 //! picture and history, and its counts.
 
-use super::encodings::{Encodings, Retain};
-use super::history::{History, HistoryLimit};
+use super::encodings::Encodings;
+use super::event::{Event, EventPayload, HistoryLimit, Retain, Retention};
+use super::frames::SharedFrame;
+use super::history::History;
 use super::home::{ChannelFull, ChannelInfo, JoinRefusal, JoinReply, JoinRequest};
-use super::mail::{Ack, Answer, Down, Event, OutgoingMail, Query, Up};
+use super::mail::{Ack, Answer, Down, OutgoingMail, Query, Up};
 use super::name::{ChannelName, ConnId};
 use super::picture::Picture;
 use super::rooms::Claim;
@@ -36,7 +38,7 @@ impl Hub {
             reply.users = Some(Arc::new(home.users()));
         }
         if request.cached {
-            reply.cached = Some(home.kept(now_ms).map(|event| event.frame.clone()));
+            reply.cached = Some(home.kept(now_ms).cloned());
         }
         if let Some(format) = request.picture
             && let Some(picture) = &mut home.picture
@@ -86,29 +88,52 @@ impl Hub {
 
     /// Orders `event` in its channel: keeps what later subscribers need, and sends the event to the
     /// interested cores.
-    pub(super) fn order(&mut self, at: u32, event: &Event, now_ms: u64, mail: &mut OutgoingMail) {
-        if event.keep.is_some() {
-            self.keep(at, event, now_ms);
+    fn order(&mut self, at: u32, event: &Event, now_ms: u64, mail: &mut OutgoingMail) {
+        match (&event.retain, &event.payload) {
+            (Retention::Cache(entry), EventPayload::Frame(shared)) => {
+                self.keep(at, shared.frame.clone(), entry, now_ms);
+            }
+            (Retention::History(limit), EventPayload::Frame(shared)) => {
+                self.append_history(at, shared.clone(), *limit);
+            }
+            _ => {}
         }
-        if let Some(history_limit) = event.history_limit {
-            self.append_history(at, event, history_limit);
-        }
-        if let Some(client_event) = &event.client_event {
+        if let Some(client_event) = &event.notify {
             self.note_client_event(at, client_event);
         }
-        match &event.encodings {
-            Some(encodings) if encodings.retain() != Retain::Nothing => {
-                if event.has_recipients() {
-                    self.fan_out(at, event, mail);
-                }
-                self.picture(at, encodings);
-            }
-            _ => self.fan_out(at, event, mail),
+        if event.has_recipients() {
+            self.fan_out(at, event, mail);
+        }
+        // Last, because a channel that keeps nothing any more may be released.
+        if let Retention::Picture(retain) = event.retain
+            && retain != Retain::Nothing
+        {
+            self.picture(at, retain, event.encodings());
         }
     }
 
+    /// Publishes an event on a channel of this home. A channel without an entry gets one only if
+    /// the event is kept; its name is made by `name` then. Returns the channel's index if the event
+    /// is to be delivered to this core's subscribers.
+    pub(super) fn publish_at_home(
+        &mut self,
+        found: Option<u32>,
+        name: impl FnOnce(&Hub) -> ChannelName,
+        event: &Event,
+        now_ms: u64,
+        mail: &mut OutgoingMail,
+    ) -> Option<u32> {
+        let at = match found {
+            Some(at) => at,
+            None if event.is_kept() => self.insert(name(self)),
+            None => return None,
+        };
+        self.order(at, event, now_ms, mail);
+        event.has_recipients().then_some(at)
+    }
+
     /// Appends an event to the history of a channel, which has subscribers.
-    fn append_history(&mut self, at: u32, event: &Event, history_limit: HistoryLimit) {
+    fn append_history(&mut self, at: u32, entry: SharedFrame, history_limit: HistoryLimit) {
         let Some(channel) = &mut self.channels[at as usize] else { return };
         let home = channel.home.get_or_insert_default();
         let before = home.history.as_ref().map_or(0, History::memory);
@@ -117,17 +142,17 @@ impl Hub {
             self.pictures.insert(self.began, channel.name.clone());
             History::new(self.began)
         });
-        self.losses.elements += history.push(event, history_limit);
+        self.losses.elements += history.push(entry, history_limit);
         self.kept_bytes = self.kept_bytes + history.memory() - before;
         self.make_room();
     }
 
-    /// Merges an event into the picture of its channel.
-    fn picture(&mut self, at: u32, encodings: &Arc<Encodings>) {
+    /// Changes the picture of a channel by the value of an event.
+    fn picture(&mut self, at: u32, retain: Retain, encodings: Option<&Arc<Encodings>>) {
         let Some(channel) = &mut self.channels[at as usize] else { return };
         let home = channel.home.get_or_insert_default();
         let before = home.picture.as_ref().map(|picture| (picture.since, picture.bytes()));
-        self.losses.elements += Picture::apply(&mut home.picture, encodings);
+        self.losses.elements += Picture::apply(&mut home.picture, retain, encodings);
         if home.picture.as_ref().is_some_and(|picture| picture.is_too_large()) {
             self.losses.kept += 1;
             home.picture = None;
@@ -256,18 +281,13 @@ impl Hub {
                 mail.down(from, Down::Answer { ack, answer });
             }
             Up::Publish { name, event, ack } => {
-                let found = match self.find(name.app(), name.text(), name.hash()) {
-                    None if event.is_kept() => Some(self.insert(name.clone())),
-                    found => found,
-                };
-                if let Some(at) = found {
-                    self.order(at, &event, now_ms, mail);
-                }
+                let found = self.find(name.app(), name.text(), name.hash());
+                let at = self.publish_at_home(found, |_| name.clone(), &event, now_ms, mail);
                 if let Some(ack) = ack {
                     let answer = Answer::Channel(self.channel_info(&name, now_ms));
                     mail.down(from, Down::Answer { ack, answer });
                 }
-                return event.has_recipients().then_some((name, event));
+                return at.map(|_| (name, event));
             }
             // The shard delivers messages between connections.
             Up::Message { .. } => {}

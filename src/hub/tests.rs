@@ -74,7 +74,7 @@ impl World {
     }
 
     fn publish(&mut self, core: u16, name: &str, text: &str) {
-        let event = Event { frame: Frozen::new(text.as_bytes()), ..Event::default() };
+        let event = Event::from(Frozen::new(text.as_bytes()));
         let at = core as usize;
         if let Published::Ordered(_) =
             self.hubs[at].publish(0, name, &event, None, NOW_MS, &mut self.outgoing[at])
@@ -85,7 +85,7 @@ impl World {
     }
 
     fn deliver(&mut self, core: u16, name: &ChannelName, event: &Event) {
-        let text = String::from_utf8_lossy(&event.frame).into_owned();
+        let text = String::from_utf8_lossy(event.frame().expect("a frame")).into_owned();
         let subscribers = self.hubs[core as usize].subscribers(name).iter();
         let except = event.except.filter(|conn| conn.core == core).map(|conn| conn.slot.index);
         for subscriber in subscribers.filter(|it| it.is_active() && Some(it.slot) != except) {
@@ -325,7 +325,7 @@ fn cache_keeps_the_last_event_for_its_time_and_within_the_memory() {
     let keep = |len: usize| {
         let data = "d".repeat(len).into();
         let keep = CacheEntry { ttl_ms: 100, event: "".into(), data };
-        Event { frame: Frozen::new(b"kept"), keep: Some(Arc::new(keep)), ..Event::default() }
+        Event { retain: Retention::Cache(Arc::new(keep)), ..Frozen::new(b"kept").into() }
     };
     let publish = |world: &mut World, name: &str, len| {
         world.hubs[1].publish(0, name, &keep(len), None, NOW_MS, &mut world.outgoing[1]);
@@ -504,7 +504,7 @@ fn channel_events_report_a_cache_miss_once_until_an_event_is_cached() {
         world.join_with(core, 2, "c", request());
         assert_eq!(world.notices(), [ChannelEventKind::CacheMiss]);
         let keep = CacheEntry { ttl_ms: 1, event: "e".into(), data: "d".into() };
-        let event = Event { keep: Some(Arc::new(keep)), ..Event::default() };
+        let event = Event { retain: Retention::Cache(Arc::new(keep)), ..Event::default() };
         let at = usize::from(core);
         world.hubs[at].publish(0, "c", &event, None, NOW_MS, &mut world.outgoing[at]);
         world.deliver_mail();

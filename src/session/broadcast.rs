@@ -5,19 +5,22 @@ use super::stage::Framing;
 use super::{Context, QueueFull, Session};
 use crate::codec::Format;
 use crate::dialect::Why;
-use crate::hub::{CompressedFrames, Encodings, Event, HistoryEntry};
+use crate::hub::{CompressedFrames, Encodings, SharedFrame};
 use crate::limits::REPLY_BYTES;
 use crate::mem::{Frozen, Handle};
 use crate::ws::output::{BITS, Channel, Codecs};
 use crate::ws::record::{FRAMINGS, RecordFraming};
 use crate::ws::{MessageKind, Opcode, frame};
-use std::sync::Arc;
 
 /// One event on one core, with its encodings. Each encoding is made into a handle once, for all
 /// connections that receive it.
-pub struct Broadcast<'e> {
-    plain: Wrapped<'e>,
-    formed: Option<Box<Formed<'e>>>,
+pub struct Broadcast<'e>(BroadcastContent<'e>);
+
+enum BroadcastContent<'e> {
+    /// One frame, the same for all connections.
+    Frame(Wrapped<'e>),
+    /// A value in the format of each connection.
+    Value(Box<Formed<'e>>),
 }
 
 /// An event in several formats.
@@ -37,15 +40,15 @@ struct Wrapped<'e> {
 }
 
 impl<'e> Broadcast<'e> {
-    /// Takes this core's handle of the event's frame.
-    pub fn new(event: &'e Event) -> Broadcast<'e> {
-        let formed = |encodings: &'e Arc<Encodings>| {
-            Box::new(Formed { encodings, wrapped: [const { None }; Format::ALL.len()] })
-        };
-        Broadcast {
-            plain: Wrapped::new(&event.frame, event.compressed.as_deref()),
-            formed: event.encodings.as_ref().map(formed),
-        }
+    /// Takes this core's handle of the frame.
+    pub fn of_frame(shared: &'e SharedFrame) -> Broadcast<'e> {
+        Broadcast(BroadcastContent::Frame(Wrapped::of(shared)))
+    }
+
+    /// A value, of which no encoding is made yet.
+    pub fn of_value(encodings: &'e Encodings) -> Broadcast<'e> {
+        let formed = Formed { encodings, wrapped: [const { None }; Format::ALL.len()] };
+        Broadcast(BroadcastContent::Value(Box::new(formed)))
     }
 }
 
@@ -58,6 +61,10 @@ impl<'e> Formed<'e> {
 }
 
 impl<'e> Wrapped<'e> {
+    fn of(shared: &'e SharedFrame) -> Wrapped<'e> {
+        Wrapped::new(&shared.frame, shared.compressed.as_deref())
+    }
+
     fn new(frame: &'e Frozen, shared: Option<&'e CompressedFrames>) -> Wrapped<'e> {
         let plain = Handle::new(frame.clone());
         Wrapped { frame, shared, plain, compressed: [const { None }; BITS], records: None }
@@ -113,9 +120,9 @@ impl Session {
         bound: usize,
         now_ms: u64,
     ) -> Result<bool, QueueFull> {
-        let encoded = match &mut broadcast.formed {
-            None => &mut broadcast.plain,
-            Some(formed) => match formed.encoded(self.stage.format()) {
+        let encoded = match &mut broadcast.0 {
+            BroadcastContent::Frame(frame) => frame,
+            BroadcastContent::Value(formed) => match formed.encoded(self.stage.format()) {
                 encoded if encoded.plain.is_empty() => return Ok(true),
                 encoded => encoded,
             },
@@ -152,9 +159,9 @@ impl Session {
     }
 
     /// Queues the history of a channel as replies, the oldest event first.
-    pub fn recall(&mut self, history: &[HistoryEntry], cx: &mut Context<'_>) {
+    pub fn recall(&mut self, history: &[SharedFrame], cx: &mut Context<'_>) {
         for entry in history {
-            self.queue_encoded(Wrapped::new(&entry.frame, entry.compressed.as_deref()), cx);
+            self.queue_encoded(Wrapped::of(entry), cx);
         }
     }
 
@@ -187,47 +194,52 @@ mod tests {
     use crate::codec::{Envelope, Value};
     use crate::config::Config;
     use crate::dialect::{CoreState, EffectList, Env};
-    use crate::hub::{ConnId, Retain};
+    use crate::hub::ConnId;
     use crate::mem::Slot;
     use crate::stats::Counters;
     use crate::time::Now;
     use crate::work::Meter;
     use std::net::SocketAddr;
+    use std::sync::Arc;
 
-    fn event(compresses: bool) -> Event {
+    fn event(compresses: bool) -> Arc<Encodings> {
         let envelope = Envelope { members: Vec::new(), key: "Data".into() };
         let value = Value::text(&"x".repeat(500));
-        let encodings = Encodings::new(Arc::new(envelope), value, Retain::Nothing, compresses);
-        Event { encodings: Some(Arc::new(encodings.expect("sound"))), ..Event::default() }
+        let encodings = Encodings::new(Arc::new(envelope), value, compresses);
+        Arc::new(encodings.expect("sound"))
+    }
+
+    fn formed<'b, 'e>(broadcast: &'b mut Broadcast<'e>) -> &'b mut Formed<'e> {
+        match &mut broadcast.0 {
+            BroadcastContent::Value(formed) => formed,
+            BroadcastContent::Frame(_) => panic!("a frame"),
+        }
     }
 
     #[test]
     fn broadcast_is_encoded_and_compressed_by_the_first_core_that_needs_it() {
         let event = event(true);
         let (here, there) = (event.clone(), event.clone());
-        let [mut here, mut there] = [Broadcast::new(&here), Broadcast::new(&there)];
+        let [mut here, mut there] = [Broadcast::of_value(&here), Broadcast::of_value(&there)];
         let mut codecs = Codecs::new(0);
         let mut frames = [&mut here, &mut there].map(|broadcast| {
-            let formed = broadcast.formed.as_mut().expect("forms");
-            let encoded = formed.encoded(Format::Bson);
+            let encoded = formed(broadcast).encoded(Format::Bson);
             (encoded.plain.as_ptr(), encoded.compressed(15, &mut codecs))
         });
         assert_eq!(frames[0].0, frames[1].0);
         assert_eq!(frames[0].1.as_ptr(), frames[1].1.as_ptr());
         assert_eq!(frames[0].1[0], 0xc2, "compressed and binary");
         assert!(frames[0].1.len() < 100);
-        let encodings = event.encodings.as_ref().expect("forms");
-        assert!(!encodings.is_made(Format::Json) && !encodings.is_made(Format::MsgPack));
-        let formed = there.formed.as_mut().expect("forms");
-        frames[0].1 = formed.encoded(Format::Json).compressed(9, &mut codecs);
+        assert!(!event.is_made(Format::Json) && !event.is_made(Format::MsgPack));
+        frames[0].1 = formed(&mut there).encoded(Format::Json).compressed(9, &mut codecs);
         assert_eq!(frames[0].1[0], 0xc1, "compressed and text");
     }
 
     #[test]
     fn broadcast_without_compression_has_one_encoding() {
         let event = event(false);
-        let mut broadcast = Broadcast::new(&event);
-        let encoded = broadcast.formed.as_mut().expect("forms").encoded(Format::MsgPack);
+        let mut broadcast = Broadcast::of_value(&event);
+        let encoded = formed(&mut broadcast).encoded(Format::MsgPack);
         assert_eq!(encoded.compressed(15, &mut Codecs::new(0)).as_ptr(), encoded.plain.as_ptr());
         assert_eq!(encoded.plain[0], 0x82);
     }
@@ -235,12 +247,12 @@ mod tests {
     #[test]
     fn broadcast_record_is_made_once_for_each_framing() {
         let frame = Frozen::new(&frame::frozen(Opcode::Text, b"{\n}"));
-        let event = Event { frame, ..Event::default() };
-        let mut broadcast = Broadcast::new(&event);
-        let [one, two] = [(); 2].map(|()| broadcast.plain.record(RecordFraming::Json));
+        let shared = SharedFrame { frame, compressed: None };
+        let mut broadcast = Wrapped::of(&shared);
+        let [one, two] = [(); 2].map(|()| broadcast.record(RecordFraming::Json));
         assert_eq!((&*one, one.as_ptr()), (&b"4\r\n{ }\n\r\n"[..], two.as_ptr()));
-        assert!(broadcast.plain.record(RecordFraming::Lines).is_empty());
-        assert_eq!(&*broadcast.plain.record(RecordFraming::Lengths), b"7\r\n\0\0\0\x03{\n}\r\n");
+        assert!(broadcast.record(RecordFraming::Lines).is_empty());
+        assert_eq!(&*broadcast.record(RecordFraming::Lengths), b"7\r\n\0\0\0\x03{\n}\r\n");
     }
 
     /// What a session needs, for a core without any other connection.
@@ -312,13 +324,13 @@ mod tests {
         let mut core = Core::new();
         let mut session = core.session();
         let event = event(false);
-        let encodings = event.encodings.as_ref().expect("forms");
+        let encodings = &*event;
         session.show(encodings, &mut core.cx());
         let bytes = encodings.encoded(Format::Json).len();
         assert_eq!(session.link.queue.replies(), bytes);
         assert!(session.link.queue.has_room(1, 1), "it is no broadcast");
-        let deliver = |session: &mut Session, core: &mut Core, event: &Event, bound| {
-            session.deliver(&mut Broadcast::new(event), &mut core.codecs, bound, 0)
+        let deliver = |session: &mut Session, core: &mut Core, event: &Encodings, bound| {
+            session.deliver(&mut Broadcast::of_value(event), &mut core.codecs, bound, 0)
         };
         assert_eq!(deliver(&mut session, &mut core, &event, bytes - 1), Err(QueueFull));
         assert_eq!(deliver(&mut session, &mut core, &event, bytes), Ok(true));
@@ -326,8 +338,8 @@ mod tests {
         let at = encodings.encoded(Format::Json).as_ptr();
         assert_eq!(batch.iter().map(|it| it.as_ptr()).collect::<Vec<_>>(), [at, at]);
         // An event without an encoding is not sent.
-        let none = Event { encodings: Some(Arc::new(Encodings::clear())), ..Event::default() };
-        session.show(none.encodings.as_ref().expect("forms"), &mut core.cx());
+        let none = Encodings::empty(false);
+        session.show(&none, &mut core.cx());
         assert_eq!(deliver(&mut session, &mut core, &none, 0), Ok(true));
         assert!(session.link.queue.take_batch().is_none());
     }
@@ -337,7 +349,7 @@ mod tests {
         let mut core = Core::new();
         let mut session = core.session();
         let event = event(false);
-        let encodings = event.encodings.as_ref().expect("forms");
+        let encodings = &*event;
         let bytes = encodings.encoded(Format::Json).len();
         let max = Handle::new(Frozen::new(&vec![0; 1 << 20]));
         let rest = Handle::new(Frozen::new(&vec![0; (1 << 20) - bytes]));

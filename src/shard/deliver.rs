@@ -3,7 +3,7 @@
 use super::Shard;
 use crate::config::SlowConsumer;
 use crate::dialect::{Closing, Why};
-use crate::hub::{ChannelName, ConnId, DialectMessage, Event, Published};
+use crate::hub::{ChannelName, ConnId, DialectMessage, Event, EventPayload, Published};
 use crate::mem::Slot;
 use crate::session::Broadcast;
 use crate::time::Now;
@@ -37,10 +37,15 @@ impl Shard {
     pub(super) fn announce(&mut self, app: u32, name: &str, event: &Event, now: Now) {
         let published = self.hub.publish(app, name, event, None, now.ms, &mut self.mail);
         if let Published::Ordered(at) = published {
-            let received = self.hub.subscribers_at(at).iter().filter(|it| it.is_active());
-            self.subscribers.extend(received.map(|it| it.slot));
-            self.deliver_to_listed(event, now);
+            self.deliver_at(at, event, now);
         }
+    }
+
+    /// Delivers an event that this core has ordered to its subscribers of the channel at `at`.
+    pub(super) fn deliver_at(&mut self, at: u32, event: &Event, now: Now) {
+        let received = self.hub.subscribers_at(at).iter().filter(|it| it.is_active());
+        self.subscribers.extend(received.map(|it| it.slot));
+        self.deliver_to_listed(event, now);
     }
 
     /// Delivers the hub's own events to the subscribers on this core.
@@ -56,21 +61,38 @@ impl Shard {
         self.deliver_to_listed(event, now);
     }
 
-    /// Queues the event for all connections in `self.subscribers`, and empties that list.
-    pub(super) fn deliver_to_listed(&mut self, event: &Event, now: Now) {
+    /// Delivers the event to all connections in `self.subscribers`, and empties that list.
+    fn deliver_to_listed(&mut self, event: &Event, now: Now) {
         if self.subscribers.is_empty() {
             return;
         }
-        if let Some((code, reason)) = event.close {
-            return self.close_listed(&Closing::new(code, reason), now);
+        match &event.payload {
+            EventPayload::Nothing => self.subscribers.clear(),
+            EventPayload::Frame(shared) => {
+                self.broadcast_to_listed(Broadcast::of_frame(shared), event.except, now);
+            }
+            EventPayload::Value(encodings) => {
+                self.broadcast_to_listed(Broadcast::of_value(encodings), event.except, now);
+            }
+            EventPayload::Message(message) => {
+                self.deliver_message_to_listed(message, event.except, now);
+            }
+            EventPayload::Close(code, reason) => {
+                self.close_listed(&Closing::new(*code, *reason), now);
+            }
         }
-        if let Some(message) = &event.message {
-            return self.deliver_message_to_listed(message, event.except, now);
-        }
+    }
+
+    /// Queues frames for all connections in `self.subscribers`, and empties that list.
+    fn broadcast_to_listed(
+        &mut self,
+        mut broadcast: Broadcast<'_>,
+        except: Option<ConnId>,
+        now: Now,
+    ) {
         self.work.charge(WorkKind::Delivery, work::DELIVERY * self.subscribers.len() as u64);
-        let mut broadcast = Broadcast::new(event);
         let limits = &self.env.config.limits;
-        let except = event.except.filter(|conn| conn.core == self.core).map(|conn| conn.slot);
+        let except = except.filter(|conn| conn.core == self.core).map(|conn| conn.slot);
         let mut delivered = 0;
         let mut slow = Vec::new();
         for index in self.subscribers.drain(..) {

@@ -167,11 +167,7 @@ impl Shard {
         let ticket = self.sessions.get_mut(slot).and_then(|it| it.ticket_of_publish(part));
         let ack = ticket.map(|ticket| Ack { slot, ticket, part });
         match self.hub.publish(app, name, event, ack, now.ms, &mut self.mail) {
-            Published::Ordered(at) => {
-                let received = self.hub.subscribers_at(at).iter().filter(|it| it.is_active());
-                self.subscribers.extend(received.map(|it| it.slot));
-                self.deliver_to_listed(event, now);
-            }
+            Published::Ordered(at) => self.deliver_at(at, event, now),
             Published::NotSubscribed => {}
             Published::Sent => {
                 if let (Some(ticket), Some(session)) = (ticket, self.sessions.get_mut(slot)) {

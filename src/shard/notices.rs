@@ -2,7 +2,7 @@
 
 use super::Shard;
 use crate::dialect;
-use crate::hub::{ChannelEvent, ChannelEventKind, Event};
+use crate::hub::{ChannelEvent, ChannelEventKind, Event, SharedFrame};
 use crate::time::Now;
 
 impl Shard {
@@ -17,7 +17,7 @@ impl Shard {
             && let Some(frame) = dialect::count(&self.env, notice.app, &notice.channel, count)
         {
             let compressed = self.env.compresses.then(Default::default);
-            let event = Event { frame, compressed, ..Event::default() };
+            let event = Event::from(SharedFrame { frame, compressed });
             self.announce(notice.app, &notice.channel, &event, now);
         }
         Some(notice)

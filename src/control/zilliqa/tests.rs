@@ -64,7 +64,7 @@ impl World {
 
     fn with(config: ZilliqaNode, shapes: &[Shape], saved: Option<u64>) -> World {
         let make: Make = |text| {
-            let event = Event { frame: Frozen::new(text.as_bytes()), ..Event::default() };
+            let event = Event::from(Frozen::new(text.as_bytes()));
             if text.contains("poison") { Err("poison".to_owned()) } else { Ok(event) }
         };
         let mock = |shape: &Shape| Mock {
@@ -165,7 +165,7 @@ impl World {
                 self.max_at_once = self.max_at_once.max(self.late.len());
             }
             PollerAction::Publish { number, event } => {
-                let bytes: &[u8] = event.frame.as_ref();
+                let bytes: &[u8] = event.frame().expect("a frame");
                 let document: Value = serde_json::from_slice(bytes).expect("JSON");
                 self.published.push((number, document));
             }
@@ -530,8 +530,7 @@ fn poller_requests_a_refused_epoch_again() {
     world.run(1500);
     assert!(world.numbers().is_empty());
     assert!(world.poller.counters.node_nonsense.get() >= 2, "both nodes are tried");
-    world.poller.make =
-        |text| Ok(Event { frame: Frozen::new(text.as_bytes()), ..Event::default() });
+    world.poller.make = |text| Ok(Frozen::new(text.as_bytes()).into());
     world.run(10_000);
     world.check(101, 101);
 }

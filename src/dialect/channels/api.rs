@@ -8,7 +8,7 @@ use crate::codec::json::{JsonText, MalformedJson, push_string};
 use crate::config;
 use crate::http::Request;
 use crate::http::query;
-use crate::hub::{Answer, CacheEntry, ConnId, Event};
+use crate::hub::{Answer, CacheEntry, ConnId, Event, EventPayload, Retention, SharedFrame};
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -213,8 +213,8 @@ fn to_user<V: Vendor>(
 fn terminate<V: Vendor>(context: &mut DialectContext<'_>, app: u32, user: &str) -> Answered {
     let name = format!("{}{user}", USER);
     let code = context.env.apps.get(app).config.terminate_close_code;
-    let close = Some((code, V::CODES.terminated));
-    let event = Event { close, ..Event::default() };
+    let payload = EventPayload::Close(code, V::CODES.terminated);
+    let event = Event { payload, ..Event::default() };
     context.effects.push(Effect::Publish { app, name, event, part: 0 });
     Answered::Now(empty())
 }
@@ -262,15 +262,17 @@ impl<'t> Trigger<'t> {
         let frame = freeze_text(&mut scratch, |out| {
             push_event(out, self.event, name, &self.data);
         });
-        let keep = channel::is_cached::<V>(name).then(|| {
-            Arc::new(CacheEntry {
+        let retain = match channel::is_cached::<V>(name) {
+            true => Retention::Cache(Arc::new(CacheEntry {
                 ttl_ms: env.apps.get(app).config.limits.cache_ttl_s * 1000,
                 event: self.event.into(),
                 data: (*self.data).into(),
-            })
-        });
+            })),
+            false => Retention::Nothing,
+        };
         let compressed = env.compresses.then(Default::default);
-        let event = Event { frame, compressed, except: self.except, keep, ..Event::default() };
+        let payload = EventPayload::Frame(SharedFrame { frame, compressed });
+        let event = Event { payload, except: self.except, retain, notify: None };
         Effect::Publish { app, name: name.to_owned(), event, part }
     }
 }

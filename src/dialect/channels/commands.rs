@@ -6,7 +6,7 @@ use super::{Connection, channel, socket_id, users};
 use crate::codec::json::{JsonText, Scratch};
 use crate::codec::raw::RawMembers;
 use crate::crypto;
-use crate::hub::{ClientEvent, Event as Published, EventMask, JoinRequest};
+use crate::hub::{ClientEvent, Event as Published, EventMask, JoinRequest, SharedFrame};
 use memchr::memmem;
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -281,7 +281,7 @@ fn client_event<V: Vendor>(
         V::push_client_event(out, &event, &name, data, user_id);
     });
     let compressed = context.env.compresses.then(Default::default);
-    let client_event = context.env.watches(conn.app, EventMask::CLIENT_EVENTS).then(|| {
+    let notify = context.env.watches(conn.app, EventMask::CLIENT_EVENTS).then(|| {
         Arc::new(ClientEvent {
             event: (*event).into(),
             data: data.map(|raw| message.text("data").map_or(raw.into(), |text| (*text).into())),
@@ -290,7 +290,8 @@ fn client_event<V: Vendor>(
         })
     });
     let except = Some(context.conn);
-    let event = Published { frame, compressed, except, client_event, ..Published::default() };
+    let shared = SharedFrame { frame, compressed };
+    let event = Published { except, notify, ..shared.into() };
     let name = name.into_owned();
     context.effects.push(Effect::PublishIfSubscribed { app: conn.app, name, event });
 }

@@ -7,13 +7,13 @@ use super::wire::{self, MessageEnvelope, codes};
 use crate::codec::Value;
 use crate::config;
 use crate::dialect::{DialectContext, Effect, Env};
-use crate::hub::{self, Clears, ConnId, Encodings, Event, Mode, Retain};
+use crate::hub::{self, Clears, ConnId, Encodings, Event, EventPayload, Mode, Retain, Retention};
 use std::sync::Arc;
 
 /// One command of a back end.
 pub(super) enum BackendCommand {
     /// Publishes data to a channel, or removes its picture.
-    Data(String, Arc<Encodings>),
+    Data(String, Event),
     /// Ends a topic, with or without an error, for all its subscribers or for some.
     End(String, Option<Value>, EndScope),
     /// Closes all sessions of a user.
@@ -127,7 +127,7 @@ fn topic_order(
                 None => refuse(codes::DESERIALISE, "End is for a Session or a UserID, or for all"),
             };
         }
-        Some("Clear") => return Ok(BackendCommand::Data(name, Arc::new(Encodings::clear()))),
+        Some("Clear") => return Ok(BackendCommand::Data(name, Event::clear())),
         Some("Snapshot") => {
             Retain::Install { mode: mode.unwrap_or(Mode::Replace), received: false }
         }
@@ -137,8 +137,12 @@ fn topic_order(
         return refuse(codes::DATA, "Data is missing or null");
     };
     let envelope = Arc::new(wire::envelope(&it.controller, topic));
-    match Encodings::new(envelope, data, retain, env.compresses) {
-        Ok(encodings) => Ok(BackendCommand::Data(name, Arc::new(encodings))),
+    match Encodings::new(envelope, data, env.compresses) {
+        Ok(encodings) => {
+            let payload = EventPayload::Value(Arc::new(encodings));
+            let retain = Retention::Picture(retain);
+            Ok(BackendCommand::Data(name, Event { payload, retain, ..Event::default() }))
+        }
         Err(_) => refuse(codes::DESERIALISE, "Data cannot be written in every format"),
     }
 }
@@ -175,8 +179,7 @@ pub(super) fn carry_out(
     part: u16,
 ) -> usize {
     match order {
-        BackendCommand::Data(name, encodings) => {
-            let event = Event { encodings: Some(encodings), ..Event::default() };
+        BackendCommand::Data(name, event) => {
             context.effects.push(Effect::Publish { app: APP, name, event, part });
             0
         }
@@ -220,8 +223,7 @@ fn end_for_all(
     what: hub::DialectMessage,
     part: u16,
 ) -> usize {
-    let encodings = Some(Arc::new(Encodings::clear()));
-    let event = Event { encodings, message: Some(what), ..Event::default() };
+    let event = Event { payload: EventPayload::Message(what), ..Event::clear() };
     context.effects.push(Effect::Publish { app: APP, name, event, part });
     0
 }
@@ -229,6 +231,6 @@ fn end_for_all(
 /// The effect that publishes the states of all feeds to the subscribers of `Zenith/Feeds`.
 pub(super) fn announce_feeds(env: &Env, part: u16) -> Effect {
     let what = to_message(ZenithMessage::Feeds(env.zenith.feeds()));
-    let event = Event { message: Some(what), ..Event::default() };
+    let event = Event::from(what);
     Effect::Publish { app: APP, name: wire::channel("Zenith", "Feeds"), event, part }
 }

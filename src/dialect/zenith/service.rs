@@ -12,7 +12,7 @@ use super::registry::Served;
 use super::wire::{self, MessageEnvelope, WireMessage, codes};
 use crate::codec::{Format, Value};
 use crate::dialect::{DialectContext, Effect, Effects, Env};
-use crate::hub::{ConnId, Encodings, Event};
+use crate::hub::{ConnId, Event};
 use crate::mem::Handle;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -142,8 +142,8 @@ impl Service {
     /// Records the channel whose picture this command updates, if pictures are removed with the
     /// back end. False if there would be too many.
     fn notes(&mut self, order: &BackendCommand) -> bool {
-        if let (Some(pictures), BackendCommand::Data(name, encodings)) = (&mut self.pictures, order)
-            && encodings.is_kept()
+        if let (Some(pictures), BackendCommand::Data(name, event)) = (&mut self.pictures, order)
+            && event.is_kept()
             && !pictures.contains(name)
         {
             if pictures.len() >= MAX_PICTURES {
@@ -289,8 +289,7 @@ impl Service {
         let mut pictures: Vec<String> = self.pictures.take().into_iter().flatten().collect();
         pictures.sort_unstable();
         for name in pictures {
-            let event = Event { encodings: Some(Arc::new(Encodings::clear())), ..Event::default() };
-            out.push(Effect::Publish { app: APP, name, event, part: 0 });
+            out.push(Effect::Publish { app: APP, name, event: Event::clear(), part: 0 });
         }
     }
 }

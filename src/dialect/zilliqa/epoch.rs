@@ -5,7 +5,7 @@
 //! shared by all cores.
 
 use super::address::{self, Address, KEY_BYTES};
-use crate::hub::Event;
+use crate::hub::{Event, EventPayload};
 use crate::mem::Frozen;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -250,7 +250,7 @@ impl Epoch {
 
     /// The event to publish on [`super::CHANNEL`] of [`super::APP`].
     pub fn event(self: Arc<Self>) -> Event {
-        Event { message: Some(self), ..Event::default() }
+        Event { payload: EventPayload::Message(self), ..Event::default() }
     }
 
     /// The epoch's `{"query":"NewBlock","value":{..}}`, in pieces of at most `max_bytes` bytes. The

@@ -9,8 +9,12 @@ pub(in crate::hub) fn envelope() -> Arc<Envelope> {
     Arc::new(Envelope { members: vec![("Topic".into(), Value::text("t"))], key: "Data".into() })
 }
 
-pub(in crate::hub) fn encodings(retain: Retain, value: Value) -> Arc<Encodings> {
-    Arc::new(Encodings::new(envelope(), value, retain, false).expect("sound"))
+pub(in crate::hub) fn encodings(value: Value) -> Arc<Encodings> {
+    Arc::new(Encodings::new(envelope(), value, false).expect("sound"))
+}
+
+fn apply(picture: &mut Option<Picture>, (retain, value): (Retain, Value)) -> u64 {
+    Picture::apply(picture, retain, Some(&encodings(value)))
 }
 
 /// The content that a client reads from a frame.
@@ -93,9 +97,9 @@ fn picture_merge_has_the_last_value_of_each_member() {
         let update = Retain::Update(Mode::Merge { null_deletes });
         let mut picture = None;
         let first = Value::map([("a", Value::Int(1)), ("b", Value::Int(1)), ("c", Value::Null)]);
-        Picture::apply(&mut picture, &encodings(update, first));
+        apply(&mut picture, (update, first));
         let then = [("c", Value::Int(3)), ("a", Value::Null), ("b", Value::Int(2))];
-        Picture::apply(&mut picture, &encodings(update, Value::map(then)));
+        apply(&mut picture, (update, Value::map(then)));
         for format in Format::ALL {
             assert_eq!(shown(&mut picture, format), Some(last.clone()), "{format:?}");
         }
@@ -107,7 +111,7 @@ fn picture_log_begins_with_the_last_clearing_element() {
     let update = Retain::Update(Mode::Log { max: 100, clears: CLEARS });
     let mut picture = None;
     let mut push = |elements: Value, expected: Value| {
-        assert_eq!(Picture::apply(&mut picture, &encodings(update, elements)), 0);
+        assert_eq!(apply(&mut picture, (update, elements)), 0);
         assert_eq!(shown(&mut picture, Format::Bson), Some(expected));
     };
     push(array([change("A", 1)]), array([change("A", 1)]));
@@ -126,18 +130,18 @@ fn picture_log_at_its_maximum_loses_the_oldest_but_not_the_clearing_element() {
     let update = Retain::Update(Mode::Log { max: 3, clears: CLEARS });
     let mut picture = None;
     let three = array([change("A", 1), change("A", 2), change("A", 3)]);
-    assert_eq!(Picture::apply(&mut picture, &encodings(update, three)), 0);
-    assert_eq!(Picture::apply(&mut picture, &encodings(update, array([change("A", 4)]))), 1);
+    assert_eq!(apply(&mut picture, (update, three)), 0);
+    assert_eq!(apply(&mut picture, (update, array([change("A", 4)]))), 1);
     let expected = array([change("A", 2), change("A", 3), change("A", 4)]);
     assert_eq!(shown(&mut picture, Format::Json), Some(expected));
     let again = array([change("C", 5), change("A", 6), change("A", 7)]);
-    assert_eq!(Picture::apply(&mut picture, &encodings(update, again)), 0);
+    assert_eq!(apply(&mut picture, (update, again)), 0);
     let more = array([change("A", 8), change("A", 9)]);
-    assert_eq!(Picture::apply(&mut picture, &encodings(update, more)), 2);
+    assert_eq!(apply(&mut picture, (update, more)), 2);
     let expected = array([change("C", 5), change("A", 8), change("A", 9)]);
     assert_eq!(shown(&mut picture, Format::Json), Some(expected));
     let one = Retain::Update(Mode::Log { max: 0, clears: CLEARS });
-    assert_eq!(Picture::apply(&mut picture, &encodings(one, array([change("A", 10)]))), 3);
+    assert_eq!(apply(&mut picture, (one, array([change("A", 10)]))), 3);
     assert_eq!(shown(&mut picture, Format::Json), Some(array([change("C", 5)])));
 }
 
@@ -146,11 +150,8 @@ fn picture_log_is_bounded_in_bytes_too() {
     let update = Retain::Update(Mode::Log { max: u32::MAX, clears: CLEARS });
     let big = || Value::text(&"x".repeat(PICTURE_BYTES / 2 - 100));
     let mut picture = None;
-    assert_eq!(Picture::apply(&mut picture, &encodings(update, array([big(), big()]))), 0);
-    assert_eq!(
-        Picture::apply(&mut picture, &encodings(update, array([Value::text("y"), big()]))),
-        1
-    );
+    assert_eq!(apply(&mut picture, (update, array([big(), big()]))), 0);
+    assert_eq!(apply(&mut picture, (update, array([Value::text("y"), big()]))), 1);
     assert!(picture.is_some_and(|picture| !picture.is_too_large()));
 }
 
@@ -160,18 +161,15 @@ fn picture_may_be_too_large_by_itself() {
     for mode in [Mode::Replace, Mode::Merge { null_deletes: false }] {
         let mut picture = None;
         let max = PICTURE_BYTES - 200;
-        Picture::apply(
-            &mut picture,
-            &encodings(Retain::Update(mode), Value::map([("a", text(max))])),
-        );
+        apply(&mut picture, (Retain::Update(mode), Value::map([("a", text(max))])));
         assert!(picture.as_ref().is_some_and(|picture| !picture.is_too_large()));
         let more = Value::map([("b", text(200))]);
         if mode == Mode::Replace {
             picture = None;
             let all = Value::map([("a", text(max)), ("b", text(200))]);
-            Picture::apply(&mut picture, &encodings(Retain::Update(mode), all));
+            apply(&mut picture, (Retain::Update(mode), all));
         } else {
-            Picture::apply(&mut picture, &encodings(Retain::Update(mode), more));
+            apply(&mut picture, (Retain::Update(mode), more));
         }
         assert!(picture.is_some_and(|picture| picture.is_too_large()));
     }
@@ -182,7 +180,7 @@ fn picture_is_encoded_on_demand_and_only_once() {
     let update = Retain::Update(Mode::Merge { null_deletes: false });
     let mut picture = None;
     let set = |picture: &mut Option<Picture>, number| {
-        Picture::apply(picture, &encodings(update, Value::map([("n", Value::Int(number))])));
+        apply(picture, (update, Value::map([("n", Value::Int(number))])));
     };
     set(&mut picture, 1);
     set(&mut picture, 2);
@@ -248,7 +246,7 @@ proptest! {
         let mut picture = None;
         let mut model = None;
         for (retain, value, asks) in events {
-            Picture::apply(&mut picture, &encodings(retain, value.clone()));
+            apply(&mut picture, (retain, value.clone()));
             model = naive(model.as_ref(), retain, Some(&value));
             if asks {
                 prop_assert_eq!(shown(&mut picture, Format::MsgPack), model.clone());

@@ -9,8 +9,8 @@ const NAME: &str = "group";
 const MAX_BYTES: u32 = 3;
 
 fn event(text: &str) -> Event {
-    let history_limit = Some(HistoryLimit { max: MAX_BYTES, bytes: 1000 });
-    Event { frame: Frozen::new(text.as_bytes()), history_limit, ..Event::default() }
+    let retain = Retention::History(HistoryLimit { max: MAX_BYTES, bytes: 1000 });
+    Event { retain, ..Frozen::new(text.as_bytes()).into() }
 }
 
 fn join(index: u32) -> Join<'static> {
@@ -18,7 +18,7 @@ fn join(index: u32) -> Join<'static> {
     Join { slot: slot(index), app: 0, name: NAME, max: 100, is_public: false, request }
 }
 
-fn texts(history: &[HistoryEntry]) -> Vec<String> {
+fn texts(history: &[SharedFrame]) -> Vec<String> {
     history.iter().map(|entry| String::from_utf8_lossy(&entry.frame).into_owned()).collect()
 }
 
@@ -176,7 +176,7 @@ impl Cores {
     }
 
     fn ordered(&mut self, event: &Event) {
-        self.ordered.extend(String::from_utf8(event.frame.to_vec()));
+        self.ordered.extend(String::from_utf8(event.frame().expect("a frame").to_vec()));
         self.ends();
     }
 
@@ -185,7 +185,7 @@ impl Cores {
         for it in self.hubs[core as usize].subscribers(&name).iter().filter(|it| it.is_active()) {
             let member = self.members.get_mut(&(core, it.slot)).expect("a member");
             let received = member.received.as_mut().expect("a welcome before all else");
-            received.extend(String::from_utf8(event.frame.to_vec()));
+            received.extend(String::from_utf8(event.frame().expect("a frame").to_vec()));
         }
     }
 

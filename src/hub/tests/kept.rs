@@ -1,14 +1,14 @@
 //! Tests of kept events: when they are dropped, how many of them sweeps examine, and the bytes that
 //! are counted for them.
 
-use super::super::kept::overhead;
+use super::super::cache::overhead;
 use super::super::*;
 use crate::mem::Frozen;
 use std::sync::Arc;
 
 fn event(ttl_ms: u64) -> Event {
     let keep = CacheEntry { ttl_ms, event: "e".into(), data: "d".into() };
-    Event { frame: Frozen::new(b"frame"), keep: Some(Arc::new(keep)), ..Event::default() }
+    Event { retain: Retention::Cache(Arc::new(keep)), ..Frozen::new(b"frame").into() }
 }
 
 struct Alone {

@@ -15,7 +15,18 @@ fn number(key: &str, number: i64) -> Value {
 }
 
 fn event(retain: Retain, value: Value) -> Event {
-    Event { encodings: Some(encodings(retain, value)), ..Event::default() }
+    let payload = match retain {
+        Retain::Clear => EventPayload::Nothing,
+        _ => EventPayload::Value(encodings(value)),
+    };
+    Event { payload, retain: Retention::Picture(retain), ..Event::default() }
+}
+
+fn retain_of(event: &Event) -> Retain {
+    match event.retain {
+        Retention::Picture(retain) => retain,
+        _ => panic!("{event:?}"),
+    }
 }
 
 fn request(format: Format) -> Option<JoinRequest> {
@@ -64,7 +75,7 @@ fn picture_clear_releases_the_channel() {
     assert!(matches!(publish(&mut hub, &mut mail, NAME, &update), Published::Ordered(_)));
     assert_eq!(hub.channel_count(), 1, "kept without a subscriber");
     assert!(hub.kept_bytes() > 0);
-    let clear = Event { encodings: Some(Arc::new(Encodings::clear())), ..Event::default() };
+    let clear = Event::clear();
     assert_eq!(publish(&mut hub, &mut mail, NAME, &clear), Published::NotSubscribed);
     assert_eq!((hub.channel_count(), hub.kept_bytes()), (0, 0));
     assert_eq!(publish(&mut hub, &mut mail, NAME, &clear), Published::NotSubscribed);
@@ -72,7 +83,7 @@ fn picture_clear_releases_the_channel() {
     // The end of a topic reaches its subscribers.
     assert!(matches!(publish(&mut hub, &mut mail, NAME, &update), Published::Ordered(_)));
     assert!(matches!(hub.join(join(1, NAME, Format::Json), NOW_MS, &mut mail), Joined::Now(_)));
-    let end = Event { message: Some(Arc::new(())), ..clear };
+    let end = Event { payload: EventPayload::Message(Arc::new(())), ..clear };
     assert!(matches!(publish(&mut hub, &mut mail, NAME, &end), Published::Ordered(_)));
     assert_eq!(picture(&mut hub, &mut mail, NAME), None);
     assert_eq!((hub.channel_count(), hub.kept_bytes()), (1, 0));
@@ -82,7 +93,8 @@ fn picture_clear_releases_the_channel() {
 fn pictures_and_cached_events_share_memory_and_the_oldest_are_dropped() {
     let (mut hub, mut mail) = alone(5000);
     let keep = |data: &str| CacheEntry { ttl_ms: 10_000, event: "e".into(), data: data.into() };
-    let cached = |data: &str| Event { keep: Some(Arc::new(keep(data))), ..Event::default() };
+    let cached =
+        |data: &str| Event { retain: Retention::Cache(Arc::new(keep(data))), ..Event::default() };
     let update =
         |bytes| event(Retain::Update(MERGE), Value::map([("a", Value::text(&"x".repeat(bytes)))]));
     publish(&mut hub, &mut mail, "cache-1", &cached(&"c".repeat(400)));
@@ -131,7 +143,7 @@ fn pictures_and_cached_events_share_memory_and_the_oldest_are_dropped() {
 fn picture_that_never_has_room_is_published_all_the_same() {
     let (mut hub, mut mail) = alone(0);
     let keep = CacheEntry { ttl_ms: 10_000, event: "e".into(), data: "d".into() };
-    let cached = Event { keep: Some(Arc::new(keep)), ..Event::default() };
+    let cached = Event { retain: Retention::Cache(Arc::new(keep)), ..Event::default() };
     for event in [cached, event(Retain::Update(MERGE), number("a", 1))] {
         match publish(&mut hub, &mut mail, NAME, &event) {
             Published::Ordered(at) => assert!(hub.subscribers_at(at).is_empty()),
@@ -168,7 +180,7 @@ fn encodings_are_shared_by_all_cores() {
     frames.sort_unstable();
     frames.dedup();
     assert_eq!(frames.len(), 2, "each is made once");
-    let encodings = event.encodings.as_ref().expect("forms");
+    let encodings = event.encodings().expect("forms");
     assert!(!encodings.is_made(Format::Bson), "nobody takes it");
     for format in [Format::Json, Format::MsgPack] {
         assert!(frames.contains(&(encodings.encoded(format).as_ptr() as usize)));
@@ -222,8 +234,8 @@ impl Cores {
     }
 
     fn ordered(&mut self, event: &Event) {
-        let encodings = event.encodings.as_ref().expect("forms");
-        self.model = naive(self.model.as_ref(), encodings.retain(), encodings.value());
+        let value = event.encodings().and_then(|encodings| encodings.value());
+        self.model = naive(self.model.as_ref(), retain_of(event), value);
     }
 
     fn publish(&mut self, core: u16, event: &Event) {
@@ -301,13 +313,10 @@ impl Client {
 
     /// Reads its frame and merges it as the topic's mode says.
     fn receive(&mut self, event: &Event) {
-        let encodings = event.encodings.as_ref().expect("forms");
-        if event.message.is_none() {
-            self.frames.push(encodings.encoded(self.format).as_ptr() as usize);
-        }
-        let value =
-            event.message.is_none().then(|| data(encodings.encoded(self.format), self.format));
-        self.state = naive(self.state.as_ref(), encodings.retain(), value.as_ref());
+        let frame = event.encodings().map(|encodings| encodings.encoded(self.format));
+        self.frames.extend(frame.map(|frame| frame.as_ptr() as usize));
+        let value = frame.map(|frame| data(frame, self.format));
+        self.state = naive(self.state.as_ref(), retain_of(event), value.as_ref());
     }
 }
 
@@ -351,8 +360,11 @@ proptest! {
                     if let Retain::Install { received, .. } = &mut retain {
                         *received = true;
                     }
-                    let message = (retain == Retain::Clear).then(|| Arc::new(()) as DialectMessage);
-                    world.publish(core % cores, &Event { message, ..event(retain, value) });
+                    let mut event = event(retain, value);
+                    if retain == Retain::Clear {
+                        event.payload = EventPayload::Message(Arc::new(()));
+                    }
+                    world.publish(core % cores, &event);
                 }
                 Step::Compact => world.compact(),
                 Step::Carry(pick) => {

@@ -68,7 +68,7 @@ fn channels_of_an_application_are_bounded_by_who_asks() {
 fn channels_that_only_keep_an_event_are_not_counted() {
     let mut it = Alone::new(&[1]);
     let keep = CacheEntry { ttl_ms: 100, event: "e".into(), data: "d".into() };
-    let event = Event { keep: Some(Arc::new(keep)), ..Event::default() };
+    let event = Event { retain: Retention::Cache(Arc::new(keep)), ..Event::default() };
     it.hub.publish(0, "cache-a", &event, None, 0, &mut it.mail);
     assert!(it.is_let_in(1, "private-a", false));
     assert!(!it.is_let_in(1, "cache-a", false), "nobody is in it");
@@ -145,7 +145,7 @@ fn channels_are_listed_by_application() {
 fn channel_tables_shrink_while_some_channels_stay() {
     let mut it = Alone::new(&[usize::MAX]);
     let keep = CacheEntry { ttl_ms: 5000, event: "e".into(), data: "d".into() };
-    let event = Event { keep: Some(Arc::new(keep)), ..Event::default() };
+    let event = Event { retain: Retention::Cache(Arc::new(keep)), ..Event::default() };
     for n in 0..100_000 {
         it.join(1, 0, &format!("flood-{n}"), true);
         if n % 1000 == 999 {

@@ -1,0 +1,239 @@
+//! A published event: what its subscribers receive, what the channel's home keeps of it, and what
+//! webhooks report about it.
+
+use super::encodings::Encodings;
+use super::frames::SharedFrame;
+use super::name::ConnId;
+use crate::mem::Frozen;
+use std::any::Any;
+use std::sync::Arc;
+
+/// One published event.
+///
+/// A topic is ended by one event whose payload is a message to the dialects and which removes the
+/// picture, so that both take effect at the same point in the channel's order.
+#[derive(Clone, Debug, Default)]
+pub struct Event {
+    /// What the subscribers receive.
+    pub payload: EventPayload,
+    /// The one connection that does not receive the event.
+    pub except: Option<ConnId>,
+    /// What the channel's home keeps for later subscribers.
+    pub retain: Retention,
+    /// What webhooks report about the event, if a client has published it and a webhook wants
+    /// client events.
+    pub notify: Option<Arc<ClientEvent>>,
+}
+
+/// What the subscribers of a channel receive.
+#[derive(Clone, Debug)]
+pub enum EventPayload {
+    /// Nothing: the event only changes what the home keeps.
+    Nothing,
+    /// One frame, the same for all.
+    Frame(SharedFrame),
+    /// A value, in the format of each subscriber.
+    Value(Arc<Encodings>),
+    /// A message to the subscribers' dialects.
+    Message(DialectMessage),
+    /// The end of their connections, with this code and reason.
+    Close(u16, &'static str),
+}
+
+impl Default for EventPayload {
+    /// An empty frame.
+    fn default() -> EventPayload {
+        EventPayload::Frame(SharedFrame::default())
+    }
+}
+
+/// What the home of a channel keeps of an event.
+#[derive(Clone, Debug, Default)]
+pub enum Retention {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// The frame, in place of the cached one.
+    Cache(Arc<CacheEntry>),
+    /// The frame, as the last one of the history.
+    History(HistoryLimit),
+    /// The picture, changed by the value.
+    Picture(Retain),
+}
+
+impl Event {
+    /// An event that removes the picture of its channel. Subscribers receive nothing.
+    pub fn clear() -> Event {
+        let retain = Retention::Picture(Retain::Clear);
+        Event { payload: EventPayload::Nothing, retain, ..Event::default() }
+    }
+
+    /// Whether the home keeps the event or a part of it even if the channel has no subscriber.
+    pub fn is_kept(&self) -> bool {
+        match &self.retain {
+            Retention::Cache(_) => true,
+            Retention::Picture(retain) => {
+                matches!(retain, Retain::Update(_) | Retain::Install { .. })
+            }
+            Retention::Nothing | Retention::History(_) => false,
+        }
+    }
+
+    /// Whether the event is delivered to the subscribers.
+    pub fn has_recipients(&self) -> bool {
+        match (&self.payload, &self.retain) {
+            (EventPayload::Nothing, _) => false,
+            (_, Retention::Picture(Retain::Install { received, .. })) => *received,
+            _ => true,
+        }
+    }
+
+    /// The frame that the subscribers receive, if it is the same for all.
+    pub fn frame(&self) -> Option<&Frozen> {
+        match &self.payload {
+            EventPayload::Frame(shared) => Some(&shared.frame),
+            _ => None,
+        }
+    }
+
+    /// The value that the subscribers receive, if each receives it in its own format.
+    pub fn encodings(&self) -> Option<&Arc<Encodings>> {
+        match &self.payload {
+            EventPayload::Value(encodings) => Some(encodings),
+            _ => None,
+        }
+    }
+}
+
+impl From<Frozen> for Event {
+    fn from(frame: Frozen) -> Event {
+        SharedFrame { frame, compressed: None }.into()
+    }
+}
+
+impl From<SharedFrame> for Event {
+    fn from(shared: SharedFrame) -> Event {
+        Event { payload: EventPayload::Frame(shared), ..Event::default() }
+    }
+}
+
+impl From<DialectMessage> for Event {
+    fn from(message: DialectMessage) -> Event {
+        Event { payload: EventPayload::Message(message), ..Event::default() }
+    }
+}
+
+/// A message from a dialect to the dialects of other connections, on any core. Sender and receiver
+/// agree on its type.
+pub type DialectMessage = Arc<dyn Any + Send + Sync>;
+
+/// How events are merged into the picture of their channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// The last value replaces the picture.
+    Replace,
+    /// The members of a map replace members with the same key; other members stay. A value that is
+    /// not a map replaces the picture.
+    Merge {
+        /// Whether null removes the member from the picture; otherwise null is its value.
+        null_deletes: bool,
+    },
+    /// The elements of an array are appended; everything before the last clearing element is
+    /// removed. A value that is not an array replaces the picture.
+    Log {
+        /// The maximum number of elements of the picture. Beyond it, the oldest elements are
+        /// removed and counted, except for a clearing element at the front.
+        max: u32,
+        /// Which elements are clearing ones.
+        clears: Clears,
+    },
+}
+
+/// Pairs of key and text: a map with one of these members makes all elements before it void.
+pub type Clears = &'static [(&'static str, &'static str)];
+
+/// What an event does to the picture of its channel, which later subscribers get.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Retain {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// Merge the event's value into the picture.
+    Update(Mode),
+    /// Replace the picture by the event's value.
+    Install {
+        /// How later events are merged.
+        mode: Mode,
+        /// Whether the event is delivered to the subscribers; false if they have its content
+        /// already.
+        received: bool,
+    },
+    /// Remove the picture.
+    Clear,
+}
+
+/// How much of a channel's history is kept, the present event included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HistoryLimit {
+    /// Number of events.
+    pub max: u32,
+    /// Bytes of their frames.
+    pub bytes: usize,
+}
+
+/// What an event needs in order to be cached.
+#[derive(Debug, PartialEq, Eq)]
+pub struct CacheEntry {
+    /// How long it is cached, in milliseconds.
+    pub ttl_ms: u64,
+    /// The event's name, for queries.
+    pub event: Box<str>,
+    /// The event's data, for queries.
+    pub data: Box<str>,
+}
+
+/// An event that a client has published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientEvent {
+    /// The event's name.
+    pub event: Box<str>,
+    /// Its data as text, if it has data.
+    pub data: Option<Box<str>>,
+    /// The socket id of the connection, in the form of its dialect.
+    pub from: Box<str>,
+    /// The user that the connection is in this channel, if it is a member.
+    pub user: Option<Box<str>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn event_reaches_subscribers_depending_on_what_is_kept() {
+        let mode = Mode::Replace;
+        let entry = Arc::new(CacheEntry { ttl_ms: 1, event: "".into(), data: "".into() });
+        let picture = Retention::Picture;
+        for (retain, received, kept) in [
+            (Retention::Nothing, true, false),
+            (Retention::Cache(entry), true, true),
+            (Retention::History(HistoryLimit { max: 1, bytes: 1 }), true, false),
+            (picture(Retain::Nothing), true, false),
+            (picture(Retain::Update(mode)), true, true),
+            (picture(Retain::Install { mode, received: true }), true, true),
+            (picture(Retain::Install { mode, received: false }), false, true),
+            (picture(Retain::Clear), true, false),
+        ] {
+            let event = Event { retain, ..Event::default() };
+            assert_eq!((event.has_recipients(), event.is_kept()), (received, kept), "{event:?}");
+            let nothing = Event { payload: EventPayload::Nothing, ..event };
+            assert_eq!((nothing.has_recipients(), nothing.is_kept()), (false, kept));
+        }
+        assert!(!Event::clear().has_recipients() && !Event::clear().is_kept());
+    }
+
+    #[test]
+    fn event_is_small_enough_to_be_copied_into_the_mail_of_every_core() {
+        assert!(size_of::<Event>() <= 104, "{} bytes", size_of::<Event>());
+    }
+}
