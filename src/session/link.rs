@@ -1,7 +1,8 @@
 //! The byte side of a connection: the write queue, the TLS state, the reasons for which reading is
 //! paused, the deadline, and how the connection ends.
 //!
-//! The link knows nothing of HTTP, WebSockets and dialects.
+//! Bytes in the queue and the deadline are those of one stage at a time. The link must not know
+//! which stage that is.
 
 use super::Context;
 use super::ending::Ending;

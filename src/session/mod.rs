@@ -355,9 +355,7 @@ impl Session {
 
     /// Adds the effects that are due for other connections when this one is closed.
     pub fn on_close(&mut self, env: &Env, us: ConnId, out: &mut Effects<'_>) {
-        if let Some(socket) = self.stage.websocket_mut() {
-            socket.on_close(env, us, out);
-        }
+        self.stage.on_close(env, us, out);
     }
 
     /// Releases what the connection holds outside its own memory, such as compression windows.

@@ -1,9 +1,5 @@
-//! The session's part of a proxied WebSocket, which has two connections on one core: the client's,
-//! which was accepted, and the upstream's, which was dialled. Each is one proxy leg.
-//!
-//! While more than `buffer_bytes` wait for one peer, reading from the other leg is paused, and what
-//! the other leg has already received in this turn is held. Each leg closes its own connection, and
-//! reports that to the other leg once.
+//! The session's part of a proxied WebSocket: the dial, and the pauses of reading between the two
+//! legs, whose rules are in [`super::stage`].
 
 use super::{Context, PeerMessage, Session};
 use crate::mem::Slot;

@@ -34,8 +34,9 @@ use super::effect::{Dial, PeerMessage};
 use super::ending::{Ending, Progress};
 use crate::codec::Format;
 use crate::config::SlowConsumer;
-use crate::dialect::{Closing, Env, Why};
+use crate::dialect::{Closing, Effects, Env, Why};
 use crate::http::{Connection, Response};
+use crate::hub::ConnId;
 use crate::mem::Slot;
 use crate::time::Deadline;
 use crate::ws::close;
@@ -125,7 +126,7 @@ impl Stage {
     /// The format of messages to the peer, for events that have several encodings.
     pub(super) fn format(&self) -> Format {
         match self {
-            Stage::WebSocket(socket) => socket.format(),
+            Stage::WebSocket(socket) => socket.endpoint.format(),
             _ => Format::Json,
         }
     }
@@ -141,7 +142,7 @@ impl Stage {
     /// The maximum number of bytes of shared frames in this peer's write queue.
     pub(super) fn queue_bytes(&self, env: &Env) -> usize {
         match self {
-            Stage::WebSocket(socket) => socket.queue_bytes(env),
+            Stage::WebSocket(socket) => socket.endpoint.queue_bytes(env),
             _ => env.config.limits.write_queue_bytes,
         }
     }
@@ -149,7 +150,7 @@ impl Stage {
     /// The policy for a peer whose write queue has exceeded [`Stage::queue_bytes`].
     pub(super) fn overrun(&mut self, env: &Env) -> SlowConsumer {
         match self {
-            Stage::WebSocket(socket) => socket.overrun(env),
+            Stage::WebSocket(socket) => socket.endpoint.overrun(env),
             _ => env.config.slow_consumer,
         }
     }
@@ -394,6 +395,13 @@ impl Stage {
             Stage::WebSocket(socket) => socket.drop_state(env, codecs),
             Stage::Connecting(waiting) => waiting.drop_state(codecs),
             Stage::Http(_) | Stage::Dialling(_) => {}
+        }
+    }
+
+    /// Adds the effects that are due for other connections when this one is closed.
+    pub(super) fn on_close(&mut self, env: &Env, us: ConnId, out: &mut Effects<'_>) {
+        if let Stage::WebSocket(socket) = self {
+            socket.endpoint.on_close(env, us, out);
         }
     }
 

@@ -1,5 +1,5 @@
 //! A proxied WebSocket has two connections on one core: the client's, which was accepted, and the
-//! upstream's, which was dialled. Each is one proxy leg. This file passes messages between them.
+//! upstream's, which was dialled. Each is one proxy leg.
 //!
 //! A leg reads whole messages, pings, pongs and the close frame, and sends each as a
 //! [`PeerMessage`] to the other leg, which writes it to its own peer. While more than
@@ -10,7 +10,7 @@
 use crate::config::Limits;
 use crate::dialect::Closing;
 use crate::mem::Slot;
-use crate::session::{Context, PeerMessage, ProxyEffect};
+use crate::session::{Context, MaskKeys, PeerMessage, ProxyEffect};
 use crate::time::Deadline;
 use crate::upstream::Chosen;
 use crate::ws::close;
@@ -47,7 +47,7 @@ impl ProxyLeg {
         role: Role,
         other: Slot,
         buffer_bytes: usize,
-        keys: &mut crate::session::MaskKeys,
+        keys: &mut MaskKeys,
     ) -> ProxyLeg {
         ProxyLeg {
             role,

@@ -1,5 +1,8 @@
 //! The WebSocket stage: messages from the peer, the closing handshake, and heartbeats. The files
 //! `outbound` and `unpack` hold what is sent and the decompression of what is received.
+//!
+//! After our close frame no data is sent. A WebSocket must not know which stage came before it, and
+//! where its bytes come from and go to.
 
 use super::endpoint::Endpoint;
 use super::heartbeat::{HeartbeatDue, Liveness, full, spread};
@@ -8,12 +11,8 @@ use super::policy::ConnectionPolicy;
 use super::proxy::ProxyLeg;
 use super::rate_limit::ControlFrameLimit;
 use super::records::Input;
-use crate::codec::Format;
-use crate::config::SlowConsumer;
-use crate::dialect::{
-    Closing, Connection, DialectContext, Effects, Env, Heartbeat, JoinOutcome, Why,
-};
-use crate::hub::{Answer, ConnId, DialectMessage};
+use crate::dialect::{Closing, Connection, DialectContext, Env, Heartbeat, JoinOutcome, Why};
+use crate::hub::{Answer, DialectMessage};
 use crate::jwt::Expiry;
 use crate::session::Context;
 use crate::session::context::context;
@@ -523,22 +522,5 @@ impl WebSocket {
         streams.ended.add(1);
         streams.closes_received.add(received);
         streams.closes_sent.add(sent);
-    }
-
-    /// The format of messages to the peer, for events that have several encodings.
-    pub(super) fn format(&self) -> Format {
-        self.endpoint.format()
-    }
-
-    pub(super) fn queue_bytes(&self, env: &Env) -> usize {
-        self.endpoint.queue_bytes(env)
-    }
-
-    pub(super) fn overrun(&mut self, env: &Env) -> SlowConsumer {
-        self.endpoint.overrun(env)
-    }
-
-    pub(crate) fn on_close(&mut self, env: &Env, us: ConnId, out: &mut Effects<'_>) {
-        self.endpoint.on_close(env, us, out);
     }
 }
