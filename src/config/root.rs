@@ -148,7 +148,7 @@ impl Config {
             let route = self.routes.iter().find(|route| route.matches(path));
             route.is_some_and(|route| route.endpoint == EndpointKind::Zilliqa)
         };
-        zilliqa::check(&self.zilliqa, &leads_here)
+        zilliqa::check(&self.zilliqa, self.limits.message_bytes, &leads_here)
     }
 
     fn check_guards(&self) -> Result<(), Error> {

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
 
 use super::error::{Error, Problem};
-use super::range::{DAY_S, GIB, KeyRange};
+use super::range::{DAY_S, GIB, KeyRange, at_most};
 use super::secret::Secret;
 use super::section::{ConfigType, Section, section, words};
 use super::size;
@@ -175,12 +175,21 @@ fn address(text: &str) -> Option<[u8; 20]> {
 
 /// Checks what types cannot express; the keys in errors are relative to the section. `leads_here`
 /// says whether the first route for a path has the endpoint `zilliqa`.
-pub(super) fn check(section: &Zilliqa, leads_here: &dyn Fn(&str) -> bool) -> Result<(), Error> {
+pub(super) fn check(
+    section: &Zilliqa,
+    server_message_bytes: u64,
+    leads_here: &dyn Fn(&str) -> bool,
+) -> Result<(), Error> {
     zilliqa_node::check(&section.node).map_err(|error| error.under("node"))?;
     check_token("publish_token", &section.publish_token)?;
     section.check_ranges()?;
     let idle = KeyRange::seconds(section.ping_after_s + 1..=DAY_S + 1);
     idle.check("idle_timeout_s", section.idle_timeout_s)?;
+    // The default is not an error if it exceeds `limits.message_bytes`, which then applies.
+    if section.message_bytes != Zilliqa::default().message_bytes {
+        let (found, server) = (section.message_bytes, server_message_bytes);
+        at_most("message_bytes", found, "the server's limits.message_bytes", server)?;
+    }
     if section.contracts == Contracts::Node && section.node.urls.is_empty() {
         let accepted = "\"any\", a list of addresses, or \"node\" with at least one URL in \
                         node.urls";
