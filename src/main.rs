@@ -17,7 +17,7 @@ use std::process::ExitCode;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand};
-use polycast::config::{Config, LogFormat, Overrides};
+use polycast::config::{self, Config, LogFormat, Overrides};
 use polycast::server;
 
 #[global_allocator]
@@ -31,6 +31,7 @@ Examples:
   polycast                                  serve the demo application on 127.0.0.1:6001
   polycast --config polycast.toml           serve with this configuration file
   polycast check polycast.toml              check this configuration file and exit
+  polycast config example > polycast.toml   write an example configuration with every key
   polycast -c polycast.yaml --listen 0.0.0.0:6001 --listen '[::]:6001'
   polycast --log-level warn,polycast=debug --log-format json
   polycast doctor                           check whether this kernel can run the server
@@ -64,6 +65,12 @@ enum Command {
     Check {
         /// The configuration file: .toml, .yaml or .yml
         file: PathBuf,
+    },
+    /// Print what a configuration file may contain
+    Config {
+        /// The example file with every key, or the reference of all keys in Markdown
+        #[arg(value_parser = PossibleValuesParser::new(["example", "reference"]))]
+        what: String,
     },
     /// Report what this kernel supports and whether that is enough
     Doctor {
@@ -106,6 +113,10 @@ fn main() -> ExitCode {
         None => serve(cli.serve),
         Some(Command::Serve(arguments)) => serve(arguments),
         Some(Command::Check { file }) => check(&file),
+        Some(Command::Config { what }) => {
+            print_line(&if what == "example" { config::example() } else { config::reference() });
+            ExitCode::SUCCESS
+        }
         Some(Command::Doctor { restrictions }) => doctor(restrictions),
     }
 }

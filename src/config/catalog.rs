@@ -6,9 +6,131 @@ use hyper::header::HeaderValue;
 
 use super::error::{Error, Problem};
 use super::outgoing;
-use super::range::range;
+use super::range::{DAY_S, KeyRange};
+use super::section::{ConfigType, ForeignKey};
 use crate::model::spec::{Catalog, CatalogKind};
 use crate::tls;
+
+/// The example of the section in `polycast.example.toml`, as comments.
+pub(super) const EXAMPLE: &str = r##"
+# Sources of message schemas. "inline": in this file; "filesystem": in files, which are read
+# together with the configuration. One [[catalogs]] for each, with a unique name; none by default.
+# [[catalogs]]
+# name = "local"
+# type = "inline"
+# [[catalogs.subjects]]
+# name = "chat"
+# # The version of the schema.
+# version = "latest"
+# # The text of an inline schema, or the path of a file.
+# schema = '{"type": "object", "required": ["text"]}'
+#
+# Or a registry: "schema-registry" (Confluent's API; also "confluent-schema-registry", "karapace"
+# and "karapace-schema-registry") or "apicurio" (also "apicurio-registry"). Requests to it do not
+# block connections. When the registry fails, schemas that have been fetched stay in use, and the
+# request is repeated after 1 s, and then after twice as long each time up to max_age_s. Until a
+# schema has been fetched, messages are refused (1013). A schema may have at most 512 KiB, with all
+# schemas that it refers to (at most 32, at most 8 levels deep).
+# [[catalogs]]
+# name = "registry"
+# type = "schema-registry"
+# # The URL of the registry, http or https, with the path below which its API is. Redirects are not
+# # followed.
+# url = "https://registry.example.com"
+# # Maximum age of a schema that is looked up by its subject; then it is fetched again. Seconds, 1
+# # to 86400.
+# max_age_s = 300
+# # PEM file of the certificate authorities that the registry is verified with. Empty is those of
+# # the system.
+# ca_file = ""
+# # The Authorization field of requests to the registry: "Basic ..." or "Bearer ...". Empty is none.
+# credentials = { headers = { authorization = "" } }
+# # Only for "schema-registry": the context of subjects and schema ids.
+# context = "default"
+# # Only for "apicurio": the group of its artifacts; the id by which schemas are known, "globalId"
+# # or "contentId"; and whether that id takes 8 bytes before a message ("default") or 4 ("legacy").
+# # group_id = "default"
+# # use_id = "globalId"
+# # id_encoding = "default"
+# # Only for "apicurio": the version of the REST API: "v2" (/apis/registry/v2, which registries 2.x
+# # and 3.x serve) or "v3" (/apis/registry/v3, registries 3.x). With "v3", version may be a branch,
+# # such as "branch=stable"; "latest" is "branch=latest".
+# # api = "v2""##;
+
+/// The keys of `[[catalogs]]`.
+pub(super) const CATALOG_KEYS: [ForeignKey; 12] = [
+    ("name", "text", "", &["The name by which models refer to the catalog."]),
+    ("type", "inline, filesystem, schema-registry, apicurio", "", &["The type of the catalog."]),
+    (
+        "subjects",
+        "list of table",
+        "[]",
+        &["The schemas of the catalog, each with its subject: inline and filesystem only."],
+    ),
+    (
+        "url",
+        "text",
+        r#""""#,
+        &["The URL of the registry, with its path if its API is below one: registries only."],
+    ),
+    (
+        "max_age_s",
+        "integer",
+        "300",
+        &[
+            "The maximum age of a schema that is fetched by subject, in seconds: registries",
+            "only. 1 to 86400.",
+        ],
+    ),
+    (
+        "ca_file",
+        "text",
+        r#""""#,
+        &[
+            "A PEM file of the certificate authorities that the registry's certificate is",
+            "verified with. If empty, the system's are used.",
+        ],
+    ),
+    (
+        "credentials",
+        "table",
+        "",
+        &["The credentials that are sent to the registry: registries only."],
+    ),
+    ("context", "text", r#""default""#, &["The context of the subjects: schema-registry only."]),
+    ("group_id", "text", r#""default""#, &["The group of the artifacts: apicurio only."]),
+    (
+        "use_id",
+        "globalId, contentId",
+        r#""globalId""#,
+        &["Which of the two ids of Apicurio identifies a schema: apicurio only."],
+    ),
+    (
+        "id_encoding",
+        "default, legacy",
+        r#""default""#,
+        &["How the schema id is written in front of a message: apicurio only."],
+    ),
+    ("api", "v2, v3", r#""v2""#, &["The version of the registry's REST API: apicurio only."]),
+];
+
+/// The keys of `[[catalogs.subjects]]`.
+pub(super) const SUBJECT_KEYS: [ForeignKey; 4] = [
+    ("name", "text", "", &["The name of the subject."]),
+    ("version", "text", r#""latest""#, &["The version of the subject that this schema is."]),
+    ("schema", "text", "", &["The text of the schema: inline catalogs only."]),
+    ("path", "text", "", &["The path of the schema's file: filesystem catalogs only."]),
+];
+
+impl ConfigType for Catalog {
+    fn kind() -> String {
+        "table".to_owned()
+    }
+
+    fn toml(&self) -> Option<String> {
+        None
+    }
+}
 
 /// Checks all catalogs. If `folder` is given, also reads each `ca_file`, which is relative to
 /// `folder`, and replaces it with its full path.
@@ -48,7 +170,7 @@ fn check(catalog: &Catalog) -> Result<(), Error> {
                         `#fragment`";
         return shape("url", &catalog.url, accepted);
     }
-    range("max_age_s", catalog.max_age_ms() / 1000, 1..=86_400, " seconds")?;
+    KeyRange::seconds(1..=DAY_S).check("max_age_s", catalog.max_age_ms() / 1000)?;
     let known = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
     let context = catalog.context.as_deref().unwrap_or("default");
     if context.is_empty() || !context.bytes().all(known) {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::error::{Error, Problem};
 use super::pattern::Pattern;
+use super::section::{section, texts};
 
 /// What a client must present to a guard.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -19,18 +20,21 @@ pub enum GuardKind {
     Certificate,
 }
 
-/// The certificates that a guard admits: those that match any entry of any list. If all lists are
-/// empty, every certificate that the listener has verified.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields, expecting = "a table")]
-pub struct GuardCertificate {
-    /// Admits by the certificate's fingerprint.
-    pub fingerprints: Vec<Fingerprint>,
-    /// Admits by a common name of the subject; `*` matches any run of characters.
-    pub common_names: Vec<Pattern>,
-    /// Admits by a subject alternative name, prefixed with its kind: `dns:`, `email:`, `uri:` or
-    /// `ip:`. `*` matches any run of characters.
-    pub alternative_names: Vec<Pattern>,
+section! {
+    /// The clients that a guard of type "certificate" admits: those whose certificate matches any
+    /// entry of any list; if all lists are empty, all whose certificate the listener has verified.
+    /// The certificate's validity dates are checked with each request. Roles are the organisational
+    /// units (OU) of the subject; the identity is its common name, or else an alternative name.
+    pub struct GuardCertificate {
+        /// SHA-256 fingerprints of certificates, in hexadecimal digits.
+        pub fingerprints: Vec<Fingerprint> = Default::default();
+        /// Common names (CN) of the subject; `*` matches any run of characters.
+        pub common_names: Vec<Pattern> = Default::default();
+        /// Subject alternative names, with their kind; DNS names in lower case. Examples:
+        /// `dns:*.devices.example.com`, `email:ada@example.com`, `uri:spiffe://a/*`,
+        /// `ip:192.0.2.1`.
+        pub alternative_names: Vec<Pattern> = Default::default();
+    }
 }
 
 /// The SHA-256 digest of a certificate in DER.
@@ -41,6 +45,10 @@ impl fmt::Debug for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
+}
+
+texts! {
+    Fingerprint: |it| format!("{it:?}");
 }
 
 impl<'de> Deserialize<'de> for Fingerprint {

@@ -2,27 +2,26 @@
 
 use serde::Deserialize;
 
-use super::error::Error;
-use super::range::{GIB, range};
+use super::range::GIB;
+use super::section::{section, words};
 use super::size;
 
-/// Limits for the compression of WebSocket messages (RFC 7692). A route enables compression.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields, expecting = "a table")]
-pub struct CompressionLimits {
-    /// Minimum size in bytes of a message that is compressed; shorter messages are sent
-    /// uncompressed. 1 to 1 GiB, default 128.
-    #[serde(deserialize_with = "size::memory")]
-    pub min_bytes: usize,
-    /// Maximum memory in bytes for the windows of `dedicated` connections on one reactor; beyond it
-    /// connections get `shared`. 0 to 64 GiB, default 64 MiB.
-    #[serde(deserialize_with = "size::memory")]
-    pub windows_bytes: usize,
-}
+words!(CompressionMode);
 
-impl Default for CompressionLimits {
-    fn default() -> CompressionLimits {
-        CompressionLimits { min_bytes: 128, windows_bytes: 64 * 1024 * 1024 }
+section! {
+    /// Compression of WebSocket messages (permessage-deflate). A route enables it with
+    /// `compression`.
+    pub struct CompressionLimits {
+        /// Minimum size of a message that is compressed; shorter messages are sent uncompressed.
+        #[serde(deserialize_with = "size::memory")]
+        pub min_bytes: usize = 128, bytes(1..=GIB);
+        /// Maximum memory for the windows of "dedicated" connections on one reactor, about 450 KiB
+        /// each; beyond it connections get "shared". Decompressed data of messages that are
+        /// incomplete or wait to be processed counts too; beyond the limit such messages wait in
+        /// compressed form. Of complete messages longer than 64 KiB, a reactor decompresses one at
+        /// a time even beyond the limit.
+        #[serde(deserialize_with = "size::memory")]
+        pub windows_bytes: usize = 64 * 1024 * 1024, bytes(0..=64 * GIB);
     }
 }
 
@@ -38,10 +37,4 @@ pub enum CompressionMode {
     Shared,
     /// With context takeover, as far as the client agrees: each connection keeps its own windows.
     Dedicated,
-}
-
-/// Checks the ranges of the section.
-pub(super) fn check(section: &CompressionLimits) -> Result<(), Error> {
-    range("compression.min_bytes", section.min_bytes as u64, 1..=GIB, " bytes")?;
-    range("compression.windows_bytes", section.windows_bytes as u64, 0..=64 * GIB, " bytes")
 }

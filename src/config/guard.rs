@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use hyper::Uri;
-use serde::Deserialize;
 
 use super::certificate::{self, GuardCertificate, GuardKind};
 use super::error::{Error, Problem};
-use super::range::range;
+use super::range::DAY_S;
 use super::secret::Secret;
+use super::section::{Section, section, words};
 use super::size;
 use super::text::shape;
 use crate::jwt::{self, Algorithm, Jwk};
@@ -18,136 +18,143 @@ use crate::tls;
 /// The placeholder for the token in a credentials pattern.
 pub const CREDENTIALS: &str = "{credentials}";
 
-/// One guard. The key `guarded` of routes refers to it by name.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "a table")]
-pub struct GuardConfig {
-    /// The name by which routes refer to the guard; unique. ASCII letters, digits, `_` and `-`.
-    pub name: String,
-    /// What a client must present: a token (default) or a certificate.
-    #[serde(default, rename = "type")]
-    pub kind: GuardKind,
-    /// The required `iss` claim of tokens; empty (default) is any.
-    #[serde(default)]
-    pub issuer: String,
-    /// The audience that the `aud` claim must include; empty (default) accepts only tokens without
-    /// an `aud`.
-    #[serde(default)]
-    pub audience: String,
-    /// The accepted signature algorithms; empty (default) is every algorithm that the token's key
-    /// supports.
-    #[serde(default)]
-    pub algorithms: Vec<Algorithm>,
-    /// The keys that verify tokens.
-    #[serde(default)]
-    pub keys: Vec<GuardKey>,
-    /// The URL of the JWK set if `keys` is empty; empty (default) is `/.well-known/jwks.json` of
-    /// the issuer.
-    #[serde(default)]
-    pub keys_url: String,
-    /// How often the key set is fetched, in seconds. 10 to 86400, default 300.
-    #[serde(default = "refresh_s")]
-    pub keys_refresh_s: u64,
-    /// The minimum time between two fetches of the key set, in seconds. 1 to 3600, default 10.
-    #[serde(default = "floor_s")]
-    pub keys_floor_s: u64,
-    /// Whether the URL of the key set may use `http` or lead to a private, loopback or link-local
-    /// address. Default: false.
-    #[serde(default)]
-    pub allow_private: bool,
-    /// PEM file of the certificate authorities that the server of the key set is verified with;
-    /// empty (default) is those of the system.
-    #[serde(default)]
-    pub ca_file: String,
-    /// Name or path of the claim that lists the roles. Default: `scope`.
-    #[serde(default = "roles")]
-    pub roles: String,
-    /// Name or path of the claim that identifies the client. Default: `sub`.
-    #[serde(default = "identity")]
-    pub identity: String,
-    /// Attributes of the client: names, each with the name or path of its claim.
-    #[serde(default)]
-    pub attributes: BTreeMap<String, String>,
-    /// Claims that a token must have, by name or path.
-    #[serde(default)]
-    pub require: Vec<String>,
-    /// The accepted clock difference in seconds, for `nbf`, `iat` and `exp`. 0 to 3600, default 5.
-    #[serde(default = "leeway_s")]
-    pub leeway_s: u64,
-    /// How many seconds before its expiry the client is asked to renew a token. 0 to 86400; 0
-    /// (default) is never.
-    #[serde(default)]
-    pub challenge_s: u64,
-    /// Maximum size of a token in bytes. 256 to 32768, default 8192.
-    #[serde(default = "token_bytes", deserialize_with = "size::memory")]
-    pub token_bytes: usize,
-    /// Where a request carries its token.
-    #[serde(default)]
-    pub credentials: Credentials,
-    /// The certificates that a guard of type `certificate` admits.
-    #[serde(default)]
-    pub certificate: GuardCertificate,
+words!(GuardKind, Algorithm);
+
+section! {
+    required
+    /// Guards admit requests by the JSON Web Token that they carry, or by the client's certificate.
+    pub struct GuardConfig {
+        /// The name by which the key `guarded` of routes refers to the guard; unique. A-Z, a-z,
+        /// 0-9, `_` and `-`. Required.
+        pub name: String;
+        /// "jwt"; or "certificate", which has no further keys except the table `certificate` below
+        /// and needs a listener whose `tls` has `mutual`.
+        #[serde(default)]
+        pub kind as "type": GuardKind;
+        /// The required `iss` claim of tokens. Empty is any.
+        #[serde(default)]
+        pub issuer: String;
+        /// The audience that the `aud` claim must include. Empty accepts only tokens without an
+        /// `aud` claim.
+        #[serde(default)]
+        pub audience: String;
+        /// Accepted algorithms: RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA,
+        /// HS256, HS384, HS512. Empty is every algorithm that the token's key supports. A token
+        /// with an algorithm that its key does not support is never accepted. ES512 is not
+        /// supported.
+        #[serde(default)]
+        pub algorithms: Vec<Algorithm>;
+        /// Keys in this file: JWKs, public keys or certificates in PEM, or secrets of at least 32
+        /// bytes; RSA keys of 2048 to 4096 bits. A token with a `kid` is verified with the key of
+        /// that kid, or with the keys without a kid if no key has it; a token without a `kid` is
+        /// verified with the first 2 keys for its algorithm.
+        #[serde(default)]
+        pub keys: Vec<GuardKey>;
+        /// The URL of the JWK set, used if `keys` is empty; empty is /.well-known/jwks.json of the
+        /// issuer. https, or http with allow_private. A fetched set stays in use until a newer one
+        /// has been fetched; until the first has been fetched, requests are answered with 503.
+        #[serde(default)]
+        pub keys_url: String;
+        /// How often the key set is fetched.
+        #[serde(default = "refresh_s")]
+        pub keys_refresh_s: u64, seconds(10..=DAY_S);
+        /// Minimum time between two fetches of the key set. A token with an unknown kid triggers a
+        /// fetch at once unless the last one was more recent than this.
+        #[serde(default = "floor_s")]
+        pub keys_floor_s: u64, seconds(1..=3600);
+        /// Whether the URL of the key set may be at a private, loopback or link-local address.
+        #[serde(default)]
+        pub allow_private: bool;
+        /// PEM file of the certificate authorities that the server of the key set is verified with.
+        /// Empty is those of the system.
+        #[serde(default)]
+        pub ca_file: String;
+        /// The claim that lists the roles: a list, or words separated by spaces. A dot descends
+        /// into an object, unless a claim has the whole name.
+        #[serde(default = "roles")]
+        pub roles: String;
+        /// The claim that identifies the client. A client can renew its token while it is connected
+        /// if the new token has the same identity.
+        #[serde(default = "identity")]
+        pub identity: String;
+        /// Attributes of the client: names, each with the name or path of its claim: { name =
+        /// "profile.name" }.
+        #[serde(default)]
+        pub attributes: BTreeMap<String, String>;
+        /// Claims that a token must have, by name or path. A token without an `exp` never expires,
+        /// unless it is required here: ["exp"].
+        #[serde(default)]
+        pub require: Vec<String>;
+        /// Accepted clock difference: a token is valid from this long before its `nbf` and `iat`
+        /// until this long after its `exp`.
+        #[serde(default = "leeway_s")]
+        pub leeway_s: u64, seconds(0..=3600);
+        /// How long before its expiry the client is asked to renew a token; 0 is never.
+        #[serde(default)]
+        pub challenge_s: u64, seconds(0..=DAY_S);
+        /// Maximum size of a token.
+        #[serde(default = "token_bytes", deserialize_with = "size::memory")]
+        pub token_bytes: usize, bytes(256..=32_768);
+        /// Where a request carries its token.
+        #[serde(default)]
+        pub credentials: Credentials;
+        /// The certificates that a guard of type `certificate` admits.
+        #[serde(default)]
+        pub certificate: GuardCertificate;
+    }
 }
 
-/// One key: a JWK, a key in PEM, or a shared secret. Exactly one of `pem`, `secret` and `kty` is
-/// set.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields, expecting = "a table")]
-pub struct GuardKey {
-    /// The key id; empty is none.
-    pub kid: String,
-    /// The only algorithm that the key is for; empty is every algorithm that it supports.
-    pub alg: String,
-    /// A public key or certificate in PEM.
-    pub pem: String,
-    /// A secret that is shared with the issuer; at least 32 bytes.
-    pub secret: Secret,
-    /// The key type of a JWK: `RSA`, `EC`, `OKP` or `oct`.
-    pub kty: String,
-    /// The use of a JWK: `sig` or empty.
-    #[serde(rename = "use")]
-    pub usage: String,
-    /// The curve of an `EC` or `OKP` key.
-    pub crv: String,
-    /// The modulus of an RSA key, in base64url.
-    pub n: String,
-    /// The exponent of an RSA key, in base64url.
-    pub e: String,
-    /// The x coordinate of an elliptic curve point, or an Ed25519 public key, in base64url.
-    pub x: String,
-    /// The y coordinate of an elliptic curve point, in base64url.
-    pub y: String,
-    /// The secret of an `oct` key, in base64url.
-    pub k: Secret,
+section! {
+    /// One key: a JWK, a key in PEM, or a shared secret. Exactly one of `pem`, `secret` and `kty`
+    /// is set.
+    pub struct GuardKey {
+        /// The key id; empty is none.
+        pub kid: String = Default::default();
+        /// The only algorithm that the key is for; empty is every algorithm that it supports.
+        pub alg: String = Default::default();
+        /// A public key or certificate in PEM.
+        pub pem: String = Default::default();
+        /// A secret that is shared with the issuer; at least 32 bytes.
+        pub secret: Secret = Default::default();
+        /// The key type of a JWK: `RSA`, `EC`, `OKP` or `oct`.
+        pub kty: String = Default::default();
+        /// The use of a JWK: `sig` or empty.
+        pub usage as "use": String = Default::default();
+        /// The curve of an `EC` or `OKP` key.
+        pub crv: String = Default::default();
+        /// The modulus of an RSA key, in base64url.
+        pub n: String = Default::default();
+        /// The exponent of an RSA key, in base64url.
+        pub e: String = Default::default();
+        /// The x coordinate of an elliptic curve point, or an Ed25519 public key, in base64url.
+        pub x: String = Default::default();
+        /// The y coordinate of an elliptic curve point, in base64url.
+        pub y: String = Default::default();
+        /// The secret of an `oct` key, in base64url.
+        pub k: Secret = Default::default();
+    }
 }
 
 /// Field names, each with the pattern of the text around the token.
 type Places = BTreeMap<String, String>;
 
-/// Where a request carries its token: field names, each with a pattern that contains
-/// `{credentials}` once. The first token that is found counts.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields, expecting = "a table")]
-pub struct Credentials {
-    /// By cookie name.
-    pub cookies: Places,
-    /// By header field name. Default: `authorization`, with `Bearer {credentials}`.
-    pub headers: Places,
-    /// By query parameter name.
-    pub query: Places,
-    /// Pattern of a subprotocol that the WebSocket client offers; empty (default) is none.
-    pub protocol: String,
-}
-
-impl Default for Credentials {
-    fn default() -> Credentials {
-        let bearer = ("authorization".to_owned(), format!("Bearer {CREDENTIALS}"));
-        Credentials {
-            cookies: Places::new(),
-            headers: Places::from([bearer]),
-            query: Places::new(),
-            protocol: String::new(),
-        }
+section! {
+    /// Where requests carry tokens: names, each with a pattern that contains {credentials} once, in
+    /// the place of the token. The first token that is found counts. Browsers send cookies with
+    /// requests of any web page, so set allowed_origins if you use cookies.
+    pub struct Credentials {
+        /// By cookie name: { token = "{credentials}" }.
+        pub cookies: Places = Places::new();
+        /// By header field name.
+        pub headers: Places = Places::from([(
+            "authorization".to_owned(),
+            format!("Bearer {CREDENTIALS}"),
+        )]);
+        /// By query parameter name: { access_token = "{credentials}" }.
+        pub query: Places = Places::new();
+        /// Pattern of a subprotocol that the WebSocket client offers: "bearer.{credentials}". The
+        /// server does not select that subprotocol, unless it is the only one offered.
+        pub protocol: String = String::new();
     }
 }
 
@@ -274,15 +281,7 @@ pub(super) fn check(guard: &GuardConfig, asks_certificates: bool) -> Result<(), 
                         `issuer` (`http://` only with `allow_private`)";
         return Err(shape(key, &guard.url(), accepted));
     }
-    for (key, found, min, max) in [
-        ("keys_refresh_s", guard.keys_refresh_s, 10, 86_400),
-        ("keys_floor_s", guard.keys_floor_s, 1, 3600),
-        ("leeway_s", guard.leeway_s, 0, 3600),
-        ("challenge_s", guard.challenge_s, 0, 86_400),
-    ] {
-        range(key, found, min..=max, " seconds")?;
-    }
-    range("token_bytes", guard.token_bytes as u64, 256..=32_768, " bytes")?;
+    guard.check_ranges()?;
     for (key, path) in [("roles", &guard.roles), ("identity", &guard.identity)] {
         if path.is_empty() {
             return Err(shape(

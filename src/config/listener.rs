@@ -6,30 +6,35 @@ use serde::{Deserialize, Deserializer};
 
 use super::error::{Error, Problem};
 use super::pattern::Pattern;
+use super::section::section;
 use super::text::{Unique, check_name, check_origin};
 use super::tls::{self, Tls};
 
-/// One address to listen on, with its settings.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "a table")]
-pub struct Listener {
-    /// IPv4 or IPv6 address and port; port 0 lets the kernel choose one. Default: 127.0.0.1:6001.
-    #[serde(deserialize_with = "address")]
-    pub address: SocketAddr,
-    /// The name by which routes refer to the listener; unique. Empty (default) is no name.
-    #[serde(default)]
-    pub name: String,
-    /// Origins from which browsers may open WebSockets; `same-origin` is the host of the request.
-    /// Empty (default) is any origin.
-    #[serde(default)]
-    pub allowed_origins: Vec<Pattern>,
-    /// TLS settings; TLS is on if they have certificates.
-    #[serde(default)]
-    pub tls: Tls,
-    /// The name of the Zilla binding that this listener stands for; empty if the configuration is
-    /// not a Zilla file.
-    #[serde(skip)]
-    pub binding: String,
+section! {
+    required
+    /// Addresses to listen on: IPv4 or IPv6 address and port. One `[[listeners]]` for each; at
+    /// least one.
+    pub struct Listener {
+        /// IPv4 or IPv6 address and port; port 0 lets the kernel choose one.
+        #[serde(deserialize_with = "address")]
+        pub address: SocketAddr;
+        /// The name by which routes refer to this listener; unique. Empty is no name.
+        #[serde(default)]
+        pub name: String;
+        /// Origins from which browsers may open WebSockets here, such as `https://example.com` or
+        /// `https://*.example.com`; "same-origin" is the host that the request is for. Empty is
+        /// any. Other origins are refused with 403.
+        #[serde(default)]
+        pub allowed_origins: Vec<Pattern>;
+        /// TLS settings; TLS is on if they have certificates.
+        #[serde(default)]
+        pub tls: Tls;
+    }
+    and {
+        /// The name of the Zilla binding that this listener stands for; empty if the configuration
+        /// is not a Zilla file.
+        pub binding: String;
+    }
 }
 
 impl Default for Listener {

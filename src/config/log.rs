@@ -4,25 +4,27 @@ use serde::Deserialize;
 use tracing_subscriber::EnvFilter;
 
 use super::error::Error;
+use super::section::{section, words};
 use super::text::shape;
 
-/// Logging to standard error.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields, expecting = "a table")]
-pub struct Log {
-    /// Log level or filter directives of `tracing_subscriber::EnvFilter`, such as `info` or
-    /// `warn,polycast=debug`. Default: `info`.
-    pub level: String,
-    /// The format of log lines: text (default) or JSON.
-    pub format: LogFormat,
-    /// Whether events (log lines with the field `event`) are also written to standard output,
-    /// whatever `level` is, in the format of Zilla's exporter of type stdout. Default: false.
-    pub events_to_stdout: bool,
-}
+words!(LogFormat);
 
-impl Default for Log {
-    fn default() -> Log {
-        Log { level: "info".to_owned(), format: LogFormat::default(), events_to_stdout: false }
+section! {
+    /// Logging to standard error.
+    pub struct Log {
+        /// Log level: off, error, warn, info, debug, trace, or filter directives separated by
+        /// commas: "warn,polycast=debug". The field `event` of a line has Zilla's event names:
+        /// GUARD_JWT_AUTHORIZATION_FAILED, MODEL_*_VALIDATION_FAILED, BINDING_TLS_HANDSHAKE_FAILED
+        /// and BINDING_TLS_TLS_FAILED at debug; BINDING_TCP_DNS_FAILED; and those of
+        /// CATALOG_SCHEMA_REGISTRY_* (also for Confluent's and Karapace's registries) and
+        /// CATALOG_APICURIO_REGISTRY_*.
+        pub level: String = "info".to_owned();
+        /// Format of log lines: "text", or "json" with one object per line.
+        pub format: LogFormat = LogFormat::default();
+        /// Whether events (lines with the field `event`) are also written to standard output,
+        /// whatever the level is, in the format of Zilla's exporter of type stdout: namespace (that
+        /// of `[metrics]`) and component, time, trace (always 0), name, and a description.
+        pub events_to_stdout: bool = false;
     }
 }
 
@@ -48,7 +50,7 @@ pub(super) fn check(log: &Log) -> Result<(), Error> {
     if misspelt || EnvFilter::try_new(level).is_err() {
         let accepted = "off, error, warn, info, debug, trace, or directives separated by commas \
                         such as `warn,polycast=debug`";
-        return Err(shape("log.level", level, accepted));
+        return Err(shape("level", level, accepted));
     }
     Ok(())
 }

@@ -1,38 +1,36 @@
 //! The section `metrics`: the counters for a monitoring system.
 
-use serde::Deserialize;
-
 use super::error::Error;
-use super::range::range;
 use super::secret::Secret;
+use super::section::{Section, section};
 use super::text::check_token;
 
-/// The counters in the Prometheus text format.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields, expecting = "a table")]
-pub struct Metrics {
-    /// The token that a request must present to read the counters; at least 16 characters. Empty
-    /// (default): only clients on this machine may read them.
-    pub token: Secret,
-    /// Whether any client may read the counters if `token` is empty. Default: false.
-    pub open: bool,
-    /// Whether the counters are also given under Zilla's metric names. Default: false.
-    pub zilla: bool,
-    /// The value of the label `namespace` of Zilla's metrics. 1 to 128 characters, default
-    /// `polycast`.
-    pub namespace: String,
-}
-
-impl Default for Metrics {
-    fn default() -> Metrics {
-        let (token, namespace) = (Secret::new(""), "polycast".to_owned());
-        Metrics { token, open: false, zilla: false, namespace }
+section! {
+    /// The counters, in the Prometheus text format.
+    pub struct Metrics {
+        /// The token that a request must present to read the counters, as /metrics?token=... or
+        /// `Authorization: Bearer ...`. At least 16 characters. If it is empty, only clients on
+        /// this machine may read them that use localhost or a loopback address as the host and do
+        /// not forward a request for another client. Behind a proxy on this machine, set a token:
+        /// if the proxy adds no header field such as X-Forwarded-For, its own requests cannot be
+        /// distinguished from those that it forwards.
+        pub token: Secret = Secret::default();
+        /// Whether any client may read the counters that can reach a route to them. It has no
+        /// effect if there is a token.
+        pub open: bool = false;
+        /// Whether the WebSocket counters are also given under Zilla's metric names, such as
+        /// stream_opens_received_total. Their label `binding` is the listener: the first `ws`
+        /// binding of its chain in a Zilla file, else its name, or else its address. With more than
+        /// 16 listeners, the counts of all from the 16th on are given as one, under the label of
+        /// the 16th.
+        pub zilla: bool = false;
+        /// The label `namespace` of Zilla's metrics.
+        pub namespace: String = "polycast".to_owned(), characters(1..=128);
     }
 }
 
-/// Checks the token and the namespace.
+/// Checks the token and the namespace; the keys in errors are relative to the section.
 pub(super) fn check(section: &Metrics) -> Result<(), Error> {
-    check_token("metrics.token", &section.token)?;
-    let namespace = section.namespace.chars().count() as u64;
-    range("metrics.namespace", namespace, 1..=128, " characters")
+    check_token("token", &section.token)?;
+    section.check_ranges()
 }

@@ -33,11 +33,13 @@ mod proxy;
 mod pusher;
 mod range;
 mod read;
+mod reference;
 mod reflect;
 mod risks;
 mod root;
 mod route;
 mod secret;
+mod section;
 mod size;
 #[cfg(test)]
 mod tests;
@@ -74,6 +76,7 @@ pub use process::Process;
 pub use profile::Profile;
 pub use proxy::{Behind, Proxy, ProxyTls, Upstream};
 pub use pusher::PusherConfig;
+pub use reference::{example, reference};
 pub use reflect::{Grouping, Reflect};
 pub use root::{Config, SlowConsumer};
 pub use route::{Condition, EndpointKind, Route, RouteQuery};
@@ -194,31 +197,9 @@ impl Config {
     /// addresses.
     pub fn demo() -> Config {
         let app = AppConfig {
-            id: "1".to_owned(),
-            key: "app-key".to_owned(),
-            secret: Secret::new("app-secret"),
-            keys: Vec::new(),
             name: "demo".to_owned(),
-            dialect: AppDialect::default(),
-            profile: Profile::default(),
-            enabled: true,
-            require_tls: false,
-            allowed_origins: Vec::new(),
-            check_timestamp: true,
-            duplicate_subscribe: DuplicateSubscribe::default(),
-            bad_signature: BadSignature::default(),
-            error_before_close: false,
-            numeric_user_ids: false,
-            counts_in_reads: false,
-            cors_origins: Vec::new(),
             client_events: true,
-            subscription_count: false,
-            watchlist: false,
-            authorise_within_s: 0,
-            terminate_close_code: 4009,
-            activity_timeout_s: 0,
-            webhooks: Vec::new(),
-            limits: AppLimits::default(),
+            ..AppConfig::new("1", "app-key", "app-secret")
         };
         let mut demo = Config { apps: vec![app], is_demo: true, ..Config::default() };
         // Only this machine can reach the demo, so its echo has no message limit of its own.

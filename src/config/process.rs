@@ -1,42 +1,33 @@
 //! The privileges that the process drops once it listens, so that an attacker who takes it over
 //! gains little.
 
-use serde::Deserialize;
+use super::section::section;
 
-/// The privileges that the process drops once it listens.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields, expecting = "a table")]
-pub struct Process {
-    /// Whether programs that the process starts cannot gain privileges (`no_new_privs`). Default:
-    /// true.
-    pub no_new_privs: bool,
-    /// Whether each io_uring instance accepts only the operations that a reactor needs. Default:
-    /// true.
-    pub ring_restrictions: bool,
-    /// The user to switch to once the process listens; empty (default) keeps the user. Requires a
-    /// start as root.
-    pub user: String,
-    /// Whether the process drops its capabilities once it listens. A switch to another user drops
-    /// them anyway. Default: false.
-    pub drop_capabilities: bool,
-    /// Whether the process may open only the files that it needs (Landlock). Default: false.
-    pub landlock: bool,
-    /// Further folders and files that stay readable under Landlock.
-    pub readable: Vec<String>,
-    /// Whether system calls that the server does not need are refused (seccomp). Default: false.
-    pub seccomp: bool,
-}
-
-impl Default for Process {
-    fn default() -> Process {
-        Process {
-            no_new_privs: true,
-            ring_restrictions: true,
-            user: String::new(),
-            drop_capabilities: false,
-            landlock: false,
-            readable: Vec::new(),
-            seccomp: false,
-        }
+section! {
+    /// Privileges that the process drops once it listens, so that an attacker who takes it over
+    /// gains little. Changes take effect with a restart. `polycast doctor --restrictions` tests all
+    /// of them.
+    pub struct Process {
+        /// Whether programs that the process starts cannot gain privileges (no_new_privs).
+        pub no_new_privs: bool = true;
+        /// Whether the io_uring instance of each reactor refuses the operations that reactors do
+        /// not need.
+        pub ring_restrictions: bool = true;
+        /// The user to switch to; requires a start as root. Empty keeps the user. Files that are
+        /// read again later (certificates, this file) must be readable for that user.
+        pub user: String = String::new();
+        /// Whether the process drops its capabilities; a switch to another user drops them anyway.
+        pub drop_capabilities: bool = false;
+        /// Whether the process may open only files below the folders of this file, of certificates
+        /// and of zilliqa.node.state_file, files that libraries need below /etc, /usr, /lib, /proc
+        /// and /sys, and those in `readable` (Landlock). It then also cannot listen on further TCP
+        /// ports. On a kernel without Landlock (before 5.13) a warning is logged.
+        pub landlock: bool = false;
+        /// Further folders and files that stay readable under Landlock, such as those of schemas
+        /// and of `ca_file`.
+        pub readable: Vec<String> = Vec::new();
+        /// Whether system calls that the server does not need fail with EPERM (seccomp): other
+        /// programs, other processes, mounts, kernel modules, clocks, keys.
+        pub seccomp: bool = false;
     }
 }

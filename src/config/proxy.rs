@@ -13,8 +13,9 @@ use serde::{Deserialize, Deserializer};
 
 use super::error::{Error, Problem};
 use super::outgoing;
-use super::range::{DAY_S, HOUR_MS, range};
+use super::range::{DAY_S, GIB, HOUR_MS};
 use super::secret::Secret;
+use super::section::{Section, section, texts, words};
 use super::size;
 use super::tls::{Certificate, check_aliases, in_file, read_roots};
 use crate::limits::UPSTREAMS;
@@ -24,49 +25,74 @@ use crate::upstream::{Balance, Names, Pool, PoolOptions, UpstreamServer};
 /// Maximum number of entries of a list of header fields.
 const MAX_FIELDS: u64 = 256;
 
-/// The upstream servers of a route, one of which gets each WebSocket.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields, expecting = "a table")]
-pub struct Proxy {
-    /// The URLs of the upstream servers, 1 to 256. A server that is listed twice counts as two.
-    #[serde(deserialize_with = "upstreams")]
-    pub upstreams: Vec<Upstream>,
-    /// How the server for a WebSocket is chosen. Default: round-robin.
-    pub balance: Balance,
-    /// Timeout of the TCP connect to an upstream server, in milliseconds. 1 to 3600000, default
-    /// 5000.
-    pub connect_ms: u64,
-    /// Timeout from the end of the connect to the end of the server's handshake response, including
-    /// a TLS handshake, in milliseconds. 1 to 3600000, default 10000.
-    pub handshake_ms: u64,
-    /// Number of consecutive failures after which a server is put aside. 1 to 10000, default 3.
-    pub fail_after: u32,
-    /// How long a failed server stays put aside, in milliseconds. 1 to 3600000, default 10000.
-    pub retry_ms: u64,
-    /// How often host names are resolved again, in seconds. 1 to 86400, default 30.
-    pub resolve_s: u64,
-    /// Number of bytes waiting to be written to one side from which reading from the other side is
-    /// paused. 4 KiB to 1 GiB, default 256 KiB.
-    #[serde(deserialize_with = "size::memory")]
-    pub buffer_bytes: usize,
-    /// Names of the client's header fields that are passed to the server; at most 256. Default:
-    /// `Origin`, `Cookie`, `User-Agent`, `Authorization`.
-    pub pass_headers: Vec<String>,
-    /// Header fields that are set in requests to the server, `Host` included; at most 256.
-    pub set_headers: BTreeMap<String, Secret>,
-    /// Whether requests are passed on whose path servers interpret differently; see
-    /// [`NormalPath::is_ambiguous`]. Otherwise they are refused with 400. Default: false.
-    ///
-    /// [`NormalPath::is_ambiguous`]: crate::http::NormalPath::is_ambiguous
-    pub allow_ambiguous_paths: bool,
-    /// Whether requests to the server have `X-Forwarded-For`, `X-Forwarded-Proto` and
-    /// `X-Forwarded-Host`. Default: true.
-    pub forwarded: bool,
-    /// TLS settings for `wss` upstream servers.
-    pub tls: ProxyTls,
-    /// The pool that servers are chosen from; its indexes are those of `upstreams`.
-    #[serde(skip)]
-    pub pool: Behind,
+/// The header fields that are passed by default.
+const PASSED: [&str; 4] = ["Origin", "Cookie", "User-Agent", "Authorization"];
+
+words!(Balance);
+
+section! {
+    /// Proxied WebSockets: a route can forward its WebSockets to upstream servers. Messages, pings,
+    /// pongs and close codes are forwarded in both directions; if one side ends without a close
+    /// frame, the client gets close code 1014 and the server 1001. The client's 101, or the
+    /// response of a stream, is sent after the server's 101. If the server does not answer with
+    /// 101, the client gets 502, 504 on a timeout, or 503 if this server has no connection left;
+    /// the server's 401, 403 and 404 are forwarded, any other response below 500 becomes 502, and
+    /// for 500 and above the next server is tried first.
+    pub struct Proxy {
+        /// URLs of the upstream servers: one URL or a list, ws:// or wss://, with a
+        /// host name or an address (IPv6 in brackets). A server that is listed twice gets twice the
+        /// share. If a URL has a path, it is used as it is with its query; otherwise the path and
+        /// query of the client's request are used.
+        #[serde(deserialize_with = "upstreams")]
+        pub upstreams: Vec<Upstream> = Vec::new(), entries(1..=UPSTREAMS as u64);
+        /// How the server for a WebSocket is chosen: "round-robin", "least-connections" (counted
+        /// for this route), or "first", where the others are used only if it fails.
+        pub balance: Balance = Balance::default();
+        /// Timeout of the TCP connect to a server.
+        pub connect_ms: u64 = 5_000, milliseconds(1..=HOUR_MS);
+        /// Timeout from the end of the connect to the end of the server's handshake response,
+        /// including a TLS handshake.
+        pub handshake_ms: u64 = 10_000, milliseconds(1..=HOUR_MS);
+        /// Number of consecutive failures after which a server is put aside. A failure is: no
+        /// connection, no response in time, a response that is not HTTP, or 502 to 504. The client
+        /// gets 504 when its WebSocket has taken twice the time allowed for one server.
+        pub fail_after: u32 = 3, count(1..=10_000);
+        /// How long a failed server stays put aside. Then one WebSocket tries it; if that fails, it
+        /// is put aside for as long again. While all servers are put aside, the one that was put
+        /// aside first is tried.
+        pub retry_ms: u64 = 10_000, milliseconds(1..=HOUR_MS);
+        /// How often host names are resolved again; after failures, sooner.
+        pub resolve_s: u64 = 30, seconds(1..=DAY_S);
+        /// Amount of data waiting to be written to one side from which reading from the other side
+        /// is paused.
+        #[serde(deserialize_with = "size::memory")]
+        pub buffer_bytes: usize = 256 * 1024, bytes(4096..=GIB);
+        /// Header fields of the client's request that are passed to the server.
+        /// Authorization and Cookie may contain the token that a guard has read: leave them out if
+        /// the server must not see it. The query, which may also contain a token, is forwarded with
+        /// the path, unless the URL has its own path.
+        pub pass_headers: Vec<String> =
+            PASSED.map(str::to_owned).to_vec(), entries(0..=MAX_FIELDS);
+        /// Header fields that are set in the request: { X-Token = "${TOKEN}" }.
+        /// Without a Host field here, Host is that of the URL.
+        pub set_headers: BTreeMap<String, Secret> = BTreeMap::new(), entries(0..=MAX_FIELDS);
+        /// Whether requests are forwarded whose path servers interpret in different ways: with `\`,
+        /// `;` or `#`, an escape of `/`, `\`, `;` or a control character, a `%` without two digits,
+        /// or escapes that are not UTF-8. Otherwise they are answered with 400. If they are
+        /// forwarded, a guard on a path protects it only if the server interprets the path as this
+        /// server does.
+        pub allow_ambiguous_paths: bool = false;
+        /// Whether requests to the server have X-Forwarded-For, X-Forwarded-Proto and
+        /// X-Forwarded-Host. If pass_headers names one of them, the client's value is kept; the
+        /// client's address is appended to X-Forwarded-For.
+        pub forwarded: bool = true;
+        /// TLS settings for `wss` upstream servers.
+        pub tls: ProxyTls = ProxyTls::default();
+    }
+    and {
+        /// The pool that servers are chosen from; its indexes are those of `upstreams`.
+        pub pool: Behind;
+    }
 }
 
 /// The server pool of a proxy. Two values always compare as equal, because the pool follows from
@@ -90,54 +116,32 @@ impl PartialEq for Behind {
 
 impl Eq for Behind {}
 
-impl Default for Proxy {
-    fn default() -> Proxy {
-        Proxy {
-            upstreams: Vec::new(),
-            balance: Balance::default(),
-            connect_ms: 5_000,
-            handshake_ms: 10_000,
-            fail_after: 3,
-            retry_ms: 10_000,
-            resolve_s: 30,
-            buffer_bytes: 256 * 1024,
-            pass_headers: ["Origin", "Cookie", "User-Agent", "Authorization"]
-                .map(str::to_owned)
-                .to_vec(),
-            set_headers: BTreeMap::new(),
-            forwarded: true,
-            allow_ambiguous_paths: false,
-            tls: ProxyTls::default(),
-            pool: Behind::default(),
-        }
+section! {
+    /// Only for wss:// URLs. The certificates of the servers are always verified.
+    pub struct ProxyTls {
+        /// PEM file of the certificate authorities that the server is verified with. Empty is those
+        /// of the system. A server whose own certificate is in this file is also accepted; its
+        /// common name counts if it has no subjectAltName.
+        pub ca_file: String = Default::default();
+        /// The password of ca_file; if it is set, the file is PKCS#12.
+        pub ca_password: Secret = Default::default();
+        /// Names of the trusted entries of a PKCS#12 `ca_file`. Empty is all that the file
+        /// marks as trusted.
+        pub ca_aliases: Vec<String> = Default::default();
+        /// Whether the system's authorities are trusted in addition to those of ca_file.
+        pub ca_system: bool = Default::default();
+        /// The server name for SNI and certificate verification. Empty is the host of the URL.
+        pub server_name: String = Default::default();
+        /// The client certificate for a server that requests one, in the form of a listener's;
+        /// empty is none.
+        pub certificate: Certificate = Default::default();
+        /// Minimum TLS version: "1.2" or "1.3".
+        pub min_version: TlsVersion = Default::default();
     }
-}
-
-/// TLS settings for upstream servers. Their certificates are always verified.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields, expecting = "a table")]
-pub struct ProxyTls {
-    /// File of the certificate authorities, in PEM, that the servers' certificates are verified
-    /// with; empty (default) is those of the system.
-    pub ca_file: String,
-    /// The password of `ca_file`, which is PKCS#12 if a password is set.
-    pub ca_password: Secret,
-    /// Names of the trusted entries of a PKCS#12 `ca_file`; empty (default) is all that the file
-    /// marks as trusted.
-    pub ca_aliases: Vec<String>,
-    /// Whether the system's authorities are trusted in addition to those of `ca_file`. Default:
-    /// false.
-    pub ca_system: bool,
-    /// The server name for SNI and certificate verification; empty (default) is the host of the
-    /// URL.
-    pub server_name: String,
-    /// The client certificate for servers that request one; empty (default) is none.
-    pub certificate: Certificate,
-    /// The minimum TLS version. Default: 1.2.
-    pub min_version: TlsVersion,
-    /// The connector made from the files; `None` until they have been read.
-    #[serde(skip)]
-    connector: Option<Connector>,
+    and {
+        /// The connector made from the files; `None` until they have been read.
+        connector: Option<Connector>;
+    }
 }
 
 impl ProxyTls {
@@ -279,6 +283,10 @@ impl<'de> Deserialize<'de> for Upstream {
     }
 }
 
+texts! {
+    Upstream: |it| format!("{it}{}", it.target.expose());
+}
+
 /// The error for an invalid URL. It does not show the path, which may contain a secret.
 fn no_url<E: de::Error>(url: &str) -> E {
     let end = url.split_once("://").map_or(0, |(scheme, _)| scheme.len() + 3);
@@ -379,20 +387,12 @@ fn check_proxy(proxy: &Proxy) -> Result<(), Error> {
     if proxy.upstreams.is_empty() {
         return Err(Error::keyed("upstreams", Problem::Empty));
     }
-    range("upstreams", proxy.upstreams.len() as u64, 1..=UPSTREAMS as u64, " entries")?;
-    range("connect_ms", proxy.connect_ms, 1..=HOUR_MS, " milliseconds")?;
-    range("handshake_ms", proxy.handshake_ms, 1..=HOUR_MS, " milliseconds")?;
-    range("fail_after", proxy.fail_after.into(), 1..=10_000, "")?;
-    range("retry_ms", proxy.retry_ms, 1..=HOUR_MS, " milliseconds")?;
-    range("resolve_s", proxy.resolve_s, 1..=DAY_S, " seconds")?;
-    range("buffer_bytes", proxy.buffer_bytes as u64, 4096..=1 << 30, " bytes")?;
+    proxy.check_ranges()?;
     check_headers(proxy)?;
     check_tls(proxy).map_err(|error| error.under("tls"))
 }
 
 fn check_headers(proxy: &Proxy) -> Result<(), Error> {
-    range("pass_headers", proxy.pass_headers.len() as u64, 0..=MAX_FIELDS, " entries")?;
-    range("set_headers", proxy.set_headers.len() as u64, 0..=MAX_FIELDS, " entries")?;
     for (index, name) in proxy.pass_headers.iter().enumerate() {
         let set = proxy.set_headers.keys().any(|set| set.eq_ignore_ascii_case(name));
         if set || name.eq_ignore_ascii_case("host") || !outgoing::is_free(name, &TAKEN) {

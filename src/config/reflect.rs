@@ -1,35 +1,31 @@
 //! The group settings of a route with the endpoint `reflect`.
 
 use super::error::{Error, Problem};
+use super::section::{Section, section, words};
 use super::size;
 use crate::limits::PICTURE_BYTES;
 use serde::Deserialize;
 
-/// The members of a group and the delivery of their messages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields, expecting = "a table")]
-pub struct Reflect {
-    /// Which connections form one group. Default: all connections of the route.
-    pub group: Grouping,
-    /// Whether a message is not sent back to its sender. Default: false.
-    pub exclude_sender: bool,
-    /// Number of the last messages of a group that a new member is sent first. 0 to 10000; 0
-    /// (default) is none.
-    pub history: u32,
-    /// Maximum size of this history in bytes, including frame headers; beyond it the oldest
-    /// messages are removed. 1 KiB to 64 MiB, default 1 MiB.
-    #[serde(deserialize_with = "size::memory")]
-    pub history_bytes: usize,
-}
+words!(Grouping);
 
-impl Default for Reflect {
-    fn default() -> Reflect {
-        Reflect {
-            group: Grouping::default(),
-            exclude_sender: false,
-            history: 0,
-            history_bytes: 1024 * 1024,
-        }
+section! {
+    /// The members of a group and the delivery of their messages.
+    #[derive(Copy)]
+    pub struct Reflect {
+        /// Which connections form one group of "reflect": all of the "route", or those of the route
+        /// with the same "path". Each message, of at most a quarter of write_queue_bytes, is sent
+        /// to all members of the group in one order; slow_consumer determines what happens to a
+        /// member that does not read.
+        pub group: Grouping = Grouping::default();
+        /// Whether a message is not sent back to its sender.
+        pub exclude_sender: bool = false;
+        /// Number of the last messages of a group that a new member is sent first. 0 is none. They
+        /// are removed when the last member leaves, and when limits.cached_bytes is used up.
+        pub history: u32 = 0, count(0..=10_000);
+        /// Maximum size of this history, including frame headers; beyond it the oldest messages are
+        /// removed. A longer message is not kept, and it removes all earlier ones.
+        #[serde(deserialize_with = "size::memory")]
+        pub history_bytes: usize = 1024 * 1024, bytes(1024..=PICTURE_BYTES as u64);
     }
 }
 
@@ -44,23 +40,11 @@ pub enum Grouping {
     Path,
 }
 
-/// Maximum number of messages in one history.
-const MAX_HISTORY: u64 = 10_000;
-
 /// Refuses group settings on a route with another endpoint, and values out of range.
 pub(super) fn check(section: &Reflect, is_reflect: bool) -> Result<(), Error> {
-    let Reflect { history, history_bytes, .. } = *section;
     if !is_reflect && *section != Reflect::default() {
         let problem = "only the endpoint `reflect` accepts this section".to_owned();
         return Err(Error::keyed("reflect", Problem::Other(problem)));
     }
-    for (key, found, min, max, unit) in [
-        ("reflect.history", u64::from(history), 0, MAX_HISTORY, ""),
-        ("reflect.history_bytes", history_bytes as u64, 1024, PICTURE_BYTES as u64, " bytes"),
-    ] {
-        if !(min..=max).contains(&found) {
-            return Err(Error::keyed(key, Problem::Range { found, min, max, unit }));
-        }
-    }
-    Ok(())
+    section.check_ranges().map_err(|error| error.under("reflect"))
 }

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::app::{self, AppConfig};
-use super::broadcastt::{self, BroadcasttConfig};
-use super::compression::{self, CompressionLimits};
+use super::broadcastt::BroadcasttConfig;
+use super::compression::CompressionLimits;
 use super::console::{self, Console};
 use super::error::{Error, Problem};
 use super::guard::{self, GuardConfig};
@@ -22,10 +22,11 @@ use super::model::{self, ModelUse};
 use super::process::Process;
 use super::proxy::Behind;
 use super::pusher::{self, PusherConfig};
-use super::range::{DAY_S, range};
+use super::range::DAY_S;
 use super::route::{self, EndpointKind, Route, RouteContext};
+use super::section::{Section, section, words};
 use super::text::Unique;
-use super::timeouts::{self, Timeouts};
+use super::timeouts::Timeouts;
 use super::zenith::{self, Zenith};
 use super::zilliqa::{self, Zilliqa};
 use super::{catalog, webhook, zilliqa_node};
@@ -34,87 +35,61 @@ use crate::model::spec::Catalog;
 use crate::tls::Mutual;
 use crate::upstream::{Names, Pool};
 
-/// A whole configuration, checked and ready for use.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields, expecting = "a table")]
-pub struct Config {
-    /// Number of reactor threads, one per core. 0 to [`MAX_CORES`]; 0 (default) is one for
-    /// each core.
-    pub threads: usize,
-    /// Whether each reactor thread is pinned to one core. Default: true.
-    pub pin: bool,
-    /// How long a stopping server lets connections finish, in seconds. 0 to 86400, default 10.
-    pub drain_s: u64,
-    /// What happens to a connection whose write queue is full. Default: close.
-    pub slow_consumer: SlowConsumer,
-    /// Logging to standard error.
-    pub log: Log,
-    /// The addresses to listen on; at least one. Default: 127.0.0.1:6001.
-    pub listeners: Vec<Listener>,
-    /// The privileges that the process drops once it listens.
-    pub process: Process,
-    /// Limits of the whole server.
-    pub limits: Limits,
-    /// Timeouts after which a connection is closed.
-    pub timeouts: Timeouts,
-    /// Limits for the compression of WebSocket messages. A route enables compression.
-    pub compression: CompressionLimits,
-    /// Settings of the Pusher dialect.
-    pub pusher: PusherConfig,
-    /// Settings of the Zilliqa dialect.
-    pub zilliqa: Zilliqa,
-    /// Settings of the Broadcastt dialect.
-    pub broadcastt: BroadcasttConfig,
-    /// Settings of the Zenith dialect; `None` if it is not served.
-    pub zenith: Option<Box<Zenith>>,
-    /// The console: the HTML page that shows and tries out the server.
-    pub console: Console,
-    /// The counters for a monitoring system.
-    pub metrics: Metrics,
-    /// The guards that routes refer to by name.
-    pub guards: Vec<GuardConfig>,
-    /// The sources of message schemas.
-    pub catalogs: Vec<Catalog>,
-    /// The routes, at least one. The first route that matches a request chooses its endpoint.
-    pub routes: Vec<Route>,
-    /// The applications; at least one, unless a route or the Zenith section does not need any.
-    pub apps: Vec<AppConfig>,
-    /// Warnings about settings that are accepted but have no effect, one line each with file, line
-    /// and key.
-    #[serde(skip)]
-    pub warnings: Vec<String>,
-    /// Whether this is [`Config::demo`], which may listen only on loopback addresses.
-    #[serde(skip)]
-    pub is_demo: bool,
-}
+words!(SlowConsumer);
 
-/// Every key at its default. It has no application, so it does not pass the check by itself.
-impl Default for Config {
-    fn default() -> Config {
-        Config {
-            threads: 0,
-            pin: true,
-            drain_s: 10,
-            slow_consumer: SlowConsumer::default(),
-            log: Log::default(),
-            listeners: vec![Listener::default()],
-            process: Process::default(),
-            limits: Limits::default(),
-            timeouts: Timeouts::default(),
-            compression: CompressionLimits::default(),
-            pusher: PusherConfig::default(),
-            zilliqa: Zilliqa::default(),
-            broadcastt: BroadcasttConfig::default(),
-            zenith: None,
-            console: Console::default(),
-            metrics: Metrics::default(),
-            guards: Vec::new(),
-            catalogs: Vec::new(),
-            routes: Route::defaults(),
-            apps: Vec::new(),
-            warnings: Vec::new(),
-            is_demo: false,
-        }
+section! {
+    /// A whole configuration, checked and ready for use. Its default has every key at its default;
+    /// it has no application, so it does not pass the check by itself.
+    pub struct Config {
+        /// Number of reactor threads, one per core. 0 is one for each core.
+        pub threads: usize = 0, count(0..=MAX_CORES as u64);
+        /// Whether each reactor thread is pinned to one core.
+        pub pin: bool = true;
+        /// How long a stopping server lets connections finish.
+        pub drain_s: u64 = 10, seconds(0..=DAY_S);
+        /// What happens to a connection whose write queue is full because its client reads too
+        /// slowly: "close" closes it, so that the client can reconnect and knows that it missed
+        /// messages; "drop" drops the messages that do not fit.
+        pub slow_consumer: SlowConsumer = SlowConsumer::default();
+        /// Logging to standard error.
+        pub log: Log = Log::default();
+        /// The addresses to listen on; at least one.
+        pub listeners: Vec<Listener> = vec![Listener::default()];
+        /// The privileges that the process drops once it listens.
+        pub process: Process = Process::default();
+        /// Limits of the whole server.
+        pub limits: Limits = Limits::default();
+        /// Timeouts after which a connection is closed.
+        pub timeouts: Timeouts = Timeouts::default();
+        /// Limits for the compression of WebSocket messages. A route enables compression.
+        pub compression: CompressionLimits = CompressionLimits::default();
+        /// Settings of the Pusher dialect.
+        pub pusher: PusherConfig = PusherConfig::default();
+        /// Settings of the Zilliqa dialect.
+        pub zilliqa: Zilliqa = Zilliqa::default();
+        /// Settings of the Broadcastt dialect.
+        pub broadcastt: BroadcasttConfig = BroadcasttConfig::default();
+        /// Settings of the Zenith dialect, if it is to be served.
+        pub zenith: Option<Box<Zenith>> = None;
+        /// The console: the HTML page that shows and tries out the server.
+        pub console: Console = Console::default();
+        /// The counters for a monitoring system.
+        pub metrics: Metrics = Metrics::default();
+        /// The guards that routes refer to by name.
+        pub guards: Vec<GuardConfig> = Vec::new();
+        /// Sources of message schemas: see the catalogs before the routes.
+        pub catalogs: Vec<Catalog> = Vec::new();
+        /// The routes, at least one. The first route that matches a request chooses its endpoint.
+        pub routes: Vec<Route> = Route::defaults();
+        /// The applications; at least one, unless a route or the Zenith section does not need any.
+        pub apps: Vec<AppConfig> = Vec::new();
+    }
+    and {
+        /// Warnings about settings that are accepted but have no effect, one line each with file,
+        /// line and key.
+        pub warnings: Vec<String>;
+        /// Whether this is [`Config::demo`], which may listen only on loopback addresses.
+        pub is_demo: bool;
     }
 }
 
@@ -147,23 +122,23 @@ impl Config {
     /// Checks what types cannot express, and returns the first error. An error names the path of
     /// its key; the caller finds the line.
     pub(super) fn check(&self) -> Result<(), Error> {
-        range("threads", self.threads as u64, 0..=MAX_CORES as u64, "")?;
-        range("drain_s", self.drain_s, 0..=DAY_S, " seconds")?;
-        log::check(&self.log)?;
+        let under = |section: &'static str| move |error: Error| error.under(section);
+        self.check_ranges()?;
+        log::check(&self.log).map_err(under("log"))?;
         listener::check(&self.listeners, self.is_demo)?;
-        limits::check(&self.limits)?;
-        timeouts::check(&self.timeouts)?;
-        compression::check(&self.compression)?;
-        pusher::check(&self.pusher)?;
-        self.check_zilliqa().map_err(|error| error.under("zilliqa"))?;
-        broadcastt::check(&self.broadcastt)?;
-        console::check(&self.console)?;
-        metrics::check(&self.metrics)?;
+        limits::check(&self.limits).map_err(under("limits"))?;
+        self.timeouts.check_ranges().map_err(under("timeouts"))?;
+        self.compression.check_ranges().map_err(under("compression"))?;
+        pusher::check(&self.pusher).map_err(under("pusher"))?;
+        self.check_zilliqa().map_err(under("zilliqa"))?;
+        self.broadcastt.check_ranges().map_err(under("broadcastt"))?;
+        console::check(&self.console).map_err(under("console"))?;
+        metrics::check(&self.metrics).map_err(under("metrics"))?;
         self.check_guards()?;
         self.check_routes()?;
         if let Some(section) = &self.zenith {
             let check = zenith::check(section, self.limits.message_bytes);
-            check.map_err(|error| error.under("zenith"))?;
+            check.map_err(under("zenith"))?;
         }
         self.check_apps()
     }
@@ -173,7 +148,7 @@ impl Config {
             let route = self.routes.iter().find(|route| route.matches(path));
             route.is_some_and(|route| route.endpoint == EndpointKind::Zilliqa)
         };
-        zilliqa::check(&self.zilliqa, &leads_here)
+        zilliqa::check(&self.zilliqa, self.limits.message_bytes, &leads_here)
     }
 
     fn check_guards(&self) -> Result<(), Error> {

@@ -6,6 +6,7 @@ use super::model::Prepared;
 use super::pattern::Pattern;
 use super::proxy::{self, Proxy};
 use super::reflect::{self, Reflect};
+use super::section::{section, words};
 use super::size;
 use super::text::shape;
 use crate::http::NormalPath;
@@ -16,48 +17,95 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// A route: which requests reach which endpoint.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "a table")]
-pub struct Route {
-    /// The conditions of the route. At least one must hold; an empty list matches every request.
-    #[serde(default)]
-    pub when: Vec<Condition>,
-    /// The guards of the route by name, each with the roles that the client must have. All guards
-    /// must admit the request.
-    #[serde(default)]
-    pub guarded: BTreeMap<String, Vec<String>>,
-    /// Names of the listeners whose requests the route takes; empty is all listeners.
-    #[serde(default)]
-    pub listeners: Vec<String>,
-    /// The endpoint that handles the matching requests.
-    pub endpoint: EndpointKind,
-    /// The HTTP status with which [`EndpointKind::Reject`] answers. 400 to 599, default 403.
-    #[serde(default = "reject")]
-    pub status: u16,
-    /// How the WebSocket messages of the route are compressed. Default: off.
-    #[serde(default)]
-    pub compression: CompressionMode,
-    /// Maximum payload of one message to [`EndpointKind::Echo`] in bytes, 125 to
-    /// `limits.message_bytes`; 0 (default) is `limits.message_bytes`.
-    #[serde(default, deserialize_with = "size::wide")]
-    pub message_bytes: u64,
-    /// Whether a POST request with a streamed body and a streamed response may be used in place of
-    /// a WebSocket; only for `echo`, `reflect` and `proxy`. Default: false.
-    #[serde(default)]
-    pub stream: bool,
-    /// The groups of [`EndpointKind::Reflect`].
-    #[serde(default)]
-    pub reflect: Reflect,
-    /// The upstream servers of [`EndpointKind::Proxy`].
-    #[serde(default, deserialize_with = "proxy::shared")]
-    pub proxy: Option<Arc<Proxy>>,
-    /// The models that the WebSocket messages of the route must match.
-    #[serde(default)]
-    pub model: Governance,
-    /// The rules that are prepared from `model`.
-    #[serde(skip)]
-    pub rules: Prepared,
+words!(EndpointKind);
+
+section! {
+    required
+    /// Routes: a request reaches the endpoint of the first route of which any condition in `when`
+    /// matches and whose guards admit it. A route whose `when` is empty or missing matches every
+    /// request. Endpoints:
+    /// - "echo" sends each WebSocket message back to its sender
+    /// - "console" and "metrics" are described in the sections above
+    /// - "health" answers 200 while the process runs; a path that ends in /ready gets 503 when the
+    ///   process is about to end
+    /// - "reject" answers with a status
+    /// - "apps" is the applications below
+    /// - "reflect" sends each WebSocket message to all members of a group
+    /// - "proxy" forwards each WebSocket to another server
+    /// - "zilliqa" and "zenith" are the dialects of these names
+    ///
+    /// A WebSocket handshake considers only routes to endpoints that accept WebSockets, and to
+    /// "reject".
+    pub struct Route {
+        /// Conditions. All keys of a condition must match; `*` matches any run of characters.
+        /// - path: the path without the query, with escapes of visible characters decoded, runs of
+        ///   `/` as one, and `.` and `..` removed. A "proxy" forwards the path in this form, except
+        ///   that of the escapes it decodes only those of letters, digits and -._~
+        /// - query: name=value, decoded; several separated by &
+        /// - authority: the host in lower case; without a port, the scheme's default port is meant
+        /// - scheme: http or https (ws and wss mean the same)
+        /// - protocol: a subprotocol that the client offers, which the server then selects
+        #[serde(default)]
+        pub when: Vec<Condition>;
+        /// Guards that must all admit the request, each with the roles that the token must have: {
+        /// my_jwt = ["echo:stream"] }. A request that no later route takes is answered with 401 if
+        /// it has no token, 403 if the token is invalid, and 404 if a role is missing. Of several
+        /// guards, the first by name determines the client's identity.
+        #[serde(default)]
+        pub guarded: BTreeMap<String, Vec<String>>;
+        /// Names of the listeners whose requests this route takes. Empty is all.
+        #[serde(default)]
+        pub listeners: Vec<String>;
+        /// The endpoint that handles the matching requests.
+        pub endpoint: EndpointKind;
+        /// The HTTP status with which "reject" answers. 400 to 599.
+        #[serde(default = "reject")]
+        pub status: u16;
+        /// Compression for clients that offer it: "off"; "shared", without context takeover, so
+        /// that a broadcast is compressed once for all subscribers; "dedicated", with context
+        /// takeover and windows for each connection. As clients, Tornado (6.6) and Mojolicious
+        /// (9.31) compress with context takeover although the server's response to their offer
+        /// forbids it with "shared" (client_no_context_takeover), so their connection is closed
+        /// with 1007 at the second compressed message: use "dedicated" for them, or disable
+        /// compression in the client.
+        #[serde(default)]
+        pub compression: CompressionMode;
+        /// Maximum payload of one message to "echo". Bytes, 125 to limits.message_bytes; 0 is
+        /// limits.message_bytes.
+        #[serde(default, deserialize_with = "size::wide")]
+        pub message_bytes: u64;
+        /// Whether "echo", "reflect" and "proxy" also accept an HTTP/1.1 POST in place of a
+        /// WebSocket: the request body and the response are streamed at the same time, and each
+        /// record in them is a message. To the upstream server of a "proxy" it is a WebSocket,
+        /// whose pings this server answers. The Content-Type determines the records:
+        /// - application/x-ndjson: each record is a line of JSON; in messages to the client, line
+        ///   breaks become spaces
+        /// - text/plain, or other text: each record is a line. Binary messages, empty messages and
+        ///   messages with line breaks are not sent to such a client, only counted
+        /// - application/octet-stream: each record is 4 bytes of length, most significant byte
+        ///   first, and a binary message; the length ffffffff is not a message. Text messages are
+        ///   written in the same way
+        ///
+        /// An empty line, or the length ffffffff, is a keep-alive, which the server sends after
+        /// silence. The end of the request body ends the response of "echo"; with the other
+        /// endpoints the client continues to receive. If the server ends the stream with a close
+        /// code, the trailer field Polycast-Close has the code and the reason.
+        #[serde(default)]
+        pub stream: bool;
+        /// The groups of the endpoint "reflect".
+        #[serde(default)]
+        pub reflect: Reflect;
+        /// The upstream servers of the endpoint "proxy".
+        #[serde(default, deserialize_with = "proxy::shared")]
+        pub proxy: Option<Arc<Proxy>>;
+        /// The models that the WebSocket messages of the route must match.
+        #[serde(default)]
+        pub model: Governance;
+    }
+    and {
+        /// The rules that are prepared from `model`.
+        pub rules: Prepared;
+    }
 }
 
 /// The endpoint of a route.
@@ -95,21 +143,21 @@ impl EndpointKind {
     }
 }
 
-/// A condition on a request. All keys that are not empty must match; `*` matches any run of
-/// characters.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields, expecting = "a table")]
-pub struct Condition {
-    /// A subprotocol that the client offers.
-    pub protocol: Pattern,
-    /// `http` or `ws` without TLS, `https` or `wss` with TLS.
-    pub scheme: Pattern,
-    /// The request's host in lower case, optionally with a port.
-    pub authority: Pattern,
-    /// The path without the query, in the form of [`NormalPath::matched`].
-    pub path: Pattern,
-    /// Decoded query parameters: `name=value`, several separated by `&`.
-    pub query: Pattern,
+section! {
+    /// A condition on a request. All keys that are not empty must match; `*` matches any run of
+    /// characters.
+    pub struct Condition {
+        /// A subprotocol that the client offers.
+        pub protocol: Pattern = Default::default();
+        /// `http` or `ws` without TLS, `https` or `wss` with TLS.
+        pub scheme: Pattern = Default::default();
+        /// The request's host in lower case, optionally with a port.
+        pub authority: Pattern = Default::default();
+        /// The path without the query, in its normal form.
+        pub path: Pattern = Default::default();
+        /// Decoded query parameters: `name=value`, several separated by `&`.
+        pub query: Pattern = Default::default();
+    }
 }
 
 /// The properties of a request that routes match.

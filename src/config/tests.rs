@@ -5,6 +5,7 @@ use crate::model::spec::{ApicurioApi, Catalog, CatalogKind, IdEncoding, SchemaId
 use toml::{Table, Value};
 
 const EXAMPLE: &str = include_str!("../../polycast.example.toml");
+const REFERENCE: &str = include_str!("../../docs/configuration.md");
 const APP: &str = "[[apps]]\nid = '1'\nkey = 'k'\nsecret = 's'\n";
 const APP_YAML: &str = "apps:\n  - id: '1'\n    key: k\n    secret: s\n";
 
@@ -36,6 +37,27 @@ fn toml_error(text: &str) -> String {
 
 fn yaml_error(text: &str) -> String {
     parse(text, FileFormat::Yaml).expect_err(text).to_string()
+}
+
+/// `polycast config example` and `polycast config reference` print the files.
+#[test]
+fn config_example_and_reference_are_made_from_the_sections() {
+    assert_eq!(EXAMPLE, example(), "polycast config example > polycast.example.toml");
+    assert_eq!(REFERENCE, reference(), "polycast config reference > docs/configuration.md");
+}
+
+/// The keys of catalogs and models are declared by another module and listed here.
+#[test]
+fn config_reference_has_every_key_of_catalogs_and_models() {
+    use crate::model::spec::{Governance, Spec, Subject};
+    for (keys, known) in [
+        (&catalog::CATALOG_KEYS[..], section::words_of::<Catalog>()),
+        (&catalog::SUBJECT_KEYS, section::words_of::<Subject>()),
+        (&model::MODEL_KEYS, section::words_of::<Governance>()),
+        (&model::SPEC_KEYS, section::words_of::<Spec>()),
+    ] {
+        assert_eq!(keys.iter().map(|key| key.0).collect::<Vec<_>>(), known);
+    }
 }
 
 #[test]

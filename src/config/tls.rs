@@ -2,67 +2,59 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
-
 use super::error::{Error, Problem};
 use super::secret::Secret;
+use super::section::{section, words};
 use crate::tls::{self, Acceptor, Mutual, Setup, TlsVersion};
 
-/// TLS settings of one listener. TLS is off if there are no certificates.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields, expecting = "a table")]
-pub struct Tls {
-    /// The server certificates. The server name that the client requests (SNI) selects one; the
-    /// first is used if no certificate matches.
-    pub certificates: Vec<Certificate>,
-    /// Whether clients are asked for certificates: none (default), requested or required.
-    pub mutual: Mutual,
-    /// File of the certificate authorities, in PEM, that client certificates are verified with.
-    /// Required if `mutual` is not none.
-    pub client_ca: String,
-    /// The password of `client_ca`, which is PKCS#12 if a password is set.
-    pub client_ca_password: Secret,
-    /// Names of the trusted entries of a PKCS#12 `client_ca`; empty (default) is all that the file
-    /// marks as trusted.
-    pub client_ca_aliases: Vec<String>,
-    /// The minimum TLS version. Default: 1.2.
-    pub min_version: TlsVersion,
-    /// ALPN protocols (RFC 7301) in order of preference. Default: `http/1.1`, the only one
-    /// accepted.
-    pub alpn: Vec<String>,
-    /// The acceptor made from the files; `None` until they have been read.
-    #[serde(skip)]
-    acceptor: Option<Acceptor>,
+words!(Mutual, TlsVersion);
+
+section! {
+    /// TLS of the listener above: with certificates, it accepts only TLS 1.2 and 1.3 (https and
+    /// wss). Files are read again when they change. A handshake takes about 0.15 ms of a core with
+    /// an ECDSA key, and 0.9 ms with a 2048-bit RSA key. A reactor does at most eight handshakes
+    /// per turn of its event loop.
+    pub struct Tls {
+        /// Certificates. The server name that the client requests (SNI) selects one; the first is
+        /// used if none matches. An entry has either cert (the certificate chain) and key, both in
+        /// PEM; or pkcs12 and password, and alias if it is not the first entry of that file.
+        pub certificates: Vec<Certificate> = Vec::new();
+        /// Whether clients are asked for certificates: "none"; "requested", where a client may send
+        /// none, but one that it sends must be valid; "required".
+        pub mutual: Mutual = Mutual::default();
+        /// PEM file of the certificate authorities that client certificates are verified with;
+        /// empty if mutual is "none". A client whose own certificate is in this file is also
+        /// accepted, whatever its name is.
+        pub client_ca: String = String::new();
+        /// The password of client_ca. If it is set, the file is PKCS#12.
+        pub client_ca_password: Secret = Secret::default();
+        /// Names of the trusted entries of a PKCS#12 client_ca. Empty is all that the file marks as
+        /// trusted.
+        pub client_ca_aliases: Vec<String> = Vec::new();
+        /// Minimum TLS version: "1.2" or "1.3".
+        pub min_version: TlsVersion = TlsVersion::default();
+        /// Protocols that are offered by ALPN: "http/1.1" is the only one. Empty disables ALPN.
+        pub alpn: Vec<String> = vec!["http/1.1".to_owned()];
+    }
+    and {
+        /// The acceptor made from the files; `None` until they have been read.
+        acceptor: Option<Acceptor>;
+    }
 }
 
-/// A certificate with its private key: either `cert` and `key`, or `pkcs12` and `password`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields, expecting = "a table")]
-pub struct Certificate {
-    /// File of the certificate chain, in PEM.
-    pub cert: String,
-    /// File of the private key, in PEM: PKCS#8, PKCS#1 or SEC1.
-    pub key: String,
-    /// PKCS#12 file with the certificate chain and the private key.
-    pub pkcs12: String,
-    /// The password of the PKCS#12 file.
-    pub password: Secret,
-    /// The name of the entry in the PKCS#12 file; empty (default) is the first.
-    pub alias: String,
-}
-
-impl Default for Tls {
-    fn default() -> Tls {
-        Tls {
-            certificates: Vec::new(),
-            mutual: Mutual::default(),
-            client_ca: String::new(),
-            client_ca_password: Secret::default(),
-            client_ca_aliases: Vec::new(),
-            min_version: TlsVersion::default(),
-            alpn: vec!["http/1.1".to_owned()],
-            acceptor: None,
-        }
+section! {
+    /// A certificate with its private key: either `cert` and `key`, or `pkcs12` and `password`.
+    pub struct Certificate {
+        /// File of the certificate chain, in PEM.
+        pub cert: String = Default::default();
+        /// File of the private key, in PEM: PKCS#8, PKCS#1 or SEC1.
+        pub key: String = Default::default();
+        /// PKCS#12 file with the certificate chain and the private key.
+        pub pkcs12: String = Default::default();
+        /// The password of the PKCS#12 file.
+        pub password: Secret = Default::default();
+        /// The name of the entry in the PKCS#12 file; empty is the first.
+        pub alias: String = Default::default();
     }
 }
 

@@ -7,48 +7,57 @@ use serde::Deserialize;
 
 use super::error::{Error, Problem};
 use super::outgoing::{check_headers, is_target};
+use super::range::GIB;
 use super::secret::Secret;
+use super::section::{Section, section, words};
 use super::size;
 use crate::tls;
 
-/// One webhook endpoint of an application.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "a table")]
-pub struct Webhook {
-    /// The URL that events are posted to: `http` or `https`. It may contain a secret, so it is
-    /// never logged.
-    pub url: Secret,
-    /// The event types that are sent; empty (default) is all except `subscription_count`.
-    #[serde(default)]
-    pub event_types: Vec<HookEvent>,
-    /// Prefix of the names of the channels whose events are sent; empty (default) is any.
-    #[serde(default)]
-    pub filter_prefix: String,
-    /// Suffix of the names of the channels whose events are sent; empty (default) is any.
-    #[serde(default)]
-    pub filter_suffix: String,
-    /// Additional header fields of the requests.
-    #[serde(default)]
-    pub headers: BTreeMap<String, Secret>,
-    /// Whether one request may contain several events. Default: false.
-    #[serde(default)]
-    pub batch: bool,
-    /// Maximum time in milliseconds that an event waits for others to share its request. 1 to
-    /// 60000, default 50.
-    #[serde(default = "batch_ms")]
-    pub batch_ms: u64,
-    /// Maximum size in bytes of the events that wait for this endpoint; beyond it the newest events
-    /// of the client or channel with the most waiting bytes are dropped. 4 KiB to 1 GiB, default 1
-    /// MiB.
-    #[serde(default = "queue_bytes", deserialize_with = "size::memory")]
-    pub queue_bytes: usize,
-    /// Whether the endpoint may be at a private, loopback or link-local address. Default: false.
-    #[serde(default)]
-    pub allow_private: bool,
-    /// File of the certificate authorities, in PEM, that the endpoint is verified with; empty
-    /// (default) is those of the system.
-    #[serde(default)]
-    pub ca_file: String,
+words!(HookEvent);
+
+section! {
+    required
+    /// Webhooks: HTTP endpoints that receive the events of the application's channels.
+    pub struct Webhook {
+        /// The URL that events are posted to: http or https. Required. Redirects are not followed.
+        /// When the configuration is reloaded, earlier events still go to the earlier endpoints,
+        /// and an endpoint that has been removed still gets its waiting events. An endpoint with
+        /// the same URL and the same `batch` keeps its waiting events. Requests are signed with the
+        /// application's first pair of keys at the time.
+        pub url: Secret;
+        /// Event types that are sent: "channel_occupied", "channel_vacated", "member_added",
+        /// "member_removed", "client_event", "cache_miss", "subscription_count". Empty is all
+        /// except "subscription_count". A cache miss is sent once until an event has been cached or
+        /// the channel has no subscribers.
+        #[serde(default)]
+        pub event_types: Vec<HookEvent>;
+        /// Prefix of the names of the channels whose events are sent. Empty is any.
+        #[serde(default)]
+        pub filter_prefix: String;
+        /// Suffix of the names of the channels whose events are sent. Empty is any.
+        #[serde(default)]
+        pub filter_suffix: String;
+        /// Additional header fields of the requests: { X-Token = "${TOKEN}" }.
+        #[serde(default)]
+        pub headers: BTreeMap<String, Secret>;
+        /// Whether one request may contain several events.
+        #[serde(default)]
+        pub batch: bool;
+        /// How long an event waits for others to share its request, with `batch`.
+        #[serde(default = "batch_ms")]
+        pub batch_ms: u64, milliseconds(1..=60_000);
+        /// Maximum size of the events that wait for this endpoint; beyond it the newest events of
+        /// the client or channel with the most waiting bytes are dropped.
+        #[serde(default = "queue_bytes", deserialize_with = "size::memory")]
+        pub queue_bytes: usize, bytes(4096..=GIB);
+        /// Whether the endpoint may be at a private, loopback or link-local address.
+        #[serde(default)]
+        pub allow_private: bool;
+        /// PEM file of the certificate authorities that the endpoint is verified with. Empty is
+        /// those of the system.
+        #[serde(default)]
+        pub ca_file: String;
+    }
 }
 
 impl Webhook {
@@ -120,15 +129,7 @@ pub(super) fn check(hook: &Webhook) -> Result<(), Error> {
                         `#fragment`";
         return Err(Error::keyed("url", Problem::Secret { accepted }));
     }
-    for (key, found, max, unit) in [
-        ("batch_ms", hook.batch_ms, 60_000, " milliseconds"),
-        ("queue_bytes", hook.queue_bytes as u64, 1 << 30, " bytes"),
-    ] {
-        let min = if key == "batch_ms" { 1 } else { 4096 };
-        if !(min..=max).contains(&found) {
-            return Err(Error::keyed(key, Problem::Range { found, min, max, unit }));
-        }
-    }
+    hook.check_ranges()?;
     check_headers(&hook.headers, &TAKEN)
 }
 

@@ -5,118 +5,94 @@ use std::collections::HashSet;
 use serde::Deserialize;
 
 use super::error::{Error, Problem};
+use super::range::{GIB, at_most};
 use super::secret::Secret;
+use super::section::{Section, section, words};
 use super::size;
 use super::text::shape;
 
-/// The Zenith dialect. It is not served without this section or a route to it.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields, expecting = "a table")]
-pub struct Zenith {
-    /// `Name` in the reply to `Zenith/ServerInfo`. Default: `polycast`.
-    pub name: String,
-    /// `Version` in the reply to `Zenith/ServerInfo`; empty (default) is this program's version.
-    pub version: String,
-    /// Maximum size of one message from a client in bytes. 1 KiB to 1 GiB and at most
-    /// `limits.message_bytes`, default 1 MiB.
-    #[serde(deserialize_with = "size::wide")]
-    pub message_bytes: u64,
-    /// Maximum length of the names of a controller and a topic together, in bytes. 16 to 65536,
-    /// default 1024.
-    pub topic_length: usize,
-    /// Maximum number of subscriptions of one connection; each `Sub` of the same topic counts. 1 to
-    /// 1048576, default 10000.
-    pub subscriptions_per_connection: usize,
-    /// Maximum number of calls and subscriptions of one connection that wait for a back end. 1 to
-    /// 1048576, default 1000.
-    pub pending_per_connection: usize,
-    /// Maximum number of messages of one client per second. 0 to 1000000; 0 (default) is unlimited.
-    pub messages_per_s: u32,
-    /// Number of wrong tokens, passwords and grants with which a connection is closed. 0 to
-    /// 1000000, default 5; 0 is unlimited.
-    pub wrong_tokens_per_connection: u32,
-    /// Number of wrong tokens, passwords and grants from one address in a minute after which
-    /// sign-ins from that address are refused until the minute ends. 0 to 1000000, default 10; 0 is
-    /// unlimited.
-    pub wrong_tokens_per_minute: u32,
-    /// Time in seconds in which a back end must answer, unless the client sets another. 1 to 3600,
-    /// default 35.
-    pub answer_timeout_s: u64,
-    /// Silence in seconds after which the server sends a ping to a client. 1 to 3600, default 30.
-    pub ping_s: u64,
-    /// Further silence in seconds after which the client is closed (1008). 1 to 3600, default 30.
-    pub pong_s: u64,
-    /// Maximum number of publishes and other commands in one request of a back end. 1 to 10000,
-    /// default 1000.
-    pub batch: usize,
-    /// Maximum number of elements of a picture of mode `log`; beyond it the oldest is removed. 1 to
-    /// 1048576, default 10000.
-    pub log_elements: usize,
-    /// Scopes that are not granted to a connection without TLS.
-    pub secure_scopes: Vec<String>,
-    /// The tokens by which users sign in.
-    pub tokens: Vec<ZenithToken>,
-    /// The back ends.
-    pub services: Vec<ZenithService>,
-    /// The feeds in the reply to `Zenith/Feeds`.
-    pub feeds: Vec<ZenithFeed>,
-    /// The topics. For a topic with several matching entries the most specific one applies.
-    pub topics: Vec<ZenithTopic>,
-}
+words!(RetainConfig);
 
-impl Default for Zenith {
-    fn default() -> Zenith {
-        Zenith {
-            name: "polycast".to_owned(),
-            version: String::new(),
-            message_bytes: 1 << 20,
-            topic_length: 1024,
-            subscriptions_per_connection: 10_000,
-            pending_per_connection: 1000,
-            messages_per_s: 0,
-            wrong_tokens_per_connection: 5,
-            wrong_tokens_per_minute: 10,
-            answer_timeout_s: 35,
-            ping_s: 30,
-            pong_s: 30,
-            batch: 1000,
-            log_elements: 10_000,
-            secure_scopes: Vec::new(),
-            tokens: Vec::new(),
-            services: Vec::new(),
-            feeds: Vec::new(),
-            topics: Vec::new(),
-        }
+section! {
+    /// The Zenith dialect, if it is to be served. Unless a route has the endpoint "zenith", /Zenith
+    /// and /Zenith/* lead to it; `[[apps]]` are then not required.
+    pub struct Zenith {
+        /// The name of the server in the reply to Zenith/ServerInfo.
+        pub name: String = "polycast".to_owned();
+        /// The version of the server in that reply. Empty is this program's.
+        pub version: String = String::new();
+        /// Maximum size of one message from a client. At most the server's message_bytes.
+        #[serde(deserialize_with = "size::wide")]
+        pub message_bytes: u64 = 1 << 20, bytes(1024..=GIB);
+        /// Maximum length of the names of a controller and a topic together.
+        pub topic_length: usize = 1024, plain_bytes(16..=65_536);
+        /// Maximum number of subscriptions of one connection; each `Sub` of the same topic counts.
+        pub subscriptions_per_connection: usize = 10_000, count(1..=1 << 20);
+        /// Maximum number of calls and subscriptions of one connection that wait for a back end.
+        pub pending_per_connection: usize = 1000, count(1..=1 << 20);
+        /// Maximum number of messages of one client per second; more are answered with `Limited`. 0
+        /// is unlimited.
+        pub messages_per_s: u32 = 0, count(0..=1_000_000);
+        /// Number of wrong tokens, passwords or grants with which a connection is closed (1008). 0
+        /// is unlimited.
+        pub wrong_tokens_per_connection: u32 = 5, count(0..=1_000_000);
+        /// Number of wrong tokens, passwords or grants from one address (of IPv6 the first 64 bits)
+        /// in a minute after which all sign-ins from it are refused until the minute ends:
+        /// connections are closed (1008), requests are answered with 429. Behind a proxy all
+        /// clients have the proxy's address. 0 is unlimited.
+        pub wrong_tokens_per_minute: u32 = 10, count(0..=1_000_000);
+        /// Time within which a back end must answer, unless the client sets another.
+        pub answer_timeout_s: u64 = 35, seconds(1..=3600);
+        /// Silence after which the server sends a ping to a client.
+        pub ping_s: u64 = 30, seconds(1..=3600);
+        /// Further silence after which the server closes the connection (1008).
+        pub pong_s: u64 = 30, seconds(1..=3600);
+        /// Maximum number of containers (commands) in one request of a back end.
+        pub batch: usize = 1000, count(1..=10_000);
+        /// Maximum number of elements of a picture (merged state) of mode "log"; beyond it the
+        /// oldest is removed.
+        pub log_elements: usize = 10_000, count(1..=1 << 20);
+        /// Scopes that are not granted to a connection without TLS.
+        pub secure_scopes: Vec<String> = Vec::new();
+        /// Tokens by which users sign in. A user may have several.
+        pub tokens: Vec<ZenithToken> = Vec::new();
+        /// Back ends, which connect by WebSocket or by POST to /Zenith/ingest.
+        pub services: Vec<ZenithService> = Vec::new();
+        /// The feeds in the reply to Zenith/Feeds.
+        pub feeds: Vec<ZenithFeed> = Vec::new();
+        /// Topics, in addition to those that a back end registers.
+        pub topics: Vec<ZenithTopic> = Vec::new();
     }
 }
 
-/// A token by which a user signs in. A user may have several tokens.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "a table")]
-pub struct ZenithToken {
-    /// The token: visible ASCII characters, unique.
-    pub token: Secret,
-    /// `UserID` of the user. Not empty.
-    pub user: String,
-    /// `DisplayName` of the user; empty (default) is the user id.
-    #[serde(default)]
-    pub display_name: String,
-    /// The scopes that the user has, which topics require.
-    #[serde(default)]
-    pub scopes: Vec<String>,
-    /// When the token expires, in RFC 3339 format; empty (default) is never.
-    #[serde(default)]
-    pub expires: String,
-    /// Maximum number of simultaneous connections of this user, over all tokens; beyond it the
-    /// oldest is closed. 0 (default) is unlimited.
-    #[serde(default)]
-    pub sessions: usize,
-    /// The user's password for `Auth/AuthOwner`; empty (default) is none.
-    #[serde(default = "nothing")]
-    pub password: Secret,
-    /// The grant for `Auth/AuthCode`; empty (default) is none.
-    #[serde(default = "nothing")]
-    pub grant: Secret,
+section! {
+    required
+    /// Tokens by which users sign in. A user may have several.
+    pub struct ZenithToken {
+        /// The token; unique. Required. Better not stored in this file: "${TOKEN}".
+        pub token: Secret;
+        /// UserID of the user. Required.
+        pub user: String;
+        /// DisplayName of the user. Empty is the user id.
+        #[serde(default)]
+        pub display_name: String;
+        /// The scopes that the user has; topics below require them.
+        #[serde(default)]
+        pub scopes: Vec<String>;
+        /// When the token expires, such as "2030-01-31T12:00:00Z". Empty is never.
+        #[serde(default)]
+        pub expires: String;
+        /// Maximum number of simultaneous connections of the user, over all tokens; beyond it the
+        /// oldest is closed (4000). 0 is unlimited.
+        #[serde(default)]
+        pub sessions: usize;
+        /// The user's password for Auth/AuthOwner. Empty is none.
+        #[serde(default = "nothing")]
+        pub password: Secret;
+        /// The grant for Auth/AuthCode. Empty is none.
+        #[serde(default = "nothing")]
+        pub grant: Secret;
+    }
 }
 
 impl ZenithToken {
@@ -127,67 +103,73 @@ impl ZenithToken {
     }
 }
 
-/// A back end, which answers calls and publishes topics.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "a table")]
-pub struct ZenithService {
-    /// A name for display; it has no effect.
-    #[serde(default)]
-    pub name: String,
-    /// The token by which the back end signs in; visible ASCII characters, unique.
-    pub token: Secret,
-    /// The controllers that the back end may serve; empty (default) is all.
-    #[serde(default)]
-    pub controllers: Vec<String>,
+section! {
+    required
+    /// Back ends, which connect by WebSocket or by POST to /Zenith/ingest.
+    pub struct ZenithService {
+        /// A name for display.
+        #[serde(default)]
+        pub name: String;
+        /// The token by which the back end signs in; unique. Required.
+        pub token: Secret;
+        /// The controllers that the back end may serve. Empty is all.
+        #[serde(default)]
+        pub controllers: Vec<String>;
+    }
 }
 
-/// One feed.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "a table")]
-pub struct ZenithFeed {
-    /// `Name` of the feed; unique.
-    pub name: String,
-    /// `Class` of the feed: `Authority`, `Channel`, `Market`, `News`, `Scanner`, `Trading` or
-    /// `Watchlist`.
-    pub class: String,
-    /// `Status` of the feed until a back end sets another; one of [`FEED_STATES`]. Default:
-    /// `Active`.
-    #[serde(default = "active")]
-    pub status: String,
+section! {
+    required
+    /// The feeds in the reply to Zenith/Feeds.
+    pub struct ZenithFeed {
+        /// The name of the feed; unique. Required.
+        pub name: String;
+        /// The class of the feed: "Authority", "Channel", "Market", "News", "Scanner", "Trading" or
+        /// "Watchlist". Required.
+        pub class: String;
+        /// The status of the feed until a back end sets another: "Initialising", "Active",
+        /// "Closed", "Inactive", "Impaired" or "Expired".
+        #[serde(default = "active")]
+        pub status: String;
+    }
 }
 
-/// The topics of one kind. The kind of a topic is the part of its name before the first `!`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "a table")]
-pub struct ZenithTopic {
-    /// The controller; not `Zenith` or `Auth`.
-    pub controller: String,
-    /// The kind; or a whole topic name, or `*` for all topics without another entry.
-    pub kind: String,
-    /// What is kept of earlier publishes and sent to a new subscriber. Default: merge.
-    #[serde(default)]
-    pub retain: RetainConfig,
-    /// Whether a null value deletes the member from a picture of mode `merge`; otherwise null is
-    /// its value. Default: false.
-    #[serde(default)]
-    pub null_deletes: bool,
-    /// Whether a subscription is refused until something has been published on the topic. Default:
-    /// false.
-    #[serde(default)]
-    pub strict: bool,
-    /// The scope that a subscription or a call needs; empty (default) is none.
-    #[serde(default)]
-    pub scope: String,
-    /// Whether calls and subscriptions are refused as `Unavailable` while no back end serves them.
-    /// Default: false.
-    #[serde(default)]
-    pub served: bool,
-    /// Fixed JSON data that every subscriber is sent, and no other data; empty (default) is none.
-    #[serde(default)]
-    pub data: String,
-    /// Fixed JSON that answers a call; empty (default) is none.
-    #[serde(default)]
-    pub reply: String,
+section! {
+    required
+    /// Topics, in addition to those that a back end registers.
+    pub struct ZenithTopic {
+        /// The controller; not "Zenith" or "Auth". Required.
+        pub controller: String;
+        /// The kind of the topics, which is the part of a topic's name before the first `!`; or a
+        /// whole topic name, which takes precedence over its kind; or "*" for all topics without an
+        /// entry. Required.
+        pub kind: String;
+        /// What is kept of earlier publishes and sent to a new subscriber: "replace", the last
+        /// data; "merge", the members of all objects, each with its last value; "log", the elements
+        /// of all arrays since the last one that clears; "none".
+        #[serde(default)]
+        pub retain: RetainConfig;
+        /// Whether a null value deletes the member from a merged picture; otherwise null is its
+        /// value.
+        #[serde(default)]
+        pub null_deletes: bool;
+        /// Whether a subscription is refused until something has been published on the topic.
+        #[serde(default)]
+        pub strict: bool;
+        /// The scope that a subscription or a call needs. Empty is none.
+        #[serde(default)]
+        pub scope: String;
+        /// Whether calls and subscriptions are refused as `Unavailable` while no back end serves
+        /// them.
+        #[serde(default)]
+        pub served: bool;
+        /// Fixed JSON data that every subscriber is sent: '[{"Code":"XYZ"}]'. Empty is none.
+        #[serde(default)]
+        pub data: String;
+        /// Fixed JSON that answers a call. Empty is none.
+        #[serde(default)]
+        pub reply: String;
+    }
 }
 
 /// What is kept of a topic for later subscribers.
@@ -216,41 +198,9 @@ pub const OWN_CONTROLLERS: [&str; 2] = ["Zenith", "Auth"];
 
 /// Checks what types cannot express; the keys in errors are relative to `zenith`.
 pub(super) fn check(zenith: &Zenith, server_message_bytes: u64) -> Result<(), Error> {
-    for (key, found, min, max, unit) in [
-        ("message_bytes", zenith.message_bytes, 1024, 1 << 30, " bytes"),
-        ("topic_length", zenith.topic_length as u64, 16, 65_536, " bytes"),
-        (
-            "subscriptions_per_connection",
-            zenith.subscriptions_per_connection as u64,
-            1,
-            1 << 20,
-            "",
-        ),
-        ("pending_per_connection", zenith.pending_per_connection as u64, 1, 1 << 20, ""),
-        ("messages_per_s", zenith.messages_per_s.into(), 0, 1_000_000, ""),
-        (
-            "wrong_tokens_per_connection",
-            zenith.wrong_tokens_per_connection.into(),
-            0,
-            1_000_000,
-            "",
-        ),
-        ("wrong_tokens_per_minute", zenith.wrong_tokens_per_minute.into(), 0, 1_000_000, ""),
-        ("answer_timeout_s", zenith.answer_timeout_s, 1, 3600, " seconds"),
-        ("ping_s", zenith.ping_s, 1, 3600, " seconds"),
-        ("pong_s", zenith.pong_s, 1, 3600, " seconds"),
-        ("batch", zenith.batch as u64, 1, 10_000, ""),
-        ("log_elements", zenith.log_elements as u64, 1, 1 << 20, ""),
-    ] {
-        if !(min..=max).contains(&found) {
-            return Err(Error::keyed(key, Problem::Range { found, min, max, unit }));
-        }
-    }
-    if zenith.message_bytes > server_message_bytes {
-        let bound = "the server's limits.message_bytes";
-        let (found, max) = (zenith.message_bytes, server_message_bytes);
-        return Err(Error::keyed("message_bytes", Problem::Relation { found, bound, max }));
-    }
+    zenith.check_ranges()?;
+    let server = server_message_bytes;
+    at_most("message_bytes", zenith.message_bytes, "the server's limits.message_bytes", server)?;
     check_secrets(zenith)?;
     check_feeds(&zenith.feeds)?;
     check_topics(&zenith.topics)

@@ -6,78 +6,66 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
 
 use super::error::{Error, Problem};
+use super::range::{DAY_S, GIB, KeyRange, at_most};
 use super::secret::Secret;
+use super::section::{ConfigType, Section, section, words};
 use super::size;
 use super::text::check_token;
 use super::zilliqa_node::{self, ZilliqaNode};
 use crate::limits::WS_CONTROL_BYTES;
 
-/// The Zilliqa dialect, served where a route has the endpoint `zilliqa`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields, expecting = "a table")]
-pub struct Zilliqa {
-    /// The format of notifications. Default: deployed.
-    pub wire: ZilliqaWire,
-    /// The format of errors. Default: object.
-    pub error_format: ZilliqaErrors,
-    /// The accounts whose events can be subscribed to. Default: any.
-    pub contracts: Contracts,
-    /// Whether a client without a block subscription gets no notification for an epoch that has
-    /// nothing for it. Default: false; `wire = "documented"` implies it.
-    pub suppress_empty: bool,
-    /// Maximum size of one message from a client in bytes. 125 to 1 GiB, default 64 KiB.
-    #[serde(deserialize_with = "size::wide")]
-    pub message_bytes: u64,
-    /// Maximum number of addresses that one connection may name in each of its two lists (events,
-    /// transactions). 1 to 1048576, default 10000.
-    pub addresses_per_connection: usize,
-    /// Maximum number of addresses that all connections of one core may name together; identical
-    /// lists count once. 1 to 1073741824, default 2000000.
-    pub addresses_per_core: usize,
-    /// Maximum payload of one frame of a notification in bytes; a longer notification is
-    /// fragmented. 1 KiB to 1 GiB, default 512 KiB.
-    #[serde(deserialize_with = "size::memory")]
-    pub fragment_bytes: usize,
-    /// Maximum size in bytes of the notifications that wait to be written to one connection; one
-    /// that does not fit is dropped. 64 KiB to 1 GiB, default 16 MiB.
-    #[serde(deserialize_with = "size::memory")]
-    pub queue_bytes: usize,
-    /// Number of consecutive notifications that may be dropped before the connection is closed. 0
-    /// to 60000, default 8.
-    pub dropped_in_a_row: u16,
-    /// Silence in seconds after which the server sends a ping to a client. 1 to 86400, default 30.
-    pub ping_after_s: u64,
-    /// Silence in seconds after which a connection is closed; more than `ping_after_s`, at most
-    /// 86401. Default: 60.
-    pub idle_timeout_s: u64,
-    /// The path to which epochs are posted. Default: `/epochs`.
-    pub publish_path: String,
-    /// The bearer token for posting epochs; at least 16 characters. Empty (default): posting is
-    /// disabled.
-    pub publish_token: Secret,
-    /// The nodes from which epochs are fetched.
-    pub node: ZilliqaNode,
-}
+words!(ZilliqaWire, ZilliqaErrors);
 
-impl Default for Zilliqa {
-    fn default() -> Zilliqa {
-        Zilliqa {
-            wire: ZilliqaWire::default(),
-            error_format: ZilliqaErrors::default(),
-            contracts: Contracts::default(),
-            suppress_empty: false,
-            message_bytes: 64 * 1024,
-            addresses_per_connection: 10_000,
-            addresses_per_core: 2_000_000,
-            fragment_bytes: 512 * 1024,
-            queue_bytes: 16 * 1024 * 1024,
-            dropped_in_a_row: 8,
-            ping_after_s: 30,
-            idle_timeout_s: 60,
-            publish_path: "/epochs".to_owned(),
-            publish_token: Secret::new(""),
-            node: ZilliqaNode::default(),
-        }
+section! {
+    /// The Zilliqa WebSocket Server dialect. It is served where a route has the endpoint "zilliqa";
+    /// without such a route this section has no effect.
+    pub struct Zilliqa {
+        /// Format of notifications: "deployed" is that of the server that was in service, for which
+        /// existing clients are written; "documented" is what the protocol's documentation
+        /// describes.
+        pub wire: ZilliqaWire = ZilliqaWire::default();
+        /// Format of errors: "object" as documented, or the bare "text" that the server in service
+        /// sent.
+        pub error_format: ZilliqaErrors = ZilliqaErrors::default();
+        /// Accounts whose events can be subscribed to: "any"; "node", which is those that a node of
+        /// node.urls reports as contracts; or a list of addresses such as
+        /// ["0x2ce491a0fd9e318b39172258101b7c836da7449b"].
+        pub contracts: Contracts = Contracts::default();
+        /// Whether a client without a block subscription gets no notification for an epoch that has
+        /// nothing for it. wire = "documented" implies true, whatever this key is.
+        pub suppress_empty: bool = false;
+        /// Maximum size of one message from a client, within the server's limits.message_bytes.
+        #[serde(deserialize_with = "size::wide")]
+        pub message_bytes: u64 = 64 * 1024, bytes(WS_CONTROL_BYTES as u64..=GIB);
+        /// Maximum number of addresses that one connection may name for events, and the same for
+        /// transactions.
+        pub addresses_per_connection: usize = 10_000, count(1..=1 << 20);
+        /// Maximum number of addresses that all connections of one core may name together, about
+        /// 100 bytes each; identical lists count once from the next epoch on. A query beyond it is
+        /// refused.
+        pub addresses_per_core: usize = 2_000_000, count(1..=GIB);
+        /// Maximum payload of one frame of a notification; a longer notification is fragmented.
+        #[serde(deserialize_with = "size::memory")]
+        pub fragment_bytes: usize = 512 * 1024, bytes(1024..=GIB);
+        /// Maximum size of the notifications that wait to be written to one connection. A
+        /// notification that does not fit is dropped.
+        #[serde(deserialize_with = "size::memory")]
+        pub queue_bytes: usize = 16 * 1024 * 1024, bytes(65_536..=GIB);
+        /// Number of consecutive notifications that may be dropped; one more closes the connection.
+        pub dropped_in_a_row: u16 = 8, count(0..=60_000);
+        /// Silence after which the server sends a ping to a client.
+        pub ping_after_s: u64 = 30, seconds(1..=DAY_S);
+        /// Silence after which a connection is closed. Seconds, more than ping_after_s, at most
+        /// 86401.
+        pub idle_timeout_s: u64 = 60;
+        /// The path to which epochs are posted; a route must lead it to the endpoint "zilliqa", and
+        /// limits.http_body_bytes must be large enough for an epoch.
+        pub publish_path: String = "/epochs".to_owned();
+        /// The bearer token that allows posting epochs. At least 16 characters; empty disables
+        /// posting.
+        pub publish_token: Secret = Secret::new("");
+        /// The nodes from which epochs are fetched.
+        pub node: ZilliqaNode = ZilliqaNode::default();
     }
 }
 
@@ -113,6 +101,26 @@ pub enum Contracts {
     Node,
     /// These addresses, in ascending order.
     List(Vec<[u8; 20]>),
+}
+
+impl ConfigType for Contracts {
+    fn kind() -> String {
+        "any, node, or list of text".to_owned()
+    }
+
+    fn toml(&self) -> Option<String> {
+        let text = |address: &[u8; 20]| {
+            let digits: String = address.iter().map(|byte| format!("{byte:02x}")).collect();
+            format!("\"0x{digits}\"")
+        };
+        Some(match self {
+            Contracts::Any => "\"any\"".to_owned(),
+            Contracts::Node => "\"node\"".to_owned(),
+            Contracts::List(list) => {
+                format!("[{}]", list.iter().map(text).collect::<Vec<_>>().join(", "))
+            }
+        })
+    }
 }
 
 impl<'de> Deserialize<'de> for Contracts {
@@ -167,25 +175,20 @@ fn address(text: &str) -> Option<[u8; 20]> {
 
 /// Checks what types cannot express; the keys in errors are relative to the section. `leads_here`
 /// says whether the first route for a path has the endpoint `zilliqa`.
-pub(super) fn check(section: &Zilliqa, leads_here: &dyn Fn(&str) -> bool) -> Result<(), Error> {
+pub(super) fn check(
+    section: &Zilliqa,
+    server_message_bytes: u64,
+    leads_here: &dyn Fn(&str) -> bool,
+) -> Result<(), Error> {
     zilliqa_node::check(&section.node).map_err(|error| error.under("node"))?;
     check_token("publish_token", &section.publish_token)?;
-    const GIB: u64 = 1 << 30;
-    let control = WS_CONTROL_BYTES as u64;
-    let fragment = section.fragment_bytes as u64;
-    for (key, found, min, max, unit) in [
-        ("message_bytes", section.message_bytes, control, GIB, " bytes"),
-        ("addresses_per_connection", section.addresses_per_connection as u64, 1, 1 << 20, ""),
-        ("addresses_per_core", section.addresses_per_core as u64, 1, GIB, ""),
-        ("fragment_bytes", fragment, 1024, GIB, " bytes"),
-        ("queue_bytes", section.queue_bytes as u64, 65_536, GIB, " bytes"),
-        ("dropped_in_a_row", section.dropped_in_a_row.into(), 0, 60_000, ""),
-        ("ping_after_s", section.ping_after_s, 1, 86_400, " seconds"),
-        ("idle_timeout_s", section.idle_timeout_s, section.ping_after_s + 1, 86_401, " seconds"),
-    ] {
-        if !(min..=max).contains(&found) {
-            return Err(Error::keyed(key, Problem::Range { found, min, max, unit }));
-        }
+    section.check_ranges()?;
+    let idle = KeyRange::seconds(section.ping_after_s + 1..=DAY_S + 1);
+    idle.check("idle_timeout_s", section.idle_timeout_s)?;
+    // The default is not an error if it exceeds `limits.message_bytes`, which then applies.
+    if section.message_bytes != Zilliqa::default().message_bytes {
+        let (found, server) = (section.message_bytes, server_message_bytes);
+        at_most("message_bytes", found, "the server's limits.message_bytes", server)?;
     }
     if section.contracts == Contracts::Node && section.node.urls.is_empty() {
         let accepted = "\"any\", a list of addresses, or \"node\" with at least one URL in \

@@ -3,77 +3,52 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use serde::Deserialize;
-
 use super::error::{Error, Problem};
 use super::outgoing;
+use super::range::{GIB, HOUR_MS, KeyRange};
 use super::secret::Secret;
+use super::section::{Section, section};
 use super::size;
 use crate::tls;
 
-/// The nodes from which new epochs are fetched by JSON-RPC.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields, expecting = "a table")]
-pub struct ZilliqaNode {
-    /// The URLs of the nodes (`http` or `https`), the preferred one first; empty (default) fetches
-    /// no epochs. They may contain a secret, so they are never logged.
-    pub urls: Vec<Secret>,
-    /// Additional header fields of the requests to the nodes.
-    pub headers: BTreeMap<String, Secret>,
-    /// PEM file of the certificate authorities that the nodes are verified with; empty (default) is
-    /// those of the system.
-    pub ca_file: String,
-    /// How often the number of the latest epoch is requested, in milliseconds. 10 to 3600000,
-    /// default 1000.
-    pub interval_ms: u64,
-    /// Timeout of one request, in milliseconds. 10 to 600000, default 10000.
-    pub timeout_ms: u64,
-    /// How long a node is not asked after its first failure, in milliseconds; the time doubles with
-    /// each further failure. 10 to 3600000, default 1000.
-    pub retry_ms: u64,
-    /// Maximum time for which a failed node is not asked, in milliseconds. `retry_ms` to 3600000,
-    /// default 30000.
-    pub retry_max_ms: u64,
-    /// Time without a new epoch after which the other nodes are asked too, in milliseconds. 10 to
-    /// 3600000, default 10000.
-    pub stale_ms: u64,
-    /// Maximum number of missing epochs that are requested at the same time. 1 to 64, default 4.
-    pub ahead: usize,
-    /// Maximum size of one response, and of all responses of one epoch together, in bytes. 64 KiB
-    /// to 1 GiB, default 32 MiB.
-    #[serde(deserialize_with = "size::memory")]
-    pub answer_bytes: usize,
-    /// Maximum number of missed epochs that are published after a restart; older ones are skipped.
-    /// 0 to 1000000, default 100.
-    pub replay: u64,
-    /// How long missed epochs are held back after a restart, so that clients can reconnect, in
-    /// milliseconds. 0 to 3600000, default 10000.
-    pub replay_wait_ms: u64,
-    /// File that stores the number of the last epoch; empty (default) stores nothing.
-    pub state_file: String,
-    /// Maximum number of accounts that are cached as contracts or as other accounts. 16 to
-    /// 100000000, default 100000.
-    pub contracts: usize,
-}
-
-impl Default for ZilliqaNode {
-    fn default() -> ZilliqaNode {
-        ZilliqaNode {
-            urls: Vec::new(),
-            headers: BTreeMap::new(),
-            ca_file: String::new(),
-            interval_ms: 1000,
-            timeout_ms: 10_000,
-            retry_ms: 1000,
-            retry_max_ms: 30_000,
-            stale_ms: 10_000,
-            ahead: 4,
-            answer_bytes: 32 * 1024 * 1024,
-            replay: 100,
-            replay_wait_ms: 10_000,
-            state_file: String::new(),
-            contracts: 100_000,
-        }
+section! {
+    /// Nodes of the network from which epochs are fetched by JSON-RPC.
+    pub struct ZilliqaNode {
+        /// URLs of the nodes, http or https, the preferred one first; the others are asked when it
+        /// fails or is behind. Empty fetches no epochs.
+        pub urls: Vec<Secret> = Vec::new();
+        /// Additional header fields of the requests: { Authorization = "Bearer ${TOKEN}" }.
+        pub headers: BTreeMap<String, Secret> = BTreeMap::new();
+        /// PEM file of the certificate authorities that the nodes of https URLs are verified with.
+        /// Empty is those of the system.
+        pub ca_file: String = String::new();
+        /// How often the number of the latest epoch is requested.
+        pub interval_ms: u64 = 1000, milliseconds(10..=HOUR_MS);
+        /// Timeout of one request.
+        pub timeout_ms: u64 = 10_000, milliseconds(10..=600_000);
+        /// How long a node is not asked after its first failure; the time doubles with each further
+        /// failure.
+        pub retry_ms: u64 = 1000, milliseconds(10..=HOUR_MS);
+        /// Maximum time for which a failed node is not asked. Milliseconds, retry_ms to 3600000.
+        pub retry_max_ms: u64 = 30_000;
+        /// Time without a new epoch after which the other nodes are asked too.
+        pub stale_ms: u64 = 10_000, milliseconds(10..=HOUR_MS);
+        /// Maximum number of missing epochs that are requested at the same time.
+        pub ahead: usize = 4, count(1..=64);
+        /// Maximum size of one response, and of all responses of one epoch together.
+        #[serde(deserialize_with = "size::memory")]
+        pub answer_bytes: usize = 32 * 1024 * 1024, bytes(65_536..=GIB);
+        /// Maximum number of missed epochs that are published after a restart, the newest ones;
+        /// older ones are skipped. Requires a state_file.
+        pub replay: u64 = 100, count(0..=1_000_000);
+        /// How long missed epochs are held back after a restart, so that clients can reconnect.
+        pub replay_wait_ms: u64 = 10_000, milliseconds(0..=HOUR_MS);
+        /// File that stores the number of the last epoch, so that a restart neither skips nor
+        /// repeats an epoch; a process that is killed may repeat the last one. Its folder must
+        /// exist. Empty: after a restart, publishing begins with the next new epoch.
+        pub state_file: String = String::new();
+        /// Maximum number of accounts that are cached as contracts or as other accounts.
+        pub contracts: usize = 100_000, count(16..=100_000_000);
     }
 }
 
@@ -90,22 +65,8 @@ pub(super) fn check(node: &ZilliqaNode) -> Result<(), Error> {
             return Err(Error::keyed(format!("urls[{index}]"), Problem::Secret { accepted }));
         }
     }
-    for (key, found, min, max, unit) in [
-        ("interval_ms", node.interval_ms, 10, 3_600_000, " milliseconds"),
-        ("timeout_ms", node.timeout_ms, 10, 600_000, " milliseconds"),
-        ("retry_ms", node.retry_ms, 10, 3_600_000, " milliseconds"),
-        ("retry_max_ms", node.retry_max_ms, node.retry_ms, 3_600_000, " milliseconds"),
-        ("stale_ms", node.stale_ms, 10, 3_600_000, " milliseconds"),
-        ("ahead", node.ahead as u64, 1, 64, ""),
-        ("answer_bytes", node.answer_bytes as u64, 65_536, 1 << 30, " bytes"),
-        ("replay", node.replay, 0, 1_000_000, ""),
-        ("replay_wait_ms", node.replay_wait_ms, 0, 3_600_000, " milliseconds"),
-        ("contracts", node.contracts as u64, 16, 100_000_000, ""),
-    ] {
-        if !(min..=max).contains(&found) {
-            return Err(Error::keyed(key, Problem::Range { found, min, max, unit }));
-        }
-    }
+    node.check_ranges()?;
+    KeyRange::milliseconds(node.retry_ms..=HOUR_MS).check("retry_max_ms", node.retry_max_ms)?;
     outgoing::check_headers(&node.headers, &TAKEN)
 }
 

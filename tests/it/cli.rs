@@ -46,6 +46,7 @@ fn cli_help_names_every_command_and_option() {
     for word in [
         "serve",
         "check",
+        "config",
         "doctor",
         "--config",
         "--listen",
@@ -60,9 +61,20 @@ fn cli_help_names_every_command_and_option() {
     ] {
         assert!(stdout(&output).contains(word), "{word}");
     }
-    for command in ["serve", "check", "doctor"] {
+    for command in ["serve", "check", "config", "doctor"] {
         assert_eq!(polycast(&[command, "--help"]).status.code(), Some(0), "{command}");
     }
+}
+
+#[test]
+fn cli_config_prints_the_example_and_the_reference() {
+    let example = include_str!("../../polycast.example.toml");
+    let reference = include_str!("../../docs/configuration.md");
+    for (what, file) in [("example", example), ("reference", reference)] {
+        let output = polycast(&["config", what]);
+        assert_eq!((output.status.code(), stdout(&output)), (Some(0), file));
+    }
+    assert!(refusal(&["config", "other"]).contains("invalid value 'other'"));
 }
 
 #[test]

@@ -289,6 +289,26 @@ fn config_related_numbers_must_fit() {
     ]);
 }
 
+/// A default that exceeds the server's limit is no error, since the section may be unused.
+#[test]
+fn config_zilliqa_messages_fit_the_servers() {
+    let limit = "[limits]\nframe_bytes = 100000\nmessage_bytes = 100000\n[zilliqa]\n";
+    let small = "[limits]\nframe_bytes = 65535\nmessage_bytes = 65535\n";
+    check(&[
+        (&format!("{limit}message_bytes = 100000"), ""),
+        (
+            &format!("{limit}message_bytes = 100001"),
+            "5:1: zilliqa.message_bytes: 100001 is too large; the maximum is the server's \
+             limits.message_bytes, which is 100000",
+        ),
+        (&small.replace("65535", "65536"), ""),
+        (
+            &format!("{small}[zilliqa]\nmessage_bytes = 65537"),
+            "5:1: zilliqa.message_bytes: 65537 is too large",
+        ),
+    ]);
+}
+
 #[test]
 fn config_listeners_are_one_or_more_and_differ() {
     check(&[

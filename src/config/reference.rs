@@ -1,0 +1,503 @@
+//! The reference of all keys, made from the structs of the sections: the example file and the page
+//! `docs/configuration.md`.
+//!
+//! This file decides the order and the form of the sections. Names, documentation, ranges, kinds
+//! and defaults come from the sections.
+
+use std::fmt::Write;
+
+use super::app::{AppConfig, KeyPair};
+use super::guard::{GuardConfig, GuardKey};
+use super::pattern::Pattern;
+use super::proxy::{Proxy, Upstream};
+use super::range::size_text;
+use super::root::Config;
+use super::route::{Condition, Route};
+use super::secret::Secret;
+use super::section::{ForeignKey, Key, Section, inline_all};
+use super::tls::Certificate;
+use super::webhook::Webhook;
+use super::zenith::Zenith;
+use super::{catalog, model};
+
+/// The maximum columns of a comment in the example file, so that it fits into 100 columns when it
+/// is commented out once more.
+const COLUMNS: usize = 98;
+/// The size from which the example file writes a number of bytes with a unit.
+const UNIT_BYTES: u64 = 16 * 1024;
+
+const HEADER: &str = "\
+polycast: every configuration key, with its default.
+
+Start the server with `polycast --config polycast.toml`; check a file with `polycast check
+polycast.toml`. YAML files with the same keys work too (.yaml or .yml).
+
+Every string value may contain ${NAME} or ${NAME:-default}, which is replaced from the
+environment; a literal $ is written $$. A number or boolean may be written as a string, so that it
+can come from a variable: threads = \"${THREADS:-0}\". Sizes are integers in bytes, or strings with
+a unit: B, KiB, MiB, GiB, KB, MB, GB. Only [[apps]] has no default. File names are relative to the
+folder of this file.
+
+This file is made by `polycast config example`; docs/configuration.md has the same keys as tables.";
+
+const PAGE_HEADER: &str = "\
+# Configuration
+
+Every key of a configuration file, by section. `polycast.example.toml` has the same keys as a file
+that can be edited. Values of keys without a default are examples. The type `size` is an integer in
+bytes, or a text with a unit such as `\"64KiB\"`. This page is made by `polycast config reference`.
+";
+
+/// The tokens, back ends, feeds and topics of the example of the Zenith section.
+const ZENITH: &str = r#"
+tokens = [{ token = "change-this-token", user = "ada" }]
+services = [{ token = "change-this-token-too" }]
+feeds = [{ name = "XYZ", class = "Market" }]
+topics = [{ controller = "Market", kind = "Security" }]
+"#;
+
+/// One table of the reference.
+struct Table {
+    /// The path of the table; empty for the top of the document.
+    path: &'static str,
+    /// Whether it is an entry of a list of tables.
+    is_list: bool,
+    /// What the table is for.
+    title: Vec<String>,
+    keys: Vec<Key>,
+    /// Keys with a further line that shows a whole value.
+    samples: Vec<(&'static str, String)>,
+}
+
+impl Table {
+    /// A table with every key of `section` that has no table of its own.
+    fn of<S: Section>(path: &'static str, section: &S) -> Table {
+        // The certificate of a proxy is written on one line.
+        let is_inline = |key: &Key| path == "routes.proxy.tls" && key.name == "certificate";
+        let mut keys = section.keys();
+        keys.retain(|key| key.kind != "table" || is_inline(key));
+        Table { path, is_list: false, title: paragraphs(S::title()), keys, samples: Vec::new() }
+    }
+
+    /// As [`Table::of`], for an entry of a list.
+    fn entry<S: Section>(path: &'static str, section: &S) -> Table {
+        Table { is_list: true, ..Table::of(path, section) }
+    }
+
+    fn without(mut self, names: &[&str]) -> Table {
+        self.keys.retain(|key| !names.contains(&key.name));
+        self
+    }
+
+    fn sample(mut self, key: &'static str, value: &str) -> Table {
+        self.samples.push((key, format!("{key} = {value}")));
+        self
+    }
+
+    /// The table as lines of the example file.
+    fn toml(&self) -> Vec<String> {
+        let mut lines = comment(&self.title);
+        match (self.path, self.is_list) {
+            ("", _) => lines.clear(),
+            (path, true) => lines.push(format!("[[{path}]]")),
+            (path, false) => lines.push(format!("[{path}]")),
+        }
+        for key in &self.keys {
+            lines.extend(self.key_lines(key));
+        }
+        lines
+    }
+
+    fn key_lines(&self, key: &Key) -> Vec<String> {
+        let mut lines = comment(&meaning(key));
+        for (_, line) in self.samples.iter().filter(|(name, _)| *name == key.name) {
+            lines.extend(["# Example:".to_owned(), format!("# {line}")]);
+        }
+        lines.push(format!("{} = {}", key.name, value(key)));
+        lines
+    }
+}
+
+/// The example file: every key with its default.
+pub fn example() -> String {
+    let config = Config { apps: vec![example_app()], ..Config::default() };
+    let route = &config.routes[0];
+    let mut file = Vec::new();
+    let top = Table::of("", &config).without(&["listeners", "guards", "routes", "apps"]);
+    file.extend(comment(&paragraphs(&HEADER.lines().collect::<Vec<_>>())));
+    push(&mut file, top.toml());
+    push(&mut file, guards());
+    push(&mut file, Table::of("log", &config.log).toml());
+    push(&mut file, Table::entry("listeners", &config.listeners[0]).toml());
+    push(&mut file, listener_tls(&config).toml());
+    for table in plain_tables(&config) {
+        push(&mut file, table.toml());
+    }
+    push(&mut file, catalog::EXAMPLE.lines().skip(1).map(str::to_owned).collect());
+    push(&mut file, routes(route));
+    push(&mut file, proxy());
+    for route in &config.routes[1..] {
+        push(&mut file, short_route(route));
+    }
+    push(&mut file, apps(&config.apps[0]));
+    push(&mut file, Table::of("apps.limits", &config.apps[0].limits).toml());
+    push(&mut file, zenith());
+    file.join("\n") + "\n"
+}
+
+/// The page `docs/configuration.md`: a table of keys for each section.
+pub fn reference() -> String {
+    let config = Config { apps: vec![example_app()], ..Config::default() };
+    let (zenith, route) = (zenith_example(), &config.routes[0]);
+    let (guard, app, proxy) = (example_guard(), &config.apps[0], proxy_example());
+    let top =
+        Table::of("", &config).without(&["listeners", "guards", "routes", "apps", "catalogs"]);
+    let mut tables = vec![
+        top,
+        Table::of("log", &config.log),
+        Table::entry("listeners", &config.listeners[0]),
+        listener_tls(&config).without(&["certificates"]),
+        Table::entry("listeners.tls.certificates", &Certificate::default()),
+    ];
+    tables.extend(plain_tables(&config));
+    tables.extend([
+        Table::entry("guards", &guard),
+        Table::entry("guards.keys", &GuardKey::default()),
+        Table::of("guards.credentials", &guard.credentials),
+        Table::of("guards.certificate", &guard.certificate),
+        Table {
+            is_list: true,
+            ..foreign("catalogs", "Sources of message schemas.", &catalog::CATALOG_KEYS)
+        },
+        Table {
+            is_list: true,
+            ..foreign("catalogs.subjects", "The schemas of a catalog.", &catalog::SUBJECT_KEYS)
+        },
+        Table::entry("routes", route),
+        Table::entry("routes.when", &Condition::default()),
+        Table::of("routes.reflect", &route.reflect),
+        Table::of("routes.proxy", &proxy),
+        Table::of("routes.proxy.tls", &proxy.tls),
+        foreign("routes.model", "The models of a route's messages.", &model::MODEL_KEYS),
+        foreign(
+            "routes.model.received.text",
+            "One model; also `received.binary`, `sent.text` and `sent.binary`.",
+            &model::SPEC_KEYS,
+        ),
+        Table::entry("apps", app),
+        Table::entry("apps.keys", &example_pair()),
+        Table::of("apps.limits", &app.limits),
+        Table::entry("apps.webhooks", &Webhook::new("https://example.com/hook")),
+        Table::of("zenith", &zenith).without(&["tokens", "services", "feeds", "topics"]),
+        Table::entry("zenith.tokens", &zenith.tokens[0]),
+        Table::entry("zenith.services", &zenith.services[0]),
+        Table::entry("zenith.feeds", &zenith.feeds[0]),
+        Table::entry("zenith.topics", &zenith.topics[0]),
+    ]);
+    let mut page = PAGE_HEADER.to_owned();
+    for table in &tables {
+        markdown(table, &mut page);
+    }
+    page
+}
+
+/// The tables between the listeners and the catalogs, of which each has one form only.
+fn plain_tables(config: &Config) -> Vec<Table> {
+    vec![
+        Table::of("process", &config.process),
+        Table::of("limits", &config.limits),
+        Table::of("timeouts", &config.timeouts),
+        Table::of("compression", &config.compression),
+        Table::of("pusher", &config.pusher),
+        Table::of("zilliqa", &config.zilliqa),
+        Table::of("zilliqa.node", &config.zilliqa.node),
+        Table::of("broadcastt", &config.broadcastt),
+        Table::of("console", &config.console),
+        Table::of("metrics", &config.metrics),
+    ]
+}
+
+fn foreign(path: &'static str, title: &str, keys: &'static [ForeignKey]) -> Table {
+    let keys = keys.iter().map(Key::foreign).collect();
+    Table { path, is_list: false, title: vec![title.to_owned()], keys, samples: Vec::new() }
+}
+
+fn example_app() -> AppConfig {
+    AppConfig::new("1", "change-this-key", "change-this-secret")
+}
+
+fn example_pair() -> KeyPair {
+    KeyPair { key: "old-key".to_owned(), secret: Secret::new("old-secret") }
+}
+
+fn example_guard() -> GuardConfig {
+    let url = "https://auth.example.com/.well-known/jwks.json".to_owned();
+    GuardConfig { keys_url: url, ..GuardConfig::new("my_jwt") }
+}
+
+fn proxy_example() -> Proxy {
+    let urls = ["wss://a.example.com", "ws://10.0.0.2:8080/chat"];
+    let upstreams = urls.into_iter().filter_map(Upstream::new).collect();
+    Proxy { upstreams, ..Proxy::default() }
+}
+
+fn zenith_example() -> Zenith {
+    toml::from_str(ZENITH).expect("the example of the Zenith section is valid")
+}
+
+fn listener_tls(config: &Config) -> Table {
+    let (cert, key) = ("server.pem".to_owned(), "server.key".to_owned());
+    let pair = Certificate { cert, key, ..Certificate::default() };
+    let table = Table::of("listeners.tls", &config.listeners[0].tls);
+    table.sample("certificates", &format!("[{}]", inline_all(&pair)))
+}
+
+/// The guards as a comment, followed by the key without any.
+fn guards() -> Vec<String> {
+    let guard = example_guard();
+    let keys = format!("[{}]", inline_all(&GuardKey::default()));
+    let mut block = Table::entry("guards", &guard).sample("keys", &keys);
+    let mut lines = comment(&[block.title.join(" ")
+        + " To configure guards, remove the last line of this block and write the following after \
+           the [log] section, once for each guard:"]);
+    block.title.clear();
+    let mut commented = vec![String::new()];
+    commented.extend(block.toml());
+    push(&mut commented, Table::of("guards.credentials", &guard.credentials).toml());
+    push(&mut commented, Table::of("guards.certificate", &guard.certificate).toml());
+    commented.push(String::new());
+    lines.extend(commented.iter().map(|line| commented_out(line)));
+    lines.push("guards = []".to_owned());
+    lines
+}
+
+/// A route with every key. The keys of `reflect` and `model` are written with a dot.
+fn routes(route: &Route) -> Vec<String> {
+    let condition = Condition {
+        path: Pattern::new("/echo"),
+        query: Pattern::new("room=*"),
+        authority: Pattern::new("*.example.com"),
+        scheme: Pattern::new("https"),
+        protocol: Pattern::new("echo"),
+    };
+    let table = Table::entry("routes", route).without(&["model"]);
+    let mut lines = table.sample("when", &format!("[{}]", inline_all(&condition))).toml();
+    let reflect = Table::of("reflect", &route.reflect);
+    for key in &reflect.keys {
+        let own = reflect.key_lines(key);
+        let (last, before) = own.split_last().expect("a key has a line");
+        lines.extend(before.to_vec());
+        lines.push(format!("reflect.{last}"));
+    }
+    lines.extend(model::EXAMPLE.lines().skip(1).map(commented_out));
+    for (index, key) in model::MODEL_KEYS.iter().enumerate() {
+        if index > 0 {
+            lines.push("# See model.received.".to_owned());
+        }
+        lines.push(format!("model.{} = {}", key.0, key.2));
+    }
+    lines
+}
+
+/// A route with its conditions and its endpoint only.
+fn short_route(route: &Route) -> Vec<String> {
+    let keys = route.keys();
+    let value = |name: &str| keys.iter().find(|key| key.name == name).map(value);
+    let line = |name: &str| format!("{name} = {}", value(name).unwrap_or_default());
+    vec!["[[routes]]".to_owned(), line("when"), line("endpoint")]
+}
+
+/// A proxy route as a comment.
+fn proxy() -> Vec<String> {
+    let proxy = proxy_example();
+    let mut table = Table::of("routes.proxy", &proxy);
+    let mut lines = comment(&table.title);
+    lines.extend(["#", "# For such a route, write:", "#"].map(str::to_owned));
+    table.title.clear();
+    let route = ["[[routes]]", "when = [{ path = \"/chat/*\" }]", "endpoint = \"proxy\""];
+    let mut commented = route.map(str::to_owned).to_vec();
+    commented.extend(table.toml());
+    commented.extend(Table::of("routes.proxy.tls", &proxy.tls).toml());
+    lines.extend(commented.iter().map(|line| commented_out(line)));
+    lines
+}
+
+/// An application, with its webhooks as a comment.
+fn apps(app: &AppConfig) -> Vec<String> {
+    let table = Table::entry("apps", app).without(&["webhooks"]);
+    let mut lines = table.sample("keys", &format!("[{}]", inline_all(&example_pair()))).toml();
+    let mut hook = Table::entry("apps.webhooks", &Webhook::new("https://example.com/hook"));
+    lines.extend(comment(&[hook.title.join(" ")
+        + " To configure webhooks, remove the last line of this block and write the following \
+           after the [apps.limits] section, once for each endpoint:"]));
+    hook.title.clear();
+    lines.push("#".to_owned());
+    lines.extend(hook.toml().iter().map(|line| commented_out(line)));
+    lines.extend(["#".to_owned(), "webhooks = []".to_owned()]);
+    lines
+}
+
+/// The Zenith section as a comment.
+fn zenith() -> Vec<String> {
+    let zenith = zenith_example();
+    let lists = ["tokens", "services", "feeds", "topics"];
+    let mut table = Table::of("zenith", &zenith).without(&lists);
+    let mut lines = comment(&table.title);
+    table.title.clear();
+    let mut commented = vec![String::new()];
+    commented.extend(table.toml());
+    push(&mut commented, Table::entry("zenith.tokens", &zenith.tokens[0]).toml());
+    push(&mut commented, Table::entry("zenith.services", &zenith.services[0]).toml());
+    push(&mut commented, Table::entry("zenith.feeds", &zenith.feeds[0]).toml());
+    push(&mut commented, Table::entry("zenith.topics", &zenith.topics[0]).toml());
+    lines.extend(commented.iter().map(|line| commented_out(line)));
+    lines
+}
+
+/// Adds a part after an empty line.
+fn push(file: &mut Vec<String>, part: Vec<String>) {
+    file.push(String::new());
+    file.extend(part);
+}
+
+fn commented_out(line: &str) -> String {
+    if line.is_empty() { "#".to_owned() } else { format!("# {line}") }
+}
+
+/// The documentation of a key with its range.
+fn meaning(key: &Key) -> Vec<String> {
+    let mut meaning = paragraphs(key.doc);
+    let Some(range) = &key.range else { return meaning };
+    let text = match range.unit() {
+        "" => range.to_string(),
+        unit => format!("{unit}, {range}"),
+    };
+    let mut text = text.chars();
+    let first = text.next().map(|letter| letter.to_ascii_uppercase());
+    let sentence: String = first.into_iter().chain(text).collect();
+    match meaning.iter_mut().rfind(|it| !it.is_empty() && !it.starts_with("- ")) {
+        Some(last) => *last += &format!(" {sentence}."),
+        None => meaning.push(format!("{sentence}.")),
+    }
+    meaning
+}
+
+/// The value of a key. A large size has its unit.
+fn value(key: &Key) -> String {
+    let value = key.value.clone().unwrap_or_default();
+    match value.parse::<u64>() {
+        Ok(bytes) if key.name.ends_with("_bytes") && bytes >= UNIT_BYTES && bytes % 1024 == 0 => {
+            format!("\"{}\"", size_text(bytes))
+        }
+        _ => value,
+    }
+}
+
+/// Joins the lines of a documentation to paragraphs and entries of lists. An empty paragraph
+/// separates two.
+fn paragraphs(doc: &[&str]) -> Vec<String> {
+    let mut found: Vec<String> = Vec::new();
+    for line in doc {
+        let text = line.trim();
+        let continues = !text.is_empty() && !text.starts_with("- ");
+        match found.last_mut().filter(|last| continues && !last.is_empty()) {
+            Some(last) => *last = format!("{last} {text}"),
+            None => found.push(text.to_owned()),
+        }
+    }
+    // A list needs no empty line after it.
+    let mut at = 1;
+    while at < found.len() {
+        match found[at].is_empty() && found[at - 1].starts_with("- ") {
+            true => _ = found.remove(at),
+            false => at += 1,
+        }
+    }
+    found
+}
+
+/// Paragraphs as lines of a comment. Code is not broken.
+fn comment(paragraphs: &[String]) -> Vec<String> {
+    let mut lines = Vec::new();
+    for paragraph in paragraphs {
+        let indent = if paragraph.starts_with("- ") { "  " } else { "" };
+        let mut line = String::from("#");
+        for word in words(paragraph) {
+            if line.chars().count() + 1 + word.chars().count() > COLUMNS && line.len() > 2 {
+                lines.push(std::mem::replace(&mut line, format!("#{indent}")));
+            }
+            line += " ";
+            line += &word;
+        }
+        lines.push(line);
+    }
+    lines
+}
+
+/// The words of a text. A table in braces and a text in backticks are one word.
+fn words(text: &str) -> Vec<String> {
+    let mut words: Vec<String> = Vec::new();
+    for word in text.split(' ').filter(|word| !word.is_empty()) {
+        let is_open = |last: &&mut String| {
+            let count = |mark: char| last.matches(mark).count();
+            count('{') > count('}') || count('`') % 2 == 1
+        };
+        match words.last_mut().filter(is_open) {
+            Some(last) => *last = format!("{last} {word}"),
+            None => words.push(word.to_owned()),
+        }
+    }
+    words
+}
+
+fn markdown(table: &Table, page: &mut String) {
+    let title = match (table.path, table.is_list) {
+        ("", _) => "Top level".to_owned(),
+        (path, true) => format!("`[[{path}]]`"),
+        (path, false) => format!("`[{path}]`"),
+    };
+    let _ = write!(page, "\n## {title}\n\n");
+    if !table.path.is_empty() {
+        let _ = write!(page, "{}\n\n", flow(&table.title));
+    }
+    page.push_str("| key | type | default | range | unit | meaning |\n");
+    page.push_str("| --- | --- | --- | --- | --- | --- |\n");
+    let cell = |text: &str| text.replace('|', "\\|");
+    for key in &table.keys {
+        let default = value(key);
+        let default = if default.is_empty() { String::new() } else { format!("`{default}`") };
+        let range = key.range.map_or(String::new(), |range| range.to_string());
+        let unit = key.range.map_or("", |range| range.unit());
+        let meaning = plain(&paragraphs(key.doc).join("<br>"));
+        let is_size = key.name.ends_with("_bytes")
+            && key.kind == "integer"
+            && key.range.is_none_or(|range| range.is_size());
+        let kind = if is_size { "size" } else { &key.kind };
+        let row = [&format!("`{}`", key.name), kind, &default, &range, unit, &meaning];
+        let row: Vec<String> = row.into_iter().map(cell).collect();
+        let _ = writeln!(page, "| {} |", row.join(" | "));
+    }
+}
+
+/// Paragraphs and entries of lists in Markdown.
+fn flow(paragraphs: &[String]) -> String {
+    let mut text = String::new();
+    let is_entry = |paragraph: &str| paragraph.starts_with("- ");
+    for (index, paragraph) in paragraphs.iter().enumerate() {
+        if index > 0 {
+            let in_list = is_entry(paragraph) && is_entry(&paragraphs[index - 1]);
+            text.push_str(if in_list { "\n" } else { "\n\n" });
+        }
+        text.push_str(&plain(paragraph));
+    }
+    text
+}
+
+/// A text in which Markdown sees no emphasis outside of code.
+fn plain(text: &str) -> String {
+    let mut parts: Vec<String> = text.split('`').map(str::to_owned).collect();
+    for part in parts.iter_mut().step_by(2) {
+        *part = part.replace('*', "\\*");
+    }
+    parts.join("`")
+}
