@@ -23,8 +23,6 @@ const LEFT: &[&str] = &[
      dialect/zilliqa/words",
     "gateway/console gateway/metrics gateway/metrics/streams gateway/metrics/turns \
      gateway/mod",
-    "hub/encodings hub/history hub/home hub/kept hub/mail hub/mod hub/notice hub/picture \
-     hub/rooms",
     "jwt/keys jwt/pem",
     "model/mod model/plain",
     "model/rules model/source",
