@@ -46,6 +46,18 @@ fn config_example_and_reference_are_made_from_the_sections() {
     assert_eq!(REFERENCE, reference(), "polycast config reference > docs/configuration.md");
 }
 
+/// Every table of the example, also of those in comments, has its part of the reference.
+#[test]
+fn config_reference_has_every_table_of_the_example() {
+    let lines = EXAMPLE.lines().map(|line| line.trim_start_matches(['#', ' ']));
+    let is_table = |line: &&str| line.starts_with('[') && line.ends_with(']');
+    let tables: Vec<&str> = lines.filter(is_table).collect();
+    assert!(tables.contains(&"[zilliqa.node]") && tables.contains(&"[[zenith.topics]]"));
+    for table in tables {
+        assert!(REFERENCE.contains(&format!("\n## `{table}`\n")), "{table}");
+    }
+}
+
 /// The keys of catalogs and models are declared by another module and listed here.
 #[test]
 fn config_reference_has_every_key_of_catalogs_and_models() {
