@@ -34,23 +34,23 @@ impl Hub {
         home.reported.filled();
         let (before, until_ms) = (home.kept_bytes(), home.keep(frame, entry, now_ms));
         let place = home.place.get_or_insert_with(|| {
-            self.began += 1;
-            self.keepers.by_age.insert(self.began, at);
-            self.kept_bytes += overhead(&channel.name);
-            KeptPlace { began: self.began, look_ms: u64::MAX }
+            self.kept.began += 1;
+            self.kept.keepers.by_age.insert(self.kept.began, at);
+            self.kept.bytes += overhead(&channel.name);
+            KeptPlace { began: self.kept.began, look_ms: u64::MAX }
         });
         if until_ms < place.look_ms {
-            self.keepers.by_time.remove(&(place.look_ms, place.began));
+            self.kept.keepers.by_time.remove(&(place.look_ms, place.began));
             place.look_ms = until_ms;
-            self.keepers.by_time.insert((until_ms, place.began));
+            self.kept.keepers.by_time.insert((until_ms, place.began));
         }
-        self.kept_bytes = self.kept_bytes + home.kept_bytes() - before;
+        self.kept.bytes = self.kept.bytes + home.kept_bytes() - before;
         self.make_room();
     }
 
     /// Drops the oldest kept event.
     pub(super) fn forget_oldest(&mut self) {
-        if let Some((_, at)) = self.keepers.by_age.pop_first() {
+        if let Some((_, at)) = self.kept.keepers.by_age.pop_first() {
             self.forget_kept(at);
         }
     }
@@ -59,9 +59,9 @@ impl Hub {
         let Some(channel) = &mut self.channels[at as usize] else { return };
         let Some(home) = &mut channel.home else { return };
         if let Some(KeptPlace { began, look_ms }) = home.place.take() {
-            self.keepers.by_age.remove(&began);
-            self.keepers.by_time.remove(&(look_ms, began));
-            self.kept_bytes -= home.forget() + overhead(&channel.name);
+            self.kept.keepers.by_age.remove(&began);
+            self.kept.keepers.by_time.remove(&(look_ms, began));
+            self.kept.bytes -= home.forget() + overhead(&channel.name);
             self.release_if_empty(at);
         }
     }
@@ -69,13 +69,13 @@ impl Hub {
     /// Drops kept events that have expired. Examines at most [`EXPIRED_PER_SWEEP`] events.
     pub(super) fn sweep_kept(&mut self, now_ms: u64) {
         for _ in 0..EXPIRED_PER_SWEEP {
-            let Some((look_ms, began)) = self.keepers.by_time.first().copied() else { return };
+            let Some((look_ms, began)) = self.kept.keepers.by_time.first().copied() else { return };
             if look_ms > now_ms {
                 return;
             }
-            self.keepers.visited += 1;
-            self.keepers.by_time.pop_first();
-            let Some(at) = self.keepers.by_age.get(&began).copied() else { continue };
+            self.kept.keepers.visited += 1;
+            self.kept.keepers.by_time.pop_first();
+            let Some(at) = self.kept.keepers.by_age.get(&began).copied() else { continue };
             let Some(home) = self.channels[at as usize].as_mut().and_then(|it| it.home.as_mut())
             else {
                 continue;
@@ -84,7 +84,7 @@ impl Hub {
             match (&mut home.place, until_ms) {
                 (Some(place), Some(until_ms)) if until_ms > now_ms => {
                     place.look_ms = until_ms;
-                    self.keepers.by_time.insert((until_ms, began));
+                    self.kept.keepers.by_time.insert((until_ms, began));
                 }
                 _ => self.forget_kept(at),
             }

@@ -9,13 +9,13 @@ pub(super) struct ChannelState {
     pub(super) name: ChannelName,
     pub(super) subscribers: Vec<Subscriber>,
     pub(super) home_link: HomeLink,
-    /// The other cores with subscribers. Only the home core maintains it.
-    pub(super) interest: CoreSet,
-    /// The other state of the home core, if there is any.
-    pub(super) home: Option<Box<Home>>,
     /// The number of subscribers last reported to the home, and whether a report is due.
     pub(super) reported: u32,
     pub(super) recounting: bool,
+    /// The other cores with subscribers.
+    pub(super) interest: CoreSet,
+    /// The other state of the home core, if there is any.
+    pub(super) home: Option<Box<Home>>,
     /// Whether any core has a subscriber, as far as the home knows.
     pub(super) occupied: bool,
     /// The channel's position in the list of its application's channels.

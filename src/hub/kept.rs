@@ -1,6 +1,38 @@
-//! The indexes of all cached events of a core: by age, and by the time of expiry.
+//! What the homes on one core keep for later subscribers: the indexes by which it is found and
+//! dropped, and its bytes. The events themselves stay in their channels.
 
+use super::name::ChannelName;
 use std::collections::{BTreeMap, BTreeSet};
+
+/// The account of all that the homes on a core keep.
+#[derive(Debug, Default)]
+pub(super) struct KeptStore {
+    /// Channels with a cached event.
+    pub(super) keepers: Keepers,
+    /// Channels with a picture or a history, by their number from `began`.
+    pub(super) pictures: BTreeMap<u64, ChannelName>,
+    /// The last number that was given to a cached event, a picture or a history.
+    pub(super) began: u64,
+    /// Bytes that cached events, pictures and histories hold, and the maximum.
+    pub(super) bytes: usize,
+    pub(super) max_bytes: usize,
+    pub(super) losses: Losses,
+}
+
+impl KeptStore {
+    pub(super) fn new(max_bytes: usize) -> KeptStore {
+        KeptStore { max_bytes, ..KeptStore::default() }
+    }
+}
+
+/// What was dropped before its time since the last call of [`Hub::losses`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Losses {
+    /// Cached events, pictures and histories dropped for lack of memory.
+    pub kept: u64,
+    /// Elements of log pictures, and events of histories, beyond their limits.
+    pub elements: u64,
+}
 
 /// The position of a kept event in [`Keepers`].
 #[derive(Clone, Copy, Debug)]

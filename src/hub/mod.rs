@@ -37,6 +37,7 @@ pub use frames::{CompressedFrames, SharedFrame};
 pub use home::{
     ChannelFull, ChannelInfo, JoinRefusal, JoinReply, JoinRequest, Member, MemberChange, Users,
 };
+pub use kept::Losses;
 pub use mail::{Ack, Answer, Down, OutgoingMail, Query, Up};
 pub use members::Subscriber;
 pub use name::{ChannelName, ConnId, CoreSet, Hasher};
@@ -46,13 +47,13 @@ pub use rooms::Claim;
 use crate::mem::Slot;
 use channel::{ChannelState, HomeLink};
 use hashbrown::HashTable;
-use kept::Keepers;
+use kept::KeptStore;
 use members::{Members, Start};
 use name::home_among;
 use notice::ChannelEvents;
 use rooms::{Rooms, UNLISTED};
 use slab::Slab;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 
 /// The result of [`Hub::join`].
 #[derive(Clone, Debug)]
@@ -102,30 +103,13 @@ pub struct Hub {
     local: VecDeque<(ChannelName, Event)>,
     /// Channels with another home whose number of subscribers on this core has changed.
     recount: Vec<u32>,
-    /// Channels with a cached event.
-    keepers: Keepers,
-    /// Channels with a picture or a history, by their number from `began`.
-    pictures: BTreeMap<u64, ChannelName>,
-    /// The last number that was given to a cached event, a picture or a history.
-    began: u64,
-    /// Bytes that cached events, pictures and histories hold, and the maximum.
-    kept_bytes: usize,
-    kept_max: usize,
-    losses: Losses,
+    /// What the homes on this core keep for later subscribers.
+    kept: KeptStore,
     notices: ChannelEvents,
     /// The channels that this core is the home of, by the application's number.
     rooms: HashMap<u32, Rooms>,
     /// The maximum number of occupied channels on this core, by the application's number.
     bounds: Box<[usize]>,
-}
-
-/// What was dropped before its time since the last call of [`Hub::losses`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Losses {
-    /// Cached events, pictures and histories dropped for lack of memory.
-    pub kept: u64,
-    /// Elements of log pictures, and events of histories, beyond their limits.
-    pub elements: u64,
 }
 
 impl Hub {
@@ -143,12 +127,7 @@ impl Hub {
             request_id: 0,
             local: VecDeque::new(),
             recount: Vec::new(),
-            keepers: Keepers::default(),
-            pictures: BTreeMap::new(),
-            began: 0,
-            kept_bytes: 0,
-            kept_max,
-            losses: Losses::default(),
+            kept: KeptStore::new(kept_max),
             notices: ChannelEvents::default(),
             rooms: HashMap::new(),
             bounds: Box::default(),
@@ -455,7 +434,7 @@ impl Hub {
 
     /// Channels of this home that have a picture or a history.
     pub fn picture_count(&self) -> usize {
-        self.pictures.len()
+        self.kept.pictures.len()
     }
 
     /// Channels that this core has an entry for, as a subscribing core or as their home.
@@ -512,8 +491,8 @@ impl Hub {
         let Some(gone) = self.channels.remove(at) else { return };
         self.unlist(&gone.name, gone.listed, gone.occupied);
         if let Some(history) = gone.home.and_then(|home| home.history) {
-            self.kept_bytes -= history.memory();
-            self.pictures.remove(&history.since);
+            self.kept.bytes -= history.memory();
+            self.kept.pictures.remove(&history.since);
         }
         if self.index.is_empty() {
             self.index = HashTable::new();

@@ -96,7 +96,7 @@ impl Hub {
     /// Makes the tables smaller when most of their entries are free. One call does a bounded part
     /// of that work.
     pub(super) fn pack(&mut self) {
-        let Hub { channels, index, members, recount, keepers, rooms, .. } = self;
+        let Hub { channels, index, members, recount, kept, rooms, .. } = self;
         channels.pack(PACK_WORK, |channel, from, to| {
             if let Some(at) = index.find_mut(channel.name.hash(), |at| *at == from) {
                 *at = to;
@@ -106,7 +106,7 @@ impl Hub {
                 recount.push(to);
             }
             if let Some(place) = channel.home.as_ref().and_then(|home| home.place) {
-                keepers.moved(place, to);
+                kept.keepers.moved(place, to);
             }
             if channel.listed != UNLISTED
                 && let Some(rooms) = rooms.get_mut(&channel.name.app())

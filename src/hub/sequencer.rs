@@ -1,16 +1,17 @@
 //! The home's side of a channel: the order of its events, its members, its cached event, its
 //! picture and history, and its counts.
 
+use super::Hub;
 use super::encodings::Encodings;
 use super::event::{Event, EventPayload, HistoryLimit, Retain, Retention};
 use super::frames::SharedFrame;
 use super::history::History;
 use super::home::{ChannelFull, ChannelInfo, JoinRefusal, JoinReply, JoinRequest};
+use super::kept::Losses;
 use super::mail::{Ack, Answer, Down, OutgoingMail, Query, Up};
 use super::name::{ChannelName, ConnId};
 use super::picture::Picture;
 use super::rooms::Claim;
-use super::{Hub, Losses};
 use std::sync::Arc;
 
 impl Hub {
@@ -45,7 +46,7 @@ impl Hub {
         {
             let before = picture.bytes();
             reply.picture = Some(picture.encodings(format));
-            self.kept_bytes = self.kept_bytes + picture.bytes() - before;
+            self.kept.bytes = self.kept.bytes + picture.bytes() - before;
         }
         if request.history
             && let Some(history) = &home.history
@@ -138,12 +139,12 @@ impl Hub {
         let home = channel.home.get_or_insert_default();
         let before = home.history.as_ref().map_or(0, History::memory);
         let history = home.history.get_or_insert_with(|| {
-            self.began += 1;
-            self.pictures.insert(self.began, channel.name.clone());
-            History::new(self.began)
+            self.kept.began += 1;
+            self.kept.pictures.insert(self.kept.began, channel.name.clone());
+            History::new(self.kept.began)
         });
-        self.losses.elements += history.push(entry, history_limit);
-        self.kept_bytes = self.kept_bytes + history.memory() - before;
+        self.kept.losses.elements += history.push(entry, history_limit);
+        self.kept.bytes = self.kept.bytes + history.memory() - before;
         self.make_room();
     }
 
@@ -152,21 +153,21 @@ impl Hub {
         let Some(channel) = &mut self.channels[at as usize] else { return };
         let home = channel.home.get_or_insert_default();
         let before = home.picture.as_ref().map(|picture| (picture.since, picture.bytes()));
-        self.losses.elements += Picture::apply(&mut home.picture, retain, encodings);
+        self.kept.losses.elements += Picture::apply(&mut home.picture, retain, encodings);
         if home.picture.as_ref().is_some_and(|picture| picture.is_too_large()) {
-            self.losses.kept += 1;
+            self.kept.losses.kept += 1;
             home.picture = None;
         }
         let bytes = home.picture.as_ref().map_or(0, |picture| picture.bytes());
-        self.kept_bytes = self.kept_bytes + bytes - before.map_or(0, |(_, bytes)| bytes);
+        self.kept.bytes = self.kept.bytes + bytes - before.map_or(0, |(_, bytes)| bytes);
         match (before, &mut home.picture) {
             (None, Some(picture)) => {
-                self.began += 1;
-                picture.since = self.began;
-                self.pictures.insert(self.began, channel.name.clone());
+                self.kept.began += 1;
+                picture.since = self.kept.began;
+                self.kept.pictures.insert(self.kept.began, channel.name.clone());
             }
             (Some((since, _)), None) => {
-                self.pictures.remove(&since);
+                self.kept.pictures.remove(&since);
                 self.release_if_empty(at);
             }
             (None, None) => self.release_if_empty(at),
@@ -177,21 +178,21 @@ impl Hub {
 
     /// Drops cached events, pictures and histories, the oldest first, until the rest has room.
     pub(super) fn make_room(&mut self) {
-        while self.kept_bytes > self.kept_max {
-            let event = self.keepers.oldest();
-            let picture = self.pictures.first_key_value().map(|(began, _)| *began);
+        while self.kept.bytes > self.kept.max_bytes {
+            let event = self.kept.keepers.oldest();
+            let picture = self.kept.pictures.first_key_value().map(|(began, _)| *began);
             match (event, picture) {
                 (Some(event), picture) if picture.is_none_or(|picture| event < picture) => {
                     self.forget_oldest();
                 }
                 (_, Some(_)) => {
-                    if let Some((_, name)) = self.pictures.pop_first() {
+                    if let Some((_, name)) = self.kept.pictures.pop_first() {
                         self.forget_picture(&name);
                     }
                 }
                 _ => return,
             }
-            self.losses.kept += 1;
+            self.kept.losses.kept += 1;
         }
     }
 
@@ -199,19 +200,19 @@ impl Hub {
         let Some(at) = self.find(name.app(), name.text(), name.hash()) else { return };
         let Some(channel) = &mut self.channels[at as usize] else { return };
         let Some(home) = &mut channel.home else { return };
-        self.kept_bytes -= home.picture.take().map_or(0, |picture| picture.bytes());
-        self.kept_bytes -= home.history.take().map_or(0, |history| history.memory());
+        self.kept.bytes -= home.picture.take().map_or(0, |picture| picture.bytes());
+        self.kept.bytes -= home.history.take().map_or(0, |history| history.memory());
         self.release_if_empty(at);
     }
 
     /// Bytes that cached events, pictures and histories hold.
     pub fn kept_bytes(&self) -> usize {
-        self.kept_bytes
+        self.kept.bytes
     }
 
     /// What was dropped before its time since the last call.
     pub fn losses(&mut self) -> Losses {
-        std::mem::take(&mut self.losses)
+        std::mem::take(&mut self.kept.losses)
     }
 
     /// Drops cached events that have expired, and frees memory of tables that are mostly empty.

@@ -78,7 +78,7 @@ impl Shard {
                 self.deliver_message_to_listed(message, event.except, now);
             }
             EventPayload::Close(code, reason) => {
-                self.close_listed(&Closing::new(*code, *reason), now);
+                self.close_listed(&Closing::new(*code, reason), now);
             }
         }
     }

@@ -70,12 +70,12 @@ fn history_goes_only_to_those_who_request_it() {
 fn history_without_room_is_dropped_and_counted() {
     let (mut hub, mut mail) = alone(1 << 20);
     publish(&mut hub, &mut mail, "a");
-    hub.kept_max = hub.kept_bytes();
+    hub.kept.max_bytes = hub.kept_bytes();
     hub.sweep(NOW_MS);
     assert_eq!((reply(&mut hub, &mut mail, 1), hub.losses().kept), (vec!["a".to_owned()], 0));
     publish(&mut hub, &mut mail, "b");
     assert_eq!((hub.kept_bytes(), hub.losses().kept), (0, 1));
-    hub.kept_max = 1 << 20;
+    hub.kept.max_bytes = 1 << 20;
     publish(&mut hub, &mut mail, "c");
     assert_eq!(reply(&mut hub, &mut mail, 2), ["c"]);
     publish(&mut hub, &mut mail, &"d".repeat(1001));
@@ -302,7 +302,7 @@ proptest! {
             homes.filter_map(|home| Some(home.history.as_ref()?.memory())).sum::<usize>()
         };
         for hub in &world.hubs {
-            prop_assert_eq!(hub.kept_bytes, bytes(hub), "what is held is what is counted");
+            prop_assert_eq!(hub.kept.bytes, bytes(hub), "what is held is what is counted");
         }
         for (core, at) in world.members.keys().copied().collect::<Vec<_>>() {
             world.toggle(core, at);

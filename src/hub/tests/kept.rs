@@ -40,14 +40,14 @@ fn kept_events_that_are_not_due_are_not_looked_at() {
     for now_ms in (0..60_000).step_by(250) {
         it.hub.sweep(now_ms);
     }
-    assert_eq!((it.hub.keepers.visited, it.hub.channel_count()), (0, 300_000));
+    assert_eq!((it.hub.kept.keepers.visited, it.hub.channel_count()), (0, 300_000));
     // Events that are due are dropped in several sweeps, and no others are examined.
     it.hub.sweep(60_000);
-    assert_eq!((it.hub.keepers.visited, it.hub.channel_count()), (1000, 299_000));
+    assert_eq!((it.hub.kept.keepers.visited, it.hub.channel_count()), (1000, 299_000));
     for _ in 0..299 {
         it.hub.sweep(60_006);
     }
-    assert_eq!((it.hub.keepers.visited, it.hub.channel_count()), (300_000, 0));
+    assert_eq!((it.hub.kept.keepers.visited, it.hub.channel_count()), (300_000, 0));
     assert_eq!(it.hub.kept_bytes(), 0);
 }
 
@@ -86,7 +86,7 @@ fn kept_event_that_is_renewed_is_seldom_looked_at() {
         it.publish("cache-a", 1000, now_ms);
         it.hub.sweep(now_ms);
     }
-    assert!(it.hub.keepers.visited <= 11, "{}", it.hub.keepers.visited);
+    assert!(it.hub.kept.keepers.visited <= 11, "{}", it.hub.kept.keepers.visited);
     assert!(it.is_kept("cache-a", 10_998));
     it.hub.sweep(10_998);
     assert_eq!(it.hub.channel_count(), 1);

@@ -117,7 +117,7 @@ fn pictures_and_cached_events_share_memory_and_the_oldest_are_dropped() {
     publish(&mut hub, &mut mail, "one", &update(400));
     publish(&mut hub, &mut mail, "cache-2", &cached(&"c".repeat(400)));
     publish(&mut hub, &mut mail, "two", &update(400));
-    let mut left = hub.kept_max;
+    let mut left = hub.kept.max_bytes;
     for expected in [
         ([false, true], [true, true]),
         ([false, true], [false, true]),
@@ -125,7 +125,7 @@ fn pictures_and_cached_events_share_memory_and_the_oldest_are_dropped() {
         ([false, false], [false, false]),
     ] {
         left = left.min(hub.kept_bytes()) - 1;
-        hub.kept_max = left;
+        hub.kept.max_bytes = left;
         hub.sweep(NOW_MS);
         let channel_info = |name| hub.channel_info(&hub.name(0, name), NOW_MS).kept.is_some();
         let cached = ["cache-1", "cache-2"].map(channel_info);
@@ -377,7 +377,7 @@ proptest! {
             let homes = hub.channels.iter().flatten().filter_map(|it| it.home.as_ref());
             let pictures = homes.filter_map(|home| home.picture.as_ref());
             let bytes: usize = pictures.map(|picture| picture.bytes()).sum();
-            prop_assert_eq!(hub.kept_bytes, bytes, "what is held is what is counted");
+            prop_assert_eq!(hub.kept.bytes, bytes, "what is held is what is counted");
         }
         for ((core, at), client) in &world.clients {
             prop_assert!(client.reply);
