@@ -1,6 +1,7 @@
 //! Groups without a protocol: each message that a member sends is delivered unchanged to all
 //! members of its group, the sender included unless the route excludes it.
 
+use super::reply::no_such_target;
 use super::{
     Answered, Closing, Dialect, DialectContext, Effect, Env, HttpReply, JoinOutcome, Opening, Why,
 };
@@ -129,7 +130,7 @@ impl Dialect for Connection {
         _request: &mut http::Request<'_>,
     ) -> Answered {
         // A group has no HTTP API.
-        let reply: HttpReply = super::no_such_target(path);
+        let reply: HttpReply = no_such_target(path);
         Answered::Now(reply)
     }
 }

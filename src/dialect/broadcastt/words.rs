@@ -1,7 +1,7 @@
 //! The server's messages in the Broadcastt protocol, as JSON text. `data` is always a string of
 //! JSON, because the client parses it before it looks at the event.
 
-use super::super::channels::push_event;
+use super::super::channels::reply::push_event;
 use crate::codec::json::{push_content, push_string};
 use crate::hub::Users;
 use serde::de::IgnoredAny;

@@ -1,9 +1,10 @@
 //! `POST` of a batch: publishes several events in one request, either all of them or none.
 
-use super::super::{Answered, DialectContext, HttpReply};
-use super::api::{ApiRefusal, Trigger};
-use super::json_error;
+use super::super::context::DialectContext;
+use super::super::reply::{Answered, HttpReply};
 use super::reads::{self, Info};
+use super::reply::{self, ApiRefusal, json_error};
+use super::trigger::Trigger;
 use super::vendor::Vendor;
 use crate::hub::Answer;
 use std::borrow::Cow;
@@ -66,5 +67,5 @@ fn reply<V: Vendor>(entries: &[Entry], answers: &[(u16, Answer)]) -> HttpReply {
         out.extend_from_slice(&reads::object::<V>(info.unwrap_or_default(), name, &channel_info));
     }
     out.extend_from_slice(b"]}");
-    reads::ok(out)
+    reply::ok(out)
 }

@@ -1,8 +1,10 @@
 //! Messages of clients over the WebSocket: parses them into commands and executes those.
 
-use super::super::{DialectContext, Effect, freeze_text};
+use super::super::context::{DialectContext, freeze_text};
+use super::super::effect::Effect;
+use super::connection::{Connection, socket_id};
 use super::vendor::{BadEvent, ChannelKind, ProtocolError, SubscribeRefusal, Vendor};
-use super::{Connection, channel, socket_id, users};
+use super::{channel, users};
 use crate::codec::json::{JsonText, Scratch};
 use crate::codec::raw::RawMembers;
 use crate::crypto;

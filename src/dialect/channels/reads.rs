@@ -1,8 +1,11 @@
 //! The queries of the HTTP API: channels, their attributes, and the users of presence channels.
 
-use super::super::{Answered, DialectContext, Effect, HttpReply};
+use super::super::context::DialectContext;
+use super::super::effect::Effect;
+use super::super::reply::Answered;
+use super::channel;
+use super::reply::{json_error, ok};
 use super::vendor::{ChannelKind, Vendor};
-use super::{channel, json_error};
 use crate::codec::json::push_string;
 use crate::http::query;
 use crate::hub::{Answer, ChannelInfo, Query};
@@ -92,10 +95,6 @@ pub(super) fn object<V: Vendor>(info: Info, name: &str, channel_info: &ChannelIn
     out.extend_from_slice(members.get(1..).unwrap_or(&[]));
     out.push(b'}');
     out
-}
-
-pub(super) fn ok(body: Vec<u8>) -> HttpReply {
-    HttpReply { status: 200, body: Cow::Owned(body), allow: None }
 }
 
 /// Whether the channel is internal, such as a user's own channel. The API reports nothing about

@@ -4,7 +4,8 @@
 //! All of it is known at compile time, since the engine is generic over [`Vendor`], so nothing is
 //! looked up when a message arrives.
 
-use super::super::{Closing, Env, Heartbeat, Opening};
+use super::super::context::{Closing, Heartbeat, Opening};
+use super::super::env::Env;
 use super::signature;
 use crate::codec::json::push_string;
 use crate::config;

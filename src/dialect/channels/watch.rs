@@ -6,9 +6,12 @@
 //! connection and goes offline with the last one, on all cores, as a member of a presence channel
 //! does.
 
-use super::super::{DialectContext, Effect, JoinOutcome};
+use super::super::context::DialectContext;
+use super::super::effect::{Effect, JoinOutcome};
+use super::channel;
+use super::connection::Connection;
 use super::vendor::{ProtocolError, Vendor};
-use super::{Connection, channel};
+use super::who::Gathering;
 use crate::config::AppLimits;
 use crate::hub::{DialectMessage, JoinRequest, Member, MemberChange};
 use serde_json::value::RawValue;
@@ -21,14 +24,6 @@ pub(super) const WATCHED: &str = "#watch-";
 struct Moved {
     id: String,
     online: bool,
-}
-
-/// The first statuses of a watchlist, which are collected so that the watcher gets them in one
-/// message.
-#[derive(Debug)]
-pub(super) struct Gathering {
-    /// The users in the order of the list, and whether each is online; `None` if not known yet.
-    users: Vec<(String, Option<bool>)>,
 }
 
 /// Parses a watchlist. Returns the valid user ids without duplicates, up to the limit
@@ -134,14 +129,6 @@ pub(super) fn on_message<V: Vendor>(
 fn send<V: Vendor>(context: &mut DialectContext<'_>, online: &[&str], offline: &[&str]) {
     if let Some(text) = V::watchlist(online, offline) {
         context.send_text(&text);
-    }
-}
-
-impl Gathering {
-    fn note(&mut self, user: &str, online: bool) {
-        if let Some((_, known)) = self.users.iter_mut().find(|(other, _)| other == user) {
-            *known = Some(online);
-        }
     }
 }
 

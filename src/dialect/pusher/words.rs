@@ -1,6 +1,6 @@
 //! The server's messages in the Pusher Channels protocol, as JSON text.
 
-use super::super::channels::push_event;
+use super::super::channels::reply::push_event;
 use crate::codec::json::{push_content, push_string};
 use crate::hub::Users;
 

@@ -7,21 +7,24 @@ mod auth;
 mod builtin;
 mod calls;
 mod client;
+mod closings;
 mod commands;
 mod directory;
+mod dispatch;
 mod ingest;
 mod messages;
 mod negotiate;
 mod pending;
 mod registry;
+mod rule;
 mod service;
-#[cfg(test)]
-mod tests;
+mod sign_in;
 mod topics;
 mod wire;
 
 pub use directory::Directory;
 pub use registry::State;
+pub use wire::APP;
 
 use super::{
     Answered, Closing, Dialect, DialectContext, Effect, Env, Heartbeat, JoinOutcome, Opening,
@@ -34,42 +37,12 @@ use crate::http;
 use crate::hub::{self, Answer, ConnId};
 use crate::time::Deadline;
 use crate::ws::{self, close};
-use auth::ZenithSession;
 use client::Client;
+use client::ZenithSession;
 use directory::TokenOwner;
 use messages::ZenithMessage;
 use service::Service;
-use std::borrow::Cow;
 use wire::MessageEnvelope;
-
-/// The application number of all channels of this dialect; no configured application has it.
-pub const APP: u32 = u32::MAX;
-
-/// Close codes and their reasons. After a code of 4000 or above, the vendor's client does not
-/// connect again; after a lower one it does.
-mod closings {
-    use super::close;
-    use super::{Closing, Cow};
-
-    pub(super) const SLOW: Closing =
-        Closing::new(close::GOING_AWAY, "the client does not read what it is sent");
-    pub(super) const SILENT: Closing =
-        Closing::new(close::POLICY, "the client has not answered in time");
-    pub(super) const INTERNAL: Closing =
-        Closing::new(close::INTERNAL, "internal error of the server");
-    pub(super) const RESTART: Closing = Closing::new(close::RESTART, "the server is restarting");
-
-    pub(super) const GUESSES: Closing =
-        Closing::new(close::POLICY, "too many wrong tokens or passwords");
-
-    pub(super) fn invalid(reason: impl Into<Cow<'static, str>>) -> Closing {
-        Closing { code: close::INVALID_DATA, reason: reason.into() }
-    }
-
-    pub(super) fn kicked(reason: &'static str) -> Closing {
-        Closing::new(4000, reason)
-    }
-}
 
 /// Adds the effects of a message that cannot be delivered, because its connection has closed. A
 /// call to a back end that has just closed fails with `<Controller>.Unavailable`.
@@ -265,3 +238,6 @@ impl Dialect for Connection {
         ingest::answer(context, request)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,7 @@
 //! <https://dev.zilliqa.com/docs/dev/dev-tools-websockets/>
 
 pub mod address;
+mod compose;
 pub mod epoch;
 mod frames;
 mod ingest;
@@ -14,7 +15,7 @@ mod words;
 
 pub use notifications::NotificationCache;
 pub use query::{QueryTopic, SubscriptionQuery, read};
-pub use shared::{EpochRange, EpochRejected, Question, Shared};
+pub use shared::{APP, CHANNEL, EpochRange, EpochRejected, Question, Shared};
 
 use super::{
     Answered, Closing, Dialect, DialectContext, Effect, Env, Heartbeat, JoinOutcome, Opening, Why,
@@ -23,18 +24,12 @@ use crate::config::{Contracts, SlowConsumer};
 use crate::http;
 use crate::hub::DialectMessage;
 use crate::ws::{self, close};
+use compose::NotificationKey;
 use epoch::Epoch;
-use notifications::NotificationKey;
 use query::Named;
 use sets::{HeldAddresses, Set};
 use shared::AddressVerdict;
 use std::rc::Rc;
-
-/// The application number under which epochs are published. It is reserved: no configured
-/// application has it.
-pub const APP: u32 = u32::MAX - 1;
-/// The channel on which epochs are published. Every connection of this dialect is subscribed to it.
-pub const CHANNEL: &str = "epochs";
 
 /// The maximum size in bytes of the replies held back for a client whose subscription to the
 /// channel is pending.

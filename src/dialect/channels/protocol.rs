@@ -1,0 +1,338 @@
+//! How a connection of any such vendor answers what happens to it.
+
+use super::super::apps::PathError;
+use super::super::context::{
+    Closing, DialectContext, Heartbeat, Opening, Rejection, Why, freeze_text,
+};
+use super::super::effect::JoinOutcome;
+use super::super::env::Env;
+use super::super::protocol::Dialect;
+use super::super::reply::Answered;
+use super::connection::{Connection, end, socket_id};
+use super::vendor::{ChannelKind, ProtocolError, SubscribeRefusal, Vendor};
+use super::who::Silence;
+use super::{api, channel, commands, watch};
+use crate::http;
+use crate::hub::{Answer, DialectMessage, JoinReply};
+use crate::mem::Frozen;
+use crate::time::Deadline;
+use crate::ws;
+
+/// The heartbeat of a client whose protocol version has no ping: the server sends it none.
+const NO_HEARTBEAT: Heartbeat = Heartbeat { silence_ms: u64::MAX / 4, answer_ms: u64::MAX / 4 };
+
+impl<V: Vendor> Dialect for Connection<V> {
+    fn subprotocol<'a>(env: &Env, opening: &Opening<'a>) -> Result<Option<&'a str>, Rejection> {
+        let nowhere = env.app_of_socket(opening.path) == Err(PathError::NoSuchPath);
+        match nowhere && V::QUIRKS.refuses_paths_early {
+            true => Err(Rejection { status: 404, text: "nothing is served at this path".into() }),
+            false => Ok(None),
+        }
+    }
+
+    fn open(context: &mut DialectContext<'_>, opening: &Opening<'_>) -> Option<Connection<V>> {
+        match admit::<V>(context, opening) {
+            Ok(app) => {
+                let config = &context.env.apps.get(app).config;
+                let id = socket_id(context.env, context.conn);
+                let text = V::established(context.env, config, &id);
+                context.send_text(text.as_bytes());
+                let within_s = config.authorise_within_s;
+                let inactive_s = V::inactivity_s(context.env, opening);
+                let mut conn = Connection::new(app, within_s, context.now);
+                if inactive_s > 0 {
+                    let since_s = context.now.ms.div_ceil(1000) as u32;
+                    conn.who().silence = Some(Silence { since_s, max_s: inactive_s as u32 });
+                }
+                Some(conn)
+            }
+            Err(closing) => {
+                end::<V>(context, closing, true);
+                None
+            }
+        }
+    }
+
+    fn message(
+        &mut self,
+        context: &mut DialectContext<'_>,
+        kind: ws::MessageKind,
+        payload: &mut [u8],
+    ) {
+        if let Some(silence) = self.silence() {
+            silence.since_s = context.now.ms.div_ceil(1000) as u32;
+        }
+        match kind {
+            ws::MessageKind::Text => commands::text(self, context, payload),
+            ws::MessageKind::Binary => {
+                self.binaries = self.binaries.saturating_add(1);
+                if self.binaries > V::QUIRKS.binary_messages {
+                    context.close(Closing::new(1003, "Binary messages are not supported"));
+                } else {
+                    self.protocol_error(context, ProtocolError::Binary);
+                }
+            }
+        }
+    }
+
+    fn joined(&mut self, context: &mut DialectContext<'_>, name: &str, outcome: JoinOutcome) {
+        if let Some(user) = name.strip_prefix(watch::WATCHED) {
+            return watch::joined(self, context, user, &outcome);
+        }
+        let kind = channel::kind::<V>(name);
+        if kind == ChannelKind::User {
+            if self.user_channel_joined() {
+                context.send_text(&V::subscribed(name, b"{}"));
+            }
+            return;
+        }
+        let app = &context.env.apps.get(self.app).config;
+        if kind != ChannelKind::Public && matches!(outcome, JoinOutcome::Joined(_)) {
+            self.authorise_by_s = 0;
+        }
+        match outcome {
+            JoinOutcome::Already if !V::again(app) => {
+                self.protocol_error(context, ProtocolError::Subscribed(name));
+            }
+            JoinOutcome::Already if kind == ChannelKind::Presence => self.ask_roster(context, name),
+            JoinOutcome::Already => context.send_text(&V::subscribed(name, b"{}")),
+            JoinOutcome::Joined(reply) => {
+                if kind != ChannelKind::Public && V::infers_channel(context.env) {
+                    self.who().closed.push(name.to_owned());
+                }
+                push_join_reply::<V>(context, name, reply.unwrap_or_default());
+            }
+            JoinOutcome::SubscriptionLimit => {
+                let max = app.limits.subscriptions_per_connection;
+                self.absent(name);
+                self.refuse(context, name, SubscribeRefusal::SubscriptionLimit(max));
+            }
+            JoinOutcome::NoRoom => {
+                let max = app.limits.channels;
+                self.absent(name);
+                self.refuse(context, name, SubscribeRefusal::NoRoom(max));
+            }
+            JoinOutcome::ChannelFull => {
+                let max = app.limits.presence_members;
+                self.absent(name);
+                self.refuse(context, name, SubscribeRefusal::ChannelFull(max));
+            }
+        }
+    }
+
+    fn not_subscribed(&mut self, context: &mut DialectContext<'_>, name: &str) {
+        self.protocol_error(context, ProtocolError::NotSubscribed(name));
+    }
+
+    fn on_message(&mut self, context: &mut DialectContext<'_>, what: &DialectMessage) {
+        watch::on_message(self, context, what);
+    }
+
+    fn answered(&mut self, context: &mut DialectContext<'_>, part: u16, answer: Answer) {
+        let name = self.who.as_mut().and_then(|who| who.asked.remove(&part));
+        let (Some(name), Answer::Users(users)) = (name, answer) else { return };
+        if self.who().present.contains_key(&name) {
+            context.send_text(&V::subscribed(&name, &V::roster(&users)));
+        }
+    }
+
+    fn before_close(&mut self, context: &mut DialectContext<'_>, closing: Closing) -> Closing {
+        let closing = V::translate(closing);
+        if let Some(text) =
+            V::before_close(&closing, self.sends_error_before_close(context, &closing))
+        {
+            context.send_text(&text);
+        }
+        closing
+    }
+
+    fn app_ping(&mut self, context: &mut DialectContext<'_>) {
+        if let Some(ping) = V::PING {
+            context.send_text(ping);
+        }
+    }
+
+    fn deadline(&self) -> Deadline {
+        let at = |by_s: u32| match by_s {
+            0 => Deadline::NEVER,
+            by_s => Deadline(u64::from(by_s) * 1000),
+        };
+        at(self.authorise_by_s).min(at(self.inactive_by_s()))
+    }
+
+    fn on_deadline(&mut self, context: &mut DialectContext<'_>) {
+        let is_due = |by_s: u32| by_s > 0 && u64::from(by_s) * 1000 <= context.now.ms;
+        if is_due(self.inactive_by_s()) {
+            return self.end(context, V::INACTIVE);
+        }
+        if is_due(self.authorise_by_s) {
+            self.authorise_by_s = 0;
+            self.end(context, V::CODES.unauthorised);
+        }
+    }
+
+    fn on_reload(&mut self, context: &mut DialectContext<'_>) {
+        if !context.env.apps.get(self.app).config.enabled {
+            self.end(context, V::CODES.app_disabled);
+        }
+    }
+
+    fn closing(why: Why) -> Closing {
+        match why {
+            Why::Silent => V::CODES.silent,
+            Why::Draining => V::CODES.draining,
+            Why::Slow => V::CODES.too_slow,
+        }
+    }
+
+    fn on_drop(&mut self, env: &Env) {
+        env.apps.get(self.app).release();
+    }
+
+    fn limits(&self, env: &Env) -> ws::FrameLimits {
+        let max = env.apps.get(self.app).config.limits.message_bytes;
+        ws::FrameLimits {
+            frame_bytes: max.min(env.config.limits.frame_bytes),
+            message_bytes: max,
+            fragments: env.config.limits.fragments,
+            allow_rsv1: false,
+        }
+    }
+
+    fn heartbeat(&self, env: &Env) -> Heartbeat {
+        if self.inactive_by_s() > 0 {
+            return NO_HEARTBEAT;
+        }
+        V::heartbeat(env, &env.apps.get(self.app).config)
+    }
+
+    fn count(env: &Env, app: u32, name: &str, count: u64) -> Option<Frozen> {
+        let wanted = env.apps.get(app).config.subscription_count;
+        if !wanted || channel::kind::<V>(name) == ChannelKind::Presence {
+            return None;
+        }
+        let mut pushed = false;
+        let frame = freeze_text(&mut Vec::new(), |out| pushed = V::push_count(out, name, count));
+        pushed.then_some(frame)
+    }
+
+    fn needs_body(context: &mut DialectContext<'_>, app: u32, request: &http::Request<'_>) -> bool {
+        api::is_signed::<V>(context, app, request)
+    }
+
+    fn request(
+        context: &mut DialectContext<'_>,
+        app: u32,
+        path: &str,
+        request: &mut http::Request<'_>,
+    ) -> Answered {
+        api::answer::<V>(context, app, path, request)
+    }
+}
+
+/// Sends the acknowledgement of a subscription, and on a cache channel the cached event or a cache
+/// miss.
+fn push_join_reply<V: Vendor>(context: &mut DialectContext<'_>, name: &str, reply: JoinReply) {
+    let data = reply.users.map_or(b"{}".to_vec(), |users| V::roster(&users));
+    context.send_text(&V::subscribed(name, &data));
+    match reply.cached {
+        Some(Some(frame)) => {
+            if let Some((_, text)) = ws::frame::split(&frame) {
+                context.send_text(text);
+            }
+        }
+        Some(None) => context.send_text(&V::cache_miss(name)),
+        None => {}
+    }
+}
+
+/// Decides whether a new connection is admitted, and returns its application. The checks are
+/// ordered so that the cheapest, and those that reveal the least, come first.
+fn admit<V: Vendor>(context: &DialectContext<'_>, opening: &Opening<'_>) -> Result<u32, Closing> {
+    let env = context.env;
+    let number = env.app_of_socket(opening.path);
+    if number == Err(PathError::NoSuchPath) {
+        return Err(V::CODES.no_such_path);
+    }
+    if context.draining {
+        return Err(V::CODES.draining);
+    }
+    if env.is_overloaded() {
+        if let Some(counters) = env.counters.get(usize::from(context.conn.core)) {
+            counters.refused_overload.add(1);
+        }
+        return Err(V::OVERLOADED);
+    }
+    let Ok(number) = number else { return Err(V::CODES.unknown_app) };
+    let app = env.apps.get(number);
+    if !app.config.enabled {
+        return Err(V::CODES.app_disabled);
+    }
+    if app.config.require_tls && !opening.secure {
+        return Err(V::CODES.tls_required);
+    }
+    let origins = &app.config.allowed_origins;
+    let origin = opening.origin.unwrap_or("");
+    if !origins.is_empty() && !origins.iter().any(|allowed| allowed.matches(origin)) {
+        return Err(V::CODES.origin);
+    }
+    V::check_opening(env, opening)?;
+    match app.admit() {
+        true => Ok(number),
+        false => Err(V::CODES.over_quota),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::broadcastt::Broadcastt;
+    use super::super::super::context::CoreState;
+    use super::*;
+    use crate::codec::json::Scratch;
+    use crate::config::Config;
+    use crate::hub::ConnId;
+    use crate::mem::Slot;
+    use crate::stats::Counters;
+    use crate::time::Now;
+    use crate::ws::output::Output;
+    use std::sync::Arc;
+
+    /// The number of roster queries that a client may have pending is limited.
+    #[test]
+    fn channels_presence_queries_are_bounded() {
+        let counters = Arc::new(Counters::default());
+        let mut env = Env::new(Config::demo(), 0);
+        env.counters.push(counters.clone());
+        let now = Now { ms: 1_000_000, unix_s: 1_760_000_000 };
+        let conn = ConnId { core: 0, slot: Slot { index: 1, generation: 1 } };
+        let (mut json, mut bytes) = (Scratch::default(), Vec::new());
+        let (mut shared, mut effects, mut closing) = (Vec::new(), Vec::new(), None);
+        let mut core_state = CoreState::default();
+        let work = crate::work::Meter::default();
+        let mut context = DialectContext {
+            peer: std::net::SocketAddr::from(([127, 0, 0, 1], 40_000)),
+            waiting_bytes: 0,
+            now,
+            conn,
+            env: &env,
+            json: &mut json,
+            out: Output::plain(&mut bytes),
+            core_state: &mut core_state,
+            shared: &mut shared,
+            effects: &mut effects,
+            closing: &mut closing,
+            work: &work,
+            draining: false,
+        };
+        let mut client = Connection::<Broadcastt>::new(0, 0, now);
+        for _ in 0..64 {
+            client.joined(&mut context, "presence-a", JoinOutcome::Already);
+        }
+        assert_eq!((context.effects.len(), counters.messages_ignored.get()), (64, 0));
+        client.joined(&mut context, "presence-a", JoinOutcome::Already);
+        assert_eq!((context.effects.len(), counters.messages_ignored.get()), (64, 1));
+        client.answered(&mut context, 1, Answer::Users(Vec::new()));
+        client.joined(&mut context, "presence-a", JoinOutcome::Already);
+        assert_eq!((context.effects.len(), counters.messages_ignored.get()), (65, 1));
+    }
+}
