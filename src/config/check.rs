@@ -177,8 +177,8 @@ fn check_guards(config: &Config) -> Result<(), Error> {
 }
 
 fn check_apps(config: &Config) -> Result<(), Error> {
-    use EndpointKind::{Proxy, Reflect, Zilliqa};
-    let without = |route: &Route| matches!(route.endpoint, Zilliqa | Reflect | Proxy);
+    let without =
+        |route: &Route| route.endpoint.is_dialect() || route.endpoint == EndpointKind::Proxy;
     let needs_none = config.routes.iter().any(without)
         || config.routes.iter().all(|route| route.endpoint != EndpointKind::Apps);
     if config.apps.is_empty() && !needs_none && config.zenith.is_none() {

@@ -22,7 +22,6 @@ mod schemas;
 mod webhooks;
 
 use crate::dialect::Env;
-use crate::dialect::pusher::hooks;
 use crate::hub::ChannelEvent;
 use crate::limits::CHANNEL_EVENT_QUEUE;
 use crate::mem::Notifier;
@@ -438,12 +437,11 @@ impl Thread {
     }
 
     fn carry_out(&self, order: WebhookDelivery) {
-        let WebhookDelivery { end, lane, body, key, signature } = order;
+        let WebhookDelivery { end, lane, body, fields } = order;
         let kept = self.kept[end][lane].clone();
         let target = self.targets[end].clone();
         let outcomes = self.outcomes.clone();
         tokio_uring::spawn(async move {
-            let fields = [(hooks::KEY_FIELD, key), (hooks::SIGNATURE_FIELD, signature)];
             let fields = fields.map(|(name, value)| (HeaderName::from_static(name), value));
             let outcome = match &target {
                 Some(target) => {

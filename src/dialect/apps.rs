@@ -90,11 +90,6 @@ impl Apps {
         self.list.iter().map(|app| app.config.limits.channels).collect()
     }
 
-    /// Whether any application has this dialect.
-    pub(super) fn has(&self, dialect: config::AppDialect) -> bool {
-        self.list.iter().any(|app| app.config.dialect == dialect)
-    }
-
     /// The dialect of all applications if they have the same one, else the default.
     pub(super) fn common_dialect(&self) -> config::AppDialect {
         let mut dialect_kind = self.list.iter().map(|app| app.config.dialect);

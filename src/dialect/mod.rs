@@ -4,33 +4,41 @@
 //! through [`DialectContext`] and requests everything else by an [`Effect`]. Its two inputs are
 //! WebSocket messages, and HTTP requests below its API path.
 
+#[macro_use]
+mod table;
+
 mod app;
 mod apps;
 pub mod broadcastt;
 pub mod channels;
+mod connection;
 mod context;
 mod effect;
+mod entry;
 mod env;
-mod kind;
+#[cfg(test)]
+mod parrot;
 mod paths;
 mod protocol;
 pub mod pusher;
 pub mod reflect;
 mod reply;
 mod setup;
-mod table;
+mod webhooks;
 pub mod zenith;
 pub mod zilliqa;
 
 pub use app::App;
 pub use apps::Apps;
 pub use channels::ids::SocketIds;
+pub use connection::{Connection, count, is_public, needs_body, on_undelivered, request};
 pub use context::{
     Closing, CoreState, DialectContext, Heartbeat, Opening, Rejection, Why, freeze_text,
 };
 pub use effect::{Effect, JoinOutcome};
+pub use entry::{ChosenBy, DialectEntry, entries};
 pub use env::Env;
 pub use paths::{SharedWith, shared_with};
 pub use protocol::Dialect;
 pub use reply::{Answered, Finish, HttpReply};
-pub use table::{Connection, count, is_public, needs_body, on_undelivered, request};
+pub use webhooks::WebhookFormat;

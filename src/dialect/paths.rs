@@ -1,16 +1,16 @@
 //! How the path of a request names an application, and with it the dialect.
 
 use super::apps::PathError;
+use super::entry::DialectKind;
 use super::env::Env;
-use super::kind::DialectKind;
-use super::{reflect, zenith, zilliqa};
+use super::webhooks::WebhookFormat;
 use crate::config;
 use crate::http;
 use crate::http::query::{self, PlusSign};
 
 impl Env {
-    /// The number of the application that a WebSocket path names by `/app/{key}`, or, for
-    /// Broadcastt's clients, by `/apps/{key}`.
+    /// The number of the application that a WebSocket path names by `/app/{key}`, or by a path that
+    /// its dialect owns.
     ///
     /// # Errors
     /// The path is not one of applications, or no application has the key.
@@ -18,14 +18,26 @@ impl Env {
         if let Some(key) = self.key_below("/app/", path) {
             return self.apps.by_key(key).ok_or(PathError::UnknownApp);
         }
-        let Some(key) = self.key_below("/apps/", path) else { return Err(PathError::NoSuchPath) };
-        let is_broadcastt =
-            |app: u32| self.apps.get(app).config.dialect == config::AppDialect::Broadcastt;
+        let Some((owner, key)) = self.owner_of_socket(path) else {
+            return Err(PathError::NoSuchPath);
+        };
         match self.apps.by_key(key) {
-            Some(app) if is_broadcastt(app) => Ok(app),
-            None if self.apps.has(config::AppDialect::Broadcastt) => Err(PathError::UnknownApp),
+            Some(app) if self.dialect_of(app) == owner => Ok(app),
+            None if self.apps.iter().any(|(app, _)| self.dialect_of(app) == owner) => {
+                Err(PathError::UnknownApp)
+            }
             _ => Err(PathError::NoSuchPath),
         }
+    }
+
+    /// The dialect that owns a WebSocket path besides `/app/{key}`, and the path's key.
+    fn owner_of_socket<'p>(&self, path: &'p str) -> Option<(DialectKind, &'p str)> {
+        let owned = DialectKind::ALL.iter().flat_map(|kind| {
+            let starts = kind.own_sockets().iter();
+            starts.map(move |start| (*kind, *start))
+        });
+        let mut keys = owned.filter_map(|(kind, start)| Some((kind, self.key_below(start, path)?)));
+        keys.next()
     }
 
     fn key_below<'p>(&self, start: &str, path: &'p str) -> Option<&'p str> {
@@ -38,29 +50,27 @@ impl Env {
     /// dialect of the application that the path names; if the path names none, it is the dialect
     /// that all applications share.
     pub(super) fn dialect_kind(&self, endpoint: config::EndpointKind, path: &str) -> DialectKind {
-        match endpoint {
-            config::EndpointKind::Zilliqa => return DialectKind::Zilliqa,
-            config::EndpointKind::Zenith => return DialectKind::Zenith,
-            config::EndpointKind::Reflect => return DialectKind::Reflect,
-            _ => {}
+        if let Some(kind) = DialectKind::of_route(endpoint) {
+            return kind;
         }
         match self.app_of_socket(path) {
-            Ok(app) => self.spoken_by(app),
-            Err(PathError::UnknownApp) if self.key_below("/apps/", path).is_some() => {
-                DialectKind::Broadcastt
+            Ok(app) => self.dialect_of(app),
+            Err(PathError::UnknownApp) if let Some((owner, _)) = self.owner_of_socket(path) => {
+                owner
             }
             Err(_) => self.apps.common_dialect().into(),
         }
     }
 
     /// The dialect of an application. Some numbers are reserved for dialects without applications.
-    pub(super) fn spoken_by(&self, app: u32) -> DialectKind {
-        match app {
-            zilliqa::APP => DialectKind::Zilliqa,
-            zenith::APP => DialectKind::Zenith,
-            reflect::APP => DialectKind::Reflect,
-            app => self.apps.get(app).config.dialect.into(),
-        }
+    pub(super) fn dialect_of(&self, app: u32) -> DialectKind {
+        let reserved = DialectKind::of_reserved(app);
+        reserved.unwrap_or_else(|| self.apps.get(app).config.dialect.into())
+    }
+
+    /// The webhook format of an application, if its dialect has webhooks.
+    pub fn webhooks(&self, app: u32) -> Option<&'static WebhookFormat> {
+        self.dialect_of(app).webhooks()
     }
 
     /// The application that an HTTP request is for, and the rest of its path.
@@ -70,23 +80,20 @@ impl Env {
         path: &'p str,
         query: &str,
     ) -> Option<(u32, &'p str)> {
-        match endpoint {
-            config::EndpointKind::Zilliqa => Some((zilliqa::APP, path)),
-            config::EndpointKind::Zenith => Some((zenith::APP, "")),
-            config::EndpointKind::Reflect => Some((reflect::APP, path)),
-            _ => self.api_target(path).or_else(|| self.api_target_by_key(path, query)),
+        match DialectKind::of_route(endpoint).and_then(DialectKind::reserved_app) {
+            Some(app) => Some((app, path)),
+            None => self.api_target(path).or_else(|| self.api_target_by_key(path, query)),
         }
     }
 
-    /// The application of an API path `/apps/{id}/...`, and the rest of the path. A Pusher
-    /// application is found by its key, too.
+    /// The application of an API path `/apps/{id}/...`, and the rest of the path. Some
+    /// dialects let a path name the application by its key, too.
     pub(super) fn api_target<'p>(&self, path: &'p str) -> Option<(u32, &'p str)> {
         let below = self.strip_prefix(path)?.strip_prefix("/apps/")?;
         let (name, rest) = below.split_at(below.find('/').unwrap_or(below.len()));
         let name = query::decode(name, PlusSign::Literal)?;
-        let is_pusher =
-            |app: &u32| self.apps.get(*app).config.dialect == config::AppDialect::Pusher;
-        let by_key = || self.apps.by_key(&name).filter(is_pusher);
+        let has_key = |app: &u32| self.dialect_of(*app).has_api_by_key();
+        let by_key = || self.apps.by_key(&name).filter(has_key);
         Some((self.apps.by_id(&name).or_else(by_key)?, rest))
     }
 

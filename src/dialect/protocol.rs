@@ -127,6 +127,15 @@ pub trait Dialect: Sized {
         None
     }
 
+    /// Whether a client may subscribe to a channel of this name without authorisation.
+    fn is_public(_name: &str) -> bool {
+        false
+    }
+
+    /// Adds the effects of a message that cannot be delivered, because its connection has closed.
+    /// Every dialect is asked about every such message.
+    fn on_undelivered(_what: &DialectMessage, _out: &mut Vec<Effect>) {}
+
     /// Whether the body of an HTTP request is needed, decided by its head alone. If not, the
     /// request is answered without its body, so that an unauthenticated client cannot make the
     /// server read one.

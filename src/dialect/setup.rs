@@ -3,8 +3,8 @@
 use super::app::App;
 use super::apps::Apps;
 use super::channels::ids::SocketIds;
+use super::entry::DialectKind;
 use super::env::Env;
-use super::pusher::hooks;
 use super::zenith::{self, Directory};
 use crate::config::{self, Config};
 use crate::hub::EventMask;
@@ -75,10 +75,9 @@ impl Env {
 
 /// The channel events to report of each application; none for an application that was removed.
 fn watched(apps: &Apps) -> Arc<[EventMask]> {
-    let mask = |app: &App| match app.config.dialect {
-        _ if app.is_gone() => EventMask::NONE,
-        config::AppDialect::Pusher => hooks::mask(&app.config),
-        config::AppDialect::Broadcastt => EventMask::NONE,
+    let mask = |app: &App| match DialectKind::from(app.config.dialect).webhooks() {
+        Some(format) if !app.is_gone() => (format.mask)(&app.config),
+        _ => EventMask::NONE,
     };
     apps.iter().map(|(_, app)| mask(app)).collect()
 }

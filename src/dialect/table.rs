@@ -1,225 +1,76 @@
-//! The dialect table, and the connection of any dialect.
+//! The dialect table: one entry for each dialect, and the only place outside of a dialect's folder
+//! that names it, except its `mod` line.
+//!
+//! The table is a macro that hands its entries to another macro, because `config` makes the names
+//! that a configuration may choose from it, and `dialect` everything else. It is declared before
+//! all other modules, and it depends on none: its entries are words until a module expands them.
+//!
+//! Each entry is `Name in folder`, and the folder has a type `Connection` that implements the trait
+//! `Dialect`: that is how a connection is opened. The block says who chooses the dialect:
+//! applications by `dialect`, routes by `endpoint`. The first of the applications' dialects is the
+//! default.
+//!
+//! | key | meaning |
+//! | --- | --- |
+//! | `name` | the value of `dialect` or `endpoint` in the configuration |
+//! | `about` | the dialect in one sentence |
+//! | `section` | the section of the configuration that has its settings, if there is one |
+//! | `own_sockets` | WebSocket paths that it owns besides `/app/{key}`, without the key |
+//! | `api_by_key` | whether a path of the HTTP API may name an application by its key, too |
+//! | `webhooks` | how channel events are sent to the webhooks of its applications, if they are |
+//! | `has_api` | whether it answers HTTP requests; a route's dialect owns the paths of its routes |
 
-use super::context::{Closing, DialectContext, Heartbeat, Opening, Rejection, Why};
-use super::effect::{Effect, JoinOutcome};
-use super::env::Env;
-use super::kind::DialectKind;
-use super::protocol::Dialect;
-use super::reply::{Answered, no_such_target};
-use super::{broadcastt, channels, pusher, reflect, zenith, zilliqa};
-use crate::codec::Format;
-use crate::config::{self, SlowConsumer};
-use crate::http;
-use crate::hub::{Answer, ConnId, DialectMessage};
-use crate::mem::Frozen;
-use crate::time::Deadline;
-use crate::ws;
-
-/// The dialect table: a new dialect is one folder and one entry here.
-macro_rules! table {
-    ($($name:ident in $module:ident),* $(,)?) => {
-        /// The state of a connection, in its dialect.
-        pub enum Connection {
-            $(
-                #[doc = concat!("See [`", stringify!($module), "`].")]
-                $name($module::Connection),
-            )*
-        }
-
-        impl Connection {
-            /// As in [`Dialect::subprotocol`].
-            pub fn subprotocol<'a>(
-                env: &Env,
-                opening: &Opening<'a>,
-            ) -> Result<Option<&'a str>, Rejection> {
-                match env.dialect_kind(opening.route.endpoint, opening.path) {
-                    $(DialectKind::$name => $module::Connection::subprotocol(env, opening),)*
+/// Calls the macro `$expand` with the entries of the table.
+macro_rules! dialects {
+    ($expand:ident) => {
+        $expand! {
+            applications {
+                Pusher in pusher {
+                    name: "pusher",
+                    about: "Pusher Channels, protocol 7.",
+                    section: Some("pusher"),
+                    own_sockets: &[],
+                    api_by_key: true,
+                    webhooks: Some(&crate::dialect::pusher::hooks::FORMAT),
+                }
+                Broadcastt in broadcastt {
+                    name: "broadcastt",
+                    about: "Broadcastt.",
+                    section: Some("broadcastt"),
+                    own_sockets: &["/apps/"],
+                    api_by_key: false,
+                    webhooks: None,
+                }
+                #[cfg(test)]
+                Parrot in parrot {
+                    name: "parrot",
+                    about: "The smallest dialect; only tests compile it.",
+                    section: None,
+                    own_sockets: &["/parrot/"],
+                    api_by_key: true,
+                    webhooks: Some(&crate::dialect::parrot::FORMAT),
                 }
             }
-
-            /// Creates the state of a connection, in the dialect of the endpoint and the path.
-            pub fn open(
-                context: &mut DialectContext<'_>,
-                opening: &Opening<'_>,
-            ) -> Option<Connection> {
-                match context.env.dialect_kind(opening.route.endpoint, opening.path) {
-                    $(DialectKind::$name => {
-                        $module::Connection::open(context, opening).map(Connection::$name)
-                    })*
+            routes {
+                Reflect in reflect {
+                    name: "reflect",
+                    about: "Groups: each message is sent to all members of the sender's group.",
+                    section: None,
+                    has_api: false,
                 }
-            }
-
-            /// See [`Dialect::format`].
-            pub fn format(&self) -> Format {
-                match self { $(Connection::$name(it) => it.format(),)* }
-            }
-
-            /// See [`Dialect::message`].
-            pub fn message(
-                &mut self,
-                cx: &mut DialectContext<'_>,
-                kind: ws::MessageKind,
-                payload: &mut [u8],
-            ) {
-                match self { $(Connection::$name(it) => it.message(cx, kind, payload),)* }
-            }
-
-            /// See [`Dialect::joined`].
-            pub fn joined(
-                &mut self,
-                cx: &mut DialectContext<'_>,
-                name: &str,
-                outcome: JoinOutcome,
-            ) {
-                match self { $(Connection::$name(it) => it.joined(cx, name, outcome),)* }
-            }
-
-            /// See [`Dialect::not_subscribed`].
-            pub fn not_subscribed(&mut self, cx: &mut DialectContext<'_>, name: &str) {
-                match self { $(Connection::$name(it) => it.not_subscribed(cx, name),)* }
-            }
-
-            /// See [`Dialect::on_message`].
-            pub fn on_message(&mut self, cx: &mut DialectContext<'_>, what: &DialectMessage) {
-                match self { $(Connection::$name(it) => it.on_message(cx, what),)* }
-            }
-
-            /// See [`Dialect::answered`].
-            pub fn answered(&mut self, cx: &mut DialectContext<'_>, part: u16, answer: Answer) {
-                match self { $(Connection::$name(it) => it.answered(cx, part, answer),)* }
-            }
-
-            /// See [`Dialect::before_close`].
-            pub fn before_close(
-                &mut self,
-                cx: &mut DialectContext<'_>,
-                closing: Closing,
-            ) -> Closing {
-                match self { $(Connection::$name(it) => it.before_close(cx, closing),)* }
-            }
-
-            /// See [`Dialect::app_ping`].
-            pub fn app_ping(&mut self, cx: &mut DialectContext<'_>) {
-                match self { $(Connection::$name(it) => it.app_ping(cx),)* }
-            }
-
-            /// See [`Dialect::on_reload`].
-            pub fn on_reload(&mut self, cx: &mut DialectContext<'_>) {
-                match self { $(Connection::$name(it) => it.on_reload(cx),)* }
-            }
-
-            /// See [`Dialect::deadline`].
-            pub fn deadline(&self) -> Deadline {
-                match self { $(Connection::$name(it) => it.deadline(),)* }
-            }
-
-            /// See [`Dialect::on_deadline`].
-            pub fn on_deadline(&mut self, cx: &mut DialectContext<'_>) {
-                match self { $(Connection::$name(it) => it.on_deadline(cx),)* }
-            }
-
-            /// See [`Dialect::closing`].
-            pub fn closing(&self, why: Why) -> Closing {
-                match self { $(Connection::$name(_) => $module::Connection::closing(why),)* }
-            }
-
-            /// See [`Dialect::on_drop`].
-            pub fn on_drop(&mut self, env: &Env) {
-                match self { $(Connection::$name(it) => it.on_drop(env),)* }
-            }
-
-            /// See [`Dialect::close_reply`].
-            pub fn close_reply(&self, code: Option<u16>) -> Option<u16> {
-                match self { $(Connection::$name(it) => it.close_reply(code),)* }
-            }
-
-            /// See [`Dialect::on_close`].
-            pub fn on_close(&mut self, env: &Env, us: ConnId, out: &mut Vec<Effect>) {
-                match self { $(Connection::$name(it) => it.on_close(env, us, out),)* }
-            }
-
-            /// See [`Dialect::limits`].
-            pub fn limits(&self, env: &Env) -> ws::FrameLimits {
-                match self { $(Connection::$name(it) => it.limits(env),)* }
-            }
-
-            /// See [`Dialect::queue_bytes`].
-            pub fn queue_bytes(&self, env: &Env) -> usize {
-                match self { $(Connection::$name(it) => it.queue_bytes(env),)* }
-            }
-
-            /// See [`Dialect::overrun`].
-            pub fn overrun(&mut self, env: &Env) -> SlowConsumer {
-                match self { $(Connection::$name(it) => it.overrun(env),)* }
-            }
-
-            /// See [`Dialect::heartbeat`].
-            pub fn heartbeat(&self, env: &Env) -> Heartbeat {
-                match self { $(Connection::$name(it) => it.heartbeat(env),)* }
-            }
-        }
-
-        /// See [`Dialect::count`].
-        pub fn count(env: &Env, app: u32, name: &str, count: u64) -> Option<Frozen> {
-            match env.spoken_by(app) {
-                $(DialectKind::$name => $module::Connection::count(env, app, name, count),)*
-            }
-        }
-
-        /// See [`Dialect::needs_body`]; false for a path that names no application.
-        pub fn needs_body(
-            cx: &mut DialectContext<'_>,
-            endpoint: config::EndpointKind,
-            request: &http::Request<'_>,
-        ) -> bool {
-            let target = cx.env.target(endpoint, request.path(), request.query());
-            let Some((app, _)) = target else { return false };
-            match cx.env.spoken_by(app) {
-                $(DialectKind::$name => $module::Connection::needs_body(cx, app, request),)*
-            }
-        }
-
-        /// Answers an HTTP request. At the endpoint of the applications, the application that the
-        /// path names determines the dialect; a path that names none gets 404.
-        pub fn request(
-            context: &mut DialectContext<'_>,
-            endpoint: config::EndpointKind,
-            request: &mut http::Request<'_>,
-        ) -> Answered {
-            let path = request.path();
-            let target = context.env.target(endpoint, path, request.query());
-            let Some((app, rest)) = target else {
-                return Answered::Now(no_such_target(path));
-            };
-            match context.env.spoken_by(app) {
-                $(DialectKind::$name => {
-                    $module::Connection::request(context, app, rest, request)
-                })*
+                Zilliqa in zilliqa {
+                    name: "zilliqa",
+                    about: "The Zilliqa WebSocket Server protocol.",
+                    section: Some("zilliqa"),
+                    has_api: true,
+                }
+                Zenith in zenith {
+                    name: "zenith",
+                    about: "Zenith: subscriptions with a picture, calls, and back ends.",
+                    section: Some("zenith"),
+                    has_api: true,
+                }
             }
         }
     };
-}
-
-table! {
-    Pusher in pusher,
-    Broadcastt in broadcastt,
-    Zenith in zenith,
-    Zilliqa in zilliqa,
-    Reflect in reflect,
-}
-
-/// Whether a client may subscribe to a channel of this name without authorisation, so that
-/// unauthenticated clients can create channels with names of their choice.
-pub fn is_public(env: &Env, app: u32, name: &str) -> bool {
-    let kind = match env.spoken_by(app) {
-        DialectKind::Pusher => channels::channel::kind::<pusher::Pusher>(name),
-        DialectKind::Broadcastt => channels::channel::kind::<broadcastt::Broadcastt>(name),
-        DialectKind::Zilliqa | DialectKind::Zenith | DialectKind::Reflect => return false,
-    };
-    kind == channels::vendor::ChannelKind::Public && !name.starts_with('#')
-}
-
-/// Adds the effects of a message that cannot be delivered, because its connection has closed.
-pub fn on_undelivered(what: &DialectMessage, out: &mut Vec<Effect>) {
-    zenith::on_undelivered(what, out);
 }

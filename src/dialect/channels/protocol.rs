@@ -216,6 +216,10 @@ impl<V: Vendor> Dialect for Connection<V> {
         pushed.then_some(frame)
     }
 
+    fn is_public(name: &str) -> bool {
+        channel::kind::<V>(name) == ChannelKind::Public && !name.starts_with('#')
+    }
+
     fn needs_body(context: &mut DialectContext<'_>, app: u32, request: &http::Request<'_>) -> bool {
         api::is_signed::<V>(context, app, request)
     }

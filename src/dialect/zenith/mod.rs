@@ -44,14 +44,6 @@ use messages::ZenithMessage;
 use service::Service;
 use wire::MessageEnvelope;
 
-/// Adds the effects of a message that cannot be delivered, because its connection has closed. A
-/// call to a back end that has just closed fails with `<Controller>.Unavailable`.
-pub(super) fn on_undelivered(what: &hub::DialectMessage, out: &mut Vec<Effect>) {
-    if let Some(ZenithMessage::Call(call)) = what.downcast_ref::<ZenithMessage>() {
-        out.push(pending::PendingCall::of(call).unavailable());
-    }
-}
-
 /// The connection of a client or of a back end.
 pub struct Connection(Box<Role>);
 
@@ -219,6 +211,13 @@ impl Dialect for Connection {
     fn heartbeat(&self, env: &Env) -> Heartbeat {
         let config = &env.zenith.config;
         Heartbeat { silence_ms: config.ping_s * 1000, answer_ms: config.pong_s * 1000 }
+    }
+
+    /// A call to a back end that has just closed fails with `<Controller>.Unavailable`.
+    fn on_undelivered(what: &hub::DialectMessage, out: &mut Vec<Effect>) {
+        if let Some(ZenithMessage::Call(call)) = what.downcast_ref::<ZenithMessage>() {
+            out.push(pending::PendingCall::of(call).unavailable());
+        }
     }
 
     fn needs_body(
