@@ -1,6 +1,7 @@
 //! The connection of any dialect: calls the dialect that the table names.
 
-use super::context::{Closing, DialectContext, Heartbeat, Opening, Rejection, Why};
+use super::closing::{Closing, Why};
+use super::context::{DialectContext, Heartbeat, Opening, Rejection};
 use super::effect::{Effect, JoinOutcome};
 use super::entry::DialectKind;
 use super::env::Env;

@@ -1,5 +1,6 @@
 //! What a dialect can read and write during one call, and how it is told to close.
 
+use super::closing::Closing;
 use super::effect::Effect;
 use super::env::Env;
 use super::zilliqa::NotificationCache;
@@ -74,33 +75,6 @@ impl CoreState {
     pub fn rest(&mut self) {
         self.zilliqa.rest();
     }
-}
-
-/// A close code with its reason.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Closing {
-    /// The close code.
-    pub code: u16,
-    /// The reason, as the vendor words it; truncated to 123 bytes.
-    pub reason: Cow<'static, str>,
-}
-
-impl Closing {
-    /// A close with a fixed reason.
-    pub const fn new(code: u16, reason: &'static str) -> Closing {
-        Closing { code, reason: Cow::Borrowed(reason) }
-    }
-}
-
-/// The server's reasons for closing a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Why {
-    /// The peer has sent nothing within its timeouts ([`Heartbeat`]).
-    Silent,
-    /// The server is being shut down.
-    Draining,
-    /// The peer is a slow consumer: its write queue is full.
-    Slow,
 }
 
 /// A request to open a WebSocket, as a dialect sees it.

@@ -11,6 +11,7 @@ mod app;
 mod apps;
 pub mod broadcastt;
 pub mod channels;
+mod closing;
 mod connection;
 mod context;
 mod effect;
@@ -31,10 +32,9 @@ pub mod zilliqa;
 pub use app::App;
 pub use apps::Apps;
 pub use channels::ids::SocketIds;
+pub use closing::{Closing, Why};
 pub use connection::{Connection, count, is_public, needs_body, on_undelivered, request};
-pub use context::{
-    Closing, CoreState, DialectContext, Heartbeat, Opening, Rejection, Why, freeze_text,
-};
+pub use context::{CoreState, DialectContext, Heartbeat, Opening, Rejection, freeze_text};
 pub use effect::{Effect, JoinOutcome};
 pub use entry::{ChosenBy, DialectEntry, entries};
 pub use env::Env;

@@ -1,7 +1,8 @@
 //! The interface of a dialect: one vendor's protocol as a function of a connection's state, what
 //! has happened to it, and the time.
 
-use super::context::{Closing, DialectContext, Heartbeat, Opening, Rejection, Why};
+use super::closing::{Closing, Why};
+use super::context::{DialectContext, Heartbeat, Opening, Rejection};
 use super::effect::{Effect, JoinOutcome};
 use super::env::Env;
 use super::reply::Answered;

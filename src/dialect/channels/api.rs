@@ -3,10 +3,11 @@
 use super::super::context::DialectContext;
 use super::super::effect::Effect;
 use super::super::reply::{Answered, HttpReply};
+use super::data::{Target, USER};
 use super::reads::{self, Info};
 use super::reply::{self, ApiRefusal, empty, json_error};
 use super::trigger::Trigger;
-use super::vendor::{Target, USER, Vendor};
+use super::vendor::Vendor;
 use super::{batch, channel, signature};
 use crate::codec::json::{MalformedJson, push_string};
 use crate::http::Request;
@@ -29,10 +30,10 @@ pub(super) fn answer<V: Vendor>(
         if let signature::SignatureError::Expired { given, now, .. } = refused {
             stale(context, app, given, now);
         }
-        let foreign = V::QUIRKS.foreign_key != 401
+        let foreign = V::DATA.quirks.foreign_key != 401
             && refused == signature::SignatureError::Key
             && is_foreign::<V>(context, request);
-        let status = if foreign { V::QUIRKS.foreign_key } else { refused.status() };
+        let status = if foreign { V::DATA.quirks.foreign_key } else { refused.status() };
         return Answered::Now(json_error::<V>(status, &refused.to_string()));
     }
     if !entry.config.enabled {
@@ -41,7 +42,7 @@ pub(super) fn answer<V: Vendor>(
     if context.draining {
         return Answered::Now(json_error::<V>(503, "The server is shutting down"));
     }
-    let Some(target) = V::target(path) else {
+    let Some(target) = V::DATA.target(path) else {
         return Answered::Now(json_error::<V>(404, "The API has no such path"));
     };
     let method = match target {
@@ -122,7 +123,7 @@ fn check<V: Vendor>(
         prefix: &context.env.config.pusher.path_prefix,
     };
     let tolerance = entry.config.check_timestamp.then_some(TOLERANCE_S);
-    signature::verify(&signed, V::SIGNING, &entry.keys, context.now.unix_s, tolerance)
+    signature::verify(&signed, V::DATA.signing, &entry.keys, context.now.unix_s, tolerance)
 }
 
 /// `POST /events`: publishes one event on one or several channels.
@@ -191,7 +192,7 @@ fn to_user<V: Vendor>(
     let effects = &mut *context.effects;
     let name = format!("{}{user}", USER);
     let done = context.json.parse(body, |body| {
-        channel::check::<V>(&name, V::name_length(env, &env.apps.get(app).config))
+        channel::check(V::DATA, &name, V::settings(env, &env.apps.get(app).config).name_length)
             .map_err(|text| (400, text.into()))?;
         let trigger = Trigger::without_channel::<V>(env, limits, body)?;
         effects.push(trigger.publish::<V>(env, app, &name, 0));
@@ -204,7 +205,7 @@ fn to_user<V: Vendor>(
 fn terminate<V: Vendor>(context: &mut DialectContext<'_>, app: u32, user: &str) -> Answered {
     let name = format!("{}{user}", USER);
     let code = context.env.apps.get(app).config.terminate_close_code;
-    let close = Some((code, V::CODES.terminated));
+    let close = Some((code, V::DATA.codes.terminated));
     let event = Event { close, ..Event::default() };
     context.effects.push(Effect::Publish { app, name, event, part: 0 });
     Answered::Now(empty())

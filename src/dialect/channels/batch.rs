@@ -19,11 +19,11 @@ pub(super) fn events<V: Vendor>(
     body: &mut [u8],
 ) -> Answered {
     let env = context.env;
-    let max = V::batch_events(env, &env.apps.get(app).config);
+    let max = V::settings(env, &env.apps.get(app).config).batch_events;
     let before = context.effects.len();
     let effects = &mut *context.effects;
     let read = context.json.parse(body, |body| -> Result<Vec<Entry>, ApiRefusal> {
-        let bare = if V::QUIRKS.bare_batch { body.elements() } else { None };
+        let bare = if V::DATA.quirks.bare_batch { body.elements() } else { None };
         let named = || body.get("batch").and_then(|batch| batch.elements());
         let Some(batch) = bare.or_else(named) else {
             return Err((400, "batch must be an array of events".into()));

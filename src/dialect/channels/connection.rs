@@ -1,6 +1,7 @@
 //! The state of one client connection, its rates, and how it reports errors.
 
-use super::super::context::{Closing, DialectContext};
+use super::super::closing::Closing;
+use super::super::context::DialectContext;
 use super::super::env::Env;
 use super::vendor::{ProtocolError, SubscribeRefusal, Vendor, VendorResponse};
 use super::who::Who;
@@ -132,15 +133,16 @@ impl<V: Vendor> Connection<V> {
         name: &str,
         refusal: SubscribeRefusal<'_>,
     ) {
-        let text = V::refused(name, &refusal);
-        match V::QUIRKS.refusals_count {
+        let (kind, status) = refusal.kind(&V::DATA.refusals);
+        let text = V::subscription_error(name, kind, &refusal.text(name), status);
+        match V::DATA.quirks.refusals_count {
             true => self.report(context, Some(&text)),
             false => context.send_text(&text),
         }
         let unsigned = matches!(refusal, SubscribeRefusal::Signature | SubscribeRefusal::User);
         let policy = context.env.apps.get(self.app).config.bad_signature;
         if unsigned && policy == BadSignature::Close {
-            end::<V>(context, V::CODES.bad_signature, true);
+            end::<V>(context, V::DATA.codes.bad_signature.clone(), true);
         }
     }
 
@@ -152,7 +154,7 @@ impl<V: Vendor> Connection<V> {
         }
         self.errors += 1;
         if self.errors > ERRORS_PER_SECOND {
-            self.end(context, V::CODES.too_many_errors);
+            self.end(context, V::DATA.codes.too_many_errors.clone());
         } else if let Some(text) = text {
             context.send_text(text);
         }

@@ -2,18 +2,21 @@
 //! presence, cache channels, client events, signatures, and the HTTP API that publishes and
 //! queries.
 //!
-//! The engine is independent of the vendor: everything specific to one is in its
-//! [`Vendor`](vendor::Vendor) implementation, which has a folder of its own.
+//! The engine is independent of the vendor: everything specific to one is in its table
+//! ([`VendorData`](data::VendorData)) and its [`Vendor`](vendor::Vendor) implementation, which have
+//! a folder of their own.
 
 mod api;
 mod batch;
 pub(super) mod channel;
 mod commands;
 mod connection;
+pub mod data;
 pub mod ids;
+pub(super) mod messages;
 mod protocol;
 mod reads;
-pub(super) mod reply;
+mod reply;
 pub mod signature;
 mod trigger;
 mod users;

@@ -1,17 +1,17 @@
 //! How a connection of any such vendor answers what happens to it.
 
 use super::super::apps::PathError;
-use super::super::context::{
-    Closing, DialectContext, Heartbeat, Opening, Rejection, Why, freeze_text,
-};
+use super::super::closing::{Closing, Why};
+use super::super::context::{DialectContext, Heartbeat, Opening, Rejection, freeze_text};
 use super::super::effect::JoinOutcome;
 use super::super::env::Env;
 use super::super::protocol::Dialect;
 use super::super::reply::Answered;
 use super::connection::{Connection, end, socket_id};
-use super::vendor::{ChannelKind, ProtocolError, SubscribeRefusal, Vendor};
+use super::data::ChannelKind;
+use super::vendor::{ProtocolError, SubscribeRefusal, Vendor};
 use super::who::Silence;
-use super::{api, channel, commands, watch};
+use super::{api, channel, commands, messages, watch};
 use crate::http;
 use crate::hub::{Answer, DialectMessage, JoinReply};
 use crate::mem::Frozen;
@@ -24,7 +24,7 @@ const NO_HEARTBEAT: Heartbeat = Heartbeat { silence_ms: u64::MAX / 4, answer_ms:
 impl<V: Vendor> Dialect for Connection<V> {
     fn subprotocol<'a>(env: &Env, opening: &Opening<'a>) -> Result<Option<&'a str>, Rejection> {
         let nowhere = env.app_of_socket(opening.path) == Err(PathError::NoSuchPath);
-        match nowhere && V::QUIRKS.refuses_paths_early {
+        match nowhere && V::DATA.quirks.refuses_paths_early {
             true => Err(Rejection { status: 404, text: "nothing is served at this path".into() }),
             false => Ok(None),
         }
@@ -35,7 +35,8 @@ impl<V: Vendor> Dialect for Connection<V> {
             Ok(app) => {
                 let config = &context.env.apps.get(app).config;
                 let id = socket_id(context.env, context.conn);
-                let text = V::established(context.env, config, &id);
+                let activity_s = V::settings(context.env, config).activity_s;
+                let text = messages::established(V::DATA, &id, activity_s);
                 context.send_text(text.as_bytes());
                 let within_s = config.authorise_within_s;
                 let inactive_s = V::inactivity_s(context.env, opening);
@@ -66,7 +67,7 @@ impl<V: Vendor> Dialect for Connection<V> {
             ws::MessageKind::Text => commands::text(self, context, payload),
             ws::MessageKind::Binary => {
                 self.binaries = self.binaries.saturating_add(1);
-                if self.binaries > V::QUIRKS.binary_messages {
+                if self.binaries > V::DATA.quirks.binary_messages {
                     context.close(Closing::new(1003, "Binary messages are not supported"));
                 } else {
                     self.protocol_error(context, ProtocolError::Binary);
@@ -79,10 +80,10 @@ impl<V: Vendor> Dialect for Connection<V> {
         if let Some(user) = name.strip_prefix(watch::WATCHED) {
             return watch::joined(self, context, user, &outcome);
         }
-        let kind = channel::kind::<V>(name);
+        let kind = channel::kind(V::DATA, name);
         if kind == ChannelKind::User {
             if self.user_channel_joined() {
-                context.send_text(&V::subscribed(name, b"{}"));
+                context.send_text(&messages::subscribed(V::DATA, name, b"{}"));
             }
             return;
         }
@@ -91,13 +92,13 @@ impl<V: Vendor> Dialect for Connection<V> {
             self.authorise_by_s = 0;
         }
         match outcome {
-            JoinOutcome::Already if !V::again(app) => {
+            JoinOutcome::Already if !V::settings(context.env, app).acknowledges_again => {
                 self.protocol_error(context, ProtocolError::Subscribed(name));
             }
             JoinOutcome::Already if kind == ChannelKind::Presence => self.ask_roster(context, name),
-            JoinOutcome::Already => context.send_text(&V::subscribed(name, b"{}")),
+            JoinOutcome::Already => context.send_text(&messages::subscribed(V::DATA, name, b"{}")),
             JoinOutcome::Joined(reply) => {
-                if kind != ChannelKind::Public && V::infers_channel(context.env) {
+                if kind != ChannelKind::Public && V::settings(context.env, app).infers_channel {
                     self.who().closed.push(name.to_owned());
                 }
                 push_join_reply::<V>(context, name, reply.unwrap_or_default());
@@ -132,12 +133,12 @@ impl<V: Vendor> Dialect for Connection<V> {
         let name = self.who.as_mut().and_then(|who| who.asked.remove(&part));
         let (Some(name), Answer::Users(users)) = (name, answer) else { return };
         if self.who().present.contains_key(&name) {
-            context.send_text(&V::subscribed(&name, &V::roster(&users)));
+            context.send_text(&messages::subscribed(V::DATA, &name, &V::roster(&users)));
         }
     }
 
     fn before_close(&mut self, context: &mut DialectContext<'_>, closing: Closing) -> Closing {
-        let closing = V::translate(closing);
+        let closing = V::DATA.translate(closing);
         if let Some(text) =
             V::before_close(&closing, self.sends_error_before_close(context, &closing))
         {
@@ -147,7 +148,7 @@ impl<V: Vendor> Dialect for Connection<V> {
     }
 
     fn app_ping(&mut self, context: &mut DialectContext<'_>) {
-        if let Some(ping) = V::PING {
+        if let Some(ping) = V::DATA.ping {
             context.send_text(ping);
         }
     }
@@ -163,25 +164,25 @@ impl<V: Vendor> Dialect for Connection<V> {
     fn on_deadline(&mut self, context: &mut DialectContext<'_>) {
         let is_due = |by_s: u32| by_s > 0 && u64::from(by_s) * 1000 <= context.now.ms;
         if is_due(self.inactive_by_s()) {
-            return self.end(context, V::INACTIVE);
+            return self.end(context, V::DATA.codes.inactive.clone());
         }
         if is_due(self.authorise_by_s) {
             self.authorise_by_s = 0;
-            self.end(context, V::CODES.unauthorised);
+            self.end(context, V::DATA.codes.unauthorised.clone());
         }
     }
 
     fn on_reload(&mut self, context: &mut DialectContext<'_>) {
         if !context.env.apps.get(self.app).config.enabled {
-            self.end(context, V::CODES.app_disabled);
+            self.end(context, V::DATA.codes.app_disabled.clone());
         }
     }
 
     fn closing(why: Why) -> Closing {
         match why {
-            Why::Silent => V::CODES.silent,
-            Why::Draining => V::CODES.draining,
-            Why::Slow => V::CODES.too_slow,
+            Why::Silent => V::DATA.codes.silent.clone(),
+            Why::Draining => V::DATA.codes.draining.clone(),
+            Why::Slow => V::DATA.codes.too_slow.clone(),
         }
     }
 
@@ -203,21 +204,23 @@ impl<V: Vendor> Dialect for Connection<V> {
         if self.inactive_by_s() > 0 {
             return NO_HEARTBEAT;
         }
-        V::heartbeat(env, &env.apps.get(self.app).config)
+        V::settings(env, &env.apps.get(self.app).config).heartbeat
     }
 
     fn count(env: &Env, app: u32, name: &str, count: u64) -> Option<Frozen> {
         let wanted = env.apps.get(app).config.subscription_count;
-        if !wanted || channel::kind::<V>(name) == ChannelKind::Presence {
+        if !wanted || channel::kind(V::DATA, name) == ChannelKind::Presence {
             return None;
         }
         let mut pushed = false;
-        let frame = freeze_text(&mut Vec::new(), |out| pushed = V::push_count(out, name, count));
+        let frame = freeze_text(&mut Vec::new(), |out| {
+            pushed = messages::push_count(V::DATA, out, name, count)
+        });
         pushed.then_some(frame)
     }
 
     fn is_public(name: &str) -> bool {
-        channel::kind::<V>(name) == ChannelKind::Public && !name.starts_with('#')
+        channel::kind(V::DATA, name) == ChannelKind::Public && !name.starts_with('#')
     }
 
     fn needs_body(context: &mut DialectContext<'_>, app: u32, request: &http::Request<'_>) -> bool {
@@ -238,14 +241,14 @@ impl<V: Vendor> Dialect for Connection<V> {
 /// miss.
 fn push_join_reply<V: Vendor>(context: &mut DialectContext<'_>, name: &str, reply: JoinReply) {
     let data = reply.users.map_or(b"{}".to_vec(), |users| V::roster(&users));
-    context.send_text(&V::subscribed(name, &data));
+    context.send_text(&messages::subscribed(V::DATA, name, &data));
     match reply.cached {
         Some(Some(frame)) => {
             if let Some((_, text)) = ws::frame::split(&frame) {
                 context.send_text(text);
             }
         }
-        Some(None) => context.send_text(&V::cache_miss(name)),
+        Some(None) => context.send_text(&messages::cache_miss(V::DATA, name)),
         None => {}
     }
 }
@@ -256,34 +259,34 @@ fn admit<V: Vendor>(context: &DialectContext<'_>, opening: &Opening<'_>) -> Resu
     let env = context.env;
     let number = env.app_of_socket(opening.path);
     if number == Err(PathError::NoSuchPath) {
-        return Err(V::CODES.no_such_path);
+        return Err(V::DATA.codes.no_such_path.clone());
     }
     if context.draining {
-        return Err(V::CODES.draining);
+        return Err(V::DATA.codes.draining.clone());
     }
     if env.is_overloaded() {
         if let Some(counters) = env.counters.get(usize::from(context.conn.core)) {
             counters.refused_overload.add(1);
         }
-        return Err(V::OVERLOADED);
+        return Err(V::DATA.codes.overloaded.clone());
     }
-    let Ok(number) = number else { return Err(V::CODES.unknown_app) };
+    let Ok(number) = number else { return Err(V::DATA.codes.unknown_app.clone()) };
     let app = env.apps.get(number);
     if !app.config.enabled {
-        return Err(V::CODES.app_disabled);
+        return Err(V::DATA.codes.app_disabled.clone());
     }
     if app.config.require_tls && !opening.secure {
-        return Err(V::CODES.tls_required);
+        return Err(V::DATA.codes.tls_required.clone());
     }
     let origins = &app.config.allowed_origins;
     let origin = opening.origin.unwrap_or("");
     if !origins.is_empty() && !origins.iter().any(|allowed| allowed.matches(origin)) {
-        return Err(V::CODES.origin);
+        return Err(V::DATA.codes.origin.clone());
     }
     V::check_opening(env, opening)?;
     match app.admit() {
         true => Ok(number),
-        false => Err(V::CODES.over_quota),
+        false => Err(V::DATA.codes.over_quota.clone()),
     }
 }
 

@@ -4,9 +4,11 @@ use super::super::context::freeze_text;
 use super::super::effect::Effect;
 use super::super::env::Env;
 use super::channel;
+use super::data::ChannelKind;
+use super::messages::push_event;
 use super::reads::Info;
-use super::reply::{ApiRefusal, push_event};
-use super::vendor::{ChannelKind, Vendor};
+use super::reply::ApiRefusal;
+use super::vendor::Vendor;
 use crate::codec::json::JsonText;
 use crate::config;
 use crate::hub::{CacheEntry, ConnId, Event};
@@ -52,7 +54,7 @@ impl<'t> Trigger<'t> {
         let except = excluded(env, body)?;
         let data = event_data::<V>(body, limits)?;
         let info = match body.get("info").filter(|info| !info.is_null()) {
-            Some(list) if V::QUIRKS.publish_asks => Some(
+            Some(list) if V::DATA.quirks.publish_asks => Some(
                 Info::read::<V>(list.text().unwrap_or("that is not a string"))
                     .map_err(|unknown| (400, Cow::Owned(format!("info {unknown} is not known"))))?,
             ),
@@ -69,7 +71,7 @@ impl<'t> Trigger<'t> {
         let frame = freeze_text(&mut scratch, |out| {
             push_event(out, self.event, name, &self.data);
         });
-        let keep = channel::is_cached::<V>(name).then(|| {
+        let keep = channel::is_cached(V::DATA, name).then(|| {
             Arc::new(CacheEntry {
                 ttl_ms: env.apps.get(app).config.limits.cache_ttl_s * 1000,
                 event: self.event.into(),
@@ -93,8 +95,8 @@ fn event_name<'t, V: Vendor>(
         Some(name) if name.len() > max => {
             Err((400, format!("name is longer than {max} characters").into()))
         }
-        Some(name) if V::OWN_EVENTS.iter().any(|own| name.starts_with(own)) => {
-            let [own, _] = V::OWN_EVENTS;
+        Some(name) if V::DATA.own_events.iter().any(|own| name.starts_with(own)) => {
+            let [own, _] = V::DATA.own_events;
             Err((400, format!("names that begin with {own} are the server's own").into()))
         }
         Some(name) => Ok(name),
@@ -170,12 +172,12 @@ fn channel_names<'t, V: Vendor>(
         return Err((400, "channels must be one string or more".into()));
     }
     for name in &names {
-        if let Err(problem) = channel::check::<V>(name, V::name_length(env, app)) {
+        if let Err(problem) = channel::check(V::DATA, name, V::settings(env, app).name_length) {
             return Err((400, problem.into()));
         }
     }
     if names.len() > 1 {
-        if names.iter().any(|name| channel::kind::<V>(name) == ChannelKind::Encrypted) {
+        if names.iter().any(|name| channel::kind(V::DATA, name) == ChannelKind::Encrypted) {
             return Err((400, "an encrypted channel must be the only one".into()));
         }
         let mut seen = std::collections::HashSet::new();

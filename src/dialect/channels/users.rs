@@ -3,9 +3,10 @@
 use super::super::context::{DialectContext, freeze_text};
 use super::super::effect::Effect;
 use super::connection::{Connection, end};
-use super::vendor::{ProtocolError, SubscribeRefusal, USER, Vendor};
+use super::data::USER;
+use super::vendor::{ProtocolError, SubscribeRefusal, Vendor};
 use super::who::{Gathering, Silence, User, UserIdentity, Who};
-use super::{channel, watch};
+use super::{channel, messages, watch};
 use crate::codec::raw::RawMembers;
 use crate::config::AppLimits;
 use crate::hub::{JoinRequest, Member, Query};
@@ -80,14 +81,14 @@ pub(super) fn sign_in<V: Vendor>(
     let numeric = env.apps.get(conn.app).config.numeric_user_ids;
     let id = match read_user::<V>(user_data, limits.user_id_length, numeric) {
         Some(user) if conn.is_signed(context, auth, &signed) => user,
-        _ => return end::<V>(context, V::CODES.sign_in, true),
+        _ => return end::<V>(context, V::DATA.codes.sign_in.clone(), true),
     };
     let before = conn.who().user.as_ref();
     if before.is_some_and(|user| user.id != id.id) {
         return conn.protocol_error(context, ProtocolError::SignedIn);
     }
     let first = before.is_none();
-    context.send_text(&V::signed_in(user_data));
+    context.send_text(&messages::signed_in(V::DATA, user_data));
     conn.authorise_by_s = 0;
     if first {
         begin(conn, context, id, user_data);
@@ -117,7 +118,7 @@ fn begin<V: Vendor>(
     // The user's own channel is not counted among the subscriptions of the client.
     let max = app.limits.subscriptions_per_connection + 1;
     context.effects.push(Effect::Join { app: conn.app, name, max, request: None });
-    if V::WATCHES && app.watchlist {
+    if V::DATA.quirks.watches && app.watchlist {
         let members = RawMembers::read(user_data);
         let list = members.as_ref().and_then(|members| members.raw("watchlist"));
         let hidden = watch::begin(conn, context, &id, list);
@@ -136,7 +137,7 @@ fn read_user<V: Vendor>(data: &str, max: usize, numeric: bool) -> Option<UserIde
         Some(text) => text.into_owned(),
         None => members.raw("id").filter(|raw| numeric && digits(raw))?.to_owned(),
     };
-    channel::check::<V>(&id, max).ok()?;
+    channel::check(V::DATA, &id, max).ok()?;
     Some(UserIdentity { id, info: members.raw("user_info").map(str::to_owned) })
 }
 

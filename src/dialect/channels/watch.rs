@@ -8,10 +8,10 @@
 
 use super::super::context::DialectContext;
 use super::super::effect::{Effect, JoinOutcome};
-use super::channel;
 use super::connection::Connection;
 use super::vendor::{ProtocolError, Vendor};
 use super::who::Gathering;
+use super::{channel, messages};
 use crate::config::AppLimits;
 use crate::hub::{DialectMessage, JoinRequest, Member, MemberChange};
 use serde_json::value::RawValue;
@@ -37,7 +37,7 @@ pub(super) fn read<V: Vendor>(list: &str, limits: &AppLimits) -> (Vec<String>, b
     for entry in entries.iter().take(max) {
         // An entry that is not a valid user id is skipped.
         let Ok(id) = serde_json::from_str::<String>(entry.get()) else { continue };
-        if channel::check::<V>(&id, limits.user_id_length).is_ok() && !users.contains(&id) {
+        if channel::check(V::DATA, &id, limits.user_id_length).is_ok() && !users.contains(&id) {
             users.push(id);
         }
     }
@@ -127,9 +127,7 @@ pub(super) fn on_message<V: Vendor>(
 }
 
 fn send<V: Vendor>(context: &mut DialectContext<'_>, online: &[&str], offline: &[&str]) {
-    if let Some(text) = V::watchlist(online, offline) {
-        context.send_text(&text);
-    }
+    context.send_text(&messages::watchlist(V::DATA, online, offline));
 }
 
 #[cfg(test)]

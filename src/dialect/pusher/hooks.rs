@@ -1,10 +1,10 @@
 //! Webhooks of Pusher Channels: channel events as JSON, the request body, and its signature.
 
 use super::super::channels::channel;
+use super::super::channels::data::ChannelKind;
 use super::super::channels::signature::AppKey;
-use super::super::channels::vendor::ChannelKind;
 use super::super::webhooks::WebhookFormat;
-use super::Pusher;
+use super::DATA;
 use crate::codec::json::push_string;
 use crate::config::{AppConfig, HookEvent};
 use crate::crypto::{self, HmacKey};
@@ -46,7 +46,7 @@ fn event(notice: &ChannelEvent) -> Option<(HookEvent, Vec<u8>)> {
         // Presence channels have no subscription counts; their members are reported by events of
         // their own.
         ChannelEventKind::Count(_)
-            if channel::kind::<Pusher>(&notice.channel) == ChannelKind::Presence =>
+            if channel::kind(&DATA, &notice.channel) == ChannelKind::Presence =>
         {
             return None;
         }
