@@ -1,16 +1,17 @@
 //! The connection of any dialect: calls the dialect that the table names.
 
+use super::api::DialectApi;
 use super::closing::{Closing, Why};
-use super::context::{DialectContext, Heartbeat, Opening, Rejection};
-use super::effect::{Effect, JoinOutcome};
+use super::context::{DialectContext, Opening, Rejection};
+use super::effect::Effect;
 use super::entry::DialectKind;
 use super::env::Env;
-use super::protocol::Dialect;
+use super::protocol::{ConnectionEnd, Dialect, DialectEvent, DialectPolicy};
 use super::reply::{Answered, no_such_target};
 use crate::codec::Format;
 use crate::config::{self, SlowConsumer};
 use crate::http;
-use crate::hub::{Answer, ConnId, DialectMessage};
+use crate::hub::DialectMessage;
 use crate::mem::Frozen;
 use crate::time::Deadline;
 use crate::ws;
@@ -37,7 +38,7 @@ macro_rules! connections {
         }
 
         impl Connection {
-            /// As in [`Dialect::subprotocol`].
+            /// As in [`DialectApi::subprotocol`].
             pub fn subprotocol<'a>(
                 env: &Env,
                 opening: &Opening<'a>,
@@ -81,61 +82,18 @@ macro_rules! connections {
                 }
             }
 
-            /// See [`Dialect::joined`].
-            pub fn joined(
-                &mut self,
-                cx: &mut DialectContext<'_>,
-                name: &str,
-                outcome: JoinOutcome,
-            ) {
+            /// See [`Dialect::on`].
+            pub fn on(&mut self, cx: &mut DialectContext<'_>, event: DialectEvent<'_>) {
                 match self {
-                    $($(#[$cfg])* Connection::$name(it) => it.joined(cx, name, outcome),)*
+                    $($(#[$cfg])* Connection::$name(it) => it.on(cx, event),)*
                 }
             }
 
-            /// See [`Dialect::not_subscribed`].
-            pub fn not_subscribed(&mut self, cx: &mut DialectContext<'_>, name: &str) {
+            /// See [`Dialect::policy`].
+            #[inline]
+            pub fn policy(&self, env: &Env) -> DialectPolicy {
                 match self {
-                    $($(#[$cfg])* Connection::$name(it) => it.not_subscribed(cx, name),)*
-                }
-            }
-
-            /// See [`Dialect::on_message`].
-            pub fn on_message(&mut self, cx: &mut DialectContext<'_>, what: &DialectMessage) {
-                match self {
-                    $($(#[$cfg])* Connection::$name(it) => it.on_message(cx, what),)*
-                }
-            }
-
-            /// See [`Dialect::answered`].
-            pub fn answered(&mut self, cx: &mut DialectContext<'_>, part: u16, answer: Answer) {
-                match self {
-                    $($(#[$cfg])* Connection::$name(it) => it.answered(cx, part, answer),)*
-                }
-            }
-
-            /// See [`Dialect::before_close`].
-            pub fn before_close(
-                &mut self,
-                cx: &mut DialectContext<'_>,
-                closing: Closing,
-            ) -> Closing {
-                match self {
-                    $($(#[$cfg])* Connection::$name(it) => it.before_close(cx, closing),)*
-                }
-            }
-
-            /// See [`Dialect::app_ping`].
-            pub fn app_ping(&mut self, cx: &mut DialectContext<'_>) {
-                match self {
-                    $($(#[$cfg])* Connection::$name(it) => it.app_ping(cx),)*
-                }
-            }
-
-            /// See [`Dialect::on_reload`].
-            pub fn on_reload(&mut self, cx: &mut DialectContext<'_>) {
-                match self {
-                    $($(#[$cfg])* Connection::$name(it) => it.on_reload(cx),)*
+                    $($(#[$cfg])* Connection::$name(it) => it.policy(env),)*
                 }
             }
 
@@ -146,10 +104,10 @@ macro_rules! connections {
                 }
             }
 
-            /// See [`Dialect::on_deadline`].
-            pub fn on_deadline(&mut self, cx: &mut DialectContext<'_>) {
+            /// See [`Dialect::ended`].
+            pub fn ended(&mut self, env: &Env, end: ConnectionEnd<'_>) {
                 match self {
-                    $($(#[$cfg])* Connection::$name(it) => it.on_deadline(cx),)*
+                    $($(#[$cfg])* Connection::$name(it) => it.ended(env, end),)*
                 }
             }
 
@@ -163,41 +121,6 @@ macro_rules! connections {
                 }
             }
 
-            /// See [`Dialect::on_drop`].
-            pub fn on_drop(&mut self, env: &Env) {
-                match self {
-                    $($(#[$cfg])* Connection::$name(it) => it.on_drop(env),)*
-                }
-            }
-
-            /// See [`Dialect::close_reply`].
-            pub fn close_reply(&self, code: Option<u16>) -> Option<u16> {
-                match self {
-                    $($(#[$cfg])* Connection::$name(it) => it.close_reply(code),)*
-                }
-            }
-
-            /// See [`Dialect::on_close`].
-            pub fn on_close(&mut self, env: &Env, us: ConnId, out: &mut Vec<Effect>) {
-                match self {
-                    $($(#[$cfg])* Connection::$name(it) => it.on_close(env, us, out),)*
-                }
-            }
-
-            /// See [`Dialect::limits`].
-            pub fn limits(&self, env: &Env) -> ws::FrameLimits {
-                match self {
-                    $($(#[$cfg])* Connection::$name(it) => it.limits(env),)*
-                }
-            }
-
-            /// See [`Dialect::queue_bytes`].
-            pub fn queue_bytes(&self, env: &Env) -> usize {
-                match self {
-                    $($(#[$cfg])* Connection::$name(it) => it.queue_bytes(env),)*
-                }
-            }
-
             /// See [`Dialect::overrun`].
             pub fn overrun(&mut self, env: &Env) -> SlowConsumer {
                 match self {
@@ -205,15 +128,9 @@ macro_rules! connections {
                 }
             }
 
-            /// See [`Dialect::heartbeat`].
-            pub fn heartbeat(&self, env: &Env) -> Heartbeat {
-                match self {
-                    $($(#[$cfg])* Connection::$name(it) => it.heartbeat(env),)*
-                }
-            }
         }
 
-        /// See [`Dialect::count`].
+        /// See [`DialectApi::count`].
         pub fn count(env: &Env, app: u32, name: &str, count: u64) -> Option<Frozen> {
             match env.dialect_of(app) {
                 $(
@@ -223,7 +140,7 @@ macro_rules! connections {
             }
         }
 
-        /// See [`Dialect::needs_body`]; false for a path that names no application.
+        /// See [`DialectApi::needs_body`]; false for a path that names no application.
         pub fn needs_body(
             cx: &mut DialectContext<'_>,
             endpoint: config::EndpointKind,

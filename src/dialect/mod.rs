@@ -7,6 +7,7 @@
 #[macro_use]
 mod table;
 
+mod api;
 mod app;
 mod apps;
 pub mod broadcastt;
@@ -29,6 +30,7 @@ mod webhooks;
 pub mod zenith;
 pub mod zilliqa;
 
+pub use api::DialectApi;
 pub use app::App;
 pub use apps::Apps;
 pub use channels::ids::SocketIds;
@@ -39,6 +41,6 @@ pub use effect::{Effect, JoinOutcome};
 pub use entry::{ChosenBy, DialectEntry, entries};
 pub use env::Env;
 pub use paths::{SharedWith, shared_with};
-pub use protocol::Dialect;
+pub use protocol::{ConnectionEnd, Dialect, DialectEvent, DialectPolicy};
 pub use reply::{Answered, Finish, HttpReply};
 pub use webhooks::WebhookFormat;

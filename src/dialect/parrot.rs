@@ -4,7 +4,8 @@
 use super::apps::PathError;
 use super::webhooks::WebhookFormat;
 use super::{
-    Answered, Closing, Dialect, DialectContext, Env, HttpReply, JoinOutcome, Opening, Why,
+    Answered, Closing, Dialect, DialectApi, DialectContext, DialectEvent, DialectPolicy, Env,
+    HttpReply, Opening, Why,
 };
 use crate::config::HookEvent;
 use crate::http;
@@ -44,30 +45,18 @@ impl Dialect for Connection {
         let _ = context.out.message(kind, payload);
     }
 
-    fn joined(&mut self, _context: &mut DialectContext<'_>, _name: &str, _outcome: JoinOutcome) {}
+    fn on(&mut self, _context: &mut DialectContext<'_>, _event: DialectEvent<'_>) {}
 
-    fn not_subscribed(&mut self, _context: &mut DialectContext<'_>, _name: &str) {}
-
-    fn app_ping(&mut self, _context: &mut DialectContext<'_>) {}
-
-    fn on_reload(&mut self, _context: &mut DialectContext<'_>) {}
+    fn policy(&self, env: &Env) -> DialectPolicy {
+        DialectPolicy::new(env, env.config.limits.message_bytes)
+    }
 
     fn closing(_why: Why) -> Closing {
         Closing::new(close::GOING_AWAY, "closed")
     }
+}
 
-    fn on_drop(&mut self, _env: &Env) {}
-
-    fn limits(&self, env: &Env) -> ws::FrameLimits {
-        let limits = &env.config.limits;
-        ws::FrameLimits {
-            frame_bytes: limits.frame_bytes,
-            message_bytes: limits.message_bytes,
-            fragments: limits.fragments,
-            allow_rsv1: false,
-        }
-    }
-
+impl DialectApi for Connection {
     fn request(
         _context: &mut DialectContext<'_>,
         _app: u32,

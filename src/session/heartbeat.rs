@@ -2,7 +2,7 @@
 
 use super::socket::{EXPIRED, LATE, Socket};
 use super::{Context, Ending, StageResult};
-use crate::dialect::{Env, Why};
+use crate::dialect::{DialectEvent, Env, Why};
 use crate::mem::Slot;
 use crate::time::{Deadline, Now};
 
@@ -42,7 +42,7 @@ impl Socket {
             return StageResult::Again;
         }
         if self.dialect_deadline().due(now) {
-            let after = self.call_dialect(out, cx, |it, context| it.on_deadline(context));
+            let after = self.call_dialect(DialectEvent::Deadline, out, cx);
             if !self.is_open() {
                 *deadline = now.plus_ms(cx.env.config.timeouts.close_ms);
                 return after;
@@ -79,7 +79,7 @@ impl Socket {
                 self.liveness = Liveness::Ping;
             }
             Liveness::Ping => {
-                self.call_dialect(out, cx, |it, context| it.app_ping(context));
+                self.call_dialect(DialectEvent::AppPing, out, cx);
                 self.liveness = Liveness::AppPing;
             }
             Liveness::AppPing => {

@@ -10,7 +10,7 @@ use super::{Context, Ending, StageResult, context};
 use crate::codec::Format;
 use crate::config::SlowConsumer;
 use crate::dialect::{
-    Closing, Connection, DialectContext, Effect, Env, Heartbeat, JoinOutcome, Why,
+    Closing, Connection, ConnectionEnd, DialectEvent, Effect, Env, Heartbeat, JoinOutcome, Why,
 };
 use crate::hub::{Answer, ConnId, DialectMessage};
 use crate::jwt::{Expiry, TokenLeases};
@@ -176,7 +176,7 @@ impl Socket {
                 if let Endpoint::ProxyLeg(leg) = &mut self.endpoint {
                     *deadline = leg.closed(code, reason, owed, cx);
                 } else if owed && self.closing.send() {
-                    self.push_close(out, self.close_reply(code), "");
+                    self.push_close(out, self.close_reply(code, cx.env), "");
                 }
                 self.when_closed()
             }
@@ -188,9 +188,9 @@ impl Socket {
     }
 
     /// The close code with which the peer's close frame is answered.
-    fn close_reply(&self, code: Option<u16>) -> Option<u16> {
+    fn close_reply(&self, code: Option<u16>, env: &Env) -> Option<u16> {
         match &self.endpoint {
-            Endpoint::Dialect(it) => it.close_reply(code),
+            Endpoint::Dialect(it) => it.policy(env).close_code.or(code),
             _ => code,
         }
     }
@@ -349,7 +349,7 @@ impl Socket {
     fn unmodelled_limits(&self, env: &Env) -> ws::FrameLimits {
         let allow_rsv1 = self.compresses();
         match &self.endpoint {
-            Endpoint::Dialect(it) => ws::FrameLimits { allow_rsv1, ..it.limits(env) },
+            Endpoint::Dialect(it) => ws::FrameLimits { allow_rsv1, ..it.policy(env).frames },
             other => {
                 let limits = &env.config.limits;
                 let own = match other {
@@ -370,7 +370,7 @@ impl Socket {
     /// milliseconds.
     pub(super) fn heartbeat(&self, env: &Env) -> Heartbeat {
         match &self.endpoint {
-            Endpoint::Dialect(it) => it.heartbeat(env),
+            Endpoint::Dialect(it) => it.policy(env).heartbeat,
             _ => {
                 let pusher = &env.config.pusher;
                 let (silence_s, answer_s) = (pusher.activity_timeout_s, pusher.pong_timeout_s);
@@ -413,17 +413,19 @@ impl Socket {
     /// Lets the dialect send its own message before a close, and choose how to close.
     pub(super) fn before_close(
         &mut self,
-        closing: Closing,
+        mut closing: Closing,
         out: &mut Vec<u8>,
         cx: &mut Context<'_>,
     ) -> Closing {
         match &mut self.endpoint {
             Endpoint::Dialect(it) if self.closing.may_send_data() => {
                 let channel = self.channel.as_deref_mut();
-                it.before_close(&mut context(out, channel, &mut None, cx), closing)
+                let event = DialectEvent::Closing(&mut closing);
+                it.on(&mut context(out, channel, &mut None, cx), event);
             }
-            _ => closing,
+            _ => {}
         }
+        closing
     }
 
     pub(super) fn answered(
@@ -433,7 +435,7 @@ impl Socket {
         out: &mut Vec<u8>,
         cx: &mut Context<'_>,
     ) -> StageResult {
-        self.call_dialect(out, cx, |it, context| it.answered(context, part, answer))
+        self.call_dialect(DialectEvent::Answered { part, answer }, out, cx)
     }
 
     pub(super) fn joined(
@@ -443,7 +445,7 @@ impl Socket {
         out: &mut Vec<u8>,
         cx: &mut Context<'_>,
     ) -> StageResult {
-        self.call_dialect(out, cx, |it, context| it.joined(context, name, outcome))
+        self.call_dialect(DialectEvent::Joined { name, outcome }, out, cx)
     }
 
     pub(super) fn not_subscribed(
@@ -452,12 +454,12 @@ impl Socket {
         out: &mut Vec<u8>,
         cx: &mut Context<'_>,
     ) -> StageResult {
-        self.call_dialect(out, cx, |it, context| it.not_subscribed(context, name))
+        self.call_dialect(DialectEvent::NotSubscribed(name), out, cx)
     }
 
     pub(super) fn queue_bytes(&self, env: &Env) -> usize {
         match &self.endpoint {
-            Endpoint::Dialect(it) => it.queue_bytes(env),
+            Endpoint::Dialect(it) => it.policy(env).queue_bytes,
             _ => env.config.limits.write_queue_bytes,
         }
     }
@@ -475,26 +477,26 @@ impl Socket {
         out: &mut Vec<u8>,
         cx: &mut Context<'_>,
     ) -> StageResult {
-        self.call_dialect(out, cx, |it, context| it.on_message(context, what))
+        self.call_dialect(DialectEvent::Message(what), out, cx)
     }
 
     pub(super) fn on_reload(&mut self, out: &mut Vec<u8>, cx: &mut Context<'_>) -> StageResult {
-        self.call_dialect(out, cx, |it, context| it.on_reload(context))
+        self.call_dialect(DialectEvent::Reload, out, cx)
     }
 
-    /// Calls the dialect, unless the connection is closing.
+    /// Gives the dialect an event, unless the connection is closing.
     pub(super) fn call_dialect(
         &mut self,
+        event: DialectEvent<'_>,
         out: &mut Vec<u8>,
         cx: &mut Context<'_>,
-        what: impl FnOnce(&mut Connection, &mut DialectContext<'_>),
     ) -> StageResult {
         let mut wanted = None;
         if self.is_open()
             && let Endpoint::Dialect(it) = &mut self.endpoint
         {
             let channel = self.channel.as_deref_mut();
-            what(it, &mut context(out, channel, &mut wanted, cx));
+            it.on(&mut context(out, channel, &mut wanted, cx), event);
         }
         if let Some(closing) = wanted {
             self.close(&closing, out);
@@ -504,13 +506,13 @@ impl Socket {
 
     pub(super) fn on_close(&mut self, env: &Env, us: ConnId, out: &mut Vec<Effect>) {
         if let Endpoint::Dialect(it) = &mut self.endpoint {
-            it.on_close(env, us, out);
+            it.ended(env, ConnectionEnd::Closed { us, effects: out });
         }
     }
 
     pub(super) fn on_drop(&mut self, env: &Env, codecs: &mut Codecs) {
         if let Endpoint::Dialect(it) = &mut self.endpoint {
-            it.on_drop(env);
+            it.ended(env, ConnectionEnd::Dropped);
         }
         if let Some(channel) = &mut self.channel {
             channel.release(codecs);

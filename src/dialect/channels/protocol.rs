@@ -1,11 +1,12 @@
 //! How a connection of any such vendor answers what happens to it.
 
+use super::super::api::DialectApi;
 use super::super::apps::PathError;
 use super::super::closing::{Closing, Why};
 use super::super::context::{DialectContext, Heartbeat, Opening, Rejection, freeze_text};
 use super::super::effect::JoinOutcome;
 use super::super::env::Env;
-use super::super::protocol::Dialect;
+use super::super::protocol::{ConnectionEnd, Dialect, DialectEvent, DialectPolicy};
 use super::super::reply::Answered;
 use super::connection::{Connection, end, socket_id};
 use super::data::ChannelKind;
@@ -13,7 +14,7 @@ use super::vendor::{ProtocolError, SubscribeRefusal, Vendor};
 use super::who::Silence;
 use super::{api, channel, commands, messages, watch};
 use crate::http;
-use crate::hub::{Answer, DialectMessage, JoinReply};
+use crate::hub::{Answer, JoinReply};
 use crate::mem::Frozen;
 use crate::time::Deadline;
 use crate::ws;
@@ -22,14 +23,6 @@ use crate::ws;
 const NO_HEARTBEAT: Heartbeat = Heartbeat { silence_ms: u64::MAX / 4, answer_ms: u64::MAX / 4 };
 
 impl<V: Vendor> Dialect for Connection<V> {
-    fn subprotocol<'a>(env: &Env, opening: &Opening<'a>) -> Result<Option<&'a str>, Rejection> {
-        let nowhere = env.app_of_socket(opening.path) == Err(PathError::NoSuchPath);
-        match nowhere && V::DATA.quirks.refuses_paths_early {
-            true => Err(Rejection { status: 404, text: "nothing is served at this path".into() }),
-            false => Ok(None),
-        }
-    }
-
     fn open(context: &mut DialectContext<'_>, opening: &Opening<'_>) -> Option<Connection<V>> {
         match admit::<V>(context, opening) {
             Ok(app) => {
@@ -76,6 +69,108 @@ impl<V: Vendor> Dialect for Connection<V> {
         }
     }
 
+    fn on(&mut self, context: &mut DialectContext<'_>, event: DialectEvent<'_>) {
+        match event {
+            DialectEvent::Joined { name, outcome } => self.joined(context, name, outcome),
+            DialectEvent::NotSubscribed(name) => {
+                self.protocol_error(context, ProtocolError::NotSubscribed(name));
+            }
+            DialectEvent::Message(what) => watch::on_message(self, context, what),
+            DialectEvent::Answered { part, answer } => self.answered(context, part, answer),
+            DialectEvent::Reload => {
+                if !context.env.apps.get(self.app).config.enabled {
+                    self.end(context, V::DATA.codes.app_disabled.clone());
+                }
+            }
+            DialectEvent::Deadline => self.on_deadline(context),
+            DialectEvent::AppPing => {
+                if let Some(ping) = V::DATA.ping {
+                    context.send_text(ping);
+                }
+            }
+            DialectEvent::Closing(closing) => {
+                *closing = V::DATA.translate(closing.clone());
+                let sends_error = self.sends_error_before_close(context, closing);
+                if let Some(text) = V::before_close(closing, sends_error) {
+                    context.send_text(&text);
+                }
+            }
+        }
+    }
+
+    #[inline]
+    fn policy(&self, env: &Env) -> DialectPolicy {
+        let app = &env.apps.get(self.app).config;
+        let heartbeat = match self.inactive_by_s() > 0 {
+            true => NO_HEARTBEAT,
+            false => V::settings(env, app).heartbeat,
+        };
+        DialectPolicy { heartbeat, ..DialectPolicy::new(env, app.limits.message_bytes) }
+    }
+
+    fn ended(&mut self, env: &Env, end: ConnectionEnd<'_>) {
+        if let ConnectionEnd::Dropped = end {
+            env.apps.get(self.app).release();
+        }
+    }
+
+    fn deadline(&self) -> Deadline {
+        let at = |by_s: u32| match by_s {
+            0 => Deadline::NEVER,
+            by_s => Deadline(u64::from(by_s) * 1000),
+        };
+        at(self.authorise_by_s).min(at(self.inactive_by_s()))
+    }
+
+    fn closing(why: Why) -> Closing {
+        match why {
+            Why::Silent => V::DATA.codes.silent.clone(),
+            Why::Draining => V::DATA.codes.draining.clone(),
+            Why::Slow => V::DATA.codes.too_slow.clone(),
+        }
+    }
+}
+
+impl<V: Vendor> DialectApi for Connection<V> {
+    fn subprotocol<'a>(env: &Env, opening: &Opening<'a>) -> Result<Option<&'a str>, Rejection> {
+        let nowhere = env.app_of_socket(opening.path) == Err(PathError::NoSuchPath);
+        match nowhere && V::DATA.quirks.refuses_paths_early {
+            true => Err(Rejection { status: 404, text: "nothing is served at this path".into() }),
+            false => Ok(None),
+        }
+    }
+
+    fn is_public(name: &str) -> bool {
+        channel::kind(V::DATA, name) == ChannelKind::Public && !name.starts_with('#')
+    }
+
+    fn count(env: &Env, app: u32, name: &str, count: u64) -> Option<Frozen> {
+        let wanted = env.apps.get(app).config.subscription_count;
+        if !wanted || channel::kind(V::DATA, name) == ChannelKind::Presence {
+            return None;
+        }
+        let mut pushed = false;
+        let frame = freeze_text(&mut Vec::new(), |out| {
+            pushed = messages::push_count(V::DATA, out, name, count)
+        });
+        pushed.then_some(frame)
+    }
+
+    fn needs_body(context: &mut DialectContext<'_>, app: u32, request: &http::Request<'_>) -> bool {
+        api::is_signed::<V>(context, app, request)
+    }
+
+    fn request(
+        context: &mut DialectContext<'_>,
+        app: u32,
+        path: &str,
+        request: &mut http::Request<'_>,
+    ) -> Answered {
+        api::answer::<V>(context, app, path, request)
+    }
+}
+
+impl<V: Vendor> Connection<V> {
     fn joined(&mut self, context: &mut DialectContext<'_>, name: &str, outcome: JoinOutcome) {
         if let Some(user) = name.strip_prefix(watch::WATCHED) {
             return watch::joined(self, context, user, &outcome);
@@ -121,44 +216,12 @@ impl<V: Vendor> Dialect for Connection<V> {
         }
     }
 
-    fn not_subscribed(&mut self, context: &mut DialectContext<'_>, name: &str) {
-        self.protocol_error(context, ProtocolError::NotSubscribed(name));
-    }
-
-    fn on_message(&mut self, context: &mut DialectContext<'_>, what: &DialectMessage) {
-        watch::on_message(self, context, what);
-    }
-
     fn answered(&mut self, context: &mut DialectContext<'_>, part: u16, answer: Answer) {
         let name = self.who.as_mut().and_then(|who| who.asked.remove(&part));
         let (Some(name), Answer::Users(users)) = (name, answer) else { return };
         if self.who().present.contains_key(&name) {
             context.send_text(&messages::subscribed(V::DATA, &name, &V::roster(&users)));
         }
-    }
-
-    fn before_close(&mut self, context: &mut DialectContext<'_>, closing: Closing) -> Closing {
-        let closing = V::DATA.translate(closing);
-        if let Some(text) =
-            V::before_close(&closing, self.sends_error_before_close(context, &closing))
-        {
-            context.send_text(&text);
-        }
-        closing
-    }
-
-    fn app_ping(&mut self, context: &mut DialectContext<'_>) {
-        if let Some(ping) = V::DATA.ping {
-            context.send_text(ping);
-        }
-    }
-
-    fn deadline(&self) -> Deadline {
-        let at = |by_s: u32| match by_s {
-            0 => Deadline::NEVER,
-            by_s => Deadline(u64::from(by_s) * 1000),
-        };
-        at(self.authorise_by_s).min(at(self.inactive_by_s()))
     }
 
     fn on_deadline(&mut self, context: &mut DialectContext<'_>) {
@@ -170,70 +233,6 @@ impl<V: Vendor> Dialect for Connection<V> {
             self.authorise_by_s = 0;
             self.end(context, V::DATA.codes.unauthorised.clone());
         }
-    }
-
-    fn on_reload(&mut self, context: &mut DialectContext<'_>) {
-        if !context.env.apps.get(self.app).config.enabled {
-            self.end(context, V::DATA.codes.app_disabled.clone());
-        }
-    }
-
-    fn closing(why: Why) -> Closing {
-        match why {
-            Why::Silent => V::DATA.codes.silent.clone(),
-            Why::Draining => V::DATA.codes.draining.clone(),
-            Why::Slow => V::DATA.codes.too_slow.clone(),
-        }
-    }
-
-    fn on_drop(&mut self, env: &Env) {
-        env.apps.get(self.app).release();
-    }
-
-    fn limits(&self, env: &Env) -> ws::FrameLimits {
-        let max = env.apps.get(self.app).config.limits.message_bytes;
-        ws::FrameLimits {
-            frame_bytes: max.min(env.config.limits.frame_bytes),
-            message_bytes: max,
-            fragments: env.config.limits.fragments,
-            allow_rsv1: false,
-        }
-    }
-
-    fn heartbeat(&self, env: &Env) -> Heartbeat {
-        if self.inactive_by_s() > 0 {
-            return NO_HEARTBEAT;
-        }
-        V::settings(env, &env.apps.get(self.app).config).heartbeat
-    }
-
-    fn count(env: &Env, app: u32, name: &str, count: u64) -> Option<Frozen> {
-        let wanted = env.apps.get(app).config.subscription_count;
-        if !wanted || channel::kind(V::DATA, name) == ChannelKind::Presence {
-            return None;
-        }
-        let mut pushed = false;
-        let frame = freeze_text(&mut Vec::new(), |out| {
-            pushed = messages::push_count(V::DATA, out, name, count)
-        });
-        pushed.then_some(frame)
-    }
-
-    fn is_public(name: &str) -> bool {
-        channel::kind(V::DATA, name) == ChannelKind::Public && !name.starts_with('#')
-    }
-
-    fn needs_body(context: &mut DialectContext<'_>, app: u32, request: &http::Request<'_>) -> bool {
-        api::is_signed::<V>(context, app, request)
-    }
-
-    fn request(
-        context: &mut DialectContext<'_>,
-        app: u32,
-        path: &str,
-        request: &mut http::Request<'_>,
-    ) -> Answered {
-        api::answer::<V>(context, app, path, request)
     }
 }
 

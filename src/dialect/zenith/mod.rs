@@ -27,14 +27,14 @@ pub use registry::State;
 pub use wire::APP;
 
 use super::{
-    Answered, Closing, Dialect, DialectContext, Effect, Env, Heartbeat, JoinOutcome, Opening,
-    Rejection, Why,
+    Answered, Closing, ConnectionEnd, Dialect, DialectApi, DialectContext, DialectEvent,
+    DialectPolicy, Effect, Env, Heartbeat, Opening, Rejection, Why,
 };
 use crate::codec::Format;
 use crate::codec::value::{self, DecodeLimits};
 use crate::config::SlowConsumer;
 use crate::http;
-use crate::hub::{self, Answer, ConnId};
+use crate::hub;
 use crate::time::Deadline;
 use crate::ws::{self, close};
 use client::Client;
@@ -53,12 +53,6 @@ enum Role {
 }
 
 impl Dialect for Connection {
-    fn subprotocol<'a>(env: &Env, opening: &Opening<'a>) -> Result<Option<&'a str>, Rejection> {
-        negotiate::version(opening)?;
-        negotiate::check_bearer(env, opening)?;
-        negotiate::protocol(opening)
-    }
-
     fn format(&self) -> Format {
         match &*self.0 {
             Role::Client(client) => client.format,
@@ -115,33 +109,49 @@ impl Dialect for Connection {
         }
     }
 
-    fn joined(&mut self, context: &mut DialectContext<'_>, name: &str, outcome: JoinOutcome) {
-        if let Role::Client(client) = &mut *self.0 {
-            client.joined(context, name, outcome);
+    fn on(&mut self, context: &mut DialectContext<'_>, event: DialectEvent<'_>) {
+        match (&mut *self.0, event) {
+            (role, DialectEvent::Message(what)) => {
+                let Some(what) = what.downcast_ref::<ZenithMessage>() else { return };
+                match role {
+                    Role::Client(client) => client.on_message(context, what),
+                    Role::Service(service) => service.on_message(context, what),
+                }
+            }
+            (Role::Client(client), DialectEvent::Joined { name, outcome }) => {
+                client.joined(context, name, outcome);
+            }
+            (Role::Client(client), DialectEvent::Reload) => client.on_reload(context),
+            (Role::Client(client), DialectEvent::Deadline) => client.on_deadline(context),
+            (Role::Service(service), DialectEvent::Answered { part, .. }) => {
+                service.placed(context, part);
+            }
+            _ => {}
         }
     }
 
-    fn not_subscribed(&mut self, _context: &mut DialectContext<'_>, _name: &str) {}
+    /// The server answers every close code of the peer with 1000, as the vendor's documentation
+    /// says.
+    #[inline]
+    fn policy(&self, env: &Env) -> DialectPolicy {
+        let config = &env.zenith.config;
+        let (silence_ms, answer_ms) = (config.ping_s * 1000, config.pong_s * 1000);
+        DialectPolicy {
+            heartbeat: Heartbeat { silence_ms, answer_ms },
+            queue_bytes: match &*self.0 {
+                Role::Client(_) => env.config.limits.write_queue_bytes,
+                Role::Service(_) => service::queue_bytes(env),
+            },
+            close_code: Some(close::NORMAL),
+            ..DialectPolicy::new(env, config.message_bytes)
+        }
+    }
 
-    fn on_message(&mut self, context: &mut DialectContext<'_>, what: &hub::DialectMessage) {
-        let Some(what) = what.downcast_ref::<ZenithMessage>() else { return };
+    fn ended(&mut self, env: &Env, end: ConnectionEnd<'_>) {
+        let ConnectionEnd::Closed { us, effects } = end else { return };
         match &mut *self.0 {
-            Role::Client(client) => client.on_message(context, what),
-            Role::Service(service) => service.on_message(context, what),
-        }
-    }
-
-    fn answered(&mut self, context: &mut DialectContext<'_>, part: u16, _answer: Answer) {
-        if let Role::Service(service) = &mut *self.0 {
-            service.placed(context, part);
-        }
-    }
-
-    fn app_ping(&mut self, _context: &mut DialectContext<'_>) {}
-
-    fn on_reload(&mut self, context: &mut DialectContext<'_>) {
-        if let Role::Client(client) = &mut *self.0 {
-            client.on_reload(context);
+            Role::Client(client) => client.on_drop(env, us, effects),
+            Role::Service(service) => service.on_drop(env, us, effects),
         }
     }
 
@@ -149,12 +159,6 @@ impl Dialect for Connection {
         match &*self.0 {
             Role::Client(client) => client.due,
             Role::Service(_) => Deadline::NEVER,
-        }
-    }
-
-    fn on_deadline(&mut self, context: &mut DialectContext<'_>) {
-        if let Role::Client(client) = &mut *self.0 {
-            client.on_deadline(context);
         }
     }
 
@@ -166,39 +170,6 @@ impl Dialect for Connection {
         }
     }
 
-    /// The server answers every close code of the peer with 1000, as the vendor's documentation
-    /// says.
-    fn close_reply(&self, _code: Option<u16>) -> Option<u16> {
-        Some(close::NORMAL)
-    }
-
-    fn on_drop(&mut self, _env: &Env) {}
-
-    fn on_close(&mut self, env: &Env, us: ConnId, out: &mut Vec<Effect>) {
-        match &mut *self.0 {
-            Role::Client(client) => client.on_drop(env, us, out),
-            Role::Service(service) => service.on_drop(env, us, out),
-        }
-    }
-
-    fn limits(&self, env: &Env) -> ws::FrameLimits {
-        let max = env.zenith.config.message_bytes;
-        ws::FrameLimits {
-            frame_bytes: max.min(env.config.limits.frame_bytes),
-            message_bytes: max,
-            fragments: env.config.limits.fragments,
-            allow_rsv1: false,
-        }
-    }
-
-    fn queue_bytes(&self, env: &Env) -> usize {
-        let max = env.config.limits.write_queue_bytes;
-        match &*self.0 {
-            Role::Client(_) => max,
-            Role::Service(_) => service::queue_bytes(env),
-        }
-    }
-
     fn overrun(&mut self, env: &Env) -> SlowConsumer {
         match &*self.0 {
             Role::Client(_) => env.config.slow_consumer,
@@ -207,10 +178,13 @@ impl Dialect for Connection {
             Role::Service(_) => SlowConsumer::Drop,
         }
     }
+}
 
-    fn heartbeat(&self, env: &Env) -> Heartbeat {
-        let config = &env.zenith.config;
-        Heartbeat { silence_ms: config.ping_s * 1000, answer_ms: config.pong_s * 1000 }
+impl DialectApi for Connection {
+    fn subprotocol<'a>(env: &Env, opening: &Opening<'a>) -> Result<Option<&'a str>, Rejection> {
+        negotiate::version(opening)?;
+        negotiate::check_bearer(env, opening)?;
+        negotiate::protocol(opening)
     }
 
     /// A call to a back end that has just closed fails with `<Controller>.Unavailable`.
