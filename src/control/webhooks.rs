@@ -10,7 +10,7 @@ use super::debounce::Debounce;
 use super::post::PostOutcome;
 use super::queue::{Job, Occupancy, QueuePolicy, WebhookEvent, WebhookQueue};
 use crate::config::Webhook;
-use crate::dialect::{Env, WebhookFormat};
+use crate::dialect::{Env, SignatureFields, WebhookFormat};
 use crate::hub::{ChannelEvent, ChannelEventKind};
 use crate::stats::Counters;
 use std::collections::{HashSet, VecDeque};
@@ -76,7 +76,7 @@ pub(super) struct WebhookDelivery {
     pub(super) lane: usize,
     pub(super) body: Rc<[u8]>,
     /// The header fields that sign the body.
-    pub(super) fields: [(&'static str, String); 2],
+    pub(super) fields: SignatureFields,
 }
 
 impl Webhooks {

@@ -5,7 +5,7 @@ use crate::hub::{ConnId, DialectMessage, Event, JoinReply, JoinRequest, Query};
 /// An operation that a dialect requests from the shard.
 #[derive(Debug)]
 pub enum Effect {
-    /// Subscribe this connection to a channel. The outcome goes to [`DialectEvent::Joined`], in the
+    /// Subscribe this connection to a channel. The outcome goes to `DialectEvent::Joined`, in the
     /// same turn or later.
     Join {
         /// The application's number.
@@ -26,7 +26,7 @@ pub enum Effect {
     },
     /// Publish to all subscribers of a channel. If an HTTP request publishes, its reply is sent
     /// after the channel's home has ordered the event. A WebSocket connection gets that
-    /// acknowledgement by [`DialectEvent::Answered`], if `part` is not 0.
+    /// acknowledgement by `DialectEvent::Answered`, if `part` is not 0.
     Publish {
         /// The application's number.
         app: u32,
@@ -38,7 +38,7 @@ pub enum Effect {
         part: u16,
     },
     /// Publish to a channel, if this connection is subscribed to it. If it is not, the shard calls
-    /// [`DialectEvent::NotSubscribed`].
+    /// `DialectEvent::NotSubscribed`.
     PublishIfSubscribed {
         /// The application's number.
         app: u32,
@@ -48,15 +48,16 @@ pub enum Effect {
         event: Event,
     },
     /// Query the home cores of channels. The answers go to the reply of the HTTP request, or, for a
-    /// WebSocket connection, to [`DialectEvent::Answered`].
+    /// WebSocket connection, to `DialectEvent::Answered`.
     Query {
         /// The query.
         query: Query,
         /// The part of the request that the query belongs to.
         part: u16,
     },
-    /// Deliver a message to the dialect of one connection, on any core ([`DialectEvent::Message`]).
-    /// The message is lost if the connection is closed, except as `on_undelivered` handles it.
+    /// Deliver a message to the dialect of one connection, on any core (`DialectEvent::Message`).
+    /// The message is lost if the connection is closed, except as `DialectApi::on_undelivered`
+    /// handles it.
     Message {
         /// The receiving connection.
         to: ConnId,

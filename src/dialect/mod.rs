@@ -43,4 +43,4 @@ pub use env::Env;
 pub use paths::{SharedWith, shared_with};
 pub use protocol::{ConnectionEnd, Dialect, DialectEvent, DialectPolicy};
 pub use reply::{Answered, Finish, HttpReply};
-pub use webhooks::WebhookFormat;
+pub use webhooks::{EventText, SignatureFields, WebhookFormat};

@@ -3,7 +3,7 @@
 use super::super::channels::channel;
 use super::super::channels::data::ChannelKind;
 use super::super::channels::signature::AppKey;
-use super::super::webhooks::WebhookFormat;
+use super::super::webhooks::{EventText, SignatureFields, WebhookFormat};
 use super::DATA;
 use crate::codec::json::push_string;
 use crate::config::{AppConfig, HookEvent};
@@ -36,7 +36,7 @@ fn mask(app: &AppConfig) -> EventMask {
 }
 
 /// A channel event as JSON, with its type; `None` if Pusher Channels has no such event.
-fn event(notice: &ChannelEvent) -> Option<(HookEvent, Vec<u8>)> {
+fn event(notice: &ChannelEvent) -> Option<EventText> {
     let (kind, name) = match &notice.what {
         ChannelEventKind::Occupied => (HookEvent::ChannelOccupied, "channel_occupied"),
         ChannelEventKind::Vacated => (HookEvent::ChannelVacated, "channel_vacated"),
@@ -109,7 +109,7 @@ fn body(time_ms: u64, events: &[&[u8]]) -> Vec<u8> {
     out
 }
 
-fn sign(key: &AppKey, body: &[u8]) -> [(&'static str, String); 2] {
+fn sign(key: &AppKey, body: &[u8]) -> SignatureFields {
     [(KEY_FIELD, key.text.to_string()), (SIGNATURE_FIELD, signature(&key.secret, body))]
 }
 
