@@ -231,7 +231,7 @@ mod tests {
             ("events", "event", None),
             ("channels/*", "channels/a%40b", Some("a@b")),
             ("channels/*", "channels/", None),
-            ("channels/*", "channels/%4", None),
+            ("channels/*", "channels/%ff", None),
             ("channels/*", "channels/a/users", None),
             ("channels/*/users", "channels/a/users", Some("a")),
             ("channels/*/users", "channels/a", None),
